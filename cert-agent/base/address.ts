@@ -1,0 +1,46 @@
+// Addresses as configuration writes them: `host:port`, `[v6]:port`, `:port`, `port`, `unix:path`.
+
+import { isIP, isIPv6 } from 'node:net';
+import { SallyportError } from './errors.ts';
+
+export type Address = { readonly host: string; readonly port: number } | { readonly path: string };
+
+/**
+ * Reads an address. `defaultHost` stands in where only a port is given.
+ * @throws SallyportError `config_invalid` when the text is none of the accepted forms.
+ */
+export function parseAddress(text: string, defaultHost: string): Address {
+  if (text.startsWith('unix:')) {
+    const path = text.slice('unix:'.length).replace(/^\/\//, '');
+    if (path === '') throw bad(text, 'the path is empty');
+    // sun_path of Linux holds 108 bytes with its end, macOS 104: beyond, connect() would truncate or fail late.
+    if (Buffer.byteLength(path) > 103) throw bad(text, 'a unix socket path holds at most 103 bytes');
+    return { path };
+  }
+  const match = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$|^(\d{1,5})$/.exec(text);
+  if (match === null) throw bad(text, 'expected host:port, [v6]:port or unix:path');
+  const [, v6, name, portText, bare] = match;
+  const port = Number(portText ?? bare);
+  if (port > 65_535) throw bad(text, `port ${port} is above 65535`);
+  if (v6 !== undefined && !isIPv6(v6)) throw bad(text, `${v6} is not an IPv6 address`);
+  const host = v6 ?? (name || defaultHost);
+  if (isIP(host) === 0 && !/^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?$/.test(host))
+    throw bad(text, `${host} is not a host name`);
+  return { host, port };
+}
+
+/** The address as it is written, ready for parseAddress. */
+export function formatAddress(address: Address): string {
+  if ('path' in address) return `unix:${address.path}`;
+  return isIPv6(address.host) ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
+}
+
+/** True for 127.0.0.0/8, ::1 and localhost: places that only this machine reaches. */
+export function isLoopback(host: string): boolean {
+  const plain = host.replace(/^::ffff:/, '');
+  return plain === '::1' || plain === 'localhost' || (isIP(plain) === 4 && plain.startsWith('127.'));
+}
+
+function bad(text: string, why: string): SallyportError {
+  return new SallyportError('config_invalid', `'${text}' is not an address: ${why}`);
+}

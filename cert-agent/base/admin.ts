@@ -1,0 +1,187 @@
+// The small HTTP server behind health, metrics and admin ports and behind the CA's operator socket. Its index is the
+// table of its pages, so what can be asked is always what is listed. It is off the data path, so node:http serves.
+
+import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { type Address, formatAddress, isLoopback } from './address.ts';
+import { asSallyportError, errnoOf, reasonOf, SallyportError } from './errors.ts';
+
+export interface PageRequest {
+  readonly url: URL;
+  /** The body as JSON, or undefined where there is none. */
+  readonly body: unknown;
+}
+
+export interface PageAnswer {
+  readonly status?: number;
+  readonly type?: string;
+  readonly body: string | object;
+}
+
+/** One row of the table: what can be asked, and what it answers in a sentence. `path` ending in `/*` takes all below. */
+export interface Page {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  readonly path: string;
+  readonly sentence: string;
+  answer(request: PageRequest): PageAnswer | Promise<PageAnswer>;
+}
+
+export interface AdminOptions {
+  readonly listen: Address;
+  readonly title: string;
+  readonly pages: readonly Page[];
+  /** Health ports answer any Host; admin ports only loopback names, so that a web page cannot rebind DNS to them. */
+  readonly anyHost?: boolean;
+  readonly maxBodyBytes?: number;
+}
+
+export interface AdminServer {
+  /** The address that was bound (with the port that the system chose for port 0). */
+  readonly address: Address;
+  close(): Promise<void>;
+}
+
+/**
+ * Binds and serves. A unix socket gets mode 0600, and a stale one left by a killed process is replaced.
+ * @throws SallyportError `port_in_use` or `listen_failed`.
+ */
+export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
+  const server = createServer(
+    { requestTimeout: 10_000, headersTimeout: 10_000, maxHeaderSize: 16_384 },
+    (request, response) => {
+      void serve(options, request, response);
+    },
+  );
+  await bind(server, options.listen);
+  const bound = server.address();
+  const address =
+    typeof bound === 'object' && bound !== null && 'host' in options.listen
+      ? { host: options.listen.host, port: bound.port }
+      : options.listen;
+  return {
+    address,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function serve(options: AdminOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  let answer: PageAnswer;
+  try {
+    answer = await answerOf(options, request);
+  } catch (error) {
+    const known = asSallyportError(error, 'internal', 'this page failed');
+    answer = { status: known.row.status, body: { code: known.code, message: known.message, hint: known.hint } };
+  }
+  const body = typeof answer.body === 'string' ? answer.body : `${JSON.stringify(answer.body, null, 2)}\n`;
+  const type = answer.type ?? (typeof answer.body === 'string' ? 'text/plain; charset=utf-8' : 'application/json');
+  response.writeHead(answer.status ?? 200, {
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+  });
+  response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+async function answerOf(options: AdminOptions, request: IncomingMessage): Promise<PageAnswer> {
+  refuseForeignOrigin(options, request);
+  const url = new URL(request.url ?? '/', 'http://localhost');
+  const method = request.method === 'HEAD' ? 'GET' : request.method;
+  if (url.pathname === '/' && method === 'GET') return { body: index(options) };
+  const here = options.pages.filter((page) => matches(page.path, url.pathname));
+  const page = here.find((one) => one.method === method);
+  if (page !== undefined) return page.answer({ url, body: await readBody(request, options.maxBodyBytes ?? 65_536) });
+  if (here.length === 0)
+    throw new SallyportError('not_found', `there is no page ${url.pathname}`, { hint: 'GET / lists the pages' });
+  throw new SallyportError(
+    'method_not_allowed',
+    `${url.pathname} answers ${here.map((one) => one.method).join(', ')} only`,
+  );
+}
+
+/** A browser on this machine must not be made to speak to us: neither by a rebound name nor by a form. */
+function refuseForeignOrigin(options: AdminOptions, request: IncomingMessage): void {
+  if (options.anyHost === true || 'path' in options.listen) return;
+  const host = (request.headers.host ?? '').replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
+  if (!isLoopback(host))
+    throw new SallyportError('host_invalid', `the admin port answers loopback names only, not '${host}'`);
+  if (request.method !== 'GET' && request.method !== 'HEAD' && request.headers.origin !== undefined) {
+    throw new SallyportError('host_invalid', 'the admin port takes no requests from web pages');
+  }
+}
+
+async function readBody(request: IncomingMessage, limit: number): Promise<unknown> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  for await (const part of request) {
+    size += (part as Buffer).length;
+    if (size > limit) throw new SallyportError('body_too_large', `the body is larger than ${limit} bytes`);
+    parts.push(part as Buffer);
+  }
+  if (size === 0) return undefined;
+  try {
+    return JSON.parse(Buffer.concat(parts).toString('utf8'));
+  } catch (error) {
+    throw new SallyportError('body_invalid', `the body is not JSON: ${reasonOf(error)}`);
+  }
+}
+
+function matches(pattern: string, path: string): boolean {
+  return pattern.endsWith('/*')
+    ? path.startsWith(pattern.slice(0, -1)) && path.length >= pattern.length
+    : pattern === path;
+}
+
+function index(options: AdminOptions): string {
+  const width = Math.max(...options.pages.map((page) => page.path.length));
+  const lines = options.pages.map((page) => `${page.method.padEnd(6)} ${page.path.padEnd(width)}  ${page.sentence}`);
+  return `${options.title}\n\n${lines.join('\n')}\n`;
+}
+
+async function bind(server: Server, listen: Address): Promise<void> {
+  if ('path' in listen) {
+    mkdirSync(dirname(listen.path), { recursive: true, mode: 0o700 });
+    await removeStaleSocket(listen.path);
+  }
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(listenError(error, listen)));
+    // The mask holds while the socket file is made: a moment with a wider mode would be a moment to connect.
+    const mask = 'path' in listen ? process.umask(0o177) : undefined;
+    server.listen(
+      'path' in listen ? { path: listen.path } : { host: listen.host, port: listen.port, exclusive: true },
+      resolve,
+    );
+    if (mask !== undefined) process.umask(mask);
+  });
+  if ('path' in listen) chmodSync(listen.path, 0o600);
+}
+
+/** @returns the error that a failed listen() means to an operator. */
+export function listenError(error: unknown, listen: Address): SallyportError {
+  const where = formatAddress(listen);
+  if (errnoOf(error) === 'EADDRINUSE') {
+    return new SallyportError('port_in_use', `${where} is already in use`, {
+      hint: 'stop the other process or choose another port',
+    });
+  }
+  return new SallyportError('listen_failed', `cannot listen on ${where}: ${reasonOf(error)}`, { cause: error });
+}
+
+/** A socket file that nobody answers on was left by a process that was killed; one that answers is in use. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const state = await new Promise<'none' | 'stale' | 'answers'>((resolve) => {
+    const probe = connect({ path });
+    probe.once('connect', () => resolve('answers'));
+    probe.once('error', (error) => resolve(errnoOf(error) === 'ENOENT' ? 'none' : 'stale'));
+    probe.once('close', () => probe.destroy());
+    probe.once('connect', () => probe.destroy());
+  });
+  if (state === 'answers') throw listenError({ code: 'EADDRINUSE' }, { path });
+  if (state === 'stale') rmSync(path, { force: true });
+}

@@ -1,0 +1,58 @@
+// Time as a value that tests own. `now` is the wall clock, which jumps (NTP, a laptop waking up); `monotonic` does not.
+
+export interface Clock {
+  /** Milliseconds since 1970, wall clock. */
+  now(): number;
+  /** Milliseconds from an arbitrary start, never backwards. */
+  monotonic(): number;
+  /** Calls `run` once after `ms` milliseconds, unless cancelled. Does not keep the process alive. */
+  after(ms: number, run: () => void): () => void;
+}
+
+const maxTimerMs = 2 ** 31 - 1;
+
+export const systemClock: Clock = Object.freeze({
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  after(ms: number, run: () => void): () => void {
+    // A longer delay than setTimeout can hold would fire at once.
+    const timer = setTimeout(run, Math.min(Math.max(ms, 0), maxTimerMs));
+    timer.unref();
+    return () => clearTimeout(timer);
+  },
+});
+
+/** RFC 3339, UTC, milliseconds: the one way in which we write a time. */
+export function formatTime(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/**
+ * Milliseconds of a duration as people write it: `500ms`, `10s`, `1m30s`, `24h`, `7d`.
+ * Gives undefined for anything else, a bare number included: its unit would be a guess.
+ */
+export function parseDuration(text: string): number | undefined {
+  if (!/^(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+$/.test(text)) return undefined;
+  let total = 0;
+  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)) {
+    total += Number(amount) * (unitMs[unit ?? ''] ?? 0);
+  }
+  return Number.isSafeInteger(Math.round(total)) ? Math.round(total) : undefined;
+}
+
+/** `1h 2m`, `45s`, `expired 3m ago` is built on this: the two largest units of a span in milliseconds. */
+export function formatDuration(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)}ms`;
+  const seconds = Math.floor(ms / 1000);
+  const parts: [number, string][] = [
+    [Math.floor(seconds / 86_400), 'd'],
+    [Math.floor((seconds % 86_400) / 3600), 'h'],
+    [Math.floor((seconds % 3600) / 60), 'm'],
+    [seconds % 60, 's'],
+  ];
+  const first = parts.findIndex(([amount]) => amount > 0);
+  const shown = parts.slice(first, first + 2).filter(([amount]) => amount > 0);
+  return shown.map(([amount, unit]) => `${amount}${unit}`).join(' ');
+}

@@ -1,0 +1,172 @@
+// Everything that can say no: one error class, one table. A code is stable: it stands in logs, in JSON answers and in
+// tests, and the row behind it fixes the HTTP status, the gRPC status, Envoy's response flag and Envoy's words for
+// `response_code_details`, so that no step invents its own.
+
+/** What a code means on the wire. `flag` and `details` follow Envoy's access log; `-` is 'no flag'. */
+export interface CodeRow {
+  readonly status: number;
+  readonly grpc: number;
+  readonly flag: string;
+  readonly details: string;
+}
+
+const row = (status: number, grpc: number, flag: string, details: string): CodeRow =>
+  Object.freeze({ status, grpc, flag, details });
+
+/** Every code of the product. The order follows the path: configuration, identity, CA, agent, request, upstream. */
+export const codes = Object.freeze({
+  // configuration and start
+  config_invalid: row(500, 13, '-', 'config_invalid'),
+  config_unreadable: row(500, 13, '-', 'config_unreadable'),
+  usage: row(400, 3, '-', 'usage'),
+  port_in_use: row(500, 13, '-', 'port_in_use'),
+  listen_failed: row(500, 13, '-', 'listen_failed'),
+  node_unsuitable: row(500, 13, '-', 'node_unsuitable'),
+  internal: row(500, 13, '-', 'internal_error'),
+
+  // identity: what a certificate, key or bundle can do wrong
+  spiffe_id_invalid: row(400, 3, '-', 'spiffe_id_invalid'),
+  key_unreadable: row(500, 13, '-', 'key_unreadable'),
+  key_mismatch: row(500, 13, '-', 'key_mismatch'),
+  certificate_unreadable: row(500, 13, '-', 'certificate_unreadable'),
+  bundle_invalid: row(500, 13, '-', 'bundle_invalid'),
+  bundle_empty: row(500, 13, '-', 'bundle_empty'),
+  svid_missing: row(403, 16, 'DPE', 'peer_certificate_missing'),
+  svid_expired: row(403, 16, 'DPE', 'peer_certificate_expired'),
+  svid_not_yet_valid: row(403, 16, 'DPE', 'peer_certificate_not_yet_valid'),
+  svid_untrusted: row(403, 16, 'DPE', 'peer_certificate_untrusted'),
+  svid_invalid: row(403, 16, 'DPE', 'peer_certificate_invalid'),
+  svid_denied: row(403, 16, 'DPE', 'peer_certificate_revoked'),
+
+  // CA
+  csr_invalid: row(400, 3, '-', 'csr_invalid'),
+  body_too_large: row(413, 3, '-', 'request_payload_too_large'),
+  body_invalid: row(400, 3, '-', 'body_invalid'),
+  token_unknown: row(401, 16, '-', 'token_unknown'),
+  token_expired: row(401, 16, '-', 'token_expired'),
+  token_used: row(403, 7, '-', 'token_used'),
+  id_reserved: row(403, 7, '-', 'id_reserved'),
+  id_foreign: row(403, 7, '-', 'id_foreign'),
+  id_denied: row(403, 7, '-', 'id_denied'),
+  ttl_out_of_range: row(400, 3, '-', 'ttl_out_of_range'),
+  not_found: row(404, 5, '-', 'not_found'),
+  method_not_allowed: row(405, 12, '-', 'method_not_allowed'),
+  ca_exists: row(409, 6, '-', 'ca_exists'),
+  ca_missing: row(500, 5, '-', 'ca_missing'),
+  ca_running: row(409, 9, '-', 'ca_running'),
+  passphrase_wrong: row(500, 13, '-', 'passphrase_wrong'),
+  store_failed: row(503, 14, '-', 'store_failed'),
+  ca_overloaded: row(503, 14, '-', 'ca_overloaded'),
+
+  // agent
+  ca_unreachable: row(503, 14, '-', 'ca_unreachable'),
+  ca_refused: row(502, 7, '-', 'ca_refused'),
+  ca_answer_invalid: row(502, 13, '-', 'ca_answer_invalid'),
+  token_missing: row(503, 14, '-', 'token_missing'),
+
+  // the request's head and body (RFC 9112, RFC 9110)
+  head_malformed: row(400, 3, 'DPE', 'http1.codec_error'),
+  head_invalid_characters: row(400, 3, 'DPE', 'http1.invalid_characters'),
+  head_invalid_url: row(400, 3, 'DPE', 'http1.invalid_url'),
+  head_too_large: row(431, 8, 'DPE', 'http1.headers_too_large'),
+  head_too_many_fields: row(431, 8, 'DPE', 'http1.too_many_headers'),
+  head_timeout: row(408, 4, 'DPE', 'request_head_timeout'),
+  version_unsupported: row(505, 12, 'DPE', 'http1.unsupported_version'),
+  length_ambiguous: row(400, 3, 'DPE', 'http1.content_length_and_chunked_not_allowed'),
+  length_invalid: row(400, 3, 'DPE', 'http1.invalid_content_length'),
+  transfer_encoding_invalid: row(501, 12, 'DPE', 'http1.invalid_transfer_encoding'),
+  chunk_malformed: row(400, 3, 'DPE', 'http1.invalid_chunk'),
+  host_missing: row(400, 3, 'DPE', 'missing_host_header'),
+  host_invalid: row(400, 3, 'DPE', 'http1.invalid_host'),
+  path_invalid: row(400, 3, 'DPE', 'path_normalization_failed'),
+  method_invalid: row(400, 3, 'DPE', 'http1.invalid_method'),
+  connect_unsupported: row(501, 12, 'DPE', 'upgrade_failed'),
+  expectation_failed: row(417, 3, 'DPE', 'expectation_failed'),
+  client_gone: row(499, 1, 'DC', 'downstream_remote_disconnect'),
+  stream_idle: row(504, 4, 'SI', 'stream_idle_timeout'),
+
+  // may this pass, and where to
+  not_ready: row(503, 14, 'UH', 'not_ready'),
+  draining: row(503, 14, 'UH', 'draining'),
+  overloaded: row(503, 14, 'UO', 'overflow'),
+  policy_denied: row(403, 7, '-', 'rbac_access_denied_matched_policy'),
+  no_route: row(404, 12, 'NR', 'route_not_found'),
+
+  // upstream
+  upstream_unresolved: row(503, 14, 'UH', 'no_healthy_upstream'),
+  upstream_connect: row(503, 14, 'UF', 'upstream_reset_before_response_started{connection_failure}'),
+  upstream_connect_timeout: row(503, 14, 'UF', 'upstream_reset_before_response_started{connection_timeout}'),
+  upstream_tls: row(503, 14, 'UF', 'upstream_reset_before_response_started{tls_failure}'),
+  upstream_identity: row(503, 14, 'UF', 'upstream_reset_before_response_started{identity_mismatch}'),
+  upstream_refused_us: row(503, 14, 'UF', 'upstream_reset_before_response_started{closed_after_handshake}'),
+  upstream_closed: row(503, 14, 'UC', 'upstream_reset_before_response_started{connection_termination}'),
+  upstream_cut: row(502, 14, 'UC', 'upstream_reset_after_response_started{connection_termination}'),
+  upstream_protocol: row(502, 13, 'UPE', 'upstream_reset_before_response_started{protocol_error}'),
+  upstream_head_too_large: row(502, 13, 'UPE', 'http1.headers_too_large'),
+}) satisfies Record<string, CodeRow>;
+
+export type Code = keyof typeof codes;
+
+/** One thing wrong with a file that a person wrote. `line` and `column` count from 1. */
+export interface Problem {
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+  readonly message: string;
+  readonly hint?: string;
+}
+
+export interface ErrorDetail {
+  /** What the reader can do next, as a sentence. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+  /** With `config_invalid`: everything that is wrong, not only the first. */
+  readonly problems?: readonly Problem[];
+}
+
+/**
+ * The only error that leaves a step. `message` is a sentence that holds the offending value and no secret; it goes to
+ * the log and the operator, never to a client of the service. Bad data throws this; a bad caller throws `TypeError`.
+ */
+export class SallyportError extends Error {
+  readonly code: Code;
+  readonly hint: string | undefined;
+  readonly problems: readonly Problem[];
+
+  constructor(code: Code, message: string, detail: ErrorDetail = {}) {
+    super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
+    this.name = 'SallyportError';
+    this.code = code;
+    this.hint = detail.hint;
+    this.problems = detail.problems ?? [];
+  }
+
+  /** The row of the table: status, gRPC status, flag, details. */
+  get row(): CodeRow {
+    return codes[this.code];
+  }
+}
+
+/** `error` as a SallyportError: itself, or wrapped under `code` with `what` in front of its message. */
+export function asSallyportError(error: unknown, code: Code, what: string): SallyportError {
+  if (error instanceof SallyportError) return error;
+  return new SallyportError(code, `${what}: ${reasonOf(error)}`, { cause: error });
+}
+
+/** The text of anything that was thrown, on one line. */
+export function reasonOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replace(/\s+/g, ' ').trim();
+}
+
+/** The `code` of a Node system error (`ENOENT`, `EADDRINUSE`), or undefined. */
+export function errnoOf(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** `file:line:column: message (hint)`, as compilers print it and editors read it. */
+export function formatProblem(problem: Problem): string {
+  const hint = problem.hint === undefined ? '' : ` (${problem.hint})`;
+  return `${problem.file}:${problem.line}:${problem.column}: ${problem.message}${hint}`;
+}

@@ -1,0 +1,57 @@
+// Everything that changes at run time is a Live value: settings, policies, our SVID, bundles, the deny-list. Readers
+// ask for the current value each time and never keep a copy. Whoever sets it sets a whole, valid, frozen value; a
+// failed refresh sets nothing, so the last good value stays.
+
+export interface Live<T> {
+  /** The value now. Cheap; call it each time. */
+  current(): T;
+  /** Calls `listener` after each change, synchronously, with the new value. Returns the way to stop. */
+  onChange(listener: (value: T) => void): () => void;
+}
+
+/** The writing end of a Live value. */
+export class LiveCell<T> implements Live<T> {
+  #value: T;
+  readonly #listeners = new Set<(value: T) => void>();
+
+  constructor(value: T) {
+    this.#value = value;
+  }
+
+  current(): T {
+    return this.#value;
+  }
+
+  onChange(listener: (value: T) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  set(value: T): void {
+    this.#value = value;
+    for (const listener of [...this.#listeners]) listener(value);
+  }
+}
+
+/** Resolves with the first value (the current one included) for which `accept` is true; rejects when `signal` aborts. */
+export function whenLive<T, S extends T>(
+  live: Live<T>,
+  accept: (value: T) => value is S,
+  signal?: AbortSignal,
+): Promise<S> {
+  return new Promise((resolve, reject) => {
+    const now = live.current();
+    if (accept(now)) return resolve(now);
+    const stop = live.onChange((value) => {
+      if (!accept(value)) return;
+      stop();
+      signal?.removeEventListener('abort', onAbort);
+      resolve(value);
+    });
+    const onAbort = (): void => {
+      stop();
+      reject(signal?.reason);
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+  });
+}

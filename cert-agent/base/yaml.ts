@@ -1,0 +1,249 @@
+// Parse, don't check: text becomes a complete, typed, frozen value, or every problem with its place. Unknown keys are
+// errors, with the nearest known key as a hint; so are duplicate keys and anything that YAML itself finds wrong.
+
+import {
+  type Document,
+  isMap,
+  isNode,
+  isPair,
+  isScalar,
+  LineCounter,
+  type Node,
+  parseAllDocuments,
+  type Range,
+} from 'yaml';
+import { z } from 'zod';
+import { parseDuration } from './clock.ts';
+import { type Problem, reasonOf, SallyportError } from './errors.ts';
+
+/** One YAML document with its places. `value` is plain data. */
+export interface YamlDocument {
+  readonly value: unknown;
+  /** The problem `message` at the value (or, with `key`, at that key) found under `path`. */
+  problemAt(path: readonly PropertyKey[], message: string, options?: { key?: string; hint?: string }): Problem;
+}
+
+export interface ParsedYaml {
+  readonly documents: readonly YamlDocument[];
+  readonly problems: readonly Problem[];
+}
+
+/** The documents of a YAML or JSON text, empty ones left out, and what YAML finds wrong with it. Throws nothing. */
+export function parseYaml(text: string, file: string): ParsedYaml {
+  const lines = new LineCounter();
+  const problems: Problem[] = [];
+  const documents: YamlDocument[] = [];
+  for (const document of parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })) {
+    for (const error of [...document.errors, ...document.warnings]) {
+      problems.push({ ...placeOf(lines, error.pos[0]), file, message: reasonOf(error) });
+    }
+    if (document.errors.length > 0) continue;
+    try {
+      // maxAliasCount stops the billion-laughs document: ten lines of aliases that would unfold to gigabytes.
+      const value: unknown = document.toJS({ maxAliasCount: 100 });
+      if (value === null && document.contents === null) continue;
+      documents.push(locate(document, value, file, lines));
+    } catch (error) {
+      problems.push({ file, line: 1, column: 1, message: reasonOf(error) });
+    }
+  }
+  return { documents, problems };
+}
+
+/**
+ * The one document of `text`, read by `schema` and frozen through and through.
+ * @throws SallyportError `config_invalid` with every problem and its place.
+ */
+export function readYaml<S extends z.ZodType>(schema: S, text: string, file: string): z.output<S> {
+  const { documents, problems } = parseYaml(text, file);
+  if (problems.length > 0) throw configError(problems);
+  const [document, second] = documents;
+  if (document === undefined) throw configError([{ file, line: 1, column: 1, message: 'the file is empty' }]);
+  if (second !== undefined) throw configError([second.problemAt([], 'only one document is expected here')]);
+  const read = readDocument(schema, document);
+  if ('problems' in read) throw configError(read.problems);
+  return read.value;
+}
+
+/** A document read by `schema`: its frozen value, or every problem. */
+export function readDocument<S extends z.ZodType>(
+  schema: S,
+  document: YamlDocument,
+): { value: z.output<S> } | { problems: Problem[] } {
+  const result = schema.safeParse(document.value);
+  if (result.success) return { value: deepFreeze(result.data) };
+  return { problems: result.error.issues.flatMap((issue) => problemsOf(issue, schema, document, [])) };
+}
+
+/** The error that carries `problems`; its message is the first of them and the number of the rest. */
+export function configError(problems: readonly Problem[]): SallyportError {
+  const [first] = problems;
+  const rest = problems.length > 1 ? ` (and ${problems.length - 1} more)` : '';
+  const place = first === undefined ? '' : `${first.file}:${first.line}:${first.column}: `;
+  return new SallyportError('config_invalid', `${place}${first?.message ?? 'invalid configuration'}${rest}`, {
+    problems,
+    hint: first?.hint,
+  });
+}
+
+/** A duration such as `10s` or `1h30m`, as milliseconds. */
+export const durationSchema = z.string().transform((text, context) => {
+  const ms = parseDuration(text);
+  if (ms !== undefined) return ms;
+  context.addIssue({ code: 'custom', message: `'${text}' is not a duration: write 500ms, 10s, 5m, 1h or 1h30m` });
+  return z.NEVER;
+});
+
+/** Freezes plain data all the way down. */
+export function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
+  Object.freeze(value);
+  for (const inner of Object.values(value)) deepFreeze(inner);
+  return value;
+}
+
+/** The nearest of `known` to `word` as a hint, if it is near enough to be meant. */
+export function didYouMean(word: string, known: Iterable<string>): string | undefined {
+  let best: string | undefined;
+  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
+  for (const candidate of known) {
+    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase(), bestDistance);
+    if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
+  }
+  return best === undefined ? undefined : `did you mean '${best}'?`;
+}
+
+function locate(document: Document, value: unknown, file: string, lines: LineCounter): YamlDocument {
+  return {
+    value,
+    problemAt(path, message, options = {}) {
+      const offset = offsetOf(document, path, options.key);
+      return {
+        file,
+        ...placeOf(lines, offset),
+        message,
+        ...(options.hint === undefined ? {} : { hint: options.hint }),
+      };
+    },
+  };
+}
+
+/** Where the node at `path` begins; where there is none (a missing key), the nearest node above it. */
+function offsetOf(document: Document, path: readonly PropertyKey[], key: string | undefined): number {
+  let offset = (document.contents?.range as Range | undefined)?.[0] ?? 0;
+  let node: unknown = document.contents;
+  for (const step of path) {
+    const next: unknown =
+      isNode(node) && 'get' in node ? (node.get as (k: unknown, keep: boolean) => unknown)(step, true) : undefined;
+    if (!isNode(next)) break;
+    node = next;
+    offset = (next.range as Range | undefined)?.[0] ?? offset;
+  }
+  if (key !== undefined && isMap(node)) {
+    const pair = node.items.find((item) => isPair(item) && isScalar(item.key) && String(item.key.value) === key);
+    offset = ((pair?.key as Node | undefined)?.range as Range | undefined)?.[0] ?? offset;
+  }
+  return offset;
+}
+
+function placeOf(lines: LineCounter, offset: number): { line: number; column: number } {
+  const { line, col } = lines.linePos(offset);
+  return { line: Math.max(line, 1), column: Math.max(col, 1) };
+}
+
+type Issue = z.core.$ZodIssue;
+
+function problemsOf(issue: Issue, schema: z.ZodType, document: YamlDocument, base: readonly PropertyKey[]): Problem[] {
+  const path = [...base, ...issue.path];
+  if (issue.code === 'unrecognized_keys') {
+    const known = keysAt(schema, path);
+    return issue.keys.map((key) =>
+      document.problemAt(path, `unknown key '${key}'`, { key, hint: didYouMean(key, known) }),
+    );
+  }
+  if (issue.code === 'invalid_union') {
+    // Of the alternatives, the one that came furthest is the one that was meant.
+    const deepest = issue.errors.toSorted((a, b) => depthOf(b) - depthOf(a))[0];
+    if (deepest !== undefined && depthOf(deepest) > 0) {
+      return deepest.flatMap((inner) => problemsOf(inner, schema, document, path));
+    }
+    return [
+      document.problemAt(
+        path,
+        `${nameOf(path)}: ${issue.message === 'Invalid input' ? 'is none of the accepted forms' : issue.message}`,
+      ),
+    ];
+  }
+  const message = issue.code === 'custom' ? issue.message : lowerFirst(issue.message);
+  return [document.problemAt(path, path.length === 0 ? message : `${nameOf(path)}: ${message}`)];
+}
+
+function depthOf(issues: readonly Issue[]): number {
+  return Math.max(0, ...issues.map((issue) => issue.path.length + (issue.code === 'unrecognized_keys' ? 1 : 0)));
+}
+
+function nameOf(path: readonly PropertyKey[]): string {
+  return path
+    .map((step) => (typeof step === 'number' ? `[${step}]` : `.${String(step)}`))
+    .join('')
+    .replace(/^\./, '');
+}
+
+function lowerFirst(text: string): string {
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}
+
+/** The keys that `schema` knows at `path`, for the hint: wrappers are looked through, unions give all of theirs. */
+function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): Set<string> {
+  let level: unknown[] = [schema];
+  for (const step of path) level = level.flatMap((one) => innerSchemas(one, step));
+  return new Set(level.flatMap((one) => alternatives(one).flatMap((inner) => Object.keys(shapeOf(inner) ?? {}))));
+}
+
+interface SchemaDef {
+  readonly innerType?: unknown;
+  readonly in?: unknown;
+  readonly options?: readonly unknown[];
+  readonly element?: unknown;
+  readonly valueType?: unknown;
+  readonly shape?: Readonly<Record<string, unknown>>;
+}
+
+function defOf(schema: unknown): SchemaDef {
+  return typeof schema === 'object' && schema !== null && 'def' in schema ? (schema.def as SchemaDef) : {};
+}
+
+function shapeOf(schema: unknown): Readonly<Record<string, unknown>> | undefined {
+  return defOf(schema).shape;
+}
+
+function alternatives(schema: unknown): unknown[] {
+  const def = defOf(schema);
+  const inner = def.innerType ?? def.in;
+  if (inner !== undefined) return alternatives(inner);
+  if (def.options !== undefined) return def.options.flatMap(alternatives);
+  return [schema];
+}
+
+function innerSchemas(schema: unknown, step: PropertyKey): unknown[] {
+  return alternatives(schema).flatMap((one) => {
+    const def = defOf(one);
+    const inner = def.shape?.[String(step)] ?? def.element ?? def.valueType;
+    return inner === undefined ? [] : [inner];
+  });
+}
+
+/** Levenshtein's distance, given up at `limit`. */
+function editDistance(a: string, b: string, limit: number): number {
+  if (Math.abs(a.length - b.length) >= limit) return limit;
+  let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const swap = (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      row[j] = Math.min(swap, (previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1);
+    }
+    previous = row;
+  }
+  return previous[b.length] ?? limit;
+}

@@ -1,0 +1,58 @@
+// The deny-list: serials and SPIFFE IDs that are refused although their certificates still hold. The CA sends it with
+// the bundle; agents write it as denied.json; sidecars ask it on every request.
+
+import { formatTime } from '../base/clock.ts';
+import { reasonOf, SallyportError } from '../base/errors.ts';
+
+export interface DenyList {
+  /** Rises with every change of the list, so that an older answer never undoes a newer one. */
+  readonly sequence: number;
+  /** When the CA made it, milliseconds since 1970. */
+  readonly time: number;
+  /** Lower-case hex. */
+  readonly serials: ReadonlySet<string>;
+  readonly ids: ReadonlySet<string>;
+}
+
+export const emptyDenyList: DenyList = Object.freeze({
+  sequence: 0,
+  time: 0,
+  serials: new Set<string>(),
+  ids: new Set<string>(),
+});
+
+/** The list as JSON: `{ sequence, time, serials, ids }`. */
+export function formatDenyList(list: DenyList): object {
+  return { sequence: list.sequence, time: formatTime(list.time), serials: [...list.serials], ids: [...list.ids] };
+}
+
+/** Reads the JSON form, given as text or as a parsed value. Fails closed. @throws SallyportError `bundle_invalid`. */
+export function parseDenyList(input: unknown, source: string): DenyList {
+  let value = input;
+  try {
+    if (typeof input === 'string') value = JSON.parse(input);
+  } catch (error) {
+    throw invalid(source, reasonOf(error));
+  }
+  if (typeof value !== 'object' || value === null) throw invalid(source, 'expected an object');
+  const { sequence, time, serials, ids } = value as Record<string, unknown>;
+  const at = typeof time === 'string' ? Date.parse(time) : Number.NaN;
+  if (typeof sequence !== 'number' || !Number.isSafeInteger(sequence) || sequence < 0)
+    throw invalid(source, "'sequence' is not a whole number");
+  if (Number.isNaN(at)) throw invalid(source, "'time' is not a time");
+  if (!isStrings(serials) || !isStrings(ids)) throw invalid(source, "'serials' and 'ids' must be lists of strings");
+  return Object.freeze({
+    sequence,
+    time: at,
+    serials: new Set(serials.map((one) => one.toLowerCase())),
+    ids: new Set(ids),
+  });
+}
+
+function isStrings(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((one) => typeof one === 'string');
+}
+
+function invalid(source: string, why: string): SallyportError {
+  return new SallyportError('bundle_invalid', `${source} is not a deny-list: ${why}`);
+}

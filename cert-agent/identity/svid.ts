@@ -1,0 +1,62 @@
+// Our own credential: a chain, its key, and what they say. Read once per generation and frozen.
+
+import { createPublicKey, X509Certificate } from 'node:crypto';
+import { SallyportError } from '../base/errors.ts';
+import { formatPem, readPemBlocks } from './bundle.ts';
+import { parseKey } from './keys.ts';
+import type { SpiffeId } from './spiffe-id.ts';
+import { parseSpiffeId } from './spiffe-id.ts';
+import { checkLeafRules } from './verify.ts';
+import { readCertificateFacts } from './x509.ts';
+
+export interface Svid {
+  readonly id: SpiffeId;
+  /** DER, leaf first, intermediates after it, no root. */
+  readonly chain: readonly Buffer[];
+  readonly chainPem: string;
+  /** PKCS#8 PEM. Never logged, never answered. */
+  readonly keyPem: string;
+  /** Lower-case hex. */
+  readonly serial: string;
+  /** Milliseconds since 1970. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+/**
+ * Puts a chain and its key together. Expiry is not judged here: an expired SVID is still ours, and whoever uses it asks.
+ * @throws SallyportError `certificate_unreadable`, `key_unreadable`, `key_mismatch` or `svid_invalid`.
+ */
+export function parseSvid(chainPem: string, keyPem: string, source: { chain: string; key: string }): Svid {
+  const chain = readPemBlocks(chainPem, source.chain);
+  const [leafDer] = chain;
+  if (leafDer === undefined) {
+    throw new SallyportError('certificate_unreadable', `${source.chain} holds no certificate`, {
+      hint: 'expected PEM, leaf first',
+    });
+  }
+  const leaf = new X509Certificate(leafDer);
+  const facts = readCertificateFacts(leafDer);
+  const broken = checkLeafRules(facts).find((one) => !one.holds);
+  if (broken !== undefined)
+    throw new SallyportError('svid_invalid', `${source.chain} is not an X509-SVID: ${broken.message}`);
+  const key = parseKey(keyPem, source.key);
+  if (!leaf.publicKey.equals(createPublicKey(key))) {
+    throw new SallyportError(
+      'key_mismatch',
+      `the key in ${source.key} does not belong to the certificate in ${source.chain}`,
+      {
+        hint: 'both files must come from the same issuance',
+      },
+    );
+  }
+  return Object.freeze({
+    id: parseSpiffeId(facts.uris[0]!),
+    chain,
+    chainPem: formatPem(chain),
+    keyPem,
+    serial: leaf.serialNumber.toLowerCase(),
+    notBefore: leaf.validFromDate.getTime(),
+    notAfter: leaf.validToDate.getTime(),
+  });
+}

@@ -1,0 +1,238 @@
+// Is this certificate chain who it says it is? RFC 5280 path validation against the bundle of the SVID's own trust
+// domain (X509-SVID section 5.1), then the leaf's rules (section 5.2), then the deny-list. Fails closed. The path is
+// built here, link by link: `issuerCertificate` of a TLS socket is linked by name and key identifier only, and a CA of
+// domain A can forge that.
+
+import { createHash, X509Certificate } from 'node:crypto';
+import { formatDuration, formatTime } from '../base/clock.ts';
+import { SallyportError } from '../base/errors.ts';
+import type { TrustBundles } from './bundle.ts';
+import type { DenyList } from './denied.ts';
+import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
+import { type CertificateFacts, readCertificateFacts } from './x509.ts';
+
+/** Who the other side proved to be. */
+export interface PeerIdentity {
+  readonly id: SpiffeId;
+  /** Lower-case hex, without leading zeros beyond whole bytes. */
+  readonly serial: string;
+  /** Milliseconds since 1970. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** The earliest end of any certificate on the path: the identity holds no longer than what vouches for it. */
+  readonly validUntil: number;
+  /** SHA-256 of the leaf, lower-case hex: `Hash` of x-forwarded-client-cert. */
+  readonly fingerprint: string;
+  /** RFC 4514, empty for SVIDs without a subject. */
+  readonly subject: string;
+}
+
+/** One rule of the standard, by name, and whether it holds. */
+export interface RuleResult {
+  readonly rule: string;
+  readonly holds: boolean;
+  readonly message: string;
+}
+
+/** A chain longer than this is an attack on our time, not a PKI. */
+const maxChain = 8;
+
+/** Skew is met by back-dating only; within this distance the refusal asks about the clocks. */
+const skewMs = 5 * 60_000;
+
+/** The leaf's rules of X509-SVID sections 2 to 4 and 5.2, each with its verdict; `inspect` prints them all. */
+export function checkLeafRules(facts: CertificateFacts): RuleResult[] {
+  const rule = (name: string, holds: boolean, message: string): RuleResult => ({ rule: name, holds, message });
+  const id = spiffeIdOf(facts);
+  const uses = facts.keyUsage ?? [];
+  return [
+    rule('one-uri', facts.uris.length === 1, `exactly one URI name, found ${facts.uris.length}`),
+    rule('spiffe-id', id !== undefined, `the URI name is a SPIFFE ID, found ${facts.uris[0] ?? 'none'}`),
+    rule('id-path', id !== undefined && id.path !== '', 'the SPIFFE ID of a leaf has a path'),
+    rule('not-a-ca', !facts.isCa, 'a leaf is not a CA (cA=false)'),
+    rule(
+      'no-signing',
+      !uses.includes('keyCertSign') && !uses.includes('cRLSign'),
+      'a leaf signs neither certificates nor CRLs',
+    ),
+    rule('key-usage', facts.keyUsage !== undefined && facts.keyUsageCritical, 'key usage is present and critical'),
+    rule('digital-signature', uses.includes('digitalSignature'), 'key usage allows digital signatures'),
+    rule('tls-usage', usableBothWays(facts), 'extended key usage, where present, allows server and client'),
+    rule('san-critical', facts.sanCritical || !facts.subjectEmpty, 'the names are critical where the subject is empty'),
+  ];
+}
+
+/**
+ * Verifies a chain (DER, leaf first) at `now` and tells who it is.
+ * @throws SallyportError `svid_missing`, `svid_invalid`, `svid_expired`, `svid_not_yet_valid`, `svid_untrusted`,
+ * `svid_denied` or `certificate_unreadable`, with the reason as a sentence for the log.
+ */
+export function verifyChain(
+  chain: readonly Buffer[],
+  bundles: TrustBundles,
+  denied: DenyList,
+  now: number,
+): PeerIdentity {
+  const [leafDer] = chain;
+  if (leafDer === undefined) throw new SallyportError('svid_missing', 'the peer presented no certificate');
+  if (chain.length > maxChain)
+    throw new SallyportError(
+      'svid_invalid',
+      `the peer presented ${chain.length} certificates; ${maxChain} are the limit`,
+    );
+  const facts = readCertificateFacts(leafDer);
+  const leaf = readLink(leafDer, facts);
+  const id = checkLeaf(facts);
+  const bundle = bundles.get(id.trustDomain);
+  if (bundle === undefined)
+    throw new SallyportError('svid_untrusted', `there is no bundle for the trust domain of ${id.uri}`);
+  checkValidity(leaf, `the certificate of ${id.uri}`, now);
+  const roots = bundle.roots.map((der) => readLink(der));
+  const path = findPath(
+    leaf,
+    chain.slice(1).map((der) => readLink(der)),
+    roots,
+    now,
+  );
+  if (path === undefined) {
+    throw new SallyportError('svid_untrusted', `no valid path leads from ${id.uri} to a root of ${id.trustDomain}`);
+  }
+  const peer = describePeer(leaf, id, path);
+  checkDenied(peer, denied);
+  return peer;
+}
+
+/** Refuses a peer whose serial or ID is on the list. @throws SallyportError `svid_denied`. */
+export function checkDenied(peer: PeerIdentity, denied: DenyList): void {
+  if (denied.serials.has(peer.serial))
+    throw new SallyportError('svid_denied', `certificate ${peer.serial} of ${peer.id.uri} is revoked`);
+  if (denied.ids.has(peer.id.uri)) throw new SallyportError('svid_denied', `${peer.id.uri} is on the deny-list`);
+}
+
+/** Refuses what is not valid at `now`. @throws SallyportError `svid_expired` or `svid_not_yet_valid`. */
+export function checkValidity(span: { notBefore: number; notAfter: number }, what: string, now: number): void {
+  const clock = (missMs: number): string =>
+    missMs < skewMs ? `; missed by ${formatDuration(missMs)}: clock skew?` : '';
+  if (now < span.notBefore) {
+    throw new SallyportError(
+      'svid_not_yet_valid',
+      `${what} is valid from ${formatTime(span.notBefore)}, it is ${formatTime(now)}${clock(span.notBefore - now)}`,
+    );
+  }
+  if (now > span.notAfter) {
+    throw new SallyportError(
+      'svid_expired',
+      `${what} expired at ${formatTime(span.notAfter)}, it is ${formatTime(now)}${clock(now - span.notAfter)}`,
+    );
+  }
+}
+
+/** SHA-256 of a certificate, lower-case hex. */
+export function fingerprintOf(der: Uint8Array): string {
+  return createHash('sha256').update(der).digest('hex');
+}
+
+function checkLeaf(facts: CertificateFacts): SpiffeId {
+  const broken = checkLeafRules(facts).find((one) => !one.holds);
+  if (broken !== undefined)
+    throw new SallyportError(
+      'svid_invalid',
+      `the certificate is not an X509-SVID: ${broken.message} (rule ${broken.rule})`,
+    );
+  if (facts.unknownCritical.length > 0) {
+    throw new SallyportError(
+      'svid_invalid',
+      `the certificate has a critical extension that is not understood: ${facts.unknownCritical[0]}`,
+    );
+  }
+  return spiffeIdOf(facts)!;
+}
+
+function spiffeIdOf(facts: CertificateFacts): SpiffeId | undefined {
+  try {
+    return facts.uris[0] === undefined ? undefined : parseSpiffeId(facts.uris[0]);
+  } catch {
+    return undefined;
+  }
+}
+
+/** X509-SVID section 4.4: if the extension is there, both uses must be. */
+function usableBothWays(facts: CertificateFacts): boolean {
+  return (
+    facts.tlsUsage === undefined || (facts.tlsUsage.includes('serverAuth') && facts.tlsUsage.includes('clientAuth'))
+  );
+}
+
+interface Link {
+  readonly certificate: X509Certificate;
+  readonly der: Buffer;
+  readonly notBefore: number;
+  readonly notAfter: number;
+  readonly facts: CertificateFacts;
+}
+
+function readLink(der: Buffer, facts = readCertificateFacts(der)): Link {
+  const certificate = new X509Certificate(der);
+  return {
+    certificate,
+    der,
+    notBefore: certificate.validFromDate.getTime(),
+    notAfter: certificate.validToDate.getTime(),
+    facts,
+  };
+}
+
+/** The links from the leaf's issuer to a root, depth first; undefined when no path holds at `now`. */
+function findPath(leaf: Link, others: readonly Link[], roots: readonly Link[], now: number): Link[] | undefined {
+  const search = (child: Link, between: readonly Link[]): Link[] | undefined => {
+    const root = roots.find((one) => mayIssue(one, child, leaf, between.length, now));
+    if (root !== undefined) return [...between, root];
+    for (const one of others) {
+      if (between.includes(one) || !mayIssue(one, child, leaf, between.length, now)) continue;
+      const path = search(one, [...between, one]);
+      if (path !== undefined) return path;
+    }
+    return undefined;
+  };
+  return search(leaf, []);
+}
+
+/** RFC 5280 section 6.1.4 and X509-SVID section 3: everything that `issuer` needs to vouch for `child`. */
+function mayIssue(issuer: Link, child: Link, leaf: Link, casBelow: number, now: number): boolean {
+  const { facts } = issuer;
+  if (!facts.isCa || facts.keyUsage?.includes('keyCertSign') === false) return false;
+  if (facts.pathLength !== undefined && facts.pathLength < casBelow) return false;
+  if (facts.unknownCritical.length > 0 || !namesPermitted(facts, leaf.facts)) return false;
+  if (!signsForDomainOf(facts, leaf.facts)) return false;
+  if (now < issuer.notBefore || now > issuer.notAfter) return false;
+  return child.certificate.checkIssued(issuer.certificate) && child.certificate.verify(issuer.certificate.publicKey);
+}
+
+/** X509-SVID section 3.1 and 5.1: a signing certificate's own ID, if it has one, is its trust domain's, without path. */
+function signsForDomainOf(issuer: CertificateFacts, leaf: CertificateFacts): boolean {
+  if (issuer.uris.length === 0) return true;
+  const id = spiffeIdOf(issuer);
+  return (
+    id !== undefined && issuer.uris.length === 1 && id.path === '' && id.trustDomain === spiffeIdOf(leaf)?.trustDomain
+  );
+}
+
+/** RFC 5280 section 4.2.1.10 for URI names: a host, or with a leading dot any name below it. */
+function namesPermitted(issuer: CertificateFacts, leaf: CertificateFacts): boolean {
+  const permitted = issuer.permittedUriHosts;
+  if (permitted === undefined) return true;
+  const host = spiffeIdOf(leaf)?.trustDomain ?? '';
+  return permitted.some((one) => (one.startsWith('.') ? host.endsWith(one.toLowerCase()) : host === one.toLowerCase()));
+}
+
+function describePeer(leaf: Link, id: SpiffeId, path: readonly Link[]): PeerIdentity {
+  return Object.freeze({
+    id,
+    serial: leaf.certificate.serialNumber.toLowerCase(),
+    notBefore: leaf.notBefore,
+    notAfter: leaf.notAfter,
+    validUntil: Math.min(leaf.notAfter, ...path.map((one) => one.notAfter)),
+    fingerprint: fingerprintOf(leaf.der),
+    subject: leaf.certificate.subject?.split('\n').reverse().join(',') ?? '',
+  });
+}

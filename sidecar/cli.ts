@@ -1,0 +1,54 @@
+// The `sallyport` program: its commands and nothing of their work. What a command needs it imports when it runs, so
+// that `sallyport inspect` does not pay for the proxy, nor the proxy for the CA (held by test/layers.test.ts).
+
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { exitCodes } from './cli/terminal.ts';
+
+/** One file per command; each gives its commander command and loads its work lazily. */
+const commands = [
+  () => import('./cli/ca.ts').then((file) => file.caCommand()),
+  () => import('./cli/agent.ts').then((file) => file.agentCommand()),
+  () => import('./cli/sidecar.ts').then((file) => file.sidecarCommand()),
+  () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
+];
+
+/** Runs the program with the arguments of `argv` (node and script first). Sets the exit code and never throws. */
+export async function run(argv: readonly string[]): Promise<void> {
+  const program = new Command('sallyport')
+    .description('A zero-trust sidecar: SPIFFE identities, mutual TLS and an allow-list in Istio’s own YAML.')
+    .version(readVersion(), '-V, --version')
+    .showHelpAfterError('(add --help for the options and an example)')
+    .showSuggestionAfterError()
+    .exitOverride();
+  for (const load of commands) program.addCommand(withOverride(await load()));
+  try {
+    await program.parseAsync([...argv]);
+  } catch (error) {
+    // commander has printed its message; help and version end with 0, misuse with ours.
+    const code = typeof error === 'object' && error !== null && 'exitCode' in error ? error.exitCode : 1;
+    process.exitCode = code === 0 ? exitCodes.ok : exitCodes.usage;
+  }
+}
+
+/** commander does not hand exitOverride down to commands that were built elsewhere. */
+function withOverride(command: Command): Command {
+  command.exitOverride().showHelpAfterError('(add --help for the options and an example)');
+  for (const inner of command.commands) withOverride(inner);
+  return command;
+}
+
+/** The version of the package, whether this runs from `sidecar/` or from `dist/sidecar/`. */
+export function readVersion(): string {
+  for (const place of ['../package.json', '../../package.json']) {
+    try {
+      const manifest: unknown = JSON.parse(readFileSync(new URL(place, import.meta.url), 'utf8'));
+      if (typeof manifest === 'object' && manifest !== null && 'version' in manifest) return String(manifest.version);
+    } catch {
+      // The next place.
+    }
+  }
+  return 'unknown';
+}
+
+if (import.meta.main) await run(process.argv);

@@ -1,0 +1,81 @@
+// The only file that prints. Results go to stdout, everything about them to stderr; colour only on a terminal.
+
+import { styleText } from 'node:util';
+import { formatProblem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+
+/** What a command ends with. `no` means that it ran and the answer is no: a rule fails, a request was refused. */
+export const exitCodes = Object.freeze({ ok: 0, no: 1, usage: 2 });
+
+type Style = Parameters<typeof styleText>[0];
+
+/** `text` in a colour, if `stream` is a terminal and NO_COLOR is not set. */
+export function paint(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
+  return styleText(style, text, { stream, validateStream: true });
+}
+
+export function print(text: string): void {
+  process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
+}
+
+export function note(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+export function printJson(value: unknown): void {
+  print(JSON.stringify(value, null, 2));
+}
+
+/** Rows as columns, two spaces apart, the head in bold; without rows `empty` alone. */
+export function printTable(head: readonly string[], rows: readonly (readonly string[])[], empty: string): void {
+  if (rows.length === 0) return print(empty);
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length)));
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd();
+  print(paint('bold', line(head)));
+  for (const row of rows) print(line(row));
+}
+
+/** Prints an error the way an operator wants it: every problem with its place, the sentence, the hint, then the code. */
+export function printError(error: unknown): void {
+  if (!(error instanceof SallyportError)) {
+    note(`${paint('red', 'error:', process.stderr)} ${reasonOf(error)}`);
+    return;
+  }
+  if (error.problems.length > 0) {
+    for (const problem of error.problems) note(formatProblem(problem));
+    note(
+      `${paint('red', 'error:', process.stderr)} ${error.problems.length} problem${error.problems.length > 1 ? 's' : ''} found [${error.code}]`,
+    );
+    return;
+  }
+  note(`${paint('red', 'error:', process.stderr)} ${error.message} [${error.code}]`);
+  if (error.hint !== undefined) note(`${paint('yellow', 'hint:', process.stderr)} ${error.hint}`);
+}
+
+const misuse = new Set(['usage', 'config_invalid', 'config_unreadable', 'spiffe_id_invalid', 'ttl_out_of_range']);
+
+/** Wraps the work of a command: what it returns is the exit code, what it throws is printed and becomes 1 or 2. */
+export function action<A extends unknown[]>(work: (...args: A) => Promise<number>): (...args: A) => Promise<void> {
+  return async function runAction(...args: A): Promise<void> {
+    try {
+      process.exitCode = await work(...args);
+    } catch (error) {
+      printError(error);
+      process.exitCode = error instanceof SallyportError && misuse.has(error.code) ? exitCodes.usage : exitCodes.no;
+    }
+  };
+}
+
+/** Shows `what` on stderr once `work` has taken two seconds, on a terminal only. */
+export async function withProgress<T>(what: string, work: Promise<T>): Promise<T> {
+  const timer = setTimeout(() => process.stderr.isTTY && note(`${what} ...`), 2000);
+  timer.unref();
+  try {
+    return await work;
+  } finally {
+    clearTimeout(timer);
+  }
+}
