@@ -1,9 +1,9 @@
 // The `sallyport` program: its commands and nothing of their work. What a command needs it imports when it runs, so
 // that `sallyport inspect` does not pay for the proxy, nor the proxy for the CA (held by test/layers.test.ts).
 
-import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { exitCodes } from './cli/terminal.ts';
+import { readVersion } from './cli/version.ts';
 
 /** One file per command; each gives its commander command and loads its work lazily. */
 const commands = [
@@ -36,19 +36,6 @@ function withOverride(command: Command): Command {
   command.exitOverride().showHelpAfterError('(add --help for the options and an example)');
   for (const inner of command.commands) withOverride(inner);
   return command;
-}
-
-/** The version of the package, whether this runs from `sidecar/` or from `dist/sidecar/`. */
-export function readVersion(): string {
-  for (const place of ['../package.json', '../../package.json']) {
-    try {
-      const manifest: unknown = JSON.parse(readFileSync(new URL(place, import.meta.url), 'utf8'));
-      if (typeof manifest === 'object' && manifest !== null && 'version' in manifest) return String(manifest.version);
-    } catch {
-      // The next place.
-    }
-  }
-  return 'unknown';
 }
 
 if (import.meta.main) await run(process.argv);

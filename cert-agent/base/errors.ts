@@ -57,6 +57,7 @@ export const codes = Object.freeze({
   passphrase_wrong: row(500, 13, '-', 'passphrase_wrong'),
   store_failed: row(503, 14, '-', 'store_failed'),
   ca_overloaded: row(503, 14, '-', 'ca_overloaded'),
+  issuer_expired: row(503, 14, '-', 'issuer_expired'),
 
   // agent
   ca_unreachable: row(503, 14, '-', 'ca_unreachable'),

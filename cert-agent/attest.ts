@@ -1,0 +1,47 @@
+// Step one of a certificate: evidence of who we are. A valid SVID speaks for itself over mTLS; whoever has none, or an
+// expired one, brings a join token, read from its file anew each time because the operator may just have replaced it.
+
+import { SallyportError } from './base/errors.ts';
+import { isMissing, readText } from './identity/read.ts';
+import type { Svid } from './identity/svid.ts';
+
+export type Evidence =
+  | { readonly kind: 'svid'; readonly svid: Svid }
+  | { readonly kind: 'token'; readonly token: string; readonly file: string };
+
+/** A token is a short line; a larger file is some other file, and would be sent to the CA. */
+const maxTokenBytes = 4096;
+
+/**
+ * The best evidence at hand at `now`.
+ * @throws SallyportError `token_missing` when a token is needed and there is none (yet).
+ */
+export function gatherEvidence(held: Svid | undefined, tokenFile: string | undefined, now: number): Evidence {
+  if (held !== undefined && now <= held.notAfter) return { kind: 'svid', svid: held };
+  if (tokenFile === undefined) {
+    throw new SallyportError('token_missing', 'a join token is needed and no token file is named', {
+      hint: "make a token with 'sallyport ca token create' and name its file with --token-file",
+    });
+  }
+  const token = readToken(tokenFile);
+  if (token === undefined) {
+    throw new SallyportError('token_missing', `there is no join token in ${tokenFile} yet`, {
+      hint: `make one with 'sallyport ca token create' and write it to ${tokenFile}`,
+    });
+  }
+  return { kind: 'token', token, file: tokenFile };
+}
+
+/** The token in `file`; undefined while the file is missing or empty. @throws SallyportError `config_unreadable`. */
+export function readToken(file: string): string | undefined {
+  let text: string;
+  try {
+    text = readText(file).trim();
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+  if (text === '') return undefined;
+  if (Buffer.byteLength(text) <= maxTokenBytes && /^[\x21-\x7e]+$/.test(text)) return text;
+  throw new SallyportError('config_unreadable', `${file} holds no join token: expected one line without spaces`);
+}

@@ -1,0 +1,56 @@
+// Files that people and agents change: noticed at once by watching their directories (a watch on a file dies at its
+// first rename), and within a second by looking again, because events get lost on bind mounts and network file systems.
+
+import { type FSWatcher, watch } from 'node:fs';
+
+export interface ChangeWatch {
+  /** Looks now. */
+  look(): void;
+  close(): void;
+}
+
+/** Calls `onLook` after any event in one of `directories()` (asked anew each time) and every second besides. */
+export function watchForChange(directories: () => Iterable<string>, onLook: () => void, everyMs = 1000): ChangeWatch {
+  const watchers = new Map<string, FSWatcher>();
+  let soon: NodeJS.Immediate | undefined;
+  const lookSoon = (): void => {
+    clearImmediate(soon);
+    soon = setImmediate(onLook);
+  };
+  const watchAll = (): void => {
+    const wanted = new Set(directories());
+    for (const [path, watcher] of watchers) {
+      if (wanted.has(path)) continue;
+      watcher.close();
+      watchers.delete(path);
+    }
+    for (const path of wanted) if (!watchers.has(path)) start(path);
+  };
+  const start = (path: string): void => {
+    try {
+      const watcher = watch(path, { persistent: false }, lookSoon);
+      watcher.on('error', () => {
+        watcher.close();
+        watchers.delete(path);
+      });
+      watchers.set(path, watcher);
+    } catch {
+      // Not there yet, or no watches left (ENOSPC): looking every second does without, and tries again.
+    }
+  };
+  const timer = setInterval(() => {
+    watchAll();
+    onLook();
+  }, everyMs);
+  timer.unref();
+  watchAll();
+  return {
+    look: onLook,
+    close() {
+      clearInterval(timer);
+      clearImmediate(soon);
+      for (const watcher of watchers.values()) watcher.close();
+      watchers.clear();
+    },
+  };
+}

@@ -1,0 +1,138 @@
+// The CA's HTTP API as a table: what can be asked, and what it answers. server.ts carries it over TLS; openapi.ts
+// describes it, and a test holds the two together.
+
+import { z } from 'zod';
+import { formatTime } from '../base/clock.ts';
+import { SallyportError } from '../base/errors.ts';
+import type { Live } from '../base/live.ts';
+import type { Log } from '../base/log.ts';
+import { type BundleAnswer, matchesEtag } from './bundle-answer.ts';
+import { type Evidence, readSvid, readToken } from './evidence.ts';
+import { type Issued, type IssueParts, issueSvid } from './issue.ts';
+import type { CaMetrics } from './metrics.ts';
+import { openapiDocument } from './openapi.ts';
+import type { Revocations } from './revoke.ts';
+
+export interface ApiParts extends IssueParts {
+  readonly revocations: Revocations;
+  readonly bundleAnswer: Live<BundleAnswer>;
+  readonly metrics: CaMetrics;
+  readonly log: Log;
+}
+
+export interface ApiRequest {
+  /** DER, leaf first, as the caller presented it in the handshake and unverified; empty without one. */
+  readonly chain: readonly Buffer[];
+  readonly ifNoneMatch: string | undefined;
+  readonly remote: string;
+  /** The body as JSON. @throws SallyportError `body_too_large` or `body_invalid`. */
+  body(): Promise<unknown>;
+}
+
+export interface ApiAnswer {
+  readonly status?: number;
+  /** Default `application/json`. */
+  readonly type?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+export interface Route {
+  readonly method: 'GET' | 'POST';
+  readonly path: string;
+  answer(request: ApiRequest): Promise<ApiAnswer> | ApiAnswer;
+}
+
+/** Every route of the CA. */
+export function createRoutes(parts: ApiParts): readonly Route[] {
+  const openapi = JSON.stringify(openapiDocument());
+  return [
+    { method: 'POST', path: '/v1/svid', answer: (request) => enrol(parts, request) },
+    { method: 'POST', path: '/v1/svid/renew', answer: (request) => renew(parts, request) },
+    { method: 'GET', path: '/v1/bundle', answer: (request) => answerBundle(parts.bundleAnswer.current(), request) },
+    { method: 'GET', path: '/v1/openapi.json', answer: () => ({ body: openapi }) },
+    { method: 'GET', path: '/healthz', answer: () => answerHealth(parts) },
+    { method: 'GET', path: '/metrics', answer: () => answerMetrics(parts) },
+  ];
+}
+
+const base64 = z.string().regex(/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/, 'is not base64');
+const renewal = { csr: base64.min(1), ttlSeconds: z.int().optional() };
+const renewSchema = z.strictObject(renewal);
+const enrolSchema = z.strictObject({ ...renewal, token: z.string().min(1).max(512) });
+
+async function enrol(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
+  const { csr, token, ttlSeconds } = parseBody(enrolSchema, await request.body());
+  const denied = parts.revocations.denied.current();
+  const evidence = await readToken(parts.store, token, denied, parts.clock.now());
+  const issued = await issue(parts, evidence, { csr, ttlSeconds }, request);
+  parts.metrics.issued(issued.again);
+  return answerIssued(parts, issued);
+}
+
+async function renew(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
+  const denied = parts.revocations.denied.current();
+  // Before the body is read: who cannot prove an identity is not listened to.
+  const { bundles, intermediate } = parts.authority;
+  // Our own intermediate need not be shown to us; some versions of Node would not let us see it either.
+  const chain = request.chain.length === 0 ? [] : [...request.chain, intermediate];
+  const evidence = readSvid(chain, bundles, denied, parts.clock.now());
+  const issued = await issue(parts, evidence, parseBody(renewSchema, await request.body()), request);
+  parts.metrics.renewed();
+  return answerIssued(parts, issued);
+}
+
+async function issue(
+  parts: ApiParts,
+  evidence: Evidence,
+  asked: { csr: string; ttlSeconds?: number | undefined },
+  request: ApiRequest,
+): Promise<Issued> {
+  const lifeMs = asked.ttlSeconds === undefined ? undefined : asked.ttlSeconds * 1000;
+  const issued = await issueSvid(parts, evidence, Buffer.from(asked.csr, 'base64'), lifeMs);
+  const { id, serial, again } = issued;
+  const code = evidence.kind === 'svid' ? 'renewed' : again ? 'repeated' : 'issued';
+  parts.log.info({ code, id, serial, notAfter: formatTime(issued.notAfter), remote: request.remote }, code);
+  return issued;
+}
+
+function answerIssued(parts: ApiParts, issued: Issued): ApiAnswer {
+  return {
+    body: JSON.stringify({
+      id: issued.id,
+      serial: issued.serial,
+      notBefore: formatTime(issued.notBefore),
+      notAfter: formatTime(issued.notAfter),
+      chain: issued.chain.map((one) => Buffer.from(one).toString('base64')),
+      bundle: parts.bundleAnswer.current().document,
+    }),
+  };
+}
+
+function answerBundle({ body, etag }: BundleAnswer, request: ApiRequest): ApiAnswer {
+  // no-cache: a cache may keep it, and asks each time; a stale deny-list would be a hole.
+  const headers = { etag, 'cache-control': 'no-cache' };
+  return matchesEtag(request.ifNoneMatch, etag) ? { status: 304, headers, body: '' } : { headers, body };
+}
+
+/** Healthy means able to issue: the store answers and the intermediate still signs. */
+async function answerHealth(parts: ApiParts): Promise<ApiAnswer> {
+  const now = parts.clock.now();
+  await parts.store.findToken('');
+  if (now > parts.authority.notAfter) throw new SallyportError('issuer_expired', 'the intermediate has expired');
+  return { body: JSON.stringify({ status: 'ok', time: formatTime(now) }) };
+}
+
+async function answerMetrics({ metrics }: ApiParts): Promise<ApiAnswer> {
+  return { type: metrics.registry.contentType, body: await metrics.registry.metrics() };
+}
+
+function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.output<S> {
+  const result = schema.safeParse(body);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const where = issue === undefined || issue.path.length === 0 ? 'the body' : `'${issue.path.join('.')}'`;
+  throw new SallyportError('body_invalid', `${where}: ${issue?.message ?? 'is not valid'}`, {
+    hint: 'GET /v1/openapi.json describes it',
+  });
+}

@@ -1,0 +1,49 @@
+// A request's body as JSON, with an end to it.
+
+import type { IncomingMessage } from 'node:http';
+import { SallyportError } from '../base/errors.ts';
+
+/** A CSR with a token takes half a kilobyte. */
+export const maxBodyBytes = 16_384;
+
+/** Beyond the limit this much is still read and thrown away: an answer sent into a running upload is lost to a reset. */
+const maxDiscardBytes = 1_048_576;
+
+/** @throws SallyportError `body_too_large` or `body_invalid`. */
+export async function readJsonBody(request: IncomingMessage): Promise<unknown> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  try {
+    // Leaving the loop early must not destroy the request: its socket still carries the answer.
+    for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      size += part.length;
+      if (size > maxBodyBytes) break;
+      parts.push(part);
+    }
+  } catch {
+    throw new SallyportError('body_invalid', 'the body ended early');
+  }
+  if (size > maxBodyBytes) {
+    throw new SallyportError('body_too_large', `the body is larger than ${maxBodyBytes} bytes`);
+  }
+  try {
+    return JSON.parse(Buffer.concat(parts).toString('utf8'));
+  } catch {
+    // JSON.parse quotes what it stumbles over, and that may be a token.
+    throw new SallyportError('body_invalid', 'the body is not JSON', { hint: 'GET /v1/openapi.json describes it' });
+  }
+}
+
+/** Reads what is left of a body and throws it away, up to a limit. Call it before answering a refused request. */
+export function discardBody(request: IncomingMessage): Promise<void> {
+  return new Promise((resolve) => {
+    if (request.complete || request.destroyed) return resolve();
+    let size = 0;
+    request.on('data', (part: Buffer) => {
+      size += part.length;
+      if (size > maxDiscardBytes) resolve();
+    });
+    request.once('end', resolve).once('close', resolve);
+    request.resume();
+  });
+}

@@ -1,0 +1,33 @@
+// What `GET /v1/bundle` answers: the SPIFFE bundle with the deny-list beside it, made once per change of the list, so
+// that the question that every agent asks every few seconds costs a comparison.
+
+import { createHash } from 'node:crypto';
+import { type Live, LiveCell } from '../base/live.ts';
+import { formatBundle, type TrustBundle } from '../identity/bundle.ts';
+import { type DenyList, formatDenyList } from '../identity/denied.ts';
+
+export interface BundleAnswer {
+  readonly document: object;
+  readonly body: string;
+  /** A strong validator, RFC 9110 section 8.8.3: the digest of the body. */
+  readonly etag: string;
+}
+
+export function createBundleAnswer(bundle: TrustBundle, denied: Live<DenyList>): Live<BundleAnswer> {
+  const cell = new LiveCell(answerOf(bundle, denied.current()));
+  denied.onChange((list) => cell.set(answerOf(bundle, list)));
+  return cell;
+}
+
+function answerOf(bundle: TrustBundle, denied: DenyList): BundleAnswer {
+  const document = { ...formatBundle(bundle), sallyport_denied: formatDenyList(denied) };
+  const body = JSON.stringify(document);
+  const etag = `"${createHash('sha256').update(body).digest('base64url')}"`;
+  return Object.freeze({ document, body, etag });
+}
+
+/** True when an If-None-Match names this answer; the comparison is weak, RFC 9110 section 13.1.2. */
+export function matchesEtag(header: string | undefined, etag: string): boolean {
+  if (header === undefined) return false;
+  return header.split(',').some((one) => one.trim() === '*' || one.trim().replace(/^W\//, '') === etag);
+}

@@ -1,0 +1,53 @@
+// A CA's directory: which file is what. `ca init` writes them, `ca serve` reads all but the root's key, which an
+// operator may keep elsewhere.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
+
+export interface CaFiles {
+  readonly rootKey: string;
+  readonly root: string;
+  readonly intermediateKey: string;
+  readonly intermediate: string;
+  /** The root as a SPIFFE bundle, for agents and federated trust domains. */
+  readonly bundle: string;
+  /** The same root as PEM, for everybody else. */
+  readonly bundlePem: string;
+}
+
+export function caFilesOf(dir: string): CaFiles {
+  return Object.freeze({
+    rootKey: join(dir, 'root.key'),
+    root: join(dir, 'root.pem'),
+    intermediateKey: join(dir, 'intermediate.key'),
+    intermediate: join(dir, 'intermediate.pem'),
+    bundle: join(dir, 'bundle.json'),
+    bundlePem: join(dir, 'bundle.pem'),
+  });
+}
+
+export function storeFileOf(dir: string): string {
+  return join(dir, 'store.sqlite');
+}
+
+export function socketFileOf(dir: string): string {
+  return join(dir, 'ca.sock');
+}
+
+/** The text of one of the CA's files. @throws SallyportError `ca_missing` or `config_unreadable`. */
+export function readCaFile(dir: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') {
+      throw new SallyportError('config_unreadable', `${path} cannot be read: ${reasonOf(error)}`, { cause: error });
+    }
+    const anything = Object.values(caFilesOf(dir)).some((one: string) => existsSync(one));
+    throw new SallyportError('ca_missing', anything ? `the CA in ${dir} has no ${path}` : `there is no CA in ${dir}`, {
+      hint: anything
+        ? 'an interrupted init leaves a part of the files: remove them and run sallyport ca init again'
+        : `make one: sallyport ca init --trust-domain demo.test --dir ${dir}`,
+    });
+  }
+}

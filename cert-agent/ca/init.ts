@@ -1,0 +1,146 @@
+// `ca init`: a root for ten years and an issuing intermediate for one, written where `ca serve` finds them. The root's
+// key signs once, here; the running CA never reads it.
+
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { asSallyportError, SallyportError } from '../base/errors.ts';
+import { writeFileDurably } from '../base/write.ts';
+import { formatBundle, formatPem } from '../identity/bundle.ts';
+import { formatKey, generateKey } from '../identity/keys.ts';
+import { parseTrustDomain } from '../identity/spiffe-id.ts';
+import { fingerprintOf } from '../identity/verify.ts';
+import { randomSerial, signCertificate } from '../identity/x509.ts';
+import { caFilesOf } from './directory.ts';
+
+export interface InitOptions {
+  readonly dir: string;
+  readonly trustDomain: string;
+  /** Encrypts both keys. */
+  readonly passphrase?: string;
+  /** Lets the intermediate sign for this trust domain only. rustls peers refuse every chain that says so. */
+  readonly nameConstraints?: boolean;
+  readonly clock?: Clock;
+}
+
+export interface NewCa {
+  readonly trustDomain: string;
+  readonly dir: string;
+  /** SHA-256 of the root, lower-case hex: what an operator compares over a second channel. */
+  readonly rootFingerprint: string;
+  /** Milliseconds since 1970. */
+  readonly rootNotAfter: number;
+  readonly intermediateNotAfter: number;
+}
+
+const dayMs = 86_400_000;
+const rootLifeMs = 3650 * dayMs;
+const intermediateLifeMs = 365 * dayMs;
+const backdateMs = 60_000;
+
+/** Seconds after which an agent asks for the bundle again: a revocation is known everywhere this soon. */
+const refreshHintS = 5;
+
+/**
+ * Makes a CA in `dir`, which becomes 0700.
+ * @throws SallyportError `ca_exists`, `spiffe_id_invalid` or `config_invalid`.
+ */
+export async function initCa(options: InitOptions): Promise<NewCa> {
+  const trustDomain = parseTrustDomain(options.trustDomain);
+  refuseExisting(options.dir);
+  prepareDirectory(options.dir);
+  // A certificate holds whole seconds; what is reported shall be what is in it.
+  const now = Math.floor((options.clock ?? systemClock).now() / 1000) * 1000;
+  const [rootKey, issuerKey] = [generateKey(), generateKey()];
+  const span = { notBefore: now - backdateMs, keyUsage: ['keyCertSign', 'cRLSign'] } as const;
+  const root = await signCertificate(
+    {
+      ...span,
+      ...namesOf(trustDomain, 'root'),
+      serial: randomSerial(),
+      notAfter: now + rootLifeMs,
+      publicKey: publicHalf(rootKey),
+      // One CA may stand below the root, and none below that one.
+      ca: { pathLength: 1 },
+    },
+    { key: rootKey },
+  );
+  const intermediate = await signCertificate(
+    {
+      ...span,
+      ...namesOf(trustDomain, 'intermediate'),
+      serial: randomSerial(),
+      notAfter: now + intermediateLifeMs,
+      publicKey: publicHalf(issuerKey),
+      ca: { pathLength: 0 },
+      ...(options.nameConstraints === true ? { permittedUriHost: trustDomain } : {}),
+    },
+    { key: rootKey, certificate: root },
+  );
+  writeAll(options, { trustDomain, rootKey, root, issuerKey, intermediate });
+  return Object.freeze({
+    trustDomain,
+    dir: options.dir,
+    rootFingerprint: fingerprintOf(root),
+    rootNotAfter: now + rootLifeMs,
+    intermediateNotAfter: now + intermediateLifeMs,
+  });
+}
+
+/** X509-SVID section 3: a signing certificate may bear the ID of its trust domain, without a path. */
+function namesOf(trustDomain: string, role: string): { subject: string; uris: string[] } {
+  // RFC 5280, appendix A.1: a common name holds at most 64 characters, a trust domain up to 255.
+  return { subject: `CN=${trustDomain.slice(0, 63 - role.length)} ${role}`, uris: [`spiffe://${trustDomain}`] };
+}
+
+function publicHalf(key: KeyObject): Buffer {
+  return createPublicKey(key).export({ type: 'spki', format: 'der' });
+}
+
+/** A second init would put a new root beside certificates of the old one: never done, whatever is missing. */
+function refuseExisting(dir: string): void {
+  const found = Object.values(caFilesOf(dir)).find((path: string) => existsSync(path));
+  if (found === undefined) return;
+  throw new SallyportError('ca_exists', `${dir} already holds a CA: ${found} is there`, {
+    hint: 'choose another --dir, or remove the old CA yourself if nothing trusts it any more',
+  });
+}
+
+/** The directory is narrowed only while it is empty: nobody's /tmp becomes 0700 by a slip of the hand. */
+function prepareDirectory(dir: string): void {
+  const mode = openedMode(dir);
+  if ((mode & 0o077) === 0) return;
+  throw new SallyportError('config_invalid', `${dir} is not empty and open to others (mode ${mode.toString(8)})`, {
+    hint: `name a new directory, or close this one: chmod 700 ${dir}`,
+  });
+}
+
+/** The mode of `dir`, which is there then, and narrow if it was empty. */
+function openedMode(dir: string): number {
+  try {
+    mkdirSync(dir, { recursive: true, mode: 0o700 });
+    if (readdirSync(dir).length === 0) chmodSync(dir, 0o700);
+    return statSync(dir).mode & 0o777;
+  } catch (error) {
+    throw asSallyportError(error, 'config_unreadable', `${dir} cannot be used`);
+  }
+}
+
+interface Made {
+  readonly trustDomain: string;
+  readonly rootKey: KeyObject;
+  readonly root: Buffer;
+  readonly issuerKey: KeyObject;
+  readonly intermediate: Buffer;
+}
+
+function writeAll(options: InitOptions, made: Made): void {
+  const files = caFilesOf(options.dir);
+  const bundle = { trustDomain: made.trustDomain, roots: [made.root], sequence: 1, refreshHintS };
+  writeFileDurably(files.rootKey, formatKey(made.rootKey, options.passphrase));
+  writeFileDurably(files.intermediateKey, formatKey(made.issuerKey, options.passphrase));
+  writeFileDurably(files.root, formatPem([made.root]), 0o644);
+  writeFileDurably(files.intermediate, formatPem([made.intermediate]), 0o644);
+  writeFileDurably(files.bundlePem, formatPem([made.root]), 0o644);
+  writeFileDurably(files.bundle, `${JSON.stringify(formatBundle(bundle), null, 2)}\n`, 0o644);
+}

@@ -1,0 +1,145 @@
+// From evidence and a CSR to a certificate on record. The order is the guarantee: rules, signature, record, answer; a
+// certificate that is not on record is never handed out.
+
+import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
+import type { Clock } from '../base/clock.ts';
+import { SallyportError } from '../base/errors.ts';
+import { isReserved, type SpiffeId } from '../identity/spiffe-id.ts';
+import { readCsr } from '../identity/x509.ts';
+import type { Authority } from './authority.ts';
+import { deniedError, type Evidence, expiredTokenError } from './evidence.ts';
+import type { CertificateRecord, EvidenceRecord, Recorded, Redeemed, Store } from './store.ts';
+
+export interface IssueParts {
+  readonly authority: Authority;
+  readonly store: Store;
+  readonly clock: Clock;
+  /** Of leaves whose request names none. */
+  readonly defaultLifeMs: number;
+}
+
+/** What the caller gets: a new certificate, or with `again` the one that its token gave this key before. */
+export interface Issued {
+  readonly id: string;
+  readonly serial: string;
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** DER, leaf first. */
+  readonly chain: readonly Uint8Array[];
+  readonly again: boolean;
+}
+
+export const shortestLeafLifeMs = 60_000;
+export const longestLeafLifeMs = 24 * 3_600_000;
+
+/**
+ * Issues for what `evidence` proves. `lifeMs` undefined means the default.
+ * @throws SallyportError `csr_invalid`, `ttl_out_of_range`, `id_reserved`, `id_foreign`, `id_denied`, `token_used`,
+ * `token_expired`, `issuer_expired` or `store_failed`.
+ */
+export async function issueSvid(
+  parts: IssueParts,
+  evidence: Evidence,
+  csr: Uint8Array,
+  lifeMs = parts.defaultLifeMs,
+): Promise<Issued> {
+  checkLeafLife(lifeMs);
+  checkIssuable(evidence.id, parts.authority.trustDomain);
+  const publicKey = await readCsr(csr);
+  const keyHash = hashKey(publicKey);
+  // Settled before anything is signed, so that a spent token costs no signature; the store settles it again for good.
+  if (evidence.kind === 'token' && evidence.bound !== undefined && evidence.bound.keyHash !== keyHash) {
+    throw usedTokenError();
+  }
+  const record = await signRecord(parts, evidence.id, publicKey, lifeMs, recordOf(evidence));
+  const recorded: Recorded | Redeemed =
+    evidence.kind === 'token'
+      ? await parts.store.redeemToken(evidence.hash, record)
+      : await parts.store.recordCertificate(record);
+  return answerOf(parts, recorded, record);
+}
+
+/** Issues the CA's own SVID, on record like every other. */
+export async function issueOwn(parts: IssueParts, id: SpiffeId, key: KeyObject): Promise<Issued> {
+  const publicKey = createPublicKey(key).export({ type: 'spki', format: 'der' });
+  const record = await signRecord(parts, id, publicKey, parts.defaultLifeMs, { kind: 'self', reference: '' });
+  return answerOf(parts, await parts.store.recordCertificate(record), record);
+}
+
+/** Who may be issued a certificate, or a token for one. @throws SallyportError `id_foreign` or `id_reserved`. */
+export function checkIssuable(id: SpiffeId, trustDomain: string): void {
+  if (id.trustDomain !== trustDomain) {
+    throw new SallyportError('id_foreign', `${id.uri} is not of the trust domain ${trustDomain}`, {
+      hint: `this CA issues spiffe://${trustDomain}/...`,
+    });
+  }
+  if (id.path === '') {
+    throw new SallyportError('id_reserved', `${id.uri} is the trust domain itself, no workload`, {
+      hint: `name a path, such as spiffe://${trustDomain}/ns/shop/sa/web`,
+    });
+  }
+  if (isReserved(id)) {
+    throw new SallyportError('id_reserved', `${id.uri} is reserved for the CA's own parts`, {
+      hint: 'choose a path that does not begin with /sallyport/',
+    });
+  }
+}
+
+function checkLeafLife(lifeMs: number): void {
+  if (lifeMs >= shortestLeafLifeMs && lifeMs <= longestLeafLifeMs) return;
+  throw new SallyportError('ttl_out_of_range', `a certificate of ${lifeMs / 1000} seconds is not issued`, {
+    hint: 'ask for 60 to 86400 seconds',
+  });
+}
+
+async function signRecord(
+  { authority, clock }: IssueParts,
+  id: SpiffeId,
+  publicKey: Buffer,
+  lifeMs: number,
+  evidence: EvidenceRecord,
+): Promise<CertificateRecord> {
+  const issuedAt = clock.now();
+  const leaf = await authority.signLeaf(id, publicKey, lifeMs);
+  return { ...leaf, id: id.uri, keyHash: hashKey(publicKey), issuedAt, evidence };
+}
+
+function answerOf({ authority, clock }: IssueParts, recorded: Recorded | Redeemed, made: CertificateRecord): Issued {
+  switch (recorded.outcome) {
+    case 'recorded':
+      return issuedOf(made, authority, false);
+    case 'again':
+      if (recorded.certificate.revoked !== undefined) throw deniedError(made.id);
+      if (recorded.certificate.notAfter <= clock.now()) throw usedTokenError();
+      return issuedOf(recorded.certificate, authority, true);
+    case 'denied':
+      throw deniedError(made.id);
+    case 'expired':
+    case 'unknown':
+      // It was known and valid a moment ago: it ended in between.
+      throw expiredTokenError();
+    case 'used':
+      throw usedTokenError();
+  }
+}
+
+function issuedOf(record: CertificateRecord, authority: Authority, again: boolean): Issued {
+  const { id, serial, notBefore, notAfter, certificate } = record;
+  return { id, serial, notBefore, notAfter, chain: [certificate, authority.intermediate], again };
+}
+
+function recordOf(evidence: Evidence): EvidenceRecord {
+  return evidence.kind === 'token'
+    ? { kind: 'token', reference: evidence.hash }
+    : { kind: 'svid', reference: evidence.serial };
+}
+
+function hashKey(publicKey: Uint8Array): string {
+  return createHash('sha256').update(publicKey).digest('hex');
+}
+
+function usedTokenError(): SallyportError {
+  return new SallyportError('token_used', 'the join token was used by another key, or its certificate has expired', {
+    hint: 'a token works once: make a new one, and find out who used this one',
+  });
+}

@@ -1,0 +1,177 @@
+// The CA, wired: directory and store, its own SVID, the listener for workloads, the socket for operators, and a beat
+// that keeps what ages. What is opened here is closed here, in reverse.
+
+import { type Address, formatAddress, parseAddress } from '../base/address.ts';
+import { startAdmin } from '../base/admin.ts';
+import { type Clock, formatTime, systemClock } from '../base/clock.ts';
+import { reasonOf, SallyportError } from '../base/errors.ts';
+import { createLog, type Log } from '../base/log.ts';
+import { createRoutes } from './api.ts';
+import { type Authority, openAuthority } from './authority.ts';
+import { createBundleAnswer } from './bundle-answer.ts';
+import { socketFileOf, storeFileOf } from './directory.ts';
+import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
+import { type CaMetrics, createCaMetrics } from './metrics.ts';
+import { createOperator, type Operator } from './operator.ts';
+import { operatorPages } from './operator-socket.ts';
+import { createOwnSvid, type OwnSvid } from './own-svid.ts';
+import { createRevocations, type Revocations } from './revoke.ts';
+import { type ServerLimits, startServer } from './server.ts';
+import { openSqliteStore } from './store-sqlite.ts';
+
+export interface CaOptions {
+  readonly dir: string;
+  readonly listen: Extract<Address, { host: string }>;
+  /** The operator's socket; default `ca.sock` in `dir`. */
+  readonly socket?: string;
+  readonly passphrase?: string;
+  /** Life of a leaf whose request names none, default 1 h. */
+  readonly leafLifeMs?: number;
+  readonly clock?: Clock;
+  readonly log?: Log;
+  readonly limits?: Partial<ServerLimits>;
+}
+
+export interface RunningCa {
+  readonly address: Extract<Address, { host: string }>;
+  readonly socket: string;
+  readonly operator: Operator;
+  /** Rotates and prunes what is due; happens by itself every ten seconds. */
+  upkeep(): Promise<void>;
+  /** Finishes what is in flight, then closes everything. */
+  close(): Promise<void>;
+}
+
+const defaultLeafLifeMs = 3_600_000;
+const beatMs = 10_000;
+
+/** From here on every start warns that the intermediate is near its end. */
+const issuerWarningMs = 30 * 86_400_000;
+
+/**
+ * Starts the CA of `dir`.
+ * @throws SallyportError `ca_missing`, `passphrase_wrong`, `ca_running`, `port_in_use`, `issuer_expired` and others that
+ * say why this directory cannot be served.
+ */
+export async function startCa(options: CaOptions): Promise<RunningCa> {
+  const { clock = systemClock, leafLifeMs = defaultLeafLifeMs, log = createLog({ component: 'ca' }) } = options;
+  checkLeafLife(leafLifeMs);
+  const socket = socketOf(options);
+  const authority = openAuthority(options.dir, options.passphrase, clock);
+  warnOfEnd(authority, clock, log);
+  const metrics = createCaMetrics();
+  const store = await openSqliteStore(storeFileOf(options.dir), { onCommit: metrics.storeCommit });
+  metrics.watch(store, authority, clock);
+  try {
+    const revocations = await createRevocations({ store, clock, trustDomain: authority.trustDomain });
+    const parts = { authority, store, clock, defaultLifeMs: leafLifeMs };
+    return await serveAll(options, socket, { ...parts, revocations, metrics, log });
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+interface Parts extends IssueParts {
+  readonly revocations: Revocations;
+  readonly metrics: CaMetrics;
+  readonly log: Log;
+}
+
+async function serveAll(options: CaOptions, socket: string, parts: Parts): Promise<RunningCa> {
+  const { authority, store, revocations, metrics, log } = parts;
+  const own = await createOwnSvid(parts);
+  const bundleAnswer = createBundleAnswer(authority.bundle, revocations.denied);
+  const operator = operatorOf(parts);
+  const server = await startServer({
+    listen: options.listen,
+    svid: own.live,
+    bundle: authority.bundle,
+    routes: createRoutes({ ...parts, bundleAnswer }),
+    log,
+    onRefusal: metrics.refused,
+    limits: options.limits ?? {},
+  });
+  const listen = parseAddress(`unix:${socket}`, '');
+  const admin = await startAdmin({ listen, title: 'Sallyport CA, operator', pages: operatorPages(operator) }).catch(
+    async (error: unknown) => {
+      await server.close();
+      throw error;
+    },
+  );
+  const beat = startBeat(parts, own);
+  const { trustDomain } = authority;
+  log.info({ code: 'listening', address: formatAddress(server.address), socket, trustDomain }, 'the CA is listening');
+  return {
+    address: server.address,
+    socket,
+    operator,
+    upkeep: beat.now,
+    async close() {
+      beat.stop();
+      await server.close();
+      await admin.close();
+      await store.close();
+      log.info({ code: 'stopped' }, 'the CA has stopped');
+    },
+  };
+}
+
+function operatorOf({ authority, store, revocations, metrics, log, clock }: Parts): Operator {
+  return createOperator({
+    store,
+    revocations,
+    clock,
+    trustDomain: authority.trustDomain,
+    onEvent(event) {
+      log.info(event, event.code);
+      if (event.code === 'token_created') metrics.tokenCreated();
+      if (event.code === 'revoked') metrics.revoked();
+    },
+  });
+}
+
+/** Looks every ten seconds at what is due by the wall clock; timers of an hour would sleep through a suspended night. */
+function startBeat({ clock, revocations, log }: Parts, own: OwnSvid): { now(): Promise<void>; stop(): void } {
+  async function upkeep(): Promise<void> {
+    await own.rotate();
+    await revocations.prune();
+  }
+  let cancel = clock.after(beatMs, beat);
+  let stopped = false;
+  function beat(): void {
+    void upkeep()
+      .catch((error: unknown) => log.error({ code: 'upkeep_failed' }, reasonOf(error)))
+      .finally(() => {
+        if (!stopped) cancel = clock.after(beatMs, beat);
+      });
+  }
+  return {
+    now: upkeep,
+    stop() {
+      stopped = true;
+      cancel();
+    },
+  };
+}
+
+function socketOf({ dir, socket = socketFileOf(dir) }: CaOptions): string {
+  try {
+    parseAddress(`unix:${socket}`, '');
+    return socket;
+  } catch (error) {
+    throw new SallyportError('config_invalid', reasonOf(error), { hint: 'name a shorter one with --socket' });
+  }
+}
+
+function checkLeafLife(lifeMs: number): void {
+  if (lifeMs >= shortestLeafLifeMs && lifeMs <= longestLeafLifeMs) return;
+  throw new SallyportError('ttl_out_of_range', `${lifeMs / 1000} seconds is no life for certificates`, {
+    hint: 'choose between 1m and 24h',
+  });
+}
+
+function warnOfEnd({ notAfter }: Authority, clock: Clock, log: Log): void {
+  if (notAfter - clock.now() > issuerWarningMs) return;
+  log.warn({ code: 'intermediate_ending', notAfter: formatTime(notAfter) }, 'the intermediate is near its end');
+}

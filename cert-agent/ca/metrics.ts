@@ -1,0 +1,90 @@
+// What the CA counts, under `sallyport_ca_`. Gauges are read from the store at scrape.
+
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { Clock } from '../base/clock.ts';
+import type { Code } from '../base/errors.ts';
+import { createRegistry } from '../base/metrics.ts';
+import type { Authority } from './authority.ts';
+import type { CertificateStore } from './store.ts';
+
+export interface CaMetrics {
+  readonly registry: Registry;
+  issued(again: boolean): void;
+  renewed(): void;
+  refused(code: Code): void;
+  tokenCreated(): void;
+  revoked(): void;
+  storeCommit(ms: number, calls: number): void;
+  /** Registers what is asked at scrape, once there is something to ask. */
+  watch(store: CertificateStore, authority: Authority, clock: Clock): void;
+}
+
+/** The spans of `sallyport_ca_identities_expiring`. */
+const spans: Readonly<Record<string, number>> = { '10m': 600_000, '1h': 3_600_000, '24h': 86_400_000 };
+
+export function createCaMetrics(): CaMetrics {
+  const registry = createRegistry();
+  const counter = (name: string, help: string, labelNames: string[] = []): Counter =>
+    new Counter({ name: `sallyport_ca_${name}`, help, labelNames, registers: [registry] });
+  const issued = counter('issued_total', 'Certificates issued for a join token.');
+  const repeated = counter('repeated_total', 'Certificates handed out again to the key that a token is bound to.');
+  const renewed = counter('renewed_total', 'Certificates issued for a current SVID.');
+  const refused = counter('refused_total', 'Requests refused, by error code.', ['code']);
+  const tokens = counter('tokens_created_total', 'Join tokens created.');
+  const revoked = counter('revoked_total', 'Serials and IDs denied by an operator.');
+  const calls = counter('store_calls_total', 'Calls to the store.');
+  const commits = new Histogram({
+    name: 'sallyport_ca_store_commit_seconds',
+    help: 'From sending a group of calls to the store until it is on disk.',
+    buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2],
+    registers: [registry],
+  });
+  return {
+    registry,
+    issued: (again) => (again ? repeated : issued).inc(),
+    renewed: () => renewed.inc(),
+    refused: (code) => refused.inc({ code }),
+    tokenCreated: () => tokens.inc(),
+    revoked: () => revoked.inc(),
+    storeCommit(ms, count) {
+      commits.observe(ms / 1000);
+      calls.inc(count);
+    },
+    watch: (store, authority, clock) => watchIdentities(registry, store, authority, clock),
+  };
+}
+
+function watchIdentities(registry: Registry, store: CertificateStore, authority: Authority, clock: Clock): void {
+  const within = Object.entries(spans);
+  // A store that does not answer shows as no number, not as zero identities.
+  const count = (now: number) =>
+    store
+      .countIdentities(
+        now,
+        within.map(([, span]) => now + span),
+      )
+      .catch(() => undefined);
+  new Gauge({
+    name: 'sallyport_ca_identities',
+    help: 'SPIFFE IDs that hold a valid certificate.',
+    registers: [registry],
+    async collect() {
+      this.set((await count(clock.now()))?.total ?? Number.NaN);
+    },
+  });
+  new Gauge({
+    name: 'sallyport_ca_identities_expiring',
+    help: 'SPIFFE IDs whose last certificate ends within the span: they have stopped renewing, or are about to.',
+    labelNames: ['within'],
+    registers: [registry],
+    async collect() {
+      const found = await count(clock.now());
+      for (const [index, [name]] of within.entries()) this.set({ within: name }, found?.ending[index] ?? Number.NaN);
+    },
+  });
+  new Gauge({
+    name: 'sallyport_ca_intermediate_not_after_seconds',
+    help: 'When the intermediate ends, seconds since 1970.',
+    registers: [registry],
+  }).set(authority.notAfter / 1000);
+}

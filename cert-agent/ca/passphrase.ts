@@ -1,0 +1,30 @@
+// The passphrase of a CA's keys: from a file or the environment, never from the command line, which `ps` shows.
+
+import { readFileSync } from 'node:fs';
+import { reasonOf, SallyportError } from '../base/errors.ts';
+
+/**
+ * The first line of `file` if one is named, else SALLYPORT_CA_PASSPHRASE, else undefined: the keys are not encrypted.
+ * @throws SallyportError `config_unreadable`, or `config_invalid` when it is empty.
+ */
+export function readPassphrase(file: string | undefined, env: NodeJS.ProcessEnv = process.env): string | undefined {
+  if (file === undefined) {
+    const value = env['SALLYPORT_CA_PASSPHRASE'];
+    return value === undefined ? undefined : notEmpty(value, 'SALLYPORT_CA_PASSPHRASE');
+  }
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new SallyportError('config_unreadable', `the passphrase file cannot be read: ${reasonOf(error)}`);
+  }
+  return notEmpty(text.split(/\r?\n/, 1)[0] ?? '', file);
+}
+
+/** An empty passphrase would write keys that look encrypted and are not. */
+function notEmpty(value: string, source: string): string {
+  if (value !== '') return value;
+  throw new SallyportError('config_invalid', `${source} holds an empty passphrase`, {
+    hint: 'leave the passphrase out altogether to write keys that are not encrypted',
+  });
+}

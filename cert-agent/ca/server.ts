@@ -1,0 +1,219 @@
+// The CA's listener: TLS 1.3 with the CA's own SVID, a table of routes behind it. Anyone may connect; who a caller is,
+// is decided per request (evidence.ts), because a new workload has no certificate yet.
+
+import { constants } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Server, type ServerOptions } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import type { Address } from '../base/address.ts';
+import { listenError } from '../base/admin.ts';
+import { type Code, codes, reasonOf, SallyportError } from '../base/errors.ts';
+import type { Live } from '../base/live.ts';
+import type { Log } from '../base/log.ts';
+import { formatPem, type TrustBundle } from '../identity/bundle.ts';
+import type { Svid } from '../identity/svid.ts';
+import type { ApiAnswer, Route } from './api.ts';
+import { discardBody, readJsonBody } from './body.ts';
+
+export interface ServerParts {
+  readonly listen: Extract<Address, { host: string }>;
+  readonly svid: Live<Svid>;
+  readonly bundle: TrustBundle;
+  readonly routes: readonly Route[];
+  readonly log: Log;
+  /** Told of every refusal, whoever it was. */
+  readonly onRefusal: (code: Code) => void;
+  readonly limits?: Partial<ServerLimits>;
+}
+
+export interface ServerLimits {
+  /** Beyond, new connections are closed at once; a fleet of agents reconnects later. */
+  readonly connections: number;
+  /** POSTs being worked on; beyond, `ca_overloaded`. A signature takes 3 ms, so this is under a second of work. */
+  readonly issuing: number;
+  /** How long close() waits for what is in flight. */
+  readonly drainMs: number;
+}
+
+export const defaultLimits: ServerLimits = Object.freeze({ connections: 4096, issuing: 256, drainMs: 5000 });
+
+export interface CaServer {
+  /** As bound, with the port that the system chose for port 0. */
+  readonly address: Extract<Address, { host: string }>;
+  /** Takes no more requests, finishes those in flight. */
+  close(): Promise<void>;
+}
+
+/** @throws SallyportError `port_in_use` or `listen_failed`. */
+export async function startServer(parts: ServerParts): Promise<CaServer> {
+  const limits = { ...defaultLimits, ...parts.limits };
+  const server = createServer({
+    ...tlsOptions(parts),
+    ALPNProtocols: ['http/1.1'],
+    handshakeTimeout: 10_000,
+    headersTimeout: 10_000,
+    requestTimeout: 10_000,
+    // Agents ask for the bundle every few seconds and keep their connection for it.
+    keepAliveTimeout: 65_000,
+    maxHeaderSize: 16_384,
+  });
+  server.maxConnections = limits.connections;
+  const chains = rememberChains(server);
+  // Every option again: setSecureContext takes what it is not given from its defaults, TLS 1.2 and tickets among them.
+  const stopRotation = parts.svid.onChange(() => server.setSecureContext(tlsOptions(parts)));
+  const state = { issuing: 0, closing: false };
+  server.on('request', (request, response) => {
+    void serve({ parts, limits, state, chain: chains.get(request.socket as TLSSocket) ?? [] }, request, response);
+  });
+  // Out of descriptors, accept() fails one connection at a time; that must not end the CA.
+  server.on('error', (error) => parts.log.error({ code: 'accept_failed' }, reasonOf(error)));
+  server.on('tlsClientError', (error) => parts.log.debug({ code: 'handshake_failed' }, reasonOf(error)));
+  await listen(server, parts.listen);
+  return {
+    address: { host: parts.listen.host, port: (server.address() as AddressInfo).port },
+    close() {
+      state.closing = true;
+      stopRotation();
+      return closeServer(server, limits.drainMs);
+    },
+  };
+}
+
+function tlsOptions({ svid, bundle }: ServerParts): ServerOptions {
+  const { chainPem, keyPem } = svid.current();
+  return {
+    key: keyPem,
+    cert: chainPem,
+    // Names our roots to callers, so that they know which certificate to show. The verdict on it is not OpenSSL's.
+    ca: formatPem(bundle.roots),
+    minVersion: 'TLSv1.3',
+    ecdhCurve: 'X25519MLKEM768:X25519:P-256',
+    // A resumed session is not checked again: neither its end nor a revocation would be seen.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    requestCert: true,
+    rejectUnauthorized: false,
+  };
+}
+
+/** Only the first look at a socket shows the whole chain (Node 24.18 to 24.20), so it is taken once and kept. */
+function rememberChains(server: Server): WeakMap<TLSSocket, readonly Buffer[]> {
+  const chains = new WeakMap<TLSSocket, readonly Buffer[]>();
+  server.on('secureConnection', (socket: TLSSocket) => chains.set(socket, readChain(socket)));
+  return chains;
+}
+
+function readChain(socket: TLSSocket): Buffer[] {
+  const chain: Buffer[] = [];
+  let one = socket.getPeerX509Certificate();
+  // One more than verifyChain accepts, so that a longer chain is refused there rather than cut short here.
+  while (one !== undefined && chain.length <= 8) {
+    chain.push(one.raw);
+    one = one.issuerCertificate?.fingerprint256 === one.fingerprint256 ? undefined : one.issuerCertificate;
+  }
+  return chain;
+}
+
+interface Turn {
+  readonly parts: ServerParts;
+  readonly limits: ServerLimits;
+  readonly state: { issuing: number; closing: boolean };
+  readonly chain: readonly Buffer[];
+}
+
+async function serve(turn: Turn, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const { state, parts } = turn;
+  const counts = request.method === 'POST';
+  if (counts) state.issuing++;
+  let answer: ApiAnswer;
+  try {
+    answer = await answerOf(turn, request);
+  } catch (error) {
+    answer = refusalOf(parts, error, request);
+  } finally {
+    if (counts) state.issuing--;
+  }
+  await discardBody(request);
+  // What was too long even to throw away must not be read as the next request.
+  if (state.closing || !request.complete) response.setHeader('connection', 'close');
+  response.writeHead(answer.status ?? 200, {
+    'content-type': answer.type ?? 'application/json',
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    ...answer.headers,
+    // RFC 9110 section 8.6: with 304 a length would be that of the answer that was not sent.
+    ...(answer.status === 304 ? {} : { 'content-length': Buffer.byteLength(answer.body) }),
+  });
+  response.end(answer.body);
+}
+
+async function answerOf({ parts, limits, state, chain }: Turn, request: IncomingMessage): Promise<ApiAnswer> {
+  const path = pathOf(request);
+  const here = parts.routes.filter((one) => one.path === path);
+  const route = here.find((one) => one.method === request.method);
+  if (route === undefined) throw noRoute(here, path);
+  if (state.issuing > limits.issuing) {
+    throw new SallyportError('ca_overloaded', 'the CA has more requests than it can sign for', {
+      hint: 'try again in a second',
+    });
+  }
+  return await route.answer({
+    chain,
+    ifNoneMatch: request.headers['if-none-match'],
+    remote: request.socket.remoteAddress ?? '',
+    body: () => readJsonBody(request),
+  });
+}
+
+/** Without the query, which is nothing to us, and might hold what does not belong in a log. */
+function pathOf(request: IncomingMessage): string {
+  return (request.url ?? '/').split('?', 1)[0] ?? '/';
+}
+
+function noRoute(here: readonly Route[], path: string): SallyportError {
+  if (here.length === 0) {
+    return new SallyportError('not_found', 'the CA has no such path', { hint: 'GET /v1/openapi.json lists them' });
+  }
+  return new SallyportError('method_not_allowed', `${path} answers ${here.map((one) => one.method).join(', ')} only`);
+}
+
+/** What a caller is told. Faults of ours stay in the log: their sentences name files and reasons. */
+function refusalOf(parts: ServerParts, error: unknown, request: IncomingMessage): ApiAnswer {
+  const known = error instanceof SallyportError ? error : new SallyportError('internal', reasonOf(error));
+  const { code, message, hint, row } = known;
+  const path = pathOf(request);
+  parts.onRefusal(code);
+  const ours = row.status >= 500;
+  parts.log[ours ? 'error' : 'warn']({ code, remote: request.socket.remoteAddress, path }, message);
+  const told = ours ? { code, message: ourFaults[code] ?? 'the CA failed' } : { code, message, hint };
+  return { status: row.status, headers: refusalHeaders(parts, code, path), body: JSON.stringify(told) };
+}
+
+function refusalHeaders(parts: ServerParts, code: Code, path: string): Record<string, string> {
+  if (codes[code].status === 503) return { 'retry-after': '1' };
+  if (code !== 'method_not_allowed') return {};
+  // RFC 9110 section 15.5.6: a 405 names the methods that there are.
+  const methods = parts.routes.filter((one) => one.path === path).map((one) => one.method);
+  return { allow: methods.join(', ') };
+}
+
+const ourFaults: Readonly<Partial<Record<Code, string>>> = {
+  store_failed: 'the CA cannot write to its store',
+  ca_overloaded: 'the CA has more requests than it can sign for',
+  issuer_expired: 'the certificate that the CA signs with has ended',
+};
+
+async function listen(server: Server, { host, port }: ServerParts['listen']): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(listenError(error, { host, port })));
+    server.listen({ host, port, exclusive: true }, resolve);
+  });
+}
+
+async function closeServer(server: Server, drainMs: number): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeIdleConnections();
+  const timer = setTimeout(() => server.closeAllConnections(), drainMs);
+  await closed;
+  clearTimeout(timer);
+}

@@ -1,0 +1,143 @@
+// The store on SQLite, as the process sees it: calls of one turn travel to the worker together and share one commit,
+// and what comes while that commit runs waits for the next. Under load a disk flush is thus shared by many.
+
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { reasonOf, SallyportError } from '../base/errors.ts';
+import type { Store } from './store.ts';
+import type { Operations } from './store-sql.ts';
+import type { StoreAnswer, StoreCall, StoreMessage } from './store-worker.ts';
+
+export interface SqliteStoreOptions {
+  /** Told of every commit: how long its calls waited for it, and how many they were. */
+  readonly onCommit?: (ms: number, calls: number) => void;
+}
+
+interface Waiting {
+  readonly call: StoreCall;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: SallyportError) => void;
+}
+
+/** The worker runs from the source as from the build; TypeScript does not rewrite a URL in a string. */
+const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './store-worker.ts' : './store-worker.js', import.meta.url);
+
+/**
+ * Opens (or makes) the store in `file` and holds it until close().
+ * @throws SallyportError `ca_running` when another process holds it, `store_failed` when it cannot be opened.
+ */
+export async function openSqliteStore(file: string, options: SqliteStoreOptions = {}): Promise<Store> {
+  // The worker is to answer, not to print: Node would announce there that node:sqlite is new.
+  const worker = new Worker(workerUrl, { workerData: file, execArgv: ['--disable-warning=ExperimentalWarning'] });
+  const [first] = (await Promise.race([
+    once(worker, 'message'),
+    once(worker, 'exit').then(() => [{ type: 'broken', reason: 'its thread ended' }]),
+  ]).catch((error: unknown) => [{ type: 'broken', reason: reasonOf(error) }])) as [StoreMessage];
+  if (first.type === 'open') return new SqliteStore(worker, options);
+  await worker.terminate();
+  if (first.type === 'locked') {
+    throw new SallyportError('ca_running', `another process holds ${file}`, {
+      hint: 'a CA is running on this directory: let the command speak to it with --socket, or stop it first',
+    });
+  }
+  throw failed(file, first.type === 'broken' ? first.reason : 'unexpected answer');
+}
+
+class SqliteStore implements Store {
+  readonly #worker: Worker;
+  readonly #onCommit: ((ms: number, calls: number) => void) | undefined;
+  #queue: Waiting[] = [];
+  #inFlight: readonly Waiting[] = [];
+  #sentAt = 0;
+  #scheduled = false;
+  #broken: SallyportError | undefined;
+  #drained: (() => void) | undefined;
+
+  readonly addToken = this.#operation('addToken');
+  readonly findToken = this.#operation('findToken');
+  readonly redeemToken = this.#operation('redeemToken');
+  readonly recordCertificate = this.#operation('recordCertificate');
+  readonly findCertificate = this.#operation('findCertificate');
+  readonly listCertificates = this.#operation('listCertificates');
+  readonly countIdentities = this.#operation('countIdentities');
+  readonly denySerial = this.#operation('denySerial');
+  readonly denyId = this.#operation('denyId');
+  readonly allowId = this.#operation('allowId');
+  readonly denyList = this.#operation('denyList');
+  readonly prune = this.#operation('prune');
+
+  constructor(worker: Worker, options: SqliteStoreOptions) {
+    this.#worker = worker;
+    this.#onCommit = options.onCommit;
+    worker.on('message', (message: StoreMessage) => message.type === 'answers' && this.#settle(message.answers));
+    worker.on('error', (error) => this.#break(failed('the store', reasonOf(error))));
+    worker.on('exit', () => this.#break(failed('the store', 'its thread ended')));
+  }
+
+  async close(): Promise<void> {
+    if (this.#broken !== undefined) return;
+    if (this.#queue.length + this.#inFlight.length > 0) {
+      await new Promise<void>((resolve) => {
+        this.#drained = resolve;
+      });
+    }
+    const gone = once(this.#worker, 'exit');
+    this.#worker.postMessage('close');
+    await gone;
+  }
+
+  #operation<K extends keyof Operations>(name: K) {
+    return (...args: Parameters<Operations[K]>): Promise<ReturnType<Operations[K]>> =>
+      new Promise((resolve, reject) => {
+        if (this.#broken !== undefined) return reject(this.#broken);
+        const take = (value: unknown): void => resolve(value as ReturnType<Operations[K]>);
+        this.#queue.push({ call: { name, args }, resolve: take, reject });
+        this.#schedule();
+      });
+  }
+
+  /** At the end of the turn, so that everything asked in it goes together; one commit at a time. */
+  #schedule(): void {
+    if (this.#scheduled || this.#inFlight.length > 0) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#send();
+    });
+  }
+
+  #send(): void {
+    if (this.#queue.length === 0 || this.#broken !== undefined) return;
+    this.#inFlight = this.#queue;
+    this.#queue = [];
+    this.#sentAt = performance.now();
+    this.#worker.postMessage(this.#inFlight.map((one) => one.call));
+  }
+
+  #settle(answers: readonly StoreAnswer[]): void {
+    const batch = this.#inFlight;
+    this.#inFlight = [];
+    this.#onCommit?.(performance.now() - this.#sentAt, batch.length);
+    for (const [index, waiting] of batch.entries()) {
+      const answer = answers[index] ?? { failure: 'no answer' };
+      if ('value' in answer) waiting.resolve(answer.value);
+      else waiting.reject(failed('the store', answer.failure));
+    }
+    this.#send();
+    if (this.#queue.length + this.#inFlight.length === 0) this.#drained?.();
+  }
+
+  /** Fails closed: without its thread the store answers nothing any more, and the CA issues nothing. */
+  #break(error: SallyportError): void {
+    if (this.#broken !== undefined) return;
+    this.#broken = error;
+    for (const waiting of [...this.#inFlight, ...this.#queue]) waiting.reject(error);
+    this.#inFlight = [];
+    this.#queue = [];
+    this.#drained?.();
+  }
+}
+
+function failed(what: string, reason: string): SallyportError {
+  return new SallyportError('store_failed', `${what} failed: ${reason}`);
+}

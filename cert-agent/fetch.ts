@@ -1,0 +1,263 @@
+// Step two of a certificate: key, CSR and evidence go to the CA, SVID, bundle and deny-list come back. Nothing of an
+// answer is used before it was checked: it must be for our key and verify against the bundle.
+
+import type { KeyObject } from 'node:crypto';
+import type { Dispatcher } from 'undici';
+import type { Evidence } from './attest.ts';
+import type { Clock } from './base/clock.ts';
+import { errnoOf, reasonOf, SallyportError } from './base/errors.ts';
+import { type CaConnection, createCaConnection } from './connect.ts';
+import { formatPem, onlyBundle, parseBundle, type TrustBundle } from './identity/bundle.ts';
+import { type DenyList, emptyDenyList, parseDenyList } from './identity/denied.ts';
+import { formatKey } from './identity/keys.ts';
+import { parseSvid, type Svid } from './identity/svid.ts';
+import { verifyChain } from './identity/verify.ts';
+import { createCsr } from './identity/x509.ts';
+
+/** Whom the CA is verified against. */
+export interface Trust {
+  readonly bundle: TrustBundle;
+  readonly denied: DenyList;
+}
+
+export interface SvidRequest {
+  readonly trust: Trust;
+  readonly evidence: Evidence;
+  /** On disk already. */
+  readonly key: KeyObject;
+  /** Asked for; the CA decides. */
+  readonly ttlMs?: number;
+}
+
+/** What a CA's answer holds, read but not yet compared with what we have. */
+export interface Issued extends Trust {
+  readonly svid: Svid;
+}
+
+export interface TrustNews extends Trust {
+  /** What to ask with next time, once this was taken. */
+  readonly etag: string | undefined;
+}
+
+export interface CaClient {
+  /** @throws SallyportError `ca_unreachable`, `ca_refused`, `ca_answer_invalid`, or what is wrong with a certificate. */
+  fetchSvid(request: SvidRequest): Promise<Issued>;
+  /** The bundle and the deny-list; undefined when they are what came with `etag`. @throws as fetchSvid does. */
+  fetchBundle(trust: Trust, etag?: string): Promise<TrustNews | undefined>;
+  close(): Promise<void>;
+}
+
+/** The CA's own code where it refused (`token_used`), carried as the error's cause. */
+export interface CaRefusal {
+  readonly status: number;
+  readonly caCode: string;
+}
+
+export interface CaClientOptions {
+  readonly url: URL;
+  readonly clock: Clock;
+}
+
+/** A client of the CA at `url`. It connects when it is asked and keeps one connection, for the bundle. */
+export function createCaClient(options: CaClientOptions): CaClient {
+  const { url, clock } = options;
+  const ending = new AbortController();
+  const now = (): number => clock.now();
+  let kept: { readonly connection: CaConnection; readonly trust: Trust } | undefined;
+
+  /** The kept connection, if it was made for this trust and what vouched for the CA still holds. */
+  function connectionFor(trust: Trust): CaConnection {
+    if (kept !== undefined && isFresh(kept.connection, now()) && sameTrust(kept.trust, trust)) return kept.connection;
+    forget();
+    kept = { connection: createCaConnection({ url, trust: trust.bundle, denied: trust.denied, now }), trust };
+    return kept.connection;
+  }
+
+  function forget(): void {
+    void kept?.connection.client.destroy();
+    kept = undefined;
+  }
+
+  async function fetchSvid({ trust, evidence, key, ttlMs }: SvidRequest): Promise<Issued> {
+    const svid = evidence.kind === 'svid' ? evidence.svid : undefined;
+    const { client } = createCaConnection({ url, trust: trust.bundle, denied: trust.denied, svid, now });
+    try {
+      const csr = (await createCsr(key)).toString('base64');
+      const body = {
+        csr,
+        ...(evidence.kind === 'token' ? { token: evidence.token } : {}),
+        ...(ttlMs === undefined ? {} : { ttlSeconds: Math.round(ttlMs / 1000) }),
+      };
+      const answer = await ask(client, url, svid, {
+        method: 'POST',
+        path: evidence.kind === 'token' ? '/v1/svid' : '/v1/svid/renew',
+        headers: { 'content-type': 'application/json', accept: 'application/json' },
+        body: JSON.stringify(body),
+        signal: ending.signal,
+      });
+      return readSvidAnswer(answer.body, key, trust.bundle.trustDomain, url);
+    } finally {
+      void client.destroy();
+    }
+  }
+
+  async function fetchBundle(trust: Trust, etag?: string): Promise<TrustNews | undefined> {
+    const connection = connectionFor(trust);
+    const headers = { accept: 'application/json', ...(etag === undefined ? {} : { 'if-none-match': etag }) };
+    try {
+      const { client } = connection;
+      const answer = await ask(client, url, undefined, {
+        method: 'GET',
+        path: '/v1/bundle',
+        headers,
+        signal: ending.signal,
+      });
+      if (answer.status === 304) return undefined;
+      const fresh = readBundleDocument(answer.body, trust.bundle.trustDomain, url);
+      refuseLockOut(fresh, connection, now());
+      return { ...fresh, etag: answer.etag };
+    } catch (error) {
+      forget();
+      throw error;
+    }
+  }
+
+  async function close(): Promise<void> {
+    ending.abort();
+    await kept?.connection.client.destroy();
+  }
+
+  return { fetchSvid, fetchBundle, close };
+}
+
+function isFresh(connection: CaConnection, now: number): boolean {
+  return now <= (connection.proof()?.validUntil ?? now);
+}
+
+function sameTrust(a: Trust, b: Trust): boolean {
+  return a.bundle === b.bundle && a.denied === b.denied;
+}
+
+/** The CA's own code of a refusal, or undefined for any other error. */
+export function caCodeOf(error: unknown): string | undefined {
+  const cause: unknown = error instanceof SallyportError && error.code === 'ca_refused' ? error.cause : undefined;
+  return isObject(cause) && typeof cause['caCode'] === 'string' ? cause['caCode'] : undefined;
+}
+
+interface Answer {
+  readonly status: number;
+  readonly etag: string | undefined;
+  readonly body: unknown;
+}
+
+async function ask(
+  client: Dispatcher,
+  url: URL,
+  svid: Svid | undefined,
+  request: Dispatcher.RequestOptions,
+): Promise<Answer> {
+  let status: number;
+  let text: string;
+  let etag: string | undefined;
+  try {
+    const response = await client.request(request);
+    status = response.statusCode;
+    const tag = response.headers['etag'];
+    etag = typeof tag === 'string' ? tag : undefined;
+    text = await response.body.text();
+  } catch (error) {
+    throw describeFailure(error, url, svid);
+  }
+  if (status === 304) return { status, etag, body: undefined };
+  const body = readJson(text);
+  if (status !== 200) throw describeRefusal(status, body, url);
+  if (body === undefined) throw invalid(url, 'it is not JSON');
+  return { status, etag, body };
+}
+
+/** Reads the answer to a CSR of `key`. The chain is verified against the bundle by whoever decides which bundle holds. */
+function readSvidAnswer(body: unknown, key: KeyObject, trustDomain: string, url: URL): Issued {
+  if (!isObject(body)) throw invalid(url, 'it is not an object');
+  const chain = body['chain'];
+  if (!Array.isArray(chain) || chain.length === 0 || !chain.every((one) => typeof one === 'string'))
+    throw invalid(url, "'chain' is not a list of certificates");
+  const chainPem = formatPem(chain.map((one) => Buffer.from(String(one), 'base64')));
+  const source = { chain: `the answer of the CA at ${url.origin}`, key: 'pending.key' };
+  const svid = parseSvid(chainPem, formatKey(key), source);
+  return { svid, ...readBundleDocument(body['bundle'], trustDomain, url) };
+}
+
+function readBundleDocument(document: unknown, trustDomain: string, url: URL): Trust {
+  if (!isObject(document)) throw invalid(url, 'it holds no bundle');
+  const source = `the bundle of the CA at ${url.origin}`;
+  return {
+    bundle: parseBundle(JSON.stringify(document), trustDomain, source),
+    denied: parseDenyList(document['sallyport_denied'], source),
+  };
+}
+
+/** A bundle that does not vouch for the CA that sent it would be the last one that we could ever fetch. */
+function refuseLockOut(fresh: Trust, connection: CaConnection, now: number): void {
+  const chain = connection.proof()?.chain ?? [];
+  try {
+    verifyChain(chain, onlyBundle(fresh.bundle), emptyDenyList, now);
+  } catch (error) {
+    throw new SallyportError(
+      'ca_answer_invalid',
+      `the new bundle does not vouch for the CA that sent it: ${reasonOf(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+function describeFailure(error: unknown, url: URL, svid: Svid | undefined): SallyportError {
+  if (error instanceof SallyportError) return error;
+  const closed = ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(errnoOf(error) ?? '');
+  // TLS 1.3: the server looks at our certificate after our side of the handshake is done, and says no by closing.
+  const hint = closed && svid !== undefined ? `is our SVID (${svid.id.uri}, ${svid.serial}) refused?` : undefined;
+  return new SallyportError('ca_unreachable', `the CA at ${url.origin} cannot be reached: ${causeOf(error)}`, {
+    hint,
+    cause: error,
+  });
+}
+
+function describeRefusal(status: number, body: unknown, url: URL): SallyportError {
+  const said = isObject(body) ? body : {};
+  const text = (name: string): string | undefined => {
+    const value = said[name];
+    // What the other side says is shown, so it is kept to one line of bounded length.
+    return typeof value === 'string' ? reasonOf(value).slice(0, 300) : undefined;
+  };
+  const code = text('code');
+  const message =
+    code === undefined
+      ? `the CA at ${url.origin} answered ${status} without a reason`
+      : `the CA at ${url.origin} refused: ${text('message') ?? 'no message'} [${code}]`;
+  const cause: CaRefusal | undefined = code === undefined ? undefined : { status, caCode: code };
+  return new SallyportError('ca_refused', message, {
+    hint: text('hint') ?? (code === undefined ? `is ${url.origin} a Sallyport CA?` : undefined),
+    cause,
+  });
+}
+
+/** Connecting to a name with several addresses fails with one error that holds the others and says nothing itself. */
+function causeOf(error: unknown): string {
+  if (error instanceof AggregateError) return error.errors.map(reasonOf).join('; ');
+  return reasonOf(error) || (errnoOf(error) ?? 'no reason given');
+}
+
+function readJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function invalid(url: URL, why: string): SallyportError {
+  return new SallyportError('ca_answer_invalid', `the answer of the CA at ${url.origin} is not usable: ${why}`);
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,232 @@
+// Identity files as a Live value. A missing file is waited for, a broken set keeps the last good generation, and an
+// SVID that has expired is taken back: fails closed. The directories are watched, because a watch on a file dies at its
+// first rename, and the content is compared each second, because events get lost (bind mounts, network file systems).
+
+import { type FSWatcher, lstatSync, watch } from 'node:fs';
+import { dirname } from 'node:path';
+import { type Clock, formatTime, systemClock } from '../base/clock.ts';
+import { asSallyportError, type SallyportError } from '../base/errors.ts';
+import { type Live, LiveCell } from '../base/live.ts';
+import type { Log } from '../base/log.ts';
+import type { Identity, IdentityPaths } from './identity.ts';
+import { type IdentityTexts, parseIdentity, readIdentityTexts } from './read.ts';
+import { checkValidity } from './verify.ts';
+
+export interface WatchOptions {
+  readonly log: Log;
+  readonly clock?: Clock;
+  /** Called for each problem that `failures` counts. */
+  onProblem?(error: SallyportError): void;
+}
+
+export interface IdentityWatch {
+  /** Undefined until there is a valid identity, and again once it has expired without a successor. */
+  readonly identity: Live<Identity | undefined>;
+  /** What is missing, ready for 'waiting for ...'; undefined while there is an identity. */
+  waitingFor(): string | undefined;
+  /** How often a set of files could not be taken. */
+  failures(): number;
+  /** Why the newest set was not taken; undefined when it was. */
+  lastProblem(): SallyportError | undefined;
+  /** Reads now, whether or not anything changed. */
+  reload(): void;
+  close(): void;
+}
+
+const compareMs = 1000;
+
+/** Reads the identity at once and keeps it fresh until closed. Never throws for what is in the files. */
+export function watchIdentityFiles(paths: IdentityPaths, options: WatchOptions): IdentityWatch {
+  return new FileWatch(paths, options);
+}
+
+class FileWatch implements IdentityWatch {
+  readonly #paths: IdentityPaths;
+  readonly #options: WatchOptions;
+  readonly #clock: Clock;
+  readonly #cell = new LiveCell<Identity | undefined>(undefined);
+  readonly #watchers = new Map<string, FSWatcher>();
+  #seen: IdentityTexts | undefined;
+  /** The life of an SVID that was kept out for its time: when the clock is set right, it may be good after all. */
+  #outside: { readonly notBefore: number; readonly notAfter: number } | undefined;
+  #waiting: string | undefined;
+  #problem: SallyportError | undefined;
+  #failures = 0;
+  #cancelTick = (): void => {};
+  #lookSoon: NodeJS.Immediate | undefined;
+  #closed = false;
+
+  constructor(paths: IdentityPaths, options: WatchOptions) {
+    this.#paths = paths;
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#tick();
+  }
+
+  get identity(): Live<Identity | undefined> {
+    return this.#cell;
+  }
+
+  waitingFor(): string | undefined {
+    return this.#cell.current() === undefined ? this.#waiting : undefined;
+  }
+
+  failures(): number {
+    return this.#failures;
+  }
+
+  lastProblem(): SallyportError | undefined {
+    return this.#problem;
+  }
+
+  reload(): void {
+    this.#seen = undefined;
+    this.#problem = undefined;
+    this.#look();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#cancelTick();
+    clearImmediate(this.#lookSoon);
+    for (const watcher of this.#watchers.values()) watcher.close();
+    this.#watchers.clear();
+  }
+
+  #tick(): void {
+    if (this.#closed) return;
+    this.#watchDirectories();
+    this.#expire();
+    this.#look();
+    const left = (this.#cell.current()?.svid.notAfter ?? Number.POSITIVE_INFINITY) - this.#clock.now() + 1;
+    this.#cancelTick = this.#clock.after(Math.max(0, Math.min(compareMs, left)), () => this.#tick());
+  }
+
+  #look(): void {
+    const now = this.#clock.now();
+    if (this.#outside !== undefined && now >= this.#outside.notBefore && now <= this.#outside.notAfter) {
+      this.#seen = undefined;
+      this.#outside = undefined;
+    }
+    const texts = this.#read();
+    if (texts === undefined || sameTexts(texts, this.#seen)) return;
+    this.#seen = texts;
+    const identity = this.#parse(texts, now);
+    if (identity !== undefined) this.#adopt(identity);
+  }
+
+  #read(): IdentityTexts | undefined {
+    try {
+      const read = readIdentityTexts(this.#paths);
+      if ('texts' in read) return read.texts;
+      this.#await(read.missing);
+    } catch (error) {
+      this.#refuse(asSallyportError(error, 'config_unreadable', 'the identity files cannot be read'));
+    }
+    // Whatever comes next is new, even if it is what was there before.
+    this.#seen = undefined;
+    return undefined;
+  }
+
+  #parse(texts: IdentityTexts, now: number): Identity | undefined {
+    try {
+      const identity = parseIdentity(texts, this.#paths);
+      this.#outside = identity.svid;
+      checkValidity(identity.svid, `the SVID in ${this.#paths.svid}`, now);
+      this.#outside = undefined;
+      return identity;
+    } catch (error) {
+      this.#refuse(asSallyportError(error, 'config_unreadable', 'the identity files cannot be read'));
+      return undefined;
+    }
+  }
+
+  #adopt(identity: Identity): void {
+    const { svid } = identity;
+    this.#waiting = undefined;
+    this.#problem = undefined;
+    this.#options.log.info(
+      { code: 'identity_loaded', id: svid.id.uri, serial: svid.serial, notAfter: formatTime(svid.notAfter) },
+      `loaded the identity ${svid.id.uri}`,
+    );
+    this.#cell.set(identity);
+  }
+
+  /** A file that is not there is no failure at start; later it is one, and the last good generation stays. */
+  #await(missing: string): void {
+    if (this.#waiting === missing) return;
+    this.#waiting = missing;
+    const serving = this.#cell.current() !== undefined;
+    this.#options.log.warn(
+      { code: 'waiting', file: missing },
+      serving ? `${missing} is gone; the last identity stays until it expires` : `waiting for ${missing}`,
+    );
+  }
+
+  #refuse(error: SallyportError): void {
+    if (this.#problem?.message === error.message) return;
+    this.#waiting = `a valid identity in ${this.#paths.svid}`;
+    this.#problem = error;
+    this.#failures += 1;
+    const { code, hint } = error;
+    const stays = this.#cell.current() === undefined ? '' : '; the last good identity stays';
+    this.#options.log.error({ code, hint }, `the identity files are not taken: ${error.message}${stays}`);
+    this.#options.onProblem?.(error);
+  }
+
+  #expire(): void {
+    const svid = this.#cell.current()?.svid;
+    const now = this.#clock.now();
+    if (svid === undefined || now <= svid.notAfter) return;
+    this.#outside = svid;
+    this.#cell.set(undefined);
+    try {
+      checkValidity(svid, `the SVID in ${this.#paths.svid}`, now);
+    } catch (error) {
+      this.#refuse(asSallyportError(error, 'svid_expired', 'the SVID expired'));
+    }
+  }
+
+  /** Watches what exists by now: the directories of the names, and where such a directory is a link, what holds it. */
+  #watchDirectories(): void {
+    const { svid, key, bundle, denied } = this.#paths;
+    for (const path of [svid, key, bundle, denied]) {
+      if (path === undefined) continue;
+      const directory = dirname(path);
+      this.#watchDirectory(isLink(directory) ? dirname(directory) : directory);
+    }
+  }
+
+  #watchDirectory(path: string): void {
+    if (this.#watchers.has(path)) return;
+    try {
+      const watcher = watch(path, { persistent: false }, () => this.#soon());
+      watcher.on('error', () => {
+        watcher.close();
+        this.#watchers.delete(path);
+      });
+      this.#watchers.set(path, watcher);
+    } catch {
+      // Not there yet, or no watches left (ENOSPC): the comparison of each second does without, and tries again.
+    }
+  }
+
+  /** One write makes several events; they are read once. */
+  #soon(): void {
+    if (this.#closed) return;
+    clearImmediate(this.#lookSoon);
+    this.#lookSoon = setImmediate(() => this.#look());
+  }
+}
+
+function sameTexts(a: IdentityTexts, b: IdentityTexts | undefined): boolean {
+  return b !== undefined && a.svid === b.svid && a.key === b.key && a.bundle === b.bundle && a.denied === b.denied;
+}
+
+function isLink(path: string): boolean {
+  try {
+    return lstatSync(path).isSymbolicLink();
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,135 @@
+// What the agent writes: one generation is one new directory, complete and on disk before a single rename makes it the
+// current one. The stable names lead through `current`, so whoever opens them gets all of one generation or all of the
+// next. A kill -9 at any point leaves the old generation or the new one.
+//
+//   D/svid.pem -> current/svid.pem    D/current -> generations/7    D/generations/7/{svid.pem,svid.key,...}
+
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { errnoOf } from '../base/errors.ts';
+import { linkDurably, syncDirectory, writeFileDurably } from '../base/write.ts';
+import { formatBundle, formatPem } from './bundle.ts';
+import { formatDenyList } from './denied.ts';
+import type { Identity, IdentityPaths } from './identity.ts';
+import { formatKey, generateKey, parseKey } from './keys.ts';
+import { isMissing, readText } from './read.ts';
+import type { Svid } from './svid.ts';
+
+/** The names that stay, in the agent's directory. */
+export const stableNames = Object.freeze(['svid.pem', 'svid.key', 'bundle.pem', 'bundle.json', 'denied.json'] as const);
+
+/** The stable names of the agent's directory `outDir`, for readIdentityTexts and watchIdentityFiles. */
+export function pathsIn(outDir: string, trustDomain: string): IdentityPaths {
+  const at = (name: (typeof stableNames)[number]): string => join(outDir, name);
+  return {
+    svid: at('svid.pem'),
+    key: at('svid.key'),
+    bundle: at('bundle.json'),
+    denied: at('denied.json'),
+    trustDomain,
+  };
+}
+
+/** Makes the agent's directory, mode 0700. One that exists keeps its mode: it may be /run or somebody's home. */
+export function makeOutDir(outDir: string): void {
+  mkdirSync(outDir, { recursive: true, mode: 0o700 });
+  mkdirSync(join(outDir, 'generations'), { recursive: true, mode: 0o700 });
+}
+
+/** Writes `identity` as the next generation of `outDir` and makes it current. The one before it stays for readers. */
+export function writeGeneration(outDir: string, identity: Identity): void {
+  makeOutDir(outDir);
+  const before = currentGeneration(outDir);
+  const numbers = readdirSync(join(outDir, 'generations')).map(Number).filter(Number.isSafeInteger);
+  const next = String(Math.max(0, ...numbers) + 1);
+  const directory = join(outDir, 'generations', next);
+  mkdirSync(directory, { mode: 0o700 });
+  for (const [name, text] of textsOf(identity)) writeFileDurably(join(directory, name), text);
+  syncDirectory(join(outDir, 'generations'));
+  linkDurably(join('generations', next), join(outDir, 'current'));
+  for (const name of stableNames) ensureLink(join('current', name), join(outDir, name));
+  removeAllBut(outDir, [next, before]);
+}
+
+/**
+ * The key of the next request: on disk before it is used, and the same one until a certificate for it is on disk. A
+ * join token is bound to the first key that it came with, so after a crash the request has to be repeated with that key.
+ * @param held the SVID that is current; its key is never used for another request.
+ */
+export function pendingKey(outDir: string, held: Svid | undefined): KeyObject {
+  const file = join(outDir, 'pending.key');
+  const kept = readPendingKey(file);
+  if (kept !== undefined && !belongsTo(kept, held)) return kept;
+  makeOutDir(outDir);
+  const key = generateKey();
+  writeFileDurably(file, formatKey(key));
+  return key;
+}
+
+/** Called once the key is part of a generation. */
+export function dropPendingKey(outDir: string): void {
+  rmSync(join(outDir, 'pending.key'), { force: true });
+}
+
+function readPendingKey(file: string): KeyObject | undefined {
+  let text: string;
+  try {
+    text = readText(file);
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+  try {
+    return parseKey(text, file);
+  } catch {
+    // It was renamed into place whole, so this is not ours; a new key loses nothing but a token that it was bound to.
+    return undefined;
+  }
+}
+
+function belongsTo(key: KeyObject, svid: Svid | undefined): boolean {
+  if (svid === undefined) return false;
+  return createPublicKey(key).equals(createPublicKey(svid.keyPem));
+}
+
+function textsOf({ svid, bundles, denied }: Identity): [string, string][] {
+  const bundle = bundles.get(svid.id.trustDomain);
+  if (bundle === undefined) throw new TypeError(`an identity of ${svid.id.uri} without the bundle of its trust domain`);
+  return [
+    ['svid.pem', svid.chainPem],
+    ['svid.key', svid.keyPem],
+    ['bundle.pem', formatPem(bundle.roots)],
+    ['bundle.json', json(formatBundle(bundle))],
+    ['denied.json', json(formatDenyList(denied))],
+  ];
+}
+
+function json(value: object): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+function currentGeneration(outDir: string): string | undefined {
+  try {
+    return basename(readlinkSync(join(outDir, 'current')));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** Replaces the link only if it is another one: a stable name must not blink. */
+function ensureLink(target: string, path: string): void {
+  try {
+    if (lstatSync(path).isSymbolicLink() && readlinkSync(path) === target) return;
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+  linkDurably(target, path);
+}
+
+function removeAllBut(outDir: string, kept: readonly (string | undefined)[]): void {
+  for (const name of readdirSync(join(outDir, 'generations'))) {
+    if (!kept.includes(name)) rmSync(join(outDir, 'generations', name), { recursive: true, force: true });
+  }
+}

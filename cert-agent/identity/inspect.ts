@@ -1,0 +1,212 @@
+// What is right and wrong about a certificate chain, every rule with its verdict: the pure part of `sallyport inspect`.
+// Nothing is thrown for a bad certificate; a bad certificate is what one comes here to see.
+
+import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
+import { formatDuration, formatTime } from '../base/clock.ts';
+import { reasonOf } from '../base/errors.ts';
+import type { TrustBundles } from './bundle.ts';
+import { type DenyList, emptyDenyList } from './denied.ts';
+import { parseSpiffeId } from './spiffe-id.ts';
+import { checkLeafRules, fingerprintOf, type RuleResult, verifyChain } from './verify.ts';
+import { type CertificateFacts, readCertificateFacts } from './x509.ts';
+
+/** One certificate of the chain, as it describes itself. */
+export interface CertificateReport {
+  readonly subject: string;
+  readonly issuer: string;
+  /** Lower-case hex. */
+  readonly serial: string;
+  readonly uris: readonly string[];
+  readonly dns: readonly string[];
+  readonly isCa: boolean;
+  /** `EC P-256`, `RSA 2048`. */
+  readonly keyKind: string;
+  /** RFC 3339. */
+  readonly notBefore: string;
+  readonly notAfter: string;
+  /** SHA-256, lower-case hex. */
+  readonly fingerprint: string;
+}
+
+export interface ChainReport {
+  /** Undefined where the leaf has no SPIFFE ID. */
+  readonly spiffeId: string | undefined;
+  readonly serial: string;
+  readonly keyKind: string;
+  readonly notBefore: string;
+  readonly notAfter: string;
+  /** Negative once it has expired. */
+  readonly timeLeftMs: number;
+  readonly expired: boolean;
+  /** Leaf first, as it was presented. */
+  readonly chain: readonly CertificateReport[];
+  readonly rules: readonly RuleResult[];
+  /** True when every rule holds. */
+  readonly holds: boolean;
+}
+
+export interface InspectOptions {
+  readonly now: number;
+  /** With bundles, the path to a root of the leaf's own trust domain is one more rule. */
+  readonly bundles?: TrustBundles;
+  readonly denied?: DenyList;
+  /** With a trust domain, belonging to it is one more rule. */
+  readonly trustDomain?: string;
+  /** Private key, PEM; that it belongs to the leaf is one more rule. */
+  readonly key?: KeyObject;
+}
+
+/** Judges a chain (DER, leaf first, not empty). @throws SallyportError `certificate_unreadable`. */
+export function inspectChain(chain: readonly Buffer[], options: InspectOptions): ChainReport {
+  const [leafDer] = chain;
+  if (leafDer === undefined) throw new TypeError('inspectChain needs at least one certificate');
+  const facts = chain.map((der) => readCertificateFacts(der));
+  const leaf = new X509Certificate(leafDer);
+  const rules = Object.freeze([
+    ...checkLeafRules(facts[0]!),
+    understood(facts),
+    withinLife(leaf, options.now),
+    ...facts.slice(1).map((one, index) => maySign(one, index + 2)),
+    ...wantedRules(chain, leaf, facts[0]!, options),
+  ]);
+  const certificates = chain.map((der, index) => describe(new X509Certificate(der), facts[index]!));
+  const [first] = certificates;
+  const notAfter = leaf.validToDate.getTime();
+  return Object.freeze({
+    spiffeId: spiffeIdOf(facts[0]!),
+    serial: first!.serial,
+    keyKind: first!.keyKind,
+    notBefore: first!.notBefore,
+    notAfter: first!.notAfter,
+    timeLeftMs: notAfter - options.now,
+    expired: options.now > notAfter,
+    chain: certificates,
+    rules,
+    holds: rules.every((one) => one.holds),
+  });
+}
+
+/** The kind and size of a public key: `EC P-256`, `RSA 2048`, `ED25519`. */
+export function keyKindOf(key: KeyObject): string {
+  const { namedCurve, modulusLength } = key.asymmetricKeyDetails ?? {};
+  const curves: Readonly<Record<string, string>> = { prime256v1: 'P-256', secp384r1: 'P-384', secp521r1: 'P-521' };
+  const size = namedCurve === undefined ? modulusLength : (curves[namedCurve] ?? namedCurve);
+  return [key.asymmetricKeyType?.toUpperCase() ?? 'unknown', size].filter((part) => part !== undefined).join(' ');
+}
+
+/** RFC 5280 section 4.2: a critical extension that is not understood makes the certificate unusable. */
+function understood(facts: readonly CertificateFacts[]): RuleResult {
+  const unknown = facts.flatMap((one) => one.unknownCritical);
+  const found = unknown.length === 0 ? '' : `, found ${unknown.join(', ')}`;
+  return {
+    rule: 'critical-extensions',
+    holds: unknown.length === 0,
+    message: `every critical extension is understood${found}`,
+  };
+}
+
+function withinLife(leaf: X509Certificate, now: number): RuleResult {
+  const from = leaf.validFromDate.getTime();
+  const to = leaf.validToDate.getTime();
+  if (now < from) {
+    return {
+      rule: 'validity',
+      holds: false,
+      message: `it is valid from ${formatTime(from)}, in ${formatDuration(from - now)}`,
+    };
+  }
+  if (now > to) {
+    return {
+      rule: 'validity',
+      holds: false,
+      message: `it expired at ${formatTime(to)}, ${formatDuration(now - to)} ago`,
+    };
+  }
+  return { rule: 'validity', holds: true, message: `it is valid for another ${formatDuration(to - now)}` };
+}
+
+/** X509-SVID section 3.1, 4.3 and 5.1: cA, keyCertSign, and an ID without a path if there is one. */
+function maySign(facts: CertificateFacts, position: number): RuleResult {
+  const wrong = [
+    facts.isCa ? undefined : 'cA is false',
+    facts.keyUsage?.includes('keyCertSign') === true ? undefined : 'it lacks keyCertSign',
+    facts.uris.length <= 1 ? undefined : `it has ${facts.uris.length} URI names`,
+    facts.uris.length !== 1 || isDomainId(facts.uris[0]!) ? undefined : `${facts.uris[0]} is not a trust domain's ID`,
+  ].filter((one) => one !== undefined);
+  return {
+    rule: `signing-${position}`,
+    holds: wrong.length === 0,
+    message:
+      wrong.length === 0
+        ? `certificate ${position} may sign SVIDs`
+        : `certificate ${position} may not sign SVIDs: ${wrong.join(', ')}`,
+  };
+}
+
+/** The rules that hold only against something: a trust domain, a key, a bundle. */
+function wantedRules(
+  chain: readonly Buffer[],
+  leaf: X509Certificate,
+  facts: CertificateFacts,
+  { trustDomain, key, bundles, denied, now }: InspectOptions,
+): RuleResult[] {
+  const rules: RuleResult[] = [];
+  if (trustDomain !== undefined) {
+    const id = spiffeIdOf(facts);
+    const holds = id !== undefined && parseSpiffeId(id).trustDomain === trustDomain;
+    rules.push({ rule: 'trust-domain', holds, message: `the SPIFFE ID is of ${trustDomain}` });
+  }
+  if (key !== undefined) {
+    const holds = leaf.publicKey.equals(createPublicKey(key));
+    const message = holds ? 'the key belongs to the certificate' : 'the key does not belong to the certificate';
+    rules.push({ rule: 'key', holds, message });
+  }
+  if (bundles !== undefined) rules.push(pathRule(chain, bundles, denied ?? emptyDenyList, now));
+  return rules;
+}
+
+/** RFC 5280 path validation against the bundle of the leaf's own trust domain, then the deny-list. */
+function pathRule(chain: readonly Buffer[], bundles: TrustBundles, denied: DenyList, now: number): RuleResult {
+  try {
+    const { id } = verifyChain(chain, bundles, denied, now);
+    return { rule: 'path', holds: true, message: `a valid path leads to a root of ${id.trustDomain}` };
+  } catch (error) {
+    return { rule: 'path', holds: false, message: reasonOf(error) };
+  }
+}
+
+function describe(certificate: X509Certificate, facts: CertificateFacts): CertificateReport {
+  return Object.freeze({
+    subject: nameOf(certificate.subject),
+    issuer: nameOf(certificate.issuer),
+    serial: certificate.serialNumber.toLowerCase(),
+    uris: facts.uris,
+    dns: facts.dns,
+    isCa: facts.isCa,
+    keyKind: keyKindOf(certificate.publicKey),
+    notBefore: formatTime(certificate.validFromDate.getTime()),
+    notAfter: formatTime(certificate.validToDate.getTime()),
+    fingerprint: fingerprintOf(certificate.raw),
+  });
+}
+
+/** RFC 4514: the most specific attribute first, on one line. */
+function nameOf(lines: string | undefined): string {
+  return lines?.split('\n').reverse().join(',') ?? '';
+}
+
+function spiffeIdOf(facts: CertificateFacts): string | undefined {
+  try {
+    return facts.uris[0] === undefined ? undefined : parseSpiffeId(facts.uris[0]).uri;
+  } catch {
+    return undefined;
+  }
+}
+
+function isDomainId(uri: string): boolean {
+  try {
+    return parseSpiffeId(uri).path === '';
+  } catch {
+    return false;
+  }
+}

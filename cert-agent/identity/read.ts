@@ -1,0 +1,146 @@
+// Identity from files. All of one read come through one resolved directory: where the names lead through a link that
+// a writer switches (our `current`, the `..data` of a Kubernetes volume), that link is followed once, so a reader never
+// sees the key of one generation beside the certificate of another.
+
+import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join } from 'node:path';
+import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
+import { onlyBundle, parseBundle, type TrustBundle } from './bundle.ts';
+import { emptyDenyList, parseDenyList } from './denied.ts';
+import type { Identity, IdentityPaths } from './identity.ts';
+import { parseSpiffeId, parseTrustDomain } from './spiffe-id.ts';
+import { parseSvid } from './svid.ts';
+import { readCertificateFacts } from './x509.ts';
+
+/** The texts of one generation. */
+export interface IdentityTexts {
+  readonly svid: string;
+  readonly key: string;
+  readonly bundle: string;
+  readonly denied: string | undefined;
+}
+
+/** The texts, or the path of the first file that does not exist. @throws SallyportError `config_unreadable`. */
+export type TextsRead = { readonly texts: IdentityTexts } | { readonly missing: string };
+
+/** A chain of links longer than this is a circle. */
+const maxLinks = 16;
+
+/** A writer may remove the generation that we resolved while we read it; the next one is there by then. */
+const attempts = 3;
+
+/** Reads the files of one generation. @throws SallyportError `config_unreadable` when one exists and cannot be read. */
+export function readIdentityTexts(paths: IdentityPaths): TextsRead {
+  for (let attempt = 1; ; attempt++) {
+    const read = readOnce(paths);
+    if ('texts' in read || attempt === attempts) return read;
+  }
+}
+
+/**
+ * The texts as an identity. Whether it is valid now is not judged here.
+ * @throws SallyportError what parseSvid, parseBundle and parseDenyList throw, and `svid_invalid` for another trust domain.
+ */
+export function parseIdentity(texts: IdentityTexts, paths: IdentityPaths): Identity {
+  const svid = parseSvid(texts.svid, texts.key, { chain: paths.svid, key: paths.key });
+  if (svid.id.trustDomain !== paths.trustDomain) {
+    throw new SallyportError(
+      'svid_invalid',
+      `the SVID in ${paths.svid} is ${svid.id.uri}, and the trust domain here is ${paths.trustDomain}`,
+      { hint: 'correct the trust domain or name the files of this one' },
+    );
+  }
+  const bundle = parseBundle(texts.bundle, paths.trustDomain, paths.bundle);
+  const denied = texts.denied === undefined ? emptyDenyList : parseDenyList(texts.denied, paths.denied ?? 'denied');
+  return Object.freeze({ svid, bundles: onlyBundle(bundle), denied });
+}
+
+/**
+ * A bundle from a file that a person named. Without `trustDomain` its roots say whose they are.
+ * @throws SallyportError `config_unreadable` (its cause tells a missing file), `config_invalid` when the roots do not
+ * agree on one trust domain, `bundle_invalid`, `bundle_empty` or `certificate_unreadable`.
+ */
+export function readBundleFile(file: string, trustDomain?: string): TrustBundle {
+  const text = readText(file);
+  const bundle = parseBundle(text, trustDomain ?? 'unnamed', file);
+  const named = new Set(bundle.roots.flatMap((root) => readCertificateFacts(root).uris).map(domainOf));
+  const [found] = named;
+  if (trustDomain !== undefined) {
+    const foreign = [...named].find((one) => one !== parseTrustDomain(trustDomain));
+    if (foreign === undefined) return bundle;
+    throw new SallyportError('config_invalid', `${file} holds a root of ${foreign}, not of ${trustDomain}`);
+  }
+  if (found === undefined || named.size > 1) {
+    const why =
+      found === undefined ? 'names no trust domain' : `names several trust domains (${[...named].join(', ')})`;
+    throw new SallyportError('config_invalid', `${file} ${why}`, { hint: 'name the trust domain with --trust-domain' });
+  }
+  return Object.freeze({ ...bundle, trustDomain: found });
+}
+
+/** The text of a file. @throws SallyportError `config_unreadable`, with the system's error as its cause. */
+export function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new SallyportError('config_unreadable', `${file} cannot be read: ${errnoOf(error) ?? reasonOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** True for the error of a file that is not there (yet). */
+export function isMissing(error: unknown): boolean {
+  const errno = errnoOf(error instanceof SallyportError ? error.cause : error);
+  return errno === 'ENOENT' || errno === 'ENOTDIR';
+}
+
+function readOnce(paths: IdentityPaths): TextsRead {
+  const directories = new Map<string, string>();
+  const read = (path: string): string => {
+    const file = fileBehind(path);
+    const named = dirname(file);
+    const resolved = directories.get(named) ?? realpathSync(named);
+    directories.set(named, resolved);
+    return readFileSync(join(resolved, basename(file)), 'utf8');
+  };
+  let path = paths.svid;
+  try {
+    const svid = read(path);
+    path = paths.key;
+    const key = read(path);
+    path = paths.bundle;
+    const bundle = read(path);
+    if (paths.denied === undefined) return { texts: { svid, key, bundle, denied: undefined } };
+    path = paths.denied;
+    return { texts: { svid, key, bundle, denied: read(path) } };
+  } catch (error) {
+    if (isMissing(error)) return { missing: path };
+    if (error instanceof SallyportError) throw error;
+    throw new SallyportError('config_unreadable', `${path} cannot be read: ${errnoOf(error) ?? reasonOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Follows the links of the file's own name; what is left is a file in a directory, and the directory may be a link. */
+function fileBehind(path: string): string {
+  let file = path;
+  for (let hops = 0; hops < maxLinks; hops++) {
+    let target: string;
+    try {
+      target = readlinkSync(file);
+    } catch (error) {
+      if (errnoOf(error) === 'EINVAL') return file;
+      throw error;
+    }
+    // `..` means the parent of where we really are, so only then the directory is resolved before its time.
+    const from = target.split('/').includes('..') ? realpathSync(dirname(file)) : dirname(file);
+    file = isAbsolute(target) ? target : join(from, target);
+  }
+  throw new SallyportError('config_unreadable', `${path} leads through more than ${maxLinks} links`);
+}
+
+function domainOf(uri: string): string {
+  return parseSpiffeId(uri).trustDomain;
+}

@@ -1,0 +1,191 @@
+// What the agent has: the newest identity, on disk before anyone is told of it, and taken back when it expires. Kept
+// even then, because its bundle is what the CA is verified against and its ID is what the next SVID should bear.
+
+import type { Clock } from './base/clock.ts';
+import { formatTime } from './base/clock.ts';
+import { reasonOf, SallyportError } from './base/errors.ts';
+import { type Live, LiveCell } from './base/live.ts';
+import type { Log } from './base/log.ts';
+import type { Trust } from './fetch.ts';
+import { onlyBundle, type TrustBundle } from './identity/bundle.ts';
+import { type DenyList, emptyDenyList } from './identity/denied.ts';
+import { dropPendingKey, pathsIn, writeGeneration } from './identity/generation.ts';
+import type { Identity } from './identity/identity.ts';
+import { isMissing, parseIdentity, readBundleFile, readIdentityTexts } from './identity/read.ts';
+import type { Svid } from './identity/svid.ts';
+import { parseSvid } from './identity/svid.ts';
+import { verifyChain } from './identity/verify.ts';
+
+export interface KeepOptions {
+  readonly outDir: string;
+  readonly caBundleFile: string;
+  readonly trustDomain?: string;
+  readonly log: Log;
+  readonly clock: Clock;
+}
+
+/** The agent's holdings: one writer, in this process and on disk. */
+export class Keep {
+  readonly #options: KeepOptions;
+  readonly #cell = new LiveCell<Identity | undefined>(undefined);
+  #held: Identity | undefined;
+
+  /** Takes up what an earlier run left on disk, if it is of our trust domain. */
+  constructor(options: KeepOptions) {
+    this.#options = options;
+    try {
+      this.#held = this.#load();
+    } catch (error) {
+      options.log.warn({ code: 'generation_unusable' }, `what is in ${options.outDir} is not used: ${reasonOf(error)}`);
+    }
+    this.judge();
+  }
+
+  /** Valid now, or undefined. */
+  get identity(): Live<Identity | undefined> {
+    return this.#cell;
+  }
+
+  /** The newest identity, valid or expired. */
+  held(): Identity | undefined {
+    return this.#held;
+  }
+
+  /**
+   * Whom the CA is verified against. With a valid SVID that is the bundle which came with it or after it; whoever starts
+   * anew also trusts the file that the operator named, since the CA's root may be another by now.
+   * @throws SallyportError what readBundleFile throws.
+   */
+  trust(): Trust {
+    const held = this.#held;
+    if (held !== undefined && this.#cell.current() !== undefined) return trustOf(held);
+    const named = this.#named();
+    if (held === undefined) {
+      if (named instanceof SallyportError) throw named;
+      return { bundle: named, denied: emptyDenyList };
+    }
+    const { bundle, denied } = trustOf(held);
+    if (named instanceof SallyportError) return { bundle, denied };
+    return { bundle: union(named, bundle), denied };
+  }
+
+  /** Writes `identity` as a generation, then makes it the value that everyone sees. */
+  commit(svid: Svid, trust: Trust): void {
+    const identity = Object.freeze({ svid, bundles: onlyBundle(trust.bundle), denied: trust.denied });
+    const isNewKey = this.#held?.svid.keyPem !== svid.keyPem;
+    writeGeneration(this.#options.outDir, identity);
+    if (isNewKey) dropPendingKey(this.#options.outDir);
+    this.#held = identity;
+    this.judge();
+  }
+
+  /** Shows the identity while it is valid and takes it back when it is not: fails closed. */
+  judge(): void {
+    const now = this.#options.clock.now();
+    const held = this.#held;
+    const valid = held !== undefined && now >= held.svid.notBefore && now <= held.svid.notAfter;
+    const shown = this.#cell.current();
+    if (shown === (valid ? held : undefined)) return;
+    if (!valid && shown !== undefined) {
+      const { id, serial, notAfter } = shown.svid;
+      this.#options.log.error(
+        { code: 'svid_expired', id: id.uri, serial, notAfter: formatTime(notAfter) },
+        `the SVID of ${id.uri} expired without a successor; nothing is served any more`,
+      );
+    }
+    this.#cell.set(valid ? held : undefined);
+  }
+
+  #load(): Identity | undefined {
+    const { outDir, clock, log } = this.#options;
+    const trustDomain = this.#trustDomain();
+    if (trustDomain === undefined) return undefined;
+    const paths = pathsIn(outDir, trustDomain);
+    const read = readIdentityTexts(paths);
+    if ('missing' in read) return undefined;
+    const identity = parseIdentity(read.texts, paths);
+    const { svid, bundles } = identity;
+    const { id, serial } = svid;
+    if (clock.now() <= svid.notAfter)
+      verifyChain(svid.chain, bundles, emptyDenyList, Math.max(clock.now(), svid.notBefore));
+    const about = { id: id.uri, serial, notAfter: formatTime(svid.notAfter) };
+    if (clock.now() <= svid.notAfter)
+      log.info({ code: 'svid_loaded', ...about }, `took up the SVID of ${id.uri} from disk`);
+    else log.info({ code: 'svid_expired', ...about }, `the SVID of ${id.uri} on disk has expired; a token is needed`);
+    return identity;
+  }
+
+  /** As the operator said, else as the CA's root says, else as the last run found. */
+  #trustDomain(): string | undefined {
+    if (this.#options.trustDomain !== undefined) return this.#options.trustDomain;
+    const named = this.#named();
+    if (!(named instanceof SallyportError)) return named.trustDomain;
+    const read = readIdentityTexts(pathsIn(this.#options.outDir, ''));
+    if ('missing' in read) return undefined;
+    return parseSvid(read.texts.svid, read.texts.key, { chain: 'svid.pem', key: 'svid.key' }).id.trustDomain;
+  }
+
+  #named(): TrustBundle | SallyportError {
+    try {
+      return readBundleFile(this.#options.caBundleFile, this.#options.trustDomain);
+    } catch (error) {
+      if (error instanceof SallyportError) return error;
+      throw error;
+    }
+  }
+}
+
+/** The bundle and the deny-list of an identity. */
+export function trustOf({ svid, bundles, denied }: Identity): Trust {
+  const bundle = bundles.get(svid.id.trustDomain);
+  if (bundle === undefined) throw new TypeError(`an identity of ${svid.id.uri} without the bundle of its trust domain`);
+  return { bundle, denied };
+}
+
+/**
+ * `fresh` where it differs from `held`, and `held`'s own objects where it says the same, so that what did not change
+ * does not look new.
+ * @throws SallyportError `ca_answer_invalid` when either part is older: an old answer must not undo a revocation.
+ */
+export function newerTrust(held: Trust, fresh: Trust): Trust {
+  refuseOlder('bundle', held.bundle.sequence, fresh.bundle.sequence);
+  refuseOlder('deny-list', held.denied.sequence, fresh.denied.sequence);
+  return {
+    bundle: sameBundle(held.bundle, fresh.bundle) ? held.bundle : fresh.bundle,
+    denied: sameDenied(held.denied, fresh.denied) ? held.denied : fresh.denied,
+  };
+}
+
+/** True for the error of a CA bundle that the operator has not put in place yet. */
+export function isBundleMissing(error: unknown): boolean {
+  return error instanceof SallyportError && error.code === 'config_unreadable' && isMissing(error);
+}
+
+function refuseOlder(what: string, held: number, fresh: number): void {
+  if (fresh >= held) return;
+  throw new SallyportError(
+    'ca_answer_invalid',
+    `the CA's ${what} has sequence ${fresh}, older than ${held} that we have; it is not taken`,
+    { hint: 'was the CA restored from a backup? it must go on where it was' },
+  );
+}
+
+function sameBundle(a: TrustBundle, b: TrustBundle): boolean {
+  if (a.sequence !== b.sequence || a.refreshHintS !== b.refreshHintS || a.roots.length !== b.roots.length) return false;
+  return a.roots.every((root, index) => root.equals(b.roots[index] ?? Buffer.alloc(0)));
+}
+
+function sameDenied(a: DenyList, b: DenyList): boolean {
+  return a.sequence === b.sequence && sameSet(a.serials, b.serials) && sameSet(a.ids, b.ids);
+}
+
+function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
+  return a.size === b.size && [...a].every((one) => b.has(one));
+}
+
+/** The operator's roots first; of one trust domain, so nothing is merged that should stay apart. */
+function union(named: TrustBundle, held: TrustBundle): TrustBundle {
+  if (named.trustDomain !== held.trustDomain) return named;
+  const more = held.roots.filter((root) => !named.roots.some((one) => one.equals(root)));
+  return Object.freeze({ ...held, roots: [...named.roots, ...more] });
+}

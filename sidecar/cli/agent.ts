@@ -1,0 +1,62 @@
+// sallyport agent: keeps an SVID, its key, the bundle and the deny-list fresh in a directory.
+
+import { Command } from 'commander';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { action, exitCodes } from './terminal.ts';
+
+interface AgentFlags {
+  readonly ca: string;
+  readonly caBundle: string;
+  readonly tokenFile?: string;
+  readonly outDir: string;
+  readonly trustDomain?: string;
+  readonly ttl?: string;
+  readonly admin?: string;
+}
+
+/** The command; its work is loaded when it runs. */
+export function agentCommand(): Command {
+  return new Command('agent')
+    .description('Get an SVID from the CA and keep it fresh on disk, with the bundle and the deny-list')
+    .requiredOption('--ca <url>', 'the CA, https://host:port')
+    .requiredOption('--ca-bundle <file>', 'whom to believe at first: the root that the CA wrote, PEM or SPIFFE JSON')
+    .option('--token-file <file>', 'a join token; needed only while there is no valid SVID in --out-dir')
+    .requiredOption('--out-dir <dir>', 'where svid.pem, svid.key, bundle.pem, bundle.json and denied.json are kept')
+    .option('--trust-domain <name>', 'default: as the root in --ca-bundle says')
+    .option('--ttl <duration>', 'the life to ask for, such as 1h; the CA decides')
+    .option('--admin <address>', 'answer state and metrics here, such as 127.0.0.1:15000; off unless given')
+    .addHelpText(
+      'after',
+      `
+The key is made here and never leaves. What is not there yet (CA, bundle, token) is waited for.
+SIGHUP renews at once; SIGTERM ends with exit code 0 and leaves the files as they are.
+
+Example:
+  sallyport agent --ca https://ca.demo.test:8443 --ca-bundle root.pem --token-file web.token --out-dir /run/sallyport/web`,
+    )
+    .action(action(runAgentCommand));
+}
+
+async function runAgentCommand(flags: AgentFlags): Promise<number> {
+  const [{ runAgent }, { createLog }, { parseAddress }, { parseDuration }] = await Promise.all([
+    import('../../cert-agent/main.ts'),
+    import('../../cert-agent/base/log.ts'),
+    import('../../cert-agent/base/address.ts'),
+    import('../../cert-agent/base/clock.ts'),
+  ]);
+  const ttlMs = flags.ttl === undefined ? undefined : parseDuration(flags.ttl);
+  if (flags.ttl !== undefined && (ttlMs === undefined || ttlMs < 1000)) {
+    throw new SallyportError('usage', `'${flags.ttl}' is not a life for an SVID`, { hint: 'write 30m, 1h or 24h' });
+  }
+  await runAgent({
+    caUrl: flags.ca,
+    caBundleFile: flags.caBundle,
+    tokenFile: flags.tokenFile,
+    outDir: flags.outDir,
+    trustDomain: flags.trustDomain,
+    ttlMs,
+    log: createLog({ component: 'agent' }),
+    ...(flags.admin === undefined ? {} : { admin: parseAddress(flags.admin, '127.0.0.1') }),
+  });
+  return exitCodes.ok;
+}

@@ -1,0 +1,154 @@
+// sallyport inspect: what a certificate says, and every SPIFFE rule that holds or fails.
+
+import { Command } from 'commander';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { ChainReport } from '../../cert-agent/identity/inspect.ts';
+import type { ClientSvid, ConnectionReport, Sight } from '../observe/look.ts';
+import { action, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
+
+interface InspectFlags {
+  readonly svid?: string;
+  readonly key?: string;
+  readonly dir?: string;
+  readonly bundle?: string;
+  readonly trustDomain?: string;
+  readonly json?: boolean;
+}
+
+/** The command; its work is loaded when it runs. */
+export function inspectCommand(): Command {
+  return new Command('inspect')
+    .description('Show a certificate, whose it is, how long it lives, and every SPIFFE rule that holds or fails')
+    .argument(
+      '<what>',
+      'a PEM file, an agent’s directory, host:port (a handshake), or http://host:port (an admin port)',
+    )
+    .option('--svid <file>', 'with host:port: the SVID to show, PEM')
+    .option('--key <file>', 'the key of --svid; with a PEM file: the key that must belong to it')
+    .option(
+      '--dir <dir>',
+      'with host:port: an agent’s directory, for the SVID to show and the bundle to verify against',
+    )
+    .option('--bundle <file>', 'verify the path against this bundle, PEM or SPIFFE JSON')
+    .option('--trust-domain <name>', 'the trust domain that the SPIFFE ID must be of')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      `
+The exit code is 0 when every rule holds, 1 when one fails or the certificate has expired, 2 for misuse.
+
+Examples:
+  sallyport inspect svid.pem --bundle root.pem
+  sallyport inspect web.demo.test:15006 --dir /run/sallyport/web
+  sallyport inspect http://127.0.0.1:15000 --json`,
+    )
+    .action(action(runInspect));
+}
+
+async function runInspect(what: string, flags: InspectFlags): Promise<number> {
+  const { inspectChain } = await import('../../cert-agent/identity/inspect.ts');
+  const sight = await look(what, flags);
+  const wanted = await readWanted(flags, sight);
+  const report = inspectChain(sight.chain, { ...sight, ...wanted, now: Date.now() });
+  if (flags.json === true) printJson({ what, ...report, connection: sight.connection });
+  else await printReport(report, sight.connection);
+  return report.holds && !report.expired ? exitCodes.ok : exitCodes.no;
+}
+
+/** Decides what `what` is: a URL of an admin port, something on disk, or else an address. */
+async function look(what: string, flags: InspectFlags): Promise<Sight> {
+  const [{ statSync }, places, { parseAddress }] = await Promise.all([
+    import('node:fs'),
+    import('../observe/look.ts'),
+    import('../../cert-agent/base/address.ts'),
+  ]);
+  if (what.startsWith('http://')) {
+    const url = URL.parse(what);
+    if (url === null) throw new SallyportError('usage', `'${what}' is not a URL`);
+    return places.lookAtAdmin(url);
+  }
+  const onDisk = statSync(what, { throwIfNoEntry: false });
+  if (onDisk?.isDirectory()) return places.lookAtDirectory(what);
+  if (onDisk !== undefined) return places.lookAtFile(what);
+  let address: ReturnType<typeof parseAddress>;
+  try {
+    address = parseAddress(what.replace(/^https:\/\/([^/]+)\/?$/, '$1'), '127.0.0.1');
+  } catch {
+    throw new SallyportError('usage', `'${what}' is no file, no directory and no address`, {
+      hint: 'name a PEM file, an agent’s directory, host:port or http://host:port',
+    });
+  }
+  return places.lookAtPeer(address, await readClientSvid(flags));
+}
+
+async function readClientSvid({ svid, key, dir }: InspectFlags): Promise<ClientSvid | undefined> {
+  if (svid !== undefined && key === undefined) {
+    throw new SallyportError('usage', '--svid needs the key as well', { hint: 'add --key <file>' });
+  }
+  const { readIdentityTexts, readText } = await import('../../cert-agent/identity/read.ts');
+  if (svid !== undefined && key !== undefined) return { chainPem: readText(svid), keyPem: readText(key) };
+  if (dir === undefined) return undefined;
+  const { pathsIn } = await import('../../cert-agent/identity/generation.ts');
+  const read = readIdentityTexts(pathsIn(dir, ''));
+  if ('texts' in read) return { chainPem: read.texts.svid, keyPem: read.texts.key };
+  throw new SallyportError('config_unreadable', `${read.missing} does not exist`);
+}
+
+/** What the flags want the chain to be judged against, beyond what was found beside it. */
+async function readWanted(flags: InspectFlags, sight: Sight): Promise<Partial<Sight>> {
+  const [{ readBundleFile, readText }, { onlyBundle }, { parseTrustDomain }, { parseKey }] = await Promise.all([
+    import('../../cert-agent/identity/read.ts'),
+    import('../../cert-agent/identity/bundle.ts'),
+    import('../../cert-agent/identity/spiffe-id.ts'),
+    import('../../cert-agent/identity/keys.ts'),
+  ]);
+  const trustDomain = flags.trustDomain === undefined ? undefined : parseTrustDomain(flags.trustDomain);
+  const file = flags.bundle ?? (flags.dir === undefined ? undefined : `${flags.dir}/bundle.json`);
+  // Beside an address the key is the client's; beside a file it is the file's.
+  const keyFile = sight.connection === undefined ? flags.key : undefined;
+  return {
+    ...(trustDomain === undefined ? {} : { trustDomain }),
+    ...(file === undefined ? {} : { bundles: onlyBundle(readBundleFile(file, trustDomain)) }),
+    ...(keyFile === undefined ? {} : { key: parseKey(readText(keyFile), keyFile) }),
+  };
+}
+
+async function printReport(report: ChainReport, connection: ConnectionReport | undefined): Promise<void> {
+  const { formatDuration } = await import('../../cert-agent/base/clock.ts');
+  const span = formatDuration(Math.abs(report.timeLeftMs));
+  const timeLeft = report.expired ? `expired ${span} ago` : `${span} left`;
+  const fields: [string, string][] = [
+    ['SPIFFE ID', report.spiffeId ?? 'none'],
+    ['serial', report.serial],
+    ['key', report.keyKind],
+    ['valid', `${report.notBefore} to ${report.notAfter}, ${timeLeft}`],
+    ...connectionFields(connection),
+  ];
+  for (const [name, value] of fields) print(`${name.padEnd(10)} ${value}`);
+  print('');
+  printTable(
+    ['chain', 'subject', 'URI', 'key', 'expires'],
+    report.chain.map((one, index) => [
+      String(index + 1),
+      one.subject || '-',
+      one.uris.join(' ') || '-',
+      one.keyKind,
+      one.notAfter,
+    ]),
+    'no certificate',
+  );
+  print('');
+  for (const { rule, holds, message } of report.rules) {
+    print(`${holds ? paint('green', 'holds') : paint('red', 'FAILS')}  ${rule.padEnd(19)}  ${message}`);
+  }
+}
+
+function connectionFields(connection: ConnectionReport | undefined): [string, string][] {
+  if (connection === undefined) return [];
+  const { tlsVersion, group, cipher, shown, afterHandshake } = connection;
+  return [
+    ['TLS', `${tlsVersion}, group ${group ?? 'unknown'}, cipher ${cipher}`],
+    ['we showed', shown ?? 'no certificate'],
+    ['then', afterHandshake],
+  ];
+}

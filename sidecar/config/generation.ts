@@ -1,0 +1,134 @@
+// A configuration made ready to serve: for each port the rules that its connections take, and for each upstream its
+// pool's plan and its permit. Pure; what it makes is frozen and swapped in whole.
+
+import type { PortRules, Route } from '../exchange.ts';
+import { compilePolicies, mintPermit, type PolicySet } from '../policy/policy.ts';
+import type { Pool } from '../upstream/pool.ts';
+import { appPoolName, type PoolPlan } from '../upstream/pools.ts';
+import type { InboundSettings, Settings } from './settings.ts';
+import type { Configuration } from './watch.ts';
+
+/** What one port of the configuration is to do, and where it listens. */
+export interface PortPlan {
+  /** `inbound :15006`: the same port in the next generation has the same key. */
+  readonly key: string;
+  readonly number: number;
+  readonly bind: string | undefined;
+  readonly rules: PortRules;
+}
+
+/** The pools that these settings need: one for each app, one for each upstream and protocol that a port may ask for. */
+export function planPools(settings: Settings): readonly PoolPlan[] {
+  const { limits, minTlsVersion: minVersion } = settings;
+  const apps = new Map(
+    settings.inbound.map(({ app }) => [appPoolName(app), { name: appPoolName(app), endpoints: [app], limits }]),
+  );
+  const protocols = new Set(settings.outbound.map((one) => one.protocol));
+  const peers = Object.entries(settings.upstreams).flatMap(([name, { endpoints, identity: expected }]) =>
+    [...protocols].map((protocol) => ({
+      name: peerPoolName(name, protocol),
+      endpoints,
+      limits,
+      peer: { expected, minVersion, alpn: protocol === 'http' ? ['http/1.1'] : [] },
+    })),
+  );
+  return [...apps.values(), ...peers];
+}
+
+/** All ports of a configuration. */
+export function compilePorts(configuration: Configuration, pools: ReadonlyMap<string, Pool>): readonly PortPlan[] {
+  const { settings, generation } = configuration;
+  const policies = compilePolicies(configuration.policies, settings);
+  const { limits } = settings;
+  const inbound = settings.inbound.map((one, index) => ({
+    key: keyOf('inbound', one, index),
+    number: one.port,
+    bind: one.bind,
+    rules: inboundRules(one, generation, settings, policies, pools),
+  }));
+  const outbound = settings.outbound.map((one, index) => {
+    const { port, protocol, upstream } = one;
+    const findRoute = compileOutbound(settings, pools, port, protocol, upstream);
+    const rules = {
+      generation,
+      direction: 'outbound',
+      protocol,
+      limits,
+      policyPort: port,
+      policies: undefined,
+      findRoute,
+    } as const;
+    return { key: keyOf('outbound', one, index), number: port, bind: one.bind, rules: Object.freeze(rules) };
+  });
+  return [...inbound, ...outbound];
+}
+
+/** Ports that the system chooses have no number to be known by; their place in the list stands in for it. */
+function keyOf(
+  direction: string,
+  one: { readonly port: number; readonly bind: string | undefined },
+  index: number,
+): string {
+  return `${direction} ${one.bind ?? ''}:${one.port === 0 ? `#${index}` : one.port}`;
+}
+
+function inboundRules(
+  one: InboundSettings,
+  generation: number,
+  settings: Settings,
+  policies: PolicySet,
+  pools: ReadonlyMap<string, Pool>,
+): PortRules {
+  const { protocol, policyPort } = one;
+  const route: Route = Object.freeze({
+    name: 'default',
+    cluster: `inbound|${policyPort}||`,
+    destination: pools.get(appPoolName(one.app))!,
+    permit: undefined,
+    principal: undefined,
+  });
+  return Object.freeze({
+    generation,
+    direction: 'inbound',
+    protocol,
+    limits: settings.limits,
+    policyPort,
+    policies,
+    findRoute: () => route,
+  });
+}
+
+/** Finds the route of an outbound request by its authority: an upstream's name or one of its hosts, port or no port. */
+function compileOutbound(
+  settings: Settings,
+  pools: ReadonlyMap<string, Pool>,
+  port: number,
+  protocol: 'http' | 'tcp',
+  only: string | undefined,
+): PortRules['findRoute'] {
+  const byHost = new Map<string, Route>();
+  for (const [name, one] of Object.entries(settings.upstreams)) {
+    const route: Route = Object.freeze({
+      name,
+      cluster: `outbound|${port}||${name}`,
+      destination: pools.get(peerPoolName(name, protocol))!,
+      permit: mintPermit(`upstream[${name}]`),
+      principal: one.identity,
+    });
+    for (const host of [name, ...one.hosts]) byHost.set(host.toLowerCase(), route);
+  }
+  if (only !== undefined) {
+    const fixed = byHost.get(only);
+    return () => fixed;
+  }
+  return function findByAuthority(authority) {
+    const known = byHost.get(authority);
+    if (known !== undefined) return known;
+    const lower = authority.toLowerCase();
+    return byHost.get(lower) ?? byHost.get(lower.replace(/:\d+$/, ''));
+  };
+}
+
+function peerPoolName(name: string, protocol: 'http' | 'tcp'): string {
+  return `${protocol} ${name}`;
+}

@@ -1,0 +1,261 @@
+// Istio documents from plain files, as strict as Istio's own validation and stricter where silence would be a wider
+// policy: a field that this build does not evaluate is an error with its place, never skipped.
+
+import { z } from 'zod';
+import type { Problem } from '../../cert-agent/base/errors.ts';
+import {
+  configError,
+  deepFreeze,
+  didYouMean,
+  parseYaml,
+  readDocument,
+  type YamlDocument,
+} from '../../cert-agent/base/yaml.ts';
+import type { AuthorizationPolicy } from '../policy/policy.ts';
+
+/** Istio's fields that this build does not evaluate yet, by where they stand. */
+const unsupported: Readonly<Record<string, readonly string[]>> = {
+  source: [
+    'requestPrincipals',
+    'notRequestPrincipals',
+    'ipBlocks',
+    'notIpBlocks',
+    'remoteIpBlocks',
+    'notRemoteIpBlocks',
+    'serviceAccounts',
+    'notServiceAccounts',
+    'trustDomains',
+    'notTrustDomains',
+  ],
+  rule: ['when'],
+  spec: ['targetRef', 'targetRefs', 'provider'],
+};
+
+/** Istio's own limits. */
+const maxRules = 512;
+const maxSources = 512;
+
+const nonEmpty = z.string().min(1, 'an empty value matches nothing: leave it out');
+const values = z.array(nonEmpty).min(1, 'an empty list matches nothing: leave the field out');
+
+const principals = z
+  .array(
+    nonEmpty.superRefine((value, context) => {
+      if (!value.startsWith('spiffe://')) return;
+      context.addIssue({
+        code: 'custom',
+        message: `'${value}' can never match: principals are written without 'spiffe://'`,
+      });
+    }),
+  )
+  .min(1, 'an empty list matches nothing: leave the field out');
+
+const paths = z
+  .array(
+    nonEmpty.superRefine((value, context) => {
+      if (!/\{\*{1,2}\}/.test(value)) return;
+      context.addIssue({ code: 'custom', message: `'${value}': path templates are not supported by this build` });
+    }),
+  )
+  .min(1, 'an empty list matches nothing: leave the field out');
+
+const ports = z
+  .array(
+    z
+      .string()
+      .regex(/^\d{1,5}$/, 'a port is written as a string of digits')
+      .refine((value) => Number(value) <= 65_535, 'a port is at most 65535'),
+  )
+  .min(1, 'an empty list matches nothing: leave the field out');
+
+const hasFields = (value: object): boolean => Object.keys(value).length > 0;
+
+const source = z
+  .strictObject({ principals, notPrincipals: principals, namespaces: values, notNamespaces: values })
+  .partial()
+  .refine(hasFields, "'source' is empty: leave 'from' out to mean any source");
+
+const operation = z
+  .strictObject({
+    hosts: values,
+    notHosts: values,
+    ports,
+    notPorts: ports,
+    methods: values,
+    notMethods: values,
+    paths,
+    notPaths: paths,
+  })
+  .partial()
+  .refine(hasFields, "'operation' is empty: leave 'to' out to mean any operation");
+
+const rule = z.strictObject({
+  from: z
+    .array(z.strictObject({ source }))
+    .min(1, "'from' is empty: leave it out to mean any source")
+    .max(maxSources)
+    .optional(),
+  to: z
+    .array(z.strictObject({ operation }))
+    .min(1, "'to' is empty: leave it out to mean any operation")
+    .max(maxSources)
+    .optional(),
+});
+
+const spec = z.strictObject({
+  selector: z.strictObject({ matchLabels: z.record(nonEmpty, z.string()).optional() }).optional(),
+  action: z
+    .string()
+    .default('ALLOW')
+    .superRefine((value, context) => {
+      if (value === 'ALLOW' || value === 'DENY') return;
+      const known = value === 'AUDIT' || value === 'CUSTOM';
+      context.addIssue({
+        code: 'custom',
+        message: known
+          ? `action ${value} is not supported by this build`
+          : `'${value}' is not an action: ALLOW or DENY`,
+      });
+    }),
+  rules: z.array(rule).max(maxRules, `a policy has at most ${maxRules} rules`).optional(),
+});
+
+const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
+
+const authorizationPolicy = z.strictObject({
+  apiVersion: z.enum(['security.istio.io/v1', 'security.istio.io/v1beta1']),
+  kind: z.literal('AuthorizationPolicy'),
+  // Kubernetes puts more here than concerns us (uid, resourceVersion, managedFields); none of it changes who may pass,
+  // but for the annotation that makes a policy a trial.
+  metadata: z.looseObject({
+    name,
+    namespace: name.default('default'),
+    annotations: z.record(z.string(), z.string()).optional(),
+  }),
+  spec: spec.default({ action: 'ALLOW' }),
+  status: z.unknown().optional(),
+});
+
+export interface PolicyFile {
+  readonly file: string;
+  readonly text: string;
+}
+
+/**
+ * All policies of `files`, frozen.
+ * @throws SallyportError `config_invalid` with every problem of every file.
+ */
+export function parsePolicies(files: readonly PolicyFile[]): readonly AuthorizationPolicy[] {
+  const problems: Problem[] = [];
+  const policies: AuthorizationPolicy[] = [];
+  const places = new Map<string, string>();
+  for (const { file, text } of files) {
+    const parsed = parseYaml(text, file);
+    problems.push(...parsed.problems);
+    for (const document of parsed.documents) {
+      const read = readPolicy(document, file);
+      if ('problems' in read) {
+        problems.push(...read.problems);
+        continue;
+      }
+      const { policy } = read;
+      const key = `${policy.namespace}/${policy.name}`;
+      const taken = places.get(key);
+      if (taken !== undefined)
+        problems.push(document.problemAt(['metadata', 'name'], `the policy ${key} already stands in ${taken}`));
+      places.set(key, `${file}:${policy.line}`);
+      policies.push(policy);
+    }
+  }
+  if (problems.length > 0) throw configError(problems);
+  return Object.freeze(policies);
+}
+
+function readPolicy(document: YamlDocument, file: string): { policy: AuthorizationPolicy } | { problems: Problem[] } {
+  const kind = kindOf(document.value);
+  if (kind !== 'AuthorizationPolicy') {
+    const message =
+      kind === undefined
+        ? "this is not an Istio document: it has no 'kind'"
+        : `kind ${kind} is not supported by this build`;
+    const hint = kind === undefined ? undefined : didYouMean(kind, ['AuthorizationPolicy']);
+    return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
+  }
+  const early = findUnsupported(document);
+  const read = readDocument(authorizationPolicy, withoutUnsupported(document));
+  if ('problems' in read) return { problems: [...early, ...read.problems] };
+  if (early.length > 0) return { problems: early };
+  const { metadata, spec } = read.value;
+  const { line } = document.problemAt(['metadata', 'name'], '');
+  const policy: AuthorizationPolicy = {
+    name: metadata.name,
+    namespace: metadata.namespace,
+    action: spec.action as 'ALLOW' | 'DENY',
+    ...(spec.selector?.matchLabels === undefined ? {} : { matchLabels: spec.selector.matchLabels }),
+    rules: (spec.rules ?? []).map((one) => ({
+      ...(one.from === undefined ? {} : { from: one.from.map((item) => item.source) }),
+      ...(one.to === undefined ? {} : { to: one.to.map((item) => item.operation) }),
+    })),
+    file,
+    line,
+  };
+  return { policy: deepFreeze(policy) };
+}
+
+type Path = readonly PropertyKey[];
+
+/** Fields that Istio has and this build has not: 'unknown key' would be untrue. */
+function findUnsupported(document: YamlDocument): Problem[] {
+  const problems: Problem[] = [];
+  const report = (path: Path, key: string): void => {
+    problems.push(document.problemAt(path, `'${key}' is not supported by this build`, { key }));
+  };
+  visitUnsupported(document.value, report);
+  const annotations = at(document.value, 'metadata', 'annotations');
+  if (isObject(annotations) && 'istio.io/dry-run' in annotations)
+    report(['metadata', 'annotations'], 'istio.io/dry-run');
+  return problems;
+}
+
+/** The same document without those fields, so that each is reported once and with the better sentence. */
+function withoutUnsupported(document: YamlDocument): YamlDocument {
+  const value: unknown = structuredClone(document.value);
+  visitUnsupported(value, (_path, key, owner) => delete owner[key]);
+  return { value, problemAt: document.problemAt };
+}
+
+function visitUnsupported(
+  value: unknown,
+  found: (path: Path, key: string, owner: Record<string, unknown>) => void,
+): void {
+  const look = (owner: unknown, path: Path, keys: readonly string[]): void => {
+    if (isObject(owner)) for (const key of keys) if (key in owner) found(path, key, owner);
+  };
+  look(at(value, 'spec'), ['spec'], unsupported['spec']!);
+  for (const [index, rule] of listAt(value, 'spec', 'rules').entries()) {
+    look(rule, ['spec', 'rules', index], unsupported['rule']!);
+    for (const [i, item] of listAt(rule, 'from').entries()) {
+      look(at(item, 'source'), ['spec', 'rules', index, 'from', i, 'source'], unsupported['source']!);
+    }
+  }
+}
+
+function kindOf(value: unknown): string | undefined {
+  const kind = at(value, 'kind');
+  return typeof kind === 'string' ? kind : undefined;
+}
+
+function at(value: unknown, ...path: readonly string[]): unknown {
+  let inner = value;
+  for (const key of path) inner = isObject(inner) ? inner[key] : undefined;
+  return inner;
+}
+
+function listAt(value: unknown, ...path: readonly string[]): unknown[] {
+  const list = at(value, ...path);
+  return Array.isArray(list) ? list : [];
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,285 @@
+// sidecar.yaml: text becomes a complete, typed, frozen value, or every problem with its place. Limits that are not named
+// have the defaults of the table below; each is named in the log line of what it stopped.
+
+import { dirname, resolve } from 'node:path';
+import { z } from 'zod';
+import { type Address, parseAddress } from '../../cert-agent/base/address.ts';
+import { reasonOf } from '../../cert-agent/base/errors.ts';
+import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
+import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import type { Limits } from '../exchange.ts';
+import type { Workload } from '../policy/policy.ts';
+
+const port = z.number().int().min(0).max(65_535);
+
+/** A string that `read` turns into a value; what it throws becomes the problem's sentence. */
+function text<T>(read: (value: string) => T): z.ZodType<T> {
+  return z.string().transform((value, context) => {
+    try {
+      return read(value);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: reasonOf(error) });
+      return z.NEVER;
+    }
+  }) as unknown as z.ZodType<T>;
+}
+
+const loopbackAddress = text((value) => parseAddress(value, '127.0.0.1'));
+const addressOrPort = (defaultHost: string): z.ZodType<Address> =>
+  z.union([
+    port.transform((number): Address => ({ host: defaultHost, port: number })),
+    text((value) => parseAddress(value, defaultHost)),
+  ]) as unknown as z.ZodType<Address>;
+
+const filesIdentity = z.strictObject({
+  svid: z.string(),
+  key: z.string(),
+  bundle: z.string(),
+  denied: z.string().optional(),
+});
+
+const caIdentity = z.strictObject({
+  url: z.url({ protocol: /^https$/, error: 'expected an https:// URL' }),
+  bundle: z.string(),
+  tokenFile: z.string().optional(),
+  outDir: z.string(),
+  ttl: durationSchema.optional(),
+});
+
+const identity = z
+  .strictObject({ files: filesIdentity.optional(), ca: caIdentity.optional(), agent: z.string().optional() })
+  .superRefine((value, context) => {
+    if (value.agent !== undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['agent'],
+        message:
+          "identity by 'agent:' needs the SPIFFE Workload API, which this build does not have yet: use 'files:' or 'ca:'",
+      });
+    } else if ((value.files === undefined) === (value.ca === undefined)) {
+      context.addIssue({ code: 'custom', message: "identity needs exactly one of 'files:' and 'ca:'" });
+    }
+  });
+
+const limitsSchema = z
+  .strictObject({
+    headBytes: z
+      .number()
+      .int()
+      .min(1024)
+      .max(1_048_576)
+      .default(60 * 1024),
+    headFields: z.number().int().min(10).max(1000).default(100),
+    handshake: durationSchema.prefault('10s'),
+    head: durationSchema.prefault('10s'),
+    connect: durationSchema.prefault('5s'),
+    streamIdle: durationSchema.prefault('5m'),
+    clientIdle: durationSchema.prefault('5m'),
+    tcpIdle: durationSchema.prefault('1h'),
+    connections: z.number().int().min(1).optional(),
+    drain: durationSchema.prefault('5s'),
+  })
+  .prefault({});
+
+const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
+
+const upstream = z.strictObject({
+  endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
+  identity: text((value) => parseSpiffeId(value).uri),
+  hosts: z.array(z.string().min(1)).default([]),
+});
+
+const schema = z
+  .strictObject({
+    trustDomain: text(parseTrustDomain),
+    workload: z.strictObject({
+      namespace: z.string().min(1).default('default'),
+      serviceAccount: z.string().min(1),
+      labels: z.record(z.string(), z.string()).default({}),
+    }),
+    identity,
+    inbound: z
+      .array(
+        z.strictObject({
+          port,
+          bind: z.string().optional(),
+          app: loopbackAddress,
+          protocol: z.enum(['http', 'tcp']).default('http'),
+          policyPort: port.optional(),
+        }),
+      )
+      .default([]),
+    outbound: z
+      .array(
+        z.strictObject({
+          port,
+          bind: z.string().default('127.0.0.1'),
+          upstream: name.optional(),
+          protocol: z.enum(['http', 'tcp']).default('http'),
+        }),
+      )
+      .default([]),
+    upstreams: z.record(name, upstream).default({}),
+    policies: z.string().optional(),
+    admin: addressOrPort('127.0.0.1').optional(),
+    health: addressOrPort('').optional(),
+    appHealth: z.string().startsWith('/').optional(),
+    accessLog: z.string().default('stdout'),
+    defaultAction: z.enum(['deny', 'allow']).default('deny'),
+    rootNamespace: z.string().min(1).default('istio-system'),
+    tls: z.strictObject({ minVersion: z.enum(['1.2', '1.3']).default('1.3') }).prefault({}),
+    limits: limitsSchema,
+  })
+  .superRefine((value, context) => {
+    const at = (path: (string | number)[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message });
+    if (value.inbound.length + value.outbound.length === 0)
+      at([], "there is nothing to do: neither 'inbound' nor 'outbound' names a port");
+    const ports = new Map<string, string>();
+    for (const [kind, list] of [
+      ['inbound', value.inbound],
+      ['outbound', value.outbound],
+    ] as const) {
+      for (const [index, one] of list.entries()) {
+        const key = `${one.bind ?? ''}:${one.port}`;
+        const taken = one.port === 0 ? undefined : ports.get(key);
+        if (taken !== undefined) at([kind, index, 'port'], `port ${one.port} is already used by ${taken}`);
+        ports.set(key, `${kind}[${index}]`);
+      }
+    }
+    for (const [index, one] of value.outbound.entries()) {
+      if (one.protocol === 'tcp' && one.upstream === undefined)
+        at(
+          [index, 'upstream'].toSpliced(0, 0, 'outbound'),
+          "a tcp port needs 'upstream': TCP has no Host to choose by",
+        );
+      if (one.upstream !== undefined && !(one.upstream in value.upstreams))
+        at(['outbound', index, 'upstream'], `there is no upstream '${one.upstream}'`);
+    }
+    const hosts = new Map<string, string>();
+    for (const [id, one] of Object.entries(value.upstreams)) {
+      for (const host of [id, ...one.hosts]) {
+        const key = host.toLowerCase();
+        const owner = hosts.get(key);
+        if (owner !== undefined && owner !== id)
+          at(['upstreams', id], `the host '${host}' already means upstream '${owner}'`);
+        hosts.set(key, id);
+      }
+    }
+  });
+
+type Parsed = z.output<typeof schema>;
+
+export interface InboundSettings {
+  readonly port: number;
+  /** Undefined binds all addresses, both families where the machine has them. */
+  readonly bind: string | undefined;
+  readonly app: Address;
+  readonly protocol: 'http' | 'tcp';
+  /** The port that policies see. */
+  readonly policyPort: number;
+}
+
+export interface UpstreamSettings {
+  readonly endpoints: readonly Address[];
+  readonly identity: string;
+  readonly hosts: readonly string[];
+}
+
+export interface Settings {
+  readonly file: string;
+  readonly trustDomain: string;
+  readonly workload: Workload;
+  readonly identity: Parsed['identity'];
+  readonly inbound: readonly InboundSettings[];
+  readonly outbound: Parsed['outbound'];
+  readonly upstreams: Readonly<Record<string, UpstreamSettings>>;
+  /** Directory, absolute; undefined is 'no policy at all'. */
+  readonly policies: string | undefined;
+  readonly admin: Address | undefined;
+  readonly health: Address | undefined;
+  readonly appHealth: string | undefined;
+  readonly accessLog: string;
+  readonly defaultAction: 'deny' | 'allow';
+  readonly rootNamespace: string;
+  readonly minTlsVersion: 'TLSv1.2' | 'TLSv1.3';
+  readonly limits: Limits;
+}
+
+/**
+ * Reads sidecar.yaml. Paths in it are relative to the file.
+ * @throws SallyportError `config_invalid` with every problem.
+ */
+export function parseSettings(source: string, file: string): Settings {
+  const parsed: Parsed = readYaml(schema, source, file);
+  const base = dirname(resolve(file));
+  const { limits, tls, inbound, identity: who, policies, ...rest } = parsed;
+  return Object.freeze({
+    ...rest,
+    file,
+    admin: parsed.admin,
+    health: parsed.health,
+    appHealth: parsed.appHealth,
+    identity: absolute(who, base),
+    policies: policies === undefined ? undefined : resolve(base, policies),
+    accessLog: parsed.accessLog === 'stdout' ? 'stdout' : resolve(base, parsed.accessLog),
+    inbound: inbound.map((one) =>
+      Object.freeze({
+        ...one,
+        bind: one.bind,
+        policyPort: one.policyPort ?? ('port' in one.app ? one.app.port : one.port),
+      }),
+    ),
+    minTlsVersion: tls.minVersion === '1.2' ? 'TLSv1.2' : 'TLSv1.3',
+    limits: Object.freeze({
+      headBytes: limits.headBytes,
+      headFields: limits.headFields,
+      handshakeMs: limits.handshake,
+      headMs: limits.head,
+      connectMs: limits.connect,
+      streamIdleMs: limits.streamIdle,
+      clientIdleMs: limits.clientIdle,
+      tcpIdleMs: limits.tcpIdle,
+      connections: limits.connections ?? defaultConnections(),
+      drainMs: limits.drain,
+    }),
+  });
+}
+
+function absolute(who: Parsed['identity'], base: string): Parsed['identity'] {
+  if (who.files !== undefined) {
+    const { svid, key, bundle, denied } = who.files;
+    return {
+      files: {
+        svid: resolve(base, svid),
+        key: resolve(base, key),
+        bundle: resolve(base, bundle),
+        ...(denied === undefined ? {} : { denied: resolve(base, denied) }),
+      },
+    };
+  }
+  if (who.ca === undefined) return who;
+  const { bundle, tokenFile, outDir } = who.ca;
+  return {
+    ca: {
+      ...who.ca,
+      bundle: resolve(base, bundle),
+      outDir: resolve(base, outDir),
+      ...(tokenFile === undefined ? {} : { tokenFile: resolve(base, tokenFile) }),
+    },
+  };
+}
+
+let descriptorShare: number | undefined;
+
+/** 80 % of the descriptor limit: the rest is for files, upstreams and the admin port. */
+function defaultConnections(): number {
+  if (descriptorShare === undefined) {
+    const report = process.report.getReport() as unknown as {
+      userLimits?: { open_files?: { soft?: number | string } };
+    };
+    const soft = Number(report.userLimits?.open_files?.soft);
+    descriptorShare = Number.isFinite(soft) ? Math.max(1, Math.floor(soft * 0.8)) : 8192;
+  }
+  return descriptorShare;
+}

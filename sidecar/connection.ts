@@ -1,0 +1,147 @@
+// Open connections, each in one table from before its first check until it is closed. The table is also the clock of
+// all idle limits: one coarse tick for everything, no timer per request.
+
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import type { Live } from '../cert-agent/base/live.ts';
+import type { Identity } from '../cert-agent/identity/identity.ts';
+import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
+import type { ConnectionFacts, PortRules } from './exchange.ts';
+import type { PeerStats } from './observe/metrics.ts';
+import type { PeerPolicies, PolicySet } from './policy/policy.ts';
+
+/** What speaks on a connection: the HTTP/1.1 codec or a spliced stream. */
+export interface Speaker {
+  /** Called at each tick: closes what has been idle or slow for too long. */
+  tick(now: number): void;
+  /** No more requests: finish what is in flight, then close. Idle ones close now. */
+  drain(): void;
+  /** Ends it now, for a reason that the record tells. */
+  cut(why: string): void;
+}
+
+/** A port that listens, with what it does under the current generation. */
+export interface Port {
+  readonly key: string;
+  readonly rules: Live<PortRules>;
+}
+
+let nextId = 1;
+
+/** One accepted connection. Whoever accepted it closes it; the table only sees it go. */
+export class Connection implements ConnectionFacts {
+  readonly id = nextId++;
+  readonly socket: Socket;
+  readonly port: Port;
+  readonly remoteAddress: string;
+  readonly localAddress: string;
+  readonly openedAt = Date.now();
+  readonly tlsVersion: string | undefined;
+  readonly serverName: string | undefined;
+  speaker: Speaker | undefined = undefined;
+  /** Moved by each byte either way; compared with limits at each tick. */
+  lastActive = coarseNow();
+
+  peer: PeerIdentity | undefined = undefined;
+  /** The peer's certificates, DER, for asking again when the bundle changes. */
+  chain: readonly Buffer[] = [];
+  /** The identity generation under which the peer was last found good. */
+  verifiedUnder: Identity | undefined = undefined;
+  /** `x-forwarded-client-cert` for this peer. */
+  clientCert: string | undefined = undefined;
+  policies: PeerPolicies | undefined = undefined;
+  policiesFrom: PolicySet | undefined = undefined;
+  stats: PeerStats | undefined = undefined;
+  requests = 0;
+
+  constructor(socket: Socket, port: Port) {
+    this.socket = socket;
+    this.port = port;
+    this.remoteAddress = `${socket.remoteAddress ?? ''}:${socket.remotePort ?? ''}`;
+    this.localAddress = `${socket.localAddress ?? ''}:${socket.localPort ?? ''}`;
+    const tls = socket instanceof TLSSocket ? socket : undefined;
+    this.tlsVersion = tls?.getProtocol() ?? undefined;
+    this.serverName = typeof tls?.servername === 'string' ? tls.servername : undefined;
+  }
+
+  /** Closes it at once: what allowed it no longer does. */
+  cut(why: string): void {
+    this.speaker?.cut(why);
+    this.socket.destroy();
+  }
+}
+
+const tickMs = 500;
+let coarse = performance.now();
+
+/** performance.now() of the last tick: good enough for limits of seconds, and free. */
+export function coarseNow(): number {
+  return coarse;
+}
+
+/** Every open connection of the process. */
+export class ConnectionTable {
+  readonly #open = new Set<Connection>();
+  readonly #timer: NodeJS.Timeout;
+  #whenEmpty: (() => void) | undefined = undefined;
+
+  constructor() {
+    this.#timer = setInterval(() => this.#tick(), tickMs);
+    this.#timer.unref();
+  }
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  add(connection: Connection): void {
+    this.#open.add(connection);
+    connection.socket.once('close', () => {
+      this.#open.delete(connection);
+      if (this.#open.size === 0) this.#whenEmpty?.();
+    });
+  }
+
+  [Symbol.iterator](): IterableIterator<Connection> {
+    return this.#open.values();
+  }
+
+  /** How many are open on a port. */
+  countOf(key: string): number {
+    let count = 0;
+    for (const connection of this.#open) if (connection.port.key === key) count++;
+    return count;
+  }
+
+  /** Asks every connection of `direction` to finish, and resolves when none is left or `ms` have passed; the rest is cut. */
+  async drain(direction: PortRules['direction'], ms: number): Promise<number> {
+    const concerned = (): Connection[] =>
+      [...this.#open].filter((one) => one.port.rules.current().direction === direction);
+    for (const connection of concerned()) connection.speaker?.drain();
+    const end = performance.now() + ms;
+    while (concerned().length > 0 && performance.now() < end) await this.#nextClose(end - performance.now());
+    const cut = concerned();
+    for (const connection of cut) connection.socket.destroy();
+    return cut.length;
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    for (const connection of this.#open) connection.socket.destroy();
+  }
+
+  #tick(): void {
+    coarse = performance.now();
+    for (const connection of this.#open) connection.speaker?.tick(coarse);
+  }
+
+  #nextClose(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, Math.min(ms, 50));
+      this.#whenEmpty = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}

@@ -1,0 +1,225 @@
+// The nouns of the path. An Exchange is one request in flight and, at the same time, the record that the access log
+// writes: each step fills in what it learned. Types only, and the one constructor that keeps the shape the same.
+
+import type { Socket } from 'node:net';
+import type { SallyportError } from '../cert-agent/base/errors.ts';
+import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
+import type { Permit, PolicySet } from './policy/policy.ts';
+import type { Fields, Framing } from './protocol/http1-head.ts';
+
+/** Every limit of one port, from the settings. Times in milliseconds. */
+export interface Limits {
+  readonly headBytes: number;
+  readonly headFields: number;
+  readonly handshakeMs: number;
+  readonly headMs: number;
+  readonly connectMs: number;
+  readonly streamIdleMs: number;
+  readonly clientIdleMs: number;
+  readonly tcpIdleMs: number;
+  readonly connections: number;
+  readonly drainMs: number;
+}
+
+/**
+ * What one port does, under one generation of the configuration. An exchange takes it once, at its head, so that no
+ * request sees half of two configurations.
+ */
+export interface PortRules {
+  readonly generation: number;
+  readonly direction: 'inbound' | 'outbound';
+  readonly protocol: 'http' | 'tcp';
+  readonly limits: Limits;
+  /** The port that policies see: the app's, not ours. */
+  readonly policyPort: number;
+  /** Absent on outbound ports, where the table of upstreams permits. */
+  readonly policies: PolicySet | undefined;
+  /** A pure look-up that refuses nothing: undefined is 'no route'. */
+  findRoute(authority: string): Route | undefined;
+}
+
+/** Where a request goes. */
+export interface Route {
+  /** `route_name` of the access log. */
+  readonly name: string;
+  /** Envoy's cluster name: `inbound|8080||` or `outbound|15006||web`. */
+  readonly cluster: string;
+  readonly destination: Destination;
+  /** Outbound: minted with the table of upstreams. Inbound: policy decides for each request. */
+  readonly permit: Permit | undefined;
+  /** Outbound: the identity that the upstream must prove. */
+  readonly principal: string | undefined;
+}
+
+/** Something that gives connections to one upstream. A promise only when it really waits. */
+export interface Destination {
+  /** @throws SallyportError `upstream_*` or `overloaded`. With `fresh`, no connection that carried a request before. */
+  acquire(fresh: boolean): UpstreamConnection | Promise<UpstreamConnection>;
+  /** A bare connection, for TCP; whoever gets it closes it. @throws SallyportError `upstream_*`. */
+  dialSocket(): Promise<Socket>;
+}
+
+/** A request as it goes on: what the head said, and what we add. */
+export interface Call {
+  readonly method: string;
+  readonly path: string;
+  readonly authority: string;
+  readonly fields: Fields;
+  /** Names that `Connection` listed, lower case: they belong to the hop that ends here. */
+  readonly hopFields: readonly string[] | undefined;
+  /** The new `x-forwarded-client-cert`, inbound only. */
+  readonly clientCert: string | undefined;
+  /** Set where the request brought none. */
+  readonly requestId: string | undefined;
+  readonly framing: Framing;
+  readonly webSocket: boolean;
+  readonly expectContinue: boolean;
+}
+
+/** An answer's head, as it came from upstream or as we make it. */
+export interface Reply {
+  readonly status: number;
+  readonly reason: string;
+  readonly fields: Fields;
+  readonly hopFields: readonly string[] | undefined;
+  /** A body framed by 'close' ends with its connection. */
+  readonly framing: Framing;
+  /** The Content-Length of an answer that has no body (HEAD, 304): passed on as it is. */
+  readonly declaredLength: number | undefined;
+}
+
+/** A socket that is handed over, and what was read from it that belongs to its new owner. */
+export interface SpliceEnd {
+  readonly socket: Socket;
+  readonly rest: Buffer | undefined;
+}
+
+/** A connection to an upstream that carries one exchange at a time. Whoever acquired it must release or destroy it. */
+export interface UpstreamConnection {
+  /** It has carried an exchange before, so it may have died unseen. */
+  readonly reused: boolean;
+  /** With mutual TLS: a peer that refuses our SVID closes without a word after the handshake. */
+  readonly secure: boolean;
+  readonly address: string;
+  readonly localAddress: string;
+  /** Sends the head, and the body with it when `whole` is given; the answer comes to `events`. */
+  send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void;
+  /** A piece of the body. False asks to wait for `upstreamDrained`. */
+  write(chunk: Buffer): boolean;
+  end(trailers: Fields): void;
+  pause(): void;
+  resume(): void;
+  /** Ends it whatever it was doing; no event follows. */
+  destroy(): void;
+  /** After a 101: hands the socket and what was read past the head over to the caller, who closes it. */
+  takeSocket(): SpliceEnd;
+}
+
+/** What an upstream connection tells the exchange that it carries. */
+export interface UpstreamEvents {
+  upstreamInformational(reply: Reply): void;
+  /** `whole` is the entire body when it came with the head. */
+  upstreamReply(reply: Reply, whole: Buffer | undefined): void;
+  upstreamData(chunk: Buffer): boolean;
+  upstreamEnd(trailers: Fields): void;
+  upstreamDrained(): void;
+  upstreamFailed(error: SallyportError): void;
+}
+
+/** The side that asked, whichever protocol it speaks. */
+export interface Downstream {
+  informational(reply: Reply): void;
+  /** The answer's head, and the whole body where `whole` is given; nothing follows then. */
+  respond(reply: Reply, whole: Buffer | undefined): void;
+  /** False asks to wait for `downstreamDrained`. */
+  write(chunk: Buffer): boolean;
+  end(trailers: Fields): void;
+  /** Cuts the answer so that it cannot look complete. */
+  abort(): void;
+  pause(): void;
+  resume(): void;
+  /** After our 101: joins this socket with the upstream's until both are closed, and closes both. */
+  tunnel(upstream: SpliceEnd): void;
+}
+
+/** What forwards an exchange's body; the downstream codec feeds it. */
+export interface Carrier {
+  /** False asks the downstream to wait for `resume`. */
+  requestData(chunk: Buffer): boolean;
+  requestEnd(trailers: Fields): void;
+  downstreamDrained(): void;
+  /** The asking side is gone: nothing more can be answered. */
+  downstreamGone(): void;
+  /** No byte moved for the stream-idle limit. */
+  idle(): void;
+}
+
+/** What the path needs to know of the connection that a request came on. */
+export interface ConnectionFacts {
+  readonly id: number;
+  readonly peer: PeerIdentity | undefined;
+  readonly remoteAddress: string;
+  readonly localAddress: string;
+  readonly tlsVersion: string | undefined;
+  readonly serverName: string | undefined;
+}
+
+/** One request in flight, and its record. Created with all its fields, so that all exchanges share one shape. */
+export class Exchange {
+  readonly connection: ConnectionFacts;
+  readonly downstream: Downstream;
+  readonly rules: PortRules;
+  /** Wall clock, milliseconds. */
+  readonly startedAt: number;
+  /** performance.now(), milliseconds. */
+  readonly started: number;
+
+  method = '';
+  target = '';
+  /** The target's path and query after normalisation: what policies match (without query) and what the app receives. */
+  path = '';
+  authority = '';
+  minor = 1;
+  fields: Fields;
+  hopFields: readonly string[] | undefined = undefined;
+  framing: Framing = 0;
+  /** The whole request body where it arrived with the head. */
+  wholeBody: Buffer | undefined = undefined;
+  keepAlive = true;
+  webSocket = false;
+  expectContinue = false;
+  requestId = '';
+  requestIdGiven = false;
+  userAgent: string | undefined = undefined;
+  forwardedFor: string | undefined = undefined;
+
+  route: Route | undefined = undefined;
+  /** The policy that decided: its id, `none`, or `-` before a decision. */
+  policy = '-';
+  decision: '-' | 'allow' | 'deny' = '-';
+  carrier: Carrier | undefined = undefined;
+
+  status = 0;
+  flag = '-';
+  details = '-';
+  /** The refusal's code and sentence, for the log. */
+  failure: SallyportError | undefined = undefined;
+  bytesReceived = 0;
+  bytesSent = 0;
+  upstreamAddress: string | undefined = undefined;
+  upstreamLocalAddress: string | undefined = undefined;
+  /** Milliseconds from sending the head upstream to the first byte of the answer; -1 before that. */
+  upstreamSentAt = 0;
+  upstreamServiceMs = -1;
+  responded = false;
+  finished = false;
+
+  constructor(connection: ConnectionFacts, downstream: Downstream, rules: PortRules, fields: Fields) {
+    this.connection = connection;
+    this.downstream = downstream;
+    this.rules = rules;
+    this.fields = fields;
+    this.startedAt = Date.now();
+    this.started = performance.now();
+  }
+}

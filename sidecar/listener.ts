@@ -1,0 +1,176 @@
+// The first step: a port that listens. Inbound it demands mutual TLS and follows every rotation of our SVID; outbound it
+// is plain and on loopback. Each connection is in the table before it is judged.
+
+import { createServer, type Server, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
+import { listenError } from '../cert-agent/base/admin.ts';
+import { asSallyportError, errnoOf, reasonOf, type SallyportError } from '../cert-agent/base/errors.ts';
+import type { Live } from '../cert-agent/base/live.ts';
+import type { Log } from '../cert-agent/base/log.ts';
+import type { Identity } from '../cert-agent/identity/identity.ts';
+import { Connection, type ConnectionTable, type Port } from './connection.ts';
+import { contextOptions, listenOptions, type TlsVersion } from './protocol/tls.ts';
+import { type ProxyTools, serveHttp, serveTcp } from './proxy.ts';
+
+export interface ListenerOptions {
+  readonly port: Port;
+  /** 0 lets the system choose. */
+  readonly number: number;
+  /** Undefined binds every address of both families. */
+  readonly bind: string | undefined;
+  readonly table: ConnectionTable;
+  readonly tools: ProxyTools;
+  readonly log: Log;
+}
+
+export interface TlsListenerOptions extends ListenerOptions {
+  readonly identity: Live<Identity | undefined>;
+  readonly trustDomain: string;
+  readonly minVersion: TlsVersion;
+}
+
+export interface Listener {
+  /** The port number that was bound. */
+  readonly number: number;
+  /** Stops accepting; open connections go on. */
+  close(): void;
+}
+
+/** A plain port for the app. @throws SallyportError `port_in_use` or `listen_failed`. */
+export async function startPlainListener(options: ListenerOptions): Promise<Listener> {
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => accept(socket, options));
+  return listen(server, options, () => {});
+}
+
+/** A mutual-TLS port for peers. Needs an identity to begin with. @throws SallyportError `port_in_use` or `listen_failed`. */
+export async function startTlsListener(options: TlsListenerOptions, first: Identity): Promise<Listener> {
+  const { identity, trustDomain, minVersion, port, tools } = options;
+  const { protocol, limits } = port.rules.current();
+  const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.get(trustDomain)!, minVersion);
+  const server = createTlsServer({
+    ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['http/1.1'] : []),
+    ...contextOf(first),
+  });
+  server.on('secureConnection', (socket) => accept(socket, options));
+  server.on('tlsClientError', (error, socket) => {
+    tools.metrics.countRefusedConnection('tls_handshake_failed');
+    sparseLogOf(options.log)(
+      'tls_handshake_failed',
+      `no TLS handshake with ${socket.remoteAddress ?? 'a peer that is gone'}: ${reasonOf(error)}`,
+    );
+    socket.destroy();
+  });
+  const stop = identity.onChange((ours) => {
+    // All options again: setSecureContext forgets what it is not told. Open connections keep what they have.
+    if (ours !== undefined) server.setSecureContext(contextOf(ours));
+  });
+  return listen(server, options, stop);
+}
+
+function accept(socket: Socket, options: ListenerOptions): void {
+  const { port, table, tools, log } = options;
+  const rules = port.rules.current();
+  if (table.size >= rules.limits.connections) {
+    tools.metrics.countRefusedConnection('overloaded');
+    sparseLogOf(log)('overloaded', `connection refused: ${table.size} are open (limit connections)`);
+    socket.destroy();
+    return;
+  }
+  const connection = new Connection(socket, port);
+  table.add(connection);
+  if (rules.direction === 'inbound') {
+    try {
+      tools.checkPeer(connection);
+    } catch (error) {
+      refusePeer(connection, asSallyportError(error, 'internal', 'the peer could not be verified'), options);
+      return;
+    }
+  }
+  if (rules.protocol === 'http') serveHttp(connection, tools);
+  else void serveTcp(connection, tools);
+}
+
+/** A peer that proved nothing, or the wrong thing, gets no byte; the reason is for our log. */
+function refusePeer(connection: Connection, error: SallyportError, options: ListenerOptions): void {
+  options.tools.metrics.countRefusedConnection(error.code);
+  sparseLogOf(options.log)(error.code, `peer ${connection.remoteAddress} refused: ${error.message}`);
+  connection.socket.on('error', () => {});
+  connection.socket.destroy();
+}
+
+type Say = (code: string, message: string) => void;
+
+const sparseLogs = new WeakMap<Log, Say>();
+
+function sparseLogOf(log: Log): Say {
+  let say = sparseLogs.get(log);
+  if (say === undefined) {
+    say = createSparseLog(log);
+    sparseLogs.set(log, say);
+  }
+  return say;
+}
+
+/** A stranger must not fill our disk: at most so many lines a second, the metric counts them all. */
+function createSparseLog(log: Log, perSecond = 20): Say {
+  let second = 0;
+  let said = 0;
+  return function sayOrCount(code, message) {
+    const now = Math.floor(performance.now() / 1000);
+    if (now !== second) {
+      if (said > perSecond)
+        log.warn(
+          { code: 'log_limited', left_out: said - perSecond },
+          'more refusals in the last second than are logged',
+        );
+      [second, said] = [now, 0];
+    }
+    if (++said <= perSecond) log.warn({ code }, message);
+  };
+}
+
+const acceptPauseMs = 1000;
+
+function listen(server: Server | TlsServer, options: ListenerOptions, onClose: () => void): Promise<Listener> {
+  const { number, port, log, tools } = options;
+  const host = options.bind ?? anyAddress();
+  return new Promise((resolve, reject) => {
+    const refuse = (error: Error): void => {
+      onClose();
+      reject(listenError(error, { host, port: number }));
+    };
+    server.once('error', refuse);
+    server.listen({ host, port: number, ipv6Only: false }, () => {
+      server.off('error', refuse);
+      const bound = server.address();
+      const actual = typeof bound === 'object' && bound !== null ? bound.port : number;
+      let closed = false;
+      server.on('error', (error) => {
+        // Out of descriptors: taking the next connection would fail as well, so none is taken for a moment.
+        tools.metrics.countRefusedConnection(errnoOf(error) === 'EMFILE' ? 'descriptors_exhausted' : 'accept_failed');
+        log.error({ code: 'accept_failed' }, `port ${actual} pauses accepting: ${reasonOf(error)}`);
+        server.close();
+        setTimeout(() => !closed && server.listen({ host, port: actual, ipv6Only: false }), acceptPauseMs).unref();
+      });
+      log.info(
+        { code: 'listening', port: actual, direction: port.rules.current().direction },
+        `${port.key} listens on ${host}:${actual}`,
+      );
+      resolve({
+        number: actual,
+        close() {
+          closed = true;
+          onClose();
+          server.close();
+        },
+      });
+    });
+  });
+}
+
+/** `::` takes both families where the machine has IPv6 at all; a kernel without it refuses to bind it. */
+export function anyAddress(): string {
+  const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  return addresses.some((one) => one.family === 'IPv6') ? '::' : '0.0.0.0';
+}

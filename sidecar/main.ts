@@ -1,0 +1,335 @@
+// The sidecar's wiring: identity, configuration, ports, pages, and how it leaves. Every process starts in any order, so
+// what is missing is waited for and said, never an exit.
+
+import type { Registry } from 'prom-client';
+import { type AdminServer, startAdmin } from '../cert-agent/base/admin.ts';
+import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
+import { type Live, LiveCell } from '../cert-agent/base/live.ts';
+import type { Log } from '../cert-agent/base/log.ts';
+import { createRegistry } from '../cert-agent/base/metrics.ts';
+import type { Identity } from '../cert-agent/identity/identity.ts';
+import { compilePorts, type PortPlan, planPools } from './config/generation.ts';
+import type { Settings } from './config/settings.ts';
+import { type Configuration, watchConfiguration } from './config/watch.ts';
+import { ConnectionTable, type Port } from './connection.ts';
+import type { PortRules } from './exchange.ts';
+import { type IdentitySource, startIdentity } from './identity-source.ts';
+import { type Listener, startPlainListener, startTlsListener } from './listener.ts';
+import { watchExposure } from './observe/exposure.ts';
+import { LogFile } from './observe/log-file.ts';
+import { TrafficMetrics } from './observe/metrics.ts';
+import { adminPages, healthPages, type PageSources, type Readiness } from './observe/pages.ts';
+import { createPeerCheck } from './peer.ts';
+import { judgeAgain, type ProxyTools } from './proxy.ts';
+import { Pools } from './upstream/pools.ts';
+import { Resolver } from './upstream/resolve.ts';
+
+export interface SidecarOptions {
+  readonly configFile: string;
+  readonly log: Log;
+  readonly version: string;
+}
+
+export interface Sidecar {
+  readiness(): Readiness;
+  /** SIGHUP: look at every file now. */
+  reload(): void;
+  /** SIGTERM: finish what is in flight, then close. Resolves with the number of connections that had to be cut. */
+  drain(): Promise<number>;
+}
+
+/** A port that is planned: bound already, or waiting for what it needs. */
+interface OpenPort {
+  readonly port: Port & { readonly rules: LiveCell<PortRules> };
+  listener: Listener | undefined;
+  problem: SallyportError | undefined;
+  busy: boolean;
+  closed: boolean;
+}
+
+/**
+ * Starts a sidecar.
+ * @throws SallyportError `config_invalid`, `config_unreadable`, `port_in_use` or `listen_failed`: what no waiting mends.
+ */
+export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
+  const { configFile, log, version } = options;
+  const watch = watchConfiguration(configFile, log);
+  const { settings } = watch.configuration.current();
+  const registry = createRegistry();
+  const source = startIdentity(settings, registry, log);
+  const sidecar = new RunningSidecar(watch, source, registry, settings, log, version);
+  try {
+    await sidecar.start();
+  } catch (error) {
+    await sidecar.drain();
+    throw error;
+  }
+  return sidecar;
+}
+
+class RunningSidecar implements Sidecar {
+  readonly #watch: ReturnType<typeof watchConfiguration>;
+  readonly #source: IdentitySource;
+  readonly #registry: Registry;
+  readonly #log: Log;
+  readonly #table = new ConnectionTable();
+  readonly #resolver: Resolver;
+  readonly #pools: Pools;
+  readonly #tools: ProxyTools;
+  readonly #file: LogFile;
+  readonly #ports = new Map<string, OpenPort>();
+  readonly #servers: AdminServer[] = [];
+  readonly #stops: (() => void)[] = [];
+  readonly #settings: Settings;
+  #draining = false;
+  #wasReady = false;
+  #announced = '';
+
+  constructor(
+    watch: ReturnType<typeof watchConfiguration>,
+    source: IdentitySource,
+    registry: Registry,
+    settings: Settings,
+    log: Log,
+    version: string,
+  ) {
+    this.#watch = watch;
+    this.#source = source;
+    this.#registry = registry;
+    this.#settings = settings;
+    this.#log = log;
+    this.#resolver = new Resolver(log);
+    this.#pools = new Pools(source.identity, this.#resolver);
+    const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
+    this.#file = new LogFile(settings.accessLog, () => {
+      metrics.logDropped++;
+    });
+    this.#tools = {
+      metrics,
+      log: this.#file,
+      checkPeer: createPeerCheck(source.identity),
+      draining: () => this.#draining,
+    };
+  }
+
+  async start(): Promise<void> {
+    const { configuration } = this.#watch;
+    await this.#apply(configuration.current());
+    await this.#startPages();
+    this.#stops.push(
+      configuration.onChange((next) => void this.#apply(next).then(() => this.#judgeAll())),
+      this.#identity.onChange(() => void this.#bindWaiting().then(() => this.#judgeAll())),
+      watchExposure(() => configuration.current().settings.inbound, this.#registry, this.#log),
+    );
+    const timer = setInterval(() => this.#announce(), 250);
+    timer.unref();
+    this.#stops.push(() => clearInterval(timer));
+    this.#announce();
+  }
+
+  readiness(): Readiness {
+    const waitingFor: string[] = [];
+    if (this.#draining) waitingFor.push('the end: it is draining');
+    const identity = this.#source.waitingFor();
+    if (identity !== undefined) waitingFor.push(identity);
+    for (const { port, listener, problem } of this.#ports.values()) {
+      if (listener === undefined)
+        waitingFor.push(
+          problem === undefined ? `port ${port.key} (no SVID yet)` : `port ${port.key}: ${problem.message}`,
+        );
+    }
+    for (const [, pool] of this.#pools.entries()) {
+      const name = pool.waitingFor();
+      if (name !== undefined) waitingFor.push(name);
+    }
+    return { ready: waitingFor.length === 0, waitingFor: [...new Set(waitingFor)] };
+  }
+
+  reload(): void {
+    this.#watch.reload();
+    this.#source.reload();
+  }
+
+  async drain(): Promise<number> {
+    if (this.#draining) return 0;
+    this.#draining = true;
+    this.#announce();
+    const { drainMs } = this.#watch.configuration.current().settings.limits;
+    const end = performance.now() + drainMs;
+    // First nobody new comes in. The way out stays open: a request in flight may still need it.
+    for (const one of this.#ports.values()) if (one.port.rules.current().direction === 'inbound') one.listener?.close();
+    const cutIn = await this.#table.drain('inbound', drainMs);
+    for (const one of this.#ports.values()) one.listener?.close();
+    const cutOut = await this.#table.drain('outbound', Math.max(0, end - performance.now()));
+    await this.#close();
+    return cutIn + cutOut;
+  }
+
+  get #identity(): Live<Identity | undefined> {
+    return this.#source.identity;
+  }
+
+  /** Puts a generation in force: pools, then the rules of each port, then ports that came or went. */
+  async #apply(configuration: Configuration): Promise<void> {
+    const pools = this.#pools.reconcile(planPools(configuration.settings));
+    const plans = compilePorts(configuration, pools);
+    const wanted = new Set(plans.map((plan) => plan.key));
+    for (const [key, open] of this.#ports) {
+      if (wanted.has(key)) continue;
+      open.closed = true;
+      open.listener?.close();
+      this.#ports.delete(key);
+      this.#log.info({ code: 'port_closed', port: key }, `${key} is not in the configuration any more`);
+    }
+    for (const plan of plans) {
+      const known = this.#ports.get(plan.key);
+      if (known !== undefined) known.port.rules.set(plan.rules);
+      else await this.#open(plan, configuration.generation === 1);
+    }
+  }
+
+  async #open(plan: PortPlan, first: boolean): Promise<void> {
+    const open: OpenPort = {
+      port: { key: plan.key, rules: new LiveCell(plan.rules) },
+      listener: undefined,
+      problem: undefined,
+      busy: false,
+      closed: false,
+    };
+    this.#ports.set(plan.key, open);
+    await this.#bind(open, plan.number, plan.bind);
+    // At the start a port that is taken is an error that waiting does not mend; later the old ports go on.
+    if (first && open.problem !== undefined) throw open.problem;
+  }
+
+  async #bind(open: OpenPort, number: number, bind: string | undefined): Promise<void> {
+    if (open.listener !== undefined || open.busy) return;
+    const identity = this.#identity.current();
+    const inbound = open.port.rules.current().direction === 'inbound';
+    // Inbound waits: a port that answers no handshake would only look broken.
+    if (inbound && identity === undefined) return;
+    open.busy = true;
+    const common = { port: open.port, number, bind, table: this.#table, tools: this.#tools, log: this.#log };
+    const { trustDomain, minTlsVersion: minVersion } = this.#settings;
+    try {
+      open.listener = inbound
+        ? await startTlsListener({ ...common, identity: this.#identity, trustDomain, minVersion }, identity!)
+        : await startPlainListener(common);
+      open.problem = undefined;
+      if (open.closed) open.listener.close();
+    } catch (error) {
+      open.problem = asSallyportError(error, 'listen_failed', `${open.port.key} cannot be bound`);
+      this.#log.error({ code: open.problem.code, hint: open.problem.hint }, open.problem.message);
+    } finally {
+      open.busy = false;
+    }
+  }
+
+  async #bindWaiting(): Promise<void> {
+    if (this.#draining) return;
+    const { settings } = this.#watch.configuration.current();
+    for (const open of this.#ports.values()) {
+      if (open.listener !== undefined) continue;
+      const plan = compilePorts(this.#watch.configuration.current(), this.#pools.reconcile(planPools(settings))).find(
+        (one) => one.key === open.port.key,
+      );
+      if (plan !== undefined) await this.#bind(open, plan.number, plan.bind);
+    }
+  }
+
+  /** Each open connection is asked again whether what changed still lets it stay. */
+  #judgeAll(): void {
+    for (const connection of this.#table) judgeAgain(connection, this.#tools);
+  }
+
+  /** Says once what it waits for, and once when it is ready. */
+  #announce(): void {
+    const { ready, waitingFor } = this.readiness();
+    const text = waitingFor.join('; ');
+    if (ready && !this.#wasReady) this.#log.info({ code: 'ready' }, 'ready');
+    else if (!ready && text !== this.#announced)
+      this.#log.info(
+        { code: this.#draining ? 'draining' : 'waiting', waitingFor },
+        this.#draining ? 'draining' : `waiting for ${text}`,
+      );
+    this.#wasReady = ready;
+    this.#announced = text;
+  }
+
+  async #startPages(): Promise<void> {
+    const { health, admin } = this.#settings;
+    const sources = this.#sources();
+    if (health !== undefined) {
+      this.#servers.push(
+        await startAdmin({
+          listen: health,
+          title: 'Sallyport sidecar: health',
+          pages: healthPages(sources),
+          anyHost: true,
+        }),
+      );
+    }
+    if (admin !== undefined) {
+      this.#servers.push(
+        await startAdmin({ listen: admin, title: 'Sallyport sidecar: admin', pages: adminPages(sources) }),
+      );
+    }
+  }
+
+  #sources(): PageSources {
+    const { configuration } = this.#watch;
+    const app = this.#settings.inbound[0]?.app;
+    const path = this.#settings.appHealth;
+    return {
+      registry: this.#registry,
+      trustDomain: this.#settings.trustDomain,
+      readiness: () => this.readiness(),
+      identity: () => this.#identity.current(),
+      lastProblem: () => this.#watch.lastProblem() ?? this.#source.lastProblem(),
+      settings: () => configuration.current().settings,
+      policies: () => [...configuration.current().policies],
+      state: () => ({
+        generation: configuration.current().generation,
+        configurationFailures: this.#watch.failures(),
+        identityFailures: this.#source.failures(),
+        agent: this.#source.status(),
+        connections: this.#table.size,
+        ports: [...this.#ports.values()].map(({ port, listener }) => ({
+          port: port.key,
+          bound: listener?.number ?? null,
+          generation: port.rules.current().generation,
+        })),
+      }),
+      connections: () =>
+        [...this.#table].map((one) => ({
+          id: one.id,
+          port: one.port.key,
+          remote: one.remoteAddress,
+          peer: one.peer?.id.uri ?? null,
+          serial: one.peer?.serial ?? null,
+          tlsVersion: one.tlsVersion ?? null,
+          requests: one.requests,
+          openedAt: new Date(one.openedAt).toISOString(),
+        })),
+      upstreams: () =>
+        this.#pools.entries().map(([name, pool]) => ({
+          name,
+          connections: pool.size,
+          idle: pool.idle,
+          waitingFor: pool.waitingFor() ?? null,
+        })),
+      appHealth: app === undefined || path === undefined ? undefined : { address: app, path },
+    };
+  }
+
+  async #close(): Promise<void> {
+    for (const stop of this.#stops) stop();
+    this.#watch.close();
+    this.#table.close();
+    this.#pools.close();
+    this.#resolver.close();
+    await this.#source.close();
+    await Promise.all(this.#servers.map((one) => one.close()));
+    this.#file.close();
+  }
+}

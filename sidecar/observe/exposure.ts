@@ -1,0 +1,61 @@
+// The app should listen on loopback only: whoever reaches it on another address goes around the sidecar and all of its
+// policies. Nobody can close that door from here, so it is looked at once a minute, said and counted.
+
+import { connect } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { Counter, type Registry } from 'prom-client';
+import { type Address, isLoopback } from '../../cert-agent/base/address.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+
+const everyMs = 60_000;
+const answerMs = 1000;
+
+/** Tries the apps' ports on this machine's other addresses once a minute. Returns the way to stop. */
+export function watchExposure(
+  apps: () => readonly { readonly app: Address }[],
+  registry: Registry,
+  log: Log,
+): () => void {
+  const counter = new Counter({
+    name: 'sallyport_app_exposed_total',
+    help: 'Times that an app answered on an address other than loopback.',
+    registers: [registry],
+  });
+  const look = async (): Promise<void> => {
+    for (const { app } of apps()) {
+      if (!('host' in app) || !isLoopback(app.host)) continue;
+      for (const host of outerAddresses()) {
+        if (!(await answers(host, app.port))) continue;
+        counter.inc();
+        log.warn(
+          { code: 'app_exposed', address: host, port: app.port },
+          `the app answers on ${host}:${app.port}, which is a way around this sidecar: bind it to 127.0.0.1`,
+        );
+        break;
+      }
+    }
+  };
+  const timer = setInterval(() => void look(), everyMs);
+  timer.unref();
+  void look();
+  return () => clearInterval(timer);
+}
+
+function outerAddresses(): string[] {
+  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  // Link-local IPv6 needs a scope and is not routed; the rest is how others would come.
+  return all.filter((one) => !one.internal && !one.address.startsWith('fe80:')).map((one) => one.address);
+}
+
+function answers(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port });
+    const done = (answer: boolean): void => {
+      socket.destroy();
+      resolve(answer);
+    };
+    socket.setTimeout(answerMs, () => done(false));
+    socket.once('connect', () => done(true));
+    socket.once('error', () => done(false));
+  });
+}

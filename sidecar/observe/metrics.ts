@@ -1,0 +1,316 @@
+// Istio's standard metrics. On the path they are plain fields of one object per (peer, outcome); prom-client reads them
+// at scrape. Labels of attacker-controlled values (the Host header) are left out: they would grow without bound.
+
+import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
+import { namespaceOf, parseSpiffeId, serviceAccountOf } from '../../cert-agent/identity/spiffe-id.ts';
+import type { Exchange, PortRules } from '../exchange.ts';
+import type { Workload } from '../policy/policy.ts';
+
+/** Envoy's buckets: milliseconds for durations, bytes for sizes. */
+const buckets = [
+  0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000,
+  3_600_000,
+];
+
+class Distribution {
+  readonly counts = new Float64Array(buckets.length + 1);
+  sum = 0;
+
+  observe(value: number): void {
+    let i = 0;
+    while (i < buckets.length && value > buckets[i]!) i++;
+    this.counts[i]!++;
+    this.sum += value;
+  }
+}
+
+class Outcome {
+  requests = 0;
+  readonly duration = new Distribution();
+  readonly requestBytes = new Distribution();
+  readonly replyBytes = new Distribution();
+  readonly status: number;
+  readonly flag: string;
+
+  constructor(status: number, flag: string) {
+    this.status = status;
+    this.flag = flag;
+  }
+}
+
+/** Everything counted for one peer in one direction. Found once per connection, then only added to. */
+export class PeerStats {
+  readonly direction: PortRules['direction'];
+  /** The peer's SPIFFE ID; undefined for requests that had none or found no upstream. */
+  readonly principal: string | undefined;
+  readonly outcomes = new Map<string | number, Outcome>();
+  tcpOpened = 0;
+  tcpClosed = 0;
+  tcpSent = 0;
+  tcpReceived = 0;
+
+  constructor(direction: PortRules['direction'], principal: string | undefined) {
+    this.direction = direction;
+    this.principal = principal;
+  }
+
+  outcome(status: number, flag: string): Outcome {
+    const key = flag === '-' ? status : `${status}${flag}`;
+    let known = this.outcomes.get(key);
+    if (known === undefined) {
+      known = new Outcome(status, flag);
+      this.outcomes.set(key, known);
+    }
+    return known;
+  }
+}
+
+/** Authenticated peers are few; past this, the rest is counted together under `unknown`. */
+const maxPeers = 10_000;
+
+/** Counts the traffic of one sidecar and shows it to a registry. */
+export class TrafficMetrics {
+  readonly #stats = new Map<string, PeerStats>();
+  readonly #workload: Workload;
+  readonly #self: string;
+  /** Why connections were refused before any request, by code. */
+  readonly refusedConnections = new Map<string, number>();
+  logDropped = 0;
+
+  constructor(registry: Registry, trustDomain: string, workload: Workload, version: string) {
+    this.#workload = workload;
+    this.#self = `spiffe://${trustDomain}/ns/${workload.namespace}/sa/${workload.serviceAccount}`;
+    this.#register(registry, version);
+  }
+
+  statsOf(direction: PortRules['direction'], principal: string | undefined): PeerStats {
+    const key = `${direction} ${principal ?? ''}`;
+    const known = this.#stats.get(key);
+    if (known !== undefined) return known;
+    if (this.#stats.size >= maxPeers && principal !== undefined) return this.statsOf(direction, undefined);
+    const made = new PeerStats(direction, principal);
+    this.#stats.set(key, made);
+    return made;
+  }
+
+  /** Adds one finished request. `durationMs` from its first byte to the last of its answer. */
+  countRequest(stats: PeerStats, exchange: Exchange, durationMs: number): void {
+    const outcome = stats.outcome(exchange.status, exchange.flag);
+    outcome.requests++;
+    outcome.duration.observe(durationMs);
+    outcome.requestBytes.observe(exchange.bytesReceived);
+    outcome.replyBytes.observe(exchange.bytesSent);
+  }
+
+  countRefusedConnection(code: string): void {
+    this.refusedConnections.set(code, (this.refusedConnections.get(code) ?? 0) + 1);
+  }
+
+  #register(registry: Registry, version: string): void {
+    const all = (): PeerStats[] => [...this.#stats.values()];
+    const labelled = (name: string, help: string, rows: () => Iterable<[Labels, number]>): void => {
+      registry.registerMetric(
+        new Counter({
+          name,
+          help,
+          labelNames: labelNames,
+          registers: [],
+          collect() {
+            this.reset();
+            for (const [labels, value] of rows()) this.inc(labels, value);
+          },
+        }),
+      );
+    };
+    const outcomes = (): [Labels, Outcome][] =>
+      all().flatMap((one) =>
+        [...one.outcomes.values()].map((outcome): [Labels, Outcome] => [this.#httpLabels(one, outcome), outcome]),
+      );
+    labelled('istio_requests_total', 'Requests that ended, by peer and outcome.', () =>
+      outcomes().map(([labels, one]) => [labels, one.requests]),
+    );
+    registry.registerMetric(
+      histogram('istio_request_duration_milliseconds', 'Duration of requests.', () =>
+        outcomes().map(([labels, one]) => [labels, one.duration]),
+      ),
+    );
+    registry.registerMetric(
+      histogram('istio_request_bytes', 'Sizes of request bodies.', () =>
+        outcomes().map(([labels, one]) => [labels, one.requestBytes]),
+      ),
+    );
+    registry.registerMetric(
+      histogram('istio_response_bytes', 'Sizes of answers’ bodies.', () =>
+        outcomes().map(([labels, one]) => [labels, one.replyBytes]),
+      ),
+    );
+    const tcp = (name: string, help: string, field: 'tcpOpened' | 'tcpClosed' | 'tcpSent' | 'tcpReceived'): void =>
+      labelled(name, help, () =>
+        all()
+          .filter((one) => one.tcpOpened > 0)
+          .map((one) => [this.#tcpLabels(one), one[field]]),
+      );
+    tcp('istio_tcp_connections_opened_total', 'TCP connections opened.', 'tcpOpened');
+    tcp('istio_tcp_connections_closed_total', 'TCP connections closed.', 'tcpClosed');
+    tcp('istio_tcp_sent_bytes_total', 'Bytes sent to the downstream of TCP connections.', 'tcpSent');
+    tcp('istio_tcp_received_bytes_total', 'Bytes received from the downstream of TCP connections.', 'tcpReceived');
+    new Gauge({
+      name: 'istio_build',
+      help: 'The version of this proxy.',
+      labelNames: ['component', 'tag'],
+      registers: [registry],
+    }).set({ component: 'proxy', tag: version }, 1);
+    const owner = this;
+    new Counter({
+      name: 'sallyport_connections_refused_total',
+      help: 'Connections refused before any request, by code.',
+      labelNames: ['code'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const [code, count] of owner.refusedConnections) this.inc({ code }, count);
+      },
+    });
+    new Counter({
+      name: 'sallyport_access_log_dropped_total',
+      help: 'Access-log lines of allowed requests that were dropped because nobody took them.',
+      registers: [registry],
+      collect() {
+        this.reset();
+        this.inc(owner.logDropped);
+      },
+    });
+  }
+
+  #httpLabels(stats: PeerStats, outcome: Outcome): Labels {
+    return {
+      ...this.#labels(stats),
+      request_protocol: 'http',
+      response_code: String(outcome.status),
+      response_flags: outcome.flag,
+    };
+  }
+
+  #tcpLabels(stats: PeerStats): Labels {
+    return { ...this.#labels(stats), request_protocol: 'tcp', response_flags: '-' };
+  }
+
+  /** The labels of Istio, in its order; what nobody told us is `unknown`. */
+  #labels(stats: PeerStats): Labels {
+    const self = describe(this.#self, this.#workload);
+    const peer = describe(stats.principal, undefined);
+    const [source, destination] = stats.direction === 'inbound' ? [peer, self] : [self, peer];
+    return {
+      reporter: stats.direction === 'inbound' ? 'destination' : 'source',
+      source_workload: source.workload,
+      source_canonical_service: source.service,
+      source_canonical_revision: source.revision,
+      source_workload_namespace: source.namespace,
+      source_principal: source.principal,
+      source_app: source.app,
+      source_version: source.version,
+      source_cluster: 'unknown',
+      destination_workload: destination.workload,
+      destination_workload_namespace: destination.namespace,
+      destination_principal: destination.principal,
+      destination_app: destination.app,
+      destination_version: destination.version,
+      destination_service: destination.service,
+      destination_canonical_service: destination.service,
+      destination_canonical_revision: destination.revision,
+      destination_service_name: destination.service,
+      destination_service_namespace: destination.namespace,
+      destination_cluster: 'unknown',
+      connection_security_policy:
+        stats.direction === 'outbound' ? 'unknown' : stats.principal === undefined ? 'none' : 'mutual_tls',
+    };
+  }
+}
+
+type Labels = Record<string, string>;
+
+const labelNames = [
+  'reporter',
+  'source_workload',
+  'source_canonical_service',
+  'source_canonical_revision',
+  'source_workload_namespace',
+  'source_principal',
+  'source_app',
+  'source_version',
+  'source_cluster',
+  'destination_workload',
+  'destination_workload_namespace',
+  'destination_principal',
+  'destination_app',
+  'destination_version',
+  'destination_service',
+  'destination_canonical_service',
+  'destination_canonical_revision',
+  'destination_service_name',
+  'destination_service_namespace',
+  'destination_cluster',
+  'request_protocol',
+  'response_code',
+  'response_flags',
+  'connection_security_policy',
+];
+
+interface Party {
+  readonly principal: string;
+  readonly namespace: string;
+  readonly workload: string;
+  readonly service: string;
+  readonly revision: string;
+  readonly app: string;
+  readonly version: string;
+}
+
+/** Namespace and workload come from the SPIFFE ID first: what was proved, not what was told. */
+function describe(principal: string | undefined, workload: Workload | undefined): Party {
+  const id = principal === undefined ? undefined : parseSpiffeId(principal);
+  const labels = workload?.labels ?? {};
+  const account = id === undefined ? undefined : serviceAccountOf(id);
+  return {
+    principal: principal ?? 'unknown',
+    namespace: (id === undefined ? undefined : namespaceOf(id)) ?? 'unknown',
+    workload: account ?? 'unknown',
+    service:
+      labels['service.istio.io/canonical-name'] ??
+      labels['app.kubernetes.io/name'] ??
+      labels['app'] ??
+      account ??
+      'unknown',
+    revision: labels['service.istio.io/canonical-revision'] ?? labels['version'] ?? 'latest',
+    app: labels['app'] ?? 'unknown',
+    version: labels['version'] ?? 'unknown',
+  };
+}
+
+/** A histogram that reads its counts from plain fields; prom-client's own can only be fed one observation at a time. */
+function histogram(name: string, help: string, rows: () => Iterable<[Labels, Distribution]>): Metric<string> {
+  const read = (): object[] => {
+    const values: object[] = [];
+    for (const [labels, distribution] of rows()) {
+      let total = 0;
+      for (const [i, count] of distribution.counts.entries()) {
+        total += count;
+        values.push({ metricName: `${name}_bucket`, labels: { ...labels, le: buckets[i] ?? '+Inf' }, value: total });
+      }
+      values.push(
+        { metricName: `${name}_sum`, labels, value: distribution.sum },
+        { metricName: `${name}_count`, labels, value: total },
+      );
+    }
+    return values;
+  };
+  const metric = {
+    name,
+    help,
+    type: 'histogram',
+    aggregator: 'sum',
+    reset() {},
+    get: async () => ({ name, help, type: 'histogram', aggregator: 'sum', values: read() }),
+  };
+  return metric as unknown as Metric<string>;
+}

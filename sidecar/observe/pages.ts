@@ -1,0 +1,141 @@
+// What a running sidecar tells about itself: the health port for everyone, the admin port for this machine. Pages read
+// the Live values when they are asked and hold nothing.
+
+import { request as httpRequest } from 'node:http';
+import type { Registry } from 'prom-client';
+import type { Address } from '../../cert-agent/base/address.ts';
+import type { Page } from '../../cert-agent/base/admin.ts';
+import { formatTime } from '../../cert-agent/base/clock.ts';
+import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { formatPem } from '../../cert-agent/identity/bundle.ts';
+import { formatDenyList } from '../../cert-agent/identity/denied.ts';
+import type { Identity } from '../../cert-agent/identity/identity.ts';
+
+/** Is it ready, and if not, what is it waiting for? */
+export interface Readiness {
+  readonly ready: boolean;
+  readonly waitingFor: readonly string[];
+}
+
+/** Everything the pages show, read when asked. */
+export interface PageSources {
+  readonly registry: Registry;
+  readiness(): Readiness;
+  identity(): Identity | undefined;
+  readonly trustDomain: string;
+  state(): object;
+  connections(): object[];
+  policies(): object[];
+  settings(): object;
+  upstreams(): object[];
+  lastProblem(): SallyportError | undefined;
+  /** The app's own health address and path, where configured. */
+  readonly appHealth: { readonly address: Address; readonly path: string } | undefined;
+}
+
+/** For probes and Prometheus, on all addresses, read-only. */
+export function healthPages(sources: PageSources): Page[] {
+  return [
+    {
+      method: 'GET',
+      path: '/healthz/ready',
+      sentence: '200 when ready, else 503 and what it is waiting for',
+      answer() {
+        const { ready, waitingFor } = sources.readiness();
+        return {
+          status: ready ? 200 : 503,
+          body: ready ? 'ready\n' : `${waitingFor.map((one) => `waiting for ${one}`).join('\n')}\n`,
+        };
+      },
+    },
+    metricsPage(sources),
+    {
+      method: 'GET',
+      path: '/app-health',
+      sentence: "the status of the app's own health path, without its body",
+      answer: () => askApp(sources),
+    },
+  ];
+}
+
+/** For the operator, on loopback. */
+export function adminPages(sources: PageSources): Page[] {
+  const json = (path: string, sentence: string, read: () => object): Page => ({
+    method: 'GET',
+    path,
+    sentence,
+    answer: () => ({ body: read() }),
+  });
+  return [
+    json('/state', 'readiness, generation of the configuration, and why the last change was not taken', () => ({
+      ...sources.readiness(),
+      ...sources.state(),
+      lastProblem: describeProblem(sources.lastProblem()),
+    })),
+    json('/certs', 'our SVID, the trust bundle and the deny-list; never a key', () => describeIdentity(sources)),
+    json('/connections', 'every open connection, with its peer', () => sources.connections()),
+    json('/policies', 'the policies in force', () => sources.policies()),
+    json('/upstreams', 'upstreams, their pools and what they are waiting for', () => sources.upstreams()),
+    json('/config', 'the settings in force', () => sources.settings()),
+    metricsPage(sources),
+  ];
+}
+
+function metricsPage(sources: PageSources): Page {
+  return {
+    method: 'GET',
+    path: '/stats/prometheus',
+    sentence: "Istio's standard metrics and our own",
+    answer: async () => ({ type: sources.registry.contentType, body: await sources.registry.metrics() }),
+  };
+}
+
+function describeIdentity(sources: PageSources): object {
+  const identity = sources.identity();
+  if (identity === undefined) return { trustDomain: sources.trustDomain, chainPem: null, bundlePem: null };
+  const { svid, bundles, denied } = identity;
+  const bundle = bundles.get(sources.trustDomain);
+  return {
+    trustDomain: sources.trustDomain,
+    id: svid.id.uri,
+    serial: svid.serial,
+    notBefore: formatTime(svid.notBefore),
+    notAfter: formatTime(svid.notAfter),
+    chainPem: svid.chainPem,
+    bundlePem: bundle === undefined ? null : formatPem(bundle.roots),
+    bundleSequence: bundle?.sequence ?? null,
+    denied: formatDenyList(denied),
+  };
+}
+
+function describeProblem(problem: SallyportError | undefined): object | null {
+  if (problem === undefined) return null;
+  return {
+    code: problem.code,
+    message: problem.message,
+    hint: problem.hint ?? null,
+    problems: problem.problems.map(formatProblem),
+  };
+}
+
+const appHealthMs = 3000;
+
+/** Only the status travels: a body could tell a stranger what the app is made of. */
+function askApp(sources: PageSources): Promise<{ status: number; body: string }> {
+  const { appHealth } = sources;
+  if (appHealth === undefined)
+    throw new SallyportError('not_found', "no 'appHealth' path is configured", {
+      hint: "set 'appHealth: /healthz' in sidecar.yaml",
+    });
+  const { address, path } = appHealth;
+  const where = 'path' in address ? { socketPath: address.path } : { host: address.host, port: address.port };
+  return new Promise((resolve) => {
+    const asked = httpRequest({ ...where, path, timeout: appHealthMs, agent: false }, (response) => {
+      response.resume();
+      resolve({ status: response.statusCode ?? 502, body: `the app answers ${response.statusCode}\n` });
+    });
+    asked.on('timeout', () => asked.destroy(new Error('time ran out')));
+    asked.on('error', () => resolve({ status: 503, body: 'the app does not answer\n' }));
+    asked.end();
+  });
+}

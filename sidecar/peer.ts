@@ -1,0 +1,101 @@
+// Step: who is it? The peer's chain is verified once per connection and remembered by the leaf's fingerprint; whether it
+// still holds - not expired, not denied, its root still trusted - is asked on every request.
+
+import type { X509Certificate } from 'node:crypto';
+import { TLSSocket } from 'node:tls';
+import { SallyportError } from '../cert-agent/base/errors.ts';
+import type { Live } from '../cert-agent/base/live.ts';
+import type { TrustBundles } from '../cert-agent/identity/bundle.ts';
+import { emptyDenyList } from '../cert-agent/identity/denied.ts';
+import type { Identity } from '../cert-agent/identity/identity.ts';
+import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../cert-agent/identity/verify.ts';
+import type { Connection } from './connection.ts';
+
+/** Throws when the connection's peer does not hold (any more): a `svid_*` code, or `not_ready` while we have no bundle. */
+export type PeerCheck = (connection: Connection) => void;
+
+/** How many verdicts are remembered; a mesh has fewer workloads than this, and a stranger's chain is never remembered. */
+const maxVerdicts = 4096;
+/** More than any PKI needs; past it verifyChain refuses. */
+const maxChainRead = 10;
+
+interface Verdict {
+  readonly peer: PeerIdentity;
+  readonly chain: readonly Buffer[];
+}
+
+/** The check that all inbound connections of a process share. */
+export function createPeerCheck(identity: Live<Identity | undefined>): PeerCheck {
+  const verdicts = new Map<string, Verdict>();
+  let verdictsUnder: TrustBundles | undefined;
+
+  return function checkPeer(connection: Connection): void {
+    const ours = identity.current();
+    if (ours === undefined) throw new SallyportError('not_ready', 'there is no trust bundle to verify a peer with');
+    if (connection.verifiedUnder !== ours) {
+      if (verdictsUnder !== ours.bundles) {
+        verdicts.clear();
+        verdictsUnder = ours.bundles;
+      }
+      const { peer, chain } =
+        connection.peer === undefined
+          ? meet(connection, ours)
+          : verify(connection.peer.fingerprint, connection.chain, ours);
+      connection.peer = peer;
+      connection.chain = chain;
+      connection.verifiedUnder = ours;
+      connection.clientCert = describeForApp(ours, peer);
+    }
+    const { id, notBefore, validUntil } = connection.peer!;
+    checkValidity({ notBefore, notAfter: validUntil }, `the certificate of ${id.uri}`, Date.now());
+    checkDenied(connection.peer!, ours.denied);
+  };
+
+  /** The first time on a connection: our verdict, with its reason, and OpenSSL's. Two verifiers must agree. */
+  function meet(connection: Connection, ours: Identity): Verdict {
+    const leaf = readPeer(connection);
+    const fingerprint = leaf.fingerprint256.replaceAll(':', '').toLowerCase();
+    const verdict = verdicts.get(fingerprint) ?? verify(fingerprint, chainOf(leaf), ours);
+    const socket = connection.socket as TLSSocket;
+    if (socket.authorized) return verdict;
+    throw new SallyportError(
+      'svid_untrusted',
+      `OpenSSL refuses the chain of ${verdict.peer.id.uri}: ${String(socket.authorizationError)}`,
+    );
+  }
+
+  function verify(fingerprint: string, chain: readonly Buffer[], ours: Identity): Verdict {
+    const known = verdicts.get(fingerprint);
+    if (known !== undefined) return known;
+    const verdict = { peer: verifyChain(chain, ours.bundles, emptyDenyList, Date.now()), chain };
+    if (verdicts.size < maxVerdicts) verdicts.set(fingerprint, verdict);
+    return verdict;
+  }
+}
+
+/** The peer's leaf. Asked once and first: the second of Node's two calls for it no longer shows the chain. */
+function readPeer(connection: Connection): X509Certificate {
+  const { socket } = connection;
+  const leaf = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
+  if (leaf === undefined) throw new SallyportError('svid_missing', 'the peer presented no certificate');
+  return leaf;
+}
+
+function chainOf(leaf: X509Certificate): Buffer[] {
+  const chain: Buffer[] = [];
+  for (
+    let one: X509Certificate | undefined = leaf;
+    one !== undefined && chain.length < maxChainRead;
+    one = one.issuerCertificate
+  ) {
+    if (chain.some((known) => known.equals(one!.raw))) break;
+    chain.push(Buffer.from(one.raw));
+  }
+  return chain;
+}
+
+/** `x-forwarded-client-cert` as Istio's inbound sidecar sets it: By, Hash, Subject (always quoted), URI. */
+function describeForApp(ours: Identity, peer: PeerIdentity): string {
+  const subject = peer.subject.replace(/[^\x20-\x7e]/g, '?').replace(/[\\"]/g, '\\$&');
+  return `By=${ours.svid.id.uri};Hash=${peer.fingerprint};Subject="${subject}";URI=${peer.id.uri}`;
+}

@@ -1,0 +1,474 @@
+// The side that asks, in HTTP/1.1: requests off a socket, one exchange at a time (pipelined requests wait, and are
+// answered in order), answers onto it. It owns the socket until it hands it over for a WebSocket, and closes it.
+
+import type { Socket } from 'node:net';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Connection, coarseNow, type Speaker } from '../connection.ts';
+import { type Downstream, Exchange, type Limits, type Reply, type SpliceEnd } from '../exchange.ts';
+import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
+import {
+  checkHeadCharacters,
+  connectionOptions,
+  emptyFields,
+  type Fields,
+  type Framing,
+  parseContentLength,
+  parseFields,
+  parseRequestLine,
+  printable,
+  role,
+} from './http1-head.ts';
+import { corkForTurn, printLastChunk, printReply, type ReplyFraming, writeBody, writeTogether } from './http1-print.ts';
+import { splice } from './splice.ts';
+import { Tunnel } from './tunnel.ts';
+
+/** What the codec needs of the path. */
+export interface ServerPath {
+  /** Serves an exchange whose head is complete. Never throws. */
+  serve(exchange: Exchange): void;
+  /** Answers a request that could not be read. */
+  refuse(exchange: Exchange, error: SallyportError): void;
+  /** The exchange is over, however it ended: write its record. */
+  finish(exchange: Exchange): void;
+  readonly draining: () => boolean;
+}
+
+const endOfHead = Buffer.from('\r\n\r\n');
+
+// A refusal sent while the body still arrives is lost to the reset that closing would cause, so the answer is followed
+// by a half-close, and what still comes is read and dropped: at most this much, and not longer than this.
+const lingerBytes = 1024 * 1024;
+const lingerMs = 2000;
+
+export class Http1Server implements Downstream, Speaker, BodySink {
+  readonly #connection: Connection;
+  readonly #socket: Socket;
+  readonly #path: ServerPath;
+  /** Bytes that wait: a part of a head, or requests behind the one in flight. */
+  #held: Buffer | undefined = undefined;
+  #exchange: Exchange | undefined = undefined;
+  #body: BodyReader | undefined = undefined;
+  #requestDone = true;
+  #consuming = false;
+  #chunkedReply = false;
+  #closeAfterReply = false;
+  /** When the head that is arriving began; a connection's first head begins with the connection. */
+  #headSince: number | undefined = coarseNow();
+  #lingerUntil: number | undefined = undefined;
+  #lingered = 0;
+  #draining = false;
+
+  constructor(connection: Connection, path: ServerPath) {
+    this.#connection = connection;
+    this.#socket = connection.socket;
+    this.#path = path;
+    this.#socket.on('data', this.#onData);
+    this.#socket.on('drain', this.#onDrain);
+    this.#socket.on('end', this.#onEnd);
+    this.#socket.on('error', ignore);
+    this.#socket.on('close', this.#onClose);
+  }
+
+  // -- what arrives ------------------------------------------------------------------------------------------------
+
+  #onData = (chunk: Buffer): void => {
+    this.#connection.lastActive = coarseNow();
+    if (this.#lingerUntil !== undefined) return this.#discard(chunk);
+    const buffer = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);
+    this.#held = undefined;
+    this.#consume(buffer);
+  };
+
+  #consume(buffer: Buffer): void {
+    this.#consuming = true;
+    try {
+      let at = 0;
+      while (at < buffer.length && this.#lingerUntil === undefined) {
+        if (this.#body !== undefined) {
+          at = this.#body.read(buffer, at, this);
+        } else if (this.#exchange !== undefined || this.#socket.writableNeedDrain) {
+          // The next request waits for this one's answer, and for a client that does not read to take what it has been
+          // sent: reading on would only fill memory.
+          this.#held = buffer.subarray(at);
+          this.#socket.pause();
+          return;
+        } else {
+          const next = this.#readHead(buffer, at);
+          if (next === -1) return;
+          at = next;
+        }
+      }
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#consuming = false;
+    }
+  }
+
+  /** Consumes one head and, where it is all there, its body. -1 when the head is not complete: it is then held. */
+  #readHead(buffer: Buffer, from: number): number {
+    // RFC 9112 section 2.2: an empty line before a request line is skipped.
+    const at = buffer[from] === 13 && buffer[from + 1] === 10 ? from + 2 : from;
+    const { limits } = this.#connection.port.rules.current();
+    const end = buffer.indexOf(endOfHead, at);
+    if ((end === -1 ? buffer.length : end) - at > limits.headBytes) {
+      throw new SallyportError(
+        'head_too_large',
+        `the request head is larger than ${limits.headBytes} bytes (limit headBytes)`,
+      );
+    }
+    if (end === -1) {
+      // Refused now and not at the time limit: a bare LF would otherwise be waited on for ever.
+      checkHeadCharacters(
+        buffer.toString('latin1', at, buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length),
+      );
+      this.#headSince ??= coarseNow();
+      // From its very start: whether an empty line came first must not depend on where the packets were cut.
+      this.#held = buffer.subarray(from);
+      return -1;
+    }
+    const text = buffer.toString('latin1', at, end);
+    checkHeadCharacters(text);
+    return this.#begin(text, buffer, end + 4);
+  }
+
+  #begin(text: string, buffer: Buffer, at: number): number {
+    const exchange = this.#open();
+    const lineEnd = text.indexOf('\r\n');
+    const start = parseRequestLine(lineEnd === -1 ? text : text.slice(0, lineEnd));
+    exchange.method = start.method;
+    exchange.target = start.target;
+    exchange.minor = start.minor;
+    exchange.keepAlive = start.minor === 1;
+    exchange.fields = lineEnd === -1 ? emptyFields : parseFields(text, lineEnd + 2, exchange.rules.limits.headFields);
+    readRoles(exchange);
+    const { framing } = exchange;
+    let next = at;
+    if (typeof framing === 'number' && buffer.length - at >= framing) {
+      next = at + framing;
+      if (framing > 0) exchange.wholeBody = buffer.subarray(at, next);
+      exchange.bytesReceived = framing;
+      this.#requestDone = true;
+    } else {
+      this.#body = createBodyReader(framing);
+      this.#requestDone = false;
+    }
+    this.#path.serve(exchange);
+    return next;
+  }
+
+  /** The exchange begins with its first byte, so that one that cannot be read has a record too. */
+  #open(): Exchange {
+    const exchange = new Exchange(this.#connection, this, this.#connection.port.rules.current(), emptyFields);
+    this.#exchange = exchange;
+    this.#connection.requests++;
+    this.#headSince = undefined;
+    this.#closeAfterReply = false;
+    return exchange;
+  }
+
+  bodyData(chunk: Buffer): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    exchange.bytesReceived += chunk.length;
+    if (exchange.carrier?.requestData(chunk) === false) this.#socket.pause();
+  }
+
+  bodyEnd(trailers: Fields): void {
+    this.#body = undefined;
+    this.#requestDone = true;
+    this.#exchange?.carrier?.requestEnd(trailers);
+  }
+
+  #fail(error: unknown): void {
+    const known =
+      error instanceof SallyportError
+        ? error
+        : new SallyportError('internal', 'the request could not be served', { cause: error });
+    this.#body = undefined;
+    const exchange = this.#exchange ?? this.#open();
+    // The framing is in doubt from here on: nothing of this connection may be read as a request again.
+    exchange.keepAlive = false;
+    this.#requestDone = false;
+    const { carrier } = exchange;
+    exchange.carrier = undefined;
+    carrier?.downstreamGone();
+    if (exchange.responded) this.abort();
+    else this.#path.refuse(exchange, known);
+  }
+
+  // -- what is answered --------------------------------------------------------------------------------------------
+
+  informational(reply: Reply): void {
+    // RFC 9110 section 15.2: HTTP/1.0 knows no 1xx.
+    if (this.#exchange?.minor !== 1) return;
+    this.#socket.write(printReply(reply, { framing: 'none', connection: undefined }), 'latin1');
+  }
+
+  respond(reply: Reply, whole: Buffer | undefined): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    exchange.responded = true;
+    this.#connection.lastActive = coarseNow();
+    const how = this.#frame(exchange, reply);
+    const head = printReply(reply, how);
+    if (whole === undefined) {
+      this.#chunkedReply = how.framing === 'chunked';
+      if (reply.framing !== 0) corkForTurn(this.#socket);
+      this.#socket.write(head, 'latin1');
+      return;
+    }
+    exchange.bytesSent += whole.length;
+    if (whole.length === 0) this.#socket.write(head, 'latin1');
+    else writeTogether(this.#socket, head, whole);
+    this.#replyEnded(exchange);
+  }
+
+  /** How this answer's end is told to this client, and whether the connection outlives it. */
+  #frame(exchange: Exchange, reply: Reply): ReplyFraming {
+    if (reply.status === 101) return { framing: 'none', connection: 'upgrade' };
+    const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
+    let framing: ReplyFraming['framing'];
+    if (bodiless) framing = reply.status === 204 ? 'none' : (reply.declaredLength ?? 'none');
+    else if (typeof reply.framing === 'number') framing = reply.framing;
+    // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+    else framing = exchange.minor === 1 ? 'chunked' : 'close';
+    this.#closeAfterReply =
+      !exchange.keepAlive || !this.#requestDone || framing === 'close' || this.#draining || this.#path.draining();
+    if (this.#closeAfterReply) return { framing, connection: 'close' };
+    return { framing, connection: exchange.minor === 0 ? 'keep-alive' : undefined };
+  }
+
+  write(chunk: Buffer): boolean {
+    if (this.#exchange === undefined) return true;
+    this.#exchange.bytesSent += chunk.length;
+    this.#connection.lastActive = coarseNow();
+    return writeBody(this.#socket, chunk, this.#chunkedReply);
+  }
+
+  end(trailers: Fields): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    if (this.#chunkedReply) this.#socket.write(printLastChunk(trailers), 'latin1');
+    this.#chunkedReply = false;
+    this.#replyEnded(exchange);
+  }
+
+  abort(): void {
+    const exchange = this.#exchange;
+    this.#exchange = undefined;
+    // A reset, where there is no framing left that could show the cut (RFC 9112 section 8).
+    if (!this.#chunkedReply && exchange?.minor === 0 && 'resetAndDestroy' in this.#socket)
+      this.#socket.resetAndDestroy();
+    else this.#socket.destroy();
+    if (exchange !== undefined) this.#path.finish(exchange);
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    if (this.#held === undefined || this.#body !== undefined) this.#socket.resume();
+  }
+
+  tunnel(upstream: SpliceEnd): void {
+    const exchange = this.#exchange!;
+    const rest = this.#held;
+    this.#held = undefined;
+    this.#exchange = undefined;
+    this.#socket
+      .off('data', this.#onData)
+      .off('drain', this.#onDrain)
+      .off('end', this.#onEnd)
+      .off('close', this.#onClose);
+    const tunnel = new Tunnel(splice({ socket: this.#socket, rest }, upstream, exchange), this.#connection);
+    this.#connection.speaker = tunnel;
+    void tunnel.closed.then(() => this.#path.finish(exchange));
+  }
+
+  #replyEnded(exchange: Exchange): void {
+    this.#exchange = undefined;
+    this.#path.finish(exchange);
+    if (this.#closeAfterReply || !this.#requestDone) return this.#linger();
+    this.#next();
+  }
+
+  /** Goes on with what waited behind the last exchange. */
+  #next(): void {
+    if (this.#consuming || this.#exchange !== undefined || this.#lingerUntil !== undefined) return;
+    if (this.#socket.writableNeedDrain) return;
+    const held = this.#held;
+    this.#held = undefined;
+    if (held !== undefined) this.#consume(held);
+    if (this.#held === undefined || this.#headSince !== undefined) this.#socket.resume();
+  }
+
+  // -- how it ends -------------------------------------------------------------------------------------------------
+
+  tick(now: number): void {
+    const { limits } = this.#connection.port.rules.current();
+    if (this.#lingerUntil !== undefined) {
+      if (now > this.#lingerUntil) this.#socket.destroy();
+    } else if (this.#exchange !== undefined) {
+      if (now - this.#connection.lastActive > limits.streamIdleMs) this.#exchange.carrier?.idle();
+    } else if (this.#headSince !== undefined) {
+      if (now - this.#headSince > limits.headMs) this.#giveUpOnHead(limits);
+    } else if (now - this.#connection.lastActive > limits.clientIdleMs) {
+      this.#linger();
+    }
+  }
+
+  drain(): void {
+    this.#draining = true;
+    if (this.#exchange === undefined && this.#held === undefined) this.#linger();
+  }
+
+  cut(why: string): void {
+    if (this.#exchange !== undefined) this.#exchange.details = why;
+    this.#socket.destroy();
+  }
+
+  #giveUpOnHead(limits: Limits): void {
+    if (this.#held === undefined || this.#held.length <= 2) {
+      // Nothing was asked (an old client's empty line is not a request), so there is nothing to answer.
+      this.#socket.destroy();
+      return;
+    }
+    this.#fail(
+      new SallyportError('head_timeout', `the request head did not arrive within ${limits.headMs} ms (limit headMs)`),
+    );
+  }
+
+  #linger(): void {
+    if (this.#lingerUntil !== undefined) return;
+    // The time runs from when the answer has left: a slow reader of a long one is not cut after two seconds.
+    this.#lingerUntil = performance.now() + this.#connection.port.rules.current().limits.streamIdleMs;
+    this.#socket.once('finish', () => {
+      this.#lingerUntil = performance.now() + lingerMs;
+    });
+    this.#held = undefined;
+    this.#body = undefined;
+    this.#socket.end();
+    this.#socket.resume();
+  }
+
+  #discard(chunk: Buffer): void {
+    this.#lingered += chunk.length;
+    // Past the limit nothing is read any more; the client, held up by the full window, still finds our answer.
+    if (this.#lingered > lingerBytes) this.#socket.pause();
+  }
+
+  #onDrain = (): void => {
+    if (this.#exchange === undefined) this.#next();
+    else this.#exchange.carrier?.downstreamDrained();
+  };
+
+  #onEnd = (): void => {
+    if (this.#lingerUntil !== undefined) {
+      this.#socket.destroy();
+    } else if (this.#exchange === undefined) {
+      // Between requests, or in the middle of a head that will never be complete.
+      this.#socket.end();
+    } else if (!this.#requestDone) {
+      this.#socket.destroy();
+    } else {
+      // The client has said all; it still gets its answer (a half-close is what `nc` and HTTP/1.0 clients do).
+      this.#exchange.keepAlive = false;
+    }
+  };
+
+  #onClose = (): void => {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    this.#exchange = undefined;
+    if (exchange.flag === '-') {
+      exchange.flag = 'DC';
+      if (exchange.details === '-' || exchange.details === 'via_upstream')
+        exchange.details = 'downstream_remote_disconnect';
+    }
+    exchange.carrier?.downstreamGone();
+    this.#path.finish(exchange);
+  };
+}
+
+function ignore(): void {
+  // 'close' follows and says all that is needed; without a listener a reset would end the process.
+}
+
+/** One pass over the fields for everything that frames the message or belongs to this hop. */
+function readRoles(exchange: Exchange): void {
+  const { names, values } = exchange.fields;
+  let length: string | undefined;
+  let coding: string | undefined;
+  let host: string | undefined;
+  let upgrade: string | undefined;
+  for (let i = 0; i < names.length; i++) {
+    const which = names[i]!.role;
+    if (which === role.plain) continue;
+    const value = values[i]!;
+    if (which === role.host) {
+      if (host !== undefined) throw new SallyportError('host_invalid', 'the request has two Host fields');
+      host = value;
+    } else if (which === role.contentLength) {
+      if (length !== undefined)
+        throw new SallyportError('length_ambiguous', 'the request has two Content-Length fields');
+      length = value;
+    } else if (which === role.transferEncoding) {
+      if (coding !== undefined)
+        throw new SallyportError('transfer_encoding_invalid', 'the request has two Transfer-Encoding fields');
+      coding = value;
+    } else if (which === role.connection) readConnection(exchange, value);
+    else if (which === role.upgrade) upgrade = value;
+    else if (which === role.expect) readExpect(exchange, value);
+    else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
+    else if (which === role.userAgent) exchange.userAgent = value;
+    else if (which === role.forwardedFor) exchange.forwardedFor = value;
+  }
+  exchange.authority = host ?? '';
+  // RFC 9112 section 3.2: HTTP/1.1 without Host is 400.
+  if (host === undefined && exchange.minor === 1)
+    throw new SallyportError('host_missing', 'an HTTP/1.1 request has no Host field');
+  exchange.framing = requestFraming(length, coding, exchange.minor);
+  // WebSocket is the only protocol that a connection may become here: h2c and the rest would leave our sight.
+  exchange.webSocket =
+    upgrade?.toLowerCase() === 'websocket' &&
+    exchange.hopFields?.includes('upgrade') === true &&
+    exchange.method === 'GET' &&
+    exchange.minor === 1 &&
+    exchange.framing === 0;
+}
+
+function readConnection(exchange: Exchange, value: string): void {
+  // The usual two, without building a list.
+  if (value === 'keep-alive' || value === 'Keep-Alive') {
+    exchange.keepAlive = true;
+    return;
+  }
+  const options = connectionOptions(value);
+  if (options.includes('close')) exchange.keepAlive = false;
+  else if (options.includes('keep-alive') && exchange.minor === 0) exchange.keepAlive = true;
+  exchange.hopFields = exchange.hopFields === undefined ? options : [...exchange.hopFields, ...options];
+}
+
+function readExpect(exchange: Exchange, value: string): void {
+  // RFC 9110 section 10.1.1: an expectation that is not understood is 417; HTTP/1.0 has none.
+  if (value.toLowerCase() !== '100-continue')
+    throw new SallyportError('expectation_failed', `the expectation '${printable(value)}' is not met here`);
+  exchange.expectContinue = exchange.minor === 1;
+}
+
+/** RFC 9112 section 6.3, without its tolerances: both lengths, or a coding that is not exactly chunked, are refused. */
+function requestFraming(length: string | undefined, coding: string | undefined, minor: number): Framing {
+  if (coding === undefined) return length === undefined ? 0 : parseContentLength(length);
+  if (length !== undefined)
+    throw new SallyportError('length_ambiguous', 'the request has both Content-Length and Transfer-Encoding');
+  if (minor === 0) throw new SallyportError('length_ambiguous', 'an HTTP/1.0 request has a Transfer-Encoding');
+  if (coding.toLowerCase() !== 'chunked') {
+    throw new SallyportError(
+      'transfer_encoding_invalid',
+      `the transfer coding '${printable(coding)}' is not supported: only chunked is`,
+    );
+  }
+  return 'chunked';
+}

@@ -1,0 +1,46 @@
+// TCP: a connection is the exchange. It is accepted paused, judged, joined with its upstream, and recorded at its end.
+
+import type { Socket } from 'node:net';
+import type { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Connection } from '../connection.ts';
+import { type Downstream, Exchange } from '../exchange.ts';
+import { emptyFields } from './http1-head.ts';
+import { splice } from './splice.ts';
+import { Tunnel } from './tunnel.ts';
+
+/** Nobody answers a TCP stream: these are never called, and an exchange must name someone. */
+const nobody: Downstream = Object.freeze({
+  informational() {},
+  respond() {},
+  write: () => true,
+  end() {},
+  abort() {},
+  pause() {},
+  resume() {},
+  tunnel() {},
+});
+
+/** The record of a TCP connection, from its first moment. */
+export function openStream(connection: Connection): Exchange {
+  connection.socket.on('error', () => {});
+  return new Exchange(connection, nobody, connection.port.rules.current(), emptyFields);
+}
+
+/** Joins the connection with `upstream` and resolves when both are closed; the record's byte counts are then final. */
+export async function carryStream(connection: Connection, exchange: Exchange, upstream: Socket): Promise<Tunnel> {
+  const tunnel = new Tunnel(
+    splice({ socket: connection.socket, rest: undefined }, { socket: upstream, rest: undefined }, exchange),
+    connection,
+  );
+  connection.speaker = tunnel;
+  await tunnel.closed;
+  return tunnel;
+}
+
+/** Ends a TCP connection that was refused: no byte is sent, the reason is in the record only. */
+export function refuseStream(connection: Connection, exchange: Exchange, error: SallyportError): void {
+  exchange.failure = error;
+  exchange.flag = error.row.flag;
+  if (error.code !== 'policy_denied') exchange.details = error.row.details;
+  connection.socket.destroy();
+}

@@ -1,0 +1,55 @@
+// Every TLS option of the product, in one place, because `setSecureContext` takes all of them anew: called with key and
+// certificate alone it lets TLS 1.2 in again and resets the groups.
+
+import { constants } from 'node:crypto';
+import { createSecureContext, type SecureContext, type SecureContextOptions, type TlsOptions } from 'node:tls';
+import { formatPem, type TrustBundle } from '../../cert-agent/identity/bundle.ts';
+import type { Svid } from '../../cert-agent/identity/svid.ts';
+
+export type TlsVersion = 'TLSv1.3' | 'TLSv1.2';
+
+/** AEAD suites with forward secrecy only; the first line is TLS 1.3, the rest matter when 1.2 is let in. */
+const ciphers = [
+  'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256',
+  'ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305',
+  'ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305',
+].join(':');
+
+/** Hybrid post-quantum first. */
+const groups = 'X25519MLKEM768:X25519:P-256';
+
+/** The part that follows the SVID and the bundle: what a rotation replaces. */
+export function contextOptions(svid: Svid, bundle: TrustBundle, minVersion: TlsVersion): SecureContextOptions {
+  return {
+    key: svid.keyPem,
+    cert: svid.chainPem,
+    ca: formatPem(bundle.roots),
+    minVersion,
+    maxVersion: 'TLSv1.3',
+    ciphers,
+    ecdhCurve: groups,
+    honorCipherOrder: true,
+    // A resumed session skips every check of a certificate (conventions: measured), so there are no tickets.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  };
+}
+
+/** A context for dialing; made once per generation of our SVID, since reading a key is dear. */
+export function dialContext(svid: Svid, bundle: TrustBundle, minVersion: TlsVersion): SecureContext {
+  return createSecureContext(contextOptions(svid, bundle, minVersion));
+}
+
+/**
+ * Options of a listener that demands a certificate. Node's own verdict is taken from the socket and judged in peer.ts,
+ * which can say why; nothing is served before that.
+ */
+export function listenOptions(handshakeMs: number, alpn: readonly string[]): TlsOptions {
+  return {
+    requestCert: true,
+    rejectUnauthorized: false,
+    handshakeTimeout: handshakeMs,
+    allowHalfOpen: true,
+    noDelay: true,
+    ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
+  };
+}

@@ -1,0 +1,62 @@
+// Step: answer. Either what the upstream said, without what belongs to its hop, or a refusal of our own: the code's row
+// in the error table, and a body that tells a stranger nothing that he does not know.
+
+import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
+import type { Exchange, Reply } from './exchange.ts';
+import { emptyFields, type Fields, fieldName } from './protocol/http1-head.ts';
+
+/** Passes a 1xx on. */
+export function answerInterim(exchange: Exchange, reply: Reply): void {
+  if (!exchange.responded) exchange.downstream.informational(reply);
+}
+
+/** Passes the upstream's answer on; `whole` is its entire body where that came with the head. */
+export function answerReply(exchange: Exchange, reply: Reply, whole: Buffer | undefined): void {
+  exchange.status = reply.status;
+  exchange.details = 'via_upstream';
+  exchange.downstream.respond(reply, whole);
+}
+
+/** Ends the exchange with an error: as an answer if none has begun, else by a cut that cannot look complete. */
+export function refuse(exchange: Exchange, thrown: unknown): void {
+  if (exchange.finished) return;
+  const error = asSallyportError(thrown, 'internal', 'the request could not be served');
+  const { row } = error;
+  exchange.failure = error;
+  exchange.flag = row.flag;
+  // The RBAC details carry the policy's name, which the table cannot know.
+  if (error.code !== 'policy_denied') exchange.details = row.details;
+  exchange.carrier = undefined;
+  if (exchange.responded) {
+    exchange.downstream.abort();
+    return;
+  }
+  exchange.status = row.status;
+  const body = Buffer.from(bodyOf(error));
+  exchange.downstream.respond(refusalReply(row.status, body.length), exchange.method === 'HEAD' ? noBody : body);
+}
+
+const noBody = Buffer.alloc(0);
+
+const textFields: Fields = { names: [fieldName('content-type')], values: ['text/plain; charset=utf-8'] };
+
+function refusalReply(status: number, length: number): Reply {
+  return {
+    status,
+    reason: '',
+    fields: length === 0 ? emptyFields : textFields,
+    hopFields: undefined,
+    framing: length,
+    declaredLength: length,
+  };
+}
+
+/** What a client reads. Envoy's words where users know them; never the reason, which may name what is behind us. */
+function bodyOf(error: SallyportError): string {
+  if (error.row.details.startsWith('rbac_access_denied')) return 'RBAC: access denied';
+  if (error.code === 'upstream_unresolved') return 'no healthy upstream';
+  if (error.row.flag === 'UF' || error.row.flag === 'UC' || error.row.flag === 'UPE')
+    return 'upstream connect error or disconnect/reset before headers';
+  if (error.row.status === 400) return 'bad request';
+  return error.code.replaceAll('_', ' ');
+}

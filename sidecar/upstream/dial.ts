@@ -1,0 +1,160 @@
+// One connection to one address: plain to our own app, mutual TLS to a peer, whose SPIFFE ID must be the expected one
+// before a byte of a request is sent. No DNS name is checked, no session is kept.
+
+import { connect, isIP, type Socket } from 'node:net';
+import { connect as connectTls, type SecureContext, type TLSSocket } from 'node:tls';
+import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
+import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Live } from '../../cert-agent/base/live.ts';
+import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
+import type { Identity } from '../../cert-agent/identity/identity.ts';
+import { readPeerChain } from '../../cert-agent/identity/peer-chain.ts';
+import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../../cert-agent/identity/verify.ts';
+import { dialContext, type TlsVersion } from '../protocol/tls.ts';
+
+/** Opens a connection. Whoever gets the socket closes it. @throws SallyportError `upstream_*` or `not_ready`. */
+export type Dial = (address: Address, connectMs: number) => Promise<Socket>;
+
+/** Plain TCP or a unix socket: to the app on loopback. */
+export const dialPlain: Dial = (address, connectMs) =>
+  new Promise((resolve, reject) => {
+    const socket = connect({ ...address, noDelay: true, allowHalfOpen: true });
+    settle(socket, address, connectMs, 'connect', resolve, reject);
+  });
+
+/** What dialing a peer needs to know. */
+export interface PeerDialOptions {
+  readonly identity: Live<Identity | undefined>;
+  /** The SPIFFE ID that the peer must prove. */
+  readonly expected: string;
+  readonly trustDomain: string;
+  readonly minVersion: TlsVersion;
+  /** `http/1.1`, or nothing for TCP. */
+  readonly alpn: readonly string[];
+  /** The name that SNI carries; a host name, not an address. */
+  readonly serverName: string | undefined;
+}
+
+/** Mutual TLS to a peer that is verified against the bundle of its expected trust domain. */
+export function createPeerDial(options: PeerDialOptions): Dial {
+  let contextOf: Identity | undefined;
+  let context: SecureContext | undefined;
+  let lastLeaf: { readonly der: Buffer; readonly peer: PeerIdentity; readonly under: Identity } | undefined;
+
+  return function dialPeer(address, connectMs) {
+    const ours = options.identity.current();
+    if (ours === undefined)
+      return Promise.reject(
+        new SallyportError('not_ready', 'there is no SVID to present yet', { hint: "see 'waiting for' in the log" }),
+      );
+    const bundle = ours.bundles.get(options.trustDomain);
+    if (bundle === undefined)
+      return Promise.reject(
+        new SallyportError('upstream_tls', `there is no bundle for the trust domain of ${options.expected}`),
+      );
+    if (contextOf !== ours || context === undefined) {
+      context = dialContext(ours.svid, bundle, options.minVersion);
+      contextOf = ours;
+    }
+    const secureContext = context;
+    return new Promise((resolve, reject) => {
+      const { serverName } = options;
+      const socket = connectTls({
+        ...address,
+        secureContext,
+        ...(serverName === undefined ? {} : { servername: serverName }),
+        ...(options.alpn.length === 0 ? {} : { ALPNProtocols: [...options.alpn] }),
+        rejectUnauthorized: true,
+        checkServerIdentity: (_name, certificate) => judge(readPeerChain(certificate), ours),
+      });
+      // tls.connect has no option for it; without it our half of the stream would end with the peer's.
+      (socket as TLSSocket & { allowHalfOpen: boolean }).allowHalfOpen = true;
+      socket.setNoDelay(true);
+      settle(socket, address, connectMs, 'secureConnect', resolve, reject);
+    });
+  };
+
+  /** OpenSSL has found a path to the bundle; now who it is. Node wants the error returned. */
+  function judge(chain: readonly Buffer[], ours: Identity): Error | undefined {
+    try {
+      const peer = identify(chain, ours);
+      checkDenied(peer, ours.denied);
+      if (peer.id.uri === options.expected) return undefined;
+      return new SallyportError('upstream_identity', `the upstream is ${peer.id.uri}, expected ${options.expected}`, {
+        hint: "mend 'identity' of this upstream, or find out who answers at its address",
+      });
+    } catch (error) {
+      return new SallyportError('upstream_identity', `the upstream's certificate is refused: ${reasonOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** An upstream shows the same leaf at each dial: it is verified once for each generation of our trust. */
+  function identify(chain: readonly Buffer[], ours: Identity): PeerIdentity {
+    const [leaf] = chain;
+    if (lastLeaf !== undefined && leaf !== undefined && lastLeaf.under === ours && lastLeaf.der.equals(leaf)) {
+      const { peer } = lastLeaf;
+      checkValidity(
+        { notBefore: peer.notBefore, notAfter: peer.validUntil },
+        `the certificate of ${peer.id.uri}`,
+        Date.now(),
+      );
+      return peer;
+    }
+    const peer = verifyChain(chain, ours.bundles, emptyDenyList, Date.now());
+    if (leaf !== undefined) lastLeaf = { der: leaf, peer, under: ours };
+    return peer;
+  }
+}
+
+/** The host part of an address as a server name, or nothing for literal addresses (RFC 6066 section 3) and paths. */
+export function serverNameOf(address: Address): string | undefined {
+  return 'host' in address && isIP(address.host) === 0 ? address.host : undefined;
+}
+
+function settle(
+  socket: Socket,
+  address: Address,
+  connectMs: number,
+  ready: 'connect' | 'secureConnect',
+  resolve: (socket: Socket) => void,
+  reject: (error: SallyportError) => void,
+): void {
+  const where = formatAddress(address);
+  const timer = setTimeout(
+    () =>
+      socket.destroy(
+        new SallyportError(
+          'upstream_connect_timeout',
+          `${where} did not take the connection within ${connectMs} ms (limit connectMs)`,
+        ),
+      ),
+    connectMs,
+  );
+  const onError = (error: Error): void => {
+    clearTimeout(timer);
+    reject(dialError(error, where, ready === 'secureConnect'));
+  };
+  const onClose = (): void => onError(new Error('it was closed during the handshake'));
+  socket.once('error', onError);
+  socket.once('close', onClose);
+  socket.once(ready, () => {
+    clearTimeout(timer);
+    socket.off('error', onError).off('close', onClose);
+    resolve(socket);
+  });
+}
+
+function dialError(error: Error, where: string, secure: boolean): SallyportError {
+  if (error instanceof SallyportError) return error;
+  const system = /^(?:ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|ENOENT|EACCES|ETIMEDOUT|EADDRNOTAVAIL)$/.test(
+    errnoOf(error) ?? '',
+  );
+  if (system || !secure)
+    return new SallyportError('upstream_connect', `${where} takes no connection: ${reasonOf(error)}`, { cause: error });
+  return new SallyportError('upstream_tls', `the TLS handshake with ${where} failed: ${reasonOf(error)}`, {
+    cause: error,
+    hint: "look at it with 'sallyport inspect'",
+  });
+}

@@ -1,0 +1,164 @@
+// The connections to one upstream: made when needed, kept while they are worth it, the last one used given first so
+// that the rest can age out. Endpoints take turns; one that does not answer is passed over for the next.
+
+import { isIP, type Socket } from 'node:net';
+import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
+import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Destination, Limits } from '../exchange.ts';
+import { type ClientOwner, Http1Client } from '../protocol/http1-client.ts';
+import type { Dial } from './dial.ts';
+import type { Resolver } from './resolve.ts';
+
+export interface PoolOptions {
+  /** For messages: the upstream's name, or `the app`. */
+  readonly name: string;
+  readonly endpoints: readonly Address[];
+  readonly dial: Dial;
+  readonly secure: boolean;
+  readonly limits: Limits;
+  /** How long an idle connection is kept where the upstream announces nothing, milliseconds. */
+  readonly idleMs: number;
+  readonly resolver: Resolver;
+}
+
+export class Pool implements Destination, ClientOwner {
+  readonly #options: PoolOptions;
+  readonly #idle: Http1Client[] = [];
+  readonly #timer: NodeJS.Timeout;
+  #open = 0;
+  #turn = 0;
+  /** Connections of an older epoch were made with another SVID or under another trust, and are not used again. */
+  #epoch = 0;
+  readonly #epochs = new WeakMap<Http1Client, number>();
+  #closed = false;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+    for (const endpoint of options.endpoints) if ('host' in endpoint) options.resolver.watch(endpoint.host);
+    this.#timer = setInterval(() => this.#dropStale(), 1000);
+    this.#timer.unref();
+  }
+
+  /** Connections that exist, idle ones included. */
+  get size(): number {
+    return this.#open;
+  }
+
+  get idle(): number {
+    return this.#idle.length;
+  }
+
+  /** The first endpoint name that has never resolved, if there is one. */
+  waitingFor(): string | undefined {
+    for (const endpoint of this.#options.endpoints) {
+      if ('host' in endpoint && this.#options.resolver.addressesOf(endpoint.host).length === 0)
+        return `the name ${endpoint.host} of upstream ${this.#options.name}`;
+    }
+    return undefined;
+  }
+
+  acquire(fresh: boolean): Http1Client | Promise<Http1Client> {
+    if (!fresh) {
+      const now = performance.now();
+      for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
+        if (client.usableUntil > now) return client;
+        client.destroy();
+      }
+    }
+    const { limits } = this.#options;
+    if (this.#open >= limits.connections) {
+      throw new SallyportError('overloaded', `${this.#options.name} has ${this.#open} connections (limit connections)`);
+    }
+    return this.#make();
+  }
+
+  /** A bare connection, for TCP. */
+  async dialSocket(): Promise<Socket> {
+    const { socket } = await this.#dialAny();
+    return socket;
+  }
+
+  released(client: Http1Client): void {
+    if (this.#closed || this.#epochs.get(client) !== this.#epoch) client.destroy();
+    else this.#idle.push(client);
+  }
+
+  gone(client: Http1Client): void {
+    this.#open--;
+    const at = this.#idle.indexOf(client);
+    if (at !== -1) this.#idle.splice(at, 1);
+  }
+
+  /** No connection made before now is used again: our SVID or whom we trust has changed. Those in use go on. */
+  renew(): void {
+    this.#epoch++;
+    for (const client of this.#idle.splice(0)) client.destroy();
+  }
+
+  /** Closes what is idle; connections in use close when they are given back. */
+  close(): void {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    for (const endpoint of this.#options.endpoints)
+      if ('host' in endpoint) this.#options.resolver.forget(endpoint.host);
+    this.renew();
+  }
+
+  async #make(): Promise<Http1Client> {
+    this.#open++;
+    const epoch = this.#epoch;
+    try {
+      const { socket, address } = await this.#dialAny();
+      const { secure, idleMs, limits } = this.#options;
+      const client = new Http1Client(socket, this, {
+        secure,
+        address: formatAddress(address),
+        headBytes: limits.headBytes,
+        headFields: limits.headFields,
+        idleMs,
+      });
+      this.#epochs.set(client, epoch);
+      return client;
+    } catch (error) {
+      this.#open--;
+      throw error;
+    }
+  }
+
+  /** Tries each address once, beginning with the next in turn, and throws the last error. */
+  async #dialAny(): Promise<{ socket: Socket; address: Address }> {
+    const { name, dial, limits, resolver } = this.#options;
+    const addresses = this.#addresses();
+    if (addresses.length === 0)
+      throw new SallyportError('upstream_unresolved', `no endpoint of ${name} has an address yet`, {
+        hint: 'see "waiting for the name" in the log',
+      });
+    const first = this.#turn++;
+    let failure: SallyportError | undefined;
+    for (let i = 0; i < addresses.length; i++) {
+      const { address, host } = addresses[(first + i) % addresses.length]!;
+      try {
+        return { socket: await dial(address, limits.connectMs), address };
+      } catch (error) {
+        failure = asSallyportError(error, 'upstream_connect', `${formatAddress(address)} takes no connection`);
+        if (host !== undefined) resolver.refresh(host);
+      }
+    }
+    throw failure!;
+  }
+
+  #addresses(): { address: Address; host: string | undefined }[] {
+    return this.#options.endpoints.flatMap((endpoint): { address: Address; host: string | undefined }[] => {
+      if ('path' in endpoint) return [{ address: endpoint, host: undefined }];
+      const host = isIP(endpoint.host) === 0 ? endpoint.host : undefined;
+      return this.#options.resolver
+        .addressesOf(endpoint.host)
+        .map((one) => ({ address: { host: one, port: endpoint.port }, host }));
+    });
+  }
+
+  #dropStale(): void {
+    const now = performance.now();
+    for (const client of this.#idle.filter((one) => one.usableUntil <= now)) client.destroy();
+  }
+}

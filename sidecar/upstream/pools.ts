@@ -1,0 +1,79 @@
+// Every pool of the process, by name. A pool outlives a change of the configuration that does not concern it, and no
+// connection outlives the SVID that it was made with once it is idle.
+
+import type { Address } from '../../cert-agent/base/address.ts';
+import { formatAddress } from '../../cert-agent/base/address.ts';
+import type { Live } from '../../cert-agent/base/live.ts';
+import type { Identity } from '../../cert-agent/identity/identity.ts';
+import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
+import type { Limits } from '../exchange.ts';
+import type { TlsVersion } from '../protocol/tls.ts';
+import { createPeerDial, dialPlain, serverNameOf } from './dial.ts';
+import { Pool } from './pool.ts';
+import type { Resolver } from './resolve.ts';
+
+/** Peers that run Sallyport keep an idle connection for five minutes; a stranger may not. */
+const peerIdleMs = 55_000;
+/** Node's own server closes after five seconds, and says so; one that says nothing is trusted for less. */
+const appIdleMs = 4000;
+
+/** What a pool is for. */
+export interface PoolPlan {
+  readonly name: string;
+  readonly endpoints: readonly Address[];
+  readonly limits: Limits;
+  /** Present for a peer, reached by mutual TLS; absent for our own app. */
+  readonly peer?: { readonly expected: string; readonly minVersion: TlsVersion; readonly alpn: readonly string[] };
+}
+
+export class Pools {
+  readonly #identity: Live<Identity | undefined>;
+  readonly #resolver: Resolver;
+  #held = new Map<string, { readonly key: string; readonly pool: Pool }>();
+
+  constructor(identity: Live<Identity | undefined>, resolver: Resolver) {
+    this.#identity = identity;
+    this.#resolver = resolver;
+    identity.onChange(() => {
+      for (const { pool } of this.#held.values()) pool.renew();
+    });
+  }
+
+  /** The pools of `plans`, by name: those that did not change stay, the rest close. */
+  reconcile(plans: readonly PoolPlan[]): ReadonlyMap<string, Pool> {
+    const next = new Map<string, { readonly key: string; readonly pool: Pool }>();
+    for (const plan of plans) {
+      const key = JSON.stringify(plan);
+      const known = this.#held.get(plan.name);
+      next.set(plan.name, known?.key === key ? known : { key, pool: this.#make(plan) });
+    }
+    for (const [name, { pool }] of this.#held) if (next.get(name)?.pool !== pool) pool.close();
+    this.#held = next;
+    return new Map(this.entries());
+  }
+
+  entries(): [string, Pool][] {
+    return [...this.#held].map(([name, { pool }]) => [name, pool]);
+  }
+
+  close(): void {
+    for (const { pool } of this.#held.values()) pool.close();
+  }
+
+  #make({ name, endpoints, limits, peer }: PoolPlan): Pool {
+    const rest = { name, endpoints, limits, resolver: this.#resolver };
+    if (peer === undefined) return new Pool({ ...rest, dial: dialPlain, secure: false, idleMs: appIdleMs });
+    const dial = createPeerDial({
+      ...peer,
+      identity: this.#identity,
+      trustDomain: parseSpiffeId(peer.expected).trustDomain,
+      serverName: serverNameOf(endpoints[0]!),
+    });
+    return new Pool({ ...rest, dial, secure: true, idleMs: peerIdleMs });
+  }
+}
+
+/** The pool's name of an app. */
+export function appPoolName(app: Address): string {
+  return `app ${formatAddress(app)}`;
+}

@@ -1,0 +1,109 @@
+// Names to addresses, off the path: looked up every few seconds and at once after a failed dial, the last good answer
+// kept. dns.lookup is what the system itself uses (/etc/hosts, search domains), but each call holds a libuv thread, and
+// four of them stuck on a dead name server would stop every file access: so at most two at once.
+
+import { lookup } from 'node:dns/promises';
+import { isIP } from 'node:net';
+import { reasonOf } from '../../cert-agent/base/errors.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+
+const refreshMs = 5000;
+const maxLookups = 2;
+
+interface Name {
+  addresses: readonly string[];
+  users: number;
+  nextAt: number;
+  busy: boolean;
+  failing: boolean;
+}
+
+/** All names that a process dials. */
+export class Resolver {
+  readonly #log: Log;
+  readonly #lookup: (name: string) => Promise<readonly string[]>;
+  readonly #names = new Map<string, Name>();
+  readonly #timer: NodeJS.Timeout;
+  #running = 0;
+
+  constructor(log: Log, lookupAll: (name: string) => Promise<readonly string[]> = systemLookup) {
+    this.#log = log;
+    this.#lookup = lookupAll;
+    this.#timer = setInterval(() => this.#run(), 250);
+    this.#timer.unref();
+  }
+
+  /** Starts looking `host` up until `forget`. Literal addresses need none. */
+  watch(host: string): void {
+    if (isIP(host) !== 0) return;
+    const known = this.#names.get(host);
+    if (known !== undefined) known.users++;
+    else this.#names.set(host, { addresses: [], users: 1, nextAt: 0, busy: false, failing: false });
+    this.#run();
+  }
+
+  forget(host: string): void {
+    const known = this.#names.get(host);
+    if (known !== undefined && --known.users === 0) this.#names.delete(host);
+  }
+
+  /** The addresses of `host`, both families, in the system's order; empty while none is known. */
+  addressesOf(host: string): readonly string[] {
+    if (isIP(host) !== 0) return [host];
+    return this.#names.get(host)?.addresses ?? [];
+  }
+
+  /** Looks `host` up at the next opportunity: a dial has failed. */
+  refresh(host: string): void {
+    const known = this.#names.get(host);
+    if (known === undefined || known.busy) return;
+    known.nextAt = 0;
+    this.#run();
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#names.clear();
+  }
+
+  #run(): void {
+    const now = performance.now();
+    for (const [host, name] of this.#names) {
+      if (this.#running >= maxLookups) return;
+      if (name.busy || name.nextAt > now) continue;
+      void this.#look(host, name);
+    }
+  }
+
+  async #look(host: string, name: Name): Promise<void> {
+    name.busy = true;
+    this.#running++;
+    try {
+      const found = await this.#lookup(host);
+      if (found.length > 0) name.addresses = found;
+      if (name.failing) this.#log.info({ code: 'name_resolved', host }, `${host} resolves again`);
+      name.failing = false;
+    } catch (error) {
+      // The last good answer stays. Said once, not every five seconds.
+      if (!name.failing) {
+        const what =
+          name.addresses.length === 0
+            ? `waiting for the name ${host}`
+            : `${host} does not resolve any more; its last addresses are kept`;
+        this.#log.warn({ code: 'waiting', host, reason: reasonOf(error) }, what);
+      }
+      name.failing = true;
+    } finally {
+      name.busy = false;
+      // A name that never resolved is asked for more often: something is starting.
+      name.nextAt = performance.now() + (name.addresses.length === 0 ? 1000 : refreshMs);
+      this.#running--;
+      this.#run();
+    }
+  }
+}
+
+async function systemLookup(host: string): Promise<readonly string[]> {
+  const found = await lookup(host, { all: true, order: 'verbatim' });
+  return found.map((one) => one.address);
+}

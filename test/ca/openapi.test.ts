@@ -1,0 +1,108 @@
+// Holds the OpenAPI document against a running CA, both ways: what it answers is as described, and nothing is
+// described that it does not answer.
+
+import { readFileSync } from 'node:fs';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import t from 'tap';
+import { type ApiParts, createRoutes } from '../../cert-agent/ca/api.ts';
+import { caFilesOf } from '../../cert-agent/ca/directory.ts';
+import { openapiDocument } from '../../cert-agent/ca/openapi.ts';
+import { ask, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
+
+interface Media {
+  readonly content?: Record<string, { schema: object }>;
+}
+
+interface Operation {
+  readonly operationId: string;
+  readonly requestBody?: Media;
+  readonly responses: Record<string, Media>;
+}
+
+interface Document {
+  readonly openapi: string;
+  readonly paths: Record<string, Record<string, Operation>>;
+  readonly components: { schemas: Record<string, object> };
+}
+
+const document = openapiDocument() as Document;
+const ajv = new Ajv2020({ strict: true, allErrors: true });
+// The document itself is what references lead into; 'components' is no keyword of a schema but its place there.
+ajv.addKeyword('components');
+ajv.addFormat('date-time', /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+ajv.addSchema({ $id: 'api', components: document.components }, 'api', undefined, false);
+
+/** What is wrong with `value` by the schema, '' for nothing. */
+function problemsOf(schema: object, value: unknown): string {
+  const placed = JSON.parse(JSON.stringify(schema).replaceAll('"#/components', '"api#/components'));
+  const check = ajv.compile(placed);
+  return check(value) ? '' : ajv.errorsText(check.errors);
+}
+
+t.test('every route is described, and nothing else is', async (t) => {
+  // Making the table asks nothing of its parts.
+  const routes = createRoutes({} as ApiParts).map((one) => `${one.method.toLowerCase()} ${one.path}`);
+  const described = Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.keys(methods).map((method) => `${method} ${path}`),
+  );
+  t.same(routes.sort(), described.sort());
+});
+
+t.test('every reference leads somewhere', async (t) => {
+  for (const [, name] of JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)) {
+    t.ok(document.components.schemas[name ?? ''], String(name));
+  }
+});
+
+t.test('what the CA answers is what is described', async (t) => {
+  const ca = await startTestCa(t);
+  const root = readFileSync(caFilesOf(ca.dir).bundlePem, 'utf8');
+  const id = 'spiffe://demo.test/ns/shop/sa/web';
+  const key = await newKey();
+  const { token } = await ca.operator.createToken(id, 60_000);
+  await ca.operator.revoke(`${id}2`, 'so that the list is not empty');
+  const seen = new Set<string>();
+
+  /** Asks, and holds question and answer against the document. */
+  async function check(status: number, question: Question, name = `${status} ${question.path}`) {
+    const answer = await ask(ca.address.port, root, question);
+    t.equal(answer.status, status, name);
+    const operation = document.paths[question.path]?.[question.body === undefined ? 'get' : 'post'];
+    if (status === 200 && question.body !== undefined) {
+      const asked = operation?.requestBody?.content?.['application/json']?.schema;
+      t.equal(problemsOf(asked ?? {}, question.body), '', `${name}: the question`);
+    }
+    const described = operation?.responses[String(status)];
+    t.ok(described, `${name} is described`);
+    const [type, media] = Object.entries(described?.content ?? {})[0] ?? [];
+    if (type !== undefined) t.match(answer.headers['content-type'], type, `${name}: the type`);
+    if (type === 'application/json') t.equal(problemsOf(media?.schema ?? {}, answer.json), '', name);
+    seen.add(`${operation?.operationId} ${status}`);
+    return answer;
+  }
+
+  const { csr } = key;
+  const enrolled = await check(200, { path: '/v1/svid', body: { csr, token, ttlSeconds: 600 } });
+  const svid = svidOf(enrolled, key);
+  await check(200, { path: '/v1/svid/renew', body: { csr }, svid });
+  const bundle = await check(200, { path: '/v1/bundle' });
+  await check(304, { path: '/v1/bundle', headers: { 'if-none-match': String(bundle.headers['etag']) } });
+  await check(200, { path: '/healthz' });
+  await check(200, { path: '/metrics' });
+  t.same((await check(200, { path: '/v1/openapi.json' })).json, document);
+
+  await check(400, { path: '/v1/svid', body: { csr } });
+  await check(401, { path: '/v1/svid', body: { csr, token: 'x' } });
+  await check(403, { path: '/v1/svid', body: { csr: (await newKey()).csr, token } });
+  await check(413, { path: '/v1/svid', body: { csr: 'A'.repeat(20_000), token } });
+  await check(400, { path: '/v1/svid/renew', body: {}, svid });
+  await check(403, { path: '/v1/svid/renew', body: { csr } });
+  await check(413, { path: '/v1/svid/renew', body: { csr: 'A'.repeat(20_000) }, svid });
+
+  const described = Object.values(document.paths)
+    .flatMap((methods) => Object.values(methods))
+    .flatMap((one) => Object.keys(one.responses).map((status) => `${one.operationId} ${status}`));
+  // A fault of the CA cannot be asked for.
+  const faults = described.filter((one) => /50[03]$/.test(one));
+  t.same([...seen, ...faults].sort(), described.sort(), 'every answer that is described was seen');
+});
