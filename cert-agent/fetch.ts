@@ -3,22 +3,23 @@
 
 import type { KeyObject } from 'node:crypto';
 import type { Dispatcher } from 'undici';
+import {
+  describeRefusal,
+  type Issued,
+  invalidAnswer,
+  readBundleDocument,
+  readSvidAnswer,
+  type Trust,
+} from './agent/answer.ts';
+import { type CaConnection, createCaConnection } from './agent/connect.ts';
 import type { Evidence } from './attest.ts';
 import type { Clock } from './base/clock.ts';
 import { errnoOf, reasonOf, SallyportError } from './base/errors.ts';
-import { type CaConnection, createCaConnection } from './connect.ts';
-import { formatPem, onlyBundle, parseBundle, type TrustBundle } from './identity/bundle.ts';
-import { type DenyList, emptyDenyList, parseDenyList } from './identity/denied.ts';
-import { formatKey } from './identity/keys.ts';
-import { parseSvid, type Svid } from './identity/svid.ts';
+import { onlyBundle } from './identity/bundle.ts';
+import { emptyDenyList } from './identity/denied.ts';
+import type { Svid } from './identity/svid.ts';
 import { verifyChain } from './identity/verify.ts';
 import { createCsr } from './identity/x509.ts';
-
-/** Whom the CA is verified against. */
-export interface Trust {
-  readonly bundle: TrustBundle;
-  readonly denied: DenyList;
-}
 
 export interface SvidRequest {
   readonly trust: Trust;
@@ -27,11 +28,6 @@ export interface SvidRequest {
   readonly key: KeyObject;
   /** Asked for; the CA decides. */
   readonly ttlMs?: number;
-}
-
-/** What a CA's answer holds, read but not yet compared with what we have. */
-export interface Issued extends Trust {
-  readonly svid: Svid;
 }
 
 export interface TrustNews extends Trust {
@@ -45,12 +41,6 @@ export interface CaClient {
   /** The bundle and the deny-list; undefined when they are what came with `etag`. @throws as fetchSvid does. */
   fetchBundle(trust: Trust, etag?: string): Promise<TrustNews | undefined>;
   close(): Promise<void>;
-}
-
-/** The CA's own code where it refused (`token_used`), carried as the error's cause. */
-export interface CaRefusal {
-  readonly status: number;
-  readonly caCode: string;
 }
 
 export interface CaClientOptions {
@@ -138,12 +128,6 @@ function sameTrust(a: Trust, b: Trust): boolean {
   return a.bundle === b.bundle && a.denied === b.denied;
 }
 
-/** The CA's own code of a refusal, or undefined for any other error. */
-export function caCodeOf(error: unknown): string | undefined {
-  const cause: unknown = error instanceof SallyportError && error.code === 'ca_refused' ? error.cause : undefined;
-  return isObject(cause) && typeof cause['caCode'] === 'string' ? cause['caCode'] : undefined;
-}
-
 interface Answer {
   readonly status: number;
   readonly etag: string | undefined;
@@ -171,29 +155,8 @@ async function ask(
   if (status === 304) return { status, etag, body: undefined };
   const body = readJson(text);
   if (status !== 200) throw describeRefusal(status, body, url);
-  if (body === undefined) throw invalid(url, 'it is not JSON');
+  if (body === undefined) throw invalidAnswer(url, 'it is not JSON');
   return { status, etag, body };
-}
-
-/** Reads the answer to a CSR of `key`. The chain is verified against the bundle by whoever decides which bundle holds. */
-function readSvidAnswer(body: unknown, key: KeyObject, trustDomain: string, url: URL): Issued {
-  if (!isObject(body)) throw invalid(url, 'it is not an object');
-  const chain = body['chain'];
-  if (!Array.isArray(chain) || chain.length === 0 || !chain.every((one) => typeof one === 'string'))
-    throw invalid(url, "'chain' is not a list of certificates");
-  const chainPem = formatPem(chain.map((one) => Buffer.from(String(one), 'base64')));
-  const source = { chain: `the answer of the CA at ${url.origin}`, key: 'pending.key' };
-  const svid = parseSvid(chainPem, formatKey(key), source);
-  return { svid, ...readBundleDocument(body['bundle'], trustDomain, url) };
-}
-
-function readBundleDocument(document: unknown, trustDomain: string, url: URL): Trust {
-  if (!isObject(document)) throw invalid(url, 'it holds no bundle');
-  const source = `the bundle of the CA at ${url.origin}`;
-  return {
-    bundle: parseBundle(JSON.stringify(document), trustDomain, source),
-    denied: parseDenyList(document['sallyport_denied'], source),
-  };
 }
 
 /** A bundle that does not vouch for the CA that sent it would be the last one that we could ever fetch. */
@@ -221,25 +184,6 @@ function describeFailure(error: unknown, url: URL, svid: Svid | undefined): Sall
   });
 }
 
-function describeRefusal(status: number, body: unknown, url: URL): SallyportError {
-  const said = isObject(body) ? body : {};
-  const text = (name: string): string | undefined => {
-    const value = said[name];
-    // What the other side says is shown, so it is kept to one line of bounded length.
-    return typeof value === 'string' ? reasonOf(value).slice(0, 300) : undefined;
-  };
-  const code = text('code');
-  const message =
-    code === undefined
-      ? `the CA at ${url.origin} answered ${status} without a reason`
-      : `the CA at ${url.origin} refused: ${text('message') ?? 'no message'} [${code}]`;
-  const cause: CaRefusal | undefined = code === undefined ? undefined : { status, caCode: code };
-  return new SallyportError('ca_refused', message, {
-    hint: text('hint') ?? (code === undefined ? `is ${url.origin} a Sallyport CA?` : undefined),
-    cause,
-  });
-}
-
 /** Connecting to a name with several addresses fails with one error that holds the others and says nothing itself. */
 function causeOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(reasonOf).join('; ');
@@ -252,12 +196,4 @@ function readJson(text: string): unknown {
   } catch {
     return undefined;
   }
-}
-
-function invalid(url: URL, why: string): SallyportError {
-  return new SallyportError('ca_answer_invalid', `the answer of the CA at ${url.origin} is not usable: ${why}`);
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,21 +1,21 @@
 // Wires the agent: what `sallyport agent` runs, and what the sidecar runs inside itself (`identity: { ca: ... }`).
 
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { Keep } from './agent/keep.ts';
+import { agentPages, registerMetrics } from './agent/pages.ts';
+import type { Random } from './agent/schedule.ts';
 import type { Address } from './base/address.ts';
-import { type AdminServer, type Page, startAdmin } from './base/admin.ts';
-import { type Clock, formatTime, systemClock } from './base/clock.ts';
+import { type AdminServer, startAdmin } from './base/admin.ts';
+import { type Clock, systemClock } from './base/clock.ts';
 import { reasonOf, SallyportError } from './base/errors.ts';
 import type { Live } from './base/live.ts';
 import type { Log } from './base/log.ts';
 import { createRegistry } from './base/metrics.ts';
 import { createCaClient } from './fetch.ts';
-import { formatPem } from './identity/bundle.ts';
 import { makeOutDir } from './identity/generation.ts';
 import type { Identity } from './identity/identity.ts';
 import { parseTrustDomain } from './identity/spiffe-id.ts';
-import { Keep, trustOf } from './keep.ts';
 import { type AgentStatus, Rotation } from './rotate.ts';
-import type { Random } from './schedule.ts';
 
 export interface AgentOptions {
   /** `https://host:port`. */
@@ -61,7 +61,7 @@ export function startAgent(options: AgentOptions): Agent {
   const keep = new Keep({ outDir, caBundleFile, trustDomain, log, clock });
   const client = createCaClient({ url: caUrl, clock });
   const rotation = new Rotation({ ...options, caUrl, client, keep, clock, random });
-  if (options.registry !== undefined) registerMetrics(options.registry, rotation);
+  if (options.registry !== undefined) registerMetrics(options.registry, () => rotation.status());
   return {
     identity: rotation.identity,
     status: () => rotation.status(),
@@ -105,43 +105,6 @@ export async function runAgent(options: RunOptions): Promise<void> {
   }
 }
 
-/** The agent's pages, for its own admin port. */
-export function agentPages(agent: Agent, registry: Registry): Page[] {
-  return [
-    {
-      method: 'GET',
-      path: '/healthz/ready',
-      sentence: '200 with a valid SVID, else 503 and what is missing',
-      answer: () => {
-        const { waitingFor } = agent.status();
-        return waitingFor === undefined ? { body: 'ready\n' } : { status: 503, body: `waiting for ${waitingFor}\n` };
-      },
-    },
-    {
-      method: 'GET',
-      path: '/status',
-      sentence: 'state, SVID, next renewal and the last error',
-      answer: () => ({ body: readableStatus(agent.status()) }),
-    },
-    { method: 'GET', path: '/certs', sentence: 'our chain and the bundle', answer: () => ({ body: certsOf(agent) }) },
-    {
-      method: 'POST',
-      path: '/renew',
-      sentence: 'asks the CA for a new SVID now',
-      answer: () => {
-        agent.renewNow();
-        return { status: 202, body: 'renewing\n' };
-      },
-    },
-    {
-      method: 'GET',
-      path: '/stats/prometheus',
-      sentence: 'metrics',
-      answer: async () => ({ type: registry.contentType, body: await registry.metrics() }),
-    },
-  ];
-}
-
 function parseCaUrl(text: string): URL {
   const url = URL.parse(text);
   const plain =
@@ -149,81 +112,6 @@ function parseCaUrl(text: string): URL {
   if (plain) return url;
   throw new SallyportError('config_invalid', `'${text}' is not the address of a CA`, {
     hint: 'write it as https://host:port',
-  });
-}
-
-function certsOf(agent: Agent): object {
-  const identity = agent.identity.current();
-  if (identity === undefined) throw new SallyportError('not_ready', `waiting for ${agent.status().waitingFor}`);
-  return {
-    trustDomain: identity.svid.id.trustDomain,
-    chainPem: identity.svid.chainPem,
-    bundlePem: formatPem(trustOf(identity).bundle.roots),
-  };
-}
-
-/** The status with its times as people read them. */
-function readableStatus(status: AgentStatus): object {
-  const time = (ms: number | undefined): string | undefined => (ms === undefined ? undefined : formatTime(ms));
-  const { lastError } = status;
-  return {
-    ...status,
-    notBefore: time(status.notBefore),
-    notAfter: time(status.notAfter),
-    nextRenewal: time(status.nextRenewal),
-    refreshedAt: time(status.refreshedAt),
-    lastError: lastError === undefined ? undefined : { ...lastError, time: formatTime(lastError.time) },
-  };
-}
-
-/** Linkerd's names where Linkerd has one; the values are read from the status when somebody scrapes. */
-function registerMetrics(registry: Registry, rotation: Rotation): void {
-  const registers = [registry];
-  const gauge = (name: string, help: string, read: (status: AgentStatus) => number): void => {
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect: function collect() {
-        this.set(read(rotation.status()));
-      },
-    });
-  };
-  const counter = (name: string, help: string, read: (status: AgentStatus) => number): void => {
-    new Counter({
-      name,
-      help,
-      registers,
-      collect: function collect() {
-        this.reset();
-        this.inc(read(rotation.status()));
-      },
-    });
-  };
-  gauge(
-    'identity_cert_expiration_timestamp_seconds',
-    'When our SVID expires; 0 without one',
-    (now) => (now.notAfter ?? 0) / 1000,
-  );
-  counter('identity_cert_refresh_count', 'SVIDs received from the CA', (now) => now.renewals);
-  gauge('sallyport_agent_bundle_sequence', 'Sequence of the bundle in use', (now) => now.bundleSequence ?? 0);
-  gauge('sallyport_agent_denied_sequence', 'Sequence of the deny-list in use', (now) => now.deniedSequence ?? 0);
-  gauge(
-    'sallyport_agent_refreshed_timestamp_seconds',
-    'When bundle and deny-list were last the CA’s own',
-    (now) => (now.refreshedAt ?? 0) / 1000,
-  );
-  new Counter({
-    name: 'sallyport_agent_failures_total',
-    help: 'Attempts at the CA that failed, by what was asked for and by error code',
-    labelNames: ['step', 'code'],
-    registers,
-    collect() {
-      this.reset();
-      const { svidFailures, bundleFailures } = rotation.status();
-      for (const [code, count] of Object.entries(svidFailures)) this.inc({ step: 'svid', code }, count);
-      for (const [code, count] of Object.entries(bundleFailures)) this.inc({ step: 'bundle', code }, count);
-    },
   });
 }
 

@@ -10,6 +10,7 @@ import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
+import { runsOn } from './protocol/reset.ts';
 import { contextOptions, listenOptions, type TlsVersion } from './protocol/tls.ts';
 import { type ProxyTools, serveHttp, serveTcp } from './proxy.ts';
 
@@ -52,7 +53,17 @@ export async function startTlsListener(options: TlsListenerOptions, first: Ident
     ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['http/1.1'] : []),
     ...contextOf(first),
   });
-  server.on('secureConnection', (socket) => accept(socket, options));
+  const arriving = new Map<string, Socket>();
+  server.on('connection', (raw: Socket) => {
+    const key = placeOf(raw);
+    arriving.set(key, raw);
+    raw.once('close', () => arriving.get(key) === raw && arriving.delete(key));
+  });
+  server.on('secureConnection', (socket) => {
+    const raw = arriving.get(placeOf(socket));
+    if (raw !== undefined) runsOn(socket, raw);
+    accept(socket, options);
+  });
   server.on('tlsClientError', (error, socket) => {
     tools.metrics.countRefusedConnection('tls_handshake_failed');
     sparseLogOf(options.log)(
@@ -66,6 +77,11 @@ export async function startTlsListener(options: TlsListenerOptions, first: Ident
     if (ours !== undefined) server.setSecureContext(contextOf(ours));
   });
   return listen(server, options, stop);
+}
+
+/** Which connection a socket is, the same for a TLS socket and for what it runs on. */
+function placeOf(socket: Socket): string {
+  return `${socket.remoteAddress}|${socket.remotePort}|${socket.localAddress}`;
 }
 
 function accept(socket: Socket, options: ListenerOptions): void {

@@ -3,7 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
-import { formatDuration } from '../base/clock.ts';
+import { formatDuration, formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import { parseSpiffeId } from '../identity/spiffe-id.ts';
 import { deniedError, hashToken } from './evidence.ts';
@@ -67,7 +67,7 @@ export interface OperatorParts {
 }
 
 export type OperatorEvent =
-  | { readonly code: 'token_created'; readonly id: string; readonly expiresAt: number }
+  | { readonly code: 'token_created'; readonly id: string; readonly expiresAt: string }
   | { readonly code: 'revoked'; readonly target: string; readonly reason: string; readonly certificates: number }
   | { readonly code: 'allowed'; readonly id: string };
 
@@ -119,7 +119,7 @@ async function createToken(parts: OperatorParts, text: string, ttlMs: number): P
   const expiresAt = createdAt + ttlMs;
   const added = await parts.store.addToken({ hash: hashToken(token), id: id.uri, createdAt, expiresAt });
   if (added.outcome === 'denied') throw deniedError(id.uri);
-  parts.onEvent?.({ code: 'token_created', id: id.uri, expiresAt });
+  parts.onEvent?.({ code: 'token_created', id: id.uri, expiresAt: formatTime(expiresAt) });
   return { token, id: id.uri, expiresAt };
 }
 

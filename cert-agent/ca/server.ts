@@ -12,6 +12,7 @@ import { type Code, codes, reasonOf, SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { formatPem, type TrustBundle } from '../identity/bundle.ts';
+import { readPeerChain } from '../identity/peer-chain.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { ApiAnswer, Route } from './api.ts';
 import { discardBody, readJsonBody } from './body.ts';
@@ -30,7 +31,7 @@ export interface ServerParts {
 export interface ServerLimits {
   /** Beyond, new connections are closed at once; a fleet of agents reconnects later. */
   readonly connections: number;
-  /** POSTs being worked on; beyond, `ca_overloaded`. A signature takes 3 ms, so this is under a second of work. */
+  /** POSTs whose body is there; beyond, `ca_overloaded`. An issuance takes 4 ms, so this is a second of work. */
   readonly issuing: number;
   /** How long close() waits for what is in flight. */
   readonly drainMs: number;
@@ -54,6 +55,8 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
     handshakeTimeout: 10_000,
     headersTimeout: 10_000,
     requestTimeout: 10_000,
+    // Node looks for overdue requests every 30 s otherwise.
+    connectionsCheckingInterval: 2000,
     // Agents ask for the bundle every few seconds and keep their connection for it.
     keepAliveTimeout: 65_000,
     maxHeaderSize: 16_384,
@@ -96,22 +99,13 @@ function tlsOptions({ svid, bundle }: ServerParts): ServerOptions {
   };
 }
 
-/** Only the first look at a socket shows the whole chain (Node 24.18 to 24.20), so it is taken once and kept. */
+/** A socket shows its chain to the first who asks, so it is asked once, here, and kept for the requests to come. */
 function rememberChains(server: Server): WeakMap<TLSSocket, readonly Buffer[]> {
   const chains = new WeakMap<TLSSocket, readonly Buffer[]>();
-  server.on('secureConnection', (socket: TLSSocket) => chains.set(socket, readChain(socket)));
+  server.on('secureConnection', (socket: TLSSocket) => {
+    chains.set(socket, readPeerChain(socket.getPeerCertificate(true)));
+  });
   return chains;
-}
-
-function readChain(socket: TLSSocket): Buffer[] {
-  const chain: Buffer[] = [];
-  let one = socket.getPeerX509Certificate();
-  // One more than verifyChain accepts, so that a longer chain is refused there rather than cut short here.
-  while (one !== undefined && chain.length <= 8) {
-    chain.push(one.raw);
-    one = one.issuerCertificate?.fingerprint256 === one.fingerprint256 ? undefined : one.issuerCertificate;
-  }
-  return chain;
 }
 
 interface Turn {
@@ -123,15 +117,11 @@ interface Turn {
 
 async function serve(turn: Turn, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { state, parts } = turn;
-  const counts = request.method === 'POST';
-  if (counts) state.issuing++;
   let answer: ApiAnswer;
   try {
     answer = await answerOf(turn, request);
   } catch (error) {
     answer = refusalOf(parts, error, request);
-  } finally {
-    if (counts) state.issuing--;
   }
   await discardBody(request);
   // What was too long even to throw away must not be read as the next request.
@@ -152,17 +142,22 @@ async function answerOf({ parts, limits, state, chain }: Turn, request: Incoming
   const here = parts.routes.filter((one) => one.path === path);
   const route = here.find((one) => one.method === request.method);
   if (route === undefined) throw noRoute(here, path);
-  if (state.issuing > limits.issuing) {
-    throw new SallyportError('ca_overloaded', 'the CA has more requests than it can sign for', {
-      hint: 'try again in a second',
-    });
-  }
-  return await route.answer({
+  const asked = {
     chain,
     ifNoneMatch: request.headers['if-none-match'],
     remote: request.socket.remoteAddress ?? '',
-    body: () => readJsonBody(request),
-  });
+  };
+  if (route.method === 'GET') return await route.answer({ ...asked, body: undefined });
+  // Counted only once it is all there: bodies that trickle in must not keep others from being served.
+  const body = await readJsonBody(request);
+  if (state.issuing >= limits.issuing)
+    throw new SallyportError('ca_overloaded', `${state.issuing} requests are waiting`);
+  state.issuing++;
+  try {
+    return await route.answer({ ...asked, body });
+  } finally {
+    state.issuing--;
+  }
 }
 
 /** Without the query, which is nothing to us, and might hold what does not belong in a log. */

@@ -19,6 +19,7 @@ import {
   type StatusLine,
 } from './http1-head.ts';
 import { corkForTurn, printLastChunk, printRequest, writeBody, writeTogether } from './http1-print.ts';
+import { resetSocket } from './reset.ts';
 
 export interface ClientOwner {
   /** The exchange is over and the connection is fit for another. */
@@ -111,8 +112,11 @@ export class Http1Client implements UpstreamConnection, BodySink {
   }
 
   destroy(): void {
+    const inFlight = this.#events !== undefined;
     this.#events = undefined;
-    this.#socket.destroy();
+    // In the middle of an exchange the other side must see that nobody waits: an end alone reads as a half-close.
+    if (inFlight) resetSocket(this.#socket);
+    else this.#socket.destroy();
   }
 
   takeSocket(): { socket: Socket; rest: Buffer | undefined } {

@@ -19,6 +19,7 @@ import {
   role,
 } from './http1-head.ts';
 import { corkForTurn, printLastChunk, printReply, type ReplyFraming, writeBody, writeTogether } from './http1-print.ts';
+import { resetSocket } from './reset.ts';
 import { splice } from './splice.ts';
 import { Tunnel } from './tunnel.ts';
 
@@ -257,10 +258,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   abort(): void {
     const exchange = this.#exchange;
     this.#exchange = undefined;
-    // A reset, where there is no framing left that could show the cut (RFC 9112 section 8).
-    if (!this.#chunkedReply && exchange?.minor === 0 && 'resetAndDestroy' in this.#socket)
-      this.#socket.resetAndDestroy();
-    else this.#socket.destroy();
+    // Where no framing is left that could show the cut (RFC 9112 section 8), the reset does.
+    resetSocket(this.#socket);
     if (exchange !== undefined) this.#path.finish(exchange);
   }
 

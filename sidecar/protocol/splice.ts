@@ -3,6 +3,7 @@
 
 import type { Socket } from 'node:net';
 import type { SpliceEnd } from '../exchange.ts';
+import { resetSocket } from './reset.ts';
 
 /** Counts what passes; an Exchange and a TCP record are both that. */
 export interface SpliceCount {
@@ -28,8 +29,8 @@ export function splice(downstream: SpliceEnd, upstream: SpliceEnd, count: Splice
   const a = downstream.socket;
   const b = upstream.socket;
   const cut = (): void => {
-    a.destroy();
-    b.destroy();
+    resetSocket(a);
+    resetSocket(b);
   };
   const fail = (error: Error): void => {
     failure ??= error;
@@ -68,7 +69,7 @@ function pass(from: Socket, to: Socket, rest: Buffer | undefined, moved: (bytes:
 function whenClosed(socket: Socket, other: Socket): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
-      if (!socket.readableEnded) other.destroy();
+      if (!socket.readableEnded) resetSocket(other);
       resolve();
     };
     if (socket.closed) done();

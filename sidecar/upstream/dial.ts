@@ -2,7 +2,7 @@
 // before a byte of a request is sent. No DNS name is checked, no session is kept.
 
 import { connect, isIP, type Socket } from 'node:net';
-import { connect as connectTls, type SecureContext, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, connect as connectTls, type SecureContext } from 'node:tls';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Live } from '../../cert-agent/base/live.ts';
@@ -10,6 +10,7 @@ import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { readPeerChain } from '../../cert-agent/identity/peer-chain.ts';
 import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../../cert-agent/identity/verify.ts';
+import { runsOn } from '../protocol/reset.ts';
 import { dialContext, type TlsVersion } from '../protocol/tls.ts';
 
 /** Opens a connection. Whoever gets the socket closes it. @throws SallyportError `upstream_*` or `not_ready`. */
@@ -59,17 +60,19 @@ export function createPeerDial(options: PeerDialOptions): Dial {
     const secureContext = context;
     return new Promise((resolve, reject) => {
       const { serverName } = options;
-      const socket = connectTls({
-        ...address,
+      const raw = connect({ ...address, noDelay: true, allowHalfOpen: true });
+      const settings: ConnectionOptions & { readonly allowHalfOpen: true } = {
+        socket: raw,
+        allowHalfOpen: true,
         secureContext,
         ...(serverName === undefined ? {} : { servername: serverName }),
         ...(options.alpn.length === 0 ? {} : { ALPNProtocols: [...options.alpn] }),
         rejectUnauthorized: true,
         checkServerIdentity: (_name, certificate) => judge(readPeerChain(certificate), ours),
-      });
-      // tls.connect has no option for it; without it our half of the stream would end with the peer's.
-      (socket as TLSSocket & { allowHalfOpen: boolean }).allowHalfOpen = true;
-      socket.setNoDelay(true);
+      };
+      const socket = connectTls(settings);
+      runsOn(socket, raw);
+      raw.once('error', (error) => socket.destroy(error));
       settle(socket, address, connectMs, 'secureConnect', resolve, reject);
     });
   };

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { lateFrom, refreshDelay, renewalTime, retryDelay, watchJumps } from '../../cert-agent/schedule.ts';
+import { lateFrom, refreshDelay, renewalTime, retryDelay, watchJumps } from '../../cert-agent/agent/schedule.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
 
 const hour = { notBefore: 0, notAfter: 3_600_000 };

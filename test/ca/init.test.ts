@@ -10,14 +10,15 @@ import { parseBundle } from '../../cert-agent/identity/bundle.ts';
 import { generateKey } from '../../cert-agent/identity/keys.ts';
 import { caIdOf } from '../../cert-agent/identity/spiffe-id.ts';
 import { readCertificateFacts } from '../../cert-agent/identity/x509.ts';
-import { createTestClock, firstPem, makeCa } from '../fixtures/ca.ts';
+import { firstPem, makeCa } from '../fixtures/ca.ts';
+import { ManualClock } from '../fixtures/manual-clock.ts';
 import { publicKeyOf } from '../fixtures/pki.ts';
 import { tempDir } from '../fixtures/process.ts';
 
 const yearMs = 365 * 86_400_000;
 
 t.test('a new CA is a root and an intermediate that it signed', async (t) => {
-  const clock = createTestClock();
+  const clock = new ManualClock();
   const dir = join(tempDir(t), 'deep', 'ca');
   const made = await initCa({ dir, trustDomain: 'spiffe://demo.test', clock });
   const files = caFilesOf(dir);
@@ -106,7 +107,7 @@ t.test('a trust domain that is none is refused before anything is made', async (
 });
 
 t.test('an encrypted key opens with its passphrase only', async (t) => {
-  const clock = createTestClock();
+  const clock = new ManualClock();
   const dir = await makeCa(t, { passphrase: 'correct horse', clock });
   const files = caFilesOf(dir);
   for (const one of [files.rootKey, files.intermediateKey]) t.match(readFileSync(one, 'utf8'), /BEGIN ENCRYPTED/);
@@ -130,7 +131,7 @@ t.test('a passphrase is the first line of its file, or of the environment', asyn
 });
 
 t.test('what cannot be served says why', async (t) => {
-  const clock = createTestClock();
+  const clock = new ManualClock();
   const none = join(tempDir(t), 'none');
   t.throws(() => openAuthority(none, undefined, clock), {
     code: 'ca_missing',
@@ -152,7 +153,7 @@ t.test('what cannot be served says why', async (t) => {
 });
 
 t.test('the root key is not needed to sign, and no leaf outlives the intermediate', async (t) => {
-  const clock = createTestClock();
+  const clock = new ManualClock();
   const dir = await makeCa(t, { clock });
   rmSync(caFilesOf(dir).rootKey);
   const authority = openAuthority(dir, undefined, clock);

@@ -5,10 +5,11 @@ import { createLog } from '../../cert-agent/base/log.ts';
 import { startCa } from '../../cert-agent/ca/main.ts';
 import { openOperator } from '../../cert-agent/ca/open-operator.ts';
 import { connectOperator } from '../../cert-agent/ca/operator-socket.ts';
-import { createTestClock, makeCa, startTestCa } from '../fixtures/ca.ts';
+import { makeCa, startTestCa } from '../fixtures/ca.ts';
+import { ManualClock } from '../fixtures/manual-clock.ts';
 import { tempDir } from '../fixtures/process.ts';
 
-const clock = createTestClock();
+const clock = new ManualClock();
 const ca = await startTestCa(t, { dir: await makeCa(t, { clock }), clock });
 const remote = connectOperator(ca.socket);
 const web = 'spiffe://demo.test/ns/shop/sa/web';

@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { caFilesOf } from '../../cert-agent/ca/directory.ts';
 import { parseDenyList } from '../../cert-agent/identity/denied.ts';
-import { ask, createTestClock, makeCa, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
+import { ask, makeCa, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
+import { ManualClock } from '../fixtures/manual-clock.ts';
 
-const clock = createTestClock();
+const clock = new ManualClock();
 const dir = await makeCa(t, { clock });
 const ca = await startTestCa(t, { dir, clock });
 const rootPem = readFileSync(caFilesOf(dir).bundlePem, 'utf8');

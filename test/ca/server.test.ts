@@ -12,11 +12,12 @@ import { caFilesOf } from '../../cert-agent/ca/directory.ts';
 import { startServer } from '../../cert-agent/ca/server.ts';
 import { parseBundle } from '../../cert-agent/identity/bundle.ts';
 import { readCertificateFacts } from '../../cert-agent/identity/x509.ts';
-import { ask, createTestClock, leafOf, makeCa, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
+import { ask, leafOf, makeCa, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
+import { ManualClock } from '../fixtures/manual-clock.ts';
 import { createAuthority, createCredential, createSvid } from '../fixtures/pki.ts';
 import { tempDir } from '../fixtures/process.ts';
 
-const clock = createTestClock();
+const clock = new ManualClock();
 const dir = await makeCa(t, { clock });
 const ca = await startTestCa(t, { dir, clock });
 const rootPem = readFileSync(caFilesOf(dir).bundlePem, 'utf8');

@@ -1,6 +1,6 @@
 // When to renew and when to try again, as pure functions on times: no timer, no state.
 
-import type { Clock } from './base/clock.ts';
+import type { Clock } from '../base/clock.ts';
 
 export interface Life {
   readonly notBefore: number;

@@ -1,20 +1,20 @@
 // What the agent has: the newest identity, on disk before anyone is told of it, and taken back when it expires. Kept
 // even then, because its bundle is what the CA is verified against and its ID is what the next SVID should bear.
 
-import type { Clock } from './base/clock.ts';
-import { formatTime } from './base/clock.ts';
-import { reasonOf, SallyportError } from './base/errors.ts';
-import { type Live, LiveCell } from './base/live.ts';
-import type { Log } from './base/log.ts';
-import type { Trust } from './fetch.ts';
-import { onlyBundle, type TrustBundle } from './identity/bundle.ts';
-import { type DenyList, emptyDenyList } from './identity/denied.ts';
-import { dropPendingKey, pathsIn, writeGeneration } from './identity/generation.ts';
-import type { Identity } from './identity/identity.ts';
-import { isMissing, parseIdentity, readBundleFile, readIdentityTexts } from './identity/read.ts';
-import type { Svid } from './identity/svid.ts';
-import { parseSvid } from './identity/svid.ts';
-import { verifyChain } from './identity/verify.ts';
+import type { Clock } from '../base/clock.ts';
+import { formatTime } from '../base/clock.ts';
+import { reasonOf, SallyportError } from '../base/errors.ts';
+import { type Live, LiveCell } from '../base/live.ts';
+import type { Log } from '../base/log.ts';
+import { onlyBundle, type TrustBundle } from '../identity/bundle.ts';
+import { type DenyList, emptyDenyList } from '../identity/denied.ts';
+import { dropPendingKey, pathsIn, writeGeneration } from '../identity/generation.ts';
+import type { Identity } from '../identity/identity.ts';
+import { isMissing, parseIdentity, readBundleFile, readIdentityTexts } from '../identity/read.ts';
+import type { Svid } from '../identity/svid.ts';
+import { parseSvid } from '../identity/svid.ts';
+import { verifyChain } from '../identity/verify.ts';
+import type { Trust } from './answer.ts';
 
 export interface KeepOptions {
   readonly outDir: string;

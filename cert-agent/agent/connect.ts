@@ -4,13 +4,13 @@
 import { isIP } from 'node:net';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { Client } from 'undici';
-import { reasonOf, SallyportError } from './base/errors.ts';
-import { formatPem, onlyBundle, type TrustBundle } from './identity/bundle.ts';
-import { type DenyList, emptyDenyList } from './identity/denied.ts';
-import { readPeerChain } from './identity/peer-chain.ts';
-import { caIdOf } from './identity/spiffe-id.ts';
-import type { Svid } from './identity/svid.ts';
-import { verifyChain } from './identity/verify.ts';
+import { reasonOf, SallyportError } from '../base/errors.ts';
+import { formatPem, onlyBundle, type TrustBundle } from '../identity/bundle.ts';
+import { type DenyList, emptyDenyList } from '../identity/denied.ts';
+import { readPeerChain } from '../identity/peer-chain.ts';
+import { caIdOf } from '../identity/spiffe-id.ts';
+import type { Svid } from '../identity/svid.ts';
+import { verifyChain } from '../identity/verify.ts';
 
 export interface CaConnectionOptions {
   readonly url: URL;

@@ -1,0 +1,153 @@
+// Keeps bundle and deny-list fresh: asks the CA every few seconds, and takes what is newer as a new generation of the
+// same SVID. It has no timer of its own; the rotation asks it when it is due.
+
+import { type Clock, formatTime } from '../base/clock.ts';
+import { asSallyportError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { CaClient } from '../fetch.ts';
+import { onlyBundle } from '../identity/bundle.ts';
+import type { Identity } from '../identity/identity.ts';
+import { verifyChain } from '../identity/verify.ts';
+import { caCodeOf, type Issued, type Trust } from './answer.ts';
+import { Failures } from './failures.ts';
+import { type Keep, newerTrust, trustOf } from './keep.ts';
+import { type Random, refreshDelay } from './schedule.ts';
+
+export interface RefreshOptions {
+  readonly client: CaClient;
+  readonly keep: Keep;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Called when an SVID is needed by `at`, because the bundle does not vouch for ours any more. */
+  onUntrusted(at: number): void;
+  /** Called when a refresh has ended, well or not. */
+  onEnd(): void;
+}
+
+/** After a change of roots all workloads need new SVIDs, and not all in one second. */
+const rootChangeSpreadMs = 30_000;
+
+export class TrustRefresh {
+  readonly #options: RefreshOptions;
+  readonly failures = new Failures();
+  #due = 0;
+  #running: Promise<void> | undefined;
+  #stopped = false;
+  #etag: string | undefined;
+  #taken = 0;
+  #refreshedAt: number | undefined;
+
+  constructor(options: RefreshOptions) {
+    this.#options = options;
+  }
+
+  /** Never, while one is on its way or there is no bundle to verify the CA with. */
+  get due(): number {
+    const possible = this.#running === undefined && this.#options.keep.held() !== undefined;
+    return possible ? this.#due : Number.POSITIVE_INFINITY;
+  }
+
+  /** When what we have was last known to be the CA's own. */
+  get refreshedAt(): number | undefined {
+    return this.#refreshedAt;
+  }
+
+  /** Changes that were taken. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  hurry(): void {
+    this.#due = 0;
+  }
+
+  start(): void {
+    this.#running = this.#refresh()
+      .catch((error: unknown) => this.#failed(error))
+      .finally(() => {
+        this.#running = undefined;
+        this.#plan();
+        this.#options.onEnd();
+      });
+  }
+
+  /** Resolves when nothing is on its way any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#running;
+  }
+
+  /** What to believe after a renewal: an SVID that comes with an older bundle is still good if ours vouches for it. */
+  afterRenewal(issued: Issued): Trust {
+    const held = this.#options.keep.held();
+    if (held === undefined) return issued;
+    try {
+      return newerTrust(trustOf(held), issued);
+    } catch (error) {
+      this.#failed(error);
+      return trustOf(held);
+    }
+  }
+
+  /** A renewal brought the bundle along. */
+  renewed(): void {
+    this.#etag = undefined;
+    this.#refreshedAt = this.#options.clock.now();
+    this.#plan();
+  }
+
+  async #refresh(): Promise<void> {
+    const { keep, client, clock, log } = this.#options;
+    const asked = keep.held();
+    if (asked === undefined) return;
+    const before = trustOf(asked);
+    const news = await client.fetchBundle(before, this.#etag);
+    // A renewal in between brought its own bundle and deny-list.
+    if (this.#stopped || keep.held() !== asked) return;
+    const trust = news === undefined ? before : newerTrust(before, news);
+    if (trust.bundle !== before.bundle || trust.denied !== before.denied) {
+      keep.commit(asked.svid, trust);
+      this.#taken += 1;
+      log.info(
+        { code: 'bundle_refreshed', bundleSequence: trust.bundle.sequence, deniedSequence: trust.denied.sequence },
+        `took a new ${trust.bundle === before.bundle ? 'deny-list' : 'bundle'} from the CA`,
+      );
+      if (trust.bundle !== before.bundle) this.#renewIfUntrusted(asked, trust);
+    }
+    if (news !== undefined) this.#etag = news.etag;
+    this.#refreshedAt = clock.now();
+    this.failures.clear();
+  }
+
+  /** When the root above our SVID is gone, nobody believes it any more. */
+  #renewIfUntrusted({ svid }: Identity, { bundle, denied }: Trust): void {
+    const { clock, random, log, onUntrusted } = this.#options;
+    try {
+      verifyChain(svid.chain, onlyBundle(bundle), denied, clock.now());
+    } catch (error) {
+      const { code } = asSallyportError(error, 'internal', 'the SVID cannot be verified');
+      if (code !== 'svid_untrusted') return;
+      const at = clock.now() + Math.floor(random() * rootChangeSpreadMs);
+      onUntrusted(at);
+      log.warn({ code, nextRenewal: formatTime(at) }, 'the new bundle does not vouch for our SVID; renewing soon');
+    }
+  }
+
+  #failed(error: unknown): void {
+    if (this.#stopped) return;
+    const known = asSallyportError(error, 'internal', 'the refresh failed');
+    this.failures.add(known, this.#options.clock.now());
+    this.#options.log[this.failures.level(known.message, 'warn')](
+      { code: known.code, caCode: caCodeOf(known), hint: known.hint },
+      `bundle and deny-list stay as they are: ${known.message}`,
+    );
+  }
+
+  #plan(): void {
+    const { keep, clock, random } = this.#options;
+    const held = keep.held();
+    const hint = held === undefined ? 0 : trustOf(held).bundle.refreshHintS;
+    this.#due = clock.now() + refreshDelay(hint, this.failures.inARow, random);
+  }
+}

@@ -1,0 +1,99 @@
+// Connections to upstreams: reused, not reused near their end, and what happens when one dies unseen.
+
+import t from 'tap';
+import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
+import { until } from '../fixtures/process.ts';
+
+const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
+const get = (path = '/', method = 'GET', body = ''): string =>
+  `${method} ${path} HTTP/1.1\r\nHost: orders\r\n${body === '' ? '' : `Content-Length: ${body.length}\r\n`}\r\n${body}`;
+const status = async (port: number, text: string): Promise<string> =>
+  (await exchangeBytes(port, text, /(?:ok|headers)$/)).split(' ')[1]!;
+
+t.test('one connection to the app serves many clients one after the other', async (t) => {
+  const backend = await startBackend(t, (socket) => socket.write(ok));
+  const mesh = await startMesh(t, { app: backend.port });
+  for (let i = 0; i < 5; i++) t.equal(await status(mesh.outPort, get()), '200');
+  t.equal(backend.received.length, 1);
+});
+
+t.test('a request that dies on a reused connection', async (t) => {
+  const seen = new Map<number, number>();
+  const backend = await startBackend(t, (socket, _soFar, connection) => {
+    const requests = (seen.get(connection) ?? 0) + 1;
+    seen.set(connection, requests);
+    if (requests === 1) socket.write(ok);
+    else socket.destroy();
+  });
+  const mesh = await startMesh(t, { app: backend.port });
+
+  t.equal(await status(mesh.outPort, get()), '200');
+  t.equal(await status(mesh.outPort, get()), '200', 'GET is sent once more, on a fresh connection');
+  t.equal(backend.received.length, 2);
+  t.equal(await status(mesh.outPort, get('/', 'POST', 'abc')), '503', 'POST is not: it may have been done already');
+  t.equal(backend.received.length, 2);
+  const records = await mesh.records('orders', 3);
+  t.match(records[2], { response_code: 503, response_flags: 'UC', code: 'upstream_closed' });
+});
+
+t.test('one that dies on a fresh connection is not sent again', async (t) => {
+  const backend = await startBackend(t, (socket) => socket.destroy());
+  const mesh = await startMesh(t, { app: backend.port });
+  t.equal(await status(mesh.outPort, get()), '503');
+  t.equal(backend.received.length, 1);
+});
+
+t.test('a connection near its announced end is not reused', async (t) => {
+  const backend = await startBackend(t, (socket) =>
+    socket.write('HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok'),
+  );
+  const mesh = await startMesh(t, { app: backend.port });
+  await status(mesh.outPort, get());
+  await status(mesh.outPort, get());
+  t.equal(backend.received.length, 2, 'timeout=1 less the last second is nothing');
+});
+
+t.test('an answer that nobody asked for closes the connection, and the next request has a new one', async (t) => {
+  const backend = await startBackend(t, (socket, soFar) => socket.write(soFar.includes('/double') ? ok + ok : ok));
+  const mesh = await startMesh(t, { app: backend.port });
+  t.equal(await status(mesh.outPort, get('/double')), '200');
+  t.equal(await status(mesh.outPort, get('/next')), '200');
+  t.equal(backend.received.length, 2);
+});
+
+t.test('an app that is down is 503 UF, and serves again once it is up', async (t) => {
+  const backend = await startBackend(t, (socket) => socket.write(ok));
+  const mesh = await startMesh(t, { app: backend.port });
+  await new Promise((resolve) => backend.server.close(resolve));
+  t.equal(await status(mesh.outPort, get()), '503');
+  const [record] = await mesh.records('orders', 1);
+  t.match(record, {
+    response_flags: 'UF',
+    code: 'upstream_connect',
+    response_code_details: 'upstream_reset_before_response_started{connection_failure}',
+  });
+  await new Promise<void>((resolve) => backend.server.listen(backend.port, '127.0.0.1', resolve));
+  t.equal(await status(mesh.outPort, get()), '200');
+});
+
+t.test('an app that does not answer is 504 after the stream-idle limit', async (t) => {
+  const backend = await startBackend(t, () => {});
+  const mesh = await startMesh(t, { app: backend.port, limits: '{ streamIdle: 300ms }' });
+  const got = await exchangeBytes(mesh.outPort, get(), /timeout|idle$/);
+  t.match(got, /^HTTP\/1\.1 504 /);
+  // Both sides have the same limit; the other passes the 504 on, or sees its client leave.
+  const records = [...(await mesh.records('web', 1)), ...(await mesh.records('orders', 1))];
+  t.ok(records.some((one) => one['response_flags'] === 'SI' && one['code'] === 'stream_idle'));
+});
+
+t.test('a client that goes away takes its request to the app with it', async (t) => {
+  const backend = await startBackend(t, () => {});
+  const mesh = await startMesh(t, { app: backend.port });
+  const { connect } = await import('node:net');
+  const socket = connect(mesh.outPort, '127.0.0.1', () => socket.write(get()));
+  await until(() => backend.received.length === 1, 'the request to arrive');
+  socket.resetAndDestroy();
+  await until(() => backend.sockets.size === 0, 'the app to be let go');
+  const [record] = await mesh.records('web', 1);
+  t.match(record, { response_code: 0, response_flags: 'DC', response_code_details: 'downstream_remote_disconnect' });
+});

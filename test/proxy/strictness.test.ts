@@ -1,0 +1,72 @@
+// Hostile requests through the running proxy, in front of a backend that records every byte: what is refused never
+// arrives, and nothing is read behind it.
+
+import { readFileSync } from 'node:fs';
+import t from 'tap';
+import { codes } from '../../cert-agent/base/errors.ts';
+import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
+
+const vectors = JSON.parse(readFileSync(new URL('../vectors/http1/requests.json', import.meta.url), 'utf8')) as {
+  name: string;
+  bytes: string;
+  verdict: string;
+}[];
+
+t.test('what the codec refuses', async (t) => {
+  const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
+  const mesh = await startMesh(t, { app: backend.port });
+  const hostile = vectors.filter(({ verdict }) => verdict in codes);
+  t.ok(hostile.length > 40);
+  for (const { name, bytes, verdict } of hostile) {
+    const before = backend.received.length;
+    const smuggled = `${bytes}GET /smuggled HTTP/1.1\r\nHost: orders\r\n\r\n`.replace(
+      /Host: a\r\n/g,
+      'Host: orders\r\n',
+    );
+    const got = await exchangeBytes(mesh.outPort, Buffer.from(smuggled, 'latin1'));
+    t.match(got, new RegExp(`^HTTP/1\\.1 ${codes[verdict as keyof typeof codes].status} `), name);
+    t.equal(got.split('HTTP/1.1 ').length, 2, `${name}: one answer, and the connection closes`);
+    const arrived = backend.received.slice(before).join('');
+    t.notMatch(arrived, /smuggled/, `${name}: nothing behind it is served`);
+    // A body that breaks off has begun before it was seen to be wrong; it must not look complete.
+    if (arrived !== '') t.notMatch(arrived, /\r\n0\r\n\r\n$/, `${name}: what arrived is visibly cut`);
+  }
+  const records = await mesh.records('web', hostile.length);
+  for (const [index, { name, verdict }] of hostile.entries())
+    t.equal(records[index]?.['code'], verdict, `${name} is on record`);
+});
+
+t.test('paths are normalised before policy, and the app gets what policy saw', async (t) => {
+  const policy = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: public, namespace: shop }
+spec: { action: ALLOW, rules: [{ to: [{ operation: { paths: ["/public/*", "/a b", "/*.txt"] } }] }] }
+`;
+  const backend = await startBackend(t, (socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
+  const mesh = await startMesh(t, { app: backend.port, policy });
+  const cases: [string, number, string?][] = [
+    ['/public/x', 200, '/public/x'],
+    ['/public/../admin', 403],
+    ['/public/%2e%2e/admin', 403],
+    ['/public/%2E./admin', 403],
+    ['/public/..\\admin', 403],
+    ['/public\\..\\admin', 403],
+    ['/public/./x/../y?q=../z', 200, '/public/y?q=../z'],
+    ['/p%75blic/x', 200, '/public/x'],
+    ['/public/%252e%252e/admin', 200, '/public/%252e%252e/admin'],
+    ['/public/..%2fadmin', 200, '/public/..%2fadmin'],
+    ['/public/%00', 400],
+    ['/public/%zz', 400],
+    ['/public/%4', 400],
+    ['/../public/x', 400],
+    ['/public/x#y', 400],
+  ];
+  for (const [path, status, arrives] of cases) {
+    const before = backend.received.length;
+    const got = await exchangeBytes(mesh.outPort, `GET ${path} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n`);
+    t.match(got, new RegExp(`^HTTP/1\\.1 ${status} `), path);
+    const arrived = backend.received.slice(before).map((one) => one.toString('latin1').split(' ')[1]);
+    t.strictSame(arrived, arrives === undefined ? [] : [arrives], `what the app got of ${path}`);
+  }
+});
