@@ -5,7 +5,24 @@ import type { Socket } from 'node:net';
 import type { SallyportError } from '../cert-agent/base/errors.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Permit, PolicySet } from './policy/policy.ts';
-import type { Fields, Framing } from './protocol/http1-head.ts';
+
+/** A field's name, interned: what it means to a proxy is known without comparing strings. */
+export interface FieldName {
+  readonly lower: string;
+  /** The name as it was spelled, with its colon and space, ready to print. */
+  readonly prefix: string;
+  /** One of `role` in protocol/http1-head.ts. */
+  readonly role: number;
+}
+
+/** A head's fields in the order they came; `names[i]` belongs to `values[i]`. */
+export interface Fields {
+  readonly names: FieldName[];
+  readonly values: string[];
+}
+
+/** How a message's body is delimited: no body, so many bytes, chunks, or until the connection closes. */
+export type Framing = number | 'chunked' | 'close';
 
 /** Every limit of one port, from the settings. Times in milliseconds. */
 export interface Limits {

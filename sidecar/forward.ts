@@ -2,9 +2,8 @@
 // respond.ts. Back-pressure goes through: whoever cannot take more pauses the socket that it came from.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
-import type { Carrier, Exchange, Reply, UpstreamConnection, UpstreamEvents } from './exchange.ts';
+import type { Carrier, Exchange, Fields, Reply, UpstreamConnection, UpstreamEvents } from './exchange.ts';
 import type { Permit } from './policy/policy.ts';
-import type { Fields } from './protocol/http1-head.ts';
 import { answerInterim, answerReply, refuse } from './respond.ts';
 
 // RFC 9110 section 9.2.2: what may be sent twice without harm.

@@ -2,8 +2,8 @@
 // in the error table, and a body that tells a stranger nothing that he does not know.
 
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
-import type { Exchange, Reply } from './exchange.ts';
-import { emptyFields, type Fields, fieldName } from './protocol/http1-head.ts';
+import type { Exchange, Fields, Reply } from './exchange.ts';
+import { emptyFields, fieldName } from './protocol/http1-head.ts';
 
 /** Passes a 1xx on. */
 export function answerInterim(exchange: Exchange, reply: Reply): void {

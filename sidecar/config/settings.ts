@@ -53,11 +53,10 @@ const identity = z
       context.addIssue({
         code: 'custom',
         path: ['agent'],
-        message:
-          "identity by 'agent:' needs the SPIFFE Workload API, which this build does not have yet: use 'files:' or 'ca:'",
+        message: "this needs the SPIFFE Workload API, which this build does not have yet: use 'files:' or 'ca:'",
       });
     } else if ((value.files === undefined) === (value.ca === undefined)) {
-      context.addIssue({ code: 'custom', message: "identity needs exactly one of 'files:' and 'ca:'" });
+      context.addIssue({ code: 'custom', message: "needs exactly one of 'files:' and 'ca:'" });
     }
   });
 

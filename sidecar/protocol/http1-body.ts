@@ -2,15 +2,8 @@
 // One reader per message; it consumes what is its own and leaves the rest of the buffer to the next message.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import {
-  checkHeadCharacters,
-  emptyFields,
-  type Fields,
-  type Framing,
-  parseFields,
-  printable,
-  role,
-} from './http1-head.ts';
+import type { Fields, Framing } from '../exchange.ts';
+import { checkHeadCharacters, emptyFields, parseFields, printable, role } from './http1-head.ts';
 
 export interface BodySink {
   /** A piece of the body. False asks the source to wait for its `resume`. */

@@ -3,14 +3,12 @@
 
 import type { Socket } from 'node:net';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Call, Reply, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
+import type { Call, Fields, Framing, Reply, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
   checkHeadCharacters,
   connectionOptions,
   emptyFields,
-  type Fields,
-  type Framing,
   parseContentLength,
   parseFields,
   parseStatusLine,

@@ -3,6 +3,7 @@
 // differently. One pass, latin1 strings, interned field names: this runs twice for each request on each side.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { FieldName, Fields } from '../exchange.ts';
 
 /** What a field means to a proxy. Everything that is not end-to-end has a role of its own. */
 export const role = Object.freeze({
@@ -23,13 +24,6 @@ export const role = Object.freeze({
   te: 13,
 });
 
-export interface FieldName {
-  readonly lower: string;
-  /** The name as it was spelled, with its colon and space, ready to print. */
-  readonly prefix: string;
-  readonly role: number;
-}
-
 const rolesByName: Readonly<Record<string, number>> = {
   connection: role.connection,
   'content-length': role.contentLength,
@@ -48,15 +42,6 @@ const rolesByName: Readonly<Record<string, number>> = {
   'proxy-authorization': role.hop,
   'http2-settings': role.hop,
 };
-
-/** A head's fields in the order they came; `names[i]` belongs to `values[i]`. */
-export interface Fields {
-  readonly names: FieldName[];
-  readonly values: string[];
-}
-
-/** How a message's body is delimited: no body, so many bytes, chunks, or until the connection closes. */
-export type Framing = number | 'chunked' | 'close';
 
 export interface RequestStart {
   readonly method: string;

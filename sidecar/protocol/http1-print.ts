@@ -3,8 +3,8 @@
 
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Call, Reply } from '../exchange.ts';
-import { type Fields, type Framing, role } from './http1-head.ts';
+import type { Call, Fields, Framing, Reply } from '../exchange.ts';
+import { role } from './http1-head.ts';
 
 /** The request head that goes to an upstream. */
 export function printRequest(call: Call): string {

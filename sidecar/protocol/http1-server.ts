@@ -4,14 +4,20 @@
 import type { Socket } from 'node:net';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Connection, coarseNow, type Speaker } from '../connection.ts';
-import { type Downstream, Exchange, type Limits, type Reply, type SpliceEnd } from '../exchange.ts';
+import {
+  type Downstream,
+  Exchange,
+  type Fields,
+  type Framing,
+  type Limits,
+  type Reply,
+  type SpliceEnd,
+} from '../exchange.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
   checkHeadCharacters,
   connectionOptions,
   emptyFields,
-  type Fields,
-  type Framing,
   parseContentLength,
   parseFields,
   parseRequestLine,

@@ -6,8 +6,7 @@ import { Duplex } from 'node:stream';
 import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { Connection } from '../../sidecar/connection.ts';
-import type { Carrier, Exchange, PortRules } from '../../sidecar/exchange.ts';
-import type { Fields } from '../../sidecar/protocol/http1-head.ts';
+import type { Carrier, Exchange, Fields, PortRules } from '../../sidecar/exchange.ts';
 import { Http1Server } from '../../sidecar/protocol/http1-server.ts';
 
 interface Vector {

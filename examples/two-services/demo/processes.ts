@@ -1,0 +1,126 @@
+// The demo's processes: each real, each with its own log file, and none left behind.
+
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const bin = fileURLToPath(new URL('../../../sidecar/bin.mjs', import.meta.url));
+
+/** Longer than anything here takes, even on a busy machine; what takes longer is broken. */
+const patienceMs = 15_000;
+const pollMs = 15;
+/** A sidecar drains for 5 s at most. */
+const stopMs = 6000;
+
+export interface Running {
+  readonly name: string;
+  readonly pid: number;
+  /** Everything printed so far. */
+  log(): string;
+  signal(name: NodeJS.Signals): void;
+  stop(): Promise<void>;
+}
+
+export class Processes {
+  readonly #directory: string;
+  readonly #children = new Map<string, ChildProcess>();
+  #problem: string | undefined;
+
+  /** `directory` is where logs go and what relative paths are relative to. */
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  logFile(name: string): string {
+    return join(this.#directory, 'run', `${name}.log`);
+  }
+
+  /** Starts `sallyport` with `args` as a process that stays. */
+  sallyport(name: string, ...args: string[]): Running {
+    return this.node(name, [bin, ...args]);
+  }
+
+  /** Starts Node. The process leads a group of its own, so that Ctrl-C is ours to handle and --keep can leave it. */
+  node(name: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
+    const log = openSync(this.logFile(name), 'a', 0o600);
+    const options = { cwd: this.#directory, detached: true, stdio: ['ignore', log, log] as ('ignore' | number)[] };
+    const child = spawn(process.execPath, args, { ...options, env: { ...cleanEnvironment(), ...env } });
+    closeSync(log);
+    child.unref();
+    this.#children.set(name, child);
+    child.once('error', (error) => this.#died(name, error.message));
+    child.once('exit', (code, signal) => this.#died(name, `ended with ${signal ?? code}`));
+    return {
+      name,
+      pid: child.pid ?? 0,
+      log: () => readFileSync(this.logFile(name), 'utf8'),
+      signal: (signal) => void child.kill(signal),
+      stop: () => this.#stop(name),
+    };
+  }
+
+  /** Runs a `sallyport` command to its end and gives what it printed. */
+  async run(...args: string[]): Promise<string> {
+    const options = { cwd: this.#directory, env: cleanEnvironment() };
+    const { stdout } = await promisify(execFile)(process.execPath, [bin, ...args], options);
+    return stdout;
+  }
+
+  /** Asks `question` until it answers; gives up when a process died or time ran out. */
+  async until<T>(question: () => T | undefined | false | Promise<T | undefined | false>, what: string): Promise<T> {
+    const end = performance.now() + patienceMs;
+    for (;;) {
+      const answer = await Promise.resolve()
+        .then(question)
+        .catch(() => undefined);
+      if (answer !== undefined && answer !== false) return answer;
+      if (this.#problem !== undefined) throw new Error(this.#problem);
+      if (performance.now() > end) throw new Error(`waited ${patienceMs / 1000} s for ${what}`);
+      await pause(pollMs);
+    }
+  }
+
+  /** Name and process ID of what is running. */
+  list(): [string, number][] {
+    return [...this.#children].map(([name, child]) => [name, child.pid ?? 0]);
+  }
+
+  async stopAll(): Promise<void> {
+    await Promise.all([...this.#children.keys()].map((name) => this.#stop(name)));
+  }
+
+  /** The last resort, for the end of our own process: no time for manners. */
+  killAll(): void {
+    for (const child of this.#children.values()) child.kill('SIGKILL');
+  }
+
+  async #stop(name: string): Promise<void> {
+    const child = this.#children.get(name);
+    if (child === undefined) return;
+    this.#children.delete(name);
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    const timer = setTimeout(() => child.kill('SIGKILL'), stopMs);
+    child.ref();
+    child.kill('SIGTERM');
+    await ended;
+    clearTimeout(timer);
+  }
+
+  /** One that was stopped is not on the list any more, and may end. */
+  #died(name: string, how: string): void {
+    if (!this.#children.has(name)) return;
+    this.#children.delete(name);
+    this.#problem ??= `${name} ${how}; its log is ${this.logFile(name)}`;
+  }
+}
+
+/** Our settings of this shell are not the demo's, and a loader in NODE_OPTIONS would run in every process. */
+function cleanEnvironment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(NODE_OPTIONS|SALLYPORT_.*)$/.test(name)),
+  );
+}

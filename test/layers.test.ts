@@ -1,0 +1,113 @@
+// The architecture as a check: imports point up the list of layers only, cert-agent never imports sidecar, the CA and
+// the agent meet over the network only, and each thing that must have one owner has one.
+
+import { globSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** From the bottom up: a file may import from its own layer and from those above it in this list. */
+const layers: [string, RegExp][] = [
+  ['base', /^cert-agent\/base\//],
+  ['identity', /^cert-agent\/identity\//],
+  ['agent', /^cert-agent\/(?:agent\/|[^/]+$)/],
+  ['ca', /^cert-agent\/ca\//],
+  ['policy', /^sidecar\/policy\//],
+  ['exchange', /^sidecar\/exchange\.ts$/],
+  ['observe', /^sidecar\/observe\//],
+  ['connection', /^sidecar\/connection\.ts$/],
+  ['protocol', /^sidecar\/protocol\//],
+  ['upstream', /^sidecar\/upstream\//],
+  ['path', /^sidecar\/(?:listener|peer|head|route|authorize|forward|respond|access-log|proxy)\.ts$/],
+  ['config', /^sidecar\/config\//],
+  ['main', /^sidecar\/(?:main|identity-source)\.ts$/],
+  ['cli', /^sidecar\/(?:cli\.ts|cli\/)/],
+];
+
+interface Import {
+  readonly from: string;
+  readonly to: string;
+  readonly isType: boolean;
+  readonly isLazy: boolean;
+}
+
+const files = globSync('{cert-agent,sidecar}/**/*.ts', { cwd: root });
+
+function importsOf(file: string): Import[] {
+  const text = readFileSync(join(root, file), 'utf8');
+  const found: Import[] = [];
+  for (const match of text.matchAll(/^(?:import|export) (type )?[^;]*?from '([^']+)'/gms)) {
+    found.push({ from: file, to: resolve(file, match[2]!), isType: match[1] !== undefined, isLazy: false });
+  }
+  for (const match of text.matchAll(/import\('([^']+)'\)/g))
+    found.push({ from: file, to: resolve(file, match[1]!), isType: false, isLazy: true });
+  return found;
+}
+
+function resolve(file: string, target: string): string {
+  return target.startsWith('.') ? normalize(join(dirname(file), target)) : target;
+}
+
+const all = files.flatMap(importsOf);
+const layerOf = (file: string): number => layers.findIndex(([, pattern]) => pattern.test(file));
+
+t.test('every file has a layer', async (t) => {
+  t.strictSame(
+    files.filter((file) => layerOf(file) === -1),
+    [],
+  );
+});
+
+t.test('imports point up the list only', async (t) => {
+  const wrong = all.filter(({ from, to }) => to.endsWith('.ts') && layerOf(to) > layerOf(from));
+  t.strictSame(
+    wrong.map(({ from, to }) => `${from} -> ${to}`),
+    [],
+  );
+});
+
+t.test('agent and CA are brothers: they meet over the network', async (t) => {
+  const crossed = all.filter(
+    ({ from, to }) =>
+      (/^cert-agent\/ca\//.test(from) && /^agent$/.test(layers[layerOf(to)]?.[0] ?? '')) ||
+      (layers[layerOf(from)]?.[0] === 'agent' && /^cert-agent\/ca\//.test(to)),
+  );
+  t.strictSame(crossed, []);
+});
+
+t.test('one file imports the X.509 library, one prints, two mint permits', async (t) => {
+  const importers = (target: string): string[] => [
+    ...new Set(all.filter(({ to }) => to === target).map(({ from }) => from)),
+  ];
+  t.strictSame(importers('@peculiar/x509'), ['cert-agent/identity/x509.ts']);
+  const printing = files.filter((file) =>
+    /process\.(?:stdout|stderr)\.write|console\./.test(readFileSync(join(root, file), 'utf8')),
+  );
+  t.strictSame(printing, ['sidecar/cli/terminal.ts']);
+  const minting = files.filter((file) => /\bmintPermit\(/.test(readFileSync(join(root, file), 'utf8'))).toSorted();
+  t.strictSame(minting, ['sidecar/config/generation.ts', 'sidecar/policy/policy.ts']);
+});
+
+t.test('the data path never imports node:http', async (t) => {
+  const onPath = /^sidecar\/(?:protocol|upstream|policy)\/|^sidecar\/[^/]+\.ts$/;
+  const users = all.filter(({ from, to }) => /^node:https?2?$/.test(to) && onPath.test(from)).map(({ from }) => from);
+  // http1-print takes the table of reason phrases from it, which is data.
+  t.strictSame(users, ['sidecar/protocol/http1-print.ts']);
+});
+
+t.test('a command loads only what it needs: its work is imported when it runs', async (t) => {
+  const heavy = all.filter(
+    ({ from, to, isType, isLazy }) =>
+      /^sidecar\/cli\//.test(from) &&
+      !isType &&
+      !isLazy &&
+      to.endsWith('.ts') &&
+      !/^sidecar\/cli\/|^cert-agent\/base\/(?:errors|clock|address)\.ts$/.test(to),
+  );
+  t.strictSame(
+    heavy.map(({ from, to }) => `${from} -> ${to}`),
+    [],
+  );
+});
