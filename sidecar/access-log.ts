@@ -58,10 +58,17 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
 
 const needsEscape = /[^ !#-[\]-~]/;
 
-/** A JSON string, or null for nothing. Most values hold nothing to escape, and a test costs less than JSON.stringify. */
+/** A JSON string in ASCII, or null for nothing. Most values hold nothing to escape, and a test costs less than JSON.stringify. */
 function text(value: string | undefined): string {
   if (value === undefined || value === '' || value === '-') return 'null';
-  return needsEscape.test(value) ? JSON.stringify(value) : `"${value}"`;
+  return needsEscape.test(value) ? escaped(value) : `"${value}"`;
+}
+
+function escaped(value: string): string {
+  return JSON.stringify(value).replace(
+    /[\x7f-\uffff]/g,
+    (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 }
 
 let lastSecond = 0;

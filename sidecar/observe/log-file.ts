@@ -1,19 +1,30 @@
 // Where access-log lines go: gathered for 100 ms, written asynchronously, bounded. kill -9 may lose those 100 ms. Past
 // the bound, lines of allowed requests are dropped and counted; a refusal waits for room, it is never dropped.
+//
+// Lines are copied into buffers that are used again and again: held as strings they would live long enough to be moved
+// to the old generation, which cost 80 MB of memory and a fifth of the CPU time of a request (measured).
 
-import { openSync, write, writeSync } from 'node:fs';
+import { closeSync, openSync, write, writeSync } from 'node:fs';
 import { errnoOf } from '../../cert-agent/base/errors.ts';
 
 const flushMs = 100;
 const maxHeldBytes = 8 * 1024 * 1024;
+const blockBytes = 256 * 1024;
 /** A pipe that is full says EAGAIN; asked again after this. */
 const retryMs = 10;
 
 export class LogFile {
   readonly #file: number;
   readonly #onDrop: () => void;
-  #held = '';
-  #writing: Buffer | undefined = undefined;
+  /** Full blocks that wait, oldest first; the one being written is the first. */
+  readonly #full: Buffer[] = [];
+  readonly #spare: Buffer<ArrayBufferLike>[] = [];
+  #block: Buffer = Buffer.allocUnsafeSlow(blockBytes);
+  #used = 0;
+  #heldBytes = 0;
+  #writing = false;
+  /** How much of the first full block is written already. */
+  #written = 0;
   readonly #waiting: (() => void)[] = [];
   readonly #timer: NodeJS.Timeout;
 
@@ -26,13 +37,17 @@ export class LogFile {
   }
 
   get full(): boolean {
-    return this.#held.length + (this.#writing?.length ?? 0) > maxHeldBytes;
+    return this.#heldBytes + this.#used > maxHeldBytes;
   }
 
-  /** Takes one line, newline included. `droppable` lines go when there is no room. */
+  /** Takes one line, newline included, in ASCII. `droppable` lines go when there is no room. */
   add(line: string, droppable: boolean): void {
-    if (droppable && this.full) this.#onDrop();
-    else this.#held += line;
+    if (droppable && this.full) {
+      this.#onDrop();
+      return;
+    }
+    if (this.#used + line.length > this.#block.length) this.#turnOver(line.length);
+    this.#used += this.#block.write(line, this.#used, 'latin1');
   }
 
   /** Calls `run` once there is room again; at once when there is. */
@@ -44,44 +59,64 @@ export class LogFile {
   /** Writes what is held before it returns; for the end of the process. */
   close(): void {
     clearInterval(this.#timer);
-    const rest = Buffer.concat([this.#writing ?? Buffer.alloc(0), Buffer.from(this.#held)]);
-    this.#held = '';
-    this.#writing = undefined;
+    this.#turnOver(0);
+    const rest = Buffer.concat(this.#full).subarray(this.#written);
+    this.#full.length = 0;
     let at = 0;
     // Bounded: a reader that is gone for good must not keep the process from ending.
     for (let tries = 0; at < rest.length && tries < 1000; tries++) {
       try {
         at += writeSync(this.#file, rest, at);
       } catch (error) {
-        if (errnoOf(error) !== 'EAGAIN') return;
+        if (errnoOf(error) !== 'EAGAIN') break;
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
       }
     }
+    if (this.#file !== 1 && !this.#writing) closeSync(this.#file);
+  }
+
+  /** Puts the block aside to be written and begins another, large enough for `next` bytes. */
+  #turnOver(next: number): void {
+    if (this.#used > 0) {
+      this.#full.push(this.#block.subarray(0, this.#used));
+      this.#heldBytes += this.#used;
+      this.#block = this.#spare.pop() ?? Buffer.allocUnsafeSlow(blockBytes);
+      this.#used = 0;
+    }
+    if (next > this.#block.length) this.#block = Buffer.allocUnsafeSlow(next);
   }
 
   #flush(): void {
-    if (this.#writing !== undefined || this.#held === '') return;
-    this.#writing = Buffer.from(this.#held);
-    this.#held = '';
-    this.#write(this.#writing);
+    this.#turnOver(0);
+    if (!this.#writing) this.#writeNext();
   }
 
-  #write(buffer: Buffer): void {
-    write(this.#file, buffer, 0, buffer.length, null, (error, written) => {
-      // close() has taken over what was being written.
-      if (this.#writing === undefined) return;
-      if (error !== null && errnoOf(error) !== 'EAGAIN') {
-        // The reader is gone (EPIPE) or the disk is full: these lines are lost, and that is counted.
-        this.#onDrop();
-        this.#writing = undefined;
-      } else {
-        const rest = buffer.subarray(error === null ? written : 0);
-        this.#writing = rest.length === 0 ? undefined : rest;
-        if (rest.length > 0) {
-          setTimeout(() => this.#writing === rest && this.#write(rest), error === null ? 0 : retryMs).unref();
-        }
+  #writeNext(): void {
+    const block = this.#full[0];
+    this.#writing = block !== undefined;
+    if (block === undefined) return;
+    write(this.#file, block, this.#written, block.length - this.#written, null, (error, bytes) => {
+      // close() has written the rest.
+      if (this.#full[0] !== block) return;
+      if (error !== null && errnoOf(error) === 'EAGAIN') {
+        setTimeout(() => this.#writeNext(), retryMs).unref();
+        return;
       }
-      if (!this.full) for (const run of this.#waiting.splice(0)) run();
+      // The reader is gone (EPIPE) or the disk is full: these lines are lost, and that is counted.
+      if (error !== null) this.#onDrop();
+      this.#written += error === null ? bytes : block.length;
+      if (this.#written >= block.length) this.#release(block);
+      this.#writeNext();
     });
+  }
+
+  #release(block: Buffer): void {
+    this.#full.shift();
+    this.#written = 0;
+    this.#heldBytes -= block.length;
+    const whole = Buffer.from(block.buffer);
+    // A few are enough for the usual tide; after a jam the rest goes back to the system.
+    if (whole.length === blockBytes && this.#spare.length < 4) this.#spare.push(whole);
+    if (!this.full) for (const run of this.#waiting.splice(0)) run();
   }
 }
