@@ -7,17 +7,28 @@ import { codes } from '../cert-agent/base/errors.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (file: string): string => readFileSync(`${root}/${file}`, 'utf8');
-const documents = ['README.md', 'ARCHITECTURE.md', 'SECURITY.md', 'CONTRIBUTING.md', ...globSync('examples/*/README.md', { cwd: root }), 'perf/README.md'];
+const documents = [
+  'README.md',
+  'ARCHITECTURE.md',
+  'SECURITY.md',
+  'CONTRIBUTING.md',
+  ...globSync('examples/*/README.md', { cwd: root }),
+  'perf/README.md',
+];
 
 t.test('the error table of ARCHITECTURE.md is the one of the code', async (t) => {
-  const rows = Object.entries(codes).map(([code, row]) => `| \`${code}\` | ${row.status} | ${row.grpc} | ${row.flag} | \`${row.details}\` |`);
+  const rows = Object.entries(codes).map(
+    ([code, row]) => `| \`${code}\` | ${row.status} | ${row.grpc} | ${row.flag} | \`${row.details}\` |`,
+  );
   const table = ['| code | HTTP | gRPC | flag | response_code_details |', '|---|---|---|---|---|', ...rows].join('\n');
   t.equal(/<!-- codes -->\n([\s\S]*?)\n<!-- \/codes -->/.exec(read('ARCHITECTURE.md'))?.[1], table);
 });
 
 t.test('files that documents name exist', async (t) => {
   for (const document of documents) {
-    for (const [, path] of read(document).matchAll(/`((?:cert-agent|sidecar|test|perf|examples)\/[A-Za-z0-9_./-]+)`/g)) {
+    for (const [, path] of read(document).matchAll(
+      /`((?:cert-agent|sidecar|test|perf|examples)\/[A-Za-z0-9_./-]+)`/g,
+    )) {
       t.ok(existsSync(`${root}/${path}`), `${document} names ${path}`);
     }
     for (const [, link] of read(document).matchAll(/\]\((?!https?:|#)([^)#]+)[^)]*\)/g)) {
@@ -29,13 +40,15 @@ t.test('files that documents name exist', async (t) => {
 t.test('npm scripts that documents name exist', async (t) => {
   const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
   for (const document of documents) {
-    for (const [, script] of read(document).matchAll(/npm run (?:-s )?([a-z]+)/g)) t.ok(script! in scripts, `${document} names npm run ${script}`);
+    for (const [, script] of read(document).matchAll(/npm run (?:-s )?([a-z]+)/g))
+      t.ok(script! in scripts, `${document} names npm run ${script}`);
   }
 });
 
 t.test('metrics that documents name exist', async (t) => {
   const source = globSync('{cert-agent,sidecar}/**/*.ts', { cwd: root }).map(read).join('\n');
   for (const document of documents) {
-    for (const [, metric] of read(document).matchAll(/`((?:istio|sallyport|identity_cert)_[a-z_]+)`/g)) t.ok(source.includes(metric!), `${document} names ${metric}`);
+    for (const [, metric] of read(document).matchAll(/`((?:istio|sallyport|identity_cert)_[a-z_]+)`/g))
+      t.ok(source.includes(metric!), `${document} names ${metric}`);
   }
 });

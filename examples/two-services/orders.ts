@@ -13,7 +13,8 @@ let last = orders.size;
 createServer((request, response) => {
   const id = Number(/^\/orders\/(\d+)$/.exec(request.url ?? '')?.[1]);
   if (request.url === '/orders' && request.method === 'GET') return answer(response, 200, Object.fromEntries(orders));
-  if (request.url === '/orders' && request.method === 'POST') return void add(request, response).catch(() => response.destroy());
+  if (request.url === '/orders' && request.method === 'POST')
+    return void add(request, response).catch(() => response.destroy());
   if (!orders.has(id)) return answer(response, 404, { error: 'no such order' });
   if (request.method === 'DELETE') orders.delete(id);
   return answer(response, 200, { [id]: orders.get(id) ?? 'deleted' });

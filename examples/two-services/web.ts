@@ -8,7 +8,9 @@ const ordersUrl = process.env['ORDERS_URL'] ?? 'http://127.0.0.1:15002';
 createServer(async (_request, response) => {
   try {
     const answer = await fetch(`${ordersUrl}/orders`);
-    const text = answer.ok ? `orders: ${Object.values(await answer.json()).join(', ')}` : 'the orders are not for us';
+    const text = answer.ok
+      ? `orders: ${Object.values((await answer.json()) as Record<string, string>).join(', ')}`
+      : 'the orders are not for us';
     response.writeHead(answer.status, { 'content-type': 'text/plain' }).end(`${text}\n`);
   } catch {
     response.writeHead(502, { 'content-type': 'text/plain' }).end('orders does not answer\n');

@@ -59,21 +59,25 @@ const paths = z
   )
   .min(1, 'an empty list matches nothing: leave the field out');
 
-const ports = z
-  .array(
-    z
-      .string()
-      .regex(/^\d{1,5}$/, 'a port is written as a string of digits')
-      .refine((value) => Number(value) <= 65_535, 'a port is at most 65535'),
-  )
-  .min(1, 'an empty list matches nothing: leave the field out');
+const port = nonEmpty.superRefine((value, context) => {
+  if (/^\d{1,5}$/.test(value) && Number(value) <= 65_535) return;
+  const message = /^\d+$/.test(value) ? 'a port is at most 65535' : 'a port is written as a string of digits';
+  context.addIssue({ code: 'custom', message });
+});
 
+const ports = z.array(port).min(1, 'an empty list matches nothing: leave the field out');
+
+/** Said only of what is empty as it was written, not of what is left once an unknown key has been reported. */
+const notEmpty = (message: string) => ({
+  error: message,
+  when: ({ issues }: { readonly issues: readonly unknown[] }) => issues.length === 0,
+});
 const hasFields = (value: object): boolean => Object.keys(value).length > 0;
 
 const source = z
   .strictObject({ principals, notPrincipals: principals, namespaces: values, notNamespaces: values })
   .partial()
-  .refine(hasFields, "'source' is empty: leave 'from' out to mean any source");
+  .refine(hasFields, notEmpty("'source' is empty: leave 'from' out to mean any source"));
 
 const operation = z
   .strictObject({
@@ -87,7 +91,7 @@ const operation = z
     notPaths: paths,
   })
   .partial()
-  .refine(hasFields, "'operation' is empty: leave 'to' out to mean any operation");
+  .refine(hasFields, notEmpty("'operation' is empty: leave 'to' out to mean any operation"));
 
 const rule = z.strictObject({
   from: z
@@ -183,7 +187,11 @@ function readPolicy(document: YamlDocument, file: string): { policy: Authorizati
   }
   const early = findUnsupported(document);
   const read = readDocument(authorizationPolicy, withoutUnsupported(document));
-  if ('problems' in read) return { problems: [...early, ...read.problems] };
+  if ('problems' in read) {
+    const isConsequence = (problem: Problem): boolean =>
+      early.length > 0 && problem.message.includes(" is empty: leave '");
+    return { problems: [...early, ...read.problems.filter((problem) => !isConsequence(problem))] };
+  }
   if (early.length > 0) return { problems: early };
   const { metadata, spec } = read.value;
   const { line } = document.problemAt(['metadata', 'name'], '');

@@ -2,9 +2,8 @@
 // somebody would who wants to get around the sidecar.
 
 import { readFileSync } from 'node:fs';
-import { Agent, type ClientRequest, request } from 'node:http';
-import { request as requestTls } from 'node:https';
-import type { Socket } from 'node:net';
+import { type Agent, type ClientRequest, request } from 'node:http';
+import { request as requestTls, Agent as TlsAgent } from 'node:https';
 import { join } from 'node:path';
 
 export interface Answer {
@@ -18,6 +17,7 @@ export interface Question {
   /** A path, or the whole URL where the port is used as a proxy. */
   readonly path?: string;
   readonly host?: string;
+  /** Keeps connections; without one each question has its own. */
   readonly agent?: Agent;
 }
 
@@ -26,55 +26,58 @@ const timeoutMs = 10_000;
 /** Asks in plain HTTP on loopback. */
 export function ask({ port, method = 'GET', path = '/orders', host, agent }: Question): Promise<Answer> {
   const headers = host === undefined ? {} : { host };
-  return answerTo(
-    request({ host: '127.0.0.1', port, method, path, headers, agent: agent ?? false, timeout: timeoutMs }),
-  );
+  const options = { host: '127.0.0.1', port, method, path, headers, timeout: timeoutMs };
+  return answerTo(request({ ...options, agent: agent ?? false }));
 }
 
-/** One that keeps its connections, for load. */
-export function keepingAgent(): Agent {
-  return new Agent({ keepAlive: true });
-}
-
-/** What an agent wrote, to show to a peer; `trust` is whom we believe. */
+/** What to show to a peer, and whom to believe; all PEM. */
 export interface Credential {
   readonly cert?: string;
   readonly key?: string;
   readonly trust: string;
 }
 
-/** Reads it anew each time: the agent replaces it. */
+/** What the agent wrote to `directory`; read anew each time, since the agent replaces it. */
 export function readCredential(directory: string): Credential {
   const read = (name: string): string => readFileSync(join(directory, name), 'utf8');
   return { cert: read('svid.pem'), key: read('svid.key'), trust: read('bundle.pem') };
 }
 
-/** An open connection of mutual TLS that may be used again and again. */
+/** A way to a mutual-TLS port that keeps its one connection. */
 export interface Direct {
   ask(): Promise<Answer>;
-  /** Resolves when the other side has closed it. */
+  /** Resolves when a connection of it has been closed. */
   readonly closed: Promise<void>;
   end(): void;
 }
 
-/** Goes to `port` directly with `credential`, and believes only a server that proves to be `expected`. */
-export async function goDirectly(port: number, expected: string, credential: Credential): Promise<Direct> {
-  const { connect } = await import('node:tls');
-  const { cert, key, trust } = credential;
-  const socket = connect({
-    ...{ host: '127.0.0.1', port, cert, key, ca: trust, minVersion: 'TLSv1.3', ALPNProtocols: ['http/1.1'] },
+/** Goes to `port` with `credential`, and believes only a server that proves to be `expected`. */
+export function goDirectly(port: number, expected: string, { cert, key, trust }: Credential): Direct {
+  const agent = new TlsAgent({
+    ...{ keepAlive: true, cert, key, ca: trust, minVersion: 'TLSv1.3' },
     // The name in a SPIFFE certificate is its URI; there is no DNS name to look for.
-    checkServerIdentity: (_host, shown) =>
-      shown.subjectaltname === `URI:${expected}` ? undefined : new Error(`this is ${shown.subjectaltname}`),
+    checkServerIdentity: (_host, { subjectaltname }) =>
+      subjectaltname === `URI:${expected}` ? undefined : new Error(`the server is ${subjectaltname}`),
   });
-  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
-  const failed = new Promise<never>((_resolve, reject) => socket.once('error', reject));
-  failed.catch(() => {});
-  await Promise.race([new Promise((resolve) => socket.once('secureConnect', resolve)), failed]);
-  const agent = new OneConnection(socket);
+  const { promise: closed, resolve: close } = Promise.withResolvers<void>();
   return {
-    ask: () => answerTo(requestTls({ host: '127.0.0.1', port, path: '/orders', agent, timeout: timeoutMs })),
+    ask() {
+      const asked = requestTls({ host: '127.0.0.1', port, path: '/orders', agent, timeout: timeoutMs });
+      asked.once('socket', (socket) => socket.once('close', close));
+      return answerTo(asked);
+    },
     closed,
-    end: () => socket.destroy(),
+    end: () => agent.destroy(),
   };
+}
+
+function answerTo(asked: ClientRequest): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    asked.once('error', reject);
+    asked.once('timeout', () => asked.destroy(new Error(`no answer in ${timeoutMs / 1000} s`)));
+    asked.once('response', (response) => {
+      response.toArray().then((chunks) => resolve({ status: response.statusCode ?? 0, body: chunks.join('') }), reject);
+    });
+    asked.end();
+  });
 }

@@ -2,6 +2,8 @@
 
 import { styleText } from 'node:util';
 
+const longest = 72;
+
 type Style = Parameters<typeof styleText>[0];
 
 export function say(text: string): void {
@@ -18,7 +20,13 @@ export interface Outcome {
 /** `ok      what was tried   expected ...   got ...`, in one line. */
 export function sayOutcome({ name, expected, got, ok }: Outcome): void {
   const verdict = ok ? paint('green', 'ok    ') : paint('red', 'FAILED');
-  say(`${verdict}  ${name.padEnd(44)}  expected ${expected.padEnd(27)}  got ${got}`);
+  say(`${verdict}  ${name.padEnd(44)}  expected ${expected.padEnd(27)}  got ${short(got)}`);
+}
+
+/** An answer may be long, and one line is one line. */
+function short(text: string): string {
+  const line = text.replace(/\s+/g, ' ');
+  return line.length <= longest ? line : `${line.slice(0, longest - 3)}...`;
 }
 
 /** In colour on a terminal, unless NO_COLOR is set. */

@@ -27,11 +27,17 @@ export interface Running {
 export class Processes {
   readonly #directory: string;
   readonly #children = new Map<string, ChildProcess>();
+  readonly #end = new AbortController();
   #problem: string | undefined;
 
   /** `directory` is where logs go and what relative paths are relative to. */
   constructor(directory: string) {
     this.#directory = directory;
+  }
+
+  /** Everything is being stopped, or was: what fails now fails because of that. */
+  get ended(): boolean {
+    return this.#end.signal.aborted;
   }
 
   logFile(name: string): string {
@@ -45,6 +51,7 @@ export class Processes {
 
   /** Starts Node. The process leads a group of its own, so that Ctrl-C is ours to handle and --keep can leave it. */
   node(name: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
+    this.#end.signal.throwIfAborted();
     const log = openSync(this.logFile(name), 'a', 0o600);
     const options = { cwd: this.#directory, detached: true, stdio: ['ignore', log, log] as ('ignore' | number)[] };
     const child = spawn(process.execPath, args, { ...options, env: { ...cleanEnvironment(), ...env } });
@@ -64,7 +71,7 @@ export class Processes {
 
   /** Runs a `sallyport` command to its end and gives what it printed. */
   async run(...args: string[]): Promise<string> {
-    const options = { cwd: this.#directory, env: cleanEnvironment() };
+    const options = { cwd: this.#directory, env: cleanEnvironment(), signal: this.#end.signal };
     const { stdout } = await promisify(execFile)(process.execPath, [bin, ...args], options);
     return stdout;
   }
@@ -77,6 +84,7 @@ export class Processes {
         .then(question)
         .catch(() => undefined);
       if (answer !== undefined && answer !== false) return answer;
+      this.#end.signal.throwIfAborted();
       if (this.#problem !== undefined) throw new Error(this.#problem);
       if (performance.now() > end) throw new Error(`waited ${patienceMs / 1000} s for ${what}`);
       await pause(pollMs);
@@ -88,13 +96,10 @@ export class Processes {
     return [...this.#children].map(([name, child]) => [name, child.pid ?? 0]);
   }
 
+  /** Ends everything, for good. */
   async stopAll(): Promise<void> {
+    this.#end.abort();
     await Promise.all([...this.#children.keys()].map((name) => this.#stop(name)));
-  }
-
-  /** The last resort, for the end of our own process: no time for manners. */
-  killAll(): void {
-    for (const child of this.#children.values()) child.kill('SIGKILL');
   }
 
   async #stop(name: string): Promise<void> {

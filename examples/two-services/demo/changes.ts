@@ -1,0 +1,41 @@
+// The steps that change something while everything runs: a policy, and who is trusted.
+
+import { join } from 'node:path';
+import { type Finding, reasonOfCut, toOrders } from './step.ts';
+import { addPolicy, credentialOf, idOf, type Parts, type World } from './world.ts';
+
+/** The connection stays open all the while: it is the request that is judged. */
+export async function policyAdded(world: World): Promise<Finding> {
+  const direct = toOrders(world, credentialOf(world, 'reports'));
+  try {
+    const { status } = await direct.ask();
+    const since = performance.now();
+    addPolicy(world, 'reports-may-read.yaml');
+    await world.processes.until(async () => (await direct.ask()).status === 200, 'the new policy');
+    return [`${status}, and 200 after ${msSince(since)}`, status === 403];
+  } finally {
+    direct.end();
+  }
+}
+
+/** Who is revoked loses the connection that is open, and gets no new one. */
+export async function revoked(world: World, parts: Parts): Promise<Finding> {
+  const { processes } = world;
+  const credential = credentialOf(world, 'reports');
+  const direct = toOrders(world, credential);
+  let isCut = false;
+  void direct.closed.then(() => {
+    isCut = true;
+  });
+  const { status } = await direct.ask();
+  await processes.run('ca', 'revoke', idOf('reports'), '--dir', join('run', 'ca'), '--reason', 'part of the demo');
+  const since = performance.now();
+  await processes.until(() => isCut, 'the open connection of reports to be cut').finally(direct.end);
+  const took = msSince(since);
+  const reason = await reasonOfCut(world, parts, credential);
+  return [`${status}, cut after ${took}, then ${reason}`, status === 200 && reason === 'svid_denied'];
+}
+
+function msSince(start: number): string {
+  return `${Math.round(performance.now() - start)} ms`;
+}

@@ -1,0 +1,36 @@
+// The last lines: what to try next. Each command works as it is printed, in the clone.
+
+import { say } from './print.ts';
+import type { World } from './world.ts';
+
+/** After everything was ended. */
+export function sayNext(): void {
+  say(`
+Try next:
+  npm run demo -- --keep                                                  the same, and leaves it running
+  npx sallyport sidecar --config examples/two-services/orders.yaml --check
+  npx sallyport --help
+  less examples/two-services/README.md                                    the same by hand`);
+}
+
+/** With everything running: where it listens, and how to end it. */
+export function sayStillRunning({ directory, ports, processes }: World): void {
+  const running = processes.list();
+  say(`
+Still running:
+${running.map(([name, pid]) => `  ${name.padEnd(16)} pid ${pid}`).join('\n')}
+
+Try next:
+  curl http://127.0.0.1:${ports.webApp}/
+  curl -H 'Host: orders' http://127.0.0.1:${ports.outbound}/orders
+  http_proxy=http://127.0.0.1:${ports.outbound} curl http://orders/orders
+  curl -X DELETE http://127.0.0.1:${ports.toOrders}/orders/1
+  curl http://127.0.0.1:${ports.ordersAdmin}/connections
+  npx sallyport inspect http://127.0.0.1:${ports.webAdmin}
+  npx sallyport ca ls --dir ${directory}/run/ca
+
+Policies to edit: ${directory}/policies
+Logs:             ${directory}/run
+To end it:
+  kill ${running.map(([, pid]) => pid).join(' ')}; rm -rf ${directory}`);
+}

@@ -1,0 +1,63 @@
+// A step of the tour, and the two kinds of which most are: a call that is answered, and one that is cut off. The reason
+// of a cut is read from the sidecar's log, because a stranger is told none.
+
+import type { Answer, Credential } from './ask.ts';
+import { goDirectly } from './ask.ts';
+import { idOf, type Parts, type World } from './world.ts';
+
+/** What happened, in words, and whether it should have. */
+export type Finding = readonly [got: string, ok: boolean];
+
+export interface Step {
+  readonly name: string;
+  readonly expected: string;
+  run(): Promise<Finding>;
+}
+
+/** What a refusal by policy says to the one who asked. */
+export const denied = 'RBAC: access denied';
+
+/** A step whose call is answered with `status` and a body that holds `part`. */
+export function answers(name: string, status: number, part: string, call: () => Promise<Answer>): Step {
+  return {
+    name,
+    expected: `${status} ${part}`,
+    async run() {
+      const answer = await call();
+      return [`${answer.status} ${answer.body.trim()}`, answer.status === status && answer.body.includes(part)];
+    },
+  };
+}
+
+/** A step whose caller gets no byte, because of `code`. */
+export function cutOff(name: string, code: string, world: World, parts: Parts, credential: () => Credential): Step {
+  return {
+    name,
+    expected: `no answer (${code})`,
+    async run() {
+      const reason = await reasonOfCut(world, parts, credential());
+      return [reason.startsWith('svid_') ? `no answer (${reason})` : reason, reason === code];
+    },
+  };
+}
+
+/** Why `orders` closes a connection with `credential`; the answer, should there be one. */
+export async function reasonOfCut(world: World, parts: Parts, credential: Credential): Promise<string> {
+  const { ordersSidecar } = parts;
+  const before = ordersSidecar.log().length;
+  const direct = toOrders(world, credential);
+  try {
+    const { status, body } = await direct.ask();
+    return `${status} ${body.trim()}`;
+  } catch {
+    const said = (): string | undefined => /"code":"(svid_\w+)"/.exec(ordersSidecar.log().slice(before))?.[1];
+    return await world.processes.until(said, 'the reason in the log of the sidecar of orders');
+  } finally {
+    direct.end();
+  }
+}
+
+/** Goes around the sidecar of `web`, to the mutual-TLS port of `orders` itself. */
+export function toOrders(world: World, credential: Credential): ReturnType<typeof goDirectly> {
+  return goDirectly(world.ports.inbound, idOf('orders'), credential);
+}
