@@ -50,7 +50,13 @@ function makePolicies(rules: number): AuthorizationPolicy[] {
       const concerns = number % ours === 0;
       return {
         from: [{ principals: [`perf.test/ns/shop/sa/peer-${concerns ? 0 : number}`] }],
-        to: [{ methods: ['GET', 'HEAD'], paths: [concerns && number > 0 ? `/v${number}/*` : '/v1/orders/*'], ports: ['8080'] }],
+        to: [
+          {
+            methods: ['GET', 'HEAD'],
+            paths: [concerns && number > 0 ? `/v${number}/*` : '/v1/orders/*'],
+            ports: ['8080'],
+          },
+        ],
       };
     }),
   }));

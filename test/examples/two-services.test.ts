@@ -5,6 +5,7 @@ import { chmodSync, cpSync, globSync, mkdirSync, readdirSync, readFileSync, writ
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { nextCommands } from '../../examples/two-services/demo/next.ts';
 import { findPorts, withPorts } from '../../examples/two-services/demo/ports.ts';
 import { type Child, type Owner, startProcess, tempDir, until } from '../fixtures/process.ts';
 
@@ -47,6 +48,7 @@ t.test('the demo does what it should, and --keep leaves it running until the pri
   t.match(demo.stdout(), / 0 failed of \d{2,}, /);
   const next = lines.filter((line) => /^ {2}(curl|http_proxy|npx)\b/.test(line));
   t.equal(next.length, 7);
+  next.push(...nextCommands.map(([command]) => command).filter((command) => !command.startsWith('npm run demo')));
   for (const line of next) t.match(await runShell(t, line), { code: 0 }, line);
   t.match(await runShell(t, lines.find((line) => line.startsWith('  kill ')) ?? 'false'), { code: 0 });
   for (const pid of pidsIn(demo)) await until(() => !isRunning(pid), `process ${pid} to end`);

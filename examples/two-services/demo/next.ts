@@ -3,14 +3,17 @@
 import { say } from './print.ts';
 import type { World } from './world.ts';
 
-/** After everything was ended. */
+/** For after everything was ended: what to type, and what it is for. */
+export const nextCommands = [
+  ['npm run demo -- --keep', 'the same, and leave it running'],
+  ['npx sallyport sidecar --config examples/two-services/orders.yaml --check', 'is this configuration good?'],
+  ['npx sallyport --help', 'all commands'],
+  ['cat examples/two-services/README.md', 'the same by hand'],
+] as const;
+
 export function sayNext(): void {
-  say(`
-Try next:
-  npm run demo -- --keep                                                  the same, and leaves it running
-  npx sallyport sidecar --config examples/two-services/orders.yaml --check
-  npx sallyport --help
-  less examples/two-services/README.md                                    the same by hand`);
+  say('\nTry next, in the clone:');
+  for (const [command, purpose] of nextCommands) say(`  ${command.padEnd(74)}  ${purpose}`);
 }
 
 /** With everything running: where it listens, and how to end it. */
@@ -20,7 +23,7 @@ export function sayStillRunning({ directory, ports, processes }: World): void {
 Still running:
 ${running.map(([name, pid]) => `  ${name.padEnd(16)} pid ${pid}`).join('\n')}
 
-Try next:
+Try next, in the clone:
   curl http://127.0.0.1:${ports.webApp}/
   curl -H 'Host: orders' http://127.0.0.1:${ports.outbound}/orders
   http_proxy=http://127.0.0.1:${ports.outbound} curl http://orders/orders

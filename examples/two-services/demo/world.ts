@@ -77,6 +77,9 @@ async function startShop(world: World): Promise<Parts> {
       processes.until(() => isReady(ports[name]), `${name} to be ready`),
     ),
   );
+  for (const name of ['ordersApp', 'webApp'] as const) {
+    await processes.until(() => ask({ port: ports[name] }), `${name} to answer`);
+  }
   return { ordersSidecar, webAgent };
 }
 

@@ -1,0 +1,79 @@
+// HAProxy as Debian packages it: one thread a side. It logs to a socket only, so its lines go to a sink by UDP.
+
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { freePort } from '../test/fixtures/process.ts';
+import { startRunning, whenListening } from './process.ts';
+import type { Site, Stack } from './stack.ts';
+
+/** Starts both sides. */
+export async function startHaproxy(site: Site): Promise<Stack> {
+  const [httpPort, tlsPort, tcpPort, tlsTcpPort] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+  const dir = join(site.dir, 'haproxy');
+  mkdirSync(dir);
+  writeFileSync(join(dir, 'client.pem'), site.client.chainPem + site.client.keyPem, { mode: 0o600 });
+  writeFileSync(join(dir, 'server.pem'), site.server.chainPem + site.server.keyPem, { mode: 0o600 });
+  writeFileSync(join(dir, 'ca.pem'), site.caPem);
+  writeFileSync(join(dir, 'allowed.lst'), `${site.allowed.join('\n')}\n`);
+  const frame = `global
+  nbthread 1
+  maxconn 8000
+  log 127.0.0.1:${site.app.log} len 2048 local0
+  ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets
+  ssl-default-server-options ssl-min-ver TLSv1.3
+  tune.ssl.cachesize 0
+defaults
+  log global
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  http-reuse always
+`;
+  const toServer = `ssl crt ${dir}/client.pem ca-file ${dir}/ca.pem verify required verifyhost orders.perf.test no-ssl-reuse`;
+  const fromClient = `ssl crt ${dir}/server.pem ca-file ${dir}/ca.pem verify required`;
+  writeFileSync(
+    join(dir, 'out.cfg'),
+    `${frame}
+frontend http
+  mode http
+  option httplog
+  bind 127.0.0.1:${httpPort}
+  unique-id-format %{+X}o\\ %ci:%cp_%fi:%fp_%Ts_%rt:%pid
+  unique-id-header X-Request-Id
+  default_backend next
+backend next
+  mode http
+  server b 127.0.0.1:${tlsPort} ${toServer}
+listen tcp
+  mode tcp
+  option tcplog
+  bind 127.0.0.1:${tcpPort}
+  server b 127.0.0.1:${tlsTcpPort} ${toServer}
+`,
+  );
+  writeFileSync(
+    join(dir, 'in.cfg'),
+    `${frame}
+frontend https
+  mode http
+  option httplog
+  bind 127.0.0.1:${tlsPort} ${fromClient}
+  http-request deny unless { ssl_c_sha1,hex,lower -f ${dir}/allowed.lst }
+  http-request set-header X-Forwarded-Client-Cert Hash=%[ssl_c_sha1,hex]
+  default_backend app
+backend app
+  mode http
+  server a 127.0.0.1:${site.app.http}
+listen tcp
+  mode tcp
+  option tcplog
+  bind 127.0.0.1:${tlsTcpPort} ${fromClient}
+  server a 127.0.0.1:${site.app.tcp}
+`,
+  );
+  const start = (name: string): ReturnType<typeof startRunning> =>
+    startRunning('haproxy', ['-q', '-db', '-f', join(dir, `${name}.cfg`)], dir);
+  const stack = { name: 'haproxy', inbound: start('in'), outbound: start('out'), httpPort, tlsPort, tcpPort };
+  await Promise.all([httpPort, tlsPort, tcpPort].map((port) => whenListening(port)));
+  return stack;
+}

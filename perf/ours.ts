@@ -1,0 +1,55 @@
+// Our own pair, from the built dist/, as a user runs it.
+
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { freePort } from '../test/fixtures/process.ts';
+import { startRunning, whenListening } from './process.ts';
+import type { Site, Stack } from './stack.ts';
+
+const program = fileURLToPath(new URL('../dist/sidecar/cli.js', import.meta.url));
+
+/** Starts both sidecars and waits for their ports. */
+export async function startOurs(site: Site): Promise<Stack> {
+  const [httpPort, tcpPort, tlsPort, tlsTcpPort] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+  const dir = join(site.dir, 'ours');
+  mkdirSync(join(dir, 'policies'), { recursive: true });
+  for (const [name, one] of [
+    ['client', site.client],
+    ['server', site.server],
+  ] as const) {
+    writeFileSync(join(dir, `${name}.pem`), one.chainPem);
+    writeFileSync(join(dir, `${name}.key`), one.keyPem, { mode: 0o600 });
+  }
+  writeFileSync(join(dir, 'bundle.pem'), site.caPem);
+  writeFileSync(join(dir, 'policies', 'allow.yaml'), policies());
+  const head = (name: string): string =>
+    `trustDomain: perf.test\nworkload: { namespace: shop, serviceAccount: ${name} }\nidentity: { files: { svid: ${name}.pem, key: ${name}.key, bundle: bundle.pem } }\naccessLog: ${name}.log\n`;
+  writeFileSync(
+    join(dir, 'server.yaml'),
+    `${head('server')}policies: policies\ninbound:\n  - { port: ${tlsPort}, app: "127.0.0.1:${site.app.http}", policyPort: 8080 }\n  - { port: ${tlsTcpPort}, app: "127.0.0.1:${site.app.tcp}", protocol: tcp, policyPort: 9000 }\n`,
+  );
+  const identity = 'identity: spiffe://perf.test/ns/shop/sa/server';
+  writeFileSync(
+    join(dir, 'client.yaml'),
+    `${head('client')}outbound:\n  - { port: ${httpPort} }\n  - { port: ${tcpPort}, upstream: bytes, protocol: tcp }\nupstreams:\n  orders: { endpoints: ["127.0.0.1:${tlsPort}"], ${identity} }\n  bytes: { endpoints: ["127.0.0.1:${tlsTcpPort}"], ${identity} }\n`,
+  );
+  const start = (name: string): ReturnType<typeof startRunning> => {
+    process.env['SALLYPORT_LOG_LEVEL'] = 'error';
+    return startRunning(process.execPath, [program, 'sidecar', '--config', join(dir, `${name}.yaml`)], dir);
+  };
+  const stack = { name: 'ours', inbound: start('server'), outbound: start('client'), httpPort, tlsPort, tcpPort };
+  await Promise.all([httpPort, tlsPort, tcpPort, tlsTcpPort].map((port) => whenListening(port)));
+  return stack;
+}
+
+/** 100 rules, each for one caller; the caller of the benchmark stands in the middle. */
+function policies(): string {
+  const rules = Array.from(
+    { length: 100 },
+    (_, i) =>
+      `  - from: [{ source: { principals: [perf.test/ns/shop/sa/${i === 50 ? 'client' : `other-${i}`}] } }]\n    to: [{ operation: { methods: [GET, POST], paths: ["/v1/orders/*"], ports: ["8080"] } }, { operation: { ports: ["9000"] } }]\n`,
+  );
+  // On TCP a rule that asks for methods does not exist, so the stream has a rule of its own.
+  return `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: callers, namespace: shop }\nspec:\n  rules:\n${rules.join('')}  - from: [{ source: { principals: [perf.test/ns/shop/sa/client] } }]\n    to: [{ operation: { ports: ["9000"] } }]\n`;
+}

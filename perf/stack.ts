@@ -1,0 +1,30 @@
+// A stack is one product twice: the proxy beside the client, plain in and mutual TLS out, and the proxy beside the app. All
+// stacks get the same certificates, the same app and the same work: verification of the other side, an allow-list of 100
+// entries, an access log with the same fields, a request ID and a header that tells the app who called.
+
+import type { Credential } from '../test/fixtures/pki.ts';
+import type { Running } from './process.ts';
+
+export interface Site {
+  readonly dir: string;
+  readonly app: { readonly http: number; readonly tcp: number; readonly log: number };
+  readonly client: Credential;
+  readonly server: Credential;
+  readonly caPem: string;
+  /** SHA-1 of the client's certificate, hex, and of 99 others: what nginx and HAProxy can list. */
+  readonly allowed: readonly string[];
+}
+
+export interface Stack {
+  readonly name: string;
+  readonly outbound: Running;
+  readonly inbound: Running;
+  /** Plain HTTP in, at the outbound proxy. */
+  readonly httpPort: number;
+  /** Mutual TLS HTTP, at the inbound proxy. */
+  readonly tlsPort: number;
+  /** Plain TCP in, at the outbound proxy; undefined where this build has no TCP. */
+  readonly tcpPort: number | undefined;
+}
+
+export type StartStack = (site: Site) => Promise<Stack>;
