@@ -4,19 +4,20 @@
 //   node setup.mjs          dependencies and the pinned Node
 //   node setup.mjs test     the test runner's plugins too
 import { spawnSync } from 'node:child_process';
-import { existsSync, statSync, utimesSync } from 'node:fs';
+import { existsSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(fileURLToPath(import.meta.url));
 const installed = join(root, 'node_modules', '.package-lock.json');
+const testRunner = join(root, '.tap', 'plugins');
 const pinned = join(root, 'node_modules', 'node', 'bin', 'node');
 const path = `${join(root, 'node_modules', '.bin')}:${process.env.PATH}`;
 
 if (process.platform === 'win32') stop('Sallyport runs on Linux and macOS; on Windows use WSL2.');
 if (!isCurrent()) install();
 checkPinnedNode();
-if (process.argv[2] === 'test' && !existsSync(join(root, '.tap', 'plugins'))) buildTestRunner();
+if (process.argv[2] === 'test' && !existsSync(testRunner)) buildTestRunner();
 
 function isCurrent() {
   if (!existsSync(installed)) return false;
@@ -25,7 +26,13 @@ function isCurrent() {
 
 function install() {
   process.stderr.write('sallyport: installing dependencies (once) ...\n');
-  run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], "'npm ci' failed: is the package registry reachable?");
+  run(
+    'npm',
+    ['ci', '--no-audit', '--no-fund', '--loglevel=error'],
+    "'npm ci' failed: is the package registry reachable?",
+  );
+  // What the test runner was built with lay in node_modules and is gone.
+  rmSync(testRunner, { recursive: true, force: true });
   // npm may leave the file with the time of its own lockfile; it is current as of now.
   const now = new Date();
   utimesSync(installed, now, now);
@@ -34,7 +41,9 @@ function install() {
 function checkPinnedNode() {
   const answer = spawnSync(pinned, ['--version'], { encoding: 'utf8' });
   if (answer.status === 0 && answer.stdout.startsWith('v24.')) return;
-  stop("the pinned Node is missing: npm ran with 'ignore-scripts', or has no build for this machine; run 'npm rebuild node --ignore-scripts=false' or use Node 24.19 to 24.20 yourself.");
+  stop(
+    "the pinned Node is missing: npm ran with 'ignore-scripts', or has no build for this machine; run 'npm rebuild node --ignore-scripts=false' or use Node 24.19 to 24.20 yourself.",
+  );
 }
 
 function buildTestRunner() {
@@ -43,7 +52,11 @@ function buildTestRunner() {
 }
 
 function run(command, args, sentence) {
-  const done = spawnSync(command, args, { cwd: root, stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, PATH: path } });
+  const done = spawnSync(command, args, {
+    cwd: root,
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, PATH: path },
+  });
   if (done.status !== 0) stop(sentence);
 }
 

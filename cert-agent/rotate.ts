@@ -16,6 +16,7 @@ import type { CaClient } from './fetch.ts';
 import { onlyBundle } from './identity/bundle.ts';
 import { pendingKey } from './identity/generation.ts';
 import type { Identity } from './identity/identity.ts';
+import type { Svid } from './identity/svid.ts';
 import { verifyChain } from './identity/verify.ts';
 
 export interface RotationOptions {
@@ -180,7 +181,8 @@ export class Rotation {
 
   #noticeNewToken(): void {
     const { tokenFile } = this.#options;
-    if (this.#refusedToken === undefined || tokenFile === undefined || this.identity.current() !== undefined) return;
+    if (this.#refusedToken === undefined || tokenFile === undefined) return;
+    if (this.identity.current() !== undefined && !this.#isDenied()) return;
     try {
       const token = readToken(tokenFile);
       if (token === undefined || token === this.#refusedToken) return;
@@ -201,10 +203,10 @@ export class Rotation {
   }
 
   async #renew(): Promise<void> {
-    const { tokenFile, outDir, ttlMs, client, clock } = this.#options;
+    const { outDir, ttlMs, client, clock } = this.#options;
     const held = this.#keep.held();
     const trust = this.#keep.trust();
-    const evidence = gatherEvidence(held?.svid, tokenFile, clock.now());
+    const evidence = this.#evidence(held?.svid, clock.now());
     const key = pendingKey(outDir, held?.svid);
     let issued: Issued;
     try {
@@ -214,6 +216,23 @@ export class Rotation {
       throw error;
     }
     if (!this.#closed) this.#accept(issued, evidence);
+  }
+
+  /** An SVID that is denied speaks for nobody any more: a token that was not refused yet is better evidence. */
+  #evidence(held: Svid | undefined, now: number): Evidence {
+    const { tokenFile } = this.#options;
+    if (tokenFile !== undefined && this.#isDenied()) {
+      const token = readToken(tokenFile);
+      if (token !== undefined && token !== this.#refusedToken) return { kind: 'token', token, file: tokenFile };
+    }
+    return gatherEvidence(held, tokenFile, now);
+  }
+
+  #isDenied(): boolean {
+    const held = this.#keep.held();
+    if (held === undefined) return false;
+    const { serial, id } = held.svid;
+    return held.denied.serials.has(serial) || held.denied.ids.has(id.uri);
   }
 
   /** Checks what an answer says against what we have, and only then makes it ours. */

@@ -133,9 +133,16 @@ function operatorOf({ authority, store, revocations, metrics, log, clock }: Part
 
 /** Looks every ten seconds at what is due by the wall clock; timers of an hour would sleep through a suspended night. */
 function startBeat({ clock, revocations, log }: Parts, own: OwnSvid): { now(): Promise<void>; stop(): void } {
-  async function upkeep(): Promise<void> {
-    await own.rotate();
-    await revocations.prune();
+  let running: Promise<void> = Promise.resolve();
+  /** One at a time: who asked for upkeep while it ran waits for that one too, and sees what it changed. */
+  function upkeep(): Promise<void> {
+    running = running
+      .catch(() => {})
+      .then(async () => {
+        await own.rotate();
+        await revocations.prune();
+      });
+    return running;
   }
   let cancel = clock.after(beatMs, beat);
   let stopped = false;

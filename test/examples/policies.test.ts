@@ -5,7 +5,7 @@ import t from 'tap';
 import { parse } from 'yaml';
 import { parsePolicies } from '../../sidecar/config/istio.ts';
 import { normalizePath } from '../../sidecar/policy/path.ts';
-import type { Workload } from '../../sidecar/policy/policy.ts';
+import type { RequestFacts, Workload } from '../../sidecar/policy/policy.ts';
 import { judge, scope, show } from '../fixtures/policy.ts';
 
 interface Gallery {
@@ -39,7 +39,7 @@ for (const entry of readdirSync(root, { withFileTypes: true }).filter((one) => o
       because = 'it is allowed',
     } of requests) {
       const principal = from === 'nobody' ? null : from;
-      const facts = {
+      const facts: RequestFacts = {
         protocol,
         method,
         path: path === '' ? '' : normalizePath(path),

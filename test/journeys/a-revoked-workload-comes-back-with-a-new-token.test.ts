@@ -1,0 +1,52 @@
+// Revoked, then allowed again by the operator: the certificate of before stays on the deny-list, so a new join token is
+// what brings the workload back, without a restart.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { makeCa } from '../fixtures/ca-process.ts';
+import { runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
+
+const id = 'spiffe://demo.test/ns/shop/sa/web';
+
+t.test('a revoked workload comes back with a new token', async (t) => {
+  const ca = await makeCa(t);
+  await ca.serve();
+  const directory = tempDir(t);
+  const [tokenFile, outDir] = [join(directory, 'token'), join(directory, 'out')];
+  await ca.writeToken(id, tokenFile);
+  const agent = startSallyport(t, [
+    'agent',
+    '--ca',
+    ca.url,
+    '--ca-bundle',
+    ca.bundleFile,
+    '--token-file',
+    tokenFile,
+    '--out-dir',
+    outDir,
+  ]);
+  await agent.waitFor(/"code":"svid_received"/);
+  const chain = (): string => readFileSync(join(outDir, 'svid.pem'), 'utf8');
+  const before = chain();
+
+  const operate = async (...args: string[]): Promise<void> => {
+    const { code, stderr } = await runSallyport(t, ['ca', ...args, '--dir', ca.directory]);
+    t.equal(code, 0, stderr);
+  };
+  const deniedIds = (): string[] =>
+    (JSON.parse(readFileSync(join(outDir, 'denied.json'), 'utf8')) as { ids: string[] }).ids;
+  await operate('revoke', id, '--reason', 'lost laptop');
+  agent.process.kill('SIGHUP');
+  await until(() => deniedIds().includes(id), 'the deny-list to arrive');
+  await operate('allow', id);
+  agent.process.kill('SIGHUP');
+  await until(() => !deniedIds().includes(id), 'the ID to be allowed again');
+  t.equal(chain(), before, 'the certificate of before is not renewed');
+
+  await ca.writeToken(id, `${tokenFile}.new`);
+  writeFileSync(tokenFile, readFileSync(`${tokenFile}.new`));
+  agent.process.kill('SIGHUP');
+  await until(() => chain() !== before, 'a certificate of its own again');
+  t.equal(await agent.stop(), 0);
+});

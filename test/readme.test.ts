@@ -1,0 +1,38 @@
+// The README's first real use is real: its configuration is read, and each of its commands exists with its options.
+
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { readConfiguration } from '../sidecar/config/watch.ts';
+import { runSallyport, tempDir } from './fixtures/process.ts';
+
+const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+
+t.test('orders.yaml is good', async (t) => {
+  const dir = tempDir(t);
+  const yaml = /```yaml\n([\s\S]*?)```/.exec(readme)![1]!;
+  mkdirSync(join(dir, 'policies'));
+  writeFileSync(join(dir, 'orders.yaml'), yaml);
+  const { settings } = await readConfiguration(join(dir, 'orders.yaml'));
+  t.match(settings, {
+    inbound: [{ port: 15_006, policyPort: 8080 }],
+    upstreams: { web: { identity: 'spiffe://demo.test/ns/shop/sa/web' } },
+  });
+});
+
+t.test('every command has its help with an example, and knows the options that the README uses', async (t) => {
+  const lines = [...readme.matchAll(/^npx sallyport (.*?)(?: +#.*)?$/gm)].map((match) => match[1]!);
+  t.ok(lines.length >= 8);
+  await Promise.all(
+    lines.map(async (line) => {
+      const words = line.split(/\s+/);
+      const command =
+        words[0] === 'ca' ? (words[1] === 'token' ? words.slice(0, 3) : words.slice(0, 2)) : words.slice(0, 1);
+      const { code, stdout } = await runSallyport(t, [...command, '--help']);
+      t.equal(code, 0, line);
+      t.match(stdout, /Example/, `${command.join(' ')} --help shows an example`);
+      for (const option of words.filter((word) => word.startsWith('--')))
+        t.ok(stdout.includes(option), `${command.join(' ')} knows ${option}`);
+    }),
+  );
+});
