@@ -72,7 +72,6 @@ export function createPeerDial(options: PeerDialOptions): Dial {
       };
       const socket = connectTls(settings);
       runsOn(socket, raw);
-      raw.once('error', (error) => socket.destroy(error));
       settle(socket, address, connectMs, 'secureConnect', resolve, reject);
     });
   };
@@ -140,6 +139,8 @@ function settle(
     reject(dialError(error, where, ready === 'secureConnect'));
   };
   const onClose = (): void => onError(new Error('it was closed during the handshake'));
+  // A socket may report an error more than once, or after its end; one that nobody listens to would end the process.
+  socket.on('error', () => {});
   socket.once('error', onError);
   socket.once('close', onClose);
   socket.once(ready, () => {

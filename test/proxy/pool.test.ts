@@ -1,5 +1,7 @@
 // Connections to upstreams: reused, not reused near their end, and what happens when one dies unseen.
 
+import { once } from 'node:events';
+import { createServer, type Socket } from 'node:net';
 import t from 'tap';
 import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { until } from '../fixtures/process.ts';
@@ -74,6 +76,24 @@ t.test('an app that is down is 503 UF, and serves again once it is up', async (t
   });
   await new Promise<void>((resolve) => backend.server.listen(backend.port, '127.0.0.1', resolve));
   t.equal(await status(mesh.outPort, get()), '200');
+});
+
+t.test('a peer that is down or speaks no TLS is 503 UF each time', async (t) => {
+  const backend = await startBackend(t, (socket) => socket.write(ok));
+  const mesh = await startMesh(t, { app: backend.port });
+  await mesh.inbound.drain();
+  for (let i = 0; i < 3; i++) t.equal(await status(mesh.outPort, get()), '503');
+  let answer = (socket: Socket): unknown => socket.destroy();
+  const peer = createServer((socket) => answer(socket.on('error', () => {}))).listen(mesh.inPort, '127.0.0.1');
+  t.teardown(() => peer.close());
+  await once(peer, 'listening');
+  t.equal(await status(mesh.outPort, get()), '503', 'it closes at once');
+  answer = (socket) => socket.resetAndDestroy();
+  t.equal(await status(mesh.outPort, get()), '503', 'it resets');
+  answer = (socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n');
+  t.equal(await status(mesh.outPort, get()), '503', 'it speaks plain HTTP');
+  const flags = (await mesh.records('web', 6)).map((one) => `${one['response_flags']} ${one['code']}`);
+  t.same(flags, [...Array(3).fill('UF upstream_connect'), ...Array(3).fill('UF upstream_tls')]);
 });
 
 t.test('an app that does not answer is 504 after the stream-idle limit', async (t) => {
