@@ -1,6 +1,7 @@
 // The `sallyport` program: its commands and nothing of their work. What a command needs it imports when it runs, so
 // that `sallyport inspect` does not pay for the proxy, nor the proxy for the CA (held by test/layers.test.ts).
 
+import '../cert-agent/base/heap.ts';
 import { Command } from 'commander';
 import { exitCodes } from './cli/terminal.ts';
 import { readVersion } from './cli/version.ts';

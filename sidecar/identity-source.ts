@@ -6,7 +6,6 @@ import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import { watchIdentityFiles } from '../cert-agent/identity/files.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
-import { startAgent } from '../cert-agent/main.ts';
 import type { Settings } from './config/settings.ts';
 
 export interface IdentitySource {
@@ -22,13 +21,15 @@ export interface IdentitySource {
 }
 
 /** Starts what `settings.identity` names. It reports problems, it throws none. */
-export function startIdentity(settings: Settings, registry: Registry, log: Log): IdentitySource {
+export async function startIdentity(settings: Settings, registry: Registry, log: Log): Promise<IdentitySource> {
   const { files, ca } = settings.identity;
   if (files !== undefined) {
     const watch = watchIdentityFiles({ ...files, trustDomain: settings.trustDomain }, { log });
     return { ...bound(watch), status: () => null, close: async () => watch.close() };
   }
   if (ca === undefined) throw new TypeError('settings.identity has neither files nor ca');
+  // Loaded only where it is asked for: with files there is no CA to speak to.
+  const { startAgent } = await import('../cert-agent/main.ts');
   const agent = startAgent({
     caUrl: ca.url,
     caBundleFile: ca.bundle,

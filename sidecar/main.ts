@@ -10,7 +10,7 @@ import { createRegistry } from '../cert-agent/base/metrics.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { compilePorts, type PortPlan, planPools } from './config/generation.ts';
 import type { Settings } from './config/settings.ts';
-import { type Configuration, watchConfiguration } from './config/watch.ts';
+import { type Configuration, type ConfigurationWatch, watchConfiguration } from './config/watch.ts';
 import { ConnectionTable, type Port } from './connection.ts';
 import type { PortRules } from './exchange.ts';
 import { type IdentitySource, startIdentity } from './identity-source.ts';
@@ -53,10 +53,10 @@ interface OpenPort {
  */
 export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   const { configFile, log, version } = options;
-  const watch = watchConfiguration(configFile, log);
+  const watch = await watchConfiguration(configFile, log);
   const { settings } = watch.configuration.current();
   const registry = createRegistry();
-  const source = startIdentity(settings, registry, log);
+  const source = await startIdentity(settings, registry, log);
   const sidecar = new RunningSidecar(watch, source, registry, settings, log, version);
   try {
     await sidecar.start();
@@ -68,7 +68,7 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
 }
 
 class RunningSidecar implements Sidecar {
-  readonly #watch: ReturnType<typeof watchConfiguration>;
+  readonly #watch: ConfigurationWatch;
   readonly #source: IdentitySource;
   readonly #registry: Registry;
   readonly #log: Log;
@@ -86,7 +86,7 @@ class RunningSidecar implements Sidecar {
   #announced = '';
 
   constructor(
-    watch: ReturnType<typeof watchConfiguration>,
+    watch: ConfigurationWatch,
     source: IdentitySource,
     registry: Registry,
     settings: Settings,

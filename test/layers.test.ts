@@ -104,10 +104,28 @@ t.test('a command loads only what it needs: its work is imported when it runs', 
       !isType &&
       !isLazy &&
       to.endsWith('.ts') &&
-      !/^sidecar\/cli\/|^cert-agent\/base\/(?:errors|clock|address)\.ts$/.test(to),
+      !/^sidecar\/cli\/|^cert-agent\/base\/(?:errors|clock|address|heap)\.ts$/.test(to),
   );
   t.strictSame(
     heavy.map(({ from, to }) => `${from} -> ${to}`),
     [],
   );
 });
+
+t.test(
+  'a running sidecar holds neither the YAML and schema libraries nor a CA client that it was not asked for',
+  async (t) => {
+    const reached = new Set<string>();
+    const follow = (file: string): void => {
+      if (reached.has(file)) return;
+      reached.add(file);
+      for (const one of all) if (one.from === file && !one.isType && !one.isLazy) follow(one.to);
+    };
+    follow('sidecar/main.ts');
+    t.ok(reached.has('sidecar/proxy.ts'));
+    t.strictSame(
+      ['yaml', 'zod', 'undici', 'cert-agent/main.ts'].filter((one) => reached.has(one)),
+      [],
+    );
+  },
+);

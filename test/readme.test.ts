@@ -3,7 +3,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { readConfiguration } from '../sidecar/config/watch.ts';
+import { readConfiguration } from '../sidecar/config/read.ts';
 import { runSallyport, tempDir } from './fixtures/process.ts';
 
 const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
@@ -13,7 +13,7 @@ t.test('orders.yaml is good', async (t) => {
   const yaml = /```yaml\n([\s\S]*?)```/.exec(readme)![1]!;
   mkdirSync(join(dir, 'policies'));
   writeFileSync(join(dir, 'orders.yaml'), yaml);
-  const { settings } = await readConfiguration(join(dir, 'orders.yaml'));
+  const { settings } = readConfiguration(join(dir, 'orders.yaml'));
   t.match(settings, {
     inbound: [{ port: 15_006, policyPort: 8080 }],
     upstreams: { web: { identity: 'spiffe://demo.test/ns/shop/sa/web' } },

@@ -55,3 +55,11 @@ export function whenLive<T, S extends T>(
     signal?.addEventListener('abort', onAbort, { once: true });
   });
 }
+
+/** Freezes plain data all the way down. */
+export function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
+  Object.freeze(value);
+  for (const inner of Object.values(value)) deepFreeze(inner);
+  return value;
+}

@@ -15,6 +15,7 @@ import {
 import { z } from 'zod';
 import { parseDuration } from './clock.ts';
 import { type Problem, reasonOf, SallyportError } from './errors.ts';
+import { deepFreeze } from './live.ts';
 
 /** One YAML document with its places. `value` is plain data. */
 export interface YamlDocument {
@@ -93,14 +94,6 @@ export const durationSchema = z.string().transform((text, context) => {
   context.addIssue({ code: 'custom', message: `'${text}' is not a duration: write 500ms, 10s, 5m, 1h or 1h30m` });
   return z.NEVER;
 });
-
-/** Freezes plain data all the way down. */
-export function deepFreeze<T>(value: T): T {
-  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
-  Object.freeze(value);
-  for (const inner of Object.values(value)) deepFreeze(inner);
-  return value;
-}
 
 /** The nearest of `known` to `word` as a hint, if it is near enough to be meant. */
 export function didYouMean(word: string, known: Iterable<string>): string | undefined {

@@ -2,8 +2,8 @@
 
 import { SallyportError } from '../base/errors.ts';
 import { parseBundle, readPemBlocks, type TrustBundle } from '../identity/bundle.ts';
+import { readCertificateFacts } from '../identity/certificate.ts';
 import { parseSpiffeId } from '../identity/spiffe-id.ts';
-import { readCertificateFacts } from '../identity/x509.ts';
 import { caFilesOf, readCaFile } from './directory.ts';
 
 export interface CaCertificates {

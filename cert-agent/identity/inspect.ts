@@ -5,10 +5,10 @@ import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { formatDuration, formatTime } from '../base/clock.ts';
 import { reasonOf } from '../base/errors.ts';
 import type { TrustBundles } from './bundle.ts';
+import { type CertificateFacts, readCertificateFacts } from './certificate.ts';
 import { type DenyList, emptyDenyList } from './denied.ts';
 import { parseSpiffeId } from './spiffe-id.ts';
 import { checkLeafRules, fingerprintOf, type RuleResult, verifyChain } from './verify.ts';
-import { type CertificateFacts, readCertificateFacts } from './x509.ts';
 
 /** One certificate of the chain, as it describes itself. */
 export interface CertificateReport {

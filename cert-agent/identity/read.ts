@@ -6,11 +6,11 @@ import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
 import { onlyBundle, parseBundle, type TrustBundle } from './bundle.ts';
+import { readCertificateFacts } from './certificate.ts';
 import { emptyDenyList, parseDenyList } from './denied.ts';
 import type { Identity, IdentityPaths } from './identity.ts';
 import { parseSpiffeId, parseTrustDomain } from './spiffe-id.ts';
 import { parseSvid } from './svid.ts';
-import { readCertificateFacts } from './x509.ts';
 
 /** The texts of one generation. */
 export interface IdentityTexts {

@@ -3,11 +3,11 @@
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { SallyportError } from '../base/errors.ts';
 import { formatPem, readPemBlocks } from './bundle.ts';
+import { readCertificateFacts } from './certificate.ts';
 import { parseKey } from './keys.ts';
 import type { SpiffeId } from './spiffe-id.ts';
 import { parseSpiffeId } from './spiffe-id.ts';
 import { checkLeafRules } from './verify.ts';
-import { readCertificateFacts } from './x509.ts';
 
 export interface Svid {
   readonly id: SpiffeId;

@@ -7,9 +7,9 @@ import { createHash, X509Certificate } from 'node:crypto';
 import { formatDuration, formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import type { TrustBundles } from './bundle.ts';
+import { type CertificateFacts, readCertificateFacts } from './certificate.ts';
 import type { DenyList } from './denied.ts';
 import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
-import { type CertificateFacts, readCertificateFacts } from './x509.ts';
 
 /** Who the other side proved to be. */
 export interface PeerIdentity {

@@ -1,8 +1,16 @@
-// X.509 as ASN.1: making certificates and requests, and reading what node:crypto does not show (KeyUsage bits,
-// criticality, path length, name constraints). The only file that imports @peculiar/x509; DER goes in and out.
+// Making certificates, and making and reading requests. The only file that imports @peculiar/x509; DER goes in and out.
+// Who only reads certificates takes certificate.ts.
 
 import 'reflect-metadata';
 import { createPublicKey, type KeyObject, randomBytes, webcrypto } from 'node:crypto';
+import { AsnConvert } from '@peculiar/asn1-schema';
+import {
+  GeneralName,
+  GeneralSubtree,
+  GeneralSubtrees,
+  id_ce_nameConstraints,
+  NameConstraints,
+} from '@peculiar/asn1-x509';
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -24,8 +32,6 @@ import { reasonOf, SallyportError } from '../base/errors.ts';
 
 // The library's types know the browser's Crypto; Node's webcrypto is the same thing under another declaration.
 cryptoProvider.set(webcrypto as unknown as Parameters<typeof cryptoProvider.set>[0]);
-
-const oidNameConstraints = '2.5.29.30';
 
 /** Bits of KeyUsage, RFC 5280 section 4.2.1.3, by the names that OpenSSL prints. */
 export type KeyUse = 'digitalSignature' | 'keyEncipherment' | 'keyCertSign' | 'cRLSign';
@@ -55,25 +61,6 @@ export interface Signer {
   readonly key: KeyObject;
   /** The signer's certificate, DER; absent when the certificate signs itself. */
   readonly certificate?: Uint8Array;
-}
-
-/** What the rules of SPIFFE and RFC 5280 ask of a certificate, read once from its DER. */
-export interface CertificateFacts {
-  readonly subjectEmpty: boolean;
-  readonly uris: readonly string[];
-  readonly dns: readonly string[];
-  readonly sanCritical: boolean;
-  readonly isCa: boolean;
-  readonly pathLength: number | undefined;
-  /** Undefined where the extension is absent. */
-  readonly keyUsage: readonly string[] | undefined;
-  readonly keyUsageCritical: boolean;
-  /** Undefined where the extension is absent. */
-  readonly tlsUsage: readonly string[] | undefined;
-  /** Permitted URI hosts of a name-constraints extension; undefined where there is none. */
-  readonly permittedUriHosts: readonly string[] | undefined;
-  /** OIDs of critical extensions that nothing here understands: a path through them must be refused. */
-  readonly unknownCritical: readonly string[];
 }
 
 /** 128 random bits as hex, positive and without a leading zero byte, RFC 5280 section 4.1.2.2. */
@@ -135,39 +122,6 @@ export async function readCsr(der: Uint8Array): Promise<Buffer> {
   return spki;
 }
 
-/** What `der` says about itself. @throws SallyportError `certificate_unreadable`. */
-export function readCertificateFacts(der: Uint8Array): CertificateFacts {
-  try {
-    const certificate = new X509Certificate(Buffer.from(der));
-    const names = certificate.getExtension(SubjectAlternativeNameExtension);
-    const constraints = certificate.getExtension(BasicConstraintsExtension);
-    const usage = certificate.getExtension(KeyUsagesExtension);
-    const extended = certificate.getExtension(ExtendedKeyUsageExtension);
-    const nameConstraints = certificate.getExtension(oidNameConstraints);
-    const permittedUriHosts =
-      nameConstraints === null ? undefined : readPermittedUriHosts(Buffer.from(nameConstraints.value));
-    return Object.freeze({
-      subjectEmpty: certificate.subject === '',
-      uris: namesOf(names, 'url'),
-      dns: namesOf(names, 'dns'),
-      sanCritical: names?.critical ?? false,
-      isCa: constraints?.ca ?? false,
-      pathLength: constraints?.pathLength,
-      keyUsage: usage === null ? undefined : usesOf(usage.usages),
-      keyUsageCritical: usage?.critical ?? false,
-      tlsUsage: extended === null ? undefined : Array.from(extended.usages, nameOfExtendedUse),
-      permittedUriHosts,
-      unknownCritical: [...certificate.extensions]
-        .filter((one) => one.critical && !isUnderstood(one.type, permittedUriHosts))
-        .map((one) => one.type),
-    });
-  } catch (error) {
-    throw new SallyportError('certificate_unreadable', `the certificate cannot be read: ${reasonOf(error)}`, {
-      cause: error,
-    });
-  }
-}
-
 async function extensionsOf(
   spec: CertificateSpec,
   publicKey: webcrypto.CryptoKey,
@@ -200,9 +154,7 @@ async function extensionsOf(
             : new AuthorityKeyIdentifierExtension(above),
         ]),
     ...(names.length === 0 ? [] : [new SubjectAlternativeNameExtension(names, spec.subject === '')]),
-    ...(spec.permittedUriHost === undefined
-      ? []
-      : [new Extension(oidNameConstraints, true, permittedUriHost(spec.permittedUriHost))]),
+    ...(spec.permittedUriHost === undefined ? [] : [permittedUris(spec.permittedUriHost)]),
   ];
 }
 
@@ -242,82 +194,9 @@ function checkPublicKey(spki: Buffer): void {
   );
 }
 
-function namesOf(names: SubjectAlternativeNameExtension | null, type: 'url' | 'dns'): string[] {
-  return (names?.names.items ?? []).filter((one) => one.type === type).map((one) => one.value);
-}
-
-const useNames = [
-  'digitalSignature',
-  'nonRepudiation',
-  'keyEncipherment',
-  'dataEncipherment',
-  'keyAgreement',
-  'keyCertSign',
-  'cRLSign',
-  'encipherOnly',
-  'decipherOnly',
-] as const;
-
-function usesOf(bits: number): string[] {
-  return useNames.filter((name) => (bits & KeyUsageFlags[name]) !== 0);
-}
-
-function nameOfExtendedUse(oid: unknown): string {
-  if (oid === ExtendedKeyUsage.serverAuth) return 'serverAuth';
-  return oid === ExtendedKeyUsage.clientAuth ? 'clientAuth' : String(oid);
-}
-
-/** Critical extensions that a path may carry: SAN, basic constraints, key usages, and name constraints that were read. */
-function isUnderstood(oid: string, permittedUriHosts: readonly string[] | undefined): boolean {
-  if (oid === oidNameConstraints) return permittedUriHosts !== undefined;
-  return ['2.5.29.15', '2.5.29.17', '2.5.29.19', '2.5.29.37'].includes(oid);
-}
-
-// Name constraints, RFC 5280 section 4.2.1.10. The library has no class for them, and of the whole structure only
-// permitted URI hosts are ours: SEQUENCE { [0] { SEQUENCE { [6] IA5String } ... } }. Anything else is 'not understood'.
-
-function permittedUriHost(host: string): Buffer {
-  return der(0x30, der(0xa0, der(0x30, der(0x86, Buffer.from(host, 'latin1')))));
-}
-
-function der(tag: number, content: Buffer): Buffer {
-  const size = content.length;
-  const head = size < 128 ? [tag, size] : size < 256 ? [tag, 0x81, size] : [tag, 0x82, size >> 8, size & 0xff];
-  return Buffer.concat([Buffer.from(head), content]);
-}
-
-/** Permitted hosts, or undefined when the extension holds anything but permitted URI hosts. */
-function readPermittedUriHosts(value: Buffer): string[] | undefined {
-  const [sequence, ...rest] = readDer(value);
-  if (sequence?.tag !== 0x30 || rest.length > 0) return undefined;
-  const parts = readDer(sequence.content);
-  if (parts.length !== 1 || parts[0]?.tag !== 0xa0) return undefined;
-  const hosts: string[] = [];
-  for (const subtree of readDer(parts[0].content)) {
-    const [base, ...bounds] = subtree.tag === 0x30 ? readDer(subtree.content) : [];
-    if (base?.tag !== 0x86 || bounds.length > 0) return undefined;
-    hosts.push(base.content.toString('latin1'));
-  }
-  return hosts;
-}
-
-/** The elements of a DER SEQUENCE's content. @throws RangeError when a length runs past the end. */
-function readDer(bytes: Buffer): { tag: number; content: Buffer }[] {
-  const found: { tag: number; content: Buffer }[] = [];
-  let at = 0;
-  while (at < bytes.length) {
-    const tag = bytes.readUInt8(at);
-    let size = bytes.readUInt8(at + 1);
-    at += 2;
-    if (size >= 0x80) {
-      const octets = size & 0x7f;
-      if (octets < 1 || octets > 3) throw new RangeError('a DER length of more than three octets');
-      size = bytes.readUIntBE(at, octets);
-      at += octets;
-    }
-    if (at + size > bytes.length) throw new RangeError('a DER length past the end');
-    found.push({ tag, content: bytes.subarray(at, at + size) });
-    at += size;
-  }
-  return found;
+/** RFC 5280 section 4.2.1.10; the library has no class of its own for this extension. */
+function permittedUris(host: string): Extension {
+  const base = new GeneralName({ uniformResourceIdentifier: host });
+  const permittedSubtrees = new GeneralSubtrees([new GeneralSubtree({ base })]);
+  return new Extension(id_ce_nameConstraints, true, AsnConvert.serialize(new NameConstraints({ permittedSubtrees })));
 }

@@ -26,7 +26,7 @@ SIGHUP looks at every file now; SIGTERM finishes what is in flight and exits wit
 }
 
 async function check(file: string): Promise<number> {
-  const { readConfiguration } = await import('../config/watch.ts');
+  const { readConfiguration } = await import('../config/read.ts');
   const { settings, policies } = readConfiguration(file);
   note(
     `${file} is good: ${settings.inbound.length} inbound and ${settings.outbound.length} outbound ports, ${policies.length} policies`,

@@ -3,14 +3,8 @@
 
 import { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
-import {
-  configError,
-  deepFreeze,
-  didYouMean,
-  parseYaml,
-  readDocument,
-  type YamlDocument,
-} from '../../cert-agent/base/yaml.ts';
+import { deepFreeze } from '../../cert-agent/base/live.ts';
+import { configError, didYouMean, parseYaml, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { AuthorizationPolicy } from '../policy/policy.ts';
 
 /** Istio's fields that this build does not evaluate yet, by where they stand. */

@@ -1,15 +1,16 @@
 // The configuration as a Live value: sidecar.yaml and the policies beside it, read together as one generation. A change
 // that cannot be read keeps the last good generation, says why, and counts.
 
-import { readdirSync, readFileSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
-import { asSallyportError, errnoOf, formatProblem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { dirname, resolve } from 'node:path';
+import { asSallyportError, formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
 import type { AuthorizationPolicy } from '../policy/policy.ts';
-import { parsePolicies } from './istio.ts';
-import { parseSettings, type Settings } from './settings.ts';
+import type { Reading } from './read.ts';
+import { readApart } from './read-apart.ts';
+import type { Settings } from './settings.ts';
+import { readSources, type Source, sameSources } from './sources.ts';
 
 /** Settings and policies that were read together. */
 export interface Configuration {
@@ -29,44 +30,55 @@ export interface ConfigurationWatch {
   close(): void;
 }
 
-interface Source {
-  readonly file: string;
-  readonly text: string;
-}
-
 /**
  * Reads the configuration and follows it.
  * @throws SallyportError `config_invalid` or `config_unreadable` when the first reading fails.
  */
-export function watchConfiguration(file: string, log: Log): ConfigurationWatch {
-  let sources = readSources(file);
-  const cell = new LiveCell<Configuration>(compile(sources, file, 1));
+export async function watchConfiguration(file: string, log: Log): Promise<ConfigurationWatch> {
+  const first = await readApart(file);
+  /** The text of what was taken or refused last. */
+  let seen: readonly Source[] = first.sources;
+  let reading = false;
+  let closed = false;
   let failures = 0;
   let problem: SallyportError | undefined;
+  const cell = new LiveCell<Configuration>(freeze(first, 1));
 
   const look = (): void => {
-    let next: readonly Source[];
+    // What changes while a reading runs is seen by the look that follows it.
+    if (reading) return;
     try {
-      next = readSources(file);
+      const now = readSources(file, cell.current().settings.policies);
+      if (sameSources(now, seen)) return;
+      seen = now;
     } catch (error) {
       keepLast(error);
       return;
     }
-    if (sameSources(next, sources)) return;
-    sources = next;
+    reading = true;
+    void readApart(file)
+      .then(take, keepLast)
+      .finally(() => {
+        reading = false;
+        if (!closed) look();
+      });
+  };
+
+  const take = (next: Reading): void => {
+    const { settings, generation } = cell.current();
     try {
-      const { generation, settings } = cell.current();
-      const taken = compile(next, file, generation + 1);
-      refuseUnreloadable(settings, taken.settings);
-      problem = undefined;
-      log.info(
-        { code: 'config_loaded', generation: taken.generation, policies: taken.policies.length },
-        `configuration generation ${taken.generation} is in force`,
-      );
-      cell.set(taken);
+      refuseUnreloadable(settings, next.settings);
     } catch (error) {
       keepLast(error);
+      return;
     }
+    seen = next.sources;
+    problem = undefined;
+    log.info(
+      { code: 'config_loaded', generation: generation + 1, policies: next.policies.length },
+      `configuration generation ${generation + 1} is in force`,
+    );
+    cell.set(freeze(next, generation + 1));
   };
 
   const keepLast = (error: unknown): void => {
@@ -92,63 +104,15 @@ export function watchConfiguration(file: string, log: Log): ConfigurationWatch {
     failures: () => failures,
     lastProblem: () => problem,
     reload: look,
-    close: () => watch.close(),
+    close() {
+      closed = true;
+      watch.close();
+    },
   };
 }
 
-/** Reads once, for tests and for commands that only look. @throws SallyportError `config_invalid` or `config_unreadable`. */
-export function readConfiguration(file: string): Configuration {
-  return compile(readSources(file), file, 1);
-}
-
-function compile(sources: readonly Source[], file: string, generation: number): Configuration {
-  const [main, ...policies] = sources;
-  return Object.freeze({ generation, settings: parseSettings(main!.text, file), policies: parsePolicies(policies) });
-}
-
-/** sidecar.yaml first, then the policy files by name. A settings file that cannot be parsed has no policies to read. */
-function readSources(file: string): readonly Source[] {
-  const text = readText(file);
-  const directory = policiesOf(text, file);
-  if (directory === undefined) return [{ file, text }];
-  return [
-    { file, text },
-    ...namesIn(directory).map((name) => ({ file: join(directory, name), text: readText(join(directory, name)) })),
-  ];
-}
-
-function policiesOf(text: string, file: string): string | undefined {
-  try {
-    return parseSettings(text, file).policies;
-  } catch {
-    // The same error, with all its problems, comes from compile().
-    return undefined;
-  }
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory)
-      .filter((name) => /\.(?:ya?ml|json)$/.test(name) && !basename(name).startsWith('.'))
-      .toSorted();
-  } catch (error) {
-    throw new SallyportError('config_unreadable', `the policies in ${directory} cannot be read: ${reasonOf(error)}`, {
-      hint: "make the directory, or leave 'policies' out of sidecar.yaml (nothing passes then)",
-    });
-  }
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    const why = errnoOf(error) === 'ENOENT' ? 'it does not exist' : reasonOf(error);
-    throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, { hint: 'name it with --config' });
-  }
-}
-
-function sameSources(a: readonly Source[], b: readonly Source[]): boolean {
-  return a.length === b.length && a.every((one, index) => one.file === b[index]?.file && one.text === b[index]?.text);
+function freeze({ settings, policies }: Reading, generation: number): Configuration {
+  return Object.freeze({ generation, settings, policies });
 }
 
 /** What a running process cannot change: who it is and where its own pages are. */

@@ -8,13 +8,13 @@ import { request } from 'undici';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { onlyBundle, parseBundle, readPemBlocks, type TrustBundles } from '../../cert-agent/identity/bundle.ts';
+import { readCertificateFacts } from '../../cert-agent/identity/certificate.ts';
 import { type DenyList, parseDenyList } from '../../cert-agent/identity/denied.ts';
 import { pathsIn } from '../../cert-agent/identity/generation.ts';
 import { parseKey } from '../../cert-agent/identity/keys.ts';
 import { readPeerChain } from '../../cert-agent/identity/peer-chain.ts';
 import { readIdentityTexts, readText } from '../../cert-agent/identity/read.ts';
 import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
-import { readCertificateFacts } from '../../cert-agent/identity/x509.ts';
 
 /** What was found, ready for inspectChain. */
 export interface Sight {

@@ -3,6 +3,7 @@
 
 import type { Socket } from 'node:net';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { readBytes } from '../../cert-agent/base/heap.ts';
 import type { Call, Fields, Framing, Reply, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
@@ -132,6 +133,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
   // -- the answer --------------------------------------------------------------------------------------------------
 
   #onData = (chunk: Buffer): void => {
+    readBytes(chunk.length);
     if (this.#events === undefined) {
       // An answer that nobody asked for: whatever came next would be read as the answer to another's request.
       this.#socket.destroy();

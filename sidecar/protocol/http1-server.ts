@@ -3,6 +3,7 @@
 
 import type { Socket } from 'node:net';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { readBytes } from '../../cert-agent/base/heap.ts';
 import { type Connection, coarseNow, type Speaker } from '../connection.ts';
 import {
   type Downstream,
@@ -79,6 +80,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   // -- what arrives ------------------------------------------------------------------------------------------------
 
   #onData = (chunk: Buffer): void => {
+    readBytes(chunk.length);
     this.#connection.lastActive = coarseNow();
     if (this.#lingerUntil !== undefined) return this.#discard(chunk);
     const buffer = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);

@@ -2,6 +2,7 @@
 // hand-over on the splice owns both sockets and closes both.
 
 import type { Socket } from 'node:net';
+import { readBytes } from '../../cert-agent/base/heap.ts';
 import type { SpliceEnd } from '../exchange.ts';
 import { resetSocket } from './reset.ts';
 
@@ -54,6 +55,7 @@ export function splice(downstream: SpliceEnd, upstream: SpliceEnd, count: Splice
 function pass(from: Socket, to: Socket, rest: Buffer | undefined, moved: (bytes: number) => void): void {
   from.on('data', (chunk: Buffer) => {
     moved(chunk.length);
+    readBytes(chunk.length);
     if (!to.write(chunk)) from.pause();
   });
   to.on('drain', () => from.resume());

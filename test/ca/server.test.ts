@@ -11,7 +11,7 @@ import type { Route } from '../../cert-agent/ca/api.ts';
 import { caFilesOf } from '../../cert-agent/ca/directory.ts';
 import { startServer } from '../../cert-agent/ca/server.ts';
 import { parseBundle } from '../../cert-agent/identity/bundle.ts';
-import { readCertificateFacts } from '../../cert-agent/identity/x509.ts';
+import { readCertificateFacts } from '../../cert-agent/identity/certificate.ts';
 import { ask, leafOf, makeCa, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
 import { createAuthority, createCredential, createSvid } from '../fixtures/pki.ts';

@@ -1,0 +1,44 @@
+// Reading in a process of its own that then ends: the YAML and schema libraries with their garbage are a quarter of what
+// a sidecar holds in memory (measured; a thread leaves most of it behind), a big file would hold up every request, and
+// both are needed for some milliseconds a day.
+
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { type Code, type ErrorDetail, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { deepFreeze } from '../../cert-agent/base/live.ts';
+import type { Reading } from './read.ts';
+
+/** What the process sends: what it read, or the parts of the error that it met. */
+export type Answer =
+  | { readonly reading: Reading }
+  | { readonly code: Code; readonly message: string; readonly detail: ErrorDetail };
+
+// It has the extension that this file has: .ts from source, .js in dist/.
+const program = fileURLToPath(import.meta.url.replace(/read-apart(\.[jt]s)$/, 'read-process$1'));
+
+/** No configuration takes this long; a reader that hangs must not keep the next change from being read. */
+const patienceMs = 30_000;
+
+/** As readConfiguration(), elsewhere. @throws SallyportError `config_invalid`, `config_unreadable`, `internal`. */
+export async function readApart(file: string): Promise<Reading> {
+  // What the sidecar was started with (an inspector's port, a tracer) is not for it.
+  const { NODE_OPTIONS: _, ...env } = process.env;
+  const child = fork(program, [file], {
+    env,
+    execArgv: [],
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    timeout: patienceMs,
+  });
+  const [answer] = (await Promise.race([
+    once(child, 'message'),
+    once(child, 'exit').then(([status, signal]) => [noAnswer(`it ended with ${signal ?? status}`)]),
+  ]).catch((error: unknown) => [noAnswer(reasonOf(error))])) as [Answer];
+  if ('reading' in answer) return deepFreeze(answer.reading);
+  throw new SallyportError(answer.code, answer.message, answer.detail);
+}
+
+function noAnswer(why: string): Answer {
+  return { code: 'internal', message: `the process that reads the configuration did not answer: ${why}`, detail: {} };
+}
