@@ -12,6 +12,8 @@ export interface Answer {
 }
 
 export interface Question {
+  /** Default: this machine. */
+  readonly address?: string;
   readonly port: number;
   readonly method?: string;
   /** A path, or the whole URL where the port is used as a proxy. */
@@ -23,10 +25,17 @@ export interface Question {
 
 const timeoutMs = 10_000;
 
-/** Asks in plain HTTP on loopback. */
-export function ask({ port, method = 'GET', path = '/orders', host, agent }: Question): Promise<Answer> {
+/** Asks in plain HTTP. */
+export function ask({
+  address = '127.0.0.1',
+  port,
+  method = 'GET',
+  path = '/orders',
+  host,
+  agent,
+}: Question): Promise<Answer> {
   const headers = host === undefined ? {} : { host };
-  const options = { host: '127.0.0.1', port, method, path, headers, timeout: timeoutMs };
+  const options = { host: address, port, method, path, headers, timeout: timeoutMs };
   return answerTo(request({ ...options, agent: agent ?? false }));
 }
 
@@ -51,8 +60,12 @@ export interface Direct {
   end(): void;
 }
 
-/** Goes to `port` with `credential`, and believes only a server that proves to be `expected`. */
-export function goDirectly(port: number, expected: string, { cert, key, trust }: Credential): Direct {
+/** Goes to `address` with `credential`, and believes only a server that proves to be `expected`. */
+export function goDirectly(
+  address: { readonly host: string; readonly port: number },
+  expected: string,
+  { cert, key, trust }: Credential,
+): Direct {
   const agent = new TlsAgent({
     ...{ keepAlive: true, cert, key, ca: trust, minVersion: 'TLSv1.3' },
     // The name in a SPIFFE certificate is its URI; there is no DNS name to look for.
@@ -62,7 +75,7 @@ export function goDirectly(port: number, expected: string, { cert, key, trust }:
   const { promise: closed, resolve: close } = Promise.withResolvers<void>();
   return {
     ask() {
-      const asked = requestTls({ host: '127.0.0.1', port, path: '/orders', agent, timeout: timeoutMs });
+      const asked = requestTls({ ...address, path: '/orders', agent, timeout: timeoutMs });
       asked.once('socket', (socket) => socket.once('close', close));
       return answerTo(asked);
     },

@@ -59,5 +59,5 @@ export async function reasonOfCut(world: World, parts: Parts, credential: Creden
 
 /** Goes around the sidecar of `web`, to the mutual-TLS port of `orders` itself. */
 export function toOrders(world: World, credential: Credential): ReturnType<typeof goDirectly> {
-  return goDirectly(world.ports.inbound, idOf('orders'), credential);
+  return goDirectly({ host: '127.0.0.1', port: world.ports.inbound }, idOf('orders'), credential);
 }
