@@ -9,6 +9,7 @@ import { asSallyportError, errnoOf, reasonOf, type SallyportError } from '../cer
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
+import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
 import { runsOn } from './protocol/reset.ts';
 import { contextOptions, listenOptions, type TlsVersion } from './protocol/tls.ts';
@@ -44,10 +45,14 @@ export async function startPlainListener(options: ListenerOptions): Promise<List
   return listen(server, options, () => {});
 }
 
-/** A mutual-TLS port for peers. Needs an identity to begin with. @throws SallyportError `port_in_use` or `listen_failed`. */
+/**
+ * A mutual-TLS port for peers. Needs an identity to begin with.
+ * @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`.
+ */
 export async function startTlsListener(options: TlsListenerOptions, first: Identity): Promise<Listener> {
   const { identity, trustDomain, minVersion, port, tools } = options;
   const { protocol, limits } = port.rules.current();
+  await proveChainShown(first.svid, first.bundles.get(trustDomain)!);
   const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.get(trustDomain)!, minVersion);
   const server = createTlsServer({
     ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['http/1.1'] : []),

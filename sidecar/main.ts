@@ -237,9 +237,24 @@ class RunningSidecar implements Sidecar {
     }
   }
 
-  /** Each open connection is asked again whether what changed still lets it stay. */
+  /** Each open connection is asked again whether what changed still lets it stay; one line tells of each peer that lost some. */
   #judgeAll(): void {
-    for (const connection of this.#table) judgeAgain(connection, this.#tools);
+    const closed = new Map<string, { code: string; connections: number; message: string }>();
+    for (const connection of this.#table) {
+      const refusal = judgeAgain(connection, this.#tools);
+      if (refusal === undefined) continue;
+      const peer = connection.peer?.id.uri ?? 'a peer';
+      const { code, message } = refusal;
+      const known = closed.get(`${peer} ${code}`);
+      if (known !== undefined) known.connections++;
+      else
+        closed.set(`${peer} ${code}`, {
+          code,
+          connections: 1,
+          message: `open connections of ${peer} closed: ${message}`,
+        });
+    }
+    for (const { message, ...facts } of closed.values()) this.#log.warn(facts, message);
   }
 
   /** Says once what it waits for, and once when it is ready. */

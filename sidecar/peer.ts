@@ -8,6 +8,7 @@ import type { Live } from '../cert-agent/base/live.ts';
 import type { TrustBundles } from '../cert-agent/identity/bundle.ts';
 import { emptyDenyList } from '../cert-agent/identity/denied.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
+import { readPeerChain } from '../cert-agent/identity/peer-chain.ts';
 import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
 
@@ -16,8 +17,6 @@ export type PeerCheck = (connection: Connection) => void;
 
 /** How many verdicts are remembered; a mesh has fewer workloads than this, and a stranger's chain is never remembered. */
 const maxVerdicts = 4096;
-/** More than any PKI needs; past it verifyChain refuses. */
-const maxChainRead = 10;
 
 interface Verdict {
   readonly peer: PeerIdentity;
@@ -55,7 +54,7 @@ export function createPeerCheck(identity: Live<Identity | undefined>): PeerCheck
   function meet(connection: Connection, ours: Identity): Verdict {
     const leaf = readPeer(connection);
     const fingerprint = leaf.fingerprint256.replaceAll(':', '').toLowerCase();
-    const verdict = verdicts.get(fingerprint) ?? verify(fingerprint, chainOf(leaf), ours);
+    const verdict = verdicts.get(fingerprint) ?? verify(fingerprint, readPeerChain(leaf), ours);
     const socket = connection.socket as TLSSocket;
     if (socket.authorized) return verdict;
     throw new SallyportError(
@@ -73,25 +72,12 @@ export function createPeerCheck(identity: Live<Identity | undefined>): PeerCheck
   }
 }
 
-/** The peer's leaf. Asked once and first: the second of Node's two calls for it no longer shows the chain. */
+/** The peer's leaf, with the chain behind it: see readPeerChain. */
 function readPeer(connection: Connection): X509Certificate {
   const { socket } = connection;
   const leaf = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
   if (leaf === undefined) throw new SallyportError('svid_missing', 'the peer presented no certificate');
   return leaf;
-}
-
-function chainOf(leaf: X509Certificate): Buffer[] {
-  const chain: Buffer[] = [];
-  for (
-    let one: X509Certificate | undefined = leaf;
-    one !== undefined && chain.length < maxChainRead;
-    one = one.issuerCertificate
-  ) {
-    if (chain.some((known) => known.equals(one!.raw))) break;
-    chain.push(Buffer.from(one.raw));
-  }
-  return chain;
 }
 
 /** `x-forwarded-client-cert` as Istio's inbound sidecar sets it: By, Hash, Subject (always quoted), URI. */

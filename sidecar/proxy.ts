@@ -73,16 +73,22 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
 /**
  * Asks again whether an open connection may stay, after a change of identity, bundle, deny-list or policy.
  * What is refused now is closed: a peer that no longer holds, a TCP stream that policy no longer admits.
+ * Returns why it was closed, or undefined when it stays.
  */
-export function judgeAgain(connection: Connection, tools: ProxyTools): void {
+export function judgeAgain(connection: Connection, tools: ProxyTools): SallyportError | undefined {
   const rules = connection.port.rules.current();
-  if (rules.direction !== 'inbound' || connection.peer === undefined) return;
+  if (rules.direction !== 'inbound' || connection.peer === undefined) return undefined;
   try {
     tools.checkPeer(connection);
-    if (rules.protocol === 'tcp' && !isPermit(authorizeStream(connection, rules, tools.checkPeer)))
-      connection.cut('policy_denied');
+    if (rules.protocol === 'tcp') {
+      const decision = authorizeStream(connection, rules, tools.checkPeer);
+      if (!isPermit(decision)) throw new SallyportError('policy_denied', `policy ${decision.policy} decided`);
+    }
+    return undefined;
   } catch (error) {
-    connection.cut(asSallyportError(error, 'internal', 'the peer could not be judged').code);
+    const refusal = asSallyportError(error, 'internal', 'the peer could not be judged');
+    connection.cut(refusal.code);
+    return refusal;
   }
 }
 

@@ -12,6 +12,7 @@ import { type Code, codes, reasonOf, SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { formatPem, type TrustBundle } from '../identity/bundle.ts';
+import { proveChainShown } from '../identity/own-handshake.ts';
 import { readPeerChain } from '../identity/peer-chain.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { ApiAnswer, Route } from './api.ts';
@@ -46,8 +47,10 @@ export interface CaServer {
   close(): Promise<void>;
 }
 
-/** @throws SallyportError `port_in_use` or `listen_failed`. */
+/** @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`. */
 export async function startServer(parts: ServerParts): Promise<CaServer> {
+  // Renewals come with a chain of a leaf and an intermediate, like our own.
+  await proveChainShown(parts.svid.current(), parts.bundle);
   const limits = { ...defaultLimits, ...parts.limits };
   const server = createServer({
     ...tlsOptions(parts),

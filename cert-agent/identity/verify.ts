@@ -188,7 +188,9 @@ function findPath(leaf: Link, others: readonly Link[], roots: readonly Link[], n
     const root = roots.find((one) => mayIssue(one, child, leaf, between.length, now));
     if (root !== undefined) return [...between, root];
     for (const one of others) {
-      if (between.includes(one) || !mayIssue(one, child, leaf, between.length, now)) continue;
+      // X509-SVID section 4.3: a signing certificate says so. A root may come from elsewhere, and is trusted by name.
+      if (between.includes(one) || one.facts.keyUsage === undefined) continue;
+      if (!mayIssue(one, child, leaf, between.length, now)) continue;
       const path = search(one, [...between, one]);
       if (path !== undefined) return path;
     }

@@ -24,12 +24,27 @@ export const examplePorts = Object.freeze({
 
 export type Ports = Readonly<Record<keyof typeof examplePorts, number>>;
 
-/** A free loopback port for each. All are held until the last is found, so that none is given twice. */
+/** A free loopback port for each. */
 export async function findPorts(): Promise<Ports> {
-  const names = Object.keys(examplePorts);
-  const probes = await Promise.all(names.map(holdPort));
-  await Promise.all(probes.map(({ release }) => release()));
-  return Object.fromEntries(names.map((name, index) => [name, probes[index]!.port])) as Ports;
+  const found: [string, number][] = [];
+  for (const name of Object.keys(examplePorts)) found.push([name, await freePort()]);
+  return Object.fromEntries(found) as Ports;
+}
+
+// Ports that the system gives to outgoing connections begin at 32768 (Linux) or higher: one of those, free now, may be
+// somebody's when it is needed. Below them, each process walks from a place of its own, so that two do not find the same.
+const lowest = 10_240;
+const count = 32_768 - lowest;
+let next = (process.pid * 211) % count;
+
+/** A loopback port that is free, and that this process has not given before. */
+export async function freePort(): Promise<number> {
+  for (let tried = 0; tried < count; tried++) {
+    const port = lowest + next;
+    next = (next + 1) % count;
+    if (await isFree(port)) return port;
+  }
+  throw new Error(`no port between ${lowest} and ${lowest + count} is free`);
 }
 
 /** `text` of one of the example's files with our ports in place of its own. */
@@ -41,14 +56,10 @@ export function withPorts(text: string, ports: Ports): string {
   });
 }
 
-function holdPort(): Promise<{ port: number; release(): Promise<void> }> {
-  return new Promise((resolve, reject) => {
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      const port = typeof address === 'object' && address !== null ? address.port : 0;
-      resolve({ port, release: () => new Promise((done) => probe.close(() => done())) });
-    });
+    probe.once('error', () => resolve(false));
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
   });
 }
