@@ -1,6 +1,7 @@
 // Reading a certificate: what node:crypto does not show (KeyUsage bits, criticality, path length, name constraints).
 // Apart from making certificates (x509.ts), since a sidecar only reads them and the library that makes them is large.
 
+import { X509Certificate } from 'node:crypto';
 import { AsnConvert, type OctetString } from '@peculiar/asn1-schema';
 import {
   BasicConstraints,
@@ -49,10 +50,23 @@ export function readCertificateFacts(der: Uint8Array): CertificateFacts {
   try {
     return readFacts(AsnConvert.parse(der, Certificate));
   } catch (error) {
-    throw new SallyportError('certificate_unreadable', `the certificate cannot be read: ${reasonOf(error)}`, {
-      cause: error,
-    });
+    throw unreadable(error);
   }
+}
+
+/** The certificate as node:crypto has it, for its signature, key and dates. @throws SallyportError `certificate_unreadable`. */
+export function openCertificate(der: Uint8Array): X509Certificate {
+  try {
+    return new X509Certificate(der);
+  } catch (error) {
+    throw unreadable(error);
+  }
+}
+
+function unreadable(error: unknown): SallyportError {
+  return new SallyportError('certificate_unreadable', `the certificate cannot be read: ${reasonOf(error)}`, {
+    cause: error,
+  });
 }
 
 function readFacts({ tbsCertificate }: Certificate): CertificateFacts {

@@ -3,11 +3,11 @@
 // built here, link by link: `issuerCertificate` of a TLS socket is linked by name and key identifier only, and a CA of
 // domain A can forge that.
 
-import { createHash, X509Certificate } from 'node:crypto';
+import { createHash, type X509Certificate } from 'node:crypto';
 import { formatDuration, formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import type { TrustBundles } from './bundle.ts';
-import { type CertificateFacts, readCertificateFacts } from './certificate.ts';
+import { type CertificateFacts, openCertificate, readCertificateFacts } from './certificate.ts';
 import type { DenyList } from './denied.ts';
 import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
 
@@ -172,7 +172,7 @@ interface Link {
 }
 
 function readLink(der: Buffer, facts = readCertificateFacts(der)): Link {
-  const certificate = new X509Certificate(der);
+  const certificate = openCertificate(der);
   return {
     certificate,
     der,

@@ -109,12 +109,13 @@ export async function createCsr(key: KeyObject): Promise<Buffer> {
  */
 export async function readCsr(der: Uint8Array): Promise<Buffer> {
   let csr: Pkcs10CertificateRequest;
+  let spki: Buffer;
   try {
     csr = new Pkcs10CertificateRequest(Buffer.from(der));
+    spki = Buffer.from(csr.publicKey.rawData);
   } catch (error) {
     throw new SallyportError('csr_invalid', `the CSR is not PKCS#10 DER: ${reasonOf(error)}`);
   }
-  const spki = Buffer.from(csr.publicKey.rawData);
   checkPublicKey(spki);
   if (!(await csr.verify().catch(() => false))) {
     throw new SallyportError('csr_invalid', 'the CSR is not signed by the key that it carries');

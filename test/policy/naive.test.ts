@@ -13,6 +13,7 @@ import {
   type Source,
 } from '../../sidecar/policy/policy.ts';
 import { scope } from '../fixtures/policy.ts';
+import { createRandom } from '../fixtures/random.ts';
 
 /** The string rule, as a regular expression over the whole value. */
 function stringRule(pattern: string, value: string): boolean {
@@ -77,20 +78,7 @@ function naive(policies: readonly AuthorizationPolicy[], principal: string | nul
   return 'DENY none';
 }
 
-/** mulberry32: small, seeded, good enough to choose with. */
-function createRandom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-const seed = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
-const random = createRandom(seed);
-const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!;
+const { seed, next: random, pick } = createRandom();
 const some = <T>(list: readonly T[]): T[] => Array.from({ length: 1 + Math.floor(random() * 2) }, () => pick(list));
 const maybe = <K extends string>(key: K, list: readonly string[], chance = 0.35): Partial<Record<K, string[]>> =>
   random() < chance ? ({ [key]: some(list) } as Record<K, string[]>) : {};

@@ -1,0 +1,60 @@
+// Certificates are signed: whatever is changed in a leaf, nobody may believe it.
+
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { readCertificateFacts } from '../../cert-agent/identity/certificate.ts';
+import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
+import { generateKey } from '../../cert-agent/identity/keys.ts';
+import { verifyChain } from '../../cert-agent/identity/verify.ts';
+import { createCsr, readCsr } from '../../cert-agent/identity/x509.ts';
+import { fuzz, mutate } from '../fixtures/fuzz.ts';
+import { createAuthority, createCredential } from '../fixtures/pki.ts';
+
+const authority = await createAuthority('demo.test');
+const { chain } = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web');
+const [leaf, issuer] = chain as [Buffer, Buffer];
+const csr = await createCsr(generateKey());
+
+fuzz(
+  t,
+  'a leaf with any change is refused',
+  (random) => (random.below(50) === 0 ? leaf : mutate(random, leaf)),
+  (der) => {
+    const { id } = verifyChain([der, issuer], authority.bundles, emptyDenyList, Date.now());
+    // What stands behind the certificate is not part of it.
+    assert.ok(der.subarray(0, leaf.length).equals(leaf), `${id.uri} was believed`);
+  },
+  [...['certificate_unreadable', 'svid_invalid', 'svid_untrusted', 'svid_expired', 'svid_not_yet_valid']],
+);
+
+fuzz(
+  t,
+  'an intermediate with any change vouches for nobody',
+  (random) => (random.below(50) === 0 ? issuer : mutate(random, issuer)),
+  (der) => {
+    verifyChain([leaf, der], authority.bundles, emptyDenyList, Date.now());
+    assert.ok(der.subarray(0, issuer.length).equals(issuer), 'a changed intermediate was believed');
+  },
+  ['certificate_unreadable', 'svid_untrusted'],
+);
+
+fuzz(
+  t,
+  'facts or a refusal',
+  (random) => mutate(random, random.pick(chain)),
+  (der) => {
+    assert.ok(Array.isArray(readCertificateFacts(der).uris));
+  },
+  ['certificate_unreadable'],
+);
+
+fuzz(
+  t,
+  'a request with any change gives no other key',
+  (random) => (random.below(50) === 0 ? csr : mutate(random, csr)),
+  async (der) => {
+    const spki = await readCsr(der);
+    assert.ok(csr.includes(spki), 'a key that was never asked for');
+  },
+  ['csr_invalid'],
+);
