@@ -2,6 +2,7 @@
 // errors, with the nearest known key as a hint; so are duplicate keys and anything that YAML itself finds wrong.
 
 import {
+  type Alias,
   type Document,
   isMap,
   isNode,
@@ -11,6 +12,7 @@ import {
   type Node,
   parseAllDocuments,
   type Range,
+  visit,
 } from 'yaml';
 import { z } from 'zod';
 import { parseDuration } from './clock.ts';
@@ -38,7 +40,14 @@ export function parseYaml(text: string, file: string): ParsedYaml {
     for (const error of [...document.errors, ...document.warnings]) {
       problems.push({ ...placeOf(lines, error.pos[0]), file, message: reasonOf(error) });
     }
-    if (document.errors.length > 0) continue;
+    const lost = unresolvedAliases(document);
+    for (const { source, range } of lost)
+      problems.push({
+        ...placeOf(lines, range?.[0] ?? 0),
+        file,
+        message: `there is no anchor '${source}' before this alias`,
+      });
+    if (document.errors.length > 0 || lost.length > 0) continue;
     try {
       // maxAliasCount stops the billion-laughs document: ten lines of aliases that would unfold to gigabytes.
       const value: unknown = document.toJS({ maxAliasCount: 100 });
@@ -104,6 +113,21 @@ export function didYouMean(word: string, known: Iterable<string>): string | unde
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
   }
   return best === undefined ? undefined : `did you mean '${best}'?`;
+}
+
+/** Aliases whose anchor does not come before them. One pass: asking each alias itself would take the square of it. */
+function unresolvedAliases(document: Document): Alias[] {
+  const anchors = new Set<string>();
+  const lost: Alias[] = [];
+  visit(document, {
+    Alias(_key, alias) {
+      if (!anchors.has(alias.source)) lost.push(alias);
+    },
+    Value(_key, { anchor }) {
+      if (anchor !== undefined) anchors.add(anchor);
+    },
+  });
+  return lost;
 }
 
 function locate(document: Document, value: unknown, file: string, lines: LineCounter): YamlDocument {
