@@ -3,7 +3,7 @@
 
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
-import { type Address, parseAddress } from '../../cert-agent/base/address.ts';
+import { type Address, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf } from '../../cert-agent/base/errors.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
@@ -155,8 +155,22 @@ const schema = z
       if (one.upstream !== undefined && !(one.upstream in value.upstreams))
         at(['outbound', index, 'upstream'], `there is no upstream '${one.upstream}'`);
     }
+    for (const [index, { bind }] of value.outbound.entries()) {
+      if (!isLoopback(bind))
+        at(
+          ['outbound', index, 'bind'],
+          `'${bind}' is not loopback, and whoever reaches this port speaks as this workload`,
+        );
+    }
+    if (value.admin !== undefined && 'host' in value.admin && !isLoopback(value.admin.host))
+      at(['admin'], `'${value.admin.host}' is not loopback: use 'health' for what others may see`);
     const hosts = new Map<string, string>();
     for (const [id, one] of Object.entries(value.upstreams)) {
+      if (parseSpiffeId(one.identity).trustDomain !== value.trustDomain)
+        at(
+          ['upstreams', id, 'identity'],
+          `there is no bundle for this trust domain: only ${value.trustDomain} can be verified`,
+        );
       for (const host of [id, ...one.hosts]) {
         const key = host.toLowerCase();
         const owner = hosts.get(key);

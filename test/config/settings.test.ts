@@ -127,6 +127,21 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ],
   ],
   [
+    'an outbound port that others reach',
+    (text) => text.replace('port: 15001', 'port: 15001, bind: 0.0.0.0'),
+    ["x.yaml:7:26: outbound[0].bind: '0.0.0.0' is not loopback, and whoever reaches this port speaks as this workload"],
+  ],
+  [
+    'an admin port that others reach',
+    (text) => text.replace('admin: 15000', 'admin: "[::]:15000"'),
+    ["x.yaml:12:8: admin: '::' is not loopback: use 'health' for what others may see"],
+  ],
+  [
+    'an upstream of another trust domain',
+    (text) => text.replace('identity: spiffe://demo.test', 'identity: spiffe://other.test'),
+    ['x.yaml:10:80: upstreams.db.identity: there is no bundle for this trust domain: only demo.test can be verified'],
+  ],
+  [
     'nothing to do',
     (text) => text.replace(/inbound:[\s\S]*?upstreams:/, 'upstreams:'),
     ["x.yaml:1:1: there is nothing to do: neither 'inbound' nor 'outbound' names a port"],

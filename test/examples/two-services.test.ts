@@ -120,10 +120,7 @@ async function runShell(t: Owner, script: string, cwd = root): Promise<{ code: n
   const npx = `#!/bin/sh\n[ "$1" = node ] && shift && exec '${process.execPath}' "$@"\n[ "$1" = sallyport ] && shift && exec '${process.execPath}' '${root}/sidecar/bin.mjs' "$@"\nexit 127\n`;
   writeFileSync(join(bin, 'npx'), npx);
   chmodSync(join(bin, 'npx'), 0o755);
-  const env = {
-    PATH: `${bin}:${process.env['PATH']}`,
-    NODE_COMPILE_CACHE: join(root, 'node_modules', '.cache', 'node'),
-  };
+  const env = { PATH: `${bin}:${process.env['PATH']}` };
   const shell = startProcess(t, 'bash', ['-c', script], { cwd, env });
   const code = await shell.exited;
   return { code, output: shell.stdout() + shell.stderr() };

@@ -68,7 +68,7 @@ t.test('sidecar.yaml: an upstream gets another host, and a port comes and goes',
       .on('connect', () => resolve(undefined)),
   );
   t.match(refused, { code: 'ECONNREFUSED' });
-  writeFileSync(file, text.replace('trustDomain: demo.test', 'trustDomain: other.test'));
+  writeFileSync(file, text.replaceAll('demo.test', 'other.test'));
   await until(async () => (await readState(mesh.outAdmin))['configurationFailures'] === 1, 'the change to be refused');
   t.match((await readState(mesh.outAdmin))['lastProblem'], {
     message: 'trustDomain cannot change while the sidecar runs',
