@@ -13,7 +13,7 @@ import { socketFileOf, storeFileOf } from './directory.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
 import { createOperator, type Operator } from './operator.ts';
-import { operatorPages } from './operator-socket.ts';
+import { operatorPages } from './operator-pages.ts';
 import { createOwnSvid, type OwnSvid } from './own-svid.ts';
 import { createRevocations, type Revocations } from './revoke.ts';
 import { type ServerLimits, startServer } from './server.ts';

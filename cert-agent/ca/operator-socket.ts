@@ -1,62 +1,10 @@
-// The operator's commands between processes: JSON over the unix socket of the running CA, mode 0600 in a directory of
-// mode 0700. Whoever may open it is the operator; there is no other login.
+// The operator's commands as another process sends them: the other end of operator-pages.ts. It loads next to nothing,
+// since a person waits for it.
 
 import { request as httpRequest } from 'node:http';
-import { z } from 'zod';
-import type { Page } from '../base/admin.ts';
 import { type Code, codes, errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
 import type { ListedCertificate, NewToken, Operator, ShownCertificate } from './operator.ts';
 import type { Revocation } from './revoke.ts';
-
-const tokenSchema = z.strictObject({ id: z.string(), ttlMs: z.number() });
-const revokeSchema = z.strictObject({ target: z.string(), reason: z.string() });
-const allowSchema = z.strictObject({ id: z.string() });
-
-/** The operator as pages of an admin server on the socket. */
-export function operatorPages(operator: Operator): readonly Page[] {
-  return [
-    {
-      method: 'POST',
-      path: '/v1/tokens',
-      sentence: 'makes a join token: { id, ttlMs }',
-      async answer({ body }) {
-        const { id, ttlMs } = parse(tokenSchema, body);
-        return { body: await operator.createToken(id, ttlMs) };
-      },
-    },
-    {
-      method: 'GET',
-      path: '/v1/certificates',
-      sentence: 'lists certificates: ?all=true, ?expiringMs=N',
-      async answer({ url }) {
-        const expiring = url.searchParams.get('expiringMs');
-        const filter = expiring === null ? {} : { expiringMs: parse(z.coerce.number().nonnegative(), expiring) };
-        return { body: await operator.list({ all: url.searchParams.get('all') === 'true', ...filter }) };
-      },
-    },
-    {
-      method: 'GET',
-      path: '/v1/certificates/*',
-      sentence: 'one certificate, by its serial',
-      answer: async ({ url }) => ({ body: await operator.show(decodeURIComponent(url.pathname.split('/')[3] ?? '')) }),
-    },
-    {
-      method: 'POST',
-      path: '/v1/revoke',
-      sentence: 'denies a serial or a SPIFFE ID: { target, reason }',
-      async answer({ body }) {
-        const { target, reason } = parse(revokeSchema, body);
-        return { body: await operator.revoke(target, reason) };
-      },
-    },
-    {
-      method: 'POST',
-      path: '/v1/allow',
-      sentence: 'takes a SPIFFE ID off the deny-list: { id }',
-      answer: async ({ body }) => ({ body: { changed: await operator.allow(parse(allowSchema, body).id) } }),
-    },
-  ];
-}
 
 /**
  * The operator of the CA that listens on `path`. Each call connects anew.
@@ -103,10 +51,10 @@ async function ask(socketPath: string, method: string, path: string, body?: obje
 }
 
 function refusalOf(value: unknown): SallyportError {
-  const { code, message, hint } = z
-    .object({ code: z.string(), message: z.string(), hint: z.string().optional() })
-    .parse(value);
-  return new SallyportError(isCode(code) ? code : 'internal', message, { hint });
+  const { code, message, hint } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  if (typeof code !== 'string' || typeof message !== 'string')
+    return new SallyportError('internal', 'the CA refused, and its answer is not one of ours');
+  return new SallyportError(isCode(code) ? code : 'internal', message, typeof hint === 'string' ? { hint } : {});
 }
 
 function isCode(text: string): text is Code {
@@ -134,10 +82,4 @@ function exchange(
     request.once('timeout', () => request.destroy(new Error('no answer within 30 s')));
     request.end(body === undefined ? undefined : JSON.stringify(body));
   });
-}
-
-function parse<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  throw new SallyportError('body_invalid', result.error.issues[0]?.message ?? 'the body is not valid');
 }

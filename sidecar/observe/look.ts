@@ -4,7 +4,6 @@
 import type { KeyObject } from 'node:crypto';
 import { isIP } from 'node:net';
 import { connect, type DetailedPeerCertificate, type EphemeralKeyInfo, type TLSSocket } from 'node:tls';
-import { request } from 'undici';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { onlyBundle, parseBundle, readPemBlocks, type TrustBundles } from '../../cert-agent/identity/bundle.ts';
@@ -187,6 +186,8 @@ async function ask(url: URL): Promise<{ status: number; body: unknown }> {
   let status: number;
   let text: string;
   try {
+    // Most of what is looked at is no URL, and the client is larger than all the rest.
+    const { request } = await import('undici');
     const answer = await request(url, { headersTimeout: handshakeTimeoutMs, bodyTimeout: handshakeTimeoutMs });
     status = answer.statusCode;
     text = await answer.body.text();

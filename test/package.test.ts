@@ -1,0 +1,176 @@
+// The package: what set-up does and leaves alone, what the binary says to an old Node, what is shipped and runs.
+
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { type Owner, runSallyport, startProcess, tempDir } from './fixtures/process.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+async function run(
+  t: Owner,
+  command: string,
+  args: readonly string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  const child = startProcess(t, command, args, options);
+  const code = await child.exited;
+  return { code, stdout: child.stdout(), stderr: child.stderr() };
+}
+
+/** A clone in which `npm` is a script: it writes down that it ran, and does `work`. */
+function makeClone(t: Owner, work: string): { clone: string; setUp(): ReturnType<typeof run>; calls(): string[] } {
+  const clone = tempDir(t);
+  const bin = join(clone, 'bin');
+  mkdirSync(bin);
+  for (const name of ['setup.mjs', 'package-lock.json']) copyFileSync(join(root, name), join(clone, name));
+  writeFileSync(join(bin, 'npm'), `#!/bin/sh\necho "$@" >> ${clone}/calls\n${work}\n`);
+  chmodSync(join(bin, 'npm'), 0o755);
+  return {
+    clone,
+    setUp: () =>
+      run(t, process.execPath, ['setup.mjs'], { cwd: clone, env: { PATH: `${bin}:${process.env['PATH']}` } }),
+    calls: () =>
+      existsSync(join(clone, 'calls')) ? readFileSync(join(clone, 'calls'), 'utf8').trim().split('\n') : [],
+  };
+}
+
+const installs = `mkdir -p node_modules/node/bin && touch node_modules/.package-lock.json && ln -sf ${process.execPath} node_modules/node/bin/node`;
+
+t.test('set-up installs once, and again only when the lock file is newer', async (t) => {
+  const { clone, setUp, calls } = makeClone(t, installs);
+  t.match(await setUp(), { code: 0, stderr: 'sallyport: installing dependencies (once) ...\n' });
+  t.same(calls(), ['ci --no-audit --no-fund --loglevel=error']);
+  t.match(await setUp(), { code: 0, stderr: '' }, 'and is silent where there is nothing to do');
+  t.equal(calls().length, 1);
+  mkdirSync(join(clone, '.tap', 'plugins'), { recursive: true });
+  const later = new Date(Date.now() + 60_000);
+  utimesSync(join(clone, 'package-lock.json'), later, later);
+  t.match(await setUp(), { code: 0 });
+  t.equal(calls().length, 2);
+  t.notOk(existsSync(join(clone, '.tap', 'plugins')), 'what was built of the old packages is gone');
+});
+
+t.test('set-up says in one sentence what to do', async (t) => {
+  const offline = makeClone(t, 'exit 1');
+  t.match(await offline.setUp(), {
+    code: 2,
+    stderr: /^sallyport: 'npm ci' failed: is the package registry reachable\?$/m,
+  });
+  const scriptless = makeClone(t, 'mkdir -p node_modules && touch node_modules/.package-lock.json');
+  t.match(await scriptless.setUp(), {
+    code: 2,
+    stderr: /^sallyport: the pinned Node is missing: .*'npm rebuild node/m,
+  });
+});
+
+t.test('the binary looks at the version of Node before it imports anything', async (t) => {
+  const asOld = (version: string): string =>
+    `data:text/javascript,Object.defineProperty(process,'versions',{value:{...process.versions,node:'${version}'}})`;
+  // Where nothing else of the product is, an import would fail.
+  const alone = join(tempDir(t), 'bin.mjs');
+  copyFileSync(join(root, 'sidecar', 'bin.mjs'), alone);
+  for (const version of ['18.20.0', '20.11.1', '24.18.9'])
+    t.match(await run(t, process.execPath, ['--import', asOld(version), alone]), {
+      code: 2,
+      stdout: '',
+      stderr: `sallyport: this is Node ${version}, and 24.19 or later is needed; in a clone, 'npm run setup' brings one\n`,
+    });
+  const bin = join(root, 'sidecar', 'bin.mjs');
+  for (const version of ['24.19.0', '26.0.0'])
+    t.match(await run(t, process.execPath, ['--import', asOld(version), bin, '--version']), { code: 0 });
+});
+
+t.test('each command loads only what it needs', async (t) => {
+  const preload = join(tempDir(t), 'preload.mjs');
+  writeFileSync(
+    preload,
+    `import { registerHooks } from 'node:module';
+import { writeSync } from 'node:fs';
+registerHooks({ load(url, context, next) { writeSync(1, 'LOADED ' + url + '\\n'); return next(url, context); } });\n`,
+  );
+  const loadedBy = async (...args: string[]): Promise<string> =>
+    (await run(t, process.execPath, ['--import', preload, join(root, 'sidecar', 'bin.mjs'), ...args])).stdout;
+  const large = ['@peculiar/x509', 'undici', 'prom-client', 'pino', 'yaml', 'zod', '/sidecar/main.ts', '/ca/main.ts'];
+  const names = (text: string): string[] => large.filter((name) => text.includes(`/${name.replace(/^\//, '')}`));
+  t.same(names(await loadedBy('--help')), [], '--help');
+  t.same(names(await loadedBy('ca', '--help')), [], 'ca --help');
+  t.same(names(await loadedBy('ca', 'ls', '--socket', '/nowhere/ca.sock')), [], 'ca ls');
+  t.same(names(await loadedBy('inspect', '/nowhere.pem')), [], 'inspect');
+  t.same(
+    names(await loadedBy('sidecar', '--config', '/nowhere/sidecar.yaml', '--check')),
+    ['yaml', 'zod'],
+    'sidecar --check',
+  );
+});
+
+const hasNpm = spawnSync('npm', ['--version']).status === 0;
+
+t.test('what npm packs runs under plain node', { skip: hasNpm ? false : 'there is no npm here' }, async (t) => {
+  const clone = tempDir(t);
+  for (const name of [
+    'package.json',
+    'package-lock.json',
+    'setup.mjs',
+    'build.mjs',
+    'tsconfig.json',
+    'tsconfig.build.json',
+  ])
+    copyFileSync(join(root, name), join(clone, name));
+  for (const name of ['README.md', 'LICENSE', 'CHANGELOG.md', 'SECURITY.md', 'ARCHITECTURE.md'])
+    copyFileSync(join(root, name), join(clone, name));
+  for (const name of ['cert-agent', 'sidecar']) cpSync(join(root, name), join(clone, name), { recursive: true });
+  symlinkSync(join(root, 'node_modules'), join(clone, 'node_modules'));
+  // Set-up must find it current, whatever times the copies have.
+  const before = new Date(0);
+  utimesSync(join(clone, 'package-lock.json'), before, before);
+  const packed = await run(t, 'npm', ['pack', '--json', '--loglevel=error'], { cwd: clone });
+  t.equal(packed.code, 0, packed.stderr);
+  const [{ filename, files }] = JSON.parse(packed.stdout.slice(packed.stdout.indexOf('[\n'))) as [
+    { filename: string; files: { path: string }[] },
+  ];
+  const paths = files.map(({ path }) => path);
+  for (const path of ['sidecar/bin.mjs', 'dist/sidecar/cli.js', 'package.json', 'LICENSE', 'README.md'])
+    t.ok(paths.includes(path), path);
+  t.same(
+    paths.filter((path) => /\.ts$|^test\/|^perf\//.test(path)),
+    [],
+    'no source that Node would have to strip',
+  );
+
+  const place = tempDir(t);
+  const { status } = spawnSync('tar', ['-xzf', join(clone, filename), '-C', place]);
+  t.equal(status, 0);
+  rmSync(clone, { recursive: true });
+  symlinkSync(join(root, 'node_modules'), join(place, 'node_modules'));
+  const bin = join(place, 'package', 'sidecar', 'bin.mjs');
+  const packaged = (...args: string[]): ReturnType<typeof run> => run(t, process.execPath, [bin, ...args]);
+  t.match(await packaged('--version'), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ });
+  t.match(await packaged('ca', 'init', '--trust-domain', 'demo.test', '--dir', join(place, 'ca')), { code: 0 });
+  t.match(await packaged('inspect', join(place, 'ca', 'bundle.pem')), { stdout: /demo\.test/ });
+  const config = join(place, 'sidecar.yaml');
+  writeFileSync(config, 'trustDomain: demo.test\nworklod: {}\n');
+  t.match(
+    await packaged('sidecar', '--config', config),
+    { code: 2, stderr: /unknown key 'worklod'/ },
+    'its reading process too',
+  );
+});
+
+t.test('the version is the one of package.json', async (t) => {
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+  t.equal((await runSallyport(t, ['--version'])).stdout, `${version}\n`);
+});
