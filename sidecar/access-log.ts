@@ -1,6 +1,7 @@
 // Step: the record. Each exchange is written once, whatever happened to it, as one JSON line with Istio's keys, then
 // ours. The line is put together by hand: this runs for every request.
 
+import { randomBytes } from 'node:crypto';
 import type { Connection } from './connection.ts';
 import type { Exchange } from './exchange.ts';
 import type { LogFile } from './observe/log-file.ts';
@@ -49,11 +50,19 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"downstream_local_address":${text(connection.localAddress)},"downstream_remote_address":${text(connection.remoteAddress)}` +
     `,"requested_server_name":${text(connection.serverName)}` +
     `,"upstream_transport_failure_reason":${exchange.flag === 'UF' || exchange.flag === 'UC' ? text(failure?.message) : 'null'}` +
-    `,"decision":"${exchange.decision}","policy":${text(exchange.policy)}` +
+    `,"decision":"${exchange.decision}","decision_id":"${decisionOf(exchange, connection)}","policy":${text(exchange.policy)},"shadow_policy":null` +
     `,"peer_id":${text(peer?.id.uri)},"peer_serial":${text(peer?.serial)}` +
-    `,"tls_version":${text(connection.tlsVersion)},"tls_group":null,"tls_resumed":${connection.tlsVersion === undefined ? 'null' : 'false'}` +
+    `,"tls_group":null,"tls_version":${text(connection.tlsVersion)},"tls_resumed":${connection.tlsVersion === undefined ? 'null' : 'false'}` +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
+}
+
+/** Tells this process's runs apart: connections are counted from 1 in each. */
+const runId = randomBytes(4).toString('hex');
+
+/** Which decision it was: the run of the process, the generation that decided, the connection, and the how many-th on it. */
+function decisionOf({ rules }: Exchange, { id, requests }: Connection): string {
+  return `${runId}-${rules.generation}-${id}-${requests}`;
 }
 
 const needsEscape = /[^ !#-[\]-~]/;

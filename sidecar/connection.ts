@@ -82,6 +82,7 @@ export function coarseNow(): number {
 /** Every open connection of the process. */
 export class ConnectionTable {
   readonly #open = new Set<Connection>();
+  readonly #arriving = new Set<Socket>();
   readonly #timer: NodeJS.Timeout;
   #whenEmpty: (() => void) | undefined = undefined;
 
@@ -90,11 +91,20 @@ export class ConnectionTable {
     this.#timer.unref();
   }
 
+  /** Those whose handshake is not over count as well: they hold a descriptor, and anybody can open them. */
   get size(): number {
-    return this.#open.size;
+    return this.#open.size + this.#arriving.size;
   }
 
-  add(connection: Connection): void {
+  /** A TCP connection on which the handshake begins. */
+  arrive(raw: Socket): void {
+    this.#arriving.add(raw);
+    raw.once('close', () => this.#arriving.delete(raw));
+  }
+
+  /** `raw` is what it arrived on, where that is another socket. */
+  add(connection: Connection, raw?: Socket): void {
+    if (raw !== undefined) this.#arriving.delete(raw);
     this.#open.add(connection);
     connection.socket.once('close', () => {
       this.#open.delete(connection);
@@ -127,6 +137,7 @@ export class ConnectionTable {
 
   close(): void {
     clearInterval(this.#timer);
+    for (const raw of this.#arriving) raw.destroy();
     for (const connection of this.#open) connection.socket.destroy();
   }
 

@@ -5,7 +5,8 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
 import { listenError } from '../cert-agent/base/admin.ts';
-import { asSallyportError, errnoOf, reasonOf, type SallyportError } from '../cert-agent/base/errors.ts';
+import { descriptorLimit } from '../cert-agent/base/descriptors.ts';
+import { asSallyportError, reasonOf, type SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
@@ -41,7 +42,9 @@ export interface Listener {
 
 /** A plain port for the app. @throws SallyportError `port_in_use` or `listen_failed`. */
 export async function startPlainListener(options: ListenerOptions): Promise<Listener> {
-  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => accept(socket, options));
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    if (admit(socket, server, options)) accept(socket, undefined, options);
+  });
   return listen(server, options, () => {});
 }
 
@@ -60,6 +63,8 @@ export async function startTlsListener(options: TlsListenerOptions, first: Ident
   });
   const arriving = new Map<string, Socket>();
   server.on('connection', (raw: Socket) => {
+    if (!admit(raw, server, options)) return;
+    options.table.arrive(raw);
     const key = placeOf(raw);
     arriving.set(key, raw);
     raw.once('close', () => arriving.get(key) === raw && arriving.delete(key));
@@ -67,7 +72,7 @@ export async function startTlsListener(options: TlsListenerOptions, first: Ident
   server.on('secureConnection', (socket) => {
     const raw = arriving.get(placeOf(socket));
     if (raw !== undefined) runsOn(socket, raw);
-    accept(socket, options);
+    accept(socket, raw, options);
   });
   server.on('tlsClientError', (error, socket) => {
     tools.metrics.countRefusedConnection('tls_handshake_failed');
@@ -89,17 +94,36 @@ function placeOf(socket: Socket): string {
   return `${socket.remoteAddress}|${socket.remotePort}|${socket.localAddress}`;
 }
 
-function accept(socket: Socket, options: ListenerOptions): void {
+/**
+ * Whether there is room for one more; what is refused is closed without a byte. Out of descriptors the operating system
+ * would take and drop connections without a word, so we stop a little earlier, say so, and take none for a moment.
+ */
+function admit(raw: Socket, server: Server | TlsServer, options: ListenerOptions): boolean {
   const { port, table, tools, log } = options;
+  const { connections } = port.rules.current().limits;
+  const nearEnd = descriptorOf(raw) >= descriptorLimit() - descriptorReserve;
+  if (table.size < connections && !nearEnd) return true;
+  raw.destroy();
+  tools.metrics.countRefusedConnection(nearEnd ? 'descriptors_exhausted' : 'overloaded');
+  if (!nearEnd) sparseLogOf(log)('overloaded', `connection refused: ${table.size} are open (limit connections)`);
+  // The rest of a burst is refused one by one, for one pause.
+  else if (server.listening) pauseAccepting(server, options, `${descriptorLimit()} descriptors are nearly all in use`);
+  return false;
+}
+
+/** For files that must still be read and written, and upstreams of connections that are open already. */
+const descriptorReserve = 24;
+
+/** The kernel gives the lowest number that is free, so the number of a new connection tells how many are in use. */
+function descriptorOf(raw: Socket): number {
+  return (raw as unknown as { readonly _handle?: { readonly fd?: number } })._handle?.fd ?? -1;
+}
+
+function accept(socket: Socket, raw: Socket | undefined, options: ListenerOptions): void {
+  const { port, table, tools } = options;
   const rules = port.rules.current();
-  if (table.size >= rules.limits.connections) {
-    tools.metrics.countRefusedConnection('overloaded');
-    sparseLogOf(log)('overloaded', `connection refused: ${table.size} are open (limit connections)`);
-    socket.destroy();
-    return;
-  }
   const connection = new Connection(socket, port);
-  table.add(connection);
+  table.add(connection, raw);
   if (rules.direction === 'inbound') {
     try {
       tools.checkPeer(connection);
@@ -152,6 +176,19 @@ function createSparseLog(log: Log, perSecond = 20): Say {
 }
 
 const acceptPauseMs = 1000;
+const closedForGood = new WeakSet<Server | TlsServer>();
+
+/** Taking the next connection would fail as well, so none is taken for a moment. Open ones go on. */
+function pauseAccepting(server: Server | TlsServer, { number, bind, log }: ListenerOptions, why: string): void {
+  const bound = server.address();
+  const port = typeof bound === 'object' && bound !== null ? bound.port : number;
+  log.error({ code: 'accept_failed' }, `port ${port} pauses accepting: ${why}`);
+  server.close();
+  const again = (): void => {
+    if (!closedForGood.has(server)) server.listen({ host: bind ?? anyAddress(), port, ipv6Only: false });
+  };
+  setTimeout(again, acceptPauseMs).unref();
+}
 
 function listen(server: Server | TlsServer, options: ListenerOptions, onClose: () => void): Promise<Listener> {
   const { number, port, log, tools } = options;
@@ -166,13 +203,9 @@ function listen(server: Server | TlsServer, options: ListenerOptions, onClose: (
       server.off('error', refuse);
       const bound = server.address();
       const actual = typeof bound === 'object' && bound !== null ? bound.port : number;
-      let closed = false;
       server.on('error', (error) => {
-        // Out of descriptors: taking the next connection would fail as well, so none is taken for a moment.
-        tools.metrics.countRefusedConnection(errnoOf(error) === 'EMFILE' ? 'descriptors_exhausted' : 'accept_failed');
-        log.error({ code: 'accept_failed' }, `port ${actual} pauses accepting: ${reasonOf(error)}`);
-        server.close();
-        setTimeout(() => !closed && server.listen({ host, port: actual, ipv6Only: false }), acceptPauseMs).unref();
+        tools.metrics.countRefusedConnection('accept_failed');
+        pauseAccepting(server, { ...options, number: actual }, reasonOf(error));
       });
       log.info(
         { code: 'listening', port: actual, direction: port.rules.current().direction },
@@ -181,7 +214,7 @@ function listen(server: Server | TlsServer, options: ListenerOptions, onClose: (
       resolve({
         number: actual,
         close() {
-          closed = true;
+          closedForGood.add(server);
           onClose();
           server.close();
         },

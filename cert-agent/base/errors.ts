@@ -83,7 +83,6 @@ export const codes = Object.freeze({
   method_invalid: row(400, 3, 'DPE', 'http1.invalid_method'),
   connect_unsupported: row(501, 12, 'DPE', 'upgrade_failed'),
   expectation_failed: row(417, 3, 'DPE', 'expectation_failed'),
-  client_gone: row(499, 1, 'DC', 'downstream_remote_disconnect'),
   stream_idle: row(504, 4, 'SI', 'stream_idle_timeout'),
 
   // may this pass, and where to

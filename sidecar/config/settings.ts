@@ -4,6 +4,7 @@
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { type Address, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
+import { descriptorLimit } from '../../cert-agent/base/descriptors.ts';
 import { reasonOf } from '../../cert-agent/base/errors.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
@@ -283,16 +284,8 @@ function absolute(who: Parsed['identity'], base: string): Parsed['identity'] {
   };
 }
 
-let descriptorShare: number | undefined;
-
 /** 80 % of the descriptor limit: the rest is for files, upstreams and the admin port. */
 function defaultConnections(): number {
-  if (descriptorShare === undefined) {
-    const report = process.report.getReport() as unknown as {
-      userLimits?: { open_files?: { soft?: number | string } };
-    };
-    const soft = Number(report.userLimits?.open_files?.soft);
-    descriptorShare = Number.isFinite(soft) ? Math.max(1, Math.floor(soft * 0.8)) : 8192;
-  }
-  return descriptorShare;
+  const limit = descriptorLimit();
+  return Number.isFinite(limit) ? Math.max(1, Math.floor(limit * 0.8)) : 8192;
 }

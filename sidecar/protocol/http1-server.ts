@@ -377,11 +377,10 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     } else if (this.#exchange === undefined) {
       // Between requests, or in the middle of a head that will never be complete.
       this.#socket.end();
-    } else if (!this.#requestDone) {
-      this.#socket.destroy();
     } else {
-      // The client has said all; it still gets its answer (a half-close is what `nc` and HTTP/1.0 clients do).
-      this.#exchange.keepAlive = false;
+      // A client that closes while it is owed an answer has given up, as Envoy, nginx and Node take it: what the app still
+      // does for it would be for nobody, and is told so.
+      this.#socket.destroy();
     }
   };
 

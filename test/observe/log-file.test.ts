@@ -1,0 +1,69 @@
+// Lines on their way to a reader that does not read: those of allowed requests are dropped and counted, refusals wait.
+
+import { spawnSync } from 'node:child_process';
+import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { LogFile } from '../../sidecar/observe/log-file.ts';
+import { tempDir, until } from '../fixtures/process.ts';
+
+t.test('lines are in the file soon, in order, and all of them at the end', async (t) => {
+  const file = join(tempDir(t), 'access.log');
+  const log = new LogFile(file, () => t.fail('nothing is dropped'));
+  log.add('one\n', true);
+  log.add('two\n', false);
+  await until(() => readFileSync(file, 'utf8') === 'one\ntwo\n', 'both lines');
+  const long = `${'x'.repeat(600_000)}\n`;
+  log.add(long, true);
+  log.add('last\n', true);
+  log.close();
+  t.equal(readFileSync(file, 'utf8'), `one\ntwo\n${long}last\n`);
+  const again = new LogFile(file, () => {});
+  again.add('appended\n', true);
+  again.close();
+  t.ok(readFileSync(file, 'utf8').endsWith('last\nappended\n'), 'a restart appends');
+});
+
+const fifo = join(tempDir(t), 'log');
+const skip = spawnSync('mkfifo', [fifo]).status === 0 ? false : 'there is no mkfifo here';
+
+t.test('a pipe that nobody reads', { skip }, async (t) => {
+  const reader = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
+  let dropped = 0;
+  const log = new LogFile(fifo, () => dropped++);
+  const line = (name: string): string => `${name} ${'.'.repeat(1000)}\n`;
+  let allowed = 0;
+  while (dropped === 0) log.add(line(`allowed ${allowed++}`), true);
+  t.ok(allowed * 1000 > 8_000_000 && allowed * 1000 < 9_000_000, `${allowed} lines of a kilobyte fit`);
+  for (let i = 0; i < 100; i++) log.add(line('allowed late'), true);
+  t.equal(dropped, 101);
+  t.ok(log.full);
+  let room = false;
+  log.whenRoom(() => {
+    room = true;
+    log.add(line('refused'), false);
+  });
+  t.equal(room, false, 'a refusal waits');
+
+  let text = '';
+  const block = Buffer.alloc(1 << 20);
+  await until(() => {
+    for (;;) {
+      try {
+        const size = readSync(reader, block);
+        if (size === 0) break;
+        text += block.toString('latin1', 0, size);
+      } catch {
+        break;
+      }
+    }
+    return text.includes('refused');
+  }, 'the refusal to arrive');
+  t.ok(room);
+  const names = text.split('\n').map((one) => one.split(' .')[0]);
+  t.same(names.slice(0, 3), ['allowed 0', 'allowed 1', 'allowed 2']);
+  t.equal(names.filter((one) => one?.startsWith('allowed ')).length, allowed - 1, 'what was taken is there, once');
+  t.notMatch(text, 'late');
+  log.close();
+  closeSync(reader);
+});
