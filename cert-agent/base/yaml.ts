@@ -36,7 +36,8 @@ export function parseYaml(text: string, file: string): ParsedYaml {
   const lines = new LineCounter();
   const problems: Problem[] = [];
   const documents: YamlDocument[] = [];
-  for (const document of parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })) {
+  const options = { lineCounter: lines, prettyErrors: false, uniqueKeys: true, stringKeys: true } as const;
+  for (const document of parseAllDocuments(text, options)) {
     for (const error of [...document.errors, ...document.warnings]) {
       problems.push({ ...placeOf(lines, error.pos[0]), file, message: reasonOf(error) });
     }

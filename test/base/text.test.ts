@@ -119,6 +119,7 @@ t.test('YAML gives a frozen value, or every problem with its place', async (t) =
     ],
     ['name: a\n---\nname: b', ['x.yaml:3:1: only one document is expected here']],
     ['name: *a', ["x.yaml:1:7: there is no anchor 'a' before this alias"]],
+    ['name: a\n? [b]\n: c', ['x.yaml:2:3: With stringKeys, all keys must be strings']],
     ['name: !!js/function a', ['x.yaml:1:7: Unresolved tag: tag:yaml.org,2002:js/function']],
   ];
   for (const [text, wanted] of refused) {
