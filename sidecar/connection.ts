@@ -3,6 +3,7 @@
 
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
+import { formatPlace } from '../cert-agent/base/address.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
@@ -57,8 +58,8 @@ export class Connection implements ConnectionFacts {
   constructor(socket: Socket, port: Port) {
     this.socket = socket;
     this.port = port;
-    this.remoteAddress = `${socket.remoteAddress ?? ''}:${socket.remotePort ?? ''}`;
-    this.localAddress = `${socket.localAddress ?? ''}:${socket.localPort ?? ''}`;
+    this.remoteAddress = formatPlace(socket.remoteAddress, socket.remotePort);
+    this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     const tls = socket instanceof TLSSocket ? socket : undefined;
     this.tlsVersion = tls?.getProtocol() ?? undefined;
     this.serverName = typeof tls?.servername === 'string' ? tls.servername : undefined;

@@ -35,6 +35,12 @@ export function formatAddress(address: Address): string {
   return isIPv6(address.host) ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
 }
 
+/** One end of a socket, `10.0.0.1:80` or `[fd00::1]:80`; an IPv4 peer on a socket of both families is an IPv4 peer. Empty once it is gone. */
+export function formatPlace(address: string | undefined, port: number | undefined): string {
+  if (address === undefined || port === undefined) return '';
+  return formatAddress({ host: address.replace(/^::ffff:(?=\d+\.)/, ''), port });
+}
+
 /** True for 127.0.0.0/8, ::1 and localhost: places that only this machine reaches. */
 export function isLoopback(host: string): boolean {
   const plain = host.replace(/^::ffff:/, '');

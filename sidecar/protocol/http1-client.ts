@@ -2,6 +2,7 @@
 // It owns its socket; the pool owns it while it is idle, the exchange that acquired it otherwise.
 
 import type { Socket } from 'node:net';
+import { formatPlace } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { readBytes } from '../../cert-agent/base/heap.ts';
 import type { Call, Fields, Framing, Reply, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
@@ -67,7 +68,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#options = options;
     this.secure = options.secure;
     this.address = options.address;
-    this.localAddress = `${socket.localAddress ?? ''}:${socket.localPort ?? ''}`;
+    this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     socket.on('data', this.#onData);
     socket.on('drain', this.#onDrain);
     socket.on('end', this.#onEnd);

@@ -8,11 +8,14 @@ import { reasonOf } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 
 const refreshMs = 5000;
+/** However many dials fail, a name server is asked about a name no more often than this. */
+const leastMs = 1000;
 const maxLookups = 2;
 
 interface Name {
   addresses: readonly string[];
   users: number;
+  lookedAt: number;
   nextAt: number;
   busy: boolean;
   failing: boolean;
@@ -38,7 +41,15 @@ export class Resolver {
     if (isIP(host) !== 0) return;
     const known = this.#names.get(host);
     if (known !== undefined) known.users++;
-    else this.#names.set(host, { addresses: [], users: 1, nextAt: 0, busy: false, failing: false });
+    else
+      this.#names.set(host, {
+        addresses: [],
+        users: 1,
+        lookedAt: Number.NEGATIVE_INFINITY,
+        nextAt: 0,
+        busy: false,
+        failing: false,
+      });
     this.#run();
   }
 
@@ -57,7 +68,7 @@ export class Resolver {
   refresh(host: string): void {
     const known = this.#names.get(host);
     if (known === undefined || known.busy) return;
-    known.nextAt = 0;
+    known.nextAt = Math.min(known.nextAt, known.lookedAt + leastMs);
     this.#run();
   }
 
@@ -77,6 +88,7 @@ export class Resolver {
 
   async #look(host: string, name: Name): Promise<void> {
     name.busy = true;
+    name.lookedAt = performance.now();
     this.#running++;
     try {
       const found = await this.#lookup(host);
@@ -96,7 +108,7 @@ export class Resolver {
     } finally {
       name.busy = false;
       // A name that never resolved is asked for more often: something is starting.
-      name.nextAt = performance.now() + (name.addresses.length === 0 ? 1000 : refreshMs);
+      name.nextAt = performance.now() + (name.addresses.length === 0 ? leastMs : refreshMs);
       this.#running--;
       this.#run();
     }

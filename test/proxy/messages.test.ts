@@ -1,6 +1,7 @@
 // HTTP/1.1 messages through two sidecars, byte by byte at both ends: what the app receives is asserted, and what the
 // client gets back.
 
+import { networkInterfaces } from 'node:os';
 import t from 'tap';
 import { type Backend, exchangeBytes, type Mesh, startBackend, startMesh } from '../fixtures/mesh.ts';
 
@@ -199,4 +200,20 @@ t.test('three ways in: name, a host of it, absolute-form, whose authority wins',
   t.equal(await status(`GET https://orders/ HTTP/1.1\r\nHost: orders\r\n${close}`), '400');
   t.equal(await status(`GET http://user@orders/ HTTP/1.1\r\nHost: orders\r\n${close}`), '400');
   t.equal(await status(`CONNECT orders:80 HTTP/1.1\r\nHost: orders:80\r\n${close}`), '501');
+});
+
+const v6 = Object.values(networkInterfaces())
+  .flatMap((list) => list ?? [])
+  .some((one) => one.address === '::1');
+
+t.test('IPv6: from the app, and between the sidecars', { skip: v6 ? false : 'this machine has no IPv6' }, async (t) => {
+  const app = await startBackend(t, (socket) => socket.end(replies['/length']!));
+  const { outPort, records } = await startMesh(t, { app: app.port, loopback: '::1' });
+  const request = 'GET /length HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n';
+  t.match(await exchangeBytes(outPort, request, undefined, 5000, '::1'), /hello$/);
+  t.match((await records('web', 1)).at(-1), {
+    downstream_remote_address: /^\[::1\]:\d+$/,
+    upstream_host: /^\[::1\]:\d+$/,
+  });
+  t.match((await records('orders', 1)).at(-1), { downstream_remote_address: /^\[::1\]:\d+$/ });
 });
