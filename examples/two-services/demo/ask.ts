@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { type Agent, type ClientRequest, request } from 'node:http';
 import { request as requestTls, Agent as TlsAgent } from 'node:https';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 
 export interface Answer {
@@ -73,10 +74,14 @@ export function goDirectly(
       subjectaltname === `URI:${expected}` ? undefined : new Error(`the server is ${subjectaltname}`),
   });
   const { promise: closed, resolve: close } = Promise.withResolvers<void>();
+  const known = new WeakSet<Socket>();
   return {
     ask() {
       const asked = requestTls({ ...address, path: '/orders', agent, timeout: timeoutMs });
-      asked.once('socket', (socket) => socket.once('close', close));
+      asked.once('socket', (socket) => {
+        if (!known.has(socket)) socket.once('close', close);
+        known.add(socket);
+      });
       return answerTo(asked);
     },
     closed,
