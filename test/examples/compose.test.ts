@@ -86,15 +86,17 @@ function engineAtHand(): { name: string; compose: readonly string[]; buildOption
     spawnSync(command, args, { stdio: 'ignore' }).status === 0;
   const image = /^FROM (\S+)/m.exec(readFileSync(join(root, 'Dockerfile'), 'utf8'))![1]!;
   if (works('docker', 'compose', 'version') && works('docker', 'info')) {
-    return works('docker', 'image', 'inspect', image)
+    if (!works('docker', 'image', 'inspect', image)) return `needs the image ${image} (docker pull ${image})`;
+    return works('docker', 'run', '--rm', image, 'true')
       ? { name: 'docker', compose: ['docker', 'compose'], buildOptions: ['--network', 'host'] }
-      : `needs the image ${image} (docker pull ${image})`;
+      : 'docker is here and cannot run a container';
   }
   if (!works('podman', 'info')) return 'needs docker compose, or podman with podman-compose';
   if (!works('podman', 'image', 'exists', image)) return `needs the image ${image} (podman pull ${image})`;
   // Before 1.1 it knew neither aliases nor `network_mode: service:`.
   const [, major, minor] = /podman-compose version:? (\d+)\.(\d+)/.exec(versionOf('podman-compose')) ?? [];
   if (major === undefined || (Number(major) === 1 && Number(minor) < 1)) return 'needs podman-compose 1.1 or later';
+  if (!works('podman', 'run', '--rm', image, 'true')) return 'podman is here and cannot run a container';
   return { name: 'podman', compose: ['podman-compose'], buildOptions: ['--pull=never', '--network', 'host'] };
 }
 
