@@ -35,6 +35,8 @@ export interface Limits {
   readonly clientIdleMs: number;
   readonly tcpIdleMs: number;
   readonly connections: number;
+  /** How many files and sockets the process may have open; Infinity where the system sets no limit. */
+  readonly descriptors: number;
   readonly drainMs: number;
 }
 

@@ -5,7 +5,6 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
 import { listenError } from '../cert-agent/base/admin.ts';
-import { descriptorLimit } from '../cert-agent/base/descriptors.ts';
 import { asSallyportError, reasonOf, type SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
@@ -100,14 +99,14 @@ function placeOf(socket: Socket): string {
  */
 function admit(raw: Socket, server: Server | TlsServer, options: ListenerOptions): boolean {
   const { port, table, tools, log } = options;
-  const { connections } = port.rules.current().limits;
-  const nearEnd = descriptorOf(raw) >= descriptorLimit() - descriptorReserve;
+  const { connections, descriptors } = port.rules.current().limits;
+  const nearEnd = descriptorOf(raw) >= descriptors - descriptorReserve;
   if (table.size < connections && !nearEnd) return true;
   raw.destroy();
   tools.metrics.countRefusedConnection(nearEnd ? 'descriptors_exhausted' : 'overloaded');
   if (!nearEnd) sparseLogOf(log)('overloaded', `connection refused: ${table.size} are open (limit connections)`);
   // The rest of a burst is refused one by one, for one pause.
-  else if (server.listening) pauseAccepting(server, options, `${descriptorLimit()} descriptors are nearly all in use`);
+  else if (server.listening) pauseAccepting(server, options, `${descriptors} descriptors are nearly all in use`);
   return false;
 }
 

@@ -255,6 +255,7 @@ export function parseSettings(source: string, file: string): Settings {
       clientIdleMs: limits.clientIdle,
       tcpIdleMs: limits.tcpIdle,
       connections: limits.connections ?? defaultConnections(),
+      descriptors: descriptorLimit(),
       drainMs: limits.drain,
     }),
   });
