@@ -67,6 +67,8 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   return sidecar;
 }
 
+const upstreamPatienceMs = 60_000;
+
 class RunningSidecar implements Sidecar {
   readonly #watch: ConfigurationWatch;
   readonly #source: IdentitySource;
@@ -83,6 +85,8 @@ class RunningSidecar implements Sidecar {
   readonly #settings: Settings;
   #draining = false;
   #wasReady = false;
+  #wasEverReady = false;
+  readonly #startedAt = performance.now();
   #announced = '';
 
   constructor(
@@ -139,10 +143,18 @@ class RunningSidecar implements Sidecar {
         );
     }
     for (const [, pool] of this.#pools.entries()) {
-      const name = pool.waitingFor();
-      if (name !== undefined) waitingFor.push(name);
+      const missing = pool.waitingFor() ?? (this.#awaitsUpstreams() ? pool.unanswered() : undefined);
+      if (missing !== undefined) waitingFor.push(missing);
     }
     return { ready: waitingFor.length === 0, waitingFor: [...new Set(waitingFor)] };
+  }
+
+  /**
+   * Peers are waited for at the start only, and not for ever: two that wait for each other behind something that sends to
+   * the ready alone would never begin, and one that fails later must not take us down with it.
+   */
+  #awaitsUpstreams(): boolean {
+    return !this.#wasEverReady && performance.now() - this.#startedAt < upstreamPatienceMs;
   }
 
   reload(): void {
@@ -268,6 +280,7 @@ class RunningSidecar implements Sidecar {
         this.#draining ? 'draining' : `waiting for ${text}`,
       );
     this.#wasReady = ready;
+    this.#wasEverReady ||= ready;
     this.#announced = text;
   }
 

@@ -23,15 +23,19 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
   const apps = new Map(
     settings.inbound.map(({ app }) => [appPoolName(app), { name: appPoolName(app), endpoints: [app], limits }]),
   );
-  const protocols = new Set(settings.outbound.map((one) => one.protocol));
-  const peers = Object.entries(settings.upstreams).flatMap(([name, { endpoints, identity: expected }]) =>
-    [...protocols].map((protocol) => ({
-      name: peerPoolName(name, protocol),
+  const overTcp = new Set(settings.outbound.flatMap((one) => (one.protocol === 'tcp' ? [one.upstream] : [])));
+  const overHttp = settings.outbound.some((one) => one.protocol === 'http');
+  const peers = Object.entries(settings.upstreams).flatMap(([upstream, { endpoints, identity: expected }]) => {
+    const plan = (protocol: 'http' | 'tcp', isMeant: boolean): PoolPlan => ({
+      name: peerPoolName(upstream, protocol),
       endpoints,
       limits,
-      peer: { expected, minVersion, alpn: protocol === 'http' ? ['http/1.1'] : [] },
-    })),
-  );
+      peer: { upstream, isMeant, expected, minVersion, alpn: protocol === 'http' ? ['http/1.1'] : [] },
+    });
+    const tcp = overTcp.has(upstream);
+    // Whatever has a port of its own for TCP can be asked for by Host as well, but hardly is.
+    return [...(overHttp ? [plan('http', !tcp)] : []), ...(tcp ? [plan('tcp', true)] : [])];
+  });
   return [...apps.values(), ...peers];
 }
 

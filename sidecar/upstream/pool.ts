@@ -3,7 +3,7 @@
 
 import { isIP, type Socket } from 'node:net';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
-import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Destination, Limits } from '../exchange.ts';
 import { type ClientOwner, Http1Client } from '../protocol/http1-client.ts';
 import type { Dial } from './dial.ts';
@@ -14,7 +14,12 @@ export interface PoolOptions {
   readonly name: string;
   readonly endpoints: readonly Address[];
   readonly dial: Dial;
+  /** A peer, by mutual TLS; else our own app. */
   readonly secure: boolean;
+  /** Whether a connection serves one request after the other (HTTP) or one stream only (TCP). */
+  readonly keepsOpen: boolean;
+  /** Whether it is called before the first request, and missed until it has answered. */
+  readonly awaited: boolean;
   readonly limits: Limits;
   /** How long an idle connection is kept where the upstream announces nothing, milliseconds. */
   readonly idleMs: number;
@@ -31,12 +36,17 @@ export class Pool implements Destination, ClientOwner {
   #epoch = 0;
   readonly #epochs = new WeakMap<Http1Client, number>();
   #closed = false;
+  /** Why nobody has answered yet; undefined once somebody has. */
+  #unanswered: string | undefined;
+  #greeting = false;
 
   constructor(options: PoolOptions) {
     this.#options = options;
+    this.#unanswered = options.awaited ? 'nobody was asked yet' : undefined;
     for (const endpoint of options.endpoints) if ('host' in endpoint) options.resolver.watch(endpoint.host);
-    this.#timer = setInterval(() => this.#dropStale(), 1000);
+    this.#timer = setInterval(() => this.#tick(), 1000);
     this.#timer.unref();
+    this.#greet();
   }
 
   /** Connections that exist, idle ones included. */
@@ -55,6 +65,11 @@ export class Pool implements Destination, ClientOwner {
         return `the name ${endpoint.host} of upstream ${this.#options.name}`;
     }
     return undefined;
+  }
+
+  /** Why this peer has not answered once since we know of it; undefined as soon as it has. */
+  unanswered(): string | undefined {
+    return this.#unanswered === undefined ? undefined : `upstream ${this.#options.name}: ${this.#unanswered}`;
   }
 
   acquire(fresh: boolean): Http1Client | Promise<Http1Client> {
@@ -93,11 +108,13 @@ export class Pool implements Destination, ClientOwner {
   renew(): void {
     this.#epoch++;
     for (const client of this.#idle.splice(0)) client.destroy();
+    this.#greet();
   }
 
   /** Closes what is idle; connections in use close when they are given back. */
   close(): void {
     this.#closed = true;
+    this.#unanswered = undefined;
     clearInterval(this.#timer);
     for (const endpoint of this.#options.endpoints)
       if ('host' in endpoint) this.#options.resolver.forget(endpoint.host);
@@ -138,7 +155,9 @@ export class Pool implements Destination, ClientOwner {
     for (let i = 0; i < addresses.length; i++) {
       const { address, host } = addresses[(first + i) % addresses.length]!;
       try {
-        return { socket: await dial(address, limits.connectMs), address };
+        const socket = await dial(address, limits.connectMs);
+        this.#unanswered = undefined;
+        return { socket, address };
       } catch (error) {
         failure = asSallyportError(error, 'upstream_connect', `${formatAddress(address)} takes no connection`);
         if (host !== undefined) resolver.refresh(host);
@@ -157,7 +176,27 @@ export class Pool implements Destination, ClientOwner {
     });
   }
 
-  #dropStale(): void {
+  /**
+   * Until it has answered once, a peer is called without waiting for a request: whoever asks whether we are ready learns
+   * who is missing, and the connection that comes of it serves the first request.
+   */
+  #greet(): void {
+    if (this.#unanswered === undefined || this.#greeting) return;
+    this.#greeting = true;
+    const called = this.#options.keepsOpen
+      ? this.#make().then((client) => this.released(client))
+      : this.dialSocket().then((socket) => socket.destroy());
+    void called
+      .catch((error: unknown) => {
+        if (this.#unanswered !== undefined) this.#unanswered = reasonOf(error);
+      })
+      .finally(() => {
+        this.#greeting = false;
+      });
+  }
+
+  #tick(): void {
+    this.#greet();
     const now = performance.now();
     for (const client of this.#idle.filter((one) => one.usableUntil <= now)) client.destroy();
   }

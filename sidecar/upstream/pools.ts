@@ -23,7 +23,15 @@ export interface PoolPlan {
   readonly endpoints: readonly Address[];
   readonly limits: Limits;
   /** Present for a peer, reached by mutual TLS; absent for our own app. */
-  readonly peer?: { readonly expected: string; readonly minVersion: TlsVersion; readonly alpn: readonly string[] };
+  readonly peer?: {
+    /** Its name in the configuration. */
+    readonly upstream: string;
+    /** False for a pool that is there in case somebody asks, and that nobody waits for. */
+    readonly isMeant: boolean;
+    readonly expected: string;
+    readonly minVersion: TlsVersion;
+    readonly alpn: readonly string[];
+  };
 }
 
 export class Pools {
@@ -61,15 +69,20 @@ export class Pools {
   }
 
   #make({ name, endpoints, limits, peer }: PoolPlan): Pool {
-    const rest = { name, endpoints, limits, resolver: this.#resolver };
-    if (peer === undefined) return new Pool({ ...rest, dial: dialPlain, secure: false, idleMs: appIdleMs });
+    const rest = { endpoints, limits, resolver: this.#resolver };
+    if (peer === undefined) {
+      const kind = { secure: false, keepsOpen: true, awaited: false, idleMs: appIdleMs };
+      return new Pool({ ...rest, ...kind, name, dial: dialPlain });
+    }
     const dial = createPeerDial({
       ...peer,
       identity: this.#identity,
       trustDomain: parseSpiffeId(peer.expected).trustDomain,
       serverName: serverNameOf(endpoints[0]!),
     });
-    return new Pool({ ...rest, dial, secure: true, idleMs: peerIdleMs });
+    const { upstream, isMeant, alpn } = peer;
+    const kind = { secure: true, keepsOpen: alpn.length > 0, awaited: isMeant, idleMs: peerIdleMs };
+    return new Pool({ ...rest, ...kind, name: upstream, dial });
   }
 }
 
