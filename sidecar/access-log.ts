@@ -29,6 +29,8 @@ export function record(exchange: Exchange, connection: Connection, recorder: Rec
   recorder.log.add(formatRecord(exchange, connection, duration), exchange.decision === 'allow');
 }
 
+const protocols = ['"HTTP/1.0"', '"HTTP/1.1"', '"HTTP/2"'];
+
 /** The line, with its newline. Empty values are null, as in Envoy's typed JSON. */
 export function formatRecord(exchange: Exchange, connection: Connection, durationMs: number): string {
   const { failure } = exchange;
@@ -37,7 +39,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
   return (
     `{"start_time":"${time(exchange.startedAt)}","route_name":${text(exchange.route?.name)}` +
     `,"method":${text(exchange.method)},"path":${text(exchange.path === '' ? exchange.target : exchange.path)}` +
-    `,"protocol":${tcp ? 'null' : exchange.minor === 1 ? '"HTTP/1.1"' : '"HTTP/1.0"'}` +
+    `,"protocol":${tcp ? 'null' : protocols[exchange.minor]}` +
     `,"response_code":${exchange.status},"response_flags":"${exchange.flag}"` +
     `,"response_code_details":${tcp ? 'null' : text(exchange.details)}` +
     `,"connection_termination_details":${tcp && exchange.details !== '-' ? text(exchange.details) : 'null'}` +

@@ -39,6 +39,8 @@ export class Connection implements ConnectionFacts {
   readonly openedAt = Date.now();
   readonly tlsVersion: string | undefined;
   readonly serverName: string | undefined;
+  /** What TLS has agreed on: `h2`, `http/1.1` or nothing. */
+  readonly alpn: string | undefined;
   speaker: Speaker | undefined = undefined;
   /** Moved by each byte either way; compared with limits at each tick. */
   lastActive = coarseNow();
@@ -62,6 +64,7 @@ export class Connection implements ConnectionFacts {
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     const tls = socket instanceof TLSSocket ? socket : undefined;
     this.tlsVersion = tls?.getProtocol() ?? undefined;
+    this.alpn = typeof tls?.alpnProtocol === 'string' ? tls.alpnProtocol : undefined;
     this.serverName = typeof tls?.servername === 'string' ? tls.servername : undefined;
   }
 

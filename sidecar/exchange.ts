@@ -72,8 +72,11 @@ export interface Route {
 
 /** Something that gives connections to one upstream. A promise only when it really waits. */
 export interface Destination {
-  /** @throws SallyportError `upstream_*` or `overloaded`. With `fresh`, no connection that carried a request before. */
-  acquire(fresh: boolean): UpstreamConnection | Promise<UpstreamConnection>;
+  /**
+   * With `fresh`, no connection that carried a request before; with `upgrades`, one that can be handed over whole.
+   * @throws SallyportError `upstream_*` or `overloaded`.
+   */
+  acquire(fresh: boolean, upgrades: boolean): UpstreamConnection | Promise<UpstreamConnection>;
   /** A bare connection, for TCP; whoever gets it closes it. @throws SallyportError `upstream_*`. */
   dialSocket(): Promise<Socket>;
 }

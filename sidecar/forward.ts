@@ -41,7 +41,7 @@ class Forwarding implements Carrier, UpstreamEvents {
 
   start(fresh: boolean): void {
     try {
-      const got = this.#exchange.route!.destination.acquire(fresh);
+      const got = this.#exchange.route!.destination.acquire(fresh, this.#exchange.webSocket);
       if (got instanceof Promise) {
         got.then(
           (upstream) => this.#send(upstream),

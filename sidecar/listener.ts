@@ -57,7 +57,7 @@ export async function startTlsListener(options: TlsListenerOptions, first: Ident
   await proveChainShown(first.svid, first.bundles.get(trustDomain)!);
   const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.get(trustDomain)!, minVersion);
   const server = createTlsServer({
-    ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['http/1.1'] : []),
+    ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['h2', 'http/1.1'] : []),
     ...contextOf(first),
   });
   const arriving = new Map<string, Socket>();

@@ -12,7 +12,8 @@ import { forward } from './forward.ts';
 import { readMeaning } from './head.ts';
 import type { PeerCheck } from './peer.ts';
 import { isPermit } from './policy/policy.ts';
-import { Http1Server } from './protocol/http1-server.ts';
+import { Http1Server, type ServerPath } from './protocol/http1-server.ts';
+import { Http2Server } from './protocol/http2-server.ts';
 import { carryStream, openStream, refuseStream } from './protocol/tcp.ts';
 import { refuse } from './respond.ts';
 import { findRoute } from './route.ts';
@@ -25,7 +26,7 @@ export interface ProxyTools extends Recorder {
 
 /** Serves HTTP on a connection until it closes. The peer is known; each request is judged for itself. */
 export function serveHttp(connection: Connection, tools: ProxyTools): void {
-  connection.speaker = new Http1Server(connection, {
+  const path: ServerPath = {
     serve(exchange) {
       try {
         readMeaning(exchange);
@@ -39,7 +40,8 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     refuse: refuseOnRecord,
     finish: (exchange) => record(exchange, connection, tools),
     draining: tools.draining,
-  });
+  };
+  connection.speaker = connection.alpn === 'h2' ? new Http2Server(connection, path) : new Http1Server(connection, path);
 
   /** A refusal is never dropped from the log: where the log has no room, the answer waits for it. */
   function refuseOnRecord(exchange: Exchange, error: unknown): void {

@@ -83,6 +83,12 @@ export const codes = Object.freeze({
   method_invalid: row(400, 3, 'DPE', 'http1.invalid_method'),
   connect_unsupported: row(501, 12, 'DPE', 'upgrade_failed'),
   expectation_failed: row(417, 3, 'DPE', 'expectation_failed'),
+  http2_protocol: row(400, 13, 'DPE', 'http2.protocol_error'),
+  http2_frame_size: row(400, 13, 'DPE', 'http2.frame_size_error'),
+  http2_stream_closed: row(400, 13, 'DPE', 'http2.stream_closed'),
+  http2_flow_control: row(400, 13, 'DPE', 'http2.flow_control_error'),
+  http2_compression: row(400, 13, 'DPE', 'http2.compression_error'),
+  http2_flood: row(400, 8, 'DPE', 'http2.flood'),
   stream_idle: row(504, 4, 'SI', 'stream_idle_timeout'),
 
   // may this pass, and where to
@@ -100,6 +106,7 @@ export const codes = Object.freeze({
   upstream_identity: row(503, 14, 'UF', 'upstream_reset_before_response_started{identity_mismatch}'),
   upstream_refused_us: row(503, 14, 'UF', 'upstream_reset_before_response_started{closed_after_handshake}'),
   upstream_closed: row(503, 14, 'UC', 'upstream_reset_before_response_started{connection_termination}'),
+  upstream_reset: row(503, 14, 'UR', 'upstream_reset_before_response_started{remote_reset}'),
   upstream_cut: row(502, 14, 'UC', 'upstream_reset_after_response_started{connection_termination}'),
   upstream_protocol: row(502, 13, 'UPE', 'upstream_reset_before_response_started{protocol_error}'),
   upstream_head_too_large: row(502, 13, 'UPE', 'http1.headers_too_large'),

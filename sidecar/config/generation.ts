@@ -30,7 +30,7 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
       name: peerPoolName(upstream, protocol),
       endpoints,
       limits,
-      peer: { upstream, isMeant, expected, minVersion, alpn: protocol === 'http' ? ['http/1.1'] : [] },
+      peer: { upstream, isMeant, expected, minVersion, alpn: protocol === 'http' ? ['h2', 'http/1.1'] : [] },
     });
     const tcp = overTcp.has(upstream);
     // Whatever has a port of its own for TCP can be asked for by Host as well, but hardly is.

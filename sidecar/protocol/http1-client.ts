@@ -46,7 +46,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
   readonly localAddress: string;
   reused = false;
   /** performance.now() until which it may be taken from the pool. */
-  usableUntil = 0;
+  usableUntil: number;
 
   readonly #socket: Socket;
   readonly #owner: ClientOwner;
@@ -68,6 +68,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#options = options;
     this.secure = options.secure;
     this.address = options.address;
+    this.usableUntil = performance.now() + options.idleMs;
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     socket.on('data', this.#onData);
     socket.on('drain', this.#onDrain);
@@ -236,6 +237,8 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#call = undefined;
     this.reused = true;
     if (this.#keep && this.#requestDone && !excess && !this.#closed) {
+      // Whoever could not take the last of it has paused us, and nobody is left who would say that it can go on.
+      this.#socket.resume();
       this.#owner.released(this);
     } else this.#socket.destroy();
   }

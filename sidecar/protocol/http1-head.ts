@@ -22,6 +22,8 @@ export const role = Object.freeze({
   userAgent: 11,
   forwardedFor: 12,
   te: 13,
+  /** `:method` and its like, in HTTP/2 only. */
+  pseudo: 14,
 });
 
 const rolesByName: Readonly<Record<string, number>> = {

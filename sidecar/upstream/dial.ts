@@ -14,7 +14,7 @@ import { runsOn } from '../protocol/reset.ts';
 import { dialContext, type TlsVersion } from '../protocol/tls.ts';
 
 /** Opens a connection. Whoever gets the socket closes it. @throws SallyportError `upstream_*` or `not_ready`. */
-export type Dial = (address: Address, connectMs: number) => Promise<Socket>;
+export type Dial = (address: Address, connectMs: number, alpn: readonly string[]) => Promise<Socket>;
 
 /** Plain TCP or a unix socket: to the app on loopback. */
 export const dialPlain: Dial = (address, connectMs) =>
@@ -30,8 +30,6 @@ export interface PeerDialOptions {
   readonly expected: string;
   readonly trustDomain: string;
   readonly minVersion: TlsVersion;
-  /** `http/1.1`, or nothing for TCP. */
-  readonly alpn: readonly string[];
   /** The name that SNI carries; a host name, not an address. */
   readonly serverName: string | undefined;
 }
@@ -42,7 +40,7 @@ export function createPeerDial(options: PeerDialOptions): Dial {
   let context: SecureContext | undefined;
   let lastLeaf: { readonly der: Buffer; readonly peer: PeerIdentity; readonly under: Identity } | undefined;
 
-  return function dialPeer(address, connectMs) {
+  return function dialPeer(address, connectMs, alpn) {
     const ours = options.identity.current();
     if (ours === undefined)
       return Promise.reject(
@@ -66,7 +64,7 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         allowHalfOpen: true,
         secureContext,
         ...(serverName === undefined ? {} : { servername: serverName }),
-        ...(options.alpn.length === 0 ? {} : { ALPNProtocols: [...options.alpn] }),
+        ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
         rejectUnauthorized: true,
         checkServerIdentity: (_name, certificate) => judge(readPeerChain(certificate), ours),
       };

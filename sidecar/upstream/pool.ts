@@ -1,11 +1,14 @@
 // The connections to one upstream: made when needed, kept while they are worth it, the last one used given first so
-// that the rest can age out. Endpoints take turns; one that does not answer is passed over for the next.
+// that the rest can age out. Endpoints take turns; one that does not answer is passed over for the next. A peer that speaks
+// HTTP/2 carries many exchanges on one connection.
 
 import { isIP, type Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Destination, Limits } from '../exchange.ts';
+import type { Destination, Limits, UpstreamConnection } from '../exchange.ts';
 import { type ClientOwner, Http1Client } from '../protocol/http1-client.ts';
+import { Http2Client, type Http2ClientOwner } from '../protocol/http2-client.ts';
 import type { Dial } from './dial.ts';
 import type { Resolver } from './resolve.ts';
 
@@ -16,8 +19,8 @@ export interface PoolOptions {
   readonly dial: Dial;
   /** A peer, by mutual TLS; else our own app. */
   readonly secure: boolean;
-  /** Whether a connection serves one request after the other (HTTP) or one stream only (TCP). */
-  readonly keepsOpen: boolean;
+  /** What is offered to a peer: HTTP/2 and HTTP/1.1, or nothing for TCP, where a connection is one stream. */
+  readonly alpn: readonly string[];
   /** Whether it is called before the first request, and missed until it has answered. */
   readonly awaited: boolean;
   readonly limits: Limits;
@@ -26,19 +29,24 @@ export interface PoolOptions {
   readonly resolver: Resolver;
 }
 
-export class Pool implements Destination, ClientOwner {
+export class Pool implements Destination, ClientOwner, Http2ClientOwner {
   readonly #options: PoolOptions;
   readonly #idle: Http1Client[] = [];
+  readonly #sessions: Http2Client[] = [];
+  /** One that is being made, for whoever comes meanwhile: it may carry them all. */
+  #coming: Promise<Http1Client | Http2Client> | undefined = undefined;
   readonly #timer: NodeJS.Timeout;
   #open = 0;
   #turn = 0;
   /** Connections of an older epoch were made with another SVID or under another trust, and are not used again. */
   #epoch = 0;
-  readonly #epochs = new WeakMap<Http1Client, number>();
+  readonly #epochs = new WeakMap<Http1Client | Http2Client, number>();
   #closed = false;
   /** Why nobody has answered yet; undefined once somebody has. */
   #unanswered: string | undefined;
   #greeting = false;
+  /** What the peer chose last; until it has, that it will choose HTTP/2. */
+  #speaksHttp2 = true;
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -55,7 +63,7 @@ export class Pool implements Destination, ClientOwner {
   }
 
   get idle(): number {
-    return this.#idle.length;
+    return this.#idle.length + this.#sessions.filter(({ http2 }) => http2.size === 0).length;
   }
 
   /** The first endpoint name that has never resolved, if there is one. */
@@ -72,24 +80,51 @@ export class Pool implements Destination, ClientOwner {
     return this.#unanswered === undefined ? undefined : `upstream ${this.#options.name}: ${this.#unanswered}`;
   }
 
-  acquire(fresh: boolean): Http1Client | Promise<Http1Client> {
+  acquire(fresh: boolean, upgrades: boolean): UpstreamConnection | Promise<UpstreamConnection> {
     if (!fresh) {
-      const now = performance.now();
-      for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
-        if (client.usableUntil > now) return client;
-        client.destroy();
-      }
+      const kept = upgrades ? this.#takeIdle() : (this.#takeStream() ?? this.#takeIdle());
+      if (kept !== undefined) return kept;
+      if (!upgrades && this.#coming !== undefined)
+        return this.#coming.then((client) =>
+          client instanceof Http2Client && client.hasRoom ? client.take() : this.acquire(false, false),
+        );
     }
-    const { limits } = this.#options;
+    const { limits, name } = this.#options;
     if (this.#open >= limits.connections) {
-      throw new SallyportError('overloaded', `${this.#options.name} has ${this.#open} connections (limit connections)`);
+      throw new SallyportError('overloaded', `${name} has ${this.#open} connections (limit connections)`);
     }
-    return this.#make();
+    // An upgrade takes a whole connection, and HTTP/1.1's way of asking for it.
+    if (upgrades) return this.#connect(http1Only).then(take);
+    const coming = this.#connect(this.#options.alpn);
+    if (this.#options.alpn.includes('h2') && this.#speaksHttp2) this.#announce(coming);
+    return coming.then(take);
+  }
+
+  /** The connection with room that was made last: the older ones may run dry. */
+  #takeStream(): UpstreamConnection | undefined {
+    return this.#sessions.findLast((one) => one.hasRoom)?.take();
+  }
+
+  #takeIdle(): Http1Client | undefined {
+    const now = performance.now();
+    for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
+      if (client.usableUntil > now) return client;
+      client.destroy();
+    }
+    return undefined;
+  }
+
+  #announce(coming: Promise<Http1Client | Http2Client>): void {
+    this.#coming = coming;
+    const over = (): void => {
+      if (this.#coming === coming) this.#coming = undefined;
+    };
+    coming.then(over, over);
   }
 
   /** A bare connection, for TCP. */
   async dialSocket(): Promise<Socket> {
-    const { socket } = await this.#dialAny();
+    const { socket } = await this.#dialAny([]);
     return socket;
   }
 
@@ -98,16 +133,23 @@ export class Pool implements Destination, ClientOwner {
     else this.#idle.push(client);
   }
 
-  gone(client: Http1Client): void {
+  gone(client: Http1Client | Http2Client): void {
     this.#open--;
-    const at = this.#idle.indexOf(client);
-    if (at !== -1) this.#idle.splice(at, 1);
+    const list: (Http1Client | Http2Client)[] = client instanceof Http2Client ? this.#sessions : this.#idle;
+    const at = list.indexOf(client);
+    if (at !== -1) list.splice(at, 1);
+  }
+
+  quiet(client: Http2Client): void {
+    if (this.#closed || this.#epochs.get(client) !== this.#epoch) client.retire();
   }
 
   /** No connection made before now is used again: our SVID or whom we trust has changed. Those in use go on. */
   renew(): void {
     this.#epoch++;
     for (const client of this.#idle.splice(0)) client.destroy();
+    for (const session of [...this.#sessions]) session.retire();
+    this.#coming = undefined;
     this.#greet();
   }
 
@@ -121,20 +163,24 @@ export class Pool implements Destination, ClientOwner {
     this.renew();
   }
 
-  async #make(): Promise<Http1Client> {
+  async #connect(alpn: readonly string[]): Promise<Http1Client | Http2Client> {
     this.#open++;
     const epoch = this.#epoch;
     try {
-      const { socket, address } = await this.#dialAny();
+      const { socket, address } = await this.#dialAny(alpn);
       const { secure, idleMs, limits } = this.#options;
-      const client = new Http1Client(socket, this, {
-        secure,
-        address: formatAddress(address),
-        headBytes: limits.headBytes,
-        headFields: limits.headFields,
-        idleMs,
-      });
+      const { headBytes, headFields } = limits;
+      const options = { secure, address: formatAddress(address), headBytes, headFields };
+      this.#speaksHttp2 = socket instanceof TLSSocket && socket.alpnProtocol === 'h2';
+      const client = this.#speaksHttp2
+        ? new Http2Client(socket, this, options)
+        : new Http1Client(socket, this, { ...options, idleMs });
       this.#epochs.set(client, epoch);
+      if (client instanceof Http2Client) {
+        this.#sessions.push(client);
+        // Our SVID has changed while it was made: it serves who waits for it, and nobody after.
+        if (epoch !== this.#epoch) setImmediate(() => client.retire());
+      }
       return client;
     } catch (error) {
       this.#open--;
@@ -143,7 +189,7 @@ export class Pool implements Destination, ClientOwner {
   }
 
   /** Tries each address once, beginning with the next in turn, and throws the last error. */
-  async #dialAny(): Promise<{ socket: Socket; address: Address }> {
+  async #dialAny(alpn: readonly string[]): Promise<{ socket: Socket; address: Address }> {
     const { name, dial, limits, resolver } = this.#options;
     const addresses = this.#addresses();
     if (addresses.length === 0)
@@ -155,7 +201,7 @@ export class Pool implements Destination, ClientOwner {
     for (let i = 0; i < addresses.length; i++) {
       const { address, host } = addresses[(first + i) % addresses.length]!;
       try {
-        const socket = await dial(address, limits.connectMs);
+        const socket = await dial(address, limits.connectMs, alpn);
         this.#unanswered = undefined;
         return { socket, address };
       } catch (error) {
@@ -183,9 +229,11 @@ export class Pool implements Destination, ClientOwner {
   #greet(): void {
     if (this.#unanswered === undefined || this.#greeting) return;
     this.#greeting = true;
-    const called = this.#options.keepsOpen
-      ? this.#make().then((client) => this.released(client))
-      : this.dialSocket().then((socket) => socket.destroy());
+    const { alpn } = this.#options;
+    const called =
+      alpn.length > 0
+        ? this.#connect(alpn).then((client) => client instanceof Http1Client && this.released(client))
+        : this.dialSocket().then((socket) => socket.destroy());
     void called
       .catch((error: unknown) => {
         if (this.#unanswered !== undefined) this.#unanswered = reasonOf(error);
@@ -199,5 +247,16 @@ export class Pool implements Destination, ClientOwner {
     this.#greet();
     const now = performance.now();
     for (const client of this.#idle.filter((one) => one.usableUntil <= now)) client.destroy();
+    const { idleMs } = this.#options;
+    for (const one of [...this.#sessions]) {
+      one.http2.tick(now);
+      if (one.http2.size === 0 && now - one.quietSince > idleMs) one.retire();
+    }
   }
+}
+
+const http1Only = ['http/1.1'];
+
+function take(client: Http1Client | Http2Client): UpstreamConnection {
+  return client instanceof Http2Client ? client.take() : client;
 }

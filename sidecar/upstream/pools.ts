@@ -71,7 +71,7 @@ export class Pools {
   #make({ name, endpoints, limits, peer }: PoolPlan): Pool {
     const rest = { endpoints, limits, resolver: this.#resolver };
     if (peer === undefined) {
-      const kind = { secure: false, keepsOpen: true, awaited: false, idleMs: appIdleMs };
+      const kind = { secure: false, alpn: [], awaited: false, idleMs: appIdleMs };
       return new Pool({ ...rest, ...kind, name, dial: dialPlain });
     }
     const dial = createPeerDial({
@@ -81,7 +81,7 @@ export class Pools {
       serverName: serverNameOf(endpoints[0]!),
     });
     const { upstream, isMeant, alpn } = peer;
-    const kind = { secure: true, keepsOpen: alpn.length > 0, awaited: isMeant, idleMs: peerIdleMs };
+    const kind = { secure: true, alpn, awaited: isMeant, idleMs: peerIdleMs };
     return new Pool({ ...rest, ...kind, name: upstream, dial });
   }
 }

@@ -50,7 +50,7 @@ t.test('records of both sides', async (t) => {
       start_time: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/,
       method: 'GET',
       path: '/a?b=c',
-      protocol: 'HTTP/1.1',
+      protocol: 'HTTP/2',
       response_code: 200,
       response_flags: '-',
       response_code_details: 'via_upstream',

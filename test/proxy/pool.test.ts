@@ -1,7 +1,7 @@
 // Connections to upstreams: reused, not reused near their end, and what happens when one dies unseen.
 
 import { once } from 'node:events';
-import { createServer, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import t from 'tap';
 import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { until } from '../fixtures/process.ts';
@@ -116,4 +116,30 @@ t.test('a client that goes away takes its request to the app with it', async (t)
   await until(() => backend.sockets.size === 0, 'the app to be let go');
   const [record] = await mesh.records('web', 1);
   t.match(record, { response_code: 0, response_flags: 'DC', response_code_details: 'downstream_remote_disconnect' });
+});
+
+t.test('a connection that was held up by a slow reader serves the next request', async (t) => {
+  const size = 8 * 1024 * 1024;
+  const backend = await startBackend(t, (socket, soFar) => {
+    if (!soFar.endsWith('\r\n\r\n')) return;
+    const isBig = soFar.lastIndexOf('GET /big ') > soFar.lastIndexOf('GET / ');
+    const body = isBig ? Buffer.alloc(size) : Buffer.from('ok');
+    socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n`);
+    socket.write(body);
+  });
+  const mesh = await startMesh(t, { app: backend.port });
+  for (let round = 0; round < 3; round++) {
+    const client = connect(mesh.outPort, '127.0.0.1', () => client.write('GET /big HTTP/1.1\r\nHost: orders\r\n\r\n'));
+    let read = 0;
+    client.on('data', (chunk: Buffer) => {
+      read += chunk.length;
+      client.pause();
+      setImmediate(() => client.resume());
+    });
+    await until(() => read > size, 'the big answer');
+    client.destroy();
+    const got = await exchangeBytes(mesh.outPort, 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n');
+    t.match(got, /ok$/);
+  }
+  t.equal(backend.received.length, 1, 'all on one connection');
 });

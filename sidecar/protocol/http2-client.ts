@@ -1,0 +1,279 @@
+// The side that answers, in HTTP/2: one connection to an upstream that carries many exchanges at once. To the path each of
+// its streams is a connection of its own.
+
+import type { Socket } from 'node:net';
+import { formatPlace } from '../../cert-agent/base/address.ts';
+import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Call, Fields, Reply, SpliceEnd, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
+import type { Block } from './hpack-decode.ts';
+import { emptyFields } from './http1-head.ts';
+import { Http2Connection, type Http2Owner } from './http2-connection.ts';
+import { errorCode } from './http2-frames.ts';
+import { readReply, readTrailers, writeFields, writeRequest } from './http2-head.ts';
+import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+
+export interface Http2ClientOwner {
+  /** Nothing is in flight on it. */
+  quiet(client: Http2Client): void;
+  gone(client: Http2Client): void;
+}
+
+export interface Http2ClientOptions {
+  readonly secure: boolean;
+  readonly address: string;
+  readonly headBytes: number;
+  readonly headFields: number;
+}
+
+/** More in flight than this, and another connection is opened: TCP and TLS have one order for all. */
+const streamsEach = 100;
+
+export class Http2Client implements Http2Owner {
+  readonly options: Http2ClientOptions;
+  readonly localAddress: string;
+  readonly http2: Http2Connection;
+  /** An answer has come on it: what fails now does not fail because of who we are. */
+  proven = false;
+  /** performance.now() since when nothing is in flight. */
+  quietSince = performance.now();
+  readonly #owner: Http2ClientOwner;
+  #retired = false;
+  /** Streams that were taken and have not begun. */
+  #promised = 0;
+
+  constructor(socket: Socket, owner: Http2ClientOwner, options: Http2ClientOptions) {
+    this.options = options;
+    this.#owner = owner;
+    this.localAddress = formatPlace(socket.localAddress, socket.localPort);
+    const { headBytes, headFields } = options;
+    this.http2 = new Http2Connection(socket, { side: 'client', headBytes, headFields, streams: 0 }, this);
+  }
+
+  get hasRoom(): boolean {
+    return !this.#retired && this.http2.hasRoom && this.http2.size + this.#promised < streamsEach;
+  }
+
+  /** A stream for one exchange. */
+  take(): UpstreamConnection {
+    this.#promised++;
+    return new ClientStream(this);
+  }
+
+  /** Opens a stream that was taken. Only now: their numbers must rise in the order in which their heads are sent. */
+  open(): Http2Stream {
+    this.#promised--;
+    return this.http2.open();
+  }
+
+  /** A stream that was taken is not needed. */
+  giveBack(): void {
+    this.#promised--;
+  }
+
+  /** No more exchanges; it closes when those in flight are over. */
+  retire(): void {
+    this.#retired = true;
+    if (this.http2.size === 0) this.http2.close();
+  }
+
+  opened(): void {}
+
+  ended(): void {
+    if (this.http2.size > 0) return;
+    this.quietSince = performance.now();
+    if (this.#retired) this.http2.close();
+    else this.#owner.quiet(this);
+  }
+
+  goingAway(): void {
+    this.retire();
+  }
+
+  closed(): void {
+    this.#owner.gone(this);
+  }
+}
+
+const noBody = Buffer.alloc(0);
+
+class ClientStream implements UpstreamConnection, StreamEvents {
+  readonly secure: boolean;
+  readonly address: string;
+  readonly localAddress: string;
+  readonly reused: boolean;
+  readonly #client: Http2Client;
+  #begun: Http2Stream | undefined = undefined;
+  #events: UpstreamEvents | undefined = undefined;
+  #method = '';
+  /** An answer that waits for a body that may have come with it. */
+  #held: Reply | undefined = undefined;
+  #whole: Buffer | undefined = undefined;
+  #replied = false;
+
+  constructor(client: Http2Client) {
+    this.#client = client;
+    this.secure = client.options.secure;
+    this.address = client.options.address;
+    this.localAddress = client.localAddress;
+    this.reused = client.proven;
+  }
+
+  get #stream(): Http2Stream {
+    return this.#begun!;
+  }
+
+  // -- the request -------------------------------------------------------------------------------------------------
+
+  send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void {
+    this.#events = events;
+    this.#method = call.method;
+    this.#begun = this.#client.open();
+    this.#begun.events = this;
+    if (this.#client.http2.isClosed) {
+      queueMicrotask(() => this.closed(errorCode.none, 'it was closed'));
+      return;
+    }
+    const scheme = this.secure ? 'https' : 'http';
+    const ends = call.framing === 0;
+    this.#client.http2.sendHead(this.#stream, (encoder) => writeRequest(encoder, call, scheme), ends);
+    if (whole !== undefined && !ends) this.#stream.writeWhole(whole);
+  }
+
+  write(chunk: Buffer): boolean {
+    return this.#stream.write(chunk);
+  }
+
+  end(trailers: Fields): void {
+    const { http2 } = this.#client;
+    const stream = this.#stream;
+    stream.endWith(() => {
+      if (trailers.names.length === 0) http2.sendEnd(stream);
+      else http2.sendHead(stream, (encoder) => writeFields(encoder, trailers, undefined), true);
+    });
+  }
+
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  destroy(): void {
+    this.#events = undefined;
+    if (this.#begun === undefined) this.#client.giveBack();
+    else this.#begun.reset(errorCode.cancel);
+  }
+
+  takeSocket(): SpliceEnd {
+    throw new TypeError('a stream has no socket of its own');
+  }
+
+  // -- the answer --------------------------------------------------------------------------------------------------
+
+  head(block: Block, ended: boolean): void {
+    const events = this.#events;
+    this.#client.proven = true;
+    if (events === undefined) return;
+    try {
+      if (this.#replied) return this.#end(this.#readTrailers(block, ended));
+      const reply = readReply(block, ended, this.#method);
+      if (reply.status < 200) {
+        if (ended) throw new SallyportError('upstream_protocol', 'an interim answer ends the stream');
+        return events.upstreamInformational(reply);
+      }
+      this.#replied = true;
+      this.#stream.headSeen = true;
+      if (typeof reply.framing === 'number' && reply.framing > 0) this.#stream.expected = reply.framing;
+      else if (reply.framing === 0) this.#stream.expected = 0;
+      if (ended) {
+        this.#events = undefined;
+        return events.upstreamReply(reply, noBody);
+      }
+      this.#held = reply;
+      this.#client.http2.afterRead(this.#release);
+    } catch (error) {
+      this.#stream.reset(errorCode.protocol);
+      this.#fail(asSallyportError(error, 'upstream_protocol', 'the answer cannot be read'));
+    }
+  }
+
+  #readTrailers(block: Block, ended: boolean): Fields {
+    if (!ended) throw new SallyportError('upstream_cut', 'trailers that do not end their stream');
+    return readTrailers(block);
+  }
+
+  data(chunk: Buffer): void {
+    if (this.#held !== undefined) {
+      if (this.#whole === undefined && chunk.length === this.#held.framing) {
+        this.#whole = chunk;
+        return;
+      }
+      this.#release();
+    }
+    if (this.#events?.upstreamData(chunk) === false) this.#stream.pause();
+  }
+
+  ended(): void {
+    const reply = this.#held;
+    if (reply === undefined) return this.#end(emptyFields);
+    const events = this.#events;
+    // An answer that came in one piece goes on in one piece.
+    if (this.#whole !== undefined || reply.framing === 0) {
+      this.#held = undefined;
+      this.#events = undefined;
+      events?.upstreamReply(reply, this.#whole ?? noBody);
+      return;
+    }
+    this.#release();
+    this.#end(emptyFields);
+  }
+
+  #release = (): void => {
+    const reply = this.#held;
+    const whole = this.#whole;
+    if (reply === undefined) return;
+    this.#held = undefined;
+    this.#whole = undefined;
+    this.#events?.upstreamReply(reply, undefined);
+    if (whole !== undefined && this.#events?.upstreamData(whole) === false) this.#stream.pause();
+  };
+
+  #end(trailers: Fields): void {
+    this.#release();
+    const events = this.#events;
+    this.#events = undefined;
+    events?.upstreamEnd(trailers);
+  }
+
+  drained(): void {
+    this.#events?.upstreamDrained();
+  }
+
+  closed(code: number, why: string): void {
+    this.#release();
+    this.#fail(this.#closedError(code, why));
+  }
+
+  #closedError(code: number, why: string): SallyportError {
+    const { address } = this;
+    if (this.#replied) return new SallyportError('upstream_cut', `${address} broke its answer off: ${why}`);
+    // RFC 9113 section 8.7: such a stream was not looked at.
+    if (code === errorCode.refusedStream)
+      return new SallyportError('upstream_closed', `${address} took no more: ${why}`);
+    if (code !== errorCode.none) return new SallyportError('upstream_reset', `${address} gave no answer: ${why}`);
+    if (this.secure && !this.#client.proven)
+      return new SallyportError(
+        'upstream_refused_us',
+        `${address} closed after the handshake (is our SVID refused?): ${why}`,
+      );
+    return new SallyportError('upstream_closed', `${address} closed before it answered: ${why}`);
+  }
+
+  #fail(error: SallyportError): void {
+    const events = this.#events;
+    this.#events = undefined;
+    events?.upstreamFailed(error);
+  }
+}

@@ -1,0 +1,268 @@
+// The side that asks, in HTTP/2: each stream is an exchange of its own, many at once on one connection.
+
+import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Connection, coarseNow, type Speaker } from '../connection.ts';
+import { type Downstream, Exchange, type Fields, type Reply, type SpliceEnd } from '../exchange.ts';
+import type { Block } from './hpack-decode.ts';
+import { emptyFields } from './http1-head.ts';
+import type { ServerPath } from './http1-server.ts';
+import { Http2Connection, type Http2Owner } from './http2-connection.ts';
+import { errorCode } from './http2-frames.ts';
+import { readRequest, readTrailers, writeFields, writeReply } from './http2-head.ts';
+import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+
+/** Requests that one connection may have in flight. */
+const maxStreams = 250;
+
+export class Http2Server implements Speaker, Http2Owner {
+  readonly connection: Connection;
+  readonly path: ServerPath;
+  readonly http2: Http2Connection;
+  #draining = false;
+
+  constructor(connection: Connection, path: ServerPath) {
+    this.connection = connection;
+    this.path = path;
+    const { headBytes, headFields } = connection.port.rules.current().limits;
+    this.http2 = new Http2Connection(
+      connection.socket,
+      { side: 'server', headBytes, headFields, streams: maxStreams },
+      this,
+    );
+  }
+
+  opened(stream: Http2Stream): void {
+    this.connection.requests++;
+    stream.events = new ServerStream(this, stream);
+  }
+
+  ended(): void {
+    if (this.#draining && this.http2.size === 0) this.http2.close();
+  }
+
+  goingAway(): void {
+    if (this.http2.size === 0) this.http2.close();
+  }
+
+  closed(): void {}
+
+  tick(now: number): void {
+    const { limits } = this.connection.port.rules.current();
+    const { http2 } = this;
+    http2.tick(now);
+    if (http2.headSince !== undefined && now - http2.headSince > limits.headMs) this.connection.socket.destroy();
+    else if (http2.size === 0) {
+      if (now - this.connection.lastActive > limits.clientIdleMs) http2.close();
+    } else
+      for (const { events } of [...http2.streams()])
+        if (events instanceof ServerStream) events.tick(now, limits.streamIdleMs);
+  }
+
+  drain(): void {
+    this.#draining = true;
+    this.http2.goAway();
+    this.ended();
+  }
+
+  cut(): void {
+    // Every exchange is told when the socket goes.
+    this.http2.close(errorCode.none);
+  }
+}
+
+class ServerStream implements Downstream, StreamEvents {
+  readonly #server: Http2Server;
+  readonly #stream: Http2Stream;
+  readonly #exchange: Exchange;
+  #lastActive = coarseNow();
+  /** The head has arrived and waits for a body that may have come with it. */
+  #held = false;
+  #parts: Buffer[] = [];
+  #partBytes = 0;
+
+  constructor(server: Http2Server, stream: Http2Stream) {
+    this.#server = server;
+    this.#stream = stream;
+    this.#exchange = new Exchange(server.connection, this, server.connection.port.rules.current(), emptyFields);
+  }
+
+  tick(now: number, idleMs: number): void {
+    if (now - this.#lastActive > idleMs) this.#exchange.carrier?.idle();
+  }
+
+  // -- what arrives ------------------------------------------------------------------------------------------------
+
+  head(block: Block, ended: boolean): void {
+    const exchange = this.#exchange;
+    const stream = this.#stream;
+    this.#touch();
+    if (stream.headSeen) return this.#trailers(block, ended);
+    stream.headSeen = true;
+    try {
+      readRequest(block, ended, exchange);
+    } catch (error) {
+      return this.#refuse(error);
+    }
+    if (typeof exchange.framing === 'number') stream.expected = exchange.framing;
+    if (ended) return this.#server.path.serve(exchange);
+    this.#held = true;
+    this.#server.http2.afterRead(() => this.#release(undefined));
+  }
+
+  data(chunk: Buffer): void {
+    this.#touch();
+    this.#exchange.bytesReceived += chunk.length;
+    if (this.#held) {
+      this.#parts.push(chunk);
+      this.#partBytes += chunk.length;
+    } else if (this.#exchange.carrier?.requestData(chunk) === false) this.#stream.pause();
+  }
+
+  ended(): void {
+    if (this.#held) this.#release(emptyFields);
+    else this.#exchange.carrier?.requestEnd(emptyFields);
+  }
+
+  #trailers(block: Block, ended: boolean): void {
+    let trailers: Fields;
+    try {
+      if (!ended) throw new SallyportError('http2_protocol', 'trailers that do not end their stream');
+      trailers = readTrailers(block);
+    } catch (error) {
+      return this.#refuse(error);
+    }
+    if (this.#held) this.#release(trailers);
+    else this.#exchange.carrier?.requestEnd(trailers);
+  }
+
+  /** Serves the exchange: with its whole body where that is here, else with what there is of it. */
+  #release(trailers: Fields | undefined): void {
+    if (!this.#held) return;
+    this.#held = false;
+    const exchange = this.#exchange;
+    const parts = this.#parts;
+    this.#parts = [];
+    if (trailers !== undefined && trailers.names.length === 0 && this.#partBytes > 0) {
+      // Its length is known now, so that an upstream in HTTP/1.1 needs no chunks.
+      exchange.framing = this.#partBytes;
+      exchange.wholeBody = parts.length === 1 ? parts[0] : Buffer.concat(parts);
+      this.#server.path.serve(exchange);
+      return;
+    }
+    if (trailers !== undefined && this.#partBytes === 0 && trailers.names.length === 0) exchange.framing = 0;
+    this.#server.path.serve(exchange);
+    for (const part of parts) if (exchange.carrier?.requestData(part) === false) this.#stream.pause();
+    if (trailers !== undefined && exchange.framing !== 0) exchange.carrier?.requestEnd(trailers);
+  }
+
+  drained(): void {
+    this.#exchange.carrier?.downstreamDrained();
+  }
+
+  closed(code: number, why: string): void {
+    const exchange = this.#exchange;
+    this.#held = false;
+    if (exchange.finished) return;
+    if (exchange.flag === '-') {
+      exchange.flag = 'DC';
+      if (exchange.details === '-' || exchange.details === 'via_upstream')
+        exchange.details =
+          code === errorCode.protocol ? `downstream_protocol_error{${why}}` : 'downstream_remote_disconnect';
+    }
+    const { carrier } = exchange;
+    exchange.carrier = undefined;
+    carrier?.downstreamGone();
+    this.#server.path.finish(exchange);
+  }
+
+  #refuse(thrown: unknown): void {
+    const exchange = this.#exchange;
+    const error = asSallyportError(thrown, 'internal', 'the request could not be served');
+    this.#held = false;
+    const { carrier } = exchange;
+    exchange.carrier = undefined;
+    carrier?.downstreamGone();
+    // Section 8.1.1: what is malformed is no request, and has no answer. What we do not like is one, and has.
+    if (exchange.responded || error.code === 'http2_protocol') {
+      exchange.failure = error;
+      exchange.flag = error.row.flag;
+      exchange.details = error.row.details;
+      this.#stream.reset(errorCode.protocol);
+      this.#server.path.finish(exchange);
+    } else this.#server.path.refuse(exchange, error);
+  }
+
+  #touch(): void {
+    this.#lastActive = coarseNow();
+    this.#server.connection.lastActive = this.#lastActive;
+  }
+
+  // -- what is answered --------------------------------------------------------------------------------------------
+
+  informational(reply: Reply): void {
+    if (reply.status === 101) return;
+    this.#server.http2.sendHead(this.#stream, (encoder) => writeReply(encoder, reply, undefined), false);
+  }
+
+  respond(reply: Reply, whole: Buffer | undefined): void {
+    const exchange = this.#exchange;
+    exchange.responded = true;
+    this.#touch();
+    const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
+    const length = bodiless ? reply.declaredLength : typeof reply.framing === 'number' ? reply.framing : undefined;
+    const ends = bodiless || whole?.length === 0;
+    this.#server.http2.sendHead(
+      this.#stream,
+      (encoder) => writeReply(encoder, reply, reply.status === 204 ? undefined : length),
+      ends && whole !== undefined,
+    );
+    if (whole === undefined) return;
+    if (!ends) {
+      exchange.bytesSent += whole.length;
+      this.#stream.writeWhole(whole);
+    }
+    this.#finish();
+  }
+
+  write(chunk: Buffer): boolean {
+    this.#exchange.bytesSent += chunk.length;
+    this.#touch();
+    return this.#stream.write(chunk);
+  }
+
+  end(trailers: Fields): void {
+    const { http2 } = this.#server;
+    const stream = this.#stream;
+    stream.endWith(() => {
+      if (trailers.names.length === 0) http2.sendEnd(stream);
+      else http2.sendHead(stream, (encoder) => writeFields(encoder, trailers, undefined), true);
+    });
+    this.#finish();
+  }
+
+  abort(): void {
+    this.#stream.reset(errorCode.internal);
+    this.#server.path.finish(this.#exchange);
+  }
+
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  tunnel(upstream: SpliceEnd): void {
+    upstream.socket.destroy();
+    this.abort();
+  }
+
+  /** RFC 9113 section 8.1: an answer before the end of its request is followed by a reset without blame. */
+  #finish(): void {
+    this.#exchange.carrier = undefined;
+    this.#server.path.finish(this.#exchange);
+    const stream = this.#stream;
+    if (!stream.remoteEnded) stream.endWith(() => stream.reset(errorCode.none));
+  }
+}

@@ -1,0 +1,112 @@
+// HTTP/2 under hostile bytes: nothing but refusals comes of it, and however the bytes are cut into pieces the same frames
+// answer them.
+
+import assert from 'node:assert/strict';
+import type { Socket } from 'node:net';
+import t from 'tap';
+import { LiveCell } from '../../cert-agent/base/live.ts';
+import { Connection } from '../../sidecar/connection.ts';
+import type { Exchange, PortRules } from '../../sidecar/exchange.ts';
+import { HpackDecoder } from '../../sidecar/protocol/hpack-decode.ts';
+import { emptyFields } from '../../sidecar/protocol/http1-head.ts';
+import { Http2Server } from '../../sidecar/protocol/http2-server.ts';
+import { refuse } from '../../sidecar/respond.ts';
+import { FakeSocket, limits } from '../fixtures/codec.ts';
+import { fuzz, mutate } from '../fixtures/fuzz.ts';
+import { block, frame, get, hello } from '../fixtures/http2-raw.ts';
+import type { Random } from '../fixtures/random.ts';
+
+const noBody = Buffer.alloc(0);
+
+/** The frames with which a server answers `pieces`; it says 204 to each request that is complete. */
+async function serve(pieces: readonly Buffer[]): Promise<{ answered: string[] }> {
+  const socket = new FakeSocket();
+  const rules = { limits } as PortRules;
+  const connection = new Connection(socket as unknown as Socket, { key: 'test', rules: new LiveCell(rules) });
+  const answer = ({ downstream }: Exchange): void =>
+    downstream.respond(
+      { status: 204, reason: '', fields: emptyFields, hopFields: undefined, framing: 0, declaredLength: undefined },
+      noBody,
+    );
+  connection.speaker = new Http2Server(connection, {
+    draining: () => false,
+    finish() {},
+    refuse,
+    serve(exchange) {
+      if (exchange.framing === 0 || exchange.wholeBody !== undefined) return answer(exchange);
+      exchange.carrier = {
+        requestData: () => true,
+        requestEnd: () => answer(exchange),
+        downstreamDrained() {},
+        downstreamGone() {},
+        idle() {},
+      };
+    },
+  });
+  for (const piece of pieces) socket.emit('data', piece);
+  await new Promise((resolve) => setImmediate(resolve));
+  const answered = framesOf(Buffer.concat(socket.written));
+  socket.destroy();
+  return { answered };
+}
+
+/** Frames as `type stream`; windows are opened when it suits, so they are left out. */
+function framesOf(bytes: Buffer): string[] {
+  const frames: string[] = [];
+  for (let at = 0; at + 9 <= bytes.length; at += 9 + bytes.readUIntBE(at, 3)) {
+    const [type, stream] = [bytes[at + 3], bytes.readUInt32BE(at + 5)];
+    if (type !== 8) frames.push(`${type} ${stream}`);
+  }
+  return frames;
+}
+
+const seeds: readonly Buffer[] = [
+  frame(1, 5, 1, get()),
+  frame(1, 5, 1, get({ 'x-a': 'b', cookie: 'c' })),
+  Buffer.concat([frame(1, 4, 1, get({ ':method': 'POST' })), frame(0, 1, 1, [1, 2, 3])]),
+  Buffer.concat([frame(1, 4, 1, get({ ':method': 'POST', 'content-length': '3' })), frame(0, 9, 1, [1, 1, 2, 3, 0])]),
+  Buffer.concat([frame(1, 0, 1, get()), frame(9, 4, 1, block([['x-b', 'c']])), frame(1, 5, 3, get())]),
+  Buffer.concat([
+    frame(1, 4, 1, get({ ':method': 'PUT' })),
+    frame(0, 0, 1, [1]),
+    frame(1, 5, 1, block([['x-sum', '1']])),
+  ]),
+  Buffer.concat([frame(6, 0, 0, Array(8).fill(1)), frame(4, 0, 0, [0, 4, 0, 0, 0, 9]), frame(8, 0, 0, [0, 0, 1, 0])]),
+  Buffer.concat([frame(1, 4, 1, get()), frame(3, 0, 1, [0, 0, 0, 8]), frame(7, 0, 0, Array(8).fill(0))]),
+];
+
+function cut(random: Random, bytes: Buffer): Buffer[] {
+  const pieces: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const end = at + 1 + random.below(random.pick([1, 8, 64]));
+    pieces.push(bytes.subarray(at, end));
+    at = end;
+  }
+  return pieces;
+}
+
+fuzz(
+  t,
+  'frames in one piece and in many',
+  (random) => Buffer.concat([hello, mutate(random, Buffer.concat([random.pick(seeds), random.pick(seeds)]))]),
+  async (bytes, random) => {
+    const [whole, pieces] = [await serve([bytes]), await serve(cut(random, bytes))];
+    const isOver = (one: { answered: string[] }): boolean => one.answered.includes('7 0');
+    assert.equal(isOver(pieces), isOver(whole));
+    // A head waits for a body that may have come with it: so others may be served before it, and one that is reset, or whose
+    // connection ends, in the same breath is not begun.
+    if (!isOver(whole)) assert.deepEqual(pieces.answered.toSorted(), whole.answered.toSorted());
+  },
+);
+
+fuzz(
+  t,
+  'a header block is read, or its connection is over',
+  (random) => mutate(random, Buffer.concat([get({ 'x-a': 'b' }), Buffer.from([0x82, 0x86, 0xbe, 0x41, 0x8c, 0xf1])])),
+  (bytes) => {
+    const { fields, malformed } = new HpackDecoder(10_000, 100).decode(bytes);
+    assert.equal(fields.names.length, fields.values.length);
+    if (malformed === undefined) for (const value of fields.values) assert.doesNotMatch(value, /[\0\r\n]/);
+  },
+  ['http2_compression'],
+);
