@@ -1,5 +1,5 @@
-// HTTP/2 on a socket, the part that both ends share (RFC 9113 sections 3 to 6): frames in and out, settings, windows, and
-// what floods are stopped by. All that is sent in one turn of the event loop leaves in one write: between two sidecars the
+// HTTP/2 on a socket, the part that both ends share (RFC 9113 sections 3 to 6): streams, settings and windows, and what the
+// frames that http2-reader.ts reads mean for them. All that is sent in one turn of the event loop leaves in one write: between two sidecars the
 // requests in flight together share a TLS record and a system call, which is most of what a request costs.
 
 import type { Socket } from 'node:net';
@@ -20,6 +20,7 @@ import {
   setting,
   wireCodeOf,
 } from './http2-frames.ts';
+import { type FrameEvents, FrameReader } from './http2-reader.ts';
 import { Http2Stream } from './http2-stream.ts';
 
 export interface Http2Options {
@@ -60,21 +61,16 @@ const pseudoFields = 8;
 const listBytes = ({ headBytes, headFields }: Http2Options): number => headBytes + 32 * (headFields + pseudoFields);
 
 /** How many streams that we have reset are remembered. */
-const keptResets = 200;
-
-// Frames that cost us more than their sender: so many at once, and so many a second after that (nghttp2's figures).
-const floodBurst = 1000;
-const floodPerSecond = 33;
+const keptResets = 1000;
 
 export class Http2Connection {
   readonly streamWindow = streamWindow;
-  /** performance.now() since when a head has been arriving in pieces, or undefined. */
-  headSince: number | undefined = undefined;
   maxPeerStreams = 100;
 
   readonly #socket: Socket;
   readonly #options: Http2Options;
   readonly #owner: Http2Owner;
+  readonly #reader: FrameReader;
   readonly #decoder: HpackDecoder;
   readonly #encoder = new HpackEncoder();
   readonly #streams = new Map<number, Http2Stream>();
@@ -84,17 +80,6 @@ export class Http2Connection {
   readonly #out = new FrameBuffer();
   #flushing = false;
   readonly #afterRead: (() => void)[] = [];
-  #held: Buffer | undefined = undefined;
-  #prefaceLeft: number;
-  #settled = false;
-  /** A DATA frame of which a part is still to come. */
-  #dataStream: Http2Stream | undefined = undefined;
-  #dataLeft = 0;
-  #dataPadding = 0;
-  #dataEnds = false;
-  /** A header block of which CONTINUATION frames are still to come. */
-  #block: { stream: Http2Stream; parts: Buffer[]; bytes: number; frames: number; ends: boolean } | undefined =
-    undefined;
   #sendWindow = defaultWindow;
   #peerWindow = defaultWindow;
   #unacknowledged = 0;
@@ -105,15 +90,13 @@ export class Http2Connection {
   #endSince: number | undefined = undefined;
   #peerGoneAway = false;
   #closed = false;
-  #patience = floodBurst;
-  #patienceAt = performance.now();
 
   constructor(socket: Socket, options: Http2Options, owner: Http2Owner) {
     this.#socket = socket;
     this.#options = options;
     this.#owner = owner;
     this.#decoder = new HpackDecoder(listBytes(options), options.headFields + pseudoFields);
-    this.#prefaceLeft = options.side === 'server' ? preface.length : 0;
+    this.#reader = new FrameReader(this.#events(), options.headBytes + maxFrameBytes, options.side);
     this.#nextStream = options.side === 'client' ? 1 : 2;
     socket.on('data', this.#onData);
     socket.on('drain', this.#pump);
@@ -125,6 +108,11 @@ export class Http2Connection {
 
   get size(): number {
     return this.#streams.size;
+  }
+
+  /** performance.now() since when a head has been arriving in pieces, or undefined. */
+  get headSince(): number | undefined {
+    return this.#reader.headSince;
   }
 
   get isClosed(): boolean {
@@ -321,10 +309,8 @@ export class Http2Connection {
 
   #onData = (chunk: Buffer): void => {
     readBytes(chunk.length);
-    const buffer = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);
-    this.#held = undefined;
     try {
-      this.#consume(buffer);
+      this.#reader.read(chunk);
     } catch (error) {
       this.#fail(asSallyportError(error, 'internal', 'the connection could not be served'));
     }
@@ -336,84 +322,21 @@ export class Http2Connection {
     this.#afterRead.push(run);
   }
 
-  #consume(buffer: Buffer): void {
-    let at = this.#prefaceLeft > 0 ? this.#readPreface(buffer) : 0;
-    while (at < buffer.length && !this.#closed) {
-      if (this.#dataStream !== undefined || this.#dataLeft > 0 || this.#dataPadding > 0) {
-        at = this.#readData(buffer, at);
-        continue;
-      }
-      const next = this.#readFrame(buffer, at);
-      if (next === -1) {
-        this.#held = buffer.subarray(at);
-        return;
-      }
-      at = next;
-    }
+  #events(): FrameEvents {
+    return {
+      block: (id, bytes, ends) => this.#takeBlock(id, bytes, ends),
+      dataBegins: (id, size, padding) => this.#beginData(id, size, padding),
+      data: (id, chunk) => this.#takeData(id, chunk),
+      dataEnds: (id, endsStream) => this.#endData(id, endsStream),
+      reset: (id, code) => this.#takeReset(id, code),
+      settings: (list) => this.#takeSettings(list),
+      ping: (payload) => this.#takePing(payload),
+      goaway: (last) => this.#takeGoaway(last),
+      windowUpdate: (id, more) => this.#takeWindowUpdate(id, more),
+    };
   }
 
-  #readPreface(buffer: Buffer): number {
-    const from = preface.length - this.#prefaceLeft;
-    const size = Math.min(this.#prefaceLeft, buffer.length);
-    if (!buffer.subarray(0, size).equals(preface.subarray(from, from + size)))
-      throw protocolError('this is not HTTP/2');
-    this.#prefaceLeft -= size;
-    return size;
-  }
-
-  /** Reads one frame; of DATA only the beginning. -1 when it is not all there. */
-  #readFrame(buffer: Buffer, at: number): number {
-    if (buffer.length - at < headerBytes) return -1;
-    const size = buffer.readUIntBE(at, 3);
-    const type = buffer[at + 3]!;
-    const flags = buffer[at + 4]!;
-    const id = buffer.readUInt32BE(at + 5) & 0x7fffffff;
-    if (size > maxFrameBytes) throw frameSize(`a frame of ${size} bytes, ${maxFrameBytes} are the limit`);
-    // Section 3.4: SETTINGS come first.
-    if (!this.#settled && type !== frameType.settings) throw protocolError('the first frame is not SETTINGS');
-    if (this.#block !== undefined && (type !== frameType.continuation || id !== this.#block.stream.id))
-      throw protocolError('a header block is interrupted');
-    const start = at + headerBytes;
-    if (type === frameType.data) return this.#beginData(buffer, start, size, flags, id);
-    if (buffer.length < start + size) return -1;
-    this.#take(type, flags, id, buffer.subarray(start, start + size));
-    return start + size;
-  }
-
-  #take(type: number, flags: number, id: number, payload: Buffer): void {
-    switch (type) {
-      case frameType.headers:
-        return this.#takeHeaders(flags, id, payload);
-      case frameType.continuation:
-        return this.#takeContinuation(flags, payload);
-      case frameType.rstStream:
-        return this.#takeReset(id, payload);
-      case frameType.settings:
-        return this.#takeSettings(flags, id, payload);
-      case frameType.ping:
-        return this.#takePing(flags, id, payload);
-      case frameType.goaway:
-        return this.#takeGoaway(id, payload);
-      case frameType.windowUpdate:
-        return this.#takeWindowUpdate(id, payload);
-      case frameType.priority:
-        if (payload.length !== 5) throw frameSize('PRIORITY has five bytes');
-        if (id === 0) throw protocolError('PRIORITY on stream 0');
-        if ((payload.readUInt32BE(0) & 0x7fffffff) === id) throw protocolError('a stream that depends on itself');
-        return this.#annoyed();
-      case frameType.pushPromise:
-        throw protocolError('PUSH_PROMISE, which we have switched off');
-      default:
-        // Section 5.5: unknown frames are ignored. They are not free, though.
-        this.#annoyed();
-    }
-  }
-
-  #beginData(buffer: Buffer, start: number, size: number, flags: number, id: number): number {
-    const padded = (flags & flag.padded) !== 0;
-    if (padded && buffer.length <= start) return -1;
-    const padding = padded ? buffer[start]! : 0;
-    if (padded && padding >= size) throw protocolError('padding longer than its frame');
+  #beginData(id: number, size: number, padding: number): void {
     const stream = this.#streams.get(id);
     this.#receiveWindow -= size;
     if (this.#receiveWindow < 0) throw flowControl('more DATA than the window of the connection');
@@ -423,50 +346,26 @@ export class Http2Connection {
       this.#receiveWindow += this.#unacknowledged;
       this.#unacknowledged = 0;
     }
-    if (stream === undefined) this.#late(id);
-    else if (stream.remoteEnded) this.#dropStream(stream, errorCode.streamClosed, 'DATA after the end of its stream');
-    else if (!stream.headSeen) throw protocolError('DATA before its head');
-    if (size === 0 && (flags & flag.endStream) === 0) this.#annoyed();
-    if (stream !== undefined && size > stream.receiveWindow)
-      throw flowControl('more DATA than the window of its stream');
-    this.#dataStream = stream;
-    this.#dataLeft = size - padding - (padded ? 1 : 0);
-    this.#dataPadding = padding;
-    this.#dataEnds = (flags & flag.endStream) !== 0;
+    if (stream === undefined) return this.#late(id);
+    if (stream.remoteEnded) return this.#dropStream(stream, errorCode.streamClosed, 'DATA after the end of its stream');
+    if (!stream.headSeen) throw protocolError('DATA before its head');
+    if (size > stream.receiveWindow) throw flowControl('more DATA than the window of its stream');
     // Padding is not for anybody, and is given back with the rest.
-    if (padded && stream !== undefined && this.has(stream)) stream.received(padding + 1);
-    const next = start + (padded ? 1 : 0);
-    if (this.#dataLeft === 0 && this.#dataPadding === 0) this.#endData();
-    return next;
+    if (padding > 0) stream.received(padding);
   }
 
-  #readData(buffer: Buffer, at: number): number {
-    const end = Math.min(buffer.length, at + this.#dataLeft);
-    if (end > at) {
-      this.#dataLeft -= end - at;
-      const stream = this.#dataStream;
-      if (stream !== undefined && this.has(stream)) {
-        stream.expected -= end - at;
-        if (stream.expected < 0) this.#lengthError(stream);
-        else {
-          stream.events?.data(buffer.subarray(at, end));
-          stream.received(end - at);
-        }
-      }
-    }
-    const skip = this.#dataLeft > 0 ? 0 : Math.min(buffer.length - end, this.#dataPadding);
-    this.#dataPadding -= skip;
-    if (this.#dataLeft === 0 && this.#dataPadding === 0) this.#endData();
-    return end + skip;
+  #takeData(id: number, chunk: Buffer): void {
+    const stream = this.#streams.get(id);
+    if (stream === undefined || stream.remoteEnded) return;
+    stream.expected -= chunk.length;
+    if (stream.expected < 0) return this.#lengthError(stream);
+    stream.events?.data(chunk);
+    stream.received(chunk.length);
   }
 
-  #endData(): void {
-    const stream = this.#dataStream;
-    this.#dataStream = undefined;
-    if (stream !== undefined && this.#dataEnds && this.has(stream)) this.#streamEnded(stream);
-  }
-
-  #streamEnded(stream: Http2Stream): void {
+  #endData(id: number, endsStream: boolean): void {
+    const stream = endsStream ? this.#streams.get(id) : undefined;
+    if (stream === undefined || stream.remoteEnded) return;
     // Section 8.1.1: a body that is not as long as it said is malformed.
     if (isShort(stream)) return this.#lengthError(stream);
     const { events } = stream;
@@ -489,44 +388,14 @@ export class Http2Connection {
   #late(id: number): void {
     this.#checkKnown(id);
     if (this.#resetByUs.has(id)) return;
-    this.#annoyed();
+    this.#reader.annoyed();
     this.#out.begin(4, frameType.rstStream, 0, id);
     this.#out.uint32(errorCode.streamClosed);
     this.#written();
   }
 
-  #takeHeaders(flags: number, id: number, payload: Buffer): void {
-    let from = 0;
-    let padding = 0;
-    if ((flags & flag.padded) !== 0) padding = payload[from++] ?? payload.length;
-    const dependsOn = (flags & flag.priority) !== 0 ? from : -1;
-    if (dependsOn >= 0) from += 5;
-    if (from + padding > payload.length) throw protocolError('padding longer than its frame');
-    if (dependsOn >= 0 && (payload.readUInt32BE(dependsOn) & 0x7fffffff) === id)
-      throw protocolError('a stream that depends on itself');
+  #takeBlock(id: number, bytes: Buffer, ends: boolean): void {
     const stream = this.#streams.get(id) ?? this.#accept(id);
-    const fragment = payload.subarray(from, payload.length - padding);
-    const ends = (flags & flag.endStream) !== 0;
-    if ((flags & flag.endHeaders) !== 0) return this.#takeBlock(stream, fragment, ends);
-    this.headSince ??= performance.now();
-    this.#block = { stream, parts: [Buffer.from(fragment)], bytes: fragment.length, frames: 1, ends };
-  }
-
-  #takeContinuation(flags: number, payload: Buffer): void {
-    const block = this.#block;
-    if (block === undefined) throw protocolError('CONTINUATION without HEADERS');
-    block.parts.push(Buffer.from(payload));
-    block.bytes += payload.length;
-    // A block may be as long as its fields may be; it may not come in more pieces than it needs, and a few.
-    if (block.bytes > this.#options.headBytes + maxFrameBytes) throw flood('a header block without end');
-    if (++block.frames > 8 + block.bytes / 1024) throw flood('a header block in crumbs');
-    if ((flags & flag.endHeaders) === 0) return;
-    this.#block = undefined;
-    this.headSince = undefined;
-    this.#takeBlock(block.stream, Buffer.concat(block.parts), block.ends);
-  }
-
-  #takeBlock(stream: Http2Stream, bytes: Buffer, ends: boolean): void {
     // Decoded whoever it is for: the table must stay right.
     const block = this.#decoder.decode(bytes);
     if (!this.has(stream)) return;
@@ -538,12 +407,17 @@ export class Http2Connection {
     if (events !== undefined) events.head(block, ends);
   }
 
-  /** A stream that the peer opens. */
+  /** A stream that the peer opens; or one that is over, of which the block must be read all the same, for the table. */
   #accept(id: number): Http2Stream {
-    if (this.#options.side === 'client' || id % 2 === 0 || id === 0) throw protocolError(`HEADERS on stream ${id}`);
     const stream = new Http2Stream(this, id, this.#peerWindow, streamWindow);
+    if (this.#options.side === 'client') {
+      // An answer that crossed our reset on the way.
+      this.#checkKnown(id);
+      return stream;
+    }
+    if (id % 2 === 0) throw protocolError(`HEADERS on stream ${id}`);
     if (id <= this.#lastPeerStream) {
-      // Section 5.1.1: a stream is never opened again. Its block is read all the same, for the table.
+      // Section 5.1.1: a stream is never opened again.
       if (!this.#resetByUs.has(id))
         throw new SallyportError('http2_stream_closed', `HEADERS on stream ${id}, which is closed`);
       return stream;
@@ -564,32 +438,19 @@ export class Http2Connection {
       throw protocolError(`a frame for stream ${id}, which is not open`);
   }
 
-  #takeReset(id: number, payload: Buffer): void {
-    if (payload.length !== 4) throw frameSize('RST_STREAM has four bytes');
+  #takeReset(id: number, code: number): void {
     const stream = this.#streams.get(id);
-    if (stream === undefined) this.#checkKnown(id);
-    // Rapid reset: opening and resetting costs the sender nothing and us a request.
-    this.#annoyed();
-    if (stream === undefined) return;
+    if (stream === undefined) return this.#checkKnown(id);
     const { events } = stream;
     this.#forget(stream);
-    const code = payload.readUInt32BE(0);
     events?.closed(code, `the stream was reset (code ${code})`);
   }
 
-  #takeSettings(flags: number, id: number, payload: Buffer): void {
-    if (id !== 0) throw protocolError('SETTINGS on a stream');
-    if ((flags & flag.ack) !== 0) {
-      if (payload.length !== 0) throw frameSize('an acknowledgement of SETTINGS has no bytes');
-      return;
-    }
-    if (payload.length % 6 !== 0) throw frameSize('SETTINGS have six bytes each');
-    this.#settled = true;
-    this.#annoyed();
+  #takeSettings(list: readonly (readonly [id: number, value: number])[]): void {
     // The acknowledgement stands before anything that a larger window lets out.
     this.#out.begin(0, frameType.settings, flag.ack, 0);
     this.#written();
-    for (let at = 0; at < payload.length; at += 6) this.#set(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
+    for (const [id, value] of list) this.#set(id, value);
   }
 
   #set(id: number, value: number): void {
@@ -607,21 +468,14 @@ export class Http2Connection {
     else if (id === setting.enablePush && value > 1) throw protocolError('ENABLE_PUSH is neither 0 nor 1');
   }
 
-  #takePing(flags: number, id: number, payload: Buffer): void {
-    if (id !== 0) throw protocolError('PING on a stream');
-    if (payload.length !== 8) throw frameSize('PING has eight bytes');
-    if ((flags & flag.ack) !== 0) return;
-    this.#annoyed();
+  #takePing(payload: Buffer): void {
     this.#out.begin(8, frameType.ping, flag.ack, 0);
     this.#out.copy(payload, 0, 8);
     this.#written();
   }
 
-  #takeGoaway(id: number, payload: Buffer): void {
-    if (id !== 0) throw protocolError('GOAWAY on a stream');
-    if (payload.length < 8) throw frameSize('GOAWAY has eight bytes at least');
+  #takeGoaway(last: number): void {
     this.#peerGoneAway = true;
-    const last = payload.readUInt32BE(0) & 0x7fffffff;
     // What the peer has not looked at may be sent again elsewhere.
     for (const stream of [...this.#streams.values()]) {
       if (stream.id <= last || this.#options.side === 'server') continue;
@@ -632,9 +486,7 @@ export class Http2Connection {
     this.#owner.goingAway();
   }
 
-  #takeWindowUpdate(id: number, payload: Buffer): void {
-    if (payload.length !== 4) throw frameSize('WINDOW_UPDATE has four bytes');
-    const more = payload.readUInt32BE(0) & 0x7fffffff;
+  #takeWindowUpdate(id: number, more: number): void {
     if (id === 0) {
       if (more === 0) throw protocolError('WINDOW_UPDATE of nothing');
       this.#sendWindow += more;
@@ -652,15 +504,6 @@ export class Http2Connection {
   }
 
   // -- how it ends -------------------------------------------------------------------------------------------------
-
-  /** A frame that does nothing for anybody. */
-  #annoyed(): void {
-    if (--this.#patience > 0) return;
-    const now = performance.now();
-    this.#patience = Math.min(floodBurst, Math.floor(((now - this.#patienceAt) / 1000) * floodPerSecond));
-    this.#patienceAt = now;
-    if (this.#patience <= 0) throw flood('more frames that ask for work than anybody needs');
-  }
 
   #fail(error: SallyportError): void {
     if (this.#closed) return;
@@ -688,6 +531,7 @@ export class Http2Connection {
   #end(why: string): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#reader.stopped = true;
     const open = [...this.#streams.values()];
     this.#streams.clear();
     this.#waiting.clear();
@@ -700,6 +544,4 @@ export class Http2Connection {
 const isShort = ({ expected }: Http2Stream): boolean => expected > 0 && expected !== Number.POSITIVE_INFINITY;
 
 const protocolError = (why: string): SallyportError => new SallyportError('http2_protocol', why);
-const frameSize = (why: string): SallyportError => new SallyportError('http2_frame_size', why);
 const flowControl = (why: string): SallyportError => new SallyportError('http2_flow_control', why);
-const flood = (why: string): SallyportError => new SallyportError('http2_flood', why);
