@@ -64,8 +64,9 @@ export class Http2Server implements Speaker, Http2Owner {
     this.ended();
   }
 
-  cut(): void {
-    // Every exchange is told when the socket goes.
+  cut(why: string): void {
+    for (const { events } of this.http2.streams()) if (events instanceof ServerStream) events.cut(why);
+    // Every exchange ends with the socket, which whoever cuts it closes.
     this.http2.close(errorCode.none);
   }
 }
@@ -88,6 +89,11 @@ class ServerStream implements Downstream, StreamEvents {
 
   tick(now: number, idleMs: number): void {
     if (now - this.#lastActive > idleMs) this.#exchange.carrier?.idle();
+  }
+
+  /** What the record says of its end. */
+  cut(why: string): void {
+    this.#exchange.details = why;
   }
 
   // -- what arrives ------------------------------------------------------------------------------------------------

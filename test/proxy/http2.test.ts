@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { type ClientHttp2Session, connect, createSecureServer, type ServerHttp2Stream } from 'node:http2';
 import { createServer as createTlsServer } from 'node:https';
@@ -20,6 +21,7 @@ async function startApp(t: Owner): Promise<number> {
   const big = Buffer.alloc(5 * 1024 * 1024, 'x');
   const app = createServer(async (req, res) => {
     const body = Buffer.concat(await req.toArray());
+    if (req.url === '/slow') return;
     if (req.url === '/big') res.end(big);
     else if (req.url === '/trailers') {
       res.writeHead(200, { trailer: 'x-sum' });
@@ -34,6 +36,11 @@ async function startApp(t: Owner): Promise<number> {
   await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
   t.teardown(() => app.close());
   return (app.address() as { port: number }).port;
+}
+
+async function readUpstreams(adminPort: number): Promise<{ connections: number }[]> {
+  const answer = await fetch(`http://127.0.0.1:${adminPort}/upstreams`);
+  return (await answer.json()) as { connections: number }[];
 }
 
 interface Answer {
@@ -126,6 +133,29 @@ t.test("Node's client", async (t) => {
     await gone;
     t.equal(await draining, 0);
   });
+});
+
+t.test('a peer that is denied loses its connection, and each of its requests says why', async (t) => {
+  const mesh = await startMesh(t, { app: await startApp(t) });
+  const id = 'spiffe://demo.test/ns/shop/sa/peer';
+  const peer = await createCredential(mesh.authority, id);
+  const session = connect(`https://127.0.0.1:${mesh.inPort}`, {
+    ...{ cert: peer.chainPem, key: peer.keyPem, ca: mesh.authority.bundlePem, checkServerIdentity: () => undefined },
+  });
+  session.on('error', () => {});
+  const streams = [1, 2].map(() => session.request({ ':authority': 'orders', ':path': '/slow' }));
+  for (const stream of streams) stream.on('error', () => {});
+  await until(
+    async () => (await readUpstreams(mesh.inAdmin)).some(({ connections }) => connections === 2),
+    'both requests in flight',
+  );
+  const denied = { sequence: 2, time: new Date().toISOString(), serials: [], ids: [id] };
+  writeFileSync(join(mesh.dir, 'denied.json'), JSON.stringify(denied));
+  await once(session, 'close');
+  t.match(await mesh.records('orders', 2), [
+    { response_flags: 'DC', response_code_details: 'svid_denied', peer_id: id },
+    { response_flags: 'DC', response_code_details: 'svid_denied', peer_id: id },
+  ]);
 });
 
 t.test("Node's server as the upstream", async (t) => {
@@ -221,10 +251,7 @@ t.test('one connection carries them all, and a long body holds nobody up', async
     ),
   );
   t.equal(answers.filter((one) => one.endsWith('ok')).length, 50);
-  const upstreams = (await (await fetch(`http://127.0.0.1:${mesh.outAdmin}/upstreams`)).json()) as {
-    connections: number;
-  }[];
-  t.match(upstreams, [{ connections: 1 }]);
+  t.match(await readUpstreams(mesh.outAdmin), [{ connections: 1 }]);
   t.equal((await readState(mesh.inAdmin))['connections'], 1);
   slow.destroy();
   finish();
