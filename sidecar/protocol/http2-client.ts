@@ -68,12 +68,17 @@ export class Http2Client implements Http2Owner {
   /** A stream that was taken is not needed. */
   giveBack(): void {
     this.#promised--;
+    this.#closeIfDone();
   }
 
   /** No more exchanges; it closes when those in flight are over. */
   retire(): void {
     this.#retired = true;
-    if (this.http2.size === 0) this.http2.close();
+    this.#closeIfDone();
+  }
+
+  #closeIfDone(): void {
+    if (this.#retired && this.http2.size + this.#promised === 0) this.http2.close();
   }
 
   opened(): void {}
@@ -81,7 +86,7 @@ export class Http2Client implements Http2Owner {
   ended(): void {
     if (this.http2.size > 0) return;
     this.quietSince = performance.now();
-    if (this.#retired) this.http2.close();
+    if (this.#retired) this.#closeIfDone();
     else this.#owner.quiet(this);
   }
 

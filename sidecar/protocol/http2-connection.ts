@@ -177,9 +177,9 @@ export class Http2Connection {
     if (ends) this.#localEnd(stream);
   }
 
-  /** Sends what the windows let through of `chunk` from `at` on; gives how far it came. */
-  sendData(stream: Http2Stream, chunk: Buffer, at: number, ends: boolean): number {
-    let from = at;
+  /** Sends what the windows let through of `chunk`, and with the last of it, if it `ends`, our end; gives how far it came. */
+  sendData(stream: Http2Stream, chunk: Buffer, ends: boolean): number {
+    let from = 0;
     while (from < chunk.length && this.roomy) {
       const size = Math.min(chunk.length - from, dataBytes, stream.sendWindow, this.#sendWindow);
       if (size <= 0) break;
@@ -192,7 +192,7 @@ export class Http2Connection {
       this.#written();
       if (last) this.#localEnd(stream);
     }
-    return from - at;
+    return from;
   }
 
   /** Ends our side of a stream without trailers. */

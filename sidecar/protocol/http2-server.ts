@@ -88,7 +88,10 @@ class ServerStream implements Downstream, StreamEvents {
   }
 
   tick(now: number, idleMs: number): void {
-    if (now - this.#lastActive > idleMs) this.#exchange.carrier?.idle();
+    if (now - this.#lastActive <= idleMs) return;
+    // What is answered may still stand here for a peer that opens no window: it is not kept for ever.
+    if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
+    else this.#exchange.carrier?.idle();
   }
 
   /** What the record says of its end. */
@@ -162,6 +165,7 @@ class ServerStream implements Downstream, StreamEvents {
   }
 
   drained(): void {
+    this.#touch();
     this.#exchange.carrier?.downstreamDrained();
   }
 

@@ -31,7 +31,6 @@ export class Http2Stream {
   expected = Number.POSITIVE_INFINITY;
   readonly #connection: Http2Connection;
   #waiting: Buffer[] = [];
-  #waitingBytes = 0;
   #endAfter: (() => void) | undefined = undefined;
   #paused = false;
   #unacknowledged = 0;
@@ -51,10 +50,9 @@ export class Http2Stream {
   /** Sends a piece of the body, or keeps what the windows do not let through. False asks to wait for `drained`. */
   write(chunk: Buffer): boolean {
     if (!this.open) return true;
-    const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, 0, false);
+    const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
     if (sent === chunk.length) return this.#connection.roomy || this.#block();
     this.#waiting.push(sent === 0 ? chunk : chunk.subarray(sent));
-    this.#waitingBytes += chunk.length - sent;
     return this.#block();
   }
 
@@ -74,7 +72,7 @@ export class Http2Stream {
 
   /** Sends a whole body, and our end with it. */
   writeWhole(body: Buffer): void {
-    const sent = this.#connection.sendData(this, body, 0, true);
+    const sent = this.#connection.sendData(this, body, true);
     if (sent === body.length && body.length > 0) return;
     if (sent < body.length) this.write(body.subarray(sent));
     this.endWith(() => this.#connection.sendEnd(this));
@@ -84,8 +82,7 @@ export class Http2Stream {
   pump(): boolean {
     while (this.#waiting.length > 0) {
       const [chunk] = this.#waiting;
-      const sent = this.#connection.sendData(this, chunk!, 0, false);
-      this.#waitingBytes -= sent;
+      const sent = this.#connection.sendData(this, chunk!, false);
       if (sent < chunk!.length) {
         if (sent > 0) this.#waiting[0] = chunk!.subarray(sent);
         return false;

@@ -84,11 +84,12 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     if (!fresh) {
       const kept = upgrades ? this.#takeIdle() : (this.#takeStream() ?? this.#takeIdle());
       if (kept !== undefined) return kept;
-      if (!upgrades && this.#coming !== undefined)
-        return this.#coming.then((client) =>
-          client instanceof Http2Client && client.hasRoom ? client.take() : this.acquire(false, false),
-        );
     }
+    // One that is just being made is as fresh as any, and may carry all who wait.
+    if (!upgrades && this.#coming !== undefined)
+      return this.#coming.then((client) =>
+        client instanceof Http2Client && client.hasRoom ? client.take() : this.acquire(fresh, false),
+      );
     const { limits, name } = this.#options;
     if (this.#open >= limits.connections) {
       throw new SallyportError('overloaded', `${name} has ${this.#open} connections (limit connections)`);
@@ -171,8 +172,9 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
       const { secure, idleMs, limits } = this.#options;
       const { headBytes, headFields } = limits;
       const options = { secure, address: formatAddress(address), headBytes, headFields };
-      this.#speaksHttp2 = socket instanceof TLSSocket && socket.alpnProtocol === 'h2';
-      const client = this.#speaksHttp2
+      const speaksHttp2 = socket instanceof TLSSocket && socket.alpnProtocol === 'h2';
+      if (alpn.includes('h2')) this.#speaksHttp2 = speaksHttp2;
+      const client = speaksHttp2
         ? new Http2Client(socket, this, options)
         : new Http1Client(socket, this, { ...options, idleMs });
       this.#epochs.set(client, epoch);

@@ -165,3 +165,25 @@ t.test('a connection that goes takes every answer with it', async (t) => {
   await new Promise((resolve) => queueMicrotask(() => resolve(undefined)));
   t.same(late.said, ['failed upstream_closed']);
 });
+
+t.test('a stream that was taken is served although the connection is retired meanwhile', async (t) => {
+  const { client, socket } = makeClient();
+  const said: string[] = [];
+  const taken = client.take();
+  client.retire();
+  t.notOk(client.hasRoom);
+  t.notOk(socket.writableEnded);
+  taken.send(call, undefined, {
+    ...{ upstreamInformational: () => {}, upstreamData: () => true, upstreamEnd: () => {}, upstreamDrained: () => {} },
+    upstreamReply: (reply) => said.push(String(reply.status)),
+    upstreamFailed: (error) => said.push(error.code),
+  });
+  socket.emit('data', status(1, '204'));
+  t.same(said, ['204']);
+  t.ok(socket.writableEnded, 'and then it closes');
+  const unused = makeClient();
+  const other = unused.client.take();
+  unused.client.retire();
+  other.destroy();
+  t.ok(unused.socket.writableEnded);
+});

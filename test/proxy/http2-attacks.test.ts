@@ -221,3 +221,17 @@ t.test('attacks', async (t) => {
     t.match(asked.text, /200 OK/);
   });
 });
+
+t.test('an answer that its peer opens no window for is not kept for ever', async (t) => {
+  const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
+  const mesh = await startMesh(t, { app: backend.port, limits: '{ streamIdle: 300ms }' });
+  const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');
+  const closed = frame(4, 0, 0, [0, 4, ...u32(0)]);
+  const isReset = (one: Frame): boolean => one.type === reset && one.stream === 1;
+  const frames = await speak(mesh.inPort, mesh.authority, peer, Buffer.concat([preface, closed, request(1)]), (all) =>
+    all.some(isReset),
+  );
+  t.ok(frames.some((one) => one.type === headers));
+  t.notOk(frames.some((one) => one.type === data && one.payload.length > 0));
+  t.equal(frames.find(isReset)?.payload.readUInt32BE(0), 8);
+});
