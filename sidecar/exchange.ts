@@ -214,6 +214,8 @@ export class Exchange {
   requestIdGiven = false;
   userAgent: string | undefined = undefined;
   forwardedFor: string | undefined = undefined;
+  /** Its Content-Type says gRPC. */
+  grpc = false;
 
   route: Route | undefined = undefined;
   /** The policy that decided: its id, `none`, or `-` before a decision. */
@@ -222,6 +224,11 @@ export class Exchange {
   carrier: Carrier | undefined = undefined;
 
   status = 0;
+  /** The answer's `grpc-status`; -1 where there is none. */
+  grpcStatus = -1;
+  /** gRPC messages that passed each way. */
+  requestMessages = 0;
+  replyMessages = 0;
   flag = '-';
   details = '-';
   /** The refusal's code and sentence, for the log. */

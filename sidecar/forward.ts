@@ -4,6 +4,7 @@
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier, Exchange, Fields, Reply, UpstreamConnection, UpstreamEvents } from './exchange.ts';
 import type { Permit } from './policy/policy.ts';
+import { grpcStatusOf, MessageCounter } from './protocol/grpc.ts';
 import { answerInterim, answerReply, refuse } from './respond.ts';
 
 // RFC 9110 section 9.2.2: what may be sent twice without harm.
@@ -31,10 +32,16 @@ class Forwarding implements Carrier, UpstreamEvents {
   #bodyTouched = false;
   #retried = false;
   #over = false;
+  /** Of the messages each way, where it is gRPC. */
+  readonly #asked: MessageCounter | undefined;
+  readonly #answered: MessageCounter | undefined;
 
   constructor(exchange: Exchange, clientCert: string | undefined) {
     this.#exchange = exchange;
     this.#clientCert = clientCert;
+    this.#asked = exchange.grpc ? new MessageCounter() : undefined;
+    this.#answered = exchange.grpc ? new MessageCounter() : undefined;
+    if (exchange.wholeBody !== undefined) this.#countAsked(exchange.wholeBody);
   }
 
   // -- towards the upstream ----------------------------------------------------------------------------------------
@@ -97,6 +104,7 @@ class Forwarding implements Carrier, UpstreamEvents {
 
   requestData(chunk: Buffer): boolean {
     if (this.#over) return true;
+    this.#countAsked(chunk);
     if (this.#upstream !== undefined) {
       this.#bodyTouched = true;
       return this.#upstream.write(chunk);
@@ -125,17 +133,36 @@ class Forwarding implements Carrier, UpstreamEvents {
   upstreamReply(reply: Reply, whole: Buffer | undefined): void {
     this.#exchange.upstreamServiceMs = performance.now() - this.#exchange.upstreamSentAt;
     if (reply.status === 101) return this.#becomeTunnel(reply);
+    this.#noteGrpc(reply.fields, whole);
     if (whole !== undefined) this.#over = true;
     answerReply(this.#exchange, reply, whole);
   }
 
   upstreamData(chunk: Buffer): boolean {
+    this.#noteGrpc(undefined, chunk);
     return this.#exchange.downstream.write(chunk);
   }
 
   upstreamEnd(trailers: Fields): void {
+    this.#noteGrpc(trailers, undefined);
     this.#over = true;
     this.#exchange.downstream.end(trailers);
+  }
+
+  #countAsked(chunk: Buffer): void {
+    if (this.#asked === undefined) return;
+    this.#asked.read(chunk);
+    this.#exchange.requestMessages = this.#asked.count;
+  }
+
+  /** The status stands in the trailers, or in a head that has nothing else. */
+  #noteGrpc(fields: Fields | undefined, chunk: Buffer | undefined): void {
+    if (this.#answered === undefined) return;
+    const status = fields === undefined ? undefined : grpcStatusOf(fields);
+    if (status !== undefined) this.#exchange.grpcStatus = status;
+    if (chunk === undefined) return;
+    this.#answered.read(chunk);
+    this.#exchange.replyMessages = this.#answered.count;
   }
 
   downstreamDrained(): void {

@@ -14,6 +14,7 @@ import type { PeerCheck } from './peer.ts';
 import { isPermit } from './policy/policy.ts';
 import { Http1Server, type ServerPath } from './protocol/http1-server.ts';
 import { Http2Server } from './protocol/http2-server.ts';
+import { FirstBytes } from './protocol/sniff.ts';
 import { carryStream, openStream, refuseStream } from './protocol/tcp.ts';
 import { refuse } from './respond.ts';
 import { findRoute } from './route.ts';
@@ -41,7 +42,12 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     finish: (exchange) => record(exchange, connection, tools),
     draining: tools.draining,
   };
-  connection.speaker = connection.alpn === 'h2' ? new Http2Server(connection, path) : new Http1Server(connection, path);
+  const speak = (http2: boolean): void => {
+    connection.speaker = http2 ? new Http2Server(connection, path) : new Http1Server(connection, path);
+  };
+  // Where TLS has not agreed on one, the client's first bytes say which.
+  if (connection.alpn !== undefined) speak(connection.alpn === 'h2');
+  else connection.speaker = new FirstBytes(connection, (said) => speak(said === 'http2'));
 
   /** A refusal is never dropped from the log: where the log has no room, the answer waits for it. */
   function refuseOnRecord(exchange: Exchange, error: unknown): void {

@@ -3,6 +3,7 @@
 
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
 import type { Exchange, Fields, Reply } from './exchange.ts';
+import { grpcRefusal } from './protocol/grpc.ts';
 import { emptyFields, fieldName } from './protocol/http1-head.ts';
 
 /** Passes a 1xx on. */
@@ -31,6 +32,13 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
     exchange.downstream.abort();
     return;
   }
+  if (exchange.grpc) {
+    const reply = grpcRefusal(error, bodyOf(error));
+    exchange.status = reply.status;
+    exchange.grpcStatus = row.grpc;
+    exchange.downstream.respond(reply, noBody);
+    return;
+  }
   exchange.status = row.status;
   const body = Buffer.from(bodyOf(error));
   exchange.downstream.respond(refusalReply(row.status, body.length), exchange.method === 'HEAD' ? noBody : body);
@@ -55,8 +63,7 @@ function refusalReply(status: number, length: number): Reply {
 function bodyOf(error: SallyportError): string {
   if (error.row.details.startsWith('rbac_access_denied')) return 'RBAC: access denied';
   if (error.code === 'upstream_unresolved') return 'no healthy upstream';
-  if (error.row.flag === 'UF' || error.row.flag === 'UC' || error.row.flag === 'UPE')
-    return 'upstream connect error or disconnect/reset before headers';
+  if (/^U(?:F|C|R|PE)$/.test(error.row.flag)) return 'upstream connect error or disconnect/reset before headers';
   if (error.row.status === 400) return 'bad request';
   return error.code.replaceAll('_', ' ');
 }

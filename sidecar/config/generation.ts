@@ -21,10 +21,14 @@ export interface PortPlan {
 export function planPools(settings: Settings): readonly PoolPlan[] {
   const { limits, minTlsVersion: minVersion } = settings;
   const apps = new Map(
-    settings.inbound.map(({ app }) => [appPoolName(app), { name: appPoolName(app), endpoints: [app], limits }]),
+    settings.inbound.map(({ app, protocol }) => {
+      const http2 = speaksHttp2(protocol);
+      const plan: PoolPlan = { name: appPoolName(app, http2), endpoints: [app], limits, http2 };
+      return [plan.name, plan];
+    }),
   );
   const overTcp = new Set(settings.outbound.flatMap((one) => (one.protocol === 'tcp' ? [one.upstream] : [])));
-  const overHttp = settings.outbound.some((one) => one.protocol === 'http');
+  const overHttp = settings.outbound.some((one) => one.protocol !== 'tcp');
   const peers = Object.entries(settings.upstreams).flatMap(([upstream, { endpoints, identity: expected }]) => {
     const plan = (protocol: 'http' | 'tcp', isMeant: boolean): PoolPlan => ({
       name: peerPoolName(upstream, protocol),
@@ -51,7 +55,8 @@ export function compilePorts(configuration: Configuration, pools: ReadonlyMap<st
     rules: inboundRules(one, generation, settings, policies, pools),
   }));
   const outbound = settings.outbound.map((one, index) => {
-    const { port, protocol, upstream } = one;
+    const { port, upstream } = one;
+    const protocol = kindOf(one.protocol);
     const findRoute = compileOutbound(settings, pools, port, protocol, upstream);
     const rules = {
       generation,
@@ -83,11 +88,12 @@ function inboundRules(
   policies: PolicySet,
   pools: ReadonlyMap<string, Pool>,
 ): PortRules {
-  const { protocol, policyPort } = one;
+  const { policyPort } = one;
+  const protocol = kindOf(one.protocol);
   const route: Route = Object.freeze({
     name: 'default',
     cluster: `inbound|${policyPort}||`,
-    destination: pools.get(appPoolName(one.app))!,
+    destination: pools.get(appPoolName(one.app, speaksHttp2(one.protocol)))!,
     permit: undefined,
     principal: undefined,
   });
@@ -131,6 +137,15 @@ function compileOutbound(
     const lower = authority.toLowerCase();
     return byHost.get(lower) ?? byHost.get(lower.replace(/:\d+$/, ''));
   };
+}
+
+/** To the path there are requests and there are streams of bytes. */
+function kindOf(protocol: InboundSettings['protocol']): 'http' | 'tcp' {
+  return protocol === 'tcp' ? 'tcp' : 'http';
+}
+
+function speaksHttp2(protocol: InboundSettings['protocol']): boolean {
+  return protocol === 'http2' || protocol === 'grpc';
 }
 
 function peerPoolName(name: string, protocol: 'http' | 'tcp'): string {

@@ -11,6 +11,9 @@ import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiff
 import type { Limits } from '../exchange.ts';
 import type { Workload } from '../policy/policy.ts';
 
+/** What an app speaks: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
+const protocols = ['http', 'http2', 'grpc', 'tcp'] as const;
+
 const port = z.number().int().min(0).max(65_535);
 
 /** A string that `read` turns into a value; what it throws becomes the problem's sentence. */
@@ -104,7 +107,7 @@ const schema = z
           port,
           bind: z.string().optional(),
           app: loopbackAddress,
-          protocol: z.enum(['http', 'tcp']).default('http'),
+          protocol: z.enum(protocols).default('http'),
           policyPort: port.optional(),
         }),
       )
@@ -115,7 +118,7 @@ const schema = z
           port,
           bind: z.string().default('127.0.0.1'),
           upstream: name.optional(),
-          protocol: z.enum(['http', 'tcp']).default('http'),
+          protocol: z.enum(protocols).default('http'),
         }),
       )
       .default([]),
@@ -189,7 +192,7 @@ export interface InboundSettings {
   /** Undefined binds all addresses, both families where the machine has them. */
   readonly bind: string | undefined;
   readonly app: Address;
-  readonly protocol: 'http' | 'tcp';
+  readonly protocol: (typeof protocols)[number];
   /** The port that policies see. */
   readonly policyPort: number;
 }

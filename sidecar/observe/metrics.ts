@@ -29,12 +29,17 @@ class Outcome {
   readonly duration = new Distribution();
   readonly requestBytes = new Distribution();
   readonly replyBytes = new Distribution();
+  requestMessages = 0;
+  replyMessages = 0;
   readonly status: number;
   readonly flag: string;
+  /** Undefined for what is not gRPC; -1 for gRPC that ended without a status. */
+  readonly grpcStatus: number | undefined;
 
-  constructor(status: number, flag: string) {
+  constructor(status: number, flag: string, grpcStatus: number | undefined) {
     this.status = status;
     this.flag = flag;
+    this.grpcStatus = grpcStatus;
   }
 }
 
@@ -54,11 +59,11 @@ export class PeerStats {
     this.principal = principal;
   }
 
-  outcome(status: number, flag: string): Outcome {
-    const key = flag === '-' ? status : `${status}${flag}`;
+  outcome(status: number, flag: string, grpcStatus: number | undefined): Outcome {
+    const key = flag === '-' && grpcStatus === undefined ? status : `${status}${flag} ${grpcStatus ?? ''}`;
     let known = this.outcomes.get(key);
     if (known === undefined) {
-      known = new Outcome(status, flag);
+      known = new Outcome(status, flag, grpcStatus);
       this.outcomes.set(key, known);
     }
     return known;
@@ -95,8 +100,10 @@ export class TrafficMetrics {
 
   /** Adds one finished request. `durationMs` from its first byte to the last of its answer. */
   countRequest(stats: PeerStats, exchange: Exchange, durationMs: number): void {
-    const outcome = stats.outcome(exchange.status, exchange.flag);
+    const outcome = stats.outcome(exchange.status, exchange.flag, exchange.grpc ? exchange.grpcStatus : undefined);
     outcome.requests++;
+    outcome.requestMessages += exchange.requestMessages;
+    outcome.replyMessages += exchange.replyMessages;
     outcome.duration.observe(durationMs);
     outcome.requestBytes.observe(exchange.bytesReceived);
     outcome.replyBytes.observe(exchange.bytesSent);
@@ -144,6 +151,14 @@ export class TrafficMetrics {
         outcomes().map(([labels, one]) => [labels, one.replyBytes]),
       ),
     );
+    const messages = (name: string, help: string, field: 'requestMessages' | 'replyMessages'): void =>
+      labelled(name, help, () =>
+        outcomes()
+          .filter(([, { grpcStatus }]) => grpcStatus !== undefined)
+          .map(([labels, one]) => [labels, one[field]]),
+      );
+    messages('istio_request_messages_total', 'gRPC messages from the caller.', 'requestMessages');
+    messages('istio_response_messages_total', 'gRPC messages to the caller.', 'replyMessages');
     const tcp = (name: string, help: string, field: 'tcpOpened' | 'tcpClosed' | 'tcpSent' | 'tcpReceived'): void =>
       labelled(name, help, () =>
         all()
@@ -185,7 +200,12 @@ export class TrafficMetrics {
   #httpLabels(stats: PeerStats, outcome: Outcome): Labels {
     return {
       ...this.#labels(stats),
-      request_protocol: 'http',
+      ...(outcome.grpcStatus === undefined
+        ? { request_protocol: 'http' }
+        : {
+            request_protocol: 'grpc',
+            grpc_response_status: outcome.grpcStatus < 0 ? 'unknown' : String(outcome.grpcStatus),
+          }),
       response_code: String(outcome.status),
       response_flags: outcome.flag,
     };
@@ -252,6 +272,7 @@ const labelNames = [
   'destination_cluster',
   'request_protocol',
   'response_code',
+  'grpc_response_status',
   'response_flags',
   'connection_security_policy',
 ];

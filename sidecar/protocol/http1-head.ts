@@ -24,6 +24,7 @@ export const role = Object.freeze({
   te: 13,
   /** `:method` and its like, in HTTP/2 only. */
   pseudo: 14,
+  contentType: 15,
 });
 
 const rolesByName: Readonly<Record<string, number>> = {
@@ -39,6 +40,7 @@ const rolesByName: Readonly<Record<string, number>> = {
   'user-agent': role.userAgent,
   'x-forwarded-for': role.forwardedFor,
   te: role.te,
+  'content-type': role.contentType,
   'proxy-connection': role.hop,
   'proxy-authenticate': role.hop,
   'proxy-authorization': role.hop,
@@ -190,6 +192,17 @@ function badVersion(version: string): SallyportError {
     return new SallyportError('version_unsupported', `${version} is not served here: HTTP/1.1 and HTTP/1.0 are`);
   }
   return new SallyportError('head_malformed', 'the request line does not end in HTTP/1.1 or HTTP/1.0');
+}
+
+/** Whether a field of this role goes on as it came: the rest belongs to one hop, or is made anew. */
+export function isEndToEnd(which: number): boolean {
+  return (
+    which === role.plain ||
+    which === role.userAgent ||
+    which === role.contentType ||
+    which === role.forwardedFor ||
+    which === role.requestId
+  );
 }
 
 function isBlank(code: number): boolean {

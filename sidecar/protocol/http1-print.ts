@@ -4,7 +4,7 @@
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Call, Fields, Framing, Reply } from '../exchange.ts';
-import { role } from './http1-head.ts';
+import { isEndToEnd } from './http1-head.ts';
 
 /** The request head that goes to an upstream. */
 export function printRequest(call: Call): string {
@@ -55,10 +55,6 @@ function printFields(fields: Fields, hopFields: readonly string[] | undefined): 
     text += `${name.prefix}${values[i]}\r\n`;
   }
   return text;
-}
-
-function isEndToEnd(which: number): boolean {
-  return which === role.plain || which === role.userAgent || which === role.forwardedFor || which === role.requestId;
 }
 
 function reasonFor(reply: Reply): string {

@@ -14,6 +14,7 @@ import {
   type Reply,
   type SpliceEnd,
 } from '../exchange.ts';
+import { isGrpc } from './grpc.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
   checkHeadCharacters,
@@ -429,6 +430,7 @@ function readRoles(exchange: Exchange): void {
     else if (which === role.expect) readExpect(exchange, value);
     else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
     else if (which === role.userAgent) exchange.userAgent = value;
+    else if (which === role.contentType) exchange.grpc = isGrpc(value);
     else if (which === role.forwardedFor) exchange.forwardedFor = value;
   }
   exchange.authority = host ?? '';

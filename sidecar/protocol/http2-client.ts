@@ -211,7 +211,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
 
   data(chunk: Buffer): void {
     if (this.#held !== undefined) {
-      if (this.#whole === undefined && chunk.length === this.#held.framing) {
+      if (this.#whole === undefined) {
         this.#whole = chunk;
         return;
       }
@@ -228,7 +228,9 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     if (this.#whole !== undefined || reply.framing === 0) {
       this.#held = undefined;
       this.#events = undefined;
-      events?.upstreamReply(reply, this.#whole ?? noBody);
+      // Its length is known now, so that a caller in HTTP/1.1 needs no chunks.
+      const framing = this.#whole?.length ?? 0;
+      events?.upstreamReply({ ...reply, framing }, this.#whole ?? noBody);
       return;
     }
     this.#release();

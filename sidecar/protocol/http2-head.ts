@@ -3,9 +3,10 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Call, Exchange, FieldName, Fields, Framing, Reply } from '../exchange.ts';
+import { isGrpc } from './grpc.ts';
 import { type Block, isTooLarge } from './hpack-decode.ts';
 import type { HpackEncoder } from './hpack-encode.ts';
-import { emptyFields, fieldName, parseContentLength, printable, role } from './http1-head.ts';
+import { emptyFields, fieldName, isEndToEnd, parseContentLength, printable, role } from './http1-head.ts';
 
 /** What a head says besides its fields. */
 interface Pseudo {
@@ -83,6 +84,7 @@ function readRequestFields(exchange: Exchange, authority: string | undefined): v
     } else if (which === role.te && value !== 'trailers') throw malformed("TE is not 'trailers'");
     else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
     else if (which === role.userAgent) exchange.userAgent = value;
+    else if (which === role.contentType) exchange.grpc = isGrpc(value);
     else if (which === role.forwardedFor) exchange.forwardedFor = value;
   }
   // Section 8.3.1: where both are there they say the same, or two readers would see two requests.
@@ -159,10 +161,7 @@ export function writeFields(
 ): void {
   for (let i = 0; i < names.length; i++) {
     const name = names[i]!;
-    const which = name.role;
-    const passes =
-      which === role.plain || which === role.userAgent || which === role.forwardedFor || which === role.requestId;
-    if (passes && hopFields?.includes(name.lower) !== true) encoder.add(name, values[i]!);
+    if (isEndToEnd(name.role) && hopFields?.includes(name.lower) !== true) encoder.add(name, values[i]!);
   }
 }
 

@@ -219,7 +219,9 @@ class ServerStream implements Downstream, StreamEvents {
     exchange.responded = true;
     this.#touch();
     const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
-    const length = bodiless ? reply.declaredLength : typeof reply.framing === 'number' ? reply.framing : undefined;
+    const declared = bodiless ? reply.declaredLength : typeof reply.framing === 'number' ? reply.framing : undefined;
+    // The trailers alone, as gRPC calls it, are not a message of no length.
+    const length = exchange.grpc && whole?.length === 0 ? undefined : declared;
     const ends = bodiless || whole?.length === 0;
     this.#server.http2.sendHead(
       this.#stream,

@@ -21,6 +21,8 @@ export interface PoolOptions {
   readonly secure: boolean;
   /** What is offered to a peer: HTTP/2 and HTTP/1.1, or nothing for TCP, where a connection is one stream. */
   readonly alpn: readonly string[];
+  /** It speaks HTTP/2 without being asked (h2c by prior knowledge). */
+  readonly http2: boolean;
   /** Whether it is called before the first request, and missed until it has answered. */
   readonly awaited: boolean;
   readonly limits: Limits;
@@ -97,7 +99,7 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     // An upgrade takes a whole connection, and HTTP/1.1's way of asking for it.
     if (upgrades) return this.#connect(http1Only).then(take);
     const coming = this.#connect(this.#options.alpn);
-    if (this.#options.alpn.includes('h2') && this.#speaksHttp2) this.#announce(coming);
+    if (this.#options.http2 || (this.#options.alpn.includes('h2') && this.#speaksHttp2)) this.#announce(coming);
     return coming.then(take);
   }
 
@@ -169,10 +171,10 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     const epoch = this.#epoch;
     try {
       const { socket, address } = await this.#dialAny(alpn);
-      const { secure, idleMs, limits } = this.#options;
+      const { secure, http2, idleMs, limits } = this.#options;
       const { headBytes, headFields } = limits;
       const options = { secure, address: formatAddress(address), headBytes, headFields };
-      const speaksHttp2 = socket instanceof TLSSocket && socket.alpnProtocol === 'h2';
+      const speaksHttp2 = http2 || (socket instanceof TLSSocket && socket.alpnProtocol === 'h2');
       if (alpn.includes('h2')) this.#speaksHttp2 = speaksHttp2;
       const client = speaksHttp2
         ? new Http2Client(socket, this, options)

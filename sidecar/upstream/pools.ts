@@ -22,6 +22,8 @@ export interface PoolPlan {
   readonly name: string;
   readonly endpoints: readonly Address[];
   readonly limits: Limits;
+  /** An app that speaks HTTP/2 without being asked. */
+  readonly http2?: boolean;
   /** Present for a peer, reached by mutual TLS; absent for our own app. */
   readonly peer?: {
     /** Its name in the configuration. */
@@ -68,10 +70,10 @@ export class Pools {
     for (const { pool } of this.#held.values()) pool.close();
   }
 
-  #make({ name, endpoints, limits, peer }: PoolPlan): Pool {
+  #make({ name, endpoints, limits, http2 = false, peer }: PoolPlan): Pool {
     const rest = { endpoints, limits, resolver: this.#resolver };
     if (peer === undefined) {
-      const kind = { secure: false, alpn: [], awaited: false, idleMs: appIdleMs };
+      const kind = { secure: false, alpn: [], http2, awaited: false, idleMs: http2 ? peerIdleMs : appIdleMs };
       return new Pool({ ...rest, ...kind, name, dial: dialPlain });
     }
     const dial = createPeerDial({
@@ -81,12 +83,12 @@ export class Pools {
       serverName: serverNameOf(endpoints[0]!),
     });
     const { upstream, isMeant, alpn } = peer;
-    const kind = { secure: true, alpn, awaited: isMeant, idleMs: peerIdleMs };
+    const kind = { secure: true, alpn, http2, awaited: isMeant, idleMs: peerIdleMs };
     return new Pool({ ...rest, ...kind, name: upstream, dial });
   }
 }
 
 /** The pool's name of an app. */
-export function appPoolName(app: Address): string {
-  return `app ${formatAddress(app)}`;
+export function appPoolName(app: Address, http2: boolean): string {
+  return `app ${formatAddress(app)}${http2 ? ' http2' : ''}`;
 }

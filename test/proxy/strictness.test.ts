@@ -15,7 +15,8 @@ const vectors = JSON.parse(readFileSync(new URL('../vectors/http1/requests.json'
 t.test('what the codec refuses', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
   const mesh = await startMesh(t, { app: backend.port });
-  const hostile = vectors.filter(({ verdict }) => verdict in codes);
+  // The codec alone does not know it; the proxy takes it for what it is, HTTP/2.
+  const hostile = vectors.filter(({ name, verdict }) => verdict in codes && name !== 'the preface of HTTP/2');
   t.ok(hostile.length > 40);
   for (const { name, bytes, verdict } of hostile) {
     const before = backend.received.length;

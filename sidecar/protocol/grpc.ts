@@ -1,0 +1,79 @@
+// gRPC over HTTP: what makes a request gRPC, how it is refused (HTTP 200 and a status of its own), and how many messages
+// a body holds. The body itself is nobody's business but the two ends'.
+
+import type { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Fields, Reply } from '../exchange.ts';
+import { fieldName } from './http1-head.ts';
+
+const contentType = fieldName('content-type');
+const grpcStatus = fieldName('grpc-status');
+const grpcMessage = fieldName('grpc-message');
+
+/** Whether a Content-Type says gRPC: `application/grpc`, or with a suffix; gRPC-Web is another protocol. */
+export function isGrpc(value: string): boolean {
+  if (!value.startsWith('application/grpc')) return false;
+  const next = value.charCodeAt(16);
+  return Number.isNaN(next) || next === 43 || next === 59;
+}
+
+/** A refusal as gRPC clients read it: trailers alone, with the words that an HTTP client would get as a body. */
+export function grpcRefusal(error: SallyportError, words: string): Reply {
+  return {
+    status: 200,
+    reason: '',
+    fields: {
+      names: [contentType, grpcStatus, grpcMessage],
+      values: ['application/grpc', String(error.row.grpc), escapeMessage(words)],
+    },
+    hopFields: undefined,
+    framing: 0,
+    declaredLength: undefined,
+  };
+}
+
+/** The `grpc-status` of an answer's trailers, or of its head where it has nothing else; undefined where there is none. */
+export function grpcStatusOf({ names, values }: Fields): number | undefined {
+  const at = names.indexOf(grpcStatus);
+  const value = at === -1 ? undefined : values[at];
+  // Two digits are all that are defined; what an app invents must not become a metric's label.
+  return value !== undefined && /^\d{1,2}$/.test(value) ? Number(value) : undefined;
+}
+
+/** gRPC's own escapes: printable ASCII but the percent sign stands as it is. */
+function escapeMessage(text: string): string {
+  return Array.from(Buffer.from(text), (byte) =>
+    byte >= 0x20 && byte <= 0x7e && byte !== 0x25
+      ? String.fromCharCode(byte)
+      : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`,
+  ).join('');
+}
+
+const prefixBytes = 5;
+
+/** Counts the messages of one direction: each has a flag and a length of four bytes before it. */
+export class MessageCounter {
+  count = 0;
+  /** Of the message that is passing, what is still to come. */
+  #left = 0;
+  #prefix = 0;
+  #length = 0;
+
+  read(chunk: Buffer): void {
+    let at = 0;
+    while (at < chunk.length) {
+      if (this.#left > 0) {
+        const step = Math.min(this.#left, chunk.length - at);
+        this.#left -= step;
+        at += step;
+        continue;
+      }
+      if (this.#prefix > 0) this.#length = this.#length * 256 + chunk[at]!;
+      at++;
+      if (++this.#prefix < prefixBytes) continue;
+      this.count++;
+      this.#left = this.#length;
+      this.#length = 0;
+      this.#prefix = 0;
+    }
+  }
+}

@@ -1,0 +1,84 @@
+// What a connection speaks, by its first bytes: nothing is consumed and nothing is guessed. Only protocols whose client
+// speaks first can be told so; the others are declared.
+
+import { type Connection, coarseNow, type Speaker } from '../connection.ts';
+import { preface } from './http2-frames.ts';
+
+/** What the first bytes of a connection say; undefined while they may still become more than one thing. */
+export type Sniffed = 'tls' | 'http2' | 'other' | undefined;
+
+/** A record of type handshake, version 3.x: RFC 8446 section 5.1. */
+const handshake = 22;
+const clientHello = 1;
+
+/** Reads the first bytes of a connection: a TLS ClientHello, HTTP/2's preface, or neither. */
+export function sniff(bytes: Buffer): Sniffed {
+  if (bytes.length === 0) return undefined;
+  if (bytes[0] === handshake) return sniffHello(bytes);
+  const known = Math.min(bytes.length, preface.length);
+  if (!bytes.subarray(0, known).equals(preface.subarray(0, known))) return 'other';
+  return known === preface.length ? 'http2' : undefined;
+}
+
+/** Type, version, length, then the message's own type: bytes 0, 1, and 5. */
+function sniffHello(bytes: Buffer): Sniffed {
+  if (bytes.length > 1 && bytes[1] !== 3) return 'other';
+  if (bytes.length > 5) return bytes[5] === clientHello ? 'tls' : 'other';
+  return undefined;
+}
+
+/** Waits for the first bytes of a plaintext connection; whoever is then put in its place gets them. */
+export class FirstBytes implements Speaker {
+  readonly #connection: Connection;
+  readonly #since = coarseNow();
+  readonly #decide: (said: Sniffed) => void;
+  #held: Buffer = Buffer.alloc(0);
+
+  /** `decide` puts a speaker that listens to the socket in our place. */
+  constructor(connection: Connection, decide: (said: Sniffed) => void) {
+    this.#connection = connection;
+    this.#decide = decide;
+    connection.socket.on('data', this.#onData).on('end', this.#onEnd).on('error', ignore);
+  }
+
+  tick(now: number): void {
+    if (now - this.#since > this.#connection.port.rules.current().limits.headMs) this.#connection.socket.destroy();
+  }
+
+  drain(): void {
+    if (this.#held.length === 0) this.#connection.socket.destroy();
+  }
+
+  cut(): void {
+    this.#connection.socket.destroy();
+  }
+
+  #onData = (chunk: Buffer): void => {
+    const bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
+    const said = sniff(bytes);
+    this.#held = bytes;
+    if (said !== undefined) this.#handOver(said);
+  };
+
+  /** What has come is all that will: whoever reads it says what is wrong with it. */
+  #onEnd = (): void => {
+    const { socket } = this.#connection;
+    if (this.#held.length === 0) {
+      socket.end();
+      return;
+    }
+    this.#handOver('other');
+    socket.emit('end');
+  };
+
+  #handOver(said: Sniffed): void {
+    const { socket } = this.#connection;
+    socket.off('data', this.#onData).off('end', this.#onEnd);
+    this.#decide(said);
+    socket.emit('data', this.#held);
+  }
+}
+
+function ignore(): void {
+  // 'close' follows; without a listener a reset would end the process.
+}
