@@ -35,7 +35,10 @@ const protocols = ['"HTTP/1.0"', '"HTTP/1.1"', '"HTTP/2"'];
 export function formatRecord(exchange: Exchange, connection: Connection, durationMs: number): string {
   const { failure } = exchange;
   const tcp = exchange.rules.protocol === 'tcp';
-  const peer = connection.peer;
+  // Of the hop that mutual TLS protects: whoever asked, or on the way out whom we ask.
+  const outbound = exchange.rules.direction === 'outbound';
+  const peer = outbound ? exchange.upstreamPeer?.identity : connection.peer;
+  const tls = outbound ? exchange.upstreamPeer?.tls : connection.tls;
   return (
     `{"start_time":"${time(exchange.startedAt)}","route_name":${text(exchange.route?.name)}` +
     `,"method":${text(exchange.method)},"path":${text(exchange.path === '' ? exchange.target : exchange.path)}` +
@@ -54,7 +57,8 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"upstream_transport_failure_reason":${exchange.flag === 'UF' || exchange.flag === 'UC' ? text(failure?.message) : 'null'}` +
     `,"decision":"${exchange.decision}","decision_id":"${decisionOf(exchange, connection)}","policy":${text(exchange.policy)},"shadow_policy":null` +
     `,"peer_id":${text(peer?.id.uri)},"peer_serial":${text(peer?.serial)}` +
-    `,"tls_group":null,"tls_version":${text(connection.tlsVersion)},"tls_resumed":${connection.tlsVersion === undefined ? 'null' : 'false'}` +
+    `,"tls_group":${text(tls?.group)},"tls_version":${text(tls?.version)},"tls_cipher":${text(tls?.cipher)}` +
+    `,"tls_resumed":${tls === undefined ? 'null' : 'false'}` +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
 }

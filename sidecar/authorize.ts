@@ -3,46 +3,60 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
-import type { Exchange, PortRules } from './exchange.ts';
+import type { Exchange, Route } from './exchange.ts';
 import { pathWithoutQuery } from './head.ts';
 import type { PeerCheck } from './peer.ts';
 import { decide, policiesFor } from './policy/decide.ts';
 import { type Decision, isPermit, type PeerPolicies, type Permit, type PolicySet } from './policy/policy.ts';
 
 /**
- * The permit for this exchange; its decision and policy are on record either way.
+ * The permit for this exchange, a request or a whole TCP stream; its decision and policy are on record either way.
  * @throws SallyportError `policy_denied`, `no_route`, or a `svid_*` code when the peer no longer holds.
  */
 export function authorize(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): Permit {
   const { rules, route } = exchange;
-  if (rules.policies === undefined) return permitOutbound(exchange);
+  if (rules.policies === undefined) return permitOutbound(exchange, route);
   checkPeer(connection);
-  const decision = decide(policiesOf(connection, rules.policies), {
-    protocol: 'http',
+  const permit = permitInbound(exchange, connection, rules.policies, rules.policyPort);
+  if (route === undefined) throw noRoute(exchange);
+  return permit;
+}
+
+/**
+ * Asks again for an exchange in flight, by the rules that hold now and not by those of its head.
+ * @throws SallyportError as `authorize`, or `upstream_identity` when the upstream no longer is who it was.
+ */
+export function authorizeAgain(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): void {
+  const rules = connection.port.rules.current();
+  if (rules.policies !== undefined) {
+    checkPeer(connection);
+    permitInbound(exchange, connection, rules.policies, rules.policyPort);
+    return;
+  }
+  const route = rules.findRoute(exchange.authority);
+  // The same name may mean another workload by now.
+  if (route?.permit === undefined || route.principal !== exchange.route?.principal) throw noRoute(exchange);
+  const refusal = exchange.upstreamPeer?.refusal();
+  if (refusal !== undefined) throw refusal;
+}
+
+function permitInbound(exchange: Exchange, connection: Connection, policies: PolicySet, port: number): Permit {
+  const decision = decide(policiesOf(connection, policies), {
+    protocol: exchange.rules.protocol,
     method: exchange.method,
     path: pathWithoutQuery(exchange.path),
     host: exchange.authority,
-    port: rules.policyPort,
+    port,
   });
   exchange.policy = decision.policy;
   if (!isPermit(decision)) throw refusal(exchange, decision);
   exchange.decision = 'allow';
-  if (route === undefined) throw noRoute(exchange);
+  if (connection.peer !== undefined) exchange.validUntil = connection.peer.validUntil;
   return decision;
 }
 
-/**
- * The permit for a TCP stream: the same road, asked once for the connection and again when what decided has changed.
- * @throws SallyportError `policy_denied` or a `svid_*` code.
- */
-export function authorizeStream(connection: Connection, rules: PortRules, checkPeer: PeerCheck): Decision {
-  checkPeer(connection);
-  const policies = policiesOf(connection, rules.policies!);
-  return decide(policies, { protocol: 'tcp', method: '', path: '', host: '', port: rules.policyPort });
-}
-
-function permitOutbound(exchange: Exchange): Permit {
-  const permit = exchange.route?.permit;
+function permitOutbound(exchange: Exchange, route: Route | undefined): Permit {
+  const permit = route?.permit;
   if (permit === undefined) throw noRoute(exchange);
   exchange.decision = 'allow';
   exchange.policy = permit.policy;
@@ -62,9 +76,10 @@ function refusal(exchange: Exchange, decision: Exclude<Decision, Permit>): Sally
   exchange.decision = 'deny';
   exchange.details = decision.details;
   const why = decision.policy === 'none' ? 'no ALLOW policy admits it' : `${decision.policy} denies it`;
+  const what = exchange.rules.protocol === 'tcp' ? 'a TCP connection' : `${exchange.method} ${exchange.path}`;
   return new SallyportError(
     'policy_denied',
-    `${exchange.method} ${exchange.path} from ${exchange.connection.peer?.id.uri ?? 'nobody'}: ${why}`,
+    `${what} from ${exchange.connection.peer?.id.uri ?? 'a peer without identity'}: ${why}`,
   );
 }
 

@@ -4,21 +4,30 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { formatPlace } from '../cert-agent/base/address.ts';
+import type { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
-import type { ConnectionFacts, PortRules } from './exchange.ts';
+import type { ConnectionFacts, PortRules, TlsFacts } from './exchange.ts';
 import type { PeerStats } from './observe/metrics.ts';
 import type { PeerPolicies, PolicySet } from './policy/policy.ts';
 
-/** What speaks on a connection: the HTTP/1.1 codec or a spliced stream. */
+/** What a connection carries: requests, a WebSocket, or bytes. */
+export type Kind = 'http' | 'websocket' | 'tcp';
+
+/** What speaks on a connection: a codec or a tunnel. */
 export interface Speaker {
-  /** Called at each tick: closes what has been idle or slow for too long. */
+  readonly kind: Kind;
+  /** Requests in flight; a tunnel is one. */
+  readonly inFlight: number;
+  /** Called at each tick: closes what has been idle or slow for too long, and asks again where a decision has run out. */
   tick(now: number): void;
   /** No more requests: finish what is in flight, then close. Idle ones close now. */
   drain(): void;
-  /** Ends it now, for a reason that the record tells. */
-  cut(why: string): void;
+  /** Asks again whether each exchange in flight may go on, and ends those that may not; how many those were. */
+  judge(): number;
+  /** Ends all of it in the protocol's own manner, and the connection: what allowed it no longer does. */
+  cut(error: SallyportError): void;
 }
 
 /** A port that listens, with what it does under the current generation. */
@@ -37,7 +46,7 @@ export class Connection implements ConnectionFacts {
   readonly remoteAddress: string;
   readonly localAddress: string;
   readonly openedAt = Date.now();
-  readonly tlsVersion: string | undefined;
+  readonly tls: TlsFacts | undefined;
   readonly serverName: string | undefined;
   /** What TLS has agreed on: `h2`, `http/1.1` or nothing. */
   readonly alpn: string | undefined;
@@ -57,21 +66,21 @@ export class Connection implements ConnectionFacts {
   stats: PeerStats | undefined = undefined;
   requests = 0;
 
-  constructor(socket: Socket, port: Port) {
+  constructor(socket: Socket, port: Port, facts?: TlsFacts) {
     this.socket = socket;
     this.port = port;
     this.remoteAddress = formatPlace(socket.remoteAddress, socket.remotePort);
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     const tls = socket instanceof TLSSocket ? socket : undefined;
-    this.tlsVersion = tls?.getProtocol() ?? undefined;
+    this.tls = facts;
     this.alpn = typeof tls?.alpnProtocol === 'string' ? tls.alpnProtocol : undefined;
     this.serverName = typeof tls?.servername === 'string' ? tls.servername : undefined;
   }
 
-  /** Closes it at once: what allowed it no longer does. */
-  cut(why: string): void {
-    this.speaker?.cut(why);
-    this.socket.destroy();
+  /** Ends it: what allowed it no longer does. */
+  cut(error: SallyportError): void {
+    if (this.speaker === undefined) this.socket.destroy();
+    else this.speaker.cut(error);
   }
 }
 
@@ -90,7 +99,11 @@ export class ConnectionTable {
   readonly #timer: NodeJS.Timeout;
   #whenEmpty: (() => void) | undefined = undefined;
 
-  constructor() {
+  readonly #expired: (connection: Connection) => void;
+
+  /** `expired` is told of each connection whose peer's certificate has ended. */
+  constructor(expired: (connection: Connection) => void) {
+    this.#expired = expired;
     this.#timer = setInterval(() => this.#tick(), tickMs);
     this.#timer.unref();
   }
@@ -147,7 +160,11 @@ export class ConnectionTable {
 
   #tick(): void {
     coarse = performance.now();
-    for (const connection of this.#open) connection.speaker?.tick(coarse);
+    const wall = Date.now();
+    for (const connection of this.#open) {
+      if (connection.peer !== undefined && wall > connection.peer.validUntil) this.#expired(connection);
+      connection.speaker?.tick(coarse);
+    }
   }
 
   #nextClose(ms: number): Promise<void> {

@@ -1,7 +1,7 @@
 // The nouns of the path. An Exchange is one request in flight and, at the same time, the record that the access log
 // writes: each step fills in what it learned. Types only, and the one constructor that keeps the shape the same.
 
-import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../cert-agent/base/errors.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Permit, PolicySet } from './policy/policy.ts';
@@ -78,7 +78,33 @@ export interface Destination {
    */
   acquire(fresh: boolean, upgrades: boolean): UpstreamConnection | Promise<UpstreamConnection>;
   /** A bare connection, for TCP; whoever gets it closes it. @throws SallyportError `upstream_*`. */
-  dialSocket(): Promise<Socket>;
+  dialSocket(): Promise<BareConnection>;
+}
+
+/** Who is at the other end of an upstream connection, and whether it still holds. */
+export interface UpstreamPeer {
+  readonly identity: PeerIdentity;
+  readonly tls: TlsFacts;
+  /** Why it would be refused now; undefined while it is good. */
+  refusal(): SallyportError | undefined;
+}
+
+/** What a handshake has agreed on. */
+export interface TlsFacts {
+  /** `TLSv1.3`. */
+  readonly version: string;
+  /** IANA's name: `TLS_AES_128_GCM_SHA256`. */
+  readonly cipher: string;
+  /** `X25519MLKEM768`; undefined where this Node does not tell. */
+  readonly group: string | undefined;
+}
+
+/** A connection to an upstream on which nobody speaks yet. */
+export interface BareConnection {
+  readonly socket: Duplex;
+  readonly address: string;
+  readonly localAddress: string;
+  readonly peer: UpstreamPeer | undefined;
 }
 
 /** A request as it goes on: what the head said, and what we add. */
@@ -110,9 +136,9 @@ export interface Reply {
   readonly declaredLength: number | undefined;
 }
 
-/** A socket that is handed over, and what was read from it that belongs to its new owner. */
+/** A socket, or a stream that acts as one, that is handed over, and what was read from it that belongs to its new owner. */
 export interface SpliceEnd {
-  readonly socket: Socket;
+  readonly socket: Duplex;
   readonly rest: Buffer | undefined;
 }
 
@@ -122,6 +148,8 @@ export interface UpstreamConnection {
   readonly reused: boolean;
   /** With mutual TLS: a peer that refuses our SVID closes without a word after the handshake. */
   readonly secure: boolean;
+  /** Absent for our own app. */
+  readonly peer: UpstreamPeer | undefined;
   readonly address: string;
   readonly localAddress: string;
   /** Sends the head, and the body with it when `whole` is given; the answer comes to `events`. */
@@ -133,7 +161,7 @@ export interface UpstreamConnection {
   resume(): void;
   /** Ends it whatever it was doing; no event follows. */
   destroy(): void;
-  /** After a 101: hands the socket and what was read past the head over to the caller, who closes it. */
+  /** After a 101: hands the socket, or the stream, and what was read past the head over to the caller, who closes it. */
   takeSocket(): SpliceEnd;
 }
 
@@ -182,7 +210,7 @@ export interface ConnectionFacts {
   readonly peer: PeerIdentity | undefined;
   readonly remoteAddress: string;
   readonly localAddress: string;
-  readonly tlsVersion: string | undefined;
+  readonly tls: TlsFacts | undefined;
   readonly serverName: string | undefined;
 }
 
@@ -221,6 +249,8 @@ export class Exchange {
   /** The policy that decided: its id, `none`, or `-` before a decision. */
   policy = '-';
   decision: '-' | 'allow' | 'deny' = '-';
+  /** Until when that decision can hold, wall clock: the end of the certificates that it rests on. */
+  validUntil = Number.POSITIVE_INFINITY;
   carrier: Carrier | undefined = undefined;
 
   status = 0;
@@ -237,6 +267,7 @@ export class Exchange {
   bytesSent = 0;
   upstreamAddress: string | undefined = undefined;
   upstreamLocalAddress: string | undefined = undefined;
+  upstreamPeer: UpstreamPeer | undefined = undefined;
   /** Milliseconds from sending the head upstream to the first byte of the answer; -1 before that. */
   upstreamSentAt = 0;
   upstreamServiceMs = -1;

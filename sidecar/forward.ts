@@ -2,9 +2,10 @@
 // respond.ts. Back-pressure goes through: whoever cannot take more pauses the socket that it came from.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
-import type { Carrier, Exchange, Fields, Reply, UpstreamConnection, UpstreamEvents } from './exchange.ts';
+import type { Carrier, Exchange, Fields, Reply, UpstreamConnection, UpstreamEvents, UpstreamPeer } from './exchange.ts';
 import type { Permit } from './policy/policy.ts';
 import { grpcStatusOf, MessageCounter } from './protocol/grpc.ts';
+import { emptyFields } from './protocol/http1-head.ts';
 import { answerInterim, answerReply, refuse } from './respond.ts';
 
 // RFC 9110 section 9.2.2: what may be sent twice without harm.
@@ -18,7 +19,8 @@ export function forward(exchange: Exchange, permit: Permit, clientCert: string |
   exchange.policy = permit.policy;
   const forwarding = new Forwarding(exchange, clientCert);
   exchange.carrier = forwarding;
-  forwarding.start(false);
+  if (exchange.method === 'CONNECT') void forwarding.connect();
+  else forwarding.start(false);
 }
 
 class Forwarding implements Carrier, UpstreamEvents {
@@ -60,6 +62,25 @@ class Forwarding implements Carrier, UpstreamEvents {
     }
   }
 
+  /** CONNECT: what the other end speaks is between the two of them, so it is a bare connection (RFC 9110 section 9.3.6). */
+  async connect(): Promise<void> {
+    const exchange = this.#exchange;
+    try {
+      const upstream = await exchange.route!.destination.dialSocket();
+      if (this.#over) {
+        upstream.socket.destroy();
+        return;
+      }
+      this.#over = true;
+      noteUpstream(exchange, upstream);
+      exchange.carrier = undefined;
+      answerReply(exchange, connected, undefined);
+      exchange.downstream.tunnel({ socket: upstream.socket, rest: undefined });
+    } catch (error) {
+      this.#giveUp(error);
+    }
+  }
+
   #send(upstream: UpstreamConnection): void {
     if (this.#over) {
       // Nobody waits for it any more; it has sent nothing, but it was taken, so its state is not the pool's to judge.
@@ -68,8 +89,7 @@ class Forwarding implements Carrier, UpstreamEvents {
     }
     const exchange = this.#exchange;
     this.#upstream = upstream;
-    exchange.upstreamAddress = upstream.address;
-    exchange.upstreamLocalAddress = upstream.localAddress;
+    noteUpstream(exchange, upstream);
     exchange.upstreamSentAt = performance.now();
     upstream.send(
       {
@@ -218,4 +238,25 @@ class Forwarding implements Carrier, UpstreamEvents {
     this.#upstream = undefined;
     refuse(this.#exchange, error);
   }
+}
+
+const connected: Reply = Object.freeze({
+  status: 200,
+  reason: 'Connection Established',
+  fields: emptyFields,
+  hopFields: undefined,
+  framing: 0,
+  declaredLength: undefined,
+});
+
+/** Who the other end is, and how long its certificate lets that be true. */
+export function noteUpstream(
+  exchange: Exchange,
+  upstream: { readonly address: string; readonly localAddress: string; readonly peer: UpstreamPeer | undefined },
+): void {
+  exchange.upstreamAddress = upstream.address;
+  exchange.upstreamLocalAddress = upstream.localAddress;
+  const { peer } = upstream;
+  exchange.upstreamPeer = peer;
+  if (peer !== undefined) exchange.validUntil = Math.min(exchange.validUntil, peer.identity.validUntil);
 }

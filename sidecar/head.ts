@@ -19,7 +19,7 @@ export function readMeaning(exchange: Exchange): void {
   if (target.charCodeAt(0) === 47) {
     exchange.path = normalizePath(target);
   } else if (exchange.method === 'CONNECT') {
-    throw new SallyportError('connect_unsupported', 'CONNECT is not served here');
+    readConnect(exchange);
   } else if (target === '*' && exchange.method === 'OPTIONS') {
     exchange.path = '*';
   } else {
@@ -29,6 +29,20 @@ export function readMeaning(exchange: Exchange): void {
   // One that Connection names belongs to the hop that ends here.
   exchange.requestIdGiven = exchange.requestId !== '' && exchange.hopFields?.includes('x-request-id') !== true;
   if (!exchange.requestIdGiven) exchange.requestId = crypto.randomUUID();
+}
+
+/**
+ * Only on the way out, to an upstream by its name, whose own sidecar judges what comes. On the way in it would be a hole:
+ * whoever may CONNECT could then ask the app for anything, and no policy would see the requests.
+ */
+function readConnect(exchange: Exchange): void {
+  if (exchange.rules.direction === 'inbound')
+    throw new SallyportError('connect_unsupported', 'CONNECT is not served on the way in');
+  if (exchange.framing !== 0) throw new SallyportError('length_invalid', 'CONNECT with a body');
+  // RFC 9112 section 3.2.3: the target is the authority, with its port.
+  if (!/:\d{1,5}$/.test(exchange.target))
+    throw new SallyportError('host_invalid', `'${printable(exchange.target)}' is not host:port`);
+  exchange.authority = exchange.target;
 }
 
 /** The path without its query: what policies match. */

@@ -12,7 +12,7 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
 import { runsOn } from './protocol/reset.ts';
-import { contextOptions, listenOptions, type TlsVersion } from './protocol/tls.ts';
+import { acceptedFacts, contextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
 import { type ProxyTools, serveHttp, serveTcp } from './proxy.ts';
 
 export interface ListenerOptions {
@@ -29,7 +29,7 @@ export interface ListenerOptions {
 export interface TlsListenerOptions extends ListenerOptions {
   readonly identity: Live<Identity | undefined>;
   readonly trustDomain: string;
-  readonly minVersion: TlsVersion;
+  readonly tls: TlsSettings;
 }
 
 export interface Listener {
@@ -42,7 +42,7 @@ export interface Listener {
 /** A plain port for the app. @throws SallyportError `port_in_use` or `listen_failed`. */
 export async function startPlainListener(options: ListenerOptions): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-    if (admit(socket, server, options)) accept(socket, undefined, options);
+    if (admit(socket, server, options)) accept(new Connection(socket, options.port), undefined, options);
   });
   return listen(server, options, () => {});
 }
@@ -52,10 +52,10 @@ export async function startPlainListener(options: ListenerOptions): Promise<List
  * @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`.
  */
 export async function startTlsListener(options: TlsListenerOptions, first: Identity): Promise<Listener> {
-  const { identity, trustDomain, minVersion, port, tools } = options;
+  const { identity, trustDomain, tls, port, tools } = options;
   const { protocol, limits } = port.rules.current();
   await proveChainShown(first.svid, first.bundles.get(trustDomain)!);
-  const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.get(trustDomain)!, minVersion);
+  const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.get(trustDomain)!, tls);
   const server = createTlsServer({
     ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['h2', 'http/1.1'] : []),
     ...contextOf(first),
@@ -71,7 +71,7 @@ export async function startTlsListener(options: TlsListenerOptions, first: Ident
   server.on('secureConnection', (socket) => {
     const raw = arriving.get(placeOf(socket));
     if (raw !== undefined) runsOn(socket, raw);
-    accept(socket, raw, options);
+    accept(new Connection(socket, port, acceptedFacts(socket, tls)), raw, options);
   });
   server.on('tlsClientError', (error, socket) => {
     tools.metrics.countRefusedConnection('tls_handshake_failed');
@@ -118,10 +118,9 @@ function descriptorOf(raw: Socket): number {
   return (raw as unknown as { readonly _handle?: { readonly fd?: number } })._handle?.fd ?? -1;
 }
 
-function accept(socket: Socket, raw: Socket | undefined, options: ListenerOptions): void {
+function accept(connection: Connection, raw: Socket | undefined, options: ListenerOptions): void {
   const { port, table, tools } = options;
   const rules = port.rules.current();
-  const connection = new Connection(socket, port);
   table.add(connection, raw);
   if (rules.direction === 'inbound') {
     try {

@@ -11,7 +11,7 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import { compilePorts, type PortPlan, planPools } from './config/generation.ts';
 import type { Settings } from './config/settings.ts';
 import { type Configuration, type ConfigurationWatch, watchConfiguration } from './config/watch.ts';
-import { ConnectionTable, type Port } from './connection.ts';
+import { type Connection, ConnectionTable, type Port } from './connection.ts';
 import type { PortRules } from './exchange.ts';
 import { type IdentitySource, startIdentity } from './identity-source.ts';
 import { type Listener, startPlainListener, startTlsListener } from './listener.ts';
@@ -68,13 +68,15 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
 }
 
 const upstreamPatienceMs = 60_000;
+/** How long traffic may wait for open connections being judged. */
+const judgeSliceMs = 10;
 
 class RunningSidecar implements Sidecar {
   readonly #watch: ConfigurationWatch;
   readonly #source: IdentitySource;
   readonly #registry: Registry;
   readonly #log: Log;
-  readonly #table = new ConnectionTable();
+  readonly #table = new ConnectionTable((connection) => this.#judge([connection]));
   readonly #resolver: Resolver;
   readonly #pools: Pools;
   readonly #tools: ProxyTools;
@@ -88,6 +90,8 @@ class RunningSidecar implements Sidecar {
   #wasEverReady = false;
   readonly #startedAt = performance.now();
   #announced = '';
+  /** Rises with each change that asks for everything open to be judged again. */
+  #judging = 0;
 
   constructor(
     watch: ConfigurationWatch,
@@ -222,10 +226,10 @@ class RunningSidecar implements Sidecar {
     if (inbound && identity === undefined) return;
     open.busy = true;
     const common = { port: open.port, number, bind, table: this.#table, tools: this.#tools, log: this.#log };
-    const { trustDomain, minTlsVersion: minVersion } = this.#settings;
+    const { trustDomain, tls } = this.#settings;
     try {
       open.listener = inbound
-        ? await startTlsListener({ ...common, identity: this.#identity, trustDomain, minVersion }, identity!)
+        ? await startTlsListener({ ...common, identity: this.#identity, trustDomain, tls }, identity!)
         : await startPlainListener(common);
       open.problem = undefined;
       if (open.closed) open.listener.close();
@@ -249,10 +253,31 @@ class RunningSidecar implements Sidecar {
     }
   }
 
-  /** Each open connection is asked again whether what changed still lets it stay; one line tells of each peer that lost some. */
+  /**
+   * Everything open is judged again, in slices: traffic waits for one slice at most. A change that comes meanwhile begins
+   * anew; what is accepted meanwhile is judged by the new rules anyway.
+   */
   #judgeAll(): void {
+    const turn = ++this.#judging;
+    const open = [...this.#table];
+    const judgeNext = (from: number): void => {
+      if (turn !== this.#judging) return;
+      const end = performance.now() + judgeSliceMs;
+      let at = from;
+      // A hundred at a time, since asking for the time costs as much as one of them.
+      while (at < open.length && performance.now() < end) {
+        this.#judge(open.slice(at, at + 100));
+        at += 100;
+      }
+      if (at < open.length) setImmediate(judgeNext, at);
+    };
+    judgeNext(0);
+  }
+
+  /** One line tells of each peer that lost connections. */
+  #judge(connections: readonly Connection[]): void {
     const closed = new Map<string, { code: string; connections: number; message: string }>();
-    for (const connection of this.#table) {
+    for (const connection of connections) {
       const refusal = judgeAgain(connection, this.#tools);
       if (refusal === undefined) continue;
       const peer = connection.peer?.id.uri ?? 'a peer';
@@ -335,7 +360,11 @@ class RunningSidecar implements Sidecar {
           remote: one.remoteAddress,
           peer: one.peer?.id.uri ?? null,
           serial: one.peer?.serial ?? null,
-          tlsVersion: one.tlsVersion ?? null,
+          kind: one.speaker?.kind ?? null,
+          inFlight: one.speaker?.inFlight ?? 0,
+          tlsVersion: one.tls?.version ?? null,
+          tlsCipher: one.tls?.cipher ?? null,
+          tlsGroup: one.tls?.group ?? null,
           requests: one.requests,
           openedAt: new Date(one.openedAt).toISOString(),
         })),
@@ -358,6 +387,6 @@ class RunningSidecar implements Sidecar {
     this.#resolver.close();
     await this.#source.close();
     await Promise.all(this.#servers.map((one) => one.close()));
-    this.#file.close();
+    await this.#file.close();
   }
 }

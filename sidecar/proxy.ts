@@ -3,15 +3,14 @@
 //
 //   listener.ts -> connection.ts -> peer.ts -> [ head.ts -> route.ts -> authorize.ts -> forward.ts -> respond.ts ] -> access-log.ts
 
-import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
+import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
 import { type Recorder, record } from './access-log.ts';
-import { authorize, authorizeStream } from './authorize.ts';
-import type { Connection } from './connection.ts';
+import { authorize, authorizeAgain } from './authorize.ts';
+import type { Connection, Kind } from './connection.ts';
 import type { Exchange } from './exchange.ts';
-import { forward } from './forward.ts';
+import { forward, noteUpstream } from './forward.ts';
 import { readMeaning } from './head.ts';
 import type { PeerCheck } from './peer.ts';
-import { isPermit } from './policy/policy.ts';
 import { Http1Server, type ServerPath } from './protocol/http1-server.ts';
 import { Http2Server } from './protocol/http2-server.ts';
 import { FirstBytes } from './protocol/sniff.ts';
@@ -39,6 +38,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
       }
     },
     refuse: refuseOnRecord,
+    refusalOf: (exchange) => refusalOf(exchange, connection, tools),
     finish: (exchange) => record(exchange, connection, tools),
     draining: tools.draining,
   };
@@ -55,22 +55,26 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   }
 }
 
-/** Carries a TCP connection: the same road, judged once here and again whenever what decided has changed. */
+/** Carries a TCP connection: the same road, judged here and again whenever what decided has changed. */
 export async function serveTcp(connection: Connection, tools: ProxyTools): Promise<void> {
   const exchange = openStream(connection);
   try {
     findRoute(exchange);
-    authorizeTcp(exchange, connection, tools);
+    authorize(exchange, connection, tools.checkPeer);
     const upstream = await exchange.route!.destination.dialSocket();
-    const { tcpIdleMs } = exchange.rules.limits;
+    noteUpstream(exchange, upstream);
+    // While it was dialed nothing was there that a change could have closed.
+    const refusal = refusalOf(exchange, connection, tools);
+    if (refusal !== undefined) {
+      upstream.socket.destroy();
+      throw refusal;
+    }
     const stats = tools.metrics.statsOf(exchange.rules.direction, exchange.route?.principal ?? connection.peer?.id.uri);
     stats.tcpOpened++;
-    const tunnel = await carryStream(connection, exchange, upstream);
+    await carryStream(connection, exchange, upstream.socket, (one) => refusalOf(one, connection, tools));
     stats.tcpClosed++;
     stats.tcpReceived += exchange.bytesReceived;
     stats.tcpSent += exchange.bytesSent;
-    if (tunnel.cutBecause === 'idle') exchange.details = `tcp_idle_timeout after ${tcpIdleMs} ms (limit tcpIdle)`;
-    else if (tunnel.cutBecause !== undefined) exchange.details = tunnel.cutBecause;
   } catch (error) {
     refuseStream(connection, exchange, asSallyportError(error, 'internal', 'the connection could not be served'));
   } finally {
@@ -79,43 +83,38 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
 }
 
 /**
- * Asks again whether an open connection may stay, after a change of identity, bundle, deny-list or policy.
- * What is refused now is closed: a peer that no longer holds, a TCP stream that policy no longer admits.
- * Returns why it was closed, or undefined when it stays.
+ * Asks again about an open connection and everything in flight on it, after a change of identity, bundle, deny-list or
+ * policy, or at the end of what a decision rested on. What is refused now is closed in its protocol's own manner: a peer
+ * that no longer holds with all it has, else each exchange for itself. Returns why the peer was refused, if it was.
  */
 export function judgeAgain(connection: Connection, tools: ProxyTools): SallyportError | undefined {
-  const rules = connection.port.rules.current();
-  if (rules.direction !== 'inbound' || connection.peer === undefined) return undefined;
+  const { speaker } = connection;
   try {
-    tools.checkPeer(connection);
-    if (rules.protocol === 'tcp') {
-      const decision = authorizeStream(connection, rules, tools.checkPeer);
-      if (!isPermit(decision)) throw new SallyportError('policy_denied', `policy ${decision.policy} decided`);
-    }
+    if (connection.port.rules.current().direction === 'inbound') tools.checkPeer(connection);
+    speaker?.judge();
     return undefined;
   } catch (error) {
     const refusal = asSallyportError(error, 'internal', 'the peer could not be judged');
-    connection.cut(refusal.code);
+    tools.metrics.countCut(refusal.code, speaker?.kind ?? 'tcp', speaker?.inFlight ?? 0);
+    connection.cut(refusal);
     return refusal;
   }
 }
 
-function authorizeTcp(exchange: Exchange, connection: Connection, tools: ProxyTools): void {
-  const { rules, route } = exchange;
-  if (rules.direction === 'outbound') {
-    if (route?.permit === undefined) throw new SallyportError('no_route', 'this port has no upstream');
-    exchange.policy = route.permit.policy;
-  } else {
-    const decision = authorizeStream(connection, rules, tools.checkPeer);
-    exchange.policy = decision.policy;
-    if (!isPermit(decision)) {
-      exchange.decision = 'deny';
-      exchange.details = decision.details;
-      throw new SallyportError(
-        'policy_denied',
-        `a TCP connection from ${connection.peer?.id.uri ?? 'nobody'}: policy ${decision.policy} decided`,
-      );
-    }
+/** Why an exchange that was allowed may not go on under what holds now; undefined when it may. */
+function refusalOf(exchange: Exchange, connection: Connection, tools: ProxyTools): SallyportError | undefined {
+  if (exchange.decision !== 'allow') return undefined;
+  try {
+    authorizeAgain(exchange, connection, tools.checkPeer);
+    return undefined;
+  } catch (error) {
+    const refusal = asSallyportError(error, 'internal', 'the exchange could not be judged');
+    tools.metrics.countCut(refusal.code, kindOf(exchange), 1);
+    return refusal;
   }
-  exchange.decision = 'allow';
+}
+
+function kindOf(exchange: Exchange): Kind {
+  if (exchange.webSocket) return 'websocket';
+  return exchange.rules.protocol === 'tcp' || exchange.method === 'CONNECT' ? 'tcp' : 'http';
 }

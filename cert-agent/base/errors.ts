@@ -82,6 +82,7 @@ export const codes = Object.freeze({
   path_invalid: row(400, 3, 'DPE', 'path_normalization_failed'),
   method_invalid: row(400, 3, 'DPE', 'http1.invalid_method'),
   connect_unsupported: row(501, 12, 'DPE', 'upgrade_failed'),
+  upgrade_unsupported: row(501, 12, '-', 'upgrade_failed'),
   expectation_failed: row(417, 3, 'DPE', 'expectation_failed'),
   http2_protocol: row(400, 13, 'DPE', 'http2.protocol_error'),
   http2_frame_size: row(400, 13, 'DPE', 'http2.frame_size_error'),
@@ -89,6 +90,7 @@ export const codes = Object.freeze({
   http2_flow_control: row(400, 13, 'DPE', 'http2.flow_control_error'),
   http2_compression: row(400, 13, 'DPE', 'http2.compression_error'),
   http2_flood: row(400, 8, 'DPE', 'http2.flood'),
+  tcp_idle: row(408, 4, 'SI', 'tcp_idle_timeout'),
   stream_idle: row(504, 4, 'SI', 'stream_idle_timeout'),
 
   // may this pass, and where to

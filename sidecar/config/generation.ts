@@ -19,7 +19,7 @@ export interface PortPlan {
 
 /** The pools that these settings need: one for each app, one for each upstream and protocol that a port may ask for. */
 export function planPools(settings: Settings): readonly PoolPlan[] {
-  const { limits, minTlsVersion: minVersion } = settings;
+  const { limits, tls } = settings;
   const apps = new Map(
     settings.inbound.map(({ app, protocol }) => {
       const http2 = speaksHttp2(protocol);
@@ -34,7 +34,7 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
       name: peerPoolName(upstream, protocol),
       endpoints,
       limits,
-      peer: { upstream, isMeant, expected, minVersion, alpn: protocol === 'http' ? ['h2', 'http/1.1'] : [] },
+      peer: { upstream, isMeant, expected, tls, alpn: protocol === 'http' ? ['h2', 'http/1.1'] : [] },
     });
     const tcp = overTcp.has(upstream);
     // Whatever has a port of its own for TCP can be asked for by Host as well, but hardly is.

@@ -10,6 +10,7 @@ import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import type { Limits } from '../exchange.ts';
 import type { Workload } from '../policy/policy.ts';
+import { type TlsSettings, tlsGroups } from '../protocol/tls.ts';
 
 /** What an app speaks: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
 const protocols = ['http', 'http2', 'grpc', 'tcp'] as const;
@@ -130,7 +131,15 @@ const schema = z
     accessLog: z.string().default('stdout'),
     defaultAction: z.enum(['deny', 'allow']).default('deny'),
     rootNamespace: z.string().min(1).default('istio-system'),
-    tls: z.strictObject({ minVersion: z.enum(['1.2', '1.3']).default('1.3') }).prefault({}),
+    tls: z
+      .strictObject({
+        minVersion: z.enum(['1.2', '1.3']).default('1.3'),
+        groups: z
+          .array(z.enum(tlsGroups))
+          .min(1)
+          .default([...tlsGroups]),
+      })
+      .prefault({}),
     limits: limitsSchema,
   })
   .superRefine((value, context) => {
@@ -219,7 +228,7 @@ export interface Settings {
   readonly accessLog: string;
   readonly defaultAction: 'deny' | 'allow';
   readonly rootNamespace: string;
-  readonly minTlsVersion: 'TLSv1.2' | 'TLSv1.3';
+  readonly tls: TlsSettings;
   readonly limits: Limits;
 }
 
@@ -247,7 +256,7 @@ export function parseSettings(source: string, file: string): Settings {
         policyPort: one.policyPort ?? ('port' in one.app ? one.app.port : one.port),
       }),
     ),
-    minTlsVersion: tls.minVersion === '1.2' ? 'TLSv1.2' : 'TLSv1.3',
+    tls: Object.freeze({ minVersion: tls.minVersion === '1.2' ? 'TLSv1.2' : 'TLSv1.3', groups: tls.groups }),
     limits: Object.freeze({
       headBytes: limits.headBytes,
       headFields: limits.headFields,

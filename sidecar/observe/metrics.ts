@@ -81,6 +81,7 @@ export class TrafficMetrics {
   /** Why connections were refused before any request, by code. */
   readonly refusedConnections = new Map<string, number>();
   logDropped = 0;
+  readonly #cut = new Map<string, { readonly code: string; readonly kind: string; count: number }>();
 
   constructor(registry: Registry, trustDomain: string, workload: Workload, version: string) {
     this.#workload = workload;
@@ -107,6 +108,14 @@ export class TrafficMetrics {
     outcome.duration.observe(durationMs);
     outcome.requestBytes.observe(exchange.bytesReceived);
     outcome.replyBytes.observe(exchange.bytesSent);
+  }
+
+  /** Exchanges that were allowed and had to end because what allowed them no longer does. */
+  countCut(code: string, kind: string, count: number): void {
+    const key = `${code} ${kind}`;
+    const known = this.#cut.get(key);
+    if (known === undefined) this.#cut.set(key, { code, kind, count });
+    else known.count += count;
   }
 
   countRefusedConnection(code: string): void {
@@ -184,6 +193,16 @@ export class TrafficMetrics {
       collect() {
         this.reset();
         for (const [code, count] of owner.refusedConnections) this.inc({ code }, count);
+      },
+    });
+    new Counter({
+      name: 'sallyport_exchanges_cut_total',
+      help: 'Requests, WebSockets and TCP streams in flight that were ended because what allowed them no longer does.',
+      labelNames: ['code', 'kind'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const { code, kind, count } of owner.#cut.values()) this.inc({ code, kind }, count);
       },
     });
     new Counter({

@@ -5,7 +5,16 @@ import type { Socket } from 'node:net';
 import { formatPlace } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { readBytes } from '../../cert-agent/base/heap.ts';
-import type { Call, Fields, Framing, Reply, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
+import type {
+  Call,
+  Fields,
+  Framing,
+  Reply,
+  SpliceEnd,
+  UpstreamConnection,
+  UpstreamEvents,
+  UpstreamPeer,
+} from '../exchange.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
   checkHeadCharacters,
@@ -20,6 +29,7 @@ import {
 } from './http1-head.ts';
 import { corkForTurn, printLastChunk, printRequest, writeBody, writeTogether } from './http1-print.ts';
 import { resetSocket } from './reset.ts';
+import { acceptName, acceptOf, keyName, newKey } from './websocket.ts';
 
 export interface ClientOwner {
   /** The exchange is over and the connection is fit for another. */
@@ -30,6 +40,7 @@ export interface ClientOwner {
 
 export interface ClientOptions {
   readonly secure: boolean;
+  readonly peer: UpstreamPeer | undefined;
   readonly address: string;
   readonly headBytes: number;
   readonly headFields: number;
@@ -42,6 +53,7 @@ const noBody = Buffer.alloc(0);
 
 export class Http1Client implements UpstreamConnection, BodySink {
   readonly secure: boolean;
+  readonly peer: UpstreamPeer | undefined;
   readonly address: string;
   readonly localAddress: string;
   reused = false;
@@ -55,6 +67,8 @@ export class Http1Client implements UpstreamConnection, BodySink {
   #call: Call | undefined = undefined;
   #held: Buffer | undefined = undefined;
   #body: BodyReader | undefined = undefined;
+  /** What the upstream must answer to a WebSocket key of ours. */
+  #accept: string | undefined = undefined;
   #requestDone = false;
   #chunkedRequest = false;
   #received = false;
@@ -67,6 +81,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#owner = owner;
     this.#options = options;
     this.secure = options.secure;
+    this.peer = options.peer;
     this.address = options.address;
     this.usableUntil = performance.now() + options.idleMs;
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
@@ -87,12 +102,21 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#keep = true;
     this.#chunkedRequest = call.framing === 'chunked';
     this.#requestDone = call.framing === 0 || whole !== undefined;
-    const head = printRequest(call);
+    const head = printRequest(call.webSocket ? this.#withKey(call) : call);
     if (whole !== undefined) writeTogether(this.#socket, head, whole);
     else {
       if (!this.#requestDone) corkForTurn(this.#socket);
       this.#socket.write(head, 'latin1');
     }
+  }
+
+  /** Whoever asked in HTTP/2 sent no key; an app in HTTP/1.1 wants one, and its answer is then for us to check. */
+  #withKey(call: Call): Call {
+    if (call.fields.names.some(({ lower }) => lower === keyName.lower)) return call;
+    const key = newKey();
+    this.#accept = acceptOf(key);
+    const { names, values } = call.fields;
+    return { ...call, fields: { names: [...names, keyName], values: [...values, key] } };
   }
 
   write(chunk: Buffer): boolean {
@@ -120,7 +144,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     else this.#socket.destroy();
   }
 
-  takeSocket(): { socket: Socket; rest: Buffer | undefined } {
+  takeSocket(): SpliceEnd {
     const rest = this.#held;
     this.#held = undefined;
     this.#events = undefined;
@@ -203,6 +227,9 @@ export class Http1Client implements UpstreamConnection, BodySink {
       }
       if (this.#call?.webSocket !== true)
         throw new SallyportError('upstream_protocol', 'the upstream switches protocols although nobody asked');
+      const accept = fields.values[fields.names.findIndex(({ lower }) => lower === acceptName.lower)];
+      if (this.#accept !== undefined && accept !== this.#accept)
+        throw new SallyportError('upstream_protocol', 'the upstream answers another WebSocket key than ours');
       this.#held = at < buffer.length ? buffer.subarray(at) : undefined;
       events.upstreamReply(reply, undefined);
       return -1;

@@ -28,8 +28,8 @@ import {
 } from './http1-head.ts';
 import { corkForTurn, printLastChunk, printReply, type ReplyFraming, writeBody, writeTogether } from './http1-print.ts';
 import { resetSocket } from './reset.ts';
-import { splice } from './splice.ts';
 import { Tunnel } from './tunnel.ts';
+import { acceptName, acceptOf, keyName } from './websocket.ts';
 
 /** What the codec needs of the path. */
 export interface ServerPath {
@@ -37,6 +37,8 @@ export interface ServerPath {
   serve(exchange: Exchange): void;
   /** Answers a request that could not be read. */
   refuse(exchange: Exchange, error: SallyportError): void;
+  /** Why an exchange that was allowed may not go on; undefined when it may. */
+  refusalOf(exchange: Exchange): SallyportError | undefined;
   /** The exchange is over, however it ended: write its record. */
   finish(exchange: Exchange): void;
   readonly draining: () => boolean;
@@ -50,6 +52,7 @@ const lingerBytes = 1024 * 1024;
 const lingerMs = 2000;
 
 export class Http1Server implements Downstream, Speaker, BodySink {
+  readonly kind = 'http';
   readonly #connection: Connection;
   readonly #socket: Socket;
   readonly #path: ServerPath;
@@ -221,7 +224,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     exchange.responded = true;
     this.#connection.lastActive = coarseNow();
     const how = this.#frame(exchange, reply);
-    const head = printReply(reply, how);
+    const head = printReply(reply.status === 101 ? withAccept(reply, exchange) : reply, how);
     if (whole === undefined) {
       this.#chunkedReply = how.framing === 'chunked';
       if (reply.framing !== 0) corkForTurn(this.#socket);
@@ -237,6 +240,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   /** How this answer's end is told to this client, and whether the connection outlives it. */
   #frame(exchange: Exchange, reply: Reply): ReplyFraming {
     if (reply.status === 101) return { framing: 'none', connection: 'upgrade' };
+    // RFC 9110 section 9.3.6: what follows is the tunnel.
+    if (exchange.method === 'CONNECT' && reply.status < 300) return { framing: 'none', connection: undefined };
     const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
     let framing: ReplyFraming['framing'];
     if (bodiless) framing = reply.status === 204 ? 'none' : (reply.declaredLength ?? 'none');
@@ -290,7 +295,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
       .off('drain', this.#onDrain)
       .off('end', this.#onEnd)
       .off('close', this.#onClose);
-    const tunnel = new Tunnel(splice({ socket: this.#socket, rest }, upstream, exchange), this.#connection);
+    const tunnel = new Tunnel(exchange, { socket: this.#socket, rest }, upstream, this.#path.refusalOf);
     this.#connection.speaker = tunnel;
     void tunnel.closed.then(() => this.#path.finish(exchange));
   }
@@ -320,6 +325,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
       if (now > this.#lingerUntil) this.#socket.destroy();
     } else if (this.#exchange !== undefined) {
       if (now - this.#connection.lastActive > limits.streamIdleMs) this.#exchange.carrier?.idle();
+      else if (Date.now() > this.#exchange.validUntil) this.judge();
     } else if (this.#headSince !== undefined) {
       if (now - this.#headSince > limits.headMs) this.#giveUpOnHead(limits);
     } else if (now - this.#connection.lastActive > limits.clientIdleMs) {
@@ -332,9 +338,29 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (this.#exchange === undefined && this.#held === undefined) this.#linger();
   }
 
-  cut(why: string): void {
-    if (this.#exchange !== undefined) this.#exchange.details = why;
-    this.#socket.destroy();
+  get inFlight(): number {
+    return this.#exchange === undefined ? 0 : 1;
+  }
+
+  judge(): number {
+    const refusal = this.#exchange === undefined ? undefined : this.#path.refusalOf(this.#exchange);
+    if (refusal === undefined) return 0;
+    this.cut(refusal);
+    return 1;
+  }
+
+  /** What is answered already breaks off without its end; what is not gets the refusal as its answer. */
+  cut(error: SallyportError): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) {
+      this.#linger();
+      return;
+    }
+    exchange.keepAlive = false;
+    const { carrier } = exchange;
+    exchange.carrier = undefined;
+    carrier?.downstreamGone();
+    this.#path.refuse(exchange, error);
   }
 
   #giveUpOnHead(limits: Limits): void {
@@ -397,6 +423,14 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     exchange.carrier?.downstreamGone();
     this.#path.finish(exchange);
   };
+}
+
+/** An upstream in HTTP/2 knows nothing of the handshake's key; whoever asked in HTTP/1.1 waits for its answer. */
+function withAccept(reply: Reply, exchange: Exchange): Reply {
+  const key = exchange.fields.values[exchange.fields.names.findIndex(({ lower }) => lower === keyName.lower)];
+  if (key === undefined || reply.fields.names.some(({ lower }) => lower === acceptName.lower)) return reply;
+  const { names, values } = reply.fields;
+  return { ...reply, fields: { names: [...names, acceptName], values: [...values, acceptOf(key)] } };
 }
 
 function ignore(): void {

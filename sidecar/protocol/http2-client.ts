@@ -4,13 +4,14 @@
 import type { Socket } from 'node:net';
 import { formatPlace } from '../../cert-agent/base/address.ts';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Call, Fields, Reply, SpliceEnd, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
+import type { Call, Fields, Reply, SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../exchange.ts';
 import type { Block } from './hpack-decode.ts';
 import { emptyFields } from './http1-head.ts';
 import { Http2Connection, type Http2Owner } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import { readReply, readTrailers, writeFields, writeRequest } from './http2-head.ts';
 import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+import { StreamEnd } from './stream-end.ts';
 
 export interface Http2ClientOwner {
   /** Nothing is in flight on it. */
@@ -20,6 +21,7 @@ export interface Http2ClientOwner {
 
 export interface Http2ClientOptions {
   readonly secure: boolean;
+  readonly peer: UpstreamPeer | undefined;
   readonly address: string;
   readonly headBytes: number;
   readonly headFields: number;
@@ -103,6 +105,7 @@ const noBody = Buffer.alloc(0);
 
 class ClientStream implements UpstreamConnection, StreamEvents {
   readonly secure: boolean;
+  readonly peer: UpstreamPeer | undefined;
   readonly address: string;
   readonly localAddress: string;
   readonly reused: boolean;
@@ -110,6 +113,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   #begun: Http2Stream | undefined = undefined;
   #events: UpstreamEvents | undefined = undefined;
   #method = '';
+  #webSocket = false;
   /** An answer that waits for a body that may have come with it. */
   #held: Reply | undefined = undefined;
   #whole: Buffer | undefined = undefined;
@@ -118,6 +122,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   constructor(client: Http2Client) {
     this.#client = client;
     this.secure = client.options.secure;
+    this.peer = client.options.peer;
     this.address = client.options.address;
     this.localAddress = client.localAddress;
     this.reused = client.proven;
@@ -139,7 +144,8 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       return;
     }
     const scheme = this.secure ? 'https' : 'http';
-    const ends = call.framing === 0;
+    this.#webSocket = call.webSocket;
+    const ends = call.framing === 0 && !call.webSocket;
     this.#client.http2.sendHead(this.#stream, (encoder) => writeRequest(encoder, call, scheme), ends);
     if (whole !== undefined && !ends) this.#stream.writeWhole(whole);
   }
@@ -172,7 +178,10 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   }
 
   takeSocket(): SpliceEnd {
-    throw new TypeError('a stream has no socket of its own');
+    const { http2 } = this.#client;
+    const stream = this.#stream;
+    this.#events = undefined;
+    return { socket: new StreamEnd(stream, () => http2.sendEnd(stream)), rest: undefined };
   }
 
   // -- the answer --------------------------------------------------------------------------------------------------
@@ -190,6 +199,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       }
       this.#replied = true;
       this.#stream.headSeen = true;
+      if (this.#webSocket && reply.status < 300 && !ended) return this.#becomeTunnel(reply);
       if (typeof reply.framing === 'number' && reply.framing > 0) this.#stream.expected = reply.framing;
       else if (reply.framing === 0) this.#stream.expected = 0;
       if (ended) {
@@ -202,6 +212,11 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       this.#stream.reset(errorCode.protocol);
       this.#fail(asSallyportError(error, 'upstream_protocol', 'the answer cannot be read'));
     }
+  }
+
+  /** To the path it is the 101 of HTTP/1.1. */
+  #becomeTunnel(reply: Reply): void {
+    this.#events?.upstreamReply({ ...reply, status: 101, framing: 0, declaredLength: undefined }, undefined);
   }
 
   #readTrailers(block: Block, ended: boolean): Fields {

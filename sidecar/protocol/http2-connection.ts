@@ -66,6 +66,10 @@ const keptResets = 1000;
 export class Http2Connection {
   readonly streamWindow = streamWindow;
   maxPeerStreams = 100;
+  /** The peer takes extended CONNECT (RFC 8441 section 3). */
+  peerConnects = false;
+  /** The peer's first SETTINGS have come. */
+  peerSettled = false;
 
   readonly #socket: Socket;
   readonly #options: Http2Options;
@@ -80,6 +84,7 @@ export class Http2Connection {
   readonly #out = new FrameBuffer();
   #flushing = false;
   readonly #afterRead: (() => void)[] = [];
+  readonly #onSettled: (() => void)[] = [];
   #sendWindow = defaultWindow;
   #peerWindow = defaultWindow;
   #unacknowledged = 0;
@@ -225,18 +230,20 @@ export class Http2Connection {
   }
 
   /** No new streams; those that are open go on. */
-  goAway(code: number = errorCode.none): void {
+  goAway(code: number = errorCode.none, reason = ''): void {
     if (this.#goneAway || this.#closed) return;
     this.#goneAway = true;
-    this.#out.begin(8, frameType.goaway, 0, 0);
+    const words = Buffer.from(reason, 'latin1');
+    this.#out.begin(8 + words.length, frameType.goaway, 0, 0);
     this.#out.uint32(this.#lastPeerStream);
     this.#out.uint32(code);
+    this.#out.copy(words, 0, words.length);
     this.#written();
   }
 
   /** Says why, and closes. */
-  close(code: number = errorCode.none): void {
-    this.goAway(code);
+  close(code: number = errorCode.none, reason = ''): void {
+    this.goAway(code, reason);
     this.#flush();
     this.#endSince ??= performance.now();
     this.#socket.end();
@@ -254,6 +261,7 @@ export class Http2Connection {
       [setting.maxHeaderListSize, listBytes(this.#options)],
       side === 'client' ? [setting.enablePush, 0] : [setting.maxConcurrentStreams, streams],
     ];
+    if (side === 'server') ours.push([setting.enableConnect, 1]);
     if (side === 'client') this.#socket.write(preface);
     this.#out.begin(ours.length * 6, frameType.settings, 0, 0);
     for (const [id, value] of ours) {
@@ -283,9 +291,11 @@ export class Http2Connection {
   };
 
   #pump = (): void => {
-    for (const stream of this.#waiting) {
+    // A copy, and out of the list before: whoever is told of room may write, and wait again, at once.
+    for (const stream of [...this.#waiting]) {
       if (!this.roomy || this.#sendWindow <= 0) return;
-      if (!this.has(stream) || stream.pump()) this.#waiting.delete(stream);
+      this.#waiting.delete(stream);
+      if (this.has(stream) && !stream.pump()) this.#waiting.add(stream);
     }
   };
 
@@ -451,6 +461,8 @@ export class Http2Connection {
     this.#out.begin(0, frameType.settings, flag.ack, 0);
     this.#written();
     for (const [id, value] of list) this.#set(id, value);
+    this.peerSettled = true;
+    for (const run of this.#onSettled.splice(0)) run();
   }
 
   #set(id: number, value: number): void {
@@ -466,6 +478,20 @@ export class Http2Connection {
     } else if (id === setting.maxFrameSize && (value < maxFrameBytes || value >= 2 ** 24))
       throw protocolError('a frame size outside its bounds');
     else if (id === setting.enablePush && value > 1) throw protocolError('ENABLE_PUSH is neither 0 nor 1');
+    else if (id === setting.enableConnect) this.#setConnects(value);
+  }
+
+  /** RFC 8441 section 3: 0 or 1, and never taken back. */
+  #setConnects(value: number): void {
+    if (value > 1 || (this.peerConnects && value === 0))
+      throw protocolError('ENABLE_CONNECT_PROTOCOL is neither 0 nor 1, or is taken back');
+    this.peerConnects = value === 1;
+  }
+
+  /** Calls `run` once the peer's settings are known; at once when they are, and also when the connection ends before. */
+  whenSettled(run: () => void): void {
+    if (this.peerSettled || this.#closed) run();
+    else this.#onSettled.push(run);
   }
 
   #takePing(payload: Buffer): void {
@@ -536,6 +562,7 @@ export class Http2Connection {
     this.#streams.clear();
     this.#waiting.clear();
     for (const stream of open) stream.events?.closed(errorCode.none, why);
+    for (const run of this.#onSettled.splice(0)) run();
     this.#owner.closed(why);
   }
 }

@@ -7,6 +7,7 @@ import { isGrpc } from './grpc.ts';
 import { type Block, isTooLarge } from './hpack-decode.ts';
 import type { HpackEncoder } from './hpack-encode.ts';
 import { emptyFields, fieldName, isEndToEnd, parseContentLength, printable, role } from './http1-head.ts';
+import { isHandshakeField } from './websocket.ts';
 
 /** What a head says besides its fields. */
 interface Pseudo {
@@ -15,6 +16,8 @@ interface Pseudo {
   authority?: string;
   path?: string;
   status?: string;
+  /** RFC 8441. */
+  protocol?: string;
 }
 
 const statusName = { lower: ':status' };
@@ -22,6 +25,7 @@ const methodName = { lower: ':method' };
 const schemeName = { lower: ':scheme' };
 const authorityName = { lower: ':authority' };
 const pathName = { lower: ':path' };
+const protocolName = { lower: ':protocol' };
 const lengthName = fieldName('content-length');
 const requestIdName = fieldName('x-request-id');
 const clientCertName = fieldName('x-forwarded-client-cert');
@@ -39,8 +43,8 @@ const ofHttp1 = new Set(['connection', 'proxy-connection', 'keep-alive', 'transf
  */
 export function readRequest(block: Block, ended: boolean, exchange: Exchange): void {
   checkWellFormed(block);
-  const { pseudo, fields } = split(block.fields, ['method', 'scheme', 'authority', 'path']);
-  const { method, scheme, path } = pseudo;
+  const { pseudo, fields } = split(block.fields, ['method', 'scheme', 'authority', 'path', 'protocol']);
+  const { method, scheme, path, protocol } = pseudo;
   if (method === undefined) throw malformed('a request without :method');
   // The same tokens as in HTTP/1.1: a policy for GET must not miss 'get'.
   if (!/^[A-Z][A-Z0-9_-]*$/.test(method))
@@ -48,7 +52,8 @@ export function readRequest(block: Block, ended: boolean, exchange: Exchange): v
   exchange.minor = 2;
   exchange.method = method;
   exchange.fields = fields;
-  const connects = method === 'CONNECT';
+  const connects = method === 'CONNECT' && protocol === undefined;
+  if (protocol !== undefined) readExtendedConnect(exchange, protocol, ended);
   if (connects ? scheme !== undefined || path !== undefined : scheme === undefined || path === undefined)
     throw malformed(connects ? 'CONNECT with :scheme or :path' : 'a request without :scheme or :path');
   if (path === '') throw malformed('an empty :path');
@@ -57,9 +62,20 @@ export function readRequest(block: Block, ended: boolean, exchange: Exchange): v
   if (!connects && !exchange.target.startsWith('/') && !(exchange.target === '*' && method === 'OPTIONS'))
     throw new SallyportError('head_invalid_url', `:path '${printable(exchange.target)}' is not a path`);
   readRequestFields(exchange, pseudo.authority);
+  if (exchange.webSocket || connects) exchange.framing = 0;
   if (ended && exchange.framing !== 0 && exchange.framing !== 'chunked')
     throw new SallyportError('length_invalid', 'a request without a body declares one');
   if (ended) exchange.framing = 0;
+}
+
+/** RFC 8441 section 4: to the path, to policy and to the app it is the GET that asks for an upgrade, as in HTTP/1.1. */
+function readExtendedConnect(exchange: Exchange, protocol: string, ended: boolean): void {
+  if (exchange.method !== 'CONNECT') throw malformed(':protocol without CONNECT');
+  if (protocol !== 'websocket')
+    throw new SallyportError('connect_unsupported', `CONNECT for '${printable(protocol)}' is not served here`);
+  if (ended) throw malformed('CONNECT that ends its stream');
+  exchange.method = 'GET';
+  exchange.webSocket = true;
 }
 
 function readRequestFields(exchange: Exchange, authority: string | undefined): void {
@@ -95,7 +111,8 @@ function readRequestFields(exchange: Exchange, authority: string | undefined): v
 
 /** Writes the head of a request that goes to an upstream. */
 export function writeRequest(encoder: HpackEncoder, call: Call, scheme: 'http' | 'https'): void {
-  encoder.add(methodName, call.method);
+  encoder.add(methodName, call.webSocket ? 'CONNECT' : call.method);
+  if (call.webSocket) encoder.add(protocolName, 'websocket');
   encoder.add(schemeName, scheme);
   encoder.add(authorityName, call.authority);
   encoder.add(pathName, call.path);
@@ -161,7 +178,9 @@ export function writeFields(
 ): void {
   for (let i = 0; i < names.length; i++) {
     const name = names[i]!;
-    if (isEndToEnd(name.role) && hopFields?.includes(name.lower) !== true) encoder.add(name, values[i]!);
+    if (!isEndToEnd(name.role) || hopFields?.includes(name.lower) === true) continue;
+    // RFC 8441 section 5: the handshake of HTTP/1.1 has no place here.
+    if (!isHandshakeField(name.lower)) encoder.add(name, values[i]!);
   }
 }
 

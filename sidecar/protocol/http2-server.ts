@@ -10,14 +10,18 @@ import { Http2Connection, type Http2Owner } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import { readRequest, readTrailers, writeFields, writeReply } from './http2-head.ts';
 import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+import { StreamEnd } from './stream-end.ts';
+import { Tunnel } from './tunnel.ts';
 
 /** Requests that one connection may have in flight. */
 const maxStreams = 250;
 
 export class Http2Server implements Speaker, Http2Owner {
+  readonly kind = 'http';
   readonly connection: Connection;
   readonly path: ServerPath;
   readonly http2: Http2Connection;
+  readonly #tunnels = new Set<Tunnel>();
   #draining = false;
 
   constructor(connection: Connection, path: ServerPath) {
@@ -53,25 +57,54 @@ export class Http2Server implements Speaker, Http2Owner {
     if (http2.headSince !== undefined && now - http2.headSince > limits.headMs) this.connection.socket.destroy();
     else if (http2.size === 0) {
       if (now - this.connection.lastActive > limits.clientIdleMs) http2.close();
-    } else
-      for (const { events } of [...http2.streams()])
-        if (events instanceof ServerStream) events.tick(now, limits.streamIdleMs);
+    } else for (const one of this.#inFlight()) one.tick(now, limits.streamIdleMs);
   }
 
   drain(): void {
     this.#draining = true;
     this.http2.goAway();
+    for (const tunnel of this.#tunnels) tunnel.drain();
     this.ended();
   }
 
-  cut(why: string): void {
-    for (const { events } of this.http2.streams()) if (events instanceof ServerStream) events.cut(why);
-    // Every exchange ends with the socket, which whoever cuts it closes.
-    this.http2.close(errorCode.none);
+  get inFlight(): number {
+    return this.http2.size;
+  }
+
+  judge(): number {
+    let ended = 0;
+    for (const one of this.#inFlight()) ended += one.judge();
+    return ended;
+  }
+
+  cut(error: SallyportError): void {
+    for (const one of this.#inFlight()) one.cut(error);
+    this.http2.close(errorCode.inadequateSecurity, error.code);
+  }
+
+  /** A copy: what is asked may end. */
+  #inFlight(): InFlight[] {
+    return [
+      ...this.#tunnels,
+      ...[...this.http2.streams()].flatMap(({ events }) => (events instanceof ServerStream ? [events] : [])),
+    ];
+  }
+
+  /** A stream has become a tunnel. */
+  tunnelled(tunnel: Tunnel): void {
+    this.#tunnels.add(tunnel);
+    void tunnel.closed.then(() => this.#tunnels.delete(tunnel));
   }
 }
 
-class ServerStream implements Downstream, StreamEvents {
+/** What a connection has in flight: exchanges, and tunnels that they have become. */
+interface InFlight {
+  tick(now: number, idleMs: number): void;
+  judge(): number;
+  cut(error: SallyportError): void;
+}
+
+class ServerStream implements Downstream, StreamEvents, InFlight {
   readonly #server: Http2Server;
   readonly #stream: Http2Stream;
   readonly #exchange: Exchange;
@@ -88,15 +121,36 @@ class ServerStream implements Downstream, StreamEvents {
   }
 
   tick(now: number, idleMs: number): void {
-    if (now - this.#lastActive <= idleMs) return;
+    if (now - this.#lastActive <= idleMs) {
+      if (Date.now() > this.#exchange.validUntil) this.judge();
+      return;
+    }
     // What is answered may still stand here for a peer that opens no window: it is not kept for ever.
     if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
     else this.#exchange.carrier?.idle();
   }
 
-  /** What the record says of its end. */
-  cut(why: string): void {
-    this.#exchange.details = why;
+  judge(): number {
+    const exchange = this.#exchange;
+    const refusal = exchange.finished ? undefined : this.#server.path.refusalOf(exchange);
+    if (refusal === undefined) return 0;
+    this.cut(refusal);
+    return 1;
+  }
+
+  /** What is answered already is reset; what is not gets the refusal as its answer. */
+  cut(error: SallyportError): void {
+    const exchange = this.#exchange;
+    if (exchange.finished) return;
+    this.#held = false;
+    const { carrier } = exchange;
+    exchange.carrier = undefined;
+    carrier?.downstreamGone();
+    this.#server.path.refuse(exchange, error);
+  }
+
+  get #becomesTunnel(): boolean {
+    return this.#exchange.webSocket || this.#exchange.method === 'CONNECT';
   }
 
   // -- what arrives ------------------------------------------------------------------------------------------------
@@ -112,6 +166,8 @@ class ServerStream implements Downstream, StreamEvents {
     } catch (error) {
       return this.#refuse(error);
     }
+    // What follows the head of a tunnel is the tunnel's.
+    if (this.#becomesTunnel) return this.#server.path.serve(exchange);
     if (typeof exchange.framing === 'number') stream.expected = exchange.framing;
     if (ended) return this.#server.path.serve(exchange);
     this.#held = true;
@@ -121,9 +177,11 @@ class ServerStream implements Downstream, StreamEvents {
   data(chunk: Buffer): void {
     this.#touch();
     this.#exchange.bytesReceived += chunk.length;
-    if (this.#held) {
+    if (this.#held || this.#becomesTunnel) {
       this.#parts.push(chunk);
       this.#partBytes += chunk.length;
+      // For a tunnel that is not there yet no more than a window of this is kept.
+      if (!this.#held) this.#stream.pause();
     } else if (this.#exchange.carrier?.requestData(chunk) === false) this.#stream.pause();
   }
 
@@ -218,6 +276,12 @@ class ServerStream implements Downstream, StreamEvents {
     const exchange = this.#exchange;
     exchange.responded = true;
     this.#touch();
+    if (reply.status === 101 || (exchange.method === 'CONNECT' && reply.status < 300)) {
+      // RFC 8441 section 5: the upgrade is a plain success here.
+      const accepted = { ...reply, status: reply.status === 101 ? 200 : reply.status };
+      this.#server.http2.sendHead(this.#stream, (encoder) => writeReply(encoder, accepted, undefined), false);
+      return;
+    }
     const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
     const declared = bodiless ? reply.declaredLength : typeof reply.framing === 'number' ? reply.framing : undefined;
     // The trailers alone, as gRPC calls it, are not a message of no length.
@@ -253,7 +317,7 @@ class ServerStream implements Downstream, StreamEvents {
   }
 
   abort(): void {
-    this.#stream.reset(errorCode.internal);
+    this.#stream.reset(resetCodeFor(this.#exchange.failure));
     this.#server.path.finish(this.#exchange);
   }
 
@@ -266,8 +330,16 @@ class ServerStream implements Downstream, StreamEvents {
   }
 
   tunnel(upstream: SpliceEnd): void {
-    upstream.socket.destroy();
-    this.abort();
+    const exchange = this.#exchange;
+    const { http2, path } = this.#server;
+    const stream = this.#stream;
+    const rest = this.#parts.length === 0 ? undefined : Buffer.concat(this.#parts);
+    this.#parts = [];
+    exchange.bytesReceived = 0;
+    const end = new StreamEnd(stream, () => http2.sendEnd(stream));
+    const tunnel = new Tunnel(exchange, { socket: end, rest }, upstream, path.refusalOf);
+    this.#server.tunnelled(tunnel);
+    void tunnel.closed.then(() => path.finish(exchange));
   }
 
   /** RFC 9113 section 8.1: an answer before the end of its request is followed by a reset without blame. */
@@ -277,4 +349,10 @@ class ServerStream implements Downstream, StreamEvents {
     const stream = this.#stream;
     if (!stream.remoteEnded) stream.endWith(() => stream.reset(errorCode.none));
   }
+}
+
+/** Section 7. A decision that was taken back is what gRPC reads as PERMISSION_DENIED. */
+function resetCodeFor(failure: SallyportError | undefined): number {
+  const refused = failure?.row.grpc === 7 || failure?.row.grpc === 16;
+  return refused ? errorCode.inadequateSecurity : errorCode.internal;
 }

@@ -29,6 +29,8 @@ function sniffHello(bytes: Buffer): Sniffed {
 
 /** Waits for the first bytes of a plaintext connection; whoever is then put in its place gets them. */
 export class FirstBytes implements Speaker {
+  readonly kind = 'http';
+  readonly inFlight = 0;
   readonly #connection: Connection;
   readonly #since = coarseNow();
   readonly #decide: (said: Sniffed) => void;
@@ -47,6 +49,10 @@ export class FirstBytes implements Speaker {
 
   drain(): void {
     if (this.#held.length === 0) this.#connection.socket.destroy();
+  }
+
+  judge(): number {
+    return 0;
   }
 
   cut(): void {

@@ -1,12 +1,12 @@
-// Two sockets joined: bytes one way and the other, half-close passed on, the slower side setting the pace. From the
-// hand-over on the splice owns both sockets and closes both.
+// Two ends joined: bytes one way and the other, half-close passed on, the slower side setting the pace. From the
+// hand-over on the splice owns both ends and closes both.
 
-import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { readBytes } from '../../cert-agent/base/heap.ts';
 import type { SpliceEnd } from '../exchange.ts';
 import { resetSocket } from './reset.ts';
 
-/** Counts what passes; an Exchange and a TCP record are both that. */
+/** Counts what passes; an Exchange is that. */
 export interface SpliceCount {
   /** From the downstream. */
   bytesReceived: number;
@@ -14,19 +14,37 @@ export interface SpliceCount {
   bytesSent: number;
 }
 
+/** Looks at what passes, before it does. */
+export interface SpliceWatch {
+  toUpstream(chunk: Buffer): void;
+  toDownstream(chunk: Buffer): void;
+}
+
+/** What each side still gets when nothing else may pass. */
+export interface LastWords {
+  readonly toUpstream?: Buffer | undefined;
+  readonly toDownstream?: Buffer | undefined;
+}
+
 export interface Splice {
   /** performance.now() of the last byte either way. */
   lastActive(): number;
-  /** Cuts both sides. */
+  /** Cuts both sides, so that each sees that something is missing. */
   cut(): void;
-  /** Resolves when both sockets are closed, with the first error if there was one. */
+  /** From here on nothing passes: each side gets its last words and its end, and is closed soon after. */
+  finish(words: LastWords): void;
+  /** Resolves when both ends are closed, with the first error if there was one. */
   readonly closed: Promise<Error | undefined>;
 }
 
+/** How long an end that was closed properly may take to close as well. */
+const lingerMs = 1000;
+
 /** Joins the two. */
-export function splice(downstream: SpliceEnd, upstream: SpliceEnd, count: SpliceCount): Splice {
+export function splice(downstream: SpliceEnd, upstream: SpliceEnd, count: SpliceCount, watch?: SpliceWatch): Splice {
   let last = performance.now();
   let failure: Error | undefined;
+  const state = { over: false };
   const a = downstream.socket;
   const b = upstream.socket;
   const cut = (): void => {
@@ -34,47 +52,73 @@ export function splice(downstream: SpliceEnd, upstream: SpliceEnd, count: Splice
     resetSocket(b);
   };
   const fail = (error: Error): void => {
-    failure ??= error;
+    if (!state.over) failure ??= error;
     cut();
   };
-  pass(a, b, downstream.rest, (bytes) => {
-    count.bytesReceived += bytes;
+  pass(a, b, downstream.rest, state, (chunk) => {
+    count.bytesReceived += chunk.length;
     last = performance.now();
+    watch?.toUpstream(chunk);
   });
-  pass(b, a, upstream.rest, (bytes) => {
-    count.bytesSent += bytes;
+  pass(b, a, upstream.rest, state, (chunk) => {
+    count.bytesSent += chunk.length;
     last = performance.now();
+    watch?.toDownstream(chunk);
   });
   a.on('error', fail);
   b.on('error', fail);
-  const closed = Promise.all([whenClosed(a, b), whenClosed(b, a)]).then(() => failure);
-  return { lastActive: () => last, cut, closed };
+  const closed = Promise.all([whenClosed(a, b, state), whenClosed(b, a, state)]).then(() => failure);
+  const finish = (words: LastWords): void => {
+    if (state.over) return;
+    state.over = true;
+    for (const [end, word] of [
+      [a, words.toDownstream],
+      [b, words.toUpstream],
+    ] as const) {
+      if (word !== undefined && end.writable) end.write(word);
+      end.end();
+      // What still comes is read and dropped, so that the other side can close in peace.
+      end.resume();
+    }
+    setTimeout(() => {
+      a.destroy();
+      b.destroy();
+    }, lingerMs).unref();
+  };
+  return { lastActive: () => last, cut, finish, closed };
 }
 
 /** Copies `from` to `to` until it ends, then half-closes `to`. */
-function pass(from: Socket, to: Socket, rest: Buffer | undefined, moved: (bytes: number) => void): void {
+function pass(
+  from: Duplex,
+  to: Duplex,
+  rest: Buffer | undefined,
+  state: { readonly over: boolean },
+  moved: (chunk: Buffer) => void,
+): void {
   from.on('data', (chunk: Buffer) => {
-    moved(chunk.length);
     readBytes(chunk.length);
+    if (state.over) return;
+    moved(chunk);
     if (!to.write(chunk)) from.pause();
   });
   to.on('drain', () => from.resume());
   from.on('end', () => to.end());
   if (rest !== undefined && rest.length > 0) {
-    moved(rest.length);
+    moved(rest);
     to.write(rest);
   }
   from.resume();
 }
 
-/** A socket that closed without having ended was reset: the other side must not take that for a proper end. */
-function whenClosed(socket: Socket, other: Socket): Promise<void> {
+/** An end that closed without having ended was reset: the other side must not take that for a proper end. */
+function whenClosed(end: Duplex, other: Duplex, state: { readonly over: boolean }): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
-      if (!socket.readableEnded) resetSocket(other);
+      if (!end.readableEnded && !state.over) resetSocket(other);
       resolve();
     };
-    if (socket.closed) done();
-    else socket.once('close', done);
+    if (end.closed) done();
+    else end.once('close', done);
   });
 }

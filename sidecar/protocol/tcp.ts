@@ -1,12 +1,11 @@
 // TCP: a connection is the exchange. It is accepted paused, judged, joined with its upstream, and recorded at its end.
 
-import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Connection } from '../connection.ts';
-import { type Downstream, Exchange } from '../exchange.ts';
+import { type Downstream, Exchange, type SpliceEnd } from '../exchange.ts';
 import { emptyFields } from './http1-head.ts';
-import { splice } from './splice.ts';
-import { Tunnel } from './tunnel.ts';
+import { type RefusalOf, Tunnel } from './tunnel.ts';
 
 /** Nobody answers a TCP stream: these are never called, and an exchange must name someone. */
 const nobody: Downstream = Object.freeze({
@@ -27,14 +26,16 @@ export function openStream(connection: Connection): Exchange {
 }
 
 /** Joins the connection with `upstream` and resolves when both are closed; the record's byte counts are then final. */
-export async function carryStream(connection: Connection, exchange: Exchange, upstream: Socket): Promise<Tunnel> {
-  const tunnel = new Tunnel(
-    splice({ socket: connection.socket, rest: undefined }, { socket: upstream, rest: undefined }, exchange),
-    connection,
-  );
+export async function carryStream(
+  connection: Connection,
+  exchange: Exchange,
+  upstream: Duplex,
+  refusalOf: RefusalOf,
+): Promise<void> {
+  const ends = [connection.socket, upstream].map((socket) => ({ socket, rest: undefined })) as [SpliceEnd, SpliceEnd];
+  const tunnel = new Tunnel(exchange, ...ends, refusalOf);
   connection.speaker = tunnel;
   await tunnel.closed;
-  return tunnel;
 }
 
 /** Ends a TCP connection that was refused: no byte is sent, the reason is in the record only. */

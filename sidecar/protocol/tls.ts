@@ -2,9 +2,16 @@
 // certificate alone it lets TLS 1.2 in again and resets the groups.
 
 import { constants } from 'node:crypto';
-import { createSecureContext, type SecureContext, type SecureContextOptions, type TlsOptions } from 'node:tls';
+import {
+  createSecureContext,
+  type SecureContext,
+  type SecureContextOptions,
+  type TLSSocket,
+  type TlsOptions,
+} from 'node:tls';
 import { formatPem, type TrustBundle } from '../../cert-agent/identity/bundle.ts';
 import type { Svid } from '../../cert-agent/identity/svid.ts';
+import type { TlsFacts } from '../exchange.ts';
 
 export type TlsVersion = 'TLSv1.3' | 'TLSv1.2';
 
@@ -15,11 +22,22 @@ const ciphers = [
   'ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 
-/** Hybrid post-quantum first. */
-const groups = 'X25519MLKEM768:X25519:P-256';
+/** The groups that may be allowed, hybrid post-quantum first. */
+export const tlsGroups = ['X25519MLKEM768', 'X25519', 'P-256'] as const;
+
+/** What the settings say of TLS. */
+export interface TlsSettings {
+  readonly minVersion: TlsVersion;
+  /** In the order of preference. */
+  readonly groups: readonly string[];
+}
 
 /** The part that follows the SVID and the bundle: what a rotation replaces. */
-export function contextOptions(svid: Svid, bundle: TrustBundle, minVersion: TlsVersion): SecureContextOptions {
+export function contextOptions(
+  svid: Svid,
+  bundle: TrustBundle,
+  { minVersion, groups }: TlsSettings,
+): SecureContextOptions {
   return {
     key: svid.keyPem,
     cert: svid.chainPem,
@@ -27,7 +45,7 @@ export function contextOptions(svid: Svid, bundle: TrustBundle, minVersion: TlsV
     minVersion,
     maxVersion: 'TLSv1.3',
     ciphers,
-    ecdhCurve: groups,
+    ecdhCurve: groups.join(':'),
     honorCipherOrder: true,
     // A resumed session skips every check of a certificate (conventions: measured), so there are no tickets.
     secureOptions: constants.SSL_OP_NO_TICKET,
@@ -35,8 +53,23 @@ export function contextOptions(svid: Svid, bundle: TrustBundle, minVersion: TlsV
 }
 
 /** A context for dialing; made once per generation of our SVID, since reading a key is dear. */
-export function dialContext(svid: Svid, bundle: TrustBundle, minVersion: TlsVersion): SecureContext {
-  return createSecureContext(contextOptions(svid, bundle, minVersion));
+export function dialContext(svid: Svid, bundle: TrustBundle, settings: TlsSettings): SecureContext {
+  return createSecureContext(contextOptions(svid, bundle, settings));
+}
+
+/** What the handshake of a socket that dialed has agreed on: Node tells the dialing side all of it. */
+export function dialedFacts(socket: TLSSocket): TlsFacts {
+  const info = socket.getEphemeralKeyInfo() as { readonly name?: string } | null;
+  return { ...factsOf(socket), group: info?.name };
+}
+
+/** The same of a socket that was accepted: the group is known only where no other was allowed. */
+export function acceptedFacts(socket: TLSSocket, { groups }: TlsSettings): TlsFacts {
+  return { ...factsOf(socket), group: groups.length === 1 ? groups[0] : undefined };
+}
+
+function factsOf(socket: TLSSocket): { readonly version: string; readonly cipher: string } {
+  return { version: socket.getProtocol() ?? 'unknown', cipher: socket.getCipher().standardName };
 }
 
 /**

@@ -10,17 +10,25 @@ import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { readPeerChain } from '../../cert-agent/identity/peer-chain.ts';
 import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../../cert-agent/identity/verify.ts';
+import type { TlsFacts, UpstreamPeer } from '../exchange.ts';
 import { runsOn } from '../protocol/reset.ts';
-import { dialContext, type TlsVersion } from '../protocol/tls.ts';
+import { dialContext, dialedFacts, type TlsSettings } from '../protocol/tls.ts';
 
 /** Opens a connection. Whoever gets the socket closes it. @throws SallyportError `upstream_*` or `not_ready`. */
-export type Dial = (address: Address, connectMs: number, alpn: readonly string[]) => Promise<Socket>;
+export type Dial = (address: Address, connectMs: number, alpn: readonly string[]) => Promise<Dialed>;
+
+/** A connection that was made, and to whom. */
+export interface Dialed {
+  readonly socket: Socket;
+  /** Absent for our own app. */
+  readonly peer: UpstreamPeer | undefined;
+}
 
 /** Plain TCP or a unix socket: to the app on loopback. */
 export const dialPlain: Dial = (address, connectMs) =>
   new Promise((resolve, reject) => {
     const socket = connect({ ...address, noDelay: true, allowHalfOpen: true });
-    settle(socket, address, connectMs, 'connect', resolve, reject);
+    settle(socket, address, connectMs, 'connect', () => resolve({ socket, peer: undefined }), reject);
   });
 
 /** What dialing a peer needs to know. */
@@ -29,7 +37,7 @@ export interface PeerDialOptions {
   /** The SPIFFE ID that the peer must prove. */
   readonly expected: string;
   readonly trustDomain: string;
-  readonly minVersion: TlsVersion;
+  readonly tls: TlsSettings;
   /** The name that SNI carries; a host name, not an address. */
   readonly serverName: string | undefined;
 }
@@ -52,12 +60,13 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         new SallyportError('upstream_tls', `there is no bundle for the trust domain of ${options.expected}`),
       );
     if (contextOf !== ours || context === undefined) {
-      context = dialContext(ours.svid, bundle, options.minVersion);
+      context = dialContext(ours.svid, bundle, options.tls);
       contextOf = ours;
     }
     const secureContext = context;
     return new Promise((resolve, reject) => {
       const { serverName } = options;
+      let chain: readonly Buffer[] = [];
       const raw = connect({ ...address, noDelay: true, allowHalfOpen: true });
       const settings: ConnectionOptions & { readonly allowHalfOpen: true } = {
         socket: raw,
@@ -66,16 +75,29 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         ...(serverName === undefined ? {} : { servername: serverName }),
         ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
         rejectUnauthorized: true,
-        checkServerIdentity: (_name, certificate) => judge(readPeerChain(certificate), ours),
+        checkServerIdentity: (_name, certificate) => {
+          chain = readPeerChain(certificate);
+          return judge(chain, ours);
+        },
       };
       const socket = connectTls(settings);
       runsOn(socket, raw);
-      settle(socket, address, connectMs, 'secureConnect', resolve, reject);
+      const ready = (): void => resolve({ socket, peer: peerOf(chain, ours, dialedFacts(socket)) });
+      settle(socket, address, connectMs, 'secureConnect', ready, reject);
     });
   };
 
+  /** Whom we have reached; asked again later, he must still be who he was, under the trust of that moment. */
+  function peerOf(chain: readonly Buffer[], ours: Identity, tls: TlsFacts): UpstreamPeer {
+    return {
+      identity: identify(chain, ours),
+      tls,
+      refusal: () => judge(chain, options.identity.current() ?? ours),
+    };
+  }
+
   /** OpenSSL has found a path to the bundle; now who it is. Node wants the error returned. */
-  function judge(chain: readonly Buffer[], ours: Identity): Error | undefined {
+  function judge(chain: readonly Buffer[], ours: Identity): SallyportError | undefined {
     try {
       const peer = identify(chain, ours);
       checkDenied(peer, ours.denied);
@@ -118,7 +140,7 @@ function settle(
   address: Address,
   connectMs: number,
   ready: 'connect' | 'secureConnect',
-  resolve: (socket: Socket) => void,
+  resolve: () => void,
   reject: (error: SallyportError) => void,
 ): void {
   const where = formatAddress(address);
@@ -144,7 +166,7 @@ function settle(
   socket.once(ready, () => {
     clearTimeout(timer);
     socket.off('error', onError).off('close', onClose);
-    resolve(socket);
+    resolve();
   });
 }
 

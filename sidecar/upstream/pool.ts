@@ -2,14 +2,14 @@
 // that the rest can age out. Endpoints take turns; one that does not answer is passed over for the next. A peer that speaks
 // HTTP/2 carries many exchanges on one connection.
 
-import { isIP, type Socket } from 'node:net';
+import { isIP } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
+import { type Address, formatAddress, formatPlace } from '../../cert-agent/base/address.ts';
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Destination, Limits, UpstreamConnection } from '../exchange.ts';
+import type { BareConnection, Destination, Limits, UpstreamConnection } from '../exchange.ts';
 import { type ClientOwner, Http1Client } from '../protocol/http1-client.ts';
 import { Http2Client, type Http2ClientOwner } from '../protocol/http2-client.ts';
-import type { Dial } from './dial.ts';
+import type { Dial, Dialed } from './dial.ts';
 import type { Resolver } from './resolve.ts';
 
 export interface PoolOptions {
@@ -96,11 +96,30 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     if (this.#open >= limits.connections) {
       throw new SallyportError('overloaded', `${name} has ${this.#open} connections (limit connections)`);
     }
-    // An upgrade takes a whole connection, and HTTP/1.1's way of asking for it.
-    if (upgrades) return this.#connect(http1Only).then(take);
+    if (upgrades) return this.#acquireForUpgrade();
     const coming = this.#connect(this.#options.alpn);
     if (this.#options.http2 || (this.#options.alpn.includes('h2') && this.#speaksHttp2)) this.#announce(coming);
     return coming.then(take);
+  }
+
+  /**
+   * An upgrade takes a whole connection, and HTTP/1.1's way of asking for it, where the other side speaks that at all; else
+   * a stream, and extended CONNECT.
+   */
+  async #acquireForUpgrade(): Promise<UpstreamConnection> {
+    const { http2, secure, name } = this.#options;
+    if (!http2) {
+      try {
+        return take(await this.#connect(http1Only));
+      } catch (error) {
+        if (!secure || !(error instanceof SallyportError) || error.code !== 'upstream_tls') throw error;
+      }
+    }
+    const session = this.#sessions.findLast((one) => one.hasRoom) ?? (await this.#connect(this.#options.alpn));
+    if (session instanceof Http1Client) return session;
+    await new Promise<void>((resolve) => session.http2.whenSettled(resolve));
+    if (session.http2.peerConnects) return session.take();
+    throw new SallyportError('upgrade_unsupported', `${name} speaks HTTP/2 without extended CONNECT (RFC 8441)`);
   }
 
   /** The connection with room that was made last: the older ones may run dry. */
@@ -126,9 +145,10 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
   }
 
   /** A bare connection, for TCP. */
-  async dialSocket(): Promise<Socket> {
-    const { socket } = await this.#dialAny([]);
-    return socket;
+  async dialSocket(): Promise<BareConnection> {
+    const { socket, peer, address } = await this.#dialAny([]);
+    const localAddress = formatPlace(socket.localAddress, socket.localPort);
+    return { socket, peer, address: formatAddress(address), localAddress };
   }
 
   released(client: Http1Client): void {
@@ -170,10 +190,10 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     this.#open++;
     const epoch = this.#epoch;
     try {
-      const { socket, address } = await this.#dialAny(alpn);
+      const { socket, peer, address } = await this.#dialAny(alpn);
       const { secure, http2, idleMs, limits } = this.#options;
       const { headBytes, headFields } = limits;
-      const options = { secure, address: formatAddress(address), headBytes, headFields };
+      const options = { secure, peer, address: formatAddress(address), headBytes, headFields };
       const speaksHttp2 = http2 || (socket instanceof TLSSocket && socket.alpnProtocol === 'h2');
       if (alpn.includes('h2')) this.#speaksHttp2 = speaksHttp2;
       const client = speaksHttp2
@@ -193,7 +213,7 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
   }
 
   /** Tries each address once, beginning with the next in turn, and throws the last error. */
-  async #dialAny(alpn: readonly string[]): Promise<{ socket: Socket; address: Address }> {
+  async #dialAny(alpn: readonly string[]): Promise<Dialed & { readonly address: Address }> {
     const { name, dial, limits, resolver } = this.#options;
     const addresses = this.#addresses();
     if (addresses.length === 0)
@@ -205,9 +225,9 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     for (let i = 0; i < addresses.length; i++) {
       const { address, host } = addresses[(first + i) % addresses.length]!;
       try {
-        const socket = await dial(address, limits.connectMs, alpn);
+        const dialed = await dial(address, limits.connectMs, alpn);
         this.#unanswered = undefined;
-        return { socket, address };
+        return { ...dialed, address };
       } catch (error) {
         failure = asSallyportError(error, 'upstream_connect', `${formatAddress(address)} takes no connection`);
         if (host !== undefined) resolver.refresh(host);
@@ -237,7 +257,7 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     const called =
       alpn.length > 0
         ? this.#connect(alpn).then((client) => client instanceof Http1Client && this.released(client))
-        : this.dialSocket().then((socket) => socket.destroy());
+        : this.dialSocket().then(({ socket }) => socket.destroy());
     void called
       .catch((error: unknown) => {
         if (this.#unanswered !== undefined) this.#unanswered = reasonOf(error);

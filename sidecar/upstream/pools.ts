@@ -7,7 +7,7 @@ import type { Live } from '../../cert-agent/base/live.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import type { Limits } from '../exchange.ts';
-import type { TlsVersion } from '../protocol/tls.ts';
+import type { TlsSettings } from '../protocol/tls.ts';
 import { createPeerDial, dialPlain, serverNameOf } from './dial.ts';
 import { Pool } from './pool.ts';
 import type { Resolver } from './resolve.ts';
@@ -31,7 +31,7 @@ export interface PoolPlan {
     /** False for a pool that is there in case somebody asks, and that nobody waits for. */
     readonly isMeant: boolean;
     readonly expected: string;
-    readonly minVersion: TlsVersion;
+    readonly tls: TlsSettings;
     readonly alpn: readonly string[];
   };
 }

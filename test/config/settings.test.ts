@@ -27,7 +27,7 @@ t.test('a good one', async (t) => {
     identity: { files: { svid: '/etc/sallyport/svid.pem' } },
     admin: { host: '127.0.0.1', port: 15_000 },
     defaultAction: 'deny',
-    minTlsVersion: 'TLSv1.3',
+    tls: { minVersion: 'TLSv1.3', groups: ['X25519MLKEM768', 'X25519', 'P-256'] },
     limits: {
       headBytes: 61_440,
       headFields: 100,

@@ -31,6 +31,7 @@ async function serve(pieces: readonly Buffer[]): Promise<{ answered: string[] }>
   connection.speaker = new Http2Server(connection, {
     draining: () => false,
     finish() {},
+    refusalOf: () => undefined,
     refuse,
     serve(exchange) {
       if (exchange.framing === 0 || exchange.wholeBody !== undefined) return answer(exchange);

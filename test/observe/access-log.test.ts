@@ -12,7 +12,17 @@ const keys = [
   ...['upstream_service_time', 'x_forwarded_for', 'user_agent', 'request_id', 'authority', 'upstream_host'],
   ...['upstream_cluster', 'upstream_local_address', 'downstream_local_address', 'downstream_remote_address'],
   ...['requested_server_name', 'upstream_transport_failure_reason'],
-  ...['decision', 'decision_id', 'policy', 'shadow_policy', 'peer_id', 'peer_serial', 'tls_group', 'tls_version'],
+  ...[
+    'decision',
+    'decision_id',
+    'policy',
+    'shadow_policy',
+    'peer_id',
+    'peer_serial',
+    'tls_group',
+    'tls_version',
+    'tls_cipher',
+  ],
   ...['tls_resumed'],
 ];
 
@@ -71,6 +81,7 @@ t.test('records of both sides', async (t) => {
       peer_id: 'spiffe://demo.test/ns/shop/sa/web',
       peer_serial: /^[0-9a-f]{32}$/,
       tls_version: 'TLSv1.3',
+      tls_group: null,
       tls_resumed: false,
     });
     t.equal(seen['user_agent'], 'test/1 "quoted" \\ \u00c3\u00a4', 'hostile bytes are escaped, one character a byte');
@@ -80,7 +91,10 @@ t.test('records of both sides', async (t) => {
       request_id: 'given',
       decision: 'allow',
       upstream_host: `127.0.0.1:${mesh.inPort}`,
-      tls_version: null,
+      peer_id: 'spiffe://demo.test/ns/shop/sa/orders',
+      tls_version: 'TLSv1.3',
+      tls_cipher: 'TLS_AES_128_GCM_SHA256',
+      tls_group: 'X25519MLKEM768',
     });
   });
 

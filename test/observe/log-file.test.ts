@@ -16,11 +16,11 @@ t.test('lines are in the file soon, in order, and all of them at the end', async
   const long = `${'x'.repeat(600_000)}\n`;
   log.add(long, true);
   log.add('last\n', true);
-  log.close();
+  await log.close();
   t.equal(readFileSync(file, 'utf8'), `one\ntwo\n${long}last\n`);
   const again = new LogFile(file, () => {});
   again.add('appended\n', true);
-  again.close();
+  await again.close();
   t.ok(readFileSync(file, 'utf8').endsWith('last\nappended\n'), 'a restart appends');
 });
 
@@ -64,6 +64,6 @@ t.test('a pipe that nobody reads', { skip }, async (t) => {
   t.same(names.slice(0, 3), ['allowed 0', 'allowed 1', 'allowed 2']);
   t.equal(names.filter((one) => one?.startsWith('allowed ')).length, allowed - 1, 'what was taken is there, once');
   t.notMatch(text, 'late');
-  log.close();
+  await log.close();
   closeSync(reader);
 });

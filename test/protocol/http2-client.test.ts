@@ -44,7 +44,7 @@ function makeClient(): { client: Http2Client; socket: FakeSocket; quiet: () => n
   let [quiet, gone] = [0, 0];
   const owner = { quiet: () => quiet++, gone: () => gone++ };
   const client = new Http2Client(socket as unknown as Socket, owner, {
-    ...{ secure: true, address: '127.0.0.1:1', headBytes: 61_440, headFields: 100 },
+    ...{ secure: true, peer: undefined, address: '127.0.0.1:1', headBytes: 61_440, headFields: 100 },
   });
   socket.emit('data', settings);
   return { client, socket, quiet: () => quiet, gone: () => gone };

@@ -151,10 +151,11 @@ t.test('a peer that is denied loses its connection, and each of its requests say
   );
   const denied = { sequence: 2, time: new Date().toISOString(), serials: [], ids: [id] };
   writeFileSync(join(mesh.dir, 'denied.json'), JSON.stringify(denied));
-  await once(session, 'close');
+  const [code, , reason] = (await once(session, 'goaway')) as [number, number, Buffer];
+  t.equal(`${code} ${reason}`, '12 svid_denied', 'GOAWAY says why');
   t.match(await mesh.records('orders', 2), [
-    { response_flags: 'DC', response_code_details: 'svid_denied', peer_id: id },
-    { response_flags: 'DC', response_code_details: 'svid_denied', peer_id: id },
+    { response_code: 403, response_code_details: 'peer_certificate_revoked', code: 'svid_denied', peer_id: id },
+    { response_code: 403, response_code_details: 'peer_certificate_revoked', code: 'svid_denied', peer_id: id },
   ]);
 });
 

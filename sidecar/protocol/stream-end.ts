@@ -1,0 +1,56 @@
+// An HTTP/2 stream as one end of a tunnel: what a socket is to a splice, with the stream's windows as its back-pressure.
+
+import { Duplex } from 'node:stream';
+import { errorCode } from './http2-frames.ts';
+import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+
+export class StreamEnd extends Duplex {
+  readonly #stream: Http2Stream;
+  readonly #sendEnd: () => void;
+  #written: (() => void) | undefined = undefined;
+
+  /** Takes the stream over; `sendEnd` sends its last frame. What arrived before is given to the splice as its rest. */
+  constructor(stream: Http2Stream, sendEnd: () => void) {
+    super({ allowHalfOpen: true });
+    this.#stream = stream;
+    this.#sendEnd = sendEnd;
+    stream.events = this.#events();
+    if (stream.remoteEnded) this.push(null);
+  }
+
+  #events(): StreamEvents {
+    return {
+      // Trailers have no meaning in a tunnel; that they end the stream has.
+      head: (_block, ended) => ended && this.push(null),
+      data: (chunk) => {
+        if (!this.push(chunk)) this.#stream.pause();
+      },
+      ended: () => this.push(null),
+      drained: () => {
+        const written = this.#written;
+        this.#written = undefined;
+        written?.();
+      },
+      closed: (_code, why) => this.destroy(new Error(why)),
+    };
+  }
+
+  override _read(): void {
+    this.#stream.resume();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, written: () => void): void {
+    if (this.#stream.write(chunk)) written();
+    else this.#written = written;
+  }
+
+  override _final(done: () => void): void {
+    this.#stream.endWith(this.#sendEnd);
+    done();
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    if (this.#stream.open) this.#stream.reset(error === null ? errorCode.cancel : errorCode.connect);
+    done(error);
+  }
+}
