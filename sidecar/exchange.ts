@@ -4,6 +4,7 @@
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../cert-agent/base/errors.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
+import type { MtlsMode } from './policy/mtls.ts';
 import type { Permit, PolicySet } from './policy/policy.ts';
 
 /** A field's name, interned: what it means to a proxy is known without comparing strings. */
@@ -29,6 +30,7 @@ export interface Limits {
   readonly headBytes: number;
   readonly headFields: number;
   readonly handshakeMs: number;
+  readonly protocolDetectionMs: number;
   readonly headMs: number;
   readonly connectMs: number;
   readonly streamIdleMs: number;
@@ -51,6 +53,8 @@ export interface PortRules {
   readonly limits: Limits;
   /** The port that policies see: the app's, not ours. */
   readonly policyPort: number;
+  /** What an inbound port takes, and which document says so; absent on outbound ports, which are plain. */
+  readonly mtls: { readonly mode: MtlsMode; readonly from: string } | undefined;
   /** Absent on outbound ports, where the table of upstreams permits. */
   readonly policies: PolicySet | undefined;
   /** A pure look-up that refuses nothing: undefined is 'no route'. */

@@ -12,6 +12,7 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
 import { runsOn } from './protocol/reset.ts';
+import { whenSniffed } from './protocol/sniff.ts';
 import { acceptedFacts, contextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
 import { type ProxyTools, serveHttp, serveTcp } from './proxy.ts';
 
@@ -26,7 +27,7 @@ export interface ListenerOptions {
   readonly log: Log;
 }
 
-export interface TlsListenerOptions extends ListenerOptions {
+export interface InboundOptions extends ListenerOptions {
   readonly identity: Live<Identity | undefined>;
   readonly trustDomain: string;
   readonly tls: TlsSettings;
@@ -40,7 +41,7 @@ export interface Listener {
 }
 
 /** A plain port for the app. @throws SallyportError `port_in_use` or `listen_failed`. */
-export async function startPlainListener(options: ListenerOptions): Promise<Listener> {
+export async function startOutboundListener(options: ListenerOptions): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     if (admit(socket, server, options)) accept(new Connection(socket, options.port), undefined, options);
   });
@@ -48,22 +49,64 @@ export async function startPlainListener(options: ListenerOptions): Promise<List
 }
 
 /**
- * A mutual-TLS port for peers. Needs an identity to begin with.
+ * A port for peers: mutual TLS, plaintext, or whichever the first bytes say, as the port's mode has it at that moment.
  * @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`.
  */
-export async function startTlsListener(options: TlsListenerOptions, first: Identity): Promise<Listener> {
-  const { identity, trustDomain, tls, port, tools } = options;
-  const { protocol, limits } = port.rules.current();
-  await proveChainShown(first.svid, first.bundles.get(trustDomain)!);
+export async function startInboundListener(options: InboundOptions): Promise<Listener> {
+  const { port, table, tools } = options;
+  const secure = await followIdentity(options);
+  const takeTls = (raw: Socket): void => {
+    const handshakes = secure.current();
+    if (handshakes !== undefined) {
+      handshakes.emit('connection', raw);
+      return;
+    }
+    tools.metrics.countRefusedConnection('not_ready');
+    raw.destroy();
+  };
+  const takePlain = (raw: Socket): void => accept(new Connection(raw, port), raw, options);
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (raw) => {
+    if (!admit(raw, server, options)) return;
+    table.arrive(raw);
+    const rules = port.rules.current();
+    if (rules.mtls?.mode === 'DISABLE') takePlain(raw);
+    else if (rules.mtls?.mode === 'PERMISSIVE') whenSniffed(raw, rules, takeTls, takePlain);
+    else takeTls(raw);
+  });
+  return listen(server, options, () => secure.stop());
+}
+
+/** The TLS half of an inbound port, from our first SVID on, with each that follows; it listens nowhere itself. */
+async function followIdentity(options: InboundOptions): Promise<{ current(): TlsServer | undefined; stop(): void }> {
+  const { identity, trustDomain, tls, log } = options;
   const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.get(trustDomain)!, tls);
+  let server: TlsServer | undefined;
+  const follow = async (ours: Identity | undefined): Promise<void> => {
+    if (ours === undefined) return;
+    // All options again: setSecureContext forgets what it is not told. Open connections keep what they have.
+    if (server !== undefined) return void server.setSecureContext(contextOf(ours));
+    await proveChainShown(ours.svid, ours.bundles.get(trustDomain)!);
+    server ??= startHandshakes(options, contextOf(identity.current() ?? ours));
+  };
+  await follow(identity.current());
+  const stop = identity.onChange((ours) => {
+    follow(ours).catch((error: unknown) => {
+      const { code, message } = asSallyportError(error, 'listen_failed', 'TLS cannot be served');
+      log.error({ code }, message);
+    });
+  });
+  return { current: () => server, stop };
+}
+
+function startHandshakes(options: InboundOptions, context: object): TlsServer {
+  const { tls, port, tools } = options;
+  const { protocol, limits } = port.rules.current();
   const server = createTlsServer({
     ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['h2', 'http/1.1'] : []),
-    ...contextOf(first),
+    ...context,
   });
   const arriving = new Map<string, Socket>();
   server.on('connection', (raw: Socket) => {
-    if (!admit(raw, server, options)) return;
-    options.table.arrive(raw);
     const key = placeOf(raw);
     arriving.set(key, raw);
     raw.once('close', () => arriving.get(key) === raw && arriving.delete(key));
@@ -81,11 +124,7 @@ export async function startTlsListener(options: TlsListenerOptions, first: Ident
     );
     socket.destroy();
   });
-  const stop = identity.onChange((ours) => {
-    // All options again: setSecureContext forgets what it is not told. Open connections keep what they have.
-    if (ours !== undefined) server.setSecureContext(contextOf(ours));
-  });
-  return listen(server, options, stop);
+  return server;
 }
 
 /** Which connection a socket is, the same for a TLS socket and for what it runs on. */
@@ -123,6 +162,7 @@ function accept(connection: Connection, raw: Socket | undefined, options: Listen
   const rules = port.rules.current();
   table.add(connection, raw);
   if (rules.direction === 'inbound') {
+    tools.security.note(port.key, connection.socket.remoteAddress ?? 'unknown', connection.tls !== undefined);
     try {
       tools.checkPeer(connection);
     } catch (error) {
@@ -206,7 +246,7 @@ function listen(server: Server | TlsServer, options: ListenerOptions, onClose: (
         pauseAccepting(server, { ...options, number: actual }, reasonOf(error));
       });
       log.info(
-        { code: 'listening', port: actual, direction: port.rules.current().direction },
+        { code: 'listening', port: actual, direction: port.rules.current().direction, mtls: port.rules.current().mtls },
         `${port.key} listens on ${host}:${actual}`,
       );
       resolve({

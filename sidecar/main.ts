@@ -14,11 +14,12 @@ import { type Configuration, type ConfigurationWatch, watchConfiguration } from 
 import { type Connection, ConnectionTable, type Port } from './connection.ts';
 import type { PortRules } from './exchange.ts';
 import { type IdentitySource, startIdentity } from './identity-source.ts';
-import { type Listener, startPlainListener, startTlsListener } from './listener.ts';
+import { type Listener, startInboundListener, startOutboundListener } from './listener.ts';
 import { watchExposure } from './observe/exposure.ts';
 import { LogFile } from './observe/log-file.ts';
 import { TrafficMetrics } from './observe/metrics.ts';
 import { adminPages, healthPages, type PageSources, type Readiness } from './observe/pages.ts';
+import { SecurityReport } from './observe/security.ts';
 import { createPeerCheck } from './peer.ts';
 import { judgeAgain, type ProxyTools } from './proxy.ts';
 import { Pools } from './upstream/pools.ts';
@@ -77,6 +78,7 @@ class RunningSidecar implements Sidecar {
   readonly #registry: Registry;
   readonly #log: Log;
   readonly #table = new ConnectionTable((connection) => this.#judge([connection]));
+  readonly #security = new SecurityReport();
   readonly #resolver: Resolver;
   readonly #pools: Pools;
   readonly #tools: ProxyTools;
@@ -116,6 +118,7 @@ class RunningSidecar implements Sidecar {
       metrics,
       log: this.#file,
       checkPeer: createPeerCheck(source.identity),
+      security: this.#security,
       draining: () => this.#draining,
     };
   }
@@ -125,8 +128,8 @@ class RunningSidecar implements Sidecar {
     await this.#apply(configuration.current());
     await this.#startPages();
     this.#stops.push(
-      configuration.onChange((next) => void this.#apply(next).then(() => this.#judgeAll())),
-      this.#identity.onChange(() => void this.#bindWaiting().then(() => this.#judgeAll())),
+      configuration.onChange((next) => void this.#apply(next).then(() => this.#afterChange())),
+      this.#identity.onChange(() => void this.#afterChange()),
       watchExposure(() => configuration.current().settings.inbound, this.#registry, this.#log),
     );
     const timer = setInterval(() => this.#announce(), 250);
@@ -221,16 +224,17 @@ class RunningSidecar implements Sidecar {
   async #bind(open: OpenPort, number: number, bind: string | undefined): Promise<void> {
     if (open.listener !== undefined || open.busy) return;
     const identity = this.#identity.current();
-    const inbound = open.port.rules.current().direction === 'inbound';
+    const { direction, mtls } = open.port.rules.current();
     // Inbound waits: a port that answers no handshake would only look broken.
-    if (inbound && identity === undefined) return;
+    if (direction === 'inbound' && mtls?.mode !== 'DISABLE' && identity === undefined) return;
     open.busy = true;
     const common = { port: open.port, number, bind, table: this.#table, tools: this.#tools, log: this.#log };
     const { trustDomain, tls } = this.#settings;
     try {
-      open.listener = inbound
-        ? await startTlsListener({ ...common, identity: this.#identity, trustDomain, tls }, identity!)
-        : await startPlainListener(common);
+      open.listener =
+        direction === 'inbound'
+          ? await startInboundListener({ ...common, identity: this.#identity, trustDomain, tls })
+          : await startOutboundListener(common);
       open.problem = undefined;
       if (open.closed) open.listener.close();
     } catch (error) {
@@ -239,6 +243,12 @@ class RunningSidecar implements Sidecar {
     } finally {
       open.busy = false;
     }
+  }
+
+  /** What waited may be possible now, and what is open may be refused. */
+  async #afterChange(): Promise<void> {
+    this.#judgeAll();
+    await this.#bindWaiting();
   }
 
   async #bindWaiting(): Promise<void> {
@@ -340,7 +350,14 @@ class RunningSidecar implements Sidecar {
       identity: () => this.#identity.current(),
       lastProblem: () => this.#watch.lastProblem() ?? this.#source.lastProblem(),
       settings: () => configuration.current().settings,
-      policies: () => [...configuration.current().policies],
+      policies: () => [...configuration.current().documents.authorizationPolicies],
+      peerAuthentications: () =>
+        configuration.current().documents.peerAuthentications.map(({ portLevel, ...rest }) => ({
+          ...rest,
+          portLevelMtls: Object.fromEntries(portLevel),
+        })),
+      strictReport: () =>
+        [...this.#ports.values()].flatMap(({ port }) => this.#security.describe(port.key, port.rules.current()) ?? []),
       state: () => ({
         generation: configuration.current().generation,
         configurationFailures: this.#watch.failures(),
@@ -350,6 +367,7 @@ class RunningSidecar implements Sidecar {
         ports: [...this.#ports.values()].map(({ port, listener }) => ({
           port: port.key,
           bound: listener?.number ?? null,
+          mtls: port.rules.current().mtls ?? null,
           generation: port.rules.current().generation,
         })),
       }),

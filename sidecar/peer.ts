@@ -29,6 +29,8 @@ export function createPeerCheck(identity: Live<Identity | undefined>): PeerCheck
   let verdictsUnder: TrustBundles | undefined;
 
   return function checkPeer(connection: Connection): void {
+    // A plaintext peer has no identity, and policy sees that; whether it may be one is the port's to say.
+    if (!(connection.socket instanceof TLSSocket)) return checkPlaintext(connection);
     const ours = identity.current();
     if (ours === undefined) throw new SallyportError('not_ready', 'there is no trust bundle to verify a peer with');
     if (connection.verifiedUnder !== ours) {
@@ -70,6 +72,12 @@ export function createPeerCheck(identity: Live<Identity | undefined>): PeerCheck
     if (verdicts.size < maxVerdicts) verdicts.set(fingerprint, verdict);
     return verdict;
   }
+}
+
+function checkPlaintext({ port, remoteAddress }: Connection): void {
+  const { mtls } = port.rules.current();
+  if (mtls === undefined || mtls.mode === 'STRICT')
+    throw new SallyportError('plaintext_refused', `plaintext from ${remoteAddress}: ${port.key} takes mutual TLS only`);
 }
 
 /** The peer's leaf, with the chain behind it: see readPeerChain. */

@@ -10,6 +10,7 @@ import type { Connection, Kind } from './connection.ts';
 import type { Exchange } from './exchange.ts';
 import { forward, noteUpstream } from './forward.ts';
 import { readMeaning } from './head.ts';
+import type { SecurityReport } from './observe/security.ts';
 import type { PeerCheck } from './peer.ts';
 import { Http1Server, type ServerPath } from './protocol/http1-server.ts';
 import { Http2Server } from './protocol/http2-server.ts';
@@ -21,6 +22,7 @@ import { findRoute } from './route.ts';
 /** What the path uses and does not own. */
 export interface ProxyTools extends Recorder {
   readonly checkPeer: PeerCheck;
+  readonly security: SecurityReport;
   readonly draining: () => boolean;
 }
 

@@ -32,6 +32,7 @@ export const codes = Object.freeze({
   bundle_invalid: row(500, 13, '-', 'bundle_invalid'),
   bundle_empty: row(500, 13, '-', 'bundle_empty'),
   svid_missing: row(403, 16, 'DPE', 'peer_certificate_missing'),
+  plaintext_refused: row(403, 16, 'DPE', 'plaintext_refused'),
   svid_expired: row(403, 16, 'DPE', 'peer_certificate_expired'),
   svid_not_yet_valid: row(403, 16, 'DPE', 'peer_certificate_not_yet_valid'),
   svid_untrusted: row(403, 16, 'DPE', 'peer_certificate_untrusted'),

@@ -26,10 +26,13 @@ SIGHUP looks at every file now; SIGTERM finishes what is in flight and exits wit
 }
 
 async function check(file: string): Promise<number> {
-  const { readConfiguration } = await import('../config/read.ts');
-  const { settings, policies } = readConfiguration(file);
+  const [{ readConfiguration }, { countOf }] = await Promise.all([
+    import('../config/read.ts'),
+    import('../config/documents.ts'),
+  ]);
+  const { settings, documents } = readConfiguration(file);
   note(
-    `${file} is good: ${settings.inbound.length} inbound and ${settings.outbound.length} outbound ports, ${policies.length} policies`,
+    `${file} is good: ${settings.inbound.length} inbound and ${settings.outbound.length} outbound ports, ${countOf(documents)} policies`,
   );
   return exitCodes.ok;
 }

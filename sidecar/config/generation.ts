@@ -2,6 +2,7 @@
 // pool's plan and its permit. Pure; what it makes is frozen and swapped in whole.
 
 import type { PortRules, Route } from '../exchange.ts';
+import { resolveMtls } from '../policy/mtls.ts';
 import { compilePolicies, mintPermit, type PolicySet } from '../policy/policy.ts';
 import type { Pool } from '../upstream/pool.ts';
 import { appPoolName, type PoolPlan } from '../upstream/pools.ts';
@@ -46,13 +47,21 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
 /** All ports of a configuration. */
 export function compilePorts(configuration: Configuration, pools: ReadonlyMap<string, Pool>): readonly PortPlan[] {
   const { settings, generation } = configuration;
-  const policies = compilePolicies(configuration.policies, settings);
+  const { authorizationPolicies, peerAuthentications } = configuration.documents;
+  const policies = compilePolicies(authorizationPolicies, settings);
   const { limits } = settings;
   const inbound = settings.inbound.map((one, index) => ({
     key: keyOf('inbound', one, index),
     number: one.port,
     bind: one.bind,
-    rules: inboundRules(one, generation, settings, policies, pools),
+    rules: inboundRules(
+      one,
+      generation,
+      settings,
+      policies,
+      resolveMtls(peerAuthentications, settings, one.policyPort),
+      pools,
+    ),
   }));
   const outbound = settings.outbound.map((one, index) => {
     const { port, upstream } = one;
@@ -65,6 +74,7 @@ export function compilePorts(configuration: Configuration, pools: ReadonlyMap<st
       limits,
       policyPort: port,
       policies: undefined,
+      mtls: undefined,
       findRoute,
     } as const;
     return { key: keyOf('outbound', one, index), number: port, bind: one.bind, rules: Object.freeze(rules) };
@@ -86,6 +96,7 @@ function inboundRules(
   generation: number,
   settings: Settings,
   policies: PolicySet,
+  mtls: PortRules['mtls'],
   pools: ReadonlyMap<string, Pool>,
 ): PortRules {
   const { policyPort } = one;
@@ -104,6 +115,7 @@ function inboundRules(
     limits: settings.limits,
     policyPort,
     policies,
+    mtls,
     findRoute: () => route,
   });
 }

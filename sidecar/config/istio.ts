@@ -5,7 +5,9 @@ import { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { configError, didYouMean, parseYaml, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import type { PeerAuthentication } from '../policy/mtls.ts';
 import type { AuthorizationPolicy } from '../policy/policy.ts';
+import type { IstioDocuments } from './documents.ts';
 
 /** Istio's fields that this build does not evaluate yet, by where they stand. */
 const unsupported: Readonly<Record<string, readonly string[]>> = {
@@ -24,6 +26,8 @@ const unsupported: Readonly<Record<string, readonly string[]>> = {
   rule: ['when'],
   spec: ['targetRef', 'targetRefs', 'provider'],
 };
+
+const mtlsModes = ['UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT'] as const;
 
 /** Istio's own limits. */
 const maxRules = 512;
@@ -100,8 +104,10 @@ const rule = z.strictObject({
     .optional(),
 });
 
+const selector = z.strictObject({ matchLabels: z.record(nonEmpty, z.string()).optional() }).optional();
+
 const spec = z.strictObject({
-  selector: z.strictObject({ matchLabels: z.record(nonEmpty, z.string()).optional() }).optional(),
+  selector,
   action: z
     .string()
     .default('ALLOW')
@@ -120,16 +126,20 @@ const spec = z.strictObject({
 
 const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
 
+const apiVersion = z.enum(['security.istio.io/v1', 'security.istio.io/v1beta1']);
+
+// Kubernetes puts more here than concerns us (uid, resourceVersion, managedFields); none of it changes who may pass,
+// but for the annotation that makes a policy a trial, and the age that decides between two of one scope.
+const metadata = z.looseObject({
+  name,
+  namespace: name.default('default'),
+  annotations: z.record(z.string(), z.string()).optional(),
+});
+
 const authorizationPolicy = z.strictObject({
-  apiVersion: z.enum(['security.istio.io/v1', 'security.istio.io/v1beta1']),
+  apiVersion,
   kind: z.literal('AuthorizationPolicy'),
-  // Kubernetes puts more here than concerns us (uid, resourceVersion, managedFields); none of it changes who may pass,
-  // but for the annotation that makes a policy a trial.
-  metadata: z.looseObject({
-    name,
-    namespace: name.default('default'),
-    annotations: z.record(z.string(), z.string()).optional(),
-  }),
+  metadata,
   spec: spec.default({ action: 'ALLOW' }),
   status: z.unknown().optional(),
 });
@@ -139,46 +149,116 @@ export interface PolicyFile {
   readonly text: string;
 }
 
+const peerAuthenticationSpec = z
+  .strictObject({
+    selector,
+    mtls: z.strictObject({ mode: z.enum(mtlsModes).default('UNSET') }).optional(),
+    portLevelMtls: z
+      .record(z.string(), z.strictObject({ mode: z.enum(mtlsModes).default('UNSET') }))
+      .superRefine((ports, context) => {
+        if (Object.keys(ports).length === 0)
+          context.addIssue({ code: 'custom', message: "'portLevelMtls' is empty: leave it out" });
+        for (const key of Object.keys(ports)) {
+          if (/^[1-9]\d{0,4}$/.test(key) && Number(key) <= 65_535) continue;
+          context.addIssue({ code: 'custom', path: [key], message: 'a port is a number from 1 to 65535' });
+        }
+      })
+      .optional(),
+  })
+  .superRefine((value, context) => {
+    if (value.portLevelMtls !== undefined && Object.keys(value.selector?.matchLabels ?? {}).length === 0)
+      context.addIssue({
+        code: 'custom',
+        path: ['portLevelMtls'],
+        message: "'portLevelMtls' needs a selector: ports belong to a workload",
+      });
+  });
+
+const peerAuthentication = z.strictObject({
+  apiVersion,
+  kind: z.literal('PeerAuthentication'),
+  metadata: metadata.extend({ creationTimestamp: z.iso.datetime({ offset: true }).nullish() }),
+  spec: peerAuthenticationSpec.default({}),
+  status: z.unknown().optional(),
+});
+
+/** Spelled as they should be, so that nobody means anything else. */
+const notYet = new Set(['RequestAuthentication', 'DestinationRule', 'VirtualService', 'ServiceEntry', 'Telemetry']);
+
+const kinds = ['AuthorizationPolicy', 'PeerAuthentication'];
+
 /**
- * All policies of `files`, frozen.
+ * All documents of `files`, frozen.
  * @throws SallyportError `config_invalid` with every problem of every file.
  */
-export function parsePolicies(files: readonly PolicyFile[]): readonly AuthorizationPolicy[] {
+export function parseIstio(files: readonly PolicyFile[]): IstioDocuments {
   const problems: Problem[] = [];
-  const policies: AuthorizationPolicy[] = [];
+  const authorizationPolicies: AuthorizationPolicy[] = [];
+  const peerAuthentications: PeerAuthentication[] = [];
   const places = new Map<string, string>();
   for (const { file, text } of files) {
     const parsed = parseYaml(text, file);
     problems.push(...parsed.problems);
     for (const document of parsed.documents) {
-      const read = readPolicy(document, file);
+      const read = readOne(document, file);
       if ('problems' in read) {
         problems.push(...read.problems);
         continue;
       }
-      const { policy } = read;
-      const key = `${policy.namespace}/${policy.name}`;
+      const { kind, value } = read;
+      const key = `${kind} ${value.namespace}/${value.name}`;
       const taken = places.get(key);
+      const what = `${kind === 'AuthorizationPolicy' ? 'policy' : kind} ${value.namespace}/${value.name}`;
       if (taken !== undefined)
-        problems.push(document.problemAt(['metadata', 'name'], `the policy ${key} already stands in ${taken}`));
-      places.set(key, `${file}:${policy.line}`);
-      policies.push(policy);
+        problems.push(document.problemAt(['metadata', 'name'], `the ${what} already stands in ${taken}`));
+      places.set(key, `${file}:${value.line}`);
+      if (kind === 'AuthorizationPolicy') authorizationPolicies.push(value);
+      else peerAuthentications.push(value);
     }
   }
   if (problems.length > 0) throw configError(problems);
-  return Object.freeze(policies);
+  return Object.freeze({
+    authorizationPolicies: Object.freeze(authorizationPolicies),
+    peerAuthentications: Object.freeze(peerAuthentications),
+  });
 }
 
-function readPolicy(document: YamlDocument, file: string): { policy: AuthorizationPolicy } | { problems: Problem[] } {
+type One =
+  | { readonly kind: 'AuthorizationPolicy'; readonly value: AuthorizationPolicy }
+  | { readonly kind: 'PeerAuthentication'; readonly value: PeerAuthentication };
+
+function readOne(document: YamlDocument, file: string): One | { problems: Problem[] } {
   const kind = kindOf(document.value);
-  if (kind !== 'AuthorizationPolicy') {
-    const message =
-      kind === undefined
-        ? "this is not an Istio document: it has no 'kind'"
-        : `kind ${kind} is not supported by this build`;
-    const hint = kind === undefined ? undefined : didYouMean(kind, ['AuthorizationPolicy']);
-    return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
-  }
+  if (kind === 'AuthorizationPolicy') return readPolicy(document, file);
+  if (kind === 'PeerAuthentication') return readPeerAuthentication(document, file);
+  const message =
+    kind === undefined
+      ? "this is not an Istio document: it has no 'kind'"
+      : `kind ${kind} is not supported by this build`;
+  const hint = kind === undefined || notYet.has(kind) ? undefined : didYouMean(kind, kinds);
+  return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
+}
+
+function readPeerAuthentication(document: YamlDocument, file: string): One | { problems: Problem[] } {
+  const read = readDocument(peerAuthentication, document);
+  if ('problems' in read) return read;
+  const { metadata: of, spec: said } = read.value;
+  const ports = Object.entries(said.portLevelMtls ?? {}).map(([number, { mode }]) => [Number(number), mode] as const);
+  const mode = said.mtls?.mode ?? 'UNSET';
+  const value: PeerAuthentication = {
+    name: of.name,
+    namespace: of.namespace,
+    createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
+    ...(Object.keys(said.selector?.matchLabels ?? {}).length === 0 ? {} : { matchLabels: said.selector!.matchLabels! }),
+    ...(mode === 'UNSET' ? {} : { mode }),
+    portLevel: new Map(ports),
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+  };
+  return { kind: 'PeerAuthentication', value: Object.freeze(value) };
+}
+
+function readPolicy(document: YamlDocument, file: string): One | { problems: Problem[] } {
   const early = findUnsupported(document);
   const read = readDocument(authorizationPolicy, withoutUnsupported(document));
   if ('problems' in read) {
@@ -187,21 +267,21 @@ function readPolicy(document: YamlDocument, file: string): { policy: Authorizati
     return { problems: [...early, ...read.problems.filter((problem) => !isConsequence(problem))] };
   }
   if (early.length > 0) return { problems: early };
-  const { metadata, spec } = read.value;
+  const { metadata: of, spec: said } = read.value;
   const { line } = document.problemAt(['metadata', 'name'], '');
   const policy: AuthorizationPolicy = {
-    name: metadata.name,
-    namespace: metadata.namespace,
-    action: spec.action as 'ALLOW' | 'DENY',
-    ...(spec.selector?.matchLabels === undefined ? {} : { matchLabels: spec.selector.matchLabels }),
-    rules: (spec.rules ?? []).map((one) => ({
+    name: of.name,
+    namespace: of.namespace,
+    action: said.action as 'ALLOW' | 'DENY',
+    ...(said.selector?.matchLabels === undefined ? {} : { matchLabels: said.selector.matchLabels }),
+    rules: (said.rules ?? []).map((one) => ({
       ...(one.from === undefined ? {} : { from: one.from.map((item) => item.source) }),
       ...(one.to === undefined ? {} : { to: one.to.map((item) => item.operation) }),
     })),
     file,
     line,
   };
-  return { policy: deepFreeze(policy) };
+  return { kind: 'AuthorizationPolicy', value: deepFreeze(policy) };
 }
 
 type Path = readonly PropertyKey[];

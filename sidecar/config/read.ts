@@ -1,14 +1,14 @@
 // One reading of the configuration: sidecar.yaml and the policies beside it, as text and as what they say.
 
-import type { AuthorizationPolicy } from '../policy/policy.ts';
-import { parsePolicies } from './istio.ts';
+import type { IstioDocuments } from './documents.ts';
+import { parseIstio } from './istio.ts';
 import { parseSettings, type Settings } from './settings.ts';
 import { readSources, readText, type Source } from './sources.ts';
 
 /** Settings and policies that were read together, and the text that they were read from. Plain data. */
 export interface Reading {
   readonly settings: Settings;
-  readonly policies: readonly AuthorizationPolicy[];
+  readonly documents: IstioDocuments;
   readonly sources: readonly Source[];
 }
 
@@ -17,5 +17,5 @@ export function readConfiguration(file: string): Reading {
   const text = readText(file);
   const settings = parseSettings(text, file);
   const sources = readSources(file, settings.policies, text);
-  return { settings, policies: parsePolicies(sources.slice(1)), sources };
+  return { settings, documents: parseIstio(sources.slice(1)), sources };
 }

@@ -75,6 +75,7 @@ const limitsSchema = z
       .default(60 * 1024),
     headFields: z.number().int().min(10).max(1000).default(100),
     handshake: durationSchema.prefault('10s'),
+    protocolDetection: durationSchema.prefault('1s'),
     head: durationSchema.prefault('10s'),
     connect: durationSchema.prefault('5s'),
     streamIdle: durationSchema.prefault('5m'),
@@ -130,6 +131,7 @@ const schema = z
     appHealth: z.string().startsWith('/').optional(),
     accessLog: z.string().default('stdout'),
     defaultAction: z.enum(['deny', 'allow']).default('deny'),
+    defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
     rootNamespace: z.string().min(1).default('istio-system'),
     tls: z
       .strictObject({
@@ -227,6 +229,7 @@ export interface Settings {
   readonly appHealth: string | undefined;
   readonly accessLog: string;
   readonly defaultAction: 'deny' | 'allow';
+  readonly defaultMtls: 'STRICT' | 'PERMISSIVE';
   readonly rootNamespace: string;
   readonly tls: TlsSettings;
   readonly limits: Limits;
@@ -261,6 +264,7 @@ export function parseSettings(source: string, file: string): Settings {
       headBytes: limits.headBytes,
       headFields: limits.headFields,
       handshakeMs: limits.handshake,
+      protocolDetectionMs: limits.protocolDetection,
       headMs: limits.head,
       connectMs: limits.connect,
       streamIdleMs: limits.streamIdle,

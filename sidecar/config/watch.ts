@@ -6,7 +6,7 @@ import { asSallyportError, formatProblem, SallyportError } from '../../cert-agen
 import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
-import type { AuthorizationPolicy } from '../policy/policy.ts';
+import { countOf, type IstioDocuments } from './documents.ts';
 import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';
@@ -17,7 +17,7 @@ export interface Configuration {
   /** Rises by one with each change that was taken. */
   readonly generation: number;
   readonly settings: Settings;
-  readonly policies: readonly AuthorizationPolicy[];
+  readonly documents: IstioDocuments;
 }
 
 export interface ConfigurationWatch {
@@ -75,7 +75,7 @@ export async function watchConfiguration(file: string, log: Log): Promise<Config
     seen = next.sources;
     problem = undefined;
     log.info(
-      { code: 'config_loaded', generation: generation + 1, policies: next.policies.length },
+      { code: 'config_loaded', generation: generation + 1, policies: countOf(next.documents) },
       `configuration generation ${generation + 1} is in force`,
     );
     cell.set(freeze(next, generation + 1));
@@ -111,8 +111,8 @@ export async function watchConfiguration(file: string, log: Log): Promise<Config
   };
 }
 
-function freeze({ settings, policies }: Reading, generation: number): Configuration {
-  return Object.freeze({ generation, settings, policies });
+function freeze({ settings, documents }: Reading, generation: number): Configuration {
+  return Object.freeze({ generation, settings, documents });
 }
 
 /** What a running process cannot change: who it is and where its own pages are. */

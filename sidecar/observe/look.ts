@@ -14,6 +14,7 @@ import { parseKey } from '../../cert-agent/identity/keys.ts';
 import { readPeerChain } from '../../cert-agent/identity/peer-chain.ts';
 import { readIdentityTexts, readText } from '../../cert-agent/identity/read.ts';
 import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { askAdmin } from './ask.ts';
 
 /** What was found, ready for inspectChain. */
 export interface Sight {
@@ -83,7 +84,7 @@ export function lookAtDirectory(directory: string): Sight {
 /** A running sidecar or agent, by its admin port. @throws SallyportError `upstream_connect` or `upstream_protocol`. */
 export async function lookAtAdmin(url: URL): Promise<Sight> {
   const page = new URL('/certs', url);
-  const { status, body } = await ask(page);
+  const { status, body } = await askAdmin(page);
   const said = isObject(body) ? body : {};
   if (status !== 200) {
     const why = typeof said['message'] === 'string' ? `: ${reasonOf(said['message'])}` : '';
@@ -180,25 +181,6 @@ function groupOf(socket: TLSSocket): string | undefined {
 function shownId(svid: ClientSvid): string {
   const [leaf] = readPemBlocks(svid.chainPem, 'the client SVID');
   return (leaf === undefined ? undefined : readCertificateFacts(leaf).uris[0]) ?? 'a certificate without SPIFFE ID';
-}
-
-async function ask(url: URL): Promise<{ status: number; body: unknown }> {
-  let status: number;
-  let text: string;
-  try {
-    // Most of what is looked at is no URL, and the client is larger than all the rest.
-    const { request } = await import('undici');
-    const answer = await request(url, { headersTimeout: handshakeTimeoutMs, bodyTimeout: handshakeTimeoutMs });
-    status = answer.statusCode;
-    text = await answer.body.text();
-  } catch (error) {
-    throw new SallyportError('upstream_connect', `${url.origin} cannot be asked: ${reasonOf(error)}`, { cause: error });
-  }
-  try {
-    return { status, body: JSON.parse(text) };
-  } catch {
-    return { status, body: undefined };
-  }
 }
 
 /** The trust domain that a leaf names itself, or undefined where its name is none. */

@@ -26,6 +26,9 @@ export interface PageSources {
   state(): object;
   connections(): object[];
   policies(): object[];
+  peerAuthentications(): object[];
+  /** Per inbound port who still speaks plaintext. */
+  strictReport(): object[];
   settings(): object;
   upstreams(): object[];
   lastProblem(): SallyportError | undefined;
@@ -75,6 +78,10 @@ export function adminPages(sources: PageSources): Page[] {
     json('/certs', 'our SVID, the trust bundle and the deny-list; never a key', () => describeIdentity(sources)),
     json('/connections', 'every open connection, with its peer', () => sources.connections()),
     json('/policies', 'the policies in force', () => sources.policies()),
+    json('/peer-authentications', 'the PeerAuthentication documents in force', () => sources.peerAuthentications()),
+    json('/strict-report', 'per inbound port: its mTLS mode, and who still speaks plaintext', () =>
+      sources.strictReport(),
+    ),
     json('/upstreams', 'upstreams, their pools and what they are waiting for', () => sources.upstreams()),
     json('/config', 'the settings in force', () => sources.settings()),
     metricsPage(sources),

@@ -1,7 +1,9 @@
 // What a connection speaks, by its first bytes: nothing is consumed and nothing is guessed. Only protocols whose client
 // speaks first can be told so; the others are declared.
 
+import type { Socket } from 'node:net';
 import { type Connection, coarseNow, type Speaker } from '../connection.ts';
+import type { PortRules } from '../exchange.ts';
 import { preface } from './http2-frames.ts';
 
 /** What the first bytes of a connection say; undefined while they may still become more than one thing. */
@@ -27,6 +29,46 @@ function sniffHello(bytes: Buffer): Sniffed {
   return undefined;
 }
 
+/**
+ * Tells TLS from plaintext by a connection's first bytes, which stay where they are. On a port of requests a silent client is
+ * not guessed about, and closed in time; on one that is declared `tcp` it is one whose server speaks first, in plaintext.
+ */
+export function whenSniffed(
+  raw: Socket,
+  { limits, protocol }: Pick<PortRules, 'limits' | 'protocol'>,
+  takeTls: (raw: Socket) => void,
+  takePlain: (raw: Socket) => void,
+): void {
+  let held: Buffer = Buffer.alloc(0);
+  const decide = (take: (raw: Socket) => void): void => {
+    clearTimeout(timer);
+    raw.off('data', onData).off('end', onEnd).off('error', ignore);
+    raw.pause();
+    if (held.length > 0) raw.unshift(held);
+    take(raw);
+  };
+  const timer = setTimeout(
+    () => {
+      if (protocol === 'tcp' && held.length === 0) decide(takePlain);
+      else raw.destroy();
+    },
+    protocol === 'tcp' ? limits.protocolDetectionMs : limits.handshakeMs,
+  );
+  const onData = (chunk: Buffer): void => {
+    held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
+    const said = sniff(held);
+    if (said === 'tls') decide(takeTls);
+    else if (said !== undefined) decide(takePlain);
+    // HTTP/2's preface is plaintext long before it is complete.
+    else if (held[0] !== handshake) decide(takePlain);
+  };
+  const onEnd = (): void => {
+    raw.destroy();
+  };
+  raw.on('data', onData).on('end', onEnd).on('error', ignore);
+  raw.once('close', () => clearTimeout(timer));
+}
+
 /** Waits for the first bytes of a plaintext connection; whoever is then put in its place gets them. */
 export class FirstBytes implements Speaker {
   readonly kind = 'http';
@@ -40,7 +82,8 @@ export class FirstBytes implements Speaker {
   constructor(connection: Connection, decide: (said: Sniffed) => void) {
     this.#connection = connection;
     this.#decide = decide;
-    connection.socket.on('data', this.#onData).on('end', this.#onEnd).on('error', ignore);
+    // It may come paused, from one who has looked before us.
+    connection.socket.on('data', this.#onData).on('end', this.#onEnd).on('error', ignore).resume();
   }
 
   tick(now: number): void {

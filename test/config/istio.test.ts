@@ -2,13 +2,13 @@
 
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { parsePolicies } from '../../sidecar/config/istio.ts';
+import { parseIstio } from '../../sidecar/config/istio.ts';
 import { judge, scope, show } from '../fixtures/policy.ts';
 
 const head = 'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: p, namespace: shop }\n';
 const problemsOf = (...texts: string[]): string[] => {
   try {
-    parsePolicies(texts.map((text, index) => ({ file: `${'abc'[index]}.yaml`, text })));
+    parseIstio(texts.map((text, index) => ({ file: `${'abc'[index]}.yaml`, text })));
     return [];
   } catch (error) {
     if (!(error instanceof SallyportError)) throw error;
@@ -18,7 +18,7 @@ const problemsOf = (...texts: string[]): string[] => {
 };
 
 t.test("Istio's own example works as it stands", async (t) => {
-  const policies = parsePolicies([
+  const { authorizationPolicies: policies } = parseIstio([
     {
       file: 'payment.yaml',
       text: `apiVersion: security.istio.io/v1beta1
@@ -132,8 +132,8 @@ const wrong: [string, string, string[]][] = [
   ],
   [
     'another kind',
-    'apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: p }\nspec: {}\n',
-    ['a.yaml:2:7: kind PeerAuthentication is not supported by this build'],
+    'apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: p }\nspec: {}\n',
+    ['a.yaml:2:7: kind RequestAuthentication is not supported by this build'],
   ],
   [
     'a misspelt kind',

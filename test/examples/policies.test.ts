@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import t from 'tap';
 import { parse } from 'yaml';
-import { parsePolicies } from '../../sidecar/config/istio.ts';
+import { parseIstio } from '../../sidecar/config/istio.ts';
 import { normalizePath } from '../../sidecar/policy/path.ts';
 import type { RequestFacts, Workload } from '../../sidecar/policy/policy.ts';
 import { judge, scope, show } from '../fixtures/policy.ts';
@@ -28,7 +28,7 @@ for (const entry of readdirSync(root, { withFileTypes: true }).filter((one) => o
   t.test(entry.name, async (t) => {
     const text = readFileSync(new URL(`${entry.name}/policy.yaml`, root), 'utf8');
     const { workload, requests } = parse(readFileSync(new URL(`${entry.name}/requests.yaml`, root), 'utf8')) as Gallery;
-    const policies = parsePolicies([{ file: `${entry.name}/policy.yaml`, text }]);
+    const { authorizationPolicies: policies } = parseIstio([{ file: `${entry.name}/policy.yaml`, text }]);
     for (const {
       from,
       method = '',

@@ -8,7 +8,7 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { formatBundle, parseBundle } from '../../cert-agent/identity/bundle.ts';
 import { formatDenyList, parseDenyList } from '../../cert-agent/identity/denied.ts';
 import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
-import { parsePolicies } from '../../sidecar/config/istio.ts';
+import { parseIstio } from '../../sidecar/config/istio.ts';
 import { parseSettings } from '../../sidecar/config/settings.ts';
 import { normalizePath } from '../../sidecar/policy/path.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
@@ -93,8 +93,8 @@ spec:
 `;
 
 fuzz(t, 'an AuthorizationPolicy', mutated([policy, `${policy}---\n${policy}`]), (text) => {
-  const read = expectProblems(text, () => parsePolicies([{ file: 'policy.yaml', text }]));
-  for (const one of read ?? []) {
+  const read = expectProblems(text, () => parseIstio([{ file: 'policy.yaml', text }]));
+  for (const one of read?.authorizationPolicies ?? []) {
     assert.ok(one.name !== '' && one.namespace !== '');
     assert.ok(one.action === 'ALLOW' || one.action === 'DENY');
   }

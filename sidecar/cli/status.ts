@@ -1,0 +1,115 @@
+// `sallyport status`: what a running sidecar says of itself, and who still speaks plaintext to it.
+
+import { Command } from 'commander';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { PortSecurity } from '../observe/security.ts';
+import { action, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
+
+interface StatusFlags {
+  readonly admin: string;
+  readonly strictReport?: boolean;
+  readonly json?: boolean;
+}
+
+/** What of `GET /state` is shown here. */
+interface State {
+  readonly ready: boolean;
+  readonly waitingFor: readonly string[];
+  readonly generation: number;
+  readonly configurationFailures: number;
+  readonly connections: number;
+  readonly lastProblem: { readonly message: string; readonly problems: readonly string[] } | null;
+  readonly ports: readonly {
+    readonly port: string;
+    readonly bound: number | null;
+    readonly mtls: { readonly mode: string; readonly from: string } | null;
+  }[];
+}
+
+/** The command; its work is loaded when it runs. */
+export function statusCommand(): Command {
+  return new Command('status')
+    .description('Show whether a running sidecar is ready, its ports, and who still speaks plaintext to it')
+    .option('--admin <url>', 'its admin address', 'http://127.0.0.1:15000')
+    .option('--strict-report', 'per inbound port: who speaks plaintext, and since when it could have been STRICT')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      `
+The exit code is 0 when it is ready; with --strict-report, when no port has seen plaintext. 1 otherwise, 2 for misuse.
+
+Examples:
+  sallyport status
+  sallyport status --strict-report --admin http://127.0.0.1:15000 --json`,
+    )
+    .action(action(runStatus));
+}
+
+async function runStatus(flags: StatusFlags): Promise<number> {
+  const base = URL.parse(flags.admin);
+  if (base === null || base.protocol !== 'http:')
+    throw new SallyportError('usage', `'${flags.admin}' is not an http:// URL`, {
+      hint: 'an admin address is written http://127.0.0.1:15000',
+    });
+  const { askAdmin } = await import('../observe/ask.ts');
+  const page = new URL(flags.strictReport === true ? '/strict-report' : '/state', base);
+  const { status, body } = await askAdmin(page);
+  if (status !== 200 || typeof body !== 'object' || body === null)
+    throw new SallyportError('upstream_protocol', `${page.href} answered ${status}`, {
+      hint: 'is this the admin address of a sidecar?',
+    });
+  if (flags.json === true) printJson(body);
+  if (flags.strictReport === true) return showReport(body as readonly PortSecurity[], flags.json === true);
+  return showState(body as State, flags.json === true);
+}
+
+function showState(state: State, quiet: boolean): number {
+  if (quiet) return state.ready ? exitCodes.ok : exitCodes.no;
+  print(state.ready ? paint('green', 'ready') : paint('red', 'not ready'));
+  for (const one of state.waitingFor) print(`  waiting for ${one}`);
+  print(`generation ${state.generation}, ${state.connections} connections`);
+  if (state.lastProblem !== null) {
+    print(paint('yellow', `the last change was not taken: ${state.lastProblem.message}`));
+    for (const one of state.lastProblem.problems) print(`  ${one}`);
+  }
+  print('');
+  printTable(
+    ['port', 'bound', 'mtls', 'by'],
+    state.ports.map(({ port, bound, mtls }) => [
+      port,
+      bound === null ? 'no' : String(bound),
+      mtls?.mode ?? '-',
+      mtls?.from ?? '-',
+    ]),
+    'no ports',
+  );
+  return state.ready ? exitCodes.ok : exitCodes.no;
+}
+
+function showReport(ports: readonly PortSecurity[], quiet: boolean): number {
+  const plain = ports.some(({ plaintextConnections }) => plaintextConnections > 0);
+  if (quiet) return plain ? exitCodes.no : exitCodes.ok;
+  printTable(
+    ['port', 'mode', 'by', 'mTLS', 'plaintext', 'STRICT possible since'],
+    ports.map((one) => [
+      one.port,
+      one.mode,
+      one.from,
+      String(one.mtlsConnections),
+      String(one.plaintextConnections),
+      one.strictPossibleSince,
+    ]),
+    'no inbound ports',
+  );
+  for (const { port, plaintextPeers } of ports) {
+    if (plaintextPeers.length === 0) continue;
+    print('');
+    print(paint('yellow', `plaintext on ${port}:`));
+    printTable(
+      ['address', 'connections', 'first seen', 'last seen'],
+      plaintextPeers.map((one) => [one.address, String(one.connections), one.firstSeen, one.lastSeen]),
+      'nobody',
+    );
+  }
+  return plain ? exitCodes.no : exitCodes.ok;
+}

@@ -1,0 +1,28 @@
+// Asking the admin port of a running sidecar or agent, for the commands that show what it says.
+
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+
+const patienceMs = 5000;
+
+/** The answer of an admin page, with its body as JSON or undefined. @throws SallyportError `upstream_connect`. */
+export async function askAdmin(url: URL): Promise<{ status: number; body: unknown }> {
+  let status: number;
+  let text: string;
+  try {
+    // Most commands ask nobody, and the client is larger than all the rest.
+    const { request } = await import('undici');
+    const answer = await request(url, { headersTimeout: patienceMs, bodyTimeout: patienceMs });
+    status = answer.statusCode;
+    text = await answer.body.text();
+  } catch (error) {
+    throw new SallyportError('upstream_connect', `${url.origin} cannot be asked: ${reasonOf(error)}`, {
+      cause: error,
+      hint: 'is this the admin address of a sidecar (15000 by custom), and does it run on this machine?',
+    });
+  }
+  try {
+    return { status, body: JSON.parse(text) };
+  } catch {
+    return { status, body: undefined };
+  }
+}
