@@ -4,6 +4,7 @@ import type { Registry } from 'prom-client';
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
+import { federate } from '../cert-agent/identity/federated.ts';
 import { watchIdentityFiles } from '../cert-agent/identity/files.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import type { Settings } from './config/settings.ts';
@@ -20,8 +21,23 @@ export interface IdentitySource {
   close(): Promise<void>;
 }
 
-/** Starts what `settings.identity` names. It reports problems, it throws none. */
+/** Starts what `settings.identity` names, and follows the bundles of other trust domains. It reports problems, it throws none. */
 export async function startIdentity(settings: Settings, registry: Registry, log: Log): Promise<IdentitySource> {
+  const own = await startOwn(settings, registry, log);
+  if (Object.keys(settings.federatedBundles).length === 0) return own;
+  const federation = federate(own.identity, settings.federatedBundles, log);
+  return {
+    ...own,
+    identity: federation.identity,
+    waitingFor: () => own.waitingFor() ?? federation.waitingFor(),
+    async close() {
+      federation.close();
+      await own.close();
+    },
+  };
+}
+
+async function startOwn(settings: Settings, registry: Registry, log: Log): Promise<IdentitySource> {
   const { files, ca } = settings.identity;
   if (files !== undefined) {
     const watch = watchIdentityFiles({ ...files, trustDomain: settings.trustDomain }, { log });

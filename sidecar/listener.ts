@@ -79,7 +79,7 @@ export async function startInboundListener(options: InboundOptions): Promise<Lis
 /** The TLS half of an inbound port, from our first SVID on, with each that follows; it listens nowhere itself. */
 async function followIdentity(options: InboundOptions): Promise<{ current(): TlsServer | undefined; stop(): void }> {
   const { identity, trustDomain, tls, log } = options;
-  const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.get(trustDomain)!, tls);
+  const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.values(), tls);
   let server: TlsServer | undefined;
   const follow = async (ours: Identity | undefined): Promise<void> => {
     if (ours === undefined) return;
@@ -114,7 +114,9 @@ function startHandshakes(options: InboundOptions, context: object): TlsServer {
   server.on('secureConnection', (socket) => {
     const raw = arriving.get(placeOf(socket));
     if (raw !== undefined) runsOn(socket, raw);
-    accept(new Connection(socket, port, acceptedFacts(socket, tls)), raw, options);
+    const facts = acceptedFacts(socket, tls);
+    tools.metrics.countHandshake('accepted', facts);
+    accept(new Connection(socket, port, facts), raw, options);
   });
   server.on('tlsClientError', (error, socket) => {
     tools.metrics.countRefusedConnection('tls_handshake_failed');

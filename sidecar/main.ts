@@ -109,8 +109,8 @@ class RunningSidecar implements Sidecar {
     this.#settings = settings;
     this.#log = log;
     this.#resolver = new Resolver(log);
-    this.#pools = new Pools(source.identity, this.#resolver);
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
+    this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls));
     this.#file = new LogFile(settings.accessLog, () => {
       metrics.logDropped++;
     });

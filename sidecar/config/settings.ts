@@ -132,6 +132,7 @@ const schema = z
     accessLog: z.string().default('stdout'),
     defaultAction: z.enum(['deny', 'allow']).default('deny'),
     defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
+    federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
     rootNamespace: z.string().min(1).default('istio-system'),
     tls: z
       .strictObject({
@@ -179,12 +180,17 @@ const schema = z
     }
     if (value.admin !== undefined && 'host' in value.admin && !isLoopback(value.admin.host))
       at(['admin'], `'${value.admin.host}' is not loopback: use 'health' for what others may see`);
+    for (const name of Object.keys(value.federatedBundles)) {
+      if (name === value.trustDomain)
+        at(['federatedBundles', name], "this is our own trust domain, whose bundle comes with 'identity'");
+    }
     const hosts = new Map<string, string>();
     for (const [id, one] of Object.entries(value.upstreams)) {
-      if (parseSpiffeId(one.identity).trustDomain !== value.trustDomain)
+      const { trustDomain } = parseSpiffeId(one.identity);
+      if (trustDomain !== value.trustDomain && !(trustDomain in value.federatedBundles))
         at(
           ['upstreams', id, 'identity'],
-          `there is no bundle for this trust domain: only ${value.trustDomain} can be verified`,
+          `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`,
         );
       for (const host of [id, ...one.hosts]) {
         const key = host.toLowerCase();
@@ -230,6 +236,8 @@ export interface Settings {
   readonly accessLog: string;
   readonly defaultAction: 'deny' | 'allow';
   readonly defaultMtls: 'STRICT' | 'PERMISSIVE';
+  /** Bundles of other trust domains, absolute paths by name. */
+  readonly federatedBundles: Readonly<Record<string, string>>;
   readonly rootNamespace: string;
   readonly tls: TlsSettings;
   readonly limits: Limits;
@@ -251,6 +259,9 @@ export function parseSettings(source: string, file: string): Settings {
     appHealth: parsed.appHealth,
     identity: absolute(who, base),
     policies: policies === undefined ? undefined : resolve(base, policies),
+    federatedBundles: Object.freeze(
+      Object.fromEntries(Object.entries(parsed.federatedBundles).map(([name, file]) => [name, resolve(base, file)])),
+    ),
     accessLog: parsed.accessLog === 'stdout' ? 'stdout' : resolve(base, parsed.accessLog),
     inbound: inbound.map((one) =>
       Object.freeze({

@@ -117,7 +117,16 @@ function freeze({ settings, documents }: Reading, generation: number): Configura
 
 /** What a running process cannot change: who it is and where its own pages are. */
 function refuseUnreloadable(old: Settings, next: Settings): void {
-  const fixed = ['trustDomain', 'workload', 'identity', 'admin', 'health', 'accessLog', 'tls'] as const;
+  const fixed = [
+    'trustDomain',
+    'workload',
+    'identity',
+    'admin',
+    'health',
+    'accessLog',
+    'tls',
+    'federatedBundles',
+  ] as const;
   const changed = fixed.filter((key) => JSON.stringify(old[key]) !== JSON.stringify(next[key]));
   if (changed.length === 0) return;
   throw new SallyportError('config_invalid', `${changed.join(', ')} cannot change while the sidecar runs`, {

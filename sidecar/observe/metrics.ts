@@ -3,7 +3,7 @@
 
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
 import { namespaceOf, parseSpiffeId, serviceAccountOf } from '../../cert-agent/identity/spiffe-id.ts';
-import type { Exchange, PortRules } from '../exchange.ts';
+import type { Exchange, PortRules, TlsFacts } from '../exchange.ts';
 import type { Workload } from '../policy/policy.ts';
 
 /** Envoy's buckets: milliseconds for durations, bytes for sizes. */
@@ -81,6 +81,7 @@ export class TrafficMetrics {
   /** Why connections were refused before any request, by code. */
   readonly refusedConnections = new Map<string, number>();
   logDropped = 0;
+  readonly #handshakes = new Map<string, { readonly labels: Labels; count: number }>();
   readonly #cut = new Map<string, { readonly code: string; readonly kind: string; count: number }>();
 
   constructor(registry: Registry, trustDomain: string, workload: Workload, version: string) {
@@ -108,6 +109,14 @@ export class TrafficMetrics {
     outcome.duration.observe(durationMs);
     outcome.requestBytes.observe(exchange.bytesReceived);
     outcome.replyBytes.observe(exchange.bytesSent);
+  }
+
+  /** A handshake that came about. */
+  countHandshake(side: 'accepted' | 'dialed', { version, cipher, group = 'unknown' }: TlsFacts): void {
+    const key = `${side} ${version} ${cipher} ${group}`;
+    const known = this.#handshakes.get(key);
+    if (known === undefined) this.#handshakes.set(key, { labels: { side, version, cipher, group }, count: 1 });
+    else known.count++;
   }
 
   /** Exchanges that were allowed and had to end because what allowed them no longer does. */
@@ -193,6 +202,16 @@ export class TrafficMetrics {
       collect() {
         this.reset();
         for (const [code, count] of owner.refusedConnections) this.inc({ code }, count);
+      },
+    });
+    new Counter({
+      name: 'sallyport_tls_handshakes_total',
+      help: 'TLS handshakes that came about, by what they agreed on; accepting, the group is known only where one alone is allowed.',
+      labelNames: ['side', 'version', 'cipher', 'group'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const { labels, count } of owner.#handshakes.values()) this.inc(labels, count);
       },
     });
     new Counter({

@@ -32,16 +32,19 @@ export interface TlsSettings {
   readonly groups: readonly string[];
 }
 
-/** The part that follows the SVID and the bundle: what a rotation replaces. */
+/**
+ * The part that follows the SVID and the bundles: what a rotation replaces. OpenSSL knows one pool of roots, so with several
+ * trust domains its verdict is not enough: peer.ts holds each peer against the bundle of its own.
+ */
 export function contextOptions(
   svid: Svid,
-  bundle: TrustBundle,
+  bundles: Iterable<TrustBundle>,
   { minVersion, groups }: TlsSettings,
 ): SecureContextOptions {
   return {
     key: svid.keyPem,
     cert: svid.chainPem,
-    ca: formatPem(bundle.roots),
+    ca: formatPem([...bundles].flatMap(({ roots }) => roots)),
     minVersion,
     maxVersion: 'TLSv1.3',
     ciphers,
@@ -54,7 +57,7 @@ export function contextOptions(
 
 /** A context for dialing; made once per generation of our SVID, since reading a key is dear. */
 export function dialContext(svid: Svid, bundle: TrustBundle, settings: TlsSettings): SecureContext {
-  return createSecureContext(contextOptions(svid, bundle, settings));
+  return createSecureContext(contextOptions(svid, [bundle], settings));
 }
 
 /** What the handshake of a socket that dialed has agreed on: Node tells the dialing side all of it. */

@@ -40,6 +40,8 @@ export interface PeerDialOptions {
   readonly tls: TlsSettings;
   /** The name that SNI carries; a host name, not an address. */
   readonly serverName: string | undefined;
+  /** Told of each handshake that came about. */
+  dialed(tls: TlsFacts): void;
 }
 
 /** Mutual TLS to a peer that is verified against the bundle of its expected trust domain. */
@@ -82,7 +84,11 @@ export function createPeerDial(options: PeerDialOptions): Dial {
       };
       const socket = connectTls(settings);
       runsOn(socket, raw);
-      const ready = (): void => resolve({ socket, peer: peerOf(chain, ours, dialedFacts(socket)) });
+      const ready = (): void => {
+        const tls = dialedFacts(socket);
+        options.dialed(tls);
+        resolve({ socket, peer: peerOf(chain, ours, tls) });
+      };
       settle(socket, address, connectMs, 'secureConnect', ready, reject);
     });
   };

@@ -6,7 +6,7 @@ import { formatAddress } from '../../cert-agent/base/address.ts';
 import type { Live } from '../../cert-agent/base/live.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
-import type { Limits } from '../exchange.ts';
+import type { Limits, TlsFacts } from '../exchange.ts';
 import type { TlsSettings } from '../protocol/tls.ts';
 import { createPeerDial, dialPlain, serverNameOf } from './dial.ts';
 import { Pool } from './pool.ts';
@@ -39,10 +39,13 @@ export interface PoolPlan {
 export class Pools {
   readonly #identity: Live<Identity | undefined>;
   readonly #resolver: Resolver;
+  readonly #dialed: (tls: TlsFacts) => void;
   #held = new Map<string, { readonly key: string; readonly pool: Pool }>();
 
-  constructor(identity: Live<Identity | undefined>, resolver: Resolver) {
+  /** `dialed` is told of each handshake with a peer. */
+  constructor(identity: Live<Identity | undefined>, resolver: Resolver, dialed: (tls: TlsFacts) => void) {
     this.#identity = identity;
+    this.#dialed = dialed;
     this.#resolver = resolver;
     identity.onChange(() => {
       for (const { pool } of this.#held.values()) pool.renew();
@@ -81,6 +84,7 @@ export class Pools {
       identity: this.#identity,
       trustDomain: parseSpiffeId(peer.expected).trustDomain,
       serverName: serverNameOf(endpoints[0]!),
+      dialed: this.#dialed,
     });
     const { upstream, isMeant, alpn } = peer;
     const kind = { secure: true, alpn, http2, awaited: isMeant, idleMs: peerIdleMs };

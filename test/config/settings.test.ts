@@ -139,7 +139,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
   [
     'an upstream of another trust domain',
     (text) => text.replace('identity: spiffe://demo.test', 'identity: spiffe://other.test'),
-    ['x.yaml:10:80: upstreams.db.identity: there is no bundle for this trust domain: only demo.test can be verified'],
+    ["x.yaml:10:80: upstreams.db.identity: there is no bundle for other.test: name its file under 'federatedBundles'"],
   ],
   [
     'nothing to do',

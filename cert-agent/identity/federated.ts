@@ -1,0 +1,91 @@
+// Trust in other trust domains: their bundles, from files that somebody keeps, beside our own and never merged with it. A file
+// that is missing or broken trusts nobody new: what was read last stays, and before that nobody of that domain is believed.
+
+import { dirname } from 'node:path';
+import { asSallyportError } from '../base/errors.ts';
+import { type Live, LiveCell } from '../base/live.ts';
+import type { Log } from '../base/log.ts';
+import { watchForChange } from '../base/watch.ts';
+import type { TrustBundle } from './bundle.ts';
+import type { Identity } from './identity.ts';
+import { readBundleFile } from './read.ts';
+
+export interface Federation {
+  /** `ours`, with every bundle that could be read. */
+  readonly identity: Live<Identity | undefined>;
+  /** The first bundle that has never been read, if there is one. */
+  waitingFor(): string | undefined;
+  close(): void;
+}
+
+/** Follows the files of `bundles` (path by trust domain). Never throws for what is in them. */
+export function federate(
+  ours: Live<Identity | undefined>,
+  bundles: Readonly<Record<string, string>>,
+  log: Log,
+): Federation {
+  const read = new Map<string, TrustBundle>();
+  const problems = new Map<string, string>();
+  const cell = new LiveCell<Identity | undefined>(undefined);
+
+  /** True when it is another bundle than before. */
+  const take = (trustDomain: string, file: string): boolean => {
+    try {
+      const bundle = readBundleFile(file, trustDomain);
+      const before = read.get(trustDomain);
+      problems.delete(trustDomain);
+      if (before !== undefined && sameRoots(before, bundle)) return false;
+      read.set(trustDomain, bundle);
+      log.info(
+        { code: 'bundle_loaded', trustDomain, roots: bundle.roots.length },
+        `the bundle of ${trustDomain} is in force`,
+      );
+      return true;
+    } catch (error) {
+      const { code, message } = asSallyportError(
+        error,
+        'bundle_invalid',
+        `the bundle of ${trustDomain} cannot be read`,
+      );
+      // Said once, not every second.
+      if (problems.get(trustDomain) !== message) {
+        const stays = read.has(trustDomain) ? 'the last good one stays' : `nobody of ${trustDomain} is believed`;
+        log.warn({ code, trustDomain }, `${message}; ${stays}`);
+      }
+      problems.set(trustDomain, message);
+      return false;
+    }
+  };
+  const put = (): void => {
+    const identity = ours.current();
+    cell.set(
+      identity === undefined
+        ? undefined
+        : // Our own last: nobody else's file may stand in for it.
+          Object.freeze({ ...identity, bundles: new Map([...read, ...identity.bundles]) }),
+    );
+  };
+  const look = (): void => {
+    const changed = Object.entries(bundles).map(([trustDomain, file]) => take(trustDomain, file));
+    if (changed.includes(true)) put();
+  };
+  look();
+  put();
+  const stop = ours.onChange(put);
+  const watch = watchForChange(() => Object.values(bundles).map((file) => dirname(file)), look);
+  return {
+    identity: cell,
+    waitingFor() {
+      const missing = Object.keys(bundles).find((trustDomain) => !read.has(trustDomain));
+      return missing === undefined ? undefined : `the bundle of ${missing} (${bundles[missing]})`;
+    },
+    close() {
+      stop();
+      watch.close();
+    },
+  };
+}
+
+function sameRoots(a: TrustBundle, b: TrustBundle): boolean {
+  return a.roots.length === b.roots.length && a.roots.every((root, index) => root.equals(b.roots[index]!));
+}
