@@ -4,11 +4,12 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { formatPlace } from '../cert-agent/base/address.ts';
-import type { SallyportError } from '../cert-agent/base/errors.ts';
+import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { ConnectionFacts, PortRules, TlsFacts } from './exchange.ts';
+import { holdInSockets } from './observe/held.ts';
 import type { PeerStats } from './observe/metrics.ts';
 import type { PeerPolicies, PolicySet } from './policy/policy.ts';
 
@@ -84,6 +85,43 @@ export class Connection implements ConnectionFacts {
   }
 }
 
+/** performance.now() at which the time of each kind is over. */
+export type DrainDeadlines = Readonly<Record<Kind, number>>;
+
+/** A connection that did not finish in time. */
+export interface CutConnection {
+  readonly kind: Kind;
+  readonly port: string;
+  readonly remote: string;
+  readonly peer: string | null;
+  readonly inFlight: number;
+  readonly ageMs: number;
+}
+
+export interface DrainReport {
+  /** Connections that closed in time. */
+  readonly finished: number;
+  readonly cut: readonly CutConnection[];
+}
+
+const lastWordsMs = 100;
+
+function kindOf({ speaker, port }: Connection): Kind {
+  return speaker?.kind ?? port.rules.current().protocol;
+}
+
+function describeCut(connection: Connection): CutConnection {
+  const { port, remoteAddress, peer, speaker, openedAt } = connection;
+  return {
+    kind: kindOf(connection),
+    port: port.key,
+    remote: remoteAddress,
+    peer: peer?.id.uri ?? null,
+    inFlight: speaker?.inFlight ?? 0,
+    ageMs: Date.now() - openedAt,
+  };
+}
+
 const tickMs = 500;
 let coarse = performance.now();
 
@@ -140,16 +178,32 @@ export class ConnectionTable {
     return count;
   }
 
-  /** Asks every connection of `direction` to finish, and resolves when none is left or `ms` have passed; the rest is cut. */
-  async drain(direction: PortRules['direction'], ms: number): Promise<number> {
+  /**
+   * Asks every connection of `direction` to finish, and resolves when none is left. What is still open when the time of its
+   * kind is over is cut, and is in the report.
+   */
+  async drain(direction: PortRules['direction'], deadlines: DrainDeadlines): Promise<DrainReport> {
     const concerned = (): Connection[] =>
       [...this.#open].filter((one) => one.port.rules.current().direction === direction);
-    for (const connection of concerned()) connection.speaker?.drain();
-    const end = performance.now() + ms;
-    while (concerned().length > 0 && performance.now() < end) await this.#nextClose(end - performance.now());
-    const cut = concerned();
-    for (const connection of cut) connection.socket.destroy();
-    return cut.length;
+    const all = concerned();
+    for (const connection of all) connection.speaker?.drain();
+    const cut = new Map<Connection, CutConnection>();
+    for (;;) {
+      const now = performance.now();
+      const open = concerned().filter((one) => !cut.has(one));
+      for (const connection of open) {
+        if (now < deadlines[kindOf(connection)]) continue;
+        cut.set(connection, describeCut(connection));
+        connection.cut(new SallyportError('draining', 'the time to finish is over'));
+      }
+      const left = open.filter((one) => !cut.has(one));
+      if (left.length === 0) break;
+      await this.#nextClose(Math.min(...left.map((one) => deadlines[kindOf(one)])) - now);
+    }
+    // A moment for last words, then nothing stays.
+    if (cut.size > 0) await new Promise((resolve) => setTimeout(resolve, lastWordsMs).unref());
+    for (const connection of cut.keys()) connection.socket.destroy();
+    return { finished: all.length - cut.size, cut: [...cut.values()] };
   }
 
   close(): void {
@@ -161,15 +215,18 @@ export class ConnectionTable {
   #tick(): void {
     coarse = performance.now();
     const wall = Date.now();
+    let buffered = 0;
     for (const connection of this.#open) {
       if (connection.peer !== undefined && wall > connection.peer.validUntil) this.#expired(connection);
       connection.speaker?.tick(coarse);
+      buffered += connection.socket.writableLength;
     }
+    holdInSockets(buffered);
   }
 
   #nextClose(ms: number): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, Math.min(ms, 50));
+      const timer = setTimeout(resolve, Math.max(1, Math.min(ms, 50)));
       this.#whenEmpty = () => {
         clearTimeout(timer);
         resolve();

@@ -39,7 +39,15 @@ export interface Limits {
   readonly connections: number;
   /** How many files and sockets the process may have open; Infinity where the system sets no limit. */
   readonly descriptors: number;
+  /** Requests that one HTTP/2 connection may have in flight. */
+  readonly streams: number;
+  /** Requests that may wait for a connection to one upstream. */
+  readonly pendingRequests: number;
+  /** What may wait in memory for readers that are slower than their writers, all connections together. */
+  readonly heldBytes: number;
   readonly drainMs: number;
+  readonly drainWebSocketMs: number;
+  readonly drainTcpMs: number;
 }
 
 /**

@@ -11,11 +11,12 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import { compilePorts, type PortPlan, planPools } from './config/generation.ts';
 import type { Settings } from './config/settings.ts';
 import { type Configuration, type ConfigurationWatch, watchConfiguration } from './config/watch.ts';
-import { type Connection, ConnectionTable, type Port } from './connection.ts';
+import { type Connection, ConnectionTable, type DrainReport, type Port } from './connection.ts';
 import type { PortRules } from './exchange.ts';
 import { type IdentitySource, startIdentity } from './identity-source.ts';
 import { type Listener, startInboundListener, startOutboundListener } from './listener.ts';
 import { watchExposure } from './observe/exposure.ts';
+import { heldBytes } from './observe/held.ts';
 import { LogFile } from './observe/log-file.ts';
 import { TrafficMetrics } from './observe/metrics.ts';
 import { adminPages, healthPages, type PageSources, type Readiness } from './observe/pages.ts';
@@ -35,8 +36,8 @@ export interface Sidecar {
   readiness(): Readiness;
   /** SIGHUP: look at every file now. */
   reload(): void;
-  /** SIGTERM: finish what is in flight, then close. Resolves with the number of connections that had to be cut. */
-  drain(): Promise<number>;
+  /** SIGTERM: finish what is in flight, then close. Resolves with what became of it. */
+  drain(): Promise<DrainReport>;
 }
 
 /** A port that is planned: bound already, or waiting for what it needs. */
@@ -88,6 +89,8 @@ class RunningSidecar implements Sidecar {
   readonly #stops: (() => void)[] = [];
   readonly #settings: Settings;
   #draining = false;
+  #leaving: Promise<DrainReport> | undefined = undefined;
+  #closing: Promise<void> | undefined = undefined;
   #wasReady = false;
   #wasEverReady = false;
   readonly #startedAt = performance.now();
@@ -110,6 +113,7 @@ class RunningSidecar implements Sidecar {
     this.#log = log;
     this.#resolver = new Resolver(log);
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
+    metrics.heldBytes = heldBytes;
     this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls));
     this.#file = new LogFile(settings.accessLog, () => {
       metrics.logDropped++;
@@ -169,19 +173,45 @@ class RunningSidecar implements Sidecar {
     this.#source.reload();
   }
 
-  async drain(): Promise<number> {
-    if (this.#draining) return 0;
+  async drain(): Promise<DrainReport> {
+    const report = await this.#leave();
+    this.#closing ??= this.#close();
+    await this.#closing;
+    return report;
+  }
+
+  /** The ladder, once: not ready, nobody new, what is in flight finishes or is told, and what does not in time is cut. */
+  #leave(): Promise<DrainReport> {
+    this.#leaving ??= this.#climbDown();
+    return this.#leaving;
+  }
+
+  async #climbDown(): Promise<DrainReport> {
     this.#draining = true;
     this.#announce();
-    const { drainMs } = this.#watch.configuration.current().settings.limits;
-    const end = performance.now() + drainMs;
+    const { drainMs, drainWebSocketMs, drainTcpMs } = this.#watch.configuration.current().settings.limits;
+    const now = performance.now();
+    const deadlines = { http: now + drainMs, websocket: now + drainWebSocketMs, tcp: now + drainTcpMs };
     // First nobody new comes in. The way out stays open: a request in flight may still need it.
     for (const one of this.#ports.values()) if (one.port.rules.current().direction === 'inbound') one.listener?.close();
-    const cutIn = await this.#table.drain('inbound', drainMs);
+    const inbound = await this.#table.drain('inbound', deadlines);
     for (const one of this.#ports.values()) one.listener?.close();
-    const cutOut = await this.#table.drain('outbound', Math.max(0, end - performance.now()));
-    await this.#close();
-    return cutIn + cutOut;
+    const outbound = await this.#table.drain('outbound', deadlines);
+    const report = {
+      finished: inbound.finished + outbound.finished,
+      cut: [...inbound.cut, ...outbound.cut],
+    };
+    // A list without end helps nobody; the number is whole.
+    const facts = {
+      code: 'drained',
+      finished: report.finished,
+      cut: report.cut.length,
+      first: report.cut.slice(0, 20),
+    };
+    if (report.cut.length > 0)
+      this.#log.warn(facts, `${report.cut.length} connections were cut at the end of the drain time`);
+    else this.#log.info(facts, 'drained: nothing had to be cut');
+    return report;
   }
 
   get #identity(): Live<Identity | undefined> {
@@ -356,6 +386,7 @@ class RunningSidecar implements Sidecar {
           ...rest,
           portLevelMtls: Object.fromEntries(portLevel),
         })),
+      drain: () => this.#leave(),
       strictReport: () =>
         [...this.#ports.values()].flatMap(({ port }) => this.#security.describe(port.key, port.rules.current()) ?? []),
       state: () => ({

@@ -3,13 +3,14 @@
 //
 //   listener.ts -> connection.ts -> peer.ts -> [ head.ts -> route.ts -> authorize.ts -> forward.ts -> respond.ts ] -> access-log.ts
 
-import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
+import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { type Recorder, record } from './access-log.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
 import type { Exchange } from './exchange.ts';
 import { forward, noteUpstream } from './forward.ts';
 import { readMeaning } from './head.ts';
+import { heldBytes } from './observe/held.ts';
 import type { SecurityReport } from './observe/security.ts';
 import type { PeerCheck } from './peer.ts';
 import { Http1Server, type ServerPath } from './protocol/http1-server.ts';
@@ -31,6 +32,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   const path: ServerPath = {
     serve(exchange) {
       try {
+        refuseWhenFull(exchange);
         readMeaning(exchange);
         findRoute(exchange);
         const permit = authorize(exchange, connection, tools.checkPeer);
@@ -55,6 +57,13 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   function refuseOnRecord(exchange: Exchange, error: unknown): void {
     tools.log.whenRoom(() => refuse(exchange, error));
   }
+}
+
+/** Readers that are slower than their writers have filled what we may hold: nothing more is begun until some has gone. */
+function refuseWhenFull({ rules }: Exchange): void {
+  const { limits } = rules;
+  if (heldBytes() > limits.heldBytes)
+    throw new SallyportError('memory_full', `${heldBytes()} bytes wait for slow readers (limit heldBytes)`);
 }
 
 /** Carries a TCP connection: the same road, judged here and again whenever what decided has changed. */

@@ -98,6 +98,7 @@ export const codes = Object.freeze({
   not_ready: row(503, 14, 'UH', 'not_ready'),
   draining: row(503, 14, 'UH', 'draining'),
   overloaded: row(503, 14, 'UO', 'overflow'),
+  memory_full: row(503, 14, 'OM', 'overload'),
   policy_denied: row(403, 7, '-', 'rbac_access_denied_matched_policy'),
   no_route: row(404, 12, 'NR', 'route_not_found'),
 

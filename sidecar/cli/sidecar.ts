@@ -50,10 +50,7 @@ async function serve(file: string): Promise<number> {
     process.once('SIGTERM', resolve);
     process.once('SIGINT', resolve);
   });
-  const cut = await sidecar.drain();
-  log.info(
-    { code: 'stopped', cut },
-    cut === 0 ? 'stopped' : `stopped; ${cut} connections were cut at the end of the drain time`,
-  );
+  const { finished, cut } = await sidecar.drain();
+  log.info({ code: 'stopped', finished, cut: cut.length }, 'stopped');
   return exitCodes.ok;
 }

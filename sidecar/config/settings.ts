@@ -82,7 +82,16 @@ const limitsSchema = z
     clientIdle: durationSchema.prefault('5m'),
     tcpIdle: durationSchema.prefault('1h'),
     connections: z.number().int().min(1).optional(),
+    streams: z.number().int().min(1).max(10_000).default(250),
+    pendingRequests: z.number().int().min(1).default(1024),
+    heldBytes: z
+      .number()
+      .int()
+      .min(1_048_576)
+      .default(64 * 1_048_576),
     drain: durationSchema.prefault('5s'),
+    drainWebSocket: durationSchema.optional(),
+    drainTcp: durationSchema.optional(),
   })
   .prefault({});
 
@@ -283,7 +292,12 @@ export function parseSettings(source: string, file: string): Settings {
       tcpIdleMs: limits.tcpIdle,
       connections: limits.connections ?? defaultConnections(),
       descriptors: descriptorLimit(),
+      streams: limits.streams,
+      pendingRequests: limits.pendingRequests,
+      heldBytes: limits.heldBytes,
       drainMs: limits.drain,
+      drainWebSocketMs: limits.drainWebSocket ?? limits.drain,
+      drainTcpMs: limits.drainTcp ?? limits.drain,
     }),
   });
 }

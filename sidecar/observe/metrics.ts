@@ -81,6 +81,8 @@ export class TrafficMetrics {
   /** Why connections were refused before any request, by code. */
   readonly refusedConnections = new Map<string, number>();
   logDropped = 0;
+  /** Set by whoever knows. */
+  heldBytes: () => number = () => 0;
   readonly #handshakes = new Map<string, { readonly labels: Labels; count: number }>();
   readonly #cut = new Map<string, { readonly code: string; readonly kind: string; count: number }>();
 
@@ -222,6 +224,14 @@ export class TrafficMetrics {
       collect() {
         this.reset();
         for (const { code, kind, count } of owner.#cut.values()) this.inc({ code, kind }, count);
+      },
+    });
+    new Gauge({
+      name: 'sallyport_held_bytes',
+      help: 'Bytes that wait in memory for readers that are slower than their writers.',
+      registers: [registry],
+      collect() {
+        this.set(owner.heldBytes());
       },
     });
     new Counter({

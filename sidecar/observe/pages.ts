@@ -32,6 +32,8 @@ export interface PageSources {
   settings(): object;
   upstreams(): object[];
   lastProblem(): SallyportError | undefined;
+  /** Leaves as at SIGTERM, but for the process and its pages; resolves with what became of what was open. */
+  drain(): Promise<object>;
   /** The app's own health address and path, where configured. */
   readonly appHealth: { readonly address: Address; readonly path: string } | undefined;
 }
@@ -84,6 +86,12 @@ export function adminPages(sources: PageSources): Page[] {
     ),
     json('/upstreams', 'upstreams, their pools and what they are waiting for', () => sources.upstreams()),
     json('/config', 'the settings in force', () => sources.settings()),
+    {
+      method: 'POST',
+      path: '/drain',
+      sentence: 'not ready, nobody new; answers when everything has finished or was cut, with what was cut',
+      answer: async () => ({ body: await sources.drain() }),
+    },
     metricsPage(sources),
   ];
 }

@@ -312,6 +312,7 @@ export class Http2Connection {
   #forget(stream: Http2Stream): void {
     this.#streams.delete(stream.id);
     this.#waiting.delete(stream);
+    stream.dropWaiting();
     this.#owner.ended(stream);
   }
 
@@ -561,7 +562,10 @@ export class Http2Connection {
     const open = [...this.#streams.values()];
     this.#streams.clear();
     this.#waiting.clear();
-    for (const stream of open) stream.events?.closed(errorCode.none, why);
+    for (const stream of open) {
+      stream.dropWaiting();
+      stream.events?.closed(errorCode.none, why);
+    }
     for (const run of this.#onSettled.splice(0)) run();
     this.#owner.closed(why);
   }

@@ -13,9 +13,6 @@ import type { Http2Stream, StreamEvents } from './http2-stream.ts';
 import { StreamEnd } from './stream-end.ts';
 import { Tunnel } from './tunnel.ts';
 
-/** Requests that one connection may have in flight. */
-const maxStreams = 250;
-
 export class Http2Server implements Speaker, Http2Owner {
   readonly kind = 'http';
   readonly connection: Connection;
@@ -27,12 +24,8 @@ export class Http2Server implements Speaker, Http2Owner {
   constructor(connection: Connection, path: ServerPath) {
     this.connection = connection;
     this.path = path;
-    const { headBytes, headFields } = connection.port.rules.current().limits;
-    this.http2 = new Http2Connection(
-      connection.socket,
-      { side: 'server', headBytes, headFields, streams: maxStreams },
-      this,
-    );
+    const { headBytes, headFields, streams } = connection.port.rules.current().limits;
+    this.http2 = new Http2Connection(connection.socket, { side: 'server', headBytes, headFields, streams }, this);
   }
 
   opened(stream: Http2Stream): void {

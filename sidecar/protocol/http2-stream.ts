@@ -1,5 +1,6 @@
 // One stream of an HTTP/2 connection: what it may still send, what waits for that, and what its peer may send it.
 
+import { hold } from '../observe/held.ts';
 import type { Block } from './hpack-decode.ts';
 import type { Http2Connection } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
@@ -53,6 +54,7 @@ export class Http2Stream {
     const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
     if (sent === chunk.length) return this.#connection.roomy || this.#block();
     this.#waiting.push(sent === 0 ? chunk : chunk.subarray(sent));
+    hold(chunk.length - sent);
     return this.#block();
   }
 
@@ -85,9 +87,11 @@ export class Http2Stream {
       const sent = this.#connection.sendData(this, chunk!, false);
       if (sent < chunk!.length) {
         if (sent > 0) this.#waiting[0] = chunk!.subarray(sent);
+        hold(-sent);
         return false;
       }
       this.#waiting.shift();
+      hold(-sent);
     }
     const last = this.#endAfter;
     this.#endAfter = undefined;
@@ -114,6 +118,11 @@ export class Http2Stream {
   resume(): void {
     this.#paused = false;
     if (this.open) this.#acknowledge();
+  }
+
+  /** It is over: what waited goes nowhere. */
+  dropWaiting(): void {
+    for (const { length } of this.#waiting.splice(0)) hold(-length);
   }
 
   /** Ends both sides at once. */

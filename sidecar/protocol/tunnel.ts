@@ -82,7 +82,8 @@ export class Tunnel implements Speaker {
     if (error.code !== 'policy_denied' || exchange.details === '-' || exchange.details === 'via_upstream')
       exchange.details = error.row.details;
     if (this.kind === 'tcp') return this.#splice.finish({});
-    const { toUpstream, toDownstream } = lastWords(closeStatus.policyViolation, error.code);
+    const status = error.code === 'draining' ? closeStatus.goingAway : closeStatus.policyViolation;
+    const { toUpstream, toDownstream } = lastWords(status, error.code);
     this.#splice.finish({
       toUpstream: this.#toUpstream.clear ? toUpstream : undefined,
       toDownstream: this.#toDownstream.clear ? toDownstream : undefined,

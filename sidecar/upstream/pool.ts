@@ -39,6 +39,8 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
   #coming: Promise<Http1Client | Http2Client> | undefined = undefined;
   readonly #timer: NodeJS.Timeout;
   #open = 0;
+  /** Requests that wait for a connection. */
+  #pending = 0;
   #turn = 0;
   /** Connections of an older epoch were made with another SVID or under another trust, and are not used again. */
   #epoch = 0;
@@ -87,19 +89,34 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
       const kept = upgrades ? this.#takeIdle() : (this.#takeStream() ?? this.#takeIdle());
       if (kept !== undefined) return kept;
     }
+    const { limits, name } = this.#options;
+    if (this.#pending >= limits.pendingRequests) {
+      throw new SallyportError('overloaded', `${this.#pending} requests wait for ${name} (limit pendingRequests)`);
+    }
     // One that is just being made is as fresh as any, and may carry all who wait.
     if (!upgrades && this.#coming !== undefined)
-      return this.#coming.then((client) =>
-        client instanceof Http2Client && client.hasRoom ? client.take() : this.acquire(fresh, false),
+      return this.#waitFor(
+        this.#coming.then((client) =>
+          client instanceof Http2Client && client.hasRoom ? client.take() : this.acquire(fresh, false),
+        ),
       );
-    const { limits, name } = this.#options;
     if (this.#open >= limits.connections) {
       throw new SallyportError('overloaded', `${name} has ${this.#open} connections (limit connections)`);
     }
-    if (upgrades) return this.#acquireForUpgrade();
+    if (upgrades) return this.#waitFor(this.#acquireForUpgrade());
     const coming = this.#connect(this.#options.alpn);
     if (this.#options.http2 || (this.#options.alpn.includes('h2') && this.#speaksHttp2)) this.#announce(coming);
-    return coming.then(take);
+    return this.#waitFor(coming.then(take));
+  }
+
+  /** Counts a request as pending for as long as it waits. */
+  #waitFor(connection: Promise<UpstreamConnection>): Promise<UpstreamConnection> {
+    this.#pending++;
+    const over = (): void => {
+      this.#pending--;
+    };
+    connection.then(over, over);
+    return connection;
   }
 
   /**

@@ -1,8 +1,9 @@
 // Leaving: not ready, no new connections, what is in flight finishes, what is idle closes, and the way out stays open.
 
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import t from 'tap';
-import { startBackend, startMesh } from '../fixtures/mesh.ts';
+import { acceptOf } from '../../sidecar/protocol/websocket.ts';
+import { readState, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { until } from '../fixtures/process.ts';
 
 t.test('drain', async (t) => {
@@ -33,11 +34,11 @@ t.test('drain', async (t) => {
   t.equal(text, '');
   answer();
   await until(() => text.endsWith('ok'), 'the answer');
-  t.equal(await leftIn, 0, 'nothing had to be cut');
+  t.same((await leftIn).cut, [], 'nothing had to be cut');
 
   const leftOut = mesh.outbound.drain();
   await idleClosed;
-  t.equal(await leftOut, 0);
+  t.same((await leftOut).cut, []);
   t.match(text, /^HTTP\/1\.1 200 OK/);
   busy.destroy();
 });
@@ -48,6 +49,69 @@ t.test('what does not finish in time is cut, and counted', async (t) => {
   const busy = connect(mesh.outPort, '127.0.0.1', () => busy.write('GET / HTTP/1.1\r\nHost: orders\r\n\r\n'));
   busy.on('error', () => {});
   await until(() => backend.received.length === 1, 'the request in flight');
-  t.equal(await mesh.inbound.drain(), 1);
+  t.match((await mesh.inbound.drain()).cut, [{ kind: 'http', inFlight: 1, peer: 'spiffe://demo.test/ns/shop/sa/web' }]);
   busy.destroy();
+});
+
+t.test('the ladder: each kind is told in its own manner, and has its own time', async (t) => {
+  const key = 'dGhlIHNhbXBsZSBub25jZQ==';
+  const backend = await startBackend(t, (socket, soFar) => {
+    if (soFar.includes('GET /ws') && soFar.endsWith('\r\n\r\n'))
+      socket.write(
+        `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptOf(key)}\r\n\r\n`,
+      );
+  });
+  const mesh = await startMesh(t, { app: backend.port, limits: '{ drain: 300ms, drainWebSocket: 10s }' });
+  const open = async (head: string): Promise<{ socket: Socket; text: () => string }> => {
+    let text = '';
+    const socket = connect(mesh.outPort, '127.0.0.1', () => socket.write(head));
+    socket.on('data', (chunk: Buffer) => {
+      text += chunk.toString('latin1');
+    });
+    socket.on('error', () => {});
+    t.teardown(() => socket.destroy());
+    return { socket, text: () => text };
+  };
+  const waiting = await open('GET /waits HTTP/1.1\r\nHost: orders\r\n\r\n');
+  const webSocket = await open(
+    `GET /ws HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\n\r\n`,
+  );
+  await until(() => webSocket.text().includes('101') && backend.received.some((one) => one.includes('/waits')), 'both');
+  const closed = [waiting, webSocket].map(({ socket }) => new Promise((resolve) => socket.once('close', resolve)));
+
+  const answer = await fetch(`http://127.0.0.1:${mesh.outAdmin}/drain`, { method: 'POST' });
+  const report = (await answer.json()) as { cut: { kind: string; remote: string }[] };
+  await Promise.all(closed);
+
+  t.match(report.cut, [{ kind: 'http', port: /^outbound /, inFlight: 1 }], 'the request alone had to be cut');
+  t.equal(report.cut.length, 1);
+  t.match(waiting.text(), /^HTTP\/1\.1 503 [\s\S]*\r\nConnection: close\r\n[\s\S]*draining$/, 'it is told so');
+  t.match(webSocket.text(), /\r\n\r\n\u0088\u000c\u0003\u00e9going away$/, 'a WebSocket is told 1001');
+  t.match(
+    mesh.lines.find((one) => one['code'] === 'drained'),
+    { cut: 1, finished: 1 },
+  );
+  t.match(await mesh.records('web', 2), [
+    { response_code: 101, response_code_details: 'draining' },
+    { code: 'draining' },
+  ]);
+  t.same(
+    await (await fetch(`http://127.0.0.1:${mesh.outAdmin}/drain`, { method: 'POST' })).json(),
+    report,
+    'asked again, the same',
+  );
+  t.match(await readState(mesh.outAdmin), { ready: false }, 'its pages go on');
+});
+
+t.test('a TCP stream goes on until its time is over, and is then closed from both sides', async (t) => {
+  const backend = await startBackend(t, (socket, soFar) => socket.write(soFar));
+  const mesh = await startMesh(t, { app: backend.port, protocol: 'tcp', limits: '{ drain: 10s, drainTcp: 200ms }' });
+  const socket = connect(mesh.outPort, '127.0.0.1', () => socket.write('x'));
+  socket.on('error', () => {});
+  await new Promise((resolve) => socket.once('data', resolve));
+  const ended = new Promise((resolve) => socket.once('end', resolve));
+  const report = mesh.inbound.drain();
+  await ended;
+  t.match((await report).cut, [{ kind: 'tcp', peer: 'spiffe://demo.test/ns/shop/sa/web' }]);
+  socket.destroy();
 });

@@ -1,0 +1,136 @@
+// Too much of everything: each limit refuses in time with its flag, and what it protects goes on.
+
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
+import { connect, createServer as createTcpServer } from 'node:net';
+import t from 'tap';
+import { exchangeBytes, readState, startBackend, startMesh } from '../fixtures/mesh.ts';
+import { type Owner, until } from '../fixtures/process.ts';
+
+const get = 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n';
+
+function session(t: Owner, port: number, settings = {}): ClientHttp2Session {
+  const client = connectHttp2(`http://127.0.0.1:${port}`, { settings });
+  client.on('error', () => {});
+  t.teardown(() => client.destroy());
+  return client;
+}
+
+t.test('more streams than a connection may have: refused before they cost anything', async (t) => {
+  const backend = await startBackend(t, () => {});
+  const mesh = await startMesh(t, { app: backend.port, limits: '{ streams: 5 }' });
+  const client = session(t, mesh.outPort);
+  await once(client, 'remoteSettings');
+  t.equal(client.remoteSettings.maxConcurrentStreams, 5, 'it is announced');
+  const streams = Array.from({ length: 5 }, () => client.request({ ':authority': 'orders', ':path': '/' }));
+  for (const stream of streams) stream.on('error', () => {});
+  await until(() => backend.received.length === 5, 'five requests at the app');
+  t.equal(
+    ((await (await fetch(`http://127.0.0.1:${mesh.outAdmin}/connections`)).json()) as { inFlight: number }[])[0]
+      ?.inFlight,
+    5,
+  );
+});
+
+t.test('requests that wait for a connection: the next is 503 UO', async (t) => {
+  const sockets = new Set<{ destroy(): void }>();
+  const backend = await startBackend(t, (socket) =>
+    socket.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'),
+  );
+  const mesh = await startMesh(t, { app: backend.port, limits: '{ pendingRequests: 3, connect: 10s }' });
+  await mesh.inbound.drain();
+  // Whoever takes its place takes connections, and never finishes a handshake.
+  const mute = createTcpServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {});
+  });
+  await new Promise<void>((resolve) => mute.listen(mesh.inPort, '127.0.0.1', resolve));
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    mute.close();
+  });
+  const clients = Array.from({ length: 3 }, () =>
+    connect(mesh.outPort, '127.0.0.1', function (this: { write(text: string): void }) {
+      this.write(get);
+    }),
+  );
+  for (const client of clients) {
+    client.on('error', () => {});
+    t.teardown(() => client.destroy());
+  }
+  await until(async () => ((await readState(mesh.outAdmin))['connections'] as number) === 3, 'three to wait');
+  const refused = await until(async () => {
+    const answer = await exchangeBytes(mesh.outPort, get, /overloaded$/, 1000);
+    return answer.startsWith('HTTP/1.1 503 ') ? answer : undefined;
+  }, 'the refusal');
+  t.match(refused, /overloaded$/);
+  t.match((await mesh.records('web', 1)).at(-1), {
+    response_flags: 'UO',
+    code: 'overloaded',
+    reason: /limit pendingRequests/,
+  });
+});
+
+t.test('readers that never read: what may be held is bounded, the next request is 503 OM, and it ends', async (t) => {
+  const big = Buffer.alloc(300_000, 'x');
+  const app = createServer((_req, res) => res.end(big));
+  await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => {
+    app.closeAllConnections();
+    app.close();
+  });
+  const mesh = await startMesh(t, { app: (app.address() as { port: number }).port, limits: '{ heldBytes: 2097152 }' });
+  // A window of nothing: answers can be asked for and not be sent.
+  const client = session(t, mesh.outPort, { initialWindowSize: 0 });
+  await once(client, 'remoteSettings');
+  for (let i = 0; i < 60; i++) client.request({ ':authority': 'orders', ':path': '/' }).on('error', () => {});
+  const held = async (): Promise<number> => {
+    const metrics = await (await fetch(`http://127.0.0.1:${mesh.outAdmin}/stats/prometheus`)).text();
+    return Number(/^sallyport_held_bytes (\d+)$/m.exec(metrics)?.[1]);
+  };
+  await until(async () => (await held()) > 2_097_152, 'it to be full');
+  t.match(await exchangeBytes(mesh.outPort, get), /^HTTP\/1\.1 503 [\s\S]*memory full$/);
+  // Past the limit only what was begun before may still come: a window of each stream.
+  t.ok((await held()) < 60 * 300_000, `${await held()} bytes are held`);
+  t.match(
+    (await mesh.records('web', 1)).find((one) => one['code'] === 'memory_full'),
+    { response_flags: 'OM', response_code_details: 'overload' },
+  );
+  client.destroy();
+  await until(async () => (await held()) === 0, 'all of it to go with its reader');
+  t.match(await exchangeBytes(mesh.outPort, get), /^HTTP\/1\.1 200 /);
+});
+
+t.test('a client in HTTP/1.1 that does not read stops the app', async (t) => {
+  let written = 0;
+  const app = createServer(async (_req, res) => {
+    res.on('error', () => {});
+    for (let i = 0; i < 1000 && !res.destroyed; i++) {
+      written += 65_536;
+      if (!res.write(Buffer.alloc(65_536)))
+        await new Promise((resolve) => res.once('drain', resolve).once('close', resolve));
+    }
+    res.end();
+  });
+  await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => {
+    app.closeAllConnections();
+    app.close();
+  });
+  const mesh = await startMesh(t, { app: (app.address() as { port: number }).port });
+  const slow = connect(mesh.outPort, '127.0.0.1', () => slow.write(get));
+  slow.pause();
+  slow.on('error', () => {});
+  let last = -1;
+  let same = 0;
+  const standing = await until(() => {
+    same = written > 0 && written === last ? same + 1 : 0;
+    last = written;
+    return same > 5 ? written : undefined;
+  }, 'the app to stand still');
+  // The kernel's buffers of three hops hold some megabytes.
+  t.ok(standing < 40_000_000, `it stood still after ${standing} bytes`);
+  t.match(await exchangeBytes(mesh.outPort, get.replace('/ ', '/other '), /200 OK/), /200 OK/, 'others go on');
+  slow.destroy();
+});
