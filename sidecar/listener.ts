@@ -22,6 +22,8 @@ export interface ListenerOptions {
   readonly number: number;
   /** Undefined binds every address of both families. */
   readonly bind: string | undefined;
+  /** Several workers listen on the same port, and the kernel deals out connections. */
+  readonly shared: boolean;
   readonly table: ConnectionTable;
   readonly tools: ProxyTools;
   readonly log: Log;
@@ -219,13 +221,14 @@ const acceptPauseMs = 1000;
 const closedForGood = new WeakSet<Server | TlsServer>();
 
 /** Taking the next connection would fail as well, so none is taken for a moment. Open ones go on. */
-function pauseAccepting(server: Server | TlsServer, { number, bind, log }: ListenerOptions, why: string): void {
+function pauseAccepting(server: Server | TlsServer, { number, bind, shared, log }: ListenerOptions, why: string): void {
   const bound = server.address();
   const port = typeof bound === 'object' && bound !== null ? bound.port : number;
   log.error({ code: 'accept_failed' }, `port ${port} pauses accepting: ${why}`);
   server.close();
   const again = (): void => {
-    if (!closedForGood.has(server)) server.listen({ host: bind ?? anyAddress(), port, ipv6Only: false });
+    if (!closedForGood.has(server))
+      server.listen({ host: bind ?? anyAddress(), port, ipv6Only: false, reusePort: shared });
   };
   setTimeout(again, acceptPauseMs).unref();
 }
@@ -239,7 +242,7 @@ function listen(server: Server | TlsServer, options: ListenerOptions, onClose: (
       reject(listenError(error, { host, port: number }));
     };
     server.once('error', refuse);
-    server.listen({ host, port: number, ipv6Only: false }, () => {
+    server.listen({ host, port: number, ipv6Only: false, reusePort: options.shared }, () => {
       server.off('error', refuse);
       const bound = server.address();
       const actual = typeof bound === 'object' && bound !== null ? bound.port : number;

@@ -21,15 +21,23 @@ import { LogFile } from './observe/log-file.ts';
 import { TrafficMetrics } from './observe/metrics.ts';
 import { adminPages, healthPages, type PageSources, type Readiness } from './observe/pages.ts';
 import { SecurityReport } from './observe/security.ts';
+import { type Facts, sumMetrics, sumSecurity, sumUpstreams } from './observe/sum.ts';
 import { createPeerCheck } from './peer.ts';
 import { judgeAgain, type ProxyTools } from './proxy.ts';
+import { shareOf } from './share.ts';
 import { Pools } from './upstream/pools.ts';
 import { Resolver } from './upstream/resolve.ts';
+import { Workers } from './workers.ts';
 
 export interface SidecarOptions {
   readonly configFile: string;
   readonly log: Log;
   readonly version: string;
+  /** Which of several workers this is, and of how many; default the only one. */
+  readonly index?: number;
+  readonly count?: number;
+  /** Told whenever it changes. */
+  onReadiness?(readiness: Readiness): void;
 }
 
 export interface Sidecar {
@@ -38,6 +46,10 @@ export interface Sidecar {
   reload(): void;
   /** SIGTERM: finish what is in flight, then close. Resolves with what became of it. */
   drain(): Promise<DrainReport>;
+  /** As drain, but the process and its pages go on. */
+  leave(): Promise<DrainReport>;
+  /** What this process alone knows. */
+  facts(): Promise<Facts>;
 }
 
 /** A port that is planned: bound already, or waiting for what it needs. */
@@ -54,12 +66,12 @@ interface OpenPort {
  * @throws SallyportError `config_invalid`, `config_unreadable`, `port_in_use` or `listen_failed`: what no waiting mends.
  */
 export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
-  const { configFile, log, version } = options;
-  const watch = await watchConfiguration(configFile, log);
+  const { configFile, log, index = 1, count = 1 } = options;
+  const watch = await watchConfiguration(configFile, log, (whole) => shareOf(whole, index, count));
   const { settings } = watch.configuration.current();
   const registry = createRegistry();
   const source = await startIdentity(settings, registry, log);
-  const sidecar = new RunningSidecar(watch, source, registry, settings, log, version);
+  const sidecar = new RunningSidecar(watch, source, registry, settings, options);
   try {
     await sidecar.start();
   } catch (error) {
@@ -78,6 +90,9 @@ class RunningSidecar implements Sidecar {
   readonly #source: IdentitySource;
   readonly #registry: Registry;
   readonly #log: Log;
+  readonly #options: SidecarOptions;
+  readonly #shared: boolean;
+  #workers: Workers | undefined = undefined;
   readonly #table = new ConnectionTable((connection) => this.#judge([connection]));
   readonly #security = new SecurityReport();
   readonly #resolver: Resolver;
@@ -103,14 +118,18 @@ class RunningSidecar implements Sidecar {
     source: IdentitySource,
     registry: Registry,
     settings: Settings,
-    log: Log,
-    version: string,
+    options: SidecarOptions,
   ) {
+    const { log, version, configFile, index = 1, count = 1 } = options;
     this.#watch = watch;
     this.#source = source;
     this.#registry = registry;
     this.#settings = settings;
     this.#log = log;
+    this.#options = options;
+    this.#shared = count > 1;
+    if (index === 1 && count > 1)
+      this.#workers = new Workers({ configFile, version, index, count }, log, () => this.#announce());
     this.#resolver = new Resolver(log);
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
     metrics.heldBytes = heldBytes;
@@ -134,8 +153,9 @@ class RunningSidecar implements Sidecar {
     this.#stops.push(
       configuration.onChange((next) => void this.#apply(next).then(() => this.#afterChange())),
       this.#identity.onChange(() => void this.#afterChange()),
-      watchExposure(() => configuration.current().settings.inbound, this.#registry, this.#log),
     );
+    if ((this.#options.index ?? 1) === 1)
+      this.#stops.push(watchExposure(() => configuration.current().settings.inbound, this.#registry, this.#log));
     const timer = setInterval(() => this.#announce(), 250);
     timer.unref();
     this.#stops.push(() => clearInterval(timer));
@@ -157,6 +177,7 @@ class RunningSidecar implements Sidecar {
       const missing = pool.waitingFor() ?? (this.#awaitsUpstreams() ? pool.unanswered() : undefined);
       if (missing !== undefined) waitingFor.push(missing);
     }
+    waitingFor.push(...(this.#workers?.waitingFor() ?? []));
     return { ready: waitingFor.length === 0, waitingFor: [...new Set(waitingFor)] };
   }
 
@@ -171,17 +192,18 @@ class RunningSidecar implements Sidecar {
   reload(): void {
     this.#watch.reload();
     this.#source.reload();
+    this.#workers?.reload();
   }
 
   async drain(): Promise<DrainReport> {
-    const report = await this.#leave();
+    const report = await this.leave();
     this.#closing ??= this.#close();
     await this.#closing;
     return report;
   }
 
   /** The ladder, once: not ready, nobody new, what is in flight finishes or is told, and what does not in time is cut. */
-  #leave(): Promise<DrainReport> {
+  leave(): Promise<DrainReport> {
     this.#leaving ??= this.#climbDown();
     return this.#leaving;
   }
@@ -193,13 +215,16 @@ class RunningSidecar implements Sidecar {
     const now = performance.now();
     const deadlines = { http: now + drainMs, websocket: now + drainWebSocketMs, tcp: now + drainTcpMs };
     // First nobody new comes in. The way out stays open: a request in flight may still need it.
+    const longest = Math.max(drainMs, drainWebSocketMs, drainTcpMs);
+    const others = this.#workers?.leave(longest) ?? Promise.resolve([]);
     for (const one of this.#ports.values()) if (one.port.rules.current().direction === 'inbound') one.listener?.close();
     const inbound = await this.#table.drain('inbound', deadlines);
     for (const one of this.#ports.values()) one.listener?.close();
     const outbound = await this.#table.drain('outbound', deadlines);
+    const all = [inbound, outbound, ...(await others)];
     const report = {
-      finished: inbound.finished + outbound.finished,
-      cut: [...inbound.cut, ...outbound.cut],
+      finished: all.reduce((sum, { finished }) => sum + finished, 0),
+      cut: all.flatMap(({ cut }) => cut),
     };
     // A list without end helps nobody; the number is whole.
     const facts = {
@@ -258,7 +283,10 @@ class RunningSidecar implements Sidecar {
     // Inbound waits: a port that answers no handshake would only look broken.
     if (direction === 'inbound' && mtls?.mode !== 'DISABLE' && identity === undefined) return;
     open.busy = true;
-    const common = { port: open.port, number, bind, table: this.#table, tools: this.#tools, log: this.#log };
+    const common = {
+      ...{ port: open.port, number, bind, shared: this.#shared },
+      ...{ table: this.#table, tools: this.#tools, log: this.#log },
+    };
     const { trustDomain, tls } = this.#settings;
     try {
       open.listener =
@@ -338,6 +366,7 @@ class RunningSidecar implements Sidecar {
   #announce(): void {
     const { ready, waitingFor } = this.readiness();
     const text = waitingFor.join('; ');
+    if (ready !== this.#wasReady || text !== this.#announced) this.#options.onReadiness?.({ ready, waitingFor });
     if (ready && !this.#wasReady) this.#log.info({ code: 'ready' }, 'ready');
     else if (!ready && text !== this.#announced)
       this.#log.info(
@@ -374,7 +403,8 @@ class RunningSidecar implements Sidecar {
     const app = this.#settings.inbound[0]?.app;
     const path = this.#settings.appHealth;
     return {
-      registry: this.#registry,
+      metrics: async () => (this.#workers === undefined ? this.#registry.metrics() : sumMetrics(await this.#all())),
+      metricsType: this.#registry.contentType,
       trustDomain: this.#settings.trustDomain,
       readiness: () => this.readiness(),
       identity: () => this.#identity.current(),
@@ -386,15 +416,16 @@ class RunningSidecar implements Sidecar {
           ...rest,
           portLevelMtls: Object.fromEntries(portLevel),
         })),
-      drain: () => this.#leave(),
-      strictReport: () =>
-        [...this.#ports.values()].flatMap(({ port }) => this.#security.describe(port.key, port.rules.current()) ?? []),
+      drain: () => this.leave(),
+      strictReport: async () => sumSecurity(await this.#all()),
       state: () => ({
         generation: configuration.current().generation,
         configurationFailures: this.#watch.failures(),
         identityFailures: this.#source.failures(),
         agent: this.#source.status(),
         connections: this.#table.size,
+        workers: this.#options.count ?? 1,
+        workerRestarts: this.#workers?.restarts ?? 0,
         ports: [...this.#ports.values()].map(({ port, listener }) => ({
           port: port.key,
           bound: listener?.number ?? null,
@@ -402,33 +433,39 @@ class RunningSidecar implements Sidecar {
           generation: port.rules.current().generation,
         })),
       }),
-      connections: () =>
-        [...this.#table].map((one) => ({
-          id: one.id,
-          port: one.port.key,
-          remote: one.remoteAddress,
-          peer: one.peer?.id.uri ?? null,
-          serial: one.peer?.serial ?? null,
-          kind: one.speaker?.kind ?? null,
-          inFlight: one.speaker?.inFlight ?? 0,
-          tlsVersion: one.tls?.version ?? null,
-          tlsCipher: one.tls?.cipher ?? null,
-          tlsGroup: one.tls?.group ?? null,
-          requests: one.requests,
-          openedAt: new Date(one.openedAt).toISOString(),
-        })),
-      upstreams: () =>
-        this.#pools.entries().map(([name, pool]) => ({
-          name,
-          connections: pool.size,
-          idle: pool.idle,
-          waitingFor: pool.waitingFor() ?? null,
-        })),
+      connections: async () =>
+        (await this.#all()).flatMap(({ connections }, worker) =>
+          this.#shared ? connections.map((one) => ({ worker: worker + 1, ...one })) : connections,
+        ),
+      upstreams: async () => sumUpstreams(await this.#all()),
       appHealth: app === undefined || path === undefined ? undefined : { address: app, path },
     };
   }
 
+  async facts(): Promise<Facts> {
+    return {
+      metrics: await this.#registry.getMetricsAsJSON(),
+      connections: [...this.#table].map(describeConnection),
+      upstreams: this.#pools.entries().map(([name, pool]) => ({
+        name,
+        connections: pool.size,
+        idle: pool.idle,
+        waitingFor: pool.waitingFor() ?? null,
+      })),
+      strictReport: [...this.#ports.values()].flatMap(
+        ({ port }) => this.#security.describe(port.key, port.rules.current()) ?? [],
+      ),
+    };
+  }
+
+  /** What every worker knows, the first first. */
+  async #all(): Promise<Facts[]> {
+    const [own, others] = await Promise.all([this.facts(), this.#workers?.facts() ?? []]);
+    return [own, ...others];
+  }
+
   async #close(): Promise<void> {
+    this.#workers?.close();
     for (const stop of this.#stops) stop();
     this.#watch.close();
     this.#table.close();
@@ -438,4 +475,21 @@ class RunningSidecar implements Sidecar {
     await Promise.all(this.#servers.map((one) => one.close()));
     await this.#file.close();
   }
+}
+
+function describeConnection(one: Connection): object {
+  return {
+    id: one.id,
+    port: one.port.key,
+    remote: one.remoteAddress,
+    peer: one.peer?.id.uri ?? null,
+    serial: one.peer?.serial ?? null,
+    kind: one.speaker?.kind ?? null,
+    inFlight: one.speaker?.inFlight ?? 0,
+    tlsVersion: one.tls?.version ?? null,
+    tlsCipher: one.tls?.cipher ?? null,
+    tlsGroup: one.tls?.group ?? null,
+    requests: one.requests,
+    openedAt: new Date(one.openedAt).toISOString(),
+  };
 }

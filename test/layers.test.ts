@@ -22,7 +22,7 @@ const layers: [string, RegExp][] = [
   ['upstream', /^sidecar\/upstream\//],
   ['path', /^sidecar\/(?:listener|peer|head|route|authorize|forward|respond|access-log|proxy)\.ts$/],
   ['config', /^sidecar\/config\//],
-  ['main', /^sidecar\/(?:main|identity-source)\.ts$/],
+  ['main', /^sidecar\/(?:main|identity-source|workers?|share)\.ts$/],
   ['cli', /^sidecar\/(?:cli\.ts|cli\/)/],
 ];
 

@@ -1,6 +1,7 @@
 // `sallyport sidecar`: the proxy beside one service.
 
 import { Command } from 'commander';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { action, exitCodes, note } from './terminal.ts';
 
 /** The command; the proxy itself is loaded when it runs. */
@@ -8,19 +9,21 @@ export function sidecarCommand(): Command {
   return new Command('sidecar')
     .description('run the proxy beside one service')
     .requiredOption('--config <file>', 'sidecar.yaml', process.env['SALLYPORT_CONFIG'])
+    .option('--workers <n>', 'processes that share the ports and the caps', process.env['SALLYPORT_WORKERS'] ?? '1')
     .option('--check', 'read the configuration, say what is wrong with it, and exit')
     .addHelpText(
       'after',
       `
 Example:
   $ sallyport sidecar --config sidecar.yaml
+  $ sallyport sidecar --config sidecar.yaml --workers 4
   $ sallyport sidecar --config sidecar.yaml --check
 
 SIGHUP looks at every file now; SIGTERM finishes what is in flight and exits with 0.`,
     )
     .action(
-      action((options: { config: string; check?: boolean }) =>
-        options.check === true ? check(options.config) : serve(options.config),
+      action((options: { config: string; check?: boolean; workers: string }) =>
+        options.check === true ? check(options.config) : serve(options.config, readCount(options.workers)),
       ),
     );
 }
@@ -37,14 +40,20 @@ async function check(file: string): Promise<number> {
   return exitCodes.ok;
 }
 
-async function serve(file: string): Promise<number> {
+/** @throws SallyportError `usage`. */
+function readCount(text: string): number {
+  if (/^[1-9]\d{0,2}$/.test(text)) return Number(text);
+  throw new SallyportError('usage', `--workers takes a number from 1 to 999, not '${text}'`);
+}
+
+async function serve(file: string, count: number): Promise<number> {
   const [{ createLog }, { startSidecar }, { readVersion }] = await Promise.all([
     import('../../cert-agent/base/log.ts'),
     import('../main.ts'),
     import('./version.ts'),
   ]);
   const log = createLog({ component: 'sidecar' });
-  const sidecar = await startSidecar({ configFile: file, log, version: readVersion() });
+  const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count });
   process.on('SIGHUP', () => sidecar.reload());
   await new Promise<void>((resolve) => {
     process.once('SIGTERM', resolve);

@@ -31,11 +31,19 @@ export interface ConfigurationWatch {
 }
 
 /**
- * Reads the configuration and follows it.
+ * Reads the configuration and follows it; `adapt` makes of the settings what this process does of them.
  * @throws SallyportError `config_invalid` or `config_unreadable` when the first reading fails.
  */
-export async function watchConfiguration(file: string, log: Log): Promise<ConfigurationWatch> {
-  const first = await readApart(file);
+export async function watchConfiguration(
+  file: string,
+  log: Log,
+  adapt: (settings: Settings) => Settings = (settings) => settings,
+): Promise<ConfigurationWatch> {
+  const read = async (): Promise<Reading> => {
+    const reading = await readApart(file);
+    return { ...reading, settings: adapt(reading.settings) };
+  };
+  const first = await read();
   /** The text of what was taken or refused last. */
   let seen: readonly Source[] = first.sources;
   let reading = false;
@@ -56,7 +64,7 @@ export async function watchConfiguration(file: string, log: Log): Promise<Config
       return;
     }
     reading = true;
-    void readApart(file)
+    void read()
       .then(take, keepLast)
       .finally(() => {
         reading = false;

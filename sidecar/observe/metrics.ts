@@ -191,6 +191,8 @@ export class TrafficMetrics {
     tcp('istio_tcp_received_bytes_total', 'Bytes received from the downstream of TCP connections.', 'tcpReceived');
     new Gauge({
       name: 'istio_build',
+      // Of all workers together it is one proxy.
+      aggregator: 'first',
       help: 'The version of this proxy.',
       labelNames: ['component', 'tag'],
       registers: [registry],

@@ -2,7 +2,6 @@
 // the Live values when they are asked and hold nothing.
 
 import { request as httpRequest } from 'node:http';
-import type { Registry } from 'prom-client';
 import type { Address } from '../../cert-agent/base/address.ts';
 import type { Page } from '../../cert-agent/base/admin.ts';
 import { formatTime } from '../../cert-agent/base/clock.ts';
@@ -19,18 +18,20 @@ export interface Readiness {
 
 /** Everything the pages show, read when asked. */
 export interface PageSources {
-  readonly registry: Registry;
+  /** In Prometheus' text format. */
+  metrics(): Promise<string>;
+  readonly metricsType: string;
   readiness(): Readiness;
   identity(): Identity | undefined;
   readonly trustDomain: string;
   state(): object;
-  connections(): object[];
+  connections(): Promise<object[]>;
   policies(): object[];
   peerAuthentications(): object[];
   /** Per inbound port who still speaks plaintext. */
-  strictReport(): object[];
+  strictReport(): Promise<object[]>;
   settings(): object;
-  upstreams(): object[];
+  upstreams(): Promise<object[]>;
   lastProblem(): SallyportError | undefined;
   /** Leaves as at SIGTERM, but for the process and its pages; resolves with what became of what was open. */
   drain(): Promise<object>;
@@ -65,11 +66,11 @@ export function healthPages(sources: PageSources): Page[] {
 
 /** For the operator, on loopback. */
 export function adminPages(sources: PageSources): Page[] {
-  const json = (path: string, sentence: string, read: () => object): Page => ({
+  const json = (path: string, sentence: string, read: () => object | Promise<object>): Page => ({
     method: 'GET',
     path,
     sentence,
-    answer: () => ({ body: read() }),
+    answer: async () => ({ body: await read() }),
   });
   return [
     json('/state', 'readiness, generation of the configuration, and why the last change was not taken', () => ({
@@ -101,7 +102,7 @@ function metricsPage(sources: PageSources): Page {
     method: 'GET',
     path: '/stats/prometheus',
     sentence: "Istio's standard metrics and our own",
-    answer: async () => ({ type: sources.registry.contentType, body: await sources.registry.metrics() }),
+    answer: async () => ({ type: sources.metricsType, body: await sources.metrics() }),
   };
 }
 

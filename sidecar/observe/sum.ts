@@ -1,0 +1,80 @@
+// What several workers say of themselves, as one: counters and sizes are added up, lists are put together. Pure.
+
+import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue } from 'prom-client';
+import type { PlaintextPeer, PortSecurity } from './security.ts';
+
+/** An upstream's pool as the admin page shows it. */
+export interface UpstreamFacts {
+  readonly name: string;
+  readonly connections: number;
+  readonly idle: number;
+  readonly waitingFor: string | null;
+}
+
+/** What one worker knows and the others do not; plain data. */
+export interface Facts {
+  readonly metrics: readonly MetricObjectWithValues<MetricValue<string>>[];
+  readonly connections: readonly object[];
+  readonly upstreams: readonly UpstreamFacts[];
+  readonly strictReport: readonly PortSecurity[];
+}
+
+/** In the text format, summed as each metric says. */
+export function sumMetrics(all: readonly Facts[]): Promise<string> {
+  // prom-client takes one list for each worker.
+  return AggregatorRegistry.aggregate(all.map(({ metrics }) => [...metrics])).metrics();
+}
+
+/** By upstream; one that any worker waits for is waited for. */
+export function sumUpstreams(all: readonly Facts[]): UpstreamFacts[] {
+  const sums = new Map<string, UpstreamFacts>();
+  for (const one of all.flatMap(({ upstreams }) => upstreams)) {
+    const known = sums.get(one.name);
+    sums.set(one.name, {
+      name: one.name,
+      connections: (known?.connections ?? 0) + one.connections,
+      idle: (known?.idle ?? 0) + one.idle,
+      waitingFor: known?.waitingFor ?? one.waitingFor,
+    });
+  }
+  return [...sums.values()];
+}
+
+/** By port; a peer that came to several workers is one peer. */
+export function sumSecurity(all: readonly Facts[]): PortSecurity[] {
+  const sums = new Map<string, PortSecurity>();
+  for (const one of all.flatMap(({ strictReport }) => strictReport)) {
+    const known = sums.get(one.port);
+    if (known === undefined) sums.set(one.port, one);
+    else
+      sums.set(one.port, {
+        ...one,
+        mtlsConnections: known.mtlsConnections + one.mtlsConnections,
+        plaintextConnections: known.plaintextConnections + one.plaintextConnections,
+        plaintextPeers: sumPeers([...known.plaintextPeers, ...one.plaintextPeers]),
+        strictPossibleSince: later(known.strictPossibleSince, one.strictPossibleSince),
+      });
+  }
+  return [...sums.values()];
+}
+
+function sumPeers(peers: readonly PlaintextPeer[]): PlaintextPeer[] {
+  const sums = new Map<string, PlaintextPeer>();
+  for (const one of peers) {
+    const known = sums.get(one.address);
+    if (known === undefined) sums.set(one.address, one);
+    else
+      sums.set(one.address, {
+        address: one.address,
+        connections: known.connections + one.connections,
+        firstSeen: [known.firstSeen, one.firstSeen].toSorted()[0]!,
+        lastSeen: later(known.lastSeen, one.lastSeen),
+      });
+  }
+  return [...sums.values()].toSorted((a, b) => b.connections - a.connections);
+}
+
+/** RFC 3339 in UTC sorts as text. */
+function later(a: string, b: string): string {
+  return [a, b].toSorted()[1]!;
+}

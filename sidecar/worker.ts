@@ -1,0 +1,41 @@
+// The program of a worker after the first: a whole sidecar on the same ports, with its share of each cap, without pages of its
+// own. The first asks it what it knows, and tells it when to leave.
+
+import '../cert-agent/base/heap.ts';
+import { reasonOf } from '../cert-agent/base/errors.ts';
+import { createLog } from '../cert-agent/base/log.ts';
+import type { DrainReport } from './connection.ts';
+import { startSidecar } from './main.ts';
+import type { Facts } from './observe/sum.ts';
+import type { Ask, Told, WorkerPlan } from './workers.ts';
+
+const plan = JSON.parse(process.argv[2] ?? '{}') as WorkerPlan;
+const log = createLog({ component: `sidecar ${plan.index}/${plan.count}` });
+
+try {
+  const sidecar = await startSidecar({ ...plan, log, onReadiness: (readiness) => tell({ readiness }) });
+  const leave = (): void => {
+    void sidecar.drain().then(() => process.exit(0));
+  };
+  process.on('message', (ask: Ask) => {
+    if (ask.what === 'reload') sidecar.reload();
+    else if (ask.what === 'facts') void sidecar.facts().then((answer) => reply(ask.id, answer));
+    else void sidecar.leave().then((answer) => reply(ask.id, answer));
+  });
+  // The first is gone: whoever started it starts all of us anew.
+  process.once('disconnect', leave);
+  process.once('SIGTERM', leave);
+  process.once('SIGINT', leave);
+} catch (error) {
+  log.error({ code: 'worker_failed' }, reasonOf(error));
+  process.exitCode = 1;
+  process.disconnect?.();
+}
+
+function reply(id: number, answer: Facts | DrainReport): void {
+  tell({ id, answer });
+}
+
+function tell(told: Told): void {
+  if (process.connected) process.send?.(told);
+}

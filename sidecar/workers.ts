@@ -1,0 +1,145 @@
+// `--workers N`: the first process is a sidecar with the agent and the pages, and starts N-1 others on the same ports
+// (SO_REUSEPORT: the kernel deals out connections). What they know is put together here; one that dies is started again.
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Log } from '../cert-agent/base/log.ts';
+import type { DrainReport } from './connection.ts';
+import type { Readiness } from './observe/pages.ts';
+import type { Facts } from './observe/sum.ts';
+
+/** What a worker is started with. */
+export interface WorkerPlan {
+  readonly configFile: string;
+  readonly version: string;
+  /** From 1; the first is the process that starts the others. */
+  readonly index: number;
+  readonly count: number;
+}
+
+export interface Ask {
+  readonly id: number;
+  readonly what: 'facts' | 'leave' | 'reload';
+}
+
+export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Facts | DrainReport };
+
+// It has the extension that this file has: .ts from source, .js in dist/.
+const program = fileURLToPath(import.meta.url.replace(/workers(\.[jt]s)$/, 'worker$1'));
+
+/** A worker that answers no question in this time is hung; its share of an answer is left out. */
+const patienceMs = 3000;
+const restartMs = 1000;
+
+interface Worker {
+  readonly index: number;
+  child: ChildProcess | undefined;
+  readiness: Readiness;
+}
+
+export class Workers {
+  readonly #plan: WorkerPlan;
+  readonly #log: Log;
+  readonly #workers: Worker[];
+  readonly #answers = new Map<number, (answer: Facts | DrainReport | undefined) => void>();
+  readonly #changed: () => void;
+  #nextId = 1;
+  #leaving = false;
+  restarts = 0;
+
+  /** Starts workers 2 to `count`; `changed` is called when the readiness of one changes. */
+  constructor(plan: WorkerPlan, log: Log, changed: () => void) {
+    this.#plan = plan;
+    this.#log = log;
+    this.#changed = changed;
+    this.#workers = Array.from({ length: plan.count - 1 }, (_, i) => ({
+      index: i + 2,
+      child: undefined,
+      readiness: starting(i + 2),
+    }));
+    for (const worker of this.#workers) this.#start(worker);
+  }
+
+  /** What any of them waits for. */
+  waitingFor(): string[] {
+    return this.#workers.flatMap(({ index, readiness }) =>
+      readiness.waitingFor.map((one) => (one === `worker ${index}` ? one : `${one} (worker ${index})`)),
+    );
+  }
+
+  reload(): void {
+    for (const { child } of this.#workers) child?.send({ id: 0, what: 'reload' });
+  }
+
+  /** What each of them knows; one that does not answer in time is left out. */
+  async facts(): Promise<Facts[]> {
+    return (await this.#askAll('facts', patienceMs)) as Facts[];
+  }
+
+  /** Has all of them leave, within `ms`, and ends them. */
+  async leave(ms: number): Promise<DrainReport[]> {
+    this.#leaving = true;
+    return (await this.#askAll('leave', ms + patienceMs)) as DrainReport[];
+  }
+
+  close(): void {
+    this.#leaving = true;
+    for (const { child } of this.#workers) if (child?.connected) child.disconnect();
+  }
+
+  #start(worker: Worker): void {
+    const child = fork(program, [JSON.stringify({ ...this.#plan, index: worker.index })], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    worker.child = child;
+    child.on('message', (told: Told) => {
+      if ('readiness' in told) {
+        worker.readiness = told.readiness;
+        this.#changed();
+      } else this.#answers.get(told.id)?.(told.answer);
+    });
+    child.on('error', () => {});
+    child.once('exit', (status, signal) => {
+      worker.child = undefined;
+      worker.readiness = starting(worker.index);
+      if (this.#leaving) return;
+      this.restarts++;
+      this.#log.error(
+        { code: 'worker_exited', worker: worker.index, status, signal },
+        `worker ${worker.index} is gone and is started again`,
+      );
+      this.#changed();
+      setTimeout(() => {
+        if (!this.#leaving) this.#start(worker);
+      }, restartMs).unref();
+    });
+  }
+
+  async #askAll(what: 'facts' | 'leave', ms: number): Promise<(Facts | DrainReport)[]> {
+    const answers = await Promise.all(this.#workers.map(({ child }) => this.#ask(child, what, ms)));
+    return answers.filter((one) => one !== undefined);
+  }
+
+  #ask(child: ChildProcess | undefined, what: Ask['what'], ms: number): Promise<Facts | DrainReport | undefined> {
+    if (child === undefined || !child.connected) return Promise.resolve(undefined);
+    const id = this.#nextId++;
+    return new Promise((resolve) => {
+      const settle = (answer: Facts | DrainReport | undefined): void => {
+        clearTimeout(timer);
+        child.off('exit', gone);
+        this.#answers.delete(id);
+        resolve(answer);
+      };
+      const gone = (): void => settle(undefined);
+      const timer = setTimeout(gone, ms);
+      timer.unref();
+      child.once('exit', gone);
+      this.#answers.set(id, settle);
+      child.send({ id, what });
+    });
+  }
+}
+
+function starting(index: number): Readiness {
+  return { ready: false, waitingFor: [`worker ${index}`] };
+}
