@@ -2,8 +2,9 @@
 // ours. The line is put together by hand: this runs for every request.
 
 import { randomBytes } from 'node:crypto';
+import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange, TlsFacts } from './exchange.ts';
 import type { LogFile } from './observe/log-file.ts';
 import type { TrafficMetrics } from './observe/metrics.ts';
 
@@ -33,15 +34,11 @@ const protocols = ['"HTTP/1.0"', '"HTTP/1.1"', '"HTTP/2"'];
 
 /** The line, with its newline. Empty values are null, as in Envoy's typed JSON. */
 export function formatRecord(exchange: Exchange, connection: Connection, durationMs: number): string {
-  const { failure } = exchange;
+  const { failure, route } = exchange;
   const tcp = exchange.rules.protocol === 'tcp';
-  // Of the hop that mutual TLS protects: whoever asked, or on the way out whom we ask.
-  const outbound = exchange.rules.direction === 'outbound';
-  const peer = outbound ? exchange.upstreamPeer?.identity : connection.peer;
-  const tls = outbound ? exchange.upstreamPeer?.tls : connection.tls;
   return (
-    `{"start_time":"${time(exchange.startedAt)}","route_name":${text(exchange.route?.name)}` +
-    `,"method":${text(exchange.method)},"path":${text(exchange.path === '' ? exchange.target : exchange.path)}` +
+    `{"start_time":"${time(exchange.startedAt)}","route_name":${own(route?.name)}` +
+    `,"method":${own(exchange.method)},"path":${text(exchange.path === '' ? exchange.target : exchange.path)}` +
     `,"protocol":${tcp ? 'null' : protocols[exchange.minor]}` +
     `,"response_code":${exchange.status},"response_flags":"${exchange.flag}"` +
     `,"response_code_details":${tcp ? 'null' : text(exchange.details)}` +
@@ -49,18 +46,48 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"bytes_received":${exchange.bytesReceived},"bytes_sent":${exchange.bytesSent}` +
     `,"duration":${Math.round(durationMs)},"upstream_service_time":${exchange.upstreamServiceMs < 0 ? 'null' : Math.round(exchange.upstreamServiceMs)}` +
     `,"x_forwarded_for":${text(exchange.forwardedFor)},"user_agent":${text(exchange.userAgent)}` +
-    `,"request_id":${text(exchange.requestId)},"authority":${text(exchange.authority)}` +
-    `,"upstream_host":${text(exchange.upstreamAddress)},"upstream_cluster":${text(exchange.route?.cluster)}` +
-    `,"upstream_local_address":${text(exchange.upstreamLocalAddress)}` +
-    `,"downstream_local_address":${text(connection.localAddress)},"downstream_remote_address":${text(connection.remoteAddress)}` +
-    `,"requested_server_name":${text(connection.serverName)}` +
+    `,"request_id":${exchange.requestIdGiven ? text(exchange.requestId) : own(exchange.requestId)},"authority":${text(exchange.authority)}` +
+    `,"upstream_host":${text(exchange.upstreamAddress)},"upstream_cluster":${own(route?.cluster)}` +
+    `,"upstream_local_address":${own(exchange.upstreamLocalAddress)}` +
+    downstreamOf(connection) +
     `,"upstream_transport_failure_reason":${exchange.flag === 'UF' || exchange.flag === 'UC' ? text(failure?.message) : 'null'}` +
-    `,"decision":"${exchange.decision}","decision_id":"${decisionOf(exchange, connection)}","policy":${text(exchange.policy)},"shadow_policy":null` +
-    `,"peer_id":${text(peer?.id.uri)},"peer_serial":${text(peer?.serial)}` +
-    `,"tls_group":${text(tls?.group)},"tls_version":${text(tls?.version)},"tls_cipher":${text(tls?.cipher)}` +
-    `,"tls_resumed":${tls === undefined ? 'null' : 'false'}` +
+    `,"decision":"${exchange.decision}","decision_id":"${decisionOf(exchange, connection)}","policy":${own(exchange.policy)},"shadow_policy":null` +
+    peerOf(exchange, connection) +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
+}
+
+/** Parts that are the same for every exchange of a connection, by what they say something about. */
+const sameParts = new WeakMap<object, string>();
+
+function downstreamOf(connection: Connection): string {
+  const known = sameParts.get(connection);
+  if (known !== undefined) return known;
+  const { localAddress, remoteAddress, serverName } = connection;
+  const made =
+    `,"downstream_local_address":${own(localAddress)},"downstream_remote_address":${own(remoteAddress)}` +
+    `,"requested_server_name":${text(serverName)}`;
+  sameParts.set(connection, made);
+  return made;
+}
+
+/** Of the hop that mutual TLS protects: whoever asked, or on the way out whom we ask. */
+function peerOf(exchange: Exchange, connection: Connection): string {
+  if (exchange.rules.direction === 'inbound') return describePeer(connection.peer, connection.tls);
+  const { upstreamPeer } = exchange;
+  return describePeer(upstreamPeer?.identity, upstreamPeer?.tls);
+}
+
+function describePeer(peer: PeerIdentity | undefined, tls: TlsFacts | undefined): string {
+  // Each connection has its own `tls`, and one peer.
+  const known = tls === undefined || peer === undefined ? undefined : sameParts.get(tls);
+  if (known !== undefined) return known;
+  const made =
+    `,"peer_id":${own(peer?.id.uri)},"peer_serial":${own(peer?.serial)}` +
+    `,"tls_group":${own(tls?.group)},"tls_version":${own(tls?.version)},"tls_cipher":${own(tls?.cipher)}` +
+    `,"tls_resumed":${tls === undefined ? 'null' : 'false'}`;
+  if (tls !== undefined && peer !== undefined) sameParts.set(tls, made);
+  return made;
 }
 
 /** Tells this process's runs apart: connections are counted from 1 in each. */
@@ -72,6 +99,11 @@ function decisionOf({ rules }: Exchange, { id, requests }: Connection): string {
 }
 
 const needsEscape = /[^ !#-[\]-~]/;
+
+/** A string of our own or of a form that was checked, in which nothing is to be escaped. */
+function own(value: string | undefined): string {
+  return value === undefined || value === '' || value === '-' ? 'null' : `"${value}"`;
+}
 
 /** A JSON string in ASCII, or null for nothing. Most values hold nothing to escape, and a test costs less than JSON.stringify. */
 function text(value: string | undefined): string {

@@ -2,7 +2,7 @@
 // a writer switches (our `current`, the `..data` of a Kubernetes volume), that link is followed once, so a reader never
 // sees the key of one generation beside the certificate of another.
 
-import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
 import { onlyBundle, parseBundle, type TrustBundle } from './bundle.ts';
@@ -127,13 +127,9 @@ function readOnce(paths: IdentityPaths): TextsRead {
 function fileBehind(path: string): string {
   let file = path;
   for (let hops = 0; hops < maxLinks; hops++) {
-    let target: string;
-    try {
-      target = readlinkSync(file);
-    } catch (error) {
-      if (errnoOf(error) === 'EINVAL') return file;
-      throw error;
-    }
+    // Asked first: an exception for each plain file, every second, was a hundredth of a busy sidecar's time (measured).
+    if (!lstatSync(file).isSymbolicLink()) return file;
+    const target = readlinkSync(file);
     // `..` means the parent of where we really are, so only then the directory is resolved before its time.
     const from = target.split('/').includes('..') ? realpathSync(dirname(file)) : dirname(file);
     file = isAbsolute(target) ? target : join(from, target);

@@ -11,6 +11,8 @@ import { fieldName, role } from './http1-head.ts';
 interface Entry {
   readonly name: FieldName;
   readonly value: string;
+  /** Why a message that has it is malformed; looked at once, however often it is referred to. */
+  readonly wrong: string | undefined;
   /** Section 4.1: name and value with 32 bytes for what a table costs. */
   readonly size: number;
 }
@@ -36,6 +38,7 @@ const pseudoNames = new Map<string, FieldName>(
 const staticEntries: readonly Entry[] = staticFields.map(([name, value]) => ({
   name: nameOf(name)!,
   value,
+  wrong: undefined,
   size: name.length + value.length + 32,
 }));
 
@@ -78,9 +81,7 @@ export class HpackDecoder {
       bytes += entry.size;
       if (bytes > this.#maxBytes || fields.names.length >= this.#maxFields) malformed ??= tooLarge;
       else {
-        if (entry.name === unknownName) malformed ??= 'a field name holds what no name may hold';
-        if (entry.value !== '' && badValue.test(entry.value))
-          malformed ??= `the value of ${entry.name.lower} holds what no value may hold`;
+        if (entry.wrong !== undefined) malformed ??= entry.wrong;
         fields.names.push(entry.name);
         fields.values.push(entry.value);
       }
@@ -92,7 +93,7 @@ export class HpackDecoder {
     const index = readInteger(cursor, indexed ? 6 : 4);
     const name = index === 0 ? (nameOf(readString(cursor)) ?? unknownName) : this.#entryAt(index).name;
     const value = readString(cursor);
-    const entry = { name, value, size: name.lower.length + value.length + 32 };
+    const entry = { name, value, wrong: wrongWith(name, value), size: name.lower.length + value.length + 32 };
     if (indexed) this.#add(entry);
     return entry;
   }
@@ -129,6 +130,11 @@ export class HpackDecoder {
       this.#first = 0;
     }
   }
+}
+
+function wrongWith(name: FieldName, value: string): string | undefined {
+  if (name === unknownName) return 'a field name holds what no name may hold';
+  return badValue.test(value) ? `the value of ${name.lower} holds what no value may hold` : undefined;
 }
 
 const tooLarge = 'the header list is larger than it may be';

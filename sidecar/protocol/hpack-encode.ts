@@ -6,12 +6,14 @@ import { staticFields } from './hpack-tables.ts';
 
 const staticCount = staticFields.length;
 
-/** Static index of a name alone, and of a name with a value. */
+/** Static index of a name alone, and for the few names that have some, of its values. */
 const staticNames = new Map<string, number>();
-const staticPairs = new Map<string, number>();
+const staticValues = new Map<string, Map<string, number>>();
 for (const [index, [name, value]] of staticFields.entries()) {
   if (!staticNames.has(name)) staticNames.set(name, index + 1);
-  if (value !== '') staticPairs.set(`${name}\0${value}`, index + 1);
+  if (value === '') continue;
+  const values = staticValues.get(name) ?? new Map<string, number>();
+  staticValues.set(name, values.set(value, index + 1));
 }
 
 /** Different each time: kept, they would only push out what comes again. */
@@ -61,12 +63,16 @@ export class HpackEncoder {
 
   add({ lower }: Pick<FieldName, 'lower'>, value: string): void {
     this.#reserve(lower.length + value.length + 32);
-    const pair = staticPairs.get(`${lower}\0${value}`);
-    if (pair !== undefined) return this.#writeInteger(0x80, 7, pair);
-    const known = this.#known.get(lower)?.get(value);
-    if (known !== undefined) return this.#writeInteger(0x80, 7, staticCount + 1 + this.#inserted - known);
+    // Looking for what is never kept would only hash its value.
+    const passing = transient.has(lower);
+    if (!passing) {
+      const pair = staticValues.get(lower)?.get(value);
+      if (pair !== undefined) return this.#writeInteger(0x80, 7, pair);
+      const known = this.#known.get(lower)?.get(value);
+      if (known !== undefined) return this.#writeInteger(0x80, 7, staticCount + 1 + this.#inserted - known);
+    }
     const name = this.#nameIndex(lower);
-    const keep = value.length <= maxKept && !transient.has(lower) && !secret.has(lower);
+    const keep = !passing && value.length <= maxKept && !secret.has(lower);
     if (keep) this.#writeInteger(0x40, 6, name);
     else this.#writeInteger(secret.has(lower) ? 0x10 : 0, 4, name);
     if (name === 0) this.#writeString(lower);

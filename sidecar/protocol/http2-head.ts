@@ -194,7 +194,7 @@ function split({ names, values }: Fields, known: readonly (keyof Pseudo)[]): { p
     if (pseudo[key] !== undefined) throw malformed(`two ${names[at]!.lower}`);
     pseudo[key] = values[at]!;
   }
-  return { pseudo, fields: { ...readRegular(names.slice(at), values.slice(at)) } };
+  return { pseudo, fields: readRegular(names.slice(at), values.slice(at)) };
 }
 
 function readRegular(names: FieldName[], values: string[]): Fields {
