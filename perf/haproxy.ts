@@ -8,7 +8,14 @@ import type { Site, Stack } from './stack.ts';
 
 /** Starts both sides. */
 export async function startHaproxy(site: Site): Promise<Stack> {
-  const [httpPort, tlsPort, tcpPort, tlsTcpPort] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+  const [httpPort, http2Port, tlsPort, tlsHttp2Port, tcpPort, tlsTcpPort] = await Promise.all([
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+  ]);
   const dir = join(site.dir, 'haproxy');
   mkdirSync(dir);
   writeFileSync(join(dir, 'client.pem'), site.client.chainPem + site.client.keyPem, { mode: 0o600 });
@@ -27,6 +34,7 @@ defaults
   timeout connect 5s
   timeout client 60s
   timeout server 60s
+  timeout tunnel 60s
   http-reuse always
 `;
   const toServer = `ssl crt ${dir}/client.pem ca-file ${dir}/ca.pem verify required verifyhost orders.perf.test no-ssl-reuse`;
@@ -44,6 +52,16 @@ frontend http
 backend next
   mode http
   server b 127.0.0.1:${tlsPort} ${toServer}
+frontend http2
+  mode http
+  option httplog
+  bind 127.0.0.1:${http2Port} proto h2
+  unique-id-format %{+X}o\\ %ci:%cp_%fi:%fp_%Ts_%rt:%pid
+  unique-id-header X-Request-Id
+  default_backend next2
+backend next2
+  mode http
+  server b 127.0.0.1:${tlsHttp2Port} ${toServer} alpn h2
 listen tcp
   mode tcp
   option tcplog
@@ -64,6 +82,16 @@ frontend https
 backend app
   mode http
   server a 127.0.0.1:${site.app.http}
+frontend https2
+  mode http
+  option httplog
+  bind 127.0.0.1:${tlsHttp2Port} ${fromClient} alpn h2
+  http-request deny unless { ssl_c_sha1,hex,lower -f ${dir}/allowed.lst }
+  http-request set-header X-Forwarded-Client-Cert Hash=%[ssl_c_sha1,hex]
+  default_backend app2
+backend app2
+  mode http
+  server a 127.0.0.1:${site.app.http2} proto h2
 listen tcp
   mode tcp
   option tcplog
@@ -73,7 +101,10 @@ listen tcp
   );
   const start = (name: string): ReturnType<typeof startRunning> =>
     startRunning('haproxy', ['-q', '-db', '-f', join(dir, `${name}.cfg`)], dir);
-  const stack = { name: 'haproxy', inbound: start('in'), outbound: start('out'), httpPort, tlsPort, tcpPort };
-  await Promise.all([httpPort, tlsPort, tcpPort].map((port) => whenListening(port)));
+  const stack = {
+    ...{ name: 'haproxy', inbound: start('in'), outbound: start('out') },
+    ...{ httpPort, http2Port, tlsPort, tcpPort },
+  };
+  await Promise.all([httpPort, http2Port, tlsPort, tcpPort].map((port) => whenListening(port)));
   return stack;
 }

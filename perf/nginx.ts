@@ -30,14 +30,14 @@ export async function startNginx(site: Site): Promise<Stack> {
 ${hasStream ? `load_module ${streamModule};` : ''}
 worker_processes 1; daemon off; pid ${dir}/${name}.pid; error_log ${dir}/${name}.err;
 events { worker_connections 4096; }
-http { ${logFormat} access_log ${dir}/${name}.log json buffer=256k flush=1s; keepalive_requests 100000000; ${temporary(dir, name)} ${http} }
+http { ${logFormat} access_log ${dir}/${name}.log json buffer=256k flush=1s; keepalive_requests 100000000; map_hash_bucket_size 128; map $http_upgrade $connection_upgrade { default upgrade; '' ''; } ${temporary(dir, name)} ${http} }
 ${hasStream ? `stream { ${stream} }` : ''}`;
   const toServer = `ssl_certificate ${dir}/client.pem; P_ssl_certificate_key ${dir}/client.key; P_ssl_trusted_certificate ${dir}/ca.pem; P_ssl_verify on; P_ssl_verify_depth 3; P_ssl_name orders.perf.test; P_ssl_protocols TLSv1.3; P_ssl_session_reuse off;`;
   const outTls = `proxy_${toServer}`.replaceAll('P_', 'proxy_');
   const inTls = `ssl_certificate ${dir}/server.pem; ssl_certificate_key ${dir}/server.key; ssl_client_certificate ${dir}/ca.pem; ssl_verify_client on; ssl_verify_depth 3; ssl_protocols TLSv1.3; ssl_session_tickets off; ssl_session_cache off;`;
   const keepAlive = (port: number): string => `server 127.0.0.1:${port}; keepalive 512; keepalive_requests 100000000;`;
   const proxy =
-    'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_set_header X-Request-Id $request_id;';
+    'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade; proxy_set_header Host $host; proxy_set_header X-Request-Id $request_id;';
   const allowed = site.allowed.map((one) => `${one} 1;`).join(' ');
   writeFileSync(
     join(dir, 'out.conf'),
@@ -51,7 +51,7 @@ ${hasStream ? `stream { ${stream} }` : ''}`;
     join(dir, 'in.conf'),
     frame(
       'in',
-      `map_hash_bucket_size 128; map $ssl_client_fingerprint $permitted { default 0; ${allowed} } upstream app { ${keepAlive(site.app.http)} }
+      `map $ssl_client_fingerprint $permitted { default 0; ${allowed} } upstream app { ${keepAlive(site.app.http)} }
        server { listen 127.0.0.1:${tlsPort} ssl; ${inTls} if ($permitted = 0) { return 403; }
        location / { proxy_pass http://app; ${proxy} proxy_set_header X-Forwarded-Client-Cert "Hash=$ssl_client_fingerprint;Subject=\\"$ssl_client_s_dn\\""; } }`,
       `server { listen 127.0.0.1:${tlsTcpPort} ssl; ${inTls} proxy_half_close on; proxy_pass 127.0.0.1:${site.app.tcp}; }`,
@@ -64,6 +64,8 @@ ${hasStream ? `stream { ${stream} }` : ''}`;
     inbound: start('in'),
     outbound: start('out'),
     httpPort,
+    // It speaks HTTP/2 to clients and HTTP/1.1 to what is behind it.
+    http2Port: undefined,
     tlsPort,
     tcpPort: hasStream ? tcpIn : undefined,
   };

@@ -11,7 +11,14 @@ const program = fileURLToPath(new URL('../dist/sidecar/cli.js', import.meta.url)
 
 /** Starts both sidecars and waits for their ports. */
 export async function startOurs(site: Site): Promise<Stack> {
-  const [httpPort, tcpPort, tlsPort, tlsTcpPort] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+  const [httpPort, http2Port, tcpPort, tlsPort, tlsHttp2Port, tlsTcpPort] = await Promise.all([
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+    freePort(),
+  ]);
   const dir = join(site.dir, 'ours');
   mkdirSync(join(dir, 'policies'), { recursive: true });
   for (const [name, one] of [
@@ -27,19 +34,22 @@ export async function startOurs(site: Site): Promise<Stack> {
     `trustDomain: perf.test\nworkload: { namespace: shop, serviceAccount: ${name} }\nidentity: { files: { svid: ${name}.pem, key: ${name}.key, bundle: bundle.pem } }\naccessLog: ${name}.log\n`;
   writeFileSync(
     join(dir, 'server.yaml'),
-    `${head('server')}policies: policies\ninbound:\n  - { port: ${tlsPort}, app: "127.0.0.1:${site.app.http}", policyPort: 8080 }\n  - { port: ${tlsTcpPort}, app: "127.0.0.1:${site.app.tcp}", protocol: tcp, policyPort: 9000 }\n`,
+    `${head('server')}policies: policies\ninbound:\n  - { port: ${tlsPort}, app: "127.0.0.1:${site.app.http}", policyPort: 8080 }\n  - { port: ${tlsHttp2Port}, app: "127.0.0.1:${site.app.http2}", protocol: http2, policyPort: 8080 }\n  - { port: ${tlsTcpPort}, app: "127.0.0.1:${site.app.tcp}", protocol: tcp, policyPort: 9000 }\n`,
   );
   const identity = 'identity: spiffe://perf.test/ns/shop/sa/server';
   writeFileSync(
     join(dir, 'client.yaml'),
-    `${head('client')}outbound:\n  - { port: ${httpPort} }\n  - { port: ${tcpPort}, upstream: bytes, protocol: tcp }\nupstreams:\n  orders: { endpoints: ["127.0.0.1:${tlsPort}"], ${identity} }\n  bytes: { endpoints: ["127.0.0.1:${tlsTcpPort}"], ${identity} }\n`,
+    `${head('client')}outbound:\n  - { port: ${httpPort}, upstream: orders }\n  - { port: ${http2Port}, upstream: orders2, protocol: http2 }\n  - { port: ${tcpPort}, upstream: bytes, protocol: tcp }\nupstreams:\n  orders: { endpoints: ["127.0.0.1:${tlsPort}"], ${identity} }\n  orders2: { endpoints: ["127.0.0.1:${tlsHttp2Port}"], ${identity} }\n  bytes: { endpoints: ["127.0.0.1:${tlsTcpPort}"], ${identity} }\n`,
   );
   const start = (name: string): ReturnType<typeof startRunning> => {
     process.env['SALLYPORT_LOG_LEVEL'] = 'error';
     return startRunning(process.execPath, [program, 'sidecar', '--config', join(dir, `${name}.yaml`)], dir);
   };
-  const stack = { name: 'ours', inbound: start('server'), outbound: start('client'), httpPort, tlsPort, tcpPort };
-  await Promise.all([httpPort, tlsPort, tcpPort, tlsTcpPort].map((port) => whenListening(port)));
+  const stack = {
+    ...{ name: 'ours', inbound: start('server'), outbound: start('client') },
+    ...{ httpPort, http2Port, tlsPort, tcpPort },
+  };
+  await Promise.all([httpPort, http2Port, tlsPort, tcpPort, tlsTcpPort].map((port) => whenListening(port)));
   return stack;
 }
 

@@ -16,9 +16,9 @@ export interface Running {
   stop(): Promise<void>;
 }
 
-/** Starts a process; its output goes to nowhere unless `keep` is given. */
-export function startRunning(command: string, args: readonly string[], cwd: string): Running {
-  const child = spawn(command, args, { cwd, stdio: ['ignore', 'ignore', 'inherit'] });
+/** Starts a process; its output goes to nowhere unless it is to be read. */
+export function startRunning(command: string, args: readonly string[], cwd: string, read = false): Running {
+  const child = spawn(command, args, { cwd, stdio: ['ignore', read ? 'pipe' : 'ignore', 'inherit'] });
   const exited = new Promise<void>((resolve) => child.once('close', () => resolve()));
   const family = (): number[] => [child.pid!, ...childrenOf(child.pid!)];
   return {
@@ -34,7 +34,7 @@ export function startRunning(command: string, args: readonly string[], cwd: stri
 
 /** True when the command can be run here. */
 export function isInstalled(command: string): boolean {
-  return spawnSync(command, ['-v'], { stdio: 'ignore' }).error === undefined;
+  return spawnSync(command, ['--version'], { stdio: 'ignore' }).error === undefined;
 }
 
 /** Resolves when something takes connections on the port. */
@@ -71,6 +71,7 @@ function cpuUsOf(pid: number): number {
   return ((Number(fields[11]) + Number(fields[12])) * 1_000_000) / ticksPerSecond;
 }
 
-function rssMbOf(pid: number): number {
+/** Resident memory of one process, MB. */
+export function rssMbOf(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024;
 }

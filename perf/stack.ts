@@ -7,7 +7,7 @@ import type { Running } from './process.ts';
 
 export interface Site {
   readonly dir: string;
-  readonly app: { readonly http: number; readonly tcp: number; readonly log: number };
+  readonly app: { readonly http: number; readonly http2: number; readonly tcp: number; readonly log: number };
   readonly client: Credential;
   readonly server: Credential;
   readonly caPem: string;
@@ -21,6 +21,8 @@ export interface Stack {
   readonly inbound: Running;
   /** Plain HTTP in, at the outbound proxy. */
   readonly httpPort: number;
+  /** Plain HTTP/2 in, with HTTP/2 on the hop and to the app; undefined where the stack cannot. */
+  readonly http2Port: number | undefined;
   /** Mutual TLS HTTP, at the inbound proxy. */
   readonly tlsPort: number;
   /** Plain TCP in, at the outbound proxy; undefined where this build has no TCP. */

@@ -81,6 +81,8 @@ export function writeTogether(socket: Socket, head: string, body: Buffer): boole
 
 /** Writes one piece of a body, as a chunk where the body is chunked. False asks to wait for 'drain'. */
 export function writeBody(socket: Socket, chunk: Buffer, chunked: boolean): boolean {
+  // A TLS record from a peer in HTTP/2 holds the end of one frame and the beginning of the next: one write for both.
+  if (socket.writableCorked === 0) corkForTurn(socket);
   if (!chunked) return socket.write(chunk);
   // A chunk of size zero would end the body.
   if (chunk.length === 0) return true;

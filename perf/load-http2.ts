@@ -1,0 +1,63 @@
+// Load in HTTP/2 by prior knowledge, with Node's own client: plain requests, or unary calls as gRPC makes them.
+
+import { once } from 'node:events';
+import { type ClientHttp2Session, connect } from 'node:http2';
+import { usualPath } from './load-http1.ts';
+
+/** `count` requests, `inFlight` at once on `connections` connections. */
+export interface Http2Job {
+  readonly kind: 'http2';
+  readonly port: number;
+  readonly count: number;
+  readonly inFlight: number;
+  readonly connections: number;
+  readonly grpc: boolean;
+}
+
+const message = Buffer.concat([Buffer.from([0, 0, 0, 0, 100]), Buffer.alloc(100, 'm')]);
+const plain = { ':method': 'GET', ':path': usualPath, ':authority': 'orders', 'user-agent': 'perf/1' };
+const unary = {
+  ...{ ':method': 'POST', ':path': '/v1/orders/Get', ':authority': 'orders', 'user-agent': 'perf/1' },
+  ...{ 'content-type': 'application/grpc', te: 'trailers' },
+};
+
+export async function runHttp2({ port, count, inFlight, connections, grpc }: Http2Job): Promise<Float64Array> {
+  const latencies = new Float64Array(count);
+  const sessions = await Promise.all(
+    Array.from({ length: connections }, async () => {
+      const session = connect(`http://127.0.0.1:${port}`);
+      await once(session, 'remoteSettings');
+      return session;
+    }),
+  );
+  let sent = 0;
+  let done = 0;
+  const worker = async (session: ClientHttp2Session): Promise<void> => {
+    while (sent < count) {
+      sent++;
+      const begun = performance.now();
+      await ask(session, grpc);
+      latencies[done++] = performance.now() - begun;
+    }
+  };
+  await Promise.all(Array.from({ length: inFlight }, (_, i) => worker(sessions[i % connections]!)));
+  for (const session of sessions) session.destroy();
+  return latencies;
+}
+
+function ask(session: ClientHttp2Session, grpc: boolean): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stream = session.request(grpc ? unary : plain, { endStream: !grpc });
+    if (grpc) stream.end(message);
+    let good = false;
+    stream.on('response', (fields) => {
+      good = fields[':status'] === 200 && !grpc;
+    });
+    stream.on('trailers', (fields) => {
+      good = fields['grpc-status'] === '0';
+    });
+    stream.on('error', reject);
+    stream.on('end', () => (good ? resolve() : reject(new Error('an answer that is not the right one'))));
+    stream.resume();
+  });
+}
