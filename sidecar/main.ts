@@ -134,9 +134,13 @@ class RunningSidecar implements Sidecar {
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
     metrics.heldBytes = heldBytes;
     this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls));
-    this.#file = new LogFile(settings.accessLog, () => {
-      metrics.logDropped++;
-    });
+    this.#file = new LogFile(
+      settings.accessLog,
+      () => {
+        metrics.logDropped++;
+      },
+      count > 1,
+    );
     this.#tools = {
       metrics,
       log: this.#file,
@@ -277,7 +281,7 @@ class RunningSidecar implements Sidecar {
   }
 
   async #bind(open: OpenPort, number: number, bind: string | undefined): Promise<void> {
-    if (open.listener !== undefined || open.busy) return;
+    if (open.listener !== undefined || open.busy || this.#draining) return;
     const identity = this.#identity.current();
     const { direction, mtls } = open.port.rules.current();
     // Inbound waits: a port that answers no handshake would only look broken.

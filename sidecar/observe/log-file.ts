@@ -14,6 +14,7 @@ const blockBytes = 256 * 1024;
 /** A pipe that is full says EAGAIN; asked again after this. */
 const retryMs = 10;
 const closeMs = 1000;
+const pipeBytes = 4096;
 
 export class LogFile {
   readonly #file: number;
@@ -26,14 +27,19 @@ export class LogFile {
   #heldBytes = 0;
   #writing = false;
   #closing = false;
+  readonly #most: number;
   #whenWritten: (() => void) | undefined = undefined;
   /** How much of the first full block is written already. */
   #written = 0;
   readonly #waiting: (() => void)[] = [];
   readonly #timer: NodeJS.Timeout;
 
-  /** `target` is a path, or `stdout`. */
-  constructor(target: string, onDrop: () => void) {
+  /**
+   * `target` is a path, or `stdout`. Where several processes share it, pieces are written that a pipe takes whole (PIPE_BUF), so
+   * that no line of one ends up inside of another's; a file that is appended to takes any length whole.
+   */
+  constructor(target: string, onDrop: () => void, shared = false) {
+    this.#most = shared && target === 'stdout' ? pipeBytes : Number.POSITIVE_INFINITY;
     this.#file = target === 'stdout' ? 1 : openSync(target, 'a', 0o640);
     this.#onDrop = onDrop;
     this.#timer = setInterval(() => this.#flush(), flushMs);
@@ -75,11 +81,13 @@ export class LogFile {
     this.#full.length = 0;
     let at = 0;
     // Bounded: a reader that is gone for good must not keep the process from ending.
-    for (let tries = 0; at < rest.length && tries < 1000; tries++) {
+    let waits = 0;
+    while (at < rest.length && waits < 1000) {
       try {
-        at += writeSync(this.#file, rest, at);
+        at += writeSync(this.#file, rest, at, this.#pieceOf(rest, at));
       } catch (error) {
         if (errnoOf(error) !== 'EAGAIN') break;
+        waits++;
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
       }
     }
@@ -106,7 +114,7 @@ export class LogFile {
     const block = this.#full[0];
     this.#writing = block !== undefined;
     if (block === undefined) return;
-    write(this.#file, block, this.#written, block.length - this.#written, null, (error, bytes) => {
+    write(this.#file, block, this.#written, this.#pieceOf(block, this.#written), null, (error, bytes) => {
       // close() has given up on it.
       if (this.#full[0] !== block) return;
       if (error !== null && errnoOf(error) === 'EAGAIN' && !this.#closing) {
@@ -125,6 +133,15 @@ export class LogFile {
       if (this.#written >= block.length) this.#release(block);
       this.#writeNext();
     });
+  }
+
+  /** How much is written at once: all of it, or as many whole lines as a pipe takes whole. */
+  #pieceOf(block: Buffer, from: number): number {
+    const left = block.length - from;
+    if (left <= this.#most) return left;
+    const end = block.lastIndexOf(10, from + this.#most - 1);
+    // A line that is longer than that cannot be helped.
+    return (end < from ? block.indexOf(10, from) : end) + 1 - from;
   }
 
   #release(block: Buffer): void {

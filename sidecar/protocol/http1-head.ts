@@ -153,10 +153,11 @@ export function fieldName(raw: string): FieldName {
   // A copy: a slice would keep the whole head that it was cut from alive for as long as the name is interned.
   const own = Buffer.from(raw, 'latin1').toString('latin1');
   const lower = own.toLowerCase();
-  // CGI and WSGI read X_Forwarded_Client_Cert as the same variable as ours: an underscore must not smuggle it past.
-  const folded =
-    lower.includes('_') && lower.replaceAll('_', '-') === 'x-forwarded-client-cert' ? 'x-forwarded-client-cert' : lower;
-  const name: FieldName = Object.freeze({ lower, prefix: `${own}: `, role: rolesByName[folded] ?? role.plain });
+  // CGI and WSGI read X_Forwarded_Client_Cert and Content_Length as the same variables as the real ones: with an underscore
+  // a field that means something to a proxy is dropped, so that nobody behind us takes it for what it is not.
+  const lookalike = lower.includes('_') && lower.replaceAll('_', '-') in rolesByName;
+  const which = lookalike ? role.hop : (rolesByName[lower] ?? role.plain);
+  const name: FieldName = Object.freeze({ lower, prefix: `${own}: `, role: which });
   if (interned.size < maxInterned) interned.set(own, name);
   return name;
 }

@@ -284,7 +284,7 @@ export class Http2Connection {
   /** After the poll of this turn: everything that its events have sent, in one write. */
   #flush = (): void => {
     this.#flushing = false;
-    if (this.#out.length === 0 || this.#closed) return;
+    if (this.#out.length === 0 || this.#closed || this.#socket.writableEnded) return;
     // A write that begins at once is encrypted before it returns; one that has to wait would wait as a reference.
     const atOnce = this.#socket.writableLength === 0 && 'encrypted' in this.#socket;
     this.#socket.write(this.#out.take(atOnce));

@@ -72,7 +72,7 @@ export class Http2Server implements Speaker, Http2Owner {
 
   cut(error: SallyportError): void {
     for (const one of this.#inFlight()) one.cut(error);
-    this.http2.close(errorCode.inadequateSecurity, error.code);
+    this.http2.close(error.code === 'draining' ? errorCode.none : errorCode.inadequateSecurity, error.code);
   }
 
   /** A copy: what is asked may end. */
@@ -125,9 +125,11 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
 
   judge(): number {
     const exchange = this.#exchange;
-    const refusal = exchange.finished ? undefined : this.#server.path.refusalOf(exchange);
+    const refusal = this.#server.path.refusalOf(exchange);
     if (refusal === undefined) return 0;
-    this.cut(refusal);
+    // What is on record already may still wait here for a reader who must not have it any more.
+    if (exchange.finished) this.#stream.reset(errorCode.inadequateSecurity);
+    else this.cut(refusal);
     return 1;
   }
 

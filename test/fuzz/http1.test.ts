@@ -6,7 +6,7 @@ import t from 'tap';
 import type { Fields } from '../../sidecar/exchange.ts';
 import { createBodyReader } from '../../sidecar/protocol/http1-body.ts';
 import { checkHeadCharacters, parseFields, parseStatusLine } from '../../sidecar/protocol/http1-head.ts';
-import { readRequests, requestVectors } from '../fixtures/codec.ts';
+import { readRequests, reprint, requestVectors } from '../fixtures/codec.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
 import type { Random } from '../fixtures/random.ts';
 
@@ -17,6 +17,17 @@ fuzz(
   'a request in one piece and in many',
   (random) => mutate(random, Buffer.concat([random.pick(requests), random.pick(requests)])),
   async (bytes, random) => assert.deepEqual(await readRequests(cut(random, bytes)), await readRequests([bytes])),
+);
+
+fuzz(
+  t,
+  'what goes on is read as it was written, and written the same again',
+  (random) => mutate(random, random.pick(requests)),
+  (bytes) => {
+    const once = reprint(bytes);
+    // A head that was printed is complete; its body is not wanted.
+    if (once !== undefined) assert.equal(reprint(Buffer.from(once, 'latin1')), once);
+  },
 );
 
 fuzz(

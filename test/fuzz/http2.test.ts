@@ -6,14 +6,20 @@ import type { Socket } from 'node:net';
 import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { Connection } from '../../sidecar/connection.ts';
-import type { Exchange, PortRules } from '../../sidecar/exchange.ts';
+import { type Downstream, Exchange, type PortRules } from '../../sidecar/exchange.ts';
+import { readMeaning } from '../../sidecar/head.ts';
+import { MessageCounter } from '../../sidecar/protocol/grpc.ts';
 import { HpackDecoder } from '../../sidecar/protocol/hpack-decode.ts';
+import { HpackEncoder } from '../../sidecar/protocol/hpack-encode.ts';
 import { emptyFields } from '../../sidecar/protocol/http1-head.ts';
+import { readRequest, writeRequest } from '../../sidecar/protocol/http2-head.ts';
 import { Http2Server } from '../../sidecar/protocol/http2-server.ts';
+import { FrameBoundary } from '../../sidecar/protocol/websocket.ts';
 import { refuse } from '../../sidecar/respond.ts';
 import { FakeSocket, limits } from '../fixtures/codec.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
 import { block, frame, get, hello } from '../fixtures/http2-raw.ts';
+import { http2Vectors, vectorFrames } from '../fixtures/http2-vectors.ts';
 import type { Random } from '../fixtures/random.ts';
 
 const noBody = Buffer.alloc(0);
@@ -62,6 +68,7 @@ function framesOf(bytes: Buffer): string[] {
 }
 
 const seeds: readonly Buffer[] = [
+  ...http2Vectors.map(vectorFrames),
   frame(1, 5, 1, get()),
   frame(1, 5, 1, get({ 'x-a': 'b', cookie: 'c' })),
   Buffer.concat([frame(1, 4, 1, get({ ':method': 'POST' })), frame(0, 1, 1, [1, 2, 3])]),
@@ -110,4 +117,53 @@ fuzz(
     if (malformed === undefined) for (const value of fields.values) assert.doesNotMatch(value, /[\0\r\n]/);
   },
   ['http2_compression'],
+);
+
+fuzz(
+  t,
+  'a head that is accepted is read as it was written, and written the same again',
+  (random) => mutate(random, block(random.pick(http2Vectors).fields)),
+  (bytes) => {
+    const once = rewrite(bytes);
+    if (once !== undefined) assert.deepEqual(rewrite(once), once);
+  },
+  ['http2_compression', 'http2_protocol', 'head_too_large', 'method_invalid', 'host_invalid', 'length_invalid'].concat([
+    'length_ambiguous',
+    'expectation_failed',
+    'head_invalid_url',
+    'path_invalid',
+    'connect_unsupported',
+  ]),
+);
+
+/** The block that would go on, made by an encoder that knows nothing yet; undefined for a tunnel, which has no such head. */
+function rewrite(bytes: Buffer): Buffer | undefined {
+  const read = new HpackDecoder(60_000, 100).decode(bytes);
+  const exchange = new Exchange({} as Connection, {} as Downstream, { direction: 'inbound' } as PortRules, emptyFields);
+  readRequest(read, false, exchange);
+  readMeaning(exchange);
+  if (exchange.webSocket) return undefined;
+  const encoder = new HpackEncoder();
+  encoder.begin();
+  writeRequest(encoder, { ...exchange, clientCert: undefined, requestId: undefined }, 'https');
+  return Buffer.from(encoder.end());
+}
+
+fuzz(
+  t,
+  'frames of WebSocket and messages of gRPC are counted the same however they are cut',
+  (random) =>
+    Buffer.from(Array.from({ length: random.below(400) }, () => random.pick([0, 1, 2, 5, 126, 127, 130, 255]))),
+  (bytes, random) => {
+    const [whole, pieces] = [new FrameBoundary(), new FrameBoundary()];
+    const [all, some] = [new MessageCounter(), new MessageCounter()];
+    whole.read(bytes);
+    all.read(bytes);
+    for (const piece of cut(random, bytes)) {
+      pieces.read(piece);
+      some.read(piece);
+    }
+    assert.equal(pieces.clear, whole.clear);
+    assert.equal(some.count, all.count);
+  },
 );

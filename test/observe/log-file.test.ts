@@ -5,7 +5,7 @@ import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs'
 import { join } from 'node:path';
 import t from 'tap';
 import { LogFile } from '../../sidecar/observe/log-file.ts';
-import { tempDir, until } from '../fixtures/process.ts';
+import { startProcess, tempDir, until } from '../fixtures/process.ts';
 
 t.test('lines are in the file soon, in order, and all of them at the end', async (t) => {
   const file = join(tempDir(t), 'access.log');
@@ -66,4 +66,19 @@ t.test('a pipe that nobody reads', { skip }, async (t) => {
   t.notMatch(text, 'late');
   await log.close();
   closeSync(reader);
+});
+
+t.test('where several processes write to one pipe, in pieces of whole lines that it takes whole', async (t) => {
+  // A child with a pipe for its standard output, which is how a container's log is read.
+  const program = `import { LogFile } from ${JSON.stringify(new URL('../../sidecar/observe/log-file.ts', import.meta.url).href)};
+    const log = new LogFile('stdout', () => {}, true);
+    for (let i = 0; i < 300; i++) log.add(i + ' ' + '.'.repeat(i === 100 ? 6000 : 700) + '\\n', false);
+    await log.close();`;
+  const child = startProcess(t, process.execPath, ['--input-type=module', '-e', program]);
+  t.equal(await child.exited, 0);
+  const lines = child.stdout().trimEnd().split('\n');
+  t.same(
+    lines.map((line) => Number.parseInt(line, 10)),
+    Array.from({ length: 300 }, (_, i) => i),
+  );
 });

@@ -1,16 +1,10 @@
 // Hostile requests through the running proxy, in front of a backend that records every byte: what is refused never
 // arrives, and nothing is read behind it.
 
-import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { codes } from '../../cert-agent/base/errors.ts';
-import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
-
-const vectors = JSON.parse(readFileSync(new URL('../vectors/http1/requests.json', import.meta.url), 'utf8')) as {
-  name: string;
-  bytes: string;
-  verdict: string;
-}[];
+import { requestVectors as vectors } from '../fixtures/codec.ts';
+import { asArrived, exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 
 t.test('what the codec refuses', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
@@ -35,6 +29,22 @@ t.test('what the codec refuses', async (t) => {
   const records = await mesh.records('web', hostile.length);
   for (const [index, { name, verdict }] of hostile.entries())
     t.equal(records[index]?.['code'], verdict, `${name} is on record`);
+});
+
+t.test('what the codec takes arrives as it was meant, byte by byte', async (t) => {
+  const backend = await startBackend(t, (socket, soFar) => {
+    const body = soFar.slice(soFar.indexOf('\r\n\r\n') + 4);
+    if (!/transfer-encoding/i.test(soFar) || /(?:^|\r\n)0\r\n(?:[^\r\n]+\r\n)*\r\n$/.test(body))
+      socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok');
+  });
+  const mesh = await startMesh(t, { app: backend.port });
+  const odd = vectors.filter(({ arrives }) => arrives !== undefined);
+  t.ok(odd.length > 20);
+  for (const { name, bytes, arrives } of odd) {
+    const before = backend.received.length;
+    t.match(await exchangeBytes(mesh.fixedPort, Buffer.from(bytes, 'latin1'), /ok$/), /^HTTP\/1\.1 200 /, name);
+    t.equal(asArrived(backend.received.slice(before)), arrives, `${name}: what arrives`);
+  }
 });
 
 t.test('paths are normalised before policy, and the app gets what policy saw', async (t) => {
