@@ -4,6 +4,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { codes } from '../cert-agent/base/errors.ts';
+import { parseSettings } from '../sidecar/config/settings.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (file: string): string => readFileSync(`${root}/${file}`, 'utf8');
@@ -22,6 +23,16 @@ t.test('the error table of ARCHITECTURE.md is the one of the code', async (t) =>
   );
   const table = ['| code | HTTP | gRPC | flag | response_code_details |', '|---|---|---|---|---|', ...rows].join('\n');
   t.equal(/<!-- codes -->\n([\s\S]*?)\n<!-- \/codes -->/.exec(read('ARCHITECTURE.md'))?.[1], table);
+});
+
+t.test('the limits of ARCHITECTURE.md are those of sidecar.yaml', async (t) => {
+  const table = /<!-- limits -->\n([\s\S]*?)\n<!-- \/limits -->/.exec(read('ARCHITECTURE.md'))?.[1] ?? '';
+  const rows = [...table.matchAll(/^\| `(\w+)` \| `(\w+)`/gm)].map(([, name, value]) => `  ${name}: ${value}`);
+  const yaml = `trustDomain: a.test\nworkload: { serviceAccount: a }\nidentity: { files: { svid: a, key: b, bundle: c } }\ninbound: [{ port: 1, app: '127.0.0.1:2' }]\n`;
+  const { limits } = parseSettings(`${yaml}limits:\n${rows.join('\n')}\n`, 'x.yaml');
+  t.match(parseSettings(yaml, 'x.yaml').limits, { ...limits, connections: Number }, 'with their defaults');
+  // `descriptors` is the system's.
+  t.equal(rows.length, Object.keys(limits).length - 1, 'and all of them');
 });
 
 t.test('files that documents name exist', async (t) => {
