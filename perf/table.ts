@@ -128,6 +128,7 @@ export function formatSvg(table: Table): string {
   const height = 60 + table.rows.length * rowHeight;
   const hint = table.higherIsBetter === true ? 'longer is better' : 'shorter is better';
   return `<svg xmlns="http://www.w3.org/2000/svg" width="720" height="${height}" font-family="sans-serif" font-size="11">
+<title>${escapeXml(table.title)}</title>
 <rect width="720" height="${height}" fill="white"/>
 <text x="10" y="24" font-size="15">${escapeXml(table.title)} (${escapeXml(table.unit)}; ${hint})</text>
 ${parts.join('\n')}
