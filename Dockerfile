@@ -26,6 +26,8 @@ COPY package.json LICENSE ./
 COPY sidecar/bin.mjs sidecar/bin.mjs
 COPY --from=build /sallyport/node_modules node_modules
 COPY --from=build /sallyport/dist dist
+# Threads that each keep a heap of their own hold 3 to 10 MB that nobody uses (measured under load).
+ENV MALLOC_ARENA_MAX=1
 USER 1337:1337
 WORKDIR /var/lib/sallyport
 ENTRYPOINT ["sallyport"]
