@@ -46,7 +46,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"bytes_received":${exchange.bytesReceived},"bytes_sent":${exchange.bytesSent}` +
     `,"duration":${Math.round(durationMs)},"upstream_service_time":${exchange.upstreamServiceMs < 0 ? 'null' : Math.round(exchange.upstreamServiceMs)}` +
     `,"x_forwarded_for":${text(exchange.forwardedFor)},"user_agent":${text(exchange.userAgent)}` +
-    `,"request_id":${exchange.requestIdGiven ? text(exchange.requestId) : own(exchange.requestId)},"authority":${text(exchange.authority)}` +
+    `,"request_id":${text(exchange.requestId)},"authority":${text(exchange.authority)}` +
     `,"upstream_host":${text(exchange.upstreamAddress)},"upstream_cluster":${own(route?.cluster)}` +
     `,"upstream_local_address":${own(exchange.upstreamLocalAddress)}` +
     downstreamOf(connection) +

@@ -66,6 +66,8 @@ export class Connection implements ConnectionFacts {
   policiesFrom: PolicySet | undefined = undefined;
   stats: PeerStats | undefined = undefined;
   requests = 0;
+  /** It was refused, and closes: nobody asks about it again. */
+  refused = false;
 
   constructor(socket: Socket, port: Port, facts?: TlsFacts) {
     this.socket = socket;
@@ -80,6 +82,7 @@ export class Connection implements ConnectionFacts {
 
   /** Ends it: what allowed it no longer does. */
   cut(error: SallyportError): void {
+    this.refused = true;
     if (this.speaker === undefined) this.socket.destroy();
     else this.speaker.cut(error);
   }

@@ -100,6 +100,7 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
  */
 export function judgeAgain(connection: Connection, tools: ProxyTools): SallyportError | undefined {
   const { speaker } = connection;
+  if (connection.refused) return undefined;
   try {
     if (connection.port.rules.current().direction === 'inbound') tools.checkPeer(connection);
     speaker?.judge();

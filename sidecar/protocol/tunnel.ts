@@ -17,6 +17,8 @@ export class Tunnel implements Speaker {
   readonly #refusalOf: RefusalOf;
   readonly #toUpstream = new FrameBoundary();
   readonly #toDownstream = new FrameBoundary();
+  /** Its last words are said. */
+  #over = false;
   /** It ends as soon as both directions are between two frames. */
   #leaving = false;
 
@@ -43,6 +45,7 @@ export class Tunnel implements Speaker {
 
   tick(now: number): void {
     const { tcpIdleMs } = this.#exchange.rules.limits;
+    if (this.#over) return;
     if (this.#leaving) this.#leave();
     else if (now - this.#splice.lastActive() > tcpIdleMs)
       this.#end(new SallyportError('tcp_idle', `no byte moved for ${tcpIdleMs} ms (limit tcpIdle)`));
@@ -57,7 +60,7 @@ export class Tunnel implements Speaker {
   }
 
   judge(): number {
-    const refusal = this.#refusalOf(this.#exchange);
+    const refusal = this.#over ? undefined : this.#refusalOf(this.#exchange);
     if (refusal === undefined) return 0;
     this.cut(refusal);
     return 1;
@@ -71,11 +74,14 @@ export class Tunnel implements Speaker {
     // Words between the bytes of a frame would be read as a part of it: they wait for its end, or for the drain's.
     if (!this.#toUpstream.clear || !this.#toDownstream.clear) return;
     this.#leaving = false;
+    this.#over = true;
     this.#exchange.details = 'draining';
     this.#splice.finish(lastWords(closeStatus.goingAway, 'going away'));
   }
 
   #end(error: SallyportError): void {
+    if (this.#over) return;
+    this.#over = true;
     const exchange = this.#exchange;
     exchange.failure ??= error;
     exchange.flag = error.row.flag;

@@ -87,7 +87,12 @@ export function createPeerDial(options: PeerDialOptions): Dial {
       const ready = (): void => {
         const tls = dialedFacts(socket);
         options.dialed(tls);
-        resolve({ socket, peer: peerOf(chain, ours, tls) });
+        const peer = peerOf(chain, ours, tls);
+        // Whom we trust may have changed during the handshake, and what is not open yet nobody has judged again.
+        const refusal = peer.refusal();
+        if (refusal === undefined) return resolve({ socket, peer });
+        socket.destroy();
+        reject(refusal);
       };
       settle(socket, address, connectMs, 'secureConnect', ready, reject);
     });

@@ -121,6 +121,16 @@ t.test('records of both sides', async (t) => {
     });
   });
 
+  await t.test(
+    'a request ID that would end its string, on a request that is refused before anybody looked at it',
+    async (t) => {
+      const hostile = 'a","decision":"allow","x":"';
+      const head = `GET / HTTP/1.1\r\nHost: or ders\r\nX-Request-Id: ${hostile}\r\n\r\n`;
+      await exchangeBytes(mesh.outPort, head, /bad request$/);
+      t.match((await mesh.records('web', ++web)).at(-1), { request_id: hostile, code: 'host_invalid', decision: '-' });
+    },
+  );
+
   await t.test('unreadable', async (t) => {
     await exchangeBytes(mesh.outPort, 'get / HTTP/1.1\r\nHost: orders\r\n\r\n');
     const seen = (await mesh.records('web', ++web)).at(-1)!;

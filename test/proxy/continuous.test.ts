@@ -177,6 +177,9 @@ t.test("the end of a peer's certificate ends what is open by it", async (t) => {
   await until(() => peer.got().includes('101'), 'the tunnel');
   await peer.closed;
   t.match(await mesh.records('orders', 1), [{ code: 'svid_expired', decision: 'allow' }]);
+  const metrics = await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/stats/prometheus`)).text();
+  t.match(metrics, /sallyport_exchanges_cut_total\{code="svid_expired",kind="websocket"\} 1$/m, 'it is counted once');
+  t.equal(mesh.lines.filter((one) => one['code'] === 'svid_expired').length, 1, 'and said once');
 });
 
 t.test('on the way out', async (t) => {
