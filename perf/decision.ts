@@ -1,8 +1,10 @@
 // How long a decision takes, by the number of rules. Rules name a peer each, as in a mesh; the peer under test is named by
 // ten of them. Looking a peer's rules up happens once per connection and is not part of it.
 
+import { compilePolicies } from '../sidecar/policy/compile.ts';
 import { decide, policiesFor } from '../sidecar/policy/decide.ts';
-import { type AuthorizationPolicy, compilePolicies, type RequestFacts } from '../sidecar/policy/policy.ts';
+import { createFacts, type RequestFacts } from '../sidecar/policy/facts.ts';
+import type { AuthorizationPolicy } from '../sidecar/policy/policy.ts';
 
 const decisions = 400_000;
 
@@ -10,18 +12,22 @@ const decisions = 400_000;
 export async function measureDecisionUs(rules: number): Promise<number> {
   const set = compilePolicies(makePolicies(rules), {
     trustDomain: 'perf.test',
+    trustDomainAliases: [],
     rootNamespace: 'istio-system',
     workload: { namespace: 'shop', serviceAccount: 'orders', labels: { app: 'orders' } },
     defaultAction: 'deny',
   });
   const peer = policiesFor(set, 'spiffe://perf.test/ns/shop/sa/peer-0');
-  const requests: RequestFacts[] = Array.from({ length: 16 }, (_, i) => ({
-    protocol: 'http',
-    method: 'GET',
-    path: i % 2 === 0 ? `/v1/orders/${i}` : `/admin/${i}`,
-    host: 'orders',
-    port: 8080,
-  }));
+  const requests: RequestFacts[] = Array.from({ length: 16 }, (_, i) =>
+    createFacts({
+      principal: 'spiffe://perf.test/ns/shop/sa/peer-0',
+      protocol: 'http',
+      method: 'GET',
+      path: i % 2 === 0 ? `/v1/orders/${i}` : `/admin/${i}`,
+      host: 'orders',
+      port: 8080,
+    }),
+  );
   const run = (count: number): number => {
     let allowed = 0;
     for (let i = 0; i < count; i++) if (decide(peer, requests[i & 15]!).policy !== 'none') allowed++;
@@ -43,6 +49,7 @@ function makePolicies(rules: number): AuthorizationPolicy[] {
     name: `policy-${p}`,
     namespace: 'shop',
     action: 'ALLOW',
+    dryRun: false,
     file: 'perf.yaml',
     line: 1,
     rules: Array.from({ length: Math.min(perPolicy, rules - p * perPolicy) }, (_, r) => {

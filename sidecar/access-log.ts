@@ -1,16 +1,23 @@
 // Step: the record. Each exchange is written once, whatever happened to it, as one JSON line with Istio's keys, then
 // ours. The line is put together by hand: this runs for every request.
 
-import { randomBytes } from 'node:crypto';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
 import type { Exchange, TlsFacts } from './exchange.ts';
+import { pathWithoutQuery } from './facts-of.ts';
+import type { Learned } from './observe/learned.ts';
 import type { LogFile } from './observe/log-file.ts';
 import type { TrafficMetrics } from './observe/metrics.ts';
+import type { Shadow } from './observe/shadow.ts';
+import { inferTemplate } from './policy/infer.ts';
+import { isPermit } from './policy/policy.ts';
 
 export interface Recorder {
   readonly metrics: TrafficMetrics;
   readonly log: LogFile;
+  /** In learn mode. */
+  readonly learned: Learned | undefined;
+  readonly shadow: Shadow;
 }
 
 /** Counts the exchange and writes its line; a second call does nothing. */
@@ -27,7 +34,30 @@ export function record(exchange: Exchange, connection: Connection, recorder: Rec
     if (connection.peer !== undefined) connection.stats = stats;
   }
   if (exchange.rules.protocol === 'http') recorder.metrics.countRequest(stats!, exchange, duration);
+  if (exchange.decision !== '-' && direction === 'inbound') noteDecision(exchange, connection, recorder);
   recorder.log.add(formatRecord(exchange, connection, duration), exchange.decision === 'allow');
+}
+
+/** For those who learn from decisions, and for policies on trial. */
+function noteDecision(exchange: Exchange, connection: Connection, { learned, shadow }: Recorder): void {
+  if (learned === undefined && exchange.shadow === undefined) return;
+  const { protocol, policyPort: port } = exchange.rules;
+  const from = connection.peer?.id.uri ?? '';
+  const path = pathWithoutQuery(exchange.path);
+  const allowed = exchange.decision === 'allow';
+  learned?.note({ from, protocol, method: exchange.method, path, port }, allowed, exchange.startedAt);
+  if (exchange.shadow === undefined) return;
+  shadow.note(
+    {
+      from,
+      request: protocol === 'tcp' ? `TCP :${port}` : `${exchange.method.slice(0, 32)} ${inferTemplate(path)}`,
+      decision: allowed ? 'allow' : 'deny',
+      policy: exchange.policy,
+      shadowDecision: isPermit(exchange.shadow) ? 'allow' : 'deny',
+      shadowPolicy: exchange.shadow.policy,
+    },
+    exchange.startedAt,
+  );
 }
 
 const protocols = ['"HTTP/1.0"', '"HTTP/1.1"', '"HTTP/2"'];
@@ -51,7 +81,9 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"upstream_local_address":${own(exchange.upstreamLocalAddress)}` +
     downstreamOf(connection) +
     `,"upstream_transport_failure_reason":${exchange.flag === 'UF' || exchange.flag === 'UC' ? text(failure?.message) : 'null'}` +
-    `,"decision":"${exchange.decision}","decision_id":"${decisionOf(exchange, connection)}","policy":${own(exchange.policy)},"shadow_policy":null` +
+    `,"decision":"${exchange.decision}","decision_id":"${exchange.decisionId}","policy":${own(exchange.policy)},"shadow_policy":${own(exchange.shadow?.policy)}` +
+    `,"shadow_decision":${exchange.shadow === undefined ? 'null' : isPermit(exchange.shadow) ? '"allow"' : '"deny"'}` +
+    `,"audit_policy":${own(exchange.auditPolicy)},"request_auth_principal":${text(exchange.auth?.principal)}` +
     peerOf(exchange, connection) +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
@@ -88,14 +120,6 @@ function describePeer(peer: PeerIdentity | undefined, tls: TlsFacts | undefined)
     `,"tls_resumed":${tls === undefined ? 'null' : 'false'}`;
   if (tls !== undefined && peer !== undefined) sameParts.set(tls, made);
   return made;
-}
-
-/** Tells this process's runs apart: connections are counted from 1 in each. */
-const runId = randomBytes(4).toString('hex');
-
-/** Which decision it was: the run of the process, the generation that decided, the connection, and the how many-th on it. */
-function decisionOf({ rules }: Exchange, { id, requests }: Connection): string {
-  return `${runId}-${rules.generation}-${id}-${requests}`;
 }
 
 const needsEscape = /[^ !#-[\]-~]/;

@@ -2,12 +2,15 @@
 // (outbound) makes one. Fails closed: a peer that is no longer good is refused before any policy is asked.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
+import { addFields, authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
 import type { Exchange, Route } from './exchange.ts';
-import { pathWithoutQuery } from './head.ts';
+import { factsOf } from './facts-of.ts';
 import type { PeerCheck } from './peer.ts';
-import { decide, policiesFor } from './policy/decide.ts';
-import { type Decision, isPermit, type PeerPolicies, type Permit, type PolicySet } from './policy/policy.ts';
+import type { PolicySet } from './policy/compile.ts';
+import { auditOf, decide, type PeerPolicies, policiesFor } from './policy/decide.ts';
+import { type Decision, isPermit, type Permit } from './policy/policy.ts';
+import { emptyFields } from './protocol/http1-head.ts';
 
 /**
  * The permit for this exchange, a request or a whole TCP stream; its decision and policy are on record either way.
@@ -17,6 +20,10 @@ export function authorize(exchange: Exchange, connection: Connection, checkPeer:
   const { rules, route } = exchange;
   if (rules.policies === undefined) return permitOutbound(exchange, route);
   checkPeer(connection);
+  if (rules.decisionHeader)
+    exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, [
+      ['x-sallyport-decision', exchange.decisionId],
+    ]);
   const permit = permitInbound(exchange, connection, rules.policies, rules.policyPort);
   if (route === undefined) throw noRoute(exchange);
   return permit;
@@ -30,6 +37,11 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
   const rules = connection.port.rules.current();
   if (rules.policies !== undefined) {
     checkPeer(connection);
+    // A token that must be verified anew is judged when that is done: until then the last answer holds.
+    authenticateAgain(exchange, rules.authentication)?.then(
+      () => connection.speaker?.judge(),
+      () => {},
+    );
     permitInbound(exchange, connection, rules.policies, rules.policyPort);
     return;
   }
@@ -41,17 +53,16 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
 }
 
 function permitInbound(exchange: Exchange, connection: Connection, policies: PolicySet, port: number): Permit {
-  const decision = decide(policiesOf(connection, policies), {
-    protocol: exchange.rules.protocol,
-    method: exchange.method,
-    path: pathWithoutQuery(exchange.path),
-    host: exchange.authority,
-    port,
-  });
+  const peer = policiesOf(connection, policies);
+  const facts = factsOf(exchange, connection, port);
+  const decision = decide(peer, facts);
+  const { shadow } = exchange.rules;
+  if (shadow !== undefined) exchange.shadow = decide(policiesFor(shadow, connection.peer?.id.uri ?? null), facts);
   exchange.policy = decision.policy;
+  exchange.auditPolicy = auditOf(peer, facts);
   if (!isPermit(decision)) throw refusal(exchange, decision);
   exchange.decision = 'allow';
-  if (connection.peer !== undefined) exchange.validUntil = connection.peer.validUntil;
+  exchange.validUntil = Math.min(exchange.tokenValidUntil, connection.peer?.validUntil ?? Number.POSITIVE_INFINITY);
   return decision;
 }
 
@@ -64,7 +75,7 @@ function permitOutbound(exchange: Exchange, route: Route | undefined): Permit {
 }
 
 /** The rules that could concern this peer: looked up once per connection and generation. */
-function policiesOf(connection: Connection, set: PolicySet): PeerPolicies {
+export function policiesOf(connection: Connection, set: PolicySet): PeerPolicies {
   if (connection.policies === undefined || connection.policiesFrom !== set) {
     connection.policies = policiesFor(set, connection.peer?.id.uri ?? null);
     connection.policiesFrom = set;

@@ -12,6 +12,9 @@ const commands = [
   () => import('./cli/agent.ts').then((file) => file.agentCommand()),
   () => import('./cli/sidecar.ts').then((file) => file.sidecarCommand()),
   () => import('./cli/status.ts').then((file) => file.statusCommand()),
+  () => import('./cli/why.ts').then((file) => file.whyCommand()),
+  () => import('./cli/check.ts').then((file) => file.checkCommand()),
+  () => import('./cli/policy.ts').then((file) => file.policyCommand()),
   () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
 ];
 

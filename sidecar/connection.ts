@@ -11,7 +11,9 @@ import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { ConnectionFacts, PortRules, TlsFacts } from './exchange.ts';
 import { holdInSockets } from './observe/held.ts';
 import type { PeerStats } from './observe/metrics.ts';
-import type { PeerPolicies, PolicySet } from './policy/policy.ts';
+import type { PolicySet } from './policy/compile.ts';
+import type { PeerPolicies } from './policy/decide.ts';
+import { type Ip, ipOfPlace } from './policy/ip.ts';
 
 /** What a connection carries: requests, a WebSocket, or bytes. */
 export type Kind = 'http' | 'websocket' | 'tcp';
@@ -66,6 +68,8 @@ export class Connection implements ConnectionFacts {
   policiesFrom: PolicySet | undefined = undefined;
   stats: PeerStats | undefined = undefined;
   requests = 0;
+  #remoteIp: Ip | null | undefined = null;
+  #localIp: Ip | null | undefined = null;
   /** It was refused, and closes: nobody asks about it again. */
   refused = false;
 
@@ -78,6 +82,18 @@ export class Connection implements ConnectionFacts {
     this.tls = facts;
     this.alpn = typeof tls?.alpnProtocol === 'string' ? tls.alpnProtocol : undefined;
     this.serverName = typeof tls?.servername === 'string' ? tls.servername : undefined;
+  }
+
+  /** The peer's address, for policies that ask; most do not. */
+  get remoteIp(): Ip | undefined {
+    if (this.#remoteIp === null) this.#remoteIp = ipOfPlace(this.remoteAddress);
+    return this.#remoteIp;
+  }
+
+  /** The address that the peer dialed. */
+  get localIp(): Ip | undefined {
+    if (this.#localIp === null) this.#localIp = ipOfPlace(this.localAddress);
+    return this.#localIp;
   }
 
   /** Ends it: what allowed it no longer does. */

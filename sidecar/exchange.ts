@@ -1,11 +1,16 @@
 // The nouns of the path. An Exchange is one request in flight and, at the same time, the record that the access log
-// writes: each step fills in what it learned. Types only, and the one constructor that keeps the shape the same.
+// writes: each step fills in what it learned. Types, and the one constructor that keeps the shape the same.
 
+import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../cert-agent/base/errors.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
+import type { PolicySet } from './policy/compile.ts';
+import type { RequestAuth } from './policy/facts.ts';
+import type { Authentication } from './policy/jwt.ts';
 import type { MtlsMode } from './policy/mtls.ts';
-import type { Permit, PolicySet } from './policy/policy.ts';
+import type { PathNormalization } from './policy/path.ts';
+import type { Decision, Permit } from './policy/policy.ts';
 
 /** A field's name, interned: what it means to a proxy is known without comparing strings. */
 export interface FieldName {
@@ -65,8 +70,29 @@ export interface PortRules {
   readonly mtls: { readonly mode: MtlsMode; readonly from: string } | undefined;
   /** Absent on outbound ports, where the table of upstreams permits. */
   readonly policies: PolicySet | undefined;
+  /** The same with the policies that are on trial; absent where there are none. */
+  readonly shadow: PolicySet | undefined;
+  /** Whose tokens are verified, and how; absent where no document asks for it. */
+  readonly authentication: Authentication | undefined;
+  /** By the name of their extension provider. */
+  readonly authorizers: ReadonlyMap<string, Authorizer>;
+  readonly pathNormalization: PathNormalization;
+  /** Whether answers name the decision. */
+  readonly decisionHeader: boolean;
+  /** How many proxies' words on a client's address are believed; undefined: none's. */
+  readonly numTrustedProxies: number | undefined;
   /** A pure look-up that refuses nothing: undefined is 'no route'. */
   findRoute(authority: string): Route | undefined;
+}
+
+/** Whom CUSTOM policies may ask. */
+export interface Authorizer {
+  readonly name: string;
+  readonly kind: 'http' | 'grpc';
+  /** What the caller gets when there is no answer. */
+  readonly statusOnError: number;
+  /** @throws SallyportError when there is no answer, or none that can be read. */
+  ask(asked: Asked): Promise<Ruling>;
 }
 
 /** Where a request goes. */
@@ -204,6 +230,48 @@ export interface Downstream {
   tunnel(upstream: SpliceEnd): void;
 }
 
+/** What an external authorizer said. */
+export interface Ruling {
+  readonly allowed: boolean;
+  /** Refused: the answer to the caller. */
+  readonly status: number;
+  readonly body: Buffer;
+  /** To the caller: with the refusal, or with the app's answer. */
+  readonly replyFields: readonly (readonly [string, string])[];
+  /** Allowed: what the app's request gets in place of what it had, and what it loses; names in lower case. */
+  readonly requestFields: readonly (readonly [string, string])[];
+  readonly removed: readonly string[];
+}
+
+/** What an external authorizer is told of a request. */
+export interface Asked {
+  readonly id: string;
+  readonly method: string;
+  readonly path: string;
+  readonly authority: string;
+  /** `HTTP/1.1`; empty for TCP. */
+  readonly protocol: string;
+  readonly fields: Fields;
+  readonly source: Party;
+  readonly destination: Party;
+  readonly sni: string;
+  /** Wall clock, milliseconds. */
+  readonly time: number;
+}
+
+export interface Party {
+  readonly address: string;
+  readonly port: number;
+  readonly principal: string;
+}
+
+/** A refusal that whoever refuses words himself. */
+export interface Denial {
+  readonly status: number;
+  readonly fields: Fields;
+  readonly body: Buffer;
+}
+
 /** What forwards an exchange's body; the downstream codec feeds it. */
 export interface Carrier {
   /** False asks the downstream to wait for `resume`. */
@@ -219,12 +287,17 @@ export interface Carrier {
 /** What the path needs to know of the connection that a request came on. */
 export interface ConnectionFacts {
   readonly id: number;
+  /** Exchanges begun on it so far. */
+  requests: number;
   readonly peer: PeerIdentity | undefined;
   readonly remoteAddress: string;
   readonly localAddress: string;
   readonly tls: TlsFacts | undefined;
   readonly serverName: string | undefined;
 }
+
+/** Tells this process's runs apart: connections are counted from 1 in each. */
+const runId = randomBytes(4).toString('hex');
 
 /** One request in flight, and its record. Created with all its fields, so that all exchanges share one shape. */
 export class Exchange {
@@ -235,6 +308,9 @@ export class Exchange {
   readonly startedAt: number;
   /** performance.now(), milliseconds. */
   readonly started: number;
+
+  /** The how many-th on its connection, from 1. */
+  readonly number: number;
 
   method = '';
   target = '';
@@ -260,10 +336,25 @@ export class Exchange {
   route: Route | undefined = undefined;
   /** The policy that decided: its id, `none`, or `-` before a decision. */
   policy = '-';
+  /** The AUDIT rule that marks it. */
+  auditPolicy: string | undefined = undefined;
+  /** What would be decided if the policies on trial were in force; absent where there are none. */
+  shadow: Decision | undefined = undefined;
   decision: '-' | 'allow' | 'deny' = '-';
+  /** What the request's token says, once it was verified, and until when it is good: wall clock, milliseconds. */
+  auth: RequestAuth | undefined = undefined;
+  tokenValidUntil = Number.POSITIVE_INFINITY;
+  /** The documents under which tokens were looked for, and the request as it came, for asking again. */
+  authenticatedBy: Authentication | undefined = undefined;
+  received: { readonly fields: Fields; readonly path: string } | undefined = undefined;
   /** Until when that decision can hold, wall clock: the end of the certificates that it rests on. */
   validUntil = Number.POSITIVE_INFINITY;
   carrier: Carrier | undefined = undefined;
+
+  /** How it is refused, where the refusal has words of its own. */
+  denial: Denial | undefined = undefined;
+  /** Fields of ours that go with whatever is answered. */
+  replyFields: Fields | undefined = undefined;
 
   status = 0;
   /** The answer's `grpc-status`; -1 where there is none. */
@@ -291,7 +382,13 @@ export class Exchange {
     this.downstream = downstream;
     this.rules = rules;
     this.fields = fields;
+    this.number = ++connection.requests;
     this.startedAt = Date.now();
     this.started = performance.now();
+  }
+
+  /** Which decision it was: the run of the process, the generation that decided, the connection, and the how many-th on it. */
+  get decisionId(): string {
+    return `${runId}-${this.rules.generation}-${this.connection.id}-${this.number}`;
   }
 }

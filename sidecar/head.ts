@@ -17,7 +17,7 @@ const authorityPattern = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=-]+)(?:
 export function readMeaning(exchange: Exchange): void {
   const { target } = exchange;
   if (target.charCodeAt(0) === 47) {
-    exchange.path = normalizePath(target);
+    exchange.path = normalizePath(target, exchange.rules.pathNormalization);
   } else if (exchange.method === 'CONNECT') {
     readConnect(exchange);
   } else if (target === '*' && exchange.method === 'OPTIONS') {
@@ -45,12 +45,6 @@ function readConnect(exchange: Exchange): void {
   exchange.authority = exchange.target;
 }
 
-/** The path without its query: what policies match. */
-export function pathWithoutQuery(path: string): string {
-  const query = path.indexOf('?');
-  return query === -1 ? path : path.slice(0, query);
-}
-
 /** RFC 9112 section 3.2.2: the authority of an absolute-form target wins over Host, and Host is made anew from it. */
 function readAbsoluteForm(exchange: Exchange, target: string): void {
   const match = /^http:\/\/([^/?#@]+)(?=[/?]|$)(.*)$/i.exec(target);
@@ -67,7 +61,7 @@ function readAbsoluteForm(exchange: Exchange, target: string): void {
   if (exchange.authority !== '') checkAuthority(exchange);
   exchange.authority = match[1];
   const path = match[2] ?? '';
-  exchange.path = normalizePath(path.startsWith('/') ? path : `/${path}`);
+  exchange.path = normalizePath(path.startsWith('/') ? path : `/${path}`, exchange.rules.pathNormalization);
 }
 
 const knownAuthorities = new Set<string>();

@@ -3,11 +3,13 @@
 
 import type { Registry } from 'prom-client';
 import { type AdminServer, startAdmin } from '../cert-agent/base/admin.ts';
-import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
+import { asSallyportError, reasonOf, type SallyportError } from '../cert-agent/base/errors.ts';
 import { type Live, LiveCell } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import { createRegistry } from '../cert-agent/base/metrics.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
+import { compileDocuments, type Judgement } from './config/compile-documents.ts';
+import type { IstioDocuments } from './config/documents.ts';
 import { compilePorts, type PortPlan, planPools } from './config/generation.ts';
 import type { Settings } from './config/settings.ts';
 import { type Configuration, type ConfigurationWatch, watchConfiguration } from './config/watch.ts';
@@ -15,16 +17,21 @@ import { type Connection, ConnectionTable, type DrainReport, type Port } from '.
 import type { PortRules } from './exchange.ts';
 import { type IdentitySource, startIdentity } from './identity-source.ts';
 import { type Listener, startInboundListener, startOutboundListener } from './listener.ts';
+import { Denials, type Why } from './observe/denials.ts';
 import { watchExposure } from './observe/exposure.ts';
 import { heldBytes } from './observe/held.ts';
+import { Learned } from './observe/learned.ts';
 import { LogFile } from './observe/log-file.ts';
 import { TrafficMetrics } from './observe/metrics.ts';
 import { adminPages, healthPages, type PageSources, type Readiness } from './observe/pages.ts';
 import { SecurityReport } from './observe/security.ts';
-import { type Facts, sumMetrics, sumSecurity, sumUpstreams } from './observe/sum.ts';
+import { Shadow } from './observe/shadow.ts';
+import { type Facts, sumDenials, sumLearned, sumMetrics, sumSecurity, sumShadow, sumUpstreams } from './observe/sum.ts';
 import { createPeerCheck } from './peer.ts';
+import type { JwtRule } from './policy/request-authentication.ts';
 import { judgeAgain, type ProxyTools } from './proxy.ts';
 import { shareOf } from './share.ts';
+import { Jwks } from './upstream/jwks.ts';
 import { Pools } from './upstream/pools.ts';
 import { Resolver } from './upstream/resolve.ts';
 import { Workers } from './workers.ts';
@@ -48,6 +55,8 @@ export interface Sidecar {
   drain(): Promise<DrainReport>;
   /** As drain, but the process and its pages go on. */
   leave(): Promise<DrainReport>;
+  /** Why this process refused a request; undefined when it did not, or too long ago. */
+  why(decision: string): Why | undefined;
   /** What this process alone knows. */
   facts(): Promise<Facts>;
 }
@@ -95,6 +104,17 @@ class RunningSidecar implements Sidecar {
   #workers: Workers | undefined = undefined;
   readonly #table = new ConnectionTable((connection) => this.#judge([connection]));
   readonly #security = new SecurityReport();
+  readonly #denials = new Denials();
+  readonly #shadow = new Shadow();
+  readonly #jwks: Jwks;
+  /** The newest documents made ready, and the ports that they made; undefined before the first. */
+  #judgement: Judgement | undefined = undefined;
+  #plans: readonly PortPlan[] = [];
+  /** The policies on trial, as text. */
+  #trial = '';
+  /** The generation that the ports have. */
+  #inForce = 0;
+  #applying: Promise<void> = Promise.resolve();
   readonly #resolver: Resolver;
   readonly #pools: Pools;
   readonly #tools: ProxyTools;
@@ -131,8 +151,11 @@ class RunningSidecar implements Sidecar {
     if (index === 1 && count > 1)
       this.#workers = new Workers({ configFile, version, index, count }, log, () => this.#announce());
     this.#resolver = new Resolver(log);
+    this.#jwks = new Jwks(log);
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
     metrics.heldBytes = heldBytes;
+    metrics.shadow = () => this.#shadow.counts();
+    metrics.jwks = () => this.#jwks.facts();
     this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls));
     this.#file = new LogFile(
       settings.accessLog,
@@ -146,6 +169,9 @@ class RunningSidecar implements Sidecar {
       log: this.#file,
       checkPeer: createPeerCheck(source.identity),
       security: this.#security,
+      denials: this.#denials,
+      learned: settings.learn === undefined ? undefined : new Learned(settings.learn, log),
+      shadow: this.#shadow,
       draining: () => this.#draining,
     };
   }
@@ -155,7 +181,13 @@ class RunningSidecar implements Sidecar {
     await this.#apply(configuration.current());
     await this.#startPages();
     this.#stops.push(
-      configuration.onChange((next) => void this.#apply(next).then(() => this.#afterChange())),
+      configuration.onChange((next) => {
+        // One after the other: a newer generation must not be overtaken by one that takes longer.
+        this.#applying = this.#applying
+          .then(() => this.#apply(next))
+          .then(() => this.#afterChange())
+          .catch((error: unknown) => this.#log.error({ code: 'internal' }, reasonOf(error)));
+      }),
       this.#identity.onChange(() => void this.#afterChange()),
     );
     if ((this.#options.index ?? 1) === 1)
@@ -249,8 +281,20 @@ class RunningSidecar implements Sidecar {
 
   /** Puts a generation in force: pools, then the rules of each port, then ports that came or went. */
   async #apply(configuration: Configuration): Promise<void> {
-    const pools = this.#pools.reconcile(planPools(configuration.settings));
-    const plans = compilePorts(configuration, pools);
+    if (configuration !== this.#watch.configuration.current()) return;
+    const { settings, documents } = configuration;
+    const { metrics } = this.#tools;
+    const keys = {
+      sourceOf: (rule: JwtRule) => this.#jwks.sourceOf(rule),
+      observe: (issuer: string, outcome: string) => metrics.countToken(issuer, outcome),
+    };
+    const trial = onTrial(documents);
+    if (trial !== this.#trial) this.#shadow.restart();
+    this.#trial = trial;
+    this.#judgement = await compileDocuments(documents, settings, keys, this.#judgement);
+    this.#jwks.keepOnly(documents.requestAuthentications.flatMap(({ jwtRules }) => jwtRules));
+    const plans = compilePorts(configuration, this.#judgement, this.#pools.reconcile(planPools(settings)));
+    this.#plans = plans;
     const wanted = new Set(plans.map((plan) => plan.key));
     for (const [key, open] of this.#ports) {
       if (wanted.has(key)) continue;
@@ -264,6 +308,7 @@ class RunningSidecar implements Sidecar {
       if (known !== undefined) known.port.rules.set(plan.rules);
       else await this.#open(plan, configuration.generation === 1);
     }
+    this.#inForce = configuration.generation;
   }
 
   async #open(plan: PortPlan, first: boolean): Promise<void> {
@@ -315,12 +360,9 @@ class RunningSidecar implements Sidecar {
 
   async #bindWaiting(): Promise<void> {
     if (this.#draining) return;
-    const { settings } = this.#watch.configuration.current();
     for (const open of this.#ports.values()) {
       if (open.listener !== undefined) continue;
-      const plan = compilePorts(this.#watch.configuration.current(), this.#pools.reconcile(planPools(settings))).find(
-        (one) => one.key === open.port.key,
-      );
+      const plan = this.#plans.find((one) => one.key === open.port.key);
       if (plan !== undefined) await this.#bind(open, plan.number, plan.bind);
     }
   }
@@ -420,10 +462,28 @@ class RunningSidecar implements Sidecar {
           ...rest,
           portLevelMtls: Object.fromEntries(portLevel),
         })),
+      requestAuthentications: () => ({
+        documents: configuration.current().documents.requestAuthentications,
+        keys: this.#jwks.facts(),
+      }),
+      why: async (decision) => this.why(decision) ?? this.#workers?.why(decision),
+      denials: async () => sumDenials(await this.#all()),
+      learned: async () => ({
+        learning: this.#tools.learned !== undefined,
+        workload: this.#settings.workload,
+        edges: sumLearned(await this.#all()),
+      }),
+      shadow: async () => ({
+        onTrial: configuration
+          .current()
+          .documents.authorizationPolicies.filter(({ dryRun }) => dryRun)
+          .map(({ namespace, name }) => `${namespace}/${name}`),
+        ...sumShadow(await this.#all()),
+      }),
       drain: () => this.leave(),
       strictReport: async () => sumSecurity(await this.#all()),
       state: () => ({
-        generation: configuration.current().generation,
+        generation: this.#inForce,
         configurationFailures: this.#watch.failures(),
         identityFailures: this.#source.failures(),
         agent: this.#source.status(),
@@ -446,8 +506,15 @@ class RunningSidecar implements Sidecar {
     };
   }
 
+  why(decision: string): Why | undefined {
+    return this.#denials.why(decision);
+  }
+
   async facts(): Promise<Facts> {
     return {
+      learned: this.#tools.learned?.list() ?? [],
+      shadow: this.#shadow.facts(),
+      denials: this.#denials.list(),
       metrics: await this.#registry.getMetricsAsJSON(),
       connections: [...this.#table].map(describeConnection),
       upstreams: this.#pools.entries().map(([name, pool]) => ({
@@ -477,8 +544,14 @@ class RunningSidecar implements Sidecar {
     this.#resolver.close();
     await this.#source.close();
     await Promise.all(this.#servers.map((one) => one.close()));
+    this.#tools.learned?.close();
     await this.#file.close();
   }
+}
+
+/** What is on trial, as text: when it changes, what was seen before says nothing. */
+function onTrial({ authorizationPolicies }: IstioDocuments): string {
+  return JSON.stringify(authorizationPolicies.filter(({ dryRun }) => dryRun));
 }
 
 function describeConnection(one: Connection): object {

@@ -1,15 +1,21 @@
 // The path of a request, one step a line. This is the table of contents of the product: each step is a file of its own,
 // says no with a code of the error table, and fills in the record that is written at the end, whatever happened.
 //
-//   listener.ts -> connection.ts -> peer.ts -> [ head.ts -> route.ts -> authorize.ts -> forward.ts -> respond.ts ] -> access-log.ts
+//   listener.ts -> connection.ts -> peer.ts -> [ head.ts -> route.ts -> authenticate.ts -> ask-authorizer.ts -> authorize.ts
+//     -> forward.ts -> respond.ts ] -> access-log.ts
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { type Recorder, record } from './access-log.ts';
+import { askAuthorizers } from './ask-authorizer.ts';
+import { authenticate } from './authenticate.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
 import type { Exchange } from './exchange.ts';
+import { factsOf } from './facts-of.ts';
 import { forward, noteUpstream } from './forward.ts';
 import { readMeaning } from './head.ts';
+import { HeldBody } from './hold.ts';
+import type { Denials } from './observe/denials.ts';
 import { heldBytes } from './observe/held.ts';
 import type { SecurityReport } from './observe/security.ts';
 import type { PeerCheck } from './peer.ts';
@@ -24,6 +30,7 @@ import { findRoute } from './route.ts';
 export interface ProxyTools extends Recorder {
   readonly checkPeer: PeerCheck;
   readonly security: SecurityReport;
+  readonly denials: Denials;
   readonly draining: () => boolean;
 }
 
@@ -35,8 +42,12 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
         refuseWhenFull(exchange);
         readMeaning(exchange);
         findRoute(exchange);
-        const permit = authorize(exchange, connection, tools.checkPeer);
-        forward(exchange, permit, connection.clientCert);
+        const waits = thenOrNow(authenticate(exchange, connection, tools.checkPeer), () =>
+          thenOrNow(askAuthorizers(exchange, connection), () => pass(exchange)),
+        );
+        if (waits === undefined) return;
+        exchange.carrier = new HeldBody(exchange);
+        waits.catch((error: unknown) => refuseOnRecord(exchange, error));
       } catch (error) {
         refuseOnRecord(exchange, error);
       }
@@ -53,10 +64,42 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   if (connection.alpn !== undefined) speak(connection.alpn === 'h2');
   else connection.speaker = new FirstBytes(connection, (said) => speak(said === 'http2'));
 
+  function pass(exchange: Exchange): void {
+    // Who asked may have gone while somebody else was asked.
+    if (exchange.finished) return;
+    const held = exchange.carrier;
+    const permit = authorize(exchange, connection, tools.checkPeer);
+    const changed = changedMeanwhile(exchange, connection, tools);
+    if (changed !== undefined) throw changed;
+    forward(exchange, permit, connection.clientCert);
+    if (held instanceof HeldBody) held.release();
+  }
+
   /** A refusal is never dropped from the log: where the log has no room, the answer waits for it. */
   function refuseOnRecord(exchange: Exchange, error: unknown): void {
+    noteDenial(exchange, connection, error, tools);
     tools.log.whenRoom(() => refuse(exchange, error));
   }
+}
+
+/** Goes on in this turn where there is nothing to wait for. */
+function thenOrNow(
+  step: undefined | Promise<void>,
+  next: () => undefined | void | Promise<void>,
+): undefined | Promise<void> {
+  return step === undefined ? (next() ?? undefined) : step.then(next);
+}
+
+/** While a step waited, policy may have changed, and nobody asks again about what was not allowed yet. */
+function changedMeanwhile(exchange: Exchange, connection: Connection, tools: ProxyTools): SallyportError | undefined {
+  return exchange.rules === connection.port.rules.current() ? undefined : refusalOf(exchange, connection, tools);
+}
+
+/** Keeps what an explanation needs, for the admin port. */
+function noteDenial(exchange: Exchange, connection: Connection, error: unknown, { denials }: ProxyTools): void {
+  const { policiesFrom } = connection;
+  if (!(error instanceof SallyportError) || policiesFrom === undefined) return;
+  denials.note(exchange, error, factsOf(exchange, connection, exchange.rules.policyPort), policiesFrom);
 }
 
 /** Readers that are slower than their writers have filled what we may hold: nothing more is begun until some has gone. */
@@ -71,6 +114,8 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
   const exchange = openStream(connection);
   try {
     findRoute(exchange);
+    await authenticate(exchange, connection, tools.checkPeer);
+    await askAuthorizers(exchange, connection);
     authorize(exchange, connection, tools.checkPeer);
     const upstream = await exchange.route!.destination.dialSocket();
     noteUpstream(exchange, upstream);
@@ -87,6 +132,7 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
     stats.tcpReceived += exchange.bytesReceived;
     stats.tcpSent += exchange.bytesSent;
   } catch (error) {
+    noteDenial(exchange, connection, error, tools);
     refuseStream(connection, exchange, asSallyportError(error, 'internal', 'the connection could not be served'));
   } finally {
     record(exchange, connection, tools);

@@ -2,7 +2,7 @@
 // in the error table, and a body that tells a stranger nothing that he does not know.
 
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
-import type { Exchange, Fields, Reply } from './exchange.ts';
+import type { Denial, Exchange, Fields, Reply } from './exchange.ts';
 import { grpcRefusal } from './protocol/grpc.ts';
 import { emptyFields, fieldName } from './protocol/http1-head.ts';
 
@@ -15,7 +15,7 @@ export function answerInterim(exchange: Exchange, reply: Reply): void {
 export function answerReply(exchange: Exchange, reply: Reply, whole: Buffer | undefined): void {
   exchange.status = reply.status;
   exchange.details = 'via_upstream';
-  exchange.downstream.respond(reply, whole);
+  exchange.downstream.respond(withReplyFields(exchange, reply), whole);
 }
 
 /** Ends the exchange with an error: as an answer if none has begun, else by a cut that cannot look complete. */
@@ -25,8 +25,8 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
   const { row } = error;
   exchange.failure = error;
   exchange.flag = row.flag;
-  // The RBAC details carry the policy's name, which the table cannot know.
-  if (error.code !== 'policy_denied') exchange.details = row.details;
+  // What a policy or an authorizer refuses has details that the table cannot know.
+  if (error.code !== 'policy_denied' && exchange.denial === undefined) exchange.details = row.details;
   exchange.carrier = undefined;
   if (exchange.responded) {
     exchange.downstream.abort();
@@ -36,23 +36,37 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
     const reply = grpcRefusal(error, bodyOf(error));
     exchange.status = reply.status;
     exchange.grpcStatus = row.grpc;
-    exchange.downstream.respond(reply, noBody);
+    exchange.downstream.respond(withReplyFields(exchange, reply), noBody);
     return;
   }
-  exchange.status = row.status;
+  const { status, fields, body } = exchange.denial ?? ownDenial(error);
+  exchange.status = status;
+  const reply = withReplyFields(exchange, refusalReply(status, fields, body.length));
+  exchange.downstream.respond(reply, exchange.method === 'HEAD' ? noBody : body);
+}
+
+function ownDenial(error: SallyportError): Denial {
   const body = Buffer.from(bodyOf(error));
-  exchange.downstream.respond(refusalReply(row.status, body.length), exchange.method === 'HEAD' ? noBody : body);
+  return { status: error.row.status, fields: body.length === 0 ? emptyFields : textFields, body };
+}
+
+/** With the fields that go with whatever is answered. */
+function withReplyFields(exchange: Exchange, reply: Reply): Reply {
+  const { replyFields } = exchange;
+  if (replyFields === undefined) return reply;
+  const { names, values } = reply.fields;
+  return { ...reply, fields: { names: [...names, ...replyFields.names], values: [...values, ...replyFields.values] } };
 }
 
 const noBody = Buffer.alloc(0);
 
 const textFields: Fields = { names: [fieldName('content-type')], values: ['text/plain; charset=utf-8'] };
 
-function refusalReply(status: number, length: number): Reply {
+function refusalReply(status: number, fields: Fields, length: number): Reply {
   return {
     status,
     reason: '',
-    fields: length === 0 ? emptyFields : textFields,
+    fields,
     hopFields: undefined,
     framing: length,
     declaredLength: length,

@@ -29,6 +29,8 @@ export function shareOf(settings: Settings, index: number, count: number): Setti
     admin: undefined,
     health: undefined,
     identity: fromFiles(settings),
+    // Each keeps its own; the first puts them together when it is asked.
+    learn: settings.learn && { ...settings.learn, file: `${settings.learn.file}.${index}` },
   });
 }
 

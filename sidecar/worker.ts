@@ -4,10 +4,8 @@
 import '../cert-agent/base/heap.ts';
 import { reasonOf } from '../cert-agent/base/errors.ts';
 import { createLog } from '../cert-agent/base/log.ts';
-import type { DrainReport } from './connection.ts';
 import { startSidecar } from './main.ts';
-import type { Facts } from './observe/sum.ts';
-import type { Ask, Told, WorkerPlan } from './workers.ts';
+import type { Ask, Reply, Told, WorkerPlan } from './workers.ts';
 
 const plan = JSON.parse(process.argv[2] ?? '{}') as WorkerPlan;
 const log = createLog({ component: `sidecar ${plan.index}/${plan.count}` });
@@ -20,6 +18,7 @@ try {
   process.on('message', (ask: Ask) => {
     if (ask.what === 'reload') sidecar.reload();
     else if (ask.what === 'facts') void sidecar.facts().then((answer) => reply(ask.id, answer));
+    else if (ask.what === 'why') reply(ask.id, sidecar.why(ask.decision ?? '') ?? null);
     else void sidecar.leave().then((answer) => reply(ask.id, answer));
   });
   // The first is gone: whoever started it starts all of us anew.
@@ -32,7 +31,7 @@ try {
   process.disconnect?.();
 }
 
-function reply(id: number, answer: Facts | DrainReport): void {
+function reply(id: number, answer: Reply): void {
   tell({ id, answer });
 }
 

@@ -5,6 +5,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Log } from '../cert-agent/base/log.ts';
 import type { DrainReport } from './connection.ts';
+import type { Why } from './observe/denials.ts';
 import type { Readiness } from './observe/pages.ts';
 import type { Facts } from './observe/sum.ts';
 
@@ -19,10 +20,15 @@ export interface WorkerPlan {
 
 export interface Ask {
   readonly id: number;
-  readonly what: 'facts' | 'leave' | 'reload';
+  readonly what: 'facts' | 'leave' | 'reload' | 'why';
+  /** With `why`: the decision. */
+  readonly decision?: string;
 }
 
-export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Facts | DrainReport };
+export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Reply };
+
+/** `null`: it knows nothing of that decision. */
+export type Reply = Facts | DrainReport | Why | null;
 
 // It has the extension that this file has: .ts from source, .js in dist/.
 const program = fileURLToPath(import.meta.url.replace(/workers(\.[jt]s)$/, 'worker$1'));
@@ -41,7 +47,7 @@ export class Workers {
   readonly #plan: WorkerPlan;
   readonly #log: Log;
   readonly #workers: Worker[];
-  readonly #answers = new Map<number, (answer: Facts | DrainReport | undefined) => void>();
+  readonly #answers = new Map<number, (answer: Reply | undefined) => void>();
   readonly #changed: () => void;
   #nextId = 1;
   #leaving = false;
@@ -74,6 +80,12 @@ export class Workers {
   /** What each of them knows; one that does not answer in time is left out. */
   async facts(): Promise<Facts[]> {
     return (await this.#askAll('facts', patienceMs)) as Facts[];
+  }
+
+  /** Whichever of them refused this request says why. */
+  async why(decision: string): Promise<Why | undefined> {
+    const answers = (await this.#askAll('why', patienceMs, decision)) as (Why | null)[];
+    return answers.find((one) => one !== null) ?? undefined;
   }
 
   /** Has all of them leave, within `ms`, and ends them. */
@@ -115,16 +127,21 @@ export class Workers {
     });
   }
 
-  async #askAll(what: 'facts' | 'leave', ms: number): Promise<(Facts | DrainReport)[]> {
-    const answers = await Promise.all(this.#workers.map(({ child }) => this.#ask(child, what, ms)));
+  async #askAll(what: Ask['what'], ms: number, decision?: string): Promise<Reply[]> {
+    const answers = await Promise.all(this.#workers.map(({ child }) => this.#ask(child, what, ms, decision)));
     return answers.filter((one) => one !== undefined);
   }
 
-  #ask(child: ChildProcess | undefined, what: Ask['what'], ms: number): Promise<Facts | DrainReport | undefined> {
+  #ask(
+    child: ChildProcess | undefined,
+    what: Ask['what'],
+    ms: number,
+    decision: string | undefined,
+  ): Promise<Reply | undefined> {
     if (child === undefined || !child.connected) return Promise.resolve(undefined);
     const id = this.#nextId++;
     return new Promise((resolve) => {
-      const settle = (answer: Facts | DrainReport | undefined): void => {
+      const settle = (answer: Reply | undefined): void => {
         clearTimeout(timer);
         child.off('exit', gone);
         this.#answers.delete(id);
@@ -135,7 +152,7 @@ export class Workers {
       timer.unref();
       child.once('exit', gone);
       this.#answers.set(id, settle);
-      child.send({ id, what });
+      child.send({ id, what, ...(decision === undefined ? {} : { decision }) });
     });
   }
 }

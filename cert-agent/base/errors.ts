@@ -101,6 +101,14 @@ export const codes = Object.freeze({
   memory_full: row(503, 14, 'OM', 'overload'),
   policy_denied: row(403, 7, '-', 'rbac_access_denied_matched_policy'),
   no_route: row(404, 12, 'NR', 'route_not_found'),
+  jwt_invalid: row(401, 16, '-', 'jwt_authn_access_denied'),
+  jwt_expired: row(401, 16, '-', 'jwt_authn_access_denied{Jwt_is_expired}'),
+  jwt_not_yet_valid: row(401, 16, '-', 'jwt_authn_access_denied{Jwt_not_yet_valid}'),
+  jwt_issuer_unknown: row(401, 16, '-', 'jwt_authn_access_denied{Jwt_issuer_is_not_configured}'),
+  jwt_audience: row(403, 7, '-', 'jwt_authn_access_denied{Audiences_in_Jwt_are_not_allowed}'),
+  jwks_unavailable: row(401, 16, '-', 'jwt_authn_access_denied{Jwks_remote_fetch_is_failed}'),
+  ext_authz_denied: row(403, 7, 'UAEX', 'ext_authz_denied'),
+  ext_authz_failed: row(403, 7, 'UAEX', 'ext_authz_error'),
 
   // upstream
   upstream_unresolved: row(503, 14, 'UH', 'no_healthy_upstream'),

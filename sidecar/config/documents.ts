@@ -2,13 +2,19 @@
 
 import type { PeerAuthentication } from '../policy/mtls.ts';
 import type { AuthorizationPolicy } from '../policy/policy.ts';
+import type { RequestAuthentication } from '../policy/request-authentication.ts';
 
 export interface IstioDocuments {
   readonly authorizationPolicies: readonly AuthorizationPolicy[];
   readonly peerAuthentications: readonly PeerAuthentication[];
+  readonly requestAuthentications: readonly RequestAuthentication[];
 }
 
 /** How many documents there are. */
-export function countOf({ authorizationPolicies, peerAuthentications }: IstioDocuments): number {
-  return authorizationPolicies.length + peerAuthentications.length;
+export function countOf(documents: IstioDocuments): number {
+  return (
+    documents.authorizationPolicies.length +
+    documents.peerAuthentications.length +
+    documents.requestAuthentications.length
+  );
 }

@@ -3,10 +3,12 @@
 
 import type { PortRules, Route } from '../exchange.ts';
 import { resolveMtls } from '../policy/mtls.ts';
-import { compilePolicies, mintPermit, type PolicySet } from '../policy/policy.ts';
+import { mintPermit } from '../policy/policy.ts';
+import { createAuthorizer } from '../upstream/authorizer.ts';
 import type { Pool } from '../upstream/pool.ts';
 import { appPoolName, type PoolPlan } from '../upstream/pools.ts';
-import type { InboundSettings, Settings } from './settings.ts';
+import type { Judgement } from './compile-documents.ts';
+import type { InboundSettings, ProviderSettings, Settings } from './settings.ts';
 import type { Configuration } from './watch.ts';
 
 /** What one port of the configuration is to do, and where it listens. */
@@ -29,6 +31,14 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
     }),
   );
   const overTcp = new Set(settings.outbound.flatMap((one) => (one.protocol === 'tcp' ? [one.upstream] : [])));
+  for (const { service, port, http } of settings.extensionProviders) {
+    if (service in settings.upstreams) continue;
+    const address = { host: service, port };
+    const http2 = http === undefined;
+    const plan: PoolPlan = { name: appPoolName(address, http2), endpoints: [address], limits, http2 };
+    apps.set(plan.name, plan);
+  }
+  const asked = new Set(settings.extensionProviders.map(({ service }) => service));
   const overHttp = settings.outbound.some((one) => one.protocol !== 'tcp');
   const peers = Object.entries(settings.upstreams).flatMap(([upstream, { endpoints, identity: expected }]) => {
     const plan = (protocol: 'http' | 'tcp', isMeant: boolean): PoolPlan => ({
@@ -39,16 +49,25 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
     });
     const tcp = overTcp.has(upstream);
     // Whatever has a port of its own for TCP can be asked for by Host as well, but hardly is.
-    return [...(overHttp ? [plan('http', !tcp)] : []), ...(tcp ? [plan('tcp', true)] : [])];
+    return [...(overHttp || asked.has(upstream) ? [plan('http', !tcp)] : []), ...(tcp ? [plan('tcp', true)] : [])];
   });
   return [...apps.values(), ...peers];
 }
 
 /** All ports of a configuration. */
-export function compilePorts(configuration: Configuration, pools: ReadonlyMap<string, Pool>): readonly PortPlan[] {
+export function compilePorts(
+  configuration: Configuration,
+  judgement: Judgement,
+  pools: ReadonlyMap<string, Pool>,
+): readonly PortPlan[] {
   const { settings, generation } = configuration;
-  const { authorizationPolicies, peerAuthentications } = configuration.documents;
-  const policies = compilePolicies(authorizationPolicies, settings);
+  const { peerAuthentications } = configuration.documents;
+  const authorizers = new Map(
+    settings.extensionProviders.map((one) => [
+      one.name,
+      createAuthorizer(one, pools.get(providerPoolName(one, settings))!),
+    ]),
+  );
   const { limits } = settings;
   const inbound = settings.inbound.map((one, index) => ({
     key: keyOf('inbound', one, index),
@@ -58,7 +77,8 @@ export function compilePorts(configuration: Configuration, pools: ReadonlyMap<st
       one,
       generation,
       settings,
-      policies,
+      judgement,
+      authorizers,
       resolveMtls(peerAuthentications, settings, one.policyPort),
       pools,
     ),
@@ -74,6 +94,12 @@ export function compilePorts(configuration: Configuration, pools: ReadonlyMap<st
       limits,
       policyPort: port,
       policies: undefined,
+      shadow: undefined,
+      authentication: undefined,
+      authorizers: noAuthorizers,
+      decisionHeader: false,
+      pathNormalization: settings.pathNormalization,
+      numTrustedProxies: undefined,
       mtls: undefined,
       findRoute,
     } as const;
@@ -95,7 +121,8 @@ function inboundRules(
   one: InboundSettings,
   generation: number,
   settings: Settings,
-  policies: PolicySet,
+  judgement: Judgement,
+  authorizers: PortRules['authorizers'],
   mtls: PortRules['mtls'],
   pools: ReadonlyMap<string, Pool>,
 ): PortRules {
@@ -114,7 +141,11 @@ function inboundRules(
     protocol,
     limits: settings.limits,
     policyPort,
-    policies,
+    ...judgement,
+    authorizers,
+    decisionHeader: settings.decisionHeader,
+    pathNormalization: settings.pathNormalization,
+    numTrustedProxies: settings.numTrustedProxies,
     mtls,
     findRoute: () => route,
   });
@@ -158,6 +189,14 @@ function kindOf(protocol: InboundSettings['protocol']): 'http' | 'tcp' {
 
 function speaksHttp2(protocol: InboundSettings['protocol']): boolean {
   return protocol === 'http2' || protocol === 'grpc';
+}
+
+const noAuthorizers: PortRules['authorizers'] = new Map();
+
+/** A provider is an upstream, reached as any other, or a process on loopback. */
+function providerPoolName({ service, port, http }: ProviderSettings, { upstreams }: Settings): string {
+  if (service in upstreams) return peerPoolName(service, 'http');
+  return appPoolName({ host: service, port }, http === undefined);
 }
 
 function peerPoolName(name: string, protocol: 'http' | 'tcp'): string {

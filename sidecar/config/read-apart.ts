@@ -3,19 +3,23 @@
 // both are needed for some milliseconds a day.
 
 import { fork } from 'node:child_process';
-import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { type Code, type ErrorDetail, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
+import type { AuthorizationPolicy } from '../policy/policy.ts';
 import type { Reading } from './read.ts';
 
-/** What the process sends: what it read, or the parts of the error that it met. */
+/** What the process sends: policies, then the rest of what it read; or the parts of the error that it met. */
 export type Answer =
+  | { readonly policies: readonly AuthorizationPolicy[] }
   | { readonly reading: Reading }
   | { readonly code: Code; readonly message: string; readonly detail: ErrorDetail };
 
 // It has the extension that this file has: .ts from source, .js in dist/.
 const program = fileURLToPath(import.meta.url.replace(/read-apart(\.[jt]s)$/, 'read-process$1'));
+
+/** A message is taken in one turn of the event loop, and traffic waits for it. */
+export const rulesPerMessage = 500;
 
 /** No configuration takes this long; a reader that hangs must not keep the next change from being read. */
 const patienceMs = 30_000;
@@ -31,14 +35,23 @@ export async function readApart(file: string): Promise<Reading> {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     timeout: patienceMs,
   });
-  const [answer] = (await Promise.race([
-    once(child, 'message'),
-    once(child, 'exit').then(([status, signal]) => [noAnswer(`it ended with ${signal ?? status}`)]),
-  ]).catch((error: unknown) => [noAnswer(reasonOf(error))])) as [Answer];
-  if ('reading' in answer) return deepFreeze(answer.reading);
-  throw new SallyportError(answer.code, answer.message, answer.detail);
+  const policies: AuthorizationPolicy[] = [];
+  return new Promise((resolve, reject) => {
+    child.on('message', (answer: Answer) => {
+      if ('policies' in answer) policies.push(...deepFreeze(answer.policies));
+      else if ('reading' in answer) resolve(join(policies, deepFreeze(answer.reading)));
+      else reject(new SallyportError(answer.code, answer.message, answer.detail));
+    });
+    child.once('exit', (status, signal) => reject(noAnswer(`it ended with ${signal ?? status}`)));
+    child.once('error', (error) => reject(noAnswer(reasonOf(error))));
+  });
 }
 
-function noAnswer(why: string): Answer {
-  return { code: 'internal', message: `the process that reads the configuration did not answer: ${why}`, detail: {} };
+function join(policies: readonly AuthorizationPolicy[], { documents, ...rest }: Reading): Reading {
+  const authorizationPolicies = Object.freeze([...policies, ...documents.authorizationPolicies]);
+  return Object.freeze({ ...rest, documents: Object.freeze({ ...documents, authorizationPolicies }) });
+}
+
+function noAnswer(why: string): SallyportError {
+  return new SallyportError('internal', `the process that reads the configuration did not answer: ${why}`);
 }

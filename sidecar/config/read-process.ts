@@ -2,15 +2,30 @@
 
 import { asSallyportError } from '../../cert-agent/base/errors.ts';
 import { readConfiguration } from './read.ts';
-import type { Answer } from './read-apart.ts';
+import { type Answer, rulesPerMessage } from './read-apart.ts';
 
-process.send?.(answer(process.argv[2] ?? ''), () => process.disconnect());
+let sent = 0;
+const all = [...answers(process.argv[2] ?? '')];
+// What is still on its way when the channel closes would be lost.
+for (const one of all) process.send?.(one, () => ++sent === all.length && process.disconnect());
 
-function answer(file: string): Answer {
+function* answers(file: string): Generator<Answer> {
   try {
-    return { reading: readConfiguration(file) };
+    const reading = readConfiguration(file);
+    const { authorizationPolicies, ...rest } = reading.documents;
+    let part: (typeof authorizationPolicies)[number][] = [];
+    let rules = 0;
+    for (const policy of authorizationPolicies) {
+      part.push(policy);
+      rules += policy.rules.length;
+      if (rules < rulesPerMessage) continue;
+      yield { policies: part };
+      part = [];
+      rules = 0;
+    }
+    yield { reading: { ...reading, documents: { ...rest, authorizationPolicies: part } } };
   } catch (error) {
     const { code, message, hint, problems } = asSallyportError(error, 'internal', 'the configuration cannot be read');
-    return { code, message, detail: { hint, problems } };
+    yield { code, message, detail: { hint, problems } };
   }
 }

@@ -9,8 +9,11 @@ import { reasonOf } from '../../cert-agent/base/errors.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import type { Limits } from '../exchange.ts';
+import type { LearnSettings } from '../observe/learned.ts';
+import { type PathNormalization, pathNormalizations } from '../policy/path.ts';
 import type { Workload } from '../policy/policy.ts';
 import { type TlsSettings, tlsGroups } from '../protocol/tls.ts';
+import type { AuthorizerPlan } from '../upstream/authorizer.ts';
 
 /** What an app speaks: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
 const protocols = ['http', 'http2', 'grpc', 'tcp'] as const;
@@ -103,6 +106,46 @@ const upstream = z.strictObject({
   hosts: z.array(z.string().min(1)).default([]),
 });
 
+/** Istio's `meshConfig.extensionProviders`, the two forms of external authorization. */
+const authorizerFields = {
+  service: z.string().min(1),
+  port: z.number().int().min(1).max(65_535),
+  timeout: durationSchema.prefault('5s'),
+  failOpen: z.boolean().default(false),
+  statusOnError: z
+    .string()
+    .regex(/^[45]\d\d$/, 'a status is written as a string: "403"')
+    .default('403'),
+};
+const names = z.array(z.string().min(1)).default([]);
+const extensionProvider = z
+  .strictObject({
+    name: z.string().min(1),
+    envoyExtAuthzHttp: z
+      .strictObject({
+        ...authorizerFields,
+        pathPrefix: z.string().startsWith('/').or(z.literal('')).default(''),
+        includeRequestHeadersInCheck: names,
+        includeAdditionalHeadersInCheck: z.record(z.string(), z.string()).default({}),
+        headersToUpstreamOnAllow: names,
+        headersToDownstreamOnAllow: names,
+        headersToDownstreamOnDeny: names,
+      })
+      .optional(),
+    envoyExtAuthzGrpc: z.strictObject(authorizerFields).optional(),
+  })
+  .superRefine((value, context) => {
+    if ((value.envoyExtAuthzHttp === undefined) === (value.envoyExtAuthzGrpc === undefined))
+      context.addIssue({ code: 'custom', message: "needs exactly one of 'envoyExtAuthzHttp' and 'envoyExtAuthzGrpc'" });
+    for (const form of ['envoyExtAuthzHttp', 'envoyExtAuthzGrpc'] as const)
+      if (value[form]?.failOpen)
+        context.addIssue({
+          code: 'custom',
+          path: [form, 'failOpen'],
+          message: 'an authorizer that does not answer refuses: there is no failing open',
+        });
+  });
+
 const schema = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
@@ -143,6 +186,20 @@ const schema = z
     defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
     federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
     rootNamespace: z.string().min(1).default('istio-system'),
+    extensionProviders: z.array(extensionProvider).default([]),
+    decisionHeader: z.boolean().default(false),
+    learn: z
+      .strictObject({
+        file: z.string().min(1),
+        edges: z.number().int().min(10).max(1_000_000).default(10_000),
+        keep: durationSchema.prefault('720h'),
+      })
+      .optional(),
+    trustDomainAliases: z.array(text(parseTrustDomain)).default([]),
+    pathNormalization: z
+      .strictObject({ normalization: z.enum(pathNormalizations) })
+      .prefault({ normalization: 'BASE' }),
+    gatewayTopology: z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional(),
     tls: z
       .strictObject({
         minVersion: z.enum(['1.2', '1.3']).default('1.3'),
@@ -193,6 +250,19 @@ const schema = z
       if (name === value.trustDomain)
         at(['federatedBundles', name], "this is our own trust domain, whose bundle comes with 'identity'");
     }
+    const providers = new Set<string>();
+    for (const [index, one] of value.extensionProviders.entries()) {
+      const form = one.envoyExtAuthzHttp === undefined ? 'envoyExtAuthzGrpc' : 'envoyExtAuthzHttp';
+      if (providers.has(one.name))
+        at(['extensionProviders', index, 'name'], `there are two extension providers '${one.name}'`);
+      providers.add(one.name);
+      const service = one[form]?.service ?? '';
+      if (!(service in value.upstreams) && !isLoopback(service))
+        at(
+          ['extensionProviders', index, form, 'service'],
+          `'${service}' is neither an upstream nor loopback: requests would travel to it in the clear`,
+        );
+    }
     const hosts = new Map<string, string>();
     for (const [id, one] of Object.entries(value.upstreams)) {
       const { trustDomain } = parseSpiffeId(one.identity);
@@ -229,6 +299,12 @@ export interface UpstreamSettings {
   readonly hosts: readonly string[];
 }
 
+export interface ProviderSettings extends AuthorizerPlan {
+  /** An upstream's name, or a loopback address. */
+  readonly service: string;
+  readonly port: number;
+}
+
 export interface Settings {
   readonly file: string;
   readonly trustDomain: string;
@@ -248,6 +324,16 @@ export interface Settings {
   /** Bundles of other trust domains, absolute paths by name. */
   readonly federatedBundles: Readonly<Record<string, string>>;
   readonly rootNamespace: string;
+  readonly extensionProviders: readonly ProviderSettings[];
+  /** Whether answers name the decision, `x-sallyport-decision`. */
+  readonly decisionHeader: boolean;
+  /** Learn mode: who called what is kept there. */
+  readonly learn: LearnSettings | undefined;
+  /** Other names of our trust domain, which policies may use for it. */
+  readonly trustDomainAliases: readonly string[];
+  readonly pathNormalization: PathNormalization;
+  /** How many proxies in front of this workload's callers may be believed; undefined: nobody's word on a client's address. */
+  readonly numTrustedProxies: number | undefined;
   readonly tls: TlsSettings;
   readonly limits: Limits;
 }
@@ -259,7 +345,18 @@ export interface Settings {
 export function parseSettings(source: string, file: string): Settings {
   const parsed: Parsed = readYaml(schema, source, file);
   const base = dirname(resolve(file));
-  const { limits, tls, inbound, identity: who, policies, ...rest } = parsed;
+  const {
+    limits,
+    tls,
+    inbound,
+    identity: who,
+    policies,
+    pathNormalization,
+    gatewayTopology,
+    extensionProviders,
+    learn,
+    ...rest
+  } = parsed;
   return Object.freeze({
     ...rest,
     file,
@@ -267,6 +364,13 @@ export function parseSettings(source: string, file: string): Settings {
     health: parsed.health,
     appHealth: parsed.appHealth,
     identity: absolute(who, base),
+    pathNormalization: pathNormalization.normalization,
+    numTrustedProxies: gatewayTopology?.numTrustedProxies,
+    extensionProviders: extensionProviders.map(readProvider),
+    learn:
+      learn === undefined
+        ? undefined
+        : Object.freeze({ file: resolve(base, learn.file), edges: learn.edges, keepMs: learn.keep }),
     policies: policies === undefined ? undefined : resolve(base, policies),
     federatedBundles: Object.freeze(
       Object.fromEntries(Object.entries(parsed.federatedBundles).map(([name, file]) => [name, resolve(base, file)])),
@@ -299,6 +403,23 @@ export function parseSettings(source: string, file: string): Settings {
       drainWebSocketMs: limits.drainWebSocket ?? limits.drain,
       drainTcpMs: limits.drainTcp ?? limits.drain,
     }),
+  });
+}
+
+function readProvider({
+  name,
+  envoyExtAuthzHttp,
+  envoyExtAuthzGrpc,
+}: z.output<typeof extensionProvider>): ProviderSettings {
+  const { service, port: of, timeout, statusOnError } = (envoyExtAuthzHttp ?? envoyExtAuthzGrpc)!;
+  return Object.freeze({
+    name,
+    service,
+    port: of,
+    authority: `${service}:${of}`,
+    timeoutMs: timeout,
+    statusOnError: Number(statusOnError),
+    http: envoyExtAuthzHttp,
   });
 }
 

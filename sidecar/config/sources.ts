@@ -16,7 +16,7 @@ export function readSources(file: string, policies: string | undefined, text = r
   return [{ file, text }, ...names.map((name) => ({ file: name, text: readText(name) }))];
 }
 
-function namesIn(directory: string): string[] {
+export function namesIn(directory: string): string[] {
   try {
     return readdirSync(directory)
       .filter((name) => /\.(?:ya?ml|json)$/.test(name) && !basename(name).startsWith('.'))

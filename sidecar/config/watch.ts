@@ -134,6 +134,7 @@ function refuseUnreloadable(old: Settings, next: Settings): void {
     'accessLog',
     'tls',
     'federatedBundles',
+    'learn',
   ] as const;
   const changed = fixed.filter((key) => JSON.stringify(old[key]) !== JSON.stringify(next[key]));
   if (changed.length === 0) return;

@@ -70,6 +70,15 @@ export class PeerStats {
   }
 }
 
+/** How the keys of an issuer are doing. */
+export interface JwksFacts {
+  readonly issuer: string;
+  readonly keys: number;
+  /** Since the last good answer; null before it. */
+  readonly ageMs: number | null;
+  readonly failed: number;
+}
+
 /** Authenticated peers are few; past this, the rest is counted together under `unknown`. */
 const maxPeers = 10_000;
 
@@ -83,7 +92,10 @@ export class TrafficMetrics {
   logDropped = 0;
   /** Set by whoever knows. */
   heldBytes: () => number = () => 0;
+  jwks: () => readonly JwksFacts[] = () => [];
+  shadow: () => ReadonlyMap<string, number> = () => new Map();
   readonly #handshakes = new Map<string, { readonly labels: Labels; count: number }>();
+  readonly #tokens = new Map<string, { readonly issuer: string; readonly outcome: string; count: number }>();
   readonly #cut = new Map<string, { readonly code: string; readonly kind: string; count: number }>();
 
   constructor(registry: Registry, trustDomain: string, workload: Workload, version: string) {
@@ -127,6 +139,14 @@ export class TrafficMetrics {
     const known = this.#cut.get(key);
     if (known === undefined) this.#cut.set(key, { code, kind, count });
     else known.count += count;
+  }
+
+  /** A token that was verified or refused, not one that was remembered. */
+  countToken(issuer: string, outcome: string): void {
+    const key = `${outcome} ${issuer}`;
+    const known = this.#tokens.get(key);
+    if (known === undefined) this.#tokens.set(key, { issuer, outcome, count: 1 });
+    else known.count++;
   }
 
   countRefusedConnection(code: string): void {
@@ -228,6 +248,55 @@ export class TrafficMetrics {
         for (const { code, kind, count } of owner.#cut.values()) this.inc({ code, kind }, count);
       },
     });
+    new Counter({
+      name: 'sallyport_jwt_verifications_total',
+      help: 'Tokens looked at, by the issuer of the rule and what came of it; one that was seen before is not looked at again.',
+      labelNames: ['issuer', 'outcome'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const { issuer, outcome, count } of owner.#tokens.values()) this.inc({ issuer, outcome }, count);
+      },
+    });
+    new Counter({
+      name: 'sallyport_shadow_decisions_total',
+      help: 'Requests judged while policies were on trial, by what was decided and what would have been with them.',
+      labelNames: ['decision', 'shadow_decision'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const [pair, count] of owner.shadow()) {
+          const [decision = '', shadow = ''] = pair.split(' ');
+          this.inc({ decision, shadow_decision: shadow }, count);
+        }
+      },
+    });
+    const jwks = (name: string, help: string, read: (facts: JwksFacts) => number | null): void => {
+      new Gauge({
+        name,
+        help,
+        labelNames: ['issuer'],
+        registers: [registry],
+        collect() {
+          this.reset();
+          for (const facts of owner.jwks()) {
+            const value = read(facts);
+            if (value !== null) this.set({ issuer: facts.issuer }, value);
+          }
+        },
+      });
+    };
+    jwks(
+      'sallyport_jwks_age_seconds',
+      'Since the keys of an issuer were fetched last; they hold for a day.',
+      (facts) => (facts.ageMs === null ? null : facts.ageMs / 1000),
+    );
+    jwks('sallyport_jwks_keys', 'Keys of an issuer that are known.', ({ keys }) => keys);
+    jwks(
+      'sallyport_jwks_fetch_failures',
+      'Times that the keys of an issuer could not be fetched.',
+      ({ failed }) => failed,
+    );
     new Gauge({
       name: 'sallyport_held_bytes',
       help: 'Bytes that wait in memory for readers that are slower than their writers.',

@@ -28,6 +28,11 @@ export interface PageSources {
   connections(): Promise<object[]>;
   policies(): object[];
   peerAuthentications(): object[];
+  requestAuthentications(): object;
+  why(id: string): Promise<object | undefined>;
+  denials(): Promise<object[]>;
+  learned(): Promise<object>;
+  shadow(): Promise<object>;
   /** Per inbound port who still speaks plaintext. */
   strictReport(): Promise<object[]>;
   settings(): object;
@@ -84,6 +89,26 @@ export function adminPages(sources: PageSources): Page[] {
     json('/peer-authentications', 'the PeerAuthentication documents in force', () => sources.peerAuthentications()),
     json('/strict-report', 'per inbound port: its mTLS mode, and who still speaks plaintext', () =>
       sources.strictReport(),
+    ),
+    {
+      method: 'GET',
+      path: '/why/*',
+      sentence:
+        'why a request was refused, by its decision id: what was considered, what failed, what would let it pass',
+      async answer({ url }) {
+        const id = decodeURIComponent(url.pathname.slice('/why/'.length));
+        const why = await sources.why(id);
+        if (why !== undefined) return { body: why };
+        throw new SallyportError('not_found', `no refusal ${id} is kept`, {
+          hint: 'the last thousand refusals of a running sidecar are; what was allowed names its rule in the access log',
+        });
+      },
+    },
+    json('/denials', 'the last refusals that can be explained, the newest first', () => sources.denials()),
+    json('/learned', 'in learn mode: who called what', () => sources.learned()),
+    json('/shadow-report', 'what the policies on trial would change', () => sources.shadow()),
+    json('/request-authentications', 'the RequestAuthentication documents in force, and how their keys are doing', () =>
+      sources.requestAuthentications(),
     ),
     json('/upstreams', 'upstreams, their pools and what they are waiting for', () => sources.upstreams()),
     json('/config', 'the settings in force', () => sources.settings()),

@@ -1,7 +1,10 @@
 // What several workers say of themselves, as one: counters and sizes are added up, lists are put together. Pure.
 
 import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue } from 'prom-client';
+import type { DenialLine } from './denials.ts';
+import type { Edge } from './learned.ts';
 import type { PlaintextPeer, PortSecurity } from './security.ts';
+import type { ShadowChange, ShadowFacts } from './shadow.ts';
 
 /** An upstream's pool as the admin page shows it. */
 export interface UpstreamFacts {
@@ -17,6 +20,9 @@ export interface Facts {
   readonly connections: readonly object[];
   readonly upstreams: readonly UpstreamFacts[];
   readonly strictReport: readonly PortSecurity[];
+  readonly learned: readonly Edge[];
+  readonly shadow: ShadowFacts;
+  readonly denials: readonly DenialLine[];
 }
 
 /** In the text format, summed as each metric says. */
@@ -72,6 +78,57 @@ function sumPeers(peers: readonly PlaintextPeer[]): PlaintextPeer[] {
       });
   }
   return [...sums.values()].toSorted((a, b) => b.connections - a.connections);
+}
+
+/** By caller and call. */
+export function sumLearned(all: readonly Facts[]): Edge[] {
+  const sums = new Map<string, Edge>();
+  for (const one of all.flatMap(({ learned }) => learned)) {
+    const key = JSON.stringify([one.from, one.protocol, one.method, one.path, one.port]);
+    const known = sums.get(key);
+    sums.set(
+      key,
+      known === undefined
+        ? one
+        : { ...one, ...span(known, one), allowed: known.allowed + one.allowed, denied: known.denied + one.denied },
+    );
+  }
+  return [...sums.values()].toSorted((a, b) => (a.from < b.from ? -1 : a.from > b.from ? 1 : 0));
+}
+
+export function sumShadow(all: readonly Facts[]): ShadowFacts {
+  const changes = new Map<string, ShadowChange>();
+  const counts: Record<string, number> = {};
+  let since: string | null = null;
+  for (const { shadow } of all) {
+    if (shadow.since !== null) since = since === null ? shadow.since : earlier(since, shadow.since);
+    for (const [pair, count] of Object.entries(shadow.counts)) counts[pair] = (counts[pair] ?? 0) + count;
+    for (const one of shadow.changes) {
+      const key = JSON.stringify([one.from, one.request, one.policy, one.shadowPolicy]);
+      const known = changes.get(key);
+      changes.set(key, known === undefined ? one : { ...one, ...span(known, one), count: known.count + one.count });
+    }
+  }
+  const notKept = all.reduce((sum, { shadow }) => sum + shadow.notKept, 0);
+  return { since, counts, changes: [...changes.values()].toSorted((a, b) => b.count - a.count), notKept };
+}
+
+/** The newest first. */
+export function sumDenials(all: readonly Facts[]): DenialLine[] {
+  return all.flatMap(({ denials }) => denials).toSorted((a, b) => (a.time < b.time ? 1 : -1));
+}
+
+interface Span {
+  readonly firstSeen: string;
+  readonly lastSeen: string;
+}
+
+function span(a: Span, b: Span): Span {
+  return { firstSeen: earlier(a.firstSeen, b.firstSeen), lastSeen: later(a.lastSeen, b.lastSeen) };
+}
+
+function earlier(a: string, b: string): string {
+  return a < b ? a : b;
 }
 
 /** RFC 3339 in UTC sorts as text. */

@@ -1,17 +1,28 @@
-// The decision, in Istio's order: a DENY rule that matches refuses; else, with no ALLOW policy in scope, the default
-// action; else an ALLOW rule that matches permits; else it is refused. Pure, without allocation, under a microsecond.
+// The decision, in Istio's order: a CUSTOM rule that matches asks its provider first; then a DENY rule that matches
+// refuses; else, with no ALLOW policy in scope, the default action; else an ALLOW rule that matches permits; else it is
+// refused. AUDIT marks and changes nothing. Pure, without allocation, under a microsecond.
 
-import type {
-  CompiledOperation,
-  CompiledRule,
-  Decision,
-  PeerPolicies,
-  PolicySet,
-  RequestFacts,
-  RuleIndex,
-} from './policy.ts';
+import { asksForPeer, type Clause, type CompiledRule, type PolicySet, type RuleTable, type Shape } from './compile.ts';
+import { createFacts, type RequestFacts } from './facts.ts';
+import { addRule, createIndex, firstMatch, type IndexedRule, matches, type RuleIndex } from './index-rules.ts';
+import type { Action, Decision } from './policy.ts';
 
 export type { RequestFacts };
+
+/** The rules that could concern one peer: those that ask for nobody in particular, and those for this one. */
+export interface PeerPolicies {
+  readonly set: PolicySet;
+  readonly custom: readonly CompiledRule[];
+  readonly deny: PeerTable;
+  readonly allow: PeerTable;
+  readonly audit: PeerTable;
+  readonly otherwise: Decision;
+}
+
+interface PeerTable {
+  readonly shared: RuleIndex;
+  readonly own: RuleIndex | undefined;
+}
 
 /** Peers are authenticated and few; past this bound a peer's rules are looked up each time. */
 const maxPeers = 4096;
@@ -23,73 +34,100 @@ const maxPeers = 4096;
 export function policiesFor(set: PolicySet, principal: string | null): PeerPolicies {
   const key = principal ?? '';
   const known = set.peers.get(key);
-  if (known !== undefined) return known;
+  if (known !== undefined) return known as PeerPolicies;
+  const { tables } = set;
   const made: PeerPolicies = Object.freeze({
-    deny: indexRules(concerning(set.deny, principal)),
-    allow: indexRules(concerning(set.allow, principal)),
+    set,
+    custom: tables.CUSTOM.all,
+    deny: tableFor(tables.DENY, key),
+    allow: tableFor(tables.ALLOW, key),
+    audit: tableFor(tables.AUDIT, key),
     otherwise: set.otherwise,
   });
   if (set.peers.size < maxPeers) set.peers.set(key, made);
   return made;
 }
 
-/** Judges one request, or one TCP connection, of that peer. */
+/** Judges one request, or one TCP connection, of that peer; what CUSTOM policies ask for is not part of it. */
 export function decide(peer: PeerPolicies, facts: RequestFacts): Decision {
-  const denied = firstMatch(peer.deny, facts);
+  const denied = first(peer.deny, facts);
   if (denied !== undefined) return denied.verdict;
-  return firstMatch(peer.allow, facts)?.verdict ?? peer.otherwise;
+  return first(peer.allow, facts)?.verdict ?? peer.otherwise;
 }
 
-function concerning(rules: readonly CompiledRule[], principal: string | null): CompiledRule[] {
-  return rules.filter((rule) => {
-    if (rule.exactPrincipals !== undefined && (principal === null || !rule.exactPrincipals.includes(principal)))
-      return false;
-    return rule.from(principal);
+/** The AUDIT rule that marks this request, if any. */
+export function auditOf(peer: PeerPolicies, facts: RequestFacts): string | undefined {
+  return first(peer.audit, facts)?.verdict.policy;
+}
+
+/** The CUSTOM rules whose providers are to be asked before anything else, the first that matches of each provider. */
+export function customOf(peer: PeerPolicies, facts: RequestFacts): readonly CompiledRule[] {
+  if (peer.custom.length === 0) return none;
+  const found = new Map<string, CompiledRule>();
+  for (const rule of peer.custom) {
+    if (found.has(rule.provider!)) continue;
+    const shape = facts.protocol === 'tcp' ? rule.tcp : rule.http;
+    if (shape !== null && matches(shape, facts, undefined)) found.set(rule.provider!, rule);
+  }
+  return [...found.values()];
+}
+
+const none: readonly CompiledRule[] = [];
+
+/** All rules of an action in the order of the documents, for whoever explains. */
+export function rulesOf(set: PolicySet, action: Action): readonly CompiledRule[] {
+  return set.tables[action].all;
+}
+
+function first(table: PeerTable, facts: RequestFacts): IndexedRule | undefined {
+  const found = firstMatch(table.shared, facts, undefined);
+  return table.own === undefined ? found : firstMatch(table.own, facts, found);
+}
+
+function tableFor(table: RuleTable, principal: string): PeerTable {
+  const rules = [...(table.byPrincipal.get(principal) ?? []), ...ofNamespaces(table, principal), ...table.unkeyed]
+    .toSorted((a, b) => a.order - b.order)
+    .map((rule) => forPeer(rule, principal))
+    .filter((rule) => rule !== undefined);
+  if (rules.length === 0) return { shared: table.shared, own: undefined };
+  const own = createIndex();
+  for (const rule of rules) addRule(own, rule);
+  return Object.freeze({ shared: table.shared, own });
+}
+
+/** A path may name a namespace in several places; each of them counts. */
+function ofNamespaces({ byNamespace }: RuleTable, principal: string): readonly CompiledRule[] {
+  if (byNamespace.size === 0) return none;
+  const found = new Set<CompiledRule>();
+  for (const [, name = ''] of principal.matchAll(/\/ns(?=\/([^/]+)\/)/g))
+    for (const rule of byNamespace.get(name) ?? []) found.add(rule);
+  return [...found];
+}
+
+/** What is left to ask of a rule once its peer is known; undefined when it cannot match this one. */
+function forPeer(rule: CompiledRule, principal: string): IndexedRule | undefined {
+  const facts = createFacts({ principal });
+  const http = shapeForPeer(rule.http, facts);
+  const tcp = rule.tcp === null ? null : shapeForPeer(rule.tcp, facts);
+  if (http === undefined && (tcp === undefined || tcp === null)) return undefined;
+  const { order, verdict } = rule;
+  return Object.freeze({ order, verdict, http: http ?? never, tcp: tcp ?? null });
+}
+
+/** A source that nobody can be. */
+const never: Shape = Object.freeze({ sources: [], operations: undefined, conditions: [] });
+
+function shapeForPeer(shape: Shape, facts: RequestFacts): Shape | undefined {
+  if (!asksForPeer(shape)) return shape;
+  const holds = (clause: Clause): boolean => clause.every(({ attribute, holds }) => !attribute.ofPeer || holds(facts));
+  const rest = (clause: Clause): Clause => clause.filter(({ attribute }) => !attribute.ofPeer);
+  if (!holds(shape.conditions)) return undefined;
+  const sources = shape.sources?.filter(holds).map(rest);
+  if (sources?.length === 0) return undefined;
+  return Object.freeze({
+    // A source of which nothing is left to ask is satisfied.
+    sources: sources?.some((clause) => clause.length === 0) ? undefined : sources,
+    operations: shape.operations,
+    conditions: rest(shape.conditions),
   });
-}
-
-function indexRules(rules: readonly CompiledRule[]): RuleIndex {
-  const byPath = new Map<string, CompiledRule[]>();
-  const rest: CompiledRule[] = [];
-  for (const rule of rules) {
-    if (rule.exactPaths === undefined) rest.push(rule);
-    for (const path of new Set(rule.exactPaths)) {
-      const list = byPath.get(path);
-      if (list === undefined) byPath.set(path, [rule]);
-      else list.push(rule);
-    }
-  }
-  return Object.freeze({ byPath, rest, all: rules });
-}
-
-/** Of the rules that match, the first in the order of the documents: it is the one that the log names. */
-function firstMatch(index: RuleIndex, facts: RequestFacts): CompiledRule | undefined {
-  if (facts.protocol === 'tcp') return firstOf(index.all, facts);
-  const listed = index.byPath.get(facts.path);
-  const named = listed === undefined ? undefined : firstOf(listed, facts);
-  const other = firstOf(index.rest, facts);
-  if (named === undefined || other === undefined) return named ?? other;
-  return named.order < other.order ? named : other;
-}
-
-function firstOf(rules: readonly CompiledRule[], facts: RequestFacts): CompiledRule | undefined {
-  for (const rule of rules) {
-    const operations = facts.protocol === 'http' ? rule.http : rule.tcp;
-    if (operations === null) continue;
-    if (operations === undefined || matchesAny(operations, facts)) return rule;
-  }
-  return undefined;
-}
-
-function matchesAny(operations: readonly CompiledOperation[], facts: RequestFacts): boolean {
-  for (const operation of operations) if (matches(operation, facts)) return true;
-  return false;
-}
-
-function matches(operation: CompiledOperation, facts: RequestFacts): boolean {
-  const { ports, methods, paths, hosts } = operation;
-  if (ports !== undefined && !ports(facts.port)) return false;
-  if (methods !== undefined && !methods(facts.method)) return false;
-  if (paths !== undefined && !paths(facts.path)) return false;
-  return hosts === undefined || hosts(facts.host);
 }

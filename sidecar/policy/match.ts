@@ -1,12 +1,11 @@
-// Istio's string rule, compiled: each list of values becomes one closure. `*` is 'present and not empty'; else a leading
-// star is a suffix match, else a trailing star a prefix match, else the value must be equal. The leading star wins, so
-// `*abc*` is a suffix match on `abc*` with a literal star, surprising as that is.
+// Istio's matching rules, compiled: each list of values becomes one closure. The string rule: `*` is 'present and not
+// empty'; else a leading star is a suffix match, else a trailing star a prefix match, else the value must be equal. The
+// leading star wins, so `*abc*` is a suffix match on `abc*` with a literal star, surprising as that is.
 
 export type Match = (value: string) => boolean;
 
-/** Any of `values`; undefined when the field is absent and not asked. */
-export function compileStrings(values: readonly string[] | undefined, ignoreCase = false): Match | undefined {
-  if (values === undefined) return undefined;
+/** Any of `values` by the string rule. */
+export function compileStrings(values: readonly string[], ignoreCase = false): Match {
   const wanted = ignoreCase ? values.map((one) => one.toLowerCase()) : values;
   const exact = new Set(wanted.filter((one) => !isPattern(one)));
   const match = matchAny(exact, wanted.filter(isPattern).map(compileOne));
@@ -14,66 +13,164 @@ export function compileStrings(values: readonly string[] | undefined, ignoreCase
 }
 
 /** Principals are matched as SPIFFE URIs; the values come without the scheme. */
-export function compilePrincipals(values: readonly string[] | undefined, trustDomain: string): Match | undefined {
-  if (values === undefined) return undefined;
-  const local = values.map((one) => localTrustDomain(one, trustDomain));
-  const exact = new Set(local.filter((one) => !isPattern(one)).map((one) => `spiffe://${one}`));
-  return matchAny(exact, local.filter(isPattern).map(compilePrincipal));
+export function compilePrincipals(values: readonly string[], trustDomains: readonly string[]): Match {
+  const all = values.flatMap((one) => expandTrustDomain(one, trustDomains));
+  const exact = new Set(all.filter((one) => !isPattern(one)).map((one) => `spiffe://${one}`));
+  return matchAny(exact, all.filter(isPattern).map(compilePrincipal));
+}
+
+/**
+ * A principal under every name of our trust domain: those of the form `td/ns/x/sa/y` that name ours, one of its aliases or
+ * `cluster.local`, which stands for both. Everything else means what it says, as in Istio.
+ */
+export function expandTrustDomain(principal: string, trustDomains: readonly string[]): readonly string[] {
+  const parts = principal.split('/');
+  const [td = ''] = parts;
+  if (parts.length !== 5 || td === '*') return [principal];
+  if (td !== 'cluster.local' && !trustDomains.some((one) => looksLike(td, one))) return [principal];
+  const rest = principal.slice(td.length);
+  // `*-td` stays as it is for the names that it matches.
+  return [
+    ...new Set(trustDomains.map((one) => (td.startsWith('*') && one.endsWith(td.slice(1)) ? principal : one + rest))),
+  ];
+}
+
+/** Either may hold a star at one end. */
+function looksLike(a: string, b: string): boolean {
+  const fits = (value: string, pattern: string): boolean =>
+    (pattern.endsWith('*') && value.startsWith(pattern.slice(0, -1))) ||
+    (pattern.startsWith('*') && value.endsWith(pattern.slice(1)));
+  return a === b || fits(a, b) || fits(b, a);
 }
 
 /**
  * Namespaces, as Istio writes them into a regular expression over the whole URI: `.*\/ns/<value>/.*` with `*` for
  * anything. Any path that contains `/ns/x/` matches, wherever it stands.
  */
-export function compileNamespaces(values: readonly string[] | undefined): Match | undefined {
-  if (values === undefined) return undefined;
-  const tests = values.map((one) => {
-    if (!one.includes('*')) return (uri: string) => uri.includes(`/ns/${one}/`);
+export function compileNamespaces(values: readonly string[]): Match {
+  const tests = values.map((one): Match => {
+    if (!one.includes('*')) return (uri) => uri.includes(`/ns/${one}/`);
     return compileGlob(`*/ns/${one}/*`);
   });
   return matchAny(new Set(), tests);
 }
 
-/** Ports by number: any of `yes` and none of `no`. */
-export function compilePorts(
-  yes: readonly string[] | undefined,
-  no: readonly string[] | undefined,
-): ((port: number) => boolean) | undefined {
-  if (yes === undefined && no === undefined) return undefined;
-  const wanted = yes === undefined ? undefined : new Set(yes.map(Number));
-  const unwanted = new Set((no ?? []).map(Number));
-  return (port) => (wanted === undefined || wanted.has(port)) && !unwanted.has(port);
+/** `<namespace>/<account>`, or `<account>` of the policy's namespace; no wildcards. */
+export function compileServiceAccounts(values: readonly string[], namespace: string): Match {
+  return matchAny(
+    new Set(),
+    values.map((one) => {
+      const slash = one.indexOf('/');
+      return slash === -1
+        ? compileServiceAccount(namespace, one)
+        : compileServiceAccount(one.slice(0, slash), one.slice(slash + 1));
+    }),
+  );
 }
 
-/** `cluster.local/...` in a principal means our own trust domain, whatever its name. */
-export function localTrustDomain(principal: string, trustDomain: string): string {
-  return principal.replace(/^cluster\.local(?=\/|$)/, trustDomain);
+/** The whole of the URI is `spiffe://.+/ns/<ns>/(.+/|)sa/<sa>(/.+)?`. */
+function compileServiceAccount(namespace: string, account: string): Match {
+  const start = `/ns/${namespace}/`;
+  const name = `sa/${account}`;
+  const least = 'spiffe://x'.length;
+  return function matchServiceAccount(uri) {
+    for (let ns = uri.indexOf(start, least); ns !== -1; ns = uri.indexOf(start, ns + 1)) {
+      const from = ns + start.length;
+      for (let at = uri.indexOf(name, from); at !== -1; at = uri.indexOf(name, at + 1)) {
+        const begins = at === from || (uri[at - 1] === '/' && at - 1 > from);
+        const end = at + name.length;
+        if (begins && (end === uri.length || (uri[end] === '/' && end + 1 < uri.length))) return true;
+      }
+    }
+    return false;
+  };
 }
 
-function matchAny(exact: ReadonlySet<string>, tests: readonly Match[]): Match {
-  if (tests.length === 0) return (value) => exact.has(value);
-  const [only] = tests;
-  if (exact.size === 0 && tests.length === 1 && only !== undefined) return only;
-  return (value) => exact.has(value) || tests.some((test) => test(value));
+/** Trust domains: exact, `*` for any, or one star at an end that stands for characters of the name alone. */
+export function compileTrustDomains(values: readonly string[], trustDomains: readonly string[]): Match {
+  const all = [...new Set(values.flatMap((one) => (trustDomains.includes(one) ? trustDomains : [one])))];
+  return matchAny(
+    new Set(),
+    all.map((one): Match => {
+      if (one === '*') return (uri) => uri !== '';
+      if (one.startsWith('*')) return (uri) => trustDomainOf(uri).endsWith(one.slice(1)) && uri !== '';
+      if (one.endsWith('*')) return (uri) => uri !== '' && trustDomainOf(uri).startsWith(one.slice(0, -1));
+      return (uri) => uri.startsWith(`spiffe://${one}/`);
+    }),
+  );
 }
 
-function isPattern(value: string): boolean {
+function trustDomainOf(uri: string): string {
+  const from = 'spiffe://'.length;
+  const slash = uri.indexOf('/', from);
+  return uri.slice(from, slash === -1 ? uri.length : slash);
+}
+
+/** `issuer/subject`, split at the last slash, each side by its own rule. */
+export function compileRequestPrincipals(
+  values: readonly string[],
+): (issuer: string | undefined, subject: string | undefined) => boolean {
+  const tests = values.map(compileRequestPrincipal);
+  return function matchRequestPrincipal(issuer, subject) {
+    // An absent claim matches nothing, not even a star.
+    if (issuer === undefined || subject === undefined) return false;
+    return tests.some(([iss, sub]) => iss(issuer) && sub(subject));
+  };
+}
+
+const present: Match = (value) => value !== '';
+const equal = (wanted: string): Match => {
+  return (value) => value === wanted;
+};
+
+function compileRequestPrincipal(value: string): readonly [Match, Match] {
+  const slash = value.lastIndexOf('/');
+  const issuer = slash === -1 ? value : value.slice(0, slash);
+  const subject = slash === -1 ? '' : value.slice(slash + 1);
+  if (value === '*') return [present, present];
+  if (value.startsWith('*')) {
+    if (slash === -1) return [present, compileOne(value)];
+    return [issuer === '*' ? present : compileOne(issuer), equal(subject)];
+  }
+  if (value.endsWith('*')) {
+    if (slash === -1) return [compileOne(value), present];
+    return [equal(issuer), subject === '*' ? present : compileOne(subject)];
+  }
+  return [equal(issuer), equal(subject)];
+}
+
+export function isPattern(value: string): boolean {
   return value.startsWith('*') || value.endsWith('*');
 }
 
-function compileOne(pattern: string): Match {
-  if (pattern === '*') return (value) => value !== '';
+/** Any of the exact values or of the tests. */
+export function matchAny(exact: ReadonlySet<string>, tests: readonly Match[]): Match {
+  if (tests.length === 0) {
+    const [only] = exact;
+    // A Set hashes what it is asked; most fields have one value.
+    if (exact.size === 1) return (value) => value === only;
+    return (value) => exact.has(value);
+  }
+  const [first] = tests;
+  if (exact.size === 0 && tests.length === 1) return first!;
+  return (value) => exact.has(value) || tests.some((test) => test(value));
+}
+
+/** One value by the string rule. */
+export function compileOne(pattern: string): Match {
+  if (pattern === '*') return present;
   if (pattern.startsWith('*')) {
     const suffix = pattern.slice(1);
     return (value) => value.endsWith(suffix);
   }
+  if (!pattern.endsWith('*')) return equal(pattern);
   const prefix = pattern.slice(0, -1);
   return (value) => value.startsWith(prefix);
 }
 
 /** A suffix of a principal is a suffix of what follows the scheme: `*` alone asks for any identity at all. */
 function compilePrincipal(pattern: string): Match {
-  if (pattern === '*') return (uri) => uri !== '';
+  if (pattern === '*') return present;
   if (pattern.startsWith('*')) {
     const suffix = pattern.slice(1);
     const least = 'spiffe://'.length + suffix.length;

@@ -1,33 +1,44 @@
-// One spelling of a path, for policy and app alike: Istio's BASE normalisation (RFC 3986 sections 6.2.2.2 and 6.2.2.3).
-// Backslashes become slashes, escapes of unreserved characters are decoded once, dot segments are resolved. What stays
-// escaped stays as it is, so `%252e` becomes nothing else, and `%2f` remains no separator.
+// One spelling of a path, for policy and app alike: the settings of Istio's `pathNormalization`. BASE is RFC 3986 sections
+// 6.2.2.2 and 6.2.2.3: backslashes become slashes, escapes of unreserved characters are decoded once, dot segments are
+// resolved. What stays escaped stays as it is, so `%252e` becomes nothing else, and with BASE `%2f` remains no separator.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 
+/** Istio's words; DEFAULT is BASE. */
+export const pathNormalizations = ['NONE', 'BASE', 'DEFAULT', 'MERGE_SLASHES', 'DECODE_AND_MERGE_SLASHES'] as const;
+export type PathNormalization = (typeof pathNormalizations)[number];
+
 // A path without any of these is in its normal form already, which is nearly all of them.
-const suspicious = /[%\\#]|\/\.|[^\x21-\x7e]/;
+const suspicious = /[%\\#]|\/\.|\/\/|[^\x21-\x7e]/;
 
 /**
  * The path in its normal form, the query behind it untouched. `target` is in origin-form.
- * @throws SallyportError `path_invalid` for `%00`, a broken escape, a control character, a fragment, or dots above the root.
+ * @throws SallyportError `path_invalid` for a control character, a fragment and, but for NONE, for `%00`, a broken escape,
+ *   or dots above the root.
  */
-export function normalizePath(target: string): string {
+export function normalizePath(target: string, how: PathNormalization = 'BASE'): string {
   if (!suspicious.test(target)) return target;
+  if (!/^[\x21-\x7e]*$/.test(target)) throw invalid('it holds a space, a control character or a byte outside ASCII');
+  if (target.includes('#')) throw invalid('it has a fragment, which no client sends');
+  if (how === 'NONE') return target;
   const query = target.indexOf('?');
   const path = query === -1 ? target : target.slice(0, query);
   const rest = query === -1 ? '' : target.slice(query);
-  if (!/^[\x21-\x7e]*$/.test(target)) throw invalid('it holds a space, a control character or a byte outside ASCII');
-  if (target.includes('#')) throw invalid('it has a fragment, which no client sends');
-  return resolveDots(decodeUnreserved(path).replaceAll('\\', '/')) + rest;
+  const decoded = decode(path, how === 'DECODE_AND_MERGE_SLASHES').replaceAll('\\', '/');
+  // In Envoy's order: slashes decoded, dots resolved, then slashes merged.
+  const resolved = resolveDots(decoded);
+  const merges = how === 'MERGE_SLASHES' || how === 'DECODE_AND_MERGE_SLASHES';
+  return (merges ? resolved.replace(/\/{2,}/g, '/') : resolved) + rest;
 }
 
-/** Section 6.2.2.2: %2d %2e %30-39 %41-5a %5f %61-7a %7e mean the same decoded, and are decoded once. */
-function decodeUnreserved(path: string): string {
+/** Section 6.2.2.2: %2d %2e %30-39 %41-5a %5f %61-7a %7e mean the same decoded, and are decoded once; on demand slashes too. */
+function decode(path: string, slashes: boolean): string {
   return path.replace(/%(.{0,2})/g, (whole, digits: string) => {
     if (!/^[0-9A-Fa-f]{2}$/.test(digits)) throw invalid(`the escape '${whole}' is broken`);
     const code = Number.parseInt(digits, 16);
     if (code === 0) throw invalid('it holds %00');
     const character = String.fromCharCode(code);
+    if (slashes && (character === '/' || character === '\\')) return '/';
     return /[A-Za-z0-9._~-]/.test(character) ? character : whole;
   });
 }

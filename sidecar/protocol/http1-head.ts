@@ -206,6 +206,12 @@ export function isEndToEnd(which: number): boolean {
   );
 }
 
+/** Whether a field that somebody else names may be set in a message of ours: it is end-to-end, and cannot break the head. */
+export function isSafeField(name: string, value: string): boolean {
+  if (!tokenPattern.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) return false;
+  return isEndToEnd(fieldName(name).role);
+}
+
 function isBlank(code: number): boolean {
   return code === 32 || code === 9;
 }

@@ -174,7 +174,6 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   #open(): Exchange {
     const exchange = new Exchange(this.#connection, this, this.#connection.port.rules.current(), emptyFields);
     this.#exchange = exchange;
-    this.#connection.requests++;
     this.#headSince = undefined;
     this.#closeAfterReply = false;
     return exchange;

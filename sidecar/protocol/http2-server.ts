@@ -29,7 +29,6 @@ export class Http2Server implements Speaker, Http2Owner {
   }
 
   opened(stream: Http2Stream): void {
-    this.connection.requests++;
     stream.events = new ServerStream(this, stream);
   }
 

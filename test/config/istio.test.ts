@@ -3,6 +3,7 @@
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { parseIstio } from '../../sidecar/config/istio.ts';
+import { createFacts } from '../../sidecar/policy/facts.ts';
 import { judge, scope, show } from '../fixtures/policy.ts';
 
 const head = 'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: p, namespace: shop }\n';
@@ -39,7 +40,10 @@ spec:
   };
   const ask = (principal: string, method: string, port: number): string =>
     show(
-      judge(policies, where, { principal, facts: { protocol: 'http', method, path: '/pay', host: 'payment', port } }),
+      judge(policies, where, {
+        principal,
+        facts: createFacts({ principal, protocol: 'http', method, path: '/pay', host: 'payment', port }),
+      }),
     );
   t.equal(
     ask('spiffe://demo.test/ns/default/sa/order-processing', 'POST', 8080),
@@ -63,40 +67,154 @@ const wrong: [string, string, string[]][] = [
     ['a.yaml:6:36: spec.rules[0].to[0].operation.methods: invalid input: expected array, received string'],
   ],
   [
-    'AUDIT',
-    `${head}spec: { action: AUDIT }\n`,
-    ['a.yaml:4:17: spec.action: action AUDIT is not supported by this build'],
-  ],
-  [
     'no action at all',
     `${head}spec: { action: allow }\n`,
-    ["a.yaml:4:17: spec.action: 'allow' is not an action: ALLOW or DENY"],
+    ['a.yaml:4:17: spec.action: an action is one of ALLOW, DENY, AUDIT, CUSTOM'],
   ],
   [
-    'when',
-    `${head}spec: { rules: [{ when: [{ key: source.ip, values: [10.0.0.1] }] }] }\n`,
-    ["a.yaml:4:19: 'when' is not supported by this build"],
+    'a key of when that does not exist',
+    `${head}spec: { rules: [{ when: [{ key: source.ips, values: [10.0.0.1] }] }] }\n`,
+    ["a.yaml:4:33: spec.rules[0].when[0].key: 'source.ips' is not an attribute: did you mean 'source.ip'?"],
   ],
   [
-    'ipBlocks',
-    `${head}spec: { rules: [{ from: [{ source: { ipBlocks: [10.0.0.0/8] } }] }] }\n`,
-    ["a.yaml:4:38: 'ipBlocks' is not supported by this build"],
-  ],
-  ['targetRefs', `${head}spec: { targetRefs: [] }\n`, ["a.yaml:4:9: 'targetRefs' is not supported by this build"]],
-  [
-    'a template',
-    `${head}spec: { rules: [{ to: [{ operation: { paths: ["/a/{*}"] } }] }] }\n`,
-    ["a.yaml:4:47: spec.rules[0].to[0].operation.paths[0]: '/a/{*}': path templates are not supported by this build"],
+    'a key of the first version of Istio',
+    `${head}spec: { rules: [{ when: [{ key: "destination.labels[app]", values: [a] }] }] }\n`,
+    [
+      "a.yaml:4:33: spec.rules[0].when[0].key: 'destination.labels[app]' is not an attribute: the policy's selector says that",
+    ],
   ],
   [
-    'a dry run',
-    `${head.replace('shop }', 'shop, annotations: { istio.io/dry-run: "true" } }')}spec: {}\n`,
-    ["a.yaml:3:54: 'istio.io/dry-run' is not supported by this build"],
+    'a key with empty brackets',
+    `${head}spec: { rules: [{ when: [{ key: "request.headers[]", values: [a] }] }] }\n`,
+    [
+      "a.yaml:4:33: spec.rules[0].when[0].key: 'request.headers[]' is not an attribute: did you mean 'request.headers[...]'?",
+    ],
   ],
   [
-    'an empty list',
+    'a condition without values',
+    `${head}spec: { rules: [{ when: [{ key: source.ip }] }] }\n`,
+    ["a.yaml:4:26: spec.rules[0].when[0]: 'source.ip' has neither 'values' nor 'notValues'"],
+  ],
+  [
+    'an impossible block',
+    `${head}spec: { rules: [{ from: [{ source: { ipBlocks: [10.0.0.0/33, 10.0.0.256, "::/129", 10.0.0.0/08] } }] }] }\n`,
+    [
+      "a.yaml:4:49: spec.rules[0].from[0].source.ipBlocks[0]: '10.0.0.0/33' is neither an address nor a CIDR block",
+      "a.yaml:4:62: spec.rules[0].from[0].source.ipBlocks[1]: '10.0.0.256' is neither an address nor a CIDR block",
+      "a.yaml:4:74: spec.rules[0].from[0].source.ipBlocks[2]: '::/129' is neither an address nor a CIDR block",
+      "a.yaml:4:84: spec.rules[0].from[0].source.ipBlocks[3]: '10.0.0.0/08' is neither an address nor a CIDR block",
+    ],
+  ],
+  [
+    'an impossible block in a condition',
+    `${head}spec: { rules: [{ when: [{ key: remote.ip, notValues: [10.0.0.0/33] }] }] }\n`,
+    ["a.yaml:4:56: spec.rules[0].when[0].notValues[0]: '10.0.0.0/33' is neither an address nor a CIDR block"],
+  ],
+  [
+    'a port in a condition',
+    `${head}spec: { rules: [{ when: [{ key: destination.port, values: ["65536"] }] }] }\n`,
+    ['a.yaml:4:60: spec.rules[0].when[0].values[0]: a port is at most 65535'],
+  ],
+  [
+    'targets',
+    `${head}spec: { targetRefs: [{ kind: Service, name: a }] }\n`,
+    [
+      "a.yaml:4:9: 'targetRefs' is for gateways and waypoints: a sidecar would not enforce this policy (attach it by 'selector', or keep it out of this directory)",
+    ],
+  ],
+  [
+    'a target and a selector',
+    `${head}spec: { selector: { matchLabels: { a: b } }, targetRefs: [{ kind: Service, name: a }] }\n`,
+    ["a.yaml:4:58: spec.targetRefs: only one of 'selector', 'targetRef' and 'targetRefs' can be set"],
+  ],
+  [
+    'a target of another kind',
+    `${head}spec: { targetRefs: [{ kind: Pod, name: a }] }\n`,
+    [
+      "a.yaml:4:30: spec.targetRefs[0].kind: 'Pod' is no target: Service, networking.istio.io/ServiceEntry, gateway.networking.k8s.io/Gateway, gateway.networking.k8s.io/GatewayClass",
+    ],
+  ],
+  [
+    'a wildcard in a selector',
+    `${head}spec: { selector: { matchLabels: { app: "a*" } } }\n`,
+    ['a.yaml:4:41: spec.selector.matchLabels.app: a selector knows no wildcards'],
+  ],
+  [
+    'templates that Istio refuses',
+    `${head}spec: { rules: [{ to: [{ operation: { paths: ["/a/{*}.txt", "/*/x/{*}", "/{**}/foo/{*}", "/{name}"] } }] }] }\n`,
+    [
+      "a.yaml:4:47: spec.rules[0].to[0].operation.paths[0]: '/a/{*}.txt': '{*}.txt' is no segment of a template: braces are written {*} or {**} and stand alone",
+      "a.yaml:4:61: spec.rules[0].to[0].operation.paths[1]: '/*/x/{*}': '*' cannot stand in a template, which knows no other wildcards than {*} and {**}",
+      "a.yaml:4:73: spec.rules[0].to[0].operation.paths[2]: '/{**}/foo/{*}': '{**}' must be the last operator of a template",
+      "a.yaml:4:90: spec.rules[0].to[0].operation.paths[3]: '/{name}': '{name}' is no segment of a template: braces are written {*} or {**} and stand alone",
+    ],
+  ],
+  [
+    'service accounts beside namespaces',
+    `${head}spec: { rules: [{ from: [{ source: { serviceAccounts: [a], namespaces: [b] } }] }] }\n`,
+    [
+      'a.yaml:4:55: spec.rules[0].from[0].source.serviceAccounts: service accounts cannot stand beside principals or namespaces in one source',
+    ],
+  ],
+  [
+    'service accounts that are none',
+    `${head}spec: { rules: [{ from: [{ source: { serviceAccounts: ["a*", a/b/c, ${'x'.repeat(321)}] } }] }] }\n`,
+    [
+      "a.yaml:4:56: spec.rules[0].from[0].source.serviceAccounts[0]: 'a*': service accounts know no wildcards",
+      "a.yaml:4:62: spec.rules[0].from[0].source.serviceAccounts[1]: 'a/b/c' is neither <account> nor <namespace>/<account>",
+      'a.yaml:4:69: spec.rules[0].from[0].source.serviceAccounts[2]: a service account has at most 320 characters',
+    ],
+  ],
+  [
+    'seventeen service accounts',
+    `${head}spec: { rules: [{ from: [{ source: { serviceAccounts: [${Array(17).fill('a')}] } }] }] }\n`,
+    ['a.yaml:4:55: spec.rules[0].from[0].source.serviceAccounts: a source names at most 16 service accounts'],
+  ],
+  [
+    'trust domains with a star inside',
+    `${head}spec: { rules: [{ from: [{ source: { trustDomains: ["a*b", "a/b"] } }] }] }\n`,
+    [
+      "a.yaml:4:53: spec.rules[0].from[0].source.trustDomains[0]: 'a*b': a trust domain has one star at most, at an end",
+      "a.yaml:4:60: spec.rules[0].from[0].source.trustDomains[1]: 'a/b' is a trust domain's name, without scheme or path",
+    ],
+  ],
+  [
+    'a dry run that is neither',
+    `${head.replace('shop }', 'shop, annotations: { istio.io/dry-run: "yes" } }')}spec: {}\n`,
+    ['a.yaml:3:72: istio.io/dry-run is "true" or "false", not \'yes\''],
+  ],
+  [
+    'CUSTOM without provider',
+    `${head}spec: { action: CUSTOM, rules: [{}] }\n`,
+    ["a.yaml:4:7: spec.provider: CUSTOM needs 'provider.name'"],
+  ],
+  [
+    'CUSTOM without rules',
+    `${head}spec: { action: CUSTOM, provider: { name: p } }\n`,
+    ['a.yaml:4:17: spec.action: CUSTOM without rules never asks anybody: write rules: [{}] to ask for every request'],
+  ],
+  [
+    'a provider without CUSTOM',
+    `${head}spec: { provider: { name: p } }\n`,
+    ["a.yaml:4:19: spec.provider: 'provider' is for CUSTOM policies, not ALLOW"],
+  ],
+  [
+    'CUSTOM that asks who it is',
+    `${head}spec: { action: CUSTOM, provider: { name: p }, rules: [{ from: [{ source: { principals: [a] } }], when: [{ key: request.auth.principal, values: [a] }] }] }\n`,
+    [
+      "a.yaml:4:89: spec.rules[0].from[0].source.principals: 'principals' cannot be asked by a CUSTOM policy",
+      "a.yaml:4:113: spec.rules[0].when[0].key: 'request.auth.principal' cannot be asked by a CUSTOM policy",
+    ],
+  ],
+  [
+    "Envoy's own metadata",
+    `${head}spec: { rules: [{ when: [{ key: "experimental.envoy.filters.a[b]", values: [c] }] }] }\n`,
+    ["a.yaml:4:33: 'experimental.envoy.filters.a[b]' is of Envoy's own metadata, which there is not here"],
+  ],
+  [
+    'an operation of empty lists',
     `${head}spec: { rules: [{ to: [{ operation: { methods: [] } }] }] }\n`,
-    ['a.yaml:4:48: spec.rules[0].to[0].operation.methods: an empty list matches nothing: leave the field out'],
+    ["a.yaml:4:37: spec.rules[0].to[0].operation: 'operation' is empty: leave 'to' out to mean any operation"],
   ],
   [
     'an empty value',
@@ -132,8 +250,8 @@ const wrong: [string, string, string[]][] = [
   ],
   [
     'another kind',
-    'apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: p }\nspec: {}\n',
-    ['a.yaml:2:7: kind RequestAuthentication is not supported by this build'],
+    'apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: { name: p }\nspec: {}\n',
+    ['a.yaml:2:7: kind DestinationRule is not supported by this build'],
   ],
   [
     'a misspelt kind',
@@ -150,7 +268,6 @@ const wrong: [string, string, string[]][] = [
     'several at once',
     `${head}spec: { acton: ALLOW, rules: [{ when: [] }, { to: [{ operation: { ports: [x] } }] }] }\n`,
     [
-      "a.yaml:4:33: 'when' is not supported by this build",
       'a.yaml:4:75: spec.rules[1].to[0].operation.ports[0]: a port is written as a string of digits',
       "a.yaml:4:9: unknown key 'acton' (did you mean 'action'?)",
     ],

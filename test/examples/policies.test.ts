@@ -1,57 +1,34 @@
-// The gallery of policies does what its README and its requests say.
+// The gallery of policies does what its README and its requests say, through the command that a reader would use.
 
+import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { parse } from 'yaml';
-import { parseIstio } from '../../sidecar/config/istio.ts';
-import { normalizePath } from '../../sidecar/policy/path.ts';
-import type { RequestFacts, Workload } from '../../sidecar/policy/policy.ts';
-import { judge, scope, show } from '../fixtures/policy.ts';
+import { runFixtures } from '../../sidecar/config/fixtures.ts';
 
-interface Gallery {
-  readonly workload: Workload;
-  readonly requests: readonly {
-    from: string;
-    method?: string;
-    path?: string;
-    port: number;
-    protocol?: 'tcp';
-    decision: string;
-    because?: string;
-  }[];
-}
+const root = fileURLToPath(new URL('../../examples/policies/', import.meta.url));
+const readme = readFileSync(`${root}README.md`, 'utf8');
+const folders = readdirSync(root, { withFileTypes: true })
+  .filter((one) => one.isDirectory())
+  .map(({ name }) => name);
 
-const root = new URL('../../examples/policies/', import.meta.url);
-const readme = readFileSync(new URL('README.md', root), 'utf8');
-
-for (const entry of readdirSync(root, { withFileTypes: true }).filter((one) => one.isDirectory())) {
-  t.test(entry.name, async (t) => {
-    const text = readFileSync(new URL(`${entry.name}/policy.yaml`, root), 'utf8');
-    const { workload, requests } = parse(readFileSync(new URL(`${entry.name}/requests.yaml`, root), 'utf8')) as Gallery;
-    const { authorizationPolicies: policies } = parseIstio([{ file: `${entry.name}/policy.yaml`, text }]);
-    for (const {
-      from,
-      method = '',
-      path = '',
-      port,
-      protocol = 'http',
-      decision,
-      because = 'it is allowed',
-    } of requests) {
-      const principal = from === 'nobody' ? null : from;
-      const facts: RequestFacts = {
-        protocol,
-        method,
-        path: path === '' ? '' : normalizePath(path),
-        host: workload.serviceAccount,
-        port,
-      };
-      t.equal(
-        show(judge(policies, { ...scope, workload }, { principal, facts })),
-        decision,
-        `${from} ${method} ${path}: ${because}`,
-      );
-    }
-    t.ok(readme.includes(`](${entry.name}/policy.yaml)`), 'the README shows it');
+for (const name of folders) {
+  t.test(name, async (t) => {
+    const { results, coverage } = await runFixtures([`${root}${name}/requests.yaml`], {});
+    for (const one of results) t.ok(one.passed, `${one.name}${one.passed ? '' : `: ${one.difference}`}`);
+    t.strictSame(
+      coverage.filter(({ matched }) => matched === 0),
+      [],
+      'every rule is shown at work',
+    );
+    t.ok(readme.includes(`](${name}/policy.yaml)`), 'the README shows it');
   });
 }
+
+t.test('as a reader runs it', async (t) => {
+  const { NODE_OPTIONS: _, ...env } = process.env;
+  const cli = fileURLToPath(new URL('../../sidecar/cli.ts', import.meta.url));
+  const files = folders.map((name) => `${root}${name}/requests.yaml`);
+  const out = execFileSync(process.execPath, [cli, 'policy', 'test', ...files], { env, encoding: 'utf8' });
+  t.match(out, /^\d+ passed, 0 failed; (\d+) of \1 rules matched some request$/m);
+});

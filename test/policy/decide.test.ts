@@ -32,7 +32,12 @@ for (const { name, defaultAction, groups } of sections) {
 
 t.test('a refusal says what Envoy says', async (t) => {
   const denied = judge(readPolicies([]), scope, readRequest('web GET a /'));
-  t.strictSame(denied, { code: 'policy_denied', policy: 'none', details: 'rbac_access_denied_matched_policy[none]' });
+  t.strictSame(denied, {
+    code: 'policy_denied',
+    policy: 'none',
+    by: undefined,
+    details: 'rbac_access_denied_matched_policy[none]',
+  });
   t.ok(Object.isFrozen(denied));
 });
 

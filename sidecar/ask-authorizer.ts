@@ -1,0 +1,115 @@
+// Step: what CUSTOM policies want asked. Their providers can only refuse, never open what DENY and ALLOW keep shut; one
+// that is unknown, late, unreachable or unreadable refuses too.
+
+import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
+import { addFields, filterFields } from './authenticate.ts';
+import { policiesOf } from './authorize.ts';
+import type { Connection } from './connection.ts';
+import type { Asked, Authorizer, Exchange, Party, Ruling } from './exchange.ts';
+import { factsOf } from './facts-of.ts';
+import type { CompiledRule } from './policy/compile.ts';
+import { customOf } from './policy/decide.ts';
+import type { Refusal } from './policy/policy.ts';
+import { isSafeField } from './protocol/http1-head.ts';
+
+/** @returns a promise where somebody must be asked. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`, `policy_denied`. */
+export function askAuthorizers(exchange: Exchange, connection: Connection): undefined | Promise<void> {
+  const { policies, policyPort } = exchange.rules;
+  if (policies === undefined || policies.tables.CUSTOM.all.length === 0) return undefined;
+  const rules = customOf(policiesOf(connection, policies), factsOf(exchange, connection, policyPort));
+  if (rules.length === 0) return undefined;
+  return askEach(exchange, connection, rules);
+}
+
+async function askEach(exchange: Exchange, connection: Connection, rules: readonly CompiledRule[]): Promise<void> {
+  for (const rule of rules) {
+    const { policy, details } = rule.verdict as Refusal;
+    const authorizer = exchange.rules.authorizers.get(rule.provider!);
+    if (authorizer === undefined) {
+      exchange.policy = policy;
+      exchange.decision = 'deny';
+      exchange.details = details;
+      throw new SallyportError(
+        'policy_denied',
+        `${policy} denies it: there is no extension provider '${rule.provider}'`,
+        {
+          hint: "name it under 'extensionProviders' in sidecar.yaml",
+        },
+      );
+    }
+    // On TCP there is nothing that an HTTP authorizer could be asked.
+    if (exchange.rules.protocol === 'tcp' && authorizer.kind === 'http') continue;
+    await askOne(exchange, connection, authorizer, policy);
+    if (exchange.finished) return;
+  }
+}
+
+async function askOne(
+  exchange: Exchange,
+  connection: Connection,
+  authorizer: Authorizer,
+  policy: string,
+): Promise<void> {
+  let ruling: Ruling;
+  try {
+    ruling = await authorizer.ask(describe(exchange, connection));
+    for (const [name, value] of [...ruling.replyFields, ...ruling.requestFields]) {
+      if (!isSafeField(name, value))
+        throw new SallyportError(
+          'ext_authz_failed',
+          `the authorizer ${authorizer.name} names a field that cannot be set`,
+        );
+    }
+  } catch (error) {
+    const why = asSallyportError(error, 'ext_authz_failed', 'it cannot be asked');
+    exchange.policy = policy;
+    exchange.decision = 'deny';
+    exchange.denial = { status: authorizer.statusOnError, fields: { names: [], values: [] }, body: Buffer.alloc(0) };
+    exchange.details = 'ext_authz_error';
+    throw new SallyportError('ext_authz_failed', `the authorizer ${authorizer.name} gave no answer: ${why.message}`);
+  }
+  if (!ruling.allowed) {
+    exchange.policy = policy;
+    exchange.decision = 'deny';
+    exchange.denial = {
+      status: ruling.status,
+      fields: addFields({ names: [], values: [] }, ruling.replyFields),
+      body: ruling.body,
+    };
+    exchange.details = 'ext_authz_denied';
+    throw new SallyportError(
+      'ext_authz_denied',
+      `${policy}: the authorizer ${authorizer.name} refuses with ${ruling.status}`,
+    );
+  }
+  const replaced = new Set([...ruling.removed, ...ruling.requestFields.map(([name]) => name)]);
+  if (replaced.size > 0)
+    exchange.fields = addFields(
+      filterFields(exchange.fields, ({ lower }) => !replaced.has(lower)),
+      ruling.requestFields,
+    );
+  if (ruling.replyFields.length > 0)
+    exchange.replyFields = addFields(exchange.replyFields ?? { names: [], values: [] }, ruling.replyFields);
+}
+
+function describe(exchange: Exchange, connection: Connection): Asked {
+  const { policyPort } = exchange.rules;
+  const source: Party = {
+    address: connection.remoteIp?.text ?? '',
+    port: Number(/:(\d+)$/.exec(connection.remoteAddress)?.[1] ?? 0),
+    principal: connection.peer?.id.uri ?? '',
+  };
+  const tcp = exchange.rules.protocol === 'tcp';
+  return {
+    id: exchange.requestId,
+    method: exchange.method,
+    path: exchange.path,
+    authority: exchange.authority,
+    protocol: tcp ? '' : exchange.minor === 2 ? 'HTTP/2' : `HTTP/1.${exchange.minor}`,
+    fields: exchange.fields,
+    source,
+    destination: { address: connection.localIp?.text ?? '', port: policyPort, principal: '' },
+    sni: connection.serverName ?? '',
+    time: exchange.startedAt,
+  };
+}

@@ -1,0 +1,171 @@
+// Step: who is calling? The peer by its certificate, and the user by a token where RequestAuthentication asks for one. It
+// waits only for a token that has not been seen before. What the token's place was is taken out again, and what only we may
+// tell the app is dropped from what the caller sent, so that nobody can tell it himself.
+
+import { SallyportError } from '../cert-agent/base/errors.ts';
+import type { Connection } from './connection.ts';
+import type { Denial, Exchange, FieldName, Fields } from './exchange.ts';
+import { headerOf, pathWithoutQuery } from './facts-of.ts';
+import type { PeerCheck } from './peer.ts';
+import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
+import { claimText, type TokenSource, withoutCookie, withoutParam } from './policy/request-authentication.ts';
+import { fieldName } from './protocol/http1-head.ts';
+
+/**
+ * Fills in `auth`. @throws SallyportError `svid_*` when the peer does not hold, `jwt_*` or `jwks_unavailable` when a token
+ * does not; a promise, where it gives one, rejects with the same.
+ */
+export function authenticate(
+  exchange: Exchange,
+  connection: Connection,
+  checkPeer: PeerCheck,
+): undefined | Promise<void> {
+  const { authentication, direction, protocol } = exchange.rules;
+  if (direction === 'outbound') return undefined;
+  // A stranger's token is not even looked at.
+  checkPeer(connection);
+  if (authentication === undefined || protocol === 'tcp') return undefined;
+  exchange.authenticatedBy = authentication;
+  // A preflight carries no token by definition (Fetch standard, section 4.8); policy judges it as anybody's.
+  if (isPreflight(exchange)) {
+    dropOutputs(exchange, authentication);
+    return undefined;
+  }
+  exchange.received = { fields: exchange.fields, path: exchange.path };
+  const result = authentication.check(sourceOf(exchange), Date.now());
+  if (result instanceof Promise) return result.then((one) => take(exchange, authentication, one));
+  take(exchange, authentication, result);
+  return undefined;
+}
+
+/**
+ * Asks again for an exchange in flight: its token may have ended, or the documents changed.
+ * @returns a promise where a token must be verified anew; until then the last answer holds.
+ * @throws SallyportError as `authenticate`.
+ */
+export function authenticateAgain(
+  exchange: Exchange,
+  authentication: Authentication | undefined,
+): undefined | Promise<unknown> {
+  if (exchange.authenticatedBy === authentication) {
+    if (exchange.tokenValidUntil <= Date.now())
+      throw new SallyportError('jwt_expired', 'the token that it came with has expired');
+    return undefined;
+  }
+  if (authentication === undefined) {
+    // Nobody vouches for tokens any more.
+    exchange.auth = undefined;
+    exchange.tokenValidUntil = Number.POSITIVE_INFINITY;
+    exchange.authenticatedBy = undefined;
+    return undefined;
+  }
+  exchange.received ??= { fields: exchange.fields, path: exchange.path };
+  const result = authentication.check(sourceOf(exchange), Date.now());
+  if (result instanceof Promise) return result;
+  if (result.kind === 'refused') throw result.error;
+  note(exchange, result);
+  exchange.authenticatedBy = authentication;
+  return undefined;
+}
+
+/** What tokens are looked for in: the request as it came. */
+function sourceOf(exchange: Exchange): TokenSource {
+  const { path } = exchange.received!;
+  return { path, header: (name) => headerOf(exchange, name, exchange.received!.fields) };
+}
+
+function isPreflight(exchange: Exchange): boolean {
+  return (
+    exchange.method === 'OPTIONS' &&
+    Boolean(headerOf(exchange, 'origin')) &&
+    Boolean(headerOf(exchange, 'access-control-request-method'))
+  );
+}
+
+function take(exchange: Exchange, authentication: Authentication, result: AuthResult): void {
+  if (result.kind === 'refused') {
+    exchange.decision = 'deny';
+    exchange.details = `jwt_authn_access_denied{${result.text.replace(/\s/g, '_')}}`;
+    exchange.denial = denialFor(exchange, result);
+    throw result.error;
+  }
+  note(exchange, result);
+  dropOutputs(exchange, authentication);
+  if (result.kind === 'verified') passOn(exchange, result);
+}
+
+function note(exchange: Exchange, result: Exclude<AuthResult, Refused>): void {
+  const verified = result.kind === 'verified' ? result : undefined;
+  exchange.auth = verified?.auth;
+  exchange.tokenValidUntil = verified?.validUntil ?? Number.POSITIVE_INFINITY;
+}
+
+function dropOutputs(exchange: Exchange, { outputHeaders }: Authentication): void {
+  if (outputHeaders.size > 0) exchange.fields = filterFields(exchange.fields, ({ lower }) => !outputHeaders.has(lower));
+}
+
+/** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
+function passOn(exchange: Exchange, { rule, places, payload, auth }: Verified): void {
+  if (!rule.forwardOriginalToken) {
+    for (const { kind, name } of places) {
+      if (kind === 'header') exchange.fields = filterFields(exchange.fields, ({ lower }) => lower !== name);
+      else if (kind === 'param') exchange.path = withoutParam(exchange.path, name);
+      else exchange.fields = withoutCookieField(exchange.fields, name);
+    }
+  }
+  const added: [string, string][] =
+    rule.outputPayloadToHeader === undefined ? [] : [[rule.outputPayloadToHeader, payload]];
+  for (const { header, claim } of rule.outputClaimToHeaders) {
+    const value = claimText(auth.claims, claim);
+    if (value !== undefined) added.push([header, value]);
+  }
+  if (added.length > 0) exchange.fields = addFields(exchange.fields, added);
+}
+
+function withoutCookieField(fields: Fields, name: string): Fields {
+  const names: FieldName[] = [];
+  const values: string[] = [];
+  for (const [i, field] of fields.names.entries()) {
+    const value = field.lower === 'cookie' ? withoutCookie(fields.values[i]!, name) : fields.values[i]!;
+    if (value === undefined) continue;
+    names.push(field);
+    values.push(value);
+  }
+  return { names, values };
+}
+
+/** RFC 6750 section 3: what the caller is told, in Envoy's words. */
+function denialFor(exchange: Exchange, { error, text }: Refused): Denial {
+  const realm = `https://${exchange.authority}${pathWithoutQuery(exchange.path)}`
+    .slice(0, 256)
+    .replace(/["\\]/g, '%22');
+  return {
+    status: error.row.status,
+    fields: addFields({ names: [], values: [] }, [
+      ['content-type', 'text/plain; charset=utf-8'],
+      ['www-authenticate', `Bearer realm="${realm}", error="invalid_token"`],
+    ]),
+    body: Buffer.from(text),
+  };
+}
+
+/** The fields that `keep` takes; the same object where it takes all. */
+export function filterFields(fields: Fields, keep: (name: FieldName) => boolean): Fields {
+  if (fields.names.every(keep)) return fields;
+  const names: FieldName[] = [];
+  const values: string[] = [];
+  for (const [i, name] of fields.names.entries()) {
+    if (!keep(name)) continue;
+    names.push(name);
+    values.push(fields.values[i]!);
+  }
+  return { names, values };
+}
+
+/** More fields behind those that there are. */
+export function addFields(fields: Fields, added: readonly (readonly [string, string])[]): Fields {
+  return {
+    names: [...fields.names, ...added.map(([name]) => fieldName(name))],
+    values: [...fields.values, ...added.map(([, value]) => value)],
+  };
+}

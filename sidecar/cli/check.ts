@@ -1,0 +1,57 @@
+// `sallyport check`: is a document one that Istio's own validation takes? For CI, beside Sallyport or without it.
+
+import { Command } from 'commander';
+import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { action, exitCodes, note, paint, printJson } from './terminal.ts';
+
+/** The command; its work is loaded when it runs. */
+export function checkCommand(): Command {
+  return new Command('check')
+    .description('Check documents: Istio security policies as Istio itself validates them, and sidecar.yaml')
+    .argument('<files...>', 'files, directories, or - for standard input')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      `
+The exit code is 0 when everything is good, 1 with every problem and its place when something is not, 2 for misuse.
+
+Examples:
+  sallyport check policies/
+  kubectl get authorizationpolicies -A -o yaml | sallyport check -
+  sallyport check sidecar.yaml policies/ --json`,
+    )
+    .action(action(runCheck));
+}
+
+async function runCheck(files: readonly string[], flags: { json?: boolean }): Promise<number> {
+  const [{ isSettings, placeDocuments, readPaths }, { readIstio }, { parseSettings }, { countOf }] = await Promise.all([
+    import('../config/world.ts'),
+    import('../config/istio.ts'),
+    import('../config/settings.ts'),
+    import('../config/documents.ts'),
+  ]);
+  const sources = readPaths(files);
+  const { placed, problems } = placeDocuments(sources);
+  const settings = placed.filter(({ document }) => isSettings(document));
+  const read = readIstio(
+    placed.filter((one) => !settings.includes(one)),
+    'check',
+  );
+  const all: Problem[] = [...problems, ...read.problems];
+  for (const { file } of settings) {
+    try {
+      parseSettings(sources.find((one) => one.file === file)!.text, file);
+    } catch (error) {
+      if (!(error instanceof SallyportError)) throw error;
+      all.push(...error.problems);
+    }
+  }
+  const good = countOf(read.documents) + settings.length;
+  if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all });
+  else if (all.length === 0) note(`${good} documents are good`);
+  else {
+    for (const one of all) note(formatProblem(one));
+    note(`${paint('red', 'error:', process.stderr)} ${all.length} problem${all.length > 1 ? 's' : ''} found`);
+  }
+  return all.length === 0 ? exitCodes.ok : exitCodes.no;
+}

@@ -1,0 +1,182 @@
+// `policy eval` and `policy explain`: one request, or one per line.
+
+import { createReadStream } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Answer, Question } from '../config/question.ts';
+import type { ScopeFlags } from '../config/world.ts';
+import { exitCodes, paint, print, printJson } from './terminal.ts';
+
+export interface RequestFlags extends ScopeFlags {
+  readonly from?: string;
+  readonly to?: string;
+  readonly header?: readonly string[];
+  readonly jwt?: string;
+  readonly claims?: string;
+  readonly sourceIp?: string;
+  readonly remoteIp?: string;
+  readonly destinationIp?: string;
+  readonly sni?: string;
+  readonly host?: string;
+  readonly tcp?: boolean;
+  readonly json?: boolean;
+  readonly batch?: string;
+}
+
+/** `policy eval`. */
+export async function evaluate(
+  method: string | undefined,
+  path: string | undefined,
+  flags: RequestFlags,
+): Promise<number> {
+  if (flags.batch !== undefined) return evaluateBatch(flags.batch, flags);
+  const { verdict } = await ask(method, path, flags);
+  if (flags.json === true) printJson(verdict);
+  else {
+    const by =
+      verdict.policy === null ? (verdict.reason ?? 'no ALLOW rule matches') : `${verdict.policy} rule ${verdict.rule}`;
+    print(`${verdict.allowed ? paint('green', 'allowed') : paint('red', `denied (${verdict.status})`)}: ${by}`);
+  }
+  return verdict.allowed ? exitCodes.ok : exitCodes.no;
+}
+
+/** `policy explain`. */
+export async function explainOne(
+  method: string | undefined,
+  path: string | undefined,
+  flags: RequestFlags,
+): Promise<number> {
+  const answer = await ask(method, path, flags);
+  const { verdict, facts, set } = answer;
+  if (facts === undefined) {
+    if (flags.json === true) printJson({ allowed: false, because: verdict.reason, code: verdict.code });
+    else print(`${paint('red', 'denied')} before any policy: ${verdict.reason} [${verdict.code}]`);
+    return exitCodes.no;
+  }
+  const [{ explain }, { printExplanation }] = await Promise.all([
+    import('../policy/explain.ts'),
+    import('./explanation.ts'),
+  ]);
+  const explanation = explain(set, facts);
+  if (flags.json === true) printJson({ ...explanation, verdict });
+  else printExplanation(explanation);
+  return verdict.allowed ? exitCodes.ok : exitCodes.no;
+}
+
+async function ask(method: string | undefined, path: string | undefined, flags: RequestFlags): Promise<Answer> {
+  if (flags.tcp !== true && (method === undefined || path === undefined))
+    throw new SallyportError('usage', 'METHOD and PATH are missing', {
+      hint: 'sallyport policy explain ... GET /orders, or --tcp',
+    });
+  const [{ Evaluator }, { readWorld }] = await Promise.all([
+    import('../config/question.ts'),
+    import('../config/world.ts'),
+  ]);
+  const to = flags.to === undefined ? undefined : readTarget(flags.to);
+  const world = readWorld({
+    ...flags,
+    ...(to === undefined || flags.label !== undefined ? {} : { label: [`app=${to.app}`] }),
+    ...(to?.namespace === undefined || flags.namespace !== undefined ? {} : { namespace: to.namespace }),
+  });
+  const evaluator = new Evaluator(world);
+  try {
+    return await evaluator.answer({
+      from: flags.from ?? null,
+      protocol: flags.tcp === true ? 'tcp' : 'http',
+      ...(flags.tcp === true ? {} : { method, path }),
+      host: flags.host ?? to?.app ?? '',
+      ...(to === undefined ? {} : { port: to.port }),
+      headers: readHeaders(flags.header ?? []),
+      ...(flags.jwt === undefined ? {} : { jwt: flags.jwt }),
+      ...(flags.claims === undefined ? {} : { claims: readClaims(flags.claims) }),
+      ...pick(flags, ['sourceIp', 'remoteIp', 'destinationIp', 'sni']),
+    });
+  } catch (error) {
+    // A request on the command line that cannot be read is misuse.
+    if (error instanceof SallyportError && error.code === 'body_invalid')
+      throw new SallyportError('usage', error.message);
+    throw error;
+  }
+}
+
+function pick<K extends keyof RequestFlags>(flags: RequestFlags, keys: readonly K[]): Partial<Pick<RequestFlags, K>> {
+  return Object.fromEntries(keys.filter((key) => flags[key] !== undefined).map((key) => [key, flags[key]])) as Partial<
+    Pick<RequestFlags, K>
+  >;
+}
+
+function readTarget(text: string): { namespace: string | undefined; app: string; port: number } {
+  const [, namespace, app, port] = /^(?:([^/:]+)\/)?([^/:]+):(\d{1,5})$/.exec(text) ?? [];
+  if (app === undefined) throw new SallyportError('usage', `--to takes [namespace/]app:port, not '${text}'`);
+  return { namespace, app, port: Number(port) };
+}
+
+function readHeaders(list: readonly string[]): Record<string, string[]> {
+  const headers: Record<string, string[]> = {};
+  for (const one of list) {
+    const at = one.indexOf(':');
+    if (at < 1) throw new SallyportError('usage', `-H takes 'name: value', not '${one}'`);
+    const name = one.slice(0, at).trim().toLowerCase();
+    headers[name] = [...(headers[name] ?? []), one.slice(at + 1).trim()];
+  }
+  return headers;
+}
+
+function readClaims(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new SallyportError('usage', `--claims is not JSON: ${reasonOf(error)}`);
+  }
+}
+
+/** A line in, a line out, in order; what cannot be answered says why and the rest goes on. */
+async function evaluateBatch(file: string, flags: RequestFlags): Promise<number> {
+  const [{ Evaluator }, { readWorld }] = await Promise.all([
+    import('../config/question.ts'),
+    import('../config/world.ts'),
+  ]);
+  const evaluator = new Evaluator(readWorld(flags));
+  const lines = createInterface({
+    input: file === '-' ? process.stdin : await open(file),
+    crlfDelay: Number.POSITIVE_INFINITY,
+  });
+  let pending = '';
+  for await (const line of lines) {
+    if (line.trim() === '') continue;
+    const answer = await answerLine(evaluator, line);
+    pending += `${JSON.stringify(answer)}\n`;
+    if (pending.length < 65_536) continue;
+    print(pending);
+    pending = '';
+  }
+  if (pending !== '') print(pending);
+  // What could not be answered says so in its own line.
+  return exitCodes.ok;
+}
+
+async function open(file: string): Promise<NodeJS.ReadableStream> {
+  const stream = createReadStream(file);
+  await new Promise<void>((resolve, reject) => {
+    stream.once('open', () => resolve());
+    stream.once('error', (error) =>
+      reject(new SallyportError('config_unreadable', `${file} cannot be read: ${reasonOf(error)}`)),
+    );
+  });
+  return stream;
+}
+
+async function answerLine(
+  evaluator: { answer(input: unknown): Promise<Answer> },
+  line: string,
+): Promise<{ id: unknown } & Record<string, unknown>> {
+  let id: unknown = null;
+  try {
+    const question = JSON.parse(line) as Question;
+    id = question?.id ?? null;
+    const { verdict } = await evaluator.answer(question);
+    return { id, ...verdict };
+  } catch (error) {
+    return { id, error: reasonOf(error) };
+  }
+}

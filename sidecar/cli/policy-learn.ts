@@ -1,0 +1,97 @@
+// `policy propose` and `policy shadow-report`: from what a sidecar has seen to a policy, and what a policy on trial would do.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Edge } from '../observe/learned.ts';
+import type { ShadowFacts } from '../observe/shadow.ts';
+import type { Workload } from '../policy/policy.ts';
+import { exitCodes, note, paint, print, printJson, printTable } from './terminal.ts';
+
+interface ProposeFlags {
+  readonly admin: string;
+  readonly learned?: string;
+  readonly name: string;
+  readonly rare: string;
+  readonly json?: boolean;
+}
+
+/** `policy propose`. */
+export async function propose(flags: ProposeFlags): Promise<number> {
+  const rare = Number(flags.rare);
+  if (!Number.isInteger(rare) || rare < 0)
+    throw new SallyportError('usage', `--rare takes a number, not '${flags.rare}'`);
+  const { edges, workload } = await readEdges(flags);
+  if (flags.json === true) {
+    printJson({ edges });
+    return exitCodes.ok;
+  }
+  const { proposePolicy } = await import('../config/propose.ts');
+  const { text, left } = proposePolicy(edges, { name: flags.name, rare, workload });
+  print(text);
+  for (const one of left) note(`${paint('yellow', 'left out:', process.stderr)} ${one}`);
+  return exitCodes.ok;
+}
+
+async function readEdges(flags: ProposeFlags): Promise<{ edges: readonly Edge[]; workload: Workload | undefined }> {
+  if (flags.learned !== undefined) {
+    const [{ readLearned }, { readText }] = await Promise.all([
+      import('../observe/learned.ts'),
+      import('../config/sources.ts'),
+    ]);
+    try {
+      return { edges: readLearned(readText(flags.learned)), workload: undefined };
+    } catch (error) {
+      if (error instanceof SallyportError) throw error;
+      throw new SallyportError('body_invalid', `${flags.learned} is no file of what was learned: ${String(error)}`);
+    }
+  }
+  const body = (await askPage(flags.admin, '/learned')) as { learning: boolean; edges: Edge[]; workload: Workload };
+  if (!body.learning)
+    throw new SallyportError('not_found', 'this sidecar is not in learn mode', {
+      hint: "set 'learn: { file: learned.json }' in sidecar.yaml",
+    });
+  return body;
+}
+
+/** `policy shadow-report`. */
+export async function shadowReport(flags: { admin: string; json?: boolean }): Promise<number> {
+  const facts = (await askPage(flags.admin, '/shadow-report')) as ShadowFacts & { onTrial: readonly string[] };
+  if (flags.json === true) printJson(facts);
+  else {
+    print(facts.onTrial.length === 0 ? 'no policy is on trial' : `on trial: ${facts.onTrial.join(', ')}`);
+    if (facts.since !== null) {
+      const total = Object.values(facts.counts).reduce((sum, one) => sum + one, 0);
+      print(`${total} requests since ${facts.since}`);
+      print('');
+      printTable(
+        ['now', 'then', 'by', 'from', 'request', 'count', 'first seen', 'last seen'],
+        facts.changes.map((one) => [
+          one.decision,
+          one.shadowDecision,
+          one.shadowPolicy === 'none' ? 'no ALLOW would match' : one.shadowPolicy,
+          one.from || 'nobody',
+          one.request,
+          String(one.count),
+          one.firstSeen,
+          one.lastSeen,
+        ]),
+        'no verdict would have changed',
+      );
+      if (facts.notKept > 0) print(paint('yellow', `${facts.notKept} more kinds were not kept`));
+    }
+  }
+  return facts.changes.length === 0 ? exitCodes.ok : exitCodes.no;
+}
+
+async function askPage(admin: string, path: string): Promise<unknown> {
+  const base = URL.parse(/^https?:/.test(admin) ? admin : `http://${admin}`);
+  if (base === null || base.protocol !== 'http:')
+    throw new SallyportError('usage', `'${admin}' is not an admin address`, { hint: '--admin http://127.0.0.1:15000' });
+  const { askAdmin } = await import('../observe/ask.ts');
+  const { status, body } = await askAdmin(new URL(path, base));
+  if (status !== 200 || body === undefined)
+    throw new SallyportError(
+      'upstream_protocol',
+      `${base.origin}${path} answers ${status}: is this a sidecar's admin address?`,
+    );
+  return body;
+}

@@ -1,0 +1,61 @@
+// `policy lint`: findings, with their places.
+
+import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { ScopeFlags } from '../config/world.ts';
+import { exitCodes, note, paint, print, printJson } from './terminal.ts';
+
+interface LintFlags extends ScopeFlags {
+  readonly workload?: readonly string[];
+  readonly json?: boolean;
+}
+
+/** Prints what was found. */
+export async function lintPolicies(paths: readonly string[], flags: LintFlags): Promise<number> {
+  const [{ lint }, { placeDocuments, readPaths, readWorld }, { parseSpiffeId }] = await Promise.all([
+    import('../config/lint.ts'),
+    import('../config/world.ts'),
+    import('../../cert-agent/identity/spiffe-id.ts'),
+  ]);
+  const { policies: _, ...rest } = flags;
+  const { scope } = readWorld({ ...rest, policies: [] });
+  const settings = flags.config === undefined ? undefined : await readSettings(flags.config);
+  const from = [...paths, ...(flags.policies ?? []), ...(settings?.policies === undefined ? [] : [settings.policies])];
+  if (from.length === 0)
+    throw new SallyportError('usage', 'there is nothing to look at', { hint: 'name files, directories, or --config' });
+  const { placed, problems } = placeDocuments(readPaths(from));
+  const workloads = [
+    ...(flags.workload ?? []).map((one) => parseSpiffeId(one).uri),
+    ...Object.values(settings?.upstreams ?? {}).map(({ identity }) => identity),
+  ];
+  const found = lint(placed, {
+    trustDomain: scope.trustDomain,
+    trustDomainAliases: scope.trustDomainAliases,
+    rootNamespace: scope.rootNamespace,
+    // Upstreams alone are not everybody.
+    workloads: flags.workload === undefined ? [] : workloads,
+    tcpPorts: settings?.inbound.filter(({ protocol }) => protocol === 'tcp').map(({ policyPort }) => policyPort) ?? [],
+  });
+  const unreadable = [...problems, ...found.problems];
+  if (flags.json === true) printJson({ findings: found.findings, problems: unreadable });
+  else {
+    for (const one of unreadable) note(formatProblem(one));
+    for (const { code, file, line, column, message, mend } of found.findings) {
+      print(`${file}:${line}:${column}: ${paint('yellow', code)}: ${message}`);
+      print(`  mend: ${mend}`);
+    }
+    note(
+      found.findings.length + unreadable.length === 0
+        ? 'nothing was found'
+        : `${found.findings.length} findings, ${unreadable.length} problems`,
+    );
+  }
+  return found.findings.length + unreadable.length === 0 ? exitCodes.ok : exitCodes.no;
+}
+
+async function readSettings(file: string): Promise<import('../config/settings.ts').Settings> {
+  const [{ parseSettings }, { readText }] = await Promise.all([
+    import('../config/settings.ts'),
+    import('../config/sources.ts'),
+  ]);
+  return parseSettings(readText(file), file);
+}

@@ -1,0 +1,60 @@
+// `sallyport why`: why a running sidecar refused a request, by the id of its decision.
+
+import { Command } from 'commander';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Why } from '../observe/denials.ts';
+import { action, exitCodes, paint, print, printJson } from './terminal.ts';
+
+/** The command; its work is loaded when it runs. */
+export function whyCommand(): Command {
+  return new Command('why')
+    .description('Show why a running sidecar refused a request, and what would have let it pass')
+    .argument('<id>', 'decision_id of the access log, or x-sallyport-decision of an answer')
+    .option('--admin <url>', 'the admin address of the sidecar', 'http://127.0.0.1:15000')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      `
+The last thousand refusals are kept in memory; GET /denials of the admin port lists them.
+The exit code is 0 when it could be explained, 1 when it could not, 2 for misuse.
+
+Example:
+  sallyport why 3f9a1c07-4-12-1 --admin http://127.0.0.1:15000`,
+    )
+    .action(action(runWhy));
+}
+
+async function runWhy(id: string, flags: { admin: string; json?: boolean }): Promise<number> {
+  const base = URL.parse(/^https?:/.test(flags.admin) ? flags.admin : `http://${flags.admin}`);
+  if (base === null || base.protocol !== 'http:')
+    throw new SallyportError('usage', `'${flags.admin}' is not an admin address`, {
+      hint: '--admin http://127.0.0.1:15000',
+    });
+  const [{ askAdmin }, { printExplanation }] = await Promise.all([
+    import('../observe/ask.ts'),
+    import('./explanation.ts'),
+  ]);
+  const { status, body } = await askAdmin(new URL(`/why/${encodeURIComponent(id)}`, base));
+  if (status !== 200) {
+    const { message, hint } = (body ?? {}) as { message?: string; hint?: string };
+    throw new SallyportError(
+      'not_found',
+      message ?? `${base.origin} answers ${status}`,
+      hint === undefined ? {} : { hint },
+    );
+  }
+  const why = body as Why;
+  if (flags.json === true) printJson(why);
+  else {
+    const { request } = why;
+    const what = request.protocol === 'tcp' ? 'a TCP connection' : `${request.method} ${request.path}`;
+    print(`${why.time} ${what} from ${request.principal || 'a peer without identity'} was refused [${why.code}]`);
+    print(why.reason);
+    if (why.explanation === null) print(paint('yellow', 'the policies that judged it are not kept any more'));
+    else {
+      print('');
+      printExplanation(why.explanation);
+    }
+  }
+  return exitCodes.ok;
+}

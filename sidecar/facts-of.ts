@@ -1,0 +1,89 @@
+// What policy looks at, read from an exchange when it is asked. One object for all decisions of the process: a decision is
+// made in one go, and nothing is kept of it.
+
+import type { Connection } from './connection.ts';
+import type { Exchange, Fields } from './exchange.ts';
+import type { RequestAuth, RequestFacts } from './policy/facts.ts';
+import { type Ip, parseIp } from './policy/ip.ts';
+
+class ExchangeFacts implements RequestFacts {
+  protocol: 'http' | 'tcp' = 'http';
+  principal = '';
+  method = '';
+  path = '';
+  host = '';
+  port = 0;
+  sni = '';
+  auth: RequestAuth | undefined = undefined;
+  #exchange: Exchange | undefined = undefined;
+  #connection: Connection | undefined = undefined;
+
+  read(exchange: Exchange, connection: Connection, port: number): void {
+    this.#exchange = exchange;
+    this.#connection = connection;
+    this.protocol = exchange.rules.protocol;
+    this.principal = connection.peer?.id.uri ?? '';
+    this.method = exchange.method;
+    this.path = pathWithoutQuery(exchange.path);
+    this.host = exchange.authority;
+    this.port = port;
+    this.sni = connection.serverName ?? '';
+    this.auth = exchange.auth;
+  }
+
+  get sourceIp(): Ip | undefined {
+    return this.#connection!.remoteIp;
+  }
+
+  get remoteIp(): Ip | undefined {
+    const { numTrustedProxies } = this.#exchange!.rules;
+    if (numTrustedProxies === undefined) return this.sourceIp;
+    return clientOf(this.header('x-forwarded-for'), numTrustedProxies) ?? this.sourceIp;
+  }
+
+  get destinationIp(): Ip | undefined {
+    return this.#connection!.localIp;
+  }
+
+  header(name: string): string | undefined {
+    return headerOf(this.#exchange!, name);
+  }
+}
+
+const facts = new ExchangeFacts();
+
+/** The facts of this exchange, good until the next call. `port` is the one that policies see. */
+export function factsOf(exchange: Exchange, connection: Connection, port: number): RequestFacts {
+  facts.read(exchange, connection, port);
+  return facts;
+}
+
+/** A field of the request, several of one name joined by commas; Envoy's names for what stands in the first line, too. */
+export function headerOf(exchange: Exchange, name: string, fields: Fields = exchange.fields): string | undefined {
+  if (name === ':authority' || name === 'host') return exchange.authority;
+  if (name === ':method') return exchange.method;
+  if (name === ':path') return exchange.path;
+  const { names, values } = fields;
+  let found: string | undefined;
+  for (let i = 0; i < names.length; i++) {
+    if (names[i]!.lower !== name) continue;
+    found = found === undefined ? values[i]! : `${found},${values[i]!}`;
+  }
+  return found;
+}
+
+/**
+ * Whom the trusted proxies saw: of the addresses in `x-forwarded-for` the one before as many from the right as there are
+ * trusted proxies, for a hop that adds none itself. Undefined when there are not that many, or it is no address.
+ */
+export function clientOf(forwardedFor: string | undefined, trustedProxies: number): Ip | undefined {
+  const list = forwardedFor?.split(',') ?? [];
+  const wanted = list[list.length - 1 - trustedProxies]?.trim();
+  return wanted === undefined ? undefined : parseIp(wanted);
+}
+
+/** The path without its query: what policies match. */
+export function pathWithoutQuery(path: string): string {
+  const query = path.indexOf('?');
+  return query === -1 ? path : path.slice(0, query);
+}

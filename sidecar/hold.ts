@@ -1,0 +1,56 @@
+// While a step waits - for a token's keys, for an external authorizer - the request's body keeps coming. It is held here,
+// up to a limit, and handed on to whoever carries it in the end.
+
+import { SallyportError } from '../cert-agent/base/errors.ts';
+import type { Carrier, Exchange, Fields } from './exchange.ts';
+import { refuse } from './respond.ts';
+
+/** What a body may hold in memory while its request is judged; past this its sender is paused. */
+const holdBytes = 64 * 1024;
+
+export class HeldBody implements Carrier {
+  readonly #exchange: Exchange;
+  #chunks: Buffer[] = [];
+  #bytes = 0;
+  #ended: Fields | undefined = undefined;
+
+  constructor(exchange: Exchange) {
+    this.#exchange = exchange;
+  }
+
+  requestData(chunk: Buffer): boolean {
+    this.#chunks.push(chunk);
+    this.#bytes += chunk.length;
+    return this.#bytes < holdBytes;
+  }
+
+  requestEnd(trailers: Fields): void {
+    this.#ended = trailers;
+  }
+
+  /** Hands on what was held to the carrier that the exchange has now. */
+  release(): void {
+    const { carrier, downstream } = this.#exchange;
+    if (carrier === undefined || carrier === this) return;
+    let more = true;
+    for (const chunk of this.#chunks) more = carrier.requestData(chunk);
+    this.#chunks = [];
+    if (this.#ended !== undefined) carrier.requestEnd(this.#ended);
+    else if (more) downstream.resume();
+    else downstream.pause();
+  }
+
+  downstreamDrained(): void {}
+
+  downstreamGone(): void {
+    this.#chunks = [];
+  }
+
+  idle(): void {
+    const limit = this.#exchange.rules.limits.streamIdleMs;
+    refuse(
+      this.#exchange,
+      new SallyportError('stream_idle', `it was not judged within ${limit} ms (limit streamIdleMs)`),
+    );
+  }
+}

@@ -1,0 +1,82 @@
+// Policies on trial: what would be decided if they were in force, beside what is. Counted for every request; kept by kind
+// where the two differ, so that somebody can see what would break, and since when. Bounded.
+
+import { formatTime } from '../../cert-agent/base/clock.ts';
+
+/** One kind of request whose verdict would change; plain data. */
+export interface ShadowChange {
+  readonly from: string;
+  readonly request: string;
+  readonly decision: 'allow' | 'deny';
+  readonly policy: string;
+  readonly shadowDecision: 'allow' | 'deny';
+  /** The rule that would decide; `none` when no ALLOW rule would match. */
+  readonly shadowPolicy: string;
+  readonly count: number;
+  /** RFC 3339. */
+  readonly firstSeen: string;
+  readonly lastSeen: string;
+}
+
+export interface ShadowFacts {
+  /** Since when there is something on trial; null where nothing is. */
+  readonly since: string | null;
+  /** By `decision shadow_decision`: `allow deny`. */
+  readonly counts: Readonly<Record<string, number>>;
+  readonly changes: readonly ShadowChange[];
+  /** Kinds that were not kept for want of room. */
+  readonly notKept: number;
+}
+
+interface LiveChange extends Omit<ShadowChange, 'count' | 'firstSeen' | 'lastSeen'> {
+  count: number;
+  readonly first: number;
+  last: number;
+}
+
+const maxChanges = 1000;
+
+export class Shadow {
+  readonly #changes = new Map<string, LiveChange>();
+  readonly #counts = new Map<string, number>();
+  #since: number | undefined = undefined;
+  #notKept = 0;
+
+  note(change: Omit<ShadowChange, 'count' | 'firstSeen' | 'lastSeen'>, now: number): void {
+    this.#since ??= now;
+    const pair = `${change.decision} ${change.shadowDecision}`;
+    this.#counts.set(pair, (this.#counts.get(pair) ?? 0) + 1);
+    if (change.decision === change.shadowDecision) return;
+    const key = [change.from, change.request, change.policy, change.shadowPolicy].join('\n');
+    const known = this.#changes.get(key);
+    if (known !== undefined) {
+      known.count++;
+      known.last = now;
+    } else if (this.#changes.size < maxChanges) this.#changes.set(key, { ...change, count: 1, first: now, last: now });
+    else this.#notKept++;
+  }
+
+  /** What was seen under other policies on trial says nothing of these. */
+  restart(): void {
+    this.#changes.clear();
+    this.#since = undefined;
+    this.#notKept = 0;
+  }
+
+  counts(): ReadonlyMap<string, number> {
+    return this.#counts;
+  }
+
+  facts(): ShadowFacts {
+    return {
+      since: this.#since === undefined ? null : formatTime(this.#since),
+      counts: Object.fromEntries(this.#counts),
+      changes: [...this.#changes.values()].map(({ first, last, ...rest }) => ({
+        ...rest,
+        firstSeen: formatTime(first),
+        lastSeen: formatTime(last),
+      })),
+      notKept: this.#notKept,
+    };
+  }
+}

@@ -1,0 +1,80 @@
+// What policy looks at of a request or a TCP stream: plain values, whoever gathered them.
+
+import type { Ip } from './ip.ts';
+
+/** Claims of a token that was verified. */
+export interface RequestAuth {
+  readonly issuer: string | undefined;
+  readonly subject: string | undefined;
+  /** `<iss>/<sub>` where the token has both. */
+  readonly principal: string | undefined;
+  readonly claims: Readonly<Record<string, unknown>>;
+}
+
+/** An absent attribute is '' or undefined: it matches nothing, and every negation of it holds. */
+export interface RequestFacts {
+  readonly protocol: 'http' | 'tcp';
+  /** The peer's SPIFFE URI; '' for one without identity. */
+  readonly principal: string;
+  readonly method: string;
+  /** Normalised, without query. */
+  readonly path: string;
+  /** The authority as it was received. */
+  readonly host: string;
+  /** The app's port, not ours. */
+  readonly port: number;
+  /** The direct peer's address. */
+  readonly sourceIp: Ip | undefined;
+  /** The client's address by `x-forwarded-for` and the trusted hops. */
+  readonly remoteIp: Ip | undefined;
+  readonly destinationIp: Ip | undefined;
+  readonly sni: string;
+  readonly auth: RequestAuth | undefined;
+  /** Name in lower case; several of one name are joined by commas. */
+  header(name: string): string | undefined;
+}
+
+/** Facts from what is known of them; the rest is absent. */
+export function createFacts(
+  known: Partial<Omit<RequestFacts, 'header'>> & { readonly headers?: Readonly<Record<string, string>> },
+): RequestFacts {
+  const { headers = {}, ...rest } = known;
+  const byName = new Map(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
+  return {
+    protocol: 'http',
+    principal: '',
+    method: '',
+    path: '',
+    host: '',
+    port: 0,
+    sourceIp: undefined,
+    remoteIp: undefined,
+    destinationIp: undefined,
+    sni: '',
+    auth: undefined,
+    ...rest,
+    header: (name) => byName.get(name),
+  };
+}
+
+/** What `request.auth` is for a token with these claims. Claims that hold several words in one string become lists. */
+export function readClaims(
+  claims: Readonly<Record<string, unknown>>,
+  spaceDelimited: readonly string[] = [],
+): RequestAuth {
+  const split = new Set(['scope', 'permission', ...spaceDelimited]);
+  const normal = Object.fromEntries(
+    Object.entries(claims).map(([name, value]) => [
+      name,
+      split.has(name) && typeof value === 'string' ? value.split(' ').filter(Boolean) : value,
+    ]),
+  );
+  const issuer = typeof claims['iss'] === 'string' ? claims['iss'] : undefined;
+  const subject = typeof claims['sub'] === 'string' ? claims['sub'] : undefined;
+  return {
+    issuer,
+    subject,
+    principal: issuer === undefined || subject === undefined ? undefined : `${issuer}/${subject}`,
+    claims: normal,
+  };
+}

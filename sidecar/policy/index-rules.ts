@@ -1,0 +1,191 @@
+// Rules by method, then by path: a tree over the characters of paths, in which exact values end, and prefixes, and the
+// literal beginnings of templates. It narrows down which rules could match; whether one does, its own checks say.
+
+import type { Check, Clause, Shape } from './compile.ts';
+import type { RequestFacts } from './facts.ts';
+import type { Decision } from './policy.ts';
+import { isTemplate, literalPrefix } from './template.ts';
+
+/** A rule as the index keeps it: whole, or what is left to ask of it once its peer is known. */
+export interface IndexedRule {
+  readonly order: number;
+  readonly http: Shape;
+  readonly tcp: Shape | null;
+  readonly verdict: Decision;
+}
+
+interface Node {
+  /** What leads here from the node above. */
+  label: string;
+  readonly children: Map<number, Node>;
+  /** For paths that end here. */
+  exact: IndexedRule[];
+  /** For paths that lead through here. */
+  through: IndexedRule[];
+}
+
+export interface RuleIndex {
+  readonly tcp: IndexedRule[];
+  readonly byMethod: Map<string, Node>;
+  readonly anyMethod: Node;
+}
+
+export function createIndex(): RuleIndex {
+  return { tcp: [], byMethod: new Map(), anyMethod: createNode('') };
+}
+
+function createNode(label: string): Node {
+  return { label, children: new Map(), exact: [], through: [] };
+}
+
+/** Adds a rule; rules come in their order. */
+export function addRule(index: RuleIndex, rule: IndexedRule): void {
+  if (rule.tcp !== null) index.tcp.push(rule);
+  const { operations } = rule.http;
+  if (operations === undefined) return insert(index.anyMethod, '', false, rule);
+  for (const operation of operations) {
+    for (const root of rootsOf(index, operation)) {
+      const paths = valuesOf(operation, 'paths');
+      if (paths === undefined) insert(root, '', false, rule);
+      else for (const path of paths) insertPath(root, path, rule);
+    }
+  }
+}
+
+function rootsOf(index: RuleIndex, operation: Clause): Node[] {
+  const methods = valuesOf(operation, 'methods');
+  if (methods === undefined || methods.some((one) => one.includes('*'))) return [index.anyMethod];
+  return methods.map((method) => {
+    const known = index.byMethod.get(method);
+    if (known !== undefined) return known;
+    const made = createNode('');
+    index.byMethod.set(method, made);
+    return made;
+  });
+}
+
+function valuesOf(operation: Clause, field: string): readonly string[] | undefined {
+  return operation.find((check: Check) => check.field === field)?.values;
+}
+
+function insertPath(root: Node, path: string, rule: IndexedRule): void {
+  if (isTemplate(path)) insert(root, literalPrefix(path), false, rule);
+  else if (path.startsWith('*')) insert(root, '', false, rule);
+  else if (path.endsWith('*')) insert(root, path.slice(0, -1), false, rule);
+  else insert(root, path, true, rule);
+}
+
+function insert(root: Node, text: string, exact: boolean, rule: IndexedRule): void {
+  let node = root;
+  let rest = text;
+  while (rest !== '') {
+    const key = rest.charCodeAt(0);
+    const child = node.children.get(key);
+    if (child === undefined) {
+      const leaf = createNode(rest);
+      node.children.set(key, leaf);
+      node = leaf;
+      break;
+    }
+    const shared = sharedLength(child.label, rest);
+    if (shared === child.label.length) node = child;
+    else {
+      // The label parts ways with the text: what they share becomes a node of its own.
+      const middle = createNode(rest.slice(0, shared));
+      node.children.set(key, middle);
+      child.label = child.label.slice(shared);
+      middle.children.set(child.label.charCodeAt(0), child);
+      node = middle;
+    }
+    rest = rest.slice(shared);
+  }
+  const list = exact ? node.exact : node.through;
+  if (list.at(-1) !== rule) list.push(rule);
+}
+
+function sharedLength(a: string, b: string): number {
+  let at = 0;
+  while (at < a.length && at < b.length && a.charCodeAt(at) === b.charCodeAt(at)) at++;
+  return at;
+}
+
+/** The first rule in the order of the documents that matches, if it comes before `best`; else `best`. */
+export function firstMatch(
+  index: RuleIndex,
+  facts: RequestFacts,
+  best: IndexedRule | undefined,
+): IndexedRule | undefined {
+  if (facts.protocol === 'tcp') return firstOf(index.tcp, facts, best);
+  let found = walk(index.anyMethod, facts, best);
+  const root = index.byMethod.get(facts.method);
+  if (root !== undefined) found = walk(root, facts, found);
+  return found;
+}
+
+function walk(root: Node, facts: RequestFacts, best: IndexedRule | undefined): IndexedRule | undefined {
+  const { path } = facts;
+  let node = root;
+  let at = 0;
+  let found = best;
+  for (;;) {
+    if (node.through.length > 0) found = firstOf(node.through, facts, found);
+    if (at === path.length) return node.exact.length === 0 ? found : firstOf(node.exact, facts, found);
+    const child = node.children.get(path.charCodeAt(at));
+    if (child === undefined || !path.startsWith(child.label, at)) return found;
+    at += child.label.length;
+    node = child;
+  }
+}
+
+function firstOf(
+  rules: readonly IndexedRule[],
+  facts: RequestFacts,
+  best: IndexedRule | undefined,
+): IndexedRule | undefined {
+  for (const rule of rules) {
+    // They stand in order: what comes now could not be the first any more.
+    if (best !== undefined && rule.order >= best.order) return best;
+    const shape = facts.protocol === 'tcp' ? rule.tcp : rule.http;
+    if (shape !== null && matches(shape, facts, undefined)) return rule;
+  }
+  return best;
+}
+
+/** Told of each check of a rule and whether it held; with one, every check is asked. */
+export type Observer = (check: Check, held: boolean, clause: Clause) => void;
+
+/** Does a rule match? The only place where this is decided, for the proxy, the commands and explanations alike. */
+export function matches(shape: Shape, facts: RequestFacts, observer: Observer | undefined): boolean {
+  const conditions = holdsAll(shape.conditions, facts, observer);
+  if (!conditions && observer === undefined) return false;
+  const operations = holdsAny(shape.operations, facts, observer);
+  if (!operations && observer === undefined) return false;
+  return holdsAny(shape.sources, facts, observer) && conditions && operations;
+}
+
+function holdsAny(
+  clauses: readonly Clause[] | undefined,
+  facts: RequestFacts,
+  observer: Observer | undefined,
+): boolean {
+  if (clauses === undefined) return true;
+  let any = false;
+  for (const clause of clauses) {
+    if (!holdsAll(clause, facts, observer)) continue;
+    if (observer === undefined) return true;
+    any = true;
+  }
+  return any;
+}
+
+function holdsAll(clause: Clause, facts: RequestFacts, observer: Observer | undefined): boolean {
+  let all = true;
+  for (const check of clause) {
+    const held = check.holds(facts);
+    observer?.(check, held, clause);
+    if (held) continue;
+    if (observer === undefined) return false;
+    all = false;
+  }
+  return all;
+}

@@ -1,0 +1,365 @@
+// Who a token says it is: the rules of all RequestAuthentication documents of a workload, merged as Istio does. A token is
+// verified once and remembered until it expires or its keys change, so that most requests do not wait. Algorithms come from
+// the list below only, keys from the rule's own issuer only: neither is the token's to choose.
+
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { type RequestAuth, readClaims } from './facts.ts';
+import { hasDuplicateKeys } from './json-keys.ts';
+import {
+  type FoundToken,
+  findTokens,
+  type JwtRule,
+  type RequestAuthentication,
+  type TokenPlace,
+  type TokenSource,
+} from './request-authentication.ts';
+
+/** Asymmetric ones only: with a shared secret whoever can verify can sign, and an RSA key must never pass for one. */
+export const jwtAlgorithms: readonly string[] = [
+  ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
+  ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
+];
+
+/** One set of keys; another object once they have changed. `verify` throws where the signature is not by one of them. */
+export interface KeySet {
+  verify(token: string): Promise<void>;
+  has(kid: string | undefined): boolean;
+}
+
+/** The keys of one issuer. */
+export interface KeySource {
+  /** What is known now, without waiting; undefined when nothing is. */
+  current(): KeySet | undefined;
+  /** What is known after asking, where asking is due: nothing is known yet, or `kid` is not among it. @throws SallyportError `jwks_unavailable`. */
+  keysFor(kid: string | undefined): Promise<KeySet>;
+}
+
+/** A token that was verified, by the rule that did. */
+export interface Verified {
+  readonly kind: 'verified';
+  readonly auth: RequestAuth;
+  readonly rule: JwtRule;
+  /** base64url, as it stood in the token. */
+  readonly payload: string;
+  readonly places: readonly TokenPlace[];
+  /** Wall clock, milliseconds; Infinity where the token does not end. */
+  readonly validUntil: number;
+}
+
+export interface Refused {
+  readonly kind: 'refused';
+  readonly error: SallyportError;
+  /** Envoy's words for it, which the caller may read. */
+  readonly text: string;
+}
+
+export interface NoToken {
+  readonly kind: 'none';
+}
+
+export type AuthResult = Verified | Refused | NoToken;
+
+const noToken: NoToken = Object.freeze({ kind: 'none' });
+
+/** A token longer than this is read by nobody: heads are limited to 60 KiB altogether. */
+const maxTokenLength = 16_384;
+/** What verified and refused tokens may take in memory; the oldest go first. */
+const rememberedBytes = 4 * 1_048_576;
+/** A refusal is remembered for a moment only: what is not yet valid will be, and keys come. */
+const refusalMs = 1000;
+/** Clocks differ by seconds: a token that was issued just now may be from the near future. Nothing is accepted after its end. */
+const notBeforeLeewayMs = 10_000;
+
+interface Provider {
+  readonly rule: JwtRule;
+  readonly keys: KeySource;
+  readonly remembered: Map<string, Remembered>;
+  bytes: number;
+}
+
+interface Remembered {
+  readonly result: Verified | Refused;
+  readonly keys: KeySet | undefined;
+  readonly until: number;
+}
+
+/** Told of each token that was verified or refused, for metrics. */
+export type TokenObserver = (issuer: string, outcome: string) => void;
+
+export interface Authentication {
+  /** Sorted by issuer. */
+  readonly rules: readonly JwtRule[];
+  /** Headers that only we may set, in lower case: claims that go on to the app. */
+  readonly outputHeaders: ReadonlySet<string>;
+  /** Who the tokens of this request say it is; a promise only where one has not been seen before. */
+  check(source: TokenSource, now: number): AuthResult | Promise<AuthResult>;
+}
+
+/** The rules of all documents that are attached to a workload; undefined where there are none. */
+export function compileAuthentication(
+  documents: readonly RequestAuthentication[],
+  keysOf: (rule: JwtRule) => KeySource,
+  observe: TokenObserver = () => {},
+): Authentication | undefined {
+  const rules = documents.flatMap(({ jwtRules }) => jwtRules).toSorted((a, b) => compare(a.issuer, b.issuer));
+  if (rules.length === 0) return undefined;
+  const providers = rules.map((rule): Provider => ({ rule, keys: keysOf(rule), remembered: new Map(), bytes: 0 }));
+  return {
+    rules,
+    outputHeaders: new Set(
+      rules.flatMap(({ outputPayloadToHeader: payload, outputClaimToHeaders: claims }) =>
+        [...(payload === undefined ? [] : [payload]), ...claims.map(({ header }) => header)].map((one) =>
+          one.toLowerCase(),
+        ),
+      ),
+    ),
+    check: (source, now) => checkFrom(providers, 0, source, now, noToken, observe),
+  };
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/**
+ * Any rule that verifies is enough; if none does, the request passes without principal only where no rule found a token.
+ * Of several refusals the one that says most is told: a token of an issuer that this rule is not for is the least.
+ */
+function checkFrom(
+  providers: readonly Provider[],
+  from: number,
+  source: TokenSource,
+  now: number,
+  worst: AuthResult,
+  observe: TokenObserver,
+): AuthResult | Promise<AuthResult> {
+  let result = worst;
+  for (let i = from; i < providers.length; i++) {
+    const provider = providers[i]!;
+    const tokens = findTokens(provider.rule, source);
+    if (tokens.length === 0) continue;
+    const got = checkTokens(provider, tokens, now, observe);
+    if (got instanceof Promise)
+      return got.then((one) =>
+        one.kind === 'verified' ? one : checkFrom(providers, i + 1, source, now, worse(result, one), observe),
+      );
+    if (got.kind === 'verified') return got;
+    result = worse(result, got);
+  }
+  return result;
+}
+
+function worse(a: AuthResult, b: Refused): AuthResult {
+  return a.kind === 'refused' && b.error.code === 'jwt_issuer_unknown' ? a : b;
+}
+
+/** All tokens at a rule's locations must be good: a bad one beside a good one is somebody's trick. */
+function checkTokens(
+  provider: Provider,
+  tokens: readonly FoundToken[],
+  now: number,
+  observe: TokenObserver,
+): Verified | Refused | Promise<Verified | Refused> {
+  const results = tokens.map(
+    ({ token }) => recall(provider, token, now) ?? verifyAndRemember(provider, token, now, observe),
+  );
+  const places = tokens.map(({ place }) => place);
+  const settle = (all: readonly (Verified | Refused)[]): Verified | Refused => {
+    const refused = all.find((one) => one.kind === 'refused');
+    const [first] = all as readonly Verified[];
+    return refused ?? { ...first!, places };
+  };
+  if (results.some((one) => one instanceof Promise)) return Promise.all(results).then(settle);
+  const [only] = results as readonly (Verified | Refused)[];
+  // The usual case allocates nothing: the same token at the same place.
+  if (results.length === 1 && (only!.kind === 'refused' || samePlace(only!.places[0], places[0]!))) return only!;
+  return settle(results as readonly (Verified | Refused)[]);
+}
+
+function samePlace(a: TokenPlace | undefined, b: TokenPlace): boolean {
+  return a?.kind === b.kind && a.name === b.name;
+}
+
+function recall(provider: Provider, token: string, now: number): Verified | Refused | undefined {
+  const known = provider.remembered.get(token);
+  if (known === undefined) return undefined;
+  if (now < known.until && known.keys === provider.keys.current()) return known.result;
+  forget(provider, token);
+  return undefined;
+}
+
+function forget(provider: Provider, token: string): void {
+  if (provider.remembered.delete(token)) provider.bytes -= token.length;
+}
+
+async function verifyAndRemember(
+  provider: Provider,
+  token: string,
+  now: number,
+  observe: TokenObserver,
+): Promise<Verified | Refused> {
+  const { rule } = provider;
+  let result: Verified | Refused;
+  try {
+    result = await verifyToken(token, rule, provider.keys, now);
+    observe(rule.issuer, 'verified');
+  } catch (error) {
+    const known =
+      error instanceof TokenRefusal ? error : refusal('jwt_invalid', 'Jwt verification fails', reasonOf(error));
+    observe(rule.issuer, known.refused.error.code);
+    result = known.refused;
+  }
+  const until = result.kind === 'verified' ? Math.min(result.validUntil, Number.MAX_SAFE_INTEGER) : now + refusalMs;
+  forget(provider, token);
+  provider.remembered.set(token, { result, keys: provider.keys.current(), until });
+  provider.bytes += token.length;
+  for (const oldest of provider.remembered.keys()) {
+    if (provider.bytes <= rememberedBytes) break;
+    forget(provider, oldest);
+  }
+  return result;
+}
+
+class TokenRefusal extends Error {
+  readonly refused: Refused;
+
+  constructor(refused: Refused) {
+    super(refused.text);
+    this.refused = refused;
+  }
+}
+
+type TokenCode =
+  | 'jwt_invalid'
+  | 'jwt_expired'
+  | 'jwt_not_yet_valid'
+  | 'jwt_issuer_unknown'
+  | 'jwt_audience'
+  | 'jwks_unavailable';
+
+/** `text` is for the caller, who holds the token anyway; `why` is for the log, and holds nothing of the token. */
+function refusal(code: TokenCode, text: string, why: string = text): TokenRefusal {
+  return new TokenRefusal({ kind: 'refused', error: new SallyportError(code, why), text });
+}
+
+async function verifyToken(token: string, rule: JwtRule, keys: KeySource, now: number): Promise<Verified> {
+  const { header, claims, payload } = readToken(token);
+  const { alg, crit, kid } = header;
+  if (typeof alg !== 'string' || !jwtAlgorithms.includes(alg))
+    throw refusal(
+      'jwt_invalid',
+      'Jwt header [alg] field value is not supported',
+      `a token's algorithm is none of ours: ${named(alg)}`,
+    );
+  // RFC 7515 section 4.1.11: whoever does not understand what is critical must refuse it, and we understand none.
+  if (crit !== undefined)
+    throw refusal('jwt_invalid', 'Jwt verification fails', "a token has 'crit', of which nothing is understood");
+  if (kid !== undefined && typeof kid !== 'string')
+    throw refusal('jwt_invalid', 'Jwt header [kid] field is not a string');
+  if (claims['iss'] !== rule.issuer)
+    throw refusal(
+      'jwt_issuer_unknown',
+      'Jwt issuer is not configured',
+      `a token of another issuer than ${rule.issuer}`,
+    );
+  const validUntil = checkTimes(claims, rule, now);
+  await verifySignature(token, kid, rule, keys);
+  checkAudience(claims, rule);
+  return {
+    kind: 'verified',
+    auth: readClaims(claims, rule.spaceDelimitedClaims),
+    rule,
+    payload,
+    places: [],
+    validUntil,
+  };
+}
+
+function named(value: unknown): string {
+  return typeof value === 'string' ? `'${value.slice(0, 20).replace(/[^\x21-\x7e]/g, '?')}'` : 'not a string';
+}
+
+interface ReadToken {
+  readonly header: Readonly<Record<string, unknown>>;
+  readonly claims: Readonly<Record<string, unknown>>;
+  readonly payload: string;
+}
+
+function readToken(token: string): ReadToken {
+  if (token.length > maxTokenLength)
+    throw refusal(
+      'jwt_invalid',
+      'Jwt is too long',
+      `a token of ${token.length} characters; ${maxTokenLength} are read`,
+    );
+  const parts = token.split('.');
+  const [header = '', payload = ''] = parts;
+  if (parts.length !== 3 || !parts.every((part) => /^[A-Za-z0-9_-]+$/.test(part)))
+    throw refusal('jwt_invalid', 'Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections');
+  return { header: readPart(header, 'header'), claims: readPart(payload, 'payload'), payload };
+}
+
+function readPart(part: string, what: string): Readonly<Record<string, unknown>> {
+  const text = Buffer.from(part, 'base64url').toString('utf8');
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw refusal('jwt_invalid', `Jwt ${what} is an invalid JSON`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw refusal('jwt_invalid', `Jwt ${what} is not an object`);
+  if (hasDuplicateKeys(text)) throw refusal('jwt_invalid', `Jwt ${what} names a field twice`);
+  return value as Record<string, unknown>;
+}
+
+/** RFC 7519 sections 4.1.4 and 4.1.5. Returns the end, in milliseconds. */
+function checkTimes(claims: Readonly<Record<string, unknown>>, rule: JwtRule, now: number): number {
+  const { exp, nbf } = claims;
+  if ((exp !== undefined && !Number.isFinite(exp)) || (nbf !== undefined && !Number.isFinite(nbf)))
+    throw refusal('jwt_invalid', 'Jwt payload [exp] or [nbf] field is not a number');
+  if (typeof nbf === 'number' && nbf * 1000 > now + notBeforeLeewayMs)
+    throw refusal('jwt_not_yet_valid', 'Jwt not yet valid', `a token of ${rule.issuer} is not valid yet`);
+  if (typeof exp !== 'number') return Number.POSITIVE_INFINITY;
+  if (exp * 1000 <= now) throw refusal('jwt_expired', 'Jwt is expired', `a token of ${rule.issuer} has expired`);
+  return exp * 1000;
+}
+
+async function verifySignature(token: string, kid: string | undefined, rule: JwtRule, keys: KeySource): Promise<void> {
+  let set: KeySet;
+  try {
+    set = await keys.keysFor(kid);
+  } catch (error) {
+    throw refusal(
+      'jwks_unavailable',
+      'Jwks remote fetch is failed',
+      `the keys of ${rule.issuer} are not to be had: ${reasonOf(error)}`,
+    );
+  }
+  if (!set.has(kid))
+    throw refusal(
+      'jwt_invalid',
+      "Jwks doesn't have key to match kid or alg from Jwt",
+      `a token of ${rule.issuer} names a key that is not among its keys`,
+    );
+  try {
+    await set.verify(token);
+  } catch (error) {
+    throw refusal(
+      'jwt_invalid',
+      'Jwt verification fails',
+      `a token of ${rule.issuer} does not verify: ${reasonOf(error)}`,
+    );
+  }
+}
+
+function checkAudience({ aud }: Readonly<Record<string, unknown>>, rule: JwtRule): void {
+  if (rule.audiences.length === 0) return;
+  const list = Array.isArray(aud) ? aud : [aud];
+  if (list.some((one) => typeof one === 'string' && rule.audiences.includes(one))) return;
+  throw refusal(
+    'jwt_audience',
+    'Audiences in Jwt are not allowed',
+    `a token of ${rule.issuer} is for another audience`,
+  );
+}

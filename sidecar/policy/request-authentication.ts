@@ -1,0 +1,119 @@
+// RequestAuthentication: which tokens a workload takes, where it looks for them, and what becomes of them. The nouns, and
+// what is pure about them; keys are fetched and signatures verified elsewhere.
+
+import type { TargetRef } from './policy.ts';
+
+/** One `jwtRules` entry, read and checked. */
+export interface JwtRule {
+  readonly issuer: string;
+  /** Empty: any audience. */
+  readonly audiences: readonly string[];
+  /** Inline keys, or where to fetch them; neither asks the issuer's OIDC discovery. */
+  readonly jwks?: string;
+  readonly jwksUri?: string;
+  readonly fromHeaders: readonly { readonly name: string; readonly prefix: string }[];
+  readonly fromParams: readonly string[];
+  readonly fromCookies: readonly string[];
+  readonly outputPayloadToHeader?: string;
+  readonly outputClaimToHeaders: readonly { readonly header: string; readonly claim: string }[];
+  readonly forwardOriginalToken: boolean;
+  readonly timeoutMs: number;
+  readonly spaceDelimitedClaims: readonly string[];
+}
+
+export interface RequestAuthentication {
+  readonly name: string;
+  readonly namespace: string;
+  readonly matchLabels?: Readonly<Record<string, string>>;
+  readonly targetRefs?: readonly TargetRef[];
+  readonly jwtRules: readonly JwtRule[];
+  readonly file: string;
+  readonly line: number;
+}
+
+/** Where a token was found, so that it can be taken out again. */
+export type TokenPlace =
+  | { readonly kind: 'header'; readonly name: string }
+  | { readonly kind: 'param'; readonly name: string }
+  | { readonly kind: 'cookie'; readonly name: string };
+
+export interface FoundToken {
+  readonly token: string;
+  readonly place: TokenPlace;
+}
+
+/** What of a request is searched for tokens. Header names in lower case; `path` with its query. */
+export interface TokenSource {
+  header(name: string): string | undefined;
+  readonly path: string;
+}
+
+/** The tokens at a rule's locations, in order; by default `Authorization: Bearer`, then the query's `access_token`. */
+export function findTokens(rule: JwtRule, source: TokenSource): FoundToken[] {
+  const { fromHeaders, fromParams, fromCookies } = rule;
+  const isDefault = fromHeaders.length + fromParams.length + fromCookies.length === 0;
+  const headers = isDefault ? [{ name: 'authorization', prefix: 'Bearer ' }] : fromHeaders;
+  const params = isDefault ? ['access_token'] : fromParams;
+  const found: FoundToken[] = [];
+  for (const { name, prefix } of headers) {
+    const value = source.header(name.toLowerCase());
+    // A header without the prefix is no token at all, as in Envoy.
+    if (value === undefined || !value.startsWith(prefix)) continue;
+    const token = value.slice(prefix.length).trim();
+    if (token !== '') found.push({ token, place: { kind: 'header', name: name.toLowerCase() } });
+  }
+  if (params.length > 0) {
+    const query = queryOf(source.path);
+    for (const name of params) {
+      const token = query.get(name);
+      if (token) found.push({ token, place: { kind: 'param', name } });
+    }
+  }
+  for (const name of fromCookies) {
+    const token = cookiesOf(source.header('cookie')).find(([key]) => key === name)?.[1];
+    if (token) found.push({ token, place: { kind: 'cookie', name } });
+  }
+  return found;
+}
+
+/** The path without one parameter of its query. */
+export function withoutParam(path: string, name: string): string {
+  const at = path.indexOf('?');
+  if (at === -1) return path;
+  const kept = path
+    .slice(at + 1)
+    .split('&')
+    .filter((part) => new URLSearchParams(part).get(name) === null);
+  return kept.length === 0 ? path.slice(0, at) : `${path.slice(0, at)}?${kept.join('&')}`;
+}
+
+/** A Cookie header without one cookie; undefined when nothing is left of it. */
+export function withoutCookie(header: string, name: string): string | undefined {
+  const kept = header.split(';').filter((part) => part.split('=', 1)[0]!.trim() !== name);
+  const text = kept.join(';').trim();
+  return text === '' ? undefined : text;
+}
+
+function queryOf(path: string): URLSearchParams {
+  const at = path.indexOf('?');
+  return new URLSearchParams(at === -1 ? '' : path.slice(at + 1));
+}
+
+function cookiesOf(header: string | undefined): [string, string][] {
+  return (header ?? '').split(';').map((part) => {
+    const at = part.indexOf('=');
+    return at === -1 ? [part.trim(), ''] : [part.slice(0, at).trim(), part.slice(at + 1).trim()];
+  });
+}
+
+/** A claim by its dotted path as a header's value; undefined where it is not a string, number or boolean. */
+export function claimText(claims: Readonly<Record<string, unknown>>, path: string): string | undefined {
+  let value: unknown = claims;
+  for (const step of path.split('.')) {
+    if (typeof value !== 'object' || value === null || !Object.hasOwn(value, step)) return undefined;
+    value = (value as Record<string, unknown>)[step];
+  }
+  if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+  // A line break in a claim would be a header of its own.
+  return typeof value === 'string' && /^[\x20-\x7e]*$/.test(value) ? value : undefined;
+}

@@ -1,0 +1,244 @@
+// Envoy's external authorization, both forms: the request's own head sent to an HTTP server, and the gRPC service
+// `envoy.service.auth.v3.Authorization`. What is asked, and what the answer means; who is asked, and when, is elsewhere.
+
+import protobuf from 'protobufjs/light.js';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Asked, Fields, Party, Ruling } from '../exchange.ts';
+import { compileStrings } from '../policy/match.ts';
+import { fieldName } from './http1-head.ts';
+
+/** How an authorizer over HTTP is spoken to: the fields of Istio's `envoyExtAuthzHttp`. */
+export interface HttpAuthorizer {
+  readonly pathPrefix: string;
+  readonly includeRequestHeadersInCheck: readonly string[];
+  readonly includeAdditionalHeadersInCheck: Readonly<Record<string, string>>;
+  readonly headersToUpstreamOnAllow: readonly string[];
+  readonly headersToDownstreamOnAllow: readonly string[];
+  readonly headersToDownstreamOnDeny: readonly string[];
+}
+
+// Envoy always sends these along.
+const alwaysSent = ['authorization'];
+
+/** The head that an HTTP authorizer gets: the caller's method and path, and those of its fields that are meant for it. */
+export function httpQuestion(
+  { method, path, authority, fields }: Asked,
+  authorizer: HttpAuthorizer,
+): { method: string; path: string; authority: string; fields: Fields } {
+  const wanted = matchNames([...alwaysSent, ...authorizer.includeRequestHeadersInCheck]);
+  const sent: [string, string][] = [];
+  for (const [i, { lower }] of fields.names.entries()) if (wanted(lower)) sent.push([lower, fields.values[i]!]);
+  sent.push(...Object.entries(authorizer.includeAdditionalHeadersInCheck));
+  return {
+    method,
+    path: authorizer.pathPrefix + path,
+    authority,
+    fields: { names: sent.map(([name]) => fieldName(name)), values: sent.map(([, value]) => value) },
+  };
+}
+
+/** 200 allows; 5xx is no answer; the rest refuses with what was said. @throws SallyportError `ext_authz_failed`. */
+export function readHttpAnswer(
+  { status, fields, body }: { readonly status: number; readonly fields: Fields; readonly body: Buffer },
+  authorizer: HttpAuthorizer,
+): Ruling {
+  if (status >= 500) throw new SallyportError('ext_authz_failed', `the authorizer answers ${status}`);
+  const allowed = status === 200;
+  const pick = (names: readonly string[]): [string, string][] => {
+    const wanted = matchNames(names);
+    return fields.names.flatMap(({ lower }, i): [string, string][] =>
+      wanted(lower) ? [[lower, fields.values[i]!]] : [],
+    );
+  };
+  return {
+    allowed,
+    status,
+    body: allowed ? Buffer.alloc(0) : body,
+    replyFields: pick(
+      // Envoy passes these on with every refusal.
+      allowed
+        ? authorizer.headersToDownstreamOnAllow
+        : ['www-authenticate', 'location', 'set-cookie', 'content-type', ...authorizer.headersToDownstreamOnDeny],
+    ),
+    requestFields: allowed ? pick(authorizer.headersToUpstreamOnAllow) : [],
+    removed: [],
+  };
+}
+
+function matchNames(names: readonly string[]): (name: string) => boolean {
+  return compileStrings(names, true);
+}
+
+// -- gRPC ------------------------------------------------------------------------------------------------------------
+
+export const checkPath = '/envoy.service.auth.v3.Authorization/Check';
+
+type Field = [type: string, id: number, rule?: 'repeated'];
+
+const message = (fields: Record<string, Field>): object => ({
+  fields: Object.fromEntries(
+    Object.entries(fields).map(([name, [type, id, rule]]) => {
+      const map = /^map<string,(\w+)>$/.exec(type)?.[1];
+      return [name, map === undefined ? { type, id, ...(rule && { rule }) } : { keyType: 'string', type: map, id }];
+    }),
+  ),
+});
+
+// The parts of envoy/service/auth/v3 that are sent and understood; field numbers are the standard's.
+const root = protobuf.Root.fromJSON({
+  nested: {
+    CheckRequest: message({ attributes: ['AttributeContext', 1] }),
+    AttributeContext: message({
+      source: ['Peer', 1],
+      destination: ['Peer', 2],
+      request: ['Request', 4],
+      contextExtensions: ['map<string,string>', 10],
+      tlsSession: ['TLSSession', 12],
+    }),
+    Peer: message({ address: ['Address', 1], principal: ['string', 4] }),
+    Address: message({ socketAddress: ['SocketAddress', 1] }),
+    SocketAddress: message({ address: ['string', 2], portValue: ['uint32', 3] }),
+    Request: message({ time: ['Timestamp', 1], http: ['HttpRequest', 2] }),
+    Timestamp: message({ seconds: ['int64', 1], nanos: ['int32', 2] }),
+    HttpRequest: message({
+      id: ['string', 1],
+      method: ['string', 2],
+      headers: ['map<string,string>', 3],
+      path: ['string', 4],
+      host: ['string', 5],
+      scheme: ['string', 6],
+      size: ['int64', 9],
+      protocol: ['string', 10],
+    }),
+    TLSSession: message({ sni: ['string', 1] }),
+    CheckResponse: message({ status: ['Status', 1], deniedResponse: ['Denied', 2], okResponse: ['Ok', 3] }),
+    Status: message({ code: ['int32', 1], message: ['string', 2] }),
+    Denied: message({ status: ['HttpStatus', 1], headers: ['HeaderOption', 2, 'repeated'], body: ['string', 3] }),
+    HttpStatus: message({ code: ['int32', 1] }),
+    Ok: message({
+      headers: ['HeaderOption', 2, 'repeated'],
+      headersToRemove: ['string', 5, 'repeated'],
+      responseHeadersToAdd: ['HeaderOption', 6, 'repeated'],
+      queryParametersToSet: ['QueryParameter', 7, 'repeated'],
+      queryParametersToRemove: ['string', 8, 'repeated'],
+    }),
+    HeaderOption: message({ header: ['Header', 1] }),
+    Header: message({ key: ['string', 1], value: ['string', 2], rawValue: ['bytes', 3] }),
+    QueryParameter: message({ key: ['string', 1], value: ['string', 2] }),
+  } as never,
+});
+const checkRequest = root.lookupType('CheckRequest');
+const checkResponse = root.lookupType('CheckResponse');
+
+/** The question as a gRPC message, with its prefix. */
+export function encodeCheck(asked: Asked): Buffer {
+  const party = ({ address, port, principal }: Party): object => ({
+    address: { socketAddress: { address, portValue: port } },
+    principal,
+  });
+  const http = {
+    id: asked.id,
+    method: asked.method,
+    headers: joinFields(asked),
+    path: asked.path,
+    host: asked.authority,
+    scheme: 'http',
+    size: -1,
+    protocol: asked.protocol,
+  };
+  const bytes = checkRequest
+    .encode(
+      checkRequest.fromObject({
+        attributes: {
+          source: party(asked.source),
+          destination: party(asked.destination),
+          request: {
+            time: { seconds: Math.floor(asked.time / 1000), nanos: (asked.time % 1000) * 1_000_000 },
+            ...(asked.protocol === '' ? {} : { http }),
+          },
+          tlsSession: { sni: asked.sni },
+        },
+      }),
+    )
+    .finish();
+  const prefix = Buffer.alloc(5);
+  prefix.writeUInt32BE(bytes.length, 1);
+  return Buffer.concat([prefix, bytes]);
+}
+
+/** Envoy's own form: pseudo fields included, several of one name joined by commas. */
+function joinFields({ method, path, authority, fields }: Asked): Record<string, string> {
+  const joined: Record<string, string> = { ':method': method, ':path': path, ':authority': authority };
+  for (const [i, { lower }] of fields.names.entries()) {
+    if (lower === 'host') continue;
+    const known = joined[lower];
+    joined[lower] = known === undefined ? fields.values[i]! : `${known},${fields.values[i]!}`;
+  }
+  return joined;
+}
+
+interface HeaderOption {
+  readonly header?: { readonly key?: string; readonly value?: string; readonly rawValue?: Uint8Array };
+}
+
+interface CheckAnswer {
+  readonly status?: { readonly code?: number };
+  readonly deniedResponse?: {
+    readonly status?: { readonly code?: number };
+    readonly headers?: readonly HeaderOption[];
+    readonly body?: string;
+  };
+  readonly okResponse?: {
+    readonly headers?: readonly HeaderOption[];
+    readonly headersToRemove?: readonly string[];
+    readonly responseHeadersToAdd?: readonly HeaderOption[];
+    readonly queryParametersToSet?: readonly unknown[];
+    readonly queryParametersToRemove?: readonly string[];
+  };
+}
+
+/** What a gRPC answer means. @throws SallyportError `ext_authz_failed` where it is none, or asks for what is not done here. */
+export function decodeCheck(body: Buffer): Ruling {
+  if (body.length < 5 || body[0] !== 0 || body.readUInt32BE(1) !== body.length - 5)
+    throw new SallyportError('ext_authz_failed', 'the authorizer answers with no single plain message');
+  let answer: CheckAnswer;
+  try {
+    answer = checkResponse.decode(body.subarray(5)) as unknown as CheckAnswer;
+  } catch {
+    throw new SallyportError('ext_authz_failed', 'the authorizer answers with no CheckResponse');
+  }
+  const { status, deniedResponse: denied, okResponse: ok } = answer;
+  const none = { replyFields: [], requestFields: [], removed: [] };
+  if ((status?.code ?? 0) !== 0 || denied) {
+    const code = denied?.status?.code ?? 0;
+    return {
+      ...none,
+      allowed: false,
+      status: code >= 100 && code <= 599 ? code : 403,
+      body: Buffer.from(denied?.body ?? ''),
+      replyFields: readOptions(denied?.headers),
+    };
+  }
+  // It was allowed on condition of a change that would not be made.
+  if ((ok?.queryParametersToSet?.length ?? 0) + (ok?.queryParametersToRemove?.length ?? 0) > 0)
+    throw new SallyportError('ext_authz_failed', 'the authorizer wants the query changed, which is not done here');
+  return {
+    ...none,
+    allowed: true,
+    status: 200,
+    body: Buffer.alloc(0),
+    replyFields: readOptions(ok?.responseHeadersToAdd),
+    requestFields: readOptions(ok?.headers),
+    removed: (ok?.headersToRemove ?? []).map((one) => one.toLowerCase()),
+  };
+}
+
+function readOptions(options: readonly HeaderOption[] = []): [string, string][] {
+  return options.map(({ header }) => {
+    const raw = header?.rawValue;
+    return [
+      header?.key?.toLowerCase() ?? '',
+      raw?.length ? Buffer.from(raw).toString('latin1') : (header?.value ?? ''),
+    ];
+  });
+}

@@ -1,0 +1,92 @@
+// One question to an upstream and its whole answer, on the connections that requests travel on: mutual TLS to a peer, plain
+// to loopback. For what the path asks on behalf of a request, as an external authorizer.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Destination, Fields, Reply, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
+import { emptyFields } from '../protocol/http1-head.ts';
+
+export interface Question {
+  readonly method: string;
+  readonly path: string;
+  readonly authority: string;
+  readonly fields: Fields;
+  readonly body: Buffer | undefined;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly fields: Fields;
+  readonly trailers: Fields;
+  readonly body: Buffer;
+}
+
+/** An answer is a verdict and some words. */
+const maxAnswerBytes = 65_536;
+
+/** Asks and waits. @throws SallyportError `upstream_*` when nobody answers, in time or at all, or says too much. */
+export async function ask(destination: Destination, question: Question, timeoutMs: number): Promise<Answer> {
+  let acquired: UpstreamConnection | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () => reject(new SallyportError('upstream_connect_timeout', `no answer within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+  });
+  late.catch(() => {});
+  const connected = Promise.resolve(destination.acquire(false, false));
+  try {
+    acquired = await Promise.race([connected, late]);
+    return await Promise.race([answerOf(acquired, question), late]);
+  } catch (error) {
+    if (acquired === undefined) connected.then((one) => one.destroy()).catch(() => {});
+    // Whatever it still says is nobody's answer.
+    else acquired.destroy();
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function answerOf(upstream: UpstreamConnection, question: Question): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const parts: Buffer[] = [];
+    let size = 0;
+    let head: Reply | undefined;
+    const events: UpstreamEvents = {
+      upstreamInformational() {},
+      upstreamReply(reply, whole) {
+        head = reply;
+        if (whole !== undefined) settle(reply, emptyFields, whole);
+      },
+      upstreamData(chunk) {
+        size += chunk.length;
+        if (size > maxAnswerBytes)
+          reject(new SallyportError('upstream_protocol', `the answer is larger than ${maxAnswerBytes} bytes`));
+        else parts.push(chunk);
+        return true;
+      },
+      upstreamEnd(trailers) {
+        settle(head!, trailers, Buffer.concat(parts));
+      },
+      upstreamDrained() {},
+      upstreamFailed: reject,
+    };
+    const settle = (reply: Reply, trailers: Fields, body: Buffer): void =>
+      resolve({ status: reply.status, fields: reply.fields, trailers, body });
+    const { method, path, authority, fields, body } = question;
+    upstream.send(
+      {
+        ...{ method, path, authority, fields },
+        hopFields: undefined,
+        clientCert: undefined,
+        requestId: undefined,
+        framing: body?.length ?? 0,
+        webSocket: false,
+        expectContinue: false,
+      },
+      body,
+      events,
+    );
+  });
+}

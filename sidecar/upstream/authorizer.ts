@@ -1,0 +1,57 @@
+// An extension provider made ready to be asked: where it is, and which of Envoy's two forms it speaks.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Asked, Authorizer, Destination, Ruling } from '../exchange.ts';
+import type { HttpAuthorizer } from '../protocol/ext-authz.ts';
+import { grpcStatusOf } from '../protocol/grpc.ts';
+import { fieldName } from '../protocol/http1-head.ts';
+import { ask } from './ask.ts';
+
+/** What both forms have. */
+export interface AuthorizerPlan {
+  readonly name: string;
+  /** `service:port`, for the Host of what is asked. */
+  readonly authority: string;
+  readonly timeoutMs: number;
+  readonly statusOnError: number;
+  /** Present for the HTTP form; else it is gRPC. */
+  readonly http: HttpAuthorizer | undefined;
+}
+
+const grpcFields = {
+  names: ['content-type', 'te'].map(fieldName),
+  values: ['application/grpc', 'trailers'],
+};
+
+/** The authorizer of a plan. Its messages are loaded when it is first asked: most sidecars have none. */
+export function createAuthorizer(plan: AuthorizerPlan, destination: Destination): Authorizer {
+  const { name, statusOnError, http } = plan;
+  return Object.freeze({
+    name,
+    kind: http === undefined ? 'grpc' : 'http',
+    statusOnError,
+    ask: http === undefined ? askGrpc : askHttp,
+  });
+
+  async function askHttp(asked: Asked): Promise<Ruling> {
+    const { httpQuestion, readHttpAnswer } = await import('../protocol/ext-authz.ts');
+    const question = { ...httpQuestion(asked, http!), body: undefined };
+    return readHttpAnswer(await ask(destination, question, plan.timeoutMs), http!);
+  }
+
+  async function askGrpc(asked: Asked): Promise<Ruling> {
+    const { checkPath, decodeCheck, encodeCheck } = await import('../protocol/ext-authz.ts');
+    const answer = await ask(
+      destination,
+      { method: 'POST', path: checkPath, authority: plan.authority, fields: grpcFields, body: encodeCheck(asked) },
+      plan.timeoutMs,
+    );
+    const status = grpcStatusOf(answer.trailers) ?? grpcStatusOf(answer.fields);
+    if (answer.status !== 200 || status !== 0)
+      throw new SallyportError(
+        'ext_authz_failed',
+        `the authorizer answers ${answer.status} with grpc-status ${status ?? 'missing'}`,
+      );
+    return decodeCheck(answer.body);
+  }
+}

@@ -1,0 +1,244 @@
+// The keys of issuers: inline, by URI, or by OIDC discovery. Fetched once by whoever asks first, again when they are old or
+// a token names one that is not among them, and kept through an outage of the issuer, but not for ever.
+
+import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import { jwtAlgorithms, type KeySet, type KeySource } from '../policy/jwt.ts';
+import type { JwtRule } from '../policy/request-authentication.ts';
+
+/** Envoy's interval: keys are asked for anew when they are older than this and in use. */
+const refreshMs = 5 * 60_000;
+/** Whoever invents key ids must not make us ask the issuer for each of them. */
+const coolDownMs = 10_000;
+/** How long the last good keys hold while the issuer does not answer. */
+const maxStaleMs = 24 * 3_600_000;
+const maxBytes = 262_144;
+const maxKeys = 100;
+
+/** What an issuer answered to one question. */
+export type FetchJson = (url: string, timeoutMs: number) => Promise<unknown>;
+
+/** How an issuer's keys are doing, for metrics and pages. */
+export interface JwksFacts {
+  readonly issuer: string;
+  readonly keys: number;
+  /** Since the last good answer; null before it. */
+  readonly ageMs: number | null;
+  readonly fetched: number;
+  readonly failed: number;
+  readonly lastProblem: string | null;
+}
+
+/** The key sources of a process, by where the keys come from: a change of policy asks nobody anew. */
+export class Jwks {
+  readonly #log: Log | undefined;
+  readonly #fetch: FetchJson;
+  readonly #now: () => number;
+  readonly #remote = new Map<string, RemoteKeys>();
+  readonly #inline = new Map<string, KeySource>();
+
+  constructor(log: Log | undefined, fetch: FetchJson = fetchJson, now: () => number = Date.now) {
+    this.#log = log;
+    this.#fetch = fetch;
+    this.#now = now;
+  }
+
+  sourceOf(rule: JwtRule): KeySource {
+    const { jwks, issuer, jwksUri = '' } = rule;
+    if (jwks !== undefined) {
+      const known = this.#inline.get(jwks) ?? inlineKeys(jwks);
+      this.#inline.set(jwks, known);
+      return known;
+    }
+    const key = `${issuer} ${jwksUri}`;
+    const known = this.#remote.get(key) ?? new RemoteKeys(rule, this.#fetch, this.#now, this.#log);
+    this.#remote.set(key, known);
+    return known;
+  }
+
+  /** Forgets the sources that none of `rules` names. */
+  keepOnly(rules: readonly JwtRule[]): void {
+    const inline = new Set(rules.map(({ jwks }) => jwks));
+    const remote = new Set(rules.map(({ issuer, jwksUri = '' }) => `${issuer} ${jwksUri}`));
+    for (const key of this.#inline.keys()) if (!inline.has(key)) this.#inline.delete(key);
+    for (const key of this.#remote.keys()) if (!remote.has(key)) this.#remote.delete(key);
+  }
+
+  facts(): JwksFacts[] {
+    return [...this.#remote.values()].map((one) => one.facts());
+  }
+}
+
+/** Keys that stand in the document. @returns a source that never waits for anybody. */
+function inlineKeys(jwks: string): KeySource {
+  let set: KeySet | undefined;
+  const made = createKeySet(JSON.parse(jwks)).then((one) => {
+    set = one;
+    return one;
+  });
+  // Said to whoever asks for the keys.
+  made.catch(() => {});
+  return { current: () => set, keysFor: () => made };
+}
+
+class RemoteKeys implements KeySource {
+  readonly #rule: JwtRule;
+  readonly #fetch: FetchJson;
+  readonly #now: () => number;
+  readonly #log: Log | undefined;
+  #set: KeySet | undefined = undefined;
+  #count = 0;
+  #goodAt = 0;
+  #askedAt = Number.NEGATIVE_INFINITY;
+  #asking: Promise<void> | undefined = undefined;
+  #problem: SallyportError | undefined = undefined;
+  #text = '';
+  #fetched = 0;
+  #failed = 0;
+
+  constructor(rule: JwtRule, fetch: FetchJson, now: () => number, log: Log | undefined) {
+    this.#rule = rule;
+    this.#fetch = fetch;
+    this.#now = now;
+    this.#log = log;
+  }
+
+  current(): KeySet | undefined {
+    return this.#now() - this.#goodAt > maxStaleMs ? undefined : this.#set;
+  }
+
+  async keysFor(kid: string | undefined): Promise<KeySet> {
+    const known = this.current();
+    const cooled = this.#now() - this.#askedAt >= coolDownMs;
+    if (known === undefined || !known.has(kid)) {
+      if (cooled || this.#asking !== undefined) await this.#ask();
+    } else if (cooled && this.#now() - this.#goodAt > refreshMs) void this.#ask();
+    const now = this.current();
+    if (now !== undefined) return now;
+    throw this.#problem ?? new SallyportError('jwks_unavailable', 'there are no keys');
+  }
+
+  facts(): JwksFacts {
+    return {
+      issuer: this.#rule.issuer,
+      keys: this.#count,
+      ageMs: this.#set === undefined ? null : this.#now() - this.#goodAt,
+      fetched: this.#fetched,
+      failed: this.#failed,
+      lastProblem: this.#problem?.message ?? null,
+    };
+  }
+
+  /** One question at a time, however many ask; a bad answer keeps the last good keys. */
+  #ask(): Promise<void> {
+    this.#asking ??= this.#askNow().finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
+  }
+
+  async #askNow(): Promise<void> {
+    this.#askedAt = this.#now();
+    const { issuer } = this.#rule;
+    try {
+      const answer = await this.#fetchKeys();
+      const text = JSON.stringify(answer);
+      // The same keys stay the same object: what was verified with them stays verified.
+      if (text !== this.#text) {
+        this.#set = await createKeySet(answer);
+        this.#text = text;
+        this.#count = (answer as { keys: unknown[] }).keys.length;
+      }
+      this.#goodAt = this.#now();
+      this.#fetched++;
+      if (this.#problem !== undefined)
+        this.#log?.info({ code: 'jwks_fetched', issuer }, `the keys of ${issuer} are here again`);
+      this.#problem = undefined;
+    } catch (error) {
+      const problem = asSallyportError(error, 'jwks_unavailable', `the keys of ${issuer} cannot be fetched`);
+      this.#failed++;
+      if (problem.message !== this.#problem?.message) this.#log?.warn({ code: problem.code, issuer }, problem.message);
+      this.#problem = problem;
+    }
+  }
+
+  async #fetchKeys(): Promise<unknown> {
+    const { issuer, jwksUri, timeoutMs } = this.#rule;
+    if (jwksUri !== undefined) return this.#fetch(jwksUri, timeoutMs);
+    // OpenID Connect Discovery 1.0 section 4.3: the document must be of the issuer that was asked for.
+    const found = await this.#fetch(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`, timeoutMs);
+    const { issuer: of, jwks_uri: uri } = (found ?? {}) as { issuer?: unknown; jwks_uri?: unknown };
+    if (of !== issuer)
+      throw new SallyportError('jwks_unavailable', `the discovery document of ${issuer} is of another issuer`);
+    if (typeof uri !== 'string' || !/^https?:\/\//.test(uri))
+      throw new SallyportError('jwks_unavailable', `the discovery document of ${issuer} names no jwks_uri`);
+    return this.#fetch(uri, timeoutMs);
+  }
+}
+
+async function createKeySet(jwks: unknown): Promise<KeySet> {
+  const all = typeof jwks === 'object' && jwks !== null && 'keys' in jwks ? jwks.keys : undefined;
+  if (!Array.isArray(all) || all.length > maxKeys)
+    throw new SallyportError('jwks_unavailable', `this is no JWK Set of at most ${maxKeys} keys`);
+  // A symmetric key is no key here: nothing that is published can keep a secret.
+  const keys = (all as Record<string, unknown>[]).filter(
+    (key) =>
+      typeof key === 'object' &&
+      key !== null &&
+      ['RSA', 'EC', 'OKP'].includes(key['kty'] as string) &&
+      (key['use'] === undefined || key['use'] === 'sig') &&
+      (key['alg'] === undefined || jwtAlgorithms.includes(key['alg'] as string)),
+  );
+  // Few sidecars meet tokens; the others do not hold the library.
+  const { compactVerify, createLocalJWKSet, errors } = await import('jose');
+  const find = createLocalJWKSet({ keys } as unknown as Parameters<typeof createLocalJWKSet>[0]);
+  const algorithms = [...jwtAlgorithms];
+  return {
+    has: (kid) => keys.some((key) => kid === undefined || key['kid'] === undefined || key['kid'] === kid),
+    async verify(token) {
+      try {
+        await compactVerify(token, find, { algorithms });
+      } catch (error) {
+        if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error;
+        // Without a kid any key of its kind may be meant.
+        for await (const key of error) {
+          try {
+            await compactVerify(token, key, { algorithms });
+            return;
+          } catch (next) {
+            if (!(next instanceof errors.JWSSignatureVerificationFailed)) throw next;
+          }
+        }
+        throw error;
+      }
+    },
+  };
+}
+
+/** One answer as JSON: no redirects, which could lead anywhere, no more than so many bytes, in so much time. */
+export async function fetchJson(url: string, timeoutMs: number): Promise<unknown> {
+  const { request } = await import('undici');
+  const where = new URL(url);
+  try {
+    const { statusCode, body } = await request(where, {
+      signal: AbortSignal.timeout(timeoutMs),
+      headers: { accept: 'application/json' },
+    });
+    if (statusCode !== 200) {
+      body.destroy();
+      throw new Error(`it answers ${statusCode}`);
+    }
+    const parts: Buffer[] = [];
+    let size = 0;
+    for await (const part of body) {
+      size += (part as Buffer).length;
+      if (size > maxBytes) throw new Error(`the answer is larger than ${maxBytes} bytes`);
+      parts.push(part as Buffer);
+    }
+    return JSON.parse(Buffer.concat(parts).toString('utf8'));
+  } catch (error) {
+    throw new SallyportError('jwks_unavailable', `${where.origin}${where.pathname}: ${reasonOf(error)}`, {
+      cause: error,
+    });
+  }
+}
