@@ -161,7 +161,7 @@ function checkTokens(
   observe: TokenObserver,
 ): Verified | Refused | Promise<Verified | Refused> {
   const results = tokens.map(
-    ({ token }) => recall(provider, token, now) ?? verifyAndRemember(provider, token, now, observe),
+    (found) => recall(provider, found.token, now) ?? verifyAndRemember(provider, found, now, observe),
   );
   const places = tokens.map(({ place }) => place);
   const settle = (all: readonly (Verified | Refused)[]): Verified | Refused => {
@@ -194,14 +194,14 @@ function forget(provider: Provider, token: string): void {
 
 async function verifyAndRemember(
   provider: Provider,
-  token: string,
+  { token, place }: FoundToken,
   now: number,
   observe: TokenObserver,
 ): Promise<Verified | Refused> {
   const { rule } = provider;
   let result: Verified | Refused;
   try {
-    result = await verifyToken(token, rule, provider.keys, now);
+    result = { ...(await verifyToken(token, rule, provider.keys, now)), places: [place] };
     observe(rule.issuer, 'verified');
   } catch (error) {
     const known =
@@ -242,7 +242,7 @@ function refusal(code: TokenCode, text: string, why: string = text): TokenRefusa
   return new TokenRefusal({ kind: 'refused', error: new SallyportError(code, why), text });
 }
 
-async function verifyToken(token: string, rule: JwtRule, keys: KeySource, now: number): Promise<Verified> {
+async function verifyToken(token: string, rule: JwtRule, keys: KeySource, now: number): Promise<Omit<Verified, 'places'>> {
   const { header, claims, payload } = readToken(token);
   const { alg, crit, kid } = header;
   if (typeof alg !== 'string' || !jwtAlgorithms.includes(alg))
@@ -270,7 +270,6 @@ async function verifyToken(token: string, rule: JwtRule, keys: KeySource, now: n
     auth: readClaims(claims, rule.spaceDelimitedClaims),
     rule,
     payload,
-    places: [],
     validUntil,
   };
 }

@@ -225,7 +225,8 @@ export async function fetchJson(url: string, timeoutMs: number): Promise<unknown
       headers: { accept: 'application/json' },
     });
     if (statusCode !== 200) {
-      body.destroy();
+      // Destroying it is an error to it, which nobody else would hear.
+      body.on('error', () => {}).destroy();
       throw new Error(`it answers ${statusCode}`);
     }
     const parts: Buffer[] = [];

@@ -1,0 +1,169 @@
+// RequestAuthentication on a running sidecar: what the caller is told, what the app gets, and what becomes of requests in
+// flight when their token ends or its keys go.
+
+import t from 'tap';
+import { allowAll, exchangeBytes, type Mesh, startBackend, startMesh } from '../fixtures/mesh.ts';
+import { type Owner, until } from '../fixtures/process.ts';
+import { createKey, jwksOf, type SigningKey, sign, startIssuer } from '../fixtures/tokens.ts';
+
+const requestAuthentication = (rule: string, name = 'jwt'): string => `
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: ${name}, namespace: shop }
+spec:
+  jwtRules:
+    - ${rule}
+`;
+
+/** Only who has a token, and may write only as a clerk. */
+const tokensOnly = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: tokens, namespace: shop }
+spec:
+  rules:
+    - from: [{ source: { principals: [demo.test/ns/shop/sa/web], requestPrincipals: ["*"] } }]
+      to: [{ operation: { methods: [GET] } }]
+    - to: [{ operation: { methods: [POST] } }]
+      when: [{ key: "request.auth.claims[groups]", values: [clerks] }]
+    - to: [{ operation: { methods: [OPTIONS] } }]
+`;
+
+async function start(t: Owner, rule: string, policy = tokensOnly): Promise<{ mesh: Mesh; received: () => string }> {
+  const backend = await startBackend(t, (socket, soFar) => {
+    if (/\r\n\r\n$|body!$/.test(soFar) && !soFar.includes('/wait'))
+      socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+  });
+  const mesh = await startMesh(t, { app: backend.port, policy: `${policy}---${requestAuthentication(rule)}` });
+  return { mesh, received: () => backend.received.at(-1)!.toString('latin1') };
+}
+
+const ask = (mesh: Mesh, line: string, fields = '', body = ''): Promise<string> =>
+  exchangeBytes(mesh.outPort, `${line} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n${fields}\r\n${body}`);
+const bearer = (token: string): string => `Authorization: Bearer ${token}\r\n`;
+const inline = (...keys: SigningKey[]): string => `{ issuer: iss.test, jwks: '${jwksOf(...keys)}' }`;
+
+t.test('none, good, wrong and not for us', async (t) => {
+  const key = await createKey('k');
+  const { mesh } = await start(t, inline(key).replace('issuer: iss.test', 'issuer: iss.test, audiences: [orders]'));
+  const good = await sign(key, { iss: 'iss.test', sub: 'ann', aud: 'orders' });
+  t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 403 .*RBAC: access denied$/s);
+  t.match(await ask(mesh, 'GET /', bearer(good)), /^HTTP\/1\.1 200 /);
+  const expired = await ask(mesh, 'GET /a?b=c', bearer(await sign(key, { iss: 'iss.test', aud: 'orders', exp: 1 })));
+  t.match(
+    expired,
+    /^HTTP\/1\.1 401 .*\r\nwww-authenticate: Bearer realm="https:\/\/orders\/a", error="invalid_token"\r\n.*\r\n\r\nJwt is expired$/is,
+  );
+  t.match(
+    await ask(mesh, 'GET /', bearer(await sign(key, { iss: 'iss.test', aud: 'x' }))),
+    /^HTTP\/1\.1 403 .*Audiences in Jwt are not allowed$/s,
+  );
+  const clerk = await sign(key, { iss: 'iss.test', sub: 'bob', aud: 'orders', groups: ['clerks'] });
+  t.match(await ask(mesh, 'POST /', `${bearer(clerk)}Content-Length: 5\r\n`, 'body!'), /^HTTP\/1\.1 200 /);
+  t.match(await ask(mesh, 'POST /', `${bearer(good)}Content-Length: 5\r\n`, 'body!'), /^HTTP\/1\.1 403 /);
+  t.match(
+    await ask(mesh, 'OPTIONS /', `${bearer('x')}Origin: http://a\r\nAccess-Control-Request-Method: GET\r\n`),
+    /^HTTP\/1\.1 200 /,
+    'a preflight is not looked at',
+  );
+  t.match(await ask(mesh, 'OPTIONS /', bearer('x')), /^HTTP\/1\.1 401 /, 'anything else is');
+  const records = await mesh.records('orders', 8);
+  t.match(records, [
+    { response_code: 403, code: 'policy_denied', request_auth_principal: null },
+    { response_code: 200, request_auth_principal: 'iss.test/ann' },
+    {
+      response_code: 401,
+      code: 'jwt_expired',
+      decision: 'deny',
+      response_code_details: 'jwt_authn_access_denied{Jwt_is_expired}',
+    },
+    { response_code: 403, code: 'jwt_audience' },
+    { response_code: 200, request_auth_principal: 'iss.test/bob' },
+    { response_code: 403, code: 'policy_denied' },
+    { response_code: 200 },
+    { response_code: 401, code: 'jwt_invalid' },
+  ]);
+  const text = JSON.stringify([records, mesh.lines]);
+  for (const token of [good, clerk]) t.notOk(text.includes(token.split('.')[2]!), 'no token is on record');
+});
+
+t.test('what the app gets: no token, the claims that it is to see, and nothing that the caller claims', async (t) => {
+  const key = await createKey('k');
+  const rule = `${inline(key).slice(0, -1)}, fromHeaders: [{ name: x-token, prefix: "t " }], fromParams: [tok], fromCookies: [sess], outputPayloadToHeader: x-payload, outputClaimToHeaders: [{ header: x-user, claim: sub }, { header: x-deep, claim: a.b }, { header: x-none, claim: nothing }, { header: x-evil, claim: evil }] }`;
+  const { mesh, received } = await start(t, rule, allowAll);
+  const token = await sign(key, { iss: 'iss.test', sub: 'ann', a: { b: 7 }, evil: 'a\r\nx-injected: 1' });
+  const forged = 'X-User: root\r\nX-Deep: root\r\nX-None: root\r\nX-Payload: root\r\n';
+  await ask(mesh, 'GET /', `${forged}X-Token: t ${token}\r\nX-Other: 1\r\n`);
+  t.notMatch(received(), /x-token|root|x-none|x-evil|injected/i);
+  t.match(received(), /x-other: 1\r\n/i);
+  t.match(received(), /\r\nx-user: ann\r\n/);
+  t.match(received(), /\r\nx-deep: 7\r\n/);
+  t.equal(/\r\nx-payload: (\S+)/.exec(received())![1], token.split('.')[1]);
+  await ask(mesh, `GET /a?x=1&tok=${token}&y=2`);
+  t.match(received(), /^GET \/a\?x=1&y=2 /);
+  await ask(mesh, `GET /a?tok=${token}`);
+  t.match(received(), /^GET \/a HTTP/);
+  await ask(mesh, 'GET /', `Cookie: a=b; sess=${token}; c=d\r\n`);
+  t.match(received(), /\r\ncookie: a=b; c=d\r\n/i);
+  await ask(mesh, 'GET /', forged);
+  t.notMatch(received(), /root/, 'without a token, too');
+});
+
+t.test('forwardOriginalToken leaves it where it was', async (t) => {
+  const key = await createKey('k');
+  const { mesh, received } = await start(t, inline(key).replace('{', '{ forwardOriginalToken: true,'), allowAll);
+  const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
+  await ask(mesh, 'GET /', bearer(token));
+  t.ok(received().toLowerCase().includes(`authorization: bearer ${token.toLowerCase()}`));
+});
+
+t.test('keys that must be fetched first: the request waits with its body, a refusal does not', async (t) => {
+  const issuer = await startIssuer(t);
+  const key = await createKey('k');
+  let release = (): void => {};
+  issuer.pages.set('/keys', (response) => {
+    release = () => response.end(jwksOf(key));
+  });
+  const { mesh, received } = await start(t, `{ issuer: iss.test, jwksUri: "${issuer.url}/keys" }`, allowAll);
+  const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
+  const body = `${'x'.repeat(300_000)}body!`;
+  const answer = ask(mesh, 'POST /', `${bearer(token)}Content-Length: ${body.length}\r\n`, body);
+  await until(() => issuer.asked.length === 1, 'the keys to be asked for');
+  release();
+  t.match(await answer, /^HTTP\/1\.1 200 /);
+  t.ok(received().endsWith(body), 'the whole body has arrived');
+  t.match(await ask(mesh, 'GET /', bearer(token)), /^HTTP\/1\.1 200 /);
+  t.equal(issuer.asked.length, 1);
+  const metrics = await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/stats/prometheus`)).text();
+  t.match(metrics, /sallyport_jwt_verifications_total\{issuer="iss\.test",outcome="verified"\} 1/);
+  t.match(metrics, /sallyport_jwks_keys\{issuer="iss\.test"\} 1/);
+});
+
+t.test('an issuer that is down refuses its tokens, and nobody else', async (t) => {
+  const key = await createKey('k');
+  const { mesh } = await start(t, '{ issuer: iss.test, jwksUri: "http://127.0.0.1:1/keys" }', allowAll);
+  const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
+  t.match(await ask(mesh, 'GET /', bearer(token)), /^HTTP\/1\.1 401 .*Jwks remote fetch is failed$/s);
+  t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 200 /);
+  t.ok(
+    mesh.lines.some(({ code }) => code === 'jwks_unavailable'),
+    'and it is said',
+  );
+});
+
+t.test('in flight: a token that ends, and one whose key is withdrawn', async (t) => {
+  const [key, next] = await Promise.all([createKey('k'), createKey('n')]);
+  const { mesh } = await start(t, inline(key));
+  const soon = Math.floor(Date.now() / 1000) + 2;
+  const short = ask(mesh, 'GET /wait', bearer(await sign(key, { iss: 'iss.test', sub: 'ann', exp: soon })));
+  t.match(await short, /^HTTP\/1\.1 401 /);
+  t.ok(Date.now() >= soon * 1000, 'not before its end');
+  const long = ask(mesh, 'GET /wait', bearer(await sign(key, { iss: 'iss.test', sub: 'ann' })));
+  await until(async () => {
+    const list = (await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/connections`)).json()) as { inFlight: number }[];
+    return list.some(({ inFlight }) => inFlight === 1);
+  }, 'the request to be in flight');
+  await mesh.setPolicy(`${tokensOnly}---${requestAuthentication(inline(next))}`);
+  t.match(await long, /^HTTP\/1\.1 401 /);
+  t.match(await mesh.records('orders', 2), [{ code: 'jwt_expired' }, { code: 'jwt_invalid' }]);
+});
