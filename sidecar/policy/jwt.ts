@@ -242,7 +242,12 @@ function refusal(code: TokenCode, text: string, why: string = text): TokenRefusa
   return new TokenRefusal({ kind: 'refused', error: new SallyportError(code, why), text });
 }
 
-async function verifyToken(token: string, rule: JwtRule, keys: KeySource, now: number): Promise<Omit<Verified, 'places'>> {
+async function verifyToken(
+  token: string,
+  rule: JwtRule,
+  keys: KeySource,
+  now: number,
+): Promise<Omit<Verified, 'places'>> {
   const { header, claims, payload } = readToken(token);
   const { alg, crit, kid } = header;
   if (typeof alg !== 'string' || !jwtAlgorithms.includes(alg))

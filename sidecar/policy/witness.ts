@@ -45,10 +45,36 @@ export function makeWitnesses(sets: readonly PolicySet[], scope: WitnessScope, l
   };
   add(base(scope));
   add({ ...base(scope), principal: '' });
+  const drafts: Draft[] = [];
   for (const set of sets)
     for (const action of ['CUSTOM', 'DENY', 'ALLOW'] as const)
-      for (const rule of rulesOf(set, action)) for (const draft of draftsOf(rule, scope)) add(draft);
+      for (const rule of rulesOf(set, action)) {
+        // The first of a rule's fits it, the rest are around it.
+        for (const draft of draftsOf(rule, scope)) {
+          drafts.push(draft);
+          add(draft);
+        }
+      }
+  for (const draft of cross(drafts)) {
+    if (seen.size >= limit) break;
+    add(draft);
+  }
   return [...seen.values()];
+}
+
+/** Everybody who is named somewhere, asking for everything that is named somewhere: rules meet where nobody thought of it. */
+function* cross(drafts: readonly Draft[]): Generator<Draft> {
+  const callers = new Map(
+    drafts.map((one) => [
+      JSON.stringify([one.principal, one.sourceIp, one.remoteIp, one.claims, one.headers, one.sni]),
+      one,
+    ]),
+  );
+  const calls = new Map(
+    drafts.map((one) => [JSON.stringify([one.method, one.path, one.host, one.port, one.destinationIp]), one]),
+  );
+  for (const { principal, sourceIp, remoteIp, claims, headers, sni } of callers.values())
+    for (const call of calls.values()) yield { ...call, principal, sourceIp, remoteIp, claims, headers, sni };
 }
 
 function base({ trustDomain, namespace, ports = [8080] }: WitnessScope): Draft {

@@ -1,0 +1,499 @@
+// `sallyport check` and `sallyport policy ...`, as a user or a CI job runs them: no proxy, no cluster.
+
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
+import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
+
+const policies = `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: orders, namespace: shop }
+spec:
+  selector: { matchLabels: { app: orders } }
+  rules:
+    - from: [{ source: { principals: [cluster.local/ns/shop/sa/web] } }]
+      to: [{ operation: { methods: [GET], paths: ["/orders/*"] } }]
+    - from: [{ source: { namespaces: [jobs] } }]
+      to: [{ operation: { methods: [POST], paths: [/batch] } }]
+      when: [{ key: "request.headers[x-tenant]", values: [a] }]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: no-admin, namespace: istio-system }
+spec:
+  action: DENY
+  rules: [{ to: [{ operation: { paths: ["/admin*"], ports: ["8080"] } }] }]
+`;
+
+const web = 'spiffe://cluster.local/ns/shop/sa/web';
+
+/** Files of a directory of their own, by name. */
+function files(t: Owner, texts: Record<string, string>): (name: string) => string {
+  const dir = tempDir(t);
+  for (const [name, text] of Object.entries(texts)) writeFileSync(join(dir, name), text);
+  return (name) => join(dir, name);
+}
+
+t.test('check: good, bad with every place, standard input, sidecar.yaml, what kubectl prints', async (t) => {
+  const at = files(t, {
+    'good.yaml': policies,
+    'bad.yaml': policies.replace('methods: [GET]', 'method: [GET]').replace('action: DENY', 'action: REFUSE'),
+    'experimental.yaml': policies.replace('request.headers[x-tenant]', 'experimental.envoy.filters.a[b]'),
+    'idle.yaml': policies.replace(/ {2}rules: \[\{ to.*\n/, ''),
+    'target.yaml': policies.replace(
+      'selector: { matchLabels: { app: orders } }',
+      'targetRefs: [{ group: gateway.networking.k8s.io, kind: Gateway, name: g }]',
+    ),
+    'sidecar.yaml': 'trustDomain: demo.test\nworkload: { serviceAccount: a }\nidentity: {}\ninbound: []\n',
+    'list.yaml': `apiVersion: v1\nkind: List\nitems:\n${policies
+      .split('---\n')
+      .map((one) => `  - ${one.trimEnd().replaceAll('\n', '\n    ')}`)
+      .join('\n')}\n`,
+  });
+  const check = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['check', ...args]);
+  t.match(await check(at('good.yaml')), { code: 0, stdout: '', stderr: '2 documents are good\n' });
+  const bad = await check(at('bad.yaml'), at('good.yaml'));
+  t.equal(bad.code, 1);
+  t.match(bad.stderr, `${at('bad.yaml')}:8:27: unknown key 'method' (did you mean 'methods'?)`);
+  t.match(bad.stderr, `${at('bad.yaml')}:17:11: spec.action: an action is one of ALLOW, DENY, AUDIT, CUSTOM`);
+  const json = await check(at('bad.yaml'), '--json');
+  t.equal(json.code, 1);
+  t.match(JSON.parse(json.stdout), {
+    ok: false,
+    documents: 2,
+    problems: [{ file: at('bad.yaml'), line: 8, column: 27 }, { line: 17 }],
+  });
+  t.match(
+    await check(at('experimental.yaml'), at('target.yaml').replace('target', 'list')),
+    { code: 1 },
+    'one name twice',
+  );
+  t.match(await check(at('experimental.yaml')), { code: 0 }, 'Istio takes it');
+  t.match(await check(at('target.yaml')), { code: 0 }, 'and this');
+  t.match(await check(at('idle.yaml')), {
+    code: 1,
+    stderr: /DENY without rules never denies anything \(write rules: \[\{\}\]/,
+  });
+  t.match(await check(at('list.yaml')), { code: 0, stderr: '2 documents are good\n' });
+  t.match(await check(at('sidecar.yaml')), { code: 1, stderr: /there is nothing to do/ });
+  const piped = await runSallyport(t, ['check', '-'], { input: 'kind: AuthorizationPolicy\n' });
+  t.match(piped, { code: 1, stderr: /^<stdin>:1:1: apiVersion: / });
+  t.match(await check(at('none.yaml')), { code: 2, stderr: /does not exist/ });
+});
+
+t.test('eval and explain: one request', async (t) => {
+  const at = files(t, { 'p.yaml': policies });
+  const run = (command: string, ...args: string[]): ReturnType<typeof runSallyport> =>
+    runSallyport(t, ['policy', command, '--policies', at('p.yaml'), '--to', 'shop/orders:8080', ...args]);
+  const good = await run('eval', '--from', web, 'GET', '/orders/../orders/1?a=b', '--json');
+  t.equal(good.code, 0);
+  t.strictSame(JSON.parse(good.stdout), {
+    allowed: true,
+    status: 200,
+    policy: 'shop/orders',
+    rule: 0,
+    path: '/orders/1',
+  });
+  t.match(await run('eval', 'GET', '/orders/1'), { code: 1, stdout: 'denied (403): no ALLOW rule matches\n' });
+  t.match(await run('eval', '--from', web, '--tcp'), { code: 1 });
+  const near = await run('explain', '--from', web, 'POST', '/orders/1');
+  t.equal(near.code, 1);
+  t.match(near.stdout, /in shop\/orders: add 'POST' to spec\.rules\[0\]\.to\[0\]\.operation\.methods/);
+  const tenant = await run(
+    'explain',
+    '--from',
+    'spiffe://cluster.local/ns/jobs/sa/cron',
+    '-H',
+    'X-Tenant: b',
+    'POST',
+    '/batch',
+    '--json',
+  );
+  t.match(JSON.parse(tenant.stdout), {
+    allowed: false,
+    policy: 'none',
+    inScope: { DENY: 1, ALLOW: 2 },
+    nearest: [{ policy: 'shop/orders', rule: 1, failed: [{ saw: 'b', wanted: ['a'] }] }, { rule: 0 }],
+  });
+  const denied = await run('explain', '--from', web, 'GET', '/admin', '--json');
+  t.match(JSON.parse(denied.stdout), {
+    because: 'the DENY rule ns[istio-system]-policy[no-admin]-rule[0] matches',
+    edits: [/narrow spec\.rules\[0\]/],
+  });
+  t.match(await run('explain', '--from', web, 'GET', '/orders/1'), {
+    code: 0,
+    stdout: /^allowed: no DENY rule matches, and the ALLOW rule/,
+  });
+  t.match(await run('explain', '--from', 'not-an-id', 'GET', '/'), { code: 2, stderr: /not-an-id/ });
+  t.match(await run('explain'), { code: 2, stderr: /METHOD and PATH are missing/ });
+  t.match(await run('explain', '--from', web, 'GET', '/a%00'), {
+    code: 1,
+    stdout: /before any policy: .*%00 \[path_invalid\]/,
+  });
+});
+
+t.test('eval with tokens', async (t) => {
+  const key = await createKey('k');
+  const at = files(t, {
+    'p.yaml': `apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: jwt, namespace: shop }
+spec: { jwtRules: [{ issuer: iss.test, audiences: [orders], jwks: '${jwksOf(key)}' }] }
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: clerks, namespace: shop }
+spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] }] }] }
+`,
+  });
+  const claims = { iss: 'iss.test', sub: 'ann', groups: ['clerks'] };
+  const evaluate = async (...args: string[]): Promise<unknown> =>
+    JSON.parse(
+      (
+        await runSallyport(t, [
+          'policy',
+          'eval',
+          '--policies',
+          at('p.yaml'),
+          '--namespace',
+          'shop',
+          '--json',
+          ...args,
+          'GET',
+          '/',
+        ])
+      ).stdout,
+    );
+  t.match(await evaluate('--jwt', await sign(key, { ...claims, aud: 'orders' })), {
+    allowed: true,
+    status: 200,
+    policy: 'shop/clerks',
+  });
+  t.match(await evaluate('--jwt', await sign(key, { ...claims, aud: 'x' })), {
+    allowed: false,
+    status: 403,
+    code: 'jwt_audience',
+  });
+  t.match(await evaluate('--jwt', 'x.y.z'), { allowed: false, status: 401, code: 'jwt_invalid', policy: null });
+  t.match(await evaluate(), { allowed: false, status: 403, policy: null });
+  t.match(await evaluate('--claims', JSON.stringify(claims)), { allowed: true });
+});
+
+t.test('eval --batch: a line in, a line out, and its own policies where it brings some', async (t) => {
+  const at = files(t, { 'p.yaml': policies });
+  const workload = { namespace: 'shop', labels: { app: 'orders' } };
+  const own = {
+    apiVersion: 'security.istio.io/v1beta1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name: 'own', namespace: 'x' },
+    spec: { action: 'DENY', rules: [{ to: [{ operation: { methods: ['POST'] } }] }] },
+  };
+  const lines: [unknown, object][] = [
+    [
+      { id: 1, from: web, method: 'GET', path: '/orders/1', workload },
+      { id: 1, allowed: true, status: 200, policy: 'shop/orders', rule: 0, path: '/orders/1' },
+    ],
+    [
+      { id: 'two', from: null, method: 'GET', path: '/admin', port: 8080, workload },
+      { id: 'two', allowed: false, status: 403, policy: 'istio-system/no-admin', rule: 0, path: '/admin' },
+    ],
+    [
+      {
+        id: 3,
+        protocol: 'tcp',
+        port: 5,
+        workload: { namespace: 'x', labels: {} },
+        policies: [own],
+        defaultAction: 'allow',
+      },
+      { id: 3, allowed: false, status: 0, policy: 'x/own', rule: 0, path: null },
+    ],
+    [
+      { id: 4, method: 'GET', workload: { namespace: 'x', labels: {} }, policies: [own], defaultAction: 'allow' },
+      { id: 4, allowed: true, policy: null, rule: null },
+    ],
+    [
+      {
+        id: 5,
+        from: 'spiffe://new.test/ns/jobs/sa/a',
+        trustDomain: 'new.test',
+        headers: { 'X-Tenant': 'a' },
+        method: 'POST',
+        path: '/batch',
+        workload,
+      },
+      { id: 5, allowed: true, rule: 1 },
+    ],
+    [
+      {
+        id: 6,
+        from: 'spiffe://old.test/ns/shop/sa/web',
+        trustDomainAliases: ['old.test'],
+        path: '/orders/1',
+        workload,
+      },
+      { id: 6, allowed: true },
+    ],
+    [
+      { id: 7, path: '//orders//1', pathNormalization: 'MERGE_SLASHES', from: web, workload },
+      { id: 7, allowed: true, path: '/orders/1' },
+    ],
+    [
+      { id: 8, policies: [{ ...own, spec: { action: 'SOME' } }] },
+      { id: 8, error: /action/ },
+    ],
+    [
+      { id: 9, method: 7 },
+      { id: 9, error: /method/ },
+    ],
+    [
+      { id: 10, form: web },
+      { id: 10, error: /form/ },
+    ],
+    [
+      { id: 11, from: web, sourceIp: '300.1.1.1' },
+      { id: 11, error: /300\.1\.1\.1/ },
+    ],
+    [
+      {
+        id: 12,
+        policies: [{ ...own, spec: { action: 'CUSTOM', provider: { name: 'p' }, rules: [{}] } }],
+        workload: { namespace: 'x', labels: {} },
+        defaultAction: 'allow',
+      },
+      { id: 12, allowed: false, policy: 'x/own', rule: 0 },
+    ],
+    [
+      {
+        id: 13,
+        policies: [{ ...own, spec: { action: 'CUSTOM', provider: { name: 'p' }, rules: [{}] } }],
+        workload: { namespace: 'x', labels: {} },
+        defaultAction: 'allow',
+        providers: { p: 'allow' },
+      },
+      { id: 13, allowed: true },
+    ],
+    [[], { id: null, error: /object/ }],
+    [null, { id: null, error: /object/ }],
+  ];
+  const input = `${lines.map(([line]) => JSON.stringify(line)).join('\n')}\n{broken\n`;
+  const ran = await runSallyport(t, ['policy', 'eval', '--policies', at('p.yaml'), '--batch', '-'], { input });
+  t.equal(ran.code, 0);
+  const answers = ran.stdout
+    .trimEnd()
+    .split('\n')
+    .map((one) => JSON.parse(one) as object);
+  t.equal(answers.length, lines.length + 1);
+  for (const [index, [line, expected]] of lines.entries()) t.match(answers[index], expected, JSON.stringify(line));
+  t.match(answers.at(-1), { id: null, error: /JSON/ });
+});
+
+const fixture = `policies: p.yaml
+workload: { namespace: shop, labels: { app: orders } }
+requests:
+  - { from: "${web}", path: /orders/1, port: 8080, expect: allow }
+  - { name: "no <admin>", from: "${web}", path: /admin, port: 8080, expect: { allowed: false, policy: istio-system/no-admin, rule: 0 } }
+  - { path: /, port: 8080, expect: 403 }
+`;
+
+t.test('test: fixtures, coverage, TAP and JUnit', async (t) => {
+  const at = files(t, {
+    'p.yaml': policies,
+    'good.yaml': fixture,
+    'bad.yaml': fixture.replace('expect: allow', 'expect: deny').replace('rule: 0', 'rule: 7'),
+    'typo.yaml': fixture.replace('path: /orders', 'pat: /orders'),
+  });
+  const run = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['policy', 'test', ...args]);
+  const good = await run(at('good.yaml'));
+  t.match(good, {
+    code: 0,
+    stdout: 'no request matches ALLOW shop/orders rule 1\n3 passed, 0 failed; 2 of 3 rules matched some request\n',
+  });
+  t.match(await run(at('good.yaml'), '--min-coverage', '70'), { code: 1 });
+  t.match(await run(at('good.yaml'), '--min-coverage', '60'), { code: 0 });
+  const bad = await run(at('bad.yaml'));
+  t.equal(bad.code, 1);
+  t.match(
+    bad.stdout,
+    `FAILS ${at('bad.yaml')}:4: GET /orders/1 from ${web}\n  expected deny, but it is allowed by shop/orders rule 0\n`,
+  );
+  t.match(bad.stdout, /expected rule 7, but it is denied \(403\) by istio-system\/no-admin rule 0/);
+  t.match(bad.stdout, /1 passed, 2 failed/);
+  const tap = await run(at('bad.yaml'), '--format', 'tap');
+  t.match(
+    tap.stdout,
+    /^TAP version 14\n1\.\.3\nnot ok 1 - GET .*\n {2}---\n {2}message: "expected deny[^\n]*\n {2}at: ".*bad\.yaml:4"\n {2}\.\.\.\nnot ok 2 .*\nok 3 /s,
+  );
+  const junit = await run(at('bad.yaml'), '--format', 'junit');
+  t.match(junit.stdout, '<testsuite name="sallyport policy test" tests="3" failures="2">');
+  t.match(junit.stdout, 'name="no &lt;admin&gt;"');
+  t.match(JSON.parse((await run(at('good.yaml'), '--format', 'json')).stdout), {
+    results: [{ passed: true }, { passed: true }, { passed: true }],
+    coverage: [{ matched: 1 }, { matched: 1 }, { matched: 0 }],
+  });
+  t.match(await run(at('typo.yaml')), { code: 2, stderr: /unknown key 'pat' \(did you mean 'path'\?\)/ });
+  t.match(await run(at('good.yaml'), '--format', 'xml'), { code: 2 });
+});
+
+t.test('diff and replay', async (t) => {
+  const record = (path: string, more: object): string =>
+    JSON.stringify({
+      start_time: '2026-01-01T00:00:00.000Z',
+      method: 'GET',
+      path,
+      protocol: 'HTTP/2',
+      authority: 'orders',
+      upstream_cluster: 'inbound|8080||',
+      downstream_remote_address: '127.0.0.1:1',
+      downstream_local_address: '127.0.0.1:2',
+      decision: 'allow',
+      policy: 'p',
+      peer_id: web,
+      ...more,
+    });
+  const at = files(t, {
+    'old.yaml': policies,
+    'new.yaml': policies
+      .replace('methods: [GET]', 'methods: [GET, PUT]')
+      .replace('"/admin*"', '"/admin*", "/orders/secret*"'),
+    'log.json': `${[
+      record('/orders/1', {}),
+      record('/orders/secret?x=1', {}),
+      record('/orders/secret', {}),
+      record('/batch', { method: 'POST', peer_id: 'spiffe://cluster.local/ns/jobs/sa/cron' }),
+      record('/x', { decision: '-' }),
+      record('/x', { upstream_cluster: 'outbound|1||web' }),
+    ].join('\n')}\n`,
+    'broken.json': 'nonsense\n',
+  });
+  const scope = ['--namespace', 'shop', '--label', 'app=orders'];
+  const same = await runSallyport(t, ['policy', 'diff', at('old.yaml'), at('old.yaml'), ...scope]);
+  t.match(same, { code: 0, stdout: 'no verdict changes\n' });
+  const diff = await runSallyport(t, ['policy', 'diff', at('old.yaml'), at('new.yaml'), ...scope, '--json']);
+  t.equal(diff.code, 1);
+  const { changes } = JSON.parse(diff.stdout) as { changes: { before: string; after: string; request: string }[] };
+  t.ok(
+    changes.some(
+      ({ before, after, request }) =>
+        before === 'none' && after === 'allow ns[shop]-policy[orders]-rule[0]' && request.startsWith('PUT /orders/'),
+    ),
+  );
+  t.ok(
+    changes.some(
+      ({ before, after, request }) =>
+        before.startsWith('allow') && after.includes('no-admin') && request.startsWith('GET /orders/secret'),
+    ),
+  );
+  const log = await runSallyport(t, [
+    'policy',
+    'diff',
+    at('old.yaml'),
+    at('new.yaml'),
+    ...scope,
+    '--log',
+    at('log.json'),
+    '--json',
+  ]);
+  t.match(JSON.parse(log.stdout), {
+    compared: 4,
+    changes: [{ request: 'GET /orders/secret (host orders, port 8080)', count: 2 }],
+  });
+  const replay = await runSallyport(t, [
+    'policy',
+    'replay',
+    '--log',
+    at('log.json'),
+    '--policies',
+    at('new.yaml'),
+    ...scope,
+    '--json',
+  ]);
+  t.equal(replay.code, 1);
+  t.match(JSON.parse(replay.stdout), {
+    compared: 4,
+    cannotBeTold: 1,
+    changes: [{ before: 'allow p', after: 'ns[istio-system]-policy[no-admin]-rule[0]', from: web, count: 2 }],
+  });
+  t.match(await runSallyport(t, ['policy', 'replay', '--log', at('broken.json'), '--policies', at('new.yaml')]), {
+    code: 1,
+    stderr: /broken\.json:1: this is no line of an access log/,
+  });
+  t.match(await runSallyport(t, ['policy', 'replay', '--log', at('none.json'), '--policies', at('new.yaml')]), {
+    code: 2,
+    stderr: /cannot be read/,
+  });
+});
+
+const lintCases: [string, string, string][] = [
+  ['deny_wider_on_tcp', '{ action: DENY, rules: [{ to: [{ operation: { methods: [POST] } }] }] }', '4:31'],
+  ['literal_star', '{ rules: [{ to: [{ operation: { paths: ["*admin*"] } }] }] }', '4:47'],
+  ['http_on_tcp_port', '{ rules: [{ to: [{ operation: { methods: [GET], ports: ["3306"] } }] }] }', '4:17'],
+  ['jwt_without_authentication', '{ rules: [{ from: [{ source: { requestPrincipals: ["*"] } }] }] }', '4:16'],
+  ['unknown_principal', '{ rules: [{ from: [{ source: { principals: [cluster.local/ns/shop/sa/gone] } }] }] }', '4:51'],
+  ['unknown_namespace', '{ rules: [{ from: [{ source: { namespaces: [nowhere] } }] }] }', '4:51'],
+  ['principal_with_scheme', '{ rules: [{ from: [{ source: { principals: ["spiffe://td/ns/a/sa/b"] } }] }] }', '4:51'],
+  ['principal_not_local', '{ rules: [{ from: [{ source: { principals: ["cluster.local/*"] } }] }] }', '4:51'],
+  ['method_never_sent', '{ rules: [{ to: [{ operation: { methods: [get] } }] }] }', '4:49'],
+  ['dead_rule', '{ rules: [{ to: [{ operation: { methods: [GET], notMethods: ["G*"] } }] }] }', '4:48'],
+  [
+    'shadowed_rule',
+    '{ rules: [{ to: [{ operation: { paths: ["/a*"] } }] }, { to: [{ operation: { paths: [/ab], methods: [GET] } }] }] }',
+    '4:62',
+  ],
+  ['deny_without_rules', '{ action: DENY }', '4:7'],
+  ['not_for_sidecars', '{ targetRefs: [{ kind: Service, name: a }] }', '4:7'],
+  [
+    'allows_nobody_in_particular',
+    '{ rules: [{ from: [{ source: { notPrincipals: [cluster.local/ns/shop/sa/web] } }] }] }',
+    '4:36',
+  ],
+];
+
+t.test('lint: each finding with its code, place and mend, and none of a policy that means what it says', async (t) => {
+  const head =
+    'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: p, namespace: shop }\nspec: ';
+  const at = files(t, {
+    ...Object.fromEntries(lintCases.map(([code, spec]) => [`${code}.yaml`, `${head}${spec}\n`])),
+    'good.yaml': policies,
+  });
+  const run = (...args: string[]): ReturnType<typeof runSallyport> =>
+    runSallyport(t, [
+      'policy',
+      'lint',
+      '--trust-domain',
+      'demo.test',
+      '--workload',
+      'spiffe://demo.test/ns/shop/sa/web',
+      '--workload',
+      'spiffe://demo.test/ns/jobs/sa/cron',
+      ...args,
+    ]);
+  for (const [code, , place] of lintCases) {
+    const ran = await run(at(`${code}.yaml`), '--json');
+    t.equal(ran.code, 1, code);
+    const { findings } = JSON.parse(ran.stdout) as {
+      findings: { code: string; line: number; column: number; mend: string }[];
+    };
+    const found = findings.find((one) => one.code === code);
+    t.equal(found && `${found.line}:${found.column}`, place, code);
+    t.ok(found?.mend);
+    t.equal(findings.filter((one) => one.code !== code).length, 0, `${code} alone: ${findings.map((one) => one.code)}`);
+  }
+  t.match(await run(at('good.yaml')), { code: 0, stderr: 'nothing was found\n' });
+  t.match(await run(), { code: 2, stderr: /nothing to look at/ });
+});
+
+t.test('lint: a denial that leaves an allowed rule nothing, across files', async (t) => {
+  const at = files(t, {
+    'a.yaml': policies,
+    'b.yaml': policies
+      .split('---\n')[1]!
+      .replace('no-admin', 'no-orders')
+      .replace('"/admin*"', '"/orders*"')
+      .replace(', ports: ["8080"]', ''),
+  });
+  const ran = await runSallyport(t, ['policy', 'lint', at('a.yaml'), at('b.yaml')]);
+  t.equal(ran.code, 1);
+  t.match(ran.stdout, /a\.yaml:7:7: dead_rule: whatever this rule allows is denied by istio-system\/no-orders rule 0/);
+});
