@@ -8,7 +8,7 @@ import type { Denial, Exchange, FieldName, Fields } from './exchange.ts';
 import { headerOf, pathWithoutQuery } from './facts-of.ts';
 import type { PeerCheck } from './peer.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
-import { claimText, type TokenSource, withoutCookie, withoutParam } from './policy/request-authentication.ts';
+import { claimText, paramsOf, type TokenSource, withoutCookie, withoutParam } from './policy/request-authentication.ts';
 import { fieldName } from './protocol/http1-head.ts';
 
 /**
@@ -85,6 +85,7 @@ function isPreflight(exchange: Exchange): boolean {
 function take(exchange: Exchange, authentication: Authentication, result: AuthResult): void {
   if (result.kind === 'refused') {
     exchange.decision = 'deny';
+    hideTokens(exchange, authentication);
     exchange.details = `jwt_authn_access_denied{${result.text.replace(/\s/g, '_')}}`;
     exchange.denial = denialFor(exchange, result);
     throw result.error;
@@ -92,6 +93,11 @@ function take(exchange: Exchange, authentication: Authentication, result: AuthRe
   note(exchange, result);
   dropOutputs(exchange, authentication);
   if (result.kind === 'verified') passOn(exchange, result);
+}
+
+/** A token in the query, good or bad, is not for the record. */
+function hideTokens(exchange: Exchange, { rules }: Authentication): void {
+  for (const name of new Set(rules.flatMap(paramsOf))) exchange.path = withoutParam(exchange.path, name);
 }
 
 function note(exchange: Exchange, result: Exclude<AuthResult, Refused>): void {

@@ -16,7 +16,7 @@ export interface Judgement {
 }
 
 /** How long traffic may wait for a slice, milliseconds. */
-const sliceMs = 8;
+const sliceMs = 4;
 
 export interface Keys {
   sourceOf(rule: JwtRule): KeySource;

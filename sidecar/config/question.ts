@@ -233,7 +233,7 @@ function documentOf(value: unknown, file: string): YamlDocument {
 /** The path as policies see it, with its query. @throws SallyportError for what the proxy would refuse before any policy. */
 function meaningOf({ method, path }: Question, how: PathNormalization): string {
   if (!/^[!#$%&'*+\-.^_`|~0-9A-Z]+$/.test(method))
-    throw new SallyportError('head_malformed', `'${method}' is not a method: methods are written in upper case`);
+    throw new SallyportError('method_invalid', `'${method}' is not a method: methods are written in upper case`);
   if (path === '*' && method === 'OPTIONS') return path;
   if (!path.startsWith('/')) throw new SallyportError('head_invalid_url', `'${path}' is not a path`);
   return normalizePath(path, how);

@@ -22,7 +22,7 @@ const program = fileURLToPath(import.meta.url.replace(/read-apart(\.[jt]s)$/, 'r
 export const rulesPerMessage = 500;
 
 /** No configuration takes this long; a reader that hangs must not keep the next change from being read. */
-const patienceMs = 30_000;
+const patienceMs = 120_000;
 
 /** As readConfiguration(), elsewhere. @throws SallyportError `config_invalid`, `config_unreadable`, `internal`. */
 export async function readApart(file: string): Promise<Reading> {

@@ -2,8 +2,9 @@
 // concern, so that a peer's rules are found without looking at the others. Done in steps: 10,000 rules must not hold up
 // traffic while they are compiled.
 
-import { type Attribute, attributeOf, fields, type Holds } from './attributes.ts';
-import { addRule, createIndex, type RuleIndex } from './index-rules.ts';
+import { type Attribute, attributeOf, fields, type Holds, headerOf, type ValueScope } from './attributes.ts';
+import type { RequestFacts } from './facts.ts';
+import { addRule, createIndex, type IndexedRule, type RuleIndex } from './index-rules.ts';
 import { expandTrustDomain } from './match.ts';
 import {
   type Action,
@@ -20,13 +21,33 @@ import {
 } from './policy.ts';
 
 /** One field of a rule with its values: the smallest thing that can hold or fail. */
-export interface Check {
+export class Check {
   /** As the document writes it: `paths`, `notPaths`, `when request.headers[x]`. */
   readonly field: string;
   readonly values: readonly string[];
   readonly negated: boolean;
   readonly attribute: Attribute;
-  readonly holds: Holds;
+  readonly #scope: ValueScope;
+  #match: Holds | undefined = undefined;
+
+  constructor(field: string, values: readonly string[], negated: boolean, attribute: Attribute, scope: ValueScope) {
+    this.field = field;
+    this.values = values;
+    this.negated = negated;
+    this.attribute = attribute;
+    this.#scope = scope;
+  }
+
+  /** A negation is true of what is absent: nothing matches it. */
+  holds(facts: RequestFacts): boolean {
+    this.#match ??= this.attribute.compile(this.values, this.#scope);
+    return this.#match(facts) !== this.negated;
+  }
+
+  /** What the first question would otherwise wait for. */
+  prepare(): void {
+    this.#match ??= this.attribute.compile(this.values, this.#scope);
+  }
 }
 
 /** Checks that must all hold. */
@@ -39,18 +60,58 @@ export interface Shape {
   readonly conditions: Clause;
 }
 
-export interface CompiledRule {
+/**
+ * A rule of the documents. What it asks is compiled when it is first asked: of 10,000 rules most concern nobody who is
+ * connected, and compiling them all would take time and memory for nothing.
+ */
+export class CompiledRule implements IndexedRule {
   /** Place among all rules of its action: of several that match, the first is named. */
   readonly order: number;
   readonly name: RuleName;
-  readonly http: Shape;
-  /** What is left of it on TCP; null when the rule does not exist there. */
-  readonly tcp: Shape | null;
-  readonly verdict: Decision;
   /** The document's own rule, for the index and for explanations. */
   readonly rule: Rule;
+  readonly #policy: AuthorizationPolicy;
+  readonly #scope: ValueScope;
+  #http: Shape | undefined = undefined;
+  #tcp: Shape | null | undefined = undefined;
+  #verdict: Decision | undefined = undefined;
+
+  constructor(policy: AuthorizationPolicy, index: number, order: number, trustDomains: readonly string[]) {
+    this.order = order;
+    this.name = { namespace: policy.namespace, name: policy.name, rule: index };
+    this.rule = policy.rules[index]!;
+    this.#policy = policy;
+    this.#scope = { trustDomains, namespace: policy.namespace };
+  }
+
   /** CUSTOM: whom to ask. */
-  readonly provider: string | undefined;
+  get provider(): string | undefined {
+    return this.#policy.provider;
+  }
+
+  get to(): readonly FieldValues[] | undefined {
+    return this.rule.to;
+  }
+
+  get existsOnTcp(): boolean {
+    return this.#policy.action !== 'ALLOW' || !asksForHttp(this.rule);
+  }
+
+  get http(): Shape {
+    this.#http ??= compileShape(this.rule, this.#scope);
+    return this.#http;
+  }
+
+  /** What is left of it on TCP; null when the rule does not exist there. */
+  get tcp(): Shape | null {
+    if (this.#tcp === undefined) this.#tcp = this.existsOnTcp ? shapeForTcp(this.http) : null;
+    return this.#tcp;
+  }
+
+  get verdict(): Decision {
+    this.#verdict ??= verdictOf(this.#policy, this.name);
+    return this.#verdict;
+  }
 }
 
 /** The rules of one action, by whom they could concern. */
@@ -76,8 +137,11 @@ export interface PolicySet {
   readonly peers: Map<string, unknown>;
 }
 
-/** Rules compiled between two chances to do something else; a hundred take about a millisecond. */
+/** Rules looked at between two chances to do something else, and rules compiled: the first is quick. */
 const rulesPerStep = 100;
+const compiledPerStep = 25;
+/** A peer with more rules than this has them compiled with the configuration, not while its first request waits. */
+const fewRules = 200;
 
 /** Compiles the policies that are attached to the workload; the rest is left out. Pure. */
 export function compilePolicies(policies: readonly AuthorizationPolicy[], scope: PolicyScope): PolicySet {
@@ -94,6 +158,7 @@ export function* compileInSteps(
   scope: PolicyScope,
 ): Generator<void, PolicySet> {
   const attached = policies.filter((policy) => isAttached(policy, scope));
+  const trustDomains = Object.freeze([scope.trustDomain, ...scope.trustDomainAliases]);
   const headers = new Set<string>();
   const tables = {} as Record<Action, RuleTable>;
   for (const action of ['CUSTOM', 'DENY', 'ALLOW', 'AUDIT'] as const) {
@@ -101,13 +166,12 @@ export function* compileInSteps(
     for (const policy of attached) {
       if (policy.action !== action) continue;
       for (const [index, rule] of policy.rules.entries()) {
-        const compiled = compileRule(policy, rule, index, rules.length, scope);
-        rules.push(compiled);
-        noteHeaders(compiled, headers);
+        rules.push(new CompiledRule(policy, index, rules.length, trustDomains));
+        noteHeaders(rule, headers);
         if (rules.length % rulesPerStep === 0) yield;
       }
     }
-    tables[action] = yield* layOut(rules, scope);
+    tables[action] = yield* layOut(rules, trustDomains);
   }
   // Istio, rule 3: without any ALLOW policy in scope everything is allowed. Ours: nothing is, unless it is asked for.
   const allowsByDefault = scope.defaultAction === 'allow' && !attached.some((policy) => policy.action === 'ALLOW');
@@ -119,54 +183,21 @@ export function* compileInSteps(
   });
 }
 
-function compileRule(
-  policy: AuthorizationPolicy,
-  rule: Rule,
-  index: number,
-  order: number,
-  scope: PolicyScope,
-): CompiledRule {
-  const name: RuleName = Object.freeze({ namespace: policy.namespace, name: policy.name, rule: index });
-  const values = { trustDomains: [scope.trustDomain, ...scope.trustDomainAliases], namespace: policy.namespace };
+function compileShape(rule: Rule, scope: ValueScope): Shape {
   const clause = (kind: 'source' | 'operation', one: FieldValues): Clause =>
-    Object.entries(one).map(([field, list]) => {
-      const negated = isNot(field);
-      const row = rowOf(kind, field);
-      return createCheck(field, list, negated, row, values);
-    });
-  const http: Shape = Object.freeze({
+    Object.entries(one).map(([field, values]) => new Check(field, values, isNot(field), rowOf(kind, field), scope));
+  return Object.freeze({
     sources: rule.from?.map((one) => clause('source', one)),
     operations: rule.to?.map((one) => clause('operation', one)),
     conditions: (rule.when ?? []).flatMap(({ key, values: yes = [], notValues: no = [] }) => {
       const row = attributeOf(key);
       if (row === undefined) throw new TypeError(`there is no attribute ${key}`);
       return [
-        ...(yes.length === 0 ? [] : [createCheck(`when ${key}`, yes, false, row, values)]),
-        ...(no.length === 0 ? [] : [createCheck(`when ${key} (notValues)`, no, true, row, values)]),
+        ...(yes.length === 0 ? [] : [new Check(`when ${key}`, yes, false, row, scope)]),
+        ...(no.length === 0 ? [] : [new Check(`when ${key} (notValues)`, no, true, row, scope)]),
       ];
     }),
   });
-  return Object.freeze({
-    order,
-    name,
-    http,
-    tcp: shapeForTcp(http, policy.action),
-    verdict: verdictOf(policy, name),
-    rule,
-    provider: policy.provider,
-  });
-}
-
-function createCheck(
-  field: string,
-  values: readonly string[],
-  negated: boolean,
-  attribute: Attribute,
-  scope: { readonly trustDomains: readonly string[]; readonly namespace: string },
-): Check {
-  const match = attribute.compile(values, scope);
-  // A negation is true of what is absent: nothing matches it.
-  return Object.freeze({ field, values, negated, attribute, holds: negated ? (facts) => !match(facts) : match });
 }
 
 function isNot(field: string): boolean {
@@ -190,10 +221,7 @@ function verdictOf(policy: AuthorizationPolicy, name: RuleName): Decision {
  * TCP knows no methods, paths, hosts, headers or tokens. An ALLOW rule that asks for them does not exist there (narrower);
  * any other loses just those fields (wider: DENY `methods: [POST]` without ports denies all TCP). Both fail closed.
  */
-function shapeForTcp(http: Shape, action: Action): Shape | null {
-  const all = [...(http.sources ?? []), ...(http.operations ?? []), http.conditions].flat();
-  if (!all.some(({ attribute }) => attribute.httpOnly)) return http;
-  if (action === 'ALLOW') return null;
+function shapeForTcp(http: Shape): Shape {
   const reduce = (clause: Clause): Clause => clause.filter(({ attribute }) => !attribute.httpOnly);
   return Object.freeze({
     sources: http.sources?.map(reduce),
@@ -202,40 +230,62 @@ function shapeForTcp(http: Shape, action: Action): Shape | null {
   });
 }
 
-const header = /^when request\.headers\[([^\]]+)\]/;
+function asksForHttp({ from = [], to = [], when = [] }: Rule): boolean {
+  const inFields = (kind: 'source' | 'operation', list: readonly FieldValues[]): boolean =>
+    list.some((one) => Object.keys(one).some((field) => rowOf(kind, field).httpOnly));
+  return inFields('source', from) || inFields('operation', to) || when.some(({ key }) => attributeOf(key)?.httpOnly);
+}
 
-function noteHeaders({ http }: CompiledRule, headers: Set<string>): void {
-  for (const { field } of http.conditions) {
-    const name = header.exec(field)?.[1];
-    if (name !== undefined) headers.add(name.toLowerCase());
+function asksForPeer({ from = [], when = [] }: Rule): boolean {
+  return (
+    from.some((one) => Object.keys(one).some((field) => rowOf('source', field).ofPeer)) ||
+    when.some(({ key }) => attributeOf(key)?.ofPeer)
+  );
+}
+
+function noteHeaders({ when = [] }: Rule, headers: Set<string>): void {
+  for (const { key } of when) {
+    const name = headerOf(key);
+    if (name !== undefined) headers.add(name);
   }
 }
 
 // -- whom a rule could concern -------------------------------------------------------------------------------------------
 
-function* layOut(rules: readonly CompiledRule[], scope: PolicyScope): Generator<void, RuleTable> {
+function* layOut(rules: readonly CompiledRule[], trustDomains: readonly string[]): Generator<void, RuleTable> {
   const byPrincipal = new Map<string, CompiledRule[]>();
   const byNamespace = new Map<string, CompiledRule[]>();
   const unkeyed: CompiledRule[] = [];
   const shared = createIndex();
   for (const [at, rule] of rules.entries()) {
     if (at % rulesPerStep === rulesPerStep - 1) yield;
-    if (!asksForPeer(rule.http)) {
+    if (!asksForPeer(rule.rule)) {
       addRule(shared, rule);
       continue;
     }
-    const principals = exactPrincipals(rule.rule, scope);
+    const principals = exactPrincipals(rule.rule, trustDomains);
     const namespaces = principals === undefined ? exactNamespaces(rule.rule) : undefined;
     if (principals !== undefined) for (const one of new Set(principals)) pushTo(byPrincipal, one, rule);
     else if (namespaces !== undefined) for (const one of new Set(namespaces)) pushTo(byNamespace, one, rule);
     else unkeyed.push(rule);
   }
+  yield* compileAhead(shared.all);
+  for (const list of [unkeyed, ...byPrincipal.values(), ...byNamespace.values()])
+    if (list.length > fewRules) yield* compileAhead(list);
   return Object.freeze({ all: Object.freeze(rules), byPrincipal, byNamespace, unkeyed, shared });
 }
 
-export function asksForPeer({ sources, conditions }: Shape): boolean {
-  const isOfPeer = ({ attribute }: Check): boolean => attribute.ofPeer;
-  return conditions.some(isOfPeer) || (sources?.some((clause) => clause.some(isOfPeer)) ?? false);
+/** What would take too long when the first request needs it. */
+function* compileAhead(rules: readonly IndexedRule[]): Generator<void> {
+  for (const [at, rule] of rules.entries()) {
+    prepare(rule.http);
+    if (rule.existsOnTcp) void rule.tcp;
+    if (at % compiledPerStep === compiledPerStep - 1) yield;
+  }
+}
+
+function prepare({ sources = [], operations = [], conditions }: Shape): void {
+  for (const clause of [...sources, ...operations, conditions]) for (const check of clause) check.prepare();
 }
 
 function pushTo(map: Map<string, CompiledRule[]>, key: string, rule: CompiledRule): void {
@@ -245,11 +295,12 @@ function pushTo(map: Map<string, CompiledRule[]>, key: string, rule: CompiledRul
 }
 
 /** Every source names its principals one by one: then nobody else needs to ask this rule. */
-function exactPrincipals(rule: Rule, scope: PolicyScope): readonly string[] | undefined {
+function exactPrincipals(rule: Rule, trustDomains: readonly string[]): readonly string[] | undefined {
   const lists = rule.from?.map((source) => source['principals']);
   if (lists === undefined || !lists.every((list) => list?.every((one) => !one.includes('*')))) return undefined;
-  const names = [scope.trustDomain, ...scope.trustDomainAliases];
-  return lists.flatMap((list) => list!.flatMap((one) => expandTrustDomain(one, names))).map((one) => `spiffe://${one}`);
+  return lists
+    .flatMap((list) => list!.flatMap((one) => expandTrustDomain(one, trustDomains)))
+    .map((one) => `spiffe://${one}`);
 }
 
 function exactNamespaces(rule: Rule): readonly string[] | undefined {

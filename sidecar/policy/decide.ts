@@ -2,7 +2,7 @@
 // refuses; else, with no ALLOW policy in scope, the default action; else an ALLOW rule that matches permits; else it is
 // refused. AUDIT marks and changes nothing. Pure, without allocation, under a microsecond.
 
-import { asksForPeer, type Clause, type CompiledRule, type PolicySet, type RuleTable, type Shape } from './compile.ts';
+import type { Clause, CompiledRule, PolicySet, RuleTable, Shape } from './compile.ts';
 import { createFacts, type RequestFacts } from './facts.ts';
 import { addRule, createIndex, firstMatch, type IndexedRule, matches, type RuleIndex } from './index-rules.ts';
 import type { Action, Decision } from './policy.ts';
@@ -108,18 +108,15 @@ function ofNamespaces({ byNamespace }: RuleTable, principal: string): readonly C
 function forPeer(rule: CompiledRule, principal: string): IndexedRule | undefined {
   const facts = createFacts({ principal });
   const http = shapeForPeer(rule.http, facts);
-  const tcp = rule.tcp === null ? null : shapeForPeer(rule.tcp, facts);
-  if (http === undefined && (tcp === undefined || tcp === null)) return undefined;
-  const { order, verdict } = rule;
-  return Object.freeze({ order, verdict, http: http ?? never, tcp: tcp ?? null });
+  // Whom a rule asks for is the same on TCP.
+  if (http === undefined) return undefined;
+  const { order, verdict, to, tcp: whole } = rule;
+  const tcp = whole === null ? null : (shapeForPeer(whole, facts) ?? null);
+  return Object.freeze({ order, verdict, to, http, tcp, existsOnTcp: tcp !== null });
 }
 
-/** A source that nobody can be. */
-const never: Shape = Object.freeze({ sources: [], operations: undefined, conditions: [] });
-
 function shapeForPeer(shape: Shape, facts: RequestFacts): Shape | undefined {
-  if (!asksForPeer(shape)) return shape;
-  const holds = (clause: Clause): boolean => clause.every(({ attribute, holds }) => !attribute.ofPeer || holds(facts));
+  const holds = (clause: Clause): boolean => clause.every((check) => !check.attribute.ofPeer || check.holds(facts));
   const rest = (clause: Clause): Clause => clause.filter(({ attribute }) => !attribute.ofPeer);
   if (!holds(shape.conditions)) return undefined;
   const sources = shape.sources?.filter(holds).map(rest);

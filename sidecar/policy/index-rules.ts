@@ -3,12 +3,15 @@
 
 import type { Check, Clause, Shape } from './compile.ts';
 import type { RequestFacts } from './facts.ts';
-import type { Decision } from './policy.ts';
+import type { Decision, FieldValues } from './policy.ts';
 import { isTemplate, literalPrefix } from './template.ts';
 
 /** A rule as the index keeps it: whole, or what is left to ask of it once its peer is known. */
 export interface IndexedRule {
   readonly order: number;
+  /** The document's operations: what the index goes by. */
+  readonly to: readonly FieldValues[] | undefined;
+  readonly existsOnTcp: boolean;
   readonly http: Shape;
   readonly tcp: Shape | null;
   readonly verdict: Decision;
@@ -25,13 +28,14 @@ interface Node {
 }
 
 export interface RuleIndex {
+  readonly all: IndexedRule[];
   readonly tcp: IndexedRule[];
   readonly byMethod: Map<string, Node>;
   readonly anyMethod: Node;
 }
 
 export function createIndex(): RuleIndex {
-  return { tcp: [], byMethod: new Map(), anyMethod: createNode('') };
+  return { all: [], tcp: [], byMethod: new Map(), anyMethod: createNode('') };
 }
 
 function createNode(label: string): Node {
@@ -40,20 +44,19 @@ function createNode(label: string): Node {
 
 /** Adds a rule; rules come in their order. */
 export function addRule(index: RuleIndex, rule: IndexedRule): void {
-  if (rule.tcp !== null) index.tcp.push(rule);
-  const { operations } = rule.http;
-  if (operations === undefined) return insert(index.anyMethod, '', false, rule);
-  for (const operation of operations) {
+  index.all.push(rule);
+  if (rule.existsOnTcp) index.tcp.push(rule);
+  if (rule.to === undefined) return insert(index.anyMethod, '', false, rule);
+  for (const operation of rule.to) {
     for (const root of rootsOf(index, operation)) {
-      const paths = valuesOf(operation, 'paths');
+      const { paths } = operation;
       if (paths === undefined) insert(root, '', false, rule);
       else for (const path of paths) insertPath(root, path, rule);
     }
   }
 }
 
-function rootsOf(index: RuleIndex, operation: Clause): Node[] {
-  const methods = valuesOf(operation, 'methods');
+function rootsOf(index: RuleIndex, { methods }: FieldValues): Node[] {
   if (methods === undefined || methods.some((one) => one.includes('*'))) return [index.anyMethod];
   return methods.map((method) => {
     const known = index.byMethod.get(method);
@@ -62,10 +65,6 @@ function rootsOf(index: RuleIndex, operation: Clause): Node[] {
     index.byMethod.set(method, made);
     return made;
   });
-}
-
-function valuesOf(operation: Clause, field: string): readonly string[] | undefined {
-  return operation.find((check: Check) => check.field === field)?.values;
 }
 
 function insertPath(root: Node, path: string, rule: IndexedRule): void {

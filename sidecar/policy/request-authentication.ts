@@ -50,10 +50,9 @@ export interface TokenSource {
 
 /** The tokens at a rule's locations, in order; by default `Authorization: Bearer`, then the query's `access_token`. */
 export function findTokens(rule: JwtRule, source: TokenSource): FoundToken[] {
-  const { fromHeaders, fromParams, fromCookies } = rule;
-  const isDefault = fromHeaders.length + fromParams.length + fromCookies.length === 0;
-  const headers = isDefault ? [{ name: 'authorization', prefix: 'Bearer ' }] : fromHeaders;
-  const params = isDefault ? ['access_token'] : fromParams;
+  const { fromHeaders, fromCookies } = rule;
+  const headers = isDefault(rule) ? [{ name: 'authorization', prefix: 'Bearer ' }] : fromHeaders;
+  const params = paramsOf(rule);
   const found: FoundToken[] = [];
   for (const { name, prefix } of headers) {
     const value = source.header(name.toLowerCase());
@@ -74,6 +73,15 @@ export function findTokens(rule: JwtRule, source: TokenSource): FoundToken[] {
     if (token) found.push({ token, place: { kind: 'cookie', name } });
   }
   return found;
+}
+
+function isDefault({ fromHeaders, fromParams, fromCookies }: JwtRule): boolean {
+  return fromHeaders.length + fromParams.length + fromCookies.length === 0;
+}
+
+/** The parameters of the query that a rule looks into. */
+export function paramsOf(rule: JwtRule): readonly string[] {
+  return isDefault(rule) ? ['access_token'] : rule.fromParams;
 }
 
 /** The path without one parameter of its query. */

@@ -83,8 +83,12 @@ t.test('none, good, wrong and not for us', async (t) => {
     { response_code: 200 },
     { response_code: 401, code: 'jwt_invalid' },
   ]);
-  const text = JSON.stringify([records, mesh.lines]);
-  for (const token of [good, clerk]) t.notOk(text.includes(token.split('.')[2]!), 'no token is on record');
+  const old = await sign(key, { iss: 'iss.test', aud: 'orders', exp: 1 });
+  t.match(await ask(mesh, `GET /q?a=b&access_token=${old}`), /^HTTP\/1\.1 401 /);
+  const all = await mesh.records('orders', 9);
+  t.match(all[8], { path: '/q?a=b', code: 'jwt_expired' });
+  const text = JSON.stringify([all, mesh.lines]);
+  for (const token of [good, clerk, old]) t.notOk(text.includes(token.split('.')[2]!), 'no token is on record');
 });
 
 t.test('what the app gets: no token, the claims that it is to see, and nothing that the caller claims', async (t) => {
