@@ -120,7 +120,8 @@ function mean(run: (turn: number) => void): number {
 
 function row(loaded: Loaded, rules: number): string[] {
   const check = (peer: string, path: string, wanted: boolean): void => {
-    if (loaded.allows(peer, path) !== wanted) throw new Error(`${peer} ${path} should be ${wanted ? 'allowed' : 'denied'}`);
+    if (loaded.allows(peer, path) !== wanted)
+      throw new Error(`${peer} ${path} should be ${wanted ? 'allowed' : 'denied'}`);
   };
   // Cold: peers that have not been met, each once.
   const peers = Array.from({ length: Math.min(200, rules) }, (_, i) => rules - 1 - i).filter((n) => n > 0);
