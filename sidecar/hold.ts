@@ -3,6 +3,7 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier, Exchange, Fields } from './exchange.ts';
+import { hold } from './observe/held.ts';
 import { refuse } from './respond.ts';
 
 /** What a body may hold in memory while its request is judged; past this its sender is paused. */
@@ -21,6 +22,7 @@ export class HeldBody implements Carrier {
   requestData(chunk: Buffer): boolean {
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
+    hold(chunk.length);
     return this.#bytes < holdBytes;
   }
 
@@ -34,7 +36,7 @@ export class HeldBody implements Carrier {
     if (carrier === undefined || carrier === this) return;
     let more = true;
     for (const chunk of this.#chunks) more = carrier.requestData(chunk);
-    this.#chunks = [];
+    this.drop();
     if (this.#ended !== undefined) carrier.requestEnd(this.#ended);
     else if (more) downstream.resume();
     else downstream.pause();
@@ -43,7 +45,14 @@ export class HeldBody implements Carrier {
   downstreamDrained(): void {}
 
   downstreamGone(): void {
+    this.drop();
+  }
+
+  /** Nothing of it is held any more. */
+  drop(): void {
     this.#chunks = [];
+    hold(-this.#bytes);
+    this.#bytes = 0;
   }
 
   idle(): void {

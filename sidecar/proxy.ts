@@ -42,12 +42,13 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
         refuseWhenFull(exchange);
         readMeaning(exchange);
         findRoute(exchange);
-        const waits = thenOrNow(authenticate(exchange, connection, tools.checkPeer), () =>
-          thenOrNow(askAuthorizers(exchange, connection), () => pass(exchange)),
-        );
-        if (waits === undefined) return;
-        exchange.carrier = new HeldBody(exchange);
-        waits.catch((error: unknown) => refuseOnRecord(exchange, error));
+        const known = authenticate(exchange, connection, tools.checkPeer);
+        const waits =
+          known === undefined
+            ? askAuthorizers(exchange, connection)
+            : known.then(() => askAuthorizers(exchange, connection));
+        if (waits === undefined) pass(exchange);
+        else wait(exchange, waits);
       } catch (error) {
         refuseOnRecord(exchange, error);
       }
@@ -64,15 +65,26 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   if (connection.alpn !== undefined) speak(connection.alpn === 'h2');
   else connection.speaker = new FirstBytes(connection, (said) => speak(said === 'http2'));
 
+  /** What comes of the body meanwhile is held. */
+  function wait(exchange: Exchange, step: Promise<void>): void {
+    const held = new HeldBody(exchange);
+    exchange.carrier = held;
+    step
+      .then(() => {
+        pass(exchange);
+        held.release();
+      })
+      .catch((error: unknown) => refuseOnRecord(exchange, error))
+      .finally(() => held.drop());
+  }
+
   function pass(exchange: Exchange): void {
-    // Who asked may have gone while somebody else was asked.
-    if (exchange.finished) return;
-    const held = exchange.carrier;
+    // While somebody else was asked, whoever asked us may have gone, or have been told that it took too long.
+    if (exchange.finished || exchange.responded) return;
     const permit = authorize(exchange, connection, tools.checkPeer);
     const changed = changedMeanwhile(exchange, connection, tools);
     if (changed !== undefined) throw changed;
     forward(exchange, permit, connection.clientCert);
-    if (held instanceof HeldBody) held.release();
   }
 
   /** A refusal is never dropped from the log: where the log has no room, the answer waits for it. */
@@ -80,14 +92,6 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     noteDenial(exchange, connection, error, tools);
     tools.log.whenRoom(() => refuse(exchange, error));
   }
-}
-
-/** Goes on in this turn where there is nothing to wait for. */
-function thenOrNow(
-  step: undefined | Promise<void>,
-  next: () => undefined | void | Promise<void>,
-): undefined | Promise<void> {
-  return step === undefined ? (next() ?? undefined) : step.then(next);
 }
 
 /** While a step waited, policy may have changed, and nobody asks again about what was not allowed yet. */

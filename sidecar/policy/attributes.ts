@@ -115,7 +115,7 @@ const sni: Attribute = {
   ofPeer: false,
   compile(values) {
     const match = compileStrings(values);
-    return (facts) => facts.sni !== '' && match(facts.sni);
+    return (facts) => match(facts.sni);
   },
   see: (facts) => facts.sni || undefined,
 };

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { normalizePath } from '../../sidecar/policy/path.ts';
+import { normalizePath, type PathNormalization } from '../../sidecar/policy/path.ts';
 
 const vectors = JSON.parse(readFileSync(new URL('../vectors/policy/paths.json', import.meta.url), 'utf8')) as [
   string,
@@ -17,6 +17,20 @@ for (const [path, normal] of vectors) {
     else {
       t.equal(normalizePath(path), normal);
       t.equal(normalizePath(normal), normal, 'it is normal then');
+    }
+  });
+}
+
+const settings = JSON.parse(
+  readFileSync(new URL('../vectors/policy/normalizations.json', import.meta.url), 'utf8'),
+) as Record<PathNormalization, [string, string | null][]>;
+
+for (const [how, list] of Object.entries(settings)) {
+  t.test(how, async (t) => {
+    for (const [path, normal] of list) {
+      const run = (): string => normalizePath(path, how as PathNormalization);
+      if (normal === null) t.throws(run, { code: 'path_invalid' }, path);
+      else t.equal(run(), normal, path);
     }
   });
 }

@@ -149,6 +149,11 @@ t.test('an issuer that is down refuses its tokens, and nobody else', async (t) =
   const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
   t.match(await ask(mesh, 'GET /', bearer(token)), /^HTTP\/1\.1 401 .*Jwks remote fetch is failed$/s);
   t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 200 /);
+  const body = 'x'.repeat(3_000_000);
+  const big = await ask(mesh, 'POST /big', `${bearer(token)}Content-Length: ${body.length}\r\n`, body);
+  t.match(big, /^HTTP\/1\.1 401 /, 'with a body that nobody reads');
+  const metrics = await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/stats/prometheus`)).text();
+  t.match(metrics, /^sallyport_held_bytes 0$/m, 'and that nobody keeps');
   t.ok(
     mesh.lines.some(({ code }) => code === 'jwks_unavailable'),
     'and it is said',
