@@ -3,20 +3,19 @@
 
 import type { Registry } from 'prom-client';
 import { type AdminServer, startAdmin } from '../cert-agent/base/admin.ts';
-import { asSallyportError, reasonOf, type SallyportError } from '../cert-agent/base/errors.ts';
-import { type Live, LiveCell } from '../cert-agent/base/live.ts';
+import { reasonOf } from '../cert-agent/base/errors.ts';
+import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import { createRegistry } from '../cert-agent/base/metrics.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { compileDocuments, type Judgement } from './config/compile-documents.ts';
 import type { IstioDocuments } from './config/documents.ts';
-import { compilePorts, type PortPlan, planPools } from './config/generation.ts';
+import { compilePorts, planPools } from './config/generation.ts';
 import type { Settings } from './config/settings.ts';
 import { type Configuration, type ConfigurationWatch, watchConfiguration } from './config/watch.ts';
-import { type Connection, ConnectionTable, type DrainReport, type Port } from './connection.ts';
-import type { PortRules } from './exchange.ts';
+import { type Connection, ConnectionTable, type DrainReport } from './connection.ts';
 import { type IdentitySource, startIdentity } from './identity-source.ts';
-import { type Listener, startInboundListener, startOutboundListener } from './listener.ts';
+import { OpenJudge } from './judge-open.ts';
 import { Denials, type Why } from './observe/denials.ts';
 import { watchExposure } from './observe/exposure.ts';
 import { heldBytes } from './observe/held.ts';
@@ -29,7 +28,8 @@ import { Shadow } from './observe/shadow.ts';
 import { type Facts, sumDenials, sumLearned, sumMetrics, sumSecurity, sumShadow, sumUpstreams } from './observe/sum.ts';
 import { createPeerCheck } from './peer.ts';
 import type { JwtRule } from './policy/request-authentication.ts';
-import { judgeAgain, type ProxyTools } from './proxy.ts';
+import { Ports } from './ports.ts';
+import type { ProxyTools } from './proxy.ts';
 import { shareOf } from './share.ts';
 import { Jwks } from './upstream/jwks.ts';
 import { Pools } from './upstream/pools.ts';
@@ -61,15 +61,6 @@ export interface Sidecar {
   facts(): Promise<Facts>;
 }
 
-/** A port that is planned: bound already, or waiting for what it needs. */
-interface OpenPort {
-  readonly port: Port & { readonly rules: LiveCell<PortRules> };
-  listener: Listener | undefined;
-  problem: SallyportError | undefined;
-  busy: boolean;
-  closed: boolean;
-}
-
 /**
  * Starts a sidecar.
  * @throws SallyportError `config_invalid`, `config_unreadable`, `port_in_use` or `listen_failed`: what no waiting mends.
@@ -91,8 +82,6 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
 }
 
 const upstreamPatienceMs = 60_000;
-/** How long traffic may wait for open connections being judged. */
-const judgeSliceMs = 10;
 
 class RunningSidecar implements Sidecar {
   readonly #watch: ConfigurationWatch;
@@ -102,14 +91,14 @@ class RunningSidecar implements Sidecar {
   readonly #options: SidecarOptions;
   readonly #shared: boolean;
   #workers: Workers | undefined = undefined;
-  readonly #table = new ConnectionTable((connection) => this.#judge([connection]));
+  readonly #table = new ConnectionTable((connection) => this.#judge.some([connection]));
+  readonly #judge: OpenJudge;
   readonly #security = new SecurityReport();
   readonly #denials = new Denials();
   readonly #shadow = new Shadow();
   readonly #jwks: Jwks;
-  /** The newest documents made ready, and the ports that they made; undefined before the first. */
+  /** The newest documents made ready; undefined before the first. */
   #judgement: Judgement | undefined = undefined;
-  #plans: readonly PortPlan[] = [];
   /** The policies on trial, as text. */
   #trial = '';
   /** The generation that the ports have. */
@@ -119,7 +108,7 @@ class RunningSidecar implements Sidecar {
   readonly #pools: Pools;
   readonly #tools: ProxyTools;
   readonly #file: LogFile;
-  readonly #ports = new Map<string, OpenPort>();
+  readonly #ports: Ports;
   readonly #servers: AdminServer[] = [];
   readonly #stops: (() => void)[] = [];
   readonly #settings: Settings;
@@ -130,8 +119,6 @@ class RunningSidecar implements Sidecar {
   #wasEverReady = false;
   readonly #startedAt = performance.now();
   #announced = '';
-  /** Rises with each change that asks for everything open to be judged again. */
-  #judging = 0;
 
   constructor(
     watch: ConfigurationWatch,
@@ -174,6 +161,14 @@ class RunningSidecar implements Sidecar {
       shadow: this.#shadow,
       draining: () => this.#draining,
     };
+    this.#judge = new OpenJudge(() => this.#tools, log);
+    this.#ports = new Ports({
+      ...{ table: this.#table, tools: this.#tools, log, shared: this.#shared },
+      identity: source.identity,
+      trustDomain: settings.trustDomain,
+      tls: settings.tls,
+      draining: () => this.#draining,
+    });
   }
 
   async start(): Promise<void> {
@@ -203,12 +198,7 @@ class RunningSidecar implements Sidecar {
     if (this.#draining) waitingFor.push('the end: it is draining');
     const identity = this.#source.waitingFor();
     if (identity !== undefined) waitingFor.push(identity);
-    for (const { port, listener, problem } of this.#ports.values()) {
-      if (listener === undefined)
-        waitingFor.push(
-          problem === undefined ? `port ${port.key} (no SVID yet)` : `port ${port.key}: ${problem.message}`,
-        );
-    }
+    waitingFor.push(...this.#ports.waitingFor());
     for (const [, pool] of this.#pools.entries()) {
       const missing = pool.waitingFor() ?? (this.#awaitsUpstreams() ? pool.unanswered() : undefined);
       if (missing !== undefined) waitingFor.push(missing);
@@ -253,9 +243,9 @@ class RunningSidecar implements Sidecar {
     // First nobody new comes in. The way out stays open: a request in flight may still need it.
     const longest = Math.max(drainMs, drainWebSocketMs, drainTcpMs);
     const others = this.#workers?.leave(longest) ?? Promise.resolve([]);
-    for (const one of this.#ports.values()) if (one.port.rules.current().direction === 'inbound') one.listener?.close();
+    this.#ports.close('inbound');
     const inbound = await this.#table.drain('inbound', deadlines);
-    for (const one of this.#ports.values()) one.listener?.close();
+    this.#ports.close('outbound');
     const outbound = await this.#table.drain('outbound', deadlines);
     const all = [inbound, outbound, ...(await others)];
     const report = {
@@ -294,118 +284,14 @@ class RunningSidecar implements Sidecar {
     this.#judgement = await compileDocuments(documents, settings, keys, this.#judgement);
     this.#jwks.keepOnly(documents.requestAuthentications.flatMap(({ jwtRules }) => jwtRules));
     const plans = compilePorts(configuration, this.#judgement, this.#pools.reconcile(planPools(settings)));
-    this.#plans = plans;
-    const wanted = new Set(plans.map((plan) => plan.key));
-    for (const [key, open] of this.#ports) {
-      if (wanted.has(key)) continue;
-      open.closed = true;
-      open.listener?.close();
-      this.#ports.delete(key);
-      this.#log.info({ code: 'port_closed', port: key }, `${key} is not in the configuration any more`);
-    }
-    for (const plan of plans) {
-      const known = this.#ports.get(plan.key);
-      if (known !== undefined) known.port.rules.set(plan.rules);
-      else await this.#open(plan, configuration.generation === 1);
-    }
+    await this.#ports.apply(plans, configuration.generation === 1);
     this.#inForce = configuration.generation;
-  }
-
-  async #open(plan: PortPlan, first: boolean): Promise<void> {
-    const open: OpenPort = {
-      port: { key: plan.key, rules: new LiveCell(plan.rules) },
-      listener: undefined,
-      problem: undefined,
-      busy: false,
-      closed: false,
-    };
-    this.#ports.set(plan.key, open);
-    await this.#bind(open, plan.number, plan.bind);
-    // At the start a port that is taken is an error that waiting does not mend; later the old ports go on.
-    if (first && open.problem !== undefined) throw open.problem;
-  }
-
-  async #bind(open: OpenPort, number: number, bind: string | undefined): Promise<void> {
-    if (open.listener !== undefined || open.busy || this.#draining) return;
-    const identity = this.#identity.current();
-    const { direction, mtls } = open.port.rules.current();
-    // Inbound waits: a port that answers no handshake would only look broken.
-    if (direction === 'inbound' && mtls?.mode !== 'DISABLE' && identity === undefined) return;
-    open.busy = true;
-    const common = {
-      ...{ port: open.port, number, bind, shared: this.#shared },
-      ...{ table: this.#table, tools: this.#tools, log: this.#log },
-    };
-    const { trustDomain, tls } = this.#settings;
-    try {
-      open.listener =
-        direction === 'inbound'
-          ? await startInboundListener({ ...common, identity: this.#identity, trustDomain, tls })
-          : await startOutboundListener(common);
-      open.problem = undefined;
-      if (open.closed) open.listener.close();
-    } catch (error) {
-      open.problem = asSallyportError(error, 'listen_failed', `${open.port.key} cannot be bound`);
-      this.#log.error({ code: open.problem.code, hint: open.problem.hint }, open.problem.message);
-    } finally {
-      open.busy = false;
-    }
   }
 
   /** What waited may be possible now, and what is open may be refused. */
   async #afterChange(): Promise<void> {
-    this.#judgeAll();
-    await this.#bindWaiting();
-  }
-
-  async #bindWaiting(): Promise<void> {
-    if (this.#draining) return;
-    for (const open of this.#ports.values()) {
-      if (open.listener !== undefined) continue;
-      const plan = this.#plans.find((one) => one.key === open.port.key);
-      if (plan !== undefined) await this.#bind(open, plan.number, plan.bind);
-    }
-  }
-
-  /**
-   * Everything open is judged again, in slices: traffic waits for one slice at most. A change that comes meanwhile begins
-   * anew; what is accepted meanwhile is judged by the new rules anyway.
-   */
-  #judgeAll(): void {
-    const turn = ++this.#judging;
-    const open = [...this.#table];
-    const judgeNext = (from: number): void => {
-      if (turn !== this.#judging) return;
-      const end = performance.now() + judgeSliceMs;
-      let at = from;
-      // A hundred at a time, since asking for the time costs as much as one of them.
-      while (at < open.length && performance.now() < end) {
-        this.#judge(open.slice(at, at + 100));
-        at += 100;
-      }
-      if (at < open.length) setImmediate(judgeNext, at);
-    };
-    judgeNext(0);
-  }
-
-  /** One line tells of each peer that lost connections. */
-  #judge(connections: readonly Connection[]): void {
-    const closed = new Map<string, { code: string; connections: number; message: string }>();
-    for (const connection of connections) {
-      const refusal = judgeAgain(connection, this.#tools);
-      if (refusal === undefined) continue;
-      const peer = connection.peer?.id.uri ?? 'a peer';
-      const { code, message } = refusal;
-      const known = closed.get(`${peer} ${code}`);
-      if (known !== undefined) known.connections++;
-      else
-        closed.set(`${peer} ${code}`, {
-          code,
-          connections: 1,
-          message: `open connections of ${peer} closed: ${message}`,
-        });
-    }
-    for (const { message, ...facts } of closed.values()) this.#log.warn(facts, message);
+    this.#judge.all([...this.#table]);
+    await this.#ports.bindWaiting();
   }
 
   /** Says once what it waits for, and once when it is ready. */
@@ -490,12 +376,7 @@ class RunningSidecar implements Sidecar {
         connections: this.#table.size,
         workers: this.#options.count ?? 1,
         workerRestarts: this.#workers?.restarts ?? 0,
-        ports: [...this.#ports.values()].map(({ port, listener }) => ({
-          port: port.key,
-          bound: listener?.number ?? null,
-          mtls: port.rules.current().mtls ?? null,
-          generation: port.rules.current().generation,
-        })),
+        ports: this.#ports.describe(),
       }),
       connections: async () =>
         (await this.#all()).flatMap(({ connections }, worker) =>
@@ -523,9 +404,7 @@ class RunningSidecar implements Sidecar {
         idle: pool.idle,
         waitingFor: pool.waitingFor() ?? null,
       })),
-      strictReport: [...this.#ports.values()].flatMap(
-        ({ port }) => this.#security.describe(port.key, port.rules.current()) ?? [],
-      ),
+      strictReport: this.#ports.rules().flatMap(([key, rules]) => this.#security.describe(key, rules) ?? []),
     };
   }
 

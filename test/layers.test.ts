@@ -25,7 +25,7 @@ const layers: [string, RegExp][] = [
     /^sidecar\/(?:listener|peer|head|route|authorize|facts-of|authenticate|ask-authorizer|hold|forward|respond|access-log|proxy)\.ts$/,
   ],
   ['config', /^sidecar\/config\//],
-  ['main', /^sidecar\/(?:main|identity-source|workers?|share)\.ts$/],
+  ['main', /^sidecar\/(?:main|identity-source|ports|judge-open|workers?|share)\.ts$/],
   ['cli', /^sidecar\/(?:cli\.ts|cli\/)/],
 ];
 

@@ -24,13 +24,14 @@ Examples:
 }
 
 async function runCheck(files: readonly string[], flags: { json?: boolean }): Promise<number> {
-  const [{ isSettings, placeDocuments, readPaths }, { readIstio }, { parseSettings }, { countOf }] = await Promise.all([
-    import('../config/world.ts'),
-    import('../config/istio.ts'),
-    import('../config/settings.ts'),
-    import('../config/documents.ts'),
-  ]);
-  const sources = readPaths(files);
+  const [{ isSettings, placeDocuments, readSomePaths }, { readIstio }, { parseSettings }, { countOf }] =
+    await Promise.all([
+      import('../config/world.ts'),
+      import('../config/istio.ts'),
+      import('../config/settings.ts'),
+      import('../config/documents.ts'),
+    ]);
+  const sources = readSomePaths(files);
   const { placed, problems } = placeDocuments(sources);
   const settings = placed.filter(({ document }) => isSettings(document));
   const read = readIstio(

@@ -11,7 +11,7 @@ interface LintFlags extends ScopeFlags {
 
 /** Prints what was found. */
 export async function lintPolicies(paths: readonly string[], flags: LintFlags): Promise<number> {
-  const [{ lint }, { placeDocuments, readPaths, readWorld }, { parseSpiffeId }] = await Promise.all([
+  const [{ lint }, { placeDocuments, readSomePaths, readWorld }, { parseSpiffeId }] = await Promise.all([
     import('../config/lint.ts'),
     import('../config/world.ts'),
     import('../../cert-agent/identity/spiffe-id.ts'),
@@ -22,7 +22,7 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
   const from = [...paths, ...(flags.policies ?? []), ...(settings?.policies === undefined ? [] : [settings.policies])];
   if (from.length === 0)
     throw new SallyportError('usage', 'there is nothing to look at', { hint: 'name files, directories, or --config' });
-  const { placed, problems } = placeDocuments(readPaths(from));
+  const { placed, problems } = placeDocuments(readSomePaths(from));
   const workloads = [
     ...(flags.workload ?? []).map((one) => parseSpiffeId(one).uri),
     ...Object.values(settings?.upstreams ?? {}).map(({ identity }) => identity),

@@ -41,6 +41,15 @@ export function readPaths(paths: readonly string[]): Source[] {
   });
 }
 
+/** As readPaths, but somebody who checks nothing should know it. @throws SallyportError `usage` where there are no files. */
+export function readSomePaths(paths: readonly string[]): Source[] {
+  const sources = readPaths(paths);
+  if (sources.length > 0) return sources;
+  throw new SallyportError('usage', `there is no YAML or JSON file in ${paths.join(', ')}`, {
+    hint: 'directories are not searched below their first level: name the files, or more directories',
+  });
+}
+
 /** Every document of the texts, and what YAML finds wrong with them. */
 export function placeDocuments(sources: readonly Source[]): { placed: PlacedDocument[]; problems: Problem[] } {
   const placed: PlacedDocument[] = [];
