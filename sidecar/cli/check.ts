@@ -7,7 +7,9 @@ import { action, exitCodes, note, paint, printJson } from './terminal.ts';
 /** The command; its work is loaded when it runs. */
 export function checkCommand(): Command {
   return new Command('check')
-    .description('Check documents: Istio security policies as Istio itself validates them, and sidecar.yaml')
+    .description(
+      'Check documents: Istio security policies and Gateway API as these validate them themselves, and sidecar.yaml',
+    )
     .argument('<files...>', 'files, directories, or - for standard input')
     .option('--json', 'print JSON')
     .addHelpText(
@@ -24,21 +26,32 @@ Examples:
 }
 
 async function runCheck(files: readonly string[], flags: { json?: boolean }): Promise<number> {
-  const [{ isSettings, placeDocuments, readSomePaths }, { readIstio }, { parseSettings }, { countOf }] =
-    await Promise.all([
-      import('../config/world.ts'),
-      import('../config/istio.ts'),
-      import('../config/settings.ts'),
-      import('../config/documents.ts'),
-    ]);
+  const [
+    { isSettings, placeDocuments, readSomePaths },
+    { readIstio },
+    { parseSettings },
+    { countOf },
+    { checkGatewayApi, isGatewayApi },
+  ] = await Promise.all([
+    import('../config/world.ts'),
+    import('../config/istio.ts'),
+    import('../config/settings.ts'),
+    import('../config/documents.ts'),
+    import('../config/gateway-api.ts'),
+  ]);
   const sources = readSomePaths(files);
   const { placed, problems } = placeDocuments(sources);
   const settings = placed.filter(({ document }) => isSettings(document));
+  const routes = placed.filter(({ document }) => isGatewayApi(document));
   const read = readIstio(
-    placed.filter((one) => !settings.includes(one)),
+    placed.filter((one) => !settings.includes(one) && !routes.includes(one)),
     'check',
   );
-  const all: Problem[] = [...problems, ...read.problems];
+  const all: Problem[] = [
+    ...problems,
+    ...read.problems,
+    ...routes.flatMap(({ document }) => checkGatewayApi(document)),
+  ];
   for (const { file } of settings) {
     try {
       parseSettings(sources.find((one) => one.file === file)!.text, file);
@@ -47,7 +60,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
       all.push(...error.problems);
     }
   }
-  const good = countOf(read.documents) + settings.length;
+  const good = countOf(read.documents) + settings.length + routes.length;
   if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all });
   else if (all.length === 0) note(`${good} documents are good`);
   else {

@@ -1,0 +1,132 @@
+// What the kinds of Gateway API have in common: names, hosts, references and durations, by the standard's own patterns.
+
+import { z } from 'zod';
+
+export const metadata = z.looseObject({
+  name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
+  namespace: z.string().min(1).max(63).optional(),
+});
+
+/** An object's name, a section's, a kind's: at most this long, never empty. */
+export const objectName = z.string().min(1, 'a name is not empty').max(253);
+const kind = z
+  .string()
+  .regex(/^[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$/, 'this is no kind')
+  .max(63);
+const group = z
+  .string()
+  .max(253)
+  .regex(/^$|^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/, 'this is no group');
+export const sectionName = objectName.regex(
+  /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/,
+  'a section is named in a-z, 0-9, dots and dashes',
+);
+export const namespace = z
+  .string()
+  .regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/, 'this is no namespace')
+  .max(63);
+export const port = z.number().int().min(1, 'a port is 1 to 65535').max(65_535, 'a port is 1 to 65535');
+
+/** A host, with one star for its first label where `wildcard` allows it; never an address. */
+export const hostname = (wildcard: boolean): z.ZodType<string> =>
+  z
+    .string()
+    .min(1)
+    .max(253)
+    .superRefine((value, context) => {
+      const label = '[a-z0-9](?:[-a-z0-9]*[a-z0-9])?';
+      const pattern = new RegExp(`^${wildcard ? '(?:\\*\\.)?' : ''}${label}(?:\\.${label})*$`);
+      if (!pattern.test(value) || /^\d+(?:\.\d+){3}$/.test(value))
+        context.addIssue({ code: 'custom', message: `'${value}' is not a ${wildcard ? '' : 'precise '}host name` });
+    }) as unknown as z.ZodType<string>;
+
+// GEP-2257.
+export const duration = z.string().regex(/^(?:\d{1,5}(?:h|m|s|ms)){1,4}$/, 'a duration is written 10s, 500ms or 1h30m');
+
+/** A duration in milliseconds; it must be one. */
+export function millisecondsOf(text: string): number {
+  const units: Readonly<Record<string, number>> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
+  return [...text.matchAll(/(\d+)(ms|h|m|s)/g)].reduce(
+    (sum, [, number, unit]) => sum + Number(number) * units[unit!]!,
+    0,
+  );
+}
+
+export const headerName = z
+  .string()
+  .min(1)
+  .max(256)
+  .regex(/^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/, 'this is not the name of a header');
+
+export const parentRef = z.strictObject({
+  group: group.default('gateway.networking.k8s.io'),
+  kind: kind.default('Gateway'),
+  namespace: namespace.optional(),
+  name: objectName,
+  sectionName: sectionName.optional(),
+  port: port.optional(),
+});
+
+/** Two references to one parent must say which part of it each means. */
+export const parentRefs = z
+  .array(parentRef)
+  .max(32, 'a route has at most 32 parents')
+  .superRefine((list, context) => {
+    const seen = new Map<string, z.output<typeof parentRef>[]>();
+    for (const [index, one] of list.entries()) {
+      const key = `${one.group}/${one.kind}/${one.namespace ?? ''}/${one.name}`;
+      const others = seen.get(key) ?? [];
+      seen.set(key, [...others, one]);
+      const clash = others.some(
+        (other) =>
+          (other.sectionName === undefined) !== (one.sectionName === undefined) ||
+          (other.port === undefined) !== (one.port === undefined) ||
+          (other.sectionName === one.sectionName && other.port === one.port),
+      );
+      if (clash)
+        context.addIssue({
+          code: 'custom',
+          path: [index],
+          message: 'two references to one parent differ by sectionName or port, and both say it',
+        });
+    }
+  })
+  .optional();
+
+const backendFields = {
+  group: group.default(''),
+  kind: kind.default('Service'),
+  name: objectName,
+  namespace: namespace.optional(),
+  port: port.optional(),
+};
+
+function needsPort(
+  value: { readonly group: string; readonly kind: string; readonly port?: number | undefined },
+  context: z.RefinementCtx,
+): void {
+  if (value.group === '' && value.kind === 'Service' && value.port === undefined)
+    context.addIssue({ code: 'custom', path: ['port'], message: 'a reference to a Service needs a port' });
+}
+
+export const backendObjectRef = z.strictObject(backendFields).superRefine(needsPort);
+
+/** A backend of a route, with what more a kind of route lets it have. */
+export function backendRefs<S extends z.ZodRawShape>(more: S) {
+  return z
+    .array(
+      z
+        .strictObject({ ...backendFields, weight: z.number().int().min(0).max(1_000_000).default(1), ...more })
+        .superRefine((value, context) => needsPort(value as unknown as Parameters<typeof needsPort>[0], context)),
+    )
+    .max(16, 'a rule has at most 16 backends');
+}
+
+export const localRef = z.strictObject({ group, kind, name: objectName });
+export const objectRef = z.strictObject({
+  group: group.default(''),
+  kind: kind.default('Secret'),
+  name: objectName,
+  namespace: namespace.optional(),
+});
+export { group, kind };
