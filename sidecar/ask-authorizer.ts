@@ -2,11 +2,11 @@
 // that is unknown, late, unreachable or unreadable refuses too.
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
-import { addFields, filterFields } from './authenticate.ts';
 import { policiesOf } from './authorize.ts';
 import type { Connection } from './connection.ts';
 import type { Asked, Authorizer, Exchange, Party, Ruling } from './exchange.ts';
 import { factsOf } from './facts-of.ts';
+import { addFields, changeRequest } from './fields.ts';
 import type { CompiledRule } from './policy/compile.ts';
 import { customOf } from './policy/decide.ts';
 import type { Refusal } from './policy/policy.ts';
@@ -83,11 +83,7 @@ async function askOne(
     );
   }
   const replaced = new Set([...ruling.removed, ...ruling.requestFields.map(([name]) => name)]);
-  if (replaced.size > 0)
-    exchange.fields = addFields(
-      filterFields(exchange.fields, ({ lower }) => !replaced.has(lower)),
-      ruling.requestFields,
-    );
+  if (replaced.size > 0) changeRequest(exchange, replaced, ruling.requestFields);
   if (ruling.replyFields.length > 0)
     exchange.replyFields = addFields(exchange.replyFields ?? { names: [], values: [] }, ruling.replyFields);
 }

@@ -6,10 +6,10 @@ import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
 import type { Denial, Exchange, FieldName, Fields } from './exchange.ts';
 import { headerOf, pathWithoutQuery } from './facts-of.ts';
+import { addFields, changeRequest, filterFields } from './fields.ts';
 import type { PeerCheck } from './peer.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
 import { claimText, paramsOf, type TokenSource, withoutCookie, withoutParam } from './policy/request-authentication.ts';
-import { fieldName } from './protocol/http1-head.ts';
 
 /**
  * Fills in `auth`. @throws SallyportError `svid_*` when the peer does not hold, `jwt_*` or `jwks_unavailable` when a token
@@ -107,7 +107,7 @@ function note(exchange: Exchange, result: Exclude<AuthResult, Refused>): void {
 }
 
 function dropOutputs(exchange: Exchange, { outputHeaders }: Authentication): void {
-  if (outputHeaders.size > 0) exchange.fields = filterFields(exchange.fields, ({ lower }) => !outputHeaders.has(lower));
+  if (outputHeaders.size > 0) changeRequest(exchange, outputHeaders, []);
 }
 
 /** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
@@ -125,8 +125,10 @@ function passOn(exchange: Exchange, { rule, places, payload, auth }: Verified): 
     const value = claimText(auth.claims, claim);
     if (value !== undefined) added.push([header, value]);
   }
-  if (added.length > 0) exchange.fields = addFields(exchange.fields, added);
+  if (added.length > 0) changeRequest(exchange, none, added);
 }
+
+const none: ReadonlySet<string> = new Set();
 
 function withoutCookieField(fields: Fields, name: string): Fields {
   const names: FieldName[] = [];
@@ -152,26 +154,5 @@ function denialFor(exchange: Exchange, { error, text }: Refused): Denial {
       ['www-authenticate', `Bearer realm="${realm}", error="invalid_token"`],
     ]),
     body: Buffer.from(text),
-  };
-}
-
-/** The fields that `keep` takes; the same object where it takes all. */
-export function filterFields(fields: Fields, keep: (name: FieldName) => boolean): Fields {
-  if (fields.names.every(keep)) return fields;
-  const names: FieldName[] = [];
-  const values: string[] = [];
-  for (const [i, name] of fields.names.entries()) {
-    if (!keep(name)) continue;
-    names.push(name);
-    values.push(fields.values[i]!);
-  }
-  return { names, values };
-}
-
-/** More fields behind those that there are. */
-export function addFields(fields: Fields, added: readonly (readonly [string, string])[]): Fields {
-  return {
-    names: [...fields.names, ...added.map(([name]) => fieldName(name))],
-    values: [...fields.values, ...added.map(([, value]) => value)],
   };
 }

@@ -2,7 +2,7 @@
 // (outbound) makes one. Fails closed: a peer that is no longer good is refused before any policy is asked.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
-import { addFields, authenticateAgain } from './authenticate.ts';
+import { authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
 import type { Exchange, Route } from './exchange.ts';
 import { factsOf } from './facts-of.ts';
@@ -10,7 +10,6 @@ import type { PeerCheck } from './peer.ts';
 import type { PolicySet } from './policy/compile.ts';
 import { auditOf, decide, type PeerPolicies, policiesFor } from './policy/decide.ts';
 import { type Decision, isPermit, type Permit } from './policy/policy.ts';
-import { emptyFields } from './protocol/http1-head.ts';
 
 /**
  * The permit for this exchange, a request or a whole TCP stream; its decision and policy are on record either way.
@@ -20,10 +19,6 @@ export function authorize(exchange: Exchange, connection: Connection, checkPeer:
   const { rules, route } = exchange;
   if (rules.policies === undefined) return permitOutbound(exchange, route);
   checkPeer(connection);
-  if (rules.decisionHeader)
-    exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, [
-      ['x-sallyport-decision', exchange.decisionId],
-    ]);
   const permit = permitInbound(exchange, connection, rules.policies, rules.policyPort);
   if (route === undefined) throw noRoute(exchange);
   return permit;

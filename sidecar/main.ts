@@ -27,7 +27,7 @@ import { SecurityReport } from './observe/security.ts';
 import { Shadow } from './observe/shadow.ts';
 import { type Facts, sumDenials, sumLearned, sumMetrics, sumSecurity, sumShadow, sumUpstreams } from './observe/sum.ts';
 import { createPeerCheck } from './peer.ts';
-import type { JwtRule } from './policy/request-authentication.ts';
+import type { JwtRule, RequestAuthentication } from './policy/request-authentication.ts';
 import { Ports } from './ports.ts';
 import type { ProxyTools } from './proxy.ts';
 import { shareOf } from './share.ts';
@@ -341,7 +341,7 @@ class RunningSidecar implements Sidecar {
       readiness: () => this.readiness(),
       identity: () => this.#identity.current(),
       lastProblem: () => this.#watch.lastProblem() ?? this.#source.lastProblem(),
-      settings: () => configuration.current().settings,
+      settings: () => withoutSecrets(configuration.current().settings),
       policies: () => [...configuration.current().documents.authorizationPolicies],
       peerAuthentications: () =>
         configuration.current().documents.peerAuthentications.map(({ portLevel, ...rest }) => ({
@@ -349,7 +349,7 @@ class RunningSidecar implements Sidecar {
           portLevelMtls: Object.fromEntries(portLevel),
         })),
       requestAuthentications: () => ({
-        documents: configuration.current().documents.requestAuthentications,
+        documents: configuration.current().documents.requestAuthentications.map(withoutKeys),
         keys: this.#jwks.facts(),
       }),
       why: async (decision) => this.why(decision) ?? this.#workers?.why(decision),
@@ -431,6 +431,27 @@ class RunningSidecar implements Sidecar {
 /** What is on trial, as text: when it changes, what was seen before says nothing. */
 function onTrial({ authorizationPolicies }: IstioDocuments): string {
   return JSON.stringify(authorizationPolicies.filter(({ dryRun }) => dryRun));
+}
+
+/** Keys stand in the document, and one that is shared may stand among them. */
+function withoutKeys({ jwtRules, ...rest }: RequestAuthentication): object {
+  return {
+    ...rest,
+    jwtRules: jwtRules.map((rule) => (rule.jwks === undefined ? rule : { ...rule, jwks: '(inline)' })),
+  };
+}
+
+/** What an authorizer is told with each question may be a password to it. */
+function withoutSecrets({ extensionProviders, ...rest }: Settings): object {
+  const shown = extensionProviders.map(({ http, ...one }) =>
+    http === undefined
+      ? one
+      : {
+          ...one,
+          http: { ...http, includeAdditionalHeadersInCheck: Object.keys(http.includeAdditionalHeadersInCheck) },
+        },
+  );
+  return { ...rest, extensionProviders: shown };
 }
 
 function describeConnection(one: Connection): object {

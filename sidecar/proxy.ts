@@ -12,6 +12,7 @@ import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
 import type { Exchange } from './exchange.ts';
 import { factsOf } from './facts-of.ts';
+import { addFields } from './fields.ts';
 import { forward, noteUpstream } from './forward.ts';
 import { readMeaning } from './head.ts';
 import { HeldBody } from './hold.ts';
@@ -19,6 +20,7 @@ import type { Denials } from './observe/denials.ts';
 import { heldBytes } from './observe/held.ts';
 import type { SecurityReport } from './observe/security.ts';
 import type { PeerCheck } from './peer.ts';
+import { emptyFields } from './protocol/http1-head.ts';
 import { Http1Server, type ServerPath } from './protocol/http1-server.ts';
 import { Http2Server } from './protocol/http2-server.ts';
 import { FirstBytes } from './protocol/sniff.ts';
@@ -42,6 +44,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
         refuseWhenFull(exchange);
         readMeaning(exchange);
         findRoute(exchange);
+        if (exchange.rules.decisionHeader) nameDecision(exchange);
         const known = authenticate(exchange, connection, tools.checkPeer);
         const waits =
           known === undefined
@@ -92,6 +95,11 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     noteDenial(exchange, connection, error, tools);
     tools.log.whenRoom(() => refuse(exchange, error));
   }
+}
+
+/** Where the admin allows it, whoever asked gets the name of the decision, and nothing more of it. */
+function nameDecision(exchange: Exchange): void {
+  exchange.replyFields = addFields(emptyFields, [['x-sallyport-decision', exchange.decisionId]]);
 }
 
 /** While a step waited, policy may have changed, and nobody asks again about what was not allowed yet. */

@@ -22,7 +22,7 @@ const layers: [string, RegExp][] = [
   ['upstream', /^sidecar\/upstream\//],
   [
     'path',
-    /^sidecar\/(?:listener|peer|head|route|authorize|facts-of|authenticate|ask-authorizer|hold|forward|respond|access-log|proxy)\.ts$/,
+    /^sidecar\/(?:listener|peer|head|route|authorize|facts-of|authenticate|ask-authorizer|fields|hold|forward|respond|access-log|proxy)\.ts$/,
   ],
   ['config', /^sidecar\/config\//],
   ['main', /^sidecar\/(?:main|identity-source|ports|judge-open|workers?|share)\.ts$/],

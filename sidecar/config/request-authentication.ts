@@ -5,6 +5,7 @@ import type { Problem } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { durationSchema, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { RequestAuthentication } from '../policy/request-authentication.ts';
+import { isSafeField } from '../protocol/http1-head.ts';
 import { apiVersion, attachment, metadata, type Purpose, refuseTwoTargets, targetFields } from './istio-common.ts';
 
 const filled = (what: string): z.ZodString => z.string().min(1, `${what} is not empty`);
@@ -62,6 +63,26 @@ const requestAuthentication = z.strictObject({
   status: z.unknown().optional(),
 });
 
+/** A claim cannot go to the app in a header that belongs to a hop, or that is ours. */
+function refuseReserved(document: YamlDocument, rules: readonly z.output<typeof jwtRule>[]): Problem[] {
+  return rules.flatMap(({ outputPayloadToHeader: payload, outputClaimToHeaders: claims }, r) => {
+    const named: [string, (string | number)[]][] = [
+      ...(payload === undefined ? [] : [[payload, ['outputPayloadToHeader']] as [string, string[]]]),
+      ...claims.map(({ header }, i): [string, (string | number)[]] => [header, ['outputClaimToHeaders', i, 'header']]),
+    ];
+    return named.flatMap(([header, path]) =>
+      isSafeField(header, '')
+        ? []
+        : [
+            document.problemAt(
+              ['spec', 'jwtRules', r, ...path],
+              `'${header}' cannot carry a claim: it belongs to one hop`,
+            ),
+          ],
+    );
+  });
+}
+
 /** The document's value, frozen, or every problem. */
 export function readRequestAuthentication(
   document: YamlDocument,
@@ -84,6 +105,8 @@ export function readRequestAuthentication(
       ],
     };
   }
+  const problems = purpose === 'run' ? refuseReserved(document, said.jwtRules) : [];
+  if (problems.length > 0) return { problems };
   const value: RequestAuthentication = {
     name: of.name,
     namespace: of.namespace,

@@ -5,7 +5,7 @@ import protobuf from 'protobufjs/light.js';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Asked, Fields, Party, Ruling } from '../exchange.ts';
 import { compileStrings } from '../policy/match.ts';
-import { fieldName } from './http1-head.ts';
+import { fieldName, isEndToEnd } from './http1-head.ts';
 
 /** How an authorizer over HTTP is spoken to: the fields of Istio's `envoyExtAuthzHttp`. */
 export interface HttpAuthorizer {
@@ -46,8 +46,9 @@ export function readHttpAnswer(
   const allowed = status === 200;
   const pick = (names: readonly string[]): [string, string][] => {
     const wanted = matchNames(names);
-    return fields.names.flatMap(({ lower }, i): [string, string][] =>
-      wanted(lower) ? [[lower, fields.values[i]!]] : [],
+    // A pattern means what can be passed on; one that is named and cannot be is an error further on.
+    return fields.names.flatMap(({ lower, role }, i): [string, string][] =>
+      wanted(lower) && (isEndToEnd(role) || names.includes(lower)) ? [[lower, fields.values[i]!]] : [],
     );
   };
   return {

@@ -258,6 +258,11 @@ const wrong: [string, string, string[]][] = [
     `${head.replace('AuthorizationPolicy', 'AuthorisationPolicy')}spec: {}\n`,
     ["a.yaml:2:7: kind AuthorisationPolicy is not supported by this build (did you mean 'AuthorizationPolicy'?)"],
   ],
+  [
+    'a claim in a header of the hop',
+    'apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: p }\nspec: { jwtRules: [{ issuer: a, outputPayloadToHeader: content-length }] }\n',
+    ["a.yaml:4:56: 'content-length' cannot carry a claim: it belongs to one hop"],
+  ],
   ['no kind', 'a: 1\n', ["a.yaml:1:1: this is not an Istio document: it has no 'kind'"]],
   [
     'another version',

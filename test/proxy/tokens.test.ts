@@ -1,6 +1,8 @@
 // RequestAuthentication on a running sidecar: what the caller is told, what the app gets, and what becomes of requests in
 // flight when their token ends or its keys go.
 
+import { text } from 'node:stream/consumers';
+import { connect as connectTls } from 'node:tls';
 import t from 'tap';
 import { allowAll, exchangeBytes, type Mesh, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { type Owner, until } from '../fixtures/process.ts';
@@ -40,6 +42,17 @@ async function start(t: Owner, rule: string, policy = tokensOnly): Promise<{ mes
 
 const ask = (mesh: Mesh, line: string, fields = '', body = ''): Promise<string> =>
   exchangeBytes(mesh.outPort, `${line} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n${fields}\r\n${body}`);
+/** Straight to the inbound port, as a peer that is no sidecar of ours. */
+function asPeer(mesh: Mesh, bytes: string): Promise<string> {
+  const { chainPem: cert, keyPem: key } = mesh.web;
+  const socket = connectTls({
+    ...{ host: '127.0.0.1', port: mesh.inPort, cert, key, ca: mesh.authority.bundlePem },
+    checkServerIdentity: () => undefined,
+  });
+  socket.write(bytes);
+  return text(socket);
+}
+
 const bearer = (token: string): string => `Authorization: Bearer ${token}\r\n`;
 const inline = (...keys: SigningKey[]): string => `{ issuer: iss.test, jwks: '${jwksOf(...keys)}' }`;
 
@@ -87,8 +100,8 @@ t.test('none, good, wrong and not for us', async (t) => {
   t.match(await ask(mesh, `GET /q?a=b&access_token=${old}`), /^HTTP\/1\.1 401 /);
   const all = await mesh.records('orders', 9);
   t.match(all[8], { path: '/q?a=b', code: 'jwt_expired' });
-  const text = JSON.stringify([all, mesh.lines]);
-  for (const token of [good, clerk, old]) t.notOk(text.includes(token.split('.')[2]!), 'no token is on record');
+  const written = JSON.stringify([all, mesh.lines]);
+  for (const token of [good, clerk, old]) t.notOk(written.includes(token.split('.')[2]!), 'no token is on record');
 });
 
 t.test('what the app gets: no token, the claims that it is to see, and nothing that the caller claims', async (t) => {
@@ -111,6 +124,14 @@ t.test('what the app gets: no token, the claims that it is to see, and nothing t
   t.match(received(), /\r\ncookie: a=b; c=d\r\n/i);
   await ask(mesh, 'GET /', forged);
   t.notMatch(received(), /root/, 'without a token, too');
+  await ask(mesh, 'GET /', `X_User: root\r\nX-Token: t ${token}\r\n`);
+  t.notMatch(received(), /root/, 'nor in the spelling that CGI reads as the same');
+  await asPeer(
+    mesh,
+    `GET / HTTP/1.1\r\nHost: orders\r\nConnection: close, x-user, x-other\r\nX-Other: 1\r\nX-Token: t ${token}\r\n\r\n`,
+  );
+  t.match(received(), /\r\nx-user: ann\r\n/, 'and nobody can have ours taken for a field of his hop');
+  t.notMatch(received(), /x-other/i);
 });
 
 t.test('forwardOriginalToken leaves it where it was', async (t) => {
