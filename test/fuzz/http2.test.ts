@@ -83,6 +83,12 @@ const seeds: readonly Buffer[] = [
   Buffer.concat([frame(1, 4, 1, get()), frame(3, 0, 1, [0, 0, 0, 8]), frame(7, 0, 0, Array(8).fill(0))]),
 ];
 
+/** Frames in an order of their own, without the answers of streams that were reset. */
+function unlessReset(answered: readonly string[]): string[] {
+  const reset = new Set(answered.filter((one) => one.startsWith('3 ')).map((one) => one.slice(2)));
+  return answered.filter((one) => !(/^[01] /.test(one) && reset.has(one.slice(2)))).toSorted();
+}
+
 function cut(random: Random, bytes: Buffer): Buffer[] {
   const pieces: Buffer[] = [];
   for (let at = 0; at < bytes.length; ) {
@@ -102,8 +108,8 @@ fuzz(
     const isOver = (one: { answered: string[] }): boolean => one.answered.includes('7 0');
     assert.equal(isOver(pieces), isOver(whole));
     // A head waits for a body that may have come with it: so others may be served before it, and one that is reset, or whose
-    // connection ends, in the same breath is not begun.
-    if (!isOver(whole)) assert.deepEqual(pieces.answered.toSorted(), whole.answered.toSorted());
+    // connection ends, in the same breath is not begun; in pieces it may have its answer before it is reset.
+    if (!isOver(whole)) assert.deepEqual(unlessReset(pieces.answered), unlessReset(whole.answered));
   },
 );
 
