@@ -29,6 +29,7 @@ Try next, in the clone:
   http_proxy=http://127.0.0.1:${ports.outbound} curl http://orders/orders
   curl -X DELETE http://127.0.0.1:${ports.toOrders}/orders/1
   curl http://127.0.0.1:${ports.ordersAdmin}/connections
+  curl http://127.0.0.1:${ports.ordersAdmin}/denials      # then: npx sallyport why ID --admin 127.0.0.1:${ports.ordersAdmin}
   npx sallyport inspect http://127.0.0.1:${ports.webAdmin}
   npx sallyport ca ls --dir ${directory}/run/ca
 

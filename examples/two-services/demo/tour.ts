@@ -4,7 +4,7 @@
 import { ask, type Credential } from './ask.ts';
 import { policyAdded, revoked } from './changes.ts';
 import { rotated } from './rotation.ts';
-import { answers, cutOff, denied, type Step, toOrders } from './step.ts';
+import { answers, cutOff, denied, type Finding, type Step, toOrders } from './step.ts';
 import { credentialOf, type Parts, type World } from './world.ts';
 
 /** All steps, in the order in which they build on each other. */
@@ -34,6 +34,7 @@ function refusedCalls(world: World, parts: Parts): Step[] {
     answers('the same with a forbidden method: DELETE', 403, denied, () =>
       ask({ port: world.ports.outbound, host: 'orders', method: 'DELETE' }),
     ),
+    { name: 'why, asked by the operator', expected: "add 'DELETE' to ...methods", run: () => explained(world) },
     answers('reports: a valid certificate, no rule', 403, denied, async () => {
       const direct = toOrders(world, credentialOf(world, 'reports'));
       return direct.ask().finally(direct.end);
@@ -41,6 +42,17 @@ function refusedCalls(world: World, parts: Parts): Step[] {
     cutOff('no certificate', 'svid_missing', world, parts, stranger),
     cutOff("web's name, certified by another CA", 'svid_untrusted', world, parts, impostor),
   ];
+}
+
+/** The admin port of `orders` says what would have let the DELETE pass; whoever sent it was told nothing of it. */
+async function explained({ ports }: World): Promise<Finding> {
+  const page = async (path: string): Promise<unknown> =>
+    JSON.parse((await ask({ port: ports.ordersAdmin, path, host: 'localhost' })).body);
+  const denials = (await page('/denials')) as { id: string; request: string }[];
+  const deleted = denials.find(({ request }) => request.startsWith('DELETE'));
+  const { explanation } = (await page(`/why/${deleted?.id}`)) as { explanation: { edits: string[] } };
+  const edit = explanation.edits[0] ?? 'no edit';
+  return [edit, edit.includes("add 'DELETE' to") && edit.endsWith('.methods')];
 }
 
 function changes(world: World, parts: Parts): Step[] {
