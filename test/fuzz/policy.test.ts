@@ -1,0 +1,117 @@
+// The small parsers of policy under hostile input: tokens, answers of authorizers, addresses. What they say is compared with
+// somebody else's word where there is one.
+
+import assert from 'node:assert/strict';
+import { BlockList } from 'node:net';
+import t from 'tap';
+import { compileIpBlocks, isIpBlock, parseIp } from '../../sidecar/policy/ip.ts';
+import { compileAuthentication } from '../../sidecar/policy/jwt.ts';
+import { decodeCheck, encodeCheck } from '../../sidecar/protocol/ext-authz.ts';
+import { emptyFields, isSafeField } from '../../sidecar/protocol/http1-head.ts';
+import { Jwks } from '../../sidecar/upstream/jwks.ts';
+import { fuzz, mutate } from '../fixtures/fuzz.ts';
+import type { Random } from '../fixtures/random.ts';
+import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
+
+const key = await createKey('k');
+const token = await sign(key, { iss: 'iss.test', sub: 'ann', groups: ['a'], nested: { a: { b: 1 } } });
+const jwks = new Jwks(undefined);
+const authentication = compileAuthentication(
+  [
+    {
+      name: 'jwt',
+      namespace: 'shop',
+      file: 'x.yaml',
+      line: 1,
+      jwtRules: [
+        {
+          issuer: 'iss.test',
+          audiences: [],
+          jwks: jwksOf(key),
+          fromHeaders: [],
+          fromParams: [],
+          fromCookies: [],
+          outputClaimToHeaders: [],
+          forwardOriginalToken: false,
+          timeoutMs: 1000,
+          spaceDelimitedClaims: [],
+        },
+      ],
+    },
+  ],
+  (rule) => jwks.sourceOf(rule),
+)!;
+
+fuzz(
+  t,
+  'a token that was touched is refused, or is the same token',
+  (random) => mutate(random, Buffer.from(token)).toString('latin1'),
+  async (touched) => {
+    const result = await authentication.check(
+      { path: '/', header: (name) => (name === 'authorization' ? `Bearer ${touched}` : undefined) },
+      Date.now(),
+    );
+    if (result.kind === 'verified') {
+      // Only where what is signed is as it was: base64url has bits to spare in its last character.
+      assert.equal(touched.trim().split('.').slice(0, 2).join('.'), token.split('.').slice(0, 2).join('.'));
+      assert.equal(result.auth.principal, 'iss.test/ann');
+    } else if (result.kind === 'refused') assert.match(result.error.code, /^jwt_/);
+  },
+);
+
+const asked = encodeCheck({
+  ...{ id: 'x', method: 'GET', path: '/', authority: 'a', protocol: 'HTTP/2', fields: emptyFields, sni: 'a' },
+  source: { address: '10.0.0.1', port: 1, principal: 'spiffe://a/b' },
+  destination: { address: '10.0.0.2', port: 2, principal: '' },
+  time: 1,
+});
+
+fuzz(
+  t,
+  'an answer of an authorizer is a ruling or an error, and a ruling names strings',
+  (random) => mutate(random, asked),
+  (bytes) => {
+    const { allowed, status, replyFields, requestFields, removed } = decodeCheck(bytes);
+    assert.equal(typeof allowed, 'boolean');
+    assert.ok(status >= 100 && status <= 599);
+    for (const [name, value] of [...replyFields, ...requestFields])
+      assert.equal(typeof isSafeField(name, value), 'boolean');
+    for (const name of removed) assert.equal(typeof name, 'string');
+  },
+  ['ext_authz_failed'],
+);
+
+const word = (random: Random): string => random.below(0x10000).toString(16);
+
+/** Addresses near each other, so that blocks hold some of them. */
+function randomIp(random: Random): string {
+  if (random.below(2) === 0) return [10, random.below(3), random.below(3), random.below(256)].join('.');
+  return random.pick([
+    `2001:db8::${word(random)}`,
+    `fd00:${word(random)}::1`,
+    '::1',
+    '::',
+    `::ffff:10.0.0.${random.below(9)}`,
+  ]);
+}
+
+fuzz(
+  t,
+  'a block holds what net.BlockList says that it holds',
+  (random) => {
+    const [base, ip] = [randomIp(random), randomIp(random)];
+    return { base, ip, bits: random.below(base.includes(':') ? 129 : 33) };
+  },
+  ({ base, ip, bits }) => {
+    const mapped = base.startsWith('::ffff:');
+    assert.equal(isIpBlock(`${base}/${bits}`), !mapped || bits >= 96);
+    if (mapped) return;
+    const list = new BlockList();
+    const family = (text: string): 'ipv4' | 'ipv6' => (text.includes(':') ? 'ipv6' : 'ipv4');
+    list.addSubnet(base, bits, family(base));
+    const parsed = parseIp(ip)!;
+    // BlockList takes an IPv4 address for its IPv6 form, too; here a block holds addresses of its own family.
+    const wanted = family(base) === family(parsed.text) && list.check(parsed.text, family(parsed.text));
+    assert.equal(compileIpBlocks([`${base}/${bits}`])(parsed), wanted, `${ip} in ${base}/${bits}`);
+  },
+);
