@@ -37,7 +37,7 @@ const mutations: readonly Mutation[] = [
     'const prefix = `spiffe://${pattern}`;',
   ],
   ['match', 'cluster.local', "td !== 'cluster.local' && ", ''],
-  ['match', 'five parts', 'parts.length !== 5', 'parts.length < 4'],
+  ['match', 'five parts', '(?:\\/[^/]*){4}$', '(?:\\/[^/]*){3,}$'],
   ['match', 'aliases', 'trustDomains.map((one) => (td', 'trustDomains.slice(0, 1).map((one) => (td'],
   ['match', 'namespace', '`/ns/${one}/`', '`/ns/${one}`'],
   ['match', 'namespace star', 'compileGlob(`*/ns/${one}/*`)', 'compileGlob(`*/ns/${one}*`)'],

@@ -67,21 +67,26 @@ export interface Shape {
 export class CompiledRule implements IndexedRule {
   /** Place among all rules of its action: of several that match, the first is named. */
   readonly order: number;
-  readonly name: RuleName;
   /** The document's own rule, for the index and for explanations. */
   readonly rule: Rule;
+  readonly #index: number;
   readonly #policy: AuthorizationPolicy;
   readonly #scope: ValueScope;
   #http: Shape | undefined = undefined;
   #tcp: Shape | null | undefined = undefined;
   #verdict: Decision | undefined = undefined;
 
-  constructor(policy: AuthorizationPolicy, index: number, order: number, trustDomains: readonly string[]) {
+  constructor(policy: AuthorizationPolicy, index: number, order: number, scope: ValueScope) {
     this.order = order;
-    this.name = { namespace: policy.namespace, name: policy.name, rule: index };
     this.rule = policy.rules[index]!;
+    this.#index = index;
     this.#policy = policy;
-    this.#scope = { trustDomains, namespace: policy.namespace };
+    this.#scope = scope;
+  }
+
+  get name(): RuleName {
+    const { namespace, name } = this.#policy;
+    return { namespace, name, rule: this.#index };
   }
 
   /** CUSTOM: whom to ask. */
@@ -165,8 +170,9 @@ export function* compileInSteps(
     const rules: CompiledRule[] = [];
     for (const policy of attached) {
       if (policy.action !== action) continue;
+      const values = { trustDomains, namespace: policy.namespace };
       for (const [index, rule] of policy.rules.entries()) {
-        rules.push(new CompiledRule(policy, index, rules.length, trustDomains));
+        rules.push(new CompiledRule(policy, index, rules.length, values));
         noteHeaders(rule, headers);
         if (rules.length % rulesPerStep === 0) yield;
       }
@@ -265,8 +271,8 @@ function* layOut(rules: readonly CompiledRule[], trustDomains: readonly string[]
     }
     const principals = exactPrincipals(rule.rule, trustDomains);
     const namespaces = principals === undefined ? exactNamespaces(rule.rule) : undefined;
-    if (principals !== undefined) for (const one of new Set(principals)) pushTo(byPrincipal, one, rule);
-    else if (namespaces !== undefined) for (const one of new Set(namespaces)) pushTo(byNamespace, one, rule);
+    if (principals !== undefined) for (const one of principals) pushTo(byPrincipal, one, rule);
+    else if (namespaces !== undefined) for (const one of namespaces) pushTo(byNamespace, one, rule);
     else unkeyed.push(rule);
   }
   yield* compileAhead(shared.all);
@@ -291,7 +297,8 @@ function prepare({ sources = [], operations = [], conditions }: Shape): void {
 function pushTo(map: Map<string, CompiledRule[]>, key: string, rule: CompiledRule): void {
   const list = map.get(key);
   if (list === undefined) map.set(key, [rule]);
-  else list.push(rule);
+  // A rule may name one of them twice.
+  else if (list.at(-1) !== rule) list.push(rule);
 }
 
 /** Every source names its principals one by one: then nobody else needs to ask this rule. */

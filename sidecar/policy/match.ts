@@ -24,11 +24,12 @@ export function compilePrincipals(values: readonly string[], trustDomains: reado
  * `cluster.local`, which stands for both. Everything else means what it says, as in Istio.
  */
 export function expandTrustDomain(principal: string, trustDomains: readonly string[]): readonly string[] {
-  const parts = principal.split('/');
-  const [td = ''] = parts;
-  if (parts.length !== 5 || td === '*') return [principal];
+  const td = principal.slice(0, Math.max(0, principal.indexOf('/')));
+  if (!/^[^/]*(?:\/[^/]*){4}$/.test(principal) || td === '*') return [principal];
   if (td !== 'cluster.local' && !trustDomains.some((one) => looksLike(td, one))) return [principal];
   const rest = principal.slice(td.length);
+  // Nearly always there is one name, and it is this.
+  if (trustDomains.length === 1 && !td.startsWith('*')) return [trustDomains[0] + rest];
   // `*-td` stays as it is for the names that it matches.
   return [
     ...new Set(trustDomains.map((one) => (td.startsWith('*') && one.endsWith(td.slice(1)) ? principal : one + rest))),
