@@ -281,11 +281,16 @@ class RunningSidecar implements Sidecar {
     const trial = onTrial(documents);
     if (trial !== this.#trial) this.#shadow.restart();
     this.#trial = trial;
-    this.#judgement = await compileDocuments(documents, settings, keys, this.#judgement);
+    this.#judgement = await compileDocuments(documents, settings, keys, this.#judgement, this.#connectedPeers());
     this.#jwks.keepOnly(documents.requestAuthentications.flatMap(({ jwtRules }) => jwtRules));
     const plans = compilePorts(configuration, this.#judgement, this.#pools.reconcile(planPools(settings)));
     await this.#ports.apply(plans, configuration.generation === 1);
     this.#inForce = configuration.generation;
+  }
+
+  /** Who is connected, each once. */
+  #connectedPeers(): Set<string> {
+    return new Set([...this.#table].map(({ peer }) => peer?.id.uri ?? ''));
   }
 
   /** What waited may be possible now, and what is open may be refused. */

@@ -149,8 +149,14 @@ const mutations: readonly Mutation[] = [
     'matchAll(/\\/ns(?=\\/([^/]+)\\/)/g)',
     'matchAll(/^spiffe:\\/\\/[^/]+\\/ns(?=\\/([^/]+)\\/)/g)',
   ],
-  ['decide', 'order', '.toSorted((a, b) => a.order - b.order)', ''],
-  ['decide', 'peer conditions', 'if (!holds(shape.conditions)) return undefined;', ''],
+  ['decide', 'order', 'concerned.sort((a, b) => a.order - b.order);', ''],
+  ['decide', 'peer conditions', 'if (!peerHolds(conditions, facts)) return undefined;', ''],
+  [
+    'decide',
+    'peer sources',
+    'if (peerHolds(source, facts)) left.push(withoutPeer(source));',
+    'left.push(withoutPeer(source));',
+  ],
   ['index-rules', 'first of two', 'if (best !== undefined && rule.order >= best.order) return best;', ''],
   ['index-rules', 'by method', 'if (root !== undefined) found = walk(root, facts, found);', ''],
   [

@@ -2,6 +2,7 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { compileInSteps, type PolicySet } from '../policy/compile.ts';
+import { lookUpInSteps } from '../policy/decide.ts';
 import { type Authentication, compileAuthentication, type KeySource, type TokenObserver } from '../policy/jwt.ts';
 import { isAttached, type PolicyScope } from '../policy/policy.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
@@ -23,18 +24,26 @@ export interface Keys {
   observe?: TokenObserver;
 }
 
-/** Compiles in slices. `before` is what was compiled last: what has not changed is kept, with what it remembers. */
+/**
+ * Compiles in slices. `before` is what was compiled last: what has not changed is kept, with what it remembers. `peers` are
+ * those who are connected: their rules are looked up now, not while their next requests wait.
+ */
 export async function compileDocuments(
   documents: IstioDocuments,
   scope: PolicyScope,
   keys: Keys,
   before?: Judgement,
+  peers: Iterable<string> = [],
 ): Promise<Judgement> {
   const { authorizationPolicies: all } = documents;
   const enforced = all.filter(({ dryRun }) => !dryRun);
   const policies = await inSlices(compileInSteps(enforced, scope));
   const onTrial = all.some((policy) => policy.dryRun && isAttached(policy, scope));
   const shadow = onTrial ? await inSlices(compileInSteps(all, scope)) : undefined;
+  for (const peer of peers) {
+    await inSlices(lookUpInSteps(policies, peer));
+    if (shadow !== undefined) await inSlices(lookUpInSteps(shadow, peer));
+  }
   const authentication = compileAuthentication(
     documents.requestAuthentications.filter((one) => isAttached(one, scope)),
     (rule) => keys.sourceOf(rule),

@@ -26,25 +26,35 @@ interface PeerTable {
 
 /** Peers are authenticated and few; past this bound a peer's rules are looked up each time. */
 const maxPeers = 4096;
+/** Rules looked at between two chances to do something else. */
+const rulesPerStep = 100;
 
 /**
  * The rules that could concern a peer, `null` being one without identity: looked up once per connection and generation.
  * `principal` is the whole SPIFFE URI.
  */
 export function policiesFor(set: PolicySet, principal: string | null): PeerPolicies {
-  const key = principal ?? '';
-  const known = set.peers.get(key);
+  const known = set.peers.get(principal ?? '');
   if (known !== undefined) return known as PeerPolicies;
+  const steps = lookUpInSteps(set, principal ?? '');
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
+}
+
+/** The same for a peer that is known to be there, yielding between steps: one whom thousands of rules could concern takes a while. */
+export function* lookUpInSteps(set: PolicySet, principal: string): Generator<void, PeerPolicies> {
   const { tables } = set;
   const made: PeerPolicies = Object.freeze({
     set,
     custom: tables.CUSTOM.all,
-    deny: tableFor(tables.DENY, key),
-    allow: tableFor(tables.ALLOW, key),
-    audit: tableFor(tables.AUDIT, key),
+    deny: yield* tableFor(tables.DENY, principal),
+    allow: yield* tableFor(tables.ALLOW, principal),
+    audit: yield* tableFor(tables.AUDIT, principal),
     otherwise: set.otherwise,
   });
-  if (set.peers.size < maxPeers) set.peers.set(key, made);
+  if (set.peers.size < maxPeers) set.peers.set(principal, made);
   return made;
 }
 
@@ -84,15 +94,18 @@ function first(table: PeerTable, facts: RequestFacts): IndexedRule | undefined {
   return table.own === undefined ? found : firstMatch(table.own, facts, found);
 }
 
-function tableFor(table: RuleTable, principal: string): PeerTable {
-  const rules = [...(table.byPrincipal.get(principal) ?? []), ...ofNamespaces(table, principal), ...table.unkeyed]
-    .toSorted((a, b) => a.order - b.order)
-    .map((rule) => forPeer(rule, principal))
-    .filter((rule) => rule !== undefined);
-  if (rules.length === 0) return { shared: table.shared, own: undefined };
+function* tableFor(table: RuleTable, principal: string): Generator<void, PeerTable> {
+  const concerned = [...(table.byPrincipal.get(principal) ?? []), ...ofNamespaces(table, principal), ...table.unkeyed];
+  if (concerned.length === 0) return { shared: table.shared, own: undefined };
+  concerned.sort((a, b) => a.order - b.order);
+  const facts = createFacts({ principal });
   const own = createIndex();
-  for (const rule of rules) addRule(own, rule);
-  return Object.freeze({ shared: table.shared, own });
+  for (const [at, rule] of concerned.entries()) {
+    const left = forPeer(rule, facts);
+    if (left !== undefined) addRule(own, left);
+    if (at % rulesPerStep === rulesPerStep - 1) yield;
+  }
+  return { shared: table.shared, own: own.all.length === 0 ? undefined : own };
 }
 
 /** A path may name a namespace in several places; each of them counts. */
@@ -105,26 +118,71 @@ function ofNamespaces({ byNamespace }: RuleTable, principal: string): readonly C
 }
 
 /** What is left to ask of a rule once its peer is known; undefined when it cannot match this one. */
-function forPeer(rule: CompiledRule, principal: string): IndexedRule | undefined {
-  const facts = createFacts({ principal });
+function forPeer(rule: CompiledRule, facts: RequestFacts): IndexedRule | undefined {
   const http = shapeForPeer(rule.http, facts);
   // Whom a rule asks for is the same on TCP.
   if (http === undefined) return undefined;
-  const { order, verdict, to, tcp: whole } = rule;
-  const tcp = whole === null ? null : (shapeForPeer(whole, facts) ?? null);
-  return Object.freeze({ order, verdict, to, http, tcp, existsOnTcp: tcp !== null });
+  return new PeerRule(rule, http, facts);
 }
 
-function shapeForPeer(shape: Shape, facts: RequestFacts): Shape | undefined {
-  const holds = (clause: Clause): boolean => clause.every((check) => !check.attribute.ofPeer || check.holds(facts));
-  const rest = (clause: Clause): Clause => clause.filter(({ attribute }) => !attribute.ofPeer);
-  if (!holds(shape.conditions)) return undefined;
-  const sources = shape.sources?.filter(holds).map(rest);
-  if (sources?.length === 0) return undefined;
-  return Object.freeze({
+/** A rule for one peer; what is left of it on TCP is made when TCP asks. */
+class PeerRule implements IndexedRule {
+  readonly order: number;
+  readonly http: Shape;
+  readonly #rule: CompiledRule;
+  readonly #facts: RequestFacts;
+  #tcp: Shape | null | undefined = undefined;
+
+  constructor(rule: CompiledRule, http: Shape, facts: RequestFacts) {
+    this.order = rule.order;
+    this.http = http;
+    this.#rule = rule;
+    this.#facts = facts;
+  }
+
+  get to(): IndexedRule['to'] {
+    return this.#rule.to;
+  }
+
+  get existsOnTcp(): boolean {
+    return this.#rule.existsOnTcp;
+  }
+
+  get verdict(): Decision {
+    return this.#rule.verdict;
+  }
+
+  get tcp(): Shape | null {
+    if (this.#tcp === undefined) {
+      const whole = this.#rule.tcp;
+      this.#tcp = whole === null ? null : (shapeForPeer(whole, this.#facts) ?? null);
+    }
+    return this.#tcp;
+  }
+}
+
+const nothing: Clause = Object.freeze([]);
+
+function shapeForPeer({ sources, operations, conditions }: Shape, facts: RequestFacts): Shape | undefined {
+  if (!peerHolds(conditions, facts)) return undefined;
+  let left: Clause[] | undefined;
+  if (sources !== undefined) {
+    left = [];
+    for (const source of sources) if (peerHolds(source, facts)) left.push(withoutPeer(source));
+    if (left.length === 0) return undefined;
     // A source of which nothing is left to ask is satisfied.
-    sources: sources?.some((clause) => clause.length === 0) ? undefined : sources,
-    operations: shape.operations,
-    conditions: rest(shape.conditions),
-  });
+    if (left.some((clause) => clause.length === 0)) left = undefined;
+  }
+  return { sources: left, operations, conditions: withoutPeer(conditions) };
+}
+
+function peerHolds(clause: Clause, facts: RequestFacts): boolean {
+  for (const check of clause) if (check.attribute.ofPeer && !check.holds(facts)) return false;
+  return true;
+}
+
+function withoutPeer(clause: Clause): Clause {
+  if (clause.length === 0) return nothing;
+  const left = clause.filter(({ attribute }) => !attribute.ofPeer);
+  return left.length === 0 ? nothing : left;
 }
