@@ -14,6 +14,14 @@ t.test('orders.yaml is good', async (t) => {
   mkdirSync(join(dir, 'policies'));
   writeFileSync(join(dir, 'orders.yaml'), yaml);
   const { settings } = readConfiguration(join(dir, 'orders.yaml'));
+  const more = [...readme.matchAll(/```yaml\n([\s\S]*?)```/g)][1]![1]!;
+  writeFileSync(join(dir, 'more.yaml'), yaml + more);
+  t.match(readConfiguration(join(dir, 'more.yaml')).settings, {
+    trustDomainAliases: ['old.test'],
+    numTrustedProxies: 1,
+    extensionProviders: [{ name: 'my-authorizer', timeoutMs: 500 }],
+    learn: { edges: 10_000 },
+  });
   t.match(settings, {
     inbound: [{ port: 15_006, policyPort: 8080 }],
     upstreams: { web: { identity: 'spiffe://demo.test/ns/shop/sa/web' } },

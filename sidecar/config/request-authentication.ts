@@ -13,6 +13,12 @@ const filled = (what: string): z.ZodString => z.string().min(1, `${what} is not 
 // RFC 9110 section 5.6.2.
 const headerName = filled('a header name').regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'this is not the name of a header');
 
+// Istio's own pattern, narrower than the standard's.
+const claimHeader = filled('a header name').regex(
+  /^[-_A-Za-z0-9]+$/,
+  'a header for a claim is named in letters, digits, - and _',
+);
+
 const jwksUri = filled('jwksUri').superRefine((value, context) => {
   const url = URL.parse(value);
   if (url !== null && (url.protocol === 'http:' || url.protocol === 'https:') && value.length <= 2048) return;
@@ -40,7 +46,7 @@ const jwtRule = z
     fromParams: z.array(filled('a parameter')).default([]),
     fromCookies: z.array(filled('a cookie')).default([]),
     outputPayloadToHeader: headerName.optional(),
-    outputClaimToHeaders: z.array(z.strictObject({ header: headerName, claim: filled('a claim') })).default([]),
+    outputClaimToHeaders: z.array(z.strictObject({ header: claimHeader, claim: filled('a claim') })).default([]),
     forwardOriginalToken: z.boolean().default(false),
     timeout: durationSchema.prefault('5s'),
     spaceDelimitedClaims: z.array(filled('a claim')).default([]),
