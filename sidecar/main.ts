@@ -27,6 +27,7 @@ import { SecurityReport } from './observe/security.ts';
 import { Shadow } from './observe/shadow.ts';
 import { type Facts, sumDenials, sumLearned, sumMetrics, sumSecurity, sumShadow, sumUpstreams } from './observe/sum.ts';
 import { createPeerCheck } from './peer.ts';
+import { isAttached } from './policy/policy.ts';
 import type { JwtRule, RequestAuthentication } from './policy/request-authentication.ts';
 import { Ports } from './ports.ts';
 import type { ProxyTools } from './proxy.ts';
@@ -278,6 +279,7 @@ class RunningSidecar implements Sidecar {
       sourceOf: (rule: JwtRule) => this.#jwks.sourceOf(rule),
       observe: (issuer: string, outcome: string) => metrics.countToken(issuer, outcome),
     };
+    this.#warnOfUnknownProviders(configuration);
     const trial = onTrial(documents);
     if (trial !== this.#trial) this.#shadow.restart();
     this.#trial = trial;
@@ -286,6 +288,19 @@ class RunningSidecar implements Sidecar {
     const plans = compilePorts(configuration, this.#judgement, this.#pools.reconcile(planPools(settings)));
     await this.#ports.apply(plans, configuration.generation === 1);
     this.#inForce = configuration.generation;
+  }
+
+  /** Their CUSTOM policies refuse whatever they match, which somebody should know before it does. */
+  #warnOfUnknownProviders({ settings, documents }: Configuration): void {
+    const known = new Set(settings.extensionProviders.map(({ name }) => name));
+    for (const policy of documents.authorizationPolicies) {
+      const { namespace, name, provider, dryRun } = policy;
+      if (provider === undefined || dryRun || known.has(provider) || !isAttached(policy, settings)) continue;
+      this.#log.warn(
+        { code: 'provider_unknown', policy: `${namespace}/${name}`, hint: "name it under 'extensionProviders'" },
+        `there is no extension provider '${provider}': ${namespace}/${name} refuses whatever it matches`,
+      );
+    }
   }
 
   /** Who is connected, each once. */

@@ -31,6 +31,7 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
     trustDomain: scope.trustDomain,
     trustDomainAliases: scope.trustDomainAliases,
     rootNamespace: scope.rootNamespace,
+    ...(settings === undefined ? {} : { providers: settings.extensionProviders.map(({ name }) => name) }),
     // Upstreams alone are not everybody.
     workloads: flags.workload === undefined ? [] : workloads,
     tcpPorts: settings?.inbound.filter(({ protocol }) => protocol === 'tcp').map(({ policyPort }) => policyPort) ?? [],

@@ -26,6 +26,8 @@ export interface LintScope {
   readonly workloads: readonly string[];
   /** Ports that carry TCP. */
   readonly tcpPorts: readonly number[];
+  /** Extension providers that there are; undefined: not known, and none is missed. */
+  readonly providers?: readonly string[];
 }
 
 /** A policy with the document that it stands in. */
@@ -76,8 +78,15 @@ function lintPolicy(
   policy: AuthorizationPolicy,
   report: Report,
   authentications: readonly RequestAuthentication[],
-  { rootNamespace }: LintScope,
+  { rootNamespace, providers }: LintScope,
 ): void {
+  if (policy.provider !== undefined && providers?.includes(policy.provider) === false)
+    report(
+      'unknown_provider',
+      ['spec', 'provider', 'name'],
+      `there is no extension provider '${policy.provider}': this policy refuses whatever it matches`,
+      "name it under 'extensionProviders' in sidecar.yaml",
+    );
   if (policy.action === 'DENY' && policy.rules.length === 0)
     report(
       'deny_without_rules',

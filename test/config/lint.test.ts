@@ -60,6 +60,13 @@ t.test('keys that are fetched in the clear', async (t) => {
     t.strictSame(findingsOf(document(uri)), [], uri);
 });
 
+t.test('an extension provider that there is not', async (t) => {
+  const text = `${head}{ action: CUSTOM, provider: { name: ask }, rules: [{}] }\n`;
+  const { placed } = placeDocuments([{ file: 'x.yaml', text }]);
+  t.match(lint(placed, { ...scope, providers: ['other'] }).findings, [{ code: 'unknown_provider', line: 4 }]);
+  for (const more of [{ providers: ['ask'] }, {}]) t.strictSame(lint(placed, { ...scope, ...more }).findings, []);
+});
+
 t.test('a port that the sidecar is told to be TCP', async (t) => {
   const rule = '{ rules: [{ to: [{ operation: { methods: [GET], ports: ["5432"] } }] }] }';
   t.match(findingsOf(`${head}${rule}\n`), [{ code: 'http_on_tcp_port' }]);

@@ -146,6 +146,10 @@ t.test('a provider that nobody knows, and one that is not there', async (t) => {
       response_code_details: 'rbac_access_denied_matched_policy[istio-ext-authz-another-ns[shop]-policy[ask]-rule[0]]',
     },
   ]);
+  t.ok(
+    mesh.lines.some(({ code, policy }) => code === 'provider_unknown' && policy === 'shop/ask'),
+    'it was said when it was loaded',
+  );
   await mesh.setPolicy(custom('{}'));
   t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 403 /);
   t.match((await mesh.records('orders', 2))[1], { code: 'ext_authz_failed' });
