@@ -33,7 +33,7 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
     return;
   }
   if (exchange.grpc) {
-    const reply = grpcRefusal(error, bodyOf(error));
+    const reply = grpcRefusal(error, exchange.denial?.body.toString('latin1') || bodyOf(error));
     exchange.status = reply.status;
     exchange.grpcStatus = row.grpc;
     exchange.downstream.respond(withReplyFields(exchange, reply), noBody);

@@ -96,10 +96,16 @@ t.test('none, good, wrong and not for us', async (t) => {
     { response_code: 200 },
     { response_code: 401, code: 'jwt_invalid' },
   ]);
+  const grpc = await ask(
+    mesh,
+    'POST /a.B/C',
+    `Content-Type: application/grpc\r\nContent-Length: 0\r\n${bearer('x.y.z')}`,
+  );
+  t.match(grpc, /^HTTP\/1\.1 200 .*\r\ngrpc-status: 16\r\ngrpc-message: Jwt header is an invalid JSON\r\n/is);
   const old = await sign(key, { iss: 'iss.test', aud: 'orders', exp: 1 });
   t.match(await ask(mesh, `GET /q?a=b&access_token=${old}`), /^HTTP\/1\.1 401 /);
-  const all = await mesh.records('orders', 9);
-  t.match(all[8], { path: '/q?a=b', code: 'jwt_expired' });
+  const all = await mesh.records('orders', 10);
+  t.match(all[9], { path: '/q?a=b', code: 'jwt_expired' });
   const written = JSON.stringify([all, mesh.lines]);
   for (const token of [good, clerk, old]) t.notOk(written.includes(token.split('.')[2]!), 'no token is on record');
 });
