@@ -4,7 +4,8 @@ import { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { didYouMean, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
-import { attributeOf, isAddressKey, isIpBlock, plainKeys } from '../policy/attributes.ts';
+import { attributeOf, isAddressKey, plainKeys } from '../policy/attributes.ts';
+import { isIpBlock } from '../policy/ip.ts';
 import type { AuthorizationPolicy, Condition, FieldValues, Rule } from '../policy/policy.ts';
 import { problemOfTemplate } from '../policy/template.ts';
 import {
@@ -107,7 +108,7 @@ const replaced: Readonly<Record<string, string>> = {
 };
 
 /** `experimental.envoy.filters.<filter>[<key>]`: of Envoy's own metadata. */
-export const experimentalKey = /^experimental\.envoy\.filters\.[^[\]]+\[[^[\]]+\]$/;
+const experimentalKey = /^experimental\.envoy\.filters\.[^[\]]+\[[^[\]]+\]$/;
 
 const condition = z
   .strictObject({

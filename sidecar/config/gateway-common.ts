@@ -58,7 +58,7 @@ export const headerName = z
   .max(256)
   .regex(/^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/, 'this is not the name of a header');
 
-export const parentRef = z.strictObject({
+const parentRef = z.strictObject({
   group: group.default('gateway.networking.k8s.io'),
   kind: kind.default('Gateway'),
   namespace: namespace.optional(),

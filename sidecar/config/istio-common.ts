@@ -5,7 +5,7 @@ import { z } from 'zod';
 /** Who reads: a proxy that will enforce it, Istio's own validation, or a question about what it would decide. */
 export type Purpose = 'run' | 'check' | 'eval';
 
-export const nonEmpty = z.string().min(1, 'an empty value matches nothing: leave it out');
+const nonEmpty = z.string().min(1, 'an empty value matches nothing: leave it out');
 
 /** A list of values; an empty one is the same as none, as in Istio. */
 export const values = z.array(nonEmpty);

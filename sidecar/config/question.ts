@@ -19,7 +19,7 @@ import {
   type Refusal,
   type RuleName,
 } from '../policy/policy.ts';
-import type { RequestAuthentication } from '../policy/request-authentication.ts';
+import { claimText, type RequestAuthentication } from '../policy/request-authentication.ts';
 import type { Keys } from './compile-documents.ts';
 import type { IstioDocuments } from './documents.ts';
 import { readIstio } from './istio.ts';
@@ -157,9 +157,10 @@ export class Evaluator {
       return refused(error.row.status, null, error);
     }
     const plainPath = path.split('?', 1)[0]!;
-    const auth = tcp ? undefined : await authOf(question, path, judge.authentication);
+    const headers = joinHeaders(question.headers);
+    const auth = tcp ? undefined : await authOf(question, path, headers, judge.authentication);
     if (auth instanceof SallyportError) return refused(auth.row.status, plainPath, auth);
-    const facts = factsOf(question, plainPath, auth);
+    const facts = factsOf(question, plainPath, headers, auth);
     const decision = customDecision(question, set, facts) ?? decide(policiesFor(set, question.from ?? null), facts);
     return { set, facts, decision, verdict: verdictOf(decision, facts) };
   }
@@ -207,7 +208,7 @@ function attachedTo(documents: readonly RequestAuthentication[], scope: PolicySc
 }
 
 /** Documents that came as values. @throws SallyportError `config_invalid`. */
-export function readValues(values: readonly unknown[]): IstioDocuments {
+function readValues(values: readonly unknown[]): IstioDocuments {
   const placed = values.map((value, index) => ({
     file: `policies[${index}]`,
     document: documentOf(value, `policies[${index}]`),
@@ -239,28 +240,37 @@ function meaningOf({ method, path }: Question, how: PathNormalization): string {
   return normalizePath(path, how);
 }
 
+/** Who the token says it is; `headers` become those that policies see, as they do on their way through the proxy. */
 async function authOf(
-  { claims, jwt, headers, method }: Question,
+  { claims, jwt, method }: Question,
   path: string,
+  headers: Map<string, string>,
   authentication: Authentication | undefined,
 ): Promise<RequestAuth | SallyportError | undefined> {
-  if (claims !== undefined)
-    return readClaims(
-      claims,
-      authentication?.rules.flatMap(({ spaceDelimitedClaims: one }) => one),
-    );
-  if (authentication === undefined) return undefined;
-  const joined = joinHeaders(headers);
+  const delimited = authentication?.rules.flatMap(({ spaceDelimitedClaims: one }) => one);
+  if (authentication === undefined) return claims === undefined ? undefined : readClaims(claims, delimited);
   // Where the question says no more, the token stands where Istio looks first.
   if (jwt !== undefined) {
     const rule = authentication.rules.find(({ fromHeaders }) => fromHeaders.length > 0);
     const place = rule?.fromHeaders[0] ?? { name: 'authorization', prefix: 'Bearer ' };
-    joined.set(place.name.toLowerCase(), `${place.prefix}${jwt}`);
+    headers.set(place.name.toLowerCase(), `${place.prefix}${jwt}`);
   }
-  if (method === 'OPTIONS' && joined.has('origin') && joined.has('access-control-request-method')) return undefined;
-  const result = await authentication.check({ path, header: (name) => joined.get(name) }, Date.now());
-  if (result.kind === 'refused') return result.error;
-  return result.kind === 'verified' ? result.auth : undefined;
+  const isPreflight = method === 'OPTIONS' && headers.has('origin') && headers.has('access-control-request-method');
+  const result =
+    claims !== undefined || isPreflight
+      ? undefined
+      : await authentication.check({ path, header: (name) => headers.get(name) }, Date.now());
+  for (const name of authentication.outputHeaders) headers.delete(name);
+  if (result?.kind === 'refused') return result.error;
+  if (result?.kind !== 'verified') return claims === undefined ? undefined : readClaims(claims, delimited);
+  const { rule, places, auth, payload } = result;
+  if (!rule.forwardOriginalToken) for (const { kind, name } of places) if (kind === 'header') headers.delete(name);
+  if (rule.outputPayloadToHeader !== undefined) headers.set(rule.outputPayloadToHeader.toLowerCase(), payload);
+  for (const { header, claim } of rule.outputClaimToHeaders) {
+    const value = claimText(auth.claims, claim);
+    if (value !== undefined) headers.set(header.toLowerCase(), value);
+  }
+  return auth;
 }
 
 function joinHeaders(headers: Question['headers']): Map<string, string> {
@@ -274,10 +284,14 @@ function joinHeaders(headers: Question['headers']): Map<string, string> {
 }
 
 /** The facts of a question, its path already normalised and without query. */
-export function factsOf(question: Question, path: string, auth: RequestAuth | undefined): RequestFacts {
+function factsOf(
+  question: Question,
+  path: string,
+  joined: Map<string, string>,
+  auth: RequestAuth | undefined,
+): RequestFacts {
   const http = question.protocol === 'http';
   const ip = (text: string | undefined): ReturnType<typeof parseIp> => (text === undefined ? undefined : parseIp(text));
-  const joined = joinHeaders(question.headers);
   // What is in the first line can be asked for as Envoy's fields, too.
   if (http) {
     joined.set(':method', question.method);

@@ -30,7 +30,7 @@ export interface ScopeFlags {
 }
 
 /** The texts behind paths: a directory stands for its YAML and JSON files, `-` for standard input. @throws SallyportError `config_unreadable`. */
-export function readPaths(paths: readonly string[]): Source[] {
+function readPaths(paths: readonly string[]): Source[] {
   return paths.flatMap((path): Source[] => {
     if (path === '-') return [{ file: '<stdin>', text: readFileSync(0, 'utf8') }];
     if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [{ file: path, text: readText(path) }];

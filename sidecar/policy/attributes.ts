@@ -2,7 +2,7 @@
 // match, where it exists. Below this table nothing knows a field by its name.
 
 import type { RequestFacts } from './facts.ts';
-import { compileIpBlocks, type Ip, isIpBlock } from './ip.ts';
+import { compileIpBlocks, type Ip } from './ip.ts';
 import {
   compileNamespaces,
   compilePrincipals,
@@ -189,8 +189,6 @@ export function headerOf(key: string): string | undefined {
 export function isAddressKey(key: string): boolean {
   return addressKeys.has(key);
 }
-
-export { isIpBlock };
 
 /** Headers that carry secrets: that they are there may be said, not what they hold. */
 const secretHeaders = /^(?:authorization|proxy-authorization|cookie|set-cookie)$|token|secret|api-?key|password/;

@@ -7,8 +7,6 @@ import { createFacts, type RequestFacts } from './facts.ts';
 import { addRule, createIndex, firstMatch, type IndexedRule, matches, type RuleIndex } from './index-rules.ts';
 import type { Action, Decision } from './policy.ts';
 
-export type { RequestFacts };
-
 /** The rules that could concern one peer: those that ask for nobody in particular, and those for this one. */
 export interface PeerPolicies {
   readonly set: PolicySet;

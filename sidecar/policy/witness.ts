@@ -94,7 +94,7 @@ function base({ trustDomain, namespace, ports = [8080] }: WitnessScope): Draft {
 }
 
 /** One that fits each source with each operation, and for each of those, some that differ in one thing. */
-export function* draftsOf({ rule, name }: CompiledRule, scope: WitnessScope): Generator<Draft> {
+function* draftsOf({ rule, name }: CompiledRule, scope: WitnessScope): Generator<Draft> {
   const sources: readonly FieldValues[] = rule.from ?? [{}];
   const operations: readonly FieldValues[] = rule.to ?? [{}];
   for (const source of sources)

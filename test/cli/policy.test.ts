@@ -147,6 +147,12 @@ metadata: { name: clerks, namespace: shop }
 spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] }] }] }
 `,
   });
+  const rule = { issuer: 'iss.test', audiences: ['orders'], jwks: jwksOf(key) };
+  const authentication = {
+    apiVersion: 'security.istio.io/v1',
+    kind: 'RequestAuthentication',
+    metadata: { name: 'jwt', namespace: 'shop' },
+  };
   const claims = { iss: 'iss.test', sub: 'ann', groups: ['clerks'] };
   const lines = [
     { jwt: await sign(key, { ...claims, aud: 'orders' }) },
@@ -173,6 +179,42 @@ spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] 
       { allowed: false, status: 403, policy: null },
       { allowed: true },
     ],
+  );
+  const seen = {
+    jwt: await sign(key, { ...claims, aud: 'orders' }),
+    headers: { 'x-user': 'root' },
+    policies: [
+      {
+        ...authentication,
+        spec: { jwtRules: [{ ...rule, outputClaimToHeaders: [{ header: 'x-user', claim: 'sub' }] }] },
+      },
+      {
+        apiVersion: 'security.istio.io/v1',
+        kind: 'AuthorizationPolicy',
+        metadata: { name: 'seen', namespace: 'shop' },
+        spec: {
+          rules: [
+            {
+              when: [
+                { key: 'request.headers[x-user]', values: ['ann'] },
+                { key: 'request.headers[authorization]', notValues: ['*'] },
+              ],
+            },
+          ],
+        },
+      },
+    ],
+  };
+  const asProxied = await runSallyport(t, ['policy', 'eval', '--namespace', 'shop', '--batch', '-'], {
+    input: `${JSON.stringify(seen)}\n${JSON.stringify({ ...seen, jwt: undefined })}\n`,
+  });
+  t.match(
+    asProxied.stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as object),
+    [{ allowed: true, policy: 'shop/seen' }, { allowed: false }],
+    'headers are what policies see behind the step that verifies tokens',
   );
   const one = await runSallyport(t, [
     'policy',
