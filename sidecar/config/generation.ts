@@ -8,7 +8,8 @@ import { createAuthorizer } from '../upstream/authorizer.ts';
 import type { Pool } from '../upstream/pool.ts';
 import { appPoolName, type PoolPlan } from '../upstream/pools.ts';
 import type { Judgement } from './compile-documents.ts';
-import type { InboundSettings, ProviderSettings, Settings } from './settings.ts';
+import type { ProviderSettings } from './extension-providers.ts';
+import type { InboundSettings, Settings } from './settings.ts';
 import type { Configuration } from './watch.ts';
 
 /** What one port of the configuration is to do, and where it listens. */
@@ -32,7 +33,7 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
   );
   const overTcp = new Set(settings.outbound.flatMap((one) => (one.protocol === 'tcp' ? [one.upstream] : [])));
   for (const { service, port, http } of settings.extensionProviders) {
-    if (service in settings.upstreams) continue;
+    if (Object.hasOwn(settings.upstreams, service)) continue;
     const address = { host: service, port };
     const http2 = http === undefined;
     const plan: PoolPlan = { name: appPoolName(address, http2), endpoints: [address], limits, http2 };
@@ -195,7 +196,7 @@ const noAuthorizers: PortRules['authorizers'] = new Map();
 
 /** A provider is an upstream, reached as any other, or a process on loopback. */
 function providerPoolName({ service, port, http }: ProviderSettings, { upstreams }: Settings): string {
-  if (service in upstreams) return peerPoolName(service, 'http');
+  if (Object.hasOwn(upstreams, service)) return peerPoolName(service, 'http');
   return appPoolName({ host: service, port }, http === undefined);
 }
 

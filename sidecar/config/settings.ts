@@ -13,7 +13,7 @@ import type { LearnSettings } from '../observe/learned.ts';
 import { type PathNormalization, pathNormalizations } from '../policy/path.ts';
 import type { Workload } from '../policy/policy.ts';
 import { type TlsSettings, tlsGroups } from '../protocol/tls.ts';
-import type { AuthorizerPlan } from '../upstream/authorizer.ts';
+import { checkProviders, extensionProvider, type ProviderSettings, readProvider } from './extension-providers.ts';
 
 /** What an app speaks: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
 const protocols = ['http', 'http2', 'grpc', 'tcp'] as const;
@@ -106,46 +106,6 @@ const upstream = z.strictObject({
   hosts: z.array(z.string().min(1)).default([]),
 });
 
-/** Istio's `meshConfig.extensionProviders`, the two forms of external authorization. */
-const authorizerFields = {
-  service: z.string().min(1),
-  port: z.number().int().min(1).max(65_535),
-  timeout: durationSchema.prefault('5s'),
-  failOpen: z.boolean().default(false),
-  statusOnError: z
-    .string()
-    .regex(/^[45]\d\d$/, 'a status is written as a string: "403"')
-    .default('403'),
-};
-const names = z.array(z.string().min(1)).default([]);
-const extensionProvider = z
-  .strictObject({
-    name: z.string().min(1),
-    envoyExtAuthzHttp: z
-      .strictObject({
-        ...authorizerFields,
-        pathPrefix: z.string().startsWith('/').or(z.literal('')).default(''),
-        includeRequestHeadersInCheck: names,
-        includeAdditionalHeadersInCheck: z.record(z.string(), z.string()).default({}),
-        headersToUpstreamOnAllow: names,
-        headersToDownstreamOnAllow: names,
-        headersToDownstreamOnDeny: names,
-      })
-      .optional(),
-    envoyExtAuthzGrpc: z.strictObject(authorizerFields).optional(),
-  })
-  .superRefine((value, context) => {
-    if ((value.envoyExtAuthzHttp === undefined) === (value.envoyExtAuthzGrpc === undefined))
-      context.addIssue({ code: 'custom', message: "needs exactly one of 'envoyExtAuthzHttp' and 'envoyExtAuthzGrpc'" });
-    for (const form of ['envoyExtAuthzHttp', 'envoyExtAuthzGrpc'] as const)
-      if (value[form]?.failOpen)
-        context.addIssue({
-          code: 'custom',
-          path: [form, 'failOpen'],
-          message: 'an authorizer that does not answer refuses: there is no failing open',
-        });
-  });
-
 const schema = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
@@ -234,7 +194,7 @@ const schema = z
           [index, 'upstream'].toSpliced(0, 0, 'outbound'),
           "a tcp port needs 'upstream': TCP has no Host to choose by",
         );
-      if (one.upstream !== undefined && !(one.upstream in value.upstreams))
+      if (one.upstream !== undefined && !Object.hasOwn(value.upstreams, one.upstream))
         at(['outbound', index, 'upstream'], `there is no upstream '${one.upstream}'`);
     }
     for (const [index, { bind }] of value.outbound.entries()) {
@@ -250,23 +210,11 @@ const schema = z
       if (name === value.trustDomain)
         at(['federatedBundles', name], "this is our own trust domain, whose bundle comes with 'identity'");
     }
-    const providers = new Set<string>();
-    for (const [index, one] of value.extensionProviders.entries()) {
-      const form = one.envoyExtAuthzHttp === undefined ? 'envoyExtAuthzGrpc' : 'envoyExtAuthzHttp';
-      if (providers.has(one.name))
-        at(['extensionProviders', index, 'name'], `there are two extension providers '${one.name}'`);
-      providers.add(one.name);
-      const service = one[form]?.service ?? '';
-      if (!(service in value.upstreams) && !isLoopback(service))
-        at(
-          ['extensionProviders', index, form, 'service'],
-          `'${service}' is neither an upstream nor loopback: requests would travel to it in the clear`,
-        );
-    }
+    checkProviders(value.extensionProviders, value.upstreams, at);
     const hosts = new Map<string, string>();
     for (const [id, one] of Object.entries(value.upstreams)) {
       const { trustDomain } = parseSpiffeId(one.identity);
-      if (trustDomain !== value.trustDomain && !(trustDomain in value.federatedBundles))
+      if (trustDomain !== value.trustDomain && !Object.hasOwn(value.federatedBundles, trustDomain))
         at(
           ['upstreams', id, 'identity'],
           `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`,
@@ -297,12 +245,6 @@ export interface UpstreamSettings {
   readonly endpoints: readonly Address[];
   readonly identity: string;
   readonly hosts: readonly string[];
-}
-
-export interface ProviderSettings extends AuthorizerPlan {
-  /** An upstream's name, or a loopback address. */
-  readonly service: string;
-  readonly port: number;
 }
 
 export interface Settings {
@@ -403,23 +345,6 @@ export function parseSettings(source: string, file: string): Settings {
       drainWebSocketMs: limits.drainWebSocket ?? limits.drain,
       drainTcpMs: limits.drainTcp ?? limits.drain,
     }),
-  });
-}
-
-function readProvider({
-  name,
-  envoyExtAuthzHttp,
-  envoyExtAuthzGrpc,
-}: z.output<typeof extensionProvider>): ProviderSettings {
-  const { service, port: of, timeout, statusOnError } = (envoyExtAuthzHttp ?? envoyExtAuthzGrpc)!;
-  return Object.freeze({
-    name,
-    service,
-    port: of,
-    authority: `${service}:${of}`,
-    timeoutMs: timeout,
-    statusOnError: Number(statusOnError),
-    http: envoyExtAuthzHttp,
   });
 }
 

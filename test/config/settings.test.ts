@@ -67,6 +67,53 @@ const wrong: [string, (text: string) => string, string[]][] = [
   ],
   ['a duplicate key', (text) => `${text}admin: 1\n`, ['x.yaml:14:1: Map keys must be unique']],
   [
+    'an upstream named like what every object has',
+    (text) => text.replace('upstream: db', 'upstream: constructor'),
+    ["x.yaml:8:29: outbound[1].upstream: there is no upstream 'constructor'"],
+  ],
+  [
+    'an authorizer in the clear',
+    (text) => `${text}extensionProviders: [{ name: a, envoyExtAuthzHttp: { service: authz.shop, port: 80 } }]\n`,
+    [
+      "x.yaml:14:63: extensionProviders[0].envoyExtAuthzHttp.service: 'authz.shop' is neither an upstream nor loopback: requests would travel to it in the clear",
+    ],
+  ],
+  [
+    'an authorizer that fails open',
+    (text) =>
+      `${text}extensionProviders: [{ name: a, envoyExtAuthzGrpc: { service: db, port: 80, failOpen: true } }]\n`,
+    [
+      'x.yaml:14:87: extensionProviders[0].envoyExtAuthzGrpc.failOpen: an authorizer that does not answer refuses: there is no failing open',
+    ],
+  ],
+  [
+    'an authorizer of no form',
+    (text) => `${text}extensionProviders: [{ name: a }]\n`,
+    ["x.yaml:14:22: extensionProviders[0]: needs exactly one of 'envoyExtAuthzHttp' and 'envoyExtAuthzGrpc'"],
+  ],
+  [
+    'an authorizer that is to get the body',
+    (text) =>
+      `${text}extensionProviders: [{ name: a, envoyExtAuthzGrpc: { service: db, port: 80, includeRequestBodyInCheck: {} } }]\n`,
+    ["x.yaml:14:77: unknown key 'includeRequestBodyInCheck'"],
+  ],
+  [
+    'two authorizers of one name',
+    (text) =>
+      `${text}extensionProviders: [{ name: a, envoyExtAuthzGrpc: { service: db, port: 80 } }, { name: a, envoyExtAuthzGrpc: { service: localhost, port: 80 } }]\n`,
+    ["x.yaml:14:89: extensionProviders[1].name: there are two extension providers 'a'"],
+  ],
+  [
+    'a path normalisation that there is not',
+    (text) => `${text}pathNormalization: { normalization: SOME }\n`,
+    ['x.yaml:14:37: pathNormalization.normalization: invalid option'],
+  ],
+  [
+    'trusted proxies without number',
+    (text) => `${text}gatewayTopology: { numTrustedProxies: many }\n`,
+    ['x.yaml:14:39: gatewayTopology.numTrustedProxies: invalid input: expected number'],
+  ],
+  [
     'a port used twice',
     (text) => text.replace('port: 5432', 'port: 15001'),
     ['x.yaml:8:13: outbound[1].port: port 15001 is already used by outbound[0]'],

@@ -11,7 +11,7 @@ import { emptyFields, isSafeField } from '../../sidecar/protocol/http1-head.ts';
 import { Jwks } from '../../sidecar/upstream/jwks.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
 import type { Random } from '../fixtures/random.ts';
-import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
+import { createKey, jwksOf, plainRule, sign } from '../fixtures/tokens.ts';
 
 const key = await createKey('k');
 const token = await sign(key, { iss: 'iss.test', sub: 'ann', groups: ['a'], nested: { a: { b: 1 } } });
@@ -23,20 +23,7 @@ const authentication = compileAuthentication(
       namespace: 'shop',
       file: 'x.yaml',
       line: 1,
-      jwtRules: [
-        {
-          issuer: 'iss.test',
-          audiences: [],
-          jwks: jwksOf(key),
-          fromHeaders: [],
-          fromParams: [],
-          fromCookies: [],
-          outputClaimToHeaders: [],
-          forwardOriginalToken: false,
-          timeoutMs: 1000,
-          spaceDelimitedClaims: [],
-        },
-      ],
+      jwtRules: [{ ...plainRule, jwks: jwksOf(key) }],
     },
   ],
   (rule) => jwks.sourceOf(rule),

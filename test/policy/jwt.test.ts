@@ -6,19 +6,7 @@ import { hasDuplicateKeys } from '../../sidecar/policy/json-keys.ts';
 import { type AuthResult, compileAuthentication } from '../../sidecar/policy/jwt.ts';
 import type { JwtRule, RequestAuthentication } from '../../sidecar/policy/request-authentication.ts';
 import { Jwks } from '../../sidecar/upstream/jwks.ts';
-import { assemble, createKey, jwksOf, type SigningKey, sign } from '../fixtures/tokens.ts';
-
-const plain: JwtRule = {
-  issuer: 'iss.test',
-  audiences: [],
-  fromHeaders: [],
-  fromParams: [],
-  fromCookies: [],
-  outputClaimToHeaders: [],
-  forwardOriginalToken: false,
-  timeoutMs: 1000,
-  spaceDelimitedClaims: [],
-};
+import { assemble, createKey, jwksOf, plainRule, type SigningKey, sign } from '../fixtures/tokens.ts';
 
 const document = (...jwtRules: JwtRule[]): RequestAuthentication => ({
   name: 'jwt',
@@ -57,14 +45,14 @@ let rule: JwtRule;
 
 t.before(async () => {
   [ec, rsa, other] = await Promise.all([createKey('ec'), createKey('rsa', 'RS256'), createKey('ec')]);
-  rule = { ...plain, jwks: jwksOf(ec, rsa) };
+  rule = { ...plainRule, jwks: jwksOf(ec, rsa) };
 });
 
 t.test('good tokens, by each algorithm of the list', async (t) => {
   for (const alg of ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']) {
     const key = await createKey('k', alg);
     const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
-    t.equal(show(await check([{ ...plain, jwks: jwksOf(key) }], bearer(token))), 'iss.test/ann', alg);
+    t.equal(show(await check([{ ...plainRule, jwks: jwksOf(key) }], bearer(token))), 'iss.test/ann', alg);
   }
 });
 
@@ -171,7 +159,7 @@ t.test('symmetric keys and keys for encryption are none', async (t) => {
     [],
   ])
     t.equal(
-      show(await check([{ ...plain, jwks: JSON.stringify({ keys }) }], bearer(token))),
+      show(await check([{ ...plainRule, jwks: JSON.stringify({ keys }) }], bearer(token))),
       noKey,
       JSON.stringify(keys).slice(0, 60),
     );
@@ -179,7 +167,7 @@ t.test('symmetric keys and keys for encryption are none', async (t) => {
 
 t.test('without a kid, any key of its kind may have signed', async (t) => {
   const [one, two] = await Promise.all([createKey('one'), createKey('two')]);
-  const keys = { ...plain, jwks: jwksOf(one, two) };
+  const keys = { ...plainRule, jwks: jwksOf(one, two) };
   const unnamed = await sign(two, { iss: 'iss.test', sub: 'ann' }, { kid: undefined });
   t.equal(show(await check([keys], bearer(unnamed))), 'iss.test/ann');
   t.equal(
@@ -242,7 +230,7 @@ t.test('a bad token beside a good one is refused', async (t) => {
 
 t.test('several rules: any that verifies is enough, sorted by issuer', async (t) => {
   const key = await createKey('b');
-  const rules = [{ ...plain, issuer: 'b.test', jwks: jwksOf(key) }, rule];
+  const rules = [{ ...plainRule, issuer: 'b.test', jwks: jwksOf(key) }, rule];
   t.equal(show(await check(rules, bearer(await sign(key, { iss: 'b.test', sub: 'bob' })))), 'b.test/bob');
   t.equal(show(await check(rules, bearer(await sign(ec, { iss: 'iss.test', sub: 'ann' })))), 'iss.test/ann');
   t.match(show(await check(rules, bearer(await sign(ec, { iss: 'c.test' })))), /^jwt_issuer_unknown/);

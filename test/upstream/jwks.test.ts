@@ -3,19 +3,13 @@
 import t from 'tap';
 import type { JwtRule } from '../../sidecar/policy/request-authentication.ts';
 import { fetchJson, Jwks } from '../../sidecar/upstream/jwks.ts';
-import { createKey, jwksOf, startIssuer } from '../fixtures/tokens.ts';
+import { createKey, jwksOf, plainRule, startIssuer } from '../fixtures/tokens.ts';
 
 const rule = (issuer: string, jwksUri?: string): JwtRule => ({
+  ...plainRule,
   issuer,
   ...(jwksUri === undefined ? {} : { jwksUri }),
-  audiences: [],
-  fromHeaders: [],
-  fromParams: [],
-  fromCookies: [],
-  outputClaimToHeaders: [],
-  forwardOriginalToken: false,
   timeoutMs: 300,
-  spaceDelimitedClaims: [],
 });
 
 const minute = 60_000;

@@ -1,0 +1,89 @@
+// `extensionProviders` of sidecar.yaml: external authorizers under the names that Istio's `meshConfig` has for them.
+
+import { z } from 'zod';
+import { isLoopback } from '../../cert-agent/base/address.ts';
+import { durationSchema } from '../../cert-agent/base/yaml.ts';
+import type { AuthorizerPlan } from '../upstream/authorizer.ts';
+
+export interface ProviderSettings extends AuthorizerPlan {
+  /** An upstream's name, or a loopback address. */
+  readonly service: string;
+  readonly port: number;
+}
+
+/** Istio's `meshConfig.extensionProviders`, the two forms of external authorization. */
+const authorizerFields = {
+  service: z.string().min(1),
+  port: z.number().int().min(1).max(65_535),
+  timeout: durationSchema.prefault('5s'),
+  failOpen: z.boolean().default(false),
+  statusOnError: z
+    .string()
+    .regex(/^[45]\d\d$/, 'a status is written as a string: "403"')
+    .default('403'),
+};
+const names = z.array(z.string().min(1)).default([]);
+export const extensionProvider = z
+  .strictObject({
+    name: z.string().min(1),
+    envoyExtAuthzHttp: z
+      .strictObject({
+        ...authorizerFields,
+        pathPrefix: z.string().startsWith('/').or(z.literal('')).default(''),
+        includeRequestHeadersInCheck: names,
+        includeAdditionalHeadersInCheck: z.record(z.string(), z.string()).default({}),
+        headersToUpstreamOnAllow: names,
+        headersToDownstreamOnAllow: names,
+        headersToDownstreamOnDeny: names,
+      })
+      .optional(),
+    envoyExtAuthzGrpc: z.strictObject(authorizerFields).optional(),
+  })
+  .superRefine((value, context) => {
+    if ((value.envoyExtAuthzHttp === undefined) === (value.envoyExtAuthzGrpc === undefined))
+      context.addIssue({ code: 'custom', message: "needs exactly one of 'envoyExtAuthzHttp' and 'envoyExtAuthzGrpc'" });
+    for (const form of ['envoyExtAuthzHttp', 'envoyExtAuthzGrpc'] as const)
+      if (value[form]?.failOpen)
+        context.addIssue({
+          code: 'custom',
+          path: [form, 'failOpen'],
+          message: 'an authorizer that does not answer refuses: there is no failing open',
+        });
+  });
+
+type Provider = z.output<typeof extensionProvider>;
+
+/** Names that stand twice, and services that requests would travel to in the clear. */
+export function checkProviders(
+  list: readonly Provider[],
+  upstreams: Readonly<Record<string, unknown>>,
+  at: (path: (string | number)[], message: string) => void,
+): void {
+  const providers = new Set<string>();
+  for (const [index, one] of list.entries()) {
+    const form = one.envoyExtAuthzHttp === undefined ? 'envoyExtAuthzGrpc' : 'envoyExtAuthzHttp';
+    if (providers.has(one.name))
+      at(['extensionProviders', index, 'name'], `there are two extension providers '${one.name}'`);
+    providers.add(one.name);
+    const service = one[form]?.service;
+    if (service !== undefined && !Object.hasOwn(upstreams, service) && !isLoopback(service))
+      at(
+        ['extensionProviders', index, form, 'service'],
+        `'${service}' is neither an upstream nor loopback: requests would travel to it in the clear`,
+      );
+  }
+}
+
+/** What a provider is asked by. */
+export function readProvider({ name, envoyExtAuthzHttp, envoyExtAuthzGrpc }: Provider): ProviderSettings {
+  const { service, port: of, timeout, statusOnError } = (envoyExtAuthzHttp ?? envoyExtAuthzGrpc)!;
+  return Object.freeze({
+    name,
+    service,
+    port: of,
+    authority: `${service}:${of}`,
+    timeoutMs: timeout,
+    statusOnError: Number(statusOnError),
+    http: envoyExtAuthzHttp,
+  });
+}
