@@ -81,7 +81,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"upstream_local_address":${own(exchange.upstreamLocalAddress)}` +
     downstreamOf(connection) +
     `,"upstream_transport_failure_reason":${exchange.flag === 'UF' || exchange.flag === 'UC' ? text(failure?.message) : 'null'}` +
-    `,"decision":"${exchange.decision}","decision_id":"${exchange.decisionId}","policy":${own(exchange.policy)},"shadow_policy":${own(exchange.shadow?.policy)}` +
+    `,"decision":"${exchange.decision}","decision_id":"${exchange.decisionId}","policy":${text(exchange.policy)},"shadow_policy":${text(exchange.shadow?.policy)}` +
     `,"shadow_decision":${exchange.shadow === undefined ? 'null' : isPermit(exchange.shadow) ? '"allow"' : '"deny"'}` +
     `,"audit_policy":${own(exchange.auditPolicy)},"request_auth_principal":${text(exchange.auth?.principal)}` +
     peerOf(exchange, connection) +

@@ -320,6 +320,8 @@ export class Exchange {
   minor = 1;
   fields: Fields;
   hopFields: readonly string[] | undefined = undefined;
+  /** Names, in lower case, that steps took out of the request, whoever sent them. */
+  taken: ReadonlySet<string> | undefined = undefined;
   framing: Framing = 0;
   /** The whole request body where it arrived with the head. */
   wholeBody: Buffer | undefined = undefined;

@@ -34,11 +34,18 @@ export function changeRequest(
   drop: ReadonlySet<string>,
   add: readonly (readonly [string, string])[],
 ): void {
-  const { hopFields } = exchange;
+  const { hopFields, taken } = exchange;
   exchange.hopFields = undefined;
-  const kept = filterFields(
-    exchange.fields,
-    ({ lower }) => !drop.has(lower) && !drop.has(lower.replaceAll('_', '-')) && hopFields?.includes(lower) !== true,
-  );
+  if (drop.size > 0) exchange.taken = taken === undefined ? drop : new Set([...taken, ...drop]);
+  const kept = filterFields(exchange.fields, ({ lower }) => !isIn(drop, lower) && hopFields?.includes(lower) !== true);
   exchange.fields = add.length === 0 ? kept : addFields(kept, add);
+}
+
+/** The request's trailers: what was taken out of its head must not come behind its body, where some apps read it as well. */
+export function withoutTaken({ taken }: Exchange, trailers: Fields): Fields {
+  return taken === undefined ? trailers : filterFields(trailers, ({ lower }) => !isIn(taken, lower));
+}
+
+function isIn(names: ReadonlySet<string>, lower: string): boolean {
+  return names.has(lower) || names.has(lower.replaceAll('_', '-'));
 }

@@ -3,6 +3,7 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier, Exchange, Fields, Reply, UpstreamConnection, UpstreamEvents, UpstreamPeer } from './exchange.ts';
+import { withoutTaken } from './fields.ts';
 import type { Permit } from './policy/policy.ts';
 import { grpcStatusOf, MessageCounter } from './protocol/grpc.ts';
 import { emptyFields } from './protocol/http1-head.ts';
@@ -136,8 +137,9 @@ class Forwarding implements Carrier, UpstreamEvents {
 
   requestEnd(trailers: Fields): void {
     if (this.#over) return;
-    if (this.#upstream === undefined) this.#ended = trailers;
-    else this.#upstream.end(trailers);
+    const kept = withoutTaken(this.#exchange, trailers);
+    if (this.#upstream === undefined) this.#ended = kept;
+    else this.#upstream.end(kept);
   }
 
   upstreamDrained(): void {

@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { isLoopback } from '../../cert-agent/base/address.ts';
 import { durationSchema } from '../../cert-agent/base/yaml.ts';
+import { isSafeField } from '../protocol/http1-head.ts';
 import type { AuthorizerPlan } from '../upstream/authorizer.ts';
 
 export interface ProviderSettings extends AuthorizerPlan {
@@ -31,7 +32,18 @@ export const extensionProvider = z
         ...authorizerFields,
         pathPrefix: z.string().startsWith('/').or(z.literal('')).default(''),
         includeRequestHeadersInCheck: names,
-        includeAdditionalHeadersInCheck: z.record(z.string(), z.string()).default({}),
+        includeAdditionalHeadersInCheck: z
+          .record(z.string(), z.string())
+          .default({})
+          .superRefine((fields, context) => {
+            for (const [field, value] of Object.entries(fields))
+              if (!isSafeField(field, value))
+                context.addIssue({
+                  code: 'custom',
+                  path: [field],
+                  message: `'${field}' with this value cannot be sent`,
+                });
+          }),
         headersToUpstreamOnAllow: names,
         headersToDownstreamOnAllow: names,
         headersToDownstreamOnDeny: names,

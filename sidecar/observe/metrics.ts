@@ -71,7 +71,7 @@ export class PeerStats {
 }
 
 /** How the keys of an issuer are doing. */
-export interface JwksFacts {
+export interface KeyFacts {
   readonly issuer: string;
   readonly keys: number;
   /** Since the last good answer; null before it. */
@@ -92,7 +92,7 @@ export class TrafficMetrics {
   logDropped = 0;
   /** Set by whoever knows. */
   heldBytes: () => number = () => 0;
-  jwks: () => readonly JwksFacts[] = () => [];
+  jwks: () => readonly KeyFacts[] = () => [];
   shadow: () => ReadonlyMap<string, number> = () => new Map();
   readonly #handshakes = new Map<string, { readonly labels: Labels; count: number }>();
   readonly #tokens = new Map<string, { readonly issuer: string; readonly outcome: string; count: number }>();
@@ -271,7 +271,7 @@ export class TrafficMetrics {
         }
       },
     });
-    const jwks = (name: string, help: string, read: (facts: JwksFacts) => number | null): void => {
+    const jwks = (name: string, help: string, read: (facts: KeyFacts) => number | null): void => {
       new Gauge({
         name,
         help,

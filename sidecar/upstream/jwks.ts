@@ -3,6 +3,7 @@
 
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
+import type { KeyFacts } from '../observe/metrics.ts';
 import { jwtAlgorithms, type KeySet, type KeySource } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
 
@@ -18,14 +19,9 @@ const maxKeys = 100;
 /** What an issuer answered to one question. */
 export type FetchJson = (url: string, timeoutMs: number) => Promise<unknown>;
 
-/** How an issuer's keys are doing, for metrics and pages. */
-export interface JwksFacts {
-  readonly issuer: string;
-  readonly keys: number;
-  /** Since the last good answer; null before it. */
-  readonly ageMs: number | null;
+/** How an issuer's keys are doing, for pages. */
+export interface JwksFacts extends KeyFacts {
   readonly fetched: number;
-  readonly failed: number;
   readonly lastProblem: string | null;
 }
 
@@ -104,15 +100,16 @@ class RemoteKeys implements KeySource {
   }
 
   current(): KeySet | undefined {
-    return this.#now() - this.#goodAt > maxStaleMs ? undefined : this.#set;
+    const age = this.#now() - this.#goodAt;
+    // Where every token is remembered nobody asks for keys, and one that was withdrawn would go on being good.
+    if (this.#set !== undefined && age > refreshMs && this.#cooled()) void this.#ask();
+    return age > maxStaleMs ? undefined : this.#set;
   }
 
   async keysFor(kid: string | undefined): Promise<KeySet> {
     const known = this.current();
-    const cooled = this.#now() - this.#askedAt >= coolDownMs;
-    if (known === undefined || !known.has(kid)) {
-      if (cooled || this.#asking !== undefined) await this.#ask();
-    } else if (cooled && this.#now() - this.#goodAt > refreshMs) void this.#ask();
+    const wanted = known === undefined || !known.has(kid);
+    if (wanted && (this.#cooled() || this.#asking !== undefined)) await this.#ask();
     const now = this.current();
     if (now !== undefined) return now;
     throw this.#problem ?? new SallyportError('jwks_unavailable', 'there are no keys');
@@ -127,6 +124,10 @@ class RemoteKeys implements KeySource {
       failed: this.#failed,
       lastProblem: this.#problem?.message ?? null,
     };
+  }
+
+  #cooled(): boolean {
+    return this.#now() - this.#askedAt >= coolDownMs;
   }
 
   /** One question at a time, however many ask; a bad answer keeps the last good keys. */

@@ -98,6 +98,15 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ["x.yaml:14:77: unknown key 'includeRequestBodyInCheck'"],
   ],
   [
+    'what no authorizer can be told',
+    (text) =>
+      `${text}extensionProviders: [{ name: a, envoyExtAuthzHttp: { service: db, port: 80, includeAdditionalHeadersInCheck: { host: x, y: "a\\nb", z: fine } } }]\n`,
+    [
+      "x.yaml:14:118: extensionProviders[0].envoyExtAuthzHttp.includeAdditionalHeadersInCheck.host: 'host' with this value cannot be sent",
+      "x.yaml:14:124: extensionProviders[0].envoyExtAuthzHttp.includeAdditionalHeadersInCheck.y: 'y' with this value cannot be sent",
+    ],
+  ],
+  [
     'two authorizers of one name',
     (text) =>
       `${text}extensionProviders: [{ name: a, envoyExtAuthzGrpc: { service: db, port: 80 } }, { name: a, envoyExtAuthzGrpc: { service: localhost, port: 80 } }]\n`,

@@ -137,13 +137,14 @@ t.test('a provider that nobody knows, and one that is not there', async (t) => {
   const { mesh } = await start(
     t,
     'envoyExtAuthzHttp: { service: 127.0.0.1, port: 1, timeout: 500ms }',
-    custom('{}', 'another'),
+    custom('{}', "'an\"other'"),
   );
   t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 403 .*RBAC: access denied$/s);
   t.match(await mesh.records('orders', 1), [
     {
       code: 'policy_denied',
-      response_code_details: 'rbac_access_denied_matched_policy[istio-ext-authz-another-ns[shop]-policy[ask]-rule[0]]',
+      policy: 'istio-ext-authz-an"other-ns[shop]-policy[ask]-rule[0]',
+      response_code_details: 'rbac_access_denied_matched_policy[istio-ext-authz-an"other-ns[shop]-policy[ask]-rule[0]]',
     },
   ]);
   t.ok(

@@ -132,6 +132,11 @@ t.test('what the app gets: no token, the claims that it is to see, and nothing t
   t.notMatch(received(), /root/, 'without a token, too');
   await ask(mesh, 'GET /', `X_User: root\r\nX-Token: t ${token}\r\n`);
   t.notMatch(received(), /root/, 'nor in the spelling that CGI reads as the same');
+  const chunked = 'Transfer-Encoding: chunked\r\nTrailer: x-user, x_user, x-kept\r\n';
+  const trailers = 'X-User: root\r\nX_User: root\r\nX-Kept: 1\r\n';
+  await ask(mesh, 'POST /', `${chunked}X-Token: t ${token}\r\n`, `2\r\nhi\r\n0\r\n${trailers}\r\n`);
+  await until(() => /x-kept: 1\r\n\r\n$/i.test(received()), 'the trailers');
+  t.notMatch(received(), /root/, 'nor behind the body');
   await asPeer(
     mesh,
     `GET / HTTP/1.1\r\nHost: orders\r\nConnection: close, x-user, x-other\r\nX-Other: 1\r\nX-Token: t ${token}\r\n\r\n`,

@@ -1,9 +1,11 @@
 // Issuers that are slow, down, redirecting, huge, or change their mind; by URI and by discovery, over real HTTP.
 
 import t from 'tap';
+import { compileAuthentication } from '../../sidecar/policy/jwt.ts';
 import type { JwtRule } from '../../sidecar/policy/request-authentication.ts';
 import { fetchJson, Jwks } from '../../sidecar/upstream/jwks.ts';
-import { createKey, jwksOf, plainRule, startIssuer } from '../fixtures/tokens.ts';
+import { until } from '../fixtures/process.ts';
+import { createKey, jwksOf, plainRule, sign, startIssuer } from '../fixtures/tokens.ts';
 
 const rule = (issuer: string, jwksUri?: string): JwtRule => ({
   ...plainRule,
@@ -35,6 +37,32 @@ t.test('by URI: fetched once however many ask, and again for a key that is not a
   now += 11_000;
   for (let i = 0; i < 50; i++) await source.keysFor(`invented-${i}`);
   t.equal(issuer.asked.length, 3, 'invented key ids do not multiply questions');
+});
+
+t.test('a key that is withdrawn goes though nobody comes with a token that is new', async (t) => {
+  const issuer = await startIssuer(t);
+  const [one, two] = await Promise.all([createKey('one'), createKey('two')]);
+  issuer.pages.set('/keys', jwksOf(one));
+  let now = Date.now();
+  const jwks = new Jwks(undefined, fetchJson, () => now);
+  const document = {
+    ...{ name: 'jwt', namespace: 'shop', file: 'x.yaml', line: 1 },
+    jwtRules: [rule('iss.test', `${issuer.url}/keys`)],
+  };
+  const authentication = compileAuthentication([document], (one) => jwks.sourceOf(one))!;
+  const token = await sign(one, { iss: 'iss.test', sub: 'ann' });
+  const ask = async (): Promise<string> =>
+    (await authentication.check({ path: `/?access_token=${token}`, header: () => undefined }, now)).kind;
+  t.equal(await ask(), 'verified');
+  issuer.pages.set('/keys', jwksOf(two));
+  now += 4 * minute;
+  t.equal(await ask(), 'verified');
+  t.equal(issuer.asked.length, 1, 'not before the keys are old');
+  now += 2 * minute;
+  t.equal(await ask(), 'verified', 'nobody waits for it');
+  await until(() => jwks.facts()[0]!.fetched === 2, 'the new keys');
+  t.equal(await ask(), 'refused');
+  t.equal(issuer.asked.length, 2);
 });
 
 t.test('the last good keys outlive an outage, but not for ever', async (t) => {
