@@ -47,18 +47,16 @@ export async function explainOne(
   flags: RequestFlags,
 ): Promise<number> {
   const answer = await ask(method, path, flags);
-  const { verdict, facts, set } = answer;
-  if (facts === undefined) {
-    if (flags.json === true) printJson({ allowed: false, because: verdict.reason, code: verdict.code });
-    else print(`${paint('red', 'denied')} before any policy: ${verdict.reason} [${verdict.code}]`);
-    return exitCodes.no;
-  }
-  const [{ explain }, { printExplanation }] = await Promise.all([
-    import('../policy/explain.ts'),
+  const [{ explainAnswer }, { printExplanation }] = await Promise.all([
+    import('../config/question.ts'),
     import('./explanation.ts'),
   ]);
-  const explanation = explain(set, facts);
-  if (flags.json === true) printJson({ ...explanation, verdict });
+  const { verdict } = answer;
+  const explanation = explainAnswer(answer);
+  if (explanation === undefined) {
+    if (flags.json === true) printJson({ allowed: false, because: verdict.reason, code: verdict.code });
+    else print(`${paint('red', 'denied')} before any policy: ${verdict.reason} [${verdict.code}]`);
+  } else if (flags.json === true) printJson({ ...explanation, verdict });
   else printExplanation(explanation);
   return verdict.allowed ? exitCodes.ok : exitCodes.no;
 }

@@ -83,15 +83,10 @@ export async function shadowReport(flags: { admin: string; json?: boolean }): Pr
 }
 
 async function askPage(admin: string, path: string): Promise<unknown> {
-  const base = URL.parse(/^https?:/.test(admin) ? admin : `http://${admin}`);
-  if (base === null || base.protocol !== 'http:')
-    throw new SallyportError('usage', `'${admin}' is not an admin address`, { hint: '--admin http://127.0.0.1:15000' });
-  const { askAdmin } = await import('../observe/ask.ts');
-  const { status, body } = await askAdmin(new URL(path, base));
+  const { adminPage, askAdmin } = await import('../observe/ask.ts');
+  const page = adminPage(admin, path);
+  const { status, body } = await askAdmin(page);
   if (status !== 200 || body === undefined)
-    throw new SallyportError(
-      'upstream_protocol',
-      `${base.origin}${path} answers ${status}: is this a sidecar's admin address?`,
-    );
+    throw new SallyportError('upstream_protocol', `${page.href} answers ${status}: is this a sidecar's admin address?`);
   return body;
 }

@@ -173,7 +173,8 @@ Example:
       .addHelpText(
         'after',
         `
-Nothing is enforced by it: read it, add the annotation istio.io/dry-run: "true", and watch the shadow report.
+Nothing is enforced by it: its annotation istio.io/dry-run: "true" has it on trial. Read it, watch the shadow report, then
+take the annotation off.
 
 Example:
   sallyport policy propose --admin http://127.0.0.1:15000 > policies/learned.yaml`,

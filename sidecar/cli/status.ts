@@ -46,13 +46,8 @@ Examples:
 }
 
 async function runStatus(flags: StatusFlags): Promise<number> {
-  const base = URL.parse(flags.admin);
-  if (base === null || base.protocol !== 'http:')
-    throw new SallyportError('usage', `'${flags.admin}' is not an http:// URL`, {
-      hint: 'an admin address is written http://127.0.0.1:15000',
-    });
-  const { askAdmin } = await import('../observe/ask.ts');
-  const page = new URL(flags.strictReport === true ? '/strict-report' : '/state', base);
+  const { adminPage, askAdmin } = await import('../observe/ask.ts');
+  const page = adminPage(flags.admin, flags.strictReport === true ? '/strict-report' : '/state');
   const { status, body } = await askAdmin(page);
   if (status !== 200 || typeof body !== 'object' || body === null)
     throw new SallyportError('upstream_protocol', `${page.href} answered ${status}`, {

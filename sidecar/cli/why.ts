@@ -25,21 +25,17 @@ Example:
 }
 
 async function runWhy(id: string, flags: { admin: string; json?: boolean }): Promise<number> {
-  const base = URL.parse(/^https?:/.test(flags.admin) ? flags.admin : `http://${flags.admin}`);
-  if (base === null || base.protocol !== 'http:')
-    throw new SallyportError('usage', `'${flags.admin}' is not an admin address`, {
-      hint: '--admin http://127.0.0.1:15000',
-    });
-  const [{ askAdmin }, { printExplanation }] = await Promise.all([
+  const [{ adminPage, askAdmin }, { printExplanation }] = await Promise.all([
     import('../observe/ask.ts'),
     import('./explanation.ts'),
   ]);
-  const { status, body } = await askAdmin(new URL(`/why/${encodeURIComponent(id)}`, base));
+  const page = adminPage(flags.admin, `/why/${encodeURIComponent(id)}`);
+  const { status, body } = await askAdmin(page);
   if (status !== 200) {
     const { message, hint } = (body ?? {}) as { message?: string; hint?: string };
     throw new SallyportError(
       'not_found',
-      message ?? `${base.origin} answers ${status}`,
+      message ?? `${page.origin} answers ${status}`,
       hint === undefined ? {} : { hint },
     );
   }

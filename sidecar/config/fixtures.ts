@@ -5,9 +5,9 @@ import { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { configError, parseYaml, readDocument } from '../../cert-agent/base/yaml.ts';
 import { rulesOf } from '../policy/decide.ts';
-import { type Explanation, explain } from '../policy/explain.ts';
+import type { Explanation } from '../policy/explain.ts';
 import { matches } from '../policy/index-rules.ts';
-import { Evaluator, requestFields, scopeFields, type Verdict } from './question.ts';
+import { Evaluator, explainAnswer, requestFields, scopeFields, type Verdict } from './question.ts';
 import { readText } from './sources.ts';
 import { readWorld, type ScopeFlags } from './world.ts';
 
@@ -83,7 +83,8 @@ export async function runFixtures(files: readonly string[], flags: ScopeFlags): 
       const evaluator = new Evaluator(readWorld({ ...flags, ...(paths === undefined ? {} : { policies: paths }) }));
       for (const [index, { name, because, expect, ...request }] of requests.entries()) {
         const given = Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
-        const { verdict, facts, set } = await evaluator.ask({ ...scope, ...given } as Parameters<Evaluator['ask']>[0]);
+        const answer = await evaluator.ask({ ...scope, ...given } as Parameters<Evaluator['ask']>[0]);
+        const { verdict, facts, set } = answer;
         for (const action of ['CUSTOM', 'DENY', 'ALLOW', 'AUDIT'] as const)
           for (const rule of rulesOf(set, action)) {
             const key = `${action} ${rule.name.namespace}/${rule.name.name} rule ${rule.name.rule}`;
@@ -99,7 +100,7 @@ export async function runFixtures(files: readonly string[], flags: ScopeFlags): 
           passed: difference === undefined,
           verdict,
           difference,
-          explanation: difference === undefined || facts === undefined ? undefined : explain(set, facts),
+          explanation: difference === undefined ? undefined : explainAnswer(answer),
         });
       }
     }

@@ -7,6 +7,7 @@ import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import { compilePolicies, type PolicySet } from '../policy/compile.ts';
 import { customOf, decide, policiesFor } from '../policy/decide.ts';
+import { type Explanation, explain } from '../policy/explain.ts';
 import { createFacts, type RequestAuth, type RequestFacts, readClaims } from '../policy/facts.ts';
 import { parseIp } from '../policy/ip.ts';
 import { type Authentication, compileAuthentication } from '../policy/jwt.ts';
@@ -119,6 +120,13 @@ export interface Answer {
   readonly facts?: RequestFacts;
   readonly set: PolicySet;
   readonly decision?: Decision;
+}
+
+/** Why it was answered so; undefined where it was refused before any policy was asked. */
+export function explainAnswer({ facts, set, decision }: Answer): Explanation | undefined {
+  if (facts === undefined || decision === undefined) return undefined;
+  const reason = `${decision.policy} has an authorizer asked, who is not here, and silence refuses ('providers' of a batch or a fixture says what he would say)`;
+  return explain(set, facts, { policy: decision.policy, reason });
 }
 
 /** Compiled documents by what they are compiled for, so that many questions to the same ones are quick. */

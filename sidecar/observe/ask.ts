@@ -4,6 +4,13 @@ import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
 const patienceMs = 5000;
 
+/** A page of an admin address, `http://host:port` or `host:port`. @throws SallyportError `usage` for what is none. */
+export function adminPage(admin: string, path: string): URL {
+  const base = URL.parse(/^https?:/.test(admin) ? admin : `http://${admin}`);
+  if (base?.protocol === 'http:') return new URL(path, base);
+  throw new SallyportError('usage', `'${admin}' is not an admin address`, { hint: '--admin http://127.0.0.1:15000' });
+}
+
 /** The answer of an admin page, with its body as JSON or undefined. @throws SallyportError `upstream_connect`. */
 export async function askAdmin(url: URL): Promise<{ status: number; body: unknown }> {
   let status: number;

@@ -89,7 +89,7 @@ export class Denials {
       code: denial.code,
       reason: denial.reason,
       request: { protocol, principal, method, path },
-      explanation: set === undefined ? null : explain(set, denial.facts),
+      explanation: set === undefined ? null : explain(set, denial.facts, denial),
     };
   }
 

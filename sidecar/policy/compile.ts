@@ -9,6 +9,7 @@ import { expandTrustDomain } from './match.ts';
 import {
   type Action,
   type AuthorizationPolicy,
+  customPrefix,
   type Decision,
   type FieldValues,
   isAttached,
@@ -219,7 +220,7 @@ function rowOf(kind: 'source' | 'operation', field: string): Attribute {
 
 function verdictOf(policy: AuthorizationPolicy, name: RuleName): Decision {
   if (policy.action === 'ALLOW') return mintPermit(ruleId(name), name);
-  if (policy.action === 'CUSTOM') return refusalBy(`istio-ext-authz-${policy.provider}-${ruleId(name)}`, name);
+  if (policy.action === 'CUSTOM') return refusalBy(`${customPrefix}${policy.provider}-${ruleId(name)}`, name);
   return refusalBy(ruleId(name), name);
 }
 

@@ -6,7 +6,7 @@ import type { Check, Clause, CompiledRule, PolicySet } from './compile.ts';
 import { auditOf, customOf, decide, policiesFor, rulesOf } from './decide.ts';
 import type { RequestFacts } from './facts.ts';
 import { matches } from './index-rules.ts';
-import { type Action, isPermit, ruleId } from './policy.ts';
+import { type Action, customPrefix, isPermit, ruleId } from './policy.ts';
 
 /** A field that did not hold. */
 export interface FailedCheck {
@@ -49,8 +49,17 @@ export interface Explanation {
 const order: readonly Action[] = ['CUSTOM', 'DENY', 'ALLOW', 'AUDIT'];
 const maxNearest = 3;
 
-/** Explains what `decide` says of these facts. With `because`, what decided before any rule was asked. */
-export function explain(set: PolicySet, facts: RequestFacts): Explanation {
+/** A refusal as it is on record: by which policy, and in words. */
+export interface Refused {
+  readonly policy: string;
+  readonly reason: string;
+}
+
+/**
+ * Explains what `decide` says of these facts. `refused` is how it was decided in fact: what an external authorizer was asked
+ * comes before all that `decide` knows of, and cannot be asked again.
+ */
+export function explain(set: PolicySet, facts: RequestFacts, refused?: Refused): Explanation {
   const peer = policiesFor(set, facts.principal === '' ? null : facts.principal);
   const decision = decide(peer, facts);
   const reports = order.flatMap((action) => rulesOf(set, action).map((rule) => reportOf(action, rule, facts)));
@@ -62,11 +71,12 @@ export function explain(set: PolicySet, facts: RequestFacts): Explanation {
   const denied = ofAction('DENY').find(({ matched }) => matched);
   const asks = customOf(peer, facts);
   const allowed = isPermit(decision);
+  const first = refused?.policy.startsWith(customPrefix) === true ? refused : undefined;
   const missed = !allowed && denied === undefined;
   return {
-    allowed,
-    policy: decision.policy,
-    because: becauseOf(decision.policy, denied, ofAction('ALLOW').length, allowed, asks),
+    allowed: allowed && first === undefined,
+    policy: first?.policy ?? decision.policy,
+    because: becauseOf(decision.policy, denied, ofAction('ALLOW').length, allowed, asks, first),
     considered: reports.filter(
       (one) => one.matched || (one.action === 'DENY' && nearlyMatches(one)) || nearest.includes(one),
     ),
@@ -87,6 +97,7 @@ function becauseOf(
   allowRules: number,
   allowed: boolean,
   asks: readonly CompiledRule[],
+  first: Refused | undefined,
 ): string {
   const custom = asks
     .map(({ name, provider }) => `${ruleId(name)} has the authorizer ${provider} asked first`)
@@ -100,6 +111,7 @@ function becauseOf(
         : allowRules === 0
           ? 'no DENY rule matches, and there is no ALLOW rule in scope'
           : `no DENY rule matches, and none of the ${allowRules} ALLOW rules in scope does`;
+  if (first !== undefined) return `${first.reason}; of the other rules: ${own}`;
   return custom === '' ? own : `${custom}; then ${own}`;
 }
 

@@ -110,6 +110,9 @@ export function refusalBy(policy: string, by?: RuleName): Refusal {
   return Object.freeze({ code: 'policy_denied', policy, by, details });
 }
 
+/** What Istio puts before the id of a rule whose provider refuses, with the provider's name. */
+export const customPrefix = 'istio-ext-authz-';
+
 /** Istio's id of a rule. */
 export function ruleId({ namespace, name, rule }: RuleName): string {
   return `ns[${namespace}]-policy[${name}]-rule[${rule}]`;

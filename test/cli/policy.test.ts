@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { allowAll } from '../fixtures/mesh.ts';
 import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
 import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
 
@@ -124,6 +125,24 @@ t.test('eval and explain: one request', async (t) => {
   t.match(await run('explain', '--from', web, 'GET', '/orders/1'), {
     code: 0,
     stdout: /^allowed: no DENY rule matches, and the ALLOW rule/,
+  });
+  const asks = files(t, {
+    'asks.yaml': `${allowAll}---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: ask, namespace: shop }
+spec: { action: CUSTOM, provider: { name: p }, rules: [{}] }
+`,
+  });
+  const silent = await runSallyport(t, [
+    ...['policy', 'explain', '--policies', asks('asks.yaml'), '--namespace', 'shop', 'GET', '/', '--json'],
+  ]);
+  t.equal(silent.code, 1);
+  t.match(JSON.parse(silent.stdout), {
+    allowed: false,
+    policy: 'istio-ext-authz-p-ns[shop]-policy[ask]-rule[0]',
+    because: /silence refuses .*of the other rules: no DENY rule matches, and the ALLOW rule/,
+    verdict: { allowed: false, policy: 'shop/ask' },
   });
   t.match(await run('explain', '--from', 'not-an-id', 'GET', '/'), { code: 2, stderr: /not-an-id/ });
   t.match(await run('explain'), { code: 2, stderr: /METHOD and PATH are missing/ });

@@ -106,6 +106,17 @@ t.test('HTTP: what it is asked, what it may change', async (t) => {
     { response_code: 200 },
     { response_code: 403, code: 'policy_denied' },
   ]);
+  const [, denied] = await mesh.records('orders', 2);
+  const why = await fetch(`http://127.0.0.1:${mesh.inAdmin}/why/${denied!['decision_id']}`);
+  t.match(await why.json(), {
+    code: 'ext_authz_denied',
+    explanation: {
+      allowed: false,
+      policy: 'istio-ext-authz-ask-ns[shop]-policy[ask]-rule[0]',
+      because: /the authorizer ask refuses with 401; of the other rules: no DENY rule matches, and the ALLOW rule/,
+      edits: [],
+    },
+  });
 });
 
 t.test('HTTP: whatever goes wrong refuses', async (t) => {
