@@ -34,32 +34,33 @@ export async function diffPolicies(before: string, after: string, flags: DiffFla
   const { judge } = await judging();
   const changes = new Map<string, Change>();
   let compared = 0;
-  const compare = (facts: RequestFacts, time: string | null): void => {
+  let untold = 0;
+  const compare = (facts: RequestFacts, time: string | null, askedForMore?: () => boolean): void => {
     compared++;
     const [was, is] = [judge(old.set, facts), judge(next.set, facts)];
-    if (was.allowed !== is.allowed) noteChange(changes, facts, was.text, is.text, time);
+    if (askedForMore?.() === true) untold++;
+    else if (was.allowed !== is.allowed || was.asks !== is.asks) noteChange(changes, facts, was.text, is.text, time);
   };
   if (flags.log === undefined) {
     const { makeWitnesses } = await import('../policy/witness.ts');
     const scope = { trustDomain: old.scope.trustDomain, namespace: old.scope.workload.namespace };
     for (const facts of makeWitnesses([old.set, next.set], scope)) compare(facts, null);
-  } else for await (const one of readLog(flags.log)) compare(one.facts, one.time);
-  return show(changes, compared, 0, flags.json === true);
+  } else for await (const one of readLog(flags.log)) compare(one.facts, one.time, one.askedForMore);
+  return show(changes, compared, untold, flags.json === true);
 }
 
 /** `policy replay`. */
 export async function replayLog(flags: DiffFlags): Promise<number> {
   const next = await compileFrom(flags);
-  const { judge } = await judging();
+  const [{ judge }, { customPrefix }] = await Promise.all([judging(), import('../policy/policy.ts')]);
   const changes = new Map<string, Change>();
   let compared = 0;
   let untold = 0;
   for await (const one of readLog(flags.log!)) {
     compared++;
-    one.forget();
     const is = judge(next.set, one.facts);
-    // Somebody asked for a header or a claim, which a log does not hold.
-    if (one.askedForMore()) untold++;
+    // Somebody asked for a header or a claim, or an authorizer is to be asked: a log holds neither.
+    if (one.askedForMore() || is.asks !== '' || one.policy.startsWith(customPrefix)) untold++;
     else if (is.allowed !== one.allowed)
       noteChange(changes, one.facts, one.allowed ? `allow ${one.policy}` : one.policy, is.text, one.time);
   }
@@ -78,18 +79,28 @@ async function compileFrom(
   return { set: compilePolicies(documents.authorizationPolicies, scope), scope };
 }
 
-async function judging(): Promise<{
-  judge: (set: PolicySet, facts: RequestFacts) => { allowed: boolean; text: string };
-}> {
-  const [{ decide, policiesFor }, { isPermit }] = await Promise.all([
+interface Judged {
+  readonly allowed: boolean;
+  /** The external authorizers that are asked first; empty for none. */
+  readonly asks: string;
+  readonly text: string;
+}
+
+async function judging(): Promise<{ judge: (set: PolicySet, facts: RequestFacts) => Judged }> {
+  const [{ customOf, decide, policiesFor }, { isPermit }] = await Promise.all([
     import('../policy/decide.ts'),
     import('../policy/policy.ts'),
   ]);
   return {
     judge(set, facts) {
-      const decision = decide(policiesFor(set, facts.principal === '' ? null : facts.principal), facts);
+      const peer = policiesFor(set, facts.principal === '' ? null : facts.principal);
+      const decision = decide(peer, facts);
       const allowed = isPermit(decision);
-      return { allowed, text: allowed ? `allow ${decision.policy}` : decision.policy };
+      const asks = customOf(peer, facts)
+        .map(({ provider }) => provider)
+        .join(', ');
+      const text = allowed ? `allow ${decision.policy}` : decision.policy;
+      return { allowed, asks, text: asks === '' ? text : `ask ${asks}, then ${text}` };
     },
   };
 }
@@ -126,7 +137,7 @@ function show(changes: ReadonlyMap<string, Change>, compared: number, untold: nu
       'no verdict changes',
     );
     note(
-      `${compared} requests compared${untold > 0 ? `, ${untold} cannot be told: they hang on a header or a claim` : ''}`,
+      `${compared} requests compared${untold > 0 ? `, ${untold} cannot be told: they hang on a header, a claim or an authorizer` : ''}`,
     );
     if (list.length > 0) print(paint('yellow', `${list.length} kinds of requests change their verdict`));
   }

@@ -154,7 +154,8 @@ Example:
       .addHelpText(
         'after',
         `
-A log holds no headers and no claims: where a verdict hangs on one, the request is counted as 'cannot be told'.
+A log holds no headers and no claims, and no authorizer is asked again: where a verdict hangs on one, the request is
+counted as 'cannot be told'.
 The exit code is 0 when nothing would have changed, 1 when something would, 2 for misuse.
 
 Example:

@@ -96,7 +96,7 @@ export function adminPages(sources: PageSources): Page[] {
       sentence:
         'why a request was refused, by its decision id: what was considered, what failed, what would let it pass',
       async answer({ url }) {
-        const id = decodeURIComponent(url.pathname.slice('/why/'.length));
+        const id = url.pathname.slice('/why/'.length);
         const why = await sources.why(id);
         if (why !== undefined) return { body: why };
         throw new SallyportError('not_found', `no refusal ${id} is kept`, {

@@ -10,9 +10,8 @@ export interface LoggedRequest {
   readonly allowed: boolean;
   readonly policy: string;
   readonly time: string;
-  /** Whether anybody has asked for what a log does not hold, since the last call of `forget`. */
+  /** Whether anybody has asked for what a log does not hold. */
   askedForMore(): boolean;
-  forget(): void;
 }
 
 /** The request of one line; undefined for what is none of the way in, or was never judged. @throws SyntaxError */
@@ -58,8 +57,5 @@ export function readLogLine(line: string): LoggedRequest | undefined {
     policy: text('policy') || 'none',
     time: text('start_time'),
     askedForMore: () => asked,
-    forget() {
-      asked = false;
-    },
   };
 }

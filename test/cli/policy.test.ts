@@ -436,6 +436,13 @@ t.test('diff and replay', async (t) => {
       record('/x', { upstream_cluster: 'outbound|1||web' }),
     ].join('\n')}\n`,
     'broken.json': 'nonsense\n',
+    'asking.yaml': `${policies}---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: ask, namespace: shop }
+spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { paths: [/orders/1] } }] }] }
+`,
+    'asked.json': `${record('/orders/2', { decision: 'deny', policy: 'istio-ext-authz-p-ns[shop]-policy[ask]-rule[0]' })}\n${record('/orders/1', {})}\n`,
   });
   const scope = ['--namespace', 'shop', '--label', 'app=orders'];
   const same = await runSallyport(t, ['policy', 'diff', at('old.yaml'), at('old.yaml'), ...scope]);
@@ -467,7 +474,14 @@ t.test('diff and replay', async (t) => {
   ]);
   t.match(JSON.parse(log.stdout), {
     compared: 4,
+    cannotBeTold: 1,
     changes: [{ request: 'GET /orders/secret (host orders, port 8080)', count: 2 }],
+  });
+  const asking = await runSallyport(t, [
+    ...['policy', 'diff', at('old.yaml'), at('asking.yaml'), ...scope, '--log', at('log.json'), '--json'],
+  ]);
+  t.match(JSON.parse(asking.stdout), {
+    changes: [{ request: 'GET /orders/1 (host orders, port 8080)', after: /^ask p, then allow / }],
   });
   const replay = await runSallyport(t, [
     'policy',
@@ -485,6 +499,10 @@ t.test('diff and replay', async (t) => {
     cannotBeTold: 1,
     changes: [{ before: 'allow p', after: 'ns[istio-system]-policy[no-admin]-rule[0]', from: web, count: 2 }],
   });
+  const asked = await runSallyport(t, [
+    ...['policy', 'replay', '--log', at('asked.json'), '--policies', at('asking.yaml'), ...scope, '--json'],
+  ]);
+  t.match(JSON.parse(asked.stdout), { compared: 2, cannotBeTold: 2, changes: [] }, 'no authorizer is asked again');
   t.match(await runSallyport(t, ['policy', 'replay', '--log', at('broken.json'), '--policies', at('new.yaml')]), {
     code: 1,
     stderr: /broken\.json:1: this is no line of an access log/,
