@@ -196,7 +196,8 @@ const copy = mkdtempSync(join(tmpdir(), 'sallyport-mutations-'));
 for (const name of ['cert-agent', 'sidecar', 'test', 'package.json'])
   cpSync(join(root, name), join(copy, name), { recursive: true });
 symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
-const tests = ['fields', 'decide', 'naive', 'path'].map((name) => `test/policy/${name}.test.ts`);
+// The tables only: what a random comparison notices it may miss the next time.
+const tests = ['fields', 'decide', 'path'].map((name) => `test/policy/${name}.test.ts`);
 const { NODE_OPTIONS: _, ...env } = process.env;
 
 /** Whether every test of the engine passes in the copy. */
