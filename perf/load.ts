@@ -1,10 +1,11 @@
 // The load, as a process of its own: one job, given as JSON, its result printed as JSON. The same for every proxy.
 
+import { type EdgeJob, runEdge } from './load-edge.ts';
 import { type Http1Job, type RateJob, runHttp1, runRate, runWebSocket, type WebSocketJob } from './load-http1.ts';
 import { type Http2Job, runHttp2 } from './load-http2.ts';
 import { type HandshakeJob, type IdleJob, runHandshakes, runIdle, runTcp, type TcpJob } from './load-tls.ts';
 
-export type Job = Http1Job | RateJob | WebSocketJob | Http2Job | HandshakeJob | IdleJob | TcpJob;
+export type Job = EdgeJob | Http1Job | RateJob | WebSocketJob | Http2Job | HandshakeJob | IdleJob | TcpJob;
 
 export interface LoadResult {
   readonly seconds: number;
@@ -27,6 +28,8 @@ process.stdout.write(`${JSON.stringify(result)}\n`);
 /** Milliseconds of each answer, where the job asks for any. */
 function run(one: Job): Promise<Float64Array | undefined> {
   switch (one.kind) {
+    case 'edge':
+      return runEdge(one);
     case 'http':
       return runHttp1(one);
     case 'rate':

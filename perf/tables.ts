@@ -2,6 +2,7 @@
 // down slows all of them.
 
 import { measureDecisionUs } from './decision.ts';
+import { type EdgeStack, makeTokens, startEdges } from './edge.ts';
 import type { Job } from './load.ts';
 import { measure, measureBareIdle, measureHandshake, measureIdle, runLoad } from './measure.ts';
 import { measureRecordUs } from './record.ts';
@@ -39,6 +40,7 @@ export const measures: Readonly<Record<string, (bench: Bench) => Promise<Table[]
   'idle-connections': idle,
   decision,
   record,
+  edge,
 };
 
 async function memory({ stacks, plan }: Bench): Promise<Table[]> {
@@ -177,6 +179,47 @@ async function idle({ stacks, site, plan }: Bench): Promise<Table[]> {
   ];
   const title = `Memory of ${plan.idle.toLocaleString('en')} idle mutual-TLS connections`;
   return [{ name: 'idle-connections', title, unit: 'KB each', rows }];
+}
+
+/** One proxy at the edge, TLS from clients, plain to the app; gateways of one, a hundred and a thousand routes. */
+async function edge({ site, plan }: Bench): Promise<Table[]> {
+  const count = plan.requests;
+  const rows: Row[] = [];
+  const users = await makeTokens(200);
+  for (const routes of [1, 100, 1000]) {
+    const stacks = await startEdges(site, routes, users);
+    const job = (port: number, tokens: readonly string[] = []): Job => ({
+      ...{ kind: 'edge', port, count, inFlight: 32, routes, tokens, caPem: site.caPem },
+    });
+    const cpu = async (stack: EdgeStack, one: Job): Promise<number> => {
+      const before = stack.running.cpuUs();
+      await runLoad(one);
+      return (stack.running.cpuUs() - before) / count;
+    };
+    const row = async (label: string, portOf: (one: EdgeStack) => number | undefined, tokens?: readonly string[]) => {
+      const found = new Map<string, number[]>();
+      for (let i = 0; i < plan.rounds; i++)
+        for (const stack of stacks) {
+          const port = portOf(stack);
+          if (port !== undefined)
+            found.set(stack.name, [...(found.get(stack.name) ?? []), await cpu(stack, job(port, tokens))]);
+        }
+      rows.push({ label, figures: median(found, (one) => one) });
+    };
+    try {
+      for (const stack of stacks) await runLoad(job(stack.port));
+      await row(`${routes} routes`, ({ port }) => port);
+      if (routes === 1000) {
+        // Nobody else here verifies tokens: against their plain routing.
+        await row('1000 routes, 200 users with tokens', ({ tokenPort, port }) => tokenPort ?? port, users.tokens);
+        await row('1000 routes, a limit for each client', ({ limitPort }) => limitPort);
+      }
+    } finally {
+      await Promise.all(stacks.map(({ running }) => running.stop()));
+    }
+  }
+  const title = 'At the edge, HTTPS in and HTTP/1.1 to the app, 32 connections: CPU per request';
+  return [{ name: 'edge-cpu', title, unit: 'us', rows }];
 }
 
 async function decision(): Promise<Table[]> {

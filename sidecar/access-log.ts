@@ -24,10 +24,14 @@ export interface Recorder {
 export function record(exchange: Exchange, connection: Connection, recorder: Recorder): void {
   if (exchange.finished) return;
   exchange.finished = true;
+  exchange.whenFinished?.();
   const duration = performance.now() - exchange.started;
   const { direction } = exchange.rules;
   let stats = connection.stats;
-  if (direction === 'outbound') stats = recorder.metrics.statsOf('outbound', exchange.route?.principal);
+  // Istio counts the gateway's side of a request as its source: what it has asked of whom, in its own name.
+  if (direction === 'gateway')
+    stats = recorder.metrics.statsOf(direction, exchange.route?.principal, exchange.route?.cluster);
+  else if (direction === 'outbound') stats = recorder.metrics.statsOf(direction, exchange.route?.principal);
   else if (stats === undefined) {
     stats = recorder.metrics.statsOf('inbound', connection.peer?.id.uri);
     // Until the peer is known the connection counts for nobody, and is asked again.
@@ -67,7 +71,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
   const { failure, route } = exchange;
   const tcp = exchange.rules.protocol === 'tcp';
   return (
-    `{"start_time":"${time(exchange.startedAt)}","route_name":${own(route?.name)}` +
+    `{"start_time":"${time(exchange.startedAt)}","route_name":${own(exchange.edge?.name ?? route?.name)}` +
     `,"method":${own(exchange.method)},"path":${text(exchange.path === '' ? exchange.target : exchange.path)}` +
     `,"protocol":${tcp ? 'null' : protocols[exchange.minor]}` +
     `,"response_code":${exchange.status},"response_flags":"${exchange.flag}"` +
@@ -80,11 +84,12 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"upstream_host":${text(exchange.upstreamAddress)},"upstream_cluster":${own(route?.cluster)}` +
     `,"upstream_local_address":${own(exchange.upstreamLocalAddress)}` +
     downstreamOf(connection) +
-    `,"upstream_transport_failure_reason":${exchange.flag === 'UF' || exchange.flag === 'UC' ? text(failure?.message) : 'null'}` +
+    `,"upstream_transport_failure_reason":${/^U[FC]\b/.test(exchange.flag) ? text(failure?.message) : 'null'}` +
     `,"decision":"${exchange.decision}","decision_id":"${exchange.decisionId}","policy":${text(exchange.policy)},"shadow_policy":${text(exchange.shadow?.policy)}` +
     `,"shadow_decision":${exchange.shadow === undefined ? 'null' : isPermit(exchange.shadow) ? '"allow"' : '"deny"'}` +
     `,"audit_policy":${own(exchange.auditPolicy)},"request_auth_principal":${text(exchange.auth?.principal)}` +
     peerOf(exchange, connection) +
+    (exchange.rules.direction === 'gateway' ? clientOf(exchange, connection) : '') +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
 }
@@ -103,23 +108,45 @@ function downstreamOf(connection: Connection): string {
   return made;
 }
 
-/** Of the hop that mutual TLS protects: whoever asked, or on the way out whom we ask. */
+/** Of the hop that mutual TLS protects: whoever asked, or on the way out whom we ask. At a gateway it is the client's. */
 function peerOf(exchange: Exchange, connection: Connection): string {
-  if (exchange.rules.direction === 'inbound') return describePeer(connection.peer, connection.tls);
+  const { direction } = exchange.rules;
+  if (direction === 'inbound') return describePeer(connection.peer, connection.tls);
+  if (direction === 'gateway') return describeClient(connection);
   const { upstreamPeer } = exchange;
   return describePeer(upstreamPeer?.identity, upstreamPeer?.tls);
+}
+
+/** Who asks a gateway, as it knows him. A token's subject is in `request_auth_principal`. */
+function clientOf({ clientIp, clientId, authMethod, rules }: Exchange, { remoteIp }: Connection): string {
+  // Behind proxies whoever connects is not the client, and what could not be read names none.
+  const ip = clientIp ?? (rules.numTrustedProxies ? undefined : remoteIp);
+  return `,"client_ip":${own(ip?.text)},"client_id":${text(clientId)},"auth_method":${own(authMethod)}`;
+}
+
+/** The certificate that a client has shown, if he was asked for one, and what his handshake agreed on. */
+function describeClient({ client, tls }: Connection): string {
+  const known = tls === undefined ? undefined : sameParts.get(tls);
+  if (known !== undefined) return known;
+  const made = `,"peer_id":${text(client?.name)},"peer_serial":${own(client?.serial)}${describeTls(tls)}`;
+  if (tls !== undefined) sameParts.set(tls, made);
+  return made;
 }
 
 function describePeer(peer: PeerIdentity | undefined, tls: TlsFacts | undefined): string {
   // Each connection has its own `tls`, and one peer.
   const known = tls === undefined || peer === undefined ? undefined : sameParts.get(tls);
   if (known !== undefined) return known;
-  const made =
-    `,"peer_id":${own(peer?.id.uri)},"peer_serial":${own(peer?.serial)}` +
-    `,"tls_group":${own(tls?.group)},"tls_version":${own(tls?.version)},"tls_cipher":${own(tls?.cipher)}` +
-    `,"tls_resumed":${tls === undefined ? 'null' : 'false'}`;
+  const made = `,"peer_id":${own(peer?.id.uri)},"peer_serial":${own(peer?.serial)}${describeTls(tls)}`;
   if (tls !== undefined && peer !== undefined) sameParts.set(tls, made);
   return made;
+}
+
+function describeTls(tls: TlsFacts | undefined): string {
+  return (
+    `,"tls_group":${own(tls?.group)},"tls_version":${own(tls?.version)},"tls_cipher":${own(tls?.cipher)}` +
+    `,"tls_resumed":${tls === undefined ? 'null' : 'false'}`
+  );
 }
 
 const needsEscape = /[^ !#-[\]-~]/;

@@ -12,6 +12,13 @@ import { customOf } from './policy/decide.ts';
 import type { Refusal } from './policy/policy.ts';
 import { isSafeField } from './protocol/http1-head.ts';
 
+/** At a gateway: whom the rule's SecurityPolicy asks. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`. */
+export function askAtEdge(exchange: Exchange, connection: Connection): undefined | Promise<void> {
+  const { edge } = exchange;
+  if (edge?.authorizer === undefined) return undefined;
+  return askOne(exchange, connection, edge.authorizer, edge.permit.policy);
+}
+
 /** @returns a promise where somebody must be asked. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`, `policy_denied`. */
 export function askAuthorizers(exchange: Exchange, connection: Connection): undefined | Promise<void> {
   const { policies, policyPort } = exchange.rules;

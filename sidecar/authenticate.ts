@@ -1,18 +1,21 @@
-// Step: who is calling? The peer by its certificate, and the user by a token where RequestAuthentication asks for one. It
-// waits only for a token that has not been seen before. What the token's place was is taken out again, and what only we may
-// tell the app is dropped from what the caller sent, so that nobody can tell it himself.
+// Step: who is calling? The peer by its certificate, and the user by a gateway's word, or by a token where
+// RequestAuthentication asks for one. It waits only for a token that has not been seen before. What the token's place was is
+// taken out again, and what only we may tell the app is dropped from what the caller sent, so that nobody can tell it himself.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
-import type { Denial, Exchange, FieldName, Fields } from './exchange.ts';
+import type { Denial, Exchange, FieldName, Fields, PortRules } from './exchange.ts';
 import { headerOf, pathWithoutQuery } from './facts-of.ts';
 import { addFields, changeRequest, filterFields } from './fields.ts';
+import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './filters/transaction-token.ts';
 import type { PeerCheck } from './peer.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
 import { claimText, paramsOf, type TokenSource, withoutCookie, withoutParam } from './policy/request-authentication.ts';
 
 /**
- * Fills in `auth`. @throws SallyportError `svid_*` when the peer does not hold, `jwt_*` or `jwks_unavailable` when a token
+ * Fills in `auth`. Where a gateway vouches for a user and the request brings a token for RequestAuthentication as well, both
+ * must hold, and the claims are the token's: its issuer says them himself.
+ * @throws SallyportError `svid_*` when the peer does not hold, `txn_token_invalid`, `jwt_*` or `jwks_unavailable` when a token
  * does not; a promise, where it gives one, rejects with the same.
  */
 export function authenticate(
@@ -21,17 +24,23 @@ export function authenticate(
   checkPeer: PeerCheck,
 ): undefined | Promise<void> {
   const { authentication, direction, protocol } = exchange.rules;
-  if (direction === 'outbound') return undefined;
+  if (direction !== 'inbound') {
+    if (direction === 'outbound' && protocol === 'http') dropTransactionToken(exchange);
+    return undefined;
+  }
   // A stranger's token is not even looked at.
   checkPeer(connection);
-  if (authentication === undefined || protocol === 'tcp') return undefined;
+  if (protocol === 'tcp') return undefined;
+  takeTransactionToken(exchange, connection);
+  note(exchange, undefined);
+  if (authentication === undefined) return undefined;
   exchange.authenticatedBy = authentication;
   // A preflight carries no token by definition (Fetch standard, section 4.8); policy judges it as anybody's.
   if (isPreflight(exchange)) {
     dropOutputs(exchange, authentication);
     return undefined;
   }
-  exchange.received = { fields: exchange.fields, path: exchange.path };
+  exchange.received = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
   const result = authentication.check(sourceOf(exchange), Date.now());
   if (result instanceof Promise) return result.then((one) => take(exchange, authentication, one));
   take(exchange, authentication, result);
@@ -39,31 +48,37 @@ export function authenticate(
 }
 
 /**
- * Asks again for an exchange in flight: its token may have ended, or the documents changed.
+ * Asks again for an exchange in flight, by `rules` of now and a peer that was just checked: its token may have ended, or the
+ * documents changed, or the gateway that vouched for it may no longer be believed.
  * @returns a promise where a token must be verified anew; until then the last answer holds.
  * @throws SallyportError as `authenticate`.
  */
 export function authenticateAgain(
   exchange: Exchange,
-  authentication: Authentication | undefined,
+  connection: Connection,
+  rules: PortRules,
 ): undefined | Promise<unknown> {
+  const { authentication } = rules;
+  const { vouched } = exchange;
+  takeTransactionTokenAgain(exchange, connection, rules);
+  // What is no longer vouched for is no longer claimed; what RequestAuthentication has verified is not the gateway's.
+  if (vouched !== exchange.vouched && exchange.auth === vouched?.auth) note(exchange, undefined);
   if (exchange.authenticatedBy === authentication) {
     if (exchange.tokenValidUntil <= Date.now())
       throw new SallyportError('jwt_expired', 'the token that it came with has expired');
     return undefined;
   }
   if (authentication === undefined) {
-    // Nobody vouches for tokens any more.
-    exchange.auth = undefined;
-    exchange.tokenValidUntil = Number.POSITIVE_INFINITY;
+    // Nobody vouches for tokens any more, but perhaps a gateway.
+    note(exchange, undefined);
     exchange.authenticatedBy = undefined;
     return undefined;
   }
-  exchange.received ??= { fields: exchange.fields, path: exchange.path };
+  exchange.received ??= { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
   const result = authentication.check(sourceOf(exchange), Date.now());
   if (result instanceof Promise) return result;
   if (result.kind === 'refused') throw result.error;
-  note(exchange, result);
+  note(exchange, result.kind === 'verified' ? result : undefined);
   exchange.authenticatedBy = authentication;
   return undefined;
 }
@@ -90,7 +105,7 @@ function take(exchange: Exchange, authentication: Authentication, result: AuthRe
     exchange.denial = denialFor(exchange, result);
     throw result.error;
   }
-  note(exchange, result);
+  note(exchange, result.kind === 'verified' ? result : undefined);
   dropOutputs(exchange, authentication);
   if (result.kind === 'verified') passOn(exchange, result);
 }
@@ -100,10 +115,14 @@ function hideTokens(exchange: Exchange, { rules }: Authentication): void {
   for (const name of new Set(rules.flatMap(paramsOf))) exchange.path = withoutParam(exchange.path, name);
 }
 
-function note(exchange: Exchange, result: Exclude<AuthResult, Refused>): void {
-  const verified = result.kind === 'verified' ? result : undefined;
-  exchange.auth = verified?.auth;
-  exchange.tokenValidUntil = verified?.validUntil ?? Number.POSITIVE_INFINITY;
+/** The claims of a token that was verified, else those that a gateway vouches for; together they end with the first. */
+function note(exchange: Exchange, verified: Verified | undefined): void {
+  const { vouched } = exchange;
+  exchange.auth = verified?.auth ?? vouched?.auth;
+  exchange.tokenValidUntil = Math.min(
+    verified?.validUntil ?? Number.POSITIVE_INFINITY,
+    vouched?.validUntil ?? Number.POSITIVE_INFINITY,
+  );
 }
 
 function dropOutputs(exchange: Exchange, { outputHeaders }: Authentication): void {

@@ -4,7 +4,7 @@
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import { authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
-import type { Exchange, Route } from './exchange.ts';
+import type { Exchange, Received, Route } from './exchange.ts';
 import { factsOf } from './facts-of.ts';
 import type { PeerCheck } from './peer.ts';
 import type { PolicySet } from './policy/compile.ts';
@@ -17,6 +17,7 @@ import { type Decision, isPermit, type Permit } from './policy/policy.ts';
  */
 export function authorize(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): Permit {
   const { rules, route } = exchange;
+  if (rules.edge !== undefined) return permitAtEdge(exchange, connection);
   if (rules.policies === undefined) return permitOutbound(exchange, route);
   checkPeer(connection);
   const permit = permitInbound(exchange, connection, rules.policies, rules.policyPort);
@@ -33,14 +34,17 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
   if (rules.policies !== undefined) {
     checkPeer(connection);
     // A token that must be verified anew is judged when that is done: until then the last answer holds.
-    authenticateAgain(exchange, rules.authentication)?.then(
+    authenticateAgain(exchange, connection, rules)?.then(
       () => connection.speaker?.judge(),
       () => {},
     );
     permitInbound(exchange, connection, rules.policies, rules.policyPort);
     return;
   }
-  const route = rules.findRoute(exchange.authority);
+  if (rules.direction === 'gateway' && rules.protocol === 'http') return permitAtEdgeAgain(exchange, connection);
+  const route =
+    rules.findStream?.(connection.listener, connection.serverName, exchange.route) ??
+    rules.findRoute(exchange.authority);
   // The same name may mean another workload by now.
   if (route?.permit === undefined || route.principal !== exchange.route?.principal) throw noRoute(exchange);
   const refusal = exchange.upstreamPeer?.refusal();
@@ -59,6 +63,58 @@ function permitInbound(exchange: Exchange, connection: Connection, policies: Pol
   exchange.decision = 'allow';
   exchange.validUntil = Math.min(exchange.tokenValidUntil, connection.peer?.validUntil ?? Number.POSITIVE_INFINITY);
   return decision;
+}
+
+/** At a gateway the rule's SecurityPolicy decides, if there is one; who may go on into the mesh the mesh decides itself. */
+function permitAtEdge(exchange: Exchange, connection: Connection): Permit {
+  const { edge, route, listener } = exchange;
+  if (edge === undefined) {
+    const why =
+      listener === undefined
+        ? `no listener is for '${exchange.authority}'`
+        : `no rule of listener ${listener} matches ${exchange.method} ${exchange.path}`;
+    throw new SallyportError('no_route', why, { hint: "see 'sallyport gateway status'" });
+  }
+  edge.guard?.authorize(exchange, connection);
+  if (route === undefined && edge.filters.redirect === undefined)
+    throw new SallyportError('backend_invalid', `${edge.name} has no backend`);
+  exchange.decision = 'allow';
+  exchange.policy = edge.permit.policy;
+  exchange.validUntil = exchange.tokenValidUntil;
+  return edge.permit;
+}
+
+/** By what holds now, put to the request as it came: its rule may have another policy, or be gone. */
+function permitAtEdgeAgain(exchange: Exchange, connection: Connection): void {
+  const { edge } = connection.port.rules.current();
+  if (exchange.tokenValidUntil <= Date.now())
+    throw new SallyportError('jwt_expired', 'what the client proved itself with has expired');
+  const { client } = connection;
+  if (client !== undefined && client.validUntil < Date.now())
+    throw new SallyportError('client_certificate_refused', `the certificate of ${client.name} has expired since`);
+  const refusal = exchange.upstreamPeer?.refusal();
+  if (refusal !== undefined) throw refusal;
+  if (edge === undefined || edge === exchange.rules.edge || exchange.received === undefined) return;
+  asReceived(exchange, exchange.received, () => {
+    const { rule } = edge.find(exchange);
+    if (rule === undefined || rule.broken !== undefined)
+      throw new SallyportError('no_route', 'its rule is gone, or is not served any more');
+    if (rule.guard !== undefined && rule.guard !== exchange.edge?.guard) {
+      if (rule.guard.authenticates && exchange.authMethod === undefined)
+        throw new SallyportError('policy_denied', 'its rule asks by now who is calling, and nobody was asked');
+      rule.guard.authorize(exchange, connection);
+    }
+  });
+}
+
+function asReceived(exchange: Exchange, { fields, path, authority }: Received, question: () => void): void {
+  const now = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
+  Object.assign(exchange, { fields, path, authority });
+  try {
+    question();
+  } finally {
+    Object.assign(exchange, now);
+  }
 }
 
 function permitOutbound(exchange: Exchange, route: Route | undefined): Permit {

@@ -11,6 +11,7 @@ const commands = [
   () => import('./cli/ca.ts').then((file) => file.caCommand()),
   () => import('./cli/agent.ts').then((file) => file.agentCommand()),
   () => import('./cli/sidecar.ts').then((file) => file.sidecarCommand()),
+  () => import('./cli/gateway.ts').then((file) => file.gatewayCommand()),
   () => import('./cli/status.ts').then((file) => file.statusCommand()),
   () => import('./cli/why.ts').then((file) => file.whyCommand()),
   () => import('./cli/check.ts').then((file) => file.checkCommand()),

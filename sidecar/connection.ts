@@ -39,6 +39,27 @@ export interface Port {
   readonly rules: Live<PortRules>;
 }
 
+/** A client's certificate at a gateway, verified against the authorities of its listener. */
+export interface ClientCertificate {
+  /** Its only URI name, else its subject: who it is to policies and to the log. */
+  readonly name: string;
+  readonly uri: string | undefined;
+  readonly subject: string;
+  readonly dns: readonly string[];
+  /** SHA-256, lower-case hex. */
+  readonly fingerprint: string;
+  readonly serial: string;
+  /** Milliseconds since 1970. */
+  readonly validUntil: number;
+}
+
+/** What a gateway's listener knows of a connection when it is accepted. */
+export interface Front {
+  readonly serverName?: string | undefined;
+  readonly listener?: string | undefined;
+  readonly client?: ClientCertificate | undefined;
+}
+
 let nextId = 1;
 
 /** One accepted connection. Whoever accepted it closes it; the table only sees it go. */
@@ -51,6 +72,9 @@ export class Connection implements ConnectionFacts {
   readonly openedAt = Date.now();
   readonly tls: TlsFacts | undefined;
   readonly serverName: string | undefined;
+  /** At a gateway: the listener that the client's server name has chosen, and the certificate that it has shown. */
+  readonly listener: string | undefined;
+  readonly client: ClientCertificate | undefined;
   /** What TLS has agreed on: `h2`, `http/1.1` or nothing. */
   readonly alpn: string | undefined;
   speaker: Speaker | undefined = undefined;
@@ -73,7 +97,7 @@ export class Connection implements ConnectionFacts {
   /** It was refused, and closes: nobody asks about it again. */
   refused = false;
 
-  constructor(socket: Socket, port: Port, facts?: TlsFacts) {
+  constructor(socket: Socket, port: Port, facts?: TlsFacts, front: Front = {}) {
     this.socket = socket;
     this.port = port;
     this.remoteAddress = formatPlace(socket.remoteAddress, socket.remotePort);
@@ -81,7 +105,9 @@ export class Connection implements ConnectionFacts {
     const tls = socket instanceof TLSSocket ? socket : undefined;
     this.tls = facts;
     this.alpn = typeof tls?.alpnProtocol === 'string' ? tls.alpnProtocol : undefined;
-    this.serverName = typeof tls?.servername === 'string' ? tls.servername : undefined;
+    this.serverName = typeof tls?.servername === 'string' ? tls.servername : front.serverName;
+    this.listener = front.listener;
+    this.client = front.client;
   }
 
   /** The peer's address, for policies that ask; most do not. */
@@ -161,6 +187,8 @@ export class ConnectionTable {
   /** `expired` is told of each connection whose peer's certificate has ended. */
   constructor(expired: (connection: Connection) => void) {
     this.#expired = expired;
+    // Else what comes before the first tick would be as old as this module, and idle at once.
+    coarse = performance.now();
     this.#timer = setInterval(() => this.#tick(), tickMs);
     this.#timer.unref();
   }

@@ -5,12 +5,15 @@ import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../cert-agent/base/errors.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
+import type { Edge, EdgeFilters, EdgeRule } from './edge.ts';
 import type { PolicySet } from './policy/compile.ts';
 import type { RequestAuth } from './policy/facts.ts';
+import type { Ip } from './policy/ip.ts';
 import type { Authentication } from './policy/jwt.ts';
 import type { MtlsMode } from './policy/mtls.ts';
 import type { PathNormalization } from './policy/path.ts';
 import type { Decision, Permit } from './policy/policy.ts';
+import type { Vouched } from './policy/transaction-token.ts';
 
 /** A field's name, interned: what it means to a proxy is known without comparing strings. */
 export interface FieldName {
@@ -34,6 +37,11 @@ export type Framing = number | 'chunked' | 'close';
 export interface Limits {
   readonly headBytes: number;
   readonly headFields: number;
+  /** A request's target, and its body; Infinity in a sidecar that sets none. */
+  readonly urlBytes: number;
+  readonly bodyBytes: number;
+  /** Bytes a second below which a body, either way, is too slow; 0: none is. */
+  readonly slowBytesPerSecond: number;
   readonly handshakeMs: number;
   readonly protocolDetectionMs: number;
   readonly headMs: number;
@@ -61,7 +69,7 @@ export interface Limits {
  */
 export interface PortRules {
   readonly generation: number;
-  readonly direction: 'inbound' | 'outbound';
+  readonly direction: 'inbound' | 'outbound' | 'gateway';
   readonly protocol: 'http' | 'tcp';
   readonly limits: Limits;
   /** The port that policies see: the app's, not ours. */
@@ -74,6 +82,8 @@ export interface PortRules {
   readonly shadow: PolicySet | undefined;
   /** Whose tokens are verified, and how; absent where no document asks for it. */
   readonly authentication: Authentication | undefined;
+  /** SPIFFE IDs of the peers whose word on users is taken: see policy/transaction-token.ts. Outbound nobody's. */
+  readonly gateways: ReadonlySet<string>;
   /** By the name of their extension provider. */
   readonly authorizers: ReadonlyMap<string, Authorizer>;
   readonly pathNormalization: PathNormalization;
@@ -83,6 +93,10 @@ export interface PortRules {
   readonly numTrustedProxies: number | undefined;
   /** A pure look-up that refuses nothing: undefined is 'no route'. */
   findRoute(authority: string): Route | undefined;
+  /** The same for streams that come through a gateway: by listener and server name. `last` is what an open one goes to. */
+  findStream?(listener: string | undefined, serverName: string | undefined, last?: Route): Route | undefined;
+  /** Listeners and routes of a gateway's port; absent in a sidecar. */
+  readonly edge?: Edge | undefined;
 }
 
 /** Whom CUSTOM policies may ask. */
@@ -106,6 +120,69 @@ export interface Route {
   readonly permit: Permit | undefined;
   /** Outbound: the identity that the upstream must prove. */
   readonly principal: string | undefined;
+  /** Absent: nothing is tried again but what died unseen in the pool. */
+  readonly retry?: RetryPolicy | undefined;
+  readonly timeouts?: RouteTimeouts | undefined;
+  /** At a gateway: what rule and backend together change. */
+  readonly filters?: EdgeFilters | undefined;
+}
+
+/** What is tried again, in Envoy's words (`x-envoy-retry-on`); the last five are gRPC statuses. */
+export type RetryOn =
+  | '5xx'
+  | 'gateway-error'
+  | 'reset'
+  | 'reset-before-request'
+  | 'connect-failure'
+  | 'refused-stream'
+  | 'retriable-4xx'
+  | 'retriable-status-codes'
+  | 'cancelled'
+  | 'deadline-exceeded'
+  | 'internal'
+  | 'resource-exhausted'
+  | 'unavailable';
+
+/** When a request is sent again, and how often. */
+export interface RetryPolicy {
+  /** How many times after the first. */
+  readonly attempts: number;
+  /** Statuses of answers that are tried again, whatever the method: whoever names them has decided so. */
+  readonly codes: readonly number[];
+  /** What else is; requests that are not idempotent only where none of it can have been done. */
+  readonly on: readonly RetryOn[];
+  /** The wait before the first; it doubles with each, to ten times as long or to `maxBackoffMs`, and is a random part of that. */
+  readonly backoffMs: number;
+  readonly maxBackoffMs?: number | undefined;
+  /** How long one try may wait for the head of its answer; 0: as long as the request may. */
+  readonly perTryTimeoutMs: number;
+  /** What part of the requests in flight may be retries; default 20 %, and three whatever there is. */
+  readonly budget?: { readonly percent: number; readonly least: number } | undefined;
+}
+
+/** As Gateway API has them: from the request's start, and for each try, to the end of the answer. 0: none. */
+export interface RouteTimeouts {
+  readonly requestMs: number;
+  readonly backendRequestMs: number;
+}
+
+/** By what of a request its endpoint is chosen, where equal requests shall go to the same. */
+export type HashSource =
+  | { readonly headers: readonly string[] }
+  | { readonly cookie: string; readonly path: string | undefined; readonly ttlMs: number | undefined }
+  | { readonly query: string }
+  | { readonly sourceIp: true }
+  /** The session that a gateway keeps for the client: `Exchange.session`. */
+  | { readonly session: true };
+
+/** What one request asks of the choice of its endpoint. */
+export interface Choice {
+  /** Equal texts go to the same endpoint, where balancing is by hash. */
+  readonly hash: string | undefined;
+  /** Addresses that it has tried: others come first. */
+  readonly avoid: readonly string[];
+  /** Nobody waits for it any more. */
+  readonly over: boolean;
 }
 
 /** Something that gives connections to one upstream. A promise only when it really waits. */
@@ -114,9 +191,16 @@ export interface Destination {
    * With `fresh`, no connection that carried a request before; with `upgrades`, one that can be handed over whole.
    * @throws SallyportError `upstream_*` or `overloaded`.
    */
-  acquire(fresh: boolean, upgrades: boolean): UpstreamConnection | Promise<UpstreamConnection>;
-  /** A bare connection, for TCP; whoever gets it closes it. @throws SallyportError `upstream_*`. */
-  dialSocket(): Promise<BareConnection>;
+  acquire(fresh: boolean, upgrades: boolean, choice?: Choice): UpstreamConnection | Promise<UpstreamConnection>;
+  /** A bare connection, for TCP; whoever gets it closes it. @throws SallyportError `upstream_*`, `overloaded`. */
+  dialSocket(choice?: Choice): Promise<BareConnection>;
+  /** Absent where equal requests need not go to the same endpoint. */
+  readonly hashBy?: HashSource | undefined;
+  /** Told the status of each answer, or why there was none, by the address; absent where nobody draws conclusions. */
+  readonly report?: ((address: string, outcome: number | SallyportError) => void) | undefined;
+  /** Takes one of the retries that may be in flight; false when there is none left. Whoever took it gives it back. */
+  takeRetry?(budget: RetryPolicy['budget']): boolean;
+  giveRetryBack?(): void;
 }
 
 /** Who is at the other end of an upstream connection, and whether it still holds. */
@@ -265,6 +349,13 @@ export interface Party {
   readonly principal: string;
 }
 
+/** A request as it came, before any step has changed it. */
+export interface Received {
+  readonly fields: Fields;
+  readonly path: string;
+  readonly authority: string;
+}
+
 /** A refusal that whoever refuses words himself. */
 export interface Denial {
   readonly status: number;
@@ -294,6 +385,8 @@ export interface ConnectionFacts {
   readonly localAddress: string;
   readonly tls: TlsFacts | undefined;
   readonly serverName: string | undefined;
+  /** At a gateway: the listener that the handshake was made with. */
+  readonly listener: string | undefined;
 }
 
 /** Tells this process's runs apart: connections are counted from 1 in each. */
@@ -302,7 +395,8 @@ const runId = randomBytes(4).toString('hex');
 /** One request in flight, and its record. Created with all its fields, so that all exchanges share one shape. */
 export class Exchange {
   readonly connection: ConnectionFacts;
-  readonly downstream: Downstream;
+  /** Whoever changes the answer on its way puts himself in front of the codec. */
+  downstream: Downstream;
   readonly rules: PortRules;
   /** Wall clock, milliseconds. */
   readonly startedAt: number;
@@ -323,6 +417,8 @@ export class Exchange {
   /** Names, in lower case, that steps took out of the request, whoever sent them. */
   taken: ReadonlySet<string> | undefined = undefined;
   framing: Framing = 0;
+  /** No more of its body is taken than this; a codec refuses what comes past it. */
+  bodyLimit = Number.POSITIVE_INFINITY;
   /** The whole request body where it arrived with the head. */
   wholeBody: Buffer | undefined = undefined;
   keepAlive = true;
@@ -336,6 +432,13 @@ export class Exchange {
   grpc = false;
 
   route: Route | undefined = undefined;
+  /** At a gateway: the listener that the host names, and the rule that matches. */
+  listener: string | undefined = undefined;
+  edge: EdgeRule | undefined = undefined;
+  /** The session that keeps a client to one backend, where its rule has one. */
+  session: string | undefined = undefined;
+  /** What the client sees in its address bar, at a gateway. */
+  scheme: 'http' | 'https' = 'http';
   /** The policy that decided: its id, `none`, or `-` before a decision. */
   policy = '-';
   /** The AUDIT rule that marks it. */
@@ -346,9 +449,17 @@ export class Exchange {
   /** What the request's token says, once it was verified, and until when it is good: wall clock, milliseconds. */
   auth: RequestAuth | undefined = undefined;
   tokenValidUntil = Number.POSITIVE_INFINITY;
+  /** Whom a gateway takes the caller for, where that is no token: an API key's client, a user's name. */
+  clientId: string | undefined = undefined;
+  /** How it knows: `jwt`, `oidc`, `introspection`, `apiKey`, `basic`, `certificate`. */
+  authMethod: string | undefined = undefined;
+  /** The client's address as a gateway sees it, behind the proxies that it trusts; undefined in a sidecar. */
+  clientIp: Ip | undefined = undefined;
+  /** What a gateway says of the user, in a transaction token that was verified. */
+  vouched: Vouched | undefined = undefined;
   /** The documents under which tokens were looked for, and the request as it came, for asking again. */
   authenticatedBy: Authentication | undefined = undefined;
-  received: { readonly fields: Fields; readonly path: string } | undefined = undefined;
+  received: Received | undefined = undefined;
   /** Until when that decision can hold, wall clock: the end of the certificates that it rests on. */
   validUntil = Number.POSITIVE_INFINITY;
   carrier: Carrier | undefined = undefined;
@@ -378,6 +489,8 @@ export class Exchange {
   upstreamServiceMs = -1;
   responded = false;
   finished = false;
+  /** What was taken for it and is given back when it has finished: whoever writes the record calls it, once. */
+  whenFinished: (() => void) | undefined = undefined;
 
   constructor(connection: ConnectionFacts, downstream: Downstream, rules: PortRules, fields: Fields) {
     this.connection = connection;

@@ -34,11 +34,41 @@ export function changeRequest(
   drop: ReadonlySet<string>,
   add: readonly (readonly [string, string])[],
 ): void {
-  const { hopFields, taken } = exchange;
+  const { hopFields, taken, fields } = exchange;
   exchange.hopFields = undefined;
-  if (drop.size > 0) exchange.taken = taken === undefined ? drop : new Set([...taken, ...drop]);
-  const kept = filterFields(exchange.fields, ({ lower }) => !isIn(drop, lower) && hopFields?.includes(lower) !== true);
-  exchange.fields = add.length === 0 ? kept : addFields(kept, add);
+  if (drop.size > 0) exchange.taken = taken === undefined ? drop : bothOf(taken, drop);
+  // One pass and two lists: this runs for every request that comes through a gateway.
+  const names: FieldName[] = [];
+  const values: string[] = [];
+  for (let i = 0; i < fields.names.length; i++) {
+    const name = fields.names[i]!;
+    if (isIn(drop, name.lower) || hopFields?.includes(name.lower) === true) continue;
+    names.push(name);
+    values.push(fields.values[i]!);
+  }
+  for (const [name, value] of add) {
+    names.push(fieldName(name));
+    values.push(value);
+  }
+  exchange.fields = { names, values };
+}
+
+/** Unions of the sets that steps take out: there are few, and each lives as long as its step or its configuration. */
+const unions = new WeakMap<ReadonlySet<string>, WeakMap<ReadonlySet<string>, ReadonlySet<string>>>();
+
+function bothOf(a: ReadonlySet<string>, b: ReadonlySet<string>): ReadonlySet<string> {
+  if (a === b) return a;
+  let ofA = unions.get(a);
+  if (ofA === undefined) {
+    ofA = new WeakMap();
+    unions.set(a, ofA);
+  }
+  let both = ofA.get(b);
+  if (both === undefined) {
+    both = [...b].every((name) => a.has(name)) ? a : new Set([...a, ...b]);
+    ofA.set(b, both);
+  }
+  return both;
 }
 
 /** The request's trailers: what was taken out of its head must not come behind its body, where some apps read it as well. */
@@ -47,5 +77,5 @@ export function withoutTaken({ taken }: Exchange, trailers: Fields): Fields {
 }
 
 function isIn(names: ReadonlySet<string>, lower: string): boolean {
-  return names.has(lower) || names.has(lower.replaceAll('_', '-'));
+  return names.has(lower) || (lower.includes('_') && names.has(lower.replaceAll('_', '-')));
 }

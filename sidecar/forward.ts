@@ -1,65 +1,108 @@
 // Step: hand it on. A permit in, bytes both ways: the request to a connection of the route's destination, its answer to
 // respond.ts. Back-pressure goes through: whoever cannot take more pauses the socket that it came from.
 
-import { SallyportError } from '../cert-agent/base/errors.ts';
-import type { Carrier, Exchange, Fields, Reply, UpstreamConnection, UpstreamEvents, UpstreamPeer } from './exchange.ts';
-import { withoutTaken } from './fields.ts';
+import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
+import type {
+  Carrier,
+  Choice,
+  Destination,
+  Exchange,
+  Fields,
+  Reply,
+  RetryPolicy,
+  Route,
+  UpstreamConnection,
+  UpstreamEvents,
+  UpstreamPeer,
+} from './exchange.ts';
+import { addFields, filterFields, withoutTaken } from './fields.ts';
 import type { Permit } from './policy/policy.ts';
 import { grpcStatusOf, MessageCounter } from './protocol/grpc.ts';
 import { emptyFields } from './protocol/http1-head.ts';
 import { answerInterim, answerReply, refuse } from './respond.ts';
-
-// RFC 9110 section 9.2.2: what may be sent twice without harm.
-const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
-
-/** What the request body may hold in memory while its connection is being made. */
-const waitingBytes = 64 * 1024;
+import { type Deadline, deadlines } from './upstream/deadlines.ts';
+import { hashKeyOf, newHashCookie } from './upstream/hash-key.ts';
+import { grpcOutcome } from './upstream/outlier.ts';
+import { RequestBody } from './upstream/request-body.ts';
+import { backoffMs, isIdempotent, RetriesExhausted, retriesError, retriesReply } from './upstream/retry.ts';
 
 /** Sends the exchange to its route's destination. Only a Permit opens this door; failures are answered, never thrown. */
 export function forward(exchange: Exchange, permit: Permit, clientCert: string | undefined): void {
   exchange.policy = permit.policy;
-  const forwarding = new Forwarding(exchange, clientCert);
+  const forwarding = new Forwarding(exchange, exchange.route!, clientCert);
   exchange.carrier = forwarding;
   if (exchange.method === 'CONNECT') void forwarding.connect();
   else forwarding.start(false);
 }
 
-class Forwarding implements Carrier, UpstreamEvents {
+const none: readonly string[] = [];
+
+class Forwarding implements Carrier, UpstreamEvents, Choice {
+  readonly hash: string | undefined;
+  /** Addresses that have failed it. */
+  avoid: readonly string[] = none;
+  over = false;
   readonly #exchange: Exchange;
+  readonly #destination: Destination;
+  readonly #policy: RetryPolicy | undefined;
   readonly #clientCert: string | undefined;
+  /** For the whole request, and for the try that runs or the wait before the next. */
+  #requestDeadline: Deadline | undefined = undefined;
+  #tryDeadline: Deadline | undefined = undefined;
+  #tryStarted = 0;
   #upstream: UpstreamConnection | undefined = undefined;
-  /** Body pieces that arrived before there was a connection. */
-  #waiting: Buffer[] = [];
-  #waitingBytes = 0;
-  #ended: Fields | undefined = undefined;
-  #bodyTouched = false;
+  /** Made with the first piece that does not come with the head. */
+  #body: RequestBody | undefined = undefined;
+  /** It died unseen in the pool, and was sent once more: no try of the policy's. */
   #retried = false;
-  #over = false;
+  /** Tries so far, the one that runs included. */
+  #tries = 1;
+  /** It has one of the destination's retries. */
+  #holdsRetry = false;
+  #isExhausted = false;
   /** Of the messages each way, where it is gRPC. */
   readonly #asked: MessageCounter | undefined;
   readonly #answered: MessageCounter | undefined;
 
-  constructor(exchange: Exchange, clientCert: string | undefined) {
+  constructor(exchange: Exchange, { destination, retry, timeouts }: Route, clientCert: string | undefined) {
     this.#exchange = exchange;
+    this.#destination = destination;
+    this.#policy = retry;
     this.#clientCert = clientCert;
     this.#asked = exchange.grpc ? new MessageCounter() : undefined;
     this.#answered = exchange.grpc ? new MessageCounter() : undefined;
+    this.hash = destination.hashBy === undefined ? undefined : this.#readHash();
     if (exchange.wholeBody !== undefined) this.#countAsked(exchange.wholeBody);
+    if (timeouts !== undefined && timeouts.requestMs > 0) this.#limitRequest(timeouts.requestMs);
+  }
+
+  #readHash(): string | undefined {
+    const exchange = this.#exchange;
+    const source = this.#destination.hashBy!;
+    const known = hashKeyOf(exchange, source);
+    if (known !== undefined) return known;
+    const cookie = newHashCookie(source);
+    if (cookie !== undefined)
+      exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, [['set-cookie', cookie.field]]);
+    return cookie?.value;
   }
 
   // -- towards the upstream ----------------------------------------------------------------------------------------
 
   start(fresh: boolean): void {
+    if (this.over) return;
+    const attempt = this.#tries;
+    this.#limitTry();
     try {
-      const got = this.#exchange.route!.destination.acquire(fresh, this.#exchange.webSocket);
+      const got = this.#destination.acquire(fresh, this.#exchange.webSocket, this);
       if (got instanceof Promise) {
         got.then(
-          (upstream) => this.#send(upstream),
-          (error: unknown) => this.#giveUp(error),
+          (upstream) => this.#send(upstream, attempt),
+          (error: unknown) => this.#notAcquired(error, attempt),
         );
-      } else this.#send(got);
+      } else this.#send(got, attempt);
     } catch (error) {
-      this.#giveUp(error);
+      this.#notAcquired(error, attempt);
     }
   }
 
@@ -67,12 +110,12 @@ class Forwarding implements Carrier, UpstreamEvents {
   async connect(): Promise<void> {
     const exchange = this.#exchange;
     try {
-      const upstream = await exchange.route!.destination.dialSocket();
-      if (this.#over) {
+      const upstream = await this.#destination.dialSocket(this);
+      if (this.over) {
         upstream.socket.destroy();
         return;
       }
-      this.#over = true;
+      this.#finish();
       noteUpstream(exchange, upstream);
       exchange.carrier = undefined;
       answerReply(exchange, connected, undefined);
@@ -82,8 +125,8 @@ class Forwarding implements Carrier, UpstreamEvents {
     }
   }
 
-  #send(upstream: UpstreamConnection): void {
-    if (this.#over) {
+  #send(upstream: UpstreamConnection, attempt: number): void {
+    if (this.over || attempt !== this.#tries) {
       // Nobody waits for it any more; it has sent nothing, but it was taken, so its state is not the pool's to judge.
       upstream.destroy();
       return;
@@ -97,7 +140,7 @@ class Forwarding implements Carrier, UpstreamEvents {
         method: exchange.method,
         path: exchange.path,
         authority: exchange.authority === '' ? upstream.address : exchange.authority,
-        fields: exchange.fields,
+        fields: this.#policy === undefined ? exchange.fields : this.#withAttempt(exchange.fields),
         hopFields: exchange.hopFields,
         clientCert: this.#clientCert,
         requestId: exchange.requestIdGiven ? undefined : exchange.requestId,
@@ -111,35 +154,43 @@ class Forwarding implements Carrier, UpstreamEvents {
     if (exchange.wholeBody === undefined && exchange.framing !== 0) this.#flushWaiting(upstream);
   }
 
+  /** How many-th try it is, in our word and not the caller's. */
+  #withAttempt(fields: Fields): Fields {
+    const own = filterFields(fields, ({ lower }) => lower !== attemptCount);
+    return addFields(own, [[attemptCount, String(this.#tries)]]);
+  }
+
   #flushWaiting(upstream: UpstreamConnection): void {
+    const body = this.#body;
     let more = true;
-    for (const chunk of this.#waiting) {
-      this.#bodyTouched = true;
+    for (const chunk of body?.takeWaiting() ?? []) {
+      body!.isTouched = true;
       more = upstream.write(chunk);
     }
-    this.#waiting = [];
-    this.#waitingBytes = 0;
-    if (this.#ended !== undefined) upstream.end(this.#ended);
+    if (body?.ended !== undefined) upstream.end(body.ended);
     else if (more) this.#exchange.downstream.resume();
   }
 
   requestData(chunk: Buffer): boolean {
-    if (this.#over) return true;
+    if (this.over) return true;
     this.#countAsked(chunk);
-    if (this.#upstream !== undefined) {
-      this.#bodyTouched = true;
-      return this.#upstream.write(chunk);
-    }
-    this.#waiting.push(chunk);
-    this.#waitingBytes += chunk.length;
-    return this.#waitingBytes < waitingBytes;
+    const body = this.#ownBody();
+    body.keep(chunk);
+    if (this.#upstream === undefined) return body.wait(chunk);
+    body.isTouched = true;
+    return this.#upstream.write(chunk);
   }
 
   requestEnd(trailers: Fields): void {
-    if (this.#over) return;
+    if (this.over) return;
     const kept = withoutTaken(this.#exchange, trailers);
-    if (this.#upstream === undefined) this.#ended = kept;
-    else this.#upstream.end(kept);
+    this.#ownBody().ended = kept;
+    this.#upstream?.end(kept);
+  }
+
+  #ownBody(): RequestBody {
+    this.#body ??= new RequestBody(this.#policy !== undefined);
+    return this.#body;
   }
 
   upstreamDrained(): void {
@@ -155,8 +206,11 @@ class Forwarding implements Carrier, UpstreamEvents {
   upstreamReply(reply: Reply, whole: Buffer | undefined): void {
     this.#exchange.upstreamServiceMs = performance.now() - this.#exchange.upstreamSentAt;
     if (reply.status === 101) return this.#becomeTunnel(reply);
+    if (this.#destination.report !== undefined) this.#reportReply(reply, whole !== undefined);
+    if (this.#policy !== undefined && this.#repeatsFor(reply, whole)) return;
     this.#noteGrpc(reply.fields, whole);
-    if (whole !== undefined) this.#over = true;
+    if (whole !== undefined) this.#finish();
+    else this.#headHasCome();
     answerReply(this.#exchange, reply, whole);
   }
 
@@ -167,7 +221,9 @@ class Forwarding implements Carrier, UpstreamEvents {
 
   upstreamEnd(trailers: Fields): void {
     this.#noteGrpc(trailers, undefined);
-    this.#over = true;
+    if (this.#answered !== undefined && this.#exchange.grpcStatus !== -1)
+      this.#report(grpcOutcome(this.#exchange.grpcStatus));
+    this.#finish();
     this.#exchange.downstream.end(trailers);
   }
 
@@ -194,35 +250,151 @@ class Forwarding implements Carrier, UpstreamEvents {
   /** A WebSocket: the app itself has agreed (101), so both sockets are joined and bytes are bytes from here on. */
   #becomeTunnel(reply: Reply): void {
     const exchange = this.#exchange;
-    this.#over = true;
+    this.#finish();
     answerReply(exchange, reply, undefined);
     exchange.carrier = undefined;
     exchange.downstream.tunnel(this.#upstream!.takeSocket());
+  }
+
+  // -- what the balancer learns of it ------------------------------------------------------------------------------
+
+  /** What gRPC means by an answer stands behind it, as a rule. */
+  #reportReply({ status, fields }: Reply, isWhole: boolean): void {
+    const grpc = this.#answered === undefined || status !== 200 ? undefined : grpcStatusOf(fields);
+    if (grpc !== undefined) this.#report(grpcOutcome(grpc));
+    else if (this.#answered === undefined || status !== 200 || isWhole) this.#report(status);
+  }
+
+  #report(outcome: number | SallyportError): void {
+    if (this.#upstream !== undefined) this.#destination.report?.(this.#upstream.address, outcome);
+  }
+
+  // -- when it takes too long --------------------------------------------------------------------------------------
+
+  #limitRequest(limitMs: number): void {
+    this.#requestDeadline = deadlines.set(this.#exchange.started + limitMs - performance.now(), () =>
+      this.#giveUp(new SallyportError('upstream_response_timeout', `it was not answered in full within ${limitMs} ms`)),
+    );
+  }
+
+  #limitTry(): void {
+    const limitMs = this.#tryMs();
+    if (limitMs === 0) return;
+    deadlines.drop(this.#tryDeadline);
+    this.#tryStarted = performance.now();
+    this.#tryDeadline = deadlines.set(limitMs, () => {
+      const error = new SallyportError('upstream_per_try_timeout', `a try was not answered within ${limitMs} ms`);
+      this.#report(error);
+      this.#upstream?.destroy();
+      this.#upstream = undefined;
+      if (!this.#repeatsAfter(error)) this.#giveUp(error);
+    });
+  }
+
+  /** The shorter of what the route and its policy say of one try; 0 when neither says anything. */
+  #tryMs(): number {
+    const perTry = this.#policy?.perTryTimeoutMs ?? 0;
+    const backend = this.#exchange.route?.timeouts?.backendRequestMs ?? 0;
+    return perTry === 0 || backend === 0 ? perTry + backend : Math.min(perTry, backend);
+  }
+
+  /** No try follows now. Gateway API's limit goes on to the end of the answer, the policy's ends here. */
+  #headHasCome(): void {
+    this.#giveRetryBack();
+    this.#isExhausted = false;
+    this.#body?.forget();
+    if (this.#tryDeadline === undefined) return;
+    deadlines.drop(this.#tryDeadline);
+    const limitMs = this.#exchange.route?.timeouts?.backendRequestMs ?? 0;
+    if (limitMs === 0) return;
+    this.#tryDeadline = deadlines.set(this.#tryStarted + limitMs - performance.now(), () =>
+      this.#giveUp(
+        new SallyportError('upstream_per_try_timeout', `the answer had not come to its end within ${limitMs} ms`),
+      ),
+    );
   }
 
   // -- when it goes wrong ------------------------------------------------------------------------------------------
 
   upstreamFailed(error: SallyportError): void {
     const upstream = this.#upstream;
-    this.#upstream = undefined;
-    if (this.#over) return;
-    if (this.#mayRetry(error, upstream)) {
+    if (this.over) return;
+    if (this.#diedUnseen(error, upstream)) {
+      this.#upstream = undefined;
       this.#retried = true;
       this.start(true);
       return;
     }
-    this.#giveUp(error);
+    this.#report(error);
+    this.#upstream = undefined;
+    if (upstream !== undefined && this.#policy !== undefined) this.avoid = [...this.avoid, upstream.address];
+    if (!this.#repeatsAfter(error)) this.#giveUp(error);
+  }
+
+  #notAcquired(error: unknown, attempt: number): void {
+    if (this.over || attempt !== this.#tries) return;
+    const known = asSallyportError(error, 'internal', 'no connection could be had');
+    if (!this.#repeatsAfter(known)) this.#giveUp(known);
   }
 
   /** Only what died unseen in the pool, before any byte of an answer, and can be sent again as it was. */
-  #mayRetry(error: SallyportError, upstream: UpstreamConnection | undefined): boolean {
-    if (error.code !== 'upstream_closed' || upstream?.reused !== true || this.#retried || this.#bodyTouched)
-      return false;
-    return idempotent.has(this.#exchange.method) && !this.#exchange.webSocket;
+  #diedUnseen({ code }: SallyportError, upstream: UpstreamConnection | undefined): boolean {
+    if (code !== 'upstream_closed' && code !== 'upstream_refused_stream') return false;
+    if (upstream?.reused !== true || this.#retried || this.#body?.isTouched === true) return false;
+    return isIdempotent(this.#exchange.method) && !this.#exchange.webSocket;
   }
 
+  // -- another try -------------------------------------------------------------------------------------------------
+
+  #repeatsAfter(error: SallyportError): boolean {
+    const { method, webSocket } = this.#exchange;
+    // What a WebSocket's opening does is done once.
+    if (this.#policy === undefined || !retriesError(this.#policy, webSocket ? 'CONNECT' : method, error)) return false;
+    if (!this.#mayRepeat(this.#policy)) return false;
+    this.#repeatLater(this.#policy);
+    return true;
+  }
+
+  #repeatsFor(reply: Reply, whole: Buffer | undefined): boolean {
+    const { method, webSocket } = this.#exchange;
+    if (webSocket || !retriesReply(this.#policy!, method, reply) || !this.#mayRepeat(this.#policy!)) return false;
+    this.avoid = [...this.avoid, this.#upstream!.address];
+    // An answer that is complete has given its connection back.
+    if (whole === undefined) this.#upstream!.destroy();
+    this.#upstream = undefined;
+    this.#repeatLater(this.#policy!);
+    return true;
+  }
+
+  /** Takes one of the destination's retries, if there is one and this request can be sent once more. */
+  #mayRepeat({ attempts, budget }: RetryPolicy): boolean {
+    if (this.#exchange.responded || this.#body?.canRepeat === false) return false;
+    if (this.#tries > attempts) {
+      this.#isExhausted = true;
+      return false;
+    }
+    if (this.#holdsRetry || this.#destination.takeRetry === undefined) return true;
+    this.#holdsRetry = this.#destination.takeRetry(budget);
+    return this.#holdsRetry;
+  }
+
+  #repeatLater(policy: RetryPolicy): void {
+    deadlines.drop(this.#tryDeadline);
+    this.#body?.rewind();
+    this.#tryDeadline = deadlines.set(backoffMs(policy, this.#tries), () => this.start(false));
+    this.#tries++;
+  }
+
+  #giveRetryBack(): void {
+    if (!this.#holdsRetry) return;
+    this.#holdsRetry = false;
+    this.#destination.giveRetryBack?.();
+  }
+
+  // -- the end -----------------------------------------------------------------------------------------------------
+
   downstreamGone(): void {
-    this.#over = true;
+    this.#finish();
     this.#upstream?.destroy();
     this.#upstream = undefined;
   }
@@ -233,14 +405,27 @@ class Forwarding implements Carrier, UpstreamEvents {
   }
 
   #giveUp(error: unknown): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.#waiting = [];
+    if (this.over) return;
+    this.#finish();
     this.#upstream?.destroy();
     this.#upstream = undefined;
-    refuse(this.#exchange, error);
+    const isLast = this.#isExhausted && error instanceof SallyportError;
+    refuse(this.#exchange, isLast ? new RetriesExhausted(error, this.#tries) : error);
+  }
+
+  /** Nothing follows; what was taken for it is given back. */
+  #finish(): void {
+    if (this.over) return;
+    this.over = true;
+    deadlines.drop(this.#requestDeadline);
+    deadlines.drop(this.#tryDeadline);
+    this.#giveRetryBack();
+    this.#body?.drop();
   }
 }
+
+/** Envoy's name. */
+const attemptCount = 'x-envoy-attempt-count';
 
 const connected: Reply = Object.freeze({
   status: 200,

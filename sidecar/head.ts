@@ -32,11 +32,11 @@ export function readMeaning(exchange: Exchange): void {
 }
 
 /**
- * Only on the way out, to an upstream by its name, whose own sidecar judges what comes. On the way in it would be a hole:
- * whoever may CONNECT could then ask the app for anything, and no policy would see the requests.
+ * Only on the way out, to an upstream by its name, whose own sidecar judges what comes. On the way in, and at a gateway, it
+ * would be a hole: whoever may CONNECT could then ask the app for anything, and no policy would see the requests.
  */
 function readConnect(exchange: Exchange): void {
-  if (exchange.rules.direction === 'inbound')
+  if (exchange.rules.direction !== 'outbound')
     throw new SallyportError('connect_unsupported', 'CONNECT is not served on the way in');
   if (exchange.framing !== 0) throw new SallyportError('length_invalid', 'CONNECT with a body');
   // RFC 9112 section 3.2.3: the target is the authority, with its port.
@@ -47,8 +47,10 @@ function readConnect(exchange: Exchange): void {
 
 /** RFC 9112 section 3.2.2: the authority of an absolute-form target wins over Host, and Host is made anew from it. */
 function readAbsoluteForm(exchange: Exchange, target: string): void {
-  const match = /^http:\/\/([^/?#@]+)(?=[/?]|$)(.*)$/i.exec(target);
-  if (match?.[1] === undefined) {
+  const match = /^(https?):\/\/([^/?#@]+)(?=[/?]|$)(.*)$/i.exec(target);
+  // What a gateway's client asks over TLS is https to it; from an app it would be asking for what no proxy can read.
+  const overTls = exchange.rules.direction === 'gateway' && exchange.connection.tls !== undefined;
+  if (match?.[2] === undefined || (match[1]!.toLowerCase() === 'https') !== overTls) {
     throw new SallyportError(
       'head_invalid_url',
       `the target '${printable(target)}' is neither a path nor an http:// URL`,
@@ -59,8 +61,8 @@ function readAbsoluteForm(exchange: Exchange, target: string): void {
   }
   // The Host field that comes along must be sound all the same: it may not hide a second opinion.
   if (exchange.authority !== '') checkAuthority(exchange);
-  exchange.authority = match[1];
-  const path = match[2] ?? '';
+  exchange.authority = match[2];
+  const path = match[3] ?? '';
   exchange.path = normalizePath(path.startsWith('/') ? path : `/${path}`, exchange.rules.pathNormalization);
 }
 
@@ -73,6 +75,7 @@ function checkAuthority(exchange: Exchange): void {
   if (!authorityPattern.test(authority)) {
     throw new SallyportError('host_invalid', `'${printable(authority)}' is not a host`);
   }
-  // Bounded: a client that invents names must not grow us.
-  if (knownAuthorities.size < 256) knownAuthorities.add(authority);
+  // Bounded: a client that invents names must not grow us. A copy: a slice would keep the whole head alive that it is of.
+  if (knownAuthorities.size < 256 && authority.length < 256)
+    knownAuthorities.add(Buffer.from(authority, 'latin1').toString('latin1'));
 }

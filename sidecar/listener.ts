@@ -42,8 +42,8 @@ export interface Listener {
   close(): void;
 }
 
-/** A plain port for the app. @throws SallyportError `port_in_use` or `listen_failed`. */
-export async function startOutboundListener(options: ListenerOptions): Promise<Listener> {
+/** A plain port: for the app, or a gateway's in the clear. @throws SallyportError `port_in_use` or `listen_failed`. */
+export async function startPlainListener(options: ListenerOptions): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     if (admit(socket, server, options)) accept(new Connection(socket, options.port), undefined, options);
   });
@@ -132,7 +132,7 @@ function startHandshakes(options: InboundOptions, context: object): TlsServer {
 }
 
 /** Which connection a socket is, the same for a TLS socket and for what it runs on. */
-function placeOf(socket: Socket): string {
+export function placeOf(socket: Socket): string {
   return `${socket.remoteAddress}|${socket.remotePort}|${socket.localAddress}`;
 }
 
@@ -140,7 +140,7 @@ function placeOf(socket: Socket): string {
  * Whether there is room for one more; what is refused is closed without a byte. Out of descriptors the operating system
  * would take and drop connections without a word, so we stop a little earlier, say so, and take none for a moment.
  */
-function admit(raw: Socket, server: Server | TlsServer, options: ListenerOptions): boolean {
+export function admit(raw: Socket, server: Server | TlsServer, options: ListenerOptions): boolean {
   const { port, table, tools, log } = options;
   const { connections, descriptors } = port.rules.current().limits;
   const nearEnd = descriptorOf(raw) >= descriptors - descriptorReserve;
@@ -161,7 +161,8 @@ function descriptorOf(raw: Socket): number {
   return (raw as unknown as { readonly _handle?: { readonly fd?: number } })._handle?.fd ?? -1;
 }
 
-function accept(connection: Connection, raw: Socket | undefined, options: ListenerOptions): void {
+/** Puts a connection into the table and serves it; inbound its peer is verified first. */
+export function accept(connection: Connection, raw: Socket | undefined, options: ListenerOptions): void {
   const { port, table, tools } = options;
   const rules = port.rules.current();
   table.add(connection, raw);
@@ -190,7 +191,8 @@ type Say = (code: string, message: string) => void;
 
 const sparseLogs = new WeakMap<Log, Say>();
 
-function sparseLogOf(log: Log): Say {
+/** The log of what strangers do. */
+export function sparseLogOf(log: Log): Say {
   let say = sparseLogs.get(log);
   if (say === undefined) {
     say = createSparseLog(log);
@@ -233,7 +235,8 @@ function pauseAccepting(server: Server | TlsServer, { number, bind, shared, log 
   setTimeout(again, acceptPauseMs).unref();
 }
 
-function listen(server: Server | TlsServer, options: ListenerOptions, onClose: () => void): Promise<Listener> {
+/** Binds a server. @throws SallyportError `port_in_use` or `listen_failed`. */
+export function listen(server: Server | TlsServer, options: ListenerOptions, onClose: () => void): Promise<Listener> {
   const { number, port, log, tools } = options;
   const host = options.bind ?? anyAddress();
   return new Promise((resolve, reject) => {

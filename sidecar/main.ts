@@ -3,17 +3,18 @@
 
 import type { Registry } from 'prom-client';
 import { type AdminServer, startAdmin } from '../cert-agent/base/admin.ts';
-import { reasonOf } from '../cert-agent/base/errors.ts';
+import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import { createRegistry } from '../cert-agent/base/metrics.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { compileDocuments, type Judgement } from './config/compile-documents.ts';
 import type { IstioDocuments } from './config/documents.ts';
-import { compilePorts, planPools } from './config/generation.ts';
+import { compilePorts, planPools, trafficOf } from './config/generation.ts';
 import type { Settings } from './config/settings.ts';
 import { type Configuration, type ConfigurationWatch, watchConfiguration } from './config/watch.ts';
 import { type Connection, ConnectionTable, type DrainReport } from './connection.ts';
+import type { RunningGateway } from './gateway.ts';
 import { type IdentitySource, startIdentity } from './identity-source.ts';
 import { OpenJudge } from './judge-open.ts';
 import { Denials, type Why } from './observe/denials.ts';
@@ -26,6 +27,7 @@ import { adminPages, healthPages, type PageSources, type Readiness } from './obs
 import { SecurityReport } from './observe/security.ts';
 import { Shadow } from './observe/shadow.ts';
 import { type Facts, sumDenials, sumLearned, sumMetrics, sumSecurity, sumShadow, sumUpstreams } from './observe/sum.ts';
+import { registerTransactionTokens } from './observe/transaction-tokens.ts';
 import { createPeerCheck } from './peer.ts';
 import { isAttached } from './policy/policy.ts';
 import type { JwtRule, RequestAuthentication } from './policy/request-authentication.ts';
@@ -35,10 +37,13 @@ import { shareOf } from './share.ts';
 import { Jwks } from './upstream/jwks.ts';
 import { Pools } from './upstream/pools.ts';
 import { Resolver } from './upstream/resolve.ts';
+import { createTokenSigner } from './upstream/token-signer.ts';
 import { Workers } from './workers.ts';
 
 export interface SidecarOptions {
   readonly configFile: string;
+  /** What the file must be of; either where it is left out. */
+  readonly component?: 'sidecar' | 'gateway';
   readonly log: Log;
   readonly version: string;
   /** Which of several workers this is, and of how many; default the only one. */
@@ -70,6 +75,9 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   const { configFile, log, index = 1, count = 1 } = options;
   const watch = await watchConfiguration(configFile, log, (whole) => shareOf(whole, index, count));
   const { settings } = watch.configuration.current();
+  const component = settings.gateway === undefined ? 'sidecar' : 'gateway';
+  if (options.component !== undefined && options.component !== component)
+    throw new SallyportError('usage', `${configFile} is of a ${component}`, { hint: `run 'sallyport ${component}'` });
   const registry = createRegistry();
   const source = await startIdentity(settings, registry, log);
   const sidecar = new RunningSidecar(watch, source, registry, settings, options);
@@ -98,6 +106,8 @@ class RunningSidecar implements Sidecar {
   readonly #denials = new Denials();
   readonly #shadow = new Shadow();
   readonly #jwks: Jwks;
+  /** Present where gateway.yaml was given. */
+  #gateway: RunningGateway | undefined = undefined;
   /** The newest documents made ready; undefined before the first. */
   #judgement: Judgement | undefined = undefined;
   /** The policies on trial, as text. */
@@ -142,9 +152,10 @@ class RunningSidecar implements Sidecar {
     this.#jwks = new Jwks(log);
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
     metrics.heldBytes = heldBytes;
+    registerTransactionTokens(registry);
     metrics.shadow = () => this.#shadow.counts();
     metrics.jwks = () => this.#jwks.facts();
-    this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls));
+    this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls), log);
     this.#file = new LogFile(
       settings.accessLog,
       () => {
@@ -158,6 +169,7 @@ class RunningSidecar implements Sidecar {
       checkPeer: createPeerCheck(source.identity),
       security: this.#security,
       denials: this.#denials,
+      sign: createTokenSigner(source.identity),
       learned: settings.learn === undefined ? undefined : new Learned(settings.learn, log),
       shadow: this.#shadow,
       draining: () => this.#draining,
@@ -168,12 +180,14 @@ class RunningSidecar implements Sidecar {
       identity: source.identity,
       trustDomain: settings.trustDomain,
       tls: settings.tls,
+      downstreamTls: { ...settings.tls, ...settings.gateway?.downstreamTls },
       draining: () => this.#draining,
     });
   }
 
   async start(): Promise<void> {
     const { configuration } = this.#watch;
+    await this.#startGateway();
     await this.#apply(configuration.current());
     await this.#startPages();
     this.#stops.push(
@@ -192,6 +206,21 @@ class RunningSidecar implements Sidecar {
     timer.unref();
     this.#stops.push(() => clearInterval(timer));
     this.#announce();
+  }
+
+  /** What only a gateway needs is loaded by gateways only. */
+  async #startGateway(): Promise<void> {
+    const { gateway } = this.#settings;
+    if (gateway === undefined) return;
+    const { startGateway } = await import('./gateway.ts');
+    this.#gateway = await startGateway({
+      jwks: this.#jwks,
+      log: this.#log,
+      redis: gateway.redis,
+      registry: this.#registry,
+      observe: (issuer, outcome) => this.#tools.metrics.countToken(issuer, outcome),
+    });
+    this.#stops.push(() => this.#gateway?.close());
   }
 
   readiness(): Readiness {
@@ -245,10 +274,14 @@ class RunningSidecar implements Sidecar {
     const longest = Math.max(drainMs, drainWebSocketMs, drainTcpMs);
     const others = this.#workers?.leave(longest) ?? Promise.resolve([]);
     this.#ports.close('inbound');
-    const inbound = await this.#table.drain('inbound', deadlines);
+    this.#ports.close('gateway');
+    const inward = await Promise.all([
+      this.#table.drain('inbound', deadlines),
+      this.#table.drain('gateway', deadlines),
+    ]);
     this.#ports.close('outbound');
     const outbound = await this.#table.drain('outbound', deadlines);
-    const all = [inbound, outbound, ...(await others)];
+    const all = [...inward, outbound, ...(await others)];
     const report = {
       finished: all.reduce((sum, { finished }) => sum + finished, 0),
       cut: all.flatMap(({ cut }) => cut),
@@ -284,8 +317,15 @@ class RunningSidecar implements Sidecar {
     if (trial !== this.#trial) this.#shadow.restart();
     this.#trial = trial;
     this.#judgement = await compileDocuments(documents, settings, keys, this.#judgement, this.#connectedPeers());
-    this.#jwks.keepOnly(documents.requestAuthentications.flatMap(({ jwtRules }) => jwtRules));
-    const plans = compilePorts(configuration, this.#judgement, this.#pools.reconcile(planPools(settings)));
+    this.#warnOfUnusedRules(configuration);
+    const plan = this.#gateway?.plan(configuration, Date.now());
+    const pools = this.#pools.reconcile([...planPools(settings, documents.destinationRules), ...(plan?.pools ?? [])]);
+    const plans = [
+      ...compilePorts(configuration, this.#judgement, pools),
+      ...(this.#gateway?.compile(configuration, pools) ?? []),
+    ];
+    const ofMesh = documents.requestAuthentications.flatMap(({ jwtRules }) => jwtRules);
+    this.#jwks.keepOnly([...ofMesh, ...(this.#gateway?.jwtRules() ?? [])]);
     await this.#ports.apply(plans, configuration.generation === 1);
     this.#inForce = configuration.generation;
   }
@@ -301,6 +341,15 @@ class RunningSidecar implements Sidecar {
         `there is no extension provider '${provider}': ${namespace}/${name} refuses whatever it matches`,
       );
     }
+  }
+
+  /** A limit that limits nobody is not what somebody meant. */
+  #warnOfUnusedRules({ settings, documents }: Configuration): void {
+    for (const { rule, why } of trafficOf(settings, documents.destinationRules).unused)
+      this.#log.warn(
+        { code: 'destination_rule_unused', rule: `${rule.namespace}/${rule.name}`, file: rule.file, line: rule.line },
+        `DestinationRule ${rule.namespace}/${rule.name} changes nothing here: ${why}`,
+      );
   }
 
   /** Who is connected, each once. */
@@ -386,6 +435,7 @@ class RunningSidecar implements Sidecar {
           .map(({ namespace, name }) => `${namespace}/${name}`),
         ...sumShadow(await this.#all()),
       }),
+      gatewayStatus: () => this.#gateway?.status(Date.now()),
       drain: () => this.leave(),
       strictReport: async () => sumSecurity(await this.#all()),
       state: () => ({
@@ -418,12 +468,7 @@ class RunningSidecar implements Sidecar {
       denials: this.#denials.list(),
       metrics: await this.#registry.getMetricsAsJSON(),
       connections: [...this.#table].map(describeConnection),
-      upstreams: this.#pools.entries().map(([name, pool]) => ({
-        name,
-        connections: pool.size,
-        idle: pool.idle,
-        waitingFor: pool.waitingFor() ?? null,
-      })),
+      upstreams: this.#pools.entries().map(([name, pool]) => ({ name, ...pool.describe() })),
       strictReport: this.#ports.rules().flatMap(([key, rules]) => this.#security.describe(key, rules) ?? []),
     };
   }

@@ -8,7 +8,8 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import type { PortPlan } from './config/generation.ts';
 import type { ConnectionTable, Port } from './connection.ts';
 import type { PortRules } from './exchange.ts';
-import { type Listener, startInboundListener, startOutboundListener } from './listener.ts';
+import { type FrontListener, startGatewayListener } from './gateway-listener.ts';
+import { type Listener, startInboundListener, startPlainListener } from './listener.ts';
 import type { TlsSettings } from './protocol/tls.ts';
 import type { ProxyTools } from './proxy.ts';
 
@@ -19,15 +20,22 @@ export interface PortsOptions {
   readonly identity: Live<Identity | undefined>;
   readonly trustDomain: string;
   readonly tls: TlsSettings;
+  /** The same for the clients of a gateway. */
+  readonly downstreamTls: TlsSettings;
   /** Whether other processes listen on the same ports. */
   readonly shared: boolean;
   /** True once nobody new is to come in. */
   draining(): boolean;
 }
 
+type LivePort = Port & { readonly rules: LiveCell<PortRules> };
+
 /** A port that is planned: bound already, or waiting for what it needs. */
 interface OpenPort {
-  readonly port: Port & { readonly rules: LiveCell<PortRules> };
+  readonly port: LivePort;
+  /** At a gateway: streams on the same port, and the listeners that clients choose from. */
+  readonly streams: LivePort | undefined;
+  readonly front: LiveCell<readonly FrontListener[]> | undefined;
   plan: PortPlan;
   listener: Listener | undefined;
   problem: SallyportError | undefined;
@@ -48,9 +56,11 @@ export class Ports {
    * error that waiting does not mend; later the old ports go on. @throws SallyportError `port_in_use` or `listen_failed`.
    */
   async apply(plans: readonly PortPlan[], strict: boolean): Promise<void> {
-    const wanted = new Set(plans.map((plan) => plan.key));
+    const wanted = new Map(plans.map((plan) => [plan.key, plan]));
     for (const [key, open] of this.#open) {
-      if (wanted.has(key)) continue;
+      const plan = wanted.get(key);
+      // A port that is to speak something else, or to listen elsewhere, is another port.
+      if (plan !== undefined && kindOf(plan) === kindOf(open.plan)) continue;
       open.closed = true;
       open.listener?.close();
       this.#open.delete(key);
@@ -62,6 +72,9 @@ export class Ports {
       else {
         known.plan = plan;
         known.port.rules.set(plan.rules);
+        if (plan.gateway === undefined) continue;
+        known.streams?.rules.set(plan.gateway.streams);
+        if (plan.gateway.front !== undefined) known.front?.set(plan.gateway.front);
       }
     }
   }
@@ -100,8 +113,11 @@ export class Ports {
   }
 
   async #add(plan: PortPlan, strict: boolean): Promise<void> {
+    const { key, gateway } = plan;
     const open: OpenPort = {
-      port: { key: plan.key, rules: new LiveCell(plan.rules) },
+      port: { key, rules: new LiveCell(plan.rules) },
+      streams: gateway === undefined ? undefined : { key, rules: new LiveCell(gateway.streams) },
+      front: gateway?.front === undefined ? undefined : new LiveCell(gateway.front),
       plan,
       listener: undefined,
       problem: undefined,
@@ -123,10 +139,12 @@ export class Ports {
     const { number, bind } = open.plan;
     const common = { port: open.port, number, bind, shared, table, tools, log };
     try {
-      open.listener =
-        direction === 'inbound'
-          ? await startInboundListener({ ...common, identity, trustDomain, tls })
-          : await startOutboundListener(common);
+      const { streams, front } = open;
+      if (direction === 'inbound')
+        open.listener = await startInboundListener({ ...common, identity, trustDomain, tls });
+      else if (streams !== undefined && front !== undefined)
+        open.listener = await startGatewayListener({ ...common, streams, front, tls: this.#options.downstreamTls });
+      else open.listener = await startPlainListener(common);
       open.problem = undefined;
       if (open.closed) open.listener.close();
     } catch (error) {
@@ -136,4 +154,9 @@ export class Ports {
       open.busy = false;
     }
   }
+}
+
+/** What cannot change while a port is bound. */
+function kindOf({ number, bind, rules, gateway }: PortPlan): string {
+  return gateway === undefined ? 'sidecar' : `${bind}:${number} ${rules.protocol} ${gateway.front !== undefined}`;
 }

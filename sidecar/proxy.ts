@@ -3,16 +3,21 @@
 //
 //   listener.ts -> connection.ts -> peer.ts -> [ head.ts -> route.ts -> authenticate.ts -> ask-authorizer.ts -> authorize.ts
 //     -> forward.ts -> respond.ts ] -> access-log.ts
+//
+// At a gateway gateway-listener.ts is the first, enter.ts comes before authenticate, and rewrite.ts before forward.
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { type Recorder, record } from './access-log.ts';
-import { askAuthorizers } from './ask-authorizer.ts';
+import { askAtEdge, askAuthorizers } from './ask-authorizer.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
+import { enter } from './enter.ts';
 import type { Exchange } from './exchange.ts';
 import { factsOf } from './facts-of.ts';
 import { addFields } from './fields.ts';
+import { mirrorRequest } from './filters/mirror.ts';
+import { gatherBody, waitsForBody } from './filters/whole-body.ts';
 import { forward, noteUpstream } from './forward.ts';
 import { readMeaning } from './head.ts';
 import { HeldBody } from './hold.ts';
@@ -20,19 +25,25 @@ import type { Denials } from './observe/denials.ts';
 import { heldBytes } from './observe/held.ts';
 import type { SecurityReport } from './observe/security.ts';
 import type { PeerCheck } from './peer.ts';
+import type { Permit } from './policy/policy.ts';
 import { emptyFields } from './protocol/http1-head.ts';
 import { Http1Server, type ServerPath } from './protocol/http1-server.ts';
 import { Http2Server } from './protocol/http2-server.ts';
 import { FirstBytes } from './protocol/sniff.ts';
 import { carryStream, openStream, refuseStream } from './protocol/tcp.ts';
 import { refuse } from './respond.ts';
+import { rewrite } from './rewrite.ts';
 import { findRoute } from './route.ts';
+import { hashKeyOf } from './upstream/hash-key.ts';
+import type { SignTransactionToken } from './upstream/token-signer.ts';
 
 /** What the path uses and does not own. */
 export interface ProxyTools extends Recorder {
   readonly checkPeer: PeerCheck;
   readonly security: SecurityReport;
   readonly denials: Denials;
+  /** Our word on who is asking, for the next hop of what comes through a gateway. */
+  readonly sign: SignTransactionToken;
   readonly draining: () => boolean;
 }
 
@@ -43,13 +54,9 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
       try {
         refuseWhenFull(exchange);
         readMeaning(exchange);
-        findRoute(exchange);
+        findRoute(exchange, connection);
         if (exchange.rules.decisionHeader) nameDecision(exchange);
-        const known = authenticate(exchange, connection, tools.checkPeer);
-        const waits =
-          known === undefined
-            ? askAuthorizers(exchange, connection)
-            : known.then(() => askAuthorizers(exchange, connection));
+        const waits = take(exchange, exchange.rules.edge === undefined ? meshSteps : edgeSteps, 0);
         if (waits === undefined) pass(exchange);
         else wait(exchange, waits);
       } catch (error) {
@@ -61,6 +68,18 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     finish: (exchange) => record(exchange, connection, tools),
     draining: tools.draining,
   };
+  /** Between two services: who is calling, and what others are asked about it. */
+  const meshSteps: readonly Step[] = [
+    (exchange) => authenticate(exchange, connection, tools.checkPeer),
+    (exchange) => askAuthorizers(exchange, connection),
+  ];
+  /** From outside: what a stranger may say, who he is, what others are asked, and how much of it. */
+  const edgeSteps: readonly Step[] = [
+    (exchange) => enter(exchange, connection),
+    (exchange) => exchange.edge?.guard?.authenticate(exchange, connection),
+    (exchange) => askAtEdge(exchange, connection),
+    (exchange) => exchange.edge?.limits?.take(exchange, connection),
+  ];
   const speak = (http2: boolean): void => {
     connection.speaker = http2 ? new Http2Server(connection, path) : new Http1Server(connection, path);
   };
@@ -87,7 +106,21 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     const permit = authorize(exchange, connection, tools.checkPeer);
     const changed = changedMeanwhile(exchange, connection, tools);
     if (changed !== undefined) throw changed;
+    const { edge } = exchange;
+    if (edge?.filters.bufferBytes !== undefined && edge.filters.redirect === undefined && waitsForBody(exchange))
+      gatherBody(
+        exchange,
+        () => goOn(exchange, permit),
+        (error) => refuseOnRecord(exchange, error),
+      );
+    else goOn(exchange, permit);
+  }
+
+  function goOn(exchange: Exchange, permit: Permit): void {
+    if (exchange.edge !== undefined) rewrite(exchange, tools.sign);
+    if (exchange.responded) return;
     forward(exchange, permit, connection.clientCert);
+    if (exchange.edge !== undefined) mirrorRequest(exchange, connection.clientCert);
   }
 
   /** A refusal is never dropped from the log: where the log has no room, the answer waits for it. */
@@ -95,6 +128,19 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     noteDenial(exchange, connection, error, tools);
     tools.log.whenRoom(() => refuse(exchange, error));
   }
+}
+
+/** What comes before a decision. It gives a promise only where it waits, and may answer itself. */
+type Step = (exchange: Exchange) => undefined | Promise<void>;
+
+/** One step after the other, in the same turn until one waits. */
+function take(exchange: Exchange, steps: readonly Step[], from: number): undefined | Promise<void> {
+  for (let i = from; i < steps.length; i++) {
+    const waits = steps[i]!(exchange);
+    if (waits !== undefined) return waits.then(() => take(exchange, steps, i + 1));
+    if (exchange.responded) return undefined;
+  }
+  return undefined;
 }
 
 /** Where the admin allows it, whoever asked gets the name of the decision, and nothing more of it. */
@@ -125,11 +171,13 @@ function refuseWhenFull({ rules }: Exchange): void {
 export async function serveTcp(connection: Connection, tools: ProxyTools): Promise<void> {
   const exchange = openStream(connection);
   try {
-    findRoute(exchange);
+    findRoute(exchange, connection);
     await authenticate(exchange, connection, tools.checkPeer);
     await askAuthorizers(exchange, connection);
     authorize(exchange, connection, tools.checkPeer);
-    const upstream = await exchange.route!.destination.dialSocket();
+    const { destination } = exchange.route!;
+    const hash = destination.hashBy === undefined ? undefined : hashKeyOf(exchange, destination.hashBy);
+    const upstream = await destination.dialSocket({ hash, avoid: [], over: false });
     noteUpstream(exchange, upstream);
     // While it was dialed nothing was there that a change could have closed.
     const refusal = refusalOf(exchange, connection, tools);
@@ -137,7 +185,9 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
       upstream.socket.destroy();
       throw refusal;
     }
-    const stats = tools.metrics.statsOf(exchange.rules.direction, exchange.route?.principal ?? connection.peer?.id.uri);
+    const { rules, route } = exchange;
+    const cluster = rules.direction === 'gateway' ? route?.cluster : undefined;
+    const stats = tools.metrics.statsOf(rules.direction, route?.principal ?? connection.peer?.id.uri, cluster);
     stats.tcpOpened++;
     await carryStream(connection, exchange, upstream.socket, (one) => refusalOf(one, connection, tools));
     stats.tcpClosed++;

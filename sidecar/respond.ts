@@ -3,6 +3,10 @@
 
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
 import type { Denial, Exchange, Fields, Reply } from './exchange.ts';
+import { addFields } from './fields.ts';
+import { respondCoded } from './filters/compress.ts';
+import { ownReplyAtEdge, replyAtEdge } from './filters/edge-reply.ts';
+import { wordDenial } from './filters/refusal.ts';
 import { grpcRefusal } from './protocol/grpc.ts';
 import { emptyFields, fieldName } from './protocol/http1-head.ts';
 
@@ -15,7 +19,27 @@ export function answerInterim(exchange: Exchange, reply: Reply): void {
 export function answerReply(exchange: Exchange, reply: Reply, whole: Buffer | undefined): void {
   exchange.status = reply.status;
   exchange.details = 'via_upstream';
-  exchange.downstream.respond(withReplyFields(exchange, reply), whole);
+  if (exchange.rules.edge !== undefined) respondAtEdge(exchange, reply, whole);
+  else exchange.downstream.respond(withReplyFields(exchange, reply), whole);
+}
+
+function respondAtEdge(exchange: Exchange, reply: Reply, whole: Buffer | undefined): void {
+  const told = withReplyFields(exchange, replyAtEdge(exchange, reply));
+  const codings = exchange.edge?.filters.compression;
+  if (codings === undefined) exchange.downstream.respond(told, whole);
+  else respondCoded(exchange, told, whole, codings, (error) => refuse(exchange, error));
+}
+
+/** Answers in place of the upstream: a redirect, a preflight's answer. It is no refusal. */
+export function answerOwn(
+  exchange: Exchange,
+  status: number,
+  fields: readonly (readonly [string, string])[],
+  body: Buffer = noBody,
+): void {
+  exchange.status = status;
+  exchange.details = 'direct_response';
+  respondOwn(exchange, status, addFields(emptyFields, fields), body);
 }
 
 /** Ends the exchange with an error: as an answer if none has begun, else by a cut that cannot look complete. */
@@ -39,9 +63,16 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
     exchange.downstream.respond(withReplyFields(exchange, reply), noBody);
     return;
   }
-  const { status, fields, body } = exchange.denial ?? ownDenial(error);
+  const { edge } = exchange.rules;
+  const denial = exchange.denial ?? ownDenial(error);
+  const { status, fields, body } = edge === undefined ? denial : wordDenial(exchange, denial, edge.replies);
   exchange.status = status;
-  const reply = withReplyFields(exchange, refusalReply(status, fields, body.length));
+  respondOwn(exchange, status, fields, body);
+}
+
+function respondOwn(exchange: Exchange, status: number, fields: Fields, body: Buffer): void {
+  const told = withReplyFields(exchange, refusalReply(status, fields, body.length));
+  const reply = exchange.rules.edge === undefined ? told : ownReplyAtEdge(exchange, told);
   exchange.downstream.respond(reply, exchange.method === 'HEAD' ? noBody : body);
 }
 
@@ -76,8 +107,9 @@ function refusalReply(status: number, fields: Fields, length: number): Reply {
 /** What a client reads. Envoy's words where users know them; never the reason, which may name what is behind us. */
 function bodyOf(error: SallyportError): string {
   if (error.row.details.startsWith('rbac_access_denied')) return 'RBAC: access denied';
-  if (error.code === 'upstream_unresolved') return 'no healthy upstream';
-  if (/^U(?:F|C|R|PE)$/.test(error.row.flag)) return 'upstream connect error or disconnect/reset before headers';
+  if (error.row.details === 'no_healthy_upstream') return 'no healthy upstream';
+  if (/^U(?:F|C|R|PE)(?:,URX)?$/.test(error.row.flag))
+    return 'upstream connect error or disconnect/reset before headers';
   if (error.row.status === 400) return 'bad request';
   return error.code.replaceAll('_', ' ');
 }

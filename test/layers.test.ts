@@ -15,17 +15,18 @@ const layers: [string, RegExp][] = [
   ['agent', /^cert-agent\/(?:agent\/|[^/]+$)/],
   ['ca', /^cert-agent\/ca\//],
   ['policy', /^sidecar\/policy\//],
-  ['exchange', /^sidecar\/exchange\.ts$/],
+  ['exchange', /^sidecar\/(?:exchange|edge)\.ts$/],
   ['observe', /^sidecar\/observe\//],
   ['connection', /^sidecar\/connection\.ts$/],
   ['protocol', /^sidecar\/protocol\//],
   ['upstream', /^sidecar\/upstream\//],
+  ['filters', /^sidecar\/(?:(?:filters|routing)\/|(?:fields|facts-of)\.ts$)/],
   [
     'path',
-    /^sidecar\/(?:listener|peer|head|route|authorize|facts-of|authenticate|ask-authorizer|fields|hold|forward|respond|access-log|proxy)\.ts$/,
+    /^sidecar\/(?:listener|peer|head|route|gateway-listener|enter|rewrite|authorize|authenticate|ask-authorizer|hold|forward|respond|access-log|proxy)\.ts$/,
   ],
   ['config', /^sidecar\/config\//],
-  ['main', /^sidecar\/(?:main|identity-source|ports|judge-open|workers?|share)\.ts$/],
+  ['main', /^sidecar\/(?:main|gateway|identity-source|ports|judge-open|workers?|share)\.ts$/],
   ['cli', /^sidecar\/(?:cli\.ts|cli\/)/],
 ];
 
@@ -80,7 +81,7 @@ t.test('agent and CA are brothers: they meet over the network', async (t) => {
   t.strictSame(crossed, []);
 });
 
-t.test('one file imports the X.509 library, one prints, two mint permits', async (t) => {
+t.test('one file imports the X.509 library, one prints, the compilers mint permits', async (t) => {
   const importers = (target: string): string[] => [
     ...new Set(all.filter(({ to }) => to === target).map(({ from }) => from)),
   ];
@@ -90,11 +91,17 @@ t.test('one file imports the X.509 library, one prints, two mint permits', async
   );
   t.strictSame(printing, ['sidecar/cli/terminal.ts']);
   const minting = files.filter((file) => /\bmintPermit\(/.test(readFileSync(join(root, file), 'utf8'))).toSorted();
-  t.strictSame(minting, ['sidecar/config/generation.ts', 'sidecar/policy/compile.ts', 'sidecar/policy/policy.ts']);
+  t.strictSame(minting, [
+    'sidecar/config/gateway-generation.ts',
+    'sidecar/config/gateway-rule.ts',
+    'sidecar/config/generation.ts',
+    'sidecar/policy/compile.ts',
+    'sidecar/policy/policy.ts',
+  ]);
 });
 
 t.test('the data path never imports node:http', async (t) => {
-  const onPath = /^sidecar\/(?:protocol|upstream|policy)\/|^sidecar\/[^/]+\.ts$/;
+  const onPath = /^sidecar\/(?:protocol|upstream|policy|filters)\/|^sidecar\/[^/]+\.ts$/;
   const users = all.filter(({ from, to }) => /^node:https?2?$/.test(to) && onPath.test(from)).map(({ from }) => from);
   // http1-print takes the table of reason phrases from it, which is data.
   t.strictSame(users, ['sidecar/protocol/http1-print.ts']);
@@ -125,6 +132,7 @@ t.test(
       for (const one of all) if (one.from === file && !one.isType && !one.isLazy) follow(one.to);
     };
     follow('sidecar/main.ts');
+    follow('sidecar/gateway.ts');
     t.ok(reached.has('sidecar/proxy.ts'));
     t.strictSame(
       ['yaml', 'zod', 'undici', 'cert-agent/main.ts'].filter((one) => reached.has(one)),

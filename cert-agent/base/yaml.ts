@@ -179,6 +179,11 @@ function problemsOf(issue: Issue, schema: z.ZodType, document: YamlDocument, bas
       document.problemAt(path, `unknown key '${key}'`, { key, hint: didYouMean(key, known) }),
     );
   }
+  if (issue.code === 'invalid_key') {
+    const key = String(path.at(-1));
+    const why = issue.issues.map((one) => one.message).join('; ');
+    return [document.problemAt(path.slice(0, -1), `${nameOf(path.slice(0, -1))}: '${key}': ${why}`, { key })];
+  }
   if (issue.code === 'invalid_union') {
     // Of the alternatives, the one that came furthest is the one that was meant.
     const deepest = issue.errors.toSorted((a, b) => depthOf(b) - depthOf(a))[0];

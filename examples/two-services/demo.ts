@@ -1,12 +1,13 @@
-// `npm run demo`: starts the CA, agents, two sidecars and two small services, makes the tour, and ends with 0 only if
-// every step did what it should. `--keep` leaves everything running.
+// `npm run demo`: starts the CA, agents, two sidecars, two small services and a gateway, makes the tour, and ends with 0
+// only if every step did what it should. `--keep` leaves everything running.
 
 import { parseArgs } from 'node:util';
 import { sayNext, sayStillRunning } from './demo/next.ts';
 import { say, sayOutcome } from './demo/print.ts';
 import type { Step } from './demo/step.ts';
 import { tourOf } from './demo/tour.ts';
-import { endWorld, makeWorld, startWorld, type World } from './demo/world.ts';
+import { note } from './demo/tour-log.ts';
+import { endWorld, makeWorld, pageOf, startWorld, type World } from './demo/world.ts';
 
 const keep = wantsToKeep();
 if (keep === undefined) {
@@ -32,11 +33,13 @@ async function demonstrate(world: World): Promise<number> {
   const start = performance.now();
   try {
     const parts = await startWorld(world);
-    say(`        ready after ${seconds(start)}\n`);
+    say(`        ready after ${seconds(start)}; to watch in a browser: ${pageOf(world)}\n`);
     const steps = tourOf(world, parts);
     const failed = await runAll(steps, world);
     const verdict = failed === 0 ? 'Every step did what it should' : `${failed} of ${steps.length} steps FAILED`;
-    if (!world.processes.ended) say(`\n${verdict}, ${seconds(start)} in all.`);
+    if (world.processes.ended) return failed;
+    note(world.directory, { type: 'end', verdict: `${verdict}.` });
+    say(`\n${verdict}, ${seconds(start)} in all.`);
     return failed;
   } catch (error) {
     if (!world.processes.ended) say(`FAILED  the start: ${error instanceof Error ? error.message : String(error)}\n`);
@@ -46,9 +49,12 @@ async function demonstrate(world: World): Promise<number> {
 
 async function runAll(steps: readonly Step[], world: World): Promise<number> {
   let failed = 0;
-  for (const { name, expected, run } of steps) {
+  note(world.directory, { type: 'plan', steps });
+  for (const [step, { name, expected, run }] of steps.entries()) {
+    note(world.directory, { type: 'run', step });
     const [got, ok] = await run().catch((error: Error) => [error.message, false] as const);
     if (world.processes.ended) break;
+    note(world.directory, { type: 'outcome', step, got, ok });
     sayOutcome({ name, expected, got, ok });
     if (!ok) failed++;
   }

@@ -8,7 +8,7 @@ import { action, exitCodes, note, paint, printJson } from './terminal.ts';
 export function checkCommand(): Command {
   return new Command('check')
     .description(
-      'Check documents: Istio security policies and Gateway API as these validate them themselves, and sidecar.yaml',
+      'Check documents: Istio policies, Gateway API and Envoy Gateway policies as these validate them themselves, sidecar.yaml, gateway.yaml',
     )
     .argument('<files...>', 'files, directories, or - for standard input')
     .option('--json', 'print JSON')
@@ -32,35 +32,46 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     { parseSettings },
     { countOf },
     { checkGatewayApi, isGatewayApi },
+    { isGatewayFile, parseGatewaySettings },
+    { isGatewayPolicy, readGatewayPolicy },
   ] = await Promise.all([
     import('../config/world.ts'),
     import('../config/istio.ts'),
     import('../config/settings.ts'),
     import('../config/documents.ts'),
     import('../config/gateway-api.ts'),
+    import('../config/gateway-settings.ts'),
+    import('../config/gateway-read.ts'),
   ]);
   const sources = readSomePaths(files);
   const { placed, problems } = placeDocuments(sources);
   const settings = placed.filter(({ document }) => isSettings(document));
   const routes = placed.filter(({ document }) => isGatewayApi(document));
+  const policies = placed.filter(({ document }) => isGatewayPolicy(document));
   const read = readIstio(
-    placed.filter((one) => !settings.includes(one) && !routes.includes(one)),
+    placed.filter((one) => ![settings, routes, policies].some((list) => list.includes(one))),
     'check',
   );
   const all: Problem[] = [
     ...problems,
     ...read.problems,
     ...routes.flatMap(({ document }) => checkGatewayApi(document)),
+    ...policies.flatMap(({ document, file }) => {
+      const policy = readGatewayPolicy(document, file);
+      return 'problems' in policy ? policy.problems : [];
+    }),
   ];
   for (const { file } of settings) {
     try {
-      parseSettings(sources.find((one) => one.file === file)!.text, file);
+      const { text } = sources.find((one) => one.file === file)!;
+      if (isGatewayFile(text)) parseGatewaySettings(text, file);
+      else parseSettings(text, file);
     } catch (error) {
       if (!(error instanceof SallyportError)) throw error;
       all.push(...error.problems);
     }
   }
-  const good = countOf(read.documents) + settings.length + routes.length;
+  const good = countOf(read.documents) + settings.length + routes.length + policies.length;
   if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all });
   else if (all.length === 0) note(`${good} documents are good`);
   else {

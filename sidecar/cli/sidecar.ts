@@ -23,7 +23,7 @@ SIGHUP looks at every file now; SIGTERM finishes what is in flight and exits wit
     )
     .action(
       action((options: { config: string; check?: boolean; workers: string }) =>
-        options.check === true ? check(options.config) : serve(options.config, readCount(options.workers)),
+        options.check === true ? check(options.config) : serve(options.config, readCount(options.workers), 'sidecar'),
       ),
     );
 }
@@ -34,6 +34,8 @@ async function check(file: string): Promise<number> {
     import('../config/documents.ts'),
   ]);
   const { settings, documents } = readConfiguration(file);
+  if (settings.gateway !== undefined)
+    throw new SallyportError('usage', `${file} is of a gateway`, { hint: "run 'sallyport gateway'" });
   note(
     `${file} is good: ${settings.inbound.length} inbound and ${settings.outbound.length} outbound ports, ${countOf(documents)} policies`,
   );
@@ -41,19 +43,20 @@ async function check(file: string): Promise<number> {
 }
 
 /** @throws SallyportError `usage`. */
-function readCount(text: string): number {
+export function readCount(text: string): number {
   if (/^[1-9]\d{0,2}$/.test(text)) return Number(text);
   throw new SallyportError('usage', `--workers takes a number from 1 to 999, not '${text}'`);
 }
 
-async function serve(file: string, count: number): Promise<number> {
+/** Runs until it is told to leave. @throws SallyportError as `startSidecar`, or `usage` for the other kind of file. */
+export async function serve(file: string, count: number, component: 'sidecar' | 'gateway'): Promise<number> {
   const [{ createLog }, { startSidecar }, { readVersion }] = await Promise.all([
     import('../../cert-agent/base/log.ts'),
     import('../main.ts'),
     import('./version.ts'),
   ]);
-  const log = createLog({ component: 'sidecar' });
-  const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count });
+  const log = createLog({ component });
+  const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count, component });
   process.on('SIGHUP', () => sidecar.reload());
   await new Promise<void>((resolve) => {
     process.once('SIGTERM', resolve);

@@ -1,6 +1,7 @@
-// Gateway API documents as the standard's own validation takes them (conventions of v1, and v1beta1 and v1alpha of the same
-// kinds). Checked for whoever writes them; a gateway that serves them comes later, and a sidecar refuses them.
+// Gateway API documents as the standard's own validation takes them (v1, and v1beta1 and v1alpha of the same kinds): for
+// `check`, and for a gateway, which serves what is valid. A sidecar refuses them.
 
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { didYouMean, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
@@ -20,6 +21,32 @@ import { grpcRoute, httpRoute, tcpRoute, tlsRoute } from './gateway-routes.ts';
 
 const labels = z.record(z.string(), z.string());
 
+const clientValidation = z.strictObject({
+  caCertificateRefs: z
+    .array(objectRef.omit({ kind: true }).extend({ kind }))
+    .min(1)
+    .max(8),
+  mode: z.enum(['AllowValidOnly', 'AllowInsecureFallback']).default('AllowValidOnly'),
+});
+
+const labelSelector = z.strictObject({
+  matchLabels: labels.optional(),
+  matchExpressions: z
+    .array(
+      z
+        .strictObject({
+          key: z.string().min(1),
+          operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
+          values: z.array(z.string()).optional(),
+        })
+        .refine(
+          ({ operator, values = [] }) => /In$/.test(operator) === values.length > 0,
+          "In and NotIn need 'values', Exists and DoesNotExist have none",
+        ),
+    )
+    .optional(),
+});
+
 const listener = z
   .strictObject({
     name: sectionName,
@@ -36,14 +63,7 @@ const listener = z
       .strictObject({
         mode: z.enum(['Terminate', 'Passthrough']).default('Terminate'),
         certificateRefs: z.array(objectRef).max(64).optional(),
-        frontendValidation: z
-          .strictObject({
-            caCertificateRefs: z
-              .array(objectRef.omit({ kind: true }).extend({ kind }))
-              .min(1)
-              .max(8),
-          })
-          .optional(),
+        frontendValidation: clientValidation.optional(),
         options: z.record(z.string(), z.string()).optional(),
       })
       .refine(
@@ -57,9 +77,7 @@ const listener = z
         namespaces: z
           .strictObject({
             from: z.enum(['All', 'Selector', 'Same', 'None']).default('Same'),
-            selector: z
-              .strictObject({ matchLabels: labels.optional(), matchExpressions: z.array(z.unknown()).optional() })
-              .optional(),
+            selector: labelSelector.optional(),
           })
           .optional(),
         kinds: z
@@ -87,13 +105,33 @@ const gateway = z
     gatewayClassName: objectName,
     listeners: z.array(listener).min(1, 'a gateway has at least one listener').max(64),
     addresses: z
-      .array(z.strictObject({ type: z.string().max(253).default('IPAddress'), value: z.string().max(253).optional() }))
+      .array(
+        z
+          .strictObject({ type: z.string().max(253).default('IPAddress'), value: z.string().max(253).optional() })
+          .refine(
+            ({ type, value }) => type !== 'IPAddress' || value === undefined || isIP(value) !== 0,
+            'an address of type IPAddress is an IPv4 or IPv6 address',
+          ),
+      )
       .max(16)
       .optional(),
     infrastructure: z
       .strictObject({ labels: labels.optional(), annotations: labels.optional(), parametersRef: localRef.optional() })
       .optional(),
-    tls: z.unknown().optional(),
+    tls: z
+      .strictObject({
+        backend: z.unknown().optional(),
+        frontend: z
+          .strictObject({
+            default: z.strictObject({ validation: clientValidation.optional() }).optional(),
+            perPort: z
+              .array(z.strictObject({ port, tls: z.strictObject({ validation: clientValidation.optional() }) }))
+              .max(64)
+              .optional(),
+          })
+          .optional(),
+      })
+      .optional(),
     backendTLS: z.unknown().optional(),
     allowedListeners: z.unknown().optional(),
     defaultScope: z.string().optional(),
@@ -191,17 +229,22 @@ export function isGatewayApi({ value }: YamlDocument): boolean {
 
 /** Everything that is wrong with such a document. */
 export function checkGatewayApi(document: YamlDocument): readonly Problem[] {
+  const read = readGatewayApi(document);
+  return 'problems' in read ? read.problems : [];
+}
+
+/** A document of Gateway API by its kind's schema, with the schema's defaults; or everything that is wrong with it. */
+export function readGatewayApi(
+  document: YamlDocument,
+):
+  | { readonly value: { readonly kind: string; readonly metadata: unknown; readonly spec: unknown } }
+  | { problems: Problem[] } {
   const { kind: of } = document.value as { readonly kind?: unknown };
   const spec = typeof of === 'string' ? (kinds as Readonly<Record<string, z.ZodType>>)[of] : undefined;
   if (spec === undefined) {
     const hint = typeof of === 'string' ? didYouMean(of, Object.keys(kinds)) : undefined;
-    return [
-      document.problemAt(
-        ['kind'],
-        `kind ${String(of)} is none of Gateway API that is known here`,
-        hint === undefined ? {} : { hint },
-      ),
-    ];
+    const message = `kind ${String(of)} is none of Gateway API that is known here`;
+    return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
   }
   const schema = z.strictObject({
     apiVersion: z.enum(
@@ -215,6 +258,5 @@ export function checkGatewayApi(document: YamlDocument): readonly Problem[] {
     spec,
     status: z.unknown().optional(),
   });
-  const read = readDocument(schema, document);
-  return 'problems' in read ? read.problems : [];
+  return readDocument(schema, document);
 }

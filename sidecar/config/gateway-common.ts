@@ -2,7 +2,14 @@
 
 import { z } from 'zod';
 
+/** Of all metadata what statuses and ties need. */
+export const dated = {
+  generation: z.number().int().optional(),
+  creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
+};
+
 export const metadata = z.looseObject({
+  ...dated,
   name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
   namespace: z.string().min(1).max(63).optional(),
 });

@@ -1,7 +1,7 @@
 // The filters of HTTPRoute and GRPCRoute: each names its type and brings that type's field and no other.
 
 import { z } from 'zod';
-import { backendObjectRef, headerName, hostname, localRef, port } from './gateway-common.ts';
+import { backendObjectRef, duration, headerName, hostname, localRef, millisecondsOf, port } from './gateway-common.ts';
 
 const header = z.strictObject({ name: headerName, value: z.string().min(1).max(4096) });
 
@@ -31,6 +31,9 @@ const pathModifier = z
   .superRefine((value, context) => {
     const wanted = value.type === 'ReplaceFullPath' ? 'replaceFullPath' : 'replacePrefixMatch';
     const other = value.type === 'ReplaceFullPath' ? 'replacePrefixMatch' : 'replaceFullPath';
+    const path = value[wanted];
+    if (path !== undefined && !path.startsWith('/') && !(wanted === 'replacePrefixMatch' && path === ''))
+      context.addIssue({ code: 'custom', path: [wanted], message: `'${path}' is not a path: it begins with '/'` });
     if (value[wanted] === undefined)
       context.addIssue({ code: 'custom', message: `type ${value.type} needs '${wanted}'` });
     if (value[other] !== undefined)
@@ -86,6 +89,20 @@ const fields = {
   urlRewrite: z.strictObject({ hostname: hostname(false).optional(), path: pathModifier.optional() }).optional(),
   cors: cors.optional(),
   extensionRef: localRef.optional(),
+  requestRateLimit: z
+    .strictObject({
+      rules: z
+        .array(
+          z.strictObject({
+            limit: z.number().int().min(1),
+            period: duration.refine((text) => millisecondsOf(text) > 0, 'a limit is in a period of some length'),
+            burst: z.number().int().min(0).optional(),
+          }),
+        )
+        .min(1)
+        .max(16),
+    })
+    .optional(),
 } as const;
 
 const types = {
@@ -96,6 +113,8 @@ const types = {
   URLRewrite: 'urlRewrite',
   CORS: 'cors',
   ExtensionRef: 'extensionRef',
+  // Informal, and read with a warning: see gateway-informal.ts.
+  RequestRateLimit: 'requestRateLimit',
 } as const;
 
 type FilterType = keyof typeof types;

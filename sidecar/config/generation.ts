@@ -2,9 +2,11 @@
 // pool's plan and its permit. Pure; what it makes is frozen and swapped in whole.
 
 import type { PortRules, Route } from '../exchange.ts';
+import type { FrontListener } from '../gateway-listener.ts';
 import { resolveMtls } from '../policy/mtls.ts';
 import { mintPermit } from '../policy/policy.ts';
 import { createAuthorizer } from '../upstream/authorizer.ts';
+import { type DestinationRule, type MatchedRules, matchRules } from '../upstream/destination-rule.ts';
 import type { Pool } from '../upstream/pool.ts';
 import { appPoolName, type PoolPlan } from '../upstream/pools.ts';
 import type { Judgement } from './compile-documents.ts';
@@ -19,11 +21,14 @@ export interface PortPlan {
   readonly number: number;
   readonly bind: string | undefined;
   readonly rules: PortRules;
+  /** Present for a gateway's port: its listeners where it speaks TLS, and what streams on it are served by. */
+  readonly gateway?: { readonly front: readonly FrontListener[] | undefined; readonly streams: PortRules };
 }
 
 /** The pools that these settings need: one for each app, one for each upstream and protocol that a port may ask for. */
-export function planPools(settings: Settings): readonly PoolPlan[] {
+export function planPools(settings: Settings, rules: readonly DestinationRule[] = []): readonly PoolPlan[] {
   const { limits, tls } = settings;
+  const { traffic } = trafficOf(settings, rules);
   const apps = new Map(
     settings.inbound.map(({ app, protocol }) => {
       const http2 = speaksHttp2(protocol);
@@ -46,6 +51,7 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
       name: peerPoolName(upstream, protocol),
       endpoints,
       limits,
+      ...(traffic.has(upstream) ? { traffic: traffic.get(upstream)! } : {}),
       peer: { upstream, isMeant, expected, tls, alpn: protocol === 'http' ? ['h2', 'http/1.1'] : [] },
     });
     const tcp = overTcp.has(upstream);
@@ -53,6 +59,16 @@ export function planPools(settings: Settings): readonly PoolPlan[] {
     return [...(overHttp || asked.has(upstream) ? [plan('http', !tcp)] : []), ...(tcp ? [plan('tcp', true)] : [])];
   });
   return [...apps.values(), ...peers];
+}
+
+/** Which DestinationRule is for which upstream, and which are for none. */
+export function trafficOf(settings: Settings, rules: readonly DestinationRule[]): MatchedRules {
+  const upstreams = Object.entries(settings.upstreams).map(([name, { hosts, endpoints }]) => {
+    const ports = new Set(endpoints.map((one) => ('port' in one ? one.port : 0)));
+    return { name, hosts, port: ports.size === 1 ? [...ports][0]! : undefined };
+  });
+  const { workload, rootNamespace } = settings;
+  return matchRules(rules, upstreams, { namespace: workload.namespace, rootNamespace });
 }
 
 /** All ports of a configuration. */
@@ -84,19 +100,23 @@ export function compilePorts(
       pools,
     ),
   }));
+  const { traffic } = trafficOf(settings, configuration.documents.destinationRules);
   const outbound = settings.outbound.map((one, index) => {
     const { port, upstream } = one;
+    const tcpIdleMs = upstream === undefined ? undefined : traffic.get(upstream)?.connections?.tcpIdleMs;
     const protocol = kindOf(one.protocol);
     const findRoute = compileOutbound(settings, pools, port, protocol, upstream);
     const rules = {
       generation,
       direction: 'outbound',
       protocol,
-      limits,
+      // Istio's way of switching it off is 0s.
+      limits: tcpIdleMs === undefined ? limits : { ...limits, tcpIdleMs: tcpIdleMs || Number.POSITIVE_INFINITY },
       policyPort: port,
       policies: undefined,
       shadow: undefined,
       authentication: undefined,
+      gateways: noGateways,
       authorizers: noAuthorizers,
       decisionHeader: false,
       pathNormalization: settings.pathNormalization,
@@ -143,6 +163,7 @@ function inboundRules(
     limits: settings.limits,
     policyPort,
     ...judgement,
+    gateways: new Set(settings.gateways),
     authorizers,
     decisionHeader: settings.decisionHeader,
     pathNormalization: settings.pathNormalization,
@@ -193,6 +214,7 @@ function speaksHttp2(protocol: InboundSettings['protocol']): boolean {
 }
 
 const noAuthorizers: PortRules['authorizers'] = new Map();
+const noGateways: PortRules['gateways'] = new Set();
 
 /** A provider is an upstream, reached as any other, or a process on loopback. */
 function providerPoolName({ service, port, http }: ProviderSettings, { upstreams }: Settings): string {

@@ -6,7 +6,9 @@ import { configError, didYouMean, parseYaml, type YamlDocument } from '../../cer
 import type { PeerAuthentication } from '../policy/mtls.ts';
 import type { AuthorizationPolicy } from '../policy/policy.ts';
 import type { RequestAuthentication } from '../policy/request-authentication.ts';
+import type { DestinationRule } from '../upstream/destination-rule.ts';
 import { readAuthorizationPolicy } from './authorization-policy.ts';
+import { readDestinationRule } from './destination-rule.ts';
 import type { IstioDocuments } from './documents.ts';
 import type { Purpose } from './istio-common.ts';
 import { readPeerAuthentication } from './peer-authentication.ts';
@@ -24,9 +26,9 @@ export interface PlacedDocument {
 }
 
 /** Spelled as they should be, so that nobody means anything else. */
-const notYet = new Set(['DestinationRule', 'VirtualService', 'ServiceEntry', 'Telemetry']);
+const notYet = new Set(['VirtualService', 'ServiceEntry', 'Telemetry']);
 
-const kinds = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication'];
+const kinds = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication', 'DestinationRule'];
 
 /**
  * All documents of `files`, frozen.
@@ -55,6 +57,7 @@ export function readIstio(
   const authorizationPolicies: AuthorizationPolicy[] = [];
   const peerAuthentications: PeerAuthentication[] = [];
   const requestAuthentications: RequestAuthentication[] = [];
+  const destinationRules: DestinationRule[] = [];
   const places = new Map<string, string>();
   for (const { file, document } of placed.flatMap(itemsOf)) {
     const read = readOne(document, file, purpose);
@@ -71,13 +74,15 @@ export function readIstio(
     places.set(key, `${file}:${value.line}`);
     if (kind === 'AuthorizationPolicy') authorizationPolicies.push(value);
     else if (kind === 'PeerAuthentication') peerAuthentications.push(value);
-    else requestAuthentications.push(value);
+    else if (kind === 'RequestAuthentication') requestAuthentications.push(value);
+    else destinationRules.push(value);
   }
   return {
     documents: Object.freeze({
       authorizationPolicies: Object.freeze(authorizationPolicies),
       peerAuthentications: Object.freeze(peerAuthentications),
       requestAuthentications: Object.freeze(requestAuthentications),
+      destinationRules: Object.freeze(destinationRules),
     }),
     problems,
   };
@@ -86,13 +91,15 @@ export function readIstio(
 type One =
   | { readonly kind: 'AuthorizationPolicy'; readonly value: AuthorizationPolicy }
   | { readonly kind: 'PeerAuthentication'; readonly value: PeerAuthentication }
-  | { readonly kind: 'RequestAuthentication'; readonly value: RequestAuthentication };
+  | { readonly kind: 'RequestAuthentication'; readonly value: RequestAuthentication }
+  | { readonly kind: 'DestinationRule'; readonly value: DestinationRule };
 
 function readOne(document: YamlDocument, file: string, purpose: Purpose): One | { problems: Problem[] } {
   const kind = kindOf(document.value);
   if (kind === 'AuthorizationPolicy') return withKind(kind, readAuthorizationPolicy(document, file, purpose));
   if (kind === 'PeerAuthentication') return withKind(kind, readPeerAuthentication(document, file));
   if (kind === 'RequestAuthentication') return withKind(kind, readRequestAuthentication(document, file, purpose));
+  if (kind === 'DestinationRule') return withKind(kind, readDestinationRule(document, file));
   const message =
     kind === undefined
       ? "this is not an Istio document: it has no 'kind'"
@@ -102,7 +109,7 @@ function readOne(document: YamlDocument, file: string, purpose: Purpose): One | 
 }
 
 /** What `kubectl get -o yaml` prints of several objects: a List, whose items are the documents. */
-function itemsOf(one: PlacedDocument): PlacedDocument[] {
+export function itemsOf(one: PlacedDocument): PlacedDocument[] {
   const { value, problemAt } = one.document;
   if (kindOf(value) !== 'List' || !Array.isArray((value as { items?: unknown }).items)) return [one];
   return (value as { items: unknown[] }).items.map((item, index) => ({

@@ -1,21 +1,30 @@
 // One reading of the configuration: sidecar.yaml and the policies beside it, as text and as what they say.
 
 import type { IstioDocuments } from './documents.ts';
+import { type GatewayConfig, readGatewayConfig } from './gateway-read.ts';
+import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
 import { parseIstio } from './istio.ts';
 import { parseSettings, type Settings } from './settings.ts';
-import { readSources, readText, type Source } from './sources.ts';
+import { filesOf, readSources, readText, type Source } from './sources.ts';
 
 /** Settings and policies that were read together, and the text that they were read from. Plain data. */
 export interface Reading {
   readonly settings: Settings;
   readonly documents: IstioDocuments;
+  /** Present for a gateway. */
+  readonly gateway?: GatewayConfig;
   readonly sources: readonly Source[];
 }
 
 /** Reads everything that `file` leads to. @throws SallyportError `config_invalid` with every problem, `config_unreadable`. */
 export function readConfiguration(file: string): Reading {
   const text = readText(file);
-  const settings = parseSettings(text, file);
-  const sources = readSources(file, settings.policies, text);
-  return { settings, documents: parseIstio(sources.slice(1)), sources };
+  const settings = isGatewayFile(text) ? parseGatewaySettings(text, file) : parseSettings(text, file);
+  const sources = readSources(file, settings, text);
+  if (settings.gateway === undefined) return { settings, documents: parseIstio(sources.slice(1)), sources };
+  const named = new Set(filesOf(settings));
+  const documents = sources.slice(1).filter((one) => !named.has(one.file));
+  const files = new Map(sources.flatMap((one) => (named.has(one.file) ? [[one.file, one.text] as const] : [])));
+  const { gateway, istio } = readGatewayConfig(settings, documents, files);
+  return { settings, documents: istio, gateway, sources };
 }

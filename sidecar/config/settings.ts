@@ -14,14 +14,15 @@ import { type PathNormalization, pathNormalizations } from '../policy/path.ts';
 import type { Workload } from '../policy/policy.ts';
 import { type TlsSettings, tlsGroups } from '../protocol/tls.ts';
 import { checkProviders, extensionProvider, type ProviderSettings, readProvider } from './extension-providers.ts';
+import type { GatewaySettings } from './gateway-settings.ts';
 
 /** What an app speaks: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
 const protocols = ['http', 'http2', 'grpc', 'tcp'] as const;
 
-const port = z.number().int().min(0).max(65_535);
+export const port = z.number().int().min(0).max(65_535);
 
 /** A string that `read` turns into a value; what it throws becomes the problem's sentence. */
-function text<T>(read: (value: string) => T): z.ZodType<T> {
+export function text<T>(read: (value: string) => T): z.ZodType<T> {
   return z.string().transform((value, context) => {
     try {
       return read(value);
@@ -33,7 +34,7 @@ function text<T>(read: (value: string) => T): z.ZodType<T> {
 }
 
 const loopbackAddress = text((value) => parseAddress(value, '127.0.0.1'));
-const addressOrPort = (defaultHost: string): z.ZodType<Address> =>
+export const addressOrPort = (defaultHost: string): z.ZodType<Address> =>
   z.union([
     port.transform((number): Address => ({ host: defaultHost, port: number })),
     text((value) => parseAddress(value, defaultHost)),
@@ -54,7 +55,7 @@ const caIdentity = z.strictObject({
   ttl: durationSchema.optional(),
 });
 
-const identity = z
+export const identity = z
   .strictObject({ files: filesIdentity.optional(), ca: caIdentity.optional(), agent: z.string().optional() })
   .superRefine((value, context) => {
     if (value.agent !== undefined) {
@@ -68,7 +69,7 @@ const identity = z
     }
   });
 
-const limitsSchema = z
+export const limitsSchema = z
   .strictObject({
     headBytes: z
       .number()
@@ -77,6 +78,9 @@ const limitsSchema = z
       .max(1_048_576)
       .default(60 * 1024),
     headFields: z.number().int().min(10).max(1000).default(100),
+    urlBytes: z.number().int().min(256).max(1_048_576).optional(),
+    bodyBytes: z.number().int().min(0).optional(),
+    slowBytesPerSecond: z.number().int().min(0).optional(),
     handshake: durationSchema.prefault('10s'),
     protocolDetection: durationSchema.prefault('1s'),
     head: durationSchema.prefault('10s'),
@@ -98,7 +102,7 @@ const limitsSchema = z
   })
   .prefault({});
 
-const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
+export const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
 
 const upstream = z.strictObject({
   endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
@@ -144,6 +148,7 @@ const schema = z
     accessLog: z.string().default('stdout'),
     defaultAction: z.enum(['deny', 'allow']).default('deny'),
     defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
+    gateways: z.array(text((value) => parseSpiffeId(value).uri)).default([]),
     federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
     rootNamespace: z.string().min(1).default('istio-system'),
     extensionProviders: z.array(extensionProvider).default([]),
@@ -210,6 +215,12 @@ const schema = z
       if (name === value.trustDomain)
         at(['federatedBundles', name], "this is our own trust domain, whose bundle comes with 'identity'");
     }
+    for (const [index, uri] of value.gateways.entries()) {
+      const { trustDomain, path } = parseSpiffeId(uri);
+      if (path === '') at(['gateways', index], `'${uri}' is a trust domain, and no workload of it`);
+      if (trustDomain !== value.trustDomain && !Object.hasOwn(value.federatedBundles, trustDomain))
+        at(['gateways', index], `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`);
+    }
     checkProviders(value.extensionProviders, value.upstreams, at);
     const hosts = new Map<string, string>();
     for (const [id, one] of Object.entries(value.upstreams)) {
@@ -263,6 +274,8 @@ export interface Settings {
   readonly accessLog: string;
   readonly defaultAction: 'deny' | 'allow';
   readonly defaultMtls: 'STRICT' | 'PERMISSIVE';
+  /** SPIFFE IDs of the gateways whose word on users is taken, in transaction tokens. */
+  readonly gateways: readonly string[];
   /** Bundles of other trust domains, absolute paths by name. */
   readonly federatedBundles: Readonly<Record<string, string>>;
   readonly rootNamespace: string;
@@ -278,6 +291,8 @@ export interface Settings {
   readonly numTrustedProxies: number | undefined;
   readonly tls: TlsSettings;
   readonly limits: Limits;
+  /** Present for a gateway, which has no app beside it. */
+  readonly gateway?: GatewaySettings;
 }
 
 /**
@@ -326,29 +341,37 @@ export function parseSettings(source: string, file: string): Settings {
       }),
     ),
     tls: Object.freeze({ minVersion: tls.minVersion === '1.2' ? 'TLSv1.2' : 'TLSv1.3', groups: tls.groups }),
-    limits: Object.freeze({
-      headBytes: limits.headBytes,
-      headFields: limits.headFields,
-      handshakeMs: limits.handshake,
-      protocolDetectionMs: limits.protocolDetection,
-      headMs: limits.head,
-      connectMs: limits.connect,
-      streamIdleMs: limits.streamIdle,
-      clientIdleMs: limits.clientIdle,
-      tcpIdleMs: limits.tcpIdle,
-      connections: limits.connections ?? defaultConnections(),
-      descriptors: descriptorLimit(),
-      streams: limits.streams,
-      pendingRequests: limits.pendingRequests,
-      heldBytes: limits.heldBytes,
-      drainMs: limits.drain,
-      drainWebSocketMs: limits.drainWebSocket ?? limits.drain,
-      drainTcpMs: limits.drainTcp ?? limits.drain,
-    }),
+    limits: readLimits(limits),
   });
 }
 
-function absolute(who: Parsed['identity'], base: string): Parsed['identity'] {
+/** Limits by the names that the path has for them. */
+export function readLimits(limits: z.output<typeof limitsSchema>): Limits {
+  return Object.freeze({
+    headBytes: limits.headBytes,
+    headFields: limits.headFields,
+    urlBytes: limits.urlBytes ?? Number.POSITIVE_INFINITY,
+    bodyBytes: limits.bodyBytes ?? Number.POSITIVE_INFINITY,
+    slowBytesPerSecond: limits.slowBytesPerSecond ?? 0,
+    handshakeMs: limits.handshake,
+    protocolDetectionMs: limits.protocolDetection,
+    headMs: limits.head,
+    connectMs: limits.connect,
+    streamIdleMs: limits.streamIdle,
+    clientIdleMs: limits.clientIdle,
+    tcpIdleMs: limits.tcpIdle,
+    connections: limits.connections ?? defaultConnections(),
+    descriptors: descriptorLimit(),
+    streams: limits.streams,
+    pendingRequests: limits.pendingRequests,
+    heldBytes: limits.heldBytes,
+    drainMs: limits.drain,
+    drainWebSocketMs: limits.drainWebSocket ?? limits.drain,
+    drainTcpMs: limits.drainTcp ?? limits.drain,
+  });
+}
+
+export function absolute(who: Parsed['identity'], base: string): Parsed['identity'] {
   if (who.files !== undefined) {
     const { svid, key, bundle, denied } = who.files;
     return {

@@ -1,19 +1,46 @@
 // The files that a configuration consists of, as text.
 
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Settings } from './settings.ts';
 
 export interface Source {
   readonly file: string;
   readonly text: string;
 }
 
-/** sidecar.yaml first, then the policy files by name. @throws SallyportError `config_unreadable`. */
-export function readSources(file: string, policies: string | undefined, text = readText(file)): readonly Source[] {
-  if (policies === undefined) return [{ file, text }];
-  const names = namesIn(policies).map((name) => join(policies, name));
-  return [{ file, text }, ...names.map((name) => ({ file: name, text: readText(name) }))];
+/** What of the settings leads to other files. */
+export type Leading = Pick<Settings, 'policies' | 'gateway'>;
+
+/** sidecar.yaml first, then the documents by name, then the files that gateway.yaml names. @throws SallyportError `config_unreadable`. */
+export function readSources(file: string, settings: Leading, text = readText(file)): readonly Source[] {
+  const { policies } = settings;
+  const names = policies === undefined ? [] : namesIn(policies).map((name) => join(policies, name));
+  return [
+    { file, text },
+    ...names.map((name) => ({ file: name, text: readText(name) })),
+    // What is missing is said where it is used: the rest is served meanwhile.
+    ...filesOf(settings).map((name) => ({ file: name, text: existsSync(name) ? readText(name) : '' })),
+  ];
+}
+
+/** The files that gateway.yaml names beside its documents: certificates, keys, error pages. */
+export function filesOf({ gateway }: Leading): readonly string[] {
+  if (gateway === undefined) return [];
+  const { certificates, sessionKeys, errorPages } = gateway;
+  const pages =
+    errorPages === undefined || !existsSync(errorPages)
+      ? []
+      : readdirSync(errorPages)
+          .filter((name) => /^[45](?:\d\d|xx)\.html$/.test(name))
+          .toSorted()
+          .map((name) => join(errorPages, name));
+  return [
+    ...Object.values(certificates).flatMap(({ certificate, key }) => [certificate, key]),
+    ...(sessionKeys === undefined ? [] : [sessionKeys]),
+    ...pages,
+  ];
 }
 
 export function namesIn(directory: string): string[] {

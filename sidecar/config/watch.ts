@@ -7,10 +7,11 @@ import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
 import { countOf, type IstioDocuments } from './documents.ts';
+import type { GatewayConfig } from './gateway-read.ts';
 import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';
-import { readSources, type Source, sameSources } from './sources.ts';
+import { filesOf, readSources, type Source, sameSources } from './sources.ts';
 
 /** Settings and policies that were read together. */
 export interface Configuration {
@@ -18,6 +19,8 @@ export interface Configuration {
   readonly generation: number;
   readonly settings: Settings;
   readonly documents: IstioDocuments;
+  /** Present for a gateway. */
+  readonly gateway?: GatewayConfig | undefined;
 }
 
 export interface ConfigurationWatch {
@@ -56,7 +59,7 @@ export async function watchConfiguration(
     // What changes while a reading runs is seen by the look that follows it.
     if (reading) return;
     try {
-      const now = readSources(file, cell.current().settings.policies);
+      const now = readSources(file, cell.current().settings);
       if (sameSources(now, seen)) return;
       seen = now;
     } catch (error) {
@@ -103,8 +106,11 @@ export async function watchConfiguration(
   };
 
   const watch = watchForChange(() => {
-    const { policies } = cell.current().settings;
-    return [dirname(resolve(file)), ...(policies === undefined ? [] : [policies])];
+    const { settings } = cell.current();
+    const { policies, gateway } = settings;
+    const named = new Set(filesOf(settings).map((one) => dirname(one)));
+    if (gateway?.errorPages !== undefined) named.add(gateway.errorPages);
+    return [dirname(resolve(file)), ...(policies === undefined ? [] : [policies]), ...named];
   }, look);
 
   return {
@@ -119,8 +125,8 @@ export async function watchConfiguration(
   };
 }
 
-function freeze({ settings, documents }: Reading, generation: number): Configuration {
-  return Object.freeze({ generation, settings, documents });
+function freeze({ settings, documents, gateway }: Reading, generation: number): Configuration {
+  return Object.freeze({ generation, settings, documents, gateway });
 }
 
 /** What a running process cannot change: who it is and where its own pages are. */
@@ -136,7 +142,9 @@ function refuseUnreloadable(old: Settings, next: Settings): void {
     'federatedBundles',
     'learn',
   ] as const;
-  const changed = fixed.filter((key) => JSON.stringify(old[key]) !== JSON.stringify(next[key]));
+  const changed: string[] = fixed.filter((key) => JSON.stringify(old[key]) !== JSON.stringify(next[key]));
+  if (JSON.stringify(old.gateway?.redis) !== JSON.stringify(next.gateway?.redis)) changed.push('redis');
+  if ((old.gateway === undefined) !== (next.gateway === undefined)) changed.push('documents');
   if (changed.length === 0) return;
   throw new SallyportError('config_invalid', `${changed.join(', ')} cannot change while the sidecar runs`, {
     hint: 'restart it to take this change',

@@ -5,6 +5,7 @@ import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
 import { namespaceOf, parseSpiffeId, serviceAccountOf } from '../../cert-agent/identity/spiffe-id.ts';
 import type { Exchange, PortRules, TlsFacts } from '../exchange.ts';
 import type { Workload } from '../policy/policy.ts';
+import { registerMirrored } from './mirrored.ts';
 
 /** Envoy's buckets: milliseconds for durations, bytes for sizes. */
 const buckets = [
@@ -48,15 +49,18 @@ export class PeerStats {
   readonly direction: PortRules['direction'];
   /** The peer's SPIFFE ID; undefined for requests that had none or found no upstream. */
   readonly principal: string | undefined;
+  /** At a gateway, Envoy's name of the backend: many have no identity, and are told apart by their Service. */
+  readonly cluster: string | undefined;
   readonly outcomes = new Map<string | number, Outcome>();
   tcpOpened = 0;
   tcpClosed = 0;
   tcpSent = 0;
   tcpReceived = 0;
 
-  constructor(direction: PortRules['direction'], principal: string | undefined) {
+  constructor(direction: PortRules['direction'], principal: string | undefined, cluster: string | undefined) {
     this.direction = direction;
     this.principal = principal;
+    this.cluster = cluster;
   }
 
   outcome(status: number, flag: string, grpcStatus: number | undefined): Outcome {
@@ -104,12 +108,13 @@ export class TrafficMetrics {
     this.#register(registry, version);
   }
 
-  statsOf(direction: PortRules['direction'], principal: string | undefined): PeerStats {
-    const key = `${direction} ${principal ?? ''}`;
+  statsOf(direction: PortRules['direction'], principal: string | undefined, cluster?: string): PeerStats {
+    const key = `${direction} ${principal ?? ''} ${cluster ?? ''}`;
     const known = this.#stats.get(key);
     if (known !== undefined) return known;
-    if (this.#stats.size >= maxPeers && principal !== undefined) return this.statsOf(direction, undefined);
-    const made = new PeerStats(direction, principal);
+    const isNamed = principal !== undefined || cluster !== undefined;
+    if (this.#stats.size >= maxPeers && isNamed) return this.statsOf(direction, undefined);
+    const made = new PeerStats(direction, principal, cluster);
     this.#stats.set(key, made);
     return made;
   }
@@ -154,6 +159,7 @@ export class TrafficMetrics {
   }
 
   #register(registry: Registry, version: string): void {
+    registerMirrored(registry);
     const all = (): PeerStats[] => [...this.#stats.values()];
     const labelled = (name: string, help: string, rows: () => Iterable<[Labels, number]>): void => {
       registry.registerMetric(
@@ -338,6 +344,7 @@ export class TrafficMetrics {
   #labels(stats: PeerStats): Labels {
     const self = describe(this.#self, this.#workload);
     const peer = describe(stats.principal, undefined);
+    const service = stats.cluster === undefined ? undefined : serviceOf(stats.cluster);
     const [source, destination] = stats.direction === 'inbound' ? [peer, self] : [self, peer];
     return {
       reporter: stats.direction === 'inbound' ? 'destination' : 'source',
@@ -354,14 +361,14 @@ export class TrafficMetrics {
       destination_principal: destination.principal,
       destination_app: destination.app,
       destination_version: destination.version,
-      destination_service: destination.service,
+      destination_service: service?.host ?? destination.service,
       destination_canonical_service: destination.service,
       destination_canonical_revision: destination.revision,
-      destination_service_name: destination.service,
-      destination_service_namespace: destination.namespace,
+      destination_service_name: service?.name ?? destination.service,
+      destination_service_namespace: service?.namespace ?? destination.namespace,
       destination_cluster: 'unknown',
       connection_security_policy:
-        stats.direction === 'outbound' ? 'unknown' : stats.principal === undefined ? 'none' : 'mutual_tls',
+        stats.direction !== 'inbound' ? 'unknown' : stats.principal === undefined ? 'none' : 'mutual_tls',
     };
   }
 }
@@ -425,6 +432,13 @@ function describe(principal: string | undefined, workload: Workload | undefined)
     app: labels['app'] ?? 'unknown',
     version: labels['version'] ?? 'unknown',
   };
+}
+
+/** The Service in Envoy's name of a backend, `outbound|80||name.namespace.svc.cluster.local`. */
+function serviceOf(cluster: string): { readonly host: string; readonly name: string; readonly namespace: string } {
+  const host = cluster.slice(cluster.lastIndexOf('|') + 1);
+  const [name = '', namespace = ''] = host.split('.', 2);
+  return { host, name, namespace };
 }
 
 /** A histogram that reads its counts from plain fields; prom-client's own can only be fed one observation at a time. */

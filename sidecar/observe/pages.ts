@@ -37,6 +37,8 @@ export interface PageSources {
   strictReport(): Promise<object[]>;
   settings(): object;
   upstreams(): Promise<object[]>;
+  /** At a gateway: the statuses of its documents. */
+  gatewayStatus(): object | undefined;
   lastProblem(): SallyportError | undefined;
   /** Leaves as at SIGTERM, but for the process and its pages; resolves with what became of what was open. */
   drain(): Promise<object>;
@@ -110,6 +112,11 @@ export function adminPages(sources: PageSources): Page[] {
     json('/request-authentications', 'the RequestAuthentication documents in force, and how their keys are doing', () =>
       sources.requestAuthentications(),
     ),
+    json('/gateway-status', 'at a gateway: the status of each Gateway, listener, route and policy, as a List', () => {
+      const status = sources.gatewayStatus();
+      if (status !== undefined) return status;
+      throw new SallyportError('not_found', 'this is no gateway');
+    }),
     json('/upstreams', 'upstreams, their pools and what they are waiting for', () => sources.upstreams()),
     json('/config', 'the settings in force', () => sources.settings()),
     {

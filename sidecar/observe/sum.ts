@@ -11,7 +11,25 @@ export interface UpstreamFacts {
   readonly name: string;
   readonly connections: number;
   readonly idle: number;
+  /** Requests that wait for a connection. */
+  readonly pending: number;
   readonly waitingFor: string | null;
+  readonly endpoints: readonly EndpointFacts[];
+  /** How often one of them was left out for what it answered. */
+  readonly ejections: number;
+  /** Requests that were refused, by what there was too much of; and retries that were not made. */
+  readonly overflows: Readonly<Record<string, number>>;
+}
+
+/** One address of an upstream. */
+export interface EndpointFacts {
+  readonly address: string;
+  readonly connections: number;
+  readonly inFlight: number;
+  /** RFC 3339; null while it is in use. */
+  readonly ejectedUntil: string | null;
+  /** What its health checks say; null where there are none, or none yet. */
+  readonly healthy: boolean | null;
 }
 
 /** What one worker knows and the others do not; plain data. */
@@ -36,12 +54,44 @@ export function sumUpstreams(all: readonly Facts[]): UpstreamFacts[] {
   const sums = new Map<string, UpstreamFacts>();
   for (const one of all.flatMap(({ upstreams }) => upstreams)) {
     const known = sums.get(one.name);
-    sums.set(one.name, {
-      name: one.name,
-      connections: (known?.connections ?? 0) + one.connections,
-      idle: (known?.idle ?? 0) + one.idle,
-      waitingFor: known?.waitingFor ?? one.waitingFor,
-    });
+    if (known === undefined) sums.set(one.name, one);
+    else
+      sums.set(one.name, {
+        name: one.name,
+        connections: known.connections + one.connections,
+        idle: known.idle + one.idle,
+        pending: known.pending + one.pending,
+        waitingFor: known.waitingFor ?? one.waitingFor,
+        endpoints: sumEndpoints([...known.endpoints, ...one.endpoints]),
+        ejections: known.ejections + one.ejections,
+        overflows: Object.fromEntries(
+          Object.entries(known.overflows).map(([of, count]) => [of, count + (one.overflows[of] ?? 0)]),
+        ),
+      });
+  }
+  return [...sums.values()];
+}
+
+/** By address; one that any worker has left out or found unwell is shown so. */
+function sumEndpoints(all: readonly EndpointFacts[]): EndpointFacts[] {
+  const sums = new Map<string, EndpointFacts>();
+  for (const one of all) {
+    const known = sums.get(one.address);
+    if (known === undefined) sums.set(one.address, one);
+    else
+      sums.set(one.address, {
+        address: one.address,
+        connections: known.connections + one.connections,
+        inFlight: known.inFlight + one.inFlight,
+        ejectedUntil:
+          known.ejectedUntil === null || one.ejectedUntil === null
+            ? (known.ejectedUntil ?? one.ejectedUntil)
+            : later(known.ejectedUntil, one.ejectedUntil),
+        healthy:
+          known.healthy === null || one.healthy === null
+            ? (known.healthy ?? one.healthy)
+            : known.healthy && one.healthy,
+      });
   }
   return [...sums.values()];
 }

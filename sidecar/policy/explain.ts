@@ -189,7 +189,17 @@ function valueFor(field: string, saw: string): string {
     return ns === undefined ? saw : `${ns}/${sa}`;
   }
   if (/^trustDomains?$/.test(plain)) return /^spiffe:\/\/([^/]+)/.exec(saw)?.[1] ?? saw;
-  return saw;
+  return /^when request\.auth\.claims/.test(field) ? firstOf(saw) : saw;
+}
+
+/** Of a claim that is a list any member will do. */
+function firstOf(saw: string): string {
+  try {
+    const value: unknown = JSON.parse(saw);
+    return Array.isArray(value) && typeof value[0] === 'string' ? value[0] : saw;
+  } catch {
+    return saw;
+  }
 }
 
 function editOfDenial({ policy, rule }: RuleReport): string {

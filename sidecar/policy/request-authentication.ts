@@ -107,7 +107,7 @@ function queryOf(path: string): URLSearchParams {
   return new URLSearchParams(at === -1 ? '' : path.slice(at + 1));
 }
 
-function cookiesOf(header: string | undefined): [string, string][] {
+export function cookiesOf(header: string | undefined): [string, string][] {
   return (header ?? '').split(';').map((part) => {
     const at = part.indexOf('=');
     return at === -1 ? [part.trim(), ''] : [part.slice(0, at).trim(), part.slice(at + 1).trim()];

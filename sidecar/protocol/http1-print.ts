@@ -58,7 +58,12 @@ function printFields(fields: Fields, hopFields: readonly string[] | undefined): 
 }
 
 function reasonFor(reply: Reply): string {
-  return reply.reason === '' ? (STATUS_CODES[reply.status] ?? '') : reply.reason;
+  return reply.reason === '' ? reasonPhrase(reply.status) : reply.reason;
+}
+
+/** The status in words (RFC 9110 section 15); empty for one that has none. */
+export function reasonPhrase(status: number): string {
+  return STATUS_CODES[status] ?? '';
 }
 
 /** Below this, copying head and body into one buffer costs less than a vectored write. */

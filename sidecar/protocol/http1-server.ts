@@ -14,6 +14,7 @@ import {
   type Reply,
   type SpliceEnd,
 } from '../exchange.ts';
+import { bodyTooLarge, isOverBodyLimit } from './body-limit.ts';
 import { isGrpc } from './grpc.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
@@ -27,6 +28,7 @@ import {
   role,
 } from './http1-head.ts';
 import { corkForTurn, printLastChunk, printReply, type ReplyFraming, writeBody, writeTogether } from './http1-print.ts';
+import { bodyTooSlow, owesBody, Pace, replyTooSlow } from './pace.ts';
 import { resetSocket } from './reset.ts';
 import { Tunnel } from './tunnel.ts';
 import { acceptName, acceptOf, keyName } from './websocket.ts';
@@ -69,6 +71,11 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   #lingerUntil: number | undefined = undefined;
   #lingered = 0;
   #draining = false;
+  /** Of the body that is arriving, and of what waits to be read; present while there is such a thing. */
+  #requestPace: Pace | undefined = undefined;
+  #replyPace: Pace | undefined = undefined;
+  /** Since the last tick we have asked the client to wait. */
+  #wasPaused = false;
 
   constructor(connection: Connection, path: ServerPath) {
     this.#connection = connection;
@@ -183,7 +190,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     const exchange = this.#exchange;
     if (exchange === undefined) return;
     exchange.bytesReceived += chunk.length;
-    if (exchange.carrier?.requestData(chunk) === false) this.#socket.pause();
+    if (isOverBodyLimit(exchange)) throw bodyTooLarge(exchange);
+    if (exchange.carrier?.requestData(chunk) === false) this.pause();
   }
 
   bodyEnd(trailers: Fields): void {
@@ -277,6 +285,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   }
 
   pause(): void {
+    this.#wasPaused = true;
     this.#socket.pause();
   }
 
@@ -320,6 +329,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
 
   tick(now: number): void {
     const { limits } = this.#connection.port.rules.current();
+    if (limits.slowBytesPerSecond > 0 && this.#isTooSlow(now, limits.slowBytesPerSecond)) return;
     if (this.#lingerUntil !== undefined) {
       if (now > this.#lingerUntil) this.#socket.destroy();
     } else if (this.#exchange !== undefined) {
@@ -330,6 +340,39 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     } else if (now - this.#connection.lastActive > limits.clientIdleMs) {
       this.#linger();
     }
+  }
+
+  /** Ends what a client sends, or takes, more slowly than that. True when it did. */
+  #isTooSlow(now: number, perSecond: number): boolean {
+    const socket = this.#socket;
+    const { writableLength: outstanding, bytesWritten } = socket;
+    if (outstanding === 0) this.#replyPace = undefined;
+    else {
+      this.#replyPace ??= new Pace(now, bytesWritten - outstanding);
+      if (this.#replyPace.isTakenSlowly(now, bytesWritten, outstanding, perSecond)) {
+        this.#giveUpOnReader(perSecond);
+        return true;
+      }
+    }
+    const exchange = this.#exchange;
+    const waited = !this.#wasPaused;
+    this.#wasPaused = socket.isPaused();
+    if (exchange === undefined || this.#body === undefined || !owesBody(exchange)) {
+      this.#requestPace = undefined;
+      return false;
+    }
+    const { bytesReceived } = exchange;
+    this.#requestPace ??= new Pace(now, bytesReceived);
+    if (!this.#requestPace.isSlow(now, bytesReceived, waited && !this.#wasPaused, perSecond)) return false;
+    this.#fail(bodyTooSlow(perSecond));
+    return true;
+  }
+
+  #giveUpOnReader(perSecond: number): void {
+    const exchange = this.#exchange;
+    // An answer to somebody who does not read would only wait behind the rest.
+    if (exchange?.responded === true) this.cut(replyTooSlow(perSecond));
+    else resetSocket(this.#socket);
   }
 
   drain(): void {

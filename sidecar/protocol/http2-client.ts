@@ -16,6 +16,8 @@ import { StreamEnd } from './stream-end.ts';
 export interface Http2ClientOwner {
   /** Nothing is in flight on it. */
   quiet(client: Http2Client): void;
+  /** A stream has ended, others go on. */
+  freed?(client: Http2Client): void;
   gone(client: Http2Client): void;
 }
 
@@ -52,7 +54,12 @@ export class Http2Client implements Http2Owner {
   }
 
   get hasRoom(): boolean {
-    return !this.#retired && this.http2.hasRoom && this.http2.size + this.#promised < streamsEach;
+    return !this.#retired && this.http2.hasRoom && this.load < streamsEach;
+  }
+
+  /** Streams in flight, and those that were taken for one. */
+  get load(): number {
+    return this.http2.size + this.#promised;
   }
 
   /** A stream for one exchange. */
@@ -86,7 +93,7 @@ export class Http2Client implements Http2Owner {
   opened(): void {}
 
   ended(): void {
-    if (this.http2.size > 0) return;
+    if (this.http2.size > 0) return this.#owner.freed?.(this);
     this.quietSince = performance.now();
     if (this.#retired) this.#closeIfDone();
     else this.#owner.quiet(this);
@@ -283,7 +290,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     if (this.#replied) return new SallyportError('upstream_cut', `${address} broke its answer off: ${why}`);
     // RFC 9113 section 8.7: such a stream was not looked at.
     if (code === errorCode.refusedStream)
-      return new SallyportError('upstream_closed', `${address} took no more: ${why}`);
+      return new SallyportError('upstream_refused_stream', `${address} took no more: ${why}`);
     if (code !== errorCode.none) return new SallyportError('upstream_reset', `${address} gave no answer: ${why}`);
     if (this.secure && !this.#client.proven)
       return new SallyportError(

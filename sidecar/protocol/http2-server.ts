@@ -2,7 +2,8 @@
 
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Connection, coarseNow, type Speaker } from '../connection.ts';
-import { type Downstream, Exchange, type Fields, type Reply, type SpliceEnd } from '../exchange.ts';
+import { type Downstream, Exchange, type Fields, type Limits, type Reply, type SpliceEnd } from '../exchange.ts';
+import { bodyTooLarge, isOverBodyLimit } from './body-limit.ts';
 import type { Block } from './hpack-decode.ts';
 import { emptyFields } from './http1-head.ts';
 import type { ServerPath } from './http1-server.ts';
@@ -10,6 +11,8 @@ import { Http2Connection, type Http2Owner } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import { readRequest, readTrailers, writeFields, writeReply } from './http2-head.ts';
 import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+import { bodyTooSlow, owesBody, Pace, replyTooSlow } from './pace.ts';
+import { resetSocket } from './reset.ts';
 import { StreamEnd } from './stream-end.ts';
 import { Tunnel } from './tunnel.ts';
 
@@ -20,6 +23,8 @@ export class Http2Server implements Speaker, Http2Owner {
   readonly http2: Http2Connection;
   readonly #tunnels = new Set<Tunnel>();
   #draining = false;
+  /** Of what all streams together have waiting in the socket. */
+  #pace: Pace | undefined = undefined;
 
   constructor(connection: Connection, path: ServerPath) {
     this.connection = connection;
@@ -49,7 +54,19 @@ export class Http2Server implements Speaker, Http2Owner {
     if (http2.headSince !== undefined && now - http2.headSince > limits.headMs) this.connection.socket.destroy();
     else if (http2.size === 0) {
       if (now - this.connection.lastActive > limits.clientIdleMs) http2.close();
-    } else for (const one of this.#inFlight()) one.tick(now, limits.streamIdleMs);
+    } else for (const one of this.#inFlight()) one.tick(now, limits);
+    if (limits.slowBytesPerSecond > 0) this.#checkPace(now, limits.slowBytesPerSecond);
+  }
+
+  /** A client that does not read its socket, whatever it says of its windows. */
+  #checkPace(now: number, perSecond: number): void {
+    const { socket } = this.connection;
+    const { writableLength: outstanding, bytesWritten } = socket;
+    if (outstanding === 0) this.#pace = undefined;
+    else {
+      this.#pace ??= new Pace(now, bytesWritten - outstanding);
+      if (this.#pace.isTakenSlowly(now, bytesWritten, outstanding, perSecond)) resetSocket(socket);
+    }
   }
 
   drain(): void {
@@ -91,7 +108,7 @@ export class Http2Server implements Speaker, Http2Owner {
 
 /** What a connection has in flight: exchanges, and tunnels that they have become. */
 interface InFlight {
-  tick(now: number, idleMs: number): void;
+  tick(now: number, limits: Limits): void;
   judge(): number;
   cut(error: SallyportError): void;
 }
@@ -105,6 +122,11 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   #held = false;
   #parts: Buffer[] = [];
   #partBytes = 0;
+  /** Of the body that is arriving, and of what waits for the client's windows; present while there is such a thing. */
+  #requestPace: Pace | undefined = undefined;
+  #replyPace: Pace | undefined = undefined;
+  /** Since the last tick we have asked the client to wait. */
+  #wasPaused = false;
 
   constructor(server: Http2Server, stream: Http2Stream) {
     this.#server = server;
@@ -112,14 +134,43 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#exchange = new Exchange(server.connection, this, server.connection.port.rules.current(), emptyFields);
   }
 
-  tick(now: number, idleMs: number): void {
-    if (now - this.#lastActive <= idleMs) {
+  tick(now: number, limits: Limits): void {
+    if (limits.slowBytesPerSecond > 0 && this.#isTooSlow(now, limits.slowBytesPerSecond)) return;
+    if (now - this.#lastActive <= limits.streamIdleMs) {
       if (Date.now() > this.#exchange.validUntil) this.judge();
       return;
     }
     // What is answered may still stand here for a peer that opens no window: it is not kept for ever.
     if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
     else this.#exchange.carrier?.idle();
+  }
+
+  /** Ends what a client sends, or takes, more slowly than that. True when it did. */
+  #isTooSlow(now: number, perSecond: number): boolean {
+    const exchange = this.#exchange;
+    const stream = this.#stream;
+    const outstanding = stream.waitingBytes;
+    if (outstanding === 0) this.#replyPace = undefined;
+    else {
+      this.#replyPace ??= new Pace(now, exchange.bytesSent - outstanding);
+      if (this.#replyPace.isTakenSlowly(now, exchange.bytesSent, outstanding, perSecond)) {
+        // What is on record already may still wait here.
+        if (exchange.finished) stream.reset(errorCode.cancel);
+        else this.cut(replyTooSlow(perSecond));
+        return true;
+      }
+    }
+    const waited = !this.#wasPaused;
+    this.#wasPaused = stream.isPaused;
+    const arrives = !stream.remoteEnded && !exchange.finished && !this.#becomesTunnel && owesBody(exchange);
+    if (!arrives) {
+      this.#requestPace = undefined;
+      return false;
+    }
+    this.#requestPace ??= new Pace(now, exchange.bytesReceived);
+    if (!this.#requestPace.isSlow(now, exchange.bytesReceived, waited && !this.#wasPaused, perSecond)) return false;
+    this.cut(bodyTooSlow(perSecond));
+    return true;
   }
 
   judge(): number {
@@ -176,7 +227,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
       this.#partBytes += chunk.length;
       // For a tunnel that is not there yet no more than a window of this is kept.
       if (!this.#held) this.#stream.pause();
-    } else if (this.#exchange.carrier?.requestData(chunk) === false) this.#stream.pause();
+    } else if (isOverBodyLimit(this.#exchange)) this.cut(bodyTooLarge(this.#exchange));
+    else if (this.#exchange.carrier?.requestData(chunk) === false) this.pause();
   }
 
   ended(): void {
@@ -212,7 +264,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     }
     if (trailers !== undefined && this.#partBytes === 0 && trailers.names.length === 0) exchange.framing = 0;
     this.#server.path.serve(exchange);
-    for (const part of parts) if (exchange.carrier?.requestData(part) === false) this.#stream.pause();
+    if (isOverBodyLimit(exchange)) return this.cut(bodyTooLarge(exchange));
+    for (const part of parts) if (exchange.carrier?.requestData(part) === false) this.pause();
     if (trailers !== undefined && exchange.framing !== 0) exchange.carrier?.requestEnd(trailers);
   }
 
@@ -316,6 +369,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 
   pause(): void {
+    this.#wasPaused = true;
     this.#stream.pause();
   }
 

@@ -48,6 +48,15 @@ export class Http2Stream {
     return this.#connection.has(this);
   }
 
+  /** Bytes that wait for the peer's windows. */
+  get waitingBytes(): number {
+    return this.#waiting.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  get isPaused(): boolean {
+    return this.#paused;
+  }
+
   /** Sends a piece of the body, or keeps what the windows do not let through. False asks to wait for `drained`. */
   write(chunk: Buffer): boolean {
     if (!this.open) return true;

@@ -55,6 +55,32 @@ export function contextOptions(
   };
 }
 
+/** What a gateway's listener shows its clients, and whose certificates it takes from them; PEM. */
+export interface FrontCertificate {
+  readonly certificate: string;
+  readonly key: string;
+  readonly authorities: string | undefined;
+}
+
+/** The context of a gateway's listener. */
+export function frontContextOptions(
+  { certificate, key, authorities }: FrontCertificate,
+  { minVersion, groups }: TlsSettings,
+): SecureContextOptions {
+  return {
+    key,
+    cert: certificate,
+    // Without authorities nobody is asked for a certificate; Node's own roots must not stand in for them.
+    ca: authorities ?? [],
+    minVersion,
+    maxVersion: 'TLSv1.3',
+    ciphers,
+    ecdhCurve: groups.join(':'),
+    honorCipherOrder: true,
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  };
+}
+
 /** A context for dialing; made once per generation of our SVID, since reading a key is dear. */
 export function dialContext(svid: Svid, bundle: TrustBundle, settings: TlsSettings): SecureContext {
   return createSecureContext(contextOptions(svid, [bundle], settings));
@@ -87,5 +113,18 @@ export function listenOptions(handshakeMs: number, alpn: readonly string[]): Tls
     allowHalfOpen: true,
     noDelay: true,
     ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
+  };
+}
+
+/** For dialing a server that is no peer: nothing is presented, and TLS is 1.2 at least. */
+export function serverDialOptions(ca: string | string[], { minVersion, groups }: TlsSettings): SecureContextOptions {
+  return {
+    ca,
+    minVersion,
+    maxVersion: 'TLSv1.3',
+    ciphers,
+    ecdhCurve: groups.join(':'),
+    // As above: whoever resumes is not verified again.
+    secureOptions: constants.SSL_OP_NO_TICKET,
   };
 }

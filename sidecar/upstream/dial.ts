@@ -146,7 +146,8 @@ export function serverNameOf(address: Address): string | undefined {
   return 'host' in address && isIP(address.host) === 0 ? address.host : undefined;
 }
 
-function settle(
+/** Waits for `ready`, which is the connection or the handshake on it, and says in our codes why it did not come. */
+export function settle(
   socket: Socket,
   address: Address,
   connectMs: number,

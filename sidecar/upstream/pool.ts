@@ -1,73 +1,98 @@
-// The connections to one upstream: made when needed, kept while they are worth it, the last one used given first so
-// that the rest can age out. Endpoints take turns; one that does not answer is passed over for the next. A peer that speaks
-// HTTP/2 carries many exchanges on one connection.
+// One upstream: its endpoints, and which of them a request goes to. An endpoint for each address that its names have now; one
+// that does not answer is passed over for the next, one that misbehaves is left out, one that vanishes is drained.
 
 import { isIP } from 'node:net';
-import { TLSSocket } from 'node:tls';
-import { type Address, formatAddress, formatPlace } from '../../cert-agent/base/address.ts';
-import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { BareConnection, Destination, Limits, UpstreamConnection } from '../exchange.ts';
-import { type ClientOwner, Http1Client } from '../protocol/http1-client.ts';
-import { Http2Client, type Http2ClientOwner } from '../protocol/http2-client.ts';
-import type { Dial, Dialed } from './dial.ts';
+import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
+import { type Clock, systemClock } from '../../cert-agent/base/clock.ts';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import type { BareConnection, Choice, Destination, HashSource, RetryPolicy, UpstreamConnection } from '../exchange.ts';
+import type { UpstreamFacts } from '../observe/sum.ts';
+import { type Balancer, createBalancer } from './balance.ts';
+import { Breaker } from './breaker.ts';
+import { Deadlines } from './deadlines.ts';
+import { Endpoint, type EndpointOptions, type EndpointOwner } from './endpoint.ts';
+import { HealthCheck } from './health.ts';
+import { Outliers } from './outlier.ts';
 import type { Resolver } from './resolve.ts';
+import type { TrafficPlan } from './traffic.ts';
 
-export interface PoolOptions {
-  /** For messages: the upstream's name, or `the app`. */
-  readonly name: string;
+export interface PoolOptions extends EndpointOptions {
   readonly endpoints: readonly Address[];
-  readonly dial: Dial;
-  /** A peer, by mutual TLS; else our own app. */
-  readonly secure: boolean;
-  /** What is offered to a peer: HTTP/2 and HTTP/1.1, or nothing for TCP, where a connection is one stream. */
-  readonly alpn: readonly string[];
-  /** It speaks HTTP/2 without being asked (h2c by prior knowledge). */
-  readonly http2: boolean;
   /** Whether it is called before the first request, and missed until it has answered. */
   readonly awaited: boolean;
-  readonly limits: Limits;
-  /** How long an idle connection is kept where the upstream announces nothing, milliseconds. */
-  readonly idleMs: number;
   readonly resolver: Resolver;
+  readonly traffic?: TrafficPlan | undefined;
+  readonly log?: Log | undefined;
+  readonly clock?: Clock;
+  /** From 0 to 1, for tests. */
+  readonly random?: () => number;
 }
 
-export class Pool implements Destination, ClientOwner, Http2ClientOwner {
+export class Pool implements Destination, EndpointOwner {
+  readonly hashBy: HashSource | undefined;
+  readonly report: ((address: string, outcome: number | SallyportError) => void) | undefined;
   readonly #options: PoolOptions;
-  readonly #idle: Http1Client[] = [];
-  readonly #sessions: Http2Client[] = [];
-  /** One that is being made, for whoever comes meanwhile: it may carry them all. */
-  #coming: Promise<Http1Client | Http2Client> | undefined = undefined;
+  readonly #clock: Clock;
+  readonly #breaker: Breaker;
+  readonly #balancer: Balancer<Endpoint>;
+  readonly #outliers: Outliers | undefined;
+  readonly #deadlines: Deadlines;
+  readonly #checks = new Map<Endpoint, HealthCheck>();
+  readonly #byAddress = new Map<string, Endpoint>();
+  /** Those that are no endpoints any more and have connections in use. */
+  readonly #leaving = new Set<Endpoint>();
+  #all: readonly Endpoint[] = [];
+  /** Those of them that are fit for use. */
+  #fit: readonly Endpoint[] = [];
+  /** The resolver's version that they were made of. */
+  #seen = -1;
+  /** performance.now() until which some of them rest. */
+  #restUntil = 0;
   readonly #timer: NodeJS.Timeout;
-  #open = 0;
-  /** Requests that wait for a connection. */
-  #pending = 0;
   #turn = 0;
-  /** Connections of an older epoch were made with another SVID or under another trust, and are not used again. */
-  #epoch = 0;
-  readonly #epochs = new WeakMap<Http1Client | Http2Client, number>();
   #closed = false;
   /** Why nobody has answered yet; undefined once somebody has. */
   #unanswered: string | undefined;
   #greeting = false;
-  /** What the peer chose last; until it has, that it will choose HTTP/2. */
-  #speaksHttp2 = true;
 
   constructor(options: PoolOptions) {
+    const { traffic = {}, clock = systemClock, name, limits, random } = options;
     this.#options = options;
+    this.#clock = clock;
+    this.#breaker = new Breaker(name, limits, traffic.connections);
+    this.#balancer = createBalancer<Endpoint>(traffic.balance, random);
+    this.#outliers = traffic.outlier && new Outliers(traffic.outlier, () => clock.monotonic());
+    this.#deadlines = new Deadlines(clock);
+    this.hashBy = traffic.balance !== undefined && 'hash' in traffic.balance ? traffic.balance.hash : undefined;
+    this.report =
+      this.#outliers === undefined
+        ? undefined
+        : (address, outcome) => this.#note(this.#byAddress.get(address), outcome);
     this.#unanswered = options.awaited ? 'nobody was asked yet' : undefined;
     for (const endpoint of options.endpoints) if ('host' in endpoint) options.resolver.watch(endpoint.host);
-    this.#timer = setInterval(() => this.#tick(), 1000);
+    this.#timer = setInterval(() => this.tick(), 1000);
     this.#timer.unref();
+    this.#refresh();
     this.#greet();
   }
 
+  // -- what it tells -----------------------------------------------------------------------------------------------
+
   /** Connections that exist, idle ones included. */
   get size(): number {
-    return this.#open;
+    return this.#breaker.connections;
   }
 
   get idle(): number {
-    return this.#idle.length + this.#sessions.filter(({ http2 }) => http2.size === 0).length;
+    return this.#all.reduce((sum, { idle }) => sum + idle, 0);
+  }
+
+  get inFlight(): number {
+    let sum = 0;
+    for (const { inFlight } of this.#all) sum += inFlight;
+    for (const { inFlight } of this.#leaving) sum += inFlight;
+    return sum;
   }
 
   /** The first endpoint name that has never resolved, if there is one. */
@@ -84,112 +109,265 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     return this.#unanswered === undefined ? undefined : `upstream ${this.#options.name}: ${this.#unanswered}`;
   }
 
-  acquire(fresh: boolean, upgrades: boolean): UpstreamConnection | Promise<UpstreamConnection> {
-    if (!fresh) {
-      const kept = upgrades ? this.#takeIdle() : (this.#takeStream() ?? this.#takeIdle());
-      if (kept !== undefined) return kept;
-    }
-    const { limits, name } = this.#options;
-    if (this.#pending >= limits.pendingRequests) {
-      throw new SallyportError('overloaded', `${this.#pending} requests wait for ${name} (limit pendingRequests)`);
-    }
-    // One that is just being made is as fresh as any, and may carry all who wait.
-    if (!upgrades && this.#coming !== undefined)
-      return this.#waitFor(
-        this.#coming.then((client) =>
-          client instanceof Http2Client && client.hasRoom ? client.take() : this.acquire(fresh, false),
-        ),
-      );
-    if (this.#open >= limits.connections) {
-      throw new SallyportError('overloaded', `${name} has ${this.#open} connections (limit connections)`);
-    }
-    if (upgrades) return this.#waitFor(this.#acquireForUpgrade());
-    const coming = this.#connect(this.#options.alpn);
-    if (this.#options.http2 || (this.#options.alpn.includes('h2') && this.#speaksHttp2)) this.#announce(coming);
-    return this.#waitFor(coming.then(take));
-  }
-
-  /** Counts a request as pending for as long as it waits. */
-  #waitFor(connection: Promise<UpstreamConnection>): Promise<UpstreamConnection> {
-    this.#pending++;
-    const over = (): void => {
-      this.#pending--;
+  /** For the admin page, all but its name. */
+  describe(): Omit<UpstreamFacts, 'name'> {
+    const now = this.#clock.monotonic();
+    return {
+      connections: this.size,
+      idle: this.idle,
+      pending: this.#breaker.pending,
+      waitingFor: this.waitingFor() ?? null,
+      endpoints: this.#all.map(({ address, size, inFlight, conduct: { ejectedUntil }, healthy }) => ({
+        ...{ address, connections: size, inFlight, healthy: healthy ?? null },
+        ejectedUntil:
+          ejectedUntil === undefined ? null : new Date(this.#clock.now() + ejectedUntil - now).toISOString(),
+      })),
+      ejections: this.#outliers?.ejections ?? 0,
+      overflows: { ...this.#breaker.overflows },
     };
-    connection.then(over, over);
-    return connection;
   }
 
-  /**
-   * An upgrade takes a whole connection, and HTTP/1.1's way of asking for it, where the other side speaks that at all; else
-   * a stream, and extended CONNECT.
-   */
-  async #acquireForUpgrade(): Promise<UpstreamConnection> {
-    const { http2, secure, name } = this.#options;
-    if (!http2) {
-      try {
-        return take(await this.#connect(http1Only));
-      } catch (error) {
-        if (!secure || !(error instanceof SallyportError) || error.code !== 'upstream_tls') throw error;
-      }
-    }
-    const session = this.#sessions.findLast((one) => one.hasRoom) ?? (await this.#connect(this.#options.alpn));
-    if (session instanceof Http1Client) return session;
-    await new Promise<void>((resolve) => session.http2.whenSettled(resolve));
-    if (session.http2.peerConnects) return session.take();
-    throw new SallyportError('upgrade_unsupported', `${name} speaks HTTP/2 without extended CONNECT (RFC 8441)`);
-  }
+  // -- connections -------------------------------------------------------------------------------------------------
 
-  /** The connection with room that was made last: the older ones may run dry. */
-  #takeStream(): UpstreamConnection | undefined {
-    return this.#sessions.findLast((one) => one.hasRoom)?.take();
-  }
-
-  #takeIdle(): Http1Client | undefined {
-    const now = performance.now();
-    for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
-      if (client.usableUntil > now) return client;
-      client.destroy();
-    }
-    return undefined;
-  }
-
-  #announce(coming: Promise<Http1Client | Http2Client>): void {
-    this.#coming = coming;
-    const over = (): void => {
-      if (this.#coming === coming) this.#coming = undefined;
-    };
-    coming.then(over, over);
+  acquire(fresh: boolean, upgrades: boolean, choice?: Choice): UpstreamConnection | Promise<UpstreamConnection> {
+    if (this.#seen !== this.#options.resolver.version) this.#refresh();
+    if (this.#breaker.plan.maxRequests !== undefined) this.#breaker.checkRequests(this.inFlight);
+    const endpoint = this.#choose(choice);
+    const got = endpoint.acquire(fresh, upgrades, choice);
+    if (!(got instanceof Promise) || this.#all.length === 1) return got;
+    return this.#orElsewhere(got, endpoint, choice, (one) => one.acquire(fresh, upgrades, choice));
   }
 
   /** A bare connection, for TCP. */
-  async dialSocket(): Promise<BareConnection> {
-    const { socket, peer, address } = await this.#dialAny([]);
-    const localAddress = formatPlace(socket.localAddress, socket.localPort);
-    return { socket, peer, address: formatAddress(address), localAddress };
+  async dialSocket(choice?: Choice): Promise<BareConnection> {
+    if (this.#seen !== this.#options.resolver.version) this.#refresh();
+    this.#breaker.checkStream();
+    const endpoint = this.#choose(choice);
+    const connection = await this.#orElsewhere(endpoint.dialSocket(), endpoint, choice, (one) => one.dialSocket());
+    this.report?.(connection.address, 200);
+    return connection;
   }
 
-  released(client: Http1Client): void {
-    if (this.#closed || this.#epochs.get(client) !== this.#epoch) client.destroy();
-    else this.#idle.push(client);
+  /** Tries each endpoint once, and throws the last error. */
+  async #orElsewhere<T>(
+    first: Promise<T>,
+    endpoint: Endpoint,
+    choice: Choice | undefined,
+    attempt: (endpoint: Endpoint) => T | Promise<T>,
+  ): Promise<T> {
+    const tried = [endpoint];
+    let got: T | Promise<T> = first;
+    for (;;) {
+      try {
+        return await got;
+      } catch (error) {
+        if (!(error instanceof SallyportError) || !error.code.startsWith('upstream_')) throw error;
+        const next = this.#chooseOf(this.#fit, choice, tried);
+        if (next === undefined || choice?.over === true) throw error;
+        tried.push(next);
+        got = attempt(next);
+      }
+    }
   }
 
-  gone(client: Http1Client | Http2Client): void {
-    this.#open--;
-    const list: (Http1Client | Http2Client)[] = client instanceof Http2Client ? this.#sessions : this.#idle;
-    const at = list.indexOf(client);
-    if (at !== -1) list.splice(at, 1);
+  /** @throws SallyportError `upstream_unresolved` or `upstream_unhealthy` when there is none. */
+  #choose(choice: Choice | undefined): Endpoint {
+    const fit = this.#fit;
+    if (fit.length === 1) return fit[0]!;
+    if (fit.length === 0) throw this.#nobody();
+    const isPlain = choice === undefined || choice.avoid.length === 0;
+    if (isPlain && this.#restUntil === 0) return this.#balancer.pick(fit, choice?.hash);
+    return this.#chooseOf(fit, choice, nobody) ?? this.#balancer.pick(fit, choice?.hash);
   }
 
-  quiet(client: Http2Client): void {
-    if (this.#closed || this.#epochs.get(client) !== this.#epoch) client.retire();
+  /** Of those that were not tried, first who answers, then who rests, then who is to be avoided. */
+  #chooseOf(fit: readonly Endpoint[], choice: Choice | undefined, tried: readonly Endpoint[]): Endpoint | undefined {
+    const now = performance.now();
+    const left = fit.filter((one) => !tried.includes(one));
+    const wanted = choice === undefined ? left : left.filter(({ address }) => !choice.avoid.includes(address));
+    const awake = wanted.filter(({ restUntil }) => restUntil <= now);
+    const best = [awake, wanted, left].find((list) => list.length > 0);
+    return best && this.#balancer.pick(best, choice?.hash);
+  }
+
+  #nobody(): SallyportError {
+    const { name } = this.#options;
+    if (this.#all.length === 0)
+      return new SallyportError('upstream_unresolved', `no endpoint of ${name} has an address yet`, {
+        hint: 'see "waiting for the name" in the log',
+      });
+    return new SallyportError('upstream_unhealthy', `no endpoint of ${name} is fit for use, of ${this.#all.length}`, {
+      hint: 'GET /upstreams on the admin port says which are ejected or unhealthy',
+    });
+  }
+
+  takeRetry(budget: RetryPolicy['budget']): boolean {
+    return this.#breaker.takeRetry(this.inFlight, budget);
+  }
+
+  giveRetryBack(): void {
+    this.#breaker.retries--;
+  }
+
+  // -- what endpoints tell -----------------------------------------------------------------------------------------
+
+  connected(): void {
+    this.#unanswered = undefined;
+  }
+
+  unreachable(endpoint: Endpoint, error: SallyportError): void {
+    this.#restUntil = Math.max(this.#restUntil, endpoint.restUntil);
+    if (endpoint.host !== undefined) this.#options.resolver.refresh(endpoint.host);
+    this.#note(endpoint, error);
+  }
+
+  freed(): void {
+    for (const one of this.#all) one.serveQueue();
+  }
+
+  #note(endpoint: Endpoint | undefined, outcome: number | SallyportError): void {
+    if (endpoint === undefined || this.#outliers === undefined) return;
+    const conducts = this.#all.map(({ conduct }) => conduct);
+    if (!this.#outliers.note(endpoint.conduct, outcome, conducts)) return;
+    this.#sort();
+    const { name, log } = this.#options;
+    const why = typeof outcome === 'number' ? `status ${outcome}` : outcome.message;
+    log?.warn(
+      { code: 'endpoint_ejected', upstream: name, address: endpoint.address, times: endpoint.conduct.times },
+      `${endpoint.address} of ${name} is left out for a while: ${why}, again and again`,
+    );
+  }
+
+  #judged(endpoint: Endpoint, well: boolean): void {
+    const { conduct, address } = endpoint;
+    const wasEjected = conduct.ejectedUntil !== undefined;
+    // Envoy's `successful_active_health_check_uneject_host`.
+    if (well && wasEjected) this.#outliers?.restore(conduct);
+    if (endpoint.healthy === well && !(well && wasEjected)) return;
+    const wasKnown = endpoint.healthy !== undefined;
+    endpoint.healthy = well;
+    this.#sort();
+    const { name, log } = this.#options;
+    if (!well)
+      log?.warn(
+        { code: 'endpoint_unhealthy', upstream: name, address },
+        `${address} of ${name} fails its health check`,
+      );
+    else if (wasKnown)
+      log?.info({ code: 'endpoint_healthy', upstream: name, address }, `${address} of ${name} is well again`);
+  }
+
+  /** Who is fit for use; when those are too few, it is more likely that the judgement is wrong, and everybody is. */
+  #sort(): void {
+    const fit = this.#all.filter(({ conduct, healthy }) => conduct.ejectedUntil === undefined && healthy !== false);
+    const panics = (100 * fit.length) / this.#all.length < (this.#options.traffic?.panicPercent ?? 0);
+    this.#fit = panics ? this.#all : fit;
+  }
+
+  // -- endpoints ---------------------------------------------------------------------------------------------------
+
+  /** Makes the endpoints those that the names stand for now. */
+  #refresh(): void {
+    if (this.#closed) return;
+    const { resolver } = this.#options;
+    this.#seen = resolver.version;
+    const wanted = this.#addresses();
+    for (const [address, endpoint] of this.#byAddress) if (!wanted.has(address)) this.#lose(endpoint);
+    for (const [address, [place, host]] of wanted) {
+      if (this.#byAddress.has(address)) continue;
+      const endpoint = new Endpoint(place, host, this.#options, this.#breaker, this);
+      this.#byAddress.set(address, endpoint);
+      this.#startCheck(endpoint);
+    }
+    this.#all = [...this.#byAddress.values()];
+    this.#balancer.changed(this.#all);
+    this.#sort();
+    // Only now are there others for those who waited for one that is gone.
+    for (const one of this.#leaving) one.turnAway();
+  }
+
+  #lose(endpoint: Endpoint): void {
+    this.#byAddress.delete(endpoint.address);
+    this.#checks.get(endpoint)?.close();
+    this.#checks.delete(endpoint);
+    this.#leaving.add(endpoint);
+    endpoint.leave();
+  }
+
+  #startCheck(endpoint: Endpoint): void {
+    const plan = this.#options.traffic?.health;
+    if (plan === undefined) return;
+    const told = (one: Endpoint, well: boolean): void => this.#judged(one, well);
+    this.#checks.set(endpoint, new HealthCheck(plan, endpoint, this.#deadlines, told));
+  }
+
+  /** By the address as it is written; one that two names have is one endpoint. */
+  #addresses(): Map<string, [place: Address, host: string | undefined]> {
+    const found = new Map<string, [Address, string | undefined]>();
+    for (const endpoint of this.#options.endpoints) {
+      if ('path' in endpoint) {
+        found.set(formatAddress(endpoint), [endpoint, undefined]);
+        continue;
+      }
+      const host = isIP(endpoint.host) === 0 ? endpoint.host : undefined;
+      for (const one of this.#options.resolver.addressesOf(endpoint.host)) {
+        const place = { host: one, port: endpoint.port };
+        found.set(formatAddress(place), [place, host]);
+      }
+    }
+    return found;
+  }
+
+  // -- from time to time -------------------------------------------------------------------------------------------
+
+  /**
+   * Until it has answered once, a peer is called without waiting for a request: whoever asks whether we are ready learns
+   * who is missing, and the connection that comes of it serves the first request.
+   */
+  #greet(): void {
+    if (this.#unanswered === undefined || this.#greeting) return;
+    this.#greeting = true;
+    void this.#callAny()
+      .catch((error: unknown) => {
+        if (this.#unanswered !== undefined) this.#unanswered = reasonOf(error);
+      })
+      .finally(() => {
+        this.#greeting = false;
+      });
+  }
+
+  async #callAny(): Promise<void> {
+    const all = this.#all;
+    let failure = this.#nobody();
+    const first = this.#turn++;
+    for (let i = 0; i < all.length; i++) {
+      try {
+        return await all[(first + i) % all.length]!.greet();
+      } catch (error) {
+        if (error instanceof SallyportError) failure = error;
+      }
+    }
+    throw failure;
+  }
+
+  /** Once a second. */
+  tick(): void {
+    if (this.#seen !== this.#options.resolver.version) this.#refresh();
+    this.#greet();
+    const now = performance.now();
+    if (this.#restUntil <= now) this.#restUntil = 0;
+    for (const one of this.#all) one.tick(now);
+    for (const one of this.#leaving) {
+      one.tick(now);
+      if (one.size === 0) this.#leaving.delete(one);
+    }
+    if (this.#outliers?.sweep(this.#all.map(({ conduct }) => conduct)) === true) this.#sort();
   }
 
   /** No connection made before now is used again: our SVID or whom we trust has changed. Those in use go on. */
   renew(): void {
-    this.#epoch++;
-    for (const client of this.#idle.splice(0)) client.destroy();
-    for (const session of [...this.#sessions]) session.retire();
-    this.#coming = undefined;
+    for (const one of this.#all) one.renew();
+    for (const one of this.#checks.values()) one.renew();
     this.#greet();
   }
 
@@ -200,104 +378,9 @@ export class Pool implements Destination, ClientOwner, Http2ClientOwner {
     clearInterval(this.#timer);
     for (const endpoint of this.#options.endpoints)
       if ('host' in endpoint) this.#options.resolver.forget(endpoint.host);
-    this.renew();
-  }
-
-  async #connect(alpn: readonly string[]): Promise<Http1Client | Http2Client> {
-    this.#open++;
-    const epoch = this.#epoch;
-    try {
-      const { socket, peer, address } = await this.#dialAny(alpn);
-      const { secure, http2, idleMs, limits } = this.#options;
-      const { headBytes, headFields } = limits;
-      const options = { secure, peer, address: formatAddress(address), headBytes, headFields };
-      const speaksHttp2 = http2 || (socket instanceof TLSSocket && socket.alpnProtocol === 'h2');
-      if (alpn.includes('h2')) this.#speaksHttp2 = speaksHttp2;
-      const client = speaksHttp2
-        ? new Http2Client(socket, this, options)
-        : new Http1Client(socket, this, { ...options, idleMs });
-      this.#epochs.set(client, epoch);
-      if (client instanceof Http2Client) {
-        this.#sessions.push(client);
-        // Our SVID has changed while it was made: it serves who waits for it, and nobody after.
-        if (epoch !== this.#epoch) setImmediate(() => client.retire());
-      }
-      return client;
-    } catch (error) {
-      this.#open--;
-      throw error;
-    }
-  }
-
-  /** Tries each address once, beginning with the next in turn, and throws the last error. */
-  async #dialAny(alpn: readonly string[]): Promise<Dialed & { readonly address: Address }> {
-    const { name, dial, limits, resolver } = this.#options;
-    const addresses = this.#addresses();
-    if (addresses.length === 0)
-      throw new SallyportError('upstream_unresolved', `no endpoint of ${name} has an address yet`, {
-        hint: 'see "waiting for the name" in the log',
-      });
-    const first = this.#turn++;
-    let failure: SallyportError | undefined;
-    for (let i = 0; i < addresses.length; i++) {
-      const { address, host } = addresses[(first + i) % addresses.length]!;
-      try {
-        const dialed = await dial(address, limits.connectMs, alpn);
-        this.#unanswered = undefined;
-        return { ...dialed, address };
-      } catch (error) {
-        failure = asSallyportError(error, 'upstream_connect', `${formatAddress(address)} takes no connection`);
-        if (host !== undefined) resolver.refresh(host);
-      }
-    }
-    throw failure!;
-  }
-
-  #addresses(): { address: Address; host: string | undefined }[] {
-    return this.#options.endpoints.flatMap((endpoint): { address: Address; host: string | undefined }[] => {
-      if ('path' in endpoint) return [{ address: endpoint, host: undefined }];
-      const host = isIP(endpoint.host) === 0 ? endpoint.host : undefined;
-      return this.#options.resolver
-        .addressesOf(endpoint.host)
-        .map((one) => ({ address: { host: one, port: endpoint.port }, host }));
-    });
-  }
-
-  /**
-   * Until it has answered once, a peer is called without waiting for a request: whoever asks whether we are ready learns
-   * who is missing, and the connection that comes of it serves the first request.
-   */
-  #greet(): void {
-    if (this.#unanswered === undefined || this.#greeting) return;
-    this.#greeting = true;
-    const { alpn } = this.#options;
-    const called =
-      alpn.length > 0
-        ? this.#connect(alpn).then((client) => client instanceof Http1Client && this.released(client))
-        : this.dialSocket().then(({ socket }) => socket.destroy());
-    void called
-      .catch((error: unknown) => {
-        if (this.#unanswered !== undefined) this.#unanswered = reasonOf(error);
-      })
-      .finally(() => {
-        this.#greeting = false;
-      });
-  }
-
-  #tick(): void {
-    this.#greet();
-    const now = performance.now();
-    for (const client of this.#idle.filter((one) => one.usableUntil <= now)) client.destroy();
-    const { idleMs } = this.#options;
-    for (const one of [...this.#sessions]) {
-      one.http2.tick(now);
-      if (one.http2.size === 0 && now - one.quietSince > idleMs) one.retire();
-    }
+    for (const one of this.#checks.values()) one.close();
+    for (const one of this.#all) one.leave();
   }
 }
 
-const http1Only = ['http/1.1'];
-
-function take(client: Http1Client | Http2Client): UpstreamConnection {
-  return client instanceof Http2Client ? client.take() : client;
-}
+const nobody: readonly Endpoint[] = [];

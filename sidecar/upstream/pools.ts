@@ -4,6 +4,7 @@
 import type { Address } from '../../cert-agent/base/address.ts';
 import { formatAddress } from '../../cert-agent/base/address.ts';
 import type { Live } from '../../cert-agent/base/live.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import type { Limits, TlsFacts } from '../exchange.ts';
@@ -11,6 +12,8 @@ import type { TlsSettings } from '../protocol/tls.ts';
 import { createPeerDial, dialPlain, serverNameOf } from './dial.ts';
 import { Pool } from './pool.ts';
 import type { Resolver } from './resolve.ts';
+import { createServerTlsDial, type ServerTls } from './server-tls.ts';
+import type { TrafficPlan } from './traffic.ts';
 
 /** Peers that run Sallyport keep an idle connection for five minutes; a stranger may not. */
 const peerIdleMs = 55_000;
@@ -24,7 +27,11 @@ export interface PoolPlan {
   readonly limits: Limits;
   /** An app that speaks HTTP/2 without being asked. */
   readonly http2?: boolean;
-  /** Present for a peer, reached by mutual TLS; absent for our own app. */
+  /** Balancing, limits, whom to leave out; absent: as the settings have it. */
+  readonly traffic?: TrafficPlan;
+  /** Present for a server that is no peer, reached by TLS that proves the server alone. */
+  readonly serverTls?: ServerTls;
+  /** Present for a peer, reached by mutual TLS; absent, and `serverTls` with it, where it is plain: our own app. */
   readonly peer?: {
     /** Its name in the configuration. */
     readonly upstream: string;
@@ -40,11 +47,13 @@ export class Pools {
   readonly #identity: Live<Identity | undefined>;
   readonly #resolver: Resolver;
   readonly #dialed: (tls: TlsFacts) => void;
+  readonly #log: Log | undefined;
   #held = new Map<string, { readonly key: string; readonly pool: Pool }>();
 
   /** `dialed` is told of each handshake with a peer. */
-  constructor(identity: Live<Identity | undefined>, resolver: Resolver, dialed: (tls: TlsFacts) => void) {
+  constructor(identity: Live<Identity | undefined>, resolver: Resolver, dialed: (tls: TlsFacts) => void, log?: Log) {
     this.#identity = identity;
+    this.#log = log;
     this.#dialed = dialed;
     this.#resolver = resolver;
     identity.onChange(() => {
@@ -73,10 +82,17 @@ export class Pools {
     for (const { pool } of this.#held.values()) pool.close();
   }
 
-  #make({ name, endpoints, limits, http2 = false, peer }: PoolPlan): Pool {
-    const rest = { endpoints, limits, resolver: this.#resolver };
+  #make({ name, endpoints, limits, http2 = false, peer, serverTls, traffic }: PoolPlan): Pool {
+    const rest = { endpoints, limits, resolver: this.#resolver, traffic, log: this.#log };
+    const told = traffic?.connections?.idleMs;
+    if (serverTls !== undefined) {
+      const dial = createServerTlsDial({ ...serverTls, dialed: this.#dialed });
+      const kind = { secure: true, alpn: serverTls.alpn, http2: false, awaited: false, idleMs: told ?? appIdleMs };
+      return new Pool({ ...rest, ...kind, name, dial });
+    }
     if (peer === undefined) {
-      const kind = { secure: false, alpn: [], http2, awaited: false, idleMs: http2 ? peerIdleMs : appIdleMs };
+      const idleMs = told ?? (http2 ? peerIdleMs : appIdleMs);
+      const kind = { secure: false, alpn: [], http2, awaited: false, idleMs };
       return new Pool({ ...rest, ...kind, name, dial: dialPlain });
     }
     const dial = createPeerDial({
@@ -86,8 +102,9 @@ export class Pools {
       serverName: serverNameOf(endpoints[0]!),
       dialed: this.#dialed,
     });
-    const { upstream, isMeant, alpn } = peer;
-    const kind = { secure: true, alpn, http2, awaited: isMeant, idleMs: peerIdleMs };
+    const { upstream, isMeant } = peer;
+    const alpn = traffic?.connections?.http2 === false ? peer.alpn.filter((one) => one !== 'h2') : peer.alpn;
+    const kind = { secure: true, alpn, http2, awaited: isMeant, idleMs: told ?? peerIdleMs };
     return new Pool({ ...rest, ...kind, name: upstream, dial });
   }
 }

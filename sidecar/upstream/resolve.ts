@@ -28,6 +28,8 @@ export class Resolver {
   readonly #names = new Map<string, Name>();
   readonly #timer: NodeJS.Timeout;
   #running = 0;
+  /** Rises whenever a name has got or lost an address, for those who keep what they made of the last answer. */
+  version = 0;
 
   constructor(log: Log, lookupAll: (name: string) => Promise<readonly string[]> = systemLookup) {
     this.#log = log;
@@ -92,7 +94,11 @@ export class Resolver {
     this.#running++;
     try {
       const found = await this.#lookup(host);
-      if (found.length > 0) name.addresses = found;
+      if (found.length > 0) {
+        // Name servers deal their answers out in turn: another order is no change.
+        if (!sameAddresses(found, name.addresses)) this.version++;
+        name.addresses = found;
+      }
       if (name.failing) this.#log.info({ code: 'name_resolved', host }, `${host} resolves again`);
       name.failing = false;
     } catch (error) {
@@ -113,6 +119,10 @@ export class Resolver {
       this.#run();
     }
   }
+}
+
+function sameAddresses(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((one) => b.includes(one));
 }
 
 async function systemLookup(host: string): Promise<readonly string[]> {

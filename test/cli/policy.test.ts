@@ -7,6 +7,9 @@ import { allowAll } from '../fixtures/mesh.ts';
 import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
 import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
 
+// Each test starts the program many times, which takes its time beside other tests.
+t.setTimeout(120_000);
+
 const policies = `apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: { name: orders, namespace: shop }

@@ -250,8 +250,8 @@ const wrong: [string, string, string[]][] = [
   ],
   [
     'another kind',
-    'apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: { name: p }\nspec: {}\n',
-    ['a.yaml:2:7: kind DestinationRule is not supported by this build'],
+    'apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: p }\nspec: {}\n',
+    ['a.yaml:2:7: kind VirtualService is not supported by this build'],
   ],
   [
     'a misspelt kind',

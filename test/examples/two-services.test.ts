@@ -1,13 +1,16 @@
-// The demo as a process, and its README as a reader takes it: every command, in order, on free ports.
+// The demo as a process, its page as a browser shows it, and its README as a reader takes it: every command, in order, on
+// free ports.
 
 import { spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, globSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { globSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { nextCommands } from '../../examples/two-services/demo/next.ts';
 import { findPorts, withPorts } from '../../examples/two-services/demo/ports.ts';
+import { chromium, startBrowser } from '../fixtures/chromium.ts';
 import { type Child, type Owner, startProcess, tempDir, until } from '../fixtures/process.ts';
+import { patternOf, readBlocks, runBlocks, runShell } from '../fixtures/shell.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const example = join(root, 'examples', 'two-services');
@@ -22,6 +25,11 @@ const steps = [
   'reports: a valid certificate, no rule',
   'no certificate',
   "web's name, certified by another CA",
+  'a user without a token',
+  'with one that another key has signed',
+  'with a good one: web knows who asks',
+  'a user who is no clerk, refused by web',
+  'one who asks more than 10 times a minute',
   'a policy is added: reports may read',
   'reports is revoked',
   'both certificates rotate under load',
@@ -30,8 +38,9 @@ const steps = [
 const missing = ['bash', 'curl'].filter((name) => spawnSync(name, ['--version']).status !== 0);
 const skip = missing.length === 0 ? false : `there is no ${missing.join(' and no ')} here`;
 
-// Each has processes and ports of its own.
+// Each has processes and ports of its own. Some thirty of them at once take their time beside other tests.
 t.jobs = 3;
+t.setTimeout(120_000);
 
 t.test('the demo does what it should, and --keep leaves it running until the printed command', { skip }, async (t) => {
   const tmp = tempDir(t);
@@ -48,9 +57,11 @@ t.test('the demo does what it should, and --keep leaves it running until the pri
   t.equal(lines.filter((line) => /^(ok|FAILED) /.test(line)).length, steps.length, 'and no other step');
   t.match(demo.stdout(), / 0 failed of \d{2,}, /);
   const next = lines.filter((line) => /^ {2}(curl|http_proxy|npx)\b/.test(line));
-  t.equal(next.length, 8);
+  t.equal(next.length, 10);
   next.push(...nextCommands.map(([command]) => command).filter((command) => !command.startsWith('npm run demo')));
   for (const line of next) t.match(await runShell(t, line), { code: 0 }, line);
+  const noBrowser = chromium === undefined ? 'there is no chromium here' : false;
+  await t.test('its page in a browser', { skip: noBrowser }, (t) => checkPage(t, urlIn(demo)));
   t.match(await runShell(t, lines.find((line) => line.startsWith('  kill ')) ?? 'false'), { code: 0 });
   for (const pid of pidsIn(demo)) await until(() => !isRunning(pid), `process ${pid} to end`);
   t.same(demoDirsIn(tmp), []);
@@ -67,44 +78,61 @@ t.test('Ctrl-C leaves nothing behind', async (t) => {
 
 t.test('the commands of the README do what it says', { skip }, async (t) => {
   const ports = await findPorts();
-  const copy = join(tempDir(t), 'examples', 'two-services');
-  mkdirSync(copy, { recursive: true });
-  cpSync(join(example, 'policies'), join(copy, 'policies'), { recursive: true });
-  for (const name of globSync('*.{ts,yaml}', { cwd: example })) {
+  const clone = tempDir(t);
+  const copy = join(clone, 'examples', 'two-services');
+  // What makes a certificate is the clone's own.
+  symlinkSync(join(root, 'cert-agent'), join(clone, 'cert-agent'));
+  for (const name of globSync(['*.{ts,yaml,html}', 'policies/*.yaml', 'gateway/*.yaml'], { cwd: example })) {
+    mkdirSync(dirname(join(copy, name)), { recursive: true });
     writeFileSync(join(copy, name), withPorts(readFileSync(join(example, name), 'utf8'), ports));
   }
   const blocks = readBlocks(withPorts(readFileSync(join(example, 'README.md'), 'utf8'), ports));
-  const script = blocks.map(({ commands }, index) => `echo; echo '@@ ${index}'\n${commands}`).join('\n');
   // A reader looks at what went wrong; here every command has to go well.
-  const { code, output } = await runShell(
-    t,
-    `trap 'kill $(jobs -p) 2>&- || true' EXIT; set -e\n${script}`,
-    join(copy, '../..'),
-  );
+  const { code, output, printed } = await runBlocks(t, blocks, clone);
   t.equal(code, 0, output);
-  for (const [index, { commands, expected }] of blocks.entries()) {
-    const printed = output.split(`@@ ${index}\n`)[1]?.split('@@ ')[0] ?? '';
-    for (const line of expected) t.match(printed, patternOf(line), `after ${commands}`);
-  }
+  for (const [index, { commands, expected }] of blocks.entries())
+    for (const line of expected) t.match(printed[index], patternOf(line), `after ${commands}`);
   t.same(readdirSync(copy).includes('run'), false, 'and its last command removes what the others made');
 });
 
-interface Block {
-  readonly commands: string;
-  /** Lines that it prints, in which `...` stands for anything. */
-  readonly expected: readonly string[];
+/** Everything that the page says of a finished tour, and what its buttons get. */
+async function checkPage(t: Tap, url: string): Promise<void> {
+  const browser = await startBrowser(t);
+  await browser.open(url);
+  const read = (selector: string): Promise<unknown> =>
+    browser.evaluate(`[...document.querySelectorAll('${selector}')].map((one) => one.textContent)`);
+  await until(async () => /did what it should/.test(String(await read('#verdict'))), 'the end of the tour');
+  t.same(await read('#steps td:nth-child(2)'), steps);
+  t.same(
+    await read('#steps .mark'),
+    steps.map(() => 'ok'),
+  );
+  const shown: string[] = [];
+  const way = ['user', 'gateway', 'web-sidecar', 'web', 'orders-sidecar', 'orders'];
+  for (const [button, status, hops, body] of [
+    ['none', '401 Unauthorized', 2, /www-authenticate: Bearer .*Jwt is missing$/s],
+    ['forged', '401 Unauthorized', 2, /Jwt verification fails$/],
+    ['guest', '403 Forbidden', 3, /RBAC: access denied$/],
+    ['clerk', '200 OK', 6, /orders for ada: a lantern/],
+    ['many', '10 \u00d7 200, 2 \u00d7 429', 2, /retry-after: \d+\n.*rate limited$/s],
+  ] as const) {
+    await browser.evaluate(`document.querySelector('[data-ask=${button}]').click()`);
+    shown.unshift(status);
+    await until(async () => ((await read('.answer')) as string[]).length === shown.length, `the answer to ${button}`);
+    t.same(await read('.answer strong'), shown, button);
+    t.match(((await read('.answer pre')) as string[])[0], body, button);
+    const end = `document.querySelector('[data-place=${way[hops - 1]}]').dataset.state`;
+    const state = status === '200 OK' ? 'arrived' : 'refused';
+    await until(async () => (await browser.evaluate(end)) === state, `${way[hops - 1]} to be ${state}`);
+  }
+  t.same(browser.complaints, []);
 }
 
-/** The `sh` blocks of a page, each with the `text` block that may follow it. */
-function readBlocks(page: string): Block[] {
-  return [...page.matchAll(/^```sh\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?/gms)].map(([, commands, expected]) => ({
-    commands: commands ?? '',
-    expected: (expected ?? '').split('\n').filter(Boolean),
-  }));
-}
+/** What of a tap test the page's check needs. */
+type Tap = Owner & Pick<typeof t, 'same' | 'match'>;
 
-function patternOf(line: string): RegExp {
-  return new RegExp(line.replace(/[^\w ]/g, '\\$&').replaceAll('\\.\\.\\.', '.+'));
+function urlIn(demo: Child): string {
+  return /^In a browser: (http:\S+)$/m.exec(demo.stdout())?.[1] ?? 'no URL was printed';
 }
 
 function startDemo(t: Owner, tmp: string, ...args: string[]): Child {
@@ -113,18 +141,6 @@ function startDemo(t: Owner, tmp: string, ...args: string[]): Child {
     for (const pid of pidsIn(demo).filter(isRunning)) process.kill(pid, 'SIGKILL');
   });
   return demo;
-}
-
-/** Runs `script` in bash, where `npx` finds this clone's own commands without asking npm. */
-async function runShell(t: Owner, script: string, cwd = root): Promise<{ code: number | null; output: string }> {
-  const bin = tempDir(t);
-  const npx = `#!/bin/sh\n[ "$1" = node ] && shift && exec '${process.execPath}' "$@"\n[ "$1" = sallyport ] && shift && exec '${process.execPath}' '${root}/sidecar/bin.mjs' "$@"\nexit 127\n`;
-  writeFileSync(join(bin, 'npx'), npx);
-  chmodSync(join(bin, 'npx'), 0o755);
-  const env = { PATH: `${bin}:${process.env['PATH']}` };
-  const shell = startProcess(t, 'bash', ['-c', script], { cwd, env });
-  const code = await shell.exited;
-  return { code, output: shell.stdout() + shell.stderr() };
 }
 
 function pidsIn(demo: Child): number[] {

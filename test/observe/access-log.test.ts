@@ -1,8 +1,12 @@
 // The record: one line for each exchange, whatever happened to it, with Istio's keys in Istio's order, then ours.
 
-import { connect } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
+import { createServer as createTlsServer } from 'node:tls';
 import t from 'tap';
+import { askAs } from '../fixtures/edge-client.ts';
+import { startTestGateway } from '../fixtures/gateway.ts';
 import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
+import { createAuthority, createCredential } from '../fixtures/pki.ts';
 import { until } from '../fixtures/process.ts';
 
 /** conventions.md section 5, in order. */
@@ -172,5 +176,163 @@ t.test('records of both sides', async (t) => {
     );
     const ids = all.map((one) => one['decision_id']);
     t.equal(new Set(ids).size, ids.length);
+  });
+});
+
+t.test('records and metrics of a gateway', async (t) => {
+  const authority = await createAuthority('demo.test');
+  const world = await createAuthority('world.test');
+  const orders = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/orders');
+  const edge = await createCredential(world, 'spiffe://world.test/edge', { dns: ['a.test'], subject: 'CN=a.test' });
+  const ann = await createCredential(world, 'spiffe://world.test/ann', {
+    uris: [],
+    subject: 'CN=Änn Lee, O=World',
+  });
+  const peer = createTlsServer(
+    {
+      ...{ key: orders.keyPem, cert: orders.chainPem, ca: authority.bundlePem },
+      ...{ requestCert: true, minVersion: 'TLSv1.3', ALPNProtocols: ['http/1.1'] },
+    },
+    (socket) => {
+      socket.on('error', () => {});
+      socket.on('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
+    },
+  );
+  await new Promise<void>((resolve) => peer.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => peer.close());
+  const gateway = await startTestGateway(t, {
+    authority,
+    listeners: ['shop/g:80', 'shop/g:443'],
+    files: { 'edge.pem': edge.chainPem, 'edge.key': edge.keyPem },
+    yaml: `upstreams:
+  orders: { endpoints: ["127.0.0.1:${(peer.address() as AddressInfo).port}"], identity: spiffe://demo.test/ns/shop/sa/orders }
+backends: { shop/orders:80: orders }
+certificates: { shop/edge: { certificate: edge.pem, key: edge.key } }
+`,
+    documents: `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: g, namespace: shop }
+spec:
+  gatewayClassName: x
+  listeners:
+  - { name: http, port: 80, protocol: HTTP }
+  - { name: https, port: 443, protocol: HTTPS, hostname: a.test, tls: { certificateRefs: [{ name: edge }] } }
+  tls: { frontend: { default: { validation: { caCertificateRefs: [{ group: "", kind: ConfigMap, name: clients }] } } } }
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: clients, namespace: shop }
+data:
+  ca.crt: |
+${world.bundlePem.replace(/^(?=.)/gm, '    ')}
+---
+apiVersion: v1
+kind: Secret
+metadata: { name: keys, namespace: shop }
+stringData: { mobile: "0123456789abcdef0123456789abcdef" }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: keyed, namespace: shop }
+spec:
+  parentRefs: [{ name: g }]
+  rules: [{ matches: [{ path: { value: /keyed } }], backendRefs: [{ name: orders, port: 80 }] }]
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: { name: keyed, namespace: shop }
+spec:
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: keyed }]
+  apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ params: [key] }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: r, namespace: shop }
+spec:
+  parentRefs: [{ name: g }]
+  rules: [{ backendRefs: [{ name: orders, port: 80 }] }]
+`,
+  });
+  const [plain, secure] = [gateway.port('shop/g:80'), gateway.port('shop/g:443')];
+  let count = 0;
+  const last = async (): Promise<Record<string, unknown>> => (await gateway.records(++count)).at(-1)!;
+  const gatewayKeys = [...keys, 'client_ip', 'client_id', 'auth_method'];
+
+  await t.test('a client with a certificate', async (t) => {
+    const tls = { ca: world.bundlePem, cert: ann.chainPem, key: ann.keyPem };
+    t.equal((await askAs('HTTP/2', secure, { path: '/x?y=z', tls })).status, 200);
+    const seen = await last();
+    t.same(Object.keys(seen), gatewayKeys);
+    t.match(seen, {
+      ...{ route_name: 'httproute/shop/r/rule/0', upstream_cluster: 'outbound|80||orders.shop.svc.cluster.local' },
+      ...{ path: '/x?y=z', protocol: 'HTTP/2', authority: 'a.test', requested_server_name: 'a.test' },
+      ...{
+        x_forwarded_for: '127.0.0.1',
+        client_ip: '127.0.0.1',
+        client_id: 'O=World,CN=Änn Lee',
+        auth_method: 'certificate',
+      },
+      ...{ decision: 'allow', policy: 'route[httproute/shop/r/rule/0]' },
+      ...{ peer_id: 'O=World,CN=Änn Lee', peer_serial: /^[0-9a-f]{30,32}$/ },
+      ...{ tls_version: 'TLSv1.3', tls_resumed: false },
+    });
+  });
+  await t.test('one with a key, which is nobody else’s to read', async (t) => {
+    const key = '0123456789abcdef0123456789abcdef';
+    const { status } = await askAs('HTTP/1.1', plain, { path: `/keyed?key=${key}&a=b` });
+    t.equal(status, 200);
+    const seen = await last();
+    t.match(seen, {
+      ...{ client_id: 'mobile', auth_method: 'apiKey', client_ip: '127.0.0.1', peer_id: null, tls_version: null },
+      ...{ path: '/keyed?a=b', policy: 'securitypolicy[shop/keyed]' },
+    });
+    t.notMatch(JSON.stringify(seen), key);
+    await askAs('HTTP/1.1', plain, { path: `/keyed?key=${key.replace('0', 'x')}` });
+    const refused = await last();
+    t.match(refused, {
+      client_id: null,
+      auth_method: null,
+      decision: 'deny',
+      response_code: 401,
+      code: 'api_key_unknown',
+    });
+    t.notMatch(JSON.stringify(refused), key.slice(1));
+  });
+  await t.test('a stranger who names somebody', async (t) => {
+    await askAs('HTTP/1.1', plain, { headers: { 'x-forwarded-for': '9.9.9.9', 'x-request-id': 'mine' } });
+    const seen = await last();
+    t.match(seen, {
+      client_ip: '127.0.0.1',
+      x_forwarded_for: '127.0.0.1',
+      request_id: /^[0-9a-f-]{36}$/,
+      client_id: null,
+    });
+    t.equal((await askAs('HTTP/1.1', plain, { path: '/keyed' })).status, 401);
+    t.match(await last(), { code: 'api_key_missing' });
+  });
+  await t.test('requests count for the gateway as their source', async (t) => {
+    const text = await (await fetch(`http://127.0.0.1:${gateway.admin}/stats/prometheus`)).text();
+    const rows = text.split('\n').filter((line) => line.startsWith('istio_requests_total'));
+    t.equal(rows.length, 2, rows.join('\n'));
+    for (const row of rows) {
+      t.match(row, 'reporter="source"');
+      t.match(row, 'source_principal="spiffe://demo.test/ns/edge/sa/gateway"');
+      t.match(row, 'source_workload_namespace="edge"');
+      t.match(row, 'destination_principal="spiffe://demo.test/ns/shop/sa/orders"');
+      t.match(row, 'destination_workload_namespace="shop"');
+      t.match(row, 'destination_service="orders.shop.svc.cluster.local"');
+      t.match(row, 'destination_service_name="orders"');
+      t.match(row, 'destination_service_namespace="shop"');
+      t.match(row, 'connection_security_policy="unknown"');
+    }
+    t.match(
+      rows.find((row) => row.includes('response_code="200"')),
+      / 3$/,
+    );
+    t.match(
+      rows.find((row) => row.includes('response_code="401"')),
+      / 2$/,
+    );
   });
 });

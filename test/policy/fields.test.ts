@@ -17,7 +17,12 @@ interface Case {
 }
 
 const cases = parse(readFileSync(new URL('../vectors/policy/fields.yaml', import.meta.url), 'utf8')) as Case[];
-const nothing = { authorizationPolicies: [], peerAuthentications: [], requestAuthentications: [] };
+const nothing = {
+  authorizationPolicies: [],
+  peerAuthentications: [],
+  requestAuthentications: [],
+  destinationRules: [],
+};
 const evaluator = new Evaluator({
   documents: nothing,
   scope: { ...scope, trustDomain: 'td.test', trustDomainAliases: ['old.test'] },

@@ -116,8 +116,8 @@ const wrong: readonly (readonly [name: string, bytes: Buffer, said: readonly str
     ['failed upstream_protocol'],
   ],
   ['a reset', frame(3, 0, 1, [0, 0, 0, 2]), ['failed upstream_reset']],
-  ['a refusal to look at it', frame(3, 0, 1, [0, 0, 0, 7]), ['failed upstream_closed']],
-  ['GOAWAY before it', frame(7, 0, 0, Array(8).fill(0)), ['failed upstream_closed']],
+  ['a refusal to look at it', frame(3, 0, 1, [0, 0, 0, 7]), ['failed upstream_refused_stream']],
+  ['GOAWAY before it', frame(7, 0, 0, Array(8).fill(0)), ['failed upstream_refused_stream']],
   [
     'a break-off',
     Buffer.concat([status(1, '200', 4), frame(3, 0, 1, [0, 0, 0, 2])]),

@@ -1,14 +1,15 @@
-// The demo's HTTP clients: a plain one, as an app has it, and one that goes to the mutual-TLS port directly, as only
-// somebody would who wants to get around the sidecar.
+// The demo's HTTP clients: a plain one, as an app has it, the same over TLS, as a user has it, and one that goes to the
+// mutual-TLS port directly, as only somebody would who wants to get around the sidecar.
 
 import { readFileSync } from 'node:fs';
-import { type Agent, type ClientRequest, request } from 'node:http';
+import { type Agent, type ClientRequest, type IncomingHttpHeaders, type OutgoingHttpHeaders, request } from 'node:http';
 import { request as requestTls, Agent as TlsAgent } from 'node:https';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 
 export interface Answer {
   readonly status: number;
+  readonly headers: IncomingHttpHeaders;
   readonly body: string;
 }
 
@@ -20,24 +21,36 @@ export interface Question {
   /** A path, or the whole URL where the port is used as a proxy. */
   readonly path?: string;
   readonly host?: string;
+  /** Says who asks, where that is a user. */
+  readonly token?: string;
+  /** Over TLS then, to a server that proves to be `serverName` to whoever believes this authority (PEM). */
+  readonly authority?: string;
+  readonly serverName?: string;
   /** Keeps connections; without one each question has its own. */
   readonly agent?: Agent;
 }
 
 const timeoutMs = 10_000;
 
-/** Asks in plain HTTP. */
+/** Asks in plain HTTP, or over TLS. */
 export function ask({
   address = '127.0.0.1',
   port,
   method = 'GET',
   path = '/orders',
   host,
+  token,
+  authority,
+  serverName = 'localhost',
   agent,
 }: Question): Promise<Answer> {
-  const headers = host === undefined ? {} : { host };
-  const options = { host: address, port, method, path, headers, timeout: timeoutMs };
-  return answerTo(request({ ...options, agent: agent ?? false }));
+  const headers = {
+    ...(host === undefined ? {} : { host }),
+    ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+  };
+  const options = { host: address, port, method, path, headers, timeout: timeoutMs, agent: agent ?? false };
+  if (authority === undefined) return answerTo(request(options));
+  return answerTo(requestTls({ ...options, agent: false, ca: authority, servername: serverName }));
 }
 
 /** What to show to a peer, and whom to believe; all PEM. */
@@ -55,7 +68,7 @@ export function readCredential(directory: string): Credential {
 
 /** A way to a mutual-TLS port that keeps its one connection. */
 export interface Direct {
-  ask(): Promise<Answer>;
+  ask(headers?: OutgoingHttpHeaders): Promise<Answer>;
   /** Resolves when a connection of it has been closed. */
   readonly closed: Promise<void>;
   end(): void;
@@ -76,8 +89,8 @@ export function goDirectly(
   const { promise: closed, resolve: close } = Promise.withResolvers<void>();
   const known = new WeakSet<Socket>();
   return {
-    ask() {
-      const asked = requestTls({ ...address, path: '/orders', agent, timeout: timeoutMs });
+    ask(headers = {}) {
+      const asked = requestTls({ ...address, path: '/orders', headers, agent, timeout: timeoutMs });
       asked.once('socket', (socket) => {
         if (!known.has(socket)) socket.once('close', close);
         known.add(socket);
@@ -94,7 +107,8 @@ function answerTo(asked: ClientRequest): Promise<Answer> {
     asked.once('error', reject);
     asked.once('timeout', () => asked.destroy(new Error(`no answer in ${timeoutMs / 1000} s`)));
     asked.once('response', (response) => {
-      response.toArray().then((chunks) => resolve({ status: response.statusCode ?? 0, body: chunks.join('') }), reject);
+      const { statusCode: status = 0, headers } = response;
+      response.toArray().then((chunks) => resolve({ status, headers, body: chunks.join('') }), reject);
     });
     asked.end();
   });

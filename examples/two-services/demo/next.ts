@@ -1,7 +1,7 @@
 // The last lines: what to try next. Each command works as it is printed, in the clone.
 
 import { say } from './print.ts';
-import type { World } from './world.ts';
+import { pageOf, type World } from './world.ts';
 
 /** For after everything was ended: what to type, and what it is for. */
 export const nextCommands = [
@@ -17,11 +17,14 @@ export function sayNext(): void {
 }
 
 /** With everything running: where it listens, and how to end it. */
-export function sayStillRunning({ directory, ports, processes }: World): void {
+export function sayStillRunning(world: World): void {
+  const { directory, ports, processes } = world;
   const running = processes.list();
   say(`
 Still running:
 ${running.map(([name, pid]) => `  ${name.padEnd(16)} pid ${pid}`).join('\n')}
+
+In a browser: ${pageOf(world)}
 
 Try next, in the clone:
   curl http://127.0.0.1:${ports.webApp}/
@@ -30,6 +33,8 @@ Try next, in the clone:
   curl -X DELETE http://127.0.0.1:${ports.toOrders}/orders/1
   curl http://127.0.0.1:${ports.ordersAdmin}/connections
   curl http://127.0.0.1:${ports.ordersAdmin}/denials      # then: npx sallyport why ID --admin 127.0.0.1:${ports.ordersAdmin}
+  curl -i --cacert ${directory}/run/front.pem -H "Authorization: Bearer $(curl -s 'http://127.0.0.1:${ports.issuer}/token?user=ada&group=clerks')" https://localhost:${ports.gatewayHttps}/orders
+  npx sallyport gateway status --config ${directory}/gateway.yaml
   npx sallyport inspect http://127.0.0.1:${ports.webAdmin}
   npx sallyport ca ls --dir ${directory}/run/ca
 

@@ -20,6 +20,14 @@ export const examplePorts = Object.freeze({
   webAgent: 15020,
   reportsAgent: 15022,
   otherCa: 8444,
+  /** Where `web` takes mutual TLS. */
+  webInbound: 15007,
+  gatewayHttps: 9443,
+  gatewayHttp: 9080,
+  gatewayAdmin: 15040,
+  gatewayHealth: 15041,
+  page: 8083,
+  issuer: 8084,
 });
 
 export type Ports = Readonly<Record<keyof typeof examplePorts, number>>;

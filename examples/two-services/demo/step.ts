@@ -8,10 +8,15 @@ import { idOf, type Parts, type World } from './world.ts';
 /** What happened, in words, and whether it should have. */
 export type Finding = readonly [got: string, ok: boolean];
 
+/** Where a request passes, in the picture of the page; `peer` is a workload that comes without a sidecar. */
+export type Place = 'user' | 'gateway' | 'web-sidecar' | 'web' | 'peer' | 'orders-sidecar' | 'orders';
+
 export interface Step {
   readonly name: string;
   readonly expected: string;
   run(): Promise<Finding>;
+  /** How far the step's request comes, from where it begins to where it is answered or refused. */
+  readonly way?: readonly Place[];
 }
 
 /** What a refusal by policy says to the one who asked. */

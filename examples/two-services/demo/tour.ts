@@ -4,13 +4,22 @@
 import { ask, type Credential } from './ask.ts';
 import { policyAdded, revoked } from './changes.ts';
 import { rotated } from './rotation.ts';
-import { answers, cutOff, denied, type Finding, type Step, toOrders } from './step.ts';
+import { answers, cutOff, denied, type Finding, type Place, type Step, toOrders } from './step.ts';
+import { usersSteps } from './users.ts';
 import { credentialOf, type Parts, type World } from './world.ts';
 
 /** All steps, in the order in which they build on each other. */
 export function tourOf(world: World, parts: Parts): readonly Step[] {
-  return [...allowedCalls(world), ...refusedCalls(world, parts), ...changes(world, parts)];
+  const ofWeb: readonly Place[] = ['web', 'web-sidecar', 'orders-sidecar'];
+  return [
+    ...allowedCalls(world).map((step) => ({ way: [...ofWeb, 'orders'] as const, ...step })),
+    ...refusedCalls(world, parts).map((step, i) => ({ way: i < 2 ? ofWeb : atOrders, ...step })),
+    ...usersSteps(world),
+    ...changes(world, parts),
+  ];
 }
+
+const atOrders: readonly Place[] = ['peer', 'orders-sidecar'];
 
 function allowedCalls({ ports }: World): Step[] {
   const lantern = 'a lantern';
@@ -57,8 +66,17 @@ async function explained({ ports }: World): Promise<Finding> {
 
 function changes(world: World, parts: Parts): Step[] {
   return [
-    { name: 'a policy is added: reports may read', expected: '200', run: () => policyAdded(world) },
-    { name: 'reports is revoked', expected: 'cut, then svid_denied', run: () => revoked(world, parts) },
-    { name: 'both certificates rotate under load', expected: '0 failed', run: () => rotated(world, parts) },
+    {
+      ...{ name: 'a policy is added: reports may read', expected: '200', run: () => policyAdded(world) },
+      way: [...atOrders, 'orders'],
+    },
+    {
+      ...{ name: 'reports is revoked', expected: 'cut, then svid_denied', run: () => revoked(world, parts) },
+      way: atOrders,
+    },
+    {
+      ...{ name: 'both certificates rotate under load', expected: '0 failed', run: () => rotated(world, parts) },
+      way: ['web', 'web-sidecar', 'orders-sidecar', 'orders'],
+    },
   ];
 }

@@ -1,10 +1,20 @@
 // The demo's world: the example's own files with free ports, in a directory of their own, and everything that the README
 // starts by hand, each as its own process.
 
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { writeCertificate } from '../certificate.ts';
 import { ask, type Credential, readCredential } from './ask.ts';
 import { findPorts, type Ports, withPorts } from './ports.ts';
 import { say } from './print.ts';
@@ -34,12 +44,18 @@ export function credentialOf({ directory }: World, name: string): Credential {
   return readCredential(join(directory, 'run', name));
 }
 
+/** Where a browser sees the page: through the gateway. */
+export function pageOf({ ports }: World): string {
+  return `http://127.0.0.1:${ports.gatewayHttp}/`;
+}
+
 /** Makes the directory; nothing runs yet. */
 export async function makeWorld(): Promise<World> {
   const ports = await findPorts();
   const directory = mkdtempSync(join(realpathSync(tmpdir()), 'sallyport-demo-'));
-  for (const name of ['run', 'policies']) mkdirSync(join(directory, name));
-  for (const name of ['web.yaml', 'orders.yaml', join('policies', 'orders.yaml')]) {
+  for (const name of ['run', 'policies', 'gateway']) mkdirSync(join(directory, name));
+  const files = ['web.yaml', 'orders.yaml', 'gateway.yaml', ...globSync('{policies,gateway}/*.yaml', { cwd: example })];
+  for (const name of files) {
     writeFileSync(join(directory, name), withPorts(readFileSync(join(example, name), 'utf8'), ports));
   }
   return { directory, ports, processes: new Processes(directory) };
@@ -65,19 +81,22 @@ export async function startWorld(world: World): Promise<Parts> {
 async function startShop(world: World): Promise<Parts> {
   const { processes, ports } = world;
   startApps(world);
+  const front = writeCertificate(join(world.directory, 'run', 'front'), 'localhost');
   await startCa(world, 'ca', ports.ca);
   // All may start in any order: whatever comes before its token, its certificate or its peer waits for it.
   const ordersSidecar = startSidecar(world, 'orders');
   const webAgent = startAgent(world, 'web', ports.webAgent);
   startSidecar(world, 'web');
   startAgent(world, 'reports', ports.reportsAgent);
-  await Promise.all(['orders', 'web', 'reports'].map((name) => giveToken(world, 'ca', name)));
+  await front;
+  startGateway(world);
+  await Promise.all(['orders', 'web', 'reports', 'gateway'].map((name) => giveToken(world, 'ca', name)));
   await Promise.all(
-    (['ordersHealth', 'webHealth', 'webAgent', 'reportsAgent'] as const).map((name) =>
+    (['ordersHealth', 'webHealth', 'webAgent', 'reportsAgent', 'gatewayHealth'] as const).map((name) =>
       processes.until(() => isReady(ports[name]), `${name} to be ready`),
     ),
   );
-  for (const name of ['ordersApp', 'webApp'] as const) {
+  for (const name of ['ordersApp', 'webApp', 'issuer', 'page'] as const) {
     await processes.until(() => ask({ port: ports[name] }), `${name} to answer`);
   }
   return { ordersSidecar, webAgent };
@@ -90,10 +109,14 @@ function startApps({ processes, ports }: World): void {
   const web = processes.node('web-app', app('web'), { PORT: String(ports.webApp), ORDERS_URL: ordersUrl });
   sayStarted(orders, `the service orders, plain HTTP on 127.0.0.1:${ports.ordersApp}`);
   sayStarted(web, `the service web, plain HTTP on 127.0.0.1:${ports.webApp}`);
+  const issuer = processes.node('issuer', app('issuer'), { PORT: String(ports.issuer) });
+  sayStarted(issuer, `an issuer of tokens for users, on 127.0.0.1:${ports.issuer}`);
+  const page = processes.node('page', app('page'), { PORT: String(ports.page), TOUR: 'run/tour.jsonl' });
+  sayStarted(page, `the page that shows this in a browser, behind the gateway`);
 }
 
 /** Makes a CA in run/`name` and starts it; resolves when it takes orders. */
-async function startCa({ processes }: World, name: string, port: number): Promise<Running> {
+export async function startCa({ processes }: World, name: string, port: number): Promise<Running> {
   await processes.run('ca', 'init', '--trust-domain', 'demo.test', '--dir', join('run', name));
   const listen = `127.0.0.1:${port}`;
   const ca = processes.sallyport(name, 'ca', 'serve', '--dir', join('run', name), '--listen', listen);
@@ -109,7 +132,12 @@ function startSidecar({ processes, ports }: World, name: 'web' | 'orders'): Runn
   return sidecar;
 }
 
-function startAgent({ processes, ports }: World, name: string, admin: number): Running {
+function startGateway({ processes, ports }: World): void {
+  const gateway = processes.sallyport('gateway', 'gateway', '--config', 'gateway.yaml');
+  sayStarted(gateway, `the gateway, HTTPS on 127.0.0.1:${ports.gatewayHttps} and HTTP on ${ports.gatewayHttp}`);
+}
+
+export function startAgent({ processes, ports }: World, name: string, admin: number): Running {
   const ca = ['--ca', `https://127.0.0.1:${ports.ca}`, '--ca-bundle', 'run/ca/bundle.pem'];
   const rest = ['--token-file', `run/${name}.token`, '--out-dir', `run/${name}`, '--admin', `127.0.0.1:${admin}`];
   const agent = processes.sallyport(`${name}-agent`, 'agent', ...ca, ...rest);
@@ -117,7 +145,7 @@ function startAgent({ processes, ports }: World, name: string, admin: number): R
   return agent;
 }
 
-async function giveToken({ processes, directory }: World, ca: string, name: string): Promise<void> {
+export async function giveToken({ processes, directory }: World, ca: string, name: string): Promise<void> {
   const token = await processes.run('ca', 'token', 'create', '--dir', join('run', ca), '--spiffe-id', idOf(name));
   const file = ca === 'ca' ? `${name}.token` : `${ca}-${name}.token`;
   writeFileSync(join(directory, 'run', file), token, { mode: 0o600 });
@@ -135,10 +163,10 @@ async function borrowOtherCertificate(world: World): Promise<void> {
   await Promise.all([agent.stop(), ca.stop()]);
 }
 
-async function isReady(port: number): Promise<boolean> {
+export async function isReady(port: number): Promise<boolean> {
   return (await ask({ port, path: '/healthz/ready' })).status === 200;
 }
 
-function sayStarted({ pid }: Running, what: string): void {
+export function sayStarted({ pid }: Running, what: string): void {
   say(`        started ${what} (pid ${pid})`);
 }

@@ -1,0 +1,65 @@
+// Who calls: users by way of the gateway, and a workload of the mesh that goes around it.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Answer, ask, goDirectly } from '../../two-services/demo/ask.ts';
+import { credentialOf, idOf, type World } from '../../two-services/demo/world.ts';
+
+export interface UserQuestion {
+  readonly token?: string;
+  readonly method?: string;
+  readonly path?: string;
+  /** The name that TLS is made with. */
+  readonly serverName?: string;
+  /** The name in the request, where it is another. */
+  readonly host?: string;
+}
+
+const shop = 'shop.demo.test';
+
+/** A user's request through the gateway, over TLS. */
+export function askAsUser({ ports, directory }: World, question: UserQuestion): Promise<Answer> {
+  const { serverName = shop, host = serverName, path = '/orders', method = 'GET', token } = question;
+  const authority = readFileSync(join(directory, 'run', 'front.pem'), 'utf8');
+  const asked = { port: ports.gatewayHttps, method, path, host, serverName, authority };
+  return ask(token === undefined ? asked : { ...asked, token });
+}
+
+/** A request of `reports`, a workload with a certificate of its own, to the sidecar of `web` itself. */
+export async function askAsReports(world: World, headers: Readonly<Record<string, string>>): Promise<Answer> {
+  const address = { host: '127.0.0.1', port: world.ports.webInbound };
+  const direct = goDirectly(address, idOf('web'), credentialOf(world, 'reports'));
+  return direct.ask(headers).finally(direct.end);
+}
+
+/** A token of the issuer for `user`. */
+export async function tokenFor({ ports }: World, user: string, group: string): Promise<string> {
+  return (await ask({ port: ports.issuer, path: `/token?user=${user}&group=${group}` })).body.trim();
+}
+
+/** What the gateway has told `web` of a user, as it stands in the log of a careless app. */
+export function stealFromLog({ directory }: World): string {
+  const lines = readFileSync(join(directory, 'run', 'web-app.log'), 'utf8')
+    .trim()
+    .split('\n');
+  const heads = lines.map((line) => JSON.parse(line) as Record<string, string>);
+  return heads.findLast((head) => head['txn-token'] !== undefined)?.['txn-token'] ?? 'there is none in the log';
+}
+
+/** An answer, or that there is none, in words. */
+export async function wordsOf(answer: Promise<Answer>): Promise<string> {
+  return answer.then(
+    ({ status, body }) => `${status} ${status === 200 ? '' : body}`.trim(),
+    () => 'no answer',
+  );
+}
+
+/** Several answers: `10 times 200, 1 times 429`. */
+export async function countsOf(answers: readonly Promise<Answer>[]): Promise<string> {
+  const counts = new Map<number, number>();
+  for (const { status } of await Promise.all(answers)) counts.set(status, (counts.get(status) ?? 0) + 1);
+  return [...counts]
+    .sort(([a], [b]) => a - b)
+    .map(([status, count]) => `${count} times ${status}`)
+    .join(', ');
+}

@@ -1,0 +1,276 @@
+// The documents of a gateway, from plain files: what is valid as its kind, what is not as what is wrong with it. The rest is
+// served beside it. Only what leaves open what a document was to protect stops the whole reading: YAML that cannot be
+// read, a kind that nobody here evaluates, a policy whose targets cannot be told.
+
+import { z } from 'zod';
+import type { Problem } from '../../cert-agent/base/errors.ts';
+import { deepFreeze } from '../../cert-agent/base/live.ts';
+import { didYouMean, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import type {
+  BackendTlsSpec,
+  DataSpec,
+  Document,
+  GatewayDocuments,
+  GatewaySpec,
+  GrantSpec,
+  Named,
+  NamespaceSpec,
+  ParentRef,
+  RefusedDocument,
+  RouteDocument,
+  ServiceSpec,
+} from '../routing/documents.ts';
+import { isGatewayApi, readGatewayApi } from './gateway-api.ts';
+import { dated } from './gateway-common.ts';
+import { readInformal } from './gateway-informal.ts';
+import { itemsOf, type PlacedDocument } from './istio.ts';
+
+const metadata = z.looseObject({
+  name: z.string().min(1).max(253),
+  namespace: z.string().min(1).max(63).default('default'),
+  labels: z.record(z.string(), z.string()).nullish(),
+  ...dated,
+});
+
+/** As much as it takes to name a document, whatever else is wrong with it. */
+const nameOnly = z.looseObject({
+  name: z.string().min(1).max(253),
+  namespace: z.string().min(1).max(63).default('default'),
+  generation: dated.generation.catch(1),
+  creationTimestamp: dated.creationTimestamp.catch(undefined),
+});
+
+const service = z.looseObject({
+  apiVersion: z.literal('v1'),
+  kind: z.literal('Service'),
+  metadata,
+  spec: z.looseObject({
+    ports: z
+      .array(z.looseObject({ name: z.string().optional(), port: z.number().int().min(1).max(65_535) }))
+      .default([]),
+  }),
+});
+
+const base64 = z.string().regex(/^[A-Za-z0-9+/\s]*={0,2}\s*$/, 'a value of data is base64');
+const secret = z.looseObject({
+  apiVersion: z.literal('v1'),
+  kind: z.literal('Secret'),
+  metadata,
+  type: z.string().optional(),
+  data: z.record(z.string(), base64).nullish(),
+  stringData: z.record(z.string(), z.string()).nullish(),
+});
+const configMap = z.looseObject({
+  apiVersion: z.literal('v1'),
+  kind: z.literal('ConfigMap'),
+  metadata,
+  data: z.record(z.string(), z.string()).nullish(),
+});
+const namespace = z.looseObject({ apiVersion: z.literal('v1'), kind: z.literal('Namespace'), metadata });
+
+/** What comes with an application and is nothing to a gateway: passed over, and said. */
+const passedOver = new Set([
+  ...['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Pod', 'Job', 'CronJob', 'ServiceAccount'],
+  ...['PersistentVolumeClaim', 'HorizontalPodAutoscaler', 'PodDisruptionBudget', 'EndpointSlice', 'Endpoints'],
+  ...['Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'CustomResourceDefinition'],
+]);
+
+const known = [
+  ...[
+    'Gateway',
+    'GatewayClass',
+    'HTTPRoute',
+    'GRPCRoute',
+    'TLSRoute',
+    'TCPRoute',
+    'ReferenceGrant',
+    'BackendTLSPolicy',
+  ],
+  ...['Service', 'Secret', 'ConfigMap', 'Namespace'],
+];
+
+const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
+const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
+
+/** A kind that another file reads: of those documents this one keeps nothing. */
+export type OtherKinds = (kind: string, apiVersion: string) => boolean;
+
+/**
+ * What the documents say. `problems` stop the reading; what is merely not valid is in `documents.refused`. Throws nothing.
+ */
+export function readGatewayDocuments(
+  placed: readonly PlacedDocument[],
+  isOther: OtherKinds = () => false,
+): { readonly documents: GatewayDocuments; readonly problems: readonly Problem[] } {
+  const found = new Map<string, unknown[]>();
+  const refused: RefusedDocument[] = [];
+  const warnings: Problem[] = [];
+  const problems: Problem[] = [];
+  const places = new Map<string, string>();
+  const keep = (named: Named, spec: unknown, document: YamlDocument): void => {
+    const key = `${named.kind} ${named.namespace}/${named.name}`;
+    const taken = places.get(key);
+    if (taken !== undefined) {
+      problems.push(document.problemAt(['metadata', 'name'], `${key} already stands in ${taken}`));
+      return;
+    }
+    places.set(key, `${named.file}:${named.line}`);
+    const list = found.get(named.kind);
+    if (list === undefined) found.set(named.kind, [{ ...named, spec }]);
+    else list.push({ ...named, spec });
+  };
+  for (const { file, document } of placed.flatMap(itemsOf)) {
+    const { kind, apiVersion } = headOf(document.value);
+    if (isOther(kind, apiVersion)) continue;
+    if (isGatewayApi(document)) {
+      const informal = kind === 'HTTPRoute' ? readInformal(document) : { document, warnings: [] };
+      const read = readGatewayApi(informal.document);
+      warnings.push(...informal.warnings);
+      const named = nameOf(document, file, kind, apiVersion);
+      if ('problems' in read) {
+        // Nobody can say of what has no name, or of a kind that is not known, what its being refused leaves open.
+        const parents = kind === 'BackendTLSPolicy' ? targetsOf(document.value) : parentsOf(document.value);
+        if (named === undefined || !known.includes(kind) || parents === undefined) problems.push(...read.problems);
+        else refused.push({ ...named, ...refusalOf(kind, read.problems), parents });
+        // These have no status of their own in which it could be said.
+        if (named !== undefined && !hasStatus.has(kind)) warnings.push(...read.problems);
+      } else keep(named!, read.value.spec, document);
+      continue;
+    }
+    const read = readCore(document, kind, apiVersion);
+    if (read === undefined) {
+      const hint = didYouMean(kind, known);
+      if (passedOver.has(kind) || isForeign(apiVersion))
+        warnings.push(document.problemAt(['kind'], `kind ${kind} is nothing to a gateway: passed over`));
+      else
+        problems.push(
+          document.problemAt(
+            ['kind'],
+            kind === '' ? "this document has no 'kind'" : `kind ${kind} is not served by a gateway`,
+            hint === undefined ? {} : { hint },
+          ),
+        );
+    } else if ('problems' in read) problems.push(...read.problems);
+    else keep(nameOf(document, file, kind, apiVersion)!, read.spec, document);
+  }
+  const of = <S>(kind: string): readonly Document<S>[] => (found.get(kind) ?? []) as Document<S>[];
+  const documents: GatewayDocuments = {
+    gateways: of<GatewaySpec>('Gateway'),
+    classes: of('GatewayClass'),
+    routes: [...routeKinds].flatMap((kind) => of(kind)) as RouteDocument[],
+    grants: of<GrantSpec>('ReferenceGrant'),
+    backendTls: of<BackendTlsSpec>('BackendTLSPolicy'),
+    services: of<ServiceSpec>('Service'),
+    secrets: of<DataSpec>('Secret'),
+    configMaps: of<DataSpec>('ConfigMap'),
+    namespaces: of<NamespaceSpec>('Namespace'),
+    refused,
+    warnings,
+  };
+  return { documents: deepFreeze(documents), problems };
+}
+
+/** Policies of others' kinds would be wider doors if they were passed over; what has nothing to do with traffic is not. */
+function isForeign(apiVersion: string): boolean {
+  return (
+    apiVersion.includes('/') &&
+    !/(?:^|\.)(?:istio\.io|networking\.k8s\.io|envoyproxy\.io|konghq\.com|traefik\.io|cilium\.io|linkerd\.io)\//.test(
+      apiVersion,
+    )
+  );
+}
+
+function headOf(value: unknown): { kind: string; apiVersion: string } {
+  const { kind, apiVersion } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  return {
+    kind: typeof kind === 'string' ? kind : '',
+    apiVersion: typeof apiVersion === 'string' ? apiVersion : '',
+  };
+}
+
+function nameOf(document: YamlDocument, file: string, kind: string, apiVersion: string): Named | undefined {
+  const read = nameOnly.safeParse((document.value as { metadata?: unknown }).metadata);
+  if (!read.success) return undefined;
+  const { name, namespace: space, generation = 1, creationTimestamp } = read.data;
+  return {
+    kind,
+    apiVersion,
+    namespace: space,
+    name,
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+    createdAt: creationTimestamp == null ? undefined : Date.parse(creationTimestamp),
+    generation,
+  };
+}
+
+/** What the standard calls it: `Invalid` of a Gateway; of a route, what it says that cannot be served. */
+function refusalOf(kind: string, problems: readonly Problem[]): { reason: string; problems: readonly Problem[] } {
+  const incompatible = problems.every(({ message }) => message.includes('exclude each other'));
+  const reason = !routeKinds.has(kind) ? 'Invalid' : incompatible ? 'IncompatibleFilters' : 'UnsupportedValue';
+  return { reason, problems };
+}
+
+const looseParent = z.looseObject({
+  group: z.string().default('gateway.networking.k8s.io'),
+  kind: z.string().default('Gateway'),
+  namespace: z.string().optional(),
+  name: z.string(),
+  sectionName: z.string().optional(),
+  port: z.number().optional(),
+});
+
+/** The parents of a route that is refused, so that its status can be told to them. */
+function parentsOf(value: unknown): readonly ParentRef[] {
+  const { spec } = value as { spec?: { parentRefs?: unknown } };
+  return looseList(spec?.parentRefs);
+}
+
+/** What a refused BackendTLSPolicy was to protect; undefined where nobody can say. */
+function targetsOf(value: unknown): readonly ParentRef[] | undefined {
+  const { spec } = value as { spec?: { targetRefs?: unknown } };
+  const list = spec?.targetRefs;
+  const read = looseList(list);
+  return Array.isArray(list) && list.length > 0 && read.length === list.length ? read : undefined;
+}
+
+function looseList(list: unknown): ParentRef[] {
+  return (Array.isArray(list) ? list : []).flatMap((one) => {
+    const read = looseParent.safeParse(one);
+    return read.success ? [read.data as ParentRef] : [];
+  });
+}
+
+function readCore(
+  document: YamlDocument,
+  kind: string,
+  apiVersion: string,
+): { spec: unknown } | { problems: Problem[] } | undefined {
+  if (apiVersion !== 'v1') return undefined;
+  if (kind === 'Service') {
+    const read = readDocument(service, document);
+    return 'problems' in read
+      ? read
+      : { spec: { ports: read.value.spec.ports.map(({ name, port }) => ({ name, port })) } };
+  }
+  if (kind === 'Secret') {
+    const read = readDocument(secret, document);
+    if ('problems' in read) return read;
+    const { type, data, stringData } = read.value;
+    const decoded = Object.entries(data ?? {}).map(([key, text]) => [
+      key,
+      Buffer.from(text, 'base64').toString('utf8'),
+    ]);
+    return { spec: { type, data: { ...Object.fromEntries(decoded), ...stringData } } };
+  }
+  if (kind === 'ConfigMap') {
+    const read = readDocument(configMap, document);
+    return 'problems' in read ? read : { spec: { data: read.value.data ?? {} } };
+  }
+  if (kind !== 'Namespace') return undefined;
+  const read = readDocument(namespace, document);
+  if ('problems' in read) return read;
+  // Kubernetes labels every namespace with its name.
+  const { name, labels } = read.value.metadata;
+  return { spec: { labels: { 'kubernetes.io/metadata.name': name, ...labels } } };
+}

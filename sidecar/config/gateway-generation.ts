@@ -1,0 +1,222 @@
+// A gateway's ports made ready to serve: the listeners of each, and for each listener the routes that are attached, laid out to
+// be looked up. What cannot be served as it was meant answers 500 and is in the status; the rest is served beside it. Made anew
+// as a whole and swapped in; what it makes is frozen.
+
+import { parseAddress } from '../../cert-agent/base/address.ts';
+import type { Edge, EdgeReplies } from '../edge.ts';
+import type { Exchange, PortRules, Route } from '../exchange.ts';
+import type { FrontListener } from '../gateway-listener.ts';
+import { mintPermit } from '../policy/policy.ts';
+import type { AttachedRoute, ServedListener } from '../routing/attach.ts';
+import { byAge, keyOf, type RouteDocument } from '../routing/documents.ts';
+import { patternsFor } from '../routing/hosts.ts';
+import { compileTable, type TableEntry } from '../routing/table.ts';
+import type { Pool } from '../upstream/pool.ts';
+import { chooseByWeight, clusterOf, refusing } from './gateway-backends.ts';
+import { matchesOf } from './gateway-matches.ts';
+import type { GatewayPlan } from './gateway-plan.ts';
+import { repliesOf } from './gateway-replies.ts';
+import { type GatewayTools, listenerName, mirrorsOf, RuleCompiler } from './gateway-rule.ts';
+import type { PortPlan } from './generation.ts';
+import type { Configuration } from './watch.ts';
+
+/** All ports of a gateway, by its plan and the pools that it asked for. */
+export function compileGatewayPorts(
+  configuration: Configuration,
+  plan: GatewayPlan,
+  pools: ReadonlyMap<string, Pool>,
+  tools: GatewayTools,
+): readonly PortPlan[] {
+  const compiler = new PortCompiler(configuration, plan, pools, tools);
+  return plan.attachments.gateways.flatMap(({ gateway, listeners }) => {
+    const served = listeners.filter(({ programmed }) => programmed);
+    const byPort = Map.groupBy(served, ({ spec }) => spec.port);
+    return [...byPort].map(([port, list]) =>
+      compiler.port(
+        keyOf(gateway),
+        port,
+        list,
+        listeners.filter((one) => !one.programmed && one.spec.port === port && one.family === list[0]!.family),
+      ),
+    );
+  });
+}
+
+class PortCompiler {
+  readonly #configuration: Configuration;
+  readonly #plan: GatewayPlan;
+  readonly #rules: RuleCompiler;
+  readonly #replies: EdgeReplies;
+  readonly #age: ReadonlyMap<RouteDocument, number>;
+
+  constructor(configuration: Configuration, plan: GatewayPlan, pools: ReadonlyMap<string, Pool>, tools: GatewayTools) {
+    this.#configuration = configuration;
+    this.#plan = plan;
+    this.#rules = new RuleCompiler(configuration, plan, pools, tools);
+    this.#replies = repliesOf(configuration);
+    const { routes } = configuration.gateway!.documents;
+    this.#age = new Map(routes.toSorted(byAge).map((route, index) => [route, index]));
+  }
+
+  /**
+   * `closed` are listeners of the same port that cannot be served. Their host names stay theirs: what they were to ask of a
+   * client, a certificate say, a less precise listener would not ask.
+   */
+  port(
+    gateway: string,
+    port: number,
+    listeners: readonly ServedListener[],
+    closed: readonly ServedListener[],
+  ): PortPlan {
+    const key = `${gateway}:${port}`;
+    const { host, port: number } = this.#place(key, port, listeners[0]!);
+    const [{ spec }] = listeners as [ServedListener];
+    const requests = listeners.filter(takesRequests);
+    const isTls = spec.protocol === 'HTTPS' || spec.protocol === 'TLS';
+    const front = isTls ? [...listeners, ...closed].map(frontOf) : undefined;
+    const streams = this.#streamRules(port, listeners);
+    // All of them: a host that is a stream's, or a closed listener's, is not for the next best listener.
+    const edge = requests.length === 0 ? undefined : this.#edge([...listeners, ...closed]);
+    const rules: PortRules =
+      edge === undefined ? streams : Object.freeze({ ...this.#common(port), protocol: 'http', edge });
+    return { key: `gateway ${key}`, number, bind: host, rules, gateway: { front, streams } };
+  }
+
+  /** Where the Gateway's port is served. */
+  #place(key: string, port: number, { gateway }: ServedListener): { host: string | undefined; port: number } {
+    const said = this.#plan.world.listeners[key];
+    if (said === undefined) return { host: gateway.spec.addresses?.[0]?.value, port };
+    const address = parseAddress(said, '') as { host: string; port: number };
+    return { host: address.host === '' ? undefined : address.host, port: address.port };
+  }
+
+  #common(port: number): Omit<PortRules, 'protocol'> {
+    const { settings, generation } = this.#configuration;
+    return {
+      generation,
+      direction: 'gateway',
+      limits: settings.limits,
+      policyPort: port,
+      policies: undefined,
+      shadow: undefined,
+      authentication: undefined,
+      gateways: nobody,
+      authorizers: none,
+      decisionHeader: settings.decisionHeader,
+      pathNormalization: settings.pathNormalization,
+      numTrustedProxies: settings.numTrustedProxies,
+      mtls: undefined,
+      findRoute: () => undefined,
+    };
+  }
+
+  #edge(listeners: readonly ServedListener[]): Edge {
+    const table = compileTable(
+      listeners.map((listener) => ({
+        name: listenerName(listener),
+        hostname: listener.spec.hostname,
+        entries: takesRequests(listener) ? listener.attached.flatMap((one) => this.#entries(listener, one)) : [],
+      })),
+    );
+    return Object.freeze({
+      find: (exchange: Exchange) => table.find(exchange),
+      ownHeaders: this.#rules.ownHeaders,
+      replies: this.#replies,
+    });
+  }
+
+  #entries(listener: ServedListener, { route, hosts }: AttachedRoute): TableEntry[] {
+    const backends = this.#plan.attachments.backendsOf(route);
+    const rules = route.spec.rules ?? [{}];
+    let order = this.#age.get(route)! * 10_000;
+    let next = 0;
+    let mirrors = rules.reduce((sum, { backendRefs = [] }) => sum + backendRefs.length, 0);
+    return rules.flatMap((rule, index) => {
+      const own = backends.slice(next, next + (rule.backendRefs?.length ?? 0));
+      next += own.length;
+      const count = mirrorsOf(rule).length;
+      const mirrored = backends.slice(mirrors, mirrors + count);
+      mirrors += count;
+      const compiled = this.#rules.rule(listener, route, rule, index, own, mirrored);
+      return matchesOf(route, rule).map((match): TableEntry => ({ ...match, hosts, order: order++, rule: compiled }));
+    });
+  }
+
+  /** TLSRoute by listener and server name, TCPRoute by listener: where a stream goes. */
+  #streamRules(port: number, listeners: readonly ServedListener[]): PortRules {
+    const byListener = new Map<string, ReadonlyMap<string, PickStream>>();
+    for (const listener of listeners) {
+      const routes = new Map<string, PickStream>();
+      for (const { route, hosts } of listener.attached) {
+        if (route.kind !== 'TLSRoute' && route.kind !== 'TCPRoute') continue;
+        const pick = this.#streamRoute(route);
+        // Of two for one name the older is first, and holds.
+        for (const host of hosts) if (!routes.has(host)) routes.set(host, pick);
+      }
+      byListener.set(listenerName(listener), routes);
+    }
+    const [only] = byListener.values();
+    return Object.freeze({
+      ...this.#common(port),
+      protocol: 'tcp' as const,
+      findStream(listener: string | undefined, serverName: string | undefined, last?: Route) {
+        const routes = listener === undefined ? only : byListener.get(listener);
+        for (const pattern of patternsFor(serverName?.toLowerCase() ?? '')) {
+          const pick = routes?.get(pattern);
+          if (pick !== undefined) return pick(last);
+        }
+        return undefined;
+      },
+    });
+  }
+
+  /** What is open already keeps its backend while the route names it, whatever the weights would give another. */
+  #streamRoute(route: RouteDocument): PickStream {
+    const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/0`;
+    const permit = mintPermit(`route[${name}]`);
+    const choices = this.#plan.attachments.backendsOf(route).map((backend) => {
+      const found =
+        backend.problem === undefined
+          ? this.#rules.destination(backend, 'tcp', undefined, false)
+          : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
+      const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
+      return {
+        weight: backend.ref.weight ?? 1,
+        route: Object.freeze({
+          name,
+          cluster: clusterOf(backend),
+          destination,
+          permit,
+          principal: this.#rules.principalOf(backend),
+        }),
+      };
+    });
+    const choose = chooseByWeight(choices);
+    return (last) =>
+      last === undefined
+        ? choose(Math.random())
+        : choices.find(({ route: one }) => one.cluster === last.cluster)?.route;
+  }
+}
+
+type PickStream = (last?: Route) => Route | undefined;
+
+const nobody: PortRules['gateways'] = new Set();
+const none: PortRules['authorizers'] = new Map();
+
+function takesRequests({ programmed, spec }: ServedListener): boolean {
+  return programmed && (spec.protocol === 'HTTP' || spec.protocol === 'HTTPS');
+}
+
+function frontOf(listener: ServedListener): FrontListener {
+  const { spec, certificates, clients } = listener;
+  return {
+    name: listenerName(listener),
+    hostname: spec.hostname,
+    closed: !listener.programmed,
+    passthrough: spec.tls?.mode === 'Passthrough',
+    streams: spec.protocol === 'TLS',
+    certificates,
+    clients,
+  };
+}

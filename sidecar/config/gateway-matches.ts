@@ -1,0 +1,42 @@
+// What a rule asks of a request, as the table looks it up.
+
+import type { GrpcMatch, GrpcRule, HttpMatch, HttpRule, RouteDocument } from '../routing/documents.ts';
+import { compileValues } from '../routing/match.ts';
+import type { TableEntry } from '../routing/table.ts';
+
+type RuleMatch = Omit<TableEntry, 'hosts' | 'order' | 'rule'>;
+
+/** What the rule asks of a request; nothing asked is everything. */
+export function matchesOf(route: RouteDocument, { matches = [] }: HttpRule | GrpcRule): RuleMatch[] {
+  const list = matches.length === 0 ? [{}] : matches;
+  return list.map((match: HttpMatch | GrpcMatch): RuleMatch => {
+    const headers = compileValues(match.headers ?? [], true);
+    if (route.kind === 'GRPCRoute') {
+      const { method } = match as GrpcMatch;
+      const path = grpcPath(method);
+      const grpcMethod = path === anyPath ? method?.method : undefined;
+      return { path, method: undefined, headers, queryParams: [], grpcMethod };
+    }
+    const { path = anyPath, method, queryParams = [] } = match as HttpMatch;
+    return { path, method, headers, queryParams: compileValues(queryParams, false) };
+  });
+}
+
+export const anyPath = { type: 'PathPrefix', value: '/' } as const;
+
+/** A method of a gRPC service is a path: `/package.Service/Method`. */
+function grpcPath(method: GrpcMatch['method']): TableEntry['path'] {
+  const { type = 'Exact', service, method: name } = method ?? {};
+  if (service === undefined && name === undefined) return anyPath;
+  if (type === 'RegularExpression')
+    return { type: 'RegularExpression', value: `/(?:${service ?? '[^/]+'})/(?:${name ?? '[^/]+'})` };
+  if (name === undefined) return { type: 'PathPrefix', value: `/${service}` };
+  // Whatever the service: it is looked for behind all that name one (GRPCRoute `matches`: the longer service comes first).
+  if (service === undefined) return anyPath;
+  return { type: 'Exact', value: `/${service}/${name}` };
+}
+
+/** What ReplacePrefixMatch replaces: the prefix of the rule's only match. */
+export function prefixOf({ matches = [] }: HttpRule | GrpcRule): string {
+  return (matches[0] as HttpMatch | undefined)?.path?.value ?? '/';
+}

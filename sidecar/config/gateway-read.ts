@@ -1,0 +1,167 @@
+// One reading of everything that a gateway serves by: its documents, the policies that are attached to them, and the files
+// that gateway.yaml names. Plain data.
+
+import type { Problem } from '../../cert-agent/base/errors.ts';
+import { configError, parseYaml, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
+import type { PolicyTarget, SecurityPolicy } from '../filters/security-policy.ts';
+import type { GatewayDocuments } from '../routing/documents.ts';
+import type { PemPair } from '../routing/references.ts';
+import { isBackendTrafficPolicy, readBackendTrafficPolicy } from './backend-traffic-policy.ts';
+import type { IstioDocuments } from './documents.ts';
+import { readGatewayDocuments } from './gateway-documents.ts';
+import { itemsOf, type PlacedDocument, readIstio } from './istio.ts';
+import { readSecurityPolicy } from './security-policy.ts';
+import type { Settings } from './settings.ts';
+import type { Source } from './sources.ts';
+
+/** A policy that is not valid: what it was to protect answers 500. */
+export interface BrokenPolicy {
+  readonly kind: 'SecurityPolicy' | 'BackendTrafficPolicy';
+  readonly namespace: string;
+  readonly name: string;
+  readonly targets: readonly PolicyTarget[];
+  readonly file: string;
+  readonly line: number;
+  readonly problems: readonly Problem[];
+}
+
+export interface GatewayConfig {
+  readonly documents: GatewayDocuments;
+  readonly securityPolicies: readonly SecurityPolicy[];
+  readonly trafficPolicies: readonly BackendTrafficPolicy[];
+  readonly broken: readonly BrokenPolicy[];
+  /** By the `namespace/name` of the Secret that a pair of files stands for. */
+  readonly certificates: Readonly<Record<string, PemPair>>;
+  /** The keys of sessions, one a line, as they stand in their file. */
+  readonly sessionKeys: string | undefined;
+  /** By file name: `404.html`. */
+  readonly errorPages: Readonly<Record<string, string>>;
+}
+
+/** @throws SallyportError `config_invalid` with every problem that leaves open what a document was to protect. */
+export function readGatewayConfig(
+  settings: Settings,
+  documents: readonly Source[],
+  files: ReadonlyMap<string, string>,
+): { readonly gateway: GatewayConfig; readonly istio: IstioDocuments } {
+  const problems: Problem[] = [];
+  const placed: PlacedDocument[] = [];
+  for (const { file, text } of documents) {
+    const parsed = parseYaml(text, file);
+    problems.push(...parsed.problems);
+    for (const document of parsed.documents) placed.push({ file, document });
+  }
+  const read = readPlaced(placed);
+  if (problems.length + read.problems.length > 0) throw configError([...problems, ...read.problems]);
+  const { gateway: own } = settings;
+  const pages = [...files].filter(([file]) => own?.errorPages !== undefined && file.startsWith(`${own.errorPages}/`));
+  return {
+    istio: read.istio,
+    gateway: {
+      ...read.gateway,
+      certificates: Object.fromEntries(
+        Object.entries(own?.certificates ?? {}).map(([key, { certificate, key: secret }]) => [
+          key,
+          { certificate: files.get(certificate) ?? '', key: files.get(secret) ?? '' },
+        ]),
+      ),
+      sessionKeys: own?.sessionKeys === undefined ? undefined : files.get(own.sessionKeys),
+      errorPages: Object.fromEntries(pages.map(([file, text]) => [file.slice(file.lastIndexOf('/') + 1), text])),
+    },
+  };
+}
+
+type OfDocuments = Omit<GatewayConfig, 'certificates' | 'sessionKeys' | 'errorPages'>;
+
+/** What a set of documents says to a gateway. Throws nothing. */
+export function readPlaced(placed: readonly PlacedDocument[]): {
+  readonly gateway: OfDocuments;
+  readonly istio: IstioDocuments;
+  readonly problems: readonly Problem[];
+} {
+  const securityPolicies: SecurityPolicy[] = [];
+  const trafficPolicies: BackendTrafficPolicy[] = [];
+  const broken: BrokenPolicy[] = [];
+  const problems: Problem[] = [];
+  const warnings: Problem[] = [];
+  const taken = new Map<string, string>();
+  const istio: PlacedDocument[] = [];
+  for (const one of placed.flatMap(itemsOf)) {
+    const { file, document } = one;
+    const {
+      kind = '',
+      apiVersion = '',
+      metadata,
+    } = document.value as {
+      readonly kind?: string;
+      readonly apiVersion?: string;
+      readonly metadata?: { readonly namespace?: unknown; readonly name?: unknown };
+    };
+    if (isDestinationRule(kind, apiVersion)) istio.push(one);
+    const policy = isSecurityPolicy(kind, apiVersion)
+      ? ('SecurityPolicy' as const)
+      : isBackendTrafficPolicy(kind, apiVersion)
+        ? ('BackendTrafficPolicy' as const)
+        : undefined;
+    if (policy === undefined) continue;
+    const namespace = typeof metadata?.namespace === 'string' ? metadata.namespace : 'default';
+    const name = String(metadata?.name);
+    const key = `${policy} ${namespace}/${name}`;
+    const { line } = document.problemAt(['metadata', 'name'], '');
+    const before = taken.get(key);
+    if (before !== undefined)
+      problems.push(document.problemAt(['metadata', 'name'], `${key} already stands in ${before}`));
+    taken.set(key, `${file}:${line}`);
+    const read =
+      policy === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
+    if ('problems' in read) {
+      // What it was to protect nobody can say: nothing is served by this set of documents.
+      if (read.targets === undefined) problems.push(...read.problems);
+      else broken.push({ kind: policy, namespace, name, targets: read.targets, file, line, problems: read.problems });
+    } else if (policy === 'SecurityPolicy') {
+      securityPolicies.push(read.value as SecurityPolicy);
+      if ('warnings' in read) warnings.push(...read.warnings);
+    } else trafficPolicies.push(read.value as BackendTrafficPolicy);
+  }
+  const ofIstio = readIstio(istio, 'run');
+  const ofGateway = readGatewayDocuments(
+    placed,
+    (kind, apiVersion) =>
+      isSecurityPolicy(kind, apiVersion) ||
+      isBackendTrafficPolicy(kind, apiVersion) ||
+      isDestinationRule(kind, apiVersion),
+  );
+  const { documents } = ofGateway;
+  return {
+    gateway: {
+      documents: { ...documents, warnings: [...documents.warnings, ...warnings] },
+      ...{ securityPolicies, trafficPolicies, broken },
+    },
+    istio: ofIstio.documents,
+    problems: [...problems, ...ofIstio.problems, ...ofGateway.problems],
+  };
+}
+
+/** Is this a policy of Envoy Gateway that is read here? */
+export function isGatewayPolicy({ value }: YamlDocument): boolean {
+  const { kind = '', apiVersion = '' } = (value ?? {}) as { readonly kind?: string; readonly apiVersion?: string };
+  return isSecurityPolicy(kind, String(apiVersion)) || isBackendTrafficPolicy(kind, String(apiVersion));
+}
+
+/** Such a policy, or everything that is wrong with it. */
+export function readGatewayPolicy(
+  document: YamlDocument,
+  file: string,
+): ReturnType<typeof readSecurityPolicy> | ReturnType<typeof readBackendTrafficPolicy> {
+  const { kind } = document.value as { readonly kind: string };
+  return kind === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
+}
+
+function isSecurityPolicy(kind: string, apiVersion: string): boolean {
+  return kind === 'SecurityPolicy' && apiVersion.startsWith('gateway.envoyproxy.io/');
+}
+
+function isDestinationRule(kind: string, apiVersion: string): boolean {
+  return kind === 'DestinationRule' && apiVersion.startsWith('networking.istio.io/');
+}

@@ -1,0 +1,311 @@
+// One rule of a route made ready to serve: its policies, its filters, and each of its backends with what that changes.
+
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { EdgeFilters, EdgeGuard, EdgeLimits, EdgeRule, Mirror } from '../edge.ts';
+import type { Authorizer, Destination, Route } from '../exchange.ts';
+import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
+import { compileCors } from '../filters/cors.ts';
+import { compileHeaderChange } from '../filters/header-change.ts';
+import { compileRedirect, compileRewrite } from '../filters/rewrite.ts';
+import type { SecurityPolicy } from '../filters/security-policy.ts';
+import { mintPermit, type Permit } from '../policy/policy.ts';
+import type { ServedListener } from '../routing/attach.ts';
+import {
+  type GrpcRule,
+  type HttpRule,
+  keyOf,
+  type RouteDocument,
+  type RouteFilter,
+  type RouteRule,
+} from '../routing/documents.ts';
+import { isGranted, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
+import type { Pool } from '../upstream/pool.ts';
+import type { TrafficPlan } from '../upstream/traffic.ts';
+import {
+  chooseBackend,
+  clusterOf,
+  milliseconds,
+  refusing,
+  retryOf,
+  sessionOf,
+  timeoutsOf,
+} from './gateway-backends.ts';
+import { prefixOf } from './gateway-matches.ts';
+import { type GatewayPlan, placeOf, sentenceOf } from './gateway-plan.ts';
+import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
+import type { GatewayConfig } from './gateway-read.ts';
+import { codingsOf } from './gateway-replies.ts';
+import { trafficOf } from './generation.ts';
+import type { Configuration } from './watch.ts';
+
+/** What compiles policies: they outlive a generation that does not change them. */
+export interface GatewayTools {
+  /** @throws SallyportError when the policy cannot be served. */
+  guardOf(policy: SecurityPolicy): EdgeGuard;
+  /** @throws SallyportError when the policy cannot be served. */
+  limitsOf(policy: LimitedBy): EdgeLimits | undefined;
+  authorizerOf(policy: SecurityPolicy, destination: Destination): Authorizer;
+}
+
+/** What limits a rule: the policy that is attached, and what its own informal filter says. */
+export interface LimitedBy {
+  /** The same in each generation, and on each listener: nobody gets twice as much by asking two of them. */
+  readonly rule: string;
+  readonly policy: BackendTrafficPolicy | undefined;
+  readonly informal: readonly { readonly limit: number; readonly periodMs: number; readonly burst: number }[];
+}
+
+export class RuleCompiler {
+  readonly #configuration: Configuration;
+  readonly #config: GatewayConfig;
+  readonly #plan: GatewayPlan;
+  readonly #pools: ReadonlyMap<string, Pool>;
+  readonly #tools: GatewayTools;
+  readonly #traffic: ReadonlyMap<string, TrafficPlan>;
+  readonly #ownHeaders = new Set<string>();
+
+  constructor(configuration: Configuration, plan: GatewayPlan, pools: ReadonlyMap<string, Pool>, tools: GatewayTools) {
+    this.#configuration = configuration;
+    this.#config = configuration.gateway!;
+    this.#plan = plan;
+    this.#pools = pools;
+    this.#tools = tools;
+    this.#traffic = trafficOf(configuration.settings, configuration.documents.destinationRules).traffic;
+  }
+
+  /** Of all guards together, as they are compiled: nobody outside says what they say, on whatever route. */
+  get ownHeaders(): ReadonlySet<string> {
+    return this.#ownHeaders;
+  }
+
+  /** One rule on one listener. Whatever of it cannot be served as it was meant makes it broken: it answers 500. */
+  rule(
+    listener: ServedListener,
+    route: RouteDocument,
+    rule: HttpRule | GrpcRule,
+    index: number,
+    backends: readonly ResolvedBackend[],
+    mirrored: readonly ResolvedBackend[],
+  ): EdgeRule {
+    const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/${index}`;
+    const place = placeOf(listener, route, rule);
+    const security = this.#plan.security.policyFor(place);
+    const traffic = this.#plan.traffic.policyFor(place);
+    const permit = mintPermit(security === undefined ? `route[${name}]` : `securitypolicy[${keyOf(security)}]`);
+    let broken: SallyportError | undefined;
+    const compile = <T>(make: () => T): T | undefined => {
+      try {
+        return make();
+      } catch (error) {
+        broken ??= new SallyportError('rule_broken', `${name} cannot be served: ${reasonOf(error)}`, { cause: error });
+        return undefined;
+      }
+    };
+    for (const policy of [security, traffic])
+      if (policy !== undefined && 'problems' in policy)
+        compile(() => {
+          throw new Error(`${policy.kind} ${keyOf(policy)} is not valid: ${sentenceOf(policy)}`);
+        });
+    const good = security === undefined || 'problems' in security ? undefined : security;
+    const limiting = traffic === undefined || 'problems' in traffic ? undefined : traffic;
+    const extension = rule.filters?.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
+    if (extension !== undefined)
+      compile(() => {
+        throw new Error(`its filter ${extension.group}/${extension.kind} ${extension.name} is not known`);
+      });
+    const prefix = prefixOf(rule);
+    const session = sessionOf(rule);
+    const filters = compile(() => this.#filters(rule.filters ?? [], prefix, good, mirrored, permit, limiting)) ?? {};
+    const choices = backends.map((one) => ({
+      weight: one.ref.weight ?? 1,
+      route: this.#backend(one, {
+        name,
+        rule,
+        prefix,
+        policy: limiting,
+        sticky: session !== undefined,
+        permit,
+        filters,
+      }),
+    }));
+    return Object.freeze({
+      name,
+      permit,
+      filters,
+      guard: good === undefined ? undefined : compile(() => this.#guard(good)),
+      authorizer: good?.extAuth === undefined ? undefined : compile(() => this.#authorizer(good)),
+      limits: compile(() =>
+        this.#tools.limitsOf({
+          rule: name,
+          policy: limiting,
+          informal: informalOf(rule),
+        }),
+      ),
+      backendFor: chooseBackend(choices, session),
+      broken,
+    });
+  }
+
+  #filters(
+    list: readonly RouteFilter[],
+    prefix: string,
+    security: SecurityPolicy | undefined,
+    mirrored: readonly ResolvedBackend[],
+    permit: Permit,
+    traffic: BackendTrafficPolicy | undefined,
+  ): EdgeFilters {
+    const of = (type: string): RouteFilter | undefined => list.find((one) => one.type === type);
+    const redirect = of('RequestRedirect')?.requestRedirect;
+    const rewrite = of('URLRewrite')?.urlRewrite;
+    const cors =
+      of('CORS')?.cors ??
+      (security?.cors === undefined ? undefined : { ...security.cors, maxAge: security.cors.maxAgeSeconds });
+    const mirrors = list
+      .filter(({ type }) => type === 'RequestMirror')
+      .flatMap((one, index): Mirror[] => {
+        const backend = mirrored[index];
+        const route =
+          backend === undefined || backend.problem !== undefined ? undefined : this.#mirror(backend, permit);
+        return route === undefined ? [] : [{ route, share: shareOfMirror(one) }];
+      });
+    return Object.freeze({
+      ...headerChanges(list),
+      ...(redirect === undefined ? {} : { redirect: compileRedirect(redirect, prefix) }),
+      ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, prefix) }),
+      ...(cors === undefined ? {} : { cors: compileCors(cors) }),
+      ...(mirrors.length === 0 ? {} : { mirrors }),
+      ...codingsOf(traffic, this.#configuration.settings.gateway!.compression),
+      ...(traffic?.requestBuffer === undefined ? {} : { bufferBytes: traffic.requestBuffer.limitBytes }),
+    });
+  }
+
+  #mirror(backend: ResolvedBackend, permit: Permit): Route | undefined {
+    const destination = this.destination(backend, 'http', undefined, false);
+    return 'problem' in destination
+      ? undefined
+      : { name: 'mirror', cluster: clusterOf(backend), destination, permit, principal: this.principalOf(backend) };
+  }
+
+  /** A backend as a route of its own. One that cannot be reached is a route all the same, which says so for its share. */
+  #backend(
+    backend: ResolvedBackend,
+    of: {
+      readonly name: string;
+      readonly rule: RouteRule;
+      readonly prefix: string;
+      readonly policy: BackendTrafficPolicy | undefined;
+      readonly sticky: boolean;
+      readonly permit: Permit;
+      readonly filters: EdgeFilters;
+    },
+  ): Route {
+    const found =
+      backend.problem === undefined
+        ? this.destination(backend, 'http', of.policy, of.sticky)
+        : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
+    const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
+    const own = backend.ref.filters ?? [];
+    const extension = own.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
+    const rewrite = own.find(({ type }) => type === 'URLRewrite')?.urlRewrite;
+    return Object.freeze({
+      name: of.name,
+      cluster: clusterOf(backend),
+      destination:
+        extension === undefined ? destination : refusing('rule_broken', `the filter ${extension.name} is not known`),
+      permit: of.permit,
+      principal: this.principalOf(backend),
+      retry: retryOf(of.rule, of.policy),
+      timeouts: timeoutsOf(of.rule, of.policy),
+      filters:
+        own.length === 0
+          ? of.filters
+          : Object.freeze({
+              ...of.filters,
+              ...headerChanges([...(of.rule.filters ?? []), ...own]),
+              ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, of.prefix) }),
+            }),
+    });
+  }
+
+  /** Whom the mesh expects there. */
+  principalOf({ upstream }: ResolvedBackend): string | undefined {
+    return upstream === undefined ? undefined : this.#configuration.settings.upstreams[upstream]?.identity;
+  }
+
+  /** Where a backend's connections come from. */
+  destination(
+    { upstream, key }: ResolvedBackend,
+    protocol: 'http' | 'tcp',
+    policy: BackendTrafficPolicy | undefined,
+    sticky: boolean,
+  ): Destination | NoPool {
+    if (upstream === undefined)
+      return refusing(
+        'upstream_unresolved',
+        `Service ${key} has no endpoint: 'backends' does not name an upstream for it`,
+      );
+    const wish: PoolWish = { upstream, service: key, protocol, policy, sticky };
+    const plan = planPool(wish, this.#configuration.settings, this.#config.documents, this.#traffic);
+    return 'problem' in plan ? plan : this.#pools.get(plan.name)!;
+  }
+
+  #guard(policy: SecurityPolicy): EdgeGuard {
+    const guard = this.#tools.guardOf(policy);
+    for (const name of guard.ownHeaders) this.#ownHeaders.add(name);
+    return guard;
+  }
+
+  #authorizer(policy: SecurityPolicy): Authorizer {
+    const { backendRef } = policy.extAuth!;
+    const namespace = backendRef.namespace ?? policy.namespace;
+    const from = { group: 'gateway.envoyproxy.io', kind: 'SecurityPolicy', namespace: policy.namespace };
+    const { documents } = this.#config;
+    if (!isGranted(documents, from, { ...backendRef, namespace }))
+      throw new SallyportError(
+        'config_invalid',
+        `no ReferenceGrant in ${namespace} lets ${keyOf(policy)} ask ${backendRef.name}`,
+      );
+    const backend = resolveBackend(backendRef, { kind: 'SecurityPolicy', namespace }, documents, this.#plan.world);
+    if (backend.problem !== undefined) throw new SallyportError('config_invalid', backend.problem.message);
+    const destination = this.destination(backend, 'http', undefined, false);
+    if ('problem' in destination) throw new SallyportError('config_invalid', destination.problem);
+    return this.#tools.authorizerOf(policy, destination);
+  }
+}
+
+/** `namespace/gateway/section`. */
+export function listenerName({ gateway, spec }: ServedListener): string {
+  return `${keyOf(gateway)}/${spec.name}`;
+}
+
+function headerChanges(list: readonly RouteFilter[]): EdgeFilters {
+  const requests = compileHeaderChange(list.flatMap(({ requestHeaderModifier }) => requestHeaderModifier ?? []));
+  const responses = compileHeaderChange(list.flatMap(({ responseHeaderModifier }) => responseHeaderModifier ?? []));
+  return {
+    ...(requests === undefined ? {} : { requestHeaders: requests }),
+    ...(responses === undefined ? {} : { responseHeaders: responses }),
+  };
+}
+
+/** The mirrors of a rule, whose backends stand behind all others of the route. */
+export function mirrorsOf({ filters = [], backendRefs = [] }: RouteRule): RouteFilter[] {
+  return [...filters, ...backendRefs.flatMap((one) => one.filters ?? [])].filter(
+    ({ type }) => type === 'RequestMirror',
+  );
+}
+
+function shareOfMirror({ requestMirror }: RouteFilter): number {
+  const { percent, fraction } = requestMirror!;
+  if (percent !== undefined) return percent / 100;
+  return fraction === undefined ? 1 : fraction.numerator / fraction.denominator;
+}
+
+function informalOf({ filters = [] }: RouteRule): LimitedBy['informal'] {
+  return filters.flatMap(({ requestRateLimit }) =>
+    (requestRateLimit?.rules ?? []).map(({ limit, period, burst = 0 }) => ({
+      limit,
+      periodMs: milliseconds(period),
+      burst,
+    })),
+  );
+}

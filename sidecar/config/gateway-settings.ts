@@ -1,0 +1,259 @@
+// gateway.yaml: text becomes the same complete, frozen Settings that a sidecar has, with what only a gateway needs beside it.
+// Where its Gateways' ports are served, which upstream is behind which Service, which files hold certificates and keys.
+
+import { dirname, resolve } from 'node:path';
+import { z } from 'zod';
+import { type Address, formatAddress, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
+import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
+import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { pathNormalizations } from '../policy/path.ts';
+import { type TlsVersion, tlsGroups } from '../protocol/tls.ts';
+import { absolute, addressOrPort, identity, limitsSchema, name, readLimits, type Settings, text } from './settings.ts';
+
+/** What a gateway has that a sidecar has not. Paths are absolute; plain data. */
+export interface GatewaySettings {
+  /** Where a Gateway's port is served, `host:port` by `namespace/name:port`. */
+  readonly listeners: Readonly<Record<string, string>>;
+  /** Upstreams by `namespace/name:port` of the Service. */
+  readonly backends: Readonly<Record<string, string>>;
+  /** PEM files by the `namespace/name` of the Secret that they stand for. */
+  readonly certificates: Readonly<Record<string, { readonly certificate: string; readonly key: string }>>;
+  /** Upstreams that are no workloads of a mesh: in the clear on loopback or where that was asked for, else by a BackendTLSPolicy. */
+  readonly outside: Readonly<Record<string, OutsideUpstream>>;
+  readonly downstreamTls: { readonly minVersion: TlsVersion };
+  /** File with the keys that sessions are sealed with, one a line, the first seals. */
+  readonly sessionKeys: string | undefined;
+  readonly redis: RedisSettings | undefined;
+  readonly securityHeaders: boolean;
+  readonly compression: boolean;
+  /** Directory with `404.html`, `5xx.html`. */
+  readonly errorPages: string | undefined;
+}
+
+export interface OutsideUpstream {
+  readonly endpoints: readonly Address[];
+  /** In the clear, whoever listens on the way. */
+  readonly unsafePlaintext: boolean;
+  /** What it speaks in the clear: HTTP/2 without being asked, or HTTP/1.1. */
+  readonly protocol: 'http' | 'http2';
+}
+
+export interface RedisSettings {
+  readonly url: string;
+  readonly passwordFile: string | undefined;
+  readonly caFile: string | undefined;
+  readonly timeoutMs: number;
+}
+
+const place = (what: string): z.ZodString =>
+  z.string().regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\/[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?:\d{1,5}$/, {
+    error: `${what} is named namespace/name:port`,
+  });
+const objectKey = z
+  .string()
+  .regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\/[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?$/, 'a Secret is named namespace/name');
+
+const listenAddress = text((value) => {
+  const address = parseAddress(value, '');
+  if ('path' in address) throw new Error(`'${value}': a Gateway listens on a port`);
+  return formatAddress(address);
+});
+
+const upstream = z.strictObject({
+  endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
+  identity: text((value) => parseSpiffeId(value).uri).optional(),
+  unsafePlaintext: z.boolean().default(false),
+  protocol: z.enum(['http', 'http2']).default('http'),
+  hosts: z.array(z.string().min(1)).default([]),
+});
+
+const redis = z.strictObject({
+  url: z.url({ protocol: /^rediss?$/, error: 'expected a redis:// or rediss:// URL' }),
+  passwordFile: z.string().min(1).optional(),
+  caFile: z.string().min(1).optional(),
+  timeout: durationSchema.prefault('50ms'),
+});
+
+const schema = z
+  .strictObject({
+    trustDomain: text(parseTrustDomain),
+    workload: z.strictObject({
+      namespace: z.string().min(1).default('default'),
+      serviceAccount: z.string().min(1),
+      labels: z.record(z.string(), z.string()).default({}),
+    }),
+    identity,
+    documents: z.string().min(1),
+    listeners: z.record(place('a listener'), listenAddress).default({}),
+    backends: z.record(place('a backend'), name).default({}),
+    certificates: z
+      .record(objectKey, z.strictObject({ certificate: z.string().min(1), key: z.string().min(1) }))
+      .default({}),
+    upstreams: z.record(name, upstream).default({}),
+    admin: addressOrPort('127.0.0.1').optional(),
+    health: addressOrPort('').optional(),
+    accessLog: z.string().default('stdout'),
+    decisionHeader: z.boolean().default(false),
+    federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
+    pathNormalization: z
+      .strictObject({ normalization: z.enum(pathNormalizations) })
+      // As Envoy Gateway has it: what a rule is for must not be asked for by another spelling.
+      .prefault({ normalization: 'MERGE_SLASHES' }),
+    gatewayTopology: z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional(),
+    tls: z
+      .strictObject({
+        minVersion: z.enum(['1.2', '1.3']).default('1.3'),
+        groups: z
+          .array(z.enum(tlsGroups))
+          .min(1)
+          .default([...tlsGroups]),
+      })
+      .prefault({}),
+    downstreamTls: z.strictObject({ minVersion: z.enum(['1.2', '1.3']).default('1.2') }).prefault({}),
+    sessionKeys: z.string().min(1).optional(),
+    redis: redis.optional(),
+    securityHeaders: z.boolean().default(false),
+    compression: z.boolean().default(false),
+    errorPages: z.string().min(1).optional(),
+    limits: limitsSchema,
+  })
+  .superRefine((value, context) => {
+    const at = (path: (string | number)[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message });
+    for (const [key, of] of Object.entries(value.backends))
+      if (!Object.hasOwn(value.upstreams, of)) at(['backends', key], `there is no upstream '${of}'`);
+    const taken = new Map<string, string>();
+    for (const [key, address] of Object.entries(value.listeners)) {
+      const owner = taken.get(address);
+      if (owner !== undefined && !address.endsWith(':0'))
+        at(['listeners', key], `${address} is already the address of ${owner}`);
+      taken.set(address, key);
+    }
+    for (const [id, { identity: who, unsafePlaintext, endpoints }] of Object.entries(value.upstreams)) {
+      if (who !== undefined && unsafePlaintext)
+        at(['upstreams', id, 'unsafePlaintext'], 'what proves an identity is not spoken to in the clear');
+      const { trustDomain } = who === undefined ? { trustDomain: value.trustDomain } : parseSpiffeId(who);
+      if (trustDomain !== value.trustDomain && !Object.hasOwn(value.federatedBundles, trustDomain))
+        at(
+          ['upstreams', id, 'identity'],
+          `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`,
+        );
+      for (const [index, endpoint] of endpoints.entries())
+        if (leadsBack(endpoint, value.listeners))
+          at(
+            ['upstreams', id, 'endpoints', index],
+            `${formatAddress(endpoint)} is where this gateway itself listens: requests would go round for ever`,
+          );
+    }
+    if (value.admin !== undefined && 'host' in value.admin && !isLoopback(value.admin.host))
+      at(['admin'], `'${value.admin.host}' is not loopback: use 'health' for what others may see`);
+    for (const of of Object.keys(value.federatedBundles))
+      if (of === value.trustDomain)
+        at(['federatedBundles', of], "this is our own trust domain, whose bundle comes with 'identity'");
+  });
+
+/** Kestrel's: half of what the slowest modem brought. Strangers come to a gateway, and to a sidecar peers. */
+const defaultSlowBytesPerSecond = 240;
+
+/** Is this text a gateway.yaml? Only that names the documents that it serves. */
+export function isGatewayFile(text: string): boolean {
+  return /^documents\s*:/m.test(text);
+}
+
+/** A backend on one of our own listeners' addresses: on the same machine, under a port that we serve. */
+function leadsBack(endpoint: Address, listeners: Readonly<Record<string, string>>): boolean {
+  if (!('host' in endpoint) || endpoint.port === 0) return false;
+  return Object.values(listeners).some((text) => {
+    const own = parseAddress(text, '');
+    if (!('host' in own) || own.port !== endpoint.port) return false;
+    return own.host === endpoint.host || (isLoopback(endpoint.host) && ['', '0.0.0.0', '::'].includes(own.host));
+  });
+}
+
+/**
+ * Reads gateway.yaml. Paths in it are relative to the file.
+ * @throws SallyportError `config_invalid` with every problem.
+ */
+export function parseGatewaySettings(source: string, file: string): Settings {
+  const parsed = readYaml(schema, source, file);
+  const base = dirname(resolve(file));
+  const at = (path: string | undefined): string | undefined => (path === undefined ? undefined : resolve(base, path));
+  const { tls, limits, upstreams, redis: shared, downstreamTls } = parsed;
+  const gateway: GatewaySettings = {
+    listeners: parsed.listeners,
+    backends: parsed.backends,
+    certificates: Object.fromEntries(
+      Object.entries(parsed.certificates).map(([key, one]) => [
+        key,
+        { certificate: resolve(base, one.certificate), key: resolve(base, one.key) },
+      ]),
+    ),
+    outside: Object.fromEntries(
+      Object.entries(upstreams).flatMap(([id, { endpoints, unsafePlaintext, protocol, identity: who }]) =>
+        who === undefined ? [[id, { endpoints, unsafePlaintext, protocol }]] : [],
+      ),
+    ),
+    downstreamTls: { minVersion: versionOf(downstreamTls.minVersion) },
+    sessionKeys: at(parsed.sessionKeys),
+    redis:
+      shared === undefined
+        ? undefined
+        : {
+            url: shared.url,
+            passwordFile: at(shared.passwordFile),
+            caFile: at(shared.caFile),
+            timeoutMs: shared.timeout,
+          },
+    securityHeaders: parsed.securityHeaders,
+    compression: parsed.compression,
+    errorPages: at(parsed.errorPages),
+  };
+  return Object.freeze({
+    file,
+    trustDomain: parsed.trustDomain,
+    workload: parsed.workload,
+    identity: absolute(parsed.identity, base),
+    inbound: [],
+    outbound: [],
+    upstreams: Object.fromEntries(
+      Object.entries(upstreams).flatMap(([id, { endpoints, identity: who, hosts }]) =>
+        who === undefined
+          ? []
+          : [[id, { endpoints, identity: who, hosts: [...hosts, ...serviceNames(id, parsed.backends)] }]],
+      ),
+    ),
+    policies: resolve(base, parsed.documents),
+    admin: parsed.admin,
+    health: parsed.health,
+    appHealth: undefined,
+    accessLog: parsed.accessLog === 'stdout' ? 'stdout' : resolve(base, parsed.accessLog),
+    defaultAction: 'deny',
+    defaultMtls: 'STRICT',
+    gateways: [],
+    federatedBundles: Object.freeze(
+      Object.fromEntries(Object.entries(parsed.federatedBundles).map(([of, path]) => [of, resolve(base, path)])),
+    ),
+    rootNamespace: 'istio-system',
+    extensionProviders: [],
+    decisionHeader: parsed.decisionHeader,
+    learn: undefined,
+    trustDomainAliases: [],
+    pathNormalization: parsed.pathNormalization.normalization,
+    numTrustedProxies: parsed.gatewayTopology?.numTrustedProxies,
+    tls: Object.freeze({ minVersion: versionOf(tls.minVersion), groups: tls.groups }),
+    limits: readLimits({ ...limits, slowBytesPerSecond: limits.slowBytesPerSecond ?? defaultSlowBytesPerSecond }),
+    gateway,
+  });
+}
+
+/** What a DestinationRule calls an upstream: the names of the Services that it is behind. */
+function serviceNames(upstreamName: string, backends: Readonly<Record<string, string>>): string[] {
+  const services = Object.entries(backends).flatMap(([key, of]) =>
+    of === upstreamName ? [/^([^/]+)\/([^:]+):/.exec(key)!] : [],
+  );
+  return [...new Set(services.map(([, namespace, service]) => `${service}.${namespace}.svc.cluster.local`))];
+}
+
+function versionOf(text: '1.2' | '1.3'): TlsVersion {
+  return text === '1.2' ? 'TLSv1.2' : 'TLSv1.3';
+}

@@ -1,0 +1,119 @@
+// The nouns of a gateway: what an edge adds to the path of a request. A listener has routes, a route rules, a rule backends;
+// what a rule does beside passing on is compiled with it, and an exchange carries the rule that it has matched.
+
+import type { SallyportError } from '../cert-agent/base/errors.ts';
+import type { Authorizer, ConnectionFacts, Exchange, Fields, Route } from './exchange.ts';
+import type { Permit } from './policy/policy.ts';
+
+/** One rule of a route. Frozen, and made when the documents are compiled. */
+export interface EdgeRule {
+  /** `route_name` of the access log: `httproute/shop/orders/rule/0`. */
+  readonly name: string;
+  /** What it answers whatever is asked, because it, or a policy that is attached to it, cannot be served as it was meant. */
+  readonly broken: SallyportError | undefined;
+  readonly filters: EdgeFilters;
+  readonly permit: Permit;
+  readonly guard: EdgeGuard | undefined;
+  /** Whom the guard's `extAuth` asks, beside it. */
+  readonly authorizer: Authorizer | undefined;
+  readonly limits: EdgeLimits | undefined;
+  /** Which of its backends this exchange gets; undefined where the rule needs none. */
+  backendFor(exchange: Exchange): Route | undefined;
+}
+
+/** Who may, by the SecurityPolicy that is attached. */
+export interface EdgeGuard {
+  /** Headers, in lower case, that only we may set. */
+  readonly ownHeaders: ReadonlySet<string>;
+  /** Whether a caller must prove who he is. */
+  readonly authenticates: boolean;
+  /** Fills in who is calling. @throws SallyportError when nobody good is. */
+  authenticate(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
+  /** @throws SallyportError `policy_denied`. */
+  authorize(exchange: Exchange, connection: ConnectionFacts): void;
+}
+
+/** How much, by the BackendTrafficPolicy that is attached. */
+export interface EdgeLimits {
+  /** @throws SallyportError `rate_limited` or `concurrency_limited`. */
+  take(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
+}
+
+/** What becomes of a message on its way. Each is absent where the rule has no such filter. */
+export interface EdgeFilters {
+  readonly requestHeaders?: HeaderChange;
+  readonly responseHeaders?: HeaderChange;
+  readonly rewrite?: Rewrite;
+  readonly redirect?: Redirect;
+  readonly cors?: Cors;
+  readonly mirrors?: readonly Mirror[];
+  /** Codings in the order of preference, for answers that gain by it. */
+  readonly compression?: readonly Coding[];
+  /** A request's body is here in full before anything of it goes on, and has no more bytes than this. */
+  readonly bufferBytes?: number;
+}
+
+/** Content codings that we make (RFC 9110 section 8.4.1). */
+export type Coding = 'br' | 'gzip';
+
+/** Set, then add, then remove. Names in lower case where they are compared. */
+export interface HeaderChange {
+  readonly set: readonly (readonly [string, string])[];
+  readonly add: readonly (readonly [string, string])[];
+  /** All names that `set` and `remove` take away. */
+  readonly taken: ReadonlySet<string>;
+}
+
+/** A path in place of another: a whole one, or one for the prefix that the rule matches. */
+export type PathChange = { readonly full: string } | { readonly prefix: string; readonly replacement: string };
+
+export interface Rewrite {
+  readonly hostname: string | undefined;
+  readonly path: PathChange | undefined;
+}
+
+export interface Redirect extends Rewrite {
+  readonly scheme: 'http' | 'https' | undefined;
+  readonly port: number | undefined;
+  readonly status: number;
+}
+
+export interface Cors {
+  readonly allowsOrigin: (origin: string) => boolean;
+  readonly anyOrigin: boolean;
+  readonly credentials: boolean;
+  /** `*` among them stands for all. */
+  readonly methods: readonly string[];
+  readonly headers: readonly string[];
+  readonly expose: readonly string[];
+  readonly maxAgeS: number;
+}
+
+export interface Mirror {
+  readonly route: Route;
+  /** Of the requests, from 0 to 1. */
+  readonly share: number;
+}
+
+/** What one port of a gateway serves, under one generation. */
+export interface Edge {
+  /** The listener whose host name this is, the most precise one, and its rule for the request, if there is one. Refuses nothing. */
+  find(exchange: Exchange): Found;
+  /** Headers, in lower case, in which the policy of any rule says who a caller is: from outside nobody says that, on no route. */
+  readonly ownHeaders: ReadonlySet<string>;
+  /** What the answers of this port carry beside what the backend says. */
+  readonly replies: EdgeReplies;
+}
+
+export interface Found {
+  /** Undefined: no listener has that name. */
+  readonly listener: string | undefined;
+  readonly rule: EdgeRule | undefined;
+}
+
+export interface EdgeReplies {
+  /** `strict-transport-security` and its like; undefined where they are not switched on. */
+  readonly securityHeaders: Fields | undefined;
+  /** Pages in place of our own words, by status. */
+  readonly errorPages: ReadonlyMap<number, Buffer>;
+}

@@ -1,0 +1,144 @@
+// Bearer tokens at a gateway: JWTs by the same rules as a sidecar's RequestAuthentication, and tokens that say nothing
+// themselves by introspection. Where both are set up, the token's form decides: three parts with dots between are a JWT.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Exchange, Fields } from '../exchange.ts';
+import { headerOf } from '../facts-of.ts';
+import { changeRequest, filterFields } from '../fields.ts';
+import type { Authentication, AuthResult, Refused, Verified } from '../policy/jwt.ts';
+import { claimText, findTokens, paramsOf, type TokenSource, withoutParam } from '../policy/request-authentication.ts';
+import { challenge, refuseCaller, takeOut } from './credentials.ts';
+import { vouchFor } from './edge-authorization.ts';
+import type { Introspection } from './introspection.ts';
+import type { JwtPolicy } from './security-policy.ts';
+
+export interface BearerParts {
+  readonly jwt: JwtPolicy | undefined;
+  /** Compiled from `jwt`. */
+  readonly authentication: Authentication | undefined;
+  readonly introspection: Introspection | undefined;
+  /** The access token of a session is put where a token is looked for: it is verified and goes on to the app. */
+  readonly sessionForwards: boolean;
+}
+
+const introspectionProvider = Object.freeze(['introspection']);
+
+export class Bearer {
+  readonly #parts: BearerParts;
+  readonly #providers: ReadonlyMap<unknown, readonly string[]>;
+
+  /** Whether a JWT provider looks into `Authorization`. */
+  readonly #takesAuthorization: boolean;
+
+  constructor(parts: BearerParts) {
+    this.#parts = parts;
+    const probe = { path: '/', header: (name: string) => (name === 'authorization' ? 'Bearer a.b.c' : undefined) };
+    this.#takesAuthorization = parts.jwt?.providers.some(({ rule }) => findTokens(rule, probe).length > 0) === true;
+    this.#providers = new Map(parts.jwt?.providers.map(({ name, rule }) => [rule, Object.freeze([name])]));
+  }
+
+  /** Whether the request brings a token that this policy would look at. */
+  isPresent(exchange: Exchange): boolean {
+    const { jwt, introspection } = this.#parts;
+    if (introspection !== undefined && bearerOf(exchange) !== undefined) return true;
+    const source = sourceOf(exchange, exchange.fields);
+    return jwt?.providers.some(({ rule }) => findTokens(rule, source).length > 0) === true;
+  }
+
+  /**
+   * Knows the caller by his token. Without one the request passes where tokens are optional, or where a session stands for it.
+   * @throws SallyportError `jwt_missing`, `jwt_*`, `jwks_unavailable`, `introspection_*`; its promise rejects with the same.
+   */
+  know(exchange: Exchange): undefined | Promise<void> {
+    const { introspection } = this.#parts;
+    const token = introspection === undefined ? undefined : bearerOf(exchange);
+    if (token === undefined || (this.#takesAuthorization && isJwt(token))) return this.#knowByJwt(exchange);
+    const known = introspection!.know(exchange, token);
+    if (known !== undefined) return known.then(() => this.#afterIntrospection(exchange));
+    this.#afterIntrospection(exchange);
+    return undefined;
+  }
+
+  #afterIntrospection(exchange: Exchange): void {
+    vouchFor(exchange.auth!, introspectionProvider);
+    const { jwt } = this.#parts;
+    const rest = filterFields(exchange.fields, ({ lower }) => lower !== 'authorization');
+    const source = sourceOf(exchange, rest);
+    if (jwt?.providers.some(({ rule }) => findTokens(rule, source).length > 0) === true)
+      throw refuseToken(exchange, {
+        kind: 'refused',
+        error: new SallyportError('jwt_invalid', 'a request brings two tokens: whose it is would be its own choice'),
+        text: 'Jwt verification fails',
+      });
+  }
+
+  #knowByJwt(exchange: Exchange): undefined | Promise<void> {
+    const { authentication } = this.#parts;
+    if (authentication === undefined) {
+      this.#without(exchange);
+      return undefined;
+    }
+    const result = authentication.check(sourceOf(exchange, exchange.fields), Date.now());
+    if (result instanceof Promise) return result.then((one) => this.#take(exchange, authentication, one));
+    this.#take(exchange, authentication, result);
+    return undefined;
+  }
+
+  #take(exchange: Exchange, authentication: Authentication, result: AuthResult): void {
+    if (result.kind === 'none') return this.#without(exchange);
+    if (result.kind === 'refused') {
+      // A token in the query, good or bad, is not for the record.
+      for (const rule of authentication.rules)
+        for (const name of paramsOf(rule)) exchange.path = withoutParam(exchange.path, name);
+      throw refuseToken(exchange, result);
+    }
+    vouchFor(result.auth, this.#providers.get(result.rule) ?? []);
+    exchange.auth = result.auth;
+    exchange.tokenValidUntil = Math.min(result.validUntil, exchange.tokenValidUntil);
+    const bySession = exchange.authMethod === 'oidc';
+    exchange.authMethod = 'jwt';
+    this.#passOn(exchange, result, bySession && this.#parts.sessionForwards);
+  }
+
+  #without(exchange: Exchange): void {
+    const { jwt } = this.#parts;
+    if (exchange.authMethod === 'oidc' || jwt?.optional === true) return;
+    throw refuseCaller(exchange, 'jwt_missing', 'Jwt is missing', 'it brings no token', [
+      challenge(exchange, 'Bearer'),
+    ]);
+  }
+
+  /** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
+  #passOn(exchange: Exchange, { rule, places, auth }: Verified, keepAuthorization: boolean): void {
+    for (const place of places) {
+      const kept = keepAuthorization && place.kind === 'header' && place.name === 'authorization';
+      if (!rule.forwardOriginalToken && !kept) takeOut(exchange, place);
+    }
+    const added: [string, string][] = [];
+    for (const { header, claim } of rule.outputClaimToHeaders) {
+      const value = claimText(auth.claims, claim);
+      if (value !== undefined) added.push([header.toLowerCase(), value]);
+    }
+    if (added.length > 0) changeRequest(exchange, new Set(added.map(([name]) => name)), added);
+  }
+}
+
+function isJwt(token: string): boolean {
+  return /^[\w-]+\.[\w-]+\.[\w-]*$/.test(token);
+}
+
+/** RFC 6750 section 2.1; the scheme in any case, as HTTP has it. */
+function bearerOf(exchange: Exchange): string | undefined {
+  return /^bearer +(\S+)$/i.exec(headerOf(exchange, 'authorization') ?? '')?.[1];
+}
+
+function sourceOf(exchange: Exchange, fields: Fields): TokenSource {
+  return { path: exchange.path, header: (name) => headerOf(exchange, name, fields) };
+}
+
+/** RFC 6750 section 3: what the caller is told, in Envoy's words. */
+function refuseToken(exchange: Exchange, { error, text }: Refused): SallyportError {
+  refuseCaller(exchange, error.code, text, error.message, [challenge(exchange, 'Bearer', ', error="invalid_token"')]);
+  exchange.details = `jwt_authn_access_denied{${text.replace(/\s/g, '_')}}`;
+  return error;
+}

@@ -1,0 +1,103 @@
+// CORS (Fetch standard, section 3.3): which origins may read answers, and what a preflight is told. Of a SecurityPolicy or of
+// an HTTPRoute filter; both have the same fields.
+
+import type { Cors } from '../edge.ts';
+import type { Exchange } from '../exchange.ts';
+import { headerOf } from '../facts-of.ts';
+import type { CorsSpec } from '../routing/documents.ts';
+
+/** GEP-1767: an origin exactly, `*`, or a wildcard in the place of subdomains, `https://*.example.com`. */
+export function compileCors(spec: CorsSpec): Cors {
+  const {
+    allowOrigins = [],
+    allowCredentials = false,
+    allowMethods = [],
+    allowHeaders = [],
+    exposeHeaders = [],
+  } = spec;
+  const exact = new Set(allowOrigins.filter((one) => !one.includes('*')).map((one) => one.toLowerCase()));
+  const patterns = allowOrigins
+    .filter((one) => one !== '*' && one.includes('*'))
+    .map((one) => one.toLowerCase().split('*', 2) as [string, string]);
+  const anyOrigin = allowOrigins.includes('*');
+  return {
+    anyOrigin,
+    allowsOrigin(origin) {
+      const asked = origin.toLowerCase();
+      if (anyOrigin || exact.has(asked)) return true;
+      return patterns.some(
+        ([start, end]) =>
+          asked.length > start.length + end.length &&
+          asked.startsWith(start) &&
+          asked.endsWith(end) &&
+          // What stands for the star is labels of a host, and cannot end the host that was meant.
+          /^[a-z0-9.-]+$/.test(asked.slice(start.length, asked.length - end.length)),
+      );
+    },
+    credentials: allowCredentials,
+    methods: allowMethods,
+    headers: allowHeaders,
+    expose: exposeHeaders,
+    maxAgeS: spec.maxAge ?? 5,
+  };
+}
+
+/** Is this a preflight? Fetch standard, section 3.3.2: OPTIONS, with both of its fields. */
+export function isPreflight(exchange: Exchange): boolean {
+  return (
+    exchange.method === 'OPTIONS' &&
+    Boolean(headerOf(exchange, 'origin')) &&
+    headerOf(exchange, 'access-control-request-method') !== undefined
+  );
+}
+
+/** What a preflight is answered with. An origin that may not gets no word of CORS, which is how a browser is told no. */
+export function preflightFields(exchange: Exchange, cors: Cors): [string, string][] {
+  const origin = headerOf(exchange, 'origin')!;
+  if (!cors.allowsOrigin(origin)) return [['vary', 'Origin']];
+  const method = headerOf(exchange, 'access-control-request-method')!;
+  const asked = headerOf(exchange, 'access-control-request-headers') ?? '';
+  return [
+    ...originFields(origin, cors),
+    ['access-control-allow-methods', listFor(cors.methods, method, cors.credentials)],
+    ...(asked === '' && cors.headers.includes('*')
+      ? []
+      : ([['access-control-allow-headers', listFor(cors.headers, asked, cors.credentials)]] as [string, string][])),
+    ['access-control-max-age', String(cors.maxAgeS)],
+  ];
+}
+
+/** What any other answer carries. */
+export function replyCorsFields(exchange: Exchange, cors: Cors): [string, string][] {
+  const origin = headerOf(exchange, 'origin');
+  if (origin === undefined || !cors.allowsOrigin(origin)) return cors.anyOrigin ? [] : [['vary', 'Origin']];
+  const fields = originFields(origin, cors);
+  if (cors.expose.length > 0) fields.push(['access-control-expose-headers', cors.expose.join(', ')]);
+  return fields;
+}
+
+/** With credentials `*` means nothing to a browser (Fetch standard, section 3.3.5): the origin is named. */
+function originFields(origin: string, { anyOrigin, credentials }: Cors): [string, string][] {
+  if (anyOrigin && !credentials) return [['access-control-allow-origin', '*']];
+  const fields: [string, string][] = [
+    ['access-control-allow-origin', origin],
+    ['vary', 'Origin'],
+  ];
+  if (credentials) fields.push(['access-control-allow-credentials', 'true']);
+  return fields;
+}
+
+function listFor(list: readonly string[], asked: string, credentials: boolean): string {
+  if (!list.includes('*')) return list.join(', ');
+  return credentials ? asked : '*';
+}
+
+/** Fields of CORS that a backend says itself: the gateway's word stands alone, two of them are an error to a browser. */
+export const corsFields: ReadonlySet<string> = new Set([
+  'access-control-allow-origin',
+  'access-control-allow-credentials',
+  'access-control-expose-headers',
+  'access-control-allow-methods',
+  'access-control-allow-headers',
+  'access-control-max-age',
+]);

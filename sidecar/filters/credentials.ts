@@ -1,0 +1,147 @@
+// Where a caller's credentials stand in a request: found, taken out again so that the app does not get them, and how it is
+// said that they are missing or wrong.
+
+import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Exchange, FieldName, Fields } from '../exchange.ts';
+import { headerOf, pathWithoutQuery } from '../facts-of.ts';
+import { addFields, changeRequest } from '../fields.ts';
+import type { TokenPlace } from '../policy/request-authentication.ts';
+import { withoutCookie, withoutParam } from '../policy/request-authentication.ts';
+import { emptyFields } from '../protocol/http1-head.ts';
+import type { Places } from './security-policy.ts';
+
+export interface Found {
+  readonly value: string;
+  readonly place: TokenPlace;
+}
+
+/** The first credential at `places`, in their order. A parameter or cookie that stands twice is none: which one is meant? */
+export function findCredential(exchange: Exchange, places: readonly Places[]): Found | undefined {
+  for (const { headers, params, cookies } of places) {
+    for (const name of headers) {
+      const value = headerOf(exchange, name);
+      if (value !== undefined && value !== '') return { value, place: { kind: 'header', name } };
+    }
+    for (const name of params) {
+      const value = paramOf(exchange.path, name);
+      if (value !== undefined) return { value, place: { kind: 'param', name } };
+    }
+    for (const name of cookies) {
+      const value = cookieOf(exchange.fields, name);
+      if (value !== undefined) return { value, place: { kind: 'cookie', name } };
+    }
+  }
+  return undefined;
+}
+
+function paramOf(path: string, name: string): string | undefined {
+  const at = path.indexOf('?');
+  if (at === -1) return undefined;
+  const all = new URLSearchParams(path.slice(at + 1)).getAll(name);
+  return all.length === 1 && all[0] !== '' ? all[0] : undefined;
+}
+
+/** The one cookie of this name; undefined where there are several, of which a neighbour on our domain may have set one. */
+export function cookieOf({ names, values }: Fields, wanted: string): string | undefined {
+  let found: string | undefined;
+  for (let i = 0; i < names.length; i++) {
+    if (names[i]!.lower !== 'cookie' || !values[i]!.includes(wanted)) continue;
+    for (const part of values[i]!.split(';')) {
+      const at = part.indexOf('=');
+      if (at === -1 || part.slice(0, at).trim() !== wanted) continue;
+      if (found !== undefined) return undefined;
+      found = part.slice(at + 1).trim();
+    }
+  }
+  return found === '' ? undefined : found;
+}
+
+/** The names of all cookies of a request. */
+export function cookieNames({ names, values }: Fields): string[] {
+  return names.flatMap(({ lower }, i) => (lower === 'cookie' ? namesIn(values[i]!) : []));
+}
+
+function namesIn(value: string): string[] {
+  return value.split(';').map((part) => part.split('=', 1)[0]!.trim());
+}
+
+/** Takes a credential out of the request, wherever else of that name it stands. */
+export function takeOut(exchange: Exchange, place: TokenPlace): void {
+  if (place.kind === 'header') changeRequest(exchange, new Set([place.name]), []);
+  else if (place.kind === 'param') exchange.path = withoutParam(exchange.path, place.name);
+  else takeCookies(exchange, (name) => name === place.name);
+}
+
+/** Takes the cookies out whose names `isOurs` takes. */
+export function takeCookies(exchange: Exchange, isOurs: (name: string) => boolean): void {
+  const names: FieldName[] = [];
+  const values: string[] = [];
+  let changed = false;
+  for (const [i, field] of exchange.fields.names.entries()) {
+    let value: string | undefined = exchange.fields.values[i]!;
+    if (field.lower === 'cookie') {
+      for (const name of namesIn(value)) {
+        if (!isOurs(name) || value === undefined) continue;
+        changed = true;
+        value = withoutCookie(value, name);
+      }
+      if (value === undefined) continue;
+    }
+    names.push(field);
+    values.push(value);
+  }
+  if (changed) exchange.fields = { names, values };
+}
+
+/** Cookies of sessions and logins, of whichever policy. */
+const sessionCookie = /^__(?:Host|Secure)-sallyport-(?:session|login)-/;
+
+/**
+ * Takes our own cookies out. A browser sends them to every route of a host, also to those without a login, and whoever has one
+ * is the user: no app is to see them.
+ */
+export function hideSessionCookies(exchange: Exchange): void {
+  const { names, values } = exchange.fields;
+  for (let i = 0; i < names.length; i++)
+    if (names[i]!.lower === 'cookie' && values[i]!.includes('-sallyport-'))
+      return takeCookies(exchange, (name) => sessionCookie.test(name));
+}
+
+/** What an app is told in a header only we may set. A value that no header can hold is left out. */
+export function tellApp(exchange: Exchange, name: string, value: string): void {
+  if (/^[\x20-\x7e]*$/.test(value)) changeRequest(exchange, new Set([name]), [[name, value]]);
+}
+
+/**
+ * Puts the refusal on the exchange in the words that the caller may read, and gives the error to throw; `why` is for the log
+ * and holds nothing of a credential.
+ */
+export function refuseCaller(
+  exchange: Exchange,
+  code: Code,
+  text: string,
+  why: string = text,
+  fields: readonly (readonly [string, string])[] = [],
+): SallyportError {
+  const error = new SallyportError(code, why);
+  exchange.decision = 'deny';
+  exchange.details = error.row.details;
+  exchange.denial = {
+    status: error.row.status,
+    fields: addFields(emptyFields, [
+      ['content-type', 'text/plain; charset=utf-8'],
+      ['cache-control', 'no-store'],
+      ...fields,
+    ]),
+    body: Buffer.from(text),
+  };
+  return error;
+}
+
+/** A challenge (RFC 9110 section 11.6.1) whose realm is the URL, as Envoy writes it. */
+export function challenge(exchange: Exchange, scheme: 'Bearer' | 'Basic', more = ''): readonly [string, string] {
+  const realm = `${exchange.scheme}://${exchange.authority}${pathWithoutQuery(exchange.path)}`
+    .slice(0, 256)
+    .replace(/["\\]/g, '%22');
+  return ['www-authenticate', `${scheme} realm="${realm}"${more}`];
+}

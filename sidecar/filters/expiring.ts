@@ -1,0 +1,35 @@
+// A table whose entries end, and that does not grow beyond a bound: past it the oldest entry goes, whatever it was.
+
+export class Expiring<V> {
+  readonly #entries = new Map<string, { readonly value: V; readonly until: number }>();
+  readonly #max: number;
+  readonly #now: () => number;
+
+  constructor(max: number, now: () => number) {
+    this.#max = max;
+    this.#now = now;
+  }
+
+  get(key: string): V | undefined {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return undefined;
+    if (this.#now() < entry.until) return entry.value;
+    this.#entries.delete(key);
+    return undefined;
+  }
+
+  /** `until`: wall clock, milliseconds. */
+  set(key: string, value: V, until: number): void {
+    // Behind all others: the first in the table is the oldest.
+    this.#entries.delete(key);
+    this.#entries.set(key, { value, until });
+    for (const oldest of this.#entries.keys()) {
+      if (this.#entries.size <= this.#max) break;
+      this.#entries.delete(oldest);
+    }
+  }
+
+  delete(key: string): void {
+    this.#entries.delete(key);
+  }
+}

@@ -1,0 +1,90 @@
+// An exchange held against its rule's limits: what is asked of it, and what its answer carries.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Connection } from '../connection.ts';
+import type { Exchange } from '../exchange.ts';
+import { headerOf, pathWithoutQuery } from '../facts-of.ts';
+import { addFields } from '../fields.ts';
+import type { Ip } from '../policy/ip.ts';
+import { emptyFields } from '../protocol/http1-head.ts';
+import type { ConcurrencyLimit } from './concurrency.ts';
+import type { LimitFacts, RateLimits, Verdict } from './rate-limit.ts';
+
+/** One object for all decisions: each is made in one go, and nothing is kept of it. */
+class ExchangeLimitFacts implements LimitFacts {
+  route = '';
+  exchange: Exchange | undefined = undefined;
+
+  get method(): string {
+    return this.exchange!.method;
+  }
+
+  get path(): string {
+    return pathWithoutQuery(this.exchange!.path);
+  }
+
+  get query(): string {
+    const at = this.exchange!.path.indexOf('?');
+    return at === -1 ? '' : this.exchange!.path.slice(at + 1);
+  }
+
+  get clientIp(): Ip | undefined {
+    return this.exchange!.clientIp;
+  }
+
+  get clientId(): string | undefined {
+    return this.exchange!.clientId;
+  }
+
+  get principal(): string | undefined {
+    return (this.exchange!.connection as Connection).client?.uri;
+  }
+
+  get claims(): Readonly<Record<string, unknown>> | undefined {
+    return this.exchange!.auth?.claims;
+  }
+
+  header(name: string): string | undefined {
+    return headerOf(this.exchange!, name);
+  }
+}
+
+const facts = new ExchangeLimitFacts();
+
+/** @throws SallyportError `rate_limited`, with the answer in `denial`; a promise, where Redis is asked, rejects with it. */
+export function limitExchange(exchange: Exchange, limits: RateLimits, route: string): undefined | Promise<void> {
+  facts.exchange = exchange;
+  facts.route = route;
+  const verdict = limits.check(facts);
+  if (verdict instanceof Promise) return verdict.then((one) => follow(exchange, one));
+  follow(exchange, verdict);
+  return undefined;
+}
+
+function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfterS }: Verdict): void {
+  if (headers.length > 0) exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, headers);
+  if (allowed) return;
+  exchange.decision = 'deny';
+  exchange.details = details;
+  exchange.denial = {
+    status: 429,
+    fields: addFields(emptyFields, [['content-type', 'text/plain; charset=utf-8']]),
+    body: Buffer.from('rate limited'),
+  };
+  throw new SallyportError('rate_limited', `the limit ${rule} has no room for ${retryAfterS} s`);
+}
+
+/**
+ * Counts the exchange among those in flight until it has finished, however that comes.
+ * @throws SallyportError `concurrency_limited`.
+ */
+export function enterExchange(exchange: Exchange, limit: ConcurrencyLimit, route: string): undefined {
+  // Whoever has gone while another step waited has been recorded, and would never leave again.
+  if (exchange.finished) return;
+  const key = exchange.clientId ?? exchange.clientIp?.text ?? '';
+  if (!limit.enter(key)) {
+    exchange.decision = 'deny';
+    throw limit.refusal(route);
+  }
+  exchange.whenFinished = () => limit.leave(key);
+}

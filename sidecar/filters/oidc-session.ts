@@ -1,0 +1,184 @@
+// A session: what of a login is kept, in a cookie and nowhere else, so that any replica with the same keys knows it. What has
+// to be remembered on our side is remembered for a while and by this process alone: logins that are done, sessions that were
+// ended, and refreshes, of which each refresh token allows one.
+
+import { randomBytes } from 'node:crypto';
+import type { Exchange, Fields } from '../exchange.ts';
+import { type RequestAuth, readClaims } from '../policy/facts.ts';
+import { Expiring } from './expiring.ts';
+import type { Tokens } from './oidc-provider.ts';
+import type { OidcPolicy } from './security-policy.ts';
+import { type CookieAttributes, clearChunks, printChunks, readChunks, type Seal } from './session-cookie.ts';
+
+export interface Session {
+  readonly id: string;
+  readonly idToken: string;
+  /** Only where the app is to get it. */
+  readonly accessToken: string | undefined;
+  readonly refreshToken: string | undefined;
+  /** Until when the tokens hold, and until when the session can be refreshed: wall clock, milliseconds. */
+  readonly tokensUntil: number;
+  readonly until: number;
+  readonly auth: RequestAuth;
+}
+
+/** A session as a refresh left it, with its cookies. */
+export interface Refreshed {
+  readonly session: Session;
+  readonly cookies: readonly string[];
+}
+
+const maxRemembered = 10_000;
+
+/** What one process remembers of all sessions; it may outlive a configuration. Keys hold the policy that they are of. */
+export class SessionMemory {
+  /** States that a login has used up. */
+  readonly spent: Expiring<true>;
+  /** Sessions that somebody has ended. */
+  readonly ended: Expiring<true>;
+  /** By the session as it was before: whoever still comes with that gets the same one, and no second refresh. */
+  readonly refreshes: Expiring<Promise<Refreshed>>;
+
+  constructor(now: () => number = Date.now) {
+    this.spent = new Expiring(maxRemembered, now);
+    this.ended = new Expiring(maxRemembered, now);
+    this.refreshes = new Expiring(maxRemembered, now);
+  }
+}
+
+/** Sessions in cookies of one policy. */
+export class Sessions {
+  readonly cookieName: string;
+  readonly #policy: OidcPolicy;
+  readonly #seal: Seal;
+  readonly #attributes: CookieAttributes;
+  readonly #memory: SessionMemory;
+  readonly #now: () => number;
+  /** Cookies that were opened before: a request costs no decryption. */
+  readonly #opened: Expiring<Session>;
+
+  constructor(
+    policy: OidcPolicy,
+    seal: Seal,
+    cookieName: string,
+    attributes: CookieAttributes,
+    memory: SessionMemory,
+    now: () => number,
+  ) {
+    this.#policy = policy;
+    this.#seal = seal;
+    this.cookieName = cookieName;
+    this.#attributes = attributes;
+    this.#memory = memory;
+    this.#now = now;
+    this.#opened = new Expiring(1000, now);
+  }
+
+  /** The request's session; undefined where it brings none that we made, that has not ended, and that nobody has ended. */
+  open({ fields }: Exchange): Session | undefined {
+    const sealed = readChunks(fields, this.cookieName);
+    if (sealed === undefined) return undefined;
+    const session = this.#opened.get(sealed) ?? this.#unseal(sealed);
+    if (session === undefined || session.until <= this.#now()) return undefined;
+    return this.#memory.ended.get(session.id) === undefined ? session : undefined;
+  }
+
+  #unseal(sealed: string): Session | undefined {
+    const text = this.#seal.open(sealed);
+    if (text === undefined) return undefined;
+    const [id, tokensUntil, until, idToken, accessToken, refreshToken] = JSON.parse(text) as Stored;
+    const session: Session = {
+      id,
+      tokensUntil,
+      until,
+      idToken,
+      accessToken: accessToken ?? undefined,
+      refreshToken: refreshToken ?? undefined,
+      auth: authOf(idToken),
+    };
+    this.#opened.set(sealed, session, until);
+    return session;
+  }
+
+  /** A session that begins now. */
+  begin(tokens: Tokens): Session {
+    const refreshToken = this.#policy.refreshToken ? tokens.refreshToken : undefined;
+    const tokensUntil = this.#endOf(tokens, tokens.claims!);
+    const until = refreshToken === undefined ? tokensUntil : this.#now() + this.#policy.refreshMs;
+    return this.#make(randomBytes(16).toString('base64url'), tokens, tokens.idToken!, refreshToken, tokensUntil, until);
+  }
+
+  /** The same session with new tokens; it ends when it would have ended. */
+  renew(old: Session, tokens: Tokens): Session {
+    const idToken = tokens.idToken ?? old.idToken;
+    const claims = tokens.claims ?? {};
+    // A provider that does not rotate leaves the refresh token out.
+    const refreshToken = tokens.refreshToken ?? old.refreshToken;
+    return this.#make(
+      old.id,
+      tokens,
+      idToken,
+      refreshToken,
+      Math.min(this.#endOf(tokens, claims), old.until),
+      old.until,
+    );
+  }
+
+  #make(
+    id: string,
+    { accessToken }: Tokens,
+    idToken: string,
+    refreshToken: string | undefined,
+    tokensUntil: number,
+    until: number,
+  ): Session {
+    return {
+      ...{ id, idToken, refreshToken, tokensUntil, until },
+      accessToken: this.#policy.forwardAccessToken ? accessToken : undefined,
+      auth: authOf(idToken),
+    };
+  }
+
+  /** The first of the tokens to end is the end of both. */
+  #endOf({ expiresMs }: Tokens, { exp }: Readonly<Record<string, unknown>>): number {
+    const { defaultTokenMs } = this.#policy;
+    const lasts = expiresMs ?? (defaultTokenMs > 0 ? defaultTokenMs : undefined);
+    const ends = [
+      ...(lasts === undefined ? [] : [this.#now() + lasts]),
+      ...(typeof exp === 'number' ? [exp * 1000] : []),
+    ];
+    return ends.length === 0 ? this.#now() : Math.min(...ends);
+  }
+
+  /** The `Set-Cookie` values of a session. @throws SallyportError `oidc_provider_failed` when it is too long. */
+  print({ fields }: Exchange, session: Session): string[] {
+    const { id, tokensUntil, until, idToken, accessToken, refreshToken } = session;
+    const stored: Stored = [id, tokensUntil, until, idToken, accessToken ?? null, refreshToken ?? null];
+    const sealed = this.#seal.close(JSON.stringify(stored));
+    return printChunks(fields, this.cookieName, sealed, until - this.#now(), this.#attributes);
+  }
+
+  /** Takes the session's cookies away from a browser that has them. */
+  clear(fields: Fields): string[] {
+    return clearChunks(fields, this.cookieName, this.#attributes);
+  }
+
+  end(session: Session): void {
+    this.#memory.ended.set(session.id, true, session.until);
+  }
+}
+
+type Stored = [
+  id: string,
+  tokensUntil: number,
+  until: number,
+  idToken: string,
+  accessToken: string | null,
+  refreshToken: string | null,
+];
+
+/** The claims of an ID token that was verified before it was sealed. */
+function authOf(idToken: string): RequestAuth {
+  const payload = Buffer.from(idToken.split('.')[1]!, 'base64url').toString('utf8');
+  return readClaims(JSON.parse(payload) as Readonly<Record<string, unknown>>);
+}

@@ -1,0 +1,166 @@
+// How much of its allowance each key has used, in a table of bounded size. A bucket is one number, the time at which it
+// will be full again (the generic cell rate algorithm, ITU-T I.371, which is a token bucket that refills continuously and
+// needs no timer). A bucket that is full says nothing, so it may be forgotten at any time; one in use never is.
+
+/** What a rule lets into a bucket. */
+export interface Allowance {
+  /** Milliseconds in which one token comes back. */
+  readonly intervalMs: number;
+  /** Milliseconds in which an empty bucket becomes full: all its tokens. */
+  readonly spanMs: number;
+}
+
+/** A rule's part of the table. */
+export interface RuleBuckets {
+  readonly id: string;
+  /** Slots that hold its keys. */
+  held: number;
+  /** When the bucket is full that its keys share for which there is no room. */
+  overflowFullAt: number;
+}
+
+/** What the table did so far, and how large it is. */
+export interface LocalLimitFacts {
+  readonly allowed: number;
+  readonly limited: number;
+  readonly buckets: number;
+  /** Decisions on the bucket that keys without room share: somebody invents keys, or the table is too small. */
+  readonly overflowed: number;
+}
+
+/** Stands for 'in the bucket that is shared for want of room'. */
+export const overflow = -1;
+
+/** Rounding in sums of fractions of milliseconds must not cost anybody the last token. */
+const tolerance = 1e-6;
+/** How many slots are looked at for one that may be forgotten: some 100 ns at most. */
+const probes = 64;
+const maxRules = 4096;
+
+/** The buckets of a process. They outlive the policies that use them: what was spent before a reload stays spent. */
+export class LocalLimits {
+  readonly #capacity: number;
+  readonly #perRule: number;
+  readonly #slots = new Map<string, number>();
+  readonly #rules = new Map<string, RuleBuckets>();
+  readonly #keys: string[] = [];
+  readonly #owners: RuleBuckets[] = [];
+  #fullAt = new Float64Array(1024);
+  /** The decision that last looked at a slot: it must not lose to itself what it has just found. */
+  #looked = new Uint32Array(1024);
+  #decision = 0;
+  #hand = 0;
+  #overflowed = 0;
+  allowed = 0;
+  limited = 0;
+
+  /** @param capacity how many keys are remembered; one rule may have half of that, so that none crowds out all others */
+  constructor(capacity = 100_000) {
+    this.#capacity = capacity;
+    this.#perRule = Math.max(1, Math.ceil(capacity / 2));
+  }
+
+  /** The part of the rule `id`: the same for each policy that has it. */
+  rule(id: string): RuleBuckets {
+    const known = this.#rules.get(id) ?? { id, held: 0, overflowFullAt: 0 };
+    // Rules of policies that are long gone.
+    if (this.#rules.size >= maxRules)
+      for (const [key, { held }] of this.#rules) if (held === 0) this.#rules.delete(key);
+    this.#rules.set(id, known);
+    return known;
+  }
+
+  /** Begins a decision: slots that are found from here on are kept until the next begins. */
+  begin(): void {
+    this.#decision = (this.#decision + 1) >>> 0;
+  }
+
+  /** The slot of `key`; `overflow` where it is new and there is no room for it. */
+  find(key: string, rule: RuleBuckets, now: number): number {
+    let slot = this.#slots.get(key);
+    if (slot === undefined) {
+      slot = this.#makeRoom(rule, now);
+      if (slot === overflow) {
+        this.#overflowed++;
+        return overflow;
+      }
+      this.#slots.set(key, slot);
+      this.#keys[slot] = key;
+      this.#owners[slot] = rule;
+      this.#fullAt[slot] = 0;
+      rule.held++;
+    }
+    this.#looked[slot] = this.#decision;
+    return slot;
+  }
+
+  /** Milliseconds until `takeMs` worth of tokens are in the bucket; 0 when they are. */
+  waitMs(slot: number, rule: RuleBuckets, takeMs: number, spanMs: number, now: number): number {
+    const wait = this.usedMs(slot, rule, now) + takeMs - spanMs;
+    return wait > tolerance ? wait : 0;
+  }
+
+  /** What is missing from the bucket, as the time in which it comes back. */
+  usedMs(slot: number, rule: RuleBuckets, now: number): number {
+    const fullAt = slot === overflow ? rule.overflowFullAt : this.#fullAt[slot]!;
+    return fullAt > now ? fullAt - now : 0;
+  }
+
+  /** Takes tokens out, whether there are so many or not. */
+  spend(slot: number, rule: RuleBuckets, takeMs: number, now: number): void {
+    const fullAt = now + this.usedMs(slot, rule, now) + takeMs;
+    if (slot === overflow) rule.overflowFullAt = fullAt;
+    else this.#fullAt[slot] = fullAt;
+  }
+
+  /** Puts back what was taken at `takenAt` for a request that was refused after all. What came back since is not given twice. */
+  giveBack(key: string, takeMs: number, takenAt: number, now: number): void {
+    const slot = this.#slots.get(key);
+    if (slot !== undefined) this.#fullAt[slot]! -= Math.max(0, takeMs - (now - takenAt));
+  }
+
+  /** Learns from others that at least so much is missing. */
+  learn(slot: number, usedMs: number, now: number): void {
+    if (slot !== overflow && this.#fullAt[slot]! < now + usedMs) this.#fullAt[slot] = now + usedMs;
+  }
+
+  facts(): LocalLimitFacts {
+    const { allowed, limited } = this;
+    return { allowed, limited, buckets: this.#slots.size, overflowed: this.#overflowed };
+  }
+
+  /**
+   * A slot for a new key: an empty one, or one whose bucket is full and so is no different from none. Whoever invents keys
+   * neither makes us grow nor turns an exhausted bucket into a fresh one: when all are in use he shares one with whoever
+   * else is new to his rule.
+   */
+  #makeRoom(rule: RuleBuckets, now: number): number {
+    const used = this.#keys.length;
+    const mayGrow = rule.held < this.#perRule;
+    if (mayGrow && used < this.#capacity) {
+      if (used === this.#fullAt.length) this.#grow();
+      return used;
+    }
+    for (let probe = Math.min(probes, used); probe > 0; probe--) {
+      const slot = this.#hand < used ? this.#hand : 0;
+      this.#hand = slot + 1;
+      if (this.#fullAt[slot]! > now || this.#looked[slot] === this.#decision) continue;
+      const owner = this.#owners[slot]!;
+      if (!mayGrow && owner !== rule) continue;
+      this.#slots.delete(this.#keys[slot]!);
+      owner.held--;
+      return slot;
+    }
+    return overflow;
+  }
+
+  #grow(): void {
+    const size = Math.min(this.#fullAt.length * 2, Math.max(this.#capacity, 1024));
+    const fullAt = new Float64Array(size);
+    fullAt.set(this.#fullAt);
+    const looked = new Uint32Array(size);
+    looked.set(this.#looked);
+    this.#fullAt = fullAt;
+    this.#looked = looked;
+  }
+}

@@ -1,0 +1,244 @@
+// The first step at a gateway: its front door. A client's server name chooses the listener before anybody answers, the most
+// precise one; that listener terminates TLS with its own certificates and, where it is told to, asks for the client's, or it
+// passes the connection through unread. Certificates are followed as they change; open connections keep what they have.
+
+import { X509Certificate } from 'node:crypto';
+import { createServer, type Socket } from 'node:net';
+import {
+  createSecureContext,
+  createServer as createTlsServer,
+  type SecureContext,
+  type TLSSocket,
+  type Server as TlsServer,
+} from 'node:tls';
+import { reasonOf } from '../cert-agent/base/errors.ts';
+import type { Live } from '../cert-agent/base/live.ts';
+import { readPemBlocks } from '../cert-agent/identity/bundle.ts';
+import { type ClientCertificate, Connection, type Port } from './connection.ts';
+import { accept, admit, type Listener, type ListenerOptions, listen, placeOf, sparseLogOf } from './listener.ts';
+import { whenHello } from './protocol/client-hello.ts';
+import { runsOn } from './protocol/reset.ts';
+import { acceptedFacts, frontContextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
+import { patternsFor } from './routing/hosts.ts';
+
+/** One listener of a port that speaks TLS. Plain data. */
+export interface FrontListener {
+  /** `namespace/gateway/section`. */
+  readonly name: string;
+  readonly hostname: string | undefined;
+  /** It cannot be served: whoever names it is turned away, and comes through no less precise one. */
+  readonly closed: boolean;
+  /** The connection goes on unread, to where its server name leads. */
+  readonly passthrough: boolean;
+  /** What is inside is bytes (TLSRoute, TCPRoute), not requests. */
+  readonly streams: boolean;
+  readonly certificates: readonly { readonly certificate: string; readonly key: string }[];
+  /** Whose client certificates are asked for. */
+  readonly clients:
+    | { readonly authorities: string; readonly mode: 'AllowValidOnly' | 'AllowInsecureFallback' }
+    | undefined;
+}
+
+export interface GatewayListenerOptions extends ListenerOptions {
+  /** For streams on the same port. */
+  readonly streams: Port;
+  readonly front: Live<readonly FrontListener[]>;
+  readonly tls: TlsSettings;
+}
+
+/** A port that speaks TLS. @throws SallyportError `port_in_use` or `listen_failed`. */
+export async function startGatewayListener(options: GatewayListenerOptions): Promise<Listener> {
+  const { port, table, tools, log, front } = options;
+  const doors = new Doors(options);
+  doors.follow(front.current());
+  const stop = front.onChange((next) => doors.follow(next));
+  const refuse = (raw: Socket, code: string, why: string): void => {
+    tools.metrics.countRefusedConnection(code);
+    sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a client that is gone'}: ${why}`);
+    raw.destroy();
+  };
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (raw) => {
+    if (!admit(raw, server, options)) return;
+    table.arrive(raw);
+    const { limits } = port.rules.current();
+    whenHello(
+      raw,
+      limits,
+      ({ serverName }) => {
+        const door = doors.find(serverName);
+        if (door === undefined || door.of.closed)
+          return refuse(
+            raw,
+            'server_name_unknown',
+            `no listener is for ${serverName ?? 'a client without server name'}`,
+          );
+        if (door.handshakes !== undefined) door.handshakes.emit('connection', raw);
+        else
+          accept(new Connection(raw, options.streams, undefined, { serverName, listener: door.of.name }), raw, options);
+      },
+      (why) => refuse(raw, 'tls_handshake_failed', why),
+    );
+  });
+  return listen(server, options, stop);
+}
+
+interface Door {
+  of: FrontListener;
+  /** Absent where nothing is terminated. */
+  readonly handshakes: TlsServer | undefined;
+}
+
+/** The listeners of a port by host name, each with the TLS that it terminates. */
+class Doors {
+  readonly #options: GatewayListenerOptions;
+  readonly #byName = new Map<string, Door>();
+  #byHost: ReadonlyMap<string, Door> = new Map();
+
+  constructor(options: GatewayListenerOptions) {
+    this.#options = options;
+  }
+
+  find(serverName: string | undefined): Door | undefined {
+    if (serverName === undefined) return this.#byHost.get('*');
+    for (const pattern of patternsFor(serverName)) {
+      const door = this.#byHost.get(pattern);
+      if (door !== undefined) return door;
+    }
+    return undefined;
+  }
+
+  /** New certificates for those that stay; what fails to load keeps what it had. */
+  follow(listeners: readonly FrontListener[]): void {
+    const { log, tls } = this.#options;
+    const byHost = new Map<string, Door>();
+    for (const of of listeners) {
+      const known = this.#byName.get(of.name);
+      // Whether clients are asked for certificates is a matter of the whole TLS server.
+      const fits = known !== undefined && kindOf(known.of) === kindOf(of);
+      let door: Door;
+      try {
+        if (!fits) door = { of, handshakes: of.passthrough || of.closed ? undefined : this.#open(of) };
+        else {
+          door = known;
+          door.handshakes?.setSecureContext(frontContextOptions(firstOf(of), tls));
+          door.of = of;
+        }
+      } catch (error) {
+        log.error(
+          { code: 'certificate_unreadable', listener: of.name },
+          `the certificate of listener ${of.name} cannot be used: ${reasonOf(error)}`,
+        );
+        if (known === undefined) continue;
+        door = known;
+      }
+      this.#byName.set(of.name, door);
+      byHost.set(of.hostname ?? '*', door);
+    }
+    this.#byHost = byHost;
+  }
+
+  #open(of: FrontListener): TlsServer {
+    const { tls, tools, log, port, streams } = this.#options;
+    const { limits } = port.rules.current();
+    const arriving = new Map<string, Socket>();
+    const current = (): FrontListener => this.#byName.get(of.name)?.of ?? of;
+    const server = createTlsServer({
+      ...listenOptions(limits.handshakeMs, of.streams ? [] : ['h2', 'http/1.1']),
+      ...frontContextOptions(firstOf(of), tls),
+      requestCert: of.clients !== undefined,
+      SNICallback: (name, done) => {
+        const { certificates } = current();
+        // The only one is the server's own context already.
+        if (certificates.length < 2) return done(null);
+        done(null, contextFor(current(), name, tls));
+      },
+    });
+    server.on('connection', (raw: Socket) => {
+      const key = placeOf(raw);
+      arriving.set(key, raw);
+      raw.once('close', () => arriving.get(key) === raw && arriving.delete(key));
+    });
+    server.on('secureConnection', (socket) => {
+      const raw = arriving.get(placeOf(socket));
+      if (raw !== undefined) runsOn(socket, raw);
+      const facts = acceptedFacts(socket, tls);
+      tools.metrics.countHandshake('accepted', facts);
+      const client = this.#clientOf(socket, current());
+      if (client === null) return;
+      const said = { listener: of.name, client };
+      accept(new Connection(socket, of.streams ? streams : port, facts, said), raw, this.#options);
+    });
+    server.on('tlsClientError', (error, socket) => {
+      tools.metrics.countRefusedConnection('tls_handshake_failed');
+      sparseLogOf(log)(
+        'tls_handshake_failed',
+        `no TLS handshake with ${socket.remoteAddress ?? 'a client that is gone'}: ${reasonOf(error)}`,
+      );
+      socket.destroy();
+    });
+    return server;
+  }
+
+  /** The client's certificate where it is good; `null` when the connection was refused for want of one. */
+  #clientOf(socket: TLSSocket, { clients, name }: FrontListener): ClientCertificate | undefined | null {
+    if (clients === undefined) return undefined;
+    const leaf = socket.getPeerX509Certificate();
+    if (socket.authorized && leaf !== undefined) return describeClient(leaf);
+    if (clients.mode === 'AllowInsecureFallback') return undefined;
+    const { tools, log } = this.#options;
+    const why = leaf === undefined ? 'it has shown none' : String(socket.authorizationError);
+    tools.metrics.countRefusedConnection('client_certificate_refused');
+    sparseLogOf(log)(
+      'client_certificate_refused',
+      `${socket.remoteAddress ?? 'a client that is gone'}: listener ${name} takes verified client certificates only: ${why}`,
+    );
+    socket.on('error', () => {});
+    socket.destroy();
+    return null;
+  }
+}
+
+/** What cannot change while a TLS server goes on. */
+function kindOf({ closed, passthrough, streams, clients }: FrontListener): string {
+  return `${closed} ${passthrough} ${streams} ${clients !== undefined}`;
+}
+
+function firstOf(listener: FrontListener): Parameters<typeof frontContextOptions>[0] {
+  return { ...listener.certificates[0]!, authorities: listener.clients?.authorities };
+}
+
+/** Reading keys is dear, and anybody can begin a handshake: once for each listener of each generation. */
+const contexts = new WeakMap<
+  FrontListener,
+  readonly { readonly leaf: X509Certificate; readonly context: SecureContext }[]
+>();
+
+/** Of several certificates the first that bears the name; else the first. */
+function contextFor(listener: FrontListener, name: string, tls: TlsSettings): SecureContext {
+  let known = contexts.get(listener);
+  if (known === undefined) {
+    known = listener.certificates.map((pair) => ({
+      leaf: new X509Certificate(readPemBlocks(pair.certificate, 'a certificate')[0]!),
+      context: createSecureContext(frontContextOptions({ ...pair, authorities: listener.clients?.authorities }, tls)),
+    }));
+    contexts.set(listener, known);
+  }
+  return (known.find(({ leaf }) => leaf.checkHost(name) !== undefined) ?? known[0]!).context;
+}
+
+function describeClient(leaf: X509Certificate): ClientCertificate {
+  // Node quotes a name that holds a comma, so that nobody can smuggle a second one in.
+  const names = leaf.subjectAltName?.match(/(?:[^,"]|"(?:[^"\\]|\\.)*")+/g)?.map((one) => one.trim()) ?? [];
+  const uris = names.flatMap((one) => (/^URI:[^"]+$/.test(one) ? [one.slice(4)] : []));
+  const subject = leaf.subject?.split('\n').reverse().join(',') ?? '';
+  const uri = uris.length === 1 ? uris[0] : undefined;
+  return {
+    name: uri ?? subject,
+    uri,
+    subject,
+    dns: names.flatMap((one) => (/^DNS:[^"]+$/.test(one) ? [one.slice(4)] : [])),
+    fingerprint: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
+    serial: leaf.serialNumber.toLowerCase(),
+    validUntil: leaf.validToDate.getTime(),
+  };
+}

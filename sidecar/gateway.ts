@@ -1,0 +1,232 @@
+// What a running gateway has beside a sidecar: policies compiled, and what they remember from one generation to the next -
+// sessions, verified tokens, buckets of limits, the connection to Redis. A policy that did not change is not made anew.
+
+import { hash } from 'node:crypto';
+import type { Registry } from 'prom-client';
+import { formatProblem } from '../cert-agent/base/errors.ts';
+import type { Log } from '../cert-agent/base/log.ts';
+import { compileGatewayPorts } from './config/gateway-generation.ts';
+import { type GatewayPlan, planGateway, statusOf } from './config/gateway-plan.ts';
+import type { GatewayConfig } from './config/gateway-read.ts';
+import type { GatewayTools, LimitedBy } from './config/gateway-rule.ts';
+import type { RedisSettings } from './config/gateway-settings.ts';
+import type { PortPlan } from './config/generation.ts';
+import type { Configuration } from './config/watch.ts';
+import type { EdgeGuard, EdgeLimits } from './edge.ts';
+import type { Authorizer, Destination, Exchange } from './exchange.ts';
+import { ConcurrencyLimit, type ConcurrencyPlan } from './filters/concurrency.ts';
+import { enterExchange, limitExchange } from './filters/limit-exchange.ts';
+import { SessionMemory } from './filters/oidc-session.ts';
+import { compileRateLimits } from './filters/rate-limit.ts';
+import { type SharedLimits, startSharedLimits } from './filters/redis-limits.ts';
+import { compileSecurity, type EdgeSecurity } from './filters/security.ts';
+import type { SecurityPolicy } from './filters/security-policy.ts';
+import { LocalLimits } from './filters/token-bucket.ts';
+import { type GatewayCounts, registerGatewayMetrics } from './observe/gateway-metrics.ts';
+import type { TokenObserver } from './policy/jwt.ts';
+import type { JwtRule } from './policy/request-authentication.ts';
+import { answerOwn } from './respond.ts';
+import { certificatesOf, type ShownCertificate, worriesOf } from './routing/certificates.ts';
+import type { StatusList } from './routing/status.ts';
+import { createAuthorizer } from './upstream/authorizer.ts';
+import type { Jwks } from './upstream/jwks.ts';
+import type { Pool } from './upstream/pool.ts';
+
+export interface GatewayOptions {
+  readonly jwks: Jwks;
+  readonly log: Log;
+  readonly redis: RedisSettings | undefined;
+  readonly observe: TokenObserver;
+  readonly registry: Registry;
+}
+
+interface Kept<T> {
+  readonly value: T;
+  /** The last generation that asked for it. */
+  generation: number;
+}
+
+/** Starts what a gateway needs. Redis may be away: limits are local until it comes. */
+export async function startGateway(options: GatewayOptions): Promise<RunningGateway> {
+  const { redis, log } = options;
+  const shared = redis === undefined ? undefined : await startSharedLimits({ ...redis, log });
+  return new RunningGateway(options, shared);
+}
+
+export class RunningGateway implements GatewayTools {
+  readonly #options: GatewayOptions;
+  readonly #shared: SharedLimits | undefined;
+  readonly #local = new LocalLimits();
+  readonly #memory = new SessionMemory();
+  readonly #guards = new Map<string, Kept<{ readonly guard: EdgeGuard; readonly security: EdgeSecurity }>>();
+  readonly #inFlight = new Map<string, Kept<ConcurrencyLimit>>();
+  #config: GatewayConfig | undefined = undefined;
+  #plan: GatewayPlan | undefined = undefined;
+  #generation = 0;
+  readonly #said = new Set<string>();
+  #sessionKeys: readonly Buffer[] = [];
+  /** The certificates that listeners show. */
+  #shown: readonly ShownCertificate[] = [];
+
+  constructor(options: GatewayOptions, shared: SharedLimits | undefined) {
+    this.#options = options;
+    this.#shared = shared;
+    registerGatewayMetrics(options.registry, () => this.counts());
+  }
+
+  /** Looks at a generation's documents: what is attached to what, and which pools that needs. */
+  plan(configuration: Configuration, now: number): GatewayPlan {
+    const config = configuration.gateway!;
+    this.#plan = planGateway(configuration, now, this.#plan);
+    for (const problem of config.documents.warnings) this.#warnOnce('document_warning', formatProblem(problem));
+    this.#shown = certificatesOf(this.#plan.attachments);
+    for (const { code, message } of worriesOf(this.#shown, now)) this.#warnOnce(code, message);
+    this.#begin(config);
+    return this.#plan;
+  }
+
+  /** The ports of the generation that was planned last, with the pools that it asked for. */
+  compile(configuration: Configuration, pools: ReadonlyMap<string, Pool>): readonly PortPlan[] {
+    const ports = compileGatewayPorts(configuration, this.#plan!, pools, this);
+    for (const kept of [this.#guards, this.#inFlight])
+      for (const [key, one] of kept) if (one.generation !== this.#generation) kept.delete(key);
+    return ports;
+  }
+
+  /** The rules whose keys are wanted. */
+  jwtRules(): readonly JwtRule[] {
+    return [...this.#guards.values()].flatMap(({ value }) => value.security.jwtRules);
+  }
+
+  /** The statuses of all documents. */
+  status(now: number): StatusList | undefined {
+    return this.#plan === undefined ? undefined : statusOf(this.#plan, this.#config!, now);
+  }
+
+  /** The same worry stands in every generation, and is said in the first. */
+  #warnOnce(code: string, message: string): void {
+    if (this.#said.has(message)) return;
+    this.#said.add(message);
+    this.#options.log.warn({ code }, message);
+  }
+
+  #begin(config: GatewayConfig): void {
+    this.#generation++;
+    this.#config = config;
+    this.#sessionKeys = (config.sessionKeys ?? '')
+      .split(/\s+/)
+      .filter(Boolean)
+      .map((one) => Buffer.from(one, 'utf8'));
+  }
+
+  guardOf(policy: SecurityPolicy): EdgeGuard {
+    const secrets = this.#config!.documents.secrets.filter(({ namespace }) => namespace === policy.namespace);
+    const text = JSON.stringify([
+      policy,
+      this.#sessionKeys.map((one) => one.toString('base64')),
+      secretsOf(policy, secrets),
+    ]);
+    const key = hash('sha256', text);
+    const known = this.#guards.get(key);
+    if (known !== undefined) {
+      known.generation = this.#generation;
+      return known.value.guard;
+    }
+    const security = compileSecurity(policy, {
+      resolveSecret: (namespace, name) =>
+        this.#config!.documents.secrets.find((one) => one.namespace === namespace && one.name === name)?.spec.data,
+      keysOf: (rule) => this.#options.jwks.sourceOf(rule),
+      answer: answerOwn,
+      memory: this.#memory,
+      observe: this.#options.observe,
+      ...(this.#sessionKeys.length === 0 ? {} : { sessionKeys: this.#sessionKeys }),
+    });
+    for (const warning of security.warnings) this.#options.log.warn({ code: 'policy_warning' }, warning);
+    const guard: EdgeGuard = Object.freeze({
+      ownHeaders: security.ownHeaders,
+      authenticates: authenticates(policy),
+      authenticate: security.authenticate.bind(security),
+      authorize: security.authorize.bind(security),
+    });
+    this.#guards.set(key, { value: { guard, security }, generation: this.#generation });
+    return guard;
+  }
+
+  limitsOf({ rule, policy, informal }: LimitedBy): EdgeLimits | undefined {
+    const own = informal.map(({ limit, periodMs, burst }, index) => ({
+      ...{ id: `${rule} filter[${index}]`, scope: 'local' as const, selectors: [], cost: 1, acrossRoutes: false },
+      ...{ requests: limit, periodMs, burst },
+    }));
+    const rules = [...(policy?.rateLimit?.rules ?? []), ...own];
+    const inFlight = policy?.concurrency === undefined ? undefined : this.#inFlightOf(rule, policy.concurrency);
+    const limits =
+      rules.length === 0 ? undefined : compileRateLimits({ rules }, { local: this.#local, redis: this.#shared });
+    if (limits === undefined && inFlight === undefined) return undefined;
+    const enter = (exchange: Exchange): undefined => inFlight && enterExchange(exchange, inFlight, rule);
+    if (limits === undefined) return { take: enter };
+    if (inFlight === undefined) return { take: (exchange) => limitExchange(exchange, limits, rule) };
+    // Who is refused for his rate is not in.
+    return {
+      take: (exchange) => limitExchange(exchange, limits, rule)?.then(() => enter(exchange)) ?? enter(exchange),
+    };
+  }
+
+  /** Requests in flight are those of all listeners of a rule, and of one generation as of the next. */
+  #inFlightOf(rule: string, plan: ConcurrencyPlan): ConcurrencyLimit {
+    const key = `${rule} ${plan.per} ${plan.maxInFlight}`;
+    const known = this.#inFlight.get(key);
+    const value = known?.value ?? new ConcurrencyLimit(plan);
+    this.#inFlight.set(key, { value, generation: this.#generation });
+    return value;
+  }
+
+  authorizerOf({ namespace, name, extAuth }: SecurityPolicy, destination: Destination): Authorizer {
+    const { kind, backendRef, path, headersToExtAuth, headersToBackend, timeoutMs } = extAuth!;
+    return createAuthorizer(
+      {
+        name: `${namespace}/${name}`,
+        authority: `${backendRef.name}.${backendRef.namespace ?? namespace}:${backendRef.port ?? 80}`,
+        timeoutMs,
+        statusOnError: 403,
+        http:
+          kind === 'grpc'
+            ? undefined
+            : {
+                pathPrefix: path,
+                includeRequestHeadersInCheck: headersToExtAuth,
+                includeAdditionalHeadersInCheck: {},
+                headersToUpstreamOnAllow: headersToBackend,
+                headersToDownstreamOnAllow: [],
+                headersToDownstreamOnDeny: [],
+              },
+      },
+      destination,
+    );
+  }
+
+  counts(): GatewayCounts {
+    return {
+      limits: this.#local.facts(),
+      redis: this.#shared?.facts() ?? null,
+      certificates: this.#shown.map(({ listener, notAfter }) => ({ listener, notAfter: notAfter / 1000 })),
+    };
+  }
+
+  close(): void {
+    this.#shared?.close();
+  }
+}
+
+/** Does it ask of everybody who he is? */
+function authenticates({ jwt, oidc, introspection, apiKeyAuth, basicAuth }: SecurityPolicy): boolean {
+  return [oidc, introspection, apiKeyAuth, basicAuth].some((one) => one !== undefined) || jwt?.optional === false;
+}
+
+/** What of the Secrets a policy is made of: when they change, it is made anew. */
+function secretsOf(
+  policy: SecurityPolicy,
+  secrets: readonly { readonly name: string; readonly spec: { readonly data: object } }[],
+): object {
+  const text = JSON.stringify(policy);
+  return secrets.filter(({ name }) => text.includes(JSON.stringify(name))).map(({ name, spec }) => [name, spec.data]);
+}

@@ -1,0 +1,144 @@
+// The first message of a TLS client, read without consuming it: which name it asks for (RFC 6066 section 3), so that a
+// gateway knows which listener is meant before anybody answers. Peeks only; whoever takes the connection reads it anew.
+
+import type { Socket } from 'node:net';
+import type { Limits } from '../exchange.ts';
+
+export interface ClientHello {
+  /** In lower case; undefined where the client names none. */
+  readonly serverName: string | undefined;
+}
+
+/** What bytes say: a whole hello, not yet one, or none at all. */
+export type HelloRead = ClientHello | 'more' | 'none';
+
+/** A hello with every extension that is known, post-quantum keys among them, is some 2 KB. */
+const maxBytes = 16_384;
+
+/** Reads a ClientHello from the first bytes of a connection (RFC 8446 sections 5.1 and 4.1.2). Throws nothing. */
+export function readClientHello(bytes: Buffer): HelloRead {
+  return new HelloReader().read(bytes);
+}
+
+/**
+ * The same piece by piece. A hello may be cut into records of one byte, and each byte may come alone: every byte is looked at
+ * once, so that whoever cuts it small pays for it and we do not.
+ */
+class HelloReader {
+  readonly #head = Buffer.alloc(5);
+  #headSize = 0;
+  /** Of the record that is being read. */
+  #left = 0;
+  /** First the message's type and length, then all of it. */
+  #message = Buffer.alloc(4);
+  #size = 0;
+
+  /** What is said with these bytes behind those before them. After 'none' or a hello nothing more is asked. */
+  read(bytes: Buffer): HelloRead {
+    let at = 0;
+    while (at < bytes.length) {
+      if (this.#left === 0) {
+        if (!this.#readHead(bytes[at++]!)) return 'none';
+        continue;
+      }
+      const copied = bytes.copy(this.#message, this.#size, at, Math.min(bytes.length, at + this.#left));
+      at += copied;
+      this.#left -= copied;
+      this.#size += copied;
+      if (this.#message[0] !== 1) return 'none';
+      if (this.#size < this.#message.length) continue;
+      if (this.#message.length > 4) return readHello(this.#message.subarray(4));
+      const wanted = this.#message.readUIntBE(1, 3);
+      if (wanted === 0 || wanted > maxBytes) return 'none';
+      this.#message = Buffer.concat([this.#message], 4 + wanted);
+    }
+    return 'more';
+  }
+
+  /** One more byte of a record's head; false when it is none of a handshake. */
+  #readHead(byte: number): boolean {
+    const index = this.#headSize++;
+    this.#head[index] = byte;
+    if (index === 0) return byte === 22;
+    if (index === 1) return byte === 3;
+    if (index < 4) return true;
+    this.#headSize = 0;
+    this.#left = this.#head.readUInt16BE(3);
+    return this.#left > 0 && this.#left <= maxBytes;
+  }
+}
+
+/** Walks over what comes before the extensions: version, random, session, suites, compressions. */
+function readHello(hello: Buffer): HelloRead {
+  let at = 34;
+  const skip = (lengthBytes: 1 | 2): boolean => {
+    if (at + lengthBytes > hello.length) return false;
+    at += lengthBytes + hello.readUIntBE(at, lengthBytes);
+    return at <= hello.length;
+  };
+  if (!skip(1) || !skip(2) || !skip(1)) return 'none';
+  if (at === hello.length) return { serverName: undefined };
+  if (at + 2 > hello.length || at + 2 + hello.readUInt16BE(at) !== hello.length) return 'none';
+  at += 2;
+  while (at + 4 <= hello.length) {
+    const type = hello.readUInt16BE(at);
+    const size = hello.readUInt16BE(at + 2);
+    const body = hello.subarray(at + 4, at + 4 + size);
+    if (body.length < size) return 'none';
+    if (type === 0) return readServerName(body);
+    at += 4 + size;
+  }
+  return at === hello.length ? { serverName: undefined } : 'none';
+}
+
+/** RFC 6066 section 3: a list of names, of which only `host_name` is a kind. */
+function readServerName(list: Buffer): HelloRead {
+  if (list.length < 5 || list.readUInt16BE(0) !== list.length - 2 || list[2] !== 0) return 'none';
+  const size = list.readUInt16BE(3);
+  const name = list.toString('latin1', 5, 5 + size).toLowerCase();
+  if (5 + size > list.length || !/^[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?$/.test(name)) return 'none';
+  return { serverName: name };
+}
+
+/**
+ * Waits for a connection's hello, which stays where it is. `take` gets the socket paused; one that says nothing in time, or
+ * something else, is closed and `refuse` is told why.
+ */
+export function whenHello(
+  raw: Socket,
+  { handshakeMs }: Pick<Limits, 'handshakeMs'>,
+  take: (hello: ClientHello) => void,
+  refuse: (why: string) => void,
+): void {
+  const reader = new HelloReader();
+  let held: Buffer[] = [];
+  const stop = (): void => {
+    clearTimeout(timer);
+    raw.off('data', onData).off('end', onEnd).off('error', ignore);
+  };
+  const giveUp = (why: string): void => {
+    stop();
+    raw.on('error', ignore).destroy();
+    refuse(why);
+  };
+  const timer = setTimeout(() => giveUp(`no ClientHello within ${handshakeMs} ms (limit handshakeMs)`), handshakeMs);
+  const onData = (chunk: Buffer): void => {
+    held.push(chunk);
+    const said = reader.read(chunk);
+    // Many small ones would each keep more than they hold.
+    if (held.length > 64) held = [Buffer.concat(held)];
+    if (said === 'more') return;
+    if (said === 'none') return giveUp('what it sent is no TLS ClientHello');
+    stop();
+    raw.pause();
+    raw.unshift(held.length === 1 ? held[0]! : Buffer.concat(held));
+    take(said);
+  };
+  const onEnd = (): void => giveUp('it ended before its ClientHello');
+  raw.on('data', onData).on('end', onEnd).on('error', ignore);
+  raw.once('close', () => clearTimeout(timer));
+}
+
+function ignore(): void {
+  // 'close' follows; without a listener a reset would end the process.
+}

@@ -1,0 +1,41 @@
+// The step of a gateway between permission and forwarding: a redirect is answered; what goes on is changed as the rule and
+// its backend say, and carries our word on who is asking. Policy has judged what was asked, not what is made of it here.
+
+import type { Exchange } from './exchange.ts';
+import { changeRequest } from './fields.ts';
+import { hideSessionCookies } from './filters/credentials.ts';
+import { changeFields } from './filters/header-change.ts';
+import { applyRewrite, locationOf } from './filters/rewrite.ts';
+import { carryTransactionToken } from './filters/transaction-token.ts';
+import { answerOwn } from './respond.ts';
+import type { SignTransactionToken } from './upstream/token-signer.ts';
+
+/** @throws SallyportError `redirect_loop`, `txn_token_too_large`. */
+export function rewrite(exchange: Exchange, sign: SignTransactionToken): void {
+  const { edge, route } = exchange;
+  const { redirect } = edge!.filters;
+  if (redirect !== undefined) {
+    answerOwn(exchange, redirect.status, [['location', locationOf(exchange, redirect, portOf(exchange))]]);
+    return;
+  }
+  const { requestHeaders, rewrite: change } = route!.filters ?? edge!.filters;
+  if (change !== undefined) {
+    // Envoy's name for what was asked for, which logs and apps may want.
+    if (change.path !== undefined) changeRequest(exchange, none, [['x-envoy-original-path', exchange.path]]);
+    applyRewrite(exchange, change);
+  }
+  if (requestHeaders !== undefined) {
+    exchange.fields = changeFields(exchange.fields, requestHeaders);
+    // One that the rule sets stands in place of ours.
+    exchange.requestIdGiven ||= exchange.fields.names.some(({ lower }) => lower === 'x-request-id');
+  }
+  hideSessionCookies(exchange);
+  carryTransactionToken(exchange, sign);
+}
+
+const none: ReadonlySet<string> = new Set();
+
+/** The port of the listener, as its Gateway calls it. */
+function portOf({ rules }: Exchange): number {
+  return rules.policyPort;
+}

@@ -1,0 +1,266 @@
+// The listeners of all Gateways: which can be served, on which port, with which certificates, and why the others are not.
+
+import type { Condition, Say } from './conditions.ts';
+import { holds, sayFor } from './conditions.ts';
+import {
+  byAge,
+  type ClientValidation,
+  type Document,
+  type GatewayDocuments,
+  type GatewaySpec,
+  keyOf,
+  type ListenerSpec,
+} from './documents.ts';
+import {
+  type GatewayWorld,
+  resolveAuthorities,
+  resolveCertificate,
+  type ServedPair,
+  type Unresolved,
+} from './references.ts';
+
+/** A listener with what it is served by. */
+export interface ListenerState {
+  readonly gateway: Document<GatewaySpec>;
+  readonly spec: ListenerSpec;
+  readonly supportedKinds: readonly { readonly group: string; readonly kind: string }[];
+  readonly certificates: readonly ServedPair[];
+  readonly clients: ClientCheck | undefined;
+  /** All but `Programmed`, and nothing of routes. */
+  readonly conditions: readonly Condition[];
+  /** Whether it is served. */
+  readonly programmed: boolean;
+  /** What may share its port: `http`, `tls` or `tcp`; undefined for a protocol that is not served. */
+  readonly family: string | undefined;
+  /** `host:port`, the host empty for all addresses. */
+  readonly place: string;
+}
+
+/** Which client certificates are asked for. */
+export interface ClientCheck {
+  /** PEM. */
+  readonly authorities: string;
+  readonly mode: 'AllowValidOnly' | 'AllowInsecureFallback';
+}
+
+const own = 'gateway.networking.k8s.io';
+const kindsOf: Readonly<Record<string, readonly string[]>> = {
+  HTTP: ['HTTPRoute', 'GRPCRoute'],
+  HTTPS: ['HTTPRoute', 'GRPCRoute'],
+  TLS: ['TLSRoute', 'TCPRoute'],
+  TCP: ['TCPRoute'],
+};
+
+/** What may share a port: a client says by SNI which of the listeners it means. */
+const families: Readonly<Record<string, string>> = { HTTP: 'http', HTTPS: 'tls', TLS: 'tls', TCP: 'tcp' };
+
+/** Every listener of every Gateway, older Gateways first. */
+export function stateListeners(documents: GatewayDocuments, world: GatewayWorld): readonly ListenerState[] {
+  const owners = new Map<string, Owner>();
+  return documents.gateways.toSorted(byAge).flatMap((gateway) => {
+    const say = sayFor(gateway, world.now);
+    return gateway.spec.listeners.map((spec) => stateListener(gateway, spec, documents, world, say, owners));
+  });
+}
+
+function stateListener(
+  gateway: Document<GatewaySpec>,
+  spec: ListenerSpec,
+  documents: GatewayDocuments,
+  world: GatewayWorld,
+  say: Say,
+  owners: Map<string, Owner>,
+): ListenerState {
+  const { kinds, unsupported } = routeKinds(spec);
+  const tls = spec.protocol === 'HTTPS' || (spec.protocol === 'TLS' && spec.tls?.mode !== 'Passthrough');
+  const certificates: ServedPair[] = [];
+  const problems: Unresolved[] = unsupported.map((kind) => ({
+    reason: 'InvalidRouteKinds',
+    message: `a listener of protocol ${spec.protocol} takes no ${kind}`,
+  }));
+  for (const ref of tls ? (spec.tls?.certificateRefs ?? []) : []) {
+    const { pair, problem: why } = resolveCertificate(ref, gateway, documents, world);
+    if (why !== undefined) problems.push(why);
+    if (pair !== undefined) certificates.push(pair);
+  }
+  if (tls && (spec.tls?.certificateRefs ?? []).length === 0)
+    problems.push({
+      reason: 'InvalidCertificateRef',
+      message: "a listener that terminates TLS needs 'certificateRefs'",
+    });
+  const validation = tls ? clientValidationOf(gateway.spec, spec) : undefined;
+  const authorities =
+    validation === undefined
+      ? { pem: '', problems: [] }
+      : resolveAuthorities(
+          validation.caCertificateRefs,
+          { group: own, kind: 'Gateway', namespace: gateway.namespace },
+          documents,
+        );
+  problems.push(...authorities.problems);
+  const conflict = conflictOf(gateway.spec, spec);
+  const refusal = refusalOf(gateway, spec, world, owners, conflict);
+  const noAuthority = validation !== undefined && authorities.pem === '';
+  const [problem] = problems;
+  const accepted = refusal === undefined && !noAuthority;
+  const conditions = [
+    accepted
+      ? say('Accepted', true, 'Accepted')
+      : say(
+          'Accepted',
+          false,
+          refusal === undefined ? 'NoValidCACertificate' : refusal === conflict ? 'Invalid' : refusal.reason,
+          refusal?.message ?? 'none of the authorities for client certificates can be had',
+        ),
+    say('Conflicted', conflict !== undefined, conflict?.reason ?? 'NoConflicts', conflict?.message),
+    problem === undefined
+      ? say('ResolvedRefs', true, 'ResolvedRefs')
+      : say('ResolvedRefs', false, problem.reason, problems.map(({ message }) => message).join('; ')),
+  ];
+  const servable = !tls || certificates.length > 0;
+  const programmed = accepted && servable && kinds.length > 0;
+  return {
+    ...{ gateway, spec, certificates, conditions, programmed },
+    family: families[spec.protocol],
+    place: placeOf(gateway, spec, world),
+    supportedKinds: kinds.map((kind) => ({ group: own, kind })),
+    clients:
+      validation === undefined
+        ? undefined
+        : { authorities: authorities.pem, mode: validation.mode ?? 'AllowValidOnly' },
+  };
+}
+
+/** The whole list, `Programmed` with it. */
+export function conditionsOf(listener: ListenerState, now: number): readonly Condition[] {
+  const say = sayFor(listener.gateway, now);
+  return [
+    ...listener.conditions,
+    listener.programmed
+      ? say('Programmed', true, 'Programmed')
+      : say('Programmed', false, 'Invalid', listener.conditions.find((one) => one.message !== '')?.message),
+  ];
+}
+
+/** A Gateway's own conditions, from those of its listeners. */
+export function gatewayConditions(
+  gateway: Document<GatewaySpec>,
+  listeners: readonly ListenerState[],
+  now: number,
+): readonly Condition[] {
+  const say = sayFor(gateway, now);
+  const bad = listeners.filter(
+    ({ conditions }) => !holds(conditions, 'Accepted') || !holds(conditions, 'ResolvedRefs'),
+  );
+  const served = listeners.some(({ programmed }) => programmed);
+  const names = bad.map(({ spec }) => spec.name).join(', ');
+  const refusal = gatewayRefusal(gateway.spec);
+  if (refusal !== undefined)
+    return [
+      say('Accepted', false, refusal.reason, refusal.message),
+      say('Programmed', false, 'Invalid', 'it is not accepted'),
+    ];
+  return [
+    bad.length === 0
+      ? say('Accepted', true, 'Accepted')
+      : say('Accepted', served, 'ListenersNotValid', `not valid: ${names}`),
+    served
+      ? say('Programmed', true, 'Programmed')
+      : say('Programmed', false, 'Invalid', 'none of its listeners can be served'),
+  ];
+}
+
+/** What a Gateway asks for as a whole that is not served: nothing of it is then. */
+function gatewayRefusal({ addresses = [], infrastructure, tls }: GatewaySpec): Unresolved | undefined {
+  const other = addresses.find(({ type }) => type !== 'IPAddress');
+  const reason = 'UnsupportedAddress';
+  if (other !== undefined) return { reason, message: `addresses of type ${other.type} are not served` };
+  if (addresses.length > 1) return { reason, message: 'a Gateway is served on one address, or on all of the machine' };
+  const { parametersRef } = infrastructure ?? {};
+  if (parametersRef !== undefined)
+    return {
+      reason: 'InvalidParameters',
+      message: `${parametersRef.kind} ${parametersRef.name} is nothing known here`,
+    };
+  if (tls?.backend !== undefined)
+    return { reason: 'Invalid', message: "'tls.backend' is not served: a gateway shows backends its own SVID" };
+  return undefined;
+}
+
+function routeKinds({ protocol, allowedRoutes, tls }: ListenerSpec): { kinds: string[]; unsupported: string[] } {
+  // What passes through unread has nothing to show a TCPRoute but the ciphertext.
+  const possible = protocol === 'TLS' && tls?.mode === 'Passthrough' ? ['TLSRoute'] : (kindsOf[protocol] ?? []);
+  const asked = allowedRoutes?.kinds;
+  if (asked === undefined || asked.length === 0) return { kinds: [...possible], unsupported: [] };
+  const fits = ({ group, kind }: { group: string; kind: string }): boolean => group === own && possible.includes(kind);
+  return {
+    kinds: [...new Set(asked.filter(fits).map(({ kind }) => kind))],
+    unsupported: asked.filter((one) => !fits(one)).map(({ kind }) => kind),
+  };
+}
+
+/** GEP-91: the Gateway's own say by port, then its default, then the listener's older field. */
+function clientValidationOf({ tls }: GatewaySpec, listener: ListenerSpec): ClientValidation | undefined {
+  const perPort = tls?.frontend?.perPort?.find(({ port }) => port === listener.port);
+  if (perPort !== undefined) return perPort.tls.validation;
+  return tls?.frontend?.default?.validation ?? listener.tls?.frontendValidation;
+}
+
+/** Of two that cannot be told apart neither is served: which one was meant nobody can say. */
+function conflictOf({ listeners }: GatewaySpec, spec: ListenerSpec): Unresolved | undefined {
+  for (const other of listeners) {
+    // One of a protocol that is not served takes no port from anybody.
+    if (other === spec || other.port !== spec.port || families[other.protocol] === undefined) continue;
+    const sameHost = (other.hostname ?? '') === (spec.hostname ?? '');
+    if (families[other.protocol] !== families[spec.protocol] || (sameHost && other.protocol !== spec.protocol))
+      return {
+        reason: 'ProtocolConflict',
+        message: `listener ${other.name} has port ${spec.port} for ${other.protocol}`,
+      };
+    if (spec.protocol === 'TCP' || sameHost)
+      return { reason: 'HostnameConflict', message: `listener ${other.name} has the same port and host name` };
+  }
+  return undefined;
+}
+
+function refusalOf(
+  gateway: Document<GatewaySpec>,
+  spec: ListenerSpec,
+  world: GatewayWorld,
+  owners: Map<string, Owner>,
+  conflict: Unresolved | undefined,
+): Unresolved | undefined {
+  if (families[spec.protocol] === undefined)
+    return { reason: 'UnsupportedProtocol', message: `protocol ${spec.protocol} is not served` };
+  if (gatewayRefusal(gateway.spec) !== undefined) return { reason: 'Invalid', message: 'the Gateway is not accepted' };
+  if (conflict !== undefined) return conflict;
+  const place = placeOf(gateway, spec, world);
+  const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(place) ?? [];
+  const taken = [...owners.values()].find((one) => one.gateway !== keyOf(gateway) && overlaps(one, { host, port }));
+  if (taken === undefined) {
+    owners.set(`${keyOf(gateway)} ${place}`, { gateway: keyOf(gateway), host, port });
+    return undefined;
+  }
+  return {
+    reason: 'PortUnavailable',
+    message: `${place} belongs to Gateway ${taken.gateway}: map one of them in 'listeners'`,
+  };
+}
+
+function placeOf(gateway: Document<GatewaySpec>, spec: ListenerSpec, { listeners }: GatewayWorld): string {
+  const { [`${keyOf(gateway)}:${spec.port}`]: mapped } = listeners;
+  return mapped ?? `${gateway.spec.addresses?.[0]?.value ?? ''}:${spec.port}`;
+}
+
+/** Where a Gateway listens. */
+interface Owner {
+  readonly gateway: string;
+  readonly host: string;
+  readonly port: string;
+}
+
+/** Whoever binds all addresses binds each; a port that the system chooses is nobody's. */
+function overlaps(a: Pick<Owner, 'host' | 'port'>, b: Pick<Owner, 'host' | 'port'>): boolean {
+  const isAll = ({ host }: Pick<Owner, 'host'>): boolean => ['', '0.0.0.0', '[::]', '::'].includes(host);
+  return a.port === b.port && a.port !== '0' && (a.host === b.host || isAll(a) || isAll(b));
+}

@@ -1,0 +1,55 @@
+// Does a request match what a rule asks beside its path? Header names without regard to case, of query parameters that are
+// repeated the first (HTTPRoute `matches`). Regular expressions match the whole value, in linear time.
+
+import type { Exchange } from '../exchange.ts';
+import { headerOf, pathWithoutQuery } from '../facts-of.ts';
+import type { ValueMatch } from './documents.ts';
+import { compileRegex } from './regex.ts';
+
+export interface Matcher {
+  readonly method: string | undefined;
+  readonly headers: readonly ValueTest[];
+  readonly queryParams: readonly ValueTest[];
+  /** A gRPC method of whatever service: the path's second and last segment. */
+  readonly grpcMethod?: string | undefined;
+}
+
+export interface ValueTest {
+  readonly name: string;
+  readonly test: (value: string) => boolean;
+}
+
+/** The tests of a list of matches; of two for one name the first counts. @throws Error for what is no regular expression. */
+export function compileValues(matches: readonly ValueMatch[], fold: boolean): readonly ValueTest[] {
+  const seen = new Set<string>();
+  return matches.flatMap(({ type, name, value }): ValueTest[] => {
+    const key = fold ? name.toLowerCase() : name;
+    if (seen.has(key)) return [];
+    seen.add(key);
+    return [{ name: key, test: type === 'RegularExpression' ? compileRegex(value) : (one) => one === value }];
+  });
+}
+
+/** Does the request have all of it? */
+export function matchesRest({ method, headers, queryParams, grpcMethod }: Matcher, exchange: Exchange): boolean {
+  if (method !== undefined && method !== exchange.method) return false;
+  if (grpcMethod !== undefined && !callsMethod(pathWithoutQuery(exchange.path), grpcMethod)) return false;
+  for (const { name, test } of headers) {
+    const value = headerOf(exchange, name);
+    if (value === undefined || !test(value)) return false;
+  }
+  if (queryParams.length === 0) return true;
+  const at = exchange.path.indexOf('?');
+  if (at === -1) return false;
+  const query = new URLSearchParams(exchange.path.slice(at + 1));
+  return queryParams.every(({ name, test }) => {
+    const value = query.get(name);
+    return value !== null && test(value);
+  });
+}
+
+/** `/any.Service/Method`, and nothing more of a path. */
+function callsMethod(path: string, method: string): boolean {
+  const slash = path.length - method.length - 1;
+  return slash > 1 && path.indexOf('/', 1) === slash && path.endsWith(method);
+}

@@ -1,0 +1,215 @@
+// What documents refer to: backends, certificates, authorities. A reference is resolved or says why it is not, in the
+// standard's words; across namespaces it needs a ReferenceGrant of the namespace that it leads to.
+
+import { X509Certificate } from 'node:crypto';
+import { reasonOf } from '../../cert-agent/base/errors.ts';
+import { formatPem, readPemBlocks } from '../../cert-agent/identity/bundle.ts';
+import { parseKey } from '../../cert-agent/identity/keys.ts';
+import type { BackendRef, DataSpec, Document, GatewayDocuments, ObjectRef } from './documents.ts';
+
+/** What a gateway knows beside its documents. */
+export interface GatewayWorld {
+  /** The upstream of a Service's port, by `namespace/name:port`. */
+  readonly backends: Readonly<Record<string, string>>;
+  /** Certificates from PEM files, by the `namespace/name` of the Secret that they stand for. */
+  readonly certificates: Readonly<Record<string, PemPair>>;
+  /** Where a Gateway's port is served, by `namespace/name:port`; absent: on all addresses, under its own number. */
+  readonly listeners: Readonly<Record<string, string>>;
+  /** What was last served of each Secret: while files are written one after the other, key and certificate do not fit. */
+  readonly lastCertificates: ReadonlyMap<string, ServedPair>;
+  /** Wall clock, milliseconds. */
+  readonly now: number;
+}
+
+export interface PemPair {
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** A pair as a listener serves it, with the `namespace/name` of its Secret. */
+export interface ServedPair extends PemPair {
+  readonly secret: string;
+}
+
+/** Why a reference leads nowhere: the standard's reason, and a sentence. */
+export interface Unresolved {
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** A backend that a rule names. */
+export interface ResolvedBackend {
+  readonly ref: BackendRef;
+  /** `namespace/name:port`. */
+  readonly key: string;
+  readonly namespace: string;
+  /** Undefined: the Service is there and has no endpoint, so far as we were told. */
+  readonly upstream: string | undefined;
+  readonly problem: Unresolved | undefined;
+}
+
+/** Whether `from` (kind and namespace) may refer to `to`. Within a namespace always. */
+export function isGranted(
+  { grants }: GatewayDocuments,
+  from: { readonly group: string; readonly kind: string; readonly namespace: string },
+  to: ObjectRef & { readonly namespace: string },
+): boolean {
+  if (from.namespace === to.namespace) return true;
+  return grants.some(
+    ({ namespace, spec }) =>
+      namespace === to.namespace &&
+      spec.from.some((one) => one.group === from.group && one.kind === from.kind && one.namespace === from.namespace) &&
+      spec.to.some(
+        (one) => one.group === to.group && one.kind === to.kind && (one.name === undefined || one.name === to.name),
+      ),
+  );
+}
+
+/** Where a route's backend leads. */
+export function resolveBackend(
+  ref: BackendRef,
+  route: { readonly kind: string; readonly namespace: string },
+  documents: GatewayDocuments,
+  { backends }: GatewayWorld,
+): ResolvedBackend {
+  const namespace = ref.namespace ?? route.namespace;
+  const key = `${namespace}/${ref.name}:${ref.port ?? ''}`;
+  const resolved = (problem: Unresolved | undefined, upstream?: string): ResolvedBackend => ({
+    ...{ ref, key, namespace, problem, upstream },
+  });
+  if (ref.group !== '' || ref.kind !== 'Service')
+    return resolved({ reason: 'InvalidKind', message: `${ref.group}/${ref.kind} ${ref.name} is no Service` });
+  const from = { group: 'gateway.networking.k8s.io', kind: route.kind, namespace: route.namespace };
+  if (!isGranted(documents, from, { ...ref, namespace }))
+    return resolved({
+      reason: 'RefNotPermitted',
+      message: `no ReferenceGrant in ${namespace} lets ${route.kind}s of ${route.namespace} refer to Service ${ref.name}`,
+    });
+  const broken = documents.refused.find(
+    (one) =>
+      one.kind === 'BackendTLSPolicy' &&
+      one.namespace === namespace &&
+      one.parents.some((target) => target.kind === 'Service' && target.name === ref.name),
+  );
+  if (broken !== undefined)
+    return resolved({
+      // The standard has no word for it; without its policy the backend would be spoken to in the clear.
+      reason: 'InvalidBackendTLSPolicy',
+      message: `BackendTLSPolicy ${namespace}/${broken.name} is not valid, so Service ${ref.name} is not spoken to`,
+    });
+  const upstream = Object.hasOwn(backends, key) ? backends[key] : undefined;
+  const there = documents.services.find((one) => one.namespace === namespace && one.name === ref.name);
+  if (upstream === undefined && there?.spec.ports.some(({ port }) => port === ref.port) !== true)
+    return resolved({
+      reason: 'BackendNotFound',
+      message:
+        there === undefined
+          ? `there is no Service ${namespace}/${ref.name}, and 'backends' does not name ${key}`
+          : `Service ${namespace}/${ref.name} has no port ${ref.port}`,
+    });
+  return resolved(undefined, upstream);
+}
+
+/**
+ * A certificate and its key as a listener refers to them. Where they are there but no good, what was served last goes on as
+ * long as it is valid, with the problem beside it: a slip in a rotation is no outage.
+ */
+export function resolveCertificate(
+  ref: ObjectRef,
+  gateway: { readonly namespace: string },
+  documents: GatewayDocuments,
+  world: GatewayWorld,
+): { readonly pair?: ServedPair; readonly problem?: Unresolved } {
+  const namespace = ref.namespace ?? gateway.namespace;
+  const name = `${namespace}/${ref.name}`;
+  const invalid = (
+    message: string,
+    pair?: ServedPair,
+  ): { readonly pair?: ServedPair; readonly problem: Unresolved } => ({
+    problem: { reason: 'InvalidCertificateRef', message },
+    ...(pair === undefined ? {} : { pair }),
+  });
+  if (ref.group !== '' || ref.kind !== 'Secret') return invalid(`${ref.kind} ${name} is no Secret`);
+  const from = { group: 'gateway.networking.k8s.io', kind: 'Gateway', namespace: gateway.namespace };
+  if (!isGranted(documents, from, { ...ref, namespace }))
+    return {
+      problem: {
+        reason: 'RefNotPermitted',
+        message: `no ReferenceGrant in ${namespace} lets Gateways of ${gateway.namespace} refer to Secret ${ref.name}`,
+      },
+    };
+  const file = Object.hasOwn(world.certificates, name) ? world.certificates[name] : undefined;
+  const secret = documents.secrets.find((one) => one.namespace === namespace && one.name === ref.name);
+  if (file === undefined && secret === undefined)
+    return invalid(`there is no Secret ${name}, and 'certificates' does not name it`);
+  const { 'tls.crt': certificate = '', 'tls.key': key = '' } = secret?.spec.data ?? {};
+  const pair = { certificate, key, ...file, secret: name };
+  const wrong = wrongWith(pair, name, world.now);
+  if (wrong === undefined) return { pair };
+  const last = world.lastCertificates.get(name);
+  return invalid(wrong, last !== undefined && wrongWith(last, name, world.now) === undefined ? last : undefined);
+}
+
+/** Why a certificate cannot be served. Nothing of the key is said. */
+function wrongWith({ certificate, key }: PemPair, name: string, now: number): string | undefined {
+  try {
+    const [leaf] = readPemBlocks(certificate, `tls.crt of ${name}`);
+    if (leaf === undefined) return `tls.crt of ${name} holds no certificate`;
+    const read = new X509Certificate(leaf);
+    if (!read.checkPrivateKey(parseKey(key, `tls.key of ${name}`)))
+      return `the key of ${name} does not belong to its certificate`;
+    if (read.validToDate.getTime() <= now)
+      return `the certificate of ${name} expired at ${read.validToDate.toISOString()}`;
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
+/** The authorities (PEM) that a listener or a BackendTLSPolicy refers to, of those that can be had, and why not the others. */
+export function resolveAuthorities(
+  refs: readonly ObjectRef[],
+  from: { readonly group: string; readonly kind: string; readonly namespace: string },
+  documents: GatewayDocuments,
+): { readonly pem: string; readonly problems: readonly Unresolved[] } {
+  const problems: Unresolved[] = [];
+  let pem = '';
+  for (const ref of refs) {
+    const namespace = ref.namespace ?? from.namespace;
+    const name = `${namespace}/${ref.name}`;
+    const list = sourceOf(ref.kind, documents);
+    if (ref.group !== '' || list === undefined) {
+      problems.push({ reason: 'InvalidCACertificateKind', message: `${ref.kind} ${name} holds no authorities` });
+      continue;
+    }
+    if (!isGranted(documents, from, { ...ref, namespace })) {
+      problems.push({
+        reason: 'RefNotPermitted',
+        message: `no ReferenceGrant in ${namespace} lets ${from.kind}s of ${from.namespace} refer to ${ref.kind} ${ref.name}`,
+      });
+      continue;
+    }
+    const found = list.find((one) => one.namespace === namespace && one.name === ref.name);
+    const read = readAuthorities(found, `${ref.kind} ${name}`);
+    if ('reason' in read) problems.push(read);
+    else pem += read.pem;
+  }
+  return { pem, problems };
+}
+
+function sourceOf(kind: string, { configMaps, secrets }: GatewayDocuments): readonly Document<DataSpec>[] | undefined {
+  if (kind === 'ConfigMap') return configMaps;
+  return kind === 'Secret' ? secrets : undefined;
+}
+
+function readAuthorities(found: Document<DataSpec> | undefined, what: string): { pem: string } | Unresolved {
+  const reason = 'InvalidCACertificateRef';
+  if (found === undefined) return { reason, message: `there is no ${what}` };
+  try {
+    const blocks = readPemBlocks(found.spec.data['ca.crt'] ?? '', `ca.crt of ${what}`);
+    if (blocks.length === 0) return { reason, message: `ca.crt of ${what} holds no certificate` };
+    return { pem: formatPem(blocks) };
+  } catch (error) {
+    return { reason, message: reasonOf(error) };
+  }
+}

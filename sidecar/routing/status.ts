@@ -1,0 +1,89 @@
+// The statuses of everything that a gateway has looked at, as `kubectl get -o json` would print them: a List whose items have
+// the conditions that the standard asks for.
+
+import { type Attachments, type ServedListener, sentenceOf } from './attach.ts';
+import { type Condition, type Say, sayFor } from './conditions.ts';
+import type { ClassSpec, Document, GatewayDocuments, Named } from './documents.ts';
+import { controllerName } from './names.ts';
+import type { AncestorStatus } from './policies.ts';
+
+export interface StatusItem {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace: string; readonly generation: number };
+  readonly status: object;
+}
+
+export interface StatusList {
+  readonly apiVersion: 'v1';
+  readonly kind: 'List';
+  readonly items: readonly StatusItem[];
+}
+
+/** A policy's status, whichever kind it is. */
+export interface PolicyItem {
+  readonly apiVersion?: string;
+  readonly kind: string;
+  readonly policy: { readonly namespace: string; readonly name: string };
+  readonly ancestors: readonly AncestorStatus[];
+}
+
+/** The whole list: Gateways, routes, policies, classes. `now` in milliseconds. */
+export function statusList(
+  { gateways, routes }: Attachments,
+  policies: readonly PolicyItem[],
+  documents: GatewayDocuments,
+  now: number,
+): StatusList {
+  const item = (one: Named, status: object): StatusItem => ({
+    apiVersion: one.apiVersion,
+    kind: one.kind,
+    metadata: { name: one.name, namespace: one.namespace, generation: one.generation },
+    status,
+  });
+  return {
+    apiVersion: 'v1',
+    kind: 'List',
+    items: [
+      ...documents.classes.map((one) => item(one, { conditions: [classCondition(one, sayFor(one, now))] })),
+      ...documents.refused
+        .filter(({ kind }) => kind === 'GatewayClass')
+        .map((one) =>
+          item(one, { conditions: [sayFor(one, now)('Accepted', false, 'InvalidParameters', sentenceOf(one))] }),
+        ),
+      ...gateways.map(({ gateway, conditions, listeners }) =>
+        item(gateway, {
+          addresses: [...new Set(listeners.map(addressOf))].map((value) => ({ type: 'IPAddress', value })),
+          conditions,
+          listeners: listeners.map(({ spec, supportedKinds, attached, allConditions }) => ({
+            ...{ name: spec.name, supportedKinds, attachedRoutes: attached.length },
+            conditions: allConditions,
+          })),
+        }),
+      ),
+      ...routes.map(({ route, parents }) =>
+        item(route, { parents: parents.map((one) => ({ ...one, controllerName })) }),
+      ),
+      ...policies.map(
+        ({ apiVersion = 'gateway.envoyproxy.io/v1alpha1', kind, policy, ancestors }): StatusItem => ({
+          apiVersion,
+          kind,
+          metadata: { name: policy.name, namespace: policy.namespace, generation: 1 },
+          status: { ancestors },
+        }),
+      ),
+    ],
+  };
+}
+
+/** Where a listener is served: on all addresses where nobody has said it. */
+function addressOf({ place }: ServedListener): string {
+  return place.slice(0, place.lastIndexOf(':')).replace(/^\[|\]$/g, '') || '0.0.0.0';
+}
+
+/** No kind of parameters is known here; a class of another controller's is taken as ours, its files being all there is. */
+function classCondition({ spec: { parametersRef } }: Document<ClassSpec>, say: Say): Condition {
+  if (parametersRef === undefined) return say('Accepted', true, 'Accepted');
+  const { kind, name } = parametersRef;
+  return say('Accepted', false, 'InvalidParameters', `${kind} ${name} is nothing known here`);
+}

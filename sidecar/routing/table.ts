@@ -1,0 +1,174 @@
+// The routes of one port as a table: the host gives a list of tables, the path a short list of candidates. What a look-up
+// costs does not grow with the number of routes. The order is the standard's (HTTPRoute `matches`): exact path, then the
+// longest prefix, then a method, then more headers, then more query parameters, then the older route, then its name, then the
+// place in it. Regular expressions, whose place the standard leaves open, come between exact paths and prefixes, as in Envoy.
+
+import type { EdgeRule, Found } from '../edge.ts';
+import type { Exchange } from '../exchange.ts';
+import { pathWithoutQuery } from '../facts-of.ts';
+import { hostOf, maxHost, patternsFor } from './hosts.ts';
+import { type Matcher, matchesRest } from './match.ts';
+import { compileRegex } from './regex.ts';
+
+/** One match of one rule, under the host names that its route shares with a listener. */
+export interface TableEntry extends Matcher {
+  readonly hosts: readonly string[];
+  readonly path: { readonly type: 'Exact' | 'PathPrefix' | 'RegularExpression'; readonly value: string };
+  /** Where the standard's ties end: route by age, rule and match in their order. */
+  readonly order: number;
+  readonly rule: EdgeRule;
+}
+
+/** The routes of a listener. */
+export interface ListenerEntries {
+  readonly name: string;
+  readonly hostname: string | undefined;
+  readonly entries: readonly TableEntry[];
+}
+
+/** An entry with the answer that it gives, made once. */
+interface Row extends TableEntry {
+  readonly found: Found;
+}
+
+/** What a host leads to. */
+interface Place {
+  /** Where no rule matches. */
+  readonly missed: Found;
+  /** The more precise host names first. */
+  readonly tables: readonly HostTable[];
+}
+
+interface HostTable {
+  readonly exact: ReadonlyMap<string, readonly Row[]>;
+  readonly patterns: readonly { readonly test: (path: string) => boolean; readonly entries: readonly Row[] }[];
+  readonly prefixes: ReadonlyMap<string, readonly Row[]>;
+  readonly longestPrefix: number;
+}
+
+export interface RouteTable {
+  /** The listener whose host name this is, and the rule; either may be missing. Fails for nobody. */
+  find(exchange: Exchange): Found;
+  /** The listener alone, by a host name as SNI brings it. */
+  listenerFor(host: string | undefined): string | undefined;
+}
+
+/** Hosts that are remembered; whoever invents more is looked up each time. */
+const maxPlaces = 1024;
+
+/** Lays the routes of a port's listeners out. @throws Error for what is no regular expression. */
+export function compileTable(listeners: readonly ListenerEntries[]): RouteTable {
+  const byHost = new Map(
+    listeners.map(({ name, hostname = '*', entries }) => [
+      hostname,
+      { missed: foundOf(name, undefined), tables: hostTables(name, entries) },
+    ]),
+  );
+  const places = new Map<string, Place>();
+
+  const placeOf = (host: string): Place => {
+    const patterns = patternsFor(host);
+    const listener = patterns.map((one) => byHost.get(one)).find((one) => one !== undefined);
+    if (listener === undefined) return nowhere;
+    return { missed: listener.missed, tables: patterns.flatMap((one) => listener.tables.get(one) ?? []) };
+  };
+
+  return {
+    find(exchange) {
+      const { authority } = exchange;
+      let place = places.get(authority);
+      if (place === undefined) {
+        place = placeOf(hostOf(authority));
+        // A copy: a slice would keep the whole head that it was cut from; and what is longer than a name is not kept at all.
+        if (places.size < maxPlaces && authority.length <= maxHost)
+          places.set(Buffer.from(authority, 'latin1').toString('latin1'), place);
+      }
+      const path = pathWithoutQuery(exchange.path);
+      for (const table of place.tables) {
+        const found = findIn(table, path, exchange);
+        if (found !== undefined) return found;
+      }
+      return place.missed;
+    },
+    // Whoever names no host can only mean a listener that is for all.
+    listenerFor: (host) => (host ? placeOf(hostOf(host)).missed : byHost.get('*')?.missed)?.listener,
+  };
+}
+
+const nowhere: Place = Object.freeze({ missed: foundOf(undefined, undefined), tables: [] });
+
+function foundOf(listener: string | undefined, rule: EdgeRule | undefined): Found {
+  return Object.freeze({ listener, rule });
+}
+
+function hostTables(listener: string, entries: readonly TableEntry[]): ReadonlyMap<string, HostTable> {
+  const byHost = Map.groupBy(
+    entries.flatMap((entry) => {
+      const row: Row = { ...entry, found: foundOf(listener, entry.rule) };
+      return entry.hosts.map((host) => ({ host, row }));
+    }),
+    ({ host }) => host,
+  );
+  return new Map([...byHost].map(([host, list]) => [host, hostTable(list.map(({ row }) => row))]));
+}
+
+function hostTable(entries: readonly Row[]): HostTable {
+  const sorted = entries.toSorted(compareEntries);
+  const of = (type: TableEntry['path']['type']): Map<string, Row[]> =>
+    Map.groupBy(
+      sorted.filter(({ path }) => path.type === type),
+      ({ path }) => (type === 'PathPrefix' ? withoutEndingSlash(path.value) : path.value),
+    );
+  const prefixes = of('PathPrefix');
+  return {
+    exact: of('Exact'),
+    patterns: [...of('RegularExpression')]
+      .toSorted(([a], [b]) => b.length - a.length)
+      .map(([pattern, list]) => ({ test: compileRegex(pattern), entries: list })),
+    prefixes,
+    longestPrefix: Math.max(0, ...[...prefixes.keys()].map(({ length }) => length)),
+  };
+}
+
+function compareEntries(a: TableEntry, b: TableEntry): number {
+  return (
+    (b.grpcMethod?.length ?? 0) - (a.grpcMethod?.length ?? 0) ||
+    Number(b.method !== undefined) - Number(a.method !== undefined) ||
+    b.headers.length - a.headers.length ||
+    b.queryParams.length - a.queryParams.length ||
+    a.order - b.order
+  );
+}
+
+/** `/abc/` and `/abc` are the same prefix: prefixes are of whole segments. */
+export function withoutEndingSlash(path: string): string {
+  return path.endsWith('/') ? path.slice(0, -1) : path;
+}
+
+function findIn(table: HostTable, path: string, exchange: Exchange): Found | undefined {
+  const exact = firstOf(table.exact.get(path), exchange);
+  if (exact !== undefined) return exact;
+  for (const { test, entries } of table.patterns) {
+    const found = test(path) ? firstOf(entries, exchange) : undefined;
+    if (found !== undefined) return found;
+  }
+  // From the longest on that anybody asks for: a path of ten thousand segments must not cost ten thousand look-ups.
+  let end = path.length;
+  while (end > table.longestPrefix) {
+    end = path.lastIndexOf('/', Math.min(end - 1, table.longestPrefix));
+    if (end === -1) return undefined;
+  }
+  while (end >= 0) {
+    const found = firstOf(table.prefixes.get(path.slice(0, end)), exchange);
+    if (found !== undefined) return found;
+    if (end === 0) return undefined;
+    end = path.lastIndexOf('/', end - 1);
+  }
+  return undefined;
+}
+
+function firstOf(entries: readonly Row[] | undefined, exchange: Exchange): Found | undefined {
+  if (entries === undefined) return undefined;
+  for (const entry of entries) if (matchesRest(entry, exchange)) return entry.found;
+  return undefined;
+}

@@ -1,0 +1,143 @@
+// What a route says well and nobody here can do: regular expressions that are none or cost too much, changes that would
+// break a head or leave its hop, filters where they have no meaning. The whole route is refused then, with the standard's
+// `UnsupportedValue`: half of what somebody meant is not what he meant.
+
+import { isSafeField } from '../protocol/http1-head.ts';
+import type {
+  BackendRef,
+  GrpcMatch,
+  HeaderModifier,
+  HttpMatch,
+  PathModifier,
+  RouteDocument,
+  RouteFilter,
+  RouteRule,
+} from './documents.ts';
+import type { Unresolved } from './references.ts';
+import { compileRegex } from './regex.ts';
+
+/** The first thing in a route that cannot be served as it stands. */
+export function unsupportedIn(route: RouteDocument): Unresolved | undefined {
+  const rules = route.spec.rules ?? [];
+  const isStream = route.kind === 'TLSRoute' || route.kind === 'TCPRoute';
+  if (isStream && rules.length > 1)
+    return unsupported(`a ${route.kind} has one rule: nothing in a stream says which of several is meant`);
+  for (const [index, rule] of rules.entries()) {
+    const why = wrongInMatches(rule) ?? wrongInFilters(rule) ?? wrongInBackends(rule) ?? wrongInSession(rule);
+    if (why !== undefined) return unsupported(`rule ${index}${why}`);
+  }
+  return undefined;
+}
+
+function unsupported(message: string): Unresolved {
+  return { reason: 'UnsupportedValue', message };
+}
+
+function wrongInMatches(rule: RouteRule): string | undefined {
+  const { matches = [] } = rule as { readonly matches?: readonly (HttpMatch | GrpcMatch)[] };
+  for (const pattern of matches.flatMap(patternsOf)) {
+    try {
+      compileRegex(pattern);
+    } catch (error) {
+      const why = error instanceof RangeError ? error.message : 'knows no look-around and no back-references';
+      return `: '${pattern}' is no regular expression of RE2 that is served: it ${why}`;
+    }
+  }
+  return undefined;
+}
+
+function patternsOf(match: HttpMatch | GrpcMatch): string[] {
+  const { headers = [] } = match;
+  const { path, queryParams = [] } = match as HttpMatch;
+  const { method } = match as GrpcMatch;
+  const named =
+    typeof method === 'object' && method.type === 'RegularExpression' ? [method.service, method.method] : [];
+  const valued = [...(path === undefined ? [] : [path]), ...headers, ...queryParams];
+  return [
+    ...valued.filter(({ type }) => type === 'RegularExpression').map(({ value }) => value),
+    ...named.flatMap((one) => one ?? []),
+  ];
+}
+
+function wrongInFilters({ filters = [] }: RouteRule): string | undefined {
+  for (const filter of filters) {
+    const { requestRedirect, urlRewrite } = filter;
+    if (requestRedirect !== undefined) {
+      const { scheme, hostname, path, port } = requestRedirect;
+      if ([scheme, hostname, path, port].every((one) => one === undefined)) return ' redirects each request to itself';
+    }
+    const why = wrongInHeaders(filter) ?? wrongInPath(requestRedirect?.path) ?? wrongInPath(urlRewrite?.path);
+    if (why !== undefined) return why;
+  }
+  return undefined;
+}
+
+/** Filters of one backend come after the choice, and before the request is sent: some have nothing left to do there. */
+const backendFilters = new Set(['RequestHeaderModifier', 'ResponseHeaderModifier', 'URLRewrite', 'ExtensionRef']);
+
+function wrongInBackends(rule: RouteRule): string | undefined {
+  const { backendRefs = [] } = rule;
+  for (const filter of backendRefs.flatMap((one) => one.filters ?? [])) {
+    if (!backendFilters.has(filter.type)) return `: a filter ${filter.type} is for a rule, not for one of its backends`;
+    const path = filter.urlRewrite?.path;
+    // Of a rule's own filter the schema says so.
+    if (path?.type === 'ReplacePrefixMatch' && !hasOnePrefix(rule))
+      return ': ReplacePrefixMatch needs exactly one PathPrefix match';
+    const why = wrongInHeaders(filter) ?? wrongInPath(path);
+    if (why !== undefined) return why;
+  }
+  return undefined;
+}
+
+function hasOnePrefix(rule: RouteRule): boolean {
+  const { matches = [] } = rule as { readonly matches?: readonly HttpMatch[] };
+  return matches.length < 2 && (matches[0]?.path?.type ?? 'PathPrefix') === 'PathPrefix';
+}
+
+/** Whoever writes a route must not be able to write a head: no line breaks, no framing, nothing that belongs to a hop. */
+function wrongInHeaders({ requestHeaderModifier, responseHeaderModifier }: RouteFilter): string | undefined {
+  const changes = ({ set = [], add = [], remove = [] }: HeaderModifier): { name: string; value: string }[] => [
+    ...set,
+    ...add,
+    ...remove.map((name) => ({ name, value: '' })),
+  ];
+  const all = [requestHeaderModifier, responseHeaderModifier].flatMap((one) => (one === undefined ? [] : changes(one)));
+  const bad = all.find(({ name, value }) => !isSafeField(name, value));
+  if (bad === undefined) return undefined;
+  return isSafeField(bad.name, '')
+    ? `: the value for header '${bad.name}' holds a control character`
+    : `: header '${bad.name}' is not a filter's to change: it is no name, or belongs to the message's framing, host or hop`;
+}
+
+function wrongInPath(path: PathModifier | undefined): string | undefined {
+  const text = path?.replaceFullPath ?? path?.replacePrefixMatch;
+  if (text === undefined || /^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$/.test(text)) return undefined;
+  return `: '${text.replace(/[^\x20-\x7e]/g, '.')}' holds what no path holds`;
+}
+
+function wrongInSession({ sessionPersistence }: RouteRule): string | undefined {
+  if (sessionPersistence === undefined) return undefined;
+  const { sessionName, type, idleTimeout } = sessionPersistence;
+  if (idleTimeout !== undefined)
+    return ": 'idleTimeout' is not served: nothing of a session is kept here, so nobody knows when it was last used";
+  if (sessionName === undefined) return undefined;
+  const fits = type === 'Header' ? isSafeField(sessionName, '') : /^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/.test(sessionName);
+  return fits ? undefined : `: '${sessionName}' is not the name of a ${type === 'Header' ? 'header' : 'cookie'}`;
+}
+
+/** All filters of a route, each rule's own before those of its backends. */
+export function filtersOf(route: RouteDocument): readonly RouteFilter[] {
+  return (route.spec.rules ?? []).flatMap(({ filters = [], backendRefs = [] }) => [
+    ...filters,
+    ...backendRefs.flatMap((one) => one.filters ?? []),
+  ]);
+}
+
+/** The backends of a route in order, those of mirrors behind them. */
+export function backendRefsOf(route: RouteDocument): readonly BackendRef[] {
+  const rules = route.spec.rules ?? [];
+  return [
+    ...rules.flatMap(({ backendRefs = [] }) => backendRefs),
+    ...filtersOf(route).flatMap(({ requestMirror }) => requestMirror?.backendRef ?? []),
+  ];
+}

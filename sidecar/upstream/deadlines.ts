@@ -1,0 +1,91 @@
+// Times that requests must not pass, thousands at once: a wheel of slots and one timer for all of them, which runs only while
+// there is something to wait for. Setting and dropping one costs a link in a list, and it fires up to a slot late.
+
+import { type Clock, systemClock } from '../../cert-agent/base/clock.ts';
+
+/** How late one may be, milliseconds. */
+const slotMs = 20;
+const slots = 512;
+
+/** One time that was set. Its owner drops it when it no longer matters; after it has fired that is not needed. */
+export class Deadline {
+  readonly run: () => void;
+  /** The tick at which it fires. */
+  readonly at: number;
+  /** @internal */ next: Deadline | undefined = undefined;
+  /** @internal */ previous: Deadline | undefined = undefined;
+  isSet = true;
+
+  constructor(at: number, run: () => void) {
+    this.at = at;
+    this.run = run;
+  }
+}
+
+export class Deadlines {
+  readonly #clock: Clock;
+  readonly #slots: (Deadline | undefined)[] = Array(slots).fill(undefined);
+  #size = 0;
+  /** Ticks that have passed, by the clock; while nothing is set nobody counts them. */
+  #tick: number;
+  #stop: (() => void) | undefined = undefined;
+
+  constructor(clock: Clock = systemClock) {
+    this.#clock = clock;
+    this.#tick = this.#now();
+  }
+
+  /** How many are set. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Calls `run` once, `ms` milliseconds from now or up to a slot later, unless it is dropped before. */
+  set(ms: number, run: () => void): Deadline {
+    if (this.#size === 0) this.#tick = this.#now();
+    // The end of the slot that it falls into: never early.
+    const one = new Deadline(Math.floor((this.#clock.monotonic() + ms) / slotMs) + 1, run);
+    const head = this.#slots[one.at % slots];
+    one.next = head;
+    if (head !== undefined) head.previous = one;
+    this.#slots[one.at % slots] = one;
+    this.#size++;
+    this.#stop ??= this.#clock.after(slotMs, this.#turn);
+    return one;
+  }
+
+  drop(one: Deadline | undefined): void {
+    if (one?.isSet !== true) return;
+    one.isSet = false;
+    this.#size--;
+    if (one.next !== undefined) one.next.previous = one.previous;
+    if (one.previous !== undefined) one.previous.next = one.next;
+    else this.#slots[one.at % slots] = one.next;
+  }
+
+  #now(): number {
+    return Math.floor(this.#clock.monotonic() / slotMs);
+  }
+
+  #turn = (): void => {
+    this.#stop = undefined;
+    const now = this.#now();
+    const due: Deadline[] = [];
+    // An event loop that was held up for longer than the wheel is round has each slot looked at once.
+    for (let tick = Math.max(this.#tick + 1, now - slots + 1); tick <= now; tick++) {
+      for (let one = this.#slots[tick % slots]; one !== undefined; one = one.next) if (one.at <= now) due.push(one);
+    }
+    this.#tick = now;
+    if (due.length > 1) due.sort((a, b) => a.at - b.at);
+    for (const one of due) {
+      // One that fired before it may have dropped it.
+      if (!one.isSet) continue;
+      this.drop(one);
+      one.run();
+    }
+    if (this.#size > 0) this.#stop ??= this.#clock.after(slotMs, this.#turn);
+  };
+}
+
+/** Those of all requests of the process. */
+export const deadlines = new Deadlines();

@@ -1,0 +1,459 @@
+// The connections to one address of an upstream: made when needed, kept while they are worth it, the last one used given
+// first so that the rest can age out. One that speaks HTTP/2 carries many exchanges.
+
+import { TLSSocket } from 'node:tls';
+import { type Address, formatAddress, formatPlace } from '../../cert-agent/base/address.ts';
+import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { BareConnection, Choice, Limits, UpstreamConnection } from '../exchange.ts';
+import { type ClientOptions, type ClientOwner, Http1Client } from '../protocol/http1-client.ts';
+import { Http2Client, type Http2ClientOwner } from '../protocol/http2-client.ts';
+import type { Candidate } from './balance.ts';
+import type { Breaker } from './breaker.ts';
+import type { Dial, Dialed } from './dial.ts';
+import { Conduct } from './outlier.ts';
+
+/** What all endpoints of an upstream have in common. */
+export interface EndpointOptions {
+  /** For messages: the upstream's name, or `the app`. */
+  readonly name: string;
+  readonly dial: Dial;
+  /** By TLS; else plain. */
+  readonly secure: boolean;
+  /** What is offered to a peer: HTTP/2 and HTTP/1.1, or nothing for TCP, where a connection is one stream. */
+  readonly alpn: readonly string[];
+  /** It speaks HTTP/2 without being asked (h2c by prior knowledge). */
+  readonly http2: boolean;
+  readonly limits: Limits;
+  /** How long an idle connection is kept where the upstream announces nothing, milliseconds. */
+  readonly idleMs: number;
+}
+
+/** What an endpoint tells the pool that it is of. */
+export interface EndpointOwner {
+  /** A connection has come about. */
+  connected(endpoint: Endpoint): void;
+  /** One has not. */
+  unreachable(endpoint: Endpoint, error: SallyportError): void;
+  /** A connection is gone, and another endpoint may have its place. */
+  freed(): void;
+}
+
+/** A request that waits because its upstream has as many connections as it may have. */
+interface Waiter {
+  readonly upgrades: boolean;
+  readonly choice: Choice | undefined;
+  resolve(connection: UpstreamConnection | Promise<UpstreamConnection>): void;
+  reject(error: unknown): void;
+}
+
+class KeptHttp1 extends Http1Client {
+  /** Connections of an older epoch were made with another SVID or under another trust, and are not used again. */
+  epoch = 0;
+  uses = 0;
+  madeAt = 0;
+  /** It was idle and is being closed. */
+  isDoomed = false;
+}
+
+class KeptHttp2 extends Http2Client {
+  epoch = 0;
+  uses = 0;
+  madeAt = 0;
+}
+
+type Kept = KeptHttp1 | KeptHttp2;
+
+/** After a failed dial others come first for so long; twice as long with each further failure. */
+const restMs = 1000;
+const longestRestMs = 16_000;
+
+export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
+  readonly address: string;
+  readonly place: Address;
+  /** The name that it is an address of; undefined where the configuration has the address. */
+  readonly host: string | undefined;
+  readonly conduct = new Conduct();
+  /** What the health checks say; undefined before the first, or without any. */
+  healthy: boolean | undefined = undefined;
+  /** performance.now() until which others come first: it did not answer. */
+  restUntil = 0;
+  readonly #options: EndpointOptions;
+  readonly #owner: EndpointOwner;
+  readonly #breaker: Breaker;
+  readonly #idle: KeptHttp1[] = [];
+  readonly #sessions: KeptHttp2[] = [];
+  readonly #queue: Waiter[] = [];
+  /** One that is being made, for whoever comes meanwhile: it may carry them all. */
+  #coming: Promise<Kept> | undefined = undefined;
+  #open = 0;
+  #connecting = 0;
+  #doomed = 0;
+  /** Bare connections that were handed out. */
+  #streams = 0;
+  #waiting = 0;
+  #epoch = 0;
+  #isLeaving = false;
+  #failures = 0;
+  /** What the peer chose last; until it has, that it will choose HTTP/2. */
+  #speaksHttp2 = true;
+
+  constructor(
+    place: Address,
+    host: string | undefined,
+    options: EndpointOptions,
+    breaker: Breaker,
+    owner: EndpointOwner,
+  ) {
+    this.place = place;
+    this.address = formatAddress(place);
+    this.host = host;
+    this.#options = options;
+    this.#breaker = breaker;
+    this.#owner = owner;
+  }
+
+  /** Connections that exist, idle ones included. */
+  get size(): number {
+    return this.#open + this.#streams;
+  }
+
+  get idle(): number {
+    let idle = this.#idle.length;
+    for (const { http2 } of this.#sessions) if (http2.size === 0) idle++;
+    return idle;
+  }
+
+  /** Requests on their way to it or waiting for a connection, and TCP streams. */
+  get inFlight(): number {
+    const busy = this.#open - this.#connecting - this.#doomed - this.#idle.length - this.#sessions.length;
+    let sum = busy + this.#waiting + this.#streams;
+    for (const { load } of this.#sessions) sum += load;
+    return sum;
+  }
+
+  /** @throws SallyportError `upstream_*` or `overloaded`. */
+  acquire(
+    fresh: boolean,
+    upgrades: boolean,
+    choice: Choice | undefined,
+  ): UpstreamConnection | Promise<UpstreamConnection> {
+    const kept = fresh ? undefined : this.#takeKept(upgrades);
+    if (kept !== undefined) return kept;
+    this.#breaker.checkPending();
+    return this.#waitFor(this.#obtain(fresh, upgrades, choice));
+  }
+
+  #obtain(fresh: boolean, upgrades: boolean, choice: Choice | undefined): Promise<UpstreamConnection> {
+    // One that is just being made is as fresh as any, and may carry all who wait.
+    if (!upgrades && this.#coming !== undefined)
+      return this.#coming.then((client) => {
+        if (client instanceof KeptHttp2 && this.#hasRoom(client)) return this.#takeStream(client);
+        return (fresh ? undefined : this.#takeKept(false)) ?? this.#obtain(fresh, false, choice);
+      });
+    if (!this.#breaker.mayConnect(this.#open)) return this.#enqueue(upgrades, choice);
+    return this.#connectFor(upgrades);
+  }
+
+  #connectFor(upgrades: boolean): Promise<UpstreamConnection> {
+    if (upgrades) return this.#acquireForUpgrade();
+    const { http2, alpn } = this.#options;
+    const coming = this.#connect(alpn);
+    if (http2 || (alpn.includes('h2') && this.#speaksHttp2)) this.#announce(coming);
+    return coming.then((client) => this.#take(client));
+  }
+
+  /** Counts a request as pending for as long as it waits. */
+  #waitFor(connection: Promise<UpstreamConnection>): Promise<UpstreamConnection> {
+    this.#breaker.pending++;
+    this.#waiting++;
+    const over = (): void => {
+      this.#breaker.pending--;
+      this.#waiting--;
+    };
+    connection.then(over, over);
+    return connection;
+  }
+
+  /**
+   * An upgrade takes a whole connection, and HTTP/1.1's way of asking for it, where the other side speaks that at all; else
+   * a stream, and extended CONNECT.
+   */
+  async #acquireForUpgrade(): Promise<UpstreamConnection> {
+    const { http2, secure, name, alpn } = this.#options;
+    if (!http2) {
+      try {
+        return this.#take(await this.#connect(http1Only));
+      } catch (error) {
+        if (!secure || !(error instanceof SallyportError) || error.code !== 'upstream_tls') throw error;
+      }
+    }
+    const session = this.#sessions.findLast((one) => this.#hasRoom(one)) ?? (await this.#connect(alpn));
+    if (session instanceof KeptHttp1) return this.#take(session);
+    await new Promise<void>((resolve) => session.http2.whenSettled(resolve));
+    if (session.http2.peerConnects) return this.#takeStream(session);
+    throw new SallyportError('upgrade_unsupported', `${name} speaks HTTP/2 without extended CONNECT (RFC 8441)`);
+  }
+
+  #take(client: Kept): UpstreamConnection {
+    if (client instanceof KeptHttp2) return this.#takeStream(client);
+    client.uses++;
+    return client;
+  }
+
+  #takeKept(upgrades: boolean): UpstreamConnection | undefined {
+    if (!upgrades && this.#sessions.length > 0) {
+      // The connection with room that was made last: the older ones may run dry.
+      for (let i = this.#sessions.length - 1; i >= 0; i--) {
+        const session = this.#sessions[i]!;
+        if (this.#hasRoom(session)) return this.#takeStream(session);
+      }
+    }
+    return this.#takeIdle();
+  }
+
+  #hasRoom(session: KeptHttp2): boolean {
+    const { maxStreamsPerConnection } = this.#breaker.plan;
+    return session.hasRoom && (maxStreamsPerConnection === undefined || session.load < maxStreamsPerConnection);
+  }
+
+  #takeStream(session: KeptHttp2): UpstreamConnection {
+    const stream = session.take();
+    const { maxRequestsPerConnection } = this.#breaker.plan;
+    // It closes when the last of them is over.
+    if (++session.uses === maxRequestsPerConnection) session.retire();
+    return stream;
+  }
+
+  #takeIdle(): KeptHttp1 | undefined {
+    if (this.#idle.length === 0) return undefined;
+    const now = performance.now();
+    for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
+      if (client.usableUntil > now) {
+        client.uses++;
+        return client;
+      }
+      this.#discard(client);
+    }
+    return undefined;
+  }
+
+  #announce(coming: Promise<Kept>): void {
+    this.#coming = coming;
+    const over = (): void => {
+      if (this.#coming === coming) this.#coming = undefined;
+    };
+    coming.then(over, over);
+  }
+
+  // -- who waits because there are enough connections --------------------------------------------------------------
+
+  #enqueue(upgrades: boolean, choice: Choice | undefined): Promise<UpstreamConnection> {
+    return new Promise((resolve, reject) => this.#queue.push({ upgrades, choice, resolve, reject }));
+  }
+
+  /** Gives those who wait what there is, in the order in which they came. */
+  serveQueue(): void {
+    while (this.#queue.length > 0) {
+      const { upgrades, choice, resolve, reject } = this.#queue[0]!;
+      try {
+        if (choice?.over === true) reject(new SallyportError('overloaded', 'nobody waits for it any more'));
+        else {
+          const kept = this.#takeKept(upgrades);
+          if (kept !== undefined) resolve(kept);
+          else if (this.#breaker.mayConnect(this.#open)) resolve(this.#connectFor(upgrades));
+          else return;
+        }
+      } catch (error) {
+        reject(error);
+      }
+      this.#queue.shift();
+    }
+  }
+
+  // -- connections -------------------------------------------------------------------------------------------------
+
+  /** A bare connection, for TCP. @throws SallyportError `upstream_*`. */
+  async dialSocket(): Promise<BareConnection> {
+    this.#streams++;
+    this.#breaker.connections++;
+    try {
+      const { socket, peer } = await this.#dial([]);
+      socket.once('close', () => this.#streamGone());
+      const localAddress = formatPlace(socket.localAddress, socket.localPort);
+      return { socket, peer, address: this.address, localAddress };
+    } catch (error) {
+      this.#streamGone();
+      throw error;
+    }
+  }
+
+  #streamGone(): void {
+    this.#streams--;
+    this.#breaker.connections--;
+    this.#owner.freed();
+  }
+
+  /** Connects without a request; what comes of it serves the first one. @throws SallyportError `upstream_*`. */
+  async greet(): Promise<void> {
+    const { alpn } = this.#options;
+    if (alpn.length === 0) (await this.#dial([])).socket.destroy();
+    else {
+      const client = await this.#connect(alpn);
+      if (client instanceof KeptHttp1) this.released(client);
+    }
+  }
+
+  /** A connection that counts for nobody, for health checks. @throws SallyportError `upstream_*`. */
+  async connectApart(owner: ClientOwner & Http2ClientOwner): Promise<Http1Client | Http2Client> {
+    const { dial, limits, alpn } = this.#options;
+    return this.#speak(await dial(this.place, limits.connectMs, alpn), owner, Http1Client, Http2Client);
+  }
+
+  /** Connects and lets go, for health checks. @throws SallyportError `upstream_*`. */
+  async touch(timeoutMs: number): Promise<void> {
+    const { dial, alpn } = this.#options;
+    (await dial(this.place, timeoutMs, alpn)).socket.destroy();
+  }
+
+  async #connect(alpn: readonly string[]): Promise<Kept> {
+    this.#open++;
+    this.#connecting++;
+    this.#breaker.connections++;
+    const epoch = this.#epoch;
+    try {
+      const client = this.#speak(await this.#dial(alpn), this, KeptHttp1, KeptHttp2);
+      client.epoch = epoch;
+      client.madeAt = performance.now();
+      if (alpn.includes('h2')) this.#speaksHttp2 = client instanceof KeptHttp2;
+      if (client instanceof KeptHttp2) {
+        this.#sessions.push(client);
+        // Our SVID has changed while it was made: it serves who waits for it, and nobody after.
+        if (epoch !== this.#epoch) setImmediate(() => client.retire());
+      }
+      return client;
+    } catch (error) {
+      this.#open--;
+      this.#breaker.connections--;
+      throw error;
+    } finally {
+      this.#connecting--;
+    }
+  }
+
+  #speak<A extends Http1Client, B extends Http2Client>(
+    { socket, peer }: Dialed,
+    owner: ClientOwner & Http2ClientOwner,
+    one: new (...of: ConstructorParameters<typeof Http1Client>) => A,
+    two: new (...of: ConstructorParameters<typeof Http2Client>) => B,
+  ): A | B {
+    const { secure, http2, idleMs, limits } = this.#options;
+    const { headBytes, headFields } = limits;
+    const options: ClientOptions = { secure, peer, address: this.address, headBytes, headFields, idleMs };
+    const speaksHttp2 = http2 || (socket instanceof TLSSocket && socket.alpnProtocol === 'h2');
+    return speaksHttp2 ? new two(socket, owner, options) : new one(socket, owner, options);
+  }
+
+  async #dial(alpn: readonly string[]): Promise<Dialed> {
+    const { connectMs, keepAlive } = this.#breaker.plan;
+    const { dial, limits } = this.#options;
+    try {
+      const dialed = await dial(this.place, connectMs ?? limits.connectMs, alpn);
+      if (keepAlive !== undefined)
+        dialed.socket.setKeepAlive(true, keepAlive.timeMs, keepAlive.intervalMs, keepAlive.probes);
+      this.#failures = 0;
+      this.restUntil = 0;
+      this.#owner.connected(this);
+      return dialed;
+    } catch (error) {
+      const failure = asSallyportError(error, 'upstream_connect', `${this.address} takes no connection`);
+      this.restUntil = performance.now() + Math.min(longestRestMs, restMs * 2 ** this.#failures++);
+      this.#owner.unreachable(this, failure);
+      throw failure;
+    }
+  }
+
+  released(client: Http1Client): void {
+    const kept = client as KeptHttp1;
+    if (this.#mayKeep(kept)) {
+      this.#idle.push(kept);
+      if (this.#queue.length > 0) this.serveQueue();
+    } else kept.destroy();
+  }
+
+  #mayKeep(client: KeptHttp1): boolean {
+    const { maxRequestsPerConnection, maxConnectionMs } = this.#breaker.plan;
+    if (this.#isLeaving || client.epoch !== this.#epoch) return false;
+    if (maxRequestsPerConnection !== undefined && client.uses >= maxRequestsPerConnection) return false;
+    return maxConnectionMs === undefined || performance.now() - client.madeAt < maxConnectionMs;
+  }
+
+  gone(client: Http1Client | Http2Client): void {
+    this.#open--;
+    this.#breaker.connections--;
+    if (client instanceof KeptHttp1 && client.isDoomed) this.#doomed--;
+    const list: (Http1Client | Http2Client)[] = client instanceof Http2Client ? this.#sessions : this.#idle;
+    const at = list.indexOf(client);
+    if (at !== -1) list.splice(at, 1);
+    this.#owner.freed();
+  }
+
+  quiet(client: Http2Client): void {
+    const kept = client as KeptHttp2;
+    if (this.#isLeaving || kept.epoch !== this.#epoch) kept.retire();
+    else if (this.#queue.length > 0) this.serveQueue();
+  }
+
+  freed(): void {
+    if (this.#queue.length > 0) this.serveQueue();
+  }
+
+  /** Closes one that is idle and no longer in the list of those. */
+  #discard(client: KeptHttp1): void {
+    client.isDoomed = true;
+    this.#doomed++;
+    client.destroy();
+  }
+
+  // -- how it ends -------------------------------------------------------------------------------------------------
+
+  /** No connection made before now is used again: our SVID or whom we trust has changed. Those in use go on. */
+  renew(): void {
+    this.#epoch++;
+    for (const client of this.#idle.splice(0)) this.#discard(client);
+    for (const session of [...this.#sessions]) session.retire();
+    this.#coming = undefined;
+  }
+
+  /** It is no endpoint any more: what is idle closes, and what is in use when it is given back. */
+  leave(): void {
+    this.#isLeaving = true;
+    this.renew();
+  }
+
+  /** Sends those who wait for a connection here elsewhere. */
+  turnAway(): void {
+    for (const { reject } of this.#queue.splice(0))
+      reject(
+        new SallyportError('upstream_connect', `${this.address} is no endpoint of ${this.#options.name} any more`),
+      );
+  }
+
+  /** Now and then: what was idle for too long, or is too old. */
+  tick(now: number): void {
+    const { maxConnectionMs = Number.POSITIVE_INFINITY } = this.#breaker.plan;
+    for (let i = this.#idle.length - 1; i >= 0; i--) {
+      const client = this.#idle[i]!;
+      if (client.usableUntil > now && now - client.madeAt < maxConnectionMs) continue;
+      this.#idle.splice(i, 1);
+      this.#discard(client);
+    }
+    const { idleMs } = this.#options;
+    for (const one of [...this.#sessions]) {
+      one.http2.tick(now);
+      if ((one.http2.size === 0 && now - one.quietSince > idleMs) || now - one.madeAt > maxConnectionMs) one.retire();
+    }
+    if (this.#queue.length > 0) this.serveQueue();
+  }
+}
+
+const http1Only = ['http/1.1'];

@@ -1,0 +1,121 @@
+// Asking an endpoint whether it is well, at intervals, over the same dial as requests: a connection of its own, so that it is
+// asked also while all others are busy. What it says is Envoy's rule: a wrong status counts at once, silence when it
+// is repeated, and the first answer decides alone.
+
+import type { Destination } from '../exchange.ts';
+import { Http1Client } from '../protocol/http1-client.ts';
+import { emptyFields } from '../protocol/http1-head.ts';
+import { Http2Client } from '../protocol/http2-client.ts';
+import { ask } from './ask.ts';
+import type { Deadline, Deadlines } from './deadlines.ts';
+import type { Endpoint } from './endpoint.ts';
+import type { HealthCheckPlan } from './traffic.ts';
+
+type Verdict = 'well' | 'unwell' | 'silent';
+
+export class HealthCheck {
+  readonly #plan: HealthCheckPlan;
+  readonly #endpoint: Endpoint;
+  readonly #deadlines: Deadlines;
+  readonly #told: (endpoint: Endpoint, well: boolean) => void;
+  #client: Http1Client | Http2Client | undefined = undefined;
+  #next: Deadline | undefined = undefined;
+  #isClosed = false;
+  #wells = 0;
+  #failures = 0;
+
+  /** `told` gets each verdict, once it is one. */
+  constructor(
+    plan: HealthCheckPlan,
+    endpoint: Endpoint,
+    deadlines: Deadlines,
+    told: (endpoint: Endpoint, well: boolean) => void,
+  ) {
+    this.#plan = plan;
+    this.#endpoint = endpoint;
+    this.#deadlines = deadlines;
+    this.#told = told;
+    void this.#check();
+  }
+
+  /** The next question goes over a new connection: our SVID or whom we trust has changed. */
+  renew(): void {
+    const client = this.#client;
+    this.#client = undefined;
+    if (client instanceof Http2Client) client.retire();
+    else client?.destroy();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#deadlines.drop(this.#next);
+    this.renew();
+  }
+
+  async #check(): Promise<void> {
+    const verdict = await this.#ask();
+    if (this.#isClosed) return;
+    this.#note(verdict);
+    this.#next = this.#deadlines.set(this.#plan.intervalMs, () => void this.#check());
+  }
+
+  #note(verdict: Verdict): void {
+    const { healthyThreshold, unhealthyThreshold } = this.#plan;
+    const isFirst = this.#endpoint.healthy === undefined;
+    if (verdict === 'well') {
+      this.#failures = 0;
+      if (++this.#wells >= healthyThreshold || isFirst) this.#told(this.#endpoint, true);
+      return;
+    }
+    this.#wells = 0;
+    if (++this.#failures >= unhealthyThreshold || isFirst || verdict === 'unwell') this.#told(this.#endpoint, false);
+  }
+
+  async #ask(): Promise<Verdict> {
+    const { type, path, method, host, expectedStatuses, timeoutMs } = this.#plan;
+    try {
+      if (type === 'tcp') {
+        await this.#endpoint.touch(timeoutMs);
+        return 'well';
+      }
+      const question = {
+        ...{ method, path, authority: host ?? this.#endpoint.address },
+        fields: emptyFields,
+        body: undefined,
+      };
+      const { status } = await ask(this.#destination, question, timeoutMs);
+      return expectedStatuses.includes(status) ? 'well' : 'unwell';
+    } catch {
+      return 'silent';
+    }
+  }
+
+  /** The one connection that is kept for asking, or a new one. */
+  readonly #destination: Destination = {
+    acquire: async () => {
+      const kept = this.#client;
+      if (kept instanceof Http2Client && kept.hasRoom) return kept.take();
+      if (kept instanceof Http1Client && kept.usableUntil > performance.now()) {
+        this.#client = undefined;
+        return kept;
+      }
+      this.renew();
+      const client = await this.#endpoint.connectApart({
+        released: (one) => {
+          if (this.#isClosed || this.#client !== undefined) one.destroy();
+          else this.#client = one;
+        },
+        quiet: (one) => {
+          if (this.#isClosed || this.#client !== one) one.retire();
+        },
+        gone: (one) => {
+          if (this.#client === one) this.#client = undefined;
+        },
+      });
+      if (client instanceof Http1Client) return client;
+      if (!this.#isClosed) this.#client = client;
+      return client.take();
+    },
+    dialSocket: () => Promise.reject(new TypeError('a health check asks in HTTP')),
+  };
+}

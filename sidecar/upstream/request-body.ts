@@ -1,0 +1,68 @@
+// The pieces of a request's body on their way: those that wait for a connection, and, where the request may be sent again,
+// all of them so far, up to a limit. What is kept counts among what the process holds.
+
+import type { Fields } from '../exchange.ts';
+import { hold } from '../observe/held.ts';
+
+/** What may wait for a connection, or be kept for another try; a request with a longer body is sent once. */
+const keptBytes = 64 * 1024;
+
+export class RequestBody {
+  /** The trailers, once it has ended. */
+  ended: Fields | undefined = undefined;
+  /** A piece has been handed to a connection. */
+  isTouched = false;
+  #waiting: Buffer[] = [];
+  #waitingBytes = 0;
+  #kept: Buffer[] | undefined;
+  #keptBytes = 0;
+
+  constructor(keeps: boolean) {
+    this.#kept = keeps ? [] : undefined;
+  }
+
+  /** Whether all that has come of it is at hand. */
+  get canRepeat(): boolean {
+    return this.#kept !== undefined;
+  }
+
+  /** A piece has come: remembers it for another try while there is room. */
+  keep(chunk: Buffer): void {
+    if (this.#kept === undefined) return;
+    if (this.#keptBytes + chunk.length > keptBytes) return this.forget();
+    this.#kept.push(chunk);
+    this.#keptBytes += chunk.length;
+    hold(chunk.length);
+  }
+
+  /** There is no connection yet. False asks its sender to wait. */
+  wait(chunk: Buffer): boolean {
+    this.#waiting.push(chunk);
+    this.#waitingBytes += chunk.length;
+    return this.#waitingBytes < keptBytes;
+  }
+
+  takeWaiting(): Buffer[] {
+    this.#waitingBytes = 0;
+    return this.#waiting.splice(0);
+  }
+
+  /** From the beginning, once there is another connection. Only while it can be repeated. */
+  rewind(): void {
+    this.#waiting = [...(this.#kept ?? [])];
+    this.#waitingBytes = this.#keptBytes;
+  }
+
+  /** Nothing is kept for another try any more. */
+  forget(): void {
+    hold(-this.#keptBytes);
+    this.#keptBytes = 0;
+    this.#kept = undefined;
+  }
+
+  /** The request is over. */
+  drop(): void {
+    this.forget();
+    this.takeWaiting();
+  }
+}

@@ -1,0 +1,201 @@
+// `sallyport gateway` as a command: what it says of documents without serving them, what it refuses, and with which exit code.
+
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { documentOf, serviceOf } from '../fixtures/plan.ts';
+import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
+
+const gateway = documentOf(
+  'Gateway',
+  'g',
+  '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }] }',
+);
+const route = documentOf(
+  'HTTPRoute',
+  'r',
+  '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
+);
+const bad = documentOf('HTTPRoute', 'bad', '{ parentRefs: [{ name: g }], hostnames: [A.test] }');
+const lost = documentOf('HTTPRoute', 'lost', '{ parentRefs: [{ name: gone }] }');
+const identity =
+  'trustDomain: demo.test\nworkload: { serviceAccount: gateway }\nidentity: { files: { svid: x, key: x, bundle: x } }\n';
+
+/** A directory of documents, with a gateway.yaml beside it. */
+function makeFiles(t: Owner, documents: string, yaml = ''): { dir: string; documents: string; config: string } {
+  const dir = tempDir(t);
+  mkdirSync(join(dir, 'documents'));
+  writeFileSync(join(dir, 'documents', 'all.yaml'), documents);
+  writeFileSync(join(dir, 'gateway.yaml'), `${identity}documents: documents/\n${yaml}`);
+  return { dir, documents: join(dir, 'documents'), config: join(dir, 'gateway.yaml') };
+}
+
+const run = (t: Owner, ...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['gateway', ...args]);
+
+const informal = documentOf(
+  'HTTPRoute',
+  'r',
+  '{ parentRefs: [{ name: g }], rules: [{ matches: [{ path: { type: Prefix, value: /a } }], backendRefs: [{ name: a, port: 80 }] }] }',
+);
+
+t.test('status of a directory of documents, as a table', async (t) => {
+  const { documents } = makeFiles(t, gateway + serviceOf('a') + informal + bad + lost);
+  const { code, stdout, stderr } = await run(t, 'status', '--config', documents);
+  t.match(stderr, /^warning: .*all\.yaml:15:\d+: 'Prefix' is read as PathPrefix \(write type: PathPrefix\)\n$/);
+  t.equal(code, 0, 'it says what is; whether that is good says --check');
+  const rows = stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => line.trim().split(/ {2,}/));
+  t.strictSame(rows, [
+    ['KIND', 'NAME', 'SECTION', 'CONDITION', 'REASON', 'MESSAGE'],
+    ['Gateway', 'shop/g', 'ok'],
+    ['Gateway', 'shop/g', 'web', 'ok', '1 route'],
+    [
+      ...['HTTPRoute', 'shop/lost', 'gone', 'Accepted=False', 'NoMatchingParent'],
+      'there is no Gateway shop/gone with such a listener',
+    ],
+    ['HTTPRoute', 'shop/r', 'g', 'ok'],
+    [
+      ...['HTTPRoute', 'shop/bad', 'g', 'Accepted=False', 'UnsupportedValue'],
+      `${join(documents, 'all.yaml')}:20:48: spec.hostnames[0]: 'A.test' is not a host name`,
+    ],
+  ]);
+});
+
+t.test('status as JSON, of gateway.yaml', async (t) => {
+  const { config } = makeFiles(
+    t,
+    gateway + route,
+    'upstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n',
+  );
+  {
+    const { code, stdout } = await run(t, 'status', '--config', config, '-o', 'json');
+    t.equal(code, 0);
+    const list = JSON.parse(stdout) as { apiVersion: string; kind: string; items: { kind: string; status: object }[] };
+    t.match(list, { apiVersion: 'v1', kind: 'List' });
+    t.match(list.items, [
+      {
+        apiVersion: 'gateway.networking.k8s.io/v1',
+        kind: 'Gateway',
+        metadata: { name: 'g', namespace: 'shop', generation: 1 },
+        status: {
+          conditions: [
+            { type: 'Accepted', status: 'True' },
+            { type: 'Programmed', status: 'True' },
+          ],
+          listeners: [
+            {
+              name: 'web',
+              attachedRoutes: 1,
+              supportedKinds: [
+                { group: 'gateway.networking.k8s.io', kind: 'HTTPRoute' },
+                { group: 'gateway.networking.k8s.io', kind: 'GRPCRoute' },
+              ],
+              conditions: [
+                { type: 'Accepted', status: 'True', reason: 'Accepted', observedGeneration: 1 },
+                { type: 'Conflicted', status: 'False', reason: 'NoConflicts' },
+                { type: 'ResolvedRefs', status: 'True', reason: 'ResolvedRefs' },
+                { type: 'Programmed', status: 'True', reason: 'Programmed' },
+              ],
+            },
+          ],
+        },
+      },
+      {
+        kind: 'HTTPRoute',
+        status: {
+          parents: [
+            {
+              parentRef: { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' },
+              controllerName: 'sallyport.dev/gateway-controller',
+              conditions: [
+                { type: 'Accepted', status: 'True' },
+                { type: 'ResolvedRefs', status: 'True' },
+              ],
+            },
+          ],
+        },
+      },
+    ]);
+  }
+});
+
+t.test('--check is good, or says what is not', async (t) => {
+  const good = makeFiles(t, gateway + serviceOf('a') + route);
+  t.match(await run(t, '--config', good.config, '--check'), {
+    code: 0,
+    stdout: '',
+    stderr: `${good.config} is good: 2 documents with a status, all accepted and resolved\n`,
+  });
+  const lacking = makeFiles(t, gateway + route);
+  const { code, stdout } = await run(t, '--config', lacking.config, '--check');
+  t.equal(code, 1);
+  t.match(stdout, /HTTPRoute +shop\/r +g +ResolvedRefs=False +BackendNotFound +there is no Service shop\/a/);
+});
+
+t.test('every problem is said with its place', async (t) => {
+  const { config, documents } = makeFiles(
+    t,
+    'apiVersion: v1\nkind: Servise\nmetadata: { name: a }\n',
+    'admin: 15000\n',
+  );
+  const { code, stderr } = await run(t, '--config', config, '--check');
+  t.equal(code, 2);
+  t.match(
+    stderr,
+    `${join(documents, 'all.yaml')}:2:7: kind Servise is not served by a gateway (did you mean 'Service'?)`,
+  );
+  t.match(stderr, /\[config_invalid\]$/m);
+});
+
+t.test('the other kind of file', async (t) => {
+  const { config, dir } = makeFiles(t, gateway);
+  const sidecar = join(dir, 'sidecar.yaml');
+  writeFileSync(sidecar, `${identity}inbound: [{ port: 15006, app: 127.0.0.1:1 }]\n`);
+  const asGateway = await Promise.all([
+    run(t, '--config', sidecar),
+    run(t, '--config', sidecar, '--check'),
+    run(t, 'status', '--config', sidecar),
+  ]);
+  for (const { code, stderr } of asGateway) {
+    t.equal(code, 2);
+    t.match(stderr, /is of a sidecar \[usage\]\n.*run 'sallyport sidecar'/);
+  }
+  const asSidecar = await Promise.all([
+    runSallyport(t, ['sidecar', '--config', config]),
+    runSallyport(t, ['sidecar', '--config', config, '--check']),
+  ]);
+  for (const { code, stderr } of asSidecar) {
+    t.equal(code, 2);
+    t.match(stderr, /is of a gateway \[usage\]\n.*run 'sallyport gateway'/);
+  }
+});
+
+t.test('what is missing on the command line', async (t) => {
+  const cases: [args: string[], expected: RegExp][] = [
+    [[], /which gateway\? \[usage\]\n.*name gateway\.yaml with --config/],
+    [['status'], /the status of what\? \[usage\]/],
+    [['status', '--config', '/', '-o', 'yaml'], /-o is 'json' or 'table', not 'yaml' \[usage\]/],
+    [['status', '--config', '/nowhere'], /\/nowhere cannot be read: it does not exist \[config_unreadable\]/],
+  ];
+  for (const { expected, answer } of await Promise.all(
+    cases.map(async ([args, expected]) => ({ expected, answer: await run(t, ...args) })),
+  )) {
+    t.equal(answer.code, 2);
+    t.match(answer.stderr, expected);
+  }
+});
+
+t.test('hash-key', async (t) => {
+  const hashKey = (input: string): ReturnType<typeof runSallyport> =>
+    runSallyport(t, ['gateway', 'hash-key'], { input });
+  const [good, none] = await Promise.all([hashKey('secret\n'), hashKey('\n')]);
+  // sha256 of `secret`.
+  t.match(good, {
+    code: 0,
+    stdout: 'sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\n',
+    stderr: '',
+  });
+  t.match(none, { code: 2, stdout: '', stderr: /there is no key on standard input \[usage\]/ });
+});
