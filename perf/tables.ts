@@ -208,11 +208,11 @@ async function edge({ site, plan }: Bench): Promise<Table[]> {
     };
     try {
       for (const stack of stacks) await runLoad(job(stack.port));
-      await row(`${routes} routes`, ({ port }) => port);
+      await row(`${routes.toLocaleString('en')} routes`, ({ port }) => port);
       if (routes === 1000) {
         // Nobody else here verifies tokens: against their plain routing.
-        await row('1000 routes, 200 users with tokens', ({ tokenPort, port }) => tokenPort ?? port, users.tokens);
-        await row('1000 routes, a limit for each client', ({ limitPort }) => limitPort);
+        await row('1,000 routes, 200 users with tokens', ({ tokenPort, port }) => tokenPort ?? port, users.tokens);
+        await row('1,000 routes, a limit for each client', ({ limitPort }) => limitPort);
       }
     } finally {
       await Promise.all(stacks.map(({ running }) => running.stop()));

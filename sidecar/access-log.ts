@@ -11,6 +11,7 @@ import type { TrafficMetrics } from './observe/metrics.ts';
 import type { Shadow } from './observe/shadow.ts';
 import { inferTemplate } from './policy/infer.ts';
 import { isPermit } from './policy/policy.ts';
+import { withoutParam } from './policy/request-authentication.ts';
 
 export interface Recorder {
   readonly metrics: TrafficMetrics;
@@ -64,6 +65,14 @@ function noteDecision(exchange: Exchange, connection: Connection, { learned, sha
   );
 }
 
+/** As it was asked for, without the credentials that the rule's policy takes from a query. */
+function pathOf({ path, target, edge }: Exchange): string {
+  if (path === '') return target;
+  const secrets = edge?.guard?.secretParams;
+  if (secrets === undefined || secrets.length === 0 || !path.includes('?')) return path;
+  return secrets.reduce(withoutParam, path);
+}
+
 const protocols = ['"HTTP/1.0"', '"HTTP/1.1"', '"HTTP/2"'];
 
 /** The line, with its newline. Empty values are null, as in Envoy's typed JSON. */
@@ -72,7 +81,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
   const tcp = exchange.rules.protocol === 'tcp';
   return (
     `{"start_time":"${time(exchange.startedAt)}","route_name":${own(exchange.edge?.name ?? route?.name)}` +
-    `,"method":${own(exchange.method)},"path":${text(exchange.path === '' ? exchange.target : exchange.path)}` +
+    `,"method":${own(exchange.method)},"path":${text(pathOf(exchange))}` +
     `,"protocol":${tcp ? 'null' : protocols[exchange.minor]}` +
     `,"response_code":${exchange.status},"response_flags":"${exchange.flag}"` +
     `,"response_code_details":${tcp ? 'null' : text(exchange.details)}` +

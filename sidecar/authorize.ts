@@ -18,7 +18,7 @@ import { type Decision, isPermit, type Permit } from './policy/policy.ts';
 export function authorize(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): Permit {
   const { rules, route } = exchange;
   if (rules.edge !== undefined) return permitAtEdge(exchange, connection);
-  if (rules.policies === undefined) return permitOutbound(exchange, route);
+  if (rules.policies === undefined) return permitOutbound(exchange, route, connection);
   checkPeer(connection);
   const permit = permitInbound(exchange, connection, rules.policies, rules.policyPort);
   if (route === undefined) throw noRoute(exchange);
@@ -42,6 +42,7 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
     return;
   }
   if (rules.direction === 'gateway' && rules.protocol === 'http') return permitAtEdgeAgain(exchange, connection);
+  checkClient(connection);
   const route =
     rules.findStream?.(connection.listener, connection.serverName, exchange.route) ??
     rules.findRoute(exchange.authority);
@@ -80,7 +81,7 @@ function permitAtEdge(exchange: Exchange, connection: Connection): Permit {
     throw new SallyportError('backend_invalid', `${edge.name} has no backend`);
   exchange.decision = 'allow';
   exchange.policy = edge.permit.policy;
-  exchange.validUntil = exchange.tokenValidUntil;
+  exchange.validUntil = Math.min(exchange.tokenValidUntil, connection.client?.validUntil ?? Number.POSITIVE_INFINITY);
   return edge.permit;
 }
 
@@ -89,9 +90,7 @@ function permitAtEdgeAgain(exchange: Exchange, connection: Connection): void {
   const { edge } = connection.port.rules.current();
   if (exchange.tokenValidUntil <= Date.now())
     throw new SallyportError('jwt_expired', 'what the client proved itself with has expired');
-  const { client } = connection;
-  if (client !== undefined && client.validUntil < Date.now())
-    throw new SallyportError('client_certificate_refused', `the certificate of ${client.name} has expired since`);
+  checkClient(connection);
   const refusal = exchange.upstreamPeer?.refusal();
   if (refusal !== undefined) throw refusal;
   if (edge === undefined || edge === exchange.rules.edge || exchange.received === undefined) return;
@@ -99,12 +98,19 @@ function permitAtEdgeAgain(exchange: Exchange, connection: Connection): void {
     const { rule } = edge.find(exchange);
     if (rule === undefined || rule.broken !== undefined)
       throw new SallyportError('no_route', 'its rule is gone, or is not served any more');
+    if (rule.authorizer !== undefined && exchange.edge?.authorizer === undefined)
+      throw new SallyportError('policy_denied', 'its rule asks an authorizer by now, and none was asked');
     if (rule.guard !== undefined && rule.guard !== exchange.edge?.guard) {
-      if (rule.guard.authenticates && exchange.authMethod === undefined)
-        throw new SallyportError('policy_denied', 'its rule asks by now who is calling, and nobody was asked');
+      if (!rule.guard.knows(exchange, exchange.edge?.guard))
+        throw new SallyportError('policy_denied', 'its rule does not know by now who is calling');
       rule.guard.authorize(exchange, connection);
     }
   });
+}
+
+function checkClient({ client }: Connection): void {
+  if (client !== undefined && client.validUntil < Date.now())
+    throw new SallyportError('client_certificate_refused', `the certificate of ${client.name} has expired since`);
 }
 
 function asReceived(exchange: Exchange, { fields, path, authority }: Received, question: () => void): void {
@@ -117,11 +123,13 @@ function asReceived(exchange: Exchange, { fields, path, authority }: Received, q
   }
 }
 
-function permitOutbound(exchange: Exchange, route: Route | undefined): Permit {
+function permitOutbound(exchange: Exchange, route: Route | undefined, { client }: Connection): Permit {
   const permit = route?.permit;
   if (permit === undefined) throw noRoute(exchange);
   exchange.decision = 'allow';
   exchange.policy = permit.policy;
+  // A stream that a gateway has let in by its client's certificate ends with that.
+  if (client !== undefined) exchange.validUntil = Math.min(exchange.validUntil, client.validUntil);
   return permit;
 }
 

@@ -25,8 +25,12 @@ export interface EdgeRule {
 export interface EdgeGuard {
   /** Headers, in lower case, that only we may set. */
   readonly ownHeaders: ReadonlySet<string>;
-  /** Whether a caller must prove who he is. */
-  readonly authenticates: boolean;
+  /** Parameters of a query in which a credential may stand: none of them is for the record. */
+  readonly secretParams: readonly string[];
+  /** What stands for the credential of a client, and changes when that does. */
+  credentialOf(clientId: string): string | undefined;
+  /** Whether somebody who came in under another guard, or none, is still known under this one. */
+  knows(exchange: Exchange, before: EdgeGuard | undefined): boolean;
   /** Fills in who is calling. @throws SallyportError when nobody good is. */
   authenticate(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
   /** @throws SallyportError `policy_denied`. */

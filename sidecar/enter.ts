@@ -8,7 +8,7 @@ import type { Exchange } from './exchange.ts';
 import { headerOf } from './facts-of.ts';
 import { addFields, changeRequest } from './fields.ts';
 import { isPreflight, preflightFields, replyCorsFields } from './filters/cors.ts';
-import { parseIp } from './policy/ip.ts';
+import { ipOfPlace, parseIp } from './policy/ip.ts';
 import { bodyTooLarge } from './protocol/body-limit.ts';
 import { emptyFields } from './protocol/http1-head.ts';
 import { answerOwn } from './respond.ts';
@@ -21,11 +21,19 @@ const identityFields = [
   ...['x-envoy-max-retries', 'x-envoy-retry-on', 'x-envoy-retry-grpc-on', 'x-envoy-hedge-on-per-try-timeout'],
   ...['x-sallyport-decision', 'x-real-ip', 'x-client-ip', 'true-client-ip', 'x-forwarded-user', 'x-remote-user'],
   ...['x-forwarded-email', 'x-forwarded-preferred-username', 'x-forwarded-groups', 'x-auth-request-user'],
+  ...['x-auth-request-preferred-username', 'x-auth-request-groups', 'x-auth-request-access-token'],
+  ...['x-forwarded-access-token', 'remote-user', 'remote-groups', 'remote-email', 'remote-name'],
+  // RFC 9440 section 2.4: whoever terminates TLS takes out what was not his.
+  ...['client-cert', 'client-cert-chain', 'x-client-cert', 'x-forwarded-tls-client-cert'],
   ...['x-auth-request-email', 'x-ssl-client-verify', 'x-ssl-client-dn', 'ssl-client-cert', 'ssl-client-verify'],
 ];
 
-/** Where a request came from, as proxies say it to each other. */
-const forwardingFields = ['forwarded', 'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'];
+/** Where a request came from, and what it was before, as proxies say it to each other: by some of them apps choose a path. */
+const forwardingFields = [
+  ...['forwarded', 'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
+  ...['x-forwarded-prefix', 'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-original-forwarded-for'],
+  ...['x-original-url', 'x-rewrite-url', 'x-original-host', 'x-cluster-client-ip'],
+];
 
 const fromOutside: ReadonlySet<string> = new Set([...identityFields, ...forwardingFields]);
 
@@ -77,7 +85,8 @@ export function readClient(exchange: Exchange, connection: Connection): void {
   const before = said === undefined ? [] : said.split(',').map((one) => one.trim());
   // At the edge the client is the Nth from the right, N being the proxies that we trust; without any it is the direct peer.
   const told = numTrustedProxies === 0 ? undefined : before[before.length - numTrustedProxies];
-  exchange.clientIp = (told === undefined ? undefined : parseIp(told)) ?? direct;
+  // Some write its port as well. What cannot be read is nobody's address, and not that of the proxy, which may do more.
+  exchange.clientIp = told === undefined ? direct : (parseIp(told) ?? ipOfPlace(told));
   const trusted = numTrustedProxies > 0;
   const scheme = trusted ? headerOf(exchange, 'x-forwarded-proto') : undefined;
   const own = connection.tls === undefined ? 'http' : 'https';

@@ -183,6 +183,8 @@ export interface Choice {
   readonly avoid: readonly string[];
   /** Nobody waits for it any more. */
   readonly over: boolean;
+  /** Rises with each try: what an earlier one has asked for is nobody's. */
+  readonly attempt?: number;
 }
 
 /** Something that gives connections to one upstream. A promise only when it really waits. */

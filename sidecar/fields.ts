@@ -57,7 +57,7 @@ export function changeRequest(
 const unions = new WeakMap<ReadonlySet<string>, WeakMap<ReadonlySet<string>, ReadonlySet<string>>>();
 
 function bothOf(a: ReadonlySet<string>, b: ReadonlySet<string>): ReadonlySet<string> {
-  if (a === b) return a;
+  if (a === b || (b.size < 3 && isWithin(b, a))) return a;
   let ofA = unions.get(a);
   if (ofA === undefined) {
     ofA = new WeakMap();
@@ -65,10 +65,27 @@ function bothOf(a: ReadonlySet<string>, b: ReadonlySet<string>): ReadonlySet<str
   }
   let both = ofA.get(b);
   if (both === undefined) {
-    both = [...b].every((name) => a.has(name)) ? a : new Set([...a, ...b]);
+    both = isWithin(b, a) ? a : new Set([...a, ...b]);
     ofA.set(b, both);
   }
   return both;
+}
+
+function isWithin(part: ReadonlySet<string>, whole: ReadonlySet<string>): boolean {
+  for (const name of part) if (!whole.has(name)) return false;
+  return true;
+}
+
+const ones = new Map<string, ReadonlySet<string>>();
+
+/** The set of this one name, in lower case: the same each time, for names that a configuration has. */
+export function onlyField(name: string): ReadonlySet<string> {
+  let one = ones.get(name);
+  if (one === undefined) {
+    one = new Set([name]);
+    ones.set(name, one);
+  }
+  return one;
 }
 
 /** The request's trailers: what was taken out of its head must not come behind its body, where some apps read it as well. */

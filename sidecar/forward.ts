@@ -76,6 +76,10 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     if (timeouts !== undefined && timeouts.requestMs > 0) this.#limitRequest(timeouts.requestMs);
   }
 
+  get attempt(): number {
+    return this.#tries;
+  }
+
   #readHash(): string | undefined {
     const exchange = this.#exchange;
     const source = this.#destination.hashBy!;
@@ -96,10 +100,9 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     try {
       const got = this.#destination.acquire(fresh, this.#exchange.webSocket, this);
       if (got instanceof Promise) {
-        got.then(
-          (upstream) => this.#send(upstream, attempt),
-          (error: unknown) => this.#notAcquired(error, attempt),
-        );
+        got
+          .then((upstream) => this.#send(upstream, attempt))
+          .catch((error: unknown) => this.#notAcquired(error, attempt));
       } else this.#send(got, attempt);
     } catch (error) {
       this.#notAcquired(error, attempt);
@@ -285,6 +288,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#tryDeadline = deadlines.set(limitMs, () => {
       const error = new SallyportError('upstream_per_try_timeout', `a try was not answered within ${limitMs} ms`);
       this.#report(error);
+      if (this.#upstream !== undefined) this.avoid = [...this.avoid, this.#upstream.address];
       this.#upstream?.destroy();
       this.#upstream = undefined;
       if (!this.#repeatsAfter(error)) this.#giveUp(error);
@@ -337,10 +341,12 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     if (!this.#repeatsAfter(known)) this.#giveUp(known);
   }
 
-  /** Only what died unseen in the pool, before any byte of an answer, and can be sent again as it was. */
+  /** Only what died unseen in the pool or was not looked at, before any byte of an answer, and can be sent again as it was. */
   #diedUnseen({ code }: SallyportError, upstream: UpstreamConnection | undefined): boolean {
     if (code !== 'upstream_closed' && code !== 'upstream_refused_stream') return false;
-    if (upstream?.reused !== true || this.#retried || this.#body?.isTouched === true) return false;
+    // A stream that was refused is as good as not sent, on whatever connection (RFC 9113 section 8.7).
+    if (upstream?.reused !== true && code !== 'upstream_refused_stream') return false;
+    if (this.#retried || this.#body?.isTouched === true) return false;
     return isIdempotent(this.#exchange.method) && !this.#exchange.webSocket;
   }
 

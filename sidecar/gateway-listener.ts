@@ -11,7 +11,7 @@ import {
   type TLSSocket,
   type Server as TlsServer,
 } from 'node:tls';
-import { reasonOf } from '../cert-agent/base/errors.ts';
+import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import { readPemBlocks } from '../cert-agent/identity/bundle.ts';
 import { type ClientCertificate, Connection, type Port } from './connection.ts';
@@ -92,6 +92,8 @@ interface Door {
 class Doors {
   readonly #options: GatewayListenerOptions;
   readonly #byName = new Map<string, Door>();
+  /** What each asked of its clients: a door that stays has the new listener in it already. */
+  readonly #clients = new Map<string, FrontListener['clients']>();
   #byHost: ReadonlyMap<string, Door> = new Map();
 
   constructor(options: GatewayListenerOptions) {
@@ -128,13 +130,38 @@ class Doors {
           { code: 'certificate_unreadable', listener: of.name },
           `the certificate of listener ${of.name} cannot be used: ${reasonOf(error)}`,
         );
-        if (known === undefined) continue;
-        door = known;
+        // What it had is good only for what it was: a door that is to ask for certificates now must not stand open as before.
+        door = known !== undefined && fits ? known : { of: { ...of, closed: true }, handshakes: undefined };
       }
+      const before = this.#clients.get(of.name);
+      this.#clients.set(of.name, door.of.clients);
+      if (this.#byName.has(of.name)) this.#cutUnproved(of.name, before, door.of.clients);
       this.#byName.set(of.name, door);
       byHost.set(of.hostname ?? '*', door);
     }
     this.#byHost = byHost;
+  }
+
+  /**
+   * Whoever came in while less was asked of clients, or under an authority that is gone, has proved nothing of what is asked
+   * now: his connection ends, and he may come again. One that proved itself to authorities that all stay goes on.
+   */
+  #cutUnproved(listener: string, before: FrontListener['clients'], now: FrontListener['clients']): void {
+    const mustShow = now?.mode === 'AllowValidOnly';
+    const withdrawn = before !== undefined && !holdsAll(now?.authorities, before.authorities);
+    if (!mustShow && !withdrawn) return;
+    const { table, port, streams } = this.#options;
+    for (const connection of [...table]) {
+      const { client } = connection;
+      if (connection.listener !== listener || (connection.port !== port && connection.port !== streams)) continue;
+      if (client === undefined ? mustShow : withdrawn)
+        connection.cut(
+          new SallyportError(
+            'client_certificate_refused',
+            `listener ${listener} asks for other client certificates now`,
+          ),
+        );
+    }
   }
 
   #open(of: FrontListener): TlsServer {
@@ -201,6 +228,16 @@ class Doors {
 /** What cannot change while a TLS server goes on. */
 function kindOf({ closed, passthrough, streams, clients }: FrontListener): string {
   return `${closed} ${passthrough} ${streams} ${clients !== undefined}`;
+}
+
+/** Is every authority of `before` among those of `now`? */
+function holdsAll(now: string | undefined, before: string): boolean {
+  const kept = new Set(now === undefined ? [] : blocksOf(now));
+  return blocksOf(before).every((one) => kept.has(one));
+}
+
+function blocksOf(authorities: string): string[] {
+  return readPemBlocks(authorities, 'authorities').map((der) => der.toString('base64'));
 }
 
 function firstOf(listener: FrontListener): Parameters<typeof frontContextOptions>[0] {

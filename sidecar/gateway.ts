@@ -79,6 +79,7 @@ export class RunningGateway implements GatewayTools {
     const config = configuration.gateway!;
     this.#plan = planGateway(configuration, now, this.#plan);
     for (const problem of config.documents.warnings) this.#warnOnce('document_warning', formatProblem(problem));
+    this.#warnOfLostPolicies(this.#plan);
     this.#shown = certificatesOf(this.#plan.attachments);
     for (const { code, message } of worriesOf(this.#shown, now)) this.#warnOnce(code, message);
     this.#begin(config);
@@ -101,6 +102,22 @@ export class RunningGateway implements GatewayTools {
   /** The statuses of all documents. */
   status(now: number): StatusList | undefined {
     return this.#plan === undefined ? undefined : statusOf(this.#plan, this.#config!, now);
+  }
+
+  /** What a policy was to protect is not protected by it: a name that was mistyped must not be found by an attacker first. */
+  #warnOfLostPolicies({ security, traffic }: GatewayPlan): void {
+    for (const [kind, { statuses }] of [
+      ['SecurityPolicy', security],
+      ['BackendTrafficPolicy', traffic],
+    ] as const)
+      for (const { policy, ancestors } of statuses)
+        for (const { conditions } of ancestors)
+          for (const { type, status, reason, message } of conditions)
+            if (type === 'Accepted' && status === 'False')
+              this.#warnOnce(
+                'policy_not_attached',
+                `${kind} ${policy.namespace}/${policy.name} of ${policy.file}:${policy.line} is not attached: ${reason}: ${message}`,
+              );
   }
 
   /** The same worry stands in every generation, and is said in the first. */
@@ -144,7 +161,9 @@ export class RunningGateway implements GatewayTools {
     for (const warning of security.warnings) this.#options.log.warn({ code: 'policy_warning' }, warning);
     const guard: EdgeGuard = Object.freeze({
       ownHeaders: security.ownHeaders,
-      authenticates: authenticates(policy),
+      secretParams: security.secretParams,
+      credentialOf: security.credentialOf,
+      knows: (exchange: Exchange, before: EdgeGuard | undefined) => security.knows(exchange, before?.credentialOf),
       authenticate: security.authenticate.bind(security),
       authorize: security.authorize.bind(security),
     });
@@ -215,11 +234,6 @@ export class RunningGateway implements GatewayTools {
   close(): void {
     this.#shared?.close();
   }
-}
-
-/** Does it ask of everybody who he is? */
-function authenticates({ jwt, oidc, introspection, apiKeyAuth, basicAuth }: SecurityPolicy): boolean {
-  return [oidc, introspection, apiKeyAuth, basicAuth].some((one) => one !== undefined) || jwt?.optional === false;
 }
 
 /** What of the Secrets a policy is made of: when they change, it is made anew. */

@@ -64,6 +64,7 @@ export class Ports {
       open.closed = true;
       open.listener?.close();
       this.#open.delete(key);
+      this.#retire(open);
       this.#options.log.info({ code: 'port_closed', port: key }, `${key} is not in the configuration any more`);
     }
     for (const plan of plans) {
@@ -110,6 +111,19 @@ export class Ports {
   /** Each port's name and rules. */
   rules(): [string, PortRules][] {
     return [...this.#open.values()].map(({ port }) => [port.key, port.rules.current()]);
+  }
+
+  /**
+   * No rules of a later generation reach a port that is gone, so nobody stays on it: requests in flight finish, new ones are
+   * for a new connection, and streams of a gateway, which would never finish, have no route any more.
+   */
+  #retire({ port, streams }: OpenPort): void {
+    for (const one of [port, streams]) {
+      const rules = one?.rules.current();
+      if (rules?.findStream !== undefined) one!.rules.set(Object.freeze({ ...rules, findStream: () => undefined }));
+    }
+    for (const connection of [...this.#options.table])
+      if (connection.port === port || connection.port === streams) connection.speaker?.drain();
   }
 
   async #add(plan: PortPlan, strict: boolean): Promise<void> {

@@ -5,6 +5,7 @@
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Edge, EdgeReplies } from '../edge.ts';
 import type { Exchange, PortRules, Route } from '../exchange.ts';
+import type { SecurityPolicy } from '../filters/security-policy.ts';
 import type { FrontListener } from '../gateway-listener.ts';
 import { mintPermit } from '../policy/policy.ts';
 import type { AttachedRoute, ServedListener } from '../routing/attach.ts';
@@ -14,7 +15,7 @@ import { compileTable, type TableEntry } from '../routing/table.ts';
 import type { Pool } from '../upstream/pool.ts';
 import { chooseByWeight, clusterOf, refusing } from './gateway-backends.ts';
 import { matchesOf } from './gateway-matches.ts';
-import type { GatewayPlan } from './gateway-plan.ts';
+import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { repliesOf } from './gateway-replies.ts';
 import { type GatewayTools, listenerName, mirrorsOf, RuleCompiler } from './gateway-rule.ts';
 import type { PortPlan } from './generation.ts';
@@ -149,7 +150,7 @@ class PortCompiler {
       const routes = new Map<string, PickStream>();
       for (const { route, hosts } of listener.attached) {
         if (route.kind !== 'TLSRoute' && route.kind !== 'TCPRoute') continue;
-        const pick = this.#streamRoute(route);
+        const pick = this.#streamRoute(listener, route);
         // Of two for one name the older is first, and holds.
         for (const host of hosts) if (!routes.has(host)) routes.set(host, pick);
       }
@@ -170,15 +171,34 @@ class PortCompiler {
     });
   }
 
+  /**
+   * Why a stream has to be refused: a SecurityPolicy that holds for its listener asks what is asked of requests. Nobody can
+   * ask that of bytes, and they must not be the way around it. CORS is no question.
+   */
+  #unjudged(listener: ServedListener, route: RouteDocument): string | undefined {
+    const policy = this.#plan.security.policyFor(placeOf(listener, route, {}));
+    if (policy === undefined) return undefined;
+    const { jwt, oidc, introspection, apiKeyAuth, basicAuth, extAuth, authorization } =
+      policy as Partial<SecurityPolicy>;
+    const asks = [jwt, oidc, introspection, apiKeyAuth, basicAuth, extAuth, authorization].some(
+      (one) => one !== undefined,
+    );
+    if (!asks && !('problems' in policy)) return undefined;
+    return `SecurityPolicy ${keyOf(policy)} holds for listener ${listener.spec.name}, and judges requests only: attach it to the listeners that it is for`;
+  }
+
   /** What is open already keeps its backend while the route names it, whatever the weights would give another. */
-  #streamRoute(route: RouteDocument): PickStream {
+  #streamRoute(listener: ServedListener, route: RouteDocument): PickStream {
     const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/0`;
     const permit = mintPermit(`route[${name}]`);
+    const unjudged = this.#unjudged(listener, route);
     const choices = this.#plan.attachments.backendsOf(route).map((backend) => {
       const found =
-        backend.problem === undefined
-          ? this.#rules.destination(backend, 'tcp', undefined, false)
-          : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
+        unjudged !== undefined
+          ? refusing('rule_broken', unjudged)
+          : backend.problem === undefined
+            ? this.#rules.destination(backend, 'tcp', undefined, false)
+            : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
       const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
       return {
         weight: backend.ref.weight ?? 1,
@@ -195,7 +215,9 @@ class PortCompiler {
     return (last) =>
       last === undefined
         ? choose(Math.random())
-        : choices.find(({ route: one }) => one.cluster === last.cluster)?.route;
+        : unjudged !== undefined
+          ? undefined
+          : choices.find(({ route: one }) => one.cluster === last.cluster)?.route;
   }
 }
 

@@ -55,20 +55,18 @@ export function planPool(
   const { hostname, subjectAltNames } = spec.validation;
   const authorities = authoritiesOf(policyFor, documents);
   if ('problem' in authorities) return authorities;
-  return {
-    ...common,
-    name: `${protocol} ${upstream} ${shortHash(spec)}${suffix}`,
-    endpoints: outside.endpoints,
-    serverTls: {
-      hostname,
-      ca: authorities.ca,
-      ...(subjectAltNames === undefined
-        ? {}
-        : { subjectAltNames: subjectAltNames.map(({ type, hostname: host, uri }) => ({ type, value: host ?? uri! })) }),
-      tls: { ...tls, minVersion: 'TLSv1.2' },
-      alpn,
-    },
+  const serverTls: PoolPlan['serverTls'] = {
+    hostname,
+    ca: authorities.ca,
+    ...(subjectAltNames === undefined
+      ? {}
+      : { subjectAltNames: subjectAltNames.map(({ type, hostname: host, uri }) => ({ type, value: host ?? uri! })) }),
+    tls: { ...tls, minVersion: 'TLSv1.2' },
+    alpn,
   };
+  // By what it comes to, not by how it is said: the same words in two namespaces may name two authorities.
+  const name = `${protocol} ${upstream} ${shortHash(serverTls)}${suffix}`;
+  return { ...common, name, endpoints: outside.endpoints, serverTls };
 }
 
 function planPlain(

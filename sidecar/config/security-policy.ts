@@ -95,6 +95,7 @@ export function readSecurityPolicy(document: YamlDocument, file: string): ReadPo
     name: of.name,
     namespace,
     targets: list ?? [one!],
+    ...(of.creationTimestamp == null ? {} : { createdAt: Date.parse(of.creationTimestamp) }),
     ...(said.jwt === undefined ? {} : { jwt: said.jwt }),
     ...(said.oidc === undefined ? {} : { oidc: said.oidc }),
     ...(said.introspection === undefined ? {} : { introspection: said.introspection }),

@@ -4,7 +4,7 @@
 import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange, FieldName, Fields } from '../exchange.ts';
 import { headerOf, pathWithoutQuery } from '../facts-of.ts';
-import { addFields, changeRequest } from '../fields.ts';
+import { addFields, changeRequest, onlyField } from '../fields.ts';
 import type { TokenPlace } from '../policy/request-authentication.ts';
 import { withoutCookie, withoutParam } from '../policy/request-authentication.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
@@ -67,7 +67,7 @@ function namesIn(value: string): string[] {
 
 /** Takes a credential out of the request, wherever else of that name it stands. */
 export function takeOut(exchange: Exchange, place: TokenPlace): void {
-  if (place.kind === 'header') changeRequest(exchange, new Set([place.name]), []);
+  if (place.kind === 'header') changeRequest(exchange, onlyField(place.name), []);
   else if (place.kind === 'param') exchange.path = withoutParam(exchange.path, place.name);
   else takeCookies(exchange, (name) => name === place.name);
 }
@@ -109,7 +109,7 @@ export function hideSessionCookies(exchange: Exchange): void {
 
 /** What an app is told in a header only we may set. A value that no header can hold is left out. */
 export function tellApp(exchange: Exchange, name: string, value: string): void {
-  if (/^[\x20-\x7e]*$/.test(value)) changeRequest(exchange, new Set([name]), [[name, value]]);
+  if (/^[\x20-\x7e]*$/.test(value)) changeRequest(exchange, onlyField(name), [[name, value]]);
 }
 
 /**

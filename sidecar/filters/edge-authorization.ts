@@ -75,8 +75,9 @@ function compileRule({ name, action, ...said }: EdgeRule): CompiledRule {
   }
   if (said.clientCidrs.length > 0) {
     const match = compileIpBlocks(said.clientCidrs);
-    tests.push(({ clientIp }, { remoteIp }) => {
-      const ip = clientIp ?? remoteIp;
+    tests.push(({ clientIp, rules }, { remoteIp }) => {
+      // Behind proxies whoever connects is not the client: one whose address cannot be read is in no block.
+      const ip = clientIp ?? (rules?.numTrustedProxies ? undefined : remoteIp);
       return ip !== undefined && match(ip);
     });
   }

@@ -74,6 +74,12 @@ function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfte
   throw new SallyportError('rate_limited', `the limit ${rule} has no room for ${retryAfterS} s`);
 }
 
+/** Of IPv6 a network of 64 bits, as with rate limits: whoever has one address has all of it. */
+function networkOf(ip: Ip | undefined): string {
+  if (ip === undefined) return '';
+  return ip.family === 4 ? ip.text : `${ip.a}:${ip.b}`;
+}
+
 /**
  * Counts the exchange among those in flight until it has finished, however that comes.
  * @throws SallyportError `concurrency_limited`.
@@ -81,7 +87,7 @@ function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfte
 export function enterExchange(exchange: Exchange, limit: ConcurrencyLimit, route: string): undefined {
   // Whoever has gone while another step waited has been recorded, and would never leave again.
   if (exchange.finished) return;
-  const key = exchange.clientId ?? exchange.clientIp?.text ?? '';
+  const key = exchange.clientId ?? networkOf(exchange.clientIp);
   if (!limit.enter(key)) {
     exchange.decision = 'deny';
     throw limit.refusal(route);

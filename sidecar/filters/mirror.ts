@@ -45,7 +45,14 @@ export function mirrorRequest(
     if (copies >= maxCopies) countMirrored('dropped');
     else begun.push(new Copy(exchange, route, clientCert));
   }
-  if (begun.length > 0 && !hasAll) exchange.carrier = new Teed(carrier!, begun);
+  if (begun.length === 0 || hasAll) return;
+  exchange.carrier = new Teed(carrier!, begun);
+  const before = exchange.whenFinished;
+  // Of a request that was answered before it had said all nothing more comes, and nobody else would tell its copies.
+  exchange.whenFinished = () => {
+    before?.();
+    for (const copy of begun) copy.abandon();
+  };
 }
 
 /** The request as the copy has it. Our word on who asks is addressed to the backend, and to nobody else. */

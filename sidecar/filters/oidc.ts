@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { headerOf, pathWithoutQuery } from '../facts-of.ts';
-import { addFields, changeRequest } from '../fields.ts';
+import { addFields, changeRequest, onlyField } from '../fields.ts';
 import type { KeySource } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
@@ -110,7 +110,7 @@ export class Oidc {
     exchange.tokenValidUntil = session.refreshToken === undefined ? session.tokensUntil : session.until;
     hideSessionCookies(exchange);
     if (forwardAccessToken && session.accessToken !== undefined)
-      changeRequest(exchange, new Set(['authorization']), [['authorization', `Bearer ${session.accessToken}`]]);
+      changeRequest(exchange, onlyField('authorization'), [['authorization', `Bearer ${session.accessToken}`]]);
     if (header !== undefined)
       tellApp(exchange, header, header === 'authorization' ? `Bearer ${session.idToken}` : session.idToken);
   }

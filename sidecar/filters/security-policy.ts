@@ -167,6 +167,8 @@ export interface SecurityPolicy {
   readonly name: string;
   readonly namespace: string;
   readonly targets: readonly PolicyTarget[];
+  /** Milliseconds since 1970; absent where the document does not say. Of two for one target the older holds. */
+  readonly createdAt?: number;
   readonly jwt?: JwtPolicy;
   readonly oidc?: OidcPolicy;
   readonly introspection?: IntrospectionPolicy;

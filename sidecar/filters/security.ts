@@ -11,7 +11,7 @@ import type { Connection } from '../connection.ts';
 import type { Exchange } from '../exchange.ts';
 import { changeRequest } from '../fields.ts';
 import { compileAuthentication, type KeySource, type TokenObserver } from '../policy/jwt.ts';
-import type { JwtRule } from '../policy/request-authentication.ts';
+import { type JwtRule, paramsOf } from '../policy/request-authentication.ts';
 import { compileApiKeys, readApiKeys } from './api-key.ts';
 import { createProviderFetch, type ProviderFetch } from './ask-provider.ts';
 import { BasicAuth, readHtpasswd } from './basic-auth.ts';
@@ -24,6 +24,7 @@ import { type Answer, Oidc } from './oidc.ts';
 import { SessionMemory } from './oidc-session.ts';
 import type { OidcPolicy, SecretRef, SecurityPolicy } from './security-policy.ts';
 import { minSecretBytes } from './session-cookie.ts';
+import { type CredentialOf, compileStillKnown, type StillKnows } from './still-known.ts';
 
 /** What a policy needs of the process that serves it. */
 export interface SecurityTools {
@@ -46,6 +47,12 @@ export interface SecurityTools {
 export interface EdgeSecurity {
   /** Headers, in lower case, that only we may set. `authenticate` drops them from every request. */
   readonly ownHeaders: ReadonlySet<string>;
+  /** Parameters of a query in which a credential may stand: none of them is for the record. */
+  readonly secretParams: readonly string[];
+  /** What stands for the credential of a client, and changes when that does. */
+  readonly credentialOf: CredentialOf;
+  /** Asked of an exchange in flight that came in under another policy. */
+  readonly knows: StillKnows;
   /** The rules whose keys are asked for: for `Jwks.keepOnly`. */
   readonly jwtRules: readonly JwtRule[];
   /** What an operator should hear of the Secrets. */
@@ -84,14 +91,20 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   };
 
   const steps: Step[] = [];
+  const credentials = new Map<string, string>();
   const { apiKeyAuth, basicAuth, oidc: oidcPolicy, jwt, introspection: introspectionPolicy } = policy;
   if (apiKeyAuth !== undefined) {
     const keys = readApiKeys(apiKeyAuth.credentials.map((ref) => [ref.name, secretOf(ref)] as const));
     warnings.push(...keys.warnings.map((one) => `SecurityPolicy ${of}: ${one}`));
+    for (const [key, client] of keys.clients) credentials.set(client, key);
     steps.push(compileApiKeys(apiKeyAuth, keys));
   }
   if (basicAuth !== undefined) {
     const users = readHtpasswd(textOf(basicAuth.users, '.htpasswd'), basicAuth.users.name);
+    // Who has both a key and a password goes by the password: it was looked at last.
+    credentials.clear();
+    for (const [user, stored] of users)
+      credentials.set(user, stored.kind === 'sha' ? stored.digest.toString('base64') : stored.hash);
     const basic = new BasicAuth(basicAuth, users, bcryptThread(), now);
     steps.push((exchange) => basic.know(exchange));
   }
@@ -124,15 +137,23 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
 
   const ownHeaders = new Set([
     ...(authentication?.outputHeaders ?? []),
+    ...authorizerHeaders(policy),
     ...[apiKeyAuth?.forwardClientIdHeader, basicAuth?.forwardUsernameHeader, oidcPolicy?.forwardIdTokenHeader].filter(
       // Credentials come in this one, so it cannot be dropped before they were looked at; whoever sets it replaces it.
       (one): one is string => one !== undefined && one !== 'authorization',
     ),
   ]);
+  const credentialOf: CredentialOf = (clientId) => credentials.get(clientId);
   const authorizeAtEdge =
     policy.authorization === undefined ? undefined : compileEdgeAuthorization(policy.authorization, of);
   return Object.freeze({
     ownHeaders,
+    secretParams: [
+      ...(apiKeyAuth?.extractFrom ?? []).flatMap(({ params }) => params),
+      ...(jwt?.providers ?? []).flatMap(({ rule }) => paramsOf(rule)),
+    ],
+    credentialOf,
+    knows: compileStillKnown(policy, credentialOf),
     jwtRules: jwt?.providers.map(({ rule }) => rule) ?? [],
     warnings,
     authenticate(exchange: Exchange): undefined | Promise<void> {
@@ -143,6 +164,16 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
       authorizeAtEdge?.(exchange, connection);
     },
   });
+}
+
+/**
+ * What an authorizer says of a caller: where it says nothing, the caller's own word must not stand in its place. What the
+ * authorizer is told is the caller's to say, and so are credentials, which it may exchange or leave.
+ */
+function authorizerHeaders({ extAuth }: SecurityPolicy): readonly string[] {
+  if (extAuth === undefined) return [];
+  const told = new Set([...extAuth.headersToExtAuth, 'authorization', 'cookie']);
+  return extAuth.headersToBackend.filter((one) => !told.has(one));
 }
 
 function isAnswered({ responded, finished }: Exchange): boolean {

@@ -77,6 +77,8 @@ class Gathering implements Carrier {
 
   idle(): void {
     this.#drop();
+    // The refusal may have to wait for the log, and what comes meanwhile is not the body.
+    this.#exchange.carrier = undefined;
     const limit = this.#exchange.rules.limits.streamIdleMs;
     this.#fail(new SallyportError('stream_idle', `its body had not come within ${limit} ms (limit streamIdleMs)`));
   }

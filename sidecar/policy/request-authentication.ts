@@ -61,7 +61,7 @@ export function findTokens(rule: JwtRule, source: TokenSource): FoundToken[] {
     const token = value.slice(prefix.length).trim();
     if (token !== '') found.push({ token, place: { kind: 'header', name: name.toLowerCase() } });
   }
-  if (params.length > 0) {
+  if (params.length > 0 && mayHold(source.path, params)) {
     const query = queryOf(source.path);
     for (const name of params) {
       const token = query.get(name);
@@ -73,6 +73,14 @@ export function findTokens(rule: JwtRule, source: TokenSource): FoundToken[] {
     if (token) found.push({ token, place: { kind: 'cookie', name } });
   }
   return found;
+}
+
+/** Whether it is worth reading the query: most have none of these names. An escaped name is read to be seen. */
+function mayHold(path: string, params: readonly string[]): boolean {
+  const at = path.indexOf('?');
+  return (
+    at !== -1 && (path.includes('%', at) || path.includes('+', at) || params.some((name) => path.includes(name, at)))
+  );
 }
 
 function isDefault({ fromHeaders, fromParams, fromCookies }: JwtRule): boolean {

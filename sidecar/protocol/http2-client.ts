@@ -53,8 +53,9 @@ export class Http2Client implements Http2Owner {
     this.http2 = new Http2Connection(socket, { side: 'client', headBytes, headFields, streams: 0 }, this);
   }
 
+  /** With those that were taken: many may be, before the first of them is open. */
   get hasRoom(): boolean {
-    return !this.#retired && this.http2.hasRoom && this.load < streamsEach;
+    return !this.#retired && this.http2.hasRoom && this.load < Math.min(streamsEach, this.http2.maxPeerStreams);
   }
 
   /** Streams in flight, and those that were taken for one. */
@@ -211,7 +212,8 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       else if (reply.framing === 0) this.#stream.expected = 0;
       if (ended) {
         this.#events = undefined;
-        return events.upstreamReply(reply, noBody);
+        events.upstreamReply(reply, noBody);
+        return this.#stopAsking();
       }
       this.#held = reply;
       this.#client.http2.afterRead(this.#release);
@@ -253,7 +255,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       // Its length is known now, so that a caller in HTTP/1.1 needs no chunks.
       const framing = this.#whole?.length ?? 0;
       events?.upstreamReply({ ...reply, framing }, this.#whole ?? noBody);
-      return;
+      return this.#stopAsking();
     }
     this.#release();
     this.#end(emptyFields);
@@ -274,6 +276,15 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     const events = this.#events;
     this.#events = undefined;
     events?.upstreamEnd(trailers);
+    this.#stopAsking();
+  }
+
+  /**
+   * An answer may come to its end before its request does, and nobody sends the rest then. A peer that waited for it would
+   * keep the stream for ever, and we would count it as one in flight.
+   */
+  #stopAsking(): void {
+    if (!this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
   }
 
   drained(): void {

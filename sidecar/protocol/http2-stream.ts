@@ -57,6 +57,11 @@ export class Http2Stream {
     return this.#paused;
   }
 
+  /** Our side has ended, or will when all that waits has gone. */
+  get isEnding(): boolean {
+    return this.localEnded || this.#endAfter !== undefined;
+  }
+
   /** Sends a piece of the body, or keeps what the windows do not let through. False asks to wait for `drained`. */
   write(chunk: Buffer): boolean {
     if (!this.open) return true;

@@ -43,8 +43,8 @@ export class Deadlines {
   /** Calls `run` once, `ms` milliseconds from now or up to a slot later, unless it is dropped before. */
   set(ms: number, run: () => void): Deadline {
     if (this.#size === 0) this.#tick = this.#now();
-    // The end of the slot that it falls into: never early.
-    const one = new Deadline(Math.floor((this.#clock.monotonic() + ms) / slotMs) + 1, run);
+    // The end of the slot that it falls into: never early. A time that has passed would stand in a slot that was looked at.
+    const one = new Deadline(Math.floor((this.#clock.monotonic() + Math.max(0, ms)) / slotMs) + 1, run);
     const head = this.#slots[one.at % slots];
     one.next = head;
     if (head !== undefined) head.previous = one;

@@ -42,6 +42,8 @@ export interface EndpointOwner {
 interface Waiter {
   readonly upgrades: boolean;
   readonly choice: Choice | undefined;
+  /** The try that it is of. */
+  readonly attempt: number | undefined;
   resolve(connection: UpstreamConnection | Promise<UpstreamConnection>): void;
   reject(error: unknown): void;
 }
@@ -248,15 +250,17 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   // -- who waits because there are enough connections --------------------------------------------------------------
 
   #enqueue(upgrades: boolean, choice: Choice | undefined): Promise<UpstreamConnection> {
-    return new Promise((resolve, reject) => this.#queue.push({ upgrades, choice, resolve, reject }));
+    const attempt = choice?.attempt;
+    return new Promise((resolve, reject) => this.#queue.push({ upgrades, choice, attempt, resolve, reject }));
   }
 
   /** Gives those who wait what there is, in the order in which they came. */
   serveQueue(): void {
     while (this.#queue.length > 0) {
-      const { upgrades, choice, resolve, reject } = this.#queue[0]!;
+      const [first] = this.#queue as [Waiter];
+      const { upgrades, resolve, reject } = first;
       try {
-        if (choice?.over === true) reject(new SallyportError('overloaded', 'nobody waits for it any more'));
+        if (hasLeft(first)) reject(gone());
         else {
           const kept = this.#takeKept(upgrades);
           if (kept !== undefined) resolve(kept);
@@ -334,6 +338,8 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     } catch (error) {
       this.#open--;
       this.#breaker.connections--;
+      // Whoever waits because there were enough may have its place.
+      queueMicrotask(() => this.#owner.freed());
       throw error;
     } finally {
       this.#connecting--;
@@ -452,8 +458,21 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
       one.http2.tick(now);
       if ((one.http2.size === 0 && now - one.quietSince > idleMs) || now - one.madeAt > maxConnectionMs) one.retire();
     }
+    this.#forgetGone();
     if (this.#queue.length > 0) this.serveQueue();
   }
+
+  /** Whoever left the queue before his turn no longer counts as waiting: his place is for others. */
+  #forgetGone(): void {
+    for (let i = this.#queue.length - 1; i >= 0; i--)
+      if (hasLeft(this.#queue[i]!)) this.#queue.splice(i, 1)[0]!.reject(gone());
+  }
 }
+
+function hasLeft({ choice, attempt }: Waiter): boolean {
+  return choice !== undefined && (choice.over || choice.attempt !== attempt);
+}
+
+const gone = (): SallyportError => new SallyportError('overloaded', 'nobody waits for it any more');
 
 const http1Only = ['http/1.1'];

@@ -10,7 +10,6 @@ export function hashKeyOf(exchange: Exchange, source: HashSource): string | unde
     return source.headers.flatMap((name) => valuesOf(exchange, name.toLowerCase())).join(',') || undefined;
   if ('cookie' in source) return cookieOf(exchange, source.cookie);
   if ('session' in source) return exchange.session;
-  if ('session' in source) return exchange.session;
   if ('query' in source) return parameterOf(exchange.path, source.query);
   // The address without its port, which is another for each connection.
   return exchange.clientIp?.text ?? ipOfPlace(exchange.connection.remoteAddress)?.text;

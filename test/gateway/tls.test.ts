@@ -244,6 +244,55 @@ t.test('clients that may show one', async (t) => {
   }
 });
 
+t.test('a listener that begins to ask for certificates, or trusts others: who is in already', async (t) => {
+  const caOf = (...of: Authority[]): string =>
+    `---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: ca, namespace: shop }\ndata:\n  ca.crt: |\n${indent(of.map(({ bundlePem }) => bundlePem).join('\n'))}\n`;
+  const gatewayOf = (validation: string): string =>
+    documentOf(
+      'Gateway',
+      'g',
+      `{ gatewayClassName: x, listeners: [${https('clients', 'clients.test', '{ name: front }', 444)}]${validation} }`,
+    );
+  const asking = (mode: string): string =>
+    gatewayOf(
+      `, tls: { frontend: { default: { validation: { mode: ${mode}, caCertificateRefs: [{ group: "", kind: ConfigMap, name: ca }] } } } }`,
+    );
+  const strict = await startTestGateway(t, {
+    listeners: ['shop/g:444'],
+    yaml,
+    documents: {
+      'gateway.yaml': gatewayOf(''),
+      'ca.yaml': caOf(authority),
+      'rest.yaml': marked('clients') + secret('front', front),
+    },
+  });
+  const own = { port: strict.port('shop/g:444') };
+  const withBuyer = { ...own, cert: buyer.chainPem, key: buyer.keyPem };
+  const open = async (options: ConnectionOptions): Promise<TLSSocket> => {
+    const { socket, error } = await shake('clients.test', options);
+    t.equal(error, undefined);
+    t.match(await say(socket, 'clients.test'), /^HTTP\/1\.1 200 /);
+    return socket;
+  };
+  const isOver = (socket: TLSSocket): Promise<unknown> =>
+    until(() => socket.destroyed || socket.readableEnded, 'its end');
+
+  const nobody = await open(own);
+  await strict.write('gateway.yaml', asking('AllowInsecureFallback'));
+  t.match(await say(nobody, 'clients.test'), /^HTTP\/1\.1 200 /, 'who need not show one goes on');
+  const known = await open(withBuyer);
+  const another = await open(own);
+  await strict.write('gateway.yaml', asking('AllowValidOnly'));
+  await isOver(nobody);
+  await isOver(another);
+  t.match(await say(known, 'clients.test'), /^HTTP\/1\.1 200 /, 'who has shown one goes on');
+  await strict.write('ca.yaml', caOf(stranger, authority));
+  t.match(await say(known, 'clients.test'), /^HTTP\/1\.1 200 /, 'and with one more authority, too');
+  await strict.write('ca.yaml', caOf(stranger));
+  await isOver(known);
+  t.pass('whom nobody vouches for any more is out');
+});
+
 t.test('a certificate that is rotated in its Secret', async (t) => {
   const before = await shake('a.test');
   const next = await certificateFor('a.test');

@@ -75,3 +75,15 @@ t.test('after a long pause of the event loop nothing is lost', async (t) => {
   run!();
   t.equal(said.at(-1), 90_000);
 });
+
+t.test('a time that has passed already fires at the next turn, and not when the wheel has come round', async (t) => {
+  const clock = new ManualClock();
+  const deadlines = new Deadlines(clock);
+  const said: number[] = [];
+  deadlines.set(60_000, () => {});
+  clock.advance(1000);
+  for (const ms of [-1, -25, -500, -20_000, Number.NEGATIVE_INFINITY]) deadlines.set(ms, () => said.push(ms));
+  clock.advance(40);
+  t.equal(said.length, 5);
+  t.equal(deadlines.size, 1);
+});
