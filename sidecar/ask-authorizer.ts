@@ -7,6 +7,7 @@ import type { Connection } from './connection.ts';
 import type { Asked, Authorizer, Exchange, Party, Ruling } from './exchange.ts';
 import { factsOf } from './facts-of.ts';
 import { addFields, changeRequest } from './fields.ts';
+import { hideSessionCookies } from './filters/credentials.ts';
 import type { CompiledRule } from './policy/compile.ts';
 import { customOf } from './policy/decide.ts';
 import type { Refusal } from './policy/policy.ts';
@@ -16,6 +17,8 @@ import { isSafeField } from './protocol/http1-head.ts';
 export function askAtEdge(exchange: Exchange, connection: Connection): undefined | Promise<void> {
   const { edge } = exchange;
   if (edge?.authorizer === undefined) return undefined;
+  // Whoever has a session of another route is its user: an authorizer is not to see it either.
+  hideSessionCookies(exchange);
   return askOne(exchange, connection, edge.authorizer, edge.permit.policy);
 }
 

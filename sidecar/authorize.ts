@@ -5,7 +5,7 @@ import { SallyportError } from '../cert-agent/base/errors.ts';
 import { authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
 import type { Exchange, Received, Route } from './exchange.ts';
-import { factsOf } from './facts-of.ts';
+import { factsOf, pathWithoutQuery } from './facts-of.ts';
 import type { PeerCheck } from './peer.ts';
 import type { PolicySet } from './policy/compile.ts';
 import { auditOf, decide, type PeerPolicies, policiesFor } from './policy/decide.ts';
@@ -73,7 +73,7 @@ function permitAtEdge(exchange: Exchange, connection: Connection): Permit {
     const why =
       listener === undefined
         ? `no listener is for '${exchange.authority}'`
-        : `no rule of listener ${listener} matches ${exchange.method} ${exchange.path}`;
+        : `no rule of listener ${listener} matches ${exchange.method} ${pathWithoutQuery(exchange.path)}`;
     throw new SallyportError('no_route', why, { hint: "see 'sallyport gateway status'" });
   }
   edge.guard?.authorize(exchange, connection);
@@ -146,7 +146,8 @@ function refusal(exchange: Exchange, decision: Exclude<Decision, Permit>): Sally
   exchange.decision = 'deny';
   exchange.details = decision.details;
   const why = decision.policy === 'none' ? 'no ALLOW policy admits it' : `${decision.policy} denies it`;
-  const what = exchange.rules.protocol === 'tcp' ? 'a TCP connection' : `${exchange.method} ${exchange.path}`;
+  const what =
+    exchange.rules.protocol === 'tcp' ? 'a TCP connection' : `${exchange.method} ${pathWithoutQuery(exchange.path)}`;
   return new SallyportError(
     'policy_denied',
     `${what} from ${exchange.connection.peer?.id.uri ?? 'a peer without identity'}: ${why}`,

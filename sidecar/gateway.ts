@@ -16,6 +16,7 @@ import type { EdgeGuard, EdgeLimits } from './edge.ts';
 import type { Authorizer, Destination, Exchange } from './exchange.ts';
 import { ConcurrencyLimit, type ConcurrencyPlan } from './filters/concurrency.ts';
 import { enterExchange, limitExchange } from './filters/limit-exchange.ts';
+import { dropCopies } from './filters/mirror.ts';
 import { SessionMemory } from './filters/oidc-session.ts';
 import { compileRateLimits } from './filters/rate-limit.ts';
 import { type SharedLimits, startSharedLimits } from './filters/redis-limits.ts';
@@ -232,6 +233,7 @@ export class RunningGateway implements GatewayTools {
   }
 
   close(): void {
+    dropCopies();
     this.#shared?.close();
   }
 }

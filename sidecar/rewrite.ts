@@ -4,7 +4,6 @@
 import type { Exchange } from './exchange.ts';
 import { changeRequest } from './fields.ts';
 import { hideSessionCookies } from './filters/credentials.ts';
-import { changeFields } from './filters/header-change.ts';
 import { applyRewrite, locationOf } from './filters/rewrite.ts';
 import { carryTransactionToken } from './filters/transaction-token.ts';
 import { answerOwn } from './respond.ts';
@@ -25,7 +24,9 @@ export function rewrite(exchange: Exchange, sign: SignTransactionToken): void {
     applyRewrite(exchange, change);
   }
   if (requestHeaders !== undefined) {
-    exchange.fields = changeFields(exchange.fields, requestHeaders);
+    const { taken, set, add } = requestHeaders;
+    // In every spelling, and behind the body too: a rule that takes a header out means that no app reads it.
+    changeRequest(exchange, taken, add.length === 0 ? set : [...set, ...add]);
     // One that the rule sets stands in place of ours.
     exchange.requestIdGiven ||= exchange.fields.names.some(({ lower }) => lower === 'x-request-id');
   }

@@ -12,7 +12,10 @@ import type { Settings } from './config/settings.ts';
 export function shareOf(settings: Settings, index: number, count: number): Settings {
   if (count === 1) return settings;
   // Each would be given another port.
-  if ([...settings.inbound, ...settings.outbound].some(({ port }) => port === 0))
+  const isOpen =
+    [...settings.inbound, ...settings.outbound].some(({ port }) => port === 0) ||
+    Object.values(settings.gateway?.listeners ?? {}).some((address) => address.endsWith(':0'));
+  if (isOpen)
     throw new SallyportError('config_invalid', 'several workers need port numbers: port 0 gives each of them another');
   const share = (whole: number): number => Math.max(1, Math.ceil(whole / count));
   const { connections, pendingRequests, heldBytes } = settings.limits;

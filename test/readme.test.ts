@@ -3,7 +3,9 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { parseGatewaySettings } from '../sidecar/config/gateway-settings.ts';
 import { readConfiguration } from '../sidecar/config/read.ts';
+import { parseSettings } from '../sidecar/config/settings.ts';
 import { runSallyport, tempDir } from './fixtures/process.ts';
 
 const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
@@ -25,6 +27,22 @@ t.test('orders.yaml is good', async (t) => {
   t.match(settings, {
     inbound: [{ port: 15_006, policyPort: 8080 }],
     upstreams: { web: { identity: 'spiffe://demo.test/ns/shop/sa/web' } },
+  });
+});
+
+t.test('gateway.yaml, and all else that it knows, is good; so is what takes its word', async (t) => {
+  const blocks = [...readme.matchAll(/```yaml\n([\s\S]*?)```/g)].map((match) => match[1]!);
+  const block = (start: string): string => blocks.find((one) => one.startsWith(start))!;
+  t.match(parseGatewaySettings(block('# gateway.yaml') + block('listeners: {'), 'gateway.yaml'), {
+    numTrustedProxies: 1,
+    gateway: {
+      listeners: { 'default/my-api-gateway:8080': '127.0.0.1:18080' },
+      redis: { url: 'rediss://redis.internal:6379' },
+      securityHeaders: true,
+    },
+  });
+  t.match(parseSettings(block('# orders.yaml') + block('gateways:'), 'orders.yaml'), {
+    gateways: ['spiffe://demo.test/ns/default/sa/my-api-gateway'],
   });
 });
 

@@ -6,7 +6,7 @@ import type { SecurityPolicy } from '../filters/security-policy.ts';
 import { type Attachments, attach, type ServedListener } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
 import type { BackendRef, RouteDocument, RouteRule } from '../routing/documents.ts';
-import { attachPolicies, type PolicyTable, type RulePlace } from '../routing/policies.ts';
+import { attachPolicies, type Failing, type PolicyTable, type RulePlace } from '../routing/policies.ts';
 import { type GatewayWorld, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
 import { type StatusList, statusList } from '../routing/status.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
@@ -34,15 +34,13 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
   const { documents } = config;
   const attachments = attach(documents, world);
   const broken = (kind: BrokenPolicy['kind']): BrokenAsPolicy[] => config.broken.filter((one) => one.kind === kind);
-  const whyBroken = (policy: object): string | undefined =>
-    'problems' in policy ? sentenceOf(policy as BrokenPolicy) : undefined;
   const security = attachPolicies<SecurityPolicy | BrokenAsPolicy>(
     [...config.securityPolicies, ...broken('SecurityPolicy')],
-    ...([documents, now, whyBroken] as const),
+    ...([documents, now, failing<SecurityPolicy>('SecurityPolicy')] as const),
   );
   const traffic = attachPolicies<BackendTrafficPolicy | BrokenAsPolicy>(
     [...config.trafficPolicies, ...broken('BackendTrafficPolicy')],
-    ...([documents, now, whyBroken] as const),
+    ...([documents, now, failing<BackendTrafficPolicy>('BackendTrafficPolicy')] as const),
   );
   const plan = { attachments, security, traffic, world };
   const { traffic: rules } = trafficOf(settings, istio.destinationRules);
@@ -53,6 +51,18 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
   }
   return { ...plan, pools: [...pools.values()] };
 }
+
+/** A policy that cannot be served closes what it was for: as a broken one does. */
+function failing<P extends Placed>(kind: BrokenPolicy['kind']): Failing<P | BrokenAsPolicy> {
+  return {
+    refusalOf: (policy) => ('problems' in policy ? sentenceOf(policy as BrokenPolicy) : undefined),
+    closing({ namespace, name, targets, file, line }, message) {
+      return { ...{ kind, namespace, name, targets, file, line }, problems: [{ file, line, column: 1, message }] };
+    },
+  };
+}
+
+type Placed = Omit<BrokenPolicy, 'kind' | 'problems'>;
 
 /** The statuses of what was planned. */
 export function statusOf(

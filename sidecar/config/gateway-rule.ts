@@ -7,6 +7,7 @@ import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts'
 import { compileCors } from '../filters/cors.ts';
 import { compileHeaderChange } from '../filters/header-change.ts';
 import { compileRedirect, compileRewrite } from '../filters/rewrite.ts';
+import { ownHeadersOf } from '../filters/security.ts';
 import type { SecurityPolicy } from '../filters/security-policy.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
 import type { ServedListener } from '../routing/attach.ts';
@@ -250,9 +251,8 @@ export class RuleCompiler {
   }
 
   #guard(policy: SecurityPolicy): EdgeGuard {
-    const guard = this.#tools.guardOf(policy);
-    for (const name of guard.ownHeaders) this.#ownHeaders.add(name);
-    return guard;
+    for (const name of ownHeadersOf(policy)) this.#ownHeaders.add(name);
+    return this.#tools.guardOf(policy);
   }
 
   #authorizer(policy: SecurityPolicy): Authorizer {

@@ -33,8 +33,11 @@ export async function readApart(file: string): Promise<Reading> {
     execArgv: [],
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    timeout: patienceMs,
   });
+  // Not fork's own `timeout`: after a failed start that would keep us from ending for as long.
+  const timer = setTimeout(() => child.kill(), patienceMs);
+  const over = (): void => clearTimeout(timer);
+  child.once('exit', over).once('error', over);
   const policies: AuthorizationPolicy[] = [];
   return new Promise((resolve, reject) => {
     child.on('message', (answer: Answer) => {

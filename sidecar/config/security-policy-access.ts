@@ -45,7 +45,10 @@ export const extAuth = z
       .strictObject({
         ...oneBackend,
         path: z.string().startsWith('/', 'a path begins with /').optional(),
-        headersToBackend: z.array(lowerHeader).default([]),
+        // What it may say of a caller nobody else may, and that has to be known by name.
+        headersToBackend: z
+          .array(lowerHeader.refine((name) => !name.includes('*'), 'headers are named one by one, without a star'))
+          .default([]),
       })
       .optional(),
     headersToExtAuth: z.array(lowerHeader).default([]),

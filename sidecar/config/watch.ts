@@ -13,6 +13,9 @@ import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';
 import { filesOf, readSources, type Source, sameSources } from './sources.ts';
 
+/** A reader that could not be started, or died, is tried again after this: the machine may have had no room. */
+const againMs = 10_000;
+
 /** Settings and policies that were read together. */
 export interface Configuration {
   /** Rises by one with each change that was taken. */
@@ -50,18 +53,22 @@ export async function watchConfiguration(
   /** The text of what was taken or refused last. */
   let seen: readonly Source[] = first.sources;
   let reading = false;
+  /** performance.now() when the reader gave no answer: what is there may be good, and is read once more after a while. */
+  let unreadSince: number | undefined;
   let closed = false;
   let failures = 0;
   let problem: SallyportError | undefined;
   const cell = new LiveCell<Configuration>(freeze(first, 1));
 
-  const look = (): void => {
+  const look = (asked = false): void => {
     // What changes while a reading runs is seen by the look that follows it.
     if (reading) return;
     try {
       const now = readSources(file, cell.current().settings);
-      if (sameSources(now, seen)) return;
+      const again = unreadSince !== undefined && (asked || performance.now() - unreadSince > againMs);
+      if (sameSources(now, seen) && !again) return;
       seen = now;
+      unreadSince = undefined;
     } catch (error) {
       keepLast(error);
       return;
@@ -94,6 +101,7 @@ export async function watchConfiguration(
 
   const keepLast = (error: unknown): void => {
     const known = asSallyportError(error, 'config_unreadable', 'the configuration cannot be read');
+    unreadSince = known.code === 'internal' ? performance.now() : undefined;
     // The same broken file is seen every second; it is said and counted once.
     if (problem?.message === known.message) return;
     problem = known;
@@ -105,19 +113,22 @@ export async function watchConfiguration(
     );
   };
 
-  const watch = watchForChange(() => {
-    const { settings } = cell.current();
-    const { policies, gateway } = settings;
-    const named = new Set(filesOf(settings).map((one) => dirname(one)));
-    if (gateway?.errorPages !== undefined) named.add(gateway.errorPages);
-    return [dirname(resolve(file)), ...(policies === undefined ? [] : [policies]), ...named];
-  }, look);
+  const watch = watchForChange(
+    () => {
+      const { settings } = cell.current();
+      const { policies, gateway } = settings;
+      const named = new Set(filesOf(settings).map((one) => dirname(one)));
+      if (gateway?.errorPages !== undefined) named.add(gateway.errorPages);
+      return [dirname(resolve(file)), ...(policies === undefined ? [] : [policies]), ...named];
+    },
+    () => look(),
+  );
 
   return {
     configuration: cell,
     failures: () => failures,
     lastProblem: () => problem,
-    reload: look,
+    reload: () => look(true),
     close() {
       closed = true;
       watch.close();

@@ -6,8 +6,10 @@ import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypt
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
+import { networkOf } from '../policy/ip.ts';
 import { isSafeField } from '../protocol/http1-head.ts';
 import type { BcryptThread } from './bcrypt-thread.ts';
+import { ConcurrencyLimit } from './concurrency.ts';
 import { challenge, refuseCaller, takeOut, tellApp } from './credentials.ts';
 import type { BasicPolicy } from './security-policy.ts';
 
@@ -16,6 +18,8 @@ const rememberMs = 60_000;
 const maxRemembered = 10_000;
 /** bcrypt reads 72 bytes of a password; what is longer would be cut without a word. */
 const maxPasswordBytes = 72;
+/** Of the queue of passwords, for one client: whoever guesses must not keep everybody else out. */
+const maxOfOneClient = 8;
 /** Beyond 2^14 rounds one guess takes a second of a core. */
 const maxCost = 14;
 
@@ -74,6 +78,7 @@ export class BasicAuth {
   /** Until when a pair of user and password is known to be right, or wrong. */
   readonly #known = new Map<string, { readonly right: boolean; readonly until: number }>();
   readonly #asking = new Map<string, Promise<boolean>>();
+  readonly #ofClients = new ConcurrencyLimit({ maxInFlight: maxOfOneClient, per: 'client' });
   /** Whoever is nobody is measured against this: a name that exists must not be told by the time that it takes. */
   readonly #nobody: Stored | undefined;
 
@@ -97,7 +102,7 @@ export class BasicAuth {
         given === undefined ? 'it brings no user and password' : 'its Authorization is not that of a user and password',
         [challenge(exchange, 'Basic')],
       );
-    const verdict = this.#check(pair.user, pair.password);
+    const verdict = this.#check(pair.user, pair.password, networkOf(exchange.clientIp));
     if (typeof verdict === 'boolean') {
       this.#take(exchange, pair.user, verdict);
       return undefined;
@@ -126,7 +131,7 @@ export class BasicAuth {
     if (this.#policy.forwardUsernameHeader !== undefined) tellApp(exchange, this.#policy.forwardUsernameHeader, user);
   }
 
-  #check(user: string, password: string): boolean | Promise<boolean> {
+  #check(user: string, password: string, client: string): boolean | Promise<boolean> {
     const stored = this.#users.get(user);
     const against = stored ?? this.#nobody;
     if (against?.kind !== 'bcrypt') {
@@ -137,7 +142,15 @@ export class BasicAuth {
     const key = createHmac('sha256', this.#key).update(`${user}\0${password}`).digest('base64');
     const known = this.#known.get(key);
     if (known !== undefined && this.#now() < known.until) return known.right;
-    const asking = this.#asking.get(key) ?? this.#ask(key, password, against.hash, stored !== undefined);
+    const before = this.#asking.get(key);
+    if (before !== undefined) return before;
+    if (!this.#ofClients.enter(client))
+      return Promise.reject(
+        new SallyportError('overloaded', `${maxOfOneClient} passwords of one client wait to be compared`),
+      );
+    const asking = this.#ask(key, password, against.hash, stored !== undefined).finally(() =>
+      this.#ofClients.leave(client),
+    );
     this.#asking.set(key, asking);
     return asking;
   }

@@ -6,7 +6,15 @@ import type { Exchange, Fields } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
 import { changeRequest, filterFields } from '../fields.ts';
 import type { Authentication, AuthResult, Refused, Verified } from '../policy/jwt.ts';
-import { claimText, findTokens, paramsOf, type TokenSource, withoutParam } from '../policy/request-authentication.ts';
+import {
+  claimText,
+  findTokens,
+  type JwtRule,
+  paramsOf,
+  type TokenPlace,
+  type TokenSource,
+  withoutParam,
+} from '../policy/request-authentication.ts';
 import { challenge, refuseCaller, takeOut } from './credentials.ts';
 import { vouchFor } from './edge-authorization.ts';
 import type { Introspection } from './introspection.ts';
@@ -108,8 +116,23 @@ export class Bearer {
     ]);
   }
 
+  /**
+   * One token that is good is enough, and nobody has looked at those of other providers: an app that reads one where it is
+   * used to finding what we have verified must not find what the caller has made up.
+   */
+  #takeOutOthers(exchange: Exchange, verified: JwtRule, places: readonly TokenPlace[]): void {
+    const { providers } = this.#parts.jwt!;
+    if (providers.length === 1) return;
+    for (const { rule } of providers) {
+      if (rule === verified) continue;
+      for (const { place } of findTokens(rule, sourceOf(exchange, exchange.fields)))
+        if (!places.some((one) => isSame(one, place))) takeOut(exchange, place);
+    }
+  }
+
   /** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
   #passOn(exchange: Exchange, { rule, places, auth }: Verified, keepAuthorization: boolean): void {
+    this.#takeOutOthers(exchange, rule, places);
     for (const place of places) {
       const kept = keepAuthorization && place.kind === 'header' && place.name === 'authorization';
       if (!rule.forwardOriginalToken && !kept) takeOut(exchange, place);
@@ -121,6 +144,11 @@ export class Bearer {
     }
     if (added.length > 0) changeRequest(exchange, new Set(added.map(([name]) => name)), added);
   }
+}
+
+/** Whether two places are one. */
+function isSame(a: TokenPlace, b: TokenPlace): boolean {
+  return a.kind === b.kind && a.name === b.name;
 }
 
 function isJwt(token: string): boolean {

@@ -49,7 +49,9 @@ export function compileEdgeAuthorization(policy: EdgeAuthorizationPolicy, of: st
       /\s/g,
       '_',
     );
-    throw new SallyportError('policy_denied', `${exchange.method} ${exchange.path}: ${rule.name} denies it`);
+    // Without the query, in which credentials may stand: reasons are logged.
+    const what = `${exchange.method} ${pathWithoutQuery(exchange.path)}`;
+    throw new SallyportError('policy_denied', `${what}: ${rule.name} denies it`);
   };
 }
 

@@ -26,7 +26,7 @@ export function compileHeaderChange(modifiers: readonly HeaderModifier[]): Heade
   return change;
 }
 
-/** The fields with that change. */
+/** An answer's fields with that change; a request's have more to them (fields.ts). */
 export function changeFields(fields: Fields, { set, add, taken }: HeaderChange): Fields {
   const kept = taken.size === 0 ? fields : filterFields(fields, ({ lower }) => !taken.has(lower));
   return set.length + add.length === 0 ? kept : addFields(kept, [...set, ...add]);

@@ -5,7 +5,9 @@ import { createHash } from 'node:crypto';
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { type RequestAuth, readClaims } from '../policy/facts.ts';
+import { networkOf } from '../policy/ip.ts';
 import { loadOAuth, type OAuth, type ProviderFetch } from './ask-provider.ts';
+import { ConcurrencyLimit } from './concurrency.ts';
 import { challenge, refuseCaller, takeOut } from './credentials.ts';
 import { Expiring } from './expiring.ts';
 import type { IntrospectionPolicy } from './security-policy.ts';
@@ -16,6 +18,7 @@ const maxRemembered = 10_000;
 const refusedMs = 5000;
 /** How many may be asked about at once: whoever invents tokens must not make us a flood. */
 const maxAsking = 256;
+const maxOfOneClient = 64;
 
 interface Meaning {
   readonly auth: RequestAuth;
@@ -27,8 +30,11 @@ export class Introspection {
   readonly #secret: string;
   readonly #fetch: ProviderFetch;
   readonly #now: () => number;
-  /** By the token's hash: the token itself is not kept. Null: it was refused. */
-  readonly #known: Expiring<Meaning | null>;
+  /** By the token's hash: the token itself is not kept. */
+  readonly #known: Expiring<Meaning>;
+  /** Apart, so that tokens that somebody invents do not drive the good ones out. */
+  readonly #refused: Expiring<null>;
+  readonly #ofClients = new ConcurrencyLimit({ maxInFlight: maxOfOneClient, per: 'client' });
   readonly #asking = new Map<string, Promise<Meaning | null>>();
 
   constructor(policy: IntrospectionPolicy, secret: string, fetch: ProviderFetch, now: () => number) {
@@ -37,6 +43,7 @@ export class Introspection {
     this.#fetch = fetch;
     this.#now = now;
     this.#known = new Expiring(maxRemembered, now);
+    this.#refused = new Expiring(maxRemembered, now);
   }
 
   /**
@@ -46,20 +53,12 @@ export class Introspection {
   know(exchange: Exchange, token: string): undefined | Promise<void> {
     if (token.length > maxTokenLength || !/^[\x21-\x7e]+$/.test(token)) throw this.#refuse(exchange, 'it is too long');
     const key = createHash('sha256').update(token).digest('base64');
-    const known = this.#known.get(key);
+    const known = this.#known.get(key) ?? this.#refused.get(key);
     if (known !== undefined) {
       this.#take(exchange, known);
       return undefined;
     }
-    if (!this.#asking.has(key) && this.#asking.size >= maxAsking)
-      throw refuseCaller(
-        exchange,
-        'introspection_failed',
-        'token introspection failed',
-        `${maxAsking} tokens are being asked about`,
-      );
-    const asking = this.#asking.get(key) ?? this.#ask(key, token);
-    this.#asking.set(key, asking);
+    const asking = this.#asking.get(key) ?? this.#begin(exchange, key, token);
     return asking.then(
       (meaning) => this.#take(exchange, meaning),
       (error: unknown) => {
@@ -67,6 +66,23 @@ export class Introspection {
         throw refuseCaller(exchange, 'introspection_failed', 'token introspection failed', message);
       },
     );
+  }
+
+  #begin(exchange: Exchange, key: string, token: string): Promise<Meaning | null> {
+    const client = networkOf(exchange.clientIp);
+    const isFull = this.#asking.size >= maxAsking;
+    if (isFull || !this.#ofClients.enter(client)) {
+      const why = isFull ? `${maxAsking} tokens` : `${maxOfOneClient} tokens of one client`;
+      throw refuseCaller(
+        exchange,
+        'introspection_failed',
+        'token introspection failed',
+        `${why} are being asked about`,
+      );
+    }
+    const asking = this.#ask(key, token).finally(() => this.#ofClients.leave(client));
+    this.#asking.set(key, asking);
+    return asking;
   }
 
   #take(exchange: Exchange, meaning: Meaning | null): void {
@@ -87,8 +103,8 @@ export class Introspection {
     try {
       const meaning = this.#read(await this.#question(token));
       const now = this.#now();
-      const until = meaning === null ? now + refusedMs : Math.min(now + this.#policy.cacheMs, meaning.validUntil);
-      this.#known.set(key, meaning, until);
+      if (meaning === null) this.#refused.set(key, null, now + refusedMs);
+      else this.#known.set(key, meaning, Math.min(now + this.#policy.cacheMs, meaning.validUntil));
       return meaning;
     } finally {
       this.#asking.delete(key);

@@ -5,7 +5,7 @@ import type { Connection } from '../connection.ts';
 import type { Exchange } from '../exchange.ts';
 import { headerOf, pathWithoutQuery } from '../facts-of.ts';
 import { addFields } from '../fields.ts';
-import type { Ip } from '../policy/ip.ts';
+import { type Ip, networkOf } from '../policy/ip.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
 import type { ConcurrencyLimit } from './concurrency.ts';
 import type { LimitFacts, RateLimits, Verdict } from './rate-limit.ts';
@@ -72,12 +72,6 @@ function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfte
     body: Buffer.from('rate limited'),
   };
   throw new SallyportError('rate_limited', `the limit ${rule} has no room for ${retryAfterS} s`);
-}
-
-/** Of IPv6 a network of 64 bits, as with rate limits: whoever has one address has all of it. */
-function networkOf(ip: Ip | undefined): string {
-  if (ip === undefined) return '';
-  return ip.family === 4 ? ip.text : `${ip.a}:${ip.b}`;
 }
 
 /**

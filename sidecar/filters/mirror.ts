@@ -24,7 +24,12 @@ const heldBytes = 64 * 1024;
 const answerMs = 15_000;
 /** Copies in flight, all together: a mirror that hangs must not fill us with its connections. */
 const maxCopies = 256;
-let copies = 0;
+const copies = new Set<Copy>();
+
+/** The process leaves: nobody waits for a mirror then, who may have fallen silent. */
+export function dropCopies(): void {
+  for (const copy of copies) copy.drop();
+}
 
 /** Sends the copies of a request that is being forwarded. `draw` gives a number from 0 to 1. */
 export function mirrorRequest(
@@ -42,7 +47,7 @@ export function mirrorRequest(
   const begun: Copy[] = [];
   for (const { route, share } of mirrors) {
     if (share < 1 && draw() >= share) continue;
-    if (copies >= maxCopies) countMirrored('dropped');
+    if (copies.size >= maxCopies) countMirrored('dropped');
     else begun.push(new Copy(exchange, route, clientCert));
   }
   if (begun.length === 0 || hasAll) return;
@@ -124,7 +129,7 @@ class Copy implements UpstreamEvents, Choice {
     this.#exchange = exchange;
     this.#call = callOf(exchange, clientCert);
     this.#whole = exchange.wholeBody;
-    copies++;
+    copies.add(this);
     if (exchange.framing === 0 || this.#whole !== undefined) this.#awaitAnswer();
     // Its backend's troubles are none of the request's, at whatever moment they come.
     Promise.resolve()
@@ -139,7 +144,7 @@ class Copy implements UpstreamEvents, Choice {
       this.#isBlocked = !this.#upstream!.write(chunk);
       return;
     }
-    if (this.#heldBytes + chunk.length > heldBytes) return this.#drop();
+    if (this.#heldBytes + chunk.length > heldBytes) return this.drop();
     this.#held.push(chunk);
     this.#heldBytes += chunk.length;
     hold(chunk.length);
@@ -154,7 +159,7 @@ class Copy implements UpstreamEvents, Choice {
 
   /** Whoever asked has gone before he had said all. */
   abandon(): void {
-    if (this.#trailers === undefined && this.#whole === undefined) this.#drop();
+    if (this.#trailers === undefined && this.#whole === undefined) this.drop();
   }
 
   #send(upstream: UpstreamConnection): void {
@@ -165,7 +170,7 @@ class Copy implements UpstreamEvents, Choice {
   }
 
   #awaitAnswer(): void {
-    this.#deadline = deadlines.set(answerMs, () => this.#drop());
+    this.#deadline = deadlines.set(answerMs, () => this.drop());
   }
 
   // -- the mirror's answer, which is nobody's ------------------------------------------------------------------------
@@ -204,7 +209,7 @@ class Copy implements UpstreamEvents, Choice {
     return this.#held.splice(0);
   }
 
-  #drop(): void {
+  drop(): void {
     const upstream = this.#upstream;
     this.#finish('dropped');
     upstream?.destroy();
@@ -213,7 +218,7 @@ class Copy implements UpstreamEvents, Choice {
   #finish(outcome: MirrorOutcome): void {
     if (this.over) return;
     this.over = true;
-    copies--;
+    copies.delete(this);
     deadlines.drop(this.#deadline);
     this.#takeHeld();
     this.#upstream = undefined;

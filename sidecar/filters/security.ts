@@ -135,14 +135,7 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   if (bearer !== undefined) steps.push((exchange) => bearer.know(exchange));
   if (oidcPolicy !== undefined) steps.push(requireSomebody);
 
-  const ownHeaders = new Set([
-    ...(authentication?.outputHeaders ?? []),
-    ...authorizerHeaders(policy),
-    ...[apiKeyAuth?.forwardClientIdHeader, basicAuth?.forwardUsernameHeader, oidcPolicy?.forwardIdTokenHeader].filter(
-      // Credentials come in this one, so it cannot be dropped before they were looked at; whoever sets it replaces it.
-      (one): one is string => one !== undefined && one !== 'authorization',
-    ),
-  ]);
+  const ownHeaders = ownHeadersOf(policy);
   const credentialOf: CredentialOf = (clientId) => credentials.get(clientId);
   const authorizeAtEdge =
     policy.authorization === undefined ? undefined : compileEdgeAuthorization(policy.authorization, of);
@@ -164,6 +157,24 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
       authorizeAtEdge?.(exchange, connection);
     },
   });
+}
+
+/**
+ * Headers, in lower case, that only we may set by this policy. They are known whether it can be served or not: where its
+ * Secret is gone, nobody else may say them either.
+ */
+export function ownHeadersOf(policy: SecurityPolicy): ReadonlySet<string> {
+  const { jwt, apiKeyAuth, basicAuth, oidc } = policy;
+  return new Set([
+    ...(jwt?.providers ?? []).flatMap(({ rule }) =>
+      rule.outputClaimToHeaders.map(({ header }) => header.toLowerCase()),
+    ),
+    ...authorizerHeaders(policy),
+    ...[apiKeyAuth?.forwardClientIdHeader, basicAuth?.forwardUsernameHeader, oidc?.forwardIdTokenHeader].filter(
+      // Credentials come in this one, so it cannot be dropped before they were looked at; whoever sets it replaces it.
+      (one): one is string => one !== undefined && one !== 'authorization',
+    ),
+  ]);
 }
 
 /**

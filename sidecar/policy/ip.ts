@@ -30,6 +30,15 @@ export function ipOfPlace(place: string): Ip | undefined {
   return parseIp(place.replace(/:\d+$/, '').replace(/^\[|\]$/g, ''));
 }
 
+/**
+ * Whom an address stands for where clients are counted: of IPv6 a network of 64 bits, since whoever has one address has all of
+ * it. '' for one whose address nobody knows.
+ */
+export function networkOf(ip: Ip | undefined): string {
+  if (ip === undefined) return '';
+  return ip.family === 4 ? ip.text : `${ip.a}:${ip.b}`;
+}
+
 /** Is `text` an address or a block of them, as Istio's validation reads it? */
 export function isIpBlock(text: string): boolean {
   return parseBlock(text) !== undefined;

@@ -245,8 +245,11 @@ export class Http2Connection {
   close(code: number = errorCode.none, reason = ''): void {
     this.goAway(code, reason);
     this.#flush();
-    this.#endSince ??= performance.now();
     this.#socket.end();
+    if (this.#endSince !== undefined) return;
+    this.#endSince = performance.now();
+    // Whoever ticked it may be gone as well: a pool that was replaced, a process that leaves.
+    setTimeout(() => this.#socket.destroy(), lingerMs).unref();
   }
 
   /** Called now and then: a peer that does not close when it is asked to is not waited for. */

@@ -11,7 +11,7 @@ export interface Target {
   readonly group: string;
   readonly kind: string;
   readonly name: string;
-  readonly sectionName?: string;
+  readonly sectionName?: string | undefined;
 }
 
 /** What a policy must have to be attached. */
@@ -51,28 +51,45 @@ export interface PolicyTable<P extends Attachable> {
   readonly statuses: readonly PolicyStatus<P>[];
 }
 
-/** `refusalOf` says why a policy that is well formed cannot be served. */
+/** How policies of a kind fail. */
+export interface Failing<P> {
+  /** Why one that is well formed cannot be served. */
+  refusalOf(policy: P): string | undefined;
+  /** What stands in the place of one whose section is not there: something that closes whatever it is attached to. */
+  closing(policy: P, why: string): P;
+}
+
+/**
+ * Attaches policies. One that names a section that its target does not have was to protect some part of it, and nobody can
+ * say which: the whole target is closed, where Envoy Gateway would leave it open.
+ */
 export function attachPolicies<P extends Attachable>(
   policies: readonly P[],
   documents: GatewayDocuments,
   now: number,
-  refusalOf: (policy: P) => string | undefined = () => undefined,
+  failing: Failing<P> = { refusalOf: () => undefined, closing: (policy) => policy },
 ): PolicyTable<P> {
   const owners = new Map<string, P>();
+  const lost = new Map<string, P>();
   const say = sayFor({ generation: 1 }, now);
   const sorted = policies.toSorted(
     (a, b) => (a.createdAt || Number.POSITIVE_INFINITY) - (b.createdAt || Number.POSITIVE_INFINITY) || order(a, b),
   );
   const statuses = sorted.map((policy) => {
-    const refusal = refusalOf(policy);
+    const refusal = failing.refusalOf(policy);
     const ancestors = policy.targets.map((target): AncestorStatus => {
       const ancestorRef = { ...target, namespace: policy.namespace };
       const with_ = (condition: Condition): AncestorStatus => ({
         ...{ ancestorRef, controllerName },
         conditions: [condition],
       });
-      if (!isThere(target, policy.namespace, documents))
-        return with_(say('Accepted', false, 'TargetNotFound', `there is no ${nameOf(target, policy.namespace)}`));
+      if (!isThere(target, policy.namespace, documents)) {
+        const why = `there is no ${nameOf(target, policy.namespace)}`;
+        const whole = { ...target, sectionName: undefined };
+        if (target.sectionName !== undefined && isThere(whole, policy.namespace, documents))
+          lost.set(`${target.kind} ${policy.namespace}/${target.name}`, failing.closing(policy, why));
+        return with_(say('Accepted', false, 'TargetNotFound', why));
+      }
       const key = keyOf(target, policy.namespace);
       const owner = owners.get(key);
       if (owner !== undefined)
@@ -92,6 +109,8 @@ export function attachPolicies<P extends Attachable>(
       const ofRoute = `${kind} ${namespace}/${route}`;
       const ofGateway = `Gateway ${gatewayNamespace}/${gateway}`;
       return (
+        lost.get(ofRoute) ??
+        lost.get(ofGateway) ??
         (rule === undefined ? undefined : owners.get(`${ofRoute} ${rule}`)) ??
         owners.get(`${ofRoute} `) ??
         owners.get(`${ofGateway} ${listener}`) ??

@@ -32,6 +32,8 @@ export async function ask(destination: Destination, question: Question, timeoutM
       () => reject(new SallyportError('upstream_connect_timeout', `no answer within ${timeoutMs} ms`)),
       timeoutMs,
     );
+    // The connection keeps the process; a question that was cut off does not.
+    timer.unref();
   });
   late.catch(() => {});
   const connected = Promise.resolve(destination.acquire(false, false));

@@ -330,6 +330,10 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
       client.madeAt = performance.now();
       if (alpn.includes('h2')) this.#speaksHttp2 = client instanceof KeptHttp2;
       if (client instanceof KeptHttp2) {
+        // Until it says so itself, it takes as many streams as the others did.
+        const settled = this.#sessions.findLast(({ http2 }) => http2.peerSettled);
+        if (settled !== undefined && !client.http2.peerSettled)
+          client.http2.maxPeerStreams = settled.http2.maxPeerStreams;
         this.#sessions.push(client);
         // Our SVID has changed while it was made: it serves who waits for it, and nobody after.
         if (epoch !== this.#epoch) setImmediate(() => client.retire());

@@ -2,7 +2,8 @@
 // asked also while all others are busy. What it says is Envoy's rule: a wrong status counts at once, silence when it
 // is repeated, and the first answer decides alone.
 
-import type { Destination } from '../exchange.ts';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Destination, UpstreamConnection } from '../exchange.ts';
 import { Http1Client } from '../protocol/http1-client.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
 import { Http2Client } from '../protocol/http2-client.ts';
@@ -19,6 +20,8 @@ export class HealthCheck {
   readonly #deadlines: Deadlines;
   readonly #told: (endpoint: Endpoint, well: boolean) => void;
   #client: Http1Client | Http2Client | undefined = undefined;
+  /** What is being asked just now. */
+  #asking: UpstreamConnection | undefined = undefined;
   #next: Deadline | undefined = undefined;
   #isClosed = false;
   #wells = 0;
@@ -49,6 +52,7 @@ export class HealthCheck {
   close(): void {
     this.#isClosed = true;
     this.#deadlines.drop(this.#next);
+    this.#asking?.destroy();
     this.renew();
   }
 
@@ -87,35 +91,48 @@ export class HealthCheck {
       return expectedStatuses.includes(status) ? 'well' : 'unwell';
     } catch {
       return 'silent';
+    } finally {
+      this.#asking = undefined;
     }
   }
 
-  /** The one connection that is kept for asking, or a new one. */
   readonly #destination: Destination = {
     acquire: async () => {
-      const kept = this.#client;
-      if (kept instanceof Http2Client && kept.hasRoom) return kept.take();
-      if (kept instanceof Http1Client && kept.usableUntil > performance.now()) {
-        this.#client = undefined;
-        return kept;
+      const upstream = await this.#connect();
+      // It was closed meanwhile: what would be asked now nobody wants to know.
+      if (this.#isClosed) {
+        upstream.destroy();
+        throw new SallyportError('upstream_closed', 'the check is over');
       }
-      this.renew();
-      const client = await this.#endpoint.connectApart({
-        released: (one) => {
-          if (this.#isClosed || this.#client !== undefined) one.destroy();
-          else this.#client = one;
-        },
-        quiet: (one) => {
-          if (this.#isClosed || this.#client !== one) one.retire();
-        },
-        gone: (one) => {
-          if (this.#client === one) this.#client = undefined;
-        },
-      });
-      if (client instanceof Http1Client) return client;
-      if (!this.#isClosed) this.#client = client;
-      return client.take();
+      this.#asking = upstream;
+      return upstream;
     },
     dialSocket: () => Promise.reject(new TypeError('a health check asks in HTTP')),
   };
+
+  /** The one connection that is kept for asking, or a new one. */
+  async #connect(): Promise<UpstreamConnection> {
+    const kept = this.#client;
+    if (kept instanceof Http2Client && kept.hasRoom) return kept.take();
+    if (kept instanceof Http1Client && kept.usableUntil > performance.now()) {
+      this.#client = undefined;
+      return kept;
+    }
+    this.renew();
+    const client = await this.#endpoint.connectApart({
+      released: (one) => {
+        if (this.#isClosed || this.#client !== undefined) one.destroy();
+        else this.#client = one;
+      },
+      quiet: (one) => {
+        if (this.#isClosed || this.#client !== one) one.retire();
+      },
+      gone: (one) => {
+        if (this.#client === one) this.#client = undefined;
+      },
+    });
+    if (client instanceof Http1Client) return client;
+    if (!this.#isClosed) this.#client = client;
+    return client.take();
+  }
 }

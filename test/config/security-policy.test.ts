@@ -202,6 +202,11 @@ const wrong: [string, string, string[]][] = [
       'a.yaml:6:45: spec.extAuth.bodyToExtAuth: an authorizer is asked before a body is read: it is told of the head alone',
     ],
   ],
+  [
+    'an authorizer that may say anything',
+    `${head}  extAuth: { http: { backendRef: { name: a, port: 80 }, headersToBackend: [x-user, "x-*"] } }\n`,
+    ['a.yaml:6:84: spec.extAuth.http.headersToBackend[1]: headers are named one by one, without a star'],
+  ],
   ['no authorizer', `${head}  extAuth: {}\n`, ["a.yaml:6:12: spec.extAuth: needs exactly one of 'grpc' and 'http'"]],
   [
     'every page of the world with credentials',

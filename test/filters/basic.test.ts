@@ -3,9 +3,10 @@
 import { hashSync } from 'bcryptjs';
 import t from 'tap';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { readBasic, readHtpasswd } from '../../sidecar/filters/basic-auth.ts';
+import { BasicAuth, readBasic, readHtpasswd } from '../../sidecar/filters/basic-auth.ts';
 import { BcryptThread } from '../../sidecar/filters/bcrypt-thread.ts';
-import { type Passed, startPolicy } from '../fixtures/edge.ts';
+import { parseIp } from '../../sidecar/policy/ip.ts';
+import { type Passed, pretend, startPolicy } from '../fixtures/edge.ts';
 
 // Envoy's own test file: test1 and test2.
 const file = `user1:{SHA}tESsBmE/yNY3lb6a0L6vVQEZNqw=
@@ -132,6 +133,30 @@ t.test('guesses fill a queue and not the event loop', async (t) => {
   thread.close();
   await t.rejects(waiting, { code: 'overloaded', message: 'the thread that compares passwords has ended' });
   t.equal(await thread.compare('right', hash), true, 'with another thread, too');
+});
+
+t.test('whoever guesses keeps nobody else out', async (t) => {
+  const thread = new BcryptThread();
+  t.teardown(() => thread.close());
+  const users = readHtpasswd(`ann:${hashSync('right', 4)}\n`, 'u');
+  const auth = new BasicAuth({ users: { name: 'u' }, sanitize: true }, users, thread, Date.now);
+  const ask = async (password: string, ip: string): Promise<string | undefined> => {
+    const exchange = pretend({ clientIp: parseIp(ip)! }, basic('ann', password));
+    await auth.know(exchange);
+    return exchange.clientId;
+  };
+  const guesses = Array.from({ length: 40 }, (_, i) => ask(`guess ${i}`, `2001:db8:0:1::${i + 1}`));
+  const ann = ask('right', '192.0.2.1');
+  const refused = await Promise.allSettled(guesses);
+  const codes = refused.map((one) => (one.status === 'rejected' ? (one.reason as SallyportError).code : 'known'));
+  t.equal(codes.filter((one) => one === 'overloaded').length, 32, 'addresses of one network are one client');
+  t.equal(codes.filter((one) => one === 'basic_auth_wrong').length, 8);
+  const first = refused.find(
+    (one) => one.status === 'rejected' && (one.reason as SallyportError).code === 'overloaded',
+  );
+  t.match(first, { reason: { message: '8 passwords of one client wait to be compared' } });
+  t.equal(await ann, 'ann');
+  await t.rejects(ask('another guess', '2001:db8:0:1::1'), { code: 'basic_auth_wrong' }, 'and he may try again');
 });
 
 t.test('sanitize: false leaves the field where it was', async (t) => {

@@ -2,8 +2,11 @@
 
 import { createServer, type ServerResponse } from 'node:http';
 import t from 'tap';
+import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import { createProviderFetch } from '../../sidecar/filters/ask-provider.ts';
-import { type Passed, startPolicy } from '../fixtures/edge.ts';
+import { Introspection } from '../../sidecar/filters/introspection.ts';
+import { parseIp } from '../../sidecar/policy/ip.ts';
+import { type Passed, policyOf, pretend, startPolicy } from '../fixtures/edge.ts';
 import { json } from '../fixtures/oidc-provider.ts';
 import type { Owner } from '../fixtures/process.ts';
 import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
@@ -204,4 +207,66 @@ t.test('a JWT alone: required unless optional, and what the app gets of it', asy
   const nobody = (await (await fetch(optional.url, { headers: { 'x-user': 'root' } })).json()) as Passed;
   t.equal(nobody.fields['x-user'], undefined, 'without a token, too, nobody says who he is');
   t.equal((await fetch(`${optional.url}/?tok=${expired}`)).status, 401, 'a bad token is not the same as none');
+});
+
+t.test('whoever invents tokens keeps nobody else out, and drives no good one out of memory', async (t) => {
+  const asked: string[] = [];
+  let release = (): void => {};
+  const waiting = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const introspection = new Introspection(
+    policyOf(specOf('http://127.0.0.1:1/introspect')).introspection!,
+    's',
+    async (_, { body }) => {
+      const token = new URLSearchParams(String(body)).get('token')!;
+      asked.push(token);
+      if (token.startsWith('slow')) await waiting;
+      return Response.json({ active: token === 'good', sub: 'ann' });
+    },
+    Date.now,
+  );
+  const know = async (token: string, ip: string): Promise<string | undefined> => {
+    const exchange = pretend({ clientIp: parseIp(ip)!, tokenValidUntil: Number.POSITIVE_INFINITY }, bearer(token));
+    await introspection.know(exchange, token);
+    return exchange.auth?.subject;
+  };
+  const invented = Array.from({ length: 100 }, (_, i) => know(`slow-${i}`, '192.0.2.1'));
+  t.equal(await know('good', '192.0.2.2'), 'ann');
+  await t.rejects(know('slow-more', '192.0.2.1'), {
+    code: 'introspection_failed',
+    message: '64 tokens of one client are being asked about',
+  });
+  release();
+  const codes = (await Promise.allSettled(invented)).map((one) =>
+    one.status === 'rejected' ? (one.reason as SallyportError).code : 'known',
+  );
+  t.equal(codes.filter((one) => one === 'introspection_refused').length, 64);
+  t.equal(codes.filter((one) => one === 'introspection_failed').length, 36);
+  for (let i = 0; i < 10_001; i += 50)
+    await Promise.allSettled(Array.from({ length: 50 }, (_, j) => know(`bad-${i + j}`, '192.0.2.1')));
+  asked.length = 0;
+  t.equal(await know('good', '192.0.2.2'), 'ann');
+  t.strictSame(asked, [], 'the good one is still remembered');
+});
+
+t.test('of tokens for several providers the app gets none that nobody has verified', async (t) => {
+  const [corp, partner] = await Promise.all([createKey('c'), createKey('p')]);
+  const providerOf = (name: string, key: typeof corp, place: string): string =>
+    `{ name: ${name}, issuer: ${name}.test, localJWKS: { inline: '${jwksOf(key)}' }, extractFrom: { ${place} }, forwardOriginalToken: true }`;
+  const edge = await startPolicy(
+    t,
+    `jwt: { providers: [${providerOf('corp', corp, 'headers: [{ name: x-corp }], params: [corp], cookies: [corp]')}, ${providerOf('partner', partner, 'headers: [{ name: x-partner }]')}] }\n`,
+  );
+  const good = await sign(partner, { iss: 'partner.test', sub: 'ann' });
+  const forged = await sign(partner, { iss: 'corp.test', sub: 'root' });
+  const answer = await fetch(`${edge.url}/?corp=${forged}&a=1`, {
+    headers: { 'x-partner': good, 'x-corp': forged, cookie: `corp=${forged}; theme=dark` },
+  });
+  t.equal(answer.status, 200);
+  const app = (await answer.json()) as Passed;
+  t.equal(app.sub, 'ann');
+  t.equal(app.fields['x-partner'], good, 'what was verified goes on');
+  t.notMatch(JSON.stringify(app), forged);
+  t.match(app, { path: '/?a=1', fields: { cookie: 'theme=dark' } });
 });

@@ -323,3 +323,34 @@ t.test('copies in flight are bounded', async (t) => {
   t.equal(mirror.sent.length, 257, 'and there is room again');
   mirror.events!.upstreamFailed({} as never);
 });
+
+t.test('a request that was answered before it had said all leaves no copy behind', async (t) => {
+  const arrived = new Set<Socket>();
+  const server = createServer(async (_ask, answer) => {
+    await until(() => arrived.size > 0, 'the copy to have begun');
+    answer.writeHead(413).end('no');
+  });
+  const app = await listening(t, server);
+  // It waits for the rest, as long as that takes.
+  const patient = createTcpServer((socket) => {
+    arrived.add(socket);
+    socket.on('error', () => {}).on('close', () => arrived.delete(socket));
+    socket.resume();
+  });
+  const mirror = await listening(t, patient);
+  t.teardown(() => {
+    for (const socket of arrived) socket.destroy();
+  });
+  const gateway = await startMirrored(t, app, mirror);
+  const before = (await outcomes(gateway))['dropped'] ?? 0;
+  for (const version of versions) {
+    async function* half(): AsyncGenerator<Buffer> {
+      yield Buffer.from('the beginning');
+      await new Promise(() => {});
+    }
+    const answer = await askAs(version, gateway.port('default/g:80'), { method: 'POST', path: '/x', body: half() });
+    t.equal(answer.status, 413);
+    await until(() => arrived.size === 0, 'the copy to be let go');
+  }
+  t.equal((await outcomes(gateway))['dropped'], before + 2);
+});

@@ -121,3 +121,24 @@ t.test('a key that does not fit its certificate changes nothing', async (t) => {
   const state = await readState(mesh.inAdmin);
   t.match(state, { identityFailures: 1, lastProblem: { code: 'key_mismatch' }, ready: true });
 });
+
+t.test('a reader that cannot be started keeps the last good generation, and is asked for once more', async (t) => {
+  const backend = await startBackend(t, (socket) => socket.write(ok));
+  const mesh = await startMesh(t, { app: backend.port });
+  const { execPath } = process;
+  t.teardown(() => {
+    process.execPath = execPath;
+  });
+  process.execPath = '/nowhere/node';
+  writeFileSync(join(mesh.dir, 'policies', 'policy.yaml'), allowAll.replace('rules: [{}]', 'rules: []'));
+  await until(async () => (await readState(mesh.inAdmin))['configurationFailures'] === 1, 'the failure to be counted');
+  t.match((await readState(mesh.inAdmin))['lastProblem'], {
+    code: 'internal',
+    message: /^the process that reads the configuration did not answer: /,
+  });
+  t.equal(await ask(mesh), '200');
+  process.execPath = execPath;
+  mesh.inbound.reload();
+  await until(async () => (await ask(mesh)) === '403', 'what was not read before');
+  t.equal((await readState(mesh.inAdmin))['lastProblem'], null);
+});

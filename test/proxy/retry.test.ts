@@ -314,6 +314,17 @@ t.test('times', async (t) => {
     t.equal(await ask(port), '200 ok');
     t.equal(quick.heads.length, 2);
   });
+  await t.test('the next try goes elsewhere, however little the one that is silent has to do', async (t) => {
+    const [silent, quick] = [await startScripted(t, 'silence'), await startScripted(t, answer(200))];
+    const balance = { by: 'leastRequest' } as const;
+    const pool = startPool(t, {
+      ...{ endpoints: onPorts(silent.port, quick.port), traffic: { balance }, random: () => 0 },
+    });
+    const retry = policy({ attempts: 1, perTryTimeoutMs: 50, on: ['reset'], backoffMs: 100 });
+    const { port } = await startForwarder(t, { destination: pool, retry });
+    t.equal(await ask(port), '200 ok');
+    t.same([silent.heads.length, quick.heads.length], [1, 1]);
+  });
   await t.test('the request with all its tries: 504 UT', async (t) => {
     const backend = await startScripted(t, 'silence');
     const retry = policy({ perTryTimeoutMs: 60, on: ['reset'], attempts: 50 });

@@ -54,9 +54,16 @@ interface Scene {
   readonly gateway: Credential;
   /** Asks with one field more than it needs. */
   ask(by: Credential | undefined, path: string, ...fields: string[]): Promise<string>;
+  /** Sends bytes to `orders`, of a request that is not as simple. */
+  send(by: Credential, bytes: string): Promise<string>;
+  /** The same as the app of `web`, through its own sidecar. */
+  leave(bytes: string): Promise<string>;
   received(): string;
   /** Answers what asked for /wait. */
   release(): void;
+  /** From here on `records` are those of what is asked. */
+  begin(): void;
+  records(count: number): Promise<Record<string, unknown>[]>;
 }
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
@@ -72,16 +79,29 @@ async function start(t: Owner, { policy = clerks, yaml = `gateways: [${gatewayId
   const gateway = await createCredential(mesh.authority, gatewayId);
   const head = (path: string, fields: readonly string[]): string =>
     `GET ${path} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n${fields.map((one) => `${one}\r\n`).join('')}\r\n`;
+  // Each is on record, in the end.
+  let asked = 0;
+  let before = 0;
+  const send = async (by: Credential | undefined, bytes: string): Promise<string> => {
+    asked++;
+    if (by === undefined) return exchangeBytes(mesh.inPort, bytes);
+    return (await askAsPeer(mesh.inPort, mesh.authority, by, bytes)).text;
+  };
   return {
-    ...{ mesh, backend, gateway },
+    ...{ mesh, backend, gateway, send },
     received: () => backend.received.at(-1)!.toString('latin1'),
     release: () => {
-      for (const socket of waiting) socket.end(ok);
+      for (const socket of waiting.splice(0)) socket.end(ok);
     },
-    ask: async (by, path, ...fields) =>
-      by === undefined
-        ? exchangeBytes(mesh.inPort, head(path, fields))
-        : (await askAsPeer(mesh.inPort, mesh.authority, by, head(path, fields))).text,
+    ask: (by, path, ...fields) => send(by, head(path, fields)),
+    leave: (bytes) => {
+      asked++;
+      return exchangeBytes(mesh.outPort, bytes);
+    },
+    begin: () => {
+      before = asked;
+    },
+    records: async (count) => (await mesh.records('orders', before + count)).slice(before),
   };
 }
 
@@ -106,268 +126,292 @@ async function counts(): Promise<Record<string, number>> {
   );
 }
 
-t.test('a user through the gateway: what policy sees, what the app gets', async (t) => {
-  const { mesh, gateway, ask, received } = await start(t);
-  const signToken = createTokenSigner(new LiveCell(identityOf(mesh.authority, gateway)));
-  const clerk = signToken(userWith({ groups: ['clerks'], scope: 'a b' }), ordersId);
-  t.match(await ask(gateway, '/pay', txn(clerk)), /^HTTP\/1\.1 200 /);
-  t.ok(received().includes(`\r\nTxn-Token: ${clerk}\r\n`), 'the token is for this workload, and goes on as it came');
-  t.match(await ask(gateway, '/pay', txn(clerk)), /^HTTP\/1\.1 200 /, 'and again, remembered');
-  t.match(await ask(gateway, '/ann', txn(signToken(userWith({}), ordersId))), /^HTTP\/1\.1 200 /);
-  t.match(await ask(gateway, '/ann', txn(signToken(userWith({ sub: 'bob' }), ordersId))), /^HTTP\/1\.1 403 /);
-  t.match(await ask(gateway, '/pay', txn(signToken(userWith({ groups: ['guests'] }), ordersId))), /^HTTP\/1\.1 403 /);
-  t.match(await ask(gateway, '/pay'), /^HTTP\/1\.1 403 .*RBAC: access denied$/s, 'without a token nothing changes');
-  t.match(await ask(gateway, '/open'), /^HTTP\/1\.1 200 /);
-  t.match(await mesh.records('orders', 7), [
-    { response_code: 200, peer_id: gatewayId, request_auth_principal: `${gatewayId}/ann` },
-    { response_code: 200, request_auth_principal: `${gatewayId}/ann` },
-    { response_code: 200, policy: 'ns[shop]-policy[clerks]-rule[2]' },
-    { response_code: 403, request_auth_principal: `${gatewayId}/bob`, code: 'policy_denied' },
-    { response_code: 403, code: 'policy_denied' },
-    { response_code: 403, request_auth_principal: null },
-    { response_code: 200, request_auth_principal: null },
-  ]);
-});
+// Two pairs of sidecars, side by side, for all that can share one. What counts the same metric is in one of them.
+t.jobs = 2;
 
-t.test('each lie is refused, and the caller is not told which it was', async (t) => {
-  const { mesh, backend, gateway, ask } = await start(t);
-  const { authority } = mesh;
-  const seconds = Math.floor(Date.now() / 1000);
-  const elsewhere = await createAuthority('other.test');
-  const namesake = await createAuthority('demo.test');
-  const another = await createCredential(authority, otherId);
-  const rsa = await createCredentialWith(
-    authority,
-    gatewayId,
-    generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey,
-  );
-  const spki = createPublicKey(gateway.key).export({ type: 'spki', format: 'pem' });
-  const good = forge(gateway);
-  const cases: [string, string[], RegExp][] = [
-    ['expired', [txn(forge(gateway, { claims: { iat: seconds - 60, exp: seconds - 1 } }))], /it has expired/],
-    ['61 s', [txn(forge(gateway, { claims: { iat: seconds, exp: seconds + 61 } }))], /it is made for 61 s/],
-    ['for another workload', [txn(forge(gateway, { claims: { aud: otherId } }))], /it is not for \S+orders alone/],
-    ['of another gateway', [txn(forge(gateway, { claims: { iss: otherId } }))], /of another issuer than the peer/],
-    ['of another workload that says it is the gateway', [txn(forge(another))], /it is signed by \S+other/],
-    [
-      'another trust domain',
-      [txn(forge(await createCredential(elsewhere, 'spiffe://other.test/g')))],
-      /there is no bundle/,
-    ],
-    ['a CA of the same name', [txn(forge(await createCredential(namesake, gatewayId)))], /no valid path leads from/],
-    ['self-signed', [txn(forge(gateway, { chain: [namesake.root] }))], /not an X509-SVID/],
-    ['no x5c', [txn(forge(gateway, { header: { x5c: undefined } }))], /no list of 1 to 8/],
-    [
-      'alg none',
-      [
-        txn(
-          `${forge(gateway, { header: { alg: 'none' } })
-            .split('.')
-            .slice(0, 2)
-            .join('.')}.AA`,
-        ),
-      ],
-      /algorithm/,
-    ],
-    [
-      'HS256 with the public key',
-      [
-        txn(
-          forge(gateway, {
-            header: { alg: 'HS256' },
-            signature: (text) => createHmac('sha256', spki).update(text).digest(),
-          }),
-        ),
-      ],
-      /its algorithm is not the one of its leaf's key/,
-    ],
-    ['ES256 with an RSA leaf', [txn(forge(rsa, { signature: (text) => ecdsa(text, gateway.key) }))], /\(RS256\)/],
-    ['another type', [txn(forge(gateway, { header: { typ: 'JWT' } }))], /its type is not/],
-    ['crit', [txn(forge(gateway, { header: { crit: ['exp'] } }))], /it has 'crit'/],
-    ['garbage', [txn('x')], /it is not three parts/],
-    ['an empty field', [txn('')], /it is not three parts/],
-    ['too long', [txn(forge(gateway, { claims: { text: 'x'.repeat(8000) } }))], /8192 are read/],
-    ['two fields', [txn(good), txn(good)], /the request has several, or one of another spelling/],
-    ['two fields of two spellings', [txn(good), `Txn_Token: ${good}`], /the request has several/],
-    ['one field of another spelling', [`Txn_Token: ${good}`], /one of another spelling/],
-  ];
-  const before = await counts();
-  for (const [name, fields] of cases)
-    t.match(await ask(gateway, '/open', ...fields), /^HTTP\/1\.1 401 .*\r\n\r\ntxn token invalid$/s, name);
-  const records = await mesh.records('orders', cases.length);
-  for (const [index, [name, , reason]] of cases.entries()) {
-    t.match(
-      records[index],
-      { code: 'txn_token_invalid', decision: 'deny', response_code_details: 'txn_token_invalid' },
-      name,
+t.test('believed, and found lying', { buffered: true }, async (t) => {
+  const scene = await start(t);
+
+  await t.test('a user through the gateway: what policy sees, what the app gets', async (t) => {
+    scene.begin();
+    const { mesh, gateway, ask, received } = scene;
+    const signToken = createTokenSigner(new LiveCell(identityOf(mesh.authority, gateway)));
+    const clerk = signToken(userWith({ groups: ['clerks'], scope: 'a b' }), ordersId);
+    t.match(await ask(gateway, '/pay', txn(clerk)), /^HTTP\/1\.1 200 /);
+    t.ok(received().includes(`\r\nTxn-Token: ${clerk}\r\n`), 'the token is for this workload, and goes on as it came');
+    t.match(await ask(gateway, '/pay', txn(clerk)), /^HTTP\/1\.1 200 /, 'and again, remembered');
+    t.match(await ask(gateway, '/ann', txn(signToken(userWith({}), ordersId))), /^HTTP\/1\.1 200 /);
+    t.match(await ask(gateway, '/ann', txn(signToken(userWith({ sub: 'bob' }), ordersId))), /^HTTP\/1\.1 403 /);
+    t.match(await ask(gateway, '/pay', txn(signToken(userWith({ groups: ['guests'] }), ordersId))), /^HTTP\/1\.1 403 /);
+    t.match(await ask(gateway, '/pay'), /^HTTP\/1\.1 403 .*RBAC: access denied$/s, 'without a token nothing changes');
+    t.match(await ask(gateway, '/open'), /^HTTP\/1\.1 200 /);
+    t.match(await scene.records(7), [
+      { response_code: 200, peer_id: gatewayId, request_auth_principal: `${gatewayId}/ann` },
+      { response_code: 200, request_auth_principal: `${gatewayId}/ann` },
+      { response_code: 200, policy: 'ns[shop]-policy[clerks]-rule[2]' },
+      { response_code: 403, request_auth_principal: `${gatewayId}/bob`, code: 'policy_denied' },
+      { response_code: 403, code: 'policy_denied' },
+      { response_code: 403, request_auth_principal: null },
+      { response_code: 200, request_auth_principal: null },
+    ]);
+  });
+
+  await t.test('each lie is refused, and the caller is not told which it was', async (t) => {
+    scene.begin();
+    const { mesh, backend, gateway, ask } = scene;
+    const { authority } = mesh;
+    const seconds = Math.floor(Date.now() / 1000);
+    const elsewhere = await createAuthority('other.test');
+    const namesake = await createAuthority('demo.test');
+    const another = await createCredential(authority, otherId);
+    const rsa = await createCredentialWith(
+      authority,
+      gatewayId,
+      generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey,
     );
-    t.match(records[index]!['reason'], reason, name);
-  }
-  t.equal(backend.received.length, 0, 'the app saw none of them');
-  t.equal((await counts())['refused'], before['refused']! + cases.length);
-  t.match(await ask(gateway, '/open', txn(good)), /^HTTP\/1\.1 200 /, 'the one that most are made of is good');
-  const grpc = ['Content-Type: application/grpc', txn('x')];
-  t.match(await ask(gateway, '/open', ...grpc), /^HTTP\/1\.1 200 .*\r\ngrpc-status: 16\r\n/is);
+    const spki = createPublicKey(gateway.key).export({ type: 'spki', format: 'pem' });
+    const good = forge(gateway);
+    const cases: [string, string[], RegExp][] = [
+      ['expired', [txn(forge(gateway, { claims: { iat: seconds - 60, exp: seconds - 1 } }))], /it has expired/],
+      ['61 s', [txn(forge(gateway, { claims: { iat: seconds, exp: seconds + 61 } }))], /it is made for 61 s/],
+      ['for another workload', [txn(forge(gateway, { claims: { aud: otherId } }))], /it is not for \S+orders alone/],
+      ['of another gateway', [txn(forge(gateway, { claims: { iss: otherId } }))], /of another issuer than the peer/],
+      ['of another workload that says it is the gateway', [txn(forge(another))], /it is signed by \S+other/],
+      [
+        'another trust domain',
+        [txn(forge(await createCredential(elsewhere, 'spiffe://other.test/g')))],
+        /there is no bundle/,
+      ],
+      ['a CA of the same name', [txn(forge(await createCredential(namesake, gatewayId)))], /no valid path leads from/],
+      ['self-signed', [txn(forge(gateway, { chain: [namesake.root] }))], /not an X509-SVID/],
+      ['no x5c', [txn(forge(gateway, { header: { x5c: undefined } }))], /no list of 1 to 8/],
+      [
+        'alg none',
+        [
+          txn(
+            `${forge(gateway, { header: { alg: 'none' } })
+              .split('.')
+              .slice(0, 2)
+              .join('.')}.AA`,
+          ),
+        ],
+        /algorithm/,
+      ],
+      [
+        'HS256 with the public key',
+        [
+          txn(
+            forge(gateway, {
+              header: { alg: 'HS256' },
+              signature: (text) => createHmac('sha256', spki).update(text).digest(),
+            }),
+          ),
+        ],
+        /its algorithm is not the one of its leaf's key/,
+      ],
+      ['ES256 with an RSA leaf', [txn(forge(rsa, { signature: (text) => ecdsa(text, gateway.key) }))], /\(RS256\)/],
+      ['another type', [txn(forge(gateway, { header: { typ: 'JWT' } }))], /its type is not/],
+      ['crit', [txn(forge(gateway, { header: { crit: ['exp'] } }))], /it has 'crit'/],
+      ['garbage', [txn('x')], /it is not three parts/],
+      ['an empty field', [txn('')], /it is not three parts/],
+      ['too long', [txn(forge(gateway, { claims: { text: 'x'.repeat(8000) } }))], /8192 are read/],
+      ['two fields', [txn(good), txn(good)], /the request has several, or one of another spelling/],
+      ['two fields of two spellings', [txn(good), `Txn_Token: ${good}`], /the request has several/],
+      ['one field of another spelling', [`Txn_Token: ${good}`], /one of another spelling/],
+    ];
+    const before = await counts();
+    const seen = backend.received.length;
+    for (const [name, fields] of cases)
+      t.match(await ask(gateway, '/open', ...fields), /^HTTP\/1\.1 401 .*\r\n\r\ntxn token invalid$/s, name);
+    const records = await scene.records(cases.length);
+    for (const [index, [name, , reason]] of cases.entries()) {
+      t.match(
+        records[index],
+        { code: 'txn_token_invalid', decision: 'deny', response_code_details: 'txn_token_invalid' },
+        name,
+      );
+      t.match(records[index]!['reason'], reason, name);
+    }
+    t.equal(backend.received.length, seen, 'the app saw none of them');
+    t.equal((await counts())['refused'], before['refused']! + cases.length);
+    t.match(await ask(gateway, '/open', txn(good)), /^HTTP\/1\.1 200 /, 'the one that most are made of is good');
+    const grpc = ['Content-Type: application/grpc', txn('x')];
+    t.match(await ask(gateway, '/open', ...grpc), /^HTTP\/1\.1 200 .*\r\ngrpc-status: 16\r\n/is);
+  });
+
+  await t.test('a rotation: the connection shows one leaf, the token is by another', async (t) => {
+    scene.begin();
+    const { mesh, gateway, ask } = scene;
+    const next = await createCredential(mesh.authority, gatewayId);
+    t.match(await ask(next, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /, 'an older one');
+    t.match(await ask(gateway, '/pay', txn(forge(next))), /^HTTP\/1\.1 200 /, 'a newer one');
+  });
+
+  await t.test(
+    'a signer that is denied, or whose root is gone: for the next request, and for those in flight',
+    async (t) => {
+      scene.begin();
+      const { mesh, gateway, ask, release } = scene;
+      const old = await createCredential(mesh.authority, gatewayId);
+      const token = forge(old);
+      t.match(await ask(gateway, '/pay', txn(token)), /^HTTP\/1\.1 200 /);
+      const denied = ask(gateway, '/open/wait', txn(token));
+      const kept = ask(gateway, '/open/wait', txn(forge(gateway)));
+      await inFlight(mesh, 2);
+      const serials = [new X509Certificate(old.chain[0]!).serialNumber.toLowerCase()];
+      const list = { sequence: 2, time: new Date().toISOString(), serials, ids: [] };
+      writeFileSync(join(mesh.dir, 'denied.json'), JSON.stringify(list));
+      t.match(await denied, /^HTTP\/1\.1 401 /, 'in flight');
+      t.match(await ask(gateway, '/open', txn(token)), /^HTTP\/1\.1 401 /, 'remembered or not');
+      t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /, 'another leaf of it is good');
+      release();
+      t.match(await kept, /^HTTP\/1\.1 200 /, 'in flight, too');
+      t.match((await scene.records(5)).slice(1, 3), [
+        { code: 'txn_token_invalid', path: '/open/wait', reason: /certificate \w+ of \S+gateway is revoked/ },
+        { code: 'txn_token_invalid', path: '/open', reason: /is revoked/ },
+      ]);
+
+      const namesake = await createAuthority('demo.test');
+      const own = readFileSync(join(mesh.dir, 'bundle.pem'), 'utf8');
+      const theirs = forge(await createCredential(namesake, gatewayId));
+      writeFileSync(join(mesh.dir, 'bundle.pem'), `${own}${namesake.bundlePem}`);
+      await until(async () => (await ask(gateway, '/pay', txn(theirs))).startsWith('HTTP/1.1 200 '), 'the second root');
+      writeFileSync(join(mesh.dir, 'bundle.pem'), own);
+      await until(
+        async () => (await ask(gateway, '/open', txn(theirs))).startsWith('HTTP/1.1 401 '),
+        'the root to be gone',
+      );
+      t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /);
+    },
+  );
+
+  await t.test('with a token for RequestAuthentication beside it both must hold, and its claims count', async (t) => {
+    scene.begin();
+    const key = await createKey('k');
+    const jwt = `---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: jwt, namespace: shop }\nspec: { jwtRules: [{ issuer: iss.test, jwks: '${jwksOf(key)}' }] }\n`;
+    const { mesh, gateway, ask, release } = scene;
+    await mesh.setPolicy(`${clerks}${jwt}`);
+    const clerk = txn(forge(gateway));
+    const guest = txn(forge(gateway, { claims: { groups: ['guests'] } }));
+    const bearer = async (claims: Record<string, unknown>): Promise<string> =>
+      `Authorization: Bearer ${await sign(key, { iss: 'iss.test', sub: 'ann', ...claims })}`;
+    t.match(await ask(gateway, '/pay', clerk), /^HTTP\/1\.1 200 /, 'alone, as without RequestAuthentication');
+    t.match(await ask(gateway, '/pay', clerk, await bearer({ groups: ['guests'] })), /^HTTP\/1\.1 403 /);
+    t.match(await ask(gateway, '/pay', guest, await bearer({ groups: ['clerks'] })), /^HTTP\/1\.1 200 /);
+    t.match(await ask(gateway, '/pay', clerk, await bearer({ exp: 1 })), /^HTTP\/1\.1 401 .*Jwt is expired$/s);
+    t.match(await ask(gateway, '/pay', txn('x'), await bearer({ groups: ['clerks'] })), /^HTTP\/1\.1 401 .*txn token/s);
+    t.match(await scene.records(5), [
+      { request_auth_principal: `${gatewayId}/ann` },
+      { request_auth_principal: 'iss.test/ann' },
+      { request_auth_principal: 'iss.test/ann' },
+      { code: 'jwt_expired' },
+      { code: 'txn_token_invalid' },
+    ]);
+    const soon = Math.floor(Date.now() / 1000) + 2;
+    const short = txn(forge(gateway, { claims: { auth: { method: 'jwt', exp: soon } } }));
+    t.match(
+      await ask(gateway, '/open/wait', short, await bearer({})),
+      /^HTTP\/1\.1 401 /,
+      'it ends with the first of the two',
+    );
+    const kept = ask(gateway, '/wait', clerk, await bearer({ groups: ['clerks'] }));
+    await inFlight(mesh, 1);
+    await mesh.setPolicy(clerks);
+    release();
+    t.match(await kept, /^HTTP\/1\.1 200 /);
+    const last = (await scene.records(7)).at(-1);
+    t.match(
+      last,
+      { request_auth_principal: `${gatewayId}/ann` },
+      'without RequestAuthentication it is the gateway’s word again',
+    );
+  });
 });
 
-t.test('from whom it is not taken it is removed, good or not', async (t) => {
+t.test('not believed, and no longer believed', { buffered: true }, async (t) => {
   const permissive = `---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: shop, namespace: shop }\nspec: { mtls: { mode: PERMISSIVE } }\n`;
-  const { mesh, gateway, ask, received } = await start(t, { policy: `${clerks}${permissive}` });
-  const another = await createCredential(mesh.authority, otherId);
-  const token = forge(gateway);
-  const own = forge(another, { claims: { iss: otherId } });
-  const before = await counts();
-  const strangers: [string, Credential | undefined, string][] = [
-    ['stolen', another, token],
-    ['signed by himself', another, own],
-    ['in plaintext', undefined, token],
-  ];
-  for (const [name, by, said] of strangers) {
-    t.match(await ask(by, '/read', txn(said)), /^HTTP\/1\.1 403 /, `${name}: nobody is known by it`);
-    for (const field of [txn(said), `txn_token: ${said}`, `TXN-TOKEN: ${said}`, txn('garbage')]) {
-      t.match(await ask(by, '/open', field, 'X-Kept: 1'), /^HTTP\/1\.1 200 /, `${name}: it is not looked at`);
-      t.notMatch(received(), /txn.token/i, `${name}: the app does not see it`);
+  const scene = await start(t, { policy: `${clerks}${permissive}` });
+
+  await t.test('from whom it is not taken it is removed, good or not', async (t) => {
+    scene.begin();
+    const { mesh, gateway, ask, received } = scene;
+    const another = await createCredential(mesh.authority, otherId);
+    const token = forge(gateway);
+    const own = forge(another, { claims: { iss: otherId } });
+    const before = await counts();
+    const strangers: [string, Credential | undefined, string][] = [
+      ['stolen', another, token],
+      ['signed by himself', another, own],
+      ['in plaintext', undefined, token],
+    ];
+    for (const [name, by, said] of strangers) {
+      t.match(await ask(by, '/read', txn(said)), /^HTTP\/1\.1 403 /, `${name}: nobody is known by it`);
+      for (const field of [txn(said), `txn_token: ${said}`, `TXN-TOKEN: ${said}`, txn('garbage')]) {
+        t.match(await ask(by, '/open', field, 'X-Kept: 1'), /^HTTP\/1\.1 200 /, `${name}: it is not looked at`);
+        t.notMatch(received(), /txn.token/i, `${name}: the app does not see it`);
+        t.match(received(), /x-kept: 1/i);
+      }
+    }
+    t.equal((await counts())['untrusted_peer'], before['untrusted_peer']! + 15);
+
+    await t.test('nor behind the body, whoever sends it', async (t) => {
+      const trailers = `Txn-Token: ${token}\r\nTxn_Token: ${token}\r\nX-Last: 1\r\n\r\n`;
+      const chunked = `POST /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: txn-token, x-last\r\n`;
+      for (const field of ['', `${txn(token)}\r\n`]) {
+        await scene.send(gateway, `${chunked}${field}\r\n2\r\nhi\r\n0\r\n${trailers}`);
+        await until(() => /x-last: 1\r\n\r\n$/i.test(received()), 'the trailers');
+        t.equal(received().split('\r\n0\r\n')[1], 'X-Last: 1\r\n\r\n');
+        t.equal(/\r\ntxn-token: /i.test(received()), field !== '');
+      }
+    });
+
+    await t.test('nor what our own app sends on the way out', async (t) => {
+      const was = (await counts())['own_app']!;
+      const line = 'GET /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n';
+      t.match(await scene.leave(`${line}${txn(token)}\r\nX-Kept: 1\r\n\r\n`), /^HTTP\/1\.1 200 /);
+      t.notMatch(received(), /txn-token/i);
       t.match(received(), /x-kept: 1/i);
-    }
-  }
-  t.equal((await counts())['untrusted_peer'], before['untrusted_peer']! + 15);
-
-  t.test('nor behind the body, whoever sends it', async (t) => {
-    const trailers = `Txn-Token: ${token}\r\nTxn_Token: ${token}\r\nX-Last: 1\r\n\r\n`;
-    const chunked = `POST /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: txn-token, x-last\r\n`;
-    for (const field of ['', `${txn(token)}\r\n`]) {
-      await askAsPeer(mesh.inPort, mesh.authority, gateway, `${chunked}${field}\r\n2\r\nhi\r\n0\r\n${trailers}`);
-      await until(() => /x-last: 1\r\n\r\n$/i.test(received()), 'the trailers');
-      t.equal(received().split('\r\n0\r\n')[1], 'X-Last: 1\r\n\r\n');
-      t.equal(/\r\ntxn-token: /i.test(received()), field !== '');
-    }
+      t.equal((await counts())['own_app'], was + 1);
+    });
   });
 
-  t.test('nor what our own app sends on the way out', async (t) => {
-    const was = (await counts())['own_app']!;
-    const line = 'GET /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n';
-    t.match(await exchangeBytes(mesh.outPort, `${line}${txn(token)}\r\nX-Kept: 1\r\n\r\n`), /^HTTP\/1\.1 200 /);
+  await t.test('without gateways in sidecar.yaml nobody is believed', async (t) => {
+    const { gateway, ask, received } = await start(t, { yaml: '' });
+    t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 403 /);
+    t.match(await ask(gateway, '/open', txn(forge(gateway))), /^HTTP\/1\.1 200 /);
     t.notMatch(received(), /txn-token/i);
-    t.match(received(), /x-kept: 1/i);
-    t.equal((await counts())['own_app'], was + 1);
   });
-});
 
-t.test('without gateways in sidecar.yaml nobody is believed', async (t) => {
-  const { gateway, ask, received } = await start(t, { yaml: '' });
-  t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 403 /);
-  t.match(await ask(gateway, '/open', txn(forge(gateway))), /^HTTP\/1\.1 200 /);
-  t.notMatch(received(), /txn-token/i);
-});
+  await t.test('in flight: the token may end, what the gateway went by may not', async (t) => {
+    scene.begin();
+    const { mesh, gateway, ask, release } = scene;
+    const soon = Math.floor(Date.now() / 1000) + 2;
+    const outlived = ask(gateway, '/open/wait', txn(forge(gateway, { claims: { exp: soon } })));
+    const ended = ask(gateway, '/open/wait', txn(forge(gateway, { claims: { auth: { method: 'jwt', exp: soon } } })));
+    await inFlight(mesh, 2);
+    t.match(await ended, /^HTTP\/1\.1 401 /);
+    t.ok(Date.now() >= soon * 1000, 'not before its end');
+    t.match(await scene.records(1), [{ code: 'jwt_expired' }]);
+    release();
+    t.match(await outlived, /^HTTP\/1\.1 200 /, 'a stream lasts longer than the minute in which it may begin');
+  });
 
-t.test('a rotation: the connection shows one leaf, the token is by another', async (t) => {
-  const { mesh, gateway, ask } = await start(t);
-  const next = await createCredential(mesh.authority, gatewayId);
-  t.match(await ask(next, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /, 'an older one');
-  t.match(await ask(gateway, '/pay', txn(forge(next))), /^HTTP\/1\.1 200 /, 'a newer one');
-});
-
-t.test('a signer that is denied, or whose root is gone: for the next request, and for those in flight', async (t) => {
-  const { mesh, gateway, ask, release } = await start(t);
-  const old = await createCredential(mesh.authority, gatewayId);
-  const token = forge(old);
-  t.match(await ask(gateway, '/pay', txn(token)), /^HTTP\/1\.1 200 /);
-  const denied = ask(gateway, '/open/wait', txn(token));
-  const kept = ask(gateway, '/open/wait', txn(forge(gateway)));
-  await inFlight(mesh, 2);
-  const serials = [new X509Certificate(old.chain[0]!).serialNumber.toLowerCase()];
-  const list = { sequence: 2, time: new Date().toISOString(), serials, ids: [] };
-  writeFileSync(join(mesh.dir, 'denied.json'), JSON.stringify(list));
-  t.match(await denied, /^HTTP\/1\.1 401 /, 'in flight');
-  t.match(await ask(gateway, '/open', txn(token)), /^HTTP\/1\.1 401 /, 'remembered or not');
-  t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /, 'another leaf of it is good');
-  release();
-  t.match(await kept, /^HTTP\/1\.1 200 /, 'in flight, too');
-  t.match((await mesh.records('orders', 5)).slice(1, 3), [
-    { code: 'txn_token_invalid', path: '/open/wait', reason: /certificate \w+ of \S+gateway is revoked/ },
-    { code: 'txn_token_invalid', path: '/open', reason: /is revoked/ },
-  ]);
-
-  const namesake = await createAuthority('demo.test');
-  const own = readFileSync(join(mesh.dir, 'bundle.pem'), 'utf8');
-  const theirs = forge(await createCredential(namesake, gatewayId));
-  writeFileSync(join(mesh.dir, 'bundle.pem'), `${own}${namesake.bundlePem}`);
-  await until(async () => (await ask(gateway, '/pay', txn(theirs))).startsWith('HTTP/1.1 200 '), 'the second root');
-  writeFileSync(join(mesh.dir, 'bundle.pem'), own);
-  await until(
-    async () => (await ask(gateway, '/open', txn(theirs))).startsWith('HTTP/1.1 401 '),
-    'the root to be gone',
-  );
-  t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 200 /);
-});
-
-t.test('in flight: the token may end, what the gateway went by may not', async (t) => {
-  const { mesh, gateway, ask, release } = await start(t);
-  const soon = Math.floor(Date.now() / 1000) + 2;
-  const outlived = ask(gateway, '/open/wait', txn(forge(gateway, { claims: { exp: soon } })));
-  const ended = ask(gateway, '/open/wait', txn(forge(gateway, { claims: { auth: { method: 'jwt', exp: soon } } })));
-  await inFlight(mesh, 2);
-  t.match(await ended, /^HTTP\/1\.1 401 /);
-  t.ok(Date.now() >= soon * 1000, 'not before its end');
-  t.match(await mesh.records('orders', 1), [{ code: 'jwt_expired' }]);
-  release();
-  t.match(await outlived, /^HTTP\/1\.1 200 /, 'a stream lasts longer than the minute in which it may begin');
-});
-
-t.test('in flight: a gateway that is no longer named takes its claims with it', async (t) => {
-  const { mesh, gateway, ask, release } = await start(t);
-  const asClerk = ask(gateway, '/wait', txn(forge(gateway)));
-  const asAnybody = ask(gateway, '/open/wait', txn(forge(gateway)));
-  await inFlight(mesh, 2);
-  const file = join(mesh.dir, 'orders.yaml');
-  writeFileSync(file, readFileSync(file, 'utf8').replace(/^gateways: .*$/m, `gateways: [${otherId}]`));
-  t.match(await asClerk, /^HTTP\/1\.1 403 .*RBAC: access denied$/s);
-  release();
-  t.match(await asAnybody, /^HTTP\/1\.1 200 /, 'policy is asked again, without them');
-  t.match(await mesh.records('orders', 2), [
-    { code: 'policy_denied', request_auth_principal: null },
-    { response_code: 200, request_auth_principal: null },
-  ]);
-});
-
-t.test('with a token for RequestAuthentication beside it both must hold, and its claims count', async (t) => {
-  const key = await createKey('k');
-  const jwt = `---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: jwt, namespace: shop }\nspec: { jwtRules: [{ issuer: iss.test, jwks: '${jwksOf(key)}' }] }\n`;
-  const { mesh, gateway, ask, release } = await start(t, { policy: `${clerks}${jwt}` });
-  const clerk = txn(forge(gateway));
-  const guest = txn(forge(gateway, { claims: { groups: ['guests'] } }));
-  const bearer = async (claims: Record<string, unknown>): Promise<string> =>
-    `Authorization: Bearer ${await sign(key, { iss: 'iss.test', sub: 'ann', ...claims })}`;
-  t.match(await ask(gateway, '/pay', clerk), /^HTTP\/1\.1 200 /, 'alone, as without RequestAuthentication');
-  t.match(await ask(gateway, '/pay', clerk, await bearer({ groups: ['guests'] })), /^HTTP\/1\.1 403 /);
-  t.match(await ask(gateway, '/pay', guest, await bearer({ groups: ['clerks'] })), /^HTTP\/1\.1 200 /);
-  t.match(await ask(gateway, '/pay', clerk, await bearer({ exp: 1 })), /^HTTP\/1\.1 401 .*Jwt is expired$/s);
-  t.match(await ask(gateway, '/pay', txn('x'), await bearer({ groups: ['clerks'] })), /^HTTP\/1\.1 401 .*txn token/s);
-  t.match(await mesh.records('orders', 5), [
-    { request_auth_principal: `${gatewayId}/ann` },
-    { request_auth_principal: 'iss.test/ann' },
-    { request_auth_principal: 'iss.test/ann' },
-    { code: 'jwt_expired' },
-    { code: 'txn_token_invalid' },
-  ]);
-  const soon = Math.floor(Date.now() / 1000) + 2;
-  const short = txn(forge(gateway, { claims: { auth: { method: 'jwt', exp: soon } } }));
-  t.match(
-    await ask(gateway, '/open/wait', short, await bearer({})),
-    /^HTTP\/1\.1 401 /,
-    'it ends with the first of the two',
-  );
-  const kept = ask(gateway, '/wait', clerk, await bearer({ groups: ['clerks'] }));
-  await inFlight(mesh, 1);
-  await mesh.setPolicy(clerks);
-  release();
-  t.match(await kept, /^HTTP\/1\.1 200 /);
-  const last = (await mesh.records('orders', 7)).at(-1);
-  t.match(
-    last,
-    { request_auth_principal: `${gatewayId}/ann` },
-    'without RequestAuthentication it is the gateway’s word again',
-  );
+  await t.test('in flight: a gateway that is no longer named takes its claims with it', async (t) => {
+    scene.begin();
+    const { mesh, gateway, ask, release } = scene;
+    const asClerk = ask(gateway, '/wait', txn(forge(gateway)));
+    const asAnybody = ask(gateway, '/open/wait', txn(forge(gateway)));
+    await inFlight(mesh, 2);
+    const file = join(mesh.dir, 'orders.yaml');
+    writeFileSync(file, readFileSync(file, 'utf8').replace(/^gateways: .*$/m, `gateways: [${otherId}]`));
+    t.match(await asClerk, /^HTTP\/1\.1 403 .*RBAC: access denied$/s);
+    release();
+    t.match(await asAnybody, /^HTTP\/1\.1 200 /, 'policy is asked again, without them');
+    t.match(await scene.records(2), [
+      { code: 'policy_denied', request_auth_principal: null },
+      { response_code: 200, request_auth_principal: null },
+    ]);
+  });
 });
 
 t.test('on the gateway’s own side: what it knows is put there, in place of what the caller claims', async (t) => {

@@ -1,6 +1,7 @@
 // What routes are told by each of their parents, by the standard's conditions and reasons: a table of cases, each alone.
 
 import t from 'tap';
+import { createAuthority } from '../fixtures/pki.ts';
 import { documentOf, type PlanOptions, planOf, serviceOf } from '../fixtures/plan.ts';
 
 const route = (spec: string, name = 'r', kind = 'HTTPRoute', metadata = ''): string =>
@@ -458,4 +459,33 @@ t.test('what would leave open what it was to protect stops the reading', async (
     ['the same twice', route(`{ ${toG} }`) + route(`{ ${toG} }`), /HTTPRoute shop\/r already stands in all\.yaml:4/],
   ];
   for (const [name, documents, expected] of bad) t.throws(() => planOf(documents), { message: expected }, name);
+});
+
+t.test('one upstream, two Services in two namespaces: each is held against the authority of its own', async (t) => {
+  const [ours, theirs] = [await createAuthority('ours.test'), await createAuthority('theirs.test')];
+  const of = (namespace: string, { bundlePem }: { readonly bundlePem: string }): string =>
+    documentOf(
+      'HTTPRoute',
+      `${namespace}/r`,
+      '{ parentRefs: [{ name: g, namespace: shop }], rules: [{ backendRefs: [{ name: pay, port: 80 }] }] }',
+    ) +
+    documentOf(
+      'BackendTLSPolicy',
+      `${namespace}/pay`,
+      '{ targetRefs: [{ group: "", kind: Service, name: pay }], validation: { hostname: pay.test, caCertificateRefs: [{ group: "", kind: ConfigMap, name: ca }] } }',
+    ) +
+    `---\n${JSON.stringify({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'ca', namespace }, data: { 'ca.crt': bundlePem } })}\n`;
+  const gateway = documentOf(
+    'Gateway',
+    'g',
+    '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: All } } }] }',
+  );
+  const { plan } = planOf(`${gateway}${of('shop', ours)}${of('other', theirs)}`, {
+    yaml: 'upstreams: { pay: { endpoints: ["pay.test:443"] } }\nbackends: { shop/pay:80: pay, other/pay:80: pay }\n',
+  });
+  t.equal(new Set(plan.pools.map(({ name }) => name)).size, 2);
+  t.strictSame(
+    plan.pools.map(({ serverTls }) => serverTls!.ca).toSorted(),
+    [ours.bundlePem, theirs.bundlePem].toSorted(),
+  );
 });

@@ -35,17 +35,16 @@ export function only(one?: Layer, source = one?.file): Plan {
   return new Map(all.map((layer) => [layer.file, layer === one ? source : layer.open]));
 }
 
-/** Puts the files there, and resolves when everybody whom they concern goes by them. */
+/**
+ * Puts the files there, and resolves when everybody whom they concern goes by them. One file after the other: who finds two
+ * changed may have read between them, and then its next generation is not yet the last.
+ */
 export async function putInForce(world: World, plan: Plan): Promise<void> {
-  const changed = all.filter(({ file }) => plan.get(file) !== current.get(file));
-  const concerned = new Set(changed.map(({ guard }) => guard));
-  const before = new Map<Guard, number>();
-  for (const guard of concerned) before.set(guard, await generationOf(world, guard));
-  for (const { file } of changed) putFile(world, file, plan.get(file));
+  for (const { file, guard } of all) {
+    if (plan.get(file) === current.get(file)) continue;
+    const before = await generationOf(world, guard);
+    putFile(world, file, plan.get(file));
+    await world.processes.until(async () => (await generationOf(world, guard)) > before, `${guard} to go by ${file}`);
+  }
   current = plan;
-  for (const [guard, generation] of before)
-    await world.processes.until(
-      async () => (await generationOf(world, guard)) > generation,
-      `${guard} to go by what was changed`,
-    );
 }
