@@ -11,6 +11,7 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import { compileDocuments, type Judgement } from './config/compile-documents.ts';
 import type { IstioDocuments } from './config/documents.ts';
 import { compilePorts, planPools, trafficOf } from './config/generation.ts';
+import type { Reading } from './config/read.ts';
 import type { Settings } from './config/settings.ts';
 import { type Configuration, type ConfigurationWatch, watchConfiguration } from './config/watch.ts';
 import { type Connection, ConnectionTable, type DrainReport } from './connection.ts';
@@ -49,6 +50,8 @@ export interface SidecarOptions {
   /** Which of several workers this is, and of how many; default the only one. */
   readonly index?: number;
   readonly count?: number;
+  /** How the configuration is read; default in a process of its own. */
+  readonly read?: (file: string) => Promise<Reading>;
   /** Told whenever it changes. */
   onReadiness?(readiness: Readiness): void;
 }
@@ -73,7 +76,7 @@ export interface Sidecar {
  */
 export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   const { configFile, log, index = 1, count = 1 } = options;
-  const watch = await watchConfiguration(configFile, log, (whole) => shareOf(whole, index, count));
+  const watch = await watchConfiguration(configFile, log, (whole) => shareOf(whole, index, count), options.read);
   const { settings } = watch.configuration.current();
   const component = settings.gateway === undefined ? 'sidecar' : 'gateway';
   if (options.component !== undefined && options.component !== component)

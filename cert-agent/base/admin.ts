@@ -2,11 +2,12 @@
 // table of its pages, so what can be asked is always what is listed. It is off the data path, so node:http serves.
 
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { type Address, formatAddress, isLoopback } from './address.ts';
 import { asSallyportError, errnoOf, reasonOf, SallyportError } from './errors.ts';
+import { createServer } from './http.ts';
 
 export interface PageRequest {
   readonly url: URL;

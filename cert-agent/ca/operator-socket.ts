@@ -1,8 +1,8 @@
 // The operator's commands as another process sends them: the other end of operator-pages.ts. It loads next to nothing,
 // since a person waits for it.
 
-import { request as httpRequest } from 'node:http';
 import { type Code, codes, errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
+import { request as httpRequest } from '../base/http.ts';
 import type { ListedCertificate, NewToken, Operator, ShownCertificate } from './operator.ts';
 import type { Revocation } from './revoke.ts';
 

@@ -37,16 +37,18 @@ export interface ConfigurationWatch {
 }
 
 /**
- * Reads the configuration and follows it; `adapt` makes of the settings what this process does of them.
+ * Reads the configuration and follows it; `adapt` makes of the settings what this process does of them. `readFile` is how
+ * it is read: in a process of its own.
  * @throws SallyportError `config_invalid` or `config_unreadable` when the first reading fails.
  */
 export async function watchConfiguration(
   file: string,
   log: Log,
   adapt: (settings: Settings) => Settings = (settings) => settings,
+  readFile: (file: string) => Promise<Reading> = readApart,
 ): Promise<ConfigurationWatch> {
   const read = async (): Promise<Reading> => {
-    const reading = await readApart(file);
+    const reading = await readFile(file);
     return { ...reading, settings: adapt(reading.settings) };
   };
   const first = await read();

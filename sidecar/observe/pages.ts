@@ -1,11 +1,11 @@
 // What a running sidecar tells about itself: the health port for everyone, the admin port for this machine. Pages read
 // the Live values when they are asked and hold nothing.
 
-import { request as httpRequest } from 'node:http';
 import type { Address } from '../../cert-agent/base/address.ts';
 import type { Page } from '../../cert-agent/base/admin.ts';
 import { formatTime } from '../../cert-agent/base/clock.ts';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { request as httpRequest } from '../../cert-agent/base/http.ts';
 import { formatPem } from '../../cert-agent/identity/bundle.ts';
 import { formatDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';

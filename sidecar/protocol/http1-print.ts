@@ -1,8 +1,8 @@
 // HTTP/1.1 messages as they leave: printed anew from what was parsed. Fields of one hop stay behind, the framing is
 // ours, and what `Connection` names is gone before our own fields are added.
 
-import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
+import { STATUS_CODES } from '../../cert-agent/base/http.ts';
 import type { Call, Fields, Framing, Reply } from '../exchange.ts';
 import { isEndToEnd } from './http1-head.ts';
 

@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { startSidecar } from '../../sidecar/main.ts';
-import { logTo, startBackend, startMesh, startOne } from '../fixtures/mesh.ts';
+import { logTo, readHere, startBackend, startMesh, startOne } from '../fixtures/mesh.ts';
 import { freePort, until } from '../fixtures/process.ts';
 
 for (const protocol of ['http', 'tcp'] as const) {
@@ -21,7 +21,7 @@ for (const protocol of ['http', 'tcp'] as const) {
     const file = join(mesh.dir, 'again.yaml');
     writeFileSync(file, text);
     const lines: Record<string, unknown>[] = [];
-    const sidecar = await startSidecar({ configFile: file, log: logTo(lines), version: 'test' });
+    const sidecar = await startSidecar({ configFile: file, log: logTo(lines), version: 'test', read: readHere });
     t.teardown(() => sidecar.drain());
     const missing = `upstream orders: 127.0.0.1:${mesh.inPort} takes no connection: connect ECONNREFUSED 127.0.0.1:${mesh.inPort}`;
     await until(() => sidecar.readiness().waitingFor.includes(missing), 'the peer to be missed');

@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
+import { readApart } from '../../sidecar/config/read-apart.ts';
 import {
   allowAll,
   exchangeBytes,
@@ -124,7 +125,7 @@ t.test('a key that does not fit its certificate changes nothing', async (t) => {
 
 t.test('a reader that cannot be started keeps the last good generation, and is asked for once more', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
-  const mesh = await startMesh(t, { app: backend.port });
+  const mesh = await startMesh(t, { app: backend.port, read: readApart });
   const { execPath } = process;
   t.teardown(() => {
     process.execPath = execPath;
