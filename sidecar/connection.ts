@@ -128,6 +128,25 @@ export class Connection implements ConnectionFacts {
     if (this.speaker === undefined) this.socket.destroy();
     else this.speaker.cut(error);
   }
+
+  /** As `GET /connections` shows it. */
+  describe(): object {
+    const { speaker, tls, peer } = this;
+    return {
+      id: this.id,
+      port: this.port.key,
+      remote: this.remoteAddress,
+      peer: peer?.id.uri ?? null,
+      serial: peer?.serial ?? null,
+      kind: speaker?.kind ?? null,
+      inFlight: speaker?.inFlight ?? 0,
+      tlsVersion: tls?.version ?? null,
+      tlsCipher: tls?.cipher ?? null,
+      tlsGroup: tls?.group ?? null,
+      requests: this.requests,
+      openedAt: new Date(this.openedAt).toISOString(),
+    };
+  }
 }
 
 /** performance.now() at which the time of each kind is over. */

@@ -13,11 +13,13 @@ import type { IstioDocuments } from './config/documents.ts';
 import { compilePorts, planPools, trafficOf } from './config/generation.ts';
 import type { Reading } from './config/read.ts';
 import type { Settings } from './config/settings.ts';
+import { withoutKeys, withoutSecrets } from './config/shown.ts';
 import { type Configuration, type ConfigurationWatch, watchConfiguration } from './config/watch.ts';
-import { type Connection, ConnectionTable, type DrainReport } from './connection.ts';
+import { ConnectionTable, type DrainReport } from './connection.ts';
 import type { RunningGateway } from './gateway.ts';
 import { type IdentitySource, startIdentity } from './identity-source.ts';
 import { OpenJudge } from './judge-open.ts';
+import { leave } from './leave.ts';
 import { Denials, type Why } from './observe/denials.ts';
 import { watchExposure } from './observe/exposure.ts';
 import { heldBytes } from './observe/held.ts';
@@ -31,7 +33,7 @@ import { type Facts, sumDenials, sumLearned, sumMetrics, sumSecurity, sumShadow,
 import { registerTransactionTokens } from './observe/transaction-tokens.ts';
 import { createPeerCheck } from './peer.ts';
 import { isAttached } from './policy/policy.ts';
-import type { JwtRule, RequestAuthentication } from './policy/request-authentication.ts';
+import type { JwtRule } from './policy/request-authentication.ts';
 import { Ports } from './ports.ts';
 import type { ProxyTools } from './proxy.ts';
 import { shareOf } from './share.ts';
@@ -261,45 +263,20 @@ class RunningSidecar implements Sidecar {
     return report;
   }
 
-  /** The ladder, once: not ready, nobody new, what is in flight finishes or is told, and what does not in time is cut. */
+  /** Once, and not ready from then on. */
   leave(): Promise<DrainReport> {
     this.#leaving ??= this.#climbDown();
     return this.#leaving;
   }
 
-  async #climbDown(): Promise<DrainReport> {
+  #climbDown(): Promise<DrainReport> {
     this.#draining = true;
     this.#announce();
-    const { drainMs, drainWebSocketMs, drainTcpMs } = this.#watch.configuration.current().settings.limits;
-    const now = performance.now();
-    const deadlines = { http: now + drainMs, websocket: now + drainWebSocketMs, tcp: now + drainTcpMs };
-    // First nobody new comes in. The way out stays open: a request in flight may still need it.
-    const longest = Math.max(drainMs, drainWebSocketMs, drainTcpMs);
-    const others = this.#workers?.leave(longest) ?? Promise.resolve([]);
-    this.#ports.close('inbound');
-    this.#ports.close('gateway');
-    const inward = await Promise.all([
-      this.#table.drain('inbound', deadlines),
-      this.#table.drain('gateway', deadlines),
-    ]);
-    this.#ports.close('outbound');
-    const outbound = await this.#table.drain('outbound', deadlines);
-    const all = [...inward, outbound, ...(await others)];
-    const report = {
-      finished: all.reduce((sum, { finished }) => sum + finished, 0),
-      cut: all.flatMap(({ cut }) => cut),
-    };
-    // A list without end helps nobody; the number is whole.
-    const facts = {
-      code: 'drained',
-      finished: report.finished,
-      cut: report.cut.length,
-      first: report.cut.slice(0, 20),
-    };
-    if (report.cut.length > 0)
-      this.#log.warn(facts, `${report.cut.length} connections were cut at the end of the drain time`);
-    else this.#log.info(facts, 'drained: nothing had to be cut');
-    return report;
+    return leave({
+      ...{ table: this.#table, ports: this.#ports, log: this.#log },
+      limits: this.#watch.configuration.current().settings.limits,
+      others: (withinMs) => this.#workers?.leave(withinMs) ?? Promise.resolve([]),
+    });
   }
 
   get #identity(): Live<Identity | undefined> {
@@ -470,7 +447,7 @@ class RunningSidecar implements Sidecar {
       shadow: this.#shadow.facts(),
       denials: this.#denials.list(),
       metrics: await this.#registry.getMetricsAsJSON(),
-      connections: [...this.#table].map(describeConnection),
+      connections: [...this.#table].map((one) => one.describe()),
       upstreams: this.#pools.entries().map(([name, pool]) => ({ name, ...pool.describe() })),
       strictReport: this.#ports.rules().flatMap(([key, rules]) => this.#security.describe(key, rules) ?? []),
     };
@@ -499,42 +476,4 @@ class RunningSidecar implements Sidecar {
 /** What is on trial, as text: when it changes, what was seen before says nothing. */
 function onTrial({ authorizationPolicies }: IstioDocuments): string {
   return JSON.stringify(authorizationPolicies.filter(({ dryRun }) => dryRun));
-}
-
-/** Keys stand in the document, and one that is shared may stand among them. */
-function withoutKeys({ jwtRules, ...rest }: RequestAuthentication): object {
-  return {
-    ...rest,
-    jwtRules: jwtRules.map((rule) => (rule.jwks === undefined ? rule : { ...rule, jwks: '(inline)' })),
-  };
-}
-
-/** What an authorizer is told with each question may be a password to it. */
-function withoutSecrets({ extensionProviders, ...rest }: Settings): object {
-  const shown = extensionProviders.map(({ http, ...one }) =>
-    http === undefined
-      ? one
-      : {
-          ...one,
-          http: { ...http, includeAdditionalHeadersInCheck: Object.keys(http.includeAdditionalHeadersInCheck) },
-        },
-  );
-  return { ...rest, extensionProviders: shown };
-}
-
-function describeConnection(one: Connection): object {
-  return {
-    id: one.id,
-    port: one.port.key,
-    remote: one.remoteAddress,
-    peer: one.peer?.id.uri ?? null,
-    serial: one.peer?.serial ?? null,
-    kind: one.speaker?.kind ?? null,
-    inFlight: one.speaker?.inFlight ?? 0,
-    tlsVersion: one.tls?.version ?? null,
-    tlsCipher: one.tls?.cipher ?? null,
-    tlsGroup: one.tls?.group ?? null,
-    requests: one.requests,
-    openedAt: new Date(one.openedAt).toISOString(),
-  };
 }
