@@ -158,7 +158,7 @@ async function startNginxEdge(site: Site, routes: number): Promise<EdgeStack> {
     .map((kind) => `${kind}_temp_path ${dir}/${kind};`)
     .join(' ');
   const server = (number: number, more: string): string =>
-    `server { listen 127.0.0.1:${number} ssl; ssl_certificate ${dir}/server.pem; ssl_certificate_key ${dir}/server.key; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets off; ssl_session_cache off; ${more} ${locations} }`;
+    `server { listen 127.0.0.1:${number} ssl http2; ssl_certificate ${dir}/server.pem; ssl_certificate_key ${dir}/server.key; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets off; ssl_session_cache off; ${more} ${locations} }`;
   writeFileSync(
     join(dir, 'nginx.conf'),
     `worker_processes 1; daemon off; pid ${dir}/nginx.pid; error_log ${dir}/nginx.err;

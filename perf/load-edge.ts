@@ -1,14 +1,20 @@
 // Load of an edge: HTTPS, requests over many routes, with a user's token where one is to be verified.
 
+import { once } from 'node:events';
+import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { connect as connectTls, createSecureContext } from 'node:tls';
 import { onAnswer } from './load-http1.ts';
 
-/** `count` requests, `inFlight` at once, each on its own TLS connection; to one of `routes` routes after the other. */
+/**
+ * `count` requests, `inFlight` at once, to one of `routes` routes after the other: each on its own TLS connection, or in
+ * HTTP/2 as streams of `connections`, as a browser or another proxy would send them.
+ */
 export interface EdgeJob {
   readonly kind: 'edge';
   readonly port: number;
   readonly count: number;
   readonly inFlight: number;
+  readonly connections: number | undefined;
   readonly routes: number;
   /** Sent in turn as `Authorization: Bearer`; none where it is empty. */
   readonly tokens: readonly string[];
@@ -20,17 +26,24 @@ export function routePath(index: number): string {
   return `/team-${index % 32}/service-${index}`;
 }
 
-export async function runEdge({ port, count, inFlight, routes, tokens, caPem }: EdgeJob): Promise<Float64Array> {
+export function runEdge(job: EdgeJob): Promise<Float64Array> {
+  return job.connections === undefined ? runHttp1(job) : runHttp2(job, job.connections);
+}
+
+/** Far from one another: what was asked before is not what is asked next. */
+function pathOf(n: number, routes: number): string {
+  return `${routePath((n * 7919) % routes)}/items/7?full=1`;
+}
+
+async function runHttp1({ port, count, inFlight, routes, tokens, caPem }: EdgeJob): Promise<Float64Array> {
   const latencies = new Float64Array(count);
   const secureContext = createSecureContext({ ca: caPem, minVersion: 'TLSv1.3' });
   let sent = 0;
   let done = 0;
   const request = (n: number): Buffer => {
     const token = tokens.length === 0 ? '' : `Authorization: Bearer ${tokens[n % tokens.length]}\r\n`;
-    // Far from one another: what was asked before is not what is asked next.
-    const path = routePath((n * 7919) % routes);
     return Buffer.from(
-      `GET ${path}/items/7?full=1 HTTP/1.1\r\nHost: api.perf.test\r\nUser-Agent: perf/1\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\nCookie: session=0123456789abcdef\r\n${token}\r\n`,
+      `GET ${pathOf(n, routes)} HTTP/1.1\r\nHost: api.perf.test\r\nUser-Agent: perf/1\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\nCookie: session=0123456789abcdef\r\n${token}\r\n`,
     );
   };
   const made = Array.from({ length: Math.min(count, Math.max(routes, tokens.length, 1)) }, (_, n) => request(n));
@@ -58,4 +71,45 @@ export async function runEdge({ port, count, inFlight, routes, tokens, caPem }: 
     });
   await Promise.all(Array.from({ length: inFlight }, one));
   return latencies;
+}
+
+async function runHttp2({ port, count, inFlight, routes, caPem }: EdgeJob, connections: number): Promise<Float64Array> {
+  const latencies = new Float64Array(count);
+  const sessions = await Promise.all(
+    Array.from({ length: connections }, async () => {
+      const options = { ca: caPem, servername: 'api.perf.test', checkServerIdentity: () => undefined };
+      const session = connectHttp2(`https://127.0.0.1:${port}`, options);
+      await once(session, 'remoteSettings');
+      return session;
+    }),
+  );
+  let sent = 0;
+  let done = 0;
+  const worker = async (session: ClientHttp2Session): Promise<void> => {
+    while (sent < count) {
+      const n = sent++;
+      const begun = performance.now();
+      await ask(session, pathOf(n, routes));
+      latencies[done++] = performance.now() - begun;
+    }
+  };
+  await Promise.all(Array.from({ length: inFlight }, (_, i) => worker(sessions[i % connections]!)));
+  for (const session of sessions) session.destroy();
+  return latencies;
+}
+
+function ask(session: ClientHttp2Session, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stream = session.request({
+      ...{ ':method': 'GET', ':path': path, ':authority': 'api.perf.test', 'user-agent': 'perf/1' },
+      ...{ accept: 'application/json', 'accept-encoding': 'gzip', cookie: 'session=0123456789abcdef' },
+    });
+    let status: number | undefined;
+    stream.on('response', (fields) => {
+      status = fields[':status'];
+    });
+    stream.on('error', reject);
+    stream.on('end', () => (status === 200 ? resolve() : reject(new Error(`status ${status}`))));
+    stream.resume();
+  });
 }

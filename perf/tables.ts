@@ -188,21 +188,26 @@ async function edge({ site, plan }: Bench): Promise<Table[]> {
   const users = await makeTokens(200);
   for (const routes of [1, 100, 1000]) {
     const stacks = await startEdges(site, routes, users);
-    const job = (port: number, tokens: readonly string[] = []): Job => ({
-      ...{ kind: 'edge', port, count, inFlight: 32, routes, tokens, caPem: site.caPem },
+    const job = (port: number, tokens: readonly string[] = [], connections?: number): Job => ({
+      ...{ kind: 'edge', port, count, inFlight: 32, connections, routes, tokens, caPem: site.caPem },
     });
     const cpu = async (stack: EdgeStack, one: Job): Promise<number> => {
       const before = stack.running.cpuUs();
       await runLoad(one);
       return (stack.running.cpuUs() - before) / count;
     };
-    const row = async (label: string, portOf: (one: EdgeStack) => number | undefined, tokens?: readonly string[]) => {
+    const row = async (
+      label: string,
+      portOf: (one: EdgeStack) => number | undefined,
+      tokens?: readonly string[],
+      connections?: number,
+    ) => {
       const found = new Map<string, number[]>();
       for (let i = 0; i < plan.rounds; i++)
         for (const stack of stacks) {
           const port = portOf(stack);
           if (port !== undefined)
-            found.set(stack.name, [...(found.get(stack.name) ?? []), await cpu(stack, job(port, tokens))]);
+            found.set(stack.name, [...(found.get(stack.name) ?? []), await cpu(stack, job(port, tokens, connections))]);
         }
       rows.push({ label, figures: median(found, (one) => one) });
     };
@@ -213,12 +218,13 @@ async function edge({ site, plan }: Bench): Promise<Table[]> {
         // Nobody else here verifies tokens: against their plain routing.
         await row('1,000 routes, 200 users with tokens', ({ tokenPort, port }) => tokenPort ?? port, users.tokens);
         await row('1,000 routes, a limit for each client', ({ limitPort }) => limitPort);
+        await row('1,000 routes, HTTP/2: 32 streams on 4 connections', ({ port }) => port, [], 4);
       }
     } finally {
       await Promise.all(stacks.map(({ running }) => running.stop()));
     }
   }
-  const title = 'At the edge, HTTPS in and HTTP/1.1 to the app, 32 connections: CPU per request';
+  const title = 'At the edge, HTTPS in and HTTP/1.1 to the app, 32 in flight: CPU per request';
   return [{ name: 'edge-cpu', title, unit: 'us', rows }];
 }
 

@@ -96,8 +96,8 @@ function permitAtEdgeAgain(exchange: Exchange, connection: Connection): void {
   if (edge === undefined || edge === exchange.rules.edge || exchange.received === undefined) return;
   asReceived(exchange, exchange.received, () => {
     const { rule } = edge.find(exchange);
-    if (rule === undefined || rule.broken !== undefined)
-      throw new SallyportError('no_route', 'its rule is gone, or is not served any more');
+    if (rule === undefined) throw new SallyportError('no_route', 'its rule is gone');
+    if (rule.broken !== undefined) throw rule.broken;
     if (rule.authorizer !== undefined && exchange.edge?.authorizer === undefined)
       throw new SallyportError('policy_denied', 'its rule asks an authorizer by now, and none was asked');
     if (rule.guard !== undefined && rule.guard !== exchange.edge?.guard) {

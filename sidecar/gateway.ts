@@ -5,6 +5,7 @@ import { hash } from 'node:crypto';
 import type { Registry } from 'prom-client';
 import { formatProblem } from '../cert-agent/base/errors.ts';
 import type { Log } from '../cert-agent/base/log.ts';
+import { type Failure, withFailures } from './config/gateway-failures.ts';
 import { compileGatewayPorts } from './config/gateway-generation.ts';
 import { type GatewayPlan, planGateway, statusOf } from './config/gateway-plan.ts';
 import type { GatewayConfig } from './config/gateway-read.ts';
@@ -28,16 +29,20 @@ import type { TokenObserver } from './policy/jwt.ts';
 import type { JwtRule } from './policy/request-authentication.ts';
 import { answerOwn } from './respond.ts';
 import { certificatesOf, type ShownCertificate, worriesOf } from './routing/certificates.ts';
-import type { StatusList } from './routing/status.ts';
+import { complaintsOf, type StatusList } from './routing/status.ts';
 import { createAuthorizer } from './upstream/authorizer.ts';
 import type { Jwks } from './upstream/jwks.ts';
-import type { Pool } from './upstream/pool.ts';
 
-export interface GatewayOptions {
+interface Parts {
   readonly jwks: Jwks;
+  /** Absent where nothing is served. */
+  readonly log: Log | undefined;
+  readonly observe: TokenObserver;
+}
+
+export interface GatewayOptions extends Parts {
   readonly log: Log;
   readonly redis: RedisSettings | undefined;
-  readonly observe: TokenObserver;
   readonly registry: Registry;
 }
 
@@ -49,13 +54,15 @@ interface Kept<T> {
 
 /** Starts what a gateway needs. Redis may be away: limits are local until it comes. */
 export async function startGateway(options: GatewayOptions): Promise<RunningGateway> {
-  const { redis, log } = options;
+  const { redis, log, registry } = options;
   const shared = redis === undefined ? undefined : await startSharedLimits({ ...redis, log });
-  return new RunningGateway(options, shared);
+  const gateway = new RunningGateway(options, shared);
+  registerGatewayMetrics(registry, () => gateway.counts());
+  return gateway;
 }
 
 export class RunningGateway implements GatewayTools {
-  readonly #options: GatewayOptions;
+  readonly #parts: Parts;
   readonly #shared: SharedLimits | undefined;
   readonly #local = new LocalLimits();
   readonly #memory = new SessionMemory();
@@ -64,34 +71,34 @@ export class RunningGateway implements GatewayTools {
   #config: GatewayConfig | undefined = undefined;
   #plan: GatewayPlan | undefined = undefined;
   #generation = 0;
-  readonly #said = new Set<string>();
+  #failures: readonly Failure[] = [];
+  /** What was not as it should be in the last generation. */
+  #said: ReadonlySet<string> = new Set();
   #sessionKeys: readonly Buffer[] = [];
   /** The certificates that listeners show. */
   #shown: readonly ShownCertificate[] = [];
 
-  constructor(options: GatewayOptions, shared: SharedLimits | undefined) {
-    this.#options = options;
+  constructor(parts: Parts, shared: SharedLimits | undefined) {
+    this.#parts = parts;
     this.#shared = shared;
-    registerGatewayMetrics(options.registry, () => this.counts());
   }
 
   /** Looks at a generation's documents: what is attached to what, and which pools that needs. */
   plan(configuration: Configuration, now: number): GatewayPlan {
     const config = configuration.gateway!;
     this.#plan = planGateway(configuration, now, this.#plan);
-    for (const problem of config.documents.warnings) this.#warnOnce('document_warning', formatProblem(problem));
-    this.#warnOfLostPolicies(this.#plan);
     this.#shown = certificatesOf(this.#plan.attachments);
-    for (const { code, message } of worriesOf(this.#shown, now)) this.#warnOnce(code, message);
     this.#begin(config);
     return this.#plan;
   }
 
   /** The ports of the generation that was planned last, with the pools that it asked for. */
-  compile(configuration: Configuration, pools: ReadonlyMap<string, Pool>): readonly PortPlan[] {
-    const ports = compileGatewayPorts(configuration, this.#plan!, pools, this);
+  compile(configuration: Configuration, pools: ReadonlyMap<string, Destination>): readonly PortPlan[] {
+    const { ports, failures } = compileGatewayPorts(configuration, this.#plan!, pools, this);
+    this.#failures = failures;
     for (const kept of [this.#guards, this.#inFlight])
       for (const [key, one] of kept) if (one.generation !== this.#generation) kept.delete(key);
+    this.#sayWorries(Date.now());
     return ports;
   }
 
@@ -102,30 +109,27 @@ export class RunningGateway implements GatewayTools {
 
   /** The statuses of all documents. */
   status(now: number): StatusList | undefined {
-    return this.#plan === undefined ? undefined : statusOf(this.#plan, this.#config!, now);
+    return this.#plan === undefined
+      ? undefined
+      : withFailures(statusOf(this.#plan, this.#config!, now), this.#failures);
   }
 
-  /** What a policy was to protect is not protected by it: a name that was mistyped must not be found by an attacker first. */
-  #warnOfLostPolicies({ security, traffic }: GatewayPlan): void {
-    for (const [kind, { statuses }] of [
-      ['SecurityPolicy', security],
-      ['BackendTrafficPolicy', traffic],
-    ] as const)
-      for (const { policy, ancestors } of statuses)
-        for (const { conditions } of ancestors)
-          for (const { type, status, reason, message } of conditions)
-            if (type === 'Accepted' && status === 'False')
-              this.#warnOnce(
-                'policy_not_attached',
-                `${kind} ${policy.namespace}/${policy.name} of ${policy.file}:${policy.line} is not attached: ${reason}: ${message}`,
-              );
-  }
-
-  /** The same worry stands in every generation, and is said in the first. */
-  #warnOnce(code: string, message: string): void {
-    if (this.#said.has(message)) return;
-    this.#said.add(message);
-    this.#options.log.warn({ code }, message);
+  /** What has come since the last generation: a name that was mistyped must not be found by an attacker first. */
+  #sayWorries(now: number): void {
+    const config = this.#config!;
+    const worries = [
+      ...config.documents.warnings.map((one) => ({ code: 'document_warning', message: formatProblem(one) })),
+      ...worriesOf(this.#shown, now),
+      ...complaintsOf(this.status(now)!, placesIn(config)),
+    ];
+    const fresh = worries.filter(({ message }) => !this.#said.has(message));
+    for (const { code, message } of fresh.slice(0, mostSaid)) this.#parts.log?.warn({ code }, message);
+    if (fresh.length > mostSaid)
+      this.#parts.log?.warn(
+        { code: 'document_condition', hint: "see 'sallyport gateway status'" },
+        `and ${fresh.length - mostSaid} more`,
+      );
+    this.#said = new Set(worries.map(({ message }) => message));
   }
 
   #begin(config: GatewayConfig): void {
@@ -153,13 +157,13 @@ export class RunningGateway implements GatewayTools {
     const security = compileSecurity(policy, {
       resolveSecret: (namespace, name) =>
         this.#config!.documents.secrets.find((one) => one.namespace === namespace && one.name === name)?.spec.data,
-      keysOf: (rule) => this.#options.jwks.sourceOf(rule),
+      keysOf: (rule) => this.#parts.jwks.sourceOf(rule),
       answer: answerOwn,
       memory: this.#memory,
-      observe: this.#options.observe,
-      ...(this.#sessionKeys.length === 0 ? {} : { sessionKeys: this.#sessionKeys }),
+      observe: this.#parts.observe,
+      ...(this.#config!.sessionKeys === undefined ? {} : { sessionKeys: this.#sessionKeys }),
     });
-    for (const warning of security.warnings) this.#options.log.warn({ code: 'policy_warning' }, warning);
+    for (const warning of security.warnings) this.#parts.log?.warn({ code: 'policy_warning' }, warning);
     const guard: EdgeGuard = Object.freeze({
       ownHeaders: security.ownHeaders,
       secretParams: security.secretParams,
@@ -236,6 +240,27 @@ export class RunningGateway implements GatewayTools {
     dropCopies();
     this.#shared?.close();
   }
+}
+
+/** A list without end helps nobody. */
+const mostSaid = 50;
+
+/** Where each document that has a status stands, by kind, namespace and name. */
+function placesIn({
+  documents,
+  securityPolicies,
+  trafficPolicies,
+  broken,
+}: GatewayConfig): ReadonlyMap<string, string> {
+  const { gateways, classes, routes, backendTls, refused } = documents;
+  const all = [
+    ...[...gateways, ...classes, ...routes, ...backendTls, ...refused, ...broken],
+    ...securityPolicies.map((one) => ({ ...one, kind: 'SecurityPolicy' })),
+    ...trafficPolicies.map((one) => ({ ...one, kind: 'BackendTrafficPolicy' })),
+  ];
+  return new Map(
+    all.map(({ kind, namespace, name, file, line }) => [`${kind} ${namespace}/${name}`, `${file}:${line}`]),
+  );
 }
 
 /** What of the Secrets a policy is made of: when they change, it is made anew. */

@@ -26,7 +26,7 @@ const layers: [string, RegExp][] = [
     /^sidecar\/(?:listener|peer|head|route|gateway-listener|enter|rewrite|authorize|authenticate|ask-authorizer|hold|forward|respond|access-log|proxy)\.ts$/,
   ],
   ['config', /^sidecar\/config\//],
-  ['main', /^sidecar\/(?:main|gateway|identity-source|ports|judge-open|leave|workers?|share)\.ts$/],
+  ['main', /^sidecar\/(?:main|gateway|identity-source|ports|judge-open|judge-gateway|leave|workers?|share)\.ts$/],
   ['cli', /^sidecar\/(?:cli\.ts|cli\/)/],
 ];
 

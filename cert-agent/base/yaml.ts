@@ -52,7 +52,8 @@ export function parseYaml(text: string, file: string): ParsedYaml {
     try {
       // maxAliasCount stops the billion-laughs document: ten lines of aliases that would unfold to gigabytes.
       const value: unknown = document.toJS({ maxAliasCount: 100 });
-      if (value === null && document.contents === null) continue;
+      // Nothing between two `---`, as a template leaves it; kubectl passes over it as well.
+      if (value === null) continue;
       documents.push(locate(document, value, file, lines));
     } catch (error) {
       problems.push({ file, line: 1, column: 1, message: reasonOf(error) });

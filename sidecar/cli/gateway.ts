@@ -2,9 +2,8 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { StatusItem, StatusList } from '../routing/status.ts';
 import { readCount, serve } from './sidecar.ts';
-import { action, exitCodes, note, paint, print, printJson, printTable } from './terminal.ts';
+import { action, exitCodes, print } from './terminal.ts';
 
 /** The command; the gateway itself is loaded when it runs. */
 export function gatewayCommand(): Command {
@@ -24,12 +23,12 @@ Example:
 SIGHUP looks at every file now; SIGTERM finishes what is in flight and exits with 0.`,
     )
     .action(
-      action((options: { config?: string; check?: boolean; workers: string }) => {
-        if (options.config === undefined)
+      action(async ({ config, check, workers }: { config?: string; check?: boolean; workers: string }) => {
+        if (config === undefined)
           throw new SallyportError('usage', 'which gateway?', { hint: 'name gateway.yaml with --config' });
-        return options.check === true
-          ? check(options.config)
-          : serve(options.config, readCount(options.workers), 'gateway');
+        if (check !== true) return serve(config, readCount(workers), 'gateway');
+        const { checkGateway } = await import('./gateway-status.ts');
+        return checkGateway(config);
       }),
     )
     .addCommand(statusCommand())
@@ -51,85 +50,12 @@ Examples:
   sallyport gateway status --config gateway/
   sallyport gateway status --config gateway.yaml -o json | jq '.items[].status'`,
     )
-    .action(action(runStatus));
-}
-
-async function runStatus(_own: object, command: Command): Promise<number> {
-  const { config, output } = command.optsWithGlobals<{ config?: string; output: string }>();
-  if (config === undefined)
-    throw new SallyportError('usage', 'the status of what?', {
-      hint: 'name a directory or gateway.yaml with --config',
-    });
-  if (output !== 'json' && output !== 'table')
-    throw new SallyportError('usage', `-o is 'json' or 'table', not '${output}'`);
-  const { readStatus } = await import('../config/gateway-status.ts');
-  const { list, warnings } = readStatus(config, Date.now());
-  for (const one of warnings) note(`${paint('yellow', 'warning:', process.stderr)} ${one}`);
-  if (output === 'json') printJson(list);
-  else printTable(columns, rowsOf(list), 'there is no document that has a status');
-  return exitCodes.ok;
-}
-
-interface Said {
-  readonly type: string;
-  readonly status: string;
-  readonly reason: string;
-  readonly message: string;
-}
-
-const columns = ['KIND', 'NAME', 'SECTION', 'CONDITION', 'REASON', 'MESSAGE'];
-
-/** A row for each condition that does not hold as it should, and one for each thing that is well. */
-function rowsOf({ items }: StatusList): string[][] {
-  return items.flatMap((item) =>
-    sectionsOf(item).map(({ section, conditions, more }) => {
-      const bad = conditions.find(isBad);
-      const name = `${item.metadata.namespace}/${item.metadata.name}`;
-      if (bad === undefined) return [item.kind, name, section, 'ok', '', more];
-      return [item.kind, name, section, `${bad.type}=${bad.status}`, bad.reason, bad.message];
-    }),
-  );
-}
-
-function isGood({ items }: StatusList): boolean {
-  return items.every((item) => sectionsOf(item).every(({ conditions }) => !conditions.some(isBad)));
-}
-
-/** `Conflicted` is the one that should be False. */
-function isBad({ type, status }: Said): boolean {
-  return (status === 'True') === (type === 'Conflicted');
-}
-
-function sectionsOf({ status }: StatusItem): { section: string; conditions: readonly Said[]; more: string }[] {
-  const {
-    conditions,
-    listeners = [],
-    parents = [],
-    ancestors = [],
-  } = status as {
-    readonly conditions?: readonly Said[];
-    readonly listeners?: readonly { name: string; attachedRoutes: number; conditions: readonly Said[] }[];
-    readonly parents?: readonly { parentRef: { name: string; sectionName?: string }; conditions: readonly Said[] }[];
-    readonly ancestors?: readonly { ancestorRef: { kind: string; name: string }; conditions: readonly Said[] }[];
-  };
-  return [
-    ...(conditions === undefined ? [] : [{ section: '', conditions, more: '' }]),
-    ...listeners.map((one) => ({
-      section: one.name,
-      conditions: one.conditions,
-      more: `${one.attachedRoutes} route${one.attachedRoutes === 1 ? '' : 's'}`,
-    })),
-    ...parents.map(({ parentRef, conditions: own }) => ({
-      section: `${parentRef.name}${parentRef.sectionName === undefined ? '' : `/${parentRef.sectionName}`}`,
-      conditions: own,
-      more: '',
-    })),
-    ...ancestors.map(({ ancestorRef, conditions: own }) => ({
-      section: `${ancestorRef.kind} ${ancestorRef.name}`,
-      conditions: own,
-      more: '',
-    })),
-  ];
+    .action(
+      action(async (_own: object, command: Command) => {
+        const { showStatus } = await import('./gateway-status.ts');
+        return showStatus(command.optsWithGlobals<{ config?: string; output: string }>());
+      }),
+    );
 }
 
 function hashKeyCommand(): Command {
@@ -153,13 +79,4 @@ Example:
         return exitCodes.ok;
       }),
     );
-}
-
-async function check(file: string): Promise<number> {
-  const { readStatus } = await import('../config/gateway-status.ts');
-  const { list, warnings } = readStatus(file, Date.now());
-  for (const one of warnings) note(`${paint('yellow', 'warning:', process.stderr)} ${one}`);
-  if (isGood(list)) note(`${file} is good: ${list.items.length} documents with a status, all accepted and resolved`);
-  else printTable(columns, rowsOf(list), 'there is no document that has a status');
-  return isGood(list) ? exitCodes.ok : exitCodes.no;
 }

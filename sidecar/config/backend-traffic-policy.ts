@@ -20,8 +20,9 @@ import {
   timeoutOf,
   withoutUndefined,
 } from './backend-traffic-parts.ts';
-import { objectName, sectionName } from './gateway-common.ts';
+import { objectName, sectionName, targetsIn } from './gateway-common.ts';
 import { notEvaluated, rateLimit, rulesOf } from './rate-limit-rules.ts';
+import { refused } from './security-policy-fields.ts';
 
 const targetKinds = ['Gateway', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;
 
@@ -29,14 +30,14 @@ const target = z.strictObject({
   group: z.literal('gateway.networking.k8s.io', 'a target is of group gateway.networking.k8s.io'),
   kind: z.enum(targetKinds),
   name: objectName,
+  namespace: refused('a target is in the namespace of its policy: leave it out'),
   sectionName: sectionName.optional(),
 });
 
-const targetFields = { targetRef: target.optional(), targetRefs: z.array(target).min(1).max(16).optional() };
-
 const spec = z
   .strictObject({
-    ...targetFields,
+    targetRef: target.optional(),
+    targetRefs: z.array(target).min(1).max(16).optional(),
     rateLimit: rateLimit.optional(),
     retry: retry.optional(),
     timeout: timeout.optional(),
@@ -123,7 +124,7 @@ export function readBackendTrafficPolicy(
 ): { value: BackendTrafficPolicy } | { problems: Problem[]; targets?: readonly PolicyTarget[] } {
   const read = readDocument(backendTrafficPolicy, document);
   if ('problems' in read) {
-    const targets = targetsOf(document.value);
+    const targets = targetsIn(document.value);
     return targets === undefined ? read : { ...read, targets };
   }
   const { metadata: of, spec: said } = read.value;
@@ -149,14 +150,6 @@ export function readBackendTrafficPolicy(
     line: document.problemAt(['metadata', 'name'], '').line,
   };
   return { value: Object.freeze(value) };
-}
-
-function targetsOf(value: unknown): PolicyTarget[] | undefined {
-  const read = z.looseObject({ spec: z.looseObject(targetFields) }).safeParse(value);
-  if (!read.success) return undefined;
-  const { targetRef, targetRefs = [] } = read.data.spec;
-  const all = [...(targetRef === undefined ? [] : [targetRef]), ...targetRefs];
-  return all.length === 0 ? undefined : all.map(plainTarget);
 }
 
 const plainTarget = ({ group, kind, name, sectionName: section }: Target): PolicyTarget => ({

@@ -137,3 +137,38 @@ export const objectRef = z.strictObject({
   namespace: namespace.optional(),
 });
 export { group, kind };
+
+const looseTarget = z.looseObject({
+  kind: z.enum(['Gateway', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']),
+  name: objectName,
+  sectionName: sectionName.optional().catch(undefined),
+});
+
+/** What a policy was meant for. */
+interface Target {
+  readonly group: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly sectionName?: string;
+}
+
+/**
+ * What a policy was meant for, however wrong the rest of it is; a section that cannot be read means the whole. Undefined
+ * where one of its targets cannot be told: nobody could close that.
+ */
+export function targetsIn(value: unknown): readonly Target[] | undefined {
+  const { spec } = value as { spec?: { targetRef?: unknown; targetRefs?: unknown } | null };
+  const { targetRef, targetRefs = [] } = spec ?? {};
+  if (!Array.isArray(targetRefs)) return undefined;
+  const all = [...(targetRef === undefined ? [] : [targetRef]), ...(targetRefs as unknown[])].map((one) => {
+    const read = looseTarget.safeParse(one);
+    if (!read.success) return undefined;
+    const { kind: of, name, sectionName: section } = read.data;
+    return {
+      ...{ group: 'gateway.networking.k8s.io', kind: of, name },
+      ...(section === undefined ? {} : { sectionName: section }),
+    };
+  });
+  const told = all.filter((one) => one !== undefined);
+  return told.length === 0 || told.length < all.length ? undefined : told;
+}

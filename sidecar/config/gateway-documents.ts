@@ -70,24 +70,33 @@ const namespace = z.looseObject({ apiVersion: z.literal('v1'), kind: z.literal('
 
 /** What comes with an application and is nothing to a gateway: passed over, and said. */
 const passedOver = new Set([
+  'NetworkPolicy',
   ...['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Pod', 'Job', 'CronJob', 'ServiceAccount'],
   ...['PersistentVolumeClaim', 'HorizontalPodAutoscaler', 'PodDisruptionBudget', 'EndpointSlice', 'Endpoints'],
   ...['Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'CustomResourceDefinition'],
 ]);
 
-const known = [
-  ...[
-    'Gateway',
-    'GatewayClass',
-    'HTTPRoute',
-    'GRPCRoute',
-    'TLSRoute',
-    'TCPRoute',
-    'ReferenceGrant',
-    'BackendTLSPolicy',
-  ],
-  ...['Service', 'Secret', 'ConfigMap', 'Namespace'],
-];
+const ofGatewayApi = ['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute', 'ReferenceGrant'];
+
+/** The groups of the kinds that are read: the same word in another group is a slip, or another's policy. */
+const groups: Readonly<Record<string, string>> = {
+  ...Object.fromEntries([...ofGatewayApi, 'BackendTLSPolicy'].map((kind) => [kind, 'gateway.networking.k8s.io'])),
+  SecurityPolicy: 'gateway.envoyproxy.io',
+  BackendTrafficPolicy: 'gateway.envoyproxy.io',
+  DestinationRule: 'networking.istio.io',
+};
+
+const known = [...Object.keys(groups), 'Service', 'Secret', 'ConfigMap', 'Namespace'];
+
+/** Where what others say in kinds of their own is said here. */
+const instead: Readonly<Record<string, string>> = {
+  ClientTrafficPolicy: "gateway.yaml has 'limits', 'gatewayTopology' and 'downstreamTls'; a Gateway has 'tls.frontend'",
+  Backend: "name its address under 'upstreams' in gateway.yaml, and the Service under 'backends'",
+  HTTPRouteFilter: 'a rule has the filters of Gateway API',
+  EnvoyProxy: 'gateway.yaml says how a gateway runs',
+  Ingress: 'write it as a Gateway and an HTTPRoute',
+  VirtualService: 'write it as an HTTPRoute',
+};
 
 const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
@@ -132,15 +141,30 @@ export function readGatewayDocuments(
         const parents = kind === 'BackendTLSPolicy' ? targetsOf(document.value) : parentsOf(document.value);
         if (named === undefined || !known.includes(kind) || parents === undefined) problems.push(...read.problems);
         else refused.push({ ...named, ...refusalOf(kind, read.problems), parents });
-        // These have no status of their own in which it could be said.
-        if (named !== undefined && !hasStatus.has(kind)) warnings.push(...read.problems);
-      } else keep(named!, read.value.spec, document);
+        // These have no status in which it could be said.
+        const isSaid = hasStatus.has(kind) && (!routeKinds.has(kind) || (parents?.length ?? 0) > 0);
+        if (named !== undefined && !isSaid) warnings.push(...read.problems);
+      } else {
+        keep(named!, read.value.spec, document);
+        if (routeKinds.has(kind) && parentsOf(document.value).length === 0)
+          warnings.push(
+            document.problemAt(['spec'], `this ${kind} names no Gateway in 'parentRefs': it is not served`),
+          );
+      }
       continue;
     }
     const read = readCore(document, kind, apiVersion);
     if (read === undefined) {
-      const hint = didYouMean(kind, known);
-      if (passedOver.has(kind) || isForeign(apiVersion))
+      const hint = instead[kind] ?? didYouMean(kind, known);
+      const group = groups[kind];
+      if (group !== undefined)
+        problems.push(
+          document.problemAt(
+            apiVersion === '' ? [] : ['apiVersion'],
+            `a ${kind} is of group ${group}, not of apiVersion '${apiVersion}'`,
+          ),
+        );
+      else if (passedOver.has(kind) || isForeign(kind, apiVersion))
         warnings.push(document.problemAt(['kind'], `kind ${kind} is nothing to a gateway: passed over`));
       else
         problems.push(
@@ -171,16 +195,18 @@ export function readGatewayDocuments(
 }
 
 /** Policies of others' kinds would be wider doors if they were passed over; what has nothing to do with traffic is not. */
-function isForeign(apiVersion: string): boolean {
+function isForeign(kind: string, apiVersion: string): boolean {
   return (
     apiVersion.includes('/') &&
+    !/(?:Polic(?:y|ies)|Route|Gateway|Filter|Middleware|Plugin|Auth[a-z]*|Ingress)$/i.test(kind) &&
     !/(?:^|\.)(?:istio\.io|networking\.k8s\.io|envoyproxy\.io|konghq\.com|traefik\.io|cilium\.io|linkerd\.io)\//.test(
       apiVersion,
     )
   );
 }
 
-function headOf(value: unknown): { kind: string; apiVersion: string } {
+/** What a document is; empty where it does not say so. */
+export function headOf(value: unknown): { kind: string; apiVersion: string } {
   const { kind, apiVersion } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
   return {
     kind: typeof kind === 'string' ? kind : '',

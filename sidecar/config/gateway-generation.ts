@@ -4,7 +4,7 @@
 
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Edge, EdgeReplies } from '../edge.ts';
-import type { Exchange, PortRules, Route } from '../exchange.ts';
+import type { Destination, Exchange, PortRules, Route } from '../exchange.ts';
 import type { SecurityPolicy } from '../filters/security-policy.ts';
 import type { FrontListener } from '../gateway-listener.ts';
 import { mintPermit } from '../policy/policy.ts';
@@ -12,12 +12,12 @@ import type { AttachedRoute, ServedListener } from '../routing/attach.ts';
 import { byAge, keyOf, type RouteDocument } from '../routing/documents.ts';
 import { patternsFor } from '../routing/hosts.ts';
 import { compileTable, type TableEntry } from '../routing/table.ts';
-import type { Pool } from '../upstream/pool.ts';
 import { chooseByWeight, clusterOf, refusing } from './gateway-backends.ts';
+import type { Failure } from './gateway-failures.ts';
 import { matchesOf } from './gateway-matches.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { repliesOf } from './gateway-replies.ts';
-import { type GatewayTools, listenerName, mirrorsOf, RuleCompiler } from './gateway-rule.ts';
+import { type GatewayTools, listenerName, mirrorsOf, ofRoute, RuleCompiler } from './gateway-rule.ts';
 import type { PortPlan } from './generation.ts';
 import type { Configuration } from './watch.ts';
 
@@ -25,11 +25,11 @@ import type { Configuration } from './watch.ts';
 export function compileGatewayPorts(
   configuration: Configuration,
   plan: GatewayPlan,
-  pools: ReadonlyMap<string, Pool>,
+  pools: ReadonlyMap<string, Destination>,
   tools: GatewayTools,
-): readonly PortPlan[] {
+): CompiledGateway {
   const compiler = new PortCompiler(configuration, plan, pools, tools);
-  return plan.attachments.gateways.flatMap(({ gateway, listeners }) => {
+  const ports = plan.attachments.gateways.flatMap(({ gateway, listeners }) => {
     const served = listeners.filter(({ programmed }) => programmed);
     const byPort = Map.groupBy(served, ({ spec }) => spec.port);
     return [...byPort].map(([port, list]) =>
@@ -41,6 +41,13 @@ export function compileGatewayPorts(
       ),
     );
   });
+  return { ports, failures: compiler.failures };
+}
+
+export interface CompiledGateway {
+  readonly ports: readonly PortPlan[];
+  /** What cannot be served as it was meant, though it was accepted. */
+  readonly failures: readonly Failure[];
 }
 
 class PortCompiler {
@@ -50,13 +57,22 @@ class PortCompiler {
   readonly #replies: EdgeReplies;
   readonly #age: ReadonlyMap<RouteDocument, number>;
 
-  constructor(configuration: Configuration, plan: GatewayPlan, pools: ReadonlyMap<string, Pool>, tools: GatewayTools) {
+  constructor(
+    configuration: Configuration,
+    plan: GatewayPlan,
+    pools: ReadonlyMap<string, Destination>,
+    tools: GatewayTools,
+  ) {
     this.#configuration = configuration;
     this.#plan = plan;
     this.#rules = new RuleCompiler(configuration, plan, pools, tools);
     this.#replies = repliesOf(configuration);
     const { routes } = configuration.gateway!.documents;
     this.#age = new Map(routes.toSorted(byAge).map((route, index) => [route, index]));
+  }
+
+  get failures(): readonly Failure[] {
+    return this.#rules.failures;
   }
 
   /**
@@ -192,12 +208,13 @@ class PortCompiler {
     const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/0`;
     const permit = mintPermit(`route[${name}]`);
     const unjudged = this.#unjudged(listener, route);
+    if (unjudged !== undefined) this.#rules.note({ ...ofRoute(route), message: unjudged });
     const choices = this.#plan.attachments.backendsOf(route).map((backend) => {
       const found =
         unjudged !== undefined
           ? refusing('rule_broken', unjudged)
           : backend.problem === undefined
-            ? this.#rules.destination(backend, 'tcp', undefined, false)
+            ? this.#rules.destination(backend, 'tcp', undefined, false, route)
             : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
       const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
       return {

@@ -3,7 +3,7 @@
 
 import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
 import type { SecurityPolicy } from '../filters/security-policy.ts';
-import { type Attachments, attach, type ServedListener } from '../routing/attach.ts';
+import { type Attachments, attach, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
 import type { BackendRef, RouteDocument, RouteRule } from '../routing/documents.ts';
 import { attachPolicies, type Failing, type PolicyTable, type RulePlace } from '../routing/policies.ts';
@@ -88,11 +88,6 @@ function worldOf(
   const served = last?.attachments.gateways.flatMap((one) => one.listeners).flatMap((one) => one.certificates) ?? [];
   const lastCertificates = new Map(served.map((pair) => [pair.secret, pair]));
   return { backends, listeners, certificates: config.certificates, lastCertificates, now };
-}
-
-/** What is wrong with a policy, with its places. */
-export function sentenceOf({ problems }: Pick<BrokenPolicy, 'problems'>): string {
-  return problems.map(({ file, line, column, message }) => `${file}:${line}:${column}: ${message}`).join('; ');
 }
 
 /** Where a rule stands, for the policies that are attached. */

@@ -4,8 +4,8 @@
 import { hash } from 'node:crypto';
 import { isLoopback } from '../../cert-agent/base/address.ts';
 import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
-import { authoritiesOf, backendTlsFor } from '../routing/backend-tls.ts';
-import type { GatewayDocuments } from '../routing/documents.ts';
+import { authoritiesOf, backendTlsFor, lostBackendTls } from '../routing/backend-tls.ts';
+import { type GatewayDocuments, keyOf } from '../routing/documents.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import type { BalancePlan, TrafficPlan } from '../upstream/traffic.ts';
 import type { OutsideUpstream } from './gateway-settings.ts';
@@ -49,6 +49,9 @@ export function planPool(
       peer: { upstream, isMeant: false, expected: peer.identity, tls, alpn },
     };
   const outside = settings.gateway!.outside[upstream]!;
+  const lost = lostBackendTls(service, documents);
+  if (lost !== undefined)
+    return { problem: `BackendTLSPolicy ${keyOf(lost)} names a port that Service ${service} is not known to have` };
   const policyFor = backendTlsFor(service, documents);
   if (policyFor === undefined) return planPlain(outside, `${protocol} ${upstream}${suffix}`, upstream, common);
   const { spec } = policyFor;

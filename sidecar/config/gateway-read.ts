@@ -9,7 +9,7 @@ import type { GatewayDocuments } from '../routing/documents.ts';
 import type { PemPair } from '../routing/references.ts';
 import { isBackendTrafficPolicy, readBackendTrafficPolicy } from './backend-traffic-policy.ts';
 import type { IstioDocuments } from './documents.ts';
-import { readGatewayDocuments } from './gateway-documents.ts';
+import { headOf, readGatewayDocuments } from './gateway-documents.ts';
 import { itemsOf, type PlacedDocument, readIstio } from './istio.ts';
 import { readSecurityPolicy } from './security-policy.ts';
 import type { Settings } from './settings.ts';
@@ -56,10 +56,16 @@ export function readGatewayConfig(
   if (problems.length + read.problems.length > 0) throw configError([...problems, ...read.problems]);
   const { gateway: own } = settings;
   const pages = [...files].filter(([file]) => own?.errorPages !== undefined && file.startsWith(`${own.errorPages}/`));
+  const { warnings } = read.gateway.documents;
+  const noPages: Problem[] =
+    own?.errorPages === undefined || pages.length > 0
+      ? []
+      : [{ file: settings.file, line: 1, column: 1, message: `errorPages: there is no page in ${own.errorPages}` }];
   return {
     istio: read.istio,
     gateway: {
       ...read.gateway,
+      documents: { ...read.gateway.documents, warnings: [...warnings, ...noPages] },
       certificates: Object.fromEntries(
         Object.entries(own?.certificates ?? {}).map(([key, { certificate, key: secret }]) => [
           key,
@@ -89,15 +95,7 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
   const istio: PlacedDocument[] = [];
   for (const one of placed.flatMap(itemsOf)) {
     const { file, document } = one;
-    const {
-      kind = '',
-      apiVersion = '',
-      metadata,
-    } = document.value as {
-      readonly kind?: string;
-      readonly apiVersion?: string;
-      readonly metadata?: { readonly namespace?: unknown; readonly name?: unknown };
-    };
+    const { kind, apiVersion } = headOf(document.value);
     if (isDestinationRule(kind, apiVersion)) istio.push(one);
     const policy = isSecurityPolicy(kind, apiVersion)
       ? ('SecurityPolicy' as const)
@@ -105,8 +103,7 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
         ? ('BackendTrafficPolicy' as const)
         : undefined;
     if (policy === undefined) continue;
-    const namespace = typeof metadata?.namespace === 'string' ? metadata.namespace : 'default';
-    const name = String(metadata?.name);
+    const { namespace, name } = namedIn(document.value);
     const key = `${policy} ${namespace}/${name}`;
     const { line } = document.problemAt(['metadata', 'name'], '');
     const before = taken.get(key);
@@ -145,8 +142,8 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
 
 /** Is this a policy of Envoy Gateway that is read here? */
 export function isGatewayPolicy({ value }: YamlDocument): boolean {
-  const { kind = '', apiVersion = '' } = (value ?? {}) as { readonly kind?: string; readonly apiVersion?: string };
-  return isSecurityPolicy(kind, String(apiVersion)) || isBackendTrafficPolicy(kind, String(apiVersion));
+  const { kind, apiVersion } = headOf(value);
+  return isSecurityPolicy(kind, apiVersion) || isBackendTrafficPolicy(kind, apiVersion);
 }
 
 /** Such a policy, or everything that is wrong with it. */
@@ -156,6 +153,15 @@ export function readGatewayPolicy(
 ): ReturnType<typeof readSecurityPolicy> | ReturnType<typeof readBackendTrafficPolicy> {
   const { kind } = document.value as { readonly kind: string };
   return kind === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
+}
+
+/** What it calls itself, however wrong the rest of it is. */
+function namedIn(value: unknown): { readonly namespace: string; readonly name: string } {
+  const { metadata } = value as {
+    readonly metadata?: { readonly namespace?: unknown; readonly name?: unknown } | null;
+  };
+  const namespace = typeof metadata?.namespace === 'string' ? metadata.namespace : 'default';
+  return { namespace, name: String(metadata?.name) };
 }
 
 function isSecurityPolicy(kind: string, apiVersion: string): boolean {

@@ -10,7 +10,7 @@ import { compileRedirect, compileRewrite } from '../filters/rewrite.ts';
 import { ownHeadersOf } from '../filters/security.ts';
 import type { SecurityPolicy } from '../filters/security-policy.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
-import type { ServedListener } from '../routing/attach.ts';
+import { type ServedListener, sentenceOf } from '../routing/attach.ts';
 import {
   type GrpcRule,
   type HttpRule,
@@ -20,7 +20,6 @@ import {
   type RouteRule,
 } from '../routing/documents.ts';
 import { isGranted, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
-import type { Pool } from '../upstream/pool.ts';
 import type { TrafficPlan } from '../upstream/traffic.ts';
 import {
   chooseBackend,
@@ -31,8 +30,9 @@ import {
   sessionOf,
   timeoutsOf,
 } from './gateway-backends.ts';
+import type { Failure } from './gateway-failures.ts';
 import { prefixOf } from './gateway-matches.ts';
-import { type GatewayPlan, placeOf, sentenceOf } from './gateway-plan.ts';
+import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
 import type { GatewayConfig } from './gateway-read.ts';
 import { codingsOf } from './gateway-replies.ts';
@@ -60,12 +60,19 @@ export class RuleCompiler {
   readonly #configuration: Configuration;
   readonly #config: GatewayConfig;
   readonly #plan: GatewayPlan;
-  readonly #pools: ReadonlyMap<string, Pool>;
+  readonly #pools: ReadonlyMap<string, Destination>;
   readonly #tools: GatewayTools;
   readonly #traffic: ReadonlyMap<string, TrafficPlan>;
   readonly #ownHeaders = new Set<string>();
+  /** The same on each listener, so by what they say. */
+  readonly #failures = new Map<string, Failure>();
 
-  constructor(configuration: Configuration, plan: GatewayPlan, pools: ReadonlyMap<string, Pool>, tools: GatewayTools) {
+  constructor(
+    configuration: Configuration,
+    plan: GatewayPlan,
+    pools: ReadonlyMap<string, Destination>,
+    tools: GatewayTools,
+  ) {
     this.#configuration = configuration;
     this.#config = configuration.gateway!;
     this.#plan = plan;
@@ -77,6 +84,15 @@ export class RuleCompiler {
   /** Of all guards together, as they are compiled: nobody outside says what they say, on whatever route. */
   get ownHeaders(): ReadonlySet<string> {
     return this.#ownHeaders;
+  }
+
+  /** What cannot be served as it was meant, of all rules so far. */
+  get failures(): readonly Failure[] {
+    return [...this.#failures.values()];
+  }
+
+  note(failure: Failure): void {
+    this.#failures.set(JSON.stringify(failure), failure);
   }
 
   /** One rule on one listener. Whatever of it cannot be served as it was meant makes it broken: it answers 500. */
@@ -94,33 +110,37 @@ export class RuleCompiler {
     const traffic = this.#plan.traffic.policyFor(place);
     const permit = mintPermit(security === undefined ? `route[${name}]` : `securitypolicy[${keyOf(security)}]`);
     let broken: SallyportError | undefined;
-    const compile = <T>(make: () => T): T | undefined => {
+    const breakBy = (error: unknown): undefined => {
+      broken ??= new SallyportError('rule_broken', `${name} cannot be served: ${reasonOf(error)}`, { cause: error });
+    };
+    const compile = <T>(make: () => T, because: Because = ofRoute(route)): T | undefined => {
       try {
         return make();
       } catch (error) {
-        broken ??= new SallyportError('rule_broken', `${name} cannot be served: ${reasonOf(error)}`, { cause: error });
-        return undefined;
+        this.note({ ...because, message: reasonOf(error) });
+        return breakBy(error);
       }
     };
+    // These stand in the statuses already.
     for (const policy of [security, traffic])
       if (policy !== undefined && 'problems' in policy)
-        compile(() => {
-          throw new Error(`${policy.kind} ${keyOf(policy)} is not valid: ${sentenceOf(policy)}`);
-        });
+        breakBy(new Error(`${policy.kind} ${keyOf(policy)} is not valid: ${sentenceOf(policy)}`));
     const good = security === undefined || 'problems' in security ? undefined : security;
     const limiting = traffic === undefined || 'problems' in traffic ? undefined : traffic;
     const extension = rule.filters?.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
     if (extension !== undefined)
-      compile(() => {
-        throw new Error(`its filter ${extension.group}/${extension.kind} ${extension.name} is not known`);
-      });
+      breakBy(new Error(`its filter ${extension.group}/${extension.kind} ${extension.name} is not known`));
     const prefix = prefixOf(rule);
     const session = sessionOf(rule);
-    const filters = compile(() => this.#filters(rule.filters ?? [], prefix, good, mirrored, permit, limiting)) ?? {};
+    const filters =
+      compile(() =>
+        this.#filters(rule.filters ?? [], { route, prefix, security: good, traffic: limiting, mirrored, permit }),
+      ) ?? {};
     const choices = backends.map((one) => ({
       weight: one.ref.weight ?? 1,
       route: this.#backend(one, {
         name,
+        route,
         rule,
         prefix,
         policy: limiting,
@@ -133,14 +153,14 @@ export class RuleCompiler {
       name,
       permit,
       filters,
-      guard: good === undefined ? undefined : compile(() => this.#guard(good)),
-      authorizer: good?.extAuth === undefined ? undefined : compile(() => this.#authorizer(good)),
-      limits: compile(() =>
-        this.#tools.limitsOf({
-          rule: name,
-          policy: limiting,
-          informal: informalOf(rule),
-        }),
+      guard: good === undefined ? undefined : compile(() => this.#guard(good), ofPolicy('SecurityPolicy', good)),
+      authorizer:
+        good?.extAuth === undefined
+          ? undefined
+          : compile(() => this.#authorizer(good), ofPolicy('SecurityPolicy', good)),
+      limits: compile(
+        () => this.#tools.limitsOf({ rule: name, policy: limiting, informal: informalOf(rule) }),
+        limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
       ),
       backendFor: chooseBackend(choices, session),
       broken,
@@ -149,11 +169,21 @@ export class RuleCompiler {
 
   #filters(
     list: readonly RouteFilter[],
-    prefix: string,
-    security: SecurityPolicy | undefined,
-    mirrored: readonly ResolvedBackend[],
-    permit: Permit,
-    traffic: BackendTrafficPolicy | undefined,
+    {
+      route,
+      prefix,
+      security,
+      traffic,
+      mirrored,
+      permit,
+    }: {
+      readonly route: RouteDocument;
+      readonly prefix: string;
+      readonly security: SecurityPolicy | undefined;
+      readonly traffic: BackendTrafficPolicy | undefined;
+      readonly mirrored: readonly ResolvedBackend[];
+      readonly permit: Permit;
+    },
   ): EdgeFilters {
     const of = (type: string): RouteFilter | undefined => list.find((one) => one.type === type);
     const redirect = of('RequestRedirect')?.requestRedirect;
@@ -165,9 +195,9 @@ export class RuleCompiler {
       .filter(({ type }) => type === 'RequestMirror')
       .flatMap((one, index): Mirror[] => {
         const backend = mirrored[index];
-        const route =
-          backend === undefined || backend.problem !== undefined ? undefined : this.#mirror(backend, permit);
-        return route === undefined ? [] : [{ route, share: shareOfMirror(one) }];
+        const copies =
+          backend === undefined || backend.problem !== undefined ? undefined : this.#mirror(route, backend, permit);
+        return copies === undefined ? [] : [{ route: copies, share: shareOfMirror(one) }];
       });
     return Object.freeze({
       ...headerChanges(list),
@@ -180,8 +210,8 @@ export class RuleCompiler {
     });
   }
 
-  #mirror(backend: ResolvedBackend, permit: Permit): Route | undefined {
-    const destination = this.destination(backend, 'http', undefined, false);
+  #mirror(route: RouteDocument, backend: ResolvedBackend, permit: Permit): Route | undefined {
+    const destination = this.destination(backend, 'http', undefined, false, route);
     return 'problem' in destination
       ? undefined
       : { name: 'mirror', cluster: clusterOf(backend), destination, permit, principal: this.principalOf(backend) };
@@ -192,6 +222,7 @@ export class RuleCompiler {
     backend: ResolvedBackend,
     of: {
       readonly name: string;
+      readonly route: RouteDocument;
       readonly rule: RouteRule;
       readonly prefix: string;
       readonly policy: BackendTrafficPolicy | undefined;
@@ -202,7 +233,7 @@ export class RuleCompiler {
   ): Route {
     const found =
       backend.problem === undefined
-        ? this.destination(backend, 'http', of.policy, of.sticky)
+        ? this.destination(backend, 'http', of.policy, of.sticky, of.route)
         : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
     const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
     const own = backend.ref.filters ?? [];
@@ -233,21 +264,27 @@ export class RuleCompiler {
     return upstream === undefined ? undefined : this.#configuration.settings.upstreams[upstream]?.identity;
   }
 
-  /** Where a backend's connections come from. */
+  /** Where a backend's connections come from. A route that gets none of them is told. */
   destination(
     { upstream, key }: ResolvedBackend,
     protocol: 'http' | 'tcp',
     policy: BackendTrafficPolicy | undefined,
     sticky: boolean,
+    route?: RouteDocument,
   ): Destination | NoPool {
-    if (upstream === undefined)
-      return refusing(
-        'upstream_unresolved',
-        `Service ${key} has no endpoint: 'backends' does not name an upstream for it`,
-      );
+    const tell = (reason: string, message: string): void => {
+      if (route !== undefined) this.note({ ...ofRoute(route), type: 'BackendsAvailable', reason, message });
+    };
+    if (upstream === undefined) {
+      const why = `Service ${key} has no endpoint: 'backends' does not name an upstream for it`;
+      tell('EndpointsNotFound', why);
+      return refusing('upstream_unresolved', why);
+    }
     const wish: PoolWish = { upstream, service: key, protocol, policy, sticky };
     const plan = planPool(wish, this.#configuration.settings, this.#config.documents, this.#traffic);
-    return 'problem' in plan ? plan : this.#pools.get(plan.name)!;
+    if (!('problem' in plan)) return this.#pools.get(plan.name)!;
+    tell('InvalidBackend', plan.problem);
+    return plan;
   }
 
   #guard(policy: SecurityPolicy): EdgeGuard {
@@ -271,6 +308,18 @@ export class RuleCompiler {
     if ('problem' in destination) throw new SallyportError('config_invalid', destination.problem);
     return this.#tools.authorizerOf(policy, destination);
   }
+}
+
+/** What a failure is said of. */
+type Because = Omit<Failure, 'message'>;
+
+/** A rule that cannot be served, while the rest of its route can. */
+export function ofRoute({ kind, namespace, name }: RouteDocument): Because {
+  return { ...{ kind, namespace, name }, type: 'PartiallyInvalid', reason: 'UnsupportedValue' };
+}
+
+function ofPolicy(kind: string, { namespace, name }: { readonly namespace: string; readonly name: string }): Because {
+  return { ...{ kind, namespace, name }, type: 'Accepted', reason: 'Invalid' };
 }
 
 /** `namespace/gateway/section`. */

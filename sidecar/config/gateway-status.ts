@@ -3,10 +3,8 @@
 
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError } from '../../cert-agent/base/yaml.ts';
-import type { StatusList } from '../routing/status.ts';
-import { planGateway, statusOf } from './gateway-plan.ts';
 import { type GatewayConfig, readPlaced } from './gateway-read.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
 import { readConfiguration } from './read.ts';
@@ -14,27 +12,26 @@ import { namesIn, readText } from './sources.ts';
 import type { Configuration } from './watch.ts';
 import { placeDocuments } from './world.ts';
 
-/** @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage` for a sidecar's file. */
-export function readStatus(
-  path: string,
-  now: number,
-): { readonly list: StatusList; readonly warnings: readonly string[] } {
-  const configuration = statSync(path, { throwIfNoEntry: false })?.isDirectory() ? ofDirectory(path) : ofFile(path);
-  const gateway = configuration.gateway!;
-  return {
-    list: statusOf(planGateway(configuration, now), gateway, now),
-    warnings: gateway.documents.warnings.map(formatProblem),
-  };
+/** What a status is to be of. */
+export interface Judged {
+  readonly configuration: Configuration;
+  /** With gateway.yaml: without, nobody knows of backends, nor of files. */
+  readonly isWhole: boolean;
 }
 
-function ofFile(file: string): Configuration {
+/** @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage` for a sidecar's file. */
+export function readJudged(path: string): Judged {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? ofDirectory(path) : ofFile(path);
+}
+
+function ofFile(file: string): Judged {
   const reading = readConfiguration(file);
   if (reading.gateway === undefined)
     throw new SallyportError('usage', `${file} is of a sidecar`, { hint: "run 'sallyport sidecar'" });
-  return { generation: 1, ...reading };
+  return { configuration: { generation: 1, ...reading }, isWhole: true };
 }
 
-function ofDirectory(directory: string): Configuration {
+function ofDirectory(directory: string): Judged {
   const sources = namesIn(directory).map((name) => {
     const file = join(directory, name);
     return { file, text: readText(file) };
@@ -46,7 +43,7 @@ function ofDirectory(directory: string): Configuration {
   const all = [...problems, ...read.problems];
   if (all.length > 0) throw configError(all);
   const gateway: GatewayConfig = { ...read.gateway, certificates: {}, sessionKeys: undefined, errorPages: {} };
-  return { generation: 1, settings: alone, documents: read.istio, gateway };
+  return { configuration: { generation: 1, settings: alone, documents: read.istio, gateway }, isWhole: false };
 }
 
 /** The settings of a gateway of which only the documents are known. */

@@ -7,7 +7,7 @@ import type { Problem } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { PolicyTarget, SecurityPolicy } from '../filters/security-policy.ts';
-import { metadata } from './gateway-common.ts';
+import { metadata, targetsIn } from './gateway-common.ts';
 import { authorization, cors, extAuth, plainAuthorization, targetRef } from './security-policy-access.ts';
 import { apiKeyAuth, basicAuth, introspection, jwt, oidc } from './security-policy-authentication.ts';
 import { refused } from './security-policy-fields.ts';
@@ -85,8 +85,8 @@ export type ReadPolicy =
 export function readSecurityPolicy(document: YamlDocument, file: string): ReadPolicy {
   const read = readDocument(securityPolicy, document);
   if ('problems' in read) {
-    const targets = targetsOf(document);
-    return targets.length === 0 ? read : { problems: read.problems, targets };
+    const targets = targetsIn(document.value);
+    return targets === undefined ? read : { problems: read.problems, targets };
   }
   const { metadata: of, spec: said } = read.value;
   const namespace = of.namespace ?? 'default';
@@ -108,25 +108,6 @@ export function readSecurityPolicy(document: YamlDocument, file: string): ReadPo
     line: document.problemAt(['metadata', 'name'], '').line,
   };
   return { value: deepFreeze(value), warnings: warningsOf(document) };
-}
-
-/** What a document was meant for, however wrong the rest of it is; a section that cannot be read means the whole. */
-function targetsOf({ value }: YamlDocument): readonly PolicyTarget[] {
-  const said = fieldOf(value, 'spec');
-  const list = fieldOf(said, 'targetRefs');
-  return [fieldOf(said, 'targetRef'), ...(Array.isArray(list) ? (list as unknown[]) : [])].flatMap((one) => {
-    const read = targetRef.safeParse(one);
-    if (read.success) return [read.data];
-    const whole = targetRef.safeParse({
-      ...{ group: 'gateway.networking.k8s.io', kind: fieldOf(one, 'kind') },
-      name: fieldOf(one, 'name'),
-    });
-    return whole.success ? [whole.data] : [];
-  });
-}
-
-function fieldOf(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[name] : undefined;
 }
 
 function warningsOf(document: YamlDocument): Problem[] {

@@ -49,8 +49,8 @@ export function namesIn(directory: string): string[] {
       .filter((name) => /\.(?:ya?ml|json)$/.test(name) && !basename(name).startsWith('.'))
       .toSorted();
   } catch (error) {
-    throw new SallyportError('config_unreadable', `the policies in ${directory} cannot be read: ${reasonOf(error)}`, {
-      hint: "make the directory, or leave 'policies' out of sidecar.yaml (nothing passes then)",
+    throw new SallyportError('config_unreadable', `the documents in ${directory} cannot be read: ${reasonOf(error)}`, {
+      hint: "make the directory, or mend 'documents' in gateway.yaml, 'policies' in sidecar.yaml (without it nothing passes)",
     });
   }
 }

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { isSafeField } from '../protocol/http1-head.ts';
-import { findCredential, refuseCaller, takeOut, tellApp } from './credentials.ts';
+import { type Found, findCredential, refuseCaller, takeOut, tellApp } from './credentials.ts';
 import type { ApiKeyPolicy } from './security-policy.ts';
 
 /** Longer ones are unknown without being hashed. */
@@ -83,13 +83,19 @@ function readHash(value: string, client: string, secret: string): string {
   return digestOf(value);
 }
 
+/** As Envoy has it: in `Authorization` a key may stand bare, or as a bearer token. */
+function keyIn({ value, place }: Found): string {
+  return place.kind === 'header' && place.name === 'authorization' ? value.replace(/^Bearer +/i, '') : value;
+}
+
 /** Knows the client by its key. @throws SallyportError `api_key_missing`, `api_key_unknown`. */
 export function compileApiKeys(policy: ApiKeyPolicy, { clients }: ApiKeys): (exchange: Exchange) => void {
   return function knowClient(exchange) {
     const found = findCredential(exchange, policy.extractFrom);
     if (found === undefined)
       throw refuseCaller(exchange, 'api_key_missing', 'Client authentication failed.', 'it brings no API key');
-    const client = found.value.length > maxKeyLength ? undefined : clients.get(digestOf(found.value));
+    const key = keyIn(found);
+    const client = key.length > maxKeyLength ? undefined : clients.get(digestOf(key));
     // A key in the query, good or bad, is not for the record.
     if (policy.sanitize || client === undefined) takeOut(exchange, found.place);
     if (client === undefined)

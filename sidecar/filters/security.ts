@@ -245,6 +245,13 @@ function sessionKeysOf(
   textOf: (ref: SecretRef, key: string) => string,
 ): readonly Buffer[] {
   const own = sessionKeys === undefined ? undefined : textOf(sessionKeys, 'session-keys').split(/\s+/).filter(Boolean);
+  // Whoever has named a file wants its keys, and not those that a client secret gives.
+  if (own === undefined && tools.sessionKeys?.length === 0)
+    throw new SallyportError(
+      'config_invalid',
+      `SecurityPolicy ${of}: the file of 'sessionKeys' in gateway.yaml is not there, or empty`,
+      { hint: 'make one with: openssl rand -base64 48' },
+    );
   const keys = own?.map((one) => Buffer.from(one, 'utf8')) ?? tools.sessionKeys ?? [];
   for (const key of keys)
     if (key.length < minSecretBytes)

@@ -1,6 +1,7 @@
 // Which routes belong to which listeners, under which host names, and what the standard has each of them told. Pure: what is
 // served and what a status says come out of the same look.
 
+import { formatProblem } from '../../cert-agent/base/errors.ts';
 import { type Condition, type Say, sayFor } from './conditions.ts';
 import {
   byAge,
@@ -89,10 +90,8 @@ export function attach(documents: GatewayDocuments, world: GatewayWorld): Attach
 }
 
 /** What is wrong with a document, with its place. */
-export function sentenceOf({ problems }: RefusedDocument): string {
-  return problems
-    .map(({ file, line, column, message, hint }) => `${file}:${line}:${column}: ${message}${hint ? ` (${hint})` : ''}`)
-    .join('; ');
+export function sentenceOf({ problems }: Pick<RefusedDocument, 'problems'>): string {
+  return problems.map(formatProblem).join('; ');
 }
 
 function refusedParents(refused: RefusedDocument, say: Say): readonly ParentStatus[] {

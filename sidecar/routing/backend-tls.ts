@@ -15,18 +15,42 @@ const group = 'gateway.networking.k8s.io';
 
 /** The policy of a Service's port, `namespace/name:port`; one that names the port by its section comes before one for all. */
 export function backendTlsFor(service: string, documents: GatewayDocuments): BackendTls | undefined {
-  const [, namespace = '', name = '', port = ''] = /^([^/]+)\/(.+):(\d*)$/.exec(service) ?? [];
-  const section = documents.services
-    .find((one) => one.namespace === namespace && one.name === name)
-    ?.spec.ports.find((one) => String(one.port) === port)?.name;
-  const fits = (one: BackendTls, wanted: string | undefined): boolean =>
-    one.namespace === namespace &&
-    one.spec.targetRefs.some(
-      (ref) => ref.group === '' && ref.kind === 'Service' && ref.name === name && ref.sectionName === wanted,
-    );
+  const { namespace, name, port } = placeOf(service);
+  const section = portsOf(namespace, name, documents)?.find((one) => String(one.port) === port)?.name;
   const sorted = documents.backendTls.toSorted(byAge);
-  const ofSection = section === undefined ? undefined : sorted.find((one) => fits(one, section));
-  return ofSection ?? sorted.find((one) => fits(one, undefined));
+  // Envoy Gateway takes the number for a name, too.
+  const ofSection = sorted.find((one) =>
+    sectionsFor(one, namespace, name).some((wanted) => wanted !== undefined && (wanted === section || wanted === port)),
+  );
+  return ofSection ?? sorted.find((one) => sectionsFor(one, namespace, name).includes(undefined));
+}
+
+/** A policy that names a port of the Service that nobody knows: which one it was to protect cannot be said. */
+export function lostBackendTls(service: string, documents: GatewayDocuments): BackendTls | undefined {
+  const { namespace, name, port } = placeOf(service);
+  const ports = portsOf(namespace, name, documents) ?? [{ name: undefined, port: Number(port) }];
+  return documents.backendTls.find((one) =>
+    sectionsFor(one, namespace, name).some(
+      (wanted) => wanted !== undefined && !ports.some((of) => of.name === wanted || String(of.port) === wanted),
+    ),
+  );
+}
+
+function placeOf(service: string): { readonly namespace: string; readonly name: string; readonly port: string } {
+  const [, namespace = '', name = '', port = ''] = /^([^/]+)\/(.+):(\d*)$/.exec(service) ?? [];
+  return { namespace, name, port };
+}
+
+function portsOf(namespace: string, name: string, { services }: GatewayDocuments) {
+  return services.find((one) => one.namespace === namespace && one.name === name)?.spec.ports;
+}
+
+/** Which ports of a Service a policy is for; undefined among them: all. */
+function sectionsFor({ namespace: own, spec }: BackendTls, namespace: string, name: string): (string | undefined)[] {
+  if (own !== namespace) return [];
+  return spec.targetRefs.flatMap((ref) =>
+    ref.group === '' && ref.kind === 'Service' && ref.name === name ? [ref.sectionName] : [],
+  );
 }
 
 /** The CA certificates, PEM, that a policy names, or `System`; else why there are none. */
@@ -59,8 +83,11 @@ export function backendTlsStatuses(attachments: Attachments, documents: GatewayD
         .filter((key) => services.includes(key.slice(0, key.lastIndexOf(':'))));
       if (keys.length === 0) return [];
       const inForce = keys.some((key) => backendTlsFor(key, documents) === policy);
+      const lost = keys.some((key) => lostBackendTls(key, documents) === policy);
       const accepted = !inForce
-        ? say('Accepted', false, 'Conflicted', 'an older BackendTLSPolicy is for the same Service')
+        ? lost
+          ? say('Accepted', false, 'TargetNotFound', 'its Service has no port of that name, as far as is known')
+          : say('Accepted', false, 'Conflicted', 'an older BackendTLSPolicy is for the same Service')
         : 'problem' in found
           ? say('Accepted', false, 'NoValidCACertificate', found.problem)
           : say('Accepted', true, 'Accepted');

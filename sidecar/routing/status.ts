@@ -3,7 +3,7 @@
 
 import { type Attachments, type ServedListener, sentenceOf } from './attach.ts';
 import { type Condition, type Say, sayFor } from './conditions.ts';
-import type { ClassSpec, Document, GatewayDocuments, Named } from './documents.ts';
+import type { ClassSpec, Document, GatewayDocuments, Named, ParentRef } from './documents.ts';
 import { controllerName } from './names.ts';
 import type { AncestorStatus } from './policies.ts';
 
@@ -74,6 +74,66 @@ export function statusList(
       ),
     ],
   };
+}
+
+/** A part of a status: a listener, a parent, an ancestor, or the whole, whose `section` is empty. */
+export interface StatusSection {
+  readonly section: string;
+  readonly conditions: readonly Condition[];
+  readonly routes?: number;
+}
+
+/** The parts of a document's status. */
+export function sectionsOf({ status }: StatusItem): readonly StatusSection[] {
+  const {
+    conditions,
+    listeners = [],
+    parents = [],
+    ancestors = [],
+  } = status as {
+    readonly conditions?: readonly Condition[];
+    readonly listeners?: readonly { name: string; attachedRoutes: number; conditions: readonly Condition[] }[];
+    readonly parents?: readonly { parentRef: ParentRef; conditions: readonly Condition[] }[];
+    readonly ancestors?: readonly AncestorStatus[];
+  };
+  return [
+    ...(conditions === undefined ? [] : [{ section: '', conditions }]),
+    ...listeners.map((one) => ({ section: one.name, conditions: one.conditions, routes: one.attachedRoutes })),
+    ...parents.map(({ parentRef: { name, sectionName }, conditions: own }) => ({
+      section: sectionName === undefined ? name : `${name}/${sectionName}`,
+      conditions: own,
+    })),
+    ...ancestors.map(({ ancestorRef: { kind, name }, conditions: own }) => ({
+      section: `${kind} ${name}`,
+      conditions: own,
+    })),
+  ];
+}
+
+/** Two conditions say something bad when they hold. */
+export function isBad({ type, status }: Condition): boolean {
+  return (status === 'True') === (type === 'Conflicted' || type === 'PartiallyInvalid');
+}
+
+/** A sentence for each part that is not as it should be, for the log. `places` by kind, namespace and name. */
+export function complaintsOf(
+  { items }: StatusList,
+  places: ReadonlyMap<string, string>,
+): readonly { readonly code: string; readonly message: string }[] {
+  return items.flatMap((item) => {
+    const name = `${item.kind} ${item.metadata.namespace}/${item.metadata.name}`;
+    const isPolicy = item.kind === 'SecurityPolicy' || item.kind === 'BackendTrafficPolicy';
+    return sectionsOf(item).flatMap(({ section, conditions }) => {
+      const bad = conditions.find(isBad);
+      if (bad === undefined) return [];
+      const { type, status, reason, message } = bad;
+      const said = isPolicy ? 'is not attached' : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
+      return {
+        code: isPolicy ? 'policy_not_attached' : 'document_condition',
+        message: `${name} of ${places.get(name) ?? 'an unknown place'} ${said}: ${reason}: ${message}`,
+      };
+    });
+  });
 }
 
 /** Where a listener is served: on all addresses where nobody has said it. */

@@ -122,7 +122,11 @@ t.test('status as JSON, of gateway.yaml', async (t) => {
 });
 
 t.test('--check is good, or says what is not', async (t) => {
-  const good = makeFiles(t, gateway + serviceOf('a') + route);
+  const good = makeFiles(
+    t,
+    gateway + serviceOf('a') + route,
+    'upstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n',
+  );
   t.match(await run(t, '--config', good.config, '--check'), {
     code: 0,
     stdout: '',
@@ -132,6 +136,11 @@ t.test('--check is good, or says what is not', async (t) => {
   const { code, stdout } = await run(t, '--config', lacking.config, '--check');
   t.equal(code, 1);
   t.match(stdout, /HTTPRoute +shop\/r +g +ResolvedRefs=False +BackendNotFound +there is no Service shop\/a/);
+  const unattached = makeFiles(t, gateway + documentOf('HTTPRoute', 'r', '{ parentRef: [{ name: g }] }'));
+  const lost = await run(t, '--config', unattached.config, '--check');
+  t.equal(lost.code, 1);
+  t.match(lost.stdout, /HTTPRoute +shop\/r +not attached +it names no Gateway/);
+  t.match(lost.stderr, /unknown key 'parentRef' \(did you mean 'parentRefs'\?\)/);
 });
 
 t.test('every problem is said with its place', async (t) => {

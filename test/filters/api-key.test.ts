@@ -59,6 +59,21 @@ t.test('who has a key passes, and the app does not see it', async (t) => {
   }
 });
 
+t.test('in Authorization a key stands bare, or as a bearer token', async (t) => {
+  const edge = await startPolicy(
+    t,
+    'apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [Authorization] }] }',
+    secrets,
+  );
+  for (const [authorization, status] of [
+    [key, 200],
+    [`Bearer ${key}`, 200],
+    [`Basic ${key}`, 401],
+    ['Bearer ', 401],
+  ] as const)
+    t.equal((await fetch(edge.url, { headers: { authorization } })).status, status, authorization);
+});
+
 t.test('who has none does not', async (t) => {
   const edge = await startPolicy(t, spec, secrets);
   const rows: [string, string, Record<string, string>, string, string][] = [

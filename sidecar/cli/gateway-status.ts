@@ -1,0 +1,79 @@
+// `sallyport gateway status` and `sallyport gateway --check`: what a gateway makes of its documents, without serving them.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Condition } from '../routing/conditions.ts';
+import type { StatusItem, StatusList, StatusSection } from '../routing/status.ts';
+import { exitCodes, note, paint, printJson, printTable } from './terminal.ts';
+
+/** Prints the statuses. @throws SallyportError `usage`, `config_invalid` or `config_unreadable`. */
+export async function showStatus({ config, output }: { readonly config?: string; readonly output: string }) {
+  if (config === undefined)
+    throw new SallyportError('usage', 'the status of what?', {
+      hint: 'name a directory or gateway.yaml with --config',
+    });
+  if (output !== 'json' && output !== 'table')
+    throw new SallyportError('usage', `-o is 'json' or 'table', not '${output}'`);
+  const list = await readAloud(config);
+  if (output === 'json') printJson(list);
+  else printRows(await lookAt(list));
+  return exitCodes.ok;
+}
+
+/** Says whether all of it would be served as it is meant. @throws SallyportError `config_invalid` or `config_unreadable`. */
+export async function checkGateway(file: string): Promise<number> {
+  const parts = await lookAt(await readAloud(file));
+  const isGood = parts.every(({ bad, section }) => bad === undefined && section !== undefined);
+  if (!isGood) printRows(parts);
+  else {
+    const documents = new Set(parts.map(({ item }) => item));
+    note(`${file} is good: ${documents.size} documents with a status, all accepted and resolved`);
+  }
+  return isGood ? exitCodes.ok : exitCodes.no;
+}
+
+async function readAloud(path: string): Promise<StatusList> {
+  const { readStatus } = await import('../judge-gateway.ts');
+  const { list, warnings } = readStatus(path, Date.now());
+  for (const one of warnings) note(`${paint('yellow', 'warning:', process.stderr)} ${one}`);
+  return list;
+}
+
+/** A part of a status, and the first of its conditions that is not as it should be. */
+interface Part {
+  readonly item: StatusItem;
+  /** Undefined: the document has none. A route without a parent has no conditions, and is served nowhere. */
+  readonly section: StatusSection | undefined;
+  readonly bad: Condition | undefined;
+}
+
+async function lookAt({ items }: StatusList): Promise<readonly Part[]> {
+  const { isBad, sectionsOf } = await import('../routing/status.ts');
+  return items.flatMap((item): Part[] => {
+    const isLost = (item.status as { readonly parents?: readonly unknown[] }).parents?.length === 0;
+    if (isLost) return [{ item, section: undefined, bad: undefined }];
+    return sectionsOf(item).map((section) => ({ item, section, bad: section.conditions.find(isBad) }));
+  });
+}
+
+/** A row for each condition that does not hold as it should, and one for each thing that is well. */
+function printRows(parts: readonly Part[]): void {
+  const rows = parts.map(({ item: { kind, metadata }, section, bad }) => {
+    const name = `${metadata.namespace}/${metadata.name}`;
+    if (section === undefined) return [kind, name, '', 'not attached', '', 'it names no Gateway'];
+    if (bad !== undefined) return [kind, name, section.section, `${bad.type}=${bad.status}`, bad.reason, bad.message];
+    const { routes } = section;
+    return [
+      kind,
+      name,
+      section.section,
+      'ok',
+      '',
+      routes === undefined ? '' : `${routes} route${routes === 1 ? '' : 's'}`,
+    ];
+  });
+  printTable(
+    ['KIND', 'NAME', 'SECTION', 'CONDITION', 'REASON', 'MESSAGE'],
+    rows,
+    'there is no document that has a status',
+  );
+}

@@ -1,0 +1,65 @@
+// What shows only when rules are made ready to serve: a Secret that is not there, a limit that wants Redis, a backend that would
+// be spoken to in the clear. It belongs into the statuses as much as what shows before.
+
+import type { Condition } from '../routing/conditions.ts';
+import type { StatusItem, StatusList } from '../routing/status.ts';
+
+/** Why something that was accepted is not served as it was meant. */
+export interface Failure {
+  /** The route or the policy. */
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+  /** `Accepted` of a policy; of a route `PartiallyInvalid`, or Envoy Gateway's `BackendsAvailable`. */
+  readonly type: 'Accepted' | 'BackendsAvailable' | 'PartiallyInvalid';
+  readonly reason: string;
+  readonly message: string;
+}
+
+interface Part {
+  readonly conditions: readonly Condition[];
+}
+
+/** The statuses with what failed among them. Throws nothing. */
+export function withFailures(list: StatusList, failures: readonly Failure[]): StatusList {
+  const byDocument = Map.groupBy(failures, ({ kind, namespace, name }) => `${kind} ${namespace}/${name}`);
+  return {
+    ...list,
+    items: list.items.map((item) => {
+      const own = byDocument.get(`${item.kind} ${item.metadata.namespace}/${item.metadata.name}`);
+      return own === undefined ? item : withOwn(item, own);
+    }),
+  };
+}
+
+function withOwn(item: StatusItem, own: readonly Failure[]): StatusItem {
+  const { parents, ancestors } = item.status as { parents?: readonly Part[]; ancestors?: readonly Part[] };
+  return {
+    ...item,
+    status: {
+      ...item.status,
+      ...(parents === undefined ? {} : { parents: parents.map((one) => withConditions(one, own)) }),
+      ...(ancestors === undefined ? {} : { ancestors: ancestors.map((one) => withConditions(one, own)) }),
+    },
+  };
+}
+
+/** One condition of each type, in place of what was said before the rules were made ready. */
+function withConditions<P extends Part>(part: P, own: readonly Failure[]): P {
+  const [like] = part.conditions;
+  // What is not accepted was not made ready: another part of the same document failed.
+  if (like === undefined || like.status !== 'True') return part;
+  const added = [...Map.groupBy(own, ({ type }) => type)].map(
+    ([type, all]): Condition => ({
+      ...like,
+      type,
+      status: type === 'PartiallyInvalid' ? 'True' : 'False',
+      reason: all[0]!.reason,
+      message: all.map(({ message }) => message).join('; '),
+    }),
+  );
+  return {
+    ...part,
+    conditions: [...part.conditions.filter(({ type }) => added.every((one) => one.type !== type)), ...added],
+  };
+}

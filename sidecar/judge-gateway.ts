@@ -1,0 +1,42 @@
+// What a gateway would make of its documents, without serving them: by the same steps as the running one, as far as its rules
+// made ready.
+
+import { formatProblem } from '../cert-agent/base/errors.ts';
+import { refusing } from './config/gateway-backends.ts';
+import { readJudged } from './config/gateway-status.ts';
+import { parseTarget } from './filters/redis-client.ts';
+import type { SharedLimits } from './filters/redis-limits.ts';
+import { RunningGateway } from './gateway.ts';
+import type { StatusList } from './routing/status.ts';
+import { Jwks } from './upstream/jwks.ts';
+
+/**
+ * What a gateway would make of gateway.yaml, or of a directory of documents, without serving: the statuses that the running one
+ * would show, and what it would warn of.
+ * @throws SallyportError `config_invalid` or `config_unreadable` for what would keep it from starting.
+ */
+export function readStatus(
+  path: string,
+  now: number,
+): { readonly list: StatusList; readonly warnings: readonly string[] } {
+  const { configuration, isWhole } = readJudged(path);
+  const { redis } = configuration.settings.gateway!;
+  if (redis !== undefined) parseTarget(redis).secrets();
+  const parts = { jwks: new Jwks(undefined), log: undefined, observe: () => {} };
+  const gateway = new RunningGateway(parts, redis === undefined ? undefined : unasked);
+  const { pools } = gateway.plan(configuration, now);
+  const nowhere = refusing('rule_broken', 'nothing is served here');
+  // Of documents alone nobody can say what is missing: it may stand elsewhere.
+  if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
+  return { list: gateway.status(now)!, warnings: configuration.gateway!.documents.warnings.map(formatProblem) };
+}
+
+/** Redis, where nothing is served and nobody asks it. */
+const unasked: SharedLimits = {
+  ready: false,
+  take: () => undefined,
+  facts() {
+    throw new Error('nobody counts here');
+  },
+  close() {},
+};

@@ -1,0 +1,259 @@
+// What is found before anybody asks: `gateway --check`, `gateway status` and the log of a running gateway say of everything
+// that it will not be served as it was meant, and the three of them agree.
+
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { readStatus } from '../../sidecar/judge-gateway.ts';
+import { isBad, sectionsOf } from '../../sidecar/routing/status.ts';
+import { startHttpAuthorizer } from '../fixtures/authorizer.ts';
+import { ask, startEcho } from '../fixtures/echo.ts';
+import { startTestGateway } from '../fixtures/gateway.ts';
+import { documentOf, serviceOf } from '../fixtures/plan.ts';
+import { type Owner, tempDir, until } from '../fixtures/process.ts';
+
+const gateway = documentOf(
+  'Gateway',
+  'g',
+  '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }] }',
+);
+const route = documentOf(
+  'HTTPRoute',
+  'r',
+  '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
+);
+const target = 'targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }]';
+const policy = (spec: string, kind = 'SecurityPolicy'): string =>
+  `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ${kind}\nmetadata: { name: p, namespace: shop }\nspec: { ${target}, ${spec} }\n`;
+const secret = (name: string, data: object): string =>
+  `---\n${JSON.stringify({ apiVersion: 'v1', kind: 'Secret', metadata: { name, namespace: 'shop' }, stringData: data })}\n`;
+const backed = 'upstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n';
+const oidc =
+  'oidc: { provider: { issuer: "https://op.test" }, clientID: c, clientSecret: { name: oidc }, redirectURL: "https://a.test/oauth2/callback" }';
+const limit = (type: string): string =>
+  `rateLimit: { type: ${type}, ${type.toLowerCase()}: { rules: [{ limit: { requests: 1, unit: Second } }] } }`;
+
+/** Everything that is not as it should be, as `KIND name: type=status reason: message`, and the warnings. */
+function judge(t: Owner, documents: string, yaml = backed, files: Readonly<Record<string, string>> = {}): string[] {
+  const dir = tempDir(t);
+  mkdirSync(join(dir, 'documents'));
+  writeFileSync(join(dir, 'documents', 'all.yaml'), documents);
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, name), text);
+  writeFileSync(
+    join(dir, 'gateway.yaml'),
+    `trustDomain: demo.test\nworkload: { serviceAccount: gateway }\nidentity: { files: { svid: x, key: x, bundle: x } }\ndocuments: documents/\n${yaml}`,
+  );
+  const { list, warnings } = readStatus(join(dir, 'gateway.yaml'), Date.now());
+  return [
+    ...list.items.flatMap((item) =>
+      sectionsOf(item).flatMap(({ conditions }) =>
+        conditions
+          .filter(isBad)
+          .map((one) => `${item.kind} ${item.metadata.name}: ${one.type}=${one.status} ${one.reason}: ${one.message}`),
+      ),
+    ),
+    ...warnings.map((one) => one.replace(`${dir}/`, '')),
+  ];
+}
+
+/** Why documents are refused as a whole. */
+function refusalOf(t: Owner, documents: string): string {
+  try {
+    judge(t, documents);
+  } catch (error) {
+    if (error instanceof SallyportError) return error.problems.map(formatProblem).join('\n');
+  }
+  return 'they are taken';
+}
+
+t.test('what shows only when rules are made ready', async (t) => {
+  t.same(judge(t, gateway + route), [], 'all is well');
+  const keys = 'apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [x-api-key] }] }';
+  const invalid = /^SecurityPolicy p: Accepted=False Invalid: /;
+  const cases: [name: string, said: string[], expected: RegExp][] = [
+    ['a short key', judge(t, gateway + route + policy(keys) + secret('keys', { c: 'short' })), invalid],
+    ['no Secret', judge(t, gateway + route + policy(keys)), invalid],
+    [
+      'passwords in a form that is not taken',
+      judge(
+        t,
+        gateway + route + policy('basicAuth: { users: { name: users } }') + secret('users', { '.htpasswd': 'a:b' }),
+      ),
+      invalid,
+    ],
+    [
+      'an authorizer that is nowhere',
+      judge(t, gateway + route + policy('extAuth: { http: { backendRef: { name: gone, port: 80 } } }')),
+      /^SecurityPolicy p: Accepted=False Invalid: there is no Service shop\/gone/,
+    ],
+    [
+      'shared limits without Redis',
+      judge(t, gateway + route + policy(limit('Global'), 'BackendTrafficPolicy')),
+      /^BackendTrafficPolicy p: Accepted=False Invalid: .* there is no Redis to count it in/,
+    ],
+    [
+      'a session key that is too short',
+      judge(
+        t,
+        gateway + route + policy(oidc) + secret('oidc', { 'client-secret': 'x'.repeat(32) }),
+        `${backed}sessionKeys: k\n`,
+        {
+          k: 'short\n',
+        },
+      ),
+      /^SecurityPolicy p: Accepted=False Invalid: .*a session key has 5 bytes/,
+    ],
+    [
+      'session keys that are not there',
+      judge(
+        t,
+        gateway + route + policy(oidc) + secret('oidc', { 'client-secret': 'x'.repeat(32) }),
+        `${backed}sessionKeys: k\n`,
+      ),
+      /^SecurityPolicy p: Accepted=False Invalid: .*the file of 'sessionKeys' in gateway\.yaml is not there, or empty/,
+    ],
+    [
+      'a backend in the clear',
+      judge(t, gateway + route, 'upstreams: { a: { endpoints: ["10.1.2.3:80"] } }\nbackends: { shop/a:80: a }\n'),
+      /^HTTPRoute r: BackendsAvailable=False InvalidBackend: upstream 'a' has neither 'identity' nor/,
+    ],
+    [
+      'a Service without endpoints',
+      judge(t, gateway + route + serviceOf('a'), ''),
+      /^HTTPRoute r: BackendsAvailable=False EndpointsNotFound: Service shop\/a:80 has no endpoint/,
+    ],
+    [
+      'error pages that are not there',
+      judge(t, gateway + route, `${backed}errorPages: pages\n`),
+      /^gateway\.yaml:1:1: errorPages: there is no page in /,
+    ],
+  ];
+  for (const [name, said, expected] of cases) {
+    t.equal(said.length, 1, name);
+    t.match(said[0], expected, name);
+  }
+  const redis = 'redis: { url: "redis://:hunter2@localhost" }\n';
+  t.throws(() => judge(t, gateway + route, backed + redis), { message: 'the URL of Redis holds a password' });
+});
+
+t.test(
+  'BackendTLSPolicy names a port by its name or its number; one that nobody knows closes the Service',
+  async (t) => {
+    const tls = (section: string): string =>
+      `---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: { name: b, namespace: shop }\nspec: { targetRefs: [{ group: "", kind: Service, name: a, sectionName: "${section}" }], validation: { hostname: a.test, wellKnownCACertificates: System } }\n`;
+    const named =
+      '---\napiVersion: v1\nkind: Service\nmetadata: { name: a, namespace: shop }\nspec: { ports: [{ name: web, port: 80 }] }\n';
+    t.same(judge(t, gateway + route + named + tls('web')), []);
+    t.same(judge(t, gateway + route + named + tls('80')), []);
+    t.same(judge(t, gateway + route + tls('80')), [], 'without the Service the number is all that is known');
+    t.match(judge(t, gateway + route + named + tls('https')), [
+      /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b names a port that Service shop\/a:80 is not known to have/,
+      /^BackendTLSPolicy b: Accepted=False TargetNotFound/,
+    ]);
+  },
+);
+
+t.test('documents that are nearly right', async (t) => {
+  const said = judge(
+    t,
+    `---\n# nothing\n---\n${gateway}${route}---\n---\n${policy('authorization: { defaultAktion: Deny }')}---\n`,
+  );
+  t.match(
+    said,
+    [/^SecurityPolicy p: .*unknown key 'defaultAktion' \(did you mean 'defaultAction'\?\)/],
+    'with its hint',
+  );
+  const parents = '{ parentRef: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }';
+  t.match(judge(t, gateway + documentOf('HTTPRoute', 'slip', parents)), [
+    /all\.yaml:\d+:\d+: .*unknown key 'parentRef' \(did you mean 'parentRefs'\?\)/,
+  ]);
+  t.match(judge(t, gateway + documentOf('HTTPRoute', 'none', '{ rules: [{}] }')), [
+    /all\.yaml:\d+:\d+: this HTTPRoute names no Gateway in 'parentRefs': it is not served/,
+  ]);
+  t.match(
+    judge(
+      t,
+      gateway +
+        route +
+        policy('targetRef: { kind: HTTPRoute }', 'BackendTrafficPolicy')
+          .replace(
+            /targetRefs.*?\], /,
+            'targetRef: { group: gateway.networking.k8s.io, kind: HTTPRoute, name: r, namespace: shop }, ',
+          )
+          .replace(/, targetRef: \{ kind: HTTPRoute \}/, ''),
+    ),
+    [/^BackendTrafficPolicy p: Accepted=False Invalid: .*namespace/],
+  );
+  const refused: [document: string, expected: RegExp][] = [
+    [
+      policy('authorization: { defaultAction: Deny }').replace('.io/v1', '.com/v1'),
+      /:\d+:13: a SecurityPolicy is of group gateway\.envoyproxy\.io, not of apiVersion 'gateway\.envoyproxy\.com\/v1alpha1'/,
+    ],
+    [
+      policy('authorization: { defaultAction: Deny }').replace(/apiVersion:.*/, 'apiVersion: 1'),
+      /a SecurityPolicy is of group gateway\.envoyproxy\.io/,
+    ],
+    [
+      documentOf('TrafficPolicy', 'x', '{}').replace(/apiVersion:.*/, 'apiVersion: gateway.kgateway.dev/v1alpha1'),
+      /kind TrafficPolicy is not served by a gateway/,
+    ],
+    [
+      '---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurtyPolicy\nmetadata: { name: x }\n',
+      /kind SecurtyPolicy is not served by a gateway \(did you mean 'SecurityPolicy'\?\)/,
+    ],
+    [
+      '---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: { name: x }\n',
+      /kind ClientTrafficPolicy is not served by a gateway \(gateway\.yaml has 'limits'/,
+    ],
+    ['---\napiVersion: v1\nkind: List\nitems: [null]\n', /:\d+:\d+: this document has no 'kind'/],
+    [
+      policy('authorization: { defaultAction: Deny }').replace('name: r }]', 'name: r }, { kind: HTTPRoute }]'),
+      /targetRefs\[1\]/,
+    ],
+  ];
+  for (const [document, expected] of refused) t.match(refusalOf(t, gateway + route + document), expected);
+});
+
+t.test('a running gateway says what it stopped serving, each time, and shows it', async (t) => {
+  const app = await startEcho(t, 'a');
+  const running = await startTestGateway(t, {
+    listeners: ['shop/g:80'],
+    yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
+    documents: { 'gateway.yaml': gateway, 'route.yaml': route, 'policy.yaml': '# none' },
+  });
+  const saidOf = (code: string): string[] =>
+    running.lines.filter((one) => one['code'] === code).map(({ msg }) => String(msg));
+  const shared = policy(limit('Global'), 'BackendTrafficPolicy');
+  await running.write('policy.yaml', shared);
+  await running.write('policy.yaml', '# none');
+  await running.write('policy.yaml', shared);
+  t.match(saidOf('policy_not_attached'), [
+    /p of .*policy\.yaml:4 is not attached: Invalid/,
+    /is not attached: Invalid/,
+  ]);
+  t.equal((await ask(running.port('shop/g:80'), '/', { headers: { host: 'a.test' } })).status, 500);
+  const page = await (await fetch(`http://127.0.0.1:${running.admin}/gateway-status`)).text();
+  t.match(page, /there is no Redis to count it in/);
+  await running.write('policy.yaml', '# none');
+  await running.write('route.yaml', route.replace('name: g }', 'name: gone }'));
+  t.match(saidOf('document_condition'), [
+    /^HTTPRoute shop\/r of .*route\.yaml:\d+ \(gone\) has Accepted=False: NoMatchingParent: there is no Gateway/,
+  ]);
+});
+
+t.test('a request in flight whose rule is broken meanwhile gets what a new one gets', async (t) => {
+  let arrived = false;
+  const slow = await startHttpAuthorizer(t, () => {
+    arrived = true;
+  });
+  const running = await startTestGateway(t, {
+    listeners: ['shop/g:80'],
+    yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${slow.port}"] } }\nbackends: { shop/a:80: a }\n`,
+    documents: { 'all.yaml': gateway + route, 'policy.yaml': '# none' },
+  });
+  const answer = ask(running.port('shop/g:80'), '/', { headers: { host: 'a.test' } });
+  await until(() => arrived, 'the request');
+  await running.write('policy.yaml', policy('faultInjection: {}', 'BackendTrafficPolicy'));
+  t.equal((await answer).status, 500);
+});
