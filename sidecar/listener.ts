@@ -163,7 +163,9 @@ function descriptorOf(raw: Socket): number {
 
 /** Puts a connection into the table and serves it; inbound its peer is verified first. */
 export function accept(connection: Connection, raw: Socket | undefined, options: ListenerOptions): void {
-  const { port, table, tools } = options;
+  const { table, tools } = options;
+  // Of a gateway's port that takes requests and streams, the one that the connection came for.
+  const { port } = connection;
   const rules = port.rules.current();
   table.add(connection, raw);
   if (rules.direction === 'inbound') {

@@ -56,6 +56,8 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
     exchange.downstream.abort();
     return;
   }
+  const hint = hints[row.flag];
+  if (hint !== undefined) exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, [hint]);
   if (exchange.grpc) {
     const reply = grpcRefusal(error, exchange.denial?.body.toString('latin1') || bodyOf(error));
     exchange.status = reply.status;
@@ -90,6 +92,12 @@ function withReplyFields(exchange: Exchange, reply: Reply): Reply {
 }
 
 const noBody = Buffer.alloc(0);
+
+/** Envoy's words for clients and meshes that hold back when they read them. */
+const hints: Readonly<Record<string, readonly [string, string]>> = {
+  RL: ['x-envoy-ratelimited', 'true'],
+  UO: ['x-envoy-overloaded', 'true'],
+};
 
 const textFields: Fields = { names: [fieldName('content-type')], values: ['text/plain; charset=utf-8'] };
 

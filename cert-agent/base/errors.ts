@@ -104,7 +104,8 @@ export const codes = Object.freeze({
   client_certificate_refused: row(403, 16, 'DPE', 'client_certificate_refused'),
   rule_broken: row(500, 13, '-', 'rule_not_served'),
   redirect_loop: row(500, 13, '-', 'redirect_loop'),
-  backend_invalid: row(500, 13, 'NC', 'cluster_not_found'),
+  // GRPCRoute `backendRefs`: UNAVAILABLE, where HTTP has 500.
+  backend_invalid: row(500, 14, 'NC', 'cluster_not_found'),
   url_too_long: row(414, 3, 'DPE', 'http1.url_too_long'),
   body_too_slow: row(408, 4, 'DPE', 'request_body_timeout'),
   reply_too_slow: row(408, 4, 'DPE', 'response_body_timeout'),

@@ -45,12 +45,13 @@ const spec = z
     circuitBreaker: circuitBreaker.optional(),
     healthCheck: healthCheck.optional(),
     compression: compression.optional(),
-    requestBuffer: z.strictObject({ limit: quantity }).optional(),
+    requestBuffer: z.strictObject({ limit: quantity, mode: notEvaluated('requestBuffer.mode') }).optional(),
     // Ours: Envoy Gateway counts requests in flight by backend only, in `circuitBreaker`.
     concurrency: z
       .strictObject({ maxInFlight: z.number().int().min(1), per: z.enum(['Route', 'Client']).default('Route') })
       .optional(),
     mergeType: notEvaluated('mergeType'),
+    routingType: notEvaluated('routingType'),
     targetSelectors: notEvaluated('targetSelectors'),
     faultInjection: notEvaluated('faultInjection'),
     useClientProtocol: notEvaluated('useClientProtocol'),

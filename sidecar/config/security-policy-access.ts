@@ -49,6 +49,7 @@ export const extAuth = z
         headersToBackend: z
           .array(lowerHeader.refine((name) => !name.includes('*'), 'headers are named one by one, without a star'))
           .default([]),
+        headersToClientOnSuccess: refused('what an authorizer lets pass it says nothing of to the client'),
       })
       .optional(),
     headersToExtAuth: z.array(lowerHeader).default([]),
@@ -174,6 +175,7 @@ const principal = z
       .optional(),
     clientIDs: values('a client').optional(),
     spiffeIDs: z.array(spiffeId).min(1).optional(),
+    clientCert: refused("a client that is known by its certificate is matched by 'spiffeIDs'"),
     sourceCIDRs: refused("the address behind trusted proxies is matched by 'clientCIDRs'"),
     clientIPGeoLocations: refused('where an address is in the world is not known here'),
   })

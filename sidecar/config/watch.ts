@@ -95,7 +95,7 @@ export async function watchConfiguration(
     seen = next.sources;
     problem = undefined;
     log.info(
-      { code: 'config_loaded', generation: generation + 1, policies: countOf(next.documents) },
+      { code: 'config_loaded', generation: generation + 1, policies: policiesIn(next) },
       `configuration generation ${generation + 1} is in force`,
     );
     cell.set(freeze(next, generation + 1));
@@ -136,6 +136,12 @@ export async function watchConfiguration(
       watch.close();
     },
   };
+}
+
+function policiesIn({ documents, gateway }: Reading): number {
+  if (gateway === undefined) return countOf(documents);
+  const { securityPolicies, trafficPolicies, broken } = gateway;
+  return countOf(documents) + securityPolicies.length + trafficPolicies.length + broken.length;
 }
 
 function freeze({ settings, documents, gateway }: Reading, generation: number): Configuration {

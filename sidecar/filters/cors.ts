@@ -60,9 +60,9 @@ export function preflightFields(exchange: Exchange, cors: Cors): [string, string
   return [
     ...originFields(origin, cors),
     ['access-control-allow-methods', listFor(cors.methods, method, cors.credentials)],
-    ...(asked === '' && cors.headers.includes('*')
-      ? []
-      : ([['access-control-allow-headers', listFor(cors.headers, asked, cors.credentials)]] as [string, string][])),
+    ...fieldOf('access-control-allow-headers', listFor(cors.headers, asked, cors.credentials)),
+    // Browsers pass it over here; Gateway API wants it.
+    ...exposedFields(cors),
     ['access-control-max-age', String(cors.maxAgeS)],
   ];
 }
@@ -71,9 +71,16 @@ export function preflightFields(exchange: Exchange, cors: Cors): [string, string
 export function replyCorsFields(exchange: Exchange, cors: Cors): [string, string][] {
   const origin = headerOf(exchange, 'origin');
   if (origin === undefined || !cors.allowsOrigin(origin)) return cors.anyOrigin ? [] : [['vary', 'Origin']];
-  const fields = originFields(origin, cors);
-  if (cors.expose.length > 0) fields.push(['access-control-expose-headers', cors.expose.join(', ')]);
-  return fields;
+  return [...originFields(origin, cors), ...exposedFields(cors)];
+}
+
+/** With credentials `*` would be the name of a header. */
+function exposedFields({ expose, credentials }: Cors): [string, string][] {
+  return fieldOf('access-control-expose-headers', expose.filter((one) => one !== '*' || !credentials).join(', '));
+}
+
+function fieldOf(name: string, value: string): [string, string][] {
+  return value === '' ? [] : [[name, value]];
 }
 
 /** With credentials `*` means nothing to a browser (Fetch standard, section 3.3.5): the origin is named. */

@@ -65,7 +65,8 @@ export function locationOf(exchange: Exchange, redirect: Redirect, listenerPort:
     defaultPorts[of] === number ? `${of}://${name}` : `${of}://${name}:${number}`;
   const path = changePath(exchange.path, redirect.path);
   const location = place(scheme, host, port) + path;
-  if (location === place(own, asked, ownPort) + exchange.path)
+  const isSeen = redirect.status === 303 && exchange.method !== 'GET' && exchange.method !== 'HEAD';
+  if (!isSeen && location === place(own, asked, ownPort) + exchange.path)
     throw new SallyportError('redirect_loop', `the redirect of ${exchange.edge?.name} leads back to where it is asked`);
   return location;
 }

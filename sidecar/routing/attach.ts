@@ -22,7 +22,7 @@ import { backendRefsOf, filtersOf, unsupportedIn } from './unsupported.ts';
 /** A route on one listener. */
 export interface AttachedRoute {
   readonly route: RouteDocument;
-  /** The host names that listener and route have in common; `*` is any. */
+  /** The host names of the route, those that the listener shares; `*` is any. */
   readonly hosts: readonly string[];
 }
 
@@ -218,9 +218,13 @@ export function selects(
   );
 }
 
+/**
+ * A route's own names, as far as the listener shares them: who comes first is told by the route's name, not by what is left of
+ * it on this listener, and whoever comes has named the listener already.
+ */
 function hostsFor({ spec }: ListenerState, route: RouteDocument): readonly string[] {
   if (route.kind === 'TCPRoute') return ['*'];
   const { hostnames = [] } = route.spec;
-  if (hostnames.length === 0) return [spec.hostname ?? '*'];
-  return [...new Set(hostnames.flatMap((one) => intersectHosts(spec.hostname, one) ?? []))];
+  if (hostnames.length === 0) return ['*'];
+  return [...new Set(hostnames.filter((one) => intersectHosts(spec.hostname, one) !== undefined))];
 }

@@ -53,20 +53,32 @@ function sectionsFor({ namespace: own, spec }: BackendTls, namespace: string, na
   );
 }
 
-/** The CA certificates, PEM, that a policy names, or `System`; else why there are none. */
+/** The CA certificates, PEM, that a policy names, or `System`, and what is wrong with some of them; else why there are none. */
 export function authoritiesOf(
   { spec, namespace, name }: BackendTls,
   documents: GatewayDocuments,
-): { readonly ca: string } | { readonly problem: string; readonly reason: string } {
+): Authorities | NoAuthority {
   const { caCertificateRefs = [], wellKnownCACertificates } = spec.validation;
   if (wellKnownCACertificates !== undefined) return { ca: 'System' };
   const authorities = resolveAuthorities(caCertificateRefs, { group, kind: 'BackendTLSPolicy', namespace }, documents);
   const [first] = authorities.problems;
-  if (first === undefined && authorities.pem !== '') return { ca: authorities.pem };
-  return {
-    problem: `BackendTLSPolicy ${namespace}/${name}: ${first?.message ?? 'it names no CA certificate'}`,
-    reason: first?.reason ?? 'InvalidCACertificateRef',
-  };
+  const problem = `BackendTLSPolicy ${namespace}/${name}: ${first?.message ?? 'it names no CA certificate'}`;
+  // A listener's condition has a word of its own for this.
+  const reason =
+    first?.reason === 'InvalidCACertificateKind' ? 'InvalidKind' : (first?.reason ?? 'InvalidCACertificateRef');
+  if (authorities.pem === '') return { problem, reason };
+  return { ca: authorities.pem, ...(first === undefined ? {} : { lacking: { problem, reason } }) };
+}
+
+interface NoAuthority {
+  readonly problem: string;
+  readonly reason: string;
+}
+
+interface Authorities {
+  readonly ca: string;
+  /** The server has to be of one of those that are left: fewer than were meant, never more. */
+  readonly lacking?: NoAuthority;
 }
 
 /** The status of each policy. `now` in milliseconds. */
@@ -91,10 +103,11 @@ export function backendTlsStatuses(attachments: Attachments, documents: GatewayD
         : 'problem' in found
           ? say('Accepted', false, 'NoValidCACertificate', found.problem)
           : say('Accepted', true, 'Accepted');
+      const lacking = 'problem' in found ? found : found.lacking;
       const refs =
-        'problem' in found
-          ? say('ResolvedRefs', false, found.reason, found.problem)
-          : say('ResolvedRefs', true, 'ResolvedRefs');
+        lacking === undefined
+          ? say('ResolvedRefs', true, 'ResolvedRefs')
+          : say('ResolvedRefs', false, lacking.reason, lacking.problem);
       const ancestorRef = { group, kind: 'Gateway', name: gateway.name, namespace: gateway.namespace };
       return [{ ancestorRef, controllerName, conditions: [accepted, refs] }];
     });

@@ -11,6 +11,7 @@ import {
   keyOf,
   type ListenerSpec,
 } from './documents.ts';
+import { intersectHosts } from './hosts.ts';
 import {
   type GatewayWorld,
   resolveAuthorities,
@@ -117,6 +118,16 @@ function stateListener(
       ? say('ResolvedRefs', true, 'ResolvedRefs')
       : say('ResolvedRefs', false, problem.reason, problems.map(({ message }) => message).join('; ')),
   ];
+  const twin = overlapOf(gateway.spec, spec);
+  if (twin !== undefined)
+    conditions.push(
+      say(
+        'OverlappingTLSConfig',
+        true,
+        'OverlappingHostnames',
+        `a host of listener ${twin} may be asked for on a connection to this one: such requests get 421`,
+      ),
+    );
   const servable = !tls || certificates.length > 0;
   const programmed = accepted && servable && kinds.length > 0;
   return {
@@ -167,7 +178,23 @@ export function gatewayConditions(
     served
       ? say('Programmed', true, 'Programmed')
       : say('Programmed', false, 'Invalid', 'none of its listeners can be served'),
+    ...(isInsecure(gateway.spec)
+      ? [
+          say(
+            'InsecureFrontendValidationMode',
+            true,
+            'ConfigurationChanged',
+            'AllowInsecureFallback lets in whoever shows no good certificate',
+          ),
+        ]
+      : []),
   ];
+}
+
+/** The standard wants it said where a client's certificate may be missing. */
+function isInsecure({ tls }: GatewaySpec): boolean {
+  const { default: usual, perPort = [] } = tls?.frontend ?? {};
+  return [usual, ...perPort.map((one) => one.tls)].some((one) => one?.validation?.mode === 'AllowInsecureFallback');
 }
 
 /** What a Gateway asks for as a whole that is not served: nothing of it is then. */
@@ -204,6 +231,19 @@ function clientValidationOf({ tls }: GatewaySpec, listener: ListenerSpec): Clien
   const perPort = tls?.frontend?.perPort?.find(({ port }) => port === listener.port);
   if (perPort !== undefined) return perPort.tls.validation;
   return tls?.frontend?.default?.validation ?? listener.tls?.frontendValidation;
+}
+
+/** GEP-3567: another listener of the port whose certificates may be good for hosts of this one, too. */
+function overlapOf({ listeners }: GatewaySpec, spec: ListenerSpec): string | undefined {
+  if (spec.protocol !== 'HTTPS') return undefined;
+  return listeners.find(
+    (other) =>
+      other !== spec &&
+      other.port === spec.port &&
+      other.protocol === 'HTTPS' &&
+      other.hostname !== spec.hostname &&
+      intersectHosts(other.hostname, spec.hostname) !== undefined,
+  )?.name;
 }
 
 /** Of two that cannot be told apart neither is served: which one was meant nobody can say. */

@@ -110,8 +110,9 @@ export function sectionsOf({ status }: StatusItem): readonly StatusSection[] {
   ];
 }
 
-/** Two conditions say something bad when they hold. */
+/** Some conditions say something bad when they hold, some are but worth knowing. */
 export function isBad({ type, status }: Condition): boolean {
+  if (type === 'OverlappingTLSConfig' || type === 'InsecureFrontendValidationMode') return false;
   return (status === 'True') === (type === 'Conflicted' || type === 'PartiallyInvalid');
 }
 

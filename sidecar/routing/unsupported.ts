@@ -63,8 +63,10 @@ function wrongInFilters({ filters = [] }: RouteRule): string | undefined {
   for (const filter of filters) {
     const { requestRedirect, urlRewrite } = filter;
     if (requestRedirect !== undefined) {
-      const { scheme, hostname, path, port } = requestRedirect;
-      if ([scheme, hostname, path, port].every((one) => one === undefined)) return ' redirects each request to itself';
+      const { scheme, hostname, path, port, statusCode } = requestRedirect;
+      // 303 has whoever posted get the same place: no loop.
+      if (statusCode !== 303 && [scheme, hostname, path, port].every((one) => one === undefined))
+        return ' redirects each request to itself';
     }
     const why = wrongInHeaders(filter) ?? wrongInPath(requestRedirect?.path) ?? wrongInPath(urlRewrite?.path);
     if (why !== undefined) return why;

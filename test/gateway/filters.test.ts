@@ -167,8 +167,14 @@ const statusHosts = statuses.map((code) =>
   serve(`{ filters: [{ type: RequestRedirect, requestRedirect: { port: 81, statusCode: ${code} } }] }`),
 );
 const loopHost = serve('{ filters: [{ type: RequestRedirect, requestRedirect: { scheme: http, port: 80 } }] }');
+const seeOtherHost = serve(
+  '{ filters: [{ type: RequestRedirect, requestRedirect: { scheme: http, port: 80, statusCode: 303 } }] }',
+);
 const corsHost = serve(
   `{ ${cors('allowOrigins: ["https://app.test", "https://*.wide.test"], allowMethods: [GET, PUT], allowHeaders: [x-a, content-type], exposeHeaders: [x-b], maxAge: 60, allowCredentials: true')} }`,
+);
+const methodsHost = serve(
+  `{ ${cors('allowOrigins: ["https://a.test"], allowMethods: [PUT], exposeHeaders: ["*", x-b], allowCredentials: true')} }`,
 );
 const openHost = serve(`{ ${cors('allowOrigins: ["*"], allowMethods: ["*"], allowHeaders: ["*"]')} }`);
 const openCredentialsHost = serve(
@@ -242,6 +248,10 @@ t.test('redirects', async (t) => {
   }
   const loop = await at(loopHost, '/x');
   t.match(loop, { status: 500, text: 'redirect loop' });
+  const posted = await at(seeOtherHost, '/x', { method: 'POST' });
+  t.equal(posted.status, 303, 'whoever posted gets what is there');
+  t.match(posted.headers, { location: `http://${seeOtherHost}/x` });
+  t.equal((await at(seeOtherHost, '/x')).status, 500, 'who got it has it');
   t.equal((await at(redirectHosts[6]!, '/other')).status, 404, 'a path that the rule does not match');
   const nobody = await exchangeBytes(port, 'GET /foo HTTP/1.0\r\n\r\n');
   t.match(nobody, /^HTTP\/1\.1 404 /, 'without a Host nobody is meant');
@@ -276,6 +286,7 @@ t.test('CORS', async (t) => {
     'access-control-allow-credentials': 'true',
     'access-control-allow-methods': 'GET, PUT',
     'access-control-allow-headers': 'x-a, content-type',
+    'access-control-expose-headers': 'x-b',
     'access-control-max-age': '60',
     vary: 'Origin',
   });
@@ -308,6 +319,9 @@ t.test('CORS', async (t) => {
     'access-control-max-age': '5',
   });
   t.equal(open.headers['access-control-allow-credentials'], undefined);
+  const bare = await preflight(methodsHost, 'https://a.test');
+  t.equal(bare.headers['access-control-allow-headers'], undefined, 'a list of nothing is no list');
+  t.equal(bare.headers['access-control-expose-headers'], 'x-b', 'with credentials a star is the name of a header');
   const named = await preflight(openCredentialsHost, 'https://a.test', { 'access-control-request-headers': 'x-any' });
   t.match(
     named.headers,

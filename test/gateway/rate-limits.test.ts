@@ -105,6 +105,7 @@ t.test('local limits: each client, header, claim and key has its own', async (t)
   const refused = await askOnce(gateway, '/all');
   t.equal(refused.status, 429);
   t.match(refused.headers.get('retry-after'), /^\d+$/);
+  t.equal(refused.headers.get('x-envoy-ratelimited'), 'true');
   t.equal(refused.headers.get('ratelimit-limit'), '2');
   t.equal(refused.headers.get('ratelimit-remaining'), '0');
   t.match(refused.headers.get('ratelimit-reset'), /^\d+$/);

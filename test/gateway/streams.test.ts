@@ -3,6 +3,7 @@
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { connect, createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import t from 'tap';
+import { startEcho } from '../fixtures/echo.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { grpcClient, Metadata, startGrpcApp, status } from '../fixtures/grpc.ts';
 import { exchangeBytes, startBackend } from '../fixtures/mesh.ts';
@@ -230,6 +231,93 @@ t.test('WebSockets', async (t) => {
   t.match(await exchangeBytes(own.port('shop/g:80'), upgrade('/other'), /\r\n\r\n/), /^HTTP\/1\.1 404 /);
 });
 
+t.test('requests and streams on one port: each listener gets what is its own', async (t) => {
+  const app = await startEcho(t, 'app');
+  const host = (name: string): string => `hostname: ${name}`;
+  const terminate = 'tls: { certificateRefs: [{ name: front }] }';
+  const own = await startTestGateway(t, {
+    listeners: ['shop/g:443'],
+    yaml: `upstreams:
+  app: { endpoints: ["127.0.0.1:${app}"] }
+  passed: { endpoints: ["127.0.0.1:${passed}"] }
+  ended: { endpoints: ["127.0.0.1:${ended}"] }
+backends: { shop/app:80: app, shop/passed:80: passed, shop/ended:80: ended }
+`,
+    documents:
+      documentOf(
+        'Gateway',
+        'g',
+        `{ gatewayClassName: x, listeners: [
+          { name: web, port: 443, protocol: HTTPS, ${host('"*.front.test"')}, ${terminate} },
+          { name: ends, port: 443, protocol: TLS, ${host('b.front.test')}, ${terminate} },
+          { name: through, port: 443, protocol: TLS, ${host('a.inner.test')}, tls: { mode: Passthrough } }] }`,
+      ) +
+      secret('front', front!) +
+      documentOf(
+        'HTTPRoute',
+        'web',
+        '{ parentRefs: [{ name: g, sectionName: web }], rules: [{ backendRefs: [{ name: app, port: 80 }] }] }',
+      ) +
+      ['ends', 'through']
+        .map((name) =>
+          documentOf(
+            'TLSRoute',
+            name,
+            `{ parentRefs: [{ name: g, sectionName: ${name} }], hostnames: [${name === 'ends' ? 'b.front.test' : 'a.inner.test'}], rules: [{ backendRefs: [{ name: ${name === 'ends' ? 'ended' : 'passed'}, port: 80 }] }] }`,
+          ),
+        )
+        .join(''),
+  });
+  const dial = (servername: string): TLSSocket => {
+    const socket = connect({
+      ...{ host: '127.0.0.1', port: own.port('shop/g:443'), servername },
+      ...{ ca: authority.bundlePem, checkServerIdentity: () => undefined },
+    });
+    t.teardown(() => socket.destroy());
+    return socket;
+  };
+  t.equal(await firstLine(dial('b.front.test')), 'ended');
+  const through = dial('a.inner.test');
+  t.equal(await firstLine(through), 'passed');
+  t.match(nameOf(through), /DNS:inner\.test/, 'the handshake was with the server behind');
+  const web = dial('a.front.test');
+  web.write('GET / HTTP/1.1\r\nHost: a.front.test\r\n\r\n');
+  t.match(await firstLine(web), /^HTTP\/1\.1 200 /);
+});
+
+t.test('a name of its own comes before a wildcard, whatever the listener leaves of it', async (t) => {
+  const routes = (kind: string, name: string, host: string, to: string, date: string): string =>
+    documentOf(
+      kind,
+      name,
+      `{ parentRefs: [{ name: g }], hostnames: ["${host}"], rules: [{ backendRefs: [{ name: ${to}, port: 80 }] }] }`,
+      `, creationTimestamp: "${date}T00:00:00Z"`,
+    );
+  const own = await startTestGateway(t, {
+    listeners: ['shop/g:443'],
+    yaml: `upstreams:
+  one: { endpoints: ["127.0.0.1:${one}"] }
+  two: { endpoints: ["127.0.0.1:${two}"] }
+backends: { shop/one:80: one, shop/two:80: two }
+`,
+    documents:
+      documentOf(
+        'Gateway',
+        'g',
+        '{ gatewayClassName: x, listeners: [{ name: ends, port: 443, protocol: TLS, hostname: b.front.test, tls: { certificateRefs: [{ name: front }] } }] }',
+      ) +
+      secret('front', front!) +
+      routes('TLSRoute', 'older', '*.front.test', 'one', '2026-01-01') +
+      routes('TLSRoute', 'newer', 'b.front.test', 'two', '2026-02-01'),
+  });
+  const socket = connect({
+    ...{ host: '127.0.0.1', port: own.port('shop/g:443'), servername: 'b.front.test' },
+    ...{ ca: authority.bundlePem, checkServerIdentity: () => undefined },
+  });
+  t.teardown(() => socket.destroy());
+  t.equal(await firstLine(socket), 'two');
+});
+
 t.test('gRPC: services, methods, headers, and what no rule takes', async (t) => {
   const [main, second] = await Promise.all([startGrpcApp(t), startGrpcApp(t)]);
   const own = await startTestGateway(t, {
@@ -246,6 +334,7 @@ backends: { shop/main:80: main, shop/second:80: second }
         `{ parentRefs: [{ name: g }], rules: [
           { matches: [{ method: { service: shop.Orders, method: Get } }], filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-asked, value: " by the gateway" }] } }], backendRefs: [{ name: main, port: 80 }] },
           { matches: [{ method: { service: shop.Orders, method: Put }, headers: [{ name: x-to, value: second }] }], backendRefs: [{ name: second, port: 80 }] },
+          { matches: [{ method: { service: shop.Orders, method: Put }, headers: [{ name: x-to, value: gone }] }], backendRefs: [{ name: gone, port: 80 }] },
           { matches: [{ method: { method: Chat } }], backendRefs: [{ name: second, port: 80 }] },
           { matches: [{ method: { type: RegularExpression, service: "shop\\\\.[A-Z].*", method: "Li(s|z)t" } }], backendRefs: [{ name: second, port: 80 }] }] }`,
       ),
@@ -273,6 +362,7 @@ backends: { shop/main:80: main, shop/second:80: second }
     });
   t.equal(await put('second'), '1234');
   await t.rejects(put('main'), { code: status.UNIMPLEMENTED }, 'no rule');
+  await t.rejects(put('gone'), { code: status.UNAVAILABLE }, 'a backend that is not there');
   const chat = client['Chat']!();
   chat.on('error', () => {});
   chat.write(Buffer.from('hello'));

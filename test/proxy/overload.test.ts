@@ -73,6 +73,7 @@ t.test('requests that wait for a connection: the next is 503 UO', async (t) => {
     return answer.startsWith('HTTP/1.1 503 ') ? answer : undefined;
   }, 'the refusal');
   t.match(refused, /overloaded$/);
+  t.match(refused, /\r\nx-envoy-overloaded: true\r\n/);
   t.match((await mesh.records('web', 1)).at(-1), {
     response_flags: 'UO',
     code: 'overloaded',

@@ -41,6 +41,7 @@ const served = [
   'Programmed=True Programmed',
   'HTTPRoute,GRPCRoute 0',
 ];
+const overlapping = served.toSpliced(3, 0, 'OverlappingTLSConfig=True OverlappingHostnames');
 const unresolved = (reason: string, kinds = 'HTTPRoute,GRPCRoute 0'): string[] => [
   'Accepted=True Accepted',
   'Conflicted=False NoConflicts',
@@ -271,6 +272,27 @@ const cases: Readonly<Record<string, Case>> = {
         'Programmed=False Invalid',
         'HTTPRoute,GRPCRoute 0',
       ],
+    },
+  },
+  'certificates that are not asked of everybody': {
+    documents:
+      gateway(
+        https('{ name: cert }'),
+        ', tls: { frontend: { default: { validation: { mode: AllowInsecureFallback, caCertificateRefs: [{ group: "", kind: ConfigMap, name: ca }] } } } }',
+      ) +
+      tlsSecret('cert', good) +
+      configMap('ca', { 'ca.crt': authority.bundlePem }),
+    said: { 'Gateway shop/g': [...fine, 'InsecureFrontendValidationMode=True ConfigurationChanged'] },
+  },
+  'listeners whose certificates may be good for hosts of another': {
+    documents:
+      gateway(
+        `${https('{ name: cert }')}, { name: all, port: 443, protocol: HTTPS, hostname: "*.test", tls: { certificateRefs: [{ name: cert }] } }, { name: apart, port: 443, protocol: HTTPS, hostname: "a.other", tls: { certificateRefs: [{ name: cert }] } }`,
+      ) + tlsSecret('cert', good),
+    said: {
+      'Gateway shop/g web': overlapping,
+      'Gateway shop/g all': overlapping,
+      'Gateway shop/g apart': served,
     },
   },
   'authorities of another namespace, not granted': {

@@ -1,6 +1,7 @@
 // What routes are told by each of their parents, by the standard's conditions and reasons: a table of cases, each alone.
 
 import t from 'tap';
+import { sectionsOf } from '../../sidecar/routing/status.ts';
 import { createAuthority } from '../fixtures/pki.ts';
 import { documentOf, type PlanOptions, planOf, serviceOf } from '../fixtures/plan.ts';
 
@@ -436,6 +437,32 @@ t.test('routes that are attached are counted, once for each listener', async (t)
   );
   t.equal(planned.said['Gateway shop/g a']?.at(-1), 'HTTPRoute,GRPCRoute 2');
   t.equal(planned.said['Gateway shop/g b']?.at(-1), 'HTTPRoute,GRPCRoute 3');
+});
+
+t.test('BackendTLSPolicy: authorities that are none, and some that are not there', async (t) => {
+  const { bundlePem } = await createAuthority('ours.test');
+  const policy = (refs: string): string =>
+    documentOf(
+      'BackendTLSPolicy',
+      'p',
+      `{ targetRefs: [{ group: "", kind: Service, name: a }], validation: { hostname: a.test, caCertificateRefs: [${refs}] } }`,
+    );
+  const map = `---\n${JSON.stringify({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'ca', namespace: 'shop' }, data: { 'ca.crt': bundlePem } })}\n`;
+  const saidOf = (refs: string): string[] => {
+    const { list } = planOf(ruled(a) + policy(refs) + map);
+    const item = list.items.find(({ kind }) => kind === 'BackendTLSPolicy')!;
+    return sectionsOf(item).flatMap(({ conditions }) =>
+      conditions.map(({ type, status, reason }) => `${type}=${status} ${reason}`),
+    );
+  };
+  const ca = '{ group: "", kind: ConfigMap, name: ca }';
+  const gone = '{ group: "", kind: ConfigMap, name: gone }';
+  t.same(saidOf(ca), good);
+  t.same(saidOf('{ group: invalid.io, kind: InvalidKind, name: x }'), [
+    'Accepted=False NoValidCACertificate',
+    'ResolvedRefs=False InvalidKind',
+  ]);
+  t.same(saidOf(`${ca}, ${gone}`), ['Accepted=True Accepted', 'ResolvedRefs=False InvalidCACertificateRef']);
 });
 
 t.test('a ReferenceGrant that is not valid has no status, so it is said', async (t) => {
