@@ -97,6 +97,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"decision":"${exchange.decision}","decision_id":"${exchange.decisionId}","policy":${text(exchange.policy)},"shadow_policy":${text(exchange.shadow?.policy)}` +
     `,"shadow_decision":${exchange.shadow === undefined ? 'null' : isPermit(exchange.shadow) ? '"allow"' : '"deny"'}` +
     `,"audit_policy":${own(exchange.auditPolicy)},"request_auth_principal":${text(exchange.auth?.principal)}` +
+    `,"upstream_request_attempt_count":${exchange.upstreamAttempts}` +
     peerOf(exchange, connection) +
     (exchange.rules.direction === 'gateway' ? clientOf(exchange, connection) : '') +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`

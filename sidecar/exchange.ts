@@ -485,6 +485,8 @@ export class Exchange {
   bytesSent = 0;
   upstreamAddress: string | undefined = undefined;
   upstreamLocalAddress: string | undefined = undefined;
+  /** How often it was to go to an upstream, whether that came about or not. */
+  upstreamAttempts = 0;
   upstreamPeer: UpstreamPeer | undefined = undefined;
   /** Milliseconds from sending the head upstream to the first byte of the answer; -1 before that. */
   upstreamSentAt = 0;

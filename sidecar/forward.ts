@@ -95,6 +95,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
 
   start(fresh: boolean): void {
     if (this.over) return;
+    this.#exchange.upstreamAttempts++;
     const attempt = this.#tries;
     this.#limitTry();
     try {
@@ -112,6 +113,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
   /** CONNECT: what the other end speaks is between the two of them, so it is a bare connection (RFC 9110 section 9.3.6). */
   async connect(): Promise<void> {
     const exchange = this.#exchange;
+    exchange.upstreamAttempts++;
     try {
       const upstream = await this.#destination.dialSocket(this);
       if (this.over) {

@@ -177,6 +177,7 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
     authorize(exchange, connection, tools.checkPeer);
     const { destination } = exchange.route!;
     const hash = destination.hashBy === undefined ? undefined : hashKeyOf(exchange, destination.hashBy);
+    exchange.upstreamAttempts++;
     const upstream = await destination.dialSocket({ hash, avoid: [], over: false });
     noteUpstream(exchange, upstream);
     // While it was dialed nothing was there that a change could have closed.

@@ -35,10 +35,13 @@ export function text<T>(read: (value: string) => T): z.ZodType<T> {
 
 const loopbackAddress = text((value) => parseAddress(value, '127.0.0.1'));
 export const addressOrPort = (defaultHost: string): z.ZodType<Address> =>
-  z.union([
-    port.transform((number): Address => ({ host: defaultHost, port: number })),
-    text((value) => parseAddress(value, defaultHost)),
-  ]) as unknown as z.ZodType<Address>;
+  z.union(
+    [
+      port.transform((number): Address => ({ host: defaultHost, port: number })),
+      text((value) => parseAddress(value, defaultHost)),
+    ],
+    'expected a port, 1 to 65535, or an address with one: 127.0.0.1:15000',
+  ) as unknown as z.ZodType<Address>;
 
 const filesIdentity = z.strictObject({
   svid: z.string(),

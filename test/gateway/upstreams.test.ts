@@ -81,6 +81,10 @@ t.test('retries and timeouts of a route', async (t) => {
     records.find(({ path }) => path === '/slow'),
     { response_code: 504, response_flags: 'UT', response_code_details: 'upstream_response_timeout' },
   );
+  const attempts = ['/retried', '/little', '/plain'].map(
+    (asked) => records.find(({ path }) => path === asked)?.['upstream_request_attempt_count'],
+  );
+  t.same(attempts, [3, 2, 1]);
   for (const response of held) response.destroy();
 });
 
