@@ -73,7 +73,8 @@ export function refuse(exchange: Exchange, thrown: unknown): void {
 }
 
 function respondOwn(exchange: Exchange, status: number, fields: Fields, body: Buffer): void {
-  const told = withReplyFields(exchange, refusalReply(status, fields, body.length));
+  const dated = addFields(fields, [['date', httpDate()]]);
+  const told = withReplyFields(exchange, refusalReply(status, dated, body.length));
   const reply = exchange.rules.edge === undefined ? told : ownReplyAtEdge(exchange, told);
   exchange.downstream.respond(reply, exchange.method === 'HEAD' ? noBody : body);
 }
@@ -92,6 +93,20 @@ function withReplyFields(exchange: Exchange, reply: Reply): Reply {
 }
 
 const noBody = Buffer.alloc(0);
+
+let dateSecond = 0;
+let dateText = '';
+
+/** RFC 9110 section 6.6.1: whoever answers himself says when. Made once a second. */
+function httpDate(): string {
+  const now = Date.now();
+  const second = Math.floor(now / 1000);
+  if (second !== dateSecond) {
+    dateSecond = second;
+    dateText = new Date(now).toUTCString();
+  }
+  return dateText;
+}
 
 /** Envoy's words for clients and meshes that hold back when they read them. */
 const hints: Readonly<Record<string, readonly [string, string]>> = {

@@ -55,6 +55,14 @@ export function namesIn(directory: string): string[] {
   }
 }
 
+/** Directories of `directory` in which there are documents, too: nobody reads those. */
+export function unreadIn(directory: string): string[] {
+  return readdirSync(directory, { withFileTypes: true })
+    .filter((one) => one.isDirectory() && !one.name.startsWith('.'))
+    .map(({ name }) => join(directory, name))
+    .filter((one) => namesIn(one).length > 0);
+}
+
 /** @throws SallyportError `config_unreadable`. */
 export function readText(file: string): string {
   try {

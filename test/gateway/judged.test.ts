@@ -2,7 +2,7 @@
 // that it will not be served as it was meant, and the three of them agree.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { readStatus } from '../../sidecar/judge-gateway.ts';
@@ -39,7 +39,10 @@ function judge(t: Owner, documents: string, yaml = backed, files: Readonly<Recor
   const dir = tempDir(t);
   mkdirSync(join(dir, 'documents'));
   writeFileSync(join(dir, 'documents', 'all.yaml'), documents);
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, name), text);
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(dir, name)), { recursive: true });
+    writeFileSync(join(dir, name), text);
+  }
   writeFileSync(
     join(dir, 'gateway.yaml'),
     `trustDomain: demo.test\nworkload: { serviceAccount: gateway }\nidentity: { files: { svid: x, key: x, bundle: x } }\ndocuments: documents/\n${yaml}`,
@@ -122,6 +125,13 @@ t.test('what shows only when rules are made ready', async (t) => {
       'a Service without endpoints',
       judge(t, gateway + route + serviceOf('a'), ''),
       /^HTTPRoute r: BackendsAvailable=False EndpointsNotFound: Service shop\/a:80 has no endpoint/,
+    ],
+    [
+      'documents in a directory below',
+      judge(t, gateway + route, backed, {
+        'documents/team/policy.yaml': policy('authorization: { defaultAction: Deny }'),
+      }),
+      /^gateway\.yaml:1:1: documents: what is in .*\/documents\/team is not read$/,
     ],
     [
       'error pages that are not there',

@@ -74,6 +74,7 @@ t.test('requests that wait for a connection: the next is 503 UO', async (t) => {
   }, 'the refusal');
   t.match(refused, /overloaded$/);
   t.match(refused, /\r\nx-envoy-overloaded: true\r\n/);
+  t.match(refused, /\r\ndate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n/);
   t.match((await mesh.records('web', 1)).at(-1), {
     response_flags: 'UO',
     code: 'overloaded',
