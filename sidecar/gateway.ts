@@ -117,10 +117,14 @@ export class RunningGateway implements GatewayTools {
   /** What has come since the last generation: a name that was mistyped must not be found by an attacker first. */
   #sayWorries(now: number): void {
     const config = this.#config!;
+    const complaints = complaintsOf(this.status(now)!, placesIn(config));
+    const isPolicy = ({ code }: { readonly code: string }): boolean => code === 'policy_not_attached';
+    // What may stand open comes first: of a long list the end is only counted.
     const worries = [
+      ...complaints.filter(isPolicy),
       ...config.documents.warnings.map((one) => ({ code: 'document_warning', message: formatProblem(one) })),
       ...worriesOf(this.#shown, now),
-      ...complaintsOf(this.status(now)!, placesIn(config)),
+      ...complaints.filter((one) => !isPolicy(one)),
     ];
     const fresh = worries.filter(({ message }) => !this.#said.has(message));
     for (const { code, message } of fresh.slice(0, mostSaid)) this.#parts.log?.warn({ code }, message);

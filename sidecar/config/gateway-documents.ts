@@ -79,24 +79,27 @@ const passedOver = new Set([
 const ofGatewayApi = ['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute', 'ReferenceGrant'];
 
 /** The groups of the kinds that are read: the same word in another group is a slip, or another's policy. */
-const groups: Readonly<Record<string, string>> = {
-  ...Object.fromEntries([...ofGatewayApi, 'BackendTLSPolicy'].map((kind) => [kind, 'gateway.networking.k8s.io'])),
-  SecurityPolicy: 'gateway.envoyproxy.io',
-  BackendTrafficPolicy: 'gateway.envoyproxy.io',
-  DestinationRule: 'networking.istio.io',
-};
+const groups: ReadonlyMap<string, string> = new Map([
+  ...[...ofGatewayApi, 'BackendTLSPolicy'].map((kind) => [kind, 'gateway.networking.k8s.io'] as const),
+  ['SecurityPolicy', 'gateway.envoyproxy.io'],
+  ['BackendTrafficPolicy', 'gateway.envoyproxy.io'],
+  ['DestinationRule', 'networking.istio.io'],
+]);
 
-const known = [...Object.keys(groups), 'Service', 'Secret', 'ConfigMap', 'Namespace'];
+const known = [...groups.keys(), 'Service', 'Secret', 'ConfigMap', 'Namespace'];
 
 /** Where what others say in kinds of their own is said here. */
-const instead: Readonly<Record<string, string>> = {
-  ClientTrafficPolicy: "gateway.yaml has 'limits', 'gatewayTopology' and 'downstreamTls'; a Gateway has 'tls.frontend'",
-  Backend: "name its address under 'upstreams' in gateway.yaml, and the Service under 'backends'",
-  HTTPRouteFilter: 'a rule has the filters of Gateway API',
-  EnvoyProxy: 'gateway.yaml says how a gateway runs',
-  Ingress: 'write it as a Gateway and an HTTPRoute',
-  VirtualService: 'write it as an HTTPRoute',
-};
+const instead: ReadonlyMap<string, string> = new Map([
+  [
+    'ClientTrafficPolicy',
+    "gateway.yaml has 'limits', 'gatewayTopology' and 'downstreamTls'; a Gateway has 'tls.frontend'",
+  ],
+  ['Backend', "name its address under 'upstreams' in gateway.yaml, and the Service under 'backends'"],
+  ['HTTPRouteFilter', 'a rule has the filters of Gateway API'],
+  ['EnvoyProxy', 'gateway.yaml says how a gateway runs'],
+  ['Ingress', 'write it as a Gateway and an HTTPRoute'],
+  ['VirtualService', 'write it as an HTTPRoute'],
+]);
 
 const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
@@ -155,8 +158,8 @@ export function readGatewayDocuments(
     }
     const read = readCore(document, kind, apiVersion);
     if (read === undefined) {
-      const hint = instead[kind] ?? didYouMean(kind, known);
-      const group = groups[kind];
+      const hint = instead.get(kind) ?? didYouMean(kind, known);
+      const group = groups.get(kind);
       if (group !== undefined)
         problems.push(
           document.problemAt(
