@@ -144,7 +144,10 @@ export function resolveCertificate(
     return invalid(`there is no Secret ${name}, and 'certificates' does not name it`);
   const { 'tls.crt': certificate = '', 'tls.key': key = '' } = secret?.spec.data ?? {};
   const pair = { certificate, key, ...file, secret: name };
-  const wrong = wrongWith(pair, name, world.now);
+  const isMissing = file !== undefined && (file.certificate === '' || file.key === '');
+  const wrong = isMissing
+    ? `a file that 'certificates' names for ${name} is not there, or empty`
+    : wrongWith(pair, name, world.now);
   if (wrong === undefined) return { pair };
   const last = world.lastCertificates.get(name);
   return invalid(wrong, last !== undefined && wrongWith(last, name, world.now) === undefined ? last : undefined);

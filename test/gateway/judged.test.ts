@@ -127,6 +127,19 @@ t.test('what shows only when rules are made ready', async (t) => {
       /^HTTPRoute r: BackendsAvailable=False EndpointsNotFound: Service shop\/a:80 has no endpoint/,
     ],
     [
+      'a certificate that is not there',
+      judge(
+        t,
+        documentOf(
+          'Gateway',
+          'g',
+          '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }, { name: tls, port: 443, protocol: HTTPS, tls: { certificateRefs: [{ name: cert }] } }] }',
+        ) + route,
+        `${backed}certificates: { shop/cert: { certificate: cert.pem, key: cert.key } }\n`,
+      ).filter((one) => one.includes('ResolvedRefs')),
+      /^Gateway g: ResolvedRefs=False InvalidCertificateRef: a file that 'certificates' names for shop\/cert is not there, or empty$/,
+    ],
+    [
       'documents in a directory below',
       judge(t, gateway + route, backed, {
         'documents/team/policy.yaml': policy('authorization: { defaultAction: Deny }'),
