@@ -1,9 +1,9 @@
 // Load of an edge: HTTPS, requests over many routes, with a user's token where one is to be verified.
 
-import { once } from 'node:events';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { connect as connectTls, createSecureContext } from 'node:tls';
 import { onAnswer } from './load-http1.ts';
+import { runStreams } from './load-http2.ts';
 
 /**
  * `count` requests, `inFlight` at once, to one of `routes` routes after the other: each on its own TLS connection, or in
@@ -73,29 +73,10 @@ async function runHttp1({ port, count, inFlight, routes, tokens, caPem }: EdgeJo
   return latencies;
 }
 
-async function runHttp2({ port, count, inFlight, routes, caPem }: EdgeJob, connections: number): Promise<Float64Array> {
-  const latencies = new Float64Array(count);
-  const sessions = await Promise.all(
-    Array.from({ length: connections }, async () => {
-      const options = { ca: caPem, servername: 'api.perf.test', checkServerIdentity: () => undefined };
-      const session = connectHttp2(`https://127.0.0.1:${port}`, options);
-      await once(session, 'remoteSettings');
-      return session;
-    }),
-  );
-  let sent = 0;
-  let done = 0;
-  const worker = async (session: ClientHttp2Session): Promise<void> => {
-    while (sent < count) {
-      const n = sent++;
-      const begun = performance.now();
-      await ask(session, pathOf(n, routes));
-      latencies[done++] = performance.now() - begun;
-    }
-  };
-  await Promise.all(Array.from({ length: inFlight }, (_, i) => worker(sessions[i % connections]!)));
-  for (const session of sessions) session.destroy();
-  return latencies;
+function runHttp2({ port, count, inFlight, routes, caPem }: EdgeJob, connections: number): Promise<Float64Array> {
+  const options = { ca: caPem, servername: 'api.perf.test', checkServerIdentity: () => undefined };
+  const dial = (): ClientHttp2Session => connectHttp2(`https://127.0.0.1:${port}`, options);
+  return runStreams({ count, inFlight, connections, dial, ask: (session, n) => ask(session, pathOf(n, routes)) });
 }
 
 function ask(session: ClientHttp2Session, path: string): Promise<void> {

@@ -21,11 +21,24 @@ const unary = {
   ...{ 'content-type': 'application/grpc', te: 'trailers' },
 };
 
-export async function runHttp2({ port, count, inFlight, connections, grpc }: Http2Job): Promise<Float64Array> {
+export function runHttp2({ port, count, inFlight, connections, grpc }: Http2Job): Promise<Float64Array> {
+  const dial = (): ClientHttp2Session => connect(`http://127.0.0.1:${port}`);
+  return runStreams({ count, inFlight, connections, dial, ask: (session) => ask(session, grpc) });
+}
+
+/** `count` questions, `inFlight` at once on `connections` sessions; `ask` is told how many came before. */
+export async function runStreams(job: {
+  readonly count: number;
+  readonly inFlight: number;
+  readonly connections: number;
+  dial(): ClientHttp2Session;
+  ask(session: ClientHttp2Session, n: number): Promise<void>;
+}): Promise<Float64Array> {
+  const { count, inFlight, connections } = job;
   const latencies = new Float64Array(count);
   const sessions = await Promise.all(
     Array.from({ length: connections }, async () => {
-      const session = connect(`http://127.0.0.1:${port}`);
+      const session = job.dial();
       await once(session, 'remoteSettings');
       return session;
     }),
@@ -34,9 +47,9 @@ export async function runHttp2({ port, count, inFlight, connections, grpc }: Htt
   let done = 0;
   const worker = async (session: ClientHttp2Session): Promise<void> => {
     while (sent < count) {
-      sent++;
+      const n = sent++;
       const begun = performance.now();
-      await ask(session, grpc);
+      await job.ask(session, n);
       latencies[done++] = performance.now() - begun;
     }
   };

@@ -15,10 +15,9 @@ import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import { readPemBlocks } from '../cert-agent/identity/bundle.ts';
 import { type ClientCertificate, Connection, type Port } from './connection.ts';
-import { accept, admit, type Listener, type ListenerOptions, listen, placeOf, sparseLogOf } from './listener.ts';
+import { accept, admit, type Listener, type ListenerOptions, listen, onHandshakes, sparseLogOf } from './listener.ts';
 import { whenHello } from './protocol/client-hello.ts';
-import { runsOn } from './protocol/reset.ts';
-import { acceptedFacts, frontContextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
+import { frontContextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
 import { patternsFor } from './routing/hosts.ts';
 
 /** One listener of a port that speaks TLS. Plain data. */
@@ -165,9 +164,8 @@ class Doors {
   }
 
   #open(of: FrontListener): TlsServer {
-    const { tls, tools, log, port, streams } = this.#options;
+    const { tls, port, streams } = this.#options;
     const { limits } = port.rules.current();
-    const arriving = new Map<string, Socket>();
     const current = (): FrontListener => this.#byName.get(of.name)?.of ?? of;
     const server = createTlsServer({
       ...listenOptions(limits.handshakeMs, of.streams ? [] : ['h2', 'http/1.1']),
@@ -180,28 +178,11 @@ class Doors {
         done(null, contextFor(current(), name, tls));
       },
     });
-    server.on('connection', (raw: Socket) => {
-      const key = placeOf(raw);
-      arriving.set(key, raw);
-      raw.once('close', () => arriving.get(key) === raw && arriving.delete(key));
-    });
-    server.on('secureConnection', (socket) => {
-      const raw = arriving.get(placeOf(socket));
-      if (raw !== undefined) runsOn(socket, raw);
-      const facts = acceptedFacts(socket, tls);
-      tools.metrics.countHandshake('accepted', facts);
+    onHandshakes(server, tls, this.#options, (socket, facts, raw) => {
       const client = this.#clientOf(socket, current());
       if (client === null) return;
       const said = { listener: of.name, client };
       accept(new Connection(socket, of.streams ? streams : port, facts, said), raw, this.#options);
-    });
-    server.on('tlsClientError', (error, socket) => {
-      tools.metrics.countRefusedConnection('tls_handshake_failed');
-      sparseLogOf(log)(
-        'tls_handshake_failed',
-        `no TLS handshake with ${socket.remoteAddress ?? 'a client that is gone'}: ${reasonOf(error)}`,
-      );
-      socket.destroy();
     });
     return server;
   }

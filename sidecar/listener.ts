@@ -3,7 +3,7 @@
 
 import { createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { createServer as createTlsServer, type Server as TlsServer } from 'node:tls';
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import { listenError } from '../cert-agent/base/admin.ts';
 import { asSallyportError, reasonOf, type SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
@@ -11,6 +11,7 @@ import type { Log } from '../cert-agent/base/log.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
+import type { TlsFacts } from './exchange.ts';
 import { runsOn } from './protocol/reset.ts';
 import { whenSniffed } from './protocol/sniff.ts';
 import { acceptedFacts, contextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
@@ -101,12 +102,23 @@ async function followIdentity(options: InboundOptions): Promise<{ current(): Tls
 }
 
 function startHandshakes(options: InboundOptions, context: object): TlsServer {
-  const { tls, port, tools } = options;
+  const { tls, port } = options;
   const { protocol, limits } = port.rules.current();
   const server = createTlsServer({
     ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['h2', 'http/1.1'] : []),
     ...context,
   });
+  onHandshakes(server, tls, options, (socket, facts, raw) => accept(new Connection(socket, port, facts), raw, options));
+  return server;
+}
+
+/** Tells `accepted` of each handshake that came about, and on which TCP connection; one that did not is counted and said. */
+export function onHandshakes(
+  server: TlsServer,
+  tls: TlsSettings,
+  { tools, log }: Pick<ListenerOptions, 'tools' | 'log'>,
+  accepted: (socket: TLSSocket, facts: TlsFacts, raw: Socket | undefined) => void,
+): void {
   const arriving = new Map<string, Socket>();
   server.on('connection', (raw: Socket) => {
     const key = placeOf(raw);
@@ -118,21 +130,20 @@ function startHandshakes(options: InboundOptions, context: object): TlsServer {
     if (raw !== undefined) runsOn(socket, raw);
     const facts = acceptedFacts(socket, tls);
     tools.metrics.countHandshake('accepted', facts);
-    accept(new Connection(socket, port, facts), raw, options);
+    accepted(socket, facts, raw);
   });
   server.on('tlsClientError', (error, socket) => {
     tools.metrics.countRefusedConnection('tls_handshake_failed');
-    sparseLogOf(options.log)(
+    sparseLogOf(log)(
       'tls_handshake_failed',
       `no TLS handshake with ${socket.remoteAddress ?? 'a peer that is gone'}: ${reasonOf(error)}`,
     );
     socket.destroy();
   });
-  return server;
 }
 
 /** Which connection a socket is, the same for a TLS socket and for what it runs on. */
-export function placeOf(socket: Socket): string {
+function placeOf(socket: Socket): string {
   return `${socket.remoteAddress}|${socket.remotePort}|${socket.localAddress}`;
 }
 

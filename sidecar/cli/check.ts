@@ -27,8 +27,8 @@ Examples:
 
 async function runCheck(files: readonly string[], flags: { json?: boolean }): Promise<number> {
   const [
-    { isSettings, placeDocuments, readSomePaths },
-    { readIstio },
+    { isSettings, readSomePaths },
+    { placeDocuments, readIstio },
     { parseSettings },
     { countOf },
     { checkGatewayApi, isGatewayApi },

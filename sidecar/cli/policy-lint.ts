@@ -11,8 +11,9 @@ interface LintFlags extends ScopeFlags {
 
 /** Prints what was found. */
 export async function lintPolicies(paths: readonly string[], flags: LintFlags): Promise<number> {
-  const [{ lint }, { placeDocuments, readSomePaths, readWorld }, { parseSpiffeId }] = await Promise.all([
+  const [{ lint }, { placeDocuments }, { readSomePaths, readWorld }, { parseSpiffeId }] = await Promise.all([
     import('../config/lint.ts'),
+    import('../config/istio.ts'),
     import('../config/world.ts'),
     import('../../cert-agent/identity/spiffe-id.ts'),
   ]);

@@ -5,7 +5,7 @@ import { hash } from 'node:crypto';
 import { isLoopback } from '../../cert-agent/base/address.ts';
 import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
 import { authoritiesOf, backendTlsFor, lostBackendTls } from '../routing/backend-tls.ts';
-import { type GatewayDocuments, keyOf } from '../routing/documents.ts';
+import type { GatewayDocuments } from '../routing/documents.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import type { BalancePlan, TrafficPlan } from '../upstream/traffic.ts';
 import type { OutsideUpstream } from './gateway-settings.ts';
@@ -50,8 +50,7 @@ export function planPool(
     };
   const outside = settings.gateway!.outside[upstream]!;
   const lost = lostBackendTls(service, documents);
-  if (lost !== undefined)
-    return { problem: `BackendTLSPolicy ${keyOf(lost)} names a port that Service ${service} is not known to have` };
+  if (lost !== undefined) return { problem: lost.why };
   const policyFor = backendTlsFor(service, documents);
   if (policyFor === undefined) return planPlain(outside, `${protocol} ${upstream}${suffix}`, upstream, common);
   const { spec } = policyFor;

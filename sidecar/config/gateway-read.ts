@@ -2,7 +2,7 @@
 // that gateway.yaml names. Plain data.
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
-import { configError, parseYaml, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
 import type { PolicyTarget, SecurityPolicy } from '../filters/security-policy.ts';
 import type { GatewayDocuments } from '../routing/documents.ts';
@@ -10,7 +10,7 @@ import type { PemPair } from '../routing/references.ts';
 import { isBackendTrafficPolicy, readBackendTrafficPolicy } from './backend-traffic-policy.ts';
 import type { IstioDocuments } from './documents.ts';
 import { headOf, readGatewayDocuments } from './gateway-documents.ts';
-import { itemsOf, type PlacedDocument, readIstio } from './istio.ts';
+import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from './istio.ts';
 import { readSecurityPolicy } from './security-policy.ts';
 import type { Settings } from './settings.ts';
 import { type Source, unreadIn } from './sources.ts';
@@ -45,13 +45,7 @@ export function readGatewayConfig(
   documents: readonly Source[],
   files: ReadonlyMap<string, string>,
 ): { readonly gateway: GatewayConfig; readonly istio: IstioDocuments } {
-  const problems: Problem[] = [];
-  const placed: PlacedDocument[] = [];
-  for (const { file, text } of documents) {
-    const parsed = parseYaml(text, file);
-    problems.push(...parsed.problems);
-    for (const document of parsed.documents) placed.push({ file, document });
-  }
+  const { placed, problems } = placeDocuments(documents);
   const read = readPlaced(placed);
   if (problems.length + read.problems.length > 0) throw configError([...problems, ...read.problems]);
   const { gateway: own } = settings;

@@ -7,8 +7,19 @@ import { type Address, formatAddress, isLoopback, parseAddress } from '../../cer
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import { pathNormalizations } from '../policy/path.ts';
-import { type TlsVersion, tlsGroups } from '../protocol/tls.ts';
-import { absolute, addressOrPort, identity, limitsSchema, name, readLimits, type Settings, text } from './settings.ts';
+import type { TlsVersion } from '../protocol/tls.ts';
+import {
+  absolute,
+  addressOrPort,
+  identity,
+  limitsSchema,
+  name,
+  readLimits,
+  type Settings,
+  text,
+  tlsSchema,
+  topologySchema,
+} from './settings.ts';
 
 /** What a gateway has that a sidecar has not. Paths are absolute; plain data. */
 export interface GatewaySettings {
@@ -97,18 +108,10 @@ const schema = z
     federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
     pathNormalization: z
       .strictObject({ normalization: z.enum(pathNormalizations) })
-      // As Envoy Gateway has it: what a rule is for must not be asked for by another spelling.
+      // What a rule is for must not be asked for by another spelling. Envoy Gateway would also redirect `%2f` (SECURITY.md).
       .prefault({ normalization: 'MERGE_SLASHES' }),
-    gatewayTopology: z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional(),
-    tls: z
-      .strictObject({
-        minVersion: z.enum(['1.2', '1.3']).default('1.3'),
-        groups: z
-          .array(z.enum(tlsGroups))
-          .min(1)
-          .default([...tlsGroups]),
-      })
-      .prefault({}),
+    gatewayTopology: topologySchema,
+    tls: tlsSchema,
     downstreamTls: z.strictObject({ minVersion: z.enum(['1.2', '1.3']).default('1.2') }).prefault({}),
     sessionKeys: z.string().min(1).optional(),
     redis: redis.optional(),

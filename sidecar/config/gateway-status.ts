@@ -7,10 +7,10 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError } from '../../cert-agent/base/yaml.ts';
 import { type GatewayConfig, readPlaced } from './gateway-read.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
+import { placeDocuments } from './istio.ts';
 import { readConfiguration } from './read.ts';
 import { namesIn, readText } from './sources.ts';
 import type { Configuration } from './watch.ts';
-import { placeDocuments } from './world.ts';
 
 /** What a status is to be of. */
 export interface Judged {

@@ -35,17 +35,23 @@ const kinds = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthenticati
  * @throws SallyportError `config_invalid` with every problem of every file.
  */
 export function parseIstio(files: readonly PolicyFile[], purpose: Purpose = 'run'): IstioDocuments {
-  const problems: Problem[] = [];
+  const { placed, problems } = placeDocuments(files);
+  const read = readIstio(placed, purpose);
+  problems.push(...read.problems);
+  if (problems.length > 0) throw configError(problems);
+  return read.documents;
+}
+
+/** Every document of the texts, and what YAML finds wrong with them. */
+export function placeDocuments(files: readonly PolicyFile[]): { placed: PlacedDocument[]; problems: Problem[] } {
   const placed: PlacedDocument[] = [];
+  const problems: Problem[] = [];
   for (const { file, text } of files) {
     const parsed = parseYaml(text, file);
     problems.push(...parsed.problems);
     for (const document of parsed.documents) placed.push({ file, document });
   }
-  const read = readIstio(placed, purpose);
-  problems.push(...read.problems);
-  if (problems.length > 0) throw configError(problems);
-  return read.documents;
+  return { placed, problems };
 }
 
 /** What the documents say, and everything that is wrong with them. Throws nothing. */

@@ -113,6 +113,18 @@ const upstream = z.strictObject({
   hosts: z.array(z.string().min(1)).default([]),
 });
 
+export const tlsSchema = z
+  .strictObject({
+    minVersion: z.enum(['1.2', '1.3']).default('1.3'),
+    groups: z
+      .array(z.enum(tlsGroups))
+      .min(1)
+      .default([...tlsGroups]),
+  })
+  .prefault({});
+
+export const topologySchema = z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional();
+
 const schema = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
@@ -167,16 +179,8 @@ const schema = z
     pathNormalization: z
       .strictObject({ normalization: z.enum(pathNormalizations) })
       .prefault({ normalization: 'BASE' }),
-    gatewayTopology: z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional(),
-    tls: z
-      .strictObject({
-        minVersion: z.enum(['1.2', '1.3']).default('1.3'),
-        groups: z
-          .array(z.enum(tlsGroups))
-          .min(1)
-          .default([...tlsGroups]),
-      })
-      .prefault({}),
+    gatewayTopology: topologySchema,
+    tls: tlsSchema,
     limits: limitsSchema,
   })
   .superRefine((value, context) => {

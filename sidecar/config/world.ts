@@ -2,12 +2,12 @@
 // put to, from sidecar.yaml or from flags.
 
 import { readFileSync, statSync } from 'node:fs';
-import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { configError, parseYaml, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { type PathNormalization, pathNormalizations } from '../policy/path.ts';
 import type { PolicyScope } from '../policy/policy.ts';
 import { fetchJson, Jwks } from '../upstream/jwks.ts';
-import { type PlacedDocument, readIstio } from './istio.ts';
+import { placeDocuments, readIstio } from './istio.ts';
 import type { Purpose } from './istio-common.ts';
 import type { World } from './question.ts';
 import { parseSettings } from './settings.ts';
@@ -48,18 +48,6 @@ export function readSomePaths(paths: readonly string[]): Source[] {
   throw new SallyportError('usage', `there is no YAML or JSON file in ${paths.join(', ')}`, {
     hint: 'directories are not searched below their first level: name the files, or more directories',
   });
-}
-
-/** Every document of the texts, and what YAML finds wrong with them. */
-export function placeDocuments(sources: readonly Source[]): { placed: PlacedDocument[]; problems: Problem[] } {
-  const placed: PlacedDocument[] = [];
-  const problems: Problem[] = [];
-  for (const { file, text } of sources) {
-    const parsed = parseYaml(text, file);
-    problems.push(...parsed.problems);
-    for (const document of parsed.documents) placed.push({ file, document });
-  }
-  return { placed, problems };
 }
 
 /** Is this document a sidecar.yaml, and not one of Kubernetes' kinds? */

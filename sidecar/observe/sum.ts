@@ -51,121 +51,114 @@ export function sumMetrics(all: readonly Facts[]): Promise<string> {
 
 /** By upstream; one that any worker waits for is waited for. */
 export function sumUpstreams(all: readonly Facts[]): UpstreamFacts[] {
-  const sums = new Map<string, UpstreamFacts>();
-  for (const one of all.flatMap(({ upstreams }) => upstreams)) {
-    const known = sums.get(one.name);
-    if (known === undefined) sums.set(one.name, one);
-    else
-      sums.set(one.name, {
-        name: one.name,
-        connections: known.connections + one.connections,
-        idle: known.idle + one.idle,
-        pending: known.pending + one.pending,
-        waitingFor: known.waitingFor ?? one.waitingFor,
-        endpoints: sumEndpoints([...known.endpoints, ...one.endpoints]),
-        ejections: known.ejections + one.ejections,
-        overflows: Object.fromEntries(
-          Object.entries(known.overflows).map(([of, count]) => [of, count + (one.overflows[of] ?? 0)]),
-        ),
-      });
-  }
-  return [...sums.values()];
+  const upstreams = all.flatMap((one) => one.upstreams);
+  return sumBy(
+    upstreams,
+    ({ name }) => name,
+    (known, one) => ({
+      name: one.name,
+      connections: known.connections + one.connections,
+      idle: known.idle + one.idle,
+      pending: known.pending + one.pending,
+      waitingFor: known.waitingFor ?? one.waitingFor,
+      endpoints: sumEndpoints([...known.endpoints, ...one.endpoints]),
+      ejections: known.ejections + one.ejections,
+      overflows: Object.fromEntries(
+        Object.entries(known.overflows).map(([of, count]) => [of, count + (one.overflows[of] ?? 0)]),
+      ),
+    }),
+  );
 }
 
 /** By address; one that any worker has left out or found unwell is shown so. */
 function sumEndpoints(all: readonly EndpointFacts[]): EndpointFacts[] {
-  const sums = new Map<string, EndpointFacts>();
-  for (const one of all) {
-    const known = sums.get(one.address);
-    if (known === undefined) sums.set(one.address, one);
-    else
-      sums.set(one.address, {
-        address: one.address,
-        connections: known.connections + one.connections,
-        inFlight: known.inFlight + one.inFlight,
-        ejectedUntil:
-          known.ejectedUntil === null || one.ejectedUntil === null
-            ? (known.ejectedUntil ?? one.ejectedUntil)
-            : later(known.ejectedUntil, one.ejectedUntil),
-        healthy:
-          known.healthy === null || one.healthy === null
-            ? (known.healthy ?? one.healthy)
-            : known.healthy && one.healthy,
-      });
-  }
-  return [...sums.values()];
+  return sumBy(
+    all,
+    ({ address }) => address,
+    (known, one) => ({
+      address: one.address,
+      connections: known.connections + one.connections,
+      inFlight: known.inFlight + one.inFlight,
+      ejectedUntil:
+        known.ejectedUntil === null || one.ejectedUntil === null
+          ? (known.ejectedUntil ?? one.ejectedUntil)
+          : later(known.ejectedUntil, one.ejectedUntil),
+      healthy:
+        known.healthy === null || one.healthy === null ? (known.healthy ?? one.healthy) : known.healthy && one.healthy,
+    }),
+  );
 }
 
 /** By port; a peer that came to several workers is one peer. */
 export function sumSecurity(all: readonly Facts[]): PortSecurity[] {
-  const sums = new Map<string, PortSecurity>();
-  for (const one of all.flatMap(({ strictReport }) => strictReport)) {
-    const known = sums.get(one.port);
-    if (known === undefined) sums.set(one.port, one);
-    else
-      sums.set(one.port, {
-        ...one,
-        mtlsConnections: known.mtlsConnections + one.mtlsConnections,
-        plaintextConnections: known.plaintextConnections + one.plaintextConnections,
-        plaintextPeers: sumPeers([...known.plaintextPeers, ...one.plaintextPeers]),
-        strictPossibleSince: later(known.strictPossibleSince, one.strictPossibleSince),
-      });
-  }
-  return [...sums.values()];
+  const ports = all.flatMap(({ strictReport }) => strictReport);
+  return sumBy(
+    ports,
+    ({ port }) => port,
+    (known, one) => ({
+      ...one,
+      mtlsConnections: known.mtlsConnections + one.mtlsConnections,
+      plaintextConnections: known.plaintextConnections + one.plaintextConnections,
+      plaintextPeers: sumPeers([...known.plaintextPeers, ...one.plaintextPeers]),
+      strictPossibleSince: later(known.strictPossibleSince, one.strictPossibleSince),
+    }),
+  );
 }
 
 function sumPeers(peers: readonly PlaintextPeer[]): PlaintextPeer[] {
-  const sums = new Map<string, PlaintextPeer>();
-  for (const one of peers) {
-    const known = sums.get(one.address);
-    if (known === undefined) sums.set(one.address, one);
-    else
-      sums.set(one.address, {
-        address: one.address,
-        connections: known.connections + one.connections,
-        firstSeen: [known.firstSeen, one.firstSeen].toSorted()[0]!,
-        lastSeen: later(known.lastSeen, one.lastSeen),
-      });
-  }
-  return [...sums.values()].toSorted((a, b) => b.connections - a.connections);
+  const sums = sumBy(
+    peers,
+    ({ address }) => address,
+    (known, one) => ({ address: one.address, connections: known.connections + one.connections, ...span(known, one) }),
+  );
+  return sums.toSorted((a, b) => b.connections - a.connections);
 }
 
 /** By caller and call. */
 export function sumLearned(all: readonly Facts[]): Edge[] {
-  const sums = new Map<string, Edge>();
-  for (const one of all.flatMap(({ learned }) => learned)) {
-    const key = JSON.stringify([one.from, one.protocol, one.method, one.path, one.port]);
-    const known = sums.get(key);
-    sums.set(
-      key,
-      known === undefined
-        ? one
-        : { ...one, ...span(known, one), allowed: known.allowed + one.allowed, denied: known.denied + one.denied },
-    );
-  }
-  return [...sums.values()].toSorted((a, b) => (a.from < b.from ? -1 : a.from > b.from ? 1 : 0));
+  const sums = sumBy(
+    all.flatMap(({ learned }) => learned),
+    ({ from, protocol, method, path, port }) => JSON.stringify([from, protocol, method, path, port]),
+    (known, one) => ({
+      ...one,
+      ...span(known, one),
+      allowed: known.allowed + one.allowed,
+      denied: known.denied + one.denied,
+    }),
+  );
+  return sums.toSorted((a, b) => (a.from < b.from ? -1 : a.from > b.from ? 1 : 0));
 }
 
 export function sumShadow(all: readonly Facts[]): ShadowFacts {
-  const changes = new Map<string, ShadowChange>();
   const counts: Record<string, number> = {};
   let since: string | null = null;
   for (const { shadow } of all) {
     if (shadow.since !== null) since = since === null ? shadow.since : earlier(since, shadow.since);
     for (const [pair, count] of Object.entries(shadow.counts)) counts[pair] = (counts[pair] ?? 0) + count;
-    for (const one of shadow.changes) {
-      const key = JSON.stringify([one.from, one.request, one.policy, one.shadowPolicy]);
-      const known = changes.get(key);
-      changes.set(key, known === undefined ? one : { ...one, ...span(known, one), count: known.count + one.count });
-    }
   }
+  const changes = sumBy(
+    all.flatMap(({ shadow }): readonly ShadowChange[] => shadow.changes),
+    ({ from, request, policy, shadowPolicy }) => JSON.stringify([from, request, policy, shadowPolicy]),
+    (known, one) => ({ ...one, ...span(known, one), count: known.count + one.count }),
+  );
   const notKept = all.reduce((sum, { shadow }) => sum + shadow.notKept, 0);
-  return { since, counts, changes: [...changes.values()].toSorted((a, b) => b.count - a.count), notKept };
+  return { since, counts, changes: changes.toSorted((a, b) => b.count - a.count), notKept };
 }
 
 /** The newest first. */
 export function sumDenials(all: readonly Facts[]): DenialLine[] {
   return all.flatMap(({ denials }) => denials).toSorted((a, b) => (a.time < b.time ? 1 : -1));
+}
+
+/** One for each key, in the order in which the keys first came. */
+function sumBy<T>(all: readonly T[], keyOf: (one: T) => string, add: (known: T, one: T) => T): T[] {
+  const sums = new Map<string, T>();
+  for (const one of all) {
+    const key = keyOf(one);
+    const known = sums.get(key);
+    sums.set(key, known === undefined ? one : add(known, one));
+  }
+  return [...sums.values()];
 }
 
 interface Span {

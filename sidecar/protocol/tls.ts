@@ -39,12 +39,19 @@ export interface TlsSettings {
 export function contextOptions(
   svid: Svid,
   bundles: Iterable<TrustBundle>,
-  { minVersion, groups }: TlsSettings,
+  settings: TlsSettings,
 ): SecureContextOptions {
   return {
     key: svid.keyPem,
     cert: svid.chainPem,
     ca: formatPem([...bundles].flatMap(({ roots }) => roots)),
+    ...strictly(settings),
+  };
+}
+
+/** What we agree on with whomever. */
+function strictly({ minVersion, groups }: TlsSettings): SecureContextOptions {
+  return {
     minVersion,
     maxVersion: 'TLSv1.3',
     ciphers,
@@ -65,19 +72,14 @@ export interface FrontCertificate {
 /** The context of a gateway's listener. */
 export function frontContextOptions(
   { certificate, key, authorities }: FrontCertificate,
-  { minVersion, groups }: TlsSettings,
+  settings: TlsSettings,
 ): SecureContextOptions {
   return {
     key,
     cert: certificate,
     // Without authorities nobody is asked for a certificate; Node's own roots must not stand in for them.
     ca: authorities ?? [],
-    minVersion,
-    maxVersion: 'TLSv1.3',
-    ciphers,
-    ecdhCurve: groups.join(':'),
-    honorCipherOrder: true,
-    secureOptions: constants.SSL_OP_NO_TICKET,
+    ...strictly(settings),
   };
 }
 

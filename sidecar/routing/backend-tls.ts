@@ -26,14 +26,23 @@ export function backendTlsFor(service: string, documents: GatewayDocuments): Bac
 }
 
 /** A policy that names a port of the Service that nobody knows: which one it was to protect cannot be said. */
-export function lostBackendTls(service: string, documents: GatewayDocuments): BackendTls | undefined {
+export function lostBackendTls(
+  service: string,
+  documents: GatewayDocuments,
+): { readonly policy: BackendTls; readonly why: string } | undefined {
   const { namespace, name, port } = placeOf(service);
-  const ports = portsOf(namespace, name, documents) ?? [{ name: undefined, port: Number(port) }];
-  return documents.backendTls.find((one) =>
-    sectionsFor(one, namespace, name).some(
+  const told = portsOf(namespace, name, documents);
+  const ports = told ?? [{ name: undefined, port: Number(port) }];
+  for (const policy of documents.backendTls) {
+    const lost = sectionsFor(policy, namespace, name).find(
       (wanted) => wanted !== undefined && !ports.some((of) => of.name === wanted || String(of.port) === wanted),
-    ),
-  );
+    );
+    if (lost === undefined) continue;
+    const what = `BackendTLSPolicy ${keyOf(policy)} is for port '${lost}' of Service ${namespace}/${name}, which`;
+    const why = told === undefined ? `${what} only a document of that Service could tell` : `${what} it does not have`;
+    return { policy, why };
+  }
+  return undefined;
 }
 
 function placeOf(service: string): { readonly namespace: string; readonly name: string; readonly port: string } {
@@ -95,10 +104,10 @@ export function backendTlsStatuses(attachments: Attachments, documents: GatewayD
         .filter((key) => services.includes(key.slice(0, key.lastIndexOf(':'))));
       if (keys.length === 0) return [];
       const inForce = keys.some((key) => backendTlsFor(key, documents) === policy);
-      const lost = keys.some((key) => lostBackendTls(key, documents) === policy);
+      const lost = keys.map((key) => lostBackendTls(key, documents)).find((one) => one?.policy === policy);
       const accepted = !inForce
-        ? lost
-          ? say('Accepted', false, 'TargetNotFound', 'its Service has no port of that name, as far as is known')
+        ? lost !== undefined
+          ? say('Accepted', false, 'TargetNotFound', lost.why)
           : say('Accepted', false, 'Conflicted', 'an older BackendTLSPolicy is for the same Service')
         : 'problem' in found
           ? say('Accepted', false, 'NoValidCACertificate', found.problem)

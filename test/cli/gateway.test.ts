@@ -3,19 +3,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { documentOf, serviceOf } from '../fixtures/plan.ts';
+import { documentOf, webGateway as gateway, webRoute as route, serviceOf } from '../fixtures/plan.ts';
 import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
 
-const gateway = documentOf(
-  'Gateway',
-  'g',
-  '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }] }',
-);
-const route = documentOf(
-  'HTTPRoute',
-  'r',
-  '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
-);
 const bad = documentOf('HTTPRoute', 'bad', '{ parentRefs: [{ name: g }], hostnames: [A.test] }');
 const lost = documentOf('HTTPRoute', 'lost', '{ parentRefs: [{ name: gone }] }');
 const identity =

@@ -2,8 +2,8 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import t from 'tap';
+import { placeDocuments } from '../../sidecar/config/istio.ts';
 import { lint } from '../../sidecar/config/lint.ts';
-import { placeDocuments } from '../../sidecar/config/world.ts';
 
 const head =
   'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: p, namespace: shop }\nspec: ';

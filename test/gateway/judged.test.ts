@@ -10,19 +10,9 @@ import { isBad, sectionsOf } from '../../sidecar/routing/status.ts';
 import { startHttpAuthorizer } from '../fixtures/authorizer.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
-import { documentOf, serviceOf } from '../fixtures/plan.ts';
+import { documentOf, webGateway as gateway, webRoute as route, serviceOf } from '../fixtures/plan.ts';
 import { type Owner, tempDir, until } from '../fixtures/process.ts';
 
-const gateway = documentOf(
-  'Gateway',
-  'g',
-  '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }] }',
-);
-const route = documentOf(
-  'HTTPRoute',
-  'r',
-  '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
-);
 const target = 'targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }]';
 const policy = (spec: string, kind = 'SecurityPolicy'): string =>
   `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ${kind}\nmetadata: { name: p, namespace: shop }\nspec: { ${target}, ${spec} }\n`;
@@ -171,9 +161,10 @@ t.test(
     t.same(judge(t, gateway + route + named + tls('80')), []);
     t.same(judge(t, gateway + route + tls('80')), [], 'without the Service the number is all that is known');
     t.match(judge(t, gateway + route + named + tls('https')), [
-      /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b names a port that Service shop\/a:80 is not known to have/,
-      /^BackendTLSPolicy b: Accepted=False TargetNotFound/,
+      /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b is for port 'https' of Service shop\/a, which it does not have$/,
+      /^BackendTLSPolicy b: Accepted=False TargetNotFound: BackendTLSPolicy shop\/b is for port 'https'/,
     ]);
+    t.match(judge(t, gateway + route + tls('https'))[0], /which only a document of that Service could tell$/);
   },
 );
 

@@ -4,7 +4,7 @@ import t from 'tap';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { asArrived, exchangeBytes, startBackend } from '../fixtures/mesh.ts';
-import { documentOf } from '../fixtures/plan.ts';
+import { markedRule, routeOf, webGateway } from '../fixtures/plan.ts';
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-From: app\r\n\r\nok';
 
@@ -54,17 +54,8 @@ spec:
   t.match(refused, /^HTTP\/1\.1 404 /);
 });
 
-const listener = documentOf(
-  'Gateway',
-  'g',
-  '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }] }',
-);
 const yamlFor = (app: number, more = ''): string =>
   `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a, others/a:80: a }\n${more}`;
-const rule = (match: string, mark: string): string =>
-  `{ matches: [${match}], filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-mark, value: ${mark} }] } }], backendRefs: [{ name: a, port: 80 }] }`;
-const routeOf = (name: string, ...rules: string[]): string =>
-  documentOf('HTTPRoute', name, `{ parentRefs: [{ name: g }], rules: [${rules.join()}] }`);
 
 t.test('paths are routed as the app gets them: normalized first', async (t) => {
   const app = await startEcho(t, 'a');
@@ -96,7 +87,8 @@ t.test('paths are routed as the app gets them: normalized first', async (t) => {
       listeners: ['shop/g:80'],
       yaml: yamlFor(app, `pathNormalization: { normalization: ${normalization} }\n`),
       documents:
-        listener + routeOf('r', rule('{ path: { value: /admin } }', 'admin'), rule('{ path: { value: / } }', 'any')),
+        webGateway +
+        routeOf('r', markedRule('{ path: { value: /admin } }', 'admin'), markedRule('{ path: { value: / } }', 'any')),
     });
     const port = gateway.port('shop/g:80');
     for (const [asked, mark, path] of list) {
@@ -132,14 +124,14 @@ const lies = {
 t.test('who a stranger says that he is', async (t) => {
   const app = await startEcho(t, 'a');
   const documents =
-    listener +
+    webGateway +
     routeOf(
       'r',
-      rule('{ headers: [{ name: x-envoy-internal, value: "true" }] }', 'internal'),
-      rule('{ headers: [{ name: x-forwarded-proto, value: https }] }', 'https'),
-      rule('{ headers: [{ name: x-forwarded-client-cert, type: RegularExpression, value: ".+" }] }', 'proved'),
-      rule('{ headers: [{ name: x-forwarded-user, value: admin }] }', 'user'),
-      rule('{ path: { value: / } }', 'nobody'),
+      markedRule('{ headers: [{ name: x-envoy-internal, value: "true" }] }', 'internal'),
+      markedRule('{ headers: [{ name: x-forwarded-proto, value: https }] }', 'https'),
+      markedRule('{ headers: [{ name: x-forwarded-client-cert, type: RegularExpression, value: ".+" }] }', 'proved'),
+      markedRule('{ headers: [{ name: x-forwarded-user, value: admin }] }', 'user'),
+      markedRule('{ path: { value: / } }', 'nobody'),
     );
   const start = async (hops: number): Promise<number> =>
     (
@@ -189,7 +181,7 @@ t.test('a redirect behind a proxy that ends TLS is to where the client is', asyn
     listeners: ['shop/g:80'],
     yaml: 'gatewayTopology: { numTrustedProxies: 1 }\n',
     documents:
-      listener +
+      webGateway +
       routeOf(
         'r',
         '{ matches: [{ path: { value: /old } }], filters: [{ type: RequestRedirect, requestRedirect: { path: { type: ReplaceFullPath, replaceFullPath: /new } } }] }',
@@ -210,13 +202,13 @@ t.test('regular expressions cost little, whoever writes them or asks', async (t)
     listeners: ['shop/g:80'],
     yaml: yamlFor(app),
     documents:
-      listener +
+      webGateway +
       routeOf(
         'r',
-        rule('{ path: { type: RegularExpression, value: "/(a+)+$" } }', 'evil'),
-        rule('{ path: { type: RegularExpression, value: "/v[0-9]+/[^/]+" } }', 'version'),
-        rule('{ headers: [{ name: x-a, type: RegularExpression, value: "(a|aa)+" }] }', 'header'),
-        rule('{ queryParams: [{ name: q, type: RegularExpression, value: "[0-9]{3}" }] }', 'query'),
+        markedRule('{ path: { type: RegularExpression, value: "/(a+)+$" } }', 'evil'),
+        markedRule('{ path: { type: RegularExpression, value: "/v[0-9]+/[^/]+" } }', 'version'),
+        markedRule('{ headers: [{ name: x-a, type: RegularExpression, value: "(a|aa)+" }] }', 'header'),
+        markedRule('{ queryParams: [{ name: q, type: RegularExpression, value: "[0-9]{3}" }] }', 'query'),
       ),
   });
   const at = (path: string, headers = {}): ReturnType<typeof ask> =>

@@ -4,20 +4,11 @@
 import t from 'tap';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
-import { documentOf } from '../fixtures/plan.ts';
+import { documentOf, markedRule, routeOf, webGateway } from '../fixtures/plan.ts';
 import { until } from '../fixtures/process.ts';
 
-const listener = documentOf(
-  'Gateway',
-  'g',
-  '{ gatewayClassName: x, listeners: [{ name: web, port: 80, protocol: HTTP }] }',
-);
 const yamlFor = (app: number, more = ''): string =>
   `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a, others/a:80: a }\n${more}`;
-const rule = (match: string, mark: string): string =>
-  `{ matches: [${match}], filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-mark, value: ${mark} }] } }], backendRefs: [{ name: a, port: 80 }] }`;
-const routeOf = (name: string, ...rules: string[]): string =>
-  documentOf('HTTPRoute', name, `{ parentRefs: [{ name: g }], rules: [${rules.join()}] }`);
 
 t.test('a thousand routes', async (t) => {
   const app = await startEcho(t, 'a');
@@ -25,13 +16,13 @@ t.test('a thousand routes', async (t) => {
     documentOf(
       'HTTPRoute',
       `r${i}`,
-      `{ parentRefs: [{ name: g }], hostnames: [h${i % 100}.test], rules: [${rule(`{ path: { value: /p${i} } }`, `m${i}`)}] }`,
+      `{ parentRefs: [{ name: g }], hostnames: [h${i % 100}.test], rules: [${markedRule(`{ path: { value: /p${i} } }`, `m${i}`)}] }`,
     ),
   );
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
     yaml: yamlFor(app),
-    documents: listener + routes.join(''),
+    documents: webGateway + routes.join(''),
   });
   const port = gateway.port('shop/g:80');
   for (const i of [0, 1, 99, 500, 999])
@@ -45,7 +36,7 @@ t.test('a grant that comes and goes, while requests are served', async (t) => {
     listeners: ['shop/g:80'],
     yaml: yamlFor(app),
     documents: {
-      'all.yaml': listener + routeOf('r', '{ backendRefs: [{ name: a, namespace: others, port: 80 }] }'),
+      'all.yaml': webGateway + routeOf('r', '{ backendRefs: [{ name: a, namespace: others, port: 80 }] }'),
       'grant.yaml': '',
     },
   });
@@ -69,9 +60,9 @@ t.test('a document that is not valid is said, and the rest is served', async (t)
     listeners: ['shop/g:80'],
     yaml: yamlFor(app, 'limits: { urlBytes: 1000 }\n'),
     documents:
-      listener +
-      routeOf('good', rule('{ path: { value: /good } }', 'good')) +
-      routeOf('bad', rule('{ path: { value: bad } }', 'bad')),
+      webGateway +
+      routeOf('good', markedRule('{ path: { value: /good } }', 'good')) +
+      routeOf('bad', markedRule('{ path: { value: bad } }', 'bad')),
   });
   t.equal((await ask(gateway.port('shop/g:80'), '/good', { headers: { host: 'a' } })).status, 200);
   t.equal((await ask(gateway.port('shop/g:80'), '/bad', { headers: { host: 'a' } })).status, 404);
