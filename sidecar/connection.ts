@@ -267,7 +267,7 @@ export class ConnectionTable {
       await this.#nextClose(Math.min(...left.map((one) => deadlines[kindOf(one)])) - now);
     }
     // A moment for last words, then nothing stays.
-    if (cut.size > 0) await new Promise((resolve) => setTimeout(resolve, lastWordsMs).unref());
+    if (cut.size > 0) await new Promise((resolve) => setTimeout(resolve, lastWordsMs));
     for (const connection of cut.keys()) connection.socket.destroy();
     return { finished: all.length - cut.size, cut: [...cut.values()] };
   }

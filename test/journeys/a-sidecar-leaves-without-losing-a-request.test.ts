@@ -1,12 +1,16 @@
 // SIGTERM while a request is in flight: not ready and nobody new at once, the answer arrives whole, then exit code 0.
 // SIGHUP before that changes nothing but what files say.
 
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
-import { connect } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
+import { join } from 'node:path';
 import t from 'tap';
 import { makeCa } from '../fixtures/ca-process.ts';
-import { exchangeBytes } from '../fixtures/mesh.ts';
-import { until } from '../fixtures/process.ts';
+import { exchangeBytes, writeCredential } from '../fixtures/mesh.ts';
+import { createAuthority, createCredential } from '../fixtures/pki.ts';
+import { webGateway, webRoute } from '../fixtures/plan.ts';
+import { freePort, startSallyport, tempDir, until } from '../fixtures/process.ts';
 import { readReady, writeSidecars } from '../fixtures/sidecar-process.ts';
 
 t.test('a sidecar leaves without losing a request', async (t) => {
@@ -45,4 +49,42 @@ t.test('a sidecar leaves without losing a request', async (t) => {
   t.match(orders.stderr(), /"code":"stopped"/);
   t.match(orders.stdout(), /"response_code":200/, 'the record is written before the end');
   t.equal(await web.stop(), 0);
+});
+
+t.test('a gateway without pages of its own says to the end what it had to cut', async (t) => {
+  let asked = 0;
+  const app = createServer(() => {
+    asked++;
+  });
+  await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => app.close().closeAllConnections());
+  const { port: appPort } = app.address() as AddressInfo;
+  const dir = tempDir(t);
+  const authority = await createAuthority('demo.test');
+  writeCredential(dir, 'gateway', await createCredential(authority, 'spiffe://demo.test/ns/edge/sa/gateway'));
+  writeFileSync(join(dir, 'bundle.pem'), authority.bundlePem);
+  mkdirSync(join(dir, 'documents'));
+  writeFileSync(join(dir, 'documents', 'all.yaml'), webGateway + webRoute);
+  const port = await freePort();
+  writeFileSync(
+    join(dir, 'gateway.yaml'),
+    `trustDomain: demo.test
+workload: { namespace: edge, serviceAccount: gateway }
+identity: { files: { svid: gateway.pem, key: gateway.key, bundle: bundle.pem } }
+documents: documents/
+listeners: { shop/g:80: "127.0.0.1:${port}" }
+upstreams: { a: { endpoints: ["127.0.0.1:${appPort}"] } }
+backends: { shop/a:80: a }
+limits: { drain: 100ms }
+`,
+  );
+  const gateway = startSallyport(t, ['gateway', '--config', join(dir, 'gateway.yaml')]);
+  await gateway.waitFor(/"code":"ready"/);
+  const answer = exchangeBytes(port, 'GET / HTTP/1.1\r\nHost: a.test\r\n\r\n', undefined, 15_000).catch(String);
+  await until(() => asked === 1, 'the request');
+  gateway.process.kill('SIGTERM');
+  t.equal(await gateway.exited, 0, gateway.stderr());
+  t.match(gateway.stderr(), /"code":"drained".*\n.*"code":"stopped"/);
+  t.match(gateway.stdout(), /"code":"draining"/, 'and the record is written');
+  await answer;
 });
