@@ -9,16 +9,17 @@ import { factsOf, pathWithoutQuery } from './facts-of.ts';
 import type { PeerCheck } from './peer.ts';
 import type { PolicySet } from './policy/compile.ts';
 import { auditOf, decide, type PeerPolicies, policiesFor } from './policy/decide.ts';
-import { type Decision, isPermit, type Permit } from './policy/policy.ts';
+import { type Decision, isPermit, type Permit, type TunnelPermit } from './policy/policy.ts';
 
 /**
  * The permit for this exchange, a request or a whole TCP stream; its decision and policy are on record either way.
- * @throws SallyportError `policy_denied`, `no_route`, or a `svid_*` code when the peer no longer holds.
+ * @throws SallyportError `policy_denied`, `no_route`, `connect_unsupported`, or a `svid_*` code when the peer no longer holds.
  */
-export function authorize(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): Permit {
+export function authorize(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): Permit | TunnelPermit {
   const { rules, route } = exchange;
+  if (exchange.method === 'CONNECT') return allowOutbound(exchange, tunnelPermitOf(route), connection);
   if (rules.edge !== undefined) return permitAtEdge(exchange, connection);
-  if (rules.policies === undefined) return permitOutbound(exchange, route, connection);
+  if (rules.policies === undefined) return allowOutbound(exchange, route?.permit, connection);
   checkPeer(connection);
   const permit = permitInbound(exchange, connection, rules.policies, rules.policyPort);
   if (route === undefined) throw noRoute(exchange);
@@ -47,7 +48,8 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
     rules.findStream?.(connection.listener, connection.serverName, exchange.route) ??
     rules.findRoute(exchange.authority);
   // The same name may mean another workload by now.
-  if (route?.permit === undefined || route.principal !== exchange.route?.principal) throw noRoute(exchange);
+  const permit = exchange.method === 'CONNECT' ? route?.tunnelPermit : route?.permit;
+  if (permit === undefined || route?.principal !== exchange.route?.principal) throw noRoute(exchange);
   const refusal = exchange.upstreamPeer?.refusal();
   if (refusal !== undefined) throw refusal;
 }
@@ -123,8 +125,18 @@ function asReceived(exchange: Exchange, { fields, path, authority }: Received, q
   }
 }
 
-function permitOutbound(exchange: Exchange, route: Route | undefined, { client }: Connection): Permit {
-  const permit = route?.permit;
+/** A route that mints no permit for tunnels takes none: an app's own, and those of a gateway. */
+function tunnelPermitOf(route: Route | undefined): TunnelPermit | undefined {
+  if (route !== undefined && route.tunnelPermit === undefined)
+    throw new SallyportError('connect_unsupported', `no tunnel may lead to ${route.cluster}`);
+  return route?.tunnelPermit;
+}
+
+function allowOutbound<P extends Permit | TunnelPermit>(
+  exchange: Exchange,
+  permit: P | undefined,
+  { client }: Connection,
+): P {
   if (permit === undefined) throw noRoute(exchange);
   exchange.decision = 'allow';
   exchange.policy = permit.policy;

@@ -12,7 +12,7 @@ import type { Ip } from './policy/ip.ts';
 import type { Authentication } from './policy/jwt.ts';
 import type { MtlsMode } from './policy/mtls.ts';
 import type { PathNormalization } from './policy/path.ts';
-import type { Decision, Permit } from './policy/policy.ts';
+import type { Decision, Permit, TunnelPermit } from './policy/policy.ts';
 import type { Vouched } from './policy/transaction-token.ts';
 
 /** A field's name, interned: what it means to a proxy is known without comparing strings. */
@@ -118,6 +118,8 @@ export interface Route {
   readonly destination: Destination;
   /** Outbound: minted with the table of upstreams. Inbound: policy decides for each request. */
   readonly permit: Permit | undefined;
+  /** For CONNECT; absent where no tunnel may lead there. */
+  readonly tunnelPermit?: TunnelPermit | undefined;
   /** Outbound: the identity that the upstream must prove. */
   readonly principal: string | undefined;
   /** Absent: nothing is tried again but what died unseen in the pool. */

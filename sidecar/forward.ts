@@ -16,7 +16,7 @@ import type {
   UpstreamPeer,
 } from './exchange.ts';
 import { addFields, filterFields, withoutTaken } from './fields.ts';
-import type { Permit } from './policy/policy.ts';
+import type { Permit, TunnelPermit } from './policy/policy.ts';
 import { grpcStatusOf, MessageCounter } from './protocol/grpc.ts';
 import { emptyFields } from './protocol/http1-head.ts';
 import { answerInterim, answerReply, refuse } from './respond.ts';
@@ -29,10 +29,20 @@ import { backoffMs, isIdempotent, RetriesExhausted, retriesError, retriesReply }
 /** Sends the exchange to its route's destination. Only a Permit opens this door; failures are answered, never thrown. */
 export function forward(exchange: Exchange, permit: Permit, clientCert: string | undefined): void {
   exchange.policy = permit.policy;
+  // Sent on, it would make the app's connection a tunnel that no policy sees into.
+  if (exchange.method === 'CONNECT')
+    return refuse(exchange, new SallyportError('connect_unsupported', 'CONNECT came with the permit of a request'));
   const forwarding = new Forwarding(exchange, exchange.route!, clientCert);
   exchange.carrier = forwarding;
-  if (exchange.method === 'CONNECT') void forwarding.connect();
-  else forwarding.start(false);
+  forwarding.start(false);
+}
+
+/** Joins the client with the route's destination, whatever bytes they exchange. Only a TunnelPermit opens this door. */
+export function openTunnel(exchange: Exchange, permit: TunnelPermit): void {
+  exchange.policy = permit.policy;
+  const forwarding = new Forwarding(exchange, exchange.route!, undefined);
+  exchange.carrier = forwarding;
+  void forwarding.connect();
 }
 
 const none: readonly string[] = [];

@@ -18,14 +18,14 @@ import { factsOf } from './facts-of.ts';
 import { addFields } from './fields.ts';
 import { mirrorRequest } from './filters/mirror.ts';
 import { gatherBody, waitsForBody } from './filters/whole-body.ts';
-import { forward, noteUpstream } from './forward.ts';
+import { forward, noteUpstream, openTunnel } from './forward.ts';
 import { readMeaning } from './head.ts';
 import { HeldBody } from './hold.ts';
 import type { Denials } from './observe/denials.ts';
 import { heldBytes } from './observe/held.ts';
 import type { SecurityReport } from './observe/security.ts';
 import type { PeerCheck } from './peer.ts';
-import type { Permit } from './policy/policy.ts';
+import { type Permit, TunnelPermit } from './policy/policy.ts';
 import { emptyFields } from './protocol/http1-head.ts';
 import { Http1Server, type ServerPath } from './protocol/http1-server.ts';
 import { Http2Server } from './protocol/http2-server.ts';
@@ -106,6 +106,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     const permit = authorize(exchange, connection, tools.checkPeer);
     const changed = changedMeanwhile(exchange, connection, tools);
     if (changed !== undefined) throw changed;
+    if (permit instanceof TunnelPermit) return openTunnel(exchange, permit);
     const { edge } = exchange;
     if (edge?.filters.bufferBytes !== undefined && edge.filters.redirect === undefined && waitsForBody(exchange))
       gatherBody(

@@ -98,6 +98,8 @@ t.test('one file imports the X.509 library, one prints, the compilers mint permi
     'sidecar/policy/compile.ts',
     'sidecar/policy/policy.ts',
   ]);
+  const tunnelling = files.filter((file) => /\bmintTunnelPermit\(/.test(readFileSync(join(root, file), 'utf8')));
+  t.strictSame(tunnelling.toSorted(), ['sidecar/config/generation.ts', 'sidecar/policy/policy.ts']);
 });
 
 t.test('the data path never imports node:http', async (t) => {

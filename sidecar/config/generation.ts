@@ -4,7 +4,7 @@
 import type { PortRules, Route } from '../exchange.ts';
 import type { FrontListener } from '../gateway-listener.ts';
 import { resolveMtls } from '../policy/mtls.ts';
-import { mintPermit } from '../policy/policy.ts';
+import { mintPermit, mintTunnelPermit } from '../policy/policy.ts';
 import { createAuthorizer } from '../upstream/authorizer.ts';
 import { type DestinationRule, type MatchedRules, matchRules } from '../upstream/destination-rule.ts';
 import type { Pool } from '../upstream/pool.ts';
@@ -188,6 +188,7 @@ function compileOutbound(
       cluster: `outbound|${port}||${name}`,
       destination: pools.get(peerPoolName(name, protocol))!,
       permit: mintPermit(`upstream[${name}]`),
+      tunnelPermit: mintTunnelPermit(`upstream[${name}]`),
       principal: one.identity,
     });
     for (const host of [name, ...one.hosts]) byHost.set(host.toLowerCase(), route);

@@ -90,6 +90,36 @@ export function mintPermit(policy: string, by?: RuleName): Permit {
   return make(policy, by);
 }
 
+let makeTunnel: (policy: string) => TunnelPermit;
+
+/**
+ * The proof that bytes may pass unread: what CONNECT opens. No Permit is one, so that a request which policy has admitted as
+ * a request can never become a tunnel, whatever its method says. Only the table of upstreams makes them.
+ */
+export class TunnelPermit {
+  /** `upstream[orders]`. */
+  readonly policy: string;
+  readonly #minted = true;
+
+  private constructor(policy: string) {
+    this.policy = policy;
+    Object.freeze(this);
+  }
+
+  static {
+    makeTunnel = (policy) => new TunnelPermit(policy);
+  }
+
+  static is(value: object): value is TunnelPermit {
+    return #minted in value;
+  }
+}
+
+/** Makes a tunnel's permit. For the table of upstreams alone (held by a test). */
+export function mintTunnelPermit(policy: string): TunnelPermit {
+  return makeTunnel(policy);
+}
+
 export interface Refusal {
   readonly code: 'policy_denied';
   /** The rule that matched, or `none` when no ALLOW rule did. */

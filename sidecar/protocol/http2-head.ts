@@ -57,6 +57,8 @@ export function readRequest(block: Block, ended: boolean, exchange: Exchange): v
   if (connects ? scheme !== undefined || path !== undefined : scheme === undefined || path === undefined)
     throw malformed(connects ? 'CONNECT with :scheme or :path' : 'a request without :scheme or :path');
   if (path === '') throw malformed('an empty :path');
+  if (scheme !== undefined && !/^https?$/i.test(scheme))
+    throw malformed(`:scheme '${printable(scheme)}' is not served`);
   exchange.target = path ?? pseudo.authority ?? '';
   // Section 8.3.1: origin-form, or an asterisk for OPTIONS; the authority has a field of its own.
   if (!connects && !exchange.target.startsWith('/') && !(exchange.target === '*' && method === 'OPTIONS'))
@@ -100,7 +102,7 @@ function readRequestFields(exchange: Exchange, authority: string | undefined): v
     } else if (which === role.te && value !== 'trailers') throw malformed("TE is not 'trailers'");
     else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
     else if (which === role.userAgent) exchange.userAgent = value;
-    else if (which === role.contentType) exchange.grpc = isGrpc(value);
+    else if (which === role.contentType) exchange.grpc = exchange.method !== 'CONNECT' && isGrpc(value);
     else if (which === role.forwardedFor) exchange.forwardedFor = value;
   }
   // Section 8.3.1: where both are there they say the same, or two readers would see two requests.
