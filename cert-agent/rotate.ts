@@ -14,6 +14,7 @@ import type { Live } from './base/live.ts';
 import type { Log } from './base/log.ts';
 import type { CaClient } from './fetch.ts';
 import { onlyBundle } from './identity/bundle.ts';
+import { isSerialDenied } from './identity/denied.ts';
 import { pendingKey } from './identity/generation.ts';
 import type { Identity } from './identity/identity.ts';
 import type { Svid } from './identity/svid.ts';
@@ -232,7 +233,7 @@ export class Rotation {
     const held = this.#keep.held();
     if (held === undefined) return false;
     const { serial, id } = held.svid;
-    return held.denied.serials.has(serial) || held.denied.ids.has(id.uri);
+    return isSerialDenied(held.denied, serial) || held.denied.ids.has(id.uri);
   }
 
   /** Checks what an answer says against what we have, and only then makes it ours. */

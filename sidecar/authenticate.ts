@@ -9,6 +9,7 @@ import { headerOf, pathWithoutQuery } from './facts-of.ts';
 import { addFields, changeRequest, filterFields } from './fields.ts';
 import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './filters/transaction-token.ts';
 import type { PeerCheck } from './peer.ts';
+import { foldName } from './policy/header-name.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
 import { claimText, paramsOf, type TokenSource, withoutCookie, withoutParam } from './policy/request-authentication.ts';
 
@@ -133,7 +134,7 @@ function dropOutputs(exchange: Exchange, { outputHeaders }: Authentication): voi
 function passOn(exchange: Exchange, { rule, places, payload, auth }: Verified): void {
   if (!rule.forwardOriginalToken) {
     for (const { kind, name } of places) {
-      if (kind === 'header') exchange.fields = filterFields(exchange.fields, ({ lower }) => lower !== name);
+      if (kind === 'header') exchange.fields = filterFields(exchange.fields, ({ folded }) => folded !== foldName(name));
       else if (kind === 'param') exchange.path = withoutParam(exchange.path, name);
       else exchange.fields = withoutCookieField(exchange.fields, name);
     }

@@ -13,6 +13,7 @@ import { holdInSockets } from './observe/held.ts';
 import type { PeerStats } from './observe/metrics.ts';
 import type { PolicySet } from './policy/compile.ts';
 import type { PeerPolicies } from './policy/decide.ts';
+import { normalizeHost } from './policy/host.ts';
 import { type Ip, ipOfPlace } from './policy/ip.ts';
 
 /** What a connection carries: requests, a WebSocket, or bytes. */
@@ -105,7 +106,9 @@ export class Connection implements ConnectionFacts {
     const tls = socket instanceof TLSSocket ? socket : undefined;
     this.tls = facts;
     this.alpn = typeof tls?.alpnProtocol === 'string' ? tls.alpnProtocol : undefined;
-    this.serverName = typeof tls?.servername === 'string' ? tls.servername : front.serverName;
+    const named = typeof tls?.servername === 'string' ? tls.servername : front.serverName;
+    // What is no host is kept as it was said: it is on record, and matches nothing.
+    this.serverName = named === undefined ? undefined : (normalizeHost(named) ?? named);
     this.listener = front.listener;
     this.client = front.client;
   }

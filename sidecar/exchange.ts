@@ -18,6 +18,13 @@ import type { Vouched } from './policy/transaction-token.ts';
 /** A field's name, interned: what it means to a proxy is known without comparing strings. */
 export interface FieldName {
   readonly lower: string;
+  /**
+   * The name as servers fold it that make variables of names (CGI, WSGI, Rack, PHP): in lower case, with a dash for everything but
+   * letters and digits. `X_Role` and `X-Role` are one name to them, so they are one name to whatever judges a request.
+   */
+  readonly folded: string;
+  /** A proxy's to set, and no client's: see protocol/proxy-fields.ts. */
+  readonly ofProxy: boolean;
   /** The name as it was spelled, with its colon and space, ready to print. */
   readonly prefix: string;
   /** One of `role` in protocol/http1-head.ts. */

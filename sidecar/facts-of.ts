@@ -4,7 +4,9 @@
 import type { Connection } from './connection.ts';
 import type { Exchange, Fields } from './exchange.ts';
 import type { RequestAuth, RequestFacts } from './policy/facts.ts';
+import { foldName } from './policy/header-name.ts';
 import { type Ip, parseIp } from './policy/ip.ts';
+import { role } from './protocol/http1-head.ts';
 
 class ExchangeFacts implements RequestFacts {
   protocol: 'http' | 'tcp' = 'http';
@@ -58,16 +60,22 @@ export function factsOf(exchange: Exchange, connection: Connection, port: number
   return facts;
 }
 
-/** A field of the request, several of one name joined by commas; Envoy's names for what stands in the first line, too. */
+/**
+ * A field of the request, under whatever name servers would fold into this one (`FieldName.folded`), several of them joined by
+ * commas (RFC 9110 section 5.3; cookies by semicolons, RFC 6265 section 5.4). Envoy's names for what stands in the first line, too.
+ */
 export function headerOf(exchange: Exchange, name: string, fields: Fields = exchange.fields): string | undefined {
   if (name === ':authority' || name === 'host') return exchange.authority;
   if (name === ':method') return exchange.method;
   if (name === ':path') return exchange.path;
   const { names, values } = fields;
+  const folded = foldName(name);
   let found: string | undefined;
   for (let i = 0; i < names.length; i++) {
-    if (names[i]!.lower !== name) continue;
-    found = found === undefined ? values[i]! : `${found},${values[i]!}`;
+    const one = names[i]!;
+    // Another spelling of what means something to a proxy is dropped, and never reaches the app.
+    if (one.folded !== folded || (one.role === role.hop && one.lower !== name)) continue;
+    found = found === undefined ? values[i]! : `${found}${folded === 'cookie' ? '; ' : ','}${values[i]!}`;
   }
   return found;
 }

@@ -1,6 +1,7 @@
 // Fields of a message changed on its way: taken out, added, and put where only we may put them.
 
-import type { Exchange, FieldName, Fields } from './exchange.ts';
+import type { Exchange, FieldName, Fields, PortRules } from './exchange.ts';
+import { foldName } from './policy/header-name.ts';
 import { fieldName } from './protocol/http1-head.ts';
 
 /** The fields that `keep` takes; the same object where it takes all. */
@@ -26,8 +27,8 @@ export function addFields(fields: Fields, added: readonly (readonly [string, str
 
 /**
  * Takes fields out of a request (names in lower case) and adds some. What `Connection` names goes first, so that nobody can
- * have a field of ours taken for one of his hop; and a name that CGI and WSGI read as the same, `x_user` for `x-user`, is
- * taken for it here, too.
+ * have a field of ours taken for one of their hop; and a name that servers fold into the same one, `x_user` for `x-user`, is
+ * the same here, too.
  */
 export function changeRequest(
   exchange: Exchange,
@@ -37,12 +38,13 @@ export function changeRequest(
   const { hopFields, taken, fields } = exchange;
   exchange.hopFields = undefined;
   if (drop.size > 0) exchange.taken = taken === undefined ? drop : bothOf(taken, drop);
+  const dropped = foldedOf(drop);
   // One pass and two lists: this runs for every request that comes through a gateway.
   const names: FieldName[] = [];
   const values: string[] = [];
   for (let i = 0; i < fields.names.length; i++) {
     const name = fields.names[i]!;
-    if (isIn(drop, name.lower) || hopFields?.includes(name.lower) === true) continue;
+    if (dropped.has(name.folded) || hopFields?.includes(name.lower) === true) continue;
     names.push(name);
     values.push(fields.values[i]!);
   }
@@ -90,9 +92,30 @@ export function onlyField(name: string): ReadonlySet<string> {
 
 /** The request's trailers: what was taken out of its head must not come behind its body, where some apps read it as well. */
 export function withoutTaken({ taken }: Exchange, trailers: Fields): Fields {
-  return taken === undefined ? trailers : filterFields(trailers, ({ lower }) => !isIn(taken, lower));
+  return taken === undefined ? trailers : withoutNames(trailers, taken);
 }
 
-function isIn(names: ReadonlySet<string>, lower: string): boolean {
-  return names.has(lower) || (lower.includes('_') && names.has(lower.replaceAll('_', '-')));
+/** Trailers without what policy and token rules read in a head: they judge before the trailers come. */
+export function withoutJudged({ policies, authentication }: PortRules, trailers: Fields): Fields {
+  const kept = policies === undefined ? trailers : withoutNames(trailers, policies.headers);
+  return authentication === undefined ? kept : withoutNames(kept, authentication.tokenHeaders);
+}
+
+function withoutNames(fields: Fields, names: ReadonlySet<string>): Fields {
+  if (fields.names.length === 0 || names.size === 0) return fields;
+  const dropped = foldedOf(names);
+  return filterFields(fields, ({ folded }) => !dropped.has(folded));
+}
+
+/** Sets of names by the set that they were made of: there are few, and each lives as long as its step or its configuration. */
+const foldedSets = new WeakMap<ReadonlySet<string>, ReadonlySet<string>>();
+
+/** The names as servers fold them: whoever configures `x_user` means `X-User` too. */
+function foldedOf(names: ReadonlySet<string>): ReadonlySet<string> {
+  let folded = foldedSets.get(names);
+  if (folded === undefined) {
+    folded = new Set([...names].map(foldName));
+    foldedSets.set(names, folded);
+  }
+  return folded;
 }

@@ -15,7 +15,7 @@ import type {
   UpstreamEvents,
   UpstreamPeer,
 } from './exchange.ts';
-import { addFields, filterFields, withoutTaken } from './fields.ts';
+import { addFields, filterFields, withoutJudged, withoutTaken } from './fields.ts';
 import type { Permit, TunnelPermit } from './policy/policy.ts';
 import { grpcStatusOf, MessageCounter } from './protocol/grpc.ts';
 import { emptyFields } from './protocol/http1-head.ts';
@@ -198,7 +198,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
 
   requestEnd(trailers: Fields): void {
     if (this.over) return;
-    const kept = withoutTaken(this.#exchange, trailers);
+    const kept = withoutJudged(this.#exchange.rules, withoutTaken(this.#exchange, trailers));
     this.#ownBody().ended = kept;
     this.#upstream?.end(kept);
   }

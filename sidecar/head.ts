@@ -3,12 +3,9 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Exchange } from './exchange.ts';
+import { normalizeHost } from './policy/host.ts';
 import { normalizePath } from './policy/path.ts';
 import { printable } from './protocol/http1-head.ts';
-
-// RFC 9110 section 7.2 with RFC 3986 section 3.2.2, without user info, empty hosts and percent-encoding: a host that
-// two parsers could read as two.
-const authorityPattern = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=-]+)(?::\d{1,5})?$/;
 
 /** RFC 9112 section 3.2. In HTTP/2 the target is `:path`, or `:authority` of a CONNECT without `:protocol`. */
 type TargetForm = 'origin' | 'absolute' | 'authority' | 'asterisk';
@@ -143,16 +140,14 @@ function readAbsoluteForm(exchange: Exchange): void {
   exchange.path = normalizePath(path.startsWith('/') ? path : `/${path}`, exchange.rules.pathNormalization);
 }
 
-const knownAuthorities = new Set<string>();
-
+/**
+ * Puts the authority into its one spelling: what is routed, judged, logged and forwarded.
+ * @throws SallyportError `host_invalid`.
+ */
 function checkAuthority(exchange: Exchange): void {
   const { authority } = exchange;
-  if (knownAuthorities.has(authority)) return;
   if (authority === '' && exchange.minor === 0) return;
-  if (!authorityPattern.test(authority)) {
-    throw new SallyportError('host_invalid', `'${printable(authority)}' is not a host`);
-  }
-  // Bounded: a client that invents names must not grow us. A copy: a slice would keep the whole head alive that it is of.
-  if (knownAuthorities.size < 256 && authority.length < 256)
-    knownAuthorities.add(Buffer.from(authority, 'latin1').toString('latin1'));
+  const host = normalizeHost(authority);
+  if (host === undefined) throw new SallyportError('host_invalid', `'${printable(authority)}' is not a host`);
+  exchange.authority = host;
 }

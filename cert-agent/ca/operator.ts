@@ -89,7 +89,7 @@ export function createOperator(parts: OperatorParts): Operator {
     async show(text) {
       const serial = parseSerial(text);
       const found = await store.findCertificate(serial);
-      if (found === undefined) throw certificateNotFound(serial, 'unknown');
+      if (found === undefined) throw certificateNotFound(text, 'unknown');
       return { ...listedOf(found), certificate: Buffer.from(found.certificate).toString('base64') };
     },
     async revoke(target, reason) {

@@ -4,7 +4,7 @@
 import type { Clock } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
-import type { DenyList } from '../identity/denied.ts';
+import { type DenyList, normalizeSerial } from '../identity/denied.ts';
 import { parseSpiffeId } from '../identity/spiffe-id.ts';
 import { checkIssuable } from './issue.ts';
 import type { Denied, Store } from './store.ts';
@@ -83,13 +83,13 @@ async function revokeSerial(parts: RevocationParts, text: string, reason: string
   if (found !== undefined) checkIssuable(parseSpiffeId(found.id), parts.trustDomain);
   const { outcome, certificates } = await parts.store.denySerial(serial, reason, now);
   if (outcome === 'denied') return { kind: 'serial', target: serial, certificates };
-  throw certificateNotFound(serial, outcome);
+  throw certificateNotFound(text, outcome);
 }
 
 /** A serial as people paste it (`4A:3F:...`, upper case) in the form that is on record. @throws SallyportError `usage`. */
 export function parseSerial(text: string): string {
-  const serial = text.replaceAll(':', '').toLowerCase();
-  if (/^[0-9a-f]{1,40}$/.test(serial)) return serial;
+  const serial = normalizeSerial(text);
+  if (serial !== undefined && serial.length <= 40) return serial;
   throw new SallyportError('usage', `'${text}' is neither a serial number (hex) nor a SPIFFE ID`, {
     hint: 'sallyport ca ls lists both',
   });

@@ -9,7 +9,7 @@ export interface DenyList {
   readonly sequence: number;
   /** When the CA made it, milliseconds since 1970. */
   readonly time: number;
-  /** Lower-case hex. */
+  /** As `normalizeSerial` has them. */
   readonly serials: ReadonlySet<string>;
   readonly ids: ReadonlySet<string>;
 }
@@ -20,6 +20,14 @@ export const emptyDenyList: DenyList = Object.freeze({
   serials: new Set<string>(),
   ids: new Set<string>(),
 });
+
+/** Whether a certificate with this serial number, in whatever spelling, is on the list. */
+export function isSerialDenied({ serials }: DenyList, serial: string): boolean {
+  if (serials.size === 0) return false;
+  const normal = normalizeSerial(serial);
+  // What cannot be read cannot be looked up: fails closed.
+  return normal === undefined || serials.has(normal);
+}
 
 /** The list as JSON: `{ sequence, time, serials, ids }`. */
 export function formatDenyList(list: DenyList): object {
@@ -44,9 +52,31 @@ export function parseDenyList(input: unknown, source: string): DenyList {
   return Object.freeze({
     sequence,
     time: at,
-    serials: new Set(serials.map((one) => one.toLowerCase())),
-    ids: new Set(ids),
+    serials: new Set(serials.map((one) => readSerial(one, source))),
+    ids: new Set(ids.map(normalizeId)),
   });
+}
+
+/**
+ * A serial number in its one spelling: lower-case hex of whole bytes, without leading zero bytes, colons and `0x`. People paste it
+ * as OpenSSL, browsers and the CA print it. Undefined for what is no serial number.
+ */
+export function normalizeSerial(text: string): string | undefined {
+  const digits = text.trim().replace(/^0x/i, '').replaceAll(/[:\s]/g, '').toLowerCase();
+  if (!/^[0-9a-f]{1,64}$/.test(digits)) return undefined;
+  const bare = digits.replace(/^0+(?=.)/, '');
+  return bare.length % 2 === 0 ? bare : `0${bare}`;
+}
+
+function readSerial(text: string, source: string): string {
+  const serial = normalizeSerial(text);
+  if (serial === undefined) throw invalid(source, `'${text.slice(0, 80)}' is not a serial number`);
+  return serial;
+}
+
+/** Scheme and trust domain are case-insensitive (SPIFFE-ID section 2): what is denied is denied in every spelling. */
+function normalizeId(text: string): string {
+  return text.trim().replace(/^spiffe:\/\/[^/]*/i, (start) => start.toLowerCase());
 }
 
 function isStrings(value: unknown): value is string[] {

@@ -8,7 +8,7 @@ import { formatDuration, formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import type { TrustBundles } from './bundle.ts';
 import { type CertificateFacts, openCertificate, readCertificateFacts } from './certificate.ts';
-import type { DenyList } from './denied.ts';
+import { type DenyList, isSerialDenied } from './denied.ts';
 import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
 
 /** Who the other side proved to be. */
@@ -104,7 +104,7 @@ export function verifyChain(
 
 /** Refuses a peer whose serial or ID is on the list. @throws SallyportError `svid_denied`. */
 export function checkDenied(peer: PeerIdentity, denied: DenyList): void {
-  if (denied.serials.has(peer.serial))
+  if (isSerialDenied(denied, peer.serial))
     throw new SallyportError('svid_denied', `certificate ${peer.serial} of ${peer.id.uri} is revoked`);
   if (denied.ids.has(peer.id.uri)) throw new SallyportError('svid_denied', `${peer.id.uri} is on the deny-list`);
 }

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { durationSchema, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { HashSource } from '../exchange.ts';
+import { normalizeHostPattern } from '../policy/host.ts';
 import type { DestinationRule } from '../upstream/destination-rule.ts';
 import type { BalancePlan, ConnectionPlan, OutlierPlan, TrafficPlan } from '../upstream/traffic.ts';
 import { metadata } from './istio-common.ts';
@@ -205,7 +206,7 @@ export function readDestinationRule(
     name: of.name,
     namespace: of.namespace,
     createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
-    host: said.host.toLowerCase(),
+    host: normalizeHostPattern(said.host),
     exportTo: said.exportTo,
     traffic: planOf(all),
     ports: portLevelSettings.map(({ port, ...rest }) => Object.freeze({ port: port.number, traffic: planOf(rest) })),

@@ -3,6 +3,7 @@
 
 import type { PortRules, Route } from '../exchange.ts';
 import type { FrontListener } from '../gateway-listener.ts';
+import { normalizeHostPattern } from '../policy/host.ts';
 import { resolveMtls } from '../policy/mtls.ts';
 import { mintPermit, mintTunnelPermit } from '../policy/policy.ts';
 import { createAuthorizer } from '../upstream/authorizer.ts';
@@ -191,18 +192,14 @@ function compileOutbound(
       tunnelPermit: mintTunnelPermit(`upstream[${name}]`),
       principal: one.identity,
     });
-    for (const host of [name, ...one.hosts]) byHost.set(host.toLowerCase(), route);
+    for (const host of [name, ...one.hosts]) byHost.set(normalizeHostPattern(host), route);
   }
   if (only !== undefined) {
-    const fixed = byHost.get(only);
+    const fixed = byHost.get(normalizeHostPattern(only));
     return () => fixed;
   }
-  return function findByAuthority(authority) {
-    const known = byHost.get(authority);
-    if (known !== undefined) return known;
-    const lower = authority.toLowerCase();
-    return byHost.get(lower) ?? byHost.get(lower.replace(/:\d+$/, ''));
-  };
+  // What a request names comes in one spelling (head.ts), with its port or without.
+  return (authority) => byHost.get(authority) ?? byHost.get(authority.replace(/:\d+$/, ''));
 }
 
 /** To the path there are requests and there are streams of bytes. */

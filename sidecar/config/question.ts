@@ -9,6 +9,7 @@ import { compilePolicies, type PolicySet } from '../policy/compile.ts';
 import { customOf, decide, policiesFor } from '../policy/decide.ts';
 import { type Explanation, explain } from '../policy/explain.ts';
 import { createFacts, type RequestAuth, type RequestFacts, readClaims } from '../policy/facts.ts';
+import { normalizeHost } from '../policy/host.ts';
 import { parseIp } from '../policy/ip.ts';
 import { type Authentication, compileAuthentication } from '../policy/jwt.ts';
 import { normalizePath, type PathNormalization, pathNormalizations } from '../policy/path.ts';
@@ -240,9 +241,12 @@ function documentOf(value: unknown, file: string): YamlDocument {
 }
 
 /** The path as policies see it, with its query. @throws SallyportError for what the proxy would refuse before any policy. */
-function meaningOf({ method, path }: Question, how: PathNormalization): string {
+function meaningOf({ method, path, host }: Question, how: PathNormalization): string {
   if (!/^[!#$%&'*+\-.^_`|~0-9A-Z]+$/.test(method))
     throw new SallyportError('method_invalid', `'${method}' is not a method: methods are written in upper case`);
+  if (method === 'CONNECT') throw new SallyportError('connect_unsupported', 'CONNECT is served on the way out only');
+  if (host !== '' && normalizeHost(host) === undefined)
+    throw new SallyportError('host_invalid', `'${host}' is not a host`);
   if (path === '*' && method === 'OPTIONS') return path;
   if (!path.startsWith('/')) throw new SallyportError('head_invalid_url', `'${path}' is not a path`);
   return normalizePath(path, how);
@@ -299,13 +303,14 @@ function factsOf(
   auth: RequestAuth | undefined,
 ): RequestFacts {
   const http = question.protocol === 'http';
+  const host = normalizeHost(question.host) ?? question.host;
   const ip = (text: string | undefined): ReturnType<typeof parseIp> => (text === undefined ? undefined : parseIp(text));
   // What is in the first line can be asked for as Envoy's fields, too.
   if (http) {
     joined.set(':method', question.method);
     joined.set(':path', question.path);
-    joined.set(':authority', question.host);
-    joined.set('host', question.host);
+    joined.set(':authority', host);
+    joined.set('host', host);
   }
   return createFacts({
     protocol: question.protocol,

@@ -10,6 +10,7 @@ import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import type { Limits } from '../exchange.ts';
 import type { LearnSettings } from '../observe/learned.ts';
+import { normalizeHostPattern } from '../policy/host.ts';
 import { type PathNormalization, pathNormalizations } from '../policy/path.ts';
 import type { Workload } from '../policy/policy.ts';
 import { type TlsSettings, tlsGroups } from '../protocol/tls.ts';
@@ -238,7 +239,7 @@ const schema = z
           `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`,
         );
       for (const host of [id, ...one.hosts]) {
-        const key = host.toLowerCase();
+        const key = normalizeHostPattern(host);
         const owner = hosts.get(key);
         if (owner !== undefined && owner !== id)
           at(['upstreams', id], `the host '${host}' already means upstream '${owner}'`);

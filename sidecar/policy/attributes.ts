@@ -2,6 +2,7 @@
 // match, where it exists. Below this table nothing knows a field by its name.
 
 import type { RequestFacts } from './facts.ts';
+import { normalizeHostPattern } from './host.ts';
 import { compileIpBlocks, type Ip } from './ip.ts';
 import {
   compileNamespaces,
@@ -77,11 +78,16 @@ const methods = http(
 
 const hosts = http(
   (values) => {
-    const match = compileStrings(values, true);
+    const match = compileHosts(values);
     return (facts) => match(facts.host);
   },
   (facts) => facts.host,
 );
+
+/** Hosts of requests come in one spelling; these are put into the same. */
+function compileHosts(values: readonly string[]): Match {
+  return compileStrings(values.map(normalizeHostPattern));
+}
 
 const paths = http(
   (values) => {
@@ -114,7 +120,7 @@ const sni: Attribute = {
   httpOnly: false,
   ofPeer: false,
   compile(values) {
-    const match = compileStrings(values);
+    const match = compileHosts(values);
     return (facts) => match(facts.sni);
   },
   see: (facts) => facts.sni || undefined,
@@ -196,6 +202,7 @@ const secretHeaders = /^(?:authorization|proxy-authorization|cookie|set-cookie)$
 function headerAttribute(name: string): Attribute {
   return http(
     (values) => {
+      if (name === ':authority' || name === 'host') return hosts.compile(values, noScope);
       // Present is enough for a star; the rest is the string rule on what a header of several lines is when joined.
       const exact = new Set(values.filter((one) => !isPattern(one)));
       const patterns = values.filter((one) => isPattern(one) && one !== '*');
@@ -212,6 +219,9 @@ function headerAttribute(name: string): Attribute {
     },
   );
 }
+
+/** Hosts mean the same in every scope. */
+const noScope: ValueScope = Object.freeze({ trustDomains: [], namespace: '' });
 
 /** A claim by its path: a string, or a list that holds one. Numbers and booleans match nothing, as in Envoy. */
 function claimAttribute(path: readonly string[]): Attribute {

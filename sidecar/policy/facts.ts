@@ -1,5 +1,7 @@
 // What policy looks at of a request or a TCP stream: plain values, whoever gathered them.
 
+import { foldName } from './header-name.ts';
+import { normalizeHost } from './host.ts';
 import type { Ip } from './ip.ts';
 
 /** Claims of a token that was verified. */
@@ -39,7 +41,12 @@ export function createFacts(
   known: Partial<Omit<RequestFacts, 'header'>> & { readonly headers?: Readonly<Record<string, string>> },
 ): RequestFacts {
   const { headers = {}, ...rest } = known;
-  const byName = new Map(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
+  const byName = new Map<string, string>();
+  for (const [name, value] of Object.entries(headers)) {
+    const folded = foldName(name.toLowerCase());
+    const before = byName.get(folded);
+    byName.set(folded, before === undefined ? value : `${before},${value}`);
+  }
   return {
     protocol: 'http',
     principal: '',
@@ -53,7 +60,8 @@ export function createFacts(
     sni: '',
     auth: undefined,
     ...rest,
-    header: (name) => byName.get(name),
+    ...(rest.host === undefined ? {} : { host: normalizeHost(rest.host) ?? rest.host }),
+    header: (name) => byName.get(foldName(name)),
   };
 }
 

@@ -91,6 +91,8 @@ export interface Authentication {
   readonly rules: readonly JwtRule[];
   /** Headers that only we may set, in lower case: claims that go on to the app. */
   readonly outputHeaders: ReadonlySet<string>;
+  /** Headers in which tokens are looked for, in lower case. */
+  readonly tokenHeaders: ReadonlySet<string>;
   /** Who the tokens of this request say it is; a promise only where one has not been seen before. */
   check(source: TokenSource, now: number): AuthResult | Promise<AuthResult>;
 }
@@ -113,6 +115,7 @@ export function compileAuthentication(
         ),
       ),
     ),
+    tokenHeaders: new Set(rules.flatMap(({ fromHeaders }) => fromHeaders.map(({ name }) => name.toLowerCase()))),
     check: (source, now) => checkFrom(providers, 0, source, now, noToken, observe),
   };
 }

@@ -31,7 +31,7 @@ export const tableBytes = 4096;
 const pseudoNames = new Map<string, FieldName>(
   [':method', ':scheme', ':authority', ':path', ':status', ':protocol'].map((lower) => [
     lower,
-    Object.freeze({ lower, prefix: '', role: role.pseudo }),
+    Object.freeze({ lower, folded: lower, ofProxy: false, prefix: '', role: role.pseudo }),
   ]),
 );
 
@@ -45,7 +45,7 @@ const staticEntries: readonly Entry[] = staticFields.map(([name, value]) => ({
 /** Control characters and bytes that end a line, RFC 9113 section 8.2.1; and white space around a value. */
 const badValue = /[\0-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$/;
 
-const unknownName: FieldName = Object.freeze({ lower: '', prefix: '', role: role.hop });
+const unknownName: FieldName = Object.freeze({ lower: '', folded: '', ofProxy: false, prefix: '', role: role.hop });
 
 export class HpackDecoder {
   /** Newest last; those before `#first` are evicted. */

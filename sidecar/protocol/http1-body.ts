@@ -3,7 +3,7 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Fields, Framing } from '../exchange.ts';
-import { checkHeadCharacters, emptyFields, parseFields, printable, role } from './http1-head.ts';
+import { checkHeadCharacters, emptyFields, mayTrail, parseFields, printable, role } from './http1-head.ts';
 
 export interface BodySink {
   /** A piece of the body. False asks the source to wait for its `resume`. */
@@ -157,7 +157,7 @@ function parseTrailers(text: string): Fields {
     if (name.role !== role.clientCert && notInTrailers.has(name.role)) {
       throw new SallyportError('chunk_malformed', `the field ${name.lower} may not stand in trailers`);
     }
-    if (name.role !== role.plain) continue;
+    if (!mayTrail(name)) continue;
     kept.names.push(name);
     kept.values.push(fields.values[index] ?? '');
   }

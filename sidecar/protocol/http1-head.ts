@@ -4,6 +4,8 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { FieldName, Fields } from '../exchange.ts';
+import { foldName } from '../policy/header-name.ts';
+import { isProxyField } from './proxy-fields.ts';
 
 /** What a field means to a proxy. Everything that is not end-to-end has a role of its own. */
 export const role = Object.freeze({
@@ -45,6 +47,8 @@ const rolesByName: Readonly<Record<string, number>> = {
   'proxy-authenticate': role.hop,
   'proxy-authorization': role.hop,
   'http2-settings': role.hop,
+  // CGI makes HTTP_PROXY of it (httpoxy).
+  proxy: role.hop,
 };
 
 export interface RequestStart {
@@ -153,14 +157,36 @@ export function fieldName(raw: string): FieldName {
   // A copy: a slice would keep the whole head that it was cut from alive for as long as the name is interned.
   const own = Buffer.from(raw, 'latin1').toString('latin1');
   const lower = own.toLowerCase();
-  // CGI and WSGI read X_Forwarded_Client_Cert and Content_Length as the same variables as the real ones: with an underscore
-  // a field that means something to a proxy is dropped, so that nobody behind us takes it for what it is not.
-  const lookalike = lower.includes('_') && lower.replaceAll('_', '-') in rolesByName;
-  const which = lookalike ? role.hop : (rolesByName[lower] ?? role.plain);
-  const name: FieldName = Object.freeze({ lower, prefix: `${own}: `, role: which });
+  const folded = foldName(lower);
+  // CGI and WSGI read X_Forwarded_Client_Cert and Content_Length as the same variables as the real ones: another spelling of
+  // a field that means something to a proxy is dropped, so that nothing behind us takes it for what it is not.
+  const lookalike = folded !== lower && Object.hasOwn(rolesByName, folded);
+  const which = lookalike ? role.hop : roleOf(lower);
+  const name: FieldName = Object.freeze({
+    ...{ lower, folded, prefix: `${own}: `, role: which },
+    ofProxy: isProxyField(folded),
+  });
   if (interned.size < maxInterned) interned.set(own, name);
   return name;
 }
+
+function roleOf(lower: string): number {
+  return Object.hasOwn(rolesByName, lower) ? rolesByName[lower]! : role.plain;
+}
+
+/**
+ * Whether a field may stand in trailers. RFC 9110 section 6.5.1: nothing that frames, routes, modifies or authenticates a message,
+ * or says how to process its content, may come after it; nor does what only proxies set, which others look for in the head.
+ */
+export function mayTrail(name: FieldName): boolean {
+  if (name.role !== role.plain || name.ofProxy) return false;
+  return !notInTrailers.test(name.folded) || digests.has(name.folded);
+}
+
+const notInTrailers =
+  /^(?:authorization|authentication-info|www-authenticate|cookie2?|set-cookie2?|cache-control|pragma|expires|age|date|vary|warning|location|retry-after|max-forwards|range|from|origin|referer|trailer|via|alt-svc|early-data|dpop|host-.*|if-.*|content-.*|accept(?:-.*)?|access-control-.*|sec-.*|x-http-method.*|x-method-override|x-api-key|x-csrf-token|x-xsrf-token)$/;
+/** RFC 9530 section 6.4: these are meant for trailers. */
+const digests: ReadonlySet<string> = new Set(['content-digest', 'repr-digest']);
 
 /**
  * The value of a Content-Length field: digits only, and a number that adds up exactly (RFC 9112 section 6.3).

@@ -6,7 +6,7 @@ import type { Call, Exchange, FieldName, Fields, Framing, Reply } from '../excha
 import { isGrpc } from './grpc.ts';
 import { type Block, isTooLarge } from './hpack-decode.ts';
 import type { HpackEncoder } from './hpack-encode.ts';
-import { emptyFields, fieldName, isEndToEnd, parseContentLength, printable, role } from './http1-head.ts';
+import { emptyFields, fieldName, isEndToEnd, mayTrail, parseContentLength, printable, role } from './http1-head.ts';
 import { isHandshakeField } from './websocket.ts';
 
 /** What a head says besides its fields. */
@@ -166,7 +166,7 @@ export function readTrailers(block: Block): Fields {
   const { fields } = split(block.fields, []);
   const kept: Fields = { names: [], values: [] };
   for (const [index, name] of fields.names.entries()) {
-    if (name.role !== role.plain) continue;
+    if (!mayTrail(name)) continue;
     kept.names.push(name);
     kept.values.push(fields.values[index]!);
   }

@@ -1,5 +1,6 @@
 // Istio's DestinationRule as plain data, and which of several is for an upstream. Pure.
 
+import { normalizeHostPattern } from '../policy/host.ts';
 import type { TrafficPlan } from './traffic.ts';
 
 export interface DestinationRule {
@@ -7,7 +8,7 @@ export interface DestinationRule {
   readonly name: string;
   /** Wall clock; 0 where the document does not say it. */
   readonly createdAt: number;
-  /** As it is written, in lower case: a name, `*`, or `*.` and the end of names. */
+  /** In its one spelling (policy/host.ts): a name, `*`, or `*.` and the end of names. */
   readonly host: string;
   /** Namespaces in which it holds, `.` for its own and `*` for all; empty: all. */
   readonly exportTo: readonly string[];
@@ -100,7 +101,7 @@ function byAge(a: DestinationRule, b: DestinationRule): number {
 
 /** How closely a rule names an upstream: -1 not at all, a wildcard by the length of its end, a name above all of them. */
 function weightOf(rule: DestinationRule, { name, hosts }: NamedUpstream, scope: RuleScope): number {
-  const literal = [name, ...hosts].map((one) => one.toLowerCase().replace(/:\d+$/, ''));
+  const literal = [name, ...hosts].map((one) => normalizeHostPattern(one).replace(/:\d+$/, ''));
   const full = new Set([...literal, ...literal.map((one) => fullName(one, scope.namespace))]);
   if (rule.host.startsWith('*')) {
     const end = rule.host.slice(1);

@@ -1,0 +1,27 @@
+// Fields that proxies set and apps believe: who the caller is, where the request came from, what it was before. A client that
+// sets one itself speaks as a proxy. Names are compared as CGI, WSGI and their like fold them (`FieldName.folded`).
+
+/** Whole families, so that a member which this list has never heard of is taken for one too. */
+const families: readonly string[] = [
+  // Where it came from.
+  ...['x-forwarded-', 'x-original-', 'x-real-', 'x-client-ip', 'x-cluster-client-', 'x-proxyuser-', 'wl-proxy-'],
+  ...['cf-', 'x-azure-', 'x-appengine-', 'fastly-client-', 'true-client-', 'x-arr-', 'incap-client-', 'proxy-'],
+  // Who it is, by proxies that log users in.
+  ...['x-auth-request-', 'x-webauth-', 'x-authenticated-', 'x-remote-', 'remote-', 'x-authentik-', 'x-authelia-'],
+  ...['x-pomerium-', 'x-vouch-', 'x-consumer-', 'x-credential-', 'x-amzn-oidc-', 'x-goog-authenticated-user-'],
+  ...['x-goog-iap-', 'x-ms-client-principal', 'x-ms-token-', 'x-endpoint-api-', 'l5d-', 'x-istio-', 'x-sallyport-'],
+  // Who it is, by proxies that end TLS (RFC 9440 section 2.4: they remove what was not theirs).
+  ...['x-ssl-', 'ssl-', 'x-client-cert', 'client-cert', 'x-tls-client-', 'x-amzn-mtls-', 'x-envoy-'],
+];
+
+const single: ReadonlySet<string> = new Set([
+  ...['forwarded', 'x-forwarded', 'x-rewrite-url', 'txn-token', 'x-userinfo', 'x-anonymous-consumer'],
+  ...['front-end-https', 'x-scheme', 'x-url-scheme', 'x-client-verify', 'x-client-dn', 'x-spiffe-id'],
+  // CGI makes HTTP_PROXY of it, which clients of many languages obey (httpoxy, CVE-2016-5385).
+  'proxy',
+]);
+
+/** Whether a field is a proxy's to set. `folded` as `FieldName.folded`. */
+export function isProxyField(folded: string): boolean {
+  return single.has(folded) || families.some((prefix) => folded.startsWith(prefix));
+}

@@ -1,0 +1,141 @@
+// Kind 2, spellings: a host, a header's name or a serial number is the same in each of its spellings by the time it is routed,
+// judged, logged and forwarded, and so are the values of policies.
+
+import { X509Certificate } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { isSerialDenied, normalizeSerial, parseDenyList } from '../../cert-agent/identity/denied.ts';
+import { normalizeHost, normalizeHostPattern } from '../../sidecar/policy/host.ts';
+import { allowAll, exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
+import { askAsPeer } from '../fixtures/peer.ts';
+import { createCredential } from '../fixtures/pki.ts';
+import { until } from '../fixtures/process.ts';
+
+const deny = (rule: string): string => `${allowAll}---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: deny, namespace: shop }
+spec: { action: DENY, rules: [${rule}] }
+`;
+
+async function startScene(t: Parameters<typeof startMesh>[0], policy: string, webYaml?: string) {
+  const app = await startBackend(t, (socket, soFar) => {
+    if (/\r\n\r\n$/.test(soFar)) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok');
+  });
+  const mesh = await startMesh(t, { app: app.port, policy, ...(webYaml === undefined ? {} : { webYaml }) });
+  const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/caller');
+  const ask = async (head: string, body = ''): Promise<number> => {
+    const { text } = await askAsPeer(mesh.inPort, mesh.authority, peer, `${head}\r\nConnection: close\r\n\r\n${body}`);
+    return Number(/^HTTP\/1\.1 (\d{3})/.exec(text)?.[1]);
+  };
+  return { app, mesh, peer, ask };
+}
+
+t.test('a denied host is denied in every spelling', async (t) => {
+  const { ask, mesh } = await startScene(
+    t,
+    deny('{ to: [{ operation: { hosts: ["Secret.test.", "*.inner.test.", "10.0.0.1"] } }] }'),
+  );
+  const denied = ['secret.test', 'secret.test.', 'SECRET.Test', 'SECRET.TEST.', 'a.inner.test', 'a.b.Inner.test.'];
+  for (const host of [...denied, '10.0.0.1', '0x0a.0.0.1', '10.1', '167772161', '012.0.0.1'])
+    t.equal(await ask(`GET / HTTP/1.1\r\nHost: ${host}`), 403, host);
+  t.equal(await ask('GET http://secret.test./ HTTP/1.1\r\nHost: other'), 403, 'in the target');
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: secret.test:80'), 200, 'a port is significant, as in Istio');
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: other.test.'), 200);
+  t.match((await mesh.records('orders', 14)).at(-1), { authority: 'other.test' }, 'logged as it was judged');
+  for (const host of ['secret..test', 'secret.test..', 'secret.test:', 'secret.test:99999', 'a%2etest'])
+    t.equal(await ask(`GET / HTTP/1.1\r\nHost: ${host}`), 400, host);
+});
+
+t.test('a host with a port, and the pseudo-header', async (t) => {
+  const { ask } = await startScene(
+    t,
+    deny(
+      '{ to: [{ operation: { hosts: ["secret.test:8080"] } }] }, { when: [{ key: "request.headers[:authority]", values: ["Other.test"] }] }',
+    ),
+  );
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: secret.test:8080'), 403);
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: Secret.test.:08080'), 403);
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: secret.test'), 200);
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: other.test.'), 403);
+});
+
+t.test('outbound: a name finds its upstream in every spelling, and goes on in one', async (t) => {
+  const { app, mesh } = await startScene(t, allowAll);
+  for (const host of ['orders', 'orders.', 'ORDERS', 'Orders.Shop.SVC.', 'orders.shop.svc.:80']) {
+    const answer = await exchangeBytes(mesh.outPort, `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    t.match(answer, /^HTTP\/1\.1 200 /, host);
+  }
+  t.strictSame(
+    app.received.map((one) => /\r\nHost: ([^\r]*)/i.exec(one.toString('latin1'))?.[1]),
+    ['orders', 'orders', 'orders', 'orders.shop.svc', 'orders.shop.svc:80'],
+  );
+});
+
+t.test('a header that servers fold into a denied one is that one', async (t) => {
+  const { ask } = await startScene(t, deny('{ when: [{ key: "request.headers[X-Role]", values: ["admin"] }] }'));
+  for (const name of ['X-Role', 'x-role', 'X_Role', 'x_role', 'X.Role'])
+    t.equal(await ask(`GET / HTTP/1.1\r\nHost: orders\r\n${name}: admin`), 403, name);
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user'), 200);
+});
+
+t.test('a header that must hold one value does not hold another beside it', async (t) => {
+  const { ask } = await startScene(t, deny('{ when: [{ key: "request.headers[x_role]", notValues: ["user"] }] }'));
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user'), 200);
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user\r\nX_Role: admin'), 403);
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user\r\nX-Role: admin'), 403, 'joined, as in Istio');
+});
+
+t.test('what policy judges in the head does not come again in the trailers', async (t) => {
+  const { ask, app } = await startScene(t, deny('{ when: [{ key: "request.headers[x-role]", values: ["admin"] }] }'));
+  const body = '1\r\na\r\n0\r\nx_role: admin\r\nX-Sum: 1\r\n\r\n';
+  t.equal(await ask('POST / HTTP/1.1\r\nHost: orders\r\nTransfer-Encoding: chunked', body), 200);
+  const arrived = app.received.at(-1)!.toString('latin1');
+  t.match(arrived, /\r\n0\r\nX-Sum: 1\r\n\r\n$/);
+});
+
+t.test('serial numbers', async (t) => {
+  for (const text of ['00ab12', 'AB:12', '0xab12', ' ab12\n', '00:AB:12', 'ab12', '0ab12'])
+    t.equal(normalizeSerial(text), 'ab12', text);
+  for (const text of ['', 'xyz', 'ab12-', '0x', 'a'.repeat(65)]) t.equal(normalizeSerial(text), undefined, text);
+  const list = (serials: string[]) =>
+    parseDenyList({ sequence: 1, time: '2026-01-01T00:00:00Z', serials, ids: [] }, 'denied.json');
+  t.ok(isSerialDenied(list(['AB:12']), '00AB12'));
+  t.notOk(isSerialDenied(list(['AB:12']), '00AB13'));
+  t.throws(() => list(['ab12', 'no serial']), {
+    code: 'bundle_invalid',
+    message: "denied.json is not a deny-list: 'no serial' is not a serial number",
+  });
+
+  const { mesh, peer, ask } = await startScene(t, allowAll);
+  t.equal(await ask('GET / HTTP/1.1\r\nHost: orders'), 200);
+  const spelled = `00:${new X509Certificate(peer.chainPem).serialNumber.replace(/..(?=.)/g, '$&:')}`;
+  writeFileSync(
+    join(mesh.dir, 'denied.json'),
+    JSON.stringify({ sequence: 2, time: new Date().toISOString(), serials: [spelled], ids: [] }),
+  );
+  await until(async () => Number.isNaN(await ask('GET / HTTP/1.1\r\nHost: orders')), 'the peer to be refused');
+  t.pass(spelled);
+});
+
+t.test('hosts', async (t) => {
+  const cases: [string, string | undefined][] = [
+    ['A.test.', 'a.test'],
+    ['a.test:080', 'a.test:80'],
+    ['[2001:DB8:0:0::1]:80', '[2001:db8::1]:80'],
+    ['[::1]', '[::1]'],
+    ['127.1', '127.0.0.1'],
+    ['web.1', 'web.1'],
+    ['a_b', 'a_b'],
+    ['a.test:65536', undefined],
+    ['a..test', undefined],
+    ['.', undefined],
+    ['', undefined],
+    ['user@a', undefined],
+  ];
+  for (const [text, normal] of cases) t.equal(normalizeHost(text), normal, text);
+  t.equal(normalizeHostPattern('*.A.test.'), '*.a.test');
+  t.equal(normalizeHostPattern('*'), '*');
+  t.equal(normalizeHostPattern('a.*'), 'a.*');
+});
