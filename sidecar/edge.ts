@@ -2,7 +2,7 @@
 // what a rule does beside passing on is compiled with it, and an exchange carries the rule that it has matched.
 
 import type { SallyportError } from '../cert-agent/base/errors.ts';
-import type { Authorizer, ConnectionFacts, Exchange, Fields, Route } from './exchange.ts';
+import type { Authorizer, ConnectionFacts, Exchange, FieldName, Fields, Route } from './exchange.ts';
 import type { Permit } from './policy/policy.ts';
 
 /** One rule of a route. Frozen, and made when the documents are compiled. */
@@ -105,6 +105,8 @@ export interface Edge {
   find(exchange: Exchange): Found;
   /** Headers, in lower case, in which the policy of any rule says who a caller is: from outside nobody says that, on no route. */
   readonly ownHeaders: ReadonlySet<string>;
+  /** Whether a client may set a field that is a proxy's to set: `unsafeClientHeaders` of gateway.yaml. */
+  mayClientSet(name: FieldName): boolean;
   /** What the answers of this port carry beside what the backend says. */
   readonly replies: EdgeReplies;
 }

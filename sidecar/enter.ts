@@ -10,32 +10,8 @@ import { addFields, changeRequest } from './fields.ts';
 import { isPreflight, preflightFields, replyCorsFields } from './filters/cors.ts';
 import { ipOfPlace, parseIp } from './policy/ip.ts';
 import { bodyTooLarge } from './protocol/body-limit.ts';
-import { emptyFields } from './protocol/http1-head.ts';
+import { emptyFields, role } from './protocol/http1-head.ts';
 import { answerOwn } from './respond.ts';
-
-/** Fields that say who a caller is, in any dialect: from outside nobody says that but the rule's own policy. */
-const identityFields = [
-  ...['x-forwarded-client-cert', 'txn-token', 'x-envoy-original-path', 'x-envoy-internal', 'x-envoy-external-address'],
-  ...['x-envoy-decorator-operation', 'x-envoy-peer-metadata', 'x-envoy-peer-metadata-id', 'x-envoy-attempt-count'],
-  ...['x-envoy-expected-rq-timeout-ms', 'x-envoy-upstream-rq-timeout-ms', 'x-envoy-upstream-rq-per-try-timeout-ms'],
-  ...['x-envoy-max-retries', 'x-envoy-retry-on', 'x-envoy-retry-grpc-on', 'x-envoy-hedge-on-per-try-timeout'],
-  ...['x-sallyport-decision', 'x-real-ip', 'x-client-ip', 'true-client-ip', 'x-forwarded-user', 'x-remote-user'],
-  ...['x-forwarded-email', 'x-forwarded-preferred-username', 'x-forwarded-groups', 'x-auth-request-user'],
-  ...['x-auth-request-preferred-username', 'x-auth-request-groups', 'x-auth-request-access-token'],
-  ...['x-forwarded-access-token', 'remote-user', 'remote-groups', 'remote-email', 'remote-name'],
-  // RFC 9440 section 2.4: whoever terminates TLS takes out what was not his.
-  ...['client-cert', 'client-cert-chain', 'x-client-cert', 'x-forwarded-tls-client-cert'],
-  ...['x-auth-request-email', 'x-ssl-client-verify', 'x-ssl-client-dn', 'ssl-client-cert', 'ssl-client-verify'],
-];
-
-/** Where a request came from, and what it was before, as proxies say it to each other: by some of them apps choose a path. */
-const forwardingFields = [
-  ...['forwarded', 'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port'],
-  ...['x-forwarded-prefix', 'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-original-forwarded-for'],
-  ...['x-original-url', 'x-rewrite-url', 'x-original-host', 'x-cluster-client-ip'],
-];
-
-const fromOutside: ReadonlySet<string> = new Set([...identityFields, ...forwardingFields]);
 
 /**
  * Takes a request in, whose client and rule are known. A preflight is answered here.
@@ -97,21 +73,24 @@ export function readClient(exchange: Exchange, connection: Connection): void {
     exchange.requestIdGiven = false;
   }
   const forwardedFor = [...(trusted ? before : []), direct?.text ?? 'unknown'].join(', ');
-  changeRequest(exchange, trusted ? fromOutside : fromOutsideWithId, [
-    ['x-forwarded-for', forwardedFor],
-    ['x-forwarded-proto', exchange.scheme],
-    ['x-forwarded-host', exchange.authority],
-  ]);
+  const { ownHeaders, mayClientSet } = edge!;
+  // What is a proxy's to say goes by its family, so that a name which no list has ever heard of goes too.
+  changeRequest(
+    exchange,
+    ownHeaders,
+    [
+      ['x-forwarded-for', forwardedFor],
+      ['x-forwarded-proto', exchange.scheme],
+      ['x-forwarded-host', exchange.authority],
+    ],
+    (name) => (name.ofProxy && !mayClientSet(name)) || (name.role === role.requestId && !trusted),
+  );
   exchange.forwardedFor = forwardedFor;
-  const { ownHeaders } = edge!;
-  if (ownHeaders.size > 0) changeRequest(exchange, ownHeaders, []);
   if (client === undefined) return;
   exchange.clientId = client.name;
   exchange.authMethod = 'certificate';
   connection.clientCert ??= describeClient(client);
 }
-
-const fromOutsideWithId: ReadonlySet<string> = new Set([...fromOutside, 'x-request-id']);
 
 /** `x-forwarded-client-cert` as Istio's gateway sets it: Hash, Subject (always quoted), URI, DNS. */
 function describeClient({ fingerprint, subject, uri, dns }: ClientCertificate): string {

@@ -26,7 +26,7 @@ export function addFields(fields: Fields, added: readonly (readonly [string, str
 }
 
 /**
- * Takes fields out of a request (names in lower case) and adds some. What `Connection` names goes first, so that nobody can
+ * Takes fields out of a request (names in lower case, and those that `alsoDrop` takes) and adds some. What `Connection` names goes first, so that nobody can
  * have a field of ours taken for one of their hop; and a name that servers fold into the same one, `x_user` for `x-user`, is
  * the same here, too.
  */
@@ -34,6 +34,7 @@ export function changeRequest(
   exchange: Exchange,
   drop: ReadonlySet<string>,
   add: readonly (readonly [string, string])[],
+  alsoDrop?: (name: FieldName) => boolean,
 ): void {
   const { hopFields, taken, fields } = exchange;
   exchange.hopFields = undefined;
@@ -44,7 +45,7 @@ export function changeRequest(
   const values: string[] = [];
   for (let i = 0; i < fields.names.length; i++) {
     const name = fields.names[i]!;
-    if (dropped.has(name.folded) || hopFields?.includes(name.lower) === true) continue;
+    if (dropped.has(name.folded) || alsoDrop?.(name) === true || hopFields?.includes(name.lower) === true) continue;
     names.push(name);
     values.push(fields.values[i]!);
   }

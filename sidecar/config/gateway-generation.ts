@@ -8,6 +8,7 @@ import type { Destination, Exchange, PortRules, Route } from '../exchange.ts';
 import type { SecurityPolicy } from '../filters/security-policy.ts';
 import type { FrontListener } from '../gateway-listener.ts';
 import { mintPermit } from '../policy/policy.ts';
+import { compileClientFields } from '../protocol/proxy-fields.ts';
 import type { AttachedRoute, ServedListener } from '../routing/attach.ts';
 import { byAge, keyOf, type RouteDocument } from '../routing/documents.ts';
 import { patternsFor } from '../routing/hosts.ts';
@@ -138,6 +139,7 @@ class PortCompiler {
     return Object.freeze({
       find: (exchange: Exchange) => table.find(exchange),
       ownHeaders: this.#rules.ownHeaders,
+      mayClientSet: compileClientFields(this.#configuration.settings.gateway?.unsafeClientHeaders ?? []),
       replies: this.#replies,
     });
   }

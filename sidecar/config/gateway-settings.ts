@@ -7,6 +7,7 @@ import { type Address, formatAddress, isLoopback, parseAddress } from '../../cer
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import { pathNormalizations } from '../policy/path.ts';
+import { isProxyField } from '../protocol/proxy-fields.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
 import {
   absolute,
@@ -39,6 +40,8 @@ export interface GatewaySettings {
   readonly compression: boolean;
   /** Directory with `404.html`, `5xx.html`. */
   readonly errorPages: string | undefined;
+  /** Headers that are a proxy's to set and that clients may set here all the same: names in lower case, or `cf-*`. */
+  readonly unsafeClientHeaders: readonly string[];
 }
 
 export interface OutsideUpstream {
@@ -85,6 +88,25 @@ const redis = z.strictObject({
   timeout: durationSchema.prefault('50ms'),
 });
 
+/** What a gateway says itself, or what its policies are about: a client's word must not stand beside it. */
+const saidByUs = ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-client-cert', 'txn-token'];
+
+const clientHeader = z
+  .string()
+  .regex(/^[A-Za-z0-9-]+\*?$/, "a header's name, or the start of names and a star: cf-connecting-ip, cf-*")
+  .transform((value) => value.toLowerCase())
+  .superRefine((value, context) => {
+    const start = value.endsWith('*') ? value.slice(0, -1) : undefined;
+    const own = saidByUs.find((one) => (start === undefined ? one === value : one.startsWith(start)));
+    if (own !== undefined)
+      context.addIssue({
+        code: 'custom',
+        message: `'${value}' would let a client set ${own}, which only the gateway sets`,
+      });
+    if (start === undefined && !isProxyField(value))
+      context.addIssue({ code: 'custom', message: `'${value}' passes anyway: no header of proxies has that name` });
+  });
+
 const schema = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
@@ -118,6 +140,7 @@ const schema = z
     securityHeaders: z.boolean().default(false),
     compression: z.boolean().default(false),
     errorPages: z.string().min(1).optional(),
+    unsafeClientHeaders: z.array(clientHeader).default([]),
     limits: limitsSchema,
   })
   .superRefine((value, context) => {
@@ -210,6 +233,7 @@ export function parseGatewaySettings(source: string, file: string): Settings {
     securityHeaders: parsed.securityHeaders,
     compression: parsed.compression,
     errorPages: at(parsed.errorPages),
+    unsafeClientHeaders: parsed.unsafeClientHeaders,
   };
   return Object.freeze({
     file,

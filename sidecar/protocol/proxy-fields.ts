@@ -1,6 +1,8 @@
 // Fields that proxies set and apps believe: who the caller is, where the request came from, what it was before. A client that
 // sets one itself speaks as a proxy. Names are compared as CGI, WSGI and their like fold them (`FieldName.folded`).
 
+import type { FieldName } from '../exchange.ts';
+
 /** Whole families, so that a member which this list has never heard of is taken for one too. */
 const families: readonly string[] = [
   // Where it came from.
@@ -24,4 +26,12 @@ const single: ReadonlySet<string> = new Set([
 /** Whether a field is a proxy's to set. `folded` as `FieldName.folded`. */
 export function isProxyField(folded: string): boolean {
   return single.has(folded) || families.some((prefix) => folded.startsWith(prefix));
+}
+
+/** Whether a client may set a field all the same. `names` in lower case; a star at the end stands for any rest. */
+export function compileClientFields(names: readonly string[]): (name: FieldName) => boolean {
+  if (names.length === 0) return () => false;
+  const exact = new Set(names.filter((one) => !one.endsWith('*')));
+  const starts = names.filter((one) => one.endsWith('*')).map((one) => one.slice(0, -1));
+  return ({ folded }) => exact.has(folded) || starts.some((start) => folded.startsWith(start));
 }

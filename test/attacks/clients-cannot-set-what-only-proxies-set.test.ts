@@ -1,0 +1,144 @@
+// Kind 2 and 13: from outside a gateway takes no word on who a caller is or where a request came from, whatever a proxy's
+// dialect calls it, in heads and in trailers, except for what gateway.yaml lets pass by name.
+
+import t from 'tap';
+import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
+import { ask, startEcho } from '../fixtures/echo.ts';
+import { startTestGateway } from '../fixtures/gateway.ts';
+import { exchangeBytes, startBackend } from '../fixtures/mesh.ts';
+
+const documents = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: gw, namespace: edge }
+spec: { gatewayClassName: sallyport, listeners: [{ name: http, port: 80, protocol: HTTP }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: all, namespace: edge }
+spec:
+  parentRefs: [{ name: gw }]
+  rules: [{ backendRefs: [{ name: app, port: 80 }] }]
+`;
+
+const yamlFor = (app: number, more = ''): string =>
+  `upstreams:\n  app: { endpoints: ["127.0.0.1:${app}"] }\nbackends: { edge/app:80: app }\n${more}`;
+
+const familyMembers = [
+  ...[
+    'X-Forwarded-Prefix',
+    'X-Forwarded-Server',
+    'X-Forwarded-Scheme',
+    'X-Forwarded-Groups',
+    'X-Forwarded-Tls-Client-Cert',
+  ],
+  ...['X-Forwarded-Something-New', 'X-Original-URL', 'X-Original-Method', 'X-Rewrite-URL', 'X-Real-IP', 'X-Client-IP'],
+  ...[
+    'X-SSL-Client-Verify',
+    'X-SSL-Client-S-DN',
+    'X-SSL-Client-Cert',
+    'SSL-Client-Cert',
+    'SSL_CLIENT_S_DN',
+    'X-Client-Cert',
+  ],
+  ...[
+    'X-WEBAUTH-USER',
+    'X-WEBAUTH-ROLE',
+    'X-Authenticated-User',
+    'X-Authenticated-Groups',
+    'Remote-User',
+    'REMOTE_USER',
+  ],
+  ...['X-Remote-Extra-Scopes', 'X-Auth-Request-Email', 'CF-Connecting-IP', 'Cf-Access-Authenticated-User-Email'],
+  ...['True-Client-IP', 'Fastly-Client-IP', 'X-Azure-ClientIP', 'X-Appengine-User-IP', 'WL-Proxy-Client-IP'],
+  ...['X-Amzn-Oidc-Identity', 'X-Goog-Authenticated-User-Email', 'X-Ms-Client-Principal-Name', 'X-Consumer-Username'],
+  ...[
+    'Proxy',
+    'Forwarded',
+    'Client-Cert',
+    'Client-Cert-Chain',
+    'X-Envoy-Peer-Metadata',
+    'l5d-client-id',
+    'X.Remote.User',
+  ],
+] as const;
+
+t.test('in heads', async (t) => {
+  const app = await startEcho(t, 'a');
+  const gateway = await startTestGateway(t, { documents, listeners: ['edge/gw:80'], yaml: yamlFor(app) });
+  const headers = { ...Object.fromEntries(familyMembers.map((name) => [name, 'lie'])), 'x-mine': 'kept' };
+  const { status, echo } = await ask(gateway.port('edge/gw:80'), '/', { headers });
+  t.equal(status, 200);
+  t.strictSame(
+    echo.raw.filter((_name, index) => index % 2 === 0 && echo.raw[index + 1] === 'lie'),
+    [],
+  );
+  t.equal(echo.headers['x-mine'], 'kept');
+});
+
+t.test('in trailers, with what authenticates, frames or modifies a request', async (t) => {
+  const app = await startBackend(t, (socket, soFar) => {
+    if (/\r\n0\r\n[\s\S]*\r\n\r\n$/.test(soFar)) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+  });
+  const gateway = await startTestGateway(t, { documents, listeners: ['edge/gw:80'], yaml: yamlFor(app.port) });
+  const names = [
+    ...familyMembers,
+    ...['Authorization', 'Cookie', 'Set-Cookie', 'WWW-Authenticate', 'Content-Type', 'Content-Encoding', 'If-Match'],
+    ...[
+      'Range',
+      'Cache-Control',
+      'Max-Forwards',
+      'Origin',
+      'Accept',
+      'X-Api-Key',
+      'X-HTTP-Method-Override',
+      'Sec-Fetch-Site',
+    ],
+    ...['AUTHORIZATION', 'x_api_key'],
+  ];
+  const trailers = names.map((name) => `${name}: lie\r\n`).join('');
+  const answer = await exchangeBytes(
+    gateway.port('edge/gw:80'),
+    `POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\na\r\n0\r\n${trailers}X-Checksum: kept\r\nContent-Digest: kept\r\n\r\n`,
+  );
+  t.match(answer, /^HTTP\/1\.1 200 /);
+  const arrived = app.received[0]!.toString('latin1');
+  t.match(arrived, /\r\n0\r\nX-Checksum: kept\r\nContent-Digest: kept\r\n\r\n$/);
+  t.notMatch(arrived, /: lie/);
+});
+
+t.test('what gateway.yaml names may pass, and what it may not name', async (t) => {
+  const app = await startEcho(t, 'a');
+  const gateway = await startTestGateway(t, {
+    ...{ documents, listeners: ['edge/gw:80'] },
+    yaml: yamlFor(app, 'unsafeClientHeaders: [X-Forwarded-Prefix, "cf-*"]\n'),
+  });
+  const headers = { 'X-Forwarded-Prefix': '/a', 'CF-IPCountry': 'DE', 'X-Forwarded-Port': '1', 'X-Real-IP': '6.6.6.6' };
+  const { echo } = await ask(gateway.port('edge/gw:80'), '/', { headers });
+  t.match(echo.headers, { 'x-forwarded-prefix': '/a', 'cf-ipcountry': 'DE' });
+  t.equal(echo.headers['x-forwarded-port'], undefined);
+  t.equal(echo.headers['x-real-ip'], undefined);
+
+  const read = (list: string): unknown =>
+    parseGatewaySettings(
+      `trustDomain: demo.test\nworkload: { serviceAccount: gw }\nidentity: { files: { svid: a, key: b, bundle: c } }\ndocuments: d/\nunsafeClientHeaders: ${list}\n`,
+      'gateway.yaml',
+    );
+  const refused: [string, RegExp][] = [
+    ['[X-Forwarded-For]', /gateway\.yaml:5:23: .*'x-forwarded-for' would let a client set x-forwarded-for/],
+    ['["x-forwarded-*"]', /'x-forwarded-\*' would let a client set x-forwarded-for, which only the gateway sets/],
+    ['["*"]', /a header's name, or the start of names and a star/],
+    ['[Txn-Token]', /would let a client set txn-token/],
+    ['[x-mine]', /'x-mine' passes anyway: no header of proxies has that name/],
+  ];
+  for (const [list, message] of refused) {
+    let said = '';
+    try {
+      read(list);
+    } catch (error) {
+      const { problems } = error as { problems: { file: string; line: number; column: number; message: string }[] };
+      said = problems.map((one) => `${one.file}:${one.line}:${one.column}: ${one.message}`).join('\n');
+    }
+    t.match(said, message, list);
+  }
+});
