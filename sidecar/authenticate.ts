@@ -4,14 +4,14 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
-import type { Denial, Exchange, FieldName, Fields, PortRules } from './exchange.ts';
+import type { Denial, Exchange, PortRules } from './exchange.ts';
 import { headerOf, pathWithoutQuery } from './facts-of.ts';
-import { addFields, changeRequest, filterFields } from './fields.ts';
+import { addFields, changeRequest } from './fields.ts';
+import { takeOut, tokenSourceOf } from './filters/credentials.ts';
 import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './filters/transaction-token.ts';
 import type { PeerCheck } from './peer.ts';
-import { foldName } from './policy/header-name.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
-import { claimText, paramsOf, type TokenSource, withoutCookie, withoutParam } from './policy/request-authentication.ts';
+import { claimText, findTokens, paramsOf, type TokenSource, withoutParam } from './policy/request-authentication.ts';
 
 /**
  * Fills in `auth`. Where a gateway vouches for a user and the request brings a token for RequestAuthentication as well, both
@@ -39,6 +39,9 @@ export function authenticate(
   // A preflight carries no token by definition (Fetch standard, section 4.8); policy judges it as anybody's.
   if (isPreflight(exchange)) {
     dropOutputs(exchange, authentication);
+    // One that carries a token all the same has it taken out: nobody has looked at it.
+    for (const rule of authentication.rules)
+      for (const { place } of findTokens(rule, tokenSourceOf(exchange, exchange.fields))) takeOut(exchange, place);
     return undefined;
   }
   exchange.received = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
@@ -86,8 +89,7 @@ export function authenticateAgain(
 
 /** What tokens are looked for in: the request as it came. */
 function sourceOf(exchange: Exchange): TokenSource {
-  const { path } = exchange.received!;
-  return { path, header: (name) => headerOf(exchange, name, exchange.received!.fields) };
+  return tokenSourceOf(exchange, exchange.received!.fields, exchange.received!.path);
 }
 
 function isPreflight(exchange: Exchange): boolean {
@@ -131,14 +133,8 @@ function dropOutputs(exchange: Exchange, { outputHeaders }: Authentication): voi
 }
 
 /** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
-function passOn(exchange: Exchange, { rule, places, payload, auth }: Verified): void {
-  if (!rule.forwardOriginalToken) {
-    for (const { kind, name } of places) {
-      if (kind === 'header') exchange.fields = filterFields(exchange.fields, ({ folded }) => folded !== foldName(name));
-      else if (kind === 'param') exchange.path = withoutParam(exchange.path, name);
-      else exchange.fields = withoutCookieField(exchange.fields, name);
-    }
-  }
+function passOn(exchange: Exchange, { rule, places, alsoTaken = [], payload, auth }: Verified): void {
+  for (const place of rule.forwardOriginalToken ? alsoTaken : [...places, ...alsoTaken]) takeOut(exchange, place);
   const added: [string, string][] =
     rule.outputPayloadToHeader === undefined ? [] : [[rule.outputPayloadToHeader, payload]];
   for (const { header, claim } of rule.outputClaimToHeaders) {
@@ -149,18 +145,6 @@ function passOn(exchange: Exchange, { rule, places, payload, auth }: Verified): 
 }
 
 const none: ReadonlySet<string> = new Set();
-
-function withoutCookieField(fields: Fields, name: string): Fields {
-  const names: FieldName[] = [];
-  const values: string[] = [];
-  for (const [i, field] of fields.names.entries()) {
-    const value = field.lower === 'cookie' ? withoutCookie(fields.values[i]!, name) : fields.values[i]!;
-    if (value === undefined) continue;
-    names.push(field);
-    values.push(value);
-  }
-  return { names, values };
-}
 
 /** RFC 6750 section 3: what the caller is told, in Envoy's words. */
 function denialFor(exchange: Exchange, { error, text }: Refused): Denial {

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { isSafeField } from '../protocol/http1-head.ts';
-import { type Found, findCredential, refuseCaller, takeOut, tellApp } from './credentials.ts';
+import { type Found, findCredentials, refuseCaller, takeOut, tellApp } from './credentials.ts';
 import type { ApiKeyPolicy } from './security-policy.ts';
 
 /** Longer ones are unknown without being hashed. */
@@ -91,13 +91,17 @@ function keyIn({ value, place }: Found): string {
 /** Knows the client by its key. @throws SallyportError `api_key_missing`, `api_key_unknown`. */
 export function compileApiKeys(policy: ApiKeyPolicy, { clients }: ApiKeys): (exchange: Exchange) => void {
   return function knowClient(exchange) {
-    const found = findCredential(exchange, policy.extractFrom);
-    if (found === undefined)
+    const found = findCredentials(exchange, policy.extractFrom);
+    const [first] = found;
+    if (first === undefined)
       throw refuseCaller(exchange, 'api_key_missing', 'Client authentication failed.', 'it brings no API key');
-    const key = keyIn(found);
-    const client = key.length > maxKeyLength ? undefined : clients.get(digestOf(key));
+    const key = keyIn(first);
+    const isOne = found.every((one) => keyIn(one) === key);
+    const client = !isOne || key.length > maxKeyLength ? undefined : clients.get(digestOf(key));
     // A key in the query, good or bad, is not for the record.
-    if (policy.sanitize || client === undefined) takeOut(exchange, found.place);
+    if (policy.sanitize || client === undefined) for (const { place } of found) takeOut(exchange, place);
+    if (!isOne)
+      throw refuseCaller(exchange, 'api_key_unknown', 'Client authentication failed.', 'it brings two API keys');
     if (client === undefined)
       throw refuseCaller(exchange, 'api_key_unknown', 'Client authentication failed.', 'its API key is unknown');
     exchange.clientId = client;

@@ -2,9 +2,10 @@
 // themselves by introspection. Where both are set up, the token's form decides: three parts with dots between are a JWT.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Exchange, Fields } from '../exchange.ts';
+import type { Exchange } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
 import { changeRequest, filterFields } from '../fields.ts';
+import { type Reading, readBearer } from '../policy/credential-readings.ts';
 import type { Authentication, AuthResult, Refused, Verified } from '../policy/jwt.ts';
 import {
   claimText,
@@ -12,10 +13,9 @@ import {
   type JwtRule,
   paramsOf,
   type TokenPlace,
-  type TokenSource,
   withoutParam,
 } from '../policy/request-authentication.ts';
-import { challenge, refuseCaller, takeOut } from './credentials.ts';
+import { challenge, refuseCaller, takeOut, tokenSourceOf } from './credentials.ts';
 import { vouchFor } from './edge-authorization.ts';
 import type { Introspection } from './introspection.ts';
 import type { JwtPolicy } from './security-policy.ts';
@@ -49,7 +49,7 @@ export class Bearer {
   isPresent(exchange: Exchange): boolean {
     const { jwt, introspection } = this.#parts;
     if (introspection !== undefined && bearerOf(exchange) !== undefined) return true;
-    const source = sourceOf(exchange, exchange.fields);
+    const source = tokenSourceOf(exchange, exchange.fields);
     return jwt?.providers.some(({ rule }) => findTokens(rule, source).length > 0) === true;
   }
 
@@ -59,9 +59,18 @@ export class Bearer {
    */
   know(exchange: Exchange): undefined | Promise<void> {
     const { introspection } = this.#parts;
-    const token = introspection === undefined ? undefined : bearerOf(exchange);
-    if (token === undefined || (this.#takesAuthorization && isJwt(token))) return this.#knowByJwt(exchange);
-    const known = introspection!.know(exchange, token);
+    const reading = introspection === undefined ? undefined : bearerOf(exchange);
+    if (reading === undefined || (this.#takesAuthorization && isJwt(reading.token))) return this.#knowByJwt(exchange);
+    if (!reading.sound)
+      throw refuseToken(exchange, {
+        kind: 'refused',
+        error: new SallyportError(
+          'jwt_invalid',
+          'Authorization holds more than one bearer token, or one in another form',
+        ),
+        text: 'Jwt verification fails',
+      });
+    const known = introspection!.know(exchange, reading.token);
     if (known !== undefined) return known.then(() => this.#afterIntrospection(exchange));
     this.#afterIntrospection(exchange);
     return undefined;
@@ -71,7 +80,7 @@ export class Bearer {
     vouchFor(exchange.auth!, introspectionProvider);
     const { jwt } = this.#parts;
     const rest = filterFields(exchange.fields, ({ lower }) => lower !== 'authorization');
-    const source = sourceOf(exchange, rest);
+    const source = tokenSourceOf(exchange, rest);
     if (jwt?.providers.some(({ rule }) => findTokens(rule, source).length > 0) === true)
       throw refuseToken(exchange, {
         kind: 'refused',
@@ -86,7 +95,7 @@ export class Bearer {
       this.#without(exchange);
       return undefined;
     }
-    const result = authentication.check(sourceOf(exchange, exchange.fields), Date.now());
+    const result = authentication.check(tokenSourceOf(exchange, exchange.fields), Date.now());
     if (result instanceof Promise) return result.then((one) => this.#take(exchange, authentication, one));
     this.#take(exchange, authentication, result);
     return undefined;
@@ -125,7 +134,7 @@ export class Bearer {
     if (providers.length === 1) return;
     for (const { rule } of providers) {
       if (rule === verified) continue;
-      for (const { place } of findTokens(rule, sourceOf(exchange, exchange.fields)))
+      for (const { place } of findTokens(rule, tokenSourceOf(exchange, exchange.fields)))
         if (!places.some((one) => isSame(one, place))) takeOut(exchange, place);
     }
   }
@@ -155,13 +164,9 @@ function isJwt(token: string): boolean {
   return /^[\w-]+\.[\w-]+\.[\w-]*$/.test(token);
 }
 
-/** RFC 6750 section 2.1; the scheme in any case, as HTTP has it. */
-function bearerOf(exchange: Exchange): string | undefined {
-  return /^bearer +(\S+)$/i.exec(headerOf(exchange, 'authorization') ?? '')?.[1];
-}
-
-function sourceOf(exchange: Exchange, fields: Fields): TokenSource {
-  return { path: exchange.path, header: (name) => headerOf(exchange, name, fields) };
+/** What `Authorization` holds that an app could read as a bearer token (RFC 6750 section 2.1). */
+function bearerOf(exchange: Exchange): Reading | undefined {
+  return readBearer(headerOf(exchange, 'authorization'));
 }
 
 /** RFC 6750 section 3: what the caller is told, in Envoy's words. */

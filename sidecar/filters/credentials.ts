@@ -5,7 +5,8 @@ import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange, FieldName, Fields } from '../exchange.ts';
 import { headerOf, pathWithoutQuery } from '../facts-of.ts';
 import { addFields, changeRequest, onlyField } from '../fields.ts';
-import type { TokenPlace } from '../policy/request-authentication.ts';
+import { cookieReadings, paramReadings } from '../policy/credential-readings.ts';
+import type { TokenPlace, TokenSource } from '../policy/request-authentication.ts';
 import { withoutCookie, withoutParam } from '../policy/request-authentication.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
 import type { Places } from './security-policy.ts';
@@ -15,30 +16,29 @@ export interface Found {
   readonly place: TokenPlace;
 }
 
-/** The first credential at `places`, in their order. A parameter or cookie that stands twice is none: which one is meant? */
-export function findCredential(exchange: Exchange, places: readonly Places[]): Found | undefined {
+/** Where tokens are looked for: the request with these fields, its own path unless another is given. */
+export function tokenSourceOf(exchange: Exchange, fields: Fields, path = exchange.path): TokenSource {
+  return { path, header: (name) => headerOf(exchange, name, fields) };
+}
+
+/**
+ * Every credential at `places`, in their order, in whatever way an app could read one there. More than one is for the caller to
+ * refuse: the app might take the one that nobody has verified.
+ */
+export function findCredentials(exchange: Exchange, places: readonly Places[]): Found[] {
+  const found: Found[] = [];
   for (const { headers, params, cookies } of places) {
     for (const name of headers) {
       const value = headerOf(exchange, name);
-      if (value !== undefined && value !== '') return { value, place: { kind: 'header', name } };
+      if (value !== undefined && value !== '') found.push({ value, place: { kind: 'header', name } });
     }
-    for (const name of params) {
-      const value = paramOf(exchange.path, name);
-      if (value !== undefined) return { value, place: { kind: 'param', name } };
-    }
-    for (const name of cookies) {
-      const value = cookieOf(exchange.fields, name);
-      if (value !== undefined) return { value, place: { kind: 'cookie', name } };
-    }
+    for (const name of params)
+      for (const value of paramReadings(exchange.path, name)) found.push({ value, place: { kind: 'param', name } });
+    for (const name of cookies)
+      for (const value of cookieReadings(headerOf(exchange, 'cookie'), name))
+        found.push({ value, place: { kind: 'cookie', name } });
   }
-  return undefined;
-}
-
-function paramOf(path: string, name: string): string | undefined {
-  const at = path.indexOf('?');
-  if (at === -1) return undefined;
-  const all = new URLSearchParams(path.slice(at + 1)).getAll(name);
-  return all.length === 1 && all[0] !== '' ? all[0] : undefined;
+  return found;
 }
 
 /** The one cookie of this name; undefined where there are several, of which a neighbour on our domain may have set one. */

@@ -42,6 +42,8 @@ export interface Verified {
   /** base64url, as it stood in the token. */
   readonly payload: string;
   readonly places: readonly TokenPlace[];
+  /** Places of other rules that do not forward what stands there. */
+  readonly alsoTaken?: readonly TokenPlace[];
   /** Wall clock, milliseconds; Infinity where the token does not end. */
   readonly validUntil: number;
 }
@@ -144,39 +146,96 @@ function checkFrom(
     const got = checkTokens(provider, tokens, now, observe);
     if (got instanceof Promise)
       return got.then((one) =>
-        one.kind === 'verified' ? one : checkFrom(providers, i + 1, source, now, worse(result, one), observe),
+        one.kind === 'verified'
+          ? checkOthers(providers, tokens[0]!.token, one, source, now, observe)
+          : checkFrom(providers, i + 1, source, now, worse(result, one), observe),
       );
-    if (got.kind === 'verified') return got;
+    if (got.kind === 'verified') return checkOthers(providers, tokens[0]!.token, got, source, now, observe);
     result = worse(result, got);
   }
   return result;
+}
+
+/**
+ * A good token does not vouch for another beside it: what stands at the place of some other rule goes on only where that rule
+ * forwards it and it is good, or the app would read a token there that nobody has verified.
+ */
+function checkOthers(
+  providers: readonly Provider[],
+  token: string,
+  verified: Verified,
+  source: TokenSource,
+  now: number,
+  observe: TokenObserver,
+): Verified | Promise<Verified> {
+  if (providers.length === 1) return verified;
+  const known = [...verified.places];
+  const taken: TokenPlace[] = [];
+  const asked: Promise<TokenPlace | undefined>[] = [];
+  for (const provider of providers)
+    for (const found of findTokens(provider.rule, source)) {
+      const { place } = found;
+      if (known.some((one) => samePlace(one, place))) continue;
+      known.push(place);
+      const there = findTokens(provider.rule, source).filter((one) => samePlace(one.place, place));
+      const isOne = there.every((one) => one.sound && one.token === found.token);
+      const takers = providers.filter(
+        ({ rule }) => rule.forwardOriginalToken && findTokens(rule, source).some((one) => samePlace(one.place, place)),
+      );
+      if (takers.length === 0 || !isOne) taken.push(place);
+      else if (found.token !== token)
+        asked.push(isGood(takers, found, now, observe).then((good) => (good ? undefined : place)));
+    }
+  const without = (alsoTaken: readonly TokenPlace[]): Verified =>
+    alsoTaken.length === 0 ? verified : { ...verified, alsoTaken };
+  if (asked.length === 0) return without(taken);
+  return Promise.all(asked).then((bad) => without([...taken, ...bad.filter((one) => one !== undefined)]));
+}
+
+/** Whether one of `providers` verifies it. */
+async function isGood(
+  providers: readonly Provider[],
+  found: FoundToken,
+  now: number,
+  observe: TokenObserver,
+): Promise<boolean> {
+  for (const provider of providers) {
+    const got = recall(provider, found.token, now) ?? (await verifyAndRemember(provider, found, now, observe));
+    if (got.kind === 'verified') return true;
+  }
+  return false;
 }
 
 function worse(a: AuthResult, b: Refused): AuthResult {
   return a.kind === 'refused' && b.error.code === 'jwt_issuer_unknown' ? a : b;
 }
 
-/** All tokens at a rule's locations must be good: a bad one beside a good one is somebody's trick. */
+/** What stands at a rule's locations must be one token: of two the app may take the other one. */
 function checkTokens(
   provider: Provider,
   tokens: readonly FoundToken[],
   now: number,
   observe: TokenObserver,
 ): Verified | Refused | Promise<Verified | Refused> {
-  const results = tokens.map(
-    (found) => recall(provider, found.token, now) ?? verifyAndRemember(provider, found, now, observe),
-  );
-  const places = tokens.map(({ place }) => place);
-  const settle = (all: readonly (Verified | Refused)[]): Verified | Refused => {
-    const refused = all.find((one) => one.kind === 'refused');
-    const [first] = all as readonly Verified[];
-    return refused ?? { ...first!, places };
-  };
-  if (results.some((one) => one instanceof Promise)) return Promise.all(results).then(settle);
-  const [only] = results as readonly (Verified | Refused)[];
+  const [first] = tokens as readonly [FoundToken, ...FoundToken[]];
+  const { token, place } = first;
+  const unsound = tokens.find((one) => !one.sound);
+  if (unsound !== undefined)
+    return refusal(
+      'jwt_invalid',
+      'Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections',
+      `the ${unsound.place.kind} ${unsound.place.name} holds what an app could read as a token, but not in the form that the rule asks for`,
+    ).refused;
+  if (tokens.some((one) => one.token !== token))
+    return refusal('jwt_invalid', 'Jwt verification fails', 'a request brings two tokens: which one counts?').refused;
+  const places = tokens.map((one) => one.place);
+  const placed = (result: Verified | Refused): Verified | Refused =>
+    result.kind === 'refused' ? result : { ...result, places };
+  const known = recall(provider, token, now);
+  if (known === undefined) return verifyAndRemember(provider, first, now, observe).then(placed);
   // The usual case allocates nothing: the same token at the same place.
-  if (results.length === 1 && (only!.kind === 'refused' || samePlace(only!.places[0], places[0]!))) return only!;
-  return settle(results as readonly (Verified | Refused)[]);
+  if (known.kind === 'refused' || (tokens.length === 1 && samePlace(known.places[0], place))) return known;
+  return placed(known);
 }
 
 function samePlace(a: TokenPlace | undefined, b: TokenPlace): boolean {

@@ -1,6 +1,7 @@
 // RequestAuthentication: which tokens a workload takes, where it looks for them, and what becomes of them. The nouns, and
 // what is pure about them; keys are fetched and signatures verified elsewhere.
 
+import { cookieReadings, holdsParam, paramReadings, type Reading, readHeaderToken } from './credential-readings.ts';
 import type { TargetRef } from './policy.ts';
 
 /** One `jwtRules` entry, read and checked. */
@@ -37,8 +38,7 @@ export type TokenPlace =
   | { readonly kind: 'param'; readonly name: string }
   | { readonly kind: 'cookie'; readonly name: string };
 
-export interface FoundToken {
-  readonly token: string;
+export interface FoundToken extends Reading {
   readonly place: TokenPlace;
 }
 
@@ -48,40 +48,31 @@ export interface TokenSource {
   readonly path: string;
 }
 
-/** The tokens at a rule's locations, in order; by default `Authorization: Bearer`, then the query's `access_token`. */
+/**
+ * The tokens at a rule's locations, in order; by default `Authorization: Bearer`, then the query's `access_token`. What a server
+ * could read as a token there is one (credential-readings.ts), so several may stand at one place.
+ */
 export function findTokens(rule: JwtRule, source: TokenSource): FoundToken[] {
   const { fromHeaders, fromCookies } = rule;
-  const headers = isDefault(rule) ? [{ name: 'authorization', prefix: 'Bearer ' }] : fromHeaders;
-  const params = paramsOf(rule);
+  const headers = isDefault(rule) ? bearerOnly : fromHeaders;
   const found: FoundToken[] = [];
   for (const { name, prefix } of headers) {
-    const value = source.header(name.toLowerCase());
-    // A header without the prefix is no token at all, as in Envoy.
-    if (value === undefined || !value.startsWith(prefix)) continue;
-    const token = value.slice(prefix.length).trim();
-    if (token !== '') found.push({ token, place: { kind: 'header', name: name.toLowerCase() } });
+    const lower = name.toLowerCase();
+    const value = source.header(lower);
+    const reading = value === undefined ? undefined : readHeaderToken(value, lower, prefix);
+    if (reading !== undefined) found.push({ ...reading, place: { kind: 'header', name: lower } });
   }
-  if (params.length > 0 && mayHold(source.path, params)) {
-    const query = queryOf(source.path);
-    for (const name of params) {
-      const token = query.get(name);
-      if (token) found.push({ token, place: { kind: 'param', name } });
-    }
-  }
-  for (const name of fromCookies) {
-    const token = cookiesOf(source.header('cookie')).find(([key]) => key === name)?.[1];
-    if (token) found.push({ token, place: { kind: 'cookie', name } });
-  }
+  if (source.path.includes('?'))
+    for (const name of paramsOf(rule))
+      for (const token of paramReadings(source.path, name))
+        found.push({ token, sound: true, place: { kind: 'param', name } });
+  for (const name of fromCookies)
+    for (const token of cookieReadings(source.header('cookie'), name))
+      found.push({ token, sound: true, place: { kind: 'cookie', name } });
   return found;
 }
 
-/** Whether it is worth reading the query: most have none of these names. An escaped name is read to be seen. */
-function mayHold(path: string, params: readonly string[]): boolean {
-  const at = path.indexOf('?');
-  return (
-    at !== -1 && (path.includes('%', at) || path.includes('+', at) || params.some((name) => path.includes(name, at)))
-  );
-}
+const bearerOnly: JwtRule['fromHeaders'] = [{ name: 'authorization', prefix: 'Bearer ' }];
 
 function isDefault({ fromHeaders, fromParams, fromCookies }: JwtRule): boolean {
   return fromHeaders.length + fromParams.length + fromCookies.length === 0;
@@ -92,14 +83,14 @@ export function paramsOf(rule: JwtRule): readonly string[] {
   return isDefault(rule) ? ['access_token'] : rule.fromParams;
 }
 
-/** The path without one parameter of its query. */
+/** The path without one parameter of its query, in whatever way servers read it. */
 export function withoutParam(path: string, name: string): string {
   const at = path.indexOf('?');
   if (at === -1) return path;
   const kept = path
     .slice(at + 1)
     .split('&')
-    .filter((part) => new URLSearchParams(part).get(name) === null);
+    .filter((part) => !holdsParam(part, name));
   return kept.length === 0 ? path.slice(0, at) : `${path.slice(0, at)}?${kept.join('&')}`;
 }
 
@@ -108,11 +99,6 @@ export function withoutCookie(header: string, name: string): string | undefined 
   const kept = header.split(';').filter((part) => part.split('=', 1)[0]!.trim() !== name);
   const text = kept.join(';').trim();
   return text === '' ? undefined : text;
-}
-
-function queryOf(path: string): URLSearchParams {
-  const at = path.indexOf('?');
-  return new URLSearchParams(at === -1 ? '' : path.slice(at + 1));
 }
 
 export function cookiesOf(header: string | undefined): [string, string][] {

@@ -1,0 +1,230 @@
+// Kind 2 and 13: with optional tokens, a token that we do not see and the app does is a token that nothing has verified. Each way
+// in which servers are known to read a credential is tried with a forged one, beside a good one or alone, in mesh and gateway.
+
+import t from 'tap';
+import { ask, startEcho } from '../fixtures/echo.ts';
+import { startPolicy } from '../fixtures/edge.ts';
+import { startTestGateway } from '../fixtures/gateway.ts';
+import { allowAll, exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
+import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
+
+const ours = await createKey('k');
+const theirs = await createKey('k');
+const good = await sign(ours, { iss: 'iss.test', sub: 'ann' });
+const other = await sign(ours, { iss: 'iss.test', sub: 'bob' });
+const forged = await sign(theirs, { iss: 'iss.test', sub: 'root' });
+
+/** What a client sends besides its request line and Host. None of it may reach an app with `forged` in it. */
+const authorizationLies: Readonly<Record<string, readonly string[]>> = {
+  'a second line': ['Authorization: Basic YTpi', `Authorization: Bearer ${forged}`],
+  'a second line in front': [`Authorization: Bearer ${forged}`, 'Authorization: Basic YTpi'],
+  'two tokens': [`Authorization: Bearer ${good}`, `Authorization: Bearer ${forged}`],
+  'two in one line': [`Authorization: Bearer ${good}, Bearer ${forged}`],
+  'behind another scheme': [`Authorization: Basic YTpi, Bearer ${forged}`],
+  'in lower case': [`Authorization: bearer ${forged}`],
+  'in capitals': [`authorization: BEARER ${forged}`],
+  'behind two spaces': [`Authorization: Bearer  ${forged}`],
+  'behind a tab': [`Authorization: Bearer\t${forged}`],
+  'without a scheme': [`Authorization: ${forged}`],
+  'under a scheme of its own': [`Authorization: JWT ${forged}`],
+  'under a scheme that was invented': [`Authorization: x ${forged}`],
+};
+
+const queryLies: Readonly<Record<string, string>> = {
+  twice: `access_token=${good}&access_token=${forged}`,
+  'in another case': `Access_Token=${forged}`,
+  'as a list': `access_token[]=${forged}`,
+  'as a list, escaped': `access_token%5B0%5D=${forged}`,
+  escaped: `access%5ftoken=${forged}`,
+  'with a dot': `access.token=${forged}`,
+  'behind a semicolon': `a=1;access_token=${forged}`,
+};
+
+async function startOrders(t: Parameters<typeof startMesh>[0], rule: string) {
+  const app = await startBackend(t, (socket, soFar) => {
+    if (/\r\n\r\n$/.test(soFar)) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+  });
+  const policy = `${allowAll}---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: jwt, namespace: shop }
+spec:
+  jwtRules:
+    - ${rule}
+`;
+  const mesh = await startMesh(t, { app: app.port, policy });
+  return {
+    app,
+    ask: (line: string, fields: readonly string[] = []) =>
+      exchangeBytes(
+        mesh.outPort,
+        `${[`${line} HTTP/1.1`, 'Host: orders', 'Connection: close', ...fields].join('\r\n')}\r\n\r\n`,
+      ),
+  };
+}
+
+const inline = (more = ''): string => `{ issuer: iss.test, jwks: '${jwksOf(ours)}'${more} }`;
+
+t.test('mesh: Authorization and the query', async (t) => {
+  const { app, ask } = await startOrders(t, inline(', forwardOriginalToken: true'));
+  t.match(await ask('GET /'), /^HTTP\/1\.1 200 /, 'a token is optional');
+  t.match(await ask('GET /', ['Authorization: Basic YTpi']), /^HTTP\/1\.1 200 /, 'another scheme is none');
+  t.match(await ask('GET /', [`Authorization: Bearer ${good}`]), /^HTTP\/1\.1 200 /);
+  t.match(await ask('GET /', [`authorization: bearer  ${good}`]), /^HTTP\/1\.1 200 /, 'as servers read it');
+  t.match(
+    await ask(`GET /?access_token=${good}`, [`Authorization: Bearer ${good}`]),
+    /^HTTP\/1\.1 200 /,
+    'the same one twice',
+  );
+  for (const [what, fields] of Object.entries(authorizationLies))
+    t.match(await ask('GET /', fields), /^HTTP\/1\.1 401 /, what);
+  for (const [what, query] of Object.entries(queryLies)) t.match(await ask(`GET /?${query}`), /^HTTP\/1\.1 401 /, what);
+  t.match(
+    await ask(`GET /?access_token=${other}`, [`Authorization: Bearer ${good}`]),
+    /^HTTP\/1\.1 401 /,
+    'two users, both genuine',
+  );
+  t.match(
+    await ask('OPTIONS /', [
+      `Authorization: Bearer ${forged}`,
+      'Origin: https://a',
+      'Access-Control-Request-Method: GET',
+    ]),
+    /^HTTP\/1\.1 200 /,
+    'a preflight passes',
+  );
+  t.notMatch(app.received.join(), forged, 'no app has seen what was forged');
+});
+
+t.test('mesh: headers, cookies and parameters that a rule names', async (t) => {
+  const { app, ask } = await startOrders(
+    t,
+    inline(', fromHeaders: [{ name: x-jwt, prefix: "Bearer " }], fromCookies: [session], fromParams: [t]'),
+  );
+  t.match(await ask('GET /', [`X-JWT: Bearer ${good}`]), /^HTTP\/1\.1 200 /);
+  t.match(await ask('GET /', [`Cookie: a=b; session=${good}`]), /^HTTP\/1\.1 200 /);
+  const lies: readonly (readonly string[])[] = [
+    [`X-JWT: ${forged}`],
+    [`X-JWT: ${good}`],
+    [`X-JWT: bearer ${forged}`],
+    [`X_JWT: Bearer ${forged}`],
+    [`X-JWT: Bearer ${good}`, `X_JWT: Bearer ${forged}`],
+    [`X-JWT: Bearer ${good}`, `X-JWT: Bearer ${forged}`],
+    ['Cookie: a=1', `Cookie: session=${forged}`],
+    [`Cookie: session=${good}; session=${forged}`],
+    [`Cookie: session=${good}`, `Cookie: session=${forged}`],
+    [`Cookie: session="${forged}"`],
+    [`Cookie: a=1,session=${forged}`],
+    [`Cookie:session =${forged}`],
+  ];
+  for (const fields of lies)
+    t.match(
+      await ask('GET /', fields),
+      /^HTTP\/1\.1 401 /,
+      fields.join(' | ').replaceAll(forged, 'FORGED').replaceAll(good, 'GOOD'),
+    );
+  t.notMatch(app.received.join(), forged);
+});
+
+t.test('mesh: a good token does not vouch for another at the place of another rule', async (t) => {
+  const rules = `${inline(', forwardOriginalToken: true')}
+    - { issuer: other.test, jwks: '${jwksOf(theirs)}', fromHeaders: [{ name: x-other }], forwardOriginalToken: true }`;
+  const { app, ask } = await startOrders(t, rules);
+  const second = await sign(theirs, { iss: 'other.test', sub: 'svc' });
+  t.match(await ask('GET /', [`Authorization: Bearer ${good}`, `X-Other: ${second}`]), /^HTTP\/1\.1 200 /);
+  t.match(app.received.at(-1)!.toString(), second, 'what its own rule has verified goes on');
+  t.match(await ask('GET /', [`Authorization: Bearer ${good}`, `X-Other: ${other}`]), /^HTTP\/1\.1 200 /);
+  t.notMatch(app.received.at(-1)!.toString(), other, 'what its rule does not take is taken out');
+  t.match(
+    await ask('GET /', [`Authorization: Bearer ${good}`, `X-Other: ${second}`, `X-Other: ${forged}`]),
+    /^HTTP\/1\.1 200 /,
+  );
+  t.notMatch(app.received.at(-1)!.toString(), forged);
+});
+
+t.test('gateway: optional tokens', async (t) => {
+  const app = await startEcho(t, 'a');
+  const documents = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: gw, namespace: edge }
+spec: { gatewayClassName: sallyport, listeners: [{ name: http, port: 80, protocol: HTTP }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: all, namespace: edge }
+spec:
+  parentRefs: [{ name: gw }]
+  rules: [{ backendRefs: [{ name: app, port: 80 }] }]
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: { name: p, namespace: edge }
+spec:
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: all }]
+  jwt: { optional: true, providers: [{ name: iss, issuer: iss.test, localJWKS: { inline: '${jwksOf(ours)}' } }] }
+`;
+  const gateway = await startTestGateway(t, {
+    ...{ documents, listeners: ['edge/gw:80'] },
+    yaml: `upstreams:\n  app: { endpoints: ["127.0.0.1:${app}"] }\nbackends: { edge/app:80: app }\n`,
+  });
+  const port = gateway.port('edge/gw:80');
+  t.equal((await ask(port, '/')).status, 200, 'a token is optional');
+  for (const [what, fields] of Object.entries(authorizationLies)) {
+    const bytes = `GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${fields.join('\r\n')}\r\n\r\n`;
+    t.match(await exchangeBytes(port, bytes), /^HTTP\/1\.1 401 /, what);
+  }
+  for (const [what, query] of Object.entries(queryLies))
+    t.match(
+      await exchangeBytes(port, `GET /?${query} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`),
+      /^HTTP\/1\.1 401 /,
+      what,
+    );
+  const records = await gateway.records(1 + Object.keys(authorizationLies).length + Object.keys(queryLies).length);
+  t.notMatch(JSON.stringify(records), forged, 'no token is on record');
+});
+
+t.test('gateway: Basic and API keys', async (t) => {
+  const key = 'a-key-of-sixteen-characters';
+  const second = 'another-of-sixteen-characters';
+  const edge = await startPolicy(
+    t,
+    'apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [x-api-key] }, { params: [key] }, { cookies: [key] }] }',
+    { keys: { web: key, cron: second } },
+  );
+  const tell = (line: string, fields: readonly string[]): Promise<string> =>
+    exchangeBytes(
+      edge.port,
+      `${line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${fields.map((one) => `${one}\r\n`).join('')}\r\n`,
+    );
+  t.match(await tell('GET /', [`X-Api-Key: ${key}`]), /^HTTP\/1\.1 200 /);
+  const lies: [string, readonly string[]][] = [
+    ['GET /', [`X-Api-Key: ${key}`, `X-Api-Key: ${second}`]],
+    ['GET /', [`X-Api-Key: ${key}`, `X_Api_Key: ${second}`]],
+    [`GET /?key=${second}`, [`X-Api-Key: ${key}`]],
+    [`GET /?KEY=${second}&key=${key}`, []],
+    [`GET /?key=${key}`, [`Cookie: key=${second}`]],
+    ['GET /', [`Cookie: key=${key}; key=${second}`]],
+  ];
+  for (const [line, fields] of lies)
+    t.match(
+      await tell(line, fields),
+      /^HTTP\/1\.1 401 .*Client authentication failed\.$/s,
+      `${line} ${fields.join(' | ')}`,
+    );
+  t.ok(edge.refused.every(({ code, message }) => code === 'api_key_unknown' && !message.includes(key)));
+
+  const basic = await startPolicy(t, 'basicAuth: { users: { name: users } }', {
+    users: { '.htpasswd': 'ann:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=\n' },
+  });
+  const asUser = (fields: readonly string[]): Promise<string> =>
+    exchangeBytes(basic.port, `GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${fields.join('\r\n')}\r\n\r\n`);
+  const pair = (text: string): string => `Basic ${Buffer.from(text).toString('base64')}`;
+  t.match(await asUser([`Authorization: ${pair('ann:admin')}`]), /^HTTP\/1\.1 200 /);
+  for (const fields of [
+    [`Authorization: ${pair('ann:admin')}`, `Authorization: ${pair('root:x')}`],
+    [`Authorization: ${pair('ann:admin')}, ${pair('root:x')}`],
+    [`Authorization: ${pair('ann:admin')}`, `Authorization: Bearer ${forged}`],
+  ])
+    t.match(await asUser(fields), /^HTTP\/1\.1 401 /, fields.join(' | '));
+});
