@@ -155,8 +155,17 @@ export function admit(raw: Socket, server: Server | TlsServer, options: Listener
   const { port, table, tools, log } = options;
   const { connections, descriptors } = port.rules.current().limits;
   const nearEnd = descriptorOf(raw) >= descriptors - descriptorReserve;
-  if (table.size < connections && !nearEnd) return true;
+  if (table.size < connections && !nearEnd && tools.log.trouble === undefined) return true;
   raw.destroy();
+  if (tools.log.trouble !== undefined) {
+    // An attack must not fill the disk to go on unseen.
+    tools.metrics.countRefusedConnection('access_log_failed');
+    sparseLogOf(log)(
+      'access_log_failed',
+      `connection refused: the access log cannot be written (${tools.log.trouble})`,
+    );
+    return false;
+  }
   tools.metrics.countRefusedConnection(nearEnd ? 'descriptors_exhausted' : 'overloaded');
   if (!nearEnd) sparseLogOf(log)('overloaded', `connection refused: ${table.size} are open (limit connections)`);
   // The rest of a burst is refused one by one, for one pause.

@@ -62,6 +62,8 @@ export interface Sidecar {
   readiness(): Readiness;
   /** SIGHUP: look at every file now. */
   reload(): void;
+  /** SIGUSR1 and SIGHUP: open the access log anew, since it may have been renamed. */
+  reopen(): void;
   /** SIGTERM: finish what is in flight, then close. Resolves with what became of it. */
   drain(): Promise<DrainReport>;
   /** As drain, but the process and its pages go on. */
@@ -163,8 +165,13 @@ class RunningSidecar implements Sidecar {
     this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls), log);
     this.#file = new LogFile(
       settings.accessLog,
-      () => {
-        metrics.logDropped++;
+      {
+        dropped: () => {
+          metrics.logDropped++;
+        },
+        changed: (trouble) => this.#noteLog(trouble),
+        reopenFailed: (why) =>
+          log.error({ code: 'access_log_reopen_failed' }, `the access log cannot be opened anew: ${why}`),
       },
       count > 1,
     );
@@ -213,6 +220,17 @@ class RunningSidecar implements Sidecar {
     this.#announce();
   }
 
+  /** While the record cannot be written nothing new is served: see observe/log-file.ts. */
+  #noteLog(trouble: string | undefined): void {
+    if (trouble === undefined) this.#log.info({ code: 'access_log_recovered' }, 'the access log is written again');
+    else
+      this.#log.error(
+        { code: 'access_log_failed' },
+        `the access log ${this.#settings.accessLog} cannot be written (${trouble}): refusals wait, new connections are refused`,
+      );
+    this.#announce();
+  }
+
   /** What only a gateway needs is loaded by gateways only. */
   async #startGateway(): Promise<void> {
     const { gateway } = this.#settings;
@@ -234,6 +252,8 @@ class RunningSidecar implements Sidecar {
     const identity = this.#source.waitingFor();
     if (identity !== undefined) waitingFor.push(identity);
     waitingFor.push(...this.#ports.waitingFor());
+    if (this.#file.trouble !== undefined)
+      waitingFor.push(`the access log, which cannot be written (${this.#file.trouble})`);
     for (const [, pool] of this.#pools.entries()) {
       const missing = pool.waitingFor() ?? (this.#awaitsUpstreams() ? pool.unanswered() : undefined);
       if (missing !== undefined) waitingFor.push(missing);
@@ -248,6 +268,11 @@ class RunningSidecar implements Sidecar {
    */
   #awaitsUpstreams(): boolean {
     return !this.#wasEverReady && performance.now() - this.#startedAt < upstreamPatienceMs;
+  }
+
+  reopen(): void {
+    this.#file.reopen();
+    this.#workers?.reopen();
   }
 
   reload(): void {

@@ -7,6 +7,10 @@ import { createLog } from '../cert-agent/base/log.ts';
 import { startSidecar } from './main.ts';
 import type { Ask, Reply, Told, WorkerPlan } from './workers.ts';
 
+// Until there is something to reopen.
+process.on('SIGUSR1', () => {});
+process.on('SIGHUP', () => {});
+
 const plan = JSON.parse(process.argv[2] ?? '{}') as WorkerPlan;
 const log = createLog({ component: `sidecar ${plan.index}/${plan.count}` });
 
@@ -17,12 +21,16 @@ try {
   };
   process.on('message', (ask: Ask) => {
     if (ask.what === 'reload') sidecar.reload();
+    else if (ask.what === 'reopen') sidecar.reopen();
     else if (ask.what === 'facts') void sidecar.facts().then((answer) => reply(ask.id, answer));
     else if (ask.what === 'why') reply(ask.id, sidecar.why(ask.decision ?? '') ?? null);
     else void sidecar.leave().then((answer) => reply(ask.id, answer));
   });
   // The first is gone: whoever started it starts all of us anew.
   process.once('disconnect', leave);
+  // The first passes them on as well; a signal to the whole group comes twice and does no harm.
+  process.on('SIGUSR1', () => sidecar.reopen());
+  process.on('SIGHUP', () => sidecar.reopen());
   process.once('SIGTERM', leave);
   process.once('SIGINT', leave);
 } catch (error) {

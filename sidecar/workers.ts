@@ -20,7 +20,7 @@ export interface WorkerPlan {
 
 export interface Ask {
   readonly id: number;
-  readonly what: 'facts' | 'leave' | 'reload' | 'why';
+  readonly what: 'facts' | 'leave' | 'reload' | 'reopen' | 'why';
   /** With `why`: the decision. */
   readonly decision?: string;
 }
@@ -77,6 +77,11 @@ export class Workers {
     for (const { child } of this.#workers) child?.send({ id: 0, what: 'reload' });
   }
 
+  /** Access logs are opened anew. */
+  reopen(): void {
+    for (const { child } of this.#workers) child?.send({ id: 0, what: 'reopen' });
+  }
+
   /** What each of them knows; one that does not answer in time is left out. */
   async facts(): Promise<Facts[]> {
     return (await this.#askAll('facts', patienceMs)) as Facts[];
@@ -102,6 +107,8 @@ export class Workers {
   #start(worker: Worker): void {
     const child = fork(program, [JSON.stringify({ ...this.#plan, index: worker.index })], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      // Before the first line of its program: log rotation may signal all of us at once.
+      execArgv: [...process.execArgv, '--disable-sigusr1'],
     });
     worker.child = child;
     child.on('message', (told: Told) => {

@@ -104,6 +104,8 @@ async function runServe(flags: ServeFlags): Promise<number> {
 }
 
 function untilSignal(): Promise<void> {
+  // Nothing here is read again or reopened, and log rotation must not end the CA.
+  process.on('SIGHUP', () => {});
   return new Promise((resolve) => {
     process.once('SIGTERM', () => resolve());
     process.once('SIGINT', () => resolve());

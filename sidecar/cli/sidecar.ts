@@ -57,7 +57,12 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
   ]);
   const log = createLog({ component });
   const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count, component });
-  process.on('SIGHUP', () => sidecar.reload());
+  // What log rotation sends: the access log has been renamed. SIGHUP looks at every file as well.
+  process.on('SIGUSR1', () => sidecar.reopen());
+  process.on('SIGHUP', () => {
+    sidecar.reload();
+    sidecar.reopen();
+  });
   await new Promise<void>((resolve) => {
     process.once('SIGTERM', resolve);
     process.once('SIGINT', resolve);

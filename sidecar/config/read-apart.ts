@@ -30,7 +30,7 @@ export async function readApart(file: string): Promise<Reading> {
   const { NODE_OPTIONS: _, ...env } = process.env;
   const child = fork(program, [file], {
     env,
-    execArgv: [],
+    execArgv: ['--disable-sigusr1'],
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });

@@ -4,6 +4,10 @@ import { asSallyportError } from '../../cert-agent/base/errors.ts';
 import { readConfiguration } from './read.ts';
 import { type Answer, rulesPerMessage } from './read-apart.ts';
 
+// A signal to the whole group is the sidecar's.
+process.on('SIGUSR1', () => {});
+process.on('SIGHUP', () => {});
+
 let sent = 0;
 const all = [...answers(process.argv[2] ?? '')];
 // What is still on its way when the channel closes would be lost.

@@ -47,15 +47,21 @@ export interface Why {
 }
 
 const maxDenials = 1000;
+/** All of them together: a flood of large requests must not take more of our memory than one of small ones. */
+const maxBytes = 4 * 1024 * 1024;
+/** What one takes beside its texts (measured, rounded up). */
+const bytesPerDenial = 1024;
 /** A generation of 10,000 rules takes megabytes: only those that may still be asked about soon are kept. */
 const maxSets = 3;
 const maxValue = 2048;
+const maxOfOne = 32 * 1024;
 
 /** Codes that somebody may ask about; the rest says it all in its record. */
 const explained = new Set(['policy_denied', 'ext_authz_denied', 'ext_authz_failed']);
 
 export class Denials {
-  readonly #kept = new Map<string, { readonly denial: Denial; set: PolicySet | undefined }>();
+  readonly #kept = new Map<string, { readonly denial: Denial; readonly bytes: number; set: PolicySet | undefined }>();
+  #bytes = 0;
   readonly #sets: PolicySet[] = [];
 
   /** Remembers why `exchange` was refused. `facts` are read now, and not kept. */
@@ -63,18 +69,29 @@ export class Denials {
     if (!explained.has(error.code)) return;
     if (this.#sets.at(-1) !== set) this.#remember(set);
     const id = exchange.decisionId;
-    this.#kept.set(id, {
-      denial: {
-        id,
-        time: exchange.startedAt,
-        code: error.code,
-        reason: error.message,
-        policy: exchange.policy,
-        facts: copyFacts(facts, set),
-      },
-      set,
-    });
-    if (this.#kept.size > maxDenials) for (const oldest of this.#kept.keys()) return void this.#kept.delete(oldest);
+    const { facts: copied, bytes } = copyFacts(facts, set);
+    const reason = copyText(error.message);
+    const size = bytesPerDenial + bytes + reason.length;
+    const denial = {
+      id,
+      time: exchange.startedAt,
+      code: error.code,
+      reason,
+      policy: exchange.policy,
+      facts: copied,
+    };
+    this.#kept.set(id, { denial, bytes: size, set });
+    this.#bytes += size;
+    for (const [oldest, one] of this.#kept) {
+      if (this.#kept.size <= maxDenials && this.#bytes <= maxBytes) break;
+      this.#kept.delete(oldest);
+      this.#bytes -= one.bytes;
+    }
+  }
+
+  /** Bytes that are held, about; for tests. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   /** Why a request was refused; undefined for one that is not known here. */
@@ -116,16 +133,35 @@ export class Denials {
 }
 
 /** Only the headers that some policy asks for: the others explain nothing, and may be secret. */
-function copyFacts(facts: RequestFacts, { headers }: PolicySet): RequestFacts {
+function copyFacts(facts: RequestFacts, { headers }: PolicySet): { facts: RequestFacts; bytes: number } {
   const kept = new Map<string, string>();
+  let bytes = 0;
+  const copy = (text: string): string => {
+    const own = copyText(text);
+    bytes += own.length;
+    return own;
+  };
   for (const name of headers) {
-    const value = facts.header(name);
-    if (value !== undefined) kept.set(name, value.slice(0, maxValue));
+    // Policies may ask for more headers than we would keep of one request.
+    const value = bytes > maxOfOne ? undefined : facts.header(name);
+    if (value !== undefined) kept.set(name, copy(value));
   }
   const { protocol, principal, method, host, port, sourceIp, remoteIp, destinationIp, sni, auth } = facts;
+  // Claims are shared with the token that is remembered, but may outlive it.
+  if (auth !== undefined) bytes += JSON.stringify(auth.claims).length;
   return {
-    ...{ protocol, principal, method, host, port, sourceIp, remoteIp, destinationIp, sni, auth },
-    path: facts.path.slice(0, maxValue),
-    header: (name) => kept.get(name),
+    facts: {
+      ...{ protocol, principal, port, sourceIp, remoteIp, destinationIp, auth },
+      ...{ method: copy(method), host: copy(host), sni: copy(sni), path: copy(facts.path) },
+      header: (name) => kept.get(name),
+    },
+    get bytes() {
+      return bytes;
+    },
   };
+}
+
+/** At most so much of a text, as a text of its own: a slice would keep the whole head in memory that it was cut from. */
+function copyText(text: string): string {
+  return Buffer.from(text.slice(0, maxValue), 'utf8').toString('utf8');
 }

@@ -1,24 +1,42 @@
 // Where access-log lines go: gathered for 100 ms, written asynchronously, bounded. kill -9 may lose those 100 ms. Past
 // the bound, lines of allowed requests are dropped and counted; a refusal waits for room, it is never dropped.
 //
+// A disk that is full takes no record, and whoever fills it must not profit: lines are kept and tried again, refusals wait, and
+// `trouble` tells the listeners to take nobody new. A line that was cut in the middle is taken back before it is written again.
+//
 // Lines are copied into buffers that are used again and again: held as strings they would live long enough to be moved
 // to the old generation, which cost 80 MB of memory and a fifth of the CPU time of a request (measured).
 
-import { closeSync, openSync, write, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, readSync, statSync, write, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { errnoOf } from '../../cert-agent/base/errors.ts';
+import { errnoOf, reasonOf } from '../../cert-agent/base/errors.ts';
 
 const flushMs = 100;
 const maxHeldBytes = 8 * 1024 * 1024;
 const blockBytes = 256 * 1024;
 /** A pipe that is full says EAGAIN; asked again after this. */
 const retryMs = 10;
+/** A disk that was full is tried again after this. */
+const troubleMs = 250;
 const closeMs = 1000;
 const pipeBytes = 4096;
 
+/** Who is told what becomes of the lines. */
+export interface LogObserver {
+  /** Once for each line that is lost. */
+  dropped(): void;
+  /** Why nothing can be written, a code of the operating system (`ENOSPC`); undefined once it can again. */
+  changed?(trouble: string | undefined): void;
+  /** A file that was to be opened anew could not be: the old one goes on. */
+  reopenFailed?(why: string): void;
+}
+
 export class LogFile {
-  readonly #file: number;
-  readonly #onDrop: () => void;
+  readonly #target: string;
+  readonly #observer: LogObserver;
+  #file: number;
+  #trouble: string | undefined = undefined;
+  #wantsReopen = false;
   /** Full blocks that wait, oldest first; the one being written is the first. */
   readonly #full: Buffer[] = [];
   readonly #spare: Buffer<ArrayBufferLike>[] = [];
@@ -38,10 +56,11 @@ export class LogFile {
    * `target` is a path, or `stdout`. Where several processes share it, pieces are written that a pipe takes whole (PIPE_BUF), so
    * that no line of one ends up inside of another's; a file that is appended to takes any length whole.
    */
-  constructor(target: string, onDrop: () => void, shared = false) {
+  constructor(target: string, observer: LogObserver | (() => void), shared = false) {
+    this.#target = target;
     this.#most = shared && target === 'stdout' ? pipeBytes : Number.POSITIVE_INFINITY;
-    this.#file = target === 'stdout' ? 1 : openSync(target, 'a', 0o640);
-    this.#onDrop = onDrop;
+    this.#file = target === 'stdout' ? 1 : openLog(target);
+    this.#observer = typeof observer === 'function' ? { dropped: observer } : observer;
     this.#timer = setInterval(() => this.#flush(), flushMs);
     this.#timer.unref();
   }
@@ -50,10 +69,22 @@ export class LogFile {
     return this.#heldBytes + this.#used > maxHeldBytes;
   }
 
+  /** Why nothing can be written; undefined while all is well. */
+  get trouble(): string | undefined {
+    return this.#trouble;
+  }
+
+  /** Opens the path anew, between two lines: what was renamed meanwhile gets no more of them. */
+  reopen(): void {
+    if (this.#target === 'stdout') return;
+    this.#wantsReopen = true;
+    if (!this.#writing) this.#swap();
+  }
+
   /** Takes one line, newline included, in ASCII. `droppable` lines go when there is no room. */
   add(line: string, droppable: boolean): void {
     if (droppable && this.full) {
-      this.#onDrop();
+      this.#observer.dropped();
       return;
     }
     if (this.#used + line.length > this.#block.length) this.#turnOver(line.length);
@@ -62,7 +93,7 @@ export class LogFile {
 
   /** Calls `run` once there is room again; at once when there is. */
   whenRoom(run: () => void): void {
-    if (this.full) this.#waiting.push(run);
+    if (this.full || this.#trouble !== undefined) this.#waiting.push(run);
     else run();
   }
 
@@ -86,11 +117,15 @@ export class LogFile {
       try {
         at += writeSync(this.#file, rest, at, this.#pieceOf(rest, at));
       } catch (error) {
-        if (errnoOf(error) !== 'EAGAIN') break;
+        if (errnoOf(error) !== 'EAGAIN') {
+          at = this.#takeBack(rest, at);
+          break;
+        }
         waits++;
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
       }
     }
+    this.#countLines(rest, at);
     if (this.#file !== 1 && !this.#writing) closeSync(this.#file);
   }
 
@@ -113,18 +148,15 @@ export class LogFile {
   #writeNext(): void {
     const block = this.#full[0];
     this.#writing = block !== undefined;
+    if (this.#wantsReopen && (block === undefined || this.#isBetweenLines(block))) this.#swap();
     if (block === undefined) return;
     write(this.#file, block, this.#written, this.#pieceOf(block, this.#written), null, (error, bytes) => {
       // close() has given up on it.
       if (this.#full[0] !== block) return;
-      if (error !== null && errnoOf(error) === 'EAGAIN' && !this.#closing) {
-        setTimeout(() => this.#writeNext(), retryMs).unref();
-        return;
-      }
-      // The reader is gone (EPIPE) or the disk is full: these lines are lost, and that is counted.
-      const again = errnoOf(error) === 'EAGAIN';
-      if (error !== null && !again) this.#onDrop();
-      this.#written += error === null ? bytes : again ? 0 : block.length;
+      if (error === null) {
+        this.#written += bytes;
+        this.#setTrouble(undefined);
+      } else if (!this.#takeError(errnoOf(error) ?? 'EIO', block)) return;
       if (this.#closing) {
         this.#writing = false;
         this.#whenWritten?.();
@@ -133,6 +165,70 @@ export class LogFile {
       if (this.#written >= block.length) this.#release(block);
       this.#writeNext();
     });
+  }
+
+  /** What an error means for the block. False when it is tried again later, and nothing follows now. */
+  #takeError(code: string, block: Buffer): boolean {
+    if (code === 'EAGAIN') {
+      if (this.#closing) return true;
+      setTimeout(() => this.#writeNext(), retryMs).unref();
+      return false;
+    }
+    if (code === 'EPIPE' || code === 'EBADF') {
+      // The reader is gone for good: these lines are lost, and that is counted.
+      this.#countLines(block, this.#written);
+      this.#written = block.length;
+      return true;
+    }
+    this.#written = this.#takeBack(block, this.#written);
+    this.#setTrouble(code);
+    if (this.#closing) return true;
+    setTimeout(() => this.#writeNext(), troubleMs).unref();
+    return false;
+  }
+
+  #setTrouble(code: string | undefined): void {
+    if (this.#trouble === code) return;
+    this.#trouble = code;
+    this.#observer.changed?.(code);
+    if (code === undefined && !this.full) for (const run of this.#waiting.splice(0)) run();
+  }
+
+  /** Takes back the beginning of a line that a full disk has cut off. Returns from where the block is to be written again. */
+  #takeBack(block: Buffer, written: number): number {
+    const torn = written - (written === 0 ? 0 : block.lastIndexOf(10, written - 1) + 1);
+    if (torn === 0) return written;
+    try {
+      const stat = fstatSync(this.#file);
+      const end = Buffer.alloc(torn);
+      // Of several processes another may have written since: then the rest of the line follows, wherever it lands.
+      if (!stat.isFile() || readSync(this.#file, end, 0, torn, stat.size - torn) !== torn) return written;
+      if (!end.equals(block.subarray(written - torn, written))) return written;
+      ftruncateSync(this.#file, stat.size - torn);
+      return written - torn;
+    } catch {
+      return written;
+    }
+  }
+
+  #countLines(block: Buffer, from: number): void {
+    for (let at = block.indexOf(10, from); at !== -1; at = block.indexOf(10, at + 1)) this.#observer.dropped();
+  }
+
+  #isBetweenLines(block: Buffer): boolean {
+    return this.#written === 0 || block[this.#written - 1] === 10;
+  }
+
+  #swap(): void {
+    this.#wantsReopen = false;
+    const old = this.#file;
+    try {
+      this.#file = openLog(this.#target);
+      closeSync(old);
+    } catch (error) {
+      // The old file is still there to be written to, under whatever name.
+      this.#observer.reopenFailed?.(reasonOf(error));
+    }
   }
 
   /** How much is written at once: all of it, or as many whole lines as a pipe takes whole. */
@@ -151,6 +247,12 @@ export class LogFile {
     const whole = Buffer.from(block.buffer);
     // A few are enough for the usual tide; after a jam the rest goes back to the system.
     if (whole.length === blockBytes && this.#spare.length < 4) this.#spare.push(whole);
-    if (!this.full) for (const run of this.#waiting.splice(0)) run();
+    if (!this.full && this.#trouble === undefined) for (const run of this.#waiting.splice(0)) run();
   }
+}
+
+/** For appending, and of a file for reading back what a full disk has cut off; a pipe that we read as well would have no end. */
+function openLog(path: string): number {
+  const isPipe = statSync(path, { throwIfNoEntry: false })?.isFile() === false;
+  return openSync(path, isPipe ? 'a' : 'a+', 0o640);
 }
