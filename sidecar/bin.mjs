@@ -42,9 +42,12 @@ function stop(sentence) {
 function openDoor(env, execArgv) {
   const harmless =
     /^--(?:max-old-space-size|max-semi-space-size|min-semi-space-size|stack-trace-limit|stack-size|v8-pool-size|dns-result-order|disable-warning|no-warnings|warnings|no-deprecation|pending-deprecation|trace-warnings|trace-deprecation|trace-uncaught|enable-source-maps|disable-sigusr1|unhandled-rejections=(?:strict|throw)|use-system-ca|use-bundled-ca|max-http-header-size|expose-gc|experimental-strip-types|enable-fips|force-fips|secure-heap|secure-heap-min|throw-deprecation|jitless|network-family-autoselection|no-network-family-autoselection|network-family-autoselection-attempt-timeout)(?:=|$)/;
-  const given = [...(env.NODE_OPTIONS || '').split(/\s+/), ...execArgv].map((one) => one.replaceAll('_', '-'));
-  // What does not begin with a dash is the value of the option before it.
-  const bad = given.find((one) => one.startsWith('-') && !harmless.test(one));
+  const given = (env.NODE_OPTIONS || '').split(/\s+/).map((one) => one.replaceAll('_', '-'));
+  // What does not begin with a dash is the value of the option before it. On the command line, which whoever starts us
+  // writes, only a debugger is refused.
+  const bad =
+    given.find((one) => one.startsWith('-') && !harmless.test(one)) ||
+    execArgv.find((one) => /^--(?:inspect|debug|heapsnapshot-signal|report-on-signal)/.test(one));
   if (bad !== undefined)
     return `Node's option ${bad.split('=')[0]} may open this process to others, and is refused (NODE_OPTIONS or the command line)`;
   if (env.NODE_TLS_REJECT_UNAUTHORIZED === '0')
