@@ -86,6 +86,7 @@ const redis = z.strictObject({
   passwordFile: z.string().min(1).optional(),
   caFile: z.string().min(1).optional(),
   timeout: durationSchema.prefault('50ms'),
+  unsafePlaintext: z.boolean().default(false),
 });
 
 /** What a gateway says itself, or what its policies are about: a client's word must not stand beside it. */
@@ -155,6 +156,7 @@ const schema = z
         at(['listeners', key], `${address} is already the address of ${owner}`);
       taken.set(address, key);
     }
+    if (value.redis !== undefined) checkRedis(value.redis, at);
     for (const [id, { identity: who, unsafePlaintext, endpoints }] of Object.entries(value.upstreams)) {
       if (who !== undefined && unsafePlaintext)
         at(['upstreams', id, 'unsafePlaintext'], 'what proves an identity is not spoken to in the clear');
@@ -177,6 +179,21 @@ const schema = z
       if (of === value.trustDomain)
         at(['federatedBundles', of], "this is our own trust domain, whose bundle comes with 'identity'");
   });
+
+/** Its password and what clients are known by go to Redis: not over a network in the clear. */
+function checkRedis(
+  { url, unsafePlaintext }: { readonly url: string; readonly unsafePlaintext: boolean },
+  at: (path: (string | number)[], message: string) => void,
+): void {
+  const { protocol, hostname } = new URL(url);
+  const isOpen = protocol === 'redis:' && !isLoopback(hostname.replace(/^\[|\]$/g, ''));
+  if (isOpen && !unsafePlaintext)
+    at(
+      ['redis', 'url'],
+      `'${hostname}' is not loopback, and redis:// is plaintext: use rediss://, or say 'unsafePlaintext: true'`,
+    );
+  if (!isOpen && unsafePlaintext) at(['redis', 'unsafePlaintext'], 'nothing goes out in plaintext');
+}
 
 /** Kestrel's: half of what the slowest modem brought. Strangers come to a gateway, and to a sidecar peers. */
 const defaultSlowBytesPerSecond = 240;

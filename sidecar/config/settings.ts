@@ -141,6 +141,8 @@ const schema = z
           port,
           bind: z.string().optional(),
           app: loopbackAddress,
+          /** The app is another machine's, and what goes there can be read and changed on the way. */
+          unsafePlaintext: z.boolean().default(false),
           protocol: z.enum(protocols).default('http'),
           policyPort: port.optional(),
         }),
@@ -200,6 +202,16 @@ const schema = z
         if (taken !== undefined) at([kind, index, 'port'], `port ${one.port} is already used by ${taken}`);
         ports.set(key, `${kind}[${index}]`);
       }
+    }
+    for (const [index, { app, unsafePlaintext }] of value.inbound.entries()) {
+      const isNear = 'path' in app || isLoopback(app.host);
+      if (!isNear && !unsafePlaintext)
+        at(
+          ['inbound', index, 'app'],
+          `'${app.host}' is not loopback: requests would leave this machine in plaintext, and others could ask the app directly; run the app beside its sidecar, or say 'unsafePlaintext: true'`,
+        );
+      if (isNear && unsafePlaintext)
+        at(['inbound', index, 'unsafePlaintext'], 'the app is on this machine: nothing goes out in plaintext');
     }
     for (const [index, one] of value.outbound.entries()) {
       if (one.protocol === 'tcp' && one.upstream === undefined)

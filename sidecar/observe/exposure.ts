@@ -23,13 +23,16 @@ export function watchExposure(
   });
   const look = async (): Promise<void> => {
     for (const { app } of apps()) {
-      if (!('host' in app) || !isLoopback(app.host)) continue;
-      for (const host of outerAddresses()) {
+      if (!('host' in app)) continue;
+      // One on another machine (`unsafePlaintext`) is open to all who reach it.
+      const isNear = isLoopback(app.host);
+      for (const host of isNear ? outerAddresses() : [app.host]) {
         if (!(await answers(host, app.port))) continue;
         counter.inc();
+        const mend = isNear ? 'bind it to 127.0.0.1' : 'run it beside the sidecar, and bind it to 127.0.0.1';
         log.warn(
           { code: 'app_exposed', address: host, port: app.port },
-          `the app answers on ${host}:${app.port}, which is a way around this sidecar: bind it to 127.0.0.1`,
+          `the app answers on ${host}:${app.port}, which is a way around this sidecar: ${mend}`,
         );
         break;
       }
