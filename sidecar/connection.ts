@@ -7,6 +7,7 @@ import { formatPlace } from '../cert-agent/base/address.ts';
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
+import { retirementOf } from '../cert-agent/identity/retirement.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { ConnectionFacts, PortRules, TlsFacts } from './exchange.ts';
 import { holdInSockets } from './observe/held.ts';
@@ -28,6 +29,8 @@ export interface Speaker {
   tick(now: number): void;
   /** No more requests: finish what is in flight, then close. Idle ones close now. */
   drain(): void;
+  /** The certificates behind it are about to end: nothing new soon, what is in flight finishes. The peer is told politely. */
+  retire(): void;
   /** Asks again whether each exchange in flight may go on, and ends those that may not; how many those were. */
   judge(): number;
   /** Ends all of it in the protocol's own manner, and the connection: what allowed it no longer does. */
@@ -93,6 +96,10 @@ export class Connection implements ConnectionFacts {
   policiesFrom: PolicySet | undefined = undefined;
   stats: PeerStats | undefined = undefined;
   requests = 0;
+  /** When our certificate ends that its handshake was made with; milliseconds since 1970. */
+  ownValidUntil = Number.POSITIVE_INFINITY;
+  /** When it takes nothing new any more; undefined until the peer is known. */
+  #retireAt: number | undefined = undefined;
   #remoteIp: Ip | null | undefined = null;
   #localIp: Ip | null | undefined = null;
   /** It was refused, and closes: nobody asks about it again. */
@@ -123,6 +130,21 @@ export class Connection implements ConnectionFacts {
   get localIp(): Ip | undefined {
     if (this.#localIp === null) this.#localIp = ipOfPlace(this.localAddress);
     return this.#localIp;
+  }
+
+  /** The first end of the certificates that it rests on, milliseconds since 1970. */
+  get validUntil(): number {
+    return Math.min(
+      this.ownValidUntil,
+      this.peer?.validUntil ?? Number.POSITIVE_INFINITY,
+      this.client?.validUntil ?? Number.POSITIVE_INFINITY,
+    );
+  }
+
+  /** Whether it is time to end it politely: see identity/retirement.ts. `now` in milliseconds since 1970. */
+  isDue(now: number): boolean {
+    this.#retireAt ??= retirementOf(this.validUntil, this.openedAt);
+    return now >= this.#retireAt;
   }
 
   /** Ends it: what allowed it no longer does. */
@@ -206,7 +228,7 @@ export class ConnectionTable {
 
   readonly #expired: (connection: Connection) => void;
 
-  /** `expired` is told of each connection whose peer's certificate has ended. */
+  /** `expired` is told of each connection behind which a certificate has ended. */
   constructor(expired: (connection: Connection) => void) {
     this.#expired = expired;
     // Else what comes before the first tick would be as old as this module, and idle at once.
@@ -286,7 +308,8 @@ export class ConnectionTable {
     const wall = Date.now();
     let buffered = 0;
     for (const connection of this.#open) {
-      if (connection.peer !== undefined && wall > connection.peer.validUntil) this.#expired(connection);
+      if (connection.isDue(wall)) connection.speaker?.retire();
+      if (wall > connection.validUntil) this.#expired(connection);
       connection.speaker?.tick(coarse);
       buffered += connection.socket.writableLength;
     }

@@ -213,6 +213,8 @@ export function judgeAgain(connection: Connection, tools: ProxyTools): Sallyport
   if (connection.refused) return undefined;
   try {
     if (connection.port.rules.current().direction === 'inbound') tools.checkPeer(connection);
+    if (Date.now() > connection.ownValidUntil)
+      throw new SallyportError('svid_expired', 'our own certificate has expired that the connection was made with');
     speaker?.judge();
     return undefined;
   } catch (error) {

@@ -52,6 +52,8 @@ const endOfHead = Buffer.from('\r\n\r\n');
 // by a half-close, and what still comes is read and dropped: at most this much, and not longer than this.
 const lingerBytes = 1024 * 1024;
 const lingerMs = 2000;
+/** A client that has asked nothing for so long hardly does in just this moment. */
+const retireIdleMs = 4000;
 
 export class Http1Server implements Downstream, Speaker, BodySink {
   readonly kind = 'http';
@@ -378,6 +380,13 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   drain(): void {
     this.#draining = true;
     if (this.#exchange === undefined && this.#held === undefined) this.#linger();
+  }
+
+  /** With the next answer; where none comes, once it is idle: at once would cross a request that is on its way. */
+  retire(): void {
+    this.#draining = true;
+    const idleMs = coarseNow() - this.#connection.lastActive;
+    if (this.#exchange === undefined && this.#held === undefined && idleMs >= retireIdleMs) this.#linger();
   }
 
   get inFlight(): number {

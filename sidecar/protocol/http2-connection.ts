@@ -63,6 +63,8 @@ const listBytes = ({ headBytes, headFields }: Http2Options): number => headBytes
 /** How many streams that we have reset are remembered. */
 const keptResets = 1000;
 
+const noWords = Buffer.alloc(0);
+
 export class Http2Connection {
   readonly streamWindow = streamWindow;
   maxPeerStreams = 100;
@@ -233,9 +235,18 @@ export class Http2Connection {
   goAway(code: number = errorCode.none, reason = ''): void {
     if (this.#goneAway || this.#closed) return;
     this.#goneAway = true;
-    const words = Buffer.from(reason, 'latin1');
+    this.#sendGoaway(this.#lastPeerStream, code, Buffer.from(reason, 'latin1'));
+  }
+
+  /** Tells the peer that no stream after those on their way will be served; they still are. */
+  announceEnd(): void {
+    if (this.#goneAway || this.#closed) return;
+    this.#sendGoaway(2 ** 31 - 1, errorCode.none, noWords);
+  }
+
+  #sendGoaway(last: number, code: number, words: Buffer): void {
     this.#out.begin(8 + words.length, frameType.goaway, 0, 0);
-    this.#out.uint32(this.#lastPeerStream);
+    this.#out.uint32(last);
     this.#out.uint32(code);
     this.#out.copy(words, 0, words.length);
     this.#written();

@@ -16,6 +16,9 @@ import { resetSocket } from './reset.ts';
 import { StreamEnd } from './stream-end.ts';
 import { Tunnel } from './tunnel.ts';
 
+/** Longer than any round trip. */
+const retireNoticeMs = 1000;
+
 export class Http2Server implements Speaker, Http2Owner {
   readonly kind = 'http';
   readonly connection: Connection;
@@ -23,6 +26,8 @@ export class Http2Server implements Speaker, Http2Owner {
   readonly http2: Http2Connection;
   readonly #tunnels = new Set<Tunnel>();
   #draining = false;
+  /** performance.now() at which the client was told that this connection is about to end. */
+  #retiring: number | undefined = undefined;
   /** Of what all streams together have waiting in the socket. */
   #pace: Pace | undefined = undefined;
 
@@ -51,6 +56,7 @@ export class Http2Server implements Speaker, Http2Owner {
     const { limits } = this.connection.port.rules.current();
     const { http2 } = this;
     http2.tick(now);
+    if (this.#retiring !== undefined && now - this.#retiring > retireNoticeMs) this.#endRetired();
     if (http2.headSince !== undefined && now - http2.headSince > limits.headMs) this.connection.socket.destroy();
     else if (http2.size === 0) {
       if (now - this.connection.lastActive > limits.clientIdleMs) http2.close();
@@ -73,6 +79,19 @@ export class Http2Server implements Speaker, Http2Owner {
     this.#draining = true;
     this.http2.goAway();
     for (const tunnel of this.#tunnels) tunnel.drain();
+    this.ended();
+  }
+
+  /** RFC 9113 section 6.8: first a notice, since streams may be on their way; then the end, which refuses what comes after it. */
+  retire(): void {
+    if (this.#retiring !== undefined || this.#draining) return;
+    this.#retiring = performance.now();
+    this.http2.announceEnd();
+  }
+
+  #endRetired(): void {
+    this.#draining = true;
+    this.http2.goAway();
     this.ended();
   }
 

@@ -94,6 +94,8 @@ export class FirstBytes implements Speaker {
     if (this.#held.length === 0) this.#connection.socket.destroy();
   }
 
+  retire(): void {}
+
   judge(): number {
     return 0;
   }

@@ -59,6 +59,9 @@ export class Tunnel implements Speaker {
     this.#leave();
   }
 
+  /** Its bytes are not ours to end early: it goes on to the end of the certificates. */
+  retire(): void {}
+
   judge(): number {
     const refusal = this.#over ? undefined : this.#refusalOf(this.#exchange);
     if (refusal === undefined) return 0;
