@@ -32,7 +32,6 @@ export interface ListenerOptions {
 
 export interface InboundOptions extends ListenerOptions {
   readonly identity: Live<Identity | undefined>;
-  readonly trustDomain: string;
   readonly tls: TlsSettings;
 }
 
@@ -81,14 +80,14 @@ export async function startInboundListener(options: InboundOptions): Promise<Lis
 
 /** The TLS half of an inbound port, from our first SVID on, with each that follows; it listens nowhere itself. */
 async function followIdentity(options: InboundOptions): Promise<{ current(): TlsServer | undefined; stop(): void }> {
-  const { identity, trustDomain, tls, log } = options;
-  const contextOf = (ours: Identity): object => contextOptions(ours.svid, ours.bundles.values(), tls);
+  const { identity, tls, log } = options;
+  const contextOf = (ours: Identity): object => contextOptions(ours.svid, tls);
   let server: TlsServer | undefined;
   const follow = async (ours: Identity | undefined): Promise<void> => {
     if (ours === undefined) return;
     // All options again: setSecureContext forgets what it is not told. Open connections keep what they have.
     if (server !== undefined) return void server.setSecureContext(contextOf(ours));
-    await proveChainShown(ours.svid, ours.bundles.get(trustDomain)!);
+    await proveChainShown(ours.svid);
     server ??= startHandshakes(options, contextOf(identity.current() ?? ours));
   };
   await follow(identity.current());

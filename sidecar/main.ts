@@ -190,7 +190,6 @@ class RunningSidecar implements Sidecar {
     this.#ports = new Ports({
       ...{ table: this.#table, tools: this.#tools, log, shared: this.#shared },
       identity: source.identity,
-      trustDomain: settings.trustDomain,
       tls: settings.tls,
       downstreamTls: { ...settings.tls, ...settings.gateway?.downstreamTls },
       draining: () => this.#draining,

@@ -1,15 +1,20 @@
 // Step: who is it? The peer's chain is verified once per connection and remembered by the leaf's fingerprint; whether it
 // still holds - not expired, not denied, its root still trusted - is asked on every request.
 
-import type { X509Certificate } from 'node:crypto';
 import { TLSSocket } from 'node:tls';
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { TrustBundles } from '../cert-agent/identity/bundle.ts';
 import { emptyDenyList } from '../cert-agent/identity/denied.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
-import { readPeerChain } from '../cert-agent/identity/peer-chain.ts';
-import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../cert-agent/identity/verify.ts';
+import { checkComplaint, type Presented, readPresented } from '../cert-agent/identity/peer-chain.ts';
+import {
+  checkDenied,
+  checkValidity,
+  fingerprintOf,
+  type PeerIdentity,
+  verifyChain,
+} from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
 
 /** Throws when the connection's peer does not hold (any more): a `svid_*` code, or `not_ready` while we have no bundle. */
@@ -52,17 +57,12 @@ export function createPeerCheck(identity: Live<Identity | undefined>): PeerCheck
     checkDenied(connection.peer!, ours.denied);
   };
 
-  /** The first time on a connection: our verdict, with its reason, and OpenSSL's. Two verifiers must agree. */
+  /** The first time on a connection: our verdict, with its reason, and what OpenSSL has to say beside the missing root. */
   function meet(connection: Connection, ours: Identity): Verdict {
-    const leaf = readPeer(connection);
-    const fingerprint = leaf.fingerprint256.replaceAll(':', '').toLowerCase();
-    const verdict = verdicts.get(fingerprint) ?? verify(fingerprint, readPeerChain(leaf), ours);
-    const socket = connection.socket as TLSSocket;
-    if (socket.authorized) return verdict;
-    throw new SallyportError(
-      'svid_untrusted',
-      `OpenSSL refuses the chain of ${verdict.peer.id.uri}: ${String(socket.authorizationError)}`,
-    );
+    const presented = readPeer(connection);
+    const verdict = verify(fingerprintOf(presented.chain[0]!), presented.chain, ours);
+    checkComplaint(presented, verdict.peer.id.uri);
+    return verdict;
   }
 
   function verify(fingerprint: string, chain: readonly Buffer[], ours: Identity): Verdict {
@@ -80,12 +80,12 @@ function checkPlaintext({ port, remoteAddress }: Connection): void {
     throw new SallyportError('plaintext_refused', `plaintext from ${remoteAddress}: ${port.key} takes mutual TLS only`);
 }
 
-/** The peer's leaf, with the chain behind it: see readPeerChain. */
-function readPeer(connection: Connection): X509Certificate {
-  const { socket } = connection;
-  const leaf = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
-  if (leaf === undefined) throw new SallyportError('svid_missing', 'the peer presented no certificate');
-  return leaf;
+/** What the peer presented, which is a leaf at least. */
+function readPeer({ socket }: Connection): Presented {
+  const presented = socket instanceof TLSSocket ? readPresented(socket) : undefined;
+  if (presented === undefined || presented.chain.length === 0)
+    throw new SallyportError('svid_missing', 'the peer presented no certificate');
+  return presented;
 }
 
 /** `x-forwarded-client-cert` as Istio's inbound sidecar sets it: By, Hash, Subject (always quoted), URI. */

@@ -18,7 +18,6 @@ export interface PortsOptions {
   readonly tools: ProxyTools;
   readonly log: Log;
   readonly identity: Live<Identity | undefined>;
-  readonly trustDomain: string;
   readonly tls: TlsSettings;
   /** The same for the clients of a gateway. */
   readonly downstreamTls: TlsSettings;
@@ -144,7 +143,7 @@ export class Ports {
   }
 
   async #bind(open: OpenPort): Promise<void> {
-    const { table, tools, log, identity, trustDomain, tls, shared, draining } = this.#options;
+    const { table, tools, log, identity, tls, shared, draining } = this.#options;
     if (open.listener !== undefined || open.busy || draining()) return;
     const { direction, mtls } = open.port.rules.current();
     // Inbound waits: a port that answers no handshake would only look broken.
@@ -154,8 +153,7 @@ export class Ports {
     const common = { port: open.port, number, bind, shared, table, tools, log };
     try {
       const { streams, front } = open;
-      if (direction === 'inbound')
-        open.listener = await startInboundListener({ ...common, identity, trustDomain, tls });
+      if (direction === 'inbound') open.listener = await startInboundListener({ ...common, identity, tls });
       else if (streams !== undefined && front !== undefined)
         open.listener = await startGatewayListener({ ...common, streams, front, tls: this.#options.downstreamTls });
       else open.listener = await startPlainListener(common);

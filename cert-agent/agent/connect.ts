@@ -4,13 +4,13 @@
 import { isIP } from 'node:net';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { Client } from 'undici';
-import { reasonOf, SallyportError } from '../base/errors.ts';
-import { formatPem, onlyBundle, type TrustBundle } from '../identity/bundle.ts';
+import { type Code, reasonOf, SallyportError } from '../base/errors.ts';
+import { onlyBundle, type TrustBundle } from '../identity/bundle.ts';
 import { type DenyList, emptyDenyList } from '../identity/denied.ts';
-import { readPeerChain } from '../identity/peer-chain.ts';
+import { checkComplaint, type Presented, readPresented } from '../identity/peer-chain.ts';
 import { caIdOf } from '../identity/spiffe-id.ts';
 import type { Svid } from '../identity/svid.ts';
-import { verifyChain } from '../identity/verify.ts';
+import { type PeerIdentity, verifyChain } from '../identity/verify.ts';
 
 export interface CaConnectionOptions {
   readonly url: URL;
@@ -43,11 +43,12 @@ const maxAnswerBytes = 16 * 1024 * 1024;
 /** A client that connects when it is first asked. Whoever creates it closes it. */
 export function createCaConnection(options: CaConnectionOptions): CaConnection {
   let proof: CaProof | undefined;
-  const settings = tlsSettings(options, (found) => {
-    proof = found;
-  });
+  const settings = tlsSettings(options);
   const client = new Client(options.url.origin, {
-    connect: (_target, callback) => dial(settings, callback),
+    connect: (_target, callback) =>
+      dial(settings, callback, (socket) => {
+        proof = proveCa(readPresented(socket), options);
+      }),
     headersTimeout: answerTimeoutMs,
     bodyTimeout: answerTimeoutMs,
     keepAliveTimeout: 30_000,
@@ -57,8 +58,7 @@ export function createCaConnection(options: CaConnectionOptions): CaConnection {
   return { client, proof: () => proof };
 }
 
-function tlsSettings(options: CaConnectionOptions, keep: (proof: CaProof) => void): ConnectionOptions {
-  const { url, trust, svid } = options;
+function tlsSettings({ url, svid }: CaConnectionOptions): ConnectionOptions {
   const host = url.hostname.replace(/^\[|\]$/g, '');
   return {
     host,
@@ -68,25 +68,26 @@ function tlsSettings(options: CaConnectionOptions, keep: (proof: CaProof) => voi
     minVersion: 'TLSv1.3',
     ecdhCurve: 'X25519MLKEM768:X25519:P-256',
     ALPNProtocols: ['http/1.1'],
-    ca: trust.roots.map((root) => formatPem([root])),
+    ca: [],
     ...(svid === undefined ? {} : { cert: svid.chainPem, key: svid.keyPem }),
-    rejectUnauthorized: true,
-    // Called because no session is ever resumed: a resumed one skips this check (and all others).
-    checkServerIdentity(_host, certificate) {
-      try {
-        keep(proveCa(readPeerChain(certificate), options));
-        return undefined;
-      } catch (error) {
-        return error instanceof Error ? error : new Error(reasonOf(error));
-      }
-    },
+    // Without roots Node could only say no; `dial` proves who it is before anybody gets the socket. No session is ever
+    // resumed, since a resumed one shows no certificate.
+    rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
   };
 }
 
 /** @throws SallyportError when the chain is not that of this trust domain's CA. */
-function proveCa(chain: readonly Buffer[], options: CaConnectionOptions): CaProof {
+function proveCa(presented: Presented, options: CaConnectionOptions): CaProof {
   const { trust, url } = options;
-  const peer = verifyChain(chain, onlyBundle(trust), options.denied ?? emptyDenyList, options.now());
+  const { chain } = presented;
+  let peer: PeerIdentity;
+  try {
+    peer = verifyChain(chain, onlyBundle(trust), options.denied ?? emptyDenyList, options.now());
+    checkComplaint(presented, peer.id.uri, true);
+  } catch (error) {
+    throw refusalOf(error);
+  }
   const expected = caIdOf(trust.trustDomain).uri;
   if (peer.id.uri !== expected) {
     throw new SallyportError('svid_untrusted', `${url.origin} is ${peer.id.uri}, not the CA ${expected}`, {
@@ -98,32 +99,39 @@ function proveCa(chain: readonly Buffer[], options: CaConnectionOptions): CaProo
 
 type Callback = (...answer: [null, TLSSocket] | [Error, null]) => void;
 
-function dial(settings: ConnectionOptions, callback: Callback): void {
+/** `prove` throws when the other side is not whom we want; nothing has been written to it by then. */
+function dial(settings: ConnectionOptions, callback: Callback, prove: (socket: TLSSocket) => void): void {
   const socket = connect(settings);
   const timer = setTimeout(() => {
     socket.destroy(new Error(`no TLS handshake within ${connectTimeoutMs} ms`));
   }, connectTimeoutMs);
   const failed = (error: Error): void => {
     clearTimeout(timer);
-    callback(refusalOf(socket, error), null);
+    callback(error, null);
   };
   socket.once('error', failed);
   socket.once('secureConnect', () => {
     clearTimeout(timer);
+    try {
+      prove(socket);
+    } catch (error) {
+      // Its end is told by the error handler, once.
+      socket.destroy(error instanceof Error ? error : new Error(reasonOf(error)));
+      return;
+    }
     socket.off('error', failed);
     // From here on the socket is undici's, and it closes it.
     callback(null, socket);
   });
 }
 
-/** OpenSSL's verdict on the certificate gets our code; everything else is a connection that failed. */
-function refusalOf(socket: TLSSocket, error: Error): Error {
-  const unverified = socket.authorizationError as unknown;
-  if (error instanceof SallyportError || unverified === undefined || unverified === null) return error;
-  const expired = String(unverified).includes('EXPIRED');
-  return new SallyportError(
-    expired ? 'svid_expired' : 'svid_untrusted',
-    `the CA's certificate does not verify against our bundle: ${reasonOf(error)}`,
-    { hint: 'is the bundle that of this CA? copy it anew from the CA', cause: error },
-  );
+/** What a bundle does not vouch for is most often the wrong bundle, and the operator is told so. */
+function refusalOf(error: unknown): unknown {
+  if (!(error instanceof SallyportError) || !aboutBundle.has(error.code)) return error;
+  return new SallyportError(error.code, `the CA's certificate does not verify against our bundle: ${error.message}`, {
+    hint: 'is the bundle that of this CA? copy it anew from the CA',
+    cause: error,
+  });
 }
+
+const aboutBundle: ReadonlySet<Code> = new Set(['svid_untrusted', 'svid_expired', 'svid_not_yet_valid']);

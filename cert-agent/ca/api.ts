@@ -6,6 +6,7 @@ import { formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
+import type { Presented } from '../identity/peer-chain.ts';
 import { type BundleAnswer, matchesEtag } from './bundle-answer.ts';
 import { type Evidence, readSvid, readToken } from './evidence.ts';
 import { type Issued, type IssueParts, issueSvid } from './issue.ts';
@@ -21,8 +22,8 @@ export interface ApiParts extends IssueParts {
 }
 
 export interface ApiRequest {
-  /** DER, leaf first, as the caller presented it in the handshake and unverified; empty without one. */
-  readonly chain: readonly Buffer[];
+  /** What the caller presented in the handshake, unverified. */
+  readonly presented: Presented;
   readonly ifNoneMatch: string | undefined;
   readonly remote: string;
   /** The body as JSON; undefined with GET. */
@@ -73,9 +74,10 @@ async function enrol(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
 async function renew(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
   const denied = parts.revocations.denied.current();
   const { bundles, intermediate } = parts.authority;
-  // Our own intermediate need not be shown to us; some versions of Node would not let us see it either.
-  const chain = request.chain.length === 0 ? [] : [...request.chain, intermediate];
-  const evidence = readSvid(chain, bundles, denied, parts.clock.now());
+  const { chain, complaint } = request.presented;
+  // Our own intermediate need not be shown to us.
+  const presented = { chain: chain.length === 0 ? [] : [...chain, intermediate], complaint };
+  const evidence = readSvid(presented, bundles, denied, parts.clock.now());
   const issued = await issue(parts, evidence, parseBody(renewSchema, request.body), request);
   parts.metrics.renewed();
   return answerIssued(parts, issued);

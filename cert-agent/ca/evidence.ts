@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { SallyportError } from '../base/errors.ts';
 import type { TrustBundles } from '../identity/bundle.ts';
 import type { DenyList } from '../identity/denied.ts';
+import { checkComplaint, type Presented } from '../identity/peer-chain.ts';
 import { parseSpiffeId, type SpiffeId } from '../identity/spiffe-id.ts';
 import { verifyChain } from '../identity/verify.ts';
 import type { StoredToken, TokenStore } from './store.ts';
@@ -36,9 +37,10 @@ export async function readToken(tokens: TokenStore, token: string, denied: DenyL
  * @throws SallyportError what verifyChain throws, but `id_denied` when the SVID or its ID is on the deny-list and
  * `svid_invalid` when it cannot be read: neither is a fault of the CA.
  */
-export function readSvid(chain: readonly Buffer[], bundles: TrustBundles, denied: DenyList, now: number): Evidence {
+export function readSvid(presented: Presented, bundles: TrustBundles, denied: DenyList, now: number): Evidence {
   try {
-    const { id, serial } = verifyChain(chain, bundles, denied, now);
+    const { id, serial } = verifyChain(presented.chain, bundles, denied, now);
+    checkComplaint(presented, id.uri, true);
     return { kind: 'svid', id, serial };
   } catch (error) {
     if (!(error instanceof SallyportError)) throw error;

@@ -86,7 +86,6 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
   const server = await startServer({
     listen: options.listen,
     svid: own.live,
-    bundle: authority.bundle,
     routes: createRoutes({ ...parts, bundleAnswer }),
     log,
     onRefusal: metrics.refused,

@@ -11,9 +11,8 @@ import { listenError } from '../base/admin.ts';
 import { type Code, codes, reasonOf, SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
-import { formatPem, type TrustBundle } from '../identity/bundle.ts';
 import { proveChainShown } from '../identity/own-handshake.ts';
-import { readPeerChain } from '../identity/peer-chain.ts';
+import { type Presented, readPresented } from '../identity/peer-chain.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { ApiAnswer, Route } from './api.ts';
 import { discardBody, readJsonBody } from './body.ts';
@@ -21,7 +20,6 @@ import { discardBody, readJsonBody } from './body.ts';
 export interface ServerParts {
   readonly listen: Extract<Address, { host: string }>;
   readonly svid: Live<Svid>;
-  readonly bundle: TrustBundle;
   readonly routes: readonly Route[];
   readonly log: Log;
   /** Told of every refusal, whoever it was. */
@@ -50,7 +48,7 @@ export interface CaServer {
 /** @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`. */
 export async function startServer(parts: ServerParts): Promise<CaServer> {
   // Renewals come with a chain of a leaf and an intermediate, like our own.
-  await proveChainShown(parts.svid.current(), parts.bundle);
+  await proveChainShown(parts.svid.current());
   const limits = { ...defaultLimits, ...parts.limits };
   const server = createServer({
     ...tlsOptions(parts),
@@ -70,7 +68,11 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
   const stopRotation = parts.svid.onChange(() => server.setSecureContext(tlsOptions(parts)));
   const state = { issuing: 0, closing: false };
   server.on('request', (request, response) => {
-    void serve({ parts, limits, state, chain: chains.get(request.socket as TLSSocket) ?? [] }, request, response);
+    void serve(
+      { parts, limits, state, presented: chains.get(request.socket as TLSSocket) ?? nothing },
+      request,
+      response,
+    );
   });
   // Out of descriptors, accept() fails one connection at a time; that must not end the CA.
   server.on('error', (error) => parts.log.error({ code: 'accept_failed' }, reasonOf(error)));
@@ -86,36 +88,36 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
   };
 }
 
-function tlsOptions({ svid, bundle }: ServerParts): ServerOptions {
+function tlsOptions({ svid }: ServerParts): ServerOptions {
   const { chainPem, keyPem } = svid.current();
   return {
     key: keyPem,
     cert: chainPem,
-    // Names our roots to callers, so that they know which certificate to show. The verdict on it is not OpenSSL's.
-    ca: formatPem(bundle.roots),
+    // The verdict on a caller's chain is ours (peer-chain.ts), and Node's own roots must not stand in for it.
+    ca: [],
     minVersion: 'TLSv1.3',
     ecdhCurve: 'X25519MLKEM768:X25519:P-256',
     // A resumed session is not checked again: neither its end nor a revocation would be seen.
-    secureOptions: constants.SSL_OP_NO_TICKET,
+    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     requestCert: true,
     rejectUnauthorized: false,
   };
 }
 
 /** A socket shows its chain to the first who asks, so it is asked once, here, and kept for the requests to come. */
-function rememberChains(server: Server): WeakMap<TLSSocket, readonly Buffer[]> {
-  const chains = new WeakMap<TLSSocket, readonly Buffer[]>();
-  server.on('secureConnection', (socket: TLSSocket) => {
-    chains.set(socket, readPeerChain(socket.getPeerCertificate(true)));
-  });
+function rememberChains(server: Server): WeakMap<TLSSocket, Presented> {
+  const chains = new WeakMap<TLSSocket, Presented>();
+  server.on('secureConnection', (socket: TLSSocket) => chains.set(socket, readPresented(socket)));
   return chains;
 }
+
+const nothing: Presented = Object.freeze({ chain: [], complaint: undefined });
 
 interface Turn {
   readonly parts: ServerParts;
   readonly limits: ServerLimits;
   readonly state: { issuing: number; closing: boolean };
-  readonly chain: readonly Buffer[];
+  readonly presented: Presented;
 }
 
 async function serve(turn: Turn, request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -140,13 +142,13 @@ async function serve(turn: Turn, request: IncomingMessage, response: ServerRespo
   response.end(answer.body);
 }
 
-async function answerOf({ parts, limits, state, chain }: Turn, request: IncomingMessage): Promise<ApiAnswer> {
+async function answerOf({ parts, limits, state, presented }: Turn, request: IncomingMessage): Promise<ApiAnswer> {
   const path = pathOf(request);
   const here = parts.routes.filter((one) => one.path === path);
   const route = here.find((one) => one.method === request.method);
   if (route === undefined) throw noRoute(here, path);
   const asked = {
-    chain,
+    presented,
     ifNoneMatch: request.headers['if-none-match'],
     remote: request.socket.remoteAddress ?? '',
   };

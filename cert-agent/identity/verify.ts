@@ -1,15 +1,16 @@
 // Is this certificate chain who it says it is? RFC 5280 path validation against the bundle of the SVID's own trust
 // domain (X509-SVID section 5.1), then the leaf's rules (section 5.2), then the deny-list. Fails closed. The path is
-// built here, link by link: `issuerCertificate` of a TLS socket is linked by name and key identifier only, and a CA of
-// domain A can forge that.
+// built here, link by link (path.ts): `issuerCertificate` of a TLS socket is linked by name and key identifier only, and a
+// CA of domain A can forge that. What a stranger presents is measured before it is read, and never costs more than that.
 
-import { createHash, type X509Certificate } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { formatDuration, formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
-import type { TrustBundles } from './bundle.ts';
-import { type CertificateFacts, openCertificate, readCertificateFacts } from './certificate.ts';
+import type { TrustBundle, TrustBundles } from './bundle.ts';
+import { type CertificateFacts, readCertificateFacts } from './certificate.ts';
 import { type DenyList, isSerialDenied } from './denied.ts';
-import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
+import { checkChainSize, findPath, type Link, readLink, rootsOf, spiffeIdOf, usableBothWays } from './path.ts';
+import type { SpiffeId } from './spiffe-id.ts';
 
 /** Who the other side proved to be. */
 export interface PeerIdentity {
@@ -34,11 +35,11 @@ export interface RuleResult {
   readonly message: string;
 }
 
-/** A chain longer than this is an attack on our time, not a PKI. */
-const maxChain = 8;
-
 /** Skew is met by back-dating only; within this distance the refusal asks about the clocks. */
 const skewMs = 5 * 60_000;
+
+/** Of a URI that is none of ours, in a sentence for the log. */
+const shownUri = 200;
 
 /** The leaf's rules of X509-SVID sections 2 to 4 and 5.2, each with its verdict; `inspect` prints them all. */
 export function checkLeafRules(facts: CertificateFacts): RuleResult[] {
@@ -47,7 +48,11 @@ export function checkLeafRules(facts: CertificateFacts): RuleResult[] {
   const uses = facts.keyUsage ?? [];
   return [
     rule('one-uri', facts.uris.length === 1, `exactly one URI name, found ${facts.uris.length}`),
-    rule('spiffe-id', id !== undefined, `the URI name is a SPIFFE ID, found ${facts.uris[0] ?? 'none'}`),
+    rule(
+      'spiffe-id',
+      id !== undefined,
+      `the URI name is a SPIFFE ID, found ${facts.uris[0]?.slice(0, shownUri) ?? 'none'}`,
+    ),
     rule('id-path', id !== undefined && id.path !== '', 'the SPIFFE ID of a leaf has a path'),
     rule('not-a-ca', !facts.isCa, 'a leaf is not a CA (cA=false)'),
     rule(
@@ -75,11 +80,7 @@ export function verifyChain(
 ): PeerIdentity {
   const [leafDer] = chain;
   if (leafDer === undefined) throw new SallyportError('svid_missing', 'the peer presented no certificate');
-  if (chain.length > maxChain)
-    throw new SallyportError(
-      'svid_invalid',
-      `the peer presented ${chain.length} certificates; ${maxChain} are the limit`,
-    );
+  checkChainSize(chain);
   const facts = readCertificateFacts(leafDer);
   const leaf = readLink(leafDer, facts);
   const id = checkLeaf(facts);
@@ -87,16 +88,14 @@ export function verifyChain(
   if (bundle === undefined)
     throw new SallyportError('svid_untrusted', `there is no bundle for the trust domain of ${id.uri}`);
   checkValidity(leaf, `the certificate of ${id.uri}`, now);
-  const roots = bundle.roots.map((der) => readLink(der));
-  const path = findPath(
-    leaf,
-    chain.slice(1).map((der) => readLink(der)),
-    roots,
-    now,
-  );
-  if (path === undefined) {
-    throw new SallyportError('svid_untrusted', `no valid path leads from ${id.uri} to a root of ${id.trustDomain}`);
-  }
+  checkOwnSignature(leaf);
+  const others = chain.slice(1).map((der) => readLink(der));
+  const path = findPath(leaf, others, rootsOf(bundle), now);
+  if (path === undefined)
+    throw new SallyportError(
+      'svid_untrusted',
+      `no valid path leads from ${id.uri} to a root of ${id.trustDomain}${unusedRoots(bundle)}`,
+    );
   const peer = describePeer(leaf, id, path);
   checkDenied(peer, denied);
   return peer;
@@ -148,83 +147,24 @@ function checkLeaf(facts: CertificateFacts): SpiffeId {
   return spiffeIdOf(facts)!;
 }
 
-function spiffeIdOf(facts: CertificateFacts): SpiffeId | undefined {
-  try {
-    return facts.uris[0] === undefined ? undefined : parseSpiffeId(facts.uris[0]);
-  } catch {
-    return undefined;
-  }
+/** The leaf's own strength: a path says what its issuers are worth. */
+function checkOwnSignature({ weakness, facts }: Link): void {
+  if (weakness !== undefined)
+    throw new SallyportError('svid_invalid', `the certificate's key is not taken: ${weakness}`);
+  if (facts.signedWith === undefined)
+    throw new SallyportError(
+      'svid_invalid',
+      'the certificate is signed in a way that proves nothing (SHA-2 or Ed25519 does)',
+    );
 }
 
-/** X509-SVID section 4.4: if the extension is there, both uses must be. */
-function usableBothWays(facts: CertificateFacts): boolean {
-  return (
-    facts.tlsUsage === undefined || (facts.tlsUsage.includes('serverAuth') && facts.tlsUsage.includes('clientAuth'))
-  );
-}
-
-interface Link {
-  readonly certificate: X509Certificate;
-  readonly der: Buffer;
-  readonly notBefore: number;
-  readonly notAfter: number;
-  readonly facts: CertificateFacts;
-}
-
-function readLink(der: Buffer, facts = readCertificateFacts(der)): Link {
-  const certificate = openCertificate(der);
-  return {
-    certificate,
-    der,
-    notBefore: certificate.validFromDate.getTime(),
-    notAfter: certificate.validToDate.getTime(),
-    facts,
-  };
-}
-
-/** The links from the leaf's issuer to a root, depth first; undefined when no path holds at `now`. */
-function findPath(leaf: Link, others: readonly Link[], roots: readonly Link[], now: number): Link[] | undefined {
-  const search = (child: Link, between: readonly Link[]): Link[] | undefined => {
-    const root = roots.find((one) => mayIssue(one, child, leaf, between.length, now));
-    if (root !== undefined) return [...between, root];
-    for (const one of others) {
-      // X509-SVID section 4.3: a signing certificate says so. A root may come from elsewhere, and is trusted by name.
-      if (between.includes(one) || one.facts.keyUsage === undefined) continue;
-      if (!mayIssue(one, child, leaf, between.length, now)) continue;
-      const path = search(one, [...between, one]);
-      if (path !== undefined) return path;
-    }
-    return undefined;
-  };
-  return search(leaf, []);
-}
-
-/** RFC 5280 section 6.1.4 and X509-SVID section 3: everything that `issuer` needs to vouch for `child`. */
-function mayIssue(issuer: Link, child: Link, leaf: Link, casBelow: number, now: number): boolean {
-  const { facts } = issuer;
-  if (!facts.isCa || facts.keyUsage?.includes('keyCertSign') === false) return false;
-  if (facts.pathLength !== undefined && facts.pathLength < casBelow) return false;
-  if (facts.unknownCritical.length > 0 || !namesPermitted(facts, leaf.facts)) return false;
-  if (!signsForDomainOf(facts, leaf.facts)) return false;
-  if (now < issuer.notBefore || now > issuer.notAfter) return false;
-  return child.certificate.checkIssued(issuer.certificate) && child.certificate.verify(issuer.certificate.publicKey);
-}
-
-/** X509-SVID section 3.1 and 5.1: a signing certificate's own ID, if it has one, is its trust domain's, without path. */
-function signsForDomainOf(issuer: CertificateFacts, leaf: CertificateFacts): boolean {
-  if (issuer.uris.length === 0) return true;
-  const id = spiffeIdOf(issuer);
-  return (
-    id !== undefined && issuer.uris.length === 1 && id.path === '' && id.trustDomain === spiffeIdOf(leaf)?.trustDomain
-  );
-}
-
-/** RFC 5280 section 4.2.1.10 for URI names: a host, or with a leading dot any name below it. */
-function namesPermitted(issuer: CertificateFacts, leaf: CertificateFacts): boolean {
-  const permitted = issuer.permittedUriHosts;
-  if (permitted === undefined) return true;
-  const host = spiffeIdOf(leaf)?.trustDomain ?? '';
-  return permitted.some((one) => (one.startsWith('.') ? host.endsWith(one.toLowerCase()) : host === one.toLowerCase()));
+/** Roots that vouch for nobody are named where they are missed. */
+function unusedRoots(bundle: TrustBundle): string {
+  const roots = rootsOf(bundle);
+  const weak = roots.flatMap(({ weakness }) => weakness ?? []);
+  const unread = bundle.roots.length - roots.length;
+  if (weak.length + unread === 0) return '';
+  return `; of its ${bundle.roots.length} roots ${weak.length + unread} are not used (${[...weak, ...(unread > 0 ? ['unreadable'] : [])].join(', ')})`;
 }
 
 function describePeer(leaf: Link, id: SpiffeId, path: readonly Link[]): PeerIdentity {

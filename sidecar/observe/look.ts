@@ -3,7 +3,7 @@
 
 import type { KeyObject } from 'node:crypto';
 import { isIP } from 'node:net';
-import { connect, type DetailedPeerCertificate, type EphemeralKeyInfo, type TLSSocket } from 'node:tls';
+import { connect, type EphemeralKeyInfo, type TLSSocket } from 'node:tls';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { onlyBundle, parseBundle, readPemBlocks, type TrustBundles } from '../../cert-agent/identity/bundle.ts';
@@ -11,7 +11,7 @@ import { readCertificateFacts } from '../../cert-agent/identity/certificate.ts';
 import { type DenyList, parseDenyList } from '../../cert-agent/identity/denied.ts';
 import { pathsIn } from '../../cert-agent/identity/generation.ts';
 import { parseKey } from '../../cert-agent/identity/keys.ts';
-import { readPeerChain } from '../../cert-agent/identity/peer-chain.ts';
+import { readPresented } from '../../cert-agent/identity/peer-chain.ts';
 import { readIdentityTexts, readText } from '../../cert-agent/identity/read.ts';
 import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import { askAdmin } from './ask.ts';
@@ -108,8 +108,7 @@ export async function lookAtAdmin(url: URL): Promise<Sight> {
 export async function lookAtPeer(address: Address, svid: ClientSvid | undefined): Promise<Sight> {
   const socket = await handshake(address, svid);
   try {
-    // First and once: see readPeerChain.
-    const chain = readPeerChain(socket.getPeerCertificate(true) as DetailedPeerCertificate);
+    const { chain } = readPresented(socket);
     if (chain.length === 0)
       throw new SallyportError('svid_missing', `${formatAddress(address)} presented no certificate`);
     const details = {

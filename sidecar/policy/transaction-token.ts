@@ -7,6 +7,7 @@ import type { KeyObject } from 'node:crypto';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { openCertificate } from '../../cert-agent/identity/certificate.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
+import { checkChainSize, maxChain } from '../../cert-agent/identity/path.ts';
 import { verifyChain } from '../../cert-agent/identity/verify.ts';
 import { type RequestAuth, readClaims } from './facts.ts';
 import { hasDuplicateKeys } from './json-keys.ts';
@@ -30,8 +31,6 @@ const leewayMs = 10_000;
 const rememberedBytes = 4 * 1_048_576;
 /** Gateways are few, and each has a new leaf at times. */
 const maxSigners = 1024;
-/** More is an attack on our time; verifyChain has the same limit. */
-const maxCertificates = 8;
 
 /** A gateway's word on a user, verified. */
 export interface Vouched {
@@ -200,11 +199,12 @@ function signerOf(header: string, ours: Identity, at: number): Signer {
   // RFC 7515 section 4.1.11: whoever does not understand what is critical must refuse it, and we understand none.
   if (crit !== undefined) throw new Error("it has 'crit', of which nothing is understood");
   const chain = readChain(x5c);
-  const { id, notBefore, validUntil } = verifyChain(chain, ours.bundles, ours.denied, at);
+  checkChainSize(chain);
   const key = openCertificate(chain[0]!).publicKey;
   const algorithm = algorithmOf(key);
   if (algorithm === undefined || alg !== algorithm.name)
     throw new Error(`its algorithm is not the one of its leaf's key (${algorithm?.name ?? 'none'})`);
+  const { id, notBefore, validUntil } = verifyChain(chain, ours.bundles, ours.denied, at);
   const signer: Signer = { id: id.uri, key, algorithm, notBefore, validUntil };
   if (signers.size >= maxSigners) for (const oldest of signers.keys()) if (signers.delete(oldest)) break;
   signers.set(header, signer);
@@ -213,8 +213,8 @@ function signerOf(header: string, ours: Identity, at: number): Signer {
 
 /** RFC 7515 section 4.1.6: base64 of DER, not base64url, the leaf first. */
 function readChain(x5c: unknown): Buffer[] {
-  if (!Array.isArray(x5c) || x5c.length === 0 || x5c.length > maxCertificates)
-    throw new Error(`its 'x5c' is no list of 1 to ${maxCertificates} certificates`);
+  if (!Array.isArray(x5c) || x5c.length === 0 || x5c.length > maxChain)
+    throw new Error(`its 'x5c' is no list of 1 to ${maxChain} certificates`);
   return x5c.map((one: unknown) => {
     const der = Buffer.from(typeof one === 'string' ? one : '', 'base64');
     if (der.length === 0 || der.toString('base64') !== one) throw new Error("its 'x5c' is not base64");

@@ -9,7 +9,6 @@ import {
   type TLSSocket,
   type TlsOptions,
 } from 'node:tls';
-import { formatPem, type TrustBundle } from '../../cert-agent/identity/bundle.ts';
 import type { Svid } from '../../cert-agent/identity/svid.ts';
 import type { TlsFacts } from '../exchange.ts';
 
@@ -33,21 +32,19 @@ export interface TlsSettings {
 }
 
 /**
- * The part that follows the SVID and the bundles: what a rotation replaces. OpenSSL knows one pool of roots, so with several
- * trust domains its verdict is not enough: peer.ts holds each peer against the bundle of its own.
+ * The part that follows the SVID: what a rotation replaces, accepting and dialing. No roots, on purpose: OpenSSL knows one
+ * pool of them, and its verdict on several trust domains is wrong both ways. peer-chain.ts says whose verdict counts.
  */
-export function contextOptions(
-  svid: Svid,
-  bundles: Iterable<TrustBundle>,
-  settings: TlsSettings,
-): SecureContextOptions {
-  return {
-    key: svid.keyPem,
-    cert: svid.chainPem,
-    ca: formatPem([...bundles].flatMap(({ roots }) => roots)),
-    ...strictly(settings),
-  };
+export function contextOptions(svid: Svid, settings: TlsSettings): SecureContextOptions {
+  // An empty list, since without one Node's own roots are taken.
+  return { key: svid.keyPem, cert: svid.chainPem, ca: [], ...strictly(settings) };
 }
+
+/**
+ * A handshake is made once for each connection. A resumed session skips every check of a certificate (conventions: measured),
+ * so there are no tickets; and TLS 1.2 lets a client ask for one handshake after the other, each of which costs us a signature.
+ */
+const neverAgain = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION;
 
 /** What we agree on with whomever. */
 function strictly({ minVersion, groups }: TlsSettings): SecureContextOptions {
@@ -57,8 +54,7 @@ function strictly({ minVersion, groups }: TlsSettings): SecureContextOptions {
     ciphers,
     ecdhCurve: groups.join(':'),
     honorCipherOrder: true,
-    // A resumed session skips every check of a certificate (conventions: measured), so there are no tickets.
-    secureOptions: constants.SSL_OP_NO_TICKET,
+    secureOptions: neverAgain,
   };
 }
 
@@ -79,13 +75,15 @@ export function frontContextOptions(
     cert: certificate,
     // Without authorities nobody is asked for a certificate; Node's own roots must not stand in for them.
     ca: authorities ?? [],
+    // An intermediate may be the anchor that the document names.
+    allowPartialTrustChain: true,
     ...strictly(settings),
   };
 }
 
 /** A context for dialing; made once per generation of our SVID, since reading a key is dear. */
-export function dialContext(svid: Svid, bundle: TrustBundle, settings: TlsSettings): SecureContext {
-  return createSecureContext(contextOptions(svid, [bundle], settings));
+export function dialContext(svid: Svid, settings: TlsSettings): SecureContext {
+  return createSecureContext(contextOptions(svid, settings));
 }
 
 /** What the handshake of a socket that dialed has agreed on: Node tells the dialing side all of it. */
@@ -126,7 +124,8 @@ export function serverDialOptions(ca: string | string[], { minVersion, groups }:
     maxVersion: 'TLSv1.3',
     ciphers,
     ecdhCurve: groups.join(':'),
-    // As above: whoever resumes is not verified again.
-    secureOptions: constants.SSL_OP_NO_TICKET,
+    // An intermediate may be the anchor that the document names.
+    allowPartialTrustChain: true,
+    secureOptions: neverAgain,
   };
 }

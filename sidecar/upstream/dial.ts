@@ -8,7 +8,7 @@ import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.
 import type { Live } from '../../cert-agent/base/live.ts';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
-import { readPeerChain } from '../../cert-agent/identity/peer-chain.ts';
+import { checkComplaint, type Presented, readPresented } from '../../cert-agent/identity/peer-chain.ts';
 import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../../cert-agent/identity/verify.ts';
 import type { TlsFacts, UpstreamPeer } from '../exchange.ts';
 import { runsOn } from '../protocol/reset.ts';
@@ -56,19 +56,17 @@ export function createPeerDial(options: PeerDialOptions): Dial {
       return Promise.reject(
         new SallyportError('not_ready', 'there is no SVID to present yet', { hint: "see 'waiting for' in the log" }),
       );
-    const bundle = ours.bundles.get(options.trustDomain);
-    if (bundle === undefined)
+    if (!ours.bundles.has(options.trustDomain))
       return Promise.reject(
         new SallyportError('upstream_tls', `there is no bundle for the trust domain of ${options.expected}`),
       );
     if (contextOf !== ours || context === undefined) {
-      context = dialContext(ours.svid, bundle, options.tls);
+      context = dialContext(ours.svid, options.tls);
       contextOf = ours;
     }
     const secureContext = context;
     return new Promise((resolve, reject) => {
       const { serverName } = options;
-      let chain: readonly Buffer[] = [];
       const raw = connect({ ...address, noDelay: true, allowHalfOpen: true });
       const settings: ConnectionOptions & { readonly allowHalfOpen: true } = {
         socket: raw,
@@ -76,23 +74,24 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         secureContext,
         ...(serverName === undefined ? {} : { servername: serverName }),
         ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
-        rejectUnauthorized: true,
-        checkServerIdentity: (_name, certificate) => {
-          chain = readPeerChain(certificate);
-          return judge(chain, ours);
-        },
+        // The context has no roots, so Node could only say no; `ready` judges before anybody gets the socket.
+        rejectUnauthorized: false,
+        checkServerIdentity: () => undefined,
       };
       const socket = connectTls(settings);
       runsOn(socket, raw);
       const ready = (): void => {
+        const presented = readPresented(socket);
+        // Whom we trust may have changed during the handshake, and what is not open yet nobody has judged again.
+        const trust = options.identity.current() ?? ours;
+        const refusal = judge(presented.chain, trust, presented);
+        if (refusal !== undefined) {
+          socket.destroy();
+          return reject(refusal);
+        }
         const tls = dialedFacts(socket);
         options.dialed(tls);
-        const peer = peerOf(chain, ours, tls);
-        // Whom we trust may have changed during the handshake, and what is not open yet nobody has judged again.
-        const refusal = peer.refusal();
-        if (refusal === undefined) return resolve({ socket, peer });
-        socket.destroy();
-        reject(refusal);
+        resolve({ socket, peer: peerOf(presented.chain, trust, tls) });
       };
       settle(socket, address, connectMs, 'secureConnect', ready, reject);
     });
@@ -107,10 +106,11 @@ export function createPeerDial(options: PeerDialOptions): Dial {
     };
   }
 
-  /** OpenSSL has found a path to the bundle; now who it is. Node wants the error returned. */
-  function judge(chain: readonly Buffer[], ours: Identity): SallyportError | undefined {
+  /** Why an upstream with this chain is not the one that is expected, under `ours`; undefined when it is. */
+  function judge(chain: readonly Buffer[], ours: Identity, presented?: Presented): SallyportError | undefined {
     try {
       const peer = identify(chain, ours);
+      if (presented !== undefined) checkComplaint(presented, peer.id.uri);
       checkDenied(peer, ours.denied);
       if (peer.id.uri === options.expected) return undefined;
       return new SallyportError('upstream_identity', `the upstream is ${peer.id.uri}, expected ${options.expected}`, {

@@ -365,7 +365,6 @@ t.test('a fault of the CA is told as a fault and nothing more', async (t) => {
   const server = await startServer({
     listen: { host: '127.0.0.1', port: 0 },
     svid,
-    bundle: authority.bundle,
     routes: [
       fails('/bug', new TypeError('secret of /etc/ca is undefined')),
       fails('/store', new SallyportError('store_failed', '/etc/ca/store.sqlite: disk full', { hint: 'secret' })),

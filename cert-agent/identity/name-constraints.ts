@@ -1,0 +1,120 @@
+// Name constraints of a CA (RFC 5280 section 4.2.1.10): which names may stand below it. Fails closed: a constraint on a kind
+// of name that cannot be compared here refuses every certificate that bears a name of that kind.
+
+import { type DerElement, DerReader } from './der.ts';
+
+/** A GeneralName: its context tag (RFC 5280 section 4.2.1.6) without class bits, and its content. */
+export interface Name {
+  readonly kind: number;
+  readonly value: Buffer;
+}
+
+export interface NameConstraints {
+  /** Only names within one of these, for each kind that is there. */
+  readonly permitted: readonly Name[];
+  readonly excluded: readonly Name[];
+}
+
+/** Kinds of GeneralName by their context tag. */
+export const nameKind = Object.freeze({ email: 1, dns: 2, directory: 4, uri: 6, ip: 7 });
+
+/** The names of a GeneralNames body. @throws TypeError. */
+export function readNames(names: DerReader): Name[] {
+  const found: Name[] = [];
+  while (!names.done) found.push(nameOf(names.read()));
+  return found;
+}
+
+/** The value of the extension. @throws TypeError, also for `minimum` and `maximum`, which RFC 5280 does not let a CA use. */
+export function readNameConstraints(value: Buffer): NameConstraints {
+  const outer = new DerReader(value);
+  const body = outer.enter();
+  outer.end();
+  const permitted = body.readIf(0xa0);
+  const excluded = body.readIf(0xa1);
+  body.end();
+  if (permitted === undefined && excluded === undefined) throw new TypeError('name constraints without a name');
+  return { permitted: readSubtrees(permitted), excluded: readSubtrees(excluded) };
+}
+
+function readSubtrees(element: DerElement | undefined): Name[] {
+  const found: Name[] = [];
+  const trees = new DerReader(element?.body ?? Buffer.alloc(0));
+  while (!trees.done) {
+    const tree = trees.enter();
+    found.push(nameOf(tree.read()));
+    tree.end();
+  }
+  return found;
+}
+
+function nameOf({ tag, body }: DerElement): Name {
+  if ((tag & 0xc0) !== 0x80) throw new TypeError(`tag ${tag} is no kind of name`);
+  return { kind: tag & 0x1f, value: body };
+}
+
+/** Whether all `names` may stand below a CA with these constraints. */
+export function permitsNames({ permitted, excluded }: NameConstraints, names: readonly Name[]): boolean {
+  return names.every((name) => {
+    const ofKind = (one: Name): boolean => one.kind === name.kind;
+    const kept = permitted.filter(ofKind);
+    return (
+      // What cannot be compared is taken to be excluded, and not to be permitted.
+      excluded.filter(ofKind).every((tree) => isWithin(name, tree) === false) &&
+      (kept.length === 0 || kept.some((tree) => isWithin(name, tree) === true))
+    );
+  });
+}
+
+/** Is `name` in the subtree? Undefined where that cannot be told. */
+function isWithin(name: Name, tree: Name): boolean | undefined {
+  switch (name.kind) {
+    case nameKind.uri:
+      return isUriWithin(textOf(name), textOf(tree));
+    case nameKind.dns:
+      return isDnsWithin(textOf(name), textOf(tree));
+    case nameKind.ip:
+      return isIpWithin(name.value, tree.value);
+    case nameKind.directory:
+      // One name has many encodings (RFC 5280 section 7.1): the same bytes are the same name, other bytes prove nothing.
+      return isDirectoryWithin(name.value, tree.value) ? true : undefined;
+    default:
+      return undefined;
+  }
+}
+
+function textOf({ value }: Name): string {
+  return value.toString('latin1').toLowerCase();
+}
+
+/** A host, or with a leading dot any host below it. */
+function isUriWithin(uri: string, host: string): boolean | undefined {
+  const found = /^[a-z][a-z0-9+.-]*:\/\/(?:[^/?#@]*@)?([^/?#:@]+)(?::\d*)?(?:[/?#]|$)/.exec(uri)?.[1];
+  if (found === undefined) return undefined;
+  return host.startsWith('.') ? found.endsWith(host) : found === host;
+}
+
+/** A name and everything below it, at the boundary of a label; an empty one is all. */
+function isDnsWithin(dns: string, base: string): boolean {
+  const below = base.replace(/^\./, '');
+  return below === '' || dns === below || dns.endsWith(`.${below}`);
+}
+
+function isIpWithin(address: Buffer, base: Buffer): boolean | undefined {
+  if ((address.length !== 4 && address.length !== 16) || (base.length !== 8 && base.length !== 32)) return undefined;
+  if (base.length !== 2 * address.length) return false;
+  return address.every((byte, i) => (byte & base[address.length + i]!) === (base[i]! & base[address.length + i]!));
+}
+
+/** Are the first relative names of `name` those of `base`? Both are a Name in its explicit tag. */
+function isDirectoryWithin(name: Buffer, base: Buffer): boolean {
+  try {
+    const [inner, outer] = [new DerReader(name).read().body, new DerReader(base).read().body];
+    const rest = new DerReader(inner);
+    for (const wanted = new DerReader(outer); !wanted.done; )
+      if (rest.done || !wanted.read().whole.equals(rest.read().whole)) return false;
+    return true;
+  } catch {
+    return false;
+  }
+}
