@@ -14,6 +14,10 @@ import {
 import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import { readPemBlocks } from '../cert-agent/identity/bundle.ts';
+import { openCertificate } from '../cert-agent/identity/certificate.ts';
+import { weaknessOf } from '../cert-agent/identity/key-strength.ts';
+import { checkChainSize } from '../cert-agent/identity/path.ts';
+import { readPresented } from '../cert-agent/identity/peer-chain.ts';
 import { type ClientCertificate, Connection, type Port } from './connection.ts';
 import { accept, admit, type Listener, type ListenerOptions, listen, onHandshakes, sparseLogOf } from './listener.ts';
 import { whenHello } from './protocol/client-hello.ts';
@@ -190,11 +194,11 @@ class Doors {
   /** The client's certificate where it is good; `null` when the connection was refused for want of one. */
   #clientOf(socket: TLSSocket, { clients, name }: FrontListener): ClientCertificate | undefined | null {
     if (clients === undefined) return undefined;
-    const leaf = socket.getPeerX509Certificate();
-    if (socket.authorized && leaf !== undefined) return describeClient(leaf);
+    const { chain } = readPresented(socket);
+    const why = refusalOf(socket, chain);
+    if (why === undefined) return describeClient(new X509Certificate(chain[0]!));
     if (clients.mode === 'AllowInsecureFallback') return undefined;
     const { tools, log } = this.#options;
-    const why = leaf === undefined ? 'it has shown none' : String(socket.authorizationError);
     tools.metrics.countRefusedConnection('client_certificate_refused');
     sparseLogOf(log)(
       'client_certificate_refused',
@@ -203,6 +207,19 @@ class Doors {
     socket.on('error', () => {});
     socket.destroy();
     return null;
+  }
+}
+
+/** Why a client's certificate is not taken: OpenSSL's verdict, which knows the listener's authorities, or our bounds. */
+function refusalOf(socket: TLSSocket, chain: readonly Buffer[]): string | undefined {
+  if (chain.length === 0) return 'it has shown none';
+  if (!socket.authorized) return String(socket.authorizationError);
+  try {
+    checkChainSize(chain);
+    const weak = chain.map((der) => weaknessOf(openCertificate(der).publicKey)).find((one) => one !== undefined);
+    return weak === undefined ? undefined : `a key of its chain is not taken: ${weak}`;
+  } catch (error) {
+    return reasonOf(error);
   }
 }
 

@@ -4,6 +4,7 @@ import { createPublicKey, X509Certificate } from 'node:crypto';
 import { SallyportError } from '../base/errors.ts';
 import { formatPem, readPemBlocks } from './bundle.ts';
 import { readCertificateFacts } from './certificate.ts';
+import { weaknessOf } from './key-strength.ts';
 import { parseKey } from './keys.ts';
 import type { SpiffeId } from './spiffe-id.ts';
 import { parseSpiffeId } from './spiffe-id.ts';
@@ -40,6 +41,9 @@ export function parseSvid(chainPem: string, keyPem: string, source: { chain: str
   const broken = checkLeafRules(facts).find((one) => !one.holds);
   if (broken !== undefined)
     throw new SallyportError('svid_invalid', `${source.chain} is not an X509-SVID: ${broken.message}`);
+  const weakness = weaknessOf(leaf.publicKey);
+  if (weakness !== undefined)
+    throw new SallyportError('svid_invalid', `${source.chain} has a key that no peer takes: ${weakness}`);
   const key = parseKey(keyPem, source.key);
   if (!leaf.publicKey.equals(createPublicKey(key))) {
     throw new SallyportError(

@@ -29,6 +29,7 @@ import {
   X509CertificateGenerator,
 } from '@peculiar/x509';
 import { reasonOf, SallyportError } from '../base/errors.ts';
+import { weaknessOf } from './key-strength.ts';
 
 // The library's types know the browser's Crypto; Node's webcrypto is the same thing under another declaration.
 cryptoProvider.set(webcrypto as unknown as Parameters<typeof cryptoProvider.set>[0]);
@@ -182,16 +183,17 @@ function checkPublicKey(spki: Buffer): void {
     throw new SallyportError('csr_invalid', `the CSR's public key cannot be read: ${reasonOf(error)}`);
   }
   const { namedCurve, modulusLength = 0 } = key.asymmetricKeyDetails ?? {};
+  // Of what every peer takes, what can sign transaction tokens too.
   const usable =
-    (key.asymmetricKeyType === 'ec' && (namedCurve === 'prime256v1' || namedCurve === 'secp384r1')) ||
-    (key.asymmetricKeyType === 'rsa' && modulusLength >= 2048 && modulusLength <= 4096);
-  if (usable) return;
+    key.asymmetricKeyType === 'rsa' ||
+    (key.asymmetricKeyType === 'ec' && (namedCurve === 'prime256v1' || namedCurve === 'secp384r1'));
+  const weakness = weaknessOf(key);
+  if (usable && weakness === undefined) return;
+  const why = weakness === undefined ? '' : `: ${weakness}`;
   throw new SallyportError(
     'csr_invalid',
-    `the CSR's key (${key.asymmetricKeyType} ${namedCurve ?? modulusLength}) is not accepted`,
-    {
-      hint: 'use EC P-256 or P-384, or RSA of 2048 to 4096 bits',
-    },
+    `the CSR's key (${key.asymmetricKeyType} ${namedCurve ?? modulusLength}) is not accepted${why}`,
+    { hint: 'use EC P-256 or P-384, or RSA of 2048 to 4096 bits' },
   );
 }
 

@@ -3,6 +3,7 @@
 
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
+import { weaknessOfJwk } from '../../cert-agent/identity/key-strength.ts';
 import type { KeyFacts } from '../observe/metrics.ts';
 import { jwtAlgorithms, type KeySet, type KeySource } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
@@ -15,6 +16,8 @@ const coolDownMs = 10_000;
 const maxStaleMs = 24 * 3_600_000;
 const maxBytes = 262_144;
 const maxKeys = 100;
+/** A token without a key id may be of any key of its kind: no issuer signs with so many, and each costs a check. */
+const maxTries = 8;
 
 /** What an issuer answered to one question. */
 export type FetchJson = (url: string, timeoutMs: number) => Promise<unknown>;
@@ -42,7 +45,7 @@ export class Jwks {
   sourceOf(rule: JwtRule): KeySource {
     const { jwks, issuer, jwksUri = '' } = rule;
     if (jwks !== undefined) {
-      const known = this.#inline.get(jwks) ?? inlineKeys(jwks);
+      const known = this.#inline.get(jwks) ?? inlineKeys(jwks, issuer, this.#log);
       this.#inline.set(jwks, known);
       return known;
     }
@@ -66,9 +69,9 @@ export class Jwks {
 }
 
 /** Keys that stand in the document. @returns a source that never waits for anybody. */
-function inlineKeys(jwks: string): KeySource {
+function inlineKeys(jwks: string, issuer: string, log: Log | undefined): KeySource {
   let set: KeySet | undefined;
-  const made = createKeySet(JSON.parse(jwks)).then((one) => {
+  const made = createKeySet(JSON.parse(jwks), issuer, log).then((one) => {
     set = one;
     return one;
   });
@@ -146,7 +149,7 @@ class RemoteKeys implements KeySource {
       const text = JSON.stringify(answer);
       // The same keys stay the same object: what was verified with them stays verified.
       if (text !== this.#text) {
-        this.#set = await createKeySet(answer);
+        this.#set = await createKeySet(answer, issuer, this.#log);
         this.#text = text;
         this.#count = (answer as { keys: unknown[] }).keys.length;
       }
@@ -177,12 +180,13 @@ class RemoteKeys implements KeySource {
   }
 }
 
-async function createKeySet(jwks: unknown): Promise<KeySet> {
+/** @throws SallyportError `jwks_unavailable`, also where there are keys and none of them can be used. */
+async function createKeySet(jwks: unknown, issuer: string, log: Log | undefined): Promise<KeySet> {
   const all = typeof jwks === 'object' && jwks !== null && 'keys' in jwks ? jwks.keys : undefined;
   if (!Array.isArray(all) || all.length > maxKeys)
     throw new SallyportError('jwks_unavailable', `this is no JWK Set of at most ${maxKeys} keys`);
   // A symmetric key is no key here: nothing that is published can keep a secret.
-  const keys = (all as Record<string, unknown>[]).filter(
+  const signing = (all as Record<string, unknown>[]).filter(
     (key) =>
       typeof key === 'object' &&
       key !== null &&
@@ -190,6 +194,7 @@ async function createKeySet(jwks: unknown): Promise<KeySet> {
       (key['use'] === undefined || key['use'] === 'sig') &&
       (key['alg'] === undefined || jwtAlgorithms.includes(key['alg'] as string)),
   );
+  const keys = withoutWeak(signing, issuer, log);
   // Few sidecars meet tokens; the others do not hold the library.
   const { compactVerify, createLocalJWKSet, errors } = await import('jose');
   const find = createLocalJWKSet({ keys } as unknown as Parameters<typeof createLocalJWKSet>[0]);
@@ -202,7 +207,9 @@ async function createKeySet(jwks: unknown): Promise<KeySet> {
       } catch (error) {
         if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error;
         // Without a kid any key of its kind may be meant.
+        let tries = 0;
         for await (const key of error) {
+          if (++tries > maxTries) break;
           try {
             await compactVerify(token, key, { algorithms });
             return;
@@ -214,6 +221,27 @@ async function createKeySet(jwks: unknown): Promise<KeySet> {
       }
     },
   };
+}
+
+/** A key that proves nothing is left out and said, and takes none of the others along. */
+function withoutWeak(
+  keys: readonly Record<string, unknown>[],
+  issuer: string,
+  log: Log | undefined,
+): readonly Record<string, unknown>[] {
+  const good: Record<string, unknown>[] = [];
+  const weak: string[] = [];
+  for (const key of keys) {
+    const weakness = weaknessOfJwk(key);
+    if (weakness === undefined) good.push(key);
+    else
+      weak.push(`${typeof key['kid'] === 'string' ? `'${key['kid'].slice(0, 60)}'` : 'one without kid'}: ${weakness}`);
+  }
+  if (weak.length === 0) return good;
+  const told = weak.slice(0, 5).join('; ');
+  if (good.length === 0) throw new SallyportError('jwks_unavailable', `no key of ${issuer} can be used: ${told}`);
+  log?.warn({ code: 'jwks_key_refused', issuer }, `${weak.length} keys of ${issuer} are not used: ${told}`);
+  return good;
 }
 
 /** One answer as JSON: no redirects, which could lead anywhere, no more than so many bytes, in so much time. */
