@@ -43,6 +43,8 @@ export class Jwks {
   }
 
   sourceOf(rule: JwtRule): KeySource {
+    // Loading the library takes 50 ms: now, rather than when the first stranger comes with a token.
+    void import('jose').catch(() => {});
     const { jwks, issuer, jwksUri = '' } = rule;
     if (jwks !== undefined) {
       const known = this.#inline.get(jwks) ?? inlineKeys(jwks, issuer, this.#log);

@@ -1,0 +1,307 @@
+// What a client can make us do before we know who it is has a bound, whatever it presents: chains of look-alikes, keys that
+// take minutes, certificates full of names, key sets, requests for certificates, transaction tokens.
+
+import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, X509Certificate } from 'node:crypto';
+import t from 'tap';
+import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
+import { weaknessOf } from '../../cert-agent/identity/key-strength.ts';
+import { verifyChain } from '../../cert-agent/identity/verify.ts';
+import { createCsr, readCsr } from '../../cert-agent/identity/x509.ts';
+import { fetchJson, Jwks } from '../../sidecar/upstream/jwks.ts';
+import { startTestCa } from '../fixtures/ca.ts';
+import { startEcho } from '../fixtures/echo.ts';
+import { caExtensions, forge, forgeRsaKey, leafExtensions, newKey, rsaKey } from '../fixtures/forge.ts';
+import { startTestGateway } from '../fixtures/gateway.ts';
+import { hostileChains, longestStall, startStrangeClient } from '../fixtures/hostile.ts';
+import { logTo, startBackend, startMesh } from '../fixtures/mesh.ts';
+import { askAsPeer } from '../fixtures/peer.ts';
+import { createAuthority, createCredential } from '../fixtures/pki.ts';
+import { documentOf } from '../fixtures/plan.ts';
+import { until } from '../fixtures/process.ts';
+import { assemble, createKey, plainRule, startIssuer } from '../fixtures/tokens.ts';
+
+const web = 'spiffe://demo.test/ns/shop/sa/web';
+const authority = await createAuthority('demo.test');
+
+/** Others use this machine as well, and OpenSSL's own share is 40 ms; before, these took seconds and minutes. */
+const muchMs = 150;
+
+/** The best of three: what others do on this machine is not what is asked. */
+async function stallOf(work: () => Promise<unknown>): Promise<number> {
+  let best = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < 3 && best > muchMs / 4; i++) best = Math.min(best, await longestStall(work));
+  return best;
+}
+
+/** How many signatures are checked while `work` goes on. */
+function countChecks(work: () => void): number {
+  const { verify } = X509Certificate.prototype;
+  let checks = 0;
+  X509Certificate.prototype.verify = function counted(this: X509Certificate, key: KeyObject) {
+    checks++;
+    return verify.call(this, key);
+  };
+  try {
+    work();
+  } finally {
+    X509Certificate.prototype.verify = verify;
+  }
+  return checks;
+}
+
+t.test('a verdict checks few signatures, in a moment', async (t) => {
+  for (const { name, chain } of hostileChains(authority, web)) {
+    const started = performance.now();
+    const checks = countChecks(() => {
+      t.throws(
+        () => verifyChain(chain, authority.bundles, emptyDenyList, Date.now()),
+        { code: /^svid_(?:untrusted|invalid)$/, message: /no valid path|are the limit|in too many ways/ },
+        name,
+      );
+    });
+    t.ok(performance.now() - started < muchMs, `${name}: in a moment`);
+    t.ok(checks <= 4 * chain.length + 1, `${name}: ${checks} checks for ${chain.length} certificates`);
+  }
+});
+
+t.test('a key is used only where the word of a root has reached it', (t) => {
+  // Signed by each other, down to the leaf: all of it holds, and none of it leads to a root.
+  const [top, middle, bottom] = [newKey(), newKey(), newKey()];
+  const ca = (subject: string, key: KeyObject, issuer: string, by: KeyObject): Buffer =>
+    forge({ subject, issuer, key, by, extensions: caExtensions });
+  const chain = [
+    forge({ subject: '', issuer: 'bottom', key: newKey(), by: bottom, extensions: leafExtensions(web) }),
+    ca('bottom', bottom, 'middle', middle),
+    ca('middle', middle, 'top', top),
+    ca('top', top, 'top', top),
+  ];
+  const checks = countChecks(() =>
+    t.throws(() => verifyChain(chain, authority.bundles, emptyDenyList, Date.now()), {
+      code: 'svid_untrusted',
+      message: `no valid path leads from ${web} to a root of demo.test`,
+    }),
+  );
+  t.equal(checks, 0);
+  t.end();
+});
+
+/** A modulus with ROCA's print: a power of 65537 modulo the product of the first primes. */
+function rocaModulus(): Buffer {
+  const primes = [2n, 3n, 5n, 7n, 11n, 13n, 17n, 19n, 23n, 29n, 31n, 37n, 41n, 43n, 47n, 53n, 59n, 61n, 67n, 71n, 73n];
+  const more = [79n, 83n, 89n, 97n, 101n, 103n, 107n, 109n, 113n, 127n, 131n, 137n, 139n, 149n, 151n, 157n, 163n, 167n];
+  const product = [...primes, ...more].reduce((all, prime) => all * prime, 1n);
+  let power = 1n;
+  for (let i = 0; i < 12_345; i++) power = (power * 65537n) % product;
+  const size = 2n ** 2047n + BigInt(`0x${randomBytes(250).toString('hex')}`);
+  return Buffer.from(((size / product) * product + power).toString(16), 'hex');
+}
+
+const spki = (bytes: Buffer): KeyObject => createPublicKey({ key: bytes, format: 'der', type: 'spki' });
+const ordinary = Buffer.from(newKey(2048).export({ format: 'jwk' }).n!, 'base64url');
+const weak: readonly (readonly [name: string, key: KeyObject, why: RegExp])[] = [
+  ['short RSA', spki(forgeRsaKey(1024, 17)), /^RSA of 1024 bits$/],
+  ['RSA that is nearly long enough', spki(forgeRsaKey(2040, 17)), /^RSA of 2040 bits$/],
+  ['long RSA', spki(forgeRsaKey(8192, 17)), /^RSA of 8192 bits$/],
+  ['an exponent as long as the modulus', spki(forgeRsaKey(2048, 2048)), /^RSA with an exponent of 2\^33 or more$/],
+  ['an exponent of 34 bits', spki(forgeRsaKey(4096, 34)), /^RSA with an exponent of 2\^33 or more$/],
+  ['the exponent 1', spki(rsaKey(ordinary, Buffer.from([1]))), /^RSA with the exponent 1$/],
+  ['an even exponent', spki(rsaKey(ordinary, Buffer.from([4]))), /^RSA with the exponent 4$/],
+  ['ROCA', spki(rsaKey(rocaModulus(), Buffer.from([1, 0, 1]))), /ROCA, CVE-2017-15361/],
+  ['secp256k1', generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey, /^EC on secp256k1$/],
+  ['P-224', generateKeyPairSync('ec', { namedCurve: 'secp224r1' }).publicKey, /^EC on secp224r1$/],
+  ['Ed448', generateKeyPairSync('ed448').publicKey, /^ed448$/],
+  ['X25519', generateKeyPairSync('x25519').publicKey, /^x25519$/],
+];
+
+t.test('keys that are taken, and keys that are not', (t) => {
+  for (const kind of ['P-256', 'P-384', 'P-521', 'ed25519', 2048] as const)
+    t.equal(weaknessOf(createPublicKey(newKey(kind))), undefined, String(kind));
+  t.equal(weaknessOf(spki(forgeRsaKey(4096, 33))), undefined, 'as large as is taken');
+  t.equal(weaknessOf(spki(rsaKey(ordinary, Buffer.from([3])))), undefined, 'as small an exponent as is taken');
+  for (const [name, key, why] of weak) t.match(weaknessOf(key), why, name);
+  t.end();
+});
+
+t.test('in a chain: a weak leaf, a weak intermediate and a weak root vouch for nobody', (t) => {
+  const { rootKey, issuerKey, bundles } = authority;
+  const by = { root: 'demo.test root', issuer: 'demo.test issuer' };
+  for (const [name, key] of weak) {
+    const der = key.export({ format: 'der', type: 'spki' });
+    const leaf = forge({ subject: '', issuer: by.issuer, key: der, by: issuerKey, extensions: leafExtensions(web) });
+    t.throws(
+      () => verifyChain([leaf, authority.issuer], bundles, emptyDenyList, Date.now()),
+      { code: 'svid_invalid', message: /^the certificate's key is not taken: / },
+      `${name} in a leaf`,
+    );
+    const ca = forge({ subject: 'ca', issuer: by.root, key: der, by: rootKey, extensions: caExtensions });
+    const below = forge({
+      subject: '',
+      issuer: 'ca',
+      key: newKey(),
+      method: 'ecdsa-sha256',
+      extensions: leafExtensions(web),
+    });
+    t.throws(
+      () => verifyChain([below, ca], bundles, emptyDenyList, Date.now()),
+      { code: 'svid_untrusted', message: /^no valid path leads from / },
+      `${name} in an intermediate`,
+    );
+    const root = forge({ subject: 'weak', issuer: 'weak', key: der, method: 'rsa-sha256', extensions: caExtensions });
+    const bundle = { trustDomain: 'demo.test', roots: [root], sequence: 1, refreshHintS: 5 };
+    t.throws(
+      () => verifyChain([below], new Map([['demo.test', bundle]]), emptyDenyList, Date.now()),
+      { code: 'svid_untrusted', message: /; of its 1 roots 1 are not used \(/ },
+      `${name} in a root`,
+    );
+  }
+  t.end();
+});
+
+t.test('sizes are refused before anything is read', (t) => {
+  const verify = (chain: readonly Buffer[]): unknown =>
+    verifyChain(chain, authority.bundles, emptyDenyList, Date.now());
+  t.throws(() => verify([Buffer.alloc(16_385)]), {
+    code: 'svid_invalid',
+    message: 'the peer presented a certificate of 16385 bytes; 16384 are the limit',
+  });
+  t.throws(() => verify([1, 2, 3].map(() => Buffer.alloc(16_000))), {
+    code: 'svid_invalid',
+    message: 'the peer presented 48000 bytes of certificates; 32768 are the limit',
+  });
+  t.end();
+});
+
+t.test('a request for a certificate', async (t) => {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048, publicExponent: 0x10001 });
+  t.ok((await readCsr(await createCsr(privateKey))).length > 0);
+  for (const modulusLength of [1024, 5120])
+    await t.rejects(readCsr(await createCsr(generateKeyPairSync('rsa', { modulusLength }).privateKey)), {
+      code: 'csr_invalid',
+      message: `the CSR's key (rsa ${modulusLength}) is not accepted: RSA of ${modulusLength} bits`,
+    });
+});
+
+t.test('a key set: what is weak is left out and said, and the rest goes on', async (t) => {
+  const issuer = await startIssuer(t);
+  const good = await createKey('good', 'RS256');
+  const jwkOf = (key: KeyObject, kid: string): object => ({ ...key.export({ format: 'jwk' }), kid, use: 'sig' });
+  const bad = weak.filter(([name]) => !/P-224/.test(name)).map(([, key], i) => jwkOf(key, `weak-${i}`));
+  const rule = { ...plainRule, jwksUri: `${issuer.url}/keys` };
+  const lines: Record<string, unknown>[] = [];
+  issuer.pages.set('/keys', JSON.stringify({ keys: [...bad, good.jwk] }));
+  const set = await new Jwks(logTo(lines), fetchJson).sourceOf(rule).keysFor('good');
+  t.ok(set.has('good'));
+  for (const i of bad.keys()) t.notOk(set.has(`weak-${i}`), `weak-${i}`);
+  t.match(
+    lines.find(({ code }) => code === 'jwks_key_refused'),
+    { msg: new RegExp(`^${bad.length} keys of iss\\.test are not used: 'weak-0': RSA of 1024 bits; `) },
+  );
+  issuer.pages.set('/none', JSON.stringify({ keys: bad }));
+  await t.rejects(
+    new Jwks(undefined, fetchJson).sourceOf({ ...rule, jwksUri: `${issuer.url}/none` }).keysFor('weak-0'),
+    {
+      code: 'jwks_unavailable',
+      message: /^no key of iss\.test can be used: 'weak-0': RSA of 1024 bits; /,
+    },
+  );
+});
+
+t.test('a token without a key id is tried with a few keys, not with all', async (t) => {
+  const issuer = await startIssuer(t);
+  const keys = await Promise.all(Array.from({ length: 30 }, (_, i) => createKey(`key-${i}`)));
+  issuer.pages.set('/keys', JSON.stringify({ keys: keys.map(({ jwk }) => jwk) }));
+  const set = await new Jwks(undefined, fetchJson)
+    .sourceOf({ ...plainRule, jwksUri: `${issuer.url}/keys` })
+    .keysFor(undefined);
+  const { subtle } = globalThis.crypto;
+  const { verify } = subtle;
+  let checks = 0;
+  subtle.verify = function counted(...args: Parameters<typeof verify>) {
+    checks++;
+    return verify.apply(subtle, args);
+  };
+  t.teardown(() => {
+    subtle.verify = verify;
+  });
+  const nobodys = assemble('{"alg":"ES256"}', '{"iss":"iss.test"}', Buffer.alloc(64, 7).toString('base64url'));
+  await t.rejects(set.verify(nobodys), { code: 'ERR_JWKS_MULTIPLE_MATCHING_KEYS' });
+  t.ok(checks > 0 && checks <= 8, `${checks} checks`);
+});
+
+t.test('listeners stand still for a moment at most, and go on serving', async (t) => {
+  const client = await startStrangeClient(t);
+  const request = 'GET / HTTP/1.1\r\nHost: orders\r\n\r\n';
+
+  t.test('a sidecar', async (t) => {
+    const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
+    const backend = await startBackend(t, (socket) => socket.write(ok));
+    const mesh = await startMesh(t, { app: backend.port });
+    for (const shown of hostileChains(mesh.authority, web)) {
+      let got = '';
+      const stall = await stallOf(async () => {
+        got = await client.present(mesh.inPort, shown, request);
+      });
+      t.equal(got, '', `${shown.name}: not a byte comes back`);
+      // A hundred certificates of 3072 bits would keep OpenSSL itself for 0.3 s: SECURITY.md says so.
+      t.ok(stall < muchMs, `${shown.name}: ${stall.toFixed(1)} ms`);
+    }
+    const peer = await createCredential(mesh.authority, web);
+    t.match((await askAsPeer(mesh.inPort, mesh.authority, peer, request, { done: /ok$/ })).text, /^HTTP\/1\.1 200 /);
+  });
+
+  t.test('the CA, asked for a renewal', async (t) => {
+    const ca = await startTestCa(t);
+    const renewal = 'POST /v1/svid/renew HTTP/1.1\r\nHost: ca\r\nContent-Length: 14\r\n\r\n{"csr":"AAAA"}';
+    for (const shown of hostileChains(authority, web)) {
+      let got = '';
+      const stall = await stallOf(async () => {
+        got = await client.present(ca.address.port, shown, renewal);
+      });
+      t.match(got, /^HTTP\/1\.1 403 /, shown.name);
+      t.ok(stall < muchMs, `${shown.name}: ${stall.toFixed(1)} ms`);
+    }
+  });
+
+  t.test('a gateway that asks for certificates of its clients', async (t) => {
+    const app = await startEcho(t, 'a');
+    const outside = await createAuthority('outside.test');
+    const front = await createCredential(outside, 'spiffe://outside.test/front', { dns: ['a.test'] });
+    const indent = (text: string): string => text.replace(/^(?=.)/gm, '    ');
+    const gateway = await startTestGateway(t, {
+      listeners: ['shop/g:443'],
+      yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
+      documents: {
+        'g.yaml':
+          documentOf(
+            'Gateway',
+            'g',
+            `{ gatewayClassName: x, listeners: [{ name: a, port: 443, protocol: HTTPS, hostname: a.test, tls: { certificateRefs: [{ name: front }] } }],
+               tls: { frontend: { default: { validation: { caCertificateRefs: [{ group: "", kind: ConfigMap, name: ca }] } } } } }`,
+          ) +
+          `---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: ca, namespace: shop }\ndata:\n  ca.crt: |\n${indent(outside.bundlePem)}\n---\napiVersion: v1\nkind: Secret\nmetadata: { name: front, namespace: shop }\nstringData:\n  tls.crt: |\n${indent(front.chainPem)}\n  tls.key: |\n${indent(front.keyPem)}\n` +
+          `---\n${documentOf('HTTPRoute', 'r', '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }')}`,
+      },
+    });
+    const port = gateway.port('shop/g:443');
+    for (const shown of hostileChains(outside, 'spiffe://outside.test/ns/partner/sa/buyer')) {
+      // A stolen intermediate vouches here for whom it likes, and OpenSSL finds that path at once.
+      if (/stolen/.test(shown.name)) continue;
+      let got = '';
+      const stall = await stallOf(async () => {
+        got = await client.present(port, shown, 'GET / HTTP/1.1\r\nHost: a.test\r\n\r\n', 'a.test');
+      });
+      t.equal(got, '', `${shown.name}: not a byte comes back`);
+      t.ok(stall < muchMs, `${shown.name}: ${stall.toFixed(1)} ms`);
+    }
+    const key = generateKeyPairSync('ed448').privateKey;
+    const extensions = leafExtensions('spiffe://outside.test/ns/partner/sa/buyer');
+    const leaf = forge({ subject: '', issuer: 'outside.test issuer', key, by: outside.issuerKey, extensions });
+    const shown = { name: 'Ed448', chain: [leaf, outside.issuer], key };
+    t.equal(await client.present(port, shown, 'GET / HTTP/1.1\r\nHost: a.test\r\n\r\n', 'a.test'), '');
+    const said = await until(
+      () => gateway.lines.find(({ msg }) => /a key of its chain is not taken: ed448$/.test(String(msg))),
+      'the line that says why',
+    );
+    t.equal(said['code'], 'client_certificate_refused', 'what OpenSSL likes meets our bounds too');
+  });
+});
