@@ -13,9 +13,9 @@ import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
 /** A longer chain is an attack on our time, not a PKI. */
 export const maxChain = 8;
 /** A leaf with a hundred names has 4 KB. */
-export const maxCertificateBytes = 16_384;
-/** Of all that were presented together. */
-export const maxChainBytes = 32_768;
+export const maxCertificateBytes = 8192;
+/** Of all that were presented together; eight of RSA 4096 have 14 KB. */
+export const maxChainBytes = 16_384;
 
 /** One certificate, read. */
 export interface Link {
