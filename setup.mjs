@@ -42,7 +42,7 @@ function checkPinnedNode() {
   const answer = spawnSync(pinned, ['--version'], { encoding: 'utf8' });
   if (answer.status === 0 && answer.stdout.startsWith('v24.')) return;
   stop(
-    "the pinned Node is missing: npm ran with 'ignore-scripts', or has no build for this machine; run 'npm rebuild node --ignore-scripts=false' or use Node 24.19 to 24.20 yourself.",
+    "the pinned Node is missing: npm ran with 'ignore-scripts', or has no build for this machine; run 'npm rebuild node --ignore-scripts=false' or use Node 24.19 or later yourself.",
   );
 }
 

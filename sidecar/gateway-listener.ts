@@ -176,9 +176,9 @@ class Doors {
       ...frontContextOptions(firstOf(of), tls),
       requestCert: of.clients !== undefined,
       SNICallback: (name, done) => {
-        const { certificates } = current();
-        // The only one is the server's own context already.
-        if (certificates.length < 2) return done(null);
+        const { certificates, clients } = current();
+        // The only one is the server's own context already; but a server takes no allowPartialTrustChain, a context does.
+        if (certificates.length < 2 && clients === undefined) return done(null);
         done(null, contextFor(current(), name, tls));
       },
     });

@@ -26,7 +26,7 @@ export async function proveChainShown(
     throw new SallyportError(
       'node_unsuitable',
       `Node ${process.versions.node} shows ${shown.length} of the ${svid.chain.length} certificates that a TLS client presents, so no peer could be verified`,
-      { hint: "run it under Node 24.20.0, which 'npm run setup' and the container image bring" },
+      { hint: "run it under the Node that 'npm run setup' and the container image bring" },
     );
   }
 }
