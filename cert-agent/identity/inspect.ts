@@ -5,8 +5,9 @@ import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { formatDuration, formatTime } from '../base/clock.ts';
 import { reasonOf } from '../base/errors.ts';
 import type { TrustBundles } from './bundle.ts';
-import { type CertificateFacts, readCertificateFacts } from './certificate.ts';
+import { type CertificateFacts, openCertificate, readCertificateFacts } from './certificate.ts';
 import { type DenyList, emptyDenyList } from './denied.ts';
+import { weaknessOf } from './key-strength.ts';
 import { parseSpiffeId } from './spiffe-id.ts';
 import { checkLeafRules, fingerprintOf, type RuleResult, verifyChain } from './verify.ts';
 
@@ -66,6 +67,7 @@ export function inspectChain(chain: readonly Buffer[], options: InspectOptions):
     ...checkLeafRules(facts[0]!),
     understood(facts),
     withinLife(leaf, options.now),
+    strong(chain, facts),
     ...facts.slice(1).map((one, index) => maySign(one, index + 2)),
     ...wantedRules(chain, leaf, facts[0]!, options),
   ]);
@@ -103,6 +105,17 @@ function understood(facts: readonly CertificateFacts[]): RuleResult {
     holds: unknown.length === 0,
     message: `every critical extension is understood${found}`,
   };
+}
+
+/** What no peer takes: a key outside of the bounds, or a signature with a hash that proves nothing. */
+function strong(chain: readonly Buffer[], facts: readonly CertificateFacts[]): RuleResult {
+  const wrong = chain.flatMap((der, index) => {
+    const weakness = weaknessOf(openCertificate(der).publicKey);
+    const unsigned = facts[index]!.signedWith === undefined ? 'a signature that proves nothing' : undefined;
+    return [weakness, unsigned].flatMap((one) => (one === undefined ? [] : [`certificate ${index + 1}: ${one}`]));
+  });
+  const found = wrong.length === 0 ? '' : `, found ${wrong.join(', ')}`;
+  return { rule: 'strength', holds: wrong.length === 0, message: `keys and signatures are strong enough${found}` };
 }
 
 function withinLife(leaf: X509Certificate, now: number): RuleResult {

@@ -13,6 +13,7 @@ import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { formatKey } from '../../cert-agent/identity/keys.ts';
 import { verifyChain } from '../../cert-agent/identity/verify.ts';
+import { contextOptions } from '../../sidecar/protocol/tls.ts';
 import { createPeerDial } from '../../sidecar/upstream/dial.ts';
 import { createServerTlsDial } from '../../sidecar/upstream/server-tls.ts';
 import {
@@ -176,6 +177,11 @@ function chainOf(one: Case, authority: Authority, stranger: Authority): Buffer[]
   });
   return one.order?.({ leaf, ca, authority, stranger }) ?? [leaf, ca];
 }
+
+t.test('no context of the mesh has roots, not even those that Node brings', async (t) => {
+  const svid = await createSvid(await createAuthority('demo.test'), uri);
+  t.same(contextOptions(svid, settings).ca, []);
+});
 
 t.test('one verdict in both directions', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));

@@ -1,6 +1,8 @@
 // Certificates are signed: whatever is changed in a leaf, nobody may believe it.
 
 import assert from 'node:assert/strict';
+import { AsnConvert } from '@peculiar/asn1-schema';
+import { Certificate, id_ce_subjectAltName, SubjectAlternativeName } from '@peculiar/asn1-x509';
 import t from 'tap';
 import { readCertificateFacts } from '../../cert-agent/identity/certificate.ts';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
@@ -51,6 +53,30 @@ fuzz(
   (random) => mutate(random, random.pick(chain)),
   (der) => {
     assert.ok(Array.isArray(readCertificateFacts(der).uris));
+  },
+  ['certificate_unreadable'],
+);
+
+fuzz(
+  t,
+  'two readers read the same, or one refuses',
+  (random) => mutate(random, random.pick(chain)),
+  (der) => {
+    const facts = readCertificateFacts(der);
+    let other: { readonly uris: readonly string[]; readonly subjectEmpty: boolean };
+    try {
+      const { extensions = [], subject } = AsnConvert.parse(der, Certificate).tbsCertificate;
+      const found = extensions.find(({ extnID }) => extnID === id_ce_subjectAltName)?.extnValue.buffer;
+      const names = found === undefined ? [] : [...AsnConvert.parse(found, SubjectAlternativeName)];
+      other = {
+        uris: names.flatMap((one) => one.uniformResourceIdentifier ?? []),
+        subjectEmpty: subject.length === 0,
+      };
+    } catch {
+      // Ours reads what it needs; whether the rest is right is for OpenSSL to say, which parses it as well.
+      return;
+    }
+    assert.deepEqual({ uris: facts.uris, subjectEmpty: facts.subjectEmpty }, other);
   },
   ['certificate_unreadable'],
 );
