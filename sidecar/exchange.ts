@@ -279,6 +279,8 @@ export interface SpliceEnd {
 export interface UpstreamConnection {
   /** It has carried an exchange before, so it may have died unseen. */
   readonly reused: boolean;
+  /** Its end was announced, or had come, before the request was looked at: it can be sent again whatever its method is. */
+  readonly isUnsent?: boolean;
   /** With mutual TLS: a peer that refuses our SVID closes without a word after the handshake. */
   readonly secure: boolean;
   /** Absent for our own app. */

@@ -357,9 +357,10 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
   #diedUnseen({ code }: SallyportError, upstream: UpstreamConnection | undefined): boolean {
     if (code !== 'upstream_closed' && code !== 'upstream_refused_stream') return false;
     // A stream that was refused is as good as not sent, on whatever connection (RFC 9113 section 8.7).
-    if (upstream?.reused !== true && code !== 'upstream_refused_stream') return false;
-    if (this.#retried || this.#body?.isTouched === true) return false;
-    return isIdempotent(this.#exchange.method) && !this.#exchange.webSocket;
+    if (upstream?.reused !== true && upstream?.isUnsent !== true && code !== 'upstream_refused_stream') return false;
+    if (this.#retried || this.#body?.isTouched === true || this.#exchange.webSocket) return false;
+    // What was not sent was not done; what was cut may have been.
+    return upstream?.isUnsent === true || isIdempotent(this.#exchange.method);
   }
 
   // -- another try -------------------------------------------------------------------------------------------------

@@ -107,7 +107,11 @@ function startHandshakes(options: InboundOptions, context: object): TlsServer {
     ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['h2', 'http/1.1'] : []),
     ...context,
   });
-  onHandshakes(server, tls, options, (socket, facts, raw) => accept(new Connection(socket, port, facts), raw, options));
+  onHandshakes(server, tls, options, (socket, facts, raw) => {
+    const connection = new Connection(socket, port, facts);
+    connection.ownValidUntil = options.identity.current()?.svid.notAfter ?? 0;
+    accept(connection, raw, options);
+  });
   return server;
 }
 

@@ -7,7 +7,7 @@ import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.t
 import type { Call, Fields, Reply, SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../exchange.ts';
 import type { Block } from './hpack-decode.ts';
 import { emptyFields } from './http1-head.ts';
-import { Http2Connection, type Http2Owner } from './http2-connection.ts';
+import { Http2Connection, type Http2Owner, peerGoesAway } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import { readReply, readTrailers, writeFields, writeRequest } from './http2-head.ts';
 import type { Http2Stream, StreamEvents } from './http2-stream.ts';
@@ -117,6 +117,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   readonly address: string;
   readonly localAddress: string;
   readonly reused: boolean;
+  isUnsent = false;
   readonly #client: Http2Client;
   #begun: Http2Stream | undefined = undefined;
   #events: UpstreamEvents | undefined = undefined;
@@ -148,6 +149,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     this.#begun = this.#client.open();
     this.#begun.events = this;
     if (this.#client.http2.isClosed) {
+      this.isUnsent = true;
       queueMicrotask(() => this.closed(errorCode.none, 'it was closed'));
       return;
     }
@@ -293,6 +295,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
 
   closed(code: number, why: string): void {
     this.#release();
+    this.isUnsent ||= why === peerGoesAway;
     this.#fail(this.#closedError(code, why));
   }
 

@@ -63,6 +63,9 @@ const listBytes = ({ headBytes, headFields }: Http2Options): number => headBytes
 /** How many streams that we have reset are remembered. */
 const keptResets = 1000;
 
+/** Why a stream has ended that a GOAWAY says was not looked at. */
+export const peerGoesAway = 'the peer is going away';
+
 const noWords = Buffer.alloc(0);
 
 export class Http2Connection {
@@ -522,7 +525,7 @@ export class Http2Connection {
       if (stream.id <= last || this.#options.side === 'server') continue;
       const { events } = stream;
       this.#forget(stream);
-      events?.closed(errorCode.refusedStream, 'the peer is going away');
+      events?.closed(errorCode.refusedStream, peerGoesAway);
     }
     this.#owner.goingAway();
   }

@@ -22,13 +22,22 @@ export interface Dialed {
   readonly socket: Socket;
   /** Absent for our own app. */
   readonly peer: UpstreamPeer | undefined;
+  /** The first end of the certificates that it rests on, theirs and ours; milliseconds since 1970, Infinity in plaintext. */
+  readonly validUntil: number;
 }
 
 /** Plain TCP or a unix socket: to the app on loopback. */
 export const dialPlain: Dial = (address, connectMs) =>
   new Promise((resolve, reject) => {
     const socket = connect({ ...address, noDelay: true, allowHalfOpen: true });
-    settle(socket, address, connectMs, 'connect', () => resolve({ socket, peer: undefined }), reject);
+    settle(
+      socket,
+      address,
+      connectMs,
+      'connect',
+      () => resolve({ socket, peer: undefined, validUntil: Number.POSITIVE_INFINITY }),
+      reject,
+    );
   });
 
 /** What dialing a peer needs to know. */
@@ -91,7 +100,8 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         }
         const tls = dialedFacts(socket);
         options.dialed(tls);
-        resolve({ socket, peer: peerOf(presented.chain, trust, tls) });
+        const peer = peerOf(presented.chain, trust, tls);
+        resolve({ socket, peer, validUntil: Math.min(peer.identity.validUntil, ours.svid.notAfter) });
       };
       settle(socket, address, connectMs, 'secureConnect', ready, reject);
     });

@@ -4,6 +4,7 @@
 import { TLSSocket } from 'node:tls';
 import { type Address, formatAddress, formatPlace } from '../../cert-agent/base/address.ts';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import { retirementOf } from '../../cert-agent/identity/retirement.ts';
 import type { BareConnection, Choice, Limits, UpstreamConnection } from '../exchange.ts';
 import { type ClientOptions, type ClientOwner, Http1Client } from '../protocol/http1-client.ts';
 import { Http2Client, type Http2ClientOwner } from '../protocol/http2-client.ts';
@@ -53,6 +54,8 @@ class KeptHttp1 extends Http1Client {
   epoch = 0;
   uses = 0;
   madeAt = 0;
+  /** When it takes no further request: see identity/retirement.ts; milliseconds since 1970. */
+  retireAt = Number.POSITIVE_INFINITY;
   /** It was idle and is being closed. */
   isDoomed = false;
 }
@@ -61,6 +64,7 @@ class KeptHttp2 extends Http2Client {
   epoch = 0;
   uses = 0;
   madeAt = 0;
+  retireAt = Number.POSITIVE_INFINITY;
 }
 
 type Kept = KeptHttp1 | KeptHttp2;
@@ -215,6 +219,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
 
   #hasRoom(session: KeptHttp2): boolean {
     const { maxStreamsPerConnection } = this.#breaker.plan;
+    if (Date.now() >= session.retireAt) return false;
     return session.hasRoom && (maxStreamsPerConnection === undefined || session.load < maxStreamsPerConnection);
   }
 
@@ -229,8 +234,9 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   #takeIdle(): KeptHttp1 | undefined {
     if (this.#idle.length === 0) return undefined;
     const now = performance.now();
+    const wall = Date.now();
     for (let client = this.#idle.pop(); client !== undefined; client = this.#idle.pop()) {
-      if (client.usableUntil > now) {
+      if (client.usableUntil > now && wall < client.retireAt) {
         client.uses++;
         return client;
       }
@@ -325,9 +331,11 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     this.#breaker.connections++;
     const epoch = this.#epoch;
     try {
-      const client = this.#speak(await this.#dial(alpn), this, KeptHttp1, KeptHttp2);
+      const dialed = await this.#dial(alpn);
+      const client = this.#speak(dialed, this, KeptHttp1, KeptHttp2);
       client.epoch = epoch;
       client.madeAt = performance.now();
+      client.retireAt = retirementOf(dialed.validUntil, Date.now());
       if (alpn.includes('h2')) this.#speaksHttp2 = client instanceof KeptHttp2;
       if (client instanceof KeptHttp2) {
         // Until it says so itself, it takes as many streams as the others did.
@@ -392,7 +400,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
 
   #mayKeep(client: KeptHttp1): boolean {
     const { maxRequestsPerConnection, maxConnectionMs } = this.#breaker.plan;
-    if (this.#isLeaving || client.epoch !== this.#epoch) return false;
+    if (this.#isLeaving || client.epoch !== this.#epoch || Date.now() >= client.retireAt) return false;
     if (maxRequestsPerConnection !== undefined && client.uses >= maxRequestsPerConnection) return false;
     return maxConnectionMs === undefined || performance.now() - client.madeAt < maxConnectionMs;
   }
@@ -409,7 +417,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
 
   quiet(client: Http2Client): void {
     const kept = client as KeptHttp2;
-    if (this.#isLeaving || kept.epoch !== this.#epoch) kept.retire();
+    if (this.#isLeaving || kept.epoch !== this.#epoch || Date.now() >= kept.retireAt) kept.retire();
     else if (this.#queue.length > 0) this.serveQueue();
   }
 
@@ -451,16 +459,18 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   /** Now and then: what was idle for too long, or is too old. */
   tick(now: number): void {
     const { maxConnectionMs = Number.POSITIVE_INFINITY } = this.#breaker.plan;
+    const wall = Date.now();
     for (let i = this.#idle.length - 1; i >= 0; i--) {
       const client = this.#idle[i]!;
-      if (client.usableUntil > now && now - client.madeAt < maxConnectionMs) continue;
+      if (client.usableUntil > now && now - client.madeAt < maxConnectionMs && wall < client.retireAt) continue;
       this.#idle.splice(i, 1);
       this.#discard(client);
     }
     const { idleMs } = this.#options;
     for (const one of [...this.#sessions]) {
       one.http2.tick(now);
-      if ((one.http2.size === 0 && now - one.quietSince > idleMs) || now - one.madeAt > maxConnectionMs) one.retire();
+      const isOld = now - one.madeAt > maxConnectionMs || wall >= one.retireAt;
+      if ((one.http2.size === 0 && now - one.quietSince > idleMs) || isOld) one.retire();
     }
     this.#forgetGone();
     if (this.#queue.length > 0) this.serveQueue();

@@ -62,7 +62,8 @@ export function createServerTlsDial(options: ServerTlsDialOptions): Dial {
       runsOn(socket, raw);
       const ready = (): void => {
         options.dialed?.(dialedFacts(socket));
-        resolve({ socket, peer: undefined });
+        const leaf = socket.getPeerX509Certificate();
+        resolve({ socket, peer: undefined, validUntil: leaf?.validToDate.getTime() ?? Number.POSITIVE_INFINITY });
       };
       settle(socket, address, connectMs, 'secureConnect', ready, reject);
     });
