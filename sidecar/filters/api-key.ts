@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { isSafeField } from '../protocol/http1-head.ts';
-import { type Found, findCredentials, refuseCaller, takeOut, tellApp } from './credentials.ts';
+import { type Found, findCredentials, isSamePlace, refuseCaller, takeOut, tellApp } from './credentials.ts';
 import type { ApiKeyPolicy } from './security-policy.ts';
 
 /** Longer ones are unknown without being hashed. */
@@ -96,7 +96,10 @@ export function compileApiKeys(policy: ApiKeyPolicy, { clients }: ApiKeys): (exc
     if (first === undefined)
       throw refuseCaller(exchange, 'api_key_missing', 'Client authentication failed.', 'it brings no API key');
     const key = keyIn(first);
-    const isOne = found.every((one) => keyIn(one) === key);
+    // Twice at one place it is two, whatever they are: an app might join them. The same at two places is one.
+    const isOne = found.every(
+      (one, at) => keyIn(one) === key && found.findIndex(({ place }) => isSamePlace(place, one.place)) === at,
+    );
     const client = !isOne || key.length > maxKeyLength ? undefined : clients.get(digestOf(key));
     // A key in the query, good or bad, is not for the record.
     if (policy.sanitize || client === undefined) for (const { place } of found) takeOut(exchange, place);

@@ -15,7 +15,7 @@ import {
   type TokenPlace,
   withoutParam,
 } from '../policy/request-authentication.ts';
-import { challenge, refuseCaller, takeOut, tokenSourceOf } from './credentials.ts';
+import { challenge, isSamePlace, refuseCaller, takeOut, tokenSourceOf } from './credentials.ts';
 import { vouchFor } from './edge-authorization.ts';
 import type { Introspection } from './introspection.ts';
 import type { JwtPolicy } from './security-policy.ts';
@@ -135,7 +135,7 @@ export class Bearer {
     for (const { rule } of providers) {
       if (rule === verified) continue;
       for (const { place } of findTokens(rule, tokenSourceOf(exchange, exchange.fields)))
-        if (!places.some((one) => isSame(one, place))) takeOut(exchange, place);
+        if (!places.some((one) => isSamePlace(one, place))) takeOut(exchange, place);
     }
   }
 
@@ -153,11 +153,6 @@ export class Bearer {
     }
     if (added.length > 0) changeRequest(exchange, new Set(added.map(([name]) => name)), added);
   }
-}
-
-/** Whether two places are one. */
-function isSame(a: TokenPlace, b: TokenPlace): boolean {
-  return a.kind === b.kind && a.name === b.name;
 }
 
 function isJwt(token: string): boolean {

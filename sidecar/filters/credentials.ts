@@ -65,6 +65,11 @@ function namesIn(value: string): string[] {
   return value.split(';').map((part) => part.split('=', 1)[0]!.trim());
 }
 
+/** Whether two places are one. */
+export function isSamePlace(a: TokenPlace, b: TokenPlace): boolean {
+  return a.kind === b.kind && a.name === b.name;
+}
+
 /** Takes a credential out of the request, wherever else of that name it stands. */
 export function takeOut(exchange: Exchange, place: TokenPlace): void {
   if (place.kind === 'header') changeRequest(exchange, onlyField(place.name), []);

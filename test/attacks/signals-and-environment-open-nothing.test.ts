@@ -121,18 +121,11 @@ setInterval(() => console.log('debugger ' + inspector.url()), 20);
 });
 
 t.test('an environment that opens something', async (t) => {
-  const { config } = await writeSidecar(t);
+  const { dir, config } = await writeSidecar(t);
   const start = (assignments: readonly string[], options: readonly string[] = []) => {
-    const child = startProcess(t, 'env', [
-      ...assignments,
-      process.execPath,
-      ...options,
-      bin,
-      'sidecar',
-      '--config',
-      config,
-      '--check',
-    ]);
+    const command = [process.execPath, ...options, bin, 'sidecar', '--config', config, '--check'];
+    // Some of these options write files where the process is.
+    const child = startProcess(t, 'env', [...assignments, ...command], { cwd: dir });
     return child.exited.then((code) => ({ code, text: child.stderr() }));
   };
   const refused: [string[], string[], RegExp][] = [
