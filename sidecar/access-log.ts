@@ -65,12 +65,18 @@ function noteDecision(exchange: Exchange, connection: Connection, { learned, sha
   );
 }
 
-/** As it was asked for, without the credentials that the rule's policy takes from a query. */
-function pathOf({ path, target, edge }: Exchange): string {
-  if (path === '') return target;
-  const secrets = edge?.guard?.secretParams;
-  if (secrets === undefined || secrets.length === 0 || !path.includes('?')) return path;
-  return secrets.reduce(withoutParam, path);
+/**
+ * As it was asked for, without credentials in its query: those that any policy of the port takes from there, whatever came of
+ * this request, and the parameter that RFC 6750 section 2.3 has for tokens, on every port.
+ */
+function pathOf({ path: meant, target, rules }: Exchange): string {
+  const path = meant === '' ? target : meant;
+  const at = path.indexOf('?');
+  if (at === -1) return path;
+  const { edge, authentication } = rules;
+  if (edge?.secrets.paths.has(path.slice(0, at)) === true) return path.slice(0, at);
+  const secret = [...(edge?.secrets.params ?? []), ...(authentication?.secretParams ?? []), 'access_token'];
+  return secret.reduce(withoutParam, path);
 }
 
 const protocols = ['"HTTP/1.0"', '"HTTP/1.1"', '"HTTP/2"'];

@@ -23,18 +23,22 @@ export interface EdgeRule {
 
 /** Who may, by the SecurityPolicy that is attached. */
 export interface EdgeGuard {
-  /** Headers, in lower case, that only we may set. */
-  readonly ownHeaders: ReadonlySet<string>;
-  /** Parameters of a query in which a credential may stand: none of them is for the record. */
-  readonly secretParams: readonly string[];
-  /** What stands for the credential of a client, and changes when that does. */
-  credentialOf(clientId: string): string | undefined;
+  /** What of it is compared with the next guard. */
+  readonly known: EdgeKnown;
   /** Whether somebody who came in under another guard, or none, is still known under this one. */
   knows(exchange: Exchange, before: EdgeGuard | undefined): boolean;
   /** Fills in who is calling. @throws SallyportError when nobody good is. */
   authenticate(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
   /** @throws SallyportError `policy_denied`. */
   authorize(exchange: Exchange, connection: ConnectionFacts): void;
+}
+
+/** By what a guard knows callers, once their credentials are gone from their requests. */
+export interface EdgeKnown {
+  /** What stands for the credential of a client, and changes when that does. */
+  credentialOf(clientId: string): string | undefined;
+  /** By part of the policy: what it says, as a digest. */
+  readonly sayings: ReadonlyMap<string, string>;
 }
 
 /** How much, by the BackendTrafficPolicy that is attached. */
@@ -107,8 +111,18 @@ export interface Edge {
   readonly ownHeaders: ReadonlySet<string>;
   /** Whether a client may set a field that is a proxy's to set: `unsafeClientHeaders` of gateway.yaml. */
   mayClientSet(name: FieldName): boolean;
+  /** Of the policies of all rules: a credential that was sent to the wrong route is one all the same. */
+  readonly secrets: EdgeSecrets;
   /** What the answers of this port carry beside what the backend says. */
   readonly replies: EdgeReplies;
+}
+
+/** Where credentials stand in a target: not for a log. */
+export interface EdgeSecrets {
+  /** Parameters of the query. */
+  readonly params: readonly string[];
+  /** Paths whose query is a credential as a whole. */
+  readonly paths: ReadonlySet<string>;
 }
 
 export interface Found {

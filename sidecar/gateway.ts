@@ -169,10 +169,8 @@ export class RunningGateway implements GatewayTools {
     });
     for (const warning of security.warnings) this.#parts.log?.warn({ code: 'policy_warning' }, warning);
     const guard: EdgeGuard = Object.freeze({
-      ownHeaders: security.ownHeaders,
-      secretParams: security.secretParams,
-      credentialOf: security.credentialOf,
-      knows: (exchange: Exchange, before: EdgeGuard | undefined) => security.knows(exchange, before?.credentialOf),
+      known: security.known,
+      knows: (exchange: Exchange, before: EdgeGuard | undefined) => security.knows(exchange, before?.known),
       authenticate: security.authenticate.bind(security),
       authorize: security.authorize.bind(security),
     });

@@ -3,13 +3,13 @@
 // as a whole and swapped in; what it makes is frozen.
 
 import { parseAddress } from '../../cert-agent/base/address.ts';
-import type { Edge, EdgeReplies } from '../edge.ts';
+import type { Edge, EdgeReplies, EdgeSecrets } from '../edge.ts';
 import type { Destination, Exchange, PortRules, Route } from '../exchange.ts';
-import type { SecurityPolicy } from '../filters/security-policy.ts';
+import { askingParts, ownHeadersOf, secretParamsOf, secretPathsOf } from '../filters/policy-parts.ts';
 import type { FrontListener } from '../gateway-listener.ts';
 import { mintPermit } from '../policy/policy.ts';
 import { compileClientFields } from '../protocol/proxy-fields.ts';
-import type { AttachedRoute, ServedListener } from '../routing/attach.ts';
+import { type AttachedRoute, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { byAge, keyOf, type RouteDocument } from '../routing/documents.ts';
 import { patternsFor } from '../routing/hosts.ts';
 import { compileTable, type TableEntry } from '../routing/table.ts';
@@ -56,6 +56,9 @@ class PortCompiler {
   readonly #plan: GatewayPlan;
   readonly #rules: RuleCompiler;
   readonly #replies: EdgeReplies;
+  /** Of all policies that there are, attached and served or not: from outside nobody says what they say, on no route. */
+  readonly #ownHeaders: ReadonlySet<string>;
+  readonly #secrets: EdgeSecrets;
   readonly #age: ReadonlyMap<RouteDocument, number>;
 
   constructor(
@@ -68,7 +71,22 @@ class PortCompiler {
     this.#plan = plan;
     this.#rules = new RuleCompiler(configuration, plan, pools, tools);
     this.#replies = repliesOf(configuration);
-    const { routes } = configuration.gateway!.documents;
+    const { documents, securityPolicies, broken } = configuration.gateway!;
+    this.#ownHeaders = new Set([
+      ...securityPolicies.flatMap((one) => [...ownHeadersOf(one)]),
+      ...broken.flatMap((one) => one.ownHeaders),
+    ]);
+    this.#secrets = Object.freeze({
+      params: [
+        ...new Set(
+          [...securityPolicies, ...broken].flatMap((one) =>
+            'problems' in one ? one.secretParams : secretParamsOf(one),
+          ),
+        ),
+      ],
+      paths: new Set(securityPolicies.flatMap(secretPathsOf)),
+    });
+    const { routes } = documents;
     this.#age = new Map(routes.toSorted(byAge).map((route, index) => [route, index]));
   }
 
@@ -138,8 +156,9 @@ class PortCompiler {
     );
     return Object.freeze({
       find: (exchange: Exchange) => table.find(exchange),
-      ownHeaders: this.#rules.ownHeaders,
       mayClientSet: compileClientFields(this.#configuration.settings.gateway?.unsafeClientHeaders ?? []),
+      ownHeaders: this.#ownHeaders,
+      secrets: this.#secrets,
       replies: this.#replies,
     });
   }
@@ -190,18 +209,16 @@ class PortCompiler {
   }
 
   /**
-   * Why a stream has to be refused: a SecurityPolicy that holds for its listener asks what is asked of requests. Nobody can
-   * ask that of bytes, and they must not be the way around it. CORS is no question.
+   * Why a stream has to be refused: a SecurityPolicy that holds for its listener asks what is asked of requests. That cannot
+   * be asked of bytes, and they must not be the way around it. The same for a policy that cannot be read: it closes all.
    */
   #unjudged(listener: ServedListener, route: RouteDocument): string | undefined {
-    const policy = this.#plan.security.policyFor(placeOf(listener, route, {}));
-    if (policy === undefined) return undefined;
-    const { jwt, oidc, introspection, apiKeyAuth, basicAuth, extAuth, authorization } =
-      policy as Partial<SecurityPolicy>;
-    const asks = [jwt, oidc, introspection, apiKeyAuth, basicAuth, extAuth, authorization].some(
-      (one) => one !== undefined,
-    );
-    if (!asks && !('problems' in policy)) return undefined;
+    const place = placeOf(listener, route, {});
+    const traffic = this.#plan.traffic.policyFor(place);
+    if (traffic !== undefined && 'problems' in traffic)
+      return `BackendTrafficPolicy ${keyOf(traffic)} is not valid: ${sentenceOf(traffic)}`;
+    const policy = this.#plan.security.policyFor(place);
+    if (policy === undefined || (!('problems' in policy) && askingParts(policy).length === 0)) return undefined;
     return `SecurityPolicy ${keyOf(policy)} holds for listener ${listener.spec.name}, and judges requests only: attach it to the listeners that it is for`;
   }
 

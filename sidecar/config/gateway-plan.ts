@@ -57,12 +57,15 @@ function failing<P extends Placed>(kind: BrokenPolicy['kind']): Failing<P | Brok
   return {
     refusalOf: (policy) => ('problems' in policy ? sentenceOf(policy as BrokenPolicy) : undefined),
     closing({ namespace, name, targets, file, line }, message) {
-      return { ...{ kind, namespace, name, targets, file, line }, problems: [{ file, line, column: 1, message }] };
+      return {
+        ...{ kind, namespace, name, targets, file, line, ownHeaders: [], secretParams: [] },
+        problems: [{ file, line, column: 1, message }],
+      };
     },
   };
 }
 
-type Placed = Omit<BrokenPolicy, 'kind' | 'problems'>;
+type Placed = Pick<BrokenPolicy, 'namespace' | 'name' | 'targets' | 'file' | 'line'>;
 
 /** The statuses of what was planned. */
 export function statusOf(

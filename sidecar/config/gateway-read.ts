@@ -4,6 +4,7 @@
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
+import { ownHeadersOf, secretParamsOf } from '../filters/policy-parts.ts';
 import type { PolicyTarget, SecurityPolicy } from '../filters/security-policy.ts';
 import type { GatewayDocuments } from '../routing/documents.ts';
 import type { PemPair } from '../routing/references.ts';
@@ -24,6 +25,9 @@ export interface BrokenPolicy {
   readonly file: string;
   readonly line: number;
   readonly problems: readonly Problem[];
+  /** Headers that no client may say, and parameters that are secret, as far as they can be told. */
+  readonly ownHeaders: readonly string[];
+  readonly secretParams: readonly string[];
 }
 
 export interface GatewayConfig {
@@ -117,7 +121,11 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
     if ('problems' in read) {
       // What it was to protect nobody can say: nothing is served by this set of documents.
       if (read.targets === undefined) problems.push(...read.problems);
-      else broken.push({ kind: policy, namespace, name, targets: read.targets, file, line, problems: read.problems });
+      else
+        broken.push({
+          ...{ kind: policy, namespace, name, targets: read.targets, file, line, problems: read.problems },
+          ...toldBy(policy, document.value),
+        });
     } else if (policy === 'SecurityPolicy') {
       securityPolicies.push(read.value as SecurityPolicy);
       if ('warnings' in read) warnings.push(...read.warnings);
@@ -155,6 +163,13 @@ export function readGatewayPolicy(
 ): ReturnType<typeof readSecurityPolicy> | ReturnType<typeof readBackendTrafficPolicy> {
   const { kind } = document.value as { readonly kind: string };
   return kind === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
+}
+
+/** What a policy that is not valid says of credentials all the same. */
+function toldBy(kind: BrokenPolicy['kind'], value: unknown): Pick<BrokenPolicy, 'ownHeaders' | 'secretParams'> {
+  const { spec } = value as { readonly spec?: unknown };
+  const said = kind === 'SecurityPolicy' && typeof spec === 'object' && spec !== null ? spec : {};
+  return { ownHeaders: [...ownHeadersOf(said)], secretParams: secretParamsOf(said) };
 }
 
 /** What it calls itself, however wrong the rest of it is. */

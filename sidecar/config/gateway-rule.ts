@@ -7,7 +7,6 @@ import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts'
 import { compileCors } from '../filters/cors.ts';
 import { compileHeaderChange } from '../filters/header-change.ts';
 import { compileRedirect, compileRewrite } from '../filters/rewrite.ts';
-import { ownHeadersOf } from '../filters/security.ts';
 import type { SecurityPolicy } from '../filters/security-policy.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
 import { type ServedListener, sentenceOf } from '../routing/attach.ts';
@@ -63,7 +62,6 @@ export class RuleCompiler {
   readonly #pools: ReadonlyMap<string, Destination>;
   readonly #tools: GatewayTools;
   readonly #traffic: ReadonlyMap<string, TrafficPlan>;
-  readonly #ownHeaders = new Set<string>();
   /** The same on each listener, so by what they say. */
   readonly #failures = new Map<string, Failure>();
 
@@ -79,11 +77,6 @@ export class RuleCompiler {
     this.#pools = pools;
     this.#tools = tools;
     this.#traffic = trafficOf(configuration.settings, configuration.documents.destinationRules).traffic;
-  }
-
-  /** Of all guards together, as they are compiled: nobody outside says what they say, on whatever route. */
-  get ownHeaders(): ReadonlySet<string> {
-    return this.#ownHeaders;
   }
 
   /** What cannot be served as it was meant, of all rules so far. */
@@ -288,7 +281,6 @@ export class RuleCompiler {
   }
 
   #guard(policy: SecurityPolicy): EdgeGuard {
-    for (const name of ownHeadersOf(policy)) this.#ownHeaders.add(name);
     return this.#tools.guardOf(policy);
   }
 

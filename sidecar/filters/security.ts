@@ -11,7 +11,7 @@ import type { Connection } from '../connection.ts';
 import type { Exchange } from '../exchange.ts';
 import { changeRequest } from '../fields.ts';
 import { compileAuthentication, type KeySource, type TokenObserver } from '../policy/jwt.ts';
-import { type JwtRule, paramsOf } from '../policy/request-authentication.ts';
+import type { JwtRule } from '../policy/request-authentication.ts';
 import { compileApiKeys, readApiKeys } from './api-key.ts';
 import { createProviderFetch, type ProviderFetch } from './ask-provider.ts';
 import { BasicAuth, readHtpasswd } from './basic-auth.ts';
@@ -22,9 +22,10 @@ import { compileEdgeAuthorization, vouchFor } from './edge-authorization.ts';
 import { Introspection } from './introspection.ts';
 import { type Answer, Oidc } from './oidc.ts';
 import { SessionMemory } from './oidc-session.ts';
+import { ownHeadersOf, secretParamsOf, secretPathsOf, unevaluatedParts } from './policy-parts.ts';
 import type { OidcPolicy, SecretRef, SecurityPolicy } from './security-policy.ts';
 import { minSecretBytes } from './session-cookie.ts';
-import { type CredentialOf, compileStillKnown, type StillKnows } from './still-known.ts';
+import { compileStillKnown, type Known, knownBy, type StillKnows } from './still-known.ts';
 
 /** What a policy needs of the process that serves it. */
 export interface SecurityTools {
@@ -49,8 +50,10 @@ export interface EdgeSecurity {
   readonly ownHeaders: ReadonlySet<string>;
   /** Parameters of a query in which a credential may stand: none of them is for the record. */
   readonly secretParams: readonly string[];
-  /** What stands for the credential of a client, and changes when that does. */
-  readonly credentialOf: CredentialOf;
+  /** Paths whose query is a credential as a whole. */
+  readonly secretPaths: readonly string[];
+  /** What is compared with the next policy, for those who are in. */
+  readonly known: Known;
   /** Asked of an exchange in flight that came in under another policy. */
   readonly knows: StillKnows;
   /** The rules whose keys are asked for: for `Jwks.keepOnly`. */
@@ -73,6 +76,9 @@ type Step = (exchange: Exchange) => undefined | void | Promise<void>;
 export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): EdgeSecurity {
   const { now = Date.now, fetch = createProviderFetch() } = tools;
   const of = `${policy.namespace}/${policy.name}`;
+  const [forgotten] = unevaluatedParts(policy);
+  if (forgotten !== undefined)
+    throw new SallyportError('config_invalid', `SecurityPolicy ${of}: nothing here evaluates '${forgotten}'`);
   const warnings: string[] = [];
   const secretOf = ({ name }: SecretRef): Readonly<Record<string, string>> => {
     const secret = tools.resolveSecret(policy.namespace, name);
@@ -136,17 +142,19 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   if (oidcPolicy !== undefined) steps.push(requireSomebody);
 
   const ownHeaders = ownHeadersOf(policy);
-  const credentialOf: CredentialOf = (clientId) => credentials.get(clientId);
+  const known = knownBy(
+    policy,
+    (clientId) => credentials.get(clientId),
+    (name) => tools.resolveSecret(policy.namespace, name),
+  );
   const authorizeAtEdge =
     policy.authorization === undefined ? undefined : compileEdgeAuthorization(policy.authorization, of);
   return Object.freeze({
     ownHeaders,
-    secretParams: [
-      ...(apiKeyAuth?.extractFrom ?? []).flatMap(({ params }) => params),
-      ...(jwt?.providers ?? []).flatMap(({ rule }) => paramsOf(rule)),
-    ],
-    credentialOf,
-    knows: compileStillKnown(policy, credentialOf),
+    secretParams: secretParamsOf(policy),
+    secretPaths: secretPathsOf(policy),
+    known,
+    knows: compileStillKnown(policy, known),
     jwtRules: jwt?.providers.map(({ rule }) => rule) ?? [],
     warnings,
     authenticate(exchange: Exchange): undefined | Promise<void> {
@@ -157,34 +165,6 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
       authorizeAtEdge?.(exchange, connection);
     },
   });
-}
-
-/**
- * Headers, in lower case, that only we may set by this policy. They are known whether it can be served or not: where its
- * Secret is gone, nobody else may say them either.
- */
-export function ownHeadersOf(policy: SecurityPolicy): ReadonlySet<string> {
-  const { jwt, apiKeyAuth, basicAuth, oidc } = policy;
-  return new Set([
-    ...(jwt?.providers ?? []).flatMap(({ rule }) =>
-      rule.outputClaimToHeaders.map(({ header }) => header.toLowerCase()),
-    ),
-    ...authorizerHeaders(policy),
-    ...[apiKeyAuth?.forwardClientIdHeader, basicAuth?.forwardUsernameHeader, oidc?.forwardIdTokenHeader].filter(
-      // Credentials come in this one, so it cannot be dropped before they were looked at; whoever sets it replaces it.
-      (one): one is string => one !== undefined && one !== 'authorization',
-    ),
-  ]);
-}
-
-/**
- * What an authorizer says of a caller: where it says nothing, the caller's own word must not stand in its place. What the
- * authorizer is told is the caller's to say, and so are credentials, which it may exchange or leave.
- */
-function authorizerHeaders({ extAuth }: SecurityPolicy): readonly string[] {
-  if (extAuth === undefined) return [];
-  const told = new Set([...extAuth.headersToExtAuth, 'authorization', 'cookie']);
-  return extAuth.headersToBackend.filter((one) => !told.has(one));
 }
 
 function isAnswered({ responded, finished }: Exchange): boolean {

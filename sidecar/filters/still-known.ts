@@ -1,24 +1,42 @@
-// Is somebody who is in already still who he was, under a policy that has changed meanwhile? His credential is gone from the
-// request, so the policies are compared: what he was known by must be what the new one takes, and a client's key or password
-// must be the same that it was.
+// Is a caller who is in already still who they were, under a policy that has changed meanwhile? Their credential is gone from
+// the request, so the policies are compared: what they were known by must be what the new one takes, a client's key or
+// password must be the same that it was, and a part that knows its callers by nothing that is kept must not have changed.
 
 import type { Exchange } from '../exchange.ts';
+import { sayingsOf } from './policy-parts.ts';
 import type { SecurityPolicy } from './security-policy.ts';
 
-/** What stands for the credential of a client, and changes when that does; undefined for one who is nobody's client. */
+/** What stands for the credential of a client, and changes when that does; undefined for one who is no client of ours. */
 export type CredentialOf = (clientId: string) => string | undefined;
 
-/** `before` is that of the policy under which he came in; undefined where there was none. */
-export type StillKnows = (exchange: Exchange, before: CredentialOf | undefined) => boolean;
+/** What of a policy is compared with the next one. */
+export interface Known {
+  readonly credentialOf: CredentialOf;
+  /** `sayingsOf` of policy-parts.ts. */
+  readonly sayings: ReadonlyMap<string, string>;
+}
 
-/** `credentialOf` is the new policy's. */
-export function compileStillKnown(policy: SecurityPolicy, credentialOf: CredentialOf): StillKnows {
+/** `before` is that of the policy under which they came in; undefined where there was none. */
+export type StillKnows = (exchange: Exchange, before: Known | undefined) => boolean;
+
+/** What is compared of `policy`. `resolveSecret` gives the data of a Secret of its namespace. */
+export function knownBy(
+  policy: SecurityPolicy,
+  credentialOf: CredentialOf,
+  resolveSecret: (name: string) => object | undefined,
+): Known {
+  return { credentialOf, sayings: sayingsOf(policy, resolveSecret) };
+}
+
+/** `now` is the new policy's. */
+export function compileStillKnown(policy: SecurityPolicy, now: Known): StillKnows {
   const asksClient = policy.apiKeyAuth !== undefined || policy.basicAuth !== undefined;
   return function stillKnows(exchange, before) {
+    for (const [part, saying] of now.sayings) if (before?.sayings.get(part) !== saying) return false;
     if (!asksClient) return knowsUser(exchange, policy);
     const { clientId } = exchange;
-    const now = clientId === undefined ? undefined : credentialOf(clientId);
-    return now !== undefined && before?.(clientId!) === now && knowsUser(exchange, policy);
+    const credential = clientId === undefined ? undefined : now.credentialOf(clientId);
+    return credential !== undefined && before?.credentialOf(clientId!) === credential && knowsUser(exchange, policy);
   };
 }
 

@@ -9,6 +9,7 @@ import {
   type FoundToken,
   findTokens,
   type JwtRule,
+  paramsOf,
   type RequestAuthentication,
   type TokenPlace,
   type TokenSource,
@@ -95,6 +96,8 @@ export interface Authentication {
   readonly outputHeaders: ReadonlySet<string>;
   /** Headers in which tokens are looked for, in lower case. */
   readonly tokenHeaders: ReadonlySet<string>;
+  /** Parameters of a query in which tokens may stand. */
+  readonly secretParams: readonly string[];
   /** Who the tokens of this request say it is; a promise only where one has not been seen before. */
   check(source: TokenSource, now: number): AuthResult | Promise<AuthResult>;
 }
@@ -118,6 +121,7 @@ export function compileAuthentication(
       ),
     ),
     tokenHeaders: new Set(rules.flatMap(({ fromHeaders }) => fromHeaders.map(({ name }) => name.toLowerCase()))),
+    secretParams: [...new Set(rules.flatMap(paramsOf))],
     check: (source, now) => checkFrom(providers, 0, source, now, noToken, observe),
   };
 }
