@@ -19,7 +19,7 @@ export function readStatus(
   path: string,
   now: number,
 ): { readonly list: StatusList; readonly warnings: readonly string[] } {
-  const { configuration, isWhole } = readJudged(path);
+  const { configuration, isWhole, passedOver } = readJudged(path);
   const { redis } = configuration.settings.gateway!;
   if (redis !== undefined) parseTarget(redis).secrets();
   const parts = { jwks: new Jwks(undefined), log: undefined, observe: () => {} };
@@ -28,7 +28,8 @@ export function readStatus(
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Of documents alone nobody can say what is missing: it may stand elsewhere.
   if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
-  return { list: gateway.status(now)!, warnings: configuration.gateway!.documents.warnings.map(formatProblem) };
+  const warnings = [...passedOver, ...configuration.gateway!.documents.warnings];
+  return { list: gateway.status(now)!, warnings: warnings.map(formatProblem) };
 }
 
 /** Redis, where nothing is served and nobody asks it. */

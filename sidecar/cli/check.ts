@@ -2,7 +2,7 @@
 
 import { Command } from 'commander';
 import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { action, exitCodes, note, paint, printJson } from './terminal.ts';
+import { action, exitCodes, note, notePassedOver, paint, printJson } from './terminal.ts';
 
 /** The command; its work is loaded when it runs. */
 export function checkCommand(): Command {
@@ -43,7 +43,8 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     import('../config/gateway-settings.ts'),
     import('../config/gateway-read.ts'),
   ]);
-  const sources = readSomePaths(files);
+  const { sources, passedOver } = readSomePaths(files);
+  notePassedOver(passedOver);
   const { placed, problems } = placeDocuments(sources);
   const settings = placed.filter(({ document }) => isSettings(document));
   const routes = placed.filter(({ document }) => isGatewayApi(document));
@@ -72,7 +73,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     }
   }
   const good = countOf(read.documents) + settings.length + routes.length + policies.length;
-  if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all });
+  if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all, passedOver });
   else if (all.length === 0) note(`${good} documents are good`);
   else {
     for (const one of all) note(formatProblem(one));

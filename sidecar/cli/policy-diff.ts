@@ -7,7 +7,7 @@ import type { ScopeFlags } from '../config/world.ts';
 import type { LoggedRequest } from '../observe/replay.ts';
 import type { PolicySet } from '../policy/compile.ts';
 import type { RequestFacts } from '../policy/facts.ts';
-import { exitCodes, note, paint, print, printJson, printTable } from './terminal.ts';
+import { exitCodes, note, notePassedOver, paint, print, printJson, printTable } from './terminal.ts';
 
 interface DiffFlags extends ScopeFlags {
   readonly log?: string;
@@ -74,7 +74,8 @@ async function compileFrom(
     import('../config/world.ts'),
     import('../policy/compile.ts'),
   ]);
-  const { documents, scope } = readWorld(flags);
+  const { documents, scope, passedOver } = readWorld(flags);
+  notePassedOver(passedOver);
   // A policy on trial is asked about as if it were in force: that is what the question is for.
   return { set: compilePolicies(documents.authorizationPolicies, scope), scope };
 }

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Answer, Question } from '../config/question.ts';
 import type { ScopeFlags } from '../config/world.ts';
-import { exitCodes, paint, print, printJson } from './terminal.ts';
+import { exitCodes, notePassedOver, paint, print, printJson } from './terminal.ts';
 
 export interface RequestFlags extends ScopeFlags {
   readonly from?: string;
@@ -76,6 +76,7 @@ async function ask(method: string | undefined, path: string | undefined, flags: 
     ...(to === undefined || flags.label !== undefined ? {} : { label: [`app=${to.app}`] }),
     ...(to?.namespace === undefined || flags.namespace !== undefined ? {} : { namespace: to.namespace }),
   });
+  notePassedOver(world.passedOver);
   const evaluator = new Evaluator(world);
   try {
     return await evaluator.answer({
@@ -134,7 +135,9 @@ async function evaluateBatch(file: string, flags: RequestFlags): Promise<number>
     import('../config/question.ts'),
     import('../config/world.ts'),
   ]);
-  const evaluator = new Evaluator(readWorld(flags));
+  const world = readWorld(flags);
+  notePassedOver(world.passedOver);
+  const evaluator = new Evaluator(world);
   const lines = createInterface({
     input: file === '-' ? process.stdin : await open(file),
     crlfDelay: Number.POSITIVE_INFINITY,

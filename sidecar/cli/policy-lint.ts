@@ -1,6 +1,7 @@
 // `policy lint`: findings, with their places.
 
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Finding } from '../config/lint.ts';
 import type { ScopeFlags } from '../config/world.ts';
 import { exitCodes, note, paint, print, printJson } from './terminal.ts';
 
@@ -18,12 +19,13 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
     import('../../cert-agent/identity/spiffe-id.ts'),
   ]);
   const { policies: _, ...rest } = flags;
-  const { scope } = readWorld({ ...rest, policies: [] });
+  const { scope, pathNormalization } = readWorld({ ...rest, policies: [] });
   const settings = flags.config === undefined ? undefined : await readSettings(flags.config);
   const from = [...paths, ...(flags.policies ?? []), ...(settings?.policies === undefined ? [] : [settings.policies])];
   if (from.length === 0)
     throw new SallyportError('usage', 'there is nothing to look at', { hint: 'name files, directories, or --config' });
-  const { placed, problems } = placeDocuments(readSomePaths(from));
+  const { sources, passedOver } = readSomePaths(from);
+  const { placed, problems } = placeDocuments(sources);
   const workloads = [
     ...(flags.workload ?? []).map((one) => parseSpiffeId(one).uri),
     ...Object.values(settings?.upstreams ?? {}).map(({ identity }) => identity),
@@ -32,26 +34,36 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
     trustDomain: scope.trustDomain,
     trustDomainAliases: scope.trustDomainAliases,
     rootNamespace: scope.rootNamespace,
-    ...(settings === undefined ? {} : { providers: settings.extensionProviders.map(({ name }) => name) }),
+    pathNormalization,
+    ...(settings === undefined
+      ? {}
+      : {
+          providers: settings.extensionProviders.map(({ name }) => name),
+          ports: settings.inbound.map(({ policyPort }) => policyPort),
+        }),
     // Upstreams alone are not everybody.
     workloads: flags.workload === undefined ? [] : workloads,
     tcpPorts: settings?.inbound.filter(({ protocol }) => protocol === 'tcp').map(({ policyPort }) => policyPort) ?? [],
   });
+  const findings: readonly Finding[] = [
+    ...found.findings,
+    ...passedOver.map((one) => ({ code: 'file_passed_over', ...one, mend: 'rename it, or take it away' })),
+  ];
   const unreadable = [...problems, ...found.problems];
-  if (flags.json === true) printJson({ findings: found.findings, problems: unreadable });
+  if (flags.json === true) printJson({ findings, problems: unreadable });
   else {
     for (const one of unreadable) note(formatProblem(one));
-    for (const { code, file, line, column, message, mend } of found.findings) {
+    for (const { code, file, line, column, message, mend } of findings) {
       print(`${file}:${line}:${column}: ${paint('yellow', code)}: ${message}`);
       print(`  mend: ${mend}`);
     }
     note(
-      found.findings.length + unreadable.length === 0
+      findings.length + unreadable.length === 0
         ? 'nothing was found'
-        : `${found.findings.length} findings, ${unreadable.length} problems`,
+        : `${findings.length} findings, ${unreadable.length} problems`,
     );
   }
-  return found.findings.length + unreadable.length === 0 ? exitCodes.ok : exitCodes.no;
+  return findings.length + unreadable.length === 0 ? exitCodes.ok : exitCodes.no;
 }
 
 async function readSettings(file: string): Promise<import('../config/settings.ts').Settings> {

@@ -3,7 +3,7 @@
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { TestReport, TestResult } from '../config/fixtures.ts';
 import type { ScopeFlags } from '../config/world.ts';
-import { exitCodes, paint, print, printJson } from './terminal.ts';
+import { exitCodes, notePassedOver, paint, print, printJson } from './terminal.ts';
 
 interface TestFlags extends ScopeFlags {
   readonly format: string;
@@ -27,6 +27,7 @@ export async function testFixtures(files: readonly string[], flags: TestFlags): 
     throw new SallyportError('usage', `--min-coverage takes a percentage, not '${flags.minCoverage}'`);
   const { runFixtures } = await import('../config/fixtures.ts');
   const report = await runFixtures(files, flags);
+  notePassedOver(report.passedOver);
   await show(report);
   const passed = report.results.every((one) => one.passed);
   return passed && percent(report) >= wanted ? exitCodes.ok : exitCodes.no;

@@ -2,7 +2,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { action, exitCodes, note } from './terminal.ts';
+import { action, exitCodes, note, notePassedOver } from './terminal.ts';
 
 /** The command; the proxy itself is loaded when it runs. */
 export function sidecarCommand(): Command {
@@ -33,7 +33,8 @@ async function check(file: string): Promise<number> {
     import('../config/read.ts'),
     import('../config/documents.ts'),
   ]);
-  const { settings, documents } = readConfiguration(file);
+  const { settings, documents, passedOver } = readConfiguration(file);
+  notePassedOver(passedOver);
   if (settings.gateway !== undefined)
     throw new SallyportError('usage', `${file} is of a gateway`, { hint: "run 'sallyport gateway'" });
   note(

@@ -1,7 +1,7 @@
 // The only file that prints. Results go to stdout, everything about them to stderr; colour only on a terminal.
 
 import { styleText } from 'node:util';
-import { formatProblem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { formatProblem, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
 /** What a command ends with. `no` means that it ran and the answer is no: a rule fails, a request was refused. */
 export const exitCodes = Object.freeze({ ok: 0, no: 1, usage: 2 });
@@ -19,6 +19,11 @@ export function print(text: string): void {
 
 export function note(text: string): void {
   process.stderr.write(`${text}\n`);
+}
+
+/** Names the files that a command has not read, each of which may hold what somebody believes to be in force. */
+export function notePassedOver(files: readonly Problem[]): void {
+  for (const { file, message } of files) note(`${paint('yellow', 'warning:', process.stderr)} ${file}: ${message}`);
 }
 
 export function printJson(value: unknown): void {

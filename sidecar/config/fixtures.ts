@@ -66,12 +66,15 @@ export interface RuleCoverage {
 export interface TestReport {
   readonly results: readonly TestResult[];
   readonly coverage: readonly RuleCoverage[];
+  /** Files beside the policies that are not read. */
+  readonly passedOver: readonly Problem[];
 }
 
 /** Runs fixture files. @throws SallyportError `config_invalid`, `config_unreadable`. */
 export async function runFixtures(files: readonly string[], flags: ScopeFlags): Promise<TestReport> {
   const results: TestResult[] = [];
   const coverage = new Map<string, number>();
+  const passedOver = new Map<string, Problem>();
   for (const file of files) {
     const { documents, problems } = parseYaml(readText(file), file);
     if (problems.length > 0) throw configError(problems);
@@ -80,7 +83,9 @@ export async function runFixtures(files: readonly string[], flags: ScopeFlags): 
       if ('problems' in read) throw configError(read.problems satisfies Problem[]);
       const { policies, requests, ...scope } = read.value;
       const paths = policies === undefined ? undefined : [policies].flat().map((one) => resolve(dirname(file), one));
-      const evaluator = new Evaluator(readWorld({ ...flags, ...(paths === undefined ? {} : { policies: paths }) }));
+      const world = readWorld({ ...flags, ...(paths === undefined ? {} : { policies: paths }) });
+      for (const one of world.passedOver) passedOver.set(one.file, one);
+      const evaluator = new Evaluator(world);
       for (const [index, { name, because, expect, ...request }] of requests.entries()) {
         const given = Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
         const answer = await evaluator.ask({ ...scope, ...given } as Parameters<Evaluator['ask']>[0]);
@@ -105,7 +110,11 @@ export async function runFixtures(files: readonly string[], flags: ScopeFlags): 
       }
     }
   }
-  return { results, coverage: [...coverage].map(([rule, matched]) => ({ rule, matched })) };
+  return {
+    results,
+    coverage: [...coverage].map(([rule, matched]) => ({ rule, matched })),
+    passedOver: [...passedOver.values()],
+  };
 }
 
 function nameOf(

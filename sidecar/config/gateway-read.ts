@@ -14,7 +14,7 @@ import { headOf, readGatewayDocuments } from './gateway-documents.ts';
 import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from './istio.ts';
 import { readSecurityPolicy } from './security-policy.ts';
 import type { Settings } from './settings.ts';
-import { type Source, unreadIn } from './sources.ts';
+import type { Source } from './sources.ts';
 
 /** A policy that is not valid: what it was to protect answers 500. */
 export interface BrokenPolicy {
@@ -59,19 +59,11 @@ export function readGatewayConfig(
     own?.errorPages === undefined || pages.length > 0
       ? []
       : [{ file: settings.file, line: 1, column: 1, message: `errorPages: there is no page in ${own.errorPages}` }];
-  const unread = (settings.policies === undefined ? [] : unreadIn(settings.policies)).map(
-    (one): Problem => ({
-      file: settings.file,
-      line: 1,
-      column: 1,
-      message: `documents: what is in ${one} is not read`,
-    }),
-  );
   return {
     istio: read.istio,
     gateway: {
       ...read.gateway,
-      documents: { ...read.gateway.documents, warnings: [...warnings, ...noPages, ...unread] },
+      documents: { ...read.gateway.documents, warnings: [...warnings, ...noPages] },
       certificates: Object.fromEntries(
         Object.entries(own?.certificates ?? {}).map(([key, { certificate, key: secret }]) => [
           key,

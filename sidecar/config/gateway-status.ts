@@ -2,14 +2,14 @@
 // directory of documents alone, where a Service that stands among them is a backend without endpoints.
 
 import { statSync } from 'node:fs';
-import { join } from 'node:path';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError } from '../../cert-agent/base/yaml.ts';
 import { type GatewayConfig, readPlaced } from './gateway-read.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
 import { placeDocuments } from './istio.ts';
 import { readConfiguration } from './read.ts';
-import { namesIn, readText } from './sources.ts';
+import { readText } from './sources.ts';
+import { readTree } from './tree.ts';
 import type { Configuration } from './watch.ts';
 
 /** What a status is to be of. */
@@ -17,6 +17,8 @@ export interface Judged {
   readonly configuration: Configuration;
   /** With gateway.yaml: without, nobody knows of backends, nor of files. */
   readonly isWhole: boolean;
+  /** Files beside the documents that are not read. */
+  readonly passedOver: readonly Problem[];
 }
 
 /** @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage` for a sidecar's file. */
@@ -28,14 +30,12 @@ function ofFile(file: string): Judged {
   const reading = readConfiguration(file);
   if (reading.gateway === undefined)
     throw new SallyportError('usage', `${file} is of a sidecar`, { hint: "run 'sallyport sidecar'" });
-  return { configuration: { generation: 1, ...reading }, isWhole: true };
+  return { configuration: { generation: 1, ...reading }, isWhole: true, passedOver: reading.passedOver };
 }
 
 function ofDirectory(directory: string): Judged {
-  const sources = namesIn(directory).map((name) => {
-    const file = join(directory, name);
-    return { file, text: readText(file) };
-  });
+  const { files, passedOver } = readTree(directory);
+  const sources = files.map((file) => ({ file, text: readText(file) }));
   const settings = sources.find(({ text }) => isGatewayFile(text));
   if (settings !== undefined) return ofFile(settings.file);
   const { placed, problems } = placeDocuments(sources);
@@ -43,7 +43,11 @@ function ofDirectory(directory: string): Judged {
   const all = [...problems, ...read.problems];
   if (all.length > 0) throw configError(all);
   const gateway: GatewayConfig = { ...read.gateway, certificates: {}, sessionKeys: undefined, errorPages: {} };
-  return { configuration: { generation: 1, settings: alone, documents: read.istio, gateway }, isWhole: false };
+  return {
+    configuration: { generation: 1, settings: alone, documents: read.istio, gateway },
+    isWhole: false,
+    passedOver,
+  };
 }
 
 /** The settings of a gateway of which only the documents are known. */

@@ -3,11 +3,14 @@
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { namespaceOf, parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
-import { contradiction, ruleCovers } from '../policy/covers.ts';
+import { isAddressKey } from '../policy/attributes.ts';
+import { areCovered, contradiction, ruleCovers } from '../policy/covers.ts';
 import { expandTrustDomain } from '../policy/match.ts';
+import type { PathNormalization } from '../policy/path.ts';
 import type { AuthorizationPolicy, FieldValues, Rule } from '../policy/policy.ts';
 import type { RequestAuthentication } from '../policy/request-authentication.ts';
 import { type PlacedDocument, readIstio } from './istio.ts';
+import { deadParts } from './lint-dead.ts';
 
 export interface Finding {
   readonly code: string;
@@ -28,6 +31,10 @@ export interface LintScope {
   readonly tcpPorts: readonly number[];
   /** Extension providers that there are; undefined: not known, and none is missed. */
   readonly providers?: readonly string[];
+  /** Ports that policies see of the workload; undefined: not known, and none is missed. */
+  readonly ports?: readonly number[];
+  /** How paths are spelled before they are judged; undefined: not known. */
+  readonly pathNormalization?: PathNormalization;
 }
 
 /** A policy with the document that it stands in. */
@@ -151,9 +158,12 @@ function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: R
   for (const [i, source] of from.entries()) lintFields(source, [...path, 'from', i, 'source'], report);
   for (const [i, operation] of to.entries()) lintFields(operation, [...path, 'to', i, 'operation'], report);
   for (const [i, source] of from.entries()) lintSource(policy, source, [...path, 'from', i, 'source'], report, scope);
+  for (const { path: at, message, mend } of deadParts(rule, scope))
+    report('never_matches', [...path, ...at], message, mend);
   for (const [i, { key, values = [], notValues = [] }] of when.entries()) {
     lintStars([...values, ...notValues], [...path, 'when', i], report);
-    if (values.length > 0 && values.every((one) => notValues.includes(one)))
+    const field = isAddressKey(key) ? 'ipBlocks' : '';
+    if (values.length > 0 && areCovered(field, notValues, values))
       report(
         'dead_rule',
         [...path, 'when', i],

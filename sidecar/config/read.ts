@@ -1,5 +1,6 @@
 // One reading of the configuration: sidecar.yaml and the policies beside it, as text and as what they say.
 
+import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { IstioDocuments } from './documents.ts';
 import { type GatewayConfig, readGatewayConfig } from './gateway-read.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
@@ -14,17 +15,19 @@ export interface Reading {
   /** Present for a gateway. */
   readonly gateway?: GatewayConfig;
   readonly sources: readonly Source[];
+  /** Files beside them that are not read: in each may stand what somebody believes to be in force. */
+  readonly passedOver: readonly Problem[];
 }
 
 /** Reads everything that `file` leads to. @throws SallyportError `config_invalid` with every problem, `config_unreadable`. */
 export function readConfiguration(file: string): Reading {
   const text = readText(file);
   const settings = isGatewayFile(text) ? parseGatewaySettings(text, file) : parseSettings(text, file);
-  const sources = readSources(file, settings, text);
-  if (settings.gateway === undefined) return { settings, documents: parseIstio(sources.slice(1)), sources };
+  const { sources, passedOver } = readSources(file, settings, text);
+  if (settings.gateway === undefined) return { settings, documents: parseIstio(sources.slice(1)), sources, passedOver };
   const named = new Set(filesOf(settings));
   const documents = sources.slice(1).filter((one) => !named.has(one.file));
   const files = new Map(sources.flatMap((one) => (named.has(one.file) ? [[one.file, one.text] as const] : [])));
   const { gateway, istio } = readGatewayConfig(settings, documents, files);
-  return { settings, documents: istio, gateway, sources };
+  return { settings, documents: istio, gateway, sources, passedOver };
 }

@@ -1,9 +1,10 @@
 // The files that a configuration consists of, as text.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
-import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { dirname, join } from 'node:path';
+import { errnoOf, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Settings } from './settings.ts';
+import { readTree, type Tree } from './tree.ts';
 
 export interface Source {
   readonly file: string;
@@ -13,17 +14,35 @@ export interface Source {
 /** What of the settings leads to other files. */
 export type Leading = Pick<Settings, 'policies' | 'gateway'>;
 
-/** sidecar.yaml first, then the documents by name, then the files that gateway.yaml names. @throws SallyportError `config_unreadable`. */
-export function readSources(file: string, settings: Leading, text = readText(file)): readonly Source[] {
-  const { policies } = settings;
-  const names = policies === undefined ? [] : namesIn(policies).map((name) => join(policies, name));
-  return [
-    { file, text },
-    ...names.map((name) => ({ file: name, text: readText(name) })),
-    // What is missing is said where it is used: the rest is served meanwhile.
-    ...filesOf(settings).map((name) => ({ file: name, text: existsSync(name) ? readText(name) : '' })),
-  ];
+/** Everything that a configuration is read from, and what lies beside it and is not read. */
+export interface SourceSet {
+  /** sidecar.yaml first, then the documents directory by directory, then the files that gateway.yaml names. */
+  readonly sources: readonly Source[];
+  readonly passedOver: readonly Problem[];
+  /** Where a change may come from. */
+  readonly directories: readonly string[];
 }
+
+/** @throws SallyportError `config_unreadable`. */
+export function readSources(file: string, settings: Leading, text = readText(file)): SourceSet {
+  const { policies } = settings;
+  const tree = policies === undefined ? noTree : readTree(policies);
+  const named = filesOf(settings);
+  const sources = [
+    { file, text },
+    ...tree.files.map((name) => ({ file: name, text: readText(name) })),
+    // What is missing is said where it is used: the rest is served meanwhile.
+    ...named.map((name) => ({ file: name, text: existsSync(name) ? readText(name) : '' })),
+  ];
+  const pages = settings.gateway?.errorPages;
+  return {
+    sources,
+    passedOver: [...tree.passedOver.filter(({ file: one }) => !named.includes(one)), ...noPagesIn(pages)],
+    directories: [...tree.directories, ...named.map((one) => dirname(one)), ...(pages === undefined ? [] : [pages])],
+  };
+}
+
+const noTree: Tree = { files: [], directories: [], passedOver: [] };
 
 /** The files that gateway.yaml names beside its documents: certificates, keys, error pages. */
 export function filesOf({ gateway }: Leading): readonly string[] {
@@ -33,7 +52,7 @@ export function filesOf({ gateway }: Leading): readonly string[] {
     errorPages === undefined || !existsSync(errorPages)
       ? []
       : readdirSync(errorPages)
-          .filter((name) => /^[45](?:\d\d|xx)\.html$/.test(name))
+          .filter((name) => pageName.test(name))
           .toSorted()
           .map((name) => join(errorPages, name));
   return [
@@ -43,24 +62,16 @@ export function filesOf({ gateway }: Leading): readonly string[] {
   ];
 }
 
-export function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory)
-      .filter((name) => /\.(?:ya?ml|json)$/.test(name) && !basename(name).startsWith('.'))
-      .toSorted();
-  } catch (error) {
-    throw new SallyportError('config_unreadable', `the documents in ${directory} cannot be read: ${reasonOf(error)}`, {
-      hint: "make the directory, or mend 'documents' in gateway.yaml, 'policies' in sidecar.yaml (without it nothing passes)",
-    });
-  }
-}
+const pageName = /^[45](?:\d\d|xx)\.html$/;
 
-/** Directories of `directory` in which there are documents, too: nobody reads those. */
-export function unreadIn(directory: string): string[] {
-  return readdirSync(directory, { withFileTypes: true })
-    .filter((one) => one.isDirectory() && !one.name.startsWith('.'))
-    .map(({ name }) => join(directory, name))
-    .filter((one) => namesIn(one).length > 0);
+/** What lies among error pages and is none. */
+function noPagesIn(directory: string | undefined): Problem[] {
+  if (directory === undefined || !existsSync(directory)) return [];
+  const others = readdirSync(directory).filter((name) => !pageName.test(name) && !name.startsWith('.'));
+  return others.toSorted().map((name) => ({
+    ...{ file: join(directory, name), line: 1, column: 1 },
+    message: 'this is not read: an error page is named for its status, 404.html or 5xx.html',
+  }));
 }
 
 /** @throws SallyportError `config_unreadable`. */
@@ -75,4 +86,9 @@ export function readText(file: string): string {
 
 export function sameSources(a: readonly Source[], b: readonly Source[]): boolean {
   return a.length === b.length && a.every((one, index) => one.file === b[index]?.file && one.text === b[index]?.text);
+}
+
+/** Whether the same is passed over as before. */
+export function samePassedOver(a: readonly Problem[], b: readonly Problem[]): boolean {
+  return a.length === b.length && a.every(({ file, message }, i) => file === b[i]?.file && message === b[i]?.message);
 }

@@ -2,7 +2,7 @@
 // that cannot be read keeps the last good generation, says why, and counts.
 
 import { dirname, resolve } from 'node:path';
-import { asSallyportError, formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { asSallyportError, formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
@@ -11,10 +11,13 @@ import type { GatewayConfig } from './gateway-read.ts';
 import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';
-import { filesOf, readSources, type Source, sameSources } from './sources.ts';
+import { readSources, type Source, samePassedOver, sameSources } from './sources.ts';
 
 /** A reader that could not be started, or died, is tried again after this: the machine may have had no room. */
 const againMs = 10_000;
+
+/** A list without end helps nobody. */
+const mostNamed = 50;
 
 /** Settings and policies that were read together. */
 export interface Configuration {
@@ -54,25 +57,36 @@ export async function watchConfiguration(
   const first = await read();
   /** The text of what was taken or refused last. */
   let seen: readonly Source[] = first.sources;
+  let passedOver: readonly Problem[] = [];
+  /** Where changes may come from: those of the last look that could see them. */
+  let directories: readonly string[] = [];
   let reading = false;
   /** performance.now() when the reader gave no answer: what is there may be good, and is read once more after a while. */
   let unreadSince: number | undefined;
   let closed = false;
   let failures = 0;
   let problem: SallyportError | undefined;
+  /** Whether the files themselves could not be looked at: that is over as soon as they can, whatever they say. */
+  let unseen = false;
   const cell = new LiveCell<Configuration>(freeze(first, 1));
 
   const look = (asked = false): void => {
     // What changes while a reading runs is seen by the look that follows it.
     if (reading) return;
     try {
-      const now = readSources(file, cell.current().settings);
-      const again = unreadSince !== undefined && (asked || performance.now() - unreadSince > againMs);
+      const found = readSources(file, cell.current().settings);
+      const now = found.sources;
+      directories = found.directories;
+      sayPassedOver(found.passedOver);
+      if (unseen) problem = undefined;
+      const again = unseen || (unreadSince !== undefined && (asked || performance.now() - unreadSince > againMs));
+      unseen = false;
       if (sameSources(now, seen) && !again) return;
       seen = now;
       unreadSince = undefined;
     } catch (error) {
       keepLast(error);
+      unseen = true;
       return;
     }
     reading = true;
@@ -82,6 +96,18 @@ export async function watchConfiguration(
         reading = false;
         if (!closed) look();
       });
+  };
+
+  /** In each of these files may stand a DENY that somebody believes to be in force. */
+  const sayPassedOver = (now: readonly Problem[]): void => {
+    if (samePassedOver(now, passedOver)) return;
+    const known = new Set(passedOver.map(formatProblem));
+    passedOver = now;
+    const fresh = now.filter((one) => !known.has(formatProblem(one)));
+    for (const { file: path, message } of fresh.slice(0, mostNamed))
+      log.warn({ code: 'file_passed_over', file: path }, `${path}: ${message}`);
+    if (fresh.length > mostNamed)
+      log.warn({ code: 'file_passed_over' }, `and ${fresh.length - mostNamed} more files that are not read`);
   };
 
   const take = (next: Reading): void => {
@@ -103,7 +129,9 @@ export async function watchConfiguration(
 
   const keepLast = (error: unknown): void => {
     const known = asSallyportError(error, 'config_unreadable', 'the configuration cannot be read');
-    unreadSince = known.code === 'internal' ? performance.now() : undefined;
+    // What could not be read may come where this look does not reach: a directory that only the new settings name.
+    const mayCome = known.code === 'internal' || known.code === 'config_unreadable';
+    unreadSince = mayCome ? performance.now() : undefined;
     // The same broken file is seen every second; it is said and counted once.
     if (problem?.message === known.message) return;
     problem = known;
@@ -115,13 +143,11 @@ export async function watchConfiguration(
     );
   };
 
+  look();
   const watch = watchForChange(
     () => {
-      const { settings } = cell.current();
-      const { policies, gateway } = settings;
-      const named = new Set(filesOf(settings).map((one) => dirname(one)));
-      if (gateway?.errorPages !== undefined) named.add(gateway.errorPages);
-      return [dirname(resolve(file)), ...(policies === undefined ? [] : [policies]), ...named];
+      const { policies } = cell.current().settings;
+      return [dirname(resolve(file)), ...(policies === undefined ? [] : [policies]), ...directories];
     },
     () => look(),
   );

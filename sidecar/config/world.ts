@@ -2,7 +2,7 @@
 // put to, from sidecar.yaml or from flags.
 
 import { readFileSync, statSync } from 'node:fs';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { type PathNormalization, pathNormalizations } from '../policy/path.ts';
 import type { PolicyScope } from '../policy/policy.ts';
@@ -11,7 +11,8 @@ import { placeDocuments, readIstio } from './istio.ts';
 import type { Purpose } from './istio-common.ts';
 import type { World } from './question.ts';
 import { parseSettings } from './settings.ts';
-import { namesIn, readText, type Source } from './sources.ts';
+import { readText, type Source } from './sources.ts';
+import { readTree } from './tree.ts';
 
 /** The flags that say what to decide by; all have defaults. */
 export interface ScopeFlags {
@@ -29,24 +30,35 @@ export interface ScopeFlags {
   readonly pathNormalization?: string;
 }
 
-/** The texts behind paths: a directory stands for its YAML and JSON files, `-` for standard input. @throws SallyportError `config_unreadable`. */
-function readPaths(paths: readonly string[]): Source[] {
-  return paths.flatMap((path): Source[] => {
-    if (path === '-') return [{ file: '<stdin>', text: readFileSync(0, 'utf8') }];
-    if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [{ file: path, text: readText(path) }];
-    return namesIn(path).map((name) => ({
-      file: `${path.replace(/\/$/, '')}/${name}`,
-      text: readText(`${path}/${name}`),
-    }));
-  });
+/** What paths lead to. */
+export interface PathSources {
+  readonly sources: readonly Source[];
+  /** Files in the directories that are not read. */
+  readonly passedOver: readonly Problem[];
 }
 
-/** As readPaths, but somebody who checks nothing should know it. @throws SallyportError `usage` where there are no files. */
-export function readSomePaths(paths: readonly string[]): Source[] {
-  const sources = readPaths(paths);
-  if (sources.length > 0) return sources;
+/**
+ * The texts behind paths: a directory stands for its YAML and JSON files and for those below it, `-` for standard input.
+ * @throws SallyportError `config_unreadable`.
+ */
+function readPaths(paths: readonly string[]): PathSources {
+  const passedOver: Problem[] = [];
+  const sources = paths.flatMap((path): Source[] => {
+    if (path === '-') return [{ file: '<stdin>', text: readFileSync(0, 'utf8') }];
+    if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [{ file: path, text: readText(path) }];
+    const tree = readTree(path);
+    passedOver.push(...tree.passedOver);
+    return tree.files.map((file) => ({ file, text: readText(file) }));
+  });
+  return { sources, passedOver };
+}
+
+/** As readPaths, but a check that checks nothing must say so. @throws SallyportError `usage` where there are no files. */
+export function readSomePaths(paths: readonly string[]): PathSources {
+  const read = readPaths(paths);
+  if (read.sources.length > 0) return read;
   throw new SallyportError('usage', `there is no YAML or JSON file in ${paths.join(', ')}`, {
-    hint: 'directories are not searched below their first level: name the files, or more directories',
+    hint: 'files that are read end in .yaml, .yml or .json: name the files, or another directory',
   });
 }
 
@@ -56,10 +68,11 @@ export function isSettings({ value }: YamlDocument): boolean {
 }
 
 /** @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage`. */
-export function readWorld(flags: ScopeFlags, purpose: Purpose = 'eval'): World {
+export function readWorld(flags: ScopeFlags, purpose: Purpose = 'eval'): World & Pick<PathSources, 'passedOver'> {
   const settings = flags.config === undefined ? undefined : parseSettings(readText(flags.config), flags.config);
   const paths = flags.policies ?? (settings?.policies === undefined ? [] : [settings.policies]);
-  const { placed, problems } = placeDocuments(readPaths(paths));
+  const { sources, passedOver } = readPaths(paths);
+  const { placed, problems } = placeDocuments(sources);
   const read = readIstio(placed, purpose);
   const all = [...problems, ...read.problems];
   if (all.length > 0) throw configError(all);
@@ -81,6 +94,7 @@ export function readWorld(flags: ScopeFlags, purpose: Purpose = 'eval'): World {
   const jwks = new Jwks(undefined, fetchJson);
   return {
     documents: read.documents,
+    passedOver,
     scope,
     pathNormalization: oneOf<PathNormalization>(
       '--path-normalization',

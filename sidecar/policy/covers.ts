@@ -1,6 +1,7 @@
 // Does everything that one rule matches match another one, too? Conservative: 'no' where it cannot tell. For findings about
 // rules that nothing can reach.
 
+import { blockCovers } from './ip.ts';
 import { isPattern } from './match.ts';
 import type { Condition, FieldValues, Rule } from './policy.ts';
 import { isTemplate } from './template.ts';
@@ -54,6 +55,8 @@ const byString = new Set([
 
 function valueCovers(field: string, wide: string, narrow: string): boolean {
   if (wide === narrow) return true;
+  if (/ipBlocks$/i.test(field)) return blockCovers(wide, narrow);
+  if (/namespaces$/i.test(field)) return wide === '*';
   if (!byString.has(field) || isTemplate(wide)) return false;
   if (wide === '*') return true;
   if (narrow === '*' || !isPattern(wide)) return false;
@@ -68,7 +71,12 @@ function valueCovers(field: string, wide: string, narrow: string): boolean {
 export function contradiction(fields: FieldValues): string | undefined {
   for (const [field, values] of Object.entries(fields)) {
     const not = fields[`not${field.charAt(0).toUpperCase()}${field.slice(1)}`];
-    if (not !== undefined && values.every((one) => not.some((other) => valueCovers(field, other, one)))) return field;
+    if (not !== undefined && areCovered(field, not, values)) return field;
   }
   return undefined;
+}
+
+/** Does `wide` match whatever `narrow` matches? `field` is that of a source or an operation, '' for plain strings. */
+export function areCovered(field: string, wide: readonly string[], narrow: readonly string[]): boolean {
+  return narrow.every((one) => wide.some((other) => valueCovers(field, other, one)));
 }

@@ -44,6 +44,14 @@ export function isIpBlock(text: string): boolean {
   return parseBlock(text) !== undefined;
 }
 
+/** Is every address of the block `narrow` one of the block `wide`? Not, where one of them is no block. */
+export function blockCovers(wide: string, narrow: string): boolean {
+  const [a, b] = [parseBlock(wide), parseBlock(narrow)];
+  if (a === undefined || b === undefined || a.family !== b.family) return false;
+  const isWithin = a.masks.every((mask, i) => (mask & b.masks[i]!) >>> 0 === mask);
+  return isWithin && compileIpBlocks([wide])({ ...b, text: narrow });
+}
+
 /** In any of `blocks`, each an address or a CIDR block. IPv4 blocks hold no IPv6 address, nor the other way. */
 export function compileIpBlocks(blocks: readonly string[]): IpMatch {
   const parsed = blocks.map(parseBlock).filter((one) => one !== undefined);

@@ -130,11 +130,11 @@ t.test('what shows only when rules are made ready', async (t) => {
       /^Gateway g: ResolvedRefs=False InvalidCertificateRef: a file that 'certificates' names for shop\/cert is not there, or empty$/,
     ],
     [
-      'documents in a directory below',
+      'a file that is not read, in a directory below',
       judge(t, gateway + route, backed, {
-        'documents/team/policy.yaml': policy('authorization: { defaultAction: Deny }'),
+        'documents/team/policy.yaml.bak': policy('authorization: { defaultAction: Deny }'),
       }),
-      /^gateway\.yaml:1:1: documents: what is in .*\/documents\/team is not read$/,
+      /^documents\/team\/policy\.yaml\.bak:1:1: this is not read: files that are read end in \.yaml, \.yml or \.json$/,
     ],
     [
       'error pages that are not there',
