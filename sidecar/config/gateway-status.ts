@@ -8,7 +8,7 @@ import { type GatewayConfig, readPlaced } from './gateway-read.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
 import { placeDocuments } from './istio.ts';
 import { readConfiguration } from './read.ts';
-import { readText } from './sources.ts';
+import { emptyAmong, readText } from './sources.ts';
 import { readTree } from './tree.ts';
 import type { Configuration } from './watch.ts';
 
@@ -34,8 +34,9 @@ function ofFile(file: string): Judged {
 }
 
 function ofDirectory(directory: string): Judged {
-  const { files, passedOver } = readTree(directory);
-  const sources = files.map((file) => ({ file, text: readText(file) }));
+  const tree = readTree(directory);
+  const sources = tree.files.map((file) => ({ file, text: readText(file) }));
+  const passedOver = [...tree.passedOver, ...emptyAmong(sources)];
   const settings = sources.find(({ text }) => isGatewayFile(text));
   if (settings !== undefined) return ofFile(settings.file);
   const { placed, problems } = placeDocuments(sources);

@@ -49,9 +49,6 @@ export function placeDocuments(files: readonly PolicyFile[]): { placed: PlacedDo
   for (const { file, text } of files) {
     const parsed = parseYaml(text, file);
     problems.push(...parsed.problems);
-    // An editor that has emptied a file is about to fill it: what stood there must not be gone meanwhile.
-    if (text.trim() === '')
-      problems.push({ file, line: 1, column: 1, message: 'it is empty: delete it, or write what it is to say' });
     for (const document of parsed.documents) placed.push({ file, document });
   }
   return { placed, problems };

@@ -37,9 +37,26 @@ export function readSources(file: string, settings: Leading, text = readText(fil
   const pages = settings.gateway?.errorPages;
   return {
     sources,
-    passedOver: [...tree.passedOver.filter(({ file: one }) => !named.includes(one)), ...noPagesIn(pages)],
+    passedOver: [
+      ...tree.passedOver.filter(({ file: one }) => !named.includes(one)),
+      ...emptyAmong(sources.slice(1, 1 + tree.files.length)),
+      ...noPagesIn(pages),
+    ],
     directories: [...tree.directories, ...named.map((one) => dirname(one)), ...(pages === undefined ? [] : [pages])],
   };
+}
+
+/** Files of documents in which there is nothing. */
+export function emptyAmong(sources: readonly Source[]): Problem[] {
+  return sources
+    .filter(({ text }) => text.trim() === '')
+    .map(({ file }) => ({ file, line: 1, column: 1, message: 'there is nothing in it' }));
+}
+
+/** Files that had something in them before, and have nothing now: as an editor leaves them for a moment while it writes. */
+export function emptiedSince(before: readonly Source[], now: readonly Source[]): boolean {
+  const full = new Set(before.filter(({ text }) => text.trim() !== '').map(({ file }) => file));
+  return now.some(({ file, text }) => text.trim() === '' && full.has(file));
 }
 
 const noTree: Tree = { files: [], directories: [], passedOver: [] };

@@ -11,10 +11,13 @@ import type { GatewayConfig } from './gateway-read.ts';
 import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';
-import { readSources, type Source, samePassedOver, sameSources } from './sources.ts';
+import { emptiedSince, readSources, type Source, samePassedOver, sameSources } from './sources.ts';
 
 /** A reader that could not be started, or died, is tried again after this: the machine may have had no room. */
 const againMs = 10_000;
+
+/** A file that has just been emptied is taken to be empty after this: what stood there must not be gone while an editor writes. */
+const emptyMs = 1000;
 
 /** A list without end helps nobody. */
 const mostNamed = 50;
@@ -58,6 +61,8 @@ export async function watchConfiguration(
   /** The text of what was taken or refused last. */
   let seen: readonly Source[] = first.sources;
   let passedOver: readonly Problem[] = [];
+  /** performance.now() when files were first seen to have become empty. */
+  let emptiedAt: number | undefined;
   /** Where changes may come from: those of the last look that could see them. */
   let directories: readonly string[] = [];
   let reading = false;
@@ -77,6 +82,8 @@ export async function watchConfiguration(
       const found = readSources(file, cell.current().settings);
       const now = found.sources;
       directories = found.directories;
+      emptiedAt = emptiedSince(seen, now) ? (emptiedAt ?? performance.now()) : undefined;
+      if (emptiedAt !== undefined && performance.now() - emptiedAt < emptyMs) return;
       sayPassedOver(found.passedOver);
       if (unseen) problem = undefined;
       const again = unseen || (unreadSince !== undefined && (asked || performance.now() - unreadSince > againMs));

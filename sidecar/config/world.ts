@@ -11,7 +11,7 @@ import { placeDocuments, readIstio } from './istio.ts';
 import type { Purpose } from './istio-common.ts';
 import type { World } from './question.ts';
 import { parseSettings } from './settings.ts';
-import { readText, type Source } from './sources.ts';
+import { emptyAmong, readText, type Source } from './sources.ts';
 import { readTree } from './tree.ts';
 
 /** The flags that say what to decide by; all have defaults. */
@@ -47,8 +47,9 @@ function readPaths(paths: readonly string[]): PathSources {
     if (path === '-') return [{ file: '<stdin>', text: readFileSync(0, 'utf8') }];
     if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [{ file: path, text: readText(path) }];
     const tree = readTree(path);
-    passedOver.push(...tree.passedOver);
-    return tree.files.map((file) => ({ file, text: readText(file) }));
+    const read = tree.files.map((file) => ({ file, text: readText(file) }));
+    passedOver.push(...tree.passedOver, ...emptyAmong(read));
+    return read;
   });
   return { sources, passedOver };
 }

@@ -52,21 +52,28 @@ t.test('a sidecar that runs', async (t) => {
   await says('a2', '403');
   t.equal(await ask(mesh, 'a'), '200', 'a change below is seen, too');
 
+  writeFileSync(join(policies, 'team/b.json'), '');
+  for (const _ of [1, 2, 3]) {
+    mesh.inbound.reload();
+    t.equal(await ask(mesh, 'b'), '403', 'an editor that has just emptied a file is about to write it');
+  }
+  await says('b', '200');
   const named = (): unknown[] =>
     mesh.lines
       .filter(({ code }) => code === 'file_passed_over')
       .map(({ msg }) => String(msg).replace(`${policies}/`, ''));
-  t.strictSame(named(), []);
+  t.strictSame(named(), ['team/b.json: there is nothing in it']);
   write(policies, {
     'team/deny.yaml.bak': deny('c'),
     'DENY.YAML': deny('d'),
     '.hidden.yaml': deny('e'),
     '..data/x.yaml': deny('f'),
   });
-  await until(() => named().length >= 3, 'the files to be named');
+  await until(() => named().length >= 4, 'the files to be named');
   t.strictSame(named().toSorted(), [
     '.hidden.yaml: this is not read: hidden files and directories are not read',
     'DENY.YAML: this is not read: its ending is not in lower case',
+    'team/b.json: there is nothing in it',
     'team/deny.yaml.bak: this is not read: files that are read end in .yaml, .yml or .json',
   ]);
 
@@ -144,12 +151,6 @@ t.test('a volume as Kubernetes mounts it is read once, and followed as it is swa
   symlinkSync('..2', join(dir, '..new'));
   renameSync(join(dir, '..new'), join(dir, '..data'));
   t.match(readFileSync(readTree(dir).files[1]!, 'utf8'), /deny-d/);
-});
-
-t.test('an editor that has just emptied a file', async (t) => {
-  t.match(placeDocuments([{ file: 'deny.yaml', text: '\n' }]).problems, [
-    { file: 'deny.yaml', line: 1, column: 1, message: 'it is empty: delete it, or write what it is to say' },
-  ]);
 });
 
 /** A directory of policies with something below and something beside. */
