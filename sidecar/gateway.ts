@@ -21,7 +21,7 @@ import { dropCopies } from './filters/mirror.ts';
 import { SessionMemory } from './filters/oidc-session.ts';
 import { compileRateLimits } from './filters/rate-limit.ts';
 import { type SharedLimits, startSharedLimits } from './filters/redis-limits.ts';
-import { compileSecurity, type EdgeSecurity } from './filters/security.ts';
+import { compileSecurity, type EdgeSecurity, namespaceOf } from './filters/security.ts';
 import type { SecurityPolicy } from './filters/security-policy.ts';
 import { LocalLimits } from './filters/token-bucket.ts';
 import { type GatewayCounts, registerGatewayMetrics } from './observe/gateway-metrics.ts';
@@ -114,6 +114,11 @@ export class RunningGateway implements GatewayTools {
       : withFailures(statusOf(this.#plan, this.#config!, now), this.#failures);
   }
 
+  /** What is worth a word before anything is served. */
+  warnings(): readonly string[] {
+    return [...this.#config!.documents.warnings.map(formatProblem), ...this.#plan!.losses];
+  }
+
   /** What has come since the last generation: a name that was mistyped must not be found by an attacker first. */
   #sayWorries(now: number): void {
     const config = this.#config!;
@@ -123,6 +128,7 @@ export class RunningGateway implements GatewayTools {
     const worries = [
       ...complaints.filter(isPolicy),
       ...config.documents.warnings.map((one) => ({ code: 'document_warning', message: formatProblem(one) })),
+      ...this.#plan!.losses.map((message) => ({ code: 'policy_displaced', message })),
       ...worriesOf(this.#shown, now),
       ...complaints.filter((one) => !isPolicy(one)),
     ];
@@ -146,7 +152,8 @@ export class RunningGateway implements GatewayTools {
   }
 
   guardOf(policy: SecurityPolicy): EdgeGuard {
-    const secrets = this.#config!.documents.secrets.filter(({ namespace }) => namespace === policy.namespace);
+    const namespaces = new Set([policy.namespace, ...Object.values(policy.namespaces ?? {})]);
+    const secrets = this.#config!.documents.secrets.filter(({ namespace }) => namespaces.has(namespace));
     const text = JSON.stringify([
       policy,
       this.#sessionKeys.map((one) => one.toString('base64')),
@@ -206,12 +213,13 @@ export class RunningGateway implements GatewayTools {
     return value;
   }
 
-  authorizerOf({ namespace, name, extAuth }: SecurityPolicy, destination: Destination): Authorizer {
+  authorizerOf(policy: SecurityPolicy, destination: Destination): Authorizer {
+    const { namespace, name, extAuth } = policy;
     const { kind, backendRef, path, headersToExtAuth, headersToBackend, timeoutMs } = extAuth!;
     return createAuthorizer(
       {
         name: `${namespace}/${name}`,
-        authority: `${backendRef.name}.${backendRef.namespace ?? namespace}:${backendRef.port ?? 80}`,
+        authority: `${backendRef.name}.${backendRef.namespace ?? namespaceOf(policy, 'extAuth')}:${backendRef.port ?? 80}`,
         timeoutMs,
         statusOnError: 403,
         http:

@@ -28,8 +28,7 @@ export function readStatus(
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Of documents alone nobody can say what is missing: it may stand elsewhere.
   if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
-  const warnings = [...passedOver, ...configuration.gateway!.documents.warnings];
-  return { list: gateway.status(now)!, warnings: warnings.map(formatProblem) };
+  return { list: gateway.status(now)!, warnings: [...passedOver.map(formatProblem), ...gateway.warnings()] };
 }
 
 /** Redis, where nothing is served and nobody asks it. */

@@ -32,6 +32,7 @@ import { Shadow } from './observe/shadow.ts';
 import { type Facts, sumDenials, sumLearned, sumMetrics, sumSecurity, sumShadow, sumUpstreams } from './observe/sum.ts';
 import { registerTransactionTokens } from './observe/transaction-tokens.ts';
 import { createPeerCheck } from './peer.ts';
+import { displacedMtls } from './policy/mtls.ts';
 import { isAttached } from './policy/policy.ts';
 import type { JwtRule } from './policy/request-authentication.ts';
 import { Ports } from './ports.ts';
@@ -317,6 +318,8 @@ class RunningSidecar implements Sidecar {
       observe: (issuer: string, outcome: string) => metrics.countToken(issuer, outcome),
     };
     this.#warnOfUnknownProviders(configuration);
+    for (const message of displacedMtls(documents.peerAuthentications, settings))
+      this.#log.warn({ code: 'policy_displaced' }, message);
     const trial = onTrial(documents);
     if (trial !== this.#trial) this.#shadow.restart();
     this.#trial = trial;

@@ -2,7 +2,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { action, exitCodes, note, notePassedOver } from './terminal.ts';
+import { action, exitCodes, note, notePassedOver, noteWarning } from './terminal.ts';
 
 /** The command; the proxy itself is loaded when it runs. */
 export function sidecarCommand(): Command {
@@ -29,14 +29,16 @@ SIGHUP looks at every file now; SIGTERM finishes what is in flight and exits wit
 }
 
 async function check(file: string): Promise<number> {
-  const [{ readConfiguration }, { countOf }] = await Promise.all([
+  const [{ readConfiguration }, { countOf }, { displacedMtls }] = await Promise.all([
     import('../config/read.ts'),
     import('../config/documents.ts'),
+    import('../policy/mtls.ts'),
   ]);
   const { settings, documents, passedOver } = readConfiguration(file);
   notePassedOver(passedOver);
   if (settings.gateway !== undefined)
     throw new SallyportError('usage', `${file} is of a gateway`, { hint: "run 'sallyport gateway'" });
+  for (const one of displacedMtls(documents.peerAuthentications, settings)) noteWarning(one);
   note(
     `${file} is good: ${settings.inbound.length} inbound and ${settings.outbound.length} outbound ports, ${countOf(documents)} policies`,
   );

@@ -23,7 +23,11 @@ export function note(text: string): void {
 
 /** Names the files that a command has not read, each of which may hold what somebody believes to be in force. */
 export function notePassedOver(files: readonly Problem[]): void {
-  for (const { file, message } of files) note(`${paint('yellow', 'warning:', process.stderr)} ${file}: ${message}`);
+  for (const { file, message } of files) noteWarning(`${file}: ${message}`);
+}
+
+export function noteWarning(text: string): void {
+  note(`${paint('yellow', 'warning:', process.stderr)} ${text}`);
 }
 
 export function printJson(value: unknown): void {

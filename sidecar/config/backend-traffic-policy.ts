@@ -21,6 +21,7 @@ import {
   withoutUndefined,
 } from './backend-traffic-parts.ts';
 import { objectName, sectionName, targetsIn } from './gateway-common.ts';
+import { mergeTypes, withInheritance } from './policy-merge.ts';
 import { notEvaluated, rateLimit, rulesOf } from './rate-limit-rules.ts';
 import { refused } from './security-policy-fields.ts';
 
@@ -50,7 +51,7 @@ const spec = z
     concurrency: z
       .strictObject({ maxInFlight: z.number().int().min(1), per: z.enum(['Route', 'Client']).default('Route') })
       .optional(),
-    mergeType: notEvaluated('mergeType'),
+    mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     routingType: notEvaluated('routingType'),
     targetSelectors: notEvaluated('targetSelectors'),
     faultInjection: notEvaluated('faultInjection'),
@@ -72,6 +73,11 @@ const spec = z
     if ((targetRef === undefined) === (targetRefs === undefined))
       context.addIssue({ code: 'custom', message: "needs 'targetRefs', or the one 'targetRef'" });
     for (const { kind, path } of placesOf(value)) {
+      if (kind === 'Gateway' && value.mergeType !== undefined)
+        context.addIssue({
+          ...{ code: 'custom', path: ['mergeType'] },
+          message: 'only the policy of a route is merged with another: this one is for a Gateway',
+        });
       if (kind !== 'TLSRoute' && kind !== 'TCPRoute') continue;
       for (const field of ['rateLimit', 'retry', 'compression', 'requestBuffer', 'concurrency'] as const)
         if (value[field] !== undefined)
@@ -123,7 +129,7 @@ export function readBackendTrafficPolicy(
   document: YamlDocument,
   file: string,
 ): { value: BackendTrafficPolicy } | { problems: Problem[]; targets?: readonly PolicyTarget[] } {
-  const read = readDocument(backendTrafficPolicy, document);
+  const read = withInheritance(readDocument(backendTrafficPolicy, document), document);
   if ('problems' in read) {
     const targets = targetsIn(document.value);
     return targets === undefined ? read : { ...read, targets };
@@ -147,6 +153,8 @@ export function readBackendTrafficPolicy(
     ...(said.concurrency === undefined
       ? {}
       : { concurrency: { maxInFlight: said.concurrency.maxInFlight, per: perOf[said.concurrency.per] } }),
+    ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
+    ...(read.required ? { required: true } : {}),
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
   };

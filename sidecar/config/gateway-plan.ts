@@ -1,12 +1,15 @@
 // What a gateway's documents come to, before anything is compiled: what is attached to what, which policy holds where, and
 // which pools that needs. Pure; the statuses that are printed come from the same look.
 
+import { isDeepStrictEqual } from 'node:util';
 import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
-import type { SecurityPolicy } from '../filters/security-policy.ts';
+import { askingParts, partsOf } from '../filters/policy-parts.ts';
+import { namespaceOf } from '../filters/security.ts';
+import type { Layered, SecurityPolicy } from '../filters/security-policy.ts';
 import { type Attachments, attach, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
-import type { BackendRef, RouteDocument, RouteRule } from '../routing/documents.ts';
-import { attachPolicies, type Failing, type PolicyTable, type RulePlace } from '../routing/policies.ts';
+import { type BackendRef, keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
+import { attachPolicies, type PolicyKind, type PolicyTable, type RulePlace } from '../routing/policies.ts';
 import { type GatewayWorld, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
 import { type StatusList, statusList } from '../routing/status.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
@@ -21,6 +24,8 @@ export interface GatewayPlan {
   readonly security: PolicyTable<SecurityPolicy | BrokenAsPolicy>;
   readonly traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>;
   readonly pools: readonly PoolPlan[];
+  /** What policies say that does not hold somewhere, because a nearer one does. */
+  readonly losses: readonly string[];
   readonly world: GatewayWorld;
 }
 
@@ -34,15 +39,22 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
   const { documents } = config;
   const attachments = attach(documents, world);
   const broken = (kind: BrokenPolicy['kind']): BrokenAsPolicy[] => config.broken.filter((one) => one.kind === kind);
+  const places = placesIn(attachments);
   const security = attachPolicies<SecurityPolicy | BrokenAsPolicy>(
     [...config.securityPolicies, ...broken('SecurityPolicy')],
-    ...([documents, now, failing<SecurityPolicy>('SecurityPolicy')] as const),
+    ...([documents, now, kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies'), places] as const),
   );
   const traffic = attachPolicies<BackendTrafficPolicy | BrokenAsPolicy>(
     [...config.trafficPolicies, ...broken('BackendTrafficPolicy')],
-    ...([documents, now, failing<BackendTrafficPolicy>('BackendTrafficPolicy')] as const),
+    ...([
+      documents,
+      now,
+      kindOf<BackendTrafficPolicy>('BackendTrafficPolicy', 'backendTrafficPolicies'),
+      places,
+    ] as const),
   );
-  const plan = { attachments, security, traffic, world };
+  const losses = [...security.losses, ...traffic.losses, ...corsLosses(attachments, security)];
+  const plan = { attachments, security, traffic, world, losses };
   const { traffic: rules } = trafficOf(settings, istio.destinationRules);
   const pools = new Map<string, PoolPlan>();
   for (const wish of wishesOf(plan, config)) {
@@ -52,17 +64,69 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
   return { ...plan, pools: [...pools.values()] };
 }
 
-/** A policy that cannot be served closes what it was for: as a broken one does. */
-function failing<P extends Placed>(kind: BrokenPolicy['kind']): Failing<P | BrokenAsPolicy> {
+/** What is particular to a kind of policy. One that cannot be served closes what it was for: as a broken one does. */
+function kindOf<P extends Placed & Layered<P>>(
+  kind: BrokenPolicy['kind'],
+  plural: string,
+): PolicyKind<P | BrokenAsPolicy> {
+  const isBroken = (policy: P | BrokenAsPolicy): policy is BrokenAsPolicy => 'problems' in policy;
   return {
-    refusalOf: (policy) => ('problems' in policy ? sentenceOf(policy as BrokenPolicy) : undefined),
+    ...{ kind, plural },
+    refusalOf: (policy) => (isBroken(policy) ? sentenceOf(policy) : undefined),
     closing({ namespace, name, targets, file, line }, message) {
       return {
-        ...{ kind, namespace, name, targets, file, line, ownHeaders: [], secretParams: [] },
+        ...{ kind, namespace, name, targets, file, line, ownHeaders: [], secretParams: [], required: false },
         problems: [{ file, line, column: 1, message }],
       };
     },
+    mergedWith(policy, below) {
+      if (isBroken(policy)) return policy;
+      if (below !== undefined && isBroken(below)) return { problem: `${kind} ${keyOf(below)} is not valid` };
+      const merged = policy.merged?.[below === undefined ? '' : keyOf(below)];
+      return merged ?? { problem: `it was not merged with ${below === undefined ? 'nothing' : keyOf(below)}` };
+    },
+    lostOf(below, policy) {
+      if (isBroken(policy)) return [];
+      // It closes what it was for, whatever it was to say.
+      if (isBroken(below)) return ['spec'];
+      return partsOf(below).filter((part) => !isKept(kind, part, below, policy));
+    },
+    weakening: (below, policy) => (kind === 'SecurityPolicy' ? waysAround(below, policy) : []),
   };
+}
+
+/** Whether a part is still what it was, and its Secrets and backends where they were. Limits may be added to. */
+function isKept(
+  kind: BrokenPolicy['kind'],
+  part: string,
+  below: Placed,
+  policy: Placed & Pick<SecurityPolicy, 'namespaces'>,
+): boolean {
+  const of = (one: object): unknown => (one as Readonly<Record<string, unknown>>)[part];
+  if (part === 'rateLimit') {
+    const [had = [], has = []] = [below, policy].map((one) => (one as Partial<BackendTrafficPolicy>).rateLimit?.rules);
+    return had.every((rule) => has.some((one) => isDeepStrictEqual({ ...one, id: '' }, { ...rule, id: '' })));
+  }
+  // Of what asks nothing there are no Secrets and no backends; a BackendTrafficPolicy names neither.
+  const isThere =
+    kind === 'BackendTrafficPolicy' ||
+    !askingParts(policy).includes(part) ||
+    (policy.namespaces?.[part] ?? policy.namespace) === below.namespace;
+  return isThere && isDeepStrictEqual(of(below), of(policy));
+}
+
+/**
+ * Parts beside those of `below` by which callers could be known in another way than it asks for. Authorization and an
+ * authorizer only refuse; of everything else that asks, nothing is sure.
+ */
+function waysAround(below: object, policy: object): readonly string[] {
+  const had = askingParts(below);
+  if (had.length === 0) return [];
+  return askingParts(policy).filter((part) => !had.includes(part) && part !== 'authorization' && part !== 'extAuth');
+}
+
+function mergedOf({ merged = {} }: SecurityPolicy): readonly SecurityPolicy[] {
+  return Object.values(merged).flatMap((one) => ('problem' in one ? [] : [one]));
 }
 
 type Placed = Pick<BrokenPolicy, 'namespace' | 'name' | 'targets' | 'file' | 'line'>;
@@ -102,6 +166,36 @@ export function placeOf(listener: ServedListener, route: RouteDocument, rule: Ro
   };
 }
 
+/** A route's own CORS filter takes the place of its SecurityPolicy's: as two policies would. */
+function corsLosses({ gateways }: Attachments, security: PolicyTable<SecurityPolicy | BrokenAsPolicy>): string[] {
+  const said = gateways.flatMap(({ listeners }) =>
+    listeners.flatMap((listener) =>
+      listener.attached.flatMap(({ route }) =>
+        (route.spec.rules ?? []).flatMap((rule) => {
+          if (!('filters' in rule) || rule.filters?.some(({ type }) => type === 'CORS') !== true) return [];
+          const policy = security.policyFor(placeOf(listener, route, rule));
+          if (policy === undefined || !('cors' in policy) || policy.cors === undefined) return [];
+          return [
+            `the CORS filter of ${route.kind} ${keyOf(route)} takes the place of 'cors' of SecurityPolicy ${keyOf(policy)}`,
+          ];
+        }),
+      ),
+    ),
+  );
+  return [...new Set(said)];
+}
+
+/** Where all rules stand. */
+function placesIn({ gateways }: Attachments): readonly RulePlace[] {
+  return gateways.flatMap(({ listeners }) =>
+    listeners.flatMap((listener) =>
+      listener.attached.flatMap(({ route }) =>
+        (route.spec.rules ?? [{}]).map((rule) => placeOf(listener, route, rule)),
+      ),
+    ),
+  );
+}
+
 /** Every pool that some rule of some listener could ask for. */
 function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): PoolWish[] {
   const wishes: PoolWish[] = [];
@@ -133,9 +227,10 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): Pool
         }
         for (const backend of backends.slice(next)) wish(backend, 'http');
       }
-  for (const policy of config.securityPolicies) {
-    const { extAuth, namespace } = policy;
+  for (const policy of config.securityPolicies.flatMap((one) => [one, ...mergedOf(one)])) {
+    const { extAuth } = policy;
     if (extAuth === undefined) continue;
+    const namespace = namespaceOf(policy, 'extAuth');
     const ref: BackendRef = extAuth.backendRef;
     wish(
       resolveBackend(

@@ -12,6 +12,8 @@ import { isBackendTrafficPolicy, readBackendTrafficPolicy } from './backend-traf
 import type { IstioDocuments } from './documents.ts';
 import { headOf, readGatewayDocuments } from './gateway-documents.ts';
 import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from './istio.ts';
+import { joinSecurity, joinTraffic, layer, type Written } from './policy-layers.ts';
+import { inheritanceOf } from './policy-merge.ts';
 import { readSecurityPolicy } from './security-policy.ts';
 import type { Settings } from './settings.ts';
 import type { Source } from './sources.ts';
@@ -28,6 +30,8 @@ export interface BrokenPolicy {
   /** Headers that no client may say, and parameters that are secret, as far as they can be told. */
   readonly ownHeaders: readonly string[];
   readonly secretParams: readonly string[];
+  /** Whether it was to be inherited: it is closed, and stays so under policies that are more specific. */
+  readonly required: boolean;
 }
 
 export interface GatewayConfig {
@@ -84,8 +88,8 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
   readonly istio: IstioDocuments;
   readonly problems: readonly Problem[];
 } {
-  const securityPolicies: SecurityPolicy[] = [];
-  const trafficPolicies: BackendTrafficPolicy[] = [];
+  const securityPolicies: Written<SecurityPolicy>[] = [];
+  const trafficPolicies: Written<BackendTrafficPolicy>[] = [];
   const broken: BrokenPolicy[] = [];
   const problems: Problem[] = [];
   const warnings: Problem[] = [];
@@ -117,11 +121,12 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
         broken.push({
           ...{ kind: policy, namespace, name, targets: read.targets, file, line, problems: read.problems },
           ...toldBy(policy, document.value),
+          required: inheritanceOf(document).required,
         });
     } else if (policy === 'SecurityPolicy') {
-      securityPolicies.push(read.value as SecurityPolicy);
+      securityPolicies.push({ policy: read.value as SecurityPolicy, document });
       if ('warnings' in read) warnings.push(...read.warnings);
-    } else trafficPolicies.push(read.value as BackendTrafficPolicy);
+    } else trafficPolicies.push({ policy: read.value as BackendTrafficPolicy, document });
   }
   const ofIstio = readIstio(istio, 'run');
   const ofGateway = readGatewayDocuments(
@@ -135,7 +140,9 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
   return {
     gateway: {
       documents: { ...documents, warnings: [...documents.warnings, ...warnings] },
-      ...{ securityPolicies, trafficPolicies, broken },
+      securityPolicies: layer(securityPolicies, documents.routes, readSecurityPolicy, joinSecurity),
+      trafficPolicies: layer(trafficPolicies, documents.routes, readBackendTrafficPolicy, joinTraffic),
+      broken,
     },
     istio: ofIstio.documents,
     problems: [...problems, ...ofIstio.problems, ...ofGateway.problems],

@@ -7,6 +7,7 @@ import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts'
 import { compileCors } from '../filters/cors.ts';
 import { compileHeaderChange } from '../filters/header-change.ts';
 import { compileRedirect, compileRewrite } from '../filters/rewrite.ts';
+import { namespaceOf } from '../filters/security.ts';
 import type { SecurityPolicy } from '../filters/security-policy.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
 import { type ServedListener, sentenceOf } from '../routing/attach.ts';
@@ -286,8 +287,9 @@ export class RuleCompiler {
 
   #authorizer(policy: SecurityPolicy): Authorizer {
     const { backendRef } = policy.extAuth!;
-    const namespace = backendRef.namespace ?? policy.namespace;
-    const from = { group: 'gateway.envoyproxy.io', kind: 'SecurityPolicy', namespace: policy.namespace };
+    const own = namespaceOf(policy, 'extAuth');
+    const namespace = backendRef.namespace ?? own;
+    const from = { group: 'gateway.envoyproxy.io', kind: 'SecurityPolicy', namespace: own };
     const { documents } = this.#config;
     if (!isGranted(documents, from, { ...backendRef, namespace }))
       throw new SallyportError(

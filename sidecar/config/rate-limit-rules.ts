@@ -106,6 +106,8 @@ const count = (least: number) => z.number().int().min(least).max(most);
 
 const rule = z
   .strictObject({
+    /** By it rules of two policies are told apart when they are merged. */
+    name: z.string().min(1).max(253).optional(),
     clientSelectors: z.array(selector).max(8, 'a rule has at most 8 selectors').optional(),
     limit: z.strictObject({
       requests: count(0),

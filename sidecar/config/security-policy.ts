@@ -8,6 +8,7 @@ import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { PolicyTarget, SecurityPolicy } from '../filters/security-policy.ts';
 import { metadata, targetsIn } from './gateway-common.ts';
+import { type Merging, mergeTypes, withInheritance } from './policy-merge.ts';
 import { authorization, cors, extAuth, plainAuthorization, targetRef } from './security-policy-access.ts';
 import { apiKeyAuth, basicAuth, introspection, jwt, oidc } from './security-policy-authentication.ts';
 import { refused } from './security-policy-fields.ts';
@@ -19,7 +20,7 @@ const spec = z
     targetRef: targetRef.optional(),
     targetRefs: z.array(targetRef).min(1).max(16, 'a policy has at most 16 targets').optional(),
     targetSelectors: refused("targets are named: write 'targetRefs'"),
-    mergeType: refused("a route's policy takes the place of its Gateway's: the two are not merged"),
+    mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     jwt: jwt.optional(),
     oidc: oidc.optional(),
     introspection: introspection.optional(),
@@ -35,6 +36,12 @@ const spec = z
       context.addIssue({ code: 'custom', path, message });
     if ((said.targetRef === undefined) === (said.targetRefs === undefined))
       issue([], "needs exactly one of 'targetRef' and 'targetRefs'");
+    if (said.mergeType !== undefined) {
+      if ([said.targetRef, ...(said.targetRefs ?? [])].some((one) => one?.kind === 'Gateway'))
+        issue(['mergeType'], 'only the policy of a route is merged with another: this one is for a Gateway');
+      // What it refers to may be the other's: that shows when they are merged.
+      return;
+    }
     if (said.oidc?.passThroughAuthHeader === true && said.jwt === undefined && said.introspection === undefined)
       issue(['oidc', 'passThroughAuthHeader'], "without 'jwt' or 'introspection' nobody would look at that header");
     const names = providersOf(said);
@@ -82,8 +89,8 @@ export type ReadPolicy =
  * The policy, frozen plain data, and what is worth a word; or every problem with its place and, where they can be read, the
  * targets that must answer 500 then.
  */
-export function readSecurityPolicy(document: YamlDocument, file: string): ReadPolicy {
-  const read = readDocument(securityPolicy, document);
+export function readSecurityPolicy(document: YamlDocument, file: string, from?: Merging): ReadPolicy {
+  const read = withInheritance(readDocument(securityPolicy, document), document);
   if ('problems' in read) {
     const targets = targetsIn(document.value);
     return targets === undefined ? read : { problems: read.problems, targets };
@@ -103,7 +110,16 @@ export function readSecurityPolicy(document: YamlDocument, file: string): ReadPo
     ...(said.basicAuth === undefined ? {} : { basicAuth: said.basicAuth }),
     ...(said.extAuth === undefined ? {} : { extAuth: said.extAuth }),
     ...(said.cors === undefined ? {} : { cors: said.cors }),
-    ...(rules === undefined ? {} : { authorization: plainAuthorization(rules, `${namespace}/${of.name}`) }),
+    ...(rules === undefined
+      ? {}
+      : {
+          authorization: plainAuthorization(
+            rules,
+            from?.parts.has('authorization') === false ? from.parent : `${namespace}/${of.name}`,
+          ),
+        }),
+    ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
+    ...(read.required ? { required: true } : {}),
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
   };

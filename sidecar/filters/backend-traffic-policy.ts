@@ -3,9 +3,9 @@
 
 import type { ConcurrencyPlan } from './concurrency.ts';
 import type { RateLimitPlan } from './limit-rule.ts';
-import type { PolicyTarget } from './security-policy.ts';
+import type { Layered, PolicyTarget } from './security-policy.ts';
 
-export interface BackendTrafficPolicy {
+export interface BackendTrafficPolicy extends Layered<BackendTrafficPolicy> {
   readonly name: string;
   readonly namespace: string;
   /** Wall clock; 0 where the document does not say it. */

@@ -7,7 +7,10 @@ import { hash } from 'node:crypto';
 import type { SecurityPolicy } from './security-policy.ts';
 
 /** What a policy says about itself. */
-const aboutItself = ['name', 'namespace', 'targets', 'createdAt', 'file', 'line'] as const;
+const aboutItself = [
+  ...(['name', 'namespace', 'targets', 'createdAt', 'file', 'line'] as const),
+  ...(['mergeType', 'merged', 'required', 'namespaces'] as const),
+] as const;
 
 /** Parts that neither let a caller in nor keep one out. A name that is added here opens something: show that it may. */
 const harmless = ['cors'] as const;
@@ -34,6 +37,12 @@ const rows: { readonly [K in AskingPart]: 'client' | 'user' | 'again' | 'same' }
 
 const rowOf = (name: string): string | undefined => (Object.hasOwn(rows, name) ? rows[name as AskingPart] : undefined);
 
+/** The names of all parts of a policy, of whichever kind. */
+export function partsOf(policy: object): readonly string[] {
+  const about: ReadonlySet<string> = new Set(aboutItself);
+  return Object.entries(policy).flatMap(([name, part]) => (part === undefined || about.has(name) ? [] : [name]));
+}
+
 /** The names of the parts that ask something of a caller; none where all callers pass. */
 export function askingParts(policy: object): readonly string[] {
   return Object.entries(policy).flatMap(([name, part]) => (part === undefined || askNothing.has(name) ? [] : [name]));
@@ -50,13 +59,13 @@ export function unevaluatedParts(policy: object): readonly string[] {
  */
 export function sayingsOf(
   policy: object,
-  resolveSecret: (name: string) => object | undefined,
+  resolveSecret: (name: string, part: string) => object | undefined,
 ): ReadonlyMap<string, string> {
   const names = askingParts(policy).filter((name) => (rowOf(name) ?? 'same') === 'same');
   return new Map(
     names.map((name) => {
       const part = (policy as Readonly<Record<string, unknown>>)[name];
-      const secrets = stringsIn(part).map((one) => resolveSecret(one) ?? null);
+      const secrets = stringsIn(part).map((one) => resolveSecret(one, name) ?? null);
       const text = JSON.stringify([part, secrets], (key, value: unknown) => (key === 'timeoutMs' ? undefined : value));
       return [name, hash('sha256', text)];
     }),

@@ -11,6 +11,16 @@ export interface PolicyTarget {
   readonly sectionName?: string;
 }
 
+/** How a policy stands to those that are less specific; see config/policy-merge.ts. */
+export interface Layered<P> {
+  /** It is laid over the policy of its listener or Gateway, and does not take its place. */
+  readonly mergeType?: 'StrategicMerge' | 'JSONMerge';
+  /** What it is together with each policy that it may be laid over, by `namespace/name`; '' stands for none. */
+  readonly merged?: Readonly<Record<string, P | { readonly problem: string }>>;
+  /** Nothing of it may be lost to a policy that is more specific. */
+  readonly required?: boolean;
+}
+
 /** A Secret of the policy's own namespace. */
 export interface SecretRef {
   readonly name: string;
@@ -163,7 +173,7 @@ export interface EdgeAuthorizationPolicy {
 }
 
 /** One SecurityPolicy of gateway.envoyproxy.io, read and checked. */
-export interface SecurityPolicy {
+export interface SecurityPolicy extends Layered<SecurityPolicy> {
   readonly name: string;
   readonly namespace: string;
   readonly targets: readonly PolicyTarget[];
@@ -177,6 +187,8 @@ export interface SecurityPolicy {
   readonly extAuth?: ExtAuthPolicy;
   readonly cors?: CorsPolicy;
   readonly authorization?: EdgeAuthorizationPolicy;
+  /** The namespaces of the parts that a merged policy has from another one: its Secrets and backends are there. */
+  readonly namespaces?: Readonly<Record<string, string>>;
   readonly file: string;
   readonly line: number;
 }

@@ -80,17 +80,18 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   if (forgotten !== undefined)
     throw new SallyportError('config_invalid', `SecurityPolicy ${of}: nothing here evaluates '${forgotten}'`);
   const warnings: string[] = [];
-  const secretOf = ({ name }: SecretRef): Readonly<Record<string, string>> => {
-    const secret = tools.resolveSecret(policy.namespace, name);
+  const secretOf = ({ name }: SecretRef, part: string): Readonly<Record<string, string>> => {
+    const namespace = namespaceOf(policy, part);
+    const secret = tools.resolveSecret(namespace, name);
     if (secret === undefined)
       throw new SallyportError(
         'config_invalid',
-        `SecurityPolicy ${of}: there is no Secret '${name}' in namespace '${policy.namespace}'`,
+        `SecurityPolicy ${of}: there is no Secret '${name}' in namespace '${namespace}'`,
       );
     return secret;
   };
-  const textOf = (ref: SecretRef, key: string): string => {
-    const value = secretOf(ref)[key]?.replace(/\r?\n$/, '');
+  const textOf = (ref: SecretRef, key: string, part: string): string => {
+    const value = secretOf(ref, part)[key]?.replace(/\r?\n$/, '');
     if (value === undefined || value === '')
       throw new SallyportError('config_invalid', `SecurityPolicy ${of}: Secret '${ref.name}' has no '${key}'`);
     return value;
@@ -100,13 +101,13 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   const credentials = new Map<string, string>();
   const { apiKeyAuth, basicAuth, oidc: oidcPolicy, jwt, introspection: introspectionPolicy } = policy;
   if (apiKeyAuth !== undefined) {
-    const keys = readApiKeys(apiKeyAuth.credentials.map((ref) => [ref.name, secretOf(ref)] as const));
+    const keys = readApiKeys(apiKeyAuth.credentials.map((ref) => [ref.name, secretOf(ref, 'apiKeyAuth')] as const));
     warnings.push(...keys.warnings.map((one) => `SecurityPolicy ${of}: ${one}`));
     for (const [key, client] of keys.clients) credentials.set(client, key);
     steps.push(compileApiKeys(apiKeyAuth, keys));
   }
   if (basicAuth !== undefined) {
-    const users = readHtpasswd(textOf(basicAuth.users, '.htpasswd'), basicAuth.users.name);
+    const users = readHtpasswd(textOf(basicAuth.users, '.htpasswd', 'basicAuth'), basicAuth.users.name);
     // Who has both a key and a password goes by the password: it was looked at last.
     credentials.clear();
     for (const [user, stored] of users)
@@ -121,13 +122,18 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   const introspection =
     introspectionPolicy === undefined
       ? undefined
-      : new Introspection(introspectionPolicy, textOf(introspectionPolicy.clientSecret, 'client-secret'), fetch, now);
+      : new Introspection(
+          introspectionPolicy,
+          textOf(introspectionPolicy.clientSecret, 'client-secret', 'introspection'),
+          fetch,
+          now,
+        );
   const bearer =
     authentication === undefined && introspection === undefined
       ? undefined
       : new Bearer({ jwt, authentication, introspection, sessionForwards: oidcPolicy?.forwardAccessToken === true });
   if (oidcPolicy !== undefined) {
-    const secret = textOf(oidcPolicy.clientSecret, 'client-secret');
+    const secret = textOf(oidcPolicy.clientSecret, 'client-secret', 'oidc');
     const keys = sessionKeysOf(oidcPolicy, tools, secret, of, textOf);
     const oidc = new Oidc(oidcPolicy, of, secret, keys, {
       answer: tools.answer,
@@ -145,7 +151,7 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   const known = knownBy(
     policy,
     (clientId) => credentials.get(clientId),
-    (name) => tools.resolveSecret(policy.namespace, name),
+    (name, part) => tools.resolveSecret(namespaceOf(policy, part), name),
   );
   const authorizeAtEdge =
     policy.authorization === undefined ? undefined : compileEdgeAuthorization(policy.authorization, of);
@@ -165,6 +171,11 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
       authorizeAtEdge?.(exchange, connection);
     },
   });
+}
+
+/** Where the Secrets and backends of a part are. */
+export function namespaceOf({ namespace, namespaces }: SecurityPolicy, part: string): string {
+  return namespaces?.[part] ?? namespace;
 }
 
 function isAnswered({ responded, finished }: Exchange): boolean {
@@ -222,9 +233,10 @@ function sessionKeysOf(
   tools: SecurityTools,
   clientSecret: string,
   of: string,
-  textOf: (ref: SecretRef, key: string) => string,
+  textOf: (ref: SecretRef, key: string, part: string) => string,
 ): readonly Buffer[] {
-  const own = sessionKeys === undefined ? undefined : textOf(sessionKeys, 'session-keys').split(/\s+/).filter(Boolean);
+  const own =
+    sessionKeys === undefined ? undefined : textOf(sessionKeys, 'session-keys', 'oidc').split(/\s+/).filter(Boolean);
   // Whoever has named a file wants its keys, and not those that a client secret gives.
   if (own === undefined && tools.sessionKeys?.length === 0)
     throw new SallyportError(

@@ -19,11 +19,11 @@ export interface Known {
 /** `before` is that of the policy under which they came in; undefined where there was none. */
 export type StillKnows = (exchange: Exchange, before: Known | undefined) => boolean;
 
-/** What is compared of `policy`. `resolveSecret` gives the data of a Secret of its namespace. */
+/** What is compared of `policy`. `resolveSecret` gives the data of a Secret by its name and the part that names it. */
 export function knownBy(
   policy: SecurityPolicy,
   credentialOf: CredentialOf,
-  resolveSecret: (name: string) => object | undefined,
+  resolveSecret: (name: string, part: string) => object | undefined,
 ): Known {
   return { credentialOf, sayings: sayingsOf(policy, resolveSecret) };
 }

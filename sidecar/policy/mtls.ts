@@ -29,28 +29,59 @@ export interface MtlsScope {
   readonly defaultMtls: 'STRICT' | 'PERMISSIVE';
 }
 
+/** The documents of each scope, the oldest first: those behind the first have no effect, as in Istio. */
+function scopesOf(documents: readonly PeerAuthentication[], { workload, rootNamespace }: MtlsScope) {
+  const all = (fits: (one: PeerAuthentication) => boolean): PeerAuthentication[] =>
+    documents.filter(fits).toSorted(byAge);
+  const whole = (namespace: string) => (one: PeerAuthentication) =>
+    one.namespace === namespace && one.matchLabels === undefined;
+  return {
+    mesh: all(whole(rootNamespace)),
+    namespace: workload.namespace === rootNamespace ? [] : all(whole(workload.namespace)),
+    // In the root namespace a selector selects nothing.
+    own:
+      workload.namespace === rootNamespace
+        ? []
+        : all((one) => one.namespace === workload.namespace && selects(one, workload)),
+  };
+}
+
 /** The mode of the port that policies see as `port`, and which document decided: `ns/name`, or `defaultMtls`. */
 export function resolveMtls(
   documents: readonly PeerAuthentication[],
-  { workload, rootNamespace, defaultMtls }: MtlsScope,
+  scope: MtlsScope,
   port: number,
 ): { readonly mode: MtlsMode; readonly from: string } {
-  const oldestOf = (fits: (one: PeerAuthentication) => boolean): PeerAuthentication | undefined =>
-    documents.filter(fits).toSorted(byAge)[0];
-  const whole = (namespace: string) => (one: PeerAuthentication) =>
-    one.namespace === namespace && one.matchLabels === undefined;
-  const mesh = oldestOf(whole(rootNamespace));
-  const namespace = oldestOf(whole(workload.namespace));
-  // In the root namespace a selector selects nothing.
-  const own =
-    workload.namespace === rootNamespace
-      ? undefined
-      : oldestOf((one) => one.namespace === workload.namespace && selects(one, workload));
-  const decided = [own, namespace, mesh].find((one) => one?.mode !== undefined);
-  const ofPort = own?.portLevel.get(port);
-  if (own !== undefined && ofPort !== undefined && ofPort !== 'UNSET') return { mode: ofPort, from: nameOf(own) };
-  if (decided?.mode === undefined) return { mode: defaultMtls, from: 'defaultMtls' };
+  const { mesh, namespace, own } = scopesOf(documents, scope);
+  const decided = [own[0], namespace[0], mesh[0]].find((one) => one?.mode !== undefined);
+  const ofPort = own[0]?.portLevel.get(port);
+  if (ofPort !== undefined && ofPort !== 'UNSET') return { mode: ofPort, from: nameOf(own[0]!) };
+  if (decided?.mode === undefined) return { mode: scope.defaultMtls, from: 'defaultMtls' };
   return { mode: decided.mode, from: nameOf(decided) };
+}
+
+/** What has no effect for the workload because another document comes first, and what lets plaintext in that a wider one refuses. */
+export function displacedMtls(documents: readonly PeerAuthentication[], scope: MtlsScope): readonly string[] {
+  const { mesh, namespace, own } = scopesOf(documents, scope);
+  const behind = [mesh, namespace, own].flatMap(([first, ...others]) =>
+    others.map(
+      (one) => `PeerAuthentication ${nameOf(one)} has no effect: ${nameOf(first!)} has the same scope, and comes first`,
+    ),
+  );
+  const order = [own[0], namespace[0], mesh[0]].filter((one) => one !== undefined);
+  const weaker = order.flatMap((near, index) => {
+    const wider = order.slice(index + 1).find(({ mode }) => mode !== undefined);
+    if (wider?.mode !== 'STRICT') return [];
+    const ports = [...near.portLevel].filter(([, mode]) => mode === 'PERMISSIVE' || mode === 'DISABLE');
+    const said = [
+      ...(near.mode === 'PERMISSIVE' || near.mode === 'DISABLE' ? [near.mode] : []),
+      ...ports.map(([port, mode]) => `${mode} on port ${port}`),
+    ];
+    return said.map(
+      (what) => `PeerAuthentication ${nameOf(near)} (${what}) takes the place of ${nameOf(wider)} (STRICT)`,
+    );
+  });
+  return [...behind, ...weaker];
 }
 
 function selects({ matchLabels }: PeerAuthentication, { labels }: Workload): boolean {

@@ -1,8 +1,9 @@
 // Which policy holds for which rule. Envoy Gateway's order: a policy of the rule itself, then of its route, then of the
-// listener, then of the Gateway; the nearer takes the place of the farther, they are not merged. Of two policies for one
-// target the older holds, and the other is told so.
+// listener, then of the Gateway. The nearer takes the place of the farther, unless its `mergeType` lays it over the policy of
+// the listener or Gateway. What is lost that way is named, and is an error where the farther one is required. Of two policies
+// for one target the older holds, and the other is told so.
 
-import type { Condition } from './conditions.ts';
+import type { Condition, Say } from './conditions.ts';
 import { sayFor } from './conditions.ts';
 import type { GatewayDocuments } from './documents.ts';
 import { controllerName } from './names.ts';
@@ -20,6 +21,10 @@ export interface Attachable {
   readonly name: string;
   readonly targets: readonly Target[];
   readonly createdAt?: number;
+  /** It is laid over a farther one. */
+  readonly mergeType?: string;
+  /** Nothing of it may be lost to a nearer one. */
+  readonly required?: boolean;
 }
 
 /** Where a rule stands. */
@@ -49,75 +54,304 @@ export interface PolicyTable<P extends Attachable> {
   /** The policy that holds for a rule. */
   policyFor(place: RulePlace): P | undefined;
   readonly statuses: readonly PolicyStatus<P>[];
+  /** A sentence for each policy of which something is lost to a nearer one. */
+  readonly losses: readonly string[];
 }
 
-/** How policies of a kind fail. */
-export interface Failing<P> {
+/** What is particular to a kind of policy. */
+export interface PolicyKind<P> {
+  readonly kind: string;
+  /** As Envoy Gateway's conditions call several of them. */
+  readonly plural: string;
   /** Why one that is well formed cannot be served. */
   refusalOf(policy: P): string | undefined;
-  /** What stands in the place of one whose section is not there: something that closes whatever it is attached to. */
+  /** What stands in the place of one that cannot be served as it was meant: it closes whatever it is attached to. */
   closing(policy: P, why: string): P;
+  /** What `policy` is together with `below`, or alone; or why it is nothing. */
+  mergedWith(policy: P, below: P | undefined): P | { readonly problem: string };
+  /** What of `below` does not hold where `policy` does, by the names of its parts. */
+  lostOf(below: P, policy: P): readonly string[];
+  /** Parts of `policy` by which `below` means less than it did. */
+  weakening(below: P, policy: P): readonly string[];
+}
+
+/** An owner of a target. */
+interface Owner<P> {
+  /** `Gateway shop/g web`; the last word is empty for a whole. */
+  readonly key: string;
+  readonly policy: P;
+}
+
+/** What became of one target's policy. */
+interface Fate {
+  readonly listeners: Set<string>;
+  readonly routes: Set<string>;
+  readonly rules: Set<string>;
+  /** By which policies it is laid over others. */
+  readonly mergedWith: Set<string>;
+  readonly refusals: Set<string>;
+}
+
+interface Resolved<P> {
+  readonly held: P;
+  /** Why it is closed, where it is. */
+  readonly refusal: string | undefined;
+  readonly parent: Owner<P> | undefined;
+  /** Those behind it, each with what of it is lost. */
+  readonly behind: readonly { readonly owner: Owner<P>; readonly lost: readonly string[] }[];
 }
 
 /**
- * Attaches policies. One that names a section that its target does not have was to protect some part of it, and nobody can
- * say which: the whole target is closed, where Envoy Gateway would leave it open.
+ * Attaches policies. One that names a section that its target does not have was to protect some part of it, and it cannot be
+ * told which: the whole target is closed, where Envoy Gateway would leave it open. `places` are those of all rules.
  */
 export function attachPolicies<P extends Attachable>(
   policies: readonly P[],
   documents: GatewayDocuments,
   now: number,
-  failing: Failing<P> = { refusalOf: () => undefined, closing: (policy) => policy },
+  kind: PolicyKind<P>,
+  places: Iterable<RulePlace> = [],
 ): PolicyTable<P> {
-  const owners = new Map<string, P>();
-  const lost = new Map<string, P>();
-  const say = sayFor({ generation: 1 }, now);
-  const sorted = policies.toSorted(
-    (a, b) => (a.createdAt || Number.POSITIVE_INFINITY) - (b.createdAt || Number.POSITIVE_INFINITY) || order(a, b),
-  );
-  const statuses = sorted.map((policy) => {
-    const refusal = failing.refusalOf(policy);
-    const ancestors = policy.targets.map((target): AncestorStatus => {
-      const ancestorRef = { ...target, namespace: policy.namespace };
-      const with_ = (condition: Condition): AncestorStatus => ({
-        ...{ ancestorRef, controllerName },
-        conditions: [condition],
-      });
-      if (!isThere(target, policy.namespace, documents)) {
-        const why = `there is no ${nameOf(target, policy.namespace)}`;
-        const whole = { ...target, sectionName: undefined };
-        if (target.sectionName !== undefined && isThere(whole, policy.namespace, documents))
-          lost.set(`${target.kind} ${policy.namespace}/${target.name}`, failing.closing(policy, why));
-        return with_(say('Accepted', false, 'TargetNotFound', why));
-      }
-      const key = keyOf(target, policy.namespace);
-      const owner = owners.get(key);
-      if (owner !== undefined)
-        return with_(
-          say('Accepted', false, 'Conflicted', `${owner.namespace}/${owner.name} has the same target, and comes first`),
-        );
-      owners.set(key, policy);
-      return with_(
-        refusal === undefined ? say('Accepted', true, 'Accepted') : say('Accepted', false, 'Invalid', refusal),
-      );
+  return new Attaching(documents, kind, sayFor({ generation: 1 }, now)).attach(policies, places);
+}
+
+class Attaching<P extends Attachable> {
+  readonly #documents: GatewayDocuments;
+  readonly #kind: PolicyKind<P>;
+  readonly #say: Say;
+  readonly #owners = new Map<string, P>();
+  /** What a policy that names a missing section closes, by its target. */
+  readonly #lost = new Map<string, P>();
+  readonly #resolved = new Map<string, Resolved<P>>();
+  readonly #fates = new Map<string, Fate>();
+  readonly #losses = new Map<string, { readonly sentence: string; readonly where: Set<string> }>();
+
+  constructor(documents: GatewayDocuments, kind: PolicyKind<P>, say: Say) {
+    this.#documents = documents;
+    this.#kind = kind;
+    this.#say = say;
+  }
+
+  attach(policies: readonly P[], places: Iterable<RulePlace>): PolicyTable<P> {
+    const sorted = policies.toSorted(
+      (a, b) => (a.createdAt || Number.POSITIVE_INFINITY) - (b.createdAt || Number.POSITIVE_INFINITY) || order(a, b),
+    );
+    const claims = sorted.map((policy) => ({
+      policy,
+      ancestors: policy.targets.map((target) => this.#claim(policy, target)),
+    }));
+    for (const place of places) this.#note(place);
+    this.#noteListeners();
+    return {
+      statuses: claims.map(({ policy, ancestors }) => ({
+        policy,
+        ancestors: ancestors.map(({ key, conditions, ancestorRef }) => ({
+          ...{ ancestorRef, controllerName },
+          conditions: key === undefined ? conditions : this.#withFate(key, conditions),
+        })),
+      })),
+      losses: [...this.#losses.values()].map(({ sentence, where }) => `${sentence} for ${listed([...where])}`),
+      policyFor: (place) => {
+        const closed = this.#lost.get(routeOf(place)) ?? this.#lost.get(gatewayOf(place));
+        return closed ?? this.#resolve(this.#ownersOf(place))?.held;
+      },
+    };
+  }
+
+  /** Gives a policy its target, unless another one has it. `key` where it has got it. */
+  #claim(policy: P, target: Target) {
+    const { namespace } = policy;
+    const ancestorRef = { ...target, namespace };
+    const told = (condition: Condition, key?: string) => ({ ancestorRef, conditions: [condition], key });
+    const say = this.#say;
+    if (!isThere(target, namespace, this.#documents)) {
+      const why = `there is no ${nameOf(target, namespace)}`;
+      const whole = { ...target, sectionName: undefined };
+      if (target.sectionName !== undefined && isThere(whole, namespace, this.#documents))
+        this.#lost.set(`${target.kind} ${namespace}/${target.name}`, this.#kind.closing(policy, why));
+      return told(say('Accepted', false, 'TargetNotFound', why));
+    }
+    const key = keyOf(target, namespace);
+    const owner = this.#owners.get(key);
+    if (owner !== undefined)
+      return told(say('Accepted', false, 'Conflicted', `${named(owner)} has the same target, and comes first`));
+    this.#owners.set(key, policy);
+    const refusal = this.#kind.refusalOf(policy);
+    return told(
+      refusal === undefined ? say('Accepted', true, 'Accepted') : say('Accepted', false, 'Invalid', refusal),
+      key,
+    );
+  }
+
+  /** The owners of everything that a rule is part of, the nearest first. */
+  #ownersOf(place: RulePlace): Owner<P>[] {
+    const { rule, listener } = place;
+    const keys = [
+      ...(rule === undefined ? [] : [`${routeOf(place)} ${rule}`]),
+      ...[`${routeOf(place)} `, `${gatewayOf(place)} ${listener}`, `${gatewayOf(place)} `],
+    ];
+    return keys.flatMap((key) => {
+      const policy = this.#owners.get(key);
+      return policy === undefined ? [] : [{ key, policy }];
     });
-    return { policy, ancestors };
-  });
-  return {
-    statuses,
-    policyFor({ kind, namespace, route, rule, gatewayNamespace, gateway, listener }) {
-      const ofRoute = `${kind} ${namespace}/${route}`;
-      const ofGateway = `Gateway ${gatewayNamespace}/${gateway}`;
-      return (
-        lost.get(ofRoute) ??
-        lost.get(ofGateway) ??
-        (rule === undefined ? undefined : owners.get(`${ofRoute} ${rule}`)) ??
-        owners.get(`${ofRoute} `) ??
-        owners.get(`${ofGateway} ${listener}`) ??
-        owners.get(`${ofGateway} `)
-      );
-    },
-  };
+  }
+
+  #resolve(owners: readonly Owner<P>[]): Resolved<P> | undefined {
+    const [nearest, ...behind] = owners;
+    if (nearest === undefined) return undefined;
+    const key = owners.map((one) => one.key).join('\n');
+    const known = this.#resolved.get(key);
+    if (known !== undefined) return known;
+    const resolved = this.#judge(nearest, behind);
+    this.#resolved.set(key, resolved);
+    return resolved;
+  }
+
+  #judge(nearest: Owner<P>, behind: readonly Owner<P>[]): Resolved<P> {
+    const { policy } = nearest;
+    const close = (why: string, parent?: Owner<P>): Resolved<P> => ({
+      ...{ held: this.#kind.closing(policy, why), refusal: why, parent },
+      behind: behind.map((owner) => ({ owner, lost: [] })),
+    });
+    if (this.#kind.refusalOf(policy) !== undefined)
+      return {
+        held: policy,
+        refusal: undefined,
+        parent: undefined,
+        behind: behind.map((owner) => ({ owner, lost: [] })),
+      };
+    // Envoy Gateway's: of what is behind, only the policy of a listener or a Gateway is laid under.
+    const parent = policy.mergeType === undefined ? undefined : behind.find(({ key }) => key.startsWith('Gateway '));
+    const held = policy.mergeType === undefined ? policy : this.#kind.mergedWith(policy, parent?.policy);
+    if ('problem' in held) return close(held.problem, parent);
+    const losing = behind.map((owner) => ({ owner, lost: this.#kind.lostOf(owner.policy, held) }));
+    for (const { owner, lost } of losing) {
+      if (owner.policy.required !== true) continue;
+      const weakening = this.#kind.weakening(owner.policy, held);
+      const what =
+        lost.length > 0
+          ? `${quoted(lost)} of ${this.#kind.kind} ${named(owner.policy)} would be lost`
+          : weakening.length > 0
+            ? `${quoted(weakening)} would be a way around ${this.#kind.kind} ${named(owner.policy)}`
+            : undefined;
+      if (what !== undefined)
+        return close(`${what}, and that one has to be inherited (sallyport.dev/inherit: required)`, parent);
+    }
+    return { held, refusal: undefined, parent, behind: losing };
+  }
+
+  /** What holds for a rule, told to all whom it concerns. */
+  #note(place: RulePlace): void {
+    const owners = this.#ownersOf(place);
+    const resolved = this.#resolve(owners);
+    if (resolved === undefined) return;
+    const [nearest] = owners as [Owner<P>];
+    const { refusal, parent, behind } = resolved;
+    if (refusal !== undefined) this.#fateOf(nearest.key).refusals.add(refusal);
+    else if (parent !== undefined) this.#fateOf(nearest.key).mergedWith.add(named(parent.policy));
+    for (const { owner, lost } of behind) {
+      if (owner !== parent) this.#overridden(owner.key, nearest.key, place);
+      if (lost.length > 0) this.#lose(nearest, owner, lost, placeName(nearest.key, place));
+    }
+  }
+
+  #overridden(key: string, by: string, place: RulePlace): void {
+    const fate = this.#fateOf(key);
+    if (by.startsWith('Gateway ')) fate.listeners.add(place.listener);
+    else if (key.startsWith('Gateway ')) fate.routes.add(`${place.namespace}/${place.route}`);
+    else fate.rules.add(place.rule ?? '');
+  }
+
+  /** A listener's policy takes its Gateway's place whether routes are attached to it or not. */
+  #noteListeners(): void {
+    for (const [key, policy] of this.#owners) {
+      const [kind, gateway, listener = ''] = key.split(' ') as [string, string, string?];
+      const below = this.#owners.get(`${kind} ${gateway} `);
+      if (kind !== 'Gateway' || listener === '' || below === undefined) continue;
+      const owners = [
+        { key, policy },
+        { key: `${kind} ${gateway} `, policy: below },
+      ] as const;
+      const { refusal, behind } = this.#resolve(owners)!;
+      this.#fateOf(`${kind} ${gateway} `).listeners.add(listener);
+      if (refusal !== undefined) this.#fateOf(key).refusals.add(refusal);
+      for (const { owner, lost } of behind)
+        if (lost.length > 0) this.#lose(owners[0], owner, lost, `listener ${listener} of Gateway ${gateway}`);
+    }
+  }
+
+  #lose(by: Owner<P>, owner: Owner<P>, lost: readonly string[], where: string): void {
+    const { kind } = this.#kind;
+    const mend = by.key.startsWith('Gateway ') || by.policy.mergeType !== undefined ? '' : ' (mergeType would keep it)';
+    const sentence = `${kind} ${named(by.policy)} takes the place of ${quoted(lost)} of ${kind} ${named(owner.policy)}${mend}`;
+    const known = this.#losses.get(sentence) ?? { sentence, where: new Set<string>() };
+    known.where.add(where);
+    this.#losses.set(sentence, known);
+  }
+
+  #fateOf(key: string): Fate {
+    const known = this.#fates.get(key);
+    if (known !== undefined) return known;
+    const fate = { listeners: new Set<string>(), routes: new Set<string>(), rules: new Set<string>() };
+    const all = { ...fate, mergedWith: new Set<string>(), refusals: new Set<string>() };
+    this.#fates.set(key, all);
+    return all;
+  }
+
+  #withFate(key: string, conditions: readonly Condition[]): readonly Condition[] {
+    const fate = this.#fates.get(key);
+    if (fate === undefined) return conditions;
+    const say = this.#say;
+    const { listeners, routes, rules, mergedWith, refusals } = fate;
+    const over = [
+      ...(listeners.size === 0 ? [] : [`these listeners: [${[...listeners].toSorted().join(' ')}]`]),
+      ...(routes.size === 0 ? [] : [`these routes: [${[...routes].toSorted().join(' ')}]`]),
+      ...(rules.size === 0 ? [] : [`these route rules: [${[...rules].toSorted().join(' ')}]`]),
+    ];
+    return [
+      ...(refusals.size === 0 ? conditions : [say('Accepted', false, 'Invalid', [...refusals].join('; '))]),
+      ...(mergedWith.size === 0
+        ? []
+        : [say('Merged', true, 'Merged', `Merged with policy ${[...mergedWith].toSorted().join(', ')}`)]),
+      ...(over.length === 0
+        ? []
+        : [
+            say(
+              'Overridden',
+              true,
+              'Overridden',
+              `This policy is being overridden by other ${this.#kind.plural} for ${over.join(' and ')}`,
+            ),
+          ]),
+    ];
+  }
+}
+
+function routeOf({ kind, namespace, route }: RulePlace): string {
+  return `${kind} ${namespace}/${route}`;
+}
+
+function gatewayOf({ gatewayNamespace, gateway }: RulePlace): string {
+  return `Gateway ${gatewayNamespace}/${gateway}`;
+}
+
+/** Where the policy of `key` holds. */
+function placeName(key: string, place: RulePlace): string {
+  if (key.startsWith('Gateway ')) return `listener ${place.listener} of ${gatewayOf(place)}`;
+  return key.endsWith(' ') ? routeOf(place) : `rule ${place.rule} of ${routeOf(place)}`;
+}
+
+/** A list without end helps nobody. */
+function listed(all: readonly string[]): string {
+  return all.length <= 5 ? all.join(', ') : `${all.slice(0, 5).join(', ')} and ${all.length - 5} more`;
+}
+
+function quoted(names: readonly string[]): string {
+  return names.map((one) => `'${one}'`).join(', ');
+}
+
+function named({ namespace, name }: Attachable): string {
+  return `${namespace}/${name}`;
 }
 
 function keyOf({ kind, name, sectionName = '' }: Target, namespace: string): string {

@@ -195,7 +195,7 @@ const bad: [spec: string, expected: RegExp][] = [
     `{ targetRefs: [{ group: gateway.networking.k8s.io, kind: TCPRoute, name: a }], rateLimit: { local: { rules: [{ ${limit} }] } } }`,
     /'rateLimit' is about requests, and a TCPRoute has none/,
   ],
-  [`{ ${route}, mergeType: StrategicMerge }`, /does not evaluate 'mergeType'/],
+  [`{ ${route}, mergeType: Replace }`, /'mergeType' is StrategicMerge or JSONMerge/],
   [`{ ${route}, faultInjection: {} }`, /does not evaluate 'faultInjection'/],
   [`{ ${route}, ratelimit: {} }`, /unknown key 'ratelimit' \(did you mean 'rateLimit'\?\)/],
   [`{ ${route}, rateLimit: {} }`, /needs 'local' or 'global'/],

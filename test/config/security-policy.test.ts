@@ -123,10 +123,10 @@ const wrong: [string, string, string[]][] = [
   ],
   [
     'what Envoy Gateway has and this build has not',
-    `${head}  targetSelectors: []\n  mergeType: StrategicMerge\n`,
+    `${head}  targetSelectors: []\n  mergeType: Replace\n`,
     [
       "a.yaml:6:20: spec.targetSelectors: targets are named: write 'targetRefs'",
-      "a.yaml:7:14: spec.mergeType: a route's policy takes the place of its Gateway's: the two are not merged",
+      "a.yaml:7:14: spec.mergeType: 'mergeType' is StrategicMerge or JSONMerge",
     ],
   ],
   [
