@@ -21,7 +21,7 @@ import { readPresented } from '../cert-agent/identity/peer-chain.ts';
 import { type ClientCertificate, Connection, type Port } from './connection.ts';
 import { accept, admit, type Listener, type ListenerOptions, listen, onHandshakes, sparseLogOf } from './listener.ts';
 import { whenHello } from './protocol/client-hello.ts';
-import { frontContextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
+import { frontContextOptions, listenOptions, type TlsSettings, type TlsVersion } from './protocol/tls.ts';
 import { patternsFor } from './routing/hosts.ts';
 
 /** One listener of a port that speaks TLS. Plain data. */
@@ -40,6 +40,8 @@ export interface FrontListener {
   readonly clients:
     | { readonly authorities: string; readonly mode: 'AllowValidOnly' | 'AllowInsecureFallback' }
     | undefined;
+  /** Undefined: that of gateway.yaml. */
+  readonly minVersion: TlsVersion | undefined;
 }
 
 export interface GatewayListenerOptions extends ListenerOptions {
@@ -125,7 +127,7 @@ class Doors {
         if (!fits) door = { of, handshakes: of.passthrough || of.closed ? undefined : this.#open(of) };
         else {
           door = known;
-          door.handshakes?.setSecureContext(frontContextOptions(firstOf(of), tls));
+          door.handshakes?.setSecureContext(frontContextOptions(firstOf(of), tlsOf(of, tls)));
           door.of = of;
         }
       } catch (error) {
@@ -139,6 +141,7 @@ class Doors {
       const before = this.#clients.get(of.name);
       this.#clients.set(of.name, door.of.clients);
       if (this.#byName.has(of.name)) this.#cutUnproved(of.name, before, door.of.clients);
+      if (door.of.minVersion === 'TLSv1.3') this.#cutOlder(of.name);
       this.#byName.set(of.name, door);
       byHost.set(of.hostname ?? '*', door);
     }
@@ -167,13 +170,25 @@ class Doors {
     }
   }
 
+  /** Whoever came in by TLS 1.2, where it was good enough then, comes again. */
+  #cutOlder(listener: string): void {
+    const { table, port, streams } = this.#options;
+    for (const connection of [...table]) {
+      if (connection.listener !== listener || (connection.port !== port && connection.port !== streams)) continue;
+      if (connection.tls !== undefined && connection.tls.version !== 'TLSv1.3')
+        connection.cut(
+          new SallyportError('client_certificate_refused', `listener ${listener} takes TLS 1.3 and nothing older now`),
+        );
+    }
+  }
+
   #open(of: FrontListener): TlsServer {
     const { tls, port, streams } = this.#options;
     const { limits } = port.rules.current();
     const current = (): FrontListener => this.#byName.get(of.name)?.of ?? of;
     const server = createTlsServer({
       ...listenOptions(limits.handshakeMs, of.streams ? [] : ['h2', 'http/1.1']),
-      ...frontContextOptions(firstOf(of), tls),
+      ...frontContextOptions(firstOf(of), tlsOf(of, tls)),
       requestCert: of.clients !== undefined,
       SNICallback: (name, done) => {
         const { certificates, clients } = current();
@@ -238,6 +253,11 @@ function blocksOf(authorities: string): string[] {
   return readPemBlocks(authorities, 'authorities').map((der) => der.toString('base64'));
 }
 
+/** A listener may ask for more than gateway.yaml, and never for less. */
+function tlsOf({ minVersion }: FrontListener, tls: TlsSettings): TlsSettings {
+  return minVersion === 'TLSv1.3' ? { ...tls, minVersion } : tls;
+}
+
 function firstOf(listener: FrontListener): Parameters<typeof frontContextOptions>[0] {
   return { ...listener.certificates[0]!, authorities: listener.clients?.authorities };
 }
@@ -254,7 +274,9 @@ function contextFor(listener: FrontListener, name: string, tls: TlsSettings): Se
   if (known === undefined) {
     known = listener.certificates.map((pair) => ({
       leaf: new X509Certificate(readPemBlocks(pair.certificate, 'a certificate')[0]!),
-      context: createSecureContext(frontContextOptions({ ...pair, authorities: listener.clients?.authorities }, tls)),
+      context: createSecureContext(
+        frontContextOptions({ ...pair, authorities: listener.clients?.authorities }, tlsOf(listener, tls)),
+      ),
     }));
     contexts.set(listener, known);
   }

@@ -198,7 +198,8 @@ function refuseLateFields(
   }
 }
 
-const authorizationPolicy = z.strictObject({
+/** The document as it is written. */
+export const authorizationPolicy = z.strictObject({
   apiVersion,
   kind: z.literal('AuthorizationPolicy'),
   metadata,

@@ -82,6 +82,15 @@ const spec = z
       for (const field of ['rateLimit', 'retry', 'compression', 'requestBuffer', 'concurrency'] as const)
         if (value[field] !== undefined)
           context.addIssue({ code: 'custom', path, message: `'${field}' is about requests, and a ${kind} has none` });
+      if (value.timeout?.http !== undefined)
+        context.addIssue({ code: 'custom', path, message: `'timeout.http' is about requests, and a ${kind} has none` });
+      const by = value.loadBalancer?.consistentHash?.type ?? 'SourceIP';
+      if (by !== 'SourceIP')
+        context.addIssue({
+          code: 'custom',
+          path,
+          message: `a ${kind} has no ${by}: its streams are told apart by SourceIP`,
+        });
     }
   });
 
@@ -108,7 +117,8 @@ const metadata = z.looseObject({
   creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
 });
 
-const backendTrafficPolicy = z.strictObject({
+/** The document as it is written. */
+export const backendTrafficPolicy = z.strictObject({
   apiVersion: z.literal('gateway.envoyproxy.io/v1alpha1'),
   kind: z.literal('BackendTrafficPolicy'),
   metadata,

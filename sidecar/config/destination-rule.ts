@@ -185,7 +185,8 @@ const spec = z.strictObject({
   workloadSelector: refused("'workloadSelector' is not supported by this build: the file is beside its workload"),
 });
 
-const destinationRule = z.strictObject({
+/** The document as it is written. */
+export const destinationRule = z.strictObject({
   apiVersion: z.enum(['networking.istio.io/v1', 'networking.istio.io/v1beta1', 'networking.istio.io/v1alpha3']),
   kind: z.literal('DestinationRule'),
   metadata,

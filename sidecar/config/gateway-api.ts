@@ -5,6 +5,7 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { didYouMean, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { minVersionKey, readMinVersion } from '../routing/tls-options.ts';
 import {
   group,
   hostname,
@@ -207,10 +208,19 @@ const backendTlsPolicy = z.strictObject({
         caCertificateRefs.length > 0 !== (wellKnownCACertificates !== undefined),
       "needs exactly one of 'caCertificateRefs' and 'wellKnownCACertificates'",
     ),
-  options: z.record(z.string(), z.string()).optional(),
+  options: z
+    .record(z.string(), z.string())
+    .superRefine((options, context) => {
+      for (const [key, value] of Object.entries(options)) {
+        const why = key === minVersionKey ? readMinVersion(value) : `it is not known here: ${minVersionKey} is`;
+        if (typeof why === 'string') context.addIssue({ code: 'custom', path: [key], message: why });
+      }
+    })
+    .optional(),
 });
 
-const kinds = {
+/** The `spec` of each kind. */
+export const gatewayKinds = {
   Gateway: gateway,
   GatewayClass: gatewayClass,
   HTTPRoute: httpRoute,
@@ -240,9 +250,9 @@ export function readGatewayApi(
   | { readonly value: { readonly kind: string; readonly metadata: unknown; readonly spec: unknown } }
   | { problems: Problem[] } {
   const { kind: of } = document.value as { readonly kind?: unknown };
-  const spec = typeof of === 'string' ? (kinds as Readonly<Record<string, z.ZodType>>)[of] : undefined;
+  const spec = typeof of === 'string' ? (gatewayKinds as Readonly<Record<string, z.ZodType>>)[of] : undefined;
   if (spec === undefined) {
-    const hint = typeof of === 'string' ? didYouMean(of, Object.keys(kinds)) : undefined;
+    const hint = typeof of === 'string' ? didYouMean(of, Object.keys(gatewayKinds)) : undefined;
     const message = `kind ${String(of)} is none of Gateway API that is known here`;
     return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
   }

@@ -22,6 +22,7 @@ import type {
 } from '../routing/documents.ts';
 import { isGatewayApi, readGatewayApi } from './gateway-api.ts';
 import { dated } from './gateway-common.ts';
+import { idleIn } from './gateway-idle.ts';
 import { readInformal } from './gateway-informal.ts';
 import { itemsOf, type PlacedDocument } from './istio.ts';
 
@@ -149,6 +150,7 @@ export function readGatewayDocuments(
         if (named !== undefined && !isSaid) warnings.push(...read.problems);
       } else {
         keep(named!, read.value.spec, document);
+        warnings.push(...idleIn(document, kind, read.value.spec));
         if (routeKinds.has(kind) && parentsOf(document.value).length === 0)
           warnings.push(
             document.problemAt(['spec'], `this ${kind} names no Gateway in 'parentRefs': it is not served`),

@@ -1,6 +1,7 @@
 // The filters of HTTPRoute and GRPCRoute: each names its type and brings that type's field and no other.
 
 import { z } from 'zod';
+import { isOriginPattern } from '../filters/cors.ts';
 import { backendObjectRef, duration, headerName, hostname, localRef, millisecondsOf, port } from './gateway-common.ts';
 
 const header = z.strictObject({ name: headerName, value: z.string().min(1).max(4096) });
@@ -54,10 +55,23 @@ const mirror = z
     "only one of 'percent' and 'fraction' can be set",
   );
 
+/** The standard's pattern, and nothing wider: with `https://*bar.com` evilbar.com would be let in. */
 const origin = z
   .string()
   .max(253)
-  .regex(/^(?:\*|[a-z][a-z0-9+.-]*:\/\/[^/\s]+)$/i, 'this is not an origin');
+  .regex(/^(?:\*|https?:\/\/(?:\*|(?:\*\.)?(?:[a-zA-Z0-9-]+\.)*[a-zA-Z0-9-]+)(?::\d{1,5})?)$/, {
+    error: ({ input }) => noOrigin(input),
+  });
+
+/** Envoy Gateway's pattern: a port may be a star, too. */
+export const corsOrigin = z
+  .string()
+  .max(253)
+  .refine(isOriginPattern, { error: ({ input }) => noOrigin(input) });
+
+function noOrigin(input: unknown): string {
+  return `'${String(input)}' is not an origin: write https://a.test, with one star for the first labels of a host (https://*.a.test), or *`;
+}
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
 const cors = z.strictObject({
   allowOrigins: z.array(origin).max(64).optional(),

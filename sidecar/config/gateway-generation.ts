@@ -10,7 +10,7 @@ import type { FrontListener } from '../gateway-listener.ts';
 import { mintPermit } from '../policy/policy.ts';
 import { compileClientFields } from '../protocol/proxy-fields.ts';
 import { type AttachedRoute, type ServedListener, sentenceOf } from '../routing/attach.ts';
-import { byAge, keyOf, type RouteDocument } from '../routing/documents.ts';
+import { byAge, keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
 import { patternsFor } from '../routing/hosts.ts';
 import { compileTable, type TableEntry } from '../routing/table.ts';
 import { chooseByWeight, clusterOf, refusing } from './gateway-backends.ts';
@@ -213,7 +213,7 @@ class PortCompiler {
    * be asked of bytes, and they must not be the way around it. The same for a policy that cannot be read: it closes all.
    */
   #unjudged(listener: ServedListener, route: RouteDocument): string | undefined {
-    const place = placeOf(listener, route, {});
+    const place = placeOf(listener, route, onlyRuleOf(route));
     const traffic = this.#plan.traffic.policyFor(place);
     if (traffic !== undefined && 'problems' in traffic)
       return `BackendTrafficPolicy ${keyOf(traffic)} is not valid: ${sentenceOf(traffic)}`;
@@ -227,13 +227,15 @@ class PortCompiler {
     const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/0`;
     const permit = mintPermit(`route[${name}]`);
     const unjudged = this.#unjudged(listener, route);
+    const traffic = this.#plan.traffic.policyFor(placeOf(listener, route, onlyRuleOf(route)));
+    const shaping = traffic === undefined || 'problems' in traffic ? undefined : traffic;
     if (unjudged !== undefined) this.#rules.note({ ...ofRoute(route), message: unjudged });
     const choices = this.#plan.attachments.backendsOf(route).map((backend) => {
       const found =
         unjudged !== undefined
           ? refusing('rule_broken', unjudged)
           : backend.problem === undefined
-            ? this.#rules.destination(backend, 'tcp', undefined, false, route)
+            ? this.#rules.destination(backend, 'tcp', shaping, false, route)
             : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
       const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
       return {
@@ -257,6 +259,11 @@ class PortCompiler {
   }
 }
 
+/** A route for streams has one rule. */
+function onlyRuleOf({ spec }: RouteDocument): RouteRule {
+  return spec.rules?.[0] ?? {};
+}
+
 type PickStream = (last?: Route) => Route | undefined;
 
 const nobody: PortRules['gateways'] = new Set();
@@ -267,7 +274,7 @@ function takesRequests({ programmed, spec }: ServedListener): boolean {
 }
 
 function frontOf(listener: ServedListener): FrontListener {
-  const { spec, certificates, clients } = listener;
+  const { spec, certificates, clients, minVersion } = listener;
   return {
     name: listenerName(listener),
     hostname: spec.hostname,
@@ -276,5 +283,6 @@ function frontOf(listener: ServedListener): FrontListener {
     streams: spec.protocol === 'TLS',
     certificates,
     clients,
+    minVersion,
   };
 }

@@ -53,7 +53,12 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
       places,
     ] as const),
   );
-  const losses = [...security.losses, ...traffic.losses, ...corsLosses(attachments, security)];
+  const losses = [
+    ...security.losses,
+    ...traffic.losses,
+    ...corsLosses(attachments, security),
+    ...streamLosses(attachments, traffic),
+  ];
   const plan = { attachments, security, traffic, world, losses };
   const { traffic: rules } = trafficOf(settings, istio.destinationRules);
   const pools = new Map<string, PoolPlan>();
@@ -185,6 +190,32 @@ function corsLosses({ gateways }: Attachments, security: PolicyTable<SecurityPol
   return [...new Set(said)];
 }
 
+/** What a BackendTrafficPolicy says that has a meaning for streams; the rest of it is about requests. */
+const ofStreams = new Set(['loadBalancer', 'circuitBreaker', 'healthCheck', 'timeout']);
+
+/** A Gateway's policy holds for its streams as well, and limits none of them. */
+function streamLosses(
+  { gateways }: Attachments,
+  traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>,
+): string[] {
+  const said = gateways.flatMap(({ listeners }) =>
+    listeners.flatMap((listener) =>
+      listener.attached.flatMap(({ route }) => {
+        if (route.kind !== 'TLSRoute' && route.kind !== 'TCPRoute') return [];
+        const policy = traffic.policyFor(placeOf(listener, route, route.spec.rules?.[0] ?? {}));
+        if (policy === undefined || 'problems' in policy) return [];
+        const idle = partsOf(policy).filter((part) => !ofStreams.has(part));
+        if (idle.length === 0) return [];
+        const what = idle.map((one) => `'${one}'`).join(', ');
+        return [
+          `${what} of BackendTrafficPolicy ${keyOf(policy)} has no effect on ${route.kind} ${keyOf(route)}: it is about requests`,
+        ];
+      }),
+    ),
+  );
+  return [...new Set(said)];
+}
+
 /** Where all rules stand. */
 function placesIn({ gateways }: Attachments): readonly RulePlace[] {
   return gateways.flatMap(({ listeners }) =>
@@ -218,12 +249,7 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): Pool
           const policy = plan.traffic.policyFor(placeOf(listener, route, rule));
           const good = policy === undefined || 'problems' in policy ? undefined : policy;
           for (const _ of rule.backendRefs ?? [])
-            wish(
-              backends[next++]!,
-              streams ? 'tcp' : 'http',
-              streams ? undefined : good,
-              rule.sessionPersistence !== undefined,
-            );
+            wish(backends[next++]!, streams ? 'tcp' : 'http', good, rule.sessionPersistence !== undefined);
         }
         for (const backend of backends.slice(next)) wish(backend, 'http');
       }

@@ -4,8 +4,10 @@
 import { hash } from 'node:crypto';
 import { isLoopback } from '../../cert-agent/base/address.ts';
 import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts';
+import type { TlsVersion } from '../protocol/tls.ts';
 import { authoritiesOf, backendTlsFor, lostBackendTls } from '../routing/backend-tls.ts';
-import type { GatewayDocuments } from '../routing/documents.ts';
+import type { BackendTlsSpec, GatewayDocuments } from '../routing/documents.ts';
+import { minVersionKey } from '../routing/tls-options.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import type { BalancePlan, TrafficPlan } from '../upstream/traffic.ts';
 import type { OutsideUpstream } from './gateway-settings.ts';
@@ -63,12 +65,17 @@ export function planPool(
     ...(subjectAltNames === undefined
       ? {}
       : { subjectAltNames: subjectAltNames.map(({ type, hostname: host, uri }) => ({ type, value: host ?? uri! })) }),
-    tls: { ...tls, minVersion: 'TLSv1.2' },
+    tls: { ...tls, minVersion: minVersionOf(spec) },
     alpn,
   };
   // By what it comes to, not by how it is said: the same words in two namespaces may name two authorities.
   const name = `${protocol} ${upstream} ${shortHash(serverTls)}${suffix}`;
   return { ...common, name, endpoints: outside.endpoints, serverTls };
+}
+
+/** TLS 1.2, unless the policy asks for more; another value of it was refused when it was read. */
+function minVersionOf({ options = {} }: BackendTlsSpec): TlsVersion {
+  return options[minVersionKey] === '1.3' ? 'TLSv1.3' : 'TLSv1.2';
 }
 
 function planPlain(

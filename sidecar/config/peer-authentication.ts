@@ -33,7 +33,8 @@ const spec = z
       });
   });
 
-const peerAuthentication = z.strictObject({
+/** The document as it is written. */
+export const peerAuthentication = z.strictObject({
   apiVersion,
   kind: z.literal('PeerAuthentication'),
   metadata,

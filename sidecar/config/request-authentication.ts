@@ -58,7 +58,8 @@ const jwtRule = z
       context.addIssue({ code: 'custom', path: ['timeout'], message: 'a timeout is at least 1 ms' });
   });
 
-const requestAuthentication = z.strictObject({
+/** The document as it is written. */
+export const requestAuthentication = z.strictObject({
   apiVersion,
   kind: z.literal('RequestAuthentication'),
   metadata,

@@ -12,6 +12,7 @@ import type {
 } from '../filters/security-policy.ts';
 import { isIpBlock } from '../policy/ip.ts';
 import { backendObjectRef, objectName, sectionName } from './gateway-common.ts';
+import { corsOrigin } from './gateway-filters.ts';
 import { filled, lowerHeader, offOnly, refused } from './security-policy-fields.ts';
 
 export const targetRef = z
@@ -100,15 +101,9 @@ function plainBackend({ group, kind, name, namespace, port }: z.output<typeof ba
   };
 }
 
-// Envoy Gateway's own pattern.
-const origin = z
-  .string()
-  .max(253)
-  .regex(/^(?:\*|https?:\/\/(?:\*|(?:\*\.)?(?:[\w-]+\.)*[\w-]+)(?::(?:\*|\d{1,5}))?)$/, 'this is not an origin');
-
 export const cors = z
   .strictObject({
-    allowOrigins: z.array(origin).min(1, 'an empty list allows nobody: leave it out').default([]),
+    allowOrigins: z.array(corsOrigin).min(1, 'an empty list allows nobody: leave it out').default([]),
     allowMethods: z.array(z.string().regex(/^(?:\*|[A-Z]+)$/, 'this is not a method')).default([]),
     allowHeaders: z.array(z.string().min(1)).default([]),
     exposeHeaders: z.array(z.string().min(1)).default([]),

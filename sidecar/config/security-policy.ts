@@ -73,7 +73,8 @@ function providersOf(said: {
   ];
 }
 
-const securityPolicy = z.strictObject({
+/** The document as it is written. */
+export const securityPolicy = z.strictObject({
   apiVersion: z.literal(securityPolicyVersion),
   kind: z.literal('SecurityPolicy'),
   metadata,

@@ -6,6 +6,39 @@ import type { Exchange } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
 import type { CorsSpec } from '../routing/documents.ts';
 
+/** One value of `allowOrigins`, in lower case: a scheme, a host or what it ends with, a port or any. */
+const originPattern = /^(https?):\/\/(\*|(?:\*\.)?(?:[a-z0-9_-]+\.)*[a-z0-9_-]+)(?::(\*|\d{1,5}))?$/;
+
+/**
+ * Is this what the standards take for an origin? GEP-1767 and Envoy Gateway: `*`, an origin, or one with a star for the first
+ * labels of its host; a port may be a star, too. A star within a label would let in hosts that somebody else can have.
+ */
+export function isOriginPattern(text: string): boolean {
+  return text === '*' || originPattern.test(text.toLowerCase());
+}
+
+/** A function for one pattern; what is no pattern matches nothing. */
+function compileOrigin(text: string): (scheme: string, host: string, port: string) => boolean {
+  const [, scheme, host = '', port = ''] = originPattern.exec(text.toLowerCase()) ?? [];
+  const end = host.startsWith('*.') ? host.slice(1) : undefined;
+  return function matchesOrigin(asked, of, at) {
+    if (scheme === undefined || asked !== scheme || (port !== '*' && at !== port)) return false;
+    return host === '*' || (end === undefined ? of === host : of.length > end.length && of.endsWith(end));
+  };
+}
+
+/** Which origins may read answers. An origin is compared as browsers write it, without a default port. */
+function compileOrigins(list: readonly string[]): (origin: string) => boolean {
+  const exact = new Set(list.filter((one) => !one.includes('*')).map((one) => one.toLowerCase()));
+  const patterns = list.filter((one) => one !== '*' && one.includes('*')).map(compileOrigin);
+  return function allowsOrigin(origin) {
+    const asked = origin.toLowerCase();
+    if (exact.has(asked)) return true;
+    const [, scheme, host, port = ''] = /^([a-z][a-z0-9+.-]*):\/\/([a-z0-9._-]+)(?::(\d{1,5}))?$/.exec(asked) ?? [];
+    return scheme !== undefined && patterns.some((matches) => matches(scheme, host!, port));
+  };
+}
+
 /** GEP-1767: an origin exactly, `*`, or a wildcard in the place of subdomains, `https://*.example.com`. */
 export function compileCors(spec: CorsSpec): Cors {
   const {
@@ -15,25 +48,11 @@ export function compileCors(spec: CorsSpec): Cors {
     allowHeaders = [],
     exposeHeaders = [],
   } = spec;
-  const exact = new Set(allowOrigins.filter((one) => !one.includes('*')).map((one) => one.toLowerCase()));
-  const patterns = allowOrigins
-    .filter((one) => one !== '*' && one.includes('*'))
-    .map((one) => one.toLowerCase().split('*', 2) as [string, string]);
   const anyOrigin = allowOrigins.includes('*');
+  const allows = compileOrigins(allowOrigins);
   return {
     anyOrigin,
-    allowsOrigin(origin) {
-      const asked = origin.toLowerCase();
-      if (anyOrigin || exact.has(asked)) return true;
-      return patterns.some(
-        ([start, end]) =>
-          asked.length > start.length + end.length &&
-          asked.startsWith(start) &&
-          asked.endsWith(end) &&
-          // What stands for the star is labels of a host, and cannot end the host that was meant.
-          /^[a-z0-9.-]+$/.test(asked.slice(start.length, asked.length - end.length)),
-      );
-    },
+    allowsOrigin: (origin) => anyOrigin || allows(origin),
     credentials: allowCredentials,
     methods: allowMethods,
     headers: allowHeaders,

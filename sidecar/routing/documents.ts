@@ -81,6 +81,8 @@ export interface GatewaySpec {
   readonly listeners: readonly ListenerSpec[];
   readonly addresses?: readonly { readonly type: string; readonly value?: string }[];
   readonly infrastructure?: { readonly parametersRef?: { readonly kind: string; readonly name: string } };
+  /** What `tls.backend` was called before. */
+  readonly backendTLS?: unknown;
   readonly tls?: {
     /** Which certificate backends are to be shown: not served. */
     readonly backend?: unknown;
@@ -224,6 +226,7 @@ export interface BackendTlsSpec {
       readonly uri?: string;
     }[];
   };
+  readonly options?: Readonly<Record<string, string>>;
 }
 
 /** A Kubernetes Service: that it exists, and with which ports. */

@@ -1,5 +1,6 @@
 // The listeners of all Gateways: which can be served, on which port, with which certificates, and why the others are not.
 
+import type { TlsVersion } from '../protocol/tls.ts';
 import type { Condition, Say } from './conditions.ts';
 import { holds, sayFor } from './conditions.ts';
 import {
@@ -19,6 +20,7 @@ import {
   type ServedPair,
   type Unresolved,
 } from './references.ts';
+import { readTlsOptions, type TlsOptions } from './tls-options.ts';
 
 /** A listener with what it is served by. */
 export interface ListenerState {
@@ -27,6 +29,8 @@ export interface ListenerState {
   readonly supportedKinds: readonly { readonly group: string; readonly kind: string }[];
   readonly certificates: readonly ServedPair[];
   readonly clients: ClientCheck | undefined;
+  /** Undefined: that of gateway.yaml. */
+  readonly minVersion: TlsVersion | undefined;
   /** All but `Programmed`, and nothing of routes. */
   readonly conditions: readonly Condition[];
   /** Whether it is served. */
@@ -89,7 +93,8 @@ function stateListener(
       reason: 'InvalidCertificateRef',
       message: "a listener that terminates TLS needs 'certificateRefs'",
     });
-  const validation = tls ? clientValidationOf(gateway.spec, spec) : undefined;
+  const options = tlsOptionsOf(gateway.spec, spec, tls);
+  const validation = tls ? validationOf(gateway.spec, spec, options) : undefined;
   const authorities =
     validation === undefined
       ? { pem: '', problems: [] }
@@ -100,7 +105,7 @@ function stateListener(
         );
   problems.push(...authorities.problems);
   const conflict = conflictOf(gateway.spec, spec);
-  const refusal = refusalOf(gateway, spec, world, owners, conflict);
+  const refusal = refusalOf(gateway, spec, world, owners, conflict) ?? optionsRefusal(spec, options);
   const noAuthority = validation !== undefined && authorities.pem === '';
   const [problem] = problems;
   const accepted = refusal === undefined && !noAuthority;
@@ -134,6 +139,7 @@ function stateListener(
     ...{ gateway, spec, certificates, conditions, programmed },
     family: families[spec.protocol],
     place: placeOf(gateway, spec, world),
+    minVersion: 'reason' in options ? undefined : options.minVersion,
     supportedKinds: kinds.map((kind) => ({ group: own, kind })),
     clients:
       validation === undefined
@@ -198,7 +204,7 @@ function isInsecure({ tls }: GatewaySpec): boolean {
 }
 
 /** What a Gateway asks for as a whole that is not served: nothing of it is then. */
-function gatewayRefusal({ addresses = [], infrastructure, tls }: GatewaySpec): Unresolved | undefined {
+function gatewayRefusal({ addresses = [], infrastructure, tls, backendTLS }: GatewaySpec): Unresolved | undefined {
   const other = addresses.find(({ type }) => type !== 'IPAddress');
   const reason = 'UnsupportedAddress';
   if (other !== undefined) return { reason, message: `addresses of type ${other.type} are not served` };
@@ -209,8 +215,10 @@ function gatewayRefusal({ addresses = [], infrastructure, tls }: GatewaySpec): U
       reason: 'InvalidParameters',
       message: `${parametersRef.kind} ${parametersRef.name} is nothing known here`,
     };
-  if (tls?.backend !== undefined)
-    return { reason: 'Invalid', message: "'tls.backend' is not served: a gateway shows backends its own SVID" };
+  // `backendTLS` is what `tls.backend` was called before.
+  const shown = tls?.backend !== undefined ? 'tls.backend' : backendTLS !== undefined ? 'backendTLS' : undefined;
+  if (shown !== undefined)
+    return { reason: 'Invalid', message: `'${shown}' is not served: a gateway shows backends its own SVID` };
   return undefined;
 }
 
@@ -224,6 +232,45 @@ function routeKinds({ protocol, allowedRoutes, tls }: ListenerSpec): { kinds: st
     kinds: [...new Set(asked.filter(fits).map(({ kind }) => kind))],
     unsupported: asked.filter((one) => !fits(one)).map(({ kind }) => kind),
   };
+}
+
+/** A listener without a certificate is told of that first: it is closed either way. */
+function optionsRefusal({ tls }: ListenerSpec, options: TlsOptions | Unresolved): Unresolved | undefined {
+  const isTold = tls?.mode !== 'Passthrough' && (tls?.certificateRefs ?? []).length === 0;
+  return 'reason' in options && !isTold ? options : undefined;
+}
+
+/** What `tls.options` come to, and whether there is anything that they could be about; what is asked in vain is refused. */
+function tlsOptionsOf(gateway: GatewaySpec, spec: ListenerSpec, terminates: boolean): TlsOptions | Unresolved {
+  const { options = {}, frontendValidation } = spec.tls ?? {};
+  const vain = (what: string): Unresolved => ({
+    reason: 'UnsupportedValue',
+    message: `'${what}' has no effect where TLS is not terminated`,
+  });
+  if (!terminates && Object.keys(options).length > 0) return vain('tls.options');
+  if (!terminates && frontendValidation !== undefined) return vain('tls.frontendValidation');
+  const read = readTlsOptions(options);
+  if ('reason' in read) return read;
+  if (read.clients === 'SIMPLE' && clientValidationOf(gateway, spec) !== undefined)
+    return {
+      reason: 'UnsupportedValue',
+      message:
+        "tls.options ask for no client certificates, and the Gateway's 'tls.frontend' or 'frontendValidation' does",
+    };
+  return read;
+}
+
+/** Whose certificates clients have to show. MUTUAL without more means the `ca.crt` beside the listener's own certificate. */
+function validationOf(
+  gateway: GatewaySpec,
+  spec: ListenerSpec,
+  options: TlsOptions | Unresolved,
+): ClientValidation | undefined {
+  const said = clientValidationOf(gateway, spec);
+  if ('reason' in options || options.clients !== 'MUTUAL') return said;
+  if (said === undefined) return { caCertificateRefs: spec.tls?.certificateRefs?.slice(0, 1) ?? [] };
+  // MUTUAL lets nobody in without one.
+  return { ...said, mode: 'AllowValidOnly' };
 }
 
 /** GEP-91: the Gateway's own say by port, then its default, then the listener's older field. */
