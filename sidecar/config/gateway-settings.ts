@@ -108,7 +108,8 @@ const clientHeader = z
       context.addIssue({ code: 'custom', message: `'${value}' passes anyway: no header of proxies has that name` });
   });
 
-const schema = z
+/** gateway.yaml as it is written. */
+export const gatewayYaml = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
     workload: z.strictObject({
@@ -218,7 +219,7 @@ function leadsBack(endpoint: Address, listeners: Readonly<Record<string, string>
  * @throws SallyportError `config_invalid` with every problem.
  */
 export function parseGatewaySettings(source: string, file: string): Settings {
-  const parsed = readYaml(schema, source, file);
+  const parsed = readYaml(gatewayYaml, source, file);
   const base = dirname(resolve(file));
   const at = (path: string | undefined): string | undefined => (path === undefined ? undefined : resolve(base, path));
   const { tls, limits, upstreams, redis: shared, downstreamTls } = parsed;

@@ -126,7 +126,8 @@ export const tlsSchema = z
 
 export const topologySchema = z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional();
 
-const schema = z
+/** sidecar.yaml as it is written. */
+export const sidecarYaml = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
     workload: z.strictObject({
@@ -260,7 +261,7 @@ const schema = z
     }
   });
 
-type Parsed = z.output<typeof schema>;
+type Parsed = z.output<typeof sidecarYaml>;
 
 export interface InboundSettings {
   readonly port: number;
@@ -320,7 +321,7 @@ export interface Settings {
  * @throws SallyportError `config_invalid` with every problem.
  */
 export function parseSettings(source: string, file: string): Settings {
-  const parsed: Parsed = readYaml(schema, source, file);
+  const parsed: Parsed = readYaml(sidecarYaml, source, file);
   const base = dirname(resolve(file));
   const {
     limits,

@@ -13,13 +13,14 @@ import { checkGatewayApi, gatewayKinds } from '../../sidecar/config/gateway-api.
 import { compileGatewayPorts } from '../../sidecar/config/gateway-generation.ts';
 import { planGateway, statusOf } from '../../sidecar/config/gateway-plan.ts';
 import { readPlaced } from '../../sidecar/config/gateway-read.ts';
-import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
+import { gatewayYaml, parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
 import { peerAuthentication, readPeerAuthentication } from '../../sidecar/config/peer-authentication.ts';
 import { readRequestAuthentication, requestAuthentication } from '../../sidecar/config/request-authentication.ts';
 import { readSecurityPolicy, securityPolicy } from '../../sidecar/config/security-policy.ts';
+import { parseSettings, sidecarYaml } from '../../sidecar/config/settings.ts';
 import { compileCors } from '../../sidecar/filters/cors.ts';
 import { startEcho } from '../fixtures/echo.ts';
-import { gatewayWorld, specs } from '../fixtures/every-field.ts';
+import { gatewayWorld, settings, specs } from '../fixtures/every-field.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { type Credential, createAuthority, createCredential } from '../fixtures/pki.ts';
 import { documentOf, planOf, serviceOf, webRoute } from '../fixtures/plan.ts';
@@ -99,6 +100,31 @@ for (const [kind, [schema, read]] of Object.entries(kinds))
     t.strictSame(unproved(schema, samples, read), []);
   });
 
+/** Of these one value alone is taken. */
+const inSettings: Readonly<Record<string, string>> = {
+  'identity.agent': 'it is refused: there is no Workload API yet',
+  'extensionProviders[].envoyExtAuthzHttp.failOpen': 'true is refused',
+  'extensionProviders[].envoyExtAuthzGrpc.failOpen': 'true is refused',
+};
+
+for (const [kind, schema, parse] of [
+  ['sidecar', sidecarYaml, parseSettings],
+  ['gateway', gatewayYaml, parseGatewaySettings],
+] as const)
+  t.test(`${kind}.yaml: each field is refused, or makes a difference`, async (t) => {
+    const samples = settings[kind].map((text) => parseYaml(text, 'x.yaml').documents[0]!.value);
+    for (const value of samples) t.doesNotThrow(() => parse(JSON.stringify(value), 'x.yaml'));
+    const read: Read = ({ value }) => {
+      try {
+        return { value: parse(JSON.stringify(value), 'x.yaml') };
+      } catch {
+        return { problems: [] };
+      }
+    };
+    const missing = unproved(schema, samples, read).filter((one) => !Object.hasOwn(inSettings, one.split(': ')[0]!));
+    t.strictSame(missing, []);
+  });
+
 t.test('a field that is new in a schema has to be proved', async (t) => {
   const schema = z.strictObject({ spec: z.strictObject({ a: z.string(), madeUp: z.boolean().default(false) }) });
   const read: Read = ({ value }) => ({ value: { a: (value as { spec: { a: string } }).spec.a } });
@@ -172,12 +198,12 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
     grants: watch(grants),
     backendTls: watch(backendTls),
   };
-  const settings = parseGatewaySettings(
+  const ofGateway = parseGatewaySettings(
     'trustDomain: demo.test\nworkload: { serviceAccount: g }\nidentity: { files: { svid: x, key: x, bundle: x } }\ndocuments: .\nupstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a, other/a:80: a }\n',
     'gateway.yaml',
   );
   const gateway = { ...read.gateway, documents, certificates: {}, sessionKeys: undefined, errorPages: {} };
-  const configuration = { generation: 1, settings, documents: read.istio, gateway };
+  const configuration = { generation: 1, settings: ofGateway, documents: read.istio, gateway };
   const now = Date.now();
   const plan = planGateway(configuration, now);
   const limited: unknown[] = [];
