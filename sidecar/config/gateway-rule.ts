@@ -124,6 +124,11 @@ export class RuleCompiler {
     const extension = rule.filters?.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
     if (extension !== undefined)
       breakBy(new Error(`its filter ${extension.group}/${extension.kind} ${extension.name} is not known`));
+    if (good?.required === true && good.cors !== undefined && rule.filters?.some(({ type }) => type === 'CORS')) {
+      const why = `its CORS filter would take the place of 'cors' of SecurityPolicy ${keyOf(good)}, which has to be inherited (sallyport.dev/inherit: required)`;
+      this.note({ ...ofRoute(route), message: `rule ${index}: ${why}` });
+      breakBy(new Error(why));
+    }
     const prefix = prefixOf(rule);
     const session = sessionOf(rule);
     const filters =

@@ -28,6 +28,7 @@ export function deadParts(rule: Rule, scope: DeadScope): readonly DeadPart[] {
   return [
     ...from.flatMap((fields, i) => [...deadFields(fields, ['from', i, 'source'], scope), ...deadSource(fields, i)]),
     ...to.flatMap((fields, i) => deadFields(fields, ['to', i, 'operation'], scope)),
+    ...when.flatMap(({ key }, i) => deadKey(key, ['when', i, 'key'])),
     ...when.flatMap(({ key, values = [], notValues = [] }, i) => {
       const test = conditionTests[key];
       if (test === undefined) return [];
@@ -88,6 +89,13 @@ const conditionTests: Readonly<Record<string, Test>> = {
   'source.namespace': namespace,
   'source.principal': withoutScheme,
 };
+
+/** RFC 9110 section 5.1: what is no token is no header's name, and no request has it. */
+function deadKey(key: string, path: readonly PropertyKey[]): DeadPart[] {
+  const name = /^request\.headers\[(.*)\]$/.exec(key)?.[1];
+  if (name === undefined || /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) return [];
+  return [{ path, message: `'${key}' is never there: '${name}' is not the name of a header`, mend: 'correct it' }];
+}
 
 function deadHost(value: string): Why {
   const mend = 'write the host name alone';

@@ -69,6 +69,7 @@ export function lint(
       findings.push({ code, file: file || policy.file, line, column, message, mend });
     };
     lintPolicy(policy, report, authentications, scope);
+    lintSelector(document.value, report);
     for (const [index, rule] of policy.rules.entries()) {
       lintRule(policy, rule, ['spec', 'rules', index], report, scope);
       lintReach(policies, policy, index, report, scope);
@@ -127,6 +128,18 @@ function lintPolicy(
       'it asks for a token, and no RequestAuthentication here verifies one: nothing will match',
       'add a RequestAuthentication for the same workloads',
     );
+}
+
+/** A selector that was left empty is no selector. */
+function lintSelector(value: unknown, report: Report): void {
+  const { spec } = value as { readonly spec?: { readonly selector?: { readonly matchLabels?: object } | null } | null };
+  if (spec?.selector == null || Object.keys(spec.selector.matchLabels ?? {}).length > 0) return;
+  report(
+    'selector_without_labels',
+    ['spec', 'selector'],
+    'a selector without labels selects every workload of the namespace',
+    "name labels, or leave 'selector' out to mean that",
+  );
 }
 
 /** Fields that exist in HTTP only. */

@@ -80,7 +80,9 @@ export function joinSecurity(
 ): SecurityPolicy {
   const others = partsOf(merged).filter((part) => !parts.has(part));
   const namespaces = Object.fromEntries(others.map((part) => [part, parent.namespace]));
-  return { ...merged, targets: child.targets, namespaces };
+  // What has to be inherited stays so below the child: a filter of the route displaces it no more than a policy does.
+  const required = parent.required === true || merged.required === true;
+  return { ...merged, targets: child.targets, namespaces, ...(required ? { required } : {}) };
 }
 
 /** A rule that the parent has said counts in the parent's bucket: who has used it up has done so here as well. */

@@ -261,6 +261,7 @@ t.test('lint finds rules that can never match', async (t) => {
     ['to: [{ operation: { hosts: ["a.test/x"], ports: ["8080"] } }]', /a host has no path/],
     ['to: [{ operation: { ports: ["15006"] } }]', /'15006' never matches: the workload has no such port, only 8080/],
     ['when: [{ key: destination.port, values: ["9"] }]', /the workload has no such port/],
+    ['when: [{ key: "request.headers[X Y]", values: [a] }]', /'X Y' is not the name of a header/],
     ['from: [{ source: { namespaces: [Shop] } }]', /a namespace is written in/],
     ['from: [{ source: { requestPrincipals: [issuer] } }]', /it is written 'issuer\/subject'/],
     [
@@ -292,6 +293,15 @@ t.test('lint finds rules that can never match', async (t) => {
     ],
   ];
   for (const [rule, message] of cases) t.match(dead(rule), [message], rule);
+  t.match(
+    lint(
+      placeDocuments([
+        { file: 'x.yaml', text: head.replace('spec: {', 'spec: { selector: { matchLabels: {} },') + '}] }\n' },
+      ]).placed,
+      scope,
+    ).findings,
+    [{ code: 'selector_without_labels', line: 4 }],
+  );
   const alive = [
     paths('/a', '/a/*', '*.png', '*', '/a/{*}/b', '/a%2Fb', '/a%4*', '*/x/..y', '/a/.', '*41').replace('"/a/.",', ''),
     'to: [{ operation: { hosts: ["A.test", "*.Test:8080"], ports: ["8080"] } }]',

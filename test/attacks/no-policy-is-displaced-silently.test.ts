@@ -355,6 +355,14 @@ t.test('--check names what is lost, and fails where it may not be', async (t) =>
   t.match(readStatus(config, 0).warnings, [
     "the CORS filter of HTTPRoute shop/r takes the place of 'cors' of SecurityPolicy edge/of-g",
   ]);
+  writeFileSync(
+    join(dir, 'documents', 'all.yaml'),
+    gatewayDocument + serviceOf('a') + filter + ofGateway(cors, required),
+  );
+  t.match(await runSallyport(t, ['gateway', '--config', config, '--check']), {
+    code: 1,
+    stdout: /its CORS filter would take the place of 'cors' of SecurityPolicy edge\/of-g, which has to be inherited/,
+  });
 });
 
 t.test(
