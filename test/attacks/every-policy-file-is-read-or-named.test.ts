@@ -296,7 +296,7 @@ t.test('lint finds rules that can never match', async (t) => {
   t.match(
     lint(
       placeDocuments([
-        { file: 'x.yaml', text: head.replace('spec: {', 'spec: { selector: { matchLabels: {} },') + '}] }\n' },
+        { file: 'x.yaml', text: `${head.replace('spec: {', 'spec: { selector: { matchLabels: {} },')}}] }\n` },
       ]).placed,
       scope,
     ).findings,
