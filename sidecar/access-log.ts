@@ -66,8 +66,8 @@ function noteDecision(exchange: Exchange, connection: Connection, { learned, sha
 }
 
 /**
- * As it was asked for, without credentials in its query: those that any policy of the port takes from there, whatever came of
- * this request, and the parameter that RFC 6750 section 2.3 has for tokens, on every port.
+ * As it was asked for, without credentials in its query: those that any policy of the port takes from there, however
+ * this request ended, and the parameter that RFC 6750 section 2.3 has for tokens, on every port.
  */
 function pathOf({ path: meant, target, rules }: Exchange): string {
   const path = meant === '' ? target : meant;

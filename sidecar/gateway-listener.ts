@@ -170,7 +170,7 @@ class Doors {
     }
   }
 
-  /** Whoever came in by TLS 1.2, where it was good enough then, comes again. */
+  /** A client that came in by TLS 1.2, where it was good enough then, comes again. */
   #cutOlder(listener: string): void {
     const { table, port, streams } = this.#options;
     for (const connection of [...table]) {

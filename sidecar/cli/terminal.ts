@@ -21,7 +21,7 @@ export function note(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-/** Names the files that a command has not read, each of which may hold what somebody believes to be in force. */
+/** Names the files that a command has not read, each of which may hold what is believed to be in force. */
 export function notePassedOver(files: readonly Problem[]): void {
   for (const { file, message } of files) noteWarning(`${file}: ${message}`);
 }

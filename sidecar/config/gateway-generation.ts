@@ -56,7 +56,7 @@ class PortCompiler {
   readonly #plan: GatewayPlan;
   readonly #rules: RuleCompiler;
   readonly #replies: EdgeReplies;
-  /** Of all policies that there are, attached and served or not: from outside nobody says what they say, on no route. */
+  /** Of all policies that there are, attached and served or not: no client says what they say, on no route. */
   readonly #ownHeaders: ReadonlySet<string>;
   readonly #secrets: EdgeSecrets;
   readonly #age: ReadonlyMap<RouteDocument, number>;

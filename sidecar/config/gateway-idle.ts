@@ -52,7 +52,7 @@ function ofGateway({ allowedListeners, defaultScope, infrastructure = {}, listen
   ];
 }
 
-/** Any page could act with the cookies of whoever looks at it: Gateway API takes it, SecurityPolicy does not. */
+/** Any page could act with the cookies of its readers: Gateway API takes it, SecurityPolicy does not. */
 function ofRoute({ rules = [] }: RouteSpec<HttpRule>): Idle[] {
   return rules.flatMap(({ filters = [] }, rule) =>
     filters.flatMap(({ cors }, filter) =>

@@ -92,7 +92,7 @@ function kindOf<P extends Placed & Layered<P>>(
     },
     lostOf(below, policy) {
       if (isBroken(policy)) return [];
-      // It closes what it was for, whatever it was to say.
+      // It closes what it was for, all of what it was to say.
       if (isBroken(below)) return ['spec'];
       return partsOf(below).filter((part) => !isKept(kind, part, below, policy));
     },

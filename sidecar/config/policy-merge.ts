@@ -85,7 +85,7 @@ export function partsSaidBy(document: YamlDocument): ReadonlySet<string> {
   return new Set(Object.keys(specOf(document.value)));
 }
 
-/** What the annotations of a policy say, and what is wrong with them. One of ours that nobody knows is a mistake. */
+/** What the annotations of a policy say, and what is wrong with them. One of ours that is not known is a mistake. */
 export function inheritanceOf(document: YamlDocument): {
   readonly required: boolean;
   readonly problems: readonly Problem[];

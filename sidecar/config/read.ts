@@ -15,7 +15,7 @@ export interface Reading {
   /** Present for a gateway. */
   readonly gateway?: GatewayConfig;
   readonly sources: readonly Source[];
-  /** Files beside them that are not read: in each may stand what somebody believes to be in force. */
+  /** Files beside them that are not read: in each may stand what is believed to be in force. */
   readonly passedOver: readonly Problem[];
 }
 

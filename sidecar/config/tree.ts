@@ -16,7 +16,7 @@ export interface Tree {
   readonly passedOver: readonly Problem[];
 }
 
-/** Far more than anybody writes, and few enough to be walked each second: `policies: /` is a mistake. */
+/** Far more than there ever are, and few enough to be walked each second: `policies: /` is a mistake. */
 const mostEntries = 20_000;
 const mostLevels = 16;
 

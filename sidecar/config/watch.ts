@@ -19,7 +19,7 @@ const againMs = 10_000;
 /** A file that has just been emptied is taken to be empty after this: what stood there must not be gone while an editor writes. */
 const emptyMs = 1000;
 
-/** A list without end helps nobody. */
+/** How many are named: the rest is counted. */
 const mostNamed = 50;
 
 /** Settings and policies that were read together. */
@@ -71,7 +71,7 @@ export async function watchConfiguration(
   let closed = false;
   let failures = 0;
   let problem: SallyportError | undefined;
-  /** Whether the files themselves could not be looked at: that is over as soon as they can, whatever they say. */
+  /** Whether the files themselves could not be looked at: that is over as soon as they can, good or bad. */
   let unseen = false;
   const cell = new LiveCell<Configuration>(freeze(first, 1));
 
@@ -105,7 +105,7 @@ export async function watchConfiguration(
       });
   };
 
-  /** In each of these files may stand a DENY that somebody believes to be in force. */
+  /** In each of these files may stand a DENY that is believed to be in force. */
   const sayPassedOver = (now: readonly Problem[]): void => {
     if (samePassedOver(now, passedOver)) return;
     const known = new Set(passedOver.map(formatProblem));

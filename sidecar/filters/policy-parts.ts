@@ -22,7 +22,7 @@ const askNothing: ReadonlySet<string> = new Set([...aboutItself, ...harmless]);
 
 /**
  * Who still holds after a change of the policy. `client` and `user`: the caller who is known by what the new one takes.
- * `again`: the part is asked anew for each open exchange. `same`: whoever was asked by the very same part. A part without a row
+ * `again`: the part is asked anew for each open exchange. `same`: the caller who was asked by the very same part. A part without a row
  * is evaluated by nothing, and its policy is not served.
  */
 const rows: { readonly [K in AskingPart]: 'client' | 'user' | 'again' | 'same' } = {

@@ -269,7 +269,7 @@ function validationOf(
   const said = clientValidationOf(gateway, spec);
   if ('reason' in options || options.clients !== 'MUTUAL') return said;
   if (said === undefined) return { caCertificateRefs: spec.tls?.certificateRefs?.slice(0, 1) ?? [] };
-  // MUTUAL lets nobody in without one.
+  // MUTUAL lets no client in without one.
   return { ...said, mode: 'AllowValidOnly' };
 }
 

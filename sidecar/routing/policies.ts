@@ -65,7 +65,7 @@ export interface PolicyKind<P> {
   readonly plural: string;
   /** Why one that is well formed cannot be served. */
   refusalOf(policy: P): string | undefined;
-  /** What stands in the place of one that cannot be served as it was meant: it closes whatever it is attached to. */
+  /** What stands in the place of one that cannot be served as it was meant: it closes all that it is attached to. */
   closing(policy: P, why: string): P;
   /** What `policy` is together with `below`, or alone; or why it is nothing. */
   mergedWith(policy: P, below: P | undefined): P | { readonly problem: string };
@@ -341,7 +341,7 @@ function placeName(key: string, place: RulePlace): string {
   return key.endsWith(' ') ? routeOf(place) : `rule ${place.rule} of ${routeOf(place)}`;
 }
 
-/** A list without end helps nobody. */
+/** The first of them, and how many more. */
 function listed(all: readonly string[]): string {
   return all.length <= 5 ? all.join(', ') : `${all.slice(0, 5).join(', ')} and ${all.length - 5} more`;
 }

@@ -1,4 +1,4 @@
-// A way to authenticate that nobody has told the rest of the proxy about: `hmacAuth` is made up, and so is each field of it.
+// A way to authenticate of which the rest of the proxy was not told: `hmacAuth` is made up, and so is each field of it.
 // Streams under it are refused, who is in is not known by it, its headers are ours, its parameters are secret, and a policy
 // that no step evaluates is not served.
 

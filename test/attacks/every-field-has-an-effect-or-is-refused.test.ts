@@ -1,4 +1,4 @@
-// A field that is taken and does nothing is a promise that nobody keeps: `tls.options` that ask for client certificates, and a
+// A field that is taken and does nothing is a promise that is not kept: `tls.options` that ask for client certificates, and a
 // --check that says good. Every schema is walked, and each of its fields is used, refused or reported.
 
 import { connect, type TLSSocket } from 'node:tls';
@@ -483,7 +483,7 @@ t.test('a policy for streams', async (t) => {
   );
 });
 
-t.test('CORS: an origin that the standards refuse is refused, and lets nobody in', async (t) => {
+t.test('CORS: an origin that the standards refuse is refused, and lets no page in', async (t) => {
   const filter = (origin: string, more = ''): string =>
     documentOf(
       'HTTPRoute',

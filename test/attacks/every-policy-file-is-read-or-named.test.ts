@@ -1,4 +1,4 @@
-// A DENY that nobody reads leaves open what it was to close. Every file of a directory of policies, and of those below it, is
+// A DENY that is not read leaves open what it was to close. Every file of a directory of policies, and of those below it, is
 // read or named, by the sidecar, the gateway and each command; what cannot be looked at keeps the last good configuration.
 
 import { execFileSync } from 'node:child_process';
