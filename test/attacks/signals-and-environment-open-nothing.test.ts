@@ -1,7 +1,7 @@
 // Kind 17, every door: SIGUSR1 opens no debugger in any command or child process, and no environment gets one opened; signals of
 // log rotation reopen the access log instead.
 
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -54,8 +54,18 @@ const refusedRequest = (port: number): Promise<unknown> =>
 
 /** Children of a process, and theirs. */
 function descendants(pid: number): number[] {
-  const own = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+  const file = `/proc/${pid}/task/${pid}/children`;
+  const own = (existsSync(file) ? readFileSync(file, 'utf8') : '').trim().split(' ').filter(Boolean).map(Number);
   return own.flatMap((one) => [one, ...descendants(one)]);
+}
+
+/** The process that reads the configuration may have ended since it was listed. */
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }
 
 const isLinux = process.platform === 'linux';
@@ -84,8 +94,8 @@ t.test('SIGUSR1 in every command that stays, and in their children', async (t) =
     await child.waitFor(started);
     const pids = [child.process.pid!, ...(isLinux ? descendants(child.process.pid!) : [])];
     if (name === 'sidecar' && isLinux) t.ok(pids.length >= 2, 'the worker is there');
-    for (const pid of pids) for (let i = 0; i < 3; i++) process.kill(pid, 'SIGUSR1');
-    for (const pid of pids) process.kill(pid, 'SIGHUP');
+    for (const pid of pids) for (let i = 0; i < 3; i++) signal(pid, 'SIGUSR1');
+    for (const pid of pids) signal(pid, 'SIGHUP');
   }
   // A signal is taken in one turn of the loop; each of them has answered something after it.
   for (const [name, child] of commands) {
