@@ -175,6 +175,7 @@ function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: R
     report('never_matches', [...path, ...at], message, mend);
   for (const [i, { key, values = [], notValues = [] }] of when.entries()) {
     lintStars([...values, ...notValues], [...path, 'when', i], report);
+    lintRepeated(policy, key, values, [...path, 'when', i, 'values'], report);
     const field = isAddressKey(key) ? 'ipBlocks' : '';
     if (values.length > 0 && areCovered(field, notValues, values))
       report(
@@ -184,6 +185,28 @@ function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: R
         'remove one of the two',
       );
   }
+}
+
+/**
+ * A header that comes several times is judged as one value with commas between, as in Istio, so whoever sends it twice is past a
+ * denial of either value. An allowance is not wider for it, nor is one value among `notValues`.
+ */
+function lintRepeated(
+  { action }: AuthorizationPolicy,
+  key: string,
+  values: readonly string[],
+  path: Path,
+  report: Report,
+): void {
+  const name = /^request\.headers\[([^:][^\]]*)\]$/.exec(key)?.[1];
+  if (action !== 'DENY' || name === undefined || /^host$/i.test(name)) return;
+  if (values.length === 0 || values.includes('*')) return;
+  report(
+    'repeated_header',
+    path,
+    `a request that brings '${name}' twice is judged by both values joined with a comma, which these do not match`,
+    "deny by 'notValues', what is not one of the good values, or ask for '*': the header at all",
+  );
 }
 
 function lintFields(fields: FieldValues, path: Path, report: Report): void {

@@ -10,7 +10,7 @@ import { normalizeHost, normalizeHostPattern } from '../../sidecar/policy/host.t
 import { allowAll, exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { askAsPeer } from '../fixtures/peer.ts';
 import { createCredential } from '../fixtures/pki.ts';
-import { until } from '../fixtures/process.ts';
+import { runSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const deny = (rule: string): string => `${allowAll}---
 apiVersion: security.istio.io/v1
@@ -85,6 +85,21 @@ t.test('a header that must hold one value does not hold another beside it', asyn
   t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user'), 200);
   t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user\r\nX_Role: admin'), 403);
   t.equal(await ask('GET / HTTP/1.1\r\nHost: orders\r\nX-Role: user\r\nX-Role: admin'), 403, 'joined, as in Istio');
+});
+
+t.test('lint says that a repeated header is past a denial of one value', async (t) => {
+  const dir = tempDir(t);
+  const rule = (when: string): string => deny(`{ when: [${when}] }`);
+  const lintOf = async (text: string): Promise<string> => {
+    writeFileSync(join(dir, 'policy.yaml'), text);
+    return (await runSallyport(t, ['policy', 'lint', dir, '--json'])).stdout;
+  };
+  t.match(
+    await lintOf(rule('{ key: "request.headers[X-Role]", values: ["admin"] }')),
+    /"code": ?"repeated_header"[^}]*a request that brings 'X-Role' twice is judged by both values joined with a comma/,
+  );
+  t.notMatch(await lintOf(rule('{ key: "request.headers[X-Role]", notValues: ["user"] }')), /repeated_header/);
+  t.notMatch(await lintOf(rule('{ key: "request.headers[X-Role]", values: ["*"] }')), /repeated_header/);
 });
 
 t.test('what policy judges in the head does not come again in the trailers', async (t) => {
