@@ -5,7 +5,7 @@ import { SallyportError } from '../cert-agent/base/errors.ts';
 import { authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
 import type { Exchange, Received, Route } from './exchange.ts';
-import { factsOf, pathWithoutQuery } from './facts-of.ts';
+import { factsOf, isSpelledTwice, pathWithoutQuery } from './facts-of.ts';
 import type { PeerCheck } from './peer.ts';
 import type { PolicySet } from './policy/compile.ts';
 import { auditOf, decide, type PeerPolicies, policiesFor } from './policy/decide.ts';
@@ -13,7 +13,7 @@ import { type Decision, isPermit, type Permit, type TunnelPermit } from './polic
 
 /**
  * The permit for this exchange, a request or a whole TCP stream; its decision and policy are on record either way.
- * @throws SallyportError `policy_denied`, `no_route`, `connect_unsupported`, or a `svid_*` code when the peer no longer holds.
+ * @throws SallyportError `policy_denied`, `head_malformed`, `no_route`, `connect_unsupported`, or a `svid_*` code when the peer no longer holds.
  */
 export function authorize(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): Permit | TunnelPermit {
   const { rules, route } = exchange;
@@ -55,6 +55,12 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
 }
 
 function permitInbound(exchange: Exchange, connection: Connection, policies: PolicySet, port: number): Permit {
+  for (const name of policies.headers)
+    if (isSpelledTwice(exchange.fields, name))
+      throw new SallyportError(
+        'head_malformed',
+        `the header '${name}', which a policy asks for, comes in two spellings that servers take for one`,
+      );
   const peer = policiesOf(connection, policies);
   const facts = factsOf(exchange, connection, port);
   const decision = decide(peer, facts);

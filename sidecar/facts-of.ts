@@ -81,6 +81,22 @@ export function headerOf(exchange: Exchange, name: string, fields: Fields = exch
 }
 
 /**
+ * Whether a header comes in two spellings that servers fold into one (`X-Role` and `X_Role`). Of lines of one name the app takes
+ * what policy has judged; of two names it may take the other one.
+ * @param name in lower case
+ */
+export function isSpelledTwice({ names }: Fields, name: string): boolean {
+  const folded = foldName(name);
+  let first: string | undefined;
+  for (const one of names) {
+    if (one.folded !== folded || (one.role === role.hop && one.lower !== name)) continue;
+    if (first !== undefined && first !== one.lower) return true;
+    first = one.lower;
+  }
+  return false;
+}
+
+/**
  * Whom the trusted proxies saw: of the addresses in `x-forwarded-for` the one before as many from the right as there are
  * trusted proxies, for a hop that adds none itself. Undefined when there are not that many, or it is no address.
  */

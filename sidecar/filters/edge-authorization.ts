@@ -4,7 +4,7 @@
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Connection } from '../connection.ts';
 import type { Exchange } from '../exchange.ts';
-import { headerOf, pathWithoutQuery } from '../facts-of.ts';
+import { headerOf, isSpelledTwice, pathWithoutQuery } from '../facts-of.ts';
 import type { RequestAuth } from '../policy/facts.ts';
 import { compileIpBlocks } from '../policy/ip.ts';
 import { compileStrings } from '../policy/match.ts';
@@ -85,7 +85,10 @@ function compileRule({ name, action, ...said }: EdgeRule): CompiledRule {
   }
   for (const { name: header, values } of said.headers) {
     const wanted = new Set(values);
-    tests.push((exchange) => wanted.has(headerOf(exchange, header) ?? '\0'));
+    // What an app may read in either of two ways is allowed by neither, and denied by both.
+    tests.push((exchange) =>
+      isSpelledTwice(exchange.fields, header) ? action === 'Deny' : wanted.has(headerOf(exchange, header) ?? '\0'),
+    );
   }
   if (said.jwt !== undefined) tests.push(compileJwt(said.jwt));
   return { name, action, tests };
