@@ -30,5 +30,6 @@ COPY --from=build /sallyport/dist dist
 ENV MALLOC_ARENA_MAX=1
 USER 1337:1337
 WORKDIR /var/lib/sallyport
-ENTRYPOINT ["sallyport"]
+# As `sallyport`, and from its first instruction on no signal opens a debugger.
+ENTRYPOINT ["node", "--disable-sigusr1", "/opt/sallyport/sidecar/bin.mjs"]
 CMD ["--help"]
