@@ -109,6 +109,8 @@ export interface Edge {
   find(exchange: Exchange): Found;
   /** Headers, in lower case, in which the policy of any rule says who a caller is: from outside nobody says that, on no route. */
   readonly ownHeaders: ReadonlySet<string>;
+  /** Headers, in lower case, that any policy names: they are judged in heads, and do not pass in trailers. */
+  readonly namedHeaders: ReadonlySet<string>;
   /** Whether a client may set a field that is a proxy's to set: `unsafeClientHeaders` of gateway.yaml. */
   mayClientSet(name: FieldName): boolean;
   /** Of the policies of all rules: a credential that was sent to the wrong route is one all the same. */

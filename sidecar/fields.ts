@@ -97,9 +97,12 @@ export function withoutTaken({ taken }: Exchange, trailers: Fields): Fields {
 }
 
 /** Trailers without what policy and token rules read in a head: they judge before the trailers come. */
-export function withoutJudged({ policies, authentication }: PortRules, trailers: Fields): Fields {
-  const kept = policies === undefined ? trailers : withoutNames(trailers, policies.headers);
-  return authentication === undefined ? kept : withoutNames(kept, authentication.tokenHeaders);
+export function withoutJudged({ policies, authentication, edge }: PortRules, trailers: Fields): Fields {
+  if (trailers.names.length === 0) return trailers;
+  return [policies?.headers, authentication?.tokenHeaders, edge?.namedHeaders].reduce(
+    (kept, names) => (names === undefined ? kept : withoutNames(kept, names)),
+    trailers,
+  );
 }
 
 function withoutNames(fields: Fields, names: ReadonlySet<string>): Fields {

@@ -5,7 +5,7 @@
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Edge, EdgeReplies, EdgeSecrets } from '../edge.ts';
 import type { Destination, Exchange, PortRules, Route } from '../exchange.ts';
-import { askingParts, ownHeadersOf, secretParamsOf, secretPathsOf } from '../filters/policy-parts.ts';
+import { askingParts, namedHeadersOf, ownHeadersOf, secretParamsOf, secretPathsOf } from '../filters/policy-parts.ts';
 import type { FrontListener } from '../gateway-listener.ts';
 import { mintPermit } from '../policy/policy.ts';
 import { compileClientFields } from '../protocol/proxy-fields.ts';
@@ -58,6 +58,7 @@ class PortCompiler {
   readonly #replies: EdgeReplies;
   /** Of all policies that there are, attached and served or not: no client says what they say, on no route. */
   readonly #ownHeaders: ReadonlySet<string>;
+  readonly #namedHeaders: ReadonlySet<string>;
   readonly #secrets: EdgeSecrets;
   readonly #age: ReadonlyMap<RouteDocument, number>;
 
@@ -76,6 +77,7 @@ class PortCompiler {
       ...securityPolicies.flatMap((one) => [...ownHeadersOf(one)]),
       ...broken.flatMap((one) => one.ownHeaders),
     ]);
+    this.#namedHeaders = new Set(securityPolicies.flatMap((one) => [...namedHeadersOf(one)]));
     this.#secrets = Object.freeze({
       params: [
         ...new Set(
@@ -158,6 +160,7 @@ class PortCompiler {
       find: (exchange: Exchange) => table.find(exchange),
       mayClientSet: compileClientFields(this.#configuration.settings.gateway?.unsafeClientHeaders ?? []),
       ownHeaders: this.#ownHeaders,
+      namedHeaders: this.#namedHeaders,
       secrets: this.#secrets,
       replies: this.#replies,
     });

@@ -12,7 +12,7 @@ import type {
   UpstreamConnection,
   UpstreamEvents,
 } from '../exchange.ts';
-import { filterFields, withoutTaken } from '../fields.ts';
+import { filterFields, withoutJudged, withoutTaken } from '../fields.ts';
 import { hold } from '../observe/held.ts';
 import { countMirrored, type MirrorOutcome } from '../observe/mirrored.ts';
 import { transactionTokenField } from '../policy/transaction-token.ts';
@@ -152,7 +152,7 @@ class Copy implements UpstreamEvents, Choice {
 
   end(trailers: Fields): void {
     if (this.over) return;
-    this.#trailers = withoutTaken(this.#exchange, trailers);
+    this.#trailers = withoutJudged(this.#exchange.rules, withoutTaken(this.#exchange, trailers));
     this.#awaitAnswer();
     if (!this.#isBlocked) this.#upstream!.end(this.#trailers);
   }

@@ -73,7 +73,7 @@ export function sayingsOf(
 }
 
 /** Where a policy names headers that are the caller's to set: credentials, and what is asked of a request. */
-const readFromCaller = new Set(['extractFrom', 'fromHeaders', 'headersToExtAuth', 'denyRedirect']);
+const readFromCaller: ReadonlySet<string> = new Set(['extractFrom', 'fromHeaders', 'headersToExtAuth', 'denyRedirect']);
 
 /**
  * Headers, in lower case, that only we may set by this policy: as it was read, or the `spec` of one that cannot be. They are
@@ -92,11 +92,21 @@ export function ownHeadersOf(policy: object): ReadonlySet<string> {
   return names;
 }
 
-function collectHeaders(value: unknown, into: Set<string>): void {
+/** Every header, in lower case, that a policy names: in trailers none of them is judged, so none of them passes there. */
+export function namedHeadersOf(policy: object): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (const name of askingParts(policy))
+    collectHeaders((policy as Readonly<Record<string, unknown>>)[name], names, nothing);
+  return names;
+}
+
+const nothing: ReadonlySet<string> = new Set();
+
+function collectHeaders(value: unknown, into: Set<string>, skipped = readFromCaller): void {
   for (const [key, one] of entriesOf(value)) {
-    if (readFromCaller.has(key)) continue;
+    if (skipped.has(key)) continue;
     if (/header/i.test(key)) for (const name of headerNamesIn(one)) into.add(name.toLowerCase());
-    else collectHeaders(one, into);
+    else collectHeaders(one, into, skipped);
   }
 }
 

@@ -107,6 +107,34 @@ t.test('in trailers, with what authenticates, frames or modifies a request', asy
   t.notMatch(arrived, /: lie/);
 });
 
+t.test('in trailers, where a policy reads its credential in a header', async (t) => {
+  const app = await startBackend(t, (socket, soFar) => {
+    if (/\r\n0\r\n[\s\S]*\r\n\r\n$/.test(soFar)) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+  });
+  const policy = `---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: { name: keys, namespace: edge }
+spec:
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: all }]
+  apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [x-my-key] }], sanitize: false }
+---
+apiVersion: v1
+kind: Secret
+metadata: { name: keys, namespace: edge }
+stringData: { web: a-key-of-sixteen-characters }
+`;
+  const gateway = await startTestGateway(t, {
+    ...{ documents: documents + policy, listeners: ['edge/gw:80'], yaml: yamlFor(app.port) },
+  });
+  const answer = await exchangeBytes(
+    gateway.port('edge/gw:80'),
+    'POST / HTTP/1.1\r\nHost: a\r\nX-My-Key: a-key-of-sixteen-characters\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\na\r\n0\r\nX_My_Key: forged\r\nX-Sum: 1\r\n\r\n',
+  );
+  t.match(answer, /^HTTP\/1\.1 200 /);
+  t.match(app.received[0]!.toString('latin1'), /\r\n0\r\nX-Sum: 1\r\n\r\n$/);
+});
+
 t.test('what gateway.yaml names may pass, and what it may not name', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
