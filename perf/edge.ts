@@ -2,11 +2,11 @@
 // same fields, a request ID. One proxy each, one process, one thread.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join, resolve } from 'node:path';
 import { exportJWK, generateKeyPair, SignJWT } from 'jose';
 import { freePort } from '../test/fixtures/process.ts';
 import { routePath } from './load-edge.ts';
+import { here, programOf } from './ours.ts';
 import { isInstalled, type Running, startRunning, whenListening } from './process.ts';
 import type { Site } from './stack.ts';
 
@@ -20,8 +20,6 @@ export interface EdgeStack {
   /** TLS; a limit that nobody reaches is counted for each client. */
   readonly limitPort: number | undefined;
 }
-
-const program = fileURLToPath(new URL('../dist/sidecar/cli.js', import.meta.url));
 
 export interface Tokens {
   readonly jwks: string;
@@ -46,8 +44,9 @@ export async function makeTokens(count: number): Promise<Tokens> {
 }
 
 /** Every gateway that is installed here, with so many routes. */
-export async function startEdges(site: Site, routes: number, tokens: Tokens): Promise<EdgeStack[]> {
+export async function startEdges(site: Site, routes: number, tokens: Tokens, before?: string): Promise<EdgeStack[]> {
   const stacks = [await startOurEdge(site, routes, tokens)];
+  if (before !== undefined) stacks.push(await startOurEdge(site, routes, tokens, 'before', resolve(before)));
   for (const [command, start] of [
     ['nginx', startNginxEdge],
     ['haproxy', startHaproxyEdge],
@@ -66,8 +65,15 @@ function placeFor(site: Site, name: string, routes: number): string {
   return dir;
 }
 
-async function startOurEdge(site: Site, routes: number, { jwks }: Tokens): Promise<EdgeStack> {
-  const dir = placeFor(site, 'ours', routes);
+async function startOurEdge(
+  site: Site,
+  routes: number,
+  { jwks }: Tokens,
+  name = 'ours',
+  checkout = here,
+): Promise<EdgeStack> {
+  const program = programOf(checkout);
+  const dir = placeFor(site, name, routes);
   const [port, tokenPort, limitPort] = await Promise.all([freePort(), freePort(), freePort()]);
   mkdirSync(join(dir, 'documents'), { recursive: true });
   writeFileSync(join(dir, 'bundle.pem'), site.caPem);
@@ -142,7 +148,7 @@ backends: { default/app:80: app }
   process.env['SALLYPORT_LOG_LEVEL'] = 'error';
   const running = startRunning(process.execPath, [program, 'gateway', '--config', join(dir, 'gateway.yaml')], dir);
   await Promise.all([port, tokenPort, limitPort].map((one) => whenListening(one, 20_000)));
-  return { name: 'ours', running, port, tokenPort, limitPort };
+  return { name, running, port, tokenPort, limitPort };
 }
 
 async function startNginxEdge(site: Site, routes: number): Promise<EdgeStack> {

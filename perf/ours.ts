@@ -7,10 +7,17 @@ import { freePort } from '../test/fixtures/process.ts';
 import { startRunning, whenListening } from './process.ts';
 import type { Site, Stack } from './stack.ts';
 
-const program = fileURLToPath(new URL('../dist/sidecar/cli.js', import.meta.url));
+/** The root of this checkout. */
+export const here = fileURLToPath(new URL('..', import.meta.url));
 
-/** Starts both sidecars and waits for their ports. */
-export async function startOurs(site: Site): Promise<Stack> {
+/** The program that a checkout has built. */
+export function programOf(checkout: string): string {
+  return join(checkout, 'dist/sidecar/cli.js');
+}
+
+/** Starts both sidecars of a checkout's `dist/`, under the name that tables give it, and waits for their ports. */
+export async function startOurs(site: Site, name = 'ours', checkout = here): Promise<Stack> {
+  const program = programOf(checkout);
   const [httpPort, http2Port, tcpPort, tlsPort, tlsHttp2Port, tlsTcpPort] = await Promise.all([
     freePort(),
     freePort(),
@@ -19,19 +26,19 @@ export async function startOurs(site: Site): Promise<Stack> {
     freePort(),
     freePort(),
   ]);
-  const dir = join(site.dir, 'ours');
+  const dir = join(site.dir, name);
   mkdirSync(join(dir, 'policies'), { recursive: true });
-  for (const [name, one] of [
+  for (const [side, one] of [
     ['client', site.client],
     ['server', site.server],
   ] as const) {
-    writeFileSync(join(dir, `${name}.pem`), one.chainPem);
-    writeFileSync(join(dir, `${name}.key`), one.keyPem, { mode: 0o600 });
+    writeFileSync(join(dir, `${side}.pem`), one.chainPem);
+    writeFileSync(join(dir, `${side}.key`), one.keyPem, { mode: 0o600 });
   }
   writeFileSync(join(dir, 'bundle.pem'), site.caPem);
   writeFileSync(join(dir, 'policies', 'allow.yaml'), policies());
-  const head = (name: string): string =>
-    `trustDomain: perf.test\nworkload: { namespace: shop, serviceAccount: ${name} }\nidentity: { files: { svid: ${name}.pem, key: ${name}.key, bundle: bundle.pem } }\naccessLog: ${name}.log\n`;
+  const head = (side: string): string =>
+    `trustDomain: perf.test\nworkload: { namespace: shop, serviceAccount: ${side} }\nidentity: { files: { svid: ${side}.pem, key: ${side}.key, bundle: bundle.pem } }\naccessLog: ${side}.log\n`;
   writeFileSync(
     join(dir, 'server.yaml'),
     `${head('server')}policies: policies\ninbound:\n  - { port: ${tlsPort}, app: "127.0.0.1:${site.app.http}", policyPort: 8080 }\n  - { port: ${tlsHttp2Port}, app: "127.0.0.1:${site.app.http2}", protocol: http2, policyPort: 8080 }\n  - { port: ${tlsTcpPort}, app: "127.0.0.1:${site.app.tcp}", protocol: tcp, policyPort: 9000 }\n`,
@@ -41,12 +48,12 @@ export async function startOurs(site: Site): Promise<Stack> {
     join(dir, 'client.yaml'),
     `${head('client')}outbound:\n  - { port: ${httpPort}, upstream: orders }\n  - { port: ${http2Port}, upstream: orders2, protocol: http2 }\n  - { port: ${tcpPort}, upstream: bytes, protocol: tcp }\nupstreams:\n  orders: { endpoints: ["127.0.0.1:${tlsPort}"], ${identity} }\n  orders2: { endpoints: ["127.0.0.1:${tlsHttp2Port}"], ${identity} }\n  bytes: { endpoints: ["127.0.0.1:${tlsTcpPort}"], ${identity} }\n`,
   );
-  const start = (name: string): ReturnType<typeof startRunning> => {
+  const start = (side: string): ReturnType<typeof startRunning> => {
     process.env['SALLYPORT_LOG_LEVEL'] = 'error';
-    return startRunning(process.execPath, [program, 'sidecar', '--config', join(dir, `${name}.yaml`)], dir);
+    return startRunning(process.execPath, [program, 'sidecar', '--config', join(dir, `${side}.yaml`)], dir);
   };
   const stack = {
-    ...{ name: 'ours', inbound: start('server'), outbound: start('client') },
+    ...{ name, inbound: start('server'), outbound: start('client') },
     ...{ httpPort, http2Port, tlsPort, tcpPort },
   };
   await Promise.all([httpPort, http2Port, tlsPort, tcpPort, tlsTcpPort].map((port) => whenListening(port)));

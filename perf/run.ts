@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { createAuthority, createCredential } from '../test/fixtures/pki.ts';
@@ -24,8 +24,9 @@ const help = `Measures the built dist/ beside nginx, HAProxy and Envoy, those of
   npm run perf -- --quick                         a few minutes, coarser
   npm run perf -- --only http1-cpu,decision       some of it
   npm run perf -- --out results                   each table as Markdown, JSON and SVG as well
+  npm run perf -- --before ../earlier             and another checkout's dist/, in turns with ours
 
-Options: --quick, --only MEASURE[,MEASURE], --out DIR, --help
+Options: --quick, --only MEASURE[,MEASURE], --out DIR, --before DIR, --help
 Measures: ${Object.keys(measures).join(', ')}
 `;
 
@@ -34,6 +35,7 @@ const { values: options } = parseArgs({
     quick: { type: 'boolean' },
     only: { type: 'string' },
     out: { type: 'string' },
+    before: { type: 'string' },
     help: { type: 'boolean' },
   },
 });
@@ -69,6 +71,7 @@ async function main(names: readonly string[]): Promise<void> {
   try {
     const site = await prepare(dir, app);
     stacks.push(await startOurs(site));
+    if (options.before !== undefined) stacks.push(await startOurs(site, 'before', resolve(options.before)));
     for (const [command, start] of [
       ['nginx', startNginx],
       ['haproxy', startHaproxy],
@@ -78,7 +81,12 @@ async function main(names: readonly string[]): Promise<void> {
       else process.stderr.write(`${command} is not installed here and is left out\n`);
     }
     for (const name of names)
-      for (const table of await measures[name]!({ stacks, site, plan: options.quick === true ? quickly : wholly })) {
+      for (const table of await measures[name]!({
+        stacks,
+        site,
+        plan: options.quick === true ? quickly : wholly,
+        before: options.before,
+      })) {
         process.stdout.write(`${formatText(table)}\n`);
         if (options.out !== undefined) write(options.out, table);
       }

@@ -23,6 +23,8 @@ export interface Plan {
 
 export interface Bench {
   readonly stacks: readonly Stack[];
+  /** Another checkout, whose `dist/` is measured too. */
+  readonly before: string | undefined;
   readonly site: Site;
   readonly plan: Plan;
 }
@@ -182,12 +184,12 @@ async function idle({ stacks, site, plan }: Bench): Promise<Table[]> {
 }
 
 /** One proxy at the edge, TLS from clients, plain to the app; gateways of one, a hundred and a thousand routes. */
-async function edge({ site, plan }: Bench): Promise<Table[]> {
+async function edge({ site, plan, before }: Bench): Promise<Table[]> {
   const count = plan.requests;
   const rows: Row[] = [];
   const users = await makeTokens(200);
   for (const routes of [1, 100, 1000]) {
-    const stacks = await startEdges(site, routes, users);
+    const stacks = await startEdges(site, routes, users, before);
     const job = (port: number, tokens: readonly string[] = [], connections?: number): Job => ({
       ...{ kind: 'edge', port, count, inFlight: 32, connections, routes, tokens, caPem: site.caPem },
     });
