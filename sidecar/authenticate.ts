@@ -7,7 +7,7 @@ import type { Connection } from './connection.ts';
 import type { Denial, Exchange, PortRules } from './exchange.ts';
 import { headerOf, pathWithoutQuery } from './facts-of.ts';
 import { addFields, changeRequest } from './fields.ts';
-import { takeOut, tokenSourceOf } from './filters/credentials.ts';
+import { takeOutAll, tokenSourceOf } from './filters/credentials.ts';
 import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './filters/transaction-token.ts';
 import type { PeerCheck } from './peer.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
@@ -40,8 +40,11 @@ export function authenticate(
   if (isPreflight(exchange)) {
     dropOutputs(exchange, authentication);
     // One that carries a token all the same has it taken out: nobody has looked at it.
-    for (const rule of authentication.rules)
-      for (const { place } of findTokens(rule, tokenSourceOf(exchange, exchange.fields))) takeOut(exchange, place);
+    const source = tokenSourceOf(exchange, exchange.fields);
+    takeOutAll(
+      exchange,
+      authentication.rules.flatMap((rule) => findTokens(rule, source).map(({ place }) => place)),
+    );
     return undefined;
   }
   exchange.received = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
@@ -134,7 +137,7 @@ function dropOutputs(exchange: Exchange, { outputHeaders }: Authentication): voi
 
 /** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
 function passOn(exchange: Exchange, { rule, places, alsoTaken = [], payload, auth }: Verified): void {
-  for (const place of rule.forwardOriginalToken ? alsoTaken : [...places, ...alsoTaken]) takeOut(exchange, place);
+  takeOutAll(exchange, rule.forwardOriginalToken ? alsoTaken : [...places, ...alsoTaken]);
   const added: [string, string][] =
     rule.outputPayloadToHeader === undefined ? [] : [[rule.outputPayloadToHeader, payload]];
   for (const { header, claim } of rule.outputClaimToHeaders) {

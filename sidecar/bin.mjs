@@ -42,6 +42,9 @@ function stop(sentence) {
 function openDoor(env, execArgv) {
   const harmless =
     /^--(?:max-old-space-size|max-semi-space-size|min-semi-space-size|stack-trace-limit|stack-size|v8-pool-size|dns-result-order|disable-warning|no-warnings|warnings|no-deprecation|pending-deprecation|trace-warnings|trace-deprecation|trace-uncaught|enable-source-maps|disable-sigusr1|unhandled-rejections=(?:strict|throw)|use-system-ca|use-bundled-ca|max-http-header-size|expose-gc|experimental-strip-types|enable-fips|force-fips|secure-heap|secure-heap-min|throw-deprecation|jitless|network-family-autoselection|no-network-family-autoselection|network-family-autoselection-attempt-timeout)(?:=|$)/;
+  // Node takes quotes and backslashes apart; nothing that is harmless needs them.
+  if (/["'\\]/.test(env.NODE_OPTIONS || ''))
+    return 'NODE_OPTIONS with quotes or backslashes is not read, and is refused';
   const given = (env.NODE_OPTIONS || '').split(/\s+/).map((one) => one.replaceAll('_', '-'));
   // What does not begin with a dash is the value of the option before it. On the command line, which whoever starts us
   // writes, only a debugger is refused.

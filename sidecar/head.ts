@@ -148,6 +148,9 @@ function checkAuthority(exchange: Exchange): void {
   const { authority } = exchange;
   if (authority === '' && exchange.minor === 0) return;
   const host = normalizeHost(authority);
-  if (host === undefined) throw new SallyportError('host_invalid', `'${printable(authority)}' is not a host`);
+  // Gateways have `*.example.com`, to which the name in front of the first dot matters; to an app an empty one may not.
+  const isDoubtful = host?.startsWith('.') === true && exchange.rules.direction !== 'gateway';
+  if (host === undefined || isDoubtful)
+    throw new SallyportError('host_invalid', `'${printable(authority)}' is not a host`);
   exchange.authority = host;
 }

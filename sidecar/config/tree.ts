@@ -16,6 +16,9 @@ export interface Tree {
   readonly passedOver: readonly Problem[];
 }
 
+/** The kubelet's own, in a volume: `..data`, the link that takes its place, and the directories that these lead to. */
+const kubelets = /^\.\.(?:data|data_tmp|\d[\d_.]*)$/;
+
 /** Far more than there ever are, and few enough to be walked each second: `policies: /` is a mistake. */
 const mostEntries = 20_000;
 const mostLevels = 16;
@@ -40,15 +43,19 @@ class Walk implements Tree {
     if (above.length > mostLevels) throw unreadable(directory, `it is more than ${mostLevels} levels down`);
     if (this.#isRead(directory, realPath)) return;
     this.directories.push(directory);
-    for (const name of namesOf(directory)) {
+    const names = namesOf(directory);
+    const isMounted = names.includes('..data');
+    for (const name of names) {
       if (++this.#entries > mostEntries) throw unreadable(directory, `there are more than ${mostEntries} files`);
+      // What is in there is read by the links that lead to it.
+      if (isMounted && kubelets.test(name)) continue;
       this.#take(name, join(directory, name), join(realPath, name), [...above, realPath]);
     }
   }
 
   #take(name: string, path: string, realPath: string, above: readonly string[]): void {
-    // The kubelet's own: what is in there is read by the links that lead to it.
-    if (name.startsWith('..')) return;
+    // A name that is not UTF-8 cannot be asked for by the text that stands for it.
+    if (name.includes('\ufffd')) throw unreadable(path, 'its name is not UTF-8');
     if (name.startsWith('.')) return this.#passOver(path, 'hidden files and directories are not read');
     const own = lookAt(path, lstatSync);
     // Gone since its directory was read.

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { isSafeField } from '../protocol/http1-head.ts';
-import { type Found, findCredentials, isSamePlace, refuseCaller, takeOut, tellApp } from './credentials.ts';
+import { type Found, findCredentials, isSamePlace, refuseCaller, takeOutAll, tellApp } from './credentials.ts';
 import type { ApiKeyPolicy } from './security-policy.ts';
 
 /** Longer ones are unknown without being hashed. */
@@ -102,7 +102,11 @@ export function compileApiKeys(policy: ApiKeyPolicy, { clients }: ApiKeys): (exc
     );
     const client = !isOne || key.length > maxKeyLength ? undefined : clients.get(digestOf(key));
     // A key in the query, good or bad, is not for the record.
-    if (policy.sanitize || client === undefined) for (const { place } of found) takeOut(exchange, place);
+    if (policy.sanitize || client === undefined)
+      takeOutAll(
+        exchange,
+        found.map(({ place }) => place),
+      );
     if (!isOne)
       throw refuseCaller(exchange, 'api_key_unknown', 'Client authentication failed.', 'it brings two API keys');
     if (client === undefined)

@@ -15,7 +15,7 @@ import {
   type TokenPlace,
   withoutParam,
 } from '../policy/request-authentication.ts';
-import { challenge, isSamePlace, refuseCaller, takeOut, tokenSourceOf } from './credentials.ts';
+import { challenge, isSamePlace, refuseCaller, takeOutAll, tokenSourceOf } from './credentials.ts';
 import { vouchFor } from './edge-authorization.ts';
 import type { Introspection } from './introspection.ts';
 import type { JwtPolicy } from './security-policy.ts';
@@ -132,20 +132,25 @@ export class Bearer {
   #takeOutOthers(exchange: Exchange, verified: JwtRule, places: readonly TokenPlace[]): void {
     const { providers } = this.#parts.jwt!;
     if (providers.length === 1) return;
-    for (const { rule } of providers) {
-      if (rule === verified) continue;
-      for (const { place } of findTokens(rule, tokenSourceOf(exchange, exchange.fields)))
-        if (!places.some((one) => isSamePlace(one, place))) takeOut(exchange, place);
-    }
+    const source = tokenSourceOf(exchange, exchange.fields);
+    const others = providers.flatMap(({ rule }) =>
+      rule === verified ? [] : findTokens(rule, source).map(({ place }) => place),
+    );
+    takeOutAll(
+      exchange,
+      others.filter((place) => !places.some((one) => isSamePlace(one, place))),
+    );
   }
 
   /** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
   #passOn(exchange: Exchange, { rule, places, auth }: Verified, keepAuthorization: boolean): void {
     this.#takeOutOthers(exchange, rule, places);
-    for (const place of places) {
-      const kept = keepAuthorization && place.kind === 'header' && place.name === 'authorization';
-      if (!rule.forwardOriginalToken && !kept) takeOut(exchange, place);
-    }
+    const isKept = ({ kind, name }: TokenPlace): boolean =>
+      rule.forwardOriginalToken || (keepAuthorization && kind === 'header' && name === 'authorization');
+    takeOutAll(
+      exchange,
+      places.filter((place) => !isKept(place)),
+    );
     const added: [string, string][] = [];
     for (const { header, claim } of rule.outputClaimToHeaders) {
       const value = claimText(auth.claims, claim);

@@ -2,7 +2,7 @@
 // said that they are missing or wrong.
 
 import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Exchange, FieldName, Fields } from '../exchange.ts';
+import type { Exchange, Fields } from '../exchange.ts';
 import { headerOf, pathWithoutQuery } from '../facts-of.ts';
 import { addFields, changeRequest, onlyField } from '../fields.ts';
 import { cookieReadings, paramReadings } from '../policy/credential-readings.ts';
@@ -70,32 +70,48 @@ export function isSamePlace(a: TokenPlace, b: TokenPlace): boolean {
   return a.kind === b.kind && a.name === b.name;
 }
 
-/** Takes a credential out of the request, wherever else of that name it stands. */
+/** Takes a credential out of the request, wherever else at that place it stands, in every way servers read it there. */
 export function takeOut(exchange: Exchange, place: TokenPlace): void {
   if (place.kind === 'header') changeRequest(exchange, onlyField(place.name), []);
   else if (place.kind === 'param') exchange.path = withoutParam(exchange.path, place.name);
-  else takeCookies(exchange, (name) => name === place.name);
+  else exchange.fields = withoutCookieField(exchange.fields, place.name);
 }
 
-/** Takes the cookies out whose names `isOurs` takes. */
-export function takeCookies(exchange: Exchange, isOurs: (name: string) => boolean): void {
-  const names: FieldName[] = [];
-  const values: string[] = [];
-  let changed = false;
-  for (const [i, field] of exchange.fields.names.entries()) {
-    let value: string | undefined = exchange.fields.values[i]!;
-    if (field.lower === 'cookie') {
-      for (const name of namesIn(value)) {
-        if (!isOurs(name) || value === undefined) continue;
-        changed = true;
-        value = withoutCookie(value, name);
-      }
-      if (value === undefined) continue;
-    }
-    names.push(field);
-    values.push(value);
+/** The same for several, each place once: a client may name one a thousand times. */
+export function takeOutAll(exchange: Exchange, places: readonly TokenPlace[]): void {
+  const done: TokenPlace[] = [];
+  for (const place of places) {
+    if (done.some((one) => isSamePlace(one, place))) continue;
+    done.push(place);
+    takeOut(exchange, place);
   }
-  if (changed) exchange.fields = { names, values };
+}
+
+function withoutCookieField(fields: Fields, name: string): Fields {
+  return mapCookies(fields, (value) => withoutCookie(value, name));
+}
+
+/** The fields with each Cookie field as `change` has it; without those of which it leaves nothing. */
+function mapCookies({ names, values }: Fields, change: (value: string) => string | undefined): Fields {
+  const kept: Fields = { names: [], values: [] };
+  for (const [i, field] of names.entries()) {
+    const value = field.lower === 'cookie' ? change(values[i]!) : values[i]!;
+    if (value === undefined) continue;
+    kept.names.push(field);
+    kept.values.push(value);
+  }
+  return kept;
+}
+
+/** Takes the cookies out whose names `isOurs` takes: one pass, however many there are. */
+export function takeCookies(exchange: Exchange, isOurs: (name: string) => boolean): void {
+  exchange.fields = mapCookies(exchange.fields, (value) => {
+    const parts = value.split(';');
+    const kept = parts.filter((part) => !isOurs(part.split('=', 1)[0]!.trim()));
+    if (kept.length === parts.length) return value;
+    const text = kept.join(';').trim();
+    return text === '' ? undefined : text;
+  });
 }
 
 /** Cookies of sessions and logins, of whichever policy. */

@@ -65,7 +65,7 @@ function callOf(exchange: Exchange, clientCert: string | undefined): Omit<Call, 
   return {
     method: exchange.method,
     path: exchange.path,
-    fields: filterFields(exchange.fields, ({ lower }) => lower.replaceAll('_', '-') !== transactionTokenField),
+    fields: filterFields(exchange.fields, ({ folded }) => folded !== transactionTokenField),
     hopFields: exchange.hopFields,
     clientCert,
     requestId: exchange.requestIdGiven ? undefined : exchange.requestId,

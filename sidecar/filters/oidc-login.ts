@@ -111,7 +111,10 @@ export class Logins {
   }
 
   #forgetOldest(fields: Fields): string[] {
-    const names = cookieNames(fields).filter((one) => one.startsWith(this.cookiePrefix));
+    // Of more than a browser ever has, the rest is a client's own doing: each is looked for among all.
+    const names = cookieNames(fields)
+      .filter((one) => one.startsWith(this.cookiePrefix))
+      .slice(0, 4 * maxAttempts);
     if (names.length < maxAttempts) return [];
     const untilOf = (name: string): number => this.#read(cookieOf(fields, name))?.until ?? 0;
     return [...new Set(names)]

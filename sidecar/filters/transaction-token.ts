@@ -3,7 +3,7 @@
 // peers under `gateways` alone, and removed from others in every spelling, in heads and in trailers.
 
 import type { Connection } from '../connection.ts';
-import type { Exchange, PortRules } from '../exchange.ts';
+import type { Exchange, FieldName, PortRules } from '../exchange.ts';
 import { changeRequest } from '../fields.ts';
 import { countTransactionToken } from '../observe/transaction-tokens.ts';
 import {
@@ -16,8 +16,6 @@ import {
 import type { SignTransactionToken } from '../upstream/token-signer.ts';
 
 const tokenField: ReadonlySet<string> = new Set([transactionTokenField]);
-/** What CGI and WSGI read as the same. */
-const otherSpelling = transactionTokenField.replaceAll('-', '_');
 
 /**
  * Fills in `vouched`, inbound, from a peer whose word is taken; the peer has been checked. The token stays where it is: it is
@@ -78,18 +76,19 @@ export function carryTransactionToken(exchange: Exchange, sign: SignTransactionT
 
 function verify(exchange: Exchange, at: number, peer: string, ours: NonNullable<Connection['verifiedUnder']>): Vouched {
   const { names, values } = exchange.fields;
-  if (names[at]!.lower !== transactionTokenField || names.some(({ lower }, i) => i > at && isToken(lower)))
+  if (names[at]!.lower !== transactionTokenField || names.some((one, i) => i > at && isToken(one)))
     throw transactionTokenRefusal(peer, 'the request has several, or one of another spelling');
   return verifyTransactionToken(values[at]!, peer, ours, Date.now());
 }
 
 function findToken({ fields: { names } }: Exchange): number {
-  for (let i = 0; i < names.length; i++) if (isToken(names[i]!.lower)) return i;
+  for (let i = 0; i < names.length; i++) if (isToken(names[i]!)) return i;
   return -1;
 }
 
-function isToken(lower: string): boolean {
-  return lower === transactionTokenField || lower === otherSpelling;
+/** In every spelling that servers fold into this one. */
+function isToken({ folded }: FieldName): boolean {
+  return folded === transactionTokenField;
 }
 
 function addTaken(exchange: Exchange): void {

@@ -155,7 +155,8 @@ export class LogFile {
       if (this.#full[0] !== block) return;
       if (error === null) {
         this.#written += bytes;
-        this.#setTrouble(undefined);
+        // A disk that is nearly full takes a part: only a whole block says that there is room again.
+        if (this.#written >= block.length) this.#setTrouble(undefined);
       } else if (!this.#takeError(errnoOf(error) ?? 'EIO', block)) return;
       if (this.#closing) {
         this.#writing = false;

@@ -1,8 +1,23 @@
 // What servers could read as a credential. A token that we do not see but the app does is a token that nobody has verified, so
 // every reading that servers are known for is looked for here, not only the one that the standard gives.
 
-/** A JWT anywhere in a text: apps take what stands behind the last space, or cut 'Bearer ' out, whatever the scheme. */
-const jwtLike = /(?:^|[^\w-])eyJ[\w-]*\.[\w-]+\.[\w-]*/;
+/** More readings of one place than this are not looked at: two are too many already. */
+const mostReadings = 4;
+
+/**
+ * Whether a JWT stands anywhere in a text: apps take what stands behind the last space, or cut 'Bearer ' out, whatever the scheme.
+ * Its first part is JSON in base64url, with white space where the issuer likes it.
+ */
+function holdsJwt(text: string): boolean {
+  if (!text.includes('.')) return false;
+  return text.split(/[^A-Za-z0-9_+/=.-]+/).some((word) => {
+    const dot = word.indexOf('.');
+    if (dot < 2) return false;
+    // White space in front is a character of the first three at most, in practice; a hundred are read.
+    const start = Buffer.from(word.slice(Math.max(0, word.lastIndexOf('=', dot - 3) + 1), dot).slice(0, 136), 'base64');
+    return start.toString('latin1').trimStart().startsWith('{');
+  });
+}
 
 /** What a place holds. `sound`: there is one way to read it; what is not sound must be refused, whatever it holds. */
 export interface Reading {
@@ -22,7 +37,7 @@ export function readHeaderToken(value: string, name: string, prefix: string): Re
   const rest = afterPrefix(value, prefix);
   if (rest === '') return undefined;
   if (rest !== undefined) return { token: rest, sound: !/[\s,]/.test(rest) };
-  const mayBeRead = name !== 'authorization' || jwtLike.test(value) || holdsScheme(value, prefix.trim());
+  const mayBeRead = name !== 'authorization' || holdsJwt(value) || holdsScheme(value, prefix.trim());
   return mayBeRead ? { token: value, sound: false } : undefined;
 }
 
@@ -41,7 +56,7 @@ function afterPrefix(value: string, prefix: string): string | undefined {
   return rest === '' || /^[ \t]/.test(rest) ? rest.trim() : undefined;
 }
 
-/** The scheme behind a comma or a space: a second line of the field, or a second credential in one. */
+/** The scheme at a word's beginning: in a second line of the field, in a second credential of one, with a colon for its space. */
 function holdsScheme(value: string, scheme: string): boolean {
   if (scheme === '') return true;
   const lower = value.toLowerCase();
@@ -49,68 +64,52 @@ function holdsScheme(value: string, scheme: string): boolean {
   for (let at = lower.indexOf(wanted); at !== -1; at = lower.indexOf(wanted, at + 1)) {
     const before = at === 0 ? ' ' : lower[at - 1]!;
     const after = lower[at + wanted.length] ?? '';
-    if (/[\s,;]/.test(before) && /\s/.test(after)) return true;
+    if (/[\s,;]/.test(before) && /[\s:=,]/.test(after)) return true;
   }
   return false;
 }
 
 /**
- * The values of a query parameter in whatever way servers read it: with `;` between parameters (old CGI, Rack), in any case
- * (ASP.NET), as a list (`name[]`), with `.` or a space for `_` (PHP). Empty ones are left out.
+ * The values of a query parameter in every way servers read it: with `;` between parameters (old CGI, Rack), in any case
+ * (ASP.NET), as a list (`name[]`), with `.`, a space or a lone `[` for `_` (PHP), cut at a NUL. Empty ones are left out; of many
+ * the first few are given, with one behind them that is no credential.
  * @param path with its query
  */
 export function paramReadings(path: string, name: string): string[] {
-  const query = queryOf(path);
-  if (query === undefined) return [];
-  return query.split('&').flatMap((part) => readingsOf(part, foldParam(name)));
+  const at = path.indexOf('?');
+  if (at === -1) return [];
+  const isMeant = namesOf(name);
+  return few(path.slice(at + 1).split('&'), (part) => readingsOf(part, isMeant));
 }
 
 /** Whether a part of a query, between two `&`, holds a parameter in one of those ways. */
 export function holdsParam(part: string, name: string): boolean {
-  const folded = foldParam(name);
-  return part.split(';').some((one) => foldParam(decode(one.split('=', 1)[0]!)) === folded);
+  const isMeant = namesOf(name);
+  return part.split(';').some((one) => isMeant(one.split('=', 1)[0]!));
 }
 
-function readingsOf(part: string, folded: string): string[] {
+function readingsOf(part: string, isMeant: (raw: string) => boolean): string[] {
   const pieces = part.split(';');
   return pieces.flatMap((piece, index) => {
     const at = piece.indexOf('=');
-    if (at === -1 || foldParam(decode(piece.slice(0, at))) !== folded) return [];
+    if (at === -1 || !isMeant(piece.slice(0, at))) return [];
     // To a server that knows no `;` the value goes on to the end of the part.
     const value = index === 0 && pieces.length > 1 ? part.slice(at + 1) : piece.slice(at + 1);
     return value === '' ? [] : [decode(value)];
   });
 }
 
-function queryOf(path: string): string | undefined {
-  const at = path.indexOf('?');
-  return at === -1 ? undefined : path.slice(at + 1);
-}
-
-function foldParam(name: string): string {
-  return name.trim().toLowerCase().replace(/\[.*$/s, '').replace(/[ .]/g, '_');
-}
-
-/** As forms are decoded; what is broken stays as it is. */
-function decode(text: string): string {
-  if (!/[%+]/.test(text)) return text;
-  try {
-    return decodeURIComponent(text.replaceAll('+', ' '));
-  } catch {
-    return text;
-  }
-}
-
 /**
- * The values of a cookie: also behind a comma, where RFC 2109's readers begin the next one, and without quotation marks. Empty
- * ones are left out.
+ * The values of a cookie in every way servers read it: also behind a comma, where RFC 2109's readers begin the next one, without
+ * quotation marks, in any case, and under the names that PHP makes of others. Empty ones are left out; of many as above.
  * @param header all Cookie fields, joined
  */
 export function cookieReadings(header: string | undefined, name: string): string[] {
-  if (header === undefined || !foldCookie(header).includes(foldCookie(name))) return [];
-  return header.split(/[;,]/).flatMap((piece) => {
+  if (header === undefined) return [];
+  const isMeant = namesOf(name);
+  return few(header.split(/[;,]/), (piece) => {
     const at = piece.indexOf('=');
-    if (at === -1 || foldCookie(piece.slice(0, at)) !== foldCookie(name)) return [];
+    if (at === -1 || !isMeant(piece.slice(0, at))) return [];
     const value = piece
       .slice(at + 1)
       .trim()
@@ -119,7 +118,56 @@ export function cookieReadings(header: string | undefined, name: string): string
   });
 }
 
-/** PHP has `_` for what no name of a variable may hold. */
-function foldCookie(name: string): string {
-  return name.trim().replace(/[ .[]/g, '_');
+/** Whether a part of a Cookie field, between two semicolons, holds a cookie in one of those ways. */
+export function holdsCookie(part: string, name: string): boolean {
+  const isMeant = namesOf(name);
+  return part.split(',').some((one) => isMeant(one.split('=', 1)[0]!));
+}
+
+function few(parts: readonly string[], readingsIn: (part: string) => string[]): string[] {
+  const found: string[] = [];
+  for (const part of parts) {
+    found.push(...readingsIn(part));
+    // What is no token and no key makes the whole lot ambiguous, as it is.
+    if (found.length > mostReadings) return [...found.slice(0, mostReadings), '\0'];
+  }
+  return found;
+}
+
+/** Whether servers take a raw name for `name`. */
+function namesOf(name: string): (raw: string) => boolean {
+  const wanted = fold(name);
+  return (raw) => {
+    const decoded = decodeLoosely(raw).toLowerCase();
+    return foldDecoded(decoded) === wanted || foldDecoded(decoded.replace(/\[.*$/s, '')) === wanted;
+  };
+}
+
+function fold(name: string): string {
+  return foldDecoded(name.toLowerCase());
+}
+
+function foldDecoded(name: string): string {
+  const nul = name.indexOf('\0');
+  return (nul === -1 ? name : name.slice(0, nul)).trim().replace(/[ .[]/g, '_');
+}
+
+/** Byte by byte, as C does, with ASP.NET's `%u0061`: a broken escape elsewhere in a name hides none of it. */
+function decodeLoosely(text: string): string {
+  if (!/[%+]/.test(text)) return text;
+  return text
+    .replaceAll('+', ' ')
+    .replace(/%u([0-9a-f]{4})|%([0-9a-f]{2})/gi, (_, wide?: string, narrow?: string) =>
+      String.fromCharCode(Number.parseInt(wide ?? narrow ?? '0', 16)),
+    );
+}
+
+/** A value as forms are decoded; what is broken stays as it is, and verifies as nothing. */
+function decode(text: string): string {
+  if (!/[%+]/.test(text)) return text;
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch {
+    return text;
+  }
 }

@@ -66,8 +66,12 @@ const noToken: NoToken = Object.freeze({ kind: 'none' });
 
 /** A token longer than this is read by nobody: heads are limited to 60 KiB altogether. */
 const maxTokenLength = 16_384;
-/** What verified and refused tokens may take in memory; the oldest go first. */
+/** What verified tokens may take in memory; the oldest go first. */
 const rememberedBytes = 4 * 1_048_576;
+/** What one takes beside its text: claims, the entry, the answer (measured, rounded up). */
+const bytesPerToken = 2048;
+/** Refusals are kept apart, so that tokens that a client invents do not drive the good ones out; and few, for a moment. */
+const mostRefused = 256;
 /** A refusal is remembered for a moment only: what is not yet valid will be, and keys come. */
 const refusalMs = 1000;
 /** Clocks differ by seconds: a token that was issued just now may be from the near future. Nothing is accepted after its end. */
@@ -78,6 +82,7 @@ interface Provider {
   readonly keys: KeySource;
   readonly remembered: Map<string, Remembered>;
   bytes: number;
+  readonly refused: Map<string, Remembered>;
 }
 
 interface Remembered {
@@ -110,7 +115,9 @@ export function compileAuthentication(
 ): Authentication | undefined {
   const rules = documents.flatMap(({ jwtRules }) => jwtRules).toSorted((a, b) => compare(a.issuer, b.issuer));
   if (rules.length === 0) return undefined;
-  const providers = rules.map((rule): Provider => ({ rule, keys: keysOf(rule), remembered: new Map(), bytes: 0 }));
+  const providers = rules.map(
+    (rule): Provider => ({ rule, keys: keysOf(rule), remembered: new Map(), bytes: 0, refused: new Map() }),
+  );
   return {
     rules,
     outputHeaders: new Set(
@@ -247,7 +254,7 @@ function samePlace(a: TokenPlace | undefined, b: TokenPlace): boolean {
 }
 
 function recall(provider: Provider, token: string, now: number): Verified | Refused | undefined {
-  const known = provider.remembered.get(token);
+  const known = provider.remembered.get(token) ?? provider.refused.get(token);
   if (known === undefined) return undefined;
   if (now < known.until && known.keys === provider.keys.current()) return known.result;
   forget(provider, token);
@@ -255,16 +262,19 @@ function recall(provider: Provider, token: string, now: number): Verified | Refu
 }
 
 function forget(provider: Provider, token: string): void {
-  if (provider.remembered.delete(token)) provider.bytes -= token.length;
+  if (provider.remembered.delete(token)) provider.bytes -= token.length + bytesPerToken;
+  provider.refused.delete(token);
 }
 
 async function verifyAndRemember(
   provider: Provider,
-  { token, place }: FoundToken,
+  { token: given, place }: FoundToken,
   now: number,
   observe: TokenObserver,
 ): Promise<Verified | Refused> {
   const { rule } = provider;
+  // A copy: what is remembered would keep the whole head alive that it was cut from.
+  const token = Buffer.from(given.slice(0, maxTokenLength + 1), 'latin1').toString('latin1');
   let result: Verified | Refused;
   try {
     result = { ...(await verifyToken(token, rule, provider.keys, now)), places: [place] };
@@ -275,10 +285,18 @@ async function verifyAndRemember(
     observe(rule.issuer, known.refused.error.code);
     result = known.refused;
   }
-  const until = result.kind === 'verified' ? Math.min(result.validUntil, Number.MAX_SAFE_INTEGER) : now + refusalMs;
+  const keys = provider.keys.current();
   forget(provider, token);
-  provider.remembered.set(token, { result, keys: provider.keys.current(), until });
-  provider.bytes += token.length;
+  if (result.kind === 'refused') {
+    if (token.length <= maxTokenLength) provider.refused.set(token, { result, keys, until: now + refusalMs });
+    for (const oldest of provider.refused.keys()) {
+      if (provider.refused.size <= mostRefused) break;
+      provider.refused.delete(oldest);
+    }
+    return result;
+  }
+  provider.remembered.set(token, { result, keys, until: Math.min(result.validUntil, Number.MAX_SAFE_INTEGER) });
+  provider.bytes += token.length + bytesPerToken;
   for (const oldest of provider.remembered.keys()) {
     if (provider.bytes <= rememberedBytes) break;
     forget(provider, oldest);

@@ -1,7 +1,14 @@
 // RequestAuthentication: which tokens a workload takes, where it looks for them, and what becomes of them. The nouns, and
 // what is pure about them; keys are fetched and signatures verified elsewhere.
 
-import { cookieReadings, holdsParam, paramReadings, type Reading, readHeaderToken } from './credential-readings.ts';
+import {
+  cookieReadings,
+  holdsCookie,
+  holdsParam,
+  paramReadings,
+  type Reading,
+  readHeaderToken,
+} from './credential-readings.ts';
 import type { TargetRef } from './policy.ts';
 
 /** One `jwtRules` entry, read and checked. */
@@ -94,9 +101,9 @@ export function withoutParam(path: string, name: string): string {
   return kept.length === 0 ? path.slice(0, at) : `${path.slice(0, at)}?${kept.join('&')}`;
 }
 
-/** A Cookie header without one cookie; undefined when nothing is left of it. */
+/** A Cookie header without one cookie, in every way servers read it; undefined when nothing is left of it. */
 export function withoutCookie(header: string, name: string): string | undefined {
-  const kept = header.split(';').filter((part) => part.split('=', 1)[0]!.trim() !== name);
+  const kept = header.split(';').filter((part) => !holdsCookie(part, name));
   const text = kept.join(';').trim();
   return text === '' ? undefined : text;
 }

@@ -29,6 +29,8 @@ export const maxTransactionTokenSeconds = 60;
 const leewayMs = 10_000;
 /** What remembered tokens of one generation may take in memory; the oldest go first. */
 const rememberedBytes = 4 * 1_048_576;
+/** What one takes beside its text (measured, rounded up). */
+const bytesPerToken = 2048;
 /** Gateways are few, and each has a new leaf at times. */
 const maxSigners = 1024;
 
@@ -125,7 +127,7 @@ function memoryOf(ours: Identity): Memory {
 function remember(memory: Memory, signature: string, believed: Believed): void {
   forget(memory, signature);
   memory.tokens.set(signature, believed);
-  memory.bytes += believed.token.length;
+  memory.bytes += believed.token.length + bytesPerToken;
   for (const oldest of memory.tokens.keys()) {
     if (memory.bytes <= rememberedBytes) break;
     forget(memory, oldest);
@@ -136,7 +138,7 @@ function forget(memory: Memory, signature: string): void {
   const known = memory.tokens.get(signature);
   if (known === undefined) return;
   memory.tokens.delete(signature);
-  memory.bytes -= known.token.length;
+  memory.bytes -= known.token.length + bytesPerToken;
 }
 
 function verifyNew(token: string, peer: string, ours: Identity, now: number): Believed {

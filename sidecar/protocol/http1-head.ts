@@ -74,6 +74,8 @@ const forbiddenInHead = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
 const interned = new Map<string, FieldName>();
 /** A client that invents names must not grow us; past this, names are made anew each time. */
 const maxInterned = 4096;
+/** Longer than any that is in use; a long one is made anew each time as well. */
+const maxInternedLength = 64;
 
 /**
  * Refuses what no head may hold, in the whole head or in the part of it that has arrived (a last CR is then not judged).
@@ -166,7 +168,7 @@ export function fieldName(raw: string): FieldName {
     ...{ lower, folded, prefix: `${own}: `, role: which },
     ofProxy: isProxyField(folded),
   });
-  if (interned.size < maxInterned) interned.set(own, name);
+  if (interned.size < maxInterned && own.length <= maxInternedLength) interned.set(own, name);
   return name;
 }
 

@@ -15,6 +15,7 @@ import {
   type SpliceEnd,
 } from '../exchange.ts';
 import { bodyTooLarge, isOverBodyLimit } from './body-limit.ts';
+import { Gatherer } from './gather.ts';
 import { isGrpc } from './grpc.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
@@ -62,6 +63,9 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   readonly #path: ServerPath;
   /** Bytes that wait: a part of a head, or requests behind the one in flight. */
   #held: Buffer | undefined = undefined;
+  readonly #gathered = new Gatherer();
+  /** Of a head that is arriving, how many bytes have been looked at: none of them is looked at again with each that follows. */
+  #headChecked = 0;
   #exchange: Exchange | undefined = undefined;
   #body: BodyReader | undefined = undefined;
   #requestDone = true;
@@ -96,7 +100,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     readBytes(chunk.length);
     this.#connection.lastActive = coarseNow();
     if (this.#lingerUntil !== undefined) return this.#discard(chunk);
-    const buffer = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);
+    const buffer = this.#gathered.append(this.#held, chunk);
     this.#held = undefined;
     this.#consume(buffer);
   };
@@ -132,7 +136,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     // RFC 9112 section 2.2: an empty line before a request line is skipped.
     const at = buffer[from] === 13 && buffer[from + 1] === 10 ? from + 2 : from;
     const { limits } = this.#connection.port.rules.current();
-    const end = buffer.indexOf(endOfHead, at);
+    const checked = Math.max(at, from + this.#headChecked);
+    const end = buffer.indexOf(endOfHead, Math.max(at, checked - endOfHead.length + 1));
     if ((end === -1 ? buffer.length : end) - at > limits.headBytes) {
       throw new SallyportError(
         'head_too_large',
@@ -141,9 +146,9 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     }
     if (end === -1) {
       // Refused now and not at the time limit: a bare LF would otherwise be waited on for ever.
-      checkHeadCharacters(
-        buffer.toString('latin1', at, buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length),
-      );
+      const last = buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length;
+      checkHeadCharacters(buffer.toString('latin1', checked, last));
+      this.#headChecked = Math.max(this.#headChecked, last - from);
       this.#headSince ??= coarseNow();
       // From its very start: whether an empty line came first must not depend on where the packets were cut.
       this.#held = buffer.subarray(from);
@@ -151,6 +156,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     }
     const text = buffer.toString('latin1', at, end);
     checkHeadCharacters(text);
+    this.#headChecked = 0;
     return this.#begin(text, buffer, end + 4);
   }
 

@@ -2,6 +2,7 @@
 // DATA is told as it arrives, a header block once it is whole. What a frame means is http2-connection.ts's.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { Gatherer } from './gather.ts';
 import { flag, frameType, headerBytes, maxFrameBytes, preface } from './http2-frames.ts';
 
 /** What the frames say, in the order in which they came. */
@@ -47,6 +48,7 @@ export class FrameReader {
   readonly #events: FrameEvents;
   readonly #maxBlock: number;
   #held: Buffer | undefined = undefined;
+  readonly #gathered = new Gatherer();
   #prefaceLeft: number;
   #settled = false;
   #data: OpenData | undefined = undefined;
@@ -63,7 +65,7 @@ export class FrameReader {
 
   /** Reads what has arrived. @throws SallyportError `http2_*`: the connection cannot go on. */
   read(chunk: Buffer): void {
-    const buffer = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);
+    const buffer = this.#gathered.append(this.#held, chunk);
     this.#held = undefined;
     let at = this.#prefaceLeft > 0 ? this.#readPreface(buffer) : 0;
     while (at < buffer.length && !this.stopped) {

@@ -11,7 +11,28 @@ const families: readonly string[] = [
   // Who it is, by proxies that log users in.
   ...['x-auth-request-', 'x-webauth-', 'x-authenticated-', 'x-remote-', 'remote-', 'x-authentik-', 'x-authelia-'],
   ...['x-pomerium-', 'x-vouch-', 'x-consumer-', 'x-credential-', 'x-amzn-oidc-', 'x-goog-authenticated-user-'],
-  ...['x-goog-iap-', 'x-ms-client-principal', 'x-ms-token-', 'x-endpoint-api-', 'l5d-', 'x-istio-', 'x-sallyport-'],
+  ...[
+    'oidc-',
+    'sm-',
+    'iv-',
+    'x-auth-user',
+    'x-auth-group',
+    'x-auth-email',
+    'x-auth-name',
+    'tailscale-',
+    'impersonate-',
+  ],
+  ...[
+    'x-user-dn',
+    'x-cert-',
+    'x-goog-iap-',
+    'x-ms-client-principal',
+    'x-ms-token-',
+    'x-endpoint-api-',
+    'l5d-',
+    'x-istio-',
+    'x-sallyport-',
+  ],
   // Who it is, by proxies that end TLS (RFC 9440 section 2.4: they remove what was not theirs).
   ...['x-ssl-', 'ssl-', 'x-client-cert', 'client-cert', 'x-tls-client-', 'x-amzn-mtls-', 'x-envoy-'],
 ];
@@ -23,9 +44,13 @@ const single: ReadonlySet<string> = new Set([
   'proxy',
 ]);
 
+/** Facts of a client's connection, whichever proxy or CDN gives them: `X-True-Client-IP`, `Fly-Client-IP`, `X-Client-S-DN`. */
+const clientFact =
+  /(?:^|-)client-?(?:ip|addr|address|host|port|cert|certificate|s-dn|i-dn|dn|subject|issuer|verif)|(?:^|-)(?:originating|connecting|forwarded-for|real)-?ip\b|-forwarded-for$/;
+
 /** Whether a field is a proxy's to set. `folded` as `FieldName.folded`. */
 export function isProxyField(folded: string): boolean {
-  return single.has(folded) || families.some((prefix) => folded.startsWith(prefix));
+  return single.has(folded) || clientFact.test(folded) || families.some((prefix) => folded.startsWith(prefix));
 }
 
 /** Whether a client may set a field all the same. `names` in lower case; a star at the end stands for any rest. */

@@ -122,6 +122,8 @@ class Attaching<P extends Attachable> {
   readonly #owners = new Map<string, P>();
   /** What a policy that names a missing section closes, by its target. */
   readonly #lost = new Map<string, P>();
+  /** Targets that two policies have of which one must not be lost. */
+  readonly #closed = new Map<string, P>();
   readonly #resolved = new Map<string, Resolved<P>>();
   readonly #fates = new Map<string, Fate>();
   readonly #losses = new Map<string, { readonly sentence: string; readonly where: Set<string> }>();
@@ -152,8 +154,12 @@ class Attaching<P extends Attachable> {
       })),
       losses: [...this.#losses.values()].map(({ sentence, where }) => `${sentence} for ${listed([...where])}`),
       policyFor: (place) => {
-        const closed = this.#lost.get(routeOf(place)) ?? this.#lost.get(gatewayOf(place));
-        return closed ?? this.#resolve(this.#ownersOf(place))?.held;
+        const owners = this.#ownersOf(place);
+        const closed =
+          this.#lost.get(routeOf(place)) ??
+          this.#lost.get(gatewayOf(place)) ??
+          owners.map(({ key }) => this.#closed.get(key)).find((one) => one !== undefined);
+        return closed ?? this.#resolve(owners)?.held;
       },
     };
   }
@@ -173,8 +179,20 @@ class Attaching<P extends Attachable> {
     }
     const key = keyOf(target, namespace);
     const owner = this.#owners.get(key);
-    if (owner !== undefined)
-      return told(say('Accepted', false, 'Conflicted', `${named(owner)} has the same target, and comes first`));
+    if (owner !== undefined) {
+      const why = `${named(owner)} has the same target, and comes first`;
+      // One of the two is lost whichever is taken; where either must not be, the target is closed.
+      const required = [policy, owner].find((one) => one.required === true);
+      if (required !== undefined)
+        this.#closed.set(
+          key,
+          this.#kind.closing(
+            required,
+            `${named(policy)} and ${named(owner)} have the same target, and ${named(required)} has to be inherited (sallyport.dev/inherit: required)`,
+          ),
+        );
+      return told(say('Accepted', false, 'Conflicted', why));
+    }
     this.#owners.set(key, policy);
     const refusal = this.#kind.refusalOf(policy);
     return told(
