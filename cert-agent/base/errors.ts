@@ -18,6 +18,7 @@ export const codes = Object.freeze({
   // configuration and start
   config_invalid: row(500, 13, '-', 'config_invalid'),
   config_unreadable: row(500, 13, '-', 'config_unreadable'),
+  secret_exposed: row(500, 13, '-', 'secret_exposed'),
   usage: row(400, 3, '-', 'usage'),
   port_in_use: row(500, 13, '-', 'port_in_use'),
   listen_failed: row(500, 13, '-', 'listen_failed'),
@@ -57,6 +58,8 @@ export const codes = Object.freeze({
   ca_running: row(409, 9, '-', 'ca_running'),
   passphrase_wrong: row(500, 13, '-', 'passphrase_wrong'),
   store_failed: row(503, 14, '-', 'store_failed'),
+  store_missing: row(500, 13, '-', 'store_missing'),
+  store_foreign: row(500, 13, '-', 'store_foreign'),
   ca_overloaded: row(503, 14, '-', 'ca_overloaded'),
   issuer_expired: row(503, 14, '-', 'issuer_expired'),
 

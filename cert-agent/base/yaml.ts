@@ -16,6 +16,7 @@ import {
 } from 'yaml';
 import { z } from 'zod';
 import { parseDuration } from './clock.ts';
+import { didYouMean } from './did-you-mean.ts';
 import { type Problem, reasonOf, SallyportError } from './errors.ts';
 import { deepFreeze } from './live.ts';
 
@@ -105,17 +106,6 @@ export const durationSchema = z.string().transform((text, context) => {
   context.addIssue({ code: 'custom', message: `'${text}' is not a duration: write 500ms, 10s, 5m, 1h or 1h30m` });
   return z.NEVER;
 });
-
-/** The nearest of `known` to `word` as a hint, if it is near enough to be meant. */
-export function didYouMean(word: string, known: Iterable<string>): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
-  for (const candidate of known) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase(), bestDistance);
-    if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
-  }
-  return best === undefined ? undefined : `did you mean '${best}'?`;
-}
 
 /** Aliases whose anchor does not come before them. One pass: asking each alias itself would take the square of it. */
 function unresolvedAliases(document: Document): Alias[] {
@@ -255,19 +245,4 @@ function innerSchemas(schema: unknown, step: PropertyKey): unknown[] {
     const inner = def.shape?.[String(step)] ?? def.element ?? def.valueType;
     return inner === undefined ? [] : [inner];
   });
-}
-
-/** Levenshtein's distance, given up at `limit`. */
-function editDistance(a: string, b: string, limit: number): number {
-  if (Math.abs(a.length - b.length) >= limit) return limit;
-  let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const swap = (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      row[j] = Math.min(swap, (previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1);
-    }
-    previous = row;
-  }
-  return previous[b.length] ?? limit;
 }

@@ -11,7 +11,8 @@ import { formatKey, generateKey } from '../identity/keys.ts';
 import { parseTrustDomain } from '../identity/spiffe-id.ts';
 import { fingerprintOf } from '../identity/verify.ts';
 import { randomSerial, signCertificate } from '../identity/x509.ts';
-import { caFilesOf } from './directory.ts';
+import { caFilesOf, storeFileOf } from './directory.ts';
+import { createSqliteStore } from './store-sqlite.ts';
 
 export interface InitOptions {
   readonly dir: string;
@@ -77,7 +78,7 @@ export async function initCa(options: InitOptions): Promise<NewCa> {
     },
     { key: rootKey, certificate: root },
   );
-  writeAll(options, { trustDomain, rootKey, root, issuerKey, intermediate });
+  await writeAll(options, { trustDomain, rootKey, root, issuerKey, intermediate });
   return Object.freeze({
     trustDomain,
     dir: options.dir,
@@ -99,7 +100,7 @@ function publicHalf(key: KeyObject): Buffer {
 
 /** A second init would put a new root beside certificates of the old one: never done, whatever is missing. */
 function refuseExisting(dir: string): void {
-  const found = Object.values(caFilesOf(dir)).find((path: string) => existsSync(path));
+  const found = [...Object.values(caFilesOf(dir)), storeFileOf(dir)].find((path: string) => existsSync(path));
   if (found === undefined) return;
   throw new SallyportError('ca_exists', `${dir} already holds a CA: ${found} is there`, {
     hint: 'choose another --dir, or remove the old CA yourself if nothing trusts it any more',
@@ -134,7 +135,7 @@ interface Made {
   readonly intermediate: Buffer;
 }
 
-function writeAll(options: InitOptions, made: Made): void {
+async function writeAll(options: InitOptions, made: Made): Promise<void> {
   const files = caFilesOf(options.dir);
   const bundle = { trustDomain: made.trustDomain, roots: [made.root], sequence: 1, refreshHintS };
   writeFileDurably(files.rootKey, formatKey(made.rootKey, options.passphrase));
@@ -142,5 +143,7 @@ function writeAll(options: InitOptions, made: Made): void {
   writeFileDurably(files.root, formatPem([made.root]), 0o644);
   writeFileDurably(files.intermediate, formatPem([made.intermediate]), 0o644);
   writeFileDurably(files.bundlePem, formatPem([made.root]), 0o644);
+  await createSqliteStore(storeFileOf(options.dir), fingerprintOf(made.root));
+  // Last: without it the directory is no CA yet, and whoever was interrupted is told so rather than of a lost store.
   writeFileDurably(files.bundle, `${JSON.stringify(formatBundle(bundle), null, 2)}\n`, 0o644);
 }

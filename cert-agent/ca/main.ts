@@ -1,6 +1,7 @@
 // The CA, wired: directory and store, its own SVID, the listener for workloads, the socket for operators, and a beat
 // that keeps what ages. What is opened here is closed here, in reverse.
 
+import { existsSync, rmSync, statSync } from 'node:fs';
 import { type Address, formatAddress, parseAddress } from '../base/address.ts';
 import { startAdmin } from '../base/admin.ts';
 import { type Clock, formatTime, systemClock } from '../base/clock.ts';
@@ -9,6 +10,7 @@ import { createLog, type Log } from '../base/log.ts';
 import { createRoutes } from './api.ts';
 import { type Authority, openAuthority } from './authority.ts';
 import { createBundleAnswer } from './bundle-answer.ts';
+import { readRootFingerprints } from './certificates.ts';
 import { socketFileOf, storeFileOf } from './directory.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
@@ -17,7 +19,8 @@ import { operatorPages } from './operator-pages.ts';
 import { createOwnSvid, type OwnSvid } from './own-svid.ts';
 import { createRevocations, type Revocations } from './revoke.ts';
 import { type ServerLimits, startServer } from './server.ts';
-import { openSqliteStore } from './store-sqlite.ts';
+import type { Store } from './store.ts';
+import { createSqliteStore, openSqliteStore } from './store-sqlite.ts';
 
 export interface CaOptions {
   readonly dir: string;
@@ -30,6 +33,8 @@ export interface CaOptions {
   readonly clock?: Clock;
   readonly log?: Log;
   readonly limits?: Partial<ServerLimits>;
+  /** Begins a new store in place of one that is lost: every certificate, token and revocation is forgotten. */
+  readonly unsafeNewStore?: boolean;
 }
 
 export interface RunningCa {
@@ -50,7 +55,7 @@ const issuerWarningMs = 30 * 86_400_000;
 
 /**
  * Starts the CA of `dir`.
- * @throws SallyportError `ca_missing`, `passphrase_wrong`, `ca_running`, `port_in_use`, `issuer_expired` and others that
+ * @throws SallyportError `ca_missing`, `passphrase_wrong`, `ca_running`, `store_missing`, `store_foreign`, `port_in_use`, `issuer_expired` and others that
  * say why this directory cannot be served.
  */
 export async function startCa(options: CaOptions): Promise<RunningCa> {
@@ -60,7 +65,7 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
   const authority = openAuthority(options.dir, options.passphrase, clock);
   warnOfEnd(authority, clock, log);
   const metrics = createCaMetrics();
-  const store = await openSqliteStore(storeFileOf(options.dir), { onCommit: metrics.storeCommit });
+  const store = await openStore(options, metrics, log);
   metrics.watch(store, authority, clock);
   try {
     const revocations = await createRevocations({ store, clock, trustDomain: authority.trustDomain });
@@ -70,6 +75,30 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
     await store.close();
     throw error;
   }
+}
+
+async function openStore({ dir, unsafeNewStore }: CaOptions, metrics: CaMetrics, log: Log): Promise<Store> {
+  const roots = readRootFingerprints(dir);
+  const file = storeFileOf(dir);
+  if (unsafeNewStore === true) {
+    refuseUnlessLost(file);
+    rmSync(file, { force: true });
+    await createSqliteStore(file, roots[0] ?? '');
+    log.warn(
+      { code: 'store_new', file },
+      `${file} is new: every certificate, token and revocation is forgotten, and what was revoked can renew; revoke it again`,
+    );
+  }
+  return openSqliteStore(file, roots, { onCommit: metrics.storeCommit });
+}
+
+/** The option is for one start. In a unit file it would answer the next loss of the store by itself. */
+function refuseUnlessLost(file: string): void {
+  const left = [file, `${file}-wal`].find((one) => existsSync(one) && statSync(one).size > 0);
+  if (left === undefined) return;
+  throw new SallyportError('usage', `a new store is begun only where none is left, and ${left} is there`, {
+    hint: `leave out --unsafe-new-store; if ${left} is damaged, move it away first`,
+  });
 }
 
 interface Parts extends IssueParts {

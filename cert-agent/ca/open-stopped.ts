@@ -1,17 +1,17 @@
 // Operating a CA that does not run, on its directory. The store's own lock keeps a CA from starting meanwhile.
 
 import { systemClock } from '../base/clock.ts';
-import { readCaCertificates } from './certificates.ts';
+import { readCaCertificates, readRootFingerprints } from './certificates.ts';
 import { storeFileOf } from './directory.ts';
 import type { OpenOperator } from './open-operator.ts';
 import { createOperator } from './operator.ts';
 import { createRevocations } from './revoke.ts';
 import { openSqliteStore } from './store-sqlite.ts';
 
-/** @throws SallyportError `ca_missing`, `ca_running` or `store_failed`. */
+/** @throws SallyportError `ca_missing`, `ca_running`, `store_missing`, `store_foreign` or `store_failed`. */
 export async function openStopped(dir: string): Promise<OpenOperator> {
   const { trustDomain } = readCaCertificates(dir);
-  const store = await openSqliteStore(storeFileOf(dir));
+  const store = await openSqliteStore(storeFileOf(dir), readRootFingerprints(dir));
   try {
     const clock = systemClock;
     const revocations = await createRevocations({ store, clock, trustDomain });

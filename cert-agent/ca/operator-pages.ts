@@ -7,7 +7,8 @@ import { SallyportError } from '../base/errors.ts';
 import type { Operator } from './operator.ts';
 
 const tokenSchema = z.strictObject({ id: z.string(), ttlMs: z.number() });
-const revokeSchema = z.strictObject({ target: z.string(), reason: z.string() });
+const revokeSchema = z.strictObject({ target: z.string(), reason: z.string(), force: z.boolean().optional() });
+const removeSchema = z.union([z.strictObject({ token: z.string() }), z.strictObject({ id: z.string() })]);
 const allowSchema = z.strictObject({ id: z.string() });
 
 /** The operator as pages of an admin server on the socket. */
@@ -21,6 +22,18 @@ export function operatorPages(operator: Operator): readonly Page[] {
         const { id, ttlMs } = parse(tokenSchema, body);
         return { body: await operator.createToken(id, ttlMs) };
       },
+    },
+    {
+      method: 'GET',
+      path: '/v1/tokens',
+      sentence: 'lists join tokens, without what they are',
+      answer: async () => ({ body: await operator.listTokens() }),
+    },
+    {
+      method: 'POST',
+      path: '/v1/tokens/remove',
+      sentence: 'removes join tokens: { token } by its first digits, or { id } for all of an ID',
+      answer: async ({ body }) => ({ body: await operator.removeTokens(parse(removeSchema, body)) }),
     },
     {
       method: 'GET',
@@ -41,17 +54,23 @@ export function operatorPages(operator: Operator): readonly Page[] {
     {
       method: 'POST',
       path: '/v1/revoke',
-      sentence: 'denies a serial or a SPIFFE ID: { target, reason }',
+      sentence: 'denies a serial or a SPIFFE ID: { target, reason, force }',
       async answer({ body }) {
-        const { target, reason } = parse(revokeSchema, body);
-        return { body: await operator.revoke(target, reason) };
+        const { target, reason, force = false } = parse(revokeSchema, body);
+        return { body: await operator.revoke(target, reason, { force }) };
       },
     },
     {
       method: 'POST',
       path: '/v1/allow',
       sentence: 'takes a SPIFFE ID off the deny-list: { id }',
-      answer: async ({ body }) => ({ body: { changed: await operator.allow(parse(allowSchema, body).id) } }),
+      answer: async ({ body }) => ({ body: await operator.allow(parse(allowSchema, body).id) }),
+    },
+    {
+      method: 'GET',
+      path: '/v1/denials',
+      sentence: 'the deny-list, with reasons',
+      answer: async () => ({ body: await operator.listDenials() }),
     },
   ];
 }

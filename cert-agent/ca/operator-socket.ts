@@ -3,8 +3,9 @@
 
 import { type Code, codes, errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
 import { request as httpRequest } from '../base/http.ts';
-import type { ListedCertificate, NewToken, Operator, ShownCertificate } from './operator.ts';
-import type { Revocation } from './revoke.ts';
+import type { ListedCertificate, ListedToken, NewToken, Operator, ShownCertificate } from './operator.ts';
+import type { Allowance, Revocation } from './revoke.ts';
+import type { Denial } from './store.ts';
 
 /**
  * The operator of the CA that listens on `path`. Each call connects anew.
@@ -13,6 +14,8 @@ import type { Revocation } from './revoke.ts';
 export function connectOperator(path: string): Operator {
   return {
     createToken: async (id, ttlMs) => (await ask(path, 'POST', '/v1/tokens', { id, ttlMs })) as NewToken,
+    listTokens: async () => (await ask(path, 'GET', '/v1/tokens')) as ListedToken[],
+    removeTokens: async (choice) => (await ask(path, 'POST', '/v1/tokens/remove', choice)) as ListedToken[],
     async list({ all, expiringMs }) {
       const query = new URLSearchParams();
       if (all === true) query.set('all', 'true');
@@ -21,8 +24,10 @@ export function connectOperator(path: string): Operator {
     },
     show: async (serial) =>
       (await ask(path, 'GET', `/v1/certificates/${encodeURIComponent(serial)}`)) as ShownCertificate,
-    revoke: async (target, reason) => (await ask(path, 'POST', '/v1/revoke', { target, reason })) as Revocation,
-    allow: async (id) => ((await ask(path, 'POST', '/v1/allow', { id })) as { changed: boolean }).changed,
+    revoke: async (target, reason, options) =>
+      (await ask(path, 'POST', '/v1/revoke', { target, reason, ...options })) as Revocation,
+    allow: async (id) => (await ask(path, 'POST', '/v1/allow', { id })) as Allowance,
+    listDenials: async () => (await ask(path, 'GET', '/v1/denials')) as Denial[],
   };
 }
 

@@ -6,6 +6,7 @@ import type { DenyList } from '../identity/denied.ts';
 import type {
   CertificateFilter,
   CertificateRecord,
+  Denial,
   Denied,
   EvidenceRecord,
   Recorded,
@@ -25,13 +26,17 @@ export type Operations = {
 
 type Row = Record<string, SQLOutputValue>;
 
-const schemaVersion = 1;
+const schemaVersion = 2;
 
 /** How long after its end a token is still known as expired rather than unknown. */
 const tokenMemoryMs = 86_400_000;
 
 /** A peer whose clock is late still takes a certificate that has just expired: its serial stays this much longer. */
 const clockMarginMs = 60_000;
+
+/** Candidates for 'did you mean': more than a person could have meant. */
+const maxIds = 10_000;
+const maxSerials = 1000;
 
 const schema = `
   CREATE TABLE certificates (
@@ -41,6 +46,7 @@ const schema = `
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX certificates_by_end ON certificates (not_after);
   CREATE INDEX certificates_by_id ON certificates (id, not_after);
+  CREATE INDEX certificates_by_parent ON certificates (reference) WHERE evidence = 'svid';
   CREATE TABLE tokens (
     hash TEXT PRIMARY KEY, id TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
     key_hash TEXT, serial TEXT
@@ -54,20 +60,65 @@ const schema = `
   CREATE TABLE deny_list (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), sequence INTEGER NOT NULL,
     time INTEGER NOT NULL) STRICT;
   INSERT INTO deny_list VALUES (1, 0, 0);
+  CREATE TABLE owner (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), root TEXT NOT NULL) STRICT;
   PRAGMA user_version = ${schemaVersion};
 `;
 
-/** Makes the tables where there are none. @throws Error when a newer Sallyport wrote the store. */
-export function prepareSchema(db: DatabaseSync): void {
+/** A certificate and all that were renewed from it, directly or not. UNION, so that no circle keeps it going. */
+const lineOf = (start: string): string => `
+  WITH RECURSIVE line (serial) AS (
+    ${start} UNION
+    SELECT one.serial FROM certificates AS one JOIN line ON one.evidence = 'svid' AND one.reference = line.serial
+  )`;
+
+/**
+ * Version 1 denied a certificate without those that were renewed from it: they are denied now, as they would be today.
+ * The sequence rises by one, since a store has no clock.
+ */
+const fromVersion1 = `
+  CREATE INDEX certificates_by_parent ON certificates (reference) WHERE evidence = 'svid';
+  CREATE TABLE owner (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), root TEXT NOT NULL) STRICT;
+  CREATE TEMP TABLE reached AS ${lineOf('SELECT serial FROM certificates WHERE revoked_at IS NOT NULL')}
+    SELECT serial FROM certificates WHERE revoked_at IS NULL AND serial IN (SELECT serial FROM line);
+  UPDATE deny_list SET sequence = sequence + 1 WHERE EXISTS (SELECT 1 FROM reached);
+  UPDATE certificates SET revoked_at = (SELECT time FROM deny_list), reason = 'renewed from a revoked certificate'
+    WHERE serial IN (SELECT serial FROM reached);
+  INSERT OR IGNORE INTO denied_serials
+    SELECT serial, not_after FROM certificates WHERE serial IN (SELECT serial FROM reached);
+  DROP TABLE reached;
+  PRAGMA user_version = 2;
+`;
+
+/** Makes the tables of a new store, which belongs to the CA of `root`. */
+export function createSchema(db: DatabaseSync, root: string): void {
+  db.exec(schema);
+  db.prepare('INSERT INTO owner VALUES (1, ?)').run(root);
+}
+
+/** What a file is to a CA: `empty` has no tables of ours, `foreign` is another CA's. */
+export type SchemaState = 'ours' | 'empty' | 'foreign';
+
+/**
+ * Brings a store that is there to this version, if it is that of a CA with one of `roots` (SHA-256, hex); from then on
+ * it is that of the first. A change of roots passes in steps: while both are in the bundle, the store takes the new one.
+ * @throws Error when a newer Sallyport wrote it, or a table is gone.
+ */
+export function prepareSchema(db: DatabaseSync, roots: readonly string[]): SchemaState {
   const version = Number(db.prepare('PRAGMA user_version').get()?.['user_version']);
+  if (version === 0) return 'empty';
   if (version > schemaVersion) throw new Error(`the store has version ${version}, this build knows ${schemaVersion}`);
-  if (version === 0) db.exec(schema);
+  if (version === 1) db.exec(fromVersion1);
+  const owner = db.prepare('SELECT root FROM owner').get()?.['root'];
+  if (owner !== undefined && !roots.includes(String(owner))) return 'foreign';
+  const [root] = roots;
+  if (root !== undefined && root !== owner) db.prepare('INSERT OR REPLACE INTO owner VALUES (1, ?)').run(root);
+  return 'ours';
 }
 
 /** Every statement, prepared once. */
 export function createOperations(db: DatabaseSync): Operations {
   const tokens = createTokenOperations(db);
-  const denials = createDenialOperations(db);
+  const { isDeniedId, isRevoked, forget, ...denials } = createDenialOperations(db);
   const insert = db.prepare(
     `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -91,8 +142,11 @@ export function createOperations(db: DatabaseSync): Operations {
 
   return {
     ...denials,
+    ...createNameOperations(db),
+    listTokens: tokens.list,
+    removeToken: tokens.remove,
     addToken(token: TokenRecord): Recorded {
-      if (denials.isDeniedId(token.id)) return { outcome: 'denied' };
+      if (isDeniedId(token.id)) return { outcome: 'denied' };
       tokens.add(token);
       return { outcome: 'recorded' };
     },
@@ -100,7 +154,7 @@ export function createOperations(db: DatabaseSync): Operations {
     redeemToken(hash: string, certificate: CertificateRecord): Redeemed {
       const token = tokens.find(hash);
       if (token === undefined || token.id !== certificate.id) return { outcome: 'unknown' };
-      if (denials.isDeniedId(token.id)) return { outcome: 'denied' };
+      if (isDeniedId(token.id)) return { outcome: 'denied' };
       if (token.expiresAt <= certificate.issuedAt) return { outcome: 'expired' };
       if (token.bound !== undefined) {
         const earlier = findCertificate(token.bound.serial);
@@ -113,8 +167,10 @@ export function createOperations(db: DatabaseSync): Operations {
     },
     recordCertificate(certificate: CertificateRecord): Recorded {
       const { kind, reference } = certificate.evidence;
-      if (denials.isDeniedId(certificate.id)) return { outcome: 'denied' };
-      if (kind === 'svid' && denials.isDeniedSerial(reference)) return { outcome: 'denied' };
+      if (isDeniedId(certificate.id)) return { outcome: 'denied' };
+      // By its record, not by the list: that forgets what has ended, and a renewal may still be under way. Its whole
+      // line need not be walked: a denial marks all of a line, and nothing joins a line at a marked end.
+      if (kind === 'svid' && isRevoked(reference)) return { outcome: 'denied' };
       put(certificate);
       return { outcome: 'recorded' };
     },
@@ -128,7 +184,7 @@ export function createOperations(db: DatabaseSync): Operations {
     },
     prune(now: number): boolean {
       tokens.forget(now - tokenMemoryMs);
-      return denials.forget(now);
+      return forget(now);
     },
   };
 }
@@ -138,7 +194,11 @@ function createTokenOperations(db: DatabaseSync) {
   const byHash = db.prepare('SELECT * FROM tokens WHERE hash = ?');
   const bind = db.prepare('UPDATE tokens SET key_hash = ?, serial = ? WHERE hash = ?');
   const forget = db.prepare('DELETE FROM tokens WHERE expires_at < ?');
+  const all = db.prepare('SELECT * FROM tokens ORDER BY expires_at, hash');
+  const remove = db.prepare('DELETE FROM tokens WHERE hash = ?');
   return {
+    list: (): StoredToken[] => all.all().map(tokenOf),
+    remove: (hash: string): boolean => Number(remove.run(hash).changes) > 0,
     add: (one: TokenRecord): unknown => insert.run(one.hash, one.id, one.createdAt, one.expiresAt),
     find(hash: string): StoredToken | undefined {
       const row = byHash.get(hash);
@@ -150,40 +210,55 @@ function createTokenOperations(db: DatabaseSync) {
 }
 
 function createDenialOperations(db: DatabaseSync) {
-  const certificate = db.prepare('SELECT not_after, revoked_at FROM certificates WHERE serial = ?');
+  const named = db.prepare('SELECT 1 FROM certificates WHERE serial = ?');
   const live = db.prepare('SELECT serial FROM certificates WHERE id = ? AND not_after > ?');
+  const line = db.prepare(`${lineOf('SELECT ?')} SELECT serial FROM line`);
   const mark = db.prepare('UPDATE certificates SET revoked_at = ?, reason = ? WHERE serial = ? AND revoked_at IS NULL');
   const listSerial = db.prepare(
-    'INSERT OR IGNORE INTO denied_serials SELECT serial, not_after FROM certificates WHERE serial = ?',
+    'INSERT OR IGNORE INTO denied_serials SELECT serial, not_after FROM certificates WHERE serial = ? AND not_after > ?',
   );
   const listId = db.prepare('INSERT OR REPLACE INTO denied_ids VALUES (?, ?, ?)');
   const endTokens = db.prepare('UPDATE tokens SET expires_at = ? WHERE id = ? AND expires_at > ?');
   const deniedId = db.prepare('SELECT 1 FROM denied_ids WHERE id = ?');
-  const deniedSerial = db.prepare('SELECT 1 FROM denied_serials WHERE serial = ?');
+  const isListed = db.prepare('SELECT 1 FROM denied_serials WHERE serial = ? AND not_after > ?');
+  const revoked = db.prepare('SELECT 1 FROM certificates WHERE serial = ? AND revoked_at IS NOT NULL');
   const unlistId = db.prepare('DELETE FROM denied_ids WHERE id = ?');
   const unlistSerials = db.prepare('DELETE FROM denied_serials WHERE not_after <= ?');
   const serials = db.prepare('SELECT serial FROM denied_serials ORDER BY serial');
   const ids = db.prepare('SELECT id FROM denied_ids ORDER BY id');
+  const idEntries = db.prepare('SELECT * FROM denied_ids ORDER BY denied_at, id');
+  const serialEntries = db.prepare(
+    `SELECT serial, id, revoked_at, reason, not_after FROM denied_serials
+     JOIN certificates USING (serial, not_after) ORDER BY revoked_at, serial`,
+  );
   const state = db.prepare('SELECT sequence, time FROM deny_list');
   // Not below the clock: after a restore from a backup a count alone would fall behind what agents have seen, and they
   // would take every new revocation for an old one.
   const rise = db.prepare('UPDATE deny_list SET sequence = max(sequence + 1, ?), time = ?');
 
+  /** What has ended is marked too: a renewal of it may be under way. 1 when it joined the list. */
   function denyOne(serial: string, reason: string, now: number): number {
     mark.run(now, reason, serial);
-    return Number(listSerial.run(serial).changes);
+    return Number(listSerial.run(serial, now).changes);
   }
 
   return {
     isDeniedId: (id: string): boolean => deniedId.get(id) !== undefined,
-    isDeniedSerial: (serial: string): boolean => deniedSerial.get(serial) !== undefined,
+    isRevoked: (serial: string): boolean => revoked.get(serial) !== undefined,
     denySerial(serial: string, reason: string, now: number): Denied {
-      const row = certificate.get(serial);
-      if (row === undefined) return { outcome: 'unknown', certificates: 0 };
-      if (Number(row['not_after']) <= now) return { outcome: 'expired', certificates: 0 };
-      const certificates = denyOne(serial, reason, now);
+      if (named.get(serial) === undefined) return { outcome: 'unknown', certificates: 0, renewals: 0 };
+      let certificates = 0;
+      let own = 0;
+      let alive = false;
+      for (const row of line.all(serial)) {
+        const one = String(row['serial']);
+        const joined = denyOne(one, reason, now);
+        certificates += joined;
+        if (one === serial) own = joined;
+        alive ||= isListed.get(one, now) !== undefined;
+      }
       if (certificates > 0) rise.run(now, now);
-      return { outcome: 'denied', certificates };
+      return { outcome: alive ? 'denied' : 'expired', certificates, renewals: certificates - own };
     },
     denyId(id: string, reason: string, now: number): Denied {
       listId.run(id, now, reason);
@@ -191,13 +266,14 @@ function createDenialOperations(db: DatabaseSync) {
       let certificates = 0;
       for (const row of live.all(id, now)) certificates += denyOne(String(row['serial']), reason, now);
       rise.run(now, now);
-      return { outcome: 'denied', certificates };
+      return { outcome: 'denied', certificates, renewals: 0 };
     },
     allowId(id: string, now: number): boolean {
       const changed = Number(unlistId.run(id).changes) > 0;
       if (changed) rise.run(now, now);
       return changed;
     },
+    listDenials: (): Denial[] => [...idEntries.all().map(deniedIdOf), ...serialEntries.all().map(deniedSerialOf)],
     denyList(): DenyList {
       const row = state.get();
       return {
@@ -212,6 +288,40 @@ function createDenialOperations(db: DatabaseSync) {
       if (changed) rise.run(now, now);
       return changed;
     },
+  };
+}
+
+function createNameOperations(db: DatabaseSync) {
+  const known = db.prepare(
+    `SELECT 1 FROM certificates WHERE id = ?1 UNION SELECT 1 FROM tokens WHERE id = ?1
+     UNION SELECT 1 FROM denied_ids WHERE id = ?1`,
+  );
+  const ids = db.prepare(
+    `SELECT id FROM certificates UNION SELECT id FROM tokens UNION SELECT id FROM denied_ids LIMIT ${maxIds}`,
+  );
+  const similar = db.prepare(
+    `SELECT serial FROM certificates WHERE substr(serial, 1, 4) = substr(?1, 1, 4) OR substr(serial, -4) = substr(?1, -4)
+     ORDER BY not_after DESC LIMIT ${maxSerials}`,
+  );
+  return {
+    isKnownId: (id: string): boolean => known.get(id) !== undefined,
+    listIds: (): string[] => ids.all().map((row) => String(row['id'])),
+    similarSerials: (serial: string): string[] => similar.all(serial).map((row) => String(row['serial'])),
+  };
+}
+
+function deniedIdOf(row: Row): Denial {
+  return { kind: 'id', target: String(row['id']), since: Number(row['denied_at']), reason: String(row['reason']) };
+}
+
+function deniedSerialOf(row: Row): Denial {
+  return {
+    kind: 'serial',
+    target: String(row['serial']),
+    id: String(row['id']),
+    since: Number(row['revoked_at']),
+    reason: String(row['reason'] ?? ''),
+    until: Number(row['not_after']),
   };
 }
 

@@ -6,7 +6,7 @@ import { Worker } from 'node:worker_threads';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import type { Store } from './store.ts';
 import type { Operations } from './store-sql.ts';
-import type { StoreAnswer, StoreCall, StoreMessage } from './store-worker.ts';
+import type { StoreAnswer, StoreCall, StoreMessage, StorePlace } from './store-worker.ts';
 
 export interface SqliteStoreOptions {
   /** Told of every commit: how long its calls waited for it, and how many they were. */
@@ -23,12 +23,28 @@ interface Waiting {
 const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './store-worker.ts' : './store-worker.js', import.meta.url);
 
 /**
- * Opens (or makes) the store in `file` and holds it until close().
- * @throws SallyportError `ca_running` when another process holds it, `store_failed` when it cannot be opened.
+ * Opens the store in `file`, which is that of the CA whose roots' SHA-256 are `roots`, and holds it until close().
+ * @throws SallyportError `store_missing` when there is none, `store_foreign` when it is another CA's, `ca_running` when
+ * another process holds it, `store_failed` when it cannot be opened. Nothing is made and nothing is thrown away then.
  */
-export async function openSqliteStore(file: string, options: SqliteStoreOptions = {}): Promise<Store> {
+export async function openSqliteStore(
+  file: string,
+  roots: readonly string[],
+  options: SqliteStoreOptions = {},
+): Promise<Store> {
+  return start({ file, create: false, roots }, options);
+}
+
+/** Makes an empty store in `file`, for the CA whose root's SHA-256 is `root`. @throws SallyportError `store_failed`. */
+export async function createSqliteStore(file: string, root: string): Promise<void> {
+  const store = await start({ file, create: true, roots: [root] }, {});
+  await store.close();
+}
+
+async function start(place: StorePlace, options: SqliteStoreOptions): Promise<Store> {
+  const { file } = place;
   // The worker is to answer, not to print: Node would announce there that node:sqlite is new.
-  const worker = new Worker(workerUrl, { workerData: file, execArgv: ['--disable-warning=ExperimentalWarning'] });
+  const worker = new Worker(workerUrl, { workerData: place, execArgv: ['--disable-warning=ExperimentalWarning'] });
   const [first] = (await Promise.race([
     once(worker, 'message'),
     once(worker, 'exit').then(() => [{ type: 'broken', reason: 'its thread ended' }]),
@@ -40,7 +56,24 @@ export async function openSqliteStore(file: string, options: SqliteStoreOptions 
       hint: 'a CA is running on this directory: let the command speak to it with --socket, or stop it first',
     });
   }
-  throw failed(file, first.type === 'broken' ? first.reason : 'unexpected answer');
+  if (first.type === 'missing') throw missing(file, first.reason);
+  if (first.type === 'foreign') {
+    throw new SallyportError('store_foreign', `${file} is the store of another CA`, {
+      hint: 'a store belongs to the CA that ca init made it for: restore both from the same backup',
+    });
+  }
+  throw failed(
+    file,
+    first.type === 'broken' ? first.reason : 'unexpected answer',
+    'if it is damaged, restore it from a backup',
+  );
+}
+
+/** Without its store a CA would deny nobody, and what it had revoked would renew: fails closed. */
+function missing(file: string, reason: string): SallyportError {
+  return new SallyportError('store_missing', `the store of the CA is lost: ${file} cannot be used, ${reason}`, {
+    hint: 'restore it from a backup; ca serve --unsafe-new-store begins a new one, which forgets every revocation',
+  });
 }
 
 class SqliteStore implements Store {
@@ -55,6 +88,8 @@ class SqliteStore implements Store {
 
   readonly addToken = this.#operation('addToken');
   readonly findToken = this.#operation('findToken');
+  readonly listTokens = this.#operation('listTokens');
+  readonly removeToken = this.#operation('removeToken');
   readonly redeemToken = this.#operation('redeemToken');
   readonly recordCertificate = this.#operation('recordCertificate');
   readonly findCertificate = this.#operation('findCertificate');
@@ -64,6 +99,10 @@ class SqliteStore implements Store {
   readonly denyId = this.#operation('denyId');
   readonly allowId = this.#operation('allowId');
   readonly denyList = this.#operation('denyList');
+  readonly listDenials = this.#operation('listDenials');
+  readonly isKnownId = this.#operation('isKnownId');
+  readonly listIds = this.#operation('listIds');
+  readonly similarSerials = this.#operation('similarSerials');
   readonly prune = this.#operation('prune');
 
   constructor(worker: Worker, options: SqliteStoreOptions) {
@@ -138,6 +177,6 @@ class SqliteStore implements Store {
   }
 }
 
-function failed(what: string, reason: string): SallyportError {
-  return new SallyportError('store_failed', `${what} failed: ${reason}`);
+function failed(what: string, reason: string, hint?: string): SallyportError {
+  return new SallyportError('store_failed', `${what} failed: ${reason}`, hint === undefined ? {} : { hint });
 }

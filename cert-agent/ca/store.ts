@@ -7,7 +7,10 @@
 // - One process writes. A second one that opens the same store is refused with `ca_running`.
 // - 'Not there' is a value (undefined, or an outcome by name), never an error. A promise rejects with `store_failed`
 //   only, and then nothing of that call is on record.
-// - Denials are judged here, inside the transaction that records, so that no certificate slips past a revocation.
+// - Denials are judged here, inside the transaction that records, so that no certificate slips past a revocation. A
+//   certificate that was renewed from a denied one is denied with it, and so are all that were renewed from that.
+// - A store is one CA's, and it is never made in passing: a missing one is an error (`store_missing`), since an empty
+//   one denies nobody.
 // - Times are milliseconds since 1970 and come from the caller: a store has no clock.
 
 import type { DenyList } from '../identity/denied.ts';
@@ -66,6 +69,10 @@ export interface TokenStore {
   findToken(hash: string): Promise<StoredToken | undefined>;
   /** Binds the token to the certificate's key and records the certificate, both or neither. */
   redeemToken(hash: string, certificate: CertificateRecord): Promise<Redeemed>;
+  /** In the order in which they end; those that ended a day ago are forgotten. */
+  listTokens(): Promise<readonly StoredToken[]>;
+  /** True when it was there. What it has given stays. */
+  removeToken(hash: string): Promise<boolean>;
 }
 
 export interface CertificateFilter {
@@ -76,7 +83,7 @@ export interface CertificateFilter {
 }
 
 export interface CertificateStore {
-  /** `denied` when its ID is on the deny-list, or when the SVID that it renews is. */
+  /** `denied` when its ID is on the deny-list, or when the SVID that it renews was ever denied, listed still or not. */
   recordCertificate(certificate: CertificateRecord): Promise<Recorded>;
   findCertificate(serial: string): Promise<StoredCertificate | undefined>;
   /** In the order in which they end. */
@@ -85,13 +92,31 @@ export interface CertificateStore {
   countIdentities(now: number, ends: readonly number[]): Promise<{ total: number; ending: readonly number[] }>;
 }
 
-/** `denied`: on the list now, with the number of certificates that joined it. `expired`: nothing left to deny. */
+/**
+ * `denied`: on the list now, with the number of certificates that joined it; `renewals` of them were renewed from the
+ * one that was named, directly or not. `expired`: nothing left to deny.
+ */
 export interface Denied {
   readonly outcome: 'denied' | 'unknown' | 'expired';
   readonly certificates: number;
+  readonly renewals: number;
 }
 
+/** An entry of the deny-list. An ID stays until it is allowed, a serial until its certificate has ended (`until`). */
+export type Denial =
+  | { readonly kind: 'id'; readonly target: string; readonly since: number; readonly reason: string }
+  | {
+      readonly kind: 'serial';
+      readonly target: string;
+      /** Whose certificate it is. */
+      readonly id: string;
+      readonly since: number;
+      readonly reason: string;
+      readonly until: number;
+    };
+
 export interface DenialStore {
+  /** Denies the certificate and all that were renewed from it, also when it has ended itself and they have not. */
   denySerial(serial: string, reason: string, now: number): Promise<Denied>;
   /**
    * Denies the ID until allowId, each of its certificates until it expires, and its tokens for good: whoever took the
@@ -100,13 +125,25 @@ export interface DenialStore {
   denyId(id: string, reason: string, now: number): Promise<Denied>;
   /** True when the ID was on the list. */
   allowId(id: string, now: number): Promise<boolean>;
+  /** IDs first, each kind in the order in which it was denied. */
+  listDenials(): Promise<readonly Denial[]>;
   /** The list. Its sequence rises with every change and is never below the time of that change. */
   denyList(): Promise<DenyList>;
   /** Drops from the list what expired before `now`, and tokens that ended a day before. True when the list changed. */
   prune(now: number): Promise<boolean>;
 }
 
-export interface Store extends TokenStore, CertificateStore, DenialStore {
+/** What is on record under which name, so that an operator is told what they may have meant. */
+export interface NameStore {
+  /** True for an ID that has had a certificate, has a token, or is denied. */
+  isKnownId(id: string): Promise<boolean>;
+  /** Such IDs, 10,000 at most. */
+  listIds(): Promise<readonly string[]>;
+  /** Serials that begin or end as `serial` does, 1000 at most. */
+  similarSerials(serial: string): Promise<readonly string[]>;
+}
+
+export interface Store extends TokenStore, CertificateStore, DenialStore, NameStore {
   /** Waits for what was asked, then lets the store go. */
   close(): Promise<void>;
 }

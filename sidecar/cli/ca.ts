@@ -9,13 +9,14 @@ import { action, exitCodes, note, print, printJson, printTable } from './termina
 /** The command with all of its own. */
 export function caCommand(): Command {
   const ca = new Command('ca').description('Make, run and operate the certificate authority of a trust domain.');
-  for (const command of [init(), serve(), token(), list(), show(), revoke(), allow()]) ca.addCommand(command);
+  const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
+  for (const command of commands) ca.addCommand(command);
   return ca;
 }
 
 function init(): Command {
   return new Command('init')
-    .description('Make a root and an issuing intermediate in a new directory.')
+    .description('Make a root, an issuing intermediate and an empty store in a new directory.')
     .requiredOption('--trust-domain <name>', 'trust domain, such as demo.test')
     .requiredOption('--dir <path>', 'directory to make the CA in')
     .option('--passphrase-file <path>', 'encrypt both keys with the first line of this file')
@@ -68,10 +69,13 @@ function serve(): Command {
     .option('--ttl <duration>', 'life of certificates whose request names none, 1m to 24h', '1h')
     .option('--socket <path>', "socket for the operator's commands (default: ca.sock in --dir)")
     .option('--passphrase-file <path>', 'opens the encrypted key')
+    .option('--unsafe-new-store', 'begin a new store in place of a lost one: every revocation is forgotten')
     .addHelpText(
       'after',
       `
 SALLYPORT_CA_PASSPHRASE stands in for --passphrase-file.
+A CA whose store.sqlite is lost does not start: restore it from a backup. --unsafe-new-store is for when there is none.
+The new store knows no certificate, no token and no revocation: what was revoked can renew until it is revoked again.
 
 Example:
   $ sallyport ca serve --dir ca --listen 0.0.0.0:8443`,
@@ -85,6 +89,7 @@ interface ServeFlags {
   readonly ttl: string;
   readonly socket?: string;
   readonly passphraseFile?: string;
+  readonly unsafeNewStore?: boolean;
 }
 
 async function runServe(flags: ServeFlags): Promise<number> {
@@ -97,7 +102,8 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const stopped = untilSignal();
   const leafLifeMs = await durationOf(flags.ttl, '--ttl');
   const passphrase = readPassphrase(flags.passphraseFile);
-  const running = await startCa({ dir: flags.dir, listen, leafLifeMs, passphrase, socket: flags.socket });
+  const { dir, socket, unsafeNewStore } = flags;
+  const running = await startCa({ dir, listen, leafLifeMs, passphrase, socket, unsafeNewStore });
   await stopped;
   await running.close();
   return exitCodes.ok;
@@ -114,20 +120,91 @@ function untilSignal(): Promise<void> {
 
 function token(): Command {
   const create = atCa(new Command('create'))
-    .description('Make a join token for one workload. Prints the token alone on stdout.')
+    .description('Make a join token for one workload. Prints the token alone on stdout, or writes it to --out.')
     .requiredOption('--spiffe-id <id>', 'identity that the token gives')
     .option('--ttl <duration>', 'how long it can be used', '10m')
-    .option('--json', 'print token, ID and end as JSON')
+    .option('--out <file>', 'write the token to this file, readable by you only')
+    .option('--json', 'print token, ID and end as JSON; without the token with --out')
     .addHelpText(
       'after',
       `
 A token works once: the first key that uses it is the only one.
 
 Example:
-  $ sallyport ca token create --dir ca --spiffe-id spiffe://demo.test/ns/shop/sa/web --ttl 10m > web.token`,
+  $ sallyport ca token create --dir ca --spiffe-id spiffe://demo.test/ns/shop/sa/web --ttl 10m --out web.token`,
     )
     .action(action(runTokenCreate));
-  return new Command('token').description('Join tokens, with which a workload gets its first SVID.').addCommand(create);
+  return new Command('token')
+    .description('Join tokens, with which a workload gets its first SVID.')
+    .addCommand(create)
+    .addCommand(tokenList())
+    .addCommand(tokenRemove());
+}
+
+function tokenList(): Command {
+  return atCa(new Command('ls'))
+    .description('List join tokens in the order in which they end, without what they are.')
+    .option('--json', 'print them as JSON')
+    .addHelpText(
+      'after',
+      `
+A token is named by the first digits of its SHA-256. It is forgotten a day after its end.
+
+Example:
+  $ sallyport ca token ls --dir ca`,
+    )
+    .action(action(runTokenList));
+}
+
+async function runTokenList(flags: AtCa): Promise<number> {
+  const { formatTime } = await import('../../cert-agent/base/clock.ts');
+  return withOperator(flags, async (operator) => {
+    const now = Date.now();
+    const found = (await operator.listTokens()).map((one) => ({
+      ...one,
+      createdAt: formatTime(one.createdAt),
+      expiresAt: formatTime(one.expiresAt),
+      state: one.serial !== undefined ? 'used' : one.expiresAt <= now ? 'expired' : 'unused',
+    }));
+    if (flags.json === true) printJson(found);
+    else {
+      const rows = found.map((one) => [one.token, one.id, one.createdAt, one.expiresAt, one.state, one.serial ?? '']);
+      printTable(['TOKEN', 'SPIFFE ID', 'CREATED', 'ENDS', 'STATE', 'CERTIFICATE'], rows, 'no join tokens');
+    }
+    return exitCodes.ok;
+  });
+}
+
+function tokenRemove(): Command {
+  return atCa(new Command('rm'))
+    .description('Remove join tokens, so that they give nothing any more.')
+    .argument('[token]', 'its first digits, as ca token ls shows them')
+    .option('--spiffe-id <id>', 'all tokens of this identity')
+    .option('--json', 'print what was removed as JSON')
+    .addHelpText(
+      'after',
+      `
+Certificates that a token has given stay: ca revoke ends those.
+
+Example:
+  $ sallyport ca token rm --dir ca 5a0e6cf1d2b9`,
+    )
+    .action(action(runTokenRemove));
+}
+
+async function runTokenRemove(token: string | undefined, flags: AtCa & { spiffeId?: string }): Promise<number> {
+  const { spiffeId: id } = flags;
+  const choice =
+    token !== undefined && id === undefined ? { token } : id !== undefined && token === undefined ? { id } : undefined;
+  if (choice === undefined) throw usage('name either a token or --spiffe-id', 'sallyport ca token ls lists them');
+  return withOperator(flags, async (operator) => {
+    const removed = await operator.removeTokens(choice);
+    if (flags.json === true) printJson(removed.map(({ token, id, serial }) => ({ token, id, serial })));
+    else for (const one of removed) print(`removed token ${one.token} of ${one.id}`);
+    for (const { serial } of removed)
+      if (serial !== undefined) note(`its certificate ${serial} stays: revoke it with sallyport ca revoke ${serial}`);
+    return exitCodes.ok;
+  });
 }
 
 interface AtCa {
@@ -156,17 +233,20 @@ async function withOperator(flags: AtCa, work: (operator: Operator) => Promise<n
   }
 }
 
-async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string }): Promise<number> {
+async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out?: string }): Promise<number> {
   const ttlMs = await durationOf(flags.ttl, '--ttl');
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
+  const { writeOut } = await import('./out-file.ts');
+  const { out } = flags;
   return withOperator(flags, async (operator) => {
-    const made = await operator.createToken(flags.spiffeId, ttlMs);
+    const { token, ...made } = await operator.createToken(flags.spiffeId, ttlMs);
     const expiresAt = formatTime(made.expiresAt);
+    if (out !== undefined) writeOut(out, `${token}\n`);
     if (flags.json === true) {
-      printJson({ ...made, expiresAt });
+      printJson({ ...(out === undefined ? { token } : {}), ...made, expiresAt });
       return exitCodes.ok;
     }
-    print(made.token);
+    if (out === undefined) print(token);
     note(`gives ${made.id} to the first key that uses it, until ${expiresAt}`);
     return exitCodes.ok;
   });
@@ -243,14 +323,16 @@ async function runShow(serial: string, flags: AtCa): Promise<number> {
 
 function revoke(): Command {
   return atCa(new Command('revoke'))
-    .description('Deny one certificate by its serial, or an identity with all of its certificates.')
+    .description('Deny one certificate and its renewals, or an identity with all of its certificates.')
     .argument('<serial-or-id>', 'serial number (hex) or SPIFFE ID')
     .option('--reason <text>', 'why, for the record', 'unspecified')
+    .option('--force', 'deny an identity that was never issued, for it is yet to come')
     .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
-Sidecars learn of it within seconds. An identity stays denied until 'sallyport ca allow'.
+Sidecars learn of it within seconds. With a certificate all that were renewed from it are denied, whoever has them.
+An identity stays denied until 'sallyport ca allow'.
 
 Example:
   $ sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'laptop stolen'`,
@@ -258,14 +340,18 @@ Example:
     .action(action(runRevoke));
 }
 
-async function runRevoke(target: string, flags: AtCa & { reason: string }): Promise<number> {
+async function runRevoke(target: string, flags: AtCa & { reason: string; force?: boolean }): Promise<number> {
   return withOperator(flags, async (operator) => {
-    const done = await operator.revoke(target, flags.reason);
+    const done = await operator.revoke(target, flags.reason, { force: flags.force === true });
     if (flags.json === true) printJson(done);
     else if (done.kind === 'id') print(`denied ${done.target} and ${done.certificates} of its certificates`);
     else {
-      print(`denied certificate ${done.target}`);
-      note('its identity can still renew from other certificates and join again: revoke the SPIFFE ID to end that');
+      const own = done.certificates - done.renewals;
+      print(`denied certificate ${done.target} and ${done.renewals} renewed from it`);
+      if (own === 0) note('it had ended or was denied before');
+      note(
+        'its identity can still renew from certificates of other tokens and join again: revoke the SPIFFE ID to end that',
+      );
     }
     return exitCodes.ok;
   });
@@ -289,9 +375,47 @@ Example:
 
 async function runAllow(id: string, flags: AtCa): Promise<number> {
   return withOperator(flags, async (operator) => {
-    const changed = await operator.allow(id);
-    if (flags.json === true) printJson({ id, changed });
-    else print(changed ? `allowed ${id}` : `${id} was not denied`);
+    const done = await operator.allow(id);
+    if (flags.json === true) printJson(done);
+    else print(done.changed ? `allowed ${done.id}` : `${done.id} was not denied`);
+    if (done.nearest !== undefined) note(`denied is ${done.nearest}: did you mean that one?`);
+    return exitCodes.ok;
+  });
+}
+
+function denyList(): Command {
+  return atCa(new Command('deny-list'))
+    .description('Show the deny-list: what is denied, since when, why, and until when.')
+    .option('--json', 'print it as JSON')
+    .addHelpText(
+      'after',
+      `
+An identity stays until 'sallyport ca allow', a certificate until it has ended.
+
+Example:
+  $ sallyport ca deny-list --dir ca`,
+    )
+    .action(action(runDenyList));
+}
+
+async function runDenyList(flags: AtCa): Promise<number> {
+  const { formatTime } = await import('../../cert-agent/base/clock.ts');
+  return withOperator(flags, async (operator) => {
+    const found = (await operator.listDenials()).map((one) => {
+      const [since, until] = [formatTime(one.since), one.kind === 'serial' ? formatTime(one.until) : undefined];
+      return { ...one, since, until };
+    });
+    if (flags.json === true) printJson(found);
+    else {
+      const rows = found.map((one) => [
+        one.target,
+        'id' in one ? one.id : '',
+        one.since,
+        one.until ?? 'allowed',
+        one.reason,
+      ]);
+      printTable(['DENIED', 'SPIFFE ID', 'SINCE', 'UNTIL', 'REASON'], rows, 'nothing is denied');
+    }
     return exitCodes.ok;
   });
 }

@@ -1,9 +1,10 @@
 // AuthorizationPolicy as it is written: what Istio's own validation takes, and what it refuses, with the place of each.
 
 import { z } from 'zod';
+import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
-import { didYouMean, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { attributeOf, isAddressKey, plainKeys } from '../policy/attributes.ts';
 import { isIpBlock } from '../policy/ip.ts';
 import type { AuthorizationPolicy, Condition, FieldValues, Rule } from '../policy/policy.ts';

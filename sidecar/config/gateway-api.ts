@@ -3,8 +3,9 @@
 
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../cert-agent/base/errors.ts';
-import { didYouMean, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { minVersionKey, readMinVersion } from '../routing/tls-options.ts';
 import {
   group,

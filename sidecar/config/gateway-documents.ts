@@ -3,9 +3,10 @@
 // read, a kind that nobody here evaluates, a policy whose targets cannot be told.
 
 import { z } from 'zod';
+import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
-import { didYouMean, readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type {
   BackendTlsSpec,
   DataSpec,

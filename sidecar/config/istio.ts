@@ -1,8 +1,9 @@
 // Istio documents from plain files, as strict as Istio's own validation and stricter where silence would be a wider
 // policy: a field that this build does not evaluate is an error with its place, never skipped.
 
+import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../cert-agent/base/errors.ts';
-import { configError, didYouMean, parseYaml, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { configError, parseYaml, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { PeerAuthentication } from '../policy/mtls.ts';
 import type { AuthorizationPolicy } from '../policy/policy.ts';
 import type { RequestAuthentication } from '../policy/request-authentication.ts';

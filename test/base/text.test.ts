@@ -4,8 +4,9 @@ import t from 'tap';
 import { z } from 'zod';
 import { formatAddress, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { formatDuration, formatTime, parseDuration } from '../../cert-agent/base/clock.ts';
+import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
 import { asSallyportError, codes, formatProblem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import { didYouMean, durationSchema, parseYaml, readYaml } from '../../cert-agent/base/yaml.ts';
+import { durationSchema, parseYaml, readYaml } from '../../cert-agent/base/yaml.ts';
 
 t.test('addresses', async (t) => {
   const read: readonly (readonly [text: string, address: object])[] = [

@@ -35,7 +35,9 @@ t.test('a revoked serial is on the list at once and renews nothing', async (t) =
   const id = newId();
   const [one, other] = [await enrolled(id), await enrolled(id)];
   const pasted = one.serial.toUpperCase().replace(/..(?=.)/g, '$&:');
-  t.same(await ca.operator.revoke(pasted, 'lost'), { kind: 'serial', target: one.serial, certificates: 1 });
+  t.same(await ca.operator.revoke(pasted, 'lost'), {
+    ...{ kind: 'serial', target: one.serial, certificates: 1, renewals: 0 },
+  });
   t.same((await denied()).serials, new Set([one.serial]));
   t.match(await renew(one.svid), {
     status: 403,
@@ -54,15 +56,15 @@ t.test('a revoked ID is refused renewal, old tokens and new ones until it is all
   const one = await enrolled(id);
   const { token } = await ca.operator.createToken(id, 600_000);
   const { csr } = await newKey();
-  t.same(await ca.operator.revoke(id, 'stolen'), { kind: 'id', target: id, certificates: 1 });
+  t.same(await ca.operator.revoke(id, 'stolen'), { kind: 'id', target: id, certificates: 1, renewals: 0 });
   t.ok((await denied()).ids.has(id));
   const refused = { status: 403, json: { code: 'id_denied' } };
   t.match(await renew(one.svid), refused);
   t.match(await call({ path: '/v1/svid', body: { csr, token } }), refused);
   await t.rejects(ca.operator.createToken(id, 60_000), { code: 'id_denied', message: `${id} is on the deny-list` });
 
-  t.equal(await ca.operator.allow(id), true);
-  t.equal(await ca.operator.allow(id), false);
+  t.same(await ca.operator.allow(id), { id, changed: true });
+  t.match(await ca.operator.allow(id), { id, changed: false });
   t.notOk((await denied()).ids.has(id));
   t.match(await renew(one.svid), refused, 'what was issued before stays denied');
   t.match(await call({ path: '/v1/svid', body: { csr, token } }), { status: 401, json: { code: 'token_expired' } });
@@ -83,7 +85,7 @@ t.test('each change is a new sequence, and a serial leaves the list when it has 
   t.ok(after.sequence > before.sequence);
   await t.rejects(ca.operator.revoke(one.serial, 'x'), {
     code: 'not_found',
-    message: `certificate ${one.serial} has expired already`,
+    message: `certificate ${one.serial} has expired already, and so has all that was renewed from it`,
   });
 });
 

@@ -233,7 +233,7 @@ t.test('the bundle has an ETag, and an unchanged one is not sent twice', async (
     const again = await call({ path: '/v1/bundle', headers: { 'if-none-match': header } });
     t.match(again, { status: 304, text: '' });
   }
-  await ca.operator.revoke('spiffe://demo.test/ns/shop/sa/gone', 'test');
+  await ca.operator.revoke('spiffe://demo.test/ns/shop/sa/gone', 'test', { force: true });
   const changed = await call({ path: '/v1/bundle', headers: { 'if-none-match': etag } });
   t.match(changed, { status: 200, json: { sallyport_denied: { ids: ['spiffe://demo.test/ns/shop/sa/gone'] } } });
   t.not(changed.headers['etag'], etag);

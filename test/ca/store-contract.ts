@@ -103,7 +103,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
 
   using('a denied ID gets neither certificate nor token until it is allowed', async (t, store) => {
     await store.addToken(token('before'));
-    t.same(await store.denyId(web, 'stolen', now), { outcome: 'denied', certificates: 0 });
+    t.same(await store.denyId(web, 'stolen', now), { outcome: 'denied', certificates: 0, renewals: 0 });
     t.same(await store.addToken(token('during')), { outcome: 'denied' });
     t.equal(await store.findToken('during'), undefined);
     t.same(await store.redeemToken('before', byToken('before', 'aa')), { outcome: 'denied' });
@@ -118,7 +118,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   using('denying an ID denies its certificates, and allowing it does not bring them back', async (t, store) => {
     const [live, dead] = [certificate(), certificate({ notAfter: now - 1 })];
     for (const one of [live, dead]) await store.recordCertificate(one);
-    t.same(await store.denyId(web, 'stolen', now), { outcome: 'denied', certificates: 1 });
+    t.same(await store.denyId(web, 'stolen', now), { outcome: 'denied', certificates: 1, renewals: 0 });
     await store.allowId(web, now);
     const list = await store.denyList();
     t.same([...list.ids], []);
@@ -130,19 +130,91 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   using('a denied serial renews nothing', async (t, store) => {
     const [old, other] = [certificate(), certificate()];
     for (const one of [old, other]) await store.recordCertificate(one);
-    t.same(await store.denySerial(old.serial, 'lost', now), { outcome: 'denied', certificates: 1 });
-    t.same(await store.denySerial(old.serial, 'again', now), { outcome: 'denied', certificates: 0 });
+    t.same(await store.denySerial(old.serial, 'lost', now), { outcome: 'denied', certificates: 1, renewals: 0 });
+    t.same(await store.denySerial(old.serial, 'again', now), { outcome: 'denied', certificates: 0, renewals: 0 });
     t.same((await store.findCertificate(old.serial))?.revoked?.reason, 'lost', 'the first reason stays');
     const renews = (reference: string) => certificate({ evidence: { kind: 'svid', reference } });
     t.same(await store.recordCertificate(renews(old.serial)), { outcome: 'denied' });
     t.same(await store.recordCertificate(renews(other.serial)), { outcome: 'recorded' });
   });
 
+  using('a denied serial takes all that were renewed from it along, and nothing else', async (t, store) => {
+    const from = (reference: string, changes: Partial<CertificateRecord> = {}) =>
+      certificate({ evidence: { kind: 'svid', reference }, ...changes });
+    const first = certificate();
+    const [second, sibling] = [from(first.serial, { notAfter: now + 2000 }), from(first.serial)];
+    const third = from(second.serial);
+    const other = certificate();
+    for (const one of [first, second, sibling, third, other]) await store.recordCertificate(one);
+    t.same(await store.denySerial(second.serial, 'copied', now + 3000), {
+      ...{ outcome: 'denied', certificates: 1, renewals: 1 },
+    });
+    t.same((await store.denyList()).serials, new Set([third.serial]), 'also when it has ended itself');
+    t.same(await store.denySerial(first.serial, 'lost', now), { outcome: 'denied', certificates: 3, renewals: 2 });
+    t.equal((await store.findCertificate(third.serial))?.revoked?.reason, 'copied', 'the first reason stays');
+    t.notOk((await store.denyList()).serials.has(other.serial));
+    await store.prune(now + 3_660_001);
+    t.same((await store.denyList()).serials, new Set());
+    for (const one of [first, second, sibling, third])
+      t.same(await store.recordCertificate(from(one.serial)), { outcome: 'denied' }, 'off the list, but not forgotten');
+    t.same(await store.recordCertificate(from(other.serial)), { outcome: 'recorded' });
+  });
+
+  using('of a denial and a renewal at the same time, the renewal is refused or denied', async (t, store) => {
+    const one = certificate();
+    await store.recordCertificate(one);
+    const renewals = Array.from({ length: 10 }, () =>
+      certificate({ evidence: { kind: 'svid', reference: one.serial } }),
+    );
+    const done = await Promise.all([
+      ...renewals.slice(0, 5).map((renewal) => store.recordCertificate(renewal)),
+      store.denySerial(one.serial, 'x', now),
+      ...renewals.slice(5).map((renewal) => store.recordCertificate(renewal)),
+    ]);
+    t.equal(done.filter(({ outcome }) => outcome === 'recorded').length, 5);
+    t.match(done[5], { outcome: 'denied', certificates: 6, renewals: 5 });
+    t.equal((await store.denyList()).serials.size, 6);
+  });
+
+  using('tokens are listed and removed', async (t, store) => {
+    for (const hash of ['h1', 'h2']) await store.addToken(token(hash));
+    t.same(await store.listTokens(), [token('h1'), token('h2')]);
+    t.equal(await store.removeToken('h1'), true);
+    t.equal(await store.removeToken('h1'), false);
+    t.same(await store.redeemToken('h1', byToken('h1', 'aa')), { outcome: 'unknown' });
+    t.same(await store.listTokens(), [token('h2')]);
+  });
+
+  using('the list tells what it holds, since when, why and until when', async (t, store) => {
+    const one = certificate();
+    await store.recordCertificate(one);
+    await store.denySerial(one.serial, 'lost', now);
+    await store.denyId(db, 'stolen', now + 1);
+    t.same(await store.listDenials(), [
+      { kind: 'id', target: db, since: now + 1, reason: 'stolen' },
+      { kind: 'serial', target: one.serial, id: web, since: now, reason: 'lost', until: one.notAfter },
+    ]);
+  });
+
+  using('an ID is known by a certificate, a token or a denial', async (t, store) => {
+    const [one, two, three] = ['x', 'y', 'z'].map((name) => `spiffe://demo.test/${name}`) as [string, string, string];
+    const issued = certificate({ id: one });
+    await store.recordCertificate(issued);
+    await store.addToken(token('h', two));
+    await store.denyId(three, 'x', now);
+    t.same(await store.listIds(), [one, two, three]);
+    for (const id of [one, two, three]) t.equal(await store.isKnownId(id), true, id);
+    t.equal(await store.isKnownId(web), false);
+    const wrong = (index: number) => issued.serial.replace(new RegExp(`(?<=^.{${index}}).`), 'x');
+    t.same(await store.similarSerials(wrong(1)), [issued.serial]);
+    t.same(await store.similarSerials(wrong(30)), [issued.serial]);
+  });
+
   using('a serial that is unknown or expired is not denied', async (t, store) => {
     const dead = certificate({ notAfter: now - 1 });
     await store.recordCertificate(dead);
-    t.same(await store.denySerial('00', 'x', now), { outcome: 'unknown', certificates: 0 });
-    t.same(await store.denySerial(dead.serial, 'x', now), { outcome: 'expired', certificates: 0 });
+    t.same(await store.denySerial('00', 'x', now), { outcome: 'unknown', certificates: 0, renewals: 0 });
+    t.same(await store.denySerial(dead.serial, 'x', now), { outcome: 'expired', certificates: 0, renewals: 0 });
     t.same((await store.denyList()).serials, new Set());
   });
 
