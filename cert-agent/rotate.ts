@@ -81,6 +81,8 @@ export class Rotation {
   #waitingFor: string | undefined;
   /** The token that the CA refused: another one in its file is worth a try at once. */
   #refusedToken: string | undefined;
+  /** The serial of the SVID that the CA refused: a token is better evidence then. */
+  #refusedSvid: string | undefined;
 
   constructor(options: RotationOptions) {
     this.#options = options;
@@ -93,8 +95,10 @@ export class Rotation {
       },
       onEnd: () => this.#arm(),
     });
-    const svid = this.#keep.identity.current()?.svid;
-    if (svid !== undefined) this.#nextRenewal = renewalTime(svid, svid.notBefore, options.random);
+    const svid = this.#keep.held()?.svid;
+    const holds = svid !== undefined && options.clock.now() <= svid.notAfter;
+    // Also without bundle and deny-list: those are asked for at once, and the SVID is good.
+    if (holds) this.#nextRenewal = renewalTime(svid, svid.notBefore, options.random);
     this.#tick();
   }
 
@@ -120,7 +124,7 @@ export class Rotation {
     const held = this.#keep.held();
     return {
       state: this.#state(),
-      waitingFor: svid === undefined ? (this.#waitingFor ?? `the CA at ${this.#options.caUrl.origin}`) : undefined,
+      waitingFor: svid === undefined ? this.#whatFor() : undefined,
       id: svid?.id.uri,
       serial: svid?.serial,
       notBefore: svid?.notBefore,
@@ -137,6 +141,11 @@ export class Rotation {
     };
   }
 
+  #whatFor(): string {
+    const ca = `the CA at ${this.#options.caUrl.origin}`;
+    return this.#waitingFor ?? (this.#keep.unsure() === undefined ? ca : `bundle and deny-list from ${ca}`);
+  }
+
   #state(): AgentState {
     const svid = this.identity.current()?.svid;
     if (this.#closed) return 'stopped';
@@ -148,6 +157,7 @@ export class Rotation {
     if (this.#closed) return;
     this.#noticeJump();
     this.#keep.judge();
+    if (this.#keep.mend()) this.#refresh.hurry();
     this.#noticeNewToken();
     const now = this.#options.clock.now();
     if (this.#renewing === undefined && now >= this.#nextRenewal) this.#startRenewal();
@@ -214,15 +224,17 @@ export class Rotation {
       issued = await client.fetchSvid({ trust, evidence, key, ttlMs });
     } catch (error) {
       if (evidence.kind === 'token' && isTokenRefusal(error)) this.#refusedToken = evidence.token;
+      if (evidence.kind === 'svid' && isSvidRefusal(error)) this.#refusedSvid = evidence.svid.serial;
       throw error;
     }
     if (!this.#closed) this.#accept(issued, evidence);
   }
 
-  /** An SVID that is denied speaks for nobody any more: a token that was not refused yet is better evidence. */
+  /** An SVID that is denied, or that the CA refuses, speaks for nobody any more: a token that was not refused yet is better evidence. */
   #evidence(held: Svid | undefined, now: number): Evidence {
     const { tokenFile } = this.#options;
-    if (tokenFile !== undefined && this.#isDenied()) {
+    const isSpent = this.#isDenied() || (held !== undefined && held.serial === this.#refusedSvid);
+    if (tokenFile !== undefined && isSpent) {
       const token = readToken(tokenFile);
       if (token !== undefined && token !== this.#refusedToken) return { kind: 'token', token, file: tokenFile };
     }
@@ -285,6 +297,11 @@ export class Rotation {
     if (error.code === 'ca_unreachable') return `the CA at ${caUrl.origin}`;
     return `an SVID from the CA at ${caUrl.origin}`;
   }
+}
+
+/** The CA does not know our SVID for its own: its roots are others by now, or it was made anew. */
+function isSvidRefusal(error: unknown): boolean {
+  return caCodeOf(error) === 'svid_untrusted';
 }
 
 function isTokenRefusal(error: unknown): boolean {

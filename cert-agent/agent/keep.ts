@@ -8,13 +8,14 @@ import { type Live, LiveCell } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { onlyBundle, type TrustBundle } from '../identity/bundle.ts';
 import { type DenyList, emptyDenyList } from '../identity/denied.ts';
-import { dropPendingKey, pathsIn, writeGeneration } from '../identity/generation.ts';
+import { damageIn, dropPendingKey, pathsIn, setAside, stampOf, writeGeneration } from '../identity/generation.ts';
 import type { Identity } from '../identity/identity.ts';
-import { isMissing, parseIdentity, readBundleFile, readIdentityTexts } from '../identity/read.ts';
+import { isMissing, readBundleFile, readIdentityTexts } from '../identity/read.ts';
 import type { Svid } from '../identity/svid.ts';
 import { parseSvid } from '../identity/svid.ts';
 import { verifyChain } from '../identity/verify.ts';
 import type { Trust } from './answer.ts';
+import { type TakenUp, takeUp } from './take-up.ts';
 
 export interface KeepOptions {
   readonly outDir: string;
@@ -29,6 +30,9 @@ export class Keep {
   readonly #options: KeepOptions;
   readonly #cell = new LiveCell<Identity | undefined>(undefined);
   #held: Identity | undefined;
+  #unsure: string | undefined;
+  #stamp: string | undefined;
+  #lastSaid: string | undefined;
 
   /** Takes up what an earlier run left on disk, if it is of our trust domain. */
   constructor(options: KeepOptions) {
@@ -36,9 +40,30 @@ export class Keep {
     try {
       this.#held = this.#load();
     } catch (error) {
-      options.log.warn({ code: 'generation_unusable' }, `what is in ${options.outDir} is not used: ${reasonOf(error)}`);
+      this.#giveUp(reasonOf(error));
     }
     this.judge();
+  }
+
+  /** What cannot be read today is kept for those who can: the next generation takes its place. */
+  #giveUp(reason: string): void {
+    const { outDir, log } = this.#options;
+    let aside: string | undefined;
+    try {
+      aside = setAside(outDir);
+    } catch (error) {
+      log.error({ code: 'generation_unusable' }, `what is in ${outDir} cannot be set aside: ${reasonOf(error)}`);
+    }
+    const kept = aside === undefined ? '' : `; it is kept in ${aside}`;
+    log.warn({ code: 'generation_unusable' }, `what is in ${outDir} is not used: ${reason}${kept}`);
+  }
+
+  /**
+   * Why bundle or deny-list of `held()` are not known to be the newest that we had; undefined when they are. Until the
+   * CA has sent both nothing is shown, for whoever is denied would be let in: fails closed.
+   */
+  unsure(): string | undefined {
+    return this.#unsure;
   }
 
   /** Valid now, or undefined. */
@@ -76,14 +101,38 @@ export class Keep {
     writeGeneration(this.#options.outDir, identity);
     if (isNewKey) dropPendingKey(this.#options.outDir);
     this.#held = identity;
+    this.#unsure = undefined;
+    this.#stamp = stampOf(this.#options.outDir);
     this.judge();
+  }
+
+  /** Writes what we hold again if somebody damaged it on disk. True when something was found. Costs five calls of stat. */
+  mend(): boolean {
+    const { outDir, log } = this.#options;
+    if (this.#held === undefined || this.#unsure !== undefined || this.#stamp === stampOf(outDir)) return false;
+    const damage = damageIn(outDir, this.#held);
+    if (damage !== undefined) {
+      const text = `${outDir} is damaged: ${damage}; it is written again`;
+      if (text !== this.#lastSaid) log.error({ code: 'generation_damaged' }, text);
+      this.#lastSaid = text;
+      try {
+        writeGeneration(outDir, this.#held);
+      } catch (error) {
+        log.debug({ code: 'generation_damaged' }, `${outDir} cannot be written: ${reasonOf(error)}`);
+        return true;
+      }
+    }
+    this.#lastSaid = undefined;
+    this.#stamp = stampOf(outDir);
+    return damage !== undefined;
   }
 
   /** Shows the identity while it is valid and takes it back when it is not: fails closed. */
   judge(): void {
     const now = this.#options.clock.now();
     const held = this.#held;
-    const valid = held !== undefined && now >= held.svid.notBefore && now <= held.svid.notAfter;
+    const valid =
+      held !== undefined && now >= held.svid.notBefore && now <= held.svid.notAfter && this.#unsure === undefined;
     const shown = this.#cell.current();
     if (shown === (valid ? held : undefined)) return;
     if (!valid && shown !== undefined) {
@@ -97,22 +146,56 @@ export class Keep {
   }
 
   #load(): Identity | undefined {
-    const { outDir, clock, log } = this.#options;
+    const { outDir } = this.#options;
     const trustDomain = this.#trustDomain();
     if (trustDomain === undefined) return undefined;
-    const paths = pathsIn(outDir, trustDomain);
-    const read = readIdentityTexts(paths);
-    if ('missing' in read) return undefined;
-    const identity = parseIdentity(read.texts, paths);
-    const { svid, bundles } = identity;
+    const taken = takeUp(outDir, trustDomain);
+    if (taken === undefined) return undefined;
+    const doubt = this.#doubt(taken);
+    const { svid } = taken;
+    const bundle = doubt === undefined ? taken.bundle : this.#standIn(taken);
+    if (bundle === undefined)
+      throw new SallyportError('bundle_invalid', `${doubt}, and no bundle is left to ask the CA with`);
+    const denied = taken.denied ?? taken.olderDenied ?? emptyDenyList;
+    this.#tell(taken, doubt);
+    this.#unsure = doubt;
+    if (doubt === undefined && taken.damage.length === 0) this.#stamp = stampOf(outDir);
+    return Object.freeze({ svid, bundles: onlyBundle(bundle), denied });
+  }
+
+  /** Why the SVID was taken up without a bundle and a deny-list to judge peers by. */
+  #doubt({ svid, bundle, denied, damage }: TakenUp): string | undefined {
+    if (bundle === undefined || denied === undefined) return damage.join('; ');
+    const now = this.#options.clock.now();
+    if (now > svid.notAfter) return undefined;
+    try {
+      verifyChain(svid.chain, onlyBundle(bundle), emptyDenyList, Math.max(now, svid.notBefore));
+      return undefined;
+    } catch (error) {
+      return `its bundle does not vouch for its SVID: ${reasonOf(error)}`;
+    }
+  }
+
+  /** A bundle to find the CA with: of an older generation, and what the operator named. */
+  #standIn({ olderBundle }: TakenUp): TrustBundle | undefined {
+    const named = this.#named();
+    if (named instanceof SallyportError) return olderBundle;
+    return olderBundle === undefined ? named : union(named, olderBundle);
+  }
+
+  #tell({ svid, damage }: TakenUp, doubt: string | undefined): void {
+    const { outDir, clock, log } = this.#options;
     const { id, serial } = svid;
-    if (clock.now() <= svid.notAfter)
-      verifyChain(svid.chain, bundles, emptyDenyList, Math.max(clock.now(), svid.notBefore));
     const about = { id: id.uri, serial, notAfter: formatTime(svid.notAfter) };
+    const what = doubt ?? damage.join('; ');
+    if (what !== '')
+      log.error(
+        { code: 'generation_damaged', id: id.uri, serial },
+        `${outDir} is damaged: ${what}; the SVID is kept${doubt === undefined ? '' : ', and nothing is served until the CA has sent bundle and deny-list'}`,
+      );
     if (clock.now() <= svid.notAfter)
       log.info({ code: 'svid_loaded', ...about }, `took up the SVID of ${id.uri} from disk`);
     else log.info({ code: 'svid_expired', ...about }, `the SVID of ${id.uri} on disk has expired; a token is needed`);
-    return identity;
   }
 
   /** As the operator said, else as the CA's root says, else as the last run found. */

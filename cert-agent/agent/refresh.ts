@@ -85,6 +85,8 @@ export class TrustRefresh {
     try {
       return newerTrust(trustOf(held), issued);
     } catch (error) {
+      // What we hold is no answer when it only stands in for what was damaged.
+      if (this.#options.keep.unsure() !== undefined) throw error;
       this.#failed(error);
       return trustOf(held);
     }
@@ -101,19 +103,21 @@ export class TrustRefresh {
     const { keep, client, clock, log } = this.#options;
     const asked = keep.held();
     if (asked === undefined) return;
-    const before = trustOf(asked);
-    const news = await client.fetchBundle(before, this.#etag);
+    const unsure = keep.unsure() !== undefined;
+    // What stands in for a damaged bundle is enough to find the CA with, and all of what it says is news.
+    const before = unsure ? keep.trust() : trustOf(asked);
+    const news = await client.fetchBundle(before, unsure ? undefined : this.#etag);
     // A renewal in between brought its own bundle and deny-list.
     if (this.#stopped || keep.held() !== asked) return;
     const trust = news === undefined ? before : newerTrust(before, news);
-    if (trust.bundle !== before.bundle || trust.denied !== before.denied) {
+    if (unsure || trust.bundle !== before.bundle || trust.denied !== before.denied) {
       keep.commit(asked.svid, trust);
       this.#taken += 1;
       log.info(
         { code: 'bundle_refreshed', bundleSequence: trust.bundle.sequence, deniedSequence: trust.denied.sequence },
-        `took a new ${trust.bundle === before.bundle ? 'deny-list' : 'bundle'} from the CA`,
+        `took a new ${unsure ? 'bundle and deny-list' : trust.bundle === before.bundle ? 'deny-list' : 'bundle'} from the CA`,
       );
-      if (trust.bundle !== before.bundle) this.#renewIfUntrusted(asked, trust);
+      if (unsure || trust.bundle !== before.bundle) this.#renewIfUntrusted(asked, trust);
     }
     if (news !== undefined) this.#etag = news.etag;
     this.#refreshedAt = clock.now();

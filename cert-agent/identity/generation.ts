@@ -5,15 +5,25 @@
 //   D/svid.pem -> current/svid.pem    D/current -> generations/7    D/generations/7/{svid.pem,svid.key,...}
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import { lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
-import { errnoOf } from '../base/errors.ts';
+import { errnoOf, reasonOf } from '../base/errors.ts';
 import { linkDurably, syncDirectory, writeFileDurably } from '../base/write.ts';
-import { formatBundle, formatPem } from './bundle.ts';
+import { formatBundle, formatPem, parseBundle } from './bundle.ts';
 import { formatDenyList } from './denied.ts';
 import type { Identity, IdentityPaths } from './identity.ts';
 import { formatKey, generateKey, parseKey } from './keys.ts';
-import { isMissing, readText } from './read.ts';
+import { isMissing, parseIdentity, readText } from './read.ts';
 import type { Svid } from './svid.ts';
 
 /** The names that stay, in the agent's directory. */
@@ -50,6 +60,69 @@ export function writeGeneration(outDir: string, identity: Identity): void {
   linkDurably(join('generations', next), join(outDir, 'current'));
   for (const name of stableNames) ensureLink(join('current', name), join(outDir, name));
   removeAllBut(outDir, [next, before]);
+}
+
+/** The directories of the generations in `outDir`, the newest first. */
+export function generationsIn(outDir: string): string[] {
+  const directory = join(outDir, 'generations');
+  if (!existsSync(directory)) return [];
+  const numbers = readdirSync(directory).map(Number).filter(Number.isSafeInteger);
+  return numbers.toSorted((a, b) => b - a).map((one) => join(directory, String(one)));
+}
+
+/**
+ * Copies the current generation to `damaged/` before a new one takes its place: its key may yet be put together.
+ * Returns where to; undefined when there is nothing to copy.
+ */
+export function setAside(outDir: string): string | undefined {
+  const current = currentGeneration(outDir);
+  const from = current === undefined ? undefined : join(outDir, 'generations', current);
+  if (current === undefined || from === undefined || !existsSync(from)) return undefined;
+  const to = join(outDir, 'damaged', current);
+  if (existsSync(to)) return to;
+  mkdirSync(join(outDir, 'damaged'), { recursive: true, mode: 0o700 });
+  cpSync(from, to, { recursive: true });
+  return to;
+}
+
+/** What changes whenever somebody writes one of the stable names, or what is behind it, is replaced or closed off. */
+export function stampOf(outDir: string): string {
+  return stableNames
+    .map((name) => {
+      try {
+        const { ino, size, mtimeMs, mode } = statSync(join(outDir, name));
+        return `${ino} ${size} ${mtimeMs} ${mode}`;
+      } catch (error) {
+        return errnoOf(error) ?? 'unknown';
+      }
+    })
+    .join(', ');
+}
+
+/**
+ * What is wrong with the files of `outDir`, which should be `identity`'s. Undefined when they are, or when they are
+ * another whole identity: that is somebody else's to answer for, and two who mend each other's files would never end.
+ */
+export function damageIn(outDir: string, identity: Identity): string | undefined {
+  const expected = new Map(textsOf(identity));
+  try {
+    const texts = stableNames.map((name) => [name, readText(join(outDir, name))] as const);
+    if (texts.every(([name, text]) => text === expected.get(name))) return undefined;
+    const found = Object.fromEntries(texts) as Record<(typeof stableNames)[number], string>;
+    const paths = pathsIn(outDir, identity.svid.id.trustDomain);
+    parseIdentity(
+      { svid: found['svid.pem'], key: found['svid.key'], bundle: found['bundle.json'], denied: found['denied.json'] },
+      paths,
+    );
+    parseBundle(found['bundle.pem'], identity.svid.id.trustDomain, join(outDir, 'bundle.pem'));
+    // With our SVID it is not somebody else's: a deny-list that was put back or emptied is damage as well.
+    const other = texts.find(([name, text]) => text !== expected.get(name));
+    if (found['svid.pem'] === expected.get('svid.pem') && other !== undefined)
+      return `${join(outDir, other[0])} was changed`;
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
 }
 
 /**
@@ -121,7 +194,10 @@ function currentGeneration(outDir: string): string | undefined {
 /** Replaces the link only if it is another one: a stable name must not blink. */
 function ensureLink(target: string, path: string): void {
   try {
-    if (lstatSync(path).isSymbolicLink() && readlinkSync(path) === target) return;
+    const isLink = lstatSync(path).isSymbolicLink();
+    if (isLink && readlinkSync(path) === target) return;
+    // A file or a directory that somebody put there is theirs.
+    if (!isLink) renameSync(path, `${path}.before`);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
   }

@@ -241,7 +241,7 @@ async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out
   return withOperator(flags, async (operator) => {
     const { token, ...made } = await operator.createToken(flags.spiffeId, ttlMs);
     const expiresAt = formatTime(made.expiresAt);
-    if (out !== undefined) writeOut(out, `${token}\n`);
+    if (out !== undefined) await writeOut(out, `${token}\n`);
     if (flags.json === true) {
       printJson({ ...(out === undefined ? { token } : {}), ...made, expiresAt });
       return exitCodes.ok;

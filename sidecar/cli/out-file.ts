@@ -2,10 +2,10 @@
 
 import { statSync, writeFileSync } from 'node:fs';
 import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import { writeFileDurably } from '../../cert-agent/base/write.ts';
 
 /** Replaces `file` with `text`, mode 0600. @throws SallyportError `config_unreadable` when it cannot be written. */
-export function writeOut(file: string, text: string): void {
+export async function writeOut(file: string, text: string): Promise<void> {
+  const { writeFileDurably } = await import('../../cert-agent/base/write.ts');
   try {
     // A pipe or a device takes what is written; a rename would put a file in its place.
     if (statSync(file, { throwIfNoEntry: false })?.isFile() === false) writeFileSync(file, text);

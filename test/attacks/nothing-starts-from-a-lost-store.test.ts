@@ -4,6 +4,7 @@
 import {
   copyFileSync,
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -11,14 +12,20 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import t, { type Test } from 'tap';
 import { createLog } from '../../cert-agent/base/log.ts';
 import { type CaOptions, startCa } from '../../cert-agent/ca/main.ts';
 import { openOperator } from '../../cert-agent/ca/open-operator.ts';
+import { generationsIn, writeGeneration } from '../../cert-agent/identity/generation.ts';
+import { type Agent, startAgent } from '../../cert-agent/main.ts';
 import { makeCa, startTestCa } from '../fixtures/ca.ts';
-import { runSallyport } from '../fixtures/process.ts';
+import { type FakeCa, startFakeCa } from '../fixtures/fake-ca.ts';
+import { type CapturedLog, captureLog } from '../fixtures/log-lines.ts';
+import { ManualClock } from '../fixtures/manual-clock.ts';
+import { createAuthority, createSvid } from '../fixtures/pki.ts';
+import { runSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const web = 'spiffe://demo.test/ns/shop/sa/web';
 const log = createLog({ component: 'ca', level: 'silent' });
@@ -173,4 +180,166 @@ t.test('the commands end with 1 and say it', async (t) => {
   for (const one of [serve, ls])
     t.match(one, { code: 1, stderr: `it is not there [store_missing]\nhint: ${unsafeHint}` });
   t.notOk(existsSync(store));
+});
+
+// -- the agent --------------------------------------------------------------------------------------------------------
+
+const authority = await createAuthority('demo.test');
+const denied = { sequence: 7, time: 7000, serials: new Set(['ab']), ids: new Set([`${web}-stolen`]) };
+
+interface Held {
+  readonly ca: FakeCa;
+  readonly clock: ManualClock;
+  readonly captured: CapturedLog;
+  readonly outDir: string;
+  /** Of the SVID that an earlier run left, with its bundle and the deny-list. */
+  readonly serial: string;
+  start(): Agent;
+}
+
+/** An agent's directory after a good run; there is no token any more, and the CA is away until it is started. */
+async function heldSvid(t: Test): Promise<Held> {
+  const clock = new ManualClock();
+  const captured = captureLog();
+  const ca = await startFakeCa(t, { authority, clock, away: true });
+  ca.denied = denied;
+  const dir = tempDir(t);
+  const [outDir, caBundleFile] = [join(dir, 'out'), join(dir, 'root.pem')];
+  writeFileSync(caBundleFile, authority.bundlePem);
+  const svid = await createSvid(authority, web);
+  writeGeneration(outDir, { svid, bundles: authority.bundles, denied });
+  return {
+    ...{ ca, clock, captured, outDir, serial: svid.serial },
+    start() {
+      const options = { caUrl: ca.url, caBundleFile, outDir, log: captured.log, clock, random: () => 0.5 };
+      const agent = startAgent(options);
+      t.teardown(() => agent.close());
+      return agent;
+    },
+  };
+}
+
+/** Ways in which a file is lost, with what is said of it. */
+const losses: Readonly<Record<string, (file: string) => void>> = {
+  'cut in the middle': (file) => truncateSync(file, Math.floor(statSync(file).size / 2)),
+  empty: (file) => truncateSync(file, 0),
+  gone: (file) => rmSync(file),
+  unreadable(file) {
+    rmSync(file);
+    mkdirSync(file);
+  },
+};
+
+const isWhole = (outDir: string): boolean =>
+  ['denied.json', 'bundle.json'].every((name) => {
+    JSON.parse(readFileSync(join(outDir, name), 'utf8'));
+    return true;
+  });
+
+for (const name of ['denied.json', 'bundle.json', 'both'])
+  for (const [how, lose] of Object.entries(losses))
+    t.test(
+      `an agent keeps its SVID when it starts with ${name} ${how}, and shows it when both came anew`,
+      async (t) => {
+        const held = await heldSvid(t);
+        const names = name === 'both' ? ['denied.json', 'bundle.json'] : [name];
+        for (const one of names) lose(join(held.outDir, 'current', one));
+        const agent = held.start();
+        t.equal(
+          agent.identity.current(),
+          undefined,
+          'nobody is judged by a deny-list that may hold less than the last',
+        );
+        const file = join(held.outDir, names[0]!);
+        t.match(held.captured.withCode('generation_damaged'), [
+          {
+            level: 'error',
+            msg: /the SVID is kept, and nothing is served until the CA has sent bundle and deny-list$/,
+          },
+        ]);
+        t.ok(String(held.captured.withCode('generation_damaged')[0]?.['msg']).includes(file));
+        t.match(agent.status(), { state: 'waiting', waitingFor: `bundle and deny-list from the CA at ${held.ca.url}` });
+        await until(() => agent.status().lastError, 'that the CA is away');
+        await held.ca.start();
+        held.clock.advance(20_000);
+        await until(() => agent.identity.current(), 'bundle and deny-list');
+        t.equal(agent.identity.current()?.svid.serial, held.serial, 'the same SVID, for no token');
+        t.ok(agent.identity.current()?.denied.serials.has('ab'));
+        t.ok(isWhole(held.outDir));
+        t.equal(held.ca.count('/v1/svid'), 0);
+      },
+    );
+
+t.test('an agent whose bundle is not the one of its SVID keeps the SVID and asks', async (t) => {
+  const held = await heldSvid(t);
+  const other = await createAuthority('demo.test');
+  writeFileSync(
+    join(held.outDir, 'bundle.json'),
+    JSON.stringify({ keys: [{ use: 'x509-svid', x5c: [pemBody(other.bundlePem)] }] }),
+  );
+  await held.ca.start();
+  const agent = held.start();
+  t.equal(agent.identity.current(), undefined);
+  await until(() => agent.identity.current(), 'the bundle');
+  t.equal(agent.identity.current()?.svid.serial, held.serial);
+});
+
+const pemBody = (pem: string): string => pem.replace(/-----[^-]*-----|\s/g, '');
+
+t.test('a damaged SVID is taken from the generation before, and what nobody can read is set aside', async (t) => {
+  for (const file of ['svid.pem', 'svid.key']) {
+    const held = await heldSvid(t);
+    writeGeneration(held.outDir, { svid: await createSvid(authority, web), bundles: authority.bundles, denied });
+    truncateSync(join(held.outDir, file), 40);
+    const agent = held.start();
+    t.equal(agent.identity.current()?.svid.serial, held.serial, `${file}: the deny-list is whole, so it is served`);
+    t.match(held.captured.withCode('generation_damaged'), [{ msg: /the SVID is kept$/ }]);
+    held.clock.advance(1000);
+    t.equal(basename(generationsIn(held.outDir)[0]!), '3', 'and written again');
+    await agent.close();
+
+    for (const generation of generationsIn(held.outDir)) truncateSync(join(generation, file), 40);
+    const lost = held.start();
+    t.equal(lost.identity.current(), undefined);
+    const aside = join(held.outDir, 'damaged', '3');
+    t.match(held.captured.withCode('generation_unusable'), [{ msg: new RegExp(`; it is kept in ${aside}$`) }]);
+    t.equal(statSync(join(aside, file)).size, 40);
+    t.equal(statSync(join(aside, 'svid.key')).mode & 0o77, 0);
+  }
+});
+
+t.test('an agent that runs writes again what was damaged, asks the CA, and shows the same all along', async (t) => {
+  const held = await heldSvid(t);
+  await held.ca.start();
+  const agent = held.start();
+  const shown = agent.identity.current();
+  t.equal(shown?.svid.serial, held.serial);
+  await until(() => agent.status().refreshedAt !== undefined, 'the first refresh');
+  const changes: unknown[] = [];
+  agent.identity.onChange((value) => changes.push(value));
+  const ways: [string, (file: string) => void][] = [
+    ...Object.entries(losses),
+    [
+      'emptied',
+      (file) => writeFileSync(file, JSON.stringify({ sequence: 0, time: new Date(0), serials: [], ids: [] })),
+    ],
+  ];
+  for (const name of ['denied.json', 'bundle.json', 'bundle.pem', 'svid.pem', 'svid.key'])
+    for (const [how, lose] of ways) {
+      const file = join(held.outDir, name);
+      const before = readFileSync(file, 'utf8');
+      const asked = held.ca.count('/v1/bundle');
+      lose(join(held.outDir, 'current', name));
+      held.clock.advance(1000);
+      t.equal(readFileSync(file, 'utf8'), before, `${name} ${how}`);
+      await until(() => held.ca.count('/v1/bundle') > asked, `${name} ${how}: a question`);
+    }
+  t.same(changes, []);
+  t.match(held.captured.withCode('generation_damaged')[0]?.['msg'], /is damaged: .*; it is written again$/);
+  writeFileSync(join(held.outDir, 'denied.json.new'), 'theirs');
+  rmSync(join(held.outDir, 'denied.json'));
+  mkdirSync(join(held.outDir, 'denied.json'));
+  held.clock.advance(1000);
+  t.ok(isWhole(held.outDir), 'a name that leads elsewhere is set right');
+  t.ok(statSync(join(held.outDir, 'denied.json.before')).isDirectory(), 'and what stood there is kept');
 });
