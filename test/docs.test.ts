@@ -49,6 +49,15 @@ t.test('files that documents name exist', async (t) => {
   }
 });
 
+t.test('the threat model names every test that attacks, and only such', async (t) => {
+  const table = /## Threat model\n([\s\S]*?)\n## /.exec(read('SECURITY.md'))?.[1] ?? '';
+  const named = [...table.matchAll(/`([^`]+\.test\.ts)`/g)].map(([, file]) =>
+    file!.includes('/') ? file! : `test/attacks/${file}`,
+  );
+  for (const file of named) t.ok(existsSync(`${root}/${file}`), file);
+  for (const file of globSync('test/attacks/*.test.ts', { cwd: root })) t.ok(named.includes(file), `${file} has a row`);
+});
+
 t.test('npm scripts that documents name exist', async (t) => {
   const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
   for (const document of documents) {

@@ -12,6 +12,7 @@ import { emptyFields } from '../protocol/http1-head.ts';
 import type { ProviderFetch } from './ask-provider.ts';
 import { challenge, hideSessionCookies, refuseCaller, tellApp } from './credentials.ts';
 import { Logins } from './oidc-login.ts';
+import { judgeLogout, logoutPage } from './oidc-logout.ts';
 import { OidcProvider } from './oidc-provider.ts';
 import { type Refreshed, type Session, type SessionMemory, Sessions } from './oidc-session.ts';
 import type { HeaderTest, OidcPolicy } from './security-policy.ts';
@@ -43,6 +44,7 @@ export class Oidc {
   readonly #policy: OidcPolicy;
   readonly #tools: OidcTools;
   readonly #callbackPath: string;
+  readonly #scheme: string;
   readonly #provider: OidcProvider;
   readonly #sessions: Sessions;
   readonly #logins: Logins;
@@ -52,7 +54,9 @@ export class Oidc {
     const { memory, now } = tools;
     this.#policy = policy;
     this.#tools = tools;
-    this.#callbackPath = new URL(policy.redirectUrl).pathname;
+    const { pathname, protocol } = new URL(policy.redirectUrl);
+    this.#callbackPath = pathname;
+    this.#scheme = protocol;
     const attributes: CookieAttributes = { domain: policy.cookieDomain, sameSite: policy.sameSite };
     const bound = `${name} ${policy.clientId}`;
     const short = createHash('sha256').update(bound).digest('base64url').slice(0, 8);
@@ -91,8 +95,8 @@ export class Oidc {
     const path = pathWithoutQuery(exchange.path);
     if (path === this.#callbackPath && exchange.method === 'GET')
       return this.#guard(exchange, this.#comeBack(exchange));
+    if (path === this.#policy.logoutPath) return this.#guard(exchange, this.#leave(exchange));
     const session = this.#sessions.open(exchange);
-    if (path === this.#policy.logoutPath) return this.#guard(exchange, this.#logout(exchange, session));
     if (session === undefined) return this.#askForLogin(exchange);
     if (session.tokensUntil > this.#tools.now()) {
       this.#take(exchange, session);
@@ -142,6 +146,15 @@ export class Oidc {
     const set = [...this.#sessions.print(exchange, session), ...cookies];
     if (this.#policy.sameSite === 'Strict') this.#walkOver(exchange, returnTo, set);
     else this.#redirect(exchange, returnTo, set);
+  }
+
+  async #leave(exchange: Exchange): Promise<void> {
+    const verdict = judgeLogout(exchange, this.#scheme);
+    if (verdict === 'end') return this.#logout(exchange, this.#sessions.open(exchange));
+    if (exchange.finished || exchange.responded) return;
+    if (verdict === 'refuse') return this.#tools.answer(exchange, 405, [['allow', 'GET, POST'], noStore], noBody);
+    const { fields, body } = logoutPage(this.#policy.logoutPath);
+    this.#tools.answer(exchange, 403, fields, body);
   }
 
   async #logout(exchange: Exchange, session: Session | undefined): Promise<void> {

@@ -213,7 +213,7 @@ t.test('logout ends the session here and at the provider', async (t) => {
   const browser = new Browser();
   await browser.walk(`${edge.url}/`);
   const [key, value] = browser.named('sallyport-session')[0]!;
-  const out = await browser.get(`${edge.url}/logout`);
+  const out = await browser.get(`${edge.url}/logout`, { 'sec-fetch-site': 'same-origin' });
   t.equal(out.status, 302);
   const to = new URL(out.headers.get('location')!);
   t.equal(`${to.origin}${to.pathname}`, `${provider.issuer}/session/end`);
@@ -223,7 +223,7 @@ t.test('logout ends the session here and at the provider', async (t) => {
   t.equal(browser.named('sallyport-session').length, 0);
   browser.cookies.set(key, value);
   t.equal((await browser.get(`${edge.url}/`)).status, 302, 'a copy of the cookie is worth nothing');
-  t.equal((await new Browser().get(`${edge.url}/logout`)).headers.get('location'), '/');
+  t.equal((await new Browser().get(`${edge.url}/logout`, {}, 'POST')).headers.get('location'), '/');
 });
 
 t.test('programs are told, and not sent anywhere', async (t) => {

@@ -1,0 +1,99 @@
+// A page of somebody else's may hold our logout as a picture, a link, a frame or a form. None of them ends a session: it
+// takes a person on a page of ours, or one who says so when they are asked.
+
+import t from 'tap';
+import { compileSecurity } from '../../sidecar/filters/security.ts';
+import { type Edge, policyOf, startEdge, toolsFor } from '../fixtures/edge.ts';
+import { Browser, client, startProvider } from '../fixtures/oidc-provider.ts';
+
+async function start(): Promise<Edge> {
+  let security: ReturnType<typeof compileSecurity> | undefined;
+  const edge = await startEdge(t, () => security!);
+  const provider = await startProvider(t, [`${edge.url}/oauth2/callback`], edge.url);
+  const spec = `oidc:
+  provider: { issuer: "${provider.issuer}" }
+  clientID: ${client.id}
+  clientSecret: { name: s }
+  redirectURL: "${edge.url}/oauth2/callback"
+`;
+  security = compileSecurity(policyOf(spec), toolsFor({ s: { 'client-secret': client.secret } }));
+  return edge;
+}
+
+const edge = await start();
+const own = edge.url;
+const host = new URL(own).host;
+
+async function loggedIn(): Promise<Browser> {
+  const browser = new Browser();
+  await browser.walk(`${own}/`);
+  return browser;
+}
+
+type Headers = Record<string, string>;
+
+const elsewhere: readonly [string, string, Headers][] = [
+  ['a picture', 'GET', { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'image', 'sec-fetch-mode': 'no-cors' }],
+  ['a link', 'GET', { 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document', 'sec-fetch-user': '?1' }],
+  ['a form', 'POST', { 'sec-fetch-site': 'cross-site', origin: 'https://evil.test' }],
+  ['a form of a page without a name', 'POST', { origin: 'null' }],
+  ['a form, in an older browser', 'POST', { origin: 'https://evil.test' }],
+  ['a form that claims two sites', 'POST', { 'sec-fetch-site': 'same-origin, cross-site' }],
+  ['a picture, in an older browser', 'GET', { referer: 'https://evil.test/page' }],
+  ['a link of a host that begins as ours does', 'GET', { referer: `http://${host}.evil.test/` }],
+  ['a page that has our name in its own', 'GET', { referer: `https://evil.test/${own}` }],
+  ['our own name under another scheme', 'POST', { origin: `https://${host}` }],
+  ['a link of a page that hides where it is', 'GET', {}],
+  [
+    'a picture that a user put on a page of ours',
+    'GET',
+    { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'image' },
+  ],
+  ['a frame on a page of ours', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'iframe' }],
+  ['prefetching', 'GET', { 'sec-fetch-site': 'none', 'sec-purpose': 'prefetch;prerender' }],
+  ['prefetching of a link of ours', 'GET', { 'sec-fetch-site': 'same-origin', purpose: 'prefetch' }],
+  ['prefetching, in an older browser', 'GET', { referer: `${own}/`, 'x-moz': 'prefetch' }],
+];
+
+for (const [name, method, headers] of elsewhere)
+  t.test(`${name} asks first`, async (t) => {
+    const browser = await loggedIn();
+    const answer = await browser.get(`${own}/logout?x=1`, headers, method);
+    t.equal(answer.status, 403);
+    t.same(answer.headers.getSetCookie(), [], 'no cookie is touched');
+    t.equal(answer.headers.get('cache-control'), 'no-store');
+    t.match(answer.headers.get('content-security-policy'), /frame-ancestors 'none'/);
+    t.equal(answer.headers.get('x-frame-options'), 'DENY');
+    t.match(await answer.text(), /<form method="post" action="\/logout">.*<button>Log out<\/button>/);
+    t.equal((await browser.get(`${own}/`)).status, 200, 'the session goes on');
+    const sure = await browser.get(`${own}/logout`, { origin: own, 'sec-fetch-site': 'same-origin' }, 'POST');
+    t.equal(sure.status, 302, 'and the button ends it');
+    t.equal((await browser.get(`${own}/`)).status, 302);
+  });
+
+const ours: readonly [string, string, Headers][] = [
+  ['a link on a page of ours', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'document' }],
+  ['a link on a page of the same site', 'GET', { 'sec-fetch-site': 'same-site', 'sec-fetch-dest': 'document' }],
+  ['an address that was typed', 'GET', { 'sec-fetch-site': 'none', 'sec-fetch-dest': 'document' }],
+  ['a script of ours', 'GET', { 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'empty' }],
+  ['a link, in an older browser', 'GET', { referer: `${own}/page?x=1` }],
+  ['a form, in an older browser', 'POST', { origin: own }],
+  ['a program', 'POST', {}],
+];
+
+for (const [name, method, headers] of ours)
+  t.test(`${name} ends the session`, async (t) => {
+    const browser = await loggedIn();
+    t.equal((await browser.get(`${own}/logout`, headers, method)).status, 302);
+    t.equal((await browser.get(`${own}/`)).status, 302, 'there is a login to be done');
+  });
+
+t.test('no other method ends anything', async (t) => {
+  const browser = await loggedIn();
+  for (const method of ['HEAD', 'PUT', 'DELETE', 'PATCH', 'OPTIONS']) {
+    const answer = await browser.get(`${own}/logout`, { 'sec-fetch-site': 'same-origin' }, method);
+    t.equal(answer.status, 405, method);
+    t.equal(answer.headers.get('allow'), 'GET, POST', method);
+  }
+  t.equal((await browser.get(`${own}/`)).status, 200);
+});
