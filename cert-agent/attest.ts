@@ -2,6 +2,7 @@
 // expired one, brings a join token, read from its file anew each time because the operator may just have replaced it.
 
 import { SallyportError } from './base/errors.ts';
+import { guardSecret } from './base/secret-file.ts';
 import { isMissing, readText } from './identity/read.ts';
 import type { Svid } from './identity/svid.ts';
 
@@ -16,14 +17,19 @@ const maxTokenBytes = 4096;
  * The best evidence at hand at `now`.
  * @throws SallyportError `token_missing` when a token is needed and there is none (yet).
  */
-export function gatherEvidence(held: Svid | undefined, tokenFile: string | undefined, now: number): Evidence {
+export function gatherEvidence(
+  held: Svid | undefined,
+  tokenFile: string | undefined,
+  now: number,
+  warn: (message: string) => void,
+): Evidence {
   if (held !== undefined && now <= held.notAfter) return { kind: 'svid', svid: held };
   if (tokenFile === undefined) {
     throw new SallyportError('token_missing', 'a join token is needed and no token file is named', {
       hint: "make a token with 'sallyport ca token create' and name its file with --token-file",
     });
   }
-  const token = readToken(tokenFile);
+  const token = readToken(tokenFile, warn);
   if (token === undefined) {
     throw new SallyportError('token_missing', `there is no join token in ${tokenFile} yet`, {
       hint: `make one with 'sallyport ca token create' and write it to ${tokenFile}`,
@@ -32,8 +38,13 @@ export function gatherEvidence(held: Svid | undefined, tokenFile: string | undef
   return { kind: 'token', token, file: tokenFile };
 }
 
-/** The token in `file`; undefined while the file is missing or empty. @throws SallyportError `config_unreadable`. */
-export function readToken(file: string): string | undefined {
+/**
+ * The token in `file`; undefined while the file is missing or empty. `warn` is told who else could read it.
+ * @throws SallyportError `config_unreadable` or `secret_exposed`.
+ */
+export function readToken(file: string, warn: (message: string) => void): string | undefined {
+  const warning = guardSecret(file);
+  if (warning !== undefined) warn(warning);
   let text: string;
   try {
     text = readText(file).trim();

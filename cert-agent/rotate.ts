@@ -195,7 +195,7 @@ export class Rotation {
     if (this.#refusedToken === undefined || tokenFile === undefined) return;
     if (this.identity.current() !== undefined && !this.#isDenied()) return;
     try {
-      const token = readToken(tokenFile);
+      const token = readToken(tokenFile, this.#warn);
       if (token === undefined || token === this.#refusedToken) return;
     } catch {
       return; // The next attempt says why.
@@ -235,11 +235,13 @@ export class Rotation {
     const { tokenFile } = this.#options;
     const isSpent = this.#isDenied() || (held !== undefined && held.serial === this.#refusedSvid);
     if (tokenFile !== undefined && isSpent) {
-      const token = readToken(tokenFile);
+      const token = readToken(tokenFile, this.#warn);
       if (token !== undefined && token !== this.#refusedToken) return { kind: 'token', token, file: tokenFile };
     }
-    return gatherEvidence(held, tokenFile, now);
+    return gatherEvidence(held, tokenFile, now, this.#warn);
   }
+
+  readonly #warn = (message: string): void => this.#options.log.warn({ code: 'secret_exposed' }, message);
 
   #isDenied(): boolean {
     const held = this.#keep.held();

@@ -6,6 +6,7 @@ import { formatTime } from '../base/clock.ts';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
+import { guardSecret } from '../base/secret-file.ts';
 import { onlyBundle, type TrustBundle } from '../identity/bundle.ts';
 import { type DenyList, emptyDenyList } from '../identity/denied.ts';
 import { damageIn, dropPendingKey, pathsIn, setAside, stampOf, writeGeneration } from '../identity/generation.ts';
@@ -110,6 +111,7 @@ export class Keep {
   mend(): boolean {
     const { outDir, log } = this.#options;
     if (this.#held === undefined || this.#unsure !== undefined || this.#stamp === stampOf(outDir)) return false;
+    this.#guard();
     const damage = damageIn(outDir, this.#held);
     if (damage !== undefined) {
       const text = `${outDir} is damaged: ${damage}; it is written again`;
@@ -145,8 +147,19 @@ export class Keep {
     this.#cell.set(valid ? held : undefined);
   }
 
+  #guard(): void {
+    const { outDir, log } = this.#options;
+    try {
+      const warning = guardSecret(pathsIn(outDir, '').key);
+      if (warning !== undefined) log.warn({ code: 'secret_exposed' }, warning);
+    } catch (error) {
+      log.error({ code: 'secret_exposed' }, reasonOf(error));
+    }
+  }
+
   #load(): Identity | undefined {
     const { outDir } = this.#options;
+    this.#guard();
     const trustDomain = this.#trustDomain();
     if (trustDomain === undefined) return undefined;
     const taken = takeUp(outDir, trustDomain);

@@ -7,11 +7,12 @@ import { startAdmin } from '../base/admin.ts';
 import { type Clock, formatTime, systemClock } from '../base/clock.ts';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
+import { guardSecret } from '../base/secret-file.ts';
 import { createRoutes } from './api.ts';
 import { type Authority, openAuthority } from './authority.ts';
 import { createBundleAnswer } from './bundle-answer.ts';
 import { readRootFingerprints } from './certificates.ts';
-import { socketFileOf, storeFileOf } from './directory.ts';
+import { caFilesOf, socketFileOf, storeFileOf } from './directory.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
 import { createOperator, type Operator } from './operator.ts';
@@ -55,13 +56,14 @@ const issuerWarningMs = 30 * 86_400_000;
 
 /**
  * Starts the CA of `dir`.
- * @throws SallyportError `ca_missing`, `passphrase_wrong`, `ca_running`, `store_missing`, `store_foreign`, `port_in_use`, `issuer_expired` and others that
+ * @throws SallyportError `ca_missing`, `passphrase_wrong`, `secret_exposed`, `ca_running`, `store_missing`, `store_foreign`, `port_in_use`, `issuer_expired` and others that
  * say why this directory cannot be served.
  */
 export async function startCa(options: CaOptions): Promise<RunningCa> {
   const { clock = systemClock, leafLifeMs = defaultLeafLifeMs, log = createLog({ component: 'ca' }) } = options;
   checkLeafLife(leafLifeMs);
   const socket = socketOf(options);
+  guardKeys(options.dir, log);
   const authority = openAuthority(options.dir, options.passphrase, clock);
   warnOfEnd(authority, clock, log);
   const metrics = createCaMetrics();
@@ -74,6 +76,15 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
   } catch (error) {
     await store.close();
     throw error;
+  }
+}
+
+/** The keys, and the store, in which whoever may write could allow what was denied. */
+function guardKeys(dir: string, log: Log): void {
+  const { intermediateKey, rootKey } = caFilesOf(dir);
+  for (const file of [intermediateKey, rootKey, storeFileOf(dir)]) {
+    const warning = guardSecret(file);
+    if (warning !== undefined) log.warn({ code: 'secret_exposed' }, warning);
   }
 }
 

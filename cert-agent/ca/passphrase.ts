@@ -2,16 +2,24 @@
 
 import { readFileSync } from 'node:fs';
 import { reasonOf, SallyportError } from '../base/errors.ts';
+import { guardSecret } from '../base/secret-file.ts';
 
 /**
  * The first line of `file` if one is named, else SALLYPORT_CA_PASSPHRASE, else undefined: the keys are not encrypted.
- * @throws SallyportError `config_unreadable`, or `config_invalid` when it is empty.
+ * `warn` is told who else could read the file.
+ * @throws SallyportError `config_unreadable`, `secret_exposed`, or `config_invalid` when it is empty.
  */
-export function readPassphrase(file: string | undefined, env: NodeJS.ProcessEnv = process.env): string | undefined {
+export function readPassphrase(
+  file: string | undefined,
+  env: NodeJS.ProcessEnv = process.env,
+  warn: (message: string) => void = () => {},
+): string | undefined {
   if (file === undefined) {
     const value = env['SALLYPORT_CA_PASSPHRASE'];
     return value === undefined ? undefined : notEmpty(value, 'SALLYPORT_CA_PASSPHRASE');
   }
+  const warning = guardSecret(file);
+  if (warning !== undefined) warn(warning);
   let text: string;
   try {
     text = readFileSync(file, 'utf8');

@@ -8,6 +8,7 @@ import { type Clock, formatTime, systemClock } from '../base/clock.ts';
 import { asSallyportError, type SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
+import { guardSecret } from '../base/secret-file.ts';
 import type { Identity, IdentityPaths } from './identity.ts';
 import { type IdentityTexts, parseIdentity, readIdentityTexts } from './read.ts';
 import { checkValidity } from './verify.ts';
@@ -109,10 +110,22 @@ class FileWatch implements IdentityWatch {
       this.#outside = undefined;
     }
     const texts = this.#read();
-    if (texts === undefined || sameTexts(texts, this.#seen)) return;
+    if (texts === undefined || sameTexts(texts, this.#seen) || !this.#guardKey()) return;
     this.#seen = texts;
     const identity = this.#parse(texts, now);
     if (identity !== undefined) this.#adopt(identity);
+  }
+
+  /** A key that everybody may read is nobody's proof: it is looked at again each second until it is closed. */
+  #guardKey(): boolean {
+    try {
+      const warning = guardSecret(this.#paths.key);
+      if (warning !== undefined) this.#options.log.warn({ code: 'secret_exposed' }, warning);
+      return true;
+    } catch (error) {
+      this.#refuse(asSallyportError(error, 'secret_exposed', 'the key cannot be used'));
+      return false;
+    }
   }
 
   #read(): IdentityTexts | undefined {

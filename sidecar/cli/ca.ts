@@ -46,7 +46,7 @@ async function runInit(flags: InitFlags): Promise<number> {
   const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
   const { dir, trustDomain, nameConstraints } = flags;
-  const passphrase = readPassphrase(flags.passphraseFile);
+  const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
   const made = await initCa({ dir, trustDomain, passphrase, nameConstraints });
   const [rootNotAfter, intermediateNotAfter] = [made.rootNotAfter, made.intermediateNotAfter].map(formatTime);
   if (flags.json === true) {
@@ -101,7 +101,7 @@ async function runServe(flags: ServeFlags): Promise<number> {
   // Before the start: a signal that comes while it starts ends it as well.
   const stopped = untilSignal();
   const leafLifeMs = await durationOf(flags.ttl, '--ttl');
-  const passphrase = readPassphrase(flags.passphraseFile);
+  const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
   const { dir, socket, unsafeNewStore } = flags;
   const running = await startCa({ dir, listen, leafLifeMs, passphrase, socket, unsafeNewStore });
   await stopped;

@@ -64,7 +64,14 @@ export function printError(error: unknown): void {
   if (error.hint !== undefined) note(`${paint('yellow', 'hint:', process.stderr)} ${error.hint}`);
 }
 
-const misuse = new Set(['usage', 'config_invalid', 'config_unreadable', 'spiffe_id_invalid', 'ttl_out_of_range']);
+const misuse = new Set([
+  'usage',
+  'config_invalid',
+  'config_unreadable',
+  'secret_exposed',
+  'spiffe_id_invalid',
+  'ttl_out_of_range',
+]);
 
 /** Wraps the work of a command: what it returns is the exit code, what it throws is printed and becomes 1 or 2. */
 export function action<A extends unknown[]>(work: (...args: A) => Promise<number>): (...args: A) => Promise<void> {

@@ -2,6 +2,7 @@
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { IstioDocuments } from './documents.ts';
+import { withoutExposed } from './exposed-secrets.ts';
 import { type GatewayConfig, readGatewayConfig } from './gateway-read.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
 import { parseIstio } from './istio.ts';
@@ -28,6 +29,9 @@ export function readConfiguration(file: string): Reading {
   const named = new Set(filesOf(settings));
   const documents = sources.slice(1).filter((one) => !named.has(one.file));
   const files = new Map(sources.flatMap((one) => (named.has(one.file) ? [[one.file, one.text] as const] : [])));
-  const { gateway, istio } = readGatewayConfig(settings, documents, files);
-  return { settings, documents: istio, gateway, sources, passedOver };
+  const read = readGatewayConfig(settings, documents, files);
+  const { gateway, closed } = withoutExposed(read.gateway, settings, sources);
+  // What was closed is read as closed from here on: it is no change that the watch would have to read again.
+  const seen = sources.map((one) => (closed.has(one.file) ? { ...one, exposed: false } : one));
+  return { settings, documents: read.istio, gateway, sources: seen, passedOver };
 }

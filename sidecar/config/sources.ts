@@ -3,12 +3,15 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errnoOf, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { isExposed } from '../../cert-agent/base/secret-file.ts';
 import type { Settings } from './settings.ts';
 import { readTree, type Tree } from './tree.ts';
 
 export interface Source {
   readonly file: string;
   readonly text: string;
+  /** True when everybody may read or write it: a secret in it is none. */
+  readonly exposed?: boolean;
 }
 
 /** What of the settings leads to other files. */
@@ -30,9 +33,9 @@ export function readSources(file: string, settings: Leading, text = readText(fil
   const named = filesOf(settings);
   const sources = [
     { file, text },
-    ...tree.files.map((name) => ({ file: name, text: readText(name) })),
+    ...tree.files.map((name) => sourceOf(name, settings, readText(name))),
     // What is missing is said where it is used: the rest is served meanwhile.
-    ...named.map((name) => ({ file: name, text: existsSync(name) ? readText(name) : '' })),
+    ...named.map((name) => sourceOf(name, settings, existsSync(name) ? readText(name) : '')),
   ];
   const pages = settings.gateway?.errorPages;
   return {
@@ -60,6 +63,18 @@ export function emptiedSince(before: readonly Source[], now: readonly Source[]):
 }
 
 const noTree: Tree = { files: [], directories: [], passedOver: [] };
+
+/** Only a gateway's files hold secrets; its documents may. */
+function sourceOf(file: string, { gateway }: Leading, text: string): Source {
+  return gateway === undefined ? { file, text } : { file, text, exposed: isExposed(file) };
+}
+
+/** Those of `filesOf` that hold nothing but a secret. */
+export function secretFilesOf({ gateway }: Leading): readonly string[] {
+  if (gateway === undefined) return [];
+  const { certificates, sessionKeys } = gateway;
+  return [...Object.values(certificates).map(({ key }) => key), ...(sessionKeys === undefined ? [] : [sessionKeys])];
+}
 
 /** The files that gateway.yaml names beside its documents: certificates, keys, error pages. */
 export function filesOf({ gateway }: Leading): readonly string[] {
@@ -102,7 +117,13 @@ export function readText(file: string): string {
 }
 
 export function sameSources(a: readonly Source[], b: readonly Source[]): boolean {
-  return a.length === b.length && a.every((one, index) => one.file === b[index]?.file && one.text === b[index]?.text);
+  return (
+    a.length === b.length &&
+    a.every(({ file, text, exposed }, index) => {
+      const other = b[index];
+      return file === other?.file && text === other.text && exposed === other.exposed;
+    })
+  );
 }
 
 /** Whether the same is passed over as before. */

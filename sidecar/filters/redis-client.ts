@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import { guardSecret } from '../../cert-agent/base/secret-file.ts';
 
 /** From the first byte to a script that answered. */
 export const connectMs = 2000;
@@ -27,12 +28,18 @@ export interface Target {
   readonly database: number;
   readonly username: string | undefined;
   readonly tls: boolean;
-  /** @throws SallyportError `config_unreadable` */
+  /** @throws SallyportError `config_unreadable` or `secret_exposed` */
   secrets(): { readonly password: string | undefined; readonly ca: string | undefined };
 }
 
-/** @throws SallyportError `config_invalid`, without anything that may be secret in it. */
-export function parseTarget({ url, passwordFile, caFile }: RedisPlace): Target {
+/**
+ * `warn` is told who else could read the password.
+ * @throws SallyportError `config_invalid`, without anything that may be secret in it.
+ */
+export function parseTarget(
+  { url, passwordFile, caFile }: RedisPlace,
+  warn: (message: string) => void = () => {},
+): Target {
   const fail = (why: string, hint: string): never => {
     throw new SallyportError('config_invalid', `the URL of Redis ${why}`, { hint });
   };
@@ -56,11 +63,15 @@ export function parseTarget({ url, passwordFile, caFile }: RedisPlace): Target {
     database: Number(read.pathname.slice(1) || 0),
     username: read.username === '' ? undefined : decodeURIComponent(read.username),
     tls,
-    secrets: () => ({ password: readSecret(passwordFile)?.trim(), ca: readSecret(caFile) }),
+    secrets() {
+      const warning = passwordFile === undefined ? undefined : guardSecret(passwordFile);
+      if (warning !== undefined) warn(warning);
+      return { password: readFile(passwordFile)?.trim(), ca: readFile(caFile) };
+    },
   };
 }
 
-function readSecret(file: string | undefined): string | undefined {
+function readFile(file: string | undefined): string | undefined {
   if (file === undefined) return undefined;
   try {
     return readFileSync(file, 'utf8');

@@ -62,7 +62,7 @@ const probe: SharedBucket = { key: 'probe', takeMs: 1, spanMs: 1_000_000 };
  * @throws SallyportError `config_invalid` for a URL that cannot be used, `config_unreadable` for a file that cannot be read.
  */
 export async function startSharedLimits(options: SharedLimitOptions): Promise<SharedLimits> {
-  const target = parseTarget(options);
+  const target = parseTarget(options, (message) => options.log?.warn({ code: 'secret_exposed' }, message));
   const limits = new RedisLimits(target, options);
   target.secrets();
   await limits.connect();
