@@ -53,7 +53,7 @@ async function createWorld(t: Test, options: Partial<FakeCaOptions> = {}): Promi
       return agent;
     },
   };
-  writeFileSync(world.tokenFile, 'join-me\n');
+  writeFileSync(world.tokenFile, 'join-me\n', { mode: 0o600 });
   writeFileSync(world.caBundleFile, authority.bundlePem);
   return world;
 }
@@ -159,7 +159,7 @@ t.test('a restart with an expired SVID reads the token file again', async (t) =>
     { msg: `the SVID of ${uri} on disk has expired; a token is needed` },
   ]);
   await until(() => agent.status().waitingFor?.startsWith('a join token that'), 'the refusal of the old token');
-  writeFileSync(world.tokenFile, 'another-token');
+  writeFileSync(world.tokenFile, 'another-token', { mode: 0o600 });
   world.clock.advance(1000);
   await until(() => agent.identity.current(), 'the SVID');
   t.equal(world.ca.requests.at(-1)?.body.token, 'another-token');
@@ -175,7 +175,7 @@ t.test('what is missing is waited for by name, one thing after the other', async
   writeFileSync(world.caBundleFile, authority.bundlePem);
   world.clock.advance(1000);
   await until(() => agent.status().waitingFor === `a join token in ${world.tokenFile}`, 'the missing token');
-  writeFileSync(world.tokenFile, 'wrong-token');
+  writeFileSync(world.tokenFile, 'wrong-token', { mode: 0o600 });
   world.clock.advance(1000);
   await until(() => agent.status().waitingFor === `the CA at ${world.ca.url}`, 'the missing CA');
   t.match(agent.status().lastError, {
@@ -190,7 +190,7 @@ t.test('what is missing is waited for by name, one thing after the other', async
     code: 'ca_refused',
     message: `the CA at ${world.ca.url} refused: this token is not known [token_unknown]`,
   });
-  writeFileSync(world.tokenFile, 'join-me');
+  writeFileSync(world.tokenFile, 'join-me', { mode: 0o600 });
   world.clock.advance(1000);
   await until(() => agent.identity.current(), 'the SVID');
   const said = world.captured.lines.filter((line) => line.level === 'warn').map((line) => line.msg.split(': ')[0]);
@@ -225,7 +225,7 @@ t.test('when the CA is away it backs off, keeps what it has, and lets it go when
   t.equal(world.captured.withCode('svid_expired').length, 1);
   t.ok(Object.values(agent.status().svidFailures).reduce((a, b) => a + b) >= pauses.length - 1);
   world.ca.tokens.add('later');
-  writeFileSync(world.tokenFile, 'later');
+  writeFileSync(world.tokenFile, 'later', { mode: 0o600 });
   await world.ca.start();
   await settled(agent);
   world.clock.advance(10_000);

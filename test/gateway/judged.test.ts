@@ -28,10 +28,10 @@ const limit = (type: string): string =>
 function judge(t: Owner, documents: string, yaml = backed, files: Readonly<Record<string, string>> = {}): string[] {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'documents'));
-  writeFileSync(join(dir, 'documents', 'all.yaml'), documents);
+  writeFileSync(join(dir, 'documents', 'all.yaml'), documents, { mode: 0o600 });
   for (const [name, text] of Object.entries(files)) {
     mkdirSync(dirname(join(dir, name)), { recursive: true });
-    writeFileSync(join(dir, name), text);
+    writeFileSync(join(dir, name), text, { mode: 0o600 });
   }
   writeFileSync(
     join(dir, 'gateway.yaml'),
