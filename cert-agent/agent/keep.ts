@@ -111,8 +111,7 @@ export class Keep {
   mend(): boolean {
     const { outDir, log } = this.#options;
     if (this.#held === undefined || this.#unsure !== undefined || this.#stamp === stampOf(outDir)) return false;
-    this.#guard();
-    const damage = damageIn(outDir, this.#held);
+    const damage = this.#exposure() ?? damageIn(outDir, this.#held);
     if (damage !== undefined) {
       const text = `${outDir} is damaged: ${damage}; it is written again`;
       if (text !== this.#lastSaid) log.error({ code: 'generation_damaged' }, text);
@@ -147,14 +146,21 @@ export class Keep {
     this.#cell.set(valid ? held : undefined);
   }
 
+  /** A key that cannot be closed is written again, as a file of our own. */
+  #exposure(): string | undefined {
+    try {
+      this.#guard();
+      return undefined;
+    } catch (error) {
+      return reasonOf(error);
+    }
+  }
+
+  /** @throws SallyportError `secret_exposed` when our key is open and we cannot close it: it proves nothing any more. */
   #guard(): void {
     const { outDir, log } = this.#options;
-    try {
-      const warning = guardSecret(pathsIn(outDir, '').key);
-      if (warning !== undefined) log.warn({ code: 'secret_exposed' }, warning);
-    } catch (error) {
-      log.error({ code: 'secret_exposed' }, reasonOf(error));
-    }
+    const warning = guardSecret(pathsIn(outDir, '').key);
+    if (warning !== undefined) log.warn({ code: 'secret_exposed' }, warning);
   }
 
   #load(): Identity | undefined {

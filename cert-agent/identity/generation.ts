@@ -17,7 +17,8 @@ import {
   statSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
-import { errnoOf, reasonOf } from '../base/errors.ts';
+import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
+import { guardSecret } from '../base/secret-file.ts';
 import { linkDurably, syncDirectory, writeFileDurably } from '../base/write.ts';
 import { formatBundle, formatPem, parseBundle } from './bundle.ts';
 import { formatDenyList } from './denied.ts';
@@ -148,9 +149,11 @@ export function dropPendingKey(outDir: string): void {
 function readPendingKey(file: string): KeyObject | undefined {
   let text: string;
   try {
+    // One that is open and not ours to close was never ours; a new one is made.
+    guardSecret(file);
     text = readText(file);
   } catch (error) {
-    if (isMissing(error)) return undefined;
+    if (isMissing(error) || (error instanceof SallyportError && error.code === 'secret_exposed')) return undefined;
     throw error;
   }
   try {

@@ -3,6 +3,7 @@
 
 import {
   copyFileSync,
+  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -21,7 +22,7 @@ import { openOperator } from '../../cert-agent/ca/open-operator.ts';
 import { generationsIn, writeGeneration } from '../../cert-agent/identity/generation.ts';
 import { type Agent, startAgent } from '../../cert-agent/main.ts';
 import { makeCa, startTestCa } from '../fixtures/ca.ts';
-import { type FakeCa, startFakeCa } from '../fixtures/fake-ca.ts';
+import { type FakeCa, refusal, startFakeCa } from '../fixtures/fake-ca.ts';
 import { type CapturedLog, captureLog } from '../fixtures/log-lines.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
 import { createAuthority, createSvid } from '../fixtures/pki.ts';
@@ -37,12 +38,20 @@ interface Place {
   readonly store: string;
 }
 
-/** A CA that has denied somebody and stands still. */
-async function denyingCa(t: Test): Promise<Place> {
+async function makeDenyingCa(): Promise<string> {
   const dir = await makeCa(t);
   const { operator, close } = await openOperator({ dir });
   await operator.revoke(web, 'stolen', { force: true });
   await close();
+  return dir;
+}
+
+const made = await makeDenyingCa();
+
+/** A CA of its own for each test, which has denied somebody and stands still: copied, since making one takes a while. */
+async function denyingCa(t: Test, from = made): Promise<Place> {
+  const dir = join(tempDir(t), 'ca');
+  cpSync(from, dir, { recursive: true });
   return { dir, store: join(dir, 'store.sqlite') };
 }
 
@@ -107,7 +116,7 @@ t.test('a store that is damaged is no empty one', async (t) => {
 });
 
 t.test("another CA's store is refused, and left as it is", async (t) => {
-  const [ours, theirs] = [await denyingCa(t), await denyingCa(t)];
+  const [ours, theirs] = [await denyingCa(t), await denyingCa(t, await makeDenyingCa())];
   copyFileSync(theirs.store, ours.store);
   const error = { code: 'store_foreign', message: `${ours.store} is the store of another CA` };
   await t.rejects(start(ours.dir), error);
@@ -194,7 +203,7 @@ interface Held {
   readonly outDir: string;
   /** Of the SVID that an earlier run left, with its bundle and the deny-list. */
   readonly serial: string;
-  start(): Agent;
+  start(tokenFile?: string): Agent;
 }
 
 /** An agent's directory after a good run; there is no token any more, and the CA is away until it is started. */
@@ -210,8 +219,8 @@ async function heldSvid(t: Test): Promise<Held> {
   writeGeneration(outDir, { svid, bundles: authority.bundles, denied });
   return {
     ...{ ca, clock, captured, outDir, serial: svid.serial },
-    start() {
-      const options = { caUrl: ca.url, caBundleFile, outDir, log: captured.log, clock, random: () => 0.5 };
+    start(tokenFile) {
+      const options = { caUrl: ca.url, caBundleFile, outDir, log: captured.log, clock, random: () => 0.5, tokenFile };
       const agent = startAgent(options);
       t.teardown(() => agent.close());
       return agent;
@@ -342,4 +351,19 @@ t.test('an agent that runs writes again what was damaged, asks the CA, and shows
   held.clock.advance(1000);
   t.ok(isWhole(held.outDir), 'a name that leads elsewhere is set right');
   t.ok(statSync(join(held.outDir, 'denied.json.before')).isDirectory(), 'and what stood there is kept');
+});
+
+t.test('an agent whose SVID the CA does not know any more joins with a token', async (t) => {
+  const held = await heldSvid(t);
+  held.ca.onSvid = ({ body }, right) => (body.token === undefined ? refusal(403, 'svid_untrusted', 'not ours') : right);
+  await held.ca.start();
+  const tokenFile = join(held.outDir, 'token');
+  writeFileSync(tokenFile, 'join-me', { mode: 0o600 });
+  const agent = held.start(tokenFile);
+  agent.renewNow();
+  await until(() => agent.status().lastError, 'the refusal');
+  t.equal(agent.identity.current()?.svid.serial, held.serial, 'meanwhile it serves what it has');
+  held.clock.advance(10_000);
+  await until(() => agent.identity.current()?.svid.serial !== held.serial, 'another SVID');
+  t.equal(held.ca.count('/v1/svid'), 1);
 });

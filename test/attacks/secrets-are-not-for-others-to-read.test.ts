@@ -1,7 +1,7 @@
 // Keys, tokens, passphrases and passwords on disk are their owner's. One that everybody may read is closed where it is
 // ours to close, and refused where it is not: it is somebody else's by then.
 
-import { chmodSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readFileSync, realpathSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { guardSecret } from '../../cert-agent/base/secret-file.ts';
@@ -115,6 +115,31 @@ t.test("a join token that is open and somebody else's is not used until it is cl
   chmodSync(tokenFile, 0o600);
   clock.advance(10_000);
   await until(() => agent.identity.current(), 'the SVID');
+});
+
+t.test("an agent does not use a key that is open and somebody else's: it joins again", { skip: !isRoot }, async (t) => {
+  const tokenFile = fileOf(t, 'join-me\n', 0o600);
+  const { agent, clock, captured, outDir } = await agentWith(t, tokenFile);
+  const first = await until(() => agent.identity.current(), 'the SVID');
+  const key = join(outDir, 'svid.key');
+  chmodSync(giveAway(realpathSync(key)), 0o644);
+  clock.advance(1000);
+  t.equal(modeOf(key), 0o600, 'written again while it runs');
+  t.match(captured.withCode('generation_damaged'), [{ msg: /svid\.key can be read or changed by everybody/ }]);
+  t.equal(agent.identity.current(), first);
+  await agent.close();
+  chmodSync(giveAway(realpathSync(key)), 0o644);
+  const again = startAgent({
+    caUrl: 'https://127.0.0.1:1',
+    caBundleFile: 'none',
+    outDir,
+    trustDomain: 'demo.test',
+    log: captured.log,
+    clock,
+  });
+  t.teardown(() => again.close());
+  t.equal(again.identity.current(), undefined);
+  t.match(captured.withCode('generation_unusable'), [{ msg: /svid\.key can be read or changed by everybody/ }]);
 });
 
 t.test('the key of identity.files', async (t) => {
