@@ -61,7 +61,7 @@ export class Keep {
 
   /**
    * Why bundle or deny-list of `held()` are not known to be the newest that we had; undefined when they are. Until the
-   * CA has sent both nothing is shown, for whoever is denied would be let in: fails closed.
+   * CA has sent both nothing is shown, since peers that are denied would be let in: fails closed.
    */
   unsure(): string | undefined {
     return this.#unsure;
@@ -107,7 +107,7 @@ export class Keep {
     this.judge();
   }
 
-  /** Writes what we hold again if somebody damaged it on disk. True when something was found. Costs five calls of stat. */
+  /** Writes what we hold again if it was damaged on disk. True when something was found. Costs five calls of stat. */
   mend(): boolean {
     const { outDir, log } = this.#options;
     if (this.#held === undefined || this.#unsure !== undefined || this.#stamp === stampOf(outDir)) return false;

@@ -144,6 +144,6 @@ async function writeAll(options: InitOptions, made: Made): Promise<void> {
   writeFileDurably(files.intermediate, formatPem([made.intermediate]), 0o644);
   writeFileDurably(files.bundlePem, formatPem([made.root]), 0o644);
   await createSqliteStore(storeFileOf(options.dir), fingerprintOf(made.root));
-  // Last: without it the directory is no CA yet, and whoever was interrupted is told so rather than of a lost store.
+  // Last: without it the directory is no CA yet, and after an interruption that is said, rather than a lost store.
   writeFileDurably(files.bundle, `${JSON.stringify(formatBundle(bundle), null, 2)}\n`, 0o644);
 }

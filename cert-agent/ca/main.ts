@@ -79,7 +79,7 @@ export async function startCa(options: CaOptions): Promise<RunningCa> {
   }
 }
 
-/** The keys, and the store, in which whoever may write could allow what was denied. */
+/** The keys; and the store, since users who may write to it could allow what was denied. */
 function guardKeys(dir: string, log: Log): void {
   const { intermediateKey, rootKey } = caFilesOf(dir);
   for (const file of [intermediateKey, rootKey, storeFileOf(dir)]) {

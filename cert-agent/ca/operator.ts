@@ -170,7 +170,7 @@ async function removeTokens(parts: OperatorParts, choice: TokenChoice): Promise<
   const chosen = 'id' in choice ? tokensOfId(all, choice.id) : [tokenNamed(all, choice.token)];
   const removed: ListedToken[] = [];
   for (const one of chosen) {
-    // Gone meanwhile: somebody else removed it.
+    // Gone meanwhile: another operator removed it.
     if (!(await parts.store.removeToken(one.hash))) continue;
     const listed = listedTokenOf(one);
     parts.onEvent?.({ code: 'token_removed', id: listed.id, token: listed.token });
@@ -196,7 +196,7 @@ function tokenNamed(all: readonly StoredToken[], text: string): StoredToken {
       hint: 'give the digits that sallyport ca token ls shows, four of them at least, or --spiffe-id',
     });
   }
-  // Whoever has the token itself at hand means that one. Its hash is what is on record.
+  // Operators who give the token itself mean that one. Its hash is what is on record.
   const found = all.filter((one) => one.hash.startsWith(name) || one.hash === hashToken(name));
   const [first] = found;
   if (first === undefined) {

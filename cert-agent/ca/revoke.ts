@@ -101,7 +101,7 @@ async function revokeId(
   const id = parseSpiffeId(text);
   // The CA's own ID on the list would make every agent refuse the CA, and with it the way to take it back.
   checkIssuable(id, trustDomain);
-  // A slip of the hand would deny somebody who does not exist, and leave the one who was meant as they are.
+  // A typing error would deny an identity that does not exist, and leave the one that was meant as it is.
   if (!force && !(await store.isKnownId(id.uri))) {
     const nearest = nearestId(id.uri, await store.listIds());
     throw idNotFound(id.uri, nearest, 'was never issued a certificate or a token', '--force denies it all the same');

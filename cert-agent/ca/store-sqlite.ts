@@ -69,7 +69,7 @@ async function start(place: StorePlace, options: SqliteStoreOptions): Promise<St
   );
 }
 
-/** Without its store a CA would deny nobody, and what it had revoked would renew: fails closed. */
+/** Without its store a CA would deny no one, and what it had revoked would renew: fails closed. */
 function missing(file: string, reason: string): SallyportError {
   return new SallyportError('store_missing', `the store of the CA is lost: ${file} cannot be used, ${reason}`, {
     hint: 'restore it from a backup; ca serve --unsafe-new-store begins a new one, which forgets every revocation',

@@ -10,7 +10,7 @@
 // - Denials are judged here, inside the transaction that records, so that no certificate slips past a revocation. A
 //   certificate that was renewed from a denied one is denied with it, and so are all that were renewed from that.
 // - A store is one CA's, and it is never made in passing: a missing one is an error (`store_missing`), since an empty
-//   one denies nobody.
+//   one denies no one.
 // - Times are milliseconds since 1970 and come from the caller: a store has no clock.
 
 import type { DenyList } from '../identity/denied.ts';

@@ -116,7 +116,7 @@ class FileWatch implements IdentityWatch {
     if (identity !== undefined) this.#adopt(identity);
   }
 
-  /** A key that everybody may read is nobody's proof: it is looked at again each second until it is closed. */
+  /** A key that every user may read proves nothing: it is looked at again each second until it is closed. */
   #guardKey(): boolean {
     try {
       const warning = guardSecret(this.#paths.key);

@@ -86,7 +86,7 @@ export function setAside(outDir: string): string | undefined {
   return to;
 }
 
-/** What changes whenever somebody writes one of the stable names, or what is behind it, is replaced or closed off. */
+/** What changes whenever one of the stable names is written, or what is behind it, is replaced or closed off. */
 export function stampOf(outDir: string): string {
   return stableNames
     .map((name) => {
@@ -102,7 +102,7 @@ export function stampOf(outDir: string): string {
 
 /**
  * What is wrong with the files of `outDir`, which should be `identity`'s. Undefined when they are, or when they are
- * another whole identity: that is somebody else's to answer for, and two who mend each other's files would never end.
+ * another whole identity: that is another writer's to answer for, and two who mend each other's files would never end.
  */
 export function damageIn(outDir: string, identity: Identity): string | undefined {
   const expected = new Map(textsOf(identity));
@@ -116,7 +116,7 @@ export function damageIn(outDir: string, identity: Identity): string | undefined
       paths,
     );
     parseBundle(found['bundle.pem'], identity.svid.id.trustDomain, join(outDir, 'bundle.pem'));
-    // With our SVID it is not somebody else's: a deny-list that was put back or emptied is damage as well.
+    // With our SVID it is not another writer's: a deny-list that was put back or emptied is damage as well.
     const other = texts.find(([name, text]) => text !== expected.get(name));
     if (found['svid.pem'] === expected.get('svid.pem') && other !== undefined)
       return `${join(outDir, other[0])} was changed`;
@@ -199,7 +199,7 @@ function ensureLink(target: string, path: string): void {
   try {
     const isLink = lstatSync(path).isSymbolicLink();
     if (isLink && readlinkSync(path) === target) return;
-    // A file or a directory that somebody put there is theirs.
+    // A file or a directory of that name was put there by a person: it is kept.
     if (!isLink) renameSync(path, `${path}.before`);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;

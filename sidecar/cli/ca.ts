@@ -331,7 +331,7 @@ function revoke(): Command {
     .addHelpText(
       'after',
       `
-Sidecars learn of it within seconds. With a certificate all that were renewed from it are denied, whoever has them.
+Sidecars learn of it within seconds. With a certificate all that were renewed from it are denied, no matter who holds them.
 An identity stays denied until 'sallyport ca allow'.
 
 Example:

@@ -1,4 +1,4 @@
-// Secrets of a gateway that everybody on the machine may read: the file is closed if it is ours, else what is in it is not
+// Secrets of a gateway that every user of the machine may read: the file is closed if it is ours, else what is in it is not
 // there. Only what rests on it stops; the rest is served.
 
 import { asSallyportError, type Problem } from '../../cert-agent/base/errors.ts';

@@ -10,7 +10,7 @@ import { readTree, type Tree } from './tree.ts';
 export interface Source {
   readonly file: string;
   readonly text: string;
-  /** True when everybody may read or write it: a secret in it is none. */
+  /** True when every user may read or write it: a secret in it is none. */
   readonly exposed?: boolean;
 }
 

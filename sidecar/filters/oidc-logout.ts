@@ -1,11 +1,11 @@
-// Who may end a session: a person on a page of ours. A page of somebody else's that holds our logout as a picture, a link
+// Who may end a session: a person on a page of ours. A page of another site that holds our logout as a picture, a link
 // or a form has to ask first, and so has a browser that only fetches ahead. Fetch Metadata says where a request comes from
 // (W3C, section 2.3: set by the browser, for no script to forge); browsers without it are known by Origin and Referer.
 
 import type { Exchange } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
 
-/** `ask`: whoever it is, is shown a button. `refuse`: the method ends nothing. */
+/** `ask`: a button is shown. `refuse`: the method ends nothing. */
 export type LogoutVerdict = 'end' | 'ask' | 'refuse';
 
 /** Judges a request for the logout path. `scheme` is how browsers reach us: `https:`. Fails closed. */
@@ -23,7 +23,7 @@ export function judgeLogout(exchange: Exchange, scheme: string): LogoutVerdict {
     : 'ask';
 }
 
-/** Prefetching and prerendering: nobody has asked for anything yet. */
+/** Prefetching and prerendering: no person has asked for anything yet. */
 function isAhead(exchange: Exchange): boolean {
   const purposes = ['sec-purpose', 'purpose', 'x-purpose', 'x-moz'].map((name) => headerOf(exchange, name) ?? '');
   return purposes.some((one) => /\b(?:prefetch|prerender|preview)\b/i.test(one));
@@ -37,7 +37,7 @@ function comesFromUs(exchange: Exchange, scheme: string): boolean {
   return ours !== null && URL.parse(said)?.origin === ours.origin;
 }
 
-/** The page that asks, for a logout at `path`. It works without scripts, and in nobody's frame. */
+/** The page that asks, for a logout at `path`. It works without scripts, and in no frame. */
 export function logoutPage(path: string): {
   readonly fields: readonly (readonly [string, string])[];
   readonly body: Buffer;

@@ -1,4 +1,4 @@
-// A page of somebody else's may hold our logout as a picture, a link, a frame or a form. None of them ends a session: it
+// A page of another site may hold our logout as a picture, a link, a frame or a form. None of them ends a session: it
 // takes a person on a page of ours, or one who says so when they are asked.
 
 import t from 'tap';

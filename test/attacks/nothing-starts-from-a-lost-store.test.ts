@@ -1,4 +1,4 @@
-// What denies somebody is on disk: the CA's store, the agent's deny-list and bundle. One that is lost, cut or another's is
+// What denies an identity is on disk: the CA's store, the agent's deny-list and bundle. One that is lost, cut or another's is
 // never taken for one that is empty.
 
 import {
@@ -48,7 +48,7 @@ async function makeDenyingCa(): Promise<string> {
 
 const made = await makeDenyingCa();
 
-/** A CA of its own for each test, which has denied somebody and stands still: copied, since making one takes a while. */
+/** A CA of its own for each test, which has denied an identity and stands still: copied, since making one takes a while. */
 async function denyingCa(t: Test, from = made): Promise<Place> {
   const dir = join(tempDir(t), 'ca');
   cpSync(from, dir, { recursive: true });
@@ -257,7 +257,7 @@ for (const name of ['denied.json', 'bundle.json', 'both'])
         t.equal(
           agent.identity.current(),
           undefined,
-          'nobody is judged by a deny-list that may hold less than the last',
+          'no peer is judged by a deny-list that may hold less than the last',
         );
         const file = join(held.outDir, names[0]!);
         t.match(held.captured.withCode('generation_damaged'), [
@@ -295,7 +295,7 @@ t.test('an agent whose bundle is not the one of its SVID keeps the SVID and asks
 
 const pemBody = (pem: string): string => pem.replace(/-----[^-]*-----|\s/g, '');
 
-t.test('a damaged SVID is taken from the generation before, and what nobody can read is set aside', async (t) => {
+t.test('a damaged SVID is taken from the generation before, and what cannot be read is set aside', async (t) => {
   for (const file of ['svid.pem', 'svid.key']) {
     const held = await heldSvid(t);
     writeGeneration(held.outDir, { svid: await createSvid(authority, web), bundles: authority.bundles, denied });

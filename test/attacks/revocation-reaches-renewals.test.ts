@@ -1,5 +1,5 @@
-// Whoever has copied a key can renew with it, and renew what that gave: revoking the certificate has to reach all of it,
-// whoever holds it, however old the one that was named has become, and whatever is under way meanwhile.
+// A thief of a key can renew with it, and renew what that gave: revoking the certificate has to reach all of it,
+// no matter who holds it, how old the one that was named has become, and what is under way meanwhile.
 
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

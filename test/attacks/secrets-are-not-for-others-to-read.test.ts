@@ -1,5 +1,5 @@
-// Keys, tokens, passphrases and passwords on disk are their owner's. One that everybody may read is closed where it is
-// ours to close, and refused where it is not: it is somebody else's by then.
+// Keys, tokens, passphrases and passwords on disk are their owner's. One that every user may read is closed where it is
+// ours to close, and refused where it is not: it is another user's by then.
 
 import { chmodSync, chownSync, mkdirSync, readFileSync, realpathSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -23,7 +23,7 @@ const isRoot = process.geteuid?.() === 0;
 
 const modeOf = (file: string): number => statSync(file).mode & 0o777;
 
-/** A file with exactly this mode, whatever the umask. */
+/** A file with exactly this mode, no matter what the umask is. */
 function fileOf(t: Test, text: string, mode: number, dir = tempDir(t)): string {
   const file = join(dir, 'secret');
   writeFileSync(file, text);
@@ -31,7 +31,7 @@ function fileOf(t: Test, text: string, mode: number, dir = tempDir(t)): string {
   return file;
 }
 
-/** Gives the file to somebody else: only root can, and only then is there anything to try. */
+/** Gives the file to another user: only root can, and only then is there anything to try. */
 function giveAway(file: string): string {
   chownSync(file, 12_345, 12_345);
   return file;
@@ -39,7 +39,7 @@ function giveAway(file: string): string {
 
 const refusal = (file: string) => ({
   code: 'secret_exposed',
-  message: `${file} can be read or changed by everybody (mode 0644), and it belongs to user 12345: it is not used`,
+  message: `${file} can be read or changed by every user (mode 0644), and it belongs to user 12345: it is not used`,
   hint: `chmod 600 ${file}; in Kubernetes set defaultMode: 0440 and an fsGroup`,
 });
 
@@ -47,7 +47,7 @@ t.test('what is ours is closed, with a warning; a group may read, and it is said
   const cases: [number, number, RegExp | undefined][] = [
     [0o600, 0o600, undefined],
     [0o400, 0o400, undefined],
-    [0o644, 0o600, /could be read or changed by everybody \(mode 0644\) and is closed to others now/],
+    [0o644, 0o600, /could be read or changed by every user \(mode 0644\) and is closed to others now/],
     [0o666, 0o600, /mode 0666/],
     [0o602, 0o600, /mode 0602/],
     [0o444, 0o400, /mode 0444/],
@@ -63,12 +63,12 @@ t.test('what is ours is closed, with a warning; a group may read, and it is said
     t.equal(modeOf(file), after, mode.toString(8));
     t.equal(guardSecret(file), undefined, 'said once');
   }
-  t.equal(guardSecret(join(tempDir(t), 'none')), undefined, 'what is not there is somebody else to report');
+  t.equal(guardSecret(join(tempDir(t), 'none')), undefined, 'what is not there is for its reader to report');
   t.equal(guardSecret('/dev/null'), undefined, 'a device is nothing to close');
 });
 
 t.test(
-  "what is somebody else's is refused, and left as it is",
+  "what is another user's is refused, and left as it is",
   { skip: !isRoot && 'only root can give a file away' },
   async (t) => {
     const file = giveAway(fileOf(t, 's', 0o644));
@@ -98,7 +98,7 @@ t.test('a join token as a redirect leaves it is closed and used; an agent keeps 
   await until(() => agent.identity.current(), 'the SVID');
   t.equal(modeOf(tokenFile), 0o600);
   t.match(captured.withCode('secret_exposed'), [
-    { level: 'warn', msg: /secret could be read or changed by everybody/ },
+    { level: 'warn', msg: /secret could be read or changed by every user/ },
   ]);
   chmodSync(join(outDir, 'svid.key'), 0o644);
   clock.advance(1000);
@@ -106,7 +106,7 @@ t.test('a join token as a redirect leaves it is closed and used; an agent keeps 
   t.match(captured.withCode('secret_exposed')[1]?.['msg'], /svid\.key could be read/);
 });
 
-t.test("a join token that is open and somebody else's is not used until it is closed", { skip: !isRoot }, async (t) => {
+t.test("a join token that is open and another user's is not used until it is closed", { skip: !isRoot }, async (t) => {
   const tokenFile = giveAway(fileOf(t, 'join-me\n', 0o644));
   const { agent, clock, ca } = await agentWith(t, tokenFile);
   await until(() => agent.status().lastError, 'the refusal');
@@ -117,7 +117,7 @@ t.test("a join token that is open and somebody else's is not used until it is cl
   await until(() => agent.identity.current(), 'the SVID');
 });
 
-t.test("an agent does not use a key that is open and somebody else's: it joins again", { skip: !isRoot }, async (t) => {
+t.test("an agent does not use a key that is open and another user's: it joins again", { skip: !isRoot }, async (t) => {
   const tokenFile = fileOf(t, 'join-me\n', 0o600);
   const { agent, clock, captured, outDir } = await agentWith(t, tokenFile);
   const first = await until(() => agent.identity.current(), 'the SVID');
@@ -125,7 +125,7 @@ t.test("an agent does not use a key that is open and somebody else's: it joins a
   chmodSync(giveAway(realpathSync(key)), 0o644);
   clock.advance(1000);
   t.equal(modeOf(key), 0o600, 'written again while it runs');
-  t.match(captured.withCode('generation_damaged'), [{ msg: /svid\.key can be read or changed by everybody/ }]);
+  t.match(captured.withCode('generation_damaged'), [{ msg: /svid\.key can be read or changed by every user/ }]);
   t.equal(agent.identity.current(), first);
   await agent.close();
   chmodSync(giveAway(realpathSync(key)), 0o644);
@@ -139,7 +139,7 @@ t.test("an agent does not use a key that is open and somebody else's: it joins a
   });
   t.teardown(() => again.close());
   t.equal(again.identity.current(), undefined);
-  t.match(captured.withCode('generation_unusable'), [{ msg: /svid\.key can be read or changed by everybody/ }]);
+  t.match(captured.withCode('generation_unusable'), [{ msg: /svid\.key can be read or changed by every user/ }]);
 });
 
 t.test('the key of identity.files', async (t) => {
