@@ -179,26 +179,22 @@ class Attaching<P extends Attachable> {
     }
     const key = keyOf(target, namespace);
     const owner = this.#owners.get(key);
-    if (owner !== undefined) {
-      const why = `${named(owner)} has the same target, and comes first`;
-      // One of the two is lost whichever is taken; where either must not be, the target is closed.
-      const required = [policy, owner].find((one) => one.required === true);
-      if (required !== undefined)
-        this.#closed.set(
-          key,
-          this.#kind.closing(
-            required,
-            `${named(policy)} and ${named(owner)} have the same target, and ${named(required)} has to be inherited (sallyport.dev/inherit: required)`,
-          ),
-        );
-      return told(say('Accepted', false, 'Conflicted', why));
-    }
+    if (owner !== undefined) return told(say('Accepted', false, 'Conflicted', this.#conflict(key, policy, owner)));
     this.#owners.set(key, policy);
     const refusal = this.#kind.refusalOf(policy);
     return told(
       refusal === undefined ? say('Accepted', true, 'Accepted') : say('Accepted', false, 'Invalid', refusal),
       key,
     );
+  }
+
+  /** Of two policies with one target one is lost, whichever is taken: where either must not be, the target is closed. */
+  #conflict(key: string, policy: P, owner: P): string {
+    const required = [policy, owner].find((one) => one.required === true);
+    if (required === undefined) return `${named(owner)} has the same target, and comes first`;
+    const why = `${named(policy)} and ${named(owner)} have the same target, and ${named(required)} has to be inherited (sallyport.dev/inherit: required)`;
+    this.#closed.set(key, this.#kind.closing(required, why));
+    return why;
   }
 
   /** The owners of everything that a rule is part of, the nearest first. */

@@ -14,6 +14,12 @@ const good = await sign(ours, { iss: 'iss.test', sub: 'ann' });
 const other = await sign(ours, { iss: 'iss.test', sub: 'bob' });
 const forged = await sign(theirs, { iss: 'iss.test', sub: 'root' });
 
+/** `forged` with white space where JSON has it. */
+function spaced(space: string): string {
+  const [, payload, signature] = forged.split('.');
+  return `${Buffer.from(`{${space}"alg":"ES256"}`).toString('base64url')}.${payload}.${signature}`;
+}
+
 /** What a client sends besides its request line and Host. None of it may reach an app with `forged` in it. */
 const authorizationLies: Readonly<Record<string, readonly string[]>> = {
   'a second line': ['Authorization: Basic YTpi', `Authorization: Bearer ${forged}`],
@@ -28,6 +34,11 @@ const authorizationLies: Readonly<Record<string, readonly string[]>> = {
   'without a scheme': [`Authorization: ${forged}`],
   'under a scheme of its own': [`Authorization: JWT ${forged}`],
   'under a scheme that was invented': [`Authorization: x ${forged}`],
+  'with a colon': [`Authorization: Bearer:${forged}`],
+  'with an equals sign': [`Authorization: Bearer=${forged}`],
+  'with white space in its header': [`Authorization: Token ${spaced('\n')}`],
+  'with a blank in its header': [`Authorization: Token ${spaced(' ')}`],
+  'without its signature': [`Authorization: x ${forged.split('.').slice(0, 2).join('.')}`],
 };
 
 const queryLies: Readonly<Record<string, string>> = {
@@ -37,6 +48,12 @@ const queryLies: Readonly<Record<string, string>> = {
   'as a list, escaped': `access_token%5B0%5D=${forged}`,
   escaped: `access%5ftoken=${forged}`,
   'with a dot': `access.token=${forged}`,
+  'with a lone bracket': `access[token=${forged}`,
+  'with an escaped bracket': `access%5Btoken=${forged}`,
+  'escaped as ASP.NET has it': `%u0061ccess_token=${forged}`,
+  'with a broken escape': `acc%65ss_token[%ff]=${forged}`,
+  'cut at a NUL': `access_token%00=${forged}`,
+  'a thousand times': `${`access_token=${good}&`.repeat(40)}access_token=${forged}`,
   'behind a semicolon': `a=1;access_token=${forged}`,
 };
 
@@ -116,6 +133,9 @@ t.test('mesh: headers, cookies and parameters that a rule names', async (t) => {
     [`Cookie: session="${forged}"`],
     [`Cookie: a=1,session=${forged}`],
     [`Cookie:session =${forged}`],
+    [`Cookie: SESSION=${forged}`],
+    [`Cookie: session[]=${forged}`],
+    [`Cookie: s%65ssion=${forged}`],
   ];
   for (const fields of lies)
     t.match(
@@ -128,13 +148,21 @@ t.test('mesh: headers, cookies and parameters that a rule names', async (t) => {
 
 t.test('mesh: a good token does not vouch for another at the place of another rule', async (t) => {
   const rules = `${inline(', forwardOriginalToken: true')}
-    - { issuer: other.test, jwks: '${jwksOf(theirs)}', fromHeaders: [{ name: x-other }], forwardOriginalToken: true }`;
+    - { issuer: other.test, jwks: '${jwksOf(theirs)}', fromHeaders: [{ name: x-other }], fromCookies: [other_tok], forwardOriginalToken: true }`;
   const { app, ask } = await startOrders(t, rules);
   const second = await sign(theirs, { iss: 'other.test', sub: 'svc' });
   t.match(await ask('GET /', [`Authorization: Bearer ${good}`, `X-Other: ${second}`]), /^HTTP\/1\.1 200 /);
   t.match(app.received.at(-1)!.toString(), second, 'what its own rule has verified goes on');
   t.match(await ask('GET /', [`Authorization: Bearer ${good}`, `X-Other: ${other}`]), /^HTTP\/1\.1 200 /);
   t.notMatch(app.received.at(-1)!.toString(), other, 'what its rule does not take is taken out');
+  for (const cookie of [`other_tok=${forged}`, `a=1, other_tok=${forged}`, `other.tok=${forged}`]) {
+    t.match(await ask('GET /', [`Authorization: Bearer ${good}`, `Cookie: ${cookie}`]), /^HTTP\/1\.1 200 /);
+    t.notMatch(
+      app.received.at(-1)!.toString(),
+      forged,
+      `taken out by the reading that finds it: ${cookie.split('=')[0]}`,
+    );
+  }
   t.match(
     await ask('GET /', [`Authorization: Bearer ${good}`, `X-Other: ${second}`, `X-Other: ${forged}`]),
     /^HTTP\/1\.1 200 /,

@@ -44,7 +44,7 @@ t.test('a denied host is denied in every spelling', async (t) => {
   t.equal(await ask('GET / HTTP/1.1\r\nHost: secret.test:80'), 200, 'a port is significant, as in Istio');
   t.equal(await ask('GET / HTTP/1.1\r\nHost: other.test.'), 200);
   t.match((await mesh.records('orders', 14)).at(-1), { authority: 'other.test' }, 'logged as it was judged');
-  for (const host of ['secret..test', 'secret.test..', 'secret.test:', 'secret.test:99999', 'a%2etest'])
+  for (const host of ['.secret.test', 'secret..test', 'secret.test..', 'secret.test:', 'secret.test:99999', 'a%2etest'])
     t.equal(await ask(`GET / HTTP/1.1\r\nHost: ${host}`), 400, host);
 });
 

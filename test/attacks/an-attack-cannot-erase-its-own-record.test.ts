@@ -13,7 +13,7 @@ import type { PolicySet } from '../../sidecar/policy/compile.ts';
 import { createFacts } from '../../sidecar/policy/facts.ts';
 import { readRecords, writeCredential } from '../fixtures/mesh.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';
-import { freePort, startProcess, tempDir, until } from '../fixtures/process.ts';
+import { freePort, type Owner, startProcess, tempDir, until } from '../fixtures/process.ts';
 
 const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 const logFile = new URL('../../sidecar/observe/log-file.ts', import.meta.url).href;
@@ -21,7 +21,8 @@ const logFile = new URL('../../sidecar/observe/log-file.ts', import.meta.url).hr
 /** A shell in which no file grows beyond 8 KiB: writing more fails as on a full disk, and half a write is possible. */
 const small = (command: string): [string, string[]] => ['bash', ['-c', `trap '' XFSZ; ulimit -f 8; exec ${command}`]];
 
-t.test('a running sidecar whose disk is full', async (t) => {
+/** A sidecar whose only port knows no upstream: each request is refused, and on record. */
+async function writeSidecar(t: Owner): Promise<{ dir: string; port: number; health: number }> {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
   writeCredential(dir, 'web', await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web'));
@@ -31,6 +32,11 @@ t.test('a running sidecar whose disk is full', async (t) => {
     join(dir, 'web.yaml'),
     `trustDomain: demo.test\nworkload: { namespace: shop, serviceAccount: web }\nidentity: { files: { svid: web.pem, key: web.key, bundle: bundle.pem } }\noutbound: [{ port: ${port} }]\nhealth: ${health}\naccessLog: access.log\n`,
   );
+  return { dir, port, health };
+}
+
+t.test('a running sidecar whose disk is full', async (t) => {
+  const { dir, port, health } = await writeSidecar(t);
   const log = join(dir, 'access.log');
   const child = startProcess(t, ...small(`'${process.execPath}' '${bin}' sidecar --config '${join(dir, 'web.yaml')}'`));
   await child.waitFor(/"ready"/);
@@ -87,6 +93,22 @@ t.test('a running sidecar whose disk is full', async (t) => {
     'each once',
   );
   await child.stop();
+});
+
+t.test('a log of operation that cannot be written does not end the process', async (t) => {
+  const { dir, port, health } = await writeSidecar(t);
+  const command = `exec '${process.execPath}' '${bin}' sidecar --config '${join(dir, 'web.yaml')}' >/dev/full 2>&1`;
+  const child = startProcess(t, 'bash', ['-c', command]);
+  await until(
+    () =>
+      fetch(`http://127.0.0.1:${health}/healthz/ready`).then(
+        ({ status }) => status === 200,
+        () => false,
+      ),
+    'the sidecar to be ready',
+  );
+  t.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 404, 'it serves');
+  t.equal(child.process.exitCode, null);
 });
 
 t.test('lines that a full disk has cut are written again, whole and once', async (t) => {

@@ -53,6 +53,9 @@ const familyMembers = [
   ...['True-Client-IP', 'Fastly-Client-IP', 'X-Azure-ClientIP', 'X-Appengine-User-IP', 'WL-Proxy-Client-IP'],
   ...['X-Amzn-Oidc-Identity', 'X-Goog-Authenticated-User-Email', 'X-Ms-Client-Principal-Name', 'X-Consumer-Username'],
   ...[
+    ...['Client-IP', 'X-Originating-IP', 'X-True-Client-IP', 'X-Auth-User', 'OIDC_CLAIM_email', 'SM_USER', 'IV-User'],
+    ...['Tailscale-User-Login', 'Impersonate-User', 'X-Client-S-DN', 'X-Client-Verified', 'Fly-Client-IP'],
+    ...['Akamai-Client-IP', 'X-Vercel-Forwarded-For', 'Txn.Token', 'TXN!TOKEN', 'Txn~Token', 'Txn_Token'],
     'Proxy',
     'Forwarded',
     'Client-Cert',

@@ -167,6 +167,24 @@ function policiesIn(t: Owner): string {
   return dir;
 }
 
+t.test('names that begin with two dots, and names that are no text', async (t) => {
+  const dir = tempDir(t);
+  for (const name of ['..deny.yaml', '..team']) {
+    if (name === '..team') mkdirSync(join(dir, name));
+    else writeFileSync(join(dir, name), '');
+  }
+  writeFileSync(join(dir, 'ok.yaml'), '');
+  const { files, passedOver } = readTree(dir);
+  t.strictSame(files, [join(dir, 'ok.yaml')]);
+  t.match(
+    passedOver.map(({ file, message }) => `${file.slice(dir.length + 1)}: ${message}`),
+    [/^\.\.deny\.yaml: this is not read: hidden files/, /^\.\.team: this is not read: hidden files/],
+  );
+  // Latin-1, as an old archive unpacks it.
+  writeFileSync(Buffer.concat([Buffer.from(`${dir}/f`), Buffer.from([0xfc]), Buffer.from('r.yaml')]), '');
+  t.throws(() => readTree(dir), { code: 'config_unreadable', message: /its name is not UTF-8$/ });
+});
+
 t.test('each command reads what is below, and names what it does not read', async (t) => {
   const dir = policiesIn(t);
   const at = join(dir, 'policies');

@@ -215,6 +215,11 @@ t.test('a policy that has to be inherited', async (t) => {
       ofRoute(`mergeType: JSONMerge, basicAuth: { users: { name: u } }`),
       around('basicAuth'),
     ],
+    [
+      'by a sibling on the same target that comes first',
+      policy({ name: 'a-first', target: 'Gateway edge/g', spec: cors }),
+      /^edge\/of-g and edge\/a-first have the same target, and edge\/of-g has to be inherited \(sallyport\.dev\/inherit: required\)$/,
+    ],
     ['added to', ofRoute(`mergeType: JSONMerge, ${cors}, authorization: { defaultAction: Deny }`), undefined],
     ['with nothing before it', '', undefined],
   ];

@@ -148,6 +148,7 @@ t.test('an environment that opens something', async (t) => {
     [['NODE_OPTIONS=--insecure_http_parser'], [], /option --insecure-http-parser/],
     [['NODE_OPTIONS=--require=node:fs'], [], /option --require/],
     [['NODE_OPTIONS=--import=node:fs'], [], /option --import/],
+    [['NODE_OPTIONS="--tls-keylog=/dev/null"'], [], /NODE_OPTIONS with quotes or backslashes is not read/],
     [[], ['--inspect=127.0.0.1:0'], /option --inspect may open/],
     [['NODE_TLS_REJECT_UNAUTHORIZED=0'], [], /NODE_TLS_REJECT_UNAUTHORIZED=0 switches off the verification/],
     [['NODE_DEBUG=tls,http'], [], /NODE_DEBUG writes what passes/],

@@ -8,6 +8,13 @@ import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import { weaknessOf } from '../../cert-agent/identity/key-strength.ts';
 import { verifyChain } from '../../cert-agent/identity/verify.ts';
 import { readCsr } from '../../cert-agent/identity/x509.ts';
+import type { Exchange } from '../../sidecar/exchange.ts';
+import { addFields } from '../../sidecar/fields.ts';
+import { hideSessionCookies, takeOutAll } from '../../sidecar/filters/credentials.ts';
+import { cookieReadings, paramReadings } from '../../sidecar/policy/credential-readings.ts';
+import { compileAuthentication } from '../../sidecar/policy/jwt.ts';
+import { Gatherer } from '../../sidecar/protocol/gather.ts';
+import { fieldName } from '../../sidecar/protocol/http1-head.ts';
 import { fetchJson, Jwks } from '../../sidecar/upstream/jwks.ts';
 import {
   caExtensions,
@@ -25,7 +32,7 @@ import { logTo } from '../fixtures/mesh.ts';
 import { askAsPeer } from '../fixtures/peer.ts';
 import { createAuthority, createCredential, publicKeyOf } from '../fixtures/pki.ts';
 import { until } from '../fixtures/process.ts';
-import { assemble, createKey, plainRule, startIssuer } from '../fixtures/tokens.ts';
+import { assemble, createKey, jwksOf, plainRule, sign, startIssuer } from '../fixtures/tokens.ts';
 import { startCaTarget, startGatewayTarget, startSidecarTarget, type Target } from '../fixtures/under-attack.ts';
 
 const web = 'spiffe://demo.test/ns/shop/sa/web';
@@ -310,4 +317,72 @@ t.test('listeners stand still for a moment at most, and go on serving', async (t
     );
     t.equal(said['code'], 'client_certificate_refused');
   });
+});
+
+t.test('credentials in thousands', async (t) => {
+  const many = (part: string): string => Array.from({ length: 5000 }, (_, i) => `${part}=${i}`).join('&');
+  t.equal(paramReadings(`/?${many('key')}`, 'key').length, 5, 'a few are enough to see that there are too many');
+  t.equal(cookieReadings(many('key').replaceAll('&', '; '), 'key').length, 5);
+  const exchange = { path: `/?${many('key')}&a=1`, fields: { names: [], values: [] } } as unknown as Exchange;
+  takeOutAll(
+    exchange,
+    Array.from({ length: 5000 }, () => ({ kind: 'param', name: 'key' }) as const),
+  );
+  t.equal(exchange.path, '/?a=1');
+  const cookies = addFields({ names: [], values: [] }, [
+    ['cookie', many('__Host-sallyport-session-x').replaceAll('&', '; ')],
+  ]);
+  const carrying = { path: '/', fields: cookies } as unknown as Exchange;
+  hideSessionCookies(carrying);
+  t.strictSame(carrying.fields.names, []);
+});
+
+t.test('what is remembered of strangers is bounded in bytes', async (t) => {
+  t.equal(fieldName('x-short'), fieldName('x-short'), 'a name is kept');
+  const long = `x-${'y'.repeat(100)}`;
+  t.not(fieldName(long), fieldName(long), 'a long one is not');
+
+  const key = await createKey('k');
+  let verified = 0;
+  const rule = { ...plainRule, jwks: jwksOf(key) };
+  const jwks = new Jwks(undefined);
+  const authentication = compileAuthentication(
+    [{ name: 'a', namespace: 'b', jwtRules: [rule], file: 'f', line: 1 }],
+    (one) => jwks.sourceOf(one),
+    () => verified++,
+  )!;
+  const ask = (token: string) =>
+    authentication.check(
+      { path: '/', header: (name) => (name === 'authorization' ? `Bearer ${token}` : undefined) },
+      Date.now(),
+    );
+  const good = await sign(key, { iss: 'iss.test', sub: 'ann' });
+  t.match(await ask(good), { kind: 'verified' });
+  for (let i = 0; i < 600; i++) await ask(`invented${i}`);
+  const before = verified;
+  t.match(await ask(good), { kind: 'verified' });
+  t.equal(verified, before, 'tokens that a client invents do not drive out a good one');
+  t.match(await ask('invented0'), { kind: 'refused' });
+  t.equal(verified, before + 1, 'the first of them is forgotten');
+});
+
+t.test('a head that comes byte by byte is not copied with each', (t) => {
+  const gathered = new Gatherer();
+  const rooms = new Set<ArrayBufferLike>();
+  let held: Buffer | undefined;
+  for (let i = 0; i < 60_000; i++) {
+    held = gathered.append(held, Buffer.from([i & 255]));
+    rooms.add(held.buffer);
+  }
+  t.equal(held!.length, 60_000);
+  t.ok(
+    held!.every((byte, i) => byte === (i & 255)),
+    'in order',
+  );
+  t.ok(rooms.size < 20, `${rooms.size} times`);
+  const rest = held!.subarray(59_990);
+  const first = rest.toString('hex');
+  const next = gathered.append(rest, Buffer.from('end'));
+  t.equal(next.toString('hex'), first + Buffer.from('end').toString('hex'));
+  t.end();
 });
