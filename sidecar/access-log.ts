@@ -75,8 +75,10 @@ function pathOf({ path: meant, target, rules }: Exchange): string {
   if (at === -1) return path;
   const { edge, authentication } = rules;
   if (edge?.secrets.paths.has(path.slice(0, at)) === true) return path.slice(0, at);
-  const secret = [...(edge?.secrets.params ?? []), ...(authentication?.secretParams ?? []), 'access_token'];
-  return secret.reduce(withoutParam, path);
+  let shown = withoutParam(path, 'access_token');
+  if (edge !== undefined) for (const name of edge.secrets.params) shown = withoutParam(shown, name);
+  if (authentication !== undefined) for (const name of authentication.secretParams) shown = withoutParam(shown, name);
+  return shown;
 }
 
 const protocols = ['"HTTP/1.0"', '"HTTP/1.1"', '"HTTP/2"'];

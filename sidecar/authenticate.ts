@@ -39,7 +39,7 @@ export function authenticate(
   // A preflight carries no token by definition (Fetch standard, section 4.8); policy judges it as anybody's.
   if (isPreflight(exchange)) {
     dropOutputs(exchange, authentication);
-    // One that carries a token all the same has it taken out: nobody has looked at it.
+    // One that carries a token all the same has it taken out: it is not verified.
     const source = tokenSourceOf(exchange, exchange.fields);
     takeOutAll(
       exchange,

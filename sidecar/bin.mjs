@@ -46,7 +46,7 @@ function openDoor(env, execArgv) {
   if (/["'\\]/.test(env.NODE_OPTIONS || ''))
     return 'NODE_OPTIONS with quotes or backslashes is not read, and is refused';
   const given = (env.NODE_OPTIONS || '').split(/\s+/).map((one) => one.replaceAll('_', '-'));
-  // What does not begin with a dash is the value of the option before it. On the command line, which whoever starts us
+  // What does not begin with a dash is the value of the option before it. On the command line, which the operator
   // writes, only a debugger is refused.
   const bad =
     given.find((one) => one.startsWith('-') && !harmless.test(one)) ||

@@ -20,7 +20,7 @@ export interface FieldName {
   readonly lower: string;
   /**
    * The name as servers fold it that make variables of names (CGI, WSGI, Rack, PHP): in lower case, with a dash for everything but
-   * letters and digits. `X_Role` and `X-Role` are one name to them, so they are one name to whatever judges a request.
+   * letters and digits. `X_Role` and `X-Role` are one name to them, so they are one name to every step that judges a request.
    */
   readonly folded: string;
   /** A proxy's to set, and no client's: see protocol/proxy-fields.ts. */
@@ -279,7 +279,7 @@ export interface SpliceEnd {
 export interface UpstreamConnection {
   /** It has carried an exchange before, so it may have died unseen. */
   readonly reused: boolean;
-  /** Its end was announced, or had come, before the request was looked at: it can be sent again whatever its method is. */
+  /** Its end was announced, or had come, before the request was looked at: it can be sent again, with any method. */
   readonly isUnsent?: boolean;
   /** With mutual TLS: a peer that refuses our SVID closes without a word after the handshake. */
   readonly secure: boolean;

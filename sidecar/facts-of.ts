@@ -61,7 +61,7 @@ export function factsOf(exchange: Exchange, connection: Connection, port: number
 }
 
 /**
- * A field of the request, under whatever name servers would fold into this one (`FieldName.folded`), several of them joined by
+ * A field of the request, under every name that servers fold into this one (`FieldName.folded`), several of them joined by
  * commas (RFC 9110 section 5.3; cookies by semicolons, RFC 6265 section 5.4). Envoy's names for what stands in the first line, too.
  */
 export function headerOf(exchange: Exchange, name: string, fields: Fields = exchange.fields): string | undefined {

@@ -26,7 +26,7 @@ export function addFields(fields: Fields, added: readonly (readonly [string, str
 }
 
 /**
- * Takes fields out of a request (names in lower case, and those that `alsoDrop` takes) and adds some. What `Connection` names goes first, so that nobody can
+ * Takes fields out of a request (names in lower case, and those that `alsoDrop` takes) and adds some. What `Connection` names goes first, so that no client can
  * have a field of ours taken for one of their hop; and a name that servers fold into the same one, `x_user` for `x-user`, is
  * the same here, too.
  */
@@ -114,7 +114,7 @@ function withoutNames(fields: Fields, names: ReadonlySet<string>): Fields {
 /** Sets of names by the set that they were made of: there are few, and each lives as long as its step or its configuration. */
 const foldedSets = new WeakMap<ReadonlySet<string>, ReadonlySet<string>>();
 
-/** The names as servers fold them: whoever configures `x_user` means `X-User` too. */
+/** The names as servers fold them: a configuration that names `x_user` means `X-User` too. */
 function foldedOf(names: ReadonlySet<string>): ReadonlySet<string> {
   let folded = foldedSets.get(names);
   if (folded === undefined) {

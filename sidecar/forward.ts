@@ -37,7 +37,7 @@ export function forward(exchange: Exchange, permit: Permit, clientCert: string |
   forwarding.start(false);
 }
 
-/** Joins the client with the route's destination, whatever bytes they exchange. Only a TunnelPermit opens this door. */
+/** Joins the client with the route's destination; their bytes pass unread. Only a TunnelPermit opens this door. */
 export function openTunnel(exchange: Exchange, permit: TunnelPermit): void {
   exchange.policy = permit.policy;
   const forwarding = new Forwarding(exchange, exchange.route!, undefined);

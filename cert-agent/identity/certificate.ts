@@ -1,5 +1,5 @@
 // Reading a certificate: what node:crypto does not show (KeyUsage bits, criticality, path length, name constraints, how it
-// was signed). Whoever presents one is a stranger, so it is read with der.ts, in time that grows with its bytes only: the
+// was signed). A stranger may present one, so it is read with der.ts, in time that grows with its bytes only: the
 // library that makes certificates (x509.ts) takes a thousand times as long for one that is full of names.
 
 import { X509Certificate } from 'node:crypto';

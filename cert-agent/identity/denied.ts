@@ -21,7 +21,7 @@ export const emptyDenyList: DenyList = Object.freeze({
   ids: new Set<string>(),
 });
 
-/** Whether a certificate with this serial number, in whatever spelling, is on the list. */
+/** Whether a certificate with this serial number, in any spelling, is on the list. */
 export function isSerialDenied({ serials }: DenyList, serial: string): boolean {
   if (serials.size === 0) return false;
   const normal = normalizeSerial(serial);

@@ -1,5 +1,5 @@
 // Which public keys are good enough, wherever one arrives: in chains, requests, key sets. Too weak a key proves nothing; too
-// large a one makes whoever presents it cost us minutes (a 3072-bit RSA exponent costs sixty times the usual one).
+// large a one costs us minutes of verification (a 3072-bit RSA exponent costs sixty times the usual one).
 
 import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto';
 import { reasonOf } from '../base/errors.ts';

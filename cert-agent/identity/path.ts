@@ -68,7 +68,7 @@ function readKey(certificate: X509Certificate): [KeyObject, string | undefined] 
   }
 }
 
-/** A bundle's roots, read once; one that cannot be read, or has a bad key, vouches for nobody and takes none of the others along. */
+/** A bundle's roots, read once; one that cannot be read, or has a bad key, vouches for no chain and takes none of the others along. */
 export function rootsOf(bundle: TrustBundle): readonly Link[] {
   const known = readRoots.get(bundle);
   if (known !== undefined) return known;

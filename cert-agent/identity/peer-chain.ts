@@ -44,7 +44,7 @@ export function readPresented(socket: TLSSocket): Presented {
 }
 
 /**
- * OpenSSL has the second word: what it finds wrong is refused, whatever we found. It knows the machine's clock only; who goes by
+ * OpenSSL has the second word: what it finds wrong is refused, whatever we found. It knows the machine's clock only; a caller that goes by
  * another says so, and has judged time already. @throws SallyportError `svid_untrusted`.
  */
 export function checkComplaint({ complaint }: Presented, who: string, byOurClock = false): void {

@@ -158,7 +158,7 @@ function checkOwnSignature({ weakness, facts }: Link): void {
     );
 }
 
-/** Roots that vouch for nobody are named where they are missed. */
+/** Roots that vouch for no chain are named where they are missed. */
 function unusedRoots(bundle: TrustBundle): string {
   const roots = rootsOf(bundle);
   const weak = roots.flatMap(({ weakness }) => weakness ?? []);

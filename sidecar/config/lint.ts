@@ -188,7 +188,7 @@ function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: R
 }
 
 /**
- * A header that comes several times is judged as one value with commas between, as in Istio, so whoever sends it twice is past a
+ * A header that comes several times is judged as one value with commas between, as in Istio, so a client that sends it twice is past a
  * denial of either value. An allowance is not wider for it, nor is one value among `notValues`.
  */
 function lintRepeated(

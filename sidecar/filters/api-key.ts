@@ -96,7 +96,7 @@ export function compileApiKeys(policy: ApiKeyPolicy, { clients }: ApiKeys): (exc
     if (first === undefined)
       throw refuseCaller(exchange, 'api_key_missing', 'Client authentication failed.', 'it brings no API key');
     const key = keyIn(first);
-    // Twice at one place it is two, whatever they are: an app might join them. The same at two places is one.
+    // Twice at one place it is two, even if they are equal: an app might join them. The same at two places is one.
     const isOne = found.every(
       (one, at) => keyIn(one) === key && found.findIndex(({ place }) => isSamePlace(place, one.place)) === at,
     );

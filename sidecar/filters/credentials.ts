@@ -22,8 +22,8 @@ export function tokenSourceOf(exchange: Exchange, fields: Fields, path = exchang
 }
 
 /**
- * Every credential at `places`, in their order, in whatever way an app could read one there. More than one is for the caller to
- * refuse: the app might take the one that nobody has verified.
+ * Every credential at `places`, in their order, in every way an app could read one there. More than one is for the caller to
+ * refuse: the app might take the one that is not verified.
  */
 export function findCredentials(exchange: Exchange, places: readonly Places[]): Found[] {
   const found: Found[] = [];

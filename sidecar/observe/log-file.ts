@@ -1,8 +1,8 @@
 // Where access-log lines go: gathered for 100 ms, written asynchronously, bounded. kill -9 may lose those 100 ms. Past
 // the bound, lines of allowed requests are dropped and counted; a refusal waits for room, it is never dropped.
 //
-// A disk that is full takes no record, and whoever fills it must not profit: lines are kept and tried again, refusals wait, and
-// `trouble` tells the listeners to take nobody new. A line that was cut in the middle is taken back before it is written again.
+// A disk that is full takes no record, and an attacker who fills it must not profit: lines are kept and tried again, refusals wait, and
+// `trouble` tells the listeners to take no new connection. A line that was cut in the middle is taken back before it is written again.
 //
 // Lines are copied into buffers that are used again and again: held as strings they would live long enough to be moved
 // to the old generation, which cost 80 MB of memory and a fifth of the CPU time of a request (measured).
@@ -227,7 +227,7 @@ export class LogFile {
       this.#file = openLog(this.#target);
       closeSync(old);
     } catch (error) {
-      // The old file is still there to be written to, under whatever name.
+      // The old file is still there to be written to, under its new name.
       this.#observer.reopenFailed?.(reasonOf(error));
     }
   }

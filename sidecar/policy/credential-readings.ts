@@ -1,11 +1,11 @@
-// What servers could read as a credential. A token that we do not see but the app does is a token that nobody has verified, so
+// What servers could read as a credential. A token that we do not see but the app does is not verified, so
 // every reading that servers are known for is looked for here, not only the one that the standard gives.
 
 /** More readings of one place than this are not looked at: two are too many already. */
 const mostReadings = 4;
 
 /**
- * Whether a JWT stands anywhere in a text: apps take what stands behind the last space, or cut 'Bearer ' out, whatever the scheme.
+ * Whether a JWT stands anywhere in a text: apps take what stands behind the last space, or cut 'Bearer ' out, under any scheme.
  * Its first part is JSON in base64url, with white space where the issuer likes it.
  */
 function holdsJwt(text: string): boolean {
@@ -19,7 +19,7 @@ function holdsJwt(text: string): boolean {
   });
 }
 
-/** What a place holds. `sound`: there is one way to read it; what is not sound must be refused, whatever it holds. */
+/** What a place holds. `sound`: there is one way to read it; what is not sound must be refused. */
 export interface Reading {
   readonly token: string;
   readonly sound: boolean;
@@ -78,8 +78,15 @@ function holdsScheme(value: string, scheme: string): boolean {
 export function paramReadings(path: string, name: string): string[] {
   const at = path.indexOf('?');
   if (at === -1) return [];
+  const query = path.slice(at + 1);
+  if (!mayHoldParam(query, name)) return [];
   const isMeant = namesOf(name);
-  return few(path.slice(at + 1).split('&'), (part) => readingsOf(part, isMeant));
+  return few(query.split('&'), (part) => readingsOf(part, isMeant));
+}
+
+/** Whether it is worth looking for a parameter: most queries have none of the name, and nothing that could be read as it. */
+export function mayHoldParam(query: string, name: string): boolean {
+  return /[%+.[\0 ]/.test(query) || query.toLowerCase().includes(name.toLowerCase());
 }
 
 /** Whether a part of a query, between two `&`, holds a parameter in one of those ways. */

@@ -169,7 +169,7 @@ function checkFrom(
 
 /**
  * A good token does not vouch for another beside it: what stands at the place of some other rule goes on only where that rule
- * forwards it and it is good, or the app would read a token there that nobody has verified.
+ * forwards it and it is good, or the app would read a token there that is not verified.
  */
 function checkOthers(
   providers: readonly Provider[],

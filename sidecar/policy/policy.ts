@@ -94,7 +94,7 @@ let makeTunnel: (policy: string) => TunnelPermit;
 
 /**
  * The proof that bytes may pass unread: what CONNECT opens. No Permit is one, so that a request which policy has admitted as
- * a request can never become a tunnel, whatever its method says. Only the table of upstreams makes them.
+ * a request can never become a tunnel, even if its method is CONNECT. Only the table of upstreams makes them.
  */
 export class TunnelPermit {
   /** `upstream[orders]`. */

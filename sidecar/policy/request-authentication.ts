@@ -5,6 +5,7 @@ import {
   cookieReadings,
   holdsCookie,
   holdsParam,
+  mayHoldParam,
   paramReadings,
   type Reading,
   readHeaderToken,
@@ -90,14 +91,13 @@ export function paramsOf(rule: JwtRule): readonly string[] {
   return isDefault(rule) ? ['access_token'] : rule.fromParams;
 }
 
-/** The path without one parameter of its query, in whatever way servers read it. */
+/** The path without one parameter of its query, in every way servers read it. */
 export function withoutParam(path: string, name: string): string {
   const at = path.indexOf('?');
   if (at === -1) return path;
-  const kept = path
-    .slice(at + 1)
-    .split('&')
-    .filter((part) => !holdsParam(part, name));
+  const query = path.slice(at + 1);
+  if (!mayHoldParam(query, name)) return path;
+  const kept = query.split('&').filter((part) => !holdsParam(part, name));
   return kept.length === 0 ? path.slice(0, at) : `${path.slice(0, at)}?${kept.join('&')}`;
 }
 

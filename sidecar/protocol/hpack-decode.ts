@@ -5,7 +5,7 @@
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { FieldName, Fields } from '../exchange.ts';
 import { huffmanTree, staticFields } from './hpack-tables.ts';
-import { fieldName, role } from './http1-head.ts';
+import { fieldName, makeName, role } from './http1-head.ts';
 
 /** A field that was read once and may be referred to again. */
 interface Entry {
@@ -31,7 +31,7 @@ export const tableBytes = 4096;
 const pseudoNames = new Map<string, FieldName>(
   [':method', ':scheme', ':authority', ':path', ':status', ':protocol'].map((lower) => [
     lower,
-    Object.freeze({ lower, folded: lower, ofProxy: false, prefix: '', role: role.pseudo }),
+    makeName(lower, lower, '', role.pseudo),
   ]),
 );
 
@@ -45,7 +45,7 @@ const staticEntries: readonly Entry[] = staticFields.map(([name, value]) => ({
 /** Control characters and bytes that end a line, RFC 9113 section 8.2.1; and white space around a value. */
 const badValue = /[\0-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$/;
 
-const unknownName: FieldName = Object.freeze({ lower: '', folded: '', ofProxy: false, prefix: '', role: role.hop });
+const unknownName = makeName('', '', '', role.hop);
 
 export class HpackDecoder {
   /** Newest last; those before `#first` are evicted. */

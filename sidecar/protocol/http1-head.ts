@@ -164,12 +164,14 @@ export function fieldName(raw: string): FieldName {
   // a field that means something to a proxy is dropped, so that nothing behind us takes it for what it is not.
   const lookalike = folded !== lower && Object.hasOwn(rolesByName, folded);
   const which = lookalike ? role.hop : roleOf(lower);
-  const name: FieldName = Object.freeze({
-    ...{ lower, folded, prefix: `${own}: `, role: which },
-    ofProxy: isProxyField(folded),
-  });
+  const name = makeName(lower, folded, `${own}: `, which);
   if (interned.size < maxInterned && own.length <= maxInternedLength) interned.set(own, name);
   return name;
+}
+
+/** Makes a name. All of them here: names of two shapes would make each step that looks at one slower (measured). */
+export function makeName(lower: string, folded: string, prefix: string, which: number): FieldName {
+  return Object.freeze({ lower, prefix, role: which, folded, ofProxy: isProxyField(folded) });
 }
 
 function roleOf(lower: string): number {

@@ -1,4 +1,4 @@
-// Kind 2 and 13: from outside a gateway takes no word on who a caller is or where a request came from, whatever a proxy's
+// Kind 2 and 13: from outside a gateway takes no word on who a caller is or where a request came from, in any proxy's
 // dialect calls it, in heads and in trailers, except for what gateway.yaml lets pass by name.
 
 import t from 'tap';
