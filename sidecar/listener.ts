@@ -123,7 +123,10 @@ export function onHandshakes(
   accepted: (socket: TLSSocket, facts: TlsFacts, raw: Socket | undefined) => void,
 ): void {
   const arriving = new Map<string, Socket>();
-  server.on('connection', (raw: Socket) => {
+  // Before Node's own listener, which makes the TLS socket after what it finds here. Half a handshake has nothing to say after
+  // the peer's end, and would wait for the handshake's timeout.
+  server.prependListener('connection', (raw: Socket) => {
+    raw.allowHalfOpen = false;
     const key = placeOf(raw);
     arriving.set(key, raw);
     raw.once('close', () => arriving.get(key) === raw && arriving.delete(key));
@@ -131,6 +134,8 @@ export function onHandshakes(
   server.on('secureConnection', (socket) => {
     const raw = arriving.get(placeOf(socket));
     if (raw !== undefined) runsOn(socket, raw);
+    // From here on each direction ends by itself, as a stream of TCP wants it.
+    socket.allowHalfOpen = true;
     const facts = acceptedFacts(socket, tls);
     tools.metrics.countHandshake('accepted', facts);
     accepted(socket, facts, raw);

@@ -172,7 +172,11 @@ class RunningSidecar implements Sidecar {
         },
         changed: (trouble) => this.#noteLog(trouble),
         reopenFailed: (why) =>
-          log.error({ code: 'access_log_reopen_failed' }, `the access log cannot be opened anew: ${why}`),
+          log.error(
+            { code: 'access_log_reopen_failed' },
+            `the access log cannot be opened anew, the old file goes on: ${why}`,
+          ),
+        reopened: () => log.info({ code: 'access_log_reopened' }, `${settings.accessLog} is opened anew`),
       },
       count > 1,
     );

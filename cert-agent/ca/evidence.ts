@@ -50,7 +50,7 @@ export function readSvid(presented: Presented, bundles: TrustBundles, denied: De
   }
 }
 
-const deniedHint = 'an operator revoked it; sallyport ca allow ID lifts that, and a new join token starts again';
+const deniedHint = 'an operator revoked it; to begin again it takes both: sallyport ca allow ID, then a new join token';
 
 export function deniedError(id: string): SallyportError {
   return new SallyportError('id_denied', `${id} is on the deny-list`, { hint: deniedHint });

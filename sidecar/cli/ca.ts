@@ -236,8 +236,10 @@ async function withOperator(flags: AtCa, work: (operator: Operator) => Promise<n
 async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out?: string }): Promise<number> {
   const ttlMs = await durationOf(flags.ttl, '--ttl');
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
-  const { writeOut } = await import('./out-file.ts');
+  const { checkOut, writeOut } = await import('./out-file.ts');
   const { out } = flags;
+  // A token that was made and could be shown to nobody would stay good for its whole life.
+  if (out !== undefined) checkOut(out);
   return withOperator(flags, async (operator) => {
     const { token, ...made } = await operator.createToken(flags.spiffeId, ttlMs);
     const expiresAt = formatTime(made.expiresAt);
@@ -378,6 +380,8 @@ async function runAllow(id: string, flags: AtCa): Promise<number> {
     const done = await operator.allow(id);
     if (flags.json === true) printJson(done);
     else print(done.changed ? `allowed ${done.id}` : `${done.id} was not denied`);
+    if (done.changed)
+      note('its certificates stay revoked: it begins again with a new join token (sallyport ca token create)');
     if (done.nearest !== undefined) note(`denied is ${done.nearest}: did you mean that one?`);
     return exitCodes.ok;
   });
@@ -411,7 +415,7 @@ async function runDenyList(flags: AtCa): Promise<number> {
         one.target,
         'id' in one ? one.id : '',
         one.since,
-        one.until ?? 'allowed',
+        one.until ?? "until 'ca allow'",
         one.reason,
       ]);
       printTable(['DENIED', 'SPIFFE ID', 'SINCE', 'UNTIL', 'REASON'], rows, 'nothing is denied');

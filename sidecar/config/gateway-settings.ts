@@ -191,7 +191,7 @@ function checkRedis(
   if (isOpen && !unsafePlaintext)
     at(
       ['redis', 'url'],
-      `'${hostname}' is not loopback, and redis:// is plaintext: use rediss://, or say 'unsafePlaintext: true'`,
+      `'${hostname}' is not loopback, and redis:// is plaintext: use rediss://, or add 'unsafePlaintext: true' to this entry`,
     );
   if (!isOpen && unsafePlaintext) at(['redis', 'unsafePlaintext'], 'nothing goes out in plaintext');
 }

@@ -209,7 +209,7 @@ export const sidecarYaml = z
       if (!isNear && !unsafePlaintext)
         at(
           ['inbound', index, 'app'],
-          `'${app.host}' is not loopback: requests would leave this machine in plaintext, and others could ask the app directly; run the app beside its sidecar, or say 'unsafePlaintext: true'`,
+          `'${app.host}' is not loopback: requests would leave this machine in plaintext, and others could ask the app directly; run the app beside its sidecar, or add 'unsafePlaintext: true' to this entry`,
         );
       if (isNear && unsafePlaintext)
         at(['inbound', index, 'unsafePlaintext'], 'the app is on this machine: nothing goes out in plaintext');

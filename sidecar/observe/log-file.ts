@@ -9,7 +9,7 @@
 
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, statSync, write, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { errnoOf, reasonOf } from '../../cert-agent/base/errors.ts';
+import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
 const flushMs = 100;
 const maxHeldBytes = 8 * 1024 * 1024;
@@ -27,8 +27,10 @@ export interface LogObserver {
   dropped(): void;
   /** Why nothing can be written, a code of the operating system (`ENOSPC`); undefined once it can again. */
   changed?(trouble: string | undefined): void;
-  /** A file that was to be opened anew could not be: the old one goes on. */
+  /** A file that was to be opened anew could not be: the old one goes on, and the new one is tried again. */
   reopenFailed?(why: string): void;
+  /** The path was opened anew, and lines go there. */
+  reopened?(): void;
 }
 
 export class LogFile {
@@ -37,6 +39,7 @@ export class LogFile {
   #file: number;
   #trouble: string | undefined = undefined;
   #wantsReopen = false;
+  #saidReopenFailed = false;
   /** Full blocks that wait, oldest first; the one being written is the first. */
   readonly #full: Buffer[] = [];
   readonly #spare: Buffer<ArrayBufferLike>[] = [];
@@ -78,6 +81,7 @@ export class LogFile {
   reopen(): void {
     if (this.#target === 'stdout') return;
     this.#wantsReopen = true;
+    this.#saidReopenFailed = false;
     if (!this.#writing) this.#swap();
   }
 
@@ -221,15 +225,18 @@ export class LogFile {
   }
 
   #swap(): void {
-    this.#wantsReopen = false;
     const old = this.#file;
     try {
       this.#file = openLog(this.#target);
-      closeSync(old);
     } catch (error) {
-      // The old file is still there to be written to, under its new name.
-      this.#observer.reopenFailed?.(reasonOf(error));
+      // The old file is still there to be written to, under its new name. The next flush tries again.
+      if (!this.#saidReopenFailed) this.#observer.reopenFailed?.(reasonOf(error));
+      this.#saidReopenFailed = true;
+      return;
     }
+    this.#wantsReopen = false;
+    closeSync(old);
+    this.#observer.reopened?.();
   }
 
   /** How much is written at once: all of it, or as many whole lines as a pipe takes whole. */
@@ -254,6 +261,17 @@ export class LogFile {
 
 /** For appending, and of a file for reading back what a full disk has cut off; a pipe that we read as well would have no end. */
 function openLog(path: string): number {
-  const isPipe = statSync(path, { throwIfNoEntry: false })?.isFile() === false;
-  return openSync(path, isPipe ? 'a' : 'a+', 0o640);
+  try {
+    const isPipe = statSync(path, { throwIfNoEntry: false })?.isFile() === false;
+    return openSync(path, isPipe ? 'a' : 'a+', 0o640);
+  } catch (error) {
+    throw new SallyportError(
+      'config_unreadable',
+      `accessLog: ${path} cannot be written: ${errnoOf(error) ?? reasonOf(error)}`,
+      {
+        hint: 'name a file in a directory that is there and that this user may write to',
+        cause: error,
+      },
+    );
+  }
 }

@@ -110,7 +110,6 @@ export function listenOptions(handshakeMs: number, alpn: readonly string[]): Tls
     requestCert: true,
     rejectUnauthorized: false,
     handshakeTimeout: handshakeMs,
-    allowHalfOpen: true,
     noDelay: true,
     ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
   };

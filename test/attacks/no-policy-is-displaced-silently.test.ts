@@ -347,6 +347,10 @@ t.test('--check names what is lost, and fails where it may not be', async (t) =>
     code: 0,
     stderr: /warning: SecurityPolicy shop\/of-r takes the place of 'jwt' of SecurityPolicy edge\/of-g/,
   });
+  t.match(await runSallyport(t, ['gateway', 'status', '--config', config]), {
+    code: 0,
+    stdout: /^SecurityPolicy +edge\/of-g .*Overridden +Overridden +This policy is being overridden/m,
+  });
   t.match(await check(ofGateway(jwt('a'), required) + ofRoute(cors)), {
     code: 1,
     stdout: /'jwt' of SecurityPolicy edge\/of-g would be lost/,

@@ -37,7 +37,7 @@ t.test('an app', async (t) => {
     t.strictSame(
       sidecar(`app: ${far}`),
       [
-        `orders.yaml:5:25: inbound[0].app: ${`'${host}' is not loopback: requests would leave this machine in plaintext, and others could ask the app directly; run the app beside its sidecar, or say 'unsafePlaintext: true'`}`,
+        `orders.yaml:5:25: inbound[0].app: ${`'${host}' is not loopback: requests would leave this machine in plaintext, and others could ask the app directly; run the app beside its sidecar, or add 'unsafePlaintext: true' to this entry`}`,
       ],
       far,
     );
@@ -55,7 +55,7 @@ t.test('Redis', async (t) => {
   ])
     t.strictSame(gateway(`{ url: ${good} }`), [], good);
   t.match(gateway('{ url: "redis://redis.internal:6379" }'), [
-    /^gateway\.yaml:5:\d+: redis\.url: 'redis\.internal' is not loopback, and redis:\/\/ is plaintext: use rediss:\/\/, or say 'unsafePlaintext: true'$/,
+    /^gateway\.yaml:5:\d+: redis\.url: 'redis\.internal' is not loopback, and redis:\/\/ is plaintext: use rediss:\/\/, or add 'unsafePlaintext: true' to this entry$/,
   ]);
   t.strictSame(gateway('{ url: "redis://redis.internal:6379", unsafePlaintext: true }'), []);
   t.match(gateway('{ url: "rediss://redis.internal", unsafePlaintext: true }'), [/nothing goes out in plaintext/]);

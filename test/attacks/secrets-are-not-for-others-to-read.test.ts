@@ -268,9 +268,12 @@ t.test('--out writes for its owner only', async (t) => {
   ]);
   t.notMatch(json.stdout, readFileSync(out, 'utf8').trim(), 'the token stands in the file alone');
   t.equal(modeOf(out), 0o600, 'also in place of one that was open');
+  const before = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
   const nowhere = join(tempDir(t), 'none', 'x');
   t.match(await runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', web, '--out', nowhere]), {
     code: 2,
     stderr: `${nowhere} cannot be written: ENOENT [config_unreadable]`,
   });
+  const after = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
+  t.equal(after.stdout, before.stdout, 'nor is there a token that nobody has seen');
 });

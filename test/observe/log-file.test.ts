@@ -1,7 +1,7 @@
 // Lines on their way to a reader that does not read: those of allowed requests are dropped and counted, refusals wait.
 
 import { spawnSync } from 'node:child_process';
-import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, readFileSync, readSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { LogFile } from '../../sidecar/observe/log-file.ts';
@@ -22,6 +22,36 @@ t.test('lines are in the file soon, in order, and all of them at the end', async
   again.add('appended\n', true);
   await again.close();
   t.ok(readFileSync(file, 'utf8').endsWith('last\nappended\n'), 'a restart appends');
+});
+
+t.test('a path that cannot be opened anew is tried again, and said once', async (t) => {
+  const dir = join(tempDir(t), 'logs');
+  const file = join(dir, 'access.log');
+  t.throws(() => new LogFile(file, () => {}), {
+    code: 'config_unreadable',
+    message: `accessLog: ${file} cannot be written: ENOENT`,
+  });
+  mkdirSync(dir);
+  const said: string[] = [];
+  const log = new LogFile(file, {
+    dropped: () => t.fail('nothing is dropped'),
+    reopenFailed: (why) => said.push(why),
+    reopened: () => said.push('reopened'),
+  });
+  log.add('one\n', false);
+  await until(() => readFileSync(file, 'utf8') === 'one\n', 'the first line');
+  const aside = `${dir}.old`;
+  renameSync(dir, aside);
+  log.reopen();
+  log.add('two\n', false);
+  await until(() => readFileSync(join(aside, 'access.log'), 'utf8') === 'one\ntwo\n', 'a line in the old file');
+  mkdirSync(dir);
+  await until(() => said.includes('reopened'), 'the new file');
+  log.add('three\n', false);
+  await until(() => readFileSync(file, 'utf8') === 'three\n', 'a line in the new file');
+  t.match(said, [/ENOENT/, 'reopened']);
+  t.equal(said.length, 2);
+  await log.close();
 });
 
 const fifo = join(tempDir(t), 'log');
