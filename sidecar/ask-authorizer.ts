@@ -4,14 +4,14 @@
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { policiesOf } from './authorize.ts';
 import type { Connection } from './connection.ts';
-import type { Asked, Authorizer, Exchange, Party, Ruling } from './exchange.ts';
+import type { Asked, Authorizer, Exchange, Fields, Party, Ruling } from './exchange.ts';
 import { factsOf } from './facts-of.ts';
 import { addFields, changeRequest } from './fields.ts';
 import { hideSessionCookies } from './filters/credentials.ts';
 import type { CompiledRule } from './policy/compile.ts';
 import { customOf } from './policy/decide.ts';
 import type { Refusal } from './policy/policy.ts';
-import { isSafeField } from './protocol/http1-head.ts';
+import { isSafeField, role } from './protocol/http1-head.ts';
 
 /** At a gateway: whom the rule's SecurityPolicy asks. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`. */
 export function askAtEdge(exchange: Exchange, connection: Connection): undefined | Promise<void> {
@@ -60,6 +60,8 @@ async function askOne(
   authorizer: Authorizer,
   policy: string,
 ): Promise<void> {
+  checkSpellings(exchange.fields, authorizer);
+  exchange.judges = [...(exchange.judges ?? []), authorizer];
   let ruling: Ruling;
   try {
     ruling = await authorizer.ask(describe(exchange, connection));
@@ -96,6 +98,21 @@ async function askOne(
   if (replaced.size > 0) changeRequest(exchange, replaced, ruling.requestFields);
   if (ruling.replyFields.length > 0)
     exchange.replyFields = addFields(exchange.replyFields ?? { names: [], values: [] }, ruling.replyFields);
+}
+
+/** What it is told in one spelling the app must not find in another as well. @throws SallyportError `head_malformed`. */
+function checkSpellings({ names }: Fields, authorizer: Authorizer): void {
+  const spellings = new Map<string, string>();
+  for (const { lower, folded, role: which } of names) {
+    // What is for one hop only ends here.
+    if (which === role.hop || !authorizer.judges(folded)) continue;
+    if ((spellings.get(folded) ?? lower) !== lower)
+      throw new SallyportError(
+        'head_malformed',
+        `the header '${lower}', which the authorizer ${authorizer.name} is told of, comes in two spellings that servers take for one`,
+      );
+    spellings.set(folded, lower);
+  }
 }
 
 function describe(exchange: Exchange, connection: Connection): Asked {

@@ -112,6 +112,8 @@ export interface Authorizer {
   readonly kind: 'http' | 'grpc';
   /** What the caller gets when there is no answer. */
   readonly statusOnError: number;
+  /** Whether it is told of a field, by the name that servers fold (`FieldName.folded`): the app must read no other word there. */
+  judges(folded: string): boolean;
   /** @throws SallyportError when there is no answer, or none that can be read. */
   ask(asked: Asked): Promise<Ruling>;
 }
@@ -429,6 +431,8 @@ export class Exchange {
   hopFields: readonly string[] | undefined = undefined;
   /** Names, in lower case, that steps took out of the request, whoever sent them. */
   taken: ReadonlySet<string> | undefined = undefined;
+  /** The external authorizers that were asked about it. */
+  judges: readonly Authorizer[] | undefined = undefined;
   framing: Framing = 0;
   /** No more of its body is taken than this; a codec refuses what comes past it. */
   bodyLimit = Number.POSITIVE_INFINITY;

@@ -1,6 +1,6 @@
 // Fields of a message changed on its way: taken out, added, and put where only we may put them.
 
-import type { Exchange, FieldName, Fields, PortRules } from './exchange.ts';
+import type { Exchange, FieldName, Fields } from './exchange.ts';
 import { foldName } from './policy/header-name.ts';
 import { fieldName } from './protocol/http1-head.ts';
 
@@ -96,12 +96,15 @@ export function withoutTaken({ taken }: Exchange, trailers: Fields): Fields {
   return taken === undefined ? trailers : withoutNames(trailers, taken);
 }
 
-/** Trailers without what policy and token rules read in a head: they judge before the trailers come. */
-export function withoutJudged({ policies, authentication, edge }: PortRules, trailers: Fields): Fields {
+/** Trailers without what policies, token rules and authorizers read in a head: they judge before the trailers come. */
+export function withoutJudged({ rules, judges }: Exchange, trailers: Fields): Fields {
   if (trailers.names.length === 0) return trailers;
+  const { policies, authentication, edge } = rules;
+  const unheard =
+    judges === undefined ? trailers : filterFields(trailers, ({ folded }) => !judges.some((one) => one.judges(folded)));
   return [policies?.headers, authentication?.tokenHeaders, edge?.namedHeaders].reduce(
     (kept, names) => (names === undefined ? kept : withoutNames(kept, names)),
-    trailers,
+    unheard,
   );
 }
 

@@ -198,7 +198,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
 
   requestEnd(trailers: Fields): void {
     if (this.over) return;
-    const kept = withoutJudged(this.#exchange.rules, withoutTaken(this.#exchange, trailers));
+    const kept = withoutJudged(this.#exchange, withoutTaken(this.#exchange, trailers));
     this.#ownBody().ended = kept;
     this.#upstream?.end(kept);
   }

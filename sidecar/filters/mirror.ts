@@ -152,7 +152,7 @@ class Copy implements UpstreamEvents, Choice {
 
   end(trailers: Fields): void {
     if (this.over) return;
-    this.#trailers = withoutJudged(this.#exchange.rules, withoutTaken(this.#exchange, trailers));
+    this.#trailers = withoutJudged(this.#exchange, withoutTaken(this.#exchange, trailers));
     this.#awaitAnswer();
     if (!this.#isBlocked) this.#upstream!.end(this.#trailers);
   }

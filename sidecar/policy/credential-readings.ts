@@ -5,18 +5,34 @@
 const mostReadings = 4;
 
 /**
- * Whether a JWT stands anywhere in a text: apps take what stands behind the last space, or cut 'Bearer ' out, under any scheme.
- * Its first part is JSON in base64url, with white space where the issuer likes it.
+ * Whether a JWT stands anywhere in a text: apps take what stands behind the last space, or cut 'Bearer ' out, under any scheme,
+ * and some read the payload without a look at what stands before it. A part of it is JSON in base64url.
  */
 function holdsJwt(text: string): boolean {
   if (!text.includes('.')) return false;
-  return text.split(/[^A-Za-z0-9_+/=.-]+/).some((word) => {
-    const dot = word.indexOf('.');
-    if (dot < 2) return false;
-    // White space in front is a character of the first three at most, in practice; a hundred are read.
-    const start = Buffer.from(word.slice(Math.max(0, word.lastIndexOf('=', dot - 3) + 1), dot).slice(0, 136), 'base64');
-    return start.toString('latin1').trimStart().startsWith('{');
-  });
+  return text
+    .split(/[^A-Za-z0-9_+/=.-]+/)
+    .some((word) => word.includes('.') && word.split('.').some((part) => startsOf(part).some(isJson)));
+}
+
+/** Where the JSON of a part may begin: at once, or behind a scheme that is cut off without a space, or with another sign. */
+function startsOf(part: string): string[] {
+  const begin = part.slice(0, 160);
+  const behindScheme = /^(?:bearer|token|jwt|dpop)(.+)/i.exec(begin)?.[1];
+  const behindSigns = [...begin.slice(0, 24).matchAll(/[-_+/=]/g)].map(({ index }) => begin.slice(index + 1));
+  return [begin, ...(behindScheme === undefined ? [] : [behindScheme]), ...behindSigns];
+}
+
+/** The first characters of base64 for a brace, white space, a byte order mark or a NUL: nothing else is worth decoding. */
+const mayBeJson = /^[eICD7A_/]/;
+
+function isJson(encoded: string): boolean {
+  if (encoded.length < 2 || !mayBeJson.test(encoded)) return false;
+  // A NUL beside each character is UTF-16.
+  const start = Buffer.from(encoded, 'base64')
+    .toString('latin1')
+    .replace(/^(?:\xef\xbb\xbf|\xfe\xff|\xff\xfe)|\0/g, '');
+  return /^\s*\{\s*(?:["}]|$)/.test(start);
 }
 
 /** What a place holds. `sound`: there is one way to read it; what is not sound must be refused. */
@@ -107,14 +123,14 @@ function readingsOf(part: string, isMeant: (raw: string) => boolean): string[] {
 }
 
 /**
- * The values of a cookie in every way servers read it: also behind a comma, where RFC 2109's readers begin the next one, without
- * quotation marks, in any case, and under the names that PHP makes of others. Empty ones are left out; of many as above.
+ * The values of a cookie in every way servers read it: also behind a comma, where RFC 2109's readers begin the next one, behind
+ * white space, where Python's do, without quotation marks, in any case, and under the names that PHP makes of others. Empty ones are left out; of many as above.
  * @param header all Cookie fields, joined
  */
 export function cookieReadings(header: string | undefined, name: string): string[] {
   if (header === undefined) return [];
   const isMeant = namesOf(name);
-  return few(header.split(/[;,]/), (piece) => {
+  return few(header.split(';').flatMap(cookiesIn), (piece) => {
     const at = piece.indexOf('=');
     if (at === -1 || !isMeant(piece.slice(0, at))) return [];
     const value = piece
@@ -125,10 +141,18 @@ export function cookieReadings(header: string | undefined, name: string): string
   });
 }
 
+/** What may be a cookie in a part of the field, between two semicolons: several, to readers that end one at white space. */
+function cookiesIn(part: string): string[] {
+  return part.split(',').flatMap((piece) => {
+    const words = piece.trim().split(/\s+/);
+    return words.length === 1 ? [piece] : [piece, ...words];
+  });
+}
+
 /** Whether a part of a Cookie field, between two semicolons, holds a cookie in one of those ways. */
 export function holdsCookie(part: string, name: string): boolean {
   const isMeant = namesOf(name);
-  return part.split(',').some((one) => isMeant(one.split('=', 1)[0]!));
+  return cookiesIn(part).some((one) => isMeant(one.split('=', 1)[0]!));
 }
 
 function few(parts: readonly string[], readingsIn: (part: string) => string[]): string[] {
@@ -156,7 +180,10 @@ function fold(name: string): string {
 
 function foldDecoded(name: string): string {
   const nul = name.indexOf('\0');
-  return (nul === -1 ? name : name.slice(0, nul)).trim().replace(/[ .[]/g, '_');
+  const text = (nul === -1 ? name : name.slice(0, nul)).trim();
+  // Readers strip more than ASCII's white space: what could not stand in a token (RFC 9110 section 5.6.2) is taken off both ends.
+  const bare = text.replace(/^[^\w!#$%&'*+.^`|~[-]+|[^\w!#$%&'*+.^`|~[-]+$/g, '');
+  return (bare === '' ? text : bare).replace(/[ .[]/g, '_');
 }
 
 /** Byte by byte, as C does, with ASP.NET's `%u0061`: a broken escape elsewhere in a name hides none of it. */

@@ -5,30 +5,15 @@ import protobuf from 'protobufjs/light.js';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Asked, Fields, Party, Ruling } from '../exchange.ts';
 import { compileStrings } from '../policy/match.ts';
+import { fieldsFor, type HttpAuthorizer } from './http-authorizer.ts';
 import { fieldName, isEndToEnd } from './http1-head.ts';
-
-/** How an authorizer over HTTP is spoken to: the fields of Istio's `envoyExtAuthzHttp`. */
-export interface HttpAuthorizer {
-  readonly pathPrefix: string;
-  readonly includeRequestHeadersInCheck: readonly string[];
-  readonly includeAdditionalHeadersInCheck: Readonly<Record<string, string>>;
-  readonly headersToUpstreamOnAllow: readonly string[];
-  readonly headersToDownstreamOnAllow: readonly string[];
-  readonly headersToDownstreamOnDeny: readonly string[];
-}
-
-// Envoy always sends these along.
-const alwaysSent = ['authorization'];
 
 /** The head that an HTTP authorizer gets: the caller's method and path, and those of its fields that are meant for it. */
 export function httpQuestion(
   { method, path, authority, fields }: Asked,
   authorizer: HttpAuthorizer,
 ): { method: string; path: string; authority: string; fields: Fields } {
-  const wanted = matchNames([...alwaysSent, ...authorizer.includeRequestHeadersInCheck]);
-  const sent: [string, string][] = [];
-  for (const [i, { lower }] of fields.names.entries()) if (wanted(lower)) sent.push([lower, fields.values[i]!]);
-  sent.push(...Object.entries(authorizer.includeAdditionalHeadersInCheck));
+  const sent = [...fieldsFor(fields, authorizer), ...Object.entries(authorizer.includeAdditionalHeadersInCheck)];
   return {
     method,
     path: authorizer.pathPrefix + path,

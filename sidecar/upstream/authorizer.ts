@@ -2,8 +2,8 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Asked, Authorizer, Destination, Ruling } from '../exchange.ts';
-import type { HttpAuthorizer } from '../protocol/ext-authz.ts';
 import { grpcStatusOf } from '../protocol/grpc.ts';
+import { type HttpAuthorizer, toldOf } from '../protocol/http-authorizer.ts';
 import { fieldName } from '../protocol/http1-head.ts';
 import { ask } from './ask.ts';
 
@@ -30,6 +30,8 @@ export function createAuthorizer(plan: AuthorizerPlan, destination: Destination)
     name,
     kind: http === undefined ? 'grpc' : 'http',
     statusOnError,
+    // The gRPC form is told of every field.
+    judges: http === undefined ? () => true : toldOf(http),
     ask: http === undefined ? askGrpc : askHttp,
   });
 

@@ -20,6 +20,13 @@ function spaced(space: string): string {
   return `${Buffer.from(`{${space}"alg":"ES256"}`).toString('base64url')}.${payload}.${signature}`;
 }
 
+/** `forged` with another beginning: some read the payload alone. */
+function headed(header: string): string {
+  return [header, ...forged.split('.').slice(1)].join('.');
+}
+const utf16 = Buffer.from('{"alg":"ES256"}', 'utf16le').swap16().toString('base64url');
+const marked = Buffer.from('\ufeff{"alg":"ES256"}').toString('base64url');
+
 /** What a client sends besides its request line and Host. None of it may reach an app with `forged` in it. */
 const authorizationLies: Readonly<Record<string, readonly string[]>> = {
   'a second line': ['Authorization: Basic YTpi', `Authorization: Bearer ${forged}`],
@@ -38,6 +45,14 @@ const authorizationLies: Readonly<Record<string, readonly string[]>> = {
   'with an equals sign': [`Authorization: Bearer=${forged}`],
   'with white space in its header': [`Authorization: Token ${spaced('\n')}`],
   'with a blank in its header': [`Authorization: Token ${spaced(' ')}`],
+  'with a header that is none': [`Authorization: Token ${headed('xx')}`],
+  'without its header': [`Authorization: Token ${headed('')}`],
+  'with its header in UTF-16': [`Authorization: Token ${headed(utf16)}`],
+  'with a byte order mark': [`Authorization: Token ${headed(marked)}`],
+  'behind a scheme without a space': [`Authorization: Bearer${forged}`],
+  'behind a scheme and a dash': [`Authorization: Bearer-${forged}`],
+  'behind a scheme and an underscore': [`Authorization: Bearer_${forged}`],
+  'behind a scheme and a plus': [`Authorization: Bearer+${forged}`],
   'without its signature': [`Authorization: x ${forged.split('.').slice(0, 2).join('.')}`],
 };
 
@@ -135,6 +150,11 @@ t.test('mesh: headers, cookies and parameters that a rule names', async (t) => {
     [`Cookie:session =${forged}`],
     [`Cookie: SESSION=${forged}`],
     [`Cookie: session[]=${forged}`],
+    [`Cookie: a=b session=${forged}`],
+    [`Cookie: a=b\tsession=${forged}`],
+    [`Cookie: \xc2\xa0session=${forged}`],
+    [`Cookie: a=b; \xc2\xa0session=${forged}`],
+    [`Cookie: session\x85=${forged}`],
     [`Cookie: s%65ssion=${forged}`],
   ];
   for (const fields of lies)

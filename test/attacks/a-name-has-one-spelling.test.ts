@@ -7,9 +7,12 @@ import { join } from 'node:path';
 import t from 'tap';
 import { isSerialDenied, normalizeSerial, parseDenyList } from '../../cert-agent/identity/denied.ts';
 import { normalizeHost, normalizeHostPattern } from '../../sidecar/policy/host.ts';
+import { startGrpcAuthorizer, startHttpAuthorizer } from '../fixtures/authorizer.ts';
+import { startTestGateway } from '../fixtures/gateway.ts';
 import { allowAll, exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { askAsPeer } from '../fixtures/peer.ts';
 import { createCredential } from '../fixtures/pki.ts';
+import { documentOf } from '../fixtures/plan.ts';
 import { runSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const deny = (rule: string): string => `${allowAll}---
@@ -110,6 +113,76 @@ t.test('what policy judges in the head does not come again in the trailers', asy
   t.equal(await ask('POST / HTTP/1.1\r\nHost: orders\r\nTransfer-Encoding: chunked', body), 200);
   const arrived = app.received.at(-1)!.toString('latin1');
   t.match(arrived, /\r\n0\r\nX-Sum: 1\r\n\r\n$/);
+});
+
+t.test('what an authorizer is told of has one spelling, and comes in the head alone', async (t) => {
+  const app = await startBackend(t, (socket, soFar) => {
+    if (/\r\n\r\n$/.test(soFar)) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+  });
+  const overHttp = await startHttpAuthorizer(t, ({ headers }, response) =>
+    response.writeHead(headers['x-token'] === 'good' ? 200 : 403).end(),
+  );
+  const overGrpc = await startGrpcAuthorizer(t, ({ request }) =>
+    request?.http?.headers['x-token'] === 'good' ? { okResponse: {} } : { status: { code: 7 }, deniedResponse: {} },
+  );
+  const mesh = await startMesh(t, {
+    app: app.port,
+    ordersYaml: `extensionProviders:
+  - { name: http, envoyExtAuthzHttp: { service: 127.0.0.1, port: ${overHttp.port}, includeRequestHeadersInCheck: [X-Token, x-extra-*] } }
+  - { name: grpc, envoyExtAuthzGrpc: { service: 127.0.0.1, port: ${overGrpc.port} } }
+`,
+    policy: `${allowAll}${['http', 'grpc']
+      .map(
+        (name) =>
+          `---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: ${name}, namespace: shop }\nspec: { action: CUSTOM, provider: { name: ${name} }, rules: [{ to: [{ operation: { paths: [/${name}] } }] }] }\n`,
+      )
+      .join('')}`,
+  });
+  const gateway = await startTestGateway(t, {
+    listeners: ['shop/g:80'],
+    yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app.port}"] }, z: { endpoints: ["127.0.0.1:${overHttp.port}"] } }\nbackends: { shop/a:80: a, shop/z:80: z }\n`,
+    documents: `${documentOf('Gateway', 'g', '{ gatewayClassName: x, listeners: [{ name: a, port: 80, protocol: HTTP }] }')}
+${documentOf('HTTPRoute', 'r', '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }')}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: { name: p, namespace: shop }
+spec:
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }]
+  extAuth: { http: { backendRefs: [{ name: z, port: 80 }] }, headersToExtAuth: [x-token, x-extra] }
+`,
+  });
+  const asks: readonly (readonly [string, number, string])[] = [
+    ['mesh, HTTP', mesh.outPort, '/http'],
+    ['mesh, gRPC', mesh.outPort, '/grpc'],
+    ['gateway', gateway.port('shop/g:80'), '/'],
+  ];
+  for (const [where, port, path] of asks) {
+    const send = async (fields: readonly string[], body = ''): Promise<string> => {
+      const head = [`POST ${path} HTTP/1.1`, 'Host: orders', 'Connection: close', ...fields];
+      return (await exchangeBytes(port, `${head.join('\r\n')}\r\n\r\n${body}`)).slice(9, 12);
+    };
+    t.equal(await send(['X-Token: good', 'Content-Length: 0']), '200', where);
+    t.equal(await send(['X-Token: bad', 'Content-Length: 0']), '403', where);
+    for (const other of ['X_Token', 'X.Token'])
+      for (const fields of [
+        ['X-Token: good', `${other}: root`],
+        [`${other}: root`, 'X-Token: good'],
+      ])
+        t.equal(await send([...fields, 'Content-Length: 0']), '400', `${where}: ${fields}`);
+    const body = '0\r\nX_Token: root\r\nx-extra-1: root\r\nX-Token: root\r\n\r\n';
+    t.equal(await send(['X-Token: good', 'Transfer-Encoding: chunked'], body), '200', where);
+    const { length } = overHttp.asked;
+    t.equal(await send(['X_Token: good', 'Content-Length: 0']), path === '/grpc' ? '403' : '200', where);
+    if (path !== '/grpc')
+      t.equal(overHttp.asked[length]?.headers['x-token'], 'good', `${where}: it is told of X_Token`);
+  }
+  t.notMatch(app.received.join(), /x.token: root/i);
+  t.equal(
+    app.received.join().match(/x-extra-1: root/gi)?.length,
+    1,
+    'but by the gateway, which was not told to judge it',
+  );
 });
 
 t.test('serial numbers', async (t) => {
