@@ -27,6 +27,7 @@ const mostLevels = 16;
 export function readTree(directory: string): Tree {
   const walk = new Walk();
   walk.enter(directory, real(directory), []);
+  walk.nameUnlinked();
   return walk;
 }
 
@@ -36,6 +37,8 @@ class Walk implements Tree {
   readonly passedOver: Problem[] = [];
   /** Real paths of what was read, and the name that it was read by: of two names for one file the first counts. */
   readonly #read = new Map<string, string>();
+  /** The kubelet's, whose files are read where a link leads to them. */
+  readonly #mounted: string[] = [];
   #entries = 0;
 
   enter(directory: string, realPath: string, above: readonly string[]): void {
@@ -48,7 +51,10 @@ class Walk implements Tree {
     for (const name of names) {
       if (++this.#entries > mostEntries) throw unreadable(directory, `there are more than ${mostEntries} files`);
       // What is in there is read by the links that lead to it.
-      if (isMounted && kubelets.test(name)) continue;
+      if (isMounted && kubelets.test(name)) {
+        this.#mounted.push(join(directory, name));
+        continue;
+      }
       this.#take(name, join(directory, name), join(realPath, name), [...above, realPath]);
     }
   }
@@ -68,6 +74,28 @@ class Walk implements Tree {
     else if (!/\.(?:ya?ml|json)$/.test(name)) this.#passOver(path, whyNot(name));
     else if (!meant.isFile()) throw unreadable(path, 'it is no file');
     else if (!this.#isRead(path, target)) this.files.push(path);
+  }
+
+  /** Names the files among the kubelet's that no link led to: somebody else has put them there. */
+  nameUnlinked(): void {
+    const seen = new Set<string>();
+    const look = (path: string, level: number): void => {
+      const found = lookAt(path, statSync);
+      if (found === undefined) return;
+      if (level > mostLevels) throw unreadable(path, `it is more than ${mostLevels} levels down`);
+      const target = real(path);
+      if (seen.has(target)) return;
+      seen.add(target);
+      if (!found.isDirectory()) {
+        if (!this.#read.has(target)) this.#passOver(path, 'no link in the directory above leads to it');
+        return;
+      }
+      for (const name of namesOf(path)) {
+        if (++this.#entries > mostEntries) throw unreadable(path, `there are more than ${mostEntries} files`);
+        look(join(path, name), level + 1);
+      }
+    };
+    for (const path of this.#mounted) look(path, 1);
   }
 
   #isRead(path: string, target: string): boolean {

@@ -8,19 +8,15 @@ const families: readonly string[] = [
   // Where it came from.
   ...['x-forwarded-', 'x-original-', 'x-real-', 'x-client-ip', 'x-cluster-client-', 'x-proxyuser-', 'wl-proxy-'],
   ...['cf-', 'x-azure-', 'x-appengine-', 'fastly-client-', 'true-client-', 'x-arr-', 'incap-client-', 'proxy-'],
+  ...['cloudfront-', 'x-nf-client-', 'x-forward-', 'x-host', 'x-http-host-', 'x-script-name'],
   // Who it is, by proxies that log users in.
   ...['x-auth-request-', 'x-webauth-', 'x-authenticated-', 'x-remote-', 'remote-', 'x-authentik-', 'x-authelia-'],
   ...['x-pomerium-', 'x-vouch-', 'x-consumer-', 'x-credential-', 'x-amzn-oidc-', 'x-goog-authenticated-user-'],
   ...[
     'oidc-',
-    'sm-',
-    'iv-',
-    'x-auth-user',
-    'x-auth-group',
-    'x-auth-email',
-    'x-auth-name',
-    'tailscale-',
-    'impersonate-',
+    ...['sm-', 'iv-', 'oam-', 'shib-', 'mellon-', 'tailscale-', 'impersonate-', 'x-rh-identity'],
+    ...['x-auth-user', 'x-auth-group', 'x-auth-email', 'x-auth-name', 'x-auth-role', 'x-auth-sub'],
+    ...['kubeflow-user', 'x-proxy-user', 'x-apigateway-', 'x-scope-org', 'dapr-caller-'],
   ],
   ...[
     'x-user-dn',
