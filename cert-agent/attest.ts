@@ -2,7 +2,7 @@
 // expired one, brings a join token, read from its file anew each time because the operator may just have replaced it.
 
 import { SallyportError } from './base/errors.ts';
-import { guardSecret } from './base/secret-file.ts';
+import { readSecret } from './base/secret-file.ts';
 import { isMissing, readText } from './identity/read.ts';
 import type { Svid } from './identity/svid.ts';
 
@@ -43,11 +43,9 @@ export function gatherEvidence(
  * @throws SallyportError `config_unreadable` or `secret_exposed`.
  */
 export function readToken(file: string, warn: (message: string) => void): string | undefined {
-  const warning = guardSecret(file);
-  if (warning !== undefined) warn(warning);
   let text: string;
   try {
-    text = readText(file).trim();
+    text = readText(file, (from) => readSecret(from, warn)).trim();
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;

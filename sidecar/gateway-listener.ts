@@ -13,13 +13,14 @@ import {
 } from 'node:tls';
 import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
+import { sparseLogOf } from '../cert-agent/base/sparse-log.ts';
 import { readPemBlocks } from '../cert-agent/identity/bundle.ts';
 import { openCertificate } from '../cert-agent/identity/certificate.ts';
 import { weaknessOf } from '../cert-agent/identity/key-strength.ts';
 import { checkChainSize } from '../cert-agent/identity/path.ts';
 import { readPresented } from '../cert-agent/identity/peer-chain.ts';
 import { type ClientCertificate, Connection, type Port } from './connection.ts';
-import { accept, admit, type Listener, type ListenerOptions, listen, onHandshakes, sparseLogOf } from './listener.ts';
+import { accept, admit, type Listener, type ListenerOptions, listen, onHandshakes } from './listener.ts';
 import { whenHello } from './protocol/client-hello.ts';
 import { frontContextOptions, listenOptions, type TlsSettings, type TlsVersion } from './protocol/tls.ts';
 import { patternsFor } from './routing/hosts.ts';

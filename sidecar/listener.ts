@@ -8,6 +8,7 @@ import { listenError } from '../cert-agent/base/admin.ts';
 import { asSallyportError, reasonOf, type SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
+import { sparseLogOf } from '../cert-agent/base/sparse-log.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
@@ -215,38 +216,6 @@ function refusePeer(connection: Connection, error: SallyportError, options: List
   sparseLogOf(options.log)(error.code, `peer ${connection.remoteAddress} refused: ${error.message}`);
   connection.socket.on('error', () => {});
   connection.socket.destroy();
-}
-
-type Say = (code: string, message: string) => void;
-
-const sparseLogs = new WeakMap<Log, Say>();
-
-/** The log of what strangers do. */
-export function sparseLogOf(log: Log): Say {
-  let say = sparseLogs.get(log);
-  if (say === undefined) {
-    say = createSparseLog(log);
-    sparseLogs.set(log, say);
-  }
-  return say;
-}
-
-/** A stranger must not fill our disk: at most so many lines a second, the metric counts them all. */
-function createSparseLog(log: Log, perSecond = 20): Say {
-  let second = 0;
-  let said = 0;
-  return function sayOrCount(code, message) {
-    const now = Math.floor(performance.now() / 1000);
-    if (now !== second) {
-      if (said > perSecond)
-        log.warn(
-          { code: 'log_limited', left_out: said - perSecond },
-          'more refusals in the last second than are logged',
-        );
-      [second, said] = [now, 0];
-    }
-    if (++said <= perSecond) log.warn({ code }, message);
-  };
 }
 
 const acceptPauseMs = 1000;

@@ -20,7 +20,10 @@ import type { Connection } from './connection.ts';
 /** Throws when the connection's peer does not hold (any more): a `svid_*` code, or `not_ready` while we have no bundle. */
 export type PeerCheck = (connection: Connection) => void;
 
-/** How many verdicts are remembered; a mesh has fewer workloads than this, and a stranger's chain is never remembered. */
+/**
+ * How many verdicts are remembered; a mesh has fewer workloads than this, and a stranger's chain is never remembered. The
+ * oldest makes room, so that renewals do not fill the memory for good.
+ */
 const maxVerdicts = 4096;
 
 interface Verdict {
@@ -29,7 +32,7 @@ interface Verdict {
 }
 
 /** The check that all inbound connections of a process share. */
-export function createPeerCheck(identity: Live<Identity | undefined>): PeerCheck {
+export function createPeerCheck(identity: Live<Identity | undefined>, limit = maxVerdicts): PeerCheck {
   const verdicts = new Map<string, Verdict>();
   let verdictsUnder: TrustBundles | undefined;
 
@@ -69,7 +72,9 @@ export function createPeerCheck(identity: Live<Identity | undefined>): PeerCheck
     const known = verdicts.get(fingerprint);
     if (known !== undefined) return known;
     const verdict = { peer: verifyChain(chain, ours.bundles, emptyDenyList, Date.now()), chain };
-    if (verdicts.size < maxVerdicts) verdicts.set(fingerprint, verdict);
+    const [oldest] = verdicts.keys();
+    if (oldest !== undefined && verdicts.size >= limit) verdicts.delete(oldest);
+    verdicts.set(fingerprint, verdict);
     return verdict;
   }
 }

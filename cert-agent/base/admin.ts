@@ -1,7 +1,7 @@
 // The small HTTP server behind health, metrics and admin ports and behind the CA's operator socket. Its index is the
 // table of its pages, so what can be asked is always what is listed. It is off the data path, so node:http serves.
 
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
@@ -174,12 +174,22 @@ export function listenError(error: unknown, listen: Address): SallyportError {
   return new SallyportError('listen_failed', `cannot listen on ${where}: ${reasonOf(error)}`, { cause: error });
 }
 
-/** A socket file that nobody answers on was left by a process that was killed; one that answers is in use. */
+/** Any other error, such as a queue that is full or a mode that keeps us out, means that somebody may listen. */
+const states: Readonly<Record<string, 'none' | 'stale'>> = { ENOENT: 'none', ECONNREFUSED: 'stale' };
+
+/** A socket file that nobody answers on was left by a process that was killed. Any other file is not ours to remove. */
 async function removeStaleSocket(path: string): Promise<void> {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (!found.isSocket()) {
+    throw new SallyportError('listen_failed', `cannot listen on ${path}: it is there, and it is not a socket`, {
+      hint: 'name another path, or move the file away if nobody needs it',
+    });
+  }
   const state = await new Promise<'none' | 'stale' | 'answers'>((resolve) => {
     const probe = connect({ path });
     probe.once('connect', () => resolve('answers'));
-    probe.once('error', (error) => resolve(errnoOf(error) === 'ENOENT' ? 'none' : 'stale'));
+    probe.once('error', (error) => resolve(states[errnoOf(error) ?? ''] ?? 'answers'));
     probe.once('close', () => probe.destroy());
     probe.once('connect', () => probe.destroy());
   });

@@ -72,15 +72,31 @@ async function enrol(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
 }
 
 async function renew(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
-  const denied = parts.revocations.denied.current();
-  const { bundles, intermediate } = parts.authority;
-  const { chain, complaint } = request.presented;
-  // Our own intermediate need not be shown to us.
-  const presented = { chain: chain.length === 0 ? [] : [...chain, intermediate], complaint };
-  const evidence = readSvid(presented, bundles, denied, parts.clock.now());
+  const evidence = readPresentedSvid(parts, request.presented);
   const issued = await issue(parts, evidence, parseBody(renewSchema, request.body), request);
   parts.metrics.renewed();
   return answerIssued(parts, issued);
+}
+
+/** Whether what was presented is an SVID that could be renewed now. */
+export function isKnown(parts: Pick<ApiParts, 'authority' | 'revocations' | 'clock'>, presented: Presented): boolean {
+  if (presented.chain.length === 0) return false;
+  try {
+    readPresentedSvid(parts, presented);
+    return true;
+  } catch {
+    // A renewal says why.
+    return false;
+  }
+}
+
+function readPresentedSvid(
+  { authority, revocations, clock }: Pick<ApiParts, 'authority' | 'revocations' | 'clock'>,
+  { chain, complaint }: Presented,
+): Evidence {
+  // Our own intermediate need not be shown to us.
+  const presented = { chain: chain.length === 0 ? [] : [...chain, authority.intermediate], complaint };
+  return readSvid(presented, authority.bundles, revocations.denied.current(), clock.now());
 }
 
 async function issue(

@@ -8,7 +8,7 @@ import { isReserved, type SpiffeId } from '../identity/spiffe-id.ts';
 import { readCsr } from '../identity/x509.ts';
 import type { Authority } from './authority.ts';
 import { deniedError, type Evidence, expiredTokenError } from './evidence.ts';
-import type { CertificateRecord, EvidenceRecord, Recorded, Redeemed, Store } from './store.ts';
+import type { CertificateRecord, EvidenceRecord, RecordedCertificate, Redeemed, Store } from './store.ts';
 
 export interface IssueParts {
   readonly authority: Authority;
@@ -35,7 +35,7 @@ export const longestLeafLifeMs = 24 * 3_600_000;
 /**
  * Issues for what `evidence` proves. `lifeMs` undefined means the default.
  * @throws SallyportError `csr_invalid`, `ttl_out_of_range`, `id_reserved`, `id_foreign`, `id_denied`, `token_used`,
- * `token_expired`, `issuer_expired` or `store_failed`.
+ * `token_expired`, `renewals_exhausted`, `issuer_expired` or `store_failed`.
  */
 export async function issueSvid(
   parts: IssueParts,
@@ -52,7 +52,7 @@ export async function issueSvid(
     throw usedTokenError();
   }
   const record = await signRecord(parts, evidence.id, publicKey, lifeMs, recordOf(evidence));
-  const recorded: Recorded | Redeemed =
+  const recorded: RecordedCertificate | Redeemed =
     evidence.kind === 'token'
       ? await parts.store.redeemToken(evidence.hash, record)
       : await parts.store.recordCertificate(record);
@@ -104,7 +104,11 @@ async function signRecord(
   return { ...leaf, id: id.uri, keyHash: hashKey(publicKey), issuedAt, evidence };
 }
 
-function answerOf({ authority, clock }: IssueParts, recorded: Recorded | Redeemed, made: CertificateRecord): Issued {
+function answerOf(
+  { authority, clock }: IssueParts,
+  recorded: RecordedCertificate | Redeemed,
+  made: CertificateRecord,
+): Issued {
   switch (recorded.outcome) {
     case 'recorded':
       return issuedOf(made, authority, false);
@@ -120,6 +124,14 @@ function answerOf({ authority, clock }: IssueParts, recorded: Recorded | Redeeme
       throw expiredTokenError();
     case 'used':
       throw usedTokenError();
+    case 'exhausted':
+      throw new SallyportError(
+        'renewals_exhausted',
+        `too many certificates of ${made.id} that were renewed from one another are valid`,
+        {
+          hint: 'wait until older ones end, or use a new join token; if nobody renews so often, somebody else may have the key: revoke the ID',
+        },
+      );
   }
 }
 

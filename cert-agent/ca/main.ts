@@ -8,7 +8,7 @@ import { type Clock, formatTime, systemClock } from '../base/clock.ts';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { guardSecret } from '../base/secret-file.ts';
-import { createRoutes } from './api.ts';
+import { createRoutes, isKnown } from './api.ts';
 import { type Authority, openAuthority } from './authority.ts';
 import { createBundleAnswer } from './bundle-answer.ts';
 import { readRootFingerprints } from './certificates.ts';
@@ -129,6 +129,8 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
     routes: createRoutes({ ...parts, bundleAnswer }),
     log,
     onRefusal: metrics.refused,
+    onDrop: metrics.connectionDropped,
+    isKnown: (presented) => isKnown(parts, presented),
     limits: options.limits ?? {},
   });
   const listen = parseAddress(`unix:${socket}`, '');

@@ -12,6 +12,7 @@ export interface CaMetrics {
   issued(again: boolean): void;
   renewed(): void;
   refused(code: Code): void;
+  connectionDropped(): void;
   tokenCreated(): void;
   revoked(): void;
   storeCommit(ms: number, calls: number): void;
@@ -30,6 +31,7 @@ export function createCaMetrics(): CaMetrics {
   const repeated = counter('repeated_total', 'Certificates handed out again to the key that a token is bound to.');
   const renewed = counter('renewed_total', 'Certificates issued for a current SVID.');
   const refused = counter('refused_total', 'Requests refused, by error code.', ['code']);
+  const dropped = counter('connections_dropped_total', 'Connections closed or refused because too many were open.');
   const tokens = counter('tokens_created_total', 'Join tokens created.');
   const revoked = counter('revoked_total', 'Serials and IDs denied by an operator.');
   const calls = counter('store_calls_total', 'Calls to the store.');
@@ -44,6 +46,7 @@ export function createCaMetrics(): CaMetrics {
     issued: (again) => (again ? repeated : issued).inc(),
     renewed: () => renewed.inc(),
     refused: (code) => refused.inc({ code }),
+    connectionDropped: () => dropped.inc(),
     tokenCreated: () => tokens.inc(),
     revoked: () => revoked.inc(),
     storeCommit(ms, count) {

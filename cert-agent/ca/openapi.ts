@@ -92,7 +92,7 @@ export function openapiDocument(): object {
           security: [{ currentSvid: [] }],
           request: 'RenewRequest',
           answers: { 200: json('Svid', 'An SVID for the same identity.') },
-          refusals: [400, 403, 413, 500, 503],
+          refusals: [400, 403, 413, 429, 500, 503],
         }),
       },
       '/v1/bundle': {
@@ -146,6 +146,7 @@ const sentences: Readonly<Record<number, string>> = {
   401: 'The token is not good: `token_unknown`, `token_expired`.',
   403: 'Refused: `token_used`, `id_denied`, `id_reserved`, `id_foreign`, or `svid_...` for the presented SVID.',
   413: 'The body is larger than 16 KiB: `body_too_large`.',
+  429: 'As many certificates as may be valid at once were renewed from one: `renewals_exhausted`.',
   500: 'A fault of the CA: `internal`.',
   503: 'Not now: `store_failed`, `ca_overloaded`, `issuer_expired`.',
 };

@@ -1,8 +1,7 @@
 // The passphrase of a CA's keys: from a file or the environment, never from the command line, which `ps` shows.
 
-import { readFileSync } from 'node:fs';
 import { reasonOf, SallyportError } from '../base/errors.ts';
-import { guardSecret } from '../base/secret-file.ts';
+import { readSecret } from '../base/secret-file.ts';
 
 /**
  * The first line of `file` if one is named, else SALLYPORT_CA_PASSPHRASE, else undefined: the keys are not encrypted.
@@ -18,12 +17,11 @@ export function readPassphrase(
     const value = env['SALLYPORT_CA_PASSPHRASE'];
     return value === undefined ? undefined : notEmpty(value, 'SALLYPORT_CA_PASSPHRASE');
   }
-  const warning = guardSecret(file);
-  if (warning !== undefined) warn(warning);
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readSecret(file, warn);
   } catch (error) {
+    if (error instanceof SallyportError) throw error;
     throw new SallyportError('config_unreadable', `the passphrase file cannot be read: ${reasonOf(error)}`);
   }
   return notEmpty(text.split(/\r?\n/, 1)[0] ?? '', file);

@@ -11,11 +11,13 @@ import { listenError } from '../base/admin.ts';
 import { type Code, codes, reasonOf, SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
+import { sparseLogOf } from '../base/sparse-log.ts';
 import { proveChainShown } from '../identity/own-handshake.ts';
 import { type Presented, readPresented } from '../identity/peer-chain.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { ApiAnswer, Route } from './api.ts';
 import { discardBody, readJsonBody } from './body.ts';
+import { type ConnectionLimits, type ConnectionTable, watchConnections } from './connections.ts';
 
 export interface ServerParts {
   readonly listen: Extract<Address, { host: string }>;
@@ -24,19 +26,26 @@ export interface ServerParts {
   readonly log: Log;
   /** Told of every refusal, whoever it was. */
   readonly onRefusal: (code: Code) => void;
+  /** Whether what a client presented in its handshake is a valid SVID of ours. */
+  readonly isKnown: (presented: Presented) => boolean;
+  /** Told of each connection that was closed, or refused, for want of room. */
+  readonly onDrop: () => void;
   readonly limits?: Partial<ServerLimits>;
 }
 
-export interface ServerLimits {
-  /** Beyond, new connections are closed at once; a fleet of agents reconnects later. */
-  readonly connections: number;
+export interface ServerLimits extends ConnectionLimits {
   /** POSTs whose body is there; beyond, `ca_overloaded`. An issuance takes 4 ms, so this is a second of work. */
   readonly issuing: number;
   /** How long close() waits for what is in flight. */
   readonly drainMs: number;
 }
 
-export const defaultLimits: ServerLimits = Object.freeze({ connections: 4096, issuing: 256, drainMs: 5000 });
+export const defaultLimits: ServerLimits = Object.freeze({
+  connections: 4096,
+  strangerIdleMs: 15_000,
+  issuing: 256,
+  drainMs: 5000,
+});
 
 export interface CaServer {
   /** As bound, with the port that the system chose for port 0. */
@@ -58,21 +67,31 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
     requestTimeout: 10_000,
     // Node looks for overdue requests every 30 s otherwise.
     connectionsCheckingInterval: 2000,
-    // Agents ask for the bundle every few seconds and keep their connection for it.
+    // Of those with an SVID; strangers have less (connections.ts).
     keepAliveTimeout: 65_000,
     maxHeaderSize: 16_384,
   });
-  server.maxConnections = limits.connections;
   const chains = rememberChains(server);
+  const table = watchConnections(server, {
+    limits,
+    isKnown: (socket) => parts.isKnown(chains.get(socket) ?? nothing),
+    onDrop(reason) {
+      parts.onDrop();
+      sparseLogOf(parts.log)('ca_overloaded', reason);
+    },
+  });
   // Every option again: setSecureContext takes what it is not given from its defaults, TLS 1.2 and tickets among them.
   const stopRotation = parts.svid.onChange(() => server.setSecureContext(tlsOptions(parts)));
   const state = { issuing: 0, closing: false };
   server.on('request', (request, response) => {
-    void serve(
-      { parts, limits, state, presented: chains.get(request.socket as TLSSocket) ?? nothing },
-      request,
-      response,
-    );
+    const socket = request.socket as TLSSocket;
+    const turn = table.began(socket);
+    // A body that trickles in makes a connection no less idle.
+    if (request.method === 'GET') turn.read();
+    else request.once('end', turn.read);
+    response.once('close', turn.done);
+    const presented = chains.get(socket) ?? nothing;
+    void serve({ parts, limits, table, state, presented }, request, response);
   });
   // Out of descriptors, accept() fails one connection at a time; that must not end the CA.
   server.on('error', (error) => parts.log.error({ code: 'accept_failed' }, reasonOf(error)));
@@ -116,12 +135,13 @@ const nothing: Presented = Object.freeze({ chain: [], complaint: undefined });
 interface Turn {
   readonly parts: ServerParts;
   readonly limits: ServerLimits;
+  readonly table: ConnectionTable;
   readonly state: { issuing: number; closing: boolean };
   readonly presented: Presented;
 }
 
 async function serve(turn: Turn, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const { state, parts } = turn;
+  const { state, parts, table } = turn;
   let answer: ApiAnswer;
   try {
     answer = await answerOf(turn, request);
@@ -131,6 +151,8 @@ async function serve(turn: Turn, request: IncomingMessage, response: ServerRespo
   await discardBody(request);
   // What was too long even to throw away must not be read as the next request.
   if (state.closing || !request.complete) response.setHeader('connection', 'close');
+  const keepAlive = table.keepAliveOf(request.socket as TLSSocket);
+  if (keepAlive !== undefined) response.setHeader('keep-alive', `timeout=${keepAlive}`);
   response.writeHead(answer.status ?? 200, {
     'content-type': answer.type ?? 'application/json',
     'cache-control': 'no-store',

@@ -10,6 +10,7 @@ import type {
   Denied,
   EvidenceRecord,
   Recorded,
+  RecordedCertificate,
   Redeemed,
   Store,
   StoredCertificate,
@@ -26,7 +27,7 @@ export type Operations = {
 
 type Row = Record<string, SQLOutputValue>;
 
-const schemaVersion = 2;
+const schemaVersion = 3;
 
 /** How long after its end a token is still known as expired rather than unknown. */
 const tokenMemoryMs = 86_400_000;
@@ -38,15 +39,22 @@ const clockMarginMs = 60_000;
 const maxIds = 10_000;
 const maxSerials = 1000;
 
+/**
+ * How many certificates of one family may be valid at once. A thief of one key could otherwise renew it until the
+ * deny-list that revokes them all is larger than agents accept. An agent holds one to three.
+ */
+const maxFamily = 64;
+
 const schema = `
   CREATE TABLE certificates (
     serial TEXT PRIMARY KEY, id TEXT NOT NULL, key_hash TEXT NOT NULL, issued_at INTEGER NOT NULL,
     not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, evidence TEXT NOT NULL, reference TEXT NOT NULL,
-    certificate BLOB NOT NULL, revoked_at INTEGER, reason TEXT
+    certificate BLOB NOT NULL, revoked_at INTEGER, reason TEXT, family TEXT NOT NULL DEFAULT ''
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX certificates_by_end ON certificates (not_after);
   CREATE INDEX certificates_by_id ON certificates (id, not_after);
   CREATE INDEX certificates_by_parent ON certificates (reference) WHERE evidence = 'svid';
+  CREATE INDEX certificates_by_family ON certificates (family, not_after) WHERE revoked_at IS NULL;
   CREATE TABLE tokens (
     hash TEXT PRIMARY KEY, id TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
     key_hash TEXT, serial TEXT
@@ -89,6 +97,27 @@ const fromVersion1 = `
   PRAGMA user_version = 2;
 `;
 
+/**
+ * Version 2 did not know families. A family is named by its first certificate, or by the parent of that where it is not
+ * on record. A circle has no first one; each certificate of it is a family of its own.
+ */
+const fromVersion2 = `
+  ALTER TABLE certificates ADD COLUMN family TEXT NOT NULL DEFAULT '';
+  CREATE TEMP TABLE families (serial TEXT PRIMARY KEY, family TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  INSERT OR IGNORE INTO families WITH RECURSIVE line (serial, family) AS (
+    SELECT serial, iif(evidence = 'svid', reference, serial) FROM certificates AS one
+      WHERE evidence <> 'svid' OR NOT EXISTS (SELECT 1 FROM certificates AS parent WHERE parent.serial = one.reference)
+    UNION
+    SELECT one.serial, line.family FROM line JOIN certificates AS one
+      ON one.evidence = 'svid' AND one.reference = line.serial
+  ) SELECT serial, family FROM line;
+  UPDATE certificates SET family = coalesce(
+    (SELECT family FROM families WHERE families.serial = certificates.serial), serial);
+  DROP TABLE families;
+  CREATE INDEX certificates_by_family ON certificates (family, not_after) WHERE revoked_at IS NULL;
+  PRAGMA user_version = 3;
+`;
+
 /** Makes the tables of a new store, which belongs to the CA of `root`. */
 export function createSchema(db: DatabaseSync, root: string): void {
   db.exec(schema);
@@ -108,6 +137,7 @@ export function prepareSchema(db: DatabaseSync, roots: readonly string[]): Schem
   if (version === 0) return 'empty';
   if (version > schemaVersion) throw new Error(`the store has version ${version}, this build knows ${schemaVersion}`);
   if (version === 1) db.exec(fromVersion1);
+  if (version <= 2) db.exec(fromVersion2);
   const owner = db.prepare('SELECT root FROM owner').get()?.['root'];
   if (owner !== undefined && !roots.includes(String(owner))) return 'foreign';
   const [root] = roots;
@@ -120,19 +150,27 @@ export function createOperations(db: DatabaseSync): Operations {
   const tokens = createTokenOperations(db);
   const { isDeniedId, isRevoked, forget, ...denials } = createDenialOperations(db);
   const insert = db.prepare(
-    `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate,
+       family)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   );
   const bySerial = db.prepare('SELECT * FROM certificates WHERE serial = ?');
+  const familyOf = db.prepare('SELECT family FROM certificates WHERE serial = ?');
+  // What is revoked cannot renew, so it takes no place from the rest of its family.
+  const validOf = db.prepare(
+    `SELECT count(*) AS valid FROM (
+       SELECT 1 FROM certificates WHERE family = ? AND not_after > ? AND revoked_at IS NULL LIMIT ${maxFamily}
+     )`,
+  );
   const listed = db.prepare(
     'SELECT * FROM certificates WHERE not_after > ? AND not_after <= ? ORDER BY not_after, serial',
   );
   const lastEnds = db.prepare('SELECT max(not_after) AS ends FROM certificates WHERE not_after > ? GROUP BY id');
 
-  function put(one: CertificateRecord): void {
+  function put(one: CertificateRecord, family = one.serial): void {
     const { kind, reference } = one.evidence;
     const times = [one.issuedAt, one.notBefore, one.notAfter] as const;
-    insert.run(one.serial, one.id, one.keyHash, ...times, kind, reference, one.certificate);
+    insert.run(one.serial, one.id, one.keyHash, ...times, kind, reference, one.certificate, family);
   }
 
   function findCertificate(serial: string): StoredCertificate | undefined {
@@ -165,13 +203,19 @@ export function createOperations(db: DatabaseSync): Operations {
       put(certificate);
       return { outcome: 'recorded' };
     },
-    recordCertificate(certificate: CertificateRecord): Recorded {
+    recordCertificate(certificate: CertificateRecord): RecordedCertificate {
       const { kind, reference } = certificate.evidence;
       if (isDeniedId(certificate.id)) return { outcome: 'denied' };
       // By its record, not by the list: that forgets what has ended, and a renewal may still be under way. Its whole
       // line need not be walked: a denial marks all of a line, and nothing joins a line at a marked end.
       if (kind === 'svid' && isRevoked(reference)) return { outcome: 'denied' };
-      put(certificate);
+      if (kind !== 'svid') {
+        put(certificate);
+        return { outcome: 'recorded' };
+      }
+      const family = String(familyOf.get(reference)?.['family'] ?? reference);
+      if (Number(validOf.get(family, certificate.issuedAt)?.['valid']) >= maxFamily) return { outcome: 'exhausted' };
+      put(certificate, family);
       return { outcome: 'recorded' };
     },
     findCertificate,

@@ -55,8 +55,11 @@ export interface StoredToken extends TokenRecord {
   readonly bound?: { readonly keyHash: string; readonly serial: string };
 }
 
-/** What became of recording a certificate. Anything but `recorded` leaves it off the record. */
+/** What became of recording a token. Anything but `recorded` leaves it off the record. */
 export type Recorded = { readonly outcome: 'recorded' } | { readonly outcome: 'denied' };
+
+/** The same of a certificate. `exhausted`: 64 of its family are valid, all renewed from one first certificate. */
+export type RecordedCertificate = Recorded | { readonly outcome: 'exhausted' };
 
 /** `again`: this key used the token before, and `certificate` is what it got then. */
 export type Redeemed =
@@ -83,8 +86,11 @@ export interface CertificateFilter {
 }
 
 export interface CertificateStore {
-  /** `denied` when its ID is on the deny-list, or when the SVID that it renews was ever denied, listed still or not. */
-  recordCertificate(certificate: CertificateRecord): Promise<Recorded>;
+  /**
+   * `denied` when its ID is on the deny-list, or when the SVID that it renews was ever denied, listed still or not.
+   * `exhausted` when 64 certificates of its family are valid at its `issuedAt` and not revoked.
+   */
+  recordCertificate(certificate: CertificateRecord): Promise<RecordedCertificate>;
   findCertificate(serial: string): Promise<StoredCertificate | undefined>;
   /** In the order in which they end. */
   listCertificates(filter: CertificateFilter): Promise<readonly StoredCertificate[]>;

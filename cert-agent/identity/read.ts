@@ -79,10 +79,11 @@ export function readBundleFile(file: string, trustDomain?: string): TrustBundle 
 }
 
 /** The text of a file. @throws SallyportError `config_unreadable`, with the system's error as its cause. */
-export function readText(file: string): string {
+export function readText(file: string, read = (from: string): string => readFileSync(from, 'utf8')): string {
   try {
-    return readFileSync(file, 'utf8');
+    return read(file);
   } catch (error) {
+    if (error instanceof SallyportError) throw error;
     throw new SallyportError('config_unreadable', `${file} cannot be read: ${errnoOf(error) ?? reasonOf(error)}`, {
       cause: error,
     });

@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
-import { guardSecret } from '../../cert-agent/base/secret-file.ts';
+import { readSecret } from '../../cert-agent/base/secret-file.ts';
 
 /** From the first byte to a script that answered. */
 export const connectMs = 2000;
@@ -64,17 +64,19 @@ export function parseTarget(
     username: read.username === '' ? undefined : decodeURIComponent(read.username),
     tls,
     secrets() {
-      const warning = passwordFile === undefined ? undefined : guardSecret(passwordFile);
-      if (warning !== undefined) warn(warning);
-      return { password: readFile(passwordFile)?.trim(), ca: readFile(caFile) };
+      const password = readFile(passwordFile, (file) => readSecret(file, warn))?.trim();
+      return { password, ca: readFile(caFile) };
     },
   };
 }
 
-function readFile(file: string | undefined): string | undefined {
+function readFile(
+  file: string | undefined,
+  read = (from: string): string => readFileSync(from, 'utf8'),
+): string | undefined {
   if (file === undefined) return undefined;
   try {
-    return readFileSync(file, 'utf8');
+    return read(file);
   } catch (error) {
     throw asSallyportError(error, 'config_unreadable', `${file} cannot be read`);
   }

@@ -484,6 +484,19 @@ t.test('a wrong answer is not used', async (t) => {
     });
     t.equal(agent.identity.current(), first);
   });
+  t.test('of a CA that has no renewal left, which is asked again later', async (t) => {
+    const world = await createWorld(t);
+    const agent = await started(world);
+    const first = agent.identity.current();
+    world.ca.onSvid = () => refusal(429, 'renewals_exhausted', 'too many certificates are valid', 'wait');
+    agent.renewNow();
+    await until(() => agent.status().lastError, 'the refusal');
+    t.match(agent.status().lastError, { code: 'ca_refused', message: /\[renewals_exhausted\]$/, hint: 'wait' });
+    t.equal(agent.identity.current(), first, 'what it has is served');
+    world.ca.onSvid = undefined;
+    world.clock.advance(2000);
+    await until(() => agent.identity.current() !== first, 'the renewal');
+  });
   t.test('with an SVID of another root, at a renewal', async (t) => {
     const world = await createWorld(t);
     const agent = await started(world);

@@ -4,7 +4,9 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { readRootFingerprints } from '../../cert-agent/ca/certificates.ts';
 import { openOperator } from '../../cert-agent/ca/open-operator.ts';
+import { openSqliteStore } from '../../cert-agent/ca/store-sqlite.ts';
 import { parseDenyList } from '../../cert-agent/identity/denied.ts';
 import { ask, makeCa, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
@@ -62,6 +64,21 @@ t.test('all that was renewed from a certificate is denied with it, and nothing e
   t.notOk(list.serials.has(other.serial), 'what another token gave is another line');
   t.equal((await askRenewal(other)).answer.status, 200);
   t.match(ca.logged.join(''), /"code":"revoked","target":"\w+","reason":"copied","certificates":4,"renewals":3/);
+});
+
+t.test('a thief cannot renew until the deny-list is too long to be delivered', async (t) => {
+  const thief = await enrolled(newId());
+  const other = await enrolled(newId());
+  for (let count = 1; count < 64; count++) t.equal((await askRenewal(thief)).answer.status, 200);
+  const { answer } = await askRenewal(thief);
+  t.match(answer, { status: 429, json: { code: 'renewals_exhausted', hint: /wait until older ones end/ } });
+  t.match(answer.json.message, `too many certificates of spiffe://demo.test/ns/shop/sa/w${names - 1}`);
+  const logged = ca.logged.map((line) => JSON.parse(line)).filter((one) => one.code === 'renewals_exhausted');
+  t.match(logged, [{ level: 'warn', path: '/v1/svid/renew' }]);
+  t.equal((await askRenewal(other)).answer.status, 200, 'others are not touched');
+  const before = (await denied()).serials.size;
+  t.match(await ca.operator.revoke(thief.serial, 'copied'), { certificates: 64, renewals: 63 });
+  t.equal((await denied()).serials.size - before, 64);
 });
 
 t.test('what was renewed from a certificate that has ended is denied, now and when that has ended too', async (t) => {
@@ -237,4 +254,31 @@ t.test('the commands say it, of a CA that runs and of one that is stopped', asyn
   t.match(allowed, { code: 0, stdout: `${id} was not denied\n` });
   t.match(removed, { code: 0, stdout: /^removed token [0-9a-f]{12} of / });
   t.match(removed.stderr, `its certificate ${first.serial} stays`);
+});
+
+t.test('a store of an earlier version learns which certificates are of one family', async (t) => {
+  const place = await makeCa(t);
+  const file = join(place, 'store.sqlite');
+  const [notAfter, id] = [Date.now() + 3_600_000, 'spiffe://demo.test/a'];
+  const serialOf = (index: number): string => index.toString(16).padStart(32, '0');
+  const line = Array.from({ length: 64 }, (_, index) => ({
+    ...{ serial: serialOf(index), id, notAfter },
+    ...(index === 0 ? {} : { renews: serialOf(index - 1) }),
+  }));
+  // The parent of the last one is not on record.
+  const lone = { serial: serialOf(100), id, notAfter, renews: serialOf(99) };
+  rmSync(file);
+  writeOldStore(file, [...line, lone], 1);
+  const store = await openSqliteStore(file, readRootFingerprints(place));
+  t.teardown(() => store.close());
+  const renew = async (reference: string, index: number) =>
+    (
+      await store.recordCertificate({
+        ...{ serial: serialOf(index), id, keyHash: 'aa', issuedAt: Date.now(), notBefore: 0, notAfter },
+        ...{ evidence: { kind: 'svid', reference }, certificate: Buffer.from('der') },
+      })
+    ).outcome;
+  t.equal(await renew(serialOf(63), 200), 'exhausted');
+  t.equal(await renew(serialOf(0), 201), 'exhausted');
+  t.equal(await renew(serialOf(100), 202), 'recorded');
 });

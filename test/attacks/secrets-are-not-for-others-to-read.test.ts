@@ -1,10 +1,23 @@
 // Keys, tokens, passphrases and passwords on disk are their owner's. One that every user may read is closed where it is
 // ours to close, and refused where it is not: it is another user's by then.
 
-import { chmodSync, chownSync, mkdirSync, readFileSync, realpathSync, statSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { guardSecret } from '../../cert-agent/base/secret-file.ts';
+import { readToken } from '../../cert-agent/attest.ts';
+import { guardSecret, readSecret } from '../../cert-agent/base/secret-file.ts';
 import { readPassphrase } from '../../cert-agent/ca/passphrase.ts';
 import { watchIdentityFiles } from '../../cert-agent/identity/files.ts';
 import { startAgent } from '../../cert-agent/main.ts';
@@ -78,6 +91,61 @@ t.test(
     t.match(guardSecret(file), /^the group 12345 may read/);
   },
 );
+
+t.test('a link that leads elsewhere changes no mode there, and what is open there is not used', async (t) => {
+  const target = fileOf(t, 'of another directory', 0o644);
+  const dir = tempDir(t);
+  const link = join(dir, 'link');
+  symlinkSync(target, link);
+  const refused = {
+    code: 'secret_exposed',
+    message: `${link} can be read or changed by every user (mode 0644), and it is a symbolic link to somewhere else: it is not used`,
+  };
+  t.throws(() => guardSecret(link), refused);
+  t.throws(() => readPassphrase(link, {}), refused);
+  t.throws(() => readToken(link, () => {}), refused);
+  t.throws(() => parseTarget({ url: 'rediss://redis.test', passwordFile: link }, () => {}).secrets(), refused);
+  t.equal(modeOf(target), 0o644);
+  chmodSync(target, 0o600);
+  t.equal(guardSecret(link), undefined, 'what is closed there is used');
+  t.equal(readPassphrase(link, {}), 'of another directory');
+});
+
+t.test('a volume of Kubernetes leads to its own directory, and is read and closed as before', async (t) => {
+  const dir = tempDir(t);
+  mkdirSync(join(dir, '..2026_01_01'));
+  const target = fileOf(t, 'pass\n', 0o440, join(dir, '..2026_01_01'));
+  symlinkSync('..2026_01_01', join(dir, '..data'));
+  symlinkSync('..data/secret', join(dir, 'secret'));
+  t.equal(readPassphrase(join(dir, 'secret'), {}), 'pass');
+  t.equal(modeOf(target), 0o440);
+  chmodSync(target, 0o644);
+  t.equal(readPassphrase(join(dir, 'secret'), {}), 'pass');
+  t.equal(modeOf(target), 0o600);
+});
+
+t.test('what is read is the file that was judged, also when its name leads to another by then', async (t) => {
+  const dir = tempDir(t);
+  const file = fileOf(t, 'judged', 0o640, dir);
+  const other = fileOf(t, 'never judged', 0o644);
+  const said: string[] = [];
+  const text = readSecret(file, (message) => {
+    said.push(message);
+    rmSync(file);
+    symlinkSync(other, file);
+  });
+  t.equal(text, 'judged');
+  t.match(said, [/^the group \d+ may read/]);
+  t.equal(modeOf(other), 0o644);
+});
+
+t.test('a pipe is read to its end', { skip: process.platform === 'win32' }, async (t) => {
+  const pipe = join(tempDir(t), 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  const writer = spawn('sh', ['-c', 'echo joined > "$0"', pipe]);
+  t.equal(readPassphrase(pipe, {}), 'joined');
+  await once(writer, 'close');
+});
 
 async function agentWith(t: Test, tokenFile: string) {
   const clock = new ManualClock();

@@ -2,15 +2,23 @@
 // take minutes, certificates full of names, key sets, requests for certificates, transaction tokens.
 
 import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { connect, createServer, type TLSSocket } from 'node:tls';
 import t, { type Test } from 'tap';
+import { LiveCell } from '../../cert-agent/base/live.ts';
 import { onlyBundle } from '../../cert-agent/identity/bundle.ts';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
+import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { weaknessOf } from '../../cert-agent/identity/key-strength.ts';
+import type { Svid } from '../../cert-agent/identity/svid.ts';
 import { verifyChain } from '../../cert-agent/identity/verify.ts';
 import { readCsr } from '../../cert-agent/identity/x509.ts';
+import type { Connection } from '../../sidecar/connection.ts';
 import type { Exchange } from '../../sidecar/exchange.ts';
 import { addFields } from '../../sidecar/fields.ts';
 import { hideSessionCookies, takeOutAll } from '../../sidecar/filters/credentials.ts';
+import { createPeerCheck } from '../../sidecar/peer.ts';
 import { cookieReadings, paramReadings } from '../../sidecar/policy/credential-readings.ts';
 import { compileAuthentication } from '../../sidecar/policy/jwt.ts';
 import { Gatherer } from '../../sidecar/protocol/gather.ts';
@@ -30,7 +38,7 @@ import {
 import { type HostileChain, hostileChains, longestStall, startStrangeClient } from '../fixtures/hostile.ts';
 import { logTo } from '../fixtures/mesh.ts';
 import { askAsPeer } from '../fixtures/peer.ts';
-import { createAuthority, createCredential, publicKeyOf } from '../fixtures/pki.ts';
+import { createAuthority, createCredential, createSvid, publicKeyOf } from '../fixtures/pki.ts';
 import { until } from '../fixtures/process.ts';
 import { assemble, createKey, jwksOf, plainRule, sign, startIssuer } from '../fixtures/tokens.ts';
 import { startCaTarget, startGatewayTarget, startSidecarTarget, type Target } from '../fixtures/under-attack.ts';
@@ -385,4 +393,38 @@ t.test('a head that comes byte by byte is not copied with each', (t) => {
   const next = gathered.append(rest, Buffer.from('end'));
   t.equal(next.toString('hex'), first + Buffer.from('end').toString('hex'));
   t.end();
+});
+
+t.test('one SVID that is renewed again and again does not end the memory of verdicts', async (t) => {
+  const ours = await createSvid(authority, web);
+  const identity = new LiveCell<Identity | undefined>({
+    ...{ svid: ours, bundles: authority.bundles, denied: emptyDenyList },
+  });
+  const check = createPeerCheck(identity, 2);
+  const server = createServer({ cert: ours.chainPem, key: ours.keyPem, requestCert: true, rejectUnauthorized: false });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => server.close());
+  const { port } = server.address() as AddressInfo;
+
+  /** How many signatures are checked for a connection that shows `svid`. */
+  async function checksFor({ chainPem, keyPem }: Svid): Promise<number> {
+    const accepted = once(server, 'secureConnection');
+    const client = connect({ host: '127.0.0.1', port, cert: chainPem, key: keyPem, rejectUnauthorized: false });
+    client.on('error', () => {});
+    const [socket] = (await accepted) as [TLSSocket];
+    const checks = countChecks(() => check({ socket } as unknown as Connection));
+    socket.destroy();
+    client.destroy();
+    return checks;
+  }
+
+  const [first, second, third] = [
+    await createSvid(authority, web),
+    await createSvid(authority, web),
+    await createSvid(authority, web),
+  ];
+  for (const one of [first, second, third]) t.ok((await checksFor(one)) > 0, 'the first time');
+  for (const one of [second, third]) t.equal(await checksFor(one), 0, 'remembered');
+  t.ok((await checksFor(first)) > 0, 'the oldest is forgotten');
+  for (const one of [third, first]) t.equal(await checksFor(one), 0, 'and remembered again');
 });

@@ -85,6 +85,14 @@ t.test('what the CA answers is what is described', async (t) => {
   const enrolled = await check(200, { path: '/v1/svid', body: { csr, token, ttlSeconds: 600 } });
   const svid = svidOf(enrolled, key);
   await check(200, { path: '/v1/svid/renew', body: { csr }, svid });
+  const thief = await newKey();
+  const { token: lost } = await ca.operator.createToken(`${id}3`, 60_000);
+  const stolen = svidOf(await check(200, { path: '/v1/svid', body: { csr: thief.csr, token: lost } }), thief);
+  const renewals = Array.from({ length: 63 }, () =>
+    check(200, { path: '/v1/svid/renew', body: { csr }, svid: stolen }),
+  );
+  await Promise.all(renewals);
+  await check(429, { path: '/v1/svid/renew', body: { csr }, svid: stolen });
   const bundle = await check(200, { path: '/v1/bundle' });
   await check(304, { path: '/v1/bundle', headers: { 'if-none-match': String(bundle.headers['etag']) } });
   await check(200, { path: '/healthz' });

@@ -1,6 +1,9 @@
-import { statSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { lstatSync, readFileSync, renameSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
+import { startAdmin } from '../../cert-agent/base/admin.ts';
 import { createLog } from '../../cert-agent/base/log.ts';
 import { startCa } from '../../cert-agent/ca/main.ts';
 import { openOperator } from '../../cert-agent/ca/open-operator.ts';
@@ -16,6 +19,35 @@ const web = 'spiffe://demo.test/ns/shop/sa/web';
 
 t.test('the socket is for its owner only', async (t) => {
   t.equal(statSync(ca.socket).mode & 0o777, 0o600);
+});
+
+t.test('what stands in the place of the socket is removed only if it is a socket that nobody answers on', async (t) => {
+  const dir = tempDir(t);
+  const at = (name: string): string => join(dir, name);
+  const [file, link, stale, open] = ['notes.txt', 'link', 'stale.sock', 'open.sock'].map(at) as [string, ...string[]];
+  const listenOn = (path: string | undefined) => startAdmin({ listen: { path: path! }, title: 'x', pages: [] });
+  writeFileSync(file, 'dear diary');
+  symlinkSync(file, link!);
+  const refusal = (path: string | undefined) => ({
+    code: 'listen_failed',
+    message: `cannot listen on ${path}: it is there, and it is not a socket`,
+    hint: /^name another path/,
+  });
+  await t.rejects(startTestCa(t, { socket: file }), refusal(file));
+  for (const path of [file, link, dir]) await t.rejects(listenOn(path), refusal(path));
+  t.equal(readFileSync(link!, 'utf8'), 'dear diary');
+  const left = createServer().listen(open);
+  await once(left, 'listening');
+  t.teardown(() => left.close());
+  await t.rejects(listenOn(open), { code: 'port_in_use' });
+  // Node removes the file at the end of a server by the name that it had.
+  const killed = createServer().listen(at('killed.sock'));
+  await once(killed, 'listening');
+  renameSync(at('killed.sock'), stale!);
+  await new Promise((resolve) => killed.close(resolve));
+  const admin = await listenOn(stale);
+  t.ok(lstatSync(stale!).isSocket());
+  await admin.close();
 });
 
 t.test('a token is 256 bits, and what it is for and how long it holds is told', async (t) => {

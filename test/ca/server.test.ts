@@ -371,6 +371,8 @@ t.test('a fault of the CA is told as a fault and nothing more', async (t) => {
     ],
     log: createLog({ component: 'ca', level: 'silent' }),
     onRefusal: (code) => codes.push(code),
+    onDrop: () => {},
+    isKnown: () => false,
   });
   t.teardown(() => server.close());
   const answers = ['/bug', '/store'].map((path) => ask(server.address.port, authority.bundlePem, { path }));

@@ -160,6 +160,41 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same(await store.recordCertificate(from(other.serial)), { outcome: 'recorded' });
   });
 
+  using('of one family 64 are valid at once, whichever of them is renewed', async (t, store) => {
+    const from = (reference: string, changes: Partial<CertificateRecord> = {}) =>
+      certificate({ evidence: { kind: 'svid', reference }, ...changes });
+    const [first, other] = [certificate(), certificate()];
+    for (const one of [first, other]) await store.recordCertificate(one);
+    const family = [first, from(first.serial, { notAfter: now + 1000 })];
+    while (family.length < 64) family.push(from(family[Math.floor(family.length / 3)]!.serial));
+    for (const one of family.slice(1)) t.same(await store.recordCertificate(one), { outcome: 'recorded' });
+    for (const one of [family[0]!, family[1]!, family[63]!])
+      t.same(await store.recordCertificate(from(one.serial)), { outcome: 'exhausted' });
+    t.same(await store.recordCertificate(from(other.serial)), { outcome: 'recorded' }, 'others are not touched');
+    const later = () => from(family[63]!.serial, { issuedAt: now + 1000 });
+    t.same(await store.recordCertificate(later()), { outcome: 'recorded' }, 'one has ended');
+    t.same(await store.recordCertificate(later()), { outcome: 'exhausted' });
+    t.equal((await store.listCertificates({})).length, 67, 'what was refused is not on record');
+    t.same(await store.denySerial(family[1]!.serial, 'x', now + 1000), {
+      outcome: 'denied',
+      certificates: 39,
+      renewals: 39,
+    });
+    t.same(
+      await store.recordCertificate(from(first.serial)),
+      { outcome: 'recorded' },
+      'what is revoked takes no place',
+    );
+  });
+
+  using('of renewals at the same time, no more than 64 of a family become valid', async (t, store) => {
+    const reference = 'ab'.repeat(16);
+    const renewals = Array.from({ length: 80 }, () => certificate({ evidence: { kind: 'svid', reference } }));
+    const done = await Promise.all(renewals.map((one) => store.recordCertificate(one)));
+    t.equal(done.filter(({ outcome }) => outcome === 'recorded').length, 64, 'also of one that is not on record');
+    t.equal(done.filter(({ outcome }) => outcome === 'exhausted').length, 16);
+  });
+
   using('of a denial and a renewal at the same time, the renewal is refused or denied', async (t, store) => {
     const one = certificate();
     await store.recordCertificate(one);

@@ -60,7 +60,7 @@ t.test('a store of a later version is refused', async (t) => {
   db.close();
   await t.rejects(open(file), {
     code: 'store_failed',
-    message: /the store has version 7, this build knows 2/,
+    message: /the store has version 7, this build knows 3/,
   });
 });
 
