@@ -69,7 +69,8 @@ t.test('all that was renewed from a certificate is denied with it, and nothing e
 t.test('a thief cannot renew until the deny-list is too long to be delivered', async (t) => {
   const thief = await enrolled(newId());
   const other = await enrolled(newId());
-  for (let count = 1; count < 64; count++) t.equal((await askRenewal(thief)).answer.status, 200);
+  const renewals = await Promise.all(Array.from({ length: 63 }, () => askRenewal(thief)));
+  t.ok(renewals.every((one) => one.answer.status === 200));
   const { answer } = await askRenewal(thief);
   t.match(answer, { status: 429, json: { code: 'renewals_exhausted', hint: /wait until older ones end/ } });
   t.match(answer.json.message, `too many certificates of spiffe://demo.test/ns/shop/sa/w${names - 1}`);
