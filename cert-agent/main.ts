@@ -6,11 +6,13 @@ import { agentPages, registerMetrics } from './agent/pages.ts';
 import type { Random } from './agent/schedule.ts';
 import type { Address } from './base/address.ts';
 import { type AdminServer, startAdmin } from './base/admin.ts';
+import { reportBackgroundTo } from './base/background.ts';
 import { type Clock, systemClock } from './base/clock.ts';
 import { reasonOf, SallyportError } from './base/errors.ts';
 import type { Live } from './base/live.ts';
 import type { Log } from './base/log.ts';
 import { createRegistry } from './base/metrics.ts';
+import { absolutePath } from './base/write.ts';
 import { createCaClient } from './fetch.ts';
 import { makeOutDir } from './identity/generation.ts';
 import type { Identity } from './identity/identity.ts';
@@ -52,7 +54,9 @@ export interface Agent {
 export function startAgent(options: AgentOptions): Agent {
   const caUrl = parseCaUrl(options.caUrl);
   const trustDomain = options.trustDomain === undefined ? undefined : parseTrustDomain(options.trustDomain);
-  const { caBundleFile, outDir, log, clock = systemClock, random = Math.random } = options;
+  const { log, clock = systemClock, random = Math.random } = options;
+  const [caBundleFile, outDir] = [absolutePath(options.caBundleFile), absolutePath(options.outDir)];
+  const tokenFile = options.tokenFile === undefined ? undefined : absolutePath(options.tokenFile);
   try {
     makeOutDir(outDir);
   } catch (error) {
@@ -60,7 +64,7 @@ export function startAgent(options: AgentOptions): Agent {
   }
   const keep = new Keep({ outDir, caBundleFile, trustDomain, log, clock });
   const client = createCaClient({ url: caUrl, clock });
-  const rotation = new Rotation({ ...options, caUrl, client, keep, clock, random });
+  const rotation = new Rotation({ ...options, caUrl, caBundleFile, tokenFile, outDir, client, keep, clock, random });
   if (options.registry !== undefined) registerMetrics(options.registry, () => rotation.status());
   return {
     identity: rotation.identity,
@@ -78,6 +82,7 @@ export interface RunOptions extends Omit<AgentOptions, 'registry'> {
 /** Runs the agent as a process of its own, until SIGTERM or SIGINT. SIGHUP renews. */
 export async function runAgent(options: RunOptions): Promise<void> {
   const { log } = options;
+  reportBackgroundTo(log);
   const registry = createRegistry();
   const agent = startAgent({ ...options, registry });
   let admin: AdminServer | undefined;

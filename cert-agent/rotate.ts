@@ -8,6 +8,7 @@ import { isBundleMissing, type Keep, trustOf } from './agent/keep.ts';
 import { TrustRefresh } from './agent/refresh.ts';
 import { lateFrom, type Random, renewalTime, retryDelay, watchJumps } from './agent/schedule.ts';
 import { type Evidence, gatherEvidence, readToken } from './attest.ts';
+import { guard } from './base/background.ts';
 import { type Clock, formatDuration, formatTime } from './base/clock.ts';
 import { asSallyportError, SallyportError } from './base/errors.ts';
 import type { Live } from './base/live.ts';
@@ -155,6 +156,8 @@ export class Rotation {
 
   #tick(): void {
     if (this.#closed) return;
+    // Should what follows throw, it is tried again all the same.
+    this.#armIn(tickMs);
     this.#noticeJump();
     this.#keep.judge();
     if (this.#keep.mend()) this.#refresh.hurry();
@@ -172,7 +175,12 @@ export class Rotation {
     const renewal = this.#renewing === undefined ? this.#nextRenewal : Number.POSITIVE_INFINITY;
     const expiry = (this.identity.current()?.svid.notAfter ?? Number.POSITIVE_INFINITY) + 1;
     const due = Math.min(renewal, expiry, this.#refresh.due) - this.#options.clock.now();
-    this.#cancelTick = this.#options.clock.after(Math.max(0, Math.min(tickMs, due)), () => this.#tick());
+    this.#armIn(Math.max(0, Math.min(tickMs, due)));
+  }
+
+  #armIn(ms: number): void {
+    this.#cancelTick();
+    this.#cancelTick = this.#options.clock.after(ms, () => guard('agent', () => this.#tick()));
   }
 
   #hurry(): void {

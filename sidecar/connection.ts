@@ -4,6 +4,7 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { formatPlace } from '../cert-agent/base/address.ts';
+import { every } from '../cert-agent/base/background.ts';
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
@@ -223,7 +224,7 @@ export function coarseNow(): number {
 export class ConnectionTable {
   readonly #open = new Set<Connection>();
   readonly #arriving = new Set<Socket>();
-  readonly #timer: NodeJS.Timeout;
+  readonly #stop: () => void;
   #whenEmpty: (() => void) | undefined = undefined;
 
   readonly #expired: (connection: Connection) => void;
@@ -233,8 +234,7 @@ export class ConnectionTable {
     this.#expired = expired;
     // Else what comes before the first tick would be as old as this module, and idle at once.
     coarse = performance.now();
-    this.#timer = setInterval(() => this.#tick(), tickMs);
-    this.#timer.unref();
+    this.#stop = every('connections', tickMs, () => this.#tick());
   }
 
   /** Those whose handshake is not over count as well: they hold a descriptor, and anybody can open them. */
@@ -298,7 +298,7 @@ export class ConnectionTable {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#stop();
     for (const raw of this.#arriving) raw.destroy();
     for (const connection of this.#open) connection.socket.destroy();
   }

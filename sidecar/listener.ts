@@ -268,8 +268,13 @@ export function listen(server: Server | TlsServer, options: ListenerOptions, onC
   });
 }
 
-/** `::` takes both families where the machine has IPv6 at all; a kernel without it refuses to bind it. */
+let any: string | undefined;
+
+/** `::` takes both families where the machine has IPv6 at all; a kernel without it refuses to bind it. Asked once: out of descriptors it cannot be asked. */
 export function anyAddress(): string {
-  const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
-  return addresses.some((one) => one.family === 'IPv6') ? '::' : '0.0.0.0';
+  if (any === undefined) {
+    const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+    any = addresses.some((one) => one.family === 'IPv6') ? '::' : '0.0.0.0';
+  }
+  return any;
 }

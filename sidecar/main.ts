@@ -3,10 +3,12 @@
 
 import type { Registry } from 'prom-client';
 import { type AdminServer, startAdmin } from '../cert-agent/base/admin.ts';
+import { every } from '../cert-agent/base/background.ts';
 import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import { createRegistry } from '../cert-agent/base/metrics.ts';
+import { absolutePath } from '../cert-agent/base/write.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { compileDocuments, type Judgement } from './config/compile-documents.ts';
 import type { IstioDocuments } from './config/documents.ts';
@@ -80,7 +82,8 @@ export interface Sidecar {
  * @throws SallyportError `config_invalid`, `config_unreadable`, `port_in_use` or `listen_failed`: what no waiting mends.
  */
 export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
-  const { configFile, log, index = 1, count = 1 } = options;
+  const { log, index = 1, count = 1 } = options;
+  const configFile = absolutePath(options.configFile);
   const watch = await watchConfiguration(configFile, log, (whole) => shareOf(whole, index, count), options.read);
   const { settings } = watch.configuration.current();
   const component = settings.gateway === undefined ? 'sidecar' : 'gateway';
@@ -88,7 +91,7 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
     throw new SallyportError('usage', `${configFile} is of a ${component}`, { hint: `run 'sallyport ${component}'` });
   const registry = createRegistry();
   const source = await startIdentity(settings, registry, log);
-  const sidecar = new RunningSidecar(watch, source, registry, settings, options);
+  const sidecar = new RunningSidecar(watch, source, registry, settings, { ...options, configFile });
   try {
     await sidecar.start();
   } catch (error) {
@@ -218,9 +221,7 @@ class RunningSidecar implements Sidecar {
     );
     if ((this.#options.index ?? 1) === 1)
       this.#stops.push(watchExposure(() => configuration.current().settings.inbound, this.#registry, this.#log));
-    const timer = setInterval(() => this.#announce(), 250);
-    timer.unref();
-    this.#stops.push(() => clearInterval(timer));
+    this.#stops.push(every('readiness', 250, () => this.#announce()));
     this.#announce();
   }
 

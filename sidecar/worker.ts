@@ -2,6 +2,7 @@
 // own. The first asks it what it knows, and tells it when to leave.
 
 import '../cert-agent/base/heap.ts';
+import { reportBackgroundTo } from '../cert-agent/base/background.ts';
 import { reasonOf } from '../cert-agent/base/errors.ts';
 import { createLog } from '../cert-agent/base/log.ts';
 import { startSidecar } from './main.ts';
@@ -13,11 +14,12 @@ process.on('SIGHUP', () => {});
 
 const plan = JSON.parse(process.argv[2] ?? '{}') as WorkerPlan;
 const log = createLog({ component: `sidecar ${plan.index}/${plan.count}` });
+reportBackgroundTo(log);
 
 try {
   const sidecar = await startSidecar({ ...plan, log, onReadiness: (readiness) => tell({ readiness }) });
   const leave = (): void => {
-    void sidecar.drain().then(() => process.exit(0));
+    void sidecar.drain().finally(() => process.exit(0));
   };
   process.on('message', (ask: Ask) => {
     if (ask.what === 'reload') sidecar.reload();

@@ -117,8 +117,10 @@ export class Workers {
         this.#changed();
       } else this.#answers.get(told.id)?.(told.answer);
     });
-    child.on('error', () => {});
-    child.once('exit', (status, signal) => {
+    // One that could not be started (no descriptors, no memory) has no exit.
+    child.on('error', () => child.pid === undefined && gone(null, null));
+    child.once('exit', (status, signal) => gone(status, signal));
+    const gone = (status: number | null, signal: NodeJS.Signals | null): void => {
       worker.child = undefined;
       worker.readiness = starting(worker.index);
       if (this.#leaving) return;
@@ -131,7 +133,7 @@ export class Workers {
       setTimeout(() => {
         if (!this.#leaving) this.#start(worker);
       }, restartMs).unref();
-    });
+    };
   }
 
   async #askAll(what: Ask['what'], ms: number, decision?: string): Promise<Reply[]> {

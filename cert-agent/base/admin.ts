@@ -1,13 +1,15 @@
 // The small HTTP server behind health, metrics and admin ports and behind the CA's operator socket. Its index is the
 // table of its pages, so what can be asked is always what is listed. It is off the data path, so node:http serves.
 
-import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, rmSync } from 'node:fs';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { type Address, formatAddress, isLoopback } from './address.ts';
+import { reportBackground } from './background.ts';
 import { asSallyportError, errnoOf, reasonOf, SallyportError } from './errors.ts';
 import { createServer } from './http.ts';
+import { absolutePath, makeDirectory } from './write.ts';
 
 export interface PageRequest {
   readonly url: URL;
@@ -44,17 +46,26 @@ export interface AdminServer {
   close(): Promise<void>;
 }
 
+/** Probes, Prometheus and an operator need a few. Beyond, the connection that has been open longest makes room. */
+const mostConnections = 64;
+/** How long a client may neither send nor take anything. */
+const idleMs = 10_000;
+
 /**
  * Binds and serves. A unix socket gets mode 0600, and a stale one left by a killed process is replaced.
  * @throws SallyportError `port_in_use` or `listen_failed`.
  */
 export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
+  /** Those whose answer is being made. What becomes of the answer is for the client to hurry with. */
+  const working = new Set<Socket>();
   const server = createServer(
-    { requestTimeout: 10_000, headersTimeout: 10_000, maxHeaderSize: 16_384 },
+    // Node looks for overdue requests every 30 s otherwise.
+    { requestTimeout: idleMs, headersTimeout: idleMs, connectionsCheckingInterval: 2000, maxHeaderSize: 16_384 },
     (request, response) => {
-      void serve(options, request, response);
+      serve(options, request, response, working).catch((error: unknown) => reportBackground('admin', error));
     },
   );
+  limitConnections(server, working);
   await bind(server, options.listen);
   const bound = server.address();
   const address =
@@ -71,13 +82,40 @@ export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
   };
 }
 
-async function serve(options: AdminOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+/**
+ * Anybody may connect to a health port, and must neither use up our descriptors nor keep a probe away: the newest connection is
+ * taken, and of the others the oldest is closed that waits for its client.
+ */
+function limitConnections(server: Server, working: ReadonlySet<Socket>): void {
+  const open = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+    if (open.size <= mostConnections) return;
+    const oldest = [...open].find((one) => one !== socket && !working.has(one));
+    (oldest ?? socket).destroy();
+  });
+  server.setTimeout(idleMs, (socket) => {
+    if (!working.has(socket)) socket.destroy();
+  });
+  // Out of descriptors, accept() fails one connection at a time.
+  server.on('error', (error) => server.listening && reportBackground('admin', error));
+}
+
+async function serve(
+  options: AdminOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+  working: Set<Socket>,
+): Promise<void> {
   let answer: PageAnswer;
   try {
-    answer = await answerOf(options, request);
+    answer = await answerOf(options, request, working);
   } catch (error) {
     const known = asSallyportError(error, 'internal', 'this page failed');
     answer = { status: known.row.status, body: { code: known.code, message: known.message, hint: known.hint } };
+  } finally {
+    working.delete(request.socket);
   }
   const body = typeof answer.body === 'string' ? answer.body : `${JSON.stringify(answer.body, null, 2)}\n`;
   const type = answer.type ?? (typeof answer.body === 'string' ? 'text/plain; charset=utf-8' : 'application/json');
@@ -90,14 +128,18 @@ async function serve(options: AdminOptions, request: IncomingMessage, response: 
   response.end(request.method === 'HEAD' ? undefined : body);
 }
 
-async function answerOf(options: AdminOptions, request: IncomingMessage): Promise<PageAnswer> {
+async function answerOf(options: AdminOptions, request: IncomingMessage, working: Set<Socket>): Promise<PageAnswer> {
   refuseForeignOrigin(options, request);
   const url = new URL(request.url ?? '/', 'http://localhost');
   const method = request.method === 'HEAD' ? 'GET' : request.method;
   if (url.pathname === '/' && method === 'GET') return { body: index(options) };
   const here = options.pages.filter((page) => matches(page.path, url.pathname));
   const page = here.find((one) => one.method === method);
-  if (page !== undefined) return page.answer({ url, body: await readBody(request, options.maxBodyBytes ?? 65_536) });
+  if (page !== undefined) {
+    const body = await readBody(request, options.maxBodyBytes ?? 65_536);
+    working.add(request.socket);
+    return await page.answer({ url, body });
+  }
   if (here.length === 0)
     throw new SallyportError('not_found', `there is no page ${url.pathname}`, { hint: 'GET / lists the pages' });
   throw new SallyportError(
@@ -147,7 +189,7 @@ function index(options: AdminOptions): string {
 
 async function bind(server: Server, listen: Address): Promise<void> {
   if ('path' in listen) {
-    mkdirSync(dirname(listen.path), { recursive: true, mode: 0o700 });
+    makeDirectory(dirname(absolutePath(listen.path)));
     await removeStaleSocket(listen.path);
   }
   await new Promise<void>((resolve, reject) => {

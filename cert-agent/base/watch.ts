@@ -2,6 +2,7 @@
 // first rename), and within a second by looking again, because events get lost on bind mounts and network file systems.
 
 import { type FSWatcher, watch } from 'node:fs';
+import { every, guard } from './background.ts';
 
 export interface ChangeWatch {
   /** Looks now. */
@@ -15,7 +16,7 @@ export function watchForChange(directories: () => Iterable<string>, onLook: () =
   let soon: NodeJS.Immediate | undefined;
   const lookSoon = (): void => {
     clearImmediate(soon);
-    soon = setImmediate(onLook);
+    soon = setImmediate(() => guard('files', onLook));
   };
   const watchAll = (): void => {
     const wanted = new Set(directories());
@@ -38,16 +39,15 @@ export function watchForChange(directories: () => Iterable<string>, onLook: () =
       // Not there yet, or no watches left (ENOSPC): looking every second does without, and tries again.
     }
   };
-  const timer = setInterval(() => {
+  const stop = every('files', everyMs, () => {
     watchAll();
     onLook();
-  }, everyMs);
-  timer.unref();
+  });
   watchAll();
   return {
     look: onLook,
     close() {
-      clearInterval(timer);
+      stop();
       clearImmediate(soon);
       for (const watcher of watchers.values()) watcher.close();
       watchers.clear();

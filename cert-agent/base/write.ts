@@ -1,8 +1,34 @@
 // Files that others rely on: written under a temporary name, synced, renamed. A kill -9 leaves the old file or the new.
 
 import { randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { SallyportError } from './errors.ts';
+
+/**
+ * `path` as an absolute one. Every path of an option is made absolute once, at the start: a working directory can be deleted
+ * under a process that runs.
+ * @throws SallyportError `config_unreadable` for a relative path where that has happened.
+ */
+export function absolutePath(path: string): string {
+  try {
+    return resolve(path);
+  } catch (error) {
+    throw new SallyportError('config_unreadable', `${path} cannot be found: the working directory was deleted`, {
+      hint: 'start it from a directory that exists, or name absolute paths',
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Makes the directory `path`, which is absolute, and those above it, with mode 0700. What exists stays as it is.
+ * @throws TypeError for a relative path: in a deleted working directory Node's mkdir would never return.
+ */
+export function makeDirectory(path: string): void {
+  if (!isAbsolute(path)) throw new TypeError(`${path} is not an absolute path`);
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+}
 
 /** Replaces `path` with `data` in one step, readable as `mode` (default 0600) says, on disk when it returns. */
 export function writeFileDurably(path: string, data: string | Uint8Array, mode = 0o600): void {

@@ -2,10 +2,10 @@
 // key signs once, here; the running CA never reads it.
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { asSallyportError, SallyportError } from '../base/errors.ts';
-import { writeFileDurably } from '../base/write.ts';
+import { absolutePath, makeDirectory, writeFileDurably } from '../base/write.ts';
 import { formatBundle, formatPem } from '../identity/bundle.ts';
 import { formatKey, generateKey } from '../identity/keys.ts';
 import { parseTrustDomain } from '../identity/spiffe-id.ts';
@@ -119,7 +119,7 @@ function prepareDirectory(dir: string): void {
 /** The mode of `dir`, which is there then, and narrow if it was empty. */
 function openedMode(dir: string): number {
   try {
-    mkdirSync(dir, { recursive: true, mode: 0o700 });
+    makeDirectory(absolutePath(dir));
     if (readdirSync(dir).length === 0) chmodSync(dir, 0o700);
     return statSync(dir).mode & 0o777;
   } catch (error) {

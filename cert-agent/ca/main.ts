@@ -8,6 +8,7 @@ import { type Clock, formatTime, systemClock } from '../base/clock.ts';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { guardSecret } from '../base/secret-file.ts';
+import { absolutePath } from '../base/write.ts';
 import { createRoutes, isKnown } from './api.ts';
 import { type Authority, openAuthority } from './authority.ts';
 import { createBundleAnswer } from './bundle-answer.ts';
@@ -59,10 +60,12 @@ const issuerWarningMs = 30 * 86_400_000;
  * @throws SallyportError `ca_missing`, `passphrase_wrong`, `secret_exposed`, `ca_running`, `store_missing`, `store_foreign`, `port_in_use`, `issuer_expired` and others that
  * say why this directory cannot be served.
  */
-export async function startCa(options: CaOptions): Promise<RunningCa> {
+export async function startCa(given: CaOptions): Promise<RunningCa> {
+  const options = { ...given, dir: absolutePath(given.dir) };
   const { clock = systemClock, leafLifeMs = defaultLeafLifeMs, log = createLog({ component: 'ca' }) } = options;
   checkLeafLife(leafLifeMs);
-  const socket = socketOf(options);
+  // As it was named: a socket's path is short, and a relative one may be what fits.
+  const socket = socketOf(given);
   guardKeys(options.dir, log);
   const authority = openAuthority(options.dir, options.passphrase, clock);
   warnOfEnd(authority, clock, log);

@@ -4,6 +4,7 @@
 
 import { type FSWatcher, lstatSync, watch } from 'node:fs';
 import { dirname } from 'node:path';
+import { guard } from '../base/background.ts';
 import { type Clock, formatTime, systemClock } from '../base/clock.ts';
 import { asSallyportError, type SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
@@ -96,11 +97,18 @@ class FileWatch implements IdentityWatch {
 
   #tick(): void {
     if (this.#closed) return;
+    // Should what follows throw, it is tried again all the same.
+    this.#armIn(compareMs);
     this.#watchDirectories();
     this.#expire();
     this.#look();
     const left = (this.#cell.current()?.svid.notAfter ?? Number.POSITIVE_INFINITY) - this.#clock.now() + 1;
-    this.#cancelTick = this.#clock.after(Math.max(0, Math.min(compareMs, left)), () => this.#tick());
+    this.#armIn(Math.max(0, Math.min(compareMs, left)));
+  }
+
+  #armIn(ms: number): void {
+    this.#cancelTick();
+    this.#cancelTick = this.#clock.after(ms, () => guard('identity_files', () => this.#tick()));
   }
 
   #look(): void {
@@ -228,7 +236,7 @@ class FileWatch implements IdentityWatch {
   #soon(): void {
     if (this.#closed) return;
     clearImmediate(this.#lookSoon);
-    this.#lookSoon = setImmediate(() => this.#look());
+    this.#lookSoon = setImmediate(() => guard('identity_files', () => this.#look()));
   }
 }
 

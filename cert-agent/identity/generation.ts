@@ -19,7 +19,7 @@ import {
 import { basename, join } from 'node:path';
 import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
 import { guardSecret } from '../base/secret-file.ts';
-import { linkDurably, syncDirectory, writeFileDurably } from '../base/write.ts';
+import { linkDurably, makeDirectory, syncDirectory, writeFileDurably } from '../base/write.ts';
 import { formatBundle, formatPem, parseBundle } from './bundle.ts';
 import { formatDenyList } from './denied.ts';
 import type { Identity, IdentityPaths } from './identity.ts';
@@ -42,10 +42,10 @@ export function pathsIn(outDir: string, trustDomain: string): IdentityPaths {
   };
 }
 
-/** Makes the agent's directory, mode 0700. One that exists keeps its mode: it may be /run or somebody's home. */
+/** Makes the agent's directory, an absolute path, mode 0700. One that exists keeps its mode: it may be /run or somebody's home. */
 export function makeOutDir(outDir: string): void {
-  mkdirSync(outDir, { recursive: true, mode: 0o700 });
-  mkdirSync(join(outDir, 'generations'), { recursive: true, mode: 0o700 });
+  makeDirectory(outDir);
+  makeDirectory(join(outDir, 'generations'));
 }
 
 /** Writes `identity` as the next generation of `outDir` and makes it current. The one before it stays for readers. */
@@ -81,7 +81,7 @@ export function setAside(outDir: string): string | undefined {
   if (current === undefined || from === undefined || !existsSync(from)) return undefined;
   const to = join(outDir, 'damaged', current);
   if (existsSync(to)) return to;
-  mkdirSync(join(outDir, 'damaged'), { recursive: true, mode: 0o700 });
+  makeDirectory(join(outDir, 'damaged'));
   cpSync(from, to, { recursive: true });
   return to;
 }

@@ -96,6 +96,8 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const { startCa } = await import('../../cert-agent/ca/main.ts');
   const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
   const { parseAddress } = await import('../../cert-agent/base/address.ts');
+  const { createLog } = await import('../../cert-agent/base/log.ts');
+  const { reportBackgroundTo } = await import('../../cert-agent/base/background.ts');
   const listen = parseAddress(flags.listen, '0.0.0.0');
   if ('path' in listen) throw usage(`--listen takes host:port, not ${flags.listen}`);
   // Before the start: a signal that comes while it starts ends it as well.
@@ -103,7 +105,9 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const leafLifeMs = await durationOf(flags.ttl, '--ttl');
   const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
   const { dir, socket, unsafeNewStore } = flags;
-  const running = await startCa({ dir, listen, leafLifeMs, passphrase, socket, unsafeNewStore });
+  const log = createLog({ component: 'ca' });
+  reportBackgroundTo(log);
+  const running = await startCa({ dir, listen, leafLifeMs, passphrase, socket, unsafeNewStore, log });
   await stopped;
   await running.close();
   return exitCodes.ok;

@@ -53,12 +53,14 @@ export function readCount(text: string): number {
 
 /** Runs until it is told to leave. @throws SallyportError as `startSidecar`, or `usage` for the other kind of file. */
 export async function serve(file: string, count: number, component: 'sidecar' | 'gateway'): Promise<number> {
-  const [{ createLog }, { startSidecar }, { readVersion }] = await Promise.all([
+  const [{ createLog }, { reportBackgroundTo }, { startSidecar }, { readVersion }] = await Promise.all([
     import('../../cert-agent/base/log.ts'),
+    import('../../cert-agent/base/background.ts'),
     import('../main.ts'),
     import('./version.ts'),
   ]);
   const log = createLog({ component });
+  reportBackgroundTo(log);
   const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count, component });
   // What log rotation sends: the access log has been renamed. SIGHUP looks at every file as well.
   process.on('SIGUSR1', () => sidecar.reopen());

@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { Counter, type Registry } from 'prom-client';
 import { type Address, isLoopback } from '../../cert-agent/base/address.ts';
+import { every, guard } from '../../cert-agent/base/background.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 
 const everyMs = 60_000;
@@ -38,10 +39,8 @@ export function watchExposure(
       }
     }
   };
-  const timer = setInterval(() => void look(), everyMs);
-  timer.unref();
-  void look();
-  return () => clearInterval(timer);
+  guard('exposure', look);
+  return every('exposure', everyMs, look);
 }
 
 function outerAddresses(): string[] {

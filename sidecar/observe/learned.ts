@@ -2,6 +2,7 @@
 // disk, and nothing is enforced by it: a person reads what `policy propose` makes of it.
 
 import { readFileSync } from 'node:fs';
+import { every } from '../../cert-agent/base/background.ts';
 import { formatTime } from '../../cert-agent/base/clock.ts';
 import { errnoOf, reasonOf } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -58,7 +59,7 @@ export class Learned {
   readonly #edges = new Map<string, LiveEdge>();
   /** Literal children by their parent; the ones that became variables. */
   readonly #siblings = new Map<string, Set<string>>();
-  readonly #timer: NodeJS.Timeout;
+  readonly #stop: () => void;
   #changed = false;
   #problem: string | undefined = undefined;
   /** Edges that had to make room for others. */
@@ -69,8 +70,7 @@ export class Learned {
     this.#settings = settings;
     this.#log = log;
     this.#read();
-    this.#timer = setInterval(() => this.write(), writeMs);
-    this.#timer.unref();
+    this.#stop = every('learned', writeMs, () => this.write());
   }
 
   note(call: Call, allowed: boolean, now: number): void {
@@ -115,7 +115,7 @@ export class Learned {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#stop();
     this.write();
   }
 

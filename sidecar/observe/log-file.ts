@@ -9,6 +9,7 @@
 
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, statSync, write, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { every } from '../../cert-agent/base/background.ts';
 import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
 const flushMs = 100;
@@ -53,7 +54,7 @@ export class LogFile {
   /** How much of the first full block is written already. */
   #written = 0;
   readonly #waiting: (() => void)[] = [];
-  readonly #timer: NodeJS.Timeout;
+  readonly #stop: () => void;
 
   /**
    * `target` is a path, or `stdout`. Where several processes share it, pieces are written that a pipe takes whole (PIPE_BUF), so
@@ -64,8 +65,7 @@ export class LogFile {
     this.#most = shared && target === 'stdout' ? pipeBytes : Number.POSITIVE_INFINITY;
     this.#file = target === 'stdout' ? 1 : openLog(target);
     this.#observer = typeof observer === 'function' ? { dropped: observer } : observer;
-    this.#timer = setInterval(() => this.#flush(), flushMs);
-    this.#timer.unref();
+    this.#stop = every('access_log', flushMs, () => this.#flush());
   }
 
   get full(): boolean {
@@ -103,7 +103,7 @@ export class LogFile {
 
   /** Writes what is held; for the end of the process. */
   async close(): Promise<void> {
-    clearInterval(this.#timer);
+    this.#stop();
     this.#turnOver(0);
     this.#closing = true;
     // What is being written must not be written twice; a reader that takes nothing is not waited for.

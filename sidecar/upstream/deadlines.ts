@@ -1,6 +1,7 @@
 // Times that requests must not pass, thousands at once: a wheel of slots and one timer for all of them, which runs only while
 // there is something to wait for. Setting and dropping one costs a link in a list, and it fires up to a slot late.
 
+import { guard } from '../../cert-agent/base/background.ts';
 import { type Clock, systemClock } from '../../cert-agent/base/clock.ts';
 
 /** How late one may be, milliseconds. */
@@ -81,7 +82,7 @@ export class Deadlines {
       // One that fired before it may have dropped it.
       if (!one.isSet) continue;
       this.drop(one);
-      one.run();
+      guard('deadlines', one.run);
     }
     if (this.#size > 0) this.#stop ??= this.#clock.after(slotMs, this.#turn);
   };

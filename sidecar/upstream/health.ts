@@ -59,8 +59,8 @@ export class HealthCheck {
   async #check(): Promise<void> {
     const verdict = await this.#ask();
     if (this.#isClosed) return;
-    this.#note(verdict);
     this.#next = this.#deadlines.set(this.#plan.intervalMs, () => void this.#check());
+    this.#note(verdict);
   }
 
   #note(verdict: Verdict): void {

@@ -3,6 +3,7 @@
 
 import { isIP } from 'node:net';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
+import { every } from '../../cert-agent/base/background.ts';
 import { type Clock, systemClock } from '../../cert-agent/base/clock.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -49,7 +50,7 @@ export class Pool implements Destination, EndpointOwner {
   #seen = -1;
   /** performance.now() until which some of them rest. */
   #restUntil = 0;
-  readonly #timer: NodeJS.Timeout;
+  readonly #stop: () => void;
   #turn = 0;
   #closed = false;
   /** Why nobody has answered yet; undefined once somebody has. */
@@ -71,8 +72,7 @@ export class Pool implements Destination, EndpointOwner {
         : (address, outcome) => this.#note(this.#byAddress.get(address), outcome);
     this.#unanswered = options.awaited ? 'nobody was asked yet' : undefined;
     for (const endpoint of options.endpoints) if ('host' in endpoint) options.resolver.watch(endpoint.host);
-    this.#timer = setInterval(() => this.tick(), 1000);
-    this.#timer.unref();
+    this.#stop = every('pool', 1000, () => this.tick());
     this.#refresh();
     this.#greet();
   }
@@ -378,7 +378,7 @@ export class Pool implements Destination, EndpointOwner {
   close(): void {
     this.#closed = true;
     this.#unanswered = undefined;
-    clearInterval(this.#timer);
+    this.#stop();
     for (const endpoint of this.#options.endpoints)
       if ('host' in endpoint) this.#options.resolver.forget(endpoint.host);
     for (const one of this.#checks.values()) one.close();

@@ -4,6 +4,7 @@
 
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
+import { every } from '../../cert-agent/base/background.ts';
 import { reasonOf } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 
@@ -26,7 +27,7 @@ export class Resolver {
   readonly #log: Log;
   readonly #lookup: (name: string) => Promise<readonly string[]>;
   readonly #names = new Map<string, Name>();
-  readonly #timer: NodeJS.Timeout;
+  readonly #stop: () => void;
   #running = 0;
   /** Rises whenever a name has got or lost an address, for those who keep what they made of the last answer. */
   version = 0;
@@ -34,8 +35,7 @@ export class Resolver {
   constructor(log: Log, lookupAll: (name: string) => Promise<readonly string[]> = systemLookup) {
     this.#log = log;
     this.#lookup = lookupAll;
-    this.#timer = setInterval(() => this.#run(), 250);
-    this.#timer.unref();
+    this.#stop = every('resolver', 250, () => this.#run());
   }
 
   /** Starts looking `host` up until `forget`. Literal addresses need none. */
@@ -75,7 +75,7 @@ export class Resolver {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#stop();
     this.#names.clear();
   }
 
