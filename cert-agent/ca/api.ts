@@ -132,10 +132,12 @@ function answerBundle({ body, etag }: BundleAnswer, request: ApiRequest): ApiAns
   return matchesEtag(request.ifNoneMatch, etag) ? { status: 304, headers, body: '' } : { headers, body };
 }
 
-/** Healthy means able to issue: the store answers and the intermediate still signs. */
+/** Healthy means able to issue: the store can be written and the intermediate still signs. Asking writes nothing: anyone may ask. */
 async function answerHealth(parts: ApiParts): Promise<ApiAnswer> {
   const now = parts.clock.now();
   await parts.store.findToken('');
+  const trouble = parts.store.trouble();
+  if (trouble !== undefined) throw new SallyportError('store_failed', `the store failed: ${trouble}`);
   if (now > parts.authority.notAfter) throw new SallyportError('issuer_expired', 'the intermediate has expired');
   return { body: JSON.stringify({ status: 'ok', time: formatTime(now) }) };
 }

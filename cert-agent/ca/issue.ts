@@ -59,11 +59,23 @@ export async function issueSvid(
   return answerOf(parts, recorded, record);
 }
 
-/** Issues the CA's own SVID, on record like every other. */
-export async function issueOwn(parts: IssueParts, id: SpiffeId, key: KeyObject): Promise<Issued> {
+/**
+ * Issues the CA's own SVID, on record like every other. While the store cannot be written it is not: the CA serves the bundle and the
+ * deny-list then, and for that it needs no more than a certificate.
+ */
+export async function issueOwn(
+  parts: IssueParts,
+  id: SpiffeId,
+  key: KeyObject,
+): Promise<{ readonly issued: Issued; readonly isOnRecord: boolean }> {
   const publicKey = createPublicKey(key).export({ type: 'spki', format: 'der' });
   const record = await signRecord(parts, id, publicKey, parts.defaultLifeMs, { kind: 'self', reference: '' });
-  return answerOf(parts, await parts.store.recordCertificate(record), record);
+  try {
+    return { issued: answerOf(parts, await parts.store.recordCertificate(record), record), isOnRecord: true };
+  } catch (error) {
+    if (!(error instanceof SallyportError) || error.code !== 'store_failed') throw error;
+    return { issued: issuedOf(record, parts.authority, false), isOnRecord: false };
+  }
 }
 
 /** Who may be issued a certificate, or a token for one. @throws SallyportError `id_foreign` or `id_reserved`. */

@@ -176,23 +176,40 @@ function operatorOf({ authority, store, revocations, metrics, log, clock }: Part
 }
 
 /** Looks every ten seconds at what is due by the wall clock; timers of an hour would sleep through a suspended night. */
-function startBeat({ clock, revocations, log }: Parts, own: OwnSvid): { now(): Promise<void>; stop(): void } {
+function startBeat({ clock, store, revocations, log }: Parts, own: OwnSvid): { now(): Promise<void>; stop(): void } {
   let running: Promise<void> = Promise.resolve();
+  let trouble: string | undefined;
+  /** Whether something can be issued, before somebody asks for it. */
+  async function probe(): Promise<void> {
+    await store.probe().catch(() => {});
+    const now = store.trouble();
+    if (now === trouble) return;
+    trouble = now;
+    if (now === undefined) log.info({ code: 'store_recovered' }, 'the store can be written again, and the CA issues');
+    else
+      log.error(
+        { code: 'store_failed' },
+        `the store cannot be written (${now}): nothing is issued or revoked, the bundle and the deny-list are served`,
+      );
+  }
   /** One at a time: who asked for upkeep while it ran waits for that one too, and sees what it changed. */
   function upkeep(): Promise<void> {
     running = running
       .catch(() => {})
       .then(async () => {
+        await probe();
         await own.rotate();
         await revocations.prune();
       });
     return running;
   }
+  void probe();
   let cancel = clock.after(beatMs, beat);
   let stopped = false;
   function beat(): void {
     void upkeep()
-      .catch((error: unknown) => log.error({ code: 'upkeep_failed' }, reasonOf(error)))
+      // Of a store that cannot be written, probe() has told.
+      .catch((error: unknown) => trouble ?? log.error({ code: 'upkeep_failed' }, reasonOf(error)))
       .finally(() => {
         if (!stopped) cancel = clock.after(beatMs, beat);
       });

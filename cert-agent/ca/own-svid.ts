@@ -14,30 +14,35 @@ import { type IssueParts, issueOwn } from './issue.ts';
 
 export interface OwnSvid {
   readonly live: Live<Svid>;
-  /** Makes a new one if half of this one's life is over. Call it every now and then. */
+  /** Makes a new one if half of this one's life is over, or if this one is not on record and a new one can be. Call it every now and then. */
   rotate(): Promise<void>;
 }
 
 /** @throws SallyportError when the directory's certificates do not fit together: then nothing may be served. */
 export async function createOwnSvid(parts: IssueParts): Promise<OwnSvid> {
-  const cell = new LiveCell(await makeSvid(parts));
+  let made = await makeSvid(parts);
+  const cell = new LiveCell(made.svid);
   return {
     live: cell,
     async rotate() {
-      if (isDue(cell.current(), parts.clock)) cell.set(await makeSvid(parts));
+      const isRecordable = !made.isOnRecord && parts.store.trouble() === undefined;
+      if (!isRecordable && !isDue(made.svid, parts.clock)) return;
+      made = await makeSvid(parts);
+      cell.set(made.svid);
     },
   };
 }
 
-async function makeSvid(parts: IssueParts): Promise<Svid> {
+async function makeSvid(parts: IssueParts): Promise<{ readonly svid: Svid; readonly isOnRecord: boolean }> {
   const { authority, clock } = parts;
   const key = generateKey();
-  const issued = await issueOwn(parts, caIdOf(authority.trustDomain), key);
+  const { issued, isOnRecord } = await issueOwn(parts, caIdOf(authority.trustDomain), key);
   const chain = issued.chain.map((one) => Buffer.from(one));
   // Every agent will ask the same question; better that it fails here, with the CA's own name in the answer.
   const { id } = verifyChain(chain, authority.bundles, emptyDenyList, clock.now());
   if (id.uri !== issued.id) throw new SallyportError('svid_invalid', `the CA's own SVID says ${id.uri}`);
-  return parseSvid(formatPem(chain), formatKey(key), { chain: "the CA's own SVID", key: "the CA's own key" });
+  const names = { chain: "the CA's own SVID", key: "the CA's own key" };
+  return { svid: parseSvid(formatPem(chain), formatKey(key), names), isOnRecord };
 }
 
 /** Asked against the wall clock, not a timer: a laptop that slept through the night rotates when it wakes. */

@@ -220,7 +220,7 @@ function refusalHeaders(parts: ServerParts, code: Code, path: string): Record<st
 }
 
 const ourFaults: Readonly<Partial<Record<Code, string>>> = {
-  store_failed: 'the CA cannot write to its store',
+  store_failed: 'the CA cannot write to its store: it issues nothing, and serves the bundle and the deny-list',
   ca_overloaded: 'the CA has more requests than it can sign for',
   issuer_expired: 'the certificate that the CA signs with has ended',
 };

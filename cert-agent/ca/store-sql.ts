@@ -18,7 +18,7 @@ import type {
   TokenRecord,
 } from './store.ts';
 
-type Waiting = Omit<Store, 'close'>;
+type Waiting = Omit<Store, 'close' | 'trouble'>;
 
 /** The contract without its promises. */
 export type Operations = {
@@ -173,6 +173,10 @@ export function createOperations(db: DatabaseSync): Operations {
     insert.run(one.serial, one.id, one.keyHash, ...times, kind, reference, one.certificate, family);
   }
 
+  // A row that comes and goes: an UPDATE to the same value would not be written.
+  const come = db.prepare("INSERT INTO denied_serials VALUES ('', 0)");
+  const go = db.prepare("DELETE FROM denied_serials WHERE serial = ''");
+
   function findCertificate(serial: string): StoredCertificate | undefined {
     const row = bySerial.get(serial);
     return row === undefined ? undefined : certificateOf(row);
@@ -225,6 +229,10 @@ export function createOperations(db: DatabaseSync): Operations {
     countIdentities(now: number, ends: readonly number[]) {
       const last = lastEnds.all(now).map((row) => Number(row['ends']));
       return { total: last.length, ending: ends.map((end) => last.filter((one) => one <= end).length) };
+    },
+    probe(): void {
+      come.run();
+      go.run();
     },
     prune(now: number): boolean {
       tokens.forget(now - tokenMemoryMs);

@@ -84,6 +84,7 @@ class SqliteStore implements Store {
   #sentAt = 0;
   #scheduled = false;
   #broken: SallyportError | undefined;
+  #trouble: string | undefined;
   #drained: (() => void) | undefined;
 
   readonly addToken = this.#operation('addToken');
@@ -104,6 +105,7 @@ class SqliteStore implements Store {
   readonly listIds = this.#operation('listIds');
   readonly similarSerials = this.#operation('similarSerials');
   readonly prune = this.#operation('prune');
+  readonly probe = this.#operation('probe');
 
   constructor(worker: Worker, options: SqliteStoreOptions) {
     this.#worker = worker;
@@ -111,6 +113,10 @@ class SqliteStore implements Store {
     worker.on('message', (message: StoreMessage) => message.type === 'answers' && this.#settle(message.answers));
     worker.on('error', (error) => this.#break(failed('the store', reasonOf(error))));
     worker.on('exit', () => this.#break(failed('the store', 'its thread ended')));
+  }
+
+  trouble(): string | undefined {
+    return this.#broken?.message ?? this.#trouble;
   }
 
   async close(): Promise<void> {
@@ -159,8 +165,14 @@ class SqliteStore implements Store {
     this.#onCommit?.(performance.now() - this.#sentAt, batch.length);
     for (const [index, waiting] of batch.entries()) {
       const answer = answers[index] ?? { failure: 'no answer' };
-      if ('value' in answer) waiting.resolve(answer.value);
-      else waiting.reject(failed('the store', answer.failure));
+      if ('value' in answer) {
+        // That a read succeeds says nothing of the disk.
+        if (waiting.call.name === 'probe') this.#trouble = undefined;
+        waiting.resolve(answer.value);
+      } else {
+        this.#trouble = answer.failure;
+        waiting.reject(failed('the store', answer.failure));
+      }
     }
     this.#send();
     if (this.#queue.length + this.#inFlight.length === 0) this.#drained?.();

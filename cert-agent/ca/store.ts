@@ -139,6 +139,14 @@ export interface DenialStore {
   prune(now: number): Promise<boolean>;
 }
 
+/** Whether something can be written. */
+export interface StoreHealth {
+  /** Writes, and changes nothing. */
+  probe(): Promise<void>;
+  /** Why a call has failed; undefined while none has since a probe succeeded. */
+  trouble(): string | undefined;
+}
+
 /** What is on record under which name, so that an operator is told what they may have meant. */
 export interface NameStore {
   /** True for an ID that has had a certificate, has a token, or is denied. */
@@ -149,7 +157,7 @@ export interface NameStore {
   similarSerials(serial: string): Promise<readonly string[]>;
 }
 
-export interface Store extends TokenStore, CertificateStore, DenialStore, NameStore {
+export interface Store extends TokenStore, CertificateStore, DenialStore, NameStore, StoreHealth {
   /** Waits for what was asked, then lets the store go. */
   close(): Promise<void>;
 }

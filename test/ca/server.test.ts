@@ -380,6 +380,9 @@ t.test('a fault of the CA is told as a fault and nothing more', async (t) => {
   t.equal(bug?.status, 500);
   t.same(bug?.json, { code: 'internal', message: 'the CA failed' });
   t.equal(store?.status, 503);
-  t.same(store?.json, { code: 'store_failed', message: 'the CA cannot write to its store' });
+  t.same(store?.json, {
+    code: 'store_failed',
+    message: 'the CA cannot write to its store: it issues nothing, and serves the bundle and the deny-list',
+  });
   t.same(codes.sort(), ['internal', 'store_failed']);
 });
