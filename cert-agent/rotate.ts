@@ -34,13 +34,13 @@ export interface RotationOptions {
   readonly random: Random;
 }
 
-/** `late`: serving, but 90 % of the life are over and there is no successor. */
-export type AgentState = 'waiting' | 'serving' | 'late' | 'stopped';
+/** `late`: serving, but 90 % of the life are over and there is no successor. `denied`: the SVID, or its ID, is on the deny-list. */
+export type AgentState = 'waiting' | 'serving' | 'late' | 'denied' | 'stopped';
 
 /** Times are milliseconds since 1970. */
 export interface AgentStatus {
   readonly state: AgentState;
-  /** Ready for 'waiting for ...'; undefined while there is a valid SVID. */
+  /** Ready for 'waiting for ...'; undefined while there is a valid SVID that is not denied. */
   readonly waitingFor: string | undefined;
   readonly id: string | undefined;
   readonly serial: string | undefined;
@@ -80,7 +80,9 @@ export class Rotation {
   #closed = false;
   #renewals = 0;
   #waitingFor: string | undefined;
-  /** The token that the CA refused: another one in its file is worth a try at once. */
+  /** The token that was used last: another one in its file is worth a try at once. */
+  #usedToken: string | undefined;
+  /** The token that the CA refused. */
   #refusedToken: string | undefined;
   /** The serial of the SVID that the CA refused: a token is better evidence then. */
   #refusedSvid: string | undefined;
@@ -125,7 +127,7 @@ export class Rotation {
     const held = this.#keep.held();
     return {
       state: this.#state(),
-      waitingFor: svid === undefined ? this.#whatFor() : undefined,
+      waitingFor: this.#isDenied() ? this.#whatDeniedWaitsFor() : svid === undefined ? this.#whatFor() : undefined,
       id: svid?.id.uri,
       serial: svid?.serial,
       notBefore: svid?.notBefore,
@@ -147,9 +149,16 @@ export class Rotation {
     return this.#waitingFor ?? (this.#keep.unsure() === undefined ? ca : `bundle and deny-list from ${ca}`);
   }
 
+  #whatDeniedWaitsFor(): string {
+    const { tokenFile } = this.#options;
+    const token = tokenFile === undefined ? 'a join token' : `a new join token in ${tokenFile}`;
+    return `${token}: this identity was revoked (an operator's 'ca allow' comes first where its ID is denied)`;
+  }
+
   #state(): AgentState {
     const svid = this.identity.current()?.svid;
     if (this.#closed) return 'stopped';
+    if (this.#isDenied()) return 'denied';
     if (svid === undefined) return 'waiting';
     return this.#options.clock.now() >= lateFrom(svid) ? 'late' : 'serving';
   }
@@ -200,11 +209,12 @@ export class Rotation {
 
   #noticeNewToken(): void {
     const { tokenFile } = this.#options;
-    if (this.#refusedToken === undefined || tokenFile === undefined) return;
-    if (this.identity.current() !== undefined && !this.#isDenied()) return;
+    if (tokenFile === undefined || this.#renewing !== undefined) return;
+    const needsToken = this.#isDenied() || (this.#refusedToken !== undefined && this.identity.current() === undefined);
+    if (!needsToken) return;
     try {
       const token = readToken(tokenFile, this.#warn);
-      if (token === undefined || token === this.#refusedToken) return;
+      if (token === undefined || token === this.#usedToken) return;
     } catch {
       return; // The next attempt says why.
     }
@@ -226,6 +236,7 @@ export class Rotation {
     const held = this.#keep.held();
     const trust = this.#keep.trust();
     const evidence = this.#evidence(held?.svid, clock.now());
+    if (evidence.kind === 'token') this.#usedToken = evidence.token;
     const key = pendingKey(outDir, held?.svid);
     let issued: Issued;
     try {

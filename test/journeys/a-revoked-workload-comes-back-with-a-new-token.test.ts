@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { makeCa } from '../fixtures/ca-process.ts';
-import { runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
+import { freePort, runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const id = 'spiffe://demo.test/ns/shop/sa/web';
 
@@ -15,6 +15,7 @@ t.test('a revoked workload comes back with a new token', async (t) => {
   const directory = tempDir(t);
   const [tokenFile, outDir] = [join(directory, 'token'), join(directory, 'out')];
   await ca.writeToken(id, tokenFile);
+  const admin = await freePort();
   const agent = startSallyport(t, [
     'agent',
     '--ca',
@@ -25,6 +26,8 @@ t.test('a revoked workload comes back with a new token', async (t) => {
     tokenFile,
     '--out-dir',
     outDir,
+    '--admin',
+    `127.0.0.1:${admin}`,
   ]);
   await agent.waitFor(/"code":"svid_received"/);
   const chain = (): string => readFileSync(join(outDir, 'svid.pem'), 'utf8');
@@ -37,16 +40,18 @@ t.test('a revoked workload comes back with a new token', async (t) => {
   const deniedIds = (): string[] =>
     (JSON.parse(readFileSync(join(outDir, 'denied.json'), 'utf8')) as { ids: string[] }).ids;
   await operate('revoke', id, '--reason', 'lost laptop');
-  agent.process.kill('SIGHUP');
   await until(() => deniedIds().includes(id), 'the deny-list to arrive');
+  const state = async (): Promise<Record<string, string>> =>
+    (await (await fetch(`http://127.0.0.1:${admin}/status`)).json()) as Record<string, string>;
+  t.match(await state(), { state: 'denied', waitingFor: /a new join token in .*: this identity was revoked/ });
+  t.equal((await fetch(`http://127.0.0.1:${admin}/healthz/ready`)).status, 503, 'it is not ready, and says why');
   await operate('allow', id);
-  agent.process.kill('SIGHUP');
   await until(() => !deniedIds().includes(id), 'the ID to be allowed again');
   t.equal(chain(), before, 'the certificate of before is not renewed');
 
   await ca.writeToken(id, `${tokenFile}.new`);
   writeFileSync(tokenFile, readFileSync(`${tokenFile}.new`));
-  agent.process.kill('SIGHUP');
-  await until(() => chain() !== before, 'a certificate of its own again');
+  await until(() => chain() !== before, 'a certificate of its own again, without a signal', 10_000);
+  t.match(await state(), { state: 'serving' });
   t.equal(await agent.stop(), 0);
 });
