@@ -3,6 +3,7 @@
 
 import '../cert-agent/base/heap.ts';
 import { Command } from 'commander';
+import { errnoOf } from '../cert-agent/base/errors.ts';
 import { exitCodes } from './cli/terminal.ts';
 import { readVersion } from './cli/version.ts';
 
@@ -27,6 +28,7 @@ export async function run(argv: readonly string[]): Promise<void> {
     .showHelpAfterError('(add --help for the options and an example)')
     .showSuggestionAfterError()
     .exitOverride();
+  process.stdout.on('error', endQuietly);
   for (const load of commands) program.addCommand(withOverride(await load()));
   try {
     await program.parseAsync([...argv]);
@@ -35,6 +37,15 @@ export async function run(argv: readonly string[]): Promise<void> {
     const code = typeof error === 'object' && error !== null && 'exitCode' in error ? error.exitCode : 1;
     process.exitCode = code === 0 ? exitCodes.ok : exitCodes.usage;
   }
+}
+
+/**
+ * Whoever reads our output has seen enough (`| head`). The answer was not given to its end, so neither 0 nor 1 would be true: the
+ * exit code is that of a program that SIGPIPE ends.
+ */
+function endQuietly(error: Error): void {
+  if (errnoOf(error) !== 'EPIPE') throw error;
+  process.exit(128 + 13);
 }
 
 /** commander does not hand exitOverride down to commands that were built elsewhere. */

@@ -1,39 +1,129 @@
-// The README's first real use is real: its configuration is read, and each of its commands exists with its options.
+// The README runs as printed: every block of it, in order, in an empty directory, by a shell. Only its ports are others, so that it runs
+// beside whatever else is running, and `npx sallyport` is this clone's program without the time that npx takes.
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { parseGatewaySettings } from '../sidecar/config/gateway-settings.ts';
 import { readConfiguration } from '../sidecar/config/read.ts';
 import { parseSettings } from '../sidecar/config/settings.ts';
-import { runSallyport, tempDir } from './fixtures/process.ts';
+import { compileCache, freePort, runSallyport, tempDir } from './fixtures/process.ts';
 
-const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+const root = fileURLToPath(new URL('../', import.meta.url));
+const readme = readFileSync(join(root, 'README.md'), 'utf8');
+const blocks = [...readme.matchAll(/```(sh|yaml)\n([\s\S]*?)```/g)].map(([, kind, text]) => ({ kind, text: text! }));
 
-t.test('orders.yaml is good', async (t) => {
+/** The file that a block of YAML names in its first line. */
+const fileOf = (text: string): string | undefined => /^# (\S+\.yaml)\n/.exec(text)?.[1];
+
+/** Blocks that are a part of a file, or another of its kind; each has a test of its own below. */
+const parts = blocks.filter(({ kind, text }) => kind === 'yaml' && fileOf(text) === undefined).map(({ text }) => text);
+
+/** What ends with something else than 0, as the README says. */
+const findings = [/^npx sallyport policy diff /, /^npx sallyport policy replay /];
+
+const missing = ['bash', 'curl'].filter((name) => spawnSync(name, ['--version']).status !== 0);
+const skip = missing.length > 0 ? `there is no ${missing.join(' and no ')} here` : false;
+
+t.test('every block, in order', { skip, timeout: 120_000 }, async (t) => {
   const dir = tempDir(t);
-  const yaml = /```yaml\n([\s\S]*?)```/.exec(readme)![1]!;
+  const bin = join(dir, 'bin');
+  mkdirSync(bin);
+  writeFileSync(join(bin, 'npx'), `#!/bin/sh\nshift\nexec '${process.execPath}' '${root}sidecar/bin.mjs' "$@"\n`);
+  // Whatever Node a user has starts the example's app.
+  writeFileSync(join(bin, 'node'), `#!/bin/sh\nexec '${process.execPath}' "$@"\n`);
+  for (const name of ['npx', 'node']) chmodSync(join(bin, name), 0o755);
+  symlinkSync(join(root, 'examples'), join(dir, 'examples'));
+
+  // The first block is the demo and this suite, which have tests of their own.
+  const [first, ...rest] = blocks;
+  t.match(first!.text, /^npm run demo .*\nnpm test\n$/);
+  const printed = rest
+    .map(({ kind, text }) => {
+      const file = fileOf(text);
+      return kind === 'sh'
+        ? text
+        : file === undefined
+          ? ''
+          : `mkdir -p "$(dirname ${file})"\ncat >${file} <<'END'\n${text}END\n`;
+    })
+    .join('');
+  const numbers = [...new Set(printed.match(/\b(?:15\d{3}|1?8080)\b/g))];
+  t.ok(numbers.length > 8, numbers.join(', '));
+  const ports = new Map<string, string>();
+  for (const one of numbers) ports.set(one, String(await freePort()));
+  const script = printed.replace(/\b(?:15\d{3}|1?8080)\b/g, (one) => ports.get(one)!);
+  const prelude = `trap 'echo "line $LINENO ended with $?" >>failed' ERR\n`;
+  writeFileSync(join(dir, 'readme.sh'), prelude + script);
+
+  const kept = Object.entries(process.env).filter(
+    ([name]) => !/^(NODE_OPTIONS|TAP_.*|npm_.*|SALLYPORT_.*)$/.test(name),
+  );
+  const shell = spawn('env', ['-u', 'NODE_OPTIONS', 'bash', 'readme.sh'], {
+    cwd: dir,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      ...Object.fromEntries(kept),
+      PATH: `${bin}:${process.env['PATH']}`,
+      NODE_COMPILE_CACHE: compileCache,
+      SALLYPORT_ADMIN: `http://127.0.0.1:${ports.get('15000')}`,
+    },
+  });
+  t.teardown(() => {
+    try {
+      process.kill(-shell.pid!, 'SIGKILL');
+    } catch {
+      // All of them have ended, as they should.
+    }
+  });
+  let output = '';
+  for (const stream of [shell.stdout, shell.stderr])
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+  await new Promise((resolve) => shell.once('close', resolve));
+
+  // Lines of the script; what was there before it was changed is what the README says.
+  const lines = (prelude + printed).split('\n');
+  const failed = existsSync(join(dir, 'first/failed')) ? readFileSync(join(dir, 'first/failed'), 'utf8') : '';
+  const found = [...failed.matchAll(/^line (\d+) ended with (\d+)$/gm)].map(([, line, code]) => ({
+    line: lines[Number(line) - 1] ?? '',
+    code,
+  }));
+  for (const { line, code } of found) {
+    const isFinding = findings.some((one) => one.test(line));
+    t.ok(isFinding && code === '1', `'${line}' ended with ${code}`);
+  }
+  t.equal(found.length, findings.length, 'what should find something does');
+  for (const said of ['ready\n', 'two orders\n', 'RBAC: access denied', 'Jwt is missing'])
+    t.ok(output.includes(said), `${said.trim()} is answered`);
+  if (!t.passing()) t.comment(output);
+  t.match(output, /DELETE \/orders from spiffe:\/\/demo\.test\/ns\/shop\/sa\/web was refused \[policy_denied\]/, 'why');
+});
+
+t.test('parts of a file are good in the file that they are of', async (t) => {
+  const dir = tempDir(t);
+  const part = (start: string): string => {
+    const found = parts.find((one) => one.startsWith(start));
+    t.ok(found, start);
+    tried.add(found ?? '');
+    return found ?? '';
+  };
+  const tried = new Set<string>();
+  const orders = /cat >orders\.yaml <<'END'\n([\s\S]*?)END\n/.exec(readme)![1]!;
+  const gateway = blocks.find(({ text }) => fileOf(text) === 'gateway.yaml')!.text;
   mkdirSync(join(dir, 'policies'));
-  writeFileSync(join(dir, 'orders.yaml'), yaml);
-  const { settings } = readConfiguration(join(dir, 'orders.yaml'));
-  const more = [...readme.matchAll(/```yaml\n([\s\S]*?)```/g)][1]![1]!;
-  writeFileSync(join(dir, 'more.yaml'), yaml + more);
+  writeFileSync(join(dir, 'more.yaml'), orders + part('trustDomainAliases'));
   t.match(readConfiguration(join(dir, 'more.yaml')).settings, {
     trustDomainAliases: ['old.test'],
     numTrustedProxies: 1,
     extensionProviders: [{ name: 'my-authorizer', timeoutMs: 500 }],
     learn: { edges: 10_000 },
   });
-  t.match(settings, {
-    inbound: [{ port: 15_006, policyPort: 8080 }],
-    upstreams: { web: { identity: 'spiffe://demo.test/ns/shop/sa/web' } },
-  });
-});
-
-t.test('gateway.yaml, and all else that it knows, is good; so is what takes its word', async (t) => {
-  const blocks = [...readme.matchAll(/```yaml\n([\s\S]*?)```/g)].map((match) => match[1]!);
-  const block = (start: string): string => blocks.find((one) => one.startsWith(start))!;
-  t.match(parseGatewaySettings(block('# gateway.yaml') + block('listeners: {'), 'gateway.yaml'), {
+  t.match(parseGatewaySettings(gateway + part('certificates: {'), 'gateway.yaml'), {
     numTrustedProxies: 1,
     gateway: {
       listeners: { 'default/my-api-gateway:8080': '127.0.0.1:18080' },
@@ -41,9 +131,13 @@ t.test('gateway.yaml, and all else that it knows, is good; so is what takes its 
       securityHeaders: true,
     },
   });
-  t.match(parseSettings(block('# orders.yaml') + block('gateways:'), 'orders.yaml'), {
+  t.match(parseSettings(orders + part('gateways:'), 'orders.yaml'), {
     gateways: ['spiffe://demo.test/ns/default/sa/my-api-gateway'],
   });
+  writeFileSync(join(dir, 'policies/port.yaml'), part('apiVersion: security.istio.io/v1\nkind: PeerAuthentication'));
+  writeFileSync(join(dir, 'orders.yaml'), orders);
+  t.equal(readConfiguration(join(dir, 'orders.yaml')).documents.peerAuthentications.length, 1);
+  t.equal(tried.size, parts.length, 'all of them');
 });
 
 t.test('every command has its help with an example, and knows the options that the README uses', async (t) => {

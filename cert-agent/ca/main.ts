@@ -16,13 +16,15 @@ import { readRootFingerprints } from './certificates.ts';
 import { caFilesOf, socketFileOf, storeFileOf } from './directory.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
+import { whenFree } from './open-operator.ts';
 import { createOperator, type Operator } from './operator.ts';
 import { operatorPages } from './operator-pages.ts';
+import { answersAt } from './operator-socket.ts';
 import { createOwnSvid, type OwnSvid } from './own-svid.ts';
 import { createRevocations, type Revocations } from './revoke.ts';
 import { type ServerLimits, startServer } from './server.ts';
 import type { Store } from './store.ts';
-import { createSqliteStore, openSqliteStore } from './store-sqlite.ts';
+import { createSqliteStore, held, openSqliteStore } from './store-sqlite.ts';
 
 export interface CaOptions {
   readonly dir: string;
@@ -103,7 +105,14 @@ async function openStore({ dir, unsafeNewStore }: CaOptions, metrics: CaMetrics,
       `${file} is new: every certificate, token and revocation is forgotten, and what was revoked can renew; revoke it again`,
     );
   }
-  return openSqliteStore(file, roots, { onCommit: metrics.storeCommit });
+  return whenFree(
+    () => openSqliteStore(file, roots, { onCommit: metrics.storeCommit }),
+    async () => {
+      // It is not starting, and will not be done soon.
+      if (await answersAt(socketFileOf(dir))) throw held(file);
+      return undefined;
+    },
+  );
 }
 
 /** The option is for one start. In a unit file it would answer the next loss of the store by itself. */

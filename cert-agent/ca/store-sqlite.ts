@@ -51,11 +51,7 @@ async function start(place: StorePlace, options: SqliteStoreOptions): Promise<St
   ]).catch((error: unknown) => [{ type: 'broken', reason: reasonOf(error) }])) as [StoreMessage];
   if (first.type === 'open') return new SqliteStore(worker, options);
   await worker.terminate();
-  if (first.type === 'locked') {
-    throw new SallyportError('ca_running', `another process holds ${file}`, {
-      hint: 'a CA is running on this directory: let the command speak to it with --socket, or stop it first',
-    });
-  }
+  if (first.type === 'locked') throw held(file);
   if (first.type === 'missing') throw missing(file, first.reason);
   if (first.type === 'foreign') {
     throw new SallyportError('store_foreign', `${file} is the store of another CA`, {
@@ -67,6 +63,13 @@ async function start(place: StorePlace, options: SqliteStoreOptions): Promise<St
     first.type === 'broken' ? first.reason : 'unexpected answer',
     'if it is damaged, restore it from a backup',
   );
+}
+
+/** @returns the error of a store that another process holds. */
+export function held(file: string): SallyportError {
+  return new SallyportError('ca_running', `another process holds ${file}`, {
+    hint: 'a CA is running on this directory: let the command speak to it with --socket, or stop it first',
+  });
 }
 
 /** Without its store a CA would deny no one, and what it had revoked would renew: fails closed. */

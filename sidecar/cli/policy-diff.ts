@@ -7,6 +7,7 @@ import type { ScopeFlags } from '../config/world.ts';
 import type { LoggedRequest } from '../observe/replay.ts';
 import type { PolicySet } from '../policy/compile.ts';
 import type { RequestFacts } from '../policy/facts.ts';
+import type { PolicyScope, Workload } from '../policy/policy.ts';
 import { exitCodes, note, notePassedOver, paint, print, printJson, printTable } from './terminal.ts';
 
 interface DiffFlags extends ScopeFlags {
@@ -16,6 +17,8 @@ interface DiffFlags extends ScopeFlags {
 
 /** A kind of request whose verdict changes. */
 interface Change {
+  /** Whose policies judge it: as the flags say, or one that the selectors of the policies tell apart. */
+  readonly workload: string;
   readonly before: string;
   readonly after: string;
   readonly from: string;
@@ -28,56 +31,122 @@ interface Change {
 /** `policy diff`. */
 export async function diffPolicies(before: string, after: string, flags: DiffFlags): Promise<number> {
   const [old, next] = await Promise.all([
-    compileFrom({ ...flags, policies: [before] }),
-    compileFrom({ ...flags, policies: [after] }),
+    readPolicies({ ...flags, policies: [before] }),
+    readPolicies({ ...flags, policies: [after] }),
   ]);
   const { judge } = await judging();
-  const changes = new Map<string, Change>();
-  let compared = 0;
-  let untold = 0;
-  const compare = (facts: RequestFacts, time: string | null, askedForMore?: () => boolean): void => {
-    compared++;
-    const [was, is] = [judge(old.set, facts), judge(next.set, facts)];
-    if (askedForMore?.() === true) untold++;
-    else if (was.allowed !== is.allowed || was.asks !== is.asks) noteChange(changes, facts, was.text, is.text, time);
-  };
-  if (flags.log === undefined) {
-    const { makeWitnesses } = await import('../policy/witness.ts');
-    const scope = { trustDomain: old.scope.trustDomain, namespace: old.scope.workload.namespace };
-    for (const facts of makeWitnesses([old.set, next.set], scope)) compare(facts, null);
-  } else for await (const one of readLog(flags.log)) compare(one.facts, one.time, one.askedForMore);
-  return show(changes, compared, untold, flags.json === true);
+  const compared = new Comparison();
+  const scopes = isScoped(flags) ? [old.scope] : await scopesOf(old, next);
+  if (flags.log !== undefined && scopes.length > 1) {
+    const names = scopes.map(({ workload }) => nameOf(workload)).join(', ');
+    throw new SallyportError('usage', `a log is of one workload, and the policies are of ${names}`, {
+      hint: 'name the workload with --config, or with --namespace and --label',
+    });
+  }
+  for (const scope of scopes) {
+    if (!old.holdsFor(scope) && !next.holdsFor(scope)) continue;
+    const [oldSet, nextSet] = [old.compile(scope), next.compile(scope)];
+    const workload = nameOf(scope.workload);
+    const compare = (facts: RequestFacts, time: string | null, askedForMore?: () => boolean): void => {
+      compared.count++;
+      const [was, is] = [judge(oldSet, facts), judge(nextSet, facts)];
+      if (askedForMore?.() === true) compared.untold++;
+      else if (was.allowed !== is.allowed || was.asks !== is.asks)
+        compared.note(workload, facts, was.text, is.text, time);
+    };
+    if (flags.log === undefined) {
+      const { makeWitnesses } = await import('../policy/witness.ts');
+      const about = { trustDomain: scope.trustDomain, namespace: scope.workload.namespace };
+      for (const facts of makeWitnesses([oldSet, nextSet], about)) compare(facts, null);
+    } else for await (const one of readLog(flags.log)) compare(one.facts, one.time, one.askedForMore);
+  }
+  const workloads = scopes.map(({ workload }) => nameOf(workload));
+  return show(compared, { workloads, shown: !isScoped(flags) }, flags.json === true);
 }
 
 /** `policy replay`. */
 export async function replayLog(flags: DiffFlags): Promise<number> {
-  const next = await compileFrom(flags);
+  const next = await readPolicies(flags);
+  const workloads = [nameOf(next.scope.workload)];
+  if (!next.holdsFor(next.scope)) throw nothingCompared(workloads);
+  const set = next.compile(next.scope);
   const [{ judge }, { customPrefix }] = await Promise.all([judging(), import('../policy/policy.ts')]);
-  const changes = new Map<string, Change>();
-  let compared = 0;
-  let untold = 0;
+  const compared = new Comparison();
   for await (const one of readLog(flags.log!)) {
-    compared++;
-    const is = judge(next.set, one.facts);
+    compared.count++;
+    const is = judge(set, one.facts);
     // Somebody asked for a header or a claim, or an authorizer is to be asked: a log holds neither.
-    if (one.askedForMore() || is.asks !== '' || one.policy.startsWith(customPrefix)) untold++;
+    if (one.askedForMore() || is.asks !== '' || one.policy.startsWith(customPrefix)) compared.untold++;
     else if (is.allowed !== one.allowed)
-      noteChange(changes, one.facts, one.allowed ? `allow ${one.policy}` : one.policy, is.text, one.time);
+      compared.note(workloads[0]!, one.facts, one.allowed ? `allow ${one.policy}` : one.policy, is.text, one.time);
   }
-  return show(changes, compared, untold, flags.json === true);
+  if (compared.count === 0)
+    throw new SallyportError('usage', `${flags.log} holds no request that a policy has judged: nothing was compared`, {
+      hint: 'name the access log of a sidecar with inbound ports',
+    });
+  return show(compared, { workloads, shown: false }, flags.json === true);
 }
 
-async function compileFrom(
-  flags: ScopeFlags,
-): Promise<{ set: PolicySet; scope: import('../policy/policy.ts').PolicyScope }> {
-  const [{ readWorld }, { compilePolicies }] = await Promise.all([
+interface Policies {
+  readonly scope: PolicyScope;
+  readonly selectors: readonly Pick<Workload, 'namespace' | 'labels'>[];
+  /** Whether a policy of them is attached to the workload of `scope`. */
+  holdsFor(scope: PolicyScope): boolean;
+  compile(scope: PolicyScope): PolicySet;
+}
+
+async function readPolicies(flags: ScopeFlags): Promise<Policies> {
+  const [{ readWorld }, { compilePolicies }, { isAttached }] = await Promise.all([
     import('../config/world.ts'),
     import('../policy/compile.ts'),
+    import('../policy/policy.ts'),
   ]);
   const { documents, scope, passedOver } = readWorld(flags);
   notePassedOver(passedOver);
-  // A policy on trial is asked about as if it were in force: that is what the question is for.
-  return { set: compilePolicies(documents.authorizationPolicies, scope), scope };
+  const policies = documents.authorizationPolicies;
+  return {
+    scope,
+    selectors: policies
+      .filter(({ targetRefs }) => targetRefs === undefined)
+      .map(({ namespace, matchLabels = {} }) => ({ namespace, labels: matchLabels })),
+    holdsFor: (one) => policies.some((policy) => isAttached(policy, one)),
+    // A policy on trial is asked about as if it were in force: that is what the question is for.
+    compile: (one) => compilePolicies(policies, one),
+  };
+}
+
+/** Whether a flag says whose policies are meant. */
+function isScoped({ config, namespace, label, serviceAccount }: ScopeFlags): boolean {
+  return [config, namespace, label, serviceAccount].some((one) => one !== undefined);
+}
+
+/** A workload for each selector of either version, in each namespace that the policies name; `default` where that is none. */
+async function scopesOf(old: Policies, next: Policies): Promise<PolicyScope[]> {
+  const { isDeepStrictEqual } = await import('node:util');
+  const { rootNamespace } = old.scope;
+  const all = [...old.selectors, ...next.selectors];
+  const own = [...new Set(all.map(({ namespace }) => namespace).filter((one) => one !== rootNamespace))];
+  const namespaces = own.length === 0 ? ['default'] : own;
+  const found: PolicyScope[] = [];
+  for (const { namespace, labels } of all)
+    for (const one of namespace === rootNamespace ? namespaces : [namespace]) {
+      const scope = { ...old.scope, workload: { namespace: one, serviceAccount: '', labels } };
+      if (!found.some((known) => isDeepStrictEqual(known, scope))) found.push(scope);
+    }
+  return found;
+}
+
+function nameOf({ namespace, labels }: Pick<Workload, 'namespace' | 'labels'>): string {
+  const pairs = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
+  return pairs.length === 0 ? namespace : `${namespace}/${pairs.join(',')}`;
+}
+
+/** A comparison of nothing must not pass for one that has found nothing. */
+function nothingCompared(workloads: readonly string[]): SallyportError {
+  const whom = workloads.length === 0 ? 'any workload' : workloads.join(', ');
+  return new SallyportError('usage', `no AuthorizationPolicy holds for ${whom}: nothing was compared`, {
+    hint: 'name the workload with --config, or with --namespace and --label',
+  });
 }
 
 interface Judged {
@@ -106,39 +175,50 @@ async function judging(): Promise<{ judge: (set: PolicySet, facts: RequestFacts)
   };
 }
 
-function noteChange(
-  changes: Map<string, Change>,
-  facts: RequestFacts,
-  before: string,
-  after: string,
-  time: string | null,
-): void {
-  const from = facts.principal || 'nobody';
-  const request =
-    facts.protocol === 'tcp'
-      ? `TCP :${facts.port}`
-      : `${facts.method} ${facts.path} (host ${facts.host}, port ${facts.port})`;
-  const key = [before, after, from, request].join('\n');
-  const known = changes.get(key);
-  if (known === undefined)
-    changes.set(key, { before, after, from, request, count: 1, firstSeen: time, lastSeen: time });
-  else {
-    known.count++;
-    known.lastSeen = time;
+class Comparison {
+  readonly changes = new Map<string, Change>();
+  count = 0;
+  /** Requests whose verdict hangs on what is not known of them. */
+  untold = 0;
+
+  note(workload: string, facts: RequestFacts, before: string, after: string, time: string | null): void {
+    const from = facts.principal || 'nobody';
+    const request =
+      facts.protocol === 'tcp'
+        ? `TCP :${facts.port}`
+        : `${facts.method} ${facts.path} (host ${facts.host}, port ${facts.port})`;
+    const key = [workload, before, after, from, request].join('\n');
+    const known = this.changes.get(key);
+    if (known === undefined)
+      this.changes.set(key, { workload, before, after, from, request, count: 1, firstSeen: time, lastSeen: time });
+    else {
+      known.count++;
+      known.lastSeen = time;
+    }
   }
 }
 
-function show(changes: ReadonlyMap<string, Change>, compared: number, untold: number, json: boolean): number {
+/** @throws SallyportError `usage` where nothing was compared. */
+function show(
+  { changes, count: compared, untold }: Comparison,
+  { workloads, shown }: { readonly workloads: readonly string[]; readonly shown: boolean },
+  json: boolean,
+): number {
+  if (compared === 0) throw nothingCompared(workloads);
   const list = [...changes.values()].toSorted((a, b) => b.count - a.count);
-  if (json) printJson({ compared, cannotBeTold: untold, changes: list });
+  if (json) printJson({ workloads, compared, cannotBeTold: untold, changes: list });
   else {
+    const head = ['before', 'after', 'from', 'request', 'count'];
     printTable(
-      ['before', 'after', 'from', 'request', 'count'],
-      list.map(({ before, after, from, request, count }) => [before, after, from, request, String(count)]),
+      shown ? ['workload', ...head] : head,
+      list.map(({ workload, before, after, from, request, count }) => [
+        ...(shown ? [workload] : []),
+        ...[before, after, from, request, String(count)],
+      ]),
       'no verdict changes',
     );
     note(
-      `${compared} requests compared${untold > 0 ? `, ${untold} cannot be told: they hang on a header, a claim or an authorizer` : ''}`,
+      `${compared} requests compared${shown ? ` for ${workloads.join(', ')}` : ''}${untold > 0 ? `, ${untold} cannot be told: they hang on a header, a claim or an authorizer` : ''}`,
     );
     if (list.length > 0) print(paint('yellow', `${list.length} kinds of requests change their verdict`));
   }

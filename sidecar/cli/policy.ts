@@ -2,7 +2,7 @@
 // each command is a file of its own, loaded when it runs.
 
 import { Command } from 'commander';
-import { action } from './terminal.ts';
+import { action, defaultAdmin } from './terminal.ts';
 
 const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 
@@ -137,7 +137,8 @@ Example:
       .addHelpText(
         'after',
         `
-The exit code is 0 when nothing changes, 1 when something does, 2 for misuse.
+Where no flag names a workload, each is compared that the selectors of the policies tell apart.
+The exit code is 0 when nothing changes, 1 when something does, 2 for misuse or where nothing was compared.
 
 Example:
   sallyport policy diff policies/ policies.new/ --namespace shop --label app=orders`,
@@ -156,7 +157,7 @@ Example:
         `
 A log holds no headers and no claims, and no authorizer is asked again: where a verdict hangs on one, the request is
 counted as 'cannot be told'.
-The exit code is 0 when nothing would have changed, 1 when something would, 2 for misuse.
+The exit code is 0 when nothing would have changed, 1 when something would, 2 for misuse or where nothing was compared.
 
 Example:
   sallyport policy replay --log access.json --policies policies.new/ --config sidecar.yaml`,
@@ -166,7 +167,7 @@ Example:
   command.addCommand(
     new Command('propose')
       .description('Write the least AuthorizationPolicy that admits what a sidecar in learn mode has seen')
-      .option('--admin <url>', 'its admin address', 'http://127.0.0.1:15000')
+      .option('--admin <url>', 'its admin address', defaultAdmin)
       .option('--learned <file>', 'the file that it keeps, instead of asking it')
       .option('--name <name>', 'name of the policy', 'learned')
       .option('--rare <count>', 'edges seen fewer times than this are marked', '3')
@@ -185,7 +186,7 @@ Example:
   command.addCommand(
     new Command('shadow-report')
       .description('Show what the policies on trial would change if they were enforced, and since when')
-      .option('--admin <url>', 'the admin address of a sidecar', 'http://127.0.0.1:15000')
+      .option('--admin <url>', 'the admin address of a sidecar', defaultAdmin)
       .option('--json', 'print JSON')
       .addHelpText(
         'after',

@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { PortSecurity } from '../observe/security.ts';
-import { action, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
+import { action, defaultAdmin, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
 
 interface StatusFlags {
   readonly admin: string;
@@ -30,7 +30,7 @@ interface State {
 export function statusCommand(): Command {
   return new Command('status')
     .description('Show whether a running sidecar is ready, its ports, and who still speaks plaintext to it')
-    .option('--admin <url>', 'its admin address', 'http://127.0.0.1:15000')
+    .option('--admin <url>', 'its admin address', defaultAdmin)
     .option('--strict-report', 'per inbound port: who speaks plaintext, and since when it could have been STRICT')
     .option('--json', 'print JSON')
     .addHelpText(

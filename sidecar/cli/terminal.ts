@@ -6,6 +6,9 @@ import { formatProblem, type Problem, reasonOf, SallyportError } from '../../cer
 /** What a command ends with. `no` means that it ran and the answer is no: a rule fails, a request was refused. */
 export const exitCodes = Object.freeze({ ok: 0, no: 1, usage: 2 });
 
+/** The sidecar that a command asks where no --admin names one. */
+export const defaultAdmin = process.env['SALLYPORT_ADMIN'] ?? 'http://127.0.0.1:15000';
+
 type Style = Parameters<typeof styleText>[0];
 
 /** `text` in a colour, if `stream` is a terminal and NO_COLOR is not set. */

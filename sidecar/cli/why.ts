@@ -2,15 +2,16 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Why } from '../observe/denials.ts';
-import { action, exitCodes, paint, print, printJson } from './terminal.ts';
+import type { DenialLine, Why } from '../observe/denials.ts';
+import { action, defaultAdmin, exitCodes, paint, print, printJson } from './terminal.ts';
 
 /** The command; its work is loaded when it runs. */
 export function whyCommand(): Command {
   return new Command('why')
     .description('Show why a running sidecar refused a request, and what would have let it pass')
-    .argument('<id>', 'decision_id of the access log, or x-sallyport-decision of an answer')
-    .option('--admin <url>', 'the admin address of the sidecar', 'http://127.0.0.1:15000')
+    .argument('[id]', 'decision_id of the access log, or x-sallyport-decision of an answer')
+    .option('--last', 'the newest refusal, in place of an id')
+    .option('--admin <url>', 'the admin address of the sidecar', defaultAdmin)
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -19,16 +20,28 @@ The last thousand refusals are kept in memory; GET /denials of the admin port li
 The exit code is 0 when it could be explained, 1 when it could not, 2 for misuse.
 
 Example:
+  sallyport why --last
   sallyport why 3f9a1c07-4-12-1 --admin http://127.0.0.1:15000`,
     )
     .action(action(runWhy));
 }
 
-async function runWhy(id: string, flags: { admin: string; json?: boolean }): Promise<number> {
+interface WhyFlags {
+  readonly admin: string;
+  readonly last?: boolean;
+  readonly json?: boolean;
+}
+
+async function runWhy(given: string | undefined, flags: WhyFlags): Promise<number> {
   const [{ adminPage, askAdmin }, { printExplanation }] = await Promise.all([
     import('../observe/ask.ts'),
     import('./explanation.ts'),
   ]);
+  if ((given === undefined) !== (flags.last === true))
+    throw new SallyportError('usage', 'name the id of a decision, or --last', {
+      hint: 'the id is decision_id of the access log',
+    });
+  const id = given ?? (await lastRefusal(adminPage(flags.admin, '/denials')));
   const page = adminPage(flags.admin, `/why/${encodeURIComponent(id)}`);
   const { status, body } = await askAdmin(page);
   if (status !== 200) {
@@ -53,4 +66,13 @@ async function runWhy(id: string, flags: { admin: string; json?: boolean }): Pro
     }
   }
   return exitCodes.ok;
+}
+
+/** The id of the newest refusal. @throws SallyportError `not_found`. */
+async function lastRefusal(page: URL): Promise<string> {
+  const { askAdmin } = await import('../observe/ask.ts');
+  const { status, body } = await askAdmin(page);
+  const [newest] = status === 200 && Array.isArray(body) ? (body as DenialLine[]) : [];
+  if (newest !== undefined) return newest.id;
+  throw new SallyportError('not_found', `${page.origin} has refused nothing that can be explained`);
 }

@@ -506,13 +506,63 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
     ...['policy', 'replay', '--log', at('asked.json'), '--policies', at('asking.yaml'), ...scope, '--json'],
   ]);
   t.match(JSON.parse(asked.stdout), { compared: 2, cannotBeTold: 2, changes: [] }, 'no authorizer is asked again');
-  t.match(await runSallyport(t, ['policy', 'replay', '--log', at('broken.json'), '--policies', at('new.yaml')]), {
-    code: 1,
-    stderr: /broken\.json:1: this is no line of an access log/,
+  t.match(
+    await runSallyport(t, ['policy', 'replay', '--log', at('broken.json'), '--policies', at('new.yaml'), ...scope]),
+    {
+      code: 1,
+      stderr: /broken\.json:1: this is no line of an access log/,
+    },
+  );
+  t.match(
+    await runSallyport(t, ['policy', 'replay', '--log', at('none.json'), '--policies', at('new.yaml'), ...scope]),
+    {
+      code: 2,
+      stderr: /cannot be read/,
+    },
+  );
+});
+
+t.test('diff and replay of nothing do not pass', async (t) => {
+  const at = files(t, {
+    'old.yaml': policies,
+    'new.yaml': policies.replace('methods: [GET]', 'methods: [GET, PUT]'),
+    'root.yaml': policies.split('---\n')[1]!,
+    'none.yaml': '',
+    'empty.json': '',
+    'outbound.json': '{"decision":"allow","upstream_cluster":"outbound|1||web"}\n',
   });
-  t.match(await runSallyport(t, ['policy', 'replay', '--log', at('none.json'), '--policies', at('new.yaml')]), {
+  const run = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['policy', ...args]);
+  const diff = await run('diff', at('old.yaml'), at('new.yaml'));
+  t.equal(diff.code, 1, 'without a scope the workloads are those of the selectors');
+  t.match(diff.stdout, /^shop\/app=orders +none +allow ns\[shop\]-policy\[orders\]-rule\[0\] .* PUT \/orders\//m);
+  t.match(diff.stderr, /requests compared for shop\/app=orders, shop\n/);
+  t.match(await run('diff', at('old.yaml'), at('old.yaml')), { code: 0, stdout: 'no verdict changes\n' });
+  t.match(
+    await run('diff', at('old.yaml'), at('old.yaml'), '--log', at('outbound.json')),
+    { code: 2, stderr: /a log is of one workload, and the policies are of shop\/app=orders, shop / },
+    'a log says nothing of several workloads',
+  );
+  t.match(await run('diff', at('root.yaml'), at('root.yaml')), { code: 0 }, 'policies of the root namespace alone');
+  t.match(await run('diff', at('none.yaml'), at('none.yaml')), { code: 2, stderr: /nothing was compared \[usage\]/ });
+  t.match(await run('diff', at('old.yaml'), at('new.yaml'), '--namespace', 'shop', '--label', 'app=web'), {
+    code: 0,
+    stderr: /requests compared/,
+  });
+  const stranger = ['--root-namespace', 'nowhere', '--namespace', 'other'];
+  t.match(await run('diff', at('old.yaml'), at('new.yaml'), ...stranger), {
     code: 2,
-    stderr: /cannot be read/,
+    stderr: /no AuthorizationPolicy holds for other: nothing was compared/,
+  });
+  const scope = ['--policies', at('new.yaml'), '--namespace', 'shop', '--label', 'app=orders'];
+  for (const log of ['empty.json', 'outbound.json'])
+    t.match(
+      await run('replay', '--log', at(log), ...scope),
+      { code: 2, stderr: /nothing was compared \[usage\]/ },
+      log,
+    );
+  t.match(await run('replay', '--log', at('empty.json'), '--policies', at('new.yaml'), ...stranger), {
+    code: 2,
+    stderr: /no AuthorizationPolicy holds for other/,
   });
 });
 

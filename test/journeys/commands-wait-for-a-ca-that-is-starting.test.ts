@@ -1,0 +1,24 @@
+// Kind 16, coming and going: a CA and the commands of its operator are started at once, as a script does, and neither fails for the other.
+
+import t from 'tap';
+import { makeCa } from '../fixtures/ca.ts';
+import { freePort, runSallyport, startSallyport } from '../fixtures/process.ts';
+
+t.test('commands and a CA that is starting', async (t) => {
+  const dir = await makeCa(t);
+  const create = (name: string): ReturnType<typeof runSallyport> =>
+    runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', `spiffe://demo.test/ns/shop/sa/${name}`]);
+  const serve = ['ca', 'serve', '--dir', dir, '--listen', `127.0.0.1:${await freePort()}`];
+  // Some before it and some after it: each order of who has the store first comes up.
+  const early = [create('a'), create('b')];
+  const ca = startSallyport(t, serve);
+  const late = [create('c'), create('d')];
+  for (const { code, stdout, stderr } of await Promise.all([...early, ...late])) {
+    t.equal(code, 0, stderr);
+    t.match(stdout, /^[0-9a-f]{64}\n$/);
+  }
+  await ca.waitFor(/"code":"listening"/);
+  const { stdout } = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
+  t.equal((JSON.parse(stdout) as unknown[]).length, 4, 'the CA knows all four');
+  t.equal(await ca.stop(), 0);
+});
