@@ -31,8 +31,8 @@ export function record(exchange: Exchange, connection: Connection, recorder: Rec
   let stats = connection.stats;
   // Istio counts the gateway's side of a request as its source: what it has asked of whom, in its own name.
   if (direction === 'gateway')
-    stats = recorder.metrics.statsOf(direction, exchange.route?.principal, exchange.route?.cluster);
-  else if (direction === 'outbound') stats = recorder.metrics.statsOf(direction, exchange.route?.principal);
+    stats = recorder.metrics.statsOf(direction, upstreamOf(exchange), exchange.route?.cluster);
+  else if (direction === 'outbound') stats = recorder.metrics.statsOf(direction, upstreamOf(exchange));
   else if (stats === undefined) {
     stats = recorder.metrics.statsOf('inbound', connection.peer?.id.uri);
     // Until the peer is known the connection counts for nobody, and is asked again.
@@ -41,6 +41,11 @@ export function record(exchange: Exchange, connection: Connection, recorder: Rec
   if (exchange.rules.protocol === 'http') recorder.metrics.countRequest(stats!, exchange, duration);
   if (exchange.decision !== '-' && direction === 'inbound') noteDecision(exchange, connection, recorder);
   recorder.log.add(formatRecord(exchange, connection, duration), exchange.decision === 'allow');
+}
+
+/** Who the upstream is, or was meant to be where none was reached. */
+function upstreamOf({ upstreamPeer, route }: Exchange): string | undefined {
+  return upstreamPeer?.identity.id.uri ?? route?.principal;
 }
 
 /** For those who learn from decisions, and for policies on trial. */

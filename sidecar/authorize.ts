@@ -49,9 +49,16 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
     rules.findRoute(exchange.authority);
   // The same name may mean another workload by now.
   const permit = exchange.method === 'CONNECT' ? route?.tunnelPermit : route?.permit;
-  if (permit === undefined || route?.principal !== exchange.route?.principal) throw noRoute(exchange);
+  if (permit === undefined || !isMeantBy(route, exchange)) throw noRoute(exchange);
   const refusal = exchange.upstreamPeer?.refusal();
   if (refusal !== undefined) throw refusal;
+}
+
+/** Whether what `exchange` is connected to, or was meant for where it is not yet, is what `route` means now. */
+function isMeantBy(route: Route | undefined, exchange: Exchange): boolean {
+  const peer = exchange.upstreamPeer?.identity.id.uri;
+  if (peer === undefined || route?.principal === undefined) return route?.principal === exchange.route?.principal;
+  return route.principal === peer || route.otherPrincipals?.includes(peer) === true;
 }
 
 function permitInbound(exchange: Exchange, connection: Connection, policies: PolicySet, port: number): Permit {

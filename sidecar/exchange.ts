@@ -129,8 +129,10 @@ export interface Route {
   readonly permit: Permit | undefined;
   /** For CONNECT; absent where no tunnel may lead there. */
   readonly tunnelPermit?: TunnelPermit | undefined;
-  /** Outbound: the identity that the upstream must prove. */
+  /** Outbound: the identity that the upstream must prove, the first where there are several. */
   readonly principal: string | undefined;
+  /** The others of several. */
+  readonly otherPrincipals?: readonly string[];
   /** Absent: nothing is tried again but what died unseen in the pool. */
   readonly retry?: RetryPolicy | undefined;
   readonly timeouts?: RouteTimeouts | undefined;
@@ -503,6 +505,8 @@ export class Exchange {
   /** How often it was to go to an upstream, whether that came about or not. */
   upstreamAttempts = 0;
   upstreamPeer: UpstreamPeer | undefined = undefined;
+  /** What is added for whichever of several identities the upstream proves. */
+  addressed: ((peer: string) => readonly [string, string]) | undefined = undefined;
   /** Milliseconds from sending the head upstream to the first byte of the answer; -1 before that. */
   upstreamSentAt = 0;
   upstreamServiceMs = -1;

@@ -155,7 +155,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
         method: exchange.method,
         path: exchange.path,
         authority: exchange.authority === '' ? upstream.address : exchange.authority,
-        fields: this.#policy === undefined ? exchange.fields : this.#withAttempt(exchange.fields),
+        fields: this.#fieldsFor(upstream),
         hopFields: exchange.hopFields,
         clientCert: this.#clientCert,
         requestId: exchange.requestIdGiven ? undefined : exchange.requestId,
@@ -167,6 +167,12 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
       this,
     );
     if (exchange.wholeBody === undefined && exchange.framing !== 0) this.#flushWaiting(upstream);
+  }
+
+  #fieldsFor({ peer }: UpstreamConnection): Fields {
+    const { fields, addressed } = this.#exchange;
+    const whole = this.#policy === undefined ? fields : this.#withAttempt(fields);
+    return addressed === undefined || peer === undefined ? whole : addFields(whole, [addressed(peer.identity.id.uri)]);
   }
 
   /** How many-th try it is, in our word and not the caller's. */

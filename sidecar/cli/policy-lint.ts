@@ -28,7 +28,7 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
   const { placed, problems } = placeDocuments(sources);
   const workloads = [
     ...(flags.workload ?? []).map((one) => parseSpiffeId(one).uri),
-    ...Object.values(settings?.upstreams ?? {}).map(({ identity }) => identity),
+    ...Object.values(settings?.upstreams ?? {}).flatMap(({ identity }) => identity),
   ];
   const found = lint(placed, {
     trustDomain: scope.trustDomain,

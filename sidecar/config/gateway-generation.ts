@@ -248,7 +248,7 @@ class PortCompiler {
           cluster: clusterOf(backend),
           destination,
           permit,
-          principal: this.#rules.principalOf(backend),
+          ...this.#rules.principalsOf(backend),
         }),
       };
     });

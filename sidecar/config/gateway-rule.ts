@@ -36,7 +36,7 @@ import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
 import type { GatewayConfig } from './gateway-read.ts';
 import { codingsOf } from './gateway-replies.ts';
-import { trafficOf } from './generation.ts';
+import { principalsOf, trafficOf } from './generation.ts';
 import type { Configuration } from './watch.ts';
 
 /** What compiles policies: they outlive a generation that does not change them. */
@@ -213,7 +213,7 @@ export class RuleCompiler {
     const destination = this.destination(backend, 'http', undefined, false, route);
     return 'problem' in destination
       ? undefined
-      : { name: 'mirror', cluster: clusterOf(backend), destination, permit, principal: this.principalOf(backend) };
+      : { name: 'mirror', cluster: clusterOf(backend), destination, permit, ...this.principalsOf(backend) };
   }
 
   /** A backend as a route of its own. One that cannot be reached is a route all the same, which says so for its share. */
@@ -244,7 +244,7 @@ export class RuleCompiler {
       destination:
         extension === undefined ? destination : refusing('rule_broken', `the filter ${extension.name} is not known`),
       permit: of.permit,
-      principal: this.principalOf(backend),
+      ...this.principalsOf(backend),
       retry: retryOf(of.rule, of.policy),
       timeouts: timeoutsOf(of.rule, of.policy),
       filters:
@@ -259,8 +259,9 @@ export class RuleCompiler {
   }
 
   /** Whom the mesh expects there. */
-  principalOf({ upstream }: ResolvedBackend): string | undefined {
-    return upstream === undefined ? undefined : this.#configuration.settings.upstreams[upstream]?.identity;
+  principalsOf({ upstream }: ResolvedBackend): Pick<Route, 'principal' | 'otherPrincipals'> {
+    const known = upstream === undefined ? undefined : this.#configuration.settings.upstreams[upstream];
+    return principalsOf(known?.identity ?? []);
   }
 
   /** Where a backend's connections come from. A route that gets none of them is told. */

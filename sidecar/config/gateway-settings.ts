@@ -5,13 +5,15 @@ import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { type Address, formatAddress, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
-import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import { pathNormalizations } from '../policy/path.ts';
 import { isProxyField } from '../protocol/proxy-fields.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
 import {
   absolute,
   addressOrPort,
+  bundleMissing,
+  identities,
   identity,
   limitsSchema,
   name,
@@ -20,6 +22,7 @@ import {
   text,
   tlsSchema,
   topologySchema,
+  withoutBundle,
 } from './settings.ts';
 
 /** What a gateway has that a sidecar has not. Paths are absolute; plain data. */
@@ -75,7 +78,7 @@ const listenAddress = text((value) => {
 
 const upstream = z.strictObject({
   endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
-  identity: text((value) => parseSpiffeId(value).uri).optional(),
+  identity: identities.optional(),
   unsafePlaintext: z.boolean().default(false),
   protocol: z.enum(['http', 'http2']).default('http'),
   hosts: z.array(z.string().min(1)).default([]),
@@ -161,12 +164,8 @@ export const gatewayYaml = z
     for (const [id, { identity: who, unsafePlaintext, endpoints }] of Object.entries(value.upstreams)) {
       if (who !== undefined && unsafePlaintext)
         at(['upstreams', id, 'unsafePlaintext'], 'what proves an identity is not spoken to in the clear');
-      const { trustDomain } = who === undefined ? { trustDomain: value.trustDomain } : parseSpiffeId(who);
-      if (trustDomain !== value.trustDomain && !Object.hasOwn(value.federatedBundles, trustDomain))
-        at(
-          ['upstreams', id, 'identity'],
-          `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`,
-        );
+      for (const trustDomain of withoutBundle(who ?? [], value))
+        at(['upstreams', id, 'identity'], bundleMissing(trustDomain));
       for (const [index, endpoint] of endpoints.entries())
         if (leadsBack(endpoint, value.listeners))
           at(

@@ -1,6 +1,7 @@
 // A configuration made ready to serve: for each port the rules that its connections take, and for each upstream its
 // pool's plan and its permit. Pure; what it makes is frozen and swapped in whole.
 
+import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import type { PortRules, Route } from '../exchange.ts';
 import type { FrontListener } from '../gateway-listener.ts';
 import { normalizeHostPattern } from '../policy/host.ts';
@@ -12,7 +13,7 @@ import type { Pool } from '../upstream/pool.ts';
 import { appPoolName, type PoolPlan } from '../upstream/pools.ts';
 import type { Judgement } from './compile-documents.ts';
 import type { ProviderSettings } from './extension-providers.ts';
-import type { InboundSettings, Settings } from './settings.ts';
+import type { InboundSettings, Settings, UpstreamSettings } from './settings.ts';
 import type { Configuration } from './watch.ts';
 
 /** What one port of the configuration is to do, and where it listens. */
@@ -45,19 +46,25 @@ export function planPools(settings: Settings, rules: readonly DestinationRule[] 
     const plan: PoolPlan = { name: appPoolName(address, http2), endpoints: [address], limits, http2 };
     apps.set(plan.name, plan);
   }
-  const asked = new Set(settings.extensionProviders.map(({ service }) => service));
-  const overHttp = settings.outbound.some((one) => one.protocol !== 'tcp');
-  const peers = Object.entries(settings.upstreams).flatMap(([upstream, { endpoints, identity: expected }]) => {
-    const plan = (protocol: 'http' | 'tcp', isMeant: boolean): PoolPlan => ({
-      name: peerPoolName(upstream, protocol),
-      endpoints,
+  const peers = Object.entries(settings.upstreams).flatMap(([upstream, one]) => {
+    const expected = withAliases(one.identity, settings);
+    const plan = (kind: PeerPool, isMeant: boolean): PoolPlan => ({
+      name: peerPoolName(upstream, kind),
+      endpoints: one.endpoints,
       limits,
+      ...(kind === 'http2' ? { http2: true } : {}),
       ...(traffic.has(upstream) ? { traffic: traffic.get(upstream)! } : {}),
-      peer: { upstream, isMeant, expected, tls, alpn: protocol === 'http' ? ['h2', 'http/1.1'] : [] },
+      peer: { upstream, isMeant, expected, tls, alpn: alpnOf(kind, one.protocol) },
     });
     const tcp = overTcp.has(upstream);
+    const asking = settings.outbound.filter(
+      (port) => port.protocol !== 'tcp' && (port.upstream === undefined || port.upstream === upstream),
+    );
+    const kinds = new Set(asking.map((port) => peerPoolOf(port.protocol, one)));
+    for (const provider of settings.extensionProviders)
+      if (provider.service === upstream) kinds.add(peerPoolOf(spokenBy(provider), one));
     // Whatever has a port of its own for TCP can be asked for by Host as well, but hardly is.
-    return [...(overHttp || asked.has(upstream) ? [plan('http', !tcp)] : []), ...(tcp ? [plan('tcp', true)] : [])];
+    return [...[...kinds].map((kind) => plan(kind, !tcp)), ...(tcp ? [plan('tcp', true)] : [])];
   });
   return [...apps.values(), ...peers];
 }
@@ -106,7 +113,7 @@ export function compilePorts(
     const { port, upstream } = one;
     const tcpIdleMs = upstream === undefined ? undefined : traffic.get(upstream)?.connections?.tcpIdleMs;
     const protocol = kindOf(one.protocol);
-    const findRoute = compileOutbound(settings, pools, port, protocol, upstream);
+    const findRoute = compileOutbound(settings, pools, one);
     const rules = {
       generation,
       direction: 'outbound',
@@ -178,19 +185,18 @@ function inboundRules(
 function compileOutbound(
   settings: Settings,
   pools: ReadonlyMap<string, Pool>,
-  port: number,
-  protocol: 'http' | 'tcp',
-  only: string | undefined,
+  { port, protocol, upstream: only }: Settings['outbound'][number],
 ): PortRules['findRoute'] {
   const byHost = new Map<string, Route>();
   for (const [name, one] of Object.entries(settings.upstreams)) {
+    if (only !== undefined && only !== name) continue;
     const route: Route = Object.freeze({
       name,
       cluster: `outbound|${port}||${name}`,
-      destination: pools.get(peerPoolName(name, protocol))!,
+      destination: pools.get(peerPoolName(name, peerPoolOf(protocol, one)))!,
       permit: mintPermit(`upstream[${name}]`),
       tunnelPermit: mintTunnelPermit(`upstream[${name}]`),
-      principal: one.identity,
+      ...principalsOf(withAliases(one.identity, settings)),
     });
     for (const host of [name, ...one.hosts]) byHost.set(normalizeHostPattern(host), route);
   }
@@ -200,6 +206,45 @@ function compileOutbound(
   }
   // What a request names comes in one spelling (head.ts), with its port or without.
   return (authority) => byHost.get(authority) ?? byHost.get(authority.replace(/:\d+$/, ''));
+}
+
+/**
+ * The IDs that stand for `identities`: one of our own trust domain may be proved under each of its other names as well, as in Istio.
+ * What is under another name must have a bundle of its own (`federatedBundles`), or nobody can prove it.
+ */
+function withAliases(
+  identities: readonly string[],
+  { trustDomain, trustDomainAliases }: Pick<Settings, 'trustDomain' | 'trustDomainAliases'>,
+): readonly string[] {
+  const names = [trustDomain, ...trustDomainAliases];
+  const all = identities.flatMap((uri) => {
+    const { trustDomain: own, path } = parseSpiffeId(uri);
+    return names.includes(own) ? [uri, ...names.map((one) => `spiffe://${one}${path}`)] : [uri];
+  });
+  return [...new Set(all)];
+}
+
+/** Whom a route expects, as it holds them. */
+export function principalsOf([principal, ...otherPrincipals]: readonly string[]): Pick<
+  Route,
+  'principal' | 'otherPrincipals'
+> {
+  return { principal, ...(otherPrincipals.length === 0 ? {} : { otherPrincipals }) };
+}
+
+/** How an upstream is spoken to: by requests, as ALPN says; by requests, in HTTP/2 where ALPN says nothing; by bytes. */
+type PeerPool = 'http' | 'http2' | 'tcp';
+
+/** What the upstream is said to speak decides, else what the port is for. */
+function peerPoolOf(port: InboundSettings['protocol'], { protocol }: Pick<UpstreamSettings, 'protocol'>): PeerPool {
+  if (port === 'tcp') return 'tcp';
+  return speaksHttp2(protocol ?? port) ? 'http2' : 'http';
+}
+
+/** An upstream that is said to speak one protocol is offered that alone. */
+function alpnOf(kind: PeerPool, said: UpstreamSettings['protocol']): readonly string[] {
+  if (kind === 'tcp') return [];
+  return said === undefined ? ['h2', 'http/1.1'] : kind === 'http2' ? ['h2'] : ['http/1.1'];
 }
 
 /** To the path there are requests and there are streams of bytes. */
@@ -215,11 +260,18 @@ const noAuthorizers: PortRules['authorizers'] = new Map();
 const noGateways: PortRules['gateways'] = new Set();
 
 /** A provider is an upstream, reached as any other, or a process on loopback. */
-function providerPoolName({ service, port, http }: ProviderSettings, { upstreams }: Settings): string {
-  if (Object.hasOwn(upstreams, service)) return peerPoolName(service, 'http');
+function providerPoolName(provider: ProviderSettings, { upstreams }: Settings): string {
+  const { service, port, http } = provider;
+  if (Object.hasOwn(upstreams, service))
+    return peerPoolName(service, peerPoolOf(spokenBy(provider), upstreams[service]!));
   return appPoolName({ host: service, port }, http === undefined);
 }
 
-function peerPoolName(name: string, protocol: 'http' | 'tcp'): string {
-  return `${protocol} ${name}`;
+function peerPoolName(name: string, kind: PeerPool): string {
+  return `${kind} ${name}`;
+}
+
+/** What an authorizer is asked in. */
+function spokenBy({ http }: ProviderSettings): 'http' | 'grpc' {
+  return http === undefined ? 'grpc' : 'http';
 }

@@ -108,9 +108,17 @@ export const limitsSchema = z
 
 export const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
 
+/** One SPIFFE ID, or several of which a server must prove one: while it moves, or beside a canary under another account. */
+export const identities = z.union([
+  text((value) => [parseSpiffeId(value).uri]),
+  z.array(text((value) => parseSpiffeId(value).uri)).min(1),
+]) as unknown as z.ZodType<readonly string[]>;
+
 const upstream = z.strictObject({
   endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
-  identity: text((value) => parseSpiffeId(value).uri),
+  identity: identities,
+  /** What it speaks where ALPN does not say: a TLS terminator, Ghostunnel and stunnel negotiate nothing. */
+  protocol: z.enum(['http', 'http2', 'grpc']).optional(),
   hosts: z.array(z.string().min(1)).default([]),
 });
 
@@ -237,20 +245,15 @@ export const sidecarYaml = z
         at(['federatedBundles', name], "this is our own trust domain, whose bundle comes with 'identity'");
     }
     for (const [index, uri] of value.gateways.entries()) {
-      const { trustDomain, path } = parseSpiffeId(uri);
+      const { path } = parseSpiffeId(uri);
       if (path === '') at(['gateways', index], `'${uri}' is a trust domain, and no workload of it`);
-      if (trustDomain !== value.trustDomain && !Object.hasOwn(value.federatedBundles, trustDomain))
-        at(['gateways', index], `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`);
+      for (const trustDomain of withoutBundle([uri], value)) at(['gateways', index], bundleMissing(trustDomain));
     }
     checkProviders(value.extensionProviders, value.upstreams, at);
     const hosts = new Map<string, string>();
     for (const [id, one] of Object.entries(value.upstreams)) {
-      const { trustDomain } = parseSpiffeId(one.identity);
-      if (trustDomain !== value.trustDomain && !Object.hasOwn(value.federatedBundles, trustDomain))
-        at(
-          ['upstreams', id, 'identity'],
-          `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`,
-        );
+      for (const trustDomain of withoutBundle(one.identity, value))
+        at(['upstreams', id, 'identity'], bundleMissing(trustDomain));
       for (const host of [id, ...one.hosts]) {
         const key = normalizeHostPattern(host);
         const owner = hosts.get(key);
@@ -260,6 +263,19 @@ export const sidecarYaml = z
       }
     }
   });
+
+/** The trust domains of `identities` that there is no bundle for: nobody of them can prove anything. */
+export function withoutBundle(
+  identities: readonly string[],
+  { trustDomain, federatedBundles }: { readonly trustDomain: string; readonly federatedBundles: object },
+): ReadonlySet<string> {
+  const domains = identities.map((uri) => parseSpiffeId(uri).trustDomain);
+  return new Set(domains.filter((one) => one !== trustDomain && !Object.hasOwn(federatedBundles, one)));
+}
+
+export function bundleMissing(trustDomain: string): string {
+  return `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`;
+}
 
 type Parsed = z.output<typeof sidecarYaml>;
 
@@ -275,7 +291,10 @@ export interface InboundSettings {
 
 export interface UpstreamSettings {
   readonly endpoints: readonly Address[];
-  readonly identity: string;
+  /** SPIFFE IDs, of which the server must prove one. */
+  readonly identity: readonly string[];
+  /** Undefined: as ALPN says, and HTTP/1.1 where it says nothing. */
+  readonly protocol?: 'http' | 'http2' | 'grpc' | undefined;
   readonly hosts: readonly string[];
 }
 

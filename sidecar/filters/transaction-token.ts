@@ -71,6 +71,12 @@ export function carryTransactionToken(exchange: Exchange, sign: SignTransactionT
   const known = audience !== undefined && exchange.authMethod !== undefined;
   // Nobody is known, and what the caller claims was taken out when he came in.
   if (!known && exchange.taken?.has(transactionTokenField) === true) return;
+  // Of several identities it is for the one that is reached: forward.ts asks for it then.
+  if (known && exchange.route?.otherPrincipals !== undefined) {
+    changeRequest(exchange, tokenField, []);
+    exchange.addressed = (peer) => [transactionTokenField, sign(exchange, peer)];
+    return;
+  }
   changeRequest(exchange, tokenField, known ? [[transactionTokenField, sign(exchange, audience)]] : []);
 }
 

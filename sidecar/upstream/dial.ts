@@ -9,6 +9,7 @@ import type { Live } from '../../cert-agent/base/live.ts';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { checkComplaint, type Presented, readPresented } from '../../cert-agent/identity/peer-chain.ts';
+import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../../cert-agent/identity/verify.ts';
 import type { TlsFacts, UpstreamPeer } from '../exchange.ts';
 import { runsOn } from '../protocol/reset.ts';
@@ -43,9 +44,8 @@ export const dialPlain: Dial = (address, connectMs) =>
 /** What dialing a peer needs to know. */
 export interface PeerDialOptions {
   readonly identity: Live<Identity | undefined>;
-  /** The SPIFFE ID that the peer must prove. */
-  readonly expected: string;
-  readonly trustDomain: string;
+  /** The SPIFFE IDs of which the peer must prove one. */
+  readonly expected: readonly string[];
   readonly tls: TlsSettings;
   /** The name that SNI carries; a host name, not an address. */
   readonly serverName: string | undefined;
@@ -53,8 +53,10 @@ export interface PeerDialOptions {
   dialed(tls: TlsFacts): void;
 }
 
-/** Mutual TLS to a peer that is verified against the bundle of its expected trust domain. */
+/** Mutual TLS to a peer, each verified against the bundle of its own trust domain. */
 export function createPeerDial(options: PeerDialOptions): Dial {
+  const { expected } = options;
+  const trustDomains = expected.map((uri) => parseSpiffeId(uri).trustDomain);
   let contextOf: Identity | undefined;
   let context: SecureContext | undefined;
   let lastLeaf: { readonly der: Buffer; readonly peer: PeerIdentity; readonly under: Identity } | undefined;
@@ -65,9 +67,9 @@ export function createPeerDial(options: PeerDialOptions): Dial {
       return Promise.reject(
         new SallyportError('not_ready', 'there is no SVID to present yet', { hint: "see 'waiting for' in the log" }),
       );
-    if (!ours.bundles.has(options.trustDomain))
+    if (!trustDomains.some((one) => ours.bundles.has(one)))
       return Promise.reject(
-        new SallyportError('upstream_tls', `there is no bundle for the trust domain of ${options.expected}`),
+        new SallyportError('upstream_tls', `there is no bundle for the trust domain of ${expected.join(' or ')}`),
       );
     if (contextOf !== ours || context === undefined) {
       context = dialContext(ours.svid, options.tls);
@@ -122,10 +124,14 @@ export function createPeerDial(options: PeerDialOptions): Dial {
       const peer = identify(chain, ours);
       if (presented !== undefined) checkComplaint(presented, peer.id.uri);
       checkDenied(peer, ours.denied);
-      if (peer.id.uri === options.expected) return undefined;
-      return new SallyportError('upstream_identity', `the upstream is ${peer.id.uri}, expected ${options.expected}`, {
-        hint: "mend 'identity' of this upstream, or find out who answers at its address",
-      });
+      if (expected.includes(peer.id.uri)) return undefined;
+      return new SallyportError(
+        'upstream_identity',
+        `the upstream is ${peer.id.uri}, expected ${expected.join(' or ')}`,
+        {
+          hint: "mend 'identity' of this upstream, or find out who answers at its address",
+        },
+      );
     } catch (error) {
       return new SallyportError('upstream_identity', `the upstream's certificate is refused: ${reasonOf(error)}`, {
         cause: error,

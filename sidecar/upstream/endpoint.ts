@@ -22,7 +22,7 @@ export interface EndpointOptions {
   readonly secure: boolean;
   /** What is offered to a peer: HTTP/2 and HTTP/1.1, or nothing for TCP, where a connection is one stream. */
   readonly alpn: readonly string[];
-  /** It speaks HTTP/2 without being asked (h2c by prior knowledge). */
+  /** It speaks HTTP/2 unless ALPN says HTTP/1.1: by prior knowledge, RFC 9113 section 3.3. */
   readonly http2: boolean;
   readonly limits: Limits;
   /** How long an idle connection is kept where the upstream announces nothing, milliseconds. */
@@ -367,7 +367,8 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     const { secure, http2, idleMs, limits } = this.#options;
     const { headBytes, headFields } = limits;
     const options: ClientOptions = { secure, peer, address: this.address, headBytes, headFields, idleMs };
-    const speaksHttp2 = http2 || (socket instanceof TLSSocket && socket.alpnProtocol === 'h2');
+    const negotiated = socket instanceof TLSSocket ? socket.alpnProtocol : null;
+    const speaksHttp2 = negotiated === 'h2' || (http2 && negotiated !== 'http/1.1');
     return speaksHttp2 ? new two(socket, owner, options) : new one(socket, owner, options);
   }
 

@@ -6,7 +6,6 @@ import { formatAddress } from '../../cert-agent/base/address.ts';
 import type { Live } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
-import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import type { Limits, TlsFacts } from '../exchange.ts';
 import type { TlsSettings } from '../protocol/tls.ts';
 import { createPeerDial, dialPlain, serverNameOf } from './dial.ts';
@@ -25,7 +24,7 @@ export interface PoolPlan {
   readonly name: string;
   readonly endpoints: readonly Address[];
   readonly limits: Limits;
-  /** An app that speaks HTTP/2 without being asked. */
+  /** It speaks HTTP/2 unless ALPN says HTTP/1.1: an app, or a peer that negotiates nothing. */
   readonly http2?: boolean;
   /** Balancing, limits, whom to leave out; absent: as the settings have it. */
   readonly traffic?: TrafficPlan;
@@ -37,7 +36,8 @@ export interface PoolPlan {
     readonly upstream: string;
     /** False for a pool that is there in case somebody asks, and that nobody waits for. */
     readonly isMeant: boolean;
-    readonly expected: string;
+    /** The SPIFFE IDs of which it must prove one. */
+    readonly expected: readonly string[];
     readonly tls: TlsSettings;
     readonly alpn: readonly string[];
   };
@@ -98,7 +98,6 @@ export class Pools {
     const dial = createPeerDial({
       ...peer,
       identity: this.#identity,
-      trustDomain: parseSpiffeId(peer.expected).trustDomain,
       serverName: serverNameOf(endpoints[0]!),
       dialed: this.#dialed,
     });

@@ -227,7 +227,7 @@ async function dial(shown: { chainPem: string; keyPem: string }, ours: Identity)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const port = (server.address() as { port: number }).port;
   const dialPeer = createPeerDial({
-    ...{ identity: new LiveCell<Identity | undefined>(ours), expected: uri, trustDomain: 'demo.test' },
+    ...{ identity: new LiveCell<Identity | undefined>(ours), expected: [uri] },
     ...{ tls: settings, serverName: undefined, dialed: () => {} },
   });
   try {
