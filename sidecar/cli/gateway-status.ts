@@ -63,7 +63,7 @@ function printRows(parts: readonly Part[]): void {
     if (bad !== undefined) return [kind, name, section.section, `${bad.type}=${bad.status}`, bad.reason, bad.message];
     // What is in effect, but not alone, or not everywhere: no fault, and not to be missed.
     const other = section.conditions.find(
-      ({ type, status }) => status === 'True' && (type === 'Overridden' || type === 'Merged'),
+      ({ type, status }) => status === 'True' && (type === 'Overridden' || type === 'Merged' || type === 'PassedOver'),
     );
     if (other !== undefined) return [kind, name, section.section, other.type, other.reason, other.message];
     const { routes } = section;

@@ -217,6 +217,8 @@ class PortCompiler {
    */
   #unjudged(listener: ServedListener, route: RouteDocument): string | undefined {
     const place = placeOf(listener, route, onlyRuleOf(route));
+    const closed = this.#plan.closed.policyFor(place);
+    if (closed !== undefined) return `${closed.kind} ${keyOf(closed)}: ${sentenceOf(closed)}`;
     const traffic = this.#plan.traffic.policyFor(place);
     if (traffic !== undefined && 'problems' in traffic)
       return `BackendTrafficPolicy ${keyOf(traffic)} is not valid: ${sentenceOf(traffic)}`;

@@ -23,6 +23,8 @@ export interface GatewayPlan {
   readonly attachments: Attachments;
   readonly security: PolicyTable<SecurityPolicy | BrokenAsPolicy>;
   readonly traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>;
+  /** Policies of kinds that are not evaluated here: where one is attached, nothing is served. */
+  readonly closed: PolicyTable<BrokenAsPolicy>;
   readonly pools: readonly PoolPlan[];
   /** What policies say that does not hold somewhere, because a nearer one does. */
   readonly losses: readonly string[];
@@ -30,6 +32,7 @@ export interface GatewayPlan {
 }
 
 type BrokenAsPolicy = BrokenPolicy & { readonly createdAt?: number };
+type PolicyName = 'SecurityPolicy' | 'BackendTrafficPolicy';
 
 /** Looks at the documents: what is attached to what, and which pools that needs. `last` is what is served now. */
 export function planGateway(configuration: Configuration, now: number, last?: GatewayPlan): GatewayPlan {
@@ -38,7 +41,7 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
   const world = worldOf(config, configuration, now, last);
   const { documents } = config;
   const attachments = attach(documents, world);
-  const broken = (kind: BrokenPolicy['kind']): BrokenAsPolicy[] => config.broken.filter((one) => one.kind === kind);
+  const broken = (kind: PolicyName): BrokenAsPolicy[] => config.broken.filter((one) => one.kind === kind);
   const places = placesIn(attachments);
   const security = attachPolicies<SecurityPolicy | BrokenAsPolicy>(
     [...config.securityPolicies, ...broken('SecurityPolicy')],
@@ -53,13 +56,17 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
       places,
     ] as const),
   );
+  const closed = attachPolicies<BrokenAsPolicy>(
+    config.broken.filter(({ kind }) => kind !== 'SecurityPolicy' && kind !== 'BackendTrafficPolicy'),
+    ...([documents, now, kindOf<never>('policy', 'policies'), places] as const),
+  );
   const losses = [
     ...security.losses,
     ...traffic.losses,
     ...corsLosses(attachments, security),
     ...streamLosses(attachments, traffic),
   ];
-  const plan = { attachments, security, traffic, world, losses };
+  const plan = { attachments, security, traffic, closed, world, losses };
   const { traffic: rules } = trafficOf(settings, istio.destinationRules);
   const pools = new Map<string, PoolPlan>();
   for (const wish of wishesOf(plan, config)) {
@@ -70,10 +77,7 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
 }
 
 /** What is particular to a kind of policy. One that cannot be served closes what it was for: as a broken one does. */
-function kindOf<P extends Placed & Layered<P>>(
-  kind: BrokenPolicy['kind'],
-  plural: string,
-): PolicyKind<P | BrokenAsPolicy> {
+function kindOf<P extends Placed & Layered<P>>(kind: string, plural: string): PolicyKind<P | BrokenAsPolicy> {
   const isBroken = (policy: P | BrokenAsPolicy): policy is BrokenAsPolicy => 'problems' in policy;
   return {
     ...{ kind, plural },
@@ -102,7 +106,7 @@ function kindOf<P extends Placed & Layered<P>>(
 
 /** Whether a part is still what it was, and its Secrets and backends where they were. Limits may be added to. */
 function isKept(
-  kind: BrokenPolicy['kind'],
+  kind: string,
   part: string,
   below: Placed,
   policy: Placed & Pick<SecurityPolicy, 'namespaces'>,
@@ -138,13 +142,18 @@ type Placed = Pick<BrokenPolicy, 'namespace' | 'name' | 'targets' | 'file' | 'li
 
 /** The statuses of what was planned. */
 export function statusOf(
-  { attachments, security, traffic }: GatewayPlan,
+  { attachments, security, traffic, closed }: GatewayPlan,
   { documents }: GatewayConfig,
   now: number,
 ): StatusList {
   const policies = [
     ...security.statuses.map((one) => ({ kind: 'SecurityPolicy', ...one })),
     ...traffic.statuses.map((one) => ({ kind: 'BackendTrafficPolicy', ...one })),
+    ...closed.statuses.map((one) => ({
+      ...one,
+      kind: one.policy.kind,
+      ...(one.policy.apiVersion === undefined ? {} : { apiVersion: one.policy.apiVersion }),
+    })),
     ...backendTlsStatuses(attachments, documents, now),
   ];
   return statusList(attachments, policies, documents, now);

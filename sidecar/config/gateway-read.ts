@@ -17,10 +17,13 @@ import { inheritanceOf } from './policy-merge.ts';
 import { readSecurityPolicy } from './security-policy.ts';
 import type { Settings } from './settings.ts';
 import type { Source } from './sources.ts';
+import { asStored } from './stored.ts';
 
-/** A policy that is not valid: what it was to protect answers 500. */
+/** A policy that is not valid, or of a kind that is not evaluated here: what it was to protect answers 500. */
 export interface BrokenPolicy {
-  readonly kind: 'SecurityPolicy' | 'BackendTrafficPolicy';
+  readonly kind: string;
+  /** Of a kind that is not read here. */
+  readonly apiVersion?: string;
   readonly namespace: string;
   readonly name: string;
   readonly targets: readonly PolicyTarget[];
@@ -95,16 +98,22 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
   const warnings: Problem[] = [];
   const taken = new Map<string, string>();
   const istio: PlacedDocument[] = [];
+  const others: PlacedDocument[] = [];
   for (const one of placed.flatMap(itemsOf)) {
-    const { file, document } = one;
+    const { file } = one;
+    const document = asStored(one.document);
     const { kind, apiVersion } = headOf(document.value);
-    if (isDestinationRule(kind, apiVersion)) istio.push(one);
+    const stored = { ...one, document };
+    if (isDestinationRule(kind, apiVersion)) istio.push(stored);
     const policy = isSecurityPolicy(kind, apiVersion)
       ? ('SecurityPolicy' as const)
       : isBackendTrafficPolicy(kind, apiVersion)
         ? ('BackendTrafficPolicy' as const)
         : undefined;
-    if (policy === undefined) continue;
+    if (policy === undefined) {
+      if (!isDestinationRule(kind, apiVersion)) others.push(stored);
+      continue;
+    }
     const { namespace, name } = namedIn(document.value);
     const key = `${policy} ${namespace}/${name}`;
     const { line } = document.problemAt(['metadata', 'name'], '');
@@ -129,13 +138,9 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
     } else trafficPolicies.push({ policy: read.value as BackendTrafficPolicy, document });
   }
   const ofIstio = readIstio(istio, 'run');
-  const ofGateway = readGatewayDocuments(
-    placed,
-    (kind, apiVersion) =>
-      isSecurityPolicy(kind, apiVersion) ||
-      isBackendTrafficPolicy(kind, apiVersion) ||
-      isDestinationRule(kind, apiVersion),
-  );
+  const ofGateway = readGatewayDocuments(others);
+  for (const { problem, ...one } of ofGateway.closing)
+    broken.push({ ...one, problems: [problem], ownHeaders: [], secretParams: [], required: true });
   const { documents } = ofGateway;
   return {
     gateway: {
@@ -165,7 +170,7 @@ export function readGatewayPolicy(
 }
 
 /** What a policy that is not valid says of credentials all the same. */
-function toldBy(kind: BrokenPolicy['kind'], value: unknown): Pick<BrokenPolicy, 'ownHeaders' | 'secretParams'> {
+function toldBy(kind: string, value: unknown): Pick<BrokenPolicy, 'ownHeaders' | 'secretParams'> {
   const { spec } = value as { readonly spec?: unknown };
   const said = kind === 'SecurityPolicy' && typeof spec === 'object' && spec !== null ? spec : {};
   return { ownHeaders: [...ownHeadersOf(said)], secretParams: secretParamsOf(said) };

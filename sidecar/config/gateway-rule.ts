@@ -102,6 +102,7 @@ export class RuleCompiler {
     const place = placeOf(listener, route, rule);
     const security = this.#plan.security.policyFor(place);
     const traffic = this.#plan.traffic.policyFor(place);
+    const closed = this.#plan.closed.policyFor(place);
     const permit = mintPermit(security === undefined ? `route[${name}]` : `securitypolicy[${keyOf(security)}]`);
     let broken: SallyportError | undefined;
     const breakBy = (error: unknown): undefined => {
@@ -116,7 +117,8 @@ export class RuleCompiler {
       }
     };
     // These stand in the statuses already.
-    for (const policy of [security, traffic])
+    if (rule.broken !== undefined) breakBy(new Error(rule.broken.message));
+    for (const policy of [security, traffic, closed])
       if (policy !== undefined && 'problems' in policy)
         breakBy(new Error(`${policy.kind} ${keyOf(policy)} is not valid: ${sentenceOf(policy)}`));
     const good = security === undefined || 'problems' in security ? undefined : security;

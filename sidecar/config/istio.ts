@@ -11,6 +11,7 @@ import type { DestinationRule } from '../upstream/destination-rule.ts';
 import { readAuthorizationPolicy } from './authorization-policy.ts';
 import { readDestinationRule } from './destination-rule.ts';
 import type { IstioDocuments } from './documents.ts';
+import { isExistingKind } from './gateway-kinds.ts';
 import type { Purpose } from './istio-common.ts';
 import { readPeerAuthentication } from './peer-authentication.ts';
 import { readRequestAuthentication } from './request-authentication.ts';
@@ -25,9 +26,6 @@ export interface PlacedDocument {
   readonly file: string;
   readonly document: YamlDocument;
 }
-
-/** Spelled as they should be, so that nobody means anything else. */
-const notYet = new Set(['VirtualService', 'ServiceEntry', 'Telemetry']);
 
 const kinds = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication', 'DestinationRule'];
 
@@ -111,7 +109,7 @@ function readOne(document: YamlDocument, file: string, purpose: Purpose): One | 
     kind === undefined
       ? "this is not an Istio document: it has no 'kind'"
       : `kind ${kind} is not supported by this build`;
-  const hint = kind === undefined || notYet.has(kind) ? undefined : didYouMean(kind, kinds);
+  const hint = kind === undefined || isExistingKind(kind) ? undefined : didYouMean(kind, kinds);
   return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
 }
 

@@ -17,7 +17,7 @@ import {
 import { intersectHosts } from './hosts.ts';
 import { conditionsOf, gatewayConditions, type ListenerState, stateListeners } from './listeners.ts';
 import { type GatewayWorld, type ResolvedBackend, resolveBackend, type Unresolved } from './references.ts';
-import { backendRefsOf, filtersOf, unsupportedIn } from './unsupported.ts';
+import { backendRefsOf, brokenIn, filtersOf, unsupportedIn } from './unsupported.ts';
 
 /** A route on one listener. */
 export interface AttachedRoute {
@@ -149,7 +149,24 @@ function attachToParent(
     // Two references may lead to the same listener.
     if (!list.some((one) => one.route === route)) list.push({ route, hosts });
   }
-  return [{ parentRef, conditions: [say('Accepted', true, 'Accepted'), refs] }];
+  return [{ parentRef, conditions: [...acceptance(route, say), refs, ...partial(route, say)] }];
+}
+
+/** Of a route whose rules are all broken nothing is served: each answers 500. */
+function acceptance(route: RouteDocument, say: Say): Condition[] {
+  const { list, isAll } = brokenIn(route);
+  if (!isAll) return [say('Accepted', true, 'Accepted')];
+  return [
+    say('Accepted', false, list[0]!.reason, list.map(({ index, message }) => `rule ${index}: ${message}`).join('; ')),
+  ];
+}
+
+/** Gateway API has the message begin with 'Dropped Rule'. Ours answers 500, so that no other rule gets its requests. */
+function partial(route: RouteDocument, say: Say): Condition[] {
+  const { list, isAll } = brokenIn(route);
+  if (isAll || list.length === 0) return [];
+  const said = list.map(({ index, message }) => `Dropped Rule ${index}: ${message} (it answers 500)`).join('; ');
+  return [say('PartiallyInvalid', true, 'UnsupportedValue', said)];
 }
 
 function resolvedRefs(backends: readonly ResolvedBackend[], route: RouteDocument, say: Say): Condition {
@@ -171,10 +188,11 @@ function rivalOf(
   route: RouteDocument,
   hosts: readonly string[],
 ): RouteDocument | undefined {
-  if (route.kind !== 'HTTPRoute' && route.kind !== 'GRPCRoute') return undefined;
+  if ((route.kind !== 'HTTPRoute' && route.kind !== 'GRPCRoute') || brokenIn(route).isAll) return undefined;
   return others.find(
     (one) =>
       one.route.kind !== route.kind &&
+      !brokenIn(one.route).isAll &&
       (one.route.kind === 'HTTPRoute' || one.route.kind === 'GRPCRoute') &&
       one.hosts.some((a) => hosts.some((b) => intersectHosts(anyOf(a), anyOf(b)) !== undefined)),
   )?.route;

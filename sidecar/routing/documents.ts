@@ -29,6 +29,13 @@ export interface RefusedDocument extends Named {
   readonly parents: readonly ParentRef[];
 }
 
+/** A document of a kind that is not read and protects nothing. */
+export interface PassedOver extends Named {
+  /** Whether another kind was meant, it seems. */
+  readonly isSlip: boolean;
+  readonly message: string;
+}
+
 export interface ObjectRef {
   readonly group: string;
   readonly kind: string;
@@ -167,6 +174,8 @@ export interface HttpMatch {
   readonly headers?: readonly ValueMatch[];
   readonly queryParams?: readonly ValueMatch[];
   readonly method?: string;
+  /** Of a broken rule: it covers more than was written, because what was meant by that cannot be told. */
+  readonly widened?: true;
 }
 
 export interface SessionPersistence {
@@ -184,6 +193,8 @@ export interface RouteRule {
   readonly timeouts?: { readonly request?: string; readonly backendRequest?: string };
   readonly retry?: { readonly codes?: readonly number[]; readonly attempts?: number; readonly backoff?: string };
   readonly sessionPersistence?: SessionPersistence;
+  /** Why it cannot be served: it answers 500 to what its matches cover, and has nothing else but its name. */
+  readonly broken?: { readonly reason: string; readonly message: string };
 }
 
 export interface HttpRule extends RouteRule {
@@ -197,6 +208,8 @@ export interface GrpcMatch {
     readonly method?: string;
   };
   readonly headers?: readonly ValueMatch[];
+  /** As of an HttpMatch. */
+  readonly widened?: true;
 }
 
 export interface GrpcRule extends RouteRule {
@@ -265,6 +278,7 @@ export interface GatewayDocuments {
   readonly configMaps: readonly Document<DataSpec>[];
   readonly namespaces: readonly Document<NamespaceSpec>[];
   readonly refused: readonly RefusedDocument[];
+  readonly passedOver: readonly PassedOver[];
   /** What is served all the same, with what it should be written as. */
   readonly warnings: readonly Problem[];
 }

@@ -17,6 +17,8 @@ export interface TableEntry extends Matcher {
   /** Where the standard's ties end: route by age, rule and match in their order. */
   readonly order: number;
   readonly rule: EdgeRule;
+  /** Of a broken rule, whose match covers more than was meant: it comes first, and nothing of it goes elsewhere. */
+  readonly widened?: boolean;
 }
 
 /** The routes of a listener. */
@@ -123,15 +125,20 @@ function hostTable(entries: readonly Row[]): HostTable {
   return {
     exact: of('Exact'),
     patterns: [...of('RegularExpression')]
-      .toSorted(([a], [b]) => b.length - a.length)
+      .toSorted(([a, of], [b, other]) => isFirst(other) - isFirst(of) || b.length - a.length)
       .map(([pattern, list]) => ({ test: compileRegex(pattern), entries: list })),
     prefixes,
     longestPrefix: Math.max(0, ...[...prefixes.keys()].map(({ length }) => length)),
   };
 }
 
+function isFirst(entries: readonly Row[]): number {
+  return Number(entries.some(({ widened }) => widened === true));
+}
+
 function compareEntries(a: TableEntry, b: TableEntry): number {
   return (
+    Number(b.widened === true) - Number(a.widened === true) ||
     (b.grpcMethod?.length ?? 0) - (a.grpcMethod?.length ?? 0) ||
     Number(b.method !== undefined) - Number(a.method !== undefined) ||
     b.headers.length - a.headers.length ||
