@@ -110,13 +110,13 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
     if (list === undefined) found.set(named.kind, [{ ...named, spec }]);
     else list.push({ ...named, spec });
   };
-  for (const { file, document } of placed) {
+  for (const { file, document, modifiedAt } of placed) {
     const { kind, apiVersion } = headOf(document.value);
     if (isGatewayApi(document) && kind in gatewayKinds) {
       const informal = kind === 'HTTPRoute' ? readInformal(document) : { document, warnings: [] };
       const read = readRoutePartly(informal.document);
       warnings.push(...informal.warnings);
-      const named = nameOf(document, file, kind, apiVersion);
+      const named = nameOf(document, file, kind, apiVersion, modifiedAt);
       if ('problems' in read) {
         // Nobody can say of what has no name, or of a kind that is not known, what its being refused leaves open.
         const parents = kind === 'BackendTLSPolicy' ? targetsOf(document.value) : parentsOf(document.value);
@@ -139,7 +139,7 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
     if (read === undefined) {
       const judged = judgeOtherKind(document, kind, apiVersion);
       const { problem } = judged;
-      const named = nameOf(document, file, kind, apiVersion);
+      const named = nameOf(document, file, kind, apiVersion, modifiedAt);
       if ('closes' in judged && named !== undefined) closing.push({ ...named, targets: judged.closes, problem });
       else if (!('isSlip' in judged)) problems.push(problem);
       else {
@@ -148,7 +148,7 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
           passedOver.push({ ...named, isSlip: judged.isSlip, message: formatProblem(problem) });
       }
     } else if ('problems' in read) problems.push(...read.problems);
-    else keep(nameOf(document, file, kind, apiVersion)!, read.spec, document);
+    else keep(nameOf(document, file, kind, apiVersion, modifiedAt)!, read.spec, document);
   }
   const of = <S>(kind: string): readonly Document<S>[] => (found.get(kind) ?? []) as Document<S>[];
   const documents: GatewayDocuments = {
@@ -177,7 +177,13 @@ export function headOf(value: unknown): { kind: string; apiVersion: string } {
   };
 }
 
-function nameOf(document: YamlDocument, file: string, kind: string, apiVersion: string): Named | undefined {
+function nameOf(
+  document: YamlDocument,
+  file: string,
+  kind: string,
+  apiVersion: string,
+  modifiedAt: number | undefined,
+): Named | undefined {
   const read = nameOnly.safeParse((document.value as { metadata?: unknown } | null)?.metadata);
   if (!read.success) return undefined;
   const { name, namespace: space, generation = 1, creationTimestamp } = read.data;
@@ -188,7 +194,7 @@ function nameOf(document: YamlDocument, file: string, kind: string, apiVersion: 
     name,
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
-    createdAt: creationTimestamp == null ? undefined : Date.parse(creationTimestamp),
+    createdAt: creationTimestamp == null ? modifiedAt : Date.parse(creationTimestamp),
     generation,
   };
 }

@@ -6,11 +6,11 @@ import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts'
 import { askingParts, partsOf } from '../filters/policy-parts.ts';
 import { namespaceOf } from '../filters/security.ts';
 import type { Layered, SecurityPolicy } from '../filters/security-policy.ts';
-import { type Attachments, attach, type ServedListener, sentenceOf } from '../routing/attach.ts';
+import { type Attachments, attach, inForceOf, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
 import { type BackendRef, keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
 import { attachPolicies, type PolicyKind, type PolicyTable, type RulePlace } from '../routing/policies.ts';
-import { type GatewayWorld, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
+import { type GatewayWorld, type InForce, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
 import { type StatusList, statusList } from '../routing/status.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import { type PoolWish, planPool } from './gateway-pools.ts';
@@ -31,7 +31,7 @@ export interface GatewayPlan {
   readonly world: GatewayWorld;
 }
 
-type BrokenAsPolicy = BrokenPolicy & { readonly createdAt?: number };
+type BrokenAsPolicy = BrokenPolicy;
 type PolicyName = 'SecurityPolicy' | 'BackendTrafficPolicy';
 
 /** Looks at the documents: what is attached to what, and which pools that needs. `last` is what is served now. */
@@ -45,7 +45,13 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
   const places = placesIn(attachments);
   const security = attachPolicies<SecurityPolicy | BrokenAsPolicy>(
     [...config.securityPolicies, ...broken('SecurityPolicy')],
-    ...([documents, now, kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies'), places] as const),
+    ...([
+      documents,
+      now,
+      kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies'),
+      places,
+      last?.security.owners,
+    ] as const),
   );
   const traffic = attachPolicies<BackendTrafficPolicy | BrokenAsPolicy>(
     [...config.trafficPolicies, ...broken('BackendTrafficPolicy')],
@@ -54,11 +60,12 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
       now,
       kindOf<BackendTrafficPolicy>('BackendTrafficPolicy', 'backendTrafficPolicies'),
       places,
+      last?.traffic.owners,
     ] as const),
   );
   const closed = attachPolicies<BrokenAsPolicy>(
     config.broken.filter(({ kind }) => kind !== 'SecurityPolicy' && kind !== 'BackendTrafficPolicy'),
-    ...([documents, now, kindOf<never>('policy', 'policies'), places] as const),
+    ...([documents, now, kindOf<never>('policy', 'policies'), places, last?.closed.owners] as const),
   );
   const losses = [
     ...security.losses,
@@ -159,6 +166,8 @@ export function statusOf(
   return statusList(attachments, policies, documents, now);
 }
 
+const nothing: InForce = { routes: new Map(), places: [] };
+
 function worldOf(
   config: GatewayConfig,
   { settings }: Configuration,
@@ -168,7 +177,8 @@ function worldOf(
   const { backends, listeners } = settings.gateway!;
   const served = last?.attachments.gateways.flatMap((one) => one.listeners).flatMap((one) => one.certificates) ?? [];
   const lastCertificates = new Map(served.map((pair) => [pair.secret, pair]));
-  return { backends, listeners, certificates: config.certificates, lastCertificates, now };
+  const inForce = last === undefined ? nothing : inForceOf(last.attachments);
+  return { backends, listeners, certificates: config.certificates, lastCertificates, inForce, now };
 }
 
 /** Where a rule stands, for the policies that are attached. */

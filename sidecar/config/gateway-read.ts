@@ -27,6 +27,8 @@ export interface BrokenPolicy {
   readonly namespace: string;
   readonly name: string;
   readonly targets: readonly PolicyTarget[];
+  /** Milliseconds since 1970. */
+  readonly createdAt?: number;
   readonly file: string;
   readonly line: number;
   readonly problems: readonly Problem[];
@@ -131,16 +133,23 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
           ...{ kind: policy, namespace, name, targets: read.targets, file, line, problems: read.problems },
           ...toldBy(policy, document.value),
           required: inheritanceOf(document).required,
+          ...aged({}, one),
+          ...datedIn(document.value),
         });
     } else if (policy === 'SecurityPolicy') {
-      securityPolicies.push({ policy: read.value as SecurityPolicy, document });
+      securityPolicies.push({ policy: aged(read.value as SecurityPolicy, one), document });
       if ('warnings' in read) warnings.push(...read.warnings);
-    } else trafficPolicies.push({ policy: read.value as BackendTrafficPolicy, document });
+    } else trafficPolicies.push({ policy: aged(read.value as BackendTrafficPolicy, one), document });
   }
   const ofIstio = readIstio(istio, 'run');
   const ofGateway = readGatewayDocuments(others);
   for (const { problem, ...one } of ofGateway.closing)
-    broken.push({ ...one, problems: [problem], ownHeaders: [], secretParams: [], required: true });
+    broken.push({
+      ...{ kind: one.kind, apiVersion: one.apiVersion, namespace: one.namespace, name: one.name },
+      ...{ targets: one.targets, file: one.file, line: one.line, problems: [problem] },
+      ...(one.createdAt === undefined ? {} : { createdAt: one.createdAt }),
+      ...{ ownHeaders: [], secretParams: [], required: true },
+    });
   const { documents } = ofGateway;
   return {
     gateway: {
@@ -152,6 +161,11 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
     istio: ofIstio.documents,
     problems: [...problems, ...ofIstio.problems, ...ofGateway.problems],
   };
+}
+
+/** With the time of its file where it does not say its own. */
+function aged<P extends { readonly createdAt?: number }>(policy: P, { modifiedAt }: PlacedDocument): P {
+  return policy.createdAt || modifiedAt === undefined ? policy : { ...policy, createdAt: modifiedAt };
 }
 
 /** Is this a policy of Envoy Gateway that is read here? */
@@ -174,6 +188,13 @@ function toldBy(kind: string, value: unknown): Pick<BrokenPolicy, 'ownHeaders' |
   const { spec } = value as { readonly spec?: unknown };
   const said = kind === 'SecurityPolicy' && typeof spec === 'object' && spec !== null ? spec : {};
   return { ownHeaders: [...ownHeadersOf(said)], secretParams: secretParamsOf(said) };
+}
+
+/** When it was made, where it says so: of two policies for one target the older holds, whether it is valid or not. */
+function datedIn(value: unknown): { readonly createdAt?: number } {
+  const { metadata } = value as { readonly metadata?: { readonly creationTimestamp?: unknown } | null };
+  const at = Date.parse(String(metadata?.creationTimestamp));
+  return Number.isNaN(at) ? {} : { createdAt: at };
 }
 
 /** What it calls itself, however wrong the rest of it is. */

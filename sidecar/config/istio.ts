@@ -19,11 +19,15 @@ import { readRequestAuthentication } from './request-authentication.ts';
 export interface PolicyFile {
   readonly file: string;
   readonly text: string;
+  /** Milliseconds since 1970. */
+  readonly modifiedAt?: number | undefined;
 }
 
 /** A document before it is read, and where it came from. */
 export interface PlacedDocument {
   readonly file: string;
+  /** When its file was last written, milliseconds since 1970. */
+  readonly modifiedAt?: number | undefined;
   readonly document: YamlDocument;
 }
 
@@ -45,10 +49,10 @@ export function parseIstio(files: readonly PolicyFile[], purpose: Purpose = 'run
 export function placeDocuments(files: readonly PolicyFile[]): { placed: PlacedDocument[]; problems: Problem[] } {
   const placed: PlacedDocument[] = [];
   const problems: Problem[] = [];
-  for (const { file, text } of files) {
+  for (const { file, text, modifiedAt } of files) {
     const parsed = parseYaml(text, file);
     problems.push(...parsed.problems);
-    for (const document of parsed.documents) placed.push({ file, document });
+    for (const document of parsed.documents) placed.push({ file, document, modifiedAt });
   }
   return { placed, problems };
 }
@@ -119,6 +123,7 @@ export function itemsOf(one: PlacedDocument): PlacedDocument[] {
   if (kindOf(value) !== 'List' || !Array.isArray((value as { items?: unknown }).items)) return [one];
   return (value as { items: unknown[] }).items.map((item, index) => ({
     file: one.file,
+    modifiedAt: one.modifiedAt,
     document: {
       value: item,
       problemAt: (path, message, options) => problemAt(['items', index, ...path], message, options),
