@@ -57,7 +57,13 @@ const service = z.looseObject({
   metadata,
   spec: z.looseObject({
     ports: z
-      .array(z.looseObject({ name: z.string().optional(), port: z.number().int().min(1).max(65_535) }))
+      .array(
+        z.looseObject({
+          name: z.string().optional(),
+          port: z.number().int().min(1).max(65_535),
+          appProtocol: z.string().optional(),
+        }),
+      )
       .default([]),
   }),
 });
@@ -246,7 +252,7 @@ function readCore(
     const read = readDocument(service, document);
     return 'problems' in read
       ? read
-      : { spec: { ports: read.value.spec.ports.map(({ name, port }) => ({ name, port })) } };
+      : { spec: { ports: read.value.spec.ports.map(({ name, port, appProtocol }) => ({ name, port, appProtocol })) } };
   }
   if (kind === 'Secret') {
     const read = readDocument(secret, document);

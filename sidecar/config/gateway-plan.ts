@@ -14,6 +14,7 @@ import { type GatewayWorld, type InForce, type ResolvedBackend, resolveBackend }
 import { type StatusList, statusList } from '../routing/status.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import { type PoolWish, planPool } from './gateway-pools.ts';
+import { askedInGrpc, grpcOf, spokenTo } from './gateway-protocol.ts';
 import type { BrokenPolicy, GatewayConfig } from './gateway-read.ts';
 import { trafficOf } from './generation.ts';
 import type { Configuration } from './watch.ts';
@@ -26,9 +27,11 @@ export interface GatewayPlan {
   /** Policies of kinds that are not evaluated here: where one is attached, nothing is served. */
   readonly closed: PolicyTable<BrokenAsPolicy>;
   readonly pools: readonly PoolPlan[];
-  /** What policies say that does not hold somewhere, because a nearer one does. */
+  /** What documents say that does not hold somewhere, because another's word does. */
   readonly losses: readonly string[];
   readonly world: GatewayWorld;
+  /** What is spoken to each backend of requests, and by whose word: a sentence each. */
+  readonly spoken: readonly string[];
 }
 
 type BrokenAsPolicy = BrokenPolicy;
@@ -76,11 +79,18 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
   const plan = { attachments, security, traffic, closed, world, losses };
   const { traffic: rules } = trafficOf(settings, istio.destinationRules);
   const pools = new Map<string, PoolPlan>();
-  for (const wish of wishesOf(plan, config)) {
+  const wishes = wishesOf(plan, config);
+  for (const wish of wishes) {
     const pool = planPool(wish, settings, documents, rules);
     if (!('problem' in pool)) pools.set(pool.name, pool);
   }
-  return { ...plan, pools: [...pools.values()] };
+  const spoken = wishes.flatMap((wish) => (wish.protocol === 'http' ? spokenTo(wish, settings, documents) : []));
+  return {
+    ...plan,
+    losses: [...losses, ...new Set(spoken.flatMap(({ contradictions }) => contradictions))],
+    pools: [...pools.values()],
+    spoken: [...new Set(spoken.map(({ sentence }) => sentence))],
+  };
 }
 
 /** What is particular to a kind of policy. One that cannot be served closes what it was for: as a broken one does. */
@@ -247,16 +257,17 @@ function placesIn({ gateways }: Attachments): readonly RulePlace[] {
 }
 
 /** Every pool that some rule of some listener could ask for. */
-function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): PoolWish[] {
+function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayConfig): PoolWish[] {
   const wishes: PoolWish[] = [];
   const wish = (
     backend: ResolvedBackend,
     protocol: 'http' | 'tcp',
     policy?: BackendTrafficPolicy,
     sticky = false,
+    grpc?: string,
   ): void => {
     if (backend.upstream === undefined || backend.problem !== undefined) return;
-    wishes.push({ upstream: backend.upstream, service: backend.key, protocol, policy, sticky });
+    wishes.push({ upstream: backend.upstream, service: backend.key, protocol, policy, sticky, grpc });
   };
   for (const { listeners } of plan.attachments.gateways)
     for (const listener of listeners)
@@ -268,9 +279,15 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): Pool
           const policy = plan.traffic.policyFor(placeOf(listener, route, rule));
           const good = policy === undefined || 'problems' in policy ? undefined : policy;
           for (const _ of rule.backendRefs ?? [])
-            wish(backends[next++]!, streams ? 'tcp' : 'http', good, rule.sessionPersistence !== undefined);
+            wish(
+              backends[next++]!,
+              streams ? 'tcp' : 'http',
+              good,
+              rule.sessionPersistence !== undefined,
+              grpcOf(route),
+            );
         }
-        for (const backend of backends.slice(next)) wish(backend, 'http');
+        for (const backend of backends.slice(next)) wish(backend, 'http', undefined, false, grpcOf(route));
       }
   for (const policy of config.securityPolicies.flatMap((one) => [one, ...mergedOf(one)])) {
     const { extAuth } = policy;
@@ -285,6 +302,9 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): Pool
         plan.world,
       ),
       'http',
+      undefined,
+      false,
+      askedInGrpc(policy),
     );
   }
   return wishes;

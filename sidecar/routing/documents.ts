@@ -242,9 +242,9 @@ export interface BackendTlsSpec {
   readonly options?: Readonly<Record<string, string>>;
 }
 
-/** A Kubernetes Service: that it exists, and with which ports. */
+/** A Kubernetes Service: that it exists, with which ports, and what these speak. */
 export interface ServiceSpec {
-  readonly ports: readonly { readonly name?: string; readonly port: number }[];
+  readonly ports: readonly { readonly name?: string; readonly port: number; readonly appProtocol?: string }[];
 }
 
 /** What a Secret or ConfigMap holds, decoded. Never logged, never shown. */

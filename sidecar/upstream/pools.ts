@@ -25,7 +25,7 @@ export interface PoolPlan {
   readonly name: string;
   readonly endpoints: readonly Address[];
   readonly limits: Limits;
-  /** An app that speaks HTTP/2 without being asked. */
+  /** An app, or a server by TLS, that speaks HTTP/2 without being asked. */
   readonly http2?: boolean;
   /** Balancing, limits, whom to leave out; absent: as the settings have it. */
   readonly traffic?: TrafficPlan;
@@ -87,7 +87,7 @@ export class Pools {
     const told = traffic?.connections?.idleMs;
     if (serverTls !== undefined) {
       const dial = createServerTlsDial({ ...serverTls, dialed: this.#dialed });
-      const kind = { secure: true, alpn: serverTls.alpn, http2: false, awaited: false, idleMs: told ?? appIdleMs };
+      const kind = { secure: true, alpn: serverTls.alpn, http2, awaited: false, idleMs: told ?? appIdleMs };
       return new Pool({ ...rest, ...kind, name, dial });
     }
     if (peer === undefined) {
