@@ -10,8 +10,8 @@ export interface Failure {
   readonly kind: string;
   readonly namespace: string;
   readonly name: string;
-  /** `Accepted` of a policy; of a route `PartiallyInvalid`, or Envoy Gateway's `BackendsAvailable`. */
-  readonly type: 'Accepted' | 'BackendsAvailable' | 'PartiallyInvalid';
+  /** `Accepted` or `LoginsComplete` of a policy; of a route `PartiallyInvalid`, or Envoy Gateway's `BackendsAvailable`. */
+  readonly type: 'Accepted' | 'BackendsAvailable' | 'LoginsComplete' | 'PartiallyInvalid';
   readonly reason: string;
   readonly message: string;
 }

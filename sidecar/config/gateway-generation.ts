@@ -15,6 +15,7 @@ import { patternsFor } from '../routing/hosts.ts';
 import { compileTable, type TableEntry } from '../routing/table.ts';
 import { chooseByWeight, clusterOf, refusing } from './gateway-backends.ts';
 import type { Failure } from './gateway-failures.ts';
+import { lostLogins } from './gateway-logins.ts';
 import { matchesOf } from './gateway-matches.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { repliesOf } from './gateway-replies.ts';
@@ -42,7 +43,8 @@ export function compileGatewayPorts(
       ),
     );
   });
-  return { ports, failures: compiler.failures };
+  const edges = ports.flatMap(({ rules }) => rules.edge ?? []);
+  return { ports, failures: [...compiler.failures, ...lostLogins(plan, edges)] };
 }
 
 export interface CompiledGateway {

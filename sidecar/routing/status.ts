@@ -129,9 +129,12 @@ export function complaintsOf(
       const bad = conditions.find(isBad);
       if (bad === undefined) return [];
       const { type, status, reason, message } = bad;
-      const said = isPolicy ? 'is not attached' : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
+      const said =
+        isPolicy && type === 'Accepted'
+          ? 'is not attached'
+          : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
       return {
-        code: isPolicy ? 'policy_not_attached' : 'document_condition',
+        code: isPolicy && type === 'Accepted' ? 'policy_not_attached' : 'document_condition',
         message: `${name} of ${places.get(name) ?? 'an unknown place'} ${said}: ${reason}: ${message}`,
       };
     });
