@@ -116,6 +116,7 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
       if (!isDestinationRule(kind, apiVersion)) others.push(stored);
       continue;
     }
+    warnings.push(...saidNothing(one.document, policy));
     const { namespace, name } = namedIn(document.value);
     const key = `${policy} ${namespace}/${name}`;
     const { line } = document.problemAt(['metadata', 'name'], '');
@@ -166,6 +167,16 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
 /** With the time of its file where it does not say its own. */
 function aged<P extends { readonly createdAt?: number }>(policy: P, { modifiedAt }: PlacedDocument): P {
   return policy.createdAt || modifiedAt === undefined ? policy : { ...policy, createdAt: modifiedAt };
+}
+
+/** Parts of a policy that are null: they ask nothing, as in a cluster, and may be what a template made of something that asked. */
+function saidNothing({ value, problemAt }: YamlDocument, kind: string): Problem[] {
+  const { spec } = value as { readonly spec?: unknown };
+  if (typeof spec !== 'object' || spec === null) return [];
+  const parts = Object.entries(spec).filter(([, part]) => part === null);
+  return parts.map(([part]) =>
+    problemAt(['spec', part], `'${part}' of this ${kind} is null: it is as if it were not there`),
+  );
 }
 
 /** Is this a policy of Envoy Gateway that is read here? */

@@ -63,6 +63,7 @@ t.test('a rule that cannot be served answers 500 alone, at a start and on a live
     yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
     documents: { 'all.yaml': webGateway, 'route.yaml': routeOf('r', good, bad['an unknown key']![0], open) },
   });
+  await gateway.write('others.yaml', harmless.join(''));
   const get = wayOf(gateway);
   const check = async (name: string): Promise<void> => {
     const [, path, headers = {}] = bad[name]!;
@@ -211,6 +212,13 @@ t.test('nulls are dropped as an API server drops them', async (t) => {
       ),
   );
   t.strictSame(said['HTTPRoute shop/r g'], ['Accepted=True Accepted', 'ResolvedRefs=True ResolvedRefs']);
+  const policy = envoy(
+    'SecurityPolicy',
+    `{ ${target('HTTPRoute', 'r')}, cors: { allowOrigins: ["*"] }, authorization: null }`,
+  );
+  t.match(planOf(withRule(`{ ${at('/x')}, ${backend} }`) + policy).warnings, [
+    /^all\.yaml:\d+:\d+: 'authorization' of this SecurityPolicy is null: it is as if it were not there$/,
+  ]);
   // Of a list nothing is dropped.
   t.match(planOf(withRule('{ matches: [null] }')).said['HTTPRoute shop/r g'], [/./, /./, /^PartiallyInvalid=True/]);
   t.match(planOf(withRule(`{ ${at('/x')}, backendRefs: [{ name: null, port: 80 }] }`)).said['HTTPRoute shop/r g'], [
