@@ -131,7 +131,9 @@ export function hintFor(kind: string): string | undefined {
 const targetKinds = new Set(['Gateway', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 
 const saidTarget = z.looseObject({
-  group: z.string().default(gatewayApi),
+  group: z.string().optional(),
+  /** Of a reference that is not one of GEP-713's. */
+  apiVersion: z.string().optional(),
   kind: z.string().min(1),
   name: z.string().min(1),
   sectionName: z.string().optional().catch(undefined),
@@ -151,11 +153,13 @@ function targetsOf(value: unknown): readonly Target[] | 'none' | 'unclear' {
   if (said.length === 0) return 'none';
   const own = typeof metadata?.namespace === 'string' ? metadata.namespace : 'default';
   const read = said.map((one) => saidTarget.safeParse(one).data);
-  const told = read.filter((one) => one !== undefined && (one.namespace ?? own) === own) as Target[];
-  return told.length < said.length
-    ? 'unclear'
-    : told.map(({ group, kind, name, sectionName }) => ({
-        ...{ group, kind, name },
-        ...(sectionName === undefined ? {} : { sectionName }),
-      }));
+  const told = read.flatMap((one): Target[] => {
+    if (one === undefined) return [];
+    const { kind, name, sectionName, namespace = own, apiVersion } = one;
+    const group = one.group ?? apiVersion?.replace(/\/?[^/]*$/, '') ?? gatewayApi;
+    // What is ours and in another namespace cannot be closed from here.
+    if (namespace !== own && group === gatewayApi && targetKinds.has(kind)) return [];
+    return [{ ...{ group, kind, name }, ...(sectionName === undefined ? {} : { sectionName }) }];
+  });
+  return told.length < said.length ? 'unclear' : told;
 }

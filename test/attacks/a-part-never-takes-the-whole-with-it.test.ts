@@ -122,6 +122,12 @@ const harmless = [
   crd('networking.k8s.io/v1', 'Ingress'),
   crd('example.test/v1', 'Whatever'),
   crd(
+    'autoscaling.k8s.io/v1',
+    'VerticalPodAutoscaler',
+    '{ targetRef: { apiVersion: apps/v1, kind: Deployment, name: a } }',
+  ),
+  crd('example.test/v1', 'Backup', '{ targetRef: { kind: Deployment, name: a, namespace: other } }'),
+  crd(
     'gateway.networking.x-k8s.io/v1alpha1',
     'XBackendTrafficPolicy',
     '{ targetRefs: [{ group: "", kind: Service, name: a }] }',
@@ -197,6 +203,8 @@ t.test('of what may protect and names nothing nobody can say what to close', asy
     crd('configuration.konghq.com/v1', 'KongPlugin'),
     crd('networking.istio.io/v1alpha3', 'EnvoyFilter'),
     crd('kuadrant.io/v1', 'AuthPolicy', '{ targetRef: { kind: HTTPRoute } }'),
+    crd('example.test/v1', 'Guard', '{ targetRef: { kind: HTTPRoute, name: r, namespace: other } }'),
+    crd('example.test/v1', 'Guard', '{ targetSelectors: [{ kind: HTTPRoute }] }'),
   ])
     t.throws(() => planOf(webGateway + document), /is not served by a gateway/, document);
 });
