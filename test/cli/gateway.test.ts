@@ -122,6 +122,10 @@ t.test('--check is good, or says what is not', async (t) => {
     stdout: '',
     stderr: `${good.config} is good: 2 documents with a status, all accepted and resolved\n`,
   });
+  t.match(
+    (await run(t, '--config', good.config, '--check')).stderr,
+    "Service shop/a:80 (upstream 'a'): HTTP/1.1 without TLS\n",
+  );
   const lacking = makeFiles(t, gateway + route);
   const { code, stdout } = await run(t, '--config', lacking.config, '--check');
   t.equal(code, 1);
