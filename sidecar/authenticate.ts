@@ -142,7 +142,7 @@ function passOn(exchange: Exchange, { rule, places, alsoTaken = [], payload, aut
     rule.outputPayloadToHeader === undefined ? [] : [[rule.outputPayloadToHeader, payload]];
   for (const { header, claim } of rule.outputClaimToHeaders) {
     const value = claimText(auth.claims, claim);
-    if (value !== undefined) added.push([header, value]);
+    if (typeof value === 'string') added.push([header, value]);
   }
   if (added.length > 0) changeRequest(exchange, none, added);
 }

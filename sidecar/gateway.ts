@@ -66,6 +66,7 @@ export class RunningGateway implements GatewayTools {
   readonly #shared: SharedLimits | undefined;
   readonly #local = new LocalLimits();
   readonly #memory = new SessionMemory();
+  readonly #unfitClaims = new Set<string>();
   readonly #guards = new Map<string, Kept<{ readonly guard: EdgeGuard; readonly security: EdgeSecurity }>>();
   readonly #inFlight = new Map<string, Kept<ConcurrencyLimit>>();
   #config: GatewayConfig | undefined = undefined;
@@ -172,6 +173,7 @@ export class RunningGateway implements GatewayTools {
       answer: answerOwn,
       memory: this.#memory,
       observe: this.#parts.observe,
+      report: (message) => this.#reportClaim(`SecurityPolicy ${policy.namespace}/${policy.name}: ${message}`),
       ...(this.#config!.sessionKeys === undefined ? {} : { sessionKeys: this.#sessionKeys }),
     });
     for (const warning of security.warnings) this.#parts.log?.warn({ code: 'policy_warning' }, warning);
@@ -183,6 +185,13 @@ export class RunningGateway implements GatewayTools {
     });
     this.#guards.set(key, { value: { guard, security }, generation: this.#generation });
     return guard;
+  }
+
+  /** Whoever sends such tokens sends many: each is said once, and so many are remembered. */
+  #reportClaim(message: string): void {
+    if (this.#unfitClaims.has(message) || this.#unfitClaims.size >= mostUnfit) return;
+    this.#unfitClaims.add(message);
+    this.#parts.log?.warn({ code: 'claim_not_passed' }, message);
   }
 
   limitsOf({ rule, policy, informal }: LimitedBy): EdgeLimits | undefined {
@@ -251,6 +260,9 @@ export class RunningGateway implements GatewayTools {
     this.#shared?.close();
   }
 }
+
+/** There are as many as policies name claims. */
+const mostUnfit = 1000;
 
 /** A list without end helps nobody. */
 const mostSaid = 50;

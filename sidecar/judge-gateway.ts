@@ -12,23 +12,23 @@ import { Jwks } from './upstream/jwks.ts';
 
 /**
  * What a gateway would make of gateway.yaml, or of a directory of documents, without serving: the statuses that the running one
- * would show, and what it would warn of.
+ * would show, what it would warn of, and what it would speak to each backend.
  * @throws SallyportError `config_invalid` or `config_unreadable` for what would keep it from starting.
  */
 export function readStatus(
   path: string,
   now: number,
-): { readonly list: StatusList; readonly warnings: readonly string[] } {
+): { readonly list: StatusList; readonly warnings: readonly string[]; readonly spoken: readonly string[] } {
   const { configuration, isWhole, passedOver } = readJudged(path);
   const { redis } = configuration.settings.gateway!;
   if (redis !== undefined) parseTarget(redis).secrets();
   const parts = { jwks: new Jwks(undefined), log: undefined, observe: () => {} };
   const gateway = new RunningGateway(parts, redis === undefined ? undefined : unasked);
-  const { pools } = gateway.plan(configuration, now);
+  const { pools, spoken } = gateway.plan(configuration, now);
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Of documents alone nobody can say what is missing: it may stand elsewhere.
   if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
-  return { list: gateway.status(now)!, warnings: [...passedOver.map(formatProblem), ...gateway.warnings()] };
+  return { list: gateway.status(now)!, warnings: [...passedOver.map(formatProblem), ...gateway.warnings()], spoken };
 }
 
 /** Redis, where nothing is served and nobody asks it. */

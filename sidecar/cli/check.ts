@@ -34,6 +34,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     { checkGatewayApi, isGatewayApi },
     { isGatewayFile, parseGatewaySettings },
     { isGatewayPolicy, readGatewayPolicy },
+    { asStored },
   ] = await Promise.all([
     import('../config/world.ts'),
     import('../config/istio.ts'),
@@ -42,6 +43,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     import('../config/gateway-api.ts'),
     import('../config/gateway-settings.ts'),
     import('../config/gateway-read.ts'),
+    import('../config/stored.ts'),
   ]);
   const { sources, passedOver } = readSomePaths(files);
   notePassedOver(passedOver);
@@ -56,9 +58,9 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
   const all: Problem[] = [
     ...problems,
     ...read.problems,
-    ...routes.flatMap(({ document }) => checkGatewayApi(document)),
+    ...routes.flatMap(({ document }) => checkGatewayApi(asStored(document))),
     ...policies.flatMap(({ document, file }) => {
-      const policy = readGatewayPolicy(document, file);
+      const policy = readGatewayPolicy(asStored(document), file);
       return 'problems' in policy ? policy.problems : [];
     }),
   ];

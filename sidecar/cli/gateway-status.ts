@@ -13,7 +13,7 @@ export async function showStatus({ config, output }: { readonly config?: string;
     });
   if (output !== 'json' && output !== 'table')
     throw new SallyportError('usage', `-o is 'json' or 'table', not '${output}'`);
-  const list = await readAloud(config);
+  const { list } = await readAloud(config);
   if (output === 'json') printJson(list);
   else printRows(await lookAt(list));
   return exitCodes.ok;
@@ -21,7 +21,10 @@ export async function showStatus({ config, output }: { readonly config?: string;
 
 /** Says whether all of it would be served as it is meant. @throws SallyportError `config_invalid` or `config_unreadable`. */
 export async function checkGateway(file: string): Promise<number> {
-  const parts = await lookAt(await readAloud(file));
+  const { list, spoken } = await readAloud(file);
+  const parts = await lookAt(list);
+  for (const one of spoken.slice(0, mostNamed)) note(one);
+  if (spoken.length > mostNamed) note(`and ${spoken.length - mostNamed} more backends`);
   const isGood = parts.every(({ bad, section }) => bad === undefined && section !== undefined);
   if (!isGood) printRows(parts);
   else {
@@ -31,11 +34,14 @@ export async function checkGateway(file: string): Promise<number> {
   return isGood ? exitCodes.ok : exitCodes.no;
 }
 
-async function readAloud(path: string): Promise<StatusList> {
+/** Of a long list the end is only counted. */
+const mostNamed = 50;
+
+async function readAloud(path: string): Promise<{ readonly list: StatusList; readonly spoken: readonly string[] }> {
   const { readStatus } = await import('../judge-gateway.ts');
-  const { list, warnings } = readStatus(path, Date.now());
+  const { list, warnings, spoken } = readStatus(path, Date.now());
   for (const one of warnings) note(`${paint('yellow', 'warning:', process.stderr)} ${one}`);
-  return list;
+  return { list, spoken };
 }
 
 /** A part of a status, and the first of its conditions that is not as it should be. */
@@ -63,7 +69,7 @@ function printRows(parts: readonly Part[]): void {
     if (bad !== undefined) return [kind, name, section.section, `${bad.type}=${bad.status}`, bad.reason, bad.message];
     // What is in effect, but not alone, or not everywhere: no fault, and not to be missed.
     const other = section.conditions.find(
-      ({ type, status }) => status === 'True' && (type === 'Overridden' || type === 'Merged'),
+      ({ type, status }) => status === 'True' && (type === 'Overridden' || type === 'Merged' || type === 'PassedOver'),
     );
     if (other !== undefined) return [kind, name, section.section, other.type, other.reason, other.message];
     const { routes } = section;

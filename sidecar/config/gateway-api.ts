@@ -3,7 +3,6 @@
 
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { minVersionKey, readMinVersion } from '../routing/tls-options.ts';
@@ -19,6 +18,7 @@ import {
   port,
   sectionName,
 } from './gateway-common.ts';
+import { hintFor } from './gateway-kinds.ts';
 import { grpcRoute, httpRoute, tcpRoute, tlsRoute } from './gateway-routes.ts';
 
 const labels = z.record(z.string(), z.string());
@@ -253,7 +253,7 @@ export function readGatewayApi(
   const { kind: of } = document.value as { readonly kind?: unknown };
   const spec = typeof of === 'string' ? (gatewayKinds as Readonly<Record<string, z.ZodType>>)[of] : undefined;
   if (spec === undefined) {
-    const hint = typeof of === 'string' ? didYouMean(of, Object.keys(gatewayKinds)) : undefined;
+    const hint = typeof of === 'string' ? hintFor(of) : undefined;
     const message = `kind ${String(of)} is none of Gateway API that is known here`;
     return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
   }

@@ -1,12 +1,12 @@
 // The documents of a gateway, from plain files: what is valid as its kind, what is not as what is wrong with it. The rest is
 // served beside it. Only what leaves open what a document was to protect stops the whole reading: YAML that cannot be
-// read, a kind that nobody here evaluates, a policy whose targets cannot be told.
+// read, a kind that may protect and names nothing, a policy whose targets cannot be told.
 
 import { z } from 'zod';
-import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
-import type { Problem } from '../../cert-agent/base/errors.ts';
+import { formatProblem, type Problem } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import type { PolicyTarget } from '../filters/security-policy.ts';
 import type {
   BackendTlsSpec,
   DataSpec,
@@ -17,15 +17,24 @@ import type {
   Named,
   NamespaceSpec,
   ParentRef,
+  PassedOver,
   RefusedDocument,
   RouteDocument,
   ServiceSpec,
 } from '../routing/documents.ts';
-import { isGatewayApi, readGatewayApi } from './gateway-api.ts';
+import { gatewayKinds, isGatewayApi } from './gateway-api.ts';
 import { dated } from './gateway-common.ts';
 import { idleIn } from './gateway-idle.ts';
 import { readInformal } from './gateway-informal.ts';
-import { itemsOf, type PlacedDocument } from './istio.ts';
+import { judgeOtherKind } from './gateway-kinds.ts';
+import { readRoutePartly } from './gateway-partly.ts';
+import type { PlacedDocument } from './istio.ts';
+
+/** A document of a kind that is not read, which may protect what it names. */
+export interface ClosingDocument extends Named {
+  readonly targets: readonly PolicyTarget[];
+  readonly problem: Problem;
+}
 
 const metadata = z.looseObject({
   name: z.string().min(1).max(253),
@@ -48,7 +57,13 @@ const service = z.looseObject({
   metadata,
   spec: z.looseObject({
     ports: z
-      .array(z.looseObject({ name: z.string().optional(), port: z.number().int().min(1).max(65_535) }))
+      .array(
+        z.looseObject({
+          name: z.string().optional(),
+          port: z.number().int().min(1).max(65_535),
+          appProtocol: z.string().optional(),
+        }),
+      )
       .default([]),
   }),
 });
@@ -70,56 +85,24 @@ const configMap = z.looseObject({
 });
 const namespace = z.looseObject({ apiVersion: z.literal('v1'), kind: z.literal('Namespace'), metadata });
 
-/** What comes with an application and is nothing to a gateway: passed over, and said. */
-const passedOver = new Set([
-  'NetworkPolicy',
-  ...['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Pod', 'Job', 'CronJob', 'ServiceAccount'],
-  ...['PersistentVolumeClaim', 'HorizontalPodAutoscaler', 'PodDisruptionBudget', 'EndpointSlice', 'Endpoints'],
-  ...['Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'CustomResourceDefinition'],
-]);
-
-const ofGatewayApi = ['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute', 'ReferenceGrant'];
-
-/** The groups of the kinds that are read: the same word in another group is a slip, or another's policy. */
-const groups: ReadonlyMap<string, string> = new Map([
-  ...[...ofGatewayApi, 'BackendTLSPolicy'].map((kind) => [kind, 'gateway.networking.k8s.io'] as const),
-  ['SecurityPolicy', 'gateway.envoyproxy.io'],
-  ['BackendTrafficPolicy', 'gateway.envoyproxy.io'],
-  ['DestinationRule', 'networking.istio.io'],
-]);
-
-const known = [...groups.keys(), 'Service', 'Secret', 'ConfigMap', 'Namespace'];
-
-/** Where what others say in kinds of their own is said here. */
-const instead: ReadonlyMap<string, string> = new Map([
-  [
-    'ClientTrafficPolicy',
-    "gateway.yaml has 'limits', 'gatewayTopology' and 'downstreamTls'; a Gateway has 'tls.frontend'",
-  ],
-  ['Backend', "name its address under 'upstreams' in gateway.yaml, and the Service under 'backends'"],
-  ['HTTPRouteFilter', 'a rule has the filters of Gateway API'],
-  ['EnvoyProxy', 'gateway.yaml says how a gateway runs'],
-  ['Ingress', 'write it as a Gateway and an HTTPRoute'],
-  ['VirtualService', 'write it as an HTTPRoute'],
-]);
-
 const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
-
-/** A kind that another file reads: of those documents this one keeps nothing. */
-export type OtherKinds = (kind: string, apiVersion: string) => boolean;
 
 /**
  * What the documents say. `problems` stop the reading; what is merely not valid is in `documents.refused`. Throws nothing.
  */
-export function readGatewayDocuments(
-  placed: readonly PlacedDocument[],
-  isOther: OtherKinds = () => false,
-): { readonly documents: GatewayDocuments; readonly problems: readonly Problem[] } {
+export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
+  readonly documents: GatewayDocuments;
+  /** Of kinds that are not read here: what may protect, and what it is for. */
+  readonly closing: readonly ClosingDocument[];
+  readonly problems: readonly Problem[];
+} {
   const found = new Map<string, unknown[]>();
   const refused: RefusedDocument[] = [];
   const warnings: Problem[] = [];
   const problems: Problem[] = [];
+  const passedOver: PassedOver[] = [];
+  const closing: ClosingDocument[] = [];
   const places = new Map<string, string>();
   const keep = (named: Named, spec: unknown, document: YamlDocument): void => {
     const key = `${named.kind} ${named.namespace}/${named.name}`;
@@ -133,18 +116,17 @@ export function readGatewayDocuments(
     if (list === undefined) found.set(named.kind, [{ ...named, spec }]);
     else list.push({ ...named, spec });
   };
-  for (const { file, document } of placed.flatMap(itemsOf)) {
+  for (const { file, document, modifiedAt } of placed) {
     const { kind, apiVersion } = headOf(document.value);
-    if (isOther(kind, apiVersion)) continue;
-    if (isGatewayApi(document)) {
+    if (isGatewayApi(document) && kind in gatewayKinds) {
       const informal = kind === 'HTTPRoute' ? readInformal(document) : { document, warnings: [] };
-      const read = readGatewayApi(informal.document);
+      const read = readRoutePartly(informal.document);
       warnings.push(...informal.warnings);
-      const named = nameOf(document, file, kind, apiVersion);
+      const named = nameOf(document, file, kind, apiVersion, modifiedAt);
       if ('problems' in read) {
         // Nobody can say of what has no name, or of a kind that is not known, what its being refused leaves open.
         const parents = kind === 'BackendTLSPolicy' ? targetsOf(document.value) : parentsOf(document.value);
-        if (named === undefined || !known.includes(kind) || parents === undefined) problems.push(...read.problems);
+        if (named === undefined || parents === undefined) problems.push(...read.problems);
         else refused.push({ ...named, ...refusalOf(kind, read.problems), parents });
         // These have no status in which it could be said.
         const isSaid = hasStatus.has(kind) && (!routeKinds.has(kind) || (parents?.length ?? 0) > 0);
@@ -161,27 +143,18 @@ export function readGatewayDocuments(
     }
     const read = readCore(document, kind, apiVersion);
     if (read === undefined) {
-      const hint = instead.get(kind) ?? didYouMean(kind, known);
-      const group = groups.get(kind);
-      if (group !== undefined)
-        problems.push(
-          document.problemAt(
-            apiVersion === '' ? [] : ['apiVersion'],
-            `a ${kind} is of group ${group}, not of apiVersion '${apiVersion}'`,
-          ),
-        );
-      else if (passedOver.has(kind) || isForeign(kind, apiVersion))
-        warnings.push(document.problemAt(['kind'], `kind ${kind} is nothing to a gateway: passed over`));
-      else
-        problems.push(
-          document.problemAt(
-            ['kind'],
-            kind === '' ? "this document has no 'kind'" : `kind ${kind} is not served by a gateway`,
-            hint === undefined ? {} : { hint },
-          ),
-        );
+      const judged = judgeOtherKind(document, kind, apiVersion);
+      const { problem } = judged;
+      const named = nameOf(document, file, kind, apiVersion, modifiedAt);
+      if ('closes' in judged && named !== undefined) closing.push({ ...named, targets: judged.closes, problem });
+      else if (!('isSlip' in judged)) problems.push(problem);
+      else {
+        warnings.push(problem);
+        if (named !== undefined && judged.isNoted)
+          passedOver.push({ ...named, isSlip: judged.isSlip, message: formatProblem(problem) });
+      }
     } else if ('problems' in read) problems.push(...read.problems);
-    else keep(nameOf(document, file, kind, apiVersion)!, read.spec, document);
+    else keep(nameOf(document, file, kind, apiVersion, modifiedAt)!, read.spec, document);
   }
   const of = <S>(kind: string): readonly Document<S>[] => (found.get(kind) ?? []) as Document<S>[];
   const documents: GatewayDocuments = {
@@ -195,20 +168,10 @@ export function readGatewayDocuments(
     configMaps: of<DataSpec>('ConfigMap'),
     namespaces: of<NamespaceSpec>('Namespace'),
     refused,
+    passedOver,
     warnings,
   };
-  return { documents: deepFreeze(documents), problems };
-}
-
-/** Policies of others' kinds would be wider doors if they were passed over; what has nothing to do with traffic is not. */
-function isForeign(kind: string, apiVersion: string): boolean {
-  return (
-    apiVersion.includes('/') &&
-    !/(?:Polic(?:y|ies)|Route|Gateway|Filter|Middleware|Plugin|Auth[a-z]*|Ingress)$/i.test(kind) &&
-    !/(?:^|\.)(?:istio\.io|networking\.k8s\.io|envoyproxy\.io|konghq\.com|traefik\.io|cilium\.io|linkerd\.io)\//.test(
-      apiVersion,
-    )
-  );
+  return { documents: deepFreeze(documents), closing, problems };
 }
 
 /** What a document is; empty where it does not say so. */
@@ -220,8 +183,14 @@ export function headOf(value: unknown): { kind: string; apiVersion: string } {
   };
 }
 
-function nameOf(document: YamlDocument, file: string, kind: string, apiVersion: string): Named | undefined {
-  const read = nameOnly.safeParse((document.value as { metadata?: unknown }).metadata);
+function nameOf(
+  document: YamlDocument,
+  file: string,
+  kind: string,
+  apiVersion: string,
+  modifiedAt: number | undefined,
+): Named | undefined {
+  const read = nameOnly.safeParse((document.value as { metadata?: unknown } | null)?.metadata);
   if (!read.success) return undefined;
   const { name, namespace: space, generation = 1, creationTimestamp } = read.data;
   return {
@@ -231,7 +200,7 @@ function nameOf(document: YamlDocument, file: string, kind: string, apiVersion: 
     name,
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
-    createdAt: creationTimestamp == null ? undefined : Date.parse(creationTimestamp),
+    createdAt: creationTimestamp == null ? modifiedAt : Date.parse(creationTimestamp),
     generation,
   };
 }
@@ -283,7 +252,7 @@ function readCore(
     const read = readDocument(service, document);
     return 'problems' in read
       ? read
-      : { spec: { ports: read.value.spec.ports.map(({ name, port }) => ({ name, port })) } };
+      : { spec: { ports: read.value.spec.ports.map(({ name, port, appProtocol }) => ({ name, port, appProtocol })) } };
   }
   if (kind === 'Secret') {
     const read = readDocument(secret, document);

@@ -10,8 +10,8 @@ export interface Failure {
   readonly kind: string;
   readonly namespace: string;
   readonly name: string;
-  /** `Accepted` of a policy; of a route `PartiallyInvalid`, or Envoy Gateway's `BackendsAvailable`. */
-  readonly type: 'Accepted' | 'BackendsAvailable' | 'PartiallyInvalid';
+  /** `Accepted` or `LoginsComplete` of a policy; of a route `PartiallyInvalid`, or Envoy Gateway's `BackendsAvailable`. */
+  readonly type: 'Accepted' | 'BackendsAvailable' | 'LoginsComplete' | 'PartiallyInvalid';
   readonly reason: string;
   readonly message: string;
 }
@@ -55,7 +55,13 @@ function withConditions<P extends Part>(part: P, own: readonly Failure[]): P {
       type,
       status: type === 'PartiallyInvalid' ? 'True' : 'False',
       reason: all[0]!.reason,
-      message: all.map(({ message }) => message).join('; '),
+      message: [
+        // What was said of other rules before stays said.
+        ...(type === 'PartiallyInvalid' ? part.conditions.filter((one) => one.type === type) : []),
+        ...all.map(({ message }) => ({ message: type === 'PartiallyInvalid' ? `Dropped Rule: ${message}` : message })),
+      ]
+        .map(({ message }) => message)
+        .join('; '),
     }),
   );
   return {

@@ -10,11 +10,12 @@ import type { FrontListener } from '../gateway-listener.ts';
 import { mintPermit } from '../policy/policy.ts';
 import { compileClientFields } from '../protocol/proxy-fields.ts';
 import { type AttachedRoute, type ServedListener, sentenceOf } from '../routing/attach.ts';
-import { byAge, keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
+import { keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
 import { patternsFor } from '../routing/hosts.ts';
 import { compileTable, type TableEntry } from '../routing/table.ts';
 import { chooseByWeight, clusterOf, refusing } from './gateway-backends.ts';
 import type { Failure } from './gateway-failures.ts';
+import { lostLogins } from './gateway-logins.ts';
 import { matchesOf } from './gateway-matches.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { repliesOf } from './gateway-replies.ts';
@@ -42,7 +43,8 @@ export function compileGatewayPorts(
       ),
     );
   });
-  return { ports, failures: compiler.failures };
+  const edges = ports.flatMap(({ rules }) => rules.edge ?? []);
+  return { ports, failures: [...compiler.failures, ...lostLogins(plan, edges)] };
 }
 
 export interface CompiledGateway {
@@ -60,7 +62,6 @@ class PortCompiler {
   readonly #ownHeaders: ReadonlySet<string>;
   readonly #namedHeaders: ReadonlySet<string>;
   readonly #secrets: EdgeSecrets;
-  readonly #age: ReadonlyMap<RouteDocument, number>;
 
   constructor(
     configuration: Configuration,
@@ -72,7 +73,7 @@ class PortCompiler {
     this.#plan = plan;
     this.#rules = new RuleCompiler(configuration, plan, pools, tools);
     this.#replies = repliesOf(configuration);
-    const { documents, securityPolicies, broken } = configuration.gateway!;
+    const { securityPolicies, broken } = configuration.gateway!;
     this.#ownHeaders = new Set([
       ...securityPolicies.flatMap((one) => [...ownHeadersOf(one)]),
       ...broken.flatMap((one) => one.ownHeaders),
@@ -88,8 +89,6 @@ class PortCompiler {
       ],
       paths: new Set(securityPolicies.flatMap(secretPathsOf)),
     });
-    const { routes } = documents;
-    this.#age = new Map(routes.toSorted(byAge).map((route, index) => [route, index]));
   }
 
   get failures(): readonly Failure[] {
@@ -153,7 +152,9 @@ class PortCompiler {
       listeners.map((listener) => ({
         name: listenerName(listener),
         hostname: listener.spec.hostname,
-        entries: takesRequests(listener) ? listener.attached.flatMap((one) => this.#entries(listener, one)) : [],
+        entries: takesRequests(listener)
+          ? listener.attached.flatMap((one, at) => this.#entries(listener, one, at))
+          : [],
       })),
     );
     return Object.freeze({
@@ -166,10 +167,11 @@ class PortCompiler {
     });
   }
 
-  #entries(listener: ServedListener, { route, hosts }: AttachedRoute): TableEntry[] {
+  /** `rank` is the route's among those of its listener. */
+  #entries(listener: ServedListener, { route, hosts }: AttachedRoute, rank: number): TableEntry[] {
     const backends = this.#plan.attachments.backendsOf(route);
     const rules = route.spec.rules ?? [{}];
-    let order = this.#age.get(route)! * 10_000;
+    let order = rank * 10_000;
     let next = 0;
     let mirrors = rules.reduce((sum, { backendRefs = [] }) => sum + backendRefs.length, 0);
     return rules.flatMap((rule, index) => {
@@ -191,7 +193,7 @@ class PortCompiler {
       for (const { route, hosts } of listener.attached) {
         if (route.kind !== 'TLSRoute' && route.kind !== 'TCPRoute') continue;
         const pick = this.#streamRoute(listener, route);
-        // Of two for one name the older is first, and holds.
+        // Of two for one name the first holds.
         for (const host of hosts) if (!routes.has(host)) routes.set(host, pick);
       }
       byListener.set(listenerName(listener), routes);
@@ -217,6 +219,8 @@ class PortCompiler {
    */
   #unjudged(listener: ServedListener, route: RouteDocument): string | undefined {
     const place = placeOf(listener, route, onlyRuleOf(route));
+    const closed = this.#plan.closed.policyFor(place);
+    if (closed !== undefined) return `${closed.kind} ${keyOf(closed)}: ${sentenceOf(closed)}`;
     const traffic = this.#plan.traffic.policyFor(place);
     if (traffic !== undefined && 'problems' in traffic)
       return `BackendTrafficPolicy ${keyOf(traffic)} is not valid: ${sentenceOf(traffic)}`;

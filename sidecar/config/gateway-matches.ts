@@ -11,14 +11,15 @@ export function matchesOf(route: RouteDocument, { matches = [] }: HttpRule | Grp
   const list = matches.length === 0 ? [{}] : matches;
   return list.map((match: HttpMatch | GrpcMatch): RuleMatch => {
     const headers = compileValues(match.headers ?? [], true);
+    const widened = match.widened === true;
     if (route.kind === 'GRPCRoute') {
       const { method } = match as GrpcMatch;
       const path = grpcPath(method);
       const grpcMethod = path === anyPath ? method?.method : undefined;
-      return { path, method: undefined, headers, queryParams: [], grpcMethod };
+      return { path, method: undefined, headers, queryParams: [], grpcMethod, widened };
     }
     const { path = anyPath, method, queryParams = [] } = match as HttpMatch;
-    return { path, method, headers, queryParams: compileValues(queryParams, false) };
+    return { path, method, headers, queryParams: compileValues(queryParams, false), widened };
   });
 }
 

@@ -6,14 +6,15 @@ import type { BackendTrafficPolicy } from '../filters/backend-traffic-policy.ts'
 import { askingParts, partsOf } from '../filters/policy-parts.ts';
 import { namespaceOf } from '../filters/security.ts';
 import type { Layered, SecurityPolicy } from '../filters/security-policy.ts';
-import { type Attachments, attach, type ServedListener, sentenceOf } from '../routing/attach.ts';
+import { type Attachments, attach, inForceOf, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
 import { type BackendRef, keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
 import { attachPolicies, type PolicyKind, type PolicyTable, type RulePlace } from '../routing/policies.ts';
-import { type GatewayWorld, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
+import { type GatewayWorld, type InForce, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
 import { type StatusList, statusList } from '../routing/status.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import { type PoolWish, planPool } from './gateway-pools.ts';
+import { askedInGrpc, grpcOf, spokenTo } from './gateway-protocol.ts';
 import type { BrokenPolicy, GatewayConfig } from './gateway-read.ts';
 import { trafficOf } from './generation.ts';
 import type { Configuration } from './watch.ts';
@@ -23,13 +24,18 @@ export interface GatewayPlan {
   readonly attachments: Attachments;
   readonly security: PolicyTable<SecurityPolicy | BrokenAsPolicy>;
   readonly traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>;
+  /** Policies of kinds that are not evaluated here: where one is attached, nothing is served. */
+  readonly closed: PolicyTable<BrokenAsPolicy>;
   readonly pools: readonly PoolPlan[];
-  /** What policies say that does not hold somewhere, because a nearer one does. */
+  /** What documents say that does not hold somewhere, because another's word does. */
   readonly losses: readonly string[];
   readonly world: GatewayWorld;
+  /** What is spoken to each backend of requests, and by whose word: a sentence each. */
+  readonly spoken: readonly string[];
 }
 
-type BrokenAsPolicy = BrokenPolicy & { readonly createdAt?: number };
+type BrokenAsPolicy = BrokenPolicy;
+type PolicyName = 'SecurityPolicy' | 'BackendTrafficPolicy';
 
 /** Looks at the documents: what is attached to what, and which pools that needs. `last` is what is served now. */
 export function planGateway(configuration: Configuration, now: number, last?: GatewayPlan): GatewayPlan {
@@ -38,11 +44,17 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
   const world = worldOf(config, configuration, now, last);
   const { documents } = config;
   const attachments = attach(documents, world);
-  const broken = (kind: BrokenPolicy['kind']): BrokenAsPolicy[] => config.broken.filter((one) => one.kind === kind);
+  const broken = (kind: PolicyName): BrokenAsPolicy[] => config.broken.filter((one) => one.kind === kind);
   const places = placesIn(attachments);
   const security = attachPolicies<SecurityPolicy | BrokenAsPolicy>(
     [...config.securityPolicies, ...broken('SecurityPolicy')],
-    ...([documents, now, kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies'), places] as const),
+    ...([
+      documents,
+      now,
+      kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies'),
+      places,
+      last?.security.owners,
+    ] as const),
   );
   const traffic = attachPolicies<BackendTrafficPolicy | BrokenAsPolicy>(
     [...config.trafficPolicies, ...broken('BackendTrafficPolicy')],
@@ -51,7 +63,12 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
       now,
       kindOf<BackendTrafficPolicy>('BackendTrafficPolicy', 'backendTrafficPolicies'),
       places,
+      last?.traffic.owners,
     ] as const),
+  );
+  const closed = attachPolicies<BrokenAsPolicy>(
+    config.broken.filter(({ kind }) => kind !== 'SecurityPolicy' && kind !== 'BackendTrafficPolicy'),
+    ...([documents, now, kindOf<never>('policy', 'policies'), places, last?.closed.owners] as const),
   );
   const losses = [
     ...security.losses,
@@ -59,21 +76,25 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
     ...corsLosses(attachments, security),
     ...streamLosses(attachments, traffic),
   ];
-  const plan = { attachments, security, traffic, world, losses };
+  const plan = { attachments, security, traffic, closed, world, losses };
   const { traffic: rules } = trafficOf(settings, istio.destinationRules);
   const pools = new Map<string, PoolPlan>();
-  for (const wish of wishesOf(plan, config)) {
+  const wishes = wishesOf(plan, config);
+  for (const wish of wishes) {
     const pool = planPool(wish, settings, documents, rules);
     if (!('problem' in pool)) pools.set(pool.name, pool);
   }
-  return { ...plan, pools: [...pools.values()] };
+  const spoken = wishes.flatMap((wish) => (wish.protocol === 'http' ? spokenTo(wish, settings, documents) : []));
+  return {
+    ...plan,
+    losses: [...losses, ...new Set(spoken.flatMap(({ contradictions }) => contradictions))],
+    pools: [...pools.values()],
+    spoken: [...new Set(spoken.map(({ sentence }) => sentence))],
+  };
 }
 
 /** What is particular to a kind of policy. One that cannot be served closes what it was for: as a broken one does. */
-function kindOf<P extends Placed & Layered<P>>(
-  kind: BrokenPolicy['kind'],
-  plural: string,
-): PolicyKind<P | BrokenAsPolicy> {
+function kindOf<P extends Placed & Layered<P>>(kind: string, plural: string): PolicyKind<P | BrokenAsPolicy> {
   const isBroken = (policy: P | BrokenAsPolicy): policy is BrokenAsPolicy => 'problems' in policy;
   return {
     ...{ kind, plural },
@@ -102,7 +123,7 @@ function kindOf<P extends Placed & Layered<P>>(
 
 /** Whether a part is still what it was, and its Secrets and backends where they were. Limits may be added to. */
 function isKept(
-  kind: BrokenPolicy['kind'],
+  kind: string,
   part: string,
   below: Placed,
   policy: Placed & Pick<SecurityPolicy, 'namespaces'>,
@@ -138,17 +159,24 @@ type Placed = Pick<BrokenPolicy, 'namespace' | 'name' | 'targets' | 'file' | 'li
 
 /** The statuses of what was planned. */
 export function statusOf(
-  { attachments, security, traffic }: GatewayPlan,
+  { attachments, security, traffic, closed }: GatewayPlan,
   { documents }: GatewayConfig,
   now: number,
 ): StatusList {
   const policies = [
     ...security.statuses.map((one) => ({ kind: 'SecurityPolicy', ...one })),
     ...traffic.statuses.map((one) => ({ kind: 'BackendTrafficPolicy', ...one })),
+    ...closed.statuses.map((one) => ({
+      ...one,
+      kind: one.policy.kind,
+      ...(one.policy.apiVersion === undefined ? {} : { apiVersion: one.policy.apiVersion }),
+    })),
     ...backendTlsStatuses(attachments, documents, now),
   ];
   return statusList(attachments, policies, documents, now);
 }
+
+const nothing: InForce = { routes: new Map(), places: [] };
 
 function worldOf(
   config: GatewayConfig,
@@ -159,7 +187,8 @@ function worldOf(
   const { backends, listeners } = settings.gateway!;
   const served = last?.attachments.gateways.flatMap((one) => one.listeners).flatMap((one) => one.certificates) ?? [];
   const lastCertificates = new Map(served.map((pair) => [pair.secret, pair]));
-  return { backends, listeners, certificates: config.certificates, lastCertificates, now };
+  const inForce = last === undefined ? nothing : inForceOf(last.attachments);
+  return { backends, listeners, certificates: config.certificates, lastCertificates, inForce, now };
 }
 
 /** Where a rule stands, for the policies that are attached. */
@@ -228,16 +257,17 @@ function placesIn({ gateways }: Attachments): readonly RulePlace[] {
 }
 
 /** Every pool that some rule of some listener could ask for. */
-function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): PoolWish[] {
+function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayConfig): PoolWish[] {
   const wishes: PoolWish[] = [];
   const wish = (
     backend: ResolvedBackend,
     protocol: 'http' | 'tcp',
     policy?: BackendTrafficPolicy,
     sticky = false,
+    grpc?: string,
   ): void => {
     if (backend.upstream === undefined || backend.problem !== undefined) return;
-    wishes.push({ upstream: backend.upstream, service: backend.key, protocol, policy, sticky });
+    wishes.push({ upstream: backend.upstream, service: backend.key, protocol, policy, sticky, grpc });
   };
   for (const { listeners } of plan.attachments.gateways)
     for (const listener of listeners)
@@ -249,9 +279,15 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): Pool
           const policy = plan.traffic.policyFor(placeOf(listener, route, rule));
           const good = policy === undefined || 'problems' in policy ? undefined : policy;
           for (const _ of rule.backendRefs ?? [])
-            wish(backends[next++]!, streams ? 'tcp' : 'http', good, rule.sessionPersistence !== undefined);
+            wish(
+              backends[next++]!,
+              streams ? 'tcp' : 'http',
+              good,
+              rule.sessionPersistence !== undefined,
+              grpcOf(route),
+            );
         }
-        for (const backend of backends.slice(next)) wish(backend, 'http');
+        for (const backend of backends.slice(next)) wish(backend, 'http', undefined, false, grpcOf(route));
       }
   for (const policy of config.securityPolicies.flatMap((one) => [one, ...mergedOf(one)])) {
     const { extAuth } = policy;
@@ -266,6 +302,9 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools'>, config: GatewayConfig): Pool
         plan.world,
       ),
       'http',
+      undefined,
+      false,
+      askedInGrpc(policy),
     );
   }
   return wishes;

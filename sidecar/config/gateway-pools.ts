@@ -10,6 +10,7 @@ import type { BackendTlsSpec, GatewayDocuments } from '../routing/documents.ts';
 import { minVersionKey } from '../routing/tls-options.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import type { BalancePlan, TrafficPlan } from '../upstream/traffic.ts';
+import { spokenTo } from './gateway-protocol.ts';
 import type { OutsideUpstream } from './gateway-settings.ts';
 import type { Settings } from './settings.ts';
 
@@ -20,6 +21,8 @@ export interface PoolWish {
   readonly service: string;
   readonly protocol: 'http' | 'tcp';
   readonly policy: BackendTrafficPolicy | undefined;
+  /** What speaks gRPC to it, in words. */
+  readonly grpc?: string | undefined;
   /** By session, where requests of one shall keep to one endpoint. */
   readonly sticky: boolean;
 }
@@ -31,16 +34,19 @@ export interface NoPool {
 
 /** Plans the pool for a wish: the same wish gives the same name. */
 export function planPool(
-  { upstream, service, protocol, policy, sticky }: PoolWish,
+  wish: PoolWish,
   settings: Settings,
   documents: GatewayDocuments,
   destinationRules: ReadonlyMap<string, TrafficPlan>,
 ): PoolPlan | NoPool {
+  const { upstream, service, protocol, policy, sticky } = wish;
   const { limits, tls } = settings;
   const shaping = shapesTraffic(policy);
   const traffic = trafficFor(destinationRules.get(upstream), shaping, sticky);
   const suffix = shaping === undefined && !sticky ? '' : ` ${shortHash(traffic)}`;
   const common = { limits, ...(traffic === undefined ? {} : { traffic }) };
+  const spoken = protocol === 'http' ? spokenTo(wish, settings, documents) : undefined;
+  if (spoken?.problem !== undefined) return { problem: spoken.problem };
   const alpn = protocol === 'http' ? ['h2', 'http/1.1'] : [];
   const peer = Object.hasOwn(settings.upstreams, upstream) ? settings.upstreams[upstream] : undefined;
   if (peer !== undefined)
@@ -54,7 +60,10 @@ export function planPool(
   const lost = lostBackendTls(service, documents);
   if (lost !== undefined) return { problem: lost.why };
   const policyFor = backendTlsFor(service, documents);
-  if (policyFor === undefined) return planPlain(outside, `${protocol} ${upstream}${suffix}`, upstream, common);
+  const http2 = spoken?.version === 'HTTP/2';
+  const particular = spoken?.isParticular === true ? ` ${spoken.version}` : '';
+  if (policyFor === undefined)
+    return planPlain(outside, `${protocol} ${upstream}${particular}${suffix}`, upstream, { ...common, http2 });
   const { spec } = policyFor;
   const { hostname, subjectAltNames } = spec.validation;
   const authorities = authoritiesOf(policyFor, documents);
@@ -66,11 +75,12 @@ export function planPool(
       ? {}
       : { subjectAltNames: subjectAltNames.map(({ type, hostname: host, uri }) => ({ type, value: host ?? uri! })) }),
     tls: { ...tls, minVersion: minVersionOf(spec) },
-    alpn,
+    alpn: spoken?.version === undefined ? alpn : [http2 ? 'h2' : 'http/1.1'],
   };
   // By what it comes to, not by how it is said: the same words in two namespaces may name two authorities.
   const name = `${protocol} ${upstream} ${shortHash(serverTls)}${suffix}`;
-  return { ...common, name, endpoints: outside.endpoints, serverTls };
+  // Who has to speak HTTP/2 and says nothing of it (ALPN) is taken at the word that was given for them.
+  return { ...common, name, endpoints: outside.endpoints, serverTls, http2 };
 }
 
 /** TLS 1.2, unless the policy asks for more; another value of it was refused when it was read. */
@@ -79,17 +89,17 @@ function minVersionOf({ options = {} }: BackendTlsSpec): TlsVersion {
 }
 
 function planPlain(
-  { endpoints, unsafePlaintext, protocol }: OutsideUpstream,
+  { endpoints, unsafePlaintext }: OutsideUpstream,
   name: string,
   upstream: string,
-  common: Pick<PoolPlan, 'limits' | 'traffic'>,
+  common: Pick<PoolPlan, 'limits' | 'traffic' | 'http2'>,
 ): PoolPlan | NoPool {
   const open = endpoints.find((one) => 'host' in one && !isLoopback(one.host));
   if (open !== undefined && !unsafePlaintext)
     return {
       problem: `upstream '${upstream}' has neither 'identity' nor a BackendTLSPolicy: requests would travel in the clear ('unsafePlaintext: true' has them do so)`,
     };
-  return { ...common, name, endpoints, http2: protocol === 'http2' };
+  return { ...common, name, endpoints };
 }
 
 /** A route's policy says more about its traffic than the upstream's DestinationRule, part by part. */

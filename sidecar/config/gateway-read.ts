@@ -17,13 +17,18 @@ import { inheritanceOf } from './policy-merge.ts';
 import { readSecurityPolicy } from './security-policy.ts';
 import type { Settings } from './settings.ts';
 import type { Source } from './sources.ts';
+import { asStored } from './stored.ts';
 
-/** A policy that is not valid: what it was to protect answers 500. */
+/** A policy that is not valid, or of a kind that is not evaluated here: what it was to protect answers 500. */
 export interface BrokenPolicy {
-  readonly kind: 'SecurityPolicy' | 'BackendTrafficPolicy';
+  readonly kind: string;
+  /** Of a kind that is not read here. */
+  readonly apiVersion?: string;
   readonly namespace: string;
   readonly name: string;
   readonly targets: readonly PolicyTarget[];
+  /** Milliseconds since 1970. */
+  readonly createdAt?: number;
   readonly file: string;
   readonly line: number;
   readonly problems: readonly Problem[];
@@ -95,16 +100,23 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
   const warnings: Problem[] = [];
   const taken = new Map<string, string>();
   const istio: PlacedDocument[] = [];
+  const others: PlacedDocument[] = [];
   for (const one of placed.flatMap(itemsOf)) {
-    const { file, document } = one;
+    const { file } = one;
+    const document = asStored(one.document);
     const { kind, apiVersion } = headOf(document.value);
-    if (isDestinationRule(kind, apiVersion)) istio.push(one);
+    const stored = { ...one, document };
+    if (isDestinationRule(kind, apiVersion)) istio.push(stored);
     const policy = isSecurityPolicy(kind, apiVersion)
       ? ('SecurityPolicy' as const)
       : isBackendTrafficPolicy(kind, apiVersion)
         ? ('BackendTrafficPolicy' as const)
         : undefined;
-    if (policy === undefined) continue;
+    if (policy === undefined) {
+      if (!isDestinationRule(kind, apiVersion)) others.push(stored);
+      continue;
+    }
+    warnings.push(...saidNothing(one.document, policy));
     const { namespace, name } = namedIn(document.value);
     const key = `${policy} ${namespace}/${name}`;
     const { line } = document.problemAt(['metadata', 'name'], '');
@@ -122,20 +134,23 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
           ...{ kind: policy, namespace, name, targets: read.targets, file, line, problems: read.problems },
           ...toldBy(policy, document.value),
           required: inheritanceOf(document).required,
+          ...aged({}, one),
+          ...datedIn(document.value),
         });
     } else if (policy === 'SecurityPolicy') {
-      securityPolicies.push({ policy: read.value as SecurityPolicy, document });
+      securityPolicies.push({ policy: aged(read.value as SecurityPolicy, one), document });
       if ('warnings' in read) warnings.push(...read.warnings);
-    } else trafficPolicies.push({ policy: read.value as BackendTrafficPolicy, document });
+    } else trafficPolicies.push({ policy: aged(read.value as BackendTrafficPolicy, one), document });
   }
   const ofIstio = readIstio(istio, 'run');
-  const ofGateway = readGatewayDocuments(
-    placed,
-    (kind, apiVersion) =>
-      isSecurityPolicy(kind, apiVersion) ||
-      isBackendTrafficPolicy(kind, apiVersion) ||
-      isDestinationRule(kind, apiVersion),
-  );
+  const ofGateway = readGatewayDocuments(others);
+  for (const { problem, ...one } of ofGateway.closing)
+    broken.push({
+      ...{ kind: one.kind, apiVersion: one.apiVersion, namespace: one.namespace, name: one.name },
+      ...{ targets: one.targets, file: one.file, line: one.line, problems: [problem] },
+      ...(one.createdAt === undefined ? {} : { createdAt: one.createdAt }),
+      ...{ ownHeaders: [], secretParams: [], required: true },
+    });
   const { documents } = ofGateway;
   return {
     gateway: {
@@ -147,6 +162,21 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
     istio: ofIstio.documents,
     problems: [...problems, ...ofIstio.problems, ...ofGateway.problems],
   };
+}
+
+/** With the time of its file where it does not say its own. */
+function aged<P extends { readonly createdAt?: number }>(policy: P, { modifiedAt }: PlacedDocument): P {
+  return policy.createdAt || modifiedAt === undefined ? policy : { ...policy, createdAt: modifiedAt };
+}
+
+/** Parts of a policy that are null: they ask nothing, as in a cluster, and may be what a template made of something that asked. */
+function saidNothing({ value, problemAt }: YamlDocument, kind: string): Problem[] {
+  const { spec } = value as { readonly spec?: unknown };
+  if (typeof spec !== 'object' || spec === null) return [];
+  const parts = Object.entries(spec).filter(([, part]) => part === null);
+  return parts.map(([part]) =>
+    problemAt(['spec', part], `'${part}' of this ${kind} is null: it is as if it were not there`),
+  );
 }
 
 /** Is this a policy of Envoy Gateway that is read here? */
@@ -165,10 +195,17 @@ export function readGatewayPolicy(
 }
 
 /** What a policy that is not valid says of credentials all the same. */
-function toldBy(kind: BrokenPolicy['kind'], value: unknown): Pick<BrokenPolicy, 'ownHeaders' | 'secretParams'> {
+function toldBy(kind: string, value: unknown): Pick<BrokenPolicy, 'ownHeaders' | 'secretParams'> {
   const { spec } = value as { readonly spec?: unknown };
   const said = kind === 'SecurityPolicy' && typeof spec === 'object' && spec !== null ? spec : {};
   return { ownHeaders: [...ownHeadersOf(said)], secretParams: secretParamsOf(said) };
+}
+
+/** When it was made, where it says so: of two policies for one target the older holds, whether it is valid or not. */
+function datedIn(value: unknown): { readonly createdAt?: number } {
+  const { metadata } = value as { readonly metadata?: { readonly creationTimestamp?: unknown } | null };
+  const at = Date.parse(String(metadata?.creationTimestamp));
+  return Number.isNaN(at) ? {} : { createdAt: at };
 }
 
 /** What it calls itself, however wrong the rest of it is. */

@@ -38,7 +38,7 @@ const headerMatches = z
   .superRefine(named)
   .optional();
 
-const httpMatch = z.strictObject({
+export const httpMatch = z.strictObject({
   path: path.optional(),
   headers: headerMatches,
   queryParams: z
@@ -144,12 +144,11 @@ const grpcMethod = z
       context.addIssue({ code: 'custom', path: ['method'], message: `'${method}' is not a method` });
   });
 
+export const grpcMatch = z.strictObject({ method: grpcMethod.optional(), headers: headerMatches });
+
 const grpcRule = z.strictObject({
   name: sectionName.optional(),
-  matches: z
-    .array(z.strictObject({ method: grpcMethod.optional(), headers: headerMatches }))
-    .max(64, 'a rule has at most 64 matches')
-    .optional(),
+  matches: z.array(grpcMatch).max(64, 'a rule has at most 64 matches').optional(),
   filters: grpcFilters,
   backendRefs: backendRefs({ filters: grpcFilters }).optional(),
   sessionPersistence: sessionPersistence.optional(),

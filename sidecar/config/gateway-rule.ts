@@ -34,6 +34,7 @@ import type { Failure } from './gateway-failures.ts';
 import { prefixOf } from './gateway-matches.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
+import { askedInGrpc, grpcOf } from './gateway-protocol.ts';
 import type { GatewayConfig } from './gateway-read.ts';
 import { codingsOf } from './gateway-replies.ts';
 import { principalsOf, trafficOf } from './generation.ts';
@@ -102,6 +103,7 @@ export class RuleCompiler {
     const place = placeOf(listener, route, rule);
     const security = this.#plan.security.policyFor(place);
     const traffic = this.#plan.traffic.policyFor(place);
+    const closed = this.#plan.closed.policyFor(place);
     const permit = mintPermit(security === undefined ? `route[${name}]` : `securitypolicy[${keyOf(security)}]`);
     let broken: SallyportError | undefined;
     const breakBy = (error: unknown): undefined => {
@@ -116,7 +118,8 @@ export class RuleCompiler {
       }
     };
     // These stand in the statuses already.
-    for (const policy of [security, traffic])
+    if (rule.broken !== undefined) breakBy(new Error(rule.broken.message));
+    for (const policy of [security, traffic, closed])
       if (policy !== undefined && 'problems' in policy)
         breakBy(new Error(`${policy.kind} ${keyOf(policy)} is not valid: ${sentenceOf(policy)}`));
     const good = security === undefined || 'problems' in security ? undefined : security;
@@ -271,6 +274,7 @@ export class RuleCompiler {
     policy: BackendTrafficPolicy | undefined,
     sticky: boolean,
     route?: RouteDocument,
+    grpc = route === undefined ? undefined : grpcOf(route),
   ): Destination | NoPool {
     const tell = (reason: string, message: string): void => {
       if (route !== undefined) this.note({ ...ofRoute(route), type: 'BackendsAvailable', reason, message });
@@ -280,7 +284,7 @@ export class RuleCompiler {
       tell('EndpointsNotFound', why);
       return refusing('upstream_unresolved', why);
     }
-    const wish: PoolWish = { upstream, service: key, protocol, policy, sticky };
+    const wish: PoolWish = { upstream, service: key, protocol, policy, sticky, grpc };
     const plan = planPool(wish, this.#configuration.settings, this.#config.documents, this.#traffic);
     if (!('problem' in plan)) return this.#pools.get(plan.name)!;
     tell('InvalidBackend', plan.problem);
@@ -304,7 +308,7 @@ export class RuleCompiler {
       );
     const backend = resolveBackend(backendRef, { kind: 'SecurityPolicy', namespace }, documents, this.#plan.world);
     if (backend.problem !== undefined) throw new SallyportError('config_invalid', backend.problem.message);
-    const destination = this.destination(backend, 'http', undefined, false);
+    const destination = this.destination(backend, 'http', undefined, false, undefined, askedInGrpc(policy));
     if ('problem' in destination) throw new SallyportError('config_invalid', destination.problem);
     return this.#tools.authorizerOf(policy, destination);
   }

@@ -51,8 +51,8 @@ export interface OutsideUpstream {
   readonly endpoints: readonly Address[];
   /** In the clear, whoever listens on the way. */
   readonly unsafePlaintext: boolean;
-  /** What it speaks in the clear: HTTP/2 without being asked, or HTTP/1.1. */
-  readonly protocol: 'http' | 'http2';
+  /** What it speaks: HTTP/2 without being asked, or HTTP/1.1; undefined: as its Service, or its routes, have it. */
+  readonly protocol: 'http' | 'http2' | undefined;
 }
 
 export interface RedisSettings {
@@ -80,7 +80,7 @@ const upstream = z.strictObject({
   endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
   identity: identities.optional(),
   unsafePlaintext: z.boolean().default(false),
-  protocol: z.enum(['http', 'http2']).default('http'),
+  protocol: z.enum(['http', 'http2']).optional(),
   hosts: z.array(z.string().min(1)).default([]),
 });
 

@@ -8,7 +8,7 @@ import { type GatewayConfig, readPlaced } from './gateway-read.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
 import { placeDocuments } from './istio.ts';
 import { readConfiguration } from './read.ts';
-import { emptyAmong, readText } from './sources.ts';
+import { emptyAmong, modifiedAtOf, readText } from './sources.ts';
 import { readTree } from './tree.ts';
 import type { Configuration } from './watch.ts';
 
@@ -35,7 +35,7 @@ function ofFile(file: string): Judged {
 
 function ofDirectory(directory: string): Judged {
   const tree = readTree(directory);
-  const sources = tree.files.map((file) => ({ file, text: readText(file) }));
+  const sources = tree.files.map((file) => ({ file, text: readText(file), modifiedAt: modifiedAtOf(file) }));
   const passedOver = [...tree.passedOver, ...emptyAmong(sources)];
   const settings = sources.find(({ text }) => isGatewayFile(text));
   if (settings !== undefined) return ofFile(settings.file);

@@ -11,6 +11,7 @@ import type { DestinationRule } from '../upstream/destination-rule.ts';
 import { readAuthorizationPolicy } from './authorization-policy.ts';
 import { readDestinationRule } from './destination-rule.ts';
 import type { IstioDocuments } from './documents.ts';
+import { isExistingKind } from './gateway-kinds.ts';
 import type { Purpose } from './istio-common.ts';
 import { readPeerAuthentication } from './peer-authentication.ts';
 import { readRequestAuthentication } from './request-authentication.ts';
@@ -18,16 +19,17 @@ import { readRequestAuthentication } from './request-authentication.ts';
 export interface PolicyFile {
   readonly file: string;
   readonly text: string;
+  /** Milliseconds since 1970. */
+  readonly modifiedAt?: number | undefined;
 }
 
 /** A document before it is read, and where it came from. */
 export interface PlacedDocument {
   readonly file: string;
+  /** When its file was last written, milliseconds since 1970. */
+  readonly modifiedAt?: number | undefined;
   readonly document: YamlDocument;
 }
-
-/** Spelled as they should be, so that nobody means anything else. */
-const notYet = new Set(['VirtualService', 'ServiceEntry', 'Telemetry']);
 
 const kinds = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication', 'DestinationRule'];
 
@@ -47,10 +49,10 @@ export function parseIstio(files: readonly PolicyFile[], purpose: Purpose = 'run
 export function placeDocuments(files: readonly PolicyFile[]): { placed: PlacedDocument[]; problems: Problem[] } {
   const placed: PlacedDocument[] = [];
   const problems: Problem[] = [];
-  for (const { file, text } of files) {
+  for (const { file, text, modifiedAt } of files) {
     const parsed = parseYaml(text, file);
     problems.push(...parsed.problems);
-    for (const document of parsed.documents) placed.push({ file, document });
+    for (const document of parsed.documents) placed.push({ file, document, modifiedAt });
   }
   return { placed, problems };
 }
@@ -111,7 +113,7 @@ function readOne(document: YamlDocument, file: string, purpose: Purpose): One | 
     kind === undefined
       ? "this is not an Istio document: it has no 'kind'"
       : `kind ${kind} is not supported by this build`;
-  const hint = kind === undefined || notYet.has(kind) ? undefined : didYouMean(kind, kinds);
+  const hint = kind === undefined || isExistingKind(kind) ? undefined : didYouMean(kind, kinds);
   return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
 }
 
@@ -121,6 +123,7 @@ export function itemsOf(one: PlacedDocument): PlacedDocument[] {
   if (kindOf(value) !== 'List' || !Array.isArray((value as { items?: unknown }).items)) return [one];
   return (value as { items: unknown[] }).items.map((item, index) => ({
     file: one.file,
+    modifiedAt: one.modifiedAt,
     document: {
       value: item,
       problemAt: (path, message, options) => problemAt(['items', index, ...path], message, options),

@@ -280,7 +280,7 @@ async function authOf(
   if (rule.outputPayloadToHeader !== undefined) headers.set(rule.outputPayloadToHeader.toLowerCase(), payload);
   for (const { header, claim } of rule.outputClaimToHeaders) {
     const value = claimText(auth.claims, claim);
-    if (value !== undefined) headers.set(header.toLowerCase(), value);
+    if (typeof value === 'string') headers.set(header.toLowerCase(), value);
   }
   return auth;
 }

@@ -155,6 +155,8 @@ export const oidc = z
       .default('/logout'),
     forwardAccessToken: z.boolean().default(false),
     forwardIDToken: z.strictObject({ header: ownHeader }).optional(),
+    /** Ours: as a provider of `jwt` has it. */
+    claimToHeaders: z.array(z.strictObject({ header: ownHeader, claim: filled('a claim') })).default([]),
     cookieNames: z.strictObject({ accessToken: cookieName.optional(), idToken: cookieName.optional() }).optional(),
     cookieDomain: z
       .string()
@@ -200,6 +202,7 @@ export const oidc = z
       logoutPath: said.logoutPath,
       forwardAccessToken: said.forwardAccessToken,
       ...optional('forwardIdTokenHeader', said.forwardIDToken?.header),
+      claimToHeaders: said.claimToHeaders,
       ...optional('cookieName', said.cookieNames?.idToken),
       ...optional('cookieDomain', said.cookieDomain),
       sameSite: said.cookieConfig.sameSite,

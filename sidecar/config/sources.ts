@@ -1,6 +1,6 @@
 // The files that a configuration consists of, as text.
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errnoOf, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { isExposed } from '../../cert-agent/base/secret-file.ts';
@@ -12,6 +12,8 @@ export interface Source {
   readonly text: string;
   /** True when every user may read or write it: a secret in it is none. */
   readonly exposed?: boolean;
+  /** When the file was last written, milliseconds since 1970: the age of documents that do not say theirs. No change by itself. */
+  readonly modifiedAt?: number;
 }
 
 /** What of the settings leads to other files. */
@@ -66,7 +68,14 @@ const noTree: Tree = { files: [], directories: [], passedOver: [] };
 
 /** Only a gateway's files hold secrets; its documents may. */
 function sourceOf(file: string, { gateway }: Leading, text: string): Source {
-  return gateway === undefined ? { file, text } : { file, text, exposed: isExposed(file) };
+  if (gateway === undefined) return { file, text };
+  const modifiedAt = modifiedAtOf(file);
+  return { file, text, exposed: isExposed(file), ...(modifiedAt === undefined ? {} : { modifiedAt }) };
+}
+
+/** When a file was last written, milliseconds since 1970; undefined where there is none. */
+export function modifiedAtOf(file: string): number | undefined {
+  return statSync(file, { throwIfNoEntry: false })?.mtimeMs;
 }
 
 /** Those of `filesOf` that hold nothing but a secret. */

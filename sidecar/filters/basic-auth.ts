@@ -1,4 +1,4 @@
-// Basic authentication (RFC 7617): a user and a password against an htpasswd file, `{SHA}` or bcrypt. bcrypt is slow on
+// Basic authentication (RFC 7617): a user and a password against an htpasswd file, `{SHA}`, `$apr1$` or bcrypt. bcrypt is slow on
 // purpose, and in JavaScript it holds whoever runs it: it runs in a thread of its own, of which guesses can fill the queue but
 // not the event loop, and who has been verified is remembered for a minute.
 
@@ -8,6 +8,7 @@ import type { Exchange } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
 import { networkOf } from '../policy/ip.ts';
 import { isSafeField } from '../protocol/http1-head.ts';
+import { isApr1 } from './apr1.ts';
 import type { BcryptThread } from './bcrypt-thread.ts';
 import { ConcurrencyLimit } from './concurrency.ts';
 import { challenge, refuseCaller, takeOut, tellApp } from './credentials.ts';
@@ -16,14 +17,16 @@ import type { BasicPolicy } from './security-policy.ts';
 /** A password is asked for again when this has passed: a file that was changed is another policy anyway. */
 const rememberMs = 60_000;
 const maxRemembered = 10_000;
-/** bcrypt reads 72 bytes of a password; what is longer would be cut without a word. */
-const maxPasswordBytes = 72;
+/** bcrypt reads 72 bytes of a password; what is longer would be cut without a word. htpasswd takes 255. */
+const maxPasswordBytes = { bcrypt: 72, apr1: 255 } as const;
 /** Of the queue of passwords, for one client: whoever guesses must not keep everybody else out. */
 const maxOfOneClient = 8;
 /** Beyond 2^14 rounds one guess takes a second of a core. */
 const maxCost = 14;
 
-type Stored = { readonly kind: 'sha'; readonly digest: Buffer } | { readonly kind: 'bcrypt'; readonly hash: string };
+type Stored =
+  | { readonly kind: 'sha'; readonly digest: Buffer }
+  | { readonly kind: 'bcrypt' | 'apr1'; readonly hash: string };
 
 export type Users = ReadonlyMap<string, Stored>;
 
@@ -41,7 +44,7 @@ export function readHtpasswd(text: string, secret: string): Users {
     if (users.has(user)) throw fail(`'${user}' is there twice`);
     const stored = readStored(line.slice(colon + 1));
     if (stored === undefined)
-      throw fail(`the password of '${user}' is neither {SHA} nor bcrypt of at most ${maxCost} (htpasswd -B)`);
+      throw fail(`the password of '${user}' is neither {SHA}, $apr1$ nor bcrypt of at most ${maxCost} (htpasswd -B)`);
     users.set(user, stored);
   }
   if (users.size === 0)
@@ -54,9 +57,20 @@ function readStored(text: string): Stored | undefined {
     const digest = Buffer.from(text.slice('{SHA}'.length), 'base64');
     return digest.length === 20 ? { kind: 'sha', digest } : undefined;
   }
+  if (isApr1(text)) return { kind: 'apr1', hash: text };
   const bcrypt = /^\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}$/.exec(text);
   if (bcrypt === null || Number(bcrypt[1]) < 4 || Number(bcrypt[1]) > maxCost) return undefined;
   return { kind: 'bcrypt', hash: text };
+}
+
+/** What an operator should hear of the passwords. */
+export function weakPasswords(users: Users): string[] {
+  const weak = [...users].filter(([, { kind }]) => kind === 'apr1').map(([user]) => user);
+  if (weak.length === 0) return [];
+  const more = weak.length === 1 ? '' : ` and ${weak.length - 1} more`;
+  return [
+    `the password of '${weak[0]}'${more} is kept as MD5 ($apr1$), which is guessed fast: htpasswd -B keeps it as bcrypt`,
+  ];
 }
 
 /** `user:password` of an Authorization field; undefined where it is something else. */
@@ -87,7 +101,7 @@ export class BasicAuth {
     this.#users = users;
     this.#thread = thread;
     this.#now = now;
-    this.#nobody = [...users.values()].find(({ kind }) => kind === 'bcrypt');
+    this.#nobody = [...users.values()].find(({ kind }) => kind !== 'sha');
   }
 
   /** @throws SallyportError `basic_auth_missing`, `basic_auth_wrong`, `overloaded`; its promise rejects with the same. */
@@ -134,11 +148,11 @@ export class BasicAuth {
   #check(user: string, password: string, client: string): boolean | Promise<boolean> {
     const stored = this.#users.get(user);
     const against = stored ?? this.#nobody;
-    if (against?.kind !== 'bcrypt') {
+    if (against === undefined || against.kind === 'sha') {
       if (stored?.kind !== 'sha') return false;
       return timingSafeEqual(createHash('sha1').update(password).digest(), stored.digest);
     }
-    if (Buffer.byteLength(password) > maxPasswordBytes || password.includes('\0')) return false;
+    if (Buffer.byteLength(password) > maxPasswordBytes[against.kind] || password.includes('\0')) return false;
     const key = createHmac('sha256', this.#key).update(`${user}\0${password}`).digest('base64');
     const known = this.#known.get(key);
     if (known !== undefined && this.#now() < known.until) return known.right;

@@ -2,6 +2,7 @@
 
 import { parentPort } from 'node:worker_threads';
 import { compareSync } from 'bcryptjs';
+import { isApr1, matchesApr1 } from './apr1.ts';
 
 export interface BcryptQuestion {
   readonly id: number;
@@ -15,6 +16,6 @@ export interface BcryptAnswer {
 }
 
 parentPort?.on('message', ({ id, password, hash }: BcryptQuestion) => {
-  const answer: BcryptAnswer = { id, right: compareSync(password, hash) };
+  const answer: BcryptAnswer = { id, right: isApr1(hash) ? matchesApr1(password, hash) : compareSync(password, hash) };
   parentPort?.postMessage(answer);
 });

@@ -4,17 +4,11 @@
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
-import { changeRequest, filterFields } from '../fields.ts';
+import { filterFields } from '../fields.ts';
 import { type Reading, readBearer } from '../policy/credential-readings.ts';
 import type { Authentication, AuthResult, Refused, Verified } from '../policy/jwt.ts';
-import {
-  claimText,
-  findTokens,
-  type JwtRule,
-  paramsOf,
-  type TokenPlace,
-  withoutParam,
-} from '../policy/request-authentication.ts';
+import { findTokens, type JwtRule, paramsOf, type TokenPlace, withoutParam } from '../policy/request-authentication.ts';
+import { passClaims, type ReportUnfit } from './claims.ts';
 import { challenge, isSamePlace, refuseCaller, takeOutAll, tokenSourceOf } from './credentials.ts';
 import { vouchFor } from './edge-authorization.ts';
 import type { Introspection } from './introspection.ts';
@@ -27,6 +21,9 @@ export interface BearerParts {
   readonly introspection: Introspection | undefined;
   /** The access token of a session is put where a token is looked for: it is verified and goes on to the app. */
   readonly sessionForwards: boolean;
+  /** Rules of providers for whose tokens a session stands: its ID token is one that they would take. */
+  readonly sessionRules: readonly JwtRule[];
+  readonly report: ReportUnfit;
 }
 
 const introspectionProvider = Object.freeze(['introspection']);
@@ -119,10 +116,18 @@ export class Bearer {
 
   #without(exchange: Exchange): void {
     const { jwt } = this.#parts;
-    if (exchange.authMethod === 'oidc' || jwt?.optional === true) return;
+    if (exchange.authMethod === 'oidc') return this.#passSession(exchange);
+    if (jwt?.optional === true) return;
     throw refuseCaller(exchange, 'jwt_missing', 'Jwt is missing', 'it brings no token', [
       challenge(exchange, 'Bearer'),
     ]);
+  }
+
+  /** A session stands for a token of those providers: the app sees the claims that it would see of that. */
+  #passSession(exchange: Exchange): void {
+    const { sessionRules, report } = this.#parts;
+    for (const { outputClaimToHeaders } of sessionRules)
+      passClaims(exchange, exchange.auth!.claims, outputClaimToHeaders, report);
   }
 
   /**
@@ -151,12 +156,7 @@ export class Bearer {
       exchange,
       places.filter((place) => !isKept(place)),
     );
-    const added: [string, string][] = [];
-    for (const { header, claim } of rule.outputClaimToHeaders) {
-      const value = claimText(auth.claims, claim);
-      if (value !== undefined) added.push([header.toLowerCase(), value]);
-    }
-    if (added.length > 0) changeRequest(exchange, new Set(added.map(([name]) => name)), added);
+    passClaims(exchange, auth.claims, rule.outputClaimToHeaders, this.#parts.report);
   }
 }
 

@@ -5,6 +5,7 @@ import type { Cors } from '../edge.ts';
 import type { Exchange } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
 import type { CorsSpec } from '../routing/documents.ts';
+import { preflightFor } from '../routing/match.ts';
 
 /** One value of `allowOrigins`, in lower case: a scheme, a host or what it ends with, a port or any. */
 const originPattern = /^(https?):\/\/(\*|(?:\*\.)?(?:[a-z0-9_-]+\.)*[a-z0-9_-]+)(?::(\*|\d{1,5}))?$/;
@@ -63,11 +64,7 @@ export function compileCors(spec: CorsSpec): Cors {
 
 /** Is this a preflight? Fetch standard, section 3.3.2: OPTIONS, with both of its fields. */
 export function isPreflight(exchange: Exchange): boolean {
-  return (
-    exchange.method === 'OPTIONS' &&
-    Boolean(headerOf(exchange, 'origin')) &&
-    headerOf(exchange, 'access-control-request-method') !== undefined
-  );
+  return preflightFor(exchange) !== undefined;
 }
 
 /** What a preflight is answered with. An origin that may not gets no word of CORS, which is how a browser is told no. */

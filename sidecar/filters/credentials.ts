@@ -7,7 +7,7 @@ import { headerOf, pathWithoutQuery } from '../facts-of.ts';
 import { addFields, changeRequest, onlyField } from '../fields.ts';
 import { cookieReadings, paramReadings } from '../policy/credential-readings.ts';
 import type { TokenPlace, TokenSource } from '../policy/request-authentication.ts';
-import { withoutCookie, withoutParam } from '../policy/request-authentication.ts';
+import { headerText, withoutCookie, withoutParam } from '../policy/request-authentication.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
 import type { Places } from './security-policy.ts';
 
@@ -130,7 +130,8 @@ export function hideSessionCookies(exchange: Exchange): void {
 
 /** What an app is told in a header only we may set. A value that no header can hold is left out. */
 export function tellApp(exchange: Exchange, name: string, value: string): void {
-  if (/^[\x20-\x7e]*$/.test(value)) changeRequest(exchange, onlyField(name), [[name, value]]);
+  const text = headerText(value);
+  if (text !== undefined) changeRequest(exchange, onlyField(name), [[name, text]]);
 }
 
 /**

@@ -12,7 +12,9 @@ import type { OidcPolicy } from './security-policy.ts';
 import { type CookieAttributes, printCookie, type Seal } from './session-cookie.ts';
 
 /** Tabs that log in at once; whoever opens more of them loses the oldest, and not the room that a head has. */
-const maxAttempts = 5;
+const maxAttempts = 16;
+/** Of the cookies of all of them, with a path of 2 KB each some eight; a session has up to 19,000 beside them. */
+const maxAttemptBytes = 28_000;
 const maxReturn = 2048;
 
 interface Attempt extends LoginSecrets {
@@ -72,7 +74,7 @@ export class Logins {
       this.#policy.loginMs,
       this.#attributes,
     );
-    return { location, cookies: [cookie, ...this.#forgetOldest(exchange.fields)] };
+    return { location, cookies: [cookie, ...this.#forgetOldest(exchange.fields, cookie.length)] };
   }
 
   /**
@@ -110,17 +112,23 @@ export class Logins {
     return `${this.cookiePrefix}${createHash('sha256').update(state).digest('base64url').slice(0, 12)}`;
   }
 
-  #forgetOldest(fields: Fields): string[] {
+  #forgetOldest(fields: Fields, added: number): string[] {
     // Of more than a browser ever has, the rest is a client's own doing: each is looked for among all.
     const names = cookieNames(fields)
       .filter((one) => one.startsWith(this.cookiePrefix))
       .slice(0, 4 * maxAttempts);
-    if (names.length < maxAttempts) return [];
-    const untilOf = (name: string): number => this.#read(cookieOf(fields, name))?.until ?? 0;
-    return [...new Set(names)]
-      .map((name) => ({ name, until: untilOf(name) }))
+    const sealedOf = (name: string): string => cookieOf(fields, name) ?? '';
+    const unique = [...new Set(names)];
+    const total = unique.reduce((sum, name) => sum + name.length + sealedOf(name).length, added);
+    if (unique.length < maxAttempts && total <= maxAttemptBytes) return [];
+    let bytes = added;
+    return unique
+      .map((name) => ({ name, until: this.#read(sealedOf(name))?.until ?? 0 }))
       .toSorted((a, b) => b.until - a.until)
-      .slice(maxAttempts - 1)
+      .filter(({ name }, index) => {
+        bytes += name.length + sealedOf(name).length;
+        return index >= maxAttempts - 1 || bytes > maxAttemptBytes;
+      })
       .map(({ name }) => printCookie(name, '', 0, this.#attributes));
   }
 

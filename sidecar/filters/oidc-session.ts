@@ -9,16 +9,9 @@ import { Expiring } from './expiring.ts';
 import type { Tokens } from './oidc-provider.ts';
 import type { OidcPolicy } from './security-policy.ts';
 import { type CookieAttributes, clearChunks, printChunks, readChunks, type Seal } from './session-cookie.ts';
+import { packSession, type StoredSession, unpackSession } from './session-text.ts';
 
-export interface Session {
-  readonly id: string;
-  readonly idToken: string;
-  /** Only where the app is to get it. */
-  readonly accessToken: string | undefined;
-  readonly refreshToken: string | undefined;
-  /** Until when the tokens hold, and until when the session can be refreshed: wall clock, milliseconds. */
-  readonly tokensUntil: number;
-  readonly until: number;
+export interface Session extends StoredSession {
   readonly auth: RequestAuth;
 }
 
@@ -84,19 +77,11 @@ export class Sessions {
   }
 
   #unseal(sealed: string): Session | undefined {
-    const text = this.#seal.open(sealed);
-    if (text === undefined) return undefined;
-    const [id, tokensUntil, until, idToken, accessToken, refreshToken] = JSON.parse(text) as Stored;
-    const session: Session = {
-      id,
-      tokensUntil,
-      until,
-      idToken,
-      accessToken: accessToken ?? undefined,
-      refreshToken: refreshToken ?? undefined,
-      auth: authOf(idToken),
-    };
-    this.#opened.set(sealed, session, until);
+    const bytes = this.#seal.openBytes(sealed);
+    const stored = bytes === undefined ? undefined : unpackSession(bytes);
+    if (stored === undefined) return undefined;
+    const session: Session = { ...stored, auth: authOf(stored.idToken) };
+    this.#opened.set(sealed, session, session.until);
     return session;
   }
 
@@ -152,10 +137,8 @@ export class Sessions {
 
   /** The `Set-Cookie` values of a session. @throws SallyportError `oidc_provider_failed` when it is too long. */
   print({ fields }: Exchange, session: Session): string[] {
-    const { id, tokensUntil, until, idToken, accessToken, refreshToken } = session;
-    const stored: Stored = [id, tokensUntil, until, idToken, accessToken ?? null, refreshToken ?? null];
-    const sealed = this.#seal.close(JSON.stringify(stored));
-    return printChunks(fields, this.cookieName, sealed, until - this.#now(), this.#attributes);
+    const sealed = this.#seal.closeBytes(packSession(session));
+    return printChunks(fields, this.cookieName, sealed, session.until - this.#now(), this.#attributes);
   }
 
   /** Takes the session's cookies away from a browser that has them. */
@@ -167,15 +150,6 @@ export class Sessions {
     this.#memory.ended.set(session.id, true, session.until);
   }
 }
-
-type Stored = [
-  id: string,
-  tokensUntil: number,
-  until: number,
-  idToken: string,
-  accessToken: string | null,
-  refreshToken: string | null,
-];
 
 /** The claims of an ID token that was verified before it was sealed. */
 function authOf(idToken: string): RequestAuth {

@@ -10,6 +10,7 @@ import type { KeySource } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
 import type { ProviderFetch } from './ask-provider.ts';
+import { passClaims, type ReportUnfit } from './claims.ts';
 import { challenge, hideSessionCookies, refuseCaller, tellApp } from './credentials.ts';
 import { Logins } from './oidc-login.ts';
 import { judgeLogout, logoutPage } from './oidc-logout.ts';
@@ -35,6 +36,7 @@ export interface OidcTools {
   readonly keysOf: (rule: JwtRule) => KeySource;
   readonly memory: SessionMemory;
   readonly now: () => number;
+  readonly report: ReportUnfit;
 }
 
 const noBody = Buffer.alloc(0);
@@ -115,6 +117,7 @@ export class Oidc {
     hideSessionCookies(exchange);
     if (forwardAccessToken && session.accessToken !== undefined)
       changeRequest(exchange, onlyField('authorization'), [['authorization', `Bearer ${session.accessToken}`]]);
+    passClaims(exchange, session.auth.claims, this.#policy.claimToHeaders, this.#tools.report);
     if (header !== undefined)
       tellApp(exchange, header, header === 'authorization' ? `Bearer ${session.idToken}` : session.idToken);
   }

@@ -68,6 +68,8 @@ export interface OidcPolicy {
   readonly forwardAccessToken: boolean;
   /** Lower case. */
   readonly forwardIdTokenHeader?: string;
+  /** Claims of the ID token that the app is told. */
+  readonly claimToHeaders: readonly { readonly header: string; readonly claim: string }[];
   /** The end of the session cookie's name: `__Host-sallyport-session-<name>`. */
   readonly cookieName?: string;
   readonly cookieDomain?: string;

@@ -14,16 +14,17 @@ import { compileAuthentication, type KeySource, type TokenObserver } from '../po
 import type { JwtRule } from '../policy/request-authentication.ts';
 import { compileApiKeys, readApiKeys } from './api-key.ts';
 import { createProviderFetch, type ProviderFetch } from './ask-provider.ts';
-import { BasicAuth, readHtpasswd } from './basic-auth.ts';
+import { BasicAuth, readHtpasswd, weakPasswords } from './basic-auth.ts';
 import { bcryptThread } from './bcrypt-thread.ts';
 import { Bearer } from './bearer.ts';
+import type { ReportUnfit } from './claims.ts';
 import { hideSessionCookies, refuseCaller } from './credentials.ts';
 import { compileEdgeAuthorization, vouchFor } from './edge-authorization.ts';
 import { Introspection } from './introspection.ts';
 import { type Answer, Oidc } from './oidc.ts';
 import { SessionMemory } from './oidc-session.ts';
 import { ownHeadersOf, secretParamsOf, secretPathsOf, unevaluatedParts } from './policy-parts.ts';
-import type { OidcPolicy, SecretRef, SecurityPolicy } from './security-policy.ts';
+import type { JwtPolicy, OidcPolicy, SecretRef, SecurityPolicy } from './security-policy.ts';
 import { minSecretBytes } from './session-cookie.ts';
 import { compileStillKnown, type Known, knownBy, type StillKnows } from './still-known.ts';
 
@@ -40,6 +41,8 @@ export interface SecurityTools {
   /** What outlives a configuration; one for the process. */
   readonly memory?: SessionMemory;
   readonly observe?: TokenObserver;
+  /** Hears of each claim that cannot be passed on; it may hear the same again. */
+  readonly report?: ReportUnfit;
   /** How providers are asked. */
   readonly fetch?: ProviderFetch;
   readonly now?: () => number;
@@ -74,7 +77,7 @@ type Step = (exchange: Exchange) => undefined | void | Promise<void>;
 
 /** @throws SallyportError `config_invalid` when a Secret is missing, or does not hold what it must. */
 export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): EdgeSecurity {
-  const { now = Date.now, fetch = createProviderFetch() } = tools;
+  const { now = Date.now, fetch = createProviderFetch(), report = () => {} } = tools;
   const of = `${policy.namespace}/${policy.name}`;
   const [forgotten] = unevaluatedParts(policy);
   if (forgotten !== undefined)
@@ -108,6 +111,7 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   }
   if (basicAuth !== undefined) {
     const users = readHtpasswd(textOf(basicAuth.users, '.htpasswd', 'basicAuth'), basicAuth.users.name);
+    warnings.push(...weakPasswords(users).map((one) => `SecurityPolicy ${of}: ${one}`));
     // Who has both a key and a password goes by the password: it was looked at last.
     credentials.clear();
     for (const [user, stored] of users)
@@ -131,7 +135,11 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   const bearer =
     authentication === undefined && introspection === undefined
       ? undefined
-      : new Bearer({ jwt, authentication, introspection, sessionForwards: oidcPolicy?.forwardAccessToken === true });
+      : new Bearer({
+          ...{ jwt, authentication, introspection, report },
+          sessionForwards: oidcPolicy?.forwardAccessToken === true,
+          sessionRules: standingFor(oidcPolicy, jwt).map(({ rule }) => rule),
+        });
   if (oidcPolicy !== undefined) {
     const secret = textOf(oidcPolicy.clientSecret, 'client-secret', 'oidc');
     const keys = sessionKeysOf(oidcPolicy, tools, secret, of, textOf);
@@ -141,6 +149,7 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
       keysOf: (rule) => tools.keysOf(rule),
       memory: tools.memory ?? new SessionMemory(now),
       now,
+      report,
     });
     steps.push(sessionStep(oidc, oidcPolicy, jwt, bearer));
   }
@@ -199,15 +208,17 @@ function requireSomebody(exchange: Exchange): void {
     throw refuseCaller(exchange, 'session_invalid', 'Login required', 'it is not known whose it is');
 }
 
+/** A JWT provider of the same issuer that takes tokens for this client would take the ID token. */
+function standingFor(oidc: OidcPolicy | undefined, jwt: SecurityPolicy['jwt']): JwtPolicy['providers'] {
+  return (jwt?.providers ?? []).filter(
+    ({ rule: { issuer, audiences } }) =>
+      issuer === oidc?.issuer && (audiences.length === 0 || audiences.includes(oidc.clientId)),
+  );
+}
+
 /** The step that knows a session, and says who vouches for its claims. */
 function sessionStep(oidc: Oidc, policy: OidcPolicy, jwt: SecurityPolicy['jwt'], bearer: Bearer | undefined): Step {
-  // A JWT provider of the same issuer that takes tokens for this client would take the ID token.
-  const providers = Object.freeze([
-    'oidc',
-    ...(jwt?.providers ?? []).flatMap(({ name, rule: { issuer, audiences } }) =>
-      issuer === policy.issuer && (audiences.length === 0 || audiences.includes(policy.clientId)) ? [name] : [],
-    ),
-  ]);
+  const providers = Object.freeze(['oidc', ...standingFor(policy, jwt).map(({ name }) => name)]);
   const vouch = ({ auth }: Exchange): void => {
     if (auth !== undefined) vouchFor(auth, providers);
   };

@@ -31,16 +31,25 @@ export class Seal {
     this.#keys = secrets.map((secret) => Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), info, 32)));
   }
 
-  /** base64url: a nonce, the ciphertext, its tag. */
   close(text: string): string {
+    return this.closeBytes(Buffer.from(text, 'utf8'));
+  }
+
+  /** base64url: a nonce, the ciphertext, its tag. */
+  closeBytes(bytes: Buffer): string {
     const iv = randomBytes(ivBytes);
     const cipher = createCipheriv('aes-256-gcm', this.#keys[0]!, iv, { authTagLength: tagBytes });
     cipher.setAAD(this.#purpose);
-    return Buffer.concat([iv, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]).toString('base64url');
+    return Buffer.concat([iv, cipher.update(bytes), cipher.final(), cipher.getAuthTag()]).toString('base64url');
   }
 
   /** The text; undefined for everything that we have not sealed for this purpose. */
   open(sealed: string): string | undefined {
+    return this.openBytes(sealed)?.toString('utf8');
+  }
+
+  /** As `open`, for what `closeBytes` has sealed. */
+  openBytes(sealed: string): Buffer | undefined {
     if (sealed.length > maxChunk * maxChunks || !/^[A-Za-z0-9_-]+$/.test(sealed)) return undefined;
     const bytes = Buffer.from(sealed, 'base64url');
     if (bytes.length < ivBytes + tagBytes) return undefined;
@@ -49,8 +58,8 @@ export class Seal {
       decipher.setAAD(this.#purpose);
       decipher.setAuthTag(bytes.subarray(-tagBytes));
       try {
-        const text = decipher.update(bytes.subarray(ivBytes, -tagBytes));
-        return Buffer.concat([text, decipher.final()]).toString('utf8');
+        const opened = decipher.update(bytes.subarray(ivBytes, -tagBytes));
+        return Buffer.concat([opened, decipher.final()]);
       } catch {
         // Another key may have sealed it.
       }

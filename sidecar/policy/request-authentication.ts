@@ -115,14 +115,35 @@ export function cookiesOf(header: string | undefined): [string, string][] {
   });
 }
 
-/** A claim by its dotted path as a header's value; undefined where it is not a string, number or boolean. */
-export function claimText(claims: Readonly<Record<string, unknown>>, path: string): string | undefined {
+/**
+ * A claim as a header's value, by its name or its dotted path: a text as its UTF-8 bytes, a list or an object as JSON in
+ * base64url, as Envoy has it. Undefined where there is none, or null; `unfit` says why one cannot be a value.
+ */
+export function claimText(
+  claims: Readonly<Record<string, unknown>>,
+  path: string,
+): string | { readonly unfit: string } | undefined {
+  const value = claimAt(claims, path);
+  if (value === undefined || value === null) return undefined;
+  if (typeof value === 'object') return Buffer.from(JSON.stringify(value), 'utf8').toString('base64url');
+  const text = String(value);
+  // A line break in a claim would be a header of its own.
+  return headerText(text) ?? { unfit: 'it holds a control character' };
+}
+
+/** A text as bytes of a header (UTF-8, a character for each); undefined where it would not be one field's value. */
+export function headerText(text: string): string | undefined {
+  const isControl = [...text].some((one) => one < ' ' || one === '\x7f');
+  return isControl ? undefined : Buffer.from(text, 'utf8').toString('latin1');
+}
+
+function claimAt(claims: Readonly<Record<string, unknown>>, path: string): unknown {
+  // Some providers name claims by URLs.
+  if (Object.hasOwn(claims, path)) return claims[path];
   let value: unknown = claims;
   for (const step of path.split('.')) {
     if (typeof value !== 'object' || value === null || !Object.hasOwn(value, step)) return undefined;
     value = (value as Record<string, unknown>)[step];
   }
-  if (typeof value === 'number' || typeof value === 'boolean') return String(value);
-  // A line break in a claim would be a header of its own.
-  return typeof value === 'string' && /^[\x20-\x7e]*$/.test(value) ? value : undefined;
+  return value;
 }

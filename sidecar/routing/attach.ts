@@ -16,14 +16,22 @@ import {
 } from './documents.ts';
 import { intersectHosts } from './hosts.ts';
 import { conditionsOf, gatewayConditions, type ListenerState, stateListeners } from './listeners.ts';
-import { type GatewayWorld, type ResolvedBackend, resolveBackend, type Unresolved } from './references.ts';
-import { backendRefsOf, filtersOf, unsupportedIn } from './unsupported.ts';
+import {
+  type GatewayWorld,
+  type InForce,
+  type ResolvedBackend,
+  resolveBackend,
+  type Unresolved,
+} from './references.ts';
+import { backendRefsOf, brokenIn, filtersOf, unsupportedIn } from './unsupported.ts';
 
 /** A route on one listener. */
 export interface AttachedRoute {
   readonly route: RouteDocument;
   /** The host names of the route, those that the listener shares; `*` is any. */
   readonly hosts: readonly string[];
+  /** It was served here before this generation. */
+  readonly isInForce?: true;
 }
 
 export interface ServedListener extends ListenerState {
@@ -57,17 +65,22 @@ export interface Attachments {
 /** Attaches every route to the listeners that take it. */
 export function attach(documents: GatewayDocuments, world: GatewayWorld): Attachments {
   const listeners = stateListeners(documents, world);
-  const attached = new Map<ListenerState, AttachedRoute[]>(listeners.map((one) => [one, []]));
   const backends = new Map<RouteDocument, readonly ResolvedBackend[]>();
-  const routes: RouteStatus[] = [];
-  for (const route of documents.routes.toSorted(byAge)) {
+  const wishes = documents.routes.toSorted(byAge).map((route) => {
     const resolved = backendRefsOf(route).map((ref) => resolveBackend(ref, route, documents, world));
     backends.set(route, resolved);
-    const parents = (route.spec.parentRefs ?? []).flatMap((ref) =>
-      attachToParent(route, ref, listeners, attached, documents, resolved, sayFor(route, world.now)),
-    );
-    routes.push({ route, parents });
-  }
+    const refs = resolvedRefs(resolved, route, sayFor(route, world.now));
+    const parents = (route.spec.parentRefs ?? []).filter(isGateway);
+    return { route, refs, parents: parents.map((ref) => wishOf(route, ref, listeners, documents)) };
+  });
+  const attached = new Map(listeners.map((one) => [one, settle(one, wishes, world.inForce)]));
+  const routes: RouteStatus[] = wishes.map(({ route, refs, parents }) => ({
+    route,
+    parents: parents.map((wish) => ({
+      parentRef: wish.parentRef,
+      conditions: conditionsFor(route, wish, attached, refs, sayFor(route, world.now)),
+    })),
+  }));
   for (const refused of documents.refused.filter(({ kind }) => kind.endsWith('Route')))
     routes.push({ route: refused, parents: refusedParents(refused, sayFor(refused, world.now)) });
   const served = listeners.map(
@@ -105,28 +118,31 @@ function refusedParents(refused: RefusedDocument, say: Say): readonly ParentStat
   }));
 }
 
-function attachToParent(
+/** What mesh implementations serve (a route of a Service) has a status of theirs. */
+function isGateway({ group, kind }: ParentRef): boolean {
+  return group === 'gateway.networking.k8s.io' && kind === 'Gateway';
+}
+
+/** The listeners of one parent that would take a route, or why none does. */
+interface Wish {
+  readonly parentRef: ParentRef;
+  readonly refusal?: Unresolved;
+  readonly fitting: readonly { readonly listener: ListenerState; readonly hosts: readonly string[] }[];
+}
+
+function wishOf(
   route: RouteDocument,
-  ref: ParentRef,
+  parentRef: ParentRef,
   listeners: readonly ListenerState[],
-  attached: ReadonlyMap<ListenerState, AttachedRoute[]>,
   documents: GatewayDocuments,
-  backends: readonly ResolvedBackend[],
-  say: Say,
-): ParentStatus[] {
-  // What mesh implementations serve (a route of a Service) has a status of theirs.
-  if (ref.group !== 'gateway.networking.k8s.io' || ref.kind !== 'Gateway') return [];
-  const refs = resolvedRefs(backends, route, say);
-  const parentRef = ref;
-  const refuse = (reason: string, message: string): ParentStatus[] => [
-    { parentRef, conditions: [say('Accepted', false, reason, message), refs] },
-  ];
-  const key = `${ref.namespace ?? route.namespace}/${ref.name}`;
+): Wish {
+  const refuse = (reason: string, message: string): Wish => ({ parentRef, refusal: { reason, message }, fitting: [] });
+  const key = `${parentRef.namespace ?? route.namespace}/${parentRef.name}`;
   const meant = listeners.filter(
     ({ gateway, spec }) =>
       keyOf(gateway) === key &&
-      (ref.sectionName === undefined || spec.name === ref.sectionName) &&
-      (ref.port === undefined || spec.port === ref.port),
+      (parentRef.sectionName === undefined || spec.name === parentRef.sectionName) &&
+      (parentRef.port === undefined || spec.port === parentRef.port),
   );
   if (meant.length === 0) return refuse('NoMatchingParent', `there is no Gateway ${key} with such a listener`);
   const wrong = unsupportedIn(route);
@@ -139,17 +155,83 @@ function attachToParent(
   });
   if (fitting.length === 0)
     return refuse('NoMatchingListenerHostname', `no host name of the route is one of Gateway ${key}'s listeners`);
-  if (wrong !== undefined) return refuse(wrong.reason, wrong.message);
-  const rivals = fitting.map(({ listener, hosts }) => rivalOf(attached.get(listener)!, route, hosts));
-  const taken = fitting.filter((_, index) => rivals[index] === undefined);
-  if (taken.length === 0)
-    return refuse('HostnameConflict', `${rivals[0]!.kind} ${keyOf(rivals[0]!)} has the same host name, and is older`);
-  for (const { listener, hosts } of taken) {
-    const list = attached.get(listener)!;
-    // Two references may lead to the same listener.
-    if (!list.some((one) => one.route === route)) list.push({ route, hosts });
-  }
-  return [{ parentRef, conditions: [say('Accepted', true, 'Accepted'), refs] }];
+  return wrong === undefined ? { parentRef, fitting } : refuse(wrong.reason, wrong.message);
+}
+
+/**
+ * The routes of a listener, of equal matches the first holds: those that it had, in their order; then the older, then by name.
+ * Who comes is refused where another kind of route has the same host name.
+ */
+function settle(
+  listener: ListenerState,
+  wishes: readonly { readonly route: RouteDocument; readonly parents: readonly Wish[] }[],
+  { routes }: InForce,
+): readonly AttachedRoute[] {
+  const before = new Map(routes.get(listenerKey(listener))?.map((key, index) => [key, index]));
+  const rankOf = ({ route }: AttachedRoute): number => before.get(routeKey(route)) ?? before.size;
+  // Two references may lead to the same listener.
+  const claims = wishes.flatMap(({ route, parents }): AttachedRoute[] => {
+    const hosts = parents.flatMap(({ fitting }) => fitting).find((one) => one.listener === listener)?.hosts;
+    return hosts === undefined ? [] : [{ route, hosts }];
+  });
+  const attached: AttachedRoute[] = [];
+  for (const claim of claims.toSorted((a, b) => rankOf(a) - rankOf(b)))
+    if (rivalOf(attached, claim.route, claim.hosts) === undefined)
+      attached.push(before.has(routeKey(claim.route)) ? { ...claim, isInForce: true } : claim);
+  return attached;
+}
+
+function conditionsFor(
+  route: RouteDocument,
+  { refusal, fitting }: Wish,
+  attached: ReadonlyMap<ListenerState, readonly AttachedRoute[]>,
+  refs: Condition,
+  say: Say,
+): readonly Condition[] {
+  if (refusal !== undefined) return [say('Accepted', false, refusal.reason, refusal.message), refs];
+  const on = fitting.map(({ listener, hosts }) => ({ hosts, list: attached.get(listener)! }));
+  if (on.some(({ list }) => list.some((one) => one.route === route)))
+    return [...acceptance(route, say), refs, ...partial(route, say)];
+  const { route: rival, isInForce } = rivalOf(on[0]!.list, route, on[0]!.hosts)!;
+  const why = `${rival.kind} ${keyOf(rival)} has the same host name, and is ${isInForce === true ? 'in force' : 'older'}`;
+  return [say('Accepted', false, 'HostnameConflict', why), refs];
+}
+
+/** What is served of these, for the next generation: see InForce. */
+export function inForceOf({ gateways }: Attachments): InForce {
+  const listeners = gateways.flatMap((one) => one.listeners).filter(({ programmed }) => programmed);
+  return {
+    routes: new Map(listeners.map((one) => [listenerKey(one), one.attached.map(({ route }) => routeKey(route))])),
+    places: listeners.map(({ gateway, place }) => {
+      const at = place.lastIndexOf(':');
+      return { gateway: keyOf(gateway), host: place.slice(0, at), port: place.slice(at + 1) };
+    }),
+  };
+}
+
+function listenerKey({ gateway, spec }: ListenerState): string {
+  return `${keyOf(gateway)}/${spec.name}`;
+}
+
+function routeKey(route: RouteDocument): string {
+  return `${route.kind} ${keyOf(route)}`;
+}
+
+/** Of a route whose rules are all broken nothing is served: each answers 500. */
+function acceptance(route: RouteDocument, say: Say): Condition[] {
+  const { list, isAll } = brokenIn(route);
+  if (!isAll) return [say('Accepted', true, 'Accepted')];
+  return [
+    say('Accepted', false, list[0]!.reason, list.map(({ index, message }) => `rule ${index}: ${message}`).join('; ')),
+  ];
+}
+
+/** Gateway API has the message begin with 'Dropped Rule'. Ours answers 500, so that no other rule gets its requests. */
+function partial(route: RouteDocument, say: Say): Condition[] {
+  const { list, isAll } = brokenIn(route);
+  if (isAll || list.length === 0) return [];
+  const said = list.map(({ index, message }) => `Dropped Rule ${index}: ${message} (it answers 500)`).join('; ');
+  return [say('PartiallyInvalid', true, 'UnsupportedValue', said)];
 }
 
 function resolvedRefs(backends: readonly ResolvedBackend[], route: RouteDocument, say: Say): Condition {
@@ -165,19 +247,20 @@ function resolvedRefs(backends: readonly ResolvedBackend[], route: RouteDocument
   return say('ResolvedRefs', false, first.reason, problems.map(({ message }) => message).join('; '));
 }
 
-/** GRPCRoute `hostnames`: of an HTTPRoute and a GRPCRoute for one host name of a listener exactly one is served, the older. */
+/** GRPCRoute `hostnames`: of an HTTPRoute and a GRPCRoute for one host name of a listener exactly one is served. */
 function rivalOf(
   others: readonly AttachedRoute[],
   route: RouteDocument,
   hosts: readonly string[],
-): RouteDocument | undefined {
-  if (route.kind !== 'HTTPRoute' && route.kind !== 'GRPCRoute') return undefined;
+): AttachedRoute | undefined {
+  if ((route.kind !== 'HTTPRoute' && route.kind !== 'GRPCRoute') || brokenIn(route).isAll) return undefined;
   return others.find(
     (one) =>
       one.route.kind !== route.kind &&
+      !brokenIn(one.route).isAll &&
       (one.route.kind === 'HTTPRoute' || one.route.kind === 'GRPCRoute') &&
       one.hosts.some((a) => hosts.some((b) => intersectHosts(anyOf(a), anyOf(b)) !== undefined)),
-  )?.route;
+  );
 }
 
 function anyOf(host: string): string | undefined {

@@ -12,7 +12,7 @@ export interface Named {
   readonly name: string;
   readonly file: string;
   readonly line: number;
-  /** Milliseconds since 1970; undefined where the document does not say. */
+  /** Milliseconds since 1970: its `creationTimestamp`, else when its file was last written; undefined without a file. */
   readonly createdAt: number | undefined;
   readonly generation: number;
 }
@@ -27,6 +27,13 @@ export interface RefusedDocument extends Named {
   readonly problems: readonly Problem[];
   /** What it names as its parents or targets, where that could be read. */
   readonly parents: readonly ParentRef[];
+}
+
+/** A document of a kind that is not read and protects nothing. */
+export interface PassedOver extends Named {
+  /** Whether another kind was meant, it seems. */
+  readonly isSlip: boolean;
+  readonly message: string;
 }
 
 export interface ObjectRef {
@@ -167,6 +174,8 @@ export interface HttpMatch {
   readonly headers?: readonly ValueMatch[];
   readonly queryParams?: readonly ValueMatch[];
   readonly method?: string;
+  /** Of a broken rule: it covers more than was written, because what was meant by that cannot be told. */
+  readonly widened?: true;
 }
 
 export interface SessionPersistence {
@@ -184,6 +193,8 @@ export interface RouteRule {
   readonly timeouts?: { readonly request?: string; readonly backendRequest?: string };
   readonly retry?: { readonly codes?: readonly number[]; readonly attempts?: number; readonly backoff?: string };
   readonly sessionPersistence?: SessionPersistence;
+  /** Why it cannot be served: it answers 500 to what its matches cover, and has nothing else but its name. */
+  readonly broken?: { readonly reason: string; readonly message: string };
 }
 
 export interface HttpRule extends RouteRule {
@@ -197,6 +208,8 @@ export interface GrpcMatch {
     readonly method?: string;
   };
   readonly headers?: readonly ValueMatch[];
+  /** As of an HttpMatch. */
+  readonly widened?: true;
 }
 
 export interface GrpcRule extends RouteRule {
@@ -229,9 +242,9 @@ export interface BackendTlsSpec {
   readonly options?: Readonly<Record<string, string>>;
 }
 
-/** A Kubernetes Service: that it exists, and with which ports. */
+/** A Kubernetes Service: that it exists, with which ports, and what these speak. */
 export interface ServiceSpec {
-  readonly ports: readonly { readonly name?: string; readonly port: number }[];
+  readonly ports: readonly { readonly name?: string; readonly port: number; readonly appProtocol?: string }[];
 }
 
 /** What a Secret or ConfigMap holds, decoded. Never logged, never shown. */
@@ -265,6 +278,7 @@ export interface GatewayDocuments {
   readonly configMaps: readonly Document<DataSpec>[];
   readonly namespaces: readonly Document<NamespaceSpec>[];
   readonly refused: readonly RefusedDocument[];
+  readonly passedOver: readonly PassedOver[];
   /** What is served all the same, with what it should be written as. */
   readonly warnings: readonly Problem[];
 }

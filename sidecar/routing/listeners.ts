@@ -14,6 +14,7 @@ import {
 } from './documents.ts';
 import { intersectHosts } from './hosts.ts';
 import {
+  type GatewayPlace,
   type GatewayWorld,
   resolveAuthorities,
   resolveCertificate,
@@ -59,9 +60,11 @@ const kindsOf: Readonly<Record<string, readonly string[]>> = {
 /** What may share a port: a client says by SNI which of the listeners it means. */
 const families: Readonly<Record<string, string>> = { HTTP: 'http', HTTPS: 'tls', TLS: 'tls', TCP: 'tcp' };
 
-/** Every listener of every Gateway, older Gateways first. */
+/** Every listener of every Gateway, older Gateways first; of two for one place the one that is served there has it, else the older. */
 export function stateListeners(documents: GatewayDocuments, world: GatewayWorld): readonly ListenerState[] {
-  const owners = new Map<string, Owner>();
+  const owners = new Map<string, GatewayPlace>();
+  for (const one of world.inForce.places)
+    if (isStillMeant(one, documents, world)) owners.set(`${one.gateway} ${one.host}:${one.port}`, one);
   return documents.gateways.toSorted(byAge).flatMap((gateway) => {
     const say = sayFor(gateway, world.now);
     return gateway.spec.listeners.map((spec) => stateListener(gateway, spec, documents, world, say, owners));
@@ -74,7 +77,7 @@ function stateListener(
   documents: GatewayDocuments,
   world: GatewayWorld,
   say: Say,
-  owners: Map<string, Owner>,
+  owners: Map<string, GatewayPlace>,
 ): ListenerState {
   const { kinds, unsupported } = routeKinds(spec);
   const tls = spec.protocol === 'HTTPS' || (spec.protocol === 'TLS' && spec.tls?.mode !== 'Passthrough');
@@ -314,7 +317,7 @@ function refusalOf(
   gateway: Document<GatewaySpec>,
   spec: ListenerSpec,
   world: GatewayWorld,
-  owners: Map<string, Owner>,
+  owners: Map<string, GatewayPlace>,
   conflict: Unresolved | undefined,
 ): Unresolved | undefined {
   if (families[spec.protocol] === undefined)
@@ -339,15 +342,24 @@ function placeOf(gateway: Document<GatewaySpec>, spec: ListenerSpec, { listeners
   return mapped ?? `${gateway.spec.addresses?.[0]?.value ?? ''}:${spec.port}`;
 }
 
-/** Where a Gateway listens. */
-interface Owner {
-  readonly gateway: string;
-  readonly host: string;
-  readonly port: string;
+/** Whether a Gateway would still be served where it was. */
+function isStillMeant(
+  { gateway, host, port }: GatewayPlace,
+  { gateways }: GatewayDocuments,
+  world: GatewayWorld,
+): boolean {
+  const now = gateways.find((one) => keyOf(one) === gateway);
+  if (now === undefined || gatewayRefusal(now.spec) !== undefined) return false;
+  return now.spec.listeners.some(
+    (spec) =>
+      families[spec.protocol] !== undefined &&
+      conflictOf(now.spec, spec) === undefined &&
+      placeOf(now, spec, world) === `${host}:${port}`,
+  );
 }
 
 /** Whoever binds all addresses binds each; a port that the system chooses is nobody's. */
-function overlaps(a: Pick<Owner, 'host' | 'port'>, b: Pick<Owner, 'host' | 'port'>): boolean {
-  const isAll = ({ host }: Pick<Owner, 'host'>): boolean => ['', '0.0.0.0', '[::]', '::'].includes(host);
+function overlaps(a: Omit<GatewayPlace, 'gateway'>, b: Omit<GatewayPlace, 'gateway'>): boolean {
+  const isAll = ({ host }: Pick<GatewayPlace, 'host'>): boolean => ['', '0.0.0.0', '[::]', '::'].includes(host);
   return a.port === b.port && a.port !== '0' && (a.host === b.host || isAll(a) || isAll(b));
 }

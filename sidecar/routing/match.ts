@@ -30,9 +30,19 @@ export function compileValues(matches: readonly ValueMatch[], fold: boolean): re
   });
 }
 
-/** Does the request have all of it? */
-export function matchesRest({ method, headers, queryParams, grpcMethod }: Matcher, exchange: Exchange): boolean {
-  if (method !== undefined && method !== exchange.method) return false;
+/** The method that a preflight asks for; undefined where the request is none. */
+export function preflightFor(exchange: Exchange): string | undefined {
+  if (exchange.method !== 'OPTIONS' || !headerOf(exchange, 'origin')) return undefined;
+  return headerOf(exchange, 'access-control-request-method');
+}
+
+/** Does the request have all of it, being of this method? */
+export function matchesRest(
+  { method, headers, queryParams, grpcMethod }: Matcher,
+  exchange: Exchange,
+  asked: string,
+): boolean {
+  if (method !== undefined && method !== asked) return false;
   if (grpcMethod !== undefined && !callsMethod(pathWithoutQuery(exchange.path), grpcMethod)) return false;
   for (const { name, test } of headers) {
     const value = headerOf(exchange, name);

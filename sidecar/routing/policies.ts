@@ -1,7 +1,7 @@
 // Which policy holds for which rule. Envoy Gateway's order: a policy of the rule itself, then of its route, then of the
 // listener, then of the Gateway. The nearer takes the place of the farther, unless its `mergeType` lays it over the policy of
 // the listener or Gateway. What is lost that way is named, and is an error where the farther one is required. Of two policies
-// for one target the older holds, and the other is told so.
+// for one target the one that is in force holds, else the older, and the other is told so.
 
 import type { Condition, Say } from './conditions.ts';
 import { sayFor } from './conditions.ts';
@@ -56,6 +56,8 @@ export interface PolicyTable<P extends Attachable> {
   readonly statuses: readonly PolicyStatus<P>[];
   /** A sentence for each policy of which something is lost to a nearer one. */
   readonly losses: readonly string[];
+  /** Which policy has each target: a policy that comes later does not take it. */
+  readonly owners: ReadonlyMap<string, string>;
 }
 
 /** What is particular to a kind of policy. */
@@ -111,8 +113,9 @@ export function attachPolicies<P extends Attachable>(
   now: number,
   kind: PolicyKind<P>,
   places: Iterable<RulePlace> = [],
+  inForce: PolicyTable<P>['owners'] = new Map(),
 ): PolicyTable<P> {
-  return new Attaching(documents, kind, sayFor({ generation: 1 }, now)).attach(policies, places);
+  return new Attaching(documents, kind, sayFor({ generation: 1 }, now)).attach(policies, places, inForce);
 }
 
 class Attaching<P extends Attachable> {
@@ -120,6 +123,8 @@ class Attaching<P extends Attachable> {
   readonly #kind: PolicyKind<P>;
   readonly #say: Say;
   readonly #owners = new Map<string, P>();
+  /** Targets whose policy was in force before. */
+  readonly #reserved = new Map<string, P>();
   /** What a policy that names a missing section closes, by its target. */
   readonly #lost = new Map<string, P>();
   /** Targets that two policies have of which one must not be lost. */
@@ -134,7 +139,12 @@ class Attaching<P extends Attachable> {
     this.#say = say;
   }
 
-  attach(policies: readonly P[], places: Iterable<RulePlace>): PolicyTable<P> {
+  attach(policies: readonly P[], places: Iterable<RulePlace>, inForce: PolicyTable<P>['owners']): PolicyTable<P> {
+    for (const policy of policies)
+      for (const target of policy.targets) {
+        const key = keyOf(target, policy.namespace);
+        if (inForce.get(key) === named(policy)) this.#reserved.set(key, policy);
+      }
     const sorted = policies.toSorted(
       (a, b) => (a.createdAt || Number.POSITIVE_INFINITY) - (b.createdAt || Number.POSITIVE_INFINITY) || order(a, b),
     );
@@ -152,6 +162,7 @@ class Attaching<P extends Attachable> {
           conditions: key === undefined ? conditions : this.#withFate(key, conditions),
         })),
       })),
+      owners: new Map([...this.#owners].map(([key, policy]) => [key, named(policy)])),
       losses: [...this.#losses.values()].map(({ sentence, where }) => `${sentence} for ${listed([...where])}`),
       policyFor: (place) => {
         const owners = this.#ownersOf(place);
@@ -178,7 +189,8 @@ class Attaching<P extends Attachable> {
       return told(say('Accepted', false, 'TargetNotFound', why));
     }
     const key = keyOf(target, namespace);
-    const owner = this.#owners.get(key);
+    const reserved = this.#reserved.get(key);
+    const owner = this.#owners.get(key) ?? (reserved === policy ? undefined : reserved);
     if (owner !== undefined) return told(say('Accepted', false, 'Conflicted', this.#conflict(key, policy, owner)));
     this.#owners.set(key, policy);
     const refusal = this.#kind.refusalOf(policy);

@@ -17,8 +17,24 @@ export interface GatewayWorld {
   readonly listeners: Readonly<Record<string, string>>;
   /** What was last served of each Secret: while files are written one after the other, key and certificate do not fit. */
   readonly lastCertificates: ReadonlyMap<string, ServedPair>;
+  /** What was served last: it goes on where something that comes wants the same. */
+  readonly inForce: InForce;
   /** Wall clock, milliseconds. */
   readonly now: number;
+}
+
+/** What of a generation the next one does not take away from whom it has served. */
+export interface InForce {
+  /** Routes as `kind namespace/name`, by listener (`namespace/gateway/section`): of equal matches the first holds. */
+  readonly routes: ReadonlyMap<string, readonly string[]>;
+  readonly places: readonly GatewayPlace[];
+}
+
+/** Where a Gateway listens; the host is empty for all addresses. */
+export interface GatewayPlace {
+  readonly gateway: string;
+  readonly host: string;
+  readonly port: string;
 }
 
 export interface PemPair {

@@ -3,7 +3,7 @@
 
 import { type Attachments, type ServedListener, sentenceOf } from './attach.ts';
 import { type Condition, type Say, sayFor } from './conditions.ts';
-import type { ClassSpec, Document, GatewayDocuments, Named, ParentRef } from './documents.ts';
+import type { ClassSpec, Document, GatewayDocuments, Named, ParentRef, PassedOver } from './documents.ts';
 import { controllerName } from './names.ts';
 import type { AncestorStatus } from './policies.ts';
 
@@ -64,6 +64,7 @@ export function statusList(
       ...routes.map(({ route, parents }) =>
         item(route, { parents: parents.map((one) => ({ ...one, controllerName })) }),
       ),
+      ...documents.passedOver.map((one) => item(one, { conditions: [passedOver(one, sayFor(one, now))] })),
       ...policies.map(
         ({ apiVersion = 'gateway.envoyproxy.io/v1alpha1', kind, policy, ancestors }): StatusItem => ({
           apiVersion,
@@ -123,14 +124,17 @@ export function complaintsOf(
 ): readonly { readonly code: string; readonly message: string }[] {
   return items.flatMap((item) => {
     const name = `${item.kind} ${item.metadata.namespace}/${item.metadata.name}`;
-    const isPolicy = item.kind === 'SecurityPolicy' || item.kind === 'BackendTrafficPolicy';
+    const isPolicy = item.kind !== 'BackendTLSPolicy' && 'ancestors' in item.status;
     return sectionsOf(item).flatMap(({ section, conditions }) => {
       const bad = conditions.find(isBad);
       if (bad === undefined) return [];
       const { type, status, reason, message } = bad;
-      const said = isPolicy ? 'is not attached' : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
+      const said =
+        isPolicy && type === 'Accepted'
+          ? 'is not attached'
+          : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
       return {
-        code: isPolicy ? 'policy_not_attached' : 'document_condition',
+        code: isPolicy && type === 'Accepted' ? 'policy_not_attached' : 'document_condition',
         message: `${name} of ${places.get(name) ?? 'an unknown place'} ${said}: ${reason}: ${message}`,
       };
     });
@@ -140,6 +144,13 @@ export function complaintsOf(
 /** Where a listener is served: on all addresses where nobody has said it. */
 function addressOf({ place }: ServedListener): string {
   return place.slice(0, place.lastIndexOf(':')).replace(/^\[|\]$/g, '') || '0.0.0.0';
+}
+
+/** A slip is a fault; a kind of somebody else's is but worth knowing. */
+function passedOver({ isSlip, message }: PassedOver, say: Say): Condition {
+  return isSlip
+    ? say('Accepted', false, 'UnsupportedKind', message)
+    : say('PassedOver', true, 'UnsupportedKind', message);
 }
 
 /** No kind of parameters is known here; a class of another controller's is taken as ours, its files being all there is. */

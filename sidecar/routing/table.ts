@@ -7,7 +7,7 @@ import type { EdgeRule, Found } from '../edge.ts';
 import type { Exchange } from '../exchange.ts';
 import { pathWithoutQuery } from '../facts-of.ts';
 import { hostOf, maxHost, patternsFor } from './hosts.ts';
-import { type Matcher, matchesRest } from './match.ts';
+import { type Matcher, matchesRest, preflightFor } from './match.ts';
 import { compileRegex } from './regex.ts';
 
 /** One match of one rule, under the host names that its route shares with a listener. */
@@ -17,6 +17,8 @@ export interface TableEntry extends Matcher {
   /** Where the standard's ties end: route by age, rule and match in their order. */
   readonly order: number;
   readonly rule: EdgeRule;
+  /** Of a broken rule, whose match covers more than was meant: it comes first, and nothing of it goes elsewhere. */
+  readonly widened?: boolean;
 }
 
 /** The routes of a listener. */
@@ -84,11 +86,11 @@ export function compileTable(listeners: readonly ListenerEntries[]): RouteTable 
           places.set(Buffer.from(authority, 'latin1').toString('latin1'), place);
       }
       const path = pathWithoutQuery(exchange.path);
-      for (const table of place.tables) {
-        const found = findIn(table, path, exchange);
-        if (found !== undefined) return found;
-      }
-      return place.missed;
+      const row = findRow(place, path, exchange, exchange.method);
+      // A preflight belongs to the request that it asks for, unless a rule takes OPTIONS itself (Fetch standard, section 3.3.2).
+      const asked = row?.method === undefined ? preflightFor(exchange) : undefined;
+      const meant = asked === undefined ? undefined : findRow(place, path, exchange, asked);
+      return (meant ?? row)?.found ?? place.missed;
     },
     // Whoever names no host can only mean a listener that is for all.
     listenerFor: (host) => (host ? placeOf(hostOf(host)).missed : byHost.get('*')?.missed)?.listener,
@@ -123,15 +125,20 @@ function hostTable(entries: readonly Row[]): HostTable {
   return {
     exact: of('Exact'),
     patterns: [...of('RegularExpression')]
-      .toSorted(([a], [b]) => b.length - a.length)
+      .toSorted(([a, of], [b, other]) => isFirst(other) - isFirst(of) || b.length - a.length)
       .map(([pattern, list]) => ({ test: compileRegex(pattern), entries: list })),
     prefixes,
     longestPrefix: Math.max(0, ...[...prefixes.keys()].map(({ length }) => length)),
   };
 }
 
+function isFirst(entries: readonly Row[]): number {
+  return Number(entries.some(({ widened }) => widened === true));
+}
+
 function compareEntries(a: TableEntry, b: TableEntry): number {
   return (
+    Number(b.widened === true) - Number(a.widened === true) ||
     (b.grpcMethod?.length ?? 0) - (a.grpcMethod?.length ?? 0) ||
     Number(b.method !== undefined) - Number(a.method !== undefined) ||
     b.headers.length - a.headers.length ||
@@ -145,11 +152,19 @@ export function withoutEndingSlash(path: string): string {
   return path.endsWith('/') ? path.slice(0, -1) : path;
 }
 
-function findIn(table: HostTable, path: string, exchange: Exchange): Found | undefined {
-  const exact = firstOf(table.exact.get(path), exchange);
+function findRow({ tables }: Place, path: string, exchange: Exchange, method: string): Row | undefined {
+  for (const table of tables) {
+    const row = findIn(table, path, exchange, method);
+    if (row !== undefined) return row;
+  }
+  return undefined;
+}
+
+function findIn(table: HostTable, path: string, exchange: Exchange, method: string): Row | undefined {
+  const exact = firstOf(table.exact.get(path), exchange, method);
   if (exact !== undefined) return exact;
   for (const { test, entries } of table.patterns) {
-    const found = test(path) ? firstOf(entries, exchange) : undefined;
+    const found = test(path) ? firstOf(entries, exchange, method) : undefined;
     if (found !== undefined) return found;
   }
   // From the longest on that anybody asks for: a path of ten thousand segments must not cost ten thousand look-ups.
@@ -159,7 +174,7 @@ function findIn(table: HostTable, path: string, exchange: Exchange): Found | und
     if (end === -1) return undefined;
   }
   while (end >= 0) {
-    const found = firstOf(table.prefixes.get(path.slice(0, end)), exchange);
+    const found = firstOf(table.prefixes.get(path.slice(0, end)), exchange, method);
     if (found !== undefined) return found;
     if (end === 0) return undefined;
     end = path.lastIndexOf('/', end - 1);
@@ -167,8 +182,8 @@ function findIn(table: HostTable, path: string, exchange: Exchange): Found | und
   return undefined;
 }
 
-function firstOf(entries: readonly Row[] | undefined, exchange: Exchange): Found | undefined {
+function firstOf(entries: readonly Row[] | undefined, exchange: Exchange, method: string): Row | undefined {
   if (entries === undefined) return undefined;
-  for (const entry of entries) if (matchesRest(entry, exchange)) return entry.found;
+  for (const entry of entries) if (matchesRest(entry, exchange, method)) return entry;
   return undefined;
 }

@@ -1,6 +1,6 @@
 // What a route says well and nobody here can do: regular expressions that are none or cost too much, changes that would
-// break a head or leave its hop, filters where they have no meaning. The whole route is refused then, with the standard's
-// `UnsupportedValue`: half of what somebody meant is not what he meant.
+// break a head or leave its hop, filters where they have no meaning. That rule answers 500 then, whole: half of what somebody
+// meant is not what they meant. Its route says so by the standard's `PartiallyInvalid`, or `UnsupportedValue` where nothing is left.
 
 import { isSafeField } from '../protocol/http1-head.ts';
 import type {
@@ -16,17 +16,28 @@ import type {
 import type { Unresolved } from './references.ts';
 import { compileRegex } from './regex.ts';
 
-/** The first thing in a route that cannot be served as it stands. */
-export function unsupportedIn(route: RouteDocument): Unresolved | undefined {
-  const rules = route.spec.rules ?? [];
-  const isStream = route.kind === 'TLSRoute' || route.kind === 'TCPRoute';
-  if (isStream && rules.length > 1)
-    return unsupported(`a ${route.kind} has one rule: nothing in a stream says which of several is meant`);
-  for (const [index, rule] of rules.entries()) {
-    const why = wrongInMatches(rule) ?? wrongInFilters(rule) ?? wrongInBackends(rule) ?? wrongInSession(rule);
-    if (why !== undefined) return unsupported(`rule ${index}${why}`);
-  }
-  return undefined;
+/** Why a route of streams cannot be served as it stands. */
+export function unsupportedIn({ kind, spec }: RouteDocument): Unresolved | undefined {
+  const isStream = kind === 'TLSRoute' || kind === 'TCPRoute';
+  return isStream && (spec.rules ?? []).length > 1
+    ? unsupported(`a ${kind} has one rule: nothing in a stream says which of several is meant`)
+    : undefined;
+}
+
+/** The first thing in a rule that cannot be served as it stands. */
+export function wrongIn(rule: RouteRule): string | undefined {
+  const why = wrongInMatches(rule) ?? wrongInFilters(rule) ?? wrongInBackends(rule) ?? wrongInSession(rule);
+  return why?.startsWith(': ') === true ? why.slice(2) : why && `it${why}`;
+}
+
+/** The rules of a route that cannot be served, with their places in it, and whether there is no other. */
+export function brokenIn({ spec }: RouteDocument): {
+  readonly list: readonly (Unresolved & { readonly index: number })[];
+  readonly isAll: boolean;
+} {
+  const rules = spec.rules ?? [];
+  const list = rules.flatMap(({ broken }, index) => (broken === undefined ? [] : [{ ...broken, index }]));
+  return { list, isAll: list.length > 0 && list.length === rules.length };
 }
 
 function unsupported(message: string): Unresolved {

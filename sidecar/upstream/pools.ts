@@ -87,7 +87,7 @@ export class Pools {
     const told = traffic?.connections?.idleMs;
     if (serverTls !== undefined) {
       const dial = createServerTlsDial({ ...serverTls, dialed: this.#dialed });
-      const kind = { secure: true, alpn: serverTls.alpn, http2: false, awaited: false, idleMs: told ?? appIdleMs };
+      const kind = { secure: true, alpn: serverTls.alpn, http2, awaited: false, idleMs: told ?? appIdleMs };
       return new Pool({ ...rest, ...kind, name, dial });
     }
     if (peer === undefined) {

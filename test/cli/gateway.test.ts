@@ -122,6 +122,10 @@ t.test('--check is good, or says what is not', async (t) => {
     stdout: '',
     stderr: `${good.config} is good: 2 documents with a status, all accepted and resolved\n`,
   });
+  t.match(
+    (await run(t, '--config', good.config, '--check')).stderr,
+    "Service shop/a:80 (upstream 'a'): HTTP/1.1 without TLS\n",
+  );
   const lacking = makeFiles(t, gateway + route);
   const { code, stdout } = await run(t, '--config', lacking.config, '--check');
   t.equal(code, 1);
@@ -131,19 +135,30 @@ t.test('--check is good, or says what is not', async (t) => {
   t.equal(lost.code, 1);
   t.match(lost.stdout, /HTTPRoute +shop\/r +not attached +it names no Gateway/);
   t.match(lost.stderr, /unknown key 'parentRef' \(did you mean 'parentRefs'\?\)/);
+  const slip = makeFiles(t, `${gateway}---\napiVersion: v1\nkind: Servise\nmetadata: { name: a, namespace: shop }\n`);
+  const slipped = await run(t, '--config', slip.config, '--check');
+  t.equal(slipped.code, 1);
+  t.match(slipped.stdout, /Servise +shop\/a +Accepted=False +UnsupportedKind +.*did you mean 'Service'\?/);
+  const others = makeFiles(
+    t,
+    `${gateway}---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyProxy\nmetadata: { name: a, namespace: shop }\n`,
+  );
+  const passed = await run(t, '--config', others.config, '--check');
+  t.equal(passed.code, 0, 'a kind that is nothing to us is no fault');
+  t.match(passed.stderr, /warning: .*kind EnvoyProxy is nothing to a gateway: passed over/);
 });
 
 t.test('every problem is said with its place', async (t) => {
   const { config, documents } = makeFiles(
     t,
-    'apiVersion: v1\nkind: Servise\nmetadata: { name: a }\n',
+    'apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurtyPolicy\nmetadata: { name: a }\n',
     'admin: 15000\n',
   );
   const { code, stderr } = await run(t, '--config', config, '--check');
   t.equal(code, 2);
   t.match(
     stderr,
-    `${join(documents, 'all.yaml')}:2:7: kind Servise is not served by a gateway (did you mean 'Service'?)`,
+    `${join(documents, 'all.yaml')}:2:7: kind SecurtyPolicy is not served by a gateway (did you mean 'SecurityPolicy'?)`,
   );
   t.match(stderr, /\[config_invalid\]$/m);
 });

@@ -45,10 +45,10 @@ const refusals: [name: string, documents: string, yaml: string, expected: RegExp
   ['an admin port for all', gateway, 'admin: 0.0.0.0:15000\n', /gateway\.yaml:5:\d+: .*'0\.0\.0\.0' is not loopback/],
   ['a document that is no YAML', 'kind: [\n', '', /all\.yaml:\d+:\d+: /],
   [
-    'a kind that a gateway does not serve',
-    'apiVersion: v1\nkind: Servise\nmetadata: { name: a }\n',
+    'a policy of a kind that a gateway does not serve',
+    'apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurtyPolicy\nmetadata: { name: a }\n',
     '',
-    /all\.yaml:2:7: kind Servise is not served by a gateway \(did you mean 'Service'\?\)/,
+    /all\.yaml:2:7: kind SecurtyPolicy is not served by a gateway \(did you mean 'SecurityPolicy'\?\)/,
   ],
   [
     'a policy of a mesh',

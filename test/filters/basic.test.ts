@@ -27,12 +27,12 @@ t.test('htpasswd files', async (t) => {
   const rows: [string, string][] = [
     row('ann', 'it does not begin with a user and a colon'),
     row(':x', 'it does not begin with a user and a colon'),
-    row('ann:secret', "the password of 'ann' is neither {SHA} nor bcrypt of at most 14 (htpasswd -B)"),
-    row('ann:$apr1$a$b', "the password of 'ann' is neither {SHA} nor bcrypt of at most 14 (htpasswd -B)"),
-    row('ann:{SHA}short', "the password of 'ann' is neither {SHA} nor bcrypt of at most 14 (htpasswd -B)"),
+    row('ann:secret', "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt of at most 14 (htpasswd -B)"),
+    row('ann:$apr1$a$b', "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt of at most 14 (htpasswd -B)"),
+    row('ann:{SHA}short', "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt of at most 14 (htpasswd -B)"),
     row(
       `ann:${hashSync('a', 4).replace('$04$', '$20$')}`,
-      "the password of 'ann' is neither {SHA} nor bcrypt of at most 14 (htpasswd -B)",
+      "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt of at most 14 (htpasswd -B)",
     ),
     ['user1:{SHA}tESsBmE/yNY3lb6a0L6vVQEZNqw=\nuser1:x', "line 2 of .htpasswd in Secret 's': 'user1' is there twice"],
     ['# nobody', "there is no user in .htpasswd of Secret 's'"],

@@ -129,6 +129,18 @@ t.test('two tabs log in at once, and each login works once', async (t) => {
   ]);
 });
 
+t.test('eight tabs that log in at once all end in the app', async (t) => {
+  const { edge } = await start(t);
+  const browser = new Browser();
+  const tabs = Array.from({ length: 8 }, (_, i) => `/tab-${i}?q=${'x'.repeat(1500)}`);
+  const back: string[] = [];
+  for (const path of tabs) back.push((await browser.walk(`${edge.url}${path}`, '/oauth2/callback')).url);
+  const ends: (string | null)[] = [];
+  for (const url of back) ends.push((await browser.get(url)).headers.get('location'));
+  t.strictSame(ends, tabs);
+  t.equal((await passed(await browser.get(`${edge.url}${tabs[0]}`))).sub, 'ann');
+});
+
 t.test("a login that another browser began is nobody else's", async (t) => {
   const { edge } = await start(t);
   const attacker = await new Browser().walk(`${edge.url}/`, '/oauth2/callback');
@@ -143,15 +155,19 @@ t.test('only as many logins at once as a head has room for, and none that is too
   const { edge, clock } = await start(t);
   const browser = new Browser();
   const urls: string[] = [];
-  for (let i = 0; i < 7; i++) {
+  for (let i = 0; i < 18; i++) {
     clock.add(1000);
     urls.push((await browser.walk(`${edge.url}/${i}`, '/oauth2/callback')).url);
   }
-  t.equal(browser.named('sallyport-login').length, 5);
+  t.equal(browser.named('sallyport-login').length, 16);
   t.equal((await browser.get(urls[0]!)).status, 400, 'the oldest is forgotten');
-  t.equal((await browser.get(urls[6]!)).headers.get('location'), '/6');
+  t.equal((await browser.get(urls[17]!)).headers.get('location'), '/17');
   clock.add(11 * 60_000);
-  t.equal((await browser.get(urls[5]!)).status, 400, 'a login has ten minutes');
+  t.equal((await browser.get(urls[16]!)).status, 400, 'a login has ten minutes');
+  const long = new Browser();
+  for (let i = 0; i < 14; i++) await long.walk(`${edge.url}/${i}${'x'.repeat(2000)}`, '/oauth2/callback');
+  const bytes = long.named('sallyport-login').reduce((sum, [, value]) => sum + value.length, 0);
+  t.ok(bytes > 20_000 && bytes <= 28_000, `${bytes} bytes of cookies`);
 });
 
 t.test('tokens that have ended are refreshed once, whoever comes meanwhile', async (t) => {

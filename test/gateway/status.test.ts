@@ -65,7 +65,8 @@ t.test('a document that is not valid is said, and the rest is served', async (t)
       routeOf('bad', markedRule('{ path: { value: bad } }', 'bad')),
   });
   t.equal((await ask(gateway.port('shop/g:80'), '/good', { headers: { host: 'a' } })).status, 200);
-  t.equal((await ask(gateway.port('shop/g:80'), '/bad', { headers: { host: 'a' } })).status, 404);
+  t.equal((await ask(gateway.port('shop/g:80'), '/bad', { headers: { host: 'a' } })).status, 500);
+  t.equal((await ask(gateway.port('shop/g:80'), '/badly', { headers: { host: 'a' } })).status, 404);
   const long = `/good/${'x'.repeat(1000)}`;
   t.match(await ask(gateway.port('shop/g:80'), long, { headers: { host: 'a' } }), {
     status: 414,
