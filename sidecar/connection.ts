@@ -297,6 +297,16 @@ export class ConnectionTable {
     return { finished: all.length - cut.size, cut: [...cut.values()] };
   }
 
+  /** Resolves at `notBefore`, or when no connection of `direction` is open any more, whichever comes later; at `notAfter` in any case. */
+  async whenUnused(direction: PortRules['direction'], notBefore: number, notAfter: number): Promise<void> {
+    for (;;) {
+      const now = performance.now();
+      const isUsed = [...this.#open].some((one) => one.port.rules.current().direction === direction);
+      if (now >= notAfter || (now >= notBefore && !isUsed)) return;
+      await this.#nextClose((isUsed ? notAfter : notBefore) - now);
+    }
+  }
+
   close(): void {
     this.#stop();
     for (const raw of this.#arriving) raw.destroy();

@@ -66,6 +66,8 @@ export interface Limits {
   /** What may wait in memory for readers that are slower than their writers, all connections together. */
   readonly heldBytes: number;
   readonly drainMs: number;
+  /** How long outbound ports take what the app still has to say, at least. */
+  readonly drainMinimumMs: number;
   readonly drainWebSocketMs: number;
   readonly drainTcpMs: number;
 }

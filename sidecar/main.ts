@@ -67,10 +67,13 @@ export interface Sidecar {
   reload(): void;
   /** SIGUSR1 and SIGHUP: open the access log anew, since it may have been renamed. */
   reopen(): void;
-  /** SIGTERM: finish what is in flight, then close. Resolves with what became of it. */
-  drain(): Promise<DrainReport>;
+  /**
+   * Finishes what is in flight, then closes. Resolves with what became of it. SIGTERM waits for the app as well
+   * (`drainMinimum`), which gets the same signal.
+   */
+  drain(waitForApp?: boolean): Promise<DrainReport>;
   /** As drain, but the process and its pages go on. */
-  leave(): Promise<DrainReport>;
+  leave(waitForApp?: boolean): Promise<DrainReport>;
   /** Why this process refused a request; undefined when it did not, or too long ago. */
   why(decision: string): Why | undefined;
   /** What this process alone knows. */
@@ -135,6 +138,7 @@ class RunningSidecar implements Sidecar {
   readonly #stops: (() => void)[] = [];
   readonly #settings: Settings;
   #draining = false;
+  #closingOutbound = false;
   #leaving: Promise<DrainReport> | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
   #wasReady = false;
@@ -192,7 +196,7 @@ class RunningSidecar implements Sidecar {
       sign: createTokenSigner(source.identity),
       learned: settings.learn === undefined ? undefined : new Learned(settings.learn, log),
       shadow: this.#shadow,
-      draining: () => this.#draining,
+      draining: (direction) => (direction === 'outbound' ? this.#closingOutbound : this.#draining),
     };
     this.#judge = new OpenJudge(() => this.#tools, log);
     this.#ports = new Ports({
@@ -286,26 +290,30 @@ class RunningSidecar implements Sidecar {
     this.#workers?.reload();
   }
 
-  async drain(): Promise<DrainReport> {
-    const report = await this.leave();
+  async drain(waitForApp = false): Promise<DrainReport> {
+    const report = await this.leave(waitForApp);
     this.#closing ??= this.#close();
     await this.#closing;
     return report;
   }
 
   /** Once, and not ready from then on. */
-  leave(): Promise<DrainReport> {
-    this.#leaving ??= this.#climbDown();
+  leave(waitForApp = false): Promise<DrainReport> {
+    this.#leaving ??= this.#climbDown(waitForApp);
     return this.#leaving;
   }
 
-  #climbDown(): Promise<DrainReport> {
+  #climbDown(waitForApp: boolean): Promise<DrainReport> {
     this.#draining = true;
     this.#announce();
     return leave({
       ...{ table: this.#table, ports: this.#ports, log: this.#log },
       limits: this.#watch.configuration.current().settings.limits,
-      others: (withinMs) => this.#workers?.leave(withinMs) ?? Promise.resolve([]),
+      waitForApp,
+      closingOutbound: () => {
+        this.#closingOutbound = true;
+      },
+      others: (withinMs) => this.#workers?.leave(withinMs, waitForApp) ?? Promise.resolve([]),
     });
   }
 
@@ -448,7 +456,7 @@ class RunningSidecar implements Sidecar {
         ...sumShadow(await this.#all()),
       }),
       gatewayStatus: () => this.#gateway?.status(Date.now()),
-      drain: () => this.leave(),
+      drain: () => this.leave(true),
       strictReport: async () => sumSecurity(await this.#all()),
       state: () => ({
         generation: this.#inForce,

@@ -98,6 +98,10 @@ export class Ports {
       if (port.rules.current().direction === direction) listener?.close();
   }
 
+  has(direction: PortRules['direction']): boolean {
+    return [...this.#open.values()].some(({ port }) => port.rules.current().direction === direction);
+  }
+
   describe(): object[] {
     return [...this.#open.values()].map(({ port, listener }) => ({
       port: port.key,

@@ -13,7 +13,7 @@ import { authenticate } from './authenticate.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
 import { enter } from './enter.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange, PortRules } from './exchange.ts';
 import { factsOf } from './facts-of.ts';
 import { addFields } from './fields.ts';
 import { mirrorRequest } from './filters/mirror.ts';
@@ -44,7 +44,8 @@ export interface ProxyTools extends Recorder {
   readonly denials: Denials;
   /** Our word on who is asking, for the next hop of what comes through a gateway. */
   readonly sign: SignTransactionToken;
-  readonly draining: () => boolean;
+  /** Whether connections of such ports are to end. */
+  readonly draining: (direction: PortRules['direction']) => boolean;
 }
 
 /** Serves HTTP on a connection until it closes. The peer is known; each request is judged for itself. */
@@ -66,7 +67,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     refuse: refuseOnRecord,
     refusalOf: (exchange) => refusalOf(exchange, connection, tools),
     finish: (exchange) => record(exchange, connection, tools),
-    draining: tools.draining,
+    draining: () => tools.draining(connection.port.rules.current().direction),
   };
   /** Between two services: who is calling, and what others are asked about it. */
   const meshSteps: readonly Step[] = [

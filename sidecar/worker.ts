@@ -26,7 +26,7 @@ try {
     else if (ask.what === 'reopen') sidecar.reopen();
     else if (ask.what === 'facts') void sidecar.facts().then((answer) => reply(ask.id, answer));
     else if (ask.what === 'why') reply(ask.id, sidecar.why(ask.decision ?? '') ?? null);
-    else void sidecar.leave().then((answer) => reply(ask.id, answer));
+    else void sidecar.leave(ask.waitForApp).then((answer) => reply(ask.id, answer));
   });
   // The first is gone: whoever started it starts all of us anew.
   process.once('disconnect', leave);

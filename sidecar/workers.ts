@@ -23,6 +23,8 @@ export interface Ask {
   readonly what: 'facts' | 'leave' | 'reload' | 'reopen' | 'why';
   /** With `why`: the decision. */
   readonly decision?: string;
+  /** With `leave`: whether the app is waited for. */
+  readonly waitForApp?: boolean;
 }
 
 export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Reply };
@@ -89,14 +91,14 @@ export class Workers {
 
   /** Whichever of them refused this request says why. */
   async why(decision: string): Promise<Why | undefined> {
-    const answers = (await this.#askAll('why', patienceMs, decision)) as (Why | null)[];
+    const answers = (await this.#askAll('why', patienceMs, { decision })) as (Why | null)[];
     return answers.find((one) => one !== null) ?? undefined;
   }
 
   /** Has all of them leave, within `ms`, and ends them. */
-  async leave(ms: number): Promise<DrainReport[]> {
+  async leave(ms: number, waitForApp: boolean): Promise<DrainReport[]> {
     this.#leaving = true;
-    return (await this.#askAll('leave', ms + patienceMs)) as DrainReport[];
+    return (await this.#askAll('leave', ms + patienceMs, { waitForApp })) as DrainReport[];
   }
 
   close(): void {
@@ -136,17 +138,12 @@ export class Workers {
     };
   }
 
-  async #askAll(what: Ask['what'], ms: number, decision?: string): Promise<Reply[]> {
-    const answers = await Promise.all(this.#workers.map(({ child }) => this.#ask(child, what, ms, decision)));
+  async #askAll(what: Ask['what'], ms: number, more: Partial<Ask> = {}): Promise<Reply[]> {
+    const answers = await Promise.all(this.#workers.map(({ child }) => this.#ask(child, what, ms, more)));
     return answers.filter((one) => one !== undefined);
   }
 
-  #ask(
-    child: ChildProcess | undefined,
-    what: Ask['what'],
-    ms: number,
-    decision: string | undefined,
-  ): Promise<Reply | undefined> {
+  #ask(child: ChildProcess | undefined, what: Ask['what'], ms: number, more: Partial<Ask>): Promise<Reply | undefined> {
     if (child === undefined || !child.connected) return Promise.resolve(undefined);
     const id = this.#nextId++;
     return new Promise((resolve) => {
@@ -161,7 +158,7 @@ export class Workers {
       timer.unref();
       child.once('exit', gone);
       this.#answers.set(id, settle);
-      child.send({ id, what, ...(decision === undefined ? {} : { decision }) });
+      child.send({ ...more, id, what });
     });
   }
 }

@@ -19,7 +19,8 @@ Example:
   $ sallyport sidecar --config sidecar.yaml --workers 4
   $ sallyport sidecar --config sidecar.yaml --check
 
-SIGHUP looks at every file now; SIGTERM finishes what is in flight and exits with 0.`,
+SIGHUP looks at every file now; SIGTERM finishes what is in flight, stays there for the app for 5 s at least (limit
+drainMinimum), and exits with 0; SIGINT does not wait for the app.`,
     )
     .action(
       action((options: { config: string; check?: boolean; workers: string }) =>
@@ -68,11 +69,12 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
     sidecar.reload();
     sidecar.reopen();
   });
-  await new Promise<void>((resolve) => {
+  const signal = await new Promise<NodeJS.Signals>((resolve) => {
     process.once('SIGTERM', resolve);
     process.once('SIGINT', resolve);
   });
-  const { finished, cut } = await sidecar.drain();
+  // Ctrl-C is a person's, who stops both and waits.
+  const { finished, cut } = await sidecar.drain(signal === 'SIGTERM');
   log.info({ code: 'stopped', finished, cut: cut.length }, 'stopped');
   return exitCodes.ok;
 }

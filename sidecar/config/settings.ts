@@ -101,6 +101,7 @@ export const limitsSchema = z
       .min(1_048_576)
       .default(64 * 1_048_576),
     drain: durationSchema.prefault('5s'),
+    drainMinimum: durationSchema.prefault('5s'),
     drainWebSocket: durationSchema.optional(),
     drainTcp: durationSchema.optional(),
   })
@@ -406,6 +407,7 @@ export function readLimits(limits: z.output<typeof limitsSchema>): Limits {
     pendingRequests: limits.pendingRequests,
     heldBytes: limits.heldBytes,
     drainMs: limits.drain,
+    drainMinimumMs: limits.drainMinimum,
     drainWebSocketMs: limits.drainWebSocket ?? limits.drain,
     drainTcpMs: limits.drainTcp ?? limits.drain,
   });

@@ -60,6 +60,7 @@ upstreams: { orders: { endpoints: ["127.0.0.1:${inbound}"], identity: spiffe://d
 health: ${health}
 admin: ${admin}
 learn: { file: learned.json }
+limits: { drainMinimum: 0s }
 accessLog: access.log
 `,
   );
@@ -129,7 +130,7 @@ t.test('a working directory that is deleted under an agent, a sidecar and a CA',
   );
   writeFileSync(
     join(cwd, 'orders.yaml'),
-    `trustDomain: demo.test\nworkload: { namespace: shop, serviceAccount: orders }\nidentity: { ca: { url: "${ca.url}", bundle: bundle.pem, tokenFile: orders.token, outDir: run/orders } }\noutbound: [{ port: ${await freePort()} }]\naccessLog: access.log\n`,
+    `trustDomain: demo.test\nworkload: { namespace: shop, serviceAccount: orders }\nidentity: { ca: { url: "${ca.url}", bundle: bundle.pem, tokenFile: orders.token, outDir: run/orders } }\noutbound: [{ port: ${await freePort()} }]\naccessLog: access.log\nlimits: { drainMinimum: 0s }\n`,
   );
   const sidecar = startSallyport(t, ['sidecar', '--config', 'orders.yaml'], { cwd });
   await sallyportOk(t, ['ca', 'init', '--trust-domain', 'other.test', '--dir', 'ca'], cwd);

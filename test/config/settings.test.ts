@@ -35,6 +35,7 @@ t.test('a good one', async (t) => {
       streamIdleMs: 300_000,
       tcpIdleMs: 3_600_000,
       drainMs: 5000,
+      drainMinimumMs: 5000,
     },
   });
   t.equal(settings.inbound[0]?.policyPort, 8080, 'policies see the port of the app');

@@ -18,7 +18,7 @@ t.test('a sidecar leaves without losing a request', async (t) => {
   const app = createServer((_request, response) => waiting.push(response));
   const ca = await makeCa(t);
   await ca.serve();
-  const files = await writeSidecars(t, ca, '{ drain: 10s }');
+  const files = await writeSidecars(t, ca, '{ drain: 10s, drainMinimum: 0s }');
   await new Promise<void>((resolve) => app.listen(files.appPort, '127.0.0.1', resolve));
   t.teardown(() => app.close());
   await ca.writeToken('spiffe://demo.test/ns/shop/sa/web', files.token.web);

@@ -33,7 +33,7 @@ identity: { files: { svid: orders.pem, key: orders.key, bundle: bundle.pem } }
 inbound: [{ port: ${inPort}, bind: 127.0.0.1, app: 127.0.0.1:${appPort} }]
 policies: policies/
 health: 127.0.0.1:${health}
-limits: { connections: 10000 }
+limits: { connections: 10000, drainMinimum: 0s }
 `,
   );
   const start = `ulimit -n 96 && exec '${process.execPath}' '${bin}' sidecar --config '${join(dir, 'sidecar.yaml')}'`;

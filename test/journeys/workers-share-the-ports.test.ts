@@ -22,7 +22,7 @@ t.test('workers share the ports', async (t) => {
   writeCredential(dir, 'pair', await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/web'));
   writeFileSync(
     join(dir, 'pair.yaml'),
-    `trustDomain: demo.test\nworkload: { namespace: shop, serviceAccount: web }\nidentity: { files: { svid: pair.pem, key: pair.key, bundle: bundle.pem } }\naccessLog: pair.log\noutbound: [{ port: ${outPort} }]\nadmin: ${admin}\nupstreams: { orders: { endpoints: ["127.0.0.1:${mesh.inPort}"], identity: spiffe://demo.test/ns/shop/sa/orders } }\nlimits: { connections: 100, drain: 300ms }\n`,
+    `trustDomain: demo.test\nworkload: { namespace: shop, serviceAccount: web }\nidentity: { files: { svid: pair.pem, key: pair.key, bundle: bundle.pem } }\naccessLog: pair.log\noutbound: [{ port: ${outPort} }]\nadmin: ${admin}\nupstreams: { orders: { endpoints: ["127.0.0.1:${mesh.inPort}"], identity: spiffe://demo.test/ns/shop/sa/orders } }\nlimits: { connections: 100, drain: 300ms, drainMinimum: 0s }\n`,
   );
   const pair = startSallyport(t, ['sidecar', '--config', join(dir, 'pair.yaml'), '--workers', '2']);
   await pair.waitFor(/"code":"ready"/);
