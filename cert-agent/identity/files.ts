@@ -36,6 +36,8 @@ export interface IdentityWatch {
 }
 
 const compareMs = 1000;
+/** Writers that replace one file after the other (spire-agent, spiffe-helper) are done by then. */
+const settleMs = 1000;
 
 /** Reads the identity at once and keeps it fresh until closed. Never throws for what is in the files. */
 export function watchIdentityFiles(paths: IdentityPaths, options: WatchOptions): IdentityWatch {
@@ -52,6 +54,8 @@ class FileWatch implements IdentityWatch {
   /** The life of an SVID that was kept out for its time: when the clock is set right, it may be good after all. */
   #outside: { readonly notBefore: number; readonly notAfter: number } | undefined;
   #waiting: string | undefined;
+  /** Since when the files cannot be taken, by the clock that never jumps; undefined while they can. */
+  #unsettledSince: number | undefined;
   #problem: SallyportError | undefined;
   #failures = 0;
   #cancelTick = (): void => {};
@@ -166,6 +170,7 @@ class FileWatch implements IdentityWatch {
     const { svid } = identity;
     this.#waiting = undefined;
     this.#problem = undefined;
+    this.#unsettledSince = undefined;
     this.#options.log.info(
       { code: 'identity_loaded', id: svid.id.uri, serial: svid.serial, notAfter: formatTime(svid.notAfter) },
       `loaded the identity ${svid.id.uri}`,
@@ -176,15 +181,31 @@ class FileWatch implements IdentityWatch {
   /** A file that is not there is no failure at start; later it is one, and the last good generation stays. */
   #await(missing: string): void {
     if (this.#waiting === missing) return;
-    this.#waiting = missing;
     const serving = this.#cell.current() !== undefined;
+    if (this.#isSettling()) return;
+    this.#waiting = missing;
     this.#options.log.warn(
       { code: 'waiting', file: missing },
       serving ? `${missing} is gone; the last identity stays until it expires` : `waiting for ${missing}`,
     );
   }
 
+  /** What cannot be taken is looked at again before anybody is told: whoever else writes these files may be in the middle of it. */
   #refuse(error: SallyportError): void {
+    if (this.#problem?.message === error.message) return;
+    if (this.#isSettling()) this.#seen = undefined;
+    else this.#report(error);
+  }
+
+  /** Whether the files, which were good before, could not be taken for the first time within the last second. */
+  #isSettling(): boolean {
+    if (this.#cell.current() === undefined) return false;
+    const now = this.#clock.monotonic();
+    this.#unsettledSince ??= now;
+    return now - this.#unsettledSince < settleMs;
+  }
+
+  #report(error: SallyportError): void {
     if (this.#problem?.message === error.message) return;
     this.#waiting = `a valid identity in ${this.#paths.svid}`;
     this.#problem = error;
@@ -204,7 +225,7 @@ class FileWatch implements IdentityWatch {
     try {
       checkValidity(svid, `the SVID in ${this.#paths.svid}`, now);
     } catch (error) {
-      this.#refuse(asSallyportError(error, 'svid_expired', 'the SVID expired'));
+      this.#report(asSallyportError(error, 'svid_expired', 'the SVID expired'));
     }
   }
 

@@ -101,6 +101,40 @@ t.test('an event in the directory is enough, the clock standing still', async (t
   await until(() => files.identity.current()?.svid.serial === svid.serial, 'the next generation');
 });
 
+t.test('a rotation by others that is half written for a moment is no error', async (t) => {
+  const world = createWorld(t);
+  await writeFlat(world);
+  const files = world.open();
+  const first = files.identity.current();
+  // As spire-agent and spiffe-helper do: one file after the other, or away and there again.
+  const { chainPem, keyPem } = await createCredential(authority, uri);
+  writeFileSync(world.paths.svid, chainPem);
+  files.reload();
+  t.equal(files.identity.current(), first, 'the half is not taken');
+  rmSync(world.paths.key);
+  files.reload();
+  t.equal(files.identity.current(), first, 'the last good one stays');
+  world.clock.advance(900);
+  writeFileSync(world.paths.key, keyPem);
+  files.reload();
+  t.equal(files.identity.current()?.svid.chainPem, chainPem);
+  t.equal(files.failures(), 0, 'nothing failed');
+  t.equal(world.captured.withCode('waiting').length, 0);
+  t.strictSame(
+    world.captured.lines.filter(
+      ({ level, code }) => level === 'error' || (level === 'warn' && code !== 'secret_exposed'),
+    ),
+    [],
+    'and nothing is said',
+  );
+  // The next one stays broken.
+  writeFileSync(world.paths.svid, (await createCredential(authority, uri)).chainPem);
+  world.clock.advance(1000);
+  world.clock.advance(1000);
+  t.equal(files.lastProblem()?.code, 'key_mismatch');
+  t.equal(files.failures(), 1);
+});
+
 t.test('without any event, the content is compared each second', async (t) => {
   const world = createWorld(t);
   await writeFlat(world);
