@@ -10,11 +10,20 @@ import type { ServerPath } from './http1-server.ts';
 import { Http2Connection, type Http2Owner } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import { readRequest, readTrailers, writeFields, writeReply } from './http2-head.ts';
-import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+import type { Ending, Http2Stream, StreamEvents } from './http2-stream.ts';
 import { bodyTooSlow, owesBody, Pace, replyTooSlow } from './pace.ts';
 import { resetSocket } from './reset.ts';
 import { StreamEnd } from './stream-end.ts';
 import { Tunnel } from './tunnel.ts';
+
+/**
+ * A peer carries the requests of many on one connection, and all lose theirs when it ends: only a flood beyond what any hop
+ * of the mesh carries is held against it. Whoever causes it has a connection of his own at that peer, and is limited there.
+ */
+const resetsOfPeerPerSecond = 400;
+
+/** Whoever takes a request back only after so long is held to the number of streams, as those are who wait for answers. */
+const rapidMs = 100;
 
 /** Longer than any round trip. */
 const retireNoticeMs = 1000;
@@ -35,7 +44,12 @@ export class Http2Server implements Speaker, Http2Owner {
     this.connection = connection;
     this.path = path;
     const { headBytes, headFields, streams } = connection.port.rules.current().limits;
-    this.http2 = new Http2Connection(connection.socket, { side: 'server', headBytes, headFields, streams }, this);
+    const resetsPerSecond = connection.peer === undefined ? undefined : resetsOfPeerPerSecond;
+    this.http2 = new Http2Connection(
+      connection.socket,
+      { side: 'server', headBytes, headFields, streams, ...(resetsPerSecond && { resetsPerSecond }) },
+      this,
+    );
   }
 
   opened(stream: Http2Stream): void {
@@ -293,10 +307,11 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#exchange.carrier?.downstreamDrained();
   }
 
-  closed(code: number, why: string): void {
+  closed(code: number, why: string, ending: Ending): void {
     const exchange = this.#exchange;
     this.#held = false;
     if (exchange.finished) return;
+    const isRapid = ending === 'reset' && !exchange.responded && performance.now() - exchange.started < rapidMs;
     if (exchange.flag === '-') {
       exchange.flag = 'DC';
       if (exchange.details === '-' || exchange.details === 'via_upstream')
@@ -307,6 +322,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     exchange.carrier = undefined;
     carrier?.downstreamGone();
     this.#server.path.finish(exchange);
+    if (isRapid) this.#server.http2.countReset();
   }
 
   #refuse(thrown: unknown): void {
@@ -323,6 +339,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
       exchange.details = error.row.details;
       this.#stream.reset(errorCode.protocol);
       this.#server.path.finish(exchange);
+      this.#server.http2.countReset();
     } else this.#server.path.refuse(exchange, error);
   }
 

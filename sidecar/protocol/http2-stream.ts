@@ -5,6 +5,9 @@ import type { Block } from './hpack-decode.ts';
 import type { Http2Connection } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 
+/** How a stream came to its end: the peer has reset it, we have for what the peer did, or its connection is gone. */
+export type Ending = 'reset' | 'fault' | 'gone';
+
 /** What a stream tells whoever serves it. After `closed` nothing follows. */
 export interface StreamEvents {
   /** A head, an interim head or trailers; `ended` when nothing comes after it. */
@@ -13,8 +16,8 @@ export interface StreamEvents {
   ended(): void;
   /** There is room for more of what write() refused. */
   drained(): void;
-  /** The other side has reset it, or its connection is gone: `code` is the wire's, `why` a sentence. */
-  closed(code: number, why: string): void;
+  /** It is over before its end: `code` is the wire's, `why` a sentence. */
+  closed(code: number, why: string, ending: Ending): void;
 }
 
 export class Http2Stream {

@@ -425,6 +425,11 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     if (this.#queue.length > 0) this.serveQueue();
   }
 
+  /** What is open on it goes on. Where there may be no other connection, one that may be ended is better than none. */
+  worn(client: Http2Client): void {
+    if (this.#breaker.hasRoom()) client.retire();
+  }
+
   /** Closes one that is idle and no longer in the list of those. */
   #discard(client: KeptHttp1): void {
     client.isDoomed = true;
