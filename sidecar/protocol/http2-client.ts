@@ -3,7 +3,7 @@
 
 import type { Socket } from 'node:net';
 import { formatPlace } from '../../cert-agent/base/address.ts';
-import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Call, Fields, Reply, SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../exchange.ts';
 import { Budget } from './budget.ts';
 import type { Block } from './hpack-decode.ts';
@@ -243,8 +243,17 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       this.#client.http2.afterRead(this.#release);
     } catch (error) {
       this.#stream.reset(errorCode.protocol);
-      this.#fail(asSallyportError(error, 'upstream_protocol', 'the answer cannot be read'));
+      this.#failFor(reasonOf(error));
     }
+  }
+
+  /** Ends it for what the upstream did wrong. An answer of which nobody has been told yet has not begun. */
+  #failFor(why: string): void {
+    const isKnown = this.#replied && this.#held === undefined;
+    this.#held = undefined;
+    this.#whole = undefined;
+    const code = isKnown ? 'upstream_answer_malformed' : 'upstream_protocol';
+    this.#fail(new SallyportError(code, `${this.address} speaks HTTP/2 wrongly: ${why}`));
   }
 
   /** To the path it is the 101 of HTTP/1.1. */
@@ -253,7 +262,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   }
 
   #readTrailers(block: Block, ended: boolean): Fields {
-    if (!ended) throw new SallyportError('upstream_cut', 'trailers that do not end their stream');
+    if (!ended) throw new SallyportError('upstream_protocol', 'trailers that do not end their stream');
     return readTrailers(block);
   }
 
@@ -319,7 +328,8 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     this.#events?.upstreamDrained();
   }
 
-  closed(code: number, why: string, _ending: Ending): void {
+  closed(code: number, why: string, ending: Ending): void {
+    if (ending === 'fault') return this.#failFor(why);
     this.#release();
     this.isUnsent ||= why === peerGoesAway;
     this.#fail(this.#closedError(code, why));

@@ -22,7 +22,7 @@ import {
   wireCodeOf,
 } from './http2-frames.ts';
 import { type FrameEvents, FrameReader } from './http2-reader.ts';
-import { Http2Stream } from './http2-stream.ts';
+import { type Ending, Http2Stream } from './http2-stream.ts';
 
 export interface Http2Options {
   readonly side: 'client' | 'server';
@@ -65,7 +65,7 @@ const pseudoFields = 8;
 /** RFC 9113 section 6.5.2 counts 32 bytes for each field; a head that HTTP/1.1 lets through must not fail on the hop. */
 const listBytes = ({ headBytes, headFields }: Http2Options): number => headBytes + 32 * (headFields + pseudoFields);
 
-/** Of a client that is nobody's proxy (nghttp2's figure). */
+/** Of a stranger (nghttp2's figure). */
 const resetsPerSecond = 33;
 const resetBurst = 1000;
 
@@ -233,6 +233,8 @@ export class Http2Connection {
     this.#resetByUs.add(stream.id);
     if (this.#resetByUs.size > keptResets) this.#resetByUs.delete(this.#resetByUs.values().next().value!);
     this.#owner.resetSent?.(stream);
+    // It was answered, and asks for nothing any more.
+    if (code === errorCode.none) this.#resets.earn();
     this.#forget(stream);
   }
 
@@ -592,7 +594,7 @@ export class Http2Connection {
     if (this.#closed) return;
     this.goAway(wireCodeOf(error.code));
     this.#flush();
-    this.#end(error.message);
+    this.#end(error.message, 'fault');
     // What is still on its way is read by nobody: the reset says so.
     this.#endSince ??= performance.now();
     this.#socket.destroySoon();
@@ -611,7 +613,7 @@ export class Http2Connection {
     this.#end('it was closed');
   };
 
-  #end(why: string): void {
+  #end(why: string, ending: Ending = 'gone'): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#reader.stopped = true;
@@ -620,7 +622,7 @@ export class Http2Connection {
     this.#waiting.clear();
     for (const stream of open) {
       stream.dropWaiting();
-      stream.events?.closed(errorCode.none, why, 'gone');
+      stream.events?.closed(errorCode.none, why, ending);
     }
     for (const run of this.#onSettled.splice(0)) run();
     this.#owner.closed(why);

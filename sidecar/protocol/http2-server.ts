@@ -17,10 +17,10 @@ import { StreamEnd } from './stream-end.ts';
 import { Tunnel } from './tunnel.ts';
 
 /**
- * A peer carries the requests of many on one connection, and all lose theirs when it ends: only a flood beyond what any hop
- * of the mesh carries is held against it. Whoever causes it has a connection of his own at that peer, and is limited there.
+ * A peer carries the requests of many on one connection, and an app those for many upstreams; all of them are lost when it ends.
+ * So only a flood that no such connection has is held against it. Strangers have connections of their own, and are limited there.
  */
-const resetsOfPeerPerSecond = 400;
+const resetsOfOursPerSecond = 400;
 
 /** Whoever takes a request back only after so long is held to the number of streams, as those are who wait for answers. */
 const rapidMs = 100;
@@ -44,7 +44,8 @@ export class Http2Server implements Speaker, Http2Owner {
     this.connection = connection;
     this.path = path;
     const { headBytes, headFields, streams } = connection.port.rules.current().limits;
-    const resetsPerSecond = connection.peer === undefined ? undefined : resetsOfPeerPerSecond;
+    const isOurs = connection.peer !== undefined || connection.port.rules.current().direction === 'outbound';
+    const resetsPerSecond = isOurs ? resetsOfOursPerSecond : undefined;
     this.http2 = new Http2Connection(
       connection.socket,
       { side: 'server', headBytes, headFields, streams, ...(resetsPerSecond && { resetsPerSecond }) },
