@@ -3,7 +3,7 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier, Exchange, Fields } from './exchange.ts';
-import { hold } from './observe/held.ts';
+import { hold, pile } from './observe/held.ts';
 import { refuse } from './respond.ts';
 
 /** What a body may hold in memory while its request is judged; past this its sender is paused. */
@@ -20,10 +20,14 @@ export class HeldBody implements Carrier {
   }
 
   requestData(chunk: Buffer): boolean {
-    this.#chunks.push(chunk);
+    pile(this.#chunks, chunk);
     this.#bytes += chunk.length;
     hold(chunk.length);
     return this.#bytes < holdBytes;
+  }
+
+  get waitingBytes(): number {
+    return this.#bytes;
   }
 
   requestEnd(trailers: Fields): void {

@@ -97,6 +97,7 @@ export const codes = Object.freeze({
   http2_flood: row(400, 8, 'DPE', 'http2.flood'),
   tcp_idle: row(408, 4, 'SI', 'tcp_idle_timeout'),
   stream_idle: row(504, 4, 'SI', 'stream_idle_timeout'),
+  stream_stalled: row(504, 4, 'SI', 'stream_stall_timeout'),
 
   // may this pass, and where to
   not_ready: row(503, 14, 'UH', 'not_ready'),

@@ -15,6 +15,7 @@ import type {
   UpstreamEvents,
   UpstreamPeer,
 } from '../exchange.ts';
+import { holdSocket } from '../observe/held.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
   checkHeadCharacters,
@@ -87,6 +88,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.address = options.address;
     this.usableUntil = performance.now() + options.idleMs;
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
+    holdSocket(socket);
     socket.on('data', this.#onData);
     socket.on('drain', this.#onDrain);
     socket.on('end', this.#onEnd);
@@ -119,6 +121,10 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#accept = acceptOf(key);
     const { names, values } = call.fields;
     return { ...call, fields: { names: [...names, keyName], values: [...values, key] } };
+  }
+
+  get waitingBytes(): number {
+    return this.#socket.writableLength;
   }
 
   write(chunk: Buffer): boolean {

@@ -5,6 +5,7 @@ import type { Socket } from 'node:net';
 import { formatPlace } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Call, Fields, Reply, SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../exchange.ts';
+import { holdSocket } from '../observe/held.ts';
 import { Budget } from './budget.ts';
 import type { Block } from './hpack-decode.ts';
 import { emptyFields } from './http1-head.ts';
@@ -63,6 +64,7 @@ export class Http2Client implements Http2Owner {
   constructor(socket: Socket, owner: Http2ClientOwner, options: Http2ClientOptions) {
     this.options = options;
     this.#owner = owner;
+    holdSocket(socket);
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     const { headBytes, headFields } = options;
     this.http2 = new Http2Connection(socket, { side: 'client', headBytes, headFields, streams: 0 }, this);
@@ -180,6 +182,10 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     const ends = call.framing === 0 && !call.webSocket;
     this.#client.http2.sendHead(this.#stream, (encoder) => writeRequest(encoder, call, scheme), ends);
     if (whole !== undefined && !ends) this.#stream.writeWhole(whole);
+  }
+
+  get waitingBytes(): number {
+    return this.#begun?.waitingBytes ?? 0;
   }
 
   write(chunk: Buffer): boolean {

@@ -1,8 +1,9 @@
 // The side that asks, in HTTP/2: each stream is an exchange of its own, many at once on one connection.
 
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
-import { type Connection, coarseNow, type Speaker } from '../connection.ts';
+import { type Connection, coarseNow, type Holder, type Speaker } from '../connection.ts';
 import { type Downstream, Exchange, type Fields, type Limits, type Reply, type SpliceEnd } from '../exchange.ts';
+import { Backlog, ExchangeBacklog, stalled, stallMsFor } from './backlog.ts';
 import { bodyTooLarge, isOverBodyLimit } from './body-limit.ts';
 import type { Block } from './hpack-decode.ts';
 import { emptyFields } from './http1-head.ts';
@@ -39,6 +40,7 @@ export class Http2Server implements Speaker, Http2Owner {
   #retiring: number | undefined = undefined;
   /** Of what all streams together have waiting in the socket. */
   #pace: Pace | undefined = undefined;
+  #backlog: Backlog | undefined = undefined;
 
   constructor(connection: Connection, path: ServerPath) {
     this.connection = connection;
@@ -77,6 +79,35 @@ export class Http2Server implements Speaker, Http2Owner {
       if (now - this.connection.lastActive > limits.clientIdleMs) http2.close();
     } else for (const one of this.#inFlight()) one.tick(now, limits);
     if (limits.slowBytesPerSecond > 0) this.#checkPace(now, limits.slowBytesPerSecond);
+    this.#checkStall(now, limits.streamStallMs);
+  }
+
+  /** The same for one that takes nothing at all. */
+  #checkStall(now: number, limitMs: number): void {
+    const { socket } = this.connection;
+    const { writableLength: waiting } = socket;
+    const moved = socket.bytesWritten - waiting;
+    if (waiting === 0) this.#backlog = undefined;
+    else {
+      this.#backlog ??= new Backlog(now, moved);
+      if (this.#backlog.isStalled(now, moved, stallMsFor(this.connection.peer, limitMs)))
+        this.#giveUp(stalled('client', limitMs));
+    }
+  }
+
+  /** An answer to somebody who does not read would only wait behind the rest. */
+  #giveUp(error: SallyportError): void {
+    for (const one of this.#inFlight()) one.cut(error);
+    resetSocket(this.connection.socket);
+  }
+
+  findHolders(now: number, found: Holder[]): void {
+    for (const one of this.#inFlight()) one.findHolders(now, found);
+    const { socket } = this.connection;
+    const { writableLength: bytes } = socket;
+    if (bytes === 0 || this.#backlog === undefined) return;
+    const waitMs = this.#backlog.waitMs(now, bytes, socket.bytesWritten - bytes);
+    found.push({ bytes, waitMs, drop: (error) => this.#giveUp(error) });
   }
 
   /** A client that does not read its socket, whatever it says of its windows. */
@@ -143,6 +174,7 @@ export class Http2Server implements Speaker, Http2Owner {
 /** What a connection has in flight: exchanges, and tunnels that they have become. */
 interface InFlight {
   tick(now: number, limits: Limits): void;
+  findHolders(now: number, found: Holder[]): void;
   judge(): number;
   cut(error: SallyportError): void;
 }
@@ -159,6 +191,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   /** Of the body that is arriving, and of what waits for the client's windows; present while there is such a thing. */
   #requestPace: Pace | undefined = undefined;
   #replyPace: Pace | undefined = undefined;
+  /** Present while something waits for the client or the upstream. */
+  #backlog: ExchangeBacklog | undefined = undefined;
   /** Since the last tick we have asked the client to wait. */
   #wasPaused = false;
 
@@ -170,6 +204,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
 
   tick(now: number, limits: Limits): void {
     if (limits.slowBytesPerSecond > 0 && this.#isTooSlow(now, limits.slowBytesPerSecond)) return;
+    if (this.#isStalled(now, limits.streamStallMs)) return;
     if (now - this.#lastActive <= limits.streamIdleMs) {
       if (Date.now() > this.#exchange.validUntil) this.judge();
       return;
@@ -177,6 +212,45 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     // What is answered may still stand here for a peer that opens no window: it is not kept for ever.
     if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
     else this.#exchange.carrier?.idle();
+  }
+
+  /** Ends what waits for a client, or for an upstream, that takes none of it. True when it did. */
+  #isStalled(now: number, limitMs: number): boolean {
+    const { bytesSent, bytesReceived, carrier, upstreamPeer } = this.#exchange;
+    const ofReply = this.#stream.waitingBytes;
+    const ofRequest = carrier?.waitingBytes ?? 0;
+    if (ofReply + ofRequest === 0) {
+      this.#backlog = undefined;
+      return false;
+    }
+    this.#backlog ??= new ExchangeBacklog();
+    const clientMs = stallMsFor(this.#server.connection.peer, limitMs);
+    const upstreamMs = stallMsFor(upstreamPeer, limitMs);
+    const reader = this.#backlog.look(
+      now,
+      clientMs,
+      upstreamMs,
+      ofReply,
+      bytesSent - ofReply,
+      ofRequest,
+      bytesReceived,
+    );
+    if (reader !== undefined) this.#drop(stalled(reader, limitMs));
+    return reader !== undefined;
+  }
+
+  findHolders(now: number, found: Holder[]): void {
+    const { bytesSent, bytesReceived, carrier } = this.#exchange;
+    const ofReply = this.#stream.waitingBytes;
+    const ofRequest = carrier?.waitingBytes ?? 0;
+    const waitMs = this.#backlog?.waitMs(now, ofReply, bytesSent - ofReply, ofRequest, bytesReceived);
+    if (waitMs !== undefined) found.push({ bytes: ofReply + ofRequest, waitMs, drop: (error) => this.#drop(error) });
+  }
+
+  /** What is on record already may still wait here. */
+  #drop(error: SallyportError): void {
+    if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
+    else this.cut(error);
   }
 
   /** Ends what a client sends, or takes, more slowly than that. True when it did. */
@@ -188,9 +262,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     else {
       this.#replyPace ??= new Pace(now, exchange.bytesSent - outstanding);
       if (this.#replyPace.isTakenSlowly(now, exchange.bytesSent, outstanding, perSecond)) {
-        // What is on record already may still wait here.
-        if (exchange.finished) stream.reset(errorCode.cancel);
-        else this.cut(replyTooSlow(perSecond));
+        this.#drop(replyTooSlow(perSecond));
         return true;
       }
     }

@@ -1,6 +1,6 @@
 // One stream of an HTTP/2 connection: what it may still send, what waits for that, and what its peer may send it.
 
-import { hold } from '../observe/held.ts';
+import { hold, pile } from '../observe/held.ts';
 import type { Block } from './hpack-decode.ts';
 import type { Http2Connection } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
@@ -35,6 +35,7 @@ export class Http2Stream {
   expected = Number.POSITIVE_INFINITY;
   readonly #connection: Http2Connection;
   #waiting: Buffer[] = [];
+  #waitingBytes = 0;
   #endAfter: (() => void) | undefined = undefined;
   #paused = false;
   #unacknowledged = 0;
@@ -53,7 +54,7 @@ export class Http2Stream {
 
   /** Bytes that wait for the peer's windows. */
   get waitingBytes(): number {
-    return this.#waiting.reduce((sum, { length }) => sum + length, 0);
+    return this.#waitingBytes;
   }
 
   get isPaused(): boolean {
@@ -70,8 +71,8 @@ export class Http2Stream {
     if (!this.open) return true;
     const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
     if (sent === chunk.length) return this.#connection.roomy || this.#block();
-    this.#waiting.push(sent === 0 ? chunk : chunk.subarray(sent));
-    hold(chunk.length - sent);
+    pile(this.#waiting, sent === 0 ? chunk : chunk.subarray(sent));
+    this.#wait(chunk.length - sent);
     return this.#block();
   }
 
@@ -104,11 +105,11 @@ export class Http2Stream {
       const sent = this.#connection.sendData(this, chunk!, false);
       if (sent < chunk!.length) {
         if (sent > 0) this.#waiting[0] = chunk!.subarray(sent);
-        hold(-sent);
+        this.#wait(-sent);
         return false;
       }
       this.#waiting.shift();
-      hold(-sent);
+      this.#wait(-sent);
     }
     const last = this.#endAfter;
     this.#endAfter = undefined;
@@ -139,12 +140,18 @@ export class Http2Stream {
 
   /** It is over: what waited goes nowhere. */
   dropWaiting(): void {
-    for (const { length } of this.#waiting.splice(0)) hold(-length);
+    this.#waiting = [];
+    this.#wait(-this.#waitingBytes);
   }
 
   /** Ends both sides at once. */
   reset(code: number = errorCode.cancel): void {
     this.#connection.resetStream(this, code);
+  }
+
+  #wait(bytes: number): void {
+    this.#waitingBytes += bytes;
+    hold(bytes);
   }
 
   #block(): false {

@@ -139,7 +139,7 @@ const wrong: readonly (readonly [name: string, bytes: Buffer, said: readonly str
     ]),
     ['failed upstream_protocol'],
   ],
-  ['an answer to a stream that never was', status(9, '200'), ['failed upstream_refused_us']],
+  ['an answer to a stream that never was', status(9, '200'), ['failed upstream_protocol']],
 ];
 
 for (const [name, bytes, expected] of wrong) {
