@@ -394,6 +394,8 @@ export interface Carrier {
   idle(): void;
   /** What of the request waits here, bytes; absent where nothing does. */
   readonly waitingBytes?: number;
+  /** It waits for more of the request, or for a decision, and for no reader. */
+  readonly gathers?: boolean;
 }
 
 /** What the path needs to know of the connection that a request came on. */

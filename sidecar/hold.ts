@@ -10,6 +10,7 @@ import { refuse } from './respond.ts';
 const holdBytes = 64 * 1024;
 
 export class HeldBody implements Carrier {
+  readonly gathers = true;
   readonly #exchange: Exchange;
   #chunks: Buffer[] = [];
   #bytes = 0;

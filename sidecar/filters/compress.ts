@@ -186,7 +186,9 @@ class Compressor implements Downstream, Carrier {
 
   write(chunk: Buffer): boolean {
     if (this.#isClosed || chunk.length === 0) return true;
-    pile(this.#waiting, chunk);
+    // While nothing is at work it goes with this turn.
+    if (this.#isBusy) pile(this.#waiting, chunk);
+    else this.#waiting.push(chunk);
     this.#waitingBytes += chunk.length;
     hold(chunk.length);
     this.#workSoon();

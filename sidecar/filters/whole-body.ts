@@ -31,6 +31,7 @@ const goAhead: Reply = Object.freeze({
 });
 
 class Gathering implements Carrier {
+  readonly gathers = true;
   readonly #exchange: Exchange;
   readonly #goOn: () => void;
   readonly #fail: (error: unknown) => void;

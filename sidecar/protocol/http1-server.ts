@@ -404,7 +404,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     }
     this.#backlog ??= new ExchangeBacklog();
     const clientMs = stallMsFor(this.#connection.peer, limitMs);
-    const upstreamMs = stallMsFor(upstreamPeer, limitMs);
+    const upstreamMs = carrier?.gathers === true ? Number.POSITIVE_INFINITY : stallMsFor(upstreamPeer, limitMs);
     const reader = this.#backlog.look(
       now,
       clientMs,

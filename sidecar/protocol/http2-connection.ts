@@ -293,6 +293,7 @@ export class Http2Connection {
 
   /** Called now and then: a peer that does not close when it is asked to is not waited for. */
   tick(now: number): void {
+    for (const stream of this.#waiting) stream.compact();
     if (this.#endSince !== undefined && now - this.#endSince > lingerMs) this.#socket.destroy();
   }
 

@@ -3,6 +3,7 @@
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Connection, coarseNow, type Holder, type Speaker } from '../connection.ts';
 import { type Downstream, Exchange, type Fields, type Limits, type Reply, type SpliceEnd } from '../exchange.ts';
+import { hold } from '../observe/held.ts';
 import { Backlog, ExchangeBacklog, stalled, stallMsFor } from './backlog.ts';
 import { bodyTooLarge, isOverBodyLimit } from './body-limit.ts';
 import type { Block } from './hpack-decode.ts';
@@ -225,7 +226,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     }
     this.#backlog ??= new ExchangeBacklog();
     const clientMs = stallMsFor(this.#server.connection.peer, limitMs);
-    const upstreamMs = stallMsFor(upstreamPeer, limitMs);
+    const upstreamMs = carrier?.gathers === true ? Number.POSITIVE_INFINITY : stallMsFor(upstreamPeer, limitMs);
     const reader = this.#backlog.look(
       now,
       clientMs,
@@ -331,6 +332,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     if (this.#held || this.#becomesTunnel) {
       this.#parts.push(chunk);
       this.#partBytes += chunk.length;
+      hold(chunk.length);
       // For a tunnel that is not there yet no more than a window of this is kept.
       if (!this.#held) this.#stream.pause();
     } else if (isOverBodyLimit(this.#exchange)) this.cut(bodyTooLarge(this.#exchange));
@@ -359,20 +361,27 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     if (!this.#held) return;
     this.#held = false;
     const exchange = this.#exchange;
-    const parts = this.#parts;
-    this.#parts = [];
-    if (trailers !== undefined && trailers.names.length === 0 && this.#partBytes > 0) {
+    const partBytes = this.#partBytes;
+    const parts = this.#takeParts();
+    if (trailers !== undefined && trailers.names.length === 0 && partBytes > 0) {
       // Its length is known now, so that an upstream in HTTP/1.1 needs no chunks.
-      exchange.framing = this.#partBytes;
+      exchange.framing = partBytes;
       exchange.wholeBody = parts.length === 1 ? parts[0] : Buffer.concat(parts);
       this.#server.path.serve(exchange);
       return;
     }
-    if (trailers !== undefined && this.#partBytes === 0 && trailers.names.length === 0) exchange.framing = 0;
+    if (trailers !== undefined && partBytes === 0 && trailers.names.length === 0) exchange.framing = 0;
     this.#server.path.serve(exchange);
     if (isOverBodyLimit(exchange)) return this.cut(bodyTooLarge(exchange));
     for (const part of parts) if (exchange.carrier?.requestData(part) === false) this.pause();
     if (trailers !== undefined && exchange.framing !== 0) exchange.carrier?.requestEnd(trailers);
+  }
+
+  /** Whoever ends the exchange calls it as well. */
+  #takeParts(): Buffer[] {
+    hold(-this.#partBytes);
+    this.#partBytes = 0;
+    return this.#parts.splice(0);
   }
 
   drained(): void {
@@ -383,6 +392,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   closed(code: number, why: string, ending: Ending): void {
     const exchange = this.#exchange;
     this.#held = false;
+    this.#takeParts();
     if (exchange.finished) return;
     const isRapid = ending === 'reset' && !exchange.responded && performance.now() - exchange.started < rapidMs;
     if (exchange.flag === '-') {
@@ -410,6 +420,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
       exchange.failure = error;
       exchange.flag = error.row.flag;
       exchange.details = error.row.details;
+      this.#takeParts();
       this.#stream.reset(errorCode.protocol);
       this.#server.path.finish(exchange);
       this.#server.http2.countReset();
@@ -473,6 +484,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 
   abort(): void {
+    this.#takeParts();
     this.#stream.reset(resetCodeFor(this.#exchange.failure));
     this.#server.path.finish(this.#exchange);
   }
@@ -490,8 +502,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     const exchange = this.#exchange;
     const { http2, path } = this.#server;
     const stream = this.#stream;
-    const rest = this.#parts.length === 0 ? undefined : Buffer.concat(this.#parts);
-    this.#parts = [];
+    const parts = this.#takeParts();
+    const rest = parts.length === 0 ? undefined : Buffer.concat(parts);
     exchange.bytesReceived = 0;
     const end = new StreamEnd(stream, () => http2.sendEnd(stream));
     const tunnel = new Tunnel(exchange, { socket: end, rest }, upstream, path.refusalOf);
@@ -502,6 +514,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   /** RFC 9113 section 8.1: an answer before the end of its request is followed by a reset without blame. */
   #finish(): void {
     this.#exchange.carrier = undefined;
+    this.#takeParts();
     this.#server.path.finish(this.#exchange);
     const stream = this.#stream;
     if (!stream.remoteEnded) stream.endWith(() => stream.reset(errorCode.none));

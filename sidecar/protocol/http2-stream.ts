@@ -71,7 +71,7 @@ export class Http2Stream {
     if (!this.open) return true;
     const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
     if (sent === chunk.length) return this.#connection.roomy || this.#block();
-    pile(this.#waiting, sent === 0 ? chunk : chunk.subarray(sent));
+    this.#waiting.push(sent === 0 ? chunk : chunk.subarray(sent));
     this.#wait(chunk.length - sent);
     return this.#block();
   }
@@ -119,6 +119,13 @@ export class Http2Stream {
       this.events?.drained();
     }
     return true;
+  }
+
+  /** Now and then: what still waits takes no more memory than it says. At once would be for nothing, where it goes at once. */
+  compact(): void {
+    const pieces: Buffer[] = [];
+    for (const chunk of this.#waiting) pile(pieces, chunk);
+    this.#waiting = pieces;
   }
 
   /** Bytes that were taken off the wire; they are given back to the peer unless whoever gets them asked for a pause. */
