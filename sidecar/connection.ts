@@ -11,7 +11,7 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import { retirementOf } from '../cert-agent/identity/retirement.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { ConnectionFacts, PortRules, TlsFacts } from './exchange.ts';
-import { holdInSockets } from './observe/held.ts';
+import { heldBytes, holdSocket, measureSockets } from './observe/held.ts';
 import type { PeerStats } from './observe/metrics.ts';
 import type { PolicySet } from './policy/compile.ts';
 import type { PeerPolicies } from './policy/decide.ts';
@@ -20,6 +20,15 @@ import { type Ip, ipOfPlace } from './policy/ip.ts';
 
 /** What a connection carries: requests, a WebSocket, or bytes. */
 export type Kind = 'http' | 'websocket' | 'tcp';
+
+/** Something of which bytes wait in our memory for a reader that is slower than their writer. */
+export interface Holder {
+  readonly bytes: number;
+  /** How long they wait, at the pace at which they go; milliseconds. */
+  readonly waitMs: number;
+  /** Ends it at once, to have the memory back. */
+  drop(error: SallyportError): void;
+}
 
 /** What speaks on a connection: a codec or a tunnel. */
 export interface Speaker {
@@ -32,6 +41,8 @@ export interface Speaker {
   drain(): void;
   /** The certificates behind it are about to end: nothing new soon, what is in flight finishes. The peer is told politely. */
   retire(): void;
+  /** Adds to `found` whatever on it holds memory. Asked only when that is short. */
+  findHolders(now: number, found: Holder[]): void;
   /** Asks again whether each exchange in flight may go on, and ends those that may not; how many those were. */
   judge(): number;
   /** Ends all of it in the protocol's own manner, and the connection: what allowed it no longer does. */
@@ -212,6 +223,13 @@ function describeCut(connection: Connection): CutConnection {
   };
 }
 
+/** To look at all that is open takes a while, and what was cut takes one to be gone. */
+const roomMs = 100;
+/** So much of the limit is left when somebody was cut, so that the next request does not cut the next one. */
+const roomShare = 7 / 8;
+/** What waits for less does not wait for a slow reader. */
+const slowMs = 1000;
+
 const tickMs = 500;
 let coarse = performance.now();
 
@@ -226,6 +244,8 @@ export class ConnectionTable {
   readonly #arriving = new Set<Socket>();
   readonly #stop: () => void;
   #whenEmpty: (() => void) | undefined = undefined;
+  /** performance.now() before which nobody is cut again for memory. */
+  #roomAt = 0;
 
   readonly #expired: (connection: Connection) => void;
 
@@ -252,6 +272,7 @@ export class ConnectionTable {
   add(connection: Connection, raw?: Socket): void {
     if (raw !== undefined) this.#arriving.delete(raw);
     this.#open.add(connection);
+    holdSocket(connection.socket);
     connection.socket.once('close', () => {
       this.#open.delete(connection);
       if (this.#open.size === 0) this.#whenEmpty?.();
@@ -307,6 +328,32 @@ export class ConnectionTable {
     }
   }
 
+  /**
+   * Whether no more than `limit` bytes wait for slow readers. Where more do, whoever has held the most for the longest is cut
+   * first, and not who comes next; who takes what they are given as it comes is not cut for it.
+   */
+  makeRoom(limit: number): boolean {
+    if (heldBytes() <= limit) return true;
+    const now = performance.now();
+    if (now < this.#roomAt) return false;
+    this.#roomAt = now + roomMs;
+    measureSockets();
+    const found: Holder[] = [];
+    for (const { speaker } of this.#open) speaker?.findHolders(now, found);
+    const slow = found.filter(({ waitMs }) => waitMs >= slowMs);
+    slow.sort((a, b) => b.bytes * b.waitMs - a.bytes * a.waitMs);
+    let cut = 0;
+    for (const one of slow) {
+      if (heldBytes() <= limit * roomShare) break;
+      const what = `${one.bytes} bytes waited for its reader for ${Math.round(one.waitMs)} ms`;
+      one.drop(new SallyportError('memory_full', `${what}, and memory is short (limit heldBytes)`));
+      // What waits in sockets is not counted down as it goes.
+      if (++cut % 16 === 0) measureSockets();
+    }
+    measureSockets();
+    return heldBytes() <= limit;
+  }
+
   close(): void {
     this.#stop();
     for (const raw of this.#arriving) raw.destroy();
@@ -316,14 +363,12 @@ export class ConnectionTable {
   #tick(): void {
     coarse = performance.now();
     const wall = Date.now();
-    let buffered = 0;
     for (const connection of this.#open) {
       if (connection.isDue(wall)) connection.speaker?.retire();
       if (wall > connection.validUntil) this.#expired(connection);
       connection.speaker?.tick(coarse);
-      buffered += connection.socket.writableLength;
     }
-    holdInSockets(buffered);
+    measureSockets();
   }
 
   #nextClose(ms: number): Promise<void> {

@@ -54,6 +54,8 @@ export interface Limits {
   readonly headMs: number;
   readonly connectMs: number;
   readonly streamIdleMs: number;
+  /** How long bytes may wait of which none is taken. */
+  readonly streamStallMs: number;
   readonly clientIdleMs: number;
   readonly tcpIdleMs: number;
   readonly connections: number;
@@ -63,7 +65,7 @@ export interface Limits {
   readonly streams: number;
   /** Requests that may wait for a connection to one upstream. */
   readonly pendingRequests: number;
-  /** What may wait in memory for readers that are slower than their writers, all connections together. */
+  /** What may wait in memory for readers that are slower than their writers, all connections together, before somebody is cut. */
   readonly heldBytes: number;
   readonly drainMs: number;
   /** How long outbound ports take what the app still has to say, at least. */
@@ -293,6 +295,8 @@ export interface UpstreamConnection {
   readonly peer: UpstreamPeer | undefined;
   readonly address: string;
   readonly localAddress: string;
+  /** What of a request was given to it and has not left, bytes. */
+  readonly waitingBytes: number;
   /** Sends the head, and the body with it when `whole` is given; the answer comes to `events`. */
   send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void;
   /** A piece of the body. False asks to wait for `upstreamDrained`. */
@@ -392,6 +396,10 @@ export interface Carrier {
   downstreamGone(): void;
   /** No byte moved for the stream-idle limit. */
   idle(): void;
+  /** What of the request waits here, bytes; absent where nothing does. */
+  readonly waitingBytes?: number;
+  /** It waits for more of the request, or for a decision, and for no reader. */
+  readonly gathers?: boolean;
 }
 
 /** What the path needs to know of the connection that a request came on. */

@@ -209,6 +209,10 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#upstream?.end(kept);
   }
 
+  get waitingBytes(): number {
+    return this.#upstream?.waitingBytes ?? this.#body?.waitingBytes ?? 0;
+  }
+
   #ownBody(): RequestBody {
     this.#body ??= new RequestBody(this.#policy !== undefined);
     return this.#body;

@@ -3,13 +3,14 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier, Exchange, Fields } from './exchange.ts';
-import { hold } from './observe/held.ts';
+import { hold, pile } from './observe/held.ts';
 import { refuse } from './respond.ts';
 
 /** What a body may hold in memory while its request is judged; past this its sender is paused. */
 const holdBytes = 64 * 1024;
 
 export class HeldBody implements Carrier {
+  readonly gathers = true;
   readonly #exchange: Exchange;
   #chunks: Buffer[] = [];
   #bytes = 0;
@@ -20,10 +21,14 @@ export class HeldBody implements Carrier {
   }
 
   requestData(chunk: Buffer): boolean {
-    this.#chunks.push(chunk);
+    pile(this.#chunks, chunk);
     this.#bytes += chunk.length;
     hold(chunk.length);
     return this.#bytes < holdBytes;
+  }
+
+  get waitingBytes(): number {
+    return this.#bytes;
   }
 
   requestEnd(trailers: Fields): void {

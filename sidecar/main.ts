@@ -197,6 +197,7 @@ class RunningSidecar implements Sidecar {
       learned: settings.learn === undefined ? undefined : new Learned(settings.learn, log),
       shadow: this.#shadow,
       draining: (direction) => (direction === 'outbound' ? this.#closingOutbound : this.#draining),
+      makeRoom: (bytes) => this.#table.makeRoom(bytes),
     };
     this.#judge = new OpenJudge(() => this.#tools, log);
     this.#ports = new Ports({

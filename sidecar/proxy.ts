@@ -46,6 +46,8 @@ export interface ProxyTools extends Recorder {
   readonly sign: SignTransactionToken;
   /** Whether connections of such ports are to end. */
   readonly draining: (direction: PortRules['direction']) => boolean;
+  /** Takes memory back from slow readers until no more than so many bytes wait; false where there is nobody to take it from. */
+  readonly makeRoom: (bytes: number) => boolean;
 }
 
 /** Serves HTTP on a connection until it closes. The peer is known; each request is judged for itself. */
@@ -53,7 +55,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   const path: ServerPath = {
     serve(exchange) {
       try {
-        refuseWhenFull(exchange);
+        refuseWhenFull(exchange, tools);
         readMeaning(exchange);
         findRoute(exchange, connection);
         if (exchange.rules.decisionHeader) nameDecision(exchange);
@@ -162,10 +164,10 @@ function noteDenial(exchange: Exchange, connection: Connection, error: unknown, 
   denials.note(exchange, error, factsOf(exchange, connection, exchange.rules.policyPort), policiesFrom);
 }
 
-/** Readers that are slower than their writers have filled what we may hold: nothing more is begun until some has gone. */
-function refuseWhenFull({ rules }: Exchange): void {
+/** Readers that are slower than their writers have filled what we may hold: who is slowest makes room, or nothing more is begun. */
+function refuseWhenFull({ rules }: Exchange, { makeRoom }: ProxyTools): void {
   const { limits } = rules;
-  if (heldBytes() > limits.heldBytes)
+  if (heldBytes() > limits.heldBytes && !makeRoom(limits.heldBytes))
     throw new SallyportError('memory_full', `${heldBytes()} bytes wait for slow readers (limit heldBytes)`);
 }
 

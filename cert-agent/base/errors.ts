@@ -97,6 +97,7 @@ export const codes = Object.freeze({
   http2_flood: row(400, 8, 'DPE', 'http2.flood'),
   tcp_idle: row(408, 4, 'SI', 'tcp_idle_timeout'),
   stream_idle: row(504, 4, 'SI', 'stream_idle_timeout'),
+  stream_stalled: row(504, 4, 'SI', 'stream_stall_timeout'),
 
   // may this pass, and where to
   not_ready: row(503, 14, 'UH', 'not_ready'),
@@ -153,6 +154,7 @@ export const codes = Object.freeze({
   upstream_reset: row(503, 14, 'UR', 'upstream_reset_before_response_started{remote_reset}'),
   upstream_cut: row(502, 14, 'UC', 'upstream_reset_after_response_started{connection_termination}'),
   upstream_protocol: row(502, 13, 'UPE', 'upstream_reset_before_response_started{protocol_error}'),
+  upstream_answer_malformed: row(502, 13, 'UPE', 'upstream_reset_after_response_started{protocol_error}'),
   upstream_head_too_large: row(502, 13, 'UPE', 'http1.headers_too_large'),
   upstream_response_timeout: row(504, 4, 'UT', 'upstream_response_timeout'),
   upstream_per_try_timeout: row(504, 4, 'UT', 'upstream_per_try_timeout'),

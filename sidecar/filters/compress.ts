@@ -16,7 +16,7 @@ import type { Coding } from '../edge.ts';
 import type { Carrier, Downstream, Exchange, Fields, Reply, SpliceEnd } from '../exchange.ts';
 import { headerOf } from '../facts-of.ts';
 import { addFields } from '../fields.ts';
-import { hold } from '../observe/held.ts';
+import { hold, pile } from '../observe/held.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
 import { chooseCoding } from './accept.ts';
 
@@ -186,7 +186,9 @@ class Compressor implements Downstream, Carrier {
 
   write(chunk: Buffer): boolean {
     if (this.#isClosed || chunk.length === 0) return true;
-    this.#waiting.push(chunk);
+    // While nothing is at work it goes with this turn.
+    if (this.#isBusy) pile(this.#waiting, chunk);
+    else this.#waiting.push(chunk);
     this.#waitingBytes += chunk.length;
     hold(chunk.length);
     this.#workSoon();
@@ -221,6 +223,10 @@ class Compressor implements Downstream, Carrier {
 
   requestData(chunk: Buffer): boolean {
     return this.#carrier?.requestData(chunk) ?? true;
+  }
+
+  get waitingBytes(): number {
+    return this.#carrier?.waitingBytes ?? 0;
   }
 
   requestEnd(trailers: Fields): void {

@@ -13,7 +13,7 @@ import type {
   UpstreamEvents,
 } from '../exchange.ts';
 import { filterFields, withoutJudged, withoutTaken } from '../fields.ts';
-import { hold } from '../observe/held.ts';
+import { hold, pile } from '../observe/held.ts';
 import { countMirrored, type MirrorOutcome } from '../observe/mirrored.ts';
 import { transactionTokenField } from '../policy/transaction-token.ts';
 import { type Deadline, deadlines } from '../upstream/deadlines.ts';
@@ -91,6 +91,10 @@ class Teed implements Carrier {
     return this.#carrier.requestData(chunk);
   }
 
+  get waitingBytes(): number {
+    return this.#carrier.waitingBytes ?? 0;
+  }
+
   requestEnd(trailers: Fields): void {
     for (const copy of this.#copies) copy.end(trailers);
     this.#carrier.requestEnd(trailers);
@@ -145,7 +149,7 @@ class Copy implements UpstreamEvents, Choice {
       return;
     }
     if (this.#heldBytes + chunk.length > heldBytes) return this.drop();
-    this.#held.push(chunk);
+    pile(this.#held, chunk);
     this.#heldBytes += chunk.length;
     hold(chunk.length);
   }

@@ -4,7 +4,7 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Carrier, Exchange, Fields, Reply } from '../exchange.ts';
-import { hold } from '../observe/held.ts';
+import { hold, pile } from '../observe/held.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
 
 /** Is there something to wait for? Streams of messages have no whole, and tunnels no body. */
@@ -31,6 +31,7 @@ const goAhead: Reply = Object.freeze({
 });
 
 class Gathering implements Carrier {
+  readonly gathers = true;
   readonly #exchange: Exchange;
   readonly #goOn: () => void;
   readonly #fail: (error: unknown) => void;
@@ -44,10 +45,14 @@ class Gathering implements Carrier {
   }
 
   requestData(chunk: Buffer): boolean {
-    this.#pieces.push(chunk);
+    pile(this.#pieces, chunk);
     this.#bytes += chunk.length;
     hold(chunk.length);
     return true;
+  }
+
+  get waitingBytes(): number {
+    return this.#bytes;
   }
 
   requestEnd(trailers: Fields): void {

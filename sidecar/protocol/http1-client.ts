@@ -15,6 +15,7 @@ import type {
   UpstreamEvents,
   UpstreamPeer,
 } from '../exchange.ts';
+import { holdSocket } from '../observe/held.ts';
 import { type BodyReader, type BodySink, createBodyReader } from './http1-body.ts';
 import {
   checkHeadCharacters,
@@ -67,6 +68,8 @@ export class Http1Client implements UpstreamConnection, BodySink {
   #call: Call | undefined = undefined;
   #held: Buffer | undefined = undefined;
   #body: BodyReader | undefined = undefined;
+  /** The trailers of a body that has come to its end and is not reported yet. */
+  #ended: Fields | undefined = undefined;
   /** What the upstream must answer to a WebSocket key of ours. */
   #accept: string | undefined = undefined;
   #requestDone = false;
@@ -85,6 +88,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.address = options.address;
     this.usableUntil = performance.now() + options.idleMs;
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
+    holdSocket(socket);
     socket.on('data', this.#onData);
     socket.on('drain', this.#onDrain);
     socket.on('end', this.#onEnd);
@@ -117,6 +121,10 @@ export class Http1Client implements UpstreamConnection, BodySink {
     this.#accept = acceptOf(key);
     const { names, values } = call.fields;
     return { ...call, fields: { names: [...names, keyName], values: [...values, key] } };
+  }
+
+  get waitingBytes(): number {
+    return this.#socket.writableLength;
   }
 
   write(chunk: Buffer): boolean {
@@ -184,6 +192,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
       }
       if (this.#body !== undefined) {
         at = this.#body.read(buffer, at, this);
+        this.#reportEnd(at < buffer.length);
         continue;
       }
       const next = this.#readHead(buffer, at);
@@ -252,9 +261,20 @@ export class Http1Client implements UpstreamConnection, BodySink {
   }
 
   bodyEnd(trailers: Fields): void {
-    const events = this.#events;
     this.#body = undefined;
-    this.#finish(false);
+    this.#ended = trailers;
+  }
+
+  /**
+   * Only now is it known whether something stands behind the body, and it must be before the end is reported: whoever is told
+   * of it may send the next request on this connection at once, and take that for its answer.
+   */
+  #reportEnd(excess: boolean): void {
+    const trailers = this.#ended;
+    if (trailers === undefined) return;
+    this.#ended = undefined;
+    const events = this.#events;
+    this.#finish(excess);
     events?.upstreamEnd(trailers);
   }
 
@@ -317,7 +337,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
 
   #onEnd = (): void => {
     const events = this.#events;
-    if (events !== undefined && this.#body?.endsWithConnection(this) === true) return;
+    if (events !== undefined && this.#body?.endsWithConnection(this) === true) return this.#reportEnd(false);
     this.#fail(this.#closedError('closed the connection'));
     this.#socket.destroy();
   };
@@ -380,7 +400,7 @@ function replyFraming(
 function toUpstreamError(error: unknown, replied: boolean): SallyportError {
   if (!(error instanceof SallyportError))
     return new SallyportError('internal', `the answer could not be read: ${reasonOf(error)}`, { cause: error });
-  if (replied) return new SallyportError('upstream_cut', `the answer broke off: ${error.message}`);
+  if (replied) return new SallyportError('upstream_answer_malformed', `the answer broke off: ${error.message}`);
   if (error.code === 'head_too_many_fields') return new SallyportError('upstream_head_too_large', error.message);
   return error.code.startsWith('upstream_')
     ? error

@@ -4,7 +4,7 @@
 import type { Socket } from 'node:net';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { readBytes } from '../../cert-agent/base/heap.ts';
-import { type Connection, coarseNow, type Speaker } from '../connection.ts';
+import { type Connection, coarseNow, type Holder, type Speaker } from '../connection.ts';
 import {
   type Downstream,
   Exchange,
@@ -14,6 +14,8 @@ import {
   type Reply,
   type SpliceEnd,
 } from '../exchange.ts';
+import { hold } from '../observe/held.ts';
+import { ExchangeBacklog, stalled, stallMsFor } from './backlog.ts';
 import { bodyTooLarge, isOverBodyLimit } from './body-limit.ts';
 import { Gatherer } from './gather.ts';
 import { isGrpc } from './grpc.ts';
@@ -80,6 +82,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   /** Of the body that is arriving, and of what waits to be read; present while there is such a thing. */
   #requestPace: Pace | undefined = undefined;
   #replyPace: Pace | undefined = undefined;
+  /** Present while something waits for the client or the upstream. */
+  #backlog: ExchangeBacklog | undefined = undefined;
   /** Since the last tick we have asked the client to wait. */
   #wasPaused = false;
 
@@ -101,9 +105,14 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     this.#connection.lastActive = coarseNow();
     if (this.#lingerUntil !== undefined) return this.#discard(chunk);
     const buffer = this.#gathered.append(this.#held, chunk);
-    this.#held = undefined;
+    this.#keep(undefined);
     this.#consume(buffer);
   };
+
+  #keep(held: Buffer | undefined): void {
+    hold((held?.length ?? 0) - (this.#held?.length ?? 0));
+    this.#held = held;
+  }
 
   #consume(buffer: Buffer): void {
     this.#consuming = true;
@@ -115,7 +124,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
         } else if (this.#exchange !== undefined || this.#socket.writableNeedDrain) {
           // The next request waits for this one's answer, and for a client that does not read to take what it has been
           // sent: reading on would only fill memory.
-          this.#held = buffer.subarray(at);
+          this.#keep(buffer.subarray(at));
           this.#socket.pause();
           return;
         } else {
@@ -151,7 +160,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
       this.#headChecked = Math.max(this.#headChecked, last - from);
       this.#headSince ??= coarseNow();
       // From its very start: whether an empty line came first must not depend on where the packets were cut.
-      this.#held = buffer.subarray(from);
+      this.#keep(buffer.subarray(from));
       return -1;
     }
     const text = buffer.toString('latin1', at, end);
@@ -304,7 +313,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   tunnel(upstream: SpliceEnd): void {
     const exchange = this.#exchange!;
     const rest = this.#held;
-    this.#held = undefined;
+    this.#keep(undefined);
     this.#exchange = undefined;
     this.#socket
       .off('data', this.#onData)
@@ -328,7 +337,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (this.#consuming || this.#exchange !== undefined || this.#lingerUntil !== undefined) return;
     if (this.#socket.writableNeedDrain) return;
     const held = this.#held;
-    this.#held = undefined;
+    this.#keep(undefined);
     if (held !== undefined) this.#consume(held);
     if (this.#held === undefined || this.#headSince !== undefined) this.#socket.resume();
   }
@@ -338,6 +347,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   tick(now: number): void {
     const { limits } = this.#connection.port.rules.current();
     if (limits.slowBytesPerSecond > 0 && this.#isTooSlow(now, limits.slowBytesPerSecond)) return;
+    if (this.#isStalled(now, limits.streamStallMs)) return;
     if (this.#lingerUntil !== undefined) {
       if (now > this.#lingerUntil) this.#socket.destroy();
     } else if (this.#exchange !== undefined) {
@@ -358,7 +368,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     else {
       this.#replyPace ??= new Pace(now, bytesWritten - outstanding);
       if (this.#replyPace.isTakenSlowly(now, bytesWritten, outstanding, perSecond)) {
-        this.#giveUpOnReader(perSecond);
+        this.#giveUpOnReader(replyTooSlow(perSecond));
         return true;
       }
     }
@@ -376,11 +386,47 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     return true;
   }
 
-  #giveUpOnReader(perSecond: number): void {
+  #giveUpOnReader(error: SallyportError): void {
     const exchange = this.#exchange;
     // An answer to somebody who does not read would only wait behind the rest.
-    if (exchange?.responded === true) this.cut(replyTooSlow(perSecond));
+    if (exchange?.responded === true) this.cut(error);
     else resetSocket(this.#socket);
+  }
+
+  /** Ends what waits for a client, or for an upstream, that takes none of it. True when it did. */
+  #isStalled(now: number, limitMs: number): boolean {
+    const { writableLength: ofReply, bytesWritten } = this.#socket;
+    const { bytesReceived = 0, carrier, upstreamPeer } = this.#exchange ?? {};
+    const ofRequest = carrier?.waitingBytes ?? 0;
+    if (ofReply + ofRequest === 0) {
+      this.#backlog = undefined;
+      return false;
+    }
+    this.#backlog ??= new ExchangeBacklog();
+    const clientMs = stallMsFor(this.#connection.peer, limitMs);
+    const upstreamMs = carrier?.gathers === true ? Number.POSITIVE_INFINITY : stallMsFor(upstreamPeer, limitMs);
+    const reader = this.#backlog.look(
+      now,
+      clientMs,
+      upstreamMs,
+      ofReply,
+      bytesWritten - ofReply,
+      ofRequest,
+      bytesReceived,
+    );
+    if (reader === 'client') this.#giveUpOnReader(stalled(reader, limitMs));
+    else if (reader === 'upstream') this.cut(stalled(reader, limitMs));
+    return reader !== undefined;
+  }
+
+  findHolders(now: number, found: Holder[]): void {
+    const { writableLength: ofReply, bytesWritten } = this.#socket;
+    const { bytesReceived = 0, carrier } = this.#exchange ?? {};
+    const ofRequest = carrier?.waitingBytes ?? 0;
+    const waitMs = this.#backlog?.waitMs(now, ofReply, bytesWritten - ofReply, ofRequest, bytesReceived);
+    if (waitMs === undefined) return;
+    const drop = (error: SallyportError): void => (ofReply > 0 ? this.#giveUpOnReader(error) : this.cut(error));
+    found.push({ bytes: ofReply + ofRequest, waitMs, drop });
   }
 
   drain(): void {
@@ -438,7 +484,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     this.#socket.once('finish', () => {
       this.#lingerUntil = performance.now() + lingerMs;
     });
-    this.#held = undefined;
+    this.#keep(undefined);
     this.#body = undefined;
     this.#socket.end();
     this.#socket.resume();
@@ -469,6 +515,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   };
 
   #onClose = (): void => {
+    this.#keep(undefined);
     const exchange = this.#exchange;
     if (exchange === undefined) return;
     this.#exchange = undefined;

@@ -3,14 +3,16 @@
 
 import type { Socket } from 'node:net';
 import { formatPlace } from '../../cert-agent/base/address.ts';
-import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Call, Fields, Reply, SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../exchange.ts';
+import { holdSocket } from '../observe/held.ts';
+import { Budget } from './budget.ts';
 import type { Block } from './hpack-decode.ts';
 import { emptyFields } from './http1-head.ts';
 import { Http2Connection, type Http2Owner, peerGoesAway } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import { readReply, readTrailers, writeFields, writeRequest } from './http2-head.ts';
-import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+import type { Ending, Http2Stream, StreamEvents } from './http2-stream.ts';
 import { StreamEnd } from './stream-end.ts';
 
 export interface Http2ClientOwner {
@@ -18,6 +20,8 @@ export interface Http2ClientOwner {
   quiet(client: Http2Client): void;
   /** A stream has ended, others go on. */
   freed?(client: Http2Client): void;
+  /** So many streams were taken back on it that its other end may take that for an attack: better none is opened on it any more. */
+  worn?(client: Http2Client): void;
   gone(client: Http2Client): void;
 }
 
@@ -32,6 +36,14 @@ export interface Http2ClientOptions {
 /** More in flight than this, and another connection is opened: TCP and TLS have one order for all. */
 const streamsEach = 100;
 
+// What the other end puts up with, which may be anybody's. Envoy ends a connection, and all that others have on it, once half of
+// its streams, of 500 or more, were reset before any answer (`overload.premature_reset_total_stream_count`), which is 250 at
+// the least; nghttp2, and Node with it, after 1,000 resets of any kind and 33 a second. So that nobody who takes requests
+// back can make it do that, no stream is opened any more before as many as may be open then could be too many.
+const envoyResets = 250;
+const anyResets = 1000;
+const anyResetsPerSecond = 33;
+
 export class Http2Client implements Http2Owner {
   readonly options: Http2ClientOptions;
   readonly localAddress: string;
@@ -44,10 +56,15 @@ export class Http2Client implements Http2Owner {
   #retired = false;
   /** Streams that were taken and have not begun. */
   #promised = 0;
+  /** Streams that are over, and those of them that we have reset before an answer had begun. */
+  #over = 0;
+  #unanswered = 0;
+  readonly #resets = new Budget(anyResets - 2 * streamsEach, anyResetsPerSecond);
 
   constructor(socket: Socket, owner: Http2ClientOwner, options: Http2ClientOptions) {
     this.options = options;
     this.#owner = owner;
+    holdSocket(socket);
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     const { headBytes, headFields } = options;
     this.http2 = new Http2Connection(socket, { side: 'client', headBytes, headFields, streams: 0 }, this);
@@ -93,7 +110,14 @@ export class Http2Client implements Http2Owner {
 
   opened(): void {}
 
+  resetSent(stream: Http2Stream): void {
+    if (!stream.headSeen) this.#unanswered++;
+    const isWorn = this.#unanswered + streamsEach >= Math.max(envoyResets, this.#over / 2);
+    if (!this.#resets.spend() || isWorn) this.#owner.worn?.(this);
+  }
+
   ended(): void {
+    this.#over++;
     if (this.http2.size > 0) return this.#owner.freed?.(this);
     this.quietSince = performance.now();
     if (this.#retired) this.#closeIfDone();
@@ -150,7 +174,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     this.#begun.events = this;
     if (this.#client.http2.isClosed) {
       this.isUnsent = true;
-      queueMicrotask(() => this.closed(errorCode.none, 'it was closed'));
+      queueMicrotask(() => this.closed(errorCode.none, 'it was closed', 'gone'));
       return;
     }
     const scheme = this.secure ? 'https' : 'http';
@@ -158,6 +182,10 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     const ends = call.framing === 0 && !call.webSocket;
     this.#client.http2.sendHead(this.#stream, (encoder) => writeRequest(encoder, call, scheme), ends);
     if (whole !== undefined && !ends) this.#stream.writeWhole(whole);
+  }
+
+  get waitingBytes(): number {
+    return this.#begun?.waitingBytes ?? 0;
   }
 
   write(chunk: Buffer): boolean {
@@ -221,8 +249,17 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       this.#client.http2.afterRead(this.#release);
     } catch (error) {
       this.#stream.reset(errorCode.protocol);
-      this.#fail(asSallyportError(error, 'upstream_protocol', 'the answer cannot be read'));
+      this.#failFor(reasonOf(error));
     }
+  }
+
+  /** Ends it for what the upstream did wrong. An answer of which nobody has been told yet has not begun. */
+  #failFor(why: string): void {
+    const isKnown = this.#replied && this.#held === undefined;
+    this.#held = undefined;
+    this.#whole = undefined;
+    const code = isKnown ? 'upstream_answer_malformed' : 'upstream_protocol';
+    this.#fail(new SallyportError(code, `${this.address} speaks HTTP/2 wrongly: ${why}`));
   }
 
   /** To the path it is the 101 of HTTP/1.1. */
@@ -231,7 +268,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   }
 
   #readTrailers(block: Block, ended: boolean): Fields {
-    if (!ended) throw new SallyportError('upstream_cut', 'trailers that do not end their stream');
+    if (!ended) throw new SallyportError('upstream_protocol', 'trailers that do not end their stream');
     return readTrailers(block);
   }
 
@@ -286,14 +323,19 @@ class ClientStream implements UpstreamConnection, StreamEvents {
    * keep the stream for ever, and we would count it as one in flight.
    */
   #stopAsking(): void {
-    if (!this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
+    if (this.#stream.isEnding) return;
+    // A peer that has had enough of the request says so itself, as a rule, in the same breath.
+    this.#client.http2.afterRead(() => {
+      if (!this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
+    });
   }
 
   drained(): void {
     this.#events?.upstreamDrained();
   }
 
-  closed(code: number, why: string): void {
+  closed(code: number, why: string, ending: Ending): void {
+    if (ending === 'fault') return this.#failFor(why);
     this.#release();
     this.isUnsent ||= why === peerGoesAway;
     this.#fail(this.#closedError(code, why));

@@ -5,6 +5,7 @@
 import type { Socket } from 'node:net';
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import { readBytes } from '../../cert-agent/base/heap.ts';
+import { Budget } from './budget.ts';
 import { HpackDecoder } from './hpack-decode.ts';
 import { HpackEncoder } from './hpack-encode.ts';
 import {
@@ -21,7 +22,7 @@ import {
   wireCodeOf,
 } from './http2-frames.ts';
 import { type FrameEvents, FrameReader } from './http2-reader.ts';
-import { Http2Stream } from './http2-stream.ts';
+import { type Ending, Http2Stream } from './http2-stream.ts';
 
 export interface Http2Options {
   readonly side: 'client' | 'server';
@@ -29,6 +30,8 @@ export interface Http2Options {
   readonly headFields: number;
   /** How many streams the peer may have open at once. */
   readonly streams: number;
+  /** Servers only: how often a second the peer may take back at once what it has asked, beyond `resetBurst` and what it lets be answered. */
+  readonly resetsPerSecond?: number;
 }
 
 /** What a connection tells whoever speaks on it. */
@@ -37,6 +40,8 @@ export interface Http2Owner {
   opened(stream: Http2Stream): void;
   /** A stream has ended, both sides of it. */
   ended(stream: Http2Stream): void;
+  /** We have reset a stream, of which `ended` tells next. */
+  resetSent?(stream: Http2Stream): void;
   /** The peer takes no more streams. */
   goingAway(): void;
   /** The connection is over; every stream has been told. */
@@ -59,6 +64,10 @@ const pseudoFields = 8;
 
 /** RFC 9113 section 6.5.2 counts 32 bytes for each field; a head that HTTP/1.1 lets through must not fail on the hop. */
 const listBytes = ({ headBytes, headFields }: Http2Options): number => headBytes + 32 * (headFields + pseudoFields);
+
+/** Of a stranger (nghttp2's figure). */
+const resetsPerSecond = 33;
+const resetBurst = 1000;
 
 /** How many streams that we have reset are remembered. */
 const keptResets = 1000;
@@ -86,6 +95,8 @@ export class Http2Connection {
   readonly #waiting = new Set<Http2Stream>();
   /** Streams that we have reset lately: what still comes for them is not held against the peer. */
   readonly #resetByUs = new Set<number>();
+  /** For what the peer has us begin for nothing. */
+  readonly #resets: Budget;
   readonly #out = new FrameBuffer();
   #flushing = false;
   readonly #afterRead: (() => void)[] = [];
@@ -107,6 +118,7 @@ export class Http2Connection {
     this.#owner = owner;
     this.#decoder = new HpackDecoder(listBytes(options), options.headFields + pseudoFields);
     this.#reader = new FrameReader(this.#events(), options.headBytes + maxFrameBytes, options.side);
+    this.#resets = new Budget(resetBurst, options.resetsPerSecond ?? resetsPerSecond);
     this.#nextStream = options.side === 'client' ? 1 : 2;
     socket.on('data', this.#onData);
     socket.on('drain', this.#pump);
@@ -220,7 +232,20 @@ export class Http2Connection {
     this.#written();
     this.#resetByUs.add(stream.id);
     if (this.#resetByUs.size > keptResets) this.#resetByUs.delete(this.#resetByUs.values().next().value!);
+    this.#owner.resetSent?.(stream);
+    // It was answered, and asks for nothing any more.
+    if (code === errorCode.none) this.#resets.earn();
     this.#forget(stream);
+  }
+
+  /**
+   * The peer has taken a request back, or made us reset its stream by what no client sends (CVE-2023-44487, CVE-2025-8671): it
+   * costs the peer nothing, and us a request. Streams of ours are none of that: a peer cannot reset more of them than we open.
+   * @throws SallyportError `http2_flood` when that is too many.
+   */
+  countReset(): void {
+    if (this.#options.side === 'client' || this.#resets.spend()) return;
+    throw new SallyportError('http2_flood', 'more requests that are taken back than anybody needs');
   }
 
   openWindow(stream: Http2Stream | undefined, bytes: number): void {
@@ -268,6 +293,7 @@ export class Http2Connection {
 
   /** Called now and then: a peer that does not close when it is asked to is not waited for. */
   tick(now: number): void {
+    for (const stream of this.#waiting) stream.compact();
     if (this.#endSince !== undefined && now - this.#endSince > lingerMs) this.#socket.destroy();
   }
 
@@ -318,12 +344,18 @@ export class Http2Connection {
 
   #localEnd(stream: Http2Stream): void {
     stream.localEnded = true;
-    if (stream.remoteEnded) this.#forget(stream);
+    if (stream.remoteEnded) this.#finished(stream);
   }
 
   #remoteEnd(stream: Http2Stream): void {
     stream.remoteEnded = true;
-    if (stream.localEnded) this.#forget(stream);
+    if (stream.localEnded) this.#finished(stream);
+  }
+
+  #finished(stream: Http2Stream): void {
+    this.#reader.pleased();
+    this.#resets.earn();
+    this.#forget(stream);
   }
 
   #forget(stream: Http2Stream): void {
@@ -409,7 +441,8 @@ export class Http2Connection {
   #dropStream(stream: Http2Stream, code: number, why: string): void {
     const { events } = stream;
     this.resetStream(stream, code);
-    events?.closed(code, why);
+    events?.closed(code, why, 'fault');
+    this.countReset();
   }
 
   /** DATA or HEADERS for a stream that is over. Where we have reset it they were on their way; else the peer is told. */
@@ -454,8 +487,11 @@ export class Http2Connection {
     if (this.#goneAway) return stream;
     this.#streams.set(id, stream);
     // Section 5.1.2: what is refused so may be tried again elsewhere.
-    if (this.#streams.size > this.#options.streams) this.resetStream(stream, errorCode.refusedStream);
-    else this.#owner.opened(stream);
+    if (this.#streams.size <= this.#options.streams) this.#owner.opened(stream);
+    else {
+      this.resetStream(stream, errorCode.refusedStream);
+      this.countReset();
+    }
     return stream;
   }
 
@@ -468,10 +504,16 @@ export class Http2Connection {
 
   #takeReset(id: number, code: number): void {
     const stream = this.#streams.get(id);
-    if (stream === undefined) return this.#checkKnown(id);
+    if (stream === undefined) return this.#takeLateReset(id);
     const { events } = stream;
     this.#forget(stream);
-    events?.closed(code, `the stream was reset (code ${code})`);
+    events?.closed(code, `the stream was reset (code ${code})`, 'reset');
+  }
+
+  /** One for a stream that is over. Where we have reset it as well they have crossed; else it is for nobody. */
+  #takeLateReset(id: number): void {
+    this.#checkKnown(id);
+    if (!this.#resetByUs.delete(id)) this.#reader.annoyed();
   }
 
   #takeSettings(list: readonly (readonly [id: number, value: number])[]): void {
@@ -525,7 +567,7 @@ export class Http2Connection {
       if (stream.id <= last || this.#options.side === 'server') continue;
       const { events } = stream;
       this.#forget(stream);
-      events?.closed(errorCode.refusedStream, peerGoesAway);
+      events?.closed(errorCode.refusedStream, peerGoesAway, 'gone');
     }
     this.#owner.goingAway();
   }
@@ -553,7 +595,7 @@ export class Http2Connection {
     if (this.#closed) return;
     this.goAway(wireCodeOf(error.code));
     this.#flush();
-    this.#end(error.message);
+    this.#end(error.message, 'fault');
     // What is still on its way is read by nobody: the reset says so.
     this.#endSince ??= performance.now();
     this.#socket.destroySoon();
@@ -572,7 +614,7 @@ export class Http2Connection {
     this.#end('it was closed');
   };
 
-  #end(why: string): void {
+  #end(why: string, ending: Ending = 'gone'): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#reader.stopped = true;
@@ -581,7 +623,7 @@ export class Http2Connection {
     this.#waiting.clear();
     for (const stream of open) {
       stream.dropWaiting();
-      stream.events?.closed(errorCode.none, why);
+      stream.events?.closed(errorCode.none, why, ending);
     }
     for (const run of this.#onSettled.splice(0)) run();
     this.#owner.closed(why);

@@ -2,6 +2,7 @@
 // DATA is told as it arrives, a header block once it is whole. What a frame means is http2-connection.ts's.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { Budget } from './budget.ts';
 import { Gatherer } from './gather.ts';
 import { flag, frameType, headerBytes, maxFrameBytes, preface } from './http2-frames.ts';
 
@@ -21,7 +22,8 @@ export interface FrameEvents {
   windowUpdate(id: number, more: number): void;
 }
 
-// Frames that cost us more than their sender: so many at once, and so many a second after that (nghttp2's figures).
+// Frames that cost us more than their sender: so many at once, so many a second after that (nghttp2's figures), and one for
+// each stream that has come to its end.
 const floodBurst = 1000;
 const floodPerSecond = 33;
 
@@ -53,8 +55,7 @@ export class FrameReader {
   #settled = false;
   #data: OpenData | undefined = undefined;
   #block: OpenBlock | undefined = undefined;
-  #patience = floodBurst;
-  #patienceAt = performance.now();
+  readonly #budget = new Budget(floodBurst, floodPerSecond);
 
   /** `maxBlock` bounds a header block in bytes; a server's reader expects the client's preface first. */
   constructor(events: FrameEvents, maxBlock: number, side: 'client' | 'server') {
@@ -80,11 +81,12 @@ export class FrameReader {
 
   /** A frame that does nothing for anybody. @throws SallyportError `http2_flood` when there are too many. */
   annoyed(): void {
-    if (--this.#patience > 0) return;
-    const now = performance.now();
-    this.#patience = Math.min(floodBurst, Math.floor(((now - this.#patienceAt) / 1000) * floodPerSecond));
-    this.#patienceAt = now;
-    if (this.#patience <= 0) throw flood('more frames that ask for work than anybody needs');
+    if (!this.#budget.spend()) throw flood('more frames that ask for work than anybody needs');
+  }
+
+  /** A stream has come to its end as streams should. */
+  pleased(): void {
+    this.#budget.earn();
   }
 
   #readPreface(buffer: Buffer): number {
@@ -125,8 +127,6 @@ export class FrameReader {
         return this.#takeSettings(flags, id, payload);
       case frameType.rstStream:
         if (payload.length !== 4) throw frameSize('RST_STREAM has four bytes');
-        // Rapid reset: opening and resetting costs the sender nothing and us a request.
-        this.annoyed();
         return this.#events.reset(id, payload.readUInt32BE(0));
       case frameType.ping:
         if (id !== 0) throw protocolError('PING on a stream');

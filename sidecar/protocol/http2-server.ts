@@ -1,8 +1,10 @@
 // The side that asks, in HTTP/2: each stream is an exchange of its own, many at once on one connection.
 
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
-import { type Connection, coarseNow, type Speaker } from '../connection.ts';
+import { type Connection, coarseNow, type Holder, type Speaker } from '../connection.ts';
 import { type Downstream, Exchange, type Fields, type Limits, type Reply, type SpliceEnd } from '../exchange.ts';
+import { hold } from '../observe/held.ts';
+import { Backlog, ExchangeBacklog, stalled, stallMsFor } from './backlog.ts';
 import { bodyTooLarge, isOverBodyLimit } from './body-limit.ts';
 import type { Block } from './hpack-decode.ts';
 import { emptyFields } from './http1-head.ts';
@@ -10,11 +12,20 @@ import type { ServerPath } from './http1-server.ts';
 import { Http2Connection, type Http2Owner } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
 import { readRequest, readTrailers, writeFields, writeReply } from './http2-head.ts';
-import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+import type { Ending, Http2Stream, StreamEvents } from './http2-stream.ts';
 import { bodyTooSlow, owesBody, Pace, replyTooSlow } from './pace.ts';
 import { resetSocket } from './reset.ts';
 import { StreamEnd } from './stream-end.ts';
 import { Tunnel } from './tunnel.ts';
+
+/**
+ * A peer carries the requests of many on one connection, and an app those for many upstreams; all of them are lost when it ends.
+ * So only a flood that no such connection has is held against it. Strangers have connections of their own, and are limited there.
+ */
+const resetsOfOursPerSecond = 400;
+
+/** Whoever takes a request back only after so long is held to the number of streams, as those are who wait for answers. */
+const rapidMs = 100;
 
 /** Longer than any round trip. */
 const retireNoticeMs = 1000;
@@ -30,12 +41,19 @@ export class Http2Server implements Speaker, Http2Owner {
   #retiring: number | undefined = undefined;
   /** Of what all streams together have waiting in the socket. */
   #pace: Pace | undefined = undefined;
+  #backlog: Backlog | undefined = undefined;
 
   constructor(connection: Connection, path: ServerPath) {
     this.connection = connection;
     this.path = path;
     const { headBytes, headFields, streams } = connection.port.rules.current().limits;
-    this.http2 = new Http2Connection(connection.socket, { side: 'server', headBytes, headFields, streams }, this);
+    const isOurs = connection.peer !== undefined || connection.port.rules.current().direction === 'outbound';
+    const resetsPerSecond = isOurs ? resetsOfOursPerSecond : undefined;
+    this.http2 = new Http2Connection(
+      connection.socket,
+      { side: 'server', headBytes, headFields, streams, ...(resetsPerSecond && { resetsPerSecond }) },
+      this,
+    );
   }
 
   opened(stream: Http2Stream): void {
@@ -62,6 +80,35 @@ export class Http2Server implements Speaker, Http2Owner {
       if (now - this.connection.lastActive > limits.clientIdleMs) http2.close();
     } else for (const one of this.#inFlight()) one.tick(now, limits);
     if (limits.slowBytesPerSecond > 0) this.#checkPace(now, limits.slowBytesPerSecond);
+    this.#checkStall(now, limits.streamStallMs);
+  }
+
+  /** The same for one that takes nothing at all. */
+  #checkStall(now: number, limitMs: number): void {
+    const { socket } = this.connection;
+    const { writableLength: waiting } = socket;
+    const moved = socket.bytesWritten - waiting;
+    if (waiting === 0) this.#backlog = undefined;
+    else {
+      this.#backlog ??= new Backlog(now, moved);
+      if (this.#backlog.isStalled(now, moved, stallMsFor(this.connection.peer, limitMs)))
+        this.#giveUp(stalled('client', limitMs));
+    }
+  }
+
+  /** An answer to somebody who does not read would only wait behind the rest. */
+  #giveUp(error: SallyportError): void {
+    for (const one of this.#inFlight()) one.cut(error);
+    resetSocket(this.connection.socket);
+  }
+
+  findHolders(now: number, found: Holder[]): void {
+    for (const one of this.#inFlight()) one.findHolders(now, found);
+    const { socket } = this.connection;
+    const { writableLength: bytes } = socket;
+    if (bytes === 0 || this.#backlog === undefined) return;
+    const waitMs = this.#backlog.waitMs(now, bytes, socket.bytesWritten - bytes);
+    found.push({ bytes, waitMs, drop: (error) => this.#giveUp(error) });
   }
 
   /** A client that does not read its socket, whatever it says of its windows. */
@@ -128,6 +175,7 @@ export class Http2Server implements Speaker, Http2Owner {
 /** What a connection has in flight: exchanges, and tunnels that they have become. */
 interface InFlight {
   tick(now: number, limits: Limits): void;
+  findHolders(now: number, found: Holder[]): void;
   judge(): number;
   cut(error: SallyportError): void;
 }
@@ -144,6 +192,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   /** Of the body that is arriving, and of what waits for the client's windows; present while there is such a thing. */
   #requestPace: Pace | undefined = undefined;
   #replyPace: Pace | undefined = undefined;
+  /** Present while something waits for the client or the upstream. */
+  #backlog: ExchangeBacklog | undefined = undefined;
   /** Since the last tick we have asked the client to wait. */
   #wasPaused = false;
 
@@ -155,6 +205,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
 
   tick(now: number, limits: Limits): void {
     if (limits.slowBytesPerSecond > 0 && this.#isTooSlow(now, limits.slowBytesPerSecond)) return;
+    if (this.#isStalled(now, limits.streamStallMs)) return;
     if (now - this.#lastActive <= limits.streamIdleMs) {
       if (Date.now() > this.#exchange.validUntil) this.judge();
       return;
@@ -162,6 +213,45 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     // What is answered may still stand here for a peer that opens no window: it is not kept for ever.
     if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
     else this.#exchange.carrier?.idle();
+  }
+
+  /** Ends what waits for a client, or for an upstream, that takes none of it. True when it did. */
+  #isStalled(now: number, limitMs: number): boolean {
+    const { bytesSent, bytesReceived, carrier, upstreamPeer } = this.#exchange;
+    const ofReply = this.#stream.waitingBytes;
+    const ofRequest = carrier?.waitingBytes ?? 0;
+    if (ofReply + ofRequest === 0) {
+      this.#backlog = undefined;
+      return false;
+    }
+    this.#backlog ??= new ExchangeBacklog();
+    const clientMs = stallMsFor(this.#server.connection.peer, limitMs);
+    const upstreamMs = carrier?.gathers === true ? Number.POSITIVE_INFINITY : stallMsFor(upstreamPeer, limitMs);
+    const reader = this.#backlog.look(
+      now,
+      clientMs,
+      upstreamMs,
+      ofReply,
+      bytesSent - ofReply,
+      ofRequest,
+      bytesReceived,
+    );
+    if (reader !== undefined) this.#drop(stalled(reader, limitMs));
+    return reader !== undefined;
+  }
+
+  findHolders(now: number, found: Holder[]): void {
+    const { bytesSent, bytesReceived, carrier } = this.#exchange;
+    const ofReply = this.#stream.waitingBytes;
+    const ofRequest = carrier?.waitingBytes ?? 0;
+    const waitMs = this.#backlog?.waitMs(now, ofReply, bytesSent - ofReply, ofRequest, bytesReceived);
+    if (waitMs !== undefined) found.push({ bytes: ofReply + ofRequest, waitMs, drop: (error) => this.#drop(error) });
+  }
+
+  /** What is on record already may still wait here. */
+  #drop(error: SallyportError): void {
+    if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
+    else this.cut(error);
   }
 
   /** Ends what a client sends, or takes, more slowly than that. True when it did. */
@@ -173,9 +263,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     else {
       this.#replyPace ??= new Pace(now, exchange.bytesSent - outstanding);
       if (this.#replyPace.isTakenSlowly(now, exchange.bytesSent, outstanding, perSecond)) {
-        // What is on record already may still wait here.
-        if (exchange.finished) stream.reset(errorCode.cancel);
-        else this.cut(replyTooSlow(perSecond));
+        this.#drop(replyTooSlow(perSecond));
         return true;
       }
     }
@@ -244,6 +332,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     if (this.#held || this.#becomesTunnel) {
       this.#parts.push(chunk);
       this.#partBytes += chunk.length;
+      hold(chunk.length);
       // For a tunnel that is not there yet no more than a window of this is kept.
       if (!this.#held) this.#stream.pause();
     } else if (isOverBodyLimit(this.#exchange)) this.cut(bodyTooLarge(this.#exchange));
@@ -272,20 +361,27 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     if (!this.#held) return;
     this.#held = false;
     const exchange = this.#exchange;
-    const parts = this.#parts;
-    this.#parts = [];
-    if (trailers !== undefined && trailers.names.length === 0 && this.#partBytes > 0) {
+    const partBytes = this.#partBytes;
+    const parts = this.#takeParts();
+    if (trailers !== undefined && trailers.names.length === 0 && partBytes > 0) {
       // Its length is known now, so that an upstream in HTTP/1.1 needs no chunks.
-      exchange.framing = this.#partBytes;
+      exchange.framing = partBytes;
       exchange.wholeBody = parts.length === 1 ? parts[0] : Buffer.concat(parts);
       this.#server.path.serve(exchange);
       return;
     }
-    if (trailers !== undefined && this.#partBytes === 0 && trailers.names.length === 0) exchange.framing = 0;
+    if (trailers !== undefined && partBytes === 0 && trailers.names.length === 0) exchange.framing = 0;
     this.#server.path.serve(exchange);
     if (isOverBodyLimit(exchange)) return this.cut(bodyTooLarge(exchange));
     for (const part of parts) if (exchange.carrier?.requestData(part) === false) this.pause();
     if (trailers !== undefined && exchange.framing !== 0) exchange.carrier?.requestEnd(trailers);
+  }
+
+  /** Whoever ends the exchange calls it as well. */
+  #takeParts(): Buffer[] {
+    hold(-this.#partBytes);
+    this.#partBytes = 0;
+    return this.#parts.splice(0);
   }
 
   drained(): void {
@@ -293,10 +389,12 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     this.#exchange.carrier?.downstreamDrained();
   }
 
-  closed(code: number, why: string): void {
+  closed(code: number, why: string, ending: Ending): void {
     const exchange = this.#exchange;
     this.#held = false;
+    this.#takeParts();
     if (exchange.finished) return;
+    const isRapid = ending === 'reset' && !exchange.responded && performance.now() - exchange.started < rapidMs;
     if (exchange.flag === '-') {
       exchange.flag = 'DC';
       if (exchange.details === '-' || exchange.details === 'via_upstream')
@@ -307,6 +405,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     exchange.carrier = undefined;
     carrier?.downstreamGone();
     this.#server.path.finish(exchange);
+    if (isRapid) this.#server.http2.countReset();
   }
 
   #refuse(thrown: unknown): void {
@@ -321,8 +420,10 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
       exchange.failure = error;
       exchange.flag = error.row.flag;
       exchange.details = error.row.details;
+      this.#takeParts();
       this.#stream.reset(errorCode.protocol);
       this.#server.path.finish(exchange);
+      this.#server.http2.countReset();
     } else this.#server.path.refuse(exchange, error);
   }
 
@@ -383,6 +484,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 
   abort(): void {
+    this.#takeParts();
     this.#stream.reset(resetCodeFor(this.#exchange.failure));
     this.#server.path.finish(this.#exchange);
   }
@@ -400,8 +502,8 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     const exchange = this.#exchange;
     const { http2, path } = this.#server;
     const stream = this.#stream;
-    const rest = this.#parts.length === 0 ? undefined : Buffer.concat(this.#parts);
-    this.#parts = [];
+    const parts = this.#takeParts();
+    const rest = parts.length === 0 ? undefined : Buffer.concat(parts);
     exchange.bytesReceived = 0;
     const end = new StreamEnd(stream, () => http2.sendEnd(stream));
     const tunnel = new Tunnel(exchange, { socket: end, rest }, upstream, path.refusalOf);
@@ -412,6 +514,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   /** RFC 9113 section 8.1: an answer before the end of its request is followed by a reset without blame. */
   #finish(): void {
     this.#exchange.carrier = undefined;
+    this.#takeParts();
     this.#server.path.finish(this.#exchange);
     const stream = this.#stream;
     if (!stream.remoteEnded) stream.endWith(() => stream.reset(errorCode.none));

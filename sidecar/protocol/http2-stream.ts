@@ -1,9 +1,12 @@
 // One stream of an HTTP/2 connection: what it may still send, what waits for that, and what its peer may send it.
 
-import { hold } from '../observe/held.ts';
+import { hold, pile } from '../observe/held.ts';
 import type { Block } from './hpack-decode.ts';
 import type { Http2Connection } from './http2-connection.ts';
 import { errorCode } from './http2-frames.ts';
+
+/** How a stream came to its end: the peer has reset it, we have for what the peer did, or its connection is gone. */
+export type Ending = 'reset' | 'fault' | 'gone';
 
 /** What a stream tells whoever serves it. After `closed` nothing follows. */
 export interface StreamEvents {
@@ -13,8 +16,8 @@ export interface StreamEvents {
   ended(): void;
   /** There is room for more of what write() refused. */
   drained(): void;
-  /** The other side has reset it, or its connection is gone: `code` is the wire's, `why` a sentence. */
-  closed(code: number, why: string): void;
+  /** It is over before its end: `code` is the wire's, `why` a sentence. */
+  closed(code: number, why: string, ending: Ending): void;
 }
 
 export class Http2Stream {
@@ -32,6 +35,7 @@ export class Http2Stream {
   expected = Number.POSITIVE_INFINITY;
   readonly #connection: Http2Connection;
   #waiting: Buffer[] = [];
+  #waitingBytes = 0;
   #endAfter: (() => void) | undefined = undefined;
   #paused = false;
   #unacknowledged = 0;
@@ -50,7 +54,7 @@ export class Http2Stream {
 
   /** Bytes that wait for the peer's windows. */
   get waitingBytes(): number {
-    return this.#waiting.reduce((sum, { length }) => sum + length, 0);
+    return this.#waitingBytes;
   }
 
   get isPaused(): boolean {
@@ -68,7 +72,7 @@ export class Http2Stream {
     const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
     if (sent === chunk.length) return this.#connection.roomy || this.#block();
     this.#waiting.push(sent === 0 ? chunk : chunk.subarray(sent));
-    hold(chunk.length - sent);
+    this.#wait(chunk.length - sent);
     return this.#block();
   }
 
@@ -101,11 +105,11 @@ export class Http2Stream {
       const sent = this.#connection.sendData(this, chunk!, false);
       if (sent < chunk!.length) {
         if (sent > 0) this.#waiting[0] = chunk!.subarray(sent);
-        hold(-sent);
+        this.#wait(-sent);
         return false;
       }
       this.#waiting.shift();
-      hold(-sent);
+      this.#wait(-sent);
     }
     const last = this.#endAfter;
     this.#endAfter = undefined;
@@ -115,6 +119,13 @@ export class Http2Stream {
       this.events?.drained();
     }
     return true;
+  }
+
+  /** Now and then: what still waits takes no more memory than it says. At once would be for nothing, where it goes at once. */
+  compact(): void {
+    const pieces: Buffer[] = [];
+    for (const chunk of this.#waiting) pile(pieces, chunk);
+    this.#waiting = pieces;
   }
 
   /** Bytes that were taken off the wire; they are given back to the peer unless whoever gets them asked for a pause. */
@@ -136,12 +147,18 @@ export class Http2Stream {
 
   /** It is over: what waited goes nowhere. */
   dropWaiting(): void {
-    for (const { length } of this.#waiting.splice(0)) hold(-length);
+    this.#waiting = [];
+    this.#wait(-this.#waitingBytes);
   }
 
   /** Ends both sides at once. */
   reset(code: number = errorCode.cancel): void {
     this.#connection.resetStream(this, code);
+  }
+
+  #wait(bytes: number): void {
+    this.#waitingBytes += bytes;
+    hold(bytes);
   }
 
   #block(): false {

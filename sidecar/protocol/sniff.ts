@@ -90,6 +90,8 @@ export class FirstBytes implements Speaker {
     if (now - this.#since > this.#connection.port.rules.current().limits.headMs) this.#connection.socket.destroy();
   }
 
+  findHolders(): void {}
+
   drain(): void {
     if (this.#held.length === 0) this.#connection.socket.destroy();
   }

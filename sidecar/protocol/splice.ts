@@ -29,6 +29,8 @@ export interface LastWords {
 export interface Splice {
   /** performance.now() of the last byte either way. */
   lastActive(): number;
+  /** Bytes that either side was given and has not taken. */
+  waitingBytes(): number;
   /** Cuts both sides, so that each sees that something is missing. */
   cut(): void;
   /** From here on nothing passes: each side gets its last words and its end, and is closed soon after. */
@@ -85,7 +87,8 @@ export function splice(downstream: SpliceEnd, upstream: SpliceEnd, count: Splice
       b.destroy();
     }, lingerMs).unref();
   };
-  return { lastActive: () => last, cut, finish, closed };
+  const waitingBytes = (): number => a.writableLength + b.writableLength;
+  return { lastActive: () => last, waitingBytes, cut, finish, closed };
 }
 
 /** Copies `from` to `to` until it ends, then half-closes `to`. */

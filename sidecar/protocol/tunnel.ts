@@ -2,7 +2,7 @@
 // it does; what ends it early is on record, and is said in the protocol's own manner.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Kind, Speaker } from '../connection.ts';
+import type { Holder, Kind, Speaker } from '../connection.ts';
 import type { Exchange, SpliceEnd } from '../exchange.ts';
 import { type Splice, splice } from './splice.ts';
 import { closeFrame, closeStatus, FrameBoundary } from './websocket.ts';
@@ -52,6 +52,19 @@ export class Tunnel implements Speaker {
     else if (Date.now() > this.#exchange.validUntil) this.judge();
   }
 
+  findHolders(now: number, found: Holder[]): void {
+    const bytes = this.#splice.waitingBytes();
+    if (bytes === 0 || this.#over) return;
+    const waitMs = now - this.#splice.lastActive();
+    found.push({ bytes, waitMs, drop: (error) => this.#drop(error) });
+  }
+
+  /** Last words would only wait behind the rest. */
+  #drop(error: SallyportError): void {
+    this.#note(error);
+    this.#splice.cut();
+  }
+
   /** A WebSocket is told that we are going; a TCP stream has no word for it, and goes on until the drain time is over. */
   drain(): void {
     if (this.kind !== 'websocket') return;
@@ -73,6 +86,15 @@ export class Tunnel implements Speaker {
     this.#end(error);
   }
 
+  #note(error: SallyportError): void {
+    this.#over = true;
+    const exchange = this.#exchange;
+    exchange.failure ??= error;
+    exchange.flag = error.row.flag;
+    if (error.code !== 'policy_denied' || exchange.details === '-' || exchange.details === 'via_upstream')
+      exchange.details = error.row.details;
+  }
+
   #leave(): void {
     // Words between the bytes of a frame would be read as a part of it: they wait for its end, or for the drain's.
     if (!this.#toUpstream.clear || !this.#toDownstream.clear) return;
@@ -84,12 +106,7 @@ export class Tunnel implements Speaker {
 
   #end(error: SallyportError): void {
     if (this.#over) return;
-    this.#over = true;
-    const exchange = this.#exchange;
-    exchange.failure ??= error;
-    exchange.flag = error.row.flag;
-    if (error.code !== 'policy_denied' || exchange.details === '-' || exchange.details === 'via_upstream')
-      exchange.details = error.row.details;
+    this.#note(error);
     if (this.kind === 'tcp') return this.#splice.finish({});
     const status = error.code === 'draining' ? closeStatus.goingAway : closeStatus.policyViolation;
     const { toUpstream, toDownstream } = lastWords(status, error.code);

@@ -58,6 +58,12 @@ export class Breaker {
     return maxConnections === undefined || this.connections < maxConnections || ofEndpoint === 0;
   }
 
+  /** Whether a connection could be made beside those that there are. */
+  hasRoom(): boolean {
+    const { maxConnections = Number.POSITIVE_INFINITY } = this.plan;
+    return this.connections < Math.min(this.#limits.connections, maxConnections);
+  }
+
   /** TCP, where nobody can wait for another's connection. @throws SallyportError `overloaded`. */
   checkStream(): void {
     const { maxConnections } = this.plan;

@@ -6,6 +6,7 @@ import { type Address, formatAddress, formatPlace } from '../../cert-agent/base/
 import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
 import { retirementOf } from '../../cert-agent/identity/retirement.ts';
 import type { BareConnection, Choice, Limits, UpstreamConnection } from '../exchange.ts';
+import { holdSocket } from '../observe/held.ts';
 import { type ClientOptions, type ClientOwner, Http1Client } from '../protocol/http1-client.ts';
 import { Http2Client, type Http2ClientOwner } from '../protocol/http2-client.ts';
 import type { Candidate } from './balance.ts';
@@ -288,6 +289,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     this.#breaker.connections++;
     try {
       const { socket, peer } = await this.#dial([]);
+      holdSocket(socket);
       socket.once('close', () => this.#streamGone());
       const localAddress = formatPlace(socket.localAddress, socket.localPort);
       return { socket, peer, address: this.address, localAddress };
@@ -424,6 +426,11 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
 
   freed(): void {
     if (this.#queue.length > 0) this.serveQueue();
+  }
+
+  /** What is open on it goes on. Where there may be no other connection, one that may be ended is better than none. */
+  worn(client: Http2Client): void {
+    if (this.#breaker.hasRoom()) client.retire();
   }
 
   /** Closes one that is idle and no longer in the list of those. */

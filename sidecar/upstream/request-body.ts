@@ -2,7 +2,7 @@
 // all of them so far, up to a limit. What is kept counts among what the process holds.
 
 import type { Fields } from '../exchange.ts';
-import { hold } from '../observe/held.ts';
+import { hold, pile } from '../observe/held.ts';
 
 /** What may wait for a connection, or be kept for another try; a request with a longer body is sent once. */
 const keptBytes = 64 * 1024;
@@ -30,27 +30,36 @@ export class RequestBody {
   keep(chunk: Buffer): void {
     if (this.#kept === undefined) return;
     if (this.#keptBytes + chunk.length > keptBytes) return this.forget();
-    this.#kept.push(chunk);
+    pile(this.#kept, chunk);
     this.#keptBytes += chunk.length;
     hold(chunk.length);
   }
 
   /** There is no connection yet. False asks its sender to wait. */
   wait(chunk: Buffer): boolean {
-    this.#waiting.push(chunk);
-    this.#waitingBytes += chunk.length;
+    pile(this.#waiting, chunk);
+    this.#wait(chunk.length);
     return this.#waitingBytes < keptBytes;
   }
 
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
   takeWaiting(): Buffer[] {
-    this.#waitingBytes = 0;
+    this.#wait(-this.#waitingBytes);
     return this.#waiting.splice(0);
+  }
+
+  #wait(bytes: number): void {
+    this.#waitingBytes += bytes;
+    hold(bytes);
   }
 
   /** From the beginning, once there is another connection. Only while it can be repeated. */
   rewind(): void {
     this.#waiting = [...(this.#kept ?? [])];
-    this.#waitingBytes = this.#keptBytes;
+    this.#wait(this.#keptBytes - this.#waitingBytes);
   }
 
   /** Nothing is kept for another try any more. */

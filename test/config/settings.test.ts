@@ -33,6 +33,7 @@ t.test('a good one', async (t) => {
       headFields: 100,
       headMs: 10_000,
       streamIdleMs: 300_000,
+      streamStallMs: 60_000,
       tcpIdleMs: 3_600_000,
       drainMs: 5000,
       drainMinimumMs: 5000,

@@ -335,7 +335,16 @@ interface Front {
 
 /** A codec on a real socket, whose path is `serve`, and whose clock is moved by hand. */
 async function startFront(t: Owner, version: Version, serve: (exchange: Exchange) => void): Promise<Front> {
-  const rules = { limits: { ...limits, streamIdleMs: 1e9, clientIdleMs: 1e9, headMs: 1e9, slowBytesPerSecond: 240 } };
+  const rules = {
+    limits: {
+      ...limits,
+      streamIdleMs: 1e9,
+      streamStallMs: 1e9,
+      clientIdleMs: 1e9,
+      headMs: 1e9,
+      slowBytesPerSecond: 240,
+    },
+  };
   const port = { key: 'front', rules: new LiveCell(rules as unknown as PortRules) };
   const front = { connections: [] as Connection[], finished: [] as Exchange[] };
   const path: ServerPath = {
@@ -487,7 +496,9 @@ t.test('a client in HTTP/2 that opens its windows and does not read its socket',
     }
   }
   const socket = new Stuck();
-  const rules = { limits: { ...limits, clientIdleMs: 1e9, slowBytesPerSecond: 240 } } as unknown as PortRules;
+  const rules = {
+    limits: { ...limits, clientIdleMs: 1e9, streamStallMs: 1e9, slowBytesPerSecond: 240 },
+  } as unknown as PortRules;
   const connection = new Connection(socket as unknown as Socket, { key: 'x', rules: new LiveCell(rules) });
   connection.speaker = new Http2Server(connection, {} as ServerPath);
   await until(() => socket.writableLength > 0, 'our settings to wait');

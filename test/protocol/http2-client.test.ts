@@ -137,9 +137,9 @@ const wrong: readonly (readonly [name: string, bytes: Buffer, said: readonly str
       ),
       frame(0, 1, 1, [1]),
     ]),
-    ['reply 200 ...', 'data \u0001', 'failed upstream_cut'],
+    ['failed upstream_protocol'],
   ],
-  ['an answer to a stream that never was', status(9, '200'), ['failed upstream_refused_us']],
+  ['an answer to a stream that never was', status(9, '200'), ['failed upstream_protocol']],
 ];
 
 for (const [name, bytes, expected] of wrong) {

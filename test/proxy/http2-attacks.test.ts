@@ -87,7 +87,9 @@ t.test('attacks', async (t) => {
       'rapid reset (CVE-2023-44487)',
       Buffer.concat([
         hello,
-        many(3000, (i) => Buffer.concat([request(2 * i + 1), frame(reset, 0, 2 * i + 1, u32(8))])),
+        many(10_000, (i) =>
+          Buffer.concat([request(2 * i + 1, { ':method': 'POST' }, endHeaders), frame(reset, 0, 2 * i + 1, u32(8))]),
+        ),
       ]),
       calm,
     ],

@@ -82,35 +82,41 @@ t.test('requests that wait for a connection: the next is 503 UO', async (t) => {
   });
 });
 
-t.test('readers that never read: what may be held is bounded, the next request is 503 OM, and it ends', async (t) => {
-  const big = Buffer.alloc(300_000, 'x');
-  const app = createServer((_req, res) => res.end(big));
-  await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
-  t.teardown(() => {
-    app.closeAllConnections();
-    app.close();
-  });
-  const mesh = await startMesh(t, { app: (app.address() as { port: number }).port, limits: '{ heldBytes: 2097152 }' });
-  // A window of nothing: answers can be asked for and not be sent.
-  const client = session(t, mesh.outPort, { initialWindowSize: 0 });
-  await once(client, 'remoteSettings');
-  for (let i = 0; i < 60; i++) client.request({ ':authority': 'orders', ':path': '/' }).on('error', () => {});
-  const held = async (): Promise<number> => {
-    const metrics = await (await fetch(`http://127.0.0.1:${mesh.outAdmin}/stats/prometheus`)).text();
-    return Number(/^sallyport_held_bytes (\d+)$/m.exec(metrics)?.[1]);
-  };
-  await until(async () => (await held()) > 2_097_152, 'it to be full');
-  t.match(await exchangeBytes(mesh.outPort, get), /^HTTP\/1\.1 503 [\s\S]*memory full$/);
-  // Past the limit only what was begun before may still come: a window of each stream.
-  t.ok((await held()) < 60 * 300_000, `${await held()} bytes are held`);
-  t.match(
-    (await mesh.records('web', 1)).find((one) => one['code'] === 'memory_full'),
-    { response_flags: 'OM', response_code_details: 'overload' },
-  );
-  client.destroy();
-  await until(async () => (await held()) === 0, 'all of it to go with its reader');
-  t.match(await exchangeBytes(mesh.outPort, get), /^HTTP\/1\.1 200 /);
-});
+t.test(
+  'readers that never read: what may be held is bounded, until they are known to be slow the next request is 503 OM, and it ends',
+  async (t) => {
+    const big = Buffer.alloc(300_000, 'x');
+    const app = createServer((_req, res) => res.end(big));
+    await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
+    t.teardown(() => {
+      app.closeAllConnections();
+      app.close();
+    });
+    const mesh = await startMesh(t, {
+      app: (app.address() as { port: number }).port,
+      limits: '{ heldBytes: 2097152 }',
+    });
+    // A window of nothing: answers can be asked for and not be sent.
+    const client = session(t, mesh.outPort, { initialWindowSize: 0 });
+    await once(client, 'remoteSettings');
+    for (let i = 0; i < 60; i++) client.request({ ':authority': 'orders', ':path': '/' }).on('error', () => {});
+    const held = async (): Promise<number> => {
+      const metrics = await (await fetch(`http://127.0.0.1:${mesh.outAdmin}/stats/prometheus`)).text();
+      return Number(/^sallyport_held_bytes (\d+)$/m.exec(metrics)?.[1]);
+    };
+    await until(async () => (await held()) > 2_097_152, 'it to be full');
+    t.match(await exchangeBytes(mesh.outPort, get), /^HTTP\/1\.1 503 [\s\S]*memory full$/);
+    // Past the limit only what was begun before may still come: a window of each stream.
+    t.ok((await held()) < 60 * 300_000, `${await held()} bytes are held`);
+    t.match(
+      (await mesh.records('web', 1)).find((one) => one['code'] === 'memory_full'),
+      { response_flags: 'OM', response_code_details: 'overload' },
+    );
+    client.destroy();
+    await until(async () => (await held()) === 0, 'all of it to go with its reader');
+    t.match(await exchangeBytes(mesh.outPort, get), /^HTTP\/1\.1 200 /);
+  },
+);
 
 t.test('a client in HTTP/1.1 that does not read stops the app', async (t) => {
   let written = 0;
