@@ -11,7 +11,8 @@ export type Address = { readonly host: string; readonly port: number } | { reado
  */
 export function parseAddress(text: string, defaultHost: string): Address {
   if (text.startsWith('unix:')) {
-    const path = text.slice('unix:'.length).replace(/^\/\//, '');
+    // `unix:///run/a.sock` is the form of URLs. A path that still began with two slashes would be written as another one.
+    const path = text.slice('unix:'.length).replace(/^\/\//, '').replace(/^\/+/, '/');
     if (path === '') throw bad(text, 'the path is empty');
     // sun_path of Linux holds 108 bytes with its end, macOS 104: beyond, connect() would truncate or fail late.
     if (Buffer.byteLength(path) > 103) throw bad(text, 'a unix socket path holds at most 103 bytes');

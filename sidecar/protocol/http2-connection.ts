@@ -207,6 +207,7 @@ export class Http2Connection {
       if (size <= 0) break;
       const last = ends && from + size === chunk.length;
       this.#out.begin(size, frameType.data, last ? flag.endStream : 0, stream.id);
+      this.#reader.dataSent();
       this.#out.copy(chunk, from, from + size);
       stream.sendWindow -= size;
       this.#sendWindow -= size;

@@ -56,6 +56,8 @@ export class FrameReader {
   #data: OpenData | undefined = undefined;
   #block: OpenBlock | undefined = undefined;
   readonly #budget = new Budget(floodBurst, floodPerSecond);
+  /** We have sent DATA since the last PING. */
+  #mayMeasure = false;
 
   /** `maxBlock` bounds a header block in bytes; a server's reader expects the client's preface first. */
   constructor(events: FrameEvents, maxBlock: number, side: 'client' | 'server') {
@@ -82,6 +84,14 @@ export class FrameReader {
   /** A frame that does nothing for anybody. @throws SallyportError `http2_flood` when there are too many. */
   annoyed(): void {
     if (!this.#budget.spend()) throw flood('more frames that ask for work than anybody needs');
+  }
+
+  /**
+   * DATA goes to the peer, who may send one PING for it: that is how gRPC measures how much is on its way, once in each round trip,
+   * which may be a thousand times a second. It costs us no more than the DATA that they have asked for.
+   */
+  dataSent(): void {
+    this.#mayMeasure = true;
   }
 
   /** A stream has come to its end as streams should. */
@@ -132,7 +142,8 @@ export class FrameReader {
         if (id !== 0) throw protocolError('PING on a stream');
         if (payload.length !== 8) throw frameSize('PING has eight bytes');
         if ((flags & flag.ack) !== 0) return;
-        this.annoyed();
+        if (!this.#mayMeasure) this.annoyed();
+        this.#mayMeasure = false;
         return this.#events.ping(payload);
       case frameType.goaway:
         if (id !== 0) throw protocolError('GOAWAY on a stream');

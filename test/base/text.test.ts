@@ -17,6 +17,9 @@ t.test('addresses', async (t) => {
     ['15000', { host: 'default', port: 15000 }],
     ['unix:/run/a.sock', { path: '/run/a.sock' }],
     ['unix:///run/a.sock', { path: '/run/a.sock' }],
+    // One spelling: as `//run/a.sock` it would be written as another address.
+    ['unix:////run/a.sock', { path: '/run/a.sock' }],
+    ['unix:run/a.sock', { path: 'run/a.sock' }],
   ];
   for (const [text, address] of read) t.same(parseAddress(text, 'default'), address, text);
   const refused: readonly (readonly [text: string, why: string])[] = [
