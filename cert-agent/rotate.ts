@@ -15,7 +15,7 @@ import type { Live } from './base/live.ts';
 import type { Log } from './base/log.ts';
 import type { CaClient } from './fetch.ts';
 import { onlyBundle } from './identity/bundle.ts';
-import { isSerialDenied } from './identity/denied.ts';
+import { deniedBy } from './identity/denied.ts';
 import { pendingKey } from './identity/generation.ts';
 import type { Identity } from './identity/identity.ts';
 import type { Svid } from './identity/svid.ts';
@@ -264,9 +264,7 @@ export class Rotation {
 
   #isDenied(): boolean {
     const held = this.#keep.held();
-    if (held === undefined) return false;
-    const { serial, id } = held.svid;
-    return isSerialDenied(held.denied, serial) || held.denied.ids.has(id.uri);
+    return held !== undefined && deniedBy(held.denied, held.svid) !== undefined;
   }
 
   /** Checks what an answer says against what we have, and only then makes it ours. */

@@ -29,6 +29,15 @@ export function isSerialDenied({ serials }: DenyList, serial: string): boolean {
   return normal === undefined || serials.has(normal);
 }
 
+/** By what an SVID is on the list; undefined where it is not. */
+export function deniedBy(
+  list: DenyList,
+  { serial, id }: { readonly serial: string; readonly id: { readonly uri: string } },
+): 'serial' | 'id' | undefined {
+  if (list.ids.has(id.uri)) return 'id';
+  return isSerialDenied(list, serial) ? 'serial' : undefined;
+}
+
 /** The list as JSON: `{ sequence, time, serials, ids }`. */
 export function formatDenyList(list: DenyList): object {
   return { sequence: list.sequence, time: formatTime(list.time), serials: [...list.serials], ids: [...list.ids] };

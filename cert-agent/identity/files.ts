@@ -10,6 +10,7 @@ import { asSallyportError, type SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { guardSecret } from '../base/secret-file.ts';
+import { deniedBy } from './denied.ts';
 import type { Identity, IdentityPaths } from './identity.ts';
 import { type IdentityTexts, parseIdentity, readIdentityTexts } from './read.ts';
 import { checkValidity } from './verify.ts';
@@ -24,7 +25,7 @@ export interface WatchOptions {
 export interface IdentityWatch {
   /** Undefined until there is a valid identity, and again once it has expired without a successor. */
   readonly identity: Live<Identity | undefined>;
-  /** What is missing, ready for 'waiting for ...'; undefined while there is an identity. */
+  /** What is missing, ready for 'waiting for ...'; undefined while there is an identity that peers can take. */
   waitingFor(): string | undefined;
   /** How often a set of files could not be taken. */
   failures(): number;
@@ -74,7 +75,12 @@ class FileWatch implements IdentityWatch {
   }
 
   waitingFor(): string | undefined {
-    return this.#cell.current() === undefined ? this.#waiting : undefined;
+    const identity = this.#cell.current();
+    if (identity === undefined) return this.#waiting;
+    const { svid, denied } = identity;
+    const by = deniedBy(denied, svid);
+    // It is still shown, and peers refuse it.
+    return by && `another SVID: ${svid.id.uri} is on the deny-list ${this.#paths.denied}, by its ${by}`;
   }
 
   failures(): number {

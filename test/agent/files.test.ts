@@ -55,6 +55,37 @@ async function writeFlat(world: World, changes: Parameters<typeof createCredenti
   return chainPem;
 }
 
+t.test('our own SVID on the deny-list: it says so, and what is waited for', async (t) => {
+  for (const by of ['serial', 'id'] as const) {
+    const world = createWorld(t);
+    await writeFlat(world);
+    const denied = join(world.directory, 'denied.json');
+    const write = (list: { serials?: string[]; ids?: string[] }): void =>
+      writeFileSync(
+        denied,
+        JSON.stringify({ sequence: 1, time: formatTime(world.clock.now()), serials: [], ids: [], ...list }),
+      );
+    write({ serials: ['0a'], ids: ['spiffe://demo.test/other'] });
+    const files = world.open({ denied });
+    t.equal(files.waitingFor(), undefined, 'others are');
+    const serial = files.identity.current()?.svid.serial ?? '';
+    write(by === 'serial' ? { serials: [serial.toUpperCase()] } : { ids: [uri] });
+    files.reload();
+    t.equal(files.waitingFor(), `another SVID: ${uri} is on the deny-list ${denied}, by its ${by}`);
+    t.not(files.identity.current(), undefined, 'peers refuse it: that is theirs to do');
+    await writeFlat(world);
+    files.reload();
+    t.equal(
+      files.waitingFor() === undefined,
+      by === 'serial',
+      'a new certificate is enough where only the old one is denied',
+    );
+    write({});
+    files.reload();
+    t.equal(files.waitingFor(), undefined);
+  }
+});
+
 t.test('reads at once', async (t) => {
   const world = createWorld(t);
   const chainPem = await writeFlat(world);
