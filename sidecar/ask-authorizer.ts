@@ -47,8 +47,18 @@ async function askEach(exchange: Exchange, connection: Connection, rules: readon
         },
       );
     }
-    // On TCP there is nothing that an HTTP authorizer could be asked.
-    if (exchange.rules.protocol === 'tcp' && authorizer.kind === 'http') continue;
+    // On TCP there is nothing that an HTTP authorizer could be asked. Where requests are what it is to be asked about, they do
+    // not pass unseen.
+    if (exchange.rules.protocol === 'tcp' && authorizer.kind === 'http') {
+      if (exchange.rules.unread === undefined) continue;
+      exchange.policy = policy;
+      exchange.decision = 'deny';
+      exchange.details = details;
+      throw new SallyportError(
+        'policy_denied',
+        `${policy} denies it: '${rule.provider}' is asked about requests, and these are inside of the app's own TLS`,
+      );
+    }
     await askOne(exchange, connection, authorizer, policy);
     if (exchange.finished) return;
   }

@@ -91,8 +91,8 @@ export class Connection implements ConnectionFacts {
   /** At a gateway: the listener that the client's server name has chosen, and the certificate that it has shown. */
   readonly listener: string | undefined;
   readonly client: ClientCertificate | undefined;
-  /** What TLS has agreed on: `h2`, `http/1.1` or nothing. */
-  readonly alpn: string | undefined;
+  /** What TLS has agreed on; undefined where that says nothing of what is spoken. */
+  readonly alpn: 'h2' | 'http/1.1' | undefined;
   speaker: Speaker | undefined = undefined;
   /** Moved by each byte either way; compared with limits at each tick. */
   lastActive = coarseNow();
@@ -124,7 +124,8 @@ export class Connection implements ConnectionFacts {
     this.localAddress = formatPlace(socket.localAddress, socket.localPort);
     const tls = socket instanceof TLSSocket ? socket : undefined;
     this.tls = facts;
-    this.alpn = typeof tls?.alpnProtocol === 'string' ? tls.alpnProtocol : undefined;
+    const agreed = tls?.alpnProtocol;
+    this.alpn = agreed === 'h2' || agreed === 'http/1.1' ? agreed : undefined;
     const named = typeof tls?.servername === 'string' ? tls.servername : front.serverName;
     // What is no host is kept as it was said: it is on record, and matches nothing.
     this.serverName = named === undefined ? undefined : (normalizeHost(named) ?? named);

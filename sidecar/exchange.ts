@@ -82,6 +82,8 @@ export interface PortRules {
   readonly generation: number;
   readonly direction: 'inbound' | 'outbound' | 'gateway';
   readonly protocol: 'http' | 'tcp';
+  /** These are bytes on a port of requests: what is inside of the app's own TLS, nobody here has read. */
+  readonly unread?: true;
   readonly limits: Limits;
   /** The port that policies see: the app's, not ours. */
   readonly policyPort: number;

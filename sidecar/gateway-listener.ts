@@ -188,7 +188,8 @@ class Doors {
     const { limits } = port.rules.current();
     const current = (): FrontListener => this.#byName.get(of.name)?.of ?? of;
     const server = createTlsServer({
-      ...listenOptions(limits.handshakeMs, of.streams ? [] : ['h2', 'http/1.1']),
+      ...listenOptions(limits.handshakeMs),
+      ...(of.streams ? {} : { ALPNProtocols: ['h2', 'http/1.1'] }),
       ...frontContextOptions(firstOf(of), tlsOf(of, tls)),
       requestCert: of.clients !== undefined,
       SNICallback: (name, done) => {

@@ -13,9 +13,11 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
 import type { TlsFacts } from './exchange.ts';
+import { isOfMesh, meshAlpn } from './policy/mtls.ts';
+import { type ClientHello, whenHello } from './protocol/client-hello.ts';
 import { runsOn } from './protocol/reset.ts';
 import { whenSniffed } from './protocol/sniff.ts';
-import { acceptedFacts, contextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
+import { acceptedFacts, agreeInMesh, contextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
 import { type ProxyTools, serveHttp, serveTcp } from './proxy.ts';
 
 export interface ListenerOptions {
@@ -34,6 +36,8 @@ export interface ListenerOptions {
 export interface InboundOptions extends ListenerOptions {
   readonly identity: Live<Identity | undefined>;
   readonly tls: TlsSettings;
+  /** The same port for the bytes of TLS that is the app's own. */
+  readonly streams: Port;
 }
 
 export interface Listener {
@@ -52,7 +56,8 @@ export async function startPlainListener(options: ListenerOptions): Promise<List
 }
 
 /**
- * A port for peers: mutual TLS, plaintext, or whichever the first bytes say, as the port's mode has it at that moment.
+ * A port for peers: mutual TLS, plaintext, or whichever the first bytes say, as the port's mode has it at that moment. Where
+ * both are taken, TLS that offers no protocol of the mesh is the app's own: it goes there as it came, as bytes from nobody known.
  * @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`.
  */
 export async function startInboundListener(options: InboundOptions): Promise<Listener> {
@@ -68,12 +73,23 @@ export async function startInboundListener(options: InboundOptions): Promise<Lis
     raw.destroy();
   };
   const takePlain = (raw: Socket): void => accept(new Connection(raw, port), raw, options);
+  const passOn = (raw: Socket, { serverName }: ClientHello): void => {
+    sayPassedOn(options);
+    accept(new Connection(raw, options.streams, undefined, { serverName }), raw, options);
+  };
+  const takeEitherTls = (raw: Socket): void =>
+    whenHello(
+      raw,
+      port.rules.current().limits,
+      (hello) => (isOfMesh(hello.alpn) ? takeTls(raw) : passOn(raw, hello)),
+      (why) => refuseHandshake(options, raw, why),
+    );
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (raw) => {
     if (!admit(raw, server, options)) return;
     table.arrive(raw);
     const rules = port.rules.current();
     if (rules.mtls?.mode === 'DISABLE') takePlain(raw);
-    else if (rules.mtls?.mode === 'PERMISSIVE') whenSniffed(raw, rules, takeTls, takePlain);
+    else if (rules.mtls?.mode === 'PERMISSIVE') whenSniffed(raw, rules, takeEitherTls, takePlain);
     else takeTls(raw);
   });
   return listen(server, options, () => secure.stop());
@@ -105,7 +121,10 @@ function startHandshakes(options: InboundOptions, context: object): TlsServer {
   const { tls, port } = options;
   const { protocol, limits } = port.rules.current();
   const server = createTlsServer({
-    ...listenOptions(limits.handshakeMs, protocol === 'http' ? ['h2', 'http/1.1'] : []),
+    ...listenOptions(limits.handshakeMs),
+    ...(protocol === 'http'
+      ? { ALPNCallback: ({ protocols }: { readonly protocols: string[] }) => agreeInMesh(protocols) }
+      : {}),
     ...context,
   });
   onHandshakes(server, tls, options, (socket, facts, raw) => {
@@ -142,13 +161,33 @@ export function onHandshakes(
     accepted(socket, facts, raw);
   });
   server.on('tlsClientError', (error, socket) => {
-    tools.metrics.countRefusedConnection('tls_handshake_failed');
-    sparseLogOf(log)(
-      'tls_handshake_failed',
-      `no TLS handshake with ${socket.remoteAddress ?? 'a peer that is gone'}: ${reasonOf(error)}`,
-    );
+    refuseHandshake({ tools, log }, socket, reasonOf(error));
     socket.destroy();
   });
+}
+
+function refuseHandshake(
+  { tools, log }: Pick<ListenerOptions, 'tools' | 'log'>,
+  { remoteAddress = 'a peer that is gone' }: Socket,
+  why: string,
+): void {
+  tools.metrics.countRefusedConnection('tls_handshake_failed');
+  sparseLogOf(log)('tls_handshake_failed', `no TLS handshake with ${remoteAddress}: ${why}`);
+}
+
+const saidPassedOn = new WeakSet<Port>();
+
+/** Once for each port of requests: more often than an app that speaks TLS beside them, it is a peer that does not name the mesh. */
+function sayPassedOn({ port, log }: InboundOptions): void {
+  if (port.rules.current().protocol !== 'http' || saidPassedOn.has(port)) return;
+  saidPassedOn.add(port);
+  log.warn(
+    {
+      code: 'tls_passed_on',
+      hint: `a peer of the mesh offers '${meshAlpn}' in ALPN, or the port is made STRICT`,
+    },
+    `${port.key} is PERMISSIVE: TLS that offers no protocol of the mesh goes on to the app as it came, without identity`,
+  );
 }
 
 /** Which connection a socket is, the same for a TLS socket and for what it runs on. */

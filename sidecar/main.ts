@@ -42,6 +42,7 @@ import type { ProxyTools } from './proxy.ts';
 import { shareOf } from './share.ts';
 import { Jwks } from './upstream/jwks.ts';
 import { Pools } from './upstream/pools.ts';
+import { AppHealth } from './upstream/probe.ts';
 import { Resolver } from './upstream/resolve.ts';
 import { createTokenSigner } from './upstream/token-signer.ts';
 import { Workers } from './workers.ts';
@@ -119,6 +120,7 @@ class RunningSidecar implements Sidecar {
   readonly #security = new SecurityReport();
   readonly #denials = new Denials();
   readonly #shadow = new Shadow();
+  readonly #appHealth: AppHealth;
   readonly #jwks: Jwks;
   /** Present where gateway.yaml was given. */
   #gateway: RunningGateway | undefined = undefined;
@@ -165,6 +167,7 @@ class RunningSidecar implements Sidecar {
       this.#workers = new Workers({ configFile, version, index, count }, log, () => this.#announce());
     this.#resolver = new Resolver(log);
     this.#jwks = new Jwks(log);
+    this.#appHealth = new AppHealth(() => watch.configuration.current().settings, log);
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
     metrics.heldBytes = heldBytes;
     registerTransactionTokens(registry);
@@ -422,8 +425,6 @@ class RunningSidecar implements Sidecar {
 
   #sources(): PageSources {
     const { configuration } = this.#watch;
-    const app = this.#settings.inbound[0]?.app;
-    const path = this.#settings.appHealth;
     return {
       metrics: async () => (this.#workers === undefined ? this.#registry.metrics() : sumMetrics(await this.#all())),
       metricsType: this.#registry.contentType,
@@ -474,7 +475,7 @@ class RunningSidecar implements Sidecar {
           this.#shared ? connections.map((one) => ({ worker: worker + 1, ...one })) : connections,
         ),
       upstreams: async () => sumUpstreams(await this.#all()),
-      appHealth: app === undefined || path === undefined ? undefined : { address: app, path },
+      appHealth: (port) => this.#appHealth.ask(port),
     };
   }
 

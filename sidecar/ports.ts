@@ -32,8 +32,9 @@ type LivePort = Port & { readonly rules: LiveCell<PortRules> };
 /** A port that is planned: bound already, or waiting for what it needs. */
 interface OpenPort {
   readonly port: LivePort;
-  /** At a gateway: streams on the same port, and the listeners that clients choose from. */
+  /** Streams on the same port; absent where it is outbound. */
   readonly streams: LivePort | undefined;
+  /** At a gateway: the listeners that clients choose from. */
   readonly front: LiveCell<readonly FrontListener[]> | undefined;
   plan: PortPlan;
   listener: Listener | undefined;
@@ -72,9 +73,9 @@ export class Ports {
       else {
         known.plan = plan;
         known.port.rules.set(plan.rules);
-        if (plan.gateway === undefined) continue;
-        known.streams?.rules.set(plan.gateway.streams);
-        if (plan.gateway.front !== undefined) known.front?.set(plan.gateway.front);
+        const streams = streamsOf(plan);
+        if (streams !== undefined) known.streams?.rules.set(streams);
+        if (plan.gateway?.front !== undefined) known.front?.set(plan.gateway.front);
       }
     }
   }
@@ -131,9 +132,10 @@ export class Ports {
 
   async #add(plan: PortPlan, strict: boolean): Promise<void> {
     const { key, gateway } = plan;
+    const streams = streamsOf(plan);
     const open: OpenPort = {
       port: { key, rules: new LiveCell(plan.rules) },
-      streams: gateway === undefined ? undefined : { key, rules: new LiveCell(gateway.streams) },
+      streams: streams === undefined ? undefined : { key, rules: new LiveCell(streams) },
       front: gateway?.front === undefined ? undefined : new LiveCell(gateway.front),
       plan,
       listener: undefined,
@@ -157,7 +159,8 @@ export class Ports {
     const common = { port: open.port, number, bind, shared, table, tools, log };
     try {
       const { streams, front } = open;
-      if (direction === 'inbound') open.listener = await startInboundListener({ ...common, identity, tls });
+      if (direction === 'inbound')
+        open.listener = await startInboundListener({ ...common, identity, tls, streams: streams! });
       else if (streams !== undefined && front !== undefined)
         open.listener = await startGatewayListener({ ...common, streams, front, tls: this.#options.downstreamTls });
       else open.listener = await startPlainListener(common);
@@ -170,6 +173,10 @@ export class Ports {
       open.busy = false;
     }
   }
+}
+
+function streamsOf({ streams, gateway }: PortPlan): PortRules | undefined {
+  return gateway?.streams ?? streams;
 }
 
 /** What cannot change while a port is bound. */

@@ -269,7 +269,6 @@ export function parseGatewaySettings(source: string, file: string): Settings {
     policies: resolve(base, parsed.documents),
     admin: parsed.admin,
     health: parsed.health,
-    appHealth: undefined,
     accessLog: parsed.accessLog === 'stdout' ? 'stdout' : resolve(base, parsed.accessLog),
     defaultAction: 'deny',
     defaultMtls: 'STRICT',

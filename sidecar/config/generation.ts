@@ -23,6 +23,8 @@ export interface PortPlan {
   readonly number: number;
   readonly bind: string | undefined;
   readonly rules: PortRules;
+  /** Present for an inbound port: its rules for the bytes of TLS that is the app's own. */
+  readonly streams?: PortRules;
   /** Present for a gateway's port: its listeners where it speaks TLS, and what streams on it are served by. */
   readonly gateway?: { readonly front: readonly FrontListener[] | undefined; readonly streams: PortRules };
 }
@@ -94,11 +96,8 @@ export function compilePorts(
     ]),
   );
   const { limits } = settings;
-  const inbound = settings.inbound.map((one, index) => ({
-    key: keyOf('inbound', one, index),
-    number: one.port,
-    bind: one.bind,
-    rules: inboundRules(
+  const inbound = settings.inbound.map((one, index) => {
+    const rules = inboundRules(
       one,
       generation,
       settings,
@@ -106,8 +105,12 @@ export function compilePorts(
       authorizers,
       resolveMtls(peerAuthentications, settings, one.policyPort),
       pools,
-    ),
-  }));
+    );
+    return {
+      ...{ key: keyOf('inbound', one, index), number: one.port, bind: one.bind, rules },
+      streams: asBytes(rules),
+    };
+  });
   const { traffic } = trafficOf(settings, configuration.documents.destinationRules);
   const outbound = settings.outbound.map((one, index) => {
     const { port, upstream } = one;
@@ -179,6 +182,11 @@ function inboundRules(
     mtls,
     findRoute: () => route,
   });
+}
+
+/** What an inbound port does with the bytes of a client that speaks TLS with the app itself. */
+function asBytes(rules: PortRules): PortRules {
+  return rules.protocol === 'tcp' ? rules : Object.freeze({ ...rules, protocol: 'tcp', unread: true });
 }
 
 /** Finds the route of an outbound request by its authority: an upstream's name or one of its hosts, port or no port. */

@@ -14,6 +14,8 @@ import { normalizeHostPattern } from '../policy/host.ts';
 import { type PathNormalization, pathNormalizations } from '../policy/path.ts';
 import type { Workload } from '../policy/policy.ts';
 import { type TlsSettings, tlsGroups } from '../protocol/tls.ts';
+import type { AppCheck } from '../upstream/probe.ts';
+import { appHealth, checkAppHealth, healthPath, readAppHealth } from './app-health.ts';
 import { checkProviders, extensionProvider, type ProviderSettings, readProvider } from './extension-providers.ts';
 import type { GatewaySettings } from './gateway-settings.ts';
 
@@ -156,6 +158,7 @@ export const sidecarYaml = z
           unsafePlaintext: z.boolean().default(false),
           protocol: z.enum(protocols).default('http'),
           policyPort: port.optional(),
+          appHealth: appHealth.optional(),
         }),
       )
       .default([]),
@@ -173,7 +176,8 @@ export const sidecarYaml = z
     policies: z.string().optional(),
     admin: addressOrPort('127.0.0.1').optional(),
     health: addressOrPort('').optional(),
-    appHealth: z.string().startsWith('/').optional(),
+    /** Of the first inbound port. */
+    appHealth: healthPath.optional(),
     accessLog: z.string().default('stdout'),
     defaultAction: z.enum(['deny', 'allow']).default('deny'),
     defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
@@ -251,6 +255,11 @@ export const sidecarYaml = z
       if (path === '') at(['gateways', index], `'${uri}' is a trust domain, and no workload of it`);
       for (const trustDomain of withoutBundle([uri], value)) at(['gateways', index], bundleMissing(trustDomain));
     }
+    checkAppHealth(
+      value.appHealth,
+      value.inbound.map((one) => ({ ...one, policyPort: policyPortOf(one) })),
+      at,
+    );
     checkProviders(value.extensionProviders, value.upstreams, at);
     const hosts = new Map<string, string>();
     for (const [id, one] of Object.entries(value.upstreams)) {
@@ -289,6 +298,8 @@ export interface InboundSettings {
   readonly protocol: (typeof protocols)[number];
   /** The port that policies see. */
   readonly policyPort: number;
+  /** What the app is asked when a probe asks us. */
+  readonly appHealth?: AppCheck | undefined;
 }
 
 export interface UpstreamSettings {
@@ -312,7 +323,6 @@ export interface Settings {
   readonly policies: string | undefined;
   readonly admin: Address | undefined;
   readonly health: Address | undefined;
-  readonly appHealth: string | undefined;
   readonly accessLog: string;
   readonly defaultAction: 'deny' | 'allow';
   readonly defaultMtls: 'STRICT' | 'PERMISSIVE';
@@ -354,6 +364,7 @@ export function parseSettings(source: string, file: string): Settings {
     gatewayTopology,
     extensionProviders,
     learn,
+    appHealth: ofFirst,
     ...rest
   } = parsed;
   return Object.freeze({
@@ -361,7 +372,6 @@ export function parseSettings(source: string, file: string): Settings {
     file,
     admin: parsed.admin,
     health: parsed.health,
-    appHealth: parsed.appHealth,
     identity: absolute(who, base),
     pathNormalization: pathNormalization.normalization,
     numTrustedProxies: gatewayTopology?.numTrustedProxies,
@@ -375,16 +385,23 @@ export function parseSettings(source: string, file: string): Settings {
       Object.fromEntries(Object.entries(parsed.federatedBundles).map(([name, file]) => [name, resolve(base, file)])),
     ),
     accessLog: parsed.accessLog === 'stdout' ? 'stdout' : resolve(base, parsed.accessLog),
-    inbound: inbound.map((one) =>
-      Object.freeze({
+    inbound: inbound.map((one, index) => {
+      const written = one.appHealth ?? (index === 0 ? ofFirst : undefined);
+      return Object.freeze({
         ...one,
         bind: one.bind,
-        policyPort: one.policyPort ?? ('port' in one.app ? one.app.port : one.port),
-      }),
-    ),
+        policyPort: policyPortOf(one),
+        appHealth: written === undefined ? undefined : Object.freeze(readAppHealth(written)),
+      });
+    }),
     tls: Object.freeze({ minVersion: tls.minVersion === '1.2' ? 'TLSv1.2' : 'TLSv1.3', groups: tls.groups }),
     limits: readLimits(limits),
   });
+}
+
+/** Policies know a port by the app's own where they are not told another. */
+function policyPortOf({ policyPort, app, port: ours }: Parsed['inbound'][number]): number {
+  return policyPort ?? ('port' in app ? app.port : ours);
 }
 
 /** Limits by the names that the path has for them. */

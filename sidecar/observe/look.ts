@@ -14,6 +14,7 @@ import { parseKey } from '../../cert-agent/identity/keys.ts';
 import { readPresented } from '../../cert-agent/identity/peer-chain.ts';
 import { readIdentityTexts, readText } from '../../cert-agent/identity/read.ts';
 import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { meshAlpn } from '../policy/mtls.ts';
 import { askAdmin } from './ask.ts';
 
 /** What was found, ready for inspectChain. */
@@ -133,6 +134,8 @@ function handshake(address: Address, svid: ClientSvid | undefined): Promise<TLSS
       servername: 'path' in address || isIP(address.host) !== 0 ? '' : address.host,
       ecdhCurve: 'X25519MLKEM768:X25519:P-256',
       rejectUnauthorized: false,
+      // Else a PERMISSIVE port would show us the certificate of the app behind it.
+      ALPNProtocols: ['h2', 'http/1.1', meshAlpn],
       ...(svid === undefined ? {} : { cert: svid.chainPem, key: svid.keyPem }),
     });
     const timer = setTimeout(() => {

@@ -1,11 +1,9 @@
 // What a running sidecar tells about itself: the health port for everyone, the admin port for this machine. Pages read
 // the Live values when they are asked and hold nothing.
 
-import type { Address } from '../../cert-agent/base/address.ts';
 import type { Page } from '../../cert-agent/base/admin.ts';
 import { formatTime } from '../../cert-agent/base/clock.ts';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { request as httpRequest } from '../../cert-agent/base/http.ts';
 import { formatPem } from '../../cert-agent/identity/bundle.ts';
 import { formatDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
@@ -42,8 +40,8 @@ export interface PageSources {
   lastProblem(): SallyportError | undefined;
   /** Leaves as at SIGTERM, but for the process and its pages; resolves with what became of what was open. */
   drain(): Promise<object>;
-  /** The app's own health address and path, where configured. */
-  readonly appHealth: { readonly address: Address; readonly path: string } | undefined;
+  /** The status that the app of a port gives, or the first app; undefined where none is to be asked. */
+  appHealth(port?: number): Promise<number> | undefined;
 }
 
 /** For probes and Prometheus, on all addresses, read-only. */
@@ -65,8 +63,14 @@ export function healthPages(sources: PageSources): Page[] {
     {
       method: 'GET',
       path: '/app-health',
-      sentence: "the status of the app's own health path, without its body",
-      answer: () => askApp(sources),
+      sentence: 'whether the first app is well: a status without a body',
+      answer: () => askApp(sources, undefined),
+    },
+    {
+      method: 'GET',
+      path: '/app-health/*',
+      sentence: 'the same of the app of one port, which is known by the number that policies see',
+      answer: ({ url }) => askApp(sources, url.pathname.slice('/app-health/'.length)),
     },
   ];
 }
@@ -166,24 +170,13 @@ function describeProblem(problem: SallyportError | undefined): object | null {
   };
 }
 
-const appHealthMs = 3000;
-
 /** Only the status travels: a body could tell a stranger what the app is made of. */
-function askApp(sources: PageSources): Promise<{ status: number; body: string }> {
-  const { appHealth } = sources;
-  if (appHealth === undefined)
-    throw new SallyportError('not_found', "no 'appHealth' path is configured", {
-      hint: "set 'appHealth: /healthz' in sidecar.yaml",
+async function askApp(sources: PageSources, port: string | undefined): Promise<{ status: number; body: string }> {
+  const isPort = port === undefined || /^(?:0|[1-9]\d{0,4})$/.test(port);
+  const status = isPort ? sources.appHealth(port === undefined ? undefined : Number(port)) : undefined;
+  if (status === undefined)
+    throw new SallyportError('not_found', port === undefined ? "no 'appHealth' is set" : 'no such app is to be asked', {
+      hint: "set 'appHealth: /healthz' in an entry of 'inbound' in sidecar.yaml",
     });
-  const { address, path } = appHealth;
-  const where = 'path' in address ? { socketPath: address.path } : { host: address.host, port: address.port };
-  return new Promise((resolve) => {
-    const asked = httpRequest({ ...where, path, timeout: appHealthMs, agent: false }, (response) => {
-      response.resume();
-      resolve({ status: response.statusCode ?? 502, body: `the app answers ${response.statusCode}\n` });
-    });
-    asked.on('timeout', () => asked.destroy(new Error('time ran out')));
-    asked.on('error', () => resolve({ status: 503, body: 'the app does not answer\n' }));
-    asked.end();
-  });
+  return { status: await status, body: '' };
 }

@@ -6,6 +6,26 @@ import type { Workload } from './policy.ts';
 /** What a port takes: mutual TLS only, both, or plaintext only. */
 export type MtlsMode = 'STRICT' | 'PERMISSIVE' | 'DISABLE';
 
+/**
+ * What a client's TLS names in ALPN (RFC 7301) when it is a sidecar's and not an app's own: Istio's names, of which one is enough. A
+ * certificate cannot tell the two apart, since TLS 1.3 shows it to nobody but the server that answers.
+ */
+export const meshAlpns: readonly string[] = [
+  'istio',
+  'istio-peer-exchange',
+  'istio-http/1.0',
+  'istio-http/1.1',
+  'istio-h2',
+];
+
+/** The one that our own sidecars name, beside the protocols that they speak. */
+export const meshAlpn = 'istio';
+
+/** Whether a client that offers these protocols wants the sidecar's TLS, and not that of the app behind it. */
+export function isOfMesh(offered: readonly string[]): boolean {
+  return offered.some((one) => meshAlpns.includes(one));
+}
+
 /** A PeerAuthentication of security.istio.io, read and checked. */
 export interface PeerAuthentication {
   readonly name: string;

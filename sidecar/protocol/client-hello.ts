@@ -1,5 +1,6 @@
-// The first message of a TLS client, read without consuming it: which name it asks for (RFC 6066 section 3), so that a
-// gateway knows which listener is meant before anybody answers. Peeks only; whoever takes the connection reads it anew.
+// The first message of a TLS client, read without consuming it, before anybody answers: which name it asks for (RFC 6066
+// section 3), so that a gateway knows which listener is meant, and which protocols it offers (ALPN, RFC 7301), so that a sidecar
+// knows whose TLS it is. Peeks only; whoever takes the connection reads it anew.
 
 import type { Socket } from 'node:net';
 import type { Limits } from '../exchange.ts';
@@ -7,6 +8,8 @@ import type { Limits } from '../exchange.ts';
 export interface ClientHello {
   /** In lower case; undefined where the client names none. */
   readonly serverName: string | undefined;
+  /** The protocols that it offers, in its order; empty where it does not say. */
+  readonly alpn: readonly string[];
 }
 
 /** What bytes say: a whole hello, not yet one, or none at all. */
@@ -77,27 +80,54 @@ function readHello(hello: Buffer): HelloRead {
     return at <= hello.length;
   };
   if (!skip(1) || !skip(2) || !skip(1)) return 'none';
-  if (at === hello.length) return { serverName: undefined };
+  if (at === hello.length) return { serverName: undefined, alpn: [] };
   if (at + 2 > hello.length || at + 2 + hello.readUInt16BE(at) !== hello.length) return 'none';
   at += 2;
+  let serverName: string | undefined;
+  let alpn: readonly string[] | undefined;
   while (at + 4 <= hello.length) {
     const type = hello.readUInt16BE(at);
     const size = hello.readUInt16BE(at + 2);
     const body = hello.subarray(at + 4, at + 4 + size);
     if (body.length < size) return 'none';
-    if (type === 0) return readServerName(body);
+    // RFC 8446 section 4.2: no extension comes twice. Of two the server behind us might read the other one.
+    if (type === extension.serverName) {
+      if (serverName !== undefined) return 'none';
+      serverName = readServerName(body);
+      if (serverName === undefined) return 'none';
+    } else if (type === extension.alpn) {
+      if (alpn !== undefined) return 'none';
+      alpn = readProtocols(body);
+      if (alpn === undefined) return 'none';
+    }
     at += 4 + size;
   }
-  return at === hello.length ? { serverName: undefined } : 'none';
+  return at === hello.length ? { serverName, alpn: alpn ?? [] } : 'none';
 }
 
+/** IANA's numbers of TLS extensions. */
+const extension = { serverName: 0, alpn: 16 } as const;
+
 /** RFC 6066 section 3: a list of names, of which only `host_name` is a kind. */
-function readServerName(list: Buffer): HelloRead {
-  if (list.length < 5 || list.readUInt16BE(0) !== list.length - 2 || list[2] !== 0) return 'none';
+function readServerName(list: Buffer): string | undefined {
+  if (list.length < 5 || list.readUInt16BE(0) !== list.length - 2 || list[2] !== 0) return undefined;
   const size = list.readUInt16BE(3);
   const name = list.toString('latin1', 5, 5 + size).toLowerCase();
-  if (5 + size > list.length || !/^[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?$/.test(name)) return 'none';
-  return { serverName: name };
+  if (5 + size > list.length || !/^[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?$/.test(name)) return undefined;
+  return name;
+}
+
+/** RFC 7301 section 3.1: a list of names, each with its length before it and none of them empty. */
+function readProtocols(list: Buffer): readonly string[] | undefined {
+  if (list.length < 4 || list.readUInt16BE(0) !== list.length - 2) return undefined;
+  const names: string[] = [];
+  for (let at = 2; at < list.length; ) {
+    const size = list[at]!;
+    if (size === 0 || at + 1 + size > list.length) return undefined;
+    names.push(list.toString('latin1', at + 1, at + 1 + size));
+    at += 1 + size;
+  }
+  return names;
 }
 
 /**
@@ -135,7 +165,8 @@ export function whenHello(
     take(said);
   };
   const onEnd = (): void => giveUp('it ended before its ClientHello');
-  raw.on('data', onData).on('end', onEnd).on('error', ignore);
+  // It may come paused, from one who has looked before us.
+  raw.on('data', onData).on('end', onEnd).on('error', ignore).resume();
   raw.once('close', () => clearTimeout(timer));
 }
 

@@ -5,6 +5,7 @@ import protobuf from 'protobufjs/light.js';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Asked, Fields, Party, Ruling } from '../exchange.ts';
 import { compileStrings } from '../policy/match.ts';
+import { framed, unframed } from './grpc.ts';
 import { fieldsFor, type HttpAuthorizer } from './http-authorizer.ts';
 import { fieldName, isEndToEnd } from './http1-head.ts';
 
@@ -147,9 +148,7 @@ export function encodeCheck(asked: Asked): Buffer {
       }),
     )
     .finish();
-  const prefix = Buffer.alloc(5);
-  prefix.writeUInt32BE(bytes.length, 1);
-  return Buffer.concat([prefix, bytes]);
+  return framed(bytes);
 }
 
 /** Envoy's own form: pseudo fields included, several of one name joined by commas. */
@@ -185,11 +184,12 @@ interface CheckAnswer {
 
 /** What a gRPC answer means. @throws SallyportError `ext_authz_failed` where it is none, or asks for what is not done here. */
 export function decodeCheck(body: Buffer): Ruling {
-  if (body.length < 5 || body[0] !== 0 || body.readUInt32BE(1) !== body.length - 5)
+  const bytes = unframed(body);
+  if (bytes === undefined)
     throw new SallyportError('ext_authz_failed', 'the authorizer answers with no single plain message');
   let answer: CheckAnswer;
   try {
-    answer = checkResponse.decode(body.subarray(5)) as unknown as CheckAnswer;
+    answer = checkResponse.decode(bytes) as unknown as CheckAnswer;
   } catch {
     throw new SallyportError('ext_authz_failed', 'the authorizer answers with no CheckResponse');
   }

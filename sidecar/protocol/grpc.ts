@@ -8,6 +8,23 @@ import { fieldName } from './http1-head.ts';
 const contentType = fieldName('content-type');
 const grpcStatus = fieldName('grpc-status');
 const grpcMessage = fieldName('grpc-message');
+const prefixBytes = 5;
+
+/** What a question over gRPC has beside its path. */
+export const grpcFields: Fields = { names: [contentType, fieldName('te')], values: ['application/grpc', 'trailers'] };
+
+/** One message, not compressed, with its prefix. */
+export function framed(bytes: Uint8Array): Buffer {
+  const prefix = Buffer.alloc(prefixBytes);
+  prefix.writeUInt32BE(bytes.length, 1);
+  return Buffer.concat([prefix, bytes]);
+}
+
+/** The message of a body that is one such; undefined where it is not. */
+export function unframed(body: Buffer): Buffer | undefined {
+  const isOne = body.length >= prefixBytes && body[0] === 0 && body.readUInt32BE(1) === body.length - prefixBytes;
+  return isOne ? body.subarray(prefixBytes) : undefined;
+}
 
 /** Whether a Content-Type says gRPC: `application/grpc`, or with a suffix; gRPC-Web is another protocol. */
 export function isGrpc(value: string): boolean {
@@ -47,8 +64,6 @@ function escapeMessage(text: string): string {
       : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`,
   ).join('');
 }
-
-const prefixBytes = 5;
 
 /** Counts the messages of one direction: each has a flag and a length of four bytes before it. */
 export class MessageCounter {

@@ -11,6 +11,7 @@ import {
 } from 'node:tls';
 import type { Svid } from '../../cert-agent/identity/svid.ts';
 import type { TlsFacts } from '../exchange.ts';
+import { meshAlpn, meshAlpns } from '../policy/mtls.ts';
 
 export type TlsVersion = 'TLSv1.3' | 'TLSv1.2';
 
@@ -105,14 +106,27 @@ function factsOf(socket: TLSSocket): { readonly version: string; readonly cipher
  * Options of a listener that demands a certificate. Node's own verdict is taken from the socket and judged in peer.ts,
  * which can say why; nothing is served before that.
  */
-export function listenOptions(handshakeMs: number, alpn: readonly string[]): TlsOptions {
-  return {
-    requestCert: true,
-    rejectUnauthorized: false,
-    handshakeTimeout: handshakeMs,
-    noDelay: true,
-    ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
-  };
+export function listenOptions(handshakeMs: number): TlsOptions {
+  return { requestCert: true, rejectUnauthorized: false, handshakeTimeout: handshakeMs, noDelay: true };
+}
+
+/**
+ * What we agree on with a client of the mesh who offers `protocols` (RFC 7301 section 3.2): HTTP/2, else what they prefer. Where
+ * that is a name of the mesh, the first bytes say what is spoken. Undefined: nothing, and the handshake fails.
+ */
+export function agreeInMesh(protocols: readonly string[]): string | undefined {
+  return protocols.find((one) => one === 'h2') ?? protocols.find((one) => spokenInMesh.has(one));
+}
+
+/** `istio-peer-exchange` is never agreed on: it announces bytes of Istio's own before those of the app. */
+const spokenInMesh = new Set(['http/1.1', ...meshAlpns.filter((one) => one !== 'istio-peer-exchange')]);
+
+/**
+ * What is offered to a peer: our mark beside `alpn`, so that a PERMISSIVE port knows us. Who carries bytes prefers the mark, and
+ * offers HTTP/1.1 with it: servers that refuse what they do not know take that as they would take no ALPN at all.
+ */
+export function offeredToPeer(alpn: readonly string[]): string[] {
+  return alpn.length === 0 ? [meshAlpn, 'http/1.1'] : [...alpn, meshAlpn];
 }
 
 /** For dialing a server that is no peer: nothing is presented, and TLS is 1.2 at least. */

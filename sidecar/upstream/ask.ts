@@ -11,6 +11,8 @@ export interface Question {
   readonly authority: string;
   readonly fields: Fields;
   readonly body: Buffer | undefined;
+  /** Nothing but the answer's head is waited for; whoever asks closes the connection. */
+  readonly headOnly?: boolean;
 }
 
 export interface Answer {
@@ -22,6 +24,7 @@ export interface Answer {
 
 /** An answer is a verdict and some words. */
 const maxAnswerBytes = 65_536;
+const emptyBody = Buffer.alloc(0);
 
 /** Asks and waits. @throws SallyportError `upstream_*` when nobody answers, in time or at all, or says too much. */
 export async function ask(destination: Destination, question: Question, timeoutMs: number): Promise<Answer> {
@@ -59,7 +62,8 @@ function answerOf(upstream: UpstreamConnection, question: Question): Promise<Ans
       upstreamInformational() {},
       upstreamReply(reply, whole) {
         head = reply;
-        if (whole !== undefined) settle(reply, emptyFields, whole);
+        if (question.headOnly === true) settle(reply, emptyFields, emptyBody);
+        else if (whole !== undefined) settle(reply, emptyFields, whole);
       },
       upstreamData(chunk) {
         size += chunk.length;

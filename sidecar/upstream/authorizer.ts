@@ -2,9 +2,8 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Asked, Authorizer, Destination, Ruling } from '../exchange.ts';
-import { grpcStatusOf } from '../protocol/grpc.ts';
+import { grpcFields, grpcStatusOf } from '../protocol/grpc.ts';
 import { type HttpAuthorizer, toldOf } from '../protocol/http-authorizer.ts';
-import { fieldName } from '../protocol/http1-head.ts';
 import { ask } from './ask.ts';
 
 /** What both forms have. */
@@ -17,11 +16,6 @@ export interface AuthorizerPlan {
   /** Present for the HTTP form; else it is gRPC. */
   readonly http: HttpAuthorizer | undefined;
 }
-
-const grpcFields = {
-  names: ['content-type', 'te'].map(fieldName),
-  values: ['application/grpc', 'trailers'],
-};
 
 /** The authorizer of a plan. Its messages are loaded when it is first asked: most sidecars have none. */
 export function createAuthorizer(plan: AuthorizerPlan, destination: Destination): Authorizer {

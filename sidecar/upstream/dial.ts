@@ -13,7 +13,7 @@ import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../../cert-agent/identity/verify.ts';
 import type { TlsFacts, UpstreamPeer } from '../exchange.ts';
 import { runsOn } from '../protocol/reset.ts';
-import { dialContext, dialedFacts, type TlsSettings } from '../protocol/tls.ts';
+import { dialContext, dialedFacts, offeredToPeer, type TlsSettings } from '../protocol/tls.ts';
 
 /** Opens a connection. Whoever gets the socket closes it. @throws SallyportError `upstream_*` or `not_ready`. */
 export type Dial = (address: Address, connectMs: number, alpn: readonly string[]) => Promise<Dialed>;
@@ -84,7 +84,7 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         allowHalfOpen: true,
         secureContext,
         ...(serverName === undefined ? {} : { servername: serverName }),
-        ...(alpn.length === 0 ? {} : { ALPNProtocols: [...alpn] }),
+        ALPNProtocols: offeredToPeer(alpn),
         // The context has no roots, so Node could only say no; `ready` judges before anybody gets the socket.
         rejectUnauthorized: false,
         checkServerIdentity: () => undefined,

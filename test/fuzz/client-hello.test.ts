@@ -2,30 +2,11 @@
 // are cut; and what is said of a part never contradicts what is said of the whole.
 
 import assert from 'node:assert/strict';
-import { createServer, type Socket } from 'node:net';
-import { connect } from 'node:tls';
 import t from 'tap';
 import { type HelloRead, readClientHello } from '../../sidecar/protocol/client-hello.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
 import type { Random } from '../fixtures/random.ts';
-
-/** What this Node sends first. */
-function helloOf(options: object): Promise<Buffer> {
-  return new Promise((resolve) => {
-    const server = createServer((socket: Socket) => {
-      socket.on('error', () => {});
-      socket.once('data', (bytes: Buffer) => {
-        socket.destroy();
-        server.close();
-        resolve(bytes);
-      });
-    });
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      connect({ host: '127.0.0.1', port, ...options }).on('error', () => {});
-    });
-  });
-}
+import { helloOf } from '../fixtures/tls-app.ts';
 
 const [named, nameless, two, quantum] = await Promise.all([
   helloOf({ servername: 'Shop.Example.com', ALPNProtocols: ['h2', 'http/1.1'] }),
@@ -49,10 +30,10 @@ function inRecords(bytes: Buffer, size: number): Buffer {
 const nameOf = (read: HelloRead): string | undefined => (typeof read === 'string' ? undefined : read.serverName);
 
 t.test('what clients send', async (t) => {
-  t.strictSame(readClientHello(named), { serverName: 'shop.example.com' });
-  t.strictSame(readClientHello(nameless), { serverName: undefined });
-  t.strictSame(readClientHello(two), { serverName: 'a.test' });
-  t.strictSame(readClientHello(quantum), { serverName: 'a.b-c.test' });
+  t.strictSame(readClientHello(named), { serverName: 'shop.example.com', alpn: ['h2', 'http/1.1'] });
+  t.strictSame(readClientHello(nameless), { serverName: undefined, alpn: [] });
+  t.strictSame(readClientHello(two), { serverName: 'a.test', alpn: [] });
+  t.strictSame(readClientHello(quantum), { serverName: 'a.b-c.test', alpn: [] });
 });
 
 t.test('in as many records as one likes, and cut anywhere', async (t) => {
@@ -97,7 +78,7 @@ t.test('a name is a host name, in lower case', async (t) => {
     bytes.write(text.padEnd(16, 'x').slice(0, 16), at, 'latin1');
     return readClientHello(bytes);
   };
-  t.strictSame(withName('SHOP.example.COM'), { serverName: 'shop.example.com' });
+  t.match(withName('SHOP.example.COM'), { serverName: 'shop.example.com' });
   for (const bad of [
     'shop example.com',
     'shop\0example.com',
@@ -108,6 +89,50 @@ t.test('a name is a host name, in lower case', async (t) => {
     'sh\u00fcp.example.cm',
   ])
     t.equal(withName(bad), 'none', JSON.stringify(bad));
+});
+
+/** A hello with these extensions, each with its type. */
+function helloWith(...extensions: readonly (readonly [type: number, body: Buffer])[]): Buffer {
+  const written = extensions.map(([type, body]) => {
+    const head = Buffer.alloc(4);
+    head.writeUInt16BE(type);
+    head.writeUInt16BE(body.length, 2);
+    return Buffer.concat([head, body]);
+  });
+  const list = Buffer.concat(written);
+  const size = Buffer.from([list.length >> 8, list.length & 255]);
+  // Version, random, no session, one suite, one compression.
+  const body = Buffer.concat([Buffer.from([3, 3]), Buffer.alloc(32), Buffer.from([0, 0, 2, 19, 1, 1, 0]), size, list]);
+  const whole = Buffer.concat([Buffer.from([1, 0, body.length >> 8, body.length & 255]), body]);
+  return Buffer.concat([Buffer.from([22, 3, 1, whole.length >> 8, whole.length & 255]), whole]);
+}
+
+const protocols = (...names: readonly string[]): Buffer => {
+  const list = Buffer.concat(names.map((one) => Buffer.from([one.length, ...Buffer.from(one)])));
+  return Buffer.concat([Buffer.from([list.length >> 8, list.length & 255]), list]);
+};
+const host = (name: string): Buffer =>
+  Buffer.concat([Buffer.from([0, name.length + 3, 0, 0, name.length]), Buffer.from(name)]);
+
+t.test('what it offers, whichever extension comes first, and no extension twice', async (t) => {
+  const both: HelloRead = { serverName: 'a.test', alpn: ['istio', 'h2'] };
+  const [name, alpn] = [[0, host('a.test')] as const, [16, protocols('istio', 'h2')] as const];
+  t.strictSame(readClientHello(helloWith(name, alpn)), both);
+  t.strictSame(readClientHello(helloWith(alpn, [43, Buffer.from([2, 3, 4])], name)), both);
+  t.strictSame(readClientHello(helloWith([16, protocols('x'.repeat(255))])), {
+    serverName: undefined,
+    alpn: ['x'.repeat(255)],
+  });
+  for (const [why, bytes] of [
+    ['two lists of protocols', helloWith(alpn, [16, protocols('h2')])],
+    ['two names', helloWith(name, [0, host('b.test')])],
+    ['an empty list', helloWith([16, Buffer.from([0, 0])])],
+    ['an empty name', helloWith([16, Buffer.from([0, 4, 0, 2, 104, 50])])],
+    ['a name past the end', helloWith([16, Buffer.from([0, 3, 3, 104, 50])])],
+    ['a list that is longer than its extension', helloWith([16, Buffer.from([0, 9, 2, 104, 50])])],
+    ['bytes behind the list', helloWith([16, Buffer.from([0, 3, 2, 104, 50, 0])])],
+  ] as const)
+    t.equal(readClientHello(bytes), 'none', why);
 });
 
 const change = (random: Random): Buffer => {

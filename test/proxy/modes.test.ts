@@ -5,6 +5,7 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import t from 'tap';
+import { meshAlpn } from '../../sidecar/policy/mtls.ts';
 import { sniff } from '../../sidecar/protocol/sniff.ts';
 import { allowAll, exchangeBytes, type Mesh, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { createCredential } from '../fixtures/pki.ts';
@@ -123,7 +124,7 @@ t.test('PERMISSIVE on a tcp port: a client that is silent is one whose server sp
   const slow = connect(mesh.inPort, '127.0.0.1');
   await once(slow, 'connect');
   const tls = connectTls({
-    ...{ socket: slow, cert: peer.chainPem, key: peer.keyPem, ca: mesh.authority.bundlePem },
+    ...{ socket: slow, cert: peer.chainPem, key: peer.keyPem, ca: mesh.authority.bundlePem, ALPNProtocols: [meshAlpn] },
     checkServerIdentity: () => undefined,
   });
   t.teardown(() => tls.destroy());

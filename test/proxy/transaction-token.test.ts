@@ -12,6 +12,7 @@ import type { Exchange, Route } from '../../sidecar/exchange.ts';
 import { addFields, withoutTaken } from '../../sidecar/fields.ts';
 import { carryTransactionToken } from '../../sidecar/filters/transaction-token.ts';
 import { registerTransactionTokens } from '../../sidecar/observe/transaction-tokens.ts';
+import { meshAlpn } from '../../sidecar/policy/mtls.ts';
 import { verifyTransactionToken } from '../../sidecar/policy/transaction-token.ts';
 import { emptyFields } from '../../sidecar/protocol/http1-head.ts';
 import { createTokenSigner } from '../../sidecar/upstream/token-signer.ts';
@@ -85,7 +86,9 @@ async function start(t: Owner, { policy = clerks, yaml = `gateways: [${gatewayId
   const send = async (by: Credential | undefined, bytes: string): Promise<string> => {
     asked++;
     if (by === undefined) return exchangeBytes(mesh.inPort, bytes);
-    return (await askAsPeer(mesh.inPort, mesh.authority, by, bytes)).text;
+    // One of the tests has a PERMISSIVE port.
+    const options = { ALPNProtocols: ['http/1.1', meshAlpn] };
+    return (await askAsPeer(mesh.inPort, mesh.authority, by, bytes, options)).text;
   };
   return {
     ...{ mesh, backend, gateway, send },

@@ -1,0 +1,167 @@
+// Asking our own app whether it is well, on behalf of probes that reach the health port and not the app: by GET, by gRPC's own
+// health service, or by a connection. Nothing of who asks goes to the app, and what comes back is a status.
+
+import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import type { Destination, Limits } from '../exchange.ts';
+import { grpcFields, grpcStatusOf } from '../protocol/grpc.ts';
+import { Http1Client } from '../protocol/http1-client.ts';
+import { emptyFields } from '../protocol/http1-head.ts';
+import { Http2Client } from '../protocol/http2-client.ts';
+import { ask, type Question } from './ask.ts';
+import { dialPlain } from './dial.ts';
+
+/** What an app is asked. */
+export type AppCheck = { readonly timeoutMs: number } & (
+  | { readonly kind: 'http'; readonly path: string }
+  | { readonly kind: 'grpc'; readonly service: string }
+  | { readonly kind: 'tcp' }
+);
+
+/** An app, as the settings of its inbound port have it. */
+export interface ProbedApp {
+  readonly app: Address;
+  readonly protocol: 'http' | 'http2' | 'grpc' | 'tcp';
+  /** The port by which it is known to policies, and to whoever asks. */
+  readonly policyPort: number;
+  /** Absent where nobody may have it asked. */
+  readonly appHealth?: AppCheck | undefined;
+}
+
+interface ProbeSettings {
+  readonly inbound: readonly ProbedApp[];
+  readonly limits: Limits;
+}
+
+/** What was found: a status for the probe, and a sentence for the operator. */
+interface Finding {
+  readonly status: number;
+  readonly why: string;
+}
+
+/** The status where there is no answer, or not the right one. */
+const unavailable = 503;
+
+/** The apps of a sidecar that may be asked. */
+export class AppHealth {
+  readonly #settings: () => ProbeSettings;
+  readonly #log: Log;
+  readonly #asking = new Map<AppCheck, Promise<number>>();
+  readonly #wasWell = new Map<number, boolean>();
+
+  /** `settings` gives those in force. */
+  constructor(settings: () => ProbeSettings, log: Log) {
+    this.#settings = settings;
+    this.#log = log;
+  }
+
+  /**
+   * The status for the app of `port`, without one of the first that can be asked; undefined where there is none. Anybody may
+   * ask, so all who ask at the same time share one question.
+   */
+  ask(port: number | undefined): Promise<number> | undefined {
+    const found = this.#settings().inbound.find(
+      ({ appHealth, policyPort }) => appHealth !== undefined && (port === undefined || port === policyPort),
+    );
+    if (found?.appHealth === undefined) return undefined;
+    const check = found.appHealth;
+    let asking = this.#asking.get(check);
+    if (asking === undefined) {
+      asking = this.#find(found, check).finally(() => this.#asking.delete(check));
+      this.#asking.set(check, asking);
+    }
+    return asking;
+  }
+
+  async #find(app: ProbedApp, check: AppCheck): Promise<number> {
+    let found: Finding;
+    try {
+      found = await probe(app, check, this.#settings().limits);
+    } catch (error) {
+      found = { status: unavailable, why: reasonOf(error) };
+    }
+    this.#note(app.policyPort, found);
+    return found.status;
+  }
+
+  /** The probe learns a status; why it is that one is for our log, once. */
+  #note(port: number, { status, why }: Finding): void {
+    const isWell = status < 400;
+    const wasWell = this.#wasWell.get(port);
+    this.#wasWell.set(port, isWell);
+    if (isWell === wasWell || (isWell && wasWell === undefined)) return;
+    if (isWell) this.#log.info({ code: 'app_healthy', port }, `the app of port ${port} is well`);
+    else this.#log.warn({ code: 'app_unhealthy', port }, `the app of port ${port} is not well: ${why}`);
+  }
+}
+
+/** @throws SallyportError `upstream_*` where the app does not answer, or not in time. */
+async function probe({ app, protocol }: ProbedApp, check: AppCheck, limits: Limits): Promise<Finding> {
+  const { kind, timeoutMs } = check;
+  if (kind === 'tcp') {
+    (await dialPlain(app, timeoutMs, [])).socket.destroy();
+    return { status: 200, why: 'it takes connections' };
+  }
+  const authority = 'path' in app ? 'localhost' : formatAddress(app);
+  if (kind === 'http') {
+    const question = {
+      method: 'GET',
+      path: check.path,
+      authority,
+      fields: emptyFields,
+      body: undefined,
+      headOnly: true,
+    };
+    const { status } = await askOnce(app, protocol === 'http2' || protocol === 'grpc', question, timeoutMs, limits);
+    // As a kubelet has it, below 400 is good. Where an app leads elsewhere, nobody is led there.
+    const isRedirect = status >= 300 && status < 400;
+    return { status: isRedirect ? 200 : status, why: `it answers ${status}` };
+  }
+  const { checkPath, decodeHealth, encodeHealth } = await import('../protocol/grpc-health.ts');
+  const question = {
+    method: 'POST',
+    path: checkPath,
+    authority,
+    fields: grpcFields,
+    body: encodeHealth(check.service),
+  };
+  const { status, fields, trailers, body } = await askOnce(app, true, question, timeoutMs, limits);
+  const grpcStatus = grpcStatusOf(trailers) ?? grpcStatusOf(fields);
+  if (status !== 200 || grpcStatus !== 0)
+    throw new SallyportError(
+      'upstream_protocol',
+      `grpc.health.v1 answers ${status} with grpc-status ${grpcStatus ?? 'missing'}`,
+    );
+  const serving = decodeHealth(body);
+  return { status: serving === 'SERVING' ? 200 : unavailable, why: `grpc.health.v1 says ${serving}` };
+}
+
+/** One question on a connection of its own, which is asked also while all others are busy, and closed when that is over. */
+async function askOnce(
+  app: Address,
+  http2: boolean,
+  question: Question,
+  timeoutMs: number,
+  { headBytes, headFields }: Limits,
+): ReturnType<typeof ask> {
+  let close: (() => void) | undefined;
+  let isOver = false;
+  const destination: Destination = {
+    async acquire() {
+      const { socket } = await dialPlain(app, timeoutMs, []);
+      close = () => socket.destroy();
+      if (isOver) close();
+      const options = { secure: false, peer: undefined, address: formatAddress(app), headBytes, headFields, idleMs: 0 };
+      const owner = { released() {}, quiet() {}, gone() {} };
+      return http2 ? new Http2Client(socket, owner, options).take() : new Http1Client(socket, owner, options);
+    },
+    dialSocket: () => Promise.reject(new TypeError('a probe asks in HTTP')),
+  };
+  try {
+    return await ask(destination, question, timeoutMs);
+  } finally {
+    isOver = true;
+    close?.();
+  }
+}
