@@ -34,13 +34,14 @@ if had and had ~= 'L' .. ARGV[1] then return 0 end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], 'A' .. ARGV[2], 'PX', ARGV[3]) end
 return 1
 `;
-// Numbered as they come; the oldest go when they would have ended by themselves (the time is milliseconds since 1970).
+// Numbered as they come, under a name that is new when Redis has forgotten them; the oldest go when they would have ended by themselves (the time is milliseconds since 1970).
 const endScript = `
 local t = redis.call('TIME')
 local now = t[1] * 1000
 for _, one in ipairs(redis.call('ZRANGE', KEYS[1], 0, 99)) do
   if tonumber(string.match(one, '^%d+')) < now then redis.call('ZREM', KEYS[1], one) end
 end
+redis.call('SET', KEYS[3], table.remove(ARGV), 'NX')
 for _, one in ipairs(ARGV) do
   if not redis.call('ZSCORE', KEYS[1], one) then redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[2]), one) end
 end
@@ -50,6 +51,7 @@ return 1
 const prefix = 'sallyport:session:';
 const endedKey = `${prefix}ended`;
 const countKey = `${prefix}ended-count`;
+const epochKey = `${prefix}ended-since`;
 
 export class RedisSessions implements SessionMemory {
   readonly #link: RedisLink;
@@ -58,8 +60,9 @@ export class RedisSessions implements SessionMemory {
   readonly #local = new LocalSessions();
   /** Logouts that Redis has not taken yet, as they are written there. */
   readonly #untold = new Set<string>();
-  /** The number of the last logout that was seen. */
+  /** The number of the last logout that was seen, and what they are numbered under; null where there are none. */
   #seen = 0;
+  #epoch: string | null | undefined = undefined;
   readonly #stop: () => void;
 
   /** `patienceMs`: how long a login or a refresh waits for a connection that is lost. */
@@ -112,8 +115,9 @@ export class RedisSessions implements SessionMemory {
       const from = this.#seen;
       const said = await this.#link.ask((client) => readFrom(client, from));
       if (said === undefined) return;
-      // A Redis that counts from the beginning again has lost what it knew: it is told, and read anew.
-      if (said.count < from) {
+      // One that numbers them anew has lost what it knew: it is told, and read from the beginning.
+      if (said.epoch !== this.#epoch) {
+        this.#epoch = said.epoch;
         this.#seen = 0;
         for (const [name, until] of this.#local.ended()) this.#untold.add(`${Math.ceil(until)}:${name}`);
         await this.#tell();
@@ -131,7 +135,9 @@ export class RedisSessions implements SessionMemory {
   async #tell(): Promise<void> {
     while (this.#untold.size > 0) {
       const some = [...this.#untold].slice(0, page);
-      const told = await this.#link.ask((client) => run(client, endScript, [endedKey, countKey], some));
+      const told = await this.#link.ask((client) =>
+        run(client, endScript, [endedKey, countKey, epochKey], [...some, randomBytes(9).toString('base64url')]),
+      );
       if (told === undefined) return;
       for (const one of some) this.#untold.delete(one);
     }
@@ -160,16 +166,16 @@ async function run(client: Client, script: string, keys: string[], values: reado
 async function readFrom(
   client: Client,
   from: number,
-): Promise<{ readonly count: number; readonly added: readonly (readonly [string, number])[] }> {
-  const [count, flat] = await Promise.all([
-    client.sendCommand(['GET', countKey]),
+): Promise<{ readonly epoch: string | null; readonly added: readonly (readonly [string, number])[] }> {
+  const [epoch, flat] = await Promise.all([
+    client.sendCommand(['GET', epochKey]),
     client.sendCommand(['ZRANGEBYSCORE', endedKey, `(${from}`, '+inf', 'WITHSCORES', 'LIMIT', '0', String(page)]),
   ]);
   const list = (Array.isArray(flat) ? flat : []).map(String);
   const added = list.flatMap((one, i) =>
     i % 2 === 0 && /^\d+:./.test(one) ? [[one, Number(list[i + 1])] as const] : [],
   );
-  return { count: Number(count ?? 0), added };
+  return { epoch: epoch === null || epoch === undefined ? null : String(epoch), added };
 }
 
 function keyOf(key: string): string {
