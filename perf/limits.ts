@@ -1,5 +1,5 @@
 // What a limit costs: a local decision by the number of rules that match and of keys that are known, one under a flood of new
-// keys, and a round trip to a Redis of its own on this machine, alone and with many at once.
+// keys, one in a worker that is not the first, and a round trip to a Redis of its own on this machine, alone and with many at once.
 //
 //   npm run perf:limits
 
@@ -12,6 +12,7 @@ import { compileRateLimits, type RateLimits, type Verdict } from '../sidecar/fil
 import { startSharedLimits } from '../sidecar/filters/redis-limits.ts';
 import { LocalLimits } from '../sidecar/filters/token-bucket.ts';
 import { parseIp } from '../sidecar/policy/ip.ts';
+import { workerCosts } from './limits-worker.ts';
 
 const perUser: LimitSelector = {
   ...{ queryParams: [], methods: [], jwtClaims: [] },
@@ -69,6 +70,8 @@ print(
   'local, 1 rule, a flood of invented keys on a full table',
   local(compileRateLimits({ rules: slow }, { local: new LocalLimits(10_000) }), many),
 );
+
+for (const [name, us] of await workerCosts(rules(1, 'local', true), factsOf('ann'), many)) print(name, us);
 
 if (spawnSync('redis-server', ['--version']).status === 0) await shared();
 else console.log('| Redis | skipped: there is no redis-server on this machine |');

@@ -26,7 +26,8 @@ export function startRunning(command: string, args: readonly string[], cwd: stri
     cpuUs: () => family().reduce((sum, pid) => sum + cpuUsOf(pid), 0),
     rssMb: () => family().reduce((sum, pid) => sum + rssMbOf(pid), 0),
     async stop() {
-      child.kill('SIGTERM');
+      // At SIGTERM a sidecar stays there for its app.
+      child.kill('SIGINT');
       await exited;
     },
   };

@@ -14,7 +14,7 @@ import { emptyFields, role } from './protocol/http1-head.ts';
 import { answerOwn } from './respond.ts';
 
 /**
- * Takes a request in, whose client and rule are known. A preflight is answered here.
+ * Takes a request in, whose client and rule are known. A preflight is answered here, and `OPTIONS *` (RFC 9110 section 9.3.7).
  * @throws SallyportError `misdirected`, `client_certificate_refused`, `rule_broken`, `url_too_long` or `body_too_large`.
  */
 export function enter(exchange: Exchange, connection: Connection): undefined {
@@ -26,7 +26,11 @@ export function enter(exchange: Exchange, connection: Connection): undefined {
   if (typeof framing === 'number' && framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
   checkListener(exchange, connection);
   exchange.received = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
-  if (edge === undefined) return;
+  if (edge === undefined) {
+    // No rule has it for a path. Of the server as a whole, for a host that is served, there is nothing to say but that it is there.
+    if (exchange.path === '*' && exchange.listener !== undefined) answerOwn(exchange, 204, []);
+    return;
+  }
   const { cors } = edge.filters;
   if (cors !== undefined && isPreflight(exchange)) {
     answerOwn(exchange, 204, preflightFields(exchange, cors));

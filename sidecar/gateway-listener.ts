@@ -78,7 +78,7 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
             'server_name_unknown',
             `no listener is for ${serverName ?? 'a client without server name'}`,
           );
-        if (door.handshakes !== undefined) door.handshakes.emit('connection', raw);
+        if (door.handshakes !== undefined) door.handshakes.for(serverName).emit('connection', raw);
         else
           accept(new Connection(raw, options.streams, undefined, { serverName, listener: door.of.name }), raw, options);
       },
@@ -89,16 +89,16 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
 }
 
 interface Door {
-  of: FrontListener;
+  readonly of: FrontListener;
   /** Absent where nothing is terminated. */
-  readonly handshakes: TlsServer | undefined;
+  readonly handshakes: Handshakes | undefined;
 }
 
 /** The listeners of a port by host name, each with the TLS that it terminates. */
 class Doors {
   readonly #options: GatewayListenerOptions;
   readonly #byName = new Map<string, Door>();
-  /** What each asked of its clients: a door that stays has the new listener in it already. */
+  /** What each asked of its clients. */
   readonly #clients = new Map<string, FrontListener['clients']>();
   #byHost: ReadonlyMap<string, Door> = new Map();
 
@@ -117,27 +117,22 @@ class Doors {
 
   /** New certificates for those that stay; what fails to load keeps what it had. */
   follow(listeners: readonly FrontListener[]): void {
-    const { log, tls } = this.#options;
+    const { log } = this.#options;
     const byHost = new Map<string, Door>();
     for (const of of listeners) {
       const known = this.#byName.get(of.name);
-      // Whether clients are asked for certificates is a matter of the whole TLS server.
-      const fits = known !== undefined && kindOf(known.of) === kindOf(of);
       let door: Door;
       try {
-        if (!fits) door = { of, handshakes: of.passthrough || of.closed ? undefined : this.#open(of) };
-        else {
-          door = known;
-          door.handshakes?.setSecureContext(frontContextOptions(firstOf(of), tlsOf(of, tls)));
-          door.of = of;
-        }
+        // Handshakes that have begun end as they began; who is let in after them is asked of the listener as it is then.
+        door = { of, handshakes: of.passthrough || of.closed ? undefined : this.#open(of) };
       } catch (error) {
         log.error(
           { code: 'certificate_unreadable', listener: of.name },
           `the certificate of listener ${of.name} cannot be used: ${reasonOf(error)}`,
         );
         // What it had is good only for what it was: a door that is to ask for certificates now must not stand open as before.
-        door = known !== undefined && fits ? known : { of: { ...of, closed: true }, handshakes: undefined };
+        const fits = known !== undefined && kindOf(known.of) === kindOf(of);
+        door = fits ? known : { of: { ...of, closed: true }, handshakes: undefined };
       }
       const before = this.#clients.get(of.name);
       this.#clients.set(of.name, door.of.clients);
@@ -183,29 +178,28 @@ class Doors {
     }
   }
 
-  #open(of: FrontListener): TlsServer {
+  #open(of: FrontListener): Handshakes {
     const { tls, port, streams } = this.#options;
     const { limits } = port.rules.current();
     const current = (): FrontListener => this.#byName.get(of.name)?.of ?? of;
-    const server = createTlsServer({
-      ...listenOptions(limits.handshakeMs),
-      ...(of.streams ? {} : { ALPNProtocols: ['h2', 'http/1.1'] }),
-      ...frontContextOptions(firstOf(of), tlsOf(of, tls)),
-      requestCert: of.clients !== undefined,
-      SNICallback: (name, done) => {
-        const { certificates, clients } = current();
-        // The only one is the server's own context already; but a server takes no allowPartialTrustChain, a context does.
-        if (certificates.length < 2 && clients === undefined) return done(null);
-        done(null, contextFor(current(), name, tls));
-      },
+    return new Handshakes(of, (certificates) => {
+      const context = frontContextOptions({ certificates, authorities: of.clients?.authorities }, tlsOf(of, tls));
+      const server = createTlsServer({
+        ...listenOptions(limits.handshakeMs),
+        ...(of.streams ? {} : { ALPNProtocols: ['h2', 'http/1.1', 'http/1.0'] }),
+        ...context,
+        requestCert: of.clients !== undefined,
+      });
+      // A server makes its context without allowPartialTrustChain, which only createSecureContext takes.
+      if (of.clients !== undefined) (server as unknown as Shared)._sharedCreds = createSecureContext(context);
+      onHandshakes(server, tls, this.#options, (socket, facts, raw) => {
+        const client = this.#clientOf(socket, current());
+        if (client === null) return;
+        const said = { listener: of.name, client };
+        accept(new Connection(socket, of.streams ? streams : port, facts, said), raw, this.#options);
+      });
+      return server;
     });
-    onHandshakes(server, tls, this.#options, (socket, facts, raw) => {
-      const client = this.#clientOf(socket, current());
-      if (client === null) return;
-      const said = { listener: of.name, client };
-      accept(new Connection(socket, of.streams ? streams : port, facts, said), raw, this.#options);
-    });
-    return server;
   }
 
   /** The client's certificate where it is good; `null` when the connection was refused for want of one. */
@@ -240,7 +234,7 @@ function refusalOf(socket: TLSSocket, chain: readonly Buffer[]): string | undefi
   }
 }
 
-/** What cannot change while a TLS server goes on. */
+/** What a listener must not have changed in, for its certificates to go on where new ones cannot be read. */
 function kindOf({ closed, passthrough, streams, clients }: FrontListener): string {
   return `${closed} ${passthrough} ${streams} ${clients !== undefined}`;
 }
@@ -260,29 +254,68 @@ function tlsOf({ minVersion }: FrontListener, tls: TlsSettings): TlsSettings {
   return minVersion === 'TLSv1.3' ? { ...tls, minVersion } : tls;
 }
 
-function firstOf(listener: FrontListener): Parameters<typeof frontContextOptions>[0] {
-  return { ...listener.certificates[0]!, authorities: listener.clients?.authorities };
+/** The context that a tls.Server makes its sockets with. */
+interface Shared {
+  _sharedCreds: SecureContext;
 }
 
-/** Reading keys is dear, and anybody can begin a handshake: once for each listener of each generation. */
-const contexts = new WeakMap<
-  FrontListener,
-  readonly { readonly leaf: X509Certificate; readonly context: SecureContext }[]
->();
+type Pair = FrontListener['certificates'][number];
 
-/** Of several certificates the first that bears the name; else the first. */
-function contextFor(listener: FrontListener, name: string, tls: TlsSettings): SecureContext {
-  let known = contexts.get(listener);
-  if (known === undefined) {
-    known = listener.certificates.map((pair) => ({
-      leaf: new X509Certificate(readPemBlocks(pair.certificate, 'a certificate')[0]!),
-      context: createSecureContext(
-        frontContextOptions({ ...pair, authorities: listener.clients?.authorities }, tlsOf(listener, tls)),
-      ),
-    }));
-    contexts.set(listener, known);
+interface Shown {
+  readonly pair: Pair;
+  readonly leaf: X509Certificate;
+}
+
+/**
+ * What shakes hands for one listener. Of several certificates a client sees one that bears the name that it asks for; of those
+ * one of each type of key is offered, and OpenSSL takes what the client's signature algorithms and suites allow. Each such choice
+ * has a TLS server of its own: Node's SNICallback would leave one certificate of a context. Reading keys is dear, and anybody
+ * can begin a handshake: once for each choice.
+ */
+class Handshakes {
+  readonly #of: FrontListener;
+  readonly #open: (certificates: readonly Pair[]) => TlsServer;
+  readonly #all: readonly Shown[];
+  readonly #servers = new Map<string, TlsServer>();
+
+  /** @throws what `open` throws for what most clients will see. */
+  constructor(of: FrontListener, open: (certificates: readonly Pair[]) => TlsServer) {
+    this.#of = of;
+    this.#open = open;
+    this.#all = of.certificates.map((pair) => ({ pair, leaf: leafOf(pair) }));
+    this.for(undefined);
   }
-  return (known.find(({ leaf }) => leaf.checkHost(name) !== undefined) ?? known[0]!).context;
+
+  /** For a client that asks for `serverName`. Where no certificate bears it, or it names none, the first is shown. */
+  for(serverName: string | undefined): TlsServer {
+    const [first] = this.#all as [Shown];
+    const name = serverName ?? this.#of.hostname ?? nameOf(first.leaf);
+    const bearing = oneOfEach(this.#all.filter(({ leaf }) => name !== undefined && leaf.checkHost(name) !== undefined));
+    const shown = bearing.length === 0 ? [first] : bearing;
+    const key = shown.map((one) => this.#all.indexOf(one)).join(' ');
+    const known = this.#servers.get(key) ?? this.#open(shown.map(({ pair }) => pair));
+    this.#servers.set(key, known);
+    return known;
+  }
+}
+
+function leafOf({ certificate }: Pair): X509Certificate {
+  return new X509Certificate(readPemBlocks(certificate, 'a certificate')[0]!);
+}
+
+function nameOf(leaf: X509Certificate): string | undefined {
+  return /\bDNS:([^,\s"]+)/.exec(leaf.subjectAltName ?? '')?.[1];
+}
+
+/** The first of each type of key. */
+function oneOfEach(all: readonly Shown[]): Shown[] {
+  const types = new Set<string | undefined>();
+  return all.filter(({ leaf }) => {
+    const type = leaf.publicKey.asymmetricKeyType;
+    if (types.has(type)) return false;
+    types.add(type);
+    return true;
+  });
 }
 
 function describeClient(leaf: X509Certificate): ClientCertificate {

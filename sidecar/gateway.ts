@@ -15,14 +15,17 @@ import type { PortPlan } from './config/generation.ts';
 import type { Configuration } from './config/watch.ts';
 import type { EdgeGuard, EdgeLimits } from './edge.ts';
 import type { Authorizer, Destination, Exchange } from './exchange.ts';
-import { ConcurrencyLimit, type ConcurrencyPlan } from './filters/concurrency.ts';
+import { ConcurrencyLimit, type ConcurrencyPlan, type InFlight } from './filters/concurrency.ts';
+import { compileLeasedLimits } from './filters/leased-limits.ts';
 import { enterExchange, limitExchange } from './filters/limit-exchange.ts';
+import type { LimitRule } from './filters/limit-rule.ts';
 import { dropCopies } from './filters/mirror.ts';
-import { SessionMemory } from './filters/oidc-session.ts';
-import { compileRateLimits } from './filters/rate-limit.ts';
+import { compileRateLimits, type RateLimits } from './filters/rate-limit.ts';
 import { type SharedLimits, startSharedLimits } from './filters/redis-limits.ts';
+import { RedisSessions } from './filters/redis-sessions.ts';
 import { compileSecurity, type EdgeSecurity, namespaceOf } from './filters/security.ts';
 import type { SecurityPolicy } from './filters/security-policy.ts';
+import { LocalSessions, type SessionMemory } from './filters/session-memory.ts';
 import { LocalLimits } from './filters/token-bucket.ts';
 import { type GatewayCounts, registerGatewayMetrics } from './observe/gateway-metrics.ts';
 import type { TokenObserver } from './policy/jwt.ts';
@@ -30,8 +33,10 @@ import type { JwtRule } from './policy/request-authentication.ts';
 import { answerOwn } from './respond.ts';
 import { certificatesOf, type ShownCertificate, worriesOf } from './routing/certificates.ts';
 import { complaintsOf, type StatusList } from './routing/status.ts';
+import { FirstState } from './shared-state.ts';
 import { createAuthorizer } from './upstream/authorizer.ts';
 import type { Jwks } from './upstream/jwks.ts';
+import type { WorkerLink } from './worker-link.ts';
 
 interface Parts {
   readonly jwks: Jwks;
@@ -44,6 +49,19 @@ export interface GatewayOptions extends Parts {
   readonly log: Log;
   readonly redis: RedisSettings | undefined;
   readonly registry: Registry;
+  /** How many processes this gateway is. */
+  readonly workers: number;
+  /** In a worker that is not the first: the way to the first. */
+  readonly link: WorkerLink | undefined;
+  /** Tells the other workers that a session has ended. */
+  ended(id: string, until: number): void;
+}
+
+/** What processes share. */
+interface Common {
+  readonly redis: SharedLimits | undefined;
+  readonly sessions: SessionMemory;
+  readonly link: WorkerLink | undefined;
 }
 
 interface Kept<T> {
@@ -52,20 +70,28 @@ interface Kept<T> {
   generation: number;
 }
 
-/** Starts what a gateway needs. Redis may be away: limits are local until it comes. */
+/** Starts what a gateway needs. Redis may be away: limits are local until it comes, and logins wait. */
 export async function startGateway(options: GatewayOptions): Promise<RunningGateway> {
-  const { redis, log, registry } = options;
-  const shared = redis === undefined ? undefined : await startSharedLimits({ ...redis, log });
-  const gateway = new RunningGateway(options, shared);
+  const { log, registry, link, workers, ended } = options;
+  const redis = options.redis === undefined ? undefined : await startSharedLimits({ ...options.redis, log });
+  const local = new LocalSessions(Date.now, ended);
+  const shared = redis === undefined ? undefined : new RedisSessions(redis.link);
+  // Several gateways are one through Redis, and so are their workers; without it the first worker remembers for all.
+  await Promise.all([shared?.start(), link?.start()]);
+  const gateway = new RunningGateway(options, { redis, link, sessions: shared ?? link?.sessions ?? local });
+  gateway.first = link === undefined ? new FirstState(local, gateway.local, workers, gateway) : undefined;
+  gateway.onClose(() => shared?.close());
   registerGatewayMetrics(registry, () => gateway.counts());
   return gateway;
 }
 
 export class RunningGateway implements GatewayTools {
   readonly #parts: Parts;
-  readonly #shared: SharedLimits | undefined;
-  readonly #local = new LocalLimits();
-  readonly #memory = new SessionMemory();
+  readonly #common: Common;
+  readonly local = new LocalLimits();
+  /** In the first worker: what it answers the others. */
+  first: FirstState | undefined = undefined;
+  readonly #closing: (() => void)[] = [];
   readonly #unfitClaims = new Set<string>();
   readonly #guards = new Map<string, Kept<{ readonly guard: EdgeGuard; readonly security: EdgeSecurity }>>();
   readonly #inFlight = new Map<string, Kept<ConcurrencyLimit>>();
@@ -79,9 +105,9 @@ export class RunningGateway implements GatewayTools {
   /** The certificates that listeners show. */
   #shown: readonly ShownCertificate[] = [];
 
-  constructor(parts: Parts, shared: SharedLimits | undefined) {
+  constructor(parts: Parts, common: Common) {
     this.#parts = parts;
-    this.#shared = shared;
+    this.#common = common;
   }
 
   /** Looks at a generation's documents: what is attached to what, and which pools that needs. */
@@ -171,7 +197,7 @@ export class RunningGateway implements GatewayTools {
         this.#config!.documents.secrets.find((one) => one.namespace === namespace && one.name === name)?.spec.data,
       keysOf: (rule) => this.#parts.jwks.sourceOf(rule),
       answer: answerOwn,
-      memory: this.#memory,
+      memory: this.#common.sessions,
       observe: this.#parts.observe,
       report: (message) => this.#reportClaim(`SecurityPolicy ${policy.namespace}/${policy.name}: ${message}`),
       ...(this.#config!.sessionKeys === undefined ? {} : { sessionKeys: this.#sessionKeys }),
@@ -201,10 +227,10 @@ export class RunningGateway implements GatewayTools {
     }));
     const rules = [...(policy?.rateLimit?.rules ?? []), ...own];
     const inFlight = policy?.concurrency === undefined ? undefined : this.#inFlightOf(rule, policy.concurrency);
-    const limits =
-      rules.length === 0 ? undefined : compileRateLimits({ rules }, { local: this.#local, redis: this.#shared });
+    const limits = rules.length === 0 ? undefined : this.#compileLimits(rules);
     if (limits === undefined && inFlight === undefined) return undefined;
-    const enter = (exchange: Exchange): undefined => inFlight && enterExchange(exchange, inFlight, rule);
+    const enter = (exchange: Exchange): undefined | Promise<void> =>
+      inFlight === undefined ? undefined : enterExchange(exchange, inFlight, rule);
     if (limits === undefined) return { take: enter };
     if (inFlight === undefined) return { take: (exchange) => limitExchange(exchange, limits, rule) };
     // Who is refused for his rate is not in.
@@ -213,11 +239,23 @@ export class RunningGateway implements GatewayTools {
     };
   }
 
-  /** Requests in flight are those of all listeners of a rule, and of one generation as of the next. */
-  #inFlightOf(rule: string, plan: ConcurrencyPlan): ConcurrencyLimit {
+  #compileLimits(rules: readonly LimitRule[]): RateLimits {
+    const { redis, link } = this.#common;
+    const tools = { local: this.local, redis };
+    return link === undefined
+      ? compileRateLimits({ rules }, tools)
+      : compileLeasedLimits({ rules }, link.leases, tools);
+  }
+
+  /** Requests in flight are those of all listeners of a rule, of all workers, and of one generation as of the next. */
+  #inFlightOf(rule: string, plan: ConcurrencyPlan): InFlight {
     const key = `${rule} ${plan.per} ${plan.maxInFlight}`;
-    const known = this.#inFlight.get(key);
-    const value = known?.value ?? new ConcurrencyLimit(plan);
+    return this.#common.link?.inFlight(key, plan) ?? this.inFlightOf(key, plan);
+  }
+
+  /** The first worker's count of what `key` names. */
+  inFlightOf(key: string, plan: ConcurrencyPlan): ConcurrencyLimit {
+    const value = this.#inFlight.get(key)?.value ?? new ConcurrencyLimit(plan);
     this.#inFlight.set(key, { value, generation: this.#generation });
     return value;
   }
@@ -249,15 +287,20 @@ export class RunningGateway implements GatewayTools {
 
   counts(): GatewayCounts {
     return {
-      limits: this.#local.facts(),
-      redis: this.#shared?.facts() ?? null,
+      limits: this.local.facts(),
+      redis: this.#common.redis?.facts() ?? null,
       certificates: this.#shown.map(({ listener, notAfter }) => ({ listener, notAfter: notAfter / 1000 })),
     };
   }
 
+  onClose(close: () => void): void {
+    this.#closing.push(close);
+  }
+
   close(): void {
     dropCopies();
-    this.#shared?.close();
+    for (const close of this.#closing) close();
+    this.#common.redis?.close();
   }
 }
 

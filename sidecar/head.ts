@@ -24,7 +24,11 @@ const requests: Readonly<Record<TargetForm, ReadTarget>> = {
   authority: refuseTarget,
   asterisk: refuseTarget,
 };
-const options: Readonly<Record<TargetForm, ReadTarget>> = { ...requests, asterisk: readAsteriskForm };
+const options: Readonly<Record<TargetForm, ReadTarget>> = {
+  ...requests,
+  asterisk: readAsteriskForm,
+  absolute: readAbsoluteOptions,
+};
 const noTunnel: Readonly<Record<TargetForm, ReadTarget>> = {
   origin: refuseConnect,
   absolute: refuseConnect,
@@ -138,6 +142,12 @@ function readAbsoluteForm(exchange: Exchange): void {
   exchange.authority = match[2];
   const path = match[3] ?? '';
   exchange.path = normalizePath(path.startsWith('/') ? path : `/${path}`, exchange.rules.pathNormalization);
+}
+
+/** RFC 9112 section 3.2.4: an absolute URI without a path asks about the server as a whole, and goes on as `*`. */
+function readAbsoluteOptions(exchange: Exchange): void {
+  readAbsoluteForm(exchange);
+  if (/^[^:]+:\/\/[^/?]+$/.test(exchange.target)) exchange.path = '*';
 }
 
 /**

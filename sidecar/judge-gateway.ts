@@ -6,6 +6,7 @@ import { refusing } from './config/gateway-backends.ts';
 import { readJudged } from './config/gateway-status.ts';
 import { parseTarget } from './filters/redis-client.ts';
 import type { SharedLimits } from './filters/redis-limits.ts';
+import { LocalSessions } from './filters/session-memory.ts';
 import { RunningGateway } from './gateway.ts';
 import type { StatusList } from './routing/status.ts';
 import { Jwks } from './upstream/jwks.ts';
@@ -23,7 +24,11 @@ export function readStatus(
   const { redis } = configuration.settings.gateway!;
   if (redis !== undefined) parseTarget(redis).secrets();
   const parts = { jwks: new Jwks(undefined), log: undefined, observe: () => {} };
-  const gateway = new RunningGateway(parts, redis === undefined ? undefined : unasked);
+  const gateway = new RunningGateway(parts, {
+    redis: redis === undefined ? undefined : unasked,
+    sessions: new LocalSessions(),
+    link: undefined,
+  });
   const { pools, spoken } = gateway.plan(configuration, now);
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Of documents alone nobody can say what is missing: it may stand elsewhere.

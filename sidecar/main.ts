@@ -40,11 +40,13 @@ import type { JwtRule } from './policy/request-authentication.ts';
 import { Ports } from './ports.ts';
 import type { ProxyTools } from './proxy.ts';
 import { shareOf } from './share.ts';
+import type { FirstState } from './shared-state.ts';
 import { Jwks } from './upstream/jwks.ts';
 import { Pools } from './upstream/pools.ts';
 import { AppHealth } from './upstream/probe.ts';
 import { Resolver } from './upstream/resolve.ts';
 import { createTokenSigner } from './upstream/token-signer.ts';
+import type { WorkerLink } from './worker-link.ts';
 import { Workers } from './workers.ts';
 
 export interface SidecarOptions {
@@ -56,6 +58,8 @@ export interface SidecarOptions {
   /** Which of several workers this is, and of how many; default the only one. */
   readonly index?: number;
   readonly count?: number;
+  /** The way to the first worker, in another. */
+  readonly link?: WorkerLink;
   /** How the configuration is read; default in a process of its own. */
   readonly read?: (file: string) => Promise<Reading>;
   /** Told whenever it changes. */
@@ -124,6 +128,8 @@ class RunningSidecar implements Sidecar {
   readonly #jwks: Jwks;
   /** Present where gateway.yaml was given. */
   #gateway: RunningGateway | undefined = undefined;
+  /** What the first worker of a gateway knows for all, once there is something to know. */
+  readonly #started = Promise.withResolvers<FirstState>();
   /** The newest documents made ready; undefined before the first. */
   #judgement: Judgement | undefined = undefined;
   /** The policies on trial, as text. */
@@ -164,7 +170,10 @@ class RunningSidecar implements Sidecar {
     this.#options = options;
     this.#shared = count > 1;
     if (index === 1 && count > 1)
-      this.#workers = new Workers({ configFile, version, index, count }, log, () => this.#announce());
+      this.#workers = new Workers({ configFile, version, index, count }, log, () => this.#announce(), {
+        answer: async (worker, ask) => (await this.#started.promise).answer(worker, ask),
+        gone: (worker) => this.#gateway?.first?.gone(worker),
+      });
     this.#resolver = new Resolver(log);
     this.#jwks = new Jwks(log);
     this.#appHealth = new AppHealth(() => watch.configuration.current().settings, log);
@@ -254,8 +263,12 @@ class RunningSidecar implements Sidecar {
       log: this.#log,
       redis: gateway.redis,
       registry: this.#registry,
+      workers: this.#options.count ?? 1,
+      link: this.#options.link,
+      ended: (id, until) => this.#workers?.ended(id, until),
       observe: (issuer, outcome) => this.#tools.metrics.countToken(issuer, outcome),
     });
+    if (this.#gateway.first !== undefined) this.#started.resolve(this.#gateway.first);
     this.#stops.push(() => this.#gateway?.close());
   }
 

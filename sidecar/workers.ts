@@ -3,11 +3,14 @@
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { guard } from '../cert-agent/base/background.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import type { DrainReport } from './connection.ts';
 import type { Why } from './observe/denials.ts';
 import type { Readiness } from './observe/pages.ts';
 import type { Facts } from './observe/sum.ts';
+import type { StateAnswer, StateAsk } from './shared-state.ts';
+import type { StateAnswers, StateAsks, StateEnded } from './worker-link.ts';
 
 /** What a worker is started with. */
 export interface WorkerPlan {
@@ -27,7 +30,10 @@ export interface Ask {
   readonly waitForApp?: boolean;
 }
 
-export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Reply };
+/** What the first says to another. */
+export type Said = Ask | StateAnswers | StateEnded;
+
+export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Reply } | StateAsks;
 
 /** `null`: it knows nothing of that decision. */
 export type Reply = Facts | DrainReport | Why | null;
@@ -45,18 +51,28 @@ interface Worker {
   readiness: Readiness;
 }
 
+/** What the first knows for all of them. */
+export interface Shared {
+  /** Answers a worker. */
+  answer(worker: number, ask: StateAsk): StateAnswer | Promise<StateAnswer>;
+  /** A worker is gone. */
+  gone(worker: number): void;
+}
+
 export class Workers {
   readonly #plan: WorkerPlan;
   readonly #log: Log;
   readonly #workers: Worker[];
   readonly #answers = new Map<number, (answer: Reply | undefined) => void>();
   readonly #changed: () => void;
+  readonly #shared: Shared;
   #nextId = 1;
   #leaving = false;
   restarts = 0;
 
   /** Starts workers 2 to `count`; `changed` is called when the readiness of one changes. */
-  constructor(plan: WorkerPlan, log: Log, changed: () => void) {
+  constructor(plan: WorkerPlan, log: Log, changed: () => void, shared: Shared) {
+    this.#shared = shared;
     this.#plan = plan;
     this.#log = log;
     this.#changed = changed;
@@ -101,6 +117,12 @@ export class Workers {
     return (await this.#askAll('leave', ms + patienceMs, { waitForApp })) as DrainReport[];
   }
 
+  /** A session has ended: all of them must know. */
+  ended(id: string, until: number): void {
+    for (const { child } of this.#workers)
+      if (child !== undefined) write(child, { what: 'ended', sessions: [[id, until]] });
+  }
+
   close(): void {
     this.#leaving = true;
     for (const { child } of this.#workers) if (child?.connected) child.disconnect();
@@ -117,13 +139,15 @@ export class Workers {
       if ('readiness' in told) {
         worker.readiness = told.readiness;
         this.#changed();
-      } else this.#answers.get(told.id)?.(told.answer);
+      } else if ('asks' in told) guard('workers', () => this.#answerState(worker.index, child, told));
+      else this.#answers.get(told.id)?.(told.answer);
     });
     // One that could not be started (no descriptors, no memory) has no exit.
     child.on('error', () => child.pid === undefined && gone(null, null));
     child.once('exit', (status, signal) => gone(status, signal));
     const gone = (status: number | null, signal: NodeJS.Signals | null): void => {
       worker.child = undefined;
+      this.#shared.gone(worker.index);
       worker.readiness = starting(worker.index);
       if (this.#leaving) return;
       this.restarts++;
@@ -136,6 +160,16 @@ export class Workers {
         if (!this.#leaving) this.#start(worker);
       }, restartMs).unref();
     };
+  }
+
+  async #answerState(worker: number, child: ChildProcess, { asks }: StateAsks): Promise<void> {
+    const answers: [number, StateAnswer][] = [];
+    for (const [id, ask] of asks) {
+      const said = this.#shared.answer(worker, ask);
+      const answer = said instanceof Promise ? await said : said;
+      if (id !== 0) answers.push([id, answer]);
+    }
+    if (answers.length > 0) write(child, { what: 'answers', answers });
   }
 
   async #askAll(what: Ask['what'], ms: number, more: Partial<Ask> = {}): Promise<Reply[]> {
@@ -165,4 +199,9 @@ export class Workers {
 
 function starting(index: number): Readiness {
   return { ready: false, waitingFor: [`worker ${index}`] };
+}
+
+/** To a worker that may be going. */
+function write(child: ChildProcess, said: Said): void {
+  if (child.connected) child.send(said, () => {});
 }

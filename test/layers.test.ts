@@ -26,7 +26,10 @@ const layers: [string, RegExp][] = [
     /^sidecar\/(?:listener|peer|head|route|gateway-listener|enter|rewrite|authorize|authenticate|ask-authorizer|hold|forward|respond|access-log|proxy)\.ts$/,
   ],
   ['config', /^sidecar\/config\//],
-  ['main', /^sidecar\/(?:main|gateway|identity-source|ports|judge-open|judge-gateway|leave|workers?|share)\.ts$/],
+  [
+    'main',
+    /^sidecar\/(?:main|gateway|identity-source|ports|judge-open|judge-gateway|leave|workers?|worker-link|share|shared-state)\.ts$/,
+  ],
   ['cli', /^sidecar\/(?:cli\.ts|cli\/)/],
 ];
 

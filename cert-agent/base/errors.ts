@@ -81,6 +81,7 @@ export const codes = Object.freeze({
   length_ambiguous: row(400, 3, 'DPE', 'http1.content_length_and_chunked_not_allowed'),
   length_invalid: row(400, 3, 'DPE', 'http1.invalid_content_length'),
   transfer_encoding_invalid: row(501, 12, 'DPE', 'http1.invalid_transfer_encoding'),
+  transfer_encoding_ambiguous: row(400, 3, 'DPE', 'http1.invalid_transfer_encoding'),
   chunk_malformed: row(400, 3, 'DPE', 'http1.invalid_chunk'),
   host_missing: row(400, 3, 'DPE', 'missing_host_header'),
   host_invalid: row(400, 3, 'DPE', 'http1.invalid_host'),

@@ -51,12 +51,13 @@ setInterval(() => {
 }, pingMs);
 
 /** Whoever is looking hears the last word too, and a gateway that is leaving has nothing to wait for. */
-process.once('SIGTERM', () => {
-  sendNews();
-  for (const response of readers.keys()) response.end();
-  server.close(() => process.exit());
-  server.closeIdleConnections();
-});
+for (const signal of ['SIGTERM', 'SIGINT'])
+  process.once(signal, () => {
+    sendNews();
+    for (const response of readers.keys()) response.end();
+    server.close(() => process.exit());
+    server.closeIdleConnections();
+  });
 
 function sendNews(): void {
   if (readers.size === 0) return;

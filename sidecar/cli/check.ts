@@ -2,7 +2,7 @@
 
 import { Command } from 'commander';
 import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { action, exitCodes, note, notePassedOver, paint, printJson } from './terminal.ts';
+import { action, counted, exitCodes, note, notePassedOver, paint, printJson } from './terminal.ts';
 
 /** The command; its work is loaded when it runs. */
 export function checkCommand(): Command {
@@ -76,7 +76,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
   }
   const good = countOf(read.documents) + settings.length + routes.length + policies.length;
   if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all, passedOver });
-  else if (all.length === 0) note(`${good} documents are good`);
+  else if (all.length === 0) note(`${counted(good, 'document')} ${good === 1 ? 'is' : 'are'} good`);
   else {
     for (const one of all) note(formatProblem(one));
     note(`${paint('red', 'error:', process.stderr)} ${all.length} problem${all.length > 1 ? 's' : ''} found`);

@@ -3,7 +3,7 @@
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Condition } from '../routing/conditions.ts';
 import type { StatusItem, StatusList, StatusSection } from '../routing/status.ts';
-import { exitCodes, note, paint, printJson, printTable } from './terminal.ts';
+import { counted, exitCodes, note, paint, printJson, printTable } from './terminal.ts';
 
 /** Prints the statuses. @throws SallyportError `usage`, `config_invalid` or `config_unreadable`. */
 export async function showStatus({ config, output }: { readonly config?: string; readonly output: string }) {
@@ -29,7 +29,7 @@ export async function checkGateway(file: string): Promise<number> {
   if (!isGood) printRows(parts);
   else {
     const documents = new Set(parts.map(({ item }) => item));
-    note(`${file} is good: ${documents.size} documents with a status, all accepted and resolved`);
+    note(`${file} is good: ${counted(documents.size, 'document')} with a status, all accepted and resolved`);
   }
   return isGood ? exitCodes.ok : exitCodes.no;
 }

@@ -8,7 +8,7 @@ import type { LoggedRequest } from '../observe/replay.ts';
 import type { PolicySet } from '../policy/compile.ts';
 import type { RequestFacts } from '../policy/facts.ts';
 import type { PolicyScope, Workload } from '../policy/policy.ts';
-import { exitCodes, note, notePassedOver, paint, print, printJson, printTable } from './terminal.ts';
+import { counted, exitCodes, note, notePassedOver, paint, print, printJson, printTable } from './terminal.ts';
 
 interface DiffFlags extends ScopeFlags {
   readonly log?: string;
@@ -218,9 +218,15 @@ function show(
       'no verdict changes',
     );
     note(
-      `${compared} requests compared${shown ? ` for ${workloads.join(', ')}` : ''}${untold > 0 ? `, ${untold} cannot be told: they hang on a header, a claim or an authorizer` : ''}`,
+      `${counted(compared, 'request')} compared${shown ? ` for ${workloads.join(', ')}` : ''}${untold > 0 ? `, ${untold} cannot be told, for want of a header, a claim or an authorizer` : ''}`,
     );
-    if (list.length > 0) print(paint('yellow', `${list.length} kinds of requests change their verdict`));
+    if (list.length > 0)
+      print(
+        paint(
+          'yellow',
+          `${counted(list.length, 'kind of request changes its verdict', 'kinds of requests change their verdict')}`,
+        ),
+      );
   }
   return list.length === 0 ? exitCodes.ok : exitCodes.no;
 }

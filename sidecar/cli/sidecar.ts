@@ -2,7 +2,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import { action, exitCodes, note, notePassedOver, noteWarning } from './terminal.ts';
+import { action, counted, exitCodes, note, notePassedOver, noteWarning } from './terminal.ts';
 
 /** The command; the proxy itself is loaded when it runs. */
 export function sidecarCommand(): Command {
@@ -41,7 +41,7 @@ async function check(file: string): Promise<number> {
     throw new SallyportError('usage', `${file} is of a gateway`, { hint: "run 'sallyport gateway'" });
   for (const one of displacedMtls(documents.peerAuthentications, settings)) noteWarning(one);
   note(
-    `${file} is good: ${settings.inbound.length} inbound and ${settings.outbound.length} outbound ports, ${countOf(documents)} policies`,
+    `${file} is good: ${counted(settings.inbound.length, 'inbound port')}, ${counted(settings.outbound.length, 'outbound port')}, ${counted(countOf(documents), 'policy', 'policies')}`,
   );
   return exitCodes.ok;
 }

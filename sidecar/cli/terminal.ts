@@ -20,6 +20,11 @@ export function print(text: string): void {
   process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
 }
 
+/** `1 document`, `2 documents`; `plural` for what does not end in an s. */
+export function counted(count: number, one: string, plural = `${one}s`): string {
+  return `${count} ${count === 1 ? one : plural}`;
+}
+
 export function note(text: string): void {
   process.stderr.write(`${text}\n`);
 }
@@ -59,7 +64,7 @@ export function printError(error: unknown): void {
   if (error.problems.length > 0) {
     for (const problem of error.problems) note(formatProblem(problem));
     note(
-      `${paint('red', 'error:', process.stderr)} ${error.problems.length} problem${error.problems.length > 1 ? 's' : ''} found [${error.code}]`,
+      `${paint('red', 'error:', process.stderr)} ${counted(error.problems.length, 'problem')} found [${error.code}]`,
     );
     return;
   }

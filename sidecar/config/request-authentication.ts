@@ -38,7 +38,8 @@ const jwks = z.string().superRefine((value, context) => {
 
 const jwtRule = z
   .strictObject({
-    issuer: filled('issuer'),
+    /** Empty: tokens of any issuer that the keys verify, as istiod takes it beside `jwksUri`. */
+    issuer: z.string().default(''),
     audiences: z.array(filled('an audience')).default([]),
     jwksUri: jwksUri.optional(),
     jwks: jwks.optional(),
@@ -54,6 +55,12 @@ const jwtRule = z
   .superRefine((rule, context) => {
     if (rule.jwks !== undefined && rule.jwksUri !== undefined)
       context.addIssue({ code: 'custom', path: ['jwksUri'], message: "only one of 'jwks' and 'jwksUri' can be set" });
+    if (rule.issuer === '' && rule.jwksUri === undefined)
+      context.addIssue({
+        code: 'custom',
+        path: ['issuer'],
+        message: "issuer is not empty, unless 'jwksUri' says whose keys verify",
+      });
     if (rule.timeout < 1)
       context.addIssue({ code: 'custom', path: ['timeout'], message: 'a timeout is at least 1 ms' });
   });

@@ -9,7 +9,16 @@ export interface ConcurrencyPlan {
   readonly per: 'route' | 'client';
 }
 
-export class ConcurrencyLimit {
+/** Who counts, here or in another process. */
+export interface InFlight {
+  /** Counts the request in, or gives false: then it must not leave. Never rejects. */
+  enter(key: string): boolean | Promise<boolean>;
+  leave(key: string): void;
+  /** The error for whom `enter` refused. */
+  refusal(route: string): SallyportError;
+}
+
+export class ConcurrencyLimit implements InFlight {
   readonly plan: ConcurrencyPlan;
   readonly #inFlight = new Map<string, number>();
   #refused = 0;
@@ -39,15 +48,18 @@ export class ConcurrencyLimit {
     else this.#inFlight.set(of, now - 1);
   }
 
-  /** The error for whom `enter` refused. */
   refusal(route: string): SallyportError {
-    const { maxInFlight, per } = this.plan;
-    const whose = per === 'route' ? 'of the route' : 'of one client';
-    return new SallyportError('concurrency_limited', `${maxInFlight} requests ${whose} ${route} are in flight`);
+    return refusalOf(this.plan, route);
   }
 
   facts(): { readonly inFlight: number; readonly keys: number; readonly refused: number } {
     const inFlight = [...this.#inFlight.values()].reduce((sum, one) => sum + one, 0);
     return { inFlight, keys: this.#inFlight.size, refused: this.#refused };
   }
+}
+
+/** The error for a request that is one too many. */
+export function refusalOf({ maxInFlight, per }: ConcurrencyPlan, route: string): SallyportError {
+  const whose = per === 'route' ? 'of the route' : 'of one client';
+  return new SallyportError('concurrency_limited', `${maxInFlight} requests ${whose} ${route} are in flight`);
 }

@@ -32,4 +32,10 @@ export class Expiring<V> {
   delete(key: string): void {
     this.#entries.delete(key);
   }
+
+  /** Those that have not ended, the oldest first. */
+  *entries(): IterableIterator<readonly [key: string, value: V, until: number]> {
+    const now = this.#now();
+    for (const [key, { value, until }] of this.#entries) if (now < until) yield [key, value, until];
+  }
 }

@@ -7,10 +7,10 @@ import { headerOf, pathWithoutQuery } from '../facts-of.ts';
 import { addFields } from '../fields.ts';
 import { type Ip, networkOf } from '../policy/ip.ts';
 import { emptyFields } from '../protocol/http1-head.ts';
-import type { ConcurrencyLimit } from './concurrency.ts';
+import type { InFlight } from './concurrency.ts';
 import type { LimitFacts, RateLimits, Verdict } from './rate-limit.ts';
 
-/** One object for all decisions: each is made in one go, and nothing is kept of it. */
+/** One object for nearly all decisions: each is made in one go, and nothing is kept of it. */
 class ExchangeLimitFacts implements LimitFacts {
   route = '';
   exchange: Exchange | undefined = undefined;
@@ -53,9 +53,10 @@ const facts = new ExchangeLimitFacts();
 
 /** @throws SallyportError `rate_limited`, with the answer in `denial`; a promise, where Redis is asked, rejects with it. */
 export function limitExchange(exchange: Exchange, limits: RateLimits, route: string): undefined | Promise<void> {
-  facts.exchange = exchange;
-  facts.route = route;
-  const verdict = limits.check(facts);
+  const asked = limits.keepsFacts === true ? new ExchangeLimitFacts() : facts;
+  asked.exchange = exchange;
+  asked.route = route;
+  const verdict = limits.check(asked);
   if (verdict instanceof Promise) return verdict.then((one) => follow(exchange, one));
   follow(exchange, verdict);
   return undefined;
@@ -76,15 +77,23 @@ function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfte
 
 /**
  * Counts the exchange among those in flight until it has finished, however that comes.
- * @throws SallyportError `concurrency_limited`.
+ * @throws SallyportError `concurrency_limited`; a promise, where another process counts, rejects with it.
  */
-export function enterExchange(exchange: Exchange, limit: ConcurrencyLimit, route: string): undefined {
+export function enterExchange(exchange: Exchange, limit: InFlight, route: string): undefined | Promise<void> {
   // Whoever has gone while another step waited has been recorded, and would never leave again.
-  if (exchange.finished) return;
+  if (exchange.finished) return undefined;
   const key = exchange.clientId ?? networkOf(exchange.clientIp);
-  if (!limit.enter(key)) {
+  const entered = limit.enter(key);
+  if (entered instanceof Promise) return entered.then((one) => followEntered(exchange, limit, key, route, one));
+  followEntered(exchange, limit, key, route, entered);
+  return undefined;
+}
+
+function followEntered(exchange: Exchange, limit: InFlight, key: string, route: string, isIn: boolean): void {
+  if (!isIn) {
     exchange.decision = 'deny';
     throw limit.refusal(route);
   }
-  exchange.whenFinished = () => limit.leave(key);
+  if (exchange.finished) limit.leave(key);
+  else exchange.whenFinished = () => limit.leave(key);
 }

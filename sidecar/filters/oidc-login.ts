@@ -7,9 +7,9 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange, Fields } from '../exchange.ts';
 import { cookieNames, cookieOf } from './credentials.ts';
 import type { LoginSecrets, OidcProvider, Tokens } from './oidc-provider.ts';
-import type { SessionMemory } from './oidc-session.ts';
 import type { OidcPolicy } from './security-policy.ts';
 import { type CookieAttributes, printCookie, type Seal } from './session-cookie.ts';
+import type { SessionMemory } from './session-memory.ts';
 
 /** Tabs that log in at once; whoever opens more of them loses the oldest, and not the room that a head has. */
 const maxAttempts = 16;
@@ -80,7 +80,7 @@ export class Logins {
   /**
    * Finishes the login whose answer the browser brings.
    * @throws SallyportError `oidc_state_invalid` for one that this browser did not begin, or that was finished before; else as
-   * `OidcProvider.redeem`.
+   * `OidcProvider.redeem`, or as `SessionMemory` where nobody can say.
    */
   async finish(exchange: Exchange, brought: URLSearchParams): Promise<Finished> {
     const state = brought.getAll('state');
@@ -94,9 +94,8 @@ export class Logins {
         'a browser comes back from a login that it did not begin, or began long ago',
       );
     const key = `${this.cookiePrefix} ${attempt.state}`;
-    if (this.#memory.spent.get(key) !== undefined)
+    if (!(await this.#memory.spend(key, attempt.until)))
       throw new SallyportError('oidc_state_invalid', 'a browser comes back twice from the same login');
-    this.#memory.spent.set(key, true, attempt.until);
     const tokens = await this.#provider.redeem(brought, attempt);
     return { tokens, returnTo: attempt.returnTo, cookies: [printCookie(name, '', 0, this.#attributes)] };
   }

@@ -1,6 +1,5 @@
 // A session: what of a login is kept, in a cookie and nowhere else, so that any replica with the same keys knows it. What has
-// to be remembered on our side is remembered for a while and by this process alone: logins that are done, sessions that were
-// ended, and refreshes, of which each refresh token allows one.
+// to be remembered on our side is in session-memory.ts.
 
 import { randomBytes } from 'node:crypto';
 import type { Exchange, Fields } from '../exchange.ts';
@@ -9,34 +8,11 @@ import { Expiring } from './expiring.ts';
 import type { Tokens } from './oidc-provider.ts';
 import type { OidcPolicy } from './security-policy.ts';
 import { type CookieAttributes, clearChunks, printChunks, readChunks, type Seal } from './session-cookie.ts';
+import type { SessionMemory } from './session-memory.ts';
 import { packSession, type StoredSession, unpackSession } from './session-text.ts';
 
 export interface Session extends StoredSession {
   readonly auth: RequestAuth;
-}
-
-/** A session as a refresh left it, with its cookies. */
-export interface Refreshed {
-  readonly session: Session;
-  readonly cookies: readonly string[];
-}
-
-const maxRemembered = 10_000;
-
-/** What one process remembers of all sessions; it may outlive a configuration. Keys hold the policy that they are of. */
-export class SessionMemory {
-  /** States that a login has used up. */
-  readonly spent: Expiring<true>;
-  /** Sessions that somebody has ended. */
-  readonly ended: Expiring<true>;
-  /** By the session as it was before: whoever still comes with that gets the same one, and no second refresh. */
-  readonly refreshes: Expiring<Promise<Refreshed>>;
-
-  constructor(now: () => number = Date.now) {
-    this.spent = new Expiring(maxRemembered, now);
-    this.ended = new Expiring(maxRemembered, now);
-    this.refreshes = new Expiring(maxRemembered, now);
-  }
 }
 
 /** Sessions in cookies of one policy. */
@@ -73,14 +49,14 @@ export class Sessions {
     if (sealed === undefined) return undefined;
     const session = this.#opened.get(sealed) ?? this.#unseal(sealed);
     if (session === undefined || session.until <= this.#now()) return undefined;
-    return this.#memory.ended.get(session.id) === undefined ? session : undefined;
+    return this.#memory.isEnded(session.id) ? undefined : session;
   }
 
   #unseal(sealed: string): Session | undefined {
     const bytes = this.#seal.openBytes(sealed);
     const stored = bytes === undefined ? undefined : unpackSession(bytes);
     if (stored === undefined) return undefined;
-    const session: Session = { ...stored, auth: authOf(stored.idToken) };
+    const session = sessionOf(stored);
     this.#opened.set(sealed, session, session.until);
     return session;
   }
@@ -146,9 +122,15 @@ export class Sessions {
     return clearChunks(fields, this.cookieName, this.#attributes);
   }
 
-  end(session: Session): void {
-    this.#memory.ended.set(session.id, true, session.until);
+  /** Ends it, wherever it is known. Never rejects. */
+  async end({ id, until }: Session): Promise<void> {
+    await this.#memory.end(id, until);
   }
+}
+
+/** A session of its text, which only we can have made. */
+export function sessionOf(stored: StoredSession): Session {
+  return { ...stored, auth: authOf(stored.idToken) };
 }
 
 /** The claims of an ID token that was verified before it was sealed. */

@@ -2,7 +2,7 @@
 // the claims of the ID token in it. Programs are not sent anywhere: they get a 401. The app never sees our cookies.
 
 import { createHash } from 'node:crypto';
-import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import { asSallyportError, type SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange.ts';
 import { headerOf, pathWithoutQuery } from '../facts-of.ts';
 import { addFields, changeRequest, onlyField } from '../fields.ts';
@@ -15,12 +15,11 @@ import { challenge, hideSessionCookies, refuseCaller, tellApp } from './credenti
 import { Logins } from './oidc-login.ts';
 import { judgeLogout, logoutPage } from './oidc-logout.ts';
 import { OidcProvider } from './oidc-provider.ts';
-import { type Refreshed, type Session, type SessionMemory, Sessions } from './oidc-session.ts';
+import { Refreshes } from './oidc-refresh.ts';
+import { type Session, Sessions } from './oidc-session.ts';
 import type { HeaderTest, OidcPolicy } from './security-policy.ts';
 import { type CookieAttributes, prefixOf, Seal } from './session-cookie.ts';
-
-/** Requests that were under way when a session was refreshed come with the old cookie for this long. */
-const graceMs = 60_000;
+import type { SessionMemory } from './session-memory.ts';
 
 /** Answers in place of the app. */
 export type Answer = (
@@ -50,6 +49,7 @@ export class Oidc {
   readonly #provider: OidcProvider;
   readonly #sessions: Sessions;
   readonly #logins: Logins;
+  readonly #refreshes: Refreshes;
 
   /** `name` is the policy's `namespace/name`; `keys` are those of its cookies, the first for new ones. */
   constructor(policy: OidcPolicy, name: string, clientSecret: string, keys: readonly Buffer[], tools: OidcTools) {
@@ -72,6 +72,7 @@ export class Oidc {
       memory,
       now,
     );
+    this.#refreshes = new Refreshes(this.#provider, this.#sessions, keys, bound, memory);
     this.#logins = new Logins(
       policy,
       this.#provider,
@@ -162,7 +163,7 @@ export class Oidc {
 
   async #logout(exchange: Exchange, session: Session | undefined): Promise<void> {
     if (session === undefined) return this.#redirect(exchange, '/', this.#sessions.clear(exchange.fields));
-    this.#sessions.end(session);
+    await this.#sessions.end(session);
     const cookies = this.#sessions.clear(exchange.fields);
     // The session has ended here, whatever becomes of the provider's own.
     const location = await this.#provider.logoutUrl(session.idToken).catch(() => undefined);
@@ -189,39 +190,19 @@ export class Oidc {
   // -- a session that goes on --------------------------------------------------------------------------------------
 
   async #refresh(exchange: Exchange, session: Session, refreshToken: string): Promise<void> {
-    const { memory, now } = this.#tools;
-    const key = `${this.#sessions.cookieName} ${session.id} ${session.tokensUntil}`;
-    let refreshing = memory.refreshes.get(key);
-    if (refreshing === undefined) {
-      refreshing = this.#renew(exchange, session, refreshToken);
-      memory.refreshes.set(key, refreshing, now() + graceMs);
-      // A provider that was down is asked again by the next request.
-      refreshing.catch(() => memory.refreshes.delete(key));
-    }
-    let refreshed: Refreshed;
+    let refreshed: Session;
     try {
-      refreshed = await refreshing;
+      refreshed = await this.#refreshes.of(session, refreshToken);
     } catch (error) {
       if (asSallyportError(error, 'internal', 'a session could not be refreshed').code !== 'session_invalid')
         throw error;
       return this.#askForLogin(exchange);
     }
-    const fields = cookieFields(refreshed.cookies);
+    // Somebody may have ended it meanwhile.
+    if (this.#tools.memory.isEnded(refreshed.id)) return this.#askForLogin(exchange);
+    const fields = cookieFields(this.#sessions.print(exchange, refreshed));
     exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, fields);
-    this.#take(exchange, refreshed.session);
-  }
-
-  async #renew(exchange: Exchange, session: Session, refreshToken: string): Promise<Refreshed> {
-    const tokens = await this.#provider.refresh(refreshToken);
-    const subject = tokens.claims?.['sub'];
-    // OpenID Connect Core section 12.2: a session does not become another user's.
-    if (subject !== undefined && subject !== session.auth.subject)
-      throw new SallyportError(
-        'oidc_provider_failed',
-        'the provider refreshes a session with the tokens of another user',
-      );
-    const renewed = this.#sessions.renew(session, tokens);
-    return { session: renewed, cookies: this.#sessions.print(exchange, renewed) };
+    this.#take(exchange, refreshed);
   }
 
   /** Words every refusal of a step that waits. */
@@ -238,6 +219,7 @@ const texts = {
   oidc_login_refused: 'The login was refused.',
   oidc_provider_failed: 'The login failed.',
   oidc_provider_unavailable: 'The login is not available now.',
+  redis_unavailable: 'The login is not available now.',
   session_invalid: 'Login required',
 } as const;
 

@@ -32,6 +32,8 @@ export interface Verdict {
 export interface RateLimits {
   /** Counts the request. Gives a promise only where Redis is asked; it never rejects. */
   check(facts: LimitFacts): Verdict | Promise<Verdict>;
+  /** Present where it looks at the facts again after it has waited. */
+  readonly keepsFacts?: true;
 }
 
 export interface LimitTools {
@@ -43,7 +45,7 @@ export interface LimitTools {
 }
 
 /** A rule, ready to be asked. */
-interface Compiled extends Allowance {
+export interface Compiled extends Allowance {
   readonly rule: LimitRule;
   readonly keyOf: KeyOf;
   readonly buckets: RuleBuckets;
@@ -85,7 +87,7 @@ export function compileRateLimits({ rules }: RateLimitPlan, { local, redis, now 
   };
 }
 
-function compileRule(rule: LimitRule, local: LocalLimits, redis: SharedLimits | undefined): Compiled {
+export function compileRule(rule: LimitRule, local: LocalLimits, redis: SharedLimits | undefined): Compiled {
   const shared = rule.scope === 'shared';
   if (shared && redis === undefined)
     throw new SallyportError('config_invalid', `the limit ${rule.id} is Global, and there is no Redis to count it in`, {
@@ -246,17 +248,17 @@ function giveBack({ local, rules, keys, at }: Split, now: number): void {
   for (const [i, { shared, takeMs }] of rules.entries()) if (!shared) local.giveBack(keys[i]!, takeMs, at, now);
 }
 
-function allowed({ rule, intervalMs, spanMs }: Compiled, usedMs: number): Allowed {
+export function allowed({ rule, intervalMs, spanMs }: Compiled, usedMs: number): Allowed {
   return new Allowed(rule, Math.max(0, spanMs - usedMs) / intervalMs, Math.max(0, usedMs - rule.burst * intervalMs));
 }
 
 /** Has it less left, or as little for longer? */
-function isLess(a: Allowed, b: Allowed): boolean {
+export function isLess(a: Allowed, b: Allowed): boolean {
   return a.tokens < b.tokens || (a.tokens === b.tokens && a.resetMs > b.resetMs);
 }
 
 /** Its fields are written only for those who read them. What a burst allows on top is nobody's to plan with. */
-class Allowed implements Verdict {
+export class Allowed implements Verdict {
   readonly allowed = true;
   readonly retryAfterS = 0;
   readonly details = '';
@@ -283,7 +285,7 @@ class Allowed implements Verdict {
   }
 }
 
-class Refused implements Verdict {
+export class Refused implements Verdict {
   readonly allowed = false;
   readonly #rule: LimitRule;
   readonly waitMs: number;
@@ -320,8 +322,8 @@ function fieldsOf(limit: number, remaining: number, resetS: number): Verdict['he
 }
 
 /** More left than anything. */
-const nothingSaid = new Allowed(undefined, Number.POSITIVE_INFINITY, 0);
-const unlimited: Verdict = Object.freeze({
+export const nothingSaid = new Allowed(undefined, Number.POSITIVE_INFINITY, 0);
+export const unlimited: Verdict = Object.freeze({
   allowed: true,
   headers: Object.freeze([]),
   retryAfterS: 0,

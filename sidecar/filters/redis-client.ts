@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { asSallyportError, SallyportError } from '../../cert-agent/base/errors.ts';
+import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { readSecret } from '../../cert-agent/base/secret-file.ts';
 
 /** From the first byte to a script that answered. */
@@ -115,4 +115,17 @@ export function destroy(client: Client | undefined): void {
   } catch {
     // It is closed already, which is an error to it.
   }
+}
+
+/**
+ * A node of a Redis Cluster has a part of the keys: it would answer some questions, and send others elsewhere (MOVED).
+ * @throws Error when `client` is connected to one. A Redis that may not be asked so (ACL) is taken.
+ */
+export async function refuseCluster(client: Client): Promise<void> {
+  const said = await client.sendCommand(['INFO', 'cluster']).catch((error: unknown) => {
+    if (/^(?:NOPERM|ERR unknown)/.test(reasonOf(error))) return '';
+    throw error;
+  });
+  if (/^cluster_enabled:1/m.test(String(said)))
+    throw new Error('it is a node of a Redis Cluster, which is not supported: use one Redis, or one that fails over');
 }

@@ -22,10 +22,10 @@ import { hideSessionCookies, refuseCaller } from './credentials.ts';
 import { compileEdgeAuthorization, vouchFor } from './edge-authorization.ts';
 import { Introspection } from './introspection.ts';
 import { type Answer, Oidc } from './oidc.ts';
-import { SessionMemory } from './oidc-session.ts';
 import { ownHeadersOf, secretParamsOf, secretPathsOf, unevaluatedParts } from './policy-parts.ts';
 import type { JwtPolicy, OidcPolicy, SecretRef, SecurityPolicy } from './security-policy.ts';
 import { minSecretBytes } from './session-cookie.ts';
+import { LocalSessions, type SessionMemory } from './session-memory.ts';
 import { compileStillKnown, type Known, knownBy, type StillKnows } from './still-known.ts';
 
 /** What a policy needs of the process that serves it. */
@@ -38,7 +38,7 @@ export interface SecurityTools {
   readonly answer: Answer;
   /** The keys of session cookies for policies that name none; the first encrypts. At least 32 bytes each. */
   readonly sessionKeys?: readonly Buffer[];
-  /** What outlives a configuration; one for the process. */
+  /** What outlives a configuration; one for all processes that know the same sessions. */
   readonly memory?: SessionMemory;
   readonly observe?: TokenObserver;
   /** Hears of each claim that cannot be passed on; it may hear the same again. */
@@ -147,7 +147,7 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
       answer: tools.answer,
       fetch,
       keysOf: (rule) => tools.keysOf(rule),
-      memory: tools.memory ?? new SessionMemory(now),
+      memory: tools.memory ?? new LocalSessions(now),
       now,
       report,
     });

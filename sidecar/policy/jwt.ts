@@ -8,6 +8,7 @@ import { hasDuplicateKeys } from './json-keys.ts';
 import {
   type FoundToken,
   findTokens,
+  issuerOf,
   type JwtRule,
   paramsOf,
   type RequestAuthentication,
@@ -278,11 +279,11 @@ async function verifyAndRemember(
   let result: Verified | Refused;
   try {
     result = { ...(await verifyToken(token, rule, provider.keys, now)), places: [place] };
-    observe(rule.issuer, 'verified');
+    observe(issuerOf(rule), 'verified');
   } catch (error) {
     const known =
       error instanceof TokenRefusal ? error : refusal('jwt_invalid', 'Jwt verification fails', reasonOf(error));
-    observe(rule.issuer, known.refused.error.code);
+    observe(issuerOf(rule), known.refused.error.code);
     result = known.refused;
   }
   const keys = provider.keys.current();
@@ -345,11 +346,11 @@ async function verifyToken(
     throw refusal('jwt_invalid', 'Jwt verification fails', "a token has 'crit', of which nothing is understood");
   if (kid !== undefined && typeof kid !== 'string')
     throw refusal('jwt_invalid', 'Jwt header [kid] field is not a string');
-  if (claims['iss'] !== rule.issuer)
+  if (rule.issuer !== '' && claims['iss'] !== rule.issuer)
     throw refusal(
       'jwt_issuer_unknown',
       'Jwt issuer is not configured',
-      `a token of another issuer than ${rule.issuer}`,
+      `a token of another issuer than ${issuerOf(rule)}`,
     );
   const validUntil = checkTimes(claims, rule, now);
   await verifySignature(token, kid, rule, keys);
@@ -407,9 +408,9 @@ function checkTimes(claims: Readonly<Record<string, unknown>>, rule: JwtRule, no
   if ((exp !== undefined && !Number.isFinite(exp)) || (nbf !== undefined && !Number.isFinite(nbf)))
     throw refusal('jwt_invalid', 'Jwt payload [exp] or [nbf] field is not a number');
   if (typeof nbf === 'number' && nbf * 1000 > now + notBeforeLeewayMs)
-    throw refusal('jwt_not_yet_valid', 'Jwt not yet valid', `a token of ${rule.issuer} is not valid yet`);
+    throw refusal('jwt_not_yet_valid', 'Jwt not yet valid', `a token of ${issuerOf(rule)} is not valid yet`);
   if (typeof exp !== 'number') return Number.POSITIVE_INFINITY;
-  if (exp * 1000 <= now) throw refusal('jwt_expired', 'Jwt is expired', `a token of ${rule.issuer} has expired`);
+  if (exp * 1000 <= now) throw refusal('jwt_expired', 'Jwt is expired', `a token of ${issuerOf(rule)} has expired`);
   return exp * 1000;
 }
 
@@ -421,14 +422,14 @@ async function verifySignature(token: string, kid: string | undefined, rule: Jwt
     throw refusal(
       'jwks_unavailable',
       'Jwks remote fetch is failed',
-      `the keys of ${rule.issuer} are not to be had: ${reasonOf(error)}`,
+      `the keys of ${issuerOf(rule)} are not to be had: ${reasonOf(error)}`,
     );
   }
   if (!set.has(kid))
     throw refusal(
       'jwt_invalid',
       "Jwks doesn't have key to match kid or alg from Jwt",
-      `a token of ${rule.issuer} names a key that is not among its keys`,
+      `a token of ${issuerOf(rule)} names a key that is not among its keys`,
     );
   try {
     await set.verify(token);
@@ -436,7 +437,7 @@ async function verifySignature(token: string, kid: string | undefined, rule: Jwt
     throw refusal(
       'jwt_invalid',
       'Jwt verification fails',
-      `a token of ${rule.issuer} does not verify: ${reasonOf(error)}`,
+      `a token of ${issuerOf(rule)} does not verify: ${reasonOf(error)}`,
     );
   }
 }
@@ -448,6 +449,6 @@ function checkAudience({ aud }: Readonly<Record<string, unknown>>, rule: JwtRule
   throw refusal(
     'jwt_audience',
     'Audiences in Jwt are not allowed',
-    `a token of ${rule.issuer} is for another audience`,
+    `a token of ${issuerOf(rule)} is for another audience`,
   );
 }

@@ -14,6 +14,7 @@ import type { TargetRef } from './policy.ts';
 
 /** One `jwtRules` entry, read and checked. */
 export interface JwtRule {
+  /** Empty: any issuer whose tokens the keys of `jwksUri` verify. */
   readonly issuer: string;
   /** Empty: any audience. */
   readonly audiences: readonly string[];
@@ -28,6 +29,11 @@ export interface JwtRule {
   readonly forwardOriginalToken: boolean;
   readonly timeoutMs: number;
   readonly spaceDelimitedClaims: readonly string[];
+}
+
+/** What logs, metrics and refusals call the issuer of a rule. */
+export function issuerOf({ issuer, jwksUri = '' }: Pick<JwtRule, 'issuer' | 'jwksUri'>): string {
+  return issuer || jwksUri;
 }
 
 export interface RequestAuthentication {

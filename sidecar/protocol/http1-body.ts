@@ -142,9 +142,13 @@ class ChunkedReader implements BodyReader {
   }
 }
 
-/** The text of one size line: 1*HEXDIG, then extensions (section 7.1.1), which are checked and ignored. */
+/** A chunk size, then extensions by their grammar (section 7.1.1): a name, and a token or a quoted string as its value. */
+const sizeLine =
+  /^([0-9A-Fa-f]{1,13})(?:[\t ]*;[\t ]*[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[\t ]*=[\t ]*(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"))?)*$/;
+
+/** The size that a line gives. Extensions are checked and ignored. */
 function parseChunkSize(line: string): number {
-  const match = /^([0-9A-Fa-f]{1,13})(?:[\t ]*;[\t\x20-\x7e\x80-\xff]*)?$/.exec(line);
+  const match = sizeLine.exec(line);
   if (match?.[1] === undefined) throw badChunk(line);
   return Number.parseInt(match[1], 16);
 }

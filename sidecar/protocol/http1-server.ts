@@ -561,7 +561,7 @@ function readRoles(exchange: Exchange): void {
       length = value;
     } else if (which === role.transferEncoding) {
       if (coding !== undefined)
-        throw new SallyportError('transfer_encoding_invalid', 'the request has two Transfer-Encoding fields');
+        throw new SallyportError('transfer_encoding_ambiguous', 'the request has two Transfer-Encoding fields');
       coding = value;
     } else if (which === role.connection) readConnection(exchange, value);
     else if (which === role.upgrade) upgrade = value;
@@ -605,13 +605,22 @@ function readExpect(exchange: Exchange, value: string): void {
   exchange.expectContinue = exchange.minor === 1;
 }
 
-/** RFC 9112 section 6.3, without its tolerances: both lengths, or a coding that is not exactly chunked, are refused. */
+/**
+ * RFC 9112 section 6.3, without its tolerances: both lengths, or a coding that is not exactly chunked, are refused. Where
+ * chunked is not the last coding, or is not there once, nobody can tell where the body ends: 400.
+ */
 function requestFraming(length: string | undefined, coding: string | undefined, minor: number): Framing {
   if (coding === undefined) return length === undefined ? 0 : parseContentLength(length);
   if (length !== undefined)
     throw new SallyportError('length_ambiguous', 'the request has both Content-Length and Transfer-Encoding');
   if (minor === 0) throw new SallyportError('length_ambiguous', 'an HTTP/1.0 request has a Transfer-Encoding');
   if (coding.toLowerCase() !== 'chunked') {
+    const codings = coding.split(',').map((one) => one.trim().toLowerCase());
+    if (codings.at(-1) !== 'chunked' || codings.indexOf('chunked') !== codings.length - 1)
+      throw new SallyportError(
+        'transfer_encoding_ambiguous',
+        `the transfer codings '${printable(coding)}' do not end with chunked, once`,
+      );
     throw new SallyportError(
       'transfer_encoding_invalid',
       `the transfer coding '${printable(coding)}' is not supported: only chunked is`,

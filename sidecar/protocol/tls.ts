@@ -59,21 +59,20 @@ function strictly({ minVersion, groups }: TlsSettings): SecureContextOptions {
   };
 }
 
-/** What a gateway's listener shows its clients, and whose certificates it takes from them; PEM. */
-export interface FrontCertificate {
-  readonly certificate: string;
-  readonly key: string;
+/** What a gateway's listener shows its clients, one of each type of key, and whose certificates it takes from them; PEM. */
+export interface FrontCertificates {
+  readonly certificates: readonly { readonly certificate: string; readonly key: string }[];
   readonly authorities: string | undefined;
 }
 
-/** The context of a gateway's listener. */
+/** The context of a gateway's listener. Of several certificates OpenSSL shows the one whose signatures the client takes. */
 export function frontContextOptions(
-  { certificate, key, authorities }: FrontCertificate,
+  { certificates, authorities }: FrontCertificates,
   settings: TlsSettings,
 ): SecureContextOptions {
   return {
-    key,
-    cert: certificate,
+    key: certificates.map(({ key }) => key),
+    cert: certificates.map(({ certificate }) => certificate),
     // Without authorities nobody is asked for a certificate; Node's own roots must not stand in for them.
     ca: authorities ?? [],
     // An intermediate may be the anchor that the document names.

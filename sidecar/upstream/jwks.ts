@@ -6,7 +6,7 @@ import type { Log } from '../../cert-agent/base/log.ts';
 import { weaknessOfJwk } from '../../cert-agent/identity/key-strength.ts';
 import type { KeyFacts } from '../observe/metrics.ts';
 import { jwtAlgorithms, type KeySet, type KeySource } from '../policy/jwt.ts';
-import type { JwtRule } from '../policy/request-authentication.ts';
+import { issuerOf, type JwtRule } from '../policy/request-authentication.ts';
 
 /** Envoy's interval: keys are asked for anew when they are older than this and in use. */
 const refreshMs = 5 * 60_000;
@@ -47,7 +47,7 @@ export class Jwks {
     void import('jose').catch(() => {});
     const { jwks, issuer, jwksUri = '' } = rule;
     if (jwks !== undefined) {
-      const known = this.#inline.get(jwks) ?? inlineKeys(jwks, issuer, this.#log);
+      const known = this.#inline.get(jwks) ?? inlineKeys(jwks, issuerOf(rule), this.#log);
       this.#inline.set(jwks, known);
       return known;
     }
@@ -122,7 +122,7 @@ class RemoteKeys implements KeySource {
 
   facts(): JwksFacts {
     return {
-      issuer: this.#rule.issuer,
+      issuer: issuerOf(this.#rule),
       keys: this.#count,
       ageMs: this.#set === undefined ? null : this.#now() - this.#goodAt,
       fetched: this.#fetched,
@@ -145,7 +145,7 @@ class RemoteKeys implements KeySource {
 
   async #askNow(): Promise<void> {
     this.#askedAt = this.#now();
-    const { issuer } = this.#rule;
+    const issuer = issuerOf(this.#rule);
     try {
       const answer = await this.#fetchKeys();
       const text = JSON.stringify(answer);

@@ -57,7 +57,7 @@ function expected(side: Side, method: string, form: Form, version: Version): Reg
   if (form === 'origin') return /^served$/;
   if (form === 'asterisk') {
     if (method !== 'OPTIONS') return /^refused 400$/;
-    return side === 'gateway' ? /^(?:served|refused 404)$/ : /^served$/;
+    return side === 'gateway' ? /^refused 204$/ : /^served$/;
   }
   if (form === 'absolute http' && version !== '2') return /^served$/;
   return /^refused 400$/;

@@ -8,6 +8,7 @@ import t from 'tap';
 import { Deadlines } from '../../sidecar/upstream/deadlines.ts';
 import { makeCa } from '../fixtures/ca-process.ts';
 import { startEcho } from '../fixtures/echo.ts';
+import { writeGateway } from '../fixtures/gateway.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
 import { writeCredential } from '../fixtures/mesh.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';
@@ -30,7 +31,7 @@ const jobs = new Set(
 );
 
 /** Those that run without a request. */
-const beside = [...jobs].filter((job) => job !== 'deadlines');
+const beside = [...jobs].filter((job) => job !== 'deadlines' && job !== 'oidc_refresh');
 
 t.test('every timer that repeats, and every directory that is made, goes through the one place', async (t) => {
   t.ok(jobs.size > 8, [...jobs].join(', '));
@@ -41,7 +42,7 @@ t.test('every timer that repeats, and every directory that is made, goes through
   t.strictSame(makers, ['cert-agent/base/write.ts']);
 });
 
-t.test('a sidecar and an agent whose background jobs all throw', async (t) => {
+t.test('a sidecar, a gateway of two workers and an agent whose background jobs all throw', async (t) => {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
   writeCredential(dir, 'web', await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web'));
@@ -72,6 +73,14 @@ accessLog: access.log
     '--config',
     join(dir, 'web.yaml'),
   ]);
+  const { file } = await writeGateway(t, {
+    listeners: ['default/edge:80'],
+    documents: 'apiVersion: v1\nkind: Namespace\nmetadata: { name: x }\n',
+    yaml: `redis: { url: "redis://127.0.0.1:${await freePort()}" }\n`,
+  });
+  const gateway = startProcess(t, process.execPath, [
+    ...['--import', preload, bin, 'gateway', '--config', file, '--workers', '2'],
+  ]);
   const agent = startProcess(t, process.execPath, [
     ...['--import', preload, bin, 'agent', '--ca', `https://127.0.0.1:${await freePort()}`],
     ...['--ca-bundle', join(dir, 'bundle.pem'), '--token-file', join(dir, 'none'), '--out-dir', join(dir, 'agent')],
@@ -79,9 +88,9 @@ accessLog: access.log
   await sidecar.waitFor(/"code":"listening"[^\n]*outbound/);
   const said = (): Set<string> =>
     new Set(
-      [...`${sidecar.stderr()}${agent.stderr()}`.matchAll(/"background_failed","job":"([a-z_]+)"/g)].map(
-        ([, job]) => job!,
-      ),
+      [
+        ...`${sidecar.stderr()}${gateway.stderr()}${agent.stderr()}`.matchAll(/"background_failed","job":"([a-z_]+)"/g),
+      ].map(([, job]) => job!),
     );
   await until(() => beside.every((job) => said().has(job)), 'a line of each job').catch(() => {});
   t.strictSame(
@@ -95,6 +104,8 @@ accessLog: access.log
   t.equal((await fetch(`http://127.0.0.1:${admin}/state`)).status, 200, 'the admin port answers');
   t.equal(sidecar.process.exitCode, null, 'the sidecar runs');
   t.equal(agent.process.exitCode, null, 'the agent runs');
+  t.equal(gateway.process.exitCode, null, 'the gateway runs');
+  t.equal(await gateway.stop(), 0, 'the gateway ends when it is told to');
   t.equal(await agent.stop(), 0, 'the agent ends when it is told to');
   t.equal(await sidecar.stop(), 0, 'the sidecar ends when it is told to');
 });

@@ -37,7 +37,7 @@ policies: policies/
 t.test('--check', async (t) => {
   const { dir, config, policy } = makeFiles(t, 15_006);
   const good = await runSallyport(t, ['sidecar', '--config', config, '--check']);
-  t.match(good, { code: 0, stdout: '', stderr: `${config} is good: 1 inbound and 0 outbound ports, 1 policies\n` });
+  t.match(good, { code: 0, stdout: '', stderr: `${config} is good: 1 inbound port, 0 outbound ports, 1 policy\n` });
 
   writeFileSync(
     policy,

@@ -136,7 +136,7 @@ function isOfItsType(now: unknown, other: unknown, path: Path): boolean {
   const name = String(path.at(-1));
   // A rule that asks nothing is one.
   if (name === 'rules' && JSON.stringify(other) === '[{}]') return true;
-  if (name === 'prefix' && other === '') return true;
+  if ((name === 'prefix' || name === 'issuer') && other === '') return true;
   if (JSON.stringify(now) === JSON.stringify(other)) return true;
   if (typeof now === 'string')
     return typeof other === 'string' && other !== ''

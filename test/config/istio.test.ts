@@ -263,6 +263,11 @@ const wrong: [string, string, string[]][] = [
     'apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: p }\nspec: { jwtRules: [{ issuer: a, outputPayloadToHeader: content-length }] }\n',
     ["a.yaml:4:56: 'content-length' cannot carry a claim: it belongs to one hop"],
   ],
+  [
+    'a rule without issuer, and without keys that could stand for it',
+    'apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: p }\nspec: { jwtRules: [{ jwks: "{\\"keys\\":[]}" }] }\n',
+    ["a.yaml:4:20: spec.jwtRules[0].issuer: issuer is not empty, unless 'jwksUri' says whose keys verify"],
+  ],
   ['no kind', 'a: 1\n', ["a.yaml:1:1: this is not an Istio document: it has no 'kind'"]],
   [
     'another version',

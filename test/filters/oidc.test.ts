@@ -5,8 +5,8 @@ import { createServer } from 'node:net';
 import t from 'tap';
 import { createProviderFetch } from '../../sidecar/filters/ask-provider.ts';
 import { safePath } from '../../sidecar/filters/oidc-login.ts';
-import { SessionMemory } from '../../sidecar/filters/oidc-session.ts';
 import { compileSecurity, type SecurityTools } from '../../sidecar/filters/security.ts';
+import { LocalSessions } from '../../sidecar/filters/session-memory.ts';
 import { type Edge, type Passed, policyOf, startEdge, toolsFor } from '../fixtures/edge.ts';
 import {
   Browser,
@@ -201,7 +201,7 @@ t.test('tokens that have ended are refreshed once, whoever comes meanwhile', asy
 });
 
 t.test('a refresh token that the provider takes no longer leads to a login', async (t) => {
-  const { edge, provider, clock } = await start(t, '', { memory: new SessionMemory(() => Number.POSITIVE_INFINITY) });
+  const { edge, provider, clock } = await start(t, '', { memory: new LocalSessions(() => Number.POSITIVE_INFINITY) });
   const browser = new Browser();
   await browser.walk(`${edge.url}/`);
   const old = browser.named('sallyport-session')[0]!;

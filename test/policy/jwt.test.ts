@@ -56,6 +56,16 @@ t.test('good tokens, by each algorithm of the list', async (t) => {
   }
 });
 
+t.test('a rule without an issuer takes tokens of any that its keys verify', async (t) => {
+  const any = { ...rule, issuer: '', jwksUri: 'https://login.test/keys' };
+  for (const iss of ['iss.test', 'https://other.test'])
+    t.equal(show(await check([any], bearer(await sign(ec, { iss, sub: 'ann' })))), `${iss}/ann`);
+  t.equal(show(await check([any], bearer(await sign(ec, { sub: 'ann' })))), 'no principal', 'of none at all');
+  const foreign = await check([any], bearer(await sign(other, { iss: 'iss.test', sub: 'ann' })));
+  t.match(show(foreign), /^jwt_invalid: /, 'never what its keys do not verify');
+  t.match(foreign, { error: { message: /https:\/\/login\.test\/keys/ } }, 'which is named by its keys');
+});
+
 t.test('no token is nobody, and no refusal', async (t) => {
   t.equal(show(await check([rule], {})), 'none');
   t.equal(show(await check([rule], { headers: { authorization: 'Basic YTpi' } })), 'none');

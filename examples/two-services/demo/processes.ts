@@ -113,7 +113,8 @@ export class Processes {
     const ended = new Promise((resolve) => child.once('exit', resolve));
     const timer = setTimeout(() => child.kill('SIGKILL'), stopMs);
     child.ref();
-    child.kill('SIGTERM');
+    // As Ctrl-C would: at SIGTERM a sidecar waits for its app, and here all of them end at once.
+    child.kill('SIGINT');
     await ended;
     clearTimeout(timer);
   }

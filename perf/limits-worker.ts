@@ -1,0 +1,73 @@
+// What a limit costs in a worker that is not the first, whose buckets these are: a process that answers as the first does, and this
+// one, which asks it. `node limits-worker.ts first` is the other side.
+
+import { fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { ConcurrencyLimit } from '../sidecar/filters/concurrency.ts';
+import { compileLeasedLimits } from '../sidecar/filters/leased-limits.ts';
+import type { LimitFacts } from '../sidecar/filters/limit-key.ts';
+import type { LimitRule } from '../sidecar/filters/limit-rule.ts';
+import { LocalSessions } from '../sidecar/filters/session-memory.ts';
+import { LocalLimits } from '../sidecar/filters/token-bucket.ts';
+import { FirstState } from '../sidecar/shared-state.ts';
+import { type StateAnswers, type StateAsks, WorkerLink } from '../sidecar/worker-link.ts';
+
+const self = fileURLToPath(import.meta.url);
+
+if (process.argv[1] === self && process.argv[2] === 'first') answerAsTheFirst();
+
+function answerAsTheFirst(): void {
+  const limits = new Map<string, ConcurrencyLimit>();
+  const state = new FirstState(new LocalSessions(), new LocalLimits(), 2, {
+    inFlightOf(key, plan) {
+      const limit = limits.get(key) ?? new ConcurrencyLimit(plan);
+      limits.set(key, limit);
+      return limit;
+    },
+  });
+  process.on('message', ({ asks }: StateAsks) => {
+    const answers = asks.map(([id, ask]) => [id, state.answer(2, ask)] as const).filter(([id]) => id !== 0);
+    if (answers.length > 0) process.send?.({ what: 'answers', answers } satisfies StateAnswers);
+  });
+  process.once('disconnect', () => process.exit());
+}
+
+/** Microseconds of a request, by what is asked of it. */
+export async function workerCosts(
+  rules: readonly LimitRule[],
+  one: LimitFacts,
+  many: readonly LimitFacts[],
+): Promise<readonly (readonly [string, number])[]> {
+  const first = fork(self, ['first']);
+  const link = new WorkerLink((asks) => void (first.connected && first.send(asks, () => {})));
+  first.on('message', (answers: StateAnswers) => link.heard(answers));
+  const limits = compileLeasedLimits({ rules }, link.leases, { local: new LocalLimits() });
+  const inFlight = link.inFlight('perf', { maxInFlight: 1_000_000, per: 'route' });
+  const check = async (facts: LimitFacts): Promise<void> => {
+    if (!(await limits.check(facts)).allowed) throw new Error('nobody is refused here');
+  };
+  const enter = async (): Promise<void> => {
+    if (!(await inFlight.enter(''))) throw new Error('nobody is refused here');
+    inFlight.leave('');
+  };
+  await check(one);
+  const rows: (readonly [string, number])[] = [];
+  for (const [name, atOnce, total, ask] of [
+    ['local, 1 rule, 1 key, in another worker, 64 at once', 64, 200_000, () => check(one)],
+    ['local, 1 rule, 1,000 keys, in another worker, 64 at once', 64, 100_000, (i) => check(many[i % 1000]!)],
+    ['local, 1 rule, a new key each time, in another worker, 1 at once', 1, 10_000, (i) => check(many[i]!)],
+    ['local, 1 rule, a new key each time, in another worker, 64 at once', 64, 50_000, (i) => check(many[i + 10_000]!)],
+    ['in flight, in another worker, 1 at once', 1, 10_000, enter],
+    ['in flight, in another worker, 64 at once', 64, 50_000, enter],
+  ] as readonly (readonly [string, number, number, (i: number) => Promise<void>])[]) {
+    let left = total;
+    const connection = async (): Promise<void> => {
+      while (left-- > 0) await ask(left);
+    };
+    const started = performance.now();
+    await Promise.all(Array.from({ length: atOnce }, connection));
+    rows.push([name, ((performance.now() - started) * 1000) / total]);
+  }
+  first.disconnect();
+  return rows;
+}
