@@ -150,7 +150,7 @@ export class Ports {
     if (direction === 'inbound' && mtls?.mode !== 'DISABLE' && identity.current() === undefined) return;
     open.busy = true;
     const { number, bind } = open.plan;
-    const common = { port: open.port, number, bind, shared, table, tools, log };
+    const common = { port: open.port, number, bind, shared, table, tools, log, proxies: open.plan.gateway?.proxies };
     try {
       const { streams, front } = open;
       if (direction === 'inbound') open.listener = await startInboundListener({ ...common, identity, tls });
@@ -170,5 +170,7 @@ export class Ports {
 
 /** What cannot change while a port is bound. */
 function kindOf({ number, bind, rules, gateway }: PortPlan): string {
-  return gateway === undefined ? 'sidecar' : `${bind}:${number} ${rules.protocol} ${gateway.front !== undefined}`;
+  return gateway === undefined
+    ? 'sidecar'
+    : `${bind}:${number} ${rules.protocol} ${gateway.front !== undefined} ${gateway.proxies}`;
 }

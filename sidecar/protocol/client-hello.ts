@@ -135,7 +135,8 @@ export function whenHello(
     take(said);
   };
   const onEnd = (): void => giveUp('it ended before its ClientHello');
-  raw.on('data', onData).on('end', onEnd).on('error', ignore);
+  // It may come paused, from one who has looked before us.
+  raw.on('data', onData).on('end', onEnd).on('error', ignore).resume();
   raw.once('close', () => clearTimeout(timer));
 }
 
