@@ -59,6 +59,54 @@ t.test('a preflight is for the rule of the method that it asks for', async (t) =
   t.equal(plain.status, 404, 'OPTIONS that is none is not of that rule');
 });
 
+t.test(
+  'a preflight is for the rule of the headers that it announces, where all that it may be for say the same',
+  async (t) => {
+    const app = await startEcho(t, 'a');
+    const having = (path: string, value: string): string =>
+      `matches: [{ path: { value: ${path} }, headers: [{ name: X-Tenant, value: ${value} }] }]`;
+    const gateway = await startTestGateway(t, {
+      listeners: ['shop/g:80'],
+      yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
+      documents:
+        webGateway +
+        routeOf(
+          'r',
+          `{ ${having('/one', 'a')}, ${cors('https://a.test')} }`,
+          `{ ${having('/same', 'a')}, ${cors('https://a.test')} }`,
+          `{ ${having('/same', 'b')}, ${cors('https://a.test')} }`,
+          `{ ${at('/same')}, ${cors('https://a.test')} }`,
+          `{ ${having('/other', 'a')}, ${cors('https://a.test')} }`,
+          `{ ${having('/other', 'b')}, ${cors('https://b.test')} }`,
+          `{ ${having('/inner/canary', 'a')}, ${cors('https://b.test')} }`,
+          `{ ${at('/inner')}, ${cors('https://a.test')} }`,
+        ),
+    });
+    const preflight = async (path: string, announced: string, origin = 'https://a.test'): Promise<string> => {
+      const { status, headers } = await ask(gateway.port('shop/g:80'), path, {
+        method: 'OPTIONS',
+        headers: {
+          ...{ host: 'a', origin, 'access-control-request-method': 'DELETE' },
+          ...(announced === '' ? {} : { 'access-control-request-headers': announced }),
+        },
+      });
+      return `${status} ${String(headers['access-control-allow-origin'] ?? '')}`.trim();
+    };
+    t.equal(await preflight('/one', 'content-type, X-TENANT'), '204 https://a.test');
+    t.equal(await preflight('/one', 'content-type'), '404', 'a request without that header is not of that rule');
+    t.equal(await preflight('/same', 'x-tenant'), '204 https://a.test');
+    t.equal(await preflight('/same', ''), '204 https://a.test');
+    t.equal(
+      await preflight('/other', 'x-tenant'),
+      '404',
+      'one of them does not let this origin in, and its value is not known yet',
+    );
+    t.equal(await preflight('/other', 'x-tenant', 'https://c.test'), '204', 'both do not');
+    t.equal(await preflight('/inner/canary', ''), '204 https://a.test');
+    t.equal(await preflight('/inner/canary', 'x-tenant'), '404', 'nor by the rule that the request would fall to');
+  },
+);
+
 function complaints(t: Owner, documents: string): string[] {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'documents'));
