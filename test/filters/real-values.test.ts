@@ -44,9 +44,7 @@ const decoded = ({ fields }: Passed): unknown[] =>
   wanted.map((_, i) => {
     const value = fields[`x-${i}`];
     if (value === undefined) return undefined;
-    return i < 3
-      ? JSON.parse(fromBase64(value))
-      : Buffer.from(value, 'latin1').toString('utf8');
+    return i < 3 ? JSON.parse(fromBase64(value)) : Buffer.from(value, 'latin1').toString('utf8');
   });
 const expected = [
   ...[claims.groups, claims.realm, claims.realm.roles, 'gold', 'Jürgen Łukasz', '3', 'false'],

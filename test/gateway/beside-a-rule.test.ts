@@ -124,6 +124,18 @@ function complaints(t: Owner, documents: string): string[] {
   );
 }
 
+/** What is only warned of. */
+function warnings(t: Owner, documents: string): readonly string[] {
+  const dir = tempDir(t);
+  mkdirSync(join(dir, 'documents'));
+  writeFileSync(join(dir, 'documents', 'all.yaml'), documents);
+  writeFileSync(
+    join(dir, 'gateway.yaml'),
+    'trustDomain: demo.test\nworkload: { serviceAccount: gateway }\nidentity: { files: { svid: x, key: x, bundle: x } }\ndocuments: documents/\nupstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n',
+  );
+  return readStatus(join(dir, 'gateway.yaml'), Date.now()).warnings;
+}
+
 const login = (redirect: string, more = '', target = 'name: app'): string =>
   `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: { name: login, namespace: shop }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, ${target} }], oidc: { provider: { issuer: "https://idp.test" }, clientID: c, clientSecret: { name: s }, redirectURL: "${redirect}"${more} } }\n---\napiVersion: v1\nkind: Secret\nmetadata: { name: s, namespace: shop }\nstringData: { client-secret: a-client-secret-that-nobody-can-guess }\n`;
 const app = (hosts: string, path = '/', name = 'app'): string =>
@@ -170,4 +182,16 @@ t.test('a login that cannot come back is reported', (t) => {
     }
   }
   t.end();
+});
+
+t.test('a login under a star, of which one host alone can come back, is warned of', async (t) => {
+  const starred = (hosts: string, more = ''): readonly string[] =>
+    warnings(t, webGateway + app(hosts) + login('https://a.shop.test/callback', more)).filter((one) =>
+      /login/.test(one),
+    );
+  t.match(starred('"*.shop.test"'), [
+    /^SecurityPolicy shop\/login: a login that begins on another host of \*\.shop\.test than a\.shop\.test does not come back/,
+  ]);
+  t.strictSame(starred('"*.shop.test"', ', cookieDomain: shop.test'), []);
+  t.strictSame(starred('a.shop.test'), []);
 });
