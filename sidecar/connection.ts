@@ -74,6 +74,8 @@ export interface Front {
   readonly serverName?: string | undefined;
   readonly listener?: string | undefined;
   readonly client?: ClientCertificate | undefined;
+  /** Where a proxy that is trusted says that it comes from, and where it came to (protocol/proxy-protocol.ts). */
+  readonly place?: { readonly remote: string; readonly local: string } | undefined;
 }
 
 let nextId = 1;
@@ -120,8 +122,8 @@ export class Connection implements ConnectionFacts {
   constructor(socket: Socket, port: Port, facts?: TlsFacts, front: Front = {}) {
     this.socket = socket;
     this.port = port;
-    this.remoteAddress = formatPlace(socket.remoteAddress, socket.remotePort);
-    this.localAddress = formatPlace(socket.localAddress, socket.localPort);
+    this.remoteAddress = front.place?.remote ?? formatPlace(socket.remoteAddress, socket.remotePort);
+    this.localAddress = front.place?.local ?? formatPlace(socket.localAddress, socket.localPort);
     const tls = socket instanceof TLSSocket ? socket : undefined;
     this.tls = facts;
     const agreed = tls?.alpnProtocol;

@@ -20,8 +20,9 @@ import { weaknessOf } from '../cert-agent/identity/key-strength.ts';
 import { checkChainSize } from '../cert-agent/identity/path.ts';
 import { readPresented } from '../cert-agent/identity/peer-chain.ts';
 import { type ClientCertificate, Connection, type Port } from './connection.ts';
-import { accept, admit, type Listener, type ListenerOptions, listen, onHandshakes } from './listener.ts';
+import { accept, admit, afterPreface, type Listener, type ListenerOptions, listen, onHandshakes } from './listener.ts';
 import { whenHello } from './protocol/client-hello.ts';
+import type { ProxiedPlace } from './protocol/proxy-protocol.ts';
 import { frontContextOptions, listenOptions, type TlsSettings, type TlsVersion } from './protocol/tls.ts';
 import { patternsFor } from './routing/hosts.ts';
 
@@ -55,7 +56,9 @@ export interface GatewayListenerOptions extends ListenerOptions {
 /** A port that speaks TLS. @throws SallyportError `port_in_use` or `listen_failed`. */
 export async function startGatewayListener(options: GatewayListenerOptions): Promise<Listener> {
   const { port, table, tools, log, front } = options;
-  const doors = new Doors(options);
+  const places = new WeakMap<Socket, ProxiedPlace>();
+  const whenNamed = afterPreface(options);
+  const doors = new Doors(options, places);
   doors.follow(front.current());
   const stop = front.onChange((next) => doors.follow(next));
   const refuse = (raw: Socket, code: string, why: string): void => {
@@ -66,6 +69,13 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (raw) => {
     if (!admit(raw, server, options)) return;
     table.arrive(raw);
+    if (options.proxies === undefined) return shake(raw);
+    whenNamed(raw, 'tls', (place) => {
+      if (place !== undefined) places.set(raw, place);
+      shake(raw);
+    });
+  });
+  const shake = (raw: Socket): void => {
     const { limits } = port.rules.current();
     whenHello(
       raw,
@@ -80,11 +90,17 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
           );
         if (door.handshakes !== undefined) door.handshakes.for(serverName).emit('connection', raw);
         else
-          accept(new Connection(raw, options.streams, undefined, { serverName, listener: door.of.name }), raw, options);
+          accept(
+            new Connection(raw, options.streams, undefined, {
+              ...{ serverName, listener: door.of.name, place: places.get(raw) },
+            }),
+            raw,
+            options,
+          );
       },
       (why) => refuse(raw, 'tls_handshake_failed', why),
     );
-  });
+  };
   return listen(server, options, stop);
 }
 
@@ -97,13 +113,16 @@ interface Door {
 /** The listeners of a port by host name, each with the TLS that it terminates. */
 class Doors {
   readonly #options: GatewayListenerOptions;
+  readonly #places: WeakMap<Socket, ProxiedPlace>;
   readonly #byName = new Map<string, Door>();
   /** What each asked of its clients. */
   readonly #clients = new Map<string, FrontListener['clients']>();
   #byHost: ReadonlyMap<string, Door> = new Map();
 
-  constructor(options: GatewayListenerOptions) {
+  /** `places`: where connections come from of which a proxy has said it. */
+  constructor(options: GatewayListenerOptions, places: WeakMap<Socket, ProxiedPlace>) {
     this.#options = options;
+    this.#places = places;
   }
 
   find(serverName: string | undefined): Door | undefined {
@@ -195,7 +214,7 @@ class Doors {
       onHandshakes(server, tls, this.#options, (socket, facts, raw) => {
         const client = this.#clientOf(socket, current());
         if (client === null) return;
-        const said = { listener: of.name, client };
+        const said = { listener: of.name, client, place: raw && this.#places.get(raw) };
         accept(new Connection(socket, of.streams ? streams : port, facts, said), raw, this.#options);
       });
       return server;

@@ -7,6 +7,7 @@ import { formatProblem } from '../cert-agent/base/errors.ts';
 import type { Log } from '../cert-agent/base/log.ts';
 import { type Failure, withFailures } from './config/gateway-failures.ts';
 import { compileGatewayPorts } from './config/gateway-generation.ts';
+import { doubtfulLogins } from './config/gateway-logins.ts';
 import { type GatewayPlan, planGateway, statusOf } from './config/gateway-plan.ts';
 import type { GatewayConfig } from './config/gateway-read.ts';
 import type { GatewayTools, LimitedBy } from './config/gateway-rule.ts';
@@ -143,7 +144,11 @@ export class RunningGateway implements GatewayTools {
 
   /** What is worth a word before anything is served. */
   warnings(): readonly string[] {
-    return [...this.#config!.documents.warnings.map(formatProblem), ...this.#plan!.losses];
+    return [
+      ...this.#config!.documents.warnings.map(formatProblem),
+      ...this.#plan!.losses,
+      ...doubtfulLogins(this.#plan!),
+    ];
   }
 
   /** What has come since the last generation: a name that was mistyped must not be found by an attacker first. */
@@ -155,6 +160,7 @@ export class RunningGateway implements GatewayTools {
     const worries = [
       ...complaints.filter(isPolicy),
       ...config.documents.warnings.map((one) => ({ code: 'document_warning', message: formatProblem(one) })),
+      ...doubtfulLogins(this.#plan!).map((message) => ({ code: 'policy_warning', message })),
       ...this.#plan!.losses.map((message) => ({ code: 'policy_displaced', message })),
       ...worriesOf(this.#shown, now),
       ...complaints.filter((one) => !isPolicy(one)),

@@ -3,6 +3,7 @@
 
 import { formatProblem } from '../cert-agent/base/errors.ts';
 import { refusing } from './config/gateway-backends.ts';
+import type { RedisSettings } from './config/gateway-settings.ts';
 import { readJudged } from './config/gateway-status.ts';
 import { parseTarget } from './filters/redis-client.ts';
 import type { SharedLimits } from './filters/redis-limits.ts';
@@ -13,13 +14,18 @@ import { Jwks } from './upstream/jwks.ts';
 
 /**
  * What a gateway would make of gateway.yaml, or of a directory of documents, without serving: the statuses that the running one
- * would show, what it would warn of, and what it would speak to each backend.
+ * would show, what it would warn of, what it would speak to each backend, and the Redis that it would ask.
  * @throws SallyportError `config_invalid` or `config_unreadable` for what would keep it from starting.
  */
 export function readStatus(
   path: string,
   now: number,
-): { readonly list: StatusList; readonly warnings: readonly string[]; readonly spoken: readonly string[] } {
+): {
+  readonly list: StatusList;
+  readonly warnings: readonly string[];
+  readonly spoken: readonly string[];
+  readonly redis: RedisSettings | undefined;
+} {
   const { configuration, isWhole, passedOver } = readJudged(path);
   const { redis } = configuration.settings.gateway!;
   if (redis !== undefined) parseTarget(redis).secrets();
@@ -33,7 +39,12 @@ export function readStatus(
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Of documents alone nobody can say what is missing: it may stand elsewhere.
   if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
-  return { list: gateway.status(now)!, warnings: [...passedOver.map(formatProblem), ...gateway.warnings()], spoken };
+  return {
+    list: gateway.status(now)!,
+    warnings: [...passedOver.map(formatProblem), ...gateway.warnings()],
+    spoken,
+    redis,
+  };
 }
 
 /** Redis, where nothing is served and nobody asks it. */

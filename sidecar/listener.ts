@@ -13,8 +13,10 @@ import type { Identity } from '../cert-agent/identity/identity.ts';
 import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
 import type { TlsFacts } from './exchange.ts';
+import { compileIpBlocks } from './policy/ip.ts';
 import { isOfMesh, meshAlpn } from './policy/mtls.ts';
 import { type ClientHello, whenHello } from './protocol/client-hello.ts';
+import { type ProxiedPlace, whenProxied } from './protocol/proxy-protocol.ts';
 import { runsOn } from './protocol/reset.ts';
 import { whenSniffed } from './protocol/sniff.ts';
 import { acceptedFacts, agreeInMesh, contextOptions, listenOptions, type TlsSettings } from './protocol/tls.ts';
@@ -28,6 +30,8 @@ export interface ListenerOptions {
   readonly bind: string | undefined;
   /** Several workers listen on the same port, and the kernel deals out connections. */
   readonly shared: boolean;
+  /** At a gateway: addresses and blocks of those who must say, by the PROXY protocol, whose connections they pass on. */
+  readonly proxies?: readonly string[] | undefined;
   readonly table: ConnectionTable;
   readonly tools: ProxyTools;
   readonly log: Log;
@@ -50,9 +54,31 @@ export interface Listener {
 /** A plain port: for the app, or a gateway's in the clear. @throws SallyportError `port_in_use` or `listen_failed`. */
 export async function startPlainListener(options: ListenerOptions): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-    if (admit(socket, server, options)) accept(new Connection(socket, options.port), undefined, options);
+    if (!admit(socket, server, options)) return;
+    const { port, proxies } = options;
+    if (proxies === undefined) return accept(new Connection(socket, port), undefined, options);
+    options.table.arrive(socket);
+    whenNamed(socket, port.rules.current().protocol, (place) =>
+      accept(new Connection(socket, port, undefined, { place }), socket, options),
+    );
   });
+  const whenNamed = afterPreface(options);
   return listen(server, options, () => {});
+}
+
+/** What waits for the PROXY preface of a connection, where the port has proxies. */
+export function afterPreface({ proxies = [], port, tools, log }: ListenerOptions) {
+  const trusts = compileIpBlocks(proxies);
+  return function whenNamed(
+    raw: Socket,
+    speaks: 'tls' | 'http' | 'tcp',
+    take: (place: ProxiedPlace | undefined) => void,
+  ): void {
+    whenProxied(raw, { trusts, limits: port.rules.current().limits, speaks }, take, (code, why) => {
+      tools.metrics.countRefusedConnection(code);
+      sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a client that is gone'}: ${why}`);
+    });
+  };
 }
 
 /**

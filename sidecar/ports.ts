@@ -156,7 +156,7 @@ export class Ports {
     if (direction === 'inbound' && mtls?.mode !== 'DISABLE' && identity.current() === undefined) return;
     open.busy = true;
     const { number, bind } = open.plan;
-    const common = { port: open.port, number, bind, shared, table, tools, log };
+    const common = { port: open.port, number, bind, shared, table, tools, log, proxies: open.plan.gateway?.proxies };
     try {
       const { streams, front } = open;
       if (direction === 'inbound')
@@ -181,5 +181,7 @@ function streamsOf({ streams, gateway }: PortPlan): PortRules | undefined {
 
 /** What cannot change while a port is bound. */
 function kindOf({ number, bind, rules, gateway }: PortPlan): string {
-  return gateway === undefined ? 'sidecar' : `${bind}:${number} ${rules.protocol} ${gateway.front !== undefined}`;
+  return gateway === undefined
+    ? 'sidecar'
+    : `${bind}:${number} ${rules.protocol} ${gateway.front !== undefined} ${gateway.proxies}`;
 }

@@ -1,9 +1,10 @@
 // `sallyport gateway status` and `sallyport gateway --check`: what a gateway makes of its documents, without serving them.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { RedisPlace } from '../filters/redis-client.ts';
 import type { Condition } from '../routing/conditions.ts';
 import type { StatusItem, StatusList, StatusSection } from '../routing/status.ts';
-import { counted, exitCodes, note, paint, printJson, printTable } from './terminal.ts';
+import { counted, exitCodes, note, noteWarning, printJson, printTable } from './terminal.ts';
 
 /** Prints the statuses. @throws SallyportError `usage`, `config_invalid` or `config_unreadable`. */
 export async function showStatus({ config, output }: { readonly config?: string; readonly output: string }) {
@@ -21,7 +22,8 @@ export async function showStatus({ config, output }: { readonly config?: string;
 
 /** Says whether all of it would be served as it is meant. @throws SallyportError `config_invalid` or `config_unreadable`. */
 export async function checkGateway(file: string): Promise<number> {
-  const { list, spoken } = await readAloud(file);
+  const { list, spoken, redis } = await readAloud(file);
+  if (redis !== undefined) await checkRedis(redis);
   const parts = await lookAt(list);
   for (const one of spoken.slice(0, mostNamed)) note(one);
   if (spoken.length > mostNamed) note(`and ${spoken.length - mostNamed} more backends`);
@@ -37,11 +39,18 @@ export async function checkGateway(file: string): Promise<number> {
 /** Of a long list the end is only counted. */
 const mostNamed = 50;
 
-async function readAloud(path: string): Promise<{ readonly list: StatusList; readonly spoken: readonly string[] }> {
+async function readAloud(path: string) {
   const { readStatus } = await import('../judge-gateway.ts');
-  const { list, warnings, spoken } = readStatus(path, Date.now());
-  for (const one of warnings) note(`${paint('yellow', 'warning:', process.stderr)} ${one}`);
-  return { list, spoken };
+  const { warnings, ...rest } = readStatus(path, Date.now());
+  for (const one of warnings) noteWarning(one);
+  return rest;
+}
+
+/** One that is away may come; one that is a node of a Cluster never will do. @throws SallyportError `config_invalid`. */
+async function checkRedis(redis: RedisPlace): Promise<void> {
+  const { tryRedis } = await import('../filters/redis-limits.ts');
+  const problem = await tryRedis(redis);
+  if (problem !== undefined) noteWarning(problem);
 }
 
 /** A part of a status, and the first of its conditions that is not as it should be. */

@@ -116,7 +116,20 @@ class PortCompiler {
     const edge = requests.length === 0 ? undefined : this.#edge([...listeners, ...closed]);
     const rules: PortRules =
       edge === undefined ? streams : Object.freeze({ ...this.#common(port), protocol: 'http', edge });
-    return { key: `gateway ${key}`, number, bind: host, rules, gateway: { front, streams } };
+    return {
+      key: `gateway ${key}`,
+      number,
+      bind: host,
+      rules,
+      gateway: { front, streams, proxies: this.#proxiesOf(key) },
+    };
+  }
+
+  /** Who must say whose connections they pass on to this port; undefined: nobody may. */
+  #proxiesOf(key: string): readonly string[] | undefined {
+    const said = this.#configuration.settings.gateway?.proxyProtocol;
+    if (said === undefined || said.listeners?.includes(key) === false) return undefined;
+    return said.trustedCIDRs;
   }
 
   /** Where the Gateway's port is served. */

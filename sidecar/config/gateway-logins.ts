@@ -10,7 +10,31 @@ import type { Failure } from './gateway-failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 
 /** A failure for each SecurityPolicy whose logins do not come back, by what is served on all ports. */
-export function lostLogins({ attachments, security }: GatewayPlan, edges: readonly Edge[]): Failure[] {
+export function lostLogins(plan: GatewayPlan, edges: readonly Edge[]): Failure[] {
+  return [...loginHosts(plan)].flatMap(([policy, hosts]) => {
+    const said = whyLost(policy, policy.oidc!, [...hosts], edges);
+    if (said === undefined) return [];
+    const { namespace, name } = policy;
+    return [{ ...{ kind: 'SecurityPolicy', namespace, name }, type: 'LoginsComplete' as const, ...said }];
+  });
+}
+
+/** What is to be warned of: under a star one host may be meant alone, or many, whose users could not log in. */
+export function doubtfulLogins(plan: GatewayPlan): string[] {
+  return [...loginHosts(plan)].flatMap(([policy, hosts]) => {
+    const { redirectUrl, cookieDomain } = policy.oidc!;
+    const { hostname } = new URL(redirectUrl);
+    return [...hosts]
+      .filter((one) => one.startsWith('*.') && !isWithin(one.slice(2), cookieDomain))
+      .map(
+        (one) =>
+          `SecurityPolicy ${keyOf(policy)}: a login that begins on another host of ${one} than ${hostname} does not come back to where its cookie is: set 'cookieDomain', or name ${hostname} in the route`,
+      );
+  });
+}
+
+/** The hosts under each policy whose users log in. */
+function loginHosts({ attachments, security }: GatewayPlan): Map<SecurityPolicy, Set<string>> {
   const hostsOf = new Map<SecurityPolicy, Set<string>>();
   for (const listener of attachments.gateways.flatMap(({ listeners }) => listeners))
     for (const { route, hosts } of listener.programmed ? listener.attached : [])
@@ -21,12 +45,7 @@ export function lostLogins({ attachments, security }: GatewayPlan, edges: readon
         hostsOf.set(policy, known);
         for (const host of hosts) known.add(host);
       }
-  return [...hostsOf].flatMap(([policy, hosts]) => {
-    const said = whyLost(policy, policy.oidc!, [...hosts], edges);
-    if (said === undefined) return [];
-    const { namespace, name } = policy;
-    return [{ ...{ kind: 'SecurityPolicy', namespace, name }, type: 'LoginsComplete' as const, ...said }];
-  });
+  return hostsOf;
 }
 
 function whyLost(
@@ -45,7 +64,7 @@ function whyLost(
       message: `no rule under this policy serves ${host}${pathname}, where its 'redirectURL' leads back to${other}`,
     };
   }
-  // A star may stand for the right host alone: nobody knows.
+  // A star may stand for the right host alone: nobody knows, and `doubtfulLogins` says it.
   const lost = hosts.filter((one) => !one.includes('*') && one !== hostname && !isWithin(one, cookieDomain));
   if (lost.length === 0) return undefined;
   return {

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { type Address, formatAddress, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { isIpBlock } from '../policy/ip.ts';
 import { pathNormalizations } from '../policy/path.ts';
 import { isProxyField } from '../protocol/proxy-fields.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
@@ -45,6 +46,10 @@ export interface GatewaySettings {
   readonly errorPages: string | undefined;
   /** Headers that are a proxy's to set and that clients may set here all the same: names in lower case, or `cf-*`. */
   readonly unsafeClientHeaders: readonly string[];
+  /** Who must send the PROXY protocol: addresses and blocks, and to which listeners (`namespace/name:port`; undefined: all). */
+  readonly proxyProtocol:
+    | { readonly trustedCIDRs: readonly string[]; readonly listeners: readonly string[] | undefined }
+    | undefined;
 }
 
 export interface OutsideUpstream {
@@ -146,6 +151,14 @@ export const gatewayYaml = z
     compression: z.boolean().default(false),
     errorPages: z.string().min(1).optional(),
     unsafeClientHeaders: z.array(clientHeader).default([]),
+    proxyProtocol: z
+      .strictObject({
+        trustedCIDRs: z
+          .array(z.string().refine(isIpBlock, { error: 'expected an address or a block of them, 10.0.0.0/8' }))
+          .min(1),
+        listeners: z.array(place('a listener')).min(1).optional(),
+      })
+      .optional(),
     limits: limitsSchema,
   })
   .superRefine((value, context) => {
@@ -160,6 +173,9 @@ export const gatewayYaml = z
         at(['listeners', key], `${address} is already the address of ${owner}`);
       taken.set(address, key);
     }
+    for (const [index, key] of (value.proxyProtocol?.listeners ?? []).entries())
+      if (!Object.hasOwn(value.listeners, key))
+        at(['proxyProtocol', 'listeners', index], `there is no '${key}' under 'listeners'`);
     if (value.redis !== undefined) checkRedis(value.redis, at);
     for (const [id, { identity: who, unsafePlaintext, endpoints }] of Object.entries(value.upstreams)) {
       if (who !== undefined && unsafePlaintext)
@@ -251,6 +267,10 @@ export function parseGatewaySettings(source: string, file: string): Settings {
     compression: parsed.compression,
     errorPages: at(parsed.errorPages),
     unsafeClientHeaders: parsed.unsafeClientHeaders,
+    proxyProtocol:
+      parsed.proxyProtocol === undefined
+        ? undefined
+        : { trustedCIDRs: parsed.proxyProtocol.trustedCIDRs, listeners: parsed.proxyProtocol.listeners },
   };
   return Object.freeze({
     file,

@@ -26,7 +26,11 @@ export interface PortPlan {
   /** Present for an inbound port: its rules for the bytes of TLS that is the app's own. */
   readonly streams?: PortRules;
   /** Present for a gateway's port: its listeners where it speaks TLS, and what streams on it are served by. */
-  readonly gateway?: { readonly front: readonly FrontListener[] | undefined; readonly streams: PortRules };
+  readonly gateway?: {
+    readonly front: readonly FrontListener[] | undefined;
+    readonly streams: PortRules;
+    readonly proxies?: readonly string[] | undefined;
+  };
 }
 
 /** The pools that these settings need: one for each app, one for each upstream and protocol that a port may ask for. */

@@ -1,4 +1,4 @@
-// Claims as headers, as Envoy passes them on: texts, numbers and booleans as they are, lists and objects as JSON in base64url.
+// Claims as headers, as Envoy passes them on: texts, numbers and booleans as they are, lists and objects as JSON in base64.
 
 import type { Exchange } from '../exchange.ts';
 import { changeRequest } from '../fields.ts';

@@ -118,14 +118,24 @@ export function destroy(client: Client | undefined): void {
 }
 
 /**
- * A node of a Redis Cluster has a part of the keys: it would answer some questions, and send others elsewhere (MOVED).
- * @throws Error when `client` is connected to one. A Redis that may not be asked so (ACL) is taken.
+ * A connection that can be used: `probe` has worked on it. A node of a Redis Cluster is none: it has a part of the keys, and would
+ * send questions elsewhere (MOVED).
+ * @throws SallyportError `config_invalid` for one of those, else Error; whoever called destroys the client.
  */
-export async function refuseCluster(client: Client): Promise<void> {
+export async function openClient(client: Client, place: string, probe: (client: Client) => Promise<unknown>) {
+  await client.connect();
+  const cluster = new SallyportError(
+    'config_invalid',
+    `Redis at ${place} is a node of a Redis Cluster, which is not supported`,
+    { hint: 'name one Redis, or one behind a name that fails over' },
+  );
   const said = await client.sendCommand(['INFO', 'cluster']).catch((error: unknown) => {
+    // Somebody who may not ask so (ACL) will be told by the first question.
     if (/^(?:NOPERM|ERR unknown)/.test(reasonOf(error))) return '';
     throw error;
   });
-  if (/^cluster_enabled:1/m.test(String(said)))
-    throw new Error('it is a node of a Redis Cluster, which is not supported: use one Redis, or one that fails over');
+  if (/^cluster_enabled:1/m.test(String(said))) throw cluster;
+  await probe(client).catch((error: unknown) => {
+    throw /^(?:MOVED|CLUSTERDOWN|CROSSSLOT) /.test(reasonOf(error)) ? cluster : error;
+  });
 }

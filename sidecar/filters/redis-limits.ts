@@ -2,7 +2,17 @@
 // gateways spend the same token, by Redis's own clock, so that theirs need not agree. Of what a bucket is for Redis sees a
 // hash. Whoever asks gets an answer in `timeoutMs` or none, and decides without Redis.
 
-import { parseTarget } from './redis-client.ts';
+import { setTimeout as pause } from 'node:timers/promises';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import {
+  type Client,
+  connectMs,
+  createClient,
+  destroy,
+  openClient,
+  parseTarget,
+  type RedisPlace,
+} from './redis-client.ts';
 import { RedisLink, type RedisLinkOptions } from './redis-link.ts';
 import { runScript, type SharedAnswer, type SharedBucket } from './redis-script.ts';
 
@@ -53,6 +63,29 @@ export async function startSharedLimits(options: SharedLimitOptions): Promise<Re
   target.secrets();
   await limits.link.connect();
   return limits;
+}
+
+/**
+ * Asks a Redis once whether it could be used. Gives why it cannot be asked now, undefined where it can.
+ * @throws SallyportError `config_invalid` for one that never can.
+ */
+export async function tryRedis(place: RedisPlace): Promise<string | undefined> {
+  const target = parseTarget(place);
+  let client: Client | undefined;
+  try {
+    client = await createClient(target);
+    client.on('error', () => {});
+    const late = pause(connectMs, undefined, { ref: false }).then(() => {
+      throw new Error(`it did not answer in ${connectMs} ms`);
+    });
+    await Promise.race([openClient(client, target.place, (one) => runScript(one, [probe])), late]);
+    return undefined;
+  } catch (error) {
+    if (error instanceof SallyportError && error.code === 'config_invalid') throw error;
+    return `Redis at ${target.place} cannot be asked: ${reasonOf(error)}`;
+  } finally {
+    destroy(client);
+  }
 }
 
 class LimitsInRedis implements RedisLimits {

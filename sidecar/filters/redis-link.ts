@@ -11,8 +11,8 @@ import {
   connectMs,
   createClient,
   destroy,
+  openClient,
   type RedisPlace,
-  refuseCluster,
   type Target,
 } from './redis-client.ts';
 
@@ -134,10 +134,8 @@ export class RedisLink {
     fresh.client = client;
     // Without somebody who listens an error would end the process. What it means for questions they are told themselves.
     client.on('error', (error: unknown) => this.#lost(client, reasonOf(error)));
-    await client.connect();
-    await refuseCluster(client);
     // Not PING: a replica, or a Redis without memory left, answers that and then refuses every decision.
-    await this.#probe(client);
+    await openClient(client, this.place, this.#probe);
   }
 
   #here(client: Client): void {

@@ -123,7 +123,7 @@ export function cookiesOf(header: string | undefined): [string, string][] {
 
 /**
  * A claim as a header's value, by its name or its dotted path: a text as its UTF-8 bytes, a list or an object as JSON in
- * base64url, as Envoy has it. Undefined where there is none, or null; `unfit` says why one cannot be a value.
+ * base64 with padding, as Envoy has it (its pull request 30377). Undefined where there is none, or null; `unfit` says why one cannot be a value.
  */
 export function claimText(
   claims: Readonly<Record<string, unknown>>,
@@ -131,7 +131,7 @@ export function claimText(
 ): string | { readonly unfit: string } | undefined {
   const value = claimAt(claims, path);
   if (value === undefined || value === null) return undefined;
-  if (typeof value === 'object') return Buffer.from(JSON.stringify(value), 'utf8').toString('base64url');
+  if (typeof value === 'object') return Buffer.from(JSON.stringify(value), 'utf8').toString('base64');
   const text = String(value);
   // A line break in a claim would be a header of its own.
   return headerText(text) ?? { unfit: 'it holds a control character' };

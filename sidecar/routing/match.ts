@@ -36,15 +36,23 @@ export function preflightFor(exchange: Exchange): string | undefined {
   return headerOf(exchange, 'access-control-request-method');
 }
 
-/** Does the request have all of it, being of this method? */
+/** The headers, in lower case, that the request will have which a preflight asks for; their values it does not say. */
+export function announcedBy(exchange: Exchange): ReadonlySet<string> {
+  const list = headerOf(exchange, 'access-control-request-headers') ?? '';
+  return new Set(list.split(',').map((one) => one.trim().toLowerCase()));
+}
+
+/** Does the request have all of it, being of this method? Headers that are `announced` have whatever value is asked for. */
 export function matchesRest(
   { method, headers, queryParams, grpcMethod }: Matcher,
   exchange: Exchange,
   asked: string,
+  announced?: ReadonlySet<string>,
 ): boolean {
   if (method !== undefined && method !== asked) return false;
   if (grpcMethod !== undefined && !callsMethod(pathWithoutQuery(exchange.path), grpcMethod)) return false;
   for (const { name, test } of headers) {
+    if (announced?.has(name) === true) continue;
     const value = headerOf(exchange, name);
     if (value === undefined || !test(value)) return false;
   }

@@ -6,8 +6,9 @@
 import type { EdgeRule, Found } from '../edge.ts';
 import type { Exchange } from '../exchange.ts';
 import { pathWithoutQuery } from '../facts-of.ts';
+import { preflightFields } from '../filters/cors.ts';
 import { hostOf, maxHost, patternsFor } from './hosts.ts';
-import { type Matcher, matchesRest, preflightFor } from './match.ts';
+import { announcedBy, type Matcher, matchesRest, preflightFor } from './match.ts';
 import { compileRegex } from './regex.ts';
 
 /** One match of one rule, under the host names that its route shares with a listener. */
@@ -89,8 +90,8 @@ export function compileTable(listeners: readonly ListenerEntries[]): RouteTable 
       const row = findRow(place, path, exchange, exchange.method);
       // A preflight belongs to the request that it asks for, unless a rule takes OPTIONS itself (Fetch standard, section 3.3.2).
       const asked = row?.method === undefined ? preflightFor(exchange) : undefined;
-      const meant = asked === undefined ? undefined : findRow(place, path, exchange, asked);
-      return (meant ?? row)?.found ?? place.missed;
+      const meant = asked === undefined ? row?.found : (preflighted(place, path, exchange, asked) ?? row?.found);
+      return meant ?? place.missed;
     },
     // Whoever names no host can only mean a listener that is for all.
     listenerFor: (host) => (host ? placeOf(hostOf(host)).missed : byHost.get('*')?.missed)?.listener,
@@ -152,19 +153,56 @@ export function withoutEndingSlash(path: string): string {
   return path.endsWith('/') ? path.slice(0, -1) : path;
 }
 
-function findRow({ tables }: Place, path: string, exchange: Exchange, method: string): Row | undefined {
+/**
+ * What a preflight is for. It says which headers the request will have and not with which values, so that it may be for several
+ * rules: where their answers differ it is for none, or one rule would let in what goes to another.
+ */
+function preflighted(place: Place, path: string, exchange: Exchange, asked: string): Found | undefined {
+  const possible: Possible = { announced: announcedBy(exchange), rows: [] };
+  const sure = findRow(place, path, exchange, asked, possible);
+  const [first, ...others] = sure === undefined ? possible.rows : [...possible.rows, sure];
+  if (first === undefined || others.length === 0) return first?.found;
+  const said = answerOf(first, exchange);
+  return others.every((one) => answerOf(one, exchange) === said) ? first.found : place.missed;
+}
+
+/** What a rule answers a preflight; where its app does, the rule's name. */
+function answerOf({ rule }: Row, exchange: Exchange): string {
+  const { cors } = rule.filters;
+  return cors === undefined ? rule.name : JSON.stringify(preflightFields(exchange, cors));
+}
+
+/** What a look-up for a preflight has passed by that it may be for as well. */
+interface Possible {
+  readonly announced: ReadonlySet<string>;
+  readonly rows: Row[];
+}
+
+function findRow(
+  { tables }: Place,
+  path: string,
+  exchange: Exchange,
+  method: string,
+  possible?: Possible,
+): Row | undefined {
   for (const table of tables) {
-    const row = findIn(table, path, exchange, method);
+    const row = findIn(table, path, exchange, method, possible);
     if (row !== undefined) return row;
   }
   return undefined;
 }
 
-function findIn(table: HostTable, path: string, exchange: Exchange, method: string): Row | undefined {
-  const exact = firstOf(table.exact.get(path), exchange, method);
+function findIn(
+  table: HostTable,
+  path: string,
+  exchange: Exchange,
+  method: string,
+  possible: Possible | undefined,
+): Row | undefined {
+  const exact = firstOf(table.exact.get(path), exchange, method, possible);
   if (exact !== undefined) return exact;
   for (const { test, entries } of table.patterns) {
-    const found = test(path) ? firstOf(entries, exchange, method) : undefined;
+    const found = test(path) ? firstOf(entries, exchange, method, possible) : undefined;
     if (found !== undefined) return found;
   }
   // From the longest on that anybody asks for: a path of ten thousand segments must not cost ten thousand look-ups.
@@ -174,7 +212,7 @@ function findIn(table: HostTable, path: string, exchange: Exchange, method: stri
     if (end === -1) return undefined;
   }
   while (end >= 0) {
-    const found = firstOf(table.prefixes.get(path.slice(0, end)), exchange, method);
+    const found = firstOf(table.prefixes.get(path.slice(0, end)), exchange, method, possible);
     if (found !== undefined) return found;
     if (end === 0) return undefined;
     end = path.lastIndexOf('/', end - 1);
@@ -182,8 +220,16 @@ function findIn(table: HostTable, path: string, exchange: Exchange, method: stri
   return undefined;
 }
 
-function firstOf(entries: readonly Row[] | undefined, exchange: Exchange, method: string): Row | undefined {
+function firstOf(
+  entries: readonly Row[] | undefined,
+  exchange: Exchange,
+  method: string,
+  possible: Possible | undefined,
+): Row | undefined {
   if (entries === undefined) return undefined;
-  for (const entry of entries) if (matchesRest(entry, exchange, method)) return entry;
+  for (const entry of entries) {
+    if (matchesRest(entry, exchange, method)) return entry;
+    if (possible !== undefined && matchesRest(entry, exchange, method, possible.announced)) possible.rows.push(entry);
+  }
   return undefined;
 }
