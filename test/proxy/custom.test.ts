@@ -199,7 +199,7 @@ t.test("gRPC: Envoy's own service", async (t) => {
   });
   const { mesh, received, arrived } = await start(
     t,
-    `envoyExtAuthzGrpc: { service: 127.0.0.1, port: ${authorizer.port}, timeout: 500ms }`,
+    `envoyExtAuthzGrpc: { service: 127.0.0.1, port: ${authorizer.port}, timeout: 2s }`,
   );
   const ok = await ask(mesh, 'GET /asked/ok', 'X-User: root\r\nX-Secret: s\r\nX-A: 1\r\nX-A: 2\r\n');
   t.match(ok, /^HTTP\/1\.1 200 .*\r\nx-seen: by grpc\r\n/s);

@@ -130,15 +130,17 @@ t.test('a server may prove any identity of a list, and no other', async (t) => {
   t.strictSame([...seen].sort(), [ids[1], ids[0]]);
   t.match(await web.ask('strange'), { status: 503 });
   t.equal(stranger!.versions.length, 0, 'the stranger gets no request');
-  const records = await web.records(3);
+  // How often was asked until both had answered is for the balancer to say.
+  const strange = await until(
+    async () => (await web.records(1)).find((one) => one['authority'] === 'strange'),
+    'the record of the refusal',
+  );
+  const records = await web.records(1);
   t.ok(
     records.some((one) => one['peer_id'] === ids[1]),
     'the log names who it was',
   );
-  t.match(
-    records.find((one) => one['authority'] === 'strange'),
-    { code: 'upstream_identity', reason: /expected .*orders or .*canary/ },
-  );
+  t.match(strange, { code: 'upstream_identity', reason: /expected .*orders or .*canary/ });
 });
 
 t.test('a server of our trust domain may prove itself under another name of it', async (t) => {
