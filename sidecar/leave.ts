@@ -1,8 +1,9 @@
-// How a process leaves, as a ladder: nobody new comes in, what is in flight finishes or is told to, and what has not
-// finished when the time of its kind is over is cut and said. The app beside us gets the same signal and has things to say
-// until it ends: the way out takes new connections to the last, as with Istio's MINIMUM_DRAIN_DURATION and
-// EXIT_ON_ZERO_ACTIVE_CONNECTIONS.
+// How a process leaves, as a ladder: for a while whoever does not know it yet is still served, then nobody new comes in, what is in
+// flight finishes or is told to, and what has not finished when the time of its kind is over is cut and said. The app beside
+// us gets the same signal and has things to say until it ends: the way out takes new connections to the last. Istio has
+// MINIMUM_DRAIN_DURATION and EXIT_ON_ZERO_ACTIVE_CONNECTIONS for this.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../cert-agent/base/log.ts';
 import type { ConnectionTable, DrainDeadlines, DrainReport } from './connection.ts';
 import type { Limits } from './exchange.ts';
@@ -13,8 +14,8 @@ export interface Leaving {
   readonly ports: Ports;
   readonly limits: Limits;
   readonly log: Log;
-  /** Whether the app is waited for: its connections for as long as they live, and `drainMinimum` in any case. */
-  readonly waitForApp: boolean;
+  /** Whether those around us are waited for: callers that do not know yet for `drainMinimum`, the app for as long as its connections live. */
+  readonly patiently: boolean;
   /** Told when outbound connections are to end as well. */
   closingOutbound(): void;
   /** Has the other processes on the same ports leave, within so many milliseconds. */
@@ -23,25 +24,30 @@ export interface Leaving {
 
 /** Resolves when nothing is open any more, with what became of it. */
 export async function leave(leaving: Leaving): Promise<DrainReport> {
-  const { table, ports, limits, log, waitForApp, others } = leaving;
-  const { drainMs, drainWebSocketMs, drainTcpMs, drainMinimumMs } = limits;
+  const { table, ports, limits, log, patiently, others } = leaving;
+  const { drainMs, drainWebSocketMs, drainTcpMs } = limits;
+  const minimumMs = patiently ? limits.drainMinimumMs : 0;
   const began = performance.now();
   const deadlinesFrom = (now: number): DrainDeadlines => ({
-    http: began + drainMs,
+    http: now + drainMs,
     websocket: now + drainWebSocketMs,
     tcp: now + drainTcpMs,
   });
-  const appMs = waitForApp && ports.has('outbound') ? Math.max(drainMs, drainMinimumMs) : 0;
-  const elsewhere = others(appMs + Math.max(drainMs, drainWebSocketMs, drainTcpMs));
-  // First nobody new comes in. The way out stays open: a request in flight may still need it.
+  const elsewhere = others(minimumMs + 2 * Math.max(drainMs, drainWebSocketMs, drainTcpMs));
+  // Those that send to the ready alone take some seconds to hear of it.
+  if (minimumMs > 0 && (ports.has('inbound') || ports.has('gateway'))) await sleep(minimumMs);
+  // The way out stays open: a request in flight may still need it.
   ports.close('inbound');
   ports.close('gateway');
-  const inwardBy = deadlinesFrom(began);
+  const inwardBy = deadlinesFrom(performance.now());
   const inward = await Promise.all([table.drain('inbound', inwardBy), table.drain('gateway', inwardBy)]);
-  if (appMs > 0) await table.whenUnused('outbound', began + drainMinimumMs, began + appMs);
+  if (patiently && ports.has('outbound'))
+    await table.whenUnused('outbound', began + minimumMs, began + Math.max(minimumMs, drainMs));
   leaving.closingOutbound();
   ports.close('outbound');
-  const outward = await table.drain('outbound', deadlinesFrom(performance.now()));
+  const outwardBy = deadlinesFrom(performance.now());
+  // A request of the app has had its time.
+  const outward = await table.drain('outbound', { ...outwardBy, http: Math.max(began + drainMs, performance.now()) });
   const all = [...inward, outward, ...(await elsewhere)];
   const report = {
     finished: all.reduce((sum, { finished }) => sum + finished, 0),

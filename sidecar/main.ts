@@ -73,12 +73,12 @@ export interface Sidecar {
   /** SIGUSR1 and SIGHUP: open the access log anew, since it may have been renamed. */
   reopen(): void;
   /**
-   * Finishes what is in flight, then closes. Resolves with what became of it. SIGTERM waits for the app as well
-   * (`drainMinimum`), which gets the same signal.
+   * Finishes what is in flight, then closes. Resolves with what became of it. Patiently, as at SIGTERM, it waits for callers that
+   * do not know yet (`drainMinimum`), and for the app, which gets the same signal.
    */
-  drain(waitForApp?: boolean): Promise<DrainReport>;
+  drain(patiently?: boolean): Promise<DrainReport>;
   /** As drain, but the process and its pages go on. */
-  leave(waitForApp?: boolean): Promise<DrainReport>;
+  leave(patiently?: boolean): Promise<DrainReport>;
   /** Why this process refused a request; undefined when it did not, or too long ago. */
   why(decision: string): Why | undefined;
   /** What this process alone knows. */
@@ -307,30 +307,30 @@ class RunningSidecar implements Sidecar {
     this.#workers?.reload();
   }
 
-  async drain(waitForApp = false): Promise<DrainReport> {
-    const report = await this.leave(waitForApp);
+  async drain(patiently = false): Promise<DrainReport> {
+    const report = await this.leave(patiently);
     this.#closing ??= this.#close();
     await this.#closing;
     return report;
   }
 
   /** Once, and not ready from then on. */
-  leave(waitForApp = false): Promise<DrainReport> {
-    this.#leaving ??= this.#climbDown(waitForApp);
+  leave(patiently = false): Promise<DrainReport> {
+    this.#leaving ??= this.#climbDown(patiently);
     return this.#leaving;
   }
 
-  #climbDown(waitForApp: boolean): Promise<DrainReport> {
+  #climbDown(patiently: boolean): Promise<DrainReport> {
     this.#draining = true;
     this.#announce();
     return leave({
       ...{ table: this.#table, ports: this.#ports, log: this.#log },
       limits: this.#watch.configuration.current().settings.limits,
-      waitForApp,
+      patiently,
       closingOutbound: () => {
         this.#closingOutbound = true;
       },
-      others: (withinMs) => this.#workers?.leave(withinMs, waitForApp) ?? Promise.resolve([]),
+      others: (withinMs) => this.#workers?.leave(withinMs, patiently) ?? Promise.resolve([]),
     });
   }
 

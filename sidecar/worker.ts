@@ -51,7 +51,7 @@ function answer(sidecar: Sidecar, ask: Ask): void {
   else if (ask.what === 'reopen') sidecar.reopen();
   else if (ask.what === 'facts') void sidecar.facts().then((facts) => reply(ask.id, facts));
   else if (ask.what === 'why') reply(ask.id, sidecar.why(ask.decision ?? '') ?? null);
-  else void sidecar.leave(ask.waitForApp).then((report) => reply(ask.id, report));
+  else void sidecar.leave(ask.patiently).then((report) => reply(ask.id, report));
 }
 
 function reply(id: number, answer: Reply): void {

@@ -26,8 +26,8 @@ export interface Ask {
   readonly what: 'facts' | 'leave' | 'reload' | 'reopen' | 'why';
   /** With `why`: the decision. */
   readonly decision?: string;
-  /** With `leave`: whether the app is waited for. */
-  readonly waitForApp?: boolean;
+  /** With `leave`: whether others are waited for. */
+  readonly patiently?: boolean;
 }
 
 /** What the first says to another. */
@@ -112,9 +112,9 @@ export class Workers {
   }
 
   /** Has all of them leave, within `ms`, and ends them. */
-  async leave(ms: number, waitForApp: boolean): Promise<DrainReport[]> {
+  async leave(ms: number, patiently: boolean): Promise<DrainReport[]> {
     this.#leaving = true;
-    return (await this.#askAll('leave', ms + patienceMs, { waitForApp })) as DrainReport[];
+    return (await this.#askAll('leave', ms + patienceMs, { patiently })) as DrainReport[];
   }
 
   /** A session has ended: all of them must know. */

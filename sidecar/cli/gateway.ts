@@ -20,7 +20,8 @@ Example:
   $ sallyport gateway --config gateway.yaml --check
   $ sallyport gateway status --config gateway/ -o json
 
-SIGHUP looks at every file now; SIGTERM finishes what is in flight and exits with 0.`,
+SIGHUP looks at every file now; SIGTERM takes new connections for 5 s more (limit drainMinimum), finishes
+what is in flight, and exits with 0; SIGINT does not wait.`,
     )
     .action(
       action(async ({ config, check, workers }: { config?: string; check?: boolean; workers: string }) => {

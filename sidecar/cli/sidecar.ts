@@ -19,8 +19,8 @@ Example:
   $ sallyport sidecar --config sidecar.yaml --workers 4
   $ sallyport sidecar --config sidecar.yaml --check
 
-SIGHUP looks at every file now; SIGTERM finishes what is in flight, stays there for the app for 5 s at least (limit
-drainMinimum), and exits with 0; SIGINT does not wait for the app.`,
+SIGHUP looks at every file now; SIGTERM takes new connections for 5 s more (limit drainMinimum), finishes what is in
+flight, and exits with 0; SIGINT does not wait.`,
     )
     .action(
       action((options: { config: string; check?: boolean; workers: string }) =>

@@ -75,7 +75,7 @@ documents: documents/
 listeners: { shop/g:80: "127.0.0.1:${port}" }
 upstreams: { a: { endpoints: ["127.0.0.1:${appPort}"] } }
 backends: { shop/a:80: a }
-limits: { drain: 100ms }
+limits: { drain: 100ms, drainMinimum: 0s }
 `,
   );
   const gateway = startSallyport(t, ['gateway', '--config', join(dir, 'gateway.yaml')]);

@@ -6,6 +6,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { exchangeBytes, startMesh } from '../fixtures/mesh.ts';
+import { askAsPeer } from '../fixtures/peer.ts';
 import { type Child, freePort, type Owner, startSallyport } from '../fixtures/process.ts';
 
 const get = 'GET /good-bye HTTP/1.1\r\nHost: orders\r\n\r\n';
@@ -59,6 +60,35 @@ t.test('a connection of the app keeps the way out, within the drain limit, and i
   t.equal(child.process.exitCode, null, 'it waits');
   held.end();
   t.equal(await child.exited, 0, 'the app is gone, and so is its sidecar');
+});
+
+t.test('callers that do not know yet are served for the minimum', async (t) => {
+  const [port, health] = [await freePort(), await freePort()];
+  const file = join(mesh.dir, 'leaving.yaml');
+  writeFileSync(
+    file,
+    `trustDomain: demo.test
+workload: { namespace: shop, serviceAccount: orders, labels: { app: orders } }
+identity: { files: { svid: orders.pem, key: orders.key, bundle: bundle.pem } }
+inbound: [{ port: ${port}, bind: 127.0.0.1, app: "127.0.0.1:${(app.address() as { port: number }).port}", policyPort: 8080 }]
+policies: policies/
+health: 127.0.0.1:${health}
+accessLog: leaving.log
+limits: { drain: 200ms, drainMinimum: 2s }
+`,
+  );
+  const child = startSallyport(t, ['sidecar', '--config', file]);
+  await child.waitFor(/"code":"ready"/);
+  child.process.kill('SIGTERM');
+  await child.waitFor(/"code":"draining"/);
+  t.equal((await fetch(`http://127.0.0.1:${health}/healthz/ready`)).status, 503, 'it is not ready');
+  const { text } = await askAsPeer(port, mesh.authority, mesh.web, get, { done: /ok$/ });
+  t.match(
+    text,
+    /^HTTP\/1\.1 200 OK[\s\S]*\r\nConnection: close\r\n[\s\S]*ok$/,
+    'a new connection is served, and told to end',
+  );
+  t.equal(await child.exited, 0);
 });
 
 t.test('SIGINT does not wait', async (t) => {
