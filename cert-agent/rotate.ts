@@ -152,7 +152,12 @@ export class Rotation {
   #whatDeniedWaitsFor(): string {
     const { tokenFile } = this.#options;
     const token = tokenFile === undefined ? 'a join token' : `a new join token in ${tokenFile}`;
-    return `${token}: this identity was revoked (an operator's 'ca allow' comes first where its ID is denied)`;
+    const held = this.#keep.held();
+    // A token is made for no ID that is denied.
+    const isIdDenied = held?.denied.ids.has(held.svid.id.uri) === true;
+    return isIdDenied
+      ? `an operator's 'ca allow', then ${token}: the ID was revoked`
+      : `${token}: the certificate was revoked`;
   }
 
   #state(): AgentState {

@@ -263,13 +263,14 @@ export function accept(connection: Connection, raw: Socket | undefined, options:
   const rules = port.rules.current();
   table.add(connection, raw);
   if (rules.direction === 'inbound') {
-    tools.security.note(port.key, connection.socket.remoteAddress ?? 'unknown', connection.tls !== undefined);
     try {
       tools.checkPeer(connection);
     } catch (error) {
       refusePeer(connection, asSallyportError(error, 'internal', 'the peer could not be verified'), options);
       return;
     }
+    // Whoever is refused already is no evidence of what STRICT would refuse.
+    tools.security.note(port.key, connection.socket.remoteAddress ?? 'unknown', connection.tls !== undefined);
   }
   if (rules.protocol === 'http') serveHttp(connection, tools);
   else void serveTcp(connection, tools);

@@ -27,7 +27,7 @@ export async function checkGateway(file: string): Promise<number> {
   const parts = await lookAt(list);
   for (const one of spoken.slice(0, mostNamed)) note(one);
   if (spoken.length > mostNamed) note(`and ${spoken.length - mostNamed} more backends`);
-  const isGood = parts.every(({ bad, section }) => bad === undefined && section !== undefined);
+  const isGood = parts.every(({ bad, section }) => bad.length === 0 && section !== undefined);
   if (!isGood) printRows(parts);
   else {
     const documents = new Set(parts.map(({ item }) => item));
@@ -53,43 +53,37 @@ async function checkRedis(redis: RedisPlace): Promise<void> {
   if (problem !== undefined) noteWarning(problem);
 }
 
-/** A part of a status, and the first of its conditions that is not as it should be. */
+/** A part of a status, and those of its conditions that are not as they should be. */
 interface Part {
   readonly item: StatusItem;
   /** Undefined: the document has none. A route without a parent has no conditions, and is served nowhere. */
   readonly section: StatusSection | undefined;
-  readonly bad: Condition | undefined;
+  readonly bad: readonly Condition[];
 }
 
 async function lookAt({ items }: StatusList): Promise<readonly Part[]> {
   const { isBad, sectionsOf } = await import('../routing/status.ts');
   return items.flatMap((item): Part[] => {
     const isLost = (item.status as { readonly parents?: readonly unknown[] }).parents?.length === 0;
-    if (isLost) return [{ item, section: undefined, bad: undefined }];
-    return sectionsOf(item).map((section) => ({ item, section, bad: section.conditions.find(isBad) }));
+    if (isLost) return [{ item, section: undefined, bad: [] }];
+    return sectionsOf(item).map((section) => ({ item, section, bad: section.conditions.filter(isBad) }));
   });
 }
 
 /** A row for each condition that does not hold as it should, and one for each thing that is well. */
 function printRows(parts: readonly Part[]): void {
-  const rows = parts.map(({ item: { kind, metadata }, section, bad }) => {
+  const rows = parts.flatMap(({ item: { kind, metadata }, section, bad }): string[][] => {
     const name = `${metadata.namespace}/${metadata.name}`;
-    if (section === undefined) return [kind, name, '', 'not attached', '', 'it names no Gateway'];
-    if (bad !== undefined) return [kind, name, section.section, `${bad.type}=${bad.status}`, bad.reason, bad.message];
+    if (section === undefined) return [[kind, name, '', 'not attached', '', 'it names no Gateway']];
+    if (bad.length > 0)
+      return bad.map((one) => [kind, name, section.section, `${one.type}=${one.status}`, one.reason, one.message]);
     // What is in effect, but not alone, or not everywhere: no fault, and not to be missed.
     const other = section.conditions.find(
       ({ type, status }) => status === 'True' && (type === 'Overridden' || type === 'Merged' || type === 'PassedOver'),
     );
-    if (other !== undefined) return [kind, name, section.section, other.type, other.reason, other.message];
+    if (other !== undefined) return [[kind, name, section.section, other.type, other.reason, other.message]];
     const { routes } = section;
-    return [
-      kind,
-      name,
-      section.section,
-      'ok',
-      '',
-      routes === undefined ? '' : `${routes} route${routes === 1 ? '' : 's'}`,
-    ];
+    return [[kind, name, section.section, 'ok', '', routes === undefined ? '' : counted(routes, 'route')]];
   });
   printTable(
     ['KIND', 'NAME', 'SECTION', 'CONDITION', 'REASON', 'MESSAGE'],

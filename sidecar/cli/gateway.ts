@@ -39,7 +39,11 @@ what is in flight, and exits with 0; SIGINT does not wait.`,
 function statusCommand(): Command {
   return new Command('status')
     .description('Show the conditions of each Gateway, listener, route and policy, without serving them')
-    .option('--config <path>', 'gateway.yaml, or a directory of documents', process.env['SALLYPORT_CONFIG'])
+    .option(
+      '--config <path>',
+      'gateway.yaml, or a directory of documents (whose backends nobody knows then)',
+      process.env['SALLYPORT_CONFIG'],
+    )
     .option('-o, --output <form>', 'table or json', 'table')
     .addHelpText(
       'after',
@@ -48,7 +52,7 @@ With -o json it prints a List as kubectl would. A running gateway shows the same
 an exit code that says whether all of it is accepted and resolved, use 'sallyport gateway --check'.
 
 Examples:
-  sallyport gateway status --config gateway/
+  sallyport gateway status --config gateway.yaml
   sallyport gateway status --config gateway.yaml -o json | jq '.items[].status'`,
     )
     .action(

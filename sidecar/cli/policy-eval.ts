@@ -116,6 +116,7 @@ function readHeaders(list: readonly string[]): Record<string, string[]> {
     const at = one.indexOf(':');
     if (at < 1) throw new SallyportError('usage', `-H takes 'name: value', not '${one}'`);
     const name = one.slice(0, at).trim().toLowerCase();
+    if (name === 'host') throw new SallyportError('usage', 'the host of a request is named with --host');
     headers[name] = [...(headers[name] ?? []), one.slice(at + 1).trim()];
   }
   return headers;

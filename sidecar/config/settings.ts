@@ -113,10 +113,16 @@ export const limitsSchema = z
 export const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
 
 /** One SPIFFE ID, or several of which a server must prove one: while it moves, or beside a canary under another account. */
-export const identities = z.union([
-  text((value) => [parseSpiffeId(value).uri]),
-  z.array(text((value) => parseSpiffeId(value).uri)).min(1),
-]) as unknown as z.ZodType<readonly string[]>;
+export const identities = z
+  .union([z.string(), z.array(z.string()).min(1)], 'expected a SPIFFE ID, or a list of them')
+  .transform((value, context): readonly string[] => {
+    try {
+      return [value].flat().map((one) => parseSpiffeId(one).uri);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: reasonOf(error) });
+      return z.NEVER;
+    }
+  });
 
 const upstream = z.strictObject({
   endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),

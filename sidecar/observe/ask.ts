@@ -6,7 +6,9 @@ const patienceMs = 5000;
 
 /** A page of an admin address, `http://host:port` or `host:port`. @throws SallyportError `usage` for what is none. */
 export function adminPage(admin: string, path: string): URL {
-  const base = URL.parse(/^https?:/.test(admin) ? admin : `http://${admin}`);
+  // As sidecar.yaml takes it: a port alone is on this machine. To a URL it would be an address, 0.0.58.252 for 15100.
+  const place = admin.replace(/^:?(?=\d{1,5}$)/, '127.0.0.1:');
+  const base = URL.parse(/^https?:/.test(place) ? place : `http://${place}`);
   if (base?.protocol === 'http:') return new URL(path, base);
   throw new SallyportError('usage', `'${admin}' is not an admin address`, { hint: '--admin http://127.0.0.1:15000' });
 }

@@ -30,6 +30,8 @@ export interface EndpointFacts {
   readonly ejectedUntil: string | null;
   /** What its health checks say; null where there are none, or none yet. */
   readonly healthy: boolean | null;
+  /** Why the last dial failed; null once one has not. */
+  readonly lastProblem: string | null;
 }
 
 /** What one worker knows and the others do not; plain data. */
@@ -85,6 +87,7 @@ function sumEndpoints(all: readonly EndpointFacts[]): EndpointFacts[] {
           : later(known.ejectedUntil, one.ejectedUntil),
       healthy:
         known.healthy === null || one.healthy === null ? (known.healthy ?? one.healthy) : known.healthy && one.healthy,
+      lastProblem: known.lastProblem ?? one.lastProblem,
     }),
   );
 }

@@ -125,19 +125,20 @@ export function complaintsOf(
   return items.flatMap((item) => {
     const name = `${item.kind} ${item.metadata.namespace}/${item.metadata.name}`;
     const isPolicy = item.kind !== 'BackendTLSPolicy' && 'ancestors' in item.status;
-    return sectionsOf(item).flatMap(({ section, conditions }) => {
-      const bad = conditions.find(isBad);
-      if (bad === undefined) return [];
-      const { type, status, reason, message } = bad;
-      const said =
-        isPolicy && type === 'Accepted'
-          ? 'is not attached'
-          : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
-      return {
-        code: isPolicy && type === 'Accepted' ? 'policy_not_attached' : 'document_condition',
-        message: `${name} of ${places.get(name) ?? 'an unknown place'} ${said}: ${reason}: ${message}`,
-      };
-    });
+    const place = places.get(name);
+    return sectionsOf(item).flatMap(({ section, conditions }) =>
+      conditions.filter(isBad).map(({ type, status, reason, message }) => {
+        const said =
+          isPolicy && type === 'Accepted'
+            ? 'is not attached'
+            : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
+        return {
+          code: isPolicy && type === 'Accepted' ? 'policy_not_attached' : 'document_condition',
+          // What is passed over names its place in its message.
+          message: `${name}${place === undefined ? '' : ` of ${place}`} ${said}: ${reason}: ${message}`,
+        };
+      }),
+    );
   });
 }
 

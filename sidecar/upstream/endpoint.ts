@@ -80,6 +80,10 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   /** The name that it is an address of; undefined where the configuration has the address. */
   readonly host: string | undefined;
   readonly conduct = new Conduct();
+  /** Why the last dial failed; undefined once one has not. */
+  problem: SallyportError | undefined = undefined;
+  /** What of that was logged. */
+  toldProblem: string | undefined = undefined;
   /** What the health checks say; undefined before the first, or without any. */
   healthy: boolean | undefined = undefined;
   /** performance.now() until which others come first: it did not answer. */
@@ -382,12 +386,15 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
       if (keepAlive !== undefined)
         dialed.socket.setKeepAlive(true, keepAlive.timeMs, keepAlive.intervalMs, keepAlive.probes);
       this.#failures = 0;
+      this.problem = undefined;
+      this.toldProblem = undefined;
       this.restUntil = 0;
       this.#owner.connected(this);
       return dialed;
     } catch (error) {
       const failure = asSallyportError(error, 'upstream_connect', `${this.address} takes no connection`);
       this.restUntil = performance.now() + Math.min(longestRestMs, restMs * 2 ** this.#failures++);
+      this.problem = failure;
       this.#owner.unreachable(this, failure);
       throw failure;
     }

@@ -30,6 +30,9 @@ export interface PoolOptions extends EndpointOptions {
   readonly random?: () => number;
 }
 
+/** What waiting does not mend. */
+const wrong: ReadonlySet<string> = new Set(['upstream_identity', 'upstream_tls']);
+
 export class Pool implements Destination, EndpointOwner {
   readonly hashBy: HashSource | undefined;
   readonly report: ((address: string, outcome: number | SallyportError) => void) | undefined;
@@ -117,8 +120,8 @@ export class Pool implements Destination, EndpointOwner {
       idle: this.idle,
       pending: this.#breaker.pending,
       waitingFor: this.waitingFor() ?? null,
-      endpoints: this.#all.map(({ address, size, inFlight, conduct: { ejectedUntil }, healthy }) => ({
-        ...{ address, connections: size, inFlight, healthy: healthy ?? null },
+      endpoints: this.#all.map(({ address, size, inFlight, conduct: { ejectedUntil }, healthy, problem }) => ({
+        ...{ address, connections: size, inFlight, healthy: healthy ?? null, lastProblem: problem?.message ?? null },
         ejectedUntil:
           ejectedUntil === undefined ? null : new Date(this.#clock.now() + ejectedUntil - now).toISOString(),
       })),
@@ -219,6 +222,14 @@ export class Pool implements Destination, EndpointOwner {
     this.#restUntil = Math.max(this.#restUntil, endpoint.restUntil);
     if (endpoint.host !== undefined) this.#options.resolver.refresh(endpoint.host);
     this.#note(endpoint, error);
+    // Others may stand in for it, and then nobody would hear of it. One that is away comes back; one that is another does not.
+    if (!wrong.has(error.code) || endpoint.toldProblem === error.message) return;
+    endpoint.toldProblem = error.message;
+    const { name, log } = this.#options;
+    log?.warn(
+      { code: error.code, upstream: name, address: endpoint.address, hint: error.hint },
+      `${endpoint.address} of ${name} gets no requests: ${error.message}`,
+    );
   }
 
   freed(): void {

@@ -140,6 +140,11 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ["x.yaml:8:5: outbound[1].upstream: a tcp port needs 'upstream': TCP has no Host to choose by"],
   ],
   [
+    'an identity that is no SPIFFE ID',
+    (text) => text.replace('identity: spiffe://demo.test/ns/shop/sa/db', 'identity: none'),
+    ["x.yaml:10:80: upstreams.db.identity: 'none'"],
+  ],
+  [
     'a host that means two upstreams',
     (text) =>
       text.replace(

@@ -43,7 +43,10 @@ t.test('a revoked workload comes back with a new token', async (t) => {
   await until(() => deniedIds().includes(id), 'the deny-list to arrive');
   const state = async (): Promise<Record<string, string>> =>
     (await (await fetch(`http://127.0.0.1:${admin}/status`)).json()) as Record<string, string>;
-  t.match(await state(), { state: 'denied', waitingFor: /a new join token in .*: this identity was revoked/ });
+  t.match(await state(), {
+    state: 'denied',
+    waitingFor: /an operator's 'ca allow', then a new join token in .*: the ID was revoked/,
+  });
   t.equal((await fetch(`http://127.0.0.1:${admin}/healthz/ready`)).status, 503, 'it is not ready, and says why');
   await operate('allow', id);
   await until(() => !deniedIds().includes(id), 'the ID to be allowed again');

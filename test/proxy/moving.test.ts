@@ -62,7 +62,13 @@ interface Web {
 }
 
 /** A sidecar with one outbound port; `more` is the rest of its YAML. */
-async function startWeb(t: Owner, more: string, outbound = '', authorities: readonly Authority[] = []): Promise<Web> {
+async function startWeb(
+  t: Owner,
+  more: string,
+  outbound = '',
+  authorities: readonly Authority[] = [],
+  lines: Record<string, unknown>[] = [],
+): Promise<Web> {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'policies'));
   writeCredential(dir, 'web', await createCredential(here, 'spiffe://demo.test/ns/shop/sa/web'));
@@ -79,7 +85,7 @@ accessLog: web.log
 ${more}`,
   );
   const sidecar = await startSidecar({
-    ...{ configFile: join(dir, 'web.yaml'), log: logTo([]), version: 'test', read: readHere },
+    ...{ configFile: join(dir, 'web.yaml'), log: logTo(lines), version: 'test', read: readHere },
   });
   t.teardown(() => sidecar.drain());
   await until(
@@ -141,6 +147,40 @@ t.test('a server may prove any identity of a list, and no other', async (t) => {
     'the log names who it was',
   );
   t.match(strange, { code: 'upstream_identity', reason: /expected .*orders or .*canary/ });
+});
+
+t.test('an endpoint that is another stands beside a good one, and is named', async (t) => {
+  const [orders, stranger] = await Promise.all(
+    [ids[0]!, ids[2]!].map(async (id) => startServer(t, id, await createCredential(here, id))),
+  );
+  const places = [orders!.port, stranger!.port].map((port) => `"127.0.0.1:${port}"`).join(', ');
+  const lines: Record<string, unknown>[] = [];
+  const admin = await freePort();
+  const web = await startWeb(
+    t,
+    `admin: ${admin}\nupstreams: { orders: { endpoints: [${places}], identity: ${ids[0]} } }\n`,
+    '',
+    [],
+    lines,
+  );
+  const said = await until(async () => {
+    t.match(await web.ask(), { status: 200, text: ids[0] });
+    return lines.find((one) => one['code'] === 'upstream_identity');
+  }, 'the warning');
+  t.match(said, {
+    level: 'warn',
+    msg: new RegExp(
+      `127\\.0\\.0\\.1:${stranger!.port} of orders gets no requests: the upstream is .*/stranger, expected .*/orders`,
+    ),
+  });
+  const [pool] = (await (await fetch(`http://127.0.0.1:${admin}/upstreams`)).json()) as {
+    endpoints: { address: string; lastProblem: string | null }[];
+  }[];
+  t.match(
+    pool!.endpoints.find(({ address }) => address.endsWith(String(stranger!.port))),
+    { lastProblem: /the upstream is .*\/stranger/ },
+  );
+  t.equal(pool!.endpoints.find(({ address }) => address.endsWith(String(orders!.port)))?.lastProblem, null);
 });
 
 t.test('a server of our trust domain may prove itself under another name of it', async (t) => {
