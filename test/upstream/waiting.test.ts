@@ -44,7 +44,7 @@ t.test('a try that was given up while it waited leaves the connection to who nee
   const backend = await startBackend(t, (socket) => waiting.push(socket));
   const pool = startPool(t, { endpoints: onPorts(backend.port), traffic: { connections: { maxConnections: 1 } } });
   const slow = await startForwarder(t, { destination: pool });
-  const retry = { attempts: 9, codes: [], on: ['reset' as const], backoffMs: 1, perTryTimeoutMs: 40 };
+  const retry = { attempts: 9, codes: [], on: ['reset' as const], backoffMs: 1, perTryTimeoutMs: 150 };
   const trying = await startForwarder(t, { destination: pool, retry });
   const first = exchangeBytes(slow.port, get);
   await until(() => waiting.length === 1, 'the only connection to be busy');

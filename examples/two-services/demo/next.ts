@@ -41,5 +41,5 @@ Try next, in the clone:
 Policies to edit: ${directory}/policies
 Logs:             ${directory}/run
 To end it:
-  kill ${running.map(([, pid]) => pid).join(' ')}; rm -rf ${directory}`);
+  kill -INT ${running.map(([, pid]) => pid).join(' ')}; rm -rf ${directory}`);
 }
