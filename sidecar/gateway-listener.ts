@@ -88,8 +88,13 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
             'server_name_unknown',
             `no listener is for ${serverName ?? 'a client without server name'}`,
           );
-        if (door.handshakes !== undefined) door.handshakes.for(serverName).emit('connection', raw);
-        else
+        if (door.handshakes !== undefined) {
+          // One that cannot be served was to be found before; a stranger who asks for it must not end us.
+          const handshakes = door.handshakes.ready(serverName);
+          if (handshakes === undefined)
+            return refuse(raw, 'certificate_unreadable', `no certificate of ${door.of.name} can be served to them`);
+          handshakes.emit('connection', raw);
+        } else
           accept(
             new Connection(raw, options.streams, undefined, {
               ...{ serverName, listener: door.of.name, place: places.get(raw) },
@@ -303,6 +308,15 @@ class Handshakes {
     this.#open = open;
     this.#all = of.certificates.map((pair) => ({ pair, leaf: leafOf(pair) }));
     this.for(undefined);
+  }
+
+  /** As `for`; undefined where what it would show cannot be served. */
+  ready(serverName: string | undefined): TlsServer | undefined {
+    try {
+      return this.for(serverName);
+    } catch {
+      return undefined;
+    }
   }
 
   /** For a client that asks for `serverName`. Where no certificate bears it, or it names none, the first is shown. */

@@ -48,6 +48,7 @@ export interface AdminServer {
 
 /** Probes, Prometheus and an operator need a few. Beyond, the connection that has been open longest makes room. */
 const mostConnections = 64;
+
 /** How long a client may neither send nor take anything. */
 const idleMs = 10_000;
 
@@ -84,7 +85,8 @@ export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
 
 /**
  * Anybody may connect to a health port, and must neither use up our descriptors nor keep a probe away: the newest connection is
- * taken, and of the others the oldest is closed that waits for its client.
+ * taken, and another is closed, one of the address that has most of them. Of those it is the oldest that waits for its client, else
+ * the oldest: whoever fills the port with slow pages is the first to lose them.
  */
 function limitConnections(server: Server, working: ReadonlySet<Socket>): void {
   const open = new Set<Socket>();
@@ -92,8 +94,10 @@ function limitConnections(server: Server, working: ReadonlySet<Socket>): void {
     open.add(socket);
     socket.once('close', () => open.delete(socket));
     if (open.size <= mostConnections) return;
-    const oldest = [...open].find((one) => one !== socket && !working.has(one));
-    (oldest ?? socket).destroy();
+    const byAddress = Map.groupBy([...open], ({ remoteAddress }) => remoteAddress);
+    const [most = []] = [...byAddress.values()].sort((a, b) => b.length - a.length);
+    const others = most.filter((one) => one !== socket);
+    (others.find((one) => !working.has(one)) ?? others[0] ?? socket).destroy();
   });
   server.setTimeout(idleMs, (socket) => {
     if (!working.has(socket)) socket.destroy();

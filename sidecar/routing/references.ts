@@ -2,6 +2,7 @@
 // standard's words; across namespaces it needs a ReferenceGrant of the namespace that it leads to.
 
 import { X509Certificate } from 'node:crypto';
+import { createSecureContext } from 'node:tls';
 import { reasonOf } from '../../cert-agent/base/errors.ts';
 import { formatPem, readPemBlocks } from '../../cert-agent/identity/bundle.ts';
 import { parseKey } from '../../cert-agent/identity/keys.ts';
@@ -179,9 +180,19 @@ function wrongWith({ certificate, key }: PemPair, name: string, now: number): st
       return `the key of ${name} does not belong to its certificate`;
     if (read.validToDate.getTime() <= now)
       return `the certificate of ${name} expired at ${read.validToDate.toISOString()}`;
-    return undefined;
+    return whyUnservable(certificate, key, name);
   } catch (error) {
     return reasonOf(error);
+  }
+}
+
+/** What OpenSSL has against it: a key or a signature that is too weak, a chain that it cannot read. It is asked before a client asks. */
+function whyUnservable(cert: string, key: string, name: string): string | undefined {
+  try {
+    createSecureContext({ cert, key });
+    return undefined;
+  } catch (error) {
+    return `the certificate of ${name} cannot be served: ${reasonOf(error)}`;
   }
 }
 

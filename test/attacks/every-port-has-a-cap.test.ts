@@ -100,6 +100,30 @@ t.test('connections that read no answer', async (t) => {
   );
 });
 
+t.test('connections that ask for slow pages, again and again', async (t) => {
+  const slow = {
+    method: 'GET',
+    path: '/slow',
+    sentence: 'slow',
+    answer: () => new Promise<{ body: string }>((resolve) => setTimeout(() => resolve({ body: 'done' }), 300)),
+  } as const;
+  const admin = await startAdmin({ listen: { host: '127.0.0.1', port: 0 }, title: 'test', pages: [slow] });
+  t.teardown(() => admin.close());
+  const to = { host: '127.0.0.1', port: (admin.address as unknown as AddressInfo).port };
+  const ask = 'GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n';
+  let isOver = false;
+  const hold = (): void => {
+    if (isOver) return;
+    const socket = createConnection({ ...to, ...(process.platform === 'linux' ? { localAddress: '127.0.0.3' } : {}) });
+    t.teardown(() => socket.destroy());
+    socket.on('error', () => {}).on('data', () => socket.write(ask));
+    socket.on('connect', () => socket.write(ask)).on('close', () => setImmediate(hold));
+  };
+  for (let i = 0; i < most; i++) hold();
+  for (let i = 0; i < 20; i++) t.equal(await statusOf(to, '/'), 200, 'a probe is answered');
+  isOver = true;
+});
+
 t.test('a page that takes its time is not cut for being idle', async (t) => {
   let finish = (): void => {};
   const page = {
