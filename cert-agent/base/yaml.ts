@@ -13,6 +13,7 @@ import {
   parseAllDocuments,
   type Range,
   visit,
+  type YAMLError,
 } from 'yaml';
 import { z } from 'zod';
 import { parseDuration } from './clock.ts';
@@ -40,14 +41,14 @@ export function parseYaml(text: string, file: string): ParsedYaml {
   const options = { lineCounter: lines, prettyErrors: false, uniqueKeys: true, stringKeys: true } as const;
   for (const document of parseAllDocuments(text, options)) {
     for (const error of [...document.errors, ...document.warnings]) {
-      problems.push({ ...placeOf(lines, error.pos[0]), file, message: reasonOf(error) });
+      problems.push({ ...placeOf(lines, error.pos[0]), file, message: messageOf(error) });
     }
     const lost = unresolvedAliases(document);
-    for (const { source, range } of lost)
+    for (const { range } of lost)
       problems.push({
         ...placeOf(lines, range?.[0] ?? 0),
         file,
-        message: `there is no anchor '${source}' before this alias`,
+        message: `there is no anchor before this alias; ${quoting}`,
       });
     if (document.errors.length > 0 || lost.length > 0) continue;
     try {
@@ -245,4 +246,11 @@ function innerSchemas(schema: unknown, step: PropertyKey): unknown[] {
     const inner = def.shape?.[String(step)] ?? def.element ?? def.valueType;
     return inner === undefined ? [] : [inner];
   });
+}
+
+/** A password may begin with either, and must not be in a message. */
+const quoting = "a text that begins with '*' or '!' stands in quotes";
+
+function messageOf(error: YAMLError): string {
+  return error.code === 'TAG_RESOLVE_FAILED' ? `there is no such tag; ${quoting}` : reasonOf(error);
 }

@@ -75,6 +75,8 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     }
   }
   const good = countOf(read.documents) + settings.length + routes.length + policies.length;
+  if (all.length === 0 && placed.length === 0)
+    throw new SallyportError('usage', `there is no document in ${files.join(', ')}: nothing was checked`);
   if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all, passedOver });
   else if (all.length === 0) note(`${counted(good, 'document')} ${good === 1 ? 'is' : 'are'} good`);
   else {

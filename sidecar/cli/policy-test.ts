@@ -28,6 +28,10 @@ export async function testFixtures(files: readonly string[], flags: TestFlags): 
   const { runFixtures } = await import('../config/fixtures.ts');
   const report = await runFixtures(files, flags);
   notePassedOver(report.passedOver);
+  if (report.results.length === 0)
+    throw new SallyportError('usage', `there is no request in ${files.join(', ')}: nothing was tested`, {
+      hint: "a file of fixtures has 'requests:', each with its verdict",
+    });
   await show(report);
   const passed = report.results.every((one) => one.passed);
   return passed && percent(report) >= wanted ? exitCodes.ok : exitCodes.no;

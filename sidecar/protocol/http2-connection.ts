@@ -30,7 +30,7 @@ export interface Http2Options {
   readonly headFields: number;
   /** How many streams the peer may have open at once. */
   readonly streams: number;
-  /** Servers only: how often a second the peer may take back at once what it has asked, beyond `resetBurst` and what it lets be answered. */
+  /** Servers only: how often a second a peer of ours may take back at once what it has asked, beyond `resetBurst` and what it lets be answered. Absent for strangers. */
   readonly resetsPerSecond?: number;
 }
 
@@ -235,7 +235,7 @@ export class Http2Connection {
     if (this.#resetByUs.size > keptResets) this.#resetByUs.delete(this.#resetByUs.values().next().value!);
     this.#owner.resetSent?.(stream);
     // It was answered, and asks for nothing any more.
-    if (code === errorCode.none) this.#resets.earn();
+    if (code === errorCode.none) this.#earn();
     this.#forget(stream);
   }
 
@@ -247,6 +247,11 @@ export class Http2Connection {
   countReset(): void {
     if (this.#options.side === 'client' || this.#resets.spend()) return;
     throw new SallyportError('http2_flood', 'more requests that are taken back than anybody needs');
+  }
+
+  /** Of a peer that is ours a share of what it asks may be taken back. A stranger would buy resets with requests for nothing. */
+  #earn(): void {
+    if (this.#options.resetsPerSecond !== undefined) this.#resets.earn();
   }
 
   openWindow(stream: Http2Stream | undefined, bytes: number): void {
@@ -355,7 +360,7 @@ export class Http2Connection {
 
   #finished(stream: Http2Stream): void {
     this.#reader.pleased();
-    this.#resets.earn();
+    this.#earn();
     this.#forget(stream);
   }
 

@@ -522,6 +522,15 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
   );
 });
 
+t.test('check and test of nothing do not pass', async (t) => {
+  const at = files(t, { 'empty.yaml': '# nothing\n' });
+  t.match(await runSallyport(t, ['check', at('empty.yaml')]), { code: 2, stderr: /nothing was checked \[usage\]/ });
+  t.match(await runSallyport(t, ['policy', 'test', at('empty.yaml')]), {
+    code: 2,
+    stderr: /nothing was tested \[usage\]/,
+  });
+});
+
 t.test('diff and replay of nothing do not pass', async (t) => {
   const at = files(t, {
     'old.yaml': policies,
