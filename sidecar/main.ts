@@ -488,6 +488,7 @@ class RunningSidecar implements Sidecar {
       drain: () => this.leave(true),
       strictReport: async () => sumSecurity(await this.#all()),
       state: () => ({
+        configFile: this.#options.configFile,
         generation: this.#inForce,
         configurationFailures: this.#watch.failures(),
         identityFailures: this.#source.failures(),
