@@ -8,7 +8,7 @@ import type { Log } from '../cert-agent/base/log.ts';
 import { type Failure, withFailures } from './config/gateway-failures.ts';
 import { compileGatewayPorts } from './config/gateway-generation.ts';
 import { doubtfulLogins } from './config/gateway-logins.ts';
-import { type GatewayPlan, planGateway, statusOf } from './config/gateway-plan.ts';
+import { type GatewayPlan, type Owners, ownersIn, planGateway, statusOf } from './config/gateway-plan.ts';
 import type { GatewayConfig } from './config/gateway-read.ts';
 import type { GatewayTools, LimitedBy } from './config/gateway-rule.ts';
 import type { RedisSettings } from './config/gateway-settings.ts';
@@ -111,13 +111,21 @@ export class RunningGateway implements GatewayTools {
     this.#common = common;
   }
 
-  /** Looks at a generation's documents: what is attached to what, and which pools that needs. */
-  plan(configuration: Configuration, now: number): GatewayPlan {
+  /**
+   * Looks at a generation's documents: what is attached to what, and which pools that needs. `owners` is who has what at the first
+   * worker, in another; by default as in the last generation.
+   */
+  plan(configuration: Configuration, now: number, owners?: Owners): GatewayPlan {
     const config = configuration.gateway!;
-    this.#plan = planGateway(configuration, now, this.#plan);
+    this.#plan = planGateway(configuration, now, this.#plan, owners);
     this.#shown = certificatesOf(this.#plan.attachments);
     this.#begin(config);
     return this.#plan;
+  }
+
+  /** Who has what in the generation that was planned last. */
+  owners(): Owners {
+    return ownersIn(this.#plan!);
   }
 
   /** The ports of the generation that was planned last, with the pools that it asked for. */

@@ -224,18 +224,20 @@ class RunningSidecar implements Sidecar {
   async start(): Promise<void> {
     const { configuration } = this.#watch;
     await this.#startGateway();
-    await this.#apply(configuration.current());
+    const begun = this.#apply(configuration.current(), true);
+    this.#applying = begun;
+    // One after the other: a newer generation must not be overtaken by one that takes longer.
+    const follow = (next: Configuration): void => {
+      this.#applying = this.#applying
+        .then(() => this.#apply(next))
+        .then(() => this.#afterChange())
+        .catch((error: unknown) => this.#log.error({ code: 'internal' }, reasonOf(error)));
+    };
+    this.#stops.push(configuration.onChange(follow));
+    this.#options.link?.onInForce(() => follow(configuration.current()));
+    await begun;
     await this.#startPages();
-    this.#stops.push(
-      configuration.onChange((next) => {
-        // One after the other: a newer generation must not be overtaken by one that takes longer.
-        this.#applying = this.#applying
-          .then(() => this.#apply(next))
-          .then(() => this.#afterChange())
-          .catch((error: unknown) => this.#log.error({ code: 'internal' }, reasonOf(error)));
-      }),
-      this.#identity.onChange(() => void this.#afterChange()),
-    );
+    this.#stops.push(this.#identity.onChange(() => void this.#afterChange()));
     if ((this.#options.index ?? 1) === 1)
       this.#stops.push(watchExposure(() => configuration.current().settings.inbound, this.#registry, this.#log));
     this.#stops.push(every('readiness', 250, () => this.#announce()));
@@ -277,6 +279,8 @@ class RunningSidecar implements Sidecar {
     if (this.#draining) waitingFor.push('the end: it is draining');
     const identity = this.#source.waitingFor();
     if (identity !== undefined) waitingFor.push(identity);
+    if (this.#inForce === 0 && this.#options.link !== undefined)
+      waitingFor.push('the first worker to have the same documents in force');
     waitingFor.push(...this.#ports.waitingFor());
     if (this.#file.trouble !== undefined)
       waitingFor.push(`the access log, which cannot be written (${this.#file.trouble})`);
@@ -338,9 +342,16 @@ class RunningSidecar implements Sidecar {
     return this.#source.identity;
   }
 
-  /** Puts a generation in force: pools, then the rules of each port, then ports that came or went. */
-  async #apply(configuration: Configuration): Promise<void> {
+  /**
+   * Puts a generation in force: pools, then the rules of each port, then ports that came or went. A worker of a gateway that is not
+   * the first waits until the first has done so, and is called again then: what is in force there a worker that decided by itself, from
+   * the files that it finds when it starts, would give to somebody else.
+   */
+  async #apply(configuration: Configuration, atStart = false): Promise<void> {
     if (configuration !== this.#watch.configuration.current()) return;
+    const link = this.#gateway === undefined ? undefined : this.#options.link;
+    const owners = link?.ownersFor(configuration.digest);
+    if (link !== undefined && owners === undefined) return;
     const { settings, documents } = configuration;
     const { metrics } = this.#tools;
     const keys = {
@@ -355,7 +366,7 @@ class RunningSidecar implements Sidecar {
     this.#trial = trial;
     this.#judgement = await compileDocuments(documents, settings, keys, this.#judgement, this.#connectedPeers());
     this.#warnOfUnusedRules(configuration);
-    const plan = this.#gateway?.plan(configuration, Date.now());
+    const plan = this.#gateway?.plan(configuration, Date.now(), owners);
     const pools = this.#pools.reconcile([...planPools(settings, documents.destinationRules), ...(plan?.pools ?? [])]);
     const plans = [
       ...compilePorts(configuration, this.#judgement, pools),
@@ -363,8 +374,11 @@ class RunningSidecar implements Sidecar {
     ];
     const ofMesh = documents.requestAuthentications.flatMap(({ jwtRules }) => jwtRules);
     this.#jwks.keepOnly([...ofMesh, ...(this.#gateway?.jwtRules() ?? [])]);
-    await this.#ports.apply(plans, configuration.generation === 1);
+    await this.#ports.apply(plans, atStart);
     this.#inForce = configuration.generation;
+    const { digest } = configuration;
+    if (this.#gateway !== undefined && digest !== undefined)
+      this.#workers?.follow({ what: 'inForce', digest, owners: this.#gateway.owners() });
   }
 
   /** Their CUSTOM policies refuse whatever they match, which somebody should know before it does. */
@@ -474,6 +488,7 @@ class RunningSidecar implements Sidecar {
       drain: () => this.leave(true),
       strictReport: async () => sumSecurity(await this.#all()),
       state: () => ({
+        configFile: this.#options.configFile,
         generation: this.#inForce,
         configurationFailures: this.#watch.failures(),
         identityFailures: this.#source.failures(),

@@ -3,6 +3,7 @@
 
 import { every } from '../cert-agent/base/background.ts';
 import { SallyportError } from '../cert-agent/base/errors.ts';
+import type { Owners } from './config/gateway-plan.ts';
 import { type ConcurrencyPlan, type InFlight, refusalOf } from './filters/concurrency.ts';
 import { type Lease, LimitLeases } from './filters/limit-leases.ts';
 import { type Claim, LocalSessions, type SessionMemory } from './filters/session-memory.ts';
@@ -22,6 +23,14 @@ export interface StateEnded {
   readonly sessions: readonly (readonly [id: string, until: number])[];
 }
 
+/** What the first has in force, from it to each of the others: whenever it changes, and when one starts. */
+export interface StateInForce {
+  readonly what: 'inForce';
+  /** Of the files: see `Configuration.digest`. */
+  readonly digest: string;
+  readonly owners: Owners;
+}
+
 /** A first that answers nothing in this time hangs. */
 const patienceMs = 3000;
 
@@ -36,6 +45,8 @@ export class WorkerLink {
   readonly leases: LimitLeases;
   readonly sessions: SessionMemory;
   readonly #ended = new LocalSessions();
+  #inForce: StateInForce | undefined = undefined;
+  #changed: () => void = () => {};
 
   /** `send` writes to the first. */
   constructor(send: (asks: StateAsks) => void) {
@@ -58,13 +69,27 @@ export class WorkerLink {
   }
 
   /** A message of the first. */
-  heard(message: StateAnswers | StateEnded): void {
+  heard(message: StateAnswers | StateEnded | StateInForce): void {
+    if (message.what === 'inForce') {
+      this.#inForce = message;
+      return this.#changed();
+    }
     if (message.what === 'ended') return this.#end(message.sessions);
     for (const [id, answer] of message.answers) {
       const waiting = this.#waiting.get(id);
       this.#waiting.delete(id);
       waiting?.answer(answer);
     }
+  }
+
+  /** Who has what, as the first has it in force; undefined unless the first has the files of this digest. */
+  ownersFor(digest: string | undefined): Owners | undefined {
+    return this.#inForce?.digest === digest ? this.#inForce?.owners : undefined;
+  }
+
+  /** Calls back whenever something else is in force at the first. */
+  onInForce(changed: () => void): void {
+    this.#changed = changed;
   }
 
   /** The requests in flight that `limit` names, of all workers. Who cannot be counted is not let in. */

@@ -10,7 +10,7 @@ import type { Why } from './observe/denials.ts';
 import type { Readiness } from './observe/pages.ts';
 import type { Facts } from './observe/sum.ts';
 import type { StateAnswer, StateAsk } from './shared-state.ts';
-import type { StateAnswers, StateAsks, StateEnded } from './worker-link.ts';
+import type { StateAnswers, StateAsks, StateEnded, StateInForce } from './worker-link.ts';
 
 /** What a worker is started with. */
 export interface WorkerPlan {
@@ -31,7 +31,7 @@ export interface Ask {
 }
 
 /** What the first says to another. */
-export type Said = Ask | StateAnswers | StateEnded;
+export type Said = Ask | StateAnswers | StateEnded | StateInForce;
 
 export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Reply } | StateAsks;
 
@@ -66,6 +66,7 @@ export class Workers {
   readonly #answers = new Map<number, (answer: Reply | undefined) => void>();
   readonly #changed: () => void;
   readonly #shared: Shared;
+  #inForce: StateInForce | undefined = undefined;
   #nextId = 1;
   #leaving = false;
   restarts = 0;
@@ -123,6 +124,12 @@ export class Workers {
       if (child !== undefined) write(child, { what: 'ended', sessions: [[id, until]] });
   }
 
+  /** What is in force here: each serves that and nothing else, also one that is started later. */
+  follow(inForce: StateInForce): void {
+    this.#inForce = inForce;
+    for (const { child } of this.#workers) if (child !== undefined) write(child, inForce);
+  }
+
   close(): void {
     this.#leaving = true;
     for (const { child } of this.#workers) if (child?.connected) child.disconnect();
@@ -135,6 +142,7 @@ export class Workers {
       execArgv: [...process.execArgv, '--disable-sigusr1'],
     });
     worker.child = child;
+    if (this.#inForce !== undefined) write(child, this.#inForce);
     child.on('message', (told: Told) => {
       if ('readiness' in told) {
         worker.readiness = told.readiness;

@@ -1,5 +1,8 @@
-// `sallyport gateway status` and `sallyport gateway --check`: what a gateway makes of its documents, without serving them.
+// `sallyport gateway status` and `sallyport gateway --check`: what a running gateway has in force, and what one would make of its
+// documents. The two may differ: of two documents that want the same a running gateway keeps the one that it serves.
 
+import { existsSync, realpathSync } from 'node:fs';
+import { formatAddress } from '../../cert-agent/base/address.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { RedisPlace } from '../filters/redis-client.ts';
 import type { Condition } from '../routing/conditions.ts';
@@ -7,14 +10,23 @@ import type { StatusItem, StatusList, StatusSection } from '../routing/status.ts
 import { counted, exitCodes, note, noteWarning, printJson, printTable } from './terminal.ts';
 
 /** Prints the statuses. @throws SallyportError `usage`, `config_invalid` or `config_unreadable`. */
-export async function showStatus({ config, output }: { readonly config?: string; readonly output: string }) {
+export async function showStatus({
+  config,
+  output,
+  offline = false,
+}: {
+  readonly config?: string;
+  readonly output: string;
+  readonly offline?: boolean;
+}) {
   if (config === undefined)
     throw new SallyportError('usage', 'the status of what?', {
       hint: 'name a directory or gateway.yaml with --config',
     });
   if (output !== 'json' && output !== 'table')
     throw new SallyportError('usage', `-o is 'json' or 'table', not '${output}'`);
-  const { list } = await readAloud(config);
+  if (offline) note('judged from the files');
+  const list = (offline ? undefined : await askRunning(config)) ?? (await readAloud(config)).list;
   if (output === 'json') printJson(list);
   else printRows(await lookAt(list));
   return exitCodes.ok;
@@ -38,6 +50,50 @@ export async function checkGateway(file: string): Promise<number> {
 
 /** Of a long list the end is only counted. */
 const mostNamed = 50;
+
+/** The statuses as the gateway of this gateway.yaml has them in force; undefined where it is not there to be asked. */
+async function askRunning(path: string): Promise<StatusList | undefined> {
+  const { readAdmin } = await import('../config/gateway-status.ts');
+  const found = readAdmin(path);
+  if (found === undefined) return undefined;
+  const { file, admin } = found;
+  const instead = (why: string): undefined => {
+    note(`${why}: judged from the files`);
+  };
+  if (admin === undefined) return instead(`no 'admin' in ${file}`);
+  const { askAdmin } = await import('../observe/ask.ts');
+  const place = 'path' in admin ? formatAddress(admin) : `http://${formatAddress(admin)}`;
+  const page = async (name: string): Promise<object> => {
+    const [url, socket] = 'path' in admin ? [`http://localhost${name}`, admin.path] : [`${place}${name}`, undefined];
+    const { status, body } = await askAdmin(new URL(url), socket);
+    return status === 200 && typeof body === 'object' && body !== null ? body : {};
+  };
+  try {
+    const { configFile, lastProblem } = (await page('/state')) as Partial<State>;
+    if (configFile === undefined) return instead(`no gateway answers at ${place}`);
+    if (realPath(configFile) !== realPath(file)) return instead(`the process at ${place} serves ${configFile}`);
+    const list = (await page('/gateway-status')) as Partial<StatusList>;
+    if (list.items === undefined) return instead(`no gateway answers at ${place}`);
+    note(`as the gateway at ${place} has it in force`);
+    if (lastProblem) noteWarning(`the last change was not taken: ${lastProblem.message}`);
+    return list as StatusList;
+  } catch (error) {
+    if (error instanceof SallyportError && error.code === 'upstream_connect')
+      return instead(`no gateway answers at ${place}`);
+    throw error;
+  }
+}
+
+/** What of `GET /state` is asked for here. */
+interface State {
+  readonly configFile: string;
+  readonly lastProblem: { readonly message: string } | null;
+}
+
+/** Without links, where it exists here. */
+function realPath(file: string): string {
+  return existsSync(file) ? realpathSync(file) : file;
+}
 
 async function readAloud(path: string) {
   const { readStatus } = await import('../judge-gateway.ts');

@@ -38,27 +38,31 @@ what is in flight, and exits with 0; SIGINT does not wait.`,
 
 function statusCommand(): Command {
   return new Command('status')
-    .description('Show the conditions of each Gateway, listener, route and policy, without serving them')
+    .description('Show the conditions of each Gateway, listener, route and policy')
     .option(
       '--config <path>',
       'gateway.yaml, or a directory of documents (whose backends nobody knows then)',
       process.env['SALLYPORT_CONFIG'],
     )
+    .option('--offline', 'ask no running gateway: judge the files, as one that starts now would')
     .option('-o, --output <form>', 'table or json', 'table')
     .addHelpText(
       'after',
       `
-With -o json it prints a List as kubectl would. A running gateway shows the same at GET /gateway-status on its admin port. For
-an exit code that says whether all of it is accepted and resolved, use 'sallyport gateway --check'.
+It asks the gateway that runs with this gateway.yaml, at its admin address (GET /gateway-status): of two documents that want the
+same one keeps what it serves. Where none answers, the files are judged, as when it starts anew; stderr says which it was. What a
+running gateway warns of is in its log. With -o json a List is printed as kubectl would. For an exit code that says whether all of
+the files is accepted and resolved, use 'sallyport gateway --check'.
 
 Examples:
   sallyport gateway status --config gateway.yaml
+  sallyport gateway status --config gateway.yaml --offline
   sallyport gateway status --config gateway.yaml -o json | jq '.items[].status'`,
     )
     .action(
       action(async (_own: object, command: Command) => {
         const { showStatus } = await import('./gateway-status.ts');
-        return showStatus(command.optsWithGlobals<{ config?: string; output: string }>());
+        return showStatus(command.optsWithGlobals<{ config?: string; output: string; offline?: boolean }>());
       }),
     );
 }

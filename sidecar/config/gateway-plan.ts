@@ -37,11 +37,41 @@ export interface GatewayPlan {
 type BrokenAsPolicy = BrokenPolicy;
 type PolicyName = 'SecurityPolicy' | 'BackendTrafficPolicy';
 
-/** Looks at the documents: what is attached to what, and which pools that needs. `last` is what is served now. */
-export function planGateway(configuration: Configuration, now: number, last?: GatewayPlan): GatewayPlan {
+/** Who has what in a plan, as plain data: the first worker of a gateway tells the others. */
+export interface Owners {
+  /** As in InForce. */
+  readonly routes: readonly (readonly [listener: string, routes: readonly string[]])[];
+  readonly places: InForce['places'];
+  /** Of each kind, which policy has each target. */
+  readonly security: readonly (readonly [target: string, policy: string])[];
+  readonly traffic: readonly (readonly [target: string, policy: string])[];
+  readonly closed: readonly (readonly [target: string, policy: string])[];
+}
+
+/** Who goes on to have what, whoever comes. */
+export function ownersIn({ attachments, security, traffic, closed }: GatewayPlan): Owners {
+  const { routes, places } = inForceOf(attachments);
+  return {
+    ...{ routes: [...routes], places },
+    ...{ security: [...security.owners], traffic: [...traffic.owners], closed: [...closed.owners] },
+  };
+}
+
+const nobody: Owners = { routes: [], places: [], security: [], traffic: [], closed: [] };
+
+/**
+ * Looks at the documents: what is attached to what, and which pools that needs. `last` is what is served now, `owners` who has
+ * what; by default as in `last`.
+ */
+export function planGateway(
+  configuration: Configuration,
+  now: number,
+  last?: GatewayPlan,
+  owners: Owners = last === undefined ? nobody : ownersIn(last),
+): GatewayPlan {
   const { settings, documents: istio } = configuration;
   const config = configuration.gateway!;
-  const world = worldOf(config, configuration, now, last);
+  const world = worldOf(config, configuration, now, last, owners);
   const { documents } = config;
   const attachments = attach(documents, world);
   const broken = (kind: PolicyName): BrokenAsPolicy[] => config.broken.filter((one) => one.kind === kind);
@@ -53,7 +83,7 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
       now,
       kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies'),
       places,
-      last?.security.owners,
+      new Map(owners.security),
     ] as const),
   );
   const traffic = attachPolicies<BackendTrafficPolicy | BrokenAsPolicy>(
@@ -63,12 +93,12 @@ export function planGateway(configuration: Configuration, now: number, last?: Ga
       now,
       kindOf<BackendTrafficPolicy>('BackendTrafficPolicy', 'backendTrafficPolicies'),
       places,
-      last?.traffic.owners,
+      new Map(owners.traffic),
     ] as const),
   );
   const closed = attachPolicies<BrokenAsPolicy>(
     config.broken.filter(({ kind }) => kind !== 'SecurityPolicy' && kind !== 'BackendTrafficPolicy'),
-    ...([documents, now, kindOf<never>('policy', 'policies'), places, last?.closed.owners] as const),
+    ...([documents, now, kindOf<never>('policy', 'policies'), places, new Map(owners.closed)] as const),
   );
   const losses = [
     ...security.losses,
@@ -176,18 +206,17 @@ export function statusOf(
   return statusList(attachments, policies, documents, now);
 }
 
-const nothing: InForce = { routes: new Map(), places: [] };
-
 function worldOf(
   config: GatewayConfig,
   { settings }: Configuration,
   now: number,
   last: GatewayPlan | undefined,
+  { routes, places }: Owners,
 ): GatewayWorld {
   const { backends, listeners } = settings.gateway!;
   const served = last?.attachments.gateways.flatMap((one) => one.listeners).flatMap((one) => one.certificates) ?? [];
   const lastCertificates = new Map(served.map((pair) => [pair.secret, pair]));
-  const inForce = last === undefined ? nothing : inForceOf(last.attachments);
+  const inForce = { routes: new Map(routes), places };
   return { backends, listeners, certificates: config.certificates, lastCertificates, inForce, now };
 }
 

@@ -2,6 +2,7 @@
 // directory of documents alone, where a Service that stands among them is a backend without endpoints.
 
 import { statSync } from 'node:fs';
+import type { Address } from '../../cert-agent/base/address.ts';
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError } from '../../cert-agent/base/yaml.ts';
 import { type GatewayConfig, readPlaced } from './gateway-read.ts';
@@ -24,6 +25,18 @@ export interface Judged {
 /** @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage` for a sidecar's file. */
 export function readJudged(path: string): Judged {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? ofDirectory(path) : ofFile(path);
+}
+
+/**
+ * gateway.yaml and the admin address that it names; undefined where there are only documents.
+ * @throws SallyportError `config_invalid` or `config_unreadable`.
+ */
+export function readAdmin(path: string): { readonly file: string; readonly admin: Address | undefined } | undefined {
+  const isDirectory = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  const file = isDirectory ? readTree(path).files.find((one) => isGatewayFile(readText(one))) : path;
+  if (file === undefined) return undefined;
+  const text = readText(file);
+  return isGatewayFile(text) ? { file, admin: parseGatewaySettings(text, file).admin } : undefined;
 }
 
 function ofFile(file: string): Judged {

@@ -1,5 +1,6 @@
 // The files that a configuration consists of, as text.
 
+import { hash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errnoOf, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -123,6 +124,11 @@ export function readText(file: string): string {
     const why = errnoOf(error) === 'ENOENT' ? 'it does not exist' : reasonOf(error);
     throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, { hint: 'name it with --config' });
   }
+}
+
+/** SHA-256 of what a configuration was read from: two processes with the same have the same before them. */
+export function digestOf(sources: readonly Source[]): string {
+  return hash('sha256', JSON.stringify(sources.map(({ file, text, exposed }) => [file, text, exposed])));
 }
 
 export function sameSources(a: readonly Source[], b: readonly Source[]): boolean {

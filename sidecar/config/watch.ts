@@ -11,7 +11,7 @@ import type { GatewayConfig } from './gateway-read.ts';
 import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';
-import { emptiedSince, readSources, type Source, samePassedOver, sameSources } from './sources.ts';
+import { digestOf, emptiedSince, readSources, type Source, samePassedOver, sameSources } from './sources.ts';
 
 /** A reader that could not be started, or died, is tried again after this: the machine may have had no room. */
 const againMs = 10_000;
@@ -30,6 +30,8 @@ export interface Configuration {
   readonly documents: IstioDocuments;
   /** Present for a gateway. */
   readonly gateway?: GatewayConfig | undefined;
+  /** Of the files that it was read from, in a gateway that is served. */
+  readonly digest?: string | undefined;
 }
 
 export interface ConfigurationWatch {
@@ -177,8 +179,9 @@ function policiesIn({ documents, gateway }: Reading): number {
   return countOf(documents) + securityPolicies.length + trafficPolicies.length + broken.length;
 }
 
-function freeze({ settings, documents, gateway }: Reading, generation: number): Configuration {
-  return Object.freeze({ generation, settings, documents, gateway });
+function freeze({ settings, documents, gateway, sources }: Reading, generation: number): Configuration {
+  const digest = gateway === undefined ? undefined : digestOf(sources);
+  return Object.freeze({ generation, settings, documents, gateway, digest });
 }
 
 /** What a running process cannot change: who it is and where its own pages are. */

@@ -13,14 +13,19 @@ export function adminPage(admin: string, path: string): URL {
   throw new SallyportError('usage', `'${admin}' is not an admin address`, { hint: '--admin http://127.0.0.1:15000' });
 }
 
-/** The answer of an admin page, with its body as JSON or undefined. @throws SallyportError `upstream_connect`. */
-export async function askAdmin(url: URL): Promise<{ status: number; body: unknown }> {
+/**
+ * The answer of an admin page, with its body as JSON or undefined; `socketPath` where it is on a Unix socket.
+ * @throws SallyportError `upstream_connect`.
+ */
+export async function askAdmin(url: URL, socketPath?: string): Promise<{ status: number; body: unknown }> {
   let status: number;
   let text: string;
   try {
     // Most commands ask nobody, and the client is larger than all the rest.
-    const { request } = await import('undici');
-    const answer = await request(url, { headersTimeout: patienceMs, bodyTimeout: patienceMs });
+    const { Agent, request } = await import('undici');
+    const options = { headersTimeout: patienceMs, bodyTimeout: patienceMs };
+    const through = socketPath === undefined ? {} : { dispatcher: new Agent({ connect: { socketPath } }) };
+    const answer = await request(url, { ...options, ...through });
     status = answer.statusCode;
     text = await answer.body.text();
   } catch (error) {

@@ -36,6 +36,16 @@ export function preflightFor(exchange: Exchange): string | undefined {
   return headerOf(exchange, 'access-control-request-method');
 }
 
+/**
+ * The method of the request that this is the preflight of, which may be another rule's than OPTIONS is; undefined where it is none as
+ * browsers send it: they add neither a body nor credentials (Fetch standard, section 4.8).
+ */
+export function requestBehind(exchange: Exchange): string | undefined {
+  const hasCredentials =
+    headerOf(exchange, 'authorization') !== undefined || headerOf(exchange, 'cookie') !== undefined;
+  return exchange.framing === 0 && !hasCredentials ? preflightFor(exchange) : undefined;
+}
+
 /** The headers, in lower case, that the request will have which a preflight asks for; their values it does not say. */
 export function announcedBy(exchange: Exchange): ReadonlySet<string> {
   const list = headerOf(exchange, 'access-control-request-headers') ?? '';

@@ -8,7 +8,7 @@ import type { Exchange } from '../exchange.ts';
 import { pathWithoutQuery } from '../facts-of.ts';
 import { preflightFields } from '../filters/cors.ts';
 import { hostOf, maxHost, patternsFor } from './hosts.ts';
-import { announcedBy, type Matcher, matchesRest, preflightFor } from './match.ts';
+import { announcedBy, type Matcher, matchesRest, requestBehind } from './match.ts';
 import { compileRegex } from './regex.ts';
 
 /** One match of one rule, under the host names that its route shares with a listener. */
@@ -89,8 +89,8 @@ export function compileTable(listeners: readonly ListenerEntries[]): RouteTable 
       const path = pathWithoutQuery(exchange.path);
       const row = findRow(place, path, exchange, exchange.method);
       // A preflight belongs to the request that it asks for, unless a rule takes OPTIONS itself (Fetch standard, section 3.3.2).
-      const asked = row?.method === undefined ? preflightFor(exchange) : undefined;
-      const meant = asked === undefined ? row?.found : (preflighted(place, path, exchange, asked) ?? row?.found);
+      const asked = row?.method === undefined ? requestBehind(exchange) : undefined;
+      const meant = asked === undefined ? row?.found : (preflighted(place, path, exchange, asked, row) ?? row?.found);
       return meant ?? place.missed;
     },
     // Whoever names no host can only mean a listener that is for all.
@@ -156,11 +156,20 @@ export function withoutEndingSlash(path: string): string {
 /**
  * What a preflight is for. It says which headers the request will have and not with which values, so that it may be for several
  * rules: where their answers differ it is for none, or one rule would let in what goes to another.
+ * A rule with CORS has it answered here. One without would have its app answer: that is for the rule that OPTIONS matches, `own`,
+ * which may be closed to whoever sends it, and only where there is none for the one that is asked for.
  */
-function preflighted(place: Place, path: string, exchange: Exchange, asked: string): Found | undefined {
+function preflighted(
+  place: Place,
+  path: string,
+  exchange: Exchange,
+  asked: string,
+  own: Row | undefined,
+): Found | undefined {
   const possible: Possible = { announced: announcedBy(exchange), rows: [] };
   const sure = findRow(place, path, exchange, asked, possible);
-  const [first, ...others] = sure === undefined ? possible.rows : [...possible.rows, sure];
+  const rows = sure === undefined ? possible.rows : [...possible.rows, sure];
+  const [first, ...others] = rows.map((row) => (row.rule.filters.cors === undefined ? (own ?? row) : row));
   if (first === undefined || others.length === 0) return first?.found;
   const said = answerOf(first, exchange);
   return others.every((one) => answerOf(one, exchange) === said) ? first.found : place.missed;

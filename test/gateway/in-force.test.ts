@@ -1,15 +1,16 @@
 // What is in force stays in force: of two documents that want the same, the one that is served already goes on, whatever the other
 // is called. After a restart the document's own time decides, else its file's, then the name.
 
-import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { readStatus } from '../../sidecar/judge-gateway.ts';
 import { sectionsOf } from '../../sidecar/routing/status.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';
-import { startTestGateway } from '../fixtures/gateway.ts';
+import { startTestGateway, writeGateway } from '../fixtures/gateway.ts';
+import { readState } from '../fixtures/mesh.ts';
 import { documentOf, markedRule, planOf, routeOf, serviceOf, webGateway } from '../fixtures/plan.ts';
-import { tempDir } from '../fixtures/process.ts';
+import { freePort, runSallyport, startSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const base = webGateway + serviceOf('a');
 const all = '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }';
@@ -136,4 +137,71 @@ t.test('after a restart the time of the document decides, else that of its file,
   t.equal(winner(), 'HTTPRoute', 'the document says so');
   write('http.yaml', documentOf('HTTPRoute', 'z', all), 1_600_000_000);
   t.equal(winner(), 'GRPCRoute', 'the name');
+});
+
+t.test('`gateway status` says what the running gateway has in force', async (t) => {
+  const policy = (name: string, defaultAction: string, metadata = ''): string =>
+    `---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: { name: ${name}, namespace: shop${metadata} }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }], authorization: { defaultAction: ${defaultAction}, rules: [] } }\n`;
+  const gateway = await startTestGateway(t, {
+    listeners: ['shop/g:80'],
+    yaml: 'upstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n',
+    documents: { 'all.yaml': webGateway + documentOf('HTTPRoute', 'r', all), 'b.yaml': policy('strict', 'Deny') },
+  });
+  await gateway.write('c.yaml', policy('lax', 'Allow', ', creationTimestamp: "2001-01-01T00:00:00Z"'));
+  const file = join(gateway.dir, 'gateway.yaml');
+  const origin = `http://127.0.0.1:${gateway.admin}`;
+  const status = (config: string, ...more: string[]): ReturnType<typeof runSallyport> =>
+    runSallyport(t, ['gateway', 'status', '--config', config, ...more]);
+  const strict = /SecurityPolicy +shop\/strict +HTTPRoute r +ok$/m;
+  const lax = /SecurityPolicy +shop\/lax +HTTPRoute r +ok$/m;
+
+  for (const config of [file, gateway.dir]) {
+    const { code, stdout, stderr } = await status(config);
+    t.equal(code, 0);
+    t.match(stdout, strict);
+    t.match(stdout, /SecurityPolicy +shop\/lax +HTTPRoute r +Accepted=False +Conflicted/);
+    t.equal(stderr, `as the gateway at ${origin} has it in force\n`);
+  }
+  const offline = await status(file, '--offline');
+  t.match(offline, { code: 0, stdout: lax, stderr: /^judged from the files$/m });
+  t.match(JSON.parse((await status(file, '-o', 'json')).stdout), { kind: 'List' });
+
+  t.test('also while a change is not taken', async (t) => {
+    writeFileSync(join(gateway.dir, 'documents', 'd.yaml'), 'kind: [');
+    const problem = async (): Promise<boolean> => (await readState(gateway.admin))['lastProblem'] !== null;
+    await until(problem, 'the change to be refused');
+    const { code, stdout, stderr } = await status(file);
+    t.equal(code, 0);
+    t.match(stdout, strict);
+    t.match(stderr, /^warning: the last change was not taken: /m);
+    t.match((await status(file, '--offline')).code, 2);
+    await gateway.write('d.yaml', '# gone');
+  });
+
+  t.test('another gateway is not asked for this one', async (t) => {
+    const other = join(gateway.dir, 'other.yaml');
+    writeFileSync(other, readFileSync(file));
+    const { stdout, stderr } = await status(other);
+    t.match(stdout, lax);
+    t.match(stderr, `the process at ${origin} serves ${file}: judged from the files\n`);
+    writeFileSync(other, readFileSync(file, 'utf8').replace(/^admin: .*$/m, `admin: ${await freePort()}`));
+    t.match(await status(other), {
+      stdout: lax,
+      stderr: /^no gateway answers at http:\/\/127\.0\.0\.1:\d+: judged from the files$/m,
+    });
+    writeFileSync(other, readFileSync(file, 'utf8').replace(/^admin: .*$/m, ''));
+    t.match(await status(other), { stdout: lax, stderr: /^no 'admin' in .*other\.yaml: judged from the files$/m });
+  });
+});
+
+t.test('and of one whose admin address is a socket', async (t) => {
+  const { dir, file } = await writeGateway(t, { listeners: ['shop/g:80'], documents: webGateway });
+  const socket = `unix:${join(dir, 'admin.sock')}`;
+  writeFileSync(file, readFileSync(file, 'utf8').replace(/^admin: .*$/m, `admin: "${socket}"`));
+  const gateway = startSallyport(t, ['gateway', '--config', file]);
+  await gateway.waitFor(/"code":"ready"/);
+  t.match(await runSallyport(t, ['gateway', 'status', '--config', file]), {
+    code: 0,
+    stderr: `as the gateway at ${socket} has it in force\n`,
+  });
 });
