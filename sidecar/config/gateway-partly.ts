@@ -8,7 +8,7 @@ import type { GrpcRule, HttpRule, RouteSpec } from '../routing/documents.ts';
 import { wrongIn } from '../routing/unsupported.ts';
 import { readGatewayApi } from './gateway-api.ts';
 import { sectionName } from './gateway-common.ts';
-import { coverGrpc, coverHttp } from './gateway-cover.ts';
+import { coverGrpc, coverHttp, coverMatches } from './gateway-cover.ts';
 
 type Read = ReturnType<typeof readGatewayApi>;
 type Rule = HttpRule | GrpcRule;
@@ -72,9 +72,11 @@ function standIn(
   message: string,
   reason: Reason,
 ): Rule {
-  const matches = typeof said === 'object' && said !== null ? (said as { readonly matches?: unknown }).matches : {};
-  const covered = Array.isArray(matches) ? matches.map(cover) : matches === undefined ? [] : [cover(undefined)];
-  return { ...(name === undefined ? {} : { name }), matches: covered, broken: { reason, message } } as Rule;
+  return {
+    ...(name === undefined ? {} : { name }),
+    matches: coverMatches(said, cover),
+    broken: { reason, message },
+  } as Rule;
 }
 
 /** Its name, where it has a good one: policies are attached to it. */

@@ -174,8 +174,8 @@ export interface HttpMatch {
   readonly headers?: readonly ValueMatch[];
   readonly queryParams?: readonly ValueMatch[];
   readonly method?: string;
-  /** Of a broken rule: it covers more than was written, because what was meant by that cannot be told. */
-  readonly widened?: true;
+  /** Of a broken rule: it covers more than was written, because what was meant by its path, or by the rest, cannot be told. */
+  readonly widened?: 'path' | 'rest';
 }
 
 export interface SessionPersistence {
@@ -209,7 +209,7 @@ export interface GrpcMatch {
   };
   readonly headers?: readonly ValueMatch[];
   /** As of an HttpMatch. */
-  readonly widened?: true;
+  readonly widened?: 'path' | 'rest';
 }
 
 export interface GrpcRule extends RouteRule {
