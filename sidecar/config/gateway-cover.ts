@@ -161,6 +161,7 @@ function isServed(match: HttpMatch | GrpcMatch): boolean {
   return wrongIn({ matches: [match] } as HttpRule) === undefined;
 }
 
-function bagOf(value: unknown): Bag {
+/** Its fields, where it has any. */
+export function bagOf(value: unknown): Bag {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Bag) : {};
 }

@@ -39,7 +39,7 @@ export function readRoutePartly(document: YamlDocument): Read {
   const rest = readGatewayApi(
     withRules(
       document,
-      rules.map((rule: unknown, at) => (said.has(at) ? nameOf(rule) : rule)),
+      rules.map((rule: unknown, at) => (said.has(at) ? nameOfRule(rule) : rule)),
     ),
   );
   // What is wrong is not of a rule, or of several together.
@@ -80,7 +80,7 @@ function standIn(
 }
 
 /** Its name, where it has a good one: policies are attached to it. */
-function nameOf(rule: unknown): object {
+export function nameOfRule(rule: unknown): { readonly name?: string } {
   const name = typeof rule === 'object' && rule !== null ? (rule as { readonly name?: unknown }).name : undefined;
   const read = sectionName.safeParse(name);
   return read.success ? { name: read.data } : {};

@@ -260,7 +260,23 @@ export interface NamespaceSpec {
 /** The route kinds, whose order here is that of their specs. */
 export type RouteKind = 'HTTPRoute' | 'GRPCRoute' | 'TLSRoute' | 'TCPRoute';
 
-export type RouteDocument = Document<RouteSpec<HttpRule | GrpcRule>> & { readonly kind: RouteKind };
+export type RouteDocument = Document<RouteSpec<HttpRule | GrpcRule>> & {
+  readonly kind: RouteKind;
+  /** Of one that stands in the place of a document that is not valid: all its rules are broken. */
+  readonly refusal?: Refusal;
+};
+
+/** Why a route is refused as a whole, and what of it cannot be told. */
+export interface Refusal {
+  readonly reason: string;
+  readonly problems: readonly Problem[];
+  /** It may have been for every host of its listeners, before all others. */
+  readonly isAnyHost: boolean;
+  /** It may have been for every Gateway that takes it. */
+  readonly isAnyParent: boolean;
+  /** Gateways of these names, in whatever namespace, may have been meant. */
+  readonly parentNames: readonly string[];
+}
 
 export interface ClassSpec {
   readonly controllerName: string;
