@@ -27,7 +27,7 @@ import { gatewayKinds, isGatewayApi } from './gateway-api.ts';
 import { dated } from './gateway-common.ts';
 import { idleIn } from './gateway-idle.ts';
 import { readInformal } from './gateway-informal.ts';
-import { judgeOtherKind } from './gateway-kinds.ts';
+import { judgeOtherKind, routeMeantBy } from './gateway-kinds.ts';
 import { readRoutePartly } from './gateway-partly.ts';
 import { standInOf } from './gateway-stand-in.ts';
 import type { PlacedDocument } from './istio.ts';
@@ -162,6 +162,12 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
         warnings.push(problem);
         if (named !== undefined && judged.isNoted)
           passedOver.push({ ...named, isSlip: judged.isSlip, message: formatProblem(problem) });
+        const meant = routeMeantBy(kind, apiVersion);
+        if (named !== undefined && meant !== undefined) {
+          const why = { reason: 'UnsupportedValue', problems: [problem] };
+          const { spec, refusal } = standInOf(meant, document.value, why);
+          keep({ ...named, kind: meant }, spec, document, { refusal });
+        }
       }
     } else if ('problems' in read) problems.push(...read.problems);
     else keep(nameOf(document, file, kind, apiVersion, modifiedAt)!, read.spec, document);

@@ -235,3 +235,89 @@ t.test('streams of a route that is refused go to no other', async (t) => {
   await gateway.write('tls.yaml', stream('TLSRoute', 'one', 'meant', 'tls', ', hostname: [a.h.test]'));
   t.strictSame(await reached(), []);
 });
+
+const foreign = (kind: string, spec: string, apiVersion = 'kuadrant.io/v1'): string =>
+  `---\napiVersion: ${apiVersion}\nkind: ${kind}\nmetadata: { name: x, namespace: shop }\nspec: ${spec}\n`;
+const target = (more: string): string => `{ name: r, ${more} }`;
+
+/** Policies that nobody here evaluates, with a slip in what they name. */
+const foreigners: Readonly<Record<string, string>> = {
+  'a version in the group': foreign('AuthPolicy', `{ targetRef: ${target(`group: ${api}/v1, kind: HTTPRoute`)} }`),
+  'a group with a letter less': foreign(
+    'AuthPolicy',
+    `{ targetRef: ${target('group: gateway.networking.k8s, kind: HTTPRoute')} }`,
+  ),
+  'a kind in other letters': foreign('AuthPolicy', `{ targetRefs: [${target(`group: ${api}, kind: HttpRoute`)}] }`),
+  'a kind with a letter less': foreign('AuthPolicy', `{ targetRefs: [${target(`group: ${api}, kind: HTTPRute`)}] }`),
+  'slips in both kinds': foreign(
+    'SecurtyPolicy',
+    `{ targetRefs: [${target('group: Gateway.Networking.k8s.io, kind: Httproute')}] }`,
+  ),
+  'a kind that is only a Route': foreign(
+    'AuthPolicy',
+    `{ targetRef: ${target('group: example.test, kind: AppRoute')} }`,
+  ),
+  'targets for targetRefs': foreign('Guard', `{ targets: [${target(`group: ${api}, kind: HTTPRoute`)}] }`),
+  'target for targetRef': foreign('Guard', `{ target: ${target(`group: ${api}, kind: HTTPRoute`)} }`),
+};
+
+t.test('a policy of another kind closes what it names with a slip', async (t) => {
+  const gateway = await start(t, {
+    'all.yaml':
+      webGateway +
+      routeOf('r', `{ matches: [{ path: { value: /r } }], ${backend} }`) +
+      routeOf('open', `{ matches: [{ path: { value: /open } }], ${backend} }`),
+    'policy.yaml': '',
+  });
+  t.equal(await statusFor(gateway, '/r', 'h.test'), 200);
+  for (const [name, document] of Object.entries(foreigners)) {
+    await gateway.write('policy.yaml', `# ${name}\n${document}`);
+    t.strictSame(
+      [await statusFor(gateway, '/r', 'h.test'), await statusFor(gateway, '/open', 'h.test')],
+      [500, 200],
+      name,
+    );
+  }
+});
+
+t.test('what may protect and names nothing that is known stops, or is a fault', async (t) => {
+  for (const document of [
+    foreign('WebApplicationFirewallRule', '{ selector: {} }', 'example.test/v1'),
+    foreign('JWTAuthenticationRule', '{ selector: {} }', 'example.test/v1'),
+    foreign('Guard', `{ targets: [{ group: ${api}, kind: HTTPRoute }] }`),
+  ])
+    t.throws(() => planOf(webGateway + document), /is not served by a gateway/, document);
+  const slip = planOf(webGateway + foreign('AuthPolicy', '{ targetRef: { kind: Servise, name: a, group: "" } }'));
+  t.strictSame(slip.said['AuthPolicy shop/x'], ['Accepted=False UnsupportedKind']);
+  // These are plainly somebody else's.
+  for (const [kind, spec] of [
+    ['AuthPolicy', '{ targetRef: { group: "", kind: Service, name: a } }'],
+    ['ExternalSecret', '{ target: { name: a } }'],
+    ['Widget', '{ targets: [here, there] }'],
+  ] as const)
+    t.strictSame(
+      planOf(webGateway + foreign(kind, spec)).said[`${kind} shop/x`],
+      ['PassedOver=True UnsupportedKind'],
+      kind,
+    );
+});
+
+t.test('a route whose own kind or group is a slip', async (t) => {
+  const gateway = await start(t, {
+    'g.yaml': webGateway + routeOf('all', `{ ${backend} }`) + denied('HTTPRoute', 'admin'),
+    'r.yaml': documentOf('HTTPRoute', 'admin', `{ ${parents}, ${rules} }`),
+  });
+  t.equal(await statusFor(gateway, '/admin', 'h.test'), 403);
+  const good = documentOf('HTTPRoute', 'admin', `{ ${parents}, ${rules} }`);
+  for (const [from, to] of [
+    ['kind: HTTPRoute', 'kind: HTTPRute'],
+    ['kind: HTTPRoute', 'kind: HttpRoute'],
+    [`${api}/v1`, 'gateway.networking.k8s/v1'],
+    [`${api}/v1`, `${api}/v9`],
+    [`${api}/v1`, 'v1'],
+  ] as const) {
+    await gateway.write('r.yaml', good.replace(from, to));
+    t.equal(await statusFor(gateway, '/admin', 'h.test'), 500, to);
+    t.equal(await statusFor(gateway, '/open', 'h.test'), 200, to);
+  }
+});
