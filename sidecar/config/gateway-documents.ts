@@ -20,14 +20,16 @@ import type {
   PassedOver,
   RefusedDocument,
   RouteDocument,
+  RouteKind,
   ServiceSpec,
 } from '../routing/documents.ts';
 import { gatewayKinds, isGatewayApi } from './gateway-api.ts';
 import { dated } from './gateway-common.ts';
 import { idleIn } from './gateway-idle.ts';
 import { readInformal } from './gateway-informal.ts';
-import { judgeOtherKind } from './gateway-kinds.ts';
+import { judgeOtherKind, routeMeantBy } from './gateway-kinds.ts';
 import { readRoutePartly } from './gateway-partly.ts';
+import { standInOf } from './gateway-stand-in.ts';
 import type { PlacedDocument } from './istio.ts';
 
 /** A document of a kind that is not read, which may protect what it names. */
@@ -48,7 +50,8 @@ const nameOnly = z.looseObject({
   name: z.string().min(1).max(253),
   namespace: z.string().min(1).max(63).default('default'),
   generation: dated.generation.catch(1),
-  creationTimestamp: dated.creationTimestamp.catch(undefined),
+  // As old as can be: of equal matches nothing that was younger may come before it.
+  creationTimestamp: dated.creationTimestamp.catch('1970-01-01T00:00:00Z'),
 });
 
 const service = z.looseObject({
@@ -104,7 +107,7 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
   const passedOver: PassedOver[] = [];
   const closing: ClosingDocument[] = [];
   const places = new Map<string, string>();
-  const keep = (named: Named, spec: unknown, document: YamlDocument): void => {
+  const keep = (named: Named, spec: unknown, document: YamlDocument, more: object = {}): void => {
     const key = `${named.kind} ${named.namespace}/${named.name}`;
     const taken = places.get(key);
     if (taken !== undefined) {
@@ -113,8 +116,8 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
     }
     places.set(key, `${named.file}:${named.line}`);
     const list = found.get(named.kind);
-    if (list === undefined) found.set(named.kind, [{ ...named, spec }]);
-    else list.push({ ...named, spec });
+    if (list === undefined) found.set(named.kind, [{ ...named, spec, ...more }]);
+    else list.push({ ...named, spec, ...more });
   };
   for (const { file, document, modifiedAt } of placed) {
     const { kind, apiVersion } = headOf(document.value);
@@ -127,7 +130,14 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
         // Nobody can say of what has no name, or of a kind that is not known, what its being refused leaves open.
         const parents = kind === 'BackendTLSPolicy' ? targetsOf(document.value) : parentsOf(document.value);
         if (named === undefined || parents === undefined) problems.push(...read.problems);
-        else refused.push({ ...named, ...refusalOf(kind, read.problems), parents });
+        else {
+          const why = refusalOf(kind, read.problems);
+          refused.push({ ...named, ...why, parents });
+          if (routeKinds.has(kind)) {
+            const { spec, refusal } = standInOf(kind as RouteKind, document.value, why);
+            keep(named, spec, document, { refusal });
+          }
+        }
         // These have no status in which it could be said.
         const isSaid = hasStatus.has(kind) && (!routeKinds.has(kind) || (parents?.length ?? 0) > 0);
         if (named !== undefined && !isSaid) warnings.push(...read.problems);
@@ -152,6 +162,12 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
         warnings.push(problem);
         if (named !== undefined && judged.isNoted)
           passedOver.push({ ...named, isSlip: judged.isSlip, message: formatProblem(problem) });
+        const meant = routeMeantBy(kind, apiVersion);
+        if (named !== undefined && meant !== undefined) {
+          const why = { reason: 'UnsupportedValue', problems: [problem] };
+          const { spec, refusal } = standInOf(meant, document.value, why);
+          keep({ ...named, kind: meant }, spec, document, { refusal });
+        }
       }
     } else if ('problems' in read) problems.push(...read.problems);
     else keep(nameOf(document, file, kind, apiVersion, modifiedAt)!, read.spec, document);

@@ -246,6 +246,12 @@ class PortCompiler {
   #streamRoute(listener: ServedListener, route: RouteDocument): PickStream {
     const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/0`;
     const permit = mintPermit(`route[${name}]`);
+    const { broken } = onlyRuleOf(route);
+    if (broken !== undefined) {
+      const destination = refusing('rule_broken', broken.message);
+      const refused: Route = Object.freeze({ name, cluster: '', destination, permit, principal: undefined });
+      return (last) => (last === undefined ? refused : undefined);
+    }
     const unjudged = this.#unjudged(listener, route);
     const traffic = this.#plan.traffic.policyFor(placeOf(listener, route, onlyRuleOf(route)));
     const shaping = traffic === undefined || 'problems' in traffic ? undefined : traffic;

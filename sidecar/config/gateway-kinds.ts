@@ -2,10 +2,11 @@
 // where it names nothing, nobody can say what would be left open.
 
 import { z } from 'zod';
-import { didYouMean } from '../../cert-agent/base/did-you-mean.ts';
+import { didYouMean, nearestTo } from '../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
 import type { PolicyTarget } from '../filters/security-policy.ts';
+import type { RouteKind } from '../routing/documents.ts';
 
 type Target = PolicyTarget;
 
@@ -68,12 +69,18 @@ const instead: ReadonlyMap<string, string> = new Map([
   ['VirtualService', 'write it as an HTTPRoute'],
 ]);
 
+/** At the end of a word, in whatever case; or as a word of its own in a kind. */
+const refusing = [
+  /(?:Polic(?:y|ies)|Filter|Plugin|Auth(?:[a-z]*)|Firewall|Acl)$/i,
+  /Firewall|(?:WAF|Waf|ACL|Acl)(?![a-z])|Auth(?![a-z])|Auth(?:n|z|entication|orization)(?![a-z])/,
+];
+
 /** By name alone what may refuse somebody something. A HTTPRouteFilter works where a rule names it: that rule answers 500. */
 function mayProtect(kind: string, group: string): boolean {
   if (kind === 'HTTPRouteFilter' || ofApplications.has(kind)) return false;
   return (
     group === 'security.istio.io' ||
-    /(?:Polic(?:y|ies)|Filter|Plugin|Auth(?:[a-z]*)|Firewall|Acl)$/i.test(kind) ||
+    refusing.some((one) => one.test(kind)) ||
     protecting.has(kind) ||
     protecting.has(slipOf(kind) ?? '')
   );
@@ -101,11 +108,14 @@ export function judgeOtherKind(document: YamlDocument, kind: string, apiVersion:
   const say = (message: string): Problem =>
     document.problemAt(path, `${what} ${message}`, hint === undefined ? {} : { hint });
   const targets = targetsOf(document.value);
-  if (mayProtect(kind, group) || targets !== 'none') {
+  const isProtecting = mayProtect(kind, group);
+  if (isProtecting || targets !== 'none') {
     if (typeof targets === 'string') return { stops: true, problem: say('is not served by a gateway') };
-    const ours = targets.filter((one) => one.group === gatewayApi && targetKinds.has(one.kind));
+    const ours = targets.flatMap((one) => meantBy(one));
     if (ours.length > 0)
       return { closes: ours, problem: say('may protect and is not evaluated here, so what it names answers 500') };
+    if (isProtecting && !targets.every(isOfOthers))
+      return { isSlip: true, isNoted: true, problem: say('may protect, and what it names is nothing that is known') };
   }
   // Others have kinds of the same names, and with a group that is nearly right ours was meant.
   const isSlip = slipOf(kind) !== undefined || (meant !== undefined && !/(?:^|\.)(?:istio|linkerd)\.io$/.test(group));
@@ -128,7 +138,40 @@ export function hintFor(kind: string): string | undefined {
   return instead.get(kind) ?? (existing.has(kind) ? undefined : didYouMean(kind, readKinds));
 }
 
-const targetKinds = new Set(['Gateway', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
+const routeKinds = ['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;
+const targetKinds = ['Gateway', ...routeKinds] as const;
+
+/** Gateway API's group, also nearly spelled or with its version. */
+function isNearGroup(group: string): boolean {
+  return nearestTo(group.replace(/\/.*$/, ''), [gatewayApi]) !== undefined;
+}
+
+/** The kind that is meant by a word, in whatever case; none where it is another kind that there is. */
+function nearKind<K extends string>(kind: string, kinds: readonly K[]): K | undefined {
+  return existing.has(kind) ? kinds.find((one) => one === kind) : (nearestTo(kind, kinds) as K | undefined);
+}
+
+/** The route that a document was to be whose kind or group is a slip. */
+export function routeMeantBy(kind: string, apiVersion: string): RouteKind | undefined {
+  const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
+  return group === '' || isNearGroup(group) ? nearKind(kind, routeKinds) : undefined;
+}
+
+/** What of ours a target names, or may name: with a word for a route or a Gateway that is none, whatever has its name. */
+function meantBy(target: Target): readonly Target[] {
+  const { group, kind } = target;
+  const near = isNearGroup(group) ? nearKind(kind, targetKinds) : undefined;
+  if (near !== undefined) return [{ ...target, group: gatewayApi, kind: near }];
+  if (!/gateway|route/i.test(`${kind} ${group}`) || isOfOthers(target)) return [];
+  const { sectionName, ...whole } = target;
+  return targetKinds.map((one) => ({ ...whole, group: gatewayApi, kind: one }));
+}
+
+/** A kind of Kubernetes, or of another mesh, that there is. */
+function isOfOthers({ group, kind }: Target): boolean {
+  const isOurs = (targetKinds as readonly string[]).includes(kind);
+  return isOurs ? /(?:^|\.)(?:istio|linkerd)\.io$/.test(group) : existing.has(kind);
+}
 
 const saidTarget = z.looseObject({
   group: z.string().optional(),
@@ -142,24 +185,37 @@ const saidTarget = z.looseObject({
 
 /**
  * What a document names as its targets: GEP-713 has it that whatever does so is a policy, whatever its kind. `unclear` where
- * not all of them can be told, or not here.
+ * not all of them can be told, or not here. A `target` in other words may be anything: it counts where it speaks of routes.
  */
 function targetsOf(value: unknown): readonly Target[] | 'none' | 'unclear' {
   const { spec, metadata } = value as { readonly spec?: unknown; readonly metadata?: { readonly namespace?: unknown } };
   if (typeof spec !== 'object' || spec === null) return 'none';
-  const { targetRef, targetRefs = [], targetSelectors } = spec as Readonly<Record<string, unknown>>;
+  const { targetRef, targetRefs = [], targetSelectors, ...others } = spec as Readonly<Record<string, unknown>>;
   if (targetSelectors !== undefined || !Array.isArray(targetRefs)) return 'unclear';
-  const said = [...(targetRef === undefined ? [] : [targetRef]), ...(targetRefs as unknown[])];
+  const nearly = Object.keys(others).filter((key) => /^targets?(?:-?_?refs?)?$/i.test(key));
+  const said = [
+    ...(targetRef === undefined ? [] : [targetRef]),
+    ...(targetRefs as unknown[]),
+    ...nearly.flatMap((key) => others[key]).filter(isOfRoutes),
+  ];
   if (said.length === 0) return 'none';
   const own = typeof metadata?.namespace === 'string' ? metadata.namespace : 'default';
-  const read = said.map((one) => saidTarget.safeParse(one).data);
-  const told = read.flatMap((one): Target[] => {
-    if (one === undefined) return [];
-    const { kind, name, sectionName, namespace = own, apiVersion } = one;
-    const group = one.group ?? apiVersion?.replace(/\/?[^/]*$/, '') ?? gatewayApi;
+  const told = said.flatMap((one): Target[] => {
+    const { success, data } = saidTarget.safeParse(one);
+    if (!success) return [];
+    const { kind, name, sectionName, namespace = own, apiVersion } = data;
+    const group = data.group ?? apiVersion?.replace(/\/?[^/]*$/, '') ?? gatewayApi;
+    const target = { ...{ group, kind, name }, ...(sectionName === undefined ? {} : { sectionName }) };
     // What is ours and in another namespace cannot be closed from here.
-    if (namespace !== own && group === gatewayApi && targetKinds.has(kind)) return [];
-    return [{ ...{ group, kind, name }, ...(sectionName === undefined ? {} : { sectionName }) }];
+    return namespace !== own && meantBy(target).length > 0 ? [] : [target];
   });
   return told.length < said.length ? 'unclear' : told;
+}
+
+function isOfRoutes(said: unknown): boolean {
+  const { kind, group, apiVersion } = (typeof said === 'object' && said !== null ? said : {}) as Record<
+    string,
+    unknown
+  >;
+  return /gateway|route/i.test(`${kind} ${group} ${apiVersion}`);
 }

@@ -11,7 +11,7 @@ export function matchesOf(route: RouteDocument, { matches = [] }: HttpRule | Grp
   const list = matches.length === 0 ? [{}] : matches;
   return list.map((match: HttpMatch | GrpcMatch): RuleMatch => {
     const headers = compileValues(match.headers ?? [], true);
-    const widened = match.widened === true;
+    const { widened } = match;
     if (route.kind === 'GRPCRoute') {
       const { method } = match as GrpcMatch;
       const path = grpcPath(method);

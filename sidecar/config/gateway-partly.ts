@@ -8,7 +8,7 @@ import type { GrpcRule, HttpRule, RouteSpec } from '../routing/documents.ts';
 import { wrongIn } from '../routing/unsupported.ts';
 import { readGatewayApi } from './gateway-api.ts';
 import { sectionName } from './gateway-common.ts';
-import { coverGrpc, coverHttp } from './gateway-cover.ts';
+import { coverGrpc, coverHttp, coverMatches } from './gateway-cover.ts';
 
 type Read = ReturnType<typeof readGatewayApi>;
 type Rule = HttpRule | GrpcRule;
@@ -39,7 +39,7 @@ export function readRoutePartly(document: YamlDocument): Read {
   const rest = readGatewayApi(
     withRules(
       document,
-      rules.map((rule: unknown, at) => (said.has(at) ? nameOf(rule) : rule)),
+      rules.map((rule: unknown, at) => (said.has(at) ? nameOfRule(rule) : rule)),
     ),
   );
   // What is wrong is not of a rule, or of several together.
@@ -72,13 +72,15 @@ function standIn(
   message: string,
   reason: Reason,
 ): Rule {
-  const matches = typeof said === 'object' && said !== null ? (said as { readonly matches?: unknown }).matches : {};
-  const covered = Array.isArray(matches) ? matches.map(cover) : matches === undefined ? [] : [cover(undefined)];
-  return { ...(name === undefined ? {} : { name }), matches: covered, broken: { reason, message } } as Rule;
+  return {
+    ...(name === undefined ? {} : { name }),
+    matches: coverMatches(said, cover),
+    broken: { reason, message },
+  } as Rule;
 }
 
 /** Its name, where it has a good one: policies are attached to it. */
-function nameOf(rule: unknown): object {
+export function nameOfRule(rule: unknown): { readonly name?: string } {
   const name = typeof rule === 'object' && rule !== null ? (rule as { readonly name?: unknown }).name : undefined;
   const read = sectionName.safeParse(name);
   return read.success ? { name: read.data } : {};

@@ -11,6 +11,7 @@ import {
   keyOf,
   type LabelSelector,
   type ParentRef,
+  type Refusal,
   type RefusedDocument,
   type RouteDocument,
 } from './documents.ts';
@@ -51,7 +52,7 @@ export interface ParentStatus {
 }
 
 export interface RouteStatus {
-  readonly route: RouteDocument | RefusedDocument;
+  readonly route: RouteDocument;
   readonly parents: readonly ParentStatus[];
 }
 
@@ -71,7 +72,8 @@ export function attach(documents: GatewayDocuments, world: GatewayWorld): Attach
     backends.set(route, resolved);
     const refs = resolvedRefs(resolved, route, sayFor(route, world.now));
     const parents = (route.spec.parentRefs ?? []).filter(isGateway);
-    return { route, refs, parents: parents.map((ref) => wishOf(route, ref, listeners, documents)) };
+    const wishes = parents.map((ref) => wishOf(route, ref, listeners, documents));
+    return { route, refs, parents: [...wishes, ...possibleParents(route, listeners, documents)] };
   });
   const attached = new Map(listeners.map((one) => [one, settle(one, wishes, world.inForce)]));
   const routes: RouteStatus[] = wishes.map(({ route, refs, parents }) => ({
@@ -81,8 +83,6 @@ export function attach(documents: GatewayDocuments, world: GatewayWorld): Attach
       conditions: conditionsFor(route, wish, attached, refs, sayFor(route, world.now)),
     })),
   }));
-  for (const refused of documents.refused.filter(({ kind }) => kind.endsWith('Route')))
-    routes.push({ route: refused, parents: refusedParents(refused, sayFor(refused, world.now)) });
   const served = listeners.map(
     (one): ServedListener => ({ ...one, attached: attached.get(one)!, allConditions: conditionsOf(one, world.now) }),
   );
@@ -107,15 +107,18 @@ export function sentenceOf({ problems }: Pick<RefusedDocument, 'problems'>): str
   return problems.map(formatProblem).join('; ');
 }
 
-function refusedParents(refused: RefusedDocument, say: Say): readonly ParentStatus[] {
-  const why = sentenceOf(refused);
-  return refused.parents.map((parentRef) => ({
-    parentRef,
-    conditions: [
-      say('Accepted', false, refused.reason, why),
-      say('ResolvedRefs', true, 'ResolvedRefs', 'not looked at: the document is not valid'),
-    ],
-  }));
+/** The parents that a route may have named which is refused: those that would take it. */
+function possibleParents(
+  route: RouteDocument,
+  listeners: readonly ListenerState[],
+  documents: GatewayDocuments,
+): readonly Wish[] {
+  const { isAnyParent = false, parentNames = [] }: Partial<Refusal> = route.refusal ?? {};
+  return documents.gateways
+    .filter(({ name }) => isAnyParent || parentNames.includes(name))
+    .map(({ namespace, name }) => ({ group: 'gateway.networking.k8s.io', kind: 'Gateway', namespace, name }))
+    .map((ref) => wishOf(route, ref, listeners, documents))
+    .filter(({ refusal }) => refusal === undefined);
 }
 
 /** What mesh implementations serve (a route of a Service) has a status of theirs. */
@@ -168,7 +171,10 @@ function settle(
   { routes }: InForce,
 ): readonly AttachedRoute[] {
   const before = new Map(routes.get(listenerKey(listener))?.map((key, index) => [key, index]));
-  const rankOf = ({ route }: AttachedRoute): number => before.get(routeKey(route)) ?? before.size;
+  // Which streams it was for nobody can tell: the first route for a name has it.
+  const isFirst = ({ kind, refusal }: RouteDocument): boolean => kind === 'TLSRoute' && refusal?.isAnyHost === true;
+  const rankOf = ({ route }: AttachedRoute): number =>
+    isFirst(route) ? -1 : (before.get(routeKey(route)) ?? before.size);
   // Two references may lead to the same listener.
   const claims = wishes.flatMap(({ route, parents }): AttachedRoute[] => {
     const hosts = parents.flatMap(({ fitting }) => fitting).find((one) => one.listener === listener)?.hosts;
@@ -178,7 +184,8 @@ function settle(
   for (const claim of claims.toSorted((a, b) => rankOf(a) - rankOf(b)))
     if (rivalOf(attached, claim.route, claim.hosts) === undefined)
       attached.push(before.has(routeKey(claim.route)) ? { ...claim, isInForce: true } : claim);
-  return attached;
+  const all = [...new Set(['*', ...attached.flatMap(({ hosts }) => hosts)])];
+  return attached.map((one) => (one.route.refusal?.isAnyHost === true ? { ...one, hosts: all } : one));
 }
 
 function conditionsFor(
@@ -188,6 +195,11 @@ function conditionsFor(
   refs: Condition,
   say: Say,
 ): readonly Condition[] {
+  if (route.refusal !== undefined)
+    return [
+      say('Accepted', false, route.refusal.reason, `${sentenceOf(route.refusal)} (all that it may be for answers 500)`),
+      say('ResolvedRefs', true, 'ResolvedRefs', 'not looked at: the document is not valid'),
+    ];
   if (refusal !== undefined) return [say('Accepted', false, refusal.reason, refusal.message), refs];
   const on = fitting.map(({ listener, hosts }) => ({ hosts, list: attached.get(listener)! }));
   if (on.some(({ list }) => list.some((one) => one.route === route)))
@@ -253,14 +265,19 @@ function rivalOf(
   route: RouteDocument,
   hosts: readonly string[],
 ): AttachedRoute | undefined {
-  if ((route.kind !== 'HTTPRoute' && route.kind !== 'GRPCRoute') || brokenIn(route).isAll) return undefined;
+  if ((route.kind !== 'HTTPRoute' && route.kind !== 'GRPCRoute') || isNothing(route)) return undefined;
   return others.find(
     (one) =>
       one.route.kind !== route.kind &&
-      !brokenIn(one.route).isAll &&
+      !isNothing(one.route) &&
       (one.route.kind === 'HTTPRoute' || one.route.kind === 'GRPCRoute') &&
       one.hosts.some((a) => hosts.some((b) => intersectHosts(anyOf(a), anyOf(b)) !== undefined)),
   );
+}
+
+/** Nothing of it is served. */
+function isNothing(route: RouteDocument): boolean {
+  return route.refusal !== undefined || brokenIn(route).isAll;
 }
 
 function anyOf(host: string): string | undefined {

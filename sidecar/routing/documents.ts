@@ -174,8 +174,8 @@ export interface HttpMatch {
   readonly headers?: readonly ValueMatch[];
   readonly queryParams?: readonly ValueMatch[];
   readonly method?: string;
-  /** Of a broken rule: it covers more than was written, because what was meant by that cannot be told. */
-  readonly widened?: true;
+  /** Of a broken rule: it covers more than was written, because what was meant by its path, or by the rest, cannot be told. */
+  readonly widened?: 'path' | 'rest';
 }
 
 export interface SessionPersistence {
@@ -209,7 +209,7 @@ export interface GrpcMatch {
   };
   readonly headers?: readonly ValueMatch[];
   /** As of an HttpMatch. */
-  readonly widened?: true;
+  readonly widened?: 'path' | 'rest';
 }
 
 export interface GrpcRule extends RouteRule {
@@ -260,7 +260,23 @@ export interface NamespaceSpec {
 /** The route kinds, whose order here is that of their specs. */
 export type RouteKind = 'HTTPRoute' | 'GRPCRoute' | 'TLSRoute' | 'TCPRoute';
 
-export type RouteDocument = Document<RouteSpec<HttpRule | GrpcRule>> & { readonly kind: RouteKind };
+export type RouteDocument = Document<RouteSpec<HttpRule | GrpcRule>> & {
+  readonly kind: RouteKind;
+  /** Of one that stands in the place of a document that is not valid: all its rules are broken. */
+  readonly refusal?: Refusal;
+};
+
+/** Why a route is refused as a whole, and what of it cannot be told. */
+export interface Refusal {
+  readonly reason: string;
+  readonly problems: readonly Problem[];
+  /** It may have been for every host of its listeners, before all others. */
+  readonly isAnyHost: boolean;
+  /** It may have been for every Gateway that takes it. */
+  readonly isAnyParent: boolean;
+  /** Gateways of these names, in whatever namespace, may have been meant. */
+  readonly parentNames: readonly string[];
+}
 
 export interface ClassSpec {
   readonly controllerName: string;

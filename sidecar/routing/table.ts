@@ -2,6 +2,7 @@
 // costs does not grow with the number of routes. The order is the standard's (HTTPRoute `matches`): exact path, then the
 // longest prefix, then a method, then more headers, then more query parameters, then the older route, then its name, then the
 // place in it. Regular expressions, whose place the standard leaves open, come between exact paths and prefixes, as in Envoy.
+// Before all of these come rules that answer 500 because nobody can tell for which paths they were.
 
 import type { EdgeRule, Found } from '../edge.ts';
 import type { Exchange } from '../exchange.ts';
@@ -18,8 +19,12 @@ export interface TableEntry extends Matcher {
   /** Where the standard's ties end: route by age, rule and match in their order. */
   readonly order: number;
   readonly rule: EdgeRule;
-  /** Of a broken rule, whose match covers more than was meant: it comes first, and nothing of it goes elsewhere. */
-  readonly widened?: boolean;
+  /**
+   * Of a broken rule, whose match covers more than was meant, so that nothing of it goes elsewhere. Where its `path` cannot be
+   * told it comes before all others of its hosts, whose paths may be nearer than this one and were not meant to be nearer than
+   * that; where only the `rest` cannot be told, before others at its path.
+   */
+  readonly widened?: 'path' | 'rest' | undefined;
 }
 
 /** The routes of a listener. */
@@ -43,6 +48,8 @@ interface Place {
 }
 
 interface HostTable {
+  /** Of broken rules: nobody can tell for which paths. */
+  readonly first: readonly { readonly test: (path: string) => boolean; readonly entry: Row }[];
   readonly exact: ReadonlyMap<string, readonly Row[]>;
   readonly patterns: readonly { readonly test: (path: string) => boolean; readonly entries: readonly Row[] }[];
   readonly prefixes: ReadonlyMap<string, readonly Row[]>;
@@ -116,7 +123,7 @@ function hostTables(listener: string, entries: readonly TableEntry[]): ReadonlyM
 }
 
 function hostTable(entries: readonly Row[]): HostTable {
-  const sorted = entries.toSorted(compareEntries);
+  const sorted = entries.filter(({ widened }) => widened !== 'path').toSorted(compareEntries);
   const of = (type: TableEntry['path']['type']): Map<string, Row[]> =>
     Map.groupBy(
       sorted.filter(({ path }) => path.type === type),
@@ -124,22 +131,26 @@ function hostTable(entries: readonly Row[]): HostTable {
     );
   const prefixes = of('PathPrefix');
   return {
+    first: entries.filter(({ widened }) => widened === 'path').map((entry) => ({ test: testOf(entry.path), entry })),
     exact: of('Exact'),
     patterns: [...of('RegularExpression')]
-      .toSorted(([a, of], [b, other]) => isFirst(other) - isFirst(of) || b.length - a.length)
+      .toSorted(([a], [b]) => b.length - a.length)
       .map(([pattern, list]) => ({ test: compileRegex(pattern), entries: list })),
     prefixes,
     longestPrefix: Math.max(0, ...[...prefixes.keys()].map(({ length }) => length)),
   };
 }
 
-function isFirst(entries: readonly Row[]): number {
-  return Number(entries.some(({ widened }) => widened === true));
+function testOf({ type, value }: TableEntry['path']): (path: string) => boolean {
+  if (type === 'RegularExpression') return compileRegex(value);
+  if (type === 'Exact') return (path) => path === value;
+  const prefix = withoutEndingSlash(value);
+  return (path) => path === prefix || path.startsWith(`${prefix}/`);
 }
 
 function compareEntries(a: TableEntry, b: TableEntry): number {
   return (
-    Number(b.widened === true) - Number(a.widened === true) ||
+    Number(b.widened === 'rest') - Number(a.widened === 'rest') ||
     (b.grpcMethod?.length ?? 0) - (a.grpcMethod?.length ?? 0) ||
     Number(b.method !== undefined) - Number(a.method !== undefined) ||
     b.headers.length - a.headers.length ||
@@ -208,6 +219,11 @@ function findIn(
   method: string,
   possible: Possible | undefined,
 ): Row | undefined {
+  if (table.first.length > 0) {
+    const entries = table.first.filter(({ test }) => test(path)).map(({ entry }) => entry);
+    const covered = firstOf(entries, exchange, method, possible);
+    if (covered !== undefined) return covered;
+  }
   const exact = firstOf(table.exact.get(path), exchange, method, possible);
   if (exact !== undefined) return exact;
   for (const { test, entries } of table.patterns) {

@@ -36,10 +36,6 @@ const bad: Readonly<Record<string, [rule: string, path: string, headers?: Record
     `{ matches: [{ path: { type: RegularExpression, value: "/bad/(?=x).*" } }], ${backend} }`,
     '/bad/x',
   ],
-  'one with a choice at its top': [
-    `{ matches: [{ path: { type: RegularExpression, value: "/one(?=x)|/bad(?=y)" } }], ${backend} }`,
-    '/bad/x',
-  ],
   'one whose last letter is optional': [
     `{ matches: [{ path: { type: RegularExpression, value: "/bade?(?=x)" } }], ${backend} }`,
     '/badx',
