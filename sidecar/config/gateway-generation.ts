@@ -181,7 +181,7 @@ class PortCompiler {
   }
 
   /** `rank` is the route's among those of its listener. */
-  #entries(listener: ServedListener, { route, hosts }: AttachedRoute, rank: number): TableEntry[] {
+  #entries(listener: ServedListener, { route, hosts, isNew }: AttachedRoute, rank: number): TableEntry[] {
     const backends = this.#plan.attachments.backendsOf(route);
     const rules = route.spec.rules ?? [{}];
     let order = rank * 10_000;
@@ -194,7 +194,11 @@ class PortCompiler {
       const mirrored = backends.slice(mirrors, mirrors + count);
       mirrors += count;
       const compiled = this.#rules.rule(listener, route, rule, index, own, mirrored);
-      return matchesOf(route, rule).map((match): TableEntry => ({ ...match, hosts, order: order++, rule: compiled }));
+      return matchesOf(route, rule).map((match): TableEntry => {
+        // Its path cannot be told, and it came after the others: see AttachedRoute.
+        const taken = isNew === true && match.widened === 'path' ? { ...match, widened: undefined } : match;
+        return { ...taken, hosts, order: order++, rule: compiled };
+      });
     });
   }
 

@@ -33,6 +33,11 @@ export interface AttachedRoute {
   readonly hosts: readonly string[];
   /** It was served here before this generation. */
   readonly isInForce?: true;
+  /**
+   * It came while the listener served others, and protects nothing yet. What of it cannot be told takes nothing from them: all that
+   * it may be for went elsewhere before, and still does.
+   */
+  readonly isNew?: true;
 }
 
 export interface ServedListener extends ListenerState {
@@ -170,7 +175,9 @@ function settle(
   wishes: readonly { readonly route: RouteDocument; readonly parents: readonly Wish[] }[],
   { routes }: InForce,
 ): readonly AttachedRoute[] {
-  const before = new Map(routes.get(listenerKey(listener))?.map((key, index) => [key, index]));
+  const had = routes.get(listenerKey(listener));
+  const before = new Map(had?.map((key, index) => [key, index]));
+  const isNew = (route: RouteDocument): boolean => had !== undefined && !before.has(routeKey(route));
   // Which streams it was for nobody can tell: the first route for a name has it.
   const isFirst = ({ kind, refusal }: RouteDocument): boolean => kind === 'TLSRoute' && refusal?.isAnyHost === true;
   const rankOf = ({ route }: AttachedRoute): number =>
@@ -181,9 +188,11 @@ function settle(
     return hosts === undefined ? [] : [{ route, hosts }];
   });
   const attached: AttachedRoute[] = [];
-  for (const claim of claims.toSorted((a, b) => rankOf(a) - rankOf(b)))
-    if (rivalOf(attached, claim.route, claim.hosts) === undefined)
-      attached.push(before.has(routeKey(claim.route)) ? { ...claim, isInForce: true } : claim);
+  for (const claim of claims.toSorted((a, b) => rankOf(a) - rankOf(b))) {
+    if (rivalOf(attached, claim.route, claim.hosts) !== undefined) continue;
+    if (!isNew(claim.route)) attached.push(before.has(routeKey(claim.route)) ? { ...claim, isInForce: true } : claim);
+    else if (claim.route.refusal === undefined) attached.push({ ...claim, isNew: true });
+  }
   const all = [...new Set(['*', ...attached.flatMap(({ hosts }) => hosts)])];
   return attached.map((one) => (one.route.refusal?.isAnyHost === true ? { ...one, hosts: all } : one));
 }
@@ -195,11 +204,14 @@ function conditionsFor(
   refs: Condition,
   say: Say,
 ): readonly Condition[] {
-  if (route.refusal !== undefined)
+  if (route.refusal !== undefined) {
+    const standsIn = fitting.some(({ listener }) => attached.get(listener)?.some((one) => one.route === route));
+    const what = standsIn ? 'all that it may be for answers 500' : 'it was not served before, and is not';
     return [
-      say('Accepted', false, route.refusal.reason, `${sentenceOf(route.refusal)} (all that it may be for answers 500)`),
+      say('Accepted', false, route.refusal.reason, `${sentenceOf(route.refusal)} (${what})`),
       say('ResolvedRefs', true, 'ResolvedRefs', 'not looked at: the document is not valid'),
     ];
+  }
   if (refusal !== undefined) return [say('Accepted', false, refusal.reason, refusal.message), refs];
   const on = fitting.map(({ listener, hosts }) => ({ hosts, list: attached.get(listener)! }));
   if (on.some(({ list }) => list.some((one) => one.route === route)))
@@ -213,12 +225,22 @@ function conditionsFor(
 export function inForceOf({ gateways }: Attachments): InForce {
   const listeners = gateways.flatMap((one) => one.listeners).filter(({ programmed }) => programmed);
   return {
-    routes: new Map(listeners.map((one) => [listenerKey(one), one.attached.map(({ route }) => routeKey(route))])),
+    routes: new Map(
+      listeners.map((one) => [
+        listenerKey(one),
+        // What came with a path that cannot be told stays a newcomer until it can.
+        one.attached.flatMap(({ route, isNew }) => (isNew && isWidened(route) ? [] : routeKey(route))),
+      ]),
+    ),
     places: listeners.map(({ gateway, place }) => {
       const at = place.lastIndexOf(':');
       return { gateway: keyOf(gateway), host: place.slice(0, at), port: place.slice(at + 1) };
     }),
   };
+}
+
+function isWidened({ spec: { rules = [] } }: RouteDocument): boolean {
+  return rules.some(({ matches = [] }) => matches.some(({ widened }) => widened === 'path'));
 }
 
 function listenerKey({ gateway, spec }: ListenerState): string {

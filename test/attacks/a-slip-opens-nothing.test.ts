@@ -321,3 +321,22 @@ t.test('a route whose own kind or group is a slip', async (t) => {
     t.equal(await statusFor(gateway, '/open', 'h.test'), 200, to);
   }
 });
+
+t.test('a document that comes with a slip takes nothing from those that are served', async (t) => {
+  const all = documentOf('HTTPRoute', 'all', `{ ${parents}, rules: [${one('/', 'x')}, ${one('/users', 'y')}] }`);
+  const gateway = await start(t, { 'g.yaml': webGateway, 'all.yaml': all });
+  t.equal(await statusFor(gateway, '/users', 'h.test'), 200, 'before');
+  for (const [name, spec] of Object.entries({
+    ...wholes,
+    'parentRef for parentRefs': `parentRef: [{ name: g }], ${rules}`,
+    'a path that cannot be told': `${parents}, rules: [{ name: x, match: [{ path: { value: /admin } }], ${backend} }]`,
+  })) {
+    await gateway.write('new.yaml', `# ${name}\n${documentOf('HTTPRoute', 'new', `{ ${spec} }`)}`);
+    t.equal(await statusFor(gateway, '/users', 'h.test'), 200, `${name}: others go on`);
+    // A change elsewhere makes it no older.
+    await gateway.write('all.yaml', `# ${name}\n${all}`);
+    t.equal(await statusFor(gateway, '/users', 'h.test'), 200, `${name}: and after the next change`);
+  }
+  await gateway.write('new.yaml', documentOf('HTTPRoute', 'new', `{ ${parents}, rules: [${one('/new', 'x')}] }`));
+  t.equal(await statusFor(gateway, '/new', 'h.test'), 200, 'mended it is served');
+});
