@@ -344,8 +344,8 @@ class RunningSidecar implements Sidecar {
 
   /**
    * Puts a generation in force: pools, then the rules of each port, then ports that came or went. A worker of a gateway that is not
-   * the first waits until the first has done so, and is called again then: what is in force there a worker that decided by itself, from
-   * the files that it finds when it starts, would give to somebody else.
+   * the first waits until the first has done so, and is called again then: if it decided by itself, from the files that it finds
+   * when it starts, it could give to somebody else what the first has in force.
    */
   async #apply(configuration: Configuration, atStart = false): Promise<void> {
     if (configuration !== this.#watch.configuration.current()) return;

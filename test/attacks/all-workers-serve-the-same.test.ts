@@ -37,10 +37,16 @@ async function startPair(t: Test, documents: Readonly<Record<string, string>>) {
     waitFor: (pattern: RegExp) => pair.waitFor(pattern),
     /** Writes documents, and waits until both workers have taken them. */
     async write(name: string, text: string): Promise<void> {
-      const loaded = () => pair.stderr().match(/"code":"config_loaded"/g)?.length ?? 0;
-      const before = loaded();
+      const loaded = (component: string): number => {
+        const lines = pair.stderr().split('\n');
+        return lines.filter((one) => one.includes(`"${component}"`) && one.includes('"config_loaded"')).length;
+      };
+      const before = [loaded('gateway'), loaded('sidecar 2/2')];
       writeFileSync(join(files.dir, 'documents', name), text);
-      await until(() => loaded() >= before + 2, 'both to have taken the change');
+      await until(
+        () => loaded('gateway') > before[0]! && loaded('sidecar 2/2') > before[1]!,
+        'both to have taken the change',
+      );
     },
     /** Ends the second worker as the kernel does where memory is short; resolves when it is known to be gone. */
     async kill(): Promise<void> {
@@ -104,6 +110,7 @@ t.test('and serves nothing while the first has other documents', async (t) => {
   // The first takes no other admin port, nor what comes with it. The second has no pages, and finds nothing wrong with it.
   writeFileSync(pair.file, good.replace(/^admin: .*$/m, `admin: ${await freePort()}`));
   await pair.waitFor(/admin cannot change while/);
+  await pair.waitFor(/"component":"sidecar 2\/2"[^\n]*"code":"config_loaded","generation":2/);
   writeFileSync(join(pair.dir, 'documents', 'a.yaml'), closed + policy('lax', 'Allow'));
   await pair.waitFor(/"component":"sidecar 2\/2"[^\n]*"code":"config_loaded","generation":3/);
   t.strictSame(await pair.answers('closed.test'), ['403']);
