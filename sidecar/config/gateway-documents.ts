@@ -1,5 +1,5 @@
 // The documents of a gateway, from plain files: what is valid as its kind, what is not as what is wrong with it. The rest is
-// served beside it. Only what leaves open what a document was to protect stops the whole reading: YAML that cannot be
+// served beside it, and a route that is not valid answers 500 in its place. Only what leaves open what a document was to protect stops the whole reading: YAML that cannot be
 // read, a kind that may protect and names nothing, a policy whose targets cannot be told.
 
 import { z } from 'zod';
