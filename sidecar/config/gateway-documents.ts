@@ -1,5 +1,5 @@
 // The documents of a gateway, from plain files: what is valid as its kind, what is not as what is wrong with it. The rest is
-// served beside it. Only what leaves open what a document was to protect stops the whole reading: YAML that cannot be
+// served beside it, and a route that is not valid answers 500 in its place. Only what leaves open what a document was to protect stops the whole reading: YAML that cannot be
 // read, a kind that may protect and names nothing, a policy whose targets cannot be told.
 
 import { z } from 'zod';
@@ -64,6 +64,7 @@ const service = z.looseObject({
         z.looseObject({
           name: z.string().optional(),
           port: z.number().int().min(1).max(65_535),
+          protocol: z.string().default('TCP'),
           appProtocol: z.string().optional(),
         }),
       )
@@ -266,9 +267,10 @@ function readCore(
   if (apiVersion !== 'v1') return undefined;
   if (kind === 'Service') {
     const read = readDocument(service, document);
-    return 'problems' in read
-      ? read
-      : { spec: { ports: read.value.spec.ports.map(({ name, port, appProtocol }) => ({ name, port, appProtocol })) } };
+    if ('problems' in read) return read;
+    // HTTP/3 has a port of UDP with the same number, whose name and appProtocol say nothing of the one that is spoken to.
+    const ports = read.value.spec.ports.filter(({ protocol }) => !/^(?:UDP|SCTP)$/i.test(protocol));
+    return { spec: { ports: ports.map(({ name, port, appProtocol }) => ({ name, port, appProtocol })) } };
   }
   if (kind === 'Secret') {
     const read = readDocument(secret, document);

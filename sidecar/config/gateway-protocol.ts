@@ -35,12 +35,13 @@ interface Word {
   readonly by: string;
 }
 
-/** What an `appProtocol` says; others say nothing of HTTP. */
+/** What an `appProtocol` says, in small letters; others say nothing of HTTP. */
 const appProtocols: ReadonlyMap<string, { readonly version?: Version; readonly tls?: boolean }> = new Map([
   ['kubernetes.io/h2c', { version: 'HTTP/2', tls: false }],
   ['kubernetes.io/ws', { version: 'HTTP/1.1', tls: false }],
   ['kubernetes.io/wss', { version: 'HTTP/1.1', tls: true }],
   ['https', { tls: true }],
+  ['tls', { tls: true }],
   // Istio's words.
   ['h2c', { version: 'HTTP/2', tls: false }],
   ['http2', { version: 'HTTP/2' }],
@@ -56,7 +57,7 @@ export function spokenTo(
   const isPeer = Object.hasOwn(upstreams, upstream);
   const ours = isPeer ? undefined : gateway!.outside[upstream]?.protocol;
   const appProtocol = appProtocolOf(service, documents);
-  const { version, tls } = appProtocols.get(appProtocol ?? '') ?? {};
+  const { version, tls } = appProtocols.get(appProtocol?.toLowerCase() ?? '') ?? {};
   const words: Word[] = [
     ...(ours === undefined ? [] : [{ version: versionOf(ours), by: "by 'protocol' in gateway.yaml" }]),
     ...(version === undefined ? [] : [{ version, by: `by its appProtocol ${appProtocol}` }]),

@@ -287,19 +287,14 @@ function rivalOf(
   route: RouteDocument,
   hosts: readonly string[],
 ): AttachedRoute | undefined {
-  if ((route.kind !== 'HTTPRoute' && route.kind !== 'GRPCRoute') || isNothing(route)) return undefined;
+  if ((route.kind !== 'HTTPRoute' && route.kind !== 'GRPCRoute') || route.refusal?.isAnyHost === true) return undefined;
   return others.find(
     (one) =>
       one.route.kind !== route.kind &&
-      !isNothing(one.route) &&
+      one.route.refusal?.isAnyHost !== true &&
       (one.route.kind === 'HTTPRoute' || one.route.kind === 'GRPCRoute') &&
       one.hosts.some((a) => hosts.some((b) => intersectHosts(anyOf(a), anyOf(b)) !== undefined)),
   );
-}
-
-/** Nothing of it is served. */
-function isNothing(route: RouteDocument): boolean {
-  return route.refusal !== undefined || brokenIn(route).isAll;
 }
 
 function anyOf(host: string): string | undefined {

@@ -340,3 +340,26 @@ t.test('a document that comes with a slip takes nothing from those that are serv
   await gateway.write('new.yaml', documentOf('HTTPRoute', 'new', `{ ${parents}, rules: [${one('/new', 'x')}] }`));
   t.equal(await statusFor(gateway, '/new', 'h.test'), 200, 'mended it is served');
 });
+
+t.test('a route that is refused keeps its host name from a route of the other kind', async (t) => {
+  const http = (more: string, rule = ''): string =>
+    documentOf('HTTPRoute', 'admin', `{ ${parents}, hostnames: [g.test${more}], rules: [{ ${backend}${rule} }] }`);
+  const gateway = await start(t, {
+    'g.yaml':
+      webGateway +
+      denied('HTTPRoute', 'admin') +
+      documentOf(
+        'GRPCRoute',
+        'calls',
+        `{ ${parents}, hostnames: [g.test], rules: [{ matches: [{ method: { service: shop.Users } }], ${backend} }] }`,
+        ', creationTimestamp: "2021-01-01T00:00:00Z"',
+      ),
+    'r.yaml': http('').replace('namespace: shop', 'namespace: shop, creationTimestamp: "2020-01-01T00:00:00Z"'),
+  });
+  const call = (): Promise<number | undefined> => grpcStatus(gateway, '/shop.Users/Delete');
+  t.equal(await call(), 7, 'as meant');
+  for (const slip of [http(', "b.test:80"'), http('', ', filter: []'), http('', ', matchs: []')]) {
+    await gateway.write('r.yaml', slip);
+    t.equal(await call(), 13, slip);
+  }
+});

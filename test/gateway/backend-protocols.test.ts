@@ -112,6 +112,22 @@ const cases: Readonly<Record<string, [documents: string, yaml: string, spoken: R
     '',
     /not at all: its appProtocol https means TLS, and neither 'identity' nor a BackendTLSPolicy says whom to expect$/,
   ],
+  ...Object.fromEntries(
+    ['HTTPS', 'TLS', 'tls', 'Https'].map((word) => [
+      `${word} where there is no TLS`,
+      [webRoute + service(word), '', new RegExp(`not at all: its appProtocol ${word} means TLS`)] as const,
+    ]),
+  ),
+  'tls with a policy': [webRoute + service('tls') + tls, '', /HTTP\/2 or HTTP\/1\.1 over TLS$/],
+  'a port of UDP beside the one of TCP': [
+    webRoute +
+      service('https').replace(
+        '[{ port: 80',
+        '[{ name: h3, port: 80, protocol: UDP }, { name: web, protocol: TCP, port: 80',
+      ),
+    '',
+    /not at all: its appProtocol https means TLS/,
+  ],
 };
 
 for (const [name, [documents, more, spoken, losses]] of Object.entries(cases))
