@@ -62,6 +62,12 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
   ]);
   const log = createLog({ component });
   reportBackgroundTo(log);
+  // Before the start: a signal that comes with the first 'ready' is no reason to go without a word, or to go at all.
+  process.on('SIGHUP', () => {});
+  const told = new Promise<NodeJS.Signals>((resolve) => {
+    process.once('SIGTERM', resolve);
+    process.once('SIGINT', resolve);
+  });
   const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count, component });
   // What log rotation sends: the access log has been renamed. SIGHUP looks at every file as well.
   process.on('SIGUSR1', () => sidecar.reopen());
@@ -69,12 +75,8 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
     sidecar.reload();
     sidecar.reopen();
   });
-  const signal = await new Promise<NodeJS.Signals>((resolve) => {
-    process.once('SIGTERM', resolve);
-    process.once('SIGINT', resolve);
-  });
   // Ctrl-C is a person's, who stops both and waits.
-  const { finished, cut } = await sidecar.drain(signal === 'SIGTERM');
+  const { finished, cut } = await sidecar.drain((await told) === 'SIGTERM');
   log.info({ code: 'stopped', finished, cut: cut.length }, 'stopped');
   return exitCodes.ok;
 }

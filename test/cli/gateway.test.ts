@@ -216,3 +216,20 @@ t.test('hash-key', async (t) => {
   });
   t.match(none, { code: 2, stdout: '', stderr: /there is no key on standard input \[usage\]/ });
 });
+
+t.test('a condition does not hide another', async (t) => {
+  const two = documentOf(
+    'HTTPRoute',
+    'r',
+    '{ parentRefs: [{ name: g }], rules: [{ matches: [{ path: { type: RegularExpression, value: "/bad([" } }], backendRefs: [{ name: a, port: 80 }] }, { backendRefs: [{ name: none, port: 80 }] }] }',
+  );
+  const { config } = makeFiles(
+    t,
+    gateway + serviceOf('a') + two,
+    'upstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n',
+  );
+  const { code, stdout } = await run(t, '--config', config, '--check');
+  t.equal(code, 1);
+  t.match(stdout, /HTTPRoute +shop\/r +g +PartiallyInvalid=True +UnsupportedValue +Dropped Rule 0/);
+  t.match(stdout, /HTTPRoute +shop\/r +g +ResolvedRefs=False +BackendNotFound/);
+});

@@ -99,6 +99,24 @@ t.test('PERMISSIVE takes both, and policy sees that plaintext is nobody', async 
   });
 });
 
+t.test('who is refused is no evidence for STRICT', async (t) => {
+  const backend = await app(t);
+  const mesh = await startMesh(t, { app: backend.port, policy: `${allowAll}${mode('PERMISSIVE')}` });
+  const seen = async (): Promise<unknown[]> => {
+    const report = await fetch(`http://127.0.0.1:${mesh.inAdmin}/strict-report`);
+    const [port] = (await report.json()) as Record<string, unknown>[];
+    return [port?.['mtlsConnections'], port?.['plaintextConnections']];
+  };
+  const before = await seen();
+  const socket = connectTls({
+    ...{ port: mesh.inPort, host: '127.0.0.1', rejectUnauthorized: false, ALPNProtocols: [meshAlpn] },
+  });
+  socket.on('error', () => {}).resume();
+  await once(socket, 'close');
+  await until(() => mesh.lines.find((one) => one['code'] === 'svid_missing'), 'the refusal');
+  t.strictSame(await seen(), before);
+});
+
 t.test('DISABLE takes plaintext only', async (t) => {
   const mesh = await startMesh(t, { app: (await app(t)).port });
   await mesh.setPolicy(`${allowAll}${mode('DISABLE')}`);
