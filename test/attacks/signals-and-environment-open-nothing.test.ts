@@ -44,7 +44,7 @@ async function writeSidecar(t: Owner): Promise<{ dir: string; config: string; po
   const config = join(dir, 'web.yaml');
   writeFileSync(
     config,
-    `trustDomain: demo.test\nworkload: { namespace: shop, serviceAccount: web }\nidentity: { files: { svid: web.pem, key: web.key, bundle: bundle.pem } }\noutbound: [{ port: ${port} }]\naccessLog: access.log\n`,
+    `trustDomain: demo.test\nworkload: { namespace: shop, serviceAccount: web }\nidentity: { files: { svid: web.pem, key: web.key, bundle: bundle.pem } }\noutbound: [{ port: ${port} }]\naccessLog: access.log\nlimits: { drainMinimum: 0s }\n`,
   );
   return { dir, config, port, log: join(dir, 'access.log') };
 }
@@ -120,7 +120,7 @@ t.test('a debugger that a signal opened before the first line is closed', async 
 inspector.open(0, '127.0.0.1');
 process.argv.splice(1, 1, ${JSON.stringify(bin)}, 'sidecar', '--config', ${JSON.stringify(config)});
 await import(${JSON.stringify(bin)});
-setInterval(() => console.log('debugger ' + inspector.url()), 20);
+setInterval(() => console.log('debugger ' + inspector.url()), 20).unref();
 `,
   );
   const child = startProcess(t, process.execPath, [early]);
