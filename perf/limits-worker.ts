@@ -3,14 +3,14 @@
 
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { ConcurrencyLimit } from '../sidecar/filters/concurrency.ts';
-import { compileLeasedLimits } from '../sidecar/filters/leased-limits.ts';
-import type { LimitFacts } from '../sidecar/filters/limit-key.ts';
-import type { LimitRule } from '../sidecar/filters/limit-rule.ts';
-import { LocalSessions } from '../sidecar/filters/session-memory.ts';
-import { LocalLimits } from '../sidecar/filters/token-bucket.ts';
-import { FirstState } from '../sidecar/shared-state.ts';
-import { type StateAnswers, type StateAsks, WorkerLink } from '../sidecar/worker-link.ts';
+import { ConcurrencyLimit } from '../sidecar/edge/concurrency/limit.ts';
+import { LocalSessions } from '../sidecar/edge/oidc/session-memory.ts';
+import type { LimitFacts } from '../sidecar/edge/rate-limit/key.ts';
+import { compileLeasedLimits } from '../sidecar/edge/rate-limit/leased.ts';
+import { LocalLimits } from '../sidecar/edge/rate-limit/local.ts';
+import type { LimitRule } from '../sidecar/edge/rate-limit/plan.ts';
+import { FirstState } from '../sidecar/process/shared-state.ts';
+import { type StateAnswers, type StateAsks, WorkerLink } from '../sidecar/process/worker-link.ts';
 
 const self = fileURLToPath(import.meta.url);
 

@@ -6,11 +6,11 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { connect } from 'node:net';
 import { freePort } from '../examples/two-services/demo/ports.ts';
-import type { LimitFacts } from '../sidecar/filters/limit-key.ts';
-import type { LimitRule, LimitSelector } from '../sidecar/filters/limit-rule.ts';
-import { compileRateLimits, type RateLimits, type Verdict } from '../sidecar/filters/rate-limit.ts';
-import { startSharedLimits } from '../sidecar/filters/redis-limits.ts';
-import { LocalLimits } from '../sidecar/filters/token-bucket.ts';
+import type { LimitFacts } from '../sidecar/edge/rate-limit/key.ts';
+import { LocalLimits } from '../sidecar/edge/rate-limit/local.ts';
+import type { LimitRule, LimitSelector } from '../sidecar/edge/rate-limit/plan.ts';
+import { compileRateLimits, type RateLimits, type Verdict } from '../sidecar/edge/rate-limit/rate-limit.ts';
+import { startSharedLimits } from '../sidecar/edge/rate-limit/shared.ts';
 import { parseIp } from '../sidecar/policy/ip.ts';
 import { workerCosts } from './limits-worker.ts';
 

@@ -7,9 +7,9 @@ import { Registry } from 'prom-client';
 import { LiveCell } from '../cert-agent/base/live.ts';
 import { formatRecord } from '../sidecar/access-log.ts';
 import { Connection } from '../sidecar/connection.ts';
-import { type Downstream, Exchange, type PortRules } from '../sidecar/exchange.ts';
+import { type Downstream, Exchange, type PortRules } from '../sidecar/exchange/exchange.ts';
+import { emptyFields } from '../sidecar/exchange/message.ts';
 import { TrafficMetrics } from '../sidecar/observe/metrics.ts';
-import { emptyFields } from '../sidecar/protocol/http1-head.ts';
 
 const times = 200_000;
 const block = Buffer.alloc(4096);

@@ -3,12 +3,13 @@
 
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
-import type { Exchange, TlsFacts } from './exchange.ts';
-import { pathWithoutQuery } from './facts-of.ts';
+import type { Exchange } from './exchange/exchange.ts';
+import { pathWithoutQuery } from './exchange/facts.ts';
+import type { TlsFacts } from './exchange/upstream.ts';
+import type { Shadow } from './observe/dry-run.ts';
 import type { Learned } from './observe/learned.ts';
 import type { LogFile } from './observe/log-file.ts';
 import type { TrafficMetrics } from './observe/metrics.ts';
-import type { Shadow } from './observe/shadow.ts';
 import { inferTemplate } from './policy/infer.ts';
 import { isPermit } from './policy/policy.ts';
 import { withoutParam } from './policy/request-authentication.ts';

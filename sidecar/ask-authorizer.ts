@@ -4,14 +4,15 @@
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { policiesOf } from './authorize.ts';
 import type { Connection } from './connection.ts';
-import type { Asked, Authorizer, Exchange, Fields, Party, Ruling } from './exchange.ts';
-import { factsOf } from './facts-of.ts';
-import { addFields, changeRequest } from './fields.ts';
-import { hideSessionCookies } from './filters/credentials.ts';
+import { hideSessionCookies } from './edge/credentials.ts';
+import type { Asked, Authorizer, Party, Ruling } from './exchange/authorizer.ts';
+import type { Exchange } from './exchange/exchange.ts';
+import { factsOf } from './exchange/facts.ts';
+import { addFields, changeRequest } from './exchange/fields.ts';
+import { type Fields, isSafeField, role } from './exchange/message.ts';
 import type { CompiledRule } from './policy/compile.ts';
 import { customOf } from './policy/decide.ts';
 import type { Refusal } from './policy/policy.ts';
-import { isSafeField, role } from './protocol/http1-head.ts';
 
 /** At a gateway: whom the rule's SecurityPolicy asks. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`. */
 export function askAtEdge(exchange: Exchange, connection: Connection): undefined | Promise<void> {

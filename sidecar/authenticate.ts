@@ -4,14 +4,14 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
-import type { Denial, Exchange, PortRules } from './exchange.ts';
-import { headerOf, pathWithoutQuery } from './facts-of.ts';
-import { addFields, changeRequest } from './fields.ts';
-import { takeOutAll, tokenSourceOf } from './filters/credentials.ts';
-import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './filters/transaction-token.ts';
+import { takeOutAll, tokenSourceOf } from './edge/credentials.ts';
+import type { Denial, Exchange, PortRules } from './exchange/exchange.ts';
+import { headerOf, pathWithoutQuery } from './exchange/facts.ts';
+import { addFields, changeRequest } from './exchange/fields.ts';
 import type { PeerCheck } from './peer.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
 import { claimText, findTokens, paramsOf, type TokenSource, withoutParam } from './policy/request-authentication.ts';
+import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './tokens/transaction-token.ts';
 
 /**
  * Fills in `auth`. Where a gateway vouches for a user and the request brings a token for RequestAuthentication as well, both

@@ -4,8 +4,9 @@
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import { authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
-import type { Exchange, Received, Route } from './exchange.ts';
-import { factsOf, isSpelledTwice, pathWithoutQuery } from './facts-of.ts';
+import type { Exchange, Received } from './exchange/exchange.ts';
+import { factsOf, isSpelledTwice, pathWithoutQuery } from './exchange/facts.ts';
+import type { Route } from './exchange/upstream.ts';
 import type { PeerCheck } from './peer.ts';
 import type { PolicySet } from './policy/compile.ts';
 import { auditOf, decide, type PeerPolicies, policiesFor } from './policy/decide.ts';

@@ -2,23 +2,20 @@
 // respond.ts. Back-pressure goes through: whoever cannot take more pauses the socket that it came from.
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
+import type { Carrier, Exchange } from './exchange/exchange.ts';
+import { addFields, filterFields, withoutJudged, withoutTaken } from './exchange/fields.ts';
+import { emptyFields, type Fields, type Reply } from './exchange/message.ts';
 import type {
-  Carrier,
   Choice,
   Destination,
-  Exchange,
-  Fields,
-  Reply,
   RetryPolicy,
   Route,
   UpstreamConnection,
   UpstreamEvents,
   UpstreamPeer,
-} from './exchange.ts';
-import { addFields, filterFields, withoutJudged, withoutTaken } from './fields.ts';
+} from './exchange/upstream.ts';
 import type { Permit, TunnelPermit } from './policy/policy.ts';
 import { grpcStatusOf, MessageCounter } from './protocol/grpc.ts';
-import { emptyFields } from './protocol/http1-head.ts';
 import { answerInterim, answerReply, refuse } from './respond.ts';
 import { type Deadline, deadlines } from './upstream/deadlines.ts';
 import { hashKeyOf, newHashCookie } from './upstream/hash-key.ts';

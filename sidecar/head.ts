@@ -2,10 +2,10 @@
 // one spelling that policy judges and the app receives.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './exchange/exchange.ts';
+import { printable } from './exchange/message.ts';
 import { normalizeHost } from './policy/host.ts';
 import { normalizePath } from './policy/path.ts';
-import { printable } from './protocol/http1-head.ts';
 
 /** RFC 9112 section 3.2. In HTTP/2 the target is `:path`, or `:authority` of a CONNECT without `:protocol`. */
 type TargetForm = 'origin' | 'absolute' | 'authority' | 'asterisk';

@@ -12,7 +12,7 @@ import { sparseLogOf } from '../cert-agent/base/sparse-log.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { proveChainShown } from '../cert-agent/identity/own-handshake.ts';
 import { Connection, type ConnectionTable, type Port } from './connection.ts';
-import type { TlsFacts } from './exchange.ts';
+import type { TlsFacts } from './exchange/upstream.ts';
 import { compileIpBlocks } from './policy/ip.ts';
 import { isOfMesh, meshAlpn } from './policy/mtls.ts';
 import { type ClientHello, whenHello } from './protocol/client-hello.ts';

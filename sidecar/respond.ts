@@ -2,13 +2,13 @@
 // in the error table, and a body that tells a stranger nothing that he does not know.
 
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
-import type { Denial, Exchange, Fields, Reply } from './exchange.ts';
-import { addFields } from './fields.ts';
-import { respondCoded } from './filters/compress.ts';
-import { ownReplyAtEdge, replyAtEdge } from './filters/edge-reply.ts';
-import { wordDenial } from './filters/refusal.ts';
+import { respondCoded } from './edge/compression/compress.ts';
+import { wordDenial } from './edge/error-pages/error-pages.ts';
+import { ownReplyAtEdge, replyAtEdge } from './edge/hardening/hardening.ts';
+import type { Denial, Exchange } from './exchange/exchange.ts';
+import { addFields } from './exchange/fields.ts';
+import { emptyFields, type Fields, fieldName, type Reply } from './exchange/message.ts';
 import { grpcRefusal } from './protocol/grpc.ts';
-import { emptyFields, fieldName } from './protocol/http1-head.ts';
 
 /** Passes a 1xx on. */
 export function answerInterim(exchange: Exchange, reply: Reply): void {

@@ -1,13 +1,13 @@
 // The step of a gateway between permission and forwarding: a redirect is answered; what goes on is changed as the rule and
 // its backend say, and carries our word on who is asking. Policy has judged what was asked, not what is made of it here.
 
-import type { Exchange } from './exchange.ts';
-import { changeRequest } from './fields.ts';
-import { hideSessionCookies } from './filters/credentials.ts';
-import { applyRewrite, locationOf } from './filters/rewrite.ts';
-import { carryTransactionToken } from './filters/transaction-token.ts';
+import { hideSessionCookies } from './edge/credentials.ts';
+import { applyRewrite, locationOf } from './edge/rewrite/rewrite.ts';
+import type { Exchange } from './exchange/exchange.ts';
+import { changeRequest } from './exchange/fields.ts';
 import { answerOwn } from './respond.ts';
-import type { SignTransactionToken } from './upstream/token-signer.ts';
+import type { SignTransactionToken } from './tokens/sign.ts';
+import { carryTransactionToken } from './tokens/transaction-token.ts';
 
 /** @throws SallyportError `redirect_loop`, `txn_token_too_large`. */
 export function rewrite(exchange: Exchange, sign: SignTransactionToken): void {

@@ -3,8 +3,8 @@
 // of which the host names one, and their rules, of which the request matches one; a stream is known by its server name.
 
 import type { Connection } from './connection.ts';
-import { readClient } from './enter.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from './exchange/exchange.ts';
+import { readClient } from './sanitize.ts';
 
 /** Fills in the route, or leaves it undefined. */
 export function findRoute(exchange: Exchange, connection: Connection): void {

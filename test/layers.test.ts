@@ -15,21 +15,24 @@ const layers: [string, RegExp][] = [
   ['agent', /^cert-agent\/(?:agent\/|[^/]+$)/],
   ['ca', /^cert-agent\/ca\//],
   ['policy', /^sidecar\/policy\//],
-  ['exchange', /^sidecar\/(?:exchange|edge)\.ts$/],
+  ['exchange', /^sidecar\/exchange\//],
   ['observe', /^sidecar\/observe\//],
   ['connection', /^sidecar\/connection\.ts$/],
   ['protocol', /^sidecar\/protocol\//],
   ['upstream', /^sidecar\/upstream\//],
-  ['filters', /^sidecar\/(?:(?:filters|routing)\/|(?:fields|facts-of)\.ts$)/],
+  ['tokens', /^sidecar\/tokens\//],
+  ['routing', /^sidecar\/routing\//],
+  ['schema', /^sidecar\/schema\//],
+  ['edge', /^sidecar\/edge\//],
   [
     'path',
-    /^sidecar\/(?:listener|peer|head|route|gateway-listener|enter|rewrite|authorize|authenticate|ask-authorizer|hold|forward|respond|access-log|proxy)\.ts$/,
+    /^sidecar\/(?:listener|peer|head|route|front-door|sanitize|rewrite|authorize|authenticate|ask-authorizer|hold-body|forward|respond|access-log|proxy)\.ts$/,
   ],
+  ['documents', /^sidecar\/documents\//],
   ['config', /^sidecar\/config\//],
-  [
-    'main',
-    /^sidecar\/(?:main|gateway|identity-source|ports|judge-open|judge-gateway|leave|workers?|worker-link|share|shared-state)\.ts$/,
-  ],
+  ['compile', /^sidecar\/compile\//],
+  ['process', /^sidecar\/process\//],
+  ['analyze', /^sidecar\/analyze\//],
   ['cli', /^sidecar\/(?:cli\.ts|cli\/)/],
 ];
 
@@ -95,25 +98,25 @@ t.test('one file imports the X.509 library, one prints, the compilers mint permi
   t.strictSame(printing, ['sidecar/cli/terminal.ts']);
   const minting = files.filter((file) => /\bmintPermit\(/.test(readFileSync(join(root, file), 'utf8'))).toSorted();
   t.strictSame(minting, [
-    'sidecar/config/gateway-generation.ts',
-    'sidecar/config/gateway-rule.ts',
-    'sidecar/config/generation.ts',
+    'sidecar/compile/gateway-ports.ts',
+    'sidecar/compile/gateway-rule.ts',
+    'sidecar/compile/sidecar-ports.ts',
     'sidecar/policy/compile.ts',
     'sidecar/policy/policy.ts',
   ]);
   const tunnelling = files.filter((file) => /\bmintTunnelPermit\(/.test(readFileSync(join(root, file), 'utf8')));
-  t.strictSame(tunnelling.toSorted(), ['sidecar/config/generation.ts', 'sidecar/policy/policy.ts']);
+  t.strictSame(tunnelling.toSorted(), ['sidecar/compile/sidecar-ports.ts', 'sidecar/policy/policy.ts']);
 });
 
 t.test('the data path never imports node:http', async (t) => {
-  const onPath = /^sidecar\/(?:protocol|upstream|policy|filters)\/|^sidecar\/[^/]+\.ts$/;
+  const onPath = /^sidecar\/(?:exchange|protocol|upstream|policy|tokens|routing|edge)\/|^sidecar\/[^/]+\.ts$/;
   const users = all.filter(({ from, to }) => /^node:https?2?$/.test(to) && onPath.test(from)).map(({ from }) => from);
   t.strictSame(users, []);
   // Of what base/http.ts has of it, the path takes the table of reason phrases, which is data.
   const others = all.filter(({ from, to }) => to === 'cert-agent/base/http.ts' && onPath.test(from));
   t.strictSame(
     others.map(({ from }) => from),
-    ['sidecar/protocol/http1-print.ts'],
+    ['sidecar/protocol/http1/print.ts'],
   );
 });
 
@@ -148,8 +151,8 @@ t.test(
       reached.add(file);
       for (const one of all) if (one.from === file && !one.isType && !one.isLazy) follow(one.to);
     };
-    follow('sidecar/main.ts');
-    follow('sidecar/gateway.ts');
+    follow('sidecar/process/main.ts');
+    follow('sidecar/process/gateway.ts');
     t.ok(reached.has('sidecar/proxy.ts'));
     t.strictSame(
       ['yaml', 'zod', 'undici', 'cert-agent/main.ts'].filter((one) => reached.has(one)),

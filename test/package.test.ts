@@ -104,7 +104,16 @@ registerHooks({ load(url, context, next) { writeSync(1, 'LOADED ' + url + '\\n')
   );
   const loadedBy = async (...args: string[]): Promise<string> =>
     (await run(t, process.execPath, ['--import', preload, join(root, 'sidecar', 'bin.mjs'), ...args])).stdout;
-  const large = ['@peculiar/x509', 'undici', 'prom-client', 'pino', 'yaml', 'zod', '/sidecar/main.ts', '/ca/main.ts'];
+  const large = [
+    '@peculiar/x509',
+    'undici',
+    'prom-client',
+    'pino',
+    'yaml',
+    'zod',
+    '/sidecar/process/main.ts',
+    '/ca/main.ts',
+  ];
   const names = (text: string): string[] => large.filter((name) => text.includes(`/${name.replace(/^\//, '')}`));
   t.same(names(await loadedBy('--help')), [], '--help');
   t.same(names(await loadedBy('ca', '--help')), [], 'ca --help');

@@ -12,7 +12,7 @@ import { type Evidence, readSvid, readToken } from './evidence.ts';
 import { type Issued, type IssueParts, issueSvid } from './issue.ts';
 import type { CaMetrics } from './metrics.ts';
 import { openapiDocument } from './openapi.ts';
-import type { Revocations } from './revoke.ts';
+import type { Revocations } from './revocation/revoke.ts';
 
 export interface ApiParts extends IssueParts {
   readonly revocations: Revocations;

@@ -8,7 +8,7 @@ import type { DenyList } from '../identity/denied.ts';
 import { checkComplaint, type Presented } from '../identity/peer-chain.ts';
 import { parseSpiffeId, type SpiffeId } from '../identity/spiffe-id.ts';
 import { verifyChain } from '../identity/verify.ts';
-import type { StoredToken, TokenStore } from './store.ts';
+import type { StoredToken, TokenStore } from './store/store.ts';
 
 export type Evidence =
   | { readonly kind: 'token'; readonly id: SpiffeId; readonly hash: string; readonly bound: StoredToken['bound'] }

@@ -12,7 +12,7 @@ import { parseTrustDomain } from '../identity/spiffe-id.ts';
 import { fingerprintOf } from '../identity/verify.ts';
 import { randomSerial, signCertificate } from '../identity/x509.ts';
 import { caFilesOf, storeFileOf } from './directory.ts';
-import { createSqliteStore } from './store-sqlite.ts';
+import { createSqliteStore } from './store/sqlite.ts';
 
 export interface InitOptions {
   readonly dir: string;

@@ -8,7 +8,7 @@ import { isReserved, type SpiffeId } from '../identity/spiffe-id.ts';
 import { readCsr } from '../identity/x509.ts';
 import type { Authority } from './authority.ts';
 import { deniedError, type Evidence, expiredTokenError } from './evidence.ts';
-import type { CertificateRecord, EvidenceRecord, RecordedCertificate, Redeemed, Store } from './store.ts';
+import type { CertificateRecord, EvidenceRecord, RecordedCertificate, Redeemed, Store } from './store/store.ts';
 
 export interface IssueParts {
   readonly authority: Authority;

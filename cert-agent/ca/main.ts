@@ -16,15 +16,15 @@ import { readRootFingerprints } from './certificates.ts';
 import { caFilesOf, socketFileOf, storeFileOf } from './directory.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
-import { whenFree } from './open-operator.ts';
-import { createOperator, type Operator } from './operator.ts';
-import { operatorPages } from './operator-pages.ts';
-import { answersAt } from './operator-socket.ts';
+import { whenFree } from './operator/open.ts';
+import { createOperator, type Operator } from './operator/operator.ts';
+import { operatorPages } from './operator/pages.ts';
+import { answersAt } from './operator/socket.ts';
 import { createOwnSvid, type OwnSvid } from './own-svid.ts';
-import { createRevocations, type Revocations } from './revoke.ts';
+import { createRevocations, type Revocations } from './revocation/revoke.ts';
 import { type ServerLimits, startServer } from './server.ts';
-import type { Store } from './store.ts';
-import { createSqliteStore, held, openSqliteStore } from './store-sqlite.ts';
+import { createSqliteStore, held, openSqliteStore } from './store/sqlite.ts';
+import type { Store } from './store/store.ts';
 
 export interface CaOptions {
   readonly dir: string;

@@ -5,7 +5,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Code } from '../base/errors.ts';
 import { createRegistry } from '../base/metrics.ts';
 import type { Authority } from './authority.ts';
-import type { CertificateStore } from './store.ts';
+import type { CertificateStore } from './store/store.ts';
 
 export interface CaMetrics {
   readonly registry: Registry;

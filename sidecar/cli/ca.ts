@@ -3,7 +3,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Operator } from '../../cert-agent/ca/operator.ts';
+import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
 /** The command with all of its own. */
@@ -227,7 +227,7 @@ function atCa(command: Command): Command {
 /** Runs `work` with the operator that the flags name, and lets go of it whatever happens. */
 async function withOperator(flags: AtCa, work: (operator: Operator) => Promise<number>): Promise<number> {
   const { dir, socket } = flags;
-  const { openOperator } = await import('../../cert-agent/ca/open-operator.ts');
+  const { openOperator } = await import('../../cert-agent/ca/operator/open.ts');
   if (socket === undefined && dir === undefined) throw usage('name the CA with --dir or --socket');
   const open = await openOperator(socket === undefined ? { dir: dir ?? '' } : { socket });
   try {

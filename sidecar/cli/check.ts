@@ -36,14 +36,14 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     { isGatewayPolicy, readGatewayPolicy },
     { asStored },
   ] = await Promise.all([
-    import('../config/world.ts'),
-    import('../config/istio.ts'),
+    import('../analyze/world.ts'),
+    import('../documents/istio/read.ts'),
     import('../config/settings.ts'),
-    import('../config/documents.ts'),
-    import('../config/gateway-api.ts'),
+    import('../documents/istio/documents.ts'),
+    import('../documents/gateway-api/gateway.ts'),
     import('../config/gateway-settings.ts'),
-    import('../config/gateway-read.ts'),
-    import('../config/stored.ts'),
+    import('../config/gateway-config.ts'),
+    import('../documents/stored.ts'),
   ]);
   const { sources, passedOver } = readSomePaths(files);
   notePassedOver(passedOver);

@@ -4,7 +4,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { formatAddress } from '../../cert-agent/base/address.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { RedisPlace } from '../filters/redis-client.ts';
+import type { RedisPlace } from '../edge/redis.ts';
 import type { Condition } from '../routing/conditions.ts';
 import type { StatusItem, StatusList, StatusSection } from '../routing/status.ts';
 import { counted, exitCodes, note, noteWarning, printJson, printTable } from './terminal.ts';
@@ -53,7 +53,7 @@ const mostNamed = 50;
 
 /** The statuses as the gateway of this gateway.yaml has them in force; undefined where it is not there to be asked. */
 async function askRunning(path: string): Promise<StatusList | undefined> {
-  const { readAdmin } = await import('../config/gateway-status.ts');
+  const { readAdmin } = await import('../compile/gateway-status.ts');
   const found = readAdmin(path);
   if (found === undefined) return undefined;
   const { file, admin } = found;
@@ -61,7 +61,7 @@ async function askRunning(path: string): Promise<StatusList | undefined> {
     note(`${why}: judged from the files`);
   };
   if (admin === undefined) return instead(`no 'admin' in ${file}`);
-  const { askAdmin } = await import('../observe/ask.ts');
+  const { askAdmin } = await import('../analyze/admin-client.ts');
   const place = 'path' in admin ? formatAddress(admin) : `http://${formatAddress(admin)}`;
   const page = async (name: string): Promise<object> => {
     const [url, socket] = 'path' in admin ? [`http://localhost${name}`, admin.path] : [`${place}${name}`, undefined];
@@ -96,7 +96,7 @@ function realPath(file: string): string {
 }
 
 async function readAloud(path: string) {
-  const { readStatus } = await import('../judge-gateway.ts');
+  const { readStatus } = await import('../process/dry-run.ts');
   const { warnings, ...rest } = readStatus(path, Date.now());
   for (const one of warnings) noteWarning(one);
   return rest;
@@ -104,7 +104,7 @@ async function readAloud(path: string) {
 
 /** One that is away may come; one that is a node of a Cluster never will do. @throws SallyportError `config_invalid`. */
 async function checkRedis(redis: RedisPlace): Promise<void> {
-  const { tryRedis } = await import('../filters/redis-limits.ts');
+  const { tryRedis } = await import('../edge/rate-limit/shared.ts');
   const problem = await tryRedis(redis);
   if (problem !== undefined) noteWarning(problem);
 }

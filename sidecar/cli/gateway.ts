@@ -79,7 +79,7 @@ Example:
     .action(
       action(async () => {
         const [{ hashApiKey }, { readFileSync }] = await Promise.all([
-          import('../filters/api-key.ts'),
+          import('../edge/api-key/api-key.ts'),
           import('node:fs'),
         ]);
         const key = readFileSync(0, 'utf8').trim();

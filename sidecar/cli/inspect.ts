@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { ChainReport } from '../../cert-agent/identity/inspect.ts';
-import type { ClientSvid, ConnectionReport, Sight } from '../observe/look.ts';
+import type { ClientSvid, ConnectionReport, Sight } from '../analyze/endpoint.ts';
 import { action, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
 
 interface InspectFlags {
@@ -59,7 +59,7 @@ async function runInspect(what: string, flags: InspectFlags): Promise<number> {
 async function look(what: string, flags: InspectFlags): Promise<Sight> {
   const [{ statSync }, places, { parseAddress }] = await Promise.all([
     import('node:fs'),
-    import('../observe/look.ts'),
+    import('../analyze/endpoint.ts'),
     import('../../cert-agent/base/address.ts'),
   ]);
   if (what.startsWith('http://')) {

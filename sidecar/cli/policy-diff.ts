@@ -3,8 +3,8 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { ScopeFlags } from '../config/world.ts';
-import type { LoggedRequest } from '../observe/replay.ts';
+import type { LoggedRequest } from '../analyze/replay.ts';
+import type { ScopeFlags } from '../analyze/world.ts';
 import type { PolicySet } from '../policy/compile.ts';
 import type { RequestFacts } from '../policy/facts.ts';
 import type { PolicyScope, Workload } from '../policy/policy.ts';
@@ -97,7 +97,7 @@ interface Policies {
 
 async function readPolicies(flags: ScopeFlags): Promise<Policies> {
   const [{ readWorld }, { compilePolicies }, { isAttached }] = await Promise.all([
-    import('../config/world.ts'),
+    import('../analyze/world.ts'),
     import('../policy/compile.ts'),
     import('../policy/policy.ts'),
   ]);
@@ -232,7 +232,7 @@ function show(
 }
 
 async function* readLog(file: string): AsyncGenerator<LoggedRequest> {
-  const { readLogLine } = await import('../observe/replay.ts');
+  const { readLogLine } = await import('../analyze/replay.ts');
   const input = file === '-' ? process.stdin : createReadStream(file);
   const failed = new Promise<never>((_, reject) => {
     input.once('error', (error: unknown) =>

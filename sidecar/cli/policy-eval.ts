@@ -3,8 +3,8 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Answer, Question } from '../config/question.ts';
-import type { ScopeFlags } from '../config/world.ts';
+import type { Answer, Question } from '../analyze/question.ts';
+import type { ScopeFlags } from '../analyze/world.ts';
 import { exitCodes, notePassedOver, paint, print, printJson } from './terminal.ts';
 
 export interface RequestFlags extends ScopeFlags {
@@ -48,7 +48,7 @@ export async function explainOne(
 ): Promise<number> {
   const answer = await ask(method, path, flags);
   const [{ explainAnswer }, { printExplanation }] = await Promise.all([
-    import('../config/question.ts'),
+    import('../analyze/question.ts'),
     import('./explanation.ts'),
   ]);
   const { verdict } = answer;
@@ -67,8 +67,8 @@ async function ask(method: string | undefined, path: string | undefined, flags: 
       hint: 'sallyport policy explain ... GET /orders, or --tcp',
     });
   const [{ Evaluator }, { readWorld }] = await Promise.all([
-    import('../config/question.ts'),
-    import('../config/world.ts'),
+    import('../analyze/question.ts'),
+    import('../analyze/world.ts'),
   ]);
   const to = flags.to === undefined ? undefined : readTarget(flags.to);
   const world = readWorld({
@@ -133,8 +133,8 @@ function readClaims(text: string): unknown {
 /** A line in, a line out, in order; what cannot be answered says why and the rest goes on. */
 async function evaluateBatch(file: string, flags: RequestFlags): Promise<number> {
   const [{ Evaluator }, { readWorld }] = await Promise.all([
-    import('../config/question.ts'),
-    import('../config/world.ts'),
+    import('../analyze/question.ts'),
+    import('../analyze/world.ts'),
   ]);
   const world = readWorld(flags);
   notePassedOver(world.passedOver);

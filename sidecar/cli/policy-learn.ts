@@ -1,8 +1,8 @@
 // `policy propose` and `policy shadow-report`: from what a sidecar has seen to a policy, and what a policy on trial would do.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { ShadowFacts } from '../observe/dry-run.ts';
 import type { Edge } from '../observe/learned.ts';
-import type { ShadowFacts } from '../observe/shadow.ts';
 import type { Workload } from '../policy/policy.ts';
 import { exitCodes, note, paint, print, printJson, printTable } from './terminal.ts';
 
@@ -24,7 +24,7 @@ export async function propose(flags: ProposeFlags): Promise<number> {
     printJson({ edges });
     return exitCodes.ok;
   }
-  const { proposePolicy } = await import('../config/propose.ts');
+  const { proposePolicy } = await import('../analyze/propose.ts');
   const { text, left } = proposePolicy(edges, { name: flags.name, rare, workload });
   print(text);
   for (const one of left) note(`${paint('yellow', 'left out:', process.stderr)} ${one}`);
@@ -83,7 +83,7 @@ export async function shadowReport(flags: { admin: string; json?: boolean }): Pr
 }
 
 async function askPage(admin: string, path: string): Promise<unknown> {
-  const { adminPage, askAdmin } = await import('../observe/ask.ts');
+  const { adminPage, askAdmin } = await import('../analyze/admin-client.ts');
   const page = adminPage(admin, path);
   const { status, body } = await askAdmin(page);
   if (status !== 200 || body === undefined)

@@ -1,8 +1,8 @@
 // `policy lint`: findings, with their places.
 
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Finding } from '../config/lint.ts';
-import type { ScopeFlags } from '../config/world.ts';
+import type { Finding } from '../analyze/lint.ts';
+import type { ScopeFlags } from '../analyze/world.ts';
 import { exitCodes, note, paint, print, printJson } from './terminal.ts';
 
 interface LintFlags extends ScopeFlags {
@@ -13,9 +13,9 @@ interface LintFlags extends ScopeFlags {
 /** Prints what was found. */
 export async function lintPolicies(paths: readonly string[], flags: LintFlags): Promise<number> {
   const [{ lint }, { placeDocuments }, { readSomePaths, readWorld }, { parseSpiffeId }] = await Promise.all([
-    import('../config/lint.ts'),
-    import('../config/istio.ts'),
-    import('../config/world.ts'),
+    import('../analyze/lint.ts'),
+    import('../documents/istio/read.ts'),
+    import('../analyze/world.ts'),
     import('../../cert-agent/identity/spiffe-id.ts'),
   ]);
   const { policies: _, ...rest } = flags;

@@ -1,8 +1,8 @@
 // `policy test`: fixtures, for people and for CI.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { TestReport, TestResult } from '../config/fixtures.ts';
-import type { ScopeFlags } from '../config/world.ts';
+import type { TestReport, TestResult } from '../analyze/fixtures.ts';
+import type { ScopeFlags } from '../analyze/world.ts';
 import { exitCodes, notePassedOver, paint, print, printJson } from './terminal.ts';
 
 interface TestFlags extends ScopeFlags {
@@ -25,7 +25,7 @@ export async function testFixtures(files: readonly string[], flags: TestFlags): 
   const wanted = Number(flags.minCoverage ?? 0);
   if (!(wanted >= 0 && wanted <= 100))
     throw new SallyportError('usage', `--min-coverage takes a percentage, not '${flags.minCoverage}'`);
-  const { runFixtures } = await import('../config/fixtures.ts');
+  const { runFixtures } = await import('../analyze/fixtures.ts');
   const report = await runFixtures(files, flags);
   notePassedOver(report.passedOver);
   if (report.results.length === 0)

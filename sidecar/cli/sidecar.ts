@@ -32,7 +32,7 @@ flight, and exits with 0; SIGINT does not wait.`,
 async function check(file: string): Promise<number> {
   const [{ readConfiguration }, { countOf }, { displacedMtls }] = await Promise.all([
     import('../config/read.ts'),
-    import('../config/documents.ts'),
+    import('../documents/istio/documents.ts'),
     import('../policy/mtls.ts'),
   ]);
   const { settings, documents, passedOver } = readConfiguration(file);
@@ -57,7 +57,7 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
   const [{ createLog }, { reportBackgroundTo }, { startSidecar }, { readVersion }] = await Promise.all([
     import('../../cert-agent/base/log.ts'),
     import('../../cert-agent/base/background.ts'),
-    import('../main.ts'),
+    import('../process/main.ts'),
     import('./version.ts'),
   ]);
   const log = createLog({ component });

@@ -2,7 +2,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { PortSecurity } from '../observe/security.ts';
+import type { PortSecurity } from '../observe/plaintext-report.ts';
 import { action, defaultAdmin, exitCodes, paint, print, printJson, printTable } from './terminal.ts';
 
 interface StatusFlags {
@@ -46,7 +46,7 @@ Examples:
 }
 
 async function runStatus(flags: StatusFlags): Promise<number> {
-  const { adminPage, askAdmin } = await import('../observe/ask.ts');
+  const { adminPage, askAdmin } = await import('../analyze/admin-client.ts');
   const page = adminPage(flags.admin, flags.strictReport === true ? '/strict-report' : '/state');
   const { status, body } = await askAdmin(page);
   if (status !== 200 || typeof body !== 'object' || body === null)

@@ -34,7 +34,7 @@ interface WhyFlags {
 
 async function runWhy(given: string | undefined, flags: WhyFlags): Promise<number> {
   const [{ adminPage, askAdmin }, { printExplanation }] = await Promise.all([
-    import('../observe/ask.ts'),
+    import('../analyze/admin-client.ts'),
     import('./explanation.ts'),
   ]);
   if ((given === undefined) !== (flags.last === true))
@@ -70,7 +70,7 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
 
 /** The id of the newest refusal. @throws SallyportError `not_found`. */
 async function lastRefusal(page: URL): Promise<string> {
-  const { askAdmin } = await import('../observe/ask.ts');
+  const { askAdmin } = await import('../analyze/admin-client.ts');
   const { status, body } = await askAdmin(page);
   const [newest] = status === 200 && Array.isArray(body) ? (body as DenialLine[]) : [];
   if (newest !== undefined) return newest.id;

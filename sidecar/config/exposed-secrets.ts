@@ -3,7 +3,7 @@
 
 import { asSallyportError, type Problem } from '../../cert-agent/base/errors.ts';
 import { guardSecret } from '../../cert-agent/base/secret-file.ts';
-import type { GatewayConfig } from './gateway-read.ts';
+import type { GatewayConfig } from './gateway-config.ts';
 import type { Settings } from './settings.ts';
 import { type Source, secretFilesOf } from './sources.ts';
 

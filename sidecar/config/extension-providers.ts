@@ -3,7 +3,7 @@
 import { z } from 'zod';
 import { isLoopback } from '../../cert-agent/base/address.ts';
 import { durationSchema } from '../../cert-agent/base/yaml.ts';
-import { isSafeField } from '../protocol/http1-head.ts';
+import { isSafeField } from '../exchange/message.ts';
 import type { AuthorizerPlan } from '../upstream/authorizer.ts';
 
 export interface ProviderSettings extends AuthorizerPlan {

@@ -6,9 +6,9 @@ import { z } from 'zod';
 import { type Address, formatAddress, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { isProxyField } from '../exchange/proxy-fields.ts';
 import { isIpBlock } from '../policy/ip.ts';
 import { pathNormalizations } from '../policy/path.ts';
-import { isProxyField } from '../protocol/proxy-fields.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
 import {
   absolute,

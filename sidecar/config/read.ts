@@ -1,11 +1,11 @@
 // One reading of the configuration: sidecar.yaml and the policies beside it, as text and as what they say.
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
-import type { IstioDocuments } from './documents.ts';
+import type { IstioDocuments } from '../documents/istio/documents.ts';
+import { parseIstio } from '../documents/istio/read.ts';
 import { withoutExposed } from './exposed-secrets.ts';
-import { type GatewayConfig, readGatewayConfig } from './gateway-read.ts';
+import { type GatewayConfig, readGatewayConfig } from './gateway-config.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
-import { parseIstio } from './istio.ts';
 import { parseSettings, type Settings } from './settings.ts';
 import { filesOf, readSources, readText, type Source } from './sources.ts';
 

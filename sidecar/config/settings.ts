@@ -8,7 +8,7 @@ import { descriptorLimit } from '../../cert-agent/base/descriptors.ts';
 import { reasonOf } from '../../cert-agent/base/errors.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
-import type { Limits } from '../exchange.ts';
+import type { Limits } from '../exchange/limits.ts';
 import type { LearnSettings } from '../observe/learned.ts';
 import { normalizeHostPattern } from '../policy/host.ts';
 import { type PathNormalization, pathNormalizations } from '../policy/path.ts';

@@ -6,8 +6,8 @@ import { asSallyportError, formatProblem, type Problem, SallyportError } from '.
 import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
-import { countOf, type IstioDocuments } from './documents.ts';
-import type { GatewayConfig } from './gateway-read.ts';
+import { countOf, type IstioDocuments } from '../documents/istio/documents.ts';
+import type { GatewayConfig } from './gateway-config.ts';
 import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';

@@ -4,7 +4,7 @@
 
 import { formatTime } from '../../cert-agent/base/clock.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Exchange } from '../exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 import type { PolicySet } from '../policy/compile.ts';
 import { type Explanation, explain } from '../policy/explain.ts';
 import type { RequestFacts } from '../policy/facts.ts';

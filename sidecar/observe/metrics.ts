@@ -3,7 +3,8 @@
 
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
 import { namespaceOf, parseSpiffeId, serviceAccountOf } from '../../cert-agent/identity/spiffe-id.ts';
-import type { Exchange, PortRules, TlsFacts } from '../exchange.ts';
+import type { Exchange, PortRules } from '../exchange/exchange.ts';
+import type { TlsFacts } from '../exchange/upstream.ts';
 import type { Workload } from '../policy/policy.ts';
 import { registerMirrored } from './mirrored.ts';
 

@@ -1,7 +1,7 @@
 // The refusal of a body that is longer than it may be: of one that says so, and of one that says nothing and goes on.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Exchange } from '../exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 
 /** For the codecs: has more come than may? Those who count in advance ask before it has. */
 export function isOverBodyLimit({ bytesReceived, bodyLimit }: Exchange): boolean {

@@ -3,7 +3,7 @@
 // knows whose TLS it is. Peeks only; whoever takes the connection reads it anew.
 
 import type { Socket } from 'node:net';
-import type { Limits } from '../exchange.ts';
+import type { Limits } from '../exchange/limits.ts';
 
 export interface ClientHello {
   /** In lower case; undefined where the client names none. */

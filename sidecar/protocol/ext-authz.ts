@@ -3,11 +3,11 @@
 
 import protobuf from 'protobufjs/light.js';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Asked, Fields, Party, Ruling } from '../exchange.ts';
+import type { Asked, Party, Ruling } from '../exchange/authorizer.ts';
+import { type Fields, fieldName, isEndToEnd } from '../exchange/message.ts';
 import { compileStrings } from '../policy/match.ts';
 import { framed, unframed } from './grpc.ts';
 import { fieldsFor, type HttpAuthorizer } from './http-authorizer.ts';
-import { fieldName, isEndToEnd } from './http1-head.ts';
 
 /** The head that an HTTP authorizer gets: the caller's method and path, and those of its fields that are meant for it. */
 export function httpQuestion(

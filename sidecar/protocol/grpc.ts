@@ -2,8 +2,7 @@
 // a body holds. The body itself is nobody's business but the two ends'.
 
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Fields, Reply } from '../exchange.ts';
-import { fieldName } from './http1-head.ts';
+import { type Fields, fieldName, type Reply } from '../exchange/message.ts';
 
 const contentType = fieldName('content-type');
 const grpcStatus = fieldName('grpc-status');

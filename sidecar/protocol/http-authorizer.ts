@@ -1,6 +1,6 @@
 // How an authorizer over HTTP is spoken to, and which of a request's fields it is told of.
 
-import type { Fields } from '../exchange.ts';
+import type { Fields } from '../exchange/message.ts';
 import { foldName } from '../policy/header-name.ts';
 import { compileStrings, isPattern, type Match } from '../policy/match.ts';
 

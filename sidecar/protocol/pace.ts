@@ -2,7 +2,7 @@
 // something has patience: it runs out while he waits, and what moves gives some back. Looked at in the coarse tick.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Exchange } from '../exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
 
 /** Nobody is too slow before: connections have bad moments. */
 export const graceMs = 5000;

@@ -4,7 +4,8 @@
 
 import { isIPv4, isIPv6, type Socket } from 'node:net';
 import { formatPlace } from '../../cert-agent/base/address.ts';
-import type { Limits, PortRules } from '../exchange.ts';
+import type { PortRules } from '../exchange/exchange.ts';
+import type { Limits } from '../exchange/limits.ts';
 import { type IpMatch, parseIp } from '../policy/ip.ts';
 
 /** The ends of the connection that was passed on, as logs write places. */

@@ -3,8 +3,8 @@
 
 import type { Socket } from 'node:net';
 import { type Connection, coarseNow, type Speaker } from '../connection.ts';
-import type { PortRules } from '../exchange.ts';
-import { preface } from './http2-frames.ts';
+import type { PortRules } from '../exchange/exchange.ts';
+import { preface } from './http2/frames.ts';
 
 /** What the first bytes of a connection say; undefined while they may still become more than one thing. */
 export type Sniffed = 'tls' | 'http2' | 'other' | undefined;

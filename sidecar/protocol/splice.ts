@@ -3,7 +3,7 @@
 
 import type { Duplex } from 'node:stream';
 import { readBytes } from '../../cert-agent/base/heap.ts';
-import type { SpliceEnd } from '../exchange.ts';
+import type { SpliceEnd } from '../exchange/upstream.ts';
 import { resetSocket } from './reset.ts';
 
 /** Counts what passes; an Exchange is that. */

@@ -1,8 +1,8 @@
 // An HTTP/2 stream as one end of a tunnel: what a socket is to a splice, with the stream's windows as its back-pressure.
 
 import { Duplex } from 'node:stream';
-import { errorCode } from './http2-frames.ts';
-import type { Http2Stream, StreamEvents } from './http2-stream.ts';
+import { errorCode } from './http2/frames.ts';
+import type { Http2Stream, StreamEvents } from './http2/stream.ts';
 
 export class StreamEnd extends Duplex {
   readonly #stream: Http2Stream;

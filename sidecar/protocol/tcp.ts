@@ -3,8 +3,9 @@
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Connection } from '../connection.ts';
-import { type Downstream, Exchange, type SpliceEnd } from '../exchange.ts';
-import { emptyFields } from './http1-head.ts';
+import { type Downstream, Exchange } from '../exchange/exchange.ts';
+import { emptyFields } from '../exchange/message.ts';
+import type { SpliceEnd } from '../exchange/upstream.ts';
 import { type RefusalOf, Tunnel } from './tunnel.ts';
 
 /** Nobody answers a TCP stream: these are never called, and an exchange must name someone. */

@@ -10,7 +10,7 @@ import {
   type TlsOptions,
 } from 'node:tls';
 import type { Svid } from '../../cert-agent/identity/svid.ts';
-import type { TlsFacts } from '../exchange.ts';
+import type { TlsFacts } from '../exchange/upstream.ts';
 import { meshAlpn, meshAlpns } from '../policy/mtls.ts';
 
 export type TlsVersion = 'TLSv1.3' | 'TLSv1.2';

@@ -3,7 +3,8 @@
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Holder, Kind, Speaker } from '../connection.ts';
-import type { Exchange, SpliceEnd } from '../exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { SpliceEnd } from '../exchange/upstream.ts';
 import { type Splice, splice } from './splice.ts';
 import { closeFrame, closeStatus, FrameBoundary } from './websocket.ts';
 

@@ -2,7 +2,7 @@
 // has neither (RFC 8441 section 5), and where a frame ends, so that a last word of ours can stand between two.
 
 import { createHash, randomBytes } from 'node:crypto';
-import { fieldName } from './http1-head.ts';
+import { fieldName } from '../exchange/message.ts';
 
 /** Fields of the HTTP/1.1 handshake alone. */
 export const keyName = fieldName('Sec-WebSocket-Key');

@@ -1,8 +1,8 @@
 // Does a request match what a rule asks beside its path? Header names without regard to case, of query parameters that are
 // repeated the first (HTTPRoute `matches`). Regular expressions match the whole value, in linear time.
 
-import type { Exchange } from '../exchange.ts';
-import { headerOf, pathWithoutQuery } from '../facts-of.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
 import type { ValueMatch } from './documents.ts';
 import { compileRegex } from './regex.ts';
 

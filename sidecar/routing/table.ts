@@ -4,10 +4,9 @@
 // place in it. Regular expressions, whose place the standard leaves open, come between exact paths and prefixes, as in Envoy.
 // Before all of these come rules that answer 500 because nobody can tell for which paths they were.
 
-import type { EdgeRule, Found } from '../edge.ts';
-import type { Exchange } from '../exchange.ts';
-import { pathWithoutQuery } from '../facts-of.ts';
-import { preflightFields } from '../filters/cors.ts';
+import type { EdgeRule, Found } from '../exchange/edge.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import { pathWithoutQuery } from '../exchange/facts.ts';
 import { hostOf, maxHost, patternsFor } from './hosts.ts';
 import { announcedBy, type Matcher, matchesRest, requestBehind } from './match.ts';
 import { compileRegex } from './regex.ts';
@@ -189,7 +188,7 @@ function preflighted(
 /** What a rule answers a preflight; where its app does, the rule's name. */
 function answerOf({ rule }: Row, exchange: Exchange): string {
   const { cors } = rule.filters;
-  return cors === undefined ? rule.name : JSON.stringify(preflightFields(exchange, cors));
+  return cors === undefined ? rule.name : JSON.stringify(cors.preflight(exchange));
 }
 
 /** What a look-up for a preflight has passed by that it may be for as well. */

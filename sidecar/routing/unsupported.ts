@@ -2,7 +2,7 @@
 // break a head or leave its hop, filters where they have no meaning. That rule answers 500 then, whole: half of what somebody
 // meant is not what they meant. Its route says so by the standard's `PartiallyInvalid`, or `UnsupportedValue` where nothing is left.
 
-import { isSafeField } from '../protocol/http1-head.ts';
+import { isSafeField } from '../exchange/message.ts';
 import type {
   BackendRef,
   GrpcMatch,

@@ -2,8 +2,8 @@
 // to loopback. For what the path asks on behalf of a request, as an external authorizer.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Destination, Fields, Reply, UpstreamConnection, UpstreamEvents } from '../exchange.ts';
-import { emptyFields } from '../protocol/http1-head.ts';
+import { emptyFields, type Fields, type Reply } from '../exchange/message.ts';
+import type { Destination, UpstreamConnection, UpstreamEvents } from '../exchange/upstream.ts';
 
 export interface Question {
   readonly method: string;

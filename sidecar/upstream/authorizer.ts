@@ -1,7 +1,8 @@
 // An extension provider made ready to be asked: where it is, and which of Envoy's two forms it speaks.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Asked, Authorizer, Destination, Ruling } from '../exchange.ts';
+import type { Asked, Authorizer, Ruling } from '../exchange/authorizer.ts';
+import type { Destination } from '../exchange/upstream.ts';
 import { grpcFields, grpcStatusOf } from '../protocol/grpc.ts';
 import { type HttpAuthorizer, toldOf } from '../protocol/http-authorizer.ts';
 import { ask } from './ask.ts';

@@ -2,7 +2,8 @@
 // breakers. Whoever counts up counts down.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Limits, RetryPolicy } from '../exchange.ts';
+import type { Limits } from '../exchange/limits.ts';
+import type { RetryPolicy } from '../exchange/upstream.ts';
 import type { ConnectionPlan } from './traffic.ts';
 
 /** Envoy's `retry_budget`: a fifth of the requests in flight, and three where there are few. */

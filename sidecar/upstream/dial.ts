@@ -11,7 +11,7 @@ import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { checkComplaint, type Presented, readPresented } from '../../cert-agent/identity/peer-chain.ts';
 import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import { checkDenied, checkValidity, type PeerIdentity, verifyChain } from '../../cert-agent/identity/verify.ts';
-import type { TlsFacts, UpstreamPeer } from '../exchange.ts';
+import type { TlsFacts, UpstreamPeer } from '../exchange/upstream.ts';
 import { runsOn } from '../protocol/reset.ts';
 import { dialContext, dialedFacts, offeredToPeer, type TlsSettings } from '../protocol/tls.ts';
 

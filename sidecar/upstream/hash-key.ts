@@ -1,7 +1,8 @@
 // The text by which a request keeps to one endpoint: a header, a cookie, a parameter of its query or where it comes from.
 
 import { randomBytes } from 'node:crypto';
-import type { Exchange, HashSource } from '../exchange.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { HashSource } from '../exchange/upstream.ts';
 import { ipOfPlace } from '../policy/ip.ts';
 
 /** The text, or undefined where the request has none: it goes anywhere then. */

@@ -3,10 +3,10 @@
 // is repeated, and the first answer decides alone.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Destination, UpstreamConnection } from '../exchange.ts';
-import { Http1Client } from '../protocol/http1-client.ts';
-import { emptyFields } from '../protocol/http1-head.ts';
-import { Http2Client } from '../protocol/http2-client.ts';
+import { emptyFields } from '../exchange/message.ts';
+import type { Destination, UpstreamConnection } from '../exchange/upstream.ts';
+import { Http1Client } from '../protocol/http1/client.ts';
+import { Http2Client } from '../protocol/http2/client.ts';
 import { ask } from './ask.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import type { Endpoint } from './endpoint.ts';

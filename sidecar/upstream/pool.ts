@@ -7,8 +7,15 @@ import { every } from '../../cert-agent/base/background.ts';
 import { type Clock, systemClock } from '../../cert-agent/base/clock.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
-import type { BareConnection, Choice, Destination, HashSource, RetryPolicy, UpstreamConnection } from '../exchange.ts';
-import type { UpstreamFacts } from '../observe/sum.ts';
+import type {
+  BareConnection,
+  Choice,
+  Destination,
+  HashSource,
+  RetryPolicy,
+  UpstreamConnection,
+} from '../exchange/upstream.ts';
+import type { UpstreamFacts } from '../observe/merge-workers.ts';
 import { type Balancer, createBalancer } from './balance.ts';
 import { Breaker } from './breaker.ts';
 import { Deadlines } from './deadlines.ts';

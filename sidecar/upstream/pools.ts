@@ -1,12 +1,12 @@
 // Every pool of the process, by name. A pool outlives a change of the configuration that does not concern it, and no
 // connection outlives the SVID that it was made with once it is idle.
 
-import type { Address } from '../../cert-agent/base/address.ts';
-import { formatAddress } from '../../cert-agent/base/address.ts';
+import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import type { Live } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
-import type { Limits, TlsFacts } from '../exchange.ts';
+import type { Limits } from '../exchange/limits.ts';
+import type { TlsFacts } from '../exchange/upstream.ts';
 import type { TlsSettings } from '../protocol/tls.ts';
 import { createPeerDial, dialPlain, serverNameOf } from './dial.ts';
 import { Pool } from './pool.ts';

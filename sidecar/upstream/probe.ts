@@ -4,11 +4,12 @@
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
-import type { Destination, Limits } from '../exchange.ts';
+import type { Limits } from '../exchange/limits.ts';
+import { emptyFields } from '../exchange/message.ts';
+import type { Destination } from '../exchange/upstream.ts';
 import { grpcFields, grpcStatusOf } from '../protocol/grpc.ts';
-import { Http1Client } from '../protocol/http1-client.ts';
-import { emptyFields } from '../protocol/http1-head.ts';
-import { Http2Client } from '../protocol/http2-client.ts';
+import { Http1Client } from '../protocol/http1/client.ts';
+import { Http2Client } from '../protocol/http2/client.ts';
 import { ask, type Question } from './ask.ts';
 import { dialPlain } from './dial.ts';
 

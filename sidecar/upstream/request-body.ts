@@ -1,8 +1,8 @@
 // The pieces of a request's body on their way: those that wait for a connection, and, where the request may be sent again,
 // all of them so far, up to a limit. What is kept counts among what the process holds.
 
-import type { Fields } from '../exchange.ts';
-import { hold, pile } from '../observe/held.ts';
+import { hold, pile } from '../exchange/held-bytes.ts';
+import type { Fields } from '../exchange/message.ts';
 
 /** What may wait for a connection, or be kept for another try; a request with a longer body is sent once. */
 const keptBytes = 64 * 1024;

@@ -2,7 +2,8 @@
 // tried again wherever a policy is. Pure but for the dice.
 
 import { type CodeRow, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Reply, RetryOn, RetryPolicy } from '../exchange.ts';
+import type { Reply } from '../exchange/message.ts';
+import type { RetryOn, RetryPolicy } from '../exchange/upstream.ts';
 import { grpcStatusOf } from '../protocol/grpc.ts';
 
 // RFC 9110 section 9.2.2: what may be sent twice without harm.

@@ -11,7 +11,7 @@ import {
   type SecureContext,
 } from 'node:tls';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { TlsFacts } from '../exchange.ts';
+import type { TlsFacts } from '../exchange/upstream.ts';
 import { runsOn } from '../protocol/reset.ts';
 import { dialedFacts, serverDialOptions, type TlsSettings } from '../protocol/tls.ts';
 import { type Dial, settle } from './dial.ts';

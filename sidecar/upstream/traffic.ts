@@ -1,7 +1,7 @@
 // What an upstream's traffic is to be like: balancing, limits, whom to leave out. Plain data, from Istio's DestinationRule or
 // Envoy Gateway's BackendTrafficPolicy, in the words of the former; what is absent has the default of our settings.
 
-import type { HashSource } from '../exchange.ts';
+import type { HashSource } from '../exchange/upstream.ts';
 
 /** How an endpoint is chosen for a request. */
 export type BalancePlan =

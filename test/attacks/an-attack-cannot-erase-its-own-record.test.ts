@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Exchange } from '../../sidecar/exchange.ts';
+import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { Denials } from '../../sidecar/observe/denials.ts';
 import type { PolicySet } from '../../sidecar/policy/compile.ts';
 import { createFacts } from '../../sidecar/policy/facts.ts';

@@ -6,19 +6,25 @@ import t from 'tap';
 import { z } from 'zod';
 import { formatProblem, type Problem } from '../../cert-agent/base/errors.ts';
 import { parseYaml, type YamlDocument } from '../../cert-agent/base/yaml.ts';
-import { authorizationPolicy, readAuthorizationPolicy } from '../../sidecar/config/authorization-policy.ts';
-import { backendTrafficPolicy, readBackendTrafficPolicy } from '../../sidecar/config/backend-traffic-policy.ts';
-import { destinationRule, readDestinationRule } from '../../sidecar/config/destination-rule.ts';
-import { checkGatewayApi, gatewayKinds } from '../../sidecar/config/gateway-api.ts';
-import { compileGatewayPorts } from '../../sidecar/config/gateway-generation.ts';
-import { planGateway, statusOf } from '../../sidecar/config/gateway-plan.ts';
-import { readPlaced } from '../../sidecar/config/gateway-read.ts';
+import { planGateway, statusOf } from '../../sidecar/compile/gateway-plan.ts';
+import { compileGatewayPorts } from '../../sidecar/compile/gateway-ports.ts';
+import { readPlaced } from '../../sidecar/config/gateway-config.ts';
 import { gatewayYaml, parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
-import { peerAuthentication, readPeerAuthentication } from '../../sidecar/config/peer-authentication.ts';
-import { readRequestAuthentication, requestAuthentication } from '../../sidecar/config/request-authentication.ts';
-import { readSecurityPolicy, securityPolicy } from '../../sidecar/config/security-policy.ts';
 import { parseSettings, sidecarYaml } from '../../sidecar/config/settings.ts';
-import { compileCors } from '../../sidecar/filters/cors.ts';
+import {
+  backendTrafficPolicy,
+  readBackendTrafficPolicy,
+} from '../../sidecar/documents/envoy-gateway/backend-traffic-policy.ts';
+import { readSecurityPolicy, securityPolicy } from '../../sidecar/documents/envoy-gateway/security-policy.ts';
+import { checkGatewayApi, gatewayKinds } from '../../sidecar/documents/gateway-api/gateway.ts';
+import { authorizationPolicy, readAuthorizationPolicy } from '../../sidecar/documents/istio/authorization-policy.ts';
+import { destinationRule, readDestinationRule } from '../../sidecar/documents/istio/destination-rule.ts';
+import { peerAuthentication, readPeerAuthentication } from '../../sidecar/documents/istio/peer-authentication.ts';
+import {
+  readRequestAuthentication,
+  requestAuthentication,
+} from '../../sidecar/documents/istio/request-authentication.ts';
+import { compileCors } from '../../sidecar/edge/cors/cors.ts';
 import { startEcho } from '../fixtures/echo.ts';
 import { gatewayWorld, settings, specs } from '../fixtures/every-field.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';

@@ -18,7 +18,7 @@ import { DatabaseSync } from 'node:sqlite';
 import t, { type Test } from 'tap';
 import { createLog } from '../../cert-agent/base/log.ts';
 import { type CaOptions, startCa } from '../../cert-agent/ca/main.ts';
-import { openOperator } from '../../cert-agent/ca/open-operator.ts';
+import { openOperator } from '../../cert-agent/ca/operator/open.ts';
 import { generationsIn, writeGeneration } from '../../cert-agent/identity/generation.ts';
 import { type Agent, startAgent } from '../../cert-agent/main.ts';
 import { makeCa, startTestCa } from '../fixtures/ca.ts';

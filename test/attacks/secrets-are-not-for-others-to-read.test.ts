@@ -22,7 +22,7 @@ import { readPassphrase } from '../../cert-agent/ca/passphrase.ts';
 import { watchIdentityFiles } from '../../cert-agent/identity/files.ts';
 import { startAgent } from '../../cert-agent/main.ts';
 import { readConfiguration } from '../../sidecar/config/read.ts';
-import { parseTarget } from '../../sidecar/filters/redis-client.ts';
+import { parseTarget } from '../../sidecar/edge/redis.ts';
 import { makeCa, startTestCa } from '../fixtures/ca.ts';
 import { startFakeCa } from '../fixtures/fake-ca.ts';
 import { captureLog } from '../fixtures/log-lines.ts';

@@ -15,15 +15,15 @@ import type { Svid } from '../../cert-agent/identity/svid.ts';
 import { verifyChain } from '../../cert-agent/identity/verify.ts';
 import { readCsr } from '../../cert-agent/identity/x509.ts';
 import type { Connection } from '../../sidecar/connection.ts';
-import type { Exchange } from '../../sidecar/exchange.ts';
-import { addFields } from '../../sidecar/fields.ts';
-import { hideSessionCookies, takeOutAll } from '../../sidecar/filters/credentials.ts';
+import { hideSessionCookies, takeOutAll } from '../../sidecar/edge/credentials.ts';
+import type { Exchange } from '../../sidecar/exchange/exchange.ts';
+import { addFields } from '../../sidecar/exchange/fields.ts';
+import { fieldName } from '../../sidecar/exchange/message.ts';
 import { createPeerCheck } from '../../sidecar/peer.ts';
 import { cookieReadings, paramReadings } from '../../sidecar/policy/credential-readings.ts';
 import { compileAuthentication } from '../../sidecar/policy/jwt.ts';
 import { Gatherer } from '../../sidecar/protocol/gather.ts';
-import { fieldName } from '../../sidecar/protocol/http1-head.ts';
-import { fetchJson, Jwks } from '../../sidecar/upstream/jwks.ts';
+import { fetchJson, Jwks } from '../../sidecar/tokens/jwks.ts';
 import {
   caExtensions,
   forge,

@@ -3,7 +3,7 @@
 
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { parseIstio } from '../../sidecar/config/istio.ts';
+import { parseIstio } from '../../sidecar/documents/istio/read.ts';
 import { compilePolicies } from '../../sidecar/policy/compile.ts';
 import { decide, policiesFor } from '../../sidecar/policy/decide.ts';
 import { createFacts } from '../../sidecar/policy/facts.ts';

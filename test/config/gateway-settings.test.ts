@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { readStatus } from '../../sidecar/judge-gateway.ts';
+import { readStatus } from '../../sidecar/process/dry-run.ts';
 import { documentOf } from '../fixtures/plan.ts';
 import { tempDir } from '../fixtures/process.ts';
 

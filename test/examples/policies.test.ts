@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { runFixtures } from '../../sidecar/config/fixtures.ts';
+import { runFixtures } from '../../sidecar/analyze/fixtures.ts';
 
 const root = fileURLToPath(new URL('../../examples/policies/', import.meta.url));
 const readme = readFileSync(`${root}README.md`, 'utf8');

@@ -3,9 +3,9 @@
 
 import assert from 'node:assert/strict';
 import t from 'tap';
-import type { Fields } from '../../sidecar/exchange.ts';
-import { createBodyReader } from '../../sidecar/protocol/http1-body.ts';
-import { checkHeadCharacters, parseFields, parseStatusLine } from '../../sidecar/protocol/http1-head.ts';
+import type { Fields } from '../../sidecar/exchange/message.ts';
+import { createBodyReader } from '../../sidecar/protocol/http1/body.ts';
+import { checkHeadCharacters, parseFields, parseStatusLine } from '../../sidecar/protocol/http1/head.ts';
 import { readRequests, reprint, requestVectors } from '../fixtures/codec.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
 import type { Random } from '../fixtures/random.ts';

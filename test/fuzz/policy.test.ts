@@ -4,11 +4,11 @@
 import assert from 'node:assert/strict';
 import { BlockList } from 'node:net';
 import t from 'tap';
+import { emptyFields, isSafeField } from '../../sidecar/exchange/message.ts';
 import { compileIpBlocks, isIpBlock, parseIp } from '../../sidecar/policy/ip.ts';
 import { compileAuthentication } from '../../sidecar/policy/jwt.ts';
 import { decodeCheck, encodeCheck } from '../../sidecar/protocol/ext-authz.ts';
-import { emptyFields, isSafeField } from '../../sidecar/protocol/http1-head.ts';
-import { Jwks } from '../../sidecar/upstream/jwks.ts';
+import { Jwks } from '../../sidecar/tokens/jwks.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';
 import type { Random } from '../fixtures/random.ts';
 import { createKey, jwksOf, plainRule, sign } from '../fixtures/tokens.ts';

@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, request, type ServerResponse } from
 import type { AddressInfo } from 'node:net';
 import { brotliDecompressSync, constants, gunzipSync } from 'node:zlib';
 import t from 'tap';
-import { heldBytes } from '../../sidecar/observe/held.ts';
+import { heldBytes } from '../../sidecar/exchange/held-bytes.ts';
 import { askAs, type Heard, type Question, type Version, versions } from '../fixtures/edge-client.ts';
 import { type Gateway, startTestGateway } from '../fixtures/gateway.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';

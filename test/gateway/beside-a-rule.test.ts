@@ -3,7 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { readStatus } from '../../sidecar/judge-gateway.ts';
+import { readStatus } from '../../sidecar/process/dry-run.ts';
 import { isBad, sectionsOf } from '../../sidecar/routing/status.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';

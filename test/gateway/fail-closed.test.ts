@@ -3,10 +3,10 @@
 
 import { connect, type Socket } from 'node:net';
 import t from 'tap';
-import type { Exchange } from '../../sidecar/exchange.ts';
-import { hashApiKey } from '../../sidecar/filters/api-key.ts';
-import { ConcurrencyLimit } from '../../sidecar/filters/concurrency.ts';
-import { enterExchange } from '../../sidecar/filters/limit-exchange.ts';
+import { hashApiKey } from '../../sidecar/edge/api-key/api-key.ts';
+import { ConcurrencyLimit } from '../../sidecar/edge/concurrency/limit.ts';
+import { enterExchange } from '../../sidecar/edge/rate-limit/filter.ts';
+import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { parseIp } from '../../sidecar/policy/ip.ts';
 import { startHttpAuthorizer } from '../fixtures/authorizer.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';

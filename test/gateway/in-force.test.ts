@@ -4,7 +4,7 @@
 import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { readStatus } from '../../sidecar/judge-gateway.ts';
+import { readStatus } from '../../sidecar/process/dry-run.ts';
 import { sectionsOf } from '../../sidecar/routing/status.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { startTestGateway, writeGateway } from '../fixtures/gateway.ts';

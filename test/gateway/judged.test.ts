@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { readStatus } from '../../sidecar/judge-gateway.ts';
+import { readStatus } from '../../sidecar/process/dry-run.ts';
 import { isBad, sectionsOf } from '../../sidecar/routing/status.ts';
 import { startHttpAuthorizer } from '../fixtures/authorizer.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';

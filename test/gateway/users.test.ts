@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingHttpHeaders } from 'node:http';
 import { join } from 'node:path';
 import t from 'tap';
-import { hashApiKey } from '../../sidecar/filters/api-key.ts';
+import { hashApiKey } from '../../sidecar/edge/api-key/api-key.ts';
 import { startHttpAuthorizer } from '../fixtures/authorizer.ts';
 import { type Gateway, startTestGateway } from '../fixtures/gateway.ts';
 import { startOne, writeCredential } from '../fixtures/mesh.ts';

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { connectOperator } from '../../cert-agent/ca/operator-socket.ts';
+import { connectOperator } from '../../cert-agent/ca/operator/socket.ts';
 import { ask, makeCa, newKey, svidOf } from '../fixtures/ca.ts';
 import { runSallyport, startSallyport } from '../fixtures/process.ts';
 

@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import t from 'tap';
-import { clientOf } from '../../sidecar/facts-of.ts';
+import { clientOf } from '../../sidecar/exchange/facts.ts';
 import { compilePolicies } from '../../sidecar/policy/compile.ts';
 import { decide, policiesFor } from '../../sidecar/policy/decide.ts';
 import { createFacts } from '../../sidecar/policy/facts.ts';

@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { parse } from 'yaml';
-import { Evaluator } from '../../sidecar/config/question.ts';
+import { Evaluator } from '../../sidecar/analyze/question.ts';
 import { scope } from '../fixtures/policy.ts';
 
 interface Case {

@@ -5,7 +5,7 @@ import t from 'tap';
 import { hasDuplicateKeys } from '../../sidecar/policy/json-keys.ts';
 import { type AuthResult, compileAuthentication } from '../../sidecar/policy/jwt.ts';
 import type { JwtRule, RequestAuthentication } from '../../sidecar/policy/request-authentication.ts';
-import { Jwks } from '../../sidecar/upstream/jwks.ts';
+import { Jwks } from '../../sidecar/tokens/jwks.ts';
 import { assemble, createKey, jwksOf, plainRule, type SigningKey, sign } from '../fixtures/tokens.ts';
 
 const document = (...jwtRules: JwtRule[]): RequestAuthentication => ({

@@ -1,7 +1,7 @@
 // Which mode a port has: Istio's resolution, case by case, from documents as people write them.
 
 import t from 'tap';
-import { parseIstio } from '../../sidecar/config/istio.ts';
+import { parseIstio } from '../../sidecar/documents/istio/read.ts';
 import { resolveMtls } from '../../sidecar/policy/mtls.ts';
 
 const workload = { namespace: 'shop', serviceAccount: 'orders', labels: { app: 'orders', tier: 'back' } };

@@ -8,7 +8,7 @@ import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { parseSettings } from '../../sidecar/config/settings.ts';
 import { readClaims } from '../../sidecar/policy/facts.ts';
 import { checkVouched, verifyTransactionToken } from '../../sidecar/policy/transaction-token.ts';
-import { createTokenSigner, type SignTransactionToken } from '../../sidecar/upstream/token-signer.ts';
+import { createTokenSigner, type SignTransactionToken } from '../../sidecar/tokens/sign.ts';
 import { fuzz } from '../fixtures/fuzz.ts';
 import { type Authority, type Credential, createAuthority, createCredential } from '../fixtures/pki.ts';
 import { assemble } from '../fixtures/tokens.ts';

@@ -2,7 +2,7 @@
 // an app that records every byte: what arrives there is what the vector says, byte by byte, and nothing of what was refused.
 
 import t from 'tap';
-import { HpackDecoder } from '../../sidecar/protocol/hpack-decode.ts';
+import { HpackDecoder } from '../../sidecar/protocol/http2/hpack-decode.ts';
 import { type Frame, hello, speak } from '../fixtures/http2-raw.ts';
 import { http2Vectors, vectorFrames } from '../fixtures/http2-vectors.ts';
 import { asArrived, startBackend, startMesh } from '../fixtures/mesh.ts';

@@ -8,7 +8,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import t from 'tap';
-import { startSidecar } from '../../sidecar/main.ts';
+import { startSidecar } from '../../sidecar/process/main.ts';
 import { logTo, readHere, readRecords, writeCredential } from '../fixtures/mesh.ts';
 import { type Authority, type Credential, createAuthority, createCredential } from '../fixtures/pki.ts';
 import { freePort, type Owner, tempDir, until } from '../fixtures/process.ts';

@@ -4,7 +4,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { startSidecar } from '../../sidecar/main.ts';
+import { startSidecar } from '../../sidecar/process/main.ts';
 import { logTo, readHere, startBackend, startMesh, startOne } from '../fixtures/mesh.ts';
 import { freePort, until } from '../fixtures/process.ts';
 

@@ -3,8 +3,8 @@
 import { createServer as createHttp2Server, constants as http2, type ServerHttp2Stream } from 'node:http2';
 import { connect } from 'node:net';
 import t from 'tap';
-import type { RetryOn, RetryPolicy } from '../../sidecar/exchange.ts';
-import { heldBytes } from '../../sidecar/observe/held.ts';
+import { heldBytes } from '../../sidecar/exchange/held-bytes.ts';
+import type { RetryOn, RetryPolicy } from '../../sidecar/exchange/upstream.ts';
 import { onPorts, startForwarder, startPool } from '../fixtures/forwarder.ts';
 import { type Backend, exchangeBytes, startBackend } from '../fixtures/mesh.ts';
 import { freePort, type Owner, until } from '../fixtures/process.ts';

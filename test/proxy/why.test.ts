@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { parseIstio } from '../../sidecar/config/istio.ts';
+import { parseIstio } from '../../sidecar/documents/istio/read.ts';
 import { allowAll, exchangeBytes, type Mesh, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { type Owner, runSallyport, until } from '../fixtures/process.ts';
 

@@ -2,8 +2,8 @@
 
 import t from 'tap';
 import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Reply, RetryOn, RetryPolicy } from '../../sidecar/exchange.ts';
-import { emptyFields, fieldName } from '../../sidecar/protocol/http1-head.ts';
+import { emptyFields, fieldName, type Reply } from '../../sidecar/exchange/message.ts';
+import type { RetryOn, RetryPolicy } from '../../sidecar/exchange/upstream.ts';
 import { backoffMs, RetriesExhausted, retriesError, retriesReply } from '../../sidecar/upstream/retry.ts';
 
 const policy = (on: RetryOn[], codes: number[] = []): RetryPolicy => ({

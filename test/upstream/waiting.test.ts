@@ -4,8 +4,8 @@
 import { createServer as createHttp2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import { createServer, type Socket } from 'node:net';
 import t from 'tap';
-import type { UpstreamConnection, UpstreamEvents } from '../../sidecar/exchange.ts';
-import { emptyFields } from '../../sidecar/protocol/http1-head.ts';
+import { emptyFields } from '../../sidecar/exchange/message.ts';
+import type { UpstreamConnection, UpstreamEvents } from '../../sidecar/exchange/upstream.ts';
 import type { Pool } from '../../sidecar/upstream/pool.ts';
 import { Resolver } from '../../sidecar/upstream/resolve.ts';
 import { onPorts, poolLimits, startForwarder, startPool } from '../fixtures/forwarder.ts';

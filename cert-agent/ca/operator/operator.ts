@@ -1,0 +1,238 @@
+// What an operator does to a CA: tokens, listing, revocation. The running CA does it for those who reach its unix
+// socket (operator-socket.ts); with the CA stopped, the command does it on the store itself.
+
+import { randomBytes } from 'node:crypto';
+import type { Clock } from '../../base/clock.ts';
+import { formatDuration, formatTime } from '../../base/clock.ts';
+import { didYouMean } from '../../base/did-you-mean.ts';
+import { SallyportError } from '../../base/errors.ts';
+import { parseSpiffeId } from '../../identity/spiffe-id.ts';
+import { deniedError, hashToken } from '../evidence.ts';
+import { checkIssuable } from '../issue.ts';
+import {
+  type Allowance,
+  nearestId,
+  parseSerial,
+  type Revocation,
+  type Revocations,
+  type RevokeOptions,
+  serialNotFound,
+} from '../revocation/revoke.ts';
+import type { Denial, Store, StoredCertificate, StoredToken } from '../store/store.ts';
+
+export interface NewToken {
+  /** Shown once; the CA keeps its hash only. */
+  readonly token: string;
+  readonly id: string;
+  /** Milliseconds since 1970. */
+  readonly expiresAt: number;
+}
+
+/** A certificate as it is listed; times are milliseconds since 1970. */
+export interface ListedCertificate {
+  readonly serial: string;
+  readonly id: string;
+  readonly issuedAt: number;
+  readonly notBefore: number;
+  readonly notAfter: number;
+  /** `token`, `svid` (a renewal) or `self` (the CA's own). */
+  readonly evidence: string;
+  /** With `svid`: the serial of the certificate that was renewed. */
+  readonly renews?: string;
+  readonly revoked?: { readonly at: number; readonly reason: string };
+}
+
+export interface ShownCertificate extends ListedCertificate {
+  /** The leaf, base64 DER. */
+  readonly certificate: string;
+}
+
+export interface ListFilter {
+  /** Those that have expired too. */
+  readonly all?: boolean;
+  /** Only those that expire within this time. */
+  readonly expiringMs?: number;
+}
+
+/** A join token as it is listed, which is never the token itself; times are milliseconds since 1970. */
+export interface ListedToken {
+  /** The first 12 digits of its SHA-256: enough to name it, and no use to anybody who reads it. */
+  readonly token: string;
+  readonly id: string;
+  readonly createdAt: number;
+  readonly expiresAt: number;
+  /** Of the certificate that it gave, once it was used. */
+  readonly serial?: string;
+}
+
+/** Which tokens to remove: one by the first digits of its listed name, or all of an ID. */
+export type TokenChoice = { readonly token: string } | { readonly id: string };
+
+export interface Operator {
+  /** @throws SallyportError `ttl_out_of_range`, `spiffe_id_invalid`, `id_foreign`, `id_reserved` or `id_denied`. */
+  createToken(id: string, ttlMs: number): Promise<NewToken>;
+  /** Those on record, in the order in which they end. */
+  listTokens(): Promise<readonly ListedToken[]>;
+  /**
+   * Removes tokens, so that they give nothing any more; what they have given stays. Returns them.
+   * @throws SallyportError `not_found`, or `usage` when the digits name none or several.
+   */
+  removeTokens(choice: TokenChoice): Promise<readonly ListedToken[]>;
+  list(filter: ListFilter): Promise<readonly ListedCertificate[]>;
+  /** @throws SallyportError `not_found` or `usage`. */
+  show(serial: string): Promise<ShownCertificate>;
+  /** `target` is a serial or a SPIFFE ID. */
+  revoke(target: string, reason: string, options?: RevokeOptions): Promise<Revocation>;
+  allow(id: string): Promise<Allowance>;
+  /** The deny-list as it stands. */
+  listDenials(): Promise<readonly Denial[]>;
+}
+
+export interface OperatorParts {
+  readonly store: Store;
+  readonly revocations: Revocations;
+  readonly trustDomain: string;
+  readonly clock: Clock;
+  /** Told of what was done, for log and metrics. Never of the token. */
+  readonly onEvent?: (event: OperatorEvent) => void;
+}
+
+export type OperatorEvent =
+  | { readonly code: 'token_created'; readonly id: string; readonly expiresAt: string }
+  | { readonly code: 'token_removed'; readonly id: string; readonly token: string }
+  | {
+      readonly code: 'revoked';
+      readonly target: string;
+      readonly reason: string;
+      readonly certificates: number;
+      readonly renewals: number;
+    }
+  | { readonly code: 'allowed'; readonly id: string };
+
+const shortestTokenLifeMs = 10_000;
+const longestTokenLifeMs = 7 * 86_400_000;
+
+export function createOperator(parts: OperatorParts): Operator {
+  const { store, revocations, clock } = parts;
+  return {
+    createToken: (id, ttlMs) => createToken(parts, id, ttlMs),
+    listTokens: async () => (await store.listTokens()).map(listedTokenOf),
+    removeTokens: (choice) => removeTokens(parts, choice),
+    async list({ all, expiringMs }) {
+      const now = clock.now();
+      const found = await store.listCertificates({
+        ...(all === true ? {} : { endsAfter: now }),
+        ...(expiringMs === undefined ? {} : { endsBy: now + expiringMs }),
+      });
+      return found.map(listedOf);
+    },
+    async show(text) {
+      const serial = parseSerial(text);
+      const found = await store.findCertificate(serial);
+      if (found === undefined) throw await serialNotFound(store, text, serial);
+      return { ...listedOf(found), certificate: Buffer.from(found.certificate).toString('base64') };
+    },
+    async revoke(target, reason, options) {
+      const done = await revocations.revoke(target, reason, options);
+      const { certificates, renewals } = done;
+      parts.onEvent?.({ code: 'revoked', target: done.target, reason, certificates, renewals });
+      return done;
+    },
+    async allow(text) {
+      const done = await revocations.allow(text);
+      if (done.changed) parts.onEvent?.({ code: 'allowed', id: done.id });
+      return done;
+    },
+    listDenials: () => store.listDenials(),
+  };
+}
+
+async function createToken(parts: OperatorParts, text: string, ttlMs: number): Promise<NewToken> {
+  const id = parseSpiffeId(text);
+  checkIssuable(id, parts.trustDomain);
+  if (ttlMs < shortestTokenLifeMs || ttlMs > longestTokenLifeMs) {
+    throw new SallyportError('ttl_out_of_range', `a join token of ${formatDuration(ttlMs)} is not made`, {
+      hint: `choose between ${formatDuration(shortestTokenLifeMs)} and ${formatDuration(longestTokenLifeMs)}`,
+    });
+  }
+  // Hex: a token that began with a dash would be an option to the next command.
+  const token = randomBytes(32).toString('hex');
+  const createdAt = parts.clock.now();
+  const expiresAt = createdAt + ttlMs;
+  const added = await parts.store.addToken({ hash: hashToken(token), id: id.uri, createdAt, expiresAt });
+  if (added.outcome === 'denied') throw deniedError(id.uri);
+  parts.onEvent?.({ code: 'token_created', id: id.uri, expiresAt: formatTime(expiresAt) });
+  return { token, id: id.uri, expiresAt };
+}
+
+async function removeTokens(parts: OperatorParts, choice: TokenChoice): Promise<readonly ListedToken[]> {
+  const all = await parts.store.listTokens();
+  const chosen = 'id' in choice ? tokensOfId(all, choice.id) : [tokenNamed(all, choice.token)];
+  const removed: ListedToken[] = [];
+  for (const one of chosen) {
+    // Gone meanwhile: another operator removed it.
+    if (!(await parts.store.removeToken(one.hash))) continue;
+    const listed = listedTokenOf(one);
+    parts.onEvent?.({ code: 'token_removed', id: listed.id, token: listed.token });
+    removed.push(listed);
+  }
+  return removed;
+}
+
+function tokensOfId(all: readonly StoredToken[], text: string): readonly StoredToken[] {
+  const id = parseSpiffeId(text).uri;
+  const found = all.filter((one) => one.id === id);
+  if (found.length > 0) return found;
+  const ids = new Set(all.map((one) => one.id));
+  throw tokenNotFound(`no join token of ${id} is on record`, nearestId(id, ids));
+}
+
+const tokenNameLength = 12;
+
+function tokenNamed(all: readonly StoredToken[], text: string): StoredToken {
+  const name = text.toLowerCase();
+  if (!/^[0-9a-f]{4,64}$/.test(name)) {
+    throw new SallyportError('usage', `'${text.slice(0, 80)}' names no join token`, {
+      hint: 'give the digits that sallyport ca token ls shows, four of them at least, or --spiffe-id',
+    });
+  }
+  // Operators who give the token itself mean that one. Its hash is what is on record.
+  const found = all.filter((one) => one.hash.startsWith(name) || one.hash === hashToken(name));
+  const [first] = found;
+  if (first === undefined) {
+    const names = all.map((one) => one.hash.slice(0, tokenNameLength));
+    const nearest = didYouMean(name.slice(0, tokenNameLength), names);
+    // What was given may be a token of another CA, so it is not repeated in full.
+    throw new SallyportError('not_found', `no join token ${name.slice(0, tokenNameLength)} is on record`, {
+      hint: nearest === undefined ? tokenHint : `${nearest} ${tokenHint}`,
+    });
+  }
+  if (found.length === 1) return first;
+  throw new SallyportError('usage', `${name} begins ${found.length} join tokens`, { hint: 'give more digits' });
+}
+
+const tokenHint = 'sallyport ca token ls lists them';
+
+function tokenNotFound(message: string, nearest: string | undefined): SallyportError {
+  const hint = nearest === undefined ? tokenHint : `did you mean '${nearest}'? ${tokenHint}`;
+  return new SallyportError('not_found', message, { hint });
+}
+
+function listedTokenOf({ hash, id, createdAt, expiresAt, bound }: StoredToken): ListedToken {
+  const used = bound === undefined ? {} : { serial: bound.serial };
+  return { token: hash.slice(0, tokenNameLength), id, createdAt, expiresAt, ...used };
+}
+
+function listedOf(one: StoredCertificate): ListedCertificate {
+  const { serial, id, issuedAt, notBefore, notAfter, evidence, revoked } = one;
+  return {
+    serial,
+    id,
+    issuedAt,
+    notBefore,
+    notAfter,
+    evidence: evidence.kind,
+    ...(evidence.kind === 'svid' ? { renews: evidence.reference } : {}),
+    ...(revoked === undefined ? {} : { revoked }),
+  };
+}

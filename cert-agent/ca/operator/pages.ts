@@ -1,0 +1,82 @@
+// The operator's commands as the running CA takes them: JSON over its unix socket, mode 0600 in a directory of mode 0700.
+// Whoever may open it is the operator; there is no other login.
+
+import { z } from 'zod';
+import type { Page } from '../../base/admin.ts';
+import { SallyportError } from '../../base/errors.ts';
+import type { Operator } from './operator.ts';
+
+const tokenSchema = z.strictObject({ id: z.string(), ttlMs: z.number() });
+const revokeSchema = z.strictObject({ target: z.string(), reason: z.string(), force: z.boolean().optional() });
+const removeSchema = z.union([z.strictObject({ token: z.string() }), z.strictObject({ id: z.string() })]);
+const allowSchema = z.strictObject({ id: z.string() });
+
+/** The operator as pages of an admin server on the socket. */
+export function operatorPages(operator: Operator): readonly Page[] {
+  return [
+    {
+      method: 'POST',
+      path: '/v1/tokens',
+      sentence: 'makes a join token: { id, ttlMs }',
+      async answer({ body }) {
+        const { id, ttlMs } = parse(tokenSchema, body);
+        return { body: await operator.createToken(id, ttlMs) };
+      },
+    },
+    {
+      method: 'GET',
+      path: '/v1/tokens',
+      sentence: 'lists join tokens, without what they are',
+      answer: async () => ({ body: await operator.listTokens() }),
+    },
+    {
+      method: 'POST',
+      path: '/v1/tokens/remove',
+      sentence: 'removes join tokens: { token } by its first digits, or { id } for all of an ID',
+      answer: async ({ body }) => ({ body: await operator.removeTokens(parse(removeSchema, body)) }),
+    },
+    {
+      method: 'GET',
+      path: '/v1/certificates',
+      sentence: 'lists certificates: ?all=true, ?expiringMs=N',
+      async answer({ url }) {
+        const expiring = url.searchParams.get('expiringMs');
+        const filter = expiring === null ? {} : { expiringMs: parse(z.coerce.number().nonnegative(), expiring) };
+        return { body: await operator.list({ all: url.searchParams.get('all') === 'true', ...filter }) };
+      },
+    },
+    {
+      method: 'GET',
+      path: '/v1/certificates/*',
+      sentence: 'one certificate, by its serial',
+      answer: async ({ url }) => ({ body: await operator.show(decodeURIComponent(url.pathname.split('/')[3] ?? '')) }),
+    },
+    {
+      method: 'POST',
+      path: '/v1/revoke',
+      sentence: 'denies a serial or a SPIFFE ID: { target, reason, force }',
+      async answer({ body }) {
+        const { target, reason, force = false } = parse(revokeSchema, body);
+        return { body: await operator.revoke(target, reason, { force }) };
+      },
+    },
+    {
+      method: 'POST',
+      path: '/v1/allow',
+      sentence: 'takes a SPIFFE ID off the deny-list: { id }',
+      answer: async ({ body }) => ({ body: await operator.allow(parse(allowSchema, body).id) }),
+    },
+    {
+      method: 'GET',
+      path: '/v1/denials',
+      sentence: 'the deny-list, with reasons',
+      answer: async () => ({ body: await operator.listDenials() }),
+    },
+  ];
+}
+
+function parse<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new SallyportError('body_invalid', result.error.issues[0]?.message ?? 'the body is not valid');
+}

@@ -1,0 +1,90 @@
+// The operator's commands as another process sends them: the other end of operator-pages.ts. It loads next to nothing,
+// since a person waits for it.
+
+import { type Code, codes, errnoOf, reasonOf, SallyportError } from '../../base/errors.ts';
+import { request as httpRequest } from '../../base/http.ts';
+import type { Allowance, Revocation } from '../revocation/revoke.ts';
+import type { Denial } from '../store/store.ts';
+import type { ListedCertificate, ListedToken, NewToken, Operator, ShownCertificate } from './operator.ts';
+
+/**
+ * The operator of the CA that listens on `path`. Each call connects anew.
+ * Calls throw what the CA refused with, or `ca_unreachable` when nobody answers.
+ */
+export function connectOperator(path: string): Operator {
+  return {
+    createToken: async (id, ttlMs) => (await ask(path, 'POST', '/v1/tokens', { id, ttlMs })) as NewToken,
+    listTokens: async () => (await ask(path, 'GET', '/v1/tokens')) as ListedToken[],
+    removeTokens: async (choice) => (await ask(path, 'POST', '/v1/tokens/remove', choice)) as ListedToken[],
+    async list({ all, expiringMs }) {
+      const query = new URLSearchParams();
+      if (all === true) query.set('all', 'true');
+      if (expiringMs !== undefined) query.set('expiringMs', String(expiringMs));
+      return (await ask(path, 'GET', `/v1/certificates?${query}`)) as ListedCertificate[];
+    },
+    show: async (serial) =>
+      (await ask(path, 'GET', `/v1/certificates/${encodeURIComponent(serial)}`)) as ShownCertificate,
+    revoke: async (target, reason, options) =>
+      (await ask(path, 'POST', '/v1/revoke', { target, reason, ...options })) as Revocation,
+    allow: async (id) => (await ask(path, 'POST', '/v1/allow', { id })) as Allowance,
+    listDenials: async () => (await ask(path, 'GET', '/v1/denials')) as Denial[],
+  };
+}
+
+/** True when something listens on the socket. */
+export async function answersAt(path: string): Promise<boolean> {
+  try {
+    await exchange(path, 'GET', '/');
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function ask(socketPath: string, method: string, path: string, body?: object): Promise<unknown> {
+  let answer: { status: number; text: string };
+  try {
+    answer = await exchange(socketPath, method, path, body);
+  } catch (error) {
+    throw new SallyportError('ca_unreachable', `no CA answers on ${socketPath}: ${errnoOf(error) ?? reasonOf(error)}`, {
+      hint: 'is it running? sallyport ca serve --dir D opens D/ca.sock; --socket names another place',
+    });
+  }
+  const value: unknown = JSON.parse(answer.text);
+  if (answer.status < 400) return value;
+  throw refusalOf(value);
+}
+
+function refusalOf(value: unknown): SallyportError {
+  const { code, message, hint } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  if (typeof code !== 'string' || typeof message !== 'string')
+    return new SallyportError('internal', 'the CA refused, and its answer is not one of ours');
+  return new SallyportError(isCode(code) ? code : 'internal', message, typeof hint === 'string' ? { hint } : {});
+}
+
+function isCode(text: string): text is Code {
+  return Object.hasOwn(codes, text);
+}
+
+function exchange(
+  socketPath: string,
+  method: string,
+  path: string,
+  body?: object,
+): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const headers = body === undefined ? {} : { 'content-type': 'application/json' };
+    const request = httpRequest({ socketPath, method, path, headers, agent: false, timeout: 30_000 }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (part: string) => {
+        text += part;
+      });
+      response.once('end', () => resolve({ status: response.statusCode ?? 500, text }));
+      response.once('error', reject);
+    });
+    request.once('error', reject);
+    request.once('timeout', () => request.destroy(new Error('no answer within 30 s')));
+    request.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}

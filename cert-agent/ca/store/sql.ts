@@ -1,0 +1,404 @@
+// The store's tables and what each call of its contract does to them. Runs in the worker, inside a transaction that
+// the worker opens and commits; nothing here waits.
+
+import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
+import type { DenyList } from '../../identity/denied.ts';
+import type {
+  CertificateFilter,
+  CertificateRecord,
+  Denial,
+  Denied,
+  EvidenceRecord,
+  Recorded,
+  RecordedCertificate,
+  Redeemed,
+  Store,
+  StoredCertificate,
+  StoredToken,
+  TokenRecord,
+} from './store.ts';
+
+type Waiting = Omit<Store, 'close' | 'trouble'>;
+
+/** The contract without its promises. */
+export type Operations = {
+  readonly [K in keyof Waiting]: (...args: Parameters<Waiting[K]>) => Awaited<ReturnType<Waiting[K]>>;
+};
+
+type Row = Record<string, SQLOutputValue>;
+
+const schemaVersion = 3;
+
+/** How long after its end a token is still known as expired rather than unknown. */
+const tokenMemoryMs = 86_400_000;
+
+/** A peer whose clock is late still takes a certificate that has just expired: its serial stays this much longer. */
+const clockMarginMs = 60_000;
+
+/** Candidates for 'did you mean': more than a person could have meant. */
+const maxIds = 10_000;
+const maxSerials = 1000;
+
+/**
+ * How many certificates of one family may be valid at once. A thief of one key could otherwise renew it until the
+ * deny-list that revokes them all is larger than agents accept. An agent holds one to three.
+ */
+const maxFamily = 64;
+
+const schema = `
+  CREATE TABLE certificates (
+    serial TEXT PRIMARY KEY, id TEXT NOT NULL, key_hash TEXT NOT NULL, issued_at INTEGER NOT NULL,
+    not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, evidence TEXT NOT NULL, reference TEXT NOT NULL,
+    certificate BLOB NOT NULL, revoked_at INTEGER, reason TEXT, family TEXT NOT NULL DEFAULT ''
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX certificates_by_end ON certificates (not_after);
+  CREATE INDEX certificates_by_id ON certificates (id, not_after);
+  CREATE INDEX certificates_by_parent ON certificates (reference) WHERE evidence = 'svid';
+  CREATE INDEX certificates_by_family ON certificates (family, not_after) WHERE revoked_at IS NULL;
+  CREATE TABLE tokens (
+    hash TEXT PRIMARY KEY, id TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+    key_hash TEXT, serial TEXT
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX tokens_by_end ON tokens (expires_at);
+  CREATE INDEX tokens_by_id ON tokens (id);
+  CREATE TABLE denied_serials (serial TEXT PRIMARY KEY, not_after INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE denied_ids (
+    id TEXT PRIMARY KEY, denied_at INTEGER NOT NULL, reason TEXT NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE deny_list (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), sequence INTEGER NOT NULL,
+    time INTEGER NOT NULL) STRICT;
+  INSERT INTO deny_list VALUES (1, 0, 0);
+  CREATE TABLE owner (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), root TEXT NOT NULL) STRICT;
+  PRAGMA user_version = ${schemaVersion};
+`;
+
+/** A certificate and all that were renewed from it, directly or not. UNION, so that no circle keeps it going. */
+const lineOf = (start: string): string => `
+  WITH RECURSIVE line (serial) AS (
+    ${start} UNION
+    SELECT one.serial FROM certificates AS one JOIN line ON one.evidence = 'svid' AND one.reference = line.serial
+  )`;
+
+/**
+ * Version 1 denied a certificate without those that were renewed from it: they are denied now, as they would be today.
+ * The sequence rises by one, since a store has no clock.
+ */
+const fromVersion1 = `
+  CREATE INDEX certificates_by_parent ON certificates (reference) WHERE evidence = 'svid';
+  CREATE TABLE owner (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), root TEXT NOT NULL) STRICT;
+  CREATE TEMP TABLE reached AS ${lineOf('SELECT serial FROM certificates WHERE revoked_at IS NOT NULL')}
+    SELECT serial FROM certificates WHERE revoked_at IS NULL AND serial IN (SELECT serial FROM line);
+  UPDATE deny_list SET sequence = sequence + 1 WHERE EXISTS (SELECT 1 FROM reached);
+  UPDATE certificates SET revoked_at = (SELECT time FROM deny_list), reason = 'renewed from a revoked certificate'
+    WHERE serial IN (SELECT serial FROM reached);
+  INSERT OR IGNORE INTO denied_serials
+    SELECT serial, not_after FROM certificates WHERE serial IN (SELECT serial FROM reached);
+  DROP TABLE reached;
+  PRAGMA user_version = 2;
+`;
+
+/**
+ * Version 2 did not know families. A family is named by its first certificate, or by the parent of that where it is not
+ * on record. A circle has no first one; each certificate of it is a family of its own.
+ */
+const fromVersion2 = `
+  ALTER TABLE certificates ADD COLUMN family TEXT NOT NULL DEFAULT '';
+  CREATE TEMP TABLE families (serial TEXT PRIMARY KEY, family TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  INSERT OR IGNORE INTO families WITH RECURSIVE line (serial, family) AS (
+    SELECT serial, iif(evidence = 'svid', reference, serial) FROM certificates AS one
+      WHERE evidence <> 'svid' OR NOT EXISTS (SELECT 1 FROM certificates AS parent WHERE parent.serial = one.reference)
+    UNION
+    SELECT one.serial, line.family FROM line JOIN certificates AS one
+      ON one.evidence = 'svid' AND one.reference = line.serial
+  ) SELECT serial, family FROM line;
+  UPDATE certificates SET family = coalesce(
+    (SELECT family FROM families WHERE families.serial = certificates.serial), serial);
+  DROP TABLE families;
+  CREATE INDEX certificates_by_family ON certificates (family, not_after) WHERE revoked_at IS NULL;
+  PRAGMA user_version = 3;
+`;
+
+/** Makes the tables of a new store, which belongs to the CA of `root`. */
+export function createSchema(db: DatabaseSync, root: string): void {
+  db.exec(schema);
+  db.prepare('INSERT INTO owner VALUES (1, ?)').run(root);
+}
+
+/** What a file is to a CA: `empty` has no tables of ours, `foreign` is another CA's. */
+export type SchemaState = 'ours' | 'empty' | 'foreign';
+
+/**
+ * Brings a store that is there to this version, if it is that of a CA with one of `roots` (SHA-256, hex); from then on
+ * it is that of the first. A change of roots passes in steps: while both are in the bundle, the store takes the new one.
+ * @throws Error when a newer Sallyport wrote it, or a table is gone.
+ */
+export function prepareSchema(db: DatabaseSync, roots: readonly string[]): SchemaState {
+  const version = Number(db.prepare('PRAGMA user_version').get()?.['user_version']);
+  if (version === 0) return 'empty';
+  if (version > schemaVersion) throw new Error(`the store has version ${version}, this build knows ${schemaVersion}`);
+  if (version === 1) db.exec(fromVersion1);
+  if (version <= 2) db.exec(fromVersion2);
+  const owner = db.prepare('SELECT root FROM owner').get()?.['root'];
+  if (owner !== undefined && !roots.includes(String(owner))) return 'foreign';
+  const [root] = roots;
+  if (root !== undefined && root !== owner) db.prepare('INSERT OR REPLACE INTO owner VALUES (1, ?)').run(root);
+  return 'ours';
+}
+
+/** Every statement, prepared once. */
+export function createOperations(db: DatabaseSync): Operations {
+  const tokens = createTokenOperations(db);
+  const { isDeniedId, isRevoked, forget, ...denials } = createDenialOperations(db);
+  const insert = db.prepare(
+    `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate,
+       family)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+  );
+  const bySerial = db.prepare('SELECT * FROM certificates WHERE serial = ?');
+  const familyOf = db.prepare('SELECT family FROM certificates WHERE serial = ?');
+  // What is revoked cannot renew, so it takes no place from the rest of its family.
+  const validOf = db.prepare(
+    `SELECT count(*) AS valid FROM (
+       SELECT 1 FROM certificates WHERE family = ? AND not_after > ? AND revoked_at IS NULL LIMIT ${maxFamily}
+     )`,
+  );
+  const listed = db.prepare(
+    'SELECT * FROM certificates WHERE not_after > ? AND not_after <= ? ORDER BY not_after, serial',
+  );
+  const lastEnds = db.prepare('SELECT max(not_after) AS ends FROM certificates WHERE not_after > ? GROUP BY id');
+
+  function put(one: CertificateRecord, family = one.serial): void {
+    const { kind, reference } = one.evidence;
+    const times = [one.issuedAt, one.notBefore, one.notAfter] as const;
+    insert.run(one.serial, one.id, one.keyHash, ...times, kind, reference, one.certificate, family);
+  }
+
+  // A row that comes and goes: an UPDATE to the same value would not be written.
+  const come = db.prepare("INSERT INTO denied_serials VALUES ('', 0)");
+  const go = db.prepare("DELETE FROM denied_serials WHERE serial = ''");
+
+  function findCertificate(serial: string): StoredCertificate | undefined {
+    const row = bySerial.get(serial);
+    return row === undefined ? undefined : certificateOf(row);
+  }
+
+  return {
+    ...denials,
+    ...createNameOperations(db),
+    listTokens: tokens.list,
+    removeToken: tokens.remove,
+    addToken(token: TokenRecord): Recorded {
+      if (isDeniedId(token.id)) return { outcome: 'denied' };
+      tokens.add(token);
+      return { outcome: 'recorded' };
+    },
+    findToken: tokens.find,
+    redeemToken(hash: string, certificate: CertificateRecord): Redeemed {
+      const token = tokens.find(hash);
+      if (token === undefined || token.id !== certificate.id) return { outcome: 'unknown' };
+      if (isDeniedId(token.id)) return { outcome: 'denied' };
+      if (token.expiresAt <= certificate.issuedAt) return { outcome: 'expired' };
+      if (token.bound !== undefined) {
+        const earlier = findCertificate(token.bound.serial);
+        if (token.bound.keyHash !== certificate.keyHash || earlier === undefined) return { outcome: 'used' };
+        return { outcome: 'again', certificate: earlier };
+      }
+      tokens.bind(hash, certificate);
+      put(certificate);
+      return { outcome: 'recorded' };
+    },
+    recordCertificate(certificate: CertificateRecord): RecordedCertificate {
+      const { kind, reference } = certificate.evidence;
+      if (isDeniedId(certificate.id)) return { outcome: 'denied' };
+      // By its record, not by the list: that forgets what has ended, and a renewal may still be under way. Its whole
+      // line need not be walked: a denial marks all of a line, and nothing joins a line at a marked end.
+      if (kind === 'svid' && isRevoked(reference)) return { outcome: 'denied' };
+      if (kind !== 'svid') {
+        put(certificate);
+        return { outcome: 'recorded' };
+      }
+      const family = String(familyOf.get(reference)?.['family'] ?? reference);
+      if (Number(validOf.get(family, certificate.issuedAt)?.['valid']) >= maxFamily) return { outcome: 'exhausted' };
+      put(certificate, family);
+      return { outcome: 'recorded' };
+    },
+    findCertificate,
+    listCertificates({ endsAfter = 0, endsBy = Number.MAX_SAFE_INTEGER }: CertificateFilter) {
+      return listed.all(endsAfter, endsBy).map(certificateOf);
+    },
+    countIdentities(now: number, ends: readonly number[]) {
+      const last = lastEnds.all(now).map((row) => Number(row['ends']));
+      return { total: last.length, ending: ends.map((end) => last.filter((one) => one <= end).length) };
+    },
+    probe(): void {
+      come.run();
+      go.run();
+    },
+    prune(now: number): boolean {
+      tokens.forget(now - tokenMemoryMs);
+      return forget(now);
+    },
+  };
+}
+
+function createTokenOperations(db: DatabaseSync) {
+  const insert = db.prepare('INSERT INTO tokens (hash, id, created_at, expires_at) VALUES (?, ?, ?, ?)');
+  const byHash = db.prepare('SELECT * FROM tokens WHERE hash = ?');
+  const bind = db.prepare('UPDATE tokens SET key_hash = ?, serial = ? WHERE hash = ?');
+  const forget = db.prepare('DELETE FROM tokens WHERE expires_at < ?');
+  const all = db.prepare('SELECT * FROM tokens ORDER BY expires_at, hash');
+  const remove = db.prepare('DELETE FROM tokens WHERE hash = ?');
+  return {
+    list: (): StoredToken[] => all.all().map(tokenOf),
+    remove: (hash: string): boolean => Number(remove.run(hash).changes) > 0,
+    add: (one: TokenRecord): unknown => insert.run(one.hash, one.id, one.createdAt, one.expiresAt),
+    find(hash: string): StoredToken | undefined {
+      const row = byHash.get(hash);
+      return row === undefined ? undefined : tokenOf(row);
+    },
+    bind: (hash: string, to: CertificateRecord): unknown => bind.run(to.keyHash, to.serial, hash),
+    forget: (before: number): unknown => forget.run(before),
+  };
+}
+
+function createDenialOperations(db: DatabaseSync) {
+  const named = db.prepare('SELECT 1 FROM certificates WHERE serial = ?');
+  const live = db.prepare('SELECT serial FROM certificates WHERE id = ? AND not_after > ?');
+  const line = db.prepare(`${lineOf('SELECT ?')} SELECT serial FROM line`);
+  const mark = db.prepare('UPDATE certificates SET revoked_at = ?, reason = ? WHERE serial = ? AND revoked_at IS NULL');
+  const listSerial = db.prepare(
+    'INSERT OR IGNORE INTO denied_serials SELECT serial, not_after FROM certificates WHERE serial = ? AND not_after > ?',
+  );
+  const listId = db.prepare('INSERT OR REPLACE INTO denied_ids VALUES (?, ?, ?)');
+  const endTokens = db.prepare('UPDATE tokens SET expires_at = ? WHERE id = ? AND expires_at > ?');
+  const deniedId = db.prepare('SELECT 1 FROM denied_ids WHERE id = ?');
+  const isListed = db.prepare('SELECT 1 FROM denied_serials WHERE serial = ? AND not_after > ?');
+  const revoked = db.prepare('SELECT 1 FROM certificates WHERE serial = ? AND revoked_at IS NOT NULL');
+  const unlistId = db.prepare('DELETE FROM denied_ids WHERE id = ?');
+  const unlistSerials = db.prepare('DELETE FROM denied_serials WHERE not_after <= ?');
+  const serials = db.prepare('SELECT serial FROM denied_serials ORDER BY serial');
+  const ids = db.prepare('SELECT id FROM denied_ids ORDER BY id');
+  const idEntries = db.prepare('SELECT * FROM denied_ids ORDER BY denied_at, id');
+  const serialEntries = db.prepare(
+    `SELECT serial, id, revoked_at, reason, not_after FROM denied_serials
+     JOIN certificates USING (serial, not_after) ORDER BY revoked_at, serial`,
+  );
+  const state = db.prepare('SELECT sequence, time FROM deny_list');
+  // Not below the clock: after a restore from a backup a count alone would fall behind what agents have seen, and they
+  // would take every new revocation for an old one.
+  const rise = db.prepare('UPDATE deny_list SET sequence = max(sequence + 1, ?), time = ?');
+
+  /** What has ended is marked too: a renewal of it may be under way. 1 when it joined the list. */
+  function denyOne(serial: string, reason: string, now: number): number {
+    mark.run(now, reason, serial);
+    return Number(listSerial.run(serial, now).changes);
+  }
+
+  return {
+    isDeniedId: (id: string): boolean => deniedId.get(id) !== undefined,
+    isRevoked: (serial: string): boolean => revoked.get(serial) !== undefined,
+    denySerial(serial: string, reason: string, now: number): Denied {
+      if (named.get(serial) === undefined) return { outcome: 'unknown', certificates: 0, renewals: 0 };
+      let certificates = 0;
+      let own = 0;
+      let alive = false;
+      for (const row of line.all(serial)) {
+        const one = String(row['serial']);
+        const joined = denyOne(one, reason, now);
+        certificates += joined;
+        if (one === serial) own = joined;
+        alive ||= isListed.get(one, now) !== undefined;
+      }
+      if (certificates > 0) rise.run(now, now);
+      return { outcome: alive ? 'denied' : 'expired', certificates, renewals: certificates - own };
+    },
+    denyId(id: string, reason: string, now: number): Denied {
+      listId.run(id, now, reason);
+      endTokens.run(now, id, now);
+      let certificates = 0;
+      for (const row of live.all(id, now)) certificates += denyOne(String(row['serial']), reason, now);
+      rise.run(now, now);
+      return { outcome: 'denied', certificates, renewals: 0 };
+    },
+    allowId(id: string, now: number): boolean {
+      const changed = Number(unlistId.run(id).changes) > 0;
+      if (changed) rise.run(now, now);
+      return changed;
+    },
+    listDenials: (): Denial[] => [...idEntries.all().map(deniedIdOf), ...serialEntries.all().map(deniedSerialOf)],
+    denyList(): DenyList {
+      const row = state.get();
+      return {
+        sequence: Number(row?.['sequence']),
+        time: Number(row?.['time']),
+        serials: new Set(serials.all().map((one) => String(one['serial']))),
+        ids: new Set(ids.all().map((one) => String(one['id']))),
+      };
+    },
+    forget(now: number): boolean {
+      const changed = Number(unlistSerials.run(now - clockMarginMs).changes) > 0;
+      if (changed) rise.run(now, now);
+      return changed;
+    },
+  };
+}
+
+function createNameOperations(db: DatabaseSync) {
+  const known = db.prepare(
+    `SELECT 1 FROM certificates WHERE id = ?1 UNION SELECT 1 FROM tokens WHERE id = ?1
+     UNION SELECT 1 FROM denied_ids WHERE id = ?1`,
+  );
+  const ids = db.prepare(
+    `SELECT id FROM certificates UNION SELECT id FROM tokens UNION SELECT id FROM denied_ids LIMIT ${maxIds}`,
+  );
+  const similar = db.prepare(
+    `SELECT serial FROM certificates WHERE substr(serial, 1, 4) = substr(?1, 1, 4) OR substr(serial, -4) = substr(?1, -4)
+     ORDER BY not_after DESC LIMIT ${maxSerials}`,
+  );
+  return {
+    isKnownId: (id: string): boolean => known.get(id) !== undefined,
+    listIds: (): string[] => ids.all().map((row) => String(row['id'])),
+    similarSerials: (serial: string): string[] => similar.all(serial).map((row) => String(row['serial'])),
+  };
+}
+
+function deniedIdOf(row: Row): Denial {
+  return { kind: 'id', target: String(row['id']), since: Number(row['denied_at']), reason: String(row['reason']) };
+}
+
+function deniedSerialOf(row: Row): Denial {
+  return {
+    kind: 'serial',
+    target: String(row['serial']),
+    id: String(row['id']),
+    since: Number(row['revoked_at']),
+    reason: String(row['reason'] ?? ''),
+    until: Number(row['not_after']),
+  };
+}
+
+function certificateOf(row: Row): StoredCertificate {
+  const revokedAt = row['revoked_at'];
+  return {
+    serial: String(row['serial']),
+    id: String(row['id']),
+    keyHash: String(row['key_hash']),
+    issuedAt: Number(row['issued_at']),
+    notBefore: Number(row['not_before']),
+    notAfter: Number(row['not_after']),
+    evidence: { kind: row['evidence'] as EvidenceRecord['kind'], reference: String(row['reference']) },
+    certificate: row['certificate'] as Uint8Array,
+    ...(revokedAt === null ? {} : { revoked: { at: Number(revokedAt), reason: String(row['reason'] ?? '') } }),
+  };
+}
+
+function tokenOf(row: Row): StoredToken {
+  const serial = row['serial'];
+  return {
+    hash: String(row['hash']),
+    id: String(row['id']),
+    createdAt: Number(row['created_at']),
+    expiresAt: Number(row['expires_at']),
+    ...(serial === null ? {} : { bound: { keyHash: String(row['key_hash']), serial: String(serial) } }),
+  };
+}

@@ -1,0 +1,197 @@
+// The store on SQLite, as the process sees it: calls of one turn travel to the worker together and share one commit,
+// and what comes while that commit runs waits for the next. Under load a disk flush is thus shared by many.
+
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { reasonOf, SallyportError } from '../../base/errors.ts';
+import type { Operations } from './sql.ts';
+import type { Store } from './store.ts';
+import type { StoreAnswer, StoreCall, StoreMessage, StorePlace } from './worker.ts';
+
+export interface SqliteStoreOptions {
+  /** Told of every commit: how long its calls waited for it, and how many they were. */
+  readonly onCommit?: (ms: number, calls: number) => void;
+}
+
+interface Waiting {
+  readonly call: StoreCall;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: SallyportError) => void;
+}
+
+/** The worker runs from the source as from the build; TypeScript does not rewrite a URL in a string. */
+const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url);
+
+/**
+ * Opens the store in `file`, which is that of the CA whose roots' SHA-256 are `roots`, and holds it until close().
+ * @throws SallyportError `store_missing` when there is none, `store_foreign` when it is another CA's, `ca_running` when
+ * another process holds it, `store_failed` when it cannot be opened. Nothing is made and nothing is thrown away then.
+ */
+export async function openSqliteStore(
+  file: string,
+  roots: readonly string[],
+  options: SqliteStoreOptions = {},
+): Promise<Store> {
+  return start({ file, create: false, roots }, options);
+}
+
+/** Makes an empty store in `file`, for the CA whose root's SHA-256 is `root`. @throws SallyportError `store_failed`. */
+export async function createSqliteStore(file: string, root: string): Promise<void> {
+  const store = await start({ file, create: true, roots: [root] }, {});
+  await store.close();
+}
+
+async function start(place: StorePlace, options: SqliteStoreOptions): Promise<Store> {
+  const { file } = place;
+  // The worker is to answer, not to print: Node would announce there that node:sqlite is new.
+  const worker = new Worker(workerUrl, { workerData: place, execArgv: ['--disable-warning=ExperimentalWarning'] });
+  const [first] = (await Promise.race([
+    once(worker, 'message'),
+    once(worker, 'exit').then(() => [{ type: 'broken', reason: 'its thread ended' }]),
+  ]).catch((error: unknown) => [{ type: 'broken', reason: reasonOf(error) }])) as [StoreMessage];
+  if (first.type === 'open') return new SqliteStore(worker, options);
+  await worker.terminate();
+  if (first.type === 'locked') throw held(file);
+  if (first.type === 'missing') throw missing(file, first.reason);
+  if (first.type === 'foreign') {
+    throw new SallyportError('store_foreign', `${file} is the store of another CA`, {
+      hint: 'a store belongs to the CA that ca init made it for: restore both from the same backup',
+    });
+  }
+  throw failed(
+    file,
+    first.type === 'broken' ? first.reason : 'unexpected answer',
+    'if it is damaged, restore it from a backup',
+  );
+}
+
+/** @returns the error of a store that another process holds. */
+export function held(file: string): SallyportError {
+  return new SallyportError('ca_running', `another process holds ${file}`, {
+    hint: 'a CA is running on this directory: let the command speak to it with --socket, or stop it first',
+  });
+}
+
+/** Without its store a CA would deny no one, and what it had revoked would renew: fails closed. */
+function missing(file: string, reason: string): SallyportError {
+  return new SallyportError('store_missing', `the store of the CA is lost: ${file} cannot be used, ${reason}`, {
+    hint: 'restore it from a backup; ca serve --unsafe-new-store begins a new one, which forgets every revocation',
+  });
+}
+
+class SqliteStore implements Store {
+  readonly #worker: Worker;
+  readonly #onCommit: ((ms: number, calls: number) => void) | undefined;
+  #queue: Waiting[] = [];
+  #inFlight: readonly Waiting[] = [];
+  #sentAt = 0;
+  #scheduled = false;
+  #broken: SallyportError | undefined;
+  #trouble: string | undefined;
+  #drained: (() => void) | undefined;
+
+  readonly addToken = this.#operation('addToken');
+  readonly findToken = this.#operation('findToken');
+  readonly listTokens = this.#operation('listTokens');
+  readonly removeToken = this.#operation('removeToken');
+  readonly redeemToken = this.#operation('redeemToken');
+  readonly recordCertificate = this.#operation('recordCertificate');
+  readonly findCertificate = this.#operation('findCertificate');
+  readonly listCertificates = this.#operation('listCertificates');
+  readonly countIdentities = this.#operation('countIdentities');
+  readonly denySerial = this.#operation('denySerial');
+  readonly denyId = this.#operation('denyId');
+  readonly allowId = this.#operation('allowId');
+  readonly denyList = this.#operation('denyList');
+  readonly listDenials = this.#operation('listDenials');
+  readonly isKnownId = this.#operation('isKnownId');
+  readonly listIds = this.#operation('listIds');
+  readonly similarSerials = this.#operation('similarSerials');
+  readonly prune = this.#operation('prune');
+  readonly probe = this.#operation('probe');
+
+  constructor(worker: Worker, options: SqliteStoreOptions) {
+    this.#worker = worker;
+    this.#onCommit = options.onCommit;
+    worker.on('message', (message: StoreMessage) => message.type === 'answers' && this.#settle(message.answers));
+    worker.on('error', (error) => this.#break(failed('the store', reasonOf(error))));
+    worker.on('exit', () => this.#break(failed('the store', 'its thread ended')));
+  }
+
+  trouble(): string | undefined {
+    return this.#broken?.message ?? this.#trouble;
+  }
+
+  async close(): Promise<void> {
+    if (this.#broken !== undefined) return;
+    if (this.#queue.length + this.#inFlight.length > 0) {
+      await new Promise<void>((resolve) => {
+        this.#drained = resolve;
+      });
+    }
+    const gone = once(this.#worker, 'exit');
+    this.#worker.postMessage('close');
+    await gone;
+  }
+
+  #operation<K extends keyof Operations>(name: K) {
+    return (...args: Parameters<Operations[K]>): Promise<ReturnType<Operations[K]>> =>
+      new Promise((resolve, reject) => {
+        if (this.#broken !== undefined) return reject(this.#broken);
+        const take = (value: unknown): void => resolve(value as ReturnType<Operations[K]>);
+        this.#queue.push({ call: { name, args }, resolve: take, reject });
+        this.#schedule();
+      });
+  }
+
+  /** At the end of the turn, so that everything asked in it goes together; one commit at a time. */
+  #schedule(): void {
+    if (this.#scheduled || this.#inFlight.length > 0) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#send();
+    });
+  }
+
+  #send(): void {
+    if (this.#queue.length === 0 || this.#broken !== undefined) return;
+    this.#inFlight = this.#queue;
+    this.#queue = [];
+    this.#sentAt = performance.now();
+    this.#worker.postMessage(this.#inFlight.map((one) => one.call));
+  }
+
+  #settle(answers: readonly StoreAnswer[]): void {
+    const batch = this.#inFlight;
+    this.#inFlight = [];
+    this.#onCommit?.(performance.now() - this.#sentAt, batch.length);
+    for (const [index, waiting] of batch.entries()) {
+      const answer = answers[index] ?? { failure: 'no answer' };
+      if ('value' in answer) {
+        // That a read succeeds says nothing of the disk.
+        if (waiting.call.name === 'probe') this.#trouble = undefined;
+        waiting.resolve(answer.value);
+      } else {
+        this.#trouble = answer.failure;
+        waiting.reject(failed('the store', answer.failure));
+      }
+    }
+    this.#send();
+    if (this.#queue.length + this.#inFlight.length === 0) this.#drained?.();
+  }
+
+  /** Fails closed: without its thread the store answers nothing any more, and the CA issues nothing. */
+  #break(error: SallyportError): void {
+    if (this.#broken !== undefined) return;
+    this.#broken = error;
+    for (const waiting of [...this.#inFlight, ...this.#queue]) waiting.reject(error);
+    this.#inFlight = [];
+    this.#queue = [];
+    this.#drained?.();
+  }
+}
+
+function failed(what: string, reason: string, hint?: string): SallyportError {
+  return new SallyportError('store_failed', `${what} failed: ${reason}`, hint === undefined ? {} : { hint });
+}

@@ -1,0 +1,383 @@
+// What policies say and hardly mean. Each finding has a code, a place and a mend; none of them is an error to Istio.
+
+import type { Problem } from '../../cert-agent/base/errors.ts';
+import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { namespaceOf, parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
+import { type PlacedDocument, readIstio } from '../documents/istio/read.ts';
+import { isAddressKey } from '../policy/attributes.ts';
+import { areCovered, contradiction, ruleCovers } from '../policy/covers.ts';
+import { expandTrustDomain } from '../policy/match.ts';
+import type { PathNormalization } from '../policy/path.ts';
+import type { AuthorizationPolicy, FieldValues, Rule } from '../policy/policy.ts';
+import type { RequestAuthentication } from '../policy/request-authentication.ts';
+import { deadParts } from './lint-dead.ts';
+
+export interface Finding {
+  readonly code: string;
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+  readonly message: string;
+  readonly mend: string;
+}
+
+export interface LintScope {
+  readonly trustDomain: string;
+  readonly trustDomainAliases: readonly string[];
+  readonly rootNamespace: string;
+  /** SPIFFE IDs of workloads that exist; empty: not known, and nobody is missed. */
+  readonly workloads: readonly string[];
+  /** Ports that carry TCP. */
+  readonly tcpPorts: readonly number[];
+  /** Extension providers that there are; undefined: not known, and none is missed. */
+  readonly providers?: readonly string[];
+  /** Ports that policies see of the workload; undefined: not known, and none is missed. */
+  readonly ports?: readonly number[];
+  /** How paths are spelled before they are judged; undefined: not known. */
+  readonly pathNormalization?: PathNormalization;
+}
+
+/** A policy with the document that it stands in. */
+interface Placed {
+  readonly policy: AuthorizationPolicy;
+  readonly document: YamlDocument;
+}
+
+type Path = readonly PropertyKey[];
+type Report = (code: string, path: Path, message: string, mend: string) => void;
+
+/** Istio's sidecars take these for TCP without being told. */
+const assumedTcp = [25, 53, 3306, 27017];
+
+/** Everything that is found in documents that can be read; `problems` is what cannot. */
+export function lint(
+  documents: readonly PlacedDocument[],
+  scope: LintScope,
+): { findings: Finding[]; problems: readonly Problem[] } {
+  const { problems } = readIstio(documents, 'eval');
+  const policies: Placed[] = [];
+  const authentications: RequestAuthentication[] = [];
+  for (const one of documents) {
+    const read = readIstio([one], 'eval').documents;
+    for (const policy of read.authorizationPolicies) policies.push({ policy, document: one.document });
+    authentications.push(...read.requestAuthentications);
+  }
+  const findings: Finding[] = [];
+  for (const { policy, document } of policies) {
+    const report: Report = (code, path, message, mend) => {
+      const { file, line, column } = document.problemAt(path, message);
+      findings.push({ code, file: file || policy.file, line, column, message, mend });
+    };
+    lintPolicy(policy, report, authentications, scope);
+    lintSelector(document.value, report);
+    for (const [index, rule] of policy.rules.entries()) {
+      lintRule(policy, rule, ['spec', 'rules', index], report, scope);
+      lintReach(policies, policy, index, report, scope);
+    }
+  }
+  findings.push(...authentications.flatMap((one) => lintAuthentication(one, documents)));
+  return {
+    findings: findings.toSorted((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.line - b.line)),
+    problems,
+  };
+}
+
+function lintPolicy(
+  policy: AuthorizationPolicy,
+  report: Report,
+  authentications: readonly RequestAuthentication[],
+  { rootNamespace, providers }: LintScope,
+): void {
+  if (policy.provider !== undefined && providers?.includes(policy.provider) === false)
+    report(
+      'unknown_provider',
+      ['spec', 'provider', 'name'],
+      `there is no extension provider '${policy.provider}': this policy refuses whatever it matches`,
+      "name it under 'extensionProviders' in sidecar.yaml",
+    );
+  if (policy.action === 'DENY' && policy.rules.length === 0)
+    report(
+      'deny_without_rules',
+      ['spec'],
+      'a DENY policy without rules denies nothing',
+      'write rules: [{}] to deny everything, or remove it',
+    );
+  if (policy.targetRefs !== undefined)
+    report(
+      'not_for_sidecars',
+      ['spec'],
+      'a policy with targets is for gateways and waypoints: no sidecar evaluates it',
+      "attach it by 'selector' if it is meant for workloads",
+    );
+  const asksForToken = policy.rules.some(
+    ({ from = [], when = [] }) =>
+      from.some((one) => 'requestPrincipals' in one || 'notRequestPrincipals' in one) ||
+      when.some(({ key }) => key.startsWith('request.auth.')),
+  );
+  const verified = authentications.some(
+    ({ namespace, matchLabels }) =>
+      (namespace === rootNamespace || namespace === policy.namespace) &&
+      Object.entries(matchLabels ?? {}).every(
+        ([key, value]) => policy.matchLabels === undefined || policy.matchLabels[key] === value,
+      ),
+  );
+  if (asksForToken && !verified)
+    report(
+      'jwt_without_authentication',
+      ['spec', 'rules'],
+      'it asks for a token, and no RequestAuthentication here verifies one: nothing will match',
+      'add a RequestAuthentication for the same workloads',
+    );
+}
+
+/** A selector that was left empty is no selector. */
+function lintSelector(value: unknown, report: Report): void {
+  const { spec } = value as { readonly spec?: { readonly selector?: { readonly matchLabels?: object } | null } | null };
+  if (spec?.selector == null || Object.keys(spec.selector.matchLabels ?? {}).length > 0) return;
+  report(
+    'selector_without_labels',
+    ['spec', 'selector'],
+    'a selector without labels selects every workload of the namespace',
+    "name labels, or leave 'selector' out to mean that",
+  );
+}
+
+/** Fields that exist in HTTP only. */
+const httpFields = /^(?:not)?(?:RequestPrincipals|Hosts|Methods|Paths)$/i;
+const httpKeys = /^request\./;
+
+function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: Report, scope: LintScope): void {
+  const { from = [], to = [], when = [] } = rule;
+  const http =
+    [...from, ...to].some((one) => Object.keys(one).some((field) => httpFields.test(field))) ||
+    when.some(({ key }) => httpKeys.test(key));
+  const ports = to.flatMap(({ ports: list = [] }) => list.map(Number));
+  const hasPorts = to.length > 0 && to.every((one) => one['ports'] !== undefined || one['notPorts'] !== undefined);
+  if (policy.action === 'DENY' && http && !hasPorts && !when.some(({ key }) => key === 'destination.port'))
+    report(
+      'deny_wider_on_tcp',
+      path,
+      'on TCP ports this DENY rule loses its HTTP fields and denies more than it says',
+      "name the HTTP ports in 'to.operation.ports'",
+    );
+  const tcp = ports.filter((port) => scope.tcpPorts.includes(port) || assumedTcp.includes(port));
+  if (http && tcp.length > 0)
+    report(
+      'http_on_tcp_port',
+      path,
+      `port ${tcp.join(', ')} carries TCP, which has no methods, paths, hosts, headers or tokens${policy.action === 'ALLOW' ? ': this rule never matches there' : ': this rule is wider there'}`,
+      'ask for ports and peers only, in a rule of its own',
+    );
+  for (const [i, source] of from.entries()) lintFields(source, [...path, 'from', i, 'source'], report);
+  for (const [i, operation] of to.entries()) lintFields(operation, [...path, 'to', i, 'operation'], report);
+  for (const [i, source] of from.entries()) lintSource(policy, source, [...path, 'from', i, 'source'], report, scope);
+  for (const { path: at, message, mend } of deadParts(rule, scope))
+    report('never_matches', [...path, ...at], message, mend);
+  for (const [i, { key, values = [], notValues = [] }] of when.entries()) {
+    lintStars([...values, ...notValues], [...path, 'when', i], report);
+    lintRepeated(policy, key, values, [...path, 'when', i, 'values'], report);
+    const field = isAddressKey(key) ? 'ipBlocks' : '';
+    if (values.length > 0 && areCovered(field, notValues, values))
+      report(
+        'dead_rule',
+        [...path, 'when', i],
+        `every value of '${key}' is excluded by its own notValues: the rule never matches`,
+        'remove one of the two',
+      );
+  }
+}
+
+/**
+ * A header that comes several times is judged as one value with commas between, as in Istio, so a client that sends it twice is past a
+ * denial of either value. An allowance is not wider for it, nor is one value among `notValues`.
+ */
+function lintRepeated(
+  { action }: AuthorizationPolicy,
+  key: string,
+  values: readonly string[],
+  path: Path,
+  report: Report,
+): void {
+  const name = /^request\.headers\[([^:][^\]]*)\]$/.exec(key)?.[1];
+  if (action !== 'DENY' || name === undefined || /^host$/i.test(name)) return;
+  if (values.length === 0 || values.includes('*')) return;
+  report(
+    'repeated_header',
+    path,
+    `a request that brings '${name}' twice is judged by both values joined with a comma, which these do not match`,
+    "deny by 'notValues', what is not one of the good values, or ask for '*': the header at all",
+  );
+}
+
+function lintFields(fields: FieldValues, path: Path, report: Report): void {
+  for (const [field, values] of Object.entries(fields)) {
+    if (!/^(?:not)?(?:Ip|RemoteIp)Blocks$|[pP]orts$|[nN]amespaces$/.test(field))
+      lintStars(values, [...path, field], report);
+    if (/^(?:not)?methods$/i.test(field))
+      for (const [i, one] of values.entries())
+        if (/[a-z]/.test(one))
+          report(
+            'method_never_sent',
+            [...path, field, i],
+            `'${one}': methods are in upper case, and others are refused before any policy`,
+            `write '${one.toUpperCase()}'`,
+          );
+  }
+  const excluded = contradiction(fields);
+  if (excluded !== undefined)
+    report(
+      'dead_rule',
+      [...path, excluded],
+      `every value of '${excluded}' is excluded by its own negation: this alternative never matches`,
+      'remove one of the two',
+    );
+}
+
+function lintStars(values: readonly string[], path: Path, report: Report): void {
+  for (const [i, one] of values.entries()) {
+    const inner = one.replace(/^\*/, '');
+    const literal = one.startsWith('*') ? inner.includes('*') : one.replace(/\*$/, '').includes('*');
+    if (literal && !/\{\*{1,2}\}/.test(one))
+      report(
+        'literal_star',
+        [...path, i],
+        `'${one}' does not mean 'contains': ${one.startsWith('*') ? `it matches what ends with '${inner}', star included` : 'a star inside a value is only itself'}`,
+        'use one star at one end, or for paths {*} and {**}',
+      );
+  }
+}
+
+function lintSource(
+  policy: AuthorizationPolicy,
+  source: FieldValues,
+  path: Path,
+  report: Report,
+  scope: LintScope,
+): void {
+  const names = [scope.trustDomain, ...scope.trustDomainAliases];
+  for (const field of ['principals', 'notPrincipals'] as const) {
+    for (const [i, one] of (source[field] ?? []).entries()) {
+      const at = [...path, field, i];
+      if (one.startsWith('spiffe://'))
+        report(
+          'principal_with_scheme',
+          at,
+          `'${one}' can never match: principals are written without 'spiffe://'`,
+          `write '${one.slice(9)}'`,
+        );
+      else if (
+        /^cluster\.local(?:\/|$)/.test(one) &&
+        !names.includes('cluster.local') &&
+        expandTrustDomain(one, names).includes(one)
+      )
+        report(
+          'principal_not_local',
+          at,
+          `'${one}' means a trust domain named cluster.local: only ids of five parts follow the local one`,
+          `write '${one.replace('cluster.local', scope.trustDomain)}'`,
+        );
+      else if (
+        field === 'principals' &&
+        scope.workloads.length > 0 &&
+        !one.includes('*') &&
+        !expandTrustDomain(one, names).some((id) => scope.workloads.includes(`spiffe://${id}`))
+      )
+        report(
+          'unknown_principal',
+          at,
+          `no known workload is '${one}'`,
+          'correct it, or name the workload with --workload',
+        );
+    }
+  }
+  const known = new Set(scope.workloads.map((id) => namespaceOf(parseSpiffeId(id))));
+  for (const field of ['namespaces', 'notNamespaces'] as const)
+    for (const [i, one] of (source[field] ?? []).entries())
+      if (known.size > 0 && !one.includes('*') && !known.has(one))
+        report(
+          'unknown_namespace',
+          [...path, field, i],
+          `no known workload is in the namespace '${one}'`,
+          'correct it, or name a workload of it with --workload',
+        );
+  const positive = Object.keys(source).some((field) => !/^not[A-Z]/.test(field));
+  if (policy.action === 'ALLOW' && !positive && ('notPrincipals' in source || 'notNamespaces' in source))
+    report(
+      'allows_nobody_in_particular',
+      path,
+      'a source of negations alone also matches peers without any identity',
+      "add principals: ['*'] to ask for one",
+    );
+}
+
+/** Rules that others leave nothing to. */
+function lintReach(
+  all: readonly Placed[],
+  policy: AuthorizationPolicy,
+  index: number,
+  report: Report,
+  scope: LintScope,
+): void {
+  const rule = policy.rules[index]!;
+  for (const { policy: other } of all) {
+    if (other.dryRun || !reachesAll(other, policy, scope)) continue;
+    for (const [i, wide] of other.rules.entries()) {
+      if (other === policy && i === index) continue;
+      const name = `${other.namespace}/${other.name} rule ${i}`;
+      if (other.action === 'DENY' && policy.action === 'ALLOW' && ruleCovers(wide, rule))
+        return report(
+          'dead_rule',
+          ['spec', 'rules', index],
+          `whatever this rule allows is denied by ${name}`,
+          'remove it, or narrow the denial',
+        );
+      const earlier = other !== policy || i < index || !ruleCovers(rule, wide);
+      if (
+        other.action === policy.action &&
+        other.provider === policy.provider &&
+        earlier &&
+        ruleCovers(wide, rule) &&
+        !(
+          other !== policy &&
+          ruleCovers(rule, wide) &&
+          all.findIndex((one) => one.policy === other) > all.findIndex((one) => one.policy === policy)
+        )
+      )
+        return report(
+          'shadowed_rule',
+          ['spec', 'rules', index],
+          `whatever this rule matches is matched by ${name} as well`,
+          'remove one of the two',
+        );
+    }
+  }
+}
+
+/** Whether `wide` is attached to every workload that `narrow` is attached to. */
+function reachesAll(wide: AuthorizationPolicy, narrow: AuthorizationPolicy, { rootNamespace }: LintScope): boolean {
+  if (wide.targetRefs !== undefined || narrow.targetRefs !== undefined) return false;
+  if (wide.namespace !== rootNamespace && wide.namespace !== narrow.namespace) return false;
+  return Object.entries(wide.matchLabels ?? {}).every(([key, value]) => narrow.matchLabels?.[key] === value);
+}
+
+function lintAuthentication(one: RequestAuthentication, documents: readonly PlacedDocument[]): Finding[] {
+  return one.jwtRules.flatMap(({ jwksUri, issuer }, index) => {
+    const url = URL.parse(jwksUri ?? issuer);
+    if (url?.protocol !== 'http:' || /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(url.hostname)) return [];
+    const placed = documents.find(
+      ({ file, document }) => file === one.file && document.problemAt(['metadata', 'name'], '').line === one.line,
+    );
+    const message = `keys that are fetched from ${url.origin} in the clear can be replaced on the way, and then anybody signs`;
+    const place = placed?.document.problemAt(['spec', 'jwtRules', index], message);
+    return [
+      {
+        code: 'jwks_in_the_clear',
+        file: one.file,
+        line: place?.line ?? one.line,
+        column: place?.column ?? 1,
+        message,
+        mend: 'use an https:// URL, or put the keys inline',
+      },
+    ];
+  });
+}

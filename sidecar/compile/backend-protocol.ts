@@ -1,0 +1,116 @@
+// Which protocol a backend is spoken to in, and by whose word: 'protocol' of gateway.yaml, else the Service's `appProtocol` (GEP-1911,
+// KEP-3726), else the kind of the route: gRPC is HTTP/2 (GRPCRoute's text has it negotiated or known).
+
+import type { Settings } from '../config/settings.ts';
+import type { SecurityPolicy } from '../edge/security-policy.ts';
+import { backendTlsFor } from '../routing/backend-tls.ts';
+import { type GatewayDocuments, keyOf, type RouteDocument } from '../routing/documents.ts';
+
+/** For whom. */
+export interface Asking {
+  readonly upstream: string;
+  /** `namespace/name:port` of the Service. */
+  readonly service: string;
+  /** What speaks gRPC to it, in words: `GRPCRoute shop/r`; undefined where nothing does that is sure. */
+  readonly grpc?: string | undefined;
+}
+
+export interface Spoken {
+  /** Undefined: what TLS negotiates; without TLS HTTP/1.1. */
+  readonly version: Version | undefined;
+  /** Not what gateway.yaml says of all who ask: connections of its own. */
+  readonly isParticular: boolean;
+  /** A sentence for `--check`. */
+  readonly sentence: string;
+  /** Why it cannot be as it is said. */
+  readonly problem: string | undefined;
+  /** What does not fit together, and is served all the same. */
+  readonly contradictions: readonly string[];
+}
+
+type Version = 'HTTP/2' | 'HTTP/1.1';
+
+interface Word {
+  readonly version: Version;
+  readonly by: string;
+}
+
+/** What an `appProtocol` says, in small letters; others say nothing of HTTP. */
+const appProtocols: ReadonlyMap<string, { readonly version?: Version; readonly tls?: boolean }> = new Map([
+  ['kubernetes.io/h2c', { version: 'HTTP/2', tls: false }],
+  ['kubernetes.io/ws', { version: 'HTTP/1.1', tls: false }],
+  ['kubernetes.io/wss', { version: 'HTTP/1.1', tls: true }],
+  ['https', { tls: true }],
+  ['tls', { tls: true }],
+  // Istio's words.
+  ['h2c', { version: 'HTTP/2', tls: false }],
+  ['http2', { version: 'HTTP/2' }],
+  ['grpc', { version: 'HTTP/2' }],
+]);
+
+/** What is spoken to a backend of requests. Throws nothing. */
+export function spokenTo(
+  { upstream, service, grpc }: Asking,
+  { upstreams, gateway }: Settings,
+  documents: GatewayDocuments,
+): Spoken {
+  const isPeer = Object.hasOwn(upstreams, upstream);
+  const ours = isPeer ? undefined : gateway!.outside[upstream]?.protocol;
+  const appProtocol = appProtocolOf(service, documents);
+  const { version, tls } = appProtocols.get(appProtocol?.toLowerCase() ?? '') ?? {};
+  const words: Word[] = [
+    ...(ours === undefined ? [] : [{ version: versionOf(ours), by: "by 'protocol' in gateway.yaml" }]),
+    ...(version === undefined ? [] : [{ version, by: `by its appProtocol ${appProtocol}` }]),
+    ...(grpc === undefined ? [] : [{ version: 'HTTP/2' as const, by: `for ${grpc}` }]),
+  ];
+  const isTls = !isPeer && backendTlsFor(service, documents) !== undefined;
+  const over = isPeer ? 'over mutual TLS' : isTls ? 'over TLS' : 'without TLS';
+  // A peer is asked by ALPN, and speaks what it can.
+  const [first] = isPeer ? [] : words;
+  const spoken = first?.version ?? (isPeer || isTls ? 'HTTP/2 or HTTP/1.1' : 'HTTP/1.1');
+  const problem =
+    tls === true && !isPeer && !isTls
+      ? `its appProtocol ${appProtocol} means TLS, and neither 'identity' nor a BackendTLSPolicy says whom to expect`
+      : undefined;
+  const name = `Service ${service} (upstream '${upstream}')`;
+  return {
+    version: first?.version,
+    isParticular: first !== undefined && ours === undefined,
+    sentence:
+      problem === undefined
+        ? `${name}: ${spoken} ${over}${first === undefined ? '' : `, ${first.by}`}`
+        : `${name}: not at all: ${problem}`,
+    problem: problem === undefined ? undefined : `Service ${service}: ${problem}`,
+    contradictions: [
+      ...(isPeer ? [] : words.slice(1))
+        .filter((one) => one.version !== first!.version)
+        .map(
+          (one) => `Service ${service}: ${first!.version} ${first!.by}, and ${one.version} ${one.by}: the first holds`,
+        ),
+      ...(tls === false && (isTls || isPeer)
+        ? [`Service ${service}: its appProtocol ${appProtocol} is one without TLS, and it is spoken to ${over}`]
+        : []),
+    ],
+  };
+}
+
+/** A route whose calls are gRPC. */
+export function grpcOf(route: RouteDocument): string | undefined {
+  return route.kind === 'GRPCRoute' ? `GRPCRoute ${keyOf(route)}` : undefined;
+}
+
+/** A policy whose authorizer is asked in gRPC. */
+export function askedInGrpc(policy: SecurityPolicy): string | undefined {
+  return policy.extAuth?.kind === 'grpc' ? `extAuth of SecurityPolicy ${keyOf(policy)}` : undefined;
+}
+
+function versionOf(protocol: 'http' | 'http2'): Version {
+  return protocol === 'http2' ? 'HTTP/2' : 'HTTP/1.1';
+}
+
+function appProtocolOf(service: string, { services }: GatewayDocuments): string | undefined {
+  const [, namespace, name, port] = /^([^/]+)\/(.+):(\d*)$/.exec(service) ?? [];
+  return services
+    .find((one) => one.namespace === namespace && one.name === name)
+    ?.spec.ports.find((one) => String(one.port) === port)?.appProtocol;
+}

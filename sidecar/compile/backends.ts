@@ -1,0 +1,128 @@
+// The backends of a rule: by weight or by session, how often and how long each is tried; and the one that nobody can reach.
+
+import { parseDuration } from '../../cert-agent/base/clock.ts';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import { findSession, type SessionPlan, shareOf } from '../edge/session-persistence/session-persistence.ts';
+import type { EdgeRule } from '../exchange/edge.ts';
+import type { Destination, RetryPolicy, Route, RouteTimeouts } from '../exchange/upstream.ts';
+import type { GrpcRule, HttpMatch, HttpRule, RouteRule } from '../routing/documents.ts';
+import type { ResolvedBackend } from '../routing/references.ts';
+import { anyPath } from './matches.ts';
+
+/** A destination that nobody can reach: the exchange gets as far as asking for it, and policy has been asked before. */
+export function refusing(code: 'backend_invalid' | 'upstream_unresolved' | 'rule_broken', why: string): Destination {
+  const refuse = (): never => {
+    throw new SallyportError(code, why);
+  };
+  return Object.freeze({ acquire: refuse, dialSocket: async () => refuse() });
+}
+
+/** Envoy's name for a backend, as Istio makes it. */
+export function clusterOf({ ref, namespace }: ResolvedBackend): string {
+  return `outbound|${ref.port ?? ''}||${ref.name}.${namespace}.svc.cluster.local`;
+}
+
+export interface Choice {
+  readonly weight: number;
+  readonly route: Route;
+}
+
+/** Which backend an exchange gets. */
+export function chooseBackend(choices: readonly Choice[], session: SessionPlan | undefined): EdgeRule['backendFor'] {
+  if (choices.length === 0) return () => undefined;
+  const choose = chooseByWeight(choices);
+  if (session !== undefined)
+    return function backendForSession(exchange) {
+      exchange.session = findSession(exchange, session, exchange.startedAt);
+      return choose(shareOf(exchange.session));
+    };
+  if (choices.length === 1 && choices[0]!.weight > 0) {
+    const [{ route }] = choices as [Choice];
+    return () => route;
+  }
+  return () => choose(Math.random());
+}
+
+/** By a number from 0 to 1. */
+export function chooseByWeight(choices: readonly Choice[]): (share: number) => Route {
+  const total = choices.reduce((sum, { weight }) => sum + weight, 0);
+  if (total === 0) {
+    const nowhere: Route = {
+      ...choices[0]!.route,
+      destination: refusing('backend_invalid', 'all backends have weight 0'),
+    };
+    return () => nowhere;
+  }
+  return function chooseOne(share) {
+    let left = share * total;
+    for (const { weight, route } of choices) {
+      left -= weight;
+      if (left < 0) return route;
+    }
+    return choices.findLast(({ weight }) => weight > 0)!.route;
+  };
+}
+
+/** The session that keeps a client to its backend, where the rule has one. */
+export function sessionOf(rule: HttpRule | GrpcRule): SessionPlan | undefined {
+  const said = rule.sessionPersistence;
+  if (said === undefined) return undefined;
+  const { sessionName, type, absoluteTimeout, cookieConfig } = said;
+  return {
+    name: sessionName ?? (type === 'Header' ? 'x-sallyport-session' : 'sallyport-session'),
+    in: type,
+    absoluteMs: absoluteTimeout === undefined ? 0 : milliseconds(absoluteTimeout),
+    permanent: cookieConfig?.lifetimeType === 'Permanent',
+    path: cookiePathOf(rule),
+  };
+}
+
+/** GEP-1619: the path that the rule matches, where it is one and a browser understands it; else the cookie is for all. */
+function cookiePathOf({ matches = [] }: HttpRule | GrpcRule): string {
+  const [only, second] = matches as readonly HttpMatch[];
+  const { type, value } = only?.path ?? anyPath;
+  return second === undefined && type !== 'RegularExpression' ? value.replaceAll(';', '%3B') : '/';
+}
+
+/** HTTPRouteRetry (GEP-1731): connections that fail are tried again whenever there is a `retry`; statuses that it names. */
+export function retryOf({ retry }: RouteRule, policy: BackendTrafficPolicy | undefined): RetryPolicy | undefined {
+  if (retry !== undefined)
+    return {
+      attempts: retry.attempts ?? 1,
+      codes: retry.codes ?? [],
+      on: ['connect-failure', 'refused-stream', 'reset'],
+      backoffMs: retry.backoff === undefined ? defaultBackoffMs : milliseconds(retry.backoff),
+      perTryTimeoutMs: 0,
+    };
+  const said = policy?.retry;
+  if (said === undefined) return undefined;
+  return {
+    attempts: said.numRetries,
+    codes: said.triggers.includes('retriable-status-codes') ? said.statusCodes : [],
+    on: said.triggers.flatMap((one) =>
+      one === 'retriable-status-codes' ? [] : one === 'reset-before-request' ? ['refused-stream' as const] : [one],
+    ),
+    backoffMs: said.backOff?.baseMs ?? defaultBackoffMs,
+    perTryTimeoutMs: said.perTryTimeoutMs ?? 0,
+  };
+}
+
+/** Envoy's. */
+const defaultBackoffMs = 25;
+
+/** What a request may take, and each try of it; undefined where neither document says so. */
+export function timeoutsOf(
+  { timeouts }: RouteRule,
+  policy: BackendTrafficPolicy | undefined,
+): RouteTimeouts | undefined {
+  const requestMs =
+    timeouts?.request === undefined ? (policy?.timeout?.requestMs ?? 0) : milliseconds(timeouts.request);
+  const backendRequestMs = timeouts?.backendRequest === undefined ? 0 : milliseconds(timeouts.backendRequest);
+  return requestMs + backendRequestMs === 0 ? undefined : { requestMs, backendRequestMs };
+}
+
+/** A duration that the schema has read already. */
+export function milliseconds(text: string): number {
+  return parseDuration(text) ?? 0;
+}

@@ -1,0 +1,340 @@
+// What a gateway's documents come to, before anything is compiled: what is attached to what, which policy holds where, and
+// which pools that needs. Pure; the statuses that are printed come from the same look.
+
+import { isDeepStrictEqual } from 'node:util';
+import type { BrokenPolicy, GatewayConfig } from '../config/gateway-config.ts';
+import type { Configuration } from '../config/watch.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import { askingParts, partsOf } from '../edge/policy-parts.ts';
+import { namespaceOf } from '../edge/security.ts';
+import type { Layered, SecurityPolicy } from '../edge/security-policy.ts';
+import { type Attachments, attach, inForceOf, type ServedListener, sentenceOf } from '../routing/attach.ts';
+import { backendTlsStatuses } from '../routing/backend-tls.ts';
+import { type BackendRef, keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
+import { attachPolicies, type PolicyKind, type PolicyTable, type RulePlace } from '../routing/policies.ts';
+import { type GatewayWorld, type InForce, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
+import { type StatusList, statusList } from '../routing/status.ts';
+import type { PoolPlan } from '../upstream/pools.ts';
+import { askedInGrpc, grpcOf, spokenTo } from './backend-protocol.ts';
+import { type PoolWish, planPool } from './gateway-pools.ts';
+import { trafficOf } from './sidecar-ports.ts';
+
+/** Everything that was found out about the documents. */
+export interface GatewayPlan {
+  readonly attachments: Attachments;
+  readonly security: PolicyTable<SecurityPolicy | BrokenAsPolicy>;
+  readonly traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>;
+  /** Policies of kinds that are not evaluated here: where one is attached, nothing is served. */
+  readonly closed: PolicyTable<BrokenAsPolicy>;
+  readonly pools: readonly PoolPlan[];
+  /** What documents say that does not hold somewhere, because another's word does. */
+  readonly losses: readonly string[];
+  readonly world: GatewayWorld;
+  /** What is spoken to each backend of requests, and by whose word: a sentence each. */
+  readonly spoken: readonly string[];
+}
+
+type BrokenAsPolicy = BrokenPolicy;
+type PolicyName = 'SecurityPolicy' | 'BackendTrafficPolicy';
+
+/** Who has what in a plan, as plain data: the first worker of a gateway tells the others. */
+export interface Owners {
+  /** As in InForce. */
+  readonly routes: readonly (readonly [listener: string, routes: readonly string[]])[];
+  readonly places: InForce['places'];
+  /** Of each kind, which policy has each target. */
+  readonly security: readonly (readonly [target: string, policy: string])[];
+  readonly traffic: readonly (readonly [target: string, policy: string])[];
+  readonly closed: readonly (readonly [target: string, policy: string])[];
+}
+
+/** Who goes on to have what, whoever comes. */
+export function ownersIn({ attachments, security, traffic, closed }: GatewayPlan): Owners {
+  const { routes, places } = inForceOf(attachments);
+  return {
+    ...{ routes: [...routes], places },
+    ...{ security: [...security.owners], traffic: [...traffic.owners], closed: [...closed.owners] },
+  };
+}
+
+const nobody: Owners = { routes: [], places: [], security: [], traffic: [], closed: [] };
+
+/**
+ * Looks at the documents: what is attached to what, and which pools that needs. `last` is what is served now, `owners` who has
+ * what; by default as in `last`.
+ */
+export function planGateway(
+  configuration: Configuration,
+  now: number,
+  last?: GatewayPlan,
+  owners: Owners = last === undefined ? nobody : ownersIn(last),
+): GatewayPlan {
+  const { settings, documents: istio } = configuration;
+  const config = configuration.gateway!;
+  const world = worldOf(config, configuration, now, last, owners);
+  const { documents } = config;
+  const attachments = attach(documents, world);
+  const broken = (kind: PolicyName): BrokenAsPolicy[] => config.broken.filter((one) => one.kind === kind);
+  const places = placesIn(attachments);
+  const security = attachPolicies<SecurityPolicy | BrokenAsPolicy>(
+    [...config.securityPolicies, ...broken('SecurityPolicy')],
+    ...([
+      documents,
+      now,
+      kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies'),
+      places,
+      new Map(owners.security),
+    ] as const),
+  );
+  const traffic = attachPolicies<BackendTrafficPolicy | BrokenAsPolicy>(
+    [...config.trafficPolicies, ...broken('BackendTrafficPolicy')],
+    ...([
+      documents,
+      now,
+      kindOf<BackendTrafficPolicy>('BackendTrafficPolicy', 'backendTrafficPolicies'),
+      places,
+      new Map(owners.traffic),
+    ] as const),
+  );
+  const closed = attachPolicies<BrokenAsPolicy>(
+    config.broken.filter(({ kind }) => kind !== 'SecurityPolicy' && kind !== 'BackendTrafficPolicy'),
+    ...([documents, now, kindOf<never>('policy', 'policies'), places, new Map(owners.closed)] as const),
+  );
+  const losses = [
+    ...security.losses,
+    ...traffic.losses,
+    ...corsLosses(attachments, security),
+    ...streamLosses(attachments, traffic),
+  ];
+  const plan = { attachments, security, traffic, closed, world, losses };
+  const { traffic: rules } = trafficOf(settings, istio.destinationRules);
+  const pools = new Map<string, PoolPlan>();
+  const wishes = wishesOf(plan, config);
+  for (const wish of wishes) {
+    const pool = planPool(wish, settings, documents, rules);
+    if (!('problem' in pool)) pools.set(pool.name, pool);
+  }
+  const spoken = wishes.flatMap((wish) => (wish.protocol === 'http' ? spokenTo(wish, settings, documents) : []));
+  return {
+    ...plan,
+    losses: [...losses, ...new Set(spoken.flatMap(({ contradictions }) => contradictions))],
+    pools: [...pools.values()],
+    spoken: [...new Set(spoken.map(({ sentence }) => sentence))],
+  };
+}
+
+/** What is particular to a kind of policy. One that cannot be served closes what it was for: as a broken one does. */
+function kindOf<P extends Placed & Layered<P>>(kind: string, plural: string): PolicyKind<P | BrokenAsPolicy> {
+  const isBroken = (policy: P | BrokenAsPolicy): policy is BrokenAsPolicy => 'problems' in policy;
+  return {
+    ...{ kind, plural },
+    refusalOf: (policy) => (isBroken(policy) ? sentenceOf(policy) : undefined),
+    closing({ namespace, name, targets, file, line }, message) {
+      return {
+        ...{ kind, namespace, name, targets, file, line, ownHeaders: [], secretParams: [], required: false },
+        problems: [{ file, line, column: 1, message }],
+      };
+    },
+    mergedWith(policy, below) {
+      if (isBroken(policy)) return policy;
+      if (below !== undefined && isBroken(below)) return { problem: `${kind} ${keyOf(below)} is not valid` };
+      const merged = policy.merged?.[below === undefined ? '' : keyOf(below)];
+      return merged ?? { problem: `it was not merged with ${below === undefined ? 'nothing' : keyOf(below)}` };
+    },
+    lostOf(below, policy) {
+      if (isBroken(policy)) return [];
+      // It closes what it was for, all of what it was to say.
+      if (isBroken(below)) return ['spec'];
+      return partsOf(below).filter((part) => !isKept(kind, part, below, policy));
+    },
+    weakening: (below, policy) => (kind === 'SecurityPolicy' ? waysAround(below, policy) : []),
+  };
+}
+
+/** Whether a part is still what it was, and its Secrets and backends where they were. Limits may be added to. */
+function isKept(
+  kind: string,
+  part: string,
+  below: Placed,
+  policy: Placed & Pick<SecurityPolicy, 'namespaces'>,
+): boolean {
+  const of = (one: object): unknown => (one as Readonly<Record<string, unknown>>)[part];
+  if (part === 'rateLimit') {
+    const [had = [], has = []] = [below, policy].map((one) => (one as Partial<BackendTrafficPolicy>).rateLimit?.rules);
+    return had.every((rule) => has.some((one) => isDeepStrictEqual({ ...one, id: '' }, { ...rule, id: '' })));
+  }
+  // Of what asks nothing there are no Secrets and no backends; a BackendTrafficPolicy names neither.
+  const isThere =
+    kind === 'BackendTrafficPolicy' ||
+    !askingParts(policy).includes(part) ||
+    (policy.namespaces?.[part] ?? policy.namespace) === below.namespace;
+  return isThere && isDeepStrictEqual(of(below), of(policy));
+}
+
+/**
+ * Parts beside those of `below` by which callers could be known in another way than it asks for. Authorization and an
+ * authorizer only refuse; of everything else that asks, nothing is sure.
+ */
+function waysAround(below: object, policy: object): readonly string[] {
+  const had = askingParts(below);
+  if (had.length === 0) return [];
+  return askingParts(policy).filter((part) => !had.includes(part) && part !== 'authorization' && part !== 'extAuth');
+}
+
+function mergedOf({ merged = {} }: SecurityPolicy): readonly SecurityPolicy[] {
+  return Object.values(merged).flatMap((one) => ('problem' in one ? [] : [one]));
+}
+
+type Placed = Pick<BrokenPolicy, 'namespace' | 'name' | 'targets' | 'file' | 'line'>;
+
+/** The statuses of what was planned. */
+export function statusOf(
+  { attachments, security, traffic, closed }: GatewayPlan,
+  { documents }: GatewayConfig,
+  now: number,
+): StatusList {
+  const policies = [
+    ...security.statuses.map((one) => ({ kind: 'SecurityPolicy', ...one })),
+    ...traffic.statuses.map((one) => ({ kind: 'BackendTrafficPolicy', ...one })),
+    ...closed.statuses.map((one) => ({
+      ...one,
+      kind: one.policy.kind,
+      ...(one.policy.apiVersion === undefined ? {} : { apiVersion: one.policy.apiVersion }),
+    })),
+    ...backendTlsStatuses(attachments, documents, now),
+  ];
+  return statusList(attachments, policies, documents, now);
+}
+
+function worldOf(
+  config: GatewayConfig,
+  { settings }: Configuration,
+  now: number,
+  last: GatewayPlan | undefined,
+  { routes, places }: Owners,
+): GatewayWorld {
+  const { backends, listeners } = settings.gateway!;
+  const served = last?.attachments.gateways.flatMap((one) => one.listeners).flatMap((one) => one.certificates) ?? [];
+  const lastCertificates = new Map(served.map((pair) => [pair.secret, pair]));
+  const inForce = { routes: new Map(routes), places };
+  return { backends, listeners, certificates: config.certificates, lastCertificates, inForce, now };
+}
+
+/** Where a rule stands, for the policies that are attached. */
+export function placeOf(listener: ServedListener, route: RouteDocument, rule: RouteRule): RulePlace {
+  const { gateway, spec } = listener;
+  return {
+    ...{ kind: route.kind, namespace: route.namespace, route: route.name, rule: rule.name },
+    ...{ gatewayNamespace: gateway.namespace, gateway: gateway.name, listener: spec.name },
+  };
+}
+
+/** A route's own CORS filter takes the place of its SecurityPolicy's: as two policies would. */
+function corsLosses({ gateways }: Attachments, security: PolicyTable<SecurityPolicy | BrokenAsPolicy>): string[] {
+  const said = gateways.flatMap(({ listeners }) =>
+    listeners.flatMap((listener) =>
+      listener.attached.flatMap(({ route }) =>
+        (route.spec.rules ?? []).flatMap((rule) => {
+          if (!('filters' in rule) || rule.filters?.some(({ type }) => type === 'CORS') !== true) return [];
+          const policy = security.policyFor(placeOf(listener, route, rule));
+          if (policy === undefined || !('cors' in policy) || policy.cors === undefined) return [];
+          return [
+            `the CORS filter of ${route.kind} ${keyOf(route)} takes the place of 'cors' of SecurityPolicy ${keyOf(policy)}`,
+          ];
+        }),
+      ),
+    ),
+  );
+  return [...new Set(said)];
+}
+
+/** What a BackendTrafficPolicy says that has a meaning for streams; the rest of it is about requests. */
+const ofStreams = new Set(['loadBalancer', 'circuitBreaker', 'healthCheck', 'timeout']);
+
+/** A Gateway's policy holds for its streams as well, and limits none of them. */
+function streamLosses(
+  { gateways }: Attachments,
+  traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>,
+): string[] {
+  const said = gateways.flatMap(({ listeners }) =>
+    listeners.flatMap((listener) =>
+      listener.attached.flatMap(({ route }) => {
+        if (route.kind !== 'TLSRoute' && route.kind !== 'TCPRoute') return [];
+        const policy = traffic.policyFor(placeOf(listener, route, route.spec.rules?.[0] ?? {}));
+        if (policy === undefined || 'problems' in policy) return [];
+        const idle = partsOf(policy).filter((part) => !ofStreams.has(part));
+        if (idle.length === 0) return [];
+        const what = idle.map((one) => `'${one}'`).join(', ');
+        return [
+          `${what} of BackendTrafficPolicy ${keyOf(policy)} has no effect on ${route.kind} ${keyOf(route)}: it is about requests`,
+        ];
+      }),
+    ),
+  );
+  return [...new Set(said)];
+}
+
+/** Where all rules stand. */
+function placesIn({ gateways }: Attachments): readonly RulePlace[] {
+  return gateways.flatMap(({ listeners }) =>
+    listeners.flatMap((listener) =>
+      listener.attached.flatMap(({ route }) =>
+        (route.spec.rules ?? [{}]).map((rule) => placeOf(listener, route, rule)),
+      ),
+    ),
+  );
+}
+
+/** Every pool that some rule of some listener could ask for. */
+function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayConfig): PoolWish[] {
+  const wishes: PoolWish[] = [];
+  const wish = (
+    backend: ResolvedBackend,
+    protocol: 'http' | 'tcp',
+    policy?: BackendTrafficPolicy,
+    sticky = false,
+    grpc?: string,
+  ): void => {
+    if (backend.upstream === undefined || backend.problem !== undefined) return;
+    wishes.push({ upstream: backend.upstream, service: backend.key, protocol, policy, sticky, grpc });
+  };
+  for (const { listeners } of plan.attachments.gateways)
+    for (const listener of listeners)
+      for (const { route } of listener.attached) {
+        const backends = plan.attachments.backendsOf(route);
+        const streams = route.kind === 'TLSRoute' || route.kind === 'TCPRoute';
+        let next = 0;
+        for (const rule of route.spec.rules ?? []) {
+          const policy = plan.traffic.policyFor(placeOf(listener, route, rule));
+          const good = policy === undefined || 'problems' in policy ? undefined : policy;
+          for (const _ of rule.backendRefs ?? [])
+            wish(
+              backends[next++]!,
+              streams ? 'tcp' : 'http',
+              good,
+              rule.sessionPersistence !== undefined,
+              grpcOf(route),
+            );
+        }
+        for (const backend of backends.slice(next)) wish(backend, 'http', undefined, false, grpcOf(route));
+      }
+  for (const policy of config.securityPolicies.flatMap((one) => [one, ...mergedOf(one)])) {
+    const { extAuth } = policy;
+    if (extAuth === undefined) continue;
+    const namespace = namespaceOf(policy, 'extAuth');
+    const ref: BackendRef = extAuth.backendRef;
+    wish(
+      resolveBackend(
+        ref,
+        { kind: 'SecurityPolicy', namespace: ref.namespace ?? namespace },
+        config.documents,
+        plan.world,
+      ),
+      'http',
+      undefined,
+      false,
+      askedInGrpc(policy),
+    );
+  }
+  return wishes;
+}

@@ -1,0 +1,319 @@
+// A gateway's ports made ready to serve: the listeners of each, and for each listener the routes that are attached, laid out to
+// be looked up. What cannot be served as it was meant answers 500 and is in the status; the rest is served beside it. Made anew
+// as a whole and swapped in; what it makes is frozen.
+
+import { parseAddress } from '../../cert-agent/base/address.ts';
+import type { Configuration } from '../config/watch.ts';
+import { askingParts, namedHeadersOf, ownHeadersOf, secretParamsOf, secretPathsOf } from '../edge/policy-parts.ts';
+import type { Edge, EdgeReplies, EdgeSecrets } from '../exchange/edge.ts';
+import type { Exchange, PortRules } from '../exchange/exchange.ts';
+import { compileClientFields } from '../exchange/proxy-fields.ts';
+import type { Destination, Route } from '../exchange/upstream.ts';
+import type { FrontListener } from '../front-door.ts';
+import { mintPermit } from '../policy/policy.ts';
+import { type AttachedRoute, type ServedListener, sentenceOf } from '../routing/attach.ts';
+import { keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
+import { patternsFor } from '../routing/hosts.ts';
+import { compileTable, type TableEntry } from '../routing/table.ts';
+import { chooseByWeight, clusterOf, refusing } from './backends.ts';
+import type { Failure } from './failures.ts';
+import { type GatewayPlan, placeOf } from './gateway-plan.ts';
+import { repliesOf } from './gateway-replies.ts';
+import { type GatewayTools, listenerName, mirrorsOf, ofRoute, RuleCompiler } from './gateway-rule.ts';
+import { lostLogins } from './logins.ts';
+import { matchesOf } from './matches.ts';
+import type { PortPlan } from './sidecar-ports.ts';
+
+/** All ports of a gateway, by its plan and the pools that it asked for. */
+export function compileGatewayPorts(
+  configuration: Configuration,
+  plan: GatewayPlan,
+  pools: ReadonlyMap<string, Destination>,
+  tools: GatewayTools,
+): CompiledGateway {
+  const compiler = new PortCompiler(configuration, plan, pools, tools);
+  const ports = plan.attachments.gateways.flatMap(({ gateway, listeners }) => {
+    const served = listeners.filter(({ programmed }) => programmed);
+    const byPort = Map.groupBy(served, ({ spec }) => spec.port);
+    return [...byPort].map(([port, list]) =>
+      compiler.port(
+        keyOf(gateway),
+        port,
+        list,
+        listeners.filter((one) => !one.programmed && one.spec.port === port && one.family === list[0]!.family),
+      ),
+    );
+  });
+  const edges = ports.flatMap(({ rules }) => rules.edge ?? []);
+  return { ports, failures: [...compiler.failures, ...lostLogins(plan, edges)] };
+}
+
+export interface CompiledGateway {
+  readonly ports: readonly PortPlan[];
+  /** What cannot be served as it was meant, though it was accepted. */
+  readonly failures: readonly Failure[];
+}
+
+class PortCompiler {
+  readonly #configuration: Configuration;
+  readonly #plan: GatewayPlan;
+  readonly #rules: RuleCompiler;
+  readonly #replies: EdgeReplies;
+  /** Of all policies that there are, attached and served or not: no client says what they say, on no route. */
+  readonly #ownHeaders: ReadonlySet<string>;
+  readonly #namedHeaders: ReadonlySet<string>;
+  readonly #secrets: EdgeSecrets;
+
+  constructor(
+    configuration: Configuration,
+    plan: GatewayPlan,
+    pools: ReadonlyMap<string, Destination>,
+    tools: GatewayTools,
+  ) {
+    this.#configuration = configuration;
+    this.#plan = plan;
+    this.#rules = new RuleCompiler(configuration, plan, pools, tools);
+    this.#replies = repliesOf(configuration);
+    const { securityPolicies, broken } = configuration.gateway!;
+    this.#ownHeaders = new Set([
+      ...securityPolicies.flatMap((one) => [...ownHeadersOf(one)]),
+      ...broken.flatMap((one) => one.ownHeaders),
+    ]);
+    this.#namedHeaders = new Set(securityPolicies.flatMap((one) => [...namedHeadersOf(one)]));
+    this.#secrets = Object.freeze({
+      params: [
+        ...new Set(
+          [...securityPolicies, ...broken].flatMap((one) =>
+            'problems' in one ? one.secretParams : secretParamsOf(one),
+          ),
+        ),
+      ],
+      paths: new Set(securityPolicies.flatMap(secretPathsOf)),
+    });
+  }
+
+  get failures(): readonly Failure[] {
+    return this.#rules.failures;
+  }
+
+  /**
+   * `closed` are listeners of the same port that cannot be served. Their host names stay theirs: what they were to ask of a
+   * client, a certificate say, a less precise listener would not ask.
+   */
+  port(
+    gateway: string,
+    port: number,
+    listeners: readonly ServedListener[],
+    closed: readonly ServedListener[],
+  ): PortPlan {
+    const key = `${gateway}:${port}`;
+    const { host, port: number } = this.#place(key, port, listeners[0]!);
+    const [{ spec }] = listeners as [ServedListener];
+    const requests = listeners.filter(takesRequests);
+    const isTls = spec.protocol === 'HTTPS' || spec.protocol === 'TLS';
+    const front = isTls ? [...listeners, ...closed].map(frontOf) : undefined;
+    const streams = this.#streamRules(port, listeners);
+    // All of them: a host that is a stream's, or a closed listener's, is not for the next best listener.
+    const edge = requests.length === 0 ? undefined : this.#edge([...listeners, ...closed]);
+    const rules: PortRules =
+      edge === undefined ? streams : Object.freeze({ ...this.#common(port), protocol: 'http', edge });
+    return {
+      key: `gateway ${key}`,
+      number,
+      bind: host,
+      rules,
+      gateway: { front, streams, proxies: this.#proxiesOf(key) },
+    };
+  }
+
+  /** Who must say whose connections they pass on to this port; undefined: nobody may. */
+  #proxiesOf(key: string): readonly string[] | undefined {
+    const said = this.#configuration.settings.gateway?.proxyProtocol;
+    if (said === undefined || said.listeners?.includes(key) === false) return undefined;
+    return said.trustedCIDRs;
+  }
+
+  /** Where the Gateway's port is served. */
+  #place(key: string, port: number, { gateway }: ServedListener): { host: string | undefined; port: number } {
+    const said = this.#plan.world.listeners[key];
+    if (said === undefined) return { host: gateway.spec.addresses?.[0]?.value, port };
+    const address = parseAddress(said, '') as { host: string; port: number };
+    return { host: address.host === '' ? undefined : address.host, port: address.port };
+  }
+
+  #common(port: number): Omit<PortRules, 'protocol'> {
+    const { settings, generation } = this.#configuration;
+    return {
+      generation,
+      direction: 'gateway',
+      limits: settings.limits,
+      policyPort: port,
+      policies: undefined,
+      shadow: undefined,
+      authentication: undefined,
+      gateways: nobody,
+      authorizers: none,
+      decisionHeader: settings.decisionHeader,
+      pathNormalization: settings.pathNormalization,
+      numTrustedProxies: settings.numTrustedProxies,
+      mtls: undefined,
+      findRoute: () => undefined,
+    };
+  }
+
+  #edge(listeners: readonly ServedListener[]): Edge {
+    const table = compileTable(
+      listeners.map((listener) => ({
+        name: listenerName(listener),
+        hostname: listener.spec.hostname,
+        entries: takesRequests(listener)
+          ? listener.attached.flatMap((one, at) => this.#entries(listener, one, at))
+          : [],
+      })),
+    );
+    return Object.freeze({
+      find: (exchange: Exchange) => table.find(exchange),
+      mayClientSet: compileClientFields(this.#configuration.settings.gateway?.unsafeClientHeaders ?? []),
+      ownHeaders: this.#ownHeaders,
+      namedHeaders: this.#namedHeaders,
+      secrets: this.#secrets,
+      replies: this.#replies,
+    });
+  }
+
+  /** `rank` is the route's among those of its listener. */
+  #entries(listener: ServedListener, { route, hosts, isNew }: AttachedRoute, rank: number): TableEntry[] {
+    const backends = this.#plan.attachments.backendsOf(route);
+    const rules = route.spec.rules ?? [{}];
+    let order = rank * 10_000;
+    let next = 0;
+    let mirrors = rules.reduce((sum, { backendRefs = [] }) => sum + backendRefs.length, 0);
+    return rules.flatMap((rule, index) => {
+      const own = backends.slice(next, next + (rule.backendRefs?.length ?? 0));
+      next += own.length;
+      const count = mirrorsOf(rule).length;
+      const mirrored = backends.slice(mirrors, mirrors + count);
+      mirrors += count;
+      const compiled = this.#rules.rule(listener, route, rule, index, own, mirrored);
+      return matchesOf(route, rule).map((match): TableEntry => {
+        // Its path cannot be told, and it came after the others: see AttachedRoute.
+        const taken = isNew === true && match.widened === 'path' ? { ...match, widened: undefined } : match;
+        return { ...taken, hosts, order: order++, rule: compiled };
+      });
+    });
+  }
+
+  /** TLSRoute by listener and server name, TCPRoute by listener: where a stream goes. */
+  #streamRules(port: number, listeners: readonly ServedListener[]): PortRules {
+    const byListener = new Map<string, ReadonlyMap<string, PickStream>>();
+    for (const listener of listeners) {
+      const routes = new Map<string, PickStream>();
+      for (const { route, hosts } of listener.attached) {
+        if (route.kind !== 'TLSRoute' && route.kind !== 'TCPRoute') continue;
+        const pick = this.#streamRoute(listener, route);
+        // Of two for one name the first holds.
+        for (const host of hosts) if (!routes.has(host)) routes.set(host, pick);
+      }
+      byListener.set(listenerName(listener), routes);
+    }
+    const [only] = byListener.values();
+    return Object.freeze({
+      ...this.#common(port),
+      protocol: 'tcp' as const,
+      findStream(listener: string | undefined, serverName: string | undefined, last?: Route) {
+        const routes = listener === undefined ? only : byListener.get(listener);
+        for (const pattern of patternsFor(serverName?.toLowerCase() ?? '')) {
+          const pick = routes?.get(pattern);
+          if (pick !== undefined) return pick(last);
+        }
+        return undefined;
+      },
+    });
+  }
+
+  /**
+   * Why a stream has to be refused: a SecurityPolicy that holds for its listener asks what is asked of requests. That cannot
+   * be asked of bytes, and they must not be the way around it. The same for a policy that cannot be read: it closes all.
+   */
+  #unjudged(listener: ServedListener, route: RouteDocument): string | undefined {
+    const place = placeOf(listener, route, onlyRuleOf(route));
+    const closed = this.#plan.closed.policyFor(place);
+    if (closed !== undefined) return `${closed.kind} ${keyOf(closed)}: ${sentenceOf(closed)}`;
+    const traffic = this.#plan.traffic.policyFor(place);
+    if (traffic !== undefined && 'problems' in traffic)
+      return `BackendTrafficPolicy ${keyOf(traffic)} is not valid: ${sentenceOf(traffic)}`;
+    const policy = this.#plan.security.policyFor(place);
+    if (policy === undefined || (!('problems' in policy) && askingParts(policy).length === 0)) return undefined;
+    return `SecurityPolicy ${keyOf(policy)} holds for listener ${listener.spec.name}, and judges requests only: attach it to the listeners that it is for`;
+  }
+
+  /** What is open already keeps its backend while the route names it, whatever the weights would give another. */
+  #streamRoute(listener: ServedListener, route: RouteDocument): PickStream {
+    const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/0`;
+    const permit = mintPermit(`route[${name}]`);
+    const { broken } = onlyRuleOf(route);
+    if (broken !== undefined) {
+      const destination = refusing('rule_broken', broken.message);
+      const refused: Route = Object.freeze({ name, cluster: '', destination, permit, principal: undefined });
+      return (last) => (last === undefined ? refused : undefined);
+    }
+    const unjudged = this.#unjudged(listener, route);
+    const traffic = this.#plan.traffic.policyFor(placeOf(listener, route, onlyRuleOf(route)));
+    const shaping = traffic === undefined || 'problems' in traffic ? undefined : traffic;
+    if (unjudged !== undefined) this.#rules.note({ ...ofRoute(route), message: unjudged });
+    const choices = this.#plan.attachments.backendsOf(route).map((backend) => {
+      const found =
+        unjudged !== undefined
+          ? refusing('rule_broken', unjudged)
+          : backend.problem === undefined
+            ? this.#rules.destination(backend, 'tcp', shaping, false, route)
+            : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
+      const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
+      return {
+        weight: backend.ref.weight ?? 1,
+        route: Object.freeze({
+          name,
+          cluster: clusterOf(backend),
+          destination,
+          permit,
+          ...this.#rules.principalsOf(backend),
+        }),
+      };
+    });
+    const choose = chooseByWeight(choices);
+    return (last) =>
+      last === undefined
+        ? choose(Math.random())
+        : unjudged !== undefined
+          ? undefined
+          : choices.find(({ route: one }) => one.cluster === last.cluster)?.route;
+  }
+}
+
+/** A route for streams has one rule. */
+function onlyRuleOf({ spec }: RouteDocument): RouteRule {
+  return spec.rules?.[0] ?? {};
+}
+
+type PickStream = (last?: Route) => Route | undefined;
+
+const nobody: PortRules['gateways'] = new Set();
+const none: PortRules['authorizers'] = new Map();
+
+function takesRequests({ programmed, spec }: ServedListener): boolean {
+  return programmed && (spec.protocol === 'HTTP' || spec.protocol === 'HTTPS');
+}
+
+function frontOf(listener: ServedListener): FrontListener {
+  const { spec, certificates, clients, minVersion } = listener;
+  return {
+    name: listenerName(listener),
+    hostname: spec.hostname,
+    closed: !listener.programmed,
+    passthrough: spec.tls?.mode === 'Passthrough',
+    streams: spec.protocol === 'TLS',
+    certificates,
+    clients,
+    minVersion,
+  };
+}

@@ -1,0 +1,43 @@
+// What the answers of a gateway carry beside what the backend says.
+
+import type { Configuration } from '../config/watch.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import type { Coding, EdgeFilters, EdgeReplies } from '../exchange/edge.ts';
+import { addFields } from '../exchange/fields.ts';
+import { emptyFields } from '../exchange/message.ts';
+
+/** OWASP's list for answers to browsers, where the operator has switched it on; what a backend says itself stays. */
+const securityHeaders: EdgeReplies['securityHeaders'] = addFields(emptyFields, [
+  ['strict-transport-security', 'max-age=31536000; includeSubDomains'],
+  ['x-content-type-options', 'nosniff'],
+  ['x-frame-options', 'DENY'],
+  ['referrer-policy', 'strict-origin-when-cross-origin'],
+  ['cross-origin-opener-policy', 'same-origin'],
+  ['permissions-policy', 'camera=(), microphone=(), geolocation=()'],
+]);
+
+/** Brotli makes text a sixth smaller than gzip does, at twice the price. */
+const allCodings: readonly Coding[] = ['br', 'gzip'];
+
+/** What the rule's policy says of compression, else what gateway.yaml says for all. */
+export function codingsOf(policy: BackendTrafficPolicy | undefined, all: boolean): Pick<EdgeFilters, 'compression'> {
+  const said = policy?.compression?.map((type): Coding => (type === 'Gzip' ? 'gzip' : 'br'));
+  const compression = said ?? (all ? allCodings : undefined);
+  return compression === undefined ? {} : { compression };
+}
+
+/** For all rules alike: headers, and the operator's own error pages. */
+export function repliesOf({ settings, gateway }: Configuration): EdgeReplies {
+  const { securityHeaders: on } = settings.gateway!;
+  const errorPages = new Map<number, Buffer>();
+  // `5xx.html` sorts behind `503.html`, and one for a single status counts more than one for its class.
+  for (const [file, text] of Object.entries(gateway!.errorPages)) {
+    const [, first = '', rest = ''] = /^([45])(\d\d|xx)\.html$/.exec(file) ?? [];
+    const page = Buffer.from(text);
+    const statuses =
+      rest === 'xx' ? Array.from({ length: 100 }, (_, i) => Number(first) * 100 + i) : [Number(first + rest)];
+    for (const status of first === '' ? [] : statuses)
+      if (rest !== 'xx' || !errorPages.has(status)) errorPages.set(status, page);
+  }
+  return { securityHeaders: on ? securityHeaders : undefined, errorPages };
+}

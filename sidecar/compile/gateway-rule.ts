@@ -1,0 +1,357 @@
+// One rule of a route made ready to serve: its policies, its filters, and each of its backends with what that changes.
+
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { GatewayConfig } from '../config/gateway-config.ts';
+import type { Configuration } from '../config/watch.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import { compileCors } from '../edge/cors/cors.ts';
+import { compileHeaderChange } from '../edge/headers/header-change.ts';
+import { compileRedirect, compileRewrite } from '../edge/rewrite/rewrite.ts';
+import { namespaceOf } from '../edge/security.ts';
+import type { SecurityPolicy } from '../edge/security-policy.ts';
+import type { Authorizer } from '../exchange/authorizer.ts';
+import type { EdgeFilters, EdgeGuard, EdgeLimits, EdgeRule, Mirror } from '../exchange/edge.ts';
+import type { Destination, Route } from '../exchange/upstream.ts';
+import { mintPermit, type Permit } from '../policy/policy.ts';
+import { type ServedListener, sentenceOf } from '../routing/attach.ts';
+import {
+  type GrpcRule,
+  type HttpRule,
+  keyOf,
+  type RouteDocument,
+  type RouteFilter,
+  type RouteRule,
+} from '../routing/documents.ts';
+import { isGranted, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
+import type { TrafficPlan } from '../upstream/traffic.ts';
+import { askedInGrpc, grpcOf } from './backend-protocol.ts';
+import { chooseBackend, clusterOf, milliseconds, refusing, retryOf, sessionOf, timeoutsOf } from './backends.ts';
+import type { Failure } from './failures.ts';
+import { type GatewayPlan, placeOf } from './gateway-plan.ts';
+import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
+import { codingsOf } from './gateway-replies.ts';
+import { prefixOf } from './matches.ts';
+import { principalsOf, trafficOf } from './sidecar-ports.ts';
+
+/** What compiles policies: they outlive a generation that does not change them. */
+export interface GatewayTools {
+  /** @throws SallyportError when the policy cannot be served. */
+  guardOf(policy: SecurityPolicy): EdgeGuard;
+  /** @throws SallyportError when the policy cannot be served. */
+  limitsOf(policy: LimitedBy): EdgeLimits | undefined;
+  authorizerOf(policy: SecurityPolicy, destination: Destination): Authorizer;
+}
+
+/** What limits a rule: the policy that is attached, and what its own informal filter says. */
+export interface LimitedBy {
+  /** The same in each generation, and on each listener: nobody gets twice as much by asking two of them. */
+  readonly rule: string;
+  readonly policy: BackendTrafficPolicy | undefined;
+  readonly informal: readonly { readonly limit: number; readonly periodMs: number; readonly burst: number }[];
+}
+
+export class RuleCompiler {
+  readonly #configuration: Configuration;
+  readonly #config: GatewayConfig;
+  readonly #plan: GatewayPlan;
+  readonly #pools: ReadonlyMap<string, Destination>;
+  readonly #tools: GatewayTools;
+  readonly #traffic: ReadonlyMap<string, TrafficPlan>;
+  /** The same on each listener, so by what they say. */
+  readonly #failures = new Map<string, Failure>();
+
+  constructor(
+    configuration: Configuration,
+    plan: GatewayPlan,
+    pools: ReadonlyMap<string, Destination>,
+    tools: GatewayTools,
+  ) {
+    this.#configuration = configuration;
+    this.#config = configuration.gateway!;
+    this.#plan = plan;
+    this.#pools = pools;
+    this.#tools = tools;
+    this.#traffic = trafficOf(configuration.settings, configuration.documents.destinationRules).traffic;
+  }
+
+  /** What cannot be served as it was meant, of all rules so far. */
+  get failures(): readonly Failure[] {
+    return [...this.#failures.values()];
+  }
+
+  note(failure: Failure): void {
+    this.#failures.set(JSON.stringify(failure), failure);
+  }
+
+  /** One rule on one listener. Whatever of it cannot be served as it was meant makes it broken: it answers 500. */
+  rule(
+    listener: ServedListener,
+    route: RouteDocument,
+    rule: HttpRule | GrpcRule,
+    index: number,
+    backends: readonly ResolvedBackend[],
+    mirrored: readonly ResolvedBackend[],
+  ): EdgeRule {
+    const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/${index}`;
+    const place = placeOf(listener, route, rule);
+    const security = this.#plan.security.policyFor(place);
+    const traffic = this.#plan.traffic.policyFor(place);
+    const closed = this.#plan.closed.policyFor(place);
+    const permit = mintPermit(security === undefined ? `route[${name}]` : `securitypolicy[${keyOf(security)}]`);
+    let broken: SallyportError | undefined;
+    const breakBy = (error: unknown): undefined => {
+      broken ??= new SallyportError('rule_broken', `${name} cannot be served: ${reasonOf(error)}`, { cause: error });
+    };
+    const compile = <T>(make: () => T, because: Because = ofRoute(route)): T | undefined => {
+      try {
+        return make();
+      } catch (error) {
+        this.note({ ...because, message: reasonOf(error) });
+        return breakBy(error);
+      }
+    };
+    // These stand in the statuses already.
+    if (rule.broken !== undefined) breakBy(new Error(rule.broken.message));
+    for (const policy of [security, traffic, closed])
+      if (policy !== undefined && 'problems' in policy)
+        breakBy(new Error(`${policy.kind} ${keyOf(policy)} is not valid: ${sentenceOf(policy)}`));
+    const good = security === undefined || 'problems' in security ? undefined : security;
+    const limiting = traffic === undefined || 'problems' in traffic ? undefined : traffic;
+    const extension = rule.filters?.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
+    if (extension !== undefined)
+      breakBy(new Error(`its filter ${extension.group}/${extension.kind} ${extension.name} is not known`));
+    if (good?.required === true && good.cors !== undefined && rule.filters?.some(({ type }) => type === 'CORS')) {
+      const why = `its CORS filter would take the place of 'cors' of SecurityPolicy ${keyOf(good)}, which has to be inherited (sallyport.dev/inherit: required)`;
+      this.note({ ...ofRoute(route), message: `rule ${index}: ${why}` });
+      breakBy(new Error(why));
+    }
+    const prefix = prefixOf(rule);
+    const session = sessionOf(rule);
+    const filters =
+      compile(() =>
+        this.#filters(rule.filters ?? [], { route, prefix, security: good, traffic: limiting, mirrored, permit }),
+      ) ?? {};
+    const choices = backends.map((one) => ({
+      weight: one.ref.weight ?? 1,
+      route: this.#backend(one, {
+        name,
+        route,
+        rule,
+        prefix,
+        policy: limiting,
+        sticky: session !== undefined,
+        permit,
+        filters,
+      }),
+    }));
+    return Object.freeze({
+      name,
+      permit,
+      filters,
+      guard: good === undefined ? undefined : compile(() => this.#guard(good), ofPolicy('SecurityPolicy', good)),
+      authorizer:
+        good?.extAuth === undefined
+          ? undefined
+          : compile(() => this.#authorizer(good), ofPolicy('SecurityPolicy', good)),
+      limits: compile(
+        () => this.#tools.limitsOf({ rule: name, policy: limiting, informal: informalOf(rule) }),
+        limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
+      ),
+      backendFor: chooseBackend(choices, session),
+      broken,
+    });
+  }
+
+  #filters(
+    list: readonly RouteFilter[],
+    {
+      route,
+      prefix,
+      security,
+      traffic,
+      mirrored,
+      permit,
+    }: {
+      readonly route: RouteDocument;
+      readonly prefix: string;
+      readonly security: SecurityPolicy | undefined;
+      readonly traffic: BackendTrafficPolicy | undefined;
+      readonly mirrored: readonly ResolvedBackend[];
+      readonly permit: Permit;
+    },
+  ): EdgeFilters {
+    const of = (type: string): RouteFilter | undefined => list.find((one) => one.type === type);
+    const redirect = of('RequestRedirect')?.requestRedirect;
+    const rewrite = of('URLRewrite')?.urlRewrite;
+    const cors =
+      of('CORS')?.cors ??
+      (security?.cors === undefined ? undefined : { ...security.cors, maxAge: security.cors.maxAgeSeconds });
+    const mirrors = list
+      .filter(({ type }) => type === 'RequestMirror')
+      .flatMap((one, index): Mirror[] => {
+        const backend = mirrored[index];
+        const copies =
+          backend === undefined || backend.problem !== undefined ? undefined : this.#mirror(route, backend, permit);
+        return copies === undefined ? [] : [{ route: copies, share: shareOfMirror(one) }];
+      });
+    return Object.freeze({
+      ...headerChanges(list),
+      ...(redirect === undefined ? {} : { redirect: compileRedirect(redirect, prefix) }),
+      ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, prefix) }),
+      ...(cors === undefined ? {} : { cors: compileCors(cors) }),
+      ...(mirrors.length === 0 ? {} : { mirrors }),
+      ...codingsOf(traffic, this.#configuration.settings.gateway!.compression),
+      ...(traffic?.requestBuffer === undefined ? {} : { bufferBytes: traffic.requestBuffer.limitBytes }),
+    });
+  }
+
+  #mirror(route: RouteDocument, backend: ResolvedBackend, permit: Permit): Route | undefined {
+    const destination = this.destination(backend, 'http', undefined, false, route);
+    return 'problem' in destination
+      ? undefined
+      : { name: 'mirror', cluster: clusterOf(backend), destination, permit, ...this.principalsOf(backend) };
+  }
+
+  /** A backend as a route of its own. One that cannot be reached is a route all the same, which says so for its share. */
+  #backend(
+    backend: ResolvedBackend,
+    of: {
+      readonly name: string;
+      readonly route: RouteDocument;
+      readonly rule: RouteRule;
+      readonly prefix: string;
+      readonly policy: BackendTrafficPolicy | undefined;
+      readonly sticky: boolean;
+      readonly permit: Permit;
+      readonly filters: EdgeFilters;
+    },
+  ): Route {
+    const found =
+      backend.problem === undefined
+        ? this.destination(backend, 'http', of.policy, of.sticky, of.route)
+        : refusing('backend_invalid', `${backend.problem.reason}: ${backend.problem.message}`);
+    const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
+    const own = backend.ref.filters ?? [];
+    const extension = own.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
+    const rewrite = own.find(({ type }) => type === 'URLRewrite')?.urlRewrite;
+    return Object.freeze({
+      name: of.name,
+      cluster: clusterOf(backend),
+      destination:
+        extension === undefined ? destination : refusing('rule_broken', `the filter ${extension.name} is not known`),
+      permit: of.permit,
+      ...this.principalsOf(backend),
+      retry: retryOf(of.rule, of.policy),
+      timeouts: timeoutsOf(of.rule, of.policy),
+      filters:
+        own.length === 0
+          ? of.filters
+          : Object.freeze({
+              ...of.filters,
+              ...headerChanges([...(of.rule.filters ?? []), ...own]),
+              ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, of.prefix) }),
+            }),
+    });
+  }
+
+  /** Whom the mesh expects there. */
+  principalsOf({ upstream }: ResolvedBackend): Pick<Route, 'principal' | 'otherPrincipals'> {
+    const known = upstream === undefined ? undefined : this.#configuration.settings.upstreams[upstream];
+    return principalsOf(known?.identity ?? []);
+  }
+
+  /** Where a backend's connections come from. A route that gets none of them is told. */
+  destination(
+    { upstream, key }: ResolvedBackend,
+    protocol: 'http' | 'tcp',
+    policy: BackendTrafficPolicy | undefined,
+    sticky: boolean,
+    route?: RouteDocument,
+    grpc = route === undefined ? undefined : grpcOf(route),
+  ): Destination | NoPool {
+    const tell = (reason: string, message: string): void => {
+      if (route !== undefined) this.note({ ...ofRoute(route), type: 'BackendsAvailable', reason, message });
+    };
+    if (upstream === undefined) {
+      const why = `Service ${key} has no endpoint: 'backends' does not name an upstream for it`;
+      tell('EndpointsNotFound', why);
+      return refusing('upstream_unresolved', why);
+    }
+    const wish: PoolWish = { upstream, service: key, protocol, policy, sticky, grpc };
+    const plan = planPool(wish, this.#configuration.settings, this.#config.documents, this.#traffic);
+    if (!('problem' in plan)) return this.#pools.get(plan.name)!;
+    tell('InvalidBackend', plan.problem);
+    return plan;
+  }
+
+  #guard(policy: SecurityPolicy): EdgeGuard {
+    return this.#tools.guardOf(policy);
+  }
+
+  #authorizer(policy: SecurityPolicy): Authorizer {
+    const { backendRef } = policy.extAuth!;
+    const own = namespaceOf(policy, 'extAuth');
+    const namespace = backendRef.namespace ?? own;
+    const from = { group: 'gateway.envoyproxy.io', kind: 'SecurityPolicy', namespace: own };
+    const { documents } = this.#config;
+    if (!isGranted(documents, from, { ...backendRef, namespace }))
+      throw new SallyportError(
+        'config_invalid',
+        `no ReferenceGrant in ${namespace} lets ${keyOf(policy)} ask ${backendRef.name}`,
+      );
+    const backend = resolveBackend(backendRef, { kind: 'SecurityPolicy', namespace }, documents, this.#plan.world);
+    if (backend.problem !== undefined) throw new SallyportError('config_invalid', backend.problem.message);
+    const destination = this.destination(backend, 'http', undefined, false, undefined, askedInGrpc(policy));
+    if ('problem' in destination) throw new SallyportError('config_invalid', destination.problem);
+    return this.#tools.authorizerOf(policy, destination);
+  }
+}
+
+/** What a failure is said of. */
+type Because = Omit<Failure, 'message'>;
+
+/** A rule that cannot be served, while the rest of its route can. */
+export function ofRoute({ kind, namespace, name }: RouteDocument): Because {
+  return { ...{ kind, namespace, name }, type: 'PartiallyInvalid', reason: 'UnsupportedValue' };
+}
+
+function ofPolicy(kind: string, { namespace, name }: { readonly namespace: string; readonly name: string }): Because {
+  return { ...{ kind, namespace, name }, type: 'Accepted', reason: 'Invalid' };
+}
+
+/** `namespace/gateway/section`. */
+export function listenerName({ gateway, spec }: ServedListener): string {
+  return `${keyOf(gateway)}/${spec.name}`;
+}
+
+function headerChanges(list: readonly RouteFilter[]): EdgeFilters {
+  const requests = compileHeaderChange(list.flatMap(({ requestHeaderModifier }) => requestHeaderModifier ?? []));
+  const responses = compileHeaderChange(list.flatMap(({ responseHeaderModifier }) => responseHeaderModifier ?? []));
+  return {
+    ...(requests === undefined ? {} : { requestHeaders: requests }),
+    ...(responses === undefined ? {} : { responseHeaders: responses }),
+  };
+}
+
+/** The mirrors of a rule, whose backends stand behind all others of the route. */
+export function mirrorsOf({ filters = [], backendRefs = [] }: RouteRule): RouteFilter[] {
+  return [...filters, ...backendRefs.flatMap((one) => one.filters ?? [])].filter(
+    ({ type }) => type === 'RequestMirror',
+  );
+}
+
+function shareOfMirror({ requestMirror }: RouteFilter): number {
+  const { percent, fraction } = requestMirror!;
+  if (percent !== undefined) return percent / 100;
+  return fraction === undefined ? 1 : fraction.numerator / fraction.denominator;
+}
+
+function informalOf({ filters = [] }: RouteRule): LimitedBy['informal'] {
+  return filters.flatMap(({ requestRateLimit }) =>
+    (requestRateLimit?.rules ?? []).map(({ limit, period, burst = 0 }) => ({
+      limit,
+      periodMs: milliseconds(period),
+      burst,
+    })),
+  );
+}

@@ -1,0 +1,71 @@
+// What a gateway would make of its documents, without serving: for `gateway status` and CI. From gateway.yaml, or from a
+// directory of documents alone, where a Service that stands among them is a backend without endpoints.
+
+import { statSync } from 'node:fs';
+import type { Address } from '../../cert-agent/base/address.ts';
+import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
+import { configError } from '../../cert-agent/base/yaml.ts';
+import { type GatewayConfig, readPlaced } from '../config/gateway-config.ts';
+import { isGatewayFile, parseGatewaySettings } from '../config/gateway-settings.ts';
+import { readConfiguration } from '../config/read.ts';
+import { emptyAmong, modifiedAtOf, readText } from '../config/sources.ts';
+import { readTree } from '../config/tree.ts';
+import type { Configuration } from '../config/watch.ts';
+import { placeDocuments } from '../documents/istio/read.ts';
+
+/** What a status is to be of. */
+export interface Judged {
+  readonly configuration: Configuration;
+  /** With gateway.yaml: without, nobody knows of backends, nor of files. */
+  readonly isWhole: boolean;
+  /** Files beside the documents that are not read. */
+  readonly passedOver: readonly Problem[];
+}
+
+/** @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage` for a sidecar's file. */
+export function readJudged(path: string): Judged {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? ofDirectory(path) : ofFile(path);
+}
+
+/**
+ * gateway.yaml and the admin address that it names; undefined where there are only documents.
+ * @throws SallyportError `config_invalid` or `config_unreadable`.
+ */
+export function readAdmin(path: string): { readonly file: string; readonly admin: Address | undefined } | undefined {
+  const isDirectory = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  const file = isDirectory ? readTree(path).files.find((one) => isGatewayFile(readText(one))) : path;
+  if (file === undefined) return undefined;
+  const text = readText(file);
+  return isGatewayFile(text) ? { file, admin: parseGatewaySettings(text, file).admin } : undefined;
+}
+
+function ofFile(file: string): Judged {
+  const reading = readConfiguration(file);
+  if (reading.gateway === undefined)
+    throw new SallyportError('usage', `${file} is of a sidecar`, { hint: "run 'sallyport sidecar'" });
+  return { configuration: { generation: 1, ...reading }, isWhole: true, passedOver: reading.passedOver };
+}
+
+function ofDirectory(directory: string): Judged {
+  const tree = readTree(directory);
+  const sources = tree.files.map((file) => ({ file, text: readText(file), modifiedAt: modifiedAtOf(file) }));
+  const passedOver = [...tree.passedOver, ...emptyAmong(sources)];
+  const settings = sources.find(({ text }) => isGatewayFile(text));
+  if (settings !== undefined) return ofFile(settings.file);
+  const { placed, problems } = placeDocuments(sources);
+  const read = readPlaced(placed);
+  const all = [...problems, ...read.problems];
+  if (all.length > 0) throw configError(all);
+  const gateway: GatewayConfig = { ...read.gateway, certificates: {}, sessionKeys: undefined, errorPages: {} };
+  return {
+    configuration: { generation: 1, settings: alone, documents: read.istio, gateway },
+    isWhole: false,
+    passedOver,
+  };
+}
+
+/** The settings of a gateway of which only the documents are known. */
+const alone = parseGatewaySettings(
+  'trustDomain: example.org\nworkload: { serviceAccount: gateway }\nidentity: { files: { svid: x, key: x, bundle: x } }\ndocuments: .\n',
+  'gateway.yaml',
+);

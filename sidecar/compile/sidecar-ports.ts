@@ -1,0 +1,290 @@
+// A configuration made ready to serve: for each port the rules that its connections take, and for each upstream its
+// pool's plan and its permit. Pure; what it makes is frozen and swapped in whole.
+
+import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
+import type { ProviderSettings } from '../config/extension-providers.ts';
+import type { InboundSettings, Settings, UpstreamSettings } from '../config/settings.ts';
+import type { Configuration } from '../config/watch.ts';
+import type { PortRules } from '../exchange/exchange.ts';
+import type { Route } from '../exchange/upstream.ts';
+import type { FrontListener } from '../front-door.ts';
+import { normalizeHostPattern } from '../policy/host.ts';
+import { resolveMtls } from '../policy/mtls.ts';
+import { mintPermit, mintTunnelPermit } from '../policy/policy.ts';
+import { createAuthorizer } from '../upstream/authorizer.ts';
+import { type DestinationRule, type MatchedRules, matchRules } from '../upstream/destination-rule.ts';
+import type { Pool } from '../upstream/pool.ts';
+import { appPoolName, type PoolPlan } from '../upstream/pools.ts';
+import type { Judgement } from './policies.ts';
+
+/** What one port of the configuration is to do, and where it listens. */
+export interface PortPlan {
+  /** `inbound :15006`: the same port in the next generation has the same key. */
+  readonly key: string;
+  readonly number: number;
+  readonly bind: string | undefined;
+  readonly rules: PortRules;
+  /** Present for an inbound port: its rules for the bytes of TLS that is the app's own. */
+  readonly streams?: PortRules;
+  /** Present for a gateway's port: its listeners where it speaks TLS, and what streams on it are served by. */
+  readonly gateway?: {
+    readonly front: readonly FrontListener[] | undefined;
+    readonly streams: PortRules;
+    readonly proxies?: readonly string[] | undefined;
+  };
+}
+
+/** The pools that these settings need: one for each app, one for each upstream and protocol that a port may ask for. */
+export function planPools(settings: Settings, rules: readonly DestinationRule[] = []): readonly PoolPlan[] {
+  const { limits, tls } = settings;
+  const { traffic } = trafficOf(settings, rules);
+  const apps = new Map(
+    settings.inbound.map(({ app, protocol }) => {
+      const http2 = speaksHttp2(protocol);
+      const plan: PoolPlan = { name: appPoolName(app, http2), endpoints: [app], limits, http2 };
+      return [plan.name, plan];
+    }),
+  );
+  const overTcp = new Set(settings.outbound.flatMap((one) => (one.protocol === 'tcp' ? [one.upstream] : [])));
+  for (const { service, port, http } of settings.extensionProviders) {
+    if (Object.hasOwn(settings.upstreams, service)) continue;
+    const address = { host: service, port };
+    const http2 = http === undefined;
+    const plan: PoolPlan = { name: appPoolName(address, http2), endpoints: [address], limits, http2 };
+    apps.set(plan.name, plan);
+  }
+  const peers = Object.entries(settings.upstreams).flatMap(([upstream, one]) => {
+    const expected = withAliases(one.identity, settings);
+    const plan = (kind: PeerPool, isMeant: boolean): PoolPlan => ({
+      name: peerPoolName(upstream, kind),
+      endpoints: one.endpoints,
+      limits,
+      ...(kind === 'http2' ? { http2: true } : {}),
+      ...(traffic.has(upstream) ? { traffic: traffic.get(upstream)! } : {}),
+      peer: { upstream, isMeant, expected, tls, alpn: alpnOf(kind, one.protocol) },
+    });
+    const tcp = overTcp.has(upstream);
+    const asking = settings.outbound.filter(
+      (port) => port.protocol !== 'tcp' && (port.upstream === undefined || port.upstream === upstream),
+    );
+    const kinds = new Set(asking.map((port) => peerPoolOf(port.protocol, one)));
+    for (const provider of settings.extensionProviders)
+      if (provider.service === upstream) kinds.add(peerPoolOf(spokenBy(provider), one));
+    // Whatever has a port of its own for TCP can be asked for by Host as well, but hardly is.
+    return [...[...kinds].map((kind) => plan(kind, !tcp)), ...(tcp ? [plan('tcp', true)] : [])];
+  });
+  return [...apps.values(), ...peers];
+}
+
+/** Which DestinationRule is for which upstream, and which are for none. */
+export function trafficOf(settings: Settings, rules: readonly DestinationRule[]): MatchedRules {
+  const upstreams = Object.entries(settings.upstreams).map(([name, { hosts, endpoints }]) => {
+    const ports = new Set(endpoints.map((one) => ('port' in one ? one.port : 0)));
+    return { name, hosts, port: ports.size === 1 ? [...ports][0]! : undefined };
+  });
+  const { workload, rootNamespace } = settings;
+  return matchRules(rules, upstreams, { namespace: workload.namespace, rootNamespace });
+}
+
+/** All ports of a configuration. */
+export function compilePorts(
+  configuration: Configuration,
+  judgement: Judgement,
+  pools: ReadonlyMap<string, Pool>,
+): readonly PortPlan[] {
+  const { settings, generation } = configuration;
+  const { peerAuthentications } = configuration.documents;
+  const authorizers = new Map(
+    settings.extensionProviders.map((one) => [
+      one.name,
+      createAuthorizer(one, pools.get(providerPoolName(one, settings))!),
+    ]),
+  );
+  const { limits } = settings;
+  const inbound = settings.inbound.map((one, index) => {
+    const rules = inboundRules(
+      one,
+      generation,
+      settings,
+      judgement,
+      authorizers,
+      resolveMtls(peerAuthentications, settings, one.policyPort),
+      pools,
+    );
+    return {
+      ...{ key: keyOf('inbound', one, index), number: one.port, bind: one.bind, rules },
+      streams: asBytes(rules),
+    };
+  });
+  const { traffic } = trafficOf(settings, configuration.documents.destinationRules);
+  const outbound = settings.outbound.map((one, index) => {
+    const { port, upstream } = one;
+    const tcpIdleMs = upstream === undefined ? undefined : traffic.get(upstream)?.connections?.tcpIdleMs;
+    const protocol = kindOf(one.protocol);
+    const findRoute = compileOutbound(settings, pools, one);
+    const rules = {
+      generation,
+      direction: 'outbound',
+      protocol,
+      // Istio's way of switching it off is 0s.
+      limits: tcpIdleMs === undefined ? limits : { ...limits, tcpIdleMs: tcpIdleMs || Number.POSITIVE_INFINITY },
+      policyPort: port,
+      policies: undefined,
+      shadow: undefined,
+      authentication: undefined,
+      gateways: noGateways,
+      authorizers: noAuthorizers,
+      decisionHeader: false,
+      pathNormalization: settings.pathNormalization,
+      numTrustedProxies: undefined,
+      mtls: undefined,
+      findRoute,
+    } as const;
+    return { key: keyOf('outbound', one, index), number: port, bind: one.bind, rules: Object.freeze(rules) };
+  });
+  return [...inbound, ...outbound];
+}
+
+/** Ports that the system chooses have no number to be known by; their place in the list stands in for it. */
+function keyOf(
+  direction: string,
+  one: { readonly port: number; readonly bind: string | undefined },
+  index: number,
+): string {
+  return `${direction} ${one.bind ?? ''}:${one.port === 0 ? `#${index}` : one.port}`;
+}
+
+function inboundRules(
+  one: InboundSettings,
+  generation: number,
+  settings: Settings,
+  judgement: Judgement,
+  authorizers: PortRules['authorizers'],
+  mtls: PortRules['mtls'],
+  pools: ReadonlyMap<string, Pool>,
+): PortRules {
+  const { policyPort } = one;
+  const protocol = kindOf(one.protocol);
+  const route: Route = Object.freeze({
+    name: 'default',
+    cluster: `inbound|${policyPort}||`,
+    destination: pools.get(appPoolName(one.app, speaksHttp2(one.protocol)))!,
+    permit: undefined,
+    principal: undefined,
+  });
+  return Object.freeze({
+    generation,
+    direction: 'inbound',
+    protocol,
+    limits: settings.limits,
+    policyPort,
+    ...judgement,
+    gateways: new Set(settings.gateways),
+    authorizers,
+    decisionHeader: settings.decisionHeader,
+    pathNormalization: settings.pathNormalization,
+    numTrustedProxies: settings.numTrustedProxies,
+    mtls,
+    findRoute: () => route,
+  });
+}
+
+/** What an inbound port does with the bytes of a client that speaks TLS with the app itself. */
+function asBytes(rules: PortRules): PortRules {
+  return rules.protocol === 'tcp' ? rules : Object.freeze({ ...rules, protocol: 'tcp', unread: true });
+}
+
+/** Finds the route of an outbound request by its authority: an upstream's name or one of its hosts, port or no port. */
+function compileOutbound(
+  settings: Settings,
+  pools: ReadonlyMap<string, Pool>,
+  { port, protocol, upstream: only }: Settings['outbound'][number],
+): PortRules['findRoute'] {
+  const byHost = new Map<string, Route>();
+  for (const [name, one] of Object.entries(settings.upstreams)) {
+    if (only !== undefined && only !== name) continue;
+    const route: Route = Object.freeze({
+      name,
+      cluster: `outbound|${port}||${name}`,
+      destination: pools.get(peerPoolName(name, peerPoolOf(protocol, one)))!,
+      permit: mintPermit(`upstream[${name}]`),
+      tunnelPermit: mintTunnelPermit(`upstream[${name}]`),
+      ...principalsOf(withAliases(one.identity, settings)),
+    });
+    for (const host of [name, ...one.hosts]) byHost.set(normalizeHostPattern(host), route);
+  }
+  if (only !== undefined) {
+    const fixed = byHost.get(normalizeHostPattern(only));
+    return () => fixed;
+  }
+  // What a request names comes in one spelling (head.ts), with its port or without.
+  return (authority) => byHost.get(authority) ?? byHost.get(authority.replace(/:\d+$/, ''));
+}
+
+/**
+ * The IDs that stand for `identities`: one of our own trust domain may be proved under each of its other names as well, as in Istio.
+ * What is under another name must have a bundle of its own (`federatedBundles`), or nobody can prove it.
+ */
+function withAliases(
+  identities: readonly string[],
+  { trustDomain, trustDomainAliases }: Pick<Settings, 'trustDomain' | 'trustDomainAliases'>,
+): readonly string[] {
+  const names = [trustDomain, ...trustDomainAliases];
+  const all = identities.flatMap((uri) => {
+    const { trustDomain: own, path } = parseSpiffeId(uri);
+    return names.includes(own) ? [uri, ...names.map((one) => `spiffe://${one}${path}`)] : [uri];
+  });
+  return [...new Set(all)];
+}
+
+/** Whom a route expects, as it holds them. */
+export function principalsOf([principal, ...otherPrincipals]: readonly string[]): Pick<
+  Route,
+  'principal' | 'otherPrincipals'
+> {
+  return { principal, ...(otherPrincipals.length === 0 ? {} : { otherPrincipals }) };
+}
+
+/** How an upstream is spoken to: by requests, as ALPN says; by requests, in HTTP/2 where ALPN says nothing; by bytes. */
+type PeerPool = 'http' | 'http2' | 'tcp';
+
+/** What the upstream is said to speak decides, else what the port is for. */
+function peerPoolOf(port: InboundSettings['protocol'], { protocol }: Pick<UpstreamSettings, 'protocol'>): PeerPool {
+  if (port === 'tcp') return 'tcp';
+  return speaksHttp2(protocol ?? port) ? 'http2' : 'http';
+}
+
+/** An upstream that is said to speak one protocol is offered that alone. */
+function alpnOf(kind: PeerPool, said: UpstreamSettings['protocol']): readonly string[] {
+  if (kind === 'tcp') return [];
+  return said === undefined ? ['h2', 'http/1.1'] : kind === 'http2' ? ['h2'] : ['http/1.1'];
+}
+
+/** To the path there are requests and there are streams of bytes. */
+function kindOf(protocol: InboundSettings['protocol']): 'http' | 'tcp' {
+  return protocol === 'tcp' ? 'tcp' : 'http';
+}
+
+function speaksHttp2(protocol: InboundSettings['protocol']): boolean {
+  return protocol === 'http2' || protocol === 'grpc';
+}
+
+const noAuthorizers: PortRules['authorizers'] = new Map();
+const noGateways: PortRules['gateways'] = new Set();
+
+/** A provider is an upstream, reached as any other, or a process on loopback. */
+function providerPoolName(provider: ProviderSettings, { upstreams }: Settings): string {
+  const { service, port, http } = provider;
+  if (Object.hasOwn(upstreams, service))
+    return peerPoolName(service, peerPoolOf(spokenBy(provider), upstreams[service]!));
+  return appPoolName({ host: service, port }, http === undefined);
+}
+
+function peerPoolName(name: string, kind: PeerPool): string {
+  return `${kind} ${name}`;
+}
+
+/** What an authorizer is asked in. */
+function spokenBy({ http }: ProviderSettings): 'http' | 'grpc' {
+  return http === undefined ? 'grpc' : 'http';
+}

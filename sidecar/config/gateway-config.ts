@@ -1,0 +1,226 @@
+// One reading of everything that a gateway serves by: its documents, the policies that are attached to them, and the files
+// that gateway.yaml names. Plain data.
+
+import type { Problem } from '../../cert-agent/base/errors.ts';
+import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { isBackendTrafficPolicy, readBackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
+import { joinSecurity, joinTraffic, layer, type Written } from '../documents/envoy-gateway/layers.ts';
+import { inheritanceOf } from '../documents/envoy-gateway/merge.ts';
+import { readSecurityPolicy } from '../documents/envoy-gateway/security-policy.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import { headOf, readGatewayDocuments } from '../documents/gateway-api/read.ts';
+import type { IstioDocuments } from '../documents/istio/documents.ts';
+import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';
+import { asStored } from '../documents/stored.ts';
+import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
+import type { PolicyTarget, SecurityPolicy } from '../edge/security-policy.ts';
+import type { GatewayDocuments } from '../routing/documents.ts';
+import type { PemPair } from '../routing/references.ts';
+import type { Settings } from './settings.ts';
+import type { Source } from './sources.ts';
+
+/** A policy that is not valid, or of a kind that is not evaluated here: what it was to protect answers 500. */
+export interface BrokenPolicy {
+  readonly kind: string;
+  /** Of a kind that is not read here. */
+  readonly apiVersion?: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly targets: readonly PolicyTarget[];
+  /** Milliseconds since 1970. */
+  readonly createdAt?: number;
+  readonly file: string;
+  readonly line: number;
+  readonly problems: readonly Problem[];
+  /** Headers that no client may say, and parameters that are secret, as far as they can be told. */
+  readonly ownHeaders: readonly string[];
+  readonly secretParams: readonly string[];
+  /** Whether it was to be inherited: it is closed, and stays so under policies that are more specific. */
+  readonly required: boolean;
+}
+
+export interface GatewayConfig {
+  readonly documents: GatewayDocuments;
+  readonly securityPolicies: readonly SecurityPolicy[];
+  readonly trafficPolicies: readonly BackendTrafficPolicy[];
+  readonly broken: readonly BrokenPolicy[];
+  /** By the `namespace/name` of the Secret that a pair of files stands for. */
+  readonly certificates: Readonly<Record<string, PemPair>>;
+  /** The keys of sessions, one a line, as they stand in their file. */
+  readonly sessionKeys: string | undefined;
+  /** By file name: `404.html`. */
+  readonly errorPages: Readonly<Record<string, string>>;
+}
+
+/** @throws SallyportError `config_invalid` with every problem that leaves open what a document was to protect. */
+export function readGatewayConfig(
+  settings: Settings,
+  documents: readonly Source[],
+  files: ReadonlyMap<string, string>,
+): { readonly gateway: GatewayConfig; readonly istio: IstioDocuments } {
+  const { placed, problems } = placeDocuments(documents);
+  const read = readPlaced(placed);
+  if (problems.length + read.problems.length > 0) throw configError([...problems, ...read.problems]);
+  const { gateway: own } = settings;
+  const pages = [...files].filter(([file]) => own?.errorPages !== undefined && file.startsWith(`${own.errorPages}/`));
+  const { warnings } = read.gateway.documents;
+  const noPages: Problem[] =
+    own?.errorPages === undefined || pages.length > 0
+      ? []
+      : [{ file: settings.file, line: 1, column: 1, message: `errorPages: there is no page in ${own.errorPages}` }];
+  return {
+    istio: read.istio,
+    gateway: {
+      ...read.gateway,
+      documents: { ...read.gateway.documents, warnings: [...warnings, ...noPages] },
+      certificates: Object.fromEntries(
+        Object.entries(own?.certificates ?? {}).map(([key, { certificate, key: secret }]) => [
+          key,
+          { certificate: files.get(certificate) ?? '', key: files.get(secret) ?? '' },
+        ]),
+      ),
+      sessionKeys: own?.sessionKeys === undefined ? undefined : files.get(own.sessionKeys),
+      errorPages: Object.fromEntries(pages.map(([file, text]) => [file.slice(file.lastIndexOf('/') + 1), text])),
+    },
+  };
+}
+
+type OfDocuments = Omit<GatewayConfig, 'certificates' | 'sessionKeys' | 'errorPages'>;
+
+/** What a set of documents says to a gateway. Throws nothing. */
+export function readPlaced(placed: readonly PlacedDocument[]): {
+  readonly gateway: OfDocuments;
+  readonly istio: IstioDocuments;
+  readonly problems: readonly Problem[];
+} {
+  const securityPolicies: Written<SecurityPolicy>[] = [];
+  const trafficPolicies: Written<BackendTrafficPolicy>[] = [];
+  const broken: BrokenPolicy[] = [];
+  const problems: Problem[] = [];
+  const warnings: Problem[] = [];
+  const taken = new Map<string, string>();
+  const istio: PlacedDocument[] = [];
+  const others: PlacedDocument[] = [];
+  for (const one of placed.flatMap(itemsOf)) {
+    const { file } = one;
+    const document = asStored(one.document);
+    const { kind, apiVersion } = headOf(document.value);
+    const stored = { ...one, document };
+    if (isDestinationRule(kind, apiVersion)) istio.push(stored);
+    const policy = isSecurityPolicy(kind, apiVersion)
+      ? ('SecurityPolicy' as const)
+      : isBackendTrafficPolicy(kind, apiVersion)
+        ? ('BackendTrafficPolicy' as const)
+        : undefined;
+    if (policy === undefined) {
+      if (!isDestinationRule(kind, apiVersion)) others.push(stored);
+      continue;
+    }
+    warnings.push(...saidNothing(one.document, policy));
+    const { namespace, name } = namedIn(document.value);
+    const key = `${policy} ${namespace}/${name}`;
+    const { line } = document.problemAt(['metadata', 'name'], '');
+    const before = taken.get(key);
+    if (before !== undefined)
+      problems.push(document.problemAt(['metadata', 'name'], `${key} already stands in ${before}`));
+    taken.set(key, `${file}:${line}`);
+    const read =
+      policy === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
+    if ('problems' in read) {
+      // What it was to protect nobody can say: nothing is served by this set of documents.
+      if (read.targets === undefined) problems.push(...read.problems);
+      else
+        broken.push({
+          ...{ kind: policy, namespace, name, targets: read.targets, file, line, problems: read.problems },
+          ...toldBy(policy, document.value),
+          required: inheritanceOf(document).required,
+          ...aged({}, one),
+          ...datedIn(document.value),
+        });
+    } else if (policy === 'SecurityPolicy') {
+      securityPolicies.push({ policy: aged(read.value as SecurityPolicy, one), document });
+      if ('warnings' in read) warnings.push(...read.warnings);
+    } else trafficPolicies.push({ policy: aged(read.value as BackendTrafficPolicy, one), document });
+  }
+  const ofIstio = readIstio(istio, 'run');
+  const ofGateway = readGatewayDocuments(others);
+  for (const { problem, ...one } of ofGateway.closing)
+    broken.push({
+      ...{ kind: one.kind, apiVersion: one.apiVersion, namespace: one.namespace, name: one.name },
+      ...{ targets: one.targets, file: one.file, line: one.line, problems: [problem] },
+      ...(one.createdAt === undefined ? {} : { createdAt: one.createdAt }),
+      ...{ ownHeaders: [], secretParams: [], required: true },
+    });
+  const { documents } = ofGateway;
+  return {
+    gateway: {
+      documents: { ...documents, warnings: [...documents.warnings, ...warnings] },
+      securityPolicies: layer(securityPolicies, documents.routes, readSecurityPolicy, joinSecurity),
+      trafficPolicies: layer(trafficPolicies, documents.routes, readBackendTrafficPolicy, joinTraffic),
+      broken,
+    },
+    istio: ofIstio.documents,
+    problems: [...problems, ...ofIstio.problems, ...ofGateway.problems],
+  };
+}
+
+/** With the time of its file where it does not say its own. */
+function aged<P extends { readonly createdAt?: number }>(policy: P, { modifiedAt }: PlacedDocument): P {
+  return policy.createdAt || modifiedAt === undefined ? policy : { ...policy, createdAt: modifiedAt };
+}
+
+/** Parts of a policy that are null: they ask nothing, as in a cluster, and may be what a template made of something that asked. */
+function saidNothing({ value, problemAt }: YamlDocument, kind: string): Problem[] {
+  const { spec } = value as { readonly spec?: unknown };
+  if (typeof spec !== 'object' || spec === null) return [];
+  const parts = Object.entries(spec).filter(([, part]) => part === null);
+  return parts.map(([part]) =>
+    problemAt(['spec', part], `'${part}' of this ${kind} is null: it is as if it were not there`),
+  );
+}
+
+/** Is this a policy of Envoy Gateway that is read here? */
+export function isGatewayPolicy({ value }: YamlDocument): boolean {
+  const { kind, apiVersion } = headOf(value);
+  return isSecurityPolicy(kind, apiVersion) || isBackendTrafficPolicy(kind, apiVersion);
+}
+
+/** Such a policy, or everything that is wrong with it. */
+export function readGatewayPolicy(
+  document: YamlDocument,
+  file: string,
+): ReturnType<typeof readSecurityPolicy> | ReturnType<typeof readBackendTrafficPolicy> {
+  const { kind } = document.value as { readonly kind: string };
+  return kind === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
+}
+
+/** What a policy that is not valid says of credentials all the same. */
+function toldBy(kind: string, value: unknown): Pick<BrokenPolicy, 'ownHeaders' | 'secretParams'> {
+  const { spec } = value as { readonly spec?: unknown };
+  const said = kind === 'SecurityPolicy' && typeof spec === 'object' && spec !== null ? spec : {};
+  return { ownHeaders: [...ownHeadersOf(said)], secretParams: secretParamsOf(said) };
+}
+
+/** When it was made, where it says so: of two policies for one target the older holds, whether it is valid or not. */
+function datedIn(value: unknown): { readonly createdAt?: number } {
+  const { metadata } = value as { readonly metadata?: { readonly creationTimestamp?: unknown } | null };
+  const at = Date.parse(String(metadata?.creationTimestamp));
+  return Number.isNaN(at) ? {} : { createdAt: at };
+}
+
+/** What it calls itself, however wrong the rest of it is. */
+function namedIn(value: unknown): { readonly namespace: string; readonly name: string } {
+  const { metadata } = value as {
+    readonly metadata?: { readonly namespace?: unknown; readonly name?: unknown } | null;
+  };
+  const namespace = typeof metadata?.namespace === 'string' ? metadata.namespace : 'default';
+  return { namespace, name: String(metadata?.name) };
+}
+
+function isSecurityPolicy(kind: string, apiVersion: string): boolean {
+  return kind === 'SecurityPolicy' && apiVersion.startsWith('gateway.envoyproxy.io/');
+}
+
+function isDestinationRule(kind: string, apiVersion: string): boolean {
+  return kind === 'DestinationRule' && apiVersion.startsWith('networking.istio.io/');
+}

@@ -1,0 +1,179 @@
+// Envoy Gateway's BackendTrafficPolicy as it is written. What this build does not evaluate is a problem with its place: a
+// policy that is taken in part is a promise that nobody keeps.
+
+import { z } from 'zod';
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { notEvaluated, rateLimit, rulesOf } from '../../edge/rate-limit/schema.ts';
+import type { PolicyTarget } from '../../edge/security-policy.ts';
+import { objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
+import { refused } from './fields.ts';
+import { mergeTypes, withInheritance } from './merge.ts';
+import type { BackendTrafficPolicy } from './upstream-settings.ts';
+import {
+  circuitBreaker,
+  compression,
+  healthCheck,
+  healthCheckOf,
+  loadBalancer,
+  loadBalancerOf,
+  quantity,
+  retry,
+  retryOf,
+  timeout,
+  timeoutOf,
+  withoutUndefined,
+} from './upstream-traffic.ts';
+
+const targetKinds = ['Gateway', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;
+
+const target = z.strictObject({
+  group: z.literal('gateway.networking.k8s.io', 'a target is of group gateway.networking.k8s.io'),
+  kind: z.enum(targetKinds),
+  name: objectName,
+  namespace: refused('a target is in the namespace of its policy: leave it out'),
+  sectionName: sectionName.optional(),
+});
+
+const spec = z
+  .strictObject({
+    targetRef: target.optional(),
+    targetRefs: z.array(target).min(1).max(16).optional(),
+    rateLimit: rateLimit.optional(),
+    retry: retry.optional(),
+    timeout: timeout.optional(),
+    loadBalancer: loadBalancer.optional(),
+    circuitBreaker: circuitBreaker.optional(),
+    healthCheck: healthCheck.optional(),
+    compression: compression.optional(),
+    requestBuffer: z.strictObject({ limit: quantity, mode: notEvaluated('requestBuffer.mode') }).optional(),
+    // Ours: Envoy Gateway counts requests in flight by backend only, in `circuitBreaker`.
+    concurrency: z
+      .strictObject({ maxInFlight: z.number().int().min(1), per: z.enum(['Route', 'Client']).default('Route') })
+      .optional(),
+    mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
+    routingType: notEvaluated('routingType'),
+    targetSelectors: notEvaluated('targetSelectors'),
+    faultInjection: notEvaluated('faultInjection'),
+    useClientProtocol: notEvaluated('useClientProtocol'),
+    compressor: notEvaluated('compressor'),
+    responseOverride: notEvaluated('responseOverride'),
+    httpUpgrade: notEvaluated('httpUpgrade'),
+    telemetry: notEvaluated('telemetry'),
+    tcpKeepalive: notEvaluated('tcpKeepalive'),
+    proxyProtocol: notEvaluated('proxyProtocol'),
+    connection: notEvaluated('connection'),
+    dns: notEvaluated('dns'),
+    http2: notEvaluated('http2'),
+    bandwidthLimit: notEvaluated('bandwidthLimit'),
+    admissionControl: notEvaluated('admissionControl'),
+  })
+  .superRefine((value, context) => {
+    const { targetRef, targetRefs } = value;
+    if ((targetRef === undefined) === (targetRefs === undefined))
+      context.addIssue({ code: 'custom', message: "needs 'targetRefs', or the one 'targetRef'" });
+    for (const { kind, path } of placesOf(value)) {
+      if (kind === 'Gateway' && value.mergeType !== undefined)
+        context.addIssue({
+          ...{ code: 'custom', path: ['mergeType'] },
+          message: 'only the policy of a route is merged with another: this one is for a Gateway',
+        });
+      if (kind !== 'TLSRoute' && kind !== 'TCPRoute') continue;
+      for (const field of ['rateLimit', 'retry', 'compression', 'requestBuffer', 'concurrency'] as const)
+        if (value[field] !== undefined)
+          context.addIssue({ code: 'custom', path, message: `'${field}' is about requests, and a ${kind} has none` });
+      if (value.timeout?.http !== undefined)
+        context.addIssue({ code: 'custom', path, message: `'timeout.http' is about requests, and a ${kind} has none` });
+      const by = value.loadBalancer?.consistentHash?.type ?? 'SourceIP';
+      if (by !== 'SourceIP')
+        context.addIssue({
+          code: 'custom',
+          path,
+          message: `a ${kind} has no ${by}: its streams are told apart by SourceIP`,
+        });
+    }
+  });
+
+type Target = z.output<typeof target>;
+
+function placesOf({
+  targetRef,
+  targetRefs = [],
+}: {
+  targetRef?: Target | undefined;
+  targetRefs?: Target[] | undefined;
+}) {
+  return [
+    ...(targetRef === undefined ? [] : [{ kind: targetRef.kind, path: ['targetRef', 'kind'] }]),
+    ...targetRefs.map(({ kind }, index) => ({ kind, path: ['targetRefs', index, 'kind'] })),
+  ];
+}
+
+const perOf = { Route: 'route', Client: 'client' } as const;
+
+const metadata = z.looseObject({
+  name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
+  namespace: z.string().min(1).max(63).default('default'),
+  creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
+});
+
+/** The document as it is written. */
+export const backendTrafficPolicy = z.strictObject({
+  apiVersion: z.literal('gateway.envoyproxy.io/v1alpha1'),
+  kind: z.literal('BackendTrafficPolicy'),
+  metadata,
+  spec,
+  status: z.unknown().optional(),
+});
+
+/** Is this a document of that kind, of whatever version? */
+export function isBackendTrafficPolicy(kind: string, apiVersion: string): boolean {
+  return kind === 'BackendTrafficPolicy' && apiVersion.startsWith('gateway.envoyproxy.io/');
+}
+
+/**
+ * The document's value, frozen, or every problem; with the targets where those can be told, so that what the policy was to
+ * protect can be closed.
+ */
+export function readBackendTrafficPolicy(
+  document: YamlDocument,
+  file: string,
+): { value: BackendTrafficPolicy } | { problems: Problem[]; targets?: readonly PolicyTarget[] } {
+  const read = withInheritance(readDocument(backendTrafficPolicy, document), document);
+  if ('problems' in read) {
+    const targets = targetsIn(document.value);
+    return targets === undefined ? read : { ...read, targets };
+  }
+  const { metadata: of, spec: said } = read.value;
+  const value: BackendTrafficPolicy = {
+    name: of.name,
+    namespace: of.namespace,
+    createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
+    targets: [...(said.targetRef === undefined ? [] : [said.targetRef]), ...(said.targetRefs ?? [])].map(plainTarget),
+    ...(said.rateLimit === undefined
+      ? {}
+      : { rateLimit: { rules: rulesOf(said.rateLimit, `${of.namespace}/${of.name}`) } }),
+    ...(said.retry === undefined ? {} : { retry: retryOf(said.retry) }),
+    ...(said.timeout === undefined ? {} : { timeout: timeoutOf(said.timeout) }),
+    ...(said.loadBalancer === undefined ? {} : { loadBalancer: loadBalancerOf(said.loadBalancer) }),
+    ...(said.circuitBreaker === undefined ? {} : { circuitBreaker: withoutUndefined(said.circuitBreaker) }),
+    ...(said.healthCheck === undefined ? {} : { healthCheck: healthCheckOf(said.healthCheck) }),
+    ...(said.compression === undefined ? {} : { compression: said.compression.map(({ type }) => type) }),
+    ...(said.requestBuffer === undefined ? {} : { requestBuffer: { limitBytes: said.requestBuffer.limit } }),
+    ...(said.concurrency === undefined
+      ? {}
+      : { concurrency: { maxInFlight: said.concurrency.maxInFlight, per: perOf[said.concurrency.per] } }),
+    ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
+    ...(read.required ? { required: true } : {}),
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+  };
+  return { value: Object.freeze(value) };
+}
+
+const plainTarget = ({ group, kind, name, sectionName: section }: Target): PolicyTarget => ({
+  group,
+  kind,
+  name,
+  ...(section === undefined ? {} : { sectionName: section }),
+});

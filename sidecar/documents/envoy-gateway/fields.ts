@@ -1,0 +1,71 @@
+// Fields that several parts of a SecurityPolicy have in common.
+
+import { z } from 'zod';
+import { isLoopback } from '../../../cert-agent/base/address.ts';
+import type { SecretRef } from '../../edge/security-policy.ts';
+import { isSafeField } from '../../exchange/message.ts';
+import { headerName, objectName } from '../../schema/gateway-patterns.ts';
+
+export const filled = (what: string): z.ZodString => z.string().min(1, `${what} is not empty`);
+
+/** A field of Envoy Gateway that this build does not evaluate: said so, and never ignored. */
+export const refused = (message: string) =>
+  z
+    .unknown()
+    .optional()
+    .superRefine((value, context) => {
+      if (value !== undefined) context.addIssue({ code: 'custom', message });
+    });
+
+/** A switch of which only `false`, its default, is served. */
+export const offOnly = (message: string) =>
+  z
+    .boolean()
+    .optional()
+    .superRefine((value, context) => {
+      if (value === true) context.addIssue({ code: 'custom', message });
+    });
+
+/** A header that we put into the app's request. @returns its name in lower case. */
+export const ownHeader = headerName
+  .superRefine((value, context) => {
+    if (!isSafeField(value, ''))
+      context.addIssue({ code: 'custom', message: `'${value}' cannot be set: it belongs to one hop` });
+  })
+  .transform((value) => value.toLowerCase());
+
+export const lowerHeader = headerName.transform((value) => value.toLowerCase());
+
+/** RFC 6265 section 4.1.1: a cookie's name is a token. */
+export const cookieName = z.string().regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}$/, 'this is not the name of a cookie');
+
+/** A URL that credentials travel to: https, or http on this machine. */
+export const safeUrl = z.string().superRefine((value, context) => {
+  const url = URL.parse(value);
+  const why =
+    url === null || !/^https?:$/.test(url.protocol)
+      ? 'is not an https:// URL'
+      : url.protocol === 'http:' && !isLoopback(url.hostname.replace(/^\[|\]$/g, ''))
+        ? 'would carry credentials in the clear: write https://'
+        : url.username !== '' || url.password !== ''
+          ? 'holds a password: name a Secret instead'
+          : url.hash !== ''
+            ? 'has a fragment, which is never sent'
+            : undefined;
+  if (why !== undefined) context.addIssue({ code: 'custom', message: `'${withoutPassword(value)}' ${why}` });
+});
+
+/** A problem's text goes to logs. */
+function withoutPassword(text: string): string {
+  return text.replace(/\/\/[^/@]*@/, '//...@');
+}
+
+/** A Secret of the policy's own namespace; one elsewhere would need a ReferenceGrant, which is not looked at here. */
+export const secretRef = z
+  .strictObject({
+    group: z.literal('').default(''),
+    kind: z.literal('Secret').default('Secret'),
+    name: objectName,
+    namespace: refused('a Secret is taken from the namespace of its policy: leave it out'),
+  })
+  .transform(({ name }): SecretRef => ({ name }));

@@ -1,0 +1,103 @@
+// Policies with a `mergeType`, laid over each policy of a Gateway that one of their routes is attached to. Done where documents
+// are read, since it needs them as they are written; which of the results holds for a rule shows when policies are attached.
+
+import { isDeepStrictEqual } from 'node:util';
+import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
+import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { partsOf } from '../../edge/policy-parts.ts';
+import type { LimitRule } from '../../edge/rate-limit/plan.ts';
+import type { Layered, PolicyTarget, SecurityPolicy } from '../../edge/security-policy.ts';
+import type { RouteDocument } from '../../routing/documents.ts';
+import { type Merging, mergeDocuments, partsSaidBy, unmerged } from './merge.ts';
+import type { BackendTrafficPolicy } from './upstream-settings.ts';
+
+/** A policy that was read, with the document that it stands in. */
+export interface Written<P> {
+  readonly policy: P;
+  readonly document: YamlDocument;
+}
+
+interface Mergeable<P> extends Layered<P> {
+  readonly namespace: string;
+  readonly name: string;
+  readonly targets: readonly PolicyTarget[];
+  readonly file: string;
+}
+
+type Read<P> = { readonly value: P } | { readonly problems: readonly Problem[] };
+
+/** Reads one document of a kind; with `from`, one that was merged. */
+export type ReadOne<P> = (document: YamlDocument, file: string, from?: Merging) => Read<P>;
+
+/** The policies, each that is to be merged with everything that can come of it. Throws nothing. */
+export function layer<P extends Mergeable<P>>(
+  written: readonly Written<P>[],
+  routes: readonly RouteDocument[],
+  readOne: ReadOne<P>,
+  join: (merged: P, child: P, parent: P, parts: ReadonlySet<string>) => P,
+): P[] {
+  const parents = written.filter(({ policy }) => policy.targets.some(({ kind }) => kind === 'Gateway'));
+  return written.map(({ policy, document }) => {
+    const { mergeType } = policy;
+    if (mergeType === undefined) return policy;
+    const gateways = gatewaysOf(policy, routes);
+    const parts = partsSaidBy(document);
+    const over = parents.filter(({ policy: { namespace, targets } }) =>
+      targets.some(({ kind, name }) => kind === 'Gateway' && gateways.has(`${namespace}/${name}`)),
+    );
+    const alone = resultOf(readOne(unmerged(document), policy.file));
+    const merged = over.map(({ policy: parent, document: below }): [string, P | { readonly problem: string }] => {
+      const of = `${parent.namespace}/${parent.name}`;
+      const read = resultOf(readOne(mergeDocuments(below, document, mergeType), policy.file, { parent: of, parts }));
+      return [of, 'problem' in read ? read : join(read, policy, parent, parts)];
+    });
+    return { ...policy, merged: Object.fromEntries([['', alone], ...merged]) };
+  });
+}
+
+function resultOf<P extends object>(read: Read<P>): P | { readonly problem: string } {
+  return 'problems' in read ? { problem: read.problems.map(formatProblem).join('; ') } : read.value;
+}
+
+/** The Gateways that the routes of a policy are attached to, by `namespace/name`. */
+function gatewaysOf({ namespace, targets }: Mergeable<unknown>, routes: readonly RouteDocument[]): ReadonlySet<string> {
+  const own = routes.filter((route) =>
+    targets.some(({ kind, name }) => route.kind === kind && route.namespace === namespace && route.name === name),
+  );
+  return new Set(
+    own.flatMap(({ spec, namespace: of }) =>
+      (spec.parentRefs ?? []).map((ref) => `${ref.namespace ?? of}/${ref.name}`),
+    ),
+  );
+}
+
+/** What the parent has said alone is the parent's: its Secrets and backends are in its namespace. */
+export function joinSecurity(
+  merged: SecurityPolicy,
+  child: SecurityPolicy,
+  parent: SecurityPolicy,
+  parts: ReadonlySet<string>,
+): SecurityPolicy {
+  const others = partsOf(merged).filter((part) => !parts.has(part));
+  const namespaces = Object.fromEntries(others.map((part) => [part, parent.namespace]));
+  // What has to be inherited stays so below the child: a filter of the route displaces it no more than a policy does.
+  const required = parent.required === true || merged.required === true;
+  return { ...merged, targets: child.targets, namespaces, ...(required ? { required } : {}) };
+}
+
+/** A rule that the parent has said counts in the parent's bucket: who has used it up has done so here as well. */
+export function joinTraffic(
+  merged: BackendTrafficPolicy,
+  child: BackendTrafficPolicy,
+  parent: BackendTrafficPolicy,
+): BackendTrafficPolicy {
+  const { rateLimit } = merged;
+  if (rateLimit === undefined) return { ...merged, targets: child.targets };
+  const idOf = (rule: LimitRule): string =>
+    parent.rateLimit?.rules.find((one) => isDeepStrictEqual({ ...one, id: '' }, { ...rule, id: '' }))?.id ?? rule.id;
+  return {
+    ...merged,
+    targets: child.targets,
+    rateLimit: { ...rateLimit, rules: rateLimit.rules.map((rule) => ({ ...rule, id: idOf(rule) })) },
+  };
+}

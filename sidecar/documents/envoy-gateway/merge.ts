@@ -1,0 +1,132 @@
+// `mergeType` of Envoy Gateway's policies: the policy of a route is laid over that of its Gateway. Merged as they are written,
+// since only there it shows what was said and what is a default; what comes out is read like any other policy.
+
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
+
+/** Of a policy without one nothing is merged: it takes the place of what is farther. */
+export const mergeTypes = ['StrategicMerge', 'JSONMerge'] as const;
+export type MergeType = (typeof mergeTypes)[number];
+
+/** Ours: on the less specific policy, it may only be added to. */
+export const inheritAnnotation = 'sallyport.dev/inherit';
+
+type Plain = Readonly<Record<string, unknown>>;
+
+/** What says where a policy holds, and not what. */
+const placing = new Set(['targetRef', 'targetRefs', 'targetSelectors', 'mergeType']);
+
+/** `child` laid over `parent`, as a document of the child's name and places. */
+export function mergeDocuments(parent: YamlDocument, child: YamlDocument, how: MergeType): YamlDocument {
+  const spec = mergeSpecs(specOf(parent.value), specOf(child.value), how);
+  return { value: { ...(child.value as Plain), spec }, problemAt: child.problemAt };
+}
+
+/** The child as it holds where there is nothing to merge it with. */
+export function unmerged(child: YamlDocument): YamlDocument {
+  const { mergeType: _, ...spec } = specOf(child.value);
+  return { value: { ...(child.value as Plain), spec }, problemAt: child.problemAt };
+}
+
+function mergeSpecs(parent: Plain, child: Plain, how: MergeType): Plain {
+  const { mergeType: _, ...own } = child;
+  const merged = patch(
+    Object.fromEntries(Object.entries(parent).filter(([key]) => !placing.has(key))),
+    own,
+    how,
+  ) as Plain;
+  const { rateLimit } = merged;
+  if (!isPlain(rateLimit) || rateLimit['local'] === undefined || rateLimit['global'] === undefined) return merged;
+  // `type` names one of the two, and there are both by now.
+  const { type: __, ...both } = rateLimit;
+  return { ...merged, rateLimit: both };
+}
+
+/**
+ * RFC 7396: objects are merged, everything else is replaced. StrategicMerge differs where Envoy Gateway's lists have a merge key:
+ * the rules of a rate limit, by their names. Rules without a name stand side by side.
+ */
+function patch(before: unknown, now: unknown, how: MergeType, key = ''): unknown {
+  if (how === 'StrategicMerge' && key === 'rules' && isNamedList(before) && isNamedList(now))
+    return byName(before, now);
+  if (!isPlain(now) || !isPlain(before)) return now;
+  const merged: Record<string, unknown> = { ...before };
+  for (const [name, value] of Object.entries(now)) {
+    // The API server drops a null of a typed object: nothing is removed by one.
+    if (value === null) continue;
+    // The first match decides about callers: rules of two policies have no order between them.
+    merged[name] = patch(merged[name], value, how, key === 'authorization' ? '' : name);
+  }
+  return merged;
+}
+
+type Named = { readonly name?: unknown };
+
+function byName(before: readonly Named[], now: readonly Named[]): Named[] {
+  const replaced = new Set<unknown>(now.flatMap(({ name }) => (name === undefined ? [] : [name])));
+  return [...before.filter(({ name }) => !replaced.has(name)), ...now];
+}
+
+function isNamedList(value: unknown): value is readonly Named[] {
+  return Array.isArray(value) && value.every(isPlain);
+}
+
+function isPlain(value: unknown): value is Plain {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function specOf(value: unknown): Plain {
+  const { spec } = value as { readonly spec?: unknown };
+  return isPlain(spec) ? spec : {};
+}
+
+/** Which parts of a merged policy are the child's: Secrets and backends of the others are of the parent's namespace. */
+export function partsSaidBy(document: YamlDocument): ReadonlySet<string> {
+  return new Set(Object.keys(specOf(document.value)));
+}
+
+/** What the annotations of a policy say, and what is wrong with them. One of ours that is not known is a mistake. */
+export function inheritanceOf(document: YamlDocument): {
+  readonly required: boolean;
+  readonly problems: readonly Problem[];
+} {
+  const { metadata } = document.value as { readonly metadata?: unknown };
+  const annotations = isPlain(metadata) && isPlain(metadata['annotations']) ? metadata['annotations'] : {};
+  const problems: Problem[] = [];
+  for (const [key, value] of Object.entries(annotations)) {
+    const path = ['metadata', 'annotations', key];
+    if (key === inheritAnnotation && value !== 'required')
+      problems.push(
+        document.problemAt(path, `metadata.annotations.${key}: it is 'required' or not there, not '${value}'`),
+      );
+    else if (key !== inheritAnnotation && key.startsWith('sallyport.dev/'))
+      problems.push(
+        document.problemAt(path, `metadata.annotations: '${key}' is nothing known here`, {
+          key,
+          hint: `did you mean '${inheritAnnotation}'?`,
+        }),
+      );
+  }
+  // Misspelt it still stands for what it must have meant.
+  return { required: Object.keys(annotations).some((key) => key.startsWith('sallyport.dev/')), problems };
+}
+
+/** What a merged policy was made of. */
+export interface Merging {
+  /** `namespace/name`. */
+  readonly parent: string;
+  /** The parts that the child has said. */
+  readonly parts: ReadonlySet<string>;
+}
+
+type Read<T> = { readonly value: T } | { readonly problems: readonly Problem[] };
+
+/** What was read of a policy, together with what its annotations say. */
+export function withInheritance<T>(
+  read: Read<T>,
+  document: YamlDocument,
+): { readonly value: T; readonly required: boolean } | { problems: Problem[] } {
+  const { required, problems } = inheritanceOf(document);
+  const all = [...('problems' in read ? read.problems : []), ...problems];
+  return 'problems' in read || all.length > 0 ? { problems: all } : { value: read.value, required };
+}

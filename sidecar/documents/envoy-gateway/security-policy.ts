@@ -1,0 +1,141 @@
+// Envoy Gateway's SecurityPolicy as it is written: who may call a gateway's routes, and how callers are known. What this build
+// does not evaluate is a problem and never silently a wider policy; a policy that cannot be read still says what it was
+// meant for, so that its targets can be closed instead of standing open.
+
+import { z } from 'zod';
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import { deepFreeze } from '../../../cert-agent/base/live.ts';
+import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { PolicyTarget, SecurityPolicy } from '../../edge/security-policy.ts';
+import { metadata, targetsIn } from '../../schema/gateway-patterns.ts';
+import { authorization, cors, extAuth, plainAuthorization, targetRef } from './access.ts';
+import { apiKeyAuth, basicAuth, introspection, jwt, oidc } from './authentication.ts';
+import { refused } from './fields.ts';
+import { type Merging, mergeTypes, withInheritance } from './merge.ts';
+
+export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
+
+const spec = z
+  .strictObject({
+    targetRef: targetRef.optional(),
+    targetRefs: z.array(targetRef).min(1).max(16, 'a policy has at most 16 targets').optional(),
+    targetSelectors: refused("targets are named: write 'targetRefs'"),
+    mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
+    jwt: jwt.optional(),
+    oidc: oidc.optional(),
+    introspection: introspection.optional(),
+    apiKeyAuth: apiKeyAuth.optional(),
+    basicAuth: basicAuth.optional(),
+    extAuth: extAuth.optional(),
+    cors: cors.optional(),
+    authorization: authorization.optional(),
+    csrf: refused('cookies of a login are SameSite, and forms are not looked at here'),
+  })
+  .superRefine((said, context) => {
+    const issue = (path: (string | number)[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message });
+    if ((said.targetRef === undefined) === (said.targetRefs === undefined))
+      issue([], "needs exactly one of 'targetRef' and 'targetRefs'");
+    if (said.mergeType !== undefined) {
+      if ([said.targetRef, ...(said.targetRefs ?? [])].some((one) => one?.kind === 'Gateway'))
+        issue(['mergeType'], 'only the policy of a route is merged with another: this one is for a Gateway');
+      // What it refers to may be the other's: that shows when they are merged.
+      return;
+    }
+    if (said.oidc?.passThroughAuthHeader === true && said.jwt === undefined && said.introspection === undefined)
+      issue(['oidc', 'passThroughAuthHeader'], "without 'jwt' or 'introspection' nobody would look at that header");
+    const names = providersOf(said);
+    for (const [index, { principal }] of (said.authorization?.rules ?? []).entries()) {
+      const path = ['authorization', 'rules', index, 'principal'];
+      const provider = principal.jwt?.provider;
+      if (provider !== undefined && !names.includes(provider))
+        issue(
+          [...path, 'jwt', 'provider'],
+          names.length === 0
+            ? `'${provider}': this policy verifies no tokens`
+            : `'${provider}' verifies no tokens here: ${names.join(', ')} ${names.length === 1 ? 'does' : 'do'}`,
+        );
+      if (principal.clientIDs !== undefined && said.apiKeyAuth === undefined && said.basicAuth === undefined)
+        issue([...path, 'clientIDs'], "a client is known by 'apiKeyAuth' or 'basicAuth', and this policy has neither");
+    }
+  });
+
+/** What `principal.jwt.provider` may name: `oidc` and `introspection` stand for those parts of the policy. */
+function providersOf(said: {
+  readonly jwt?: SecurityPolicy['jwt'] | undefined;
+  readonly oidc?: unknown;
+  readonly introspection?: unknown;
+}): string[] {
+  return [
+    ...(said.jwt?.providers ?? []).map(({ name }) => name),
+    ...(said.oidc === undefined ? [] : ['oidc']),
+    ...(said.introspection === undefined ? [] : ['introspection']),
+  ];
+}
+
+/** The document as it is written. */
+export const securityPolicy = z.strictObject({
+  apiVersion: z.literal(securityPolicyVersion),
+  kind: z.literal('SecurityPolicy'),
+  metadata,
+  spec,
+  status: z.unknown().optional(),
+});
+
+export type ReadPolicy =
+  | { readonly value: SecurityPolicy; readonly warnings: readonly Problem[] }
+  | { readonly problems: readonly Problem[]; readonly targets?: readonly PolicyTarget[] };
+
+/**
+ * The policy, frozen plain data, and what is worth a word; or every problem with its place and, where they can be read, the
+ * targets that must answer 500 then.
+ */
+export function readSecurityPolicy(document: YamlDocument, file: string, from?: Merging): ReadPolicy {
+  const read = withInheritance(readDocument(securityPolicy, document), document);
+  if ('problems' in read) {
+    const targets = targetsIn(document.value);
+    return targets === undefined ? read : { problems: read.problems, targets };
+  }
+  const { metadata: of, spec: said } = read.value;
+  const namespace = of.namespace ?? 'default';
+  const { targetRef: one, targetRefs: list, authorization: rules } = said;
+  const value: SecurityPolicy = {
+    name: of.name,
+    namespace,
+    targets: list ?? [one!],
+    ...(of.creationTimestamp == null ? {} : { createdAt: Date.parse(of.creationTimestamp) }),
+    ...(said.jwt === undefined ? {} : { jwt: said.jwt }),
+    ...(said.oidc === undefined ? {} : { oidc: said.oidc }),
+    ...(said.introspection === undefined ? {} : { introspection: said.introspection }),
+    ...(said.apiKeyAuth === undefined ? {} : { apiKeyAuth: said.apiKeyAuth }),
+    ...(said.basicAuth === undefined ? {} : { basicAuth: said.basicAuth }),
+    ...(said.extAuth === undefined ? {} : { extAuth: said.extAuth }),
+    ...(said.cors === undefined ? {} : { cors: said.cors }),
+    ...(rules === undefined
+      ? {}
+      : {
+          authorization: plainAuthorization(
+            rules,
+            from?.parts.has('authorization') === false ? from.parent : `${namespace}/${of.name}`,
+          ),
+        }),
+    ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
+    ...(read.required ? { required: true } : {}),
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+  };
+  return { value: deepFreeze(value), warnings: warningsOf(document) };
+}
+
+function warningsOf(document: YamlDocument): Problem[] {
+  const { spec: said } = document.value as { readonly spec: z.input<typeof spec> };
+  const warnings: Problem[] = [];
+  if (said.oidc?.cookieNames?.accessToken !== undefined)
+    warnings.push(
+      document.problemAt(
+        ['spec', 'oidc', 'cookieNames', 'accessToken'],
+        "spec.oidc.cookieNames.accessToken: all tokens are in one encrypted cookie, which 'idToken' names",
+      ),
+    );
+  return warnings;
+}

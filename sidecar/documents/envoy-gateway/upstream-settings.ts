@@ -1,0 +1,92 @@
+// BackendTrafficPolicy as it was read: plain data that crosses from the process that reads documents. Times are milliseconds,
+// sizes bytes; what a document leaves out is Envoy Gateway's default where it has one, else undefined.
+
+import type { ConcurrencyPlan } from '../../edge/concurrency/limit.ts';
+import type { RateLimitPlan } from '../../edge/rate-limit/plan.ts';
+import type { Layered, PolicyTarget } from '../../edge/security-policy.ts';
+
+export interface BackendTrafficPolicy extends Layered<BackendTrafficPolicy> {
+  readonly name: string;
+  readonly namespace: string;
+  /** Wall clock; 0 where the document does not say it. */
+  readonly createdAt: number;
+  readonly targets: readonly PolicyTarget[];
+  readonly rateLimit?: RateLimitPlan;
+  readonly retry?: RetrySettings;
+  readonly timeout?: TimeoutSettings;
+  readonly loadBalancer?: LoadBalancerSettings;
+  readonly circuitBreaker?: CircuitBreakerSettings;
+  readonly healthCheck?: HealthCheckSettings;
+  /** In the order of preference. */
+  readonly compression?: readonly ('Gzip' | 'Brotli')[];
+  readonly requestBuffer?: { readonly limitBytes: number };
+  readonly concurrency?: ConcurrencyPlan;
+  readonly file: string;
+  readonly line: number;
+}
+
+/** Envoy's words for what may be tried again. */
+export const retryTriggers = [
+  ...(['5xx', 'gateway-error', 'reset', 'reset-before-request', 'connect-failure', 'retriable-4xx'] as const),
+  ...(['refused-stream', 'retriable-status-codes'] as const),
+  ...(['cancelled', 'deadline-exceeded', 'internal', 'resource-exhausted', 'unavailable'] as const),
+] as const;
+export type RetryTrigger = (typeof retryTriggers)[number];
+
+export interface RetrySettings {
+  readonly numRetries: number;
+  readonly triggers: readonly RetryTrigger[];
+  /** Those that `retriable-status-codes` means. */
+  readonly statusCodes: readonly number[];
+  readonly perTryTimeoutMs?: number;
+  readonly backOff?: { readonly baseMs: number; readonly maxMs: number };
+}
+
+export interface TimeoutSettings {
+  readonly connectMs?: number;
+  /** For the whole answer; 0 is none. */
+  readonly requestMs?: number;
+  readonly connectionIdleMs?: number;
+}
+
+export interface LoadBalancerSettings {
+  readonly type: 'RoundRobin' | 'LeastRequest' | 'Random' | 'ConsistentHash';
+  readonly consistentHash?:
+    | { readonly type: 'SourceIP' }
+    /** Lower case. */
+    | { readonly type: 'Header'; readonly names: readonly string[] }
+    | { readonly type: 'Cookie'; readonly name: string; readonly ttlMs?: number };
+}
+
+export interface CircuitBreakerSettings {
+  readonly maxConnections: number;
+  readonly maxPendingRequests: number;
+  readonly maxParallelRequests: number;
+  readonly maxParallelRetries: number;
+  /** Undefined: as many as there are. */
+  readonly maxRequestsPerConnection?: number;
+}
+
+export interface HealthCheckSettings {
+  readonly active?: {
+    readonly type: 'HTTP' | 'TCP';
+    readonly http?: {
+      readonly path: string;
+      readonly method: string;
+      readonly expectedStatuses: readonly number[];
+      readonly hostname?: string;
+    };
+    readonly intervalMs: number;
+    readonly timeoutMs: number;
+    readonly unhealthyThreshold: number;
+    readonly healthyThreshold: number;
+  };
+  readonly passive?: {
+    readonly consecutive5xxErrors: number;
+    /** 0: they are not counted by themselves. */
+    readonly consecutiveGatewayErrors: number;
+    readonly intervalMs: number;
+    readonly baseEjectionMs: number;
+    readonly maxEjectionPercent: number;
+  };
+}

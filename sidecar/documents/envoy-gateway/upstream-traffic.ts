@@ -1,0 +1,303 @@
+// The parts of a BackendTrafficPolicy but for its limits: how each is written, and what it says as plain data.
+
+import { z } from 'zod';
+import { durationSchema } from '../../../cert-agent/base/yaml.ts';
+import { notEvaluated } from '../../edge/rate-limit/schema.ts';
+import { headerName } from '../../schema/gateway-patterns.ts';
+import {
+  type HealthCheckSettings,
+  type LoadBalancerSettings,
+  type RetrySettings,
+  retryTriggers,
+  type TimeoutSettings,
+} from './upstream-settings.ts';
+
+const status = z.number().int().min(100).max(599);
+const uint32 = z.number().int().min(0).max(4_294_967_295);
+const atLeastOne = uint32.min(1);
+
+export const retry = z
+  .strictObject({
+    numRetries: z.number().int().min(0).max(100).default(2),
+    retryOn: z
+      .strictObject({
+        triggers: z.array(z.enum(retryTriggers)).min(1).optional(),
+        httpStatusCodes: z.array(status).min(1).optional(),
+      })
+      .optional(),
+    perRetry: z
+      .strictObject({
+        timeout: durationSchema.optional(),
+        backOff: z
+          .strictObject({ baseInterval: durationSchema.optional(), maxInterval: durationSchema.optional() })
+          .superRefine(({ baseInterval, maxInterval }, context) => {
+            if (maxInterval !== undefined && maxInterval < (baseInterval ?? defaultBackOffMs))
+              context.addIssue({
+                code: 'custom',
+                path: ['maxInterval'],
+                message: 'maxInterval is shorter than baseInterval',
+              });
+          })
+          .optional(),
+      })
+      .optional(),
+    numAttemptsPerPriority: notEvaluated('numAttemptsPerPriority'),
+  })
+  .superRefine(({ retryOn }, context) => {
+    if (retryOn?.httpStatusCodes !== undefined && !retryOn.triggers?.includes('retriable-status-codes'))
+      context.addIssue({
+        code: 'custom',
+        path: ['retryOn', 'httpStatusCodes'],
+        message: "status codes are tried again with the trigger 'retriable-status-codes' only",
+      });
+  });
+
+export const timeout = z.strictObject({
+  tcp: z.strictObject({ connectTimeout: durationSchema.optional() }).optional(),
+  http: z
+    .strictObject({
+      requestTimeout: durationSchema.optional(),
+      connectionIdleTimeout: durationSchema.optional(),
+      maxConnectionDuration: notEvaluated('maxConnectionDuration'),
+      maxStreamDuration: notEvaluated('maxStreamDuration'),
+      streamIdleTimeout: notEvaluated('streamIdleTimeout'),
+    })
+    .optional(),
+});
+
+const hashFields = { SourceIP: undefined, Header: 'header', Headers: 'headers', Cookie: 'cookie' } as const;
+
+const consistentHash = z
+  .strictObject({
+    type: z.enum(Object.keys(hashFields) as [keyof typeof hashFields, ...(keyof typeof hashFields)[]]),
+    header: z.strictObject({ name: headerName }).optional(),
+    headers: z
+      .array(z.strictObject({ name: headerName }))
+      .min(1)
+      .optional(),
+    cookie: z
+      .strictObject({
+        name: headerName,
+        ttl: durationSchema.optional(),
+        attributes: notEvaluated('attributes'),
+      })
+      .optional(),
+    tableSize: notEvaluated('tableSize'),
+    queryParams: notEvaluated('queryParams'),
+  })
+  .superRefine((value, context) => {
+    for (const [type, field] of Object.entries(hashFields)) {
+      if (field === undefined) continue;
+      if (value.type === type && value[field] === undefined)
+        context.addIssue({ code: 'custom', message: `type ${type} needs '${field}'` });
+      if (value.type !== type && value[field] !== undefined)
+        context.addIssue({ code: 'custom', path: [field], message: `'${field}' is not for type ${value.type}` });
+    }
+  });
+
+export const loadBalancer = z
+  .strictObject({
+    type: z.enum(['RoundRobin', 'LeastRequest', 'Random', 'ConsistentHash']),
+    consistentHash: consistentHash.optional(),
+    slowStart: notEvaluated('slowStart'),
+    zoneAware: notEvaluated('zoneAware'),
+    endpointOverride: notEvaluated('endpointOverride'),
+  })
+  .superRefine(({ type, consistentHash: hash }, context) => {
+    if (type === 'ConsistentHash' && hash === undefined)
+      context.addIssue({ code: 'custom', message: "type ConsistentHash needs 'consistentHash'" });
+    if (type !== 'ConsistentHash' && hash !== undefined)
+      context.addIssue({
+        code: 'custom',
+        path: ['consistentHash'],
+        message: `'consistentHash' is not for type ${type}`,
+      });
+  });
+
+export const circuitBreaker = z.strictObject({
+  maxConnections: uint32.default(1024),
+  maxPendingRequests: uint32.default(1024),
+  maxParallelRequests: uint32.default(1024),
+  maxParallelRetries: uint32.default(1024),
+  maxRequestsPerConnection: uint32.optional(),
+  perEndpoint: notEvaluated('perEndpoint'),
+});
+
+const active = z
+  .strictObject({
+    type: z.enum(['HTTP', 'TCP'], { error: () => 'only HTTP and TCP checks are made by this build' }),
+    http: z
+      .strictObject({
+        path: z
+          .string()
+          .min(1)
+          .max(1024)
+          .regex(/^\/[\x21-\x7e]*$/, 'a path begins with / and holds no spaces'),
+        method: z
+          .string()
+          .regex(/^[A-Z]+$/, 'a method is written GET')
+          .default('GET'),
+        expectedStatuses: z.array(status).min(1).default([200]),
+        hostname: z.string().min(1).max(253).optional(),
+        expectedResponse: notEvaluated('expectedResponse'),
+        retriableStatuses: notEvaluated('retriableStatuses'),
+      })
+      .optional(),
+    tcp: z.strictObject({ send: notEvaluated('send'), receive: notEvaluated('receive') }).optional(),
+    grpc: notEvaluated('grpc'),
+    interval: durationSchema.default(3000),
+    timeout: durationSchema.default(1000),
+    initialJitter: notEvaluated('initialJitter'),
+    unhealthyThreshold: atLeastOne.default(3),
+    healthyThreshold: atLeastOne.default(1),
+    overrides: notEvaluated('overrides'),
+  })
+  .superRefine(({ type, http, tcp, interval, timeout: wait }, context) => {
+    if (type === 'HTTP' && http === undefined) context.addIssue({ code: 'custom', message: "type HTTP needs 'http'" });
+    if (type === 'TCP' && http !== undefined)
+      context.addIssue({ code: 'custom', path: ['http'], message: "'http' is not for type TCP" });
+    if (type === 'HTTP' && tcp !== undefined)
+      context.addIssue({ code: 'custom', path: ['tcp'], message: "'tcp' is not for type HTTP" });
+    for (const [field, ms] of [
+      ['interval', interval],
+      ['timeout', wait],
+    ] as const)
+      if (ms === 0) context.addIssue({ code: 'custom', path: [field], message: `'${field}' is longer than nothing` });
+  });
+
+const passive = z.strictObject({
+  consecutive5XxErrors: uint32.default(5),
+  consecutiveGatewayErrors: uint32.default(0),
+  interval: durationSchema.refine((ms) => ms > 0, "'interval' is longer than nothing").default(3000),
+  baseEjectionTime: durationSchema.refine((ms) => ms > 0, "'baseEjectionTime' is longer than nothing").default(30_000),
+  maxEjectionPercent: z.number().int().min(0).max(100).default(10),
+  splitExternalLocalOriginErrors: z.literal(false, 'errors are counted together by this build').optional(),
+  consecutiveLocalOriginFailures: notEvaluated('consecutiveLocalOriginFailures'),
+  failurePercentageThreshold: notEvaluated('failurePercentageThreshold'),
+  alwaysEjectOneEndpoint: notEvaluated('alwaysEjectOneEndpoint'),
+});
+
+export const healthCheck = z
+  .strictObject({
+    active: active.optional(),
+    passive: passive.optional(),
+    panicThreshold: notEvaluated('panicThreshold'),
+  })
+  .refine((value) => value.active !== undefined || value.passive !== undefined, "needs 'active' or 'passive'");
+
+export const compression = z
+  .array(
+    z.strictObject({
+      type: z.enum(['Gzip', 'Brotli']),
+      gzip: z.strictObject({}).optional(),
+      brotli: z.strictObject({}).optional(),
+      minContentLength: notEvaluated('minContentLength'),
+    }),
+  )
+  .min(1)
+  .superRefine((list, context) => {
+    for (const [index, one] of list.entries()) {
+      if (list.findIndex(({ type }) => type === one.type) < index)
+        context.addIssue({ code: 'custom', path: [index, 'type'], message: `${one.type} stands there twice` });
+      const other = one.type === 'Gzip' ? 'brotli' : 'gzip';
+      if (one[other] !== undefined)
+        context.addIssue({ code: 'custom', path: [index, other], message: `'${other}' is not for type ${one.type}` });
+    }
+  });
+
+const binary = { Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 } as const;
+const decimal = { k: 1000, M: 1000 ** 2, G: 1000 ** 3 } as const;
+const factors: Readonly<Record<string, number>> = { '': 1, ...binary, ...decimal };
+
+/** A Kubernetes quantity of bytes. Larger ones than a process can hold are no limits. */
+export const quantity = z.union([z.number(), z.string()]).transform((written, context) => {
+  const [, digits = '', unit = ''] = /^([1-9]\d*)(|[KMG]i|[kMG])$/.exec(String(written)) ?? [];
+  const bytes = Number(digits) * (factors[unit] ?? 0);
+  if (digits !== '' && Number.isSafeInteger(bytes) && bytes <= 2 ** 31) return bytes;
+  context.addIssue({
+    code: 'custom',
+    message: `'${written}' is no size up to 2Gi: write 10Mi, 500Ki or a number of bytes`,
+  });
+  return z.NEVER;
+});
+
+/** Envoy Gateway's, for a policy that says only that there are retries. */
+const defaultTriggers = [
+  'connect-failure',
+  'refused-stream',
+  'unavailable',
+  'cancelled',
+  'retriable-status-codes',
+] as const;
+/** Envoy's. */
+const defaultBackOffMs = 25;
+
+export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry>): RetrySettings {
+  const { triggers = retryOn === undefined ? defaultTriggers : [], httpStatusCodes = [503] } = retryOn ?? {};
+  const baseMs = perRetry?.backOff?.baseInterval ?? defaultBackOffMs;
+  return {
+    numRetries,
+    triggers,
+    statusCodes: triggers.includes('retriable-status-codes') ? httpStatusCodes : [],
+    ...(perRetry?.timeout === undefined ? {} : { perTryTimeoutMs: perRetry.timeout }),
+    ...(perRetry?.backOff === undefined
+      ? {}
+      : { backOff: { baseMs, maxMs: perRetry.backOff.maxInterval ?? baseMs * 10 } }),
+  };
+}
+
+export function timeoutOf({ tcp, http }: z.output<typeof timeout>): TimeoutSettings {
+  return withoutUndefined({
+    connectMs: tcp?.connectTimeout,
+    requestMs: http?.requestTimeout,
+    connectionIdleMs: http?.connectionIdleTimeout,
+  });
+}
+
+export function loadBalancerOf({ type, consistentHash: hash }: z.output<typeof loadBalancer>): LoadBalancerSettings {
+  if (hash === undefined) return { type };
+  if (hash.type === 'SourceIP') return { type, consistentHash: { type: 'SourceIP' } };
+  if (hash.type === 'Cookie') {
+    const { name, ttl } = hash.cookie!;
+    return { type, consistentHash: { type: 'Cookie', name, ...(ttl === undefined ? {} : { ttlMs: ttl }) } };
+  }
+  const names = (hash.headers ?? [hash.header!]).map(({ name }) => name.toLowerCase());
+  return { type, consistentHash: { type: 'Header', names } };
+}
+
+export function healthCheckOf({ active: asked, passive: seen }: z.output<typeof healthCheck>): HealthCheckSettings {
+  return {
+    ...(asked === undefined
+      ? {}
+      : {
+          active: {
+            type: asked.type,
+            ...(asked.http === undefined ? {} : { http: withoutUndefined(asked.http) }),
+            intervalMs: asked.interval,
+            timeoutMs: asked.timeout,
+            unhealthyThreshold: asked.unhealthyThreshold,
+            healthyThreshold: asked.healthyThreshold,
+          },
+        }),
+    ...(seen === undefined
+      ? {}
+      : {
+          passive: {
+            consecutive5xxErrors: seen.consecutive5XxErrors,
+            consecutiveGatewayErrors: seen.consecutiveGatewayErrors,
+            intervalMs: seen.interval,
+            baseEjectionMs: seen.baseEjectionTime,
+            maxEjectionPercent: seen.maxEjectionPercent,
+          },
+        }),
+  };
+}
+
+type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
+  [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>;
+};
+
+/** Without the keys of what a document leaves out. */
+export function withoutUndefined<T extends object>(value: T): Defined<T> {
+  return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined)) as Defined<T>;
+}

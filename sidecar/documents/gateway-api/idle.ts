@@ -1,0 +1,71 @@
+// What a valid document of Gateway API says and nothing here does anything about. It opens nothing, so the rest is served; but it
+// is said, with its place.
+
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { GatewaySpec, HttpRule, RouteSpec } from '../../routing/documents.ts';
+
+type Path = (string | number)[];
+type Idle = readonly [path: Path, why: string];
+
+/** Everything in `spec`, as it was read, that has no effect. */
+export function idleIn(document: YamlDocument, kind: string, spec: unknown): Problem[] {
+  const found =
+    kind === 'Gateway'
+      ? ofGateway(spec as SaidGateway)
+      : kind === 'HTTPRoute'
+        ? ofRoute(spec as RouteSpec<HttpRule>)
+        : [];
+  return found.map(([path, why]) => document.problemAt(['spec', ...path], `${['spec', ...path].join('.')}: ${why}`));
+}
+
+interface SaidGateway extends GatewaySpec {
+  readonly allowedListeners?: { readonly namespaces?: { readonly from?: string } } | null;
+  readonly defaultScope?: string;
+  readonly infrastructure?: GatewaySpec['infrastructure'] & { readonly labels?: object; readonly annotations?: object };
+}
+
+function ofGateway({ allowedListeners, defaultScope, infrastructure = {}, listeners }: SaidGateway): Idle[] {
+  const nothing = 'nothing is made of it here: a gateway runs where it was started';
+  return [
+    // Without it none may be attached either.
+    ...idleIf(
+      (allowedListeners?.namespaces?.from ?? 'None') !== 'None',
+      ['allowedListeners'],
+      'listeners stand in their Gateway here: ListenerSets are not read',
+    ),
+    ...idleIf(
+      (defaultScope ?? 'None') !== 'None',
+      ['defaultScope'],
+      "a route is attached by its 'parentRefs' alone: those without any are not served",
+    ),
+    ...(['labels', 'annotations'] as const).flatMap((key) =>
+      idleIf(infrastructure[key] !== undefined, ['infrastructure', key], nothing),
+    ),
+    ...listeners.flatMap(({ tls }, index) =>
+      idleIf(
+        tls?.mode === 'Passthrough' && tls.certificateRefs !== undefined,
+        ['listeners', index, 'tls', 'certificateRefs'],
+        'what passes through unread shows no certificate of ours',
+      ),
+    ),
+  ];
+}
+
+/** Any page could act with the cookies of its readers: Gateway API takes it, SecurityPolicy does not. */
+function ofRoute({ rules = [] }: RouteSpec<HttpRule>): Idle[] {
+  return rules.flatMap(({ filters = [] }, rule) =>
+    filters.flatMap(({ cors }, filter) =>
+      idleIf(
+        cors?.allowCredentials === true &&
+          cors.allowOrigins?.some((one) => /^(?:https?:\/\/)?\*(?::|$)/.test(one)) === true,
+        ['rules', rule, 'filters', filter, 'cors', 'allowOrigins'],
+        'with credentials every page of the world can act as its reader: name the origins',
+      ),
+    ),
+  );
+}
+
+function idleIf(isIdle: boolean, path: Path, why: string): Idle[] {
+  return isIdle ? [[path, why]] : [];
+}

@@ -1,0 +1,221 @@
+// Kinds that a gateway does not read. What protects nothing is passed over and said; what may protect closes what it names, and
+// where it names nothing, nobody can say what would be left open.
+
+import { z } from 'zod';
+import { didYouMean, nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { PolicyTarget } from '../../edge/security-policy.ts';
+import type { RouteKind } from '../../routing/documents.ts';
+
+type Target = PolicyTarget;
+
+const gatewayApi = 'gateway.networking.k8s.io';
+
+/** The groups of the kinds that are read: the same word in another group is a slip, or somebody else's. */
+const groups: ReadonlyMap<string, string> = new Map([
+  ...[
+    ...['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute', 'ReferenceGrant'],
+    'BackendTLSPolicy',
+  ].map((kind) => [kind, gatewayApi] as const),
+  ['SecurityPolicy', 'gateway.envoyproxy.io'],
+  ['BackendTrafficPolicy', 'gateway.envoyproxy.io'],
+  ['DestinationRule', 'networking.istio.io'],
+]);
+
+/** Kinds that are read and protect: in another group, or nearly spelled, they are not passed over. */
+const protecting = new Set(['BackendTLSPolicy', 'SecurityPolicy', 'BackendTrafficPolicy', 'DestinationRule']);
+
+const core: readonly string[] = ['Service', 'Secret', 'ConfigMap', 'Namespace'];
+
+const readKinds: readonly string[] = [...groups.keys(), ...core];
+
+/** What comes with an application and is nothing to a gateway. */
+const ofApplications = new Set([
+  'NetworkPolicy',
+  ...['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Pod', 'Job', 'CronJob', 'ServiceAccount'],
+  ...['PersistentVolumeClaim', 'HorizontalPodAutoscaler', 'PodDisruptionBudget', 'EndpointSlice', 'Endpoints'],
+  ...['Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'CustomResourceDefinition'],
+]);
+
+/** Kinds of this field that are nobody's slip, however near to another they are. */
+const existing = new Set([
+  ...ofApplications,
+  ...readKinds,
+  ...['UDPRoute', 'ListenerSet', 'XListenerSet', 'XBackendTrafficPolicy', 'XMesh', 'BackendLBPolicy', 'Mesh'],
+  ...['EnvoyProxy', 'Backend', 'HTTPRouteFilter', 'EnvoyGateway'],
+  ...['ClientTrafficPolicy', 'EnvoyExtensionPolicy', 'EnvoyPatchPolicy'],
+  ...['Ingress', 'IngressClass', 'VirtualService', 'ServiceEntry', 'Sidecar', 'WorkloadEntry', 'WorkloadGroup'],
+  ...['EnvoyFilter', 'ProxyConfig', 'Telemetry', 'WasmPlugin', 'ServiceImport', 'ServiceExport'],
+  ...['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication'],
+]);
+
+/** Whether there is such a kind: whoever writes it means it. */
+export function isExistingKind(kind: string): boolean {
+  return existing.has(kind);
+}
+
+/** Where what others say in kinds of their own is said here. */
+const instead: ReadonlyMap<string, string> = new Map([
+  [
+    'ClientTrafficPolicy',
+    "gateway.yaml has 'limits', 'gatewayTopology' and 'downstreamTls'; a Gateway has 'tls.frontend'",
+  ],
+  ['Backend', "name its address under 'upstreams' in gateway.yaml, and the Service under 'backends'"],
+  ['HTTPRouteFilter', 'a rule has the filters of Gateway API'],
+  ['EnvoyProxy', 'gateway.yaml says how a gateway runs'],
+  ['ListenerSet', 'write its listeners into their Gateway'],
+  ['Ingress', 'write it as a Gateway and an HTTPRoute'],
+  ['VirtualService', 'write it as an HTTPRoute'],
+]);
+
+/** At the end of a word, in whatever case; or as a word of its own in a kind. */
+const refusing = [
+  /(?:Polic(?:y|ies)|Filter|Plugin|Auth(?:[a-z]*)|Firewall|Acl)$/i,
+  /Firewall|(?:WAF|Waf|ACL|Acl)(?![a-z])|Auth(?![a-z])|Auth(?:n|z|entication|orization)(?![a-z])/,
+];
+
+/** By name alone what may refuse somebody something. A HTTPRouteFilter works where a rule names it: that rule answers 500. */
+function mayProtect(kind: string, group: string): boolean {
+  if (kind === 'HTTPRouteFilter' || ofApplications.has(kind)) return false;
+  return (
+    group === 'security.istio.io' ||
+    refusing.some((one) => one.test(kind)) ||
+    protecting.has(kind) ||
+    protecting.has(slipOf(kind) ?? '')
+  );
+}
+
+/** What becomes of a document of a kind that is not read. */
+export type OtherKind =
+  /** It may protect, and names what: that is closed. */
+  | { readonly closes: readonly Target[]; readonly problem: Problem }
+  /** It may protect, and nobody can say what: nothing is served by this set of documents. */
+  | { readonly stops: true; readonly problem: Problem }
+  /** It protects nothing. `isSlip` where another kind was meant, `isNoted` where it has to do with traffic or may have. */
+  | { readonly isSlip: boolean; readonly isNoted: boolean; readonly problem: Problem };
+
+/** What to do about a document of a kind that is not read by a gateway. Throws nothing. */
+export function judgeOtherKind(document: YamlDocument, kind: string, apiVersion: string): OtherKind {
+  if (kind === '') return { stops: true, problem: document.problemAt(['kind'], "this document has no 'kind'") };
+  const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
+  const inGroup = groups.get(kind);
+  const meant = inGroup === undefined ? (core.includes(kind) ? 'apiVersion v1' : undefined) : `group ${inGroup}`;
+  const what =
+    meant === undefined ? `kind ${kind}` : `a ${kind} is of ${meant}, not of apiVersion '${apiVersion}': this one`;
+  const path = meant === undefined ? ['kind'] : apiVersion === '' ? [] : ['apiVersion'];
+  const hint = hintFor(kind);
+  const say = (message: string): Problem =>
+    document.problemAt(path, `${what} ${message}`, hint === undefined ? {} : { hint });
+  const targets = targetsOf(document.value);
+  const isProtecting = mayProtect(kind, group);
+  if (isProtecting || targets !== 'none') {
+    if (typeof targets === 'string') return { stops: true, problem: say('is not served by a gateway') };
+    const ours = targets.flatMap((one) => meantBy(one));
+    if (ours.length > 0)
+      return { closes: ours, problem: say('may protect and is not evaluated here, so what it names answers 500') };
+    if (isProtecting && !targets.every(isOfOthers))
+      return { isSlip: true, isNoted: true, problem: say('may protect, and what it names is nothing that is known') };
+  }
+  // Others have kinds of the same names, and with a group that is nearly right ours was meant.
+  const isSlip = slipOf(kind) !== undefined || (meant !== undefined && !/(?:^|\.)(?:istio|linkerd)\.io$/.test(group));
+  const isOthers = core.includes(kind) && group !== '';
+  return {
+    isSlip: isSlip && !isOthers,
+    isNoted: !ofApplications.has(kind),
+    problem: say('is nothing to a gateway: passed over'),
+  };
+}
+
+/** The kind that was meant by a word that is none. */
+function slipOf(kind: string): string | undefined {
+  if (existing.has(kind)) return undefined;
+  return didYouMean(kind, readKinds)?.match(/'(.*)'/)?.[1];
+}
+
+/** What to write in its place, or what was meant; never another kind for one that there is. */
+export function hintFor(kind: string): string | undefined {
+  return instead.get(kind) ?? (existing.has(kind) ? undefined : didYouMean(kind, readKinds));
+}
+
+const routeKinds = ['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;
+const targetKinds = ['Gateway', ...routeKinds] as const;
+
+/** Gateway API's group, also nearly spelled or with its version. */
+function isNearGroup(group: string): boolean {
+  return nearestTo(group.replace(/\/.*$/, ''), [gatewayApi]) !== undefined;
+}
+
+/** The kind that is meant by a word, in whatever case; none where it is another kind that there is. */
+function nearKind<K extends string>(kind: string, kinds: readonly K[]): K | undefined {
+  return existing.has(kind) ? kinds.find((one) => one === kind) : (nearestTo(kind, kinds) as K | undefined);
+}
+
+/** The route that a document was to be whose kind or group is a slip. */
+export function routeMeantBy(kind: string, apiVersion: string): RouteKind | undefined {
+  const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
+  return group === '' || isNearGroup(group) ? nearKind(kind, routeKinds) : undefined;
+}
+
+/** What of ours a target names, or may name: with a word for a route or a Gateway that is none, whatever has its name. */
+function meantBy(target: Target): readonly Target[] {
+  const { group, kind } = target;
+  const near = isNearGroup(group) ? nearKind(kind, targetKinds) : undefined;
+  if (near !== undefined) return [{ ...target, group: gatewayApi, kind: near }];
+  if (!/gateway|route/i.test(`${kind} ${group}`) || isOfOthers(target)) return [];
+  const { sectionName, ...whole } = target;
+  return targetKinds.map((one) => ({ ...whole, group: gatewayApi, kind: one }));
+}
+
+/** A kind of Kubernetes, or of another mesh, that there is. */
+function isOfOthers({ group, kind }: Target): boolean {
+  const isOurs = (targetKinds as readonly string[]).includes(kind);
+  return isOurs ? /(?:^|\.)(?:istio|linkerd)\.io$/.test(group) : existing.has(kind);
+}
+
+const saidTarget = z.looseObject({
+  group: z.string().optional(),
+  /** Of a reference that is not one of GEP-713's. */
+  apiVersion: z.string().optional(),
+  kind: z.string().min(1),
+  name: z.string().min(1),
+  sectionName: z.string().optional().catch(undefined),
+  namespace: z.string().optional(),
+});
+
+/**
+ * What a document names as its targets: GEP-713 has it that whatever does so is a policy, whatever its kind. `unclear` where
+ * not all of them can be told, or not here. A `target` in other words may be anything: it counts where it speaks of routes.
+ */
+function targetsOf(value: unknown): readonly Target[] | 'none' | 'unclear' {
+  const { spec, metadata } = value as { readonly spec?: unknown; readonly metadata?: { readonly namespace?: unknown } };
+  if (typeof spec !== 'object' || spec === null) return 'none';
+  const { targetRef, targetRefs = [], targetSelectors, ...others } = spec as Readonly<Record<string, unknown>>;
+  if (targetSelectors !== undefined || !Array.isArray(targetRefs)) return 'unclear';
+  const nearly = Object.keys(others).filter((key) => /^targets?(?:-?_?refs?)?$/i.test(key));
+  const said = [
+    ...(targetRef === undefined ? [] : [targetRef]),
+    ...(targetRefs as unknown[]),
+    ...nearly.flatMap((key) => others[key]).filter(isOfRoutes),
+  ];
+  if (said.length === 0) return 'none';
+  const own = typeof metadata?.namespace === 'string' ? metadata.namespace : 'default';
+  const told = said.flatMap((one): Target[] => {
+    const { success, data } = saidTarget.safeParse(one);
+    if (!success) return [];
+    const { kind, name, sectionName, namespace = own, apiVersion } = data;
+    const group = data.group ?? apiVersion?.replace(/\/?[^/]*$/, '') ?? gatewayApi;
+    const target = { ...{ group, kind, name }, ...(sectionName === undefined ? {} : { sectionName }) };
+    // What is ours and in another namespace cannot be closed from here.
+    return namespace !== own && meantBy(target).length > 0 ? [] : [target];
+  });
+  return told.length < said.length ? 'unclear' : told;
+}
+
+function isOfRoutes(said: unknown): boolean {
+  const { kind, group, apiVersion } = (typeof said === 'object' && said !== null ? said : {}) as Record<
+    string,
+    unknown
+  >;
+  return /gateway|route/i.test(`${kind} ${group} ${apiVersion}`);
+}

@@ -1,0 +1,295 @@
+// The documents of a gateway, from plain files: what is valid as its kind, what is not as what is wrong with it. The rest is
+// served beside it, and a route that is not valid answers 500 in its place. Only what leaves open what a document was to protect stops the whole reading: YAML that cannot be
+// read, a kind that may protect and names nothing, a policy whose targets cannot be told.
+
+import { z } from 'zod';
+import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
+import { deepFreeze } from '../../../cert-agent/base/live.ts';
+import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { PolicyTarget } from '../../edge/security-policy.ts';
+import type {
+  BackendTlsSpec,
+  DataSpec,
+  Document,
+  GatewayDocuments,
+  GatewaySpec,
+  GrantSpec,
+  Named,
+  NamespaceSpec,
+  ParentRef,
+  PassedOver,
+  RefusedDocument,
+  RouteDocument,
+  RouteKind,
+  ServiceSpec,
+} from '../../routing/documents.ts';
+import { dated } from '../../schema/gateway-patterns.ts';
+import type { PlacedDocument } from '../istio/read.ts';
+import { gatewayKinds, isGatewayApi } from './gateway.ts';
+import { idleIn } from './idle.ts';
+import { readInformal } from './informal.ts';
+import { judgeOtherKind, routeMeantBy } from './kinds.ts';
+import { readRoutePartly } from './partly.ts';
+import { standInOf } from './stand-in.ts';
+
+/** A document of a kind that is not read, which may protect what it names. */
+export interface ClosingDocument extends Named {
+  readonly targets: readonly PolicyTarget[];
+  readonly problem: Problem;
+}
+
+const metadata = z.looseObject({
+  name: z.string().min(1).max(253),
+  namespace: z.string().min(1).max(63).default('default'),
+  labels: z.record(z.string(), z.string()).nullish(),
+  ...dated,
+});
+
+/** As much as it takes to name a document, whatever else is wrong with it. */
+const nameOnly = z.looseObject({
+  name: z.string().min(1).max(253),
+  namespace: z.string().min(1).max(63).default('default'),
+  generation: dated.generation.catch(1),
+  // As old as can be: of equal matches nothing that was younger may come before it.
+  creationTimestamp: dated.creationTimestamp.catch('1970-01-01T00:00:00Z'),
+});
+
+const service = z.looseObject({
+  apiVersion: z.literal('v1'),
+  kind: z.literal('Service'),
+  metadata,
+  spec: z.looseObject({
+    ports: z
+      .array(
+        z.looseObject({
+          name: z.string().optional(),
+          port: z.number().int().min(1).max(65_535),
+          protocol: z.string().default('TCP'),
+          appProtocol: z.string().optional(),
+        }),
+      )
+      .default([]),
+  }),
+});
+
+const base64 = z.string().regex(/^[A-Za-z0-9+/\s]*={0,2}\s*$/, 'a value of data is base64');
+const secret = z.looseObject({
+  apiVersion: z.literal('v1'),
+  kind: z.literal('Secret'),
+  metadata,
+  type: z.string().optional(),
+  data: z.record(z.string(), base64).nullish(),
+  stringData: z.record(z.string(), z.string()).nullish(),
+});
+const configMap = z.looseObject({
+  apiVersion: z.literal('v1'),
+  kind: z.literal('ConfigMap'),
+  metadata,
+  data: z.record(z.string(), z.string()).nullish(),
+});
+const namespace = z.looseObject({ apiVersion: z.literal('v1'), kind: z.literal('Namespace'), metadata });
+
+const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
+const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
+
+/**
+ * What the documents say. `problems` stop the reading; what is merely not valid is in `documents.refused`. Throws nothing.
+ */
+export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
+  readonly documents: GatewayDocuments;
+  /** Of kinds that are not read here: what may protect, and what it is for. */
+  readonly closing: readonly ClosingDocument[];
+  readonly problems: readonly Problem[];
+} {
+  const found = new Map<string, unknown[]>();
+  const refused: RefusedDocument[] = [];
+  const warnings: Problem[] = [];
+  const problems: Problem[] = [];
+  const passedOver: PassedOver[] = [];
+  const closing: ClosingDocument[] = [];
+  const places = new Map<string, string>();
+  const keep = (named: Named, spec: unknown, document: YamlDocument, more: object = {}): void => {
+    const key = `${named.kind} ${named.namespace}/${named.name}`;
+    const taken = places.get(key);
+    if (taken !== undefined) {
+      problems.push(document.problemAt(['metadata', 'name'], `${key} already stands in ${taken}`));
+      return;
+    }
+    places.set(key, `${named.file}:${named.line}`);
+    const list = found.get(named.kind);
+    if (list === undefined) found.set(named.kind, [{ ...named, spec, ...more }]);
+    else list.push({ ...named, spec, ...more });
+  };
+  for (const { file, document, modifiedAt } of placed) {
+    const { kind, apiVersion } = headOf(document.value);
+    if (isGatewayApi(document) && kind in gatewayKinds) {
+      const informal = kind === 'HTTPRoute' ? readInformal(document) : { document, warnings: [] };
+      const read = readRoutePartly(informal.document);
+      warnings.push(...informal.warnings);
+      const named = nameOf(document, file, kind, apiVersion, modifiedAt);
+      if ('problems' in read) {
+        // Nobody can say of what has no name, or of a kind that is not known, what its being refused leaves open.
+        const parents = kind === 'BackendTLSPolicy' ? targetsOf(document.value) : parentsOf(document.value);
+        if (named === undefined || parents === undefined) problems.push(...read.problems);
+        else {
+          const why = refusalOf(kind, read.problems);
+          refused.push({ ...named, ...why, parents });
+          if (routeKinds.has(kind)) {
+            const { spec, refusal } = standInOf(kind as RouteKind, document.value, why);
+            keep(named, spec, document, { refusal });
+          }
+        }
+        // These have no status in which it could be said.
+        const isSaid = hasStatus.has(kind) && (!routeKinds.has(kind) || (parents?.length ?? 0) > 0);
+        if (named !== undefined && !isSaid) warnings.push(...read.problems);
+      } else {
+        keep(named!, read.value.spec, document);
+        warnings.push(...idleIn(document, kind, read.value.spec));
+        if (routeKinds.has(kind) && parentsOf(document.value).length === 0)
+          warnings.push(
+            document.problemAt(['spec'], `this ${kind} names no Gateway in 'parentRefs': it is not served`),
+          );
+      }
+      continue;
+    }
+    const read = readCore(document, kind, apiVersion);
+    if (read === undefined) {
+      const judged = judgeOtherKind(document, kind, apiVersion);
+      const { problem } = judged;
+      const named = nameOf(document, file, kind, apiVersion, modifiedAt);
+      if ('closes' in judged && named !== undefined) closing.push({ ...named, targets: judged.closes, problem });
+      else if (!('isSlip' in judged)) problems.push(problem);
+      else {
+        warnings.push(problem);
+        if (named !== undefined && judged.isNoted)
+          passedOver.push({ ...named, isSlip: judged.isSlip, message: formatProblem(problem) });
+        const meant = routeMeantBy(kind, apiVersion);
+        if (named !== undefined && meant !== undefined) {
+          const why = { reason: 'UnsupportedValue', problems: [problem] };
+          const { spec, refusal } = standInOf(meant, document.value, why);
+          keep({ ...named, kind: meant }, spec, document, { refusal });
+        }
+      }
+    } else if ('problems' in read) problems.push(...read.problems);
+    else keep(nameOf(document, file, kind, apiVersion, modifiedAt)!, read.spec, document);
+  }
+  const of = <S>(kind: string): readonly Document<S>[] => (found.get(kind) ?? []) as Document<S>[];
+  const documents: GatewayDocuments = {
+    gateways: of<GatewaySpec>('Gateway'),
+    classes: of('GatewayClass'),
+    routes: [...routeKinds].flatMap((kind) => of(kind)) as RouteDocument[],
+    grants: of<GrantSpec>('ReferenceGrant'),
+    backendTls: of<BackendTlsSpec>('BackendTLSPolicy'),
+    services: of<ServiceSpec>('Service'),
+    secrets: of<DataSpec>('Secret'),
+    configMaps: of<DataSpec>('ConfigMap'),
+    namespaces: of<NamespaceSpec>('Namespace'),
+    refused,
+    passedOver,
+    warnings,
+  };
+  return { documents: deepFreeze(documents), closing, problems };
+}
+
+/** What a document is; empty where it does not say so. */
+export function headOf(value: unknown): { kind: string; apiVersion: string } {
+  const { kind, apiVersion } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  return {
+    kind: typeof kind === 'string' ? kind : '',
+    apiVersion: typeof apiVersion === 'string' ? apiVersion : '',
+  };
+}
+
+function nameOf(
+  document: YamlDocument,
+  file: string,
+  kind: string,
+  apiVersion: string,
+  modifiedAt: number | undefined,
+): Named | undefined {
+  const read = nameOnly.safeParse((document.value as { metadata?: unknown } | null)?.metadata);
+  if (!read.success) return undefined;
+  const { name, namespace: space, generation = 1, creationTimestamp } = read.data;
+  return {
+    kind,
+    apiVersion,
+    namespace: space,
+    name,
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+    createdAt: creationTimestamp == null ? modifiedAt : Date.parse(creationTimestamp),
+    generation,
+  };
+}
+
+/** What the standard calls it: `Invalid` of a Gateway; of a route, what it says that cannot be served. */
+function refusalOf(kind: string, problems: readonly Problem[]): { reason: string; problems: readonly Problem[] } {
+  const incompatible = problems.every(({ message }) => message.includes('exclude each other'));
+  const reason = !routeKinds.has(kind) ? 'Invalid' : incompatible ? 'IncompatibleFilters' : 'UnsupportedValue';
+  return { reason, problems };
+}
+
+const looseParent = z.looseObject({
+  group: z.string().default('gateway.networking.k8s.io'),
+  kind: z.string().default('Gateway'),
+  namespace: z.string().optional(),
+  name: z.string(),
+  sectionName: z.string().optional(),
+  port: z.number().optional(),
+});
+
+/** The parents of a route that is refused, so that its status can be told to them. */
+function parentsOf(value: unknown): readonly ParentRef[] {
+  const { spec } = value as { spec?: { parentRefs?: unknown } };
+  return looseList(spec?.parentRefs);
+}
+
+/** What a refused BackendTLSPolicy was to protect; undefined where nobody can say. */
+function targetsOf(value: unknown): readonly ParentRef[] | undefined {
+  const { spec } = value as { spec?: { targetRefs?: unknown } };
+  const list = spec?.targetRefs;
+  const read = looseList(list);
+  return Array.isArray(list) && list.length > 0 && read.length === list.length ? read : undefined;
+}
+
+function looseList(list: unknown): ParentRef[] {
+  return (Array.isArray(list) ? list : []).flatMap((one) => {
+    const read = looseParent.safeParse(one);
+    return read.success ? [read.data as ParentRef] : [];
+  });
+}
+
+function readCore(
+  document: YamlDocument,
+  kind: string,
+  apiVersion: string,
+): { spec: unknown } | { problems: Problem[] } | undefined {
+  if (apiVersion !== 'v1') return undefined;
+  if (kind === 'Service') {
+    const read = readDocument(service, document);
+    if ('problems' in read) return read;
+    // HTTP/3 has a port of UDP with the same number, whose name and appProtocol say nothing of the one that is spoken to.
+    const ports = read.value.spec.ports.filter(({ protocol }) => !/^(?:UDP|SCTP)$/i.test(protocol));
+    return { spec: { ports: ports.map(({ name, port, appProtocol }) => ({ name, port, appProtocol })) } };
+  }
+  if (kind === 'Secret') {
+    const read = readDocument(secret, document);
+    if ('problems' in read) return read;
+    const { type, data, stringData } = read.value;
+    const decoded = Object.entries(data ?? {}).map(([key, text]) => [
+      key,
+      Buffer.from(text, 'base64').toString('utf8'),
+    ]);
+    return { spec: { type, data: { ...Object.fromEntries(decoded), ...stringData } } };
+  }
+  if (kind === 'ConfigMap') {
+    const read = readDocument(configMap, document);
+    return 'problems' in read ? read : { spec: { data: read.value.data ?? {} } };
+  }
+  if (kind !== 'Namespace') return undefined;
+  const read = readDocument(namespace, document);
+  if ('problems' in read) return read;
+  // Kubernetes labels every namespace with its name.
+  const { name, labels } = read.value.metadata;
+  return { spec: { labels: { 'kubernetes.io/metadata.name': name, ...labels } } };
+}

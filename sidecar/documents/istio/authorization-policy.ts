@@ -1,0 +1,322 @@
+// AuthorizationPolicy as it is written: what Istio's own validation takes, and what it refuses, with the place of each.
+
+import { z } from 'zod';
+import { didYouMean } from '../../../cert-agent/base/did-you-mean.ts';
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import { deepFreeze } from '../../../cert-agent/base/live.ts';
+import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { attributeOf, isAddressKey, plainKeys } from '../../policy/attributes.ts';
+import { isIpBlock } from '../../policy/ip.ts';
+import type { AuthorizationPolicy, Condition, FieldValues, Rule } from '../../policy/policy.ts';
+import { problemOfTemplate } from '../../policy/template.ts';
+import {
+  apiVersion,
+  attachment,
+  checked,
+  hasValues,
+  metadata,
+  notEmpty,
+  type Purpose,
+  refuseTwoTargets,
+  targetFields,
+  values,
+} from './patterns.ts';
+
+/** Istio's own limits. */
+const maxRules = 512;
+const maxSources = 512;
+
+const problemOfBlock = (value: string): string | undefined =>
+  isIpBlock(value) ? undefined : `'${value}' is neither an address nor a CIDR block`;
+
+function problemOfPort(value: string): string | undefined {
+  if (!/^\d+$/.test(value)) return 'a port is written as a string of digits';
+  return Number(value) <= 65_535 ? undefined : 'a port is at most 65535';
+}
+
+function problemOfAccount(value: string): string | undefined {
+  if (value.length > 320) return 'a service account has at most 320 characters';
+  if (value.includes('*')) return `'${value}': service accounts know no wildcards`;
+  return /^[^/]+(?:\/[^/]+)?$/.test(value) ? undefined : `'${value}' is neither <account> nor <namespace>/<account>`;
+}
+
+function problemOfTrustDomain(value: string): string | undefined {
+  const stars = value.split('*').length - 1;
+  if (stars === 0 || value === '*' || (stars === 1 && (value.startsWith('*') || value.endsWith('*'))))
+    return value.includes('/') ? `'${value}' is a trust domain's name, without scheme or path` : undefined;
+  return `'${value}': a trust domain has one star at most, at an end`;
+}
+
+const accounts = checked(problemOfAccount).refine(
+  (list) => list.length <= 16,
+  'a source names at most 16 service accounts',
+);
+const blocks = checked(problemOfBlock);
+const ports = checked(problemOfPort);
+const paths = checked(problemOfTemplate);
+const trustDomains = checked(problemOfTrustDomain);
+
+const source = z
+  .strictObject({
+    principals: values,
+    notPrincipals: values,
+    requestPrincipals: values,
+    notRequestPrincipals: values,
+    namespaces: values,
+    notNamespaces: values,
+    serviceAccounts: accounts,
+    notServiceAccounts: accounts,
+    trustDomains,
+    notTrustDomains: trustDomains,
+    ipBlocks: blocks,
+    notIpBlocks: blocks,
+    remoteIpBlocks: blocks,
+    notRemoteIpBlocks: blocks,
+  })
+  .partial()
+  .refine(hasValues, notEmpty("'source' is empty: leave 'from' out to mean any source"))
+  .superRefine((one, context) => {
+    const some = (...lists: (readonly string[] | undefined)[]): boolean =>
+      lists.some((list) => (list?.length ?? 0) > 0);
+    if (!some(one.serviceAccounts, one.notServiceAccounts)) return;
+    if (!some(one.principals, one.notPrincipals, one.namespaces, one.notNamespaces)) return;
+    context.addIssue({
+      code: 'custom',
+      path: [one.serviceAccounts === undefined ? 'notServiceAccounts' : 'serviceAccounts'],
+      message: 'service accounts cannot stand beside principals or namespaces in one source',
+    });
+  });
+
+const operation = z
+  .strictObject({
+    hosts: values,
+    notHosts: values,
+    ports,
+    notPorts: ports,
+    methods: values,
+    notMethods: values,
+    paths,
+    notPaths: paths,
+  })
+  .partial()
+  .refine(hasValues, notEmpty("'operation' is empty: leave 'to' out to mean any operation"));
+
+const replaced: Readonly<Record<string, string>> = {
+  'destination.namespace': "the policy's own namespace says that",
+  'destination.name': 'only the first version of Istio knew it',
+  'destination.user': 'only the first version of Istio knew it',
+  'destination.labels': "the policy's selector says that",
+};
+
+/** `experimental.envoy.filters.<filter>[<key>]`: of Envoy's own metadata. */
+const experimentalKey = /^experimental\.envoy\.filters\.[^[\]]+\[[^[\]]+\]$/;
+
+const condition = z
+  .strictObject({
+    key: z.string().min(1, 'a condition has a key'),
+    values: values.optional(),
+    notValues: values.optional(),
+  })
+  .superRefine(({ key, values: yes = [], notValues: no = [] }, context) => {
+    if (key === '') return;
+    const issue = (path: (string | number)[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message });
+    if (attributeOf(key) === undefined && !experimentalKey.test(key)) {
+      const old = replaced[key.replace(/\[.*/, '')];
+      const hint = old ?? didYouMean(key, [...plainKeys, 'request.headers[...]', 'request.auth.claims[...]']);
+      return issue(['key'], `'${key}' is not an attribute${hint === undefined ? '' : `: ${hint}`}`);
+    }
+    if (yes.length + no.length === 0) return issue([], `'${key}' has neither 'values' nor 'notValues'`);
+    const problemOf = isAddressKey(key) ? problemOfBlock : key === 'destination.port' ? problemOfPort : undefined;
+    for (const [field, list] of [
+      ['values', yes],
+      ['notValues', no],
+    ] as const) {
+      for (const [index, value] of list.entries()) {
+        const message = value === '' ? undefined : problemOf?.(value);
+        if (message !== undefined) issue([field, index], message);
+      }
+    }
+  });
+
+const rule = z.strictObject({
+  from: z
+    .array(z.strictObject({ source }))
+    .min(1, "'from' is empty: leave it out to mean any source")
+    .max(maxSources, `a rule has at most ${maxSources} sources`)
+    .optional(),
+  to: z.array(z.strictObject({ operation })).min(1, "'to' is empty: leave it out to mean any operation").optional(),
+  when: z.array(condition).optional(),
+});
+
+const actions = ['ALLOW', 'DENY', 'AUDIT', 'CUSTOM'] as const;
+
+const spec = z
+  .strictObject({
+    ...targetFields,
+    action: z.enum(actions, `an action is one of ${actions.join(', ')}`).default('ALLOW'),
+    provider: z.strictObject({ name: z.string() }).optional(),
+    rules: z.array(rule).max(maxRules, `a policy has at most ${maxRules} rules`).optional(),
+  })
+  .superRefine((value, context) => {
+    refuseTwoTargets(value, context);
+    const issue = (path: (string | number)[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message });
+    if (value.action !== 'CUSTOM') {
+      if (value.provider !== undefined) issue(['provider'], `'provider' is for CUSTOM policies, not ${value.action}`);
+      return;
+    }
+    if (value.rules === undefined || value.rules.length === 0)
+      return issue(['action'], 'CUSTOM without rules never asks anybody: write rules: [{}] to ask for every request');
+    if (!value.provider?.name) issue(['provider'], "CUSTOM needs 'provider.name'");
+    refuseLateFields(value.rules, issue);
+  });
+
+const lateFields = [
+  'principals',
+  'notPrincipals',
+  'requestPrincipals',
+  'notRequestPrincipals',
+  'namespaces',
+  'notNamespaces',
+  'serviceAccounts',
+  'notServiceAccounts',
+];
+const lateKey = /^source\.(?:principal|namespace|serviceAccount)$|^request\.auth\./;
+
+/** Istio asks the provider before it knows who calls: what CUSTOM rules cannot say. */
+function refuseLateFields(
+  rules: readonly z.output<typeof rule>[],
+  issue: (path: (string | number)[], message: string) => void,
+): void {
+  for (const [r, { from = [], when = [] }] of rules.entries()) {
+    for (const [i, item] of from.entries())
+      for (const field of lateFields)
+        if (item.source[field as keyof typeof item.source] !== undefined)
+          issue(['rules', r, 'from', i, 'source', field], `'${field}' cannot be asked by a CUSTOM policy`);
+    for (const [i, { key }] of when.entries())
+      if (lateKey.test(key)) issue(['rules', r, 'when', i, 'key'], `'${key}' cannot be asked by a CUSTOM policy`);
+  }
+}
+
+/** The document as it is written. */
+export const authorizationPolicy = z.strictObject({
+  apiVersion,
+  kind: z.literal('AuthorizationPolicy'),
+  metadata,
+  spec: spec.prefault({}),
+  status: z.unknown().optional(),
+});
+
+/** The policy of a document, frozen, or every problem. */
+export function readAuthorizationPolicy(
+  document: YamlDocument,
+  file: string,
+  purpose: Purpose,
+): { value: AuthorizationPolicy } | { problems: Problem[] } {
+  const read = readDocument(authorizationPolicy, document);
+  if ('problems' in read) return read;
+  const { metadata: of, spec: said } = read.value;
+  const problems = [
+    ...refuseDryRun(document, of.annotations),
+    ...(purpose === 'check' ? refuseIdleDeny(document, said) : []),
+    ...(purpose === 'check' ? [] : refuseUnread(document, said)),
+    ...(purpose === 'run' ? refuseUnenforced(document, said) : []),
+  ];
+  if (problems.length > 0) return { problems };
+  const policy: AuthorizationPolicy = {
+    name: of.name,
+    namespace: of.namespace,
+    action: said.action,
+    ...(said.provider === undefined ? {} : { provider: said.provider.name }),
+    dryRun: of.annotations?.[dryRunAnnotation] === 'true',
+    ...attachment(said),
+    rules: (said.rules ?? []).map(readRule),
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+  };
+  return { value: deepFreeze(policy) };
+}
+
+function readRule({ from, to, when }: z.output<typeof rule>): Rule {
+  return {
+    ...(from === undefined ? {} : { from: from.map((item) => withoutEmpty(item.source)) }),
+    ...(to === undefined ? {} : { to: to.map((item) => withoutEmpty(item.operation)) }),
+    ...(when === undefined || when.length === 0
+      ? {}
+      : { when: when.map((one) => withoutEmpty(one) as unknown as Condition) }),
+  };
+}
+
+/** An empty list is no list. */
+function withoutEmpty(value: object): FieldValues {
+  return Object.fromEntries(Object.entries(value).filter(([, one]) => !Array.isArray(one) || one.length > 0));
+}
+
+const dryRunAnnotation = 'istio.io/dry-run';
+
+/** A trial that was meant and misspelt would be enforced. */
+function refuseDryRun(document: YamlDocument, annotations: Readonly<Record<string, string>> = {}): Problem[] {
+  const value = annotations[dryRunAnnotation];
+  if (value === undefined || value === 'true' || value === 'false') return [];
+  return [
+    document.problemAt(
+      ['metadata', 'annotations', dryRunAnnotation],
+      `${dryRunAnnotation} is "true" or "false", not '${value}'`,
+    ),
+  ];
+}
+
+type Said = z.output<typeof spec>;
+
+/** Istio refuses it: it would never deny. */
+function refuseIdleDeny(document: YamlDocument, { action, rules = [] }: Said): Problem[] {
+  if (action !== 'DENY' || rules.length > 0) return [];
+  return [
+    document.problemAt(['spec', 'action'], 'DENY without rules never denies anything', {
+      hint: 'write rules: [{}] to deny everything',
+    }),
+  ];
+}
+
+/** What Istio takes and nothing here can evaluate. */
+function refuseUnread(document: YamlDocument, { rules = [] }: Said): Problem[] {
+  return rules.flatMap(({ when = [] }, r) =>
+    when.flatMap(({ key }, i) =>
+      experimentalKey.test(key)
+        ? [
+            document.problemAt(
+              ['spec', 'rules', r, 'when', i, 'key'],
+              `'${key}' is of Envoy's own metadata, which there is not here`,
+            ),
+          ]
+        : [],
+    ),
+  );
+}
+
+/** What Istio takes and a sidecar would silently not enforce. */
+function refuseUnenforced(document: YamlDocument, said: Said): Problem[] {
+  const problems: Problem[] = [];
+  for (const key of ['targetRef', 'targetRefs'] as const) {
+    if (said[key] === undefined) continue;
+    problems.push(
+      document.problemAt(['spec'], `'${key}' is for gateways and waypoints: a sidecar would not enforce this policy`, {
+        key,
+        hint: "attach it by 'selector', or keep it out of this directory",
+      }),
+    );
+  }
+  for (const [r, { from = [] }] of (said.rules ?? []).entries())
+    for (const [i, item] of from.entries())
+      for (const field of ['principals', 'notPrincipals'] as const)
+        for (const [v, value] of (item.source[field] ?? []).entries())
+          if (value.startsWith('spiffe://'))
+            problems.push(
+              document.problemAt(
+                ['spec', 'rules', r, 'from', i, 'source', field, v],
+                `spec.rules[${r}].from[${i}].source.${field}[${v}]: '${value}' can never match: principals are written without 'spiffe://'`,
+              ),
+            );
+  return problems;
+}

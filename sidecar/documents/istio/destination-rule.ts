@@ -1,0 +1,280 @@
+// DestinationRule as it is written. It is for traffic that leaves, so it makes nothing wider but for its `tls`, of which only
+// mutual TLS with the identity that the upstream must prove is taken; what is not evaluated is an error with its place.
+
+import { z } from 'zod';
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import { durationSchema, readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { HashSource } from '../../exchange/upstream.ts';
+import { normalizeHostPattern } from '../../policy/host.ts';
+import type { DestinationRule } from '../../upstream/destination-rule.ts';
+import type { BalancePlan, ConnectionPlan, OutlierPlan, TrafficPlan } from '../../upstream/traffic.ts';
+import { metadata } from './patterns.ts';
+
+/** A field that there is and that this build does not evaluate. */
+const refused = (why: string) => z.undefined({ error: why }).optional();
+
+const positive = durationSchema.refine((ms) => ms >= 1, 'at least 1ms');
+const count = z
+  .number()
+  .int()
+  .min(0)
+  .max(2 ** 31 - 1);
+const percent = z.number().min(0, 'a part is 0 to 100').max(100, 'a part is 0 to 100');
+
+const isPrime = (value: number): boolean => {
+  for (let i = 2; i * i <= value; i++) if (value % i === 0) return false;
+  return value > 1;
+};
+
+/** A ring is made anew, while requests wait, whenever an address comes or goes. */
+const ringSize = z.number().int().min(1).max(65_536, 'at most 65536 in this build: requests wait while a ring is made');
+
+const consistentHash = z
+  .strictObject({
+    httpHeaderName: z.string().min(1).optional(),
+    httpCookie: z
+      .strictObject({
+        name: z.string().regex(/^[^\s;=,"]+$/, 'this is no name of a cookie'),
+        path: cookiePath(),
+        ttl: durationSchema.optional(),
+      })
+      .optional(),
+    useSourceIp: z.boolean().optional(),
+    httpQueryParameterName: z.string().min(1).optional(),
+    ringHash: z.strictObject({ minimumRingSize: ringSize.default(1024) }).optional(),
+    maglev: z
+      .strictObject({
+        tableSize: z
+          .number()
+          .int()
+          .max(655_373, 'at most 655373 in this build: requests wait while a table is filled')
+          .refine(isPrime, "Maglev's table has a prime for its size")
+          .default(65_537),
+      })
+      .optional(),
+    minimumRingSize: ringSize.optional(),
+  })
+  .superRefine((value, context) => {
+    const { httpHeaderName, httpCookie, useSourceIp, httpQueryParameterName, ringHash, maglev, minimumRingSize } =
+      value;
+    const keys = [httpHeaderName, httpCookie, useSourceIp === true ? true : undefined, httpQueryParameterName];
+    if (keys.filter((one) => one !== undefined).length !== 1)
+      context.addIssue({
+        code: 'custom',
+        message: "needs exactly one of 'httpHeaderName', 'httpCookie', 'useSourceIp' and 'httpQueryParameterName'",
+      });
+    if ([ringHash, maglev, minimumRingSize].filter((one) => one !== undefined).length > 1)
+      context.addIssue({ code: 'custom', message: "only one of 'ringHash' and 'maglev' can be set" });
+  });
+
+function cookiePath() {
+  return z
+    .string()
+    .regex(/^[^\s;]*$/, 'this is no path of a cookie')
+    .optional();
+}
+
+const simple = ['UNSPECIFIED', 'LEAST_CONN', 'RANDOM', 'PASSTHROUGH', 'ROUND_ROBIN', 'LEAST_REQUEST'] as const;
+
+const loadBalancer = z
+  .strictObject({
+    simple: z
+      .enum(simple)
+      .refine((one) => one !== 'PASSTHROUGH', 'PASSTHROUGH is not supported: an upstream names its endpoints')
+      .optional(),
+    consistentHash: consistentHash.optional(),
+    localityLbSetting: refused("'localityLbSetting' is not supported by this build: endpoints have no locality"),
+    warmupDurationSecs: refused("'warmupDurationSecs' is not supported by this build"),
+    warmup: refused("'warmup' is not supported by this build"),
+  })
+  .refine(
+    (value) => value.simple === undefined || value.consistentHash === undefined,
+    "only one of 'simple' and 'consistentHash' can be set",
+  );
+
+const connectionPool = z.strictObject({
+  tcp: z
+    .strictObject({
+      maxConnections: count.optional(),
+      connectTimeout: positive.optional(),
+      tcpKeepalive: z
+        .strictObject({ probes: count.optional(), time: positive.optional(), interval: positive.optional() })
+        .optional(),
+      maxConnectionDuration: positive.optional(),
+      idleTimeout: durationSchema.optional(),
+    })
+    .optional(),
+  http: z
+    .strictObject({
+      http1MaxPendingRequests: count.optional(),
+      http2MaxRequests: count.optional(),
+      maxRequestsPerConnection: count.optional(),
+      maxRetries: count.optional(),
+      idleTimeout: positive.optional(),
+      h2UpgradePolicy: z.enum(['DEFAULT', 'DO_NOT_UPGRADE', 'UPGRADE']).optional(),
+      useClientProtocol: z
+        .literal(false, "'useClientProtocol' is not supported by this build: a hop speaks what both its ends can")
+        .optional(),
+      maxConcurrentStreams: count.optional(),
+    })
+    .optional(),
+});
+
+const outlierDetection = z.strictObject({
+  consecutiveErrors: refused("'consecutiveErrors' is no more: use 'consecutiveGatewayErrors'"),
+  splitExternalLocalOriginErrors: z.boolean().default(false),
+  consecutiveLocalOriginFailures: count.default(5),
+  consecutiveGatewayErrors: count.default(0),
+  consecutive5xxErrors: count.default(5),
+  interval: positive.default(10_000),
+  baseEjectionTime: positive.default(30_000),
+  maxEjectionPercent: percent.int().default(10),
+  minHealthPercent: percent.int().default(0),
+});
+
+const tlsWhy = 'an upstream is reached by mutual TLS and must prove its identity: only ISTIO_MUTUAL says so';
+const ownTls = refused('with ISTIO_MUTUAL certificates and names are ours: leave it out');
+const tls = z.strictObject({
+  mode: z.literal('ISTIO_MUTUAL', tlsWhy),
+  clientCertificate: ownTls,
+  privateKey: ownTls,
+  caCertificates: ownTls,
+  credentialName: ownTls,
+  subjectAltNames: ownTls,
+  sni: ownTls,
+  insecureSkipVerify: ownTls,
+  caCrl: ownTls,
+});
+
+const settings = {
+  loadBalancer: loadBalancer.optional(),
+  connectionPool: connectionPool.optional(),
+  outlierDetection: outlierDetection.optional(),
+  tls: tls.optional(),
+};
+
+const portLevel = z
+  .array(z.strictObject({ port: z.strictObject({ number: z.number().int().min(1).max(65_535) }), ...settings }))
+  .max(4096)
+  .superRefine((list, context) => {
+    for (const [index, { port }] of list.entries())
+      if (list.findIndex((one) => one.port?.number === port?.number) !== index)
+        context.addIssue({ code: 'custom', path: [index, 'port'], message: `port ${port.number} is named twice` });
+  });
+
+const trafficPolicy = z.strictObject({
+  ...settings,
+  portLevelSettings: portLevel.default([]),
+  tunnel: refused("'tunnel' is not supported by this build"),
+  proxyProtocol: refused("'proxyProtocol' is not supported by this build"),
+});
+
+const label = '[a-z0-9_](?:[-a-z0-9_]*[a-z0-9_])?';
+const hostPattern = new RegExp(`^(?:\\*|(?:\\*\\.)?${label}(?:\\.${label})*)$`, 'i');
+
+const spec = z.strictObject({
+  host: z.string().regex(hostPattern, "a host is a name, '*', or '*.' and the end of names"),
+  trafficPolicy: trafficPolicy.prefault({}),
+  subsets: z
+    .array(z.unknown())
+    .max(0, 'subsets are not supported by this build: nothing here routes to one')
+    .default([]),
+  exportTo: z
+    .array(z.string().regex(/^(?:[.*]|[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)$/, "a namespace, '.' or '*'"))
+    .default([]),
+  workloadSelector: refused("'workloadSelector' is not supported by this build: the file is beside its workload"),
+});
+
+/** The document as it is written. */
+export const destinationRule = z.strictObject({
+  apiVersion: z.enum(['networking.istio.io/v1', 'networking.istio.io/v1beta1', 'networking.istio.io/v1alpha3']),
+  kind: z.literal('DestinationRule'),
+  metadata,
+  spec,
+  status: z.unknown().optional(),
+});
+
+/** The document's value, frozen, or every problem. */
+export function readDestinationRule(
+  document: YamlDocument,
+  file: string,
+): { value: DestinationRule } | { problems: Problem[] } {
+  const read = readDocument(destinationRule, document);
+  if ('problems' in read) return read;
+  const { metadata: of, spec: said } = read.value;
+  const { portLevelSettings, ...all } = said.trafficPolicy;
+  const value: DestinationRule = {
+    name: of.name,
+    namespace: of.namespace,
+    createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
+    host: normalizeHostPattern(said.host),
+    exportTo: said.exportTo,
+    traffic: planOf(all),
+    ports: portLevelSettings.map(({ port, ...rest }) => Object.freeze({ port: port.number, traffic: planOf(rest) })),
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+  };
+  return { value: Object.freeze(value) };
+}
+
+type Said = Omit<z.output<typeof trafficPolicy>, 'portLevelSettings'>;
+
+function planOf({ loadBalancer: balance, connectionPool: pool, outlierDetection: outlier }: Said): TrafficPlan {
+  return Object.freeze({
+    ...(balance === undefined ? {} : { balance: balanceOf(balance) }),
+    ...(pool === undefined ? {} : { connections: connectionsOf(pool) }),
+    ...(outlier === undefined ? {} : { outlier: outlierOf(outlier), panicPercent: outlier.minHealthPercent }),
+  });
+}
+
+function balanceOf({ simple: by, consistentHash: hash }: z.output<typeof loadBalancer>): BalancePlan {
+  if (hash !== undefined) {
+    const source = sourceOf(hash);
+    if (hash.maglev !== undefined) return { by: 'maglev', hash: source, size: hash.maglev.tableSize };
+    return { by: 'ringHash', hash: source, size: hash.ringHash?.minimumRingSize ?? hash.minimumRingSize ?? 1024 };
+  }
+  if (by === 'ROUND_ROBIN') return { by: 'roundRobin' };
+  return { by: by === 'RANDOM' ? 'random' : 'leastRequest' };
+}
+
+function sourceOf(hash: z.output<typeof consistentHash>): HashSource {
+  const { httpHeaderName, httpCookie, httpQueryParameterName } = hash;
+  if (httpHeaderName !== undefined) return { headers: [httpHeaderName.toLowerCase()] };
+  if (httpCookie !== undefined) return { cookie: httpCookie.name, path: httpCookie.path, ttlMs: httpCookie.ttl };
+  return httpQueryParameterName === undefined ? { sourceIp: true } : { query: httpQueryParameterName };
+}
+
+/** Zero is Istio's way of saying nothing, but for an idle timeout, which it switches off. */
+function connectionsOf({ tcp = {}, http = {} }: z.output<typeof connectionPool>): ConnectionPlan {
+  const { tcpKeepalive: keep } = tcp;
+  const said: Record<string, number | boolean | object | undefined> = {
+    maxConnections: tcp.maxConnections || undefined,
+    maxPending: http.http1MaxPendingRequests || undefined,
+    maxRequests: http.http2MaxRequests || undefined,
+    maxRequestsPerConnection: http.maxRequestsPerConnection || undefined,
+    maxStreamsPerConnection: http.maxConcurrentStreams || undefined,
+    maxRetries: http.maxRetries || undefined,
+    connectMs: tcp.connectTimeout,
+    idleMs: http.idleTimeout,
+    tcpIdleMs: tcp.idleTimeout,
+    maxConnectionMs: tcp.maxConnectionDuration,
+    keepAlive: keep && withoutUndefined({ timeMs: keep.time, intervalMs: keep.interval, probes: keep.probes }),
+    http2: http.h2UpgradePolicy === 'DO_NOT_UPGRADE' ? false : undefined,
+  };
+  return withoutUndefined(said);
+}
+
+function withoutUndefined<T extends object>(value: Record<string, unknown>): T {
+  return Object.freeze(Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined))) as T;
+}
+
+function outlierOf(said: z.output<typeof outlierDetection>): OutlierPlan {
+  return Object.freeze({
+    consecutive5xx: said.consecutive5xxErrors,
+    consecutiveGateway: said.consecutiveGatewayErrors,
+    ...(said.splitExternalLocalOriginErrors ? { consecutiveLocal: said.consecutiveLocalOriginFailures } : {}),
+    intervalMs: said.interval,
+    baseEjectionMs: said.baseEjectionTime,
+    maxEjectionPercent: said.maxEjectionPercent,
+  });
+}

@@ -1,0 +1,67 @@
+// PeerAuthentication as it is written.
+
+import { z } from 'zod';
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { PeerAuthentication } from '../../policy/mtls.ts';
+import { apiVersion, attachment, metadata, selector } from './patterns.ts';
+
+const mtlsModes = ['UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT'] as const;
+
+const spec = z
+  .strictObject({
+    selector,
+    mtls: z.strictObject({ mode: z.enum(mtlsModes).default('UNSET') }).optional(),
+    portLevelMtls: z
+      .record(z.string(), z.strictObject({ mode: z.enum(mtlsModes).default('UNSET') }))
+      .superRefine((ports, context) => {
+        if (Object.keys(ports).length === 0)
+          context.addIssue({ code: 'custom', message: "'portLevelMtls' is empty: leave it out" });
+        for (const key of Object.keys(ports)) {
+          if (/^[1-9]\d{0,4}$/.test(key) && Number(key) <= 65_535) continue;
+          context.addIssue({ code: 'custom', path: [key], message: 'a port is a number from 1 to 65535' });
+        }
+      })
+      .optional(),
+  })
+  .superRefine((value, context) => {
+    if (value.portLevelMtls !== undefined && Object.keys(value.selector?.matchLabels ?? {}).length === 0)
+      context.addIssue({
+        code: 'custom',
+        path: ['portLevelMtls'],
+        message: "'portLevelMtls' needs a selector: ports belong to a workload",
+      });
+  });
+
+/** The document as it is written. */
+export const peerAuthentication = z.strictObject({
+  apiVersion,
+  kind: z.literal('PeerAuthentication'),
+  metadata,
+  spec: spec.default({}),
+  status: z.unknown().optional(),
+});
+
+/** The document's value, frozen, or every problem. */
+export function readPeerAuthentication(
+  document: YamlDocument,
+  file: string,
+): { value: PeerAuthentication } | { problems: Problem[] } {
+  const read = readDocument(peerAuthentication, document);
+  if ('problems' in read) return read;
+  const { metadata: of, spec: said } = read.value;
+  const ports = Object.entries(said.portLevelMtls ?? {}).map(([number, { mode }]) => [Number(number), mode] as const);
+  const mode = said.mtls?.mode ?? 'UNSET';
+  const { matchLabels } = attachment(said);
+  const value: PeerAuthentication = {
+    name: of.name,
+    namespace: of.namespace,
+    createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
+    ...(matchLabels === undefined ? {} : { matchLabels }),
+    ...(mode === 'UNSET' ? {} : { mode }),
+    portLevel: new Map(ports),
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+  };
+  return { value: Object.freeze(value) };
+}

@@ -1,0 +1,144 @@
+// Istio documents from plain files, as strict as Istio's own validation and stricter where silence would be a wider
+// policy: a field that this build does not evaluate is an error with its place, never skipped.
+
+import { didYouMean } from '../../../cert-agent/base/did-you-mean.ts';
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import { configError, parseYaml, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { PeerAuthentication } from '../../policy/mtls.ts';
+import type { AuthorizationPolicy } from '../../policy/policy.ts';
+import type { RequestAuthentication } from '../../policy/request-authentication.ts';
+import type { DestinationRule } from '../../upstream/destination-rule.ts';
+import { isExistingKind } from '../gateway-api/kinds.ts';
+import { readAuthorizationPolicy } from './authorization-policy.ts';
+import { readDestinationRule } from './destination-rule.ts';
+import type { IstioDocuments } from './documents.ts';
+import type { Purpose } from './patterns.ts';
+import { readPeerAuthentication } from './peer-authentication.ts';
+import { readRequestAuthentication } from './request-authentication.ts';
+
+export interface PolicyFile {
+  readonly file: string;
+  readonly text: string;
+  /** Milliseconds since 1970. */
+  readonly modifiedAt?: number | undefined;
+}
+
+/** A document before it is read, and where it came from. */
+export interface PlacedDocument {
+  readonly file: string;
+  /** When its file was last written, milliseconds since 1970. */
+  readonly modifiedAt?: number | undefined;
+  readonly document: YamlDocument;
+}
+
+const kinds = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication', 'DestinationRule'];
+
+/**
+ * All documents of `files`, frozen.
+ * @throws SallyportError `config_invalid` with every problem of every file.
+ */
+export function parseIstio(files: readonly PolicyFile[], purpose: Purpose = 'run'): IstioDocuments {
+  const { placed, problems } = placeDocuments(files);
+  const read = readIstio(placed, purpose);
+  problems.push(...read.problems);
+  if (problems.length > 0) throw configError(problems);
+  return read.documents;
+}
+
+/** Every document of the texts, and what YAML finds wrong with them. */
+export function placeDocuments(files: readonly PolicyFile[]): { placed: PlacedDocument[]; problems: Problem[] } {
+  const placed: PlacedDocument[] = [];
+  const problems: Problem[] = [];
+  for (const { file, text, modifiedAt } of files) {
+    const parsed = parseYaml(text, file);
+    problems.push(...parsed.problems);
+    for (const document of parsed.documents) placed.push({ file, document, modifiedAt });
+  }
+  return { placed, problems };
+}
+
+/** What the documents say, and everything that is wrong with them. Throws nothing. */
+export function readIstio(
+  placed: readonly PlacedDocument[],
+  purpose: Purpose,
+): { readonly documents: IstioDocuments; readonly problems: readonly Problem[] } {
+  const problems: Problem[] = [];
+  const authorizationPolicies: AuthorizationPolicy[] = [];
+  const peerAuthentications: PeerAuthentication[] = [];
+  const requestAuthentications: RequestAuthentication[] = [];
+  const destinationRules: DestinationRule[] = [];
+  const places = new Map<string, string>();
+  for (const { file, document } of placed.flatMap(itemsOf)) {
+    const read = readOne(document, file, purpose);
+    if ('problems' in read) {
+      problems.push(...read.problems);
+      continue;
+    }
+    const { kind, value } = read;
+    const key = `${kind} ${value.namespace}/${value.name}`;
+    const taken = places.get(key);
+    const what = `${kind === 'AuthorizationPolicy' ? 'policy' : kind} ${value.namespace}/${value.name}`;
+    if (taken !== undefined)
+      problems.push(document.problemAt(['metadata', 'name'], `the ${what} already stands in ${taken}`));
+    places.set(key, `${file}:${value.line}`);
+    if (kind === 'AuthorizationPolicy') authorizationPolicies.push(value);
+    else if (kind === 'PeerAuthentication') peerAuthentications.push(value);
+    else if (kind === 'RequestAuthentication') requestAuthentications.push(value);
+    else destinationRules.push(value);
+  }
+  return {
+    documents: Object.freeze({
+      authorizationPolicies: Object.freeze(authorizationPolicies),
+      peerAuthentications: Object.freeze(peerAuthentications),
+      requestAuthentications: Object.freeze(requestAuthentications),
+      destinationRules: Object.freeze(destinationRules),
+    }),
+    problems,
+  };
+}
+
+type One =
+  | { readonly kind: 'AuthorizationPolicy'; readonly value: AuthorizationPolicy }
+  | { readonly kind: 'PeerAuthentication'; readonly value: PeerAuthentication }
+  | { readonly kind: 'RequestAuthentication'; readonly value: RequestAuthentication }
+  | { readonly kind: 'DestinationRule'; readonly value: DestinationRule };
+
+function readOne(document: YamlDocument, file: string, purpose: Purpose): One | { problems: Problem[] } {
+  const kind = kindOf(document.value);
+  if (kind === 'AuthorizationPolicy') return withKind(kind, readAuthorizationPolicy(document, file, purpose));
+  if (kind === 'PeerAuthentication') return withKind(kind, readPeerAuthentication(document, file));
+  if (kind === 'RequestAuthentication') return withKind(kind, readRequestAuthentication(document, file, purpose));
+  if (kind === 'DestinationRule') return withKind(kind, readDestinationRule(document, file));
+  const message =
+    kind === undefined
+      ? "this is not an Istio document: it has no 'kind'"
+      : `kind ${kind} is not supported by this build`;
+  const hint = kind === undefined || isExistingKind(kind) ? undefined : didYouMean(kind, kinds);
+  return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
+}
+
+/** What `kubectl get -o yaml` prints of several objects: a List, whose items are the documents. */
+export function itemsOf(one: PlacedDocument): PlacedDocument[] {
+  const { value, problemAt } = one.document;
+  if (kindOf(value) !== 'List' || !Array.isArray((value as { items?: unknown }).items)) return [one];
+  return (value as { items: unknown[] }).items.map((item, index) => ({
+    file: one.file,
+    modifiedAt: one.modifiedAt,
+    document: {
+      value: item,
+      problemAt: (path, message, options) => problemAt(['items', index, ...path], message, options),
+    },
+  }));
+}
+
+function withKind<K, V>(
+  kind: K,
+  read: { value: V } | { problems: Problem[] },
+): { kind: K; value: V } | { problems: Problem[] } {
+  return 'problems' in read ? read : { kind, value: read.value };
+}
+
+function kindOf(value: unknown): string | undefined {
+  if (typeof value !== 'object' || value === null || !('kind' in value)) return undefined;
+  return typeof value.kind === 'string' ? value.kind : undefined;
+}

@@ -1,0 +1,140 @@
+// RequestAuthentication as it is written.
+
+import { z } from 'zod';
+import type { Problem } from '../../../cert-agent/base/errors.ts';
+import { deepFreeze } from '../../../cert-agent/base/live.ts';
+import { durationSchema, readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { isSafeField } from '../../exchange/message.ts';
+import type { RequestAuthentication } from '../../policy/request-authentication.ts';
+import { apiVersion, attachment, metadata, type Purpose, refuseTwoTargets, targetFields } from './patterns.ts';
+
+const filled = (what: string): z.ZodString => z.string().min(1, `${what} is not empty`);
+
+// RFC 9110 section 5.6.2.
+const headerName = filled('a header name').regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'this is not the name of a header');
+
+// Istio's own pattern, narrower than the standard's.
+const claimHeader = filled('a header name').regex(
+  /^[-_A-Za-z0-9]+$/,
+  'a header for a claim is named in letters, digits, - and _',
+);
+
+const jwksUri = filled('jwksUri').superRefine((value, context) => {
+  const url = URL.parse(value);
+  if (url !== null && (url.protocol === 'http:' || url.protocol === 'https:') && value.length <= 2048) return;
+  context.addIssue({ code: 'custom', message: `'${value}' is not an http:// or https:// URL` });
+});
+
+const jwks = z.string().superRefine((value, context) => {
+  try {
+    const parsed: unknown = JSON.parse(value);
+    const keys = typeof parsed === 'object' && parsed !== null && 'keys' in parsed ? parsed.keys : undefined;
+    if (Array.isArray(keys) && keys.every((key) => typeof key === 'object' && key !== null && 'kty' in key)) return;
+    context.addIssue({ code: 'custom', message: "a JWK Set is an object with a list 'keys', each with its 'kty'" });
+  } catch {
+    context.addIssue({ code: 'custom', message: 'this is not JSON' });
+  }
+});
+
+const jwtRule = z
+  .strictObject({
+    /** Empty: tokens of any issuer that the keys verify, as istiod takes it beside `jwksUri`. */
+    issuer: z.string().default(''),
+    audiences: z.array(filled('an audience')).default([]),
+    jwksUri: jwksUri.optional(),
+    jwks: jwks.optional(),
+    fromHeaders: z.array(z.strictObject({ name: headerName, prefix: z.string().default('') })).default([]),
+    fromParams: z.array(filled('a parameter')).default([]),
+    fromCookies: z.array(filled('a cookie')).default([]),
+    outputPayloadToHeader: headerName.optional(),
+    outputClaimToHeaders: z.array(z.strictObject({ header: claimHeader, claim: filled('a claim') })).default([]),
+    forwardOriginalToken: z.boolean().default(false),
+    timeout: durationSchema.prefault('5s'),
+    spaceDelimitedClaims: z.array(filled('a claim')).default([]),
+  })
+  .superRefine((rule, context) => {
+    if (rule.jwks !== undefined && rule.jwksUri !== undefined)
+      context.addIssue({ code: 'custom', path: ['jwksUri'], message: "only one of 'jwks' and 'jwksUri' can be set" });
+    if (rule.issuer === '' && rule.jwksUri === undefined)
+      context.addIssue({
+        code: 'custom',
+        path: ['issuer'],
+        message: "issuer is not empty, unless 'jwksUri' says whose keys verify",
+      });
+    if (rule.timeout < 1)
+      context.addIssue({ code: 'custom', path: ['timeout'], message: 'a timeout is at least 1 ms' });
+  });
+
+/** The document as it is written. */
+export const requestAuthentication = z.strictObject({
+  apiVersion,
+  kind: z.literal('RequestAuthentication'),
+  metadata,
+  spec: z
+    .strictObject({ ...targetFields, jwtRules: z.array(jwtRule).max(4096).default([]) })
+    .superRefine(refuseTwoTargets)
+    .prefault({}),
+  status: z.unknown().optional(),
+});
+
+/** A claim cannot go to the app in a header that belongs to a hop, or that is ours. */
+function refuseReserved(document: YamlDocument, rules: readonly z.output<typeof jwtRule>[]): Problem[] {
+  return rules.flatMap(({ outputPayloadToHeader: payload, outputClaimToHeaders: claims }, r) => {
+    const named: [string, (string | number)[]][] = [
+      ...(payload === undefined ? [] : [[payload, ['outputPayloadToHeader']] as [string, string[]]]),
+      ...claims.map(({ header }, i): [string, (string | number)[]] => [header, ['outputClaimToHeaders', i, 'header']]),
+    ];
+    return named.flatMap(([header, path]) =>
+      isSafeField(header, '')
+        ? []
+        : [
+            document.problemAt(
+              ['spec', 'jwtRules', r, ...path],
+              `'${header}' cannot carry a claim: it belongs to one hop`,
+            ),
+          ],
+    );
+  });
+}
+
+/** The document's value, frozen, or every problem. */
+export function readRequestAuthentication(
+  document: YamlDocument,
+  file: string,
+  purpose: Purpose,
+): { value: RequestAuthentication } | { problems: Problem[] } {
+  const read = readDocument(requestAuthentication, document);
+  if ('problems' in read) return read;
+  const { metadata: of, spec: said } = read.value;
+  const { matchLabels, targetRefs } = attachment(said);
+  if (purpose === 'run' && targetRefs !== undefined) {
+    const key = said.targetRef === undefined ? 'targetRefs' : 'targetRef';
+    const message = `'${key}' is for gateways and waypoints: a sidecar would not verify these tokens`;
+    return {
+      problems: [
+        document.problemAt(['spec'], message, {
+          key,
+          hint: "attach it by 'selector', or keep it out of this directory",
+        }),
+      ],
+    };
+  }
+  const problems = purpose === 'run' ? refuseReserved(document, said.jwtRules) : [];
+  if (problems.length > 0) return { problems };
+  const value: RequestAuthentication = {
+    name: of.name,
+    namespace: of.namespace,
+    ...(matchLabels === undefined ? {} : { matchLabels }),
+    ...(targetRefs === undefined ? {} : { targetRefs }),
+    jwtRules: said.jwtRules.map(({ timeout, jwks: keys, jwksUri: uri, outputPayloadToHeader: out, ...rest }) => ({
+      ...rest,
+      timeoutMs: timeout,
+      ...(keys === undefined ? {} : { jwks: keys }),
+      ...(uri === undefined ? {} : { jwksUri: uri }),
+      ...(out === undefined ? {} : { outputPayloadToHeader: out }),
+    })),
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+  };
+  return { value: deepFreeze(value) };
+}

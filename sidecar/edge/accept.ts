@@ -1,0 +1,64 @@
+// What a client would rather have, by its Accept and Accept-Encoding (RFC 9110 section 12.5): weights decide, and among equals
+// what was named more exactly, then earlier, then what we would rather give.
+
+import type { Coding } from '../exchange/edge.ts';
+
+interface Wish {
+  /** In lower case, without parameters. */
+  readonly what: string;
+  /** From 0, which is a no, to 1. */
+  readonly weight: number;
+}
+
+/** More than anybody means; a longer list is somebody's trick. */
+const maxWishes = 32;
+
+/** Section 12.4.2. A weight that cannot be read is a no. */
+function readWishes(value: string): Wish[] {
+  return value.split(',', maxWishes).map((item) => {
+    const [what = '', ...parameters] = item.split(';').map((one) => one.trim().toLowerCase());
+    const said = parameters.find((one) => one.startsWith('q='))?.slice(2);
+    const weight = said === undefined ? 1 : /^(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)$/.test(said) ? Number(said) : 0;
+    return { what, weight };
+  });
+}
+
+/**
+ * Section 12.5.3: which coding the client takes; undefined when it would rather have the answer as it is. A client that says
+ * nothing gets nothing that it may not know.
+ */
+export function chooseCoding(accepts: string | undefined, offers: readonly Coding[]): Coding | undefined {
+  if (accepts === undefined || accepts === '') return undefined;
+  const wishes = readWishes(accepts);
+  const weightOf = (...names: string[]): number | undefined => wishes.find(({ what }) => names.includes(what))?.weight;
+  const anyOther = weightOf('*') ?? 0;
+  let best: Coding | undefined;
+  let bestWeight = 0;
+  for (const coding of offers) {
+    // Section 8.4.1.3: the old name is an alias.
+    const weight = (coding === 'gzip' ? weightOf('gzip', 'x-gzip') : weightOf(coding)) ?? anyOther;
+    if (weight > bestWeight) [best, bestWeight] = [coding, weight];
+  }
+  return (weightOf('identity') ?? 0) > bestWeight ? undefined : best;
+}
+
+/** Section 12.5.1: which of these media types the client would rather read; the first where it says nothing, or takes none. */
+export function chooseType<T extends string>(accepts: string | undefined, offers: readonly [T, ...T[]]): T {
+  if (accepts === undefined) return offers[0];
+  const wishes = readWishes(accepts);
+  const scored = offers.map((type) => ({ type, ...scoreOf(type, wishes) }));
+  const [best] = scored.toSorted((a, b) => b.weight - a.weight || b.exact - a.exact || a.at - b.at) as [
+    (typeof scored)[number],
+  ];
+  return best.weight > 0 ? best.type : offers[0];
+}
+
+/** The most exact wish decides: `text/html;q=0` beside `*` + `/*` is a no. */
+function scoreOf(type: string, wishes: readonly Wish[]): { weight: number; exact: number; at: number } {
+  const patterns = ['*/*', `${type.slice(0, type.indexOf('/'))}/*`, type];
+  for (let exact = patterns.length - 1; exact >= 0; exact--) {
+    const at = wishes.findIndex(({ what }) => what === patterns[exact]);
+    if (at !== -1) return { weight: wishes[at]!.weight, exact, at };
+  }
+  return { weight: 0, exact: 0, at: 0 };
+}

@@ -1,0 +1,174 @@
+// Where a caller's credentials stand in a request: found, taken out again so that the app does not get them, and how it is
+// said that they are missing or wrong.
+
+import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
+import { addFields, changeRequest, onlyField } from '../exchange/fields.ts';
+import { emptyFields, type Fields } from '../exchange/message.ts';
+import { cookieReadings, paramReadings } from '../policy/credential-readings.ts';
+import {
+  headerText,
+  type TokenPlace,
+  type TokenSource,
+  withoutCookie,
+  withoutParam,
+} from '../policy/request-authentication.ts';
+import type { Places } from './security-policy.ts';
+
+export interface Found {
+  readonly value: string;
+  readonly place: TokenPlace;
+}
+
+/** Where tokens are looked for: the request with these fields, its own path unless another is given. */
+export function tokenSourceOf(exchange: Exchange, fields: Fields, path = exchange.path): TokenSource {
+  return { path, header: (name) => headerOf(exchange, name, fields) };
+}
+
+/**
+ * Every credential at `places`, in their order, in every way an app could read one there. More than one is for the caller to
+ * refuse: the app might take the one that is not verified.
+ */
+export function findCredentials(exchange: Exchange, places: readonly Places[]): Found[] {
+  const found: Found[] = [];
+  for (const { headers, params, cookies } of places) {
+    for (const name of headers) {
+      const value = headerOf(exchange, name);
+      if (value !== undefined && value !== '') found.push({ value, place: { kind: 'header', name } });
+    }
+    for (const name of params)
+      for (const value of paramReadings(exchange.path, name)) found.push({ value, place: { kind: 'param', name } });
+    for (const name of cookies)
+      for (const value of cookieReadings(headerOf(exchange, 'cookie'), name))
+        found.push({ value, place: { kind: 'cookie', name } });
+  }
+  return found;
+}
+
+/** The one cookie of this name; undefined where there are several, of which a neighbour on our domain may have set one. */
+export function cookieOf({ names, values }: Fields, wanted: string): string | undefined {
+  let found: string | undefined;
+  for (let i = 0; i < names.length; i++) {
+    if (names[i]!.lower !== 'cookie' || !values[i]!.includes(wanted)) continue;
+    for (const part of values[i]!.split(';')) {
+      const at = part.indexOf('=');
+      if (at === -1 || part.slice(0, at).trim() !== wanted) continue;
+      if (found !== undefined) return undefined;
+      found = part.slice(at + 1).trim();
+    }
+  }
+  return found === '' ? undefined : found;
+}
+
+/** The names of all cookies of a request. */
+export function cookieNames({ names, values }: Fields): string[] {
+  return names.flatMap(({ lower }, i) => (lower === 'cookie' ? namesIn(values[i]!) : []));
+}
+
+function namesIn(value: string): string[] {
+  return value.split(';').map((part) => part.split('=', 1)[0]!.trim());
+}
+
+/** Whether two places are one. */
+export function isSamePlace(a: TokenPlace, b: TokenPlace): boolean {
+  return a.kind === b.kind && a.name === b.name;
+}
+
+/** Takes a credential out of the request, wherever else at that place it stands, in every way servers read it there. */
+export function takeOut(exchange: Exchange, place: TokenPlace): void {
+  if (place.kind === 'header') changeRequest(exchange, onlyField(place.name), []);
+  else if (place.kind === 'param') exchange.path = withoutParam(exchange.path, place.name);
+  else exchange.fields = withoutCookieField(exchange.fields, place.name);
+}
+
+/** The same for several, each place once: a client may name one a thousand times. */
+export function takeOutAll(exchange: Exchange, places: readonly TokenPlace[]): void {
+  const done: TokenPlace[] = [];
+  for (const place of places) {
+    if (done.some((one) => isSamePlace(one, place))) continue;
+    done.push(place);
+    takeOut(exchange, place);
+  }
+}
+
+function withoutCookieField(fields: Fields, name: string): Fields {
+  return mapCookies(fields, (value) => withoutCookie(value, name));
+}
+
+/** The fields with each Cookie field as `change` has it; without those of which it leaves nothing. */
+function mapCookies({ names, values }: Fields, change: (value: string) => string | undefined): Fields {
+  const kept: Fields = { names: [], values: [] };
+  for (const [i, field] of names.entries()) {
+    const value = field.lower === 'cookie' ? change(values[i]!) : values[i]!;
+    if (value === undefined) continue;
+    kept.names.push(field);
+    kept.values.push(value);
+  }
+  return kept;
+}
+
+/** Takes the cookies out whose names `isOurs` takes: one pass, however many there are. */
+export function takeCookies(exchange: Exchange, isOurs: (name: string) => boolean): void {
+  exchange.fields = mapCookies(exchange.fields, (value) => {
+    const parts = value.split(';');
+    const kept = parts.filter((part) => !isOurs(part.split('=', 1)[0]!.trim()));
+    if (kept.length === parts.length) return value;
+    const text = kept.join(';').trim();
+    return text === '' ? undefined : text;
+  });
+}
+
+/** Cookies of sessions and logins, of whichever policy. */
+const sessionCookie = /^__(?:Host|Secure)-sallyport-(?:session|login)-/;
+
+/**
+ * Takes our own cookies out. A browser sends them to every route of a host, also to those without a login, and whoever has one
+ * is the user: no app is to see them.
+ */
+export function hideSessionCookies(exchange: Exchange): void {
+  const { names, values } = exchange.fields;
+  for (let i = 0; i < names.length; i++)
+    if (names[i]!.lower === 'cookie' && values[i]!.includes('-sallyport-'))
+      return takeCookies(exchange, (name) => sessionCookie.test(name));
+}
+
+/** What an app is told in a header only we may set. A value that no header can hold is left out. */
+export function tellApp(exchange: Exchange, name: string, value: string): void {
+  const text = headerText(value);
+  if (text !== undefined) changeRequest(exchange, onlyField(name), [[name, text]]);
+}
+
+/**
+ * Puts the refusal on the exchange in the words that the caller may read, and gives the error to throw; `why` is for the log
+ * and holds nothing of a credential.
+ */
+export function refuseCaller(
+  exchange: Exchange,
+  code: Code,
+  text: string,
+  why: string = text,
+  fields: readonly (readonly [string, string])[] = [],
+): SallyportError {
+  const error = new SallyportError(code, why);
+  exchange.decision = 'deny';
+  exchange.details = error.row.details;
+  exchange.denial = {
+    status: error.row.status,
+    fields: addFields(emptyFields, [
+      ['content-type', 'text/plain; charset=utf-8'],
+      ['cache-control', 'no-store'],
+      ...fields,
+    ]),
+    body: Buffer.from(text),
+  };
+  return error;
+}
+
+/** A challenge (RFC 9110 section 11.6.1) whose realm is the URL, as Envoy writes it. */
+export function challenge(exchange: Exchange, scheme: 'Bearer' | 'Basic', more = ''): readonly [string, string] {
+  const realm = `${exchange.scheme}://${exchange.authority}${pathWithoutQuery(exchange.path)}`
+    .slice(0, 256)
+    .replace(/["\\]/g, '%22');
+  return ['www-authenticate', `${scheme} realm="${realm}"${more}`];
+}

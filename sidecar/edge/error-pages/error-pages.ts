@@ -1,0 +1,64 @@
+// How a gateway words its refusals: the operator's page for who reads HTML, a problem document (RFC 9457) for programs that
+// ask for JSON, else plain words. None of them says more than the words do.
+
+import type { EdgeReplies } from '../../exchange/edge.ts';
+import type { Denial, Exchange } from '../../exchange/exchange.ts';
+import { headerOf } from '../../exchange/facts.ts';
+import { addFields, filterFields } from '../../exchange/fields.ts';
+import { reasonPhrase } from '../../protocol/http1/print.ts';
+import { chooseType } from '../accept.ts';
+
+const plainOffers = ['text/plain', 'application/problem+json', 'application/json'] as const;
+const pageOffers = [...plainOffers, 'text/html'] as const;
+
+/** The denial in the form that its reader wants; what an external authorizer has worded stays as it is. */
+export function wordDenial(exchange: Exchange, denial: Denial, { errorPages }: EdgeReplies): Denial {
+  if (exchange.failure?.code === 'ext_authz_denied' && denial.body.length > 0) return denial;
+  const page = errorPages.get(denial.status);
+  const type = chooseType(headerOf(exchange, 'accept'), page === undefined ? plainOffers : pageOffers);
+  if (type === 'text/plain') return asVaried(denial);
+  if (type === 'text/html') return withBody(denial, 'text/html; charset=utf-8', fillPage(page!, exchange));
+  return withBody(denial, 'application/problem+json', problemOf(exchange, denial));
+}
+
+/** A cache must not give one reader's form to the next. */
+function asVaried(denial: Denial): Denial {
+  return { ...denial, fields: addFields(denial.fields, [['vary', 'Accept']]) };
+}
+
+function withBody(denial: Denial, type: string, body: Buffer): Denial {
+  const kept = filterFields(denial.fields, ({ lower }) => lower !== 'content-type');
+  return asVaried({ ...denial, fields: addFields(kept, [['content-type', type]]), body });
+}
+
+/** Section 4.2.1: with `about:blank` the title is the status in words. */
+function problemOf({ rules, decisionId }: Exchange, { status, body }: Denial): Buffer {
+  const problem = {
+    type: 'about:blank',
+    title: reasonPhrase(status) || 'Refused',
+    status,
+    ...(body.length === 0 ? {} : { detail: body.toString('utf8') }),
+    ...(rules.decisionHeader ? { instance: decisionId } : {}),
+  };
+  return Buffer.from(JSON.stringify(problem));
+}
+
+const placeholder = '{{request_id}}';
+
+/** The page, naming the request. Its ID may be what a stranger sent, and it stands in HTML. */
+function fillPage(page: Buffer, { requestId }: Exchange): Buffer {
+  if (!page.includes(placeholder)) return page;
+  return Buffer.from(page.toString('utf8').replaceAll(placeholder, () => escapeHtml(requestId)));
+}
+
+const entities: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+  "'": '&#39;',
+};
+
+function escapeHtml(text: string): string {
+  return text.replace(/[&<>"']/g, (one) => entities[one]!);
+}

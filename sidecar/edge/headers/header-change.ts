@@ -1,0 +1,33 @@
+// RequestHeaderModifier and ResponseHeaderModifier: set, then add, then remove (Gateway API, HTTPHeaderFilter).
+
+import type { HeaderChange } from '../../exchange/edge.ts';
+import { addFields, filterFields } from '../../exchange/fields.ts';
+import type { Fields } from '../../exchange/message.ts';
+import type { HeaderModifier } from '../../routing/documents.ts';
+
+/** One change of what one or more modifiers ask for, in their order: those of a rule, then those of its backend. */
+export function compileHeaderChange(modifiers: readonly HeaderModifier[]): HeaderChange | undefined {
+  let change: HeaderChange | undefined;
+  for (const { set = [], add = [], remove = [] } of modifiers) {
+    const taken = new Set([...set.map(({ name }) => name), ...remove].map((name) => name.toLowerCase()));
+    const own = (list: readonly { name: string; value: string }[]): (readonly [string, string])[] =>
+      // Blanks around a value are not of it (RFC 9110 section 5.5), and HTTP/2 takes no field that has them.
+      list.map(({ name, value }) => [name, value.trim()] as const);
+    // What an earlier modifier put there is there for this one.
+    const kept = (list: HeaderChange['add']): HeaderChange['add'] =>
+      list.filter(([name]) => !taken.has(name.toLowerCase()));
+    const removed = new Set(remove.map((name) => name.toLowerCase()));
+    change = {
+      set: [...kept(change?.set ?? []), ...own(set).filter(([name]) => !removed.has(name.toLowerCase()))],
+      add: [...kept(change?.add ?? []), ...own(add).filter(([name]) => !removed.has(name.toLowerCase()))],
+      taken: new Set([...(change?.taken ?? []), ...taken]),
+    };
+  }
+  return change;
+}
+
+/** An answer's fields with that change; a request's have more to them (fields.ts). */
+export function changeFields(fields: Fields, { set, add, taken }: HeaderChange): Fields {
+  const kept = taken.size === 0 ? fields : filterFields(fields, ({ lower }) => !taken.has(lower));
+  return set.length + add.length === 0 ? kept : addFields(kept, [...set, ...add]);
+}

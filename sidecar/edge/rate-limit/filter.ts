@@ -1,0 +1,99 @@
+// An exchange held against its rule's limits: what is asked of it, and what its answer carries.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Connection } from '../../connection.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
+import { addFields } from '../../exchange/fields.ts';
+import { emptyFields } from '../../exchange/message.ts';
+import { type Ip, networkOf } from '../../policy/ip.ts';
+import type { InFlight } from '../concurrency/limit.ts';
+import type { LimitFacts, RateLimits, Verdict } from './rate-limit.ts';
+
+/** One object for nearly all decisions: each is made in one go, and nothing is kept of it. */
+class ExchangeLimitFacts implements LimitFacts {
+  route = '';
+  exchange: Exchange | undefined = undefined;
+
+  get method(): string {
+    return this.exchange!.method;
+  }
+
+  get path(): string {
+    return pathWithoutQuery(this.exchange!.path);
+  }
+
+  get query(): string {
+    const at = this.exchange!.path.indexOf('?');
+    return at === -1 ? '' : this.exchange!.path.slice(at + 1);
+  }
+
+  get clientIp(): Ip | undefined {
+    return this.exchange!.clientIp;
+  }
+
+  get clientId(): string | undefined {
+    return this.exchange!.clientId;
+  }
+
+  get principal(): string | undefined {
+    return (this.exchange!.connection as Connection).client?.uri;
+  }
+
+  get claims(): Readonly<Record<string, unknown>> | undefined {
+    return this.exchange!.auth?.claims;
+  }
+
+  header(name: string): string | undefined {
+    return headerOf(this.exchange!, name);
+  }
+}
+
+const facts = new ExchangeLimitFacts();
+
+/** @throws SallyportError `rate_limited`, with the answer in `denial`; a promise, where Redis is asked, rejects with it. */
+export function limitExchange(exchange: Exchange, limits: RateLimits, route: string): undefined | Promise<void> {
+  const asked = limits.keepsFacts === true ? new ExchangeLimitFacts() : facts;
+  asked.exchange = exchange;
+  asked.route = route;
+  const verdict = limits.check(asked);
+  if (verdict instanceof Promise) return verdict.then((one) => follow(exchange, one));
+  follow(exchange, verdict);
+  return undefined;
+}
+
+function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfterS }: Verdict): void {
+  if (headers.length > 0) exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, headers);
+  if (allowed) return;
+  exchange.decision = 'deny';
+  exchange.details = details;
+  exchange.denial = {
+    status: 429,
+    fields: addFields(emptyFields, [['content-type', 'text/plain; charset=utf-8']]),
+    body: Buffer.from('rate limited'),
+  };
+  throw new SallyportError('rate_limited', `the limit ${rule} has no room for ${retryAfterS} s`);
+}
+
+/**
+ * Counts the exchange among those in flight until it has finished, however that comes.
+ * @throws SallyportError `concurrency_limited`; a promise, where another process counts, rejects with it.
+ */
+export function enterExchange(exchange: Exchange, limit: InFlight, route: string): undefined | Promise<void> {
+  // Whoever has gone while another step waited has been recorded, and would never leave again.
+  if (exchange.finished) return undefined;
+  const key = exchange.clientId ?? networkOf(exchange.clientIp);
+  const entered = limit.enter(key);
+  if (entered instanceof Promise) return entered.then((one) => followEntered(exchange, limit, key, route, one));
+  followEntered(exchange, limit, key, route, entered);
+  return undefined;
+}
+
+function followEntered(exchange: Exchange, limit: InFlight, key: string, route: string, isIn: boolean): void {
+  if (!isIn) {
+    exchange.decision = 'deny';
+    throw limit.refusal(route);
+  }
+  if (exchange.finished) limit.leave(key);
+  else exchange.whenFinished = () => limit.leave(key);
+}

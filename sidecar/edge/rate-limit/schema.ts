@@ -1,0 +1,216 @@
+// How limits are written: the rules of Envoy Gateway's BackendTrafficPolicy, and the filter RequestRateLimit that people write
+// into an HTTPRoute. Both become the same plain rules.
+//
+// Ours, beside Envoy Gateway's fields: `burst`, which fits into the bucket on top of `requests`; in a clientSelector
+// `jwtClaims`, `clientId` and `principal`; and Distinct for everything in a Local rule too.
+
+import { z } from 'zod';
+import { isIpBlock } from '../../policy/ip.ts';
+import { compileRegex } from '../../routing/regex.ts';
+import { headerName } from '../../schema/gateway-patterns.ts';
+import type { LimitRule, LimitSelector } from './plan.ts';
+
+type Ctx = z.RefinementCtx;
+
+/** A field that others evaluate: taken silently it would be a limit that nobody keeps. */
+export const notEvaluated = (what: string) =>
+  z.custom((value) => value === undefined, `this build does not evaluate '${what}'`).optional();
+
+const matchTypes = ['Exact', 'RegularExpression', 'Distinct'] as const;
+
+function checkMatch(
+  { type, value, invert = false }: { type: string; value?: string | undefined; invert?: boolean | undefined },
+  context: Ctx,
+): void {
+  if (type === 'Distinct') {
+    if (value !== undefined)
+      context.addIssue({ code: 'custom', path: ['value'], message: 'Distinct means any value: leave it out' });
+    if (invert) context.addIssue({ code: 'custom', path: ['invert'], message: 'Distinct cannot be inverted' });
+  } else if (value === undefined) context.addIssue({ code: 'custom', message: `type ${type} needs a 'value'` });
+  else if (type === 'RegularExpression') checkRegex(value, context);
+}
+
+function checkRegex(value: string, context: Ctx): void {
+  try {
+    compileRegex(value);
+  } catch {
+    context.addIssue({ code: 'custom', path: ['value'], message: `'${value}' is no regular expression of RE2` });
+  }
+}
+
+const namedTest = (name: z.ZodType<string>, types: readonly ['Exact', ...string[]] = matchTypes) =>
+  z
+    .strictObject({
+      name,
+      type: z.enum(types).default('Exact'),
+      value: z.string().max(1024).optional(),
+      invert: z.boolean().default(false),
+    })
+    .superRefine(checkMatch);
+
+const claimTest = z
+  .strictObject({
+    name: z.string().min(1).max(256),
+    type: z.enum(['Exact', 'Distinct']).default('Exact'),
+    value: z.string().max(1024).optional(),
+  })
+  .superRefine(checkMatch);
+
+const valueTest = z
+  .strictObject({ type: z.enum(['Exact', 'Distinct']).default('Exact'), value: z.string().min(1).max(2048).optional() })
+  .superRefine(checkMatch);
+
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
+const said = (value: object): boolean =>
+  Object.values(value).some((one) => one !== undefined && (!Array.isArray(one) || one.length > 0));
+
+const selector = z
+  .strictObject({
+    headers: z.array(namedTest(headerName)).max(16).optional(),
+    methods: z.array(z.strictObject({ value: z.enum(methods), invert: z.boolean().default(false) })).optional(),
+    path: z
+      .strictObject({
+        type: z.enum(['Exact', 'PathPrefix', 'RegularExpression']).default('PathPrefix'),
+        value: z.string().max(1024).default('/'),
+        invert: z.boolean().default(false),
+      })
+      .superRefine(({ type, value }, context) => {
+        if (type === 'RegularExpression') checkRegex(value, context);
+        else if (!value.startsWith('/'))
+          context.addIssue({ code: 'custom', path: ['value'], message: 'a path begins with /' });
+      })
+      .optional(),
+    queryParams: z
+      .array(namedTest(z.string().min(1).max(256)))
+      .max(16)
+      .optional(),
+    sourceCIDR: z
+      .strictObject({
+        type: z.enum(['Exact', 'Distinct']).default('Exact'),
+        value: z
+          .string()
+          .max(256)
+          .refine(isIpBlock, { error: ({ input }) => `'${input}' is no address and no block of them` }),
+      })
+      .optional(),
+    jwtClaims: z.array(claimTest).max(16).optional(),
+    clientId: valueTest.optional(),
+    principal: valueTest.optional(),
+  })
+  .refine(said, 'a selector without conditions selects everything: leave it out');
+
+const units = { Second: 1000, Minute: 60_000, Hour: 3_600_000, Day: 86_400_000 } as const;
+type Unit = keyof typeof units;
+const most = 1_000_000_000;
+const count = (least: number) => z.number().int().min(least).max(most);
+
+const rule = z
+  .strictObject({
+    /** By it rules of two policies are told apart when they are merged. */
+    name: z.string().min(1).max(253).optional(),
+    clientSelectors: z.array(selector).max(8, 'a rule has at most 8 selectors').optional(),
+    limit: z.strictObject({
+      requests: count(0),
+      unit: z.enum(Object.keys(units) as [Unit, ...Unit[]]),
+      fromMetadata: notEvaluated('fromMetadata'),
+    }),
+    burst: count(0).default(0),
+    cost: z
+      .strictObject({
+        request: z
+          .strictObject({
+            from: z.literal('Number', "only 'Number' is evaluated here"),
+            number: count(1).default(1),
+            metadata: notEvaluated('metadata'),
+          })
+          .optional(),
+        response: notEvaluated('cost.response'),
+      })
+      .optional(),
+    shared: z.boolean().default(false),
+    shadowMode: notEvaluated('shadowMode'),
+    xRateLimitHeaders: notEvaluated('xRateLimitHeaders'),
+  })
+  .superRefine(({ limit: { requests }, burst, cost }, context) => {
+    checkBurst(requests, burst, context);
+    const number = cost?.request?.number ?? 1;
+    if (requests > 0 && number > requests + burst)
+      context.addIssue({
+        code: 'custom',
+        path: ['cost', 'request', 'number'],
+        message: `a request costs ${number}, and no more than ${requests + burst} fit in: none would ever pass`,
+      });
+  });
+
+function checkBurst(requests: number, burst: number, context: Ctx): void {
+  if (requests === 0 && burst > 0)
+    context.addIssue({ code: 'custom', path: ['burst'], message: 'where nothing is allowed there is no burst' });
+}
+
+const part = (rules: number) =>
+  z.strictObject({ rules: z.array(rule).min(1).max(rules, `there are at most ${rules} rules`) });
+
+/** `spec.rateLimit`. Without `type`, which Envoy Gateway has deprecated, both parts may be there. */
+export const rateLimit = z
+  .strictObject({
+    type: z.enum(['Local', 'Global']).optional(),
+    local: part(16).optional(),
+    global: part(128).optional(),
+  })
+  .superRefine(({ type, local, global }, context) => {
+    if (type === undefined && local === undefined && global === undefined)
+      context.addIssue({ code: 'custom', message: "needs 'local' or 'global'" });
+    for (const [wanted, field, value] of [
+      ['Local', 'local', local],
+      ['Global', 'global', global],
+    ] as const) {
+      if (type === wanted && value === undefined)
+        context.addIssue({ code: 'custom', message: `type ${type} needs '${field}'` });
+      if (type !== undefined && type !== wanted && value !== undefined)
+        context.addIssue({ code: 'custom', path: [field], message: `'${field}' is not for type ${type}` });
+    }
+  });
+
+/** The rules of a policy; `of` names it: namespace/name. */
+export function rulesOf({ local, global }: z.output<typeof rateLimit>, of: string): LimitRule[] {
+  return [
+    ...(local?.rules ?? []).map((one, index) => ruleOf(one, `${of} local rule ${index + 1}`, 'local')),
+    ...(global?.rules ?? []).map((one, index) => ruleOf(one, `${of} global rule ${index + 1}`, 'shared')),
+  ];
+}
+
+function ruleOf(
+  { limit, burst, cost, shared, clientSelectors = [] }: z.output<typeof rule>,
+  id: string,
+  scope: LimitRule['scope'],
+): LimitRule {
+  return {
+    id,
+    scope,
+    selectors: clientSelectors.map(selectorOf),
+    requests: limit.requests,
+    periodMs: units[limit.unit],
+    burst,
+    cost: cost?.request?.number ?? 1,
+    acrossRoutes: shared,
+  };
+}
+
+function selectorOf(one: z.output<typeof selector>): LimitSelector {
+  const { headers = [], queryParams = [], jwtClaims = [], methods: verbs = [], path, sourceCIDR } = one;
+  return {
+    headers: headers.map((test) => ({ ...withValue(test), name: test.name.toLowerCase() })) as LimitSelector['headers'],
+    queryParams: queryParams.map(withValue) as LimitSelector['queryParams'],
+    jwtClaims: jwtClaims.map((test) => ({ ...withValue(test), invert: false })),
+    methods: verbs,
+    ...(path === undefined ? {} : { path }),
+    ...(sourceCIDR === undefined ? {} : { sourceCIDR }),
+    ...(one.clientId === undefined ? {} : { clientId: withValue(one.clientId) }),
+    ...(one.principal === undefined ? {} : { principal: withValue(one.principal) }),
+  };
+}
+
+const withValue = <T extends { readonly value?: string | undefined }>(test: T): T & { readonly value: string } => ({
+  ...test,
+  value: test.value ?? '',
+});

@@ -1,0 +1,228 @@
+// The connection to Redis that a gateway has, for whatever its processes and its neighbours share. Whoever asks gets an answer
+// in `timeoutMs` or none: Redis slow, away or in error is Redis away, said once, and tried again in the background until it
+// works.
+//
+// One Redis, or one behind a name that fails over; not Redis Cluster, whose nodes have a part of the keys each.
+
+import { reasonOf } from '../../cert-agent/base/errors.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import { type Client, connectMs, createClient, destroy, openClient, type RedisPlace, type Target } from './redis.ts';
+
+export interface RedisLinkOptions extends RedisPlace {
+  /** How long a question waits, milliseconds. */
+  readonly timeoutMs?: number | undefined;
+  readonly log?: Log | undefined;
+}
+
+const defaultTimeoutMs = 50;
+const firstRetryMs = 100;
+const longestRetryMs = 2000;
+/** Questions that wait at once: more means that Redis does not keep up. */
+const maxWaiting = 10_000;
+
+export class RedisLink {
+  readonly #target: Target;
+  readonly #timeoutMs: number;
+  readonly #log: Log | undefined;
+  readonly #probe: (client: Client) => Promise<unknown>;
+  readonly #unanswered: () => number;
+  #client: Client | undefined = undefined;
+  /** In the order in which they were asked, which is that in which their time runs out. */
+  #waiting: Asked[] = [];
+  #tick: NodeJS.Timeout | undefined = undefined;
+  #retry: NodeJS.Timeout | undefined = undefined;
+  #retryMs = firstRetryMs;
+  #closed = false;
+  #wasReady = true;
+  #since = performance.now();
+  /** What `#unanswered` gave when the outage began. */
+  #unansweredBefore = 0;
+  outages = 0;
+  lastProblem: string | undefined = undefined;
+
+  /** `probe` must work on a connection before it is used; `unanswered` counts what was decided without Redis so far. */
+  constructor(
+    target: Target,
+    { timeoutMs = defaultTimeoutMs, log }: RedisLinkOptions,
+    probe: (client: Client) => Promise<unknown>,
+    unanswered: () => number,
+  ) {
+    this.#target = target;
+    this.#timeoutMs = timeoutMs;
+    this.#log = log;
+    this.#probe = probe;
+    this.#unanswered = unanswered;
+  }
+
+  /** Host and port. */
+  get place(): string {
+    return this.#target.place;
+  }
+
+  /** Whether Redis answered when it was last heard of. */
+  get ready(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /**
+   * Asks. No promise where Redis is away; undefined where it gave no answer in time, or an error. Never rejects. `note` hears
+   * of each question that was asked, before whoever waits.
+   */
+  ask<T>(
+    question: (client: Client) => Promise<T>,
+    note: (answer: T | undefined) => void = () => {},
+  ): Promise<T | undefined> | undefined {
+    const client = this.#client;
+    if (client === undefined || this.#waiting.length >= maxWaiting) return undefined;
+    return new Promise((resolve) => {
+      const asked = new Asked(performance.now() + this.#timeoutMs, (answer) => {
+        note(answer as T | undefined);
+        resolve(answer as T | undefined);
+      });
+      this.#waiting.push(asked);
+      this.#tick ??= setTimeout(this.#lookAgain, this.#timeoutMs).unref();
+      question(client).then(
+        (answer) => {
+          asked.settle(answer);
+          this.#forget();
+        },
+        (error: unknown) => {
+          if (!asked.done) this.#lost(client, reasonOf(error));
+          asked.settle(undefined);
+        },
+      );
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#drop();
+  }
+
+  /** One attempt: a connection of its own on which the probe has worked. */
+  async connect(): Promise<void> {
+    if (this.#closed) return;
+    const fresh: { client?: Client } = {};
+    let late: NodeJS.Timeout | undefined;
+    try {
+      const time = new Promise<never>((_, reject) => {
+        late = setTimeout(() => reject(new Error(`it did not answer in ${connectMs} ms`)), connectMs).unref();
+      });
+      await Promise.race([this.#open(fresh), time]);
+    } catch (error) {
+      destroy(fresh.client);
+      this.#away(reasonOf(error));
+      return;
+    } finally {
+      clearTimeout(late);
+    }
+    if (this.#closed) return destroy(fresh.client);
+    this.#here(fresh.client!);
+  }
+
+  async #open(fresh: { client?: Client }): Promise<void> {
+    const client = await createClient(this.#target);
+    fresh.client = client;
+    // Without somebody who listens an error would end the process. What it means for questions they are told themselves.
+    client.on('error', (error: unknown) => this.#lost(client, reasonOf(error)));
+    // Not PING: a replica, or a Redis without memory left, answers that and then refuses every decision.
+    await openClient(client, this.place, this.#probe);
+  }
+
+  #here(client: Client): void {
+    this.#client = client;
+    this.#retryMs = firstRetryMs;
+    if (this.#wasReady) return;
+    this.#wasReady = true;
+    const decisions = this.#unanswered() - this.#unansweredBefore;
+    this.#log?.info(
+      {
+        code: 'redis_available',
+        redis: this.#target.place,
+        decisions,
+        ms: Math.round(performance.now() - this.#since),
+      },
+      `Redis at ${this.#target.place} answers again: ${decisions} decisions were made by local limits`,
+    );
+  }
+
+  /** The connection that was in use is of no more use. */
+  #lost(client: Client, reason: string): void {
+    if (client !== this.#client || this.#closed) return;
+    // First, so that those who are waiting count as decided in this outage.
+    this.#away(reason);
+    this.#drop();
+  }
+
+  #away(reason: string): void {
+    this.lastProblem = reason;
+    if (this.#closed) return;
+    if (this.#wasReady) {
+      this.#wasReady = false;
+      this.outages++;
+      this.#since = performance.now();
+      this.#unansweredBefore = this.#unanswered();
+      this.#log?.warn(
+        { code: 'redis_unavailable', redis: this.#target.place, reason, outages: this.outages },
+        `Redis at ${this.#target.place} cannot be asked, each gateway limits on its own: ${reason}`,
+      );
+    }
+    // Many gateways lose it at once; they must not come back at once.
+    const delay = this.#retryMs * (0.5 + Math.random() / 2);
+    this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs);
+    this.#retry = setTimeout(() => void this.connect(), delay).unref();
+  }
+
+  /** Nobody waits for a connection that is given up. */
+  #drop(): void {
+    const client = this.#client;
+    this.#client = undefined;
+    clearTimeout(this.#tick);
+    this.#tick = undefined;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const asked of waiting) asked.settle(undefined);
+    destroy(client);
+  }
+
+  /** Answers come in the order of the questions. */
+  #forget(): void {
+    if (!this.#waiting[0]?.done) return;
+    const first = this.#waiting.findIndex(({ done }) => !done);
+    this.#waiting.splice(0, first === -1 ? this.#waiting.length : first);
+  }
+
+  /**
+   * One timer for all that wait. When we ourselves were busy the answers lie in the socket: they are read before anybody is
+   * told that his time ran out.
+   */
+  readonly #lookAgain = (): void => {
+    setImmediate(() => {
+      this.#tick = undefined;
+      const [oldest] = this.#waiting;
+      if (oldest === undefined || this.#client === undefined) return;
+      const left = oldest.until - performance.now();
+      if (left <= 0) this.#lost(this.#client, `it did not answer in ${this.#timeoutMs} ms`);
+      else this.#tick ??= setTimeout(this.#lookAgain, left).unref();
+    });
+  };
+}
+
+/** A question, answered once. */
+class Asked {
+  readonly until: number;
+  readonly #resolve: (answer: unknown) => void;
+  done = false;
+
+  constructor(until: number, resolve: (answer: unknown) => void) {
+    this.until = until;
+    this.#resolve = resolve;
+  }
+
+  settle(answer: unknown): void {
+    if (this.done) return;
+    this.done = true;
+    this.#resolve(answer);
+  }
+}

@@ -1,0 +1,72 @@
+// URLRewrite and RequestRedirect (Gateway API): another path, another host, another place to ask.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { PathChange, Redirect, Rewrite } from '../../exchange/edge.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import type { PathModifier, RouteFilter } from '../../routing/documents.ts';
+import { withoutEndingSlash } from '../../routing/table.ts';
+
+/** `prefix` is what the rule's only match asks for. */
+function compilePathChange(path: PathModifier | undefined, prefix: string): PathChange | undefined {
+  if (path === undefined) return undefined;
+  if (path.type === 'ReplaceFullPath') return { full: path.replaceFullPath! };
+  return { prefix: withoutEndingSlash(prefix), replacement: withoutEndingSlash(path.replacePrefixMatch!) };
+}
+
+export function compileRewrite({ hostname, path }: NonNullable<RouteFilter['urlRewrite']>, prefix: string): Rewrite {
+  return { hostname, path: compilePathChange(path, prefix) };
+}
+
+export function compileRedirect(
+  { scheme, hostname, path, port, statusCode }: NonNullable<RouteFilter['requestRedirect']>,
+  prefix: string,
+): Redirect {
+  return { scheme, hostname, port, status: statusCode, path: compilePathChange(path, prefix) };
+}
+
+/** A path, with its query, after a change. The query stays. */
+export function changePath(path: string, change: PathChange | undefined): string {
+  if (change === undefined) return path;
+  const at = path.indexOf('?');
+  const [bare, query] = at === -1 ? [path, ''] : [path.slice(0, at), path.slice(at)];
+  if ('full' in change) return change.full + query;
+  const rest = bare.slice(change.prefix.length);
+  const changed = `${change.replacement}${rest}`;
+  // `/foo` for `/` under `/foo/bar` gives `/bar`; for `/foo` alone it gives `/`, not nothing.
+  return (changed === '' ? '/' : changed.startsWith('/') ? changed : `/${changed}`) + query;
+}
+
+/** What the backend is asked in place of what we were. */
+export function applyRewrite(exchange: Exchange, { hostname, path }: Rewrite): void {
+  exchange.path = changePath(exchange.path, path);
+  if (hostname !== undefined) exchange.authority = hostname;
+}
+
+const defaultPorts: Readonly<Record<string, number>> = { http: 80, https: 443 };
+
+/**
+ * Where a redirect leads. (HTTPRequestRedirectFilter `port`: with a scheme its well-known port, else the listener's.) What
+ * the client sees in its address bar counts: behind a proxy that we trust it is that proxy's scheme and port.
+ * @throws SallyportError `redirect_loop` when that is where the client already is, `host_missing` when nobody knows which host.
+ */
+export function locationOf(exchange: Exchange, redirect: Redirect, listenerPort: number): string {
+  const own = exchange.scheme;
+  const isOurs = own === (exchange.connection.tls === undefined ? 'http' : 'https');
+  const ownPort = isOurs ? listenerPort : defaultPorts[own]!;
+  const scheme = redirect.scheme ?? own;
+  const { authority } = exchange;
+  const bracket = authority.lastIndexOf(']');
+  const colon = authority.indexOf(':', bracket === -1 ? 0 : bracket);
+  const asked = colon === -1 ? authority : authority.slice(0, colon);
+  const host = redirect.hostname ?? asked;
+  if (host === '') throw new SallyportError('host_missing', 'a redirect is asked for without a Host');
+  const port = redirect.port ?? (redirect.scheme === undefined ? ownPort : defaultPorts[scheme]!);
+  const place = (of: string, name: string, number: number): string =>
+    defaultPorts[of] === number ? `${of}://${name}` : `${of}://${name}:${number}`;
+  const path = changePath(exchange.path, redirect.path);
+  const location = place(scheme, host, port) + path;
+  const isSeen = redirect.status === 303 && exchange.method !== 'GET' && exchange.method !== 'HEAD';
+  if (!isSeen && location === place(own, asked, ownPort) + exchange.path)
+    throw new SallyportError('redirect_loop', `the redirect of ${exchange.edge?.name} leads back to where it is asked`);
+  return location;
+}

@@ -1,0 +1,183 @@
+// Bearer tokens at a gateway: JWTs by the same rules as a sidecar's RequestAuthentication, and tokens that say nothing
+// themselves by introspection. Where both are set up, the token's form decides: three parts with dots between are a JWT.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import { headerOf } from '../../exchange/facts.ts';
+import { filterFields } from '../../exchange/fields.ts';
+import { type Reading, readBearer } from '../../policy/credential-readings.ts';
+import type { Authentication, AuthResult, Refused, Verified } from '../../policy/jwt.ts';
+import {
+  findTokens,
+  type JwtRule,
+  paramsOf,
+  type TokenPlace,
+  withoutParam,
+} from '../../policy/request-authentication.ts';
+import { vouchFor } from '../authorization/authorization.ts';
+import { challenge, isSamePlace, refuseCaller, takeOutAll, tokenSourceOf } from '../credentials.ts';
+import type { JwtPolicy } from '../security-policy.ts';
+import { passClaims, type ReportUnfit } from './claims.ts';
+import type { Introspection } from './introspection.ts';
+
+export interface BearerParts {
+  readonly jwt: JwtPolicy | undefined;
+  /** Compiled from `jwt`. */
+  readonly authentication: Authentication | undefined;
+  readonly introspection: Introspection | undefined;
+  /** The access token of a session is put where a token is looked for: it is verified and goes on to the app. */
+  readonly sessionForwards: boolean;
+  /** Rules of providers for whose tokens a session stands: its ID token is one that they would take. */
+  readonly sessionRules: readonly JwtRule[];
+  readonly report: ReportUnfit;
+}
+
+const introspectionProvider = Object.freeze(['introspection']);
+
+export class Bearer {
+  readonly #parts: BearerParts;
+  readonly #providers: ReadonlyMap<unknown, readonly string[]>;
+
+  /** Whether a JWT provider looks into `Authorization`. */
+  readonly #takesAuthorization: boolean;
+
+  constructor(parts: BearerParts) {
+    this.#parts = parts;
+    const probe = { path: '/', header: (name: string) => (name === 'authorization' ? 'Bearer a.b.c' : undefined) };
+    this.#takesAuthorization = parts.jwt?.providers.some(({ rule }) => findTokens(rule, probe).length > 0) === true;
+    this.#providers = new Map(parts.jwt?.providers.map(({ name, rule }) => [rule, Object.freeze([name])]));
+  }
+
+  /** Whether the request brings a token that this policy would look at. */
+  isPresent(exchange: Exchange): boolean {
+    const { jwt, introspection } = this.#parts;
+    if (introspection !== undefined && bearerOf(exchange) !== undefined) return true;
+    const source = tokenSourceOf(exchange, exchange.fields);
+    return jwt?.providers.some(({ rule }) => findTokens(rule, source).length > 0) === true;
+  }
+
+  /**
+   * Knows the caller by his token. Without one the request passes where tokens are optional, or where a session stands for it.
+   * @throws SallyportError `jwt_missing`, `jwt_*`, `jwks_unavailable`, `introspection_*`; its promise rejects with the same.
+   */
+  know(exchange: Exchange): undefined | Promise<void> {
+    const { introspection } = this.#parts;
+    const reading = introspection === undefined ? undefined : bearerOf(exchange);
+    if (reading === undefined || (this.#takesAuthorization && isJwt(reading.token))) return this.#knowByJwt(exchange);
+    if (!reading.sound)
+      throw refuseToken(exchange, {
+        kind: 'refused',
+        error: new SallyportError(
+          'jwt_invalid',
+          'Authorization holds more than one bearer token, or one in another form',
+        ),
+        text: 'Jwt verification fails',
+      });
+    const known = introspection!.know(exchange, reading.token);
+    if (known !== undefined) return known.then(() => this.#afterIntrospection(exchange));
+    this.#afterIntrospection(exchange);
+    return undefined;
+  }
+
+  #afterIntrospection(exchange: Exchange): void {
+    vouchFor(exchange.auth!, introspectionProvider);
+    const { jwt } = this.#parts;
+    const rest = filterFields(exchange.fields, ({ lower }) => lower !== 'authorization');
+    const source = tokenSourceOf(exchange, rest);
+    if (jwt?.providers.some(({ rule }) => findTokens(rule, source).length > 0) === true)
+      throw refuseToken(exchange, {
+        kind: 'refused',
+        error: new SallyportError('jwt_invalid', 'a request brings two tokens: whose it is would be its own choice'),
+        text: 'Jwt verification fails',
+      });
+  }
+
+  #knowByJwt(exchange: Exchange): undefined | Promise<void> {
+    const { authentication } = this.#parts;
+    if (authentication === undefined) {
+      this.#without(exchange);
+      return undefined;
+    }
+    const result = authentication.check(tokenSourceOf(exchange, exchange.fields), Date.now());
+    if (result instanceof Promise) return result.then((one) => this.#take(exchange, authentication, one));
+    this.#take(exchange, authentication, result);
+    return undefined;
+  }
+
+  #take(exchange: Exchange, authentication: Authentication, result: AuthResult): void {
+    if (result.kind === 'none') return this.#without(exchange);
+    if (result.kind === 'refused') {
+      // A token in the query, good or bad, is not for the record.
+      for (const rule of authentication.rules)
+        for (const name of paramsOf(rule)) exchange.path = withoutParam(exchange.path, name);
+      throw refuseToken(exchange, result);
+    }
+    vouchFor(result.auth, this.#providers.get(result.rule) ?? []);
+    exchange.auth = result.auth;
+    exchange.tokenValidUntil = Math.min(result.validUntil, exchange.tokenValidUntil);
+    const bySession = exchange.authMethod === 'oidc';
+    exchange.authMethod = 'jwt';
+    this.#passOn(exchange, result, bySession && this.#parts.sessionForwards);
+  }
+
+  #without(exchange: Exchange): void {
+    const { jwt } = this.#parts;
+    if (exchange.authMethod === 'oidc') return this.#passSession(exchange);
+    if (jwt?.optional === true) return;
+    throw refuseCaller(exchange, 'jwt_missing', 'Jwt is missing', 'it brings no token', [
+      challenge(exchange, 'Bearer'),
+    ]);
+  }
+
+  /** A session stands for a token of those providers: the app sees the claims that it would see of that. */
+  #passSession(exchange: Exchange): void {
+    const { sessionRules, report } = this.#parts;
+    for (const { outputClaimToHeaders } of sessionRules)
+      passClaims(exchange, exchange.auth!.claims, outputClaimToHeaders, report);
+  }
+
+  /**
+   * One token that is good is enough, and nobody has looked at those of other providers: an app that reads one where it is
+   * used to finding what we have verified must not find what the caller has made up.
+   */
+  #takeOutOthers(exchange: Exchange, verified: JwtRule, places: readonly TokenPlace[]): void {
+    const { providers } = this.#parts.jwt!;
+    if (providers.length === 1) return;
+    const source = tokenSourceOf(exchange, exchange.fields);
+    const others = providers.flatMap(({ rule }) =>
+      rule === verified ? [] : findTokens(rule, source).map(({ place }) => place),
+    );
+    takeOutAll(
+      exchange,
+      others.filter((place) => !places.some((one) => isSamePlace(one, place))),
+    );
+  }
+
+  /** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
+  #passOn(exchange: Exchange, { rule, places, auth }: Verified, keepAuthorization: boolean): void {
+    this.#takeOutOthers(exchange, rule, places);
+    const isKept = ({ kind, name }: TokenPlace): boolean =>
+      rule.forwardOriginalToken || (keepAuthorization && kind === 'header' && name === 'authorization');
+    takeOutAll(
+      exchange,
+      places.filter((place) => !isKept(place)),
+    );
+    passClaims(exchange, auth.claims, rule.outputClaimToHeaders, this.#parts.report);
+  }
+}
+
+function isJwt(token: string): boolean {
+  return /^[\w-]+\.[\w-]+\.[\w-]*$/.test(token);
+}
+
+/** What `Authorization` holds that an app could read as a bearer token (RFC 6750 section 2.1). */
+function bearerOf(exchange: Exchange): Reading | undefined {
+  return readBearer(headerOf(exchange, 'authorization'));
+}
+
+/** RFC 6750 section 3: what the caller is told, in Envoy's words. */
+function refuseToken(exchange: Exchange, { error, text }: Refused): SallyportError {
+  refuseCaller(exchange, error.code, text, error.message, [challenge(exchange, 'Bearer', ', error="invalid_token"')]);
+  exchange.details = `jwt_authn_access_denied{${text.replace(/\s/g, '_')}}`;
+  return error;
+}

@@ -1,0 +1,148 @@
+// Tokens that say nothing themselves: what they mean is asked of whoever issued them (RFC 7662), once for all requests that
+// bring the same one, and again after a minute at most, so that one that was withdrawn is noticed. No answer is no.
+
+import { createHash } from 'node:crypto';
+import { asSallyportError, reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import { type RequestAuth, readClaims } from '../../policy/facts.ts';
+import { networkOf } from '../../policy/ip.ts';
+import { ConcurrencyLimit } from '../concurrency/limit.ts';
+import { challenge, refuseCaller, takeOut } from '../credentials.ts';
+import { Expiring } from '../expiring.ts';
+import { loadOAuth, type OAuth, type ProviderFetch } from '../provider-fetch.ts';
+import type { IntrospectionPolicy } from '../security-policy.ts';
+
+const maxTokenLength = 4096;
+const maxRemembered = 10_000;
+/** A token that is not good yet may be so soon. */
+const refusedMs = 5000;
+/** How many may be asked about at once: whoever invents tokens must not make us a flood. */
+const maxAsking = 256;
+const maxOfOneClient = 64;
+
+interface Meaning {
+  readonly auth: RequestAuth;
+  readonly validUntil: number;
+}
+
+export class Introspection {
+  readonly #policy: IntrospectionPolicy;
+  readonly #secret: string;
+  readonly #fetch: ProviderFetch;
+  readonly #now: () => number;
+  /** By the token's hash: the token itself is not kept. */
+  readonly #known: Expiring<Meaning>;
+  /** Apart, so that tokens that somebody invents do not drive the good ones out. */
+  readonly #refused: Expiring<null>;
+  readonly #ofClients = new ConcurrencyLimit({ maxInFlight: maxOfOneClient, per: 'client' });
+  readonly #asking = new Map<string, Promise<Meaning | null>>();
+
+  constructor(policy: IntrospectionPolicy, secret: string, fetch: ProviderFetch, now: () => number) {
+    this.#policy = policy;
+    this.#secret = secret;
+    this.#fetch = fetch;
+    this.#now = now;
+    this.#known = new Expiring(maxRemembered, now);
+    this.#refused = new Expiring(maxRemembered, now);
+  }
+
+  /**
+   * Knows the caller by `token`, which stands in `Authorization`.
+   * @throws SallyportError `introspection_refused`, `introspection_failed`; its promise rejects with the same.
+   */
+  know(exchange: Exchange, token: string): undefined | Promise<void> {
+    if (token.length > maxTokenLength || !/^[\x21-\x7e]+$/.test(token)) throw this.#refuse(exchange, 'it is too long');
+    const key = createHash('sha256').update(token).digest('base64');
+    const known = this.#known.get(key) ?? this.#refused.get(key);
+    if (known !== undefined) {
+      this.#take(exchange, known);
+      return undefined;
+    }
+    const asking = this.#asking.get(key) ?? this.#begin(exchange, key, token);
+    return asking.then(
+      (meaning) => this.#take(exchange, meaning),
+      (error: unknown) => {
+        const { message } = asSallyportError(error, 'introspection_failed', 'it cannot be asked');
+        throw refuseCaller(exchange, 'introspection_failed', 'token introspection failed', message);
+      },
+    );
+  }
+
+  #begin(exchange: Exchange, key: string, token: string): Promise<Meaning | null> {
+    const client = networkOf(exchange.clientIp);
+    const isFull = this.#asking.size >= maxAsking;
+    if (isFull || !this.#ofClients.enter(client)) {
+      const why = isFull ? `${maxAsking} tokens` : `${maxOfOneClient} tokens of one client`;
+      throw refuseCaller(
+        exchange,
+        'introspection_failed',
+        'token introspection failed',
+        `${why} are being asked about`,
+      );
+    }
+    const asking = this.#ask(key, token).finally(() => this.#ofClients.leave(client));
+    this.#asking.set(key, asking);
+    return asking;
+  }
+
+  #take(exchange: Exchange, meaning: Meaning | null): void {
+    if (meaning === null) throw this.#refuse(exchange, 'its issuer does not vouch for it');
+    exchange.auth = meaning.auth;
+    exchange.authMethod = 'introspection';
+    exchange.tokenValidUntil = meaning.validUntil;
+    if (!this.#policy.forwardOriginalToken) takeOut(exchange, { kind: 'header', name: 'authorization' });
+  }
+
+  #refuse(exchange: Exchange, why: string): SallyportError {
+    return refuseCaller(exchange, 'introspection_refused', 'token is not active', `a token is refused: ${why}`, [
+      challenge(exchange, 'Bearer', ', error="invalid_token"'),
+    ]);
+  }
+
+  async #ask(key: string, token: string): Promise<Meaning | null> {
+    try {
+      const meaning = this.#read(await this.#question(token));
+      const now = this.#now();
+      if (meaning === null) this.#refused.set(key, null, now + refusedMs);
+      else this.#known.set(key, meaning, Math.min(now + this.#policy.cacheMs, meaning.validUntil));
+      return meaning;
+    } finally {
+      this.#asking.delete(key);
+    }
+  }
+
+  async #question(token: string): Promise<OAuth.IntrospectionResponse> {
+    const { endpoint, clientId } = this.#policy;
+    const oauth = await loadOAuth();
+    const server = { issuer: new URL(endpoint).origin, introspection_endpoint: endpoint };
+    const client = { client_id: clientId };
+    try {
+      const answer = await oauth.introspectionRequest(server, client, oauth.ClientSecretBasic(this.#secret), token, {
+        [oauth.customFetch]: this.#fetch,
+        // The document's reader has let http through to this machine alone.
+        [oauth.allowInsecureRequests]: true,
+        additionalParameters: { token_type_hint: 'access_token' },
+      });
+      // A signed answer would need keys that nobody has named.
+      if (!/^application\/json\b/i.test(answer.headers.get('content-type') ?? ''))
+        throw new Error(`it answers ${answer.status} with something that is not JSON`);
+      return await oauth.processIntrospectionResponse(server, client, answer);
+    } catch (error) {
+      if (error instanceof SallyportError) throw error;
+      throw new SallyportError('introspection_failed', `${endpoint} says nothing of use: ${reasonOf(error)}`);
+    }
+  }
+
+  /** RFC 7662 section 4: what is said of a token is checked, not only that it is active. */
+  #read(said: OAuth.IntrospectionResponse): Meaning | null {
+    const { active, exp, nbf, aud } = said;
+    const now = this.#now();
+    if (active !== true) return null;
+    if ((exp !== undefined && !(exp * 1000 > now)) || (nbf !== undefined && !(nbf * 1000 <= now + 10_000))) return null;
+    const { audiences } = this.#policy;
+    const list = Array.isArray(aud) ? aud : [aud];
+    if (audiences.length > 0 && !list.some((one) => typeof one === 'string' && audiences.includes(one))) return null;
+    const claims = said as unknown as Readonly<Record<string, unknown>>;
+    return { auth: readClaims(claims), validUntil: exp === undefined ? Number.POSITIVE_INFINITY : exp * 1000 };
+  }
+}

@@ -1,0 +1,35 @@
+// The limits of one port.
+
+/** Every limit of one port, from the settings. Times in milliseconds. */
+export interface Limits {
+  readonly headBytes: number;
+  readonly headFields: number;
+  /** A request's target, and its body; Infinity in a sidecar that sets none. */
+  readonly urlBytes: number;
+  readonly bodyBytes: number;
+  /** Bytes a second below which a body, either way, is too slow; 0: none is. */
+  readonly slowBytesPerSecond: number;
+  readonly handshakeMs: number;
+  readonly protocolDetectionMs: number;
+  readonly headMs: number;
+  readonly connectMs: number;
+  readonly streamIdleMs: number;
+  /** How long bytes may wait of which none is taken. */
+  readonly streamStallMs: number;
+  readonly clientIdleMs: number;
+  readonly tcpIdleMs: number;
+  readonly connections: number;
+  /** How many files and sockets the process may have open; Infinity where the system sets no limit. */
+  readonly descriptors: number;
+  /** Requests that one HTTP/2 connection may have in flight. */
+  readonly streams: number;
+  /** Requests that may wait for a connection to one upstream. */
+  readonly pendingRequests: number;
+  /** What may wait in memory for readers that are slower than their writers, all connections together, before somebody is cut. */
+  readonly heldBytes: number;
+  readonly drainMs: number;
+  /** How long outbound ports take what the app still has to say, at least. */
+  readonly drainMinimumMs: number;
+  readonly drainWebSocketMs: number;
+  readonly drainTcpMs: number;
+}

@@ -1,0 +1,181 @@
+// HTTP messages as the path sees them, whichever protocol carries them: interned field names, fields, and the heads of
+// requests and responses.
+
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { foldName } from '../policy/header-name.ts';
+import { isProxyField } from './proxy-fields.ts';
+
+/** A field's name, interned: what it means to a proxy is known without comparing strings. */
+export interface FieldName {
+  readonly lower: string;
+  /**
+   * The name as servers fold it that make variables of names (CGI, WSGI, Rack, PHP): in lower case, with a dash for everything but
+   * letters and digits. `X_Role` and `X-Role` are one name to them, so they are one name to every step that judges a request.
+   */
+  readonly folded: string;
+  /** A proxy's to set, and no client's: see protocol/proxy-fields.ts. */
+  readonly ofProxy: boolean;
+  /** The name as it was spelled, with its colon and space, ready to print. */
+  readonly prefix: string;
+  /** One of `role` in protocol/http1/head.ts. */
+  readonly role: number;
+}
+
+/** A head's fields in the order they came; `names[i]` belongs to `values[i]`. */
+export interface Fields {
+  readonly names: FieldName[];
+  readonly values: string[];
+}
+
+/** How a message's body is delimited: no body, so many bytes, chunks, or until the connection closes. */
+export type Framing = number | 'chunked' | 'close';
+
+/** A request as it goes on: what the head said, and what we add. */
+export interface Call {
+  readonly method: string;
+  readonly path: string;
+  readonly authority: string;
+  readonly fields: Fields;
+  /** Names that `Connection` listed, lower case: they belong to the hop that ends here. */
+  readonly hopFields: readonly string[] | undefined;
+  /** The new `x-forwarded-client-cert`, inbound only. */
+  readonly clientCert: string | undefined;
+  /** Set where the request brought none. */
+  readonly requestId: string | undefined;
+  readonly framing: Framing;
+  readonly webSocket: boolean;
+  readonly expectContinue: boolean;
+}
+
+/** An answer's head, as it came from upstream or as we make it. */
+export interface Reply {
+  readonly status: number;
+  readonly reason: string;
+  readonly fields: Fields;
+  readonly hopFields: readonly string[] | undefined;
+  /** A body framed by 'close' ends with its connection. */
+  readonly framing: Framing;
+  /** The Content-Length of an answer that has no body (HEAD, 304): passed on as it is. */
+  readonly declaredLength: number | undefined;
+}
+
+/** What a field means to a proxy. Everything that is not end-to-end has a role of its own. */
+export const role = Object.freeze({
+  plain: 0,
+  /** Belongs to one hop and is dropped (RFC 9110 section 7.6.1). */
+  hop: 1,
+  connection: 2,
+  contentLength: 3,
+  transferEncoding: 4,
+  host: 5,
+  upgrade: 6,
+  expect: 7,
+  clientCert: 8,
+  keepAlive: 9,
+  requestId: 10,
+  userAgent: 11,
+  forwardedFor: 12,
+  te: 13,
+  /** `:method` and its like, in HTTP/2 only. */
+  pseudo: 14,
+  contentType: 15,
+});
+
+const rolesByName: Readonly<Record<string, number>> = {
+  connection: role.connection,
+  'content-length': role.contentLength,
+  'transfer-encoding': role.transferEncoding,
+  host: role.host,
+  upgrade: role.upgrade,
+  expect: role.expect,
+  'keep-alive': role.keepAlive,
+  'x-forwarded-client-cert': role.clientCert,
+  'x-request-id': role.requestId,
+  'user-agent': role.userAgent,
+  'x-forwarded-for': role.forwardedFor,
+  te: role.te,
+  'content-type': role.contentType,
+  'proxy-connection': role.hop,
+  'proxy-authenticate': role.hop,
+  'proxy-authorization': role.hop,
+  'http2-settings': role.hop,
+  // CGI makes HTTP_PROXY of it (httpoxy).
+  proxy: role.hop,
+};
+
+export const emptyFields: Fields = Object.freeze({ names: [], values: [] });
+
+const tokenPattern = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+
+const interned = new Map<string, FieldName>();
+
+/** A client that invents names must not grow us; past this, names are made anew each time. */
+const maxInterned = 4096;
+
+/** Longer than any that is in use; a long one is made anew each time as well. */
+const maxInternedLength = 64;
+
+/** The interned name. @throws SallyportError `head_malformed` for anything but a token: a fold, or a space before the colon. */
+export function fieldName(raw: string): FieldName {
+  const known = interned.get(raw);
+  if (known !== undefined) return known;
+  if (!tokenPattern.test(raw)) throw new SallyportError('head_malformed', `'${printable(raw)}' is not a field name`);
+  // A copy: a slice would keep the whole head that it was cut from alive for as long as the name is interned.
+  const own = Buffer.from(raw, 'latin1').toString('latin1');
+  const lower = own.toLowerCase();
+  const folded = foldName(lower);
+  // CGI and WSGI read X_Forwarded_Client_Cert and Content_Length as the same variables as the real ones: another spelling of
+  // a field that means something to a proxy is dropped, so that nothing behind us takes it for what it is not.
+  const lookalike = folded !== lower && Object.hasOwn(rolesByName, folded);
+  const which = lookalike ? role.hop : roleOf(lower);
+  const name = makeName(lower, folded, `${own}: `, which);
+  if (interned.size < maxInterned && own.length <= maxInternedLength) interned.set(own, name);
+  return name;
+}
+
+/** Makes a name. All of them here: names of two shapes would make each step that looks at one slower (measured). */
+export function makeName(lower: string, folded: string, prefix: string, which: number): FieldName {
+  return Object.freeze({ lower, prefix, role: which, folded, ofProxy: isProxyField(folded) });
+}
+
+function roleOf(lower: string): number {
+  return Object.hasOwn(rolesByName, lower) ? rolesByName[lower]! : role.plain;
+}
+
+/**
+ * Whether a field may stand in trailers. RFC 9110 section 6.5.1: nothing that frames, routes, modifies or authenticates a message,
+ * or says how to process its content, may come after it; nor does what only proxies set, which others look for in the head.
+ */
+export function mayTrail(name: FieldName): boolean {
+  if (name.role !== role.plain || name.ofProxy) return false;
+  return !notInTrailers.test(name.folded) || digests.has(name.folded);
+}
+
+const notInTrailers =
+  /^(?:authorization|authentication-info|www-authenticate|cookie2?|set-cookie2?|cache-control|pragma|expires|age|date|vary|warning|location|retry-after|max-forwards|range|from|origin|referer|trailer|via|alt-svc|early-data|dpop|host-.*|if-.*|content-.*|accept(?:-.*)?|access-control-.*|sec-.*|x-http-method.*|x-method-override|x-api-key|x-csrf-token|x-xsrf-token)$/;
+
+/** RFC 9530 section 6.4: these are meant for trailers. */
+const digests: ReadonlySet<string> = new Set(['content-digest', 'repr-digest']);
+
+/** Whether a field of this role goes on as it came: the rest belongs to one hop, or is made anew. */
+export function isEndToEnd(which: number): boolean {
+  return (
+    which === role.plain ||
+    which === role.userAgent ||
+    which === role.contentType ||
+    which === role.forwardedFor ||
+    which === role.requestId
+  );
+}
+
+/** Whether a field that somebody else names may be set in a message of ours: it is end-to-end, and cannot break the head. */
+export function isSafeField(name: string, value: string): boolean {
+  if (!tokenPattern.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) return false;
+  return isEndToEnd(fieldName(name).role);
+}
+
+/** At most 40 characters of hostile text, fit for a log line. */
+export function printable(text: string): string {
+  const shown = text.replace(/[^\x20-\x7e]/g, '.');
+  return shown.length > 40 ? `${shown.slice(0, 40)}...` : shown;
+}

@@ -1,0 +1,71 @@
+// While a step waits - for a token's keys, for an external authorizer - the request's body keeps coming. It is held here,
+// up to a limit, and handed on to whoever carries it in the end.
+
+import { SallyportError } from '../cert-agent/base/errors.ts';
+import type { Carrier, Exchange } from './exchange/exchange.ts';
+import { hold, pile } from './exchange/held-bytes.ts';
+import type { Fields } from './exchange/message.ts';
+import { refuse } from './respond.ts';
+
+/** What a body may hold in memory while its request is judged; past this its sender is paused. */
+const holdBytes = 64 * 1024;
+
+export class HeldBody implements Carrier {
+  readonly gathers = true;
+  readonly #exchange: Exchange;
+  #chunks: Buffer[] = [];
+  #bytes = 0;
+  #ended: Fields | undefined = undefined;
+
+  constructor(exchange: Exchange) {
+    this.#exchange = exchange;
+  }
+
+  requestData(chunk: Buffer): boolean {
+    pile(this.#chunks, chunk);
+    this.#bytes += chunk.length;
+    hold(chunk.length);
+    return this.#bytes < holdBytes;
+  }
+
+  get waitingBytes(): number {
+    return this.#bytes;
+  }
+
+  requestEnd(trailers: Fields): void {
+    this.#ended = trailers;
+  }
+
+  /** Hands on what was held to the carrier that the exchange has now. */
+  release(): void {
+    const { carrier, downstream } = this.#exchange;
+    if (carrier === undefined || carrier === this) return;
+    let more = true;
+    for (const chunk of this.#chunks) more = carrier.requestData(chunk);
+    this.drop();
+    if (this.#ended !== undefined) carrier.requestEnd(this.#ended);
+    else if (more) downstream.resume();
+    else downstream.pause();
+  }
+
+  downstreamDrained(): void {}
+
+  downstreamGone(): void {
+    this.drop();
+  }
+
+  /** Nothing of it is held any more. */
+  drop(): void {
+    this.#chunks = [];
+    hold(-this.#bytes);
+    this.#bytes = 0;
+  }
+
+  idle(): void {
+    const limit = this.#exchange.rules.limits.streamIdleMs;
+    refuse(
+      this.#exchange,
+      new SallyportError('stream_idle', `it was not judged within ${limit} ms (limit streamIdleMs)`),
+    );
+  }
+}

@@ -1,0 +1,58 @@
+// What a gateway would make of its documents, without serving them: by the same steps as the running one, as far as its rules
+// made ready.
+
+import { formatProblem } from '../../cert-agent/base/errors.ts';
+import { refusing } from '../compile/backends.ts';
+import { readJudged } from '../compile/gateway-status.ts';
+import type { RedisSettings } from '../config/gateway-settings.ts';
+import { LocalSessions } from '../edge/oidc/session-memory.ts';
+import type { SharedLimits } from '../edge/rate-limit/shared.ts';
+import { parseTarget } from '../edge/redis.ts';
+import type { StatusList } from '../routing/status.ts';
+import { Jwks } from '../tokens/jwks.ts';
+import { RunningGateway } from './gateway.ts';
+
+/**
+ * What a gateway would make of gateway.yaml, or of a directory of documents, without serving: the statuses that the running one
+ * would show, what it would warn of, what it would speak to each backend, and the Redis that it would ask.
+ * @throws SallyportError `config_invalid` or `config_unreadable` for what would keep it from starting.
+ */
+export function readStatus(
+  path: string,
+  now: number,
+): {
+  readonly list: StatusList;
+  readonly warnings: readonly string[];
+  readonly spoken: readonly string[];
+  readonly redis: RedisSettings | undefined;
+} {
+  const { configuration, isWhole, passedOver } = readJudged(path);
+  const { redis } = configuration.settings.gateway!;
+  if (redis !== undefined) parseTarget(redis).secrets();
+  const parts = { jwks: new Jwks(undefined), log: undefined, observe: () => {} };
+  const gateway = new RunningGateway(parts, {
+    redis: redis === undefined ? undefined : unasked,
+    sessions: new LocalSessions(),
+    link: undefined,
+  });
+  const { pools, spoken } = gateway.plan(configuration, now);
+  const nowhere = refusing('rule_broken', 'nothing is served here');
+  // Of documents alone nobody can say what is missing: it may stand elsewhere.
+  if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
+  return {
+    list: gateway.status(now)!,
+    warnings: [...passedOver.map(formatProblem), ...gateway.warnings()],
+    spoken,
+    redis,
+  };
+}
+
+/** Redis, where nothing is served and nobody asks it. */
+const unasked: SharedLimits = {
+  ready: false,
+  take: () => undefined,
+  facts() {
+    throw new Error('nobody counts here');
+  },
+  close() {},
+};

@@ -1,0 +1,354 @@
+// What a running gateway has beside a sidecar: policies compiled, and what they remember from one generation to the next -
+// sessions, verified tokens, buckets of limits, the connection to Redis. A policy that did not change is not made anew.
+
+import { hash } from 'node:crypto';
+import type { Registry } from 'prom-client';
+import { formatProblem } from '../../cert-agent/base/errors.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import { type Failure, withFailures } from '../compile/failures.ts';
+import { type GatewayPlan, type Owners, ownersIn, planGateway, statusOf } from '../compile/gateway-plan.ts';
+import { compileGatewayPorts } from '../compile/gateway-ports.ts';
+import type { GatewayTools, LimitedBy } from '../compile/gateway-rule.ts';
+import { doubtfulLogins } from '../compile/logins.ts';
+import type { PortPlan } from '../compile/sidecar-ports.ts';
+import type { GatewayConfig } from '../config/gateway-config.ts';
+import type { RedisSettings } from '../config/gateway-settings.ts';
+import type { Configuration } from '../config/watch.ts';
+import { ConcurrencyLimit, type ConcurrencyPlan, type InFlight } from '../edge/concurrency/limit.ts';
+import { dropCopies } from '../edge/mirror/mirror.ts';
+import { RedisSessions } from '../edge/oidc/redis-sessions.ts';
+import { LocalSessions, type SessionMemory } from '../edge/oidc/session-memory.ts';
+import { enterExchange, limitExchange } from '../edge/rate-limit/filter.ts';
+import { compileLeasedLimits } from '../edge/rate-limit/leased.ts';
+import { LocalLimits } from '../edge/rate-limit/local.ts';
+import { type GatewayCounts, registerGatewayMetrics } from '../edge/rate-limit/metrics.ts';
+import type { LimitRule } from '../edge/rate-limit/plan.ts';
+import { compileRateLimits, type RateLimits } from '../edge/rate-limit/rate-limit.ts';
+import { type SharedLimits, startSharedLimits } from '../edge/rate-limit/shared.ts';
+import { compileSecurity, type EdgeSecurity, namespaceOf } from '../edge/security.ts';
+import type { SecurityPolicy } from '../edge/security-policy.ts';
+import type { Authorizer } from '../exchange/authorizer.ts';
+import type { EdgeGuard, EdgeLimits } from '../exchange/edge.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import type { Destination } from '../exchange/upstream.ts';
+import type { TokenObserver } from '../policy/jwt.ts';
+import type { JwtRule } from '../policy/request-authentication.ts';
+import { answerOwn } from '../respond.ts';
+import { certificatesOf, type ShownCertificate, worriesOf } from '../routing/certificates.ts';
+import { complaintsOf, type StatusList } from '../routing/status.ts';
+import type { Jwks } from '../tokens/jwks.ts';
+import { createAuthorizer } from '../upstream/authorizer.ts';
+import { FirstState } from './shared-state.ts';
+import type { WorkerLink } from './worker-link.ts';
+
+interface Parts {
+  readonly jwks: Jwks;
+  /** Absent where nothing is served. */
+  readonly log: Log | undefined;
+  readonly observe: TokenObserver;
+}
+
+export interface GatewayOptions extends Parts {
+  readonly log: Log;
+  readonly redis: RedisSettings | undefined;
+  readonly registry: Registry;
+  /** How many processes this gateway is. */
+  readonly workers: number;
+  /** In a worker that is not the first: the way to the first. */
+  readonly link: WorkerLink | undefined;
+  /** Tells the other workers that a session has ended. */
+  ended(id: string, until: number): void;
+}
+
+/** What processes share. */
+interface Common {
+  readonly redis: SharedLimits | undefined;
+  readonly sessions: SessionMemory;
+  readonly link: WorkerLink | undefined;
+}
+
+interface Kept<T> {
+  readonly value: T;
+  /** The last generation that asked for it. */
+  generation: number;
+}
+
+/** Starts what a gateway needs. Redis may be away: limits are local until it comes, and logins wait. */
+export async function startGateway(options: GatewayOptions): Promise<RunningGateway> {
+  const { log, registry, link, workers, ended } = options;
+  const redis = options.redis === undefined ? undefined : await startSharedLimits({ ...options.redis, log });
+  const local = new LocalSessions(Date.now, ended);
+  const shared = redis === undefined ? undefined : new RedisSessions(redis.link);
+  // Several gateways are one through Redis, and so are their workers; without it the first worker remembers for all.
+  await Promise.all([shared?.start(), link?.start()]);
+  const gateway = new RunningGateway(options, { redis, link, sessions: shared ?? link?.sessions ?? local });
+  gateway.first = link === undefined ? new FirstState(local, gateway.local, workers, gateway) : undefined;
+  gateway.onClose(() => shared?.close());
+  registerGatewayMetrics(registry, () => gateway.counts());
+  return gateway;
+}
+
+export class RunningGateway implements GatewayTools {
+  readonly #parts: Parts;
+  readonly #common: Common;
+  readonly local = new LocalLimits();
+  /** In the first worker: what it answers the others. */
+  first: FirstState | undefined = undefined;
+  readonly #closing: (() => void)[] = [];
+  readonly #unfitClaims = new Set<string>();
+  readonly #guards = new Map<string, Kept<{ readonly guard: EdgeGuard; readonly security: EdgeSecurity }>>();
+  readonly #inFlight = new Map<string, Kept<ConcurrencyLimit>>();
+  #config: GatewayConfig | undefined = undefined;
+  #plan: GatewayPlan | undefined = undefined;
+  #generation = 0;
+  #failures: readonly Failure[] = [];
+  /** What was not as it should be in the last generation. */
+  #said: ReadonlySet<string> = new Set();
+  #sessionKeys: readonly Buffer[] = [];
+  /** The certificates that listeners show. */
+  #shown: readonly ShownCertificate[] = [];
+
+  constructor(parts: Parts, common: Common) {
+    this.#parts = parts;
+    this.#common = common;
+  }
+
+  /**
+   * Looks at a generation's documents: what is attached to what, and which pools that needs. `owners` is who has what at the first
+   * worker, in another; by default as in the last generation.
+   */
+  plan(configuration: Configuration, now: number, owners?: Owners): GatewayPlan {
+    const config = configuration.gateway!;
+    this.#plan = planGateway(configuration, now, this.#plan, owners);
+    this.#shown = certificatesOf(this.#plan.attachments);
+    this.#begin(config);
+    return this.#plan;
+  }
+
+  /** Who has what in the generation that was planned last. */
+  owners(): Owners {
+    return ownersIn(this.#plan!);
+  }
+
+  /** The ports of the generation that was planned last, with the pools that it asked for. */
+  compile(configuration: Configuration, pools: ReadonlyMap<string, Destination>): readonly PortPlan[] {
+    const { ports, failures } = compileGatewayPorts(configuration, this.#plan!, pools, this);
+    this.#failures = failures;
+    for (const kept of [this.#guards, this.#inFlight])
+      for (const [key, one] of kept) if (one.generation !== this.#generation) kept.delete(key);
+    this.#sayWorries(Date.now());
+    return ports;
+  }
+
+  /** The rules whose keys are wanted. */
+  jwtRules(): readonly JwtRule[] {
+    return [...this.#guards.values()].flatMap(({ value }) => value.security.jwtRules);
+  }
+
+  /** The statuses of all documents. */
+  status(now: number): StatusList | undefined {
+    return this.#plan === undefined
+      ? undefined
+      : withFailures(statusOf(this.#plan, this.#config!, now), this.#failures);
+  }
+
+  /** What is worth a word before anything is served. */
+  warnings(): readonly string[] {
+    return [
+      ...this.#config!.documents.warnings.map(formatProblem),
+      ...this.#plan!.losses,
+      ...doubtfulLogins(this.#plan!),
+    ];
+  }
+
+  /** What has come since the last generation: a name that was mistyped must not be found by an attacker first. */
+  #sayWorries(now: number): void {
+    const config = this.#config!;
+    const complaints = complaintsOf(this.status(now)!, placesIn(config));
+    const isPolicy = ({ code }: { readonly code: string }): boolean => code === 'policy_not_attached';
+    // What may stand open comes first: of a long list the end is only counted.
+    const worries = [
+      ...complaints.filter(isPolicy),
+      ...config.documents.warnings.map((one) => ({ code: 'document_warning', message: formatProblem(one) })),
+      ...doubtfulLogins(this.#plan!).map((message) => ({ code: 'policy_warning', message })),
+      ...this.#plan!.losses.map((message) => ({ code: 'policy_displaced', message })),
+      ...worriesOf(this.#shown, now),
+      ...complaints.filter((one) => !isPolicy(one)),
+    ];
+    const fresh = worries.filter(({ message }) => !this.#said.has(message));
+    for (const { code, message } of fresh.slice(0, mostSaid)) this.#parts.log?.warn({ code }, message);
+    if (fresh.length > mostSaid)
+      this.#parts.log?.warn(
+        { code: 'document_condition', hint: "see 'sallyport gateway status'" },
+        `and ${fresh.length - mostSaid} more`,
+      );
+    this.#said = new Set(worries.map(({ message }) => message));
+  }
+
+  #begin(config: GatewayConfig): void {
+    this.#generation++;
+    this.#config = config;
+    this.#sessionKeys = (config.sessionKeys ?? '')
+      .split(/\s+/)
+      .filter(Boolean)
+      .map((one) => Buffer.from(one, 'utf8'));
+  }
+
+  guardOf(policy: SecurityPolicy): EdgeGuard {
+    const namespaces = new Set([policy.namespace, ...Object.values(policy.namespaces ?? {})]);
+    const secrets = this.#config!.documents.secrets.filter(({ namespace }) => namespaces.has(namespace));
+    const text = JSON.stringify([
+      policy,
+      this.#sessionKeys.map((one) => one.toString('base64')),
+      secretsOf(policy, secrets),
+    ]);
+    const key = hash('sha256', text);
+    const known = this.#guards.get(key);
+    if (known !== undefined) {
+      known.generation = this.#generation;
+      return known.value.guard;
+    }
+    const security = compileSecurity(policy, {
+      resolveSecret: (namespace, name) =>
+        this.#config!.documents.secrets.find((one) => one.namespace === namespace && one.name === name)?.spec.data,
+      keysOf: (rule) => this.#parts.jwks.sourceOf(rule),
+      answer: answerOwn,
+      memory: this.#common.sessions,
+      observe: this.#parts.observe,
+      report: (message) => this.#reportClaim(`SecurityPolicy ${policy.namespace}/${policy.name}: ${message}`),
+      ...(this.#config!.sessionKeys === undefined ? {} : { sessionKeys: this.#sessionKeys }),
+    });
+    for (const warning of security.warnings) this.#parts.log?.warn({ code: 'policy_warning' }, warning);
+    const guard: EdgeGuard = Object.freeze({
+      known: security.known,
+      knows: (exchange: Exchange, before: EdgeGuard | undefined) => security.knows(exchange, before?.known),
+      authenticate: security.authenticate.bind(security),
+      authorize: security.authorize.bind(security),
+    });
+    this.#guards.set(key, { value: { guard, security }, generation: this.#generation });
+    return guard;
+  }
+
+  /** Whoever sends such tokens sends many: each is said once, and so many are remembered. */
+  #reportClaim(message: string): void {
+    if (this.#unfitClaims.has(message) || this.#unfitClaims.size >= mostUnfit) return;
+    this.#unfitClaims.add(message);
+    this.#parts.log?.warn({ code: 'claim_not_passed' }, message);
+  }
+
+  limitsOf({ rule, policy, informal }: LimitedBy): EdgeLimits | undefined {
+    const own = informal.map(({ limit, periodMs, burst }, index) => ({
+      ...{ id: `${rule} filter[${index}]`, scope: 'local' as const, selectors: [], cost: 1, acrossRoutes: false },
+      ...{ requests: limit, periodMs, burst },
+    }));
+    const rules = [...(policy?.rateLimit?.rules ?? []), ...own];
+    const inFlight = policy?.concurrency === undefined ? undefined : this.#inFlightOf(rule, policy.concurrency);
+    const limits = rules.length === 0 ? undefined : this.#compileLimits(rules);
+    if (limits === undefined && inFlight === undefined) return undefined;
+    const enter = (exchange: Exchange): undefined | Promise<void> =>
+      inFlight === undefined ? undefined : enterExchange(exchange, inFlight, rule);
+    if (limits === undefined) return { take: enter };
+    if (inFlight === undefined) return { take: (exchange) => limitExchange(exchange, limits, rule) };
+    // Who is refused for his rate is not in.
+    return {
+      take: (exchange) => limitExchange(exchange, limits, rule)?.then(() => enter(exchange)) ?? enter(exchange),
+    };
+  }
+
+  #compileLimits(rules: readonly LimitRule[]): RateLimits {
+    const { redis, link } = this.#common;
+    const tools = { local: this.local, redis };
+    return link === undefined
+      ? compileRateLimits({ rules }, tools)
+      : compileLeasedLimits({ rules }, link.leases, tools);
+  }
+
+  /** Requests in flight are those of all listeners of a rule, of all workers, and of one generation as of the next. */
+  #inFlightOf(rule: string, plan: ConcurrencyPlan): InFlight {
+    const key = `${rule} ${plan.per} ${plan.maxInFlight}`;
+    return this.#common.link?.inFlight(key, plan) ?? this.inFlightOf(key, plan);
+  }
+
+  /** The first worker's count of what `key` names. */
+  inFlightOf(key: string, plan: ConcurrencyPlan): ConcurrencyLimit {
+    const value = this.#inFlight.get(key)?.value ?? new ConcurrencyLimit(plan);
+    this.#inFlight.set(key, { value, generation: this.#generation });
+    return value;
+  }
+
+  authorizerOf(policy: SecurityPolicy, destination: Destination): Authorizer {
+    const { namespace, name, extAuth } = policy;
+    const { kind, backendRef, path, headersToExtAuth, headersToBackend, timeoutMs } = extAuth!;
+    return createAuthorizer(
+      {
+        name: `${namespace}/${name}`,
+        authority: `${backendRef.name}.${backendRef.namespace ?? namespaceOf(policy, 'extAuth')}:${backendRef.port ?? 80}`,
+        timeoutMs,
+        statusOnError: 403,
+        http:
+          kind === 'grpc'
+            ? undefined
+            : {
+                pathPrefix: path,
+                includeRequestHeadersInCheck: headersToExtAuth,
+                includeAdditionalHeadersInCheck: {},
+                headersToUpstreamOnAllow: headersToBackend,
+                headersToDownstreamOnAllow: [],
+                headersToDownstreamOnDeny: [],
+              },
+      },
+      destination,
+    );
+  }
+
+  counts(): GatewayCounts {
+    return {
+      limits: this.local.facts(),
+      redis: this.#common.redis?.facts() ?? null,
+      certificates: this.#shown.map(({ listener, notAfter }) => ({ listener, notAfter: notAfter / 1000 })),
+    };
+  }
+
+  onClose(close: () => void): void {
+    this.#closing.push(close);
+  }
+
+  close(): void {
+    dropCopies();
+    for (const close of this.#closing) close();
+    this.#common.redis?.close();
+  }
+}
+
+/** There are as many as policies name claims. */
+const mostUnfit = 1000;
+
+/** A list without end helps nobody. */
+const mostSaid = 50;
+
+/** Where each document that has a status stands, by kind, namespace and name. */
+function placesIn({
+  documents,
+  securityPolicies,
+  trafficPolicies,
+  broken,
+}: GatewayConfig): ReadonlyMap<string, string> {
+  const { gateways, classes, routes, backendTls, refused } = documents;
+  const all = [
+    ...[...gateways, ...classes, ...routes, ...backendTls, ...refused, ...broken],
+    ...securityPolicies.map((one) => ({ ...one, kind: 'SecurityPolicy' })),
+    ...trafficPolicies.map((one) => ({ ...one, kind: 'BackendTrafficPolicy' })),
+  ];
+  return new Map(
+    all.map(({ kind, namespace, name, file, line }) => [`${kind} ${namespace}/${name}`, `${file}:${line}`]),
+  );
+}
+
+/** What of the Secrets a policy is made of: when they change, it is made anew. */
+function secretsOf(
+  policy: SecurityPolicy,
+  secrets: readonly { readonly name: string; readonly spec: { readonly data: object } }[],
+): object {
+  const text = JSON.stringify(policy);
+  return secrets.filter(({ name }) => text.includes(JSON.stringify(name))).map(({ name, spec }) => [name, spec.data]);
+}

@@ -1,0 +1,89 @@
+// Where the sidecar's identity comes from: files that someone else keeps fresh, or an agent inside this process.
+
+import type { Registry } from 'prom-client';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Live } from '../../cert-agent/base/live.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import { federate } from '../../cert-agent/identity/federated.ts';
+import { watchIdentityFiles } from '../../cert-agent/identity/files.ts';
+import type { Identity } from '../../cert-agent/identity/identity.ts';
+import type { Settings } from '../config/settings.ts';
+
+export interface IdentitySource {
+  /** Undefined while there is no valid SVID. */
+  readonly identity: Live<Identity | undefined>;
+  waitingFor(): string | undefined;
+  failures(): number;
+  lastProblem(): SallyportError | undefined;
+  /** What the agent says of itself; null without one. */
+  status(): object | null;
+  reload(): void;
+  close(): Promise<void>;
+}
+
+/** Starts what `settings.identity` names, and follows the bundles of other trust domains. It reports problems, it throws none. */
+export async function startIdentity(settings: Settings, registry: Registry, log: Log): Promise<IdentitySource> {
+  const own = await startOwn(settings, registry, log);
+  if (Object.keys(settings.federatedBundles).length === 0) return own;
+  const federation = federate(own.identity, settings.federatedBundles, log);
+  return {
+    ...own,
+    identity: federation.identity,
+    waitingFor: () => own.waitingFor() ?? federation.waitingFor(),
+    async close() {
+      federation.close();
+      await own.close();
+    },
+  };
+}
+
+async function startOwn(settings: Settings, registry: Registry, log: Log): Promise<IdentitySource> {
+  const { files, ca } = settings.identity;
+  if (files !== undefined) {
+    const watch = watchIdentityFiles({ ...files, trustDomain: settings.trustDomain }, { log });
+    return { ...bound(watch), status: () => null, close: async () => watch.close() };
+  }
+  if (ca === undefined) throw new TypeError('settings.identity has neither files nor ca');
+  // Loaded only where it is asked for: with files there is no CA to speak to.
+  const { startAgent } = await import('../../cert-agent/main.ts');
+  const agent = startAgent({
+    caUrl: ca.url,
+    caBundleFile: ca.bundle,
+    outDir: ca.outDir,
+    trustDomain: settings.trustDomain,
+    log,
+    registry,
+    ...(ca.tokenFile === undefined ? {} : { tokenFile: ca.tokenFile }),
+    ...(ca.ttl === undefined ? {} : { ttlMs: ca.ttl }),
+  });
+  const sum = (counts: Readonly<Record<string, number>>): number =>
+    Object.values(counts).reduce((all, one) => all + one, 0);
+  return {
+    identity: agent.identity,
+    waitingFor: () => agent.status().waitingFor,
+    failures: () => sum(agent.status().svidFailures) + sum(agent.status().bundleFailures),
+    lastProblem() {
+      const { lastError } = agent.status();
+      return lastError === undefined
+        ? undefined
+        : new SallyportError(
+            lastError.code,
+            lastError.message,
+            lastError.hint === undefined ? {} : { hint: lastError.hint },
+          );
+    },
+    status: () => agent.status(),
+    reload: () => agent.renewNow(),
+    close: () => agent.close(),
+  };
+}
+
+function bound(watch: ReturnType<typeof watchIdentityFiles>): Omit<IdentitySource, 'status' | 'close'> {
+  return {
+    identity: watch.identity,
+    waitingFor: () => watch.waitingFor(),
+    failures: () => watch.failures(),
+    lastProblem: () => watch.lastProblem(),
+    reload: () => watch.reload(),
+  };
+}

@@ -1,0 +1,187 @@
+// The ports of a sidecar: planned by the configuration, bound as soon as what they need is there, given new rules when it
+// changes. What cannot be bound waits and says so.
+
+import { asSallyportError, type SallyportError } from '../../cert-agent/base/errors.ts';
+import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import type { Identity } from '../../cert-agent/identity/identity.ts';
+import type { PortPlan } from '../compile/sidecar-ports.ts';
+import type { ConnectionTable, Port } from '../connection.ts';
+import type { PortRules } from '../exchange/exchange.ts';
+import { type FrontListener, startGatewayListener } from '../front-door.ts';
+import { type Listener, startInboundListener, startPlainListener } from '../listener.ts';
+import type { TlsSettings } from '../protocol/tls.ts';
+import type { ProxyTools } from '../proxy.ts';
+
+export interface PortsOptions {
+  readonly table: ConnectionTable;
+  readonly tools: ProxyTools;
+  readonly log: Log;
+  readonly identity: Live<Identity | undefined>;
+  readonly tls: TlsSettings;
+  /** The same for the clients of a gateway. */
+  readonly downstreamTls: TlsSettings;
+  /** Whether other processes listen on the same ports. */
+  readonly shared: boolean;
+  /** True once nobody new is to come in. */
+  draining(): boolean;
+}
+
+type LivePort = Port & { readonly rules: LiveCell<PortRules> };
+
+/** A port that is planned: bound already, or waiting for what it needs. */
+interface OpenPort {
+  readonly port: LivePort;
+  /** Streams on the same port; absent where it is outbound. */
+  readonly streams: LivePort | undefined;
+  /** At a gateway: the listeners that clients choose from. */
+  readonly front: LiveCell<readonly FrontListener[]> | undefined;
+  plan: PortPlan;
+  listener: Listener | undefined;
+  problem: SallyportError | undefined;
+  busy: boolean;
+  closed: boolean;
+}
+
+export class Ports {
+  readonly #options: PortsOptions;
+  readonly #open = new Map<string, OpenPort>();
+
+  constructor(options: PortsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * New rules for the ports that stay, then those that came or went. With `strict`, at the start, a port that is taken is an
+   * error that waiting does not mend; later the old ports go on. @throws SallyportError `port_in_use` or `listen_failed`.
+   */
+  async apply(plans: readonly PortPlan[], strict: boolean): Promise<void> {
+    const wanted = new Map(plans.map((plan) => [plan.key, plan]));
+    for (const [key, open] of this.#open) {
+      const plan = wanted.get(key);
+      // A port that is to speak something else, or to listen elsewhere, is another port.
+      if (plan !== undefined && kindOf(plan) === kindOf(open.plan)) continue;
+      open.closed = true;
+      open.listener?.close();
+      this.#open.delete(key);
+      this.#retire(open);
+      this.#options.log.info({ code: 'port_closed', port: key }, `${key} is not in the configuration any more`);
+    }
+    for (const plan of plans) {
+      const known = this.#open.get(plan.key);
+      if (known === undefined) await this.#add(plan, strict);
+      else {
+        known.plan = plan;
+        known.port.rules.set(plan.rules);
+        const streams = streamsOf(plan);
+        if (streams !== undefined) known.streams?.rules.set(streams);
+        if (plan.gateway?.front !== undefined) known.front?.set(plan.gateway.front);
+      }
+    }
+  }
+
+  /** Binds what waited and may be possible now. */
+  async bindWaiting(): Promise<void> {
+    for (const open of this.#open.values()) await this.#bind(open);
+  }
+
+  /** What each port that is not bound waits for. */
+  waitingFor(): string[] {
+    return [...this.#open.values()].flatMap(({ port, listener, problem }) => {
+      if (listener !== undefined) return [];
+      return problem === undefined ? `port ${port.key} (no SVID yet)` : `port ${port.key}: ${problem.message}`;
+    });
+  }
+
+  /** Takes nobody new in this direction. */
+  close(direction: PortRules['direction']): void {
+    for (const { port, listener } of this.#open.values())
+      if (port.rules.current().direction === direction) listener?.close();
+  }
+
+  has(direction: PortRules['direction']): boolean {
+    return [...this.#open.values()].some(({ port }) => port.rules.current().direction === direction);
+  }
+
+  describe(): object[] {
+    return [...this.#open.values()].map(({ port, listener }) => ({
+      port: port.key,
+      bound: listener?.number ?? null,
+      mtls: port.rules.current().mtls ?? null,
+      generation: port.rules.current().generation,
+    }));
+  }
+
+  /** Each port's name and rules. */
+  rules(): [string, PortRules][] {
+    return [...this.#open.values()].map(({ port }) => [port.key, port.rules.current()]);
+  }
+
+  /**
+   * No rules of a later generation reach a port that is gone, so nobody stays on it: requests in flight finish, new ones are
+   * for a new connection, and streams of a gateway, which would never finish, have no route any more.
+   */
+  #retire({ port, streams }: OpenPort): void {
+    for (const one of [port, streams]) {
+      const rules = one?.rules.current();
+      if (rules?.findStream !== undefined) one!.rules.set(Object.freeze({ ...rules, findStream: () => undefined }));
+    }
+    for (const connection of [...this.#options.table])
+      if (connection.port === port || connection.port === streams) connection.speaker?.drain();
+  }
+
+  async #add(plan: PortPlan, strict: boolean): Promise<void> {
+    const { key, gateway } = plan;
+    const streams = streamsOf(plan);
+    const open: OpenPort = {
+      port: { key, rules: new LiveCell(plan.rules) },
+      streams: streams === undefined ? undefined : { key, rules: new LiveCell(streams) },
+      front: gateway?.front === undefined ? undefined : new LiveCell(gateway.front),
+      plan,
+      listener: undefined,
+      problem: undefined,
+      busy: false,
+      closed: false,
+    };
+    this.#open.set(plan.key, open);
+    await this.#bind(open);
+    if (strict && open.problem !== undefined) throw open.problem;
+  }
+
+  async #bind(open: OpenPort): Promise<void> {
+    const { table, tools, log, identity, tls, shared, draining } = this.#options;
+    if (open.listener !== undefined || open.busy || draining()) return;
+    const { direction, mtls } = open.port.rules.current();
+    // Inbound waits: a port that answers no handshake would only look broken.
+    if (direction === 'inbound' && mtls?.mode !== 'DISABLE' && identity.current() === undefined) return;
+    open.busy = true;
+    const { number, bind } = open.plan;
+    const common = { port: open.port, number, bind, shared, table, tools, log, proxies: open.plan.gateway?.proxies };
+    try {
+      const { streams, front } = open;
+      if (direction === 'inbound')
+        open.listener = await startInboundListener({ ...common, identity, tls, streams: streams! });
+      else if (streams !== undefined && front !== undefined)
+        open.listener = await startGatewayListener({ ...common, streams, front, tls: this.#options.downstreamTls });
+      else open.listener = await startPlainListener(common);
+      open.problem = undefined;
+      if (open.closed) open.listener.close();
+    } catch (error) {
+      open.problem = asSallyportError(error, 'listen_failed', `${open.port.key} cannot be bound`);
+      log.error({ code: open.problem.code, hint: open.problem.hint }, open.problem.message);
+    } finally {
+      open.busy = false;
+    }
+  }
+}
+
+function streamsOf({ streams, gateway }: PortPlan): PortRules | undefined {
+  return gateway?.streams ?? streams;
+}
+
+/** What cannot change while a port is bound. */
+function kindOf({ number, bind, rules, gateway }: PortPlan): string {
+  return gateway === undefined
+    ? 'sidecar'
+    : `${bind}:${number} ${rules.protocol} ${gateway.front !== undefined} ${gateway.proxies}`;
+}

@@ -1,0 +1,63 @@
+// The program of a worker after the first: a whole sidecar on the same ports, with its share of each cap, without pages of its
+// own. The first asks it what it knows, and tells it when to leave.
+
+import '../../cert-agent/base/heap.ts';
+import { reportBackgroundTo } from '../../cert-agent/base/background.ts';
+import { reasonOf } from '../../cert-agent/base/errors.ts';
+import { createLog } from '../../cert-agent/base/log.ts';
+import { type Sidecar, startSidecar } from './main.ts';
+import { WorkerLink } from './worker-link.ts';
+import type { Ask, Reply, Said, Told, WorkerPlan } from './workers.ts';
+
+// Until there is something to reopen.
+process.on('SIGUSR1', () => {});
+process.on('SIGHUP', () => {});
+
+const plan = JSON.parse(process.argv[2] ?? '{}') as WorkerPlan;
+const log = createLog({ component: `sidecar ${plan.index}/${plan.count}` });
+reportBackgroundTo(log);
+
+const link = new WorkerLink(tell);
+let started: Sidecar | undefined;
+const early: Ask[] = [];
+process.on('message', (said: Said) => {
+  if (said.what === 'answers' || said.what === 'ended' || said.what === 'inForce') link.heard(said);
+  else if (started === undefined) early.push(said);
+  else answer(started, said);
+});
+
+try {
+  const sidecar = await startSidecar({ ...plan, log, link, onReadiness: (readiness) => tell({ readiness }) });
+  started = sidecar;
+  for (const ask of early) answer(sidecar, ask);
+  const leave = (signal?: NodeJS.Signals): void => {
+    void sidecar.drain(signal === 'SIGTERM').finally(() => process.exit(0));
+  };
+  // The first is gone: whoever started it starts all of us anew.
+  process.once('disconnect', () => leave());
+  // The first passes them on as well; a signal to the whole group comes twice and does no harm.
+  process.on('SIGUSR1', () => sidecar.reopen());
+  process.on('SIGHUP', () => sidecar.reopen());
+  process.once('SIGTERM', leave);
+  process.once('SIGINT', leave);
+} catch (error) {
+  log.error({ code: 'worker_failed' }, reasonOf(error));
+  process.exitCode = 1;
+  process.disconnect?.();
+}
+
+function answer(sidecar: Sidecar, ask: Ask): void {
+  if (ask.what === 'reload') sidecar.reload();
+  else if (ask.what === 'reopen') sidecar.reopen();
+  else if (ask.what === 'facts') void sidecar.facts().then((facts) => reply(ask.id, facts));
+  else if (ask.what === 'why') reply(ask.id, sidecar.why(ask.decision ?? '') ?? null);
+  else void sidecar.leave(ask.patiently).then((report) => reply(ask.id, report));
+}
+
+function reply(id: number, answer: Reply): void {
+  tell({ id, answer });
+}
+
+function tell(told: Told): void {
+  if (process.connected) process.send?.(told);
+}

@@ -1,0 +1,405 @@
+// The side that answers, in HTTP/1.1: one connection to an upstream, one exchange at a time, reused while both agree.
+// It owns its socket; the pool owns it while it is idle, the exchange that acquired it otherwise.
+
+import type { Socket } from 'node:net';
+import { formatPlace } from '../../../cert-agent/base/address.ts';
+import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
+import { readBytes } from '../../../cert-agent/base/heap.ts';
+import { holdSocket } from '../../exchange/held-bytes.ts';
+import {
+  type Call,
+  emptyFields,
+  type Fields,
+  type Framing,
+  printable,
+  type Reply,
+  role,
+} from '../../exchange/message.ts';
+import type { SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../../exchange/upstream.ts';
+import { resetSocket } from '../reset.ts';
+import { acceptName, acceptOf, keyName, newKey } from '../websocket.ts';
+import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
+import {
+  checkHeadCharacters,
+  connectionOptions,
+  parseContentLength,
+  parseFields,
+  parseStatusLine,
+  type StatusLine,
+} from './head.ts';
+import { corkForTurn, printLastChunk, printRequest, writeBody, writeTogether } from './print.ts';
+
+export interface ClientOwner {
+  /** The exchange is over and the connection is fit for another. */
+  released(client: Http1Client): void;
+  /** It is closed, for whatever reason. */
+  gone(client: Http1Client): void;
+}
+
+export interface ClientOptions {
+  readonly secure: boolean;
+  readonly peer: UpstreamPeer | undefined;
+  readonly address: string;
+  readonly headBytes: number;
+  readonly headFields: number;
+  /** How long an upstream that announces nothing is trusted to keep an idle connection, milliseconds. */
+  readonly idleMs: number;
+}
+
+const endOfHead = Buffer.from('\r\n\r\n');
+const noBody = Buffer.alloc(0);
+
+export class Http1Client implements UpstreamConnection, BodySink {
+  readonly secure: boolean;
+  readonly peer: UpstreamPeer | undefined;
+  readonly address: string;
+  readonly localAddress: string;
+  reused = false;
+  /** performance.now() until which it may be taken from the pool. */
+  usableUntil: number;
+
+  readonly #socket: Socket;
+  readonly #owner: ClientOwner;
+  readonly #options: ClientOptions;
+  #events: UpstreamEvents | undefined = undefined;
+  #call: Call | undefined = undefined;
+  #held: Buffer | undefined = undefined;
+  #body: BodyReader | undefined = undefined;
+  /** The trailers of a body that has come to its end and is not reported yet. */
+  #ended: Fields | undefined = undefined;
+  /** What the upstream must answer to a WebSocket key of ours. */
+  #accept: string | undefined = undefined;
+  #requestDone = false;
+  #chunkedRequest = false;
+  #received = false;
+  #replied = false;
+  #keep = true;
+  #closed = false;
+
+  constructor(socket: Socket, owner: ClientOwner, options: ClientOptions) {
+    this.#socket = socket;
+    this.#owner = owner;
+    this.#options = options;
+    this.secure = options.secure;
+    this.peer = options.peer;
+    this.address = options.address;
+    this.usableUntil = performance.now() + options.idleMs;
+    this.localAddress = formatPlace(socket.localAddress, socket.localPort);
+    holdSocket(socket);
+    socket.on('data', this.#onData);
+    socket.on('drain', this.#onDrain);
+    socket.on('end', this.#onEnd);
+    socket.on('error', this.#onError);
+    socket.on('close', this.#onClose);
+  }
+
+  // -- the request -------------------------------------------------------------------------------------------------
+
+  send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void {
+    this.#events = events;
+    this.#call = call;
+    this.#received = false;
+    this.#replied = false;
+    this.#keep = true;
+    this.#chunkedRequest = call.framing === 'chunked';
+    this.#requestDone = call.framing === 0 || whole !== undefined;
+    const head = printRequest(call.webSocket ? this.#withKey(call) : call);
+    if (whole !== undefined) writeTogether(this.#socket, head, whole);
+    else {
+      if (!this.#requestDone) corkForTurn(this.#socket);
+      this.#socket.write(head, 'latin1');
+    }
+  }
+
+  /** Whoever asked in HTTP/2 sent no key; an app in HTTP/1.1 wants one, and its answer is then for us to check. */
+  #withKey(call: Call): Call {
+    if (call.fields.names.some(({ lower }) => lower === keyName.lower)) return call;
+    const key = newKey();
+    this.#accept = acceptOf(key);
+    const { names, values } = call.fields;
+    return { ...call, fields: { names: [...names, keyName], values: [...values, key] } };
+  }
+
+  get waitingBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  write(chunk: Buffer): boolean {
+    return writeBody(this.#socket, chunk, this.#chunkedRequest);
+  }
+
+  end(trailers: Fields): void {
+    if (this.#chunkedRequest) this.#socket.write(printLastChunk(trailers), 'latin1');
+    this.#requestDone = true;
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  destroy(): void {
+    const inFlight = this.#events !== undefined;
+    this.#events = undefined;
+    // In the middle of an exchange the other side must see that nobody waits: an end alone reads as a half-close.
+    if (inFlight) resetSocket(this.#socket);
+    else this.#socket.destroy();
+  }
+
+  takeSocket(): SpliceEnd {
+    const rest = this.#held;
+    this.#held = undefined;
+    this.#events = undefined;
+    this.#socket
+      .off('data', this.#onData)
+      .off('drain', this.#onDrain)
+      .off('end', this.#onEnd)
+      .off('error', this.#onError);
+    return { socket: this.#socket, rest };
+  }
+
+  // -- the answer --------------------------------------------------------------------------------------------------
+
+  #onData = (chunk: Buffer): void => {
+    readBytes(chunk.length);
+    if (this.#events === undefined) {
+      // An answer that nobody asked for: whatever came next would be read as the answer to another's request.
+      this.#socket.destroy();
+      return;
+    }
+    this.#received = true;
+    const buffer = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);
+    this.#held = undefined;
+    try {
+      this.#consume(buffer);
+    } catch (error) {
+      this.#fail(toUpstreamError(error, this.#replied));
+    }
+  };
+
+  #consume(buffer: Buffer): void {
+    let at = 0;
+    while (at < buffer.length) {
+      if (this.#events === undefined) {
+        this.#socket.destroy();
+        return;
+      }
+      if (this.#body !== undefined) {
+        at = this.#body.read(buffer, at, this);
+        this.#reportEnd(at < buffer.length);
+        continue;
+      }
+      const next = this.#readHead(buffer, at);
+      if (next === -1) return;
+      at = next;
+    }
+  }
+
+  /** Consumes one head, and the body with it where it is all there. -1 when it is not complete or the socket was taken. */
+  #readHead(buffer: Buffer, at: number): number {
+    const end = buffer.indexOf(endOfHead, at);
+    const { headBytes, headFields } = this.#options;
+    if ((end === -1 ? buffer.length : end) - at > headBytes) {
+      throw new SallyportError(
+        'upstream_head_too_large',
+        `the answer's head is larger than ${headBytes} bytes (limit headBytes)`,
+      );
+    }
+    if (end === -1) {
+      checkHeadCharacters(
+        buffer.toString('latin1', at, buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length),
+      );
+      this.#held = buffer.subarray(at);
+      return -1;
+    }
+    const text = buffer.toString('latin1', at, end);
+    checkHeadCharacters(text);
+    const lineEnd = text.indexOf('\r\n');
+    const start = parseStatusLine(lineEnd === -1 ? text : text.slice(0, lineEnd));
+    const fields = lineEnd === -1 ? emptyFields : parseFields(text, lineEnd + 2, headFields);
+    return this.#takeHead(start, fields, buffer, end + 4);
+  }
+
+  #takeHead(start: StatusLine, fields: Fields, buffer: Buffer, at: number): number {
+    const events = this.#events!;
+    const reply = this.#readReply(start, fields);
+    if (start.status < 200) {
+      if (start.status !== 101) {
+        events.upstreamInformational(reply);
+        return at;
+      }
+      if (this.#call?.webSocket !== true)
+        throw new SallyportError('upstream_protocol', 'the upstream switches protocols although nobody asked');
+      const accept = fields.values[fields.names.findIndex(({ lower }) => lower === acceptName.lower)];
+      if (this.#accept !== undefined && accept !== this.#accept)
+        throw new SallyportError('upstream_protocol', 'the upstream answers another WebSocket key than ours');
+      this.#held = at < buffer.length ? buffer.subarray(at) : undefined;
+      events.upstreamReply(reply, undefined);
+      return -1;
+    }
+    this.#replied = true;
+    const { framing } = reply;
+    if (typeof framing === 'number' && buffer.length - at >= framing) {
+      const whole = framing === 0 ? noBody : buffer.subarray(at, at + framing);
+      this.#finish(at + framing < buffer.length);
+      events.upstreamReply(reply, whole);
+      return at + framing;
+    }
+    this.#body = createBodyReader(framing);
+    events.upstreamReply(reply, undefined);
+    return at;
+  }
+
+  bodyData(chunk: Buffer): void {
+    if (this.#events?.upstreamData(chunk) === false) this.#socket.pause();
+  }
+
+  bodyEnd(trailers: Fields): void {
+    this.#body = undefined;
+    this.#ended = trailers;
+  }
+
+  /**
+   * Only now is it known whether something stands behind the body, and it must be before the end is reported: whoever is told
+   * of it may send the next request on this connection at once, and take that for its answer.
+   */
+  #reportEnd(excess: boolean): void {
+    const trailers = this.#ended;
+    if (trailers === undefined) return;
+    this.#ended = undefined;
+    const events = this.#events;
+    this.#finish(excess);
+    events?.upstreamEnd(trailers);
+  }
+
+  /** The answer is complete. The connection goes back to the pool if both sides can use it again, else it is closed. */
+  #finish(excess: boolean): void {
+    this.#events = undefined;
+    this.#call = undefined;
+    this.reused = true;
+    if (this.#keep && this.#requestDone && !excess && !this.#closed) {
+      // Whoever could not take the last of it has paused us, and nobody is left who would say that it can go on.
+      this.#socket.resume();
+      this.#owner.released(this);
+    } else this.#socket.destroy();
+  }
+
+  /** RFC 9112 section 6.3 for answers; an answer that two parsers could end in two places is refused. */
+  #readReply(start: StatusLine, fields: Fields): Reply {
+    const { names, values } = fields;
+    let length: string | undefined;
+    let coding: string | undefined;
+    let hopFields: string[] | undefined;
+    this.#keep = start.minor === 1;
+    this.usableUntil = performance.now() + this.#options.idleMs;
+    for (let i = 0; i < names.length; i++) {
+      const which = names[i]!.role;
+      if (which === role.plain) continue;
+      const value = values[i]!;
+      if (which === role.contentLength) {
+        if (length !== undefined)
+          throw new SallyportError('upstream_protocol', 'the answer has two Content-Length fields');
+        length = value;
+      } else if (which === role.transferEncoding) {
+        if (coding !== undefined)
+          throw new SallyportError('upstream_protocol', 'the answer has two Transfer-Encoding fields');
+        coding = value;
+      } else if (which === role.connection) {
+        const options = connectionOptions(value);
+        if (options.includes('close')) this.#keep = false;
+        else if (options.includes('keep-alive')) this.#keep = true;
+        hopFields = [...(hopFields ?? []), ...options];
+      } else if (which === role.keepAlive) this.#readKeepAlive(value);
+    }
+    const framing = replyFraming(this.#call?.method, start, length, coding);
+    if (framing === 'close') this.#keep = false;
+    const declaredLength = length === undefined ? undefined : parseContentLength(length);
+    return { status: start.status, reason: start.reason, fields, hopFields, framing, declaredLength };
+  }
+
+  /** `Keep-Alive: timeout=5`: it is not used in the last second, in which the other side may already be closing it. */
+  #readKeepAlive(value: string): void {
+    const seconds = /(?:^|[,\s])timeout=(\d{1,6})/i.exec(value)?.[1];
+    if (seconds !== undefined) this.usableUntil = performance.now() + (Number(seconds) - 1) * 1000;
+  }
+
+  // -- how it ends -------------------------------------------------------------------------------------------------
+
+  #onDrain = (): void => {
+    this.#events?.upstreamDrained();
+  };
+
+  #onEnd = (): void => {
+    const events = this.#events;
+    if (events !== undefined && this.#body?.endsWithConnection(this) === true) return this.#reportEnd(false);
+    this.#fail(this.#closedError('closed the connection'));
+    this.#socket.destroy();
+  };
+
+  #onError = (error: Error): void => {
+    this.#fail(this.#closedError(reasonOf(error)));
+  };
+
+  #onClose = (): void => {
+    this.#closed = true;
+    this.#fail(this.#closedError('closed the connection'));
+    this.#owner.gone(this);
+  };
+
+  #closedError(what: string): SallyportError {
+    if (this.#replied) return new SallyportError('upstream_cut', `${this.address} ${what} in the middle of its answer`);
+    if (this.#received)
+      return new SallyportError('upstream_protocol', `${this.address} ${what} in the middle of a head`);
+    // Node refuses a client certificate after the handshake and without an alert; so do we.
+    if (this.secure && !this.reused) {
+      return new SallyportError(
+        'upstream_refused_us',
+        `${this.address} closed after the handshake (is our SVID refused?): ${what}`,
+      );
+    }
+    return new SallyportError('upstream_closed', `${this.address} ${what} before it answered`);
+  }
+
+  #fail(error: SallyportError): void {
+    const events = this.#events;
+    if (events === undefined) return;
+    this.#events = undefined;
+    this.#socket.destroy();
+    events.upstreamFailed(error);
+  }
+}
+
+function replyFraming(
+  method: string | undefined,
+  start: StatusLine,
+  length: string | undefined,
+  coding: string | undefined,
+): Framing {
+  if (coding !== undefined) {
+    if (length !== undefined)
+      throw new SallyportError('upstream_protocol', 'the answer has both Content-Length and Transfer-Encoding');
+    if (start.minor === 0) throw new SallyportError('upstream_protocol', 'an HTTP/1.0 answer has a Transfer-Encoding');
+    if (coding.toLowerCase() !== 'chunked')
+      throw new SallyportError(
+        'upstream_protocol',
+        `the answer's transfer coding '${printable(coding)}' is not supported`,
+      );
+  }
+  if (method === 'HEAD' || start.status < 200 || start.status === 204 || start.status === 304) return 0;
+  if (coding !== undefined) return 'chunked';
+  return length === undefined ? 'close' : parseContentLength(length);
+}
+
+/** What the codec found wrong with an answer is the upstream's fault, whatever code the same fault has in a request. */
+function toUpstreamError(error: unknown, replied: boolean): SallyportError {
+  if (!(error instanceof SallyportError))
+    return new SallyportError('internal', `the answer could not be read: ${reasonOf(error)}`, { cause: error });
+  if (replied) return new SallyportError('upstream_answer_malformed', `the answer broke off: ${error.message}`);
+  if (error.code === 'head_too_many_fields') return new SallyportError('upstream_head_too_large', error.message);
+  return error.code.startsWith('upstream_')
+    ? error
+    : new SallyportError('upstream_protocol', `the answer cannot be read: ${error.message}`);
+}

@@ -1,0 +1,128 @@
+// HTTP/1.1 heads as text: parsing (RFC 9112 sections 2 to 6) and printing. Strict: what section 2.2 or 5 lets a proxy
+// refuse is refused, and what goes on is printed anew from what was parsed, so that no two parsers can read it
+// differently. One pass, latin1 strings, interned field names: this runs twice for each request on each side.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { type FieldName, type Fields, fieldName, printable } from '../../exchange/message.ts';
+
+export interface RequestStart {
+  readonly method: string;
+  /** As it stood in the request line. */
+  readonly target: string;
+  /** 0 or 1: HTTP/1.0 or HTTP/1.1. */
+  readonly minor: number;
+}
+
+export interface StatusLine {
+  readonly status: number;
+  readonly reason: string;
+  readonly minor: number;
+}
+
+// A control character, a CR that no LF follows, or an LF that no CR precedes: what lets two parsers see two messages.
+const forbiddenInHead = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
+
+/**
+ * Refuses what no head may hold, in the whole head or in the part of it that has arrived (a last CR is then not judged).
+ * @throws SallyportError `head_invalid_characters`.
+ */
+export function checkHeadCharacters(text: string): void {
+  if (forbiddenInHead.test(text)) {
+    throw new SallyportError('head_invalid_characters', 'the head holds a control character or a bare CR or LF');
+  }
+}
+
+/**
+ * Reads a request line (RFC 9112 section 3).
+ * @throws SallyportError `head_malformed`, `method_invalid`, `head_invalid_url` or `version_unsupported`.
+ */
+export function parseRequestLine(line: string): RequestStart {
+  const first = line.indexOf(' ');
+  const last = line.lastIndexOf(' ');
+  if (first <= 0 || last === first)
+    throw new SallyportError('head_malformed', 'the request line is not METHOD target HTTP/1.1');
+  const version = line.slice(last + 1);
+  const minor = version === 'HTTP/1.1' ? 1 : version === 'HTTP/1.0' ? 0 : -1;
+  if (minor === -1) throw badVersion(version);
+  const method = line.slice(0, first);
+  // A lower-case method is no method (RFC 9110 section 9.1 is case-sensitive), and a policy for GET must not miss 'get'.
+  if (!/^[A-Z][A-Z0-9_-]*$/.test(method))
+    throw new SallyportError('method_invalid', 'the method is not an upper-case token');
+  const target = line.slice(first + 1, last);
+  if (!/^[\x21-\x7e]+$/.test(target))
+    throw new SallyportError('head_invalid_url', 'the request target holds a space or a byte outside ASCII');
+  return { method, target, minor };
+}
+
+/** Reads a status line (RFC 9112 section 4). @throws SallyportError `upstream_protocol`. */
+export function parseStatusLine(line: string): StatusLine {
+  const version = line.slice(0, 9);
+  const status = Number(line.slice(9, 12));
+  const after = line.charCodeAt(12);
+  const wellFormed =
+    (version === 'HTTP/1.1 ' || version === 'HTTP/1.0 ') &&
+    /^[1-9]\d\d$/.test(line.slice(9, 12)) &&
+    (Number.isNaN(after) || after === 32);
+  if (!wellFormed)
+    throw new SallyportError('upstream_protocol', `the answer does not begin with a status line: '${printable(line)}'`);
+  return { status, reason: line.slice(13), minor: version === 'HTTP/1.1 ' ? 1 : 0 };
+}
+
+/**
+ * Reads the field lines of `text` from `at` on: no folding, no space before the colon, token names (RFC 9112 section 5).
+ * @throws SallyportError `head_malformed` or `head_too_many_fields`.
+ */
+export function parseFields(text: string, at: number, maxFields: number): Fields {
+  const names: FieldName[] = [];
+  const values: string[] = [];
+  const length = text.length;
+  while (at < length) {
+    let end = text.indexOf('\r\n', at);
+    if (end === -1) end = length;
+    const colon = text.indexOf(':', at);
+    if (colon === -1 || colon > end)
+      throw new SallyportError('head_malformed', `a field line has no colon: '${printable(text.slice(at, end))}'`);
+    if (names.length >= maxFields) {
+      throw new SallyportError('head_too_many_fields', `the head has more than ${maxFields} fields`);
+    }
+    names.push(fieldName(text.slice(at, colon)));
+    let from = colon + 1;
+    let to = end;
+    while (from < to && isBlank(text.charCodeAt(from))) from++;
+    while (to > from && isBlank(text.charCodeAt(to - 1))) to--;
+    values.push(text.slice(from, to));
+    at = end + 2;
+  }
+  return { names, values };
+}
+
+/**
+ * The value of a Content-Length field: digits only, and a number that adds up exactly (RFC 9112 section 6.3).
+ * @throws SallyportError `length_invalid`.
+ */
+export function parseContentLength(value: string): number {
+  const length = /^\d{1,16}$/.test(value) ? Number(value) : Number.NaN;
+  if (!Number.isSafeInteger(length))
+    throw new SallyportError('length_invalid', `'${printable(value)}' is not a content length`);
+  return length;
+}
+
+/** The lower-case options of a Connection field, without empty ones. */
+export function connectionOptions(value: string): string[] {
+  return value
+    .toLowerCase()
+    .split(',')
+    .map((one) => one.trim())
+    .filter((one) => one !== '');
+}
+
+function badVersion(version: string): SallyportError {
+  if (/^HTTP\/\d\.\d$/.test(version)) {
+    return new SallyportError('version_unsupported', `${version} is not served here: HTTP/1.1 and HTTP/1.0 are`);
+  }
+  return new SallyportError('head_malformed', 'the request line does not end in HTTP/1.1 or HTTP/1.0');
+}
+
+function isBlank(code: number): boolean {
+  return code === 32 || code === 9;
+}

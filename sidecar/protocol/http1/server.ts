@@ -1,0 +1,616 @@
+// The side that asks, in HTTP/1.1: requests off a socket, one exchange at a time (pipelined requests wait, and are
+// answered in order), answers onto it. It owns the socket until it hands it over for a WebSocket, and closes it.
+
+import type { Socket } from 'node:net';
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { readBytes } from '../../../cert-agent/base/heap.ts';
+import { type Connection, coarseNow, type Holder, type Speaker } from '../../connection.ts';
+import { type Downstream, Exchange } from '../../exchange/exchange.ts';
+import { hold } from '../../exchange/held-bytes.ts';
+import type { Limits } from '../../exchange/limits.ts';
+import { emptyFields, type Fields, type Framing, printable, type Reply, role } from '../../exchange/message.ts';
+import type { SpliceEnd } from '../../exchange/upstream.ts';
+import { ExchangeBacklog, stalled, stallMsFor } from '../backlog.ts';
+import { bodyTooLarge, isOverBodyLimit } from '../body-limit.ts';
+import { Gatherer } from '../gather.ts';
+import { isGrpc } from '../grpc.ts';
+import { bodyTooSlow, owesBody, Pace, replyTooSlow } from '../pace.ts';
+import { resetSocket } from '../reset.ts';
+import { Tunnel } from '../tunnel.ts';
+import { acceptName, acceptOf, keyName } from '../websocket.ts';
+import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
+import { checkHeadCharacters, connectionOptions, parseContentLength, parseFields, parseRequestLine } from './head.ts';
+import { corkForTurn, printLastChunk, printReply, type ReplyFraming, writeBody, writeTogether } from './print.ts';
+
+/** What the codec needs of the path. */
+export interface ServerPath {
+  /** Serves an exchange whose head is complete. Never throws. */
+  serve(exchange: Exchange): void;
+  /** Answers a request that could not be read. */
+  refuse(exchange: Exchange, error: SallyportError): void;
+  /** Why an exchange that was allowed may not go on; undefined when it may. */
+  refusalOf(exchange: Exchange): SallyportError | undefined;
+  /** The exchange is over, however it ended: write its record. */
+  finish(exchange: Exchange): void;
+  readonly draining: () => boolean;
+}
+
+const endOfHead = Buffer.from('\r\n\r\n');
+
+// A refusal sent while the body still arrives is lost to the reset that closing would cause, so the answer is followed
+// by a half-close, and what still comes is read and dropped: at most this much, and not longer than this.
+const lingerBytes = 1024 * 1024;
+const lingerMs = 2000;
+/** A client that has asked nothing for so long hardly does in just this moment. */
+const retireIdleMs = 4000;
+
+export class Http1Server implements Downstream, Speaker, BodySink {
+  readonly kind = 'http';
+  readonly #connection: Connection;
+  readonly #socket: Socket;
+  readonly #path: ServerPath;
+  /** Bytes that wait: a part of a head, or requests behind the one in flight. */
+  #held: Buffer | undefined = undefined;
+  readonly #gathered = new Gatherer();
+  /** Of a head that is arriving, how many bytes have been looked at: none of them is looked at again with each that follows. */
+  #headChecked = 0;
+  #exchange: Exchange | undefined = undefined;
+  #body: BodyReader | undefined = undefined;
+  #requestDone = true;
+  #consuming = false;
+  #chunkedReply = false;
+  #closeAfterReply = false;
+  /** When the head that is arriving began; a connection's first head begins with the connection. */
+  #headSince: number | undefined = coarseNow();
+  #lingerUntil: number | undefined = undefined;
+  #lingered = 0;
+  #draining = false;
+  /** Of the body that is arriving, and of what waits to be read; present while there is such a thing. */
+  #requestPace: Pace | undefined = undefined;
+  #replyPace: Pace | undefined = undefined;
+  /** Present while something waits for the client or the upstream. */
+  #backlog: ExchangeBacklog | undefined = undefined;
+  /** Since the last tick we have asked the client to wait. */
+  #wasPaused = false;
+
+  constructor(connection: Connection, path: ServerPath) {
+    this.#connection = connection;
+    this.#socket = connection.socket;
+    this.#path = path;
+    this.#socket.on('data', this.#onData);
+    this.#socket.on('drain', this.#onDrain);
+    this.#socket.on('end', this.#onEnd);
+    this.#socket.on('error', ignore);
+    this.#socket.on('close', this.#onClose);
+  }
+
+  // -- what arrives ------------------------------------------------------------------------------------------------
+
+  #onData = (chunk: Buffer): void => {
+    readBytes(chunk.length);
+    this.#connection.lastActive = coarseNow();
+    if (this.#lingerUntil !== undefined) return this.#discard(chunk);
+    const buffer = this.#gathered.append(this.#held, chunk);
+    this.#keep(undefined);
+    this.#consume(buffer);
+  };
+
+  #keep(held: Buffer | undefined): void {
+    hold((held?.length ?? 0) - (this.#held?.length ?? 0));
+    this.#held = held;
+  }
+
+  #consume(buffer: Buffer): void {
+    this.#consuming = true;
+    try {
+      let at = 0;
+      while (at < buffer.length && this.#lingerUntil === undefined) {
+        if (this.#body !== undefined) {
+          at = this.#body.read(buffer, at, this);
+        } else if (this.#exchange !== undefined || this.#socket.writableNeedDrain) {
+          // The next request waits for this one's answer, and for a client that does not read to take what it has been
+          // sent: reading on would only fill memory.
+          this.#keep(buffer.subarray(at));
+          this.#socket.pause();
+          return;
+        } else {
+          const next = this.#readHead(buffer, at);
+          if (next === -1) return;
+          at = next;
+        }
+      }
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#consuming = false;
+    }
+  }
+
+  /** Consumes one head and, where it is all there, its body. -1 when the head is not complete: it is then held. */
+  #readHead(buffer: Buffer, from: number): number {
+    // RFC 9112 section 2.2: an empty line before a request line is skipped.
+    const at = buffer[from] === 13 && buffer[from + 1] === 10 ? from + 2 : from;
+    const { limits } = this.#connection.port.rules.current();
+    const checked = Math.max(at, from + this.#headChecked);
+    const end = buffer.indexOf(endOfHead, Math.max(at, checked - endOfHead.length + 1));
+    if ((end === -1 ? buffer.length : end) - at > limits.headBytes) {
+      throw new SallyportError(
+        'head_too_large',
+        `the request head is larger than ${limits.headBytes} bytes (limit headBytes)`,
+      );
+    }
+    if (end === -1) {
+      // Refused now and not at the time limit: a bare LF would otherwise be waited on for ever.
+      const last = buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length;
+      checkHeadCharacters(buffer.toString('latin1', checked, last));
+      this.#headChecked = Math.max(this.#headChecked, last - from);
+      this.#headSince ??= coarseNow();
+      // From its very start: whether an empty line came first must not depend on where the packets were cut.
+      this.#keep(buffer.subarray(from));
+      return -1;
+    }
+    const text = buffer.toString('latin1', at, end);
+    checkHeadCharacters(text);
+    this.#headChecked = 0;
+    return this.#begin(text, buffer, end + 4);
+  }
+
+  #begin(text: string, buffer: Buffer, at: number): number {
+    const exchange = this.#open();
+    const lineEnd = text.indexOf('\r\n');
+    const start = parseRequestLine(lineEnd === -1 ? text : text.slice(0, lineEnd));
+    exchange.method = start.method;
+    exchange.target = start.target;
+    exchange.minor = start.minor;
+    exchange.keepAlive = start.minor === 1;
+    exchange.fields = lineEnd === -1 ? emptyFields : parseFields(text, lineEnd + 2, exchange.rules.limits.headFields);
+    readRoles(exchange);
+    const { framing } = exchange;
+    let next = at;
+    if (typeof framing === 'number' && buffer.length - at >= framing) {
+      next = at + framing;
+      if (framing > 0) exchange.wholeBody = buffer.subarray(at, next);
+      exchange.bytesReceived = framing;
+      this.#requestDone = true;
+    } else {
+      this.#body = createBodyReader(framing);
+      this.#requestDone = false;
+    }
+    this.#path.serve(exchange);
+    return next;
+  }
+
+  /** The exchange begins with its first byte, so that one that cannot be read has a record too. */
+  #open(): Exchange {
+    const exchange = new Exchange(this.#connection, this, this.#connection.port.rules.current(), emptyFields);
+    this.#exchange = exchange;
+    this.#headSince = undefined;
+    this.#closeAfterReply = false;
+    return exchange;
+  }
+
+  bodyData(chunk: Buffer): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    exchange.bytesReceived += chunk.length;
+    if (isOverBodyLimit(exchange)) throw bodyTooLarge(exchange);
+    if (exchange.carrier?.requestData(chunk) === false) this.pause();
+  }
+
+  bodyEnd(trailers: Fields): void {
+    this.#body = undefined;
+    this.#requestDone = true;
+    this.#exchange?.carrier?.requestEnd(trailers);
+  }
+
+  #fail(error: unknown): void {
+    const known =
+      error instanceof SallyportError
+        ? error
+        : new SallyportError('internal', 'the request could not be served', { cause: error });
+    this.#body = undefined;
+    const exchange = this.#exchange ?? this.#open();
+    // The framing is in doubt from here on: nothing of this connection may be read as a request again.
+    exchange.keepAlive = false;
+    this.#requestDone = false;
+    const { carrier } = exchange;
+    exchange.carrier = undefined;
+    carrier?.downstreamGone();
+    if (exchange.responded) this.abort();
+    else this.#path.refuse(exchange, known);
+  }
+
+  // -- what is answered --------------------------------------------------------------------------------------------
+
+  informational(reply: Reply): void {
+    // RFC 9110 section 15.2: HTTP/1.0 knows no 1xx.
+    if (this.#exchange?.minor !== 1) return;
+    this.#socket.write(printReply(reply, { framing: 'none', connection: undefined }), 'latin1');
+  }
+
+  respond(reply: Reply, whole: Buffer | undefined): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    exchange.responded = true;
+    this.#connection.lastActive = coarseNow();
+    const how = this.#frame(exchange, reply);
+    const head = printReply(reply.status === 101 ? withAccept(reply, exchange) : reply, how);
+    if (whole === undefined) {
+      this.#chunkedReply = how.framing === 'chunked';
+      if (reply.framing !== 0) corkForTurn(this.#socket);
+      this.#socket.write(head, 'latin1');
+      return;
+    }
+    exchange.bytesSent += whole.length;
+    if (whole.length === 0) this.#socket.write(head, 'latin1');
+    else writeTogether(this.#socket, head, whole);
+    this.#replyEnded(exchange);
+  }
+
+  /** How this answer's end is told to this client, and whether the connection outlives it. */
+  #frame(exchange: Exchange, reply: Reply): ReplyFraming {
+    if (reply.status === 101) return { framing: 'none', connection: 'upgrade' };
+    // RFC 9110 section 9.3.6: what follows is the tunnel.
+    if (exchange.method === 'CONNECT' && reply.status < 300) return { framing: 'none', connection: undefined };
+    const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
+    let framing: ReplyFraming['framing'];
+    if (bodiless) framing = reply.status === 204 ? 'none' : (reply.declaredLength ?? 'none');
+    else if (typeof reply.framing === 'number') framing = reply.framing;
+    // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+    else framing = exchange.minor === 1 ? 'chunked' : 'close';
+    this.#closeAfterReply =
+      !exchange.keepAlive || !this.#requestDone || framing === 'close' || this.#draining || this.#path.draining();
+    if (this.#closeAfterReply) return { framing, connection: 'close' };
+    return { framing, connection: exchange.minor === 0 ? 'keep-alive' : undefined };
+  }
+
+  write(chunk: Buffer): boolean {
+    if (this.#exchange === undefined) return true;
+    this.#exchange.bytesSent += chunk.length;
+    this.#connection.lastActive = coarseNow();
+    return writeBody(this.#socket, chunk, this.#chunkedReply);
+  }
+
+  end(trailers: Fields): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    if (this.#chunkedReply) this.#socket.write(printLastChunk(trailers), 'latin1');
+    this.#chunkedReply = false;
+    this.#replyEnded(exchange);
+  }
+
+  abort(): void {
+    const exchange = this.#exchange;
+    this.#exchange = undefined;
+    // Where no framing is left that could show the cut (RFC 9112 section 8), the reset does.
+    resetSocket(this.#socket);
+    if (exchange !== undefined) this.#path.finish(exchange);
+  }
+
+  pause(): void {
+    this.#wasPaused = true;
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    if (this.#held === undefined || this.#body !== undefined) this.#socket.resume();
+  }
+
+  tunnel(upstream: SpliceEnd): void {
+    const exchange = this.#exchange!;
+    const rest = this.#held;
+    this.#keep(undefined);
+    this.#exchange = undefined;
+    this.#socket
+      .off('data', this.#onData)
+      .off('drain', this.#onDrain)
+      .off('end', this.#onEnd)
+      .off('close', this.#onClose);
+    const tunnel = new Tunnel(exchange, { socket: this.#socket, rest }, upstream, this.#path.refusalOf);
+    this.#connection.speaker = tunnel;
+    void tunnel.closed.then(() => this.#path.finish(exchange));
+  }
+
+  #replyEnded(exchange: Exchange): void {
+    this.#exchange = undefined;
+    this.#path.finish(exchange);
+    if (this.#closeAfterReply || !this.#requestDone) return this.#linger();
+    this.#next();
+  }
+
+  /** Goes on with what waited behind the last exchange. */
+  #next(): void {
+    if (this.#consuming || this.#exchange !== undefined || this.#lingerUntil !== undefined) return;
+    if (this.#socket.writableNeedDrain) return;
+    const held = this.#held;
+    this.#keep(undefined);
+    if (held !== undefined) this.#consume(held);
+    if (this.#held === undefined || this.#headSince !== undefined) this.#socket.resume();
+  }
+
+  // -- how it ends -------------------------------------------------------------------------------------------------
+
+  tick(now: number): void {
+    const { limits } = this.#connection.port.rules.current();
+    if (limits.slowBytesPerSecond > 0 && this.#isTooSlow(now, limits.slowBytesPerSecond)) return;
+    if (this.#isStalled(now, limits.streamStallMs)) return;
+    if (this.#lingerUntil !== undefined) {
+      if (now > this.#lingerUntil) this.#socket.destroy();
+    } else if (this.#exchange !== undefined) {
+      if (now - this.#connection.lastActive > limits.streamIdleMs) this.#exchange.carrier?.idle();
+      else if (Date.now() > this.#exchange.validUntil) this.judge();
+    } else if (this.#headSince !== undefined) {
+      if (now - this.#headSince > limits.headMs) this.#giveUpOnHead(limits);
+    } else if (now - this.#connection.lastActive > limits.clientIdleMs) {
+      this.#linger();
+    }
+  }
+
+  /** Ends what a client sends, or takes, more slowly than that. True when it did. */
+  #isTooSlow(now: number, perSecond: number): boolean {
+    const socket = this.#socket;
+    const { writableLength: outstanding, bytesWritten } = socket;
+    if (outstanding === 0) this.#replyPace = undefined;
+    else {
+      this.#replyPace ??= new Pace(now, bytesWritten - outstanding);
+      if (this.#replyPace.isTakenSlowly(now, bytesWritten, outstanding, perSecond)) {
+        this.#giveUpOnReader(replyTooSlow(perSecond));
+        return true;
+      }
+    }
+    const exchange = this.#exchange;
+    const waited = !this.#wasPaused;
+    this.#wasPaused = socket.isPaused();
+    if (exchange === undefined || this.#body === undefined || !owesBody(exchange)) {
+      this.#requestPace = undefined;
+      return false;
+    }
+    const { bytesReceived } = exchange;
+    this.#requestPace ??= new Pace(now, bytesReceived);
+    if (!this.#requestPace.isSlow(now, bytesReceived, waited && !this.#wasPaused, perSecond)) return false;
+    this.#fail(bodyTooSlow(perSecond));
+    return true;
+  }
+
+  #giveUpOnReader(error: SallyportError): void {
+    const exchange = this.#exchange;
+    // An answer to somebody who does not read would only wait behind the rest.
+    if (exchange?.responded === true) this.cut(error);
+    else resetSocket(this.#socket);
+  }
+
+  /** Ends what waits for a client, or for an upstream, that takes none of it. True when it did. */
+  #isStalled(now: number, limitMs: number): boolean {
+    const { writableLength: ofReply, bytesWritten } = this.#socket;
+    const { bytesReceived = 0, carrier, upstreamPeer } = this.#exchange ?? {};
+    const ofRequest = carrier?.waitingBytes ?? 0;
+    if (ofReply + ofRequest === 0) {
+      this.#backlog = undefined;
+      return false;
+    }
+    this.#backlog ??= new ExchangeBacklog();
+    const clientMs = stallMsFor(this.#connection.peer, limitMs);
+    const upstreamMs = carrier?.gathers === true ? Number.POSITIVE_INFINITY : stallMsFor(upstreamPeer, limitMs);
+    const reader = this.#backlog.look(
+      now,
+      clientMs,
+      upstreamMs,
+      ofReply,
+      bytesWritten - ofReply,
+      ofRequest,
+      bytesReceived,
+    );
+    if (reader === 'client') this.#giveUpOnReader(stalled(reader, limitMs));
+    else if (reader === 'upstream') this.cut(stalled(reader, limitMs));
+    return reader !== undefined;
+  }
+
+  findHolders(now: number, found: Holder[]): void {
+    const { writableLength: ofReply, bytesWritten } = this.#socket;
+    const { bytesReceived = 0, carrier } = this.#exchange ?? {};
+    const ofRequest = carrier?.waitingBytes ?? 0;
+    const waitMs = this.#backlog?.waitMs(now, ofReply, bytesWritten - ofReply, ofRequest, bytesReceived);
+    if (waitMs === undefined) return;
+    const drop = (error: SallyportError): void => (ofReply > 0 ? this.#giveUpOnReader(error) : this.cut(error));
+    found.push({ bytes: ofReply + ofRequest, waitMs, drop });
+  }
+
+  drain(): void {
+    this.#draining = true;
+    if (this.#exchange === undefined && this.#held === undefined) this.#linger();
+  }
+
+  /** With the next answer; where none comes, once it is idle: at once would cross a request that is on its way. */
+  retire(): void {
+    this.#draining = true;
+    const idleMs = coarseNow() - this.#connection.lastActive;
+    if (this.#exchange === undefined && this.#held === undefined && idleMs >= retireIdleMs) this.#linger();
+  }
+
+  get inFlight(): number {
+    return this.#exchange === undefined ? 0 : 1;
+  }
+
+  judge(): number {
+    const refusal = this.#exchange === undefined ? undefined : this.#path.refusalOf(this.#exchange);
+    if (refusal === undefined) return 0;
+    this.cut(refusal);
+    return 1;
+  }
+
+  /** What is answered already breaks off without its end; what is not gets the refusal as its answer. */
+  cut(error: SallyportError): void {
+    const exchange = this.#exchange;
+    if (exchange === undefined) {
+      this.#linger();
+      return;
+    }
+    exchange.keepAlive = false;
+    const { carrier } = exchange;
+    exchange.carrier = undefined;
+    carrier?.downstreamGone();
+    this.#path.refuse(exchange, error);
+  }
+
+  #giveUpOnHead(limits: Limits): void {
+    if (this.#held === undefined || this.#held.length <= 2) {
+      // Nothing was asked (an old client's empty line is not a request), so there is nothing to answer.
+      this.#socket.destroy();
+      return;
+    }
+    this.#fail(
+      new SallyportError('head_timeout', `the request head did not arrive within ${limits.headMs} ms (limit headMs)`),
+    );
+  }
+
+  #linger(): void {
+    if (this.#lingerUntil !== undefined) return;
+    // The time runs from when the answer has left: a slow reader of a long one is not cut after two seconds.
+    this.#lingerUntil = performance.now() + this.#connection.port.rules.current().limits.streamIdleMs;
+    this.#socket.once('finish', () => {
+      this.#lingerUntil = performance.now() + lingerMs;
+    });
+    this.#keep(undefined);
+    this.#body = undefined;
+    this.#socket.end();
+    this.#socket.resume();
+  }
+
+  #discard(chunk: Buffer): void {
+    this.#lingered += chunk.length;
+    // Past the limit nothing is read any more; the client, held up by the full window, still finds our answer.
+    if (this.#lingered > lingerBytes) this.#socket.pause();
+  }
+
+  #onDrain = (): void => {
+    if (this.#exchange === undefined) this.#next();
+    else this.#exchange.carrier?.downstreamDrained();
+  };
+
+  #onEnd = (): void => {
+    if (this.#lingerUntil !== undefined) {
+      this.#socket.destroy();
+    } else if (this.#exchange === undefined) {
+      // Between requests, or in the middle of a head that will never be complete.
+      this.#socket.end();
+    } else {
+      // A client that closes while it is owed an answer has given up, as Envoy, nginx and Node take it: what the app still
+      // does for it would be for nobody, and is told so.
+      this.#socket.destroy();
+    }
+  };
+
+  #onClose = (): void => {
+    this.#keep(undefined);
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    this.#exchange = undefined;
+    if (exchange.flag === '-') {
+      exchange.flag = 'DC';
+      if (exchange.details === '-' || exchange.details === 'via_upstream')
+        exchange.details = 'downstream_remote_disconnect';
+    }
+    exchange.carrier?.downstreamGone();
+    this.#path.finish(exchange);
+  };
+}
+
+/** An upstream in HTTP/2 knows nothing of the handshake's key; whoever asked in HTTP/1.1 waits for its answer. */
+function withAccept(reply: Reply, exchange: Exchange): Reply {
+  const key = exchange.fields.values[exchange.fields.names.findIndex(({ lower }) => lower === keyName.lower)];
+  if (key === undefined || reply.fields.names.some(({ lower }) => lower === acceptName.lower)) return reply;
+  const { names, values } = reply.fields;
+  return { ...reply, fields: { names: [...names, acceptName], values: [...values, acceptOf(key)] } };
+}
+
+function ignore(): void {
+  // 'close' follows and says all that is needed; without a listener a reset would end the process.
+}
+
+/** One pass over the fields for everything that frames the message or belongs to this hop. */
+function readRoles(exchange: Exchange): void {
+  const { names, values } = exchange.fields;
+  let length: string | undefined;
+  let coding: string | undefined;
+  let host: string | undefined;
+  let upgrade: string | undefined;
+  for (let i = 0; i < names.length; i++) {
+    const which = names[i]!.role;
+    if (which === role.plain) continue;
+    const value = values[i]!;
+    if (which === role.host) {
+      if (host !== undefined) throw new SallyportError('host_invalid', 'the request has two Host fields');
+      host = value;
+    } else if (which === role.contentLength) {
+      if (length !== undefined)
+        throw new SallyportError('length_ambiguous', 'the request has two Content-Length fields');
+      length = value;
+    } else if (which === role.transferEncoding) {
+      if (coding !== undefined)
+        throw new SallyportError('transfer_encoding_ambiguous', 'the request has two Transfer-Encoding fields');
+      coding = value;
+    } else if (which === role.connection) readConnection(exchange, value);
+    else if (which === role.upgrade) upgrade = value;
+    else if (which === role.expect) readExpect(exchange, value);
+    else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
+    else if (which === role.userAgent) exchange.userAgent = value;
+    // A refusal of gRPC is a 200, which would look to the client of a CONNECT as if the tunnel were open.
+    else if (which === role.contentType) exchange.grpc = exchange.method !== 'CONNECT' && isGrpc(value);
+    else if (which === role.forwardedFor) exchange.forwardedFor = value;
+  }
+  exchange.authority = host ?? '';
+  // RFC 9112 section 3.2: HTTP/1.1 without Host is 400.
+  if (host === undefined && exchange.minor === 1)
+    throw new SallyportError('host_missing', 'an HTTP/1.1 request has no Host field');
+  exchange.framing = requestFraming(length, coding, exchange.minor);
+  // WebSocket is the only protocol that a connection may become here: h2c and the rest would leave our sight.
+  exchange.webSocket =
+    upgrade?.toLowerCase() === 'websocket' &&
+    exchange.hopFields?.includes('upgrade') === true &&
+    exchange.method === 'GET' &&
+    exchange.minor === 1 &&
+    exchange.framing === 0;
+}
+
+function readConnection(exchange: Exchange, value: string): void {
+  // The usual two, without building a list.
+  if (value === 'keep-alive' || value === 'Keep-Alive') {
+    exchange.keepAlive = true;
+    return;
+  }
+  const options = connectionOptions(value);
+  if (options.includes('close')) exchange.keepAlive = false;
+  else if (options.includes('keep-alive') && exchange.minor === 0) exchange.keepAlive = true;
+  exchange.hopFields = exchange.hopFields === undefined ? options : [...exchange.hopFields, ...options];
+}
+
+function readExpect(exchange: Exchange, value: string): void {
+  // RFC 9110 section 10.1.1: an expectation that is not understood is 417; HTTP/1.0 has none.
+  if (value.toLowerCase() !== '100-continue')
+    throw new SallyportError('expectation_failed', `the expectation '${printable(value)}' is not met here`);
+  exchange.expectContinue = exchange.minor === 1;
+}
+
+/**
+ * RFC 9112 section 6.3, without its tolerances: both lengths, or a coding that is not exactly chunked, are refused. Where
+ * chunked is not the last coding, or is not there once, nobody can tell where the body ends: 400.
+ */
+function requestFraming(length: string | undefined, coding: string | undefined, minor: number): Framing {
+  if (coding === undefined) return length === undefined ? 0 : parseContentLength(length);
+  if (length !== undefined)
+    throw new SallyportError('length_ambiguous', 'the request has both Content-Length and Transfer-Encoding');
+  if (minor === 0) throw new SallyportError('length_ambiguous', 'an HTTP/1.0 request has a Transfer-Encoding');
+  if (coding.toLowerCase() !== 'chunked') {
+    const codings = coding.split(',').map((one) => one.trim().toLowerCase());
+    if (codings.at(-1) !== 'chunked' || codings.indexOf('chunked') !== codings.length - 1)
+      throw new SallyportError(
+        'transfer_encoding_ambiguous',
+        `the transfer codings '${printable(coding)}' do not end with chunked, once`,
+      );
+    throw new SallyportError(
+      'transfer_encoding_invalid',
+      `the transfer coding '${printable(coding)}' is not supported: only chunked is`,
+    );
+  }
+  return 'chunked';
+}

@@ -1,0 +1,364 @@
+// The side that answers, in HTTP/2: one connection to an upstream that carries many exchanges at once. To the path each of
+// its streams is a connection of its own.
+
+import type { Socket } from 'node:net';
+import { formatPlace } from '../../../cert-agent/base/address.ts';
+import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
+import { holdSocket } from '../../exchange/held-bytes.ts';
+import { type Call, emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
+import type { SpliceEnd, UpstreamConnection, UpstreamEvents, UpstreamPeer } from '../../exchange/upstream.ts';
+import { Budget } from '../budget.ts';
+import { StreamEnd } from '../stream-end.ts';
+import { Http2Connection, type Http2Owner, peerGoesAway } from './connection.ts';
+import { errorCode } from './frames.ts';
+import { readReply, readTrailers, writeFields, writeRequest } from './head.ts';
+import type { Block } from './hpack-decode.ts';
+import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
+
+export interface Http2ClientOwner {
+  /** Nothing is in flight on it. */
+  quiet(client: Http2Client): void;
+  /** A stream has ended, others go on. */
+  freed?(client: Http2Client): void;
+  /** So many streams were taken back on it that its other end may take that for an attack: better none is opened on it any more. */
+  worn?(client: Http2Client): void;
+  gone(client: Http2Client): void;
+}
+
+export interface Http2ClientOptions {
+  readonly secure: boolean;
+  readonly peer: UpstreamPeer | undefined;
+  readonly address: string;
+  readonly headBytes: number;
+  readonly headFields: number;
+}
+
+/** More in flight than this, and another connection is opened: TCP and TLS have one order for all. */
+const streamsEach = 100;
+
+// What the other end puts up with, which may be anybody's. Envoy ends a connection, and all that others have on it, once half of
+// its streams, of 500 or more, were reset before any answer (`overload.premature_reset_total_stream_count`), which is 250 at
+// the least; nghttp2, and Node with it, after 1,000 resets of any kind and 33 a second. So that nobody who takes requests
+// back can make it do that, no stream is opened any more before as many as may be open then could be too many.
+const envoyResets = 250;
+const anyResets = 1000;
+const anyResetsPerSecond = 33;
+
+export class Http2Client implements Http2Owner {
+  readonly options: Http2ClientOptions;
+  readonly localAddress: string;
+  readonly http2: Http2Connection;
+  /** An answer has come on it: what fails now does not fail because of who we are. */
+  proven = false;
+  /** performance.now() since when nothing is in flight. */
+  quietSince = performance.now();
+  readonly #owner: Http2ClientOwner;
+  #retired = false;
+  /** Streams that were taken and have not begun. */
+  #promised = 0;
+  /** Streams that are over, and those of them that we have reset before an answer had begun. */
+  #over = 0;
+  #unanswered = 0;
+  readonly #resets = new Budget(anyResets - 2 * streamsEach, anyResetsPerSecond);
+
+  constructor(socket: Socket, owner: Http2ClientOwner, options: Http2ClientOptions) {
+    this.options = options;
+    this.#owner = owner;
+    holdSocket(socket);
+    this.localAddress = formatPlace(socket.localAddress, socket.localPort);
+    const { headBytes, headFields } = options;
+    this.http2 = new Http2Connection(socket, { side: 'client', headBytes, headFields, streams: 0 }, this);
+  }
+
+  /** With those that were taken: many may be, before the first of them is open. */
+  get hasRoom(): boolean {
+    return !this.#retired && this.http2.hasRoom && this.load < Math.min(streamsEach, this.http2.maxPeerStreams);
+  }
+
+  /** Streams in flight, and those that were taken for one. */
+  get load(): number {
+    return this.http2.size + this.#promised;
+  }
+
+  /** A stream for one exchange. */
+  take(): UpstreamConnection {
+    this.#promised++;
+    return new ClientStream(this);
+  }
+
+  /** Opens a stream that was taken. Only now: their numbers must rise in the order in which their heads are sent. */
+  open(): Http2Stream {
+    this.#promised--;
+    return this.http2.open();
+  }
+
+  /** A stream that was taken is not needed. */
+  giveBack(): void {
+    this.#promised--;
+    this.#closeIfDone();
+  }
+
+  /** No more exchanges; it closes when those in flight are over. */
+  retire(): void {
+    this.#retired = true;
+    this.#closeIfDone();
+  }
+
+  #closeIfDone(): void {
+    if (this.#retired && this.http2.size + this.#promised === 0) this.http2.close();
+  }
+
+  opened(): void {}
+
+  resetSent(stream: Http2Stream): void {
+    if (!stream.headSeen) this.#unanswered++;
+    const isWorn = this.#unanswered + streamsEach >= Math.max(envoyResets, this.#over / 2);
+    if (!this.#resets.spend() || isWorn) this.#owner.worn?.(this);
+  }
+
+  ended(): void {
+    this.#over++;
+    if (this.http2.size > 0) return this.#owner.freed?.(this);
+    this.quietSince = performance.now();
+    if (this.#retired) this.#closeIfDone();
+    else this.#owner.quiet(this);
+  }
+
+  goingAway(): void {
+    this.retire();
+  }
+
+  closed(): void {
+    this.#owner.gone(this);
+  }
+}
+
+const noBody = Buffer.alloc(0);
+
+class ClientStream implements UpstreamConnection, StreamEvents {
+  readonly secure: boolean;
+  readonly peer: UpstreamPeer | undefined;
+  readonly address: string;
+  readonly localAddress: string;
+  readonly reused: boolean;
+  isUnsent = false;
+  readonly #client: Http2Client;
+  #begun: Http2Stream | undefined = undefined;
+  #events: UpstreamEvents | undefined = undefined;
+  #method = '';
+  #webSocket = false;
+  /** An answer that waits for a body that may have come with it. */
+  #held: Reply | undefined = undefined;
+  #whole: Buffer | undefined = undefined;
+  #replied = false;
+
+  constructor(client: Http2Client) {
+    this.#client = client;
+    this.secure = client.options.secure;
+    this.peer = client.options.peer;
+    this.address = client.options.address;
+    this.localAddress = client.localAddress;
+    this.reused = client.proven;
+  }
+
+  get #stream(): Http2Stream {
+    return this.#begun!;
+  }
+
+  // -- the request -------------------------------------------------------------------------------------------------
+
+  send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void {
+    this.#events = events;
+    this.#method = call.method;
+    this.#begun = this.#client.open();
+    this.#begun.events = this;
+    if (this.#client.http2.isClosed) {
+      this.isUnsent = true;
+      queueMicrotask(() => this.closed(errorCode.none, 'it was closed', 'gone'));
+      return;
+    }
+    const scheme = this.secure ? 'https' : 'http';
+    this.#webSocket = call.webSocket;
+    const ends = call.framing === 0 && !call.webSocket;
+    this.#client.http2.sendHead(this.#stream, (encoder) => writeRequest(encoder, call, scheme), ends);
+    if (whole !== undefined && !ends) this.#stream.writeWhole(whole);
+  }
+
+  get waitingBytes(): number {
+    return this.#begun?.waitingBytes ?? 0;
+  }
+
+  write(chunk: Buffer): boolean {
+    return this.#stream.write(chunk);
+  }
+
+  end(trailers: Fields): void {
+    const { http2 } = this.#client;
+    const stream = this.#stream;
+    stream.endWith(() => {
+      if (trailers.names.length === 0) http2.sendEnd(stream);
+      else http2.sendHead(stream, (encoder) => writeFields(encoder, trailers, undefined), true);
+    });
+  }
+
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  destroy(): void {
+    this.#events = undefined;
+    if (this.#begun === undefined) this.#client.giveBack();
+    else this.#begun.reset(errorCode.cancel);
+  }
+
+  takeSocket(): SpliceEnd {
+    const { http2 } = this.#client;
+    const stream = this.#stream;
+    this.#events = undefined;
+    return { socket: new StreamEnd(stream, () => http2.sendEnd(stream)), rest: undefined };
+  }
+
+  // -- the answer --------------------------------------------------------------------------------------------------
+
+  head(block: Block, ended: boolean): void {
+    const events = this.#events;
+    this.#client.proven = true;
+    if (events === undefined) return;
+    try {
+      if (this.#replied) return this.#end(this.#readTrailers(block, ended));
+      const reply = readReply(block, ended, this.#method);
+      if (reply.status < 200) {
+        if (ended) throw new SallyportError('upstream_protocol', 'an interim answer ends the stream');
+        return events.upstreamInformational(reply);
+      }
+      this.#replied = true;
+      this.#stream.headSeen = true;
+      if (this.#webSocket && reply.status < 300 && !ended) return this.#becomeTunnel(reply);
+      if (typeof reply.framing === 'number' && reply.framing > 0) this.#stream.expected = reply.framing;
+      else if (reply.framing === 0) this.#stream.expected = 0;
+      if (ended) {
+        this.#events = undefined;
+        events.upstreamReply(reply, noBody);
+        return this.#stopAsking();
+      }
+      this.#held = reply;
+      this.#client.http2.afterRead(this.#release);
+    } catch (error) {
+      this.#stream.reset(errorCode.protocol);
+      this.#failFor(reasonOf(error));
+    }
+  }
+
+  /** Ends it for what the upstream did wrong. An answer of which nobody has been told yet has not begun. */
+  #failFor(why: string): void {
+    const isKnown = this.#replied && this.#held === undefined;
+    this.#held = undefined;
+    this.#whole = undefined;
+    const code = isKnown ? 'upstream_answer_malformed' : 'upstream_protocol';
+    this.#fail(new SallyportError(code, `${this.address} speaks HTTP/2 wrongly: ${why}`));
+  }
+
+  /** To the path it is the 101 of HTTP/1.1. */
+  #becomeTunnel(reply: Reply): void {
+    this.#events?.upstreamReply({ ...reply, status: 101, framing: 0, declaredLength: undefined }, undefined);
+  }
+
+  #readTrailers(block: Block, ended: boolean): Fields {
+    if (!ended) throw new SallyportError('upstream_protocol', 'trailers that do not end their stream');
+    return readTrailers(block);
+  }
+
+  data(chunk: Buffer): void {
+    if (this.#held !== undefined) {
+      if (this.#whole === undefined) {
+        this.#whole = chunk;
+        return;
+      }
+      this.#release();
+    }
+    if (this.#events?.upstreamData(chunk) === false) this.#stream.pause();
+  }
+
+  ended(): void {
+    const reply = this.#held;
+    if (reply === undefined) return this.#end(emptyFields);
+    const events = this.#events;
+    // An answer that came in one piece goes on in one piece.
+    if (this.#whole !== undefined || reply.framing === 0) {
+      this.#held = undefined;
+      this.#events = undefined;
+      // Its length is known now, so that a caller in HTTP/1.1 needs no chunks.
+      const framing = this.#whole?.length ?? 0;
+      events?.upstreamReply({ ...reply, framing }, this.#whole ?? noBody);
+      return this.#stopAsking();
+    }
+    this.#release();
+    this.#end(emptyFields);
+  }
+
+  #release = (): void => {
+    const reply = this.#held;
+    const whole = this.#whole;
+    if (reply === undefined) return;
+    this.#held = undefined;
+    this.#whole = undefined;
+    this.#events?.upstreamReply(reply, undefined);
+    if (whole !== undefined && this.#events?.upstreamData(whole) === false) this.#stream.pause();
+  };
+
+  #end(trailers: Fields): void {
+    this.#release();
+    const events = this.#events;
+    this.#events = undefined;
+    events?.upstreamEnd(trailers);
+    this.#stopAsking();
+  }
+
+  /**
+   * An answer may come to its end before its request does, and nobody sends the rest then. A peer that waited for it would
+   * keep the stream for ever, and we would count it as one in flight.
+   */
+  #stopAsking(): void {
+    if (this.#stream.isEnding) return;
+    // A peer that has had enough of the request says so itself, as a rule, in the same breath.
+    this.#client.http2.afterRead(() => {
+      if (!this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
+    });
+  }
+
+  drained(): void {
+    this.#events?.upstreamDrained();
+  }
+
+  closed(code: number, why: string, ending: Ending): void {
+    if (ending === 'fault') return this.#failFor(why);
+    this.#release();
+    this.isUnsent ||= why === peerGoesAway;
+    this.#fail(this.#closedError(code, why));
+  }
+
+  #closedError(code: number, why: string): SallyportError {
+    const { address } = this;
+    if (this.#replied) return new SallyportError('upstream_cut', `${address} broke its answer off: ${why}`);
+    // RFC 9113 section 8.7: such a stream was not looked at.
+    if (code === errorCode.refusedStream)
+      return new SallyportError('upstream_refused_stream', `${address} took no more: ${why}`);
+    if (code !== errorCode.none) return new SallyportError('upstream_reset', `${address} gave no answer: ${why}`);
+    if (this.secure && !this.#client.proven)
+      return new SallyportError(
+        'upstream_refused_us',
+        `${address} closed after the handshake (is our SVID refused?): ${why}`,
+      );
+    return new SallyportError('upstream_closed', `${address} closed before it answered: ${why}`);
+  }
+
+  #fail(error: SallyportError): void {
+    const events = this.#events;
+    this.#events = undefined;
+    events?.upstreamFailed(error);
+  }
+}

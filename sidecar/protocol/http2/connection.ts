@@ -1,0 +1,643 @@
+// HTTP/2 on a socket, the part that both ends share (RFC 9113 sections 3 to 6): streams, settings and windows, and what the
+// frames that http2-reader.ts reads mean for them. All that is sent in one turn of the event loop leaves in one write: between two sidecars the
+// requests in flight together share a TLS record and a system call, which is most of what a request costs.
+
+import type { Socket } from 'node:net';
+import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
+import { readBytes } from '../../../cert-agent/base/heap.ts';
+import { Budget } from '../budget.ts';
+import {
+  defaultWindow,
+  errorCode,
+  FrameBuffer,
+  flag,
+  frameType,
+  headerBytes,
+  maxFrameBytes,
+  maxWindow,
+  preface,
+  setting,
+  wireCodeOf,
+} from './frames.ts';
+import { HpackDecoder } from './hpack-decode.ts';
+import { HpackEncoder } from './hpack-encode.ts';
+import { type FrameEvents, FrameReader } from './reader.ts';
+import { type Ending, Http2Stream } from './stream.ts';
+
+export interface Http2Options {
+  readonly side: 'client' | 'server';
+  readonly headBytes: number;
+  readonly headFields: number;
+  /** How many streams the peer may have open at once. */
+  readonly streams: number;
+  /** Servers only: how often a second a peer of ours may take back at once what it has asked, beyond `resetBurst` and what it lets be answered. Absent for strangers. */
+  readonly resetsPerSecond?: number;
+}
+
+/** What a connection tells whoever speaks on it. */
+export interface Http2Owner {
+  /** The peer has opened a stream; its head follows at once. Servers only. */
+  opened(stream: Http2Stream): void;
+  /** A stream has ended, both sides of it. */
+  ended(stream: Http2Stream): void;
+  /** We have reset a stream, of which `ended` tells next. */
+  resetSent?(stream: Http2Stream): void;
+  /** The peer takes no more streams. */
+  goingAway(): void;
+  /** The connection is over; every stream has been told. */
+  closed(why: string): void;
+}
+
+/** What a peer may send on one stream before we have passed it on: its share of our memory. */
+const streamWindow = 256 * 1024;
+const connectionWindow = 4 * 1024 * 1024;
+/** Written at once when so much has gathered: four TLS records in one system call, which a long body gains by. */
+const flushBytes = 64 * 1024;
+/** More than this in the socket means that the peer does not read. */
+const roomyBytes = 256 * 1024;
+/** One frame of DATA and its header are one TLS record. */
+const dataBytes = maxFrameBytes - headerBytes;
+
+const lingerMs = 2000;
+/** What a head has here and not in HTTP/1.1: pseudo-headers, and a request ID of ours. */
+const pseudoFields = 8;
+
+/** RFC 9113 section 6.5.2 counts 32 bytes for each field; a head that HTTP/1.1 lets through must not fail on the hop. */
+const listBytes = ({ headBytes, headFields }: Http2Options): number => headBytes + 32 * (headFields + pseudoFields);
+
+/** Of a stranger (nghttp2's figure). */
+const resetsPerSecond = 33;
+const resetBurst = 1000;
+
+/** How many streams that we have reset are remembered. */
+const keptResets = 1000;
+
+/** Why a stream has ended that a GOAWAY says was not looked at. */
+export const peerGoesAway = 'the peer is going away';
+
+const noWords = Buffer.alloc(0);
+
+export class Http2Connection {
+  readonly streamWindow = streamWindow;
+  maxPeerStreams = 100;
+  /** The peer takes extended CONNECT (RFC 8441 section 3). */
+  peerConnects = false;
+  /** The peer's first SETTINGS have come. */
+  peerSettled = false;
+
+  readonly #socket: Socket;
+  readonly #options: Http2Options;
+  readonly #owner: Http2Owner;
+  readonly #reader: FrameReader;
+  readonly #decoder: HpackDecoder;
+  readonly #encoder = new HpackEncoder();
+  readonly #streams = new Map<number, Http2Stream>();
+  readonly #waiting = new Set<Http2Stream>();
+  /** Streams that we have reset lately: what still comes for them is not held against the peer. */
+  readonly #resetByUs = new Set<number>();
+  /** For what the peer has us begin for nothing. */
+  readonly #resets: Budget;
+  readonly #out = new FrameBuffer();
+  #flushing = false;
+  readonly #afterRead: (() => void)[] = [];
+  readonly #onSettled: (() => void)[] = [];
+  #sendWindow = defaultWindow;
+  #peerWindow = defaultWindow;
+  #unacknowledged = 0;
+  #receiveWindow = connectionWindow;
+  #lastPeerStream = 0;
+  #nextStream: number;
+  #goneAway = false;
+  #endSince: number | undefined = undefined;
+  #peerGoneAway = false;
+  #closed = false;
+
+  constructor(socket: Socket, options: Http2Options, owner: Http2Owner) {
+    this.#socket = socket;
+    this.#options = options;
+    this.#owner = owner;
+    this.#decoder = new HpackDecoder(listBytes(options), options.headFields + pseudoFields);
+    this.#reader = new FrameReader(this.#events(), options.headBytes + maxFrameBytes, options.side);
+    this.#resets = new Budget(resetBurst, options.resetsPerSecond ?? resetsPerSecond);
+    this.#nextStream = options.side === 'client' ? 1 : 2;
+    socket.on('data', this.#onData);
+    socket.on('drain', this.#pump);
+    socket.on('end', this.#onEnd);
+    socket.on('error', this.#onError);
+    socket.on('close', this.#onClose);
+    this.#sendPreface();
+  }
+
+  get size(): number {
+    return this.#streams.size;
+  }
+
+  /** performance.now() since when a head has been arriving in pieces, or undefined. */
+  get headSince(): number | undefined {
+    return this.#reader.headSince;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** Whether a stream can be opened here now. */
+  get hasRoom(): boolean {
+    return (
+      !this.#closed &&
+      !this.#goneAway &&
+      !this.#peerGoneAway &&
+      this.#streams.size < this.maxPeerStreams &&
+      this.#nextStream < 2 ** 30
+    );
+  }
+
+  /** False when what was written stands in the socket: its reader is slow. */
+  get roomy(): boolean {
+    return this.#socket.writableLength + this.#out.length < roomyBytes;
+  }
+
+  has(stream: Http2Stream): boolean {
+    return this.#streams.get(stream.id) === stream;
+  }
+
+  streams(): Iterable<Http2Stream> {
+    return this.#streams.values();
+  }
+
+  /** A new stream of ours. */
+  open(): Http2Stream {
+    const stream = new Http2Stream(this, this.#nextStream, this.#peerWindow, streamWindow);
+    this.#nextStream += 2;
+    if (!this.#closed) this.#streams.set(stream.id, stream);
+    return stream;
+  }
+
+  // -- what is sent ------------------------------------------------------------------------------------------------
+
+  /** Sends a header block that `write` puts together; with `ends`, nothing follows on our side. */
+  sendHead(stream: Http2Stream, write: (encoder: HpackEncoder) => void, ends: boolean): void {
+    if (!this.has(stream)) return;
+    this.#encoder.begin();
+    write(this.#encoder);
+    const block = this.#encoder.end();
+    let at = 0;
+    do {
+      const end = Math.min(block.length, at + maxFrameBytes);
+      const first = at === 0;
+      const last = end === block.length ? flag.endHeaders : 0;
+      this.#out.begin(
+        end - at,
+        first ? frameType.headers : frameType.continuation,
+        last | (first && ends ? flag.endStream : 0),
+        stream.id,
+      );
+      this.#out.copy(block, at, end);
+      at = end;
+    } while (at < block.length);
+    this.#written();
+    if (ends) this.#localEnd(stream);
+  }
+
+  /** Sends what the windows let through of `chunk`, and with the last of it, if it `ends`, our end; gives how far it came. */
+  sendData(stream: Http2Stream, chunk: Buffer, ends: boolean): number {
+    let from = 0;
+    while (from < chunk.length && this.roomy) {
+      const size = Math.min(chunk.length - from, dataBytes, stream.sendWindow, this.#sendWindow);
+      if (size <= 0) break;
+      const last = ends && from + size === chunk.length;
+      this.#out.begin(size, frameType.data, last ? flag.endStream : 0, stream.id);
+      this.#reader.dataSent();
+      this.#out.copy(chunk, from, from + size);
+      stream.sendWindow -= size;
+      this.#sendWindow -= size;
+      from += size;
+      this.#written();
+      if (last) this.#localEnd(stream);
+    }
+    return from;
+  }
+
+  /** Ends our side of a stream without trailers. */
+  sendEnd(stream: Http2Stream): void {
+    if (!this.has(stream) || stream.localEnded) return;
+    this.#out.begin(0, frameType.data, flag.endStream, stream.id);
+    this.#written();
+    this.#localEnd(stream);
+  }
+
+  resetStream(stream: Http2Stream, code: number): void {
+    if (!this.has(stream)) return;
+    this.#out.begin(4, frameType.rstStream, 0, stream.id);
+    this.#out.uint32(code);
+    this.#written();
+    this.#resetByUs.add(stream.id);
+    if (this.#resetByUs.size > keptResets) this.#resetByUs.delete(this.#resetByUs.values().next().value!);
+    this.#owner.resetSent?.(stream);
+    // It was answered, and asks for nothing any more.
+    if (code === errorCode.none) this.#earn();
+    this.#forget(stream);
+  }
+
+  /**
+   * The peer has taken a request back, or made us reset its stream by what no client sends (CVE-2023-44487, CVE-2025-8671): it
+   * costs the peer nothing, and us a request. Streams of ours are none of that: a peer cannot reset more of them than we open.
+   * @throws SallyportError `http2_flood` when that is too many.
+   */
+  countReset(): void {
+    if (this.#options.side === 'client' || this.#resets.spend()) return;
+    throw new SallyportError('http2_flood', 'more requests that are taken back than anybody needs');
+  }
+
+  /** Of a peer that is ours a share of what it asks may be taken back. A stranger would buy resets with requests for nothing. */
+  #earn(): void {
+    if (this.#options.resetsPerSecond !== undefined) this.#resets.earn();
+  }
+
+  openWindow(stream: Http2Stream | undefined, bytes: number): void {
+    this.#out.begin(4, frameType.windowUpdate, 0, stream?.id ?? 0);
+    this.#out.uint32(bytes);
+    this.#written();
+  }
+
+  /** Told as long as something of it waits for a window or for the socket. */
+  waits(stream: Http2Stream): void {
+    this.#waiting.add(stream);
+  }
+
+  /** No new streams; those that are open go on. */
+  goAway(code: number = errorCode.none, reason = ''): void {
+    if (this.#goneAway || this.#closed) return;
+    this.#goneAway = true;
+    this.#sendGoaway(this.#lastPeerStream, code, Buffer.from(reason, 'latin1'));
+  }
+
+  /** Tells the peer that no stream after those on their way will be served; they still are. */
+  announceEnd(): void {
+    if (this.#goneAway || this.#closed) return;
+    this.#sendGoaway(2 ** 31 - 1, errorCode.none, noWords);
+  }
+
+  #sendGoaway(last: number, code: number, words: Buffer): void {
+    this.#out.begin(8 + words.length, frameType.goaway, 0, 0);
+    this.#out.uint32(last);
+    this.#out.uint32(code);
+    this.#out.copy(words, 0, words.length);
+    this.#written();
+  }
+
+  /** Says why, and closes. */
+  close(code: number = errorCode.none, reason = ''): void {
+    this.goAway(code, reason);
+    this.#flush();
+    this.#socket.end();
+    if (this.#endSince !== undefined) return;
+    this.#endSince = performance.now();
+    // Whoever ticked it may be gone as well: a pool that was replaced, a process that leaves.
+    setTimeout(() => this.#socket.destroy(), lingerMs).unref();
+  }
+
+  /** Called now and then: a peer that does not close when it is asked to is not waited for. */
+  tick(now: number): void {
+    for (const stream of this.#waiting) stream.compact();
+    if (this.#endSince !== undefined && now - this.#endSince > lingerMs) this.#socket.destroy();
+  }
+
+  #sendPreface(): void {
+    const { side, streams } = this.#options;
+    const ours: [number, number][] = [
+      [setting.initialWindowSize, streamWindow],
+      [setting.maxHeaderListSize, listBytes(this.#options)],
+      side === 'client' ? [setting.enablePush, 0] : [setting.maxConcurrentStreams, streams],
+    ];
+    if (side === 'server') ours.push([setting.enableConnect, 1]);
+    if (side === 'client') this.#socket.write(preface);
+    this.#out.begin(ours.length * 6, frameType.settings, 0, 0);
+    for (const [id, value] of ours) {
+      this.#out.uint16(id);
+      this.#out.uint32(value);
+    }
+    this.openWindow(undefined, connectionWindow - defaultWindow);
+  }
+
+  #written(): void {
+    if (this.#out.length >= flushBytes) this.#flush();
+    else if (!this.#flushing) {
+      this.#flushing = true;
+      // One alone has nobody to wait for.
+      if (this.#streams.size < 2) process.nextTick(this.#flush);
+      else setImmediate(this.#flush);
+    }
+  }
+
+  /** After the poll of this turn: everything that its events have sent, in one write. */
+  #flush = (): void => {
+    this.#flushing = false;
+    if (this.#out.length === 0 || this.#closed || this.#socket.writableEnded) return;
+    // A write that begins at once is encrypted before it returns; one that has to wait would wait as a reference.
+    const atOnce = this.#socket.writableLength === 0 && 'encrypted' in this.#socket;
+    this.#socket.write(this.#out.take(atOnce));
+  };
+
+  #pump = (): void => {
+    // A copy, and out of the list before: whoever is told of room may write, and wait again, at once.
+    for (const stream of [...this.#waiting]) {
+      if (!this.roomy || this.#sendWindow <= 0) return;
+      this.#waiting.delete(stream);
+      if (this.has(stream) && !stream.pump()) this.#waiting.add(stream);
+    }
+  };
+
+  #localEnd(stream: Http2Stream): void {
+    stream.localEnded = true;
+    if (stream.remoteEnded) this.#finished(stream);
+  }
+
+  #remoteEnd(stream: Http2Stream): void {
+    stream.remoteEnded = true;
+    if (stream.localEnded) this.#finished(stream);
+  }
+
+  #finished(stream: Http2Stream): void {
+    this.#reader.pleased();
+    this.#earn();
+    this.#forget(stream);
+  }
+
+  #forget(stream: Http2Stream): void {
+    this.#streams.delete(stream.id);
+    this.#waiting.delete(stream);
+    stream.dropWaiting();
+    this.#owner.ended(stream);
+  }
+
+  // -- what arrives ------------------------------------------------------------------------------------------------
+
+  #onData = (chunk: Buffer): void => {
+    readBytes(chunk.length);
+    try {
+      this.#reader.read(chunk);
+    } catch (error) {
+      this.#fail(asSallyportError(error, 'internal', 'the connection could not be served'));
+    }
+    for (const run of this.#afterRead.splice(0)) run();
+  };
+
+  /** Calls `run` once everything that has arrived together is read: a head may wait so long for its body. */
+  afterRead(run: () => void): void {
+    this.#afterRead.push(run);
+  }
+
+  #events(): FrameEvents {
+    return {
+      block: (id, bytes, ends) => this.#takeBlock(id, bytes, ends),
+      dataBegins: (id, size, padding) => this.#beginData(id, size, padding),
+      data: (id, chunk) => this.#takeData(id, chunk),
+      dataEnds: (id, endsStream) => this.#endData(id, endsStream),
+      reset: (id, code) => this.#takeReset(id, code),
+      settings: (list) => this.#takeSettings(list),
+      ping: (payload) => this.#takePing(payload),
+      goaway: (last) => this.#takeGoaway(last),
+      windowUpdate: (id, more) => this.#takeWindowUpdate(id, more),
+    };
+  }
+
+  #beginData(id: number, size: number, padding: number): void {
+    const stream = this.#streams.get(id);
+    this.#receiveWindow -= size;
+    if (this.#receiveWindow < 0) throw flowControl('more DATA than the window of the connection');
+    this.#unacknowledged += size;
+    if (this.#unacknowledged >= connectionWindow / 2) {
+      this.openWindow(undefined, this.#unacknowledged);
+      this.#receiveWindow += this.#unacknowledged;
+      this.#unacknowledged = 0;
+    }
+    if (stream === undefined) return this.#late(id);
+    if (stream.remoteEnded) return this.#dropStream(stream, errorCode.streamClosed, 'DATA after the end of its stream');
+    if (!stream.headSeen) throw protocolError('DATA before its head');
+    if (size > stream.receiveWindow) throw flowControl('more DATA than the window of its stream');
+    // Padding is not for anybody, and is given back with the rest.
+    if (padding > 0) stream.received(padding);
+  }
+
+  #takeData(id: number, chunk: Buffer): void {
+    const stream = this.#streams.get(id);
+    if (stream === undefined || stream.remoteEnded) return;
+    stream.expected -= chunk.length;
+    if (stream.expected < 0) return this.#lengthError(stream);
+    stream.events?.data(chunk);
+    stream.received(chunk.length);
+  }
+
+  #endData(id: number, endsStream: boolean): void {
+    const stream = endsStream ? this.#streams.get(id) : undefined;
+    if (stream === undefined || stream.remoteEnded) return;
+    // Section 8.1.1: a body that is not as long as it said is malformed.
+    if (isShort(stream)) return this.#lengthError(stream);
+    const { events } = stream;
+    this.#remoteEnd(stream);
+    events?.ended();
+  }
+
+  #lengthError(stream: Http2Stream): void {
+    this.#dropStream(stream, errorCode.protocol, 'its body is not as long as its Content-Length');
+  }
+
+  /** Ends a stream for what its peer did on it. */
+  #dropStream(stream: Http2Stream, code: number, why: string): void {
+    const { events } = stream;
+    this.resetStream(stream, code);
+    events?.closed(code, why, 'fault');
+    this.countReset();
+  }
+
+  /** DATA or HEADERS for a stream that is over. Where we have reset it they were on their way; else the peer is told. */
+  #late(id: number): void {
+    this.#checkKnown(id);
+    if (this.#resetByUs.has(id)) return;
+    this.#reader.annoyed();
+    this.#out.begin(4, frameType.rstStream, 0, id);
+    this.#out.uint32(errorCode.streamClosed);
+    this.#written();
+  }
+
+  #takeBlock(id: number, bytes: Buffer, ends: boolean): void {
+    const stream = this.#streams.get(id) ?? this.#accept(id);
+    // Decoded whoever it is for: the table must stay right.
+    const block = this.#decoder.decode(bytes);
+    if (!this.has(stream)) return;
+    if (stream.remoteEnded)
+      return this.#dropStream(stream, errorCode.streamClosed, 'HEADERS after the end of their stream');
+    const { events } = stream;
+    if (ends && stream.headSeen && isShort(stream)) return this.#lengthError(stream);
+    if (ends) this.#remoteEnd(stream);
+    if (events !== undefined) events.head(block, ends);
+  }
+
+  /** A stream that the peer opens; or one that is over, of which the block must be read all the same, for the table. */
+  #accept(id: number): Http2Stream {
+    const stream = new Http2Stream(this, id, this.#peerWindow, streamWindow);
+    if (this.#options.side === 'client') {
+      // An answer that crossed our reset on the way.
+      this.#checkKnown(id);
+      return stream;
+    }
+    if (id % 2 === 0) throw protocolError(`HEADERS on stream ${id}`);
+    if (id <= this.#lastPeerStream) {
+      // Section 5.1.1: a stream is never opened again.
+      if (!this.#resetByUs.has(id))
+        throw new SallyportError('http2_stream_closed', `HEADERS on stream ${id}, which is closed`);
+      return stream;
+    }
+    this.#lastPeerStream = id;
+    if (this.#goneAway) return stream;
+    this.#streams.set(id, stream);
+    // Section 5.1.2: what is refused so may be tried again elsewhere.
+    if (this.#streams.size <= this.#options.streams) this.#owner.opened(stream);
+    else {
+      this.resetStream(stream, errorCode.refusedStream);
+      this.countReset();
+    }
+    return stream;
+  }
+
+  /** Section 5.1: frames for a stream that we have forgotten are late; for one that never was they are wrong. */
+  #checkKnown(id: number): void {
+    const ours = id % 2 === (this.#options.side === 'client' ? 1 : 0);
+    if (id === 0 || id > (ours ? this.#nextStream - 2 : this.#lastPeerStream))
+      throw protocolError(`a frame for stream ${id}, which is not open`);
+  }
+
+  #takeReset(id: number, code: number): void {
+    const stream = this.#streams.get(id);
+    if (stream === undefined) return this.#takeLateReset(id);
+    const { events } = stream;
+    this.#forget(stream);
+    events?.closed(code, `the stream was reset (code ${code})`, 'reset');
+  }
+
+  /** One for a stream that is over. Where we have reset it as well they have crossed; else it is for nobody. */
+  #takeLateReset(id: number): void {
+    this.#checkKnown(id);
+    if (!this.#resetByUs.delete(id)) this.#reader.annoyed();
+  }
+
+  #takeSettings(list: readonly (readonly [id: number, value: number])[]): void {
+    // The acknowledgement stands before anything that a larger window lets out.
+    this.#out.begin(0, frameType.settings, flag.ack, 0);
+    this.#written();
+    for (const [id, value] of list) this.#set(id, value);
+    this.peerSettled = true;
+    for (const run of this.#onSettled.splice(0)) run();
+  }
+
+  #set(id: number, value: number): void {
+    if (id === setting.headerTableSize) this.#encoder.setLimit(value);
+    else if (id === setting.maxConcurrentStreams) this.maxPeerStreams = value;
+    else if (id === setting.initialWindowSize) {
+      if (value > maxWindow) throw flowControl('a window larger than 2^31-1');
+      const change = value - this.#peerWindow;
+      this.#peerWindow = value;
+      // Section 6.9.2: it applies to streams that are open, and may leave them with less than nothing.
+      for (const stream of this.#streams.values()) stream.sendWindow += change;
+      if (change > 0) this.#pump();
+    } else if (id === setting.maxFrameSize && (value < maxFrameBytes || value >= 2 ** 24))
+      throw protocolError('a frame size outside its bounds');
+    else if (id === setting.enablePush && value > 1) throw protocolError('ENABLE_PUSH is neither 0 nor 1');
+    else if (id === setting.enableConnect) this.#setConnects(value);
+  }
+
+  /** RFC 8441 section 3: 0 or 1, and never taken back. */
+  #setConnects(value: number): void {
+    if (value > 1 || (this.peerConnects && value === 0))
+      throw protocolError('ENABLE_CONNECT_PROTOCOL is neither 0 nor 1, or is taken back');
+    this.peerConnects = value === 1;
+  }
+
+  /** Calls `run` once the peer's settings are known; at once when they are, and also when the connection ends before. */
+  whenSettled(run: () => void): void {
+    if (this.peerSettled || this.#closed) run();
+    else this.#onSettled.push(run);
+  }
+
+  #takePing(payload: Buffer): void {
+    this.#out.begin(8, frameType.ping, flag.ack, 0);
+    this.#out.copy(payload, 0, 8);
+    this.#written();
+  }
+
+  #takeGoaway(last: number): void {
+    this.#peerGoneAway = true;
+    // What the peer has not looked at may be sent again elsewhere.
+    for (const stream of [...this.#streams.values()]) {
+      if (stream.id <= last || this.#options.side === 'server') continue;
+      const { events } = stream;
+      this.#forget(stream);
+      events?.closed(errorCode.refusedStream, peerGoesAway, 'gone');
+    }
+    this.#owner.goingAway();
+  }
+
+  #takeWindowUpdate(id: number, more: number): void {
+    if (id === 0) {
+      if (more === 0) throw protocolError('WINDOW_UPDATE of nothing');
+      this.#sendWindow += more;
+      if (this.#sendWindow > maxWindow) throw flowControl('a window larger than 2^31-1');
+      this.#pump();
+      return;
+    }
+    const stream = this.#streams.get(id);
+    if (stream === undefined) return this.#checkKnown(id);
+    stream.sendWindow += more;
+    if (more === 0) this.#dropStream(stream, errorCode.protocol, 'WINDOW_UPDATE of nothing');
+    else if (stream.sendWindow > maxWindow)
+      this.#dropStream(stream, errorCode.flowControl, 'a window larger than 2^31-1');
+    else if (this.#waiting.has(stream)) this.#pump();
+  }
+
+  // -- how it ends -------------------------------------------------------------------------------------------------
+
+  #fail(error: SallyportError): void {
+    if (this.#closed) return;
+    this.goAway(wireCodeOf(error.code));
+    this.#flush();
+    this.#end(error.message, 'fault');
+    // What is still on its way is read by nobody: the reset says so.
+    this.#endSince ??= performance.now();
+    this.#socket.destroySoon();
+  }
+
+  #onEnd = (): void => {
+    this.#end('it was closed');
+    this.#socket.end();
+  };
+
+  #onError = (error: Error): void => {
+    this.#end(error.message);
+  };
+
+  #onClose = (): void => {
+    this.#end('it was closed');
+  };
+
+  #end(why: string, ending: Ending = 'gone'): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#reader.stopped = true;
+    const open = [...this.#streams.values()];
+    this.#streams.clear();
+    this.#waiting.clear();
+    for (const stream of open) {
+      stream.dropWaiting();
+      stream.events?.closed(errorCode.none, why, ending);
+    }
+    for (const run of this.#onSettled.splice(0)) run();
+    this.#owner.closed(why);
+  }
+}
+
+/** A declared length of which something is left. */
+const isShort = ({ expected }: Http2Stream): boolean => expected > 0 && expected !== Number.POSITIVE_INFINITY;
+
+const protocolError = (why: string): SallyportError => new SallyportError('http2_protocol', why);
+const flowControl = (why: string): SallyportError => new SallyportError('http2_flow_control', why);

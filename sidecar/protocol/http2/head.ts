@@ -1,0 +1,243 @@
+// Heads between HTTP/2 and the path (RFC 9113 section 8): pseudo-header fields become method, path, authority and status,
+// and back. What belongs to HTTP/1.1's hop has no place here and is refused, not dropped.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import {
+  type Call,
+  emptyFields,
+  type FieldName,
+  type Fields,
+  type Framing,
+  fieldName,
+  isEndToEnd,
+  mayTrail,
+  printable,
+  type Reply,
+  role,
+} from '../../exchange/message.ts';
+import { isGrpc } from '../grpc.ts';
+import { parseContentLength } from '../http1/head.ts';
+import { isHandshakeField } from '../websocket.ts';
+import { type Block, isTooLarge } from './hpack-decode.ts';
+import type { HpackEncoder } from './hpack-encode.ts';
+
+/** What a head says besides its fields. */
+interface Pseudo {
+  method?: string;
+  scheme?: string;
+  authority?: string;
+  path?: string;
+  status?: string;
+  /** RFC 8441. */
+  protocol?: string;
+}
+
+const statusName = { lower: ':status' };
+const methodName = { lower: ':method' };
+const schemeName = { lower: ':scheme' };
+const authorityName = { lower: ':authority' };
+const pathName = { lower: ':path' };
+const protocolName = { lower: ':protocol' };
+const lengthName = fieldName('content-length');
+const requestIdName = fieldName('x-request-id');
+const clientCertName = fieldName('x-forwarded-client-cert');
+const cookieName = fieldName('cookie');
+const teName = fieldName('te');
+const expectName = fieldName('expect');
+
+/** Section 8.2.2. */
+const ofHttp1 = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade']);
+
+/**
+ * Fills `exchange` with what a request's block says.
+ * @throws SallyportError `http2_protocol`, `head_too_large`, `method_invalid`, `host_invalid`, `length_invalid` or
+ * `expectation_failed`.
+ */
+export function readRequest(block: Block, ended: boolean, exchange: Exchange): void {
+  checkWellFormed(block);
+  const { pseudo, fields } = split(block.fields, ['method', 'scheme', 'authority', 'path', 'protocol']);
+  const { method, scheme, path, protocol } = pseudo;
+  if (method === undefined) throw malformed('a request without :method');
+  // The same tokens as in HTTP/1.1: a policy for GET must not miss 'get'.
+  if (!/^[A-Z][A-Z0-9_-]*$/.test(method))
+    throw new SallyportError('method_invalid', 'the method is not an upper-case token');
+  exchange.minor = 2;
+  exchange.method = method;
+  exchange.fields = fields;
+  const connects = method === 'CONNECT' && protocol === undefined;
+  if (protocol !== undefined) readExtendedConnect(exchange, protocol, ended);
+  if (connects ? scheme !== undefined || path !== undefined : scheme === undefined || path === undefined)
+    throw malformed(connects ? 'CONNECT with :scheme or :path' : 'a request without :scheme or :path');
+  if (path === '') throw malformed('an empty :path');
+  if (scheme !== undefined && !/^https?$/i.test(scheme))
+    throw malformed(`:scheme '${printable(scheme)}' is not served`);
+  exchange.target = path ?? pseudo.authority ?? '';
+  // Section 8.3.1: origin-form, or an asterisk for OPTIONS; the authority has a field of its own.
+  if (!connects && !exchange.target.startsWith('/') && !(exchange.target === '*' && method === 'OPTIONS'))
+    throw new SallyportError('head_invalid_url', `:path '${printable(exchange.target)}' is not a path`);
+  readRequestFields(exchange, pseudo.authority);
+  if (exchange.webSocket || connects) exchange.framing = 0;
+  if (ended && exchange.framing !== 0 && exchange.framing !== 'chunked')
+    throw new SallyportError('length_invalid', 'a request without a body declares one');
+  if (ended) exchange.framing = 0;
+}
+
+/** RFC 8441 section 4: to the path, to policy and to the app it is the GET that asks for an upgrade, as in HTTP/1.1. */
+function readExtendedConnect(exchange: Exchange, protocol: string, ended: boolean): void {
+  if (exchange.method !== 'CONNECT') throw malformed(':protocol without CONNECT');
+  if (protocol !== 'websocket')
+    throw new SallyportError('connect_unsupported', `CONNECT for '${printable(protocol)}' is not served here`);
+  if (ended) throw malformed('CONNECT that ends its stream');
+  exchange.method = 'GET';
+  exchange.webSocket = true;
+}
+
+function readRequestFields(exchange: Exchange, authority: string | undefined): void {
+  const { names, values } = exchange.fields;
+  let host: string | undefined;
+  exchange.framing = 'chunked';
+  for (let i = 0; i < names.length; i++) {
+    const { role: which } = names[i]!;
+    if (which === role.plain) continue;
+    const value = values[i]!;
+    if (which === role.host) {
+      if (host !== undefined) throw new SallyportError('host_invalid', 'the request has two Host fields');
+      host = value;
+    } else if (which === role.contentLength) {
+      if (exchange.framing !== 'chunked')
+        throw new SallyportError('length_ambiguous', 'the request has two Content-Length fields');
+      exchange.framing = parseContentLength(value);
+    } else if (which === role.expect) {
+      if (value.toLowerCase() !== '100-continue')
+        throw new SallyportError('expectation_failed', `the expectation '${printable(value)}' is not met here`);
+      exchange.expectContinue = true;
+    } else if (which === role.te && value !== 'trailers') throw malformed("TE is not 'trailers'");
+    else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
+    else if (which === role.userAgent) exchange.userAgent = value;
+    else if (which === role.contentType) exchange.grpc = exchange.method !== 'CONNECT' && isGrpc(value);
+    else if (which === role.forwardedFor) exchange.forwardedFor = value;
+  }
+  // Section 8.3.1: where both are there they say the same, or two readers would see two requests.
+  if (host !== undefined && authority !== undefined && host.toLowerCase() !== authority.toLowerCase())
+    throw new SallyportError('host_invalid', 'Host and :authority differ');
+  exchange.authority = authority ?? host ?? '';
+}
+
+/** Writes the head of a request that goes to an upstream. */
+export function writeRequest(encoder: HpackEncoder, call: Call, scheme: 'http' | 'https'): void {
+  encoder.add(methodName, call.webSocket ? 'CONNECT' : call.method);
+  if (call.webSocket) encoder.add(protocolName, 'websocket');
+  encoder.add(schemeName, scheme);
+  encoder.add(authorityName, call.authority);
+  encoder.add(pathName, call.path);
+  writeFields(encoder, call.fields, call.hopFields);
+  if (call.clientCert !== undefined) encoder.add(clientCertName, call.clientCert);
+  if (call.requestId !== undefined) encoder.add(requestIdName, call.requestId);
+  if (call.expectContinue) encoder.add(expectName, '100-continue');
+  // Whoever asked in HTTP/2 for trailers gets them from HTTP/2: gRPC depends on it.
+  if (call.fields.names.includes(teName)) encoder.add(teName, 'trailers');
+  if (typeof call.framing === 'number' && (call.framing > 0 || /^P(?:OST|UT|ATCH)$/.test(call.method)))
+    encoder.add(lengthName, String(call.framing));
+}
+
+/**
+ * The answer that a block says.
+ * @throws SallyportError `upstream_protocol`.
+ */
+export function readReply(block: Block, ended: boolean, method: string): Reply {
+  try {
+    checkWellFormed(block);
+    const { pseudo, fields } = split(block.fields, ['status']);
+    if (pseudo.status === undefined || !/^[1-9]\d\d$/.test(pseudo.status)) throw malformed('an answer without :status');
+    const status = Number(pseudo.status);
+    // Section 8.6: there is no switching of protocols.
+    if (status === 101) throw malformed('status 101');
+    const at = fields.names.indexOf(lengthName);
+    const declaredLength = at === -1 ? undefined : parseContentLength(fields.values[at]!);
+    if (fields.names.lastIndexOf(lengthName) !== at) throw malformed('two Content-Length fields');
+    const bodiless = method === 'HEAD' || status < 200 || status === 204 || status === 304;
+    const framing: Framing = ended || bodiless ? 0 : (declaredLength ?? 'chunked');
+    if (ended && !bodiless && (declaredLength ?? 0) > 0) throw malformed('an answer without the body that it declares');
+    return { status, reason: '', fields, hopFields: undefined, framing, declaredLength };
+  } catch (error) {
+    const why = error instanceof SallyportError ? error.message : String(error);
+    throw new SallyportError('upstream_protocol', `the answer cannot be read: ${why}`);
+  }
+}
+
+/** Writes the head of an answer, and the length of its body where it is known. */
+export function writeReply(encoder: HpackEncoder, reply: Reply, length: number | undefined): void {
+  encoder.add(statusName, String(reply.status));
+  writeFields(encoder, reply.fields, reply.hopFields);
+  if (length !== undefined) encoder.add(lengthName, String(length));
+}
+
+/** The trailers of a block, without what may not stand there. @throws SallyportError `http2_protocol`. */
+export function readTrailers(block: Block): Fields {
+  checkWellFormed(block);
+  const { fields } = split(block.fields, []);
+  const kept: Fields = { names: [], values: [] };
+  for (const [index, name] of fields.names.entries()) {
+    if (!mayTrail(name)) continue;
+    kept.names.push(name);
+    kept.values.push(fields.values[index]!);
+  }
+  return kept.names.length === 0 ? emptyFields : kept;
+}
+
+export function writeFields(
+  encoder: HpackEncoder,
+  { names, values }: Fields,
+  hopFields: readonly string[] | undefined,
+): void {
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i]!;
+    if (!isEndToEnd(name.role) || hopFields?.includes(name.lower) === true) continue;
+    // RFC 8441 section 5: the handshake of HTTP/1.1 has no place here.
+    if (!isHandshakeField(name.lower)) encoder.add(name, values[i]!);
+  }
+}
+
+/** Pseudo-header fields come first, once each, and only those that belong there (section 8.3). */
+function split({ names, values }: Fields, known: readonly (keyof Pseudo)[]): { pseudo: Pseudo; fields: Fields } {
+  const pseudo: Pseudo = {};
+  let at = 0;
+  for (; at < names.length && names[at]!.role === role.pseudo; at++) {
+    const key = names[at]!.lower.slice(1) as keyof Pseudo;
+    if (!known.includes(key)) throw malformed(`${names[at]!.lower} has no place there`);
+    if (pseudo[key] !== undefined) throw malformed(`two ${names[at]!.lower}`);
+    pseudo[key] = values[at]!;
+  }
+  return { pseudo, fields: readRegular(names.slice(at), values.slice(at)) };
+}
+
+function readRegular(names: FieldName[], values: string[]): Fields {
+  let cookieAt = -1;
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i]!;
+    if (name.role === role.pseudo) throw malformed('a pseudo-header after a field');
+    if (name.role === role.plain) {
+      if (name !== cookieName) continue;
+      // Section 8.2.3: cookies may come in crumbs, and HTTP/1.1 has them in one field.
+      if (cookieAt === -1) cookieAt = i;
+      else {
+        values[cookieAt] += `; ${values[i]}`;
+        names.splice(i, 1);
+        values.splice(i, 1);
+        i--;
+      }
+    } else if (ofHttp1.has(name.lower)) throw malformed(`${name.lower}, which belongs to HTTP/1.1`);
+  }
+  return { names, values };
+}
+
+function checkWellFormed({ malformed: why }: Block): void {
+  if (why === undefined) return;
+  if (isTooLarge(why)) throw new SallyportError('head_too_large', `${why} (limits headBytes, headFields)`);
+  throw malformed(why);
+}
+
+function malformed(why: string): SallyportError {
+  return new SallyportError('http2_protocol', `the head is malformed: ${why}`);
+}

@@ -1,0 +1,218 @@
+// HPACK, reading (RFC 7541): header blocks to fields. One decoder for each direction of a connection, since what one block
+// adds to the table the next may refer to. A block that cannot be read ends the connection; a field that HTTP does not
+// allow ends its request only, and the table is kept right all the same.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { type FieldName, type Fields, fieldName, makeName, role } from '../../exchange/message.ts';
+import { huffmanTree, staticFields } from './hpack-tables.ts';
+
+/** A field that was read once and may be referred to again. */
+interface Entry {
+  readonly name: FieldName;
+  readonly value: string;
+  /** Why a message that has it is malformed; looked at once, however often it is referred to. */
+  readonly wrong: string | undefined;
+  /** Section 4.1: name and value with 32 bytes for what a table costs. */
+  readonly size: number;
+}
+
+/** One header block. */
+export interface Block {
+  /** Pseudo-header fields (`:method`, ...) and what follows, in order. */
+  readonly fields: Fields;
+  /** Why the message must be refused, or undefined. */
+  readonly malformed: string | undefined;
+}
+
+/** What we let a peer keep in our memory: the protocol's own default. */
+export const tableBytes = 4096;
+
+const pseudoNames = new Map<string, FieldName>(
+  [':method', ':scheme', ':authority', ':path', ':status', ':protocol'].map((lower) => [
+    lower,
+    makeName(lower, lower, '', role.pseudo),
+  ]),
+);
+
+const staticEntries: readonly Entry[] = staticFields.map(([name, value]) => ({
+  name: nameOf(name)!,
+  value,
+  wrong: undefined,
+  size: name.length + value.length + 32,
+}));
+
+/** Control characters and bytes that end a line, RFC 9113 section 8.2.1; and white space around a value. */
+const badValue = /[\0-\x08\x0a-\x1f\x7f]|^[ \t]|[ \t]$/;
+
+const unknownName = makeName('', '', '', role.hop);
+
+export class HpackDecoder {
+  /** Newest last; those before `#first` are evicted. */
+  #entries: Entry[] = [];
+  #first = 0;
+  #bytes = 0;
+  #limit = tableBytes;
+  readonly #maxBytes: number;
+  readonly #maxFields: number;
+
+  /** A header list of more than `maxBytes` (names and values) or `maxFields` is malformed. */
+  constructor(maxBytes: number, maxFields: number) {
+    this.#maxBytes = maxBytes;
+    this.#maxFields = maxFields;
+  }
+
+  /** Reads one whole block. @throws SallyportError `http2_compression`: the table is lost, and the connection with it. */
+  decode(block: Buffer): Block {
+    const fields: Fields = { names: [], values: [] };
+    const cursor: Cursor = { block, at: 0 };
+    let malformed: string | undefined;
+    let bytes = 0;
+    while (cursor.at < block.length) {
+      const first = block[cursor.at]!;
+      if ((first & 0xe0) === 0x20) {
+        // Section 4.2: a change of size stands at the beginning of a block and nowhere else.
+        if (fields.names.length > 0) throw broken('the table changes its size in the middle of a block');
+        this.#resize(readInteger(cursor, 5));
+        continue;
+      }
+      const entry =
+        first >= 0x80 ? this.#entryAt(readInteger(cursor, 7)) : this.#readLiteral(cursor, (first & 0xc0) === 0x40);
+      bytes += entry.size;
+      if (bytes > this.#maxBytes || fields.names.length >= this.#maxFields) malformed ??= tooLarge;
+      else {
+        if (entry.wrong !== undefined) malformed ??= entry.wrong;
+        fields.names.push(entry.name);
+        fields.values.push(entry.value);
+      }
+    }
+    return { fields, malformed };
+  }
+
+  #readLiteral(cursor: Cursor, indexed: boolean): Entry {
+    const index = readInteger(cursor, indexed ? 6 : 4);
+    const name = index === 0 ? (nameOf(readString(cursor)) ?? unknownName) : this.#entryAt(index).name;
+    const value = readString(cursor);
+    const entry = { name, value, wrong: wrongWith(name, value), size: name.lower.length + value.length + 32 };
+    if (indexed) this.#add(entry);
+    return entry;
+  }
+
+  #entryAt(index: number): Entry {
+    if (index === 0) throw broken('index 0');
+    const entry =
+      index <= staticEntries.length
+        ? staticEntries[index - 1]
+        : this.#entries[this.#entries.length - (index - staticEntries.length)];
+    if (entry === undefined || index - staticEntries.length > this.#entries.length - this.#first)
+      throw broken(`there is no field ${index}`);
+    return entry;
+  }
+
+  #add(entry: Entry): void {
+    this.#entries.push(entry);
+    this.#bytes += entry.size;
+    this.#evict();
+  }
+
+  #resize(limit: number): void {
+    // Section 6.3: never more than we have said that we hold.
+    if (limit > tableBytes) throw broken(`a table of ${limit} bytes, ${tableBytes} are the limit`);
+    this.#limit = limit;
+    this.#evict();
+  }
+
+  #evict(): void {
+    while (this.#bytes > this.#limit) this.#bytes -= this.#entries[this.#first++]!.size;
+    // Shifting an array at each eviction would move all of it; now and then is enough.
+    if (this.#first > 256) {
+      this.#entries = this.#entries.slice(this.#first);
+      this.#first = 0;
+    }
+  }
+}
+
+function wrongWith(name: FieldName, value: string): string | undefined {
+  if (name === unknownName) return 'a field name holds what no name may hold';
+  return badValue.test(value) ? `the value of ${name.lower} holds what no value may hold` : undefined;
+}
+
+const tooLarge = 'the header list is larger than it may be';
+
+/** Whether a block was refused for its size, which has a status of its own (431). */
+export function isTooLarge(malformed: string): boolean {
+  return malformed === tooLarge;
+}
+
+/** The name, or undefined for what is none: capitals (RFC 9113 section 8.2.1), unknown pseudo-headers, no token. */
+function nameOf(raw: string): FieldName | undefined {
+  if (raw.startsWith(':')) return pseudoNames.get(raw);
+  return /^[!#$%&'*+\-.^_`|~0-9a-z]+$/.test(raw) ? fieldName(raw) : undefined;
+}
+
+interface Cursor {
+  readonly block: Buffer;
+  at: number;
+}
+
+/** Section 5.1. Nothing here needs more than 2^28, and a longer one is an attack. */
+function readInteger(cursor: Cursor, bits: number): number {
+  const { block } = cursor;
+  const mask = (1 << bits) - 1;
+  const first = block[cursor.at++];
+  if (first === undefined) throw broken('it ends in the middle of a number');
+  let value = first & mask;
+  if (value < mask) return value;
+  for (let shift = 0; shift <= 21; shift += 7) {
+    const next = block[cursor.at++];
+    if (next === undefined) throw broken('it ends in the middle of a number');
+    value += (next & 0x7f) << shift;
+    if (next < 0x80) return value;
+  }
+  throw broken('a number that is too long');
+}
+
+/** Section 5.2. */
+function readString(cursor: Cursor): string {
+  const { block } = cursor;
+  const huffman = (block[cursor.at] ?? 0) >= 0x80;
+  const length = readInteger(cursor, 7);
+  const end = cursor.at + length;
+  if (end > block.length) throw broken('it ends in the middle of a string');
+  const text = huffman ? decodeHuffman(block, cursor.at, end) : block.toString('latin1', cursor.at, end);
+  cursor.at = end;
+  return text;
+}
+
+function decodeHuffman(block: Buffer, from: number, end: number): string {
+  const out = Buffer.allocUnsafe((end - from) * 2);
+  let length = 0;
+  let row = 0;
+  let bits = 0;
+  let allOnes = true;
+  for (let at = from; at < end; at++) {
+    const byte = block[at]!;
+    for (let shift = 7; shift >= 0; shift--) {
+      const bit = (byte >> shift) & 1;
+      const next = huffmanTree[row * 2 + bit]!;
+      bits++;
+      allOnes &&= bit === 1;
+      if (next > 0) {
+        row = next;
+        continue;
+      }
+      const symbol = -1 - next;
+      if (symbol >= 256) throw broken('a string holds the end symbol');
+      out[length++] = symbol;
+      row = 0;
+      bits = 0;
+      allOnes = true;
+    }
+  }
+  // Section 5.2: what is left is the beginning of the end symbol, at most seven bits of it.
+  if (bits > 7 || !allOnes) throw broken('a string ends with a broken code');
+  return out.toString('latin1', 0, length);
+}
+
+function broken(why: string): SallyportError {
+  return new SallyportError('http2_compression', `the header block cannot be read: ${why}`);
+}

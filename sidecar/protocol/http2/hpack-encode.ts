@@ -1,0 +1,145 @@
+// HPACK, writing (RFC 7541): fields to header blocks. What comes again is one byte: between two sidecars nearly every
+// field of nearly every request. Strings go as they are; the Huffman code would save bytes that cost less than it does.
+
+import type { FieldName } from '../../exchange/message.ts';
+import { staticFields } from './hpack-tables.ts';
+
+const staticCount = staticFields.length;
+
+/** Static index of a name alone, and for the few names that have some, of its values. */
+const staticNames = new Map<string, number>();
+const staticValues = new Map<string, Map<string, number>>();
+for (const [index, [name, value]] of staticFields.entries()) {
+  if (!staticNames.has(name)) staticNames.set(name, index + 1);
+  if (value === '') continue;
+  const values = staticValues.get(name) ?? new Map<string, number>();
+  staticValues.set(name, values.set(value, index + 1));
+}
+
+/** Different each time: kept, they would only push out what comes again. */
+const transient = new Set([
+  ...['content-length', 'date', 'x-request-id', 'traceparent', 'tracestate', 'etag', 'last-modified', 'age'],
+  ...['if-none-match', 'if-modified-since', 'content-range', 'range', 'location', 'expires'],
+]);
+
+/** Section 7.1.3: what could be guessed byte by byte by whoever may add fields of his own is never kept. */
+const secret = new Set(['authorization', 'cookie', 'set-cookie', 'proxy-authorization']);
+
+/** Longer values come too seldom, and push out too much. */
+const maxKept = 256;
+
+interface Kept {
+  readonly name: string;
+  readonly value: string;
+  readonly size: number;
+}
+
+export class HpackEncoder {
+  #out = Buffer.allocUnsafeSlow(4096);
+  #at = 0;
+  /** By name, then value: the number of the insertion, from 1. */
+  readonly #known = new Map<string, Map<string, number>>();
+  #kept: Kept[] = [];
+  #first = 0;
+  #bytes = 0;
+  #inserted = 0;
+  #limit = 4096;
+  #announce = false;
+
+  /** The peer keeps at most this much (its SETTINGS_HEADER_TABLE_SIZE); we use no more than 4096. */
+  setLimit(bytes: number): void {
+    const limit = Math.min(bytes, 4096);
+    if (limit === this.#limit) return;
+    this.#limit = limit;
+    this.#announce = true;
+    this.#evict();
+  }
+
+  begin(): void {
+    this.#at = 0;
+    if (this.#announce) this.#writeInteger(0x20, 5, this.#limit);
+    this.#announce = false;
+  }
+
+  add({ lower }: Pick<FieldName, 'lower'>, value: string): void {
+    this.#reserve(lower.length + value.length + 32);
+    // Looking for what is never kept would only hash its value.
+    const passing = transient.has(lower);
+    if (!passing) {
+      const pair = staticValues.get(lower)?.get(value);
+      if (pair !== undefined) return this.#writeInteger(0x80, 7, pair);
+      const known = this.#known.get(lower)?.get(value);
+      if (known !== undefined) return this.#writeInteger(0x80, 7, staticCount + 1 + this.#inserted - known);
+    }
+    const name = this.#nameIndex(lower);
+    const keep = !passing && value.length <= maxKept && !secret.has(lower);
+    if (keep) this.#writeInteger(0x40, 6, name);
+    else this.#writeInteger(secret.has(lower) ? 0x10 : 0, 4, name);
+    if (name === 0) this.#writeString(lower);
+    this.#writeString(value);
+    if (keep) this.#keep(lower, value);
+  }
+
+  /** The block, valid until the next begin(). */
+  end(): Buffer {
+    return this.#out.subarray(0, this.#at);
+  }
+
+  #nameIndex(lower: string): number {
+    const fixed = staticNames.get(lower);
+    if (fixed !== undefined) return fixed;
+    const values = this.#known.get(lower);
+    if (values === undefined) return 0;
+    for (const inserted of values.values()) return staticCount + 1 + this.#inserted - inserted;
+    return 0;
+  }
+
+  #keep(name: string, value: string): void {
+    const size = name.length + value.length + 32;
+    this.#kept.push({ name, value, size });
+    this.#bytes += size;
+    this.#inserted++;
+    const values = this.#known.get(name);
+    if (values === undefined) this.#known.set(name, new Map([[value, this.#inserted]]));
+    else values.set(value, this.#inserted);
+    this.#evict();
+  }
+
+  #evict(): void {
+    while (this.#bytes > this.#limit) {
+      const { name, value, size } = this.#kept[this.#first++]!;
+      this.#bytes -= size;
+      const values = this.#known.get(name);
+      values?.delete(value);
+      if (values?.size === 0) this.#known.delete(name);
+    }
+    if (this.#first > 256) {
+      this.#kept = this.#kept.slice(this.#first);
+      this.#first = 0;
+    }
+  }
+
+  #writeInteger(flags: number, bits: number, value: number): void {
+    const mask = (1 << bits) - 1;
+    if (value < mask) {
+      this.#out[this.#at++] = flags | value;
+      return;
+    }
+    this.#out[this.#at++] = flags | mask;
+    let rest = value - mask;
+    for (; rest >= 0x80; rest >>>= 7) this.#out[this.#at++] = (rest & 0x7f) | 0x80;
+    this.#out[this.#at++] = rest;
+  }
+
+  #writeString(text: string): void {
+    this.#writeInteger(0, 7, text.length);
+    this.#at += this.#out.write(text, this.#at, 'latin1');
+  }
+
+  #reserve(bytes: number): void {
+    if (this.#at + bytes <= this.#out.length) return;
+    const larger = Buffer.allocUnsafeSlow(2 * (this.#at + bytes));
+    this.#out.copy(larger, 0, 0, this.#at);
+    this.#out = larger;
+  }
+}

@@ -1,0 +1,246 @@
+// HTTP/2 frames off the wire (RFC 9113 sections 4 and 6): bytes become frames whose form is right, or the connection is over.
+// DATA is told as it arrives, a header block once it is whole. What a frame means is http2-connection.ts's.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { Budget } from '../budget.ts';
+import { Gatherer } from '../gather.ts';
+import { flag, frameType, headerBytes, maxFrameBytes, preface } from './frames.ts';
+
+/** What the frames say, in the order in which they came. */
+export interface FrameEvents {
+  /** A header block, whole; `ends` when nothing follows on its stream. */
+  block(id: number, bytes: Buffer, ends: boolean): void;
+  /** A DATA frame begins; `size` bytes count against both windows, of which `padding` are for nobody. */
+  dataBegins(id: number, size: number, padding: number): void;
+  data(id: number, chunk: Buffer): void;
+  dataEnds(id: number, endsStream: boolean): void;
+  reset(id: number, code: number): void;
+  settings(list: readonly (readonly [id: number, value: number])[]): void;
+  ping(payload: Buffer): void;
+  /** Streams of ours above `last` were not looked at. */
+  goaway(last: number): void;
+  windowUpdate(id: number, more: number): void;
+}
+
+// Frames that cost us more than their sender: so many at once, so many a second after that (nghttp2's figures), and one for
+// each stream that has come to its end.
+const floodBurst = 1000;
+const floodPerSecond = 33;
+
+interface OpenBlock {
+  readonly id: number;
+  readonly ends: boolean;
+  readonly parts: Buffer[];
+  bytes: number;
+}
+
+/** The DATA frame of which a part is still to come. */
+interface OpenData {
+  readonly id: number;
+  readonly ends: boolean;
+  left: number;
+  padding: number;
+}
+
+export class FrameReader {
+  /** performance.now() since when a head has been arriving in pieces, or undefined. */
+  headSince: number | undefined = undefined;
+  /** Set when nothing more is to be read. */
+  stopped = false;
+  readonly #events: FrameEvents;
+  readonly #maxBlock: number;
+  #held: Buffer | undefined = undefined;
+  readonly #gathered = new Gatherer();
+  #prefaceLeft: number;
+  #settled = false;
+  #data: OpenData | undefined = undefined;
+  #block: OpenBlock | undefined = undefined;
+  readonly #budget = new Budget(floodBurst, floodPerSecond);
+  /** We have sent DATA since the last PING. */
+  #mayMeasure = false;
+
+  /** `maxBlock` bounds a header block in bytes; a server's reader expects the client's preface first. */
+  constructor(events: FrameEvents, maxBlock: number, side: 'client' | 'server') {
+    this.#events = events;
+    this.#maxBlock = maxBlock;
+    this.#prefaceLeft = side === 'server' ? preface.length : 0;
+  }
+
+  /** Reads what has arrived. @throws SallyportError `http2_*`: the connection cannot go on. */
+  read(chunk: Buffer): void {
+    const buffer = this.#gathered.append(this.#held, chunk);
+    this.#held = undefined;
+    let at = this.#prefaceLeft > 0 ? this.#readPreface(buffer) : 0;
+    while (at < buffer.length && !this.stopped) {
+      const next = this.#data === undefined ? this.#readFrame(buffer, at) : this.#readData(this.#data, buffer, at);
+      if (next === -1) {
+        this.#held = buffer.subarray(at);
+        return;
+      }
+      at = next;
+    }
+  }
+
+  /** A frame that does nothing for anybody. @throws SallyportError `http2_flood` when there are too many. */
+  annoyed(): void {
+    if (!this.#budget.spend()) throw flood('more frames that ask for work than anybody needs');
+  }
+
+  /**
+   * DATA goes to the peer, who may send one PING for it: that is how gRPC measures how much is on its way, once in each round trip,
+   * which may be a thousand times a second. It costs us no more than the DATA that they have asked for.
+   */
+  dataSent(): void {
+    this.#mayMeasure = true;
+  }
+
+  /** A stream has come to its end as streams should. */
+  pleased(): void {
+    this.#budget.earn();
+  }
+
+  #readPreface(buffer: Buffer): number {
+    const from = preface.length - this.#prefaceLeft;
+    const size = Math.min(this.#prefaceLeft, buffer.length);
+    if (!buffer.subarray(0, size).equals(preface.subarray(from, from + size)))
+      throw protocolError('this is not HTTP/2');
+    this.#prefaceLeft -= size;
+    return size;
+  }
+
+  /** Reads one frame; of DATA only the beginning. -1 when it is not all there. */
+  #readFrame(buffer: Buffer, at: number): number {
+    if (buffer.length - at < headerBytes) return -1;
+    const size = buffer.readUIntBE(at, 3);
+    const type = buffer[at + 3]!;
+    const flags = buffer[at + 4]!;
+    const id = buffer.readUInt32BE(at + 5) & 0x7fffffff;
+    if (size > maxFrameBytes) throw frameSize(`a frame of ${size} bytes, ${maxFrameBytes} are the limit`);
+    // Section 3.4: SETTINGS come first.
+    if (!this.#settled && type !== frameType.settings) throw protocolError('the first frame is not SETTINGS');
+    if (this.#block !== undefined && (type !== frameType.continuation || id !== this.#block.id))
+      throw protocolError('a header block is interrupted');
+    const start = at + headerBytes;
+    if (type === frameType.data) return this.#beginData(buffer, start, size, flags, id);
+    if (buffer.length < start + size) return -1;
+    this.#take(type, flags, id, buffer.subarray(start, start + size));
+    return start + size;
+  }
+
+  #take(type: number, flags: number, id: number, payload: Buffer): void {
+    switch (type) {
+      case frameType.headers:
+        return this.#takeHeaders(flags, id, payload);
+      case frameType.continuation:
+        return this.#takeContinuation(flags, payload);
+      case frameType.settings:
+        return this.#takeSettings(flags, id, payload);
+      case frameType.rstStream:
+        if (payload.length !== 4) throw frameSize('RST_STREAM has four bytes');
+        return this.#events.reset(id, payload.readUInt32BE(0));
+      case frameType.ping:
+        if (id !== 0) throw protocolError('PING on a stream');
+        if (payload.length !== 8) throw frameSize('PING has eight bytes');
+        if ((flags & flag.ack) !== 0) return;
+        if (!this.#mayMeasure) this.annoyed();
+        this.#mayMeasure = false;
+        return this.#events.ping(payload);
+      case frameType.goaway:
+        if (id !== 0) throw protocolError('GOAWAY on a stream');
+        if (payload.length < 8) throw frameSize('GOAWAY has eight bytes at least');
+        return this.#events.goaway(payload.readUInt32BE(0) & 0x7fffffff);
+      case frameType.windowUpdate:
+        if (payload.length !== 4) throw frameSize('WINDOW_UPDATE has four bytes');
+        return this.#events.windowUpdate(id, payload.readUInt32BE(0) & 0x7fffffff);
+      case frameType.priority:
+        if (payload.length !== 5) throw frameSize('PRIORITY has five bytes');
+        if (id === 0) throw protocolError('PRIORITY on stream 0');
+        checkDependency(payload, 0, id);
+        return this.annoyed();
+      case frameType.pushPromise:
+        throw protocolError('PUSH_PROMISE, which we have switched off');
+      default:
+        // Section 5.5: unknown frames are ignored. They are not free, though.
+        this.annoyed();
+    }
+  }
+
+  #beginData(buffer: Buffer, start: number, size: number, flags: number, id: number): number {
+    const padded = (flags & flag.padded) !== 0 ? 1 : 0;
+    if (padded > 0 && buffer.length <= start) return -1;
+    const padding = padded > 0 ? buffer[start]! : 0;
+    if (padded > 0 && padding >= size) throw protocolError('padding longer than its frame');
+    const ends = (flags & flag.endStream) !== 0;
+    if (size === 0 && !ends) this.annoyed();
+    this.#events.dataBegins(id, size, padding + padded);
+    const data = { id, ends, left: size - padding - padded, padding };
+    if (data.left + padding > 0) this.#data = data;
+    else this.#events.dataEnds(id, ends);
+    return start + padded;
+  }
+
+  #readData(data: OpenData, buffer: Buffer, at: number): number {
+    const end = Math.min(buffer.length, at + data.left);
+    data.left -= end - at;
+    if (end > at) this.#events.data(data.id, buffer.subarray(at, end));
+    const skip = data.left > 0 ? 0 : Math.min(buffer.length - end, data.padding);
+    data.padding -= skip;
+    if (data.left + data.padding === 0) {
+      this.#data = undefined;
+      this.#events.dataEnds(data.id, data.ends);
+    }
+    return end + skip;
+  }
+
+  #takeHeaders(flags: number, id: number, payload: Buffer): void {
+    let from = 0;
+    let padding = 0;
+    if ((flags & flag.padded) !== 0) padding = payload[from++] ?? payload.length;
+    const dependsOn = (flags & flag.priority) !== 0 ? from : -1;
+    if (dependsOn >= 0) from += 5;
+    if (from + padding > payload.length) throw protocolError('padding longer than its frame');
+    if (dependsOn >= 0) checkDependency(payload, dependsOn, id);
+    const fragment = payload.subarray(from, payload.length - padding);
+    const ends = (flags & flag.endStream) !== 0;
+    if ((flags & flag.endHeaders) !== 0) return this.#events.block(id, fragment, ends);
+    this.headSince ??= performance.now();
+    this.#block = { id, ends, parts: [Buffer.from(fragment)], bytes: fragment.length };
+  }
+
+  #takeContinuation(flags: number, payload: Buffer): void {
+    const block = this.#block;
+    if (block === undefined) throw protocolError('CONTINUATION without HEADERS');
+    block.parts.push(Buffer.from(payload));
+    block.bytes += payload.length;
+    // A block may be as long as its fields may be; it may not come in more pieces than it needs, and a few.
+    if (block.bytes > this.#maxBlock) throw flood('a header block without end');
+    if (block.parts.length > 8 + block.bytes / 1024) throw flood('a header block in crumbs');
+    if ((flags & flag.endHeaders) === 0) return;
+    this.#block = undefined;
+    this.headSince = undefined;
+    this.#events.block(block.id, Buffer.concat(block.parts), block.ends);
+  }
+
+  #takeSettings(flags: number, id: number, payload: Buffer): void {
+    if (id !== 0) throw protocolError('SETTINGS on a stream');
+    if ((flags & flag.ack) !== 0) {
+      if (payload.length !== 0) throw frameSize('an acknowledgement of SETTINGS has no bytes');
+      return;
+    }
+    if (payload.length % 6 !== 0) throw frameSize('SETTINGS have six bytes each');
+    this.#settled = true;
+    this.annoyed();
+    const list: [number, number][] = [];
+    for (let at = 0; at < payload.length; at += 6) list.push([payload.readUInt16BE(at), payload.readUInt32BE(at + 2)]);
+    this.#events.settings(list);
+  }
+}
+
+/** RFC 7540 section 5.3.1. Priorities are for nobody any more, but this one was never right. */
+function checkDependency(payload: Buffer, at: number, id: number): void {
+  if ((payload.readUInt32BE(at) & 0x7fffffff) === id) throw protocolError('a stream that depends on itself');
+}
+
+const protocolError = (why: string): SallyportError => new SallyportError('http2_protocol', why);
+const frameSize = (why: string): SallyportError => new SallyportError('http2_frame_size', why);
+const flood = (why: string): SallyportError => new SallyportError('http2_flood', why);

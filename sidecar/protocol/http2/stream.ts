@@ -1,0 +1,176 @@
+// One stream of an HTTP/2 connection: what it may still send, what waits for that, and what its peer may send it.
+
+import { hold, pile } from '../../exchange/held-bytes.ts';
+import type { Http2Connection } from './connection.ts';
+import { errorCode } from './frames.ts';
+import type { Block } from './hpack-decode.ts';
+
+/** How a stream came to its end: the peer has reset it, we have for what the peer did, or its connection is gone. */
+export type Ending = 'reset' | 'fault' | 'gone';
+
+/** What a stream tells whoever serves it. After `closed` nothing follows. */
+export interface StreamEvents {
+  /** A head, an interim head or trailers; `ended` when nothing comes after it. */
+  head(block: Block, ended: boolean): void;
+  data(chunk: Buffer): void;
+  ended(): void;
+  /** There is room for more of what write() refused. */
+  drained(): void;
+  /** It is over before its end: `code` is the wire's, `why` a sentence. */
+  closed(code: number, why: string, ending: Ending): void;
+}
+
+export class Http2Stream {
+  readonly id: number;
+  events: StreamEvents | undefined = undefined;
+  sendWindow: number;
+  /** What the peer may still send before we say so. */
+  receiveWindow: number;
+  /** Our side has sent its end. */
+  localEnded = false;
+  /** The peer's side has. */
+  remoteEnded = false;
+  headSeen = false;
+  /** What is left of a declared Content-Length; Infinity where none was declared. */
+  expected = Number.POSITIVE_INFINITY;
+  readonly #connection: Http2Connection;
+  #waiting: Buffer[] = [];
+  #waitingBytes = 0;
+  #endAfter: (() => void) | undefined = undefined;
+  #paused = false;
+  #unacknowledged = 0;
+  #blocked = false;
+
+  constructor(connection: Http2Connection, id: number, sendWindow: number, receiveWindow: number) {
+    this.#connection = connection;
+    this.id = id;
+    this.sendWindow = sendWindow;
+    this.receiveWindow = receiveWindow;
+  }
+
+  get open(): boolean {
+    return this.#connection.has(this);
+  }
+
+  /** Bytes that wait for the peer's windows. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
+  get isPaused(): boolean {
+    return this.#paused;
+  }
+
+  /** Our side has ended, or will when all that waits has gone. */
+  get isEnding(): boolean {
+    return this.localEnded || this.#endAfter !== undefined;
+  }
+
+  /** Sends a piece of the body, or keeps what the windows do not let through. False asks to wait for `drained`. */
+  write(chunk: Buffer): boolean {
+    if (!this.open) return true;
+    const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
+    if (sent === chunk.length) return this.#connection.roomy || this.#block();
+    this.#waiting.push(sent === 0 ? chunk : chunk.subarray(sent));
+    this.#wait(chunk.length - sent);
+    return this.#block();
+  }
+
+  /** Ends our side, once all that waits has gone; `last` writes the frame that says so. */
+  endWith(last: () => void): void {
+    if (!this.open) return;
+    const before = this.#endAfter;
+    if (this.#waiting.length === 0) last();
+    else if (before === undefined) this.#endAfter = last;
+    else {
+      this.#endAfter = () => {
+        before();
+        last();
+      };
+    }
+  }
+
+  /** Sends a whole body, and our end with it. */
+  writeWhole(body: Buffer): void {
+    const sent = this.#connection.sendData(this, body, true);
+    if (sent === body.length && body.length > 0) return;
+    if (sent < body.length) this.write(body.subarray(sent));
+    this.endWith(() => this.#connection.sendEnd(this));
+  }
+
+  /** Called when a window or the socket has room again. True when nothing waits any more. */
+  pump(): boolean {
+    while (this.#waiting.length > 0) {
+      const [chunk] = this.#waiting;
+      const sent = this.#connection.sendData(this, chunk!, false);
+      if (sent < chunk!.length) {
+        if (sent > 0) this.#waiting[0] = chunk!.subarray(sent);
+        this.#wait(-sent);
+        return false;
+      }
+      this.#waiting.shift();
+      this.#wait(-sent);
+    }
+    const last = this.#endAfter;
+    this.#endAfter = undefined;
+    last?.();
+    if (this.#blocked && last === undefined) {
+      this.#blocked = false;
+      this.events?.drained();
+    }
+    return true;
+  }
+
+  /** Now and then: what still waits takes no more memory than it says. At once would be for nothing, where it goes at once. */
+  compact(): void {
+    const pieces: Buffer[] = [];
+    for (const chunk of this.#waiting) pile(pieces, chunk);
+    this.#waiting = pieces;
+  }
+
+  /** Bytes that were taken off the wire; they are given back to the peer unless whoever gets them asked for a pause. */
+  received(bytes: number): void {
+    this.receiveWindow -= bytes;
+    this.#unacknowledged += bytes;
+    if (!this.#paused) this.#acknowledge();
+  }
+
+  /** The peer may send no more than its window: what has arrived is kept by whoever was told of it. */
+  pause(): void {
+    this.#paused = true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    if (this.open) this.#acknowledge();
+  }
+
+  /** It is over: what waited goes nowhere. */
+  dropWaiting(): void {
+    this.#waiting = [];
+    this.#wait(-this.#waitingBytes);
+  }
+
+  /** Ends both sides at once. */
+  reset(code: number = errorCode.cancel): void {
+    this.#connection.resetStream(this, code);
+  }
+
+  #wait(bytes: number): void {
+    this.#waitingBytes += bytes;
+    hold(bytes);
+  }
+
+  #block(): false {
+    this.#blocked = true;
+    this.#connection.waits(this);
+    return false;
+  }
+
+  #acknowledge(): void {
+    if (this.remoteEnded || this.#unacknowledged < this.#connection.streamWindow / 2) return;
+    this.#connection.openWindow(this, this.#unacknowledged);
+    this.receiveWindow += this.#unacknowledged;
+    this.#unacknowledged = 0;
+  }
+}

@@ -1,0 +1,98 @@
+// What is one of logins over several gateways, on a real Redis, and what becomes of it when that is away, empty or a Cluster.
+
+import { join } from 'node:path';
+import t from 'tap';
+import { RedisSessions } from '../../../sidecar/edge/oidc/redis-sessions.ts';
+import { type RedisLimits, startSharedLimits } from '../../../sidecar/edge/rate-limit/shared.ts';
+import { captureLog } from '../../fixtures/log-lines.ts';
+import { freePort, type Owner, tempDir, until } from '../../fixtures/process.ts';
+import { noRedis, startRedis } from '../../fixtures/redis.ts';
+
+/** A gateway's memory. Decisions do not wait so long as here: what is refused for time is meant to be. */
+async function start(t: Owner, url: string, patienceMs = 5000): Promise<{ redis: RedisLimits; memory: RedisSessions }> {
+  const redis = await startSharedLimits({ url, timeoutMs: 5000 });
+  const memory = new RedisSessions(redis.link, patienceMs);
+  await memory.start();
+  t.teardown(() => {
+    memory.close();
+    redis.close();
+  });
+  return { redis, memory };
+}
+
+const inAnHour = (): number => Date.now() + 3_600_000;
+
+t.test('one has the right, the others get the answer', { skip: noRedis }, async (t) => {
+  const { url } = await startRedis(t);
+  const [{ memory: one }, { memory: two }] = [await start(t, url), await start(t, url)];
+  t.equal(await one.claim('a', 'first', 60_000), 'mine');
+  t.equal(await one.claim('a', 'first', 60_000), 'mine', 'asked again, its connection was lost');
+  t.equal(await two.claim('a', 'second', 60_000), 'busy');
+  await two.settle('a', 'second', 'forged', 60_000);
+  t.equal(await two.claim('a', 'second', 60_000), 'busy', 'who has not the right cannot answer');
+  await one.settle('a', 'first', 'sealed', 60_000);
+  t.strictSame(await two.claim('a', 'second', 60_000), { answer: 'sealed' });
+  t.equal(await one.claim('b', 'first', 60_000), 'mine');
+  await one.settle('b', 'first', undefined, 60_000);
+  t.equal(await two.claim('b', 'second', 60_000), 'mine', 'what failed is free');
+  t.equal(await one.claim('c', 'first', 30), 'mine');
+  await until(async () => (await two.claim('c', 'second', 60_000)) === 'mine', 'the right of one that is gone to end');
+  t.strictSame(
+    await Promise.all([one, two, one, two].map((memory) => memory.spend('state', inAnHour()))).then((all) =>
+      all.filter(Boolean),
+    ),
+    [true],
+  );
+});
+
+t.test(
+  'away: nothing unique is done, sessions go on, and logouts are told when it is back',
+  { skip: noRedis },
+  async (t) => {
+    const redis = await startRedis(t);
+    const [{ memory: one }, { memory: two, redis: link }] = [
+      await start(t, redis.url, 100),
+      await start(t, redis.url, 100),
+    ];
+    await one.end('before', inAnHour());
+    t.equal(one.isEnded('before'), true, 'at once where it happens');
+    await until(() => two.isEnded('before'), 'a logout to be known by the other');
+    await redis.kill();
+    await t.rejects(one.claim('a', 'first', 1000), { code: 'redis_unavailable', message: /cannot be asked/ });
+    await t.rejects(one.spend('a', inAnHour()), { code: 'redis_unavailable' });
+    await one.end('during', inAnHour());
+    t.equal(one.isEnded('during'), true);
+    t.equal(two.isEnded('during'), false);
+    t.equal(two.isEnded('nobody'), false, 'nobody is thrown out');
+    await redis.again();
+    await until(() => two.isEnded('during'), 'it to be told');
+    await until(() => link.ready, 'Redis');
+    // It came back empty: who starts now hears of logouts from those who know.
+    const { memory: three } = await start(t, redis.url);
+    await until(() => three.isEnded('during') && three.isEnded('before'), 'what an empty Redis was told again');
+  },
+);
+
+t.test('logouts are forgotten when the session would have ended', { skip: noRedis }, async (t) => {
+  const { url } = await startRedis(t);
+  const { memory, redis } = await start(t, url);
+  await memory.end('old', Date.now() - 2000);
+  await memory.end('new', inAnHour());
+  await memory.end('newer', inAnHour());
+  const left = await redis.link.ask((client) => client.sendCommand(['ZCARD', 'sallyport:session:ended']));
+  t.equal(left, 2);
+});
+
+t.test('a node of a Redis Cluster is refused in a sentence', { skip: noRedis }, async (t) => {
+  const port = await freePort();
+  const redis = await startRedis(
+    t,
+    ['--cluster-enabled', 'yes', '--cluster-config-file', join(tempDir(t), 'nodes.conf')],
+    port,
+  );
+  const log = captureLog();
+  const limits = await startSharedLimits({ url: redis.url, log: log.log });
+  t.teardown(() => limits.close());
+  t.equal(limits.ready, false);
+  t.match(log.withCode('redis_unavailable'), [{ reason: /is a node of a Redis Cluster, which is not supported/ }]);
+});
