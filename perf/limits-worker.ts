@@ -3,8 +3,11 @@
 
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { ConcurrencyLimit } from '../sidecar/edge/concurrency/limit.ts';
-import { LocalSessions } from '../sidecar/edge/oidc/session-memory.ts';
+import type { EdgeWorkers } from '../sidecar/edge/capability.ts';
+import { countedByFirst } from '../sidecar/edge/concurrency/capability.ts';
+import { CountsOfWorkers } from '../sidecar/edge/concurrency/first.ts';
+import { LimitTable } from '../sidecar/edge/concurrency/limit.ts';
+import { leasesFrom, serveLeases } from '../sidecar/edge/rate-limit/first.ts';
 import type { LimitFacts } from '../sidecar/edge/rate-limit/key.ts';
 import { compileLeasedLimits } from '../sidecar/edge/rate-limit/leased.ts';
 import { LocalLimits } from '../sidecar/edge/rate-limit/local.ts';
@@ -17,14 +20,13 @@ const self = fileURLToPath(import.meta.url);
 if (process.argv[1] === self && process.argv[2] === 'first') answerAsTheFirst();
 
 function answerAsTheFirst(): void {
-  const limits = new Map<string, ConcurrencyLimit>();
-  const state = new FirstState(new LocalSessions(), new LocalLimits(), 2, {
-    inFlightOf(key, plan) {
-      const limit = limits.get(key) ?? new ConcurrencyLimit(plan);
-      limits.set(key, limit);
-      return limit;
-    },
+  const state = new FirstState();
+  const workers = (name: string): EdgeWorkers => ({
+    ...{ count: 2, first: undefined, tellAll() {} },
+    serve: (part) => state.serve(name, part),
   });
+  serveLeases(workers('rate-limit'), new LocalLimits());
+  workers('concurrency').serve(new CountsOfWorkers(new LimitTable()));
   process.on('message', ({ asks }: StateAsks) => {
     const answers = asks.map(([id, ask]) => [id, state.answer(2, ask)] as const).filter(([id]) => id !== 0);
     if (answers.length > 0) process.send?.({ what: 'answers', answers } satisfies StateAnswers);
@@ -41,8 +43,8 @@ export async function workerCosts(
   const first = fork(self, ['first']);
   const link = new WorkerLink((asks) => void (first.connected && first.send(asks, () => {})));
   first.on('message', (answers: StateAnswers) => link.heard(answers));
-  const limits = compileLeasedLimits({ rules }, link.leases, { local: new LocalLimits() });
-  const inFlight = link.inFlight('perf', { maxInFlight: 1_000_000, per: 'route' });
+  const limits = compileLeasedLimits({ rules }, leasesFrom(link.of('rate-limit')), { local: new LocalLimits() });
+  const inFlight = countedByFirst(link.of('concurrency'), 'perf', { maxInFlight: 1_000_000, per: 'route' });
   const check = async (facts: LimitFacts): Promise<void> => {
     if (!(await limits.check(facts)).allowed) throw new Error('nobody is refused here');
   };

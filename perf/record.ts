@@ -7,7 +7,8 @@ import { Registry } from 'prom-client';
 import { LiveCell } from '../cert-agent/base/live.ts';
 import { formatRecord } from '../sidecar/access-log.ts';
 import { Connection } from '../sidecar/connection.ts';
-import { type Downstream, Exchange, type PortRules } from '../sidecar/exchange/exchange.ts';
+import type { Downstream } from '../sidecar/exchange/ends.ts';
+import { Exchange, type PortRules } from '../sidecar/exchange/exchange.ts';
 import { emptyFields } from '../sidecar/exchange/message.ts';
 import { TrafficMetrics } from '../sidecar/observe/metrics.ts';
 

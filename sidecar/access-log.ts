@@ -27,6 +27,7 @@ export function record(exchange: Exchange, connection: Connection, recorder: Rec
   if (exchange.finished) return;
   exchange.finished = true;
   exchange.whenFinished?.();
+  if (exchange.phases !== undefined) for (const giveBack of exchange.phases.finished) giveBack(exchange);
   const duration = performance.now() - exchange.started;
   const { direction } = exchange.rules;
   let stats = connection.stats;

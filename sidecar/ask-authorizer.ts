@@ -6,6 +6,7 @@ import { policiesOf } from './authorize.ts';
 import type { Connection } from './connection.ts';
 import { hideSessionCookies } from './edge/credentials.ts';
 import type { Asked, Authorizer, Party, Ruling } from './exchange/authorizer.ts';
+import type { ConnectionFacts } from './exchange/connection-facts.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import { factsOf } from './exchange/facts.ts';
 import { addFields, changeRequest } from './exchange/fields.ts';
@@ -15,7 +16,7 @@ import { customOf } from './policy/decide.ts';
 import type { Refusal } from './policy/policy.ts';
 
 /** At a gateway: whom the rule's SecurityPolicy asks. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`. */
-export function askAtEdge(exchange: Exchange, connection: Connection): undefined | Promise<void> {
+export function askAtEdge(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void> {
   const { edge } = exchange;
   if (edge?.authorizer === undefined) return undefined;
   // Whoever has a session of another route is its user: an authorizer is not to see it either.
@@ -67,7 +68,7 @@ async function askEach(exchange: Exchange, connection: Connection, rules: readon
 
 async function askOne(
   exchange: Exchange,
-  connection: Connection,
+  connection: ConnectionFacts,
   authorizer: Authorizer,
   policy: string,
 ): Promise<void> {
@@ -126,7 +127,7 @@ function checkSpellings({ names }: Fields, authorizer: Authorizer): void {
   }
 }
 
-function describe(exchange: Exchange, connection: Connection): Asked {
+function describe(exchange: Exchange, connection: ConnectionFacts): Asked {
   const { policyPort } = exchange.rules;
   const source: Party = {
     address: connection.remoteIp?.text ?? '',

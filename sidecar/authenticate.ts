@@ -5,7 +5,8 @@
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
 import { takeOutAll, tokenSourceOf } from './edge/credentials.ts';
-import type { Denial, Exchange, PortRules } from './exchange/exchange.ts';
+import type { Denial } from './exchange/ends.ts';
+import type { Exchange, PortRules } from './exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from './exchange/facts.ts';
 import { addFields, changeRequest } from './exchange/fields.ts';
 import type { PeerCheck } from './peer.ts';

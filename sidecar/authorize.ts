@@ -4,7 +4,8 @@
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import { authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
-import type { Exchange, Received } from './exchange/exchange.ts';
+import type { Received } from './exchange/ends.ts';
+import type { Exchange } from './exchange/exchange.ts';
 import { factsOf, isSpelledTwice, pathWithoutQuery } from './exchange/facts.ts';
 import type { Route } from './exchange/upstream.ts';
 import type { PeerCheck } from './peer.ts';

@@ -10,7 +10,8 @@ import type { Live } from '../cert-agent/base/live.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
 import { retirementOf } from '../cert-agent/identity/retirement.ts';
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
-import type { ConnectionFacts, PortRules } from './exchange/exchange.ts';
+import type { ClientCertificate, ConnectionFacts } from './exchange/connection-facts.ts';
+import type { PortRules } from './exchange/exchange.ts';
 import { heldBytes, holdSocket, measureSockets } from './exchange/held-bytes.ts';
 import type { TlsFacts } from './exchange/upstream.ts';
 import type { PeerStats } from './observe/metrics.ts';
@@ -54,20 +55,6 @@ export interface Speaker {
 export interface Port {
   readonly key: string;
   readonly rules: Live<PortRules>;
-}
-
-/** A client's certificate at a gateway, verified against the authorities of its listener. */
-export interface ClientCertificate {
-  /** Its only URI name, else its subject: who it is to policies and to the log. */
-  readonly name: string;
-  readonly uri: string | undefined;
-  readonly subject: string;
-  readonly dns: readonly string[];
-  /** SHA-256, lower-case hex. */
-  readonly fingerprint: string;
-  readonly serial: string;
-  /** Milliseconds since 1970. */
-  readonly validUntil: number;
 }
 
 /** What a gateway's listener knows of a connection when it is accepted. */

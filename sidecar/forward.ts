@@ -2,7 +2,8 @@
 // respond.ts. Back-pressure goes through: whoever cannot take more pauses the socket that it came from.
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
-import type { Carrier, Exchange } from './exchange/exchange.ts';
+import type { Carrier } from './exchange/ends.ts';
+import type { Exchange } from './exchange/exchange.ts';
 import { addFields, filterFields, withoutJudged, withoutTaken } from './exchange/fields.ts';
 import { emptyFields, type Fields, type Reply } from './exchange/message.ts';
 import type {

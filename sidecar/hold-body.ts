@@ -2,7 +2,8 @@
 // up to a limit, and handed on to whoever carries it in the end.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
-import type { Carrier, Exchange } from './exchange/exchange.ts';
+import type { Carrier } from './exchange/ends.ts';
+import type { Exchange } from './exchange/exchange.ts';
 import { hold, pile } from './exchange/held-bytes.ts';
 import type { Fields } from './exchange/message.ts';
 import { refuse } from './respond.ts';

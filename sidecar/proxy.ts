@@ -14,7 +14,7 @@ import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
 import { mirrorRequest } from './edge/mirror/mirror.ts';
 import { gatherBody, waitsForBody } from './edge/request-buffer/gather-body.ts';
-import type { Exchange, PortRules } from './exchange/exchange.ts';
+import type { Exchange, PortRules, Step } from './exchange/exchange.ts';
 import { factsOf } from './exchange/facts.ts';
 import { addFields } from './exchange/fields.ts';
 import { heldBytes } from './exchange/held-bytes.ts';
@@ -59,7 +59,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
         readMeaning(exchange);
         findRoute(exchange, connection);
         if (exchange.rules.decisionHeader) nameDecision(exchange);
-        const waits = take(exchange, exchange.rules.edge === undefined ? meshSteps : edgeSteps, 0);
+        const waits = take(exchange, connection, exchange.rules.edge === undefined ? meshSteps : edgeSteps);
         if (waits === undefined) pass(exchange);
         else wait(exchange, waits);
       } catch (error) {
@@ -82,6 +82,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     (exchange) => exchange.edge?.guard?.authenticate(exchange, connection),
     (exchange) => askAtEdge(exchange, connection),
     (exchange) => exchange.edge?.limits?.take(exchange, connection),
+    (exchange) => take(exchange, connection, exchange.phases?.before ?? []),
   ];
   const speak = (http2: boolean): void => {
     connection.speaker = http2 ? new Http2Server(connection, path) : new Http1Server(connection, path);
@@ -134,15 +135,15 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   }
 }
 
-/** What comes before a decision. It gives a promise only where it waits, and may answer itself. */
-type Step = (exchange: Exchange) => undefined | Promise<void>;
-
-/** One step after the other, in the same turn until one waits. */
-function take(exchange: Exchange, steps: readonly Step[], from: number): undefined | Promise<void> {
+/** One step after the other, in the same turn until one waits. An exchange that has its response goes no further. */
+function take(exchange: Exchange, connection: Connection, steps: readonly Step[], from = 0): undefined | Promise<void> {
   for (let i = from; i < steps.length; i++) {
-    const waits = steps[i]!(exchange);
-    if (waits !== undefined) return waits.then(() => take(exchange, steps, i + 1));
-    if (exchange.responded) return undefined;
+    const waits = steps[i]!(exchange, connection);
+    if (waits instanceof Promise)
+      return waits.then(() =>
+        exchange.responded || exchange.finished ? undefined : take(exchange, connection, steps, i + 1),
+      );
+    if (exchange.responded || exchange.finished) return undefined;
   }
   return undefined;
 }

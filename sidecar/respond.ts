@@ -5,7 +5,8 @@ import { asSallyportError, type SallyportError } from '../cert-agent/base/errors
 import { respondCoded } from './edge/compression/compress.ts';
 import { wordDenial } from './edge/error-pages/error-pages.ts';
 import { ownReplyAtEdge, replyAtEdge } from './edge/hardening/hardening.ts';
-import type { Denial, Exchange } from './exchange/exchange.ts';
+import type { Denial } from './exchange/ends.ts';
+import type { Exchange } from './exchange/exchange.ts';
 import { addFields } from './exchange/fields.ts';
 import { emptyFields, type Fields, fieldName, type Reply } from './exchange/message.ts';
 import { grpcRefusal } from './protocol/grpc.ts';

@@ -17,6 +17,7 @@ export function findRoute(exchange: Exchange, connection: Connection): void {
     const { listener, rule } = rules.edge.find(exchange);
     exchange.listener = listener;
     exchange.edge = rule;
+    if (rule !== undefined) exchange.phases = rule.phases;
     exchange.route = rule?.backendFor(exchange);
   } else if (rules.findStream !== undefined) {
     exchange.listener = connection.listener;

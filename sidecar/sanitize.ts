@@ -3,8 +3,9 @@
 // came through.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
-import type { ClientCertificate, Connection } from './connection.ts';
+import type { Connection } from './connection.ts';
 import { isPreflight, replyCorsFields } from './edge/cors/cors.ts';
+import type { ClientCertificate } from './exchange/connection-facts.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import { headerOf } from './exchange/facts.ts';
 import { addFields, changeRequest } from './exchange/fields.ts';

@@ -4,7 +4,7 @@ import { parseDuration } from '../../cert-agent/base/clock.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
 import { findSession, type SessionPlan, shareOf } from '../edge/session-persistence/session-persistence.ts';
-import type { EdgeRule } from '../exchange/edge.ts';
+import type { EdgeRule } from '../exchange/exchange.ts';
 import type { Destination, RetryPolicy, Route, RouteTimeouts } from '../exchange/upstream.ts';
 import type { GrpcRule, HttpMatch, HttpRule, RouteRule } from '../routing/documents.ts';
 import type { ResolvedBackend } from '../routing/references.ts';

@@ -5,8 +5,7 @@
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Configuration } from '../config/watch.ts';
 import { askingParts, namedHeadersOf, ownHeadersOf, secretParamsOf, secretPathsOf } from '../edge/policy-parts.ts';
-import type { Edge, EdgeReplies, EdgeSecrets } from '../exchange/edge.ts';
-import type { Exchange, PortRules } from '../exchange/exchange.ts';
+import type { Edge, EdgeReplies, EdgeSecrets, Exchange, PortRules } from '../exchange/exchange.ts';
 import { compileClientFields } from '../exchange/proxy-fields.ts';
 import type { Destination, Route } from '../exchange/upstream.ts';
 import type { FrontListener } from '../front-door.ts';

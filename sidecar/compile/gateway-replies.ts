@@ -2,7 +2,8 @@
 
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import type { Coding, EdgeFilters, EdgeReplies } from '../exchange/edge.ts';
+import type { Coding, EdgeFilters } from '../exchange/edge.ts';
+import type { EdgeReplies } from '../exchange/exchange.ts';
 import { addFields } from '../exchange/fields.ts';
 import { emptyFields } from '../exchange/message.ts';
 

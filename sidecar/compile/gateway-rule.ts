@@ -1,16 +1,19 @@
 // One rule of a route made ready to serve: its policies, its filters, and each of its backends with what that changes.
 
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { askAtEdge } from '../ask-authorizer.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
 import { compileCors } from '../edge/cors/cors.ts';
 import { compileHeaderChange } from '../edge/headers/header-change.ts';
+import { layOut } from '../edge/phases.ts';
 import { compileRedirect, compileRewrite } from '../edge/rewrite/rewrite.ts';
 import { namespaceOf } from '../edge/security.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Authorizer } from '../exchange/authorizer.ts';
-import type { EdgeFilters, EdgeGuard, EdgeLimits, EdgeRule, Mirror } from '../exchange/edge.ts';
+import type { EdgeFilters, Mirror } from '../exchange/edge.ts';
+import type { EdgeGuard, EdgeLimits, EdgeRule } from '../exchange/exchange.ts';
 import type { Destination, Route } from '../exchange/upstream.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
 import { type ServedListener, sentenceOf } from '../routing/attach.ts';
@@ -30,11 +33,12 @@ import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
 import { codingsOf } from './gateway-replies.ts';
+import { blamedOn, HookCompiler, type HookTools } from './hooks.ts';
 import { prefixOf } from './matches.ts';
 import { principalsOf, trafficOf } from './sidecar-ports.ts';
 
 /** What compiles policies: they outlive a generation that does not change them. */
-export interface GatewayTools {
+export interface GatewayTools extends HookTools {
   /** @throws SallyportError when the policy cannot be served. */
   guardOf(policy: SecurityPolicy): EdgeGuard;
   /** @throws SallyportError when the policy cannot be served. */
@@ -57,6 +61,7 @@ export class RuleCompiler {
   readonly #pools: ReadonlyMap<string, Destination>;
   readonly #tools: GatewayTools;
   readonly #traffic: ReadonlyMap<string, TrafficPlan>;
+  readonly #hooks: HookCompiler;
   /** The same on each listener, so by what they say. */
   readonly #failures = new Map<string, Failure>();
 
@@ -72,6 +77,9 @@ export class RuleCompiler {
     this.#pools = pools;
     this.#tools = tools;
     this.#traffic = trafficOf(configuration.settings, configuration.documents.destinationRules).traffic;
+    this.#hooks = new HookCompiler(this.#config, configuration.settings, tools, () =>
+      refusing('rule_broken', 'not yet'),
+    );
   }
 
   /** What cannot be served as it was meant, of all rules so far. */
@@ -144,10 +152,19 @@ export class RuleCompiler {
         filters,
       }),
     }));
+    const hooks = this.#hooks.compile(
+      { name, prefix, rule, filters: rule.filters ?? [], security: good, traffic: limiting, route: () => undefined },
+      (error, of) => {
+        const policy = blamedOn(of, { security: good, traffic: limiting });
+        this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(of, policy)), message: reasonOf(error) });
+        breakBy(error);
+      },
+    );
     return Object.freeze({
       name,
       permit,
       filters,
+      phases: layOut(hooks, askAtEdge),
       guard: good === undefined ? undefined : compile(() => this.#guard(good), ofPolicy('SecurityPolicy', good)),
       authorizer:
         good?.extAuth === undefined

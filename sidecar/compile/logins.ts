@@ -2,8 +2,7 @@
 // where a rule under the same policy has to take them, and where the cookie of the login has to be, which its own host alone gets.
 
 import type { OidcPolicy, SecurityPolicy } from '../edge/security-policy.ts';
-import type { Edge } from '../exchange/edge.ts';
-import type { Exchange } from '../exchange/exchange.ts';
+import type { Edge, Exchange } from '../exchange/exchange.ts';
 import { emptyFields } from '../exchange/message.ts';
 import { keyOf } from '../routing/documents.ts';
 import type { Failure } from './failures.ts';

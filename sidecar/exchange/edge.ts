@@ -1,54 +1,8 @@
 // The nouns of a gateway: what an edge adds to the path of a request. A listener has routes, a route rules, a rule backends;
 // what a rule does beside passing on is compiled with it, and an exchange carries the rule that it has matched.
 
-import type { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Permit } from '../policy/policy.ts';
-import type { Authorizer } from './authorizer.ts';
-import type { ConnectionFacts, Exchange } from './exchange.ts';
-import type { FieldName, Fields } from './message.ts';
+import type { Exchange } from './exchange.ts';
 import type { Route } from './upstream.ts';
-
-/** One rule of a route. Frozen, and made when the documents are compiled. */
-export interface EdgeRule {
-  /** `route_name` of the access log: `httproute/shop/orders/rule/0`. */
-  readonly name: string;
-  /** What it answers whatever is asked, because it, or a policy that is attached to it, cannot be served as it was meant. */
-  readonly broken: SallyportError | undefined;
-  readonly filters: EdgeFilters;
-  readonly permit: Permit;
-  readonly guard: EdgeGuard | undefined;
-  /** Whom the guard's `extAuth` asks, beside it. */
-  readonly authorizer: Authorizer | undefined;
-  readonly limits: EdgeLimits | undefined;
-  /** Which of its backends this exchange gets; undefined where the rule needs none. */
-  backendFor(exchange: Exchange): Route | undefined;
-}
-
-/** Who may, by the SecurityPolicy that is attached. */
-export interface EdgeGuard {
-  /** What of it is compared with the next guard. */
-  readonly known: EdgeKnown;
-  /** Whether somebody who came in under another guard, or none, is still known under this one. */
-  knows(exchange: Exchange, before: EdgeGuard | undefined): boolean;
-  /** Fills in who is calling. @throws SallyportError when nobody good is. */
-  authenticate(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
-  /** @throws SallyportError `policy_denied`. */
-  authorize(exchange: Exchange, connection: ConnectionFacts): void;
-}
-
-/** By what a guard knows callers, once their credentials are gone from their requests. */
-export interface EdgeKnown {
-  /** What stands for the credential of a client, and changes when that does. */
-  credentialOf(clientId: string): string | undefined;
-  /** By part of the policy: what it says, as a digest. */
-  readonly sayings: ReadonlyMap<string, string>;
-}
-
-/** How much, by the BackendTrafficPolicy that is attached. */
-export interface EdgeLimits {
-  /** @throws SallyportError `rate_limited` or `concurrency_limited`. */
-  take(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
-}
 
 /** What becomes of a message on its way. Each is absent where the rule has no such filter. */
 export interface EdgeFilters {
@@ -106,41 +60,4 @@ export interface Mirror {
   readonly route: Route;
   /** Of the requests, from 0 to 1. */
   readonly share: number;
-}
-
-/** What one port of a gateway serves, under one generation. */
-export interface Edge {
-  /** The listener whose host name this is, the most precise one, and its rule for the request, if there is one. Refuses nothing. */
-  find(exchange: Exchange): Found;
-  /** Headers, in lower case, in which the policy of any rule says who a caller is: from outside nobody says that, on no route. */
-  readonly ownHeaders: ReadonlySet<string>;
-  /** Headers, in lower case, that any policy names: they are judged in heads, and do not pass in trailers. */
-  readonly namedHeaders: ReadonlySet<string>;
-  /** Whether a client may set a field that is a proxy's to set: `unsafeClientHeaders` of gateway.yaml. */
-  mayClientSet(name: FieldName): boolean;
-  /** Of the policies of all rules: a credential that was sent to the wrong route is one all the same. */
-  readonly secrets: EdgeSecrets;
-  /** What the answers of this port carry beside what the backend says. */
-  readonly replies: EdgeReplies;
-}
-
-/** Where credentials stand in a target: not for a log. */
-export interface EdgeSecrets {
-  /** Parameters of the query. */
-  readonly params: readonly string[];
-  /** Paths whose query is a credential as a whole. */
-  readonly paths: ReadonlySet<string>;
-}
-
-export interface Found {
-  /** Undefined: no listener has that name. */
-  readonly listener: string | undefined;
-  readonly rule: EdgeRule | undefined;
-}
-
-export interface EdgeReplies {
-  /** `strict-transport-security` and its like; undefined where they are not switched on. */
-  readonly securityHeaders: Fields | undefined;
-  /** Pages in place of our own words, by status. */
-  readonly errorPages: ReadonlyMap<number, Buffer>;
 }

@@ -3,20 +3,21 @@
 
 import { randomBytes } from 'node:crypto';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { PeerIdentity } from '../../cert-agent/identity/verify.ts';
 import type { PolicySet } from '../policy/compile.ts';
 import type { RequestAuth } from '../policy/facts.ts';
 import type { Ip } from '../policy/ip.ts';
 import type { Authentication } from '../policy/jwt.ts';
 import type { MtlsMode } from '../policy/mtls.ts';
 import type { PathNormalization } from '../policy/path.ts';
-import type { Decision } from '../policy/policy.ts';
+import type { Decision, Permit } from '../policy/policy.ts';
 import type { Vouched } from '../policy/transaction-token.ts';
 import type { Authorizer } from './authorizer.ts';
-import type { Edge, EdgeRule } from './edge.ts';
+import type { ConnectionFacts } from './connection-facts.ts';
+import type { EdgeFilters } from './edge.ts';
+import type { Carrier, Denial, Downstream, Received } from './ends.ts';
 import type { Limits } from './limits.ts';
-import type { Fields, Framing, Reply } from './message.ts';
-import type { Route, SpliceEnd, TlsFacts, UpstreamPeer } from './upstream.ts';
+import type { FieldName, Fields, Framing, Reply } from './message.ts';
+import type { Route, UpstreamPeer } from './upstream.ts';
 
 /**
  * What one port does, under one generation of the configuration. An exchange takes it once, at its head, so that no
@@ -54,68 +55,143 @@ export interface PortRules {
   findStream?(listener: string | undefined, serverName: string | undefined, last?: Route): Route | undefined;
   /** Listeners and routes of a gateway's port; absent in a sidecar. */
   readonly edge?: Edge | undefined;
+  /** What applies to every request of the port, unless a rule of its own has more; absent where nothing does. */
+  readonly phases?: Phases | undefined;
 }
 
-/** The side that asked, whichever protocol it speaks. */
-export interface Downstream {
-  informational(reply: Reply): void;
-  /** The answer's head, and the whole body where `whole` is given; nothing follows then. */
-  respond(reply: Reply, whole: Buffer | undefined): void;
-  /** False asks to wait for `downstreamDrained`. */
-  write(chunk: Buffer): boolean;
-  end(trailers: Fields): void;
-  /** Cuts the answer so that it cannot look complete. */
-  abort(): void;
-  pause(): void;
-  resume(): void;
-  /** After our 101: joins this socket with the upstream's until both are closed, and closes both. */
-  tunnel(upstream: SpliceEnd): void;
+/** One rule of a route. Frozen, and made when the documents are compiled. */
+export interface EdgeRule {
+  /** `route_name` of the access log: `httproute/shop/orders/rule/0`. */
+  readonly name: string;
+  /** What it answers whatever is asked, because it, or a policy that is attached to it, cannot be served as it was meant. */
+  readonly broken: SallyportError | undefined;
+  readonly filters: EdgeFilters;
+  readonly phases: Phases;
+  readonly permit: Permit;
+  readonly guard: EdgeGuard | undefined;
+  /** Whom the guard's `extAuth` asks, beside it. */
+  readonly authorizer: Authorizer | undefined;
+  readonly limits: EdgeLimits | undefined;
+  /** Which of its backends this exchange gets; undefined where the rule needs none. */
+  backendFor(exchange: Exchange): Route | undefined;
 }
 
-/** A request as it came, before any step has changed it. */
-export interface Received {
-  readonly fields: Fields;
-  readonly path: string;
-  readonly authority: string;
+/** Who may, by the SecurityPolicy that is attached. */
+export interface EdgeGuard {
+  /** What of it is compared with the next guard. */
+  readonly known: EdgeKnown;
+  /** Whether somebody who came in under another guard, or none, is still known under this one. */
+  knows(exchange: Exchange, before: EdgeGuard | undefined): boolean;
+  /** Fills in who is calling. @throws SallyportError when nobody good is. */
+  authenticate(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
+  /** @throws SallyportError `policy_denied`. */
+  authorize(exchange: Exchange, connection: ConnectionFacts): void;
 }
 
-/** A refusal that whoever refuses words himself. */
-export interface Denial {
-  readonly status: number;
-  readonly fields: Fields;
-  readonly body: Buffer;
+/** By what a guard knows callers, once their credentials are gone from their requests. */
+export interface EdgeKnown {
+  /** What stands for the credential of a client, and changes when that does. */
+  credentialOf(clientId: string): string | undefined;
+  /** By part of the policy: what it says, as a digest. */
+  readonly sayings: ReadonlyMap<string, string>;
 }
 
-/** What forwards an exchange's body; the downstream codec feeds it. */
-export interface Carrier {
-  /** False asks the downstream to wait for `resume`. */
-  requestData(chunk: Buffer): boolean;
-  requestEnd(trailers: Fields): void;
-  downstreamDrained(): void;
-  /** The asking side is gone: nothing more can be answered. */
-  downstreamGone(): void;
-  /** No byte moved for the stream-idle limit. */
-  idle(): void;
-  /** What of the request waits here, bytes; absent where nothing does. */
-  readonly waitingBytes?: number;
-  /** It waits for more of the request, or for a decision, and for no reader. */
-  readonly gathers?: boolean;
+/** How much, by the BackendTrafficPolicy that is attached. */
+export interface EdgeLimits {
+  /** @throws SallyportError `rate_limited` or `concurrency_limited`. */
+  take(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
 }
 
-/** What the path needs to know of the connection that a request came on. */
-export interface ConnectionFacts {
-  readonly id: number;
-  /** Exchanges begun on it so far. */
-  requests: number;
-  readonly peer: PeerIdentity | undefined;
-  readonly remoteAddress: string;
-  readonly localAddress: string;
-  readonly remoteIp: Ip | undefined;
-  readonly localIp: Ip | undefined;
-  readonly tls: TlsFacts | undefined;
-  readonly serverName: string | undefined;
-  /** At a gateway: the listener that the handshake was made with. */
+/** What one port of a gateway serves, under one generation. */
+export interface Edge {
+  /** The listener whose host name this is, the most precise one, and its rule for the request, if there is one. Refuses nothing. */
+  find(exchange: Exchange): Found;
+  /** Headers, in lower case, in which the policy of any rule says who a caller is: from outside nobody says that, on no route. */
+  readonly ownHeaders: ReadonlySet<string>;
+  /** Headers, in lower case, that any policy names: they are judged in heads, and do not pass in trailers. */
+  readonly namedHeaders: ReadonlySet<string>;
+  /** Whether a client may set a field that is a proxy's to set: `unsafeClientHeaders` of gateway.yaml. */
+  mayClientSet(name: FieldName): boolean;
+  /** Of the policies of all rules: a credential that was sent to the wrong route is one all the same. */
+  readonly secrets: EdgeSecrets;
+  /** What the answers of this port carry beside what the backend says. */
+  readonly replies: EdgeReplies;
+}
+
+/** Where credentials stand in a target: not for a log. */
+export interface EdgeSecrets {
+  /** Parameters of the query. */
+  readonly params: readonly string[];
+  /** Paths whose query is a credential as a whole. */
+  readonly paths: ReadonlySet<string>;
+}
+
+export interface Found {
+  /** Undefined: no listener has that name. */
   readonly listener: string | undefined;
+  readonly rule: EdgeRule | undefined;
+}
+
+export interface EdgeReplies {
+  /** `strict-transport-security` and its like; undefined where they are not switched on. */
+  readonly securityHeaders: Fields | undefined;
+  /** Pages in place of our own words, by status. */
+  readonly errorPages: ReadonlyMap<number, Buffer>;
+}
+
+/** A step of a request. It returns a promise only when it really waits. It may respond, or throw a SallyportError to refuse. */
+export type Step = (exchange: Exchange, connection: ConnectionFacts) => undefined | void | Promise<void>;
+
+/** Sends a response on, towards the client. */
+export type Respond = (reply: Reply, whole: Buffer | undefined) => void;
+
+/** Puts itself between the upstream's response and the client. `fail` ends the exchange with an error. */
+export type ResponseFilter = (
+  exchange: Exchange,
+  reply: Reply,
+  whole: Buffer | undefined,
+  next: Respond,
+  fail: (error: unknown) => void,
+) => void;
+
+/** What one guard of a rule keeps for the next generation to compare with. */
+export interface Guard {
+  /** The capability. */
+  readonly name: string;
+  /** What identifies callers: compared by `stillHolds` of the next generation. */
+  readonly known: unknown;
+  /**
+   * Whether a caller who was let in under `before` would be let in under this guard. `before` is what the same capability knew
+   * then; undefined when it did not guard that rule.
+   */
+  stillHolds(exchange: Exchange, before: unknown): boolean;
+}
+
+/** What one rule, or one port, does in each phase. Frozen; empty lists cost nothing. */
+export interface Phases {
+  /** From the head to authorization: admit, authenticate, ask authorizers, limit. */
+  readonly before: readonly Step[];
+  /** Synchronous, because it is run again on every change. @throws SallyportError `policy_denied`. */
+  readonly authorize: readonly ((exchange: Exchange, connection: ConnectionFacts) => void)[];
+  /** With permission and before forwarding: gather the body, inspect it, respond in place of the backend. */
+  readonly serve: readonly Step[];
+  /** Changes what is forwarded. */
+  readonly rewrite: readonly ((exchange: Exchange) => void)[];
+  /** After the request has been forwarded. */
+  readonly forwarded: readonly ((exchange: Exchange, clientCert: string | undefined) => void)[];
+  /** Changes the fields of the upstream's response. */
+  readonly received: readonly ((exchange: Exchange, reply: Reply) => Fields)[];
+  /** Changes the fields of any final response, the gateway's own included. */
+  readonly reply: readonly ((exchange: Exchange, reply: Reply) => Fields)[];
+  /** The upstream's response with its body. The first is nearest to the upstream. */
+  readonly body: readonly ResponseFilter[];
+  /** Changes how a refusal is worded. */
+  readonly denial: readonly ((exchange: Exchange, denial: Denial) => Denial)[];
+  /** Gives back what was taken for the exchange, once, when it has finished. */
+  readonly finished: readonly ((exchange: Exchange) => void)[];
+  /** Who is asked about the request, between authentication and limits. */
+  readonly authorizers: readonly Authorizer[];
+  readonly guards: readonly Guard[];
 }
 
 /** Tells this process's runs apart: connections are counted from 1 in each. */
@@ -226,11 +302,16 @@ export class Exchange {
   finished = false;
   /** What was taken for it and is given back when it has finished: whoever writes the record calls it, once. */
   whenFinished: (() => void) | undefined = undefined;
+  /** What the rule does beside passing it on; the port's until the rule is known. */
+  phases: Phases | undefined;
+  /** State of single capabilities: see `Slot`. */
+  slots: unknown[] | undefined = undefined;
 
   constructor(connection: ConnectionFacts, downstream: Downstream, rules: PortRules, fields: Fields) {
     this.connection = connection;
     this.downstream = downstream;
     this.rules = rules;
+    this.phases = rules.phases;
     this.fields = fields;
     this.number = ++connection.requests;
     this.startedAt = Date.now();
@@ -240,5 +321,21 @@ export class Exchange {
   /** Which decision it was: the run of the process, the generation that decided, the connection, and the how many-th on it. */
   get decisionId(): string {
     return `${runId}-${this.rules.generation}-${this.connection.id}-${this.number}`;
+  }
+}
+
+let nextSlot = 0;
+
+/** One capability's own state of an exchange. Slots differ by identity; the state is the exchange's. */
+export class Slot<T> {
+  readonly #index = nextSlot++;
+
+  get({ slots }: Exchange): T | undefined {
+    return slots?.[this.#index] as T | undefined;
+  }
+
+  set(exchange: Exchange, value: T | undefined): void {
+    exchange.slots ??= [];
+    exchange.slots[this.#index] = value;
   }
 }

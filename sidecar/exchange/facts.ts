@@ -4,7 +4,8 @@
 import type { RequestAuth, RequestFacts } from '../policy/facts.ts';
 import { foldName } from '../policy/header-name.ts';
 import { type Ip, parseIp } from '../policy/ip.ts';
-import type { ConnectionFacts, Exchange } from './exchange.ts';
+import type { ConnectionFacts } from './connection-facts.ts';
+import type { Exchange } from './exchange.ts';
 import { type Fields, role } from './message.ts';
 
 class ExchangeFacts implements RequestFacts {

@@ -187,7 +187,7 @@ function readUserEnd({ auth }: Readonly<Record<string, unknown>>, now: number): 
   const { exp } = auth;
   if (exp === undefined) return Number.POSITIVE_INFINITY;
   if (!isNumber(exp)) throw new Error("'auth.exp' is not a number");
-  if (exp * 1000 <= now) throw new Error('what the gateway went by has expired');
+  if (exp * 1000 <= now) throw new Error('the credential of the user has expired');
   return exp * 1000;
 }
 

@@ -5,6 +5,7 @@ import { formatProblem } from '../../cert-agent/base/errors.ts';
 import { refusing } from '../compile/backends.ts';
 import { readJudged } from '../compile/gateway-status.ts';
 import type { RedisSettings } from '../config/gateway-settings.ts';
+import { capabilities } from '../edge/capabilities.ts';
 import { LocalSessions } from '../edge/oidc/session-memory.ts';
 import type { SharedLimits } from '../edge/rate-limit/shared.ts';
 import { parseTarget } from '../edge/redis.ts';
@@ -33,7 +34,8 @@ export function readStatus(
   const gateway = new RunningGateway(parts, {
     redis: redis === undefined ? undefined : unasked,
     sessions: new LocalSessions(),
-    link: undefined,
+    leases: undefined,
+    made: new Map(capabilities.map(({ name, shareDry }) => [name, shareDry?.()])),
   });
   const { pools, spoken } = gateway.plan(configuration, now);
   const nowhere = refusing('rule_broken', 'nothing is served here');

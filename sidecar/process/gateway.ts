@@ -14,12 +14,16 @@ import type { PortPlan } from '../compile/sidecar-ports.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { RedisSettings } from '../config/gateway-settings.ts';
 import type { Configuration } from '../config/watch.ts';
-import { ConcurrencyLimit, type ConcurrencyPlan, type InFlight } from '../edge/concurrency/limit.ts';
+import { capabilities } from '../edge/capabilities.ts';
+import type { AnyCapability, EdgeProcess, EdgeWorkers, Hooks } from '../edge/capability.ts';
 import { dropCopies } from '../edge/mirror/mirror.ts';
+import { sessionsAtFirst, sessionsOfFirst } from '../edge/oidc/first.ts';
 import { RedisSessions } from '../edge/oidc/redis-sessions.ts';
-import { LocalSessions, type SessionMemory } from '../edge/oidc/session-memory.ts';
-import { enterExchange, limitExchange } from '../edge/rate-limit/filter.ts';
+import type { SessionMemory } from '../edge/oidc/session-memory.ts';
+import { limitExchange } from '../edge/rate-limit/filter.ts';
+import { leasesFrom, serveLeases } from '../edge/rate-limit/first.ts';
 import { compileLeasedLimits } from '../edge/rate-limit/leased.ts';
+import type { LimitLeases } from '../edge/rate-limit/leases.ts';
 import { LocalLimits } from '../edge/rate-limit/local.ts';
 import { type GatewayCounts, registerGatewayMetrics } from '../edge/rate-limit/metrics.ts';
 import type { LimitRule } from '../edge/rate-limit/plan.ts';
@@ -28,8 +32,7 @@ import { type SharedLimits, startSharedLimits } from '../edge/rate-limit/shared.
 import { compileSecurity, type EdgeSecurity, namespaceOf } from '../edge/security.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Authorizer } from '../exchange/authorizer.ts';
-import type { EdgeGuard, EdgeLimits } from '../exchange/edge.ts';
-import type { Exchange } from '../exchange/exchange.ts';
+import type { EdgeGuard, EdgeLimits, Exchange } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import type { TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
@@ -56,15 +59,17 @@ export interface GatewayOptions extends Parts {
   readonly workers: number;
   /** In a worker that is not the first: the way to the first. */
   readonly link: WorkerLink | undefined;
-  /** Tells the other workers that a session has ended. */
-  ended(id: string, until: number): void;
+  /** In the first worker: tells the others. */
+  tellAll(of: string, message: unknown): void;
 }
 
 /** What processes share. */
 interface Common {
   readonly redis: SharedLimits | undefined;
   readonly sessions: SessionMemory;
-  readonly link: WorkerLink | undefined;
+  readonly leases: LimitLeases | undefined;
+  /** By capability. */
+  readonly made: ReadonlyMap<string, unknown>;
 }
 
 interface Kept<T> {
@@ -73,16 +78,50 @@ interface Kept<T> {
   generation: number;
 }
 
+/** What one capability sees of the workers of this gateway. */
+function workersFor(name: string, { workers, link, tellAll }: GatewayOptions, state: FirstState): EdgeWorkers {
+  return {
+    count: workers,
+    serve: (part) => state.serve(name, part),
+    tellAll: (message) => tellAll(name, message),
+    first: link?.of(name),
+  };
+}
+
+/** What capabilities make once for a process, by their names. */
+async function shareAll(
+  table: readonly AnyCapability[],
+  processFor: (name: string) => EdgeProcess,
+): Promise<ReadonlyMap<string, unknown>> {
+  const made = new Map<string, unknown>();
+  for (const one of table) made.set(one.name, await one.share?.(processFor(one.name)));
+  return made;
+}
+
 /** Starts what a gateway needs. Redis may be away: limits are local until it comes, and logins wait. */
 export async function startGateway(options: GatewayOptions): Promise<RunningGateway> {
-  const { log, registry, link, workers, ended } = options;
+  const { log, registry } = options;
+  const state = new FirstState();
+  const of = (name: string): EdgeWorkers => workersFor(name, options, state);
   const redis = options.redis === undefined ? undefined : await startSharedLimits({ ...options.redis, log });
-  const local = new LocalSessions(Date.now, ended);
+  const { first } = of('oidc');
+  const own = first === undefined ? sessionsOfFirst(of('oidc')) : await sessionsAtFirst(first);
   const shared = redis === undefined ? undefined : new RedisSessions(redis.link);
   // Several gateways are one through Redis, and so are their workers; without it the first worker remembers for all.
-  await Promise.all([shared?.start(), link?.start()]);
-  const gateway = new RunningGateway(options, { redis, link, sessions: shared ?? link?.sessions ?? local });
-  gateway.first = link === undefined ? new FirstState(local, gateway.local, workers, gateway) : undefined;
+  await shared?.start();
+  const closing: (() => void)[] = [];
+  const made = await shareAll(capabilities, (name) => ({
+    ...{ registry, log, workers: of(name), settings: {} },
+    keysOf: (rule) => options.jwks.sourceOf(rule),
+    observeToken: options.observe,
+    onClose: (close) => closing.push(close),
+  }));
+  const limits = of('rate-limit');
+  const leases = limits.first === undefined ? undefined : leasesFrom(limits.first);
+  const gateway = new RunningGateway(options, { redis, leases, sessions: shared ?? own, made });
+  if (leases === undefined) serveLeases(limits, gateway.local);
+  gateway.first = options.link === undefined ? state : undefined;
+  for (const close of closing) gateway.onClose(close);
   gateway.onClose(() => shared?.close());
   registerGatewayMetrics(registry, () => gateway.counts());
   return gateway;
@@ -97,7 +136,7 @@ export class RunningGateway implements GatewayTools {
   readonly #closing: (() => void)[] = [];
   readonly #unfitClaims = new Set<string>();
   readonly #guards = new Map<string, Kept<{ readonly guard: EdgeGuard; readonly security: EdgeSecurity }>>();
-  readonly #inFlight = new Map<string, Kept<ConcurrencyLimit>>();
+  readonly #hooks = new Map<string, Kept<Hooks | undefined>>();
   #config: GatewayConfig | undefined = undefined;
   #plan: GatewayPlan | undefined = undefined;
   #generation = 0;
@@ -134,7 +173,7 @@ export class RunningGateway implements GatewayTools {
   compile(configuration: Configuration, pools: ReadonlyMap<string, Destination>): readonly PortPlan[] {
     const { ports, failures } = compileGatewayPorts(configuration, this.#plan!, pools, this);
     this.#failures = failures;
-    for (const kept of [this.#guards, this.#inFlight])
+    for (const kept of [this.#guards, this.#hooks])
       for (const [key, one] of kept) if (one.generation !== this.#generation) kept.delete(key);
     this.#sayWorries(Date.now());
     return ports;
@@ -242,38 +281,29 @@ export class RunningGateway implements GatewayTools {
       ...{ requests: limit, periodMs, burst },
     }));
     const rules = [...(policy?.rateLimit?.rules ?? []), ...own];
-    const inFlight = policy?.concurrency === undefined ? undefined : this.#inFlightOf(rule, policy.concurrency);
-    const limits = rules.length === 0 ? undefined : this.#compileLimits(rules);
-    if (limits === undefined && inFlight === undefined) return undefined;
-    const enter = (exchange: Exchange): undefined | Promise<void> =>
-      inFlight === undefined ? undefined : enterExchange(exchange, inFlight, rule);
-    if (limits === undefined) return { take: enter };
-    if (inFlight === undefined) return { take: (exchange) => limitExchange(exchange, limits, rule) };
-    // Who is refused for his rate is not in.
-    return {
-      take: (exchange) => limitExchange(exchange, limits, rule)?.then(() => enter(exchange)) ?? enter(exchange),
-    };
+    if (rules.length === 0) return undefined;
+    const limits = this.#compileLimits(rules);
+    return { take: (exchange) => limitExchange(exchange, limits, rule) };
+  }
+
+  sharedOf(capability: string): unknown {
+    return this.#common.made.get(capability);
+  }
+
+  kept(key: string, make: () => Hooks | undefined): Hooks | undefined {
+    const value = this.#hooks.has(key) ? this.#hooks.get(key)!.value : make();
+    this.#hooks.set(key, { value, generation: this.#generation });
+    return value;
+  }
+
+  warn(message: string): void {
+    this.#parts.log?.warn({ code: 'policy_warning' }, message);
   }
 
   #compileLimits(rules: readonly LimitRule[]): RateLimits {
-    const { redis, link } = this.#common;
+    const { redis, leases } = this.#common;
     const tools = { local: this.local, redis };
-    return link === undefined
-      ? compileRateLimits({ rules }, tools)
-      : compileLeasedLimits({ rules }, link.leases, tools);
-  }
-
-  /** Requests in flight are those of all listeners of a rule, of all workers, and of one generation as of the next. */
-  #inFlightOf(rule: string, plan: ConcurrencyPlan): InFlight {
-    const key = `${rule} ${plan.per} ${plan.maxInFlight}`;
-    return this.#common.link?.inFlight(key, plan) ?? this.inFlightOf(key, plan);
-  }
-
-  /** The first worker's count of what `key` names. */
-  inFlightOf(key: string, plan: ConcurrencyPlan): ConcurrencyLimit {
-    const value = this.#inFlight.get(key)?.value ?? new ConcurrencyLimit(plan);
-    this.#inFlight.set(key, { value, generation: this.#generation });
-    return value;
+    return leases === undefined ? compileRateLimits({ rules }, tools) : compileLeasedLimits({ rules }, leases, tools);
   }
 
   authorizerOf(policy: SecurityPolicy, destination: Destination): Authorizer {

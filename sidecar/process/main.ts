@@ -275,7 +275,7 @@ class RunningSidecar implements Sidecar {
       registry: this.#registry,
       workers: this.#options.count ?? 1,
       link: this.#options.link,
-      ended: (id, until) => this.#workers?.ended(id, until),
+      tellAll: (of, message) => this.#workers?.tellAll(of, message),
       observe: (issuer, outcome) => this.#tools.metrics.countToken(issuer, outcome),
     });
     if (this.#gateway.first !== undefined) this.#started.resolve(this.#gateway.first);

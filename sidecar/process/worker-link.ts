@@ -1,26 +1,24 @@
-// The way from a worker to the first, for what is one over all of them: see shared-state.ts. All questions of a turn of the
-// event loop go in one message. Whoever gets no answer in time must do without: nothing passes then that has to be counted.
+// The way from a worker to the first, for state that is one over all of them: see shared-state.ts. All questions of a turn of
+// the event loop go in one message. A question without an answer in time fails: nothing passes then that has to be counted.
 
 import { every } from '../../cert-agent/base/background.ts';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Owners } from '../compile/gateway-plan.ts';
-import { type ConcurrencyPlan, type InFlight, refusalOf } from '../edge/concurrency/limit.ts';
-import { type Claim, LocalSessions, type SessionMemory } from '../edge/oidc/session-memory.ts';
-import { type Lease, LimitLeases } from '../edge/rate-limit/leases.ts';
-import type { StateAnswer, StateAsk } from './shared-state.ts';
+import type { FirstWorker } from '../edge/capability.ts';
+import type { StateAsk } from './shared-state.ts';
 
-/** What goes over the pipe to the first, and back. An ask without a number wants no answer. */
+/** Questions to the first. One numbered 0 wants no answer. */
 export interface StateAsks {
   readonly asks: readonly (readonly [id: number, ask: StateAsk])[];
 }
 export interface StateAnswers {
   readonly what: 'answers';
-  readonly answers: readonly (readonly [id: number, answer: StateAnswer])[];
+  readonly answers: readonly (readonly [id: number, answer: unknown])[];
 }
-/** Sessions that ended, from the first to all. */
-export interface StateEnded {
-  readonly what: 'ended';
-  readonly sessions: readonly (readonly [id: string, until: number])[];
+/** What a capability of the first tells all others. */
+export interface StateTold {
+  readonly what: 'told';
+  readonly of: string;
+  readonly message: unknown;
 }
 
 /** What the first has in force, from it to each of the others: whenever it changes, and when one starts. */
@@ -34,51 +32,37 @@ export interface StateInForce {
 /** A first that answers nothing in this time hangs. */
 const patienceMs = 3000;
 
+interface Waiting {
+  readonly since: number;
+  readonly answer: (answer: unknown) => void;
+}
+
 export class WorkerLink {
   readonly #send: (asks: StateAsks) => void;
-  readonly #waiting = new Map<
-    number,
-    { readonly since: number; readonly answer: (said: StateAnswer | undefined) => void }
-  >();
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #listeners = new Map<string, (message: unknown) => void>();
   #queue: (readonly [number, StateAsk])[] = [];
   #nextId = 1;
-  readonly leases: LimitLeases;
-  readonly sessions: SessionMemory;
-  readonly #ended = new LocalSessions();
   #inForce: StateInForce | undefined = undefined;
   #changed: () => void = () => {};
 
   /** `send` writes to the first. */
   constructor(send: (asks: StateAsks) => void) {
     this.#send = send;
-    this.leases = new LimitLeases(
-      (asks) => this.#ask<readonly Lease[]>({ op: 'lend', asks }),
-      (all) => this.#tell({ op: 'giveBack', all }),
-    );
-    this.sessions = new FirstsSessions((ask) => this.#ask(ask), this.#ended);
-    this.leases.start();
     every('worker_link', patienceMs / 4, () => this.#giveUp());
   }
 
-  /** Resolves when it is known which sessions have ended: before that nobody may be served. */
-  async start(): Promise<void> {
-    for (;;) {
-      const all = await this.#ask<readonly (readonly [string, number])[]>({ op: 'ended' });
-      if (all !== undefined) return this.#end(all);
-    }
-  }
-
   /** A message of the first. */
-  heard(message: StateAnswers | StateEnded | StateInForce): void {
+  heard(message: StateAnswers | StateTold | StateInForce): void {
     if (message.what === 'inForce') {
       this.#inForce = message;
       return this.#changed();
     }
-    if (message.what === 'ended') return this.#end(message.sessions);
+    if (message.what === 'told') return this.#listeners.get(message.of)?.(message.message);
     for (const [id, answer] of message.answers) {
       const waiting = this.#waiting.get(id);
       this.#waiting.delete(id);
-      waiting?.answer(answer);
+      waiting?.answer(answer ?? undefined);
     }
   }
 
@@ -92,41 +76,30 @@ export class WorkerLink {
     this.#changed = changed;
   }
 
-  /** The requests in flight that `limit` names, of all workers. Who cannot be counted is not let in. */
-  inFlight(limit: string, plan: ConcurrencyPlan): InFlight {
+  /** The way for one capability. */
+  of(name: string): FirstWorker {
     return {
-      enter: async (key) => {
-        const asked = { op: 'enter', limit, plan, key } as const;
-        return (await this.#ask<boolean>(asked, (late) => late && this.#tell({ ...asked, op: 'leave' }))) === true;
-      },
-      leave: (key) => this.#tell({ op: 'leave', limit, plan, key }),
-      refusal: (route) => refusalOf(plan, route),
+      ask: (question, late) => this.#ask(name, question, late),
+      tell: (question) => this.#write(0, { of: name, question }),
+      onTold: (listener) => this.#listeners.set(name, listener),
     };
   }
 
-  #end(all: readonly (readonly [string, number])[]): void {
-    for (const [id, until] of all) this.#ended.end(id, until);
-  }
-
   /** Undefined where there is no answer in time; `late` hears of one that comes then. Never rejects. */
-  #ask<T extends StateAnswer>(ask: StateAsk, late: (answer: T) => void = () => {}): Promise<T | undefined> {
+  #ask<T>(of: string, question: unknown, late: (answer: T) => void = () => {}): Promise<T | undefined> {
     return new Promise((resolve) => {
       const id = this.#nextId++;
       let isOver = false;
       this.#waiting.set(id, {
         since: performance.now(),
-        answer: (said) => {
-          if (said === undefined) isOver = true;
-          else if (isOver) return late(said as T);
-          resolve(said as T | undefined);
+        answer: (answer) => {
+          if (answer === undefined) isOver = true;
+          else if (isOver) return late(answer as T);
+          resolve(answer as T | undefined);
         },
       });
-      this.#write(id, ask);
+      this.#write(id, { of, question });
     });
-  }
-
-  #tell(ask: StateAsk): void {
-    this.#write(0, ask);
   }
 
   #write(id: number, ask: StateAsk): void {
@@ -145,50 +118,8 @@ export class WorkerLink {
       // In the order in which they were asked.
       if (now - since < patienceMs) return;
       answer(undefined);
-      // An answer that comes ten times later is that of a first that has started anew, which cannot be: it is not waited for.
+      // An answer that comes ten times later would be that of a first that has started anew, which cannot be.
       if (now - since > 10 * patienceMs) this.#waiting.delete(id);
     }
-  }
-}
-
-/** Remembered by the first; what has ended is known here as well, since every request asks. */
-class FirstsSessions implements SessionMemory {
-  readonly #ask: (ask: StateAsk) => Promise<StateAnswer | undefined>;
-  readonly #ended: LocalSessions;
-
-  constructor(ask: (ask: StateAsk) => Promise<StateAnswer | undefined>, ended: LocalSessions) {
-    this.#ask = ask;
-    this.#ended = ended;
-  }
-
-  async spend(key: string, until: number): Promise<boolean> {
-    return (await this.#answerTo({ op: 'spend', key, until })) === true;
-  }
-
-  async claim(key: string, owner: string, leaseMs: number): Promise<Claim> {
-    return (await this.#answerTo({ op: 'claim', key, owner, leaseMs })) as Claim;
-  }
-
-  async settle(key: string, owner: string, answer: string | undefined, keepMs: number): Promise<void> {
-    await this.#answerTo({ op: 'settle', key, owner, answer, keepMs });
-  }
-
-  async end(id: string, until: number): Promise<void> {
-    this.#ended.end(id, until);
-    await this.#ask({ op: 'end', id, until });
-  }
-
-  isEnded(id: string): boolean {
-    return this.#ended.isEnded(id);
-  }
-
-  async #answerTo(ask: StateAsk): Promise<StateAnswer> {
-    const answer = await this.#ask(ask);
-    if (answer === undefined)
-      throw new SallyportError(
-        'oidc_provider_unavailable',
-        'the first worker, which keeps logins apart, does not answer',
-      );
-    return answer;
   }
 }

@@ -21,7 +21,7 @@ const link = new WorkerLink(tell);
 let started: Sidecar | undefined;
 const early: Ask[] = [];
 process.on('message', (said: Said) => {
-  if (said.what === 'answers' || said.what === 'ended' || said.what === 'inForce') link.heard(said);
+  if (said.what === 'answers' || said.what === 'told' || said.what === 'inForce') link.heard(said);
   else if (started === undefined) early.push(said);
   else answer(started, said);
 });

@@ -9,8 +9,8 @@ import type { DrainReport } from '../connection.ts';
 import type { Why } from '../observe/denials.ts';
 import type { Facts } from '../observe/merge-workers.ts';
 import type { Readiness } from '../observe/pages.ts';
-import type { StateAnswer, StateAsk } from './shared-state.ts';
-import type { StateAnswers, StateAsks, StateEnded, StateInForce } from './worker-link.ts';
+import type { StateAsk } from './shared-state.ts';
+import type { StateAnswers, StateAsks, StateInForce, StateTold } from './worker-link.ts';
 
 /** What a worker is started with. */
 export interface WorkerPlan {
@@ -31,7 +31,7 @@ export interface Ask {
 }
 
 /** What the first says to another. */
-export type Said = Ask | StateAnswers | StateEnded | StateInForce;
+export type Said = Ask | StateAnswers | StateTold | StateInForce;
 
 export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Reply } | StateAsks;
 
@@ -54,7 +54,7 @@ interface Worker {
 /** What the first knows for all of them. */
 export interface Shared {
   /** Answers a worker. */
-  answer(worker: number, ask: StateAsk): StateAnswer | Promise<StateAnswer>;
+  answer(worker: number, ask: StateAsk): unknown;
   /** A worker is gone. */
   gone(worker: number): void;
 }
@@ -118,10 +118,9 @@ export class Workers {
     return (await this.#askAll('leave', ms + patienceMs, { patiently })) as DrainReport[];
   }
 
-  /** A session has ended: all of them must know. */
-  ended(id: string, until: number): void {
-    for (const { child } of this.#workers)
-      if (child !== undefined) write(child, { what: 'ended', sessions: [[id, until]] });
+  /** Tells all others what a capability of the first has to say. */
+  tellAll(of: string, message: unknown): void {
+    for (const { child } of this.#workers) if (child !== undefined) write(child, { what: 'told', of, message });
   }
 
   /** What is in force here: each serves that and nothing else, also one that is started later. */
@@ -171,7 +170,7 @@ export class Workers {
   }
 
   async #answerState(worker: number, child: ChildProcess, { asks }: StateAsks): Promise<void> {
-    const answers: [number, StateAnswer][] = [];
+    const answers: [number, unknown][] = [];
     for (const [id, ask] of asks) {
       const said = this.#shared.answer(worker, ask);
       const answer = said instanceof Promise ? await said : said;

@@ -3,7 +3,8 @@
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Connection } from '../connection.ts';
-import { type Downstream, Exchange } from '../exchange/exchange.ts';
+import type { Downstream } from '../exchange/ends.ts';
+import { Exchange } from '../exchange/exchange.ts';
 import { emptyFields } from '../exchange/message.ts';
 import type { SpliceEnd } from '../exchange/upstream.ts';
 import { type RefusalOf, Tunnel } from './tunnel.ts';

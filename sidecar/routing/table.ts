@@ -4,8 +4,7 @@
 // place in it. Regular expressions, whose place the standard leaves open, come between exact paths and prefixes, as in Envoy.
 // Before all of these come rules that answer 500 because nobody can tell for which paths they were.
 
-import type { EdgeRule, Found } from '../exchange/edge.ts';
-import type { Exchange } from '../exchange/exchange.ts';
+import type { EdgeRule, Exchange, Found } from '../exchange/exchange.ts';
 import { pathWithoutQuery } from '../exchange/facts.ts';
 import { hostOf, maxHost, patternsFor } from './hosts.ts';
 import { announcedBy, type Matcher, matchesRest, requestBehind } from './match.ts';

@@ -18,6 +18,7 @@ import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { startEcho } from '../fixtures/echo.ts';
 import { policyOf, pretend, toolsFor } from '../fixtures/edge.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
+import { hookTools } from '../fixtures/hooks.ts';
 import { documentOf, serviceOf, webGateway } from '../fixtures/plan.ts';
 
 const hmacAuth = {
@@ -114,6 +115,7 @@ function streamUnder(change: (gateway: ReturnType<typeof readPlaced>['gateway'])
     guardOf: () => undefined as never,
     limitsOf: () => undefined,
     authorizerOf: () => undefined as never,
+    ...hookTools,
   };
   const { ports } = compileGatewayPorts(configuration, planGateway(configuration, 0), new Map(), tools);
   const port = ports.find(({ key }) => key === 'gateway shop/g:81')!;

@@ -28,6 +28,7 @@ import { compileCors } from '../../sidecar/edge/cors/cors.ts';
 import { startEcho } from '../fixtures/echo.ts';
 import { gatewayWorld, settings, specs } from '../fixtures/every-field.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
+import { hookTools } from '../fixtures/hooks.ts';
 import { type Credential, createAuthority, createCredential } from '../fixtures/pki.ts';
 import { documentOf, planOf, serviceOf, webRoute } from '../fixtures/plan.ts';
 import { holds, isRefused, leavesOf, placesIn, watched, without } from '../fixtures/schema.ts';
@@ -220,6 +221,7 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
     guardOf: () => undefined as never,
     limitsOf: (by: object) => void limited.push(JSON.stringify(by)),
     authorizerOf: () => undefined as never,
+    ...hookTools,
   };
   const pools = new Map(
     plan.pools.map(({ name }) => [name, { acquire: () => undefined as never, dialSocket: () => undefined as never }]),

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import t from 'tap';
-import type { EdgeRule } from '../../sidecar/exchange/edge.ts';
+import type { EdgeRule } from '../../sidecar/exchange/exchange.ts';
 import { hostMatches, hostOf, intersectHosts, patternsFor } from '../../sidecar/routing/hosts.ts';
 import { compileTable, type TableEntry } from '../../sidecar/routing/table.ts';
 import { pretend } from '../fixtures/edge.ts';

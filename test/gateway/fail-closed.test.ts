@@ -4,8 +4,8 @@
 import { connect, type Socket } from 'node:net';
 import t from 'tap';
 import { hashApiKey } from '../../sidecar/edge/api-key/api-key.ts';
+import { limitInFlight } from '../../sidecar/edge/concurrency/capability.ts';
 import { ConcurrencyLimit } from '../../sidecar/edge/concurrency/limit.ts';
-import { enterExchange } from '../../sidecar/edge/rate-limit/filter.ts';
 import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { parseIp } from '../../sidecar/policy/ip.ts';
 import { startHttpAuthorizer } from '../fixtures/authorizer.ts';
@@ -412,15 +412,16 @@ t.test('an address that a trusted proxy does not tell is not the address of the 
 
 t.test('requests in flight of one client: of IPv6 a network is one', (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 1, per: 'client' });
+  const hooks = limitInFlight(limit, limit.plan, 'r');
   const from = (ip: string): Exchange => ({ clientIp: parseIp(ip) }) as Exchange;
-  enterExchange(from('2001:db8:0:1::1'), limit, 'r');
-  t.throws(() => enterExchange(from('2001:db8:0:1:ffff::2'), limit, 'r'), {
+  hooks.limit(from('2001:db8:0:1::1'));
+  t.throws(() => hooks.limit(from('2001:db8:0:1:ffff::2')), {
     code: 'concurrency_limited',
     message: '1 requests of one client r are in flight',
   });
-  enterExchange(from('2001:db8:0:2::1'), limit, 'r');
-  enterExchange(from('192.0.2.1'), limit, 'r');
-  enterExchange(from('192.0.2.2'), limit, 'r');
+  hooks.limit(from('2001:db8:0:2::1'));
+  hooks.limit(from('192.0.2.1'));
+  hooks.limit(from('192.0.2.2'));
   t.equal(limit.facts().keys, 4);
   t.end();
 });

@@ -8,8 +8,8 @@ import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
 import { Connection } from '../../sidecar/connection.ts';
+import { limitInFlight } from '../../sidecar/edge/concurrency/capability.ts';
 import { ConcurrencyLimit } from '../../sidecar/edge/concurrency/limit.ts';
-import { enterExchange } from '../../sidecar/edge/rate-limit/filter.ts';
 import type { Exchange, PortRules } from '../../sidecar/exchange/exchange.ts';
 import { heldBytes } from '../../sidecar/exchange/held-bytes.ts';
 import { emptyFields } from '../../sidecar/exchange/message.ts';
@@ -269,8 +269,9 @@ t.test('concurrency', async (t) => {
 t.test('who has gone while he was judged is not counted in: he would never leave', async (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 1, per: 'route' });
   const gone = { finished: true } as Exchange;
-  enterExchange(gone, limit, 'r');
-  t.equal(gone.whenFinished, undefined);
+  const hooks = limitInFlight(limit, limit.plan, 'r');
+  hooks.limit(gone);
+  hooks.finished(gone);
   t.equal(limit.facts().inFlight, 0);
 });
 

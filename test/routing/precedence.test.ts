@@ -2,8 +2,7 @@
 // all matches of all routes, those that match, sorted, the first.
 
 import t from 'tap';
-import type { EdgeRule } from '../../sidecar/exchange/edge.ts';
-import type { Exchange } from '../../sidecar/exchange/exchange.ts';
+import type { EdgeRule, Exchange } from '../../sidecar/exchange/exchange.ts';
 import { compileValues } from '../../sidecar/routing/match.ts';
 import { compileTable, type ListenerEntries, type TableEntry } from '../../sidecar/routing/table.ts';
 import { pretend } from '../fixtures/edge.ts';

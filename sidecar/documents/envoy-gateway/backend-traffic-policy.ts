@@ -5,6 +5,7 @@ import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import { notEvaluated, rateLimit, rulesOf } from '../../edge/rate-limit/schema.ts';
+import { schemasOf } from '../../edge/schemas.ts';
 import type { PolicyTarget } from '../../edge/security-policy.ts';
 import { objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
 import { refused } from './fields.ts';
@@ -35,6 +36,10 @@ const target = z.strictObject({
   sectionName: sectionName.optional(),
 });
 
+/** What capabilities of the edge read of it: each of them is about requests. */
+const capabilityFields = await schemasOf('BackendTrafficPolicy');
+const aboutRequests = ['rateLimit', 'retry', 'compression', 'requestBuffer', ...Object.keys(capabilityFields)] as const;
+
 const spec = z
   .strictObject({
     targetRef: target.optional(),
@@ -47,10 +52,7 @@ const spec = z
     healthCheck: healthCheck.optional(),
     compression: compression.optional(),
     requestBuffer: z.strictObject({ limit: quantity, mode: notEvaluated('requestBuffer.mode') }).optional(),
-    // Ours: Envoy Gateway counts requests in flight by backend only, in `circuitBreaker`.
-    concurrency: z
-      .strictObject({ maxInFlight: z.number().int().min(1), per: z.enum(['Route', 'Client']).default('Route') })
-      .optional(),
+    ...capabilityFields,
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     routingType: notEvaluated('routingType'),
     targetSelectors: notEvaluated('targetSelectors'),
@@ -79,8 +81,8 @@ const spec = z
           message: 'only the policy of a route is merged with another: this one is for a Gateway',
         });
       if (kind !== 'TLSRoute' && kind !== 'TCPRoute') continue;
-      for (const field of ['rateLimit', 'retry', 'compression', 'requestBuffer', 'concurrency'] as const)
-        if (value[field] !== undefined)
+      for (const field of aboutRequests)
+        if ((value as Readonly<Record<string, unknown>>)[field] !== undefined)
           context.addIssue({ code: 'custom', path, message: `'${field}' is about requests, and a ${kind} has none` });
       if (value.timeout?.http !== undefined)
         context.addIssue({ code: 'custom', path, message: `'timeout.http' is about requests, and a ${kind} has none` });
@@ -108,8 +110,6 @@ function placesOf({
     ...targetRefs.map(({ kind }, index) => ({ kind, path: ['targetRefs', index, 'kind'] })),
   ];
 }
-
-const perOf = { Route: 'route', Client: 'client' } as const;
 
 const metadata = z.looseObject({
   name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
@@ -160,15 +160,20 @@ export function readBackendTrafficPolicy(
     ...(said.healthCheck === undefined ? {} : { healthCheck: healthCheckOf(said.healthCheck) }),
     ...(said.compression === undefined ? {} : { compression: said.compression.map(({ type }) => type) }),
     ...(said.requestBuffer === undefined ? {} : { requestBuffer: { limitBytes: said.requestBuffer.limit } }),
-    ...(said.concurrency === undefined
-      ? {}
-      : { concurrency: { maxInFlight: said.concurrency.maxInFlight, per: perOf[said.concurrency.per] } }),
+    ...partsOf(said),
     ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
     ...(read.required ? { required: true } : {}),
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
   };
   return { value: Object.freeze(value) };
+}
+
+/** What the document says to capabilities. */
+function partsOf(said: object): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(
+    Object.entries(said).filter(([name, part]) => Object.hasOwn(capabilityFields, name) && part !== undefined),
+  );
 }
 
 const plainTarget = ({ group, kind, name, sectionName: section }: Target): PolicyTarget => ({

@@ -1,7 +1,6 @@
 // BackendTrafficPolicy as it was read: plain data that crosses from the process that reads documents. Times are milliseconds,
 // sizes bytes; what a document leaves out is Envoy Gateway's default where it has one, else undefined.
 
-import type { ConcurrencyPlan } from '../../edge/concurrency/limit.ts';
 import type { RateLimitPlan } from '../../edge/rate-limit/plan.ts';
 import type { Layered, PolicyTarget } from '../../edge/security-policy.ts';
 
@@ -20,7 +19,6 @@ export interface BackendTrafficPolicy extends Layered<BackendTrafficPolicy> {
   /** In the order of preference. */
   readonly compression?: readonly ('Gzip' | 'Brotli')[];
   readonly requestBuffer?: { readonly limitBytes: number };
-  readonly concurrency?: ConcurrencyPlan;
   readonly file: string;
   readonly line: number;
 }

@@ -13,7 +13,8 @@ import {
 } from 'node:zlib';
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Coding } from '../../exchange/edge.ts';
-import type { Carrier, Downstream, Exchange } from '../../exchange/exchange.ts';
+import type { Carrier, Downstream } from '../../exchange/ends.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';

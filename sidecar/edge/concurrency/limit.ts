@@ -1,21 +1,14 @@
-// How many requests are in flight at once, of a route or of each client of it. Whoever enters leaves, whatever happens; the
-// table holds those who are in, and nobody else.
+// How many requests are in flight at once, of a route or of each client of it. Each that enters leaves, whatever happens; the
+// table holds only clients that have a request in flight.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { ConcurrencyPlan } from './schema.ts';
 
-export interface ConcurrencyPlan {
-  readonly maxInFlight: number;
-  /** Counted for the route as a whole, or for each client of it by the key that the caller gives. */
-  readonly per: 'route' | 'client';
-}
-
-/** Who counts, here or in another process. */
+/** Counts requests, here or in another process. */
 export interface InFlight {
-  /** Counts the request in, or gives false: then it must not leave. Never rejects. */
+  /** Counts a request in, or returns false: then it must not leave. Never rejects. */
   enter(key: string): boolean | Promise<boolean>;
   leave(key: string): void;
-  /** The error for whom `enter` refused. */
-  refusal(route: string): SallyportError;
 }
 
 export class ConcurrencyLimit implements InFlight {
@@ -27,7 +20,7 @@ export class ConcurrencyLimit implements InFlight {
     this.plan = plan;
   }
 
-  /** Counts the request in, or gives false: then it must not leave. With `per: 'route'` the key is not looked at. */
+  /** Counts a request in, or returns false: then it must not leave. With `per: 'route'` the key is ignored. */
   enter(key: string): boolean {
     const of = this.plan.per === 'route' ? '' : key;
     const now = this.#inFlight.get(of) ?? 0;
@@ -39,22 +32,33 @@ export class ConcurrencyLimit implements InFlight {
     return true;
   }
 
-  /** @throws TypeError when nobody of this key is in: a caller that leaves twice would let one more in, for ever. */
+  /** @throws TypeError when no request of this key is in: a caller that leaves twice would let one more in, for ever. */
   leave(key: string): void {
     const of = this.plan.per === 'route' ? '' : key;
     const now = this.#inFlight.get(of);
-    if (now === undefined) throw new TypeError('nobody of this key is in');
+    if (now === undefined) throw new TypeError('no request of this key is in');
     if (now === 1) this.#inFlight.delete(of);
     else this.#inFlight.set(of, now - 1);
-  }
-
-  refusal(route: string): SallyportError {
-    return refusalOf(this.plan, route);
   }
 
   facts(): { readonly inFlight: number; readonly keys: number; readonly refused: number } {
     const inFlight = [...this.#inFlight.values()].reduce((sum, one) => sum + one, 0);
     return { inFlight, keys: this.#inFlight.size, refused: this.#refused };
+  }
+}
+
+/** The limits of one process. One that no generation holds any more, and that counts nothing, is collected. */
+export class LimitTable {
+  readonly #limits = new Map<string, WeakRef<ConcurrencyLimit>>();
+
+  /** The limit of this name, made when it is first wanted. */
+  of(name: string, plan: ConcurrencyPlan): ConcurrencyLimit {
+    const known = this.#limits.get(name)?.deref();
+    if (known !== undefined) return known;
+    for (const [other, limit] of this.#limits) if (limit.deref() === undefined) this.#limits.delete(other);
+    const made = new ConcurrencyLimit(plan);
+    this.#limits.set(name, new WeakRef(made));
+    return made;
   }
 }
 

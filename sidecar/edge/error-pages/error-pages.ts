@@ -1,8 +1,8 @@
 // How a gateway words its refusals: the operator's page for who reads HTML, a problem document (RFC 9457) for programs that
 // ask for JSON, else plain words. None of them says more than the words do.
 
-import type { EdgeReplies } from '../../exchange/edge.ts';
-import type { Denial, Exchange } from '../../exchange/exchange.ts';
+import type { Denial } from '../../exchange/ends.ts';
+import type { EdgeReplies, Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import { reasonPhrase } from '../../protocol/http1/print.ts';

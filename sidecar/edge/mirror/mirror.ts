@@ -2,7 +2,8 @@
 // nobody. The copy is never felt: it waits for nothing that the request does not wait for, holds little, and is dropped when
 // its backend is slow.
 
-import type { Carrier, Exchange } from '../../exchange/exchange.ts';
+import type { Carrier } from '../../exchange/ends.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
 import { filterFields, withoutJudged, withoutTaken } from '../../exchange/fields.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import type { Call, Fields } from '../../exchange/message.ts';

@@ -6,8 +6,7 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
 import { emptyFields } from '../../exchange/message.ts';
-import { type Ip, networkOf } from '../../policy/ip.ts';
-import type { InFlight } from '../concurrency/limit.ts';
+import type { Ip } from '../../policy/ip.ts';
 import type { LimitFacts, RateLimits, Verdict } from './rate-limit.ts';
 
 /** One object for nearly all decisions: each is made in one go, and nothing is kept of it. */
@@ -73,27 +72,4 @@ function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfte
     body: Buffer.from('rate limited'),
   };
   throw new SallyportError('rate_limited', `the limit ${rule} has no room for ${retryAfterS} s`);
-}
-
-/**
- * Counts the exchange among those in flight until it has finished, however that comes.
- * @throws SallyportError `concurrency_limited`; a promise, where another process counts, rejects with it.
- */
-export function enterExchange(exchange: Exchange, limit: InFlight, route: string): undefined | Promise<void> {
-  // Whoever has gone while another step waited has been recorded, and would never leave again.
-  if (exchange.finished) return undefined;
-  const key = exchange.clientId ?? networkOf(exchange.clientIp);
-  const entered = limit.enter(key);
-  if (entered instanceof Promise) return entered.then((one) => followEntered(exchange, limit, key, route, one));
-  followEntered(exchange, limit, key, route, entered);
-  return undefined;
-}
-
-function followEntered(exchange: Exchange, limit: InFlight, key: string, route: string, isIn: boolean): void {
-  if (!isIn) {
-    exchange.decision = 'deny';
-    throw limit.refusal(route);
-  }
-  if (exchange.finished) limit.leave(key);
-  else exchange.whenFinished = () => limit.leave(key);
 }

@@ -3,7 +3,8 @@
 // of the path runs.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { Carrier, Exchange } from '../../exchange/exchange.ts';
+import type { Carrier } from '../../exchange/ends.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 

@@ -2,7 +2,8 @@
 
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type Connection, coarseNow, type Holder, type Speaker } from '../../connection.ts';
-import { type Downstream, Exchange } from '../../exchange/exchange.ts';
+import type { Downstream } from '../../exchange/ends.ts';
+import { Exchange } from '../../exchange/exchange.ts';
 import { hold } from '../../exchange/held-bytes.ts';
 import type { Limits } from '../../exchange/limits.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';

@@ -1,7 +1,7 @@
 // How many are in flight: for a route, for each client of it, and that nobody who was refused is counted.
 
 import t from 'tap';
-import { ConcurrencyLimit } from '../../../sidecar/edge/concurrency/limit.ts';
+import { ConcurrencyLimit, refusalOf } from '../../../sidecar/edge/concurrency/limit.ts';
 
 t.test('of a route', async (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 2, per: 'route' });
@@ -12,7 +12,7 @@ t.test('of a route', async (t) => {
   limit.leave('b');
   t.equal(limit.enter('c'), true);
   t.strictSame(limit.facts(), { inFlight: 2, keys: 1, refused: 1 });
-  t.match(limit.refusal('shop/web/0'), {
+  t.match(refusalOf(limit.plan, 'shop/web/0'), {
     code: 'concurrency_limited',
     message: '2 requests of the route shop/web/0 are in flight',
     row: { status: 429, grpc: 8, flag: 'RL' },
@@ -31,5 +31,5 @@ t.test('of each client', async (t) => {
   limit.leave('b');
   t.strictSame(limit.facts(), { inFlight: 0, keys: 0, refused: 1 }, 'nobody is remembered who is not in');
   t.throws(() => limit.leave('a'), { name: 'TypeError' });
-  t.match(limit.refusal('r').message, /^1 requests of one client r/);
+  t.match(refusalOf(limit.plan, 'r').message, /^1 requests of one client r/);
 });

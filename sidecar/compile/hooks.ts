@@ -1,0 +1,199 @@
+// Runs the table of capabilities for one rule: collects each one's plans from the documents that apply there, and compiles them
+// into hooks. It names no capability.
+
+import { hash } from 'node:crypto';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { GatewayConfig } from '../config/gateway-config.ts';
+import type { Settings } from '../config/settings.ts';
+import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import { capabilities } from '../edge/capabilities.ts';
+import type { AnyCapability, Field, Hooks, NamedBackend, Planned, Site } from '../edge/capability.ts';
+import type { NamedHooks } from '../edge/phases.ts';
+import type { SecurityPolicy } from '../edge/security-policy.ts';
+import type { Destination, Route } from '../exchange/upstream.ts';
+import { keyOf, type RouteFilter, type RouteRule } from '../routing/documents.ts';
+
+/** What the process gives to compile with. */
+export interface HookTools {
+  /** What a capability made at the start of the process. */
+  sharedOf(capability: string): unknown;
+  /** The hooks that `make` made for this key before, or makes now. Kept while each generation asks for them. */
+  kept(key: string, make: () => Hooks | undefined): Hooks | undefined;
+  warn(message: string): void;
+}
+
+/** The documents that apply to one rule. */
+export interface Applied {
+  readonly name: string;
+  readonly prefix: string;
+  readonly rule: RouteRule;
+  /** The rule's filters, then those of one backend. */
+  readonly filters: readonly RouteFilter[];
+  readonly security: SecurityPolicy | undefined;
+  readonly traffic: BackendTrafficPolicy | undefined;
+  /** The rule's own backends and those of its filters, by the reference that names them. */
+  route(backend: object): Route | undefined;
+}
+
+type Policies = Pick<Applied, 'security' | 'traffic'>;
+
+/** Where a plan of a capability was found. */
+export type PlanKind = Field['kind'];
+
+export class HookCompiler {
+  readonly #config: GatewayConfig;
+  readonly #settings: Settings;
+  readonly #tools: HookTools;
+  readonly #destinationOf: (policy: SecurityPolicy, backend: NamedBackend, field: string) => Destination;
+  readonly #digests = new WeakMap<object, string>();
+
+  constructor(
+    config: GatewayConfig,
+    settings: Settings,
+    tools: HookTools,
+    destinationOf: (policy: SecurityPolicy, backend: NamedBackend, field: string) => Destination,
+  ) {
+    this.#config = config;
+    this.#settings = settings;
+    this.#tools = tools;
+    this.#destinationOf = destinationOf;
+  }
+
+  /**
+   * The hooks of all capabilities for a rule, in the order of the table. A capability that cannot be compiled has none, and
+   * `failed` hears why, and of which kind of document its plan is.
+   */
+  compile(applied: Applied, failed: (error: unknown, of: PlanKind) => void): NamedHooks {
+    return capabilities.flatMap((capability): NamedHooks => {
+      const plans = this.#plansOf(capability, applied);
+      if (plans.length === 0 && capability.always !== true) return [];
+      try {
+        const hooks =
+          capability.perPolicy === true
+            ? this.#perPolicy(capability, plans, applied.security!)
+            : capability.compile(plans, this.#site(capability, applied));
+        return hooks === undefined ? [] : [[capability.name, hooks]];
+      } catch (error) {
+        failed(error, plans[0]?.kind ?? 'filter');
+        return [];
+      }
+    });
+  }
+
+  /** Compiled once for a policy, and again only when it or one of its Secrets has changed. */
+  #perPolicy(capability: AnyCapability, plans: readonly Planned<unknown>[], policy: SecurityPolicy): Hooks | undefined {
+    const applied: Applied = {
+      ...{ name: `SecurityPolicy ${keyOf(policy)}`, prefix: '/', rule: {}, filters: [], traffic: undefined },
+      security: policy,
+      route: () => undefined,
+    };
+    const files = capability.fields.flatMap(({ kind, name }) => (kind === 'gateway.yaml' ? [this.#files(name)] : []));
+    const key = `${capability.name} ${this.#digestOf(policy)} ${hash('sha256', JSON.stringify(files))}`;
+    return this.#tools.kept(key, () => capability.compile(plans, this.#site(capability, applied)));
+  }
+
+  #plansOf({ fields }: AnyCapability, applied: Applied): (Planned<unknown> & { readonly kind: PlanKind })[] {
+    return fields.flatMap((field) =>
+      this.#found(field.kind, field.name, applied).map((plan) => ({ kind: field.kind, field: field.name, plan })),
+    );
+  }
+
+  /** What the documents at this place say in one field. */
+  #found(kind: PlanKind, name: string, { filters, rule, security, traffic }: Applied): unknown[] {
+    if (kind === 'filter') {
+      const field = filterKeys.get(name)!;
+      return filters.flatMap((one) => (one.type === name ? [fieldOf(one, field)] : []));
+    }
+    const holder =
+      kind === 'SecurityPolicy'
+        ? security
+        : kind === 'BackendTrafficPolicy'
+          ? traffic
+          : kind === 'rule'
+            ? rule
+            : kind === 'gateway.yaml'
+              ? this.#settings.gateway
+              : undefined;
+    const plan = holder === undefined ? undefined : fieldOf(holder, name);
+    return plan === undefined || plan === false ? [] : [plan];
+  }
+
+  #site(capability: AnyCapability, applied: Applied): Site<never> {
+    const { security } = applied;
+    const tools = this.#tools;
+    return {
+      name: applied.name,
+      policy: security === undefined ? '' : keyOf(security),
+      shared: tools.sharedOf(capability.name) as never,
+      prefix: applied.prefix,
+      beside: (field) =>
+        kinds.flatMap((kind) => (kind === 'filter' && !filterKeys.has(field) ? [] : this.#found(kind, field, applied))),
+      secret: (name, field) => this.#secret(security!, name, field),
+      destination: (backend, field) => ({
+        destination: this.#destinationOf(security!, backend, field),
+        authority: `${backend.name}.${backend.namespace ?? namespaceOf(security!, field)}:${backend.port ?? 80}`,
+      }),
+      route: applied.route,
+      warn: (message) =>
+        tools.warn(`${security === undefined ? applied.name : `SecurityPolicy ${keyOf(security)}`}: ${message}`),
+      files: (field) => this.#files(field),
+    };
+  }
+
+  #secret(policy: SecurityPolicy, name: string, field: string): Readonly<Record<string, string>> {
+    const namespace = namespaceOf(policy, field);
+    const secret = this.#config.documents.secrets.find((one) => one.namespace === namespace && one.name === name);
+    if (secret === undefined)
+      throw new SallyportError(
+        'config_invalid',
+        `SecurityPolicy ${keyOf(policy)}: there is no Secret '${name}' in namespace '${namespace}'`,
+      );
+    return secret.spec.data;
+  }
+
+  /** What gateway.yaml names in `field`: the text of a file under the field's name, or the files of a directory by name. */
+  #files(field: string): Readonly<Record<string, string>> | undefined {
+    const read = fieldOf(this.#config, field);
+    return typeof read === 'string' ? { [field]: read } : (read as Readonly<Record<string, string>> | undefined);
+  }
+
+  /** Of the policy and of the Secrets that it names. */
+  #digestOf(policy: SecurityPolicy): string {
+    const known = this.#digests.get(policy);
+    if (known !== undefined) return known;
+    const text = JSON.stringify(policy);
+    const namespaces = new Set([policy.namespace, ...Object.values(policy.namespaces ?? {})]);
+    const secrets = this.#config.documents.secrets.filter(
+      ({ namespace, name }) => namespaces.has(namespace) && text.includes(JSON.stringify(name)),
+    );
+    const digest = hash('sha256', JSON.stringify([text, secrets.map(({ name, spec }) => [name, spec.data])]));
+    this.#digests.set(policy, digest);
+    return digest;
+  }
+}
+
+/** Where the Secrets and backends of a policy's field are. */
+export function namespaceOf({ namespace, namespaces }: SecurityPolicy, field: string): string {
+  return namespaces?.[field] ?? namespace;
+}
+
+/** Which kind of policy a rule's failure is a fault of; undefined where it is the route's own. */
+export function blamedOn(
+  of: PlanKind,
+  { security, traffic }: Policies,
+): SecurityPolicy | BackendTrafficPolicy | undefined {
+  return of === 'SecurityPolicy' ? security : of === 'BackendTrafficPolicy' ? traffic : undefined;
+}
+
+/** Filter types of routes, with the field that each has its plan in. */
+const filterKeys: ReadonlyMap<string, string> = new Map(
+  capabilities.flatMap(({ fields }) =>
+    fields.flatMap(({ kind, name, filter }) => (kind === 'filter' ? [[name, filter!.key] as const] : [])),
+  ),
+);
+
+const kinds = ['filter', 'rule', 'SecurityPolicy', 'BackendTrafficPolicy', 'gateway.yaml'] as const;
+
+function fieldOf(holder: object, name: string): unknown {
+  return Object.hasOwn(holder, name) ? (holder as Readonly<Record<string, unknown>>)[name] : undefined;
+}

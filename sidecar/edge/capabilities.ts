@@ -1,0 +1,19 @@
+// The table of capabilities: one line each. Their order is the order of their hooks in each phase, and where several would answer
+// a request the first does.
+
+import type { AnyCapability, Field } from './capability.ts';
+import { concurrency } from './concurrency/capability.ts';
+
+export const capabilities: readonly AnyCapability[] = Object.freeze([concurrency]);
+
+/** The fields of one kind, by name, with the capability that each is of. */
+export function fieldsOf(
+  kind: Field['kind'],
+  table: readonly AnyCapability[] = capabilities,
+): ReadonlyMap<string, { readonly capability: AnyCapability; readonly field: Field }> {
+  return new Map(
+    table.flatMap((capability) =>
+      capability.fields.flatMap((field) => (field.kind === kind ? [[field.name, { capability, field }] as const] : [])),
+    ),
+  );
+}

@@ -1,0 +1,202 @@
+// The contract of a capability of the edge: what a rule can do with a request beside passing it on. Each capability is one
+// folder of edge/ and one line of capabilities.ts, and nothing else of the program names it.
+//
+// Refusals have their codes in base/errors.ts, which is one table for the whole program. Timeouts, retries, load balancing and
+// health checks are not capabilities: they are properties of an upstream's connections (upstream/).
+
+import type { Registry } from 'prom-client';
+import type { ZodType } from 'zod';
+import type { Log } from '../../cert-agent/base/log.ts';
+import type { Authorizer } from '../exchange/authorizer.ts';
+import type { Guard, Phases, Step } from '../exchange/exchange.ts';
+import type { Destination, Route } from '../exchange/upstream.ts';
+import type { KeySource, TokenObserver } from '../policy/jwt.ts';
+import type { JwtRule } from '../policy/request-authentication.ts';
+
+/**
+ * Where a capability is configured. For SecurityPolicy, BackendTrafficPolicy and the two settings files `name` is a field of the
+ * spec or the file; for `filter` it is a filter type of HTTPRoute; for `rule` a field of a route's rule. Any other kind is a
+ * document of ours (`sallyport.dev`), whose whole spec beside its targets is the plan; `name` is the kind again.
+ */
+export interface Field {
+  readonly kind:
+    | 'SecurityPolicy'
+    | 'BackendTrafficPolicy'
+    | 'filter'
+    | 'rule'
+    | 'gateway.yaml'
+    | 'sidecar.yaml'
+    | `sallyport.dev/${string}`;
+  readonly name: string;
+  /** The schema, which parses the field as written into the plan. Only the process that reads documents loads it. */
+  readonly schema: () => Promise<ZodType>;
+  /** For a filter: the field that holds it, and where it may stand. */
+  readonly filter?: FilterPlace;
+}
+
+export interface FilterPlace {
+  /** `requestMirror` for the type `RequestMirror`. */
+  readonly key: string;
+  /** In a GRPCRoute as well. */
+  readonly grpc: boolean;
+  /** At a single backend as well as at a rule. */
+  readonly backend: boolean;
+  /** Several times in one rule. */
+  readonly repeatable: boolean;
+}
+
+/** A capability that decides nothing about who or what may pass. */
+export interface Service<Plan, Shared> extends Common<Plan, Shared> {
+  readonly guards: false;
+  compile(plans: readonly Planned<Plan>[], at: Site<Shared>): Hooks | undefined;
+}
+
+/**
+ * A capability that decides who or what may pass. A stream of bytes under a policy with such a field is refused, since nothing of
+ * it can be evaluated.
+ */
+export interface Guarding<Plan, Shared> extends Common<Plan, Shared> {
+  /** `callers`: who is calling is known by it. `requests`: it refuses some of a caller's requests. */
+  readonly guards: 'callers' | 'requests';
+  /** Header names, in lower case, that only the gateway may set under this plan: removed from what clients send. */
+  ownHeaders(plan: Plan): readonly string[];
+  /** Names of query parameters that may hold a credential: none of them is logged. */
+  secretParams(plan: Plan): readonly string[];
+  /** Paths whose whole query is a credential. */
+  secretPaths?(plan: Plan): readonly string[];
+  compile(plans: readonly Planned<Plan>[], at: Site<Shared>): GuardHooks | undefined;
+}
+
+interface Common<Plan, Shared> {
+  /** The folder, and the key in metrics and messages. */
+  readonly name: string;
+  readonly fields: readonly Field[];
+  /** Makes what outlives a configuration: connections, counters, tables. Once for each process. */
+  share?(process: EdgeProcess): Shared | Promise<Shared>;
+  /** The same for a process that serves nothing (`--check`). */
+  shareDry?(): Shared;
+  /** Backends that a policy's plan names beside those of the rule. */
+  backends?(plan: Plan): readonly NamedBackend[];
+  /**
+   * Hooks are the same for all rules of one policy, and are kept until the policy or one of its Secrets changes. Without it they
+   * are compiled for each rule of each generation.
+   */
+  readonly perPolicy?: true;
+  /** Compiled for every rule of a gateway, also for those without a plan. */
+  readonly always?: true;
+  /** Requests of one client keep to one endpoint: the pools of such a rule are balanced by session. */
+  readonly sticks?: true;
+}
+
+export type Capability<Plan = never, Shared = never> = Service<Plan, Shared> | Guarding<Plan, Shared>;
+
+/** A capability whose plan and state are its own affair. */
+// biome-ignore lint/suspicious/noExplicitAny: the one place where the types of all capabilities meet
+export type AnyCapability = Capability<any, any>;
+
+/** A plan with the document that it stands in. */
+export interface Planned<Plan> {
+  /** The name of its field. */
+  readonly field: string;
+  readonly plan: Plan;
+}
+
+/** What one rule does by this capability, by phase. What is absent costs nothing. */
+export interface Hooks {
+  /** Before the caller is known, also on a rule that cannot be served: sizes, preflights. */
+  readonly admit?: Step;
+  /** Who is calling. */
+  readonly authenticate?: Step;
+  /** Who else is asked. */
+  readonly authorizer?: Authorizer;
+  readonly limit?: Step;
+  readonly authorize?: Phases['authorize'][number];
+  readonly serve?: Step;
+  readonly rewrite?: Phases['rewrite'][number];
+  readonly forwarded?: Phases['forwarded'][number];
+  readonly received?: Phases['received'][number];
+  readonly reply?: Phases['reply'][number];
+  readonly body?: Phases['body'][number];
+  readonly denial?: Phases['denial'][number];
+  readonly finished?: Phases['finished'][number];
+  readonly guard?: Omit<Guard, 'name'>;
+  /** A number from 0 to 1 that chooses among the rule's backends, in place of a random one. */
+  readonly share?: (exchange: Parameters<Step>[0]) => number;
+  /** What a preflight for this rule would get, as text: rules that differ in it are not confused. */
+  readonly preflight?: (exchange: Parameters<Step>[0]) => string;
+  /** The rule needs no backend: every request is answered in `serve`. */
+  readonly answers?: true;
+  /** Providers whose keys are needed. */
+  readonly jwtRules?: readonly JwtRule[];
+}
+
+/** Of a capability that guards: who still holds after a change is not optional. */
+export interface GuardHooks extends Hooks {
+  readonly guard: Omit<Guard, 'name'>;
+}
+
+/** A backend that a plan names. */
+export interface NamedBackend {
+  readonly group: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly namespace?: string | undefined;
+  readonly port?: number | undefined;
+  /** It is spoken to in gRPC, and so in HTTP/2. */
+  readonly grpc?: boolean;
+}
+
+/** Where hooks are compiled: one rule, or one policy where they are kept. */
+export interface Site<Shared> {
+  /** `httproute/shop/orders/rule/0`, or `SecurityPolicy shop/users`. */
+  readonly name: string;
+  /** `namespace/name` of the policy; empty for a rule's own filters. */
+  readonly policy: string;
+  readonly shared: Shared;
+  /** The path prefix that the rule's only match asks for; `/` where there is none. */
+  readonly prefix: string;
+  /** The plans of other capabilities at the same place, by field name. */
+  readonly beside: (field: string) => readonly unknown[];
+  /** A Secret's data, decoded. @throws SallyportError `config_invalid` when there is none of that name. */
+  secret(name: string, field: string): Readonly<Record<string, string>>;
+  /** The endpoints of a backend that the plan of `field` names. @throws SallyportError `config_invalid`. */
+  destination(backend: NamedBackend, field: string): { readonly destination: Destination; readonly authority: string };
+  /** The same for a backend of the rule's own filters; undefined where it cannot be reached. */
+  route(backend: object): Route | undefined;
+  /** Tells the operator something about the documents. */
+  warn(message: string): void;
+  /** The files that a field of gateway.yaml names, as text by name; undefined where it names none. */
+  files(field: string): Readonly<Record<string, string>> | undefined;
+}
+
+/** What a capability may use of the process that serves. */
+export interface EdgeProcess {
+  readonly registry: Registry;
+  readonly log: Log;
+  /** The `gateway.yaml` settings of its own field names, by name. */
+  readonly settings: Readonly<Record<string, unknown>>;
+  readonly workers: EdgeWorkers;
+  keysOf(rule: JwtRule): KeySource;
+  readonly observeToken: TokenObserver;
+  /** Runs when the process leaves, in the order of the calls. */
+  onClose(close: () => void): void;
+}
+
+/** The processes of one gateway. What must be one over all of them lies with the first. */
+export interface EdgeWorkers {
+  readonly count: number;
+  /** In the first: answers the others. `gone` hears of a worker that has ended. */
+  serve(part: { answer(worker: number, question: unknown): unknown; gone?(worker: number): void }): void;
+  /** In the first: tells all others. */
+  tellAll(message: unknown): void;
+  /** In another: the way to the first; undefined in the first. */
+  readonly first: FirstWorker | undefined;
+}
+
+export interface FirstWorker {
+  /** Undefined where there is no answer in time; `late` hears of one that comes then. Never rejects. */
+  ask<T>(question: unknown, late?: (answer: T) => void): Promise<T | undefined>;
+  tell(message: unknown): void;
+  /** Hears what the first tells all. */
+  onTold(listener: (message: unknown) => void): void;
+}

@@ -1,0 +1,83 @@
+// Limits requests in flight. The count is one over all listeners of a rule, all workers, and generations that do not change it.
+
+import type { Exchange } from '../../exchange/exchange.ts';
+import { Slot } from '../../exchange/exchange.ts';
+import { networkOf } from '../../policy/ip.ts';
+import type { EdgeProcess, FirstWorker, Service } from '../capability.ts';
+import { CountsOfWorkers } from './first.ts';
+import { type InFlight, LimitTable, refusalOf } from './limit.ts';
+import type { ConcurrencyPlan } from './schema.ts';
+
+/** The limits of one process, by rule and plan. */
+export interface ConcurrencyLimits {
+  of(name: string, plan: ConcurrencyPlan): InFlight;
+}
+
+export const concurrency: Service<ConcurrencyPlan, ConcurrencyLimits> = {
+  name: 'concurrency',
+  guards: false,
+  fields: [
+    {
+      kind: 'BackendTrafficPolicy',
+      name: 'concurrency',
+      schema: async () => (await import('./schema.ts')).concurrency,
+    },
+  ],
+  share({ workers }: EdgeProcess) {
+    if (workers.first !== undefined) return { of: (name, plan) => countedByFirst(workers.first!, name, plan) };
+    const limits = new LimitTable();
+    workers.serve(new CountsOfWorkers(limits));
+    return limits;
+  },
+  shareDry: () => new LimitTable(),
+  compile([planned], { name, shared }) {
+    if (planned === undefined) return undefined;
+    const { plan } = planned;
+    return limitInFlight(shared.of(`${name} ${plan.per} ${plan.maxInFlight}`, plan), plan, name);
+  },
+};
+
+/** Who an exchange counts for, while it does. */
+const counted = new Slot<string>();
+
+/**
+ * Counts an exchange among those in flight until it has finished, however that comes.
+ * Its step throws `concurrency_limited`; where another process counts, its promise rejects with it.
+ */
+export function limitInFlight(limit: InFlight, plan: ConcurrencyPlan, rule: string) {
+  const follow = (exchange: Exchange, key: string, isIn: boolean): void => {
+    if (!isIn) {
+      exchange.decision = 'deny';
+      throw refusalOf(plan, rule);
+    }
+    if (exchange.finished) limit.leave(key);
+    else counted.set(exchange, key);
+  };
+  return {
+    limit(exchange: Exchange): undefined | Promise<void> {
+      // One that finished while another step waited has been recorded, and would never leave again.
+      if (exchange.finished) return undefined;
+      const key = exchange.clientId ?? networkOf(exchange.clientIp);
+      const entered = limit.enter(key);
+      if (entered instanceof Promise) return entered.then((isIn) => follow(exchange, key, isIn));
+      follow(exchange, key, entered);
+      return undefined;
+    },
+    finished(exchange: Exchange): void {
+      const key = counted.get(exchange);
+      if (key !== undefined) limit.leave(key);
+    },
+  };
+}
+
+/** A request that the first worker does not count in time is not let in. */
+export function countedByFirst(first: FirstWorker, limit: string, plan: ConcurrencyPlan): InFlight {
+  const leave = (key: string): void => first.tell({ op: 'leave', limit, plan, key });
+  return {
+    async enter(key) {
+      const isIn = await first.ask<boolean>({ op: 'enter', limit, plan, key }, (late) => late && leave(key));
+      return isIn === true;
+    },
+    leave,
+  };
+}

@@ -1,0 +1,61 @@
+// The first worker's side: it counts for the others, and lets go of what a worker held when that is gone.
+
+import type { ConcurrencyLimit, LimitTable } from './limit.ts';
+import type { ConcurrencyPlan } from './schema.ts';
+
+interface Question {
+  readonly op: 'enter' | 'leave';
+  readonly limit: string;
+  readonly plan: ConcurrencyPlan;
+  readonly key: string;
+}
+
+interface Held {
+  readonly limit: ConcurrencyLimit;
+  readonly key: string;
+  count: number;
+}
+
+export class CountsOfWorkers {
+  readonly #limits: LimitTable;
+  readonly #held = new Map<number, Map<string, Held>>();
+
+  constructor(limits: LimitTable) {
+    this.#limits = limits;
+  }
+
+  answer(worker: number, question: unknown): boolean {
+    const { op, limit, plan, key } = question as Question;
+    if (op === 'enter') return this.#enter(worker, limit, plan, key);
+    this.#leave(worker, limit, key);
+    return true;
+  }
+
+  gone(worker: number): void {
+    for (const { limit, key, count } of this.#held.get(worker)?.values() ?? [])
+      for (let i = 0; i < count; i++) limit.leave(key);
+    this.#held.delete(worker);
+  }
+
+  #enter(worker: number, name: string, plan: ConcurrencyPlan, key: string): boolean {
+    const held = this.#held.get(worker) ?? new Map<string, Held>();
+    this.#held.set(worker, held);
+    const of = `${name} ${key}`;
+    const one = held.get(of) ?? { limit: this.#limits.of(name, plan), key, count: 0 };
+    if (!one.limit.enter(key)) return false;
+    one.count++;
+    held.set(of, one);
+    return true;
+  }
+
+  #leave(worker: number, name: string, key: string): void {
+    const held = this.#held.get(worker);
+    const of = `${name} ${key}`;
+    const one = held?.get(of);
+    // The worker was started again: what it held was let go of when it was gone.
+    if (held === undefined || one === undefined) return;
+    one.limit.leave(key);
+    one.count--;
+    if (one.count === 0) held.delete(of);
+  }
+}

@@ -1,0 +1,56 @@
+// The hooks of a rule's capabilities laid out by phase, once, when the configuration is compiled. A request then walks flat
+// lists, and pays nothing for a phase that nobody uses.
+
+import type { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Phases, Step } from '../exchange/exchange.ts';
+import type { Hooks } from './capability.ts';
+
+/** Hooks with the capability that they are of, in the order of the table. */
+export type NamedHooks = readonly (readonly [name: string, hooks: Hooks])[];
+
+/**
+ * @param broken what the rule answers once its admit steps have run, because it cannot be served as it was meant
+ * @param ask asks the rule's authorizers
+ */
+export function layOut(all: NamedHooks, ask: Step, broken?: SallyportError): Phases {
+  const of = <K extends keyof Hooks>(phase: K): NonNullable<Hooks[K]>[] =>
+    all.flatMap(([, hooks]) => (hooks[phase] === undefined ? [] : [hooks[phase] as NonNullable<Hooks[K]>]));
+  const authorizers = of('authorizer');
+  const refuse = (): never => {
+    throw broken!;
+  };
+  return Object.freeze({
+    before: [
+      ...of('admit'),
+      ...(broken === undefined ? [] : [refuse]),
+      ...of('authenticate'),
+      ...(authorizers.length === 0 ? [] : [ask]),
+      ...of('limit'),
+    ],
+    authorize: of('authorize'),
+    serve: of('serve'),
+    rewrite: of('rewrite'),
+    forwarded: of('forwarded'),
+    received: of('received'),
+    reply: of('reply'),
+    body: of('body'),
+    denial: of('denial'),
+    finished: of('finished'),
+    authorizers,
+    guards: all.flatMap(([name, { guard }]) => (guard === undefined ? [] : [{ name, ...guard }])),
+  });
+}
+
+/**
+ * Whether a caller who was let in under `before` still holds under `now`.
+ * Guards of the same capability are compared; one that is new has `undefined` to compare with.
+ */
+export function stillHold(
+  exchange: Parameters<Step>[0],
+  now: Pick<Phases, 'guards'>,
+  before: Pick<Phases, 'guards'> | undefined,
+): boolean {
+  return now.guards.every((guard) =>
+    guard.stillHolds(exchange, before?.guards.find(({ name }) => name === guard.name)?.known),
+  );
+}

@@ -1,0 +1,36 @@
+// What the path needs to know of the connection that a request came on.
+
+import type { PeerIdentity } from '../../cert-agent/identity/verify.ts';
+import type { Ip } from '../policy/ip.ts';
+import type { TlsFacts } from './upstream.ts';
+
+/** What the path needs to know of the connection that a request came on. */
+export interface ConnectionFacts {
+  readonly id: number;
+  /** Exchanges begun on it so far. */
+  requests: number;
+  readonly peer: PeerIdentity | undefined;
+  readonly remoteAddress: string;
+  readonly localAddress: string;
+  readonly remoteIp: Ip | undefined;
+  readonly localIp: Ip | undefined;
+  readonly tls: TlsFacts | undefined;
+  readonly serverName: string | undefined;
+  /** At a gateway: the listener that the handshake was made with, and the certificate that the client presented. */
+  readonly listener: string | undefined;
+  readonly client?: ClientCertificate | undefined;
+}
+
+/** A client's certificate at a gateway, verified against the authorities of its listener. */
+export interface ClientCertificate {
+  /** Its only URI name, else its subject: who it is to policies and to the log. */
+  readonly name: string;
+  readonly uri: string | undefined;
+  readonly subject: string;
+  readonly dns: readonly string[];
+  /** SHA-256, lower-case hex. */
+  readonly fingerprint: string;
+  readonly serial: string;
+  /** Milliseconds since 1970. */
+  readonly validUntil: number;
+}
