@@ -26,7 +26,6 @@ export interface Recorder {
 export function record(exchange: Exchange, connection: Connection, recorder: Recorder): void {
   if (exchange.finished) return;
   exchange.finished = true;
-  exchange.whenFinished?.();
   if (exchange.phases !== undefined) for (const giveBack of exchange.phases.finished) giveBack(exchange);
   const duration = performance.now() - exchange.started;
   const { direction } = exchange.rules;

@@ -12,7 +12,6 @@ import { askAtEdge, askAuthorizers } from './ask-authorizer.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
-import { mirrorRequest } from './edge/mirror/mirror.ts';
 import { gatherBody, waitsForBody } from './edge/request-buffer/gather-body.ts';
 import type { Exchange, PortRules, Step } from './exchange/exchange.ts';
 import { factsOf } from './exchange/facts.ts';
@@ -125,7 +124,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     if (exchange.edge !== undefined) rewrite(exchange, tools.sign);
     if (exchange.responded) return;
     forward(exchange, permit, connection.clientCert);
-    if (exchange.edge !== undefined) mirrorRequest(exchange, connection.clientCert);
+    for (const follow of exchange.phases?.forwarded ?? []) follow(exchange, connection.clientCert);
   }
 
   /** A refusal is never dropped from the log: where the log has no room, the answer waits for it. */

@@ -18,7 +18,7 @@ import { chooseByWeight, clusterOf, refusing } from './backends.ts';
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { repliesOf } from './gateway-replies.ts';
-import { type GatewayTools, listenerName, mirrorsOf, ofRoute, RuleCompiler } from './gateway-rule.ts';
+import { type GatewayTools, listenerName, ofRoute, RuleCompiler } from './gateway-rule.ts';
 import { lostLogins } from './logins.ts';
 import { matchesOf } from './matches.ts';
 import type { PortPlan } from './sidecar-ports.ts';
@@ -182,18 +182,10 @@ class PortCompiler {
 
   /** `rank` is the route's among those of its listener. */
   #entries(listener: ServedListener, { route, hosts, isNew }: AttachedRoute, rank: number): TableEntry[] {
-    const backends = this.#plan.attachments.backendsOf(route);
-    const rules = route.spec.rules ?? [{}];
+    const backends = new Map(this.#plan.attachments.backendsOf(route).map((one) => [one.ref as object, one]));
     let order = rank * 10_000;
-    let next = 0;
-    let mirrors = rules.reduce((sum, { backendRefs = [] }) => sum + backendRefs.length, 0);
-    return rules.flatMap((rule, index) => {
-      const own = backends.slice(next, next + (rule.backendRefs?.length ?? 0));
-      next += own.length;
-      const count = mirrorsOf(rule).length;
-      const mirrored = backends.slice(mirrors, mirrors + count);
-      mirrors += count;
-      const compiled = this.#rules.rule(listener, route, rule, index, own, mirrored);
+    return (route.spec.rules ?? [{}]).flatMap((rule, index) => {
+      const compiled = this.#rules.rule(listener, route, rule, index, (ref) => backends.get(ref));
       return matchesOf(route, rule).map((match): TableEntry => {
         // Its path cannot be told, and it came after the others: see AttachedRoute.
         const taken = isNew === true && match.widened === 'path' ? { ...match, widened: undefined } : match;

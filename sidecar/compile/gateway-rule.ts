@@ -12,7 +12,7 @@ import { compileRedirect, compileRewrite } from '../edge/rewrite/rewrite.ts';
 import { namespaceOf } from '../edge/security.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Authorizer } from '../exchange/authorizer.ts';
-import type { EdgeFilters, Mirror } from '../exchange/edge.ts';
+import type { EdgeFilters } from '../exchange/edge.ts';
 import type { EdgeGuard, EdgeLimits, EdgeRule } from '../exchange/exchange.ts';
 import type { Destination, Route } from '../exchange/upstream.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
@@ -97,8 +97,7 @@ export class RuleCompiler {
     route: RouteDocument,
     rule: HttpRule | GrpcRule,
     index: number,
-    backends: readonly ResolvedBackend[],
-    mirrored: readonly ResolvedBackend[],
+    backendOf: (ref: object) => ResolvedBackend | undefined,
   ): EdgeRule {
     const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/${index}`;
     const place = placeOf(listener, route, rule);
@@ -136,24 +135,33 @@ export class RuleCompiler {
     const prefix = prefixOf(rule);
     const session = sessionOf(rule);
     const filters =
-      compile(() =>
-        this.#filters(rule.filters ?? [], { route, prefix, security: good, traffic: limiting, mirrored, permit }),
-      ) ?? {};
-    const choices = backends.map((one) => ({
-      weight: one.ref.weight ?? 1,
-      route: this.#backend(one, {
-        name,
-        route,
-        rule,
-        prefix,
-        policy: limiting,
-        sticky: session !== undefined,
-        permit,
-        filters,
-      }),
-    }));
+      compile(() => this.#filters(rule.filters ?? [], { prefix, security: good, traffic: limiting })) ?? {};
+    const choices = (rule.backendRefs ?? [])
+      .map(backendOf)
+      .flatMap((one) => one ?? [])
+      .map((one) => ({
+        weight: one.ref.weight ?? 1,
+        route: this.#backend(one, {
+          name,
+          route,
+          rule,
+          prefix,
+          policy: limiting,
+          sticky: session !== undefined,
+          permit,
+          filters,
+        }),
+      }));
     const hooks = this.#hooks.compile(
-      { name, prefix, rule, filters: rule.filters ?? [], security: good, traffic: limiting, route: () => undefined },
+      {
+        name,
+        prefix,
+        rule,
+        filters: rule.filters ?? [],
+        security: good,
+        traffic: limiting,
+        route: (ref) => this.#filterRoute(route, backendOf(ref), permit),
+      },
       (error, of) => {
         const policy = blamedOn(of, { security: good, traffic: limiting });
         this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(of, policy)), message: reasonOf(error) });
@@ -182,19 +190,13 @@ export class RuleCompiler {
   #filters(
     list: readonly RouteFilter[],
     {
-      route,
       prefix,
       security,
       traffic,
-      mirrored,
-      permit,
     }: {
-      readonly route: RouteDocument;
       readonly prefix: string;
       readonly security: SecurityPolicy | undefined;
       readonly traffic: BackendTrafficPolicy | undefined;
-      readonly mirrored: readonly ResolvedBackend[];
-      readonly permit: Permit;
     },
   ): EdgeFilters {
     const of = (type: string): RouteFilter | undefined => list.find((one) => one.type === type);
@@ -203,30 +205,23 @@ export class RuleCompiler {
     const cors =
       of('CORS')?.cors ??
       (security?.cors === undefined ? undefined : { ...security.cors, maxAge: security.cors.maxAgeSeconds });
-    const mirrors = list
-      .filter(({ type }) => type === 'RequestMirror')
-      .flatMap((one, index): Mirror[] => {
-        const backend = mirrored[index];
-        const copies =
-          backend === undefined || backend.problem !== undefined ? undefined : this.#mirror(route, backend, permit);
-        return copies === undefined ? [] : [{ route: copies, share: shareOfMirror(one) }];
-      });
     return Object.freeze({
       ...headerChanges(list),
       ...(redirect === undefined ? {} : { redirect: compileRedirect(redirect, prefix) }),
       ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, prefix) }),
       ...(cors === undefined ? {} : { cors: compileCors(cors) }),
-      ...(mirrors.length === 0 ? {} : { mirrors }),
       ...codingsOf(traffic, this.#configuration.settings.gateway!.compression),
       ...(traffic?.requestBuffer === undefined ? {} : { bufferBytes: traffic.requestBuffer.limitBytes }),
     });
   }
 
-  #mirror(route: RouteDocument, backend: ResolvedBackend, permit: Permit): Route | undefined {
+  /** A backend of a filter, as a route of its own; undefined where it cannot be reached. */
+  #filterRoute(route: RouteDocument, backend: ResolvedBackend | undefined, permit: Permit): Route | undefined {
+    if (backend === undefined || backend.problem !== undefined) return undefined;
     const destination = this.destination(backend, 'http', undefined, false, route);
     return 'problem' in destination
       ? undefined
-      : { name: 'mirror', cluster: clusterOf(backend), destination, permit, ...this.principalsOf(backend) };
+      : { name: 'filter', cluster: clusterOf(backend), destination, permit, ...this.principalsOf(backend) };
   }
 
   /** A backend as a route of its own. One that cannot be reached is a route all the same, which says so for its share. */
@@ -348,19 +343,6 @@ function headerChanges(list: readonly RouteFilter[]): EdgeFilters {
     ...(requests === undefined ? {} : { requestHeaders: requests }),
     ...(responses === undefined ? {} : { responseHeaders: responses }),
   };
-}
-
-/** The mirrors of a rule, whose backends stand behind all others of the route. */
-export function mirrorsOf({ filters = [], backendRefs = [] }: RouteRule): RouteFilter[] {
-  return [...filters, ...backendRefs.flatMap((one) => one.filters ?? [])].filter(
-    ({ type }) => type === 'RequestMirror',
-  );
-}
-
-function shareOfMirror({ requestMirror }: RouteFilter): number {
-  const { percent, fraction } = requestMirror!;
-  if (percent !== undefined) return percent / 100;
-  return fraction === undefined ? 1 : fraction.numerator / fraction.denominator;
 }
 
 function informalOf({ filters = [] }: RouteRule): LimitedBy['informal'] {

@@ -3,8 +3,9 @@
 
 import type { AnyCapability, Field } from './capability.ts';
 import { concurrency } from './concurrency/capability.ts';
+import { mirror } from './mirror/capability.ts';
 
-export const capabilities: readonly AnyCapability[] = Object.freeze([concurrency]);
+export const capabilities: readonly AnyCapability[] = Object.freeze([concurrency, mirror]);
 
 /** The fields of one kind, by name, with the capability that each is of. */
 export function fieldsOf(

@@ -39,8 +39,6 @@ export interface FilterPlace {
   readonly key: string;
   /** In a GRPCRoute as well. */
   readonly grpc: boolean;
-  /** At a single backend as well as at a rule. */
-  readonly backend: boolean;
   /** Several times in one rule. */
   readonly repeatable: boolean;
 }
@@ -82,6 +80,8 @@ interface Common<Plan, Shared> {
    * are compiled for each rule of each generation.
    */
   readonly perPolicy?: true;
+  /** Plans of several documents all apply. Without it the first applies, in the order of the fields. */
+  readonly combines?: true;
   /** Compiled for every rule of a gateway, also for those without a plan. */
   readonly always?: true;
   /** Requests of one client keep to one endpoint: the pools of such a rule are balanced by session. */

@@ -2,7 +2,6 @@
 // what a rule does beside passing on is compiled with it, and an exchange carries the rule that it has matched.
 
 import type { Exchange } from './exchange.ts';
-import type { Route } from './upstream.ts';
 
 /** What becomes of a message on its way. Each is absent where the rule has no such filter. */
 export interface EdgeFilters {
@@ -11,7 +10,6 @@ export interface EdgeFilters {
   readonly rewrite?: Rewrite;
   readonly redirect?: Redirect;
   readonly cors?: Cors;
-  readonly mirrors?: readonly Mirror[];
   /** Codings in the order of preference, for answers that gain by it. */
   readonly compression?: readonly Coding[];
   /** A request's body is here in full before anything of it goes on, and has no more bytes than this. */
@@ -54,10 +52,4 @@ export interface Cors {
   readonly headers: readonly string[];
   readonly expose: readonly string[];
   readonly maxAgeS: number;
-}
-
-export interface Mirror {
-  readonly route: Route;
-  /** Of the requests, from 0 to 1. */
-  readonly share: number;
 }

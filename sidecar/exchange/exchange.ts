@@ -300,8 +300,6 @@ export class Exchange {
   upstreamServiceMs = -1;
   responded = false;
   finished = false;
-  /** What was taken for it and is given back when it has finished: whoever writes the record calls it, once. */
-  whenFinished: (() => void) | undefined = undefined;
   /** What the rule does beside passing it on; the port's until the rule is known. */
   phases: Phases | undefined;
   /** State of single capabilities: see `Slot`. */

@@ -6,7 +6,6 @@ import { namespaceOf, parseSpiffeId, serviceAccountOf } from '../../cert-agent/i
 import type { Exchange, PortRules } from '../exchange/exchange.ts';
 import type { TlsFacts } from '../exchange/upstream.ts';
 import type { Workload } from '../policy/policy.ts';
-import { registerMirrored } from './mirrored.ts';
 
 /** Envoy's buckets: milliseconds for durations, bytes for sizes. */
 const buckets = [
@@ -160,7 +159,6 @@ export class TrafficMetrics {
   }
 
   #register(registry: Registry, version: string): void {
-    registerMirrored(registry);
     const all = (): PeerStats[] => [...this.#stats.values()];
     const labelled = (name: string, help: string, rows: () => Iterable<[Labels, number]>): void => {
       registry.registerMetric(

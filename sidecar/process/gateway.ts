@@ -16,7 +16,6 @@ import type { RedisSettings } from '../config/gateway-settings.ts';
 import type { Configuration } from '../config/watch.ts';
 import { capabilities } from '../edge/capabilities.ts';
 import type { AnyCapability, EdgeProcess, EdgeWorkers, Hooks } from '../edge/capability.ts';
-import { dropCopies } from '../edge/mirror/mirror.ts';
 import { sessionsAtFirst, sessionsOfFirst } from '../edge/oidc/first.ts';
 import { RedisSessions } from '../edge/oidc/redis-sessions.ts';
 import type { SessionMemory } from '../edge/oidc/session-memory.ts';
@@ -344,7 +343,6 @@ export class RunningGateway implements GatewayTools {
   }
 
   close(): void {
-    dropCopies();
     for (const close of this.#closing) close();
     this.#common.redis?.close();
   }

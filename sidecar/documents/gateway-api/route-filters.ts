@@ -1,16 +1,10 @@
 // The filters of HTTPRoute and GRPCRoute: each names its type and brings that type's field and no other.
 
 import { z } from 'zod';
+import { fieldsOf } from '../../edge/capabilities.ts';
 import { isOriginPattern } from '../../edge/cors/cors.ts';
-import {
-  backendObjectRef,
-  duration,
-  headerName,
-  hostname,
-  localRef,
-  millisecondsOf,
-  port,
-} from '../../schema/gateway-patterns.ts';
+import { schemasOf } from '../../edge/schemas.ts';
+import { duration, headerName, hostname, localRef, millisecondsOf, port } from '../../schema/gateway-patterns.ts';
 
 const header = z.strictObject({ name: headerName, value: z.string().min(1).max(4096) });
 
@@ -49,20 +43,6 @@ const pathModifier = z
       context.addIssue({ code: 'custom', path: [other], message: `'${other}' is not for type ${value.type}` });
   });
 
-const mirror = z
-  .strictObject({
-    backendRef: backendObjectRef,
-    percent: z.number().int().min(0).max(100).optional(),
-    fraction: z
-      .strictObject({ numerator: z.number().int().min(0), denominator: z.number().int().min(1).default(100) })
-      .refine(({ numerator, denominator }) => numerator <= denominator, 'numerator is larger than denominator')
-      .optional(),
-  })
-  .refine(
-    ({ percent, fraction }) => percent === undefined || fraction === undefined,
-    "only one of 'percent' and 'fraction' can be set",
-  );
-
 /** The standard's pattern, and nothing wider: with `https://*bar.com` evilbar.com would be let in. */
 const origin = z
   .string()
@@ -93,10 +73,14 @@ const cors = z.strictObject({
   maxAge: z.number().int().min(1).default(5),
 });
 
-const fields = {
+/** The filters that capabilities of the edge serve. */
+const served = [...fieldsOf('filter').values()].map(({ field }) => field);
+const servedSchemas = await schemasOf('filter');
+
+const fields: Readonly<Record<string, z.ZodType>> = {
+  ...Object.fromEntries(served.map(({ name, filter }) => [filter!.key, servedSchemas[name]!])),
   requestHeaderModifier: headerModifier.optional(),
   responseHeaderModifier: headerModifier.optional(),
-  requestMirror: mirror.optional(),
   requestRedirect: z
     .strictObject({
       scheme: z.enum(['http', 'https']).optional(),
@@ -125,27 +109,25 @@ const fields = {
         .max(16),
     })
     .optional(),
-} as const;
+};
 
-const types = {
+const types: Readonly<Record<string, string>> = {
+  ...Object.fromEntries(served.map(({ name, filter }) => [name, filter!.key])),
   RequestHeaderModifier: 'requestHeaderModifier',
   ResponseHeaderModifier: 'responseHeaderModifier',
-  RequestMirror: 'requestMirror',
   RequestRedirect: 'requestRedirect',
   URLRewrite: 'urlRewrite',
   CORS: 'cors',
   ExtensionRef: 'extensionRef',
   // Informal, and read with a warning: see gateway-informal.ts.
   RequestRateLimit: 'requestRateLimit',
-} as const;
+};
 
-type FilterType = keyof typeof types;
-
-function filterOf(allowed: readonly [FilterType, ...FilterType[]]) {
-  const own = Object.fromEntries(allowed.map((type) => [types[type], fields[types[type]]]));
+function filterOf(allowed: readonly string[]) {
+  const own = Object.fromEntries(allowed.map((type) => [types[type]!, fields[types[type]!]!]));
   return z.strictObject({ type: z.enum(allowed), ...own }).superRefine((value, context) => {
-    const bag = value as unknown as Record<string, unknown> & { readonly type: FilterType };
-    if (bag[types[bag.type]] === undefined)
+    const bag = value as unknown as Record<string, unknown> & { readonly type: string };
+    if (bag[types[bag.type]!] === undefined)
       context.addIssue({ code: 'custom', message: `a filter of type ${bag.type} needs '${types[bag.type]}'` });
     for (const [type, field] of Object.entries(types))
       if (type !== bag.type && bag[field] !== undefined)
@@ -158,9 +140,12 @@ function filterOf(allowed: readonly [FilterType, ...FilterType[]]) {
 }
 
 /** May stand several times in a rule. */
-const repeatable = new Set<string>(['RequestMirror', 'ExtensionRef']);
+const repeatable = new Set([
+  'ExtensionRef',
+  ...served.flatMap(({ name, filter }) => (filter!.repeatable ? [name] : [])),
+]);
 
-function filtersOf(allowed: readonly [FilterType, ...FilterType[]]) {
+function filtersOf(allowed: readonly string[]) {
   return z
     .array(filterOf(allowed))
     .max(16, 'a rule has at most 16 filters')
@@ -175,11 +160,11 @@ function filtersOf(allowed: readonly [FilterType, ...FilterType[]]) {
     .optional();
 }
 
-export const httpFilters = filtersOf(Object.keys(types) as [FilterType, ...FilterType[]]);
+export const httpFilters = filtersOf(Object.keys(types));
 export const grpcFilters = filtersOf([
+  ...served.flatMap(({ name, filter }) => (filter!.grpc ? [name] : [])),
   'RequestHeaderModifier',
   'ResponseHeaderModifier',
-  'RequestMirror',
   'ExtensionRef',
 ]);
 export const routeMethods = methods;

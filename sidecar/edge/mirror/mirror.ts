@@ -1,16 +1,15 @@
-// RequestMirror (Gateway API, HTTPRequestMirrorFilter): a copy of a request goes to another backend as well, and its answer to
-// nobody. The copy is never felt: it waits for nothing that the request does not wait for, holds little, and is dropped when
-// its backend is slow.
+// A copy of a request goes to another backend as well, and its response is dropped. The request never waits for the copy, which
+// holds little and is dropped when its backend is slow.
 
 import type { Carrier } from '../../exchange/ends.ts';
-import type { Exchange } from '../../exchange/exchange.ts';
+import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { filterFields, withoutJudged, withoutTaken } from '../../exchange/fields.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import type { Call, Fields } from '../../exchange/message.ts';
 import type { Choice, Route, UpstreamConnection, UpstreamEvents } from '../../exchange/upstream.ts';
-import { countMirrored, type MirrorOutcome } from '../../observe/mirrored.ts';
 import { transactionTokenField } from '../../policy/transaction-token.ts';
 import { type Deadline, deadlines } from '../../upstream/deadlines.ts';
+import type { MirrorOutcome, MirrorOutcomes } from './metrics.ts';
 
 /** What of a body one copy may hold for a mirror that does not take it. */
 const heldBytes = 64 * 1024;
@@ -18,43 +17,68 @@ const heldBytes = 64 * 1024;
 const answerMs = 15_000;
 /** Copies in flight, all together: a mirror that hangs must not fill us with its connections. */
 const maxCopies = 256;
-const copies = new Set<Copy>();
 
-/** The process leaves: nobody waits for a mirror then, who may have fallen silent. */
-export function dropCopies(): void {
-  for (const copy of copies) copy.drop();
+/** Where copies of a rule's requests go. */
+export interface Mirror {
+  readonly route: Route;
+  /** Of the requests, from 0 to 1. */
+  readonly share: number;
 }
 
-/** Sends the copies of a request that is being forwarded. `draw` gives a number from 0 to 1. */
-export function mirrorRequest(
-  exchange: Exchange,
-  clientCert: string | undefined,
-  draw: () => number = Math.random,
-): void {
-  const mirrors = exchange.edge?.filters.mirrors;
-  // What a tunnel carries cannot be said twice.
-  if (mirrors === undefined || exchange.webSocket || exchange.method === 'CONNECT') return;
-  const { framing, wholeBody, carrier } = exchange;
-  const hasAll = framing === 0 || wholeBody !== undefined;
-  // A request that has ended already brings no more of its body.
-  if (!hasAll && carrier === undefined) return;
-  const begun: Copy[] = [];
-  for (const { route, share } of mirrors) {
-    if (share < 1 && draw() >= share) continue;
-    if (copies.size >= maxCopies) countMirrored('dropped');
-    else begun.push(new Copy(exchange, route, clientCert));
+/** The copies of one exchange whose body is not complete. */
+const unfinished = new Slot<readonly Copy[]>();
+
+/** The copies of one process. */
+export class Copies {
+  readonly outcomes: MirrorOutcomes = { answered: 0, failed: 0, dropped: 0 };
+  readonly #inFlight = new Set<Copy>();
+  readonly #draw: () => number;
+
+  /** `draw` returns a number from 0 to 1. */
+  constructor(draw: () => number = Math.random) {
+    this.#draw = draw;
   }
-  if (begun.length === 0 || hasAll) return;
-  exchange.carrier = new Teed(carrier!, begun);
-  const before = exchange.whenFinished;
-  // Of a request that was answered before it had said all nothing more comes, and nobody else would tell its copies.
-  exchange.whenFinished = () => {
-    before?.();
-    for (const copy of begun) copy.abandon();
-  };
+
+  /** Sends the copies of a request that is being forwarded. */
+  begin(exchange: Exchange, mirrors: readonly Mirror[], clientCert: string | undefined): void {
+    // A tunnel's bytes are a dialogue: they cannot be sent to a second backend.
+    if (exchange.webSocket || exchange.method === 'CONNECT') return;
+    const { framing, wholeBody, carrier } = exchange;
+    const hasAll = framing === 0 || wholeBody !== undefined;
+    // A request that has ended already brings no more of its body.
+    if (!hasAll && carrier === undefined) return;
+    const begun: Copy[] = [];
+    for (const { route, share } of mirrors) {
+      if (share < 1 && this.#draw() >= share) continue;
+      if (this.#inFlight.size >= maxCopies) this.outcomes.dropped++;
+      else begun.push(this.#copy(exchange, route, clientCert));
+    }
+    if (begun.length === 0 || hasAll) return;
+    exchange.carrier = new Teed(carrier!, begun);
+    unfinished.set(exchange, begun);
+  }
+
+  /** A request that was answered before its body was complete sends no more of it: its copies end. */
+  finished(exchange: Exchange): void {
+    for (const copy of unfinished.get(exchange) ?? []) copy.abandon();
+  }
+
+  /** The process leaves: a mirror that has fallen silent must not hold it up. */
+  drop(): void {
+    for (const copy of this.#inFlight) copy.drop();
+  }
+
+  #copy(exchange: Exchange, route: Route, clientCert: string | undefined): Copy {
+    const copy = new Copy(exchange, route, clientCert, (outcome) => {
+      this.#inFlight.delete(copy);
+      this.outcomes[outcome]++;
+    });
+    this.#inFlight.add(copy);
+    return copy;
+  }
 }
 
-/** The request as the copy has it. Our word on who asks is addressed to the backend, and to nobody else. */
+/** The request as the copy has it: without the transaction token, which is addressed to the backend alone. */
 function callOf(exchange: Exchange, clientCert: string | undefined): Omit<Call, 'authority'> {
   return {
     method: exchange.method,
@@ -114,6 +138,7 @@ class Copy implements UpstreamEvents, Choice {
   over = false;
   readonly #exchange: Exchange;
   readonly #call: Omit<Call, 'authority'>;
+  readonly #ended: (outcome: MirrorOutcome) => void;
   readonly #whole: Buffer | undefined;
   #upstream: UpstreamConnection | undefined = undefined;
   #held: Buffer[] = [];
@@ -123,13 +148,18 @@ class Copy implements UpstreamEvents, Choice {
   #trailers: Fields | undefined = undefined;
   #deadline: Deadline | undefined = undefined;
 
-  constructor(exchange: Exchange, { destination }: Route, clientCert: string | undefined) {
+  constructor(
+    exchange: Exchange,
+    { destination }: Route,
+    clientCert: string | undefined,
+    ended: (outcome: MirrorOutcome) => void,
+  ) {
     this.#exchange = exchange;
+    this.#ended = ended;
     this.#call = callOf(exchange, clientCert);
     this.#whole = exchange.wholeBody;
-    copies.add(this);
     if (exchange.framing === 0 || this.#whole !== undefined) this.#awaitAnswer();
-    // Its backend's troubles are none of the request's, at whatever moment they come.
+    // A failure of the mirror never reaches the request, whenever it comes.
     Promise.resolve()
       .then(() => destination.acquire(false, false, this))
       .then((upstream) => (this.over ? upstream.destroy() : this.#send(upstream)))
@@ -155,7 +185,7 @@ class Copy implements UpstreamEvents, Choice {
     if (!this.#isBlocked) this.#upstream!.end(this.#trailers);
   }
 
-  /** Whoever asked has gone before he had said all. */
+  /** The client has gone, or has its response, before its body was complete. */
   abandon(): void {
     if (this.#trailers === undefined && this.#whole === undefined) this.drop();
   }
@@ -171,7 +201,7 @@ class Copy implements UpstreamEvents, Choice {
     this.#deadline = deadlines.set(answerMs, () => this.drop());
   }
 
-  // -- the mirror's answer, which is nobody's ------------------------------------------------------------------------
+  // -- the mirror's response, which is dropped ------------------------------------------------------------------------
 
   upstreamInformational(): void {}
 
@@ -216,10 +246,9 @@ class Copy implements UpstreamEvents, Choice {
   #finish(outcome: MirrorOutcome): void {
     if (this.over) return;
     this.over = true;
-    copies.delete(this);
     deadlines.drop(this.#deadline);
     this.#takeHeld();
     this.#upstream = undefined;
-    countMirrored(outcome);
+    this.#ended(outcome);
   }
 }

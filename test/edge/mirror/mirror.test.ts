@@ -3,7 +3,7 @@
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 import t from 'tap';
-import { mirrorRequest } from '../../../sidecar/edge/mirror/mirror.ts';
+import { Copies, type Mirror } from '../../../sidecar/edge/mirror/mirror.ts';
 import type { Carrier, Downstream } from '../../../sidecar/exchange/ends.ts';
 import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
 import { addFields } from '../../../sidecar/exchange/fields.ts';
@@ -199,7 +199,7 @@ function exchangeFor(mirror: Noting, share: number, more: Partial<Exchange> = {}
     permit: undefined,
     principal: undefined,
   };
-  return {
+  const exchange = {
     method: 'POST',
     path: '/',
     authority: 'a.test',
@@ -210,9 +210,17 @@ function exchangeFor(mirror: Noting, share: number, more: Partial<Exchange> = {}
     ]),
     framing: 0,
     downstream: {} as Downstream,
-    edge: { filters: { mirrors: [{ route, share }] } },
     ...more,
   } as unknown as Exchange;
+  mirrorsOf.set(exchange, [{ route, share }]);
+  return exchange;
+}
+
+const mirrorsOf = new WeakMap<Exchange, readonly Mirror[]>();
+const copies = new Copies();
+
+function mirrorRequest(exchange: Exchange, clientCert: string | undefined, draw?: () => number): void {
+  (draw === undefined ? copies : new Copies(draw)).begin(exchange, mirrorsOf.get(exchange)!, clientCert);
 }
 
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -1,0 +1,21 @@
+// What became of copies. The client cannot tell, so it is seen here or nowhere.
+
+import { Counter, type Registry } from 'prom-client';
+
+/** `answered`: by any response. `failed`: not reached, or cut off. `dropped`: too slow, or too many in flight. */
+export type MirrorOutcomes = { answered: number; failed: number; dropped: number };
+export type MirrorOutcome = keyof MirrorOutcomes;
+
+/** Lets `registry` read the counts when it is asked. */
+export function registerMirrorMetrics(registry: Registry, outcomes: Readonly<MirrorOutcomes>): void {
+  new Counter({
+    name: 'sallyport_mirrored_requests_total',
+    help: 'Copies of requests sent to a mirror, by outcome.',
+    labelNames: ['outcome'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [outcome, count] of Object.entries(outcomes)) this.inc({ outcome }, count);
+    },
+  });
+}

@@ -1,0 +1,20 @@
+// The filter RequestMirror (Gateway API, HTTPRequestMirrorFilter): `percent` or `fraction` of the requests, all by default.
+
+import { z } from 'zod';
+import { backendObjectRef } from '../../schema/gateway-patterns.ts';
+
+export const requestMirror = z
+  .strictObject({
+    backendRef: backendObjectRef,
+    percent: z.number().int().min(0).max(100).optional(),
+    fraction: z
+      .strictObject({ numerator: z.number().int().min(0), denominator: z.number().int().min(1).default(100) })
+      .refine(({ numerator, denominator }) => numerator <= denominator, 'numerator is larger than denominator')
+      .optional(),
+  })
+  .refine(
+    ({ percent, fraction }) => percent === undefined || fraction === undefined,
+    "only one of 'percent' and 'fraction' can be set",
+  );
+
+export type MirrorPlan = Readonly<z.output<typeof requestMirror>>;
