@@ -2,7 +2,6 @@
 // in the error table, and a body that tells a stranger nothing that he does not know.
 
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
-import { respondCoded } from './edge/compression/compress.ts';
 import { wordDenial } from './edge/error-pages/error-pages.ts';
 import { ownReplyAtEdge, replyAtEdge } from './edge/hardening/hardening.ts';
 import type { Denial } from './exchange/ends.ts';
@@ -26,9 +25,9 @@ export function answerReply(exchange: Exchange, reply: Reply, whole: Buffer | un
 
 function respondAtEdge(exchange: Exchange, reply: Reply, whole: Buffer | undefined): void {
   const told = withReplyFields(exchange, replyAtEdge(exchange, reply));
-  const codings = exchange.edge?.filters.compression;
-  if (codings === undefined) exchange.downstream.respond(told, whole);
-  else respondCoded(exchange, told, whole, codings, (error) => refuse(exchange, error));
+  const filter = exchange.phases?.body;
+  if (filter === undefined) exchange.downstream.respond(told, whole);
+  else filter(exchange, told, whole, (error) => refuse(exchange, error));
 }
 
 /** Answers in place of the upstream: a redirect, a preflight's answer. It is no refusal. */

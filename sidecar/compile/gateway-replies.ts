@@ -1,8 +1,6 @@
 // What the answers of a gateway carry beside what the backend says.
 
 import type { Configuration } from '../config/watch.ts';
-import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import type { Coding, EdgeFilters } from '../exchange/edge.ts';
 import type { EdgeReplies } from '../exchange/exchange.ts';
 import { addFields } from '../exchange/fields.ts';
 import { emptyFields } from '../exchange/message.ts';
@@ -16,16 +14,6 @@ const securityHeaders: EdgeReplies['securityHeaders'] = addFields(emptyFields, [
   ['cross-origin-opener-policy', 'same-origin'],
   ['permissions-policy', 'camera=(), microphone=(), geolocation=()'],
 ]);
-
-/** Brotli makes text a sixth smaller than gzip does, at twice the price. */
-const allCodings: readonly Coding[] = ['br', 'gzip'];
-
-/** What the rule's policy says of compression, else what gateway.yaml says for all. */
-export function codingsOf(policy: BackendTrafficPolicy | undefined, all: boolean): Pick<EdgeFilters, 'compression'> {
-  const said = policy?.compression?.map((type): Coding => (type === 'Gzip' ? 'gzip' : 'br'));
-  const compression = said ?? (all ? allCodings : undefined);
-  return compression === undefined ? {} : { compression };
-}
 
 /** For all rules alike: headers, and the operator's own error pages. */
 export function repliesOf({ settings, gateway }: Configuration): EdgeReplies {

@@ -32,7 +32,6 @@ import { chooseBackend, clusterOf, milliseconds, refusing, retryOf, sessionOf, t
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
-import { codingsOf } from './gateway-replies.ts';
 import { blamedOn, HookCompiler, type HookTools } from './hooks.ts';
 import { prefixOf } from './matches.ts';
 import { principalsOf, trafficOf } from './sidecar-ports.ts';
@@ -210,7 +209,6 @@ export class RuleCompiler {
       ...(redirect === undefined ? {} : { redirect: compileRedirect(redirect, prefix) }),
       ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, prefix) }),
       ...(cors === undefined ? {} : { cors: compileCors(cors) }),
-      ...codingsOf(traffic, this.#configuration.settings.gateway!.compression),
       ...(traffic?.requestBuffer === undefined ? {} : { bufferBytes: traffic.requestBuffer.limitBytes }),
     });
   }

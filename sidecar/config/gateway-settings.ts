@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { type Address, formatAddress, isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { schemasOf } from '../edge/schemas.ts';
 import { isProxyField } from '../exchange/proxy-fields.ts';
 import { isIpBlock } from '../policy/ip.ts';
 import { pathNormalizations } from '../policy/path.ts';
@@ -41,7 +42,6 @@ export interface GatewaySettings {
   readonly sessionKeys: string | undefined;
   readonly redis: RedisSettings | undefined;
   readonly securityHeaders: boolean;
-  readonly compression: boolean;
   /** Directory with `404.html`, `5xx.html`. */
   readonly errorPages: string | undefined;
   /** Headers that are a proxy's to set and that clients may set here all the same: names in lower case, or `cf-*`. */
@@ -116,6 +116,9 @@ const clientHeader = z
       context.addIssue({ code: 'custom', message: `'${value}' passes anyway: no header of proxies has that name` });
   });
 
+/** What capabilities of the edge read of it. */
+const capabilityFields = await schemasOf('gateway.yaml');
+
 /** gateway.yaml as it is written. */
 export const gatewayYaml = z
   .strictObject({
@@ -148,7 +151,7 @@ export const gatewayYaml = z
     sessionKeys: z.string().min(1).optional(),
     redis: redis.optional(),
     securityHeaders: z.boolean().default(false),
-    compression: z.boolean().default(false),
+    ...(capabilityFields as Record<never, never>),
     errorPages: z.string().min(1).optional(),
     unsafeClientHeaders: z.array(clientHeader).default([]),
     proxyProtocol: z
@@ -264,7 +267,7 @@ export function parseGatewaySettings(source: string, file: string): Settings {
             timeoutMs: shared.timeout,
           },
     securityHeaders: parsed.securityHeaders,
-    compression: parsed.compression,
+    ...Object.fromEntries(Object.entries(parsed).filter(([field]) => Object.hasOwn(capabilityFields, field))),
     errorPages: at(parsed.errorPages),
     unsafeClientHeaders: parsed.unsafeClientHeaders,
     proxyProtocol:

@@ -1,8 +1,6 @@
 // What a client would rather have, by its Accept and Accept-Encoding (RFC 9110 section 12.5): weights decide, and among equals
 // what was named more exactly, then earlier, then what we would rather give.
 
-import type { Coding } from '../exchange/edge.ts';
-
 interface Wish {
   /** In lower case, without parameters. */
   readonly what: string;
@@ -27,12 +25,12 @@ function readWishes(value: string): Wish[] {
  * Section 12.5.3: which coding the client takes; undefined when it would rather have the answer as it is. A client that says
  * nothing gets nothing that it may not know.
  */
-export function chooseCoding(accepts: string | undefined, offers: readonly Coding[]): Coding | undefined {
+export function chooseCoding<C extends string>(accepts: string | undefined, offers: readonly C[]): C | undefined {
   if (accepts === undefined || accepts === '') return undefined;
   const wishes = readWishes(accepts);
   const weightOf = (...names: string[]): number | undefined => wishes.find(({ what }) => names.includes(what))?.weight;
   const anyOther = weightOf('*') ?? 0;
-  let best: Coding | undefined;
+  let best: C | undefined;
   let bestWeight = 0;
   for (const coding of offers) {
     // Section 8.4.1.3: the old name is an alias.

@@ -2,10 +2,11 @@
 // a request the first does.
 
 import type { AnyCapability, Field } from './capability.ts';
+import { compression } from './compression/capability.ts';
 import { concurrency } from './concurrency/capability.ts';
 import { mirror } from './mirror/capability.ts';
 
-export const capabilities: readonly AnyCapability[] = Object.freeze([concurrency, mirror]);
+export const capabilities: readonly AnyCapability[] = Object.freeze([concurrency, mirror, compression]);
 
 /** The fields of one kind, by name, with the capability that each is of. */
 export function fieldsOf(

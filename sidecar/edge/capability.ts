@@ -116,7 +116,8 @@ export interface Hooks {
   readonly forwarded?: Phases['forwarded'][number];
   readonly received?: Phases['received'][number];
   readonly reply?: Phases['reply'][number];
-  readonly body?: Phases['body'][number];
+  /** One capability of a rule at most has it. */
+  readonly body?: Phases['body'];
   readonly denial?: Phases['denial'][number];
   readonly finished?: Phases['finished'][number];
   readonly guard?: Omit<Guard, 'name'>;

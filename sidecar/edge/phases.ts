@@ -1,7 +1,7 @@
 // The hooks of a rule's capabilities laid out by phase, once, when the configuration is compiled. A request then walks flat
 // lists, and pays nothing for a phase that nobody uses.
 
-import type { SallyportError } from '../../cert-agent/base/errors.ts';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Phases, Step } from '../exchange/exchange.ts';
 import type { Hooks } from './capability.ts';
 
@@ -33,12 +33,19 @@ export function layOut(all: NamedHooks, ask: Step, broken?: SallyportError): Pha
     forwarded: of('forwarded'),
     received: of('received'),
     reply: of('reply'),
-    body: of('body'),
+    body: onlyOne(of('body')),
     denial: of('denial'),
     finished: of('finished'),
     authorizers,
     guards: all.flatMap(([name, { guard }]) => (guard === undefined ? [] : [{ name, ...guard }])),
   });
+}
+
+/** @throws SallyportError `config_invalid` when two capabilities would stand in the body's way: neither knows of the other. */
+function onlyOne<T>(filters: readonly T[]): T | undefined {
+  if (filters.length > 1)
+    throw new SallyportError('config_invalid', 'two capabilities want to change the body of a response');
+  return filters[0];
 }
 
 /**

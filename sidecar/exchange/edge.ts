@@ -10,14 +10,9 @@ export interface EdgeFilters {
   readonly rewrite?: Rewrite;
   readonly redirect?: Redirect;
   readonly cors?: Cors;
-  /** Codings in the order of preference, for answers that gain by it. */
-  readonly compression?: readonly Coding[];
   /** A request's body is here in full before anything of it goes on, and has no more bytes than this. */
   readonly bufferBytes?: number;
 }
-
-/** Content codings that we make (RFC 9110 section 8.4.1). */
-export type Coding = 'br' | 'gzip';
 
 /** Set, then add, then remove. Names in lower case where they are compared. */
 export interface HeaderChange {

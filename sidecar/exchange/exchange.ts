@@ -142,15 +142,14 @@ export interface EdgeReplies {
 /** A step of a request. It returns a promise only when it really waits. It may respond, or throw a SallyportError to refuse. */
 export type Step = (exchange: Exchange, connection: ConnectionFacts) => undefined | void | Promise<void>;
 
-/** Sends a response on, towards the client. */
-export type Respond = (reply: Reply, whole: Buffer | undefined) => void;
-
-/** Puts itself between the upstream's response and the client. `fail` ends the exchange with an error. */
+/**
+ * Sends the upstream's response on to `exchange.downstream`. To change the body it puts itself in front of that. `fail` ends the
+ * exchange with an error.
+ */
 export type ResponseFilter = (
   exchange: Exchange,
   reply: Reply,
   whole: Buffer | undefined,
-  next: Respond,
   fail: (error: unknown) => void,
 ) => void;
 
@@ -183,8 +182,8 @@ export interface Phases {
   readonly received: readonly ((exchange: Exchange, reply: Reply) => Fields)[];
   /** Changes the fields of any final response, the gateway's own included. */
   readonly reply: readonly ((exchange: Exchange, reply: Reply) => Fields)[];
-  /** The upstream's response with its body. The first is nearest to the upstream. */
-  readonly body: readonly ResponseFilter[];
+  /** Sends the upstream's response on, with its body. */
+  readonly body: ResponseFilter | undefined;
   /** Changes how a refusal is worded. */
   readonly denial: readonly ((exchange: Exchange, denial: Denial) => Denial)[];
   /** Gives back what was taken for the exchange, once, when it has finished. */

@@ -172,3 +172,7 @@ export function targetsIn(value: unknown): readonly Target[] | undefined {
   const told = all.filter((one) => one !== undefined);
   return told.length === 0 || told.length < all.length ? undefined : told;
 }
+
+/** A field that other gateways evaluate. Accepted in silence, it would be a promise that is not kept. */
+export const notEvaluated = (what: string) =>
+  z.custom((value) => value === undefined, `this build does not evaluate '${what}'`).optional();

@@ -4,21 +4,20 @@
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import { notEvaluated, rateLimit, rulesOf } from '../../edge/rate-limit/schema.ts';
+import { rateLimit, rulesOf } from '../../edge/rate-limit/schema.ts';
 import { schemasOf } from '../../edge/schemas.ts';
 import type { PolicyTarget } from '../../edge/security-policy.ts';
-import { objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
+import { notEvaluated, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
+import { quantity } from '../../schema/quantity.ts';
 import { refused } from './fields.ts';
 import { mergeTypes, withInheritance } from './merge.ts';
 import type { BackendTrafficPolicy } from './upstream-settings.ts';
 import {
   circuitBreaker,
-  compression,
   healthCheck,
   healthCheckOf,
   loadBalancer,
   loadBalancerOf,
-  quantity,
   retry,
   retryOf,
   timeout,
@@ -38,7 +37,7 @@ const target = z.strictObject({
 
 /** What capabilities of the edge read of it: each of them is about requests. */
 const capabilityFields = await schemasOf('BackendTrafficPolicy');
-const aboutRequests = ['rateLimit', 'retry', 'compression', 'requestBuffer', ...Object.keys(capabilityFields)] as const;
+const aboutRequests = ['rateLimit', 'retry', 'requestBuffer', ...Object.keys(capabilityFields)] as const;
 
 const spec = z
   .strictObject({
@@ -50,9 +49,8 @@ const spec = z
     loadBalancer: loadBalancer.optional(),
     circuitBreaker: circuitBreaker.optional(),
     healthCheck: healthCheck.optional(),
-    compression: compression.optional(),
     requestBuffer: z.strictObject({ limit: quantity, mode: notEvaluated('requestBuffer.mode') }).optional(),
-    ...capabilityFields,
+    ...(capabilityFields as Record<never, never>),
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     routingType: notEvaluated('routingType'),
     targetSelectors: notEvaluated('targetSelectors'),
@@ -82,7 +80,7 @@ const spec = z
         });
       if (kind !== 'TLSRoute' && kind !== 'TCPRoute') continue;
       for (const field of aboutRequests)
-        if ((value as Readonly<Record<string, unknown>>)[field] !== undefined)
+        if (Object.entries(value).some(([name, part]) => name === field && part !== undefined))
           context.addIssue({ code: 'custom', path, message: `'${field}' is about requests, and a ${kind} has none` });
       if (value.timeout?.http !== undefined)
         context.addIssue({ code: 'custom', path, message: `'timeout.http' is about requests, and a ${kind} has none` });
@@ -158,7 +156,6 @@ export function readBackendTrafficPolicy(
     ...(said.loadBalancer === undefined ? {} : { loadBalancer: loadBalancerOf(said.loadBalancer) }),
     ...(said.circuitBreaker === undefined ? {} : { circuitBreaker: withoutUndefined(said.circuitBreaker) }),
     ...(said.healthCheck === undefined ? {} : { healthCheck: healthCheckOf(said.healthCheck) }),
-    ...(said.compression === undefined ? {} : { compression: said.compression.map(({ type }) => type) }),
     ...(said.requestBuffer === undefined ? {} : { requestBuffer: { limitBytes: said.requestBuffer.limit } }),
     ...partsOf(said),
     ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),

@@ -16,8 +16,6 @@ export interface BackendTrafficPolicy extends Layered<BackendTrafficPolicy> {
   readonly loadBalancer?: LoadBalancerSettings;
   readonly circuitBreaker?: CircuitBreakerSettings;
   readonly healthCheck?: HealthCheckSettings;
-  /** In the order of preference. */
-  readonly compression?: readonly ('Gzip' | 'Brotli')[];
   readonly requestBuffer?: { readonly limitBytes: number };
   readonly file: string;
   readonly line: number;

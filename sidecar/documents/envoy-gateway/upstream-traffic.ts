@@ -2,8 +2,7 @@
 
 import { z } from 'zod';
 import { durationSchema } from '../../../cert-agent/base/yaml.ts';
-import { notEvaluated } from '../../edge/rate-limit/schema.ts';
-import { headerName } from '../../schema/gateway-patterns.ts';
+import { headerName, notEvaluated } from '../../schema/gateway-patterns.ts';
 import {
   type HealthCheckSettings,
   type LoadBalancerSettings,
@@ -184,42 +183,6 @@ export const healthCheck = z
     panicThreshold: notEvaluated('panicThreshold'),
   })
   .refine((value) => value.active !== undefined || value.passive !== undefined, "needs 'active' or 'passive'");
-
-export const compression = z
-  .array(
-    z.strictObject({
-      type: z.enum(['Gzip', 'Brotli']),
-      gzip: z.strictObject({}).optional(),
-      brotli: z.strictObject({}).optional(),
-      minContentLength: notEvaluated('minContentLength'),
-    }),
-  )
-  .min(1)
-  .superRefine((list, context) => {
-    for (const [index, one] of list.entries()) {
-      if (list.findIndex(({ type }) => type === one.type) < index)
-        context.addIssue({ code: 'custom', path: [index, 'type'], message: `${one.type} stands there twice` });
-      const other = one.type === 'Gzip' ? 'brotli' : 'gzip';
-      if (one[other] !== undefined)
-        context.addIssue({ code: 'custom', path: [index, other], message: `'${other}' is not for type ${one.type}` });
-    }
-  });
-
-const binary = { Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 } as const;
-const decimal = { k: 1000, M: 1000 ** 2, G: 1000 ** 3 } as const;
-const factors: Readonly<Record<string, number>> = { '': 1, ...binary, ...decimal };
-
-/** A Kubernetes quantity of bytes. Larger ones than a process can hold are no limits. */
-export const quantity = z.union([z.number(), z.string()]).transform((written, context) => {
-  const [, digits = '', unit = ''] = /^([1-9]\d*)(|[KMG]i|[kMG])$/.exec(String(written)) ?? [];
-  const bytes = Number(digits) * (factors[unit] ?? 0);
-  if (digits !== '' && Number.isSafeInteger(bytes) && bytes <= 2 ** 31) return bytes;
-  context.addIssue({
-    code: 'custom',
-    message: `'${written}' is no size up to 2Gi: write 10Mi, 500Ki or a number of bytes`,
-  });
-  return z.NEVER;
-});
 
 /** Envoy Gateway's, for a policy that says only that there are retries. */
 const defaultTriggers = [

@@ -12,7 +12,6 @@ import {
   gzipSync,
 } from 'node:zlib';
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { Coding } from '../../exchange/edge.ts';
 import type { Carrier, Downstream } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
@@ -21,6 +20,7 @@ import { hold, pile } from '../../exchange/held-bytes.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import type { SpliceEnd } from '../../exchange/upstream.ts';
 import { chooseCoding } from '../accept.ts';
+import type { Coding } from './schema.ts';
 
 /** Below this a packet is a packet, whatever is in it. */
 const leastBytes = 1024;
@@ -47,35 +47,38 @@ const textTypes = [
   /^(?:application\/wasm|image\/svg\+xml|image\/bmp|font\/ttf|font\/otf)$/,
 ];
 
-/** Of how many answers at once. */
-let streams = 0;
+/** The compression of one process. */
+export class Compression {
+  #streams = 0;
 
-/** Sends an answer on in a coding that the client takes, or as it is. `fail` ends the exchange with an error. */
-export function respondCoded(
-  exchange: Exchange,
-  reply: Reply,
-  whole: Buffer | undefined,
-  offers: readonly Coding[],
-  fail: (error: SallyportError) => void,
-): void {
-  const { downstream } = exchange;
-  if (!couldBeCoded(exchange, reply, whole)) return downstream.respond(reply, whole);
-  // Section 12.5.5: also for those who get it as it is, so that a cache keeps the two apart.
-  const varied = { ...reply, fields: withVary(reply.fields) };
-  const coding = chooseCoding(headerOf(exchange, 'accept-encoding'), offers);
-  if (coding === undefined) return downstream.respond(varied, whole);
-  if (exchange.method === 'HEAD') return downstream.respond(coded(varied, coding, 0), whole);
-  if (whole !== undefined && whole.length <= atOnceBytes) {
-    const body = coding === 'gzip' ? gzipSync(whole, gzipOptions) : brotliCompressSync(whole, brotliOptions);
-    if (body.length >= whole.length) return downstream.respond(varied, whole);
-    return downstream.respond(coded(varied, coding, body.length), body);
+  /** Sends a response on in a coding that the client accepts, or as it is. `fail` ends the exchange with an error. */
+  respond(
+    exchange: Exchange,
+    reply: Reply,
+    whole: Buffer | undefined,
+    offers: readonly Coding[],
+    fail: (error: SallyportError) => void,
+  ): void {
+    const { downstream } = exchange;
+    if (!couldBeCoded(exchange, reply, whole)) return downstream.respond(reply, whole);
+    // Section 12.5.5: also for clients that get it uncoded, so that a cache keeps the two apart.
+    const varied = { ...reply, fields: withVary(reply.fields) };
+    const coding = chooseCoding(headerOf(exchange, 'accept-encoding'), offers);
+    if (coding === undefined) return downstream.respond(varied, whole);
+    if (exchange.method === 'HEAD') return downstream.respond(coded(varied, coding, 0), whole);
+    if (whole !== undefined && whole.length <= atOnceBytes) {
+      const body = coding === 'gzip' ? gzipSync(whole, gzipOptions) : brotliCompressSync(whole, brotliOptions);
+      if (body.length >= whole.length) return downstream.respond(varied, whole);
+      return downstream.respond(coded(varied, coding, body.length), body);
+    }
+    if (this.#streams >= maxStreams) return downstream.respond(varied, whole);
+    this.#streams++;
+    const compressor = new Compressor(exchange, coding, fail, () => this.#streams--);
+    compressor.respond(coded(varied, coding, 'chunked'), undefined);
+    if (whole === undefined) return;
+    compressor.write(whole);
+    compressor.end(emptyFields);
   }
-  if (streams >= maxStreams) return downstream.respond(varied, whole);
-  const compressor = new Compressor(exchange, coding, fail);
-  compressor.respond(coded(varied, coding, 'chunked'), undefined);
-  if (whole === undefined) return;
-  compressor.write(whole);
-  compressor.end(emptyFields);
 }
 
 /** Whether this answer may go out in a coding, were there a client who takes it. */
@@ -147,6 +150,7 @@ class Compressor implements Downstream, Carrier {
   readonly #carrier: Carrier | undefined;
   readonly #zlib: Gzip | BrotliCompress;
   readonly #fail: (error: SallyportError) => void;
+  readonly #closed: () => void;
   #waiting: Buffer[] = [];
   #waitingBytes = 0;
   #busyBytes = 0;
@@ -157,14 +161,14 @@ class Compressor implements Downstream, Carrier {
   #trailers: Fields | undefined = undefined;
   #isClosed = false;
 
-  constructor(exchange: Exchange, coding: Coding, fail: (error: SallyportError) => void) {
+  constructor(exchange: Exchange, coding: Coding, fail: (error: SallyportError) => void, closed: () => void) {
     this.#exchange = exchange;
     this.#codec = exchange.downstream;
     this.#carrier = exchange.carrier;
     this.#fail = fail;
     exchange.downstream = this;
     exchange.carrier = this;
-    streams++;
+    this.#closed = closed;
     this.#zlib = coding === 'gzip' ? createGzip(gzipOptions) : createBrotliCompress(brotliOptions);
     this.#zlib.on('data', (chunk: Buffer) => {
       if (!this.#isClosed && !this.#codec.write(chunk)) this.#zlib.pause();
@@ -297,7 +301,7 @@ class Compressor implements Downstream, Carrier {
   #close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    streams--;
+    this.#closed();
     hold(-this.#waitingBytes - this.#busyBytes);
     this.#waiting = [];
     this.#zlib.destroy();

@@ -7,14 +7,10 @@
 import { z } from 'zod';
 import { isIpBlock } from '../../policy/ip.ts';
 import { compileRegex } from '../../routing/regex.ts';
-import { headerName } from '../../schema/gateway-patterns.ts';
+import { headerName, notEvaluated } from '../../schema/gateway-patterns.ts';
 import type { LimitRule, LimitSelector } from './plan.ts';
 
 type Ctx = z.RefinementCtx;
-
-/** A field that others evaluate: taken silently it would be a limit that nobody keeps. */
-export const notEvaluated = (what: string) =>
-  z.custom((value) => value === undefined, `this build does not evaluate '${what}'`).optional();
 
 const matchTypes = ['Exact', 'RegularExpression', 'Distinct'] as const;
 

@@ -31,7 +31,7 @@ t.test('names, targets and place', async (t) => {
   t.strictSame('value' in one && one.value, {
     ...{ name: 'web', namespace: 'shop', createdAt: 0, file: 'x.yaml', line: 3 },
     targets: [{ group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'edge', sectionName: 'https' }],
-    compression: ['Gzip', 'Brotli'],
+    compression: ['gzip', 'br'],
   });
   t.equal(isBackendTrafficPolicy('BackendTrafficPolicy', 'gateway.envoyproxy.io/v1alpha1'), true);
   t.equal(isBackendTrafficPolicy('BackendTrafficPolicy', 'gateway.networking.k8s.io/v1'), false);
@@ -250,7 +250,7 @@ const bad: [spec: string, expected: RegExp][] = [
   [active('type: TCP, interval: 0s'), /'interval' is longer than nothing/],
   [`{ ${route}, healthCheck: {} }`, /needs 'active' or 'passive'/],
   [`{ ${route}, compression: [{ type: Zstd }] }`, /compression\[0\]\.type/],
-  [`{ ${route}, compression: [{ type: Gzip }, { type: Gzip }] }`, /Gzip stands there twice/],
+  [`{ ${route}, compression: [{ type: Gzip }, { type: Gzip }] }`, /Gzip is listed twice/],
   [`{ ${route}, compression: [{ type: Gzip, gzip: { compressionLevel: 9 } }] }`, /unknown key 'compressionLevel'/],
   [`{ ${route}, requestBuffer: { limit: 0 } }`, /'0' is no size/],
   [`{ ${route}, requestBuffer: { limit: 3Gi } }`, /'3Gi' is no size up to 2Gi/],
