@@ -1,4 +1,4 @@
-// The tour's clients, run inside a container: one job as JSON, its outcome as JSON.
+// The tour's clients, run inside a container. Takes one job as JSON and prints its outcome as JSON.
 //
 //   node client.ts '{"ask":{"port":15001,"host":"orders"}}'
 
@@ -7,13 +7,13 @@ import { join } from 'node:path';
 import { type Answer, ask, goDirectly, type Question, readCredential } from '../two-services/demo/ask.ts';
 import { startLoad } from '../two-services/demo/load.ts';
 
-/** `direct` goes to the mutual-TLS port of orders itself, with the certificate of a directory or with none. */
+/** `direct` connects to the mutual-TLS port of orders, with the certificate of a directory or without one. */
 export type Job =
   | { readonly ask: Question }
   | { readonly direct: { readonly identity?: string; readonly trust: string } }
   | { readonly load: { readonly port: number; readonly seconds: number } };
 
-/** `error` is what the client saw instead of an answer. */
+/** `error` is what the client got instead of a response. */
 export type Outcome = Answer | { readonly error: string } | { readonly requests: number; readonly failures: string[] };
 
 process.stdout.write(`${JSON.stringify(await outcomeOf(JSON.parse(process.argv[2] ?? '{}') as Job))}\n`);

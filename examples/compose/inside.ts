@@ -1,5 +1,5 @@
-// What the tour does inside the containers, through `compose exec`: questions, commands, and a look at the pages that
-// only the inside can see.
+// What the tour does inside the containers, through `compose exec`: it sends requests, runs commands, and reads pages
+// that are served only inside.
 
 import { execFile, spawnSync } from 'node:child_process';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -11,7 +11,7 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const client = '/examples/compose/client.ts';
 const patienceMs = 30_000;
 
-/** The compose command of this machine as words; COMPOSE in the environment names another. */
+/** The compose command of this machine, split into words; COMPOSE in the environment overrides it. */
 export const compose = composeCommand();
 
 function composeCommand(): readonly string[] {
@@ -21,7 +21,7 @@ function composeCommand(): readonly string[] {
   return spawnSync('docker', ['compose', 'version'], { stdio: 'ignore' }).status === 0 ? docker : ['podman-compose'];
 }
 
-/** Runs a command of a service's container; what it prints. */
+/** Runs a command in a service's container; resolves to what it prints. */
 function exec(service: string, command: readonly string[], input = ''): Promise<string> {
   const [program = '', ...words] = compose;
   return new Promise((resolve, reject) => {
@@ -43,7 +43,7 @@ export function execIn(service: string, text: string, input?: string): Promise<s
   return exec(service, ['sh', '-ec', text], input);
 }
 
-/** A `sallyport ca ...` command where the CA's socket is. */
+/** Runs a `sallyport ca ...` command in a container that has the CA's socket. */
 export async function sallyportOf(service: string, ...args: readonly string[]): Promise<string> {
   return await exec(service, ['sallyport', ...args, '--socket', '/run/sallyport/operator/ca.sock']);
 }
@@ -54,17 +54,17 @@ async function run<T>(service: string, job: Job): Promise<T> {
   return outcome;
 }
 
-/** Asks in plain HTTP from inside a container. @throws what the client saw instead of an answer. */
+/** Sends a plain HTTP request from inside a container. @throws what the client got instead of a response. */
 export function ask(service: string, question: Question): Promise<Answer> {
   return run(service, { ask: question });
 }
 
-/** Asks the mutual-TLS port of orders from the stranger. */
+/** Sends a request from the stranger to the mutual-TLS port of orders. */
 export function direct(job: { readonly identity?: string; readonly trust: string }): Promise<Answer> {
   return run('stranger', { direct: job });
 }
 
-/** Keeps asking orders from inside web. */
+/** Keeps sending requests to orders from inside web. */
 export function load(job: {
   readonly port: number;
   readonly seconds: number;
@@ -72,7 +72,7 @@ export function load(job: {
   return run('web', { load: job });
 }
 
-/** What came of a question, in words. */
+/** The outcome of a request, as text. */
 export function outcomeText(question: Promise<Answer>): Promise<string> {
   return question.then(
     ({ status, body }) => `${status} ${body.trim()}`,
@@ -88,13 +88,13 @@ export async function metricOf(code: string): Promise<number> {
   );
 }
 
-/** The serial of the certificate that a service's sidecar serves with. */
+/** The serial of the certificate that a service's sidecar uses. */
 export async function serialOf(service: string): Promise<string> {
   const { body } = await ask(service, { port: 15_000, path: '/certs' });
   return (JSON.parse(body) as { serial: string }).serial;
 }
 
-/** Asks until the answer is yes. */
+/** Repeats `question` until it resolves to true. */
 export async function until(what: string, question: () => Promise<boolean>): Promise<void> {
   const end = performance.now() + patienceMs;
   while (!(await question().catch(() => false))) {

@@ -1,7 +1,7 @@
-// The demo's tour, made against the containers of compose.yaml. Starts nothing and stops nothing: run it after `up`.
-// Ends with 0 only if every step did what it should.
+// The demo's tour, run against the containers of compose.yaml. Starts nothing and stops nothing: run it after `up`.
+// Exits with 0 only if every step did what it should.
 //
-//   node tour.ts                           with docker compose, or podman-compose where there is no docker
+//   node tour.ts                           with docker compose, or podman-compose if there is no docker
 //   COMPOSE='podman-compose' node tour.ts
 
 import { copyFileSync, rmSync } from 'node:fs';
@@ -16,7 +16,7 @@ const extraPolicy = fileURLToPath(new URL('../two-services/policies/reports-may-
 const lantern = 'a lantern';
 
 const steps: readonly Step[] = [
-  answers('the page of web, whose app asks orders', 200, lantern, () => ask('web', { port: 8082, path: '/' })),
+  answers('the page of web, whose app calls orders', 200, lantern, () => ask('web', { port: 8082, path: '/' })),
   answers('allowed: GET, by Host', 200, lantern, () => ask('web', { port: 15_001, host: 'orders' })),
   answers('allowed: GET, as with http_proxy', 200, lantern, () =>
     ask('web', { port: 15_001, path: 'http://orders/orders', host: 'orders' }),
@@ -61,7 +61,7 @@ async function makeTour(): Promise<number> {
   return failed;
 }
 
-/** One as `reports` by our CA, and one as `web` by a CA of its own making. */
+/** A certificate as `reports` from our CA, and one as `web` from a CA that the stranger makes. */
 async function giveStrangerCertificates(): Promise<void> {
   rmSync(extraPolicy, { force: true });
   await sallyportOf('ca', 'ca', 'allow', reports);
@@ -81,7 +81,7 @@ async function giveStrangerCertificates(): Promise<void> {
   );
 }
 
-/** A step whose caller gets no byte; why is told by the metrics of the sidecar of orders, not to the caller. */
+/** A step whose caller gets no byte. The metrics of orders' sidecar show the reason; the caller does not see it. */
 function cutOff(name: string, code: string, job: { readonly identity?: string; readonly trust: string }): Step {
   return {
     name,
@@ -95,7 +95,7 @@ function cutOff(name: string, code: string, job: { readonly identity?: string; r
   };
 }
 
-/** A step whose caller gets no connection, or no answer on it. */
+/** A step whose caller gets no connection, or no response on it. */
 function fails(name: string, code: string, question: { readonly address: string; readonly port: number }): Step {
   return {
     name,

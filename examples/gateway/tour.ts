@@ -1,5 +1,5 @@
-// Defence in depth, layer by layer: starts everything, opens every layer, and shows for each what it refuses alone. Then
-// all of them are in force, and the gateway is revoked. Ends with 0 only if everything was as it should be.
+// Defence in depth, layer by layer: starts everything, opens every layer, and shows for each what it alone refuses.
+// Then puts all layers in force, and revokes the gateway. Exits with 0 only if every step did what it should.
 //
 //   npx node tour.ts
 
@@ -45,17 +45,17 @@ async function makeTour(): Promise<number> {
 function stepsOf(world: World, users: Users): readonly Step[] {
   const tries = triesOf(world, users);
   return [
-    { name: 'every layer open: all of these come through', expected: `${tries.length} of ${tries.length}`, run: open },
+    { name: 'every layer open: all of these pass', expected: `${tries.length} of ${tries.length}`, run: open },
     ...tries.map((one) => ({ name: one.name, expected: one.refused, run: () => alone(one, users) })),
     { name: 'every layer in force: a clerk, reading', expected: '200', run: together },
-    { name: 'the gateway is revoked', expected: '503, and web says svid_denied', run: () => revoked(world, users) },
+    { name: 'the gateway is revoked', expected: '503, and web logs svid_denied', run: () => revoked(world, users) },
   ];
 
-  /** What is refused below is refused by nothing else. */
+  /** Proves that nothing else refuses what the layers below refuse. */
   async function open(): Promise<Finding> {
     await putInForce(world, only());
     const refused: string[] = [];
-    // One after the other: a thief finds only what was said before.
+    // One after the other: the thief finds only tokens that were logged before.
     for (const one of tries) {
       const got = await one.ask();
       if (got !== one.open) refused.push(`${one.name}: ${got}`);
@@ -70,7 +70,7 @@ function stepsOf(world: World, users: Users): readonly Step[] {
   }
 }
 
-/** One layer alone: what it refuses, whose log says so, and that it refuses nothing else. */
+/** One layer alone: what it refuses, which log records it, and that it refuses nothing else. */
 async function alone(one: Try, users: Users): Promise<Finding> {
   const { layer, source, guard, code, policy, ask, refused } = one;
   await putInForce(world, only(layer, source));
@@ -89,7 +89,7 @@ interface LogLine {
   readonly decision_id?: string;
 }
 
-/** The line of its log in which `guard` says `code`; a handshake that fails has one too. */
+/** The line with `code` in the log of `guard`; a failed handshake has one too. */
 async function recordOf(guard: Guard, from: number, code: string): Promise<LogLine> {
   return world.processes.until(
     () =>
@@ -103,13 +103,13 @@ async function recordOf(guard: Guard, from: number, code: string): Promise<LogLi
   );
 }
 
-/** What `sallyport why` asks for: of a refusal by a policy of the mesh there is a story. */
+/** Whether `sallyport why` has an explanation: a refusal by a policy of the mesh has one. */
 async function isExplained(guard: Guard, id = ''): Promise<boolean> {
   const { code, explanation } = await whyOf(world, guard, id);
   return code === 'policy_denied' && explanation !== null;
 }
 
-/** With every layer open again, so that nothing but its identity stands between the gateway and `web`. */
+/** With every layer open again, so that only its identity lets the gateway reach `web`. */
 async function revoked(world: World, { clerk }: Users): Promise<Finding> {
   await putInForce(world, only());
   const before = logOf(world, 'web-sidecar').length;
@@ -117,7 +117,7 @@ async function revoked(world: World, { clerk }: Users): Promise<Finding> {
   const first = await ask();
   const ca = join('run', 'ca');
   await world.processes.run('ca', 'revoke', idOf('gateway'), '--dir', ca, '--reason', 'part of the tour');
-  // A request that is on its way at that moment is refused (403); after it there is no connection any more.
+  // A request in flight at that moment is refused (403); later ones get no connection (503).
   const isCut = async (): Promise<string | false> => {
     const got = await ask();
     return got.startsWith('503') && got;

@@ -1,6 +1,6 @@
-// The service `web`: passes on to `orders` whatever it is asked, in plain HTTP at the address that it was given, and
-// writes everything that it gets to its log, tokens and all. It is the careless app that the layers in front of it, behind
-// it and around it are for.
+// The service `web`: forwards every request to `orders`, in plain HTTP to a configured address, and logs everything
+// that it gets, tokens included. It is the careless app that the layers in front of it, behind it and around it
+// protect.
 
 import { createServer } from 'node:http';
 
@@ -12,6 +12,6 @@ createServer(async (request, response) => {
     const answer = await fetch(`${ordersUrl}${request.url}`, { method: request.method ?? 'GET' });
     response.writeHead(answer.status, { 'content-type': 'text/plain' }).end(await answer.text());
   } catch {
-    response.writeHead(502, { 'content-type': 'text/plain' }).end('orders does not answer\n');
+    response.writeHead(502, { 'content-type': 'text/plain' }).end('orders does not respond\n');
   }
 }).listen(Number(process.env['PORT'] ?? 8082), '127.0.0.1');

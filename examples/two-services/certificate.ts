@@ -1,5 +1,5 @@
-// A certificate for the gateway's HTTPS listener that it signs itself: what an ACME client or your company's CA would put
-// into these two files. `node certificate.ts run/front localhost` writes run/front.pem and run/front.key.
+// A self-signed certificate for the gateway's HTTPS listener, in place of the two files that an ACME client or your
+// company's CA would write. `node certificate.ts run/front localhost` writes run/front.pem and run/front.key.
 
 import { createPublicKey } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { randomSerial, signCertificate } from '../../cert-agent/identity/x509.ts
 
 const dayMs = 24 * 3_600_000;
 
-/** Writes `path`.pem and `path`.key; whoever shall believe it takes the first as an authority. */
+/** Writes `path`.pem and `path`.key; clients that are to trust it use the first as an authority. */
 export async function writeCertificate(path: string, host: string): Promise<void> {
   const key = generateKey();
   const certificate = await signCertificate(

@@ -1,5 +1,5 @@
-// `npm run demo`: starts the CA, agents, two sidecars, two small services and a gateway, makes the tour, and ends with 0
-// only if every step did what it should. `--keep` leaves everything running.
+// `npm run demo`: starts the CA, agents, two sidecars, two small services and a gateway, makes the tour, and exits
+// with 0 only if every step did what it should. `--keep` leaves everything running.
 
 import { parseArgs } from 'node:util';
 import { sayNext, sayStillRunning } from './demo/next.ts';
@@ -19,7 +19,7 @@ async function demo(keep: boolean): Promise<void> {
   const world = await makeWorld();
   endOnSignals(world);
   const failed = await demonstrate(world);
-  // A signal came, and is being seen to.
+  // A signal came, and its handler ends the demo.
   if (world.processes.ended) return;
   process.exitCode = failed === 0 ? 0 : 1;
   if (failed === 0 && keep) return sayStillRunning(world);
@@ -28,7 +28,7 @@ async function demo(keep: boolean): Promise<void> {
   else say(`The logs of all processes are kept: ${world.directory}/run/*.log`);
 }
 
-/** Starts, makes the tour, and gives the number of steps that failed. */
+/** Starts everything, makes the tour, and resolves to the number of failed steps. */
 async function demonstrate(world: World): Promise<number> {
   const start = performance.now();
   try {
@@ -65,7 +65,7 @@ function seconds(start: number): string {
   return `${((performance.now() - start) / 1000).toFixed(1)} s`;
 }
 
-/** Nothing is left behind, however it ends. */
+/** However the demo ends, no process and no file stays behind. */
 function endOnSignals(world: World): void {
   const codes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
   for (const [signal, code] of Object.entries(codes)) {
@@ -73,7 +73,7 @@ function endOnSignals(world: World): void {
   }
 }
 
-/** Undefined where the arguments are not ours. */
+/** Undefined if the arguments are invalid. */
 function wantsToKeep(): boolean | undefined {
   try {
     return parseArgs({ options: { keep: { type: 'boolean', default: false } } }).values.keep;

@@ -1,6 +1,6 @@
-// Who says who users are: it stands here for Keycloak, Entra or the like, and is far too friendly, since whoever asks
-// gets a token. `GET /keys`: its public keys. `GET /token?user=ada&group=clerks`: a token of an hour; with `&forged` one
-// that says the same and is signed with a key that nobody knows.
+// The issuer of users' tokens, in place of Keycloak, Entra or the like. It is far too friendly: every client gets a
+// token. `GET /keys`: its public keys. `GET /token?user=ada&group=clerks`: a token that is valid for an hour; with
+// `&forged`, one with the same claims that is signed with an unknown key.
 
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -31,6 +31,6 @@ function tokenOf(claims: object, key: KeyObject): string {
   const text = [{ alg: 'ES256', typ: 'JWT', kid }, all]
     .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
     .join('.');
-  // JOSE wants the two numbers of a signature side by side, not in ASN.1 (RFC 7518 section 3.4).
+  // JOSE puts the two numbers of a signature side by side, not in ASN.1 (RFC 7518 section 3.4).
   return `${text}.${sign('sha256', Buffer.from(text), { key, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
 }

@@ -1,5 +1,5 @@
-// The service `orders`: a list in memory behind plain HTTP on loopback. It knows nothing of certificates, and would do
-// all that it is asked: that DELETE is not for everyone is the policy's knowledge.
+// The service `orders`: a list in memory behind plain HTTP on loopback. It knows nothing about certificates and
+// executes every request: only the policy says who may DELETE.
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 

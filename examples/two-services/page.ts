@@ -1,19 +1,19 @@
-// The page that a browser sees through the gateway: one file of HTML, and the tour of the demo as it happens, as
-// server-sent events. It is an app like any other here: plain HTTP on loopback, and no idea of who is in front of it.
+// The page that a browser sees through the gateway: one HTML file, and the demo's tour as it happens, as server-sent
+// events. It is an app like the others here: plain HTTP on loopback, unaware of what is in front of it.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
 
-/** Where the demo writes down what happens; without one there is no tour to show. */
+/** The file in which the demo records what happens; unset: there is no tour to show. */
 const tour = process.env['TOUR'];
 const pollMs = 100;
-/** Proxies on the way cut what is silent for minutes. */
+/** Proxies on the path close connections that are silent for minutes. */
 const pingMs = 15_000;
 
 const html = readFileSync(new URL('./page.html', import.meta.url), 'utf8');
 
-// Nothing but what stands in the page itself runs or is loaded.
+// Only the page's own script and style run; nothing else is loaded.
 const contentSecurityPolicy = [
   "default-src 'none'",
   `script-src '${hashOf('script')}'`,
@@ -25,13 +25,13 @@ const contentSecurityPolicy = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** Readers of the events, each with how far it is in the file. */
+/** Readers of the events, each with its position in the file. */
 const readers = new Map<ServerResponse, number>();
 
 const server = createServer((request, response) => {
   if (request.method !== 'GET') return void response.writeHead(405).end();
   if (request.url === '/events') return follow(response, Number(request.headers['last-event-id'] ?? 0));
-  if (request.url !== '/') return void response.writeHead(404).end('there is nothing here\n');
+  if (request.url !== '/') return void response.writeHead(404).end('not found\n');
   response
     .writeHead(200, {
       'content-type': 'text/html; charset=utf-8',
@@ -50,7 +50,7 @@ setInterval(() => {
   for (const response of readers.keys()) response.write(': still here\n\n');
 }, pingMs);
 
-/** Whoever is looking hears the last word too, and a gateway that is leaving has nothing to wait for. */
+/** Open pages get the last events too, and a draining gateway has nothing to wait for. */
 for (const signal of ['SIGTERM', 'SIGINT'])
   process.once(signal, () => {
     sendNews();
@@ -65,7 +65,7 @@ function sendNews(): void {
   for (const [response, at] of readers) send(response, events, at);
 }
 
-/** A browser that comes again says how far it was, and goes on from there. */
+/** A browser that reconnects says how far it got, and continues from there. */
 function follow(response: ServerResponse, at: number): void {
   response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
   response.once('close', () => readers.delete(response));
@@ -78,7 +78,7 @@ function send(response: ServerResponse, events: readonly string[], at: number): 
   readers.set(response, Math.max(at, events.length));
 }
 
-/** Whole lines only: the last may still be being written. */
+/** Whole lines only: the last one may be incomplete. */
 function readEvents(): string[] {
   if (tour === undefined) return [];
   try {

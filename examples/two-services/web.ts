@@ -1,6 +1,6 @@
-// The service `web`: a page that shows the orders. It asks for them in plain HTTP at the address that it was given, which
-// is its sidecar's; who it is and whom it may ask is not its business. Who asks it reads from what the gateway says: its
-// sidecar has verified that, and lets nobody else say it.
+// The service `web`: a page that shows the orders. It requests them in plain HTTP from a configured address, which is
+// its sidecar's; it knows neither its own identity nor what it may call. It reads the user's name from the gateway's
+// transaction token: its sidecar has verified the token, and removes any from other senders.
 
 import { createServer } from 'node:http';
 
@@ -12,14 +12,14 @@ createServer(async (request, response) => {
     const user = userOf(request.headers['txn-token']);
     const text = answer.ok
       ? `orders${user}: ${Object.values((await answer.json()) as Record<string, string>).join(', ')}`
-      : 'the orders are not for us';
+      : 'not allowed to read the orders';
     response.writeHead(answer.status, { 'content-type': 'text/plain' }).end(`${text}\n`);
   } catch {
-    response.writeHead(502, { 'content-type': 'text/plain' }).end('orders does not answer\n');
+    response.writeHead(502, { 'content-type': 'text/plain' }).end('orders does not respond\n');
   }
 }).listen(Number(process.env['PORT'] ?? 8082), '127.0.0.1');
 
-/** ` for ada`, or nothing where no gateway has said who it is. */
+/** ` for ada`, or nothing if no gateway has named the user. */
 function userOf(token: string | string[] | undefined): string {
   const payload = String(token ?? '').split('.')[1];
   if (payload === undefined) return '';

@@ -1,4 +1,4 @@
-// Who calls: users by way of the gateway, and a workload of the mesh that goes around it.
+// The callers: users through the gateway, and a workload of the mesh that goes around it.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,9 +9,9 @@ export interface UserQuestion {
   readonly token?: string;
   readonly method?: string;
   readonly path?: string;
-  /** The name that TLS is made with. */
+  /** The server name of the TLS handshake. */
   readonly serverName?: string;
-  /** The name in the request, where it is another. */
+  /** The host in the request, if it differs. */
   readonly host?: string;
 }
 
@@ -25,7 +25,7 @@ export function askAsUser({ ports, directory }: World, question: UserQuestion): 
   return ask(token === undefined ? asked : { ...asked, token });
 }
 
-/** A request of `reports`, a workload with a certificate of its own, to the sidecar of `web` itself. */
+/** A request of `reports`, a workload with its own certificate, directly to the sidecar of `web`. */
 export async function askAsReports(world: World, headers: Readonly<Record<string, string>>): Promise<Answer> {
   const address = { host: '127.0.0.1', port: world.ports.webInbound };
   const direct = goDirectly(address, idOf('web'), credentialOf(world, 'reports'));
@@ -37,7 +37,7 @@ export async function tokenFor({ ports }: World, user: string, group: string): P
   return (await ask({ port: ports.issuer, path: `/token?user=${user}&group=${group}` })).body.trim();
 }
 
-/** What the gateway has told `web` of a user, as it stands in the log of a careless app. */
+/** The last transaction token that the gateway sent to `web`, from the log of a careless app. */
 export function stealFromLog({ directory }: World): string {
   const lines = readFileSync(join(directory, 'run', 'web-app.log'), 'utf8')
     .trim()
@@ -46,7 +46,7 @@ export function stealFromLog({ directory }: World): string {
   return heads.findLast((head) => head['txn-token'] !== undefined)?.['txn-token'] ?? 'there is none in the log';
 }
 
-/** An answer, or that there is none, in words. */
+/** A response, or that there is none, as text. */
 export async function wordsOf(answer: Promise<Answer>): Promise<string> {
   return answer.then(
     ({ status, body }) => `${status} ${status === 200 ? '' : body}`.trim(),
@@ -54,7 +54,7 @@ export async function wordsOf(answer: Promise<Answer>): Promise<string> {
   );
 }
 
-/** Several answers: `10 times 200, 1 times 429`. */
+/** Several responses: `10 times 200, 1 times 429`. */
 export async function countsOf(answers: readonly Promise<Answer>[]): Promise<string> {
   const counts = new Map<number, number>();
   for (const { status } of await Promise.all(answers)) counts.set(status, (counts.get(status) ?? 0) + 1);

@@ -1,13 +1,12 @@
-// The layers, each a file, and which of them are in force. Open is what a layer is when somebody has forgotten it, or has
-// got it wrong.
+// The layers, each a file, and which of them are in force. A layer is open when its file was forgotten or is wrong.
 
 import type { World } from '../../two-services/demo/world.ts';
 import { type Guard, generationOf, putFile } from './world.ts';
 
 export interface Layer {
-  /** The file that it is, where it is in force. */
+  /** Its file, at the place where it is in force. */
   readonly file: string;
-  /** What takes its place when it is open; nothing at all where this is absent. */
+  /** The file that replaces it when it is open; absent: no file. */
   readonly open?: string;
   readonly guard: Guard;
 }
@@ -21,7 +20,7 @@ export const layers = {
   orders: { file: 'policies/orders/orders.yaml', open: 'open/orders.yaml', guard: 'orders-sidecar' },
 } as const satisfies Readonly<Record<string, Layer>>;
 
-/** What of the layers is in force: by the file of the layer, the file that is there; undefined where there is none. */
+/** What is in force: for each layer's file, the source of its content; undefined: no file. */
 type Plan = ReadonlyMap<string, string | undefined>;
 
 const all: readonly Layer[] = Object.values(layers);
@@ -30,21 +29,21 @@ let current: Plan = new Map(all.map(({ file }) => [file, file]));
 /** Every layer as it should be. */
 export const everyLayer: Plan = current;
 
-/** Every layer open but `one`, which is what `source` says, or its own file. */
+/** Every layer open except `one`, which has `source` or its own file. */
 export function only(one?: Layer, source = one?.file): Plan {
   return new Map(all.map((layer) => [layer.file, layer === one ? source : layer.open]));
 }
 
 /**
- * Puts the files there, and resolves when everybody whom they concern goes by them. One file after the other: who finds two
- * changed may have read between them, and then its next generation is not yet the last.
+ * Writes the files, and resolves when every process that they concern uses them. One file after the other: a process
+ * that finds two changes may have read between them, and then its next generation is not yet the last.
  */
 export async function putInForce(world: World, plan: Plan): Promise<void> {
   for (const { file, guard } of all) {
     if (plan.get(file) === current.get(file)) continue;
     const before = await generationOf(world, guard);
     putFile(world, file, plan.get(file));
-    await world.processes.until(async () => (await generationOf(world, guard)) > before, `${guard} to go by ${file}`);
+    await world.processes.until(async () => (await generationOf(world, guard)) > before, `${guard} to use ${file}`);
   }
   current = plan;
 }

@@ -1,5 +1,5 @@
-// What the layers are for: requests that should not come through, each with the one layer that refuses it when all the
-// others are open, and what the log of that layer calls it.
+// What the layers are for: requests that should not pass, each with the one layer that refuses it when all others are
+// open, and the code in that layer's log.
 
 import type { World } from '../../two-services/demo/world.ts';
 import { askAsReports, askAsUser, countsOf, stealFromLog, tokenFor, wordsOf } from './callers.ts';
@@ -9,13 +9,13 @@ import type { Guard } from './world.ts';
 export interface Try {
   readonly name: string;
   readonly layer: Layer;
-  /** What the layer is for this one, where that is not its own file. */
+  /** The layer's content for this request, if it is not its own file. */
   readonly source?: string;
   ask(): Promise<string>;
-  /** What it gets when every layer is open. */
+  /** The outcome when every layer is open. */
   readonly open: string;
   readonly refused: string;
-  /** What the log of `guard` says. */
+  /** The code in the log of `guard`. */
   readonly code: string;
   readonly policy?: string;
   readonly guard: Guard;
@@ -37,7 +37,7 @@ export async function makeUsers(world: World): Promise<Users> {
 }
 
 const denied = '403 RBAC: access denied';
-/** As documents/limits.yaml has it, and one more. */
+/** One more than documents/limits.yaml allows. */
 const tooMany = 11;
 
 /** In the order in which a request would meet the layers. */
@@ -48,7 +48,7 @@ export function triesOf(world: World, { clerk, guest, hasty }: Users): readonly 
   return [
     {
       ...atGateway,
-      name: 'a host that nobody here is',
+      name: 'an unknown host name',
       layer: layers.door,
       ask: () => wordsOf(askAsUser(world, { token: clerk, serverName: 'other.demo.test' })),
       refused: 'no answer',
@@ -56,7 +56,7 @@ export function triesOf(world: World, { clerk, guest, hasty }: Users): readonly 
     },
     {
       ...atGateway,
-      name: 'another host than TLS was made for',
+      name: 'another host than that of the TLS handshake',
       layer: layers.door,
       ask: () => wordsOf(askAsUser(world, { token: clerk, host: 'other.demo.test' })),
       refused: '404',
@@ -106,11 +106,11 @@ export function triesOf(world: World, { clerk, guest, hasty }: Users): readonly 
     },
     {
       ...webUsers,
-      name: "a workload with the gateway's word, stolen",
+      name: 'a workload with a stolen transaction token',
       ask: () => wordsOf(askAsReports(world, { 'txn-token': stealFromLog(world) })),
     },
     {
-      name: 'web asks for what it may not: DELETE',
+      name: 'web sends what it may not send: DELETE',
       layer: layers.orders,
       ask: () => wordsOf(askAsUser(world, { token: clerk, method: 'DELETE', path: '/orders/3' })),
       ...{ open: '200', refused: denied, code: 'policy_denied', policy: 'none', guard: 'orders-sidecar' },

@@ -1,5 +1,5 @@
-// What the tour goes through: the example's own files with free ports, in a directory of their own, and each process of
-// the picture in the README for real.
+// The tour's environment: the example's own files with free ports, in a temporary directory, and every process of the
+// picture in the README.
 
 import {
   globSync,
@@ -23,7 +23,7 @@ import { giveToken, isReady, startAgent, startCa, type World } from '../../two-s
 const example = fileURLToPath(new URL('..', import.meta.url));
 const twoServices = fileURLToPath(new URL('../../two-services', import.meta.url));
 
-/** Who refuses: the gateway and the sidecars, by what their logs are named. */
+/** The processes that refuse, by the names of their logs. */
 export type Guard = 'gateway' | 'web-sidecar' | 'orders-sidecar';
 
 const adminPorts: Readonly<Record<Guard, keyof Ports>> = {
@@ -32,7 +32,7 @@ const adminPorts: Readonly<Record<Guard, keyof Ports>> = {
   'orders-sidecar': 'ordersAdmin',
 };
 
-/** Makes the directory, with every layer in force; nothing runs yet. */
+/** Makes the directory, with every layer in force. Starts no process. */
 export async function makeWorld(): Promise<World> {
   const ports = await findPorts();
   const directory = mkdtempSync(join(realpathSync(tmpdir()), 'sallyport-gateway-'));
@@ -43,7 +43,7 @@ export async function makeWorld(): Promise<World> {
   return world;
 }
 
-/** Puts the example's file `source` where `place` is, whole at once, or nothing at all. */
+/** Replaces `place` atomically with the example's file `source`, or removes it. */
 export function putFile({ directory, ports }: World, place: string, source: string | undefined): void {
   const path = join(directory, place);
   if (source === undefined) return rmSync(path, { force: true });
@@ -72,18 +72,18 @@ export async function startWorld(world: World): Promise<void> {
     await processes.until(() => ask({ port: ports[name] }), `${name} to answer`);
 }
 
-/** The number of the configuration that one of them goes by. */
+/** The number of the configuration that `guard` uses. */
 export async function generationOf({ ports }: World, guard: Guard): Promise<number> {
   const { body } = await ask({ port: ports[adminPorts[guard]], path: '/state' });
   return (JSON.parse(body) as { generation: number }).generation;
 }
 
-/** Its log and access log so far, one JSON object a line. */
+/** Its log and access log so far, one JSON object per line. */
 export function logOf({ processes }: World, guard: Guard): string {
   return readFileSync(processes.logFile(guard), 'utf8');
 }
 
-/** The story of a refusal, which `sallyport why` tells. */
+/** The explanation of a refusal, as `sallyport why` shows it. */
 export async function whyOf(
   { ports }: World,
   guard: Guard,

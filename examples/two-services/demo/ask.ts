@@ -1,5 +1,5 @@
-// The demo's HTTP clients: a plain one, as an app has it, the same over TLS, as a user has it, and one that goes to the
-// mutual-TLS port directly, as only somebody would who wants to get around the sidecar.
+// The demo's HTTP clients: a plaintext one, as an app has it; the same over TLS, as a user has it; and one that
+// connects to the mutual-TLS port directly, as only an attacker would who wants to get around the sidecar.
 
 import { readFileSync } from 'node:fs';
 import { type Agent, type ClientRequest, type IncomingHttpHeaders, type OutgoingHttpHeaders, request } from 'node:http';
@@ -18,21 +18,21 @@ export interface Question {
   readonly address?: string;
   readonly port: number;
   readonly method?: string;
-  /** A path, or the whole URL where the port is used as a proxy. */
+  /** A path, or the whole URL if the port is used as a proxy. */
   readonly path?: string;
   readonly host?: string;
-  /** Says who asks, where that is a user. */
+  /** The user's token, if the client is a user. */
   readonly token?: string;
-  /** Over TLS then, to a server that proves to be `serverName` to whoever believes this authority (PEM). */
+  /** PEM. If set, the request goes over TLS, to a server that proves to be `serverName` under this authority. */
   readonly authority?: string;
   readonly serverName?: string;
-  /** Keeps connections; without one each question has its own. */
+  /** Keeps connections; without one each request has its own. */
   readonly agent?: Agent;
 }
 
 const timeoutMs = 10_000;
 
-/** Asks in plain HTTP, or over TLS. */
+/** Sends a request in plain HTTP, or over TLS. */
 export function ask({
   address = '127.0.0.1',
   port,
@@ -53,28 +53,28 @@ export function ask({
   return answerTo(requestTls({ ...options, agent: false, ca: authority, servername: serverName }));
 }
 
-/** What to show to a peer, and whom to believe; all PEM. */
+/** The certificate and key to present, and the authorities to trust; all PEM. */
 export interface Credential {
   readonly cert?: string;
   readonly key?: string;
   readonly trust: string;
 }
 
-/** What the agent wrote to `directory`; read anew each time, since the agent replaces it. */
+/** What the agent wrote to `directory`; read each time, since the agent replaces it. */
 export function readCredential(directory: string): Credential {
   const read = (name: string): string => readFileSync(join(directory, name), 'utf8');
   return { cert: read('svid.pem'), key: read('svid.key'), trust: read('bundle.pem') };
 }
 
-/** A way to a mutual-TLS port that keeps its one connection. */
+/** A client of a mutual-TLS port that keeps one connection. */
 export interface Direct {
   ask(headers?: OutgoingHttpHeaders): Promise<Answer>;
-  /** Resolves when a connection of it has been closed. */
+  /** Resolves when its connection has been closed. */
   readonly closed: Promise<void>;
   end(): void;
 }
 
-/** Goes to `address` with `credential`, and believes only a server that proves to be `expected`. */
+/** A client for `address` with this credential, which accepts only a server that proves to be `expected`. */
 export function goDirectly(
   address: { readonly host: string; readonly port: number },
   expected: string,

@@ -1,10 +1,10 @@
-// The steps that change something while everything runs: a policy, and who is trusted.
+// The steps that change something while everything runs: a policy, and a revocation.
 
 import { join } from 'node:path';
 import { type Finding, reasonOfCut, toOrders } from './step.ts';
 import { addPolicy, credentialOf, idOf, type Parts, type World } from './world.ts';
 
-/** The connection stays open all the while: it is the request that is judged. */
+/** The connection stays open throughout: policy evaluates each request. */
 export async function policyAdded(world: World): Promise<Finding> {
   const direct = toOrders(world, credentialOf(world, 'reports'));
   try {
@@ -18,7 +18,7 @@ export async function policyAdded(world: World): Promise<Finding> {
   }
 }
 
-/** Who is revoked loses the connection that is open, and gets no new one. */
+/** A revoked workload loses its open connection, and gets no new one. */
 export async function revoked(world: World, parts: Parts): Promise<Finding> {
   const { processes } = world;
   const credential = credentialOf(world, 'reports');

@@ -1,17 +1,17 @@
-// Constant load through both sidecars, counted.
+// Constant, counted load through both sidecars.
 
 import { Agent } from 'node:http';
 import { ask } from './ask.ts';
 
-/** Enough to have requests in flight at every moment, little enough for a busy machine. */
+/** Enough to have requests in flight at every moment, few enough for a busy machine. */
 const clients = 4;
 
 export interface Load {
-  /** Ends it, and gives what it came to; a second time too. */
+  /** Ends the load and resolves to its counts. May be called again. */
   stop(): Promise<{ readonly requests: number; readonly failures: readonly string[] }>;
 }
 
-/** Clients that ask `orders` by way of the sidecar at `port`, each again as soon as it has its answer. */
+/** Clients that call `orders` through the sidecar at `port`, each again as soon as it has its response. */
 export function startLoad(port: number): Load {
   const agent = new Agent({ keepAlive: true });
   const failures: string[] = [];

@@ -1,12 +1,12 @@
-// The last lines: what to try next. Each command works as it is printed, in the clone.
+// The last lines: what to try next. Each command works as printed, in the clone.
 
 import { say } from './print.ts';
 import { pageOf, type World } from './world.ts';
 
-/** For after everything was ended: what to type, and what it is for. */
+/** For when everything has ended: each command, and its purpose. */
 export const nextCommands = [
   ['npm run demo -- --keep', 'the same, and leave it running'],
-  ['npx sallyport sidecar --config examples/two-services/orders.yaml --check', 'is this configuration good?'],
+  ['npx sallyport sidecar --config examples/two-services/orders.yaml --check', 'check a configuration'],
   ['npx sallyport --help', 'all commands'],
   ['cat examples/two-services/README.md', 'the same by hand'],
 ] as const;
@@ -16,7 +16,7 @@ export function sayNext(): void {
   for (const [command, purpose] of nextCommands) say(`  ${command.padEnd(74)}  ${purpose}`);
 }
 
-/** With everything running: where it listens, and how to end it. */
+/** For when everything is running: where it listens, and how to end it. */
 export function sayStillRunning(world: World): void {
   const { directory, ports, processes } = world;
   const running = processes.list();

@@ -1,15 +1,15 @@
-// The ports of the example's files, and free ones to take their place: the demo runs beside whatever else is running.
+// The ports in the example's files, and free ones to replace them: the demo must not disturb other processes.
 
 import { createServer } from 'node:net';
 
-/** As they stand in web.yaml, orders.yaml and the README. */
+/** As in web.yaml, orders.yaml and the README. */
 export const examplePorts = Object.freeze({
   ca: 8443,
   ordersApp: 8081,
   webApp: 8082,
   /** Where `orders` takes mutual TLS. */
   inbound: 15006,
-  /** Where `web` speaks to its sidecar, which chooses the upstream by Host. */
+  /** Where `web` sends requests to its sidecar, which selects the upstream by Host. */
   outbound: 15001,
   /** The same, always to `orders`. */
   toOrders: 15002,
@@ -39,13 +39,14 @@ export async function findPorts(): Promise<Ports> {
   return Object.fromEntries(found) as Ports;
 }
 
-// Ports that the system gives to outgoing connections begin at 32768 (Linux) or higher: one of those, free now, may be
-// somebody's when it is needed. Below them, each process walks from a place of its own, so that two do not find the same.
+// The system's ports for outgoing connections begin at 32768 (Linux) or higher: one of those, free now, may be in use
+// when it is needed. Below them, each process starts its search at a different port, so that two do not find the
+// same.
 const lowest = 10_240;
 const count = 32_768 - lowest;
 let next = (process.pid * 211) % count;
 
-/** A loopback port that is free, and that this process has not given before. */
+/** A free loopback port that this process has not returned before. */
 export async function freePort(): Promise<number> {
   for (let tried = 0; tried < count; tried++) {
     const port = lowest + next;
@@ -55,7 +56,7 @@ export async function freePort(): Promise<number> {
   throw new Error(`no port between ${lowest} and ${lowest + count} is free`);
 }
 
-/** `text` of one of the example's files with our ports in place of its own. */
+/** `text` of one of the example's files, with its ports replaced by ours. */
 export function withPorts(text: string, ports: Ports): string {
   const names = Object.keys(examplePorts) as (keyof Ports)[];
   return text.replace(/\b\d{4,5}\b/g, (number) => {

@@ -1,4 +1,5 @@
-// What the demo prints: a line for each thing it starts, and one for each step with what was expected and what happened.
+// What the demo prints: a line for each process it starts, and one for each step with what was expected and what
+// happened.
 
 import { styleText } from 'node:util';
 
@@ -17,13 +18,13 @@ export interface Outcome {
   readonly ok: boolean;
 }
 
-/** `ok      what was tried   expected ...   got ...`, in one line. */
+/** `ok      step   expected ...   got ...`, in one line. */
 export function sayOutcome({ name, expected, got, ok }: Outcome): void {
   const verdict = ok ? paint('green', 'ok    ') : paint('red', 'FAILED');
   say(`${verdict}  ${name.padEnd(44)}  expected ${expected.padEnd(27)}  got ${short(got)}`);
 }
 
-/** An answer may be long, and one line is one line. */
+/** A response may be long; a step takes one line. */
 function short(text: string): string {
   const line = text.replace(/\s+/g, ' ');
   return line.length <= longest ? line : `${line.slice(0, longest - 3)}...`;

@@ -1,4 +1,4 @@
-// The demo's processes: each real, each with its own log file, and none left behind.
+// The demo's processes: each with its own log file, and none left behind.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
@@ -9,10 +9,10 @@ import { promisify } from 'node:util';
 
 const bin = fileURLToPath(new URL('../../../sidecar/bin.mjs', import.meta.url));
 
-/** The same source is read by some twenty processes; this saves a third of what starting them costs. */
+/** Some twenty processes compile the same source; this saves a third of the time it takes to start them. */
 const compileCache = fileURLToPath(new URL('../../../node_modules/.cache/node', import.meta.url));
 
-/** Longer than anything here takes, even on a busy machine; what takes longer is broken. */
+/** Longer than any step takes, even on a busy machine; a step that takes longer is broken. */
 const patienceMs = 15_000;
 const pollMs = 15;
 /** A sidecar drains for 5 s at most. */
@@ -33,12 +33,12 @@ export class Processes {
   readonly #end = new AbortController();
   #problem: string | undefined;
 
-  /** `directory` is where logs go and what relative paths are relative to. */
+  /** `directory` holds the logs and is the processes' working directory. */
   constructor(directory: string) {
     this.#directory = directory;
   }
 
-  /** Everything is being stopped, or was: what fails now fails because of that. */
+  /** All processes are being stopped, or were: failures from now on have that cause. */
   get ended(): boolean {
     return this.#end.signal.aborted;
   }
@@ -47,12 +47,12 @@ export class Processes {
     return join(this.#directory, 'run', `${name}.log`);
   }
 
-  /** Starts `sallyport` with `args` as a process that stays. */
+  /** Starts `sallyport` with `args` as a process that keeps running. */
   sallyport(name: string, ...args: string[]): Running {
     return this.node(name, [bin, ...args]);
   }
 
-  /** Starts Node. The process leads a group of its own, so that Ctrl-C is ours to handle and --keep can leave it. */
+  /** Starts Node. The process leads its own group, so that we handle Ctrl-C and --keep can leave it running. */
   node(name: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
     this.#end.signal.throwIfAborted();
     const log = openSync(this.logFile(name), 'a', 0o600);
@@ -72,14 +72,14 @@ export class Processes {
     };
   }
 
-  /** Runs a `sallyport` command to its end and gives what it printed. */
+  /** Runs a `sallyport` command to its end and resolves to what it printed. */
   async run(...args: string[]): Promise<string> {
     const options = { cwd: this.#directory, env: cleanEnvironment(), signal: this.#end.signal };
     const { stdout } = await promisify(execFile)(process.execPath, [bin, ...args], options);
     return stdout;
   }
 
-  /** Asks `question` until it answers; gives up when a process died or time ran out. */
+  /** Repeats `question` until it gives a value. @throws when a process died or the time is over. */
   async until<T>(question: () => T | undefined | false | Promise<T | undefined | false>, what: string): Promise<T> {
     const end = performance.now() + patienceMs;
     for (;;) {
@@ -94,7 +94,7 @@ export class Processes {
     }
   }
 
-  /** Name and process ID of what is running. */
+  /** Name and process ID of each running process. */
   list(): [string, number][] {
     return [...this.#children].map(([name, child]) => [name, child.pid ?? 0]);
   }
@@ -113,13 +113,13 @@ export class Processes {
     const ended = new Promise((resolve) => child.once('exit', resolve));
     const timer = setTimeout(() => child.kill('SIGKILL'), stopMs);
     child.ref();
-    // As Ctrl-C would: at SIGTERM a sidecar waits for its app, and here all of them end at once.
+    // As with Ctrl-C: after SIGTERM a sidecar waits for its app, but here all processes end at once.
     child.kill('SIGINT');
     await ended;
     clearTimeout(timer);
   }
 
-  /** One that was stopped is not on the list any more, and may end. */
+  /** A process that was stopped is no longer on the list, and may end. */
   #died(name: string, how: string): void {
     if (!this.#children.has(name)) return;
     this.#children.delete(name);
@@ -127,7 +127,7 @@ export class Processes {
   }
 }
 
-/** Our settings of this shell are not the demo's, and a loader in NODE_OPTIONS would run in every process. */
+/** The demo ignores this shell's Sallyport settings; a loader in NODE_OPTIONS would run in every process. */
 function cleanEnvironment(): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([name]) => !/^(NODE_OPTIONS|SALLYPORT_.*)$/.test(name));
   return { ...Object.fromEntries(kept), NODE_COMPILE_CACHE: compileCache };

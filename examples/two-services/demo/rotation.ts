@@ -5,17 +5,17 @@ import { startLoad } from './load.ts';
 import type { Finding } from './step.ts';
 import { idOf, type Parts, type World } from './world.ts';
 
-/** Serials, as the admin pages of the sidecars tell them. */
+/** Serials, as shown by the sidecars' admin pages. */
 interface Serials {
   readonly web: string;
   readonly orders: string;
-  /** Those that `web` showed on the connections that `orders` holds open. */
+  /** The serials that `web` presented on the open connections of `orders`. */
   readonly shown: readonly string[];
 }
 
 const rounds = 12;
 
-/** A round ends when both serials are new and `web` has shown its new one to `orders`. */
+/** A round ends when both serials are new and `web` has presented its new one to `orders`. */
 export async function rotated(world: World, { ordersSidecar, webAgent }: Parts): Promise<Finding> {
   const load = startLoad(world.ports.outbound);
   try {

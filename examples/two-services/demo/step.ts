@@ -1,28 +1,28 @@
-// A step of the tour, and the two kinds of which most are: a call that is answered, and one that is cut off. The reason
-// of a cut is read from the sidecar's log, because a stranger is told none.
+// A step of the tour, and its two most common kinds: a call that gets a response, and one that is cut off. The reason
+// of a cut is read from the sidecar's log, because a stranger does not see it.
 
 import type { Answer, Credential } from './ask.ts';
 import { goDirectly } from './ask.ts';
 import { idOf, type Parts, type World } from './world.ts';
 
-/** What happened, in words, and whether it should have. */
+/** What happened, as text, and whether it should have happened. */
 export type Finding = readonly [got: string, ok: boolean];
 
-/** Where a request passes, in the picture of the page; `peer` is a workload that comes without a sidecar. */
+/** The places of a request in the page's picture; `peer` is a workload without a sidecar. */
 export type Place = 'user' | 'gateway' | 'web-sidecar' | 'web' | 'peer' | 'orders-sidecar' | 'orders';
 
 export interface Step {
   readonly name: string;
   readonly expected: string;
   run(): Promise<Finding>;
-  /** How far the step's request comes, from where it begins to where it is answered or refused. */
+  /** The path of the step's request, from its start to where it is answered or refused. */
   readonly way?: readonly Place[];
 }
 
-/** What a refusal by policy says to the one who asked. */
+/** What a caller sees of a refusal by policy. */
 export const denied = 'RBAC: access denied';
 
-/** A step whose call is answered with `status` and a body that holds `part`. */
+/** A step whose call gets `status` and a body that contains `part`. */
 export function answers(name: string, status: number, part: string, call: () => Promise<Answer>): Step {
   return {
     name,
@@ -46,7 +46,7 @@ export function cutOff(name: string, code: string, world: World, parts: Parts, c
   };
 }
 
-/** Why `orders` closes a connection with `credential`; the answer, should there be one. */
+/** Why `orders` closes a connection with `credential`; or its response, if there is one. */
 export async function reasonOfCut(world: World, parts: Parts, credential: Credential): Promise<string> {
   const { ordersSidecar } = parts;
   const before = ordersSidecar.log().length;
@@ -55,14 +55,14 @@ export async function reasonOfCut(world: World, parts: Parts, credential: Creden
     const { status, body } = await direct.ask();
     return `${status} ${body.trim()}`;
   } catch {
-    const said = (): string | undefined => /"code":"(svid_\w+)"/.exec(ordersSidecar.log().slice(before))?.[1];
-    return await world.processes.until(said, 'the reason in the log of the sidecar of orders');
+    const logged = (): string | undefined => /"code":"(svid_\w+)"/.exec(ordersSidecar.log().slice(before))?.[1];
+    return await world.processes.until(logged, 'the reason in the log of the sidecar of orders');
   } finally {
     direct.end();
   }
 }
 
-/** Goes around the sidecar of `web`, to the mutual-TLS port of `orders` itself. */
+/** Goes around the sidecar of `web`, directly to the mutual-TLS port of `orders`. */
 export function toOrders(world: World, credential: Credential): ReturnType<typeof goDirectly> {
   return goDirectly({ host: '127.0.0.1', port: world.ports.inbound }, idOf('orders'), credential);
 }

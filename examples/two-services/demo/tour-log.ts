@@ -1,5 +1,5 @@
-// The tour as it happens, one JSON object a line in run/tour.jsonl: the page in the browser reads it from there, also
-// when the demo itself has ended.
+// The tour as it happens, one JSON object per line in run/tour.jsonl. The page in the browser reads it from there, even
+// after the demo itself has ended.
 
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ export type TourEvent =
   | { readonly type: 'outcome'; readonly step: number; readonly got: string; readonly ok: boolean }
   | { readonly type: 'end'; readonly verdict: string };
 
-/** Writes one event; `directory` is the world's. */
+/** Appends one event to the file in `directory`, the world's. */
 export function note(directory: string, event: TourEvent): void {
   appendFileSync(join(directory, 'run', 'tour.jsonl'), `${JSON.stringify(event)}\n`);
 }

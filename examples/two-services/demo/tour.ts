@@ -1,5 +1,5 @@
 // The tour: what is allowed, what is refused, and what changes while everything runs. Each step tries one thing and
-// says whether what happened is what should.
+// reports whether it did what it should.
 
 import { ask, type Credential } from './ask.ts';
 import { policyAdded, revoked } from './changes.ts';
@@ -8,7 +8,7 @@ import { answers, cutOff, denied, type Finding, type Place, type Step, toOrders 
 import { usersSteps } from './users.ts';
 import { credentialOf, type Parts, type World } from './world.ts';
 
-/** All steps, in the order in which they build on each other. */
+/** All steps, in an order in which they build on each other. */
 export function tourOf(world: World, parts: Parts): readonly Step[] {
   const ofWeb: readonly Place[] = ['web', 'web-sidecar', 'orders-sidecar'];
   return [
@@ -25,7 +25,7 @@ function allowedCalls({ ports }: World): Step[] {
   const lantern = 'a lantern';
   const port = ports.outbound;
   return [
-    answers('the page of web, whose app asks orders', 200, lantern, () => ask({ port: ports.webApp, path: '/' })),
+    answers('the page of web, whose app calls orders', 200, lantern, () => ask({ port: ports.webApp, path: '/' })),
     answers('allowed: GET, by Host', 200, lantern, () => ask({ port, host: 'orders' })),
     answers('allowed: GET, as with http_proxy', 200, lantern, () =>
       ask({ port, path: 'http://orders/orders', host: 'orders' }),
@@ -43,7 +43,11 @@ function refusedCalls(world: World, parts: Parts): Step[] {
     answers('the same with a forbidden method: DELETE', 403, denied, () =>
       ask({ port: world.ports.outbound, host: 'orders', method: 'DELETE' }),
     ),
-    { name: 'why, asked by the operator', expected: "add 'DELETE' to ...methods", run: () => explained(world) },
+    {
+      name: 'the reason, as the operator sees it',
+      expected: "add 'DELETE' to ...methods",
+      run: () => explained(world),
+    },
     answers('reports: a valid certificate, no rule', 403, denied, async () => {
       const direct = toOrders(world, credentialOf(world, 'reports'));
       return direct.ask().finally(direct.end);
@@ -53,7 +57,7 @@ function refusedCalls(world: World, parts: Parts): Step[] {
   ];
 }
 
-/** The admin port of `orders` says what would have let the DELETE pass; whoever sent it was told nothing of it. */
+/** The admin port of `orders` shows what would have allowed the DELETE; its sender does not see that. */
 async function explained({ ports }: World): Promise<Finding> {
   const page = async (path: string): Promise<unknown> =>
     JSON.parse((await ask({ port: ports.ordersAdmin, path, host: 'localhost' })).body);

@@ -1,5 +1,5 @@
-// The steps of users, who come from outside through the gateway: nobody without a good token, no user who is not let in,
-// nobody too often; and behind the gateway `web` knows who is asking.
+// The steps of users, who come from outside through the gateway. It refuses users without a good token, users who are
+// not allowed in, and users who send too many requests. Behind the gateway `web` knows the user.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,7 +7,7 @@ import { type Answer, ask } from './ask.ts';
 import { answers, denied, type Finding, type Step } from './step.ts';
 import type { World } from './world.ts';
 
-/** As gateway/limits.yaml has it. */
+/** As in gateway/limits.yaml. */
 const limit = 10;
 
 export function usersSteps(world: World): Step[] {
@@ -22,31 +22,33 @@ export function usersSteps(world: World): Step[] {
       way: atGateway,
     },
     {
-      ...answers('with one that another key has signed', 401, 'Jwt verification fails', async () =>
+      ...answers('a user with a token signed by another key', 401, 'Jwt verification fails', async () =>
         askGateway(world, await forged()),
       ),
       way: atGateway,
     },
     {
-      ...answers('with a good one: web knows who asks', 200, 'orders for ada', async () =>
+      ...answers('a user with a good token: web knows the user', 200, 'orders for ada', async () =>
         askGateway(world, await clerk()),
       ),
       way: [...atWeb, 'web', 'orders-sidecar', 'orders'],
     },
     {
-      ...answers('a user who is no clerk, refused by web', 403, denied, async () => askGateway(world, await guest())),
+      ...answers('a user who is not a clerk, refused by web', 403, denied, async () =>
+        askGateway(world, await guest()),
+      ),
       way: atWeb,
     },
     {
-      name: `one who asks more than ${limit} times a minute`,
-      expected: '429, and when to come back',
+      name: `a user with over ${limit} requests a minute`,
+      expected: '429 with Retry-After',
       run: () => tooOften(world),
       way: atGateway,
     },
   ];
 }
 
-/** A user of his own, so that whoever tries the page next has all of his own limit. */
+/** A separate user, so that users of the page later have their whole limit. */
 async function tooOften(world: World): Promise<Finding> {
   const token = await tokenFor(world, 'user=eve&group=clerks');
   const asked = Array.from({ length: limit + 1 }, () => askGateway(world, token));

@@ -1,5 +1,5 @@
-// The demo's world: the example's own files with free ports, in a directory of their own, and everything that the README
-// starts by hand, each as its own process.
+// The demo's environment: the example's own files with free ports, in a temporary directory, and everything that the
+// README starts by hand, each as its own process.
 
 import {
   copyFileSync,
@@ -28,7 +28,7 @@ export interface World {
   readonly processes: Processes;
 }
 
-/** What the tour sends signals to or reads the log of. */
+/** The processes to which the tour sends signals, or whose log it reads. */
 export interface Parts {
   readonly ordersSidecar: Running;
   readonly webAgent: Running;
@@ -39,17 +39,17 @@ export function idOf(name: string): string {
   return `spiffe://demo.test/ns/shop/sa/${name}`;
 }
 
-/** What the agent of `name` has now. */
+/** The current credential of the agent of `name`. */
 export function credentialOf({ directory }: World, name: string): Credential {
   return readCredential(join(directory, 'run', name));
 }
 
-/** Where a browser sees the page: through the gateway. */
+/** The page's address for a browser: through the gateway. */
 export function pageOf({ ports }: World): string {
   return `http://127.0.0.1:${ports.gatewayHttp}/`;
 }
 
-/** Makes the directory; nothing runs yet. */
+/** Makes the directory. Starts no process. */
 export async function makeWorld(): Promise<World> {
   const ports = await findPorts();
   const directory = mkdtempSync(join(realpathSync(tmpdir()), 'sallyport-demo-'));
@@ -61,18 +61,18 @@ export async function makeWorld(): Promise<World> {
   return { directory, ports, processes: new Processes(directory) };
 }
 
-/** Ends every process and removes the directory, unless somebody should look at its logs. */
+/** Ends every process and removes the directory, unless its logs are needed. */
 export async function endWorld({ directory, processes }: World, { keepFiles = false } = {}): Promise<void> {
   await processes.stopAll();
   if (!keepFiles) rmSync(directory, { recursive: true, force: true, maxRetries: 3 });
 }
 
-/** Puts one more of the example's policies in force. */
+/** Puts another of the example's policies in force. */
 export function addPolicy({ directory }: World, name: string): void {
   copyFileSync(join(example, name), join(directory, 'policies', name));
 }
 
-/** Starts all of it; resolves when all of it is ready. */
+/** Starts everything; resolves when everything is ready. */
 export async function startWorld(world: World): Promise<Parts> {
   const [parts] = await Promise.all([startShop(world), borrowOtherCertificate(world)]);
   return parts;
@@ -83,7 +83,7 @@ async function startShop(world: World): Promise<Parts> {
   startApps(world);
   const front = writeCertificate(join(world.directory, 'run', 'front'), 'localhost');
   await startCa(world, 'ca', ports.ca);
-  // All may start in any order: whatever comes before its token, its certificate or its peer waits for it.
+  // The start order does not matter: a process without its token, certificate or peer waits for it.
   const ordersSidecar = startSidecar(world, 'orders');
   const webAgent = startAgent(world, 'web', ports.webAgent);
   startSidecar(world, 'web');
@@ -115,7 +115,7 @@ function startApps({ processes, ports }: World): void {
   sayStarted(page, `the page that shows this in a browser, behind the gateway`);
 }
 
-/** Makes a CA in run/`name` and starts it; resolves when it takes orders. */
+/** Makes a CA in run/`name` and starts it; resolves when it listens. */
 export async function startCa({ processes }: World, name: string, port: number): Promise<Running> {
   await processes.run('ca', 'init', '--trust-domain', 'demo.test', '--dir', join('run', name));
   const listen = `127.0.0.1:${port}`;
@@ -151,7 +151,7 @@ export async function giveToken({ processes, directory }: World, ca: string, nam
   writeFileSync(join(directory, 'run', file), token, { mode: 0o600 });
 }
 
-/** Gets a certificate for `web` from another CA of the same name, which is gone again afterwards. */
+/** Gets a certificate for `web` from another CA of the same name, which is stopped afterwards. */
 async function borrowOtherCertificate(world: World): Promise<void> {
   const { processes, ports } = world;
   const ca = await startCa(world, 'other-ca', ports.otherCa);
