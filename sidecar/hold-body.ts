@@ -2,7 +2,7 @@
 // up to a limit, and handed on to whoever carries it in the end.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
-import type { Carrier } from './exchange/ends.ts';
+import type { Holding } from './exchange/ends.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import { hold, pile } from './exchange/held-bytes.ts';
 import type { Fields } from './exchange/message.ts';
@@ -11,7 +11,7 @@ import { refuse } from './respond.ts';
 /** What a body may hold in memory while its request is judged; past this its sender is paused. */
 const holdBytes = 64 * 1024;
 
-export class HeldBody implements Carrier {
+export class HeldBody implements Holding {
   readonly gathers = true;
   readonly #exchange: Exchange;
   #chunks: Buffer[] = [];

@@ -12,7 +12,7 @@ import { askAtEdge, askAuthorizers } from './ask-authorizer.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
-import { gatherBody, waitsForBody } from './edge/request-buffer/gather-body.ts';
+import type { Holding } from './exchange/ends.ts';
 import type { Exchange, PortRules, Step } from './exchange/exchange.ts';
 import { factsOf } from './exchange/facts.ts';
 import { addFields } from './exchange/fields.ts';
@@ -59,8 +59,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
         findRoute(exchange, connection);
         if (exchange.rules.decisionHeader) nameDecision(exchange);
         const waits = take(exchange, connection, exchange.rules.edge === undefined ? meshSteps : edgeSteps);
-        if (waits === undefined) pass(exchange);
-        else wait(exchange, waits);
+        after(exchange, waits, () => pass(exchange));
       } catch (error) {
         refuseOnRecord(exchange, error);
       }
@@ -90,13 +89,14 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   if (connection.alpn !== undefined) speak(connection.alpn === 'h2');
   else connection.speaker = new FirstBytes(connection, (said) => speak(said === 'http2'));
 
-  /** What comes of the body meanwhile is held. */
-  function wait(exchange: Exchange, step: Promise<void>): void {
-    const held = new HeldBody(exchange);
+  /** Goes on once a step has finished. What arrives of the body meanwhile is held, by the step itself where it gathers the body. */
+  function after(exchange: Exchange, step: undefined | Promise<void>, next: () => void): void {
+    if (step === undefined) return next();
+    const held = (exchange.carrier as Holding | undefined) ?? new HeldBody(exchange);
     exchange.carrier = held;
     step
       .then(() => {
-        pass(exchange);
+        next();
         held.release();
       })
       .catch((error: unknown) => refuseOnRecord(exchange, error))
@@ -110,17 +110,12 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     const changed = changedMeanwhile(exchange, connection, tools);
     if (changed !== undefined) throw changed;
     if (permit instanceof TunnelPermit) return openTunnel(exchange, permit);
-    const { edge } = exchange;
-    if (edge?.filters.bufferBytes !== undefined && edge.filters.redirect === undefined && waitsForBody(exchange))
-      gatherBody(
-        exchange,
-        () => goOn(exchange, permit),
-        (error) => refuseOnRecord(exchange, error),
-      );
-    else goOn(exchange, permit);
+    const waits = exchange.phases === undefined ? undefined : take(exchange, connection, exchange.phases.serve);
+    after(exchange, waits, () => goOn(exchange, permit));
   }
 
   function goOn(exchange: Exchange, permit: Permit): void {
+    if (exchange.finished || exchange.responded) return;
     if (exchange.edge !== undefined) rewrite(exchange, tools.sign);
     if (exchange.responded) return;
     forward(exchange, permit, connection.clientCert);

@@ -23,7 +23,7 @@ export function enter(exchange: Exchange, connection: Connection): undefined {
   const { urlBytes, bodyBytes } = rules.limits;
   if (target.length > urlBytes)
     throw new SallyportError('url_too_long', `the target has ${target.length} bytes (limit urlBytes: ${urlBytes})`);
-  exchange.bodyLimit = Math.min(bodyBytes, edge?.filters.bufferBytes ?? Number.POSITIVE_INFINITY);
+  exchange.bodyLimit = bodyBytes;
   if (typeof framing === 'number' && framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
   checkListener(exchange, connection);
   exchange.received = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };

@@ -133,8 +133,7 @@ export class RuleCompiler {
     }
     const prefix = prefixOf(rule);
     const session = sessionOf(rule);
-    const filters =
-      compile(() => this.#filters(rule.filters ?? [], { prefix, security: good, traffic: limiting })) ?? {};
+    const filters = compile(() => this.#filters(rule.filters ?? [], { prefix, security: good })) ?? {};
     const choices = (rule.backendRefs ?? [])
       .map(backendOf)
       .flatMap((one) => one ?? [])
@@ -191,11 +190,9 @@ export class RuleCompiler {
     {
       prefix,
       security,
-      traffic,
     }: {
       readonly prefix: string;
       readonly security: SecurityPolicy | undefined;
-      readonly traffic: BackendTrafficPolicy | undefined;
     },
   ): EdgeFilters {
     const of = (type: string): RouteFilter | undefined => list.find((one) => one.type === type);
@@ -209,7 +206,6 @@ export class RuleCompiler {
       ...(redirect === undefined ? {} : { redirect: compileRedirect(redirect, prefix) }),
       ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, prefix) }),
       ...(cors === undefined ? {} : { cors: compileCors(cors) }),
-      ...(traffic?.requestBuffer === undefined ? {} : { bufferBytes: traffic.requestBuffer.limitBytes }),
     });
   }
 

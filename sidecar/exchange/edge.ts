@@ -10,8 +10,6 @@ export interface EdgeFilters {
   readonly rewrite?: Rewrite;
   readonly redirect?: Redirect;
   readonly cors?: Cors;
-  /** A request's body is here in full before anything of it goes on, and has no more bytes than this. */
-  readonly bufferBytes?: number;
 }
 
 /** Set, then add, then remove. Names in lower case where they are compared. */

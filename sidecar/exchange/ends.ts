@@ -35,6 +35,13 @@ export interface Carrier {
   readonly gathers?: boolean;
 }
 
+/** Holds a body while a step waits, and hands it on afterwards. */
+export interface Holding extends Carrier {
+  /** Hands what is held to the carrier that the exchange has now. */
+  release(): void;
+  drop(): void;
+}
+
 /** A request as it came, before any step has changed it. */
 export interface Received {
   readonly fields: Fields;

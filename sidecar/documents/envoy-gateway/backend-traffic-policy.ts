@@ -8,7 +8,6 @@ import { rateLimit, rulesOf } from '../../edge/rate-limit/schema.ts';
 import { schemasOf } from '../../edge/schemas.ts';
 import type { PolicyTarget } from '../../edge/security-policy.ts';
 import { notEvaluated, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
-import { quantity } from '../../schema/quantity.ts';
 import { refused } from './fields.ts';
 import { mergeTypes, withInheritance } from './merge.ts';
 import type { BackendTrafficPolicy } from './upstream-settings.ts';
@@ -37,7 +36,7 @@ const target = z.strictObject({
 
 /** What capabilities of the edge read of it: each of them is about requests. */
 const capabilityFields = await schemasOf('BackendTrafficPolicy');
-const aboutRequests = ['rateLimit', 'retry', 'requestBuffer', ...Object.keys(capabilityFields)] as const;
+const aboutRequests = ['rateLimit', 'retry', ...Object.keys(capabilityFields)] as const;
 
 const spec = z
   .strictObject({
@@ -49,7 +48,6 @@ const spec = z
     loadBalancer: loadBalancer.optional(),
     circuitBreaker: circuitBreaker.optional(),
     healthCheck: healthCheck.optional(),
-    requestBuffer: z.strictObject({ limit: quantity, mode: notEvaluated('requestBuffer.mode') }).optional(),
     ...(capabilityFields as Record<never, never>),
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     routingType: notEvaluated('routingType'),
@@ -156,7 +154,6 @@ export function readBackendTrafficPolicy(
     ...(said.loadBalancer === undefined ? {} : { loadBalancer: loadBalancerOf(said.loadBalancer) }),
     ...(said.circuitBreaker === undefined ? {} : { circuitBreaker: withoutUndefined(said.circuitBreaker) }),
     ...(said.healthCheck === undefined ? {} : { healthCheck: healthCheckOf(said.healthCheck) }),
-    ...(said.requestBuffer === undefined ? {} : { requestBuffer: { limitBytes: said.requestBuffer.limit } }),
     ...partsOf(said),
     ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
     ...(read.required ? { required: true } : {}),

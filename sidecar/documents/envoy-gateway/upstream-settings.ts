@@ -16,7 +16,6 @@ export interface BackendTrafficPolicy extends Layered<BackendTrafficPolicy> {
   readonly loadBalancer?: LoadBalancerSettings;
   readonly circuitBreaker?: CircuitBreakerSettings;
   readonly healthCheck?: HealthCheckSettings;
-  readonly requestBuffer?: { readonly limitBytes: number };
   readonly file: string;
   readonly line: number;
 }

@@ -1,9 +1,8 @@
-// A request's body that is here in full before anything of it goes on (BackendTrafficPolicy `requestBuffer`): the app sees no
-// half requests, and waits for no slow client. The codec refuses what is longer than the limit; while it gathers, nothing else
-// of the path runs.
+// Gathers a request's body before anything of it goes on: the app sees no half requests, and waits for no slow client. The codec
+// refuses a body that is longer than the limit. While it gathers, nothing else of the path runs.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { Carrier } from '../../exchange/ends.ts';
+import type { Holding } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
@@ -13,13 +12,18 @@ export function waitsForBody({ framing, wholeBody, grpc, webSocket, method }: Ex
   return framing !== 0 && wholeBody === undefined && !grpc && !webSocket && method !== 'CONNECT';
 }
 
-/** Gathers the body, then lets the request go on with it. What `goOn` throws, and a client that falls silent, go to `fail`. */
-export function gatherBody(exchange: Exchange, goOn: () => void, fail: (error: unknown) => void): void {
-  exchange.carrier = new Gathering(exchange, goOn, fail);
-  if (!exchange.expectContinue) return;
-  // The app would have said it; it is asked only when the body is here.
-  exchange.expectContinue = false;
-  exchange.downstream.informational(goAhead);
+/**
+ * Gathers the body and resolves when all of it is here. Until then it is the exchange's carrier; afterwards the path lets it hand on
+ * what it still holds. Rejects with `stream_idle` when the client falls silent.
+ */
+export function gatherBody(exchange: Exchange): Promise<void> {
+  return new Promise((resolve, reject) => {
+    exchange.carrier = new Gathering(exchange, resolve, reject);
+    if (!exchange.expectContinue) return;
+    // The app would have sent it; it sees the request only when the body is complete.
+    exchange.expectContinue = false;
+    exchange.downstream.informational(goAhead);
+  });
 }
 
 const goAhead: Reply = Object.freeze({
@@ -31,17 +35,19 @@ const goAhead: Reply = Object.freeze({
   declaredLength: undefined,
 });
 
-class Gathering implements Carrier {
+class Gathering implements Holding {
   readonly gathers = true;
   readonly #exchange: Exchange;
-  readonly #goOn: () => void;
-  readonly #fail: (error: unknown) => void;
+  readonly #gathered: () => void;
+  readonly #fail: (error: SallyportError) => void;
   #pieces: Buffer[] = [];
   #bytes = 0;
+  /** A body that ends with trailers, which only chunks can carry on. */
+  #chunked: { readonly body: Buffer; readonly trailers: Fields } | undefined = undefined;
 
-  constructor(exchange: Exchange, goOn: () => void, fail: (error: unknown) => void) {
+  constructor(exchange: Exchange, gathered: () => void, fail: (error: SallyportError) => void) {
     this.#exchange = exchange;
-    this.#goOn = goOn;
+    this.#gathered = gathered;
     this.#fail = fail;
   }
 
@@ -59,44 +65,40 @@ class Gathering implements Carrier {
   requestEnd(trailers: Fields): void {
     const exchange = this.#exchange;
     const body = Buffer.concat(this.#pieces);
-    this.#drop();
+    this.drop();
     exchange.carrier = undefined;
-    // Only chunks can carry trailers on, so with those it stays chunks.
-    const stays = trailers.names.length > 0;
-    if (!stays) {
+    if (trailers.names.length > 0) this.#chunked = { body, trailers };
+    else {
       exchange.framing = body.length;
       if (body.length > 0) exchange.wholeBody = body;
     }
-    try {
-      this.#goOn();
-    } catch (error) {
-      return this.#fail(error);
-    }
-    if (stays) handOn(exchange, body, trailers);
+    this.#gathered();
+  }
+
+  release(): void {
+    if (this.#chunked === undefined) return;
+    const { carrier } = this.#exchange;
+    carrier?.requestData(this.#chunked.body);
+    carrier?.requestEnd(this.#chunked.trailers);
   }
 
   downstreamDrained(): void {}
 
   downstreamGone(): void {
-    this.#drop();
+    this.drop();
   }
 
   idle(): void {
-    this.#drop();
-    // The refusal may have to wait for the log, and what comes meanwhile is not the body.
+    this.drop();
+    // The refusal may have to wait for the log, and what arrives meanwhile is not the body.
     this.#exchange.carrier = undefined;
     const limit = this.#exchange.rules.limits.streamIdleMs;
-    this.#fail(new SallyportError('stream_idle', `its body had not come within ${limit} ms (limit streamIdleMs)`));
+    this.#fail(new SallyportError('stream_idle', `the body did not arrive within ${limit} ms (limit streamIdleMs)`));
   }
 
-  #drop(): void {
+  drop(): void {
     hold(-this.#bytes);
     this.#bytes = 0;
     this.#pieces = [];
   }
-}
-
-function handOn({ carrier }: Exchange, body: Buffer, trailers: Fields): void {
-  carrier?.requestData(body);
-  carrier?.requestEnd(trailers);
 }

@@ -89,7 +89,7 @@ t.test('limits, local and shared, with all that a selector may say', async (t) =
   t.equal(JSON.stringify(structuredClone(rateLimit)), JSON.stringify(rateLimit), 'plain data');
 });
 
-const values: [string, Partial<BackendTrafficPolicy>][] = [
+const values: [string, Readonly<Record<string, unknown>>][] = [
   [
     'retry: {}',
     {

@@ -14,10 +14,11 @@ t.test('all of it goes on as one', async (t) => {
   const exchange = exchangeOf();
   const before = heldBytes();
   let went = 0;
-  gatherBody(exchange, () => went++, t.error);
+  const gathered = gatherBody(exchange).then(() => went++);
   for (const piece of ['one', 'two']) exchange.carrier!.requestData(Buffer.from(piece));
   t.same([went, heldBytes() - before], [0, 6]);
   exchange.carrier!.requestEnd(emptyFields);
+  await gathered;
   t.same([went, heldBytes() - before, String(exchange.wholeBody), exchange.framing], [1, 0, 'onetwo', 6]);
 });
 
@@ -27,8 +28,7 @@ t.test(
     const exchange = exchangeOf();
     const before = heldBytes();
     const failed: unknown[] = [];
-    gatherBody(
-      exchange,
+    const gathered = gatherBody(exchange).then(
       () => t.fail('half a body goes nowhere'),
       (error) => failed.push(error),
     );
@@ -36,7 +36,8 @@ t.test(
     exchange.carrier!.idle();
     exchange.carrier?.requestData(Buffer.from('two'));
     exchange.carrier?.requestEnd(emptyFields);
+    await gathered;
     t.equal(heldBytes(), before);
-    t.match(failed, [new SallyportError('stream_idle', 'its body had not come within 5 ms (limit streamIdleMs)')]);
+    t.match(failed, [new SallyportError('stream_idle', 'the body did not arrive within 5 ms (limit streamIdleMs)')]);
   },
 );

@@ -1,0 +1,11 @@
+// `requestBuffer` of a BackendTrafficPolicy. Envoy Gateway's `mode` chooses when buffering starts; here it always starts with the body.
+
+import { z } from 'zod';
+import { notEvaluated } from '../../schema/gateway-patterns.ts';
+import { quantity } from '../../schema/quantity.ts';
+
+export const requestBuffer = z
+  .strictObject({ limit: quantity, mode: notEvaluated('requestBuffer.mode') })
+  .transform(({ limit }) => ({ limitBytes: limit }));
+
+export type RequestBufferPlan = Readonly<z.output<typeof requestBuffer>>;
