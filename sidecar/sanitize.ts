@@ -4,19 +4,18 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
-import { isPreflight, replyCorsFields } from './edge/cors/cors.ts';
+import { answerOwn } from './exchange/answer.ts';
 import type { ClientCertificate } from './exchange/connection-facts.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import { headerOf } from './exchange/facts.ts';
-import { addFields, changeRequest } from './exchange/fields.ts';
-import { emptyFields, role } from './exchange/message.ts';
+import { changeRequest } from './exchange/fields.ts';
+import { role } from './exchange/message.ts';
 import { ipOfPlace, parseIp } from './policy/ip.ts';
 import { bodyTooLarge } from './protocol/body-limit.ts';
-import { answerOwn } from './respond.ts';
 
 /**
- * Takes a request in, whose client and rule are known. A preflight is answered here, and `OPTIONS *` (RFC 9110 section 9.3.7).
- * @throws SallyportError `misdirected`, `client_certificate_refused`, `rule_broken`, `url_too_long` or `body_too_large`.
+ * Admits a request whose client and rule are known. `OPTIONS *` is answered here (RFC 9110 section 9.3.7).
+ * @throws SallyportError `misdirected`, `client_certificate_refused`, `url_too_long` or `body_too_large`.
  */
 export function enter(exchange: Exchange, connection: Connection): undefined {
   const { edge, rules, target, framing } = exchange;
@@ -30,16 +29,7 @@ export function enter(exchange: Exchange, connection: Connection): undefined {
   if (edge === undefined) {
     // No rule has it for a path. Of the server as a whole, for a host that is served, there is nothing to say but that it is there.
     if (exchange.path === '*' && exchange.listener !== undefined) answerOwn(exchange, 204, []);
-    return;
   }
-  const { cors } = edge.filters;
-  if (cors !== undefined && isPreflight(exchange)) {
-    answerOwn(exchange, 204, cors.preflight(exchange));
-    return;
-  }
-  if (edge.broken !== undefined) throw edge.broken;
-  if (cors !== undefined)
-    exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, replyCorsFields(exchange, cors));
 }
 
 /**

@@ -17,6 +17,7 @@ import { type StatusList, statusList } from '../routing/status.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import { askedInGrpc, grpcOf, spokenTo } from './backend-protocol.ts';
 import { type PoolWish, planPool } from './gateway-pools.ts';
+import { displacedBy } from './hooks.ts';
 import { trafficOf } from './sidecar-ports.ts';
 
 /** Everything that was found out about the documents. */
@@ -103,7 +104,7 @@ export function planGateway(
   const losses = [
     ...security.losses,
     ...traffic.losses,
-    ...corsLosses(attachments, security),
+    ...filterLosses(attachments, security),
     ...streamLosses(attachments, traffic),
   ];
   const plan = { attachments, security, traffic, closed, world, losses };
@@ -229,18 +230,18 @@ export function placeOf(listener: ServedListener, route: RouteDocument, rule: Ro
   };
 }
 
-/** A route's own CORS filter takes the place of its SecurityPolicy's: as two policies would. */
-function corsLosses({ gateways }: Attachments, security: PolicyTable<SecurityPolicy | BrokenAsPolicy>): string[] {
+/** A route's own filter that takes the place of a field of its SecurityPolicy: as two policies would. */
+function filterLosses({ gateways }: Attachments, security: PolicyTable<SecurityPolicy | BrokenAsPolicy>): string[] {
   const said = gateways.flatMap(({ listeners }) =>
     listeners.flatMap((listener) =>
       listener.attached.flatMap(({ route }) =>
         (route.spec.rules ?? []).flatMap((rule) => {
-          if (!('filters' in rule) || rule.filters?.some(({ type }) => type === 'CORS') !== true) return [];
           const policy = security.policyFor(placeOf(listener, route, rule));
-          if (policy === undefined || !('cors' in policy) || policy.cors === undefined) return [];
-          return [
-            `the CORS filter of ${route.kind} ${keyOf(route)} takes the place of 'cors' of SecurityPolicy ${keyOf(policy)}`,
-          ];
+          if (policy === undefined) return [];
+          return displacedBy(rule.filters ?? [], policy).map(
+            ({ type, field }) =>
+              `the ${type} filter of ${route.kind} ${keyOf(route)} takes the place of '${field}' of SecurityPolicy ${keyOf(policy)}`,
+          );
         }),
       ),
     ),

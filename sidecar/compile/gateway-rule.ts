@@ -5,7 +5,6 @@ import { askAtEdge } from '../ask-authorizer.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import { compileCors } from '../edge/cors/cors.ts';
 import { compileHeaderChange } from '../edge/headers/header-change.ts';
 import { layOut } from '../edge/phases.ts';
 import { compileRedirect, compileRewrite } from '../edge/rewrite/rewrite.ts';
@@ -32,7 +31,7 @@ import { chooseBackend, clusterOf, milliseconds, refusing, retryOf, sessionOf, t
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
-import { blamedOn, HookCompiler, type HookTools } from './hooks.ts';
+import { blamedOn, displacedBy, HookCompiler, type HookTools } from './hooks.ts';
 import { prefixOf } from './matches.ts';
 import { principalsOf, trafficOf } from './sidecar-ports.ts';
 
@@ -126,14 +125,15 @@ export class RuleCompiler {
     const extension = rule.filters?.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
     if (extension !== undefined)
       breakBy(new Error(`its filter ${extension.group}/${extension.kind} ${extension.name} is not known`));
-    if (good?.required === true && good.cors !== undefined && rule.filters?.some(({ type }) => type === 'CORS')) {
-      const why = `its CORS filter would take the place of 'cors' of SecurityPolicy ${keyOf(good)}, which has to be inherited (sallyport.dev/inherit: required)`;
+    for (const { type, field } of displacedBy(rule.filters ?? [], good)) {
+      if (good?.required !== true) continue;
+      const why = `its ${type} filter would take the place of '${field}' of SecurityPolicy ${keyOf(good)}, which has to be inherited (sallyport.dev/inherit: required)`;
       this.note({ ...ofRoute(route), message: `rule ${index}: ${why}` });
       breakBy(new Error(why));
     }
     const prefix = prefixOf(rule);
     const session = sessionOf(rule);
-    const filters = compile(() => this.#filters(rule.filters ?? [], { prefix, security: good })) ?? {};
+    const filters = compile(() => this.#filters(rule.filters ?? [], prefix)) ?? {};
     const choices = (rule.backendRefs ?? [])
       .map(backendOf)
       .flatMap((one) => one ?? [])
@@ -166,46 +166,30 @@ export class RuleCompiler {
         breakBy(error);
       },
     );
+    const guard = good === undefined ? undefined : compile(() => this.#guard(good), ofPolicy('SecurityPolicy', good));
+    const authorizer =
+      good?.extAuth === undefined ? undefined : compile(() => this.#authorizer(good), ofPolicy('SecurityPolicy', good));
+    const limits = compile(
+      () => this.#tools.limitsOf({ rule: name, policy: limiting, informal: informalOf(rule) }),
+      limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
+    );
     return Object.freeze({
-      name,
-      permit,
-      filters,
-      phases: layOut(hooks, askAtEdge),
-      guard: good === undefined ? undefined : compile(() => this.#guard(good), ofPolicy('SecurityPolicy', good)),
-      authorizer:
-        good?.extAuth === undefined
-          ? undefined
-          : compile(() => this.#authorizer(good), ofPolicy('SecurityPolicy', good)),
-      limits: compile(
-        () => this.#tools.limitsOf({ rule: name, policy: limiting, informal: informalOf(rule) }),
-        limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
-      ),
+      ...{ name, permit, filters, guard, authorizer, limits },
+      phases: layOut(hooks, askAtEdge, broken),
+      preflight: hooks.find(([, one]) => one.preflight !== undefined)?.[1].preflight,
       backendFor: chooseBackend(choices, session),
       broken,
     });
   }
 
-  #filters(
-    list: readonly RouteFilter[],
-    {
-      prefix,
-      security,
-    }: {
-      readonly prefix: string;
-      readonly security: SecurityPolicy | undefined;
-    },
-  ): EdgeFilters {
+  #filters(list: readonly RouteFilter[], prefix: string): EdgeFilters {
     const of = (type: string): RouteFilter | undefined => list.find((one) => one.type === type);
     const redirect = of('RequestRedirect')?.requestRedirect;
     const rewrite = of('URLRewrite')?.urlRewrite;
-    const cors =
-      of('CORS')?.cors ??
-      (security?.cors === undefined ? undefined : { ...security.cors, maxAge: security.cors.maxAgeSeconds });
     return Object.freeze({
       ...headerChanges(list),
       ...(redirect === undefined ? {} : { redirect: compileRedirect(redirect, prefix) }),
       ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, prefix) }),
-      ...(cors === undefined ? {} : { cors: compileCors(cors) }),
     });
   }
 

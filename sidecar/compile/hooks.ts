@@ -185,6 +185,21 @@ export function blamedOn(
   return of === 'SecurityPolicy' ? security : of === 'BackendTrafficPolicy' ? traffic : undefined;
 }
 
+/** Filters of a rule that take the place of a field of its SecurityPolicy. */
+export function displacedBy(
+  filters: readonly RouteFilter[],
+  security: object | undefined,
+): readonly { readonly type: string; readonly field: string }[] {
+  if (security === undefined) return [];
+  return capabilities.flatMap(({ fields, combines }) => {
+    if (combines === true) return [];
+    const filter = fields.find(({ kind }) => kind === 'filter');
+    const policy = fields.find(({ kind }) => kind === 'SecurityPolicy');
+    if (filter === undefined || policy === undefined || fieldOf(security, policy.name) === undefined) return [];
+    return filters.some(({ type }) => type === filter.name) ? [{ type: filter.name, field: policy.name }] : [];
+  });
+}
+
 /** Filter types of routes, with the field that each has its plan in. */
 const filterKeys: ReadonlyMap<string, string> = new Map(
   capabilities.flatMap(({ fields }) =>

@@ -4,10 +4,17 @@
 import type { AnyCapability, Field } from './capability.ts';
 import { compression } from './compression/capability.ts';
 import { concurrency } from './concurrency/capability.ts';
+import { cors } from './cors/capability.ts';
 import { mirror } from './mirror/capability.ts';
 import { requestBuffer } from './request-buffer/capability.ts';
 
-export const capabilities: readonly AnyCapability[] = Object.freeze([concurrency, requestBuffer, mirror, compression]);
+export const capabilities: readonly AnyCapability[] = Object.freeze([
+  cors,
+  concurrency,
+  requestBuffer,
+  mirror,
+  compression,
+]);
 
 /** The fields of one kind, by name, with the capability that each is of. */
 export function fieldsOf(

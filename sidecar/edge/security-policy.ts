@@ -132,15 +132,6 @@ export interface ExtAuthPolicy {
   readonly timeoutMs: number;
 }
 
-export interface CorsPolicy {
-  readonly allowOrigins: readonly string[];
-  readonly allowMethods: readonly string[];
-  readonly allowHeaders: readonly string[];
-  readonly exposeHeaders: readonly string[];
-  readonly allowCredentials: boolean;
-  readonly maxAgeSeconds: number;
-}
-
 export type EdgeAction = 'Allow' | 'Deny';
 
 export interface ClaimTest {
@@ -187,7 +178,6 @@ export interface SecurityPolicy extends Layered<SecurityPolicy> {
   readonly apiKeyAuth?: ApiKeyPolicy;
   readonly basicAuth?: BasicPolicy;
   readonly extAuth?: ExtAuthPolicy;
-  readonly cors?: CorsPolicy;
   readonly authorization?: EdgeAuthorizationPolicy;
   /** The namespaces of the parts that a merged policy has from another one: its Secrets and backends are there. */
   readonly namespaces?: Readonly<Record<string, string>>;

@@ -1,15 +1,12 @@
 // The nouns of a gateway: what an edge adds to the path of a request. A listener has routes, a route rules, a rule backends;
 // what a rule does beside passing on is compiled with it, and an exchange carries the rule that it has matched.
 
-import type { Exchange } from './exchange.ts';
-
 /** What becomes of a message on its way. Each is absent where the rule has no such filter. */
 export interface EdgeFilters {
   readonly requestHeaders?: HeaderChange;
   readonly responseHeaders?: HeaderChange;
   readonly rewrite?: Rewrite;
   readonly redirect?: Redirect;
-  readonly cors?: Cors;
 }
 
 /** Set, then add, then remove. Names in lower case where they are compared. */
@@ -32,17 +29,4 @@ export interface Redirect extends Rewrite {
   readonly scheme: 'http' | 'https' | undefined;
   readonly port: number | undefined;
   readonly status: number;
-}
-
-export interface Cors {
-  /** What a preflight is answered with. */
-  readonly preflight: (exchange: Exchange) => [string, string][];
-  readonly allowsOrigin: (origin: string) => boolean;
-  readonly anyOrigin: boolean;
-  readonly credentials: boolean;
-  /** `*` among them stands for all. */
-  readonly methods: readonly string[];
-  readonly headers: readonly string[];
-  readonly expose: readonly string[];
-  readonly maxAgeS: number;
 }

@@ -63,6 +63,8 @@ export interface PortRules {
 export interface EdgeRule {
   /** `route_name` of the access log: `httproute/shop/orders/rule/0`. */
   readonly name: string;
+  /** What a preflight for it gets, as text; absent where its app answers them. */
+  readonly preflight?: ((exchange: Exchange) => string) | undefined;
   /** What it answers whatever is asked, because it, or a policy that is attached to it, cannot be served as it was meant. */
   readonly broken: SallyportError | undefined;
   readonly filters: EdgeFilters;

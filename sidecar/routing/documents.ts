@@ -117,16 +117,6 @@ export interface PathModifier {
   readonly replacePrefixMatch?: string;
 }
 
-export interface CorsSpec {
-  readonly allowOrigins?: readonly string[];
-  readonly allowCredentials?: boolean;
-  readonly allowMethods?: readonly string[];
-  readonly allowHeaders?: readonly string[];
-  readonly exposeHeaders?: readonly string[];
-  /** Seconds. */
-  readonly maxAge?: number;
-}
-
 export interface RouteFilter {
   readonly type: string;
   readonly requestHeaderModifier?: HeaderModifier;
@@ -144,7 +134,8 @@ export interface RouteFilter {
     readonly statusCode: number;
   };
   readonly urlRewrite?: { readonly hostname?: string; readonly path?: PathModifier };
-  readonly cors?: CorsSpec;
+  /** The fields of filters that capabilities of the edge serve. */
+  readonly [field: string]: unknown;
   readonly extensionRef?: ObjectRef;
   /** The informal filter of that name. */
   readonly requestRateLimit?: { readonly rules: readonly InformalLimit[] };

@@ -178,7 +178,7 @@ function preflighted(
   const possible: Possible = { announced: announcedBy(exchange), rows: [] };
   const sure = findRow(place, path, exchange, asked, possible);
   const rows = sure === undefined ? possible.rows : [...possible.rows, sure];
-  const [first, ...others] = rows.map((row) => (row.rule.filters.cors === undefined ? (own ?? row) : row));
+  const [first, ...others] = rows.map((row) => (row.rule.preflight === undefined ? (own ?? row) : row));
   if (first === undefined || others.length === 0) return first?.found;
   const said = answerOf(first, exchange);
   return others.every((one) => answerOf(one, exchange) === said) ? first.found : place.missed;
@@ -186,8 +186,7 @@ function preflighted(
 
 /** What a rule answers a preflight; where its app does, the rule's name. */
 function answerOf({ rule }: Row, exchange: Exchange): string {
-  const { cors } = rule.filters;
-  return cors === undefined ? rule.name : JSON.stringify(cors.preflight(exchange));
+  return rule.preflight === undefined ? rule.name : rule.preflight(exchange);
 }
 
 /** What a look-up for a preflight has passed by that it may be for as well. */

@@ -5,14 +5,12 @@ import { z } from 'zod';
 import { durationSchema } from '../../../cert-agent/base/yaml.ts';
 import type {
   BackendTarget,
-  CorsPolicy,
   EdgeAuthorizationPolicy,
   ExtAuthPolicy,
   PolicyTarget,
 } from '../../edge/security-policy.ts';
 import { isIpBlock } from '../../policy/ip.ts';
 import { backendObjectRef, objectName, sectionName } from '../../schema/gateway-patterns.ts';
-import { corsOrigin } from '../gateway-api/route-filters.ts';
 import { filled, lowerHeader, offOnly, refused } from './fields.ts';
 
 export const targetRef = z
@@ -100,25 +98,6 @@ function plainBackend({ group, kind, name, namespace, port }: z.output<typeof ba
     ...(port === undefined ? {} : { port }),
   };
 }
-
-export const cors = z
-  .strictObject({
-    allowOrigins: z.array(corsOrigin).min(1, 'an empty list allows nobody: leave it out').default([]),
-    allowMethods: z.array(z.string().regex(/^(?:\*|[A-Z]+)$/, 'this is not a method')).default([]),
-    allowHeaders: z.array(z.string().min(1)).default([]),
-    exposeHeaders: z.array(z.string().min(1)).default([]),
-    allowCredentials: z.boolean().default(false),
-    maxAge: durationSchema.prefault('5s'),
-  })
-  .superRefine(({ allowCredentials, allowOrigins }, context) => {
-    if (allowCredentials && allowOrigins.some((one) => one === '*' || /^https?:\/\/\*(?::|$)/.test(one)))
-      context.addIssue({
-        code: 'custom',
-        path: ['allowOrigins'],
-        message: 'with credentials every page of the world could act as its reader: name the origins',
-      });
-  })
-  .transform(({ maxAge, ...rest }): CorsPolicy => ({ ...rest, maxAgeSeconds: Math.floor(maxAge / 1000) }));
 
 const action = z.enum(['Allow', 'Deny'], "an action is 'Allow' or 'Deny'");
 const values = (what: string) => z.array(filled(what)).min(1, `at least one ${what.replace(/^an? /, '')} is needed`);

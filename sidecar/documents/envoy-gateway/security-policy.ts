@@ -6,14 +6,18 @@ import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { schemasOf } from '../../edge/schemas.ts';
 import type { PolicyTarget, SecurityPolicy } from '../../edge/security-policy.ts';
 import { metadata, targetsIn } from '../../schema/gateway-patterns.ts';
-import { authorization, cors, extAuth, plainAuthorization, targetRef } from './access.ts';
+import { authorization, extAuth, plainAuthorization, targetRef } from './access.ts';
 import { apiKeyAuth, basicAuth, introspection, jwt, oidc } from './authentication.ts';
 import { refused } from './fields.ts';
 import { type Merging, mergeTypes, withInheritance } from './merge.ts';
 
 export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
+
+/** What capabilities of the edge read of it. */
+const capabilityFields = await schemasOf('SecurityPolicy');
 
 const spec = z
   .strictObject({
@@ -27,7 +31,7 @@ const spec = z
     apiKeyAuth: apiKeyAuth.optional(),
     basicAuth: basicAuth.optional(),
     extAuth: extAuth.optional(),
-    cors: cors.optional(),
+    ...(capabilityFields as Record<never, never>),
     authorization: authorization.optional(),
     csrf: refused('cookies of a login are SameSite, and forms are not looked at here'),
   })
@@ -110,7 +114,7 @@ export function readSecurityPolicy(document: YamlDocument, file: string, from?: 
     ...(said.apiKeyAuth === undefined ? {} : { apiKeyAuth: said.apiKeyAuth }),
     ...(said.basicAuth === undefined ? {} : { basicAuth: said.basicAuth }),
     ...(said.extAuth === undefined ? {} : { extAuth: said.extAuth }),
-    ...(said.cors === undefined ? {} : { cors: said.cors }),
+    ...Object.fromEntries(Object.entries(said).filter(([field]) => Object.hasOwn(capabilityFields, field))),
     ...(rules === undefined
       ? {}
       : {

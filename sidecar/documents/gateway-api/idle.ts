@@ -3,6 +3,7 @@
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { CorsPlan } from '../../edge/cors/schema.ts';
 import type { GatewaySpec, HttpRule, RouteSpec } from '../../routing/documents.ts';
 
 type Path = (string | number)[];
@@ -55,14 +56,14 @@ function ofGateway({ allowedListeners, defaultScope, infrastructure = {}, listen
 /** Any page could act with the cookies of its readers: Gateway API takes it, SecurityPolicy does not. */
 function ofRoute({ rules = [] }: RouteSpec<HttpRule>): Idle[] {
   return rules.flatMap(({ filters = [] }, rule) =>
-    filters.flatMap(({ cors }, filter) =>
-      idleIf(
-        cors?.allowCredentials === true &&
-          cors.allowOrigins?.some((one) => /^(?:https?:\/\/)?\*(?::|$)/.test(one)) === true,
+    filters.flatMap((one, filter) => {
+      const cors = one['cors'] as CorsPlan | undefined;
+      return idleIf(
+        cors?.allowCredentials === true && cors.allowOrigins.some((of) => /^(?:https?:\/\/)?\*(?::|$)/.test(of)),
         ['rules', rule, 'filters', filter, 'cors', 'allowOrigins'],
         'with credentials every page of the world can act as its reader: name the origins',
-      ),
-    ),
+      );
+    }),
   );
 }
 

@@ -2,7 +2,6 @@
 
 import { z } from 'zod';
 import { fieldsOf } from '../../edge/capabilities.ts';
-import { isOriginPattern } from '../../edge/cors/cors.ts';
 import { schemasOf } from '../../edge/schemas.ts';
 import { duration, headerName, hostname, localRef, millisecondsOf, port } from '../../schema/gateway-patterns.ts';
 
@@ -43,35 +42,7 @@ const pathModifier = z
       context.addIssue({ code: 'custom', path: [other], message: `'${other}' is not for type ${value.type}` });
   });
 
-/** The standard's pattern, and nothing wider: with `https://*bar.com` evilbar.com would be let in. */
-const origin = z
-  .string()
-  .max(253)
-  .regex(/^(?:\*|https?:\/\/(?:\*|(?:\*\.)?(?:[a-zA-Z0-9-]+\.)*[a-zA-Z0-9-]+)(?::\d{1,5})?)$/, {
-    error: ({ input }) => noOrigin(input),
-  });
-
-/** Envoy Gateway's pattern: a port may be a star, too. */
-export const corsOrigin = z
-  .string()
-  .max(253)
-  .refine(isOriginPattern, { error: ({ input }) => noOrigin(input) });
-
-function noOrigin(input: unknown): string {
-  return `'${String(input)}' is not an origin: write https://a.test, with one star for the first labels of a host (https://*.a.test), or *`;
-}
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
-const cors = z.strictObject({
-  allowOrigins: z.array(origin).max(64).optional(),
-  allowCredentials: z.boolean().optional(),
-  allowMethods: z
-    .array(z.enum([...methods, '*']))
-    .max(9)
-    .optional(),
-  allowHeaders: z.array(headerName).max(64).optional(),
-  exposeHeaders: z.array(headerName).max(64).optional(),
-  maxAge: z.number().int().min(1).default(5),
-});
 
 /** The filters that capabilities of the edge serve. */
 const served = [...fieldsOf('filter').values()].map(({ field }) => field);
@@ -93,7 +64,6 @@ const fields: Readonly<Record<string, z.ZodType>> = {
     })
     .optional(),
   urlRewrite: z.strictObject({ hostname: hostname(false).optional(), path: pathModifier.optional() }).optional(),
-  cors: cors.optional(),
   extensionRef: localRef.optional(),
   requestRateLimit: z
     .strictObject({
@@ -117,7 +87,6 @@ const types: Readonly<Record<string, string>> = {
   ResponseHeaderModifier: 'responseHeaderModifier',
   RequestRedirect: 'requestRedirect',
   URLRewrite: 'urlRewrite',
-  CORS: 'cors',
   ExtensionRef: 'extensionRef',
   // Informal, and read with a warning: see gateway-informal.ts.
   RequestRateLimit: 'requestRateLimit',

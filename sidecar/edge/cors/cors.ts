@@ -1,11 +1,22 @@
 // CORS (Fetch standard, section 3.3): which origins may read answers, and what a preflight is told. Of a SecurityPolicy or of
 // an HTTPRoute filter; both have the same fields.
 
-import type { Cors } from '../../exchange/edge.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
-import type { CorsSpec } from '../../routing/documents.ts';
 import { preflightFor } from '../../routing/match.ts';
+import type { CorsPlan } from './schema.ts';
+
+/** The rules of one place, ready to be applied. */
+export interface Cors {
+  readonly allowsOrigin: (origin: string) => boolean;
+  readonly anyOrigin: boolean;
+  readonly credentials: boolean;
+  /** `*` among them stands for all. */
+  readonly methods: readonly string[];
+  readonly headers: readonly string[];
+  readonly expose: readonly string[];
+  readonly maxAgeS: number;
+}
 
 /** One value of `allowOrigins`, in lower case: a scheme, a host or what it ends with, a port or any. */
 const originPattern = /^(https?):\/\/(\*|(?:\*\.)?(?:[a-z0-9_-]+\.)*[a-z0-9_-]+)(?::(\*|\d{1,5}))?$/;
@@ -41,27 +52,19 @@ function compileOrigins(list: readonly string[]): (origin: string) => boolean {
 }
 
 /** GEP-1767: an origin exactly, `*`, or a wildcard in the place of subdomains, `https://*.example.com`. */
-export function compileCors(spec: CorsSpec): Cors {
-  const {
-    allowOrigins = [],
-    allowCredentials = false,
-    allowMethods = [],
-    allowHeaders = [],
-    exposeHeaders = [],
-  } = spec;
+export function compileCors(plan: CorsPlan): Cors {
+  const { allowOrigins, allowCredentials, allowMethods, allowHeaders, exposeHeaders, maxAge } = plan;
   const anyOrigin = allowOrigins.includes('*');
   const allows = compileOrigins(allowOrigins);
-  const rules: Cors = {
-    preflight: (exchange) => preflightFields(exchange, rules),
+  return {
     anyOrigin,
     allowsOrigin: (origin) => anyOrigin || allows(origin),
     credentials: allowCredentials,
     methods: allowMethods,
     headers: allowHeaders,
     expose: exposeHeaders,
-    maxAgeS: spec.maxAge ?? 5,
+    maxAgeS: maxAge,
   };
-  return rules;
 }
 
 /** Is this a preflight? Fetch standard, section 3.3.2: OPTIONS, with both of its fields. */
@@ -70,7 +73,7 @@ export function isPreflight(exchange: Exchange): boolean {
 }
 
 /** What a preflight is answered with. An origin that may not gets no word of CORS, which is how a browser is told no. */
-function preflightFields(exchange: Exchange, cors: Cors): [string, string][] {
+export function preflightFields(exchange: Exchange, cors: Cors): [string, string][] {
   const origin = headerOf(exchange, 'origin')!;
   if (!cors.allowsOrigin(origin)) return [['vary', 'Origin']];
   const method = headerOf(exchange, 'access-control-request-method')!;

@@ -4,7 +4,6 @@
 import type { Exchange } from '../../exchange/exchange.ts';
 import { filterFields } from '../../exchange/fields.ts';
 import type { Fields, Reply } from '../../exchange/message.ts';
-import { corsFields } from '../cors/cors.ts';
 import { changeFields } from '../headers/header-change.ts';
 
 /** A backend's answer, changed as rule and backend say. */
@@ -15,8 +14,7 @@ export function replyAtEdge(exchange: Exchange, reply: Reply): Reply {
   let { fields } = reply;
   // What `Connection` names goes first, so that no backend can have a field of ours taken for one of his hop.
   if (hopFields !== undefined) fields = filterFields(fields, ({ lower }) => !hopFields.includes(lower));
-  // Two words on CORS are an error to a browser, and the rule's is the one that was meant.
-  if (filters?.cors !== undefined) fields = filterFields(fields, ({ lower }) => !corsFields.has(lower));
+  for (const change of exchange.phases?.received ?? []) fields = change(exchange, { ...reply, fields });
   if (hardens) fields = filterFields(fields, ({ lower }) => !telling.has(lower));
   if (filters?.responseHeaders !== undefined) fields = changeFields(fields, filters.responseHeaders);
   // A header that the rule sets or removes is settled by it.

@@ -84,7 +84,7 @@ t.test('what is read is plain data that survives the way between processes', asy
       headersToBackend: ['x-user'],
       timeoutMs: 10_000,
     },
-    cors: { allowOrigins: ['https://*.shop.test'], maxAgeSeconds: 600, allowCredentials: false },
+    cors: { allowOrigins: ['https://*.shop.test'], maxAge: 600, allowCredentials: false },
     authorization: {
       defaultAction: 'Deny',
       rules: [

@@ -1,0 +1,68 @@
+// CORS as the filter of an HTTPRoute (GEP-1767) and as `cors` of a SecurityPolicy. They differ in two fields: the filter's `maxAge` is a
+// number of seconds, the policy's a duration; and the policy, as in Envoy Gateway, takes a star for a port of an origin.
+
+import { z } from 'zod';
+import { durationSchema } from '../../../cert-agent/base/yaml.ts';
+import { headerName } from '../../schema/gateway-patterns.ts';
+import { isOriginPattern } from './cors.ts';
+
+/** The browser's rules of one place. Empty lists allow nothing. */
+export interface CorsPlan {
+  readonly allowOrigins: readonly string[];
+  readonly allowMethods: readonly string[];
+  readonly allowHeaders: readonly string[];
+  readonly exposeHeaders: readonly string[];
+  readonly allowCredentials: boolean;
+  /** Seconds. */
+  readonly maxAge: number;
+}
+
+/** The standard's pattern, and nothing wider: `https://*bar.com` would let evilbar.com in. */
+const origin = z
+  .string()
+  .max(253)
+  .regex(/^(?:\*|https?:\/\/(?:\*|(?:\*\.)?(?:[a-zA-Z0-9-]+\.)*[a-zA-Z0-9-]+)(?::\d{1,5})?)$/, {
+    error: ({ input }) => noOrigin(input),
+  });
+
+/** Envoy Gateway's pattern: the port may be a star as well. */
+const policyOrigin = z
+  .string()
+  .max(253)
+  .refine(isOriginPattern, { error: ({ input }) => noOrigin(input) });
+
+function noOrigin(input: unknown): string {
+  return `'${String(input)}' is not an origin: write https://a.test, with one star for the first labels of a host (https://*.a.test), or *`;
+}
+
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH', '*'] as const;
+
+/** The filter `CORS`. Five seconds are the default of both documents. */
+export const corsFilter = z.strictObject({
+  allowOrigins: z.array(origin).max(64).default([]),
+  allowCredentials: z.boolean().default(false),
+  allowMethods: z.array(z.enum(methods)).max(9).default([]),
+  allowHeaders: z.array(headerName).max(64).default([]),
+  exposeHeaders: z.array(headerName).max(64).default([]),
+  maxAge: z.number().int().min(1).default(5),
+});
+
+/** `cors` of a SecurityPolicy. Credentials with any origin are refused, where Envoy Gateway accepts them. */
+export const corsPolicy = z
+  .strictObject({
+    allowOrigins: z.array(policyOrigin).min(1, 'an empty list allows no origin: leave it out').default([]),
+    allowMethods: z.array(z.string().regex(/^(?:\*|[A-Z]+)$/, 'this is not a method')).default([]),
+    allowHeaders: z.array(z.string().min(1)).default([]),
+    exposeHeaders: z.array(z.string().min(1)).default([]),
+    allowCredentials: z.boolean().default(false),
+    maxAge: durationSchema.prefault('5s'),
+  })
+  .superRefine(({ allowCredentials, allowOrigins }, context) => {
+    if (allowCredentials && allowOrigins.some((one) => one === '*' || /^https?:\/\/\*(?::|$)/.test(one)))
+      context.addIssue({
+        code: 'custom',
+        path: ['allowOrigins'],
+        message: 'with credentials every page of the world could act as its reader: name the origins',
+      });
+  })
+  .transform(({ maxAge, ...rest }): CorsPlan => ({ ...rest, maxAge: Math.floor(maxAge / 1000) }));
