@@ -94,8 +94,7 @@ function permitAtEdge(exchange: Exchange, connection: Connection): Permit {
     throw new SallyportError('no_route', why, { hint: "see 'sallyport gateway status'" });
   }
   edge.guard?.authorize(exchange, connection);
-  if (route === undefined && edge.filters.redirect === undefined)
-    throw new SallyportError('backend_invalid', `${edge.name} has no backend`);
+  if (route === undefined && !edge.answers) throw new SallyportError('backend_invalid', `${edge.name} has no backend`);
   exchange.decision = 'allow';
   exchange.policy = edge.permit.policy;
   exchange.validUntil = Math.min(exchange.tokenValidUntil, connection.client?.validUntil ?? Number.POSITIVE_INFINITY);

@@ -12,6 +12,7 @@ import { askAtEdge, askAuthorizers } from './ask-authorizer.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
+import { hideSessionCookies } from './edge/credentials.ts';
 import type { Holding } from './exchange/ends.ts';
 import type { Exchange, PortRules, Step } from './exchange/exchange.ts';
 import { factsOf } from './exchange/facts.ts';
@@ -30,10 +31,10 @@ import { Http2Server } from './protocol/http2/server.ts';
 import { FirstBytes } from './protocol/sniff.ts';
 import { carryStream, openStream, refuseStream } from './protocol/tcp.ts';
 import { refuse } from './respond.ts';
-import { rewrite } from './rewrite.ts';
 import { findRoute } from './route.ts';
 import { enter } from './sanitize.ts';
 import type { SignTransactionToken } from './tokens/sign.ts';
+import { carryTransactionToken } from './tokens/transaction-token.ts';
 import { hashKeyOf } from './upstream/hash-key.ts';
 
 /** What the path uses and does not own. */
@@ -116,8 +117,11 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
 
   function goOn(exchange: Exchange, permit: Permit): void {
     if (exchange.finished || exchange.responded) return;
-    if (exchange.edge !== undefined) rewrite(exchange, tools.sign);
-    if (exchange.responded) return;
+    for (const change of exchange.phases?.rewrite ?? []) change(exchange);
+    if (exchange.edge !== undefined) {
+      hideSessionCookies(exchange);
+      carryTransactionToken(exchange, tools.sign);
+    }
     forward(exchange, permit, connection.clientCert);
     for (const follow of exchange.phases?.forwarded ?? []) follow(exchange, connection.clientCert);
   }

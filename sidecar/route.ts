@@ -16,9 +16,10 @@ export function findRoute(exchange: Exchange, connection: Connection): void {
     if (exchange.target.length > rules.limits.urlBytes) return;
     const { listener, rule } = rules.edge.find(exchange);
     exchange.listener = listener;
+    if (rule === undefined) return;
     exchange.edge = rule;
-    if (rule !== undefined) exchange.phases = rule.phases;
-    exchange.route = rule?.backendFor(exchange);
+    exchange.route = rule.backendFor(exchange);
+    exchange.phases = exchange.route?.phases ?? rule.phases;
   } else if (rules.findStream !== undefined) {
     exchange.listener = connection.listener;
     exchange.route = rules.findStream(connection.listener, connection.serverName);

@@ -5,7 +5,7 @@
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Configuration } from '../config/watch.ts';
 import { askingParts, namedHeadersOf, ownHeadersOf, secretParamsOf, secretPathsOf } from '../edge/policy-parts.ts';
-import type { Edge, EdgeReplies, EdgeSecrets, Exchange, PortRules } from '../exchange/exchange.ts';
+import type { Edge, EdgeSecrets, Exchange, PortRules } from '../exchange/exchange.ts';
 import { compileClientFields } from '../exchange/proxy-fields.ts';
 import type { Destination, Route } from '../exchange/upstream.ts';
 import type { FrontListener } from '../front-door.ts';
@@ -17,7 +17,6 @@ import { compileTable, type TableEntry } from '../routing/table.ts';
 import { chooseByWeight, clusterOf, refusing } from './backends.ts';
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
-import { repliesOf } from './gateway-replies.ts';
 import { type GatewayTools, listenerName, ofRoute, RuleCompiler } from './gateway-rule.ts';
 import { lostLogins } from './logins.ts';
 import { matchesOf } from './matches.ts';
@@ -57,7 +56,6 @@ class PortCompiler {
   readonly #configuration: Configuration;
   readonly #plan: GatewayPlan;
   readonly #rules: RuleCompiler;
-  readonly #replies: EdgeReplies;
   /** Of all policies that there are, attached and served or not: no client says what they say, on no route. */
   readonly #ownHeaders: ReadonlySet<string>;
   readonly #namedHeaders: ReadonlySet<string>;
@@ -72,7 +70,6 @@ class PortCompiler {
     this.#configuration = configuration;
     this.#plan = plan;
     this.#rules = new RuleCompiler(configuration, plan, pools, tools);
-    this.#replies = repliesOf(configuration);
     const { securityPolicies, broken } = configuration.gateway!;
     this.#ownHeaders = new Set([
       ...securityPolicies.flatMap((one) => [...ownHeadersOf(one)]),
@@ -155,6 +152,7 @@ class PortCompiler {
       decisionHeader: settings.decisionHeader,
       pathNormalization: settings.pathNormalization,
       numTrustedProxies: settings.numTrustedProxies,
+      phases: this.#rules.portPhases,
       mtls: undefined,
       findRoute: () => undefined,
     };
@@ -176,7 +174,6 @@ class PortCompiler {
       ownHeaders: this.#ownHeaders,
       namedHeaders: this.#namedHeaders,
       secrets: this.#secrets,
-      replies: this.#replies,
     });
   }
 

@@ -5,14 +5,11 @@ import { askAtEdge } from '../ask-authorizer.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import { compileHeaderChange } from '../edge/headers/header-change.ts';
-import { layOut } from '../edge/phases.ts';
-import { compileRedirect, compileRewrite } from '../edge/rewrite/rewrite.ts';
+import { layOut, type NamedHooks } from '../edge/phases.ts';
 import { namespaceOf } from '../edge/security.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Authorizer } from '../exchange/authorizer.ts';
-import type { EdgeFilters } from '../exchange/edge.ts';
-import type { EdgeGuard, EdgeLimits, EdgeRule } from '../exchange/exchange.ts';
+import type { EdgeGuard, EdgeLimits, EdgeRule, Phases } from '../exchange/exchange.ts';
 import type { Destination, Route } from '../exchange/upstream.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
 import { type ServedListener, sentenceOf } from '../routing/attach.ts';
@@ -31,7 +28,7 @@ import { chooseBackend, clusterOf, milliseconds, refusing, retryOf, sessionOf, t
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
-import { blamedOn, displacedBy, HookCompiler, type HookTools } from './hooks.ts';
+import { blamedOn, displacedBy, HookCompiler, type HookTools, type PlanKind } from './hooks.ts';
 import { prefixOf } from './matches.ts';
 import { principalsOf, trafficOf } from './sidecar-ports.ts';
 
@@ -60,6 +57,8 @@ export class RuleCompiler {
   readonly #tools: GatewayTools;
   readonly #traffic: ReadonlyMap<string, TrafficPlan>;
   readonly #hooks: HookCompiler;
+  /** What gateway.yaml asks for every request, also for those that no rule matches. */
+  readonly portPhases: Phases;
   /** The same on each listener, so by what they say. */
   readonly #failures = new Map<string, Failure>();
 
@@ -78,6 +77,7 @@ export class RuleCompiler {
     this.#hooks = new HookCompiler(this.#config, configuration.settings, tools, () =>
       refusing('rule_broken', 'not yet'),
     );
+    this.portPhases = layOut(this.#hooks.forPort(), askAtEdge);
   }
 
   /** What cannot be served as it was meant, of all rules so far. */
@@ -133,39 +133,22 @@ export class RuleCompiler {
     }
     const prefix = prefixOf(rule);
     const session = sessionOf(rule);
-    const filters = compile(() => this.#filters(rule.filters ?? [], prefix)) ?? {};
-    const choices = (rule.backendRefs ?? [])
-      .map(backendOf)
-      .flatMap((one) => one ?? [])
-      .map((one) => ({
-        weight: one.ref.weight ?? 1,
-        route: this.#backend(one, {
-          name,
-          route,
-          rule,
-          prefix,
-          policy: limiting,
-          sticky: session !== undefined,
-          permit,
-          filters,
-        }),
-      }));
-    const hooks = this.#hooks.compile(
-      {
-        name,
-        prefix,
-        rule,
-        filters: rule.filters ?? [],
-        security: good,
-        traffic: limiting,
-        route: (ref) => this.#filterRoute(route, backendOf(ref), permit),
-      },
-      (error, of) => {
-        const policy = blamedOn(of, { security: good, traffic: limiting });
-        this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(of, policy)), message: reasonOf(error) });
-        breakBy(error);
-      },
-    );
+    const fail = (error: unknown, of: PlanKind): void => {
+      const policy = blamedOn(of, { security: good, traffic: limiting });
+      this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(of, policy)), message: reasonOf(error) });
+      breakBy(error);
+    };
+    const hooksWith = (own: readonly RouteFilter[]): NamedHooks =>
+      this.#hooks.compile(
+        {
+          ...{ name, prefix, rule, security: good, traffic: limiting },
+          filters: [...(rule.filters ?? []), ...own],
+          route: (ref) => this.#filterRoute(route, backendOf(ref), permit),
+        },
+        fail,
+      );
+    const hooks = hooksWith([]);
+    const backends = (rule.backendRefs ?? []).flatMap((ref) => backendOf(ref) ?? []);
     const guard = good === undefined ? undefined : compile(() => this.#guard(good), ofPolicy('SecurityPolicy', good));
     const authorizer =
       good?.extAuth === undefined ? undefined : compile(() => this.#authorizer(good), ofPolicy('SecurityPolicy', good));
@@ -173,23 +156,19 @@ export class RuleCompiler {
       () => this.#tools.limitsOf({ rule: name, policy: limiting, informal: informalOf(rule) }),
       limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
     );
+    const choices = backends.map((backend) => {
+      const to = this.#backend(backend, { name, route, rule, policy: limiting, sticky: session !== undefined, permit });
+      const own = backend.ref.filters ?? [];
+      // A backend with filters of its own has phases of its own: all capabilities see both lists.
+      const phases = own.length === 0 ? {} : { phases: layOut(hooksWith(own), askAtEdge, broken) };
+      return { weight: backend.ref.weight ?? 1, route: Object.freeze({ ...to, ...phases }) };
+    });
     return Object.freeze({
-      ...{ name, permit, filters, guard, authorizer, limits },
+      ...{ name, permit, guard, authorizer, limits, broken },
       phases: layOut(hooks, askAtEdge, broken),
       preflight: hooks.find(([, one]) => one.preflight !== undefined)?.[1].preflight,
+      answers: hooks.some(([, one]) => one.answers === true),
       backendFor: chooseBackend(choices, session),
-      broken,
-    });
-  }
-
-  #filters(list: readonly RouteFilter[], prefix: string): EdgeFilters {
-    const of = (type: string): RouteFilter | undefined => list.find((one) => one.type === type);
-    const redirect = of('RequestRedirect')?.requestRedirect;
-    const rewrite = of('URLRewrite')?.urlRewrite;
-    return Object.freeze({
-      ...headerChanges(list),
-      ...(redirect === undefined ? {} : { redirect: compileRedirect(redirect, prefix) }),
-      ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, prefix) }),
     });
   }
 
@@ -209,11 +188,9 @@ export class RuleCompiler {
       readonly name: string;
       readonly route: RouteDocument;
       readonly rule: RouteRule;
-      readonly prefix: string;
       readonly policy: BackendTrafficPolicy | undefined;
       readonly sticky: boolean;
       readonly permit: Permit;
-      readonly filters: EdgeFilters;
     },
   ): Route {
     const found =
@@ -223,7 +200,6 @@ export class RuleCompiler {
     const destination = 'problem' in found ? refusing('rule_broken', found.problem) : found;
     const own = backend.ref.filters ?? [];
     const extension = own.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
-    const rewrite = own.find(({ type }) => type === 'URLRewrite')?.urlRewrite;
     return Object.freeze({
       name: of.name,
       cluster: clusterOf(backend),
@@ -233,14 +209,6 @@ export class RuleCompiler {
       ...this.principalsOf(backend),
       retry: retryOf(of.rule, of.policy),
       timeouts: timeoutsOf(of.rule, of.policy),
-      filters:
-        own.length === 0
-          ? of.filters
-          : Object.freeze({
-              ...of.filters,
-              ...headerChanges([...(of.rule.filters ?? []), ...own]),
-              ...(rewrite === undefined ? {} : { rewrite: compileRewrite(rewrite, of.prefix) }),
-            }),
     });
   }
 
@@ -312,15 +280,6 @@ function ofPolicy(kind: string, { namespace, name }: { readonly namespace: strin
 /** `namespace/gateway/section`. */
 export function listenerName({ gateway, spec }: ServedListener): string {
   return `${keyOf(gateway)}/${spec.name}`;
-}
-
-function headerChanges(list: readonly RouteFilter[]): EdgeFilters {
-  const requests = compileHeaderChange(list.flatMap(({ requestHeaderModifier }) => requestHeaderModifier ?? []));
-  const responses = compileHeaderChange(list.flatMap(({ responseHeaderModifier }) => responseHeaderModifier ?? []));
-  return {
-    ...(requests === undefined ? {} : { requestHeaders: requests }),
-    ...(responses === undefined ? {} : { responseHeaders: responses }),
-  };
 }
 
 function informalOf({ filters = [] }: RouteRule): LimitedBy['informal'] {

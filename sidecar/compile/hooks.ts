@@ -80,6 +80,17 @@ export class HookCompiler {
     });
   }
 
+  /** What applies to requests that no rule is for: capabilities that gateway.yaml names, and those that always apply. */
+  forPort(): NamedHooks {
+    const nothing: Applied = {
+      ...{ name: 'gateway.yaml', prefix: '/', rule: {}, filters: [], security: undefined, traffic: undefined },
+      route: () => undefined,
+    };
+    return this.compile(nothing, (error) => {
+      throw error;
+    });
+  }
+
   /** Compiled once for a policy, and again only when it or one of its Secrets has changed. */
   #perPolicy(capability: AnyCapability, plans: readonly Planned<unknown>[], policy: SecurityPolicy): Hooks | undefined {
     const applied: Applied = {

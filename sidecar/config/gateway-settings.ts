@@ -41,7 +41,6 @@ export interface GatewaySettings {
   /** File with the keys that sessions are sealed with, one a line, the first seals. */
   readonly sessionKeys: string | undefined;
   readonly redis: RedisSettings | undefined;
-  readonly securityHeaders: boolean;
   /** Directory with `404.html`, `5xx.html`. */
   readonly errorPages: string | undefined;
   /** Headers that are a proxy's to set and that clients may set here all the same: names in lower case, or `cf-*`. */
@@ -150,9 +149,7 @@ export const gatewayYaml = z
     downstreamTls: z.strictObject({ minVersion: z.enum(['1.2', '1.3']).default('1.2') }).prefault({}),
     sessionKeys: z.string().min(1).optional(),
     redis: redis.optional(),
-    securityHeaders: z.boolean().default(false),
     ...(capabilityFields as Record<never, never>),
-    errorPages: z.string().min(1).optional(),
     unsafeClientHeaders: z.array(clientHeader).default([]),
     proxyProtocol: z
       .strictObject({
@@ -242,6 +239,7 @@ export function parseGatewaySettings(source: string, file: string): Settings {
   const at = (path: string | undefined): string | undefined => (path === undefined ? undefined : resolve(base, path));
   const { tls, limits, upstreams, redis: shared, downstreamTls } = parsed;
   const gateway: GatewaySettings = {
+    ...Object.fromEntries(Object.entries(parsed).filter(([field]) => Object.hasOwn(capabilityFields, field))),
     listeners: parsed.listeners,
     backends: parsed.backends,
     certificates: Object.fromEntries(
@@ -266,9 +264,7 @@ export function parseGatewaySettings(source: string, file: string): Settings {
             caFile: at(shared.caFile),
             timeoutMs: shared.timeout,
           },
-    securityHeaders: parsed.securityHeaders,
-    ...Object.fromEntries(Object.entries(parsed).filter(([field]) => Object.hasOwn(capabilityFields, field))),
-    errorPages: at(parsed.errorPages),
+    errorPages: at((parsed as { readonly errorPages?: string }).errorPages),
     unsafeClientHeaders: parsed.unsafeClientHeaders,
     proxyProtocol:
       parsed.proxyProtocol === undefined

@@ -5,12 +5,20 @@ import type { AnyCapability, Field } from './capability.ts';
 import { compression } from './compression/capability.ts';
 import { concurrency } from './concurrency/capability.ts';
 import { cors } from './cors/capability.ts';
+import { errorPages } from './error-pages/capability.ts';
+import { hardening } from './hardening/capability.ts';
+import { headers } from './headers/capability.ts';
 import { mirror } from './mirror/capability.ts';
 import { requestBuffer } from './request-buffer/capability.ts';
+import { rewrite } from './rewrite/capability.ts';
 
 export const capabilities: readonly AnyCapability[] = Object.freeze([
   cors,
+  hardening,
+  errorPages,
   concurrency,
+  rewrite,
+  headers,
   requestBuffer,
   mirror,
   compression,

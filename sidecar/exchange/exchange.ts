@@ -13,7 +13,6 @@ import type { Decision, Permit } from '../policy/policy.ts';
 import type { Vouched } from '../policy/transaction-token.ts';
 import type { Authorizer } from './authorizer.ts';
 import type { ConnectionFacts } from './connection-facts.ts';
-import type { EdgeFilters } from './edge.ts';
 import type { Carrier, Denial, Downstream, Received } from './ends.ts';
 import type { Limits } from './limits.ts';
 import type { FieldName, Fields, Framing, Reply } from './message.ts';
@@ -67,8 +66,9 @@ export interface EdgeRule {
   readonly preflight?: ((exchange: Exchange) => string) | undefined;
   /** What it answers whatever is asked, because it, or a policy that is attached to it, cannot be served as it was meant. */
   readonly broken: SallyportError | undefined;
-  readonly filters: EdgeFilters;
   readonly phases: Phases;
+  /** It answers every request itself, and needs no backend. */
+  readonly answers: boolean;
   readonly permit: Permit;
   readonly guard: EdgeGuard | undefined;
   /** Whom the guard's `extAuth` asks, beside it. */
@@ -116,8 +116,6 @@ export interface Edge {
   mayClientSet(name: FieldName): boolean;
   /** Of the policies of all rules: a credential that was sent to the wrong route is one all the same. */
   readonly secrets: EdgeSecrets;
-  /** What the answers of this port carry beside what the backend says. */
-  readonly replies: EdgeReplies;
 }
 
 /** Where credentials stand in a target: not for a log. */
@@ -132,13 +130,6 @@ export interface Found {
   /** Undefined: no listener has that name. */
   readonly listener: string | undefined;
   readonly rule: EdgeRule | undefined;
-}
-
-export interface EdgeReplies {
-  /** `strict-transport-security` and its like; undefined where they are not switched on. */
-  readonly securityHeaders: Fields | undefined;
-  /** Pages in place of our own words, by status. */
-  readonly errorPages: ReadonlyMap<number, Buffer>;
 }
 
 /** A step of a request. It returns a promise only when it really waits. It may respond, or throw a SallyportError to refuse. */

@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { PeerIdentity } from '../../cert-agent/identity/verify.ts';
 import type { Permit, TunnelPermit } from '../policy/policy.ts';
-import type { EdgeFilters } from './edge.ts';
+import type { Phases } from './exchange.ts';
 import type { Call, Fields, Reply } from './message.ts';
 
 /** Where a request goes. */
@@ -25,8 +25,8 @@ export interface Route {
   /** Absent: nothing is tried again but what died unseen in the pool. */
   readonly retry?: RetryPolicy | undefined;
   readonly timeouts?: RouteTimeouts | undefined;
-  /** At a gateway: what rule and backend together change. */
-  readonly filters?: EdgeFilters | undefined;
+  /** At a gateway, for a backend with filters of its own: what rule and backend do together. */
+  readonly phases?: Phases | undefined;
 }
 
 /** What is tried again, in Envoy's words (`x-envoy-retry-on`); the last five are gRPC statuses. */

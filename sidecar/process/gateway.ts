@@ -30,12 +30,12 @@ import { compileRateLimits, type RateLimits } from '../edge/rate-limit/rate-limi
 import { type SharedLimits, startSharedLimits } from '../edge/rate-limit/shared.ts';
 import { compileSecurity, type EdgeSecurity, namespaceOf } from '../edge/security.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
+import { answerOwn } from '../exchange/answer.ts';
 import type { Authorizer } from '../exchange/authorizer.ts';
 import type { EdgeGuard, EdgeLimits, Exchange } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import type { TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
-import { answerOwn } from '../respond.ts';
 import { certificatesOf, type ShownCertificate, worriesOf } from '../routing/certificates.ts';
 import { complaintsOf, type StatusList } from '../routing/status.ts';
 import type { Jwks } from '../tokens/jwks.ts';

@@ -176,3 +176,13 @@ export function targetsIn(value: unknown): readonly Target[] | undefined {
 /** A field that other gateways evaluate. Accepted in silence, it would be a promise that is not kept. */
 export const notEvaluated = (what: string) =>
   z.custom((value) => value === undefined, `this build does not evaluate '${what}'`).optional();
+
+/** A list whose members are told apart by name; header names without regard to case. */
+export function named<T extends { readonly name: string }>(list: readonly T[], context: z.RefinementCtx): void {
+  const seen = new Set<string>();
+  for (const [index, { name }] of list.entries()) {
+    const key = name.toLowerCase();
+    if (seen.has(key)) context.addIssue({ code: 'custom', path: [index, 'name'], message: `'${name}' is named twice` });
+    seen.add(key);
+  }
+}

@@ -7,10 +7,11 @@ import {
   headerName,
   hostname,
   millisecondsOf,
+  named,
   parentRefs,
   sectionName,
 } from '../../schema/gateway-patterns.ts';
-import { grpcFilters, httpFilters, named, routeMethods } from './route-filters.ts';
+import { grpcFilters, httpFilters, routeMethods } from './route-filters.ts';
 
 const matchType = z.enum(['Exact', 'RegularExpression']).default('Exact');
 

@@ -2,7 +2,7 @@
 // ask for JSON, else plain words. None of them says more than the words do.
 
 import type { Denial } from '../../exchange/ends.ts';
-import type { EdgeReplies, Exchange } from '../../exchange/exchange.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import { reasonPhrase } from '../../protocol/http1/print.ts';
@@ -11,8 +11,24 @@ import { chooseType } from '../accept.ts';
 const plainOffers = ['text/plain', 'application/problem+json', 'application/json'] as const;
 const pageOffers = [...plainOffers, 'text/html'] as const;
 
+/** Pages by status. */
+export type ErrorPages = ReadonlyMap<number, Buffer>;
+
+/** From files by name. `5xx.html` sorts behind `503.html`, and one for a single status applies before one for its class. */
+export function pagesOf(files: Readonly<Record<string, string>>): ErrorPages {
+  const pages = new Map<number, Buffer>();
+  for (const [file, text] of Object.entries(files)) {
+    const [, first = '', rest = ''] = /^([45])(\d\d|xx)\.html$/.exec(file) ?? [];
+    const page = Buffer.from(text);
+    const statuses =
+      rest === 'xx' ? Array.from({ length: 100 }, (_, i) => Number(first) * 100 + i) : [Number(first + rest)];
+    for (const status of first === '' ? [] : statuses) if (rest !== 'xx' || !pages.has(status)) pages.set(status, page);
+  }
+  return pages;
+}
+
 /** The denial in the form that its reader wants; what an external authorizer has worded stays as it is. */
-export function wordDenial(exchange: Exchange, denial: Denial, { errorPages }: EdgeReplies): Denial {
+export function wordDenial(exchange: Exchange, denial: Denial, errorPages: ErrorPages): Denial {
   if (exchange.failure?.code === 'ext_authz_denied' && denial.body.length > 0) return denial;
   const page = errorPages.get(denial.status);
   const type = chooseType(headerOf(exchange, 'accept'), page === undefined ? plainOffers : pageOffers);

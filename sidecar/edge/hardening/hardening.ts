@@ -1,48 +1,38 @@
-// The head of an answer as it leaves a gateway: a backend's changed as its rule says and without what only we say, and every
-// answer, ours as well, with the headers that tell a browser to be careful, where they are switched on.
+// The fields of a hardened response.
 
 import type { Exchange } from '../../exchange/exchange.ts';
-import { filterFields } from '../../exchange/fields.ts';
-import type { Fields, Reply } from '../../exchange/message.ts';
-import { changeFields } from '../headers/header-change.ts';
+import { addFields, filterFields } from '../../exchange/fields.ts';
+import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 
-/** A backend's answer, changed as rule and backend say. */
-export function replyAtEdge(exchange: Exchange, reply: Reply): Reply {
-  const filters = exchange.route?.filters ?? exchange.edge?.filters;
-  const { hopFields } = reply;
-  const hardens = isHardened(exchange) && reply.status >= 200;
-  let { fields } = reply;
-  // What `Connection` names goes first, so that no backend can have a field of ours taken for one of his hop.
-  if (hopFields !== undefined) fields = filterFields(fields, ({ lower }) => !hopFields.includes(lower));
-  for (const change of exchange.phases?.received ?? []) fields = change(exchange, { ...reply, fields });
-  if (hardens) fields = filterFields(fields, ({ lower }) => !telling.has(lower));
-  if (filters?.responseHeaders !== undefined) fields = changeFields(fields, filters.responseHeaders);
-  // A header that the rule sets or removes is settled by it.
-  if (hardens) fields = harden(exchange, fields, filters?.responseHeaders?.taken);
-  return fields === reply.fields && hopFields === undefined ? reply : { ...reply, fields, hopFields: undefined };
-}
+/** OWASP's list for responses to browsers. A header that the backend sets itself stays. */
+const added: Fields = addFields(emptyFields, [
+  ['strict-transport-security', 'max-age=31536000; includeSubDomains'],
+  ['x-content-type-options', 'nosniff'],
+  ['x-frame-options', 'DENY'],
+  ['referrer-policy', 'strict-origin-when-cross-origin'],
+  ['cross-origin-opener-policy', 'same-origin'],
+  ['permissions-policy', 'camera=(), microphone=(), geolocation=()'],
+]);
 
-/** An answer of our own. */
-export function ownReplyAtEdge(exchange: Exchange, reply: Reply): Reply {
-  return isHardened(exchange) ? { ...reply, fields: harden(exchange, reply.fields, undefined) } : reply;
-}
-
-/** Nothing of it is for a gRPC client, nor for who has asked for a tunnel. */
-function isHardened({ rules, grpc, method }: Exchange): boolean {
-  return rules.edge?.replies.securityHeaders !== undefined && !grpc && method !== 'CONNECT';
-}
-
-/** What an answer tells of the software behind it, to those who look for a version with a hole. */
+/** They name the software behind the gateway, to someone who looks for a version with a hole. */
 const telling: ReadonlySet<string> = new Set(['server', 'x-powered-by', 'x-aspnet-version', 'x-aspnetmvc-version']);
 
-/** With each security header that is not there yet. */
-function harden(exchange: Exchange, fields: Fields, settled: ReadonlySet<string> | undefined): Fields {
-  const added = exchange.rules.edge!.replies.securityHeaders!;
-  const names = [...fields.names];
-  const values = [...fields.values];
-  const has = (lower: string): boolean => fields.names.some((name) => name.lower === lower);
+/** Final responses to browsers only: not to gRPC clients, nor to a client that opens a tunnel. */
+function applies({ grpc, method }: Exchange, { status }: Reply): boolean {
+  return !grpc && method !== 'CONNECT' && status >= 200;
+}
+
+export function withoutTelling(exchange: Exchange, reply: Reply): Fields {
+  return applies(exchange, reply) ? filterFields(reply.fields, ({ lower }) => !telling.has(lower)) : reply.fields;
+}
+
+/** With each header that is missing and not `settled` by a filter. */
+export function harden(exchange: Exchange, reply: Reply, settled: ReadonlySet<string>): Fields {
+  if (!applies(exchange, reply)) return reply.fields;
+  const names = [...reply.fields.names];
+  const values = [...reply.fields.values];
   for (const [i, name] of added.names.entries()) {
-    if (has(name.lower) || settled?.has(name.lower) === true) continue;
+    if (settled.has(name.lower) || reply.fields.names.some(({ lower }) => lower === name.lower)) continue;
     // RFC 6797 section 7.2: never over a connection that is not secure.
     if (name.lower === 'strict-transport-security' && !isSecure(exchange)) continue;
     names.push(name);
@@ -51,7 +41,7 @@ function harden(exchange: Exchange, fields: Fields, settled: ReadonlySet<string>
   return { names, values };
 }
 
-/** By our own TLS, or by that of a proxy that we trust. */
+/** By the gateway's own TLS, or by that of a trusted proxy. */
 function isSecure({ connection, scheme }: Exchange): boolean {
   return connection.tls !== undefined || scheme === 'https';
 }

@@ -1,12 +1,19 @@
 // RequestHeaderModifier and ResponseHeaderModifier: set, then add, then remove (Gateway API, HTTPHeaderFilter).
 
-import type { HeaderChange } from '../../exchange/edge.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import type { Fields } from '../../exchange/message.ts';
-import type { HeaderModifier } from '../../routing/documents.ts';
+import type { HeadersPlan } from './schema.ts';
+
+/** Set, then add, then remove. Names in lower case where they are compared. */
+export interface HeaderChange {
+  readonly set: readonly (readonly [string, string])[];
+  readonly add: readonly (readonly [string, string])[];
+  /** All names that `set` and `remove` take away. */
+  readonly taken: ReadonlySet<string>;
+}
 
 /** One change of what one or more modifiers ask for, in their order: those of a rule, then those of its backend. */
-export function compileHeaderChange(modifiers: readonly HeaderModifier[]): HeaderChange | undefined {
+export function compileHeaderChange(modifiers: readonly HeadersPlan[]): HeaderChange | undefined {
   let change: HeaderChange | undefined;
   for (const { set = [], add = [], remove = [] } of modifiers) {
     const taken = new Set([...set.map(({ name }) => name), ...remove].map((name) => name.toLowerCase()));

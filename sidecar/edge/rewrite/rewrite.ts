@@ -1,26 +1,36 @@
 // URLRewrite and RequestRedirect (Gateway API): another path, another host, another place to ask.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { PathChange, Redirect, Rewrite } from '../../exchange/edge.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
-import type { PathModifier, RouteFilter } from '../../routing/documents.ts';
 import { withoutEndingSlash } from '../../routing/table.ts';
+import type { PathPlan, RedirectPlan, RewritePlan } from './schema.ts';
+
+/** A path in place of another: a whole one, or one for the prefix that the rule matches. */
+export type PathChange = { readonly full: string } | { readonly prefix: string; readonly replacement: string };
+
+export interface Rewrite {
+  readonly hostname: string | undefined;
+  readonly path: PathChange | undefined;
+}
+
+export interface Redirect extends Rewrite {
+  readonly scheme: 'http' | 'https' | undefined;
+  readonly port: number | undefined;
+  readonly status: number;
+}
 
 /** `prefix` is what the rule's only match asks for. */
-function compilePathChange(path: PathModifier | undefined, prefix: string): PathChange | undefined {
+function compilePathChange(path: PathPlan | undefined, prefix: string): PathChange | undefined {
   if (path === undefined) return undefined;
   if (path.type === 'ReplaceFullPath') return { full: path.replaceFullPath! };
   return { prefix: withoutEndingSlash(prefix), replacement: withoutEndingSlash(path.replacePrefixMatch!) };
 }
 
-export function compileRewrite({ hostname, path }: NonNullable<RouteFilter['urlRewrite']>, prefix: string): Rewrite {
+export function compileRewrite({ hostname, path }: RewritePlan, prefix: string): Rewrite {
   return { hostname, path: compilePathChange(path, prefix) };
 }
 
-export function compileRedirect(
-  { scheme, hostname, path, port, statusCode }: NonNullable<RouteFilter['requestRedirect']>,
-  prefix: string,
-): Redirect {
+export function compileRedirect({ scheme, hostname, path, port, statusCode }: RedirectPlan, prefix: string): Redirect {
   return { scheme, hostname, port, status: statusCode, path: compilePathChange(path, prefix) };
 }
 
