@@ -1,14 +1,13 @@
-// The backends of a rule: by weight or by session, how often and how long each is tried; and the one that nobody can reach.
+// The backends of a rule: which one an exchange gets, how often and for how long each is tried, and one that cannot be reached.
 
 import { parseDuration } from '../../cert-agent/base/clock.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import { findSession, type SessionPlan, shareOf } from '../edge/session-persistence/session-persistence.ts';
+import type { Hooks } from '../edge/capability.ts';
 import type { EdgeRule } from '../exchange/exchange.ts';
 import type { Destination, RetryPolicy, Route, RouteTimeouts } from '../exchange/upstream.ts';
-import type { GrpcRule, HttpMatch, HttpRule, RouteRule } from '../routing/documents.ts';
+import type { RouteRule } from '../routing/documents.ts';
 import type { ResolvedBackend } from '../routing/references.ts';
-import { anyPath } from './matches.ts';
 
 /** A destination that nobody can reach: the exchange gets as far as asking for it, and policy has been asked before. */
 export function refusing(code: 'backend_invalid' | 'upstream_unresolved' | 'rule_broken', why: string): Destination {
@@ -28,15 +27,11 @@ export interface Choice {
   readonly route: Route;
 }
 
-/** Which backend an exchange gets. */
-export function chooseBackend(choices: readonly Choice[], session: SessionPlan | undefined): EdgeRule['backendFor'] {
+/** Which backend an exchange gets: by weight, with `share` or a random number. */
+export function chooseBackend(choices: readonly Choice[], share: Hooks['share']): EdgeRule['backendFor'] {
   if (choices.length === 0) return () => undefined;
   const choose = chooseByWeight(choices);
-  if (session !== undefined)
-    return function backendForSession(exchange) {
-      exchange.session = findSession(exchange, session, exchange.startedAt);
-      return choose(shareOf(exchange.session));
-    };
+  if (share !== undefined) return (exchange) => choose(share(exchange));
   if (choices.length === 1 && choices[0]!.weight > 0) {
     const [{ route }] = choices as [Choice];
     return () => route;
@@ -62,27 +57,6 @@ export function chooseByWeight(choices: readonly Choice[]): (share: number) => R
     }
     return choices.findLast(({ weight }) => weight > 0)!.route;
   };
-}
-
-/** The session that keeps a client to its backend, where the rule has one. */
-export function sessionOf(rule: HttpRule | GrpcRule): SessionPlan | undefined {
-  const said = rule.sessionPersistence;
-  if (said === undefined) return undefined;
-  const { sessionName, type, absoluteTimeout, cookieConfig } = said;
-  return {
-    name: sessionName ?? (type === 'Header' ? 'x-sallyport-session' : 'sallyport-session'),
-    in: type,
-    absoluteMs: absoluteTimeout === undefined ? 0 : milliseconds(absoluteTimeout),
-    permanent: cookieConfig?.lifetimeType === 'Permanent',
-    path: cookiePathOf(rule),
-  };
-}
-
-/** GEP-1619: the path that the rule matches, where it is one and a browser understands it; else the cookie is for all. */
-function cookiePathOf({ matches = [] }: HttpRule | GrpcRule): string {
-  const [only, second] = matches as readonly HttpMatch[];
-  const { type, value } = only?.path ?? anyPath;
-  return second === undefined && type !== 'RegularExpression' ? value.replaceAll(';', '%3B') : '/';
 }
 
 /** HTTPRouteRetry (GEP-1731): connections that fail are tried again whenever there is a `retry`; statuses that it names. */

@@ -17,7 +17,7 @@ import { type StatusList, statusList } from '../routing/status.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import { askedInGrpc, grpcOf, spokenTo } from './backend-protocol.ts';
 import { type PoolWish, planPool } from './gateway-pools.ts';
-import { displacedBy } from './hooks.ts';
+import { displacedBy, sticks } from './hooks.ts';
 import { trafficOf } from './sidecar-ports.ts';
 
 /** Everything that was found out about the documents. */
@@ -309,13 +309,7 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayCo
           const policy = plan.traffic.policyFor(placeOf(listener, route, rule));
           const good = policy === undefined || 'problems' in policy ? undefined : policy;
           for (const _ of rule.backendRefs ?? [])
-            wish(
-              backends[next++]!,
-              streams ? 'tcp' : 'http',
-              good,
-              rule.sessionPersistence !== undefined,
-              grpcOf(route),
-            );
+            wish(backends[next++]!, streams ? 'tcp' : 'http', good, sticks(rule), grpcOf(route));
         }
         for (const backend of backends.slice(next)) wish(backend, 'http', undefined, false, grpcOf(route));
       }

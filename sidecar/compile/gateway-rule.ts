@@ -24,12 +24,12 @@ import {
 import { isGranted, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
 import type { TrafficPlan } from '../upstream/traffic.ts';
 import { askedInGrpc, grpcOf } from './backend-protocol.ts';
-import { chooseBackend, clusterOf, milliseconds, refusing, retryOf, sessionOf, timeoutsOf } from './backends.ts';
+import { chooseBackend, clusterOf, milliseconds, refusing, retryOf, timeoutsOf } from './backends.ts';
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
-import { blamedOn, displacedBy, HookCompiler, type HookTools, type PlanKind } from './hooks.ts';
-import { prefixOf } from './matches.ts';
+import { blamedOn, displacedBy, HookCompiler, type HookTools, type PlanKind, sticks } from './hooks.ts';
+import { cookiePathOf, prefixOf } from './matches.ts';
 import { principalsOf, trafficOf } from './sidecar-ports.ts';
 
 /** What compiles policies: they outlive a generation that does not change them. */
@@ -132,7 +132,6 @@ export class RuleCompiler {
       breakBy(new Error(why));
     }
     const prefix = prefixOf(rule);
-    const session = sessionOf(rule);
     const fail = (error: unknown, of: PlanKind): void => {
       const policy = blamedOn(of, { security: good, traffic: limiting });
       this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(of, policy)), message: reasonOf(error) });
@@ -141,7 +140,7 @@ export class RuleCompiler {
     const hooksWith = (own: readonly RouteFilter[]): NamedHooks =>
       this.#hooks.compile(
         {
-          ...{ name, prefix, rule, security: good, traffic: limiting },
+          ...{ name, prefix, path: cookiePathOf(rule), rule, security: good, traffic: limiting },
           filters: [...(rule.filters ?? []), ...own],
           route: (ref) => this.#filterRoute(route, backendOf(ref), permit),
         },
@@ -157,7 +156,7 @@ export class RuleCompiler {
       limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
     );
     const choices = backends.map((backend) => {
-      const to = this.#backend(backend, { name, route, rule, policy: limiting, sticky: session !== undefined, permit });
+      const to = this.#backend(backend, { name, route, rule, policy: limiting, sticky: sticks(rule), permit });
       const own = backend.ref.filters ?? [];
       // A backend with filters of its own has phases of its own: all capabilities see both lists.
       const phases = own.length === 0 ? {} : { phases: layOut(hooksWith(own), askAtEdge, broken) };
@@ -168,7 +167,7 @@ export class RuleCompiler {
       phases: layOut(hooks, askAtEdge, broken),
       preflight: hooks.find(([, one]) => one.preflight !== undefined)?.[1].preflight,
       answers: hooks.some(([, one]) => one.answers === true),
-      backendFor: chooseBackend(choices, session),
+      backendFor: chooseBackend(choices, hooks.find(([, one]) => one.share !== undefined)?.[1].share),
     });
   }
 

@@ -26,6 +26,7 @@ export interface HookTools {
 export interface Applied {
   readonly name: string;
   readonly prefix: string;
+  readonly path: string;
   readonly rule: RouteRule;
   /** The rule's filters, then those of one backend. */
   readonly filters: readonly RouteFilter[];
@@ -83,7 +84,15 @@ export class HookCompiler {
   /** What applies to requests that no rule is for: capabilities that gateway.yaml names, and those that always apply. */
   forPort(): NamedHooks {
     const nothing: Applied = {
-      ...{ name: 'gateway.yaml', prefix: '/', rule: {}, filters: [], security: undefined, traffic: undefined },
+      ...{
+        name: 'gateway.yaml',
+        prefix: '/',
+        path: '/',
+        rule: {},
+        filters: [],
+        security: undefined,
+        traffic: undefined,
+      },
       route: () => undefined,
     };
     return this.compile(nothing, (error) => {
@@ -94,7 +103,7 @@ export class HookCompiler {
   /** Compiled once for a policy, and again only when it or one of its Secrets has changed. */
   #perPolicy(capability: AnyCapability, plans: readonly Planned<unknown>[], policy: SecurityPolicy): Hooks | undefined {
     const applied: Applied = {
-      ...{ name: `SecurityPolicy ${keyOf(policy)}`, prefix: '/', rule: {}, filters: [], traffic: undefined },
+      ...{ name: `SecurityPolicy ${keyOf(policy)}`, prefix: '/', path: '/', rule: {}, filters: [], traffic: undefined },
       security: policy,
       route: () => undefined,
     };
@@ -137,6 +146,7 @@ export class HookCompiler {
       policy: security === undefined ? '' : keyOf(security),
       shared: tools.sharedOf(capability.name) as never,
       prefix: applied.prefix,
+      path: applied.path,
       beside: (field) =>
         kinds.flatMap((kind) => (kind === 'filter' && !filterKeys.has(field) ? [] : this.#found(kind, field, applied))),
       secret: (name, field) => this.#secret(security!, name, field),
@@ -194,6 +204,14 @@ export function blamedOn(
   { security, traffic }: Policies,
 ): SecurityPolicy | BackendTrafficPolicy | undefined {
   return of === 'SecurityPolicy' ? security : of === 'BackendTrafficPolicy' ? traffic : undefined;
+}
+
+/** Whether requests of one client to this rule keep to one endpoint. */
+export function sticks(rule: RouteRule): boolean {
+  return capabilities.some(
+    ({ sticks: isSticky, fields }) =>
+      isSticky === true && fields.some(({ kind, name }) => kind === 'rule' && fieldOf(rule, name) !== undefined),
+  );
 }
 
 /** Filters of a rule that take the place of a field of its SecurityPolicy. */

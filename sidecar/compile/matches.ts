@@ -41,3 +41,10 @@ function grpcPath(method: GrpcMatch['method']): TableEntry['path'] {
 export function prefixOf({ matches = [] }: HttpRule | GrpcRule): string {
   return (matches[0] as HttpMatch | undefined)?.path?.value ?? '/';
 }
+
+/** GEP-1619: the path that the rule's only match asks for, where a browser understands it; else `/`. Cookies belong there. */
+export function cookiePathOf({ matches = [] }: HttpRule | GrpcRule): string {
+  const [only, second] = matches as readonly HttpMatch[];
+  const { type, value } = only?.path ?? anyPath;
+  return second === undefined && type !== 'RegularExpression' ? value.replaceAll(';', '%3B') : '/';
+}

@@ -11,6 +11,7 @@ import { headers } from './headers/capability.ts';
 import { mirror } from './mirror/capability.ts';
 import { requestBuffer } from './request-buffer/capability.ts';
 import { rewrite } from './rewrite/capability.ts';
+import { sessionPersistence } from './session-persistence/capability.ts';
 
 export const capabilities: readonly AnyCapability[] = Object.freeze([
   cors,
@@ -22,6 +23,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   requestBuffer,
   mirror,
   compression,
+  sessionPersistence,
 ]);
 
 /** The fields of one kind, by name, with the capability that each is of. */

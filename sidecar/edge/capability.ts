@@ -156,6 +156,8 @@ export interface Site<Shared> {
   readonly shared: Shared;
   /** The path prefix that the rule's only match asks for; `/` where there is none. */
   readonly prefix: string;
+  /** The path that the rule's only match asks for, exact or as a prefix; `/` where there is none. Cookies belong there. */
+  readonly path: string;
   /** The plans of other capabilities at the same place, by field name. */
   readonly beside: (field: string) => readonly unknown[];
   /** A Secret's data, decoded. @throws SallyportError `config_invalid` when there is none of that name. */

@@ -121,11 +121,6 @@ export interface RouteFilter {
   readonly type: string;
   readonly requestHeaderModifier?: HeaderModifier;
   readonly responseHeaderModifier?: HeaderModifier;
-  readonly requestMirror?: {
-    readonly backendRef: BackendRef;
-    readonly percent?: number;
-    readonly fraction?: { readonly numerator: number; readonly denominator: number };
-  };
   readonly requestRedirect?: {
     readonly scheme?: 'http' | 'https';
     readonly hostname?: string;

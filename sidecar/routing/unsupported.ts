@@ -146,11 +146,16 @@ export function filtersOf(route: RouteDocument): readonly RouteFilter[] {
   ]);
 }
 
-/** The backends of a route in order, those of mirrors behind them. */
+/** The backend that a filter names, whichever filter it is. */
+function backendsIn(filter: RouteFilter): readonly BackendRef[] {
+  return Object.values(filter).flatMap((value) => {
+    const { backendRef } = (typeof value === 'object' && value !== null ? value : {}) as { backendRef?: BackendRef };
+    return backendRef ?? [];
+  });
+}
+
+/** The backends of a route in order, those of its filters behind them. */
 export function backendRefsOf(route: RouteDocument): readonly BackendRef[] {
   const rules = route.spec.rules ?? [];
-  return [
-    ...rules.flatMap(({ backendRefs = [] }) => backendRefs),
-    ...filtersOf(route).flatMap(({ requestMirror }) => requestMirror?.backendRef ?? []),
-  ];
+  return [...rules.flatMap(({ backendRefs = [] }) => backendRefs), ...filtersOf(route).flatMap(backendsIn)];
 }

@@ -2,6 +2,7 @@
 // comes before all rules of its host, else before others at its path, so that nothing of it falls to those.
 
 import { nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
+import { fieldsOf } from '../../edge/capabilities.ts';
 import type { GrpcMatch, HttpMatch, HttpRule, ValueMatch } from '../../routing/documents.ts';
 import { wrongIn } from '../../routing/unsupported.ts';
 import { headerName } from '../../schema/gateway-patterns.ts';
@@ -55,7 +56,7 @@ export function coverMatches<M>(said: unknown, cover: (match: unknown) => M): re
   return [...list.map(cover), ...(isUnclear ? [cover(undefined)] : [])];
 }
 
-const ruleFields = ['name', 'matches', 'filters', 'backendRefs', 'timeouts', 'retry', 'sessionPersistence'];
+const ruleFields = ['name', 'matches', 'filters', 'backendRefs', 'timeouts', 'retry', ...fieldsOf('rule').keys()];
 
 /** The fields of which nobody can tell what was meant: a word that is not known may be each that is nearly spelled so, else each that is missing. */
 export function unclearIn(said: unknown, fields: readonly string[]): ReadonlySet<string> {

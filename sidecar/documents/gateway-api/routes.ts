@@ -1,6 +1,7 @@
 // HTTPRoute, GRPCRoute, TLSRoute and TCPRoute as they are written.
 
 import { z } from 'zod';
+import { schemasOf } from '../../edge/schemas.ts';
 import {
   backendRefs,
   duration,
@@ -60,18 +61,8 @@ const timeouts = z
     "'backendRequest' is longer than 'request'",
   );
 
-const sessionPersistence = z
-  .strictObject({
-    sessionName: z.string().max(128).optional(),
-    absoluteTimeout: duration.optional(),
-    idleTimeout: duration.optional(),
-    type: z.enum(['Cookie', 'Header']).default('Cookie'),
-    cookieConfig: z.strictObject({ lifetimeType: z.enum(['Permanent', 'Session']).default('Session') }).optional(),
-  })
-  .refine(
-    ({ cookieConfig, absoluteTimeout }) => cookieConfig?.lifetimeType !== 'Permanent' || absoluteTimeout !== undefined,
-    "a permanent cookie needs 'absoluteTimeout'",
-  );
+/** The fields of a rule that capabilities of the edge serve. */
+const capabilityFields = (await schemasOf('rule')) as Record<never, never>;
 
 const retry = z.strictObject({
   codes: z.array(z.number().int().min(400).max(599)).optional(),
@@ -87,7 +78,7 @@ const httpRule = z
     backendRefs: backendRefs({ filters: httpFilters }).optional(),
     timeouts: timeouts.optional(),
     retry: retry.optional(),
-    sessionPersistence: sessionPersistence.optional(),
+    ...capabilityFields,
   })
   .superRefine((rule, context) => {
     interface Filter {
@@ -152,7 +143,7 @@ const grpcRule = z.strictObject({
   matches: z.array(grpcMatch).max(64, 'a rule has at most 64 matches').optional(),
   filters: grpcFilters,
   backendRefs: backendRefs({ filters: grpcFilters }).optional(),
-  sessionPersistence: sessionPersistence.optional(),
+  ...capabilityFields,
 });
 
 export const grpcRoute = z

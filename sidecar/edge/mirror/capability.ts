@@ -1,7 +1,6 @@
 // Copies requests to other backends. A mirror that cannot be reached gets no copies, and the rule is served all the same.
 
 import type { Service } from '../capability.ts';
-import { registerMirrorMetrics } from './metrics.ts';
 import { Copies, type Mirror } from './mirror.ts';
 import type { MirrorPlan } from './schema.ts';
 
@@ -17,8 +16,9 @@ export const mirror: Service<MirrorPlan, Copies> = {
       filter: { key: 'requestMirror', grpc: true, repeatable: true },
     },
   ],
-  share({ registry, onClose }) {
+  async share({ registry, onClose }) {
     const copies = new Copies();
+    const { registerMirrorMetrics } = await import('./metrics.ts');
     registerMirrorMetrics(registry, copies.outcomes);
     onClose(() => copies.drop());
     return copies;
