@@ -1,10 +1,10 @@
 // nginx as Debian packages it: one worker a side, keep-alive both ways, mutual TLS 1.3 without resumption.
 
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '../test/fixtures/process.ts';
 import { startRunning, whenListening } from './process.ts';
-import type { Site, Stack } from './stack.ts';
+import { placeFor, type Site, type Stack } from './stack.ts';
 
 const streamModule = '/usr/lib/nginx/modules/ngx_stream_module.so';
 
@@ -18,8 +18,7 @@ const logFormat = `log_format json escape=json '{"start_time":"$time_iso8601","m
 /** Starts both sides. */
 export async function startNginx(site: Site): Promise<Stack> {
   const [httpPort, tlsPort, tcpIn, tlsTcpPort] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
-  const dir = join(site.dir, 'nginx');
-  mkdirSync(dir);
+  const dir = placeFor(site, 'nginx');
   writeFileSync(join(dir, 'client.pem'), site.client.chainPem);
   writeFileSync(join(dir, 'client.key'), site.client.keyPem, { mode: 0o600 });
   writeFileSync(join(dir, 'server.pem'), site.server.chainPem);
