@@ -22,10 +22,12 @@ interface SlicedRow<S> {
   job(stack: S): Job | undefined;
 }
 
-/** Everything that was seen of one stack in one row; one element for each slice, or for each start. */
+/** Everything that was seen of one stack in one row. */
 interface Seen {
-  readonly cpuNs: number[];
+  /** The slices of each start. */
+  readonly cpuNs: (readonly number[])[];
   readonly seconds: number[];
+  /** Of each start. */
   readonly p99: number[];
   lostNs: number;
 }
@@ -44,7 +46,7 @@ class SeenRow {
 
   add(name: string, { cpuNs, seconds, latency, lostNs }: Series): void {
     const seen = this.stacks.get(name) ?? { cpuNs: [], seconds: [], p99: [], lostNs: 0 };
-    seen.cpuNs.push(...cpuNs);
+    seen.cpuNs.push(cpuNs);
     seen.seconds.push(...seconds);
     seen.p99.push(latency.p99);
     seen.lostNs += lostNs;
@@ -53,9 +55,11 @@ class SeenRow {
 
   /** The row of CPU time; `figure` makes the table's unit of a slice's nanoseconds. */
   cpu(figure: (ns: number) => number): Row {
-    const series = new Map([...this.stacks].map(([name, { cpuNs }]) => [name, cpuNs.map(figure)]));
+    const series = new Map(
+      [...this.stacks].map(([name, { cpuNs }]) => [name, cpuNs.map((start) => start.map(figure))]),
+    );
     const lost = [...this.stacks].flatMap(([name, { cpuNs, lostNs }]) => {
-      const percent = (lostNs / cpuNs.reduce((sum, one) => sum + one, 0)) * 100;
+      const percent = (lostNs / cpuNs.flat().reduce((sum, one) => sum + one, 0)) * 100;
       return percent > lostPercent ? [`${percent.toFixed(1)} % of ${name} in threads that ended`] : [];
     });
     return rowOf(this.label, series, mergeUse(this.machine), lost);

@@ -9,6 +9,7 @@ import { compareCells, type Run, readRun } from './compare.ts';
 import { verdictCells, verdictsOf } from './goals.ts';
 import { describeMachine, noiseOf, watchMachine } from './machine.ts';
 import { measures } from './measures.ts';
+import { hasStream } from './nginx.ts';
 import { programOf } from './ours.ts';
 import { isInstalled, killAll } from './process.ts';
 import { Progress } from './progress.ts';
@@ -28,7 +29,7 @@ Options:
   --only MEASURE   some measures, separated by commas: ${Object.keys(measures).slice(0, 7).join(', ')},
                    ${Object.keys(measures).slice(7).join(', ')}
   --without PEER   leave out nginx, haproxy or envoy, separated by commas
-  --before DIR     also the dist/ of the checkout DIR, in turns with ours; all are started three times
+  --before DIR     also the dist/ of the checkout DIR, in turns with ours; all are started twelve times
   --compare FILE   also the changes since the run that wrote FILE
   --out DIR        also write the tables to DIR
   --json           the run as JSON on standard output, and nothing else there
@@ -157,16 +158,22 @@ async function measured(bench: Bench, name: string): Promise<Table[]> {
   }));
 }
 
+/** How much is measured. With a build before ours all is started often, and each start has few slices. */
 function planOf({ quick, before }: Options): Bench['plan'] {
   return { ...(quick ? quickly : wholly), ...(before === undefined ? {} : besideBefore) };
 }
 
+/** The peers that can be run; a line says which cannot. */
 function peersHere(without: readonly string[]): Set<string> {
   return new Set(
     Object.entries(peers).flatMap(([command, install]) => {
       if (without.includes(command)) return [];
-      if (isInstalled(command)) return [command];
-      process.stderr.write(`${command} is not on PATH and is left out (Debian: ${install})\n`);
+      if (isInstalled(command)) {
+        if (command === 'nginx' && !hasStream())
+          process.stderr.write('nginx has no stream module here: no tcp-cpu of it\n');
+        return [command];
+      }
+      process.stderr.write(`${command} is not on PATH and is left out; on Debian: ${install}\n`);
       return [];
     }),
   );

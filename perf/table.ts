@@ -1,7 +1,7 @@
 // Tables of figures: one row for each case, one column for each stack. As text, as Markdown, as JSON, and as a picture.
 
-import { type MachineUse, noise, noiseOf } from './machine.ts';
-import { type Spread, spreadOf } from './statistics.ts';
+import { type MachineUse, mergeUse, noise, noiseOf } from './machine.ts';
+import { median, type Spread, spreadOf } from './statistics.ts';
 
 /** One case, and what each stack took for it. Lower is better unless the table says otherwise. */
 export interface Row {
@@ -10,7 +10,10 @@ export interface Row {
   readonly figures: Readonly<Record<string, number>>;
   /** How far the figures of slices lie from each other, by stack. */
   readonly spreads?: Readonly<Record<string, Spread>>;
-  /** Ours / another stack, by its name: of the slices of each round. Below 1 where we are cheaper. */
+  /**
+   * Ours / another stack, by its name: of the slices of each round, or where there are several starts of the medians of
+   * each. Below 1 where we are cheaper.
+   */
   readonly ratios?: Readonly<Record<string, Spread>>;
   readonly machine?: MachineUse;
   /** What makes this row doubtful, in words; empty when nothing does. */
@@ -25,28 +28,40 @@ export interface Table {
   readonly higherIsBetter?: boolean;
 }
 
-/** A row of slices: `series` has a figure for each slice of each stack, in the same order. */
+/** The figures of one stack: of each start, in the order of its slices. */
+export type SliceFigures = readonly (readonly number[])[];
+
+/** A row of slices. The slices of one round have the same index in every stack. */
 export function rowOf(
   label: string,
-  series: ReadonlyMap<string, readonly number[]>,
+  series: ReadonlyMap<string, SliceFigures>,
   machine: MachineUse,
   doubts: readonly string[],
 ): Row {
-  const spreads = Object.fromEntries([...series].map(([name, values]) => [name, spreadOf(values)]));
+  const spreads = Object.fromEntries([...series].map(([name, starts]) => [name, spreadOf(starts.flat())]));
   const ours = series.get('ours');
   const ratios: Record<string, Spread> = {};
-  for (const [name, values] of series)
-    if (name !== 'ours' && ours !== undefined) ratios[name] = spreadOf(ours.map((one, i) => one / values[i]!));
-  const wide = Object.entries(ratios).flatMap(([name, { median, low, high }]) => {
-    const percent = ((high - low) / 2 / median) * 100;
+  for (const [name, starts] of series)
+    if (name !== 'ours' && ours !== undefined) ratios[name] = spreadOfRatios(ours, starts);
+  const wide = Object.entries(ratios).flatMap(([name, { median: middle, low, high }]) => {
+    const percent = ((high - low) / 2 / middle) * 100;
     return percent > noise.halfIntervalPercent ? [`ours / ${name} ±${percent.toFixed(1)} %`] : [];
   });
   return {
     label,
-    figures: Object.fromEntries(Object.entries(spreads).map(([name, { median }]) => [name, median])),
+    figures: Object.fromEntries(Object.entries(spreads).map(([name, one]) => [name, one.median])),
     ...{ spreads, ratios, machine },
     noise: [...noiseOf(machine), ...wide, ...doubts],
   };
+}
+
+/**
+ * What two processes differ by for the whole of their lives is no property of their slices: with several starts each counts
+ * as one value, its median.
+ */
+function spreadOfRatios(ours: SliceFigures, theirs: SliceFigures): Spread {
+  const ratios = ours.map((slices, start) => slices.map((one, i) => one / theirs[start]![i]!));
+  return spreadOf(ratios.length === 1 ? ratios[0]! : ratios.map(median));
 }
 
 /** Three digits are what such figures are worth. */
@@ -85,12 +100,12 @@ export function formatPercent(share: number): string {
 
 /** For a terminal. */
 export function formatText(table: Table): string {
-  return `${table.title} (${table.unit})\n${alignCells(cellsOf(table))}`;
+  return `${table.title} (${table.unit})\n${alignCells(cellsOf(table))}${formatCircumstances(table)}`;
 }
 
 /** For a document. */
 export function formatMarkdown(table: Table): string {
-  return `**${table.title}** (${table.unit})\n\n${markdownCells(cellsOf(table))}`;
+  return `**${table.title}** (${table.unit})\n\n${markdownCells(cellsOf(table))}\n${formatCircumstances(table)}`;
 }
 
 /** Cells as columns of a terminal. */
@@ -133,6 +148,23 @@ function cellsOf(table: Table): string[][] {
 
 function formatNoise({ noise = [] }: Row): string {
   return noise.length === 0 ? 'quiet' : `noisy: ${noise.join(', ')}`;
+}
+
+/** The machine during the table, and how far slices (or starts) lie from each other in its widest row; empty where neither was watched. */
+function formatCircumstances({ rows }: Table): string {
+  const uses = rows.flatMap(({ machine }) => (machine === undefined ? [] : [machine]));
+  if (uses.length === 0) return '';
+  const { load, otherPercent, stealPercent } = mergeUse(uses);
+  const parts = [
+    `Load ${load[0].toFixed(1)} to ${load[1].toFixed(1)}`,
+    `others ${otherPercent.toFixed(0)} % of the cores`,
+    `steal ${stealPercent.toFixed(1)} %`,
+  ];
+  const widths = rows.flatMap(({ ratios = {} }) =>
+    Object.values(ratios).map(({ median: middle, quartiles: [low, high] }) => ((high - low) / 2 / middle) * 100),
+  );
+  if (widths.length > 0) parts.push(`half of the values within ±${Math.max(...widths).toFixed(0)} % of their ratio`);
+  return `${parts.join(', ')}.\n`;
 }
 
 const colours = ['#1b6ca8', '#7a7a7a', '#b0b0b0', '#d8a657', '#a3be8c'];
