@@ -28,7 +28,7 @@ export function readRun(file: string): Run {
   return run as Run;
 }
 
-/** One row for each figure that both runs have: ours, and ours / each peer. */
+/** A head, and one row for each figure that both runs have: ours, and ours / each peer. */
 export function compareCells(then: Run, tables: readonly Table[]): string[][] {
   const cells: string[][] = [];
   for (const table of tables)

@@ -184,7 +184,8 @@ function finish(run: Run, { earlier, out, json }: Options, say: (text: string) =
   const verdicts = verdictsOf(run.tables);
   const changes = earlier === undefined ? undefined : compareCells(earlier, run.tables);
   if (changes !== undefined && earlier !== undefined) {
-    say(`Changes since ${earlier.date}${earlier.noisy ? ', a noisy run' : ''}\n${alignCells(changes)}\n`);
+    const rows = changes.length === 1 ? 'that run has none of these rows\n' : alignCells(changes);
+    say(`Changes since ${earlier.date}${earlier.noisy ? ', a noisy run' : ''}\n${rows}\n`);
     if (earlier.machine !== run.machine) say(`That run was on another machine: ${earlier.machine}\n\n`);
   }
   if (verdicts.length > 0) say(`Goals\n${alignCells(verdictCells(verdicts))}\n`);
