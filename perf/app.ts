@@ -1,10 +1,11 @@
 // What stands behind every proxy: a service that answers at once, in HTTP/1.1 (1 KB, 1 MB, or an echo after an upgrade) and
-// in HTTP/2 (with trailers where it was asked in gRPC), a TCP sink that says 'ok' at the end, and a UDP sink for HAProxy's
-// log. A process of its own; prints its ports as JSON.
+// in HTTP/2 (with trailers where it was asked in gRPC), a TCP sink that acknowledges each MiB with a byte, and a UDP sink
+// for HAProxy's log. A process of its own; prints its ports as JSON.
 
 import { createSocket } from 'node:dgram';
 import { createServer as createHttp2Server, type ServerHttp2Stream } from 'node:http2';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { tcpPieceBytes } from './load-tls.ts';
 
 const small = Buffer.alloc(1024, 'a');
 const answer = (body: Buffer): Buffer =>
@@ -14,7 +15,7 @@ const answer = (body: Buffer): Buffer =>
   ]);
 const smallAnswer = answer(small);
 const bigAnswer = answer(Buffer.alloc(1024 * 1024, 'a'));
-// The accept value is for nobody to check: the load is ours, and no proxy here does.
+// The accept value is not that of the request: neither the load nor a proxy here checks it.
 const switched = Buffer.from(
   'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n',
 );
@@ -54,10 +55,15 @@ http2.on('stream', (stream: ServerHttp2Stream, fields) => {
   });
 });
 
-const sink = createServer({ allowHalfOpen: true }, (socket) => {
+const sink = createServer({ noDelay: true }, (socket) => {
+  let taken = 0;
   socket.on('error', () => socket.destroy());
-  socket.on('data', () => {});
-  socket.on('end', () => socket.end('ok'));
+  socket.on('data', ({ length }) => {
+    taken += length;
+    if (taken < tcpPieceBytes) return;
+    socket.write(Buffer.alloc(Math.floor(taken / tcpPieceBytes)));
+    taken %= tcpPieceBytes;
+  });
 });
 
 const log = createSocket('udp4');

@@ -2,13 +2,14 @@
 // same fields, a request ID. One proxy each, one process, one thread.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { exportJWK, generateKeyPair, SignJWT } from 'jose';
 import { freePort } from '../test/fixtures/process.ts';
+import { type Bench, checkoutsOf } from './bench.ts';
 import { routePath } from './load-edge.ts';
-import { here, programOf } from './ours.ts';
-import { isInstalled, type Running, startRunning, whenListening } from './process.ts';
-import type { Site } from './stack.ts';
+import { programOf } from './ours.ts';
+import { type Running, startRunning, whenListening } from './process.ts';
+import { type Checkout, placeFor, type Site } from './stack.ts';
 
 export interface EdgeStack {
   readonly name: string;
@@ -17,7 +18,7 @@ export interface EdgeStack {
   readonly port: number;
   /** TLS; a token is verified. Ours alone: nginx and HAProxy of Debian verify none against a JWKS. */
   readonly tokenPort: number | undefined;
-  /** TLS; a limit that nobody reaches is counted for each client. */
+  /** TLS; a limit that no client reaches is counted for each client. */
   readonly limitPort: number | undefined;
 }
 
@@ -43,39 +44,40 @@ export async function makeTokens(count: number): Promise<Tokens> {
   return { jwks: JSON.stringify({ keys: [key] }), tokens };
 }
 
-/** Every gateway that is installed here, with so many routes. */
-export async function startEdges(site: Site, routes: number, tokens: Tokens, before?: string): Promise<EdgeStack[]> {
-  const stacks = [await startOurEdge(site, routes, tokens)];
-  if (before !== undefined) stacks.push(await startOurEdge(site, routes, tokens, 'before', resolve(before)));
-  for (const [command, start] of [
-    ['nginx', startNginxEdge],
-    ['haproxy', startHaproxyEdge],
-    ['envoy', startEnvoyEdge],
-  ] as const)
-    if (isInstalled(command)) stacks.push(await start(site, routes));
-  return stacks;
+/** Runs `use` with every gateway of the bench, started for it alone with so many routes. */
+export async function withEdges(
+  bench: Bench,
+  routes: number,
+  tokens: Tokens,
+  use: (stacks: readonly EdgeStack[]) => Promise<void>,
+): Promise<void> {
+  const { site, peers } = bench;
+  const stacks: EdgeStack[] = [];
+  try {
+    for (const checkout of checkoutsOf(bench)) stacks.push(await startOurEdge(site, routes, tokens, checkout));
+    if (peers.has('nginx')) stacks.push(await startNginxEdge(site, routes));
+    if (peers.has('haproxy')) stacks.push(await startHaproxyEdge(site, routes));
+    if (peers.has('envoy')) stacks.push(await startEnvoyEdge(site, routes));
+    await use(stacks);
+  } finally {
+    await Promise.all(stacks.map(({ running }) => running.stop()));
+  }
 }
 
-function placeFor(site: Site, name: string, routes: number): string {
-  const dir = join(site.dir, `edge-${name}-${routes}`);
-  mkdirSync(dir, { recursive: true });
+function edgePlaceFor(site: Site, name: string): string {
+  const dir = placeFor(site, `edge-${name}`);
   writeFileSync(join(dir, 'server.pem'), site.server.chainPem);
   writeFileSync(join(dir, 'server.key'), site.server.keyPem, { mode: 0o600 });
   writeFileSync(join(dir, 'both.pem'), site.server.chainPem + site.server.keyPem, { mode: 0o600 });
   return dir;
 }
 
-async function startOurEdge(
-  site: Site,
-  routes: number,
-  { jwks }: Tokens,
-  name = 'ours',
-  checkout = here,
-): Promise<EdgeStack> {
-  const program = programOf(checkout);
-  const dir = placeFor(site, name, routes);
+async function startOurEdge(site: Site, routes: number, { jwks }: Tokens, checkout: Checkout): Promise<EdgeStack> {
+  const { name, root } = checkout;
+  const program = programOf(root);
+  const dir = edgePlaceFor(site, name);
   const [port, tokenPort, limitPort] = await Promise.all([freePort(), freePort(), freePort()]);
-  mkdirSync(join(dir, 'documents'), { recursive: true });
+  mkdirSync(join(dir, 'documents'));
   writeFileSync(join(dir, 'bundle.pem'), site.caPem);
   const listener = (gateway: string): object => ({
     apiVersion: 'gateway.networking.k8s.io/v1',
@@ -152,7 +154,7 @@ backends: { default/app:80: app }
 }
 
 async function startNginxEdge(site: Site, routes: number): Promise<EdgeStack> {
-  const dir = placeFor(site, 'nginx', routes);
+  const dir = edgePlaceFor(site, 'nginx');
   const [port, limitPort] = await Promise.all([freePort(), freePort()]);
   const proxy =
     'proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_set_header X-Request-Id $request_id; proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;';
@@ -184,7 +186,7 @@ http {
 }
 
 async function startHaproxyEdge(site: Site, routes: number): Promise<EdgeStack> {
-  const dir = placeFor(site, 'haproxy', routes);
+  const dir = edgePlaceFor(site, 'haproxy');
   const [port, limitPort] = await Promise.all([freePort(), freePort()]);
   writeFileSync(
     join(dir, 'routes.map'),
@@ -234,7 +236,7 @@ ${backends}
 }
 
 async function startEnvoyEdge(site: Site, routes: number): Promise<EdgeStack> {
-  const dir = placeFor(site, 'envoy', routes);
+  const dir = edgePlaceFor(site, 'envoy');
   const port = await freePort();
   const api = 'type.googleapis.com/envoy.extensions';
   const typed = (name: string, type: string, rest: object = {}): object => ({

@@ -1,11 +1,11 @@
 // Envoy, where an `envoy` binary is on PATH: one worker thread a side, mutual TLS 1.3 without resumption, an RBAC filter with
 // 100 callers and a JSON access log.
 
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '../test/fixtures/process.ts';
 import { startRunning, whenListening } from './process.ts';
-import type { Site, Stack } from './stack.ts';
+import { placeFor, type Site, type Stack } from './stack.ts';
 
 const api = 'type.googleapis.com/envoy.extensions';
 const typed = (name: string, type: string, rest: object = {}): object => ({
@@ -37,8 +37,7 @@ export async function startEnvoy(site: Site): Promise<Stack> {
     freePort(),
     freePort(),
   ]);
-  const dir = join(site.dir, 'envoy');
-  mkdirSync(dir);
+  const dir = placeFor(site, 'envoy');
   for (const [name, one] of [
     ['client', site.client],
     ['server', site.server],

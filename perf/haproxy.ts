@@ -1,10 +1,10 @@
 // HAProxy as Debian packages it: one thread a side. It logs to a socket only, so its lines go to a sink by UDP.
 
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '../test/fixtures/process.ts';
 import { startRunning, whenListening } from './process.ts';
-import type { Site, Stack } from './stack.ts';
+import { placeFor, type Site, type Stack } from './stack.ts';
 
 /** Starts both sides. */
 export async function startHaproxy(site: Site): Promise<Stack> {
@@ -16,8 +16,7 @@ export async function startHaproxy(site: Site): Promise<Stack> {
     freePort(),
     freePort(),
   ]);
-  const dir = join(site.dir, 'haproxy');
-  mkdirSync(dir);
+  const dir = placeFor(site, 'haproxy');
   writeFileSync(join(dir, 'client.pem'), site.client.chainPem + site.client.keyPem, { mode: 0o600 });
   writeFileSync(join(dir, 'server.pem'), site.server.chainPem + site.server.keyPem, { mode: 0o600 });
   writeFileSync(join(dir, 'ca.pem'), site.caPem);

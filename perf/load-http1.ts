@@ -1,29 +1,28 @@
 // Load in HTTP/1.1: as many requests as the other side takes, a fixed number a second, or messages on WebSockets.
 
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import type { LoadSet } from './load.ts';
 
-/** `count` requests for `path`, `inFlight` at once, each on its own connection. */
+/** Requests for `path`, `inFlight` at once, each on its own connection. */
 export interface Http1Job {
   readonly kind: 'http';
   readonly port: number;
-  readonly count: number;
   readonly inFlight: number;
   readonly path?: string;
 }
 
-/** `perSecond` requests for `seconds`, whether or not earlier ones are answered; latencies count from when they were due. */
+/** `perSecond` requests, whether or not earlier ones are answered; latencies count from when a request was due. */
 export interface RateJob {
   readonly kind: 'rate';
   readonly port: number;
   readonly perSecond: number;
-  readonly seconds: number;
 }
 
-/** `count` messages of 128 bytes, one at a time on each of `inFlight` WebSockets. */
+/** Messages of 128 bytes, one at a time on each of `inFlight` WebSockets. */
 export interface WebSocketJob {
   readonly kind: 'websocket';
   readonly port: number;
-  readonly count: number;
   readonly inFlight: number;
 }
 
@@ -34,136 +33,152 @@ export const head = (path: string, more = ''): Buffer =>
 
 export const usualPath = '/v1/orders/7?full=1';
 
-export async function runHttp1({ port, count, inFlight, path = usualPath }: Http1Job): Promise<Float64Array> {
-  const latencies = new Float64Array(count);
-  const request = head(path);
-  let sent = 0;
-  let done = 0;
-  const one = (): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const socket = connect({ host: '127.0.0.1', port, noDelay: true });
-      let begun = 0;
-      const next = (): void => {
-        if (sent >= count) {
-          socket.destroy();
-          resolve();
-          return;
-        }
-        sent++;
-        begun = performance.now();
-        socket.write(request);
-      };
-      socket.on('connect', next);
-      socket.on('error', reject);
-      onAnswer(socket, () => {
-        latencies[done++] = performance.now() - begun;
-        next();
+/** One question at a time on a connection; resolves when its answer is complete. */
+type Ask = (question: Buffer, answered: () => void) => void;
+
+export async function openHttp1({ port, inFlight, path = usualPath }: Http1Job): Promise<LoadSet> {
+  const sockets = await dialAll(port, inFlight);
+  const question = head(path);
+  return askInTurn(sockets, sockets.map(askOn), () => question);
+}
+
+/** A set of connections on each of which one question follows the other. `questionOf` is told how many came before. */
+export function askInTurn(
+  sockets: readonly Socket[],
+  asks: readonly Ask[],
+  questionOf: (n: number) => Buffer,
+): LoadSet {
+  let asked = 0;
+  return {
+    run(count, done) {
+      const last = asked + count;
+      let left = count;
+      return new Promise((resolve) => {
+        const next = (ask: Ask): void => {
+          if (asked >= last) return;
+          const begun = performance.now();
+          ask(questionOf(asked++), () => {
+            done(performance.now() - begun);
+            if (--left === 0) resolve();
+            else next(ask);
+          });
+        };
+        for (const ask of asks) next(ask);
       });
-    });
-  await Promise.all(Array.from({ length: inFlight }, one));
-  return latencies;
+    },
+    close() {
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+/** Asks on a connection in HTTP/1.1. */
+export function askOn(socket: Socket): Ask {
+  let answered = (): void => {};
+  onAnswer(socket, () => answered());
+  return (question, done) => {
+    answered = done;
+    socket.write(question);
+  };
 }
 
 /** How many connections stand ready for what is due: more than ever wait at half of what saturates. */
 const rateConnections = 128;
 
-export async function runRate({ port, perSecond, seconds }: RateJob): Promise<Float64Array> {
-  const count = Math.floor(perSecond * seconds);
-  const latencies = new Float64Array(count);
-  const request = head(usualPath);
-  const free: ((due: number) => void)[] = [];
-  const waiting: number[] = [];
-  let done = 0;
-  let finish: () => void = () => {};
-  const over = new Promise<void>((resolve) => {
-    finish = resolve;
-  });
-  const sockets = await Promise.all(
-    Array.from(
-      { length: rateConnections },
-      () =>
-        new Promise<Socket>((resolve, reject) => {
-          const socket = connect({ host: '127.0.0.1', port, noDelay: true }, () => resolve(socket));
-          let due = 0;
-          const ask = (at: number): void => {
-            due = at;
-            socket.write(request);
-          };
-          socket.on('error', reject);
-          onAnswer(socket, () => {
-            latencies[done++] = performance.now() - due;
-            if (done === count) return finish();
-            const next = waiting.shift();
-            if (next === undefined) free.push(ask);
-            else ask(next);
-          });
-          free.push(ask);
-        }),
-    ),
-  );
-  const started = performance.now();
-  let issued = 0;
-  const issue = (): void => {
-    const now = performance.now();
-    for (; issued < count; issued++) {
-      const due = started + (issued * 1000) / perSecond;
-      if (due > now) break;
-      const ask = free.pop();
-      if (ask === undefined) waiting.push(due);
-      else ask(due);
-    }
-    // A millisecond is waited, not spun through: the proxies need the core more than we do.
-    if (issued < count) setTimeout(issue, 1);
+export async function openRate({ port, perSecond }: RateJob): Promise<LoadSet> {
+  const sockets = await dialAll(port, rateConnections);
+  const free = sockets.map(askOn);
+  const question = head(usualPath);
+  return {
+    async run(count, done) {
+      const waiting: number[] = [];
+      const { promise: over, resolve: finish } = Promise.withResolvers<void>();
+      let left = count;
+      const begin = (ask: Ask, due: number): void =>
+        ask(question, () => {
+          done(performance.now() - due);
+          if (--left === 0) finish();
+          const next = waiting.shift();
+          if (next === undefined) free.push(ask);
+          else begin(ask, next);
+        });
+      const started = performance.now();
+      let issued = 0;
+      const issue = (): void => {
+        const now = performance.now();
+        for (; issued < count; issued++) {
+          const due = started + (issued * 1000) / perSecond;
+          if (due > now) break;
+          const ask = free.pop();
+          if (ask === undefined) waiting.push(due);
+          else begin(ask, due);
+        }
+        // It waits a millisecond and does not spin: the proxies need the core more than the load does.
+        if (issued < count) setTimeout(issue, 1);
+      };
+      issue();
+      await over;
+    },
+    close() {
+      for (const socket of sockets) socket.destroy();
+    },
   };
-  issue();
-  await over;
-  for (const socket of sockets) socket.destroy();
-  return latencies;
 }
 
-export async function runWebSocket({ port, count, inFlight }: WebSocketJob): Promise<Float64Array> {
-  const latencies = new Float64Array(count);
-  const request = head(
-    '/v1/orders/ws',
-    'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n',
+// A masked text frame of 122 bytes: 128 with its head.
+const message = Buffer.concat([Buffer.from([0x81, 0x80 | 122, 0, 0, 0, 0]), Buffer.alloc(122, 'm')]);
+
+export async function openWebSocket({ port, inFlight }: WebSocketJob): Promise<LoadSet> {
+  const sockets = await dialAll(port, inFlight);
+  await Promise.all(sockets.map(upgrade));
+  return askInTurn(sockets, sockets.map(echoOn), () => message);
+}
+
+async function upgrade(socket: Socket): Promise<void> {
+  socket.write(
+    head(
+      '/v1/orders/ws',
+      'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n',
+    ),
   );
-  // A masked text frame of 122 bytes: 128 with its head.
-  const message = Buffer.concat([Buffer.from([0x81, 0x80 | 122, 0, 0, 0, 0]), Buffer.alloc(122, 'm')]);
-  let sent = 0;
-  let done = 0;
-  const one = (): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const socket = connect({ host: '127.0.0.1', port, noDelay: true }, () => socket.write(request));
-      let open = false;
-      let left = 0;
-      let begun = 0;
-      const next = (): void => {
-        if (sent >= count) {
-          socket.destroy();
-          resolve();
-          return;
-        }
-        sent++;
-        left = message.length;
-        begun = performance.now();
-        socket.write(message);
-      };
-      socket.on('error', reject);
-      socket.on('data', (chunk: Buffer) => {
-        if (!open) {
-          if (!chunk.includes('101 Switching'))
-            return reject(new Error(`no upgrade: ${chunk.toString('latin1', 0, 80)}`));
-          open = true;
-          return next();
-        }
-        left -= chunk.length;
-        if (left > 0) return;
-        latencies[done++] = performance.now() - begun;
-        next();
-      });
-    });
-  await Promise.all(Array.from({ length: inFlight }, one));
-  return latencies;
+  const [answer] = (await once(socket, 'data')) as [Buffer];
+  if (!answer.includes('101 Switching')) throw new Error(`no upgrade: ${answer.toString('latin1', 0, 80)}`);
+}
+
+/** Sends a message and waits until as many bytes have come back. */
+function echoOn(socket: Socket): Ask {
+  let left = 0;
+  let answered = (): void => {};
+  socket.on('data', (chunk: Buffer) => {
+    left -= chunk.length;
+    if (left === 0) answered();
+  });
+  return (question, done) => {
+    left = question.length;
+    answered = done;
+    socket.write(question);
+  };
+}
+
+async function dialAll(port: number, count: number): Promise<Socket[]> {
+  return await Promise.all(
+    Array.from({ length: count }, async () => {
+      const socket = connect({ host: '127.0.0.1', port, noDelay: true });
+      await once(socket, 'connect');
+      return failLoudly(socket);
+    }),
+  );
+}
+
+/** A connection that breaks or ends before the load closes it ends the benchmark: its set would be smaller from then on. */
+export function failLoudly<T extends Socket>(socket: T): T {
+  socket.on('error', (error) => {
+    throw error;
+  });
+  socket.on('end', () => {
+    throw new Error('the proxy ended a connection of the load');
+  });
+  return socket;
 }
 
 /** Calls `done` at the end of each answer; anything but a 200 with a length ends the benchmark. */

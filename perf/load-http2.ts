@@ -2,13 +2,13 @@
 
 import { once } from 'node:events';
 import { type ClientHttp2Session, connect } from 'node:http2';
+import type { LoadSet } from './load.ts';
 import { usualPath } from './load-http1.ts';
 
-/** `count` requests, `inFlight` at once on `connections` connections. */
+/** Requests, `inFlight` at once on `connections` connections. */
 export interface Http2Job {
   readonly kind: 'http2';
   readonly port: number;
-  readonly count: number;
   readonly inFlight: number;
   readonly connections: number;
   readonly grpc: boolean;
@@ -21,41 +21,42 @@ const unary = {
   ...{ 'content-type': 'application/grpc', te: 'trailers' },
 };
 
-export function runHttp2({ port, count, inFlight, connections, grpc }: Http2Job): Promise<Float64Array> {
+export function openHttp2({ port, inFlight, connections, grpc }: Http2Job): Promise<LoadSet> {
   const dial = (): ClientHttp2Session => connect(`http://127.0.0.1:${port}`);
-  return runStreams({ count, inFlight, connections, dial, ask: (session) => ask(session, grpc) });
+  return openStreams({ inFlight, connections, dial, ask: (session) => ask(session, grpc) });
 }
 
-/** `count` questions, `inFlight` at once on `connections` sessions; `ask` is told how many came before. */
-export async function runStreams(job: {
-  readonly count: number;
+/** Questions as streams, `inFlight` at once on `connections` sessions; `ask` is told how many came before. */
+export async function openStreams(job: {
   readonly inFlight: number;
   readonly connections: number;
   dial(): ClientHttp2Session;
   ask(session: ClientHttp2Session, n: number): Promise<void>;
-}): Promise<Float64Array> {
-  const { count, inFlight, connections } = job;
-  const latencies = new Float64Array(count);
+}): Promise<LoadSet> {
   const sessions = await Promise.all(
-    Array.from({ length: connections }, async () => {
+    Array.from({ length: job.connections }, async () => {
       const session = job.dial();
       await once(session, 'remoteSettings');
       return session;
     }),
   );
-  let sent = 0;
-  let done = 0;
-  const worker = async (session: ClientHttp2Session): Promise<void> => {
-    while (sent < count) {
-      const n = sent++;
-      const begun = performance.now();
-      await job.ask(session, n);
-      latencies[done++] = performance.now() - begun;
-    }
+  let asked = 0;
+  return {
+    async run(count, done) {
+      const last = asked + count;
+      const askInTurn = async (session: ClientHttp2Session): Promise<void> => {
+        while (asked < last) {
+          const begun = performance.now();
+          await job.ask(session, asked++);
+          done(performance.now() - begun);
+        }
+      };
+      await Promise.all(Array.from({ length: job.inFlight }, (_, i) => askInTurn(sessions[i % sessions.length]!)));
+    },
+    close() {
+      for (const session of sessions) session.destroy();
+    },
   };
-  await Promise.all(Array.from({ length: inFlight }, (_, i) => worker(sessions[i % connections]!)));
-  for (const session of sessions) session.destroy();
-  return latencies;
 }
 
 function ask(session: ClientHttp2Session, grpc: boolean): Promise<void> {

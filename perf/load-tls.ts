@@ -1,8 +1,10 @@
 // Load of whole connections: handshakes, connections that stay and say nothing, and bytes.
 
+import { once } from 'node:events';
 import { connect } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
-import { head, onAnswer, usualPath } from './load-http1.ts';
+import type { LoadSet } from './load.ts';
+import { failLoudly, head, onAnswer, usualPath } from './load-http1.ts';
 
 interface Shown {
   readonly certPem: string;
@@ -10,37 +12,38 @@ interface Shown {
   readonly caPem: string;
 }
 
-/** `count` connections with one request each, `inFlight` at once. */
+/** Connections with one request each, `inFlight` at once. */
 export interface HandshakeJob extends Shown {
   readonly kind: 'handshake';
   readonly port: number;
-  readonly count: number;
   readonly inFlight: number;
 }
 
-/** `count` connections that stay open without a word until our standard input ends. */
+/** `count` connections that stay open without a word. */
 export interface IdleJob extends Shown {
   readonly kind: 'idle';
   readonly port: number;
   readonly count: number;
 }
 
-/** `bytes` to a sink that answers at the end. */
+/** Pieces of `tcpPieceBytes` on one connection to a sink that acknowledges each. */
 export interface TcpJob {
   readonly kind: 'tcp';
   readonly port: number;
-  readonly bytes: number;
 }
+
+/** After how many bytes the app's sink sends one byte back. */
+export const tcpPieceBytes = 2 ** 20;
 
 function optionsOf({ certPem, keyPem, caPem }: Shown, port: number): ConnectionOptions {
   const secureContext = createSecureContext({ cert: certPem, key: keyPem, ca: caPem, minVersion: 'TLSv1.3' });
   return { host: '127.0.0.1', port, secureContext, checkServerIdentity: () => undefined };
 }
 
-export async function runHandshakes(job: HandshakeJob): Promise<undefined> {
+/** Nothing is open between two runs: opening is what is measured. */
+export async function openHandshakes(job: HandshakeJob): Promise<LoadSet> {
   const options = optionsOf(job, job.port);
   const request = head(usualPath);
-  let begun = 0;
   const one = (): Promise<void> =>
     new Promise((resolve, reject) => {
       const socket = connectTls(options, () => socket.write(request));
@@ -50,13 +53,23 @@ export async function runHandshakes(job: HandshakeJob): Promise<undefined> {
         resolve();
       });
     });
-  const worker = async (): Promise<void> => {
-    while (begun++ < job.count) await one();
+  return {
+    async run(count, done) {
+      let begun = 0;
+      const worker = async (): Promise<void> => {
+        while (begun++ < count) {
+          const started = performance.now();
+          await one();
+          done(performance.now() - started);
+        }
+      };
+      await Promise.all(Array.from({ length: job.inFlight }, worker));
+    },
+    close() {},
   };
-  await Promise.all(Array.from({ length: job.inFlight }, worker));
 }
 
-export async function runIdle(job: IdleJob): Promise<undefined> {
+export async function openIdle(job: IdleJob): Promise<LoadSet> {
   const options = optionsOf(job, job.port);
   const open: TLSSocket[] = [];
   const worker = async (): Promise<void> => {
@@ -68,33 +81,44 @@ export async function runIdle(job: IdleJob): Promise<undefined> {
       });
   };
   await Promise.all(Array.from({ length: 16 }, worker));
-  process.stderr.write('open\n');
-  await new Promise((resolve) => process.stdin.once('end', resolve).resume());
-  for (const socket of open) socket.destroy();
+  return {
+    async run() {},
+    close() {
+      for (const socket of open) socket.destroy();
+    },
+  };
 }
 
-export function runTcp({ port, bytes }: TcpJob): Promise<undefined> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host: '127.0.0.1', port, allowHalfOpen: true });
-    const piece = Buffer.alloc(64 * 1024);
-    let left = bytes;
-    const push = (): void => {
-      while (left > 0) {
-        left -= piece.length;
-        if (!socket.write(piece)) {
-          socket.once('drain', push);
-          return;
-        }
-      }
-      socket.end();
-    };
-    socket.on('connect', push);
-    socket.on('error', reject);
-    socket.on('close', () => reject(new Error('the stream ended without the answer of the sink')));
-    // The sink speaks only when it has everything.
-    socket.on('data', () => {
-      resolve(undefined);
-      socket.destroy();
-    });
+export async function openTcp({ port }: TcpJob): Promise<LoadSet> {
+  const socket = failLoudly(connect({ host: '127.0.0.1', port }));
+  await once(socket, 'connect');
+  const chunk = Buffer.alloc(64 * 1024);
+  let acknowledged = (): void => {};
+  let awaited = 0;
+  socket.on('data', ({ length }: Buffer) => {
+    awaited -= length;
+    if (awaited === 0) acknowledged();
   });
+  return {
+    run(count) {
+      awaited = count;
+      let left = count * tcpPieceBytes;
+      const push = (): void => {
+        while (left > 0) {
+          left -= chunk.length;
+          if (!socket.write(chunk)) {
+            socket.once('drain', push);
+            return;
+          }
+        }
+      };
+      return new Promise((resolve) => {
+        acknowledged = resolve;
+        push();
+      });
+    },
+    close() {
+      socket.destroy();
+    },
+  };
 }

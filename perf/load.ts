@@ -1,48 +1,82 @@
-// The load, as a process of its own: one job, given as JSON, its result printed as JSON. The same for every proxy.
+// The load, as a process of its own, the same for every proxy. It holds sets of open connections and drives them when it is
+// told to; between two runs a set stays open and says nothing. Orders come and answers go over the channel to its parent.
 
-import { type EdgeJob, runEdge } from './load-edge.ts';
-import { type Http1Job, type RateJob, runHttp1, runRate, runWebSocket, type WebSocketJob } from './load-http1.ts';
-import { type Http2Job, runHttp2 } from './load-http2.ts';
-import { type HandshakeJob, type IdleJob, runHandshakes, runIdle, runTcp, type TcpJob } from './load-tls.ts';
+import { type EdgeJob, openEdge } from './load-edge.ts';
+import { type Http1Job, openHttp1, openRate, openWebSocket, type RateJob, type WebSocketJob } from './load-http1.ts';
+import { type Http2Job, openHttp2 } from './load-http2.ts';
+import { type HandshakeJob, type IdleJob, openHandshakes, openIdle, openTcp, type TcpJob } from './load-tls.ts';
 
 export type Job = EdgeJob | Http1Job | RateJob | WebSocketJob | Http2Job | HandshakeJob | IdleJob | TcpJob;
 
-export interface LoadResult {
-  readonly seconds: number;
-  /** Milliseconds; of jobs that ask one question at a time. */
+/** Connections that are open, and one kind of question to ask on them. */
+export interface LoadSet {
+  /** Asks `count` questions and waits for every answer; `done` is told the milliseconds that each took. */
+  run(count: number, done: (ms: number) => void): Promise<void>;
+  close(): void;
+}
+
+export type Order =
+  | { readonly id: number; readonly kind: 'open'; readonly job: Job }
+  | { readonly id: number; readonly kind: 'run'; readonly set: number; readonly count: number; readonly warm: boolean }
+  | { readonly id: number; readonly kind: 'close'; readonly set: number };
+
+/** Milliseconds of all answers of a set but those of warm runs. */
+export interface Latency {
   readonly p50: number;
   readonly p99: number;
   readonly p999: number;
 }
 
-const job = JSON.parse(process.argv[2] ?? '') as Job;
-const started = performance.now();
-const latencies = (await run(job)) ?? new Float64Array(0);
-const seconds = (performance.now() - started) / 1000;
-latencies.sort();
-const at = (part: number): number =>
-  latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * part))] ?? 0;
-const result: LoadResult = { seconds, p50: at(0.5), p99: at(0.99), p999: at(0.999) };
-process.stdout.write(`${JSON.stringify(result)}\n`);
+export interface Answers {
+  readonly open: { readonly set: number };
+  readonly run: { readonly seconds: number };
+  readonly close: Latency;
+}
 
-/** Milliseconds of each answer, where the job asks for any. */
-function run(one: Job): Promise<Float64Array | undefined> {
-  switch (one.kind) {
+const sets: { readonly connections: LoadSet; readonly latencies: number[] }[] = [];
+
+process.on('message', (order: Order) => {
+  void obey(order).then((answer) => process.send!({ id: order.id, answer }));
+});
+
+// Its parent is gone.
+process.on('disconnect', () => process.exit());
+
+async function obey(order: Order): Promise<Answers[keyof Answers]> {
+  if (order.kind === 'open') return { set: sets.push({ connections: await open(order.job), latencies: [] }) - 1 };
+  const { connections, latencies } = sets[order.set]!;
+  if (order.kind === 'close') {
+    connections.close();
+    return latencyOf(latencies);
+  }
+  const started = performance.now();
+  await connections.run(order.count, order.warm ? () => {} : (ms) => latencies.push(ms));
+  return { seconds: (performance.now() - started) / 1000 };
+}
+
+function latencyOf(latencies: readonly number[]): Latency {
+  const sorted = Float64Array.from(latencies).sort();
+  const at = (part: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? 0;
+  return { p50: at(0.5), p99: at(0.99), p999: at(0.999) };
+}
+
+function open(job: Job): Promise<LoadSet> {
+  switch (job.kind) {
     case 'edge':
-      return runEdge(one);
+      return openEdge(job);
     case 'http':
-      return runHttp1(one);
+      return openHttp1(job);
     case 'rate':
-      return runRate(one);
+      return openRate(job);
     case 'websocket':
-      return runWebSocket(one);
+      return openWebSocket(job);
     case 'http2':
-      return runHttp2(one);
+      return openHttp2(job);
     case 'handshake':
-      return runHandshakes(one);
+      return openHandshakes(job);
     case 'idle':
-      return runIdle(one);
+      return openIdle(job);
     case 'tcp':
-      return runTcp(one);
+      return openTcp(job);
   }
 }

@@ -1,12 +1,17 @@
 // nginx as Debian packages it: one worker a side, keep-alive both ways, mutual TLS 1.3 without resumption.
 
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '../test/fixtures/process.ts';
 import { startRunning, whenListening } from './process.ts';
-import type { Site, Stack } from './stack.ts';
+import { placeFor, type Site, type Stack } from './stack.ts';
 
 const streamModule = '/usr/lib/nginx/modules/ngx_stream_module.so';
+
+/** Whether it can carry TCP. */
+export function hasStream(): boolean {
+  return existsSync(streamModule);
+}
 
 /** Istio's keys as far as nginx knows them. */
 const logFormat = `log_format json escape=json '{"start_time":"$time_iso8601","method":"$request_method","path":"$request_uri","protocol":"$server_protocol",'
@@ -18,20 +23,19 @@ const logFormat = `log_format json escape=json '{"start_time":"$time_iso8601","m
 /** Starts both sides. */
 export async function startNginx(site: Site): Promise<Stack> {
   const [httpPort, tlsPort, tcpIn, tlsTcpPort] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
-  const dir = join(site.dir, 'nginx');
-  mkdirSync(dir);
+  const dir = placeFor(site, 'nginx');
   writeFileSync(join(dir, 'client.pem'), site.client.chainPem);
   writeFileSync(join(dir, 'client.key'), site.client.keyPem, { mode: 0o600 });
   writeFileSync(join(dir, 'server.pem'), site.server.chainPem);
   writeFileSync(join(dir, 'server.key'), site.server.keyPem, { mode: 0o600 });
   writeFileSync(join(dir, 'ca.pem'), site.caPem);
-  const hasStream = existsSync(streamModule);
-  const frame = (name: string, http: string, stream: string): string => `
-${hasStream ? `load_module ${streamModule};` : ''}
+  const stream = hasStream();
+  const frame = (name: string, http: string, tcp: string): string => `
+${stream ? `load_module ${streamModule};` : ''}
 worker_processes 1; daemon off; pid ${dir}/${name}.pid; error_log ${dir}/${name}.err;
 events { worker_connections 4096; }
 http { ${logFormat} access_log ${dir}/${name}.log json buffer=256k flush=1s; keepalive_requests 100000000; map_hash_bucket_size 128; map $http_upgrade $connection_upgrade { default upgrade; '' ''; } ${temporary(dir, name)} ${http} }
-${hasStream ? `stream { ${stream} }` : ''}`;
+${stream ? `stream { ${tcp} }` : ''}`;
   const toServer = `ssl_certificate ${dir}/client.pem; P_ssl_certificate_key ${dir}/client.key; P_ssl_trusted_certificate ${dir}/ca.pem; P_ssl_verify on; P_ssl_verify_depth 3; P_ssl_name orders.perf.test; P_ssl_protocols TLSv1.3; P_ssl_session_reuse off;`;
   const outTls = `proxy_${toServer}`.replaceAll('P_', 'proxy_');
   const inTls = `ssl_certificate ${dir}/server.pem; ssl_certificate_key ${dir}/server.key; ssl_client_certificate ${dir}/ca.pem; ssl_verify_client on; ssl_verify_depth 3; ssl_protocols TLSv1.3; ssl_session_tickets off; ssl_session_cache off;`;
@@ -67,7 +71,7 @@ ${hasStream ? `stream { ${stream} }` : ''}`;
     // It speaks HTTP/2 to clients and HTTP/1.1 to what is behind it.
     http2Port: undefined,
     tlsPort,
-    tcpPort: hasStream ? tcpIn : undefined,
+    tcpPort: stream ? tcpIn : undefined,
   };
   await Promise.all([httpPort, tlsPort].map((port) => whenListening(port)));
   return stack;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '../test/fixtures/process.ts';
 import { startRunning, whenListening } from './process.ts';
-import type { Site, Stack } from './stack.ts';
+import { type Checkout, placeFor, type Site, type Stack } from './stack.ts';
 
 /** The root of this checkout. */
 export const here = fileURLToPath(new URL('..', import.meta.url));
@@ -15,9 +15,11 @@ export function programOf(checkout: string): string {
   return join(checkout, 'dist/sidecar/cli.js');
 }
 
-/** Starts both sidecars of a checkout's `dist/`, under the name that tables give it, and waits for their ports. */
-export async function startOurs(site: Site, name = 'ours', checkout = here): Promise<Stack> {
-  const program = programOf(checkout);
+const probeProgram = fileURLToPath(new URL('./heap-probe.ts', import.meta.url));
+
+/** Starts both sidecars of a checkout's `dist/` and waits for their ports. `probed` processes say what their heaps allocate. */
+export async function startOurs(site: Site, { name, root }: Checkout, probed = false): Promise<Stack> {
+  const program = programOf(root);
   const [httpPort, http2Port, tcpPort, tlsPort, tlsHttp2Port, tlsTcpPort] = await Promise.all([
     freePort(),
     freePort(),
@@ -26,8 +28,8 @@ export async function startOurs(site: Site, name = 'ours', checkout = here): Pro
     freePort(),
     freePort(),
   ]);
-  const dir = join(site.dir, name);
-  mkdirSync(join(dir, 'policies'), { recursive: true });
+  const dir = placeFor(site, name);
+  mkdirSync(join(dir, 'policies'));
   for (const [side, one] of [
     ['client', site.client],
     ['server', site.server],
@@ -50,7 +52,13 @@ export async function startOurs(site: Site, name = 'ours', checkout = here): Pro
   );
   const start = (side: string): ReturnType<typeof startRunning> => {
     process.env['SALLYPORT_LOG_LEVEL'] = 'error';
-    return startRunning(process.execPath, [program, 'sidecar', '--config', join(dir, `${side}.yaml`)], dir);
+    const args = [program, 'sidecar', '--config', join(dir, `${side}.yaml`)];
+    return startRunning(
+      process.execPath,
+      probed ? ['--import', probeProgram, ...args] : args,
+      dir,
+      probed ? 'ipc' : 'ignore',
+    );
   };
   const stack = {
     ...{ name, inbound: start('server'), outbound: start('client') },

@@ -1,36 +1,61 @@
-// Processes under measurement: started, asked for their CPU time and memory through /proc, ended.
+// Processes under measurement: started, asked for their CPU time and memory, ended.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { CpuAccount, familyOf } from './cpu.ts';
 
-/** Ticks of a second in /proc/PID/stat; the kernel's USER_HZ, 100 on every Linux. */
-const ticksPerSecond = 100;
+export interface Memory {
+  /** Resident, pages of the program included that other processes share, MB. */
+  readonly residentMb: number;
+  /** Written to by this process and shared with none, MB. */
+  readonly privateMb: number;
+}
 
 export interface Running {
   readonly child: ChildProcess;
-  /** CPU time of the process and its children so far, microseconds. */
-  cpuUs(): number;
-  /** Resident memory of the process and its children, MB. */
-  rssMb(): number;
+  /** CPU time of the process, its threads and its children. */
+  readonly cpu: CpuAccount;
+  /** Memory of the process and its children. */
+  memory(): Memory;
   stop(): Promise<void>;
 }
 
-/** Starts a process; its output goes to nowhere unless it is to be read. */
-export function startRunning(command: string, args: readonly string[], cwd: string, read = false): Running {
-  const child = spawn(command, args, { cwd, stdio: ['ignore', read ? 'pipe' : 'ignore', 'inherit'] });
-  const exited = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  const family = (): number[] => [child.pid!, ...childrenOf(child.pid!)];
+const all = new Set<ChildProcess>();
+
+/** Starts a process. Its output is discarded unless `output` is `pipe`; with `ipc` it has a channel to this process. */
+export function startRunning(
+  command: string,
+  args: readonly string[],
+  cwd: string,
+  output: 'ignore' | 'pipe' | 'ipc' = 'ignore',
+): Running {
+  const child = spawn(command, args, {
+    cwd,
+    stdio: output === 'ipc' ? ['ignore', 'ignore', 'inherit', 'ipc'] : ['ignore', output, 'inherit'],
+  });
+  all.add(child);
+  const exited = new Promise<void>((resolve) =>
+    child.once('close', () => {
+      all.delete(child);
+      resolve();
+    }),
+  );
   return {
     child,
-    cpuUs: () => family().reduce((sum, pid) => sum + cpuUsOf(pid), 0),
-    rssMb: () => family().reduce((sum, pid) => sum + rssMbOf(pid), 0),
+    cpu: new CpuAccount(child.pid!),
+    memory: () => familyOf(child.pid!).map(memoryOf).reduce(sumOf),
     async stop() {
-      // At SIGTERM a sidecar stays there for its app.
+      // At SIGTERM a sidecar stays for its app.
       child.kill('SIGINT');
       await exited;
     },
   };
+}
+
+/** Ends at once whatever still runs. */
+export function killAll(): void {
+  for (const child of all) child.kill('SIGKILL');
 }
 
 /** True when the command can be run here. */
@@ -58,21 +83,12 @@ function answers(port: number): Promise<boolean> {
   });
 }
 
-function childrenOf(pid: number): number[] {
-  return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
-    readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
-  );
+function memoryOf(pid: number): Memory {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
+  const mb = (field: string): number => Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text)?.[1] ?? 0) / 1024;
+  return { residentMb: mb('Rss'), privateMb: mb('Private_Dirty') };
 }
 
-function cpuUsOf(pid: number): number {
-  // The name in parentheses may hold spaces; the fields are counted behind it.
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /s, '')
-    .split(' ');
-  return ((Number(fields[11]) + Number(fields[12])) * 1_000_000) / ticksPerSecond;
-}
-
-/** Resident memory of one process, MB. */
-export function rssMbOf(pid: number): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024;
+function sumOf(a: Memory, b: Memory): Memory {
+  return { residentMb: a.residentMb + b.residentMb, privateMb: a.privateMb + b.privateMb };
 }

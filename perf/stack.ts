@@ -2,6 +2,8 @@
 // stacks get the same certificates, the same app and the same work: verification of the other side, an allow-list of 100
 // entries, an access log with the same fields, a request ID and a header that tells the app who called.
 
+import { mkdtempSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Credential } from '../test/fixtures/pki.ts';
 import type { Running } from './process.ts';
 
@@ -29,4 +31,13 @@ export interface Stack {
   readonly tcpPort: number | undefined;
 }
 
-export type StartStack = (site: Site) => Promise<Stack>;
+/** A checkout of this project and the column that its figures are in. */
+export interface Checkout {
+  readonly name: string;
+  readonly root: string;
+}
+
+/** A new directory for the files of one start. */
+export function placeFor(site: Site, name: string): string {
+  return mkdtempSync(join(site.dir, `${name}-`));
+}

@@ -1,14 +1,26 @@
-// Tables of figures: one row for each case, one column for each stack. As text with ratios and verdicts, as Markdown, as JSON,
-// and as a picture.
+// Tables of figures: one row for each case, one column for each stack. As text, as Markdown, as JSON, and as a picture.
+
+import { type MachineUse, mergeUse, noise, noiseOf } from './machine.ts';
+import { median, type Spread, spreadOf } from './statistics.ts';
 
 /** One case, and what each stack took for it. Lower is better unless the table says otherwise. */
 export interface Row {
   readonly label: string;
+  /** By stack. Of a row in slices the medians. */
   readonly figures: Readonly<Record<string, number>>;
+  /** How far the figures of slices lie from each other, by stack. */
+  readonly spreads?: Readonly<Record<string, Spread>>;
+  /**
+   * Ours / another stack, by its name: of the slices of each round, or where there are several starts of the medians of
+   * each. Below 1 where we are cheaper.
+   */
+  readonly ratios?: Readonly<Record<string, Spread>>;
+  readonly machine?: MachineUse;
+  /** What makes this row doubtful, in words; empty when nothing does. */
+  readonly noise?: readonly string[];
 }
 
 export interface Table {
-  /** As it is named on the command line. */
   readonly name: string;
   readonly title: string;
   readonly unit: string;
@@ -16,89 +28,143 @@ export interface Table {
   readonly higherIsBetter?: boolean;
 }
 
-/** What the issue asks for: ours / peer at most, or an absolute bound. */
-export interface Reach {
-  readonly table: string;
-  readonly label?: string;
-  readonly peer?: string;
-  readonly most: number;
+/** The figures of one stack: of each start, in the order of its slices. */
+export type SliceFigures = readonly (readonly number[])[];
+
+/** A row of slices. The slices of one round have the same index in every stack. */
+export function rowOf(
+  label: string,
+  series: ReadonlyMap<string, SliceFigures>,
+  machine: MachineUse,
+  doubts: readonly string[],
+): Row {
+  const spreads = Object.fromEntries([...series].map(([name, starts]) => [name, spreadOf(starts.flat())]));
+  const ours = series.get('ours');
+  const ratios: Record<string, Spread> = {};
+  for (const [name, starts] of series)
+    if (name !== 'ours' && ours !== undefined) ratios[name] = spreadOfRatios(ours, starts);
+  const wide = Object.entries(ratios).flatMap(([name, { median: middle, low, high }]) => {
+    const percent = ((high - low) / 2 / middle) * 100;
+    return percent > noise.halfIntervalPercent ? [`ours / ${name} ±${percent.toFixed(1)} %`] : [];
+  });
+  return {
+    label,
+    figures: Object.fromEntries(Object.entries(spreads).map(([name, one]) => [name, one.median])),
+    ...{ spreads, ratios, machine },
+    noise: [...noiseOf(machine), ...wide, ...doubts],
+  };
 }
 
-export const reach: readonly Reach[] = [
-  { table: 'http1-cpu', label: '1 in flight', peer: 'nginx', most: 1.5 },
-  { table: 'http1-cpu', label: '8 in flight', peer: 'nginx', most: 1 },
-  { table: 'http1-cpu', label: '32 in flight', peer: 'nginx', most: 0.8 },
-  { table: 'http1-cpu', label: '256 in flight', peer: 'nginx', most: 0.5 },
-  { table: 'http2-cpu', peer: 'haproxy', most: 1.5 },
-  { table: 'handshake-cpu', peer: 'nginx', most: 1 },
-  { table: 'tcp-cpu', peer: 'haproxy', most: 1.1 },
-  { table: 'latency-added', label: 'p99', peer: 'nginx', most: 1.2 },
-  { table: 'memory', label: 'after the load', most: 100 },
-  { table: 'idle-connections', label: 'over bare node:tls', most: 12 },
-  { table: 'decision', label: '10,000 rules', most: 1 },
-  { table: 'edge-cpu', label: '1,000 routes', peer: 'nginx', most: 1.2 },
-  { table: 'edge-cpu', label: '1,000 routes, 200 users with tokens', peer: 'nginx', most: 1.4 },
-];
+/**
+ * What two processes differ by for the whole of their lives is no property of their slices: with several starts each counts
+ * as one value, its median.
+ */
+function spreadOfRatios(ours: SliceFigures, theirs: SliceFigures): Spread {
+  const ratios = ours.map((slices, start) => slices.map((one, i) => one / theirs[start]![i]!));
+  return spreadOf(ratios.length === 1 ? ratios[0]! : ratios.map(median));
+}
 
 /** Three digits are what such figures are worth. */
 export function round(value: number): number {
   return Number(value.toPrecision(3));
 }
 
-/** Ours against a peer's, below 1 where we are cheaper; undefined where one of them has no figure. */
-export function ratioOf({ figures }: Row, peer: string): number | undefined {
-  const { ours } = figures;
-  const theirs = figures[peer];
-  return ours === undefined || theirs === undefined || theirs === 0 ? undefined : round(ours / theirs);
+/** Three decimals: `--before` is there to tell 3 %. */
+export function roundRatio(value: number): number {
+  return Number(value.toFixed(3));
 }
 
-/** What was wanted of a row, and whether it holds: `nginx <= 0.8 missed (1.3)`. */
-export function verdictsOf({ name }: Table, row: Row): string[] {
-  return reach
-    .filter((one) => one.table === name && (one.label === undefined || one.label === row.label))
-    .flatMap(({ peer, most }) => {
-      const value = peer === undefined ? row.figures['ours'] : ratioOf(row, peer);
-      if (value === undefined) return [];
-      return [`${peer === undefined ? '' : `${peer} `}<= ${most} ${value <= most ? 'holds' : 'missed'}`];
-    });
+/** Ours against another stack's; undefined where one of them has no figure. */
+export function ratioOf({ figures, ratios }: Row, peer: string): number | undefined {
+  const paired = ratios?.[peer]?.median;
+  if (paired !== undefined) return paired;
+  const { ours } = figures;
+  const theirs = figures[peer];
+  return ours === undefined || theirs === undefined || theirs === 0 ? undefined : ours / theirs;
+}
+
+/** A ratio with its 95 % interval where there is one: `1.44 (1.41 to 1.47)`. */
+export function formatRatio(row: Row, peer: string): string {
+  const value = ratioOf(row, peer);
+  if (value === undefined) return '-';
+  const spread = row.ratios?.[peer];
+  return spread === undefined
+    ? String(round(value))
+    : `${roundRatio(value)} (${roundRatio(spread.low)} to ${roundRatio(spread.high)})`;
+}
+
+/** A share as a change in percent: `+3.1 %`. */
+export function formatPercent(share: number): string {
+  return `${share < 0 ? '' : '+'}${(share * 100).toFixed(1)} %`;
+}
+
+/** For a terminal. */
+export function formatText(table: Table): string {
+  return `${table.title} (${table.unit})\n${alignCells(cellsOf(table))}${formatCircumstances(table)}`;
+}
+
+/** For a document. */
+export function formatMarkdown(table: Table): string {
+  return `**${table.title}** (${table.unit})\n\n${markdownCells(cellsOf(table))}\n${formatCircumstances(table)}`;
+}
+
+/** Cells as columns of a terminal. */
+export function alignCells(cells: readonly (readonly string[])[]): string {
+  const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
+  return cells
+    .map(
+      (row) =>
+        `${row
+          .map((cell, column) => cell.padEnd(widths[column]!))
+          .join('  ')
+          .trimEnd()}\n`,
+    )
+    .join('');
+}
+
+/** Cells as a table in Markdown; the first row is its head. */
+export function markdownCells([head, ...rows]: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |\n`;
+  return [line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('');
 }
 
 function stacksOf({ rows }: Table): string[] {
   return [...new Set(rows.flatMap(({ figures }) => Object.keys(figures)))];
 }
 
-/** For a terminal. */
-export function formatText(table: Table): string {
-  const cells = cellsOf(table);
-  const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
-  const lines = cells.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column]!))
-      .join('  ')
-      .trimEnd(),
-  );
-  return `${table.title} (${table.unit})\n${lines.join('\n')}\n`;
-}
-
-/** For a document. */
-export function formatMarkdown(table: Table): string {
-  const [head, ...rows] = cellsOf(table);
-  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  return `**${table.title}** (${table.unit})\n\n${[line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('\n')}\n`;
-}
-
 function cellsOf(table: Table): string[][] {
   const stacks = stacksOf(table);
   const peers = stacks.filter((one) => one !== 'ours');
-  const wanted = table.rows.some((row) => verdictsOf(table, row).length > 0);
-  const head = ['', ...stacks, ...peers.map((peer) => `ours / ${peer}`), ...(wanted ? ['reach'] : [])];
+  const judged = table.rows.some(({ noise }) => noise !== undefined);
+  const head = ['', ...stacks, ...peers.map((peer) => `ours / ${peer}`), ...(judged ? ['run'] : [])];
   const rows = table.rows.map((row) => [
     row.label,
     ...stacks.map((stack) => (row.figures[stack] === undefined ? '-' : String(round(row.figures[stack])))),
-    ...peers.map((peer) => String(ratioOf(row, peer) ?? '-')),
-    ...(wanted ? [verdictsOf(table, row).join(', ')] : []),
+    ...peers.map((peer) => formatRatio(row, peer)),
+    ...(judged ? [formatNoise(row)] : []),
   ]);
   return [head, ...rows];
+}
+
+function formatNoise({ noise = [] }: Row): string {
+  return noise.length === 0 ? 'quiet' : `noisy: ${noise.join(', ')}`;
+}
+
+/** The machine during the table, and how far slices (or starts) lie from each other in its widest row; empty where neither was watched. */
+function formatCircumstances({ rows }: Table): string {
+  const uses = rows.flatMap(({ machine }) => (machine === undefined ? [] : [machine]));
+  if (uses.length === 0) return '';
+  const { load, otherPercent, stealPercent } = mergeUse(uses);
+  const parts = [
+    `Load ${load[0].toFixed(1)} to ${load[1].toFixed(1)}`,
+    `others ${otherPercent.toFixed(0)} % of the cores`,
+    `steal ${stealPercent.toFixed(1)} %`,
+  ];
+  const widths = rows.flatMap(({ ratios = {} }) =>
+    Object.values(ratios).map(({ median: middle, quartiles: [low, high] }) => ((high - low) / 2 / middle) * 100),
+  );
+  if (widths.length > 0) parts.push(`half of the values within ±${Math.max(...widths).toFixed(0)} % of their ratio`);
+  return `${parts.join(', ')}.\n`;
 }
 
 const colours = ['#1b6ca8', '#7a7a7a', '#b0b0b0', '#d8a657', '#a3be8c'];

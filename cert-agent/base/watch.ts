@@ -10,8 +10,16 @@ export interface ChangeWatch {
   close(): void;
 }
 
-/** Calls `onLook` after any event in one of `directories()` (asked anew each time) and every second besides. */
-export function watchForChange(directories: () => Iterable<string>, onLook: () => void, everyMs = 1000): ChangeWatch {
+/**
+ * Calls `onLook` after an event in one of `directories()` (asked anew each time) and every second besides. An event whose
+ * name does not concern us is passed over; by default all do.
+ */
+export function watchForChange(
+  directories: () => Iterable<string>,
+  onLook: () => void,
+  everyMs = 1000,
+  concerns: (name: string | null) => boolean = () => true,
+): ChangeWatch {
   const watchers = new Map<string, FSWatcher>();
   let soon: NodeJS.Immediate | undefined;
   const lookSoon = (): void => {
@@ -29,7 +37,9 @@ export function watchForChange(directories: () => Iterable<string>, onLook: () =
   };
   const start = (path: string): void => {
     try {
-      const watcher = watch(path, { persistent: false }, lookSoon);
+      const watcher = watch(path, { persistent: false }, (_event, name) => {
+        if (concerns(name)) lookSoon();
+      });
       watcher.on('error', () => {
         watcher.close();
         watchers.delete(path);

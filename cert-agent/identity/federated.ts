@@ -6,6 +6,7 @@ import { asSallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { watchForChange } from '../base/watch.ts';
+import { WatchedNames } from '../base/watched-names.ts';
 import type { TrustBundle } from './bundle.ts';
 import type { Identity } from './identity.ts';
 import { readBundleFile } from './read.ts';
@@ -65,14 +66,21 @@ export function federate(
           Object.freeze({ ...identity, bundles: new Map([...read, ...identity.bundles]) }),
     );
   };
+  const names = new WatchedNames(Object.values(bundles));
   const look = (): void => {
+    names.refresh();
     const changed = Object.entries(bundles).map(([trustDomain, file]) => take(trustDomain, file));
     if (changed.includes(true)) put();
   };
   look();
   put();
   const stop = ours.onChange(put);
-  const watch = watchForChange(() => Object.values(bundles).map((file) => dirname(file)), look);
+  const watch = watchForChange(
+    () => Object.values(bundles).map((file) => dirname(file)),
+    look,
+    undefined,
+    (name) => names.concerns(name),
+  );
   return {
     identity: cell,
     waitingFor() {

@@ -10,6 +10,7 @@ import { asSallyportError, type SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { guardSecret } from '../base/secret-file.ts';
+import { WatchedNames } from '../base/watched-names.ts';
 import { deniedBy } from './denied.ts';
 import type { Identity, IdentityPaths } from './identity.ts';
 import { type IdentityTexts, parseIdentity, readIdentityTexts } from './read.ts';
@@ -51,6 +52,7 @@ class FileWatch implements IdentityWatch {
   readonly #clock: Clock;
   readonly #cell = new LiveCell<Identity | undefined>(undefined);
   readonly #watchers = new Map<string, FSWatcher>();
+  readonly #names: WatchedNames;
   #seen: IdentityTexts | undefined;
   /** The life of an SVID that was kept out for its time: when the clock is set right, it may be good after all. */
   #outside: { readonly notBefore: number; readonly notAfter: number } | undefined;
@@ -67,6 +69,8 @@ class FileWatch implements IdentityWatch {
     this.#paths = paths;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
+    const { svid, key, bundle, denied } = paths;
+    this.#names = new WatchedNames([svid, key, bundle, ...(denied === undefined ? [] : [denied])]);
     this.#tick();
   }
 
@@ -122,6 +126,7 @@ class FileWatch implements IdentityWatch {
   }
 
   #look(): void {
+    this.#names.refresh();
     const now = this.#clock.now();
     if (this.#outside !== undefined && now >= this.#outside.notBefore && now <= this.#outside.notAfter) {
       this.#seen = undefined;
@@ -248,7 +253,9 @@ class FileWatch implements IdentityWatch {
   #watchDirectory(path: string): void {
     if (this.#watchers.has(path)) return;
     try {
-      const watcher = watch(path, { persistent: false }, () => this.#soon());
+      const watcher = watch(path, { persistent: false }, (_event, name) => {
+        if (this.#names.concerns(name)) this.#soon();
+      });
       watcher.on('error', () => {
         watcher.close();
         this.#watchers.delete(path);

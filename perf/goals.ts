@@ -1,0 +1,72 @@
+// What we want to reach, and the last table of a run, which says where that was held.
+
+import { formatRatio, type Row, ratioOf, round, type Table } from './table.ts';
+
+/** Ours / peer at most, or where there is no peer ours at most. */
+export interface Goal {
+  readonly table: string;
+  /** All rows of the table where there is none. */
+  readonly label?: string;
+  readonly peer?: string;
+  readonly most: number;
+}
+
+const goals: readonly Goal[] = [
+  { table: 'http1-cpu', label: '1 in flight', peer: 'nginx', most: 1.5 },
+  { table: 'http1-cpu', label: '8 in flight', peer: 'nginx', most: 1 },
+  { table: 'http1-cpu', label: '32 in flight', peer: 'nginx', most: 0.8 },
+  { table: 'http1-cpu', label: '256 in flight', peer: 'nginx', most: 0.5 },
+  { table: 'http2-cpu', peer: 'haproxy', most: 1.5 },
+  { table: 'handshake-cpu', peer: 'nginx', most: 1 },
+  { table: 'tcp-cpu', peer: 'haproxy', most: 1.1 },
+  { table: 'latency-added', label: 'p99', peer: 'nginx', most: 1.2 },
+  { table: 'memory', label: 'after the load', most: 100 },
+  { table: 'idle-connections', label: 'over bare node:tls', most: 12 },
+  { table: 'decision', label: '10,000 rules', most: 1 },
+  { table: 'edge-cpu', label: '1,000 routes', peer: 'nginx', most: 1.2 },
+  { table: 'edge-cpu', label: '1,000 routes, 200 users with tokens', peer: 'nginx', most: 1.4 },
+];
+
+/** A goal and what a row says of it. */
+export interface Verdict {
+  readonly row: string;
+  readonly goal: string;
+  readonly ours: string;
+  readonly verdict: 'held' | 'missed';
+  readonly noisy: boolean;
+}
+
+/** The goals of the rows that were measured. */
+export function verdictsOf(tables: readonly Table[]): Verdict[] {
+  return goals.flatMap((goal) =>
+    tables
+      .filter(({ name }) => name === goal.table)
+      .flatMap((table) =>
+        table.rows
+          .filter(({ label }) => goal.label === undefined || goal.label === label)
+          .flatMap((row) => judge(goal, table, row)),
+      ),
+  );
+}
+
+function judge({ peer, most }: Goal, { name, unit }: Table, row: Row): Verdict[] {
+  const value = peer === undefined ? row.figures['ours'] : ratioOf(row, peer);
+  if (value === undefined) return [];
+  return [
+    {
+      row: `${name}, ${row.label}`,
+      goal: peer === undefined ? `at most ${most} ${unit}` : `at most ${most} of ${peer}`,
+      ours: peer === undefined ? String(round(value)) : formatRatio(row, peer),
+      verdict: value <= most ? 'held' : 'missed',
+      noisy: (row.noise?.length ?? 0) > 0,
+    },
+  ];
+}
+
+/** One row for each goal. */
+export function verdictCells(verdicts: readonly Verdict[]): string[][] {
+  return [
+    ['row', 'goal', 'ours', ''],
+    ...verdicts.map(({ row, goal, ours, verdict, noisy }) => [row, goal, ours, `${verdict}${noisy ? ' (noisy)' : ''}`]),
+  ];
+}
