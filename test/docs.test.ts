@@ -4,7 +4,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { codes } from '../cert-agent/base/errors.ts';
-import { parseSettings } from '../sidecar/config/settings.ts';
+import { parseSettings } from '../sidecar/config/sidecar-settings.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (file: string): string => readFileSync(`${root}/${file}`, 'utf8');

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { parseGatewaySettings } from '../sidecar/config/gateway-settings.ts';
 import { readConfiguration } from '../sidecar/config/read.ts';
-import { parseSettings } from '../sidecar/config/settings.ts';
+import { parseSettings } from '../sidecar/config/sidecar-settings.ts';
 import { compileCache, freePort, runSallyport, tempDir } from './fixtures/process.ts';
 
 const root = fileURLToPath(new URL('../', import.meta.url));

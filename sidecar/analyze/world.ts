@@ -4,7 +4,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
-import { parseSettings } from '../config/settings.ts';
+import { parseSettings } from '../config/sidecar-settings.ts';
 import { emptyAmong, readText, type Source } from '../config/sources.ts';
 import { readTree } from '../config/tree.ts';
 import type { Purpose } from '../documents/istio/patterns.ts';

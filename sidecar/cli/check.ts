@@ -38,7 +38,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
   ] = await Promise.all([
     import('../analyze/world.ts'),
     import('../documents/istio/read.ts'),
-    import('../config/settings.ts'),
+    import('../config/sidecar-settings.ts'),
     import('../documents/istio/documents.ts'),
     import('../documents/gateway-api/gateway.ts'),
     import('../config/gateway-settings.ts'),

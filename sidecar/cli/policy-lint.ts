@@ -68,7 +68,7 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
 
 async function readSettings(file: string): Promise<import('../config/settings.ts').Settings> {
   const [{ parseSettings }, { readText }] = await Promise.all([
-    import('../config/settings.ts'),
+    import('../config/sidecar-settings.ts'),
     import('../config/sources.ts'),
   ]);
   return parseSettings(readText(file), file);

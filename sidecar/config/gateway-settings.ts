@@ -11,6 +11,7 @@ import { isProxyField } from '../exchange/proxy-fields.ts';
 import { isIpBlock } from '../policy/ip.ts';
 import { pathNormalizations } from '../policy/path.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
+import type { GatewaySettings, Settings } from './settings.ts';
 import {
   absolute,
   addressOrPort,
@@ -20,51 +21,11 @@ import {
   limitsSchema,
   name,
   readLimits,
-  type Settings,
   text,
   tlsSchema,
   topologySchema,
   withoutBundle,
-} from './settings.ts';
-
-/** What a gateway has that a sidecar has not. Paths are absolute; plain data. */
-export interface GatewaySettings {
-  /** Where a Gateway's port is served, `host:port` by `namespace/name:port`. */
-  readonly listeners: Readonly<Record<string, string>>;
-  /** Upstreams by `namespace/name:port` of the Service. */
-  readonly backends: Readonly<Record<string, string>>;
-  /** PEM files by the `namespace/name` of the Secret that they stand for. */
-  readonly certificates: Readonly<Record<string, { readonly certificate: string; readonly key: string }>>;
-  /** Upstreams that are no workloads of a mesh: in the clear on loopback or where that was asked for, else by a BackendTLSPolicy. */
-  readonly outside: Readonly<Record<string, OutsideUpstream>>;
-  readonly downstreamTls: { readonly minVersion: TlsVersion };
-  /** File with the keys that sessions are sealed with, one a line, the first seals. */
-  readonly sessionKeys: string | undefined;
-  readonly redis: RedisSettings | undefined;
-  /** Directory with `404.html`, `5xx.html`. */
-  readonly errorPages: string | undefined;
-  /** Headers that are a proxy's to set and that clients may set here all the same: names in lower case, or `cf-*`. */
-  readonly unsafeClientHeaders: readonly string[];
-  /** Who must send the PROXY protocol: addresses and blocks, and to which listeners (`namespace/name:port`; undefined: all). */
-  readonly proxyProtocol:
-    | { readonly trustedCIDRs: readonly string[]; readonly listeners: readonly string[] | undefined }
-    | undefined;
-}
-
-export interface OutsideUpstream {
-  readonly endpoints: readonly Address[];
-  /** In the clear, whoever listens on the way. */
-  readonly unsafePlaintext: boolean;
-  /** What it speaks: HTTP/2 without being asked, or HTTP/1.1; undefined: as its Service, or its routes, have it. */
-  readonly protocol: 'http' | 'http2' | undefined;
-}
-
-export interface RedisSettings {
-  readonly url: string;
-  readonly passwordFile: string | undefined;
-  readonly caFile: string | undefined;
-  readonly timeoutMs: number;
-}
+} from './settings-schema.ts';
 
 const place = (what: string): z.ZodString =>
   z.string().regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\/[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?:\d{1,5}$/, {

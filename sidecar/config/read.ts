@@ -6,7 +6,8 @@ import { parseIstio } from '../documents/istio/read.ts';
 import { withoutExposed } from './exposed-secrets.ts';
 import { type GatewayConfig, readGatewayConfig } from './gateway-config.ts';
 import { isGatewayFile, parseGatewaySettings } from './gateway-settings.ts';
-import { parseSettings, type Settings } from './settings.ts';
+import type { Settings } from './settings.ts';
+import { parseSettings } from './sidecar-settings.ts';
 import { filesOf, readSources, readText, type Source } from './sources.ts';
 
 /** Settings and policies that were read together, and the text that they were read from. Plain data. */

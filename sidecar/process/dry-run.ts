@@ -4,7 +4,7 @@
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import { refusing } from '../compile/backends.ts';
 import { readJudged } from '../compile/gateway-status.ts';
-import type { RedisSettings } from '../config/gateway-settings.ts';
+import type { RedisSettings } from '../config/settings.ts';
 import { capabilities } from '../edge/capabilities.ts';
 import { LocalSessions } from '../edge/oidc/session-memory.ts';
 import type { SharedLimits } from '../edge/rate-limit/shared.ts';

@@ -12,7 +12,7 @@ import type { GatewayTools, LimitedBy } from '../compile/gateway-rule.ts';
 import { doubtfulLogins } from '../compile/logins.ts';
 import type { PortPlan } from '../compile/sidecar-ports.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
-import type { RedisSettings } from '../config/gateway-settings.ts';
+import type { RedisSettings } from '../config/settings.ts';
 import type { Configuration } from '../config/watch.ts';
 import { capabilities } from '../edge/capabilities.ts';
 import type { AnyCapability, EdgeProcess, EdgeWorkers, Hooks } from '../edge/capability.ts';

@@ -10,7 +10,7 @@ import { planGateway, statusOf } from '../../sidecar/compile/gateway-plan.ts';
 import { compileGatewayPorts } from '../../sidecar/compile/gateway-ports.ts';
 import { readPlaced } from '../../sidecar/config/gateway-config.ts';
 import { gatewayYaml, parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
-import { parseSettings, sidecarYaml } from '../../sidecar/config/settings.ts';
+import { parseSettings, sidecarYaml } from '../../sidecar/config/sidecar-settings.ts';
 import {
   backendTrafficPolicy,
   readBackendTrafficPolicy,

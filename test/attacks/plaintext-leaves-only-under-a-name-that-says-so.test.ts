@@ -6,7 +6,7 @@ import { Registry } from 'prom-client';
 import t from 'tap';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
-import { parseSettings } from '../../sidecar/config/settings.ts';
+import { parseSettings } from '../../sidecar/config/sidecar-settings.ts';
 import { watchExposure } from '../../sidecar/observe/exposure.ts';
 import { logTo } from '../fixtures/mesh.ts';
 import { until } from '../fixtures/process.ts';

@@ -2,7 +2,7 @@
 
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
-import { parseSettings } from '../../sidecar/config/settings.ts';
+import { parseSettings } from '../../sidecar/config/sidecar-settings.ts';
 
 const good = `trustDomain: demo.test
 workload: { namespace: shop, serviceAccount: orders, labels: { app: orders } }

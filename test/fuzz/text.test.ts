@@ -8,7 +8,7 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { formatBundle, parseBundle } from '../../cert-agent/identity/bundle.ts';
 import { formatDenyList, parseDenyList } from '../../cert-agent/identity/denied.ts';
 import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
-import { parseSettings } from '../../sidecar/config/settings.ts';
+import { parseSettings } from '../../sidecar/config/sidecar-settings.ts';
 import { parseIstio } from '../../sidecar/documents/istio/read.ts';
 import { normalizePath } from '../../sidecar/policy/path.ts';
 import { fuzz, mutate } from '../fixtures/fuzz.ts';

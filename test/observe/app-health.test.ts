@@ -7,7 +7,7 @@ import { createServer as createHttp2Server } from 'node:http2';
 import { type AddressInfo, createServer as createNetServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
-import { parseSettings } from '../../sidecar/config/settings.ts';
+import { parseSettings } from '../../sidecar/config/sidecar-settings.ts';
 import { startHealthApp } from '../fixtures/health-app.ts';
 import { startOne, writeCredential } from '../fixtures/mesh.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';

@@ -5,7 +5,7 @@ import t from 'tap';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
-import { parseSettings } from '../../sidecar/config/settings.ts';
+import { parseSettings } from '../../sidecar/config/sidecar-settings.ts';
 import { readClaims } from '../../sidecar/policy/facts.ts';
 import { checkVouched, verifyTransactionToken } from '../../sidecar/policy/transaction-token.ts';
 import { createTokenSigner, type SignTransactionToken } from '../../sidecar/tokens/sign.ts';

@@ -1,0 +1,237 @@
+// sidecar.yaml: text becomes a complete, typed, frozen value, or every problem with its place. Limits that are not named
+// have the defaults of the table below; each is named in the log line of what it stopped.
+
+import { dirname, resolve } from 'node:path';
+import { z } from 'zod';
+import { isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
+import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
+import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { normalizeHostPattern } from '../policy/host.ts';
+import { pathNormalizations } from '../policy/path.ts';
+import { appHealth, checkAppHealth, healthPath, readAppHealth } from './app-health.ts';
+import { checkProviders, extensionProvider, readProvider } from './extension-providers.ts';
+import type { Settings } from './settings.ts';
+import {
+  absolute,
+  addressOrPort,
+  bundleMissing,
+  identities,
+  identity,
+  limitsSchema,
+  name,
+  port,
+  readLimits,
+  text,
+  tlsSchema,
+  topologySchema,
+  withoutBundle,
+} from './settings-schema.ts';
+
+/** What an app speaks: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
+const protocols = ['http', 'http2', 'grpc', 'tcp'] as const;
+
+const loopbackAddress = text((value) => parseAddress(value, '127.0.0.1'));
+
+const upstream = z.strictObject({
+  endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
+  identity: identities,
+  /** What it speaks where ALPN does not say: a TLS terminator, Ghostunnel and stunnel negotiate nothing. */
+  protocol: z.enum(['http', 'http2', 'grpc']).optional(),
+  hosts: z.array(z.string().min(1)).default([]),
+});
+
+/** sidecar.yaml as it is written. */
+export const sidecarYaml = z
+  .strictObject({
+    trustDomain: text(parseTrustDomain),
+    workload: z.strictObject({
+      namespace: z.string().min(1).default('default'),
+      serviceAccount: z.string().min(1),
+      labels: z.record(z.string(), z.string()).default({}),
+    }),
+    identity,
+    inbound: z
+      .array(
+        z.strictObject({
+          port,
+          bind: z.string().optional(),
+          app: loopbackAddress,
+          /** The app is another machine's, and what goes there can be read and changed on the way. */
+          unsafePlaintext: z.boolean().default(false),
+          protocol: z.enum(protocols).default('http'),
+          policyPort: port.optional(),
+          appHealth: appHealth.optional(),
+        }),
+      )
+      .default([]),
+    outbound: z
+      .array(
+        z.strictObject({
+          port,
+          bind: z.string().default('127.0.0.1'),
+          upstream: name.optional(),
+          protocol: z.enum(protocols).default('http'),
+        }),
+      )
+      .default([]),
+    upstreams: z.record(name, upstream).default({}),
+    policies: z.string().optional(),
+    admin: addressOrPort('127.0.0.1').optional(),
+    health: addressOrPort('').optional(),
+    /** Of the first inbound port. */
+    appHealth: healthPath.optional(),
+    accessLog: z.string().default('stdout'),
+    defaultAction: z.enum(['deny', 'allow']).default('deny'),
+    defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
+    gateways: z.array(text((value) => parseSpiffeId(value).uri)).default([]),
+    federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
+    rootNamespace: z.string().min(1).default('istio-system'),
+    extensionProviders: z.array(extensionProvider).default([]),
+    decisionHeader: z.boolean().default(false),
+    learn: z
+      .strictObject({
+        file: z.string().min(1),
+        edges: z.number().int().min(10).max(1_000_000).default(10_000),
+        keep: durationSchema.prefault('720h'),
+      })
+      .optional(),
+    trustDomainAliases: z.array(text(parseTrustDomain)).default([]),
+    pathNormalization: z
+      .strictObject({ normalization: z.enum(pathNormalizations) })
+      .prefault({ normalization: 'BASE' }),
+    gatewayTopology: topologySchema,
+    tls: tlsSchema,
+    limits: limitsSchema,
+  })
+  .superRefine((value, context) => {
+    const at = (path: (string | number)[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message });
+    if (value.inbound.length + value.outbound.length === 0)
+      at([], "there is nothing to do: neither 'inbound' nor 'outbound' names a port");
+    const ports = new Map<string, string>();
+    for (const [kind, list] of [
+      ['inbound', value.inbound],
+      ['outbound', value.outbound],
+    ] as const) {
+      for (const [index, one] of list.entries()) {
+        const key = `${one.bind ?? ''}:${one.port}`;
+        const taken = one.port === 0 ? undefined : ports.get(key);
+        if (taken !== undefined) at([kind, index, 'port'], `port ${one.port} is already used by ${taken}`);
+        ports.set(key, `${kind}[${index}]`);
+      }
+    }
+    for (const [index, { app, unsafePlaintext }] of value.inbound.entries()) {
+      const isNear = 'path' in app || isLoopback(app.host);
+      if (!isNear && !unsafePlaintext)
+        at(
+          ['inbound', index, 'app'],
+          `'${app.host}' is not loopback: requests would leave this machine in plaintext, and others could ask the app directly; run the app beside its sidecar, or add 'unsafePlaintext: true' to this entry`,
+        );
+      if (isNear && unsafePlaintext)
+        at(['inbound', index, 'unsafePlaintext'], 'the app is on this machine: nothing goes out in plaintext');
+    }
+    for (const [index, one] of value.outbound.entries()) {
+      if (one.protocol === 'tcp' && one.upstream === undefined)
+        at(
+          [index, 'upstream'].toSpliced(0, 0, 'outbound'),
+          "a tcp port needs 'upstream': TCP has no Host to choose by",
+        );
+      if (one.upstream !== undefined && !Object.hasOwn(value.upstreams, one.upstream))
+        at(['outbound', index, 'upstream'], `there is no upstream '${one.upstream}'`);
+    }
+    for (const [index, { bind }] of value.outbound.entries()) {
+      if (!isLoopback(bind))
+        at(
+          ['outbound', index, 'bind'],
+          `'${bind}' is not loopback, and whoever reaches this port speaks as this workload`,
+        );
+    }
+    if (value.admin !== undefined && 'host' in value.admin && !isLoopback(value.admin.host))
+      at(['admin'], `'${value.admin.host}' is not loopback: use 'health' for what others may see`);
+    for (const name of Object.keys(value.federatedBundles)) {
+      if (name === value.trustDomain)
+        at(['federatedBundles', name], "this is our own trust domain, whose bundle comes with 'identity'");
+    }
+    for (const [index, uri] of value.gateways.entries()) {
+      const { path } = parseSpiffeId(uri);
+      if (path === '') at(['gateways', index], `'${uri}' is a trust domain, and no workload of it`);
+      for (const trustDomain of withoutBundle([uri], value)) at(['gateways', index], bundleMissing(trustDomain));
+    }
+    checkAppHealth(
+      value.appHealth,
+      value.inbound.map((one) => ({ ...one, policyPort: policyPortOf(one) })),
+      at,
+    );
+    checkProviders(value.extensionProviders, value.upstreams, at);
+    const hosts = new Map<string, string>();
+    for (const [id, one] of Object.entries(value.upstreams)) {
+      for (const trustDomain of withoutBundle(one.identity, value))
+        at(['upstreams', id, 'identity'], bundleMissing(trustDomain));
+      for (const host of [id, ...one.hosts]) {
+        const key = normalizeHostPattern(host);
+        const owner = hosts.get(key);
+        if (owner !== undefined && owner !== id)
+          at(['upstreams', id], `the host '${host}' already means upstream '${owner}'`);
+        hosts.set(key, id);
+      }
+    }
+  });
+
+type Parsed = z.output<typeof sidecarYaml>;
+
+/**
+ * Reads sidecar.yaml. Paths in it are relative to the file.
+ * @throws SallyportError `config_invalid` with every problem.
+ */
+export function parseSettings(source: string, file: string): Settings {
+  const parsed: Parsed = readYaml(sidecarYaml, source, file);
+  const base = dirname(resolve(file));
+  const {
+    limits,
+    tls,
+    inbound,
+    identity: who,
+    policies,
+    pathNormalization,
+    gatewayTopology,
+    extensionProviders,
+    learn,
+    appHealth: ofFirst,
+    ...rest
+  } = parsed;
+  return Object.freeze({
+    ...rest,
+    file,
+    admin: parsed.admin,
+    health: parsed.health,
+    identity: absolute(who, base),
+    pathNormalization: pathNormalization.normalization,
+    numTrustedProxies: gatewayTopology?.numTrustedProxies,
+    extensionProviders: extensionProviders.map(readProvider),
+    learn:
+      learn === undefined
+        ? undefined
+        : Object.freeze({ file: resolve(base, learn.file), edges: learn.edges, keepMs: learn.keep }),
+    policies: policies === undefined ? undefined : resolve(base, policies),
+    federatedBundles: Object.freeze(
+      Object.fromEntries(Object.entries(parsed.federatedBundles).map(([name, file]) => [name, resolve(base, file)])),
+    ),
+    accessLog: parsed.accessLog === 'stdout' ? 'stdout' : resolve(base, parsed.accessLog),
+    inbound: inbound.map((one, index) => {
+      const written = one.appHealth ?? (index === 0 ? ofFirst : undefined);
+      return Object.freeze({
+        ...one,
+        bind: one.bind,
+        policyPort: policyPortOf(one),
+        appHealth: written === undefined ? undefined : Object.freeze(readAppHealth(written)),
+      });
+    }),
+    tls: Object.freeze({ minVersion: tls.minVersion === '1.2' ? 'TLSv1.2' : 'TLSv1.3', groups: tls.groups }),
+    limits: readLimits(limits),
+  });
+}
+
+/** Policies know a port by the app's own where they are not told another. */
+function policyPortOf({ policyPort, app, port: ours }: Parsed['inbound'][number]): number {
+  return policyPort ?? ('port' in app ? app.port : ours);
+}
