@@ -3,14 +3,13 @@
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier } from './exchange/ends.ts';
-import type { Exchange } from './exchange/exchange.ts';
+import type { Exchange, Route } from './exchange/exchange.ts';
 import { addFields, filterFields, withoutJudged, withoutTaken } from './exchange/fields.ts';
 import { emptyFields, type Fields, type Reply } from './exchange/message.ts';
 import type {
   Choice,
   Destination,
   RetryPolicy,
-  Route,
   UpstreamConnection,
   UpstreamEvents,
   UpstreamPeer,

@@ -4,8 +4,8 @@ import { parseDuration } from '../../cert-agent/base/clock.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
 import type { Hooks } from '../edge/capability.ts';
-import type { EdgeRule } from '../exchange/exchange.ts';
-import type { Destination, RetryPolicy, Route, RouteTimeouts } from '../exchange/upstream.ts';
+import type { EdgeRule, Route } from '../exchange/exchange.ts';
+import type { Destination, RetryPolicy, RouteTimeouts } from '../exchange/upstream.ts';
 import type { RouteRule } from '../routing/documents.ts';
 import type { ResolvedBackend } from '../routing/references.ts';
 

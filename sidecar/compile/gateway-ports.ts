@@ -5,9 +5,9 @@
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Configuration } from '../config/watch.ts';
 import { askingParts, namedHeadersOf, ownHeadersOf, secretParamsOf, secretPathsOf } from '../edge/policy-parts.ts';
-import type { Edge, EdgeSecrets, Exchange, PortRules } from '../exchange/exchange.ts';
+import type { Edge, EdgeSecrets, Exchange, PortRules, Route } from '../exchange/exchange.ts';
 import { compileClientFields } from '../exchange/proxy-fields.ts';
-import type { Destination, Route } from '../exchange/upstream.ts';
+import type { Destination } from '../exchange/upstream.ts';
 import type { FrontListener } from '../front-door.ts';
 import { mintPermit } from '../policy/policy.ts';
 import { type AttachedRoute, type ServedListener, sentenceOf } from '../routing/attach.ts';

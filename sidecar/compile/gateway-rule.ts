@@ -9,8 +9,8 @@ import { layOut, type NamedHooks } from '../edge/phases.ts';
 import { namespaceOf } from '../edge/security.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Authorizer } from '../exchange/authorizer.ts';
-import type { EdgeGuard, EdgeLimits, EdgeRule, Phases } from '../exchange/exchange.ts';
-import type { Destination, Route } from '../exchange/upstream.ts';
+import type { EdgeGuard, EdgeLimits, EdgeRule, Phases, Route } from '../exchange/exchange.ts';
+import type { Destination } from '../exchange/upstream.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
 import { type ServedListener, sentenceOf } from '../routing/attach.ts';
 import {

@@ -10,7 +10,8 @@ import { capabilities } from '../edge/capabilities.ts';
 import type { AnyCapability, Field, Hooks, NamedBackend, Planned, Site } from '../edge/capability.ts';
 import type { NamedHooks } from '../edge/phases.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
-import type { Destination, Route } from '../exchange/upstream.ts';
+import type { Route } from '../exchange/exchange.ts';
+import type { Destination } from '../exchange/upstream.ts';
 import { keyOf, type RouteFilter, type RouteRule } from '../routing/documents.ts';
 
 /** What the process gives to compile with. */

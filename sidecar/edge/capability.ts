@@ -8,8 +8,8 @@ import type { Registry } from 'prom-client';
 import type { ZodType } from 'zod';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Authorizer } from '../exchange/authorizer.ts';
-import type { Guard, Phases, Step } from '../exchange/exchange.ts';
-import type { Destination, Route } from '../exchange/upstream.ts';
+import type { Guard, Phases, Route, Step } from '../exchange/exchange.ts';
+import type { Destination } from '../exchange/upstream.ts';
 import type { KeySource, TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
 

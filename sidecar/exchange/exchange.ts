@@ -9,14 +9,14 @@ import type { Ip } from '../policy/ip.ts';
 import type { Authentication } from '../policy/jwt.ts';
 import type { MtlsMode } from '../policy/mtls.ts';
 import type { PathNormalization } from '../policy/path.ts';
-import type { Decision, Permit } from '../policy/policy.ts';
+import type { Decision, Permit, TunnelPermit } from '../policy/policy.ts';
 import type { Vouched } from '../policy/transaction-token.ts';
 import type { Authorizer } from './authorizer.ts';
 import type { ConnectionFacts } from './connection-facts.ts';
 import type { Carrier, Denial, Downstream, Received } from './ends.ts';
 import type { Limits } from './limits.ts';
 import type { FieldName, Fields, Framing, Reply } from './message.ts';
-import type { Route, UpstreamPeer } from './upstream.ts';
+import type { Destination, RetryPolicy, RouteTimeouts, UpstreamPeer } from './upstream.ts';
 
 /**
  * What one port does, under one generation of the configuration. An exchange takes it once, at its head, so that no
@@ -55,6 +55,28 @@ export interface PortRules {
   /** Listeners and routes of a gateway's port; absent in a sidecar. */
   readonly edge?: Edge | undefined;
   /** What applies to every request of the port, unless a rule of its own has more; absent where nothing does. */
+  readonly phases?: Phases | undefined;
+}
+
+/** Where a request goes. */
+export interface Route {
+  /** `route_name` of the access log. */
+  readonly name: string;
+  /** Envoy's cluster name: `inbound|8080||` or `outbound|15006||web`. */
+  readonly cluster: string;
+  readonly destination: Destination;
+  /** Outbound: minted with the table of upstreams. Inbound: policy decides for each request. */
+  readonly permit: Permit | undefined;
+  /** For CONNECT; absent where no tunnel may lead there. */
+  readonly tunnelPermit?: TunnelPermit | undefined;
+  /** Outbound: the identity that the upstream must prove, the first where there are several. */
+  readonly principal: string | undefined;
+  /** The others of several. */
+  readonly otherPrincipals?: readonly string[];
+  /** Absent: nothing is tried again but what died unseen in the pool. */
+  readonly retry?: RetryPolicy | undefined;
+  readonly timeouts?: RouteTimeouts | undefined;
+  /** At a gateway, for a backend with filters of its own: what rule and backend do together. */
   readonly phases?: Phases | undefined;
 }
 

@@ -1,8 +1,6 @@
 // Fields that proxies set and apps believe: who the caller is, where the request came from, what it was before. A client that
 // sets one itself speaks as a proxy. Names are compared as CGI, WSGI and their like fold them (`FieldName.folded`).
 
-import type { FieldName } from './message.ts';
-
 /** Whole families, so that a member which this list has never heard of is taken for one too. */
 const families: readonly string[] = [
   // Where it came from.
@@ -50,7 +48,7 @@ export function isProxyField(folded: string): boolean {
 }
 
 /** Whether a client may set a field all the same. `names` in lower case; a star at the end stands for any rest. */
-export function compileClientFields(names: readonly string[]): (name: FieldName) => boolean {
+export function compileClientFields(names: readonly string[]): (name: { readonly folded: string }) => boolean {
   if (names.length === 0) return () => false;
   const exact = new Set(names.filter((one) => !one.endsWith('*')));
   const starts = names.filter((one) => one.endsWith('*')).map((one) => one.slice(0, -1));

@@ -3,31 +3,7 @@
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { PeerIdentity } from '../../cert-agent/identity/verify.ts';
-import type { Permit, TunnelPermit } from '../policy/policy.ts';
-import type { Phases } from './exchange.ts';
 import type { Call, Fields, Reply } from './message.ts';
-
-/** Where a request goes. */
-export interface Route {
-  /** `route_name` of the access log. */
-  readonly name: string;
-  /** Envoy's cluster name: `inbound|8080||` or `outbound|15006||web`. */
-  readonly cluster: string;
-  readonly destination: Destination;
-  /** Outbound: minted with the table of upstreams. Inbound: policy decides for each request. */
-  readonly permit: Permit | undefined;
-  /** For CONNECT; absent where no tunnel may lead there. */
-  readonly tunnelPermit?: TunnelPermit | undefined;
-  /** Outbound: the identity that the upstream must prove, the first where there are several. */
-  readonly principal: string | undefined;
-  /** The others of several. */
-  readonly otherPrincipals?: readonly string[];
-  /** Absent: nothing is tried again but what died unseen in the pool. */
-  readonly retry?: RetryPolicy | undefined;
-  readonly timeouts?: RouteTimeouts | undefined;
-  /** At a gateway, for a backend with filters of its own: what rule and backend do together. */
-  readonly phases?: Phases | undefined;
-}
 
 /** What is tried again, in Envoy's words (`x-envoy-retry-on`); the last five are gRPC statuses. */
 export type RetryOn =

@@ -4,6 +4,7 @@
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { preflightFor } from '../../routing/match.ts';
+import { originPattern } from './origin.ts';
 import type { CorsPlan } from './schema.ts';
 
 /** The rules of one place, ready to be applied. */
@@ -16,17 +17,6 @@ export interface Cors {
   readonly headers: readonly string[];
   readonly expose: readonly string[];
   readonly maxAgeS: number;
-}
-
-/** One value of `allowOrigins`, in lower case: a scheme, a host or what it ends with, a port or any. */
-const originPattern = /^(https?):\/\/(\*|(?:\*\.)?(?:[a-z0-9_-]+\.)*[a-z0-9_-]+)(?::(\*|\d{1,5}))?$/;
-
-/**
- * Is this what the standards take for an origin? GEP-1767 and Envoy Gateway: `*`, an origin, or one with a star for the first
- * labels of its host; a port may be a star, too. A star within a label would let in hosts that strangers can have.
- */
-export function isOriginPattern(text: string): boolean {
-  return text === '*' || originPattern.test(text.toLowerCase());
 }
 
 /** A function for one pattern; what is no pattern matches nothing. */

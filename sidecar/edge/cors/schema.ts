@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import { durationSchema } from '../../../cert-agent/base/yaml.ts';
 import { headerName } from '../../schema/gateway-patterns.ts';
-import { isOriginPattern } from './cors.ts';
+import { isOriginPattern } from './origin.ts';
 
 /** The browser's rules of one place. Empty lists allow nothing. */
 export interface CorsPlan {

@@ -2,11 +2,11 @@
 // holds little and is dropped when its backend is slow.
 
 import type { Carrier } from '../../exchange/ends.ts';
-import { type Exchange, Slot } from '../../exchange/exchange.ts';
+import { type Exchange, type Route, Slot } from '../../exchange/exchange.ts';
 import { filterFields, withoutJudged, withoutTaken } from '../../exchange/fields.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import type { Call, Fields } from '../../exchange/message.ts';
-import type { Choice, Route, UpstreamConnection, UpstreamEvents } from '../../exchange/upstream.ts';
+import type { Choice, UpstreamConnection, UpstreamEvents } from '../../exchange/upstream.ts';
 import { transactionTokenField } from '../../policy/transaction-token.ts';
 import { type Deadline, deadlines } from '../../upstream/deadlines.ts';
 import type { MirrorOutcome, MirrorOutcomes } from './metrics.ts';
