@@ -14,7 +14,14 @@ import {
   withoutCookie,
   withoutParam,
 } from '../policy/request-authentication.ts';
-import type { Places } from './security-policy.ts';
+
+/** Where a credential stands in a request; one of the three lists holds something. */
+export interface Places {
+  /** Lower case. */
+  readonly headers: readonly string[];
+  readonly params: readonly string[];
+  readonly cookies: readonly string[];
+}
 
 export interface Found {
   readonly value: string;

@@ -12,21 +12,24 @@ import type { Exchange } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
 import { compileAuthentication, type KeySource, type TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
+import type { SecretRef } from '../schema/policy-fields.ts';
 import { compileApiKeys, readApiKeys } from './api-key/api-key.ts';
 import { compileEdgeAuthorization, vouchFor } from './authorization/authorization.ts';
 import { BasicAuth, readHtpasswd, weakPasswords } from './basic-auth/basic-auth.ts';
 import { bcryptThread } from './basic-auth/bcrypt-thread.ts';
 import { hideSessionCookies, refuseCaller } from './credentials.ts';
 import { type Answer, Oidc } from './oidc/oidc.ts';
+import type { OidcPlan } from './oidc/schema.ts';
 import { minSecretBytes } from './oidc/session-cookie.ts';
 import { LocalSessions, type SessionMemory } from './oidc/session-memory.ts';
 import { ownHeadersOf, secretParamsOf, secretPathsOf, unevaluatedParts } from './policy-parts.ts';
 import { createProviderFetch, type ProviderFetch } from './provider-fetch.ts';
-import type { JwtPolicy, OidcPolicy, SecretRef, SecurityPolicy } from './security-policy.ts';
+import type { SecurityPolicy } from './security-policy.ts';
 import { compileStillKnown, type Known, knownBy, type StillKnows } from './still-known.ts';
 import { Bearer } from './token/bearer.ts';
 import type { ReportUnfit } from './token/claims.ts';
 import { Introspection } from './token/introspection.ts';
+import type { JwtPlan } from './token/schema.ts';
 
 /** What a policy needs of the process that serves it. */
 export interface SecurityTools {
@@ -209,7 +212,7 @@ function requireSomebody(exchange: Exchange): void {
 }
 
 /** A JWT provider of the same issuer that takes tokens for this client would take the ID token. */
-function standingFor(oidc: OidcPolicy | undefined, jwt: SecurityPolicy['jwt']): JwtPolicy['providers'] {
+function standingFor(oidc: OidcPlan | undefined, jwt: SecurityPolicy['jwt']): JwtPlan['providers'] {
   return (jwt?.providers ?? []).filter(
     ({ rule: { issuer, audiences } }) =>
       issuer === oidc?.issuer && (audiences.length === 0 || audiences.includes(oidc.clientId)),
@@ -217,7 +220,7 @@ function standingFor(oidc: OidcPolicy | undefined, jwt: SecurityPolicy['jwt']): 
 }
 
 /** The step that knows a session, and says who vouches for its claims. */
-function sessionStep(oidc: Oidc, policy: OidcPolicy, jwt: SecurityPolicy['jwt'], bearer: Bearer | undefined): Step {
+function sessionStep(oidc: Oidc, policy: OidcPlan, jwt: SecurityPolicy['jwt'], bearer: Bearer | undefined): Step {
   const providers = Object.freeze(['oidc', ...standingFor(policy, jwt).map(({ name }) => name)]);
   const vouch = ({ auth }: Exchange): void => {
     if (auth !== undefined) vouchFor(auth, providers);
@@ -240,7 +243,7 @@ function documentOf({ name, namespace, jwt, file, line }: SecurityPolicy) {
 
 /** Of the policy's own Secret, else the process's, else derived from what all replicas know anyway. */
 function sessionKeysOf(
-  { sessionKeys }: OidcPolicy,
+  { sessionKeys }: OidcPlan,
   tools: SecurityTools,
   clientSecret: string,
   of: string,

@@ -8,13 +8,16 @@ import { headerOf, isSpelledTwice, pathWithoutQuery } from '../../exchange/facts
 import type { RequestAuth } from '../../policy/facts.ts';
 import { compileIpBlocks } from '../../policy/ip.ts';
 import { compileStrings } from '../../policy/match.ts';
-import type { ClaimTest, EdgeAction, EdgeAuthorizationPolicy, EdgeRule } from '../security-policy.ts';
+import type { AuthorizationPlan } from './schema.ts';
+
+type EdgeRule = AuthorizationPlan['rules'][number];
+type ClaimTest = NonNullable<EdgeRule['jwt']>['claims'][number];
 
 type Test = (exchange: Exchange, connection: Connection) => boolean;
 
 interface CompiledRule {
   readonly name: string;
-  readonly action: EdgeAction;
+  readonly action: EdgeRule['action'];
   readonly tests: readonly Test[];
 }
 
@@ -30,7 +33,7 @@ export function vouchFor(auth: RequestAuth, providers: readonly string[]): void 
 export type EdgeAuthorization = (exchange: Exchange, connection: Connection) => void;
 
 /** `of` is the policy's `namespace/name`, for the record. */
-export function compileEdgeAuthorization(policy: EdgeAuthorizationPolicy, of: string): EdgeAuthorization {
+export function compileEdgeAuthorization(policy: AuthorizationPlan, of: string): EdgeAuthorization {
   const rules = policy.rules.map(compileRule);
   const byDefault: CompiledRule = {
     name: `securitypolicy/${of}/authorization/default`,
