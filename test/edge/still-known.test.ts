@@ -5,10 +5,10 @@
 import { createHash } from 'node:crypto';
 import t from 'tap';
 import { hashApiKey } from '../../sidecar/edge/api-key/api-key.ts';
-import { compileSecurity } from '../../sidecar/edge/security.ts';
 import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { readClaims } from '../../sidecar/policy/facts.ts';
 import { policyOf, pretend, toolsFor } from '../fixtures/edge.ts';
+import { compileSecurity } from '../fixtures/security.ts';
 
 /** Each method as a policy asks for it; of `a` is the issuer and the audience of the tokens below. */
 const methods = {

@@ -14,9 +14,9 @@ import {
   type TokenPlace,
   withoutParam,
 } from '../../policy/request-authentication.ts';
-import { vouchFor } from '../authorization/authorization.ts';
+import { passClaims, type ReportUnfit } from '../claims.ts';
 import { challenge, isSamePlace, refuseCaller, takeOutAll, tokenSourceOf } from '../credentials.ts';
-import { passClaims, type ReportUnfit } from './claims.ts';
+import { vouchFor } from '../vouch.ts';
 import type { Introspection } from './introspection.ts';
 import type { JwtPlan } from './schema.ts';
 
