@@ -10,8 +10,8 @@ import type { LimitFacts } from '../sidecar/edge/rate-limit/key.ts';
 import { LocalLimits } from '../sidecar/edge/rate-limit/local.ts';
 import type { LimitRule, LimitSelector } from '../sidecar/edge/rate-limit/plan.ts';
 import { compileRateLimits, type RateLimits, type Verdict } from '../sidecar/edge/rate-limit/rate-limit.ts';
-import { startSharedLimits } from '../sidecar/edge/rate-limit/shared.ts';
 import { parseIp } from '../sidecar/policy/ip.ts';
+import { startSharedLimits } from '../test/fixtures/shared-limits.ts';
 import { workerCosts } from './limits-worker.ts';
 
 const perUser: LimitSelector = {

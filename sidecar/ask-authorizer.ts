@@ -4,7 +4,6 @@
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { policiesOf } from './authorize.ts';
 import type { Connection } from './connection.ts';
-import { hideSessionCookies } from './edge/credentials.ts';
 import type { Asked, Authorizer, Party, Ruling } from './exchange/authorizer.ts';
 import type { ConnectionFacts } from './exchange/connection-facts.ts';
 import type { Exchange } from './exchange/exchange.ts';
@@ -15,13 +14,13 @@ import type { CompiledRule } from './policy/compile.ts';
 import { customOf } from './policy/decide.ts';
 import type { Refusal } from './policy/policy.ts';
 
-/** At a gateway: whom the rule's SecurityPolicy asks. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`. */
-export function askAtEdge(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void> {
-  const { edge } = exchange;
-  if (edge?.authorizer === undefined) return undefined;
-  // Whoever has a session of another route is its user: an authorizer is not to see it either.
-  hideSessionCookies(exchange);
-  return askOne(exchange, connection, edge.authorizer, edge.permit.policy);
+/** At a gateway: the authorizers of the rule. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`. */
+export async function askAtEdge(exchange: Exchange, connection: ConnectionFacts): Promise<void> {
+  const { phases, permit } = exchange.edge!;
+  for (const authorizer of phases.authorizers) {
+    await askOne(exchange, connection, authorizer, permit.policy);
+    if (exchange.finished) return;
+  }
 }
 
 /** @returns a promise where somebody must be asked. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`, `policy_denied`. */

@@ -7,6 +7,7 @@ import type { Connection } from './connection.ts';
 import type { Received } from './exchange/ends.ts';
 import type { Exchange, Route } from './exchange/exchange.ts';
 import { factsOf, isSpelledTwice, pathWithoutQuery } from './exchange/facts.ts';
+import { areSame, stillHolds } from './exchange/still-hold.ts';
 import type { PeerCheck } from './peer.ts';
 import type { PolicySet } from './policy/compile.ts';
 import { auditOf, decide, type PeerPolicies, policiesFor } from './policy/decide.ts';
@@ -92,7 +93,7 @@ function permitAtEdge(exchange: Exchange, connection: Connection): Permit {
         : `no rule of listener ${listener} matches ${exchange.method} ${pathWithoutQuery(exchange.path)}`;
     throw new SallyportError('no_route', why, { hint: "see 'sallyport gateway status'" });
   }
-  edge.guard?.authorize(exchange, connection);
+  for (const authorizeBy of edge.phases.authorize) authorizeBy(exchange, connection);
   if (route === undefined && !edge.answers) throw new SallyportError('backend_invalid', `${edge.name} has no backend`);
   exchange.decision = 'allow';
   exchange.policy = edge.permit.policy;
@@ -113,13 +114,14 @@ function permitAtEdgeAgain(exchange: Exchange, connection: Connection): void {
     const { rule } = edge.find(exchange);
     if (rule === undefined) throw new SallyportError('no_route', 'its rule is gone');
     if (rule.broken !== undefined) throw rule.broken;
-    if (rule.authorizer !== undefined && exchange.edge?.authorizer === undefined)
+    const { authorizers, guards, authorize: authorizing } = rule.phases;
+    const before = exchange.edge?.phases;
+    if (authorizers.length > 0 && (before === undefined || before.authorizers.length === 0))
       throw new SallyportError('policy_denied', 'its rule asks an authorizer by now, and none was asked');
-    if (rule.guard !== undefined && rule.guard !== exchange.edge?.guard) {
-      if (!rule.guard.knows(exchange, exchange.edge?.guard))
-        throw new SallyportError('policy_denied', 'its rule does not know by now who is calling');
-      rule.guard.authorize(exchange, connection);
-    }
+    if (areSame(guards, before?.guards)) return;
+    if (!stillHolds(exchange, guards, before?.guards))
+      throw new SallyportError('policy_denied', 'its rule does not know by now who is calling');
+    for (const authorizeBy of authorizing) authorizeBy(exchange, connection);
   });
 }
 

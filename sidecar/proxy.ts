@@ -8,11 +8,10 @@
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { type Recorder, record } from './access-log.ts';
-import { askAtEdge, askAuthorizers } from './ask-authorizer.ts';
+import { askAuthorizers } from './ask-authorizer.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
-import { hideSessionCookies } from './edge/credentials.ts';
 import type { Holding } from './exchange/ends.ts';
 import type { Exchange, PortRules, Step } from './exchange/exchange.ts';
 import { factsOf } from './exchange/facts.ts';
@@ -78,9 +77,6 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   /** From outside: what a stranger may say, who he is, what others are asked, and how much of it. */
   const edgeSteps: readonly Step[] = [
     (exchange) => enter(exchange, connection),
-    (exchange) => exchange.edge?.guard?.authenticate(exchange, connection),
-    (exchange) => askAtEdge(exchange, connection),
-    (exchange) => exchange.edge?.limits?.take(exchange, connection),
     (exchange) => take(exchange, connection, exchange.phases?.before ?? []),
   ];
   const speak = (http2: boolean): void => {
@@ -118,10 +114,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   function goOn(exchange: Exchange, permit: Permit): void {
     if (exchange.finished || exchange.responded) return;
     for (const change of exchange.phases?.rewrite ?? []) change(exchange);
-    if (exchange.edge !== undefined) {
-      hideSessionCookies(exchange);
-      carryTransactionToken(exchange, tools.sign);
-    }
+    if (exchange.edge !== undefined) carryTransactionToken(exchange, tools.sign);
     forward(exchange, permit, connection.clientCert);
     for (const follow of exchange.phases?.forwarded ?? []) follow(exchange, connection.clientCert);
   }

@@ -104,7 +104,7 @@ async function readAloud(path: string) {
 
 /** One that is away may come; one that is a node of a Cluster never will do. @throws SallyportError `config_invalid`. */
 async function checkRedis(redis: RedisPlace): Promise<void> {
-  const { tryRedis } = await import('../edge/rate-limit/shared.ts');
+  const { tryRedis } = await import('../edge/redis-link.ts');
   const problem = await tryRedis(redis);
   if (problem !== undefined) noteWarning(problem);
 }

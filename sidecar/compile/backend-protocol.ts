@@ -2,6 +2,7 @@
 // KEP-3726), else the kind of the route: gRPC is HTTP/2 (GRPCRoute's text has it negotiated or known).
 
 import type { Settings } from '../config/settings.ts';
+import type { NamedBackend } from '../edge/capability.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
 import { backendTlsFor } from '../routing/backend-tls.ts';
 import { type GatewayDocuments, keyOf, type RouteDocument } from '../routing/documents.ts';
@@ -99,9 +100,9 @@ export function grpcOf(route: RouteDocument): string | undefined {
   return route.kind === 'GRPCRoute' ? `GRPCRoute ${keyOf(route)}` : undefined;
 }
 
-/** A policy whose authorizer is asked in gRPC. */
-export function askedInGrpc(policy: SecurityPolicy): string | undefined {
-  return policy.extAuth?.kind === 'grpc' ? `extAuth of SecurityPolicy ${keyOf(policy)}` : undefined;
+/** A part of a policy whose backend is asked in gRPC. */
+export function askedInGrpc(policy: SecurityPolicy, { grpc }: NamedBackend, field: string): string | undefined {
+  return grpc === true ? `${field} of SecurityPolicy ${keyOf(policy)}` : undefined;
 }
 
 function versionOf(protocol: 'http' | 'http2'): Version {

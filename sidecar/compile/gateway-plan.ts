@@ -5,19 +5,18 @@ import { isDeepStrictEqual } from 'node:util';
 import type { BrokenPolicy, GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import { askingParts, partsOf } from '../edge/policy-parts.ts';
-import { namespaceOf } from '../edge/security.ts';
+import { askingParts, backendsOf, knowingParts, partsOf } from '../edge/policy-parts.ts';
 import type { Layered, SecurityPolicy } from '../edge/security-policy.ts';
 import { type Attachments, attach, inForceOf, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
-import { type BackendRef, keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
+import { keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
 import { attachPolicies, type PolicyKind, type PolicyTable, type RulePlace } from '../routing/policies.ts';
 import { type GatewayWorld, type InForce, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
 import { type StatusList, statusList } from '../routing/status.ts';
 import type { PoolPlan } from '../upstream/pools.ts';
 import { askedInGrpc, grpcOf, spokenTo } from './backend-protocol.ts';
 import { type PoolWish, planPool } from './gateway-pools.ts';
-import { displacedBy, sticks } from './hooks.ts';
+import { displacedBy, namespaceOf, sticks } from './hooks.ts';
 import { trafficOf } from './sidecar-ports.ts';
 
 /** Everything that was found out about the documents. */
@@ -173,13 +172,12 @@ function isKept(
 }
 
 /**
- * Parts beside those of `below` by which callers could be known in another way than it asks for. Authorization and an
- * authorizer only refuse; of everything else that asks, nothing is sure.
+ * Parts beside those of `below` by which callers could be known in another way than it asks for.
  */
 function waysAround(below: object, policy: object): readonly string[] {
   const had = askingParts(below);
   if (had.length === 0) return [];
-  return askingParts(policy).filter((part) => !had.includes(part) && part !== 'authorization' && part !== 'extAuth');
+  return knowingParts(policy).filter((part) => !had.includes(part));
 }
 
 function mergedOf({ merged = {} }: SecurityPolicy): readonly SecurityPolicy[] {
@@ -314,22 +312,11 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayCo
         for (const backend of backends.slice(next)) wish(backend, 'http', undefined, false, grpcOf(route));
       }
   for (const policy of config.securityPolicies.flatMap((one) => [one, ...mergedOf(one)])) {
-    const { extAuth } = policy;
-    if (extAuth === undefined) continue;
-    const namespace = namespaceOf(policy, 'extAuth');
-    const ref: BackendRef = extAuth.backendRef;
-    wish(
-      resolveBackend(
-        ref,
-        { kind: 'SecurityPolicy', namespace: ref.namespace ?? namespace },
-        config.documents,
-        plan.world,
-      ),
-      'http',
-      undefined,
-      false,
-      askedInGrpc(policy),
-    );
+    for (const { field, backend } of backendsOf(policy)) {
+      const namespace = backend.namespace ?? namespaceOf(policy, field);
+      const found = resolveBackend(backend, { kind: 'SecurityPolicy', namespace }, config.documents, plan.world);
+      wish(found, 'http', undefined, false, askedInGrpc(policy, backend, field));
+    }
   }
   return wishes;
 }

@@ -4,7 +4,7 @@
 
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Configuration } from '../config/watch.ts';
-import { askingParts, namedHeadersOf, ownHeadersOf, secretParamsOf, secretPathsOf } from '../edge/policy-parts.ts';
+import { askingParts, namedHeadersOf, traitsOf } from '../edge/policy-parts.ts';
 import type { Edge, EdgeSecrets, Exchange, PortRules, Route } from '../exchange/exchange.ts';
 import { compileClientFields } from '../exchange/proxy-fields.ts';
 import type { Destination } from '../exchange/upstream.ts';
@@ -71,20 +71,12 @@ class PortCompiler {
     this.#plan = plan;
     this.#rules = new RuleCompiler(configuration, plan, pools, tools);
     const { securityPolicies, broken } = configuration.gateway!;
-    this.#ownHeaders = new Set([
-      ...securityPolicies.flatMap((one) => [...ownHeadersOf(one)]),
-      ...broken.flatMap((one) => one.ownHeaders),
-    ]);
+    const traits = securityPolicies.map(traitsOf);
+    this.#ownHeaders = new Set([...traits, ...broken].flatMap(({ ownHeaders }) => [...ownHeaders]));
     this.#namedHeaders = new Set(securityPolicies.flatMap((one) => [...namedHeadersOf(one)]));
     this.#secrets = Object.freeze({
-      params: [
-        ...new Set(
-          [...securityPolicies, ...broken].flatMap((one) =>
-            'problems' in one ? one.secretParams : secretParamsOf(one),
-          ),
-        ),
-      ],
-      paths: new Set(securityPolicies.flatMap(secretPathsOf)),
+      params: [...new Set([...traits, ...broken].flatMap(({ secretParams }) => secretParams))],
+      paths: new Set(traits.flatMap(({ secretPaths }) => secretPaths)),
     });
   }
 

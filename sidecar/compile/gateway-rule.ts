@@ -5,11 +5,10 @@ import { askAtEdge } from '../ask-authorizer.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import type { NamedBackend } from '../edge/capability.ts';
 import { layOut, type NamedHooks } from '../edge/phases.ts';
-import { namespaceOf } from '../edge/security.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
-import type { Authorizer } from '../exchange/authorizer.ts';
-import type { EdgeGuard, EdgeLimits, EdgeRule, Phases, Route } from '../exchange/exchange.ts';
+import type { EdgeLimits, EdgeRule, Phases, Route } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
 import { type ServedListener, sentenceOf } from '../routing/attach.ts';
@@ -28,17 +27,14 @@ import { chooseBackend, clusterOf, milliseconds, refusing, retryOf, timeoutsOf }
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
-import { blamedOn, displacedBy, HookCompiler, type HookTools, type PlanKind, sticks } from './hooks.ts';
+import { blamedOn, displacedBy, HookCompiler, type HookTools, namespaceOf, type PlanKind, sticks } from './hooks.ts';
 import { cookiePathOf, prefixOf } from './matches.ts';
 import { principalsOf, trafficOf } from './sidecar-ports.ts';
 
 /** What compiles policies: they outlive a generation that does not change them. */
 export interface GatewayTools extends HookTools {
   /** @throws SallyportError when the policy cannot be served. */
-  guardOf(policy: SecurityPolicy): EdgeGuard;
-  /** @throws SallyportError when the policy cannot be served. */
   limitsOf(policy: LimitedBy): EdgeLimits | undefined;
-  authorizerOf(policy: SecurityPolicy, destination: Destination): Authorizer;
 }
 
 /** What limits a rule: the policy that is attached, and what its own informal filter says. */
@@ -74,9 +70,7 @@ export class RuleCompiler {
     this.#pools = pools;
     this.#tools = tools;
     this.#traffic = trafficOf(configuration.settings, configuration.documents.destinationRules).traffic;
-    this.#hooks = new HookCompiler(this.#config, configuration.settings, tools, () =>
-      refusing('rule_broken', 'not yet'),
-    );
+    this.#hooks = new HookCompiler(this.#config, configuration.settings, tools, (...asked) => this.#beside(...asked));
     this.portPhases = layOut(this.#hooks.forPort(), askAtEdge);
   }
 
@@ -137,33 +131,37 @@ export class RuleCompiler {
       this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(of, policy)), message: reasonOf(error) });
       breakBy(error);
     };
-    const hooksWith = (own: readonly RouteFilter[]): NamedHooks =>
-      this.#hooks.compile(
+    const limits = compile(
+      () => this.#tools.limitsOf({ rule: name, policy: limiting, informal: informalOf(rule) }),
+      limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
+    );
+    const limited: NamedHooks = limits === undefined ? [] : [['rate-limit', { limit: limits.take }]];
+    const hooksWith = (own: readonly RouteFilter[]): NamedHooks => [
+      ...limited,
+      ...this.#hooks.compile(
         {
           ...{ name, prefix, path: cookiePathOf(rule), rule, security: good, traffic: limiting },
           filters: [...(rule.filters ?? []), ...own],
           route: (ref) => this.#filterRoute(route, backendOf(ref), permit),
         },
         fail,
-      );
+      ),
+    ];
     const hooks = hooksWith([]);
     const backends = (rule.backendRefs ?? []).flatMap((ref) => backendOf(ref) ?? []);
-    const guard = good === undefined ? undefined : compile(() => this.#guard(good), ofPolicy('SecurityPolicy', good));
-    const authorizer =
-      good?.extAuth === undefined ? undefined : compile(() => this.#authorizer(good), ofPolicy('SecurityPolicy', good));
-    const limits = compile(
-      () => this.#tools.limitsOf({ rule: name, policy: limiting, informal: informalOf(rule) }),
-      limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
-    );
-    const choices = backends.map((backend) => {
+    // All of them first: what breaks the rule at one backend breaks it at each.
+    const hooked = backends.map((backend) => {
+      const { filters: own = [] } = backend.ref;
+      return { backend, own: own.length === 0 ? undefined : hooksWith(own) };
+    });
+    const choices = hooked.map(({ backend, own }) => {
       const to = this.#backend(backend, { name, route, rule, policy: limiting, sticky: sticks(rule), permit });
-      const own = backend.ref.filters ?? [];
       // A backend with filters of its own has phases of its own: all capabilities see both lists.
-      const phases = own.length === 0 ? {} : { phases: layOut(hooksWith(own), askAtEdge, broken) };
+      const phases = own === undefined ? {} : { phases: layOut(own, askAtEdge, broken) };
       return { weight: backend.ref.weight ?? 1, route: Object.freeze({ ...to, ...phases }) };
     });
     return Object.freeze({
-      ...{ name, permit, guard, authorizer, limits, broken },
+      ...{ name, permit, broken },
       phases: layOut(hooks, askAtEdge, broken),
       preflight: hooks.find(([, one]) => one.preflight !== undefined)?.[1].preflight,
       answers: hooks.some(([, one]) => one.answers === true),
@@ -241,13 +239,9 @@ export class RuleCompiler {
     return plan;
   }
 
-  #guard(policy: SecurityPolicy): EdgeGuard {
-    return this.#tools.guardOf(policy);
-  }
-
-  #authorizer(policy: SecurityPolicy): Authorizer {
-    const { backendRef } = policy.extAuth!;
-    const own = namespaceOf(policy, 'extAuth');
+  /** The endpoints of a backend that a policy's part names. @throws SallyportError `config_invalid`. */
+  #beside(policy: SecurityPolicy, backendRef: NamedBackend, field: string): Destination {
+    const own = namespaceOf(policy, field);
     const namespace = backendRef.namespace ?? own;
     const from = { group: 'gateway.envoyproxy.io', kind: 'SecurityPolicy', namespace: own };
     const { documents } = this.#config;
@@ -258,9 +252,16 @@ export class RuleCompiler {
       );
     const backend = resolveBackend(backendRef, { kind: 'SecurityPolicy', namespace }, documents, this.#plan.world);
     if (backend.problem !== undefined) throw new SallyportError('config_invalid', backend.problem.message);
-    const destination = this.destination(backend, 'http', undefined, false, undefined, askedInGrpc(policy));
+    const destination = this.destination(
+      backend,
+      'http',
+      undefined,
+      false,
+      undefined,
+      askedInGrpc(policy, backendRef, field),
+    );
     if ('problem' in destination) throw new SallyportError('config_invalid', destination.problem);
-    return this.#tools.authorizerOf(policy, destination);
+    return destination;
   }
 }
 

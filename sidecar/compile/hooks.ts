@@ -9,8 +9,10 @@ import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-s
 import { capabilities } from '../edge/capabilities.ts';
 import type { AnyCapability, Field, Hooks, NamedBackend, Planned, Site } from '../edge/capability.ts';
 import type { NamedHooks } from '../edge/phases.ts';
+import { traitsOf, unevaluatedParts } from '../edge/policy-parts.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Route } from '../exchange/exchange.ts';
+import { changeRequest } from '../exchange/fields.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import { keyOf, type RouteFilter, type RouteRule } from '../routing/documents.ts';
 
@@ -66,20 +68,41 @@ export class HookCompiler {
    * `failed` hears why, and of which kind of document its plan is.
    */
   compile(applied: Applied, failed: (error: unknown, of: PlanKind) => void): NamedHooks {
-    return capabilities.flatMap((capability): NamedHooks => {
+    const { security } = applied;
+    const [forgotten] = security === undefined ? [] : unevaluatedParts(security);
+    if (forgotten !== undefined) {
+      const why = `SecurityPolicy ${keyOf(security!)}: nothing here evaluates '${forgotten}'`;
+      failed(new SallyportError('config_invalid', why), 'SecurityPolicy');
+    }
+    const hooks = capabilities.flatMap((capability): NamedHooks => {
       const plans = this.#plansOf(capability, applied);
       if (plans.length === 0 && capability.always !== true) return [];
       try {
-        const hooks =
-          capability.perPolicy === true
-            ? this.#perPolicy(capability, plans, applied.security!)
-            : capability.compile(plans, this.#site(capability, applied));
-        return hooks === undefined ? [] : [[capability.name, hooks]];
+        return this.#hooksOf(capability, plans, applied);
       } catch (error) {
         failed(error, plans[0]?.kind ?? 'filter');
         return [];
       }
     });
+    return security === undefined ? hooks : [...ownHeadersFirst(security), ...hooks];
+  }
+
+  /** Without a plan a capability guards nothing. */
+  #hooksOf(
+    capability: AnyCapability,
+    plans: readonly (Planned<unknown> & { readonly kind: PlanKind })[],
+    applied: Applied,
+  ): NamedHooks {
+    const { name } = capability;
+    const policy = plans.some(({ kind }) => kind === 'SecurityPolicy') ? applied.security : undefined;
+    const key = policy === undefined ? undefined : this.#digestOf(policy, capability);
+    const make = (): Hooks | undefined => capability.compile(plans, this.#site(capability, applied));
+    const hooks =
+      capability.perPolicy === true && policy !== undefined
+        ? this.#perPolicy(capability, plans, policy, `${name} ${key}`)
+        : make();
+    if (hooks === undefined) return [];
+    return [[name, plans.length === 0 ? { ...hooks, guard: undefined } : hooks, key]];
   }
 
   /** What applies to requests that no rule is for: capabilities that gateway.yaml names, and those that always apply. */
@@ -102,14 +125,17 @@ export class HookCompiler {
   }
 
   /** Compiled once for a policy, and again only when it or one of its Secrets has changed. */
-  #perPolicy(capability: AnyCapability, plans: readonly Planned<unknown>[], policy: SecurityPolicy): Hooks | undefined {
+  #perPolicy(
+    capability: AnyCapability,
+    plans: readonly Planned<unknown>[],
+    policy: SecurityPolicy,
+    key: string,
+  ): Hooks | undefined {
     const applied: Applied = {
       ...{ name: `SecurityPolicy ${keyOf(policy)}`, prefix: '/', path: '/', rule: {}, filters: [], traffic: undefined },
       security: policy,
       route: () => undefined,
     };
-    const files = capability.fields.flatMap(({ kind, name }) => (kind === 'gateway.yaml' ? [this.#files(name)] : []));
-    const key = `${capability.name} ${this.#digestOf(policy)} ${hash('sha256', JSON.stringify(files))}`;
     return this.#tools.kept(key, () => capability.compile(plans, this.#site(capability, applied)));
   }
 
@@ -179,8 +205,13 @@ export class HookCompiler {
     return typeof read === 'string' ? { [field]: read } : (read as Readonly<Record<string, string>> | undefined);
   }
 
-  /** Of the policy and of the Secrets that it names. */
-  #digestOf(policy: SecurityPolicy): string {
+  /** Of the policy, of the Secrets that it names, and of the files that the capability may read. */
+  #digestOf(policy: SecurityPolicy, { files = [] }: AnyCapability): string {
+    const texts = files.map((name) => this.#files(name));
+    return `${this.#digestOfPolicy(policy)} ${hash('sha256', JSON.stringify(texts))}`;
+  }
+
+  #digestOfPolicy(policy: SecurityPolicy): string {
     const known = this.#digests.get(policy);
     if (known !== undefined) return known;
     const text = JSON.stringify(policy);
@@ -197,6 +228,14 @@ export class HookCompiler {
 /** Where the Secrets and backends of a policy's field are. */
 export function namespaceOf({ namespace, namespaces }: SecurityPolicy, field: string): string {
   return namespaces?.[field] ?? namespace;
+}
+
+/** Takes out what only the gateway may say under this policy, before any step says it. */
+function ownHeadersFirst(policy: SecurityPolicy): NamedHooks {
+  const { ownHeaders } = traitsOf(policy);
+  return ownHeaders.size === 0
+    ? []
+    : [['own-headers', { authenticate: (exchange) => changeRequest(exchange, ownHeaders, []) }]];
 }
 
 /** Which kind of policy a rule's failure is a fault of; undefined where it is the route's own. */

@@ -1,7 +1,8 @@
 // Logins that cannot come back: nobody sees that in a document, and each user does. The provider sends browsers to `redirectURL`,
 // where a rule under the same policy has to take them, and where the cookie of the login has to be, which its own host alone gets.
 
-import type { OidcPolicy, SecurityPolicy } from '../edge/security-policy.ts';
+import type { OidcPlan } from '../edge/oidc/schema.ts';
+import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Edge, Exchange } from '../exchange/exchange.ts';
 import { emptyFields } from '../exchange/message.ts';
 import { keyOf } from '../routing/documents.ts';
@@ -49,7 +50,7 @@ function loginHosts({ attachments, security }: GatewayPlan): Map<SecurityPolicy,
 
 function whyLost(
   policy: SecurityPolicy,
-  { redirectUrl, cookieDomain }: OidcPolicy,
+  { redirectUrl, cookieDomain }: OidcPlan,
   hosts: readonly string[],
   edges: readonly Edge[],
 ): Pick<Failure, 'reason' | 'message'> | undefined {

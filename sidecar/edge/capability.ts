@@ -12,6 +12,7 @@ import type { Guard, Phases, Route, Step } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import type { KeySource, TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
+import type { RedisLink } from './redis-link.ts';
 
 /**
  * Where a capability is configured. For SecurityPolicy, BackendTrafficPolicy and the two settings files `name` is a field of the
@@ -54,14 +55,14 @@ export interface Service<Plan, Shared> extends Common<Plan, Shared> {
  * it can be evaluated.
  */
 export interface Guarding<Plan, Shared> extends Common<Plan, Shared> {
-  /** `callers`: who is calling is known by it. `requests`: it refuses some of a caller's requests. */
+  /** `callers`: who is calling is known by it. `requests`: it knows nobody, and refuses some requests. */
   readonly guards: 'callers' | 'requests';
   /** Header names, in lower case, that only the gateway may set under this plan: removed from what clients send. */
-  ownHeaders(plan: Plan): readonly string[];
+  ownHeaders(plan: Plan, field: string): readonly string[];
   /** Names of query parameters that may hold a credential: none of them is logged. */
-  secretParams(plan: Plan): readonly string[];
+  secretParams(plan: Plan, field: string): readonly string[];
   /** Paths whose whole query is a credential. */
-  secretPaths?(plan: Plan): readonly string[];
+  secretPaths?(plan: Plan, field: string): readonly string[];
   compile(plans: readonly Planned<Plan>[], at: Site<Shared>): GuardHooks | undefined;
 }
 
@@ -72,7 +73,7 @@ interface Common<Plan, Shared> {
   /** Makes what outlives a configuration: connections, counters, tables. Once for each process. */
   share?(process: EdgeProcess): Shared | Promise<Shared>;
   /** The same for a process that serves nothing (`--check`). */
-  shareDry?(): Shared;
+  shareDry?(process: Pick<EdgeProcess, 'keysOf'>): Shared;
   /** Backends that a policy's plan names beside those of the rule. */
   backends?(plan: Plan): readonly NamedBackend[];
   /**
@@ -80,6 +81,8 @@ interface Common<Plan, Shared> {
    * are compiled for each rule of each generation.
    */
   readonly perPolicy?: true;
+  /** Fields of gateway.yaml that name files which it reads: kept hooks are compiled anew when one of them changes. */
+  readonly files?: readonly string[];
   /** Plans of several documents all apply. Without it the first applies, in the order of the fields. */
   readonly combines?: true;
   /** Compiled for every rule of a gateway, also for those without a plan. */
@@ -107,6 +110,8 @@ export interface Hooks {
   readonly admit?: Step;
   /** Who is calling. */
   readonly authenticate?: Step;
+  /** After every capability has had its say: refuses callers that none of them knows. */
+  readonly authenticated?: Step;
   /** Who else is asked. */
   readonly authorizer?: Authorizer;
   readonly limit?: Step;
@@ -120,7 +125,8 @@ export interface Hooks {
   readonly body?: Phases['body'];
   readonly denial?: Phases['denial'][number];
   readonly finished?: Phases['finished'][number];
-  readonly guard?: Omit<Guard, 'name'>;
+  /** It has no effect on a rule without a plan. */
+  readonly guard?: Omit<Guard, 'name' | 'of'>;
   /** A number from 0 to 1 that chooses among the rule's backends, in place of a random one. */
   readonly share?: (exchange: Parameters<Step>[0]) => number;
   /** What a preflight for this rule would get, as text: rules that differ in it are not confused. */
@@ -133,7 +139,7 @@ export interface Hooks {
 
 /** Of a capability that guards: who still holds after a change is not optional. */
 export interface GuardHooks extends Hooks {
-  readonly guard: Omit<Guard, 'name'>;
+  readonly guard: Omit<Guard, 'name' | 'of'>;
 }
 
 /** A backend that a plan names. */
@@ -179,6 +185,8 @@ export interface EdgeProcess {
   /** The `gateway.yaml` settings of its own field names, by name. */
   readonly settings: Readonly<Record<string, unknown>>;
   readonly workers: EdgeWorkers;
+  /** What the processes of several gateways share; undefined where gateway.yaml names none. It may be away. */
+  readonly redis: RedisLink | undefined;
   keysOf(rule: JwtRule): KeySource;
   readonly observeToken: TokenObserver;
   /** Runs when the process leaves, in the order of the calls. */

@@ -14,7 +14,15 @@ import {
   withoutCookie,
   withoutParam,
 } from '../policy/request-authentication.ts';
-import type { Places } from './security-policy.ts';
+import type { Site } from './capability.ts';
+
+/** Where a credential stands in a request; one of the three lists holds something. */
+export interface Places {
+  /** Lower case. */
+  readonly headers: readonly string[];
+  readonly params: readonly string[];
+  readonly cookies: readonly string[];
+}
 
 export interface Found {
   readonly value: string;
@@ -44,6 +52,19 @@ export function findCredentials(exchange: Exchange, places: readonly Places[]): 
         found.push({ value, place: { kind: 'cookie', name } });
   }
   return found;
+}
+
+/** A text of a Secret. @throws SallyportError `config_invalid` when there is none. */
+export function secretText(
+  at: Pick<Site<unknown>, 'name' | 'secret'>,
+  secret: string,
+  key: string,
+  field: string,
+): string {
+  const value = at.secret(secret, field)[key]?.replace(/\r?\n$/, '');
+  if (value === undefined || value === '')
+    throw new SallyportError('config_invalid', `${at.name}: Secret '${secret}' has no '${key}'`);
+  return value;
 }
 
 /** The one cookie of this name; undefined where there are several, of which a neighbour on our domain may have set one. */

@@ -5,8 +5,11 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Phases, Step } from '../exchange/exchange.ts';
 import type { Hooks } from './capability.ts';
 
-/** Hooks with the capability that they are of, in the order of the table. */
-export type NamedHooks = readonly (readonly [name: string, hooks: Hooks])[];
+/**
+ * Hooks with the capability that they are of, in the order of the table. `of` is a digest of the policy that they are compiled from,
+ * with its Secrets.
+ */
+export type NamedHooks = readonly (readonly [name: string, hooks: Hooks, of?: string])[];
 
 /**
  * @param broken what the rule answers once its admit steps have run, because it cannot be served as it was meant
@@ -24,6 +27,7 @@ export function layOut(all: NamedHooks, ask: Step, broken?: SallyportError): Pha
       ...of('admit'),
       ...(broken === undefined ? [] : [refuse]),
       ...of('authenticate'),
+      ...of('authenticated'),
       ...(authorizers.length === 0 ? [] : [ask]),
       ...of('limit'),
     ],
@@ -37,7 +41,7 @@ export function layOut(all: NamedHooks, ask: Step, broken?: SallyportError): Pha
     denial: of('denial'),
     finished: of('finished'),
     authorizers,
-    guards: all.flatMap(([name, { guard }]) => (guard === undefined ? [] : [{ name, ...guard }])),
+    guards: all.flatMap(([name, { guard }, from = '']) => (guard === undefined ? [] : [{ name, of: from, ...guard }])),
   });
 }
 
@@ -46,18 +50,4 @@ function onlyOne<T>(filters: readonly T[]): T | undefined {
   if (filters.length > 1)
     throw new SallyportError('config_invalid', 'two capabilities want to change the body of a response');
   return filters[0];
-}
-
-/**
- * Whether a caller who was let in under `before` still holds under `now`.
- * Guards of the same capability are compared; one that is new has `undefined` to compare with.
- */
-export function stillHold(
-  exchange: Parameters<Step>[0],
-  now: Pick<Phases, 'guards'>,
-  before: Pick<Phases, 'guards'> | undefined,
-): boolean {
-  return now.guards.every((guard) =>
-    guard.stillHolds(exchange, before?.guards.find(({ name }) => name === guard.name)?.known),
-  );
 }

@@ -1,10 +1,10 @@
-// What a SecurityPolicy means beside its own steps: does it ask anything of a caller, which headers does it speak in, in which
-// parameters of a query does a credential stand, and is a caller who is in already still the one who came in. Derived from the
-// policy's own keys: a part that is not known to be harmless asks; a header that it names is ours, unless it is known to be the
-// caller's; each parameter is secret. Fails closed: what is forgotten here refuses more, never less.
+// What a SecurityPolicy means beside the hooks of its parts: does it ask anything of a caller, which headers does it speak in, in
+// which parameters of a query does a credential stand. Each capability says it of its own plan. What the policy's keys say by
+// themselves is added, for a policy that cannot be read and for a part that no capability reads: a header that it names is ours,
+// unless it is known to be the caller's, and each parameter is secret. Fails closed: what is forgotten refuses more, never less.
 
-import { hash } from 'node:crypto';
-import type { SecurityPolicy } from './security-policy.ts';
+import { fieldsOf } from './capabilities.ts';
+import type { AnyCapability, NamedBackend } from './capability.ts';
 
 /** What a policy says about itself. */
 const aboutItself = [
@@ -12,64 +12,68 @@ const aboutItself = [
   ...(['mergeType', 'merged', 'required', 'namespaces'] as const),
 ] as const;
 
-/** Parts that neither let a caller in nor keep one out. A name that is added here opens something: show that it may. */
-const harmless: readonly string[] = ['cors'];
+const about: ReadonlySet<string> = new Set(aboutItself);
 
-/** The parts of a SecurityPolicy that ask something of a caller. */
-type AskingPart = Exclude<keyof SecurityPolicy, (typeof aboutItself)[number]>;
+/** Which capability each part of a SecurityPolicy is of. */
+const fields = fieldsOf('SecurityPolicy');
 
-const askNothing: ReadonlySet<string> = new Set([...aboutItself, ...harmless]);
-
-/**
- * Who still holds after a change of the policy. `client` and `user`: the caller who is known by what the new one takes.
- * `again`: the part is asked anew for each open exchange. `same`: the caller who was asked by the very same part. A part without a row
- * is evaluated by nothing, and its policy is not served.
- */
-const rows: { readonly [K in AskingPart]: 'client' | 'user' | 'again' | 'same' } = {
-  apiKeyAuth: 'client',
-  basicAuth: 'client',
-  jwt: 'user',
-  oidc: 'user',
-  introspection: 'user',
-  extAuth: 'same',
-  authorization: 'again',
-};
-
-const rowOf = (name: string): string | undefined => (Object.hasOwn(rows, name) ? rows[name as AskingPart] : undefined);
+/** A part that no capability reads may be a new way to know callers. */
+function guardsOf(name: string): AnyCapability['guards'] {
+  return fields.get(name)?.capability.guards ?? 'callers';
+}
 
 /** The names of all parts of a policy, of whichever kind. */
 export function partsOf(policy: object): readonly string[] {
-  const about: ReadonlySet<string> = new Set(aboutItself);
   return Object.entries(policy).flatMap(([name, part]) => (part === undefined || about.has(name) ? [] : [name]));
 }
 
 /** The names of the parts that ask something of a caller; none where all callers pass. */
 export function askingParts(policy: object): readonly string[] {
-  return Object.entries(policy).flatMap(([name, part]) => (part === undefined || askNothing.has(name) ? [] : [name]));
+  return partsOf(policy).filter((name) => guardsOf(name) !== false);
 }
 
-/** The parts that no step evaluates: a policy that has one would let all callers past it. */
+/** The names of the parts by which callers may be known. */
+export function knowingParts(policy: object): readonly string[] {
+  return partsOf(policy).filter((name) => guardsOf(name) === 'callers');
+}
+
+/** The parts that no capability evaluates: a policy that has one would let all callers past it. */
 export function unevaluatedParts(policy: object): readonly string[] {
-  return askingParts(policy).filter((name) => rowOf(name) === undefined);
+  return askingParts(policy).filter((name) => !fields.has(name));
 }
 
-/**
- * What the parts say by which only those hold who were asked by the very same: a digest for each, of the part and of all
- * Secrets that it names. `timeoutMs` decides about no caller.
- */
-export function sayingsOf(
-  policy: object,
-  resolveSecret: (name: string, part: string) => object | undefined,
-): ReadonlyMap<string, string> {
-  const names = askingParts(policy).filter((name) => (rowOf(name) ?? 'same') === 'same');
-  return new Map(
-    names.map((name) => {
-      const part = (policy as Readonly<Record<string, unknown>>)[name];
-      const secrets = stringsIn(part).map((one) => resolveSecret(one, name) ?? null);
-      const text = JSON.stringify([part, secrets], (key, value: unknown) => (key === 'timeoutMs' ? undefined : value));
-      return [name, hash('sha256', text)];
-    }),
+/** The parts of a policy that was read, with the guard that each is of. */
+function guardsIn(policy: object) {
+  return askingParts(policy).flatMap((field) => {
+    const { capability } = fields.get(field) ?? {};
+    const plan = (policy as Readonly<Record<string, unknown>>)[field];
+    return capability === undefined || capability.guards === false ? [] : [{ capability, plan, field }];
+  });
+}
+
+/** The backends that the parts of a policy name. */
+export function backendsOf(policy: object): readonly { readonly field: string; readonly backend: NamedBackend }[] {
+  return guardsIn(policy).flatMap(({ capability, plan, field }) =>
+    (capability.backends?.(plan) ?? []).map((backend) => ({ field, backend })),
   );
+}
+
+/** What a policy says about the requests of all clients, on every route: the union of its parts. */
+export interface PolicyTraits {
+  readonly ownHeaders: ReadonlySet<string>;
+  readonly secretParams: readonly string[];
+  readonly secretPaths: readonly string[];
+}
+
+/** What the capabilities say of the parts of a policy that was read, and what its keys say by themselves. */
+export function traitsOf(policy: object): PolicyTraits {
+  const of = (trait: 'ownHeaders' | 'secretParams' | 'secretPaths'): string[] =>
+    guardsIn(policy).flatMap(({ capability, plan, field }) => capability[trait]?.(plan, field) ?? []);
+  return {
+    ownHeaders: new Set([...of('ownHeaders').map((name) => name.toLowerCase()), ...ownHeadersOf(policy)]),
+    secretParams: [...new Set([...of('secretParams'), ...secretParamsOf(policy)])],
+    secretPaths: of('secretPaths'),
+  };
 }
 
 /** Where a policy names headers that are the caller's to set: credentials, and what is asked of a request. */
@@ -81,7 +85,7 @@ const readFromCaller: ReadonlySet<string> = new Set(['extractFrom', 'fromHeaders
  */
 export function ownHeadersOf(policy: object): ReadonlySet<string> {
   const names = new Set<string>();
-  const { extAuth, authorization: _asksOnly, ...others } = policy as Partial<SecurityPolicy>;
+  const { extAuth, authorization: _asksOnly, ...others } = policy as Parts;
   for (const name of askingParts({ ...others, extAuth }))
     collectHeaders((policy as Readonly<Record<string, unknown>>)[name], names);
   // What an authorizer is told is the caller's to say, and credentials it may exchange or leave. They come in `authorization`
@@ -90,6 +94,11 @@ export function ownHeadersOf(policy: object): ReadonlySet<string> {
   if (extAuth !== undefined) names.delete('cookie');
   names.delete('authorization');
   return names;
+}
+
+interface Parts {
+  readonly extAuth?: { readonly headersToExtAuth?: unknown };
+  readonly authorization?: unknown;
 }
 
 /** Every header, in lower case, that a policy names: in trailers none of them is judged, so none of them passes there. */
@@ -128,11 +137,6 @@ function paramsIn(value: unknown, name: string): string[] {
   const one = (value as Readonly<Record<string, unknown>>)[name];
   if (/params?|query/i.test(name)) return stringsIn(one);
   return entriesOf(one).flatMap(([key]) => paramsIn(one, key));
-}
-
-/** Paths whose query is a credential as a whole: a provider sends a browser back to them with a code. */
-export function secretPathsOf({ oidc }: Partial<SecurityPolicy>): readonly string[] {
-  return oidc === undefined ? [] : [new URL(oidc.redirectUrl).pathname];
 }
 
 function stringsIn(value: unknown): string[] {

@@ -4,9 +4,19 @@
 //
 // One Redis, or one behind a name that fails over; not Redis Cluster, whose nodes have a part of the keys each.
 
-import { reasonOf } from '../../cert-agent/base/errors.ts';
+import { setTimeout as pause } from 'node:timers/promises';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
-import { type Client, connectMs, createClient, destroy, openClient, type RedisPlace, type Target } from './redis.ts';
+import {
+  type Client,
+  connectMs,
+  createClient,
+  destroy,
+  openClient,
+  parseTarget,
+  type RedisPlace,
+  type Target,
+} from './redis.ts';
 
 export interface RedisLinkOptions extends RedisPlace {
   /** How long a question waits, milliseconds. */
@@ -20,12 +30,57 @@ const longestRetryMs = 2000;
 /** Questions that wait at once: more means that Redis does not keep up. */
 const maxWaiting = 10_000;
 
+/** What every question of ours needs: scripts, time, keys that end. It must work on a connection before that is used. */
+const probeScript = `
+redis.call('TIME')
+redis.call('SET', KEYS[1], '1', 'PX', 1000)
+return redis.call('GET', KEYS[1])
+`;
+
+async function probe(client: Client): Promise<void> {
+  const answer: unknown = await client.sendCommand(['EVAL', probeScript, '1', 'sallyport:probe']);
+  if (answer !== '1') throw new SallyportError('redis_unavailable', 'its answer is none of the script');
+}
+
+/**
+ * Connects, and goes on trying in the background where that fails: a gateway does not wait for Redis.
+ * @throws SallyportError `config_invalid` for a URL that cannot be used, `config_unreadable` for a file that cannot be read.
+ */
+export async function startRedisLink(options: RedisLinkOptions): Promise<RedisLink> {
+  const target = parseTarget(options, (message) => options.log?.warn({ code: 'secret_exposed' }, message));
+  const link = new RedisLink(target, options);
+  target.secrets();
+  await link.connect();
+  return link;
+}
+
+/**
+ * Asks a Redis once whether it could be used. Gives why it cannot be asked now, undefined where it can.
+ * @throws SallyportError `config_invalid` for one that never can.
+ */
+export async function tryRedis(place: RedisPlace): Promise<string | undefined> {
+  const target = parseTarget(place);
+  let client: Client | undefined;
+  try {
+    client = await createClient(target);
+    client.on('error', () => {});
+    const late = pause(connectMs, undefined, { ref: false }).then(() => {
+      throw new Error(`it did not answer in ${connectMs} ms`);
+    });
+    await Promise.race([openClient(client, target.place, probe), late]);
+    return undefined;
+  } catch (error) {
+    if (error instanceof SallyportError && error.code === 'config_invalid') throw error;
+    return `Redis at ${target.place} cannot be asked: ${reasonOf(error)}`;
+  } finally {
+    destroy(client);
+  }
+}
+
 export class RedisLink {
   readonly #target: Target;
   readonly #timeoutMs: number;
   readonly #log: Log | undefined;
-  readonly #probe: (client: Client) => Promise<unknown>;
-  readonly #unanswered: () => number;
   #client: Client | undefined = undefined;
   /** In the order in which they were asked, which is that in which their time runs out. */
   #waiting: Asked[] = [];
@@ -35,23 +90,17 @@ export class RedisLink {
   #closed = false;
   #wasReady = true;
   #since = performance.now();
-  /** What `#unanswered` gave when the outage began. */
+  /** Counts what was decided without Redis so far, for the log. */
+  unanswered: () => number = () => 0;
+  /** What `unanswered` gave when the outage began. */
   #unansweredBefore = 0;
   outages = 0;
   lastProblem: string | undefined = undefined;
 
-  /** `probe` must work on a connection before it is used; `unanswered` counts what was decided without Redis so far. */
-  constructor(
-    target: Target,
-    { timeoutMs = defaultTimeoutMs, log }: RedisLinkOptions,
-    probe: (client: Client) => Promise<unknown>,
-    unanswered: () => number,
-  ) {
+  constructor(target: Target, { timeoutMs = defaultTimeoutMs, log }: RedisLinkOptions) {
     this.#target = target;
     this.#timeoutMs = timeoutMs;
     this.#log = log;
-    this.#probe = probe;
-    this.#unanswered = unanswered;
   }
 
   /** Host and port. */
@@ -127,7 +176,7 @@ export class RedisLink {
     // Without somebody who listens an error would end the process. What it means for questions they are told themselves.
     client.on('error', (error: unknown) => this.#lost(client, reasonOf(error)));
     // Not PING: a replica, or a Redis without memory left, answers that and then refuses every decision.
-    await openClient(client, this.place, this.#probe);
+    await openClient(client, this.place, probe);
   }
 
   #here(client: Client): void {
@@ -135,7 +184,7 @@ export class RedisLink {
     this.#retryMs = firstRetryMs;
     if (this.#wasReady) return;
     this.#wasReady = true;
-    const decisions = this.#unanswered() - this.#unansweredBefore;
+    const decisions = this.unanswered() - this.#unansweredBefore;
     this.#log?.info(
       {
         code: 'redis_available',
@@ -162,7 +211,7 @@ export class RedisLink {
       this.#wasReady = false;
       this.outages++;
       this.#since = performance.now();
-      this.#unansweredBefore = this.#unanswered();
+      this.#unansweredBefore = this.unanswered();
       this.#log?.warn(
         { code: 'redis_unavailable', redis: this.#target.place, reason, outages: this.outages },
         `Redis at ${this.#target.place} cannot be asked, each gateway limits on its own: ${reason}`,

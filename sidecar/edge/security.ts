@@ -1,117 +1,125 @@
-// One SecurityPolicy made ready to serve: who is calling (API key, then user and password, then session, then token: all that
-// are set up must hold, as in Envoy's chain of filters), and may he pass. Compiled when the configuration is; a policy whose
-// Secrets are not there or not usable is not compiled at all, and its targets stay closed.
+// The parts of a SecurityPolicy by which callers are known: API key, then user and password, then session, then
+// token. All that are set up must hold, as in Envoy's chain of filters.
 //
 // A session and a token together: with `oidc` and `jwt` a browser's session stands for the token, and the claims are those of
 // its ID token. A request that brings a token as well has it verified, and the token's claims are its. With
 // `passThroughAuthHeader` a token needs no session.
 
+import type { ZodType } from 'zod';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Connection } from '../connection.ts';
+import { answerOwn } from '../exchange/answer.ts';
 import type { Exchange } from '../exchange/exchange.ts';
-import { changeRequest } from '../exchange/fields.ts';
 import { compileAuthentication, type KeySource, type TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
+import type { SecretRef } from '../schema/policy-fields.ts';
 import { compileApiKeys, readApiKeys } from './api-key/api-key.ts';
-import { compileEdgeAuthorization, vouchFor } from './authorization/authorization.ts';
+import type { ApiKeyPlan } from './api-key/schema.ts';
 import { BasicAuth, readHtpasswd, weakPasswords } from './basic-auth/basic-auth.ts';
 import { bcryptThread } from './basic-auth/bcrypt-thread.ts';
-import { hideSessionCookies, refuseCaller } from './credentials.ts';
-import { type Answer, Oidc } from './oidc/oidc.ts';
+import type { BasicPlan } from './basic-auth/schema.ts';
+import type { GuardHooks, Guarding, Site } from './capability.ts';
+import { createClaimReport } from './claims.ts';
+import { hideSessionCookies, refuseCaller, secretText } from './credentials.ts';
+import { sessionsAtFirst, sessionsOfFirst } from './oidc/first.ts';
+import { Oidc } from './oidc/oidc.ts';
+import { RedisSessions } from './oidc/redis-sessions.ts';
+import type { OidcPlan } from './oidc/schema.ts';
 import { minSecretBytes } from './oidc/session-cookie.ts';
 import { LocalSessions, type SessionMemory } from './oidc/session-memory.ts';
-import { ownHeadersOf, secretParamsOf, secretPathsOf, unevaluatedParts } from './policy-parts.ts';
 import { createProviderFetch, type ProviderFetch } from './provider-fetch.ts';
-import type { JwtPolicy, OidcPolicy, SecretRef, SecurityPolicy } from './security-policy.ts';
-import { compileStillKnown, type Known, knownBy, type StillKnows } from './still-known.ts';
+import { compileStillKnown, type Known } from './still-known.ts';
 import { Bearer } from './token/bearer.ts';
-import type { ReportUnfit } from './token/claims.ts';
 import { Introspection } from './token/introspection.ts';
+import type { IntrospectionPlan, JwtPlan } from './token/schema.ts';
+import { vouchFor } from './vouch.ts';
 
-/** What a policy needs of the process that serves it. */
-export interface SecurityTools {
-  /** A Secret's data, decoded; undefined where there is none of this name. */
-  resolveSecret(namespace: string, name: string): Readonly<Record<string, string>> | undefined;
-  /** `Jwks.sourceOf` of tokens/jwks.ts. */
-  keysOf(rule: JwtRule): KeySource;
-  /** `answerOwn` of respond.ts. */
-  readonly answer: Answer;
-  /** The keys of session cookies for policies that name none; the first encrypts. At least 32 bytes each. */
-  readonly sessionKeys?: readonly Buffer[];
-  /** What outlives a configuration; one for all processes that know the same sessions. */
-  readonly memory?: SessionMemory;
-  readonly observe?: TokenObserver;
+type Step = (exchange: Exchange) => undefined | void | Promise<void>;
+
+interface Shared {
+  readonly memory: SessionMemory;
   /** Hears of each claim that cannot be passed on; it may hear the same again. */
-  readonly report?: ReportUnfit;
+  report(message: string): void;
+  keysOf(rule: JwtRule): KeySource;
+  readonly observe?: TokenObserver;
   /** How providers are asked. */
   readonly fetch?: ProviderFetch;
   readonly now?: () => number;
 }
 
-export interface EdgeSecurity {
-  /** Headers, in lower case, that only we may set. `authenticate` drops them from every request. */
-  readonly ownHeaders: ReadonlySet<string>;
-  /** Parameters of a query in which a credential may stand: none of them is for the record. */
-  readonly secretParams: readonly string[];
-  /** Paths whose query is a credential as a whole. */
-  readonly secretPaths: readonly string[];
-  /** What is compared with the next policy, for those who are in. */
-  readonly known: Known;
-  /** Asked of an exchange in flight that came in under another policy. */
-  readonly knows: StillKnows;
-  /** The rules whose keys are asked for: for `Jwks.keepOnly`. */
-  readonly jwtRules: readonly JwtRule[];
-  /** What an operator should hear of the Secrets. */
-  readonly warnings: readonly string[];
-  /**
-   * Fills in `auth`, `clientId`, `authMethod` and `tokenValidUntil`, and takes credentials out of the request. It may answer
-   * itself, a redirect to a login: `exchange.responded` is set then, and nothing follows.
-   * @throws SallyportError with `exchange.denial` set; a promise, where it gives one, rejects with the same.
-   */
-  authenticate(exchange: Exchange, connection: Connection): undefined | Promise<void>;
-  /** May he pass? Asked again for an exchange in flight, it gives the same for the same caller. @throws SallyportError `policy_denied`. */
-  authorize(exchange: Exchange, connection: Connection): void;
+interface Plans {
+  readonly jwt?: JwtPlan;
+  readonly oidc?: OidcPlan;
+  readonly introspection?: IntrospectionPlan;
+  readonly apiKeyAuth?: ApiKeyPlan;
+  readonly basicAuth?: BasicPlan;
 }
 
-type Step = (exchange: Exchange) => undefined | void | Promise<void>;
+const field = (name: string, schema: () => Promise<ZodType>) => ({ kind: 'SecurityPolicy' as const, name, schema });
+
+/** The parts of a SecurityPolicy that have no folder of their own yet. */
+export const security: Guarding<unknown, Shared> = {
+  name: 'security',
+  guards: 'callers',
+  perPolicy: true,
+  always: true,
+  files: ['sessionKeys'],
+  fields: [
+    field('apiKeyAuth', async () => (await import('./api-key/schema.ts')).apiKeyAuth),
+    field('basicAuth', async () => (await import('./basic-auth/schema.ts')).basicAuth),
+    field('oidc', async () => (await import('./oidc/schema.ts')).oidc),
+    field('jwt', async () => (await import('./token/schema.ts')).jwt),
+    field('introspection', async () => (await import('./token/schema.ts')).introspection),
+  ],
+  ownHeaders(plan) {
+    const {
+      claimToHeaders = [],
+      providers = [],
+      ...one
+    } = plan as Partial<ApiKeyPlan & BasicPlan & OidcPlan & JwtPlan>;
+    const claims = [...claimToHeaders, ...providers.flatMap(({ rule }) => rule.outputClaimToHeaders)];
+    const names = [one.forwardClientIdHeader, one.forwardUsernameHeader, one.forwardIdTokenHeader];
+    return [...names.flatMap((name) => name ?? []), ...claims.map(({ header }) => header)].filter(
+      (name) => name !== 'authorization',
+    );
+  },
+  secretParams(plan) {
+    const { extractFrom = [], providers = [] } = plan as Partial<ApiKeyPlan & JwtPlan>;
+    return [...extractFrom.flatMap(({ params }) => params), ...providers.flatMap(({ rule }) => rule.fromParams)];
+  },
+  secretPaths: (plan, name) => (name === 'oidc' ? [new URL((plan as OidcPlan).redirectUrl).pathname] : []),
+  async share({ log, workers, redis, keysOf, observeToken, onClose }) {
+    const { first } = workers;
+    const own = first === undefined ? sessionsOfFirst(workers) : await sessionsAtFirst(first);
+    const shared = redis === undefined ? undefined : new RedisSessions(redis);
+    // Several gateways are one through Redis, and so are their workers; without it the first worker remembers for all.
+    await shared?.start();
+    if (shared !== undefined) onClose(() => shared.close());
+    return { memory: shared ?? own, report: createClaimReport(log), keysOf, observe: observeToken };
+  },
+  shareDry: ({ keysOf }) => ({ memory: new LocalSessions(), report() {}, keysOf }),
+  compile(planned, at) {
+    const plans: Plans = Object.fromEntries(planned.map(({ field: name, plan }) => [name, plan]));
+    return { ...compileSecurity(plans, at), rewrite: hideSessionCookies };
+  },
+};
 
 /** @throws SallyportError `config_invalid` when a Secret is missing, or does not hold what it must. */
-export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): EdgeSecurity {
-  const { now = Date.now, fetch = createProviderFetch(), report = () => {} } = tools;
-  const of = `${policy.namespace}/${policy.name}`;
-  const [forgotten] = unevaluatedParts(policy);
-  if (forgotten !== undefined)
-    throw new SallyportError('config_invalid', `SecurityPolicy ${of}: nothing here evaluates '${forgotten}'`);
-  const warnings: string[] = [];
-  const secretOf = ({ name }: SecretRef, part: string): Readonly<Record<string, string>> => {
-    const namespace = namespaceOf(policy, part);
-    const secret = tools.resolveSecret(namespace, name);
-    if (secret === undefined)
-      throw new SallyportError(
-        'config_invalid',
-        `SecurityPolicy ${of}: there is no Secret '${name}' in namespace '${namespace}'`,
-      );
-    return secret;
-  };
-  const textOf = (ref: SecretRef, key: string, part: string): string => {
-    const value = secretOf(ref, part)[key]?.replace(/\r?\n$/, '');
-    if (value === undefined || value === '')
-      throw new SallyportError('config_invalid', `SecurityPolicy ${of}: Secret '${ref.name}' has no '${key}'`);
-    return value;
-  };
-
+function compileSecurity(plans: Plans, at: Site<Shared>): GuardHooks {
+  const { now = Date.now, fetch = createProviderFetch(), memory, keysOf, observe } = at.shared;
+  const report = (message: string): void => at.shared.report(`${at.name}: ${message}`);
+  const textOf = (ref: SecretRef, key: string, part: string): string => secretText(at, ref.name, key, part);
   const steps: Step[] = [];
   const credentials = new Map<string, string>();
-  const { apiKeyAuth, basicAuth, oidc: oidcPolicy, jwt, introspection: introspectionPolicy } = policy;
+  const { apiKeyAuth, basicAuth, oidc: oidcPolicy, jwt, introspection: introspectionPolicy } = plans;
   if (apiKeyAuth !== undefined) {
-    const keys = readApiKeys(apiKeyAuth.credentials.map((ref) => [ref.name, secretOf(ref, 'apiKeyAuth')] as const));
-    warnings.push(...keys.warnings.map((one) => `SecurityPolicy ${of}: ${one}`));
+    const keys = readApiKeys(apiKeyAuth.credentials.map(({ name }) => [name, at.secret(name, 'apiKeyAuth')] as const));
+    for (const one of keys.warnings) at.warn(one);
     for (const [key, client] of keys.clients) credentials.set(client, key);
     steps.push(compileApiKeys(apiKeyAuth, keys));
   }
   if (basicAuth !== undefined) {
     const users = readHtpasswd(textOf(basicAuth.users, '.htpasswd', 'basicAuth'), basicAuth.users.name);
-    warnings.push(...weakPasswords(users).map((one) => `SecurityPolicy ${of}: ${one}`));
+    for (const one of weakPasswords(users)) at.warn(one);
     // Who has both a key and a password goes by the password: it was looked at last.
     credentials.clear();
     for (const [user, stored] of users)
@@ -122,7 +130,7 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   const authentication =
     jwt === undefined
       ? undefined
-      : compileAuthentication([documentOf(policy)], (rule) => tools.keysOf(rule), tools.observe);
+      : compileAuthentication([{ jwtRules: jwt.providers.map(({ rule }) => rule) }], keysOf, observe);
   const introspection =
     introspectionPolicy === undefined
       ? undefined
@@ -142,12 +150,12 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
         });
   if (oidcPolicy !== undefined) {
     const secret = textOf(oidcPolicy.clientSecret, 'client-secret', 'oidc');
-    const keys = sessionKeysOf(oidcPolicy, tools, secret, of, textOf);
-    const oidc = new Oidc(oidcPolicy, of, secret, keys, {
-      answer: tools.answer,
+    const keys = sessionKeysOf(oidcPolicy, at, secret, textOf);
+    const oidc = new Oidc(oidcPolicy, at.policy, secret, keys, {
+      answer: answerOwn,
       fetch,
-      keysOf: (rule) => tools.keysOf(rule),
-      memory: tools.memory ?? new LocalSessions(now),
+      keysOf,
+      memory,
       now,
       report,
     });
@@ -156,35 +164,12 @@ export function compileSecurity(policy: SecurityPolicy, tools: SecurityTools): E
   if (bearer !== undefined) steps.push((exchange) => bearer.know(exchange));
   if (oidcPolicy !== undefined) steps.push(requireSomebody);
 
-  const ownHeaders = ownHeadersOf(policy);
-  const known = knownBy(
-    policy,
-    (clientId) => credentials.get(clientId),
-    (name, part) => tools.resolveSecret(namespaceOf(policy, part), name),
-  );
-  const authorizeAtEdge =
-    policy.authorization === undefined ? undefined : compileEdgeAuthorization(policy.authorization, of);
-  return Object.freeze({
-    ownHeaders,
-    secretParams: secretParamsOf(policy),
-    secretPaths: secretPathsOf(policy),
-    known,
-    knows: compileStillKnown(policy, known),
+  const known: Known = (clientId) => credentials.get(clientId);
+  return {
+    authenticate: (exchange) => runFrom(steps, 0, exchange),
     jwtRules: jwt?.providers.map(({ rule }) => rule) ?? [],
-    warnings,
-    authenticate(exchange: Exchange): undefined | Promise<void> {
-      if (ownHeaders.size > 0) changeRequest(exchange, ownHeaders, []);
-      return runFrom(steps, 0, exchange);
-    },
-    authorize(exchange: Exchange, connection: Connection): void {
-      authorizeAtEdge?.(exchange, connection);
-    },
-  });
-}
-
-/** Where the Secrets and backends of a part are. */
-export function namespaceOf({ namespace, namespaces }: SecurityPolicy, part: string): string {
-  return namespaces?.[part] ?? namespace;
+    guard: { known, stillHolds: compileStillKnown(plans, known) },
+  };
 }
 
 function isAnswered({ responded, finished }: Exchange): boolean {
@@ -209,7 +194,7 @@ function requireSomebody(exchange: Exchange): void {
 }
 
 /** A JWT provider of the same issuer that takes tokens for this client would take the ID token. */
-function standingFor(oidc: OidcPolicy | undefined, jwt: SecurityPolicy['jwt']): JwtPolicy['providers'] {
+function standingFor(oidc: OidcPlan | undefined, jwt: JwtPlan | undefined): JwtPlan['providers'] {
   return (jwt?.providers ?? []).filter(
     ({ rule: { issuer, audiences } }) =>
       issuer === oidc?.issuer && (audiences.length === 0 || audiences.includes(oidc.clientId)),
@@ -217,7 +202,7 @@ function standingFor(oidc: OidcPolicy | undefined, jwt: SecurityPolicy['jwt']): 
 }
 
 /** The step that knows a session, and says who vouches for its claims. */
-function sessionStep(oidc: Oidc, policy: OidcPolicy, jwt: SecurityPolicy['jwt'], bearer: Bearer | undefined): Step {
+function sessionStep(oidc: Oidc, policy: OidcPlan, jwt: JwtPlan | undefined, bearer: Bearer | undefined): Step {
   const providers = Object.freeze(['oidc', ...standingFor(policy, jwt).map(({ name }) => name)]);
   const vouch = ({ auth }: Exchange): void => {
     if (auth !== undefined) vouchFor(auth, providers);
@@ -234,33 +219,30 @@ function sessionStep(oidc: Oidc, policy: OidcPolicy, jwt: SecurityPolicy['jwt'],
   };
 }
 
-function documentOf({ name, namespace, jwt, file, line }: SecurityPolicy) {
-  return { name, namespace, jwtRules: jwt!.providers.map(({ rule }) => rule), file, line };
-}
-
 /** Of the policy's own Secret, else the process's, else derived from what all replicas know anyway. */
 function sessionKeysOf(
-  { sessionKeys }: OidcPolicy,
-  tools: SecurityTools,
+  { sessionKeys }: OidcPlan,
+  { name, files }: Site<unknown>,
   clientSecret: string,
-  of: string,
   textOf: (ref: SecretRef, key: string, part: string) => string,
 ): readonly Buffer[] {
-  const own =
-    sessionKeys === undefined ? undefined : textOf(sessionKeys, 'session-keys', 'oidc').split(/\s+/).filter(Boolean);
+  const split = (text: string): string[] => text.split(/\s+/).filter(Boolean);
+  const own = sessionKeys === undefined ? undefined : split(textOf(sessionKeys, 'session-keys', 'oidc'));
+  const ofProcess = files('sessionKeys')?.['sessionKeys'];
+  const given = own ?? (ofProcess === undefined ? undefined : split(ofProcess));
   // Whoever has named a file wants its keys, and not those that a client secret gives.
-  if (own === undefined && tools.sessionKeys?.length === 0)
+  if (own === undefined && given?.length === 0)
     throw new SallyportError(
       'config_invalid',
-      `SecurityPolicy ${of}: the file of 'sessionKeys' in gateway.yaml is not there, or empty`,
+      `${name}: the file of 'sessionKeys' in gateway.yaml is not there, or empty`,
       { hint: 'make one with: openssl rand -base64 48' },
     );
-  const keys = own?.map((one) => Buffer.from(one, 'utf8')) ?? tools.sessionKeys ?? [];
+  const keys = given?.map((one) => Buffer.from(one, 'utf8')) ?? [];
   for (const key of keys)
     if (key.length < minSecretBytes)
       throw new SallyportError(
         'config_invalid',
-        `SecurityPolicy ${of}: a session key has ${key.length} bytes, and ${minSecretBytes} are needed`,
+        `${name}: a session key has ${key.length} bytes, and ${minSecretBytes} are needed`,
         { hint: 'make one with: openssl rand -base64 48' },
       );
   return keys.length === 0 ? [Buffer.from(clientSecret, 'utf8')] : keys;

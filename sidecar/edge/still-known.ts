@@ -1,46 +1,38 @@
 // Is a caller who is in already still who they were, under a policy that has changed meanwhile? Their credential is gone from
-// the request, so the policies are compared: what they were known by must be what the new one takes, a client's key or
-// password must be the same that it was, and a part that knows its callers by nothing that is kept must not have changed.
+// the request, so the policies are compared: what they were known by must be what the new one takes, and a client's key or
+// password must be the same that it was.
 
 import type { Exchange } from '../exchange/exchange.ts';
-import { sayingsOf } from './policy-parts.ts';
-import type { SecurityPolicy } from './security-policy.ts';
+import type { OidcPlan } from './oidc/schema.ts';
+import type { IntrospectionPlan, JwtPlan } from './token/schema.ts';
 
 /** What stands for the credential of a client, and changes when that does; undefined for one who is no client of ours. */
-export type CredentialOf = (clientId: string) => string | undefined;
+export type Known = (clientId: string) => string | undefined;
 
-/** What of a policy is compared with the next one. */
-export interface Known {
-  readonly credentialOf: CredentialOf;
-  /** `sayingsOf` of policy-parts.ts. */
-  readonly sayings: ReadonlyMap<string, string>;
+interface Plans {
+  readonly jwt?: JwtPlan;
+  readonly oidc?: OidcPlan;
+  readonly introspection?: IntrospectionPlan;
+  readonly apiKeyAuth?: unknown;
+  readonly basicAuth?: unknown;
 }
 
 /** `before` is that of the policy under which they came in; undefined where there was none. */
-export type StillKnows = (exchange: Exchange, before: Known | undefined) => boolean;
-
-/** What is compared of `policy`. `resolveSecret` gives the data of a Secret by its name and the part that names it. */
-export function knownBy(
-  policy: SecurityPolicy,
-  credentialOf: CredentialOf,
-  resolveSecret: (name: string, part: string) => object | undefined,
-): Known {
-  return { credentialOf, sayings: sayingsOf(policy, resolveSecret) };
-}
-
-/** `now` is the new policy's. */
-export function compileStillKnown(policy: SecurityPolicy, now: Known): StillKnows {
-  const asksClient = policy.apiKeyAuth !== undefined || policy.basicAuth !== undefined;
+export function compileStillKnown(plans: Plans, now: Known): (exchange: Exchange, before: unknown) => boolean {
+  const asksClient = plans.apiKeyAuth !== undefined || plans.basicAuth !== undefined;
   return function stillKnows(exchange, before) {
-    for (const [part, saying] of now.sayings) if (before?.sayings.get(part) !== saying) return false;
-    if (!asksClient) return knowsUser(exchange, policy);
+    if (!asksClient) return knowsUser(exchange, plans);
     const { clientId } = exchange;
-    const credential = clientId === undefined ? undefined : now.credentialOf(clientId);
-    return credential !== undefined && before?.credentialOf(clientId!) === credential && knowsUser(exchange, policy);
+    const credential = clientId === undefined ? undefined : now(clientId);
+    return (
+      credential !== undefined &&
+      (before as Known | undefined)?.(clientId!) === credential &&
+      knowsUser(exchange, plans)
+    );
   };
 }
 
-function knowsUser({ auth, authMethod }: Exchange, { jwt, oidc, introspection }: SecurityPolicy): boolean {
+function knowsUser({ auth, authMethod }: Exchange, { jwt, oidc, introspection }: Plans): boolean {
   if (jwt === undefined && oidc === undefined && introspection === undefined) return true;
   if (auth === undefined) return jwt?.optional === true && oidc === undefined;
   const { issuer, claims } = auth;

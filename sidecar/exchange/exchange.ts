@@ -92,32 +92,8 @@ export interface EdgeRule {
   /** It answers every request itself, and needs no backend. */
   readonly answers: boolean;
   readonly permit: Permit;
-  readonly guard: EdgeGuard | undefined;
-  /** Whom the guard's `extAuth` asks, beside it. */
-  readonly authorizer: Authorizer | undefined;
-  readonly limits: EdgeLimits | undefined;
   /** Which of its backends this exchange gets; undefined where the rule needs none. */
   backendFor(exchange: Exchange): Route | undefined;
-}
-
-/** Who may, by the SecurityPolicy that is attached. */
-export interface EdgeGuard {
-  /** What of it is compared with the next guard. */
-  readonly known: EdgeKnown;
-  /** Whether somebody who came in under another guard, or none, is still known under this one. */
-  knows(exchange: Exchange, before: EdgeGuard | undefined): boolean;
-  /** Fills in who is calling. @throws SallyportError when nobody good is. */
-  authenticate(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
-  /** @throws SallyportError `policy_denied`. */
-  authorize(exchange: Exchange, connection: ConnectionFacts): void;
-}
-
-/** By what a guard knows callers, once their credentials are gone from their requests. */
-export interface EdgeKnown {
-  /** What stands for the credential of a client, and changes when that does. */
-  credentialOf(clientId: string): string | undefined;
-  /** By part of the policy: what it says, as a digest. */
-  readonly sayings: ReadonlyMap<string, string>;
 }
 
 /** How much, by the BackendTrafficPolicy that is attached. */
@@ -172,6 +148,8 @@ export type ResponseFilter = (
 export interface Guard {
   /** The capability. */
   readonly name: string;
+  /** A digest of the policy that it is compiled from, with its Secrets; empty where it is from no policy. */
+  readonly of: string;
   /** What identifies callers: compared by `stillHolds` of the next generation. */
   readonly known: unknown;
   /**

@@ -110,7 +110,7 @@ export interface Authentication {
 
 /** The rules of all documents that are attached to a workload; undefined where there are none. */
 export function compileAuthentication(
-  documents: readonly RequestAuthentication[],
+  documents: readonly (Pick<RequestAuthentication, 'jwtRules'> & Partial<RequestAuthentication>)[],
   keysOf: (rule: JwtRule) => KeySource,
   observe: TokenObserver = () => {},
 ): Authentication | undefined {

@@ -6,7 +6,6 @@ import { refusing } from '../compile/backends.ts';
 import { readJudged } from '../compile/gateway-status.ts';
 import type { RedisSettings } from '../config/settings.ts';
 import { capabilities } from '../edge/capabilities.ts';
-import { LocalSessions } from '../edge/oidc/session-memory.ts';
 import type { SharedLimits } from '../edge/rate-limit/shared.ts';
 import { parseTarget } from '../edge/redis.ts';
 import type { StatusList } from '../routing/status.ts';
@@ -30,12 +29,14 @@ export function readStatus(
   const { configuration, isWhole, passedOver } = readJudged(path);
   const { redis } = configuration.settings.gateway!;
   if (redis !== undefined) parseTarget(redis).secrets();
-  const parts = { jwks: new Jwks(undefined), log: undefined, observe: () => {} };
+  const jwks = new Jwks(undefined);
+  const parts = { jwks, log: undefined, observe: () => {} };
   const gateway = new RunningGateway(parts, {
     redis: redis === undefined ? undefined : unasked,
-    sessions: new LocalSessions(),
     leases: undefined,
-    made: new Map(capabilities.map(({ name, shareDry }) => [name, shareDry?.()])),
+    made: new Map(
+      capabilities.map(({ name, shareDry }) => [name, shareDry?.({ keysOf: (rule) => jwks.sourceOf(rule) })]),
+    ),
   });
   const { pools, spoken } = gateway.plan(configuration, now);
   const nowhere = refusing('rule_broken', 'nothing is served here');
@@ -56,5 +57,4 @@ const unasked: SharedLimits = {
   facts() {
     throw new Error('nobody counts here');
   },
-  close() {},
 };

@@ -1,7 +1,6 @@
 // What a running gateway has beside a sidecar: policies compiled, and what they remember from one generation to the next -
 // sessions, verified tokens, buckets of limits, the connection to Redis. A policy that did not change is not made anew.
 
-import { hash } from 'node:crypto';
 import type { Registry } from 'prom-client';
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -16,9 +15,6 @@ import type { RedisSettings } from '../config/settings.ts';
 import type { Configuration } from '../config/watch.ts';
 import { capabilities } from '../edge/capabilities.ts';
 import type { AnyCapability, EdgeProcess, EdgeWorkers, Hooks } from '../edge/capability.ts';
-import { sessionsAtFirst, sessionsOfFirst } from '../edge/oidc/first.ts';
-import { RedisSessions } from '../edge/oidc/redis-sessions.ts';
-import type { SessionMemory } from '../edge/oidc/session-memory.ts';
 import { limitExchange } from '../edge/rate-limit/filter.ts';
 import { leasesFrom, serveLeases } from '../edge/rate-limit/first.ts';
 import { compileLeasedLimits } from '../edge/rate-limit/leased.ts';
@@ -27,19 +23,15 @@ import { LocalLimits } from '../edge/rate-limit/local.ts';
 import { type GatewayCounts, registerGatewayMetrics } from '../edge/rate-limit/metrics.ts';
 import type { LimitRule } from '../edge/rate-limit/plan.ts';
 import { compileRateLimits, type RateLimits } from '../edge/rate-limit/rate-limit.ts';
-import { type SharedLimits, startSharedLimits } from '../edge/rate-limit/shared.ts';
-import { compileSecurity, type EdgeSecurity, namespaceOf } from '../edge/security.ts';
-import type { SecurityPolicy } from '../edge/security-policy.ts';
-import { answerOwn } from '../exchange/answer.ts';
-import type { Authorizer } from '../exchange/authorizer.ts';
-import type { EdgeGuard, EdgeLimits, Exchange } from '../exchange/exchange.ts';
+import { limitsIn, type SharedLimits } from '../edge/rate-limit/shared.ts';
+import { startRedisLink } from '../edge/redis-link.ts';
+import type { EdgeLimits } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import type { TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
 import { certificatesOf, type ShownCertificate, worriesOf } from '../routing/certificates.ts';
 import { complaintsOf, type StatusList } from '../routing/status.ts';
 import type { Jwks } from '../tokens/jwks.ts';
-import { createAuthorizer } from '../upstream/authorizer.ts';
 import { FirstState } from './shared-state.ts';
 import type { WorkerLink } from './worker-link.ts';
 
@@ -65,7 +57,6 @@ export interface GatewayOptions extends Parts {
 /** What processes share. */
 interface Common {
   readonly redis: SharedLimits | undefined;
-  readonly sessions: SessionMemory;
   readonly leases: LimitLeases | undefined;
   /** By capability. */
   readonly made: ReadonlyMap<string, unknown>;
@@ -102,26 +93,25 @@ export async function startGateway(options: GatewayOptions): Promise<RunningGate
   const { log, registry } = options;
   const state = new FirstState();
   const of = (name: string): EdgeWorkers => workersFor(name, options, state);
-  const redis = options.redis === undefined ? undefined : await startSharedLimits({ ...options.redis, log });
-  const { first } = of('oidc');
-  const own = first === undefined ? sessionsOfFirst(of('oidc')) : await sessionsAtFirst(first);
-  const shared = redis === undefined ? undefined : new RedisSessions(redis.link);
-  // Several gateways are one through Redis, and so are their workers; without it the first worker remembers for all.
-  await shared?.start();
+  const redis = options.redis === undefined ? undefined : await startRedisLink({ ...options.redis, log });
   const closing: (() => void)[] = [];
   const made = await shareAll(capabilities, (name) => ({
-    ...{ registry, log, workers: of(name), settings: {} },
+    ...{ registry, log, workers: of(name), settings: {}, redis },
     keysOf: (rule) => options.jwks.sourceOf(rule),
     observeToken: options.observe,
     onClose: (close) => closing.push(close),
   }));
   const limits = of('rate-limit');
   const leases = limits.first === undefined ? undefined : leasesFrom(limits.first);
-  const gateway = new RunningGateway(options, { redis, leases, sessions: shared ?? own, made });
+  const gateway = new RunningGateway(options, {
+    redis: redis === undefined ? undefined : limitsIn(redis),
+    leases,
+    made,
+  });
   if (leases === undefined) serveLeases(limits, gateway.local);
   gateway.first = options.link === undefined ? state : undefined;
   for (const close of closing) gateway.onClose(close);
-  gateway.onClose(() => shared?.close());
+  gateway.onClose(() => redis?.close());
   registerGatewayMetrics(registry, () => gateway.counts());
   return gateway;
 }
@@ -133,8 +123,6 @@ export class RunningGateway implements GatewayTools {
   /** In the first worker: what it answers the others. */
   first: FirstState | undefined = undefined;
   readonly #closing: (() => void)[] = [];
-  readonly #unfitClaims = new Set<string>();
-  readonly #guards = new Map<string, Kept<{ readonly guard: EdgeGuard; readonly security: EdgeSecurity }>>();
   readonly #hooks = new Map<string, Kept<Hooks | undefined>>();
   #config: GatewayConfig | undefined = undefined;
   #plan: GatewayPlan | undefined = undefined;
@@ -142,7 +130,6 @@ export class RunningGateway implements GatewayTools {
   #failures: readonly Failure[] = [];
   /** What was not as it should be in the last generation. */
   #said: ReadonlySet<string> = new Set();
-  #sessionKeys: readonly Buffer[] = [];
   /** The certificates that listeners show. */
   #shown: readonly ShownCertificate[] = [];
 
@@ -172,15 +159,14 @@ export class RunningGateway implements GatewayTools {
   compile(configuration: Configuration, pools: ReadonlyMap<string, Destination>): readonly PortPlan[] {
     const { ports, failures } = compileGatewayPorts(configuration, this.#plan!, pools, this);
     this.#failures = failures;
-    for (const kept of [this.#guards, this.#hooks])
-      for (const [key, one] of kept) if (one.generation !== this.#generation) kept.delete(key);
+    for (const [key, one] of this.#hooks) if (one.generation !== this.#generation) this.#hooks.delete(key);
     this.#sayWorries(Date.now());
     return ports;
   }
 
   /** The rules whose keys are wanted. */
   jwtRules(): readonly JwtRule[] {
-    return [...this.#guards.values()].flatMap(({ value }) => value.security.jwtRules);
+    return [...this.#hooks.values()].flatMap(({ value }) => value?.jwtRules ?? []);
   }
 
   /** The statuses of all documents. */
@@ -226,52 +212,6 @@ export class RunningGateway implements GatewayTools {
   #begin(config: GatewayConfig): void {
     this.#generation++;
     this.#config = config;
-    this.#sessionKeys = (config.sessionKeys ?? '')
-      .split(/\s+/)
-      .filter(Boolean)
-      .map((one) => Buffer.from(one, 'utf8'));
-  }
-
-  guardOf(policy: SecurityPolicy): EdgeGuard {
-    const namespaces = new Set([policy.namespace, ...Object.values(policy.namespaces ?? {})]);
-    const secrets = this.#config!.documents.secrets.filter(({ namespace }) => namespaces.has(namespace));
-    const text = JSON.stringify([
-      policy,
-      this.#sessionKeys.map((one) => one.toString('base64')),
-      secretsOf(policy, secrets),
-    ]);
-    const key = hash('sha256', text);
-    const known = this.#guards.get(key);
-    if (known !== undefined) {
-      known.generation = this.#generation;
-      return known.value.guard;
-    }
-    const security = compileSecurity(policy, {
-      resolveSecret: (namespace, name) =>
-        this.#config!.documents.secrets.find((one) => one.namespace === namespace && one.name === name)?.spec.data,
-      keysOf: (rule) => this.#parts.jwks.sourceOf(rule),
-      answer: answerOwn,
-      memory: this.#common.sessions,
-      observe: this.#parts.observe,
-      report: (message) => this.#reportClaim(`SecurityPolicy ${policy.namespace}/${policy.name}: ${message}`),
-      ...(this.#config!.sessionKeys === undefined ? {} : { sessionKeys: this.#sessionKeys }),
-    });
-    for (const warning of security.warnings) this.#parts.log?.warn({ code: 'policy_warning' }, warning);
-    const guard: EdgeGuard = Object.freeze({
-      known: security.known,
-      knows: (exchange: Exchange, before: EdgeGuard | undefined) => security.knows(exchange, before?.known),
-      authenticate: security.authenticate.bind(security),
-      authorize: security.authorize.bind(security),
-    });
-    this.#guards.set(key, { value: { guard, security }, generation: this.#generation });
-    return guard;
-  }
-
-  /** Whoever sends such tokens sends many: each is said once, and so many are remembered. */
-  #reportClaim(message: string): void {
-    if (this.#unfitClaims.has(message) || this.#unfitClaims.size >= mostUnfit) return;
-    this.#unfitClaims.add(message);
-    this.#parts.log?.warn({ code: 'claim_not_passed' }, message);
   }
 
   limitsOf({ rule, policy, informal }: LimitedBy): EdgeLimits | undefined {
@@ -305,31 +245,6 @@ export class RunningGateway implements GatewayTools {
     return leases === undefined ? compileRateLimits({ rules }, tools) : compileLeasedLimits({ rules }, leases, tools);
   }
 
-  authorizerOf(policy: SecurityPolicy, destination: Destination): Authorizer {
-    const { namespace, name, extAuth } = policy;
-    const { kind, backendRef, path, headersToExtAuth, headersToBackend, timeoutMs } = extAuth!;
-    return createAuthorizer(
-      {
-        name: `${namespace}/${name}`,
-        authority: `${backendRef.name}.${backendRef.namespace ?? namespaceOf(policy, 'extAuth')}:${backendRef.port ?? 80}`,
-        timeoutMs,
-        statusOnError: 403,
-        http:
-          kind === 'grpc'
-            ? undefined
-            : {
-                pathPrefix: path,
-                includeRequestHeadersInCheck: headersToExtAuth,
-                includeAdditionalHeadersInCheck: {},
-                headersToUpstreamOnAllow: headersToBackend,
-                headersToDownstreamOnAllow: [],
-                headersToDownstreamOnDeny: [],
-              },
-      },
-      destination,
-    );
-  }
-
   counts(): GatewayCounts {
     return {
       limits: this.local.facts(),
@@ -344,12 +259,8 @@ export class RunningGateway implements GatewayTools {
 
   close(): void {
     for (const close of this.#closing) close();
-    this.#common.redis?.close();
   }
 }
-
-/** There are as many as policies name claims. */
-const mostUnfit = 1000;
 
 /** A list without end helps nobody. */
 const mostSaid = 50;
@@ -370,13 +281,4 @@ function placesIn({
   return new Map(
     all.map(({ kind, namespace, name, file, line }) => [`${kind} ${namespace}/${name}`, `${file}:${line}`]),
   );
-}
-
-/** What of the Secrets a policy is made of: when they change, it is made anew. */
-function secretsOf(
-  policy: SecurityPolicy,
-  secrets: readonly { readonly name: string; readonly spec: { readonly data: object } }[],
-): object {
-  const text = JSON.stringify(policy);
-  return secrets.filter(({ name }) => text.includes(JSON.stringify(name))).map(({ name, spec }) => [name, spec.data]);
 }

@@ -1,5 +1,5 @@
 // A way to authenticate of which the rest of the proxy was not told: `hmacAuth` is made up, and so is each field of it.
-// Streams under it are refused, who is in is not known by it, its headers are ours, its parameters are secret, and a policy
+// Streams under it are refused, its headers are ours, its parameters are secret, and a policy
 // that no step evaluates is not served.
 
 import { Agent, request } from 'node:http';
@@ -11,15 +11,13 @@ import { compileGatewayPorts } from '../../sidecar/compile/gateway-ports.ts';
 import { readPlaced } from '../../sidecar/config/gateway-config.ts';
 import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
 import { askingParts, ownHeadersOf, secretParamsOf, unevaluatedParts } from '../../sidecar/edge/policy-parts.ts';
-import { compileSecurity } from '../../sidecar/edge/security.ts';
 import type { SecurityPolicy } from '../../sidecar/edge/security-policy.ts';
-import { compileStillKnown, knownBy } from '../../sidecar/edge/still-known.ts';
-import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { startEcho } from '../fixtures/echo.ts';
 import { policyOf, pretend, toolsFor } from '../fixtures/edge.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
 import { hookTools } from '../fixtures/hooks.ts';
 import { documentOf, serviceOf, webGateway } from '../fixtures/plan.ts';
+import { compileSecurity } from '../fixtures/security.ts';
 
 const hmacAuth = {
   keys: { name: 'keys' },
@@ -51,37 +49,18 @@ t.test('a field that is new in a part that there is', async (t) => {
   t.strictSame(secretParamsOf(more), ['pw']);
 });
 
-t.test('who is in is not known by it, but by the very same part with the very same Secrets', async (t) => {
-  const exchange: Exchange = pretend({});
-  const known = (policy: SecurityPolicy, secret: string) =>
-    knownBy(
-      policy,
-      () => undefined,
-      () => ({ key: secret }),
-    );
-  const now = known(madeUp, 'a');
-  const knows = compileStillKnown(madeUp, now);
-  t.equal(knows(exchange, undefined), false, 'no policy before');
-  t.equal(knows(exchange, known(corsOnly, 'a')), false, 'one that asked nothing');
-  t.equal(knows(exchange, known(madeUp, 'a')), true, 'the same');
-  t.equal(knows(exchange, known(madeUp, 'b')), false, 'another key in its Secret');
-  t.equal(knows(exchange, known({ ...madeUp, hmacAuth: { ...hmacAuth, query: 's' } } as SecurityPolicy, 'a')), false);
-  t.equal(knows(exchange, known({ ...madeUp, hmacAuth: { ...hmacAuth, timeoutMs: 5 } } as SecurityPolicy, 'a')), true);
-});
-
 t.test('another authorizer was not asked about those who are in', async (t) => {
-  const asks = (name: string, timeout: string): SecurityPolicy =>
-    policyOf(`extAuth: { timeout: ${timeout}, http: { backendRef: { name: ${name}, port: 80 } } }`);
-  const known = (policy: SecurityPolicy) =>
-    knownBy(
-      policy,
-      () => undefined,
-      () => undefined,
+  const asks = (name: string, timeout: string) =>
+    compileSecurity(
+      policyOf(`extAuth: { timeout: ${timeout}, http: { backendRef: { name: ${name}, port: 80 } } }`),
+      toolsFor({}),
     );
-  const policy = asks('one', '1s');
-  const knows = compileStillKnown(policy, known(policy));
-  t.equal(knows(pretend({}), known(asks('one', '2s'))), true);
-  t.equal(knows(pretend({}), known(asks('two', '1s'))), false);
+  const { knows, known } = asks('one', '1s');
+  t.equal(knows(pretend({}), undefined), false, 'no policy before');
+  t.equal(knows(pretend({}), compileSecurity(corsOnly, toolsFor({})).known), false, 'one that asked nothing');
+  t.equal(knows(pretend({}), known), true, 'the same');
+  t.equal(knows(pretend({}), asks('one', '2s').known), true);
+  t.equal(knows(pretend({}), asks('two', '1s').known), false);
 });
 
 const listeners = '[{ name: web, port: 80, protocol: HTTP }, { name: raw, port: 81, protocol: TCP }]';
@@ -112,9 +91,7 @@ function streamUnder(change: (gateway: ReturnType<typeof readPlaced>['gateway'])
     settings: parseGatewaySettings(yaml, 'gateway.yaml'),
   };
   const tools = {
-    guardOf: () => undefined as never,
     limitsOf: () => undefined,
-    authorizerOf: () => undefined as never,
     ...hookTools,
   };
   const { ports } = compileGatewayPorts(configuration, planGateway(configuration, 0), new Map(), tools);

@@ -218,9 +218,7 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
   const plan = planGateway(configuration, now);
   const limited: unknown[] = [];
   const tools = {
-    guardOf: () => undefined as never,
     limitsOf: (by: object) => void limited.push(JSON.stringify(by)),
-    authorizerOf: () => undefined as never,
     ...hookTools,
   };
   const pools = new Map(

@@ -2,9 +2,9 @@
 // takes a person on a page of ours, or one who says so when they are asked.
 
 import t from 'tap';
-import { compileSecurity } from '../../sidecar/edge/security.ts';
 import { type Edge, policyOf, startEdge, toolsFor } from '../fixtures/edge.ts';
 import { Browser, client, startProvider } from '../fixtures/oidc-provider.ts';
+import { compileSecurity } from '../fixtures/security.ts';
 
 async function start(): Promise<Edge> {
   let security: ReturnType<typeof compileSecurity> | undefined;

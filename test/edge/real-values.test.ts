@@ -5,9 +5,9 @@ import { randomUUID } from 'node:crypto';
 import t from 'tap';
 import { readHtpasswd, weakPasswords } from '../../sidecar/edge/basic-auth/basic-auth.ts';
 import { packSession, unpackSession } from '../../sidecar/edge/oidc/session-text.ts';
-import { compileSecurity } from '../../sidecar/edge/security.ts';
 import { type Passed, policyOf, startEdge, startPolicy, toolsFor } from '../fixtures/edge.ts';
 import { Browser, client, json, startLyingProvider } from '../fixtures/oidc-provider.ts';
+import { compileSecurity } from '../fixtures/security.ts';
 import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
 
 const groups = Array.from({ length: 300 }, () => randomUUID());

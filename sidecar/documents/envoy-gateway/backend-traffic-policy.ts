@@ -8,7 +8,7 @@ import { rateLimit, rulesOf } from '../../edge/rate-limit/schema.ts';
 import { schemasOf } from '../../edge/schemas.ts';
 import type { PolicyTarget } from '../../edge/security-policy.ts';
 import { notEvaluated, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
-import { refused } from './fields.ts';
+import { refused } from '../../schema/policy-fields.ts';
 import { mergeTypes, withInheritance } from './merge.ts';
 import type { BackendTrafficPolicy } from './upstream-settings.ts';
 import {

@@ -6,18 +6,34 @@ import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { apiKeyAuth } from '../../edge/api-key/schema.ts';
+import { authorization, nameRules } from '../../edge/authorization/schema.ts';
+import { basicAuth } from '../../edge/basic-auth/schema.ts';
+import { extAuth } from '../../edge/ext-auth/schema.ts';
+import { oidc } from '../../edge/oidc/schema.ts';
 import { schemasOf } from '../../edge/schemas.ts';
 import type { PolicyTarget, SecurityPolicy } from '../../edge/security-policy.ts';
-import { metadata, targetsIn } from '../../schema/gateway-patterns.ts';
-import { authorization, extAuth, plainAuthorization, targetRef } from './access.ts';
-import { apiKeyAuth, basicAuth, introspection, jwt, oidc } from './authentication.ts';
-import { refused } from './fields.ts';
+import { introspection, jwt } from '../../edge/token/schema.ts';
+import { metadata, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
+import { optional, refused } from '../../schema/policy-fields.ts';
 import { type Merging, mergeTypes, withInheritance } from './merge.ts';
 
 export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
 
 /** What capabilities of the edge read of it. */
 const capabilityFields = await schemasOf('SecurityPolicy');
+
+const targetRef = z
+  .strictObject({
+    group: z.literal('gateway.networking.k8s.io', 'a target is of the group gateway.networking.k8s.io'),
+    kind: z.enum(['Gateway', 'HTTPRoute', 'GRPCRoute'], 'a target is a Gateway, an HTTPRoute or a GRPCRoute'),
+    name: objectName,
+    namespace: refused('a target is in the namespace of its policy: leave it out'),
+    sectionName: sectionName.optional(),
+  })
+  .transform(
+    ({ namespace: _, sectionName: section, ...of }): PolicyTarget => ({ ...of, ...optional('sectionName', section) }),
+  );
 
 const spec = z
   .strictObject({
@@ -49,9 +65,10 @@ const spec = z
     if (said.oidc?.passThroughAuthHeader === true && said.jwt === undefined && said.introspection === undefined)
       issue(['oidc', 'passThroughAuthHeader'], "without 'jwt' or 'introspection' nobody would look at that header");
     const names = providersOf(said);
-    for (const [index, { principal }] of (said.authorization?.rules ?? []).entries()) {
+    // A part with a problem of its own is as it was written here, and is refused already.
+    for (const [index, { jwt: claimed, clientIds = [] }] of (said.authorization?.rules ?? []).entries()) {
       const path = ['authorization', 'rules', index, 'principal'];
-      const provider = principal.jwt?.provider;
+      const provider = claimed?.provider;
       if (provider !== undefined && !names.includes(provider))
         issue(
           [...path, 'jwt', 'provider'],
@@ -59,7 +76,7 @@ const spec = z
             ? `'${provider}': this policy verifies no tokens`
             : `'${provider}' verifies no tokens here: ${names.join(', ')} ${names.length === 1 ? 'does' : 'do'}`,
         );
-      if (principal.clientIDs !== undefined && said.apiKeyAuth === undefined && said.basicAuth === undefined)
+      if (clientIds.length > 0 && said.apiKeyAuth === undefined && said.basicAuth === undefined)
         issue([...path, 'clientIDs'], "a client is known by 'apiKeyAuth' or 'basicAuth', and this policy has neither");
     }
   });
@@ -118,7 +135,7 @@ export function readSecurityPolicy(document: YamlDocument, file: string, from?: 
     ...(rules === undefined
       ? {}
       : {
-          authorization: plainAuthorization(
+          authorization: nameRules(
             rules,
             from?.parts.has('authorization') === false ? from.parent : `${namespace}/${of.name}`,
           ),

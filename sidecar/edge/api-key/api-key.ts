@@ -7,7 +7,7 @@ import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { isSafeField } from '../../exchange/message.ts';
 import { type Found, findCredentials, isSamePlace, refuseCaller, takeOutAll, tellApp } from '../credentials.ts';
-import type { ApiKeyPolicy } from '../security-policy.ts';
+import type { ApiKeyPlan } from './schema.ts';
 
 /** Longer ones are unknown without being hashed. */
 const maxKeyLength = 1024;
@@ -89,7 +89,7 @@ function keyIn({ value, place }: Found): string {
 }
 
 /** Knows the client by its key. @throws SallyportError `api_key_missing`, `api_key_unknown`. */
-export function compileApiKeys(policy: ApiKeyPolicy, { clients }: ApiKeys): (exchange: Exchange) => void {
+export function compileApiKeys(policy: ApiKeyPlan, { clients }: ApiKeys): (exchange: Exchange) => void {
   return function knowClient(exchange) {
     const found = findCredentials(exchange, policy.extractFrom);
     const [first] = found;

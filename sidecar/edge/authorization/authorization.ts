@@ -2,35 +2,30 @@
 // the default action, which is Deny. Compiled once; nothing is made for a request but what a header needs.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { Connection } from '../../connection.ts';
+import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, isSpelledTwice, pathWithoutQuery } from '../../exchange/facts.ts';
-import type { RequestAuth } from '../../policy/facts.ts';
 import { compileIpBlocks } from '../../policy/ip.ts';
 import { compileStrings } from '../../policy/match.ts';
-import type { ClaimTest, EdgeAction, EdgeAuthorizationPolicy, EdgeRule } from '../security-policy.ts';
+import { vouchesFor } from '../vouch.ts';
+import type { AuthorizationPlan } from './schema.ts';
 
-type Test = (exchange: Exchange, connection: Connection) => boolean;
+type EdgeRule = AuthorizationPlan['rules'][number];
+type ClaimTest = NonNullable<EdgeRule['jwt']>['claims'][number];
+
+type Test = (exchange: Exchange, connection: ConnectionFacts) => boolean;
 
 interface CompiledRule {
   readonly name: string;
-  readonly action: EdgeAction;
+  readonly action: EdgeRule['action'];
   readonly tests: readonly Test[];
 }
 
-/** By whom claims were verified, in the words of `principal.jwt.provider`. Claims are remembered with their token. */
-const vouched = new WeakMap<RequestAuth, readonly string[]>();
-
-/** Notes which providers of a policy vouch for these claims. */
-export function vouchFor(auth: RequestAuth, providers: readonly string[]): void {
-  if (vouched.get(auth) === undefined) vouched.set(auth, providers);
-}
-
 /** Decides about an exchange whose caller is known. @throws SallyportError `policy_denied`. */
-export type EdgeAuthorization = (exchange: Exchange, connection: Connection) => void;
+export type EdgeAuthorization = (exchange: Exchange, connection: ConnectionFacts) => void;
 
 /** `of` is the policy's `namespace/name`, for the record. */
-export function compileEdgeAuthorization(policy: EdgeAuthorizationPolicy, of: string): EdgeAuthorization {
+export function compileEdgeAuthorization(policy: AuthorizationPlan, of: string): EdgeAuthorization {
   const rules = policy.rules.map(compileRule);
   const byDefault: CompiledRule = {
     name: `securitypolicy/${of}/authorization/default`,
@@ -97,7 +92,7 @@ function compileRule({ name, action, ...said }: EdgeRule): CompiledRule {
 function compileJwt({ provider, scopes, claims }: NonNullable<EdgeRule['jwt']>): Test {
   const tests = claims.map(compileClaim);
   return function matchJwt({ auth }) {
-    if (auth === undefined || vouched.get(auth)?.includes(provider) !== true) return false;
+    if (auth === undefined || !vouchesFor(provider, auth)) return false;
     const granted = auth.claims['scope'];
     if (scopes.length > 0 && !(Array.isArray(granted) && scopes.every((one) => granted.includes(one)))) return false;
     return tests.every((test) => test(auth.claims));

@@ -10,9 +10,9 @@ import { isSafeField } from '../../exchange/message.ts';
 import { networkOf } from '../../policy/ip.ts';
 import { ConcurrencyLimit } from '../concurrency/limit.ts';
 import { challenge, refuseCaller, takeOut, tellApp } from '../credentials.ts';
-import type { BasicPolicy } from '../security-policy.ts';
 import { isApr1 } from './apr1.ts';
 import type { BcryptThread } from './bcrypt-thread.ts';
+import type { BasicPlan } from './schema.ts';
 
 /** A password is asked for again when this has passed: a file that was changed is another policy anyway. */
 const rememberMs = 60_000;
@@ -83,7 +83,7 @@ export function readBasic(value: string | undefined): { user: string; password: 
 }
 
 export class BasicAuth {
-  readonly #policy: BasicPolicy;
+  readonly #policy: BasicPlan;
   readonly #users: Users;
   readonly #thread: BcryptThread;
   readonly #now: () => number;
@@ -96,7 +96,7 @@ export class BasicAuth {
   /** Whoever is nobody is measured against this: a name that exists must not be told by the time that it takes. */
   readonly #nobody: Stored | undefined;
 
-  constructor(policy: BasicPolicy, users: Users, thread: BcryptThread, now: () => number) {
+  constructor(policy: BasicPlan, users: Users, thread: BcryptThread, now: () => number) {
     this.#policy = policy;
     this.#users = users;
     this.#thread = thread;

@@ -7,8 +7,8 @@ import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import type { Fields } from '../../exchange/message.ts';
 import { cookieNames, cookieOf } from '../credentials.ts';
-import type { OidcPolicy } from '../security-policy.ts';
 import type { LoginSecrets, OidcProvider, Tokens } from './provider.ts';
+import type { OidcPlan } from './schema.ts';
 import { type CookieAttributes, printCookie, type Seal } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 
@@ -32,7 +32,7 @@ export interface Finished {
 }
 
 export class Logins {
-  readonly #policy: OidcPolicy;
+  readonly #policy: OidcPlan;
   readonly #provider: OidcProvider;
   readonly #seal: Seal;
   /** What the cookies of all attempts begin with. */
@@ -42,7 +42,7 @@ export class Logins {
   readonly #now: () => number;
 
   constructor(
-    policy: OidcPolicy,
+    policy: OidcPlan,
     provider: OidcProvider,
     seal: Seal,
     cookiePrefix: string,

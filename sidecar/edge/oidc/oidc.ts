@@ -9,14 +9,14 @@ import { addFields, changeRequest, onlyField } from '../../exchange/fields.ts';
 import { emptyFields } from '../../exchange/message.ts';
 import type { KeySource } from '../../policy/jwt.ts';
 import type { JwtRule } from '../../policy/request-authentication.ts';
+import { passClaims, type ReportUnfit } from '../claims.ts';
 import { challenge, hideSessionCookies, refuseCaller, tellApp } from '../credentials.ts';
 import type { ProviderFetch } from '../provider-fetch.ts';
-import type { HeaderTest, OidcPolicy } from '../security-policy.ts';
-import { passClaims, type ReportUnfit } from '../token/claims.ts';
 import { Logins } from './login.ts';
 import { judgeLogout, logoutPage } from './logout.ts';
 import { OidcProvider } from './provider.ts';
 import { Refreshes } from './refresh.ts';
+import type { HeaderTest, OidcPlan } from './schema.ts';
 import { type Session, Sessions } from './session.ts';
 import { type CookieAttributes, prefixOf, Seal } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
@@ -42,7 +42,7 @@ const noBody = Buffer.alloc(0);
 const noStore = ['cache-control', 'no-store'] as const;
 
 export class Oidc {
-  readonly #policy: OidcPolicy;
+  readonly #policy: OidcPlan;
   readonly #tools: OidcTools;
   readonly #callbackPath: string;
   readonly #scheme: string;
@@ -52,7 +52,7 @@ export class Oidc {
   readonly #refreshes: Refreshes;
 
   /** `name` is the policy's `namespace/name`; `keys` are those of its cookies, the first for new ones. */
-  constructor(policy: OidcPolicy, name: string, clientSecret: string, keys: readonly Buffer[], tools: OidcTools) {
+  constructor(policy: OidcPlan, name: string, clientSecret: string, keys: readonly Buffer[], tools: OidcTools) {
     const { memory, now } = tools;
     this.#policy = policy;
     this.#tools = tools;

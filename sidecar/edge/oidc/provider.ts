@@ -6,7 +6,7 @@ import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { jwtAlgorithms, type KeySource } from '../../policy/jwt.ts';
 import type { JwtRule } from '../../policy/request-authentication.ts';
 import { checkEndpoint, loadOAuth, type OAuth, type ProviderFetch, providerError } from '../provider-fetch.ts';
-import type { OidcPolicy } from '../security-policy.ts';
+import type { OidcPlan } from './schema.ts';
 
 /** A provider's endpoints move rarely; its keys have an interval of their own. */
 const metadataMs = 3_600_000;
@@ -42,7 +42,7 @@ interface Known {
 }
 
 export class OidcProvider {
-  readonly #policy: OidcPolicy;
+  readonly #policy: OidcPlan;
   readonly #secret: string;
   readonly #fetch: ProviderFetch;
   readonly #keysOf: (rule: JwtRule) => KeySource;
@@ -52,7 +52,7 @@ export class OidcProvider {
   #failed: { readonly error: unknown; readonly at: number } | undefined = undefined;
 
   constructor(
-    policy: OidcPolicy,
+    policy: OidcPlan,
     secret: string,
     fetch: ProviderFetch,
     keysOf: (rule: JwtRule) => KeySource,

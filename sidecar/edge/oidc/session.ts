@@ -6,8 +6,8 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import type { Fields } from '../../exchange/message.ts';
 import { type RequestAuth, readClaims } from '../../policy/facts.ts';
 import { Expiring } from '../expiring.ts';
-import type { OidcPolicy } from '../security-policy.ts';
 import type { Tokens } from './provider.ts';
+import type { OidcPlan } from './schema.ts';
 import { type CookieAttributes, clearChunks, printChunks, readChunks, type Seal } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 import { packSession, type StoredSession, unpackSession } from './session-text.ts';
@@ -19,7 +19,7 @@ export interface Session extends StoredSession {
 /** Sessions in cookies of one policy. */
 export class Sessions {
   readonly cookieName: string;
-  readonly #policy: OidcPolicy;
+  readonly #policy: OidcPlan;
   readonly #seal: Seal;
   readonly #attributes: CookieAttributes;
   readonly #memory: SessionMemory;
@@ -28,7 +28,7 @@ export class Sessions {
   readonly #opened: Expiring<Session>;
 
   constructor(
-    policy: OidcPolicy,
+    policy: OidcPlan,
     seal: Seal,
     cookieName: string,
     attributes: CookieAttributes,

@@ -14,14 +14,14 @@ import {
   type TokenPlace,
   withoutParam,
 } from '../../policy/request-authentication.ts';
-import { vouchFor } from '../authorization/authorization.ts';
+import { passClaims, type ReportUnfit } from '../claims.ts';
 import { challenge, isSamePlace, refuseCaller, takeOutAll, tokenSourceOf } from '../credentials.ts';
-import type { JwtPolicy } from '../security-policy.ts';
-import { passClaims, type ReportUnfit } from './claims.ts';
+import { vouchFor } from '../vouch.ts';
 import type { Introspection } from './introspection.ts';
+import type { JwtPlan } from './schema.ts';
 
 export interface BearerParts {
-  readonly jwt: JwtPolicy | undefined;
+  readonly jwt: JwtPlan | undefined;
   /** Compiled from `jwt`. */
   readonly authentication: Authentication | undefined;
   readonly introspection: Introspection | undefined;

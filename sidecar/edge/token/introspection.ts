@@ -10,7 +10,7 @@ import { ConcurrencyLimit } from '../concurrency/limit.ts';
 import { challenge, refuseCaller, takeOut } from '../credentials.ts';
 import { Expiring } from '../expiring.ts';
 import { loadOAuth, type OAuth, type ProviderFetch } from '../provider-fetch.ts';
-import type { IntrospectionPolicy } from '../security-policy.ts';
+import type { IntrospectionPlan } from './schema.ts';
 
 const maxTokenLength = 4096;
 const maxRemembered = 10_000;
@@ -26,7 +26,7 @@ interface Meaning {
 }
 
 export class Introspection {
-  readonly #policy: IntrospectionPolicy;
+  readonly #policy: IntrospectionPlan;
   readonly #secret: string;
   readonly #fetch: ProviderFetch;
   readonly #now: () => number;
@@ -37,7 +37,7 @@ export class Introspection {
   readonly #ofClients = new ConcurrencyLimit({ maxInFlight: maxOfOneClient, per: 'client' });
   readonly #asking = new Map<string, Promise<Meaning | null>>();
 
-  constructor(policy: IntrospectionPolicy, secret: string, fetch: ProviderFetch, now: () => number) {
+  constructor(policy: IntrospectionPlan, secret: string, fetch: ProviderFetch, now: () => number) {
     this.#policy = policy;
     this.#secret = secret;
     this.#fetch = fetch;

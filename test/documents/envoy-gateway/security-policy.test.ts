@@ -5,8 +5,8 @@ import { formatProblem } from '../../../cert-agent/base/errors.ts';
 import { parseYaml } from '../../../cert-agent/base/yaml.ts';
 import { type ReadPolicy, readSecurityPolicy } from '../../../sidecar/documents/envoy-gateway/security-policy.ts';
 import { hashApiKey } from '../../../sidecar/edge/api-key/api-key.ts';
-import { compileSecurity } from '../../../sidecar/edge/security.ts';
 import { policyOf, toolsFor } from '../../fixtures/edge.ts';
+import { compileSecurity } from '../../fixtures/security.ts';
 
 const head = `apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: SecurityPolicy

@@ -3,7 +3,8 @@
 import t from 'tap';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Connection } from '../../../sidecar/connection.ts';
-import { compileEdgeAuthorization, vouchFor } from '../../../sidecar/edge/authorization/authorization.ts';
+import { compileEdgeAuthorization } from '../../../sidecar/edge/authorization/authorization.ts';
+import { vouchFor } from '../../../sidecar/edge/vouch.ts';
 import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
 import { readClaims } from '../../../sidecar/policy/facts.ts';
 import { parseIp } from '../../../sidecar/policy/ip.ts';

@@ -6,7 +6,6 @@ import t from 'tap';
 import { safePath } from '../../../sidecar/edge/oidc/login.ts';
 import { LocalSessions } from '../../../sidecar/edge/oidc/session-memory.ts';
 import { createProviderFetch } from '../../../sidecar/edge/provider-fetch.ts';
-import { compileSecurity, type SecurityTools } from '../../../sidecar/edge/security.ts';
 import { type Edge, type Passed, policyOf, startEdge, toolsFor } from '../../fixtures/edge.ts';
 import {
   Browser,
@@ -19,6 +18,7 @@ import {
   startProvider,
 } from '../../fixtures/oidc-provider.ts';
 import { freePort, type Owner } from '../../fixtures/process.ts';
+import { compileSecurity, type SecurityTools } from '../../fixtures/security.ts';
 import { assemble, createKey, jwksOf, sign } from '../../fixtures/tokens.ts';
 
 const secrets = { s: { 'client-secret': client.secret } };

@@ -3,10 +3,10 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { RedisSessions } from '../../../sidecar/edge/oidc/redis-sessions.ts';
-import { type RedisLimits, startSharedLimits } from '../../../sidecar/edge/rate-limit/shared.ts';
 import { captureLog } from '../../fixtures/log-lines.ts';
 import { freePort, type Owner, tempDir, until } from '../../fixtures/process.ts';
 import { noRedis, startRedis } from '../../fixtures/redis.ts';
+import { type RedisLimits, startSharedLimits } from '../../fixtures/shared-limits.ts';
 
 /** A gateway's memory. Decisions do not wait so long as here: what is refused for time is meant to be. */
 async function start(t: Owner, url: string, patienceMs = 5000): Promise<{ redis: RedisLimits; memory: RedisSessions }> {

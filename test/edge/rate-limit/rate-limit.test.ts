@@ -384,7 +384,6 @@ function fakeRedis(answer: (buckets: readonly SharedBucket[]) => Promise<SharedA
       return answer(buckets);
     },
     facts: () => ({}) as ReturnType<SharedLimits['facts']>,
-    close: () => {},
   };
   return { redis, asked };
 }

@@ -8,21 +8,18 @@ import t from 'tap';
 import { LocalLimits } from '../../../sidecar/edge/rate-limit/local.ts';
 import { compileRateLimits, type RateLimits } from '../../../sidecar/edge/rate-limit/rate-limit.ts';
 import { redisKey } from '../../../sidecar/edge/rate-limit/script.ts';
-import {
-  type SharedLimitOptions,
-  type SharedLimits,
-  startSharedLimits,
-} from '../../../sidecar/edge/rate-limit/shared.ts';
+import type { RedisLinkOptions } from '../../../sidecar/edge/redis-link.ts';
 import { facts, perHeader, rule } from '../../fixtures/limits.ts';
 import { captureLog } from '../../fixtures/log-lines.ts';
 import { createAuthority, createCredential } from '../../fixtures/pki.ts';
 import { freePort, type Owner, tempDir, until } from '../../fixtures/process.ts';
 import { noRedis, startRedis } from '../../fixtures/redis.ts';
+import { type RedisLimits, startSharedLimits } from '../../fixtures/shared-limits.ts';
 
 /** No decision waits so long: what is refused for time is meant to be. */
 const patientMs = 5000;
 
-async function start(t: Owner, options: SharedLimitOptions): Promise<SharedLimits> {
+async function start(t: Owner, options: RedisLinkOptions): Promise<RedisLimits> {
   const limits = await startSharedLimits({ timeoutMs: patientMs, ...options });
   t.teardown(() => limits.close());
   return limits;
@@ -32,7 +29,7 @@ async function start(t: Owner, options: SharedLimitOptions): Promise<SharedLimit
 const hourly = (requests = 100) =>
   rule({ id: 'shop/web global rule 1', scope: 'shared', requests, periodMs: 3_600_000 });
 
-function gateway(redis: SharedLimits, rules = [hourly()]): RateLimits {
+function gateway(redis: RedisLimits, rules = [hourly()]): RateLimits {
   return compileRateLimits({ rules }, { local: new LocalLimits(), redis });
 }
 
@@ -183,6 +180,8 @@ t.test(
 t.test('an answer that lies in the socket while we were busy is no outage', { skip: noRedis }, async (t) => {
   const { url } = await startRedis(t);
   const shared = await start(t, { url, timeoutMs: 30 });
+  // Redis knows the script from the first question on.
+  await shared.take([{ key: 'b', takeMs: 1, spanMs: 10 }]);
   const asked = shared.take([{ key: 'a', takeMs: 1, spanMs: 10 }])!;
   // The question leaves, then this process does nothing else for longer than the answer may take.
   await new Promise(setImmediate);
@@ -292,7 +291,7 @@ t.test('who answers something else than Redis is away', async (t) => {
   );
 });
 
-const bad: [string, Partial<SharedLimitOptions>, string, RegExp][] = [
+const bad: [string, Partial<RedisLinkOptions>, string, RegExp][] = [
   ['no URL', { url: 'redis' }, 'config_invalid', /^the URL of Redis is no URL$/],
   ['another scheme', { url: 'https://redis:6379' }, 'config_invalid', /begins with https:$/],
   ['a password', { url: 'redis://:hunter2@redis' }, 'config_invalid', /^the URL of Redis holds a password$/],

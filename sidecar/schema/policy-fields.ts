@@ -1,10 +1,9 @@
 // Fields that several parts of a SecurityPolicy have in common.
 
 import { z } from 'zod';
-import { isLoopback } from '../../../cert-agent/base/address.ts';
-import type { SecretRef } from '../../edge/security-policy.ts';
-import { isSafeField } from '../../exchange/message.ts';
-import { headerName, objectName } from '../../schema/gateway-patterns.ts';
+import { isLoopback } from '../../cert-agent/base/address.ts';
+import { isSafeField } from '../exchange/message.ts';
+import { headerName, objectName } from './gateway-patterns.ts';
 
 export const filled = (what: string): z.ZodString => z.string().min(1, `${what} is not empty`);
 
@@ -16,6 +15,11 @@ export const refused = (message: string) =>
     .superRefine((value, context) => {
       if (value !== undefined) context.addIssue({ code: 'custom', message });
     });
+
+/** Settings of a provider's backend. */
+export const askedDirectly = refused(
+  'its host is asked directly, and what a backend needs beyond that is not looked at: leave it out',
+);
 
 /** A switch of which only `false`, its default, is served. */
 export const offOnly = (message: string) =>
@@ -68,4 +72,14 @@ export const secretRef = z
     name: objectName,
     namespace: refused('a Secret is taken from the namespace of its policy: leave it out'),
   })
-  .transform(({ name }): SecretRef => ({ name }));
+  .transform(({ name }) => ({ name }));
+
+export type SecretRef = Readonly<z.output<typeof secretRef>>;
+
+/** Claims that an app is told of in headers. */
+export const claimHeaders = z.array(z.strictObject({ header: ownHeader, claim: filled('a claim') })).default([]);
+
+/** An object with `key`, or an empty one where there is no value: what is read is compared as JSON. */
+export function optional<K extends string, V>(key: K, value: V | undefined): { readonly [key in K]?: V } {
+  return (value === undefined ? {} : { [key]: value }) as { readonly [key in K]?: V };
+}

@@ -1,11 +1,25 @@
 // Claims as headers, as Envoy passes them on: texts, numbers and booleans as they are, lists and objects as JSON in base64.
 
-import type { Exchange } from '../../exchange/exchange.ts';
-import { changeRequest } from '../../exchange/fields.ts';
-import { claimText } from '../../policy/request-authentication.ts';
+import type { Log } from '../../cert-agent/base/log.ts';
+import type { Exchange } from '../exchange/exchange.ts';
+import { changeRequest } from '../exchange/fields.ts';
+import { claimText } from '../policy/request-authentication.ts';
 
 /** Hears of what cannot be passed on. */
 export type ReportUnfit = (message: string) => void;
+
+/** As many as policies name claims. */
+const mostReported = 1000;
+
+/** Logs each message once. Clients whose tokens have such a claim send many of them. */
+export function createClaimReport(log: Log): ReportUnfit {
+  const reported = new Set<string>();
+  return function reportClaim(message) {
+    if (reported.has(message) || reported.size >= mostReported) return;
+    reported.add(message);
+    log.warn({ code: 'claim_not_passed' }, message);
+  };
+}
 
 /** Which claim goes into which header. */
 export type ClaimHeaders = readonly { readonly header: string; readonly claim: string }[];

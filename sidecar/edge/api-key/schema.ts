@@ -1,0 +1,31 @@
+// `apiKeyAuth` of a SecurityPolicy.
+
+import { z } from 'zod';
+import { cookieName, filled, lowerHeader, optional, ownHeader, secretRef } from '../../schema/policy-fields.ts';
+
+const places = z
+  .strictObject({
+    headers: z.array(lowerHeader).min(1).optional(),
+    params: z.array(filled('a parameter')).min(1).optional(),
+    cookies: z.array(cookieName).min(1).optional(),
+  })
+  .superRefine((value, context) => {
+    if (Object.values(value).filter((one) => one !== undefined).length !== 1)
+      context.addIssue({ code: 'custom', message: "needs exactly one of 'headers', 'params' and 'cookies'" });
+  })
+  .transform(({ headers = [], params = [], cookies = [] }) => ({ headers, params, cookies }));
+
+export const apiKeyAuth = z
+  .strictObject({
+    credentialRefs: z.array(secretRef).min(1, 'at least one Secret is needed').max(64),
+    extractFrom: z.array(places).min(1, 'say where the key stands in a request').max(16),
+    forwardClientIDHeader: ownHeader.optional(),
+    sanitize: z.boolean().default(true),
+  })
+  .transform(({ credentialRefs, forwardClientIDHeader, ...rest }) => ({
+    ...rest,
+    credentials: credentialRefs,
+    ...optional('forwardClientIdHeader', forwardClientIDHeader),
+  }));
+
+export type ApiKeyPlan = Readonly<z.output<typeof apiKeyAuth>>;

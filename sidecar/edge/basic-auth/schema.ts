@@ -1,0 +1,18 @@
+// `basicAuth` of a SecurityPolicy.
+
+import { z } from 'zod';
+import { optional, ownHeader, secretRef } from '../../schema/policy-fields.ts';
+
+export const basicAuth = z
+  .strictObject({
+    users: secretRef,
+    forwardUsernameHeader: ownHeader.optional(),
+    /** Ours, as with API keys. */
+    sanitize: z.boolean().default(true),
+  })
+  .transform(({ forwardUsernameHeader, ...rest }) => ({
+    ...rest,
+    ...optional('forwardUsernameHeader', forwardUsernameHeader),
+  }));
+
+export type BasicPlan = Readonly<z.output<typeof basicAuth>>;

@@ -1,0 +1,121 @@
+// `jwt` and `introspection` of a SecurityPolicy: how bearer tokens are verified.
+
+import { z } from 'zod';
+import { durationSchema } from '../../../cert-agent/base/yaml.ts';
+import { headerName, objectName } from '../../schema/gateway-patterns.ts';
+import {
+  askedDirectly,
+  claimHeaders,
+  cookieName,
+  filled,
+  offOnly,
+  refused,
+  safeUrl,
+  secretRef,
+} from '../../schema/policy-fields.ts';
+
+const jwks = z.string().superRefine((value, context) => {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(value);
+  } catch {
+    return context.addIssue({ code: 'custom', message: 'this is not JSON' });
+  }
+  const keys = typeof parsed === 'object' && parsed !== null && 'keys' in parsed ? parsed.keys : undefined;
+  if (!Array.isArray(keys) || !keys.every((key) => typeof key === 'object' && key !== null && 'kty' in key))
+    context.addIssue({ code: 'custom', message: "a JWK Set is an object with a list 'keys', each with its 'kty'" });
+});
+
+const jwtProvider = z
+  .strictObject({
+    name: objectName,
+    // Envoy would take tokens of any issuer then, as long as one of the keys fits.
+    issuer: z.string('a provider says whose tokens it is for').min(1, 'an issuer is not empty').max(253),
+    audiences: z.array(filled('an audience')).max(8).default([]),
+    remoteJWKS: z
+      .strictObject({
+        uri: safeUrl,
+        backendRef: askedDirectly,
+        backendRefs: askedDirectly,
+        backendSettings: askedDirectly,
+        cacheDuration: refused('keys are asked for anew every five minutes: leave it out'),
+      })
+      .optional(),
+    localJWKS: z
+      .strictObject({
+        type: z.literal('Inline', "only type Inline is read: put the keys into 'inline'").default('Inline'),
+        inline: jwks,
+        valueRef: refused("only type Inline is read: put the keys into 'inline'"),
+      })
+      .optional(),
+    claimToHeaders: claimHeaders,
+    recomputeRoute: offOnly('a route is chosen once, before anybody is known: it is not chosen again by claims'),
+    extractFrom: z
+      .strictObject({
+        headers: z.array(z.strictObject({ name: headerName, valuePrefix: z.string().default('') })).default([]),
+        cookies: z.array(cookieName).default([]),
+        params: z.array(filled('a parameter')).default([]),
+      })
+      .optional(),
+    /** Ours, under the name that Istio has for it. */
+    forwardOriginalToken: z.boolean().default(false),
+  })
+  .superRefine((value, context) => {
+    if ((value.remoteJWKS === undefined) === (value.localJWKS === undefined))
+      context.addIssue({ code: 'custom', message: "a provider needs exactly one of 'remoteJWKS' and 'localJWKS'" });
+  });
+
+export const jwt = z
+  .strictObject({
+    optional: z.boolean().default(false),
+    providers: z.array(jwtProvider).min(1, 'at least one provider is needed').max(4, 'at most four providers are read'),
+  })
+  .superRefine(({ providers }, context) => {
+    for (const [index, { name }] of providers.entries())
+      if (providers.findIndex((one) => one.name === name) < index)
+        context.addIssue({ code: 'custom', path: ['providers', index, 'name'], message: `'${name}' is named twice` });
+  })
+  .transform(({ optional, providers }) => ({
+    optional,
+    providers: providers.map(({ name, issuer, audiences, remoteJWKS, localJWKS, extractFrom, ...rest }) => ({
+      name,
+      rule: {
+        issuer,
+        audiences,
+        ...(remoteJWKS === undefined ? {} : { jwksUri: remoteJWKS.uri }),
+        ...(localJWKS === undefined ? {} : { jwks: localJWKS.inline }),
+        fromHeaders: extractFrom?.headers.map((one) => ({ name: one.name, prefix: one.valuePrefix })) ?? [],
+        fromParams: extractFrom?.params ?? [],
+        fromCookies: extractFrom?.cookies ?? [],
+        outputClaimToHeaders: rest.claimToHeaders,
+        forwardOriginalToken: rest.forwardOriginalToken,
+        timeoutMs: 5000,
+        spaceDelimitedClaims: [],
+      },
+    })),
+  }));
+
+/** Providers in the form of a sidecar's RequestAuthentication. */
+export type JwtPlan = Readonly<z.output<typeof jwt>>;
+
+/** Ours: RFC 7662, for bearer tokens that say nothing themselves. */
+export const introspection = z
+  .strictObject({
+    endpoint: safeUrl,
+    clientID: filled('a client ID'),
+    clientSecret: secretRef,
+    cacheTTL: durationSchema.prefault('60s'),
+    audiences: z.array(filled('an audience')).default([]),
+    forwardOriginalToken: z.boolean().default(false),
+  })
+  .superRefine(({ cacheTTL }, context) => {
+    if (cacheTTL > 600_000)
+      context.addIssue({
+        code: 'custom',
+        path: ['cacheTTL'],
+        message: 'a token that was withdrawn would be good for that long: at most 10m',
+      });
+  })
+  .transform(({ clientID, cacheTTL, ...rest }) => ({ ...rest, clientId: clientID, cacheMs: cacheTTL }));
+
+export type IntrospectionPlan = Readonly<z.output<typeof introspection>>;
