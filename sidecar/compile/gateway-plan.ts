@@ -5,6 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { BrokenPolicy, GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
+import { fieldsOf } from '../edge/capabilities.ts';
 import { askingParts, backendsOf, knowingParts, partsOf } from '../edge/policy-parts.ts';
 import type { Layered, SecurityPolicy } from '../edge/security-policy.ts';
 import { type Attachments, attach, inForceOf, type ServedListener, sentenceOf } from '../routing/attach.ts';
@@ -159,10 +160,8 @@ function isKept(
   policy: Placed & Pick<SecurityPolicy, 'namespaces'>,
 ): boolean {
   const of = (one: object): unknown => (one as Readonly<Record<string, unknown>>)[part];
-  if (part === 'rateLimit') {
-    const [had = [], has = []] = [below, policy].map((one) => (one as Partial<BackendTrafficPolicy>).rateLimit?.rules);
-    return had.every((rule) => has.some((one) => isDeepStrictEqual({ ...one, id: '' }, { ...rule, id: '' })));
-  }
+  const keeps = fieldsOf(kind as PolicyName).get(part)?.capability.keeps;
+  if (keeps !== undefined) return of(policy) !== undefined && keeps(of(below), of(policy));
   // Of what asks nothing there are no Secrets and no backends; a BackendTrafficPolicy names neither.
   const isThere =
     kind === 'BackendTrafficPolicy' ||

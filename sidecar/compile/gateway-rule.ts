@@ -8,7 +8,7 @@ import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-s
 import type { NamedBackend } from '../edge/capability.ts';
 import { layOut, type NamedHooks } from '../edge/phases.ts';
 import type { SecurityPolicy } from '../edge/security-policy.ts';
-import type { EdgeLimits, EdgeRule, Phases, Route } from '../exchange/exchange.ts';
+import type { EdgeRule, Phases, Route } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
 import { type ServedListener, sentenceOf } from '../routing/attach.ts';
@@ -23,7 +23,7 @@ import {
 import { isGranted, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
 import type { TrafficPlan } from '../upstream/traffic.ts';
 import { askedInGrpc, grpcOf } from './backend-protocol.ts';
-import { chooseBackend, clusterOf, milliseconds, refusing, retryOf, timeoutsOf } from './backends.ts';
+import { chooseBackend, clusterOf, refusing, retryOf, timeoutsOf } from './backends.ts';
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
@@ -32,25 +32,13 @@ import { cookiePathOf, prefixOf } from './matches.ts';
 import { principalsOf, trafficOf } from './sidecar-ports.ts';
 
 /** What compiles policies: they outlive a generation that does not change them. */
-export interface GatewayTools extends HookTools {
-  /** @throws SallyportError when the policy cannot be served. */
-  limitsOf(policy: LimitedBy): EdgeLimits | undefined;
-}
-
-/** What limits a rule: the policy that is attached, and what its own informal filter says. */
-export interface LimitedBy {
-  /** The same in each generation, and on each listener: nobody gets twice as much by asking two of them. */
-  readonly rule: string;
-  readonly policy: BackendTrafficPolicy | undefined;
-  readonly informal: readonly { readonly limit: number; readonly periodMs: number; readonly burst: number }[];
-}
+export interface GatewayTools extends HookTools {}
 
 export class RuleCompiler {
   readonly #configuration: Configuration;
   readonly #config: GatewayConfig;
   readonly #plan: GatewayPlan;
   readonly #pools: ReadonlyMap<string, Destination>;
-  readonly #tools: GatewayTools;
   readonly #traffic: ReadonlyMap<string, TrafficPlan>;
   readonly #hooks: HookCompiler;
   /** What gateway.yaml asks for every request, also for those that no rule matches. */
@@ -68,7 +56,6 @@ export class RuleCompiler {
     this.#config = configuration.gateway!;
     this.#plan = plan;
     this.#pools = pools;
-    this.#tools = tools;
     this.#traffic = trafficOf(configuration.settings, configuration.documents.destinationRules).traffic;
     this.#hooks = new HookCompiler(this.#config, configuration.settings, tools, (...asked) => this.#beside(...asked));
     this.portPhases = layOut(this.#hooks.forPort(), askAtEdge);
@@ -101,14 +88,6 @@ export class RuleCompiler {
     const breakBy = (error: unknown): undefined => {
       broken ??= new SallyportError('rule_broken', `${name} cannot be served: ${reasonOf(error)}`, { cause: error });
     };
-    const compile = <T>(make: () => T, because: Because = ofRoute(route)): T | undefined => {
-      try {
-        return make();
-      } catch (error) {
-        this.note({ ...because, message: reasonOf(error) });
-        return breakBy(error);
-      }
-    };
     // These stand in the statuses already.
     if (rule.broken !== undefined) breakBy(new Error(rule.broken.message));
     for (const policy of [security, traffic, closed])
@@ -131,22 +110,15 @@ export class RuleCompiler {
       this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(of, policy)), message: reasonOf(error) });
       breakBy(error);
     };
-    const limits = compile(
-      () => this.#tools.limitsOf({ rule: name, policy: limiting, informal: informalOf(rule) }),
-      limiting === undefined ? undefined : ofPolicy('BackendTrafficPolicy', limiting),
-    );
-    const limited: NamedHooks = limits === undefined ? [] : [['rate-limit', { limit: limits.take }]];
-    const hooksWith = (own: readonly RouteFilter[]): NamedHooks => [
-      ...limited,
-      ...this.#hooks.compile(
+    const hooksWith = (own: readonly RouteFilter[]): NamedHooks =>
+      this.#hooks.compile(
         {
           ...{ name, prefix, path: cookiePathOf(rule), rule, security: good, traffic: limiting },
           filters: [...(rule.filters ?? []), ...own],
           route: (ref) => this.#filterRoute(route, backendOf(ref), permit),
         },
         fail,
-      ),
-    ];
+      );
     const hooks = hooksWith([]);
     const backends = (rule.backendRefs ?? []).flatMap((ref) => backendOf(ref) ?? []);
     // All of them first: what breaks the rule at one backend breaks it at each.
@@ -280,14 +252,4 @@ function ofPolicy(kind: string, { namespace, name }: { readonly namespace: strin
 /** `namespace/gateway/section`. */
 export function listenerName({ gateway, spec }: ServedListener): string {
   return `${keyOf(gateway)}/${spec.name}`;
-}
-
-function informalOf({ filters = [] }: RouteRule): LimitedBy['informal'] {
-  return filters.flatMap(({ requestRateLimit }) =>
-    (requestRateLimit?.rules ?? []).map(({ limit, period, burst = 0 }) => ({
-      limit,
-      periodMs: milliseconds(period),
-      burst,
-    })),
-  );
 }

@@ -141,7 +141,10 @@ export class HookCompiler {
 
   #plansOf({ fields }: AnyCapability, applied: Applied): (Planned<unknown> & { readonly kind: PlanKind })[] {
     return fields.flatMap((field) =>
-      this.#found(field.kind, field.name, applied).map((plan) => ({ kind: field.kind, field: field.name, plan })),
+      this.#found(field.kind, field.name, applied).map((plan) => ({
+        ...{ kind: field.kind, field: field.name, plan },
+        of: nameOf(field.kind, applied),
+      })),
     );
   }
 
@@ -223,6 +226,12 @@ export class HookCompiler {
     this.#digests.set(policy, digest);
     return digest;
   }
+}
+
+/** The document that a plan stands in. */
+function nameOf(kind: PlanKind, { name, security, traffic }: Applied): string {
+  const policy = blamedOn(kind, { security, traffic });
+  return policy === undefined ? name : keyOf(policy);
 }
 
 /** Where the Secrets and backends of a policy's field are. */

@@ -11,6 +11,7 @@ import { extAuth } from './ext-auth/capability.ts';
 import { hardening } from './hardening/capability.ts';
 import { headers } from './headers/capability.ts';
 import { mirror } from './mirror/capability.ts';
+import { rateLimit } from './rate-limit/capability.ts';
 import { requestBuffer } from './request-buffer/capability.ts';
 import { rewrite } from './rewrite/capability.ts';
 import { security } from './security.ts';
@@ -22,6 +23,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   errorPages,
   security,
   extAuth,
+  rateLimit,
   concurrency,
   authorization,
   rewrite,

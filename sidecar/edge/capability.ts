@@ -73,7 +73,11 @@ interface Common<Plan, Shared> {
   /** Makes what outlives a configuration: connections, counters, tables. Once for each process. */
   share?(process: EdgeProcess): Shared | Promise<Shared>;
   /** The same for a process that serves nothing (`--check`). */
-  shareDry?(process: Pick<EdgeProcess, 'keysOf'>): Shared;
+  shareDry?(process: DryProcess): Shared;
+  /** Whether nothing of a less specific policy's plan is lost under a more specific one's. By default, whether they are equal. */
+  keeps?(below: Plan, above: Plan): boolean;
+  /** A plan that was merged from a policy and `parent`, whose name is `of`: what of it is the parent's. */
+  inherited?(merged: Plan, parent: Plan, of: string): Plan;
   /** Backends that a policy's plan names beside those of the rule. */
   backends?(plan: Plan): readonly NamedBackend[];
   /**
@@ -102,6 +106,8 @@ export interface Planned<Plan> {
   /** The name of its field. */
   readonly field: string;
   readonly plan: Plan;
+  /** `namespace/name` of the policy, or the name of the rule. */
+  readonly of: string;
 }
 
 /** What one rule does by this capability, by phase. What is absent costs nothing. */
@@ -176,6 +182,13 @@ export interface Site<Shared> {
   warn(message: string): void;
   /** The files that a field of gateway.yaml names, as text by name; undefined where it names none. */
   files(field: string): Readonly<Record<string, string>> | undefined;
+}
+
+/** What there is of a process that serves nothing. */
+export interface DryProcess {
+  keysOf(rule: JwtRule): KeySource;
+  /** gateway.yaml names a Redis. */
+  readonly hasRedis: boolean;
 }
 
 /** What a capability may use of the process that serves. */

@@ -96,12 +96,6 @@ export interface EdgeRule {
   backendFor(exchange: Exchange): Route | undefined;
 }
 
-/** How much, by the BackendTrafficPolicy that is attached. */
-export interface EdgeLimits {
-  /** @throws SallyportError `rate_limited` or `concurrency_limited`. */
-  take(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void>;
-}
-
 /** What one port of a gateway serves, under one generation. */
 export interface Edge {
   /** The listener whose host name this is, the most precise one, and its rule for the request, if there is one. Refuses nothing. */

@@ -6,8 +6,8 @@ import { refusing } from '../compile/backends.ts';
 import { readJudged } from '../compile/gateway-status.ts';
 import type { RedisSettings } from '../config/settings.ts';
 import { capabilities } from '../edge/capabilities.ts';
-import type { SharedLimits } from '../edge/rate-limit/shared.ts';
 import { parseTarget } from '../edge/redis.ts';
+import type { JwtRule } from '../policy/request-authentication.ts';
 import type { StatusList } from '../routing/status.ts';
 import { Jwks } from '../tokens/jwks.ts';
 import { RunningGateway } from './gateway.ts';
@@ -31,13 +31,8 @@ export function readStatus(
   if (redis !== undefined) parseTarget(redis).secrets();
   const jwks = new Jwks(undefined);
   const parts = { jwks, log: undefined, observe: () => {} };
-  const gateway = new RunningGateway(parts, {
-    redis: redis === undefined ? undefined : unasked,
-    leases: undefined,
-    made: new Map(
-      capabilities.map(({ name, shareDry }) => [name, shareDry?.({ keysOf: (rule) => jwks.sourceOf(rule) })]),
-    ),
-  });
+  const dry = { keysOf: (rule: JwtRule) => jwks.sourceOf(rule), hasRedis: redis !== undefined };
+  const gateway = new RunningGateway(parts, new Map(capabilities.map(({ name, shareDry }) => [name, shareDry?.(dry)])));
   const { pools, spoken } = gateway.plan(configuration, now);
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Of documents alone nobody can say what is missing: it may stand elsewhere.
@@ -49,12 +44,3 @@ export function readStatus(
     redis,
   };
 }
-
-/** Redis, where nothing is served and nobody asks it. */
-const unasked: SharedLimits = {
-  ready: false,
-  take: () => undefined,
-  facts() {
-    throw new Error('nobody counts here');
-  },
-};

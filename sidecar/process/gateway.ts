@@ -7,7 +7,7 @@ import type { Log } from '../../cert-agent/base/log.ts';
 import { type Failure, withFailures } from '../compile/failures.ts';
 import { type GatewayPlan, type Owners, ownersIn, planGateway, statusOf } from '../compile/gateway-plan.ts';
 import { compileGatewayPorts } from '../compile/gateway-ports.ts';
-import type { GatewayTools, LimitedBy } from '../compile/gateway-rule.ts';
+import type { GatewayTools } from '../compile/gateway-rule.ts';
 import { doubtfulLogins } from '../compile/logins.ts';
 import type { PortPlan } from '../compile/sidecar-ports.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
@@ -15,23 +15,14 @@ import type { RedisSettings } from '../config/settings.ts';
 import type { Configuration } from '../config/watch.ts';
 import { capabilities } from '../edge/capabilities.ts';
 import type { AnyCapability, EdgeProcess, EdgeWorkers, Hooks } from '../edge/capability.ts';
-import { limitExchange } from '../edge/rate-limit/filter.ts';
-import { leasesFrom, serveLeases } from '../edge/rate-limit/first.ts';
-import { compileLeasedLimits } from '../edge/rate-limit/leased.ts';
-import type { LimitLeases } from '../edge/rate-limit/leases.ts';
-import { LocalLimits } from '../edge/rate-limit/local.ts';
-import { type GatewayCounts, registerGatewayMetrics } from '../edge/rate-limit/metrics.ts';
-import type { LimitRule } from '../edge/rate-limit/plan.ts';
-import { compileRateLimits, type RateLimits } from '../edge/rate-limit/rate-limit.ts';
-import { limitsIn, type SharedLimits } from '../edge/rate-limit/shared.ts';
 import { startRedisLink } from '../edge/redis-link.ts';
-import type { EdgeLimits } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import type { TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
 import { certificatesOf, type ShownCertificate, worriesOf } from '../routing/certificates.ts';
 import { complaintsOf, type StatusList } from '../routing/status.ts';
 import type { Jwks } from '../tokens/jwks.ts';
+import { registerGatewayMetrics } from './gateway-metrics.ts';
 import { FirstState } from './shared-state.ts';
 import type { WorkerLink } from './worker-link.ts';
 
@@ -52,14 +43,6 @@ export interface GatewayOptions extends Parts {
   readonly link: WorkerLink | undefined;
   /** In the first worker: tells the others. */
   tellAll(of: string, message: unknown): void;
-}
-
-/** What processes share. */
-interface Common {
-  readonly redis: SharedLimits | undefined;
-  readonly leases: LimitLeases | undefined;
-  /** By capability. */
-  readonly made: ReadonlyMap<string, unknown>;
 }
 
 interface Kept<T> {
@@ -101,25 +84,18 @@ export async function startGateway(options: GatewayOptions): Promise<RunningGate
     observeToken: options.observe,
     onClose: (close) => closing.push(close),
   }));
-  const limits = of('rate-limit');
-  const leases = limits.first === undefined ? undefined : leasesFrom(limits.first);
-  const gateway = new RunningGateway(options, {
-    redis: redis === undefined ? undefined : limitsIn(redis),
-    leases,
-    made,
-  });
-  if (leases === undefined) serveLeases(limits, gateway.local);
+  const gateway = new RunningGateway(options, made);
   gateway.first = options.link === undefined ? state : undefined;
   for (const close of closing) gateway.onClose(close);
   gateway.onClose(() => redis?.close());
-  registerGatewayMetrics(registry, () => gateway.counts());
+  registerGatewayMetrics(registry, () => gateway.shown);
   return gateway;
 }
 
 export class RunningGateway implements GatewayTools {
   readonly #parts: Parts;
-  readonly #common: Common;
-  readonly local = new LocalLimits();
+  /** By capability. */
+  readonly #made: ReadonlyMap<string, unknown>;
   /** In the first worker: what it answers the others. */
   first: FirstState | undefined = undefined;
   readonly #closing: (() => void)[] = [];
@@ -133,9 +109,10 @@ export class RunningGateway implements GatewayTools {
   /** The certificates that listeners show. */
   #shown: readonly ShownCertificate[] = [];
 
-  constructor(parts: Parts, common: Common) {
+  /** `made` is what capabilities share in this process, by their names. */
+  constructor(parts: Parts, made: ReadonlyMap<string, unknown>) {
     this.#parts = parts;
-    this.#common = common;
+    this.#made = made;
   }
 
   /**
@@ -214,19 +191,8 @@ export class RunningGateway implements GatewayTools {
     this.#config = config;
   }
 
-  limitsOf({ rule, policy, informal }: LimitedBy): EdgeLimits | undefined {
-    const own = informal.map(({ limit, periodMs, burst }, index) => ({
-      ...{ id: `${rule} filter[${index}]`, scope: 'local' as const, selectors: [], cost: 1, acrossRoutes: false },
-      ...{ requests: limit, periodMs, burst },
-    }));
-    const rules = [...(policy?.rateLimit?.rules ?? []), ...own];
-    if (rules.length === 0) return undefined;
-    const limits = this.#compileLimits(rules);
-    return { take: (exchange) => limitExchange(exchange, limits, rule) };
-  }
-
   sharedOf(capability: string): unknown {
-    return this.#common.made.get(capability);
+    return this.#made.get(capability);
   }
 
   kept(key: string, make: () => Hooks | undefined): Hooks | undefined {
@@ -239,18 +205,9 @@ export class RunningGateway implements GatewayTools {
     this.#parts.log?.warn({ code: 'policy_warning' }, message);
   }
 
-  #compileLimits(rules: readonly LimitRule[]): RateLimits {
-    const { redis, leases } = this.#common;
-    const tools = { local: this.local, redis };
-    return leases === undefined ? compileRateLimits({ rules }, tools) : compileLeasedLimits({ rules }, leases, tools);
-  }
-
-  counts(): GatewayCounts {
-    return {
-      limits: this.local.facts(),
-      redis: this.#common.redis?.facts() ?? null,
-      certificates: this.#shown.map(({ listener, notAfter }) => ({ listener, notAfter: notAfter / 1000 })),
-    };
+  /** The certificates that listeners show. */
+  get shown(): readonly ShownCertificate[] {
+    return this.#shown;
   }
 
   onClose(close: () => void): void {

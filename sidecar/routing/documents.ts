@@ -132,15 +132,6 @@ export interface RouteFilter {
   /** The fields of filters that capabilities of the edge serve. */
   readonly [field: string]: unknown;
   readonly extensionRef?: ObjectRef;
-  /** The informal filter of that name. */
-  readonly requestRateLimit?: { readonly rules: readonly InformalLimit[] };
-}
-
-export interface InformalLimit {
-  readonly limit: number;
-  /** GEP-2257. */
-  readonly period: string;
-  readonly burst?: number;
 }
 
 export interface BackendRef extends ObjectRef {

@@ -260,12 +260,14 @@ t.test('limits', async (t) => {
     const { traffic: held, losses } = judge(
       traffic('Gateway edge/g', gateway, annotations) + traffic('HTTPRoute shop/r', own),
     );
-    const { rateLimit, problems } = held as unknown as {
-      rateLimit?: { rules: { id: string; requests: number }[] };
+    const { rateLimit, problems, namespace, name } = held as unknown as {
+      namespace: string;
+      name: string;
+      rateLimit?: { rules: { of?: string; id: string; requests: number }[] };
       problems?: { message: string }[];
     };
     return {
-      rules: rateLimit?.rules.map(({ id, requests }) => `${id}: ${requests}`),
+      rules: rateLimit?.rules.map(({ of, id, requests }) => `${of ?? `${namespace}/${name}`} ${id}: ${requests}`),
       why: problems?.[0]?.message,
       losses,
     };

@@ -4,7 +4,6 @@
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import { rateLimit, rulesOf } from '../../edge/rate-limit/schema.ts';
 import { schemasOf } from '../../edge/schemas.ts';
 import type { PolicyTarget } from '../../edge/security-policy.ts';
 import { notEvaluated, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
@@ -36,13 +35,12 @@ const target = z.strictObject({
 
 /** What capabilities of the edge read of it: each of them is about requests. */
 const capabilityFields = await schemasOf('BackendTrafficPolicy');
-const aboutRequests = ['rateLimit', 'retry', ...Object.keys(capabilityFields)] as const;
+const aboutRequests = ['retry', ...Object.keys(capabilityFields)] as const;
 
 const spec = z
   .strictObject({
     targetRef: target.optional(),
     targetRefs: z.array(target).min(1).max(16).optional(),
-    rateLimit: rateLimit.optional(),
     retry: retry.optional(),
     timeout: timeout.optional(),
     loadBalancer: loadBalancer.optional(),
@@ -146,15 +144,12 @@ export function readBackendTrafficPolicy(
     namespace: of.namespace,
     createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
     targets: [...(said.targetRef === undefined ? [] : [said.targetRef]), ...(said.targetRefs ?? [])].map(plainTarget),
-    ...(said.rateLimit === undefined
-      ? {}
-      : { rateLimit: { rules: rulesOf(said.rateLimit, `${of.namespace}/${of.name}`) } }),
+    ...partsOf(said),
     ...(said.retry === undefined ? {} : { retry: retryOf(said.retry) }),
     ...(said.timeout === undefined ? {} : { timeout: timeoutOf(said.timeout) }),
     ...(said.loadBalancer === undefined ? {} : { loadBalancer: loadBalancerOf(said.loadBalancer) }),
     ...(said.circuitBreaker === undefined ? {} : { circuitBreaker: withoutUndefined(said.circuitBreaker) }),
     ...(said.healthCheck === undefined ? {} : { healthCheck: healthCheckOf(said.healthCheck) }),
-    ...partsOf(said),
     ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
     ...(read.required ? { required: true } : {}),
     file,

@@ -1,11 +1,10 @@
 // Policies with a `mergeType`, laid over each policy of a Gateway that one of their routes is attached to. Done where documents
 // are read, since it needs them as they are written; which of the results holds for a rule shows when policies are attached.
 
-import { isDeepStrictEqual } from 'node:util';
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { fieldsOf } from '../../edge/capabilities.ts';
 import { partsOf } from '../../edge/policy-parts.ts';
-import type { LimitRule } from '../../edge/rate-limit/plan.ts';
 import type { Layered, PolicyTarget, SecurityPolicy } from '../../edge/security-policy.ts';
 import type { RouteDocument } from '../../routing/documents.ts';
 import { type Merging, mergeDocuments, partsSaidBy, unmerged } from './merge.ts';
@@ -85,19 +84,17 @@ export function joinSecurity(
   return { ...merged, targets: child.targets, namespaces, ...(required ? { required } : {}) };
 }
 
-/** A rule that the parent has said counts in the parent's bucket: who has used it up has done so here as well. */
+/** What of a merged policy is the parent's, as each capability has it. */
 export function joinTraffic(
   merged: BackendTrafficPolicy,
   child: BackendTrafficPolicy,
   parent: BackendTrafficPolicy,
 ): BackendTrafficPolicy {
-  const { rateLimit } = merged;
-  if (rateLimit === undefined) return { ...merged, targets: child.targets };
-  const idOf = (rule: LimitRule): string =>
-    parent.rateLimit?.rules.find((one) => isDeepStrictEqual({ ...one, id: '' }, { ...rule, id: '' }))?.id ?? rule.id;
-  return {
-    ...merged,
-    targets: child.targets,
-    rateLimit: { ...rateLimit, rules: rateLimit.rules.map((rule) => ({ ...rule, id: idOf(rule) })) },
-  };
+  const [said, above] = [merged, parent].map((one) => one as unknown as Readonly<Record<string, unknown>>);
+  const parts = [...fieldsOf('BackendTrafficPolicy')].flatMap(([name, { capability }]) =>
+    said![name] === undefined || above![name] === undefined || capability.inherited === undefined
+      ? []
+      : [[name, capability.inherited(said![name], above![name], `${parent.namespace}/${parent.name}`)]],
+  );
+  return { ...merged, targets: child.targets, ...Object.fromEntries(parts) };
 }

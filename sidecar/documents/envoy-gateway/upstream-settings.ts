@@ -1,7 +1,6 @@
 // BackendTrafficPolicy as it was read: plain data that crosses from the process that reads documents. Times are milliseconds,
 // sizes bytes; what a document leaves out is Envoy Gateway's default where it has one, else undefined.
 
-import type { RateLimitPlan } from '../../edge/rate-limit/plan.ts';
 import type { Layered, PolicyTarget } from '../../edge/security-policy.ts';
 
 export interface BackendTrafficPolicy extends Layered<BackendTrafficPolicy> {
@@ -10,7 +9,6 @@ export interface BackendTrafficPolicy extends Layered<BackendTrafficPolicy> {
   /** Wall clock; 0 where the document does not say it. */
   readonly createdAt: number;
   readonly targets: readonly PolicyTarget[];
-  readonly rateLimit?: RateLimitPlan;
   readonly retry?: RetrySettings;
   readonly timeout?: TimeoutSettings;
   readonly loadBalancer?: LoadBalancerSettings;

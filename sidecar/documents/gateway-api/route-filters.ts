@@ -3,7 +3,7 @@
 import { z } from 'zod';
 import { fieldsOf } from '../../edge/capabilities.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import { duration, localRef, millisecondsOf } from '../../schema/gateway-patterns.ts';
+import { localRef } from '../../schema/gateway-patterns.ts';
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
 
@@ -14,27 +14,11 @@ const servedSchemas = await schemasOf('filter');
 const fields: Readonly<Record<string, z.ZodType>> = {
   ...Object.fromEntries(served.map(({ name, filter }) => [filter!.key, servedSchemas[name]!])),
   extensionRef: localRef.optional(),
-  requestRateLimit: z
-    .strictObject({
-      rules: z
-        .array(
-          z.strictObject({
-            limit: z.number().int().min(1),
-            period: duration.refine((text) => millisecondsOf(text) > 0, 'a limit is in a period of some length'),
-            burst: z.number().int().min(0).optional(),
-          }),
-        )
-        .min(1)
-        .max(16),
-    })
-    .optional(),
 };
 
 const types: Readonly<Record<string, string>> = {
   ...Object.fromEntries(served.map(({ name, filter }) => [name, filter!.key])),
   ExtensionRef: 'extensionRef',
-  // Informal, and read with a warning: see gateway-informal.ts.
-  RequestRateLimit: 'requestRateLimit',
 };
 
 function filterOf(allowed: readonly string[]) {

@@ -1,9 +1,9 @@
-// What only a gateway counts: limits, Redis, and when its certificates end.
+// Decisions, buckets, and whether Redis answers.
 
 import { Counter, Gauge, type Registry } from 'prom-client';
 
 /** Read at scrape. */
-export interface GatewayCounts {
+export interface RateLimitCounts {
   /** Decisions of rate limits made here. */
   readonly limits: { readonly allowed: number; readonly limited: number; readonly buckets: number };
   /** Those that Redis made or should have made; null where limits are local. */
@@ -13,15 +13,13 @@ export interface GatewayCounts {
     readonly limited: number;
     readonly fallback: number;
   } | null;
-  /** When the certificate of each listener ends, seconds since 1970. */
-  readonly certificates: readonly { readonly listener: string; readonly notAfter: number }[];
 }
 
 /** Lets `registry` read the counts when it is asked. */
-export function registerGatewayMetrics(registry: Registry, counts: () => GatewayCounts): void {
+export function registerRateLimitMetrics(registry: Registry, counts: () => RateLimitCounts): void {
   new Counter({
     name: 'sallyport_rate_limit_decisions_total',
-    help: 'Decisions of rate limits; fallback: Redis was to decide and could not be asked.',
+    help: 'Rate-limit decisions by outcome; fallback: Redis should have decided and did not answer.',
     labelNames: ['outcome'],
     registers: [registry],
     collect() {
@@ -34,7 +32,7 @@ export function registerGatewayMetrics(registry: Registry, counts: () => Gateway
   });
   new Gauge({
     name: 'sallyport_rate_limit_buckets',
-    help: 'Clients, or whatever rules tell apart, that have used some of a limit.',
+    help: 'Rate-limit buckets in use.',
     registers: [registry],
     collect() {
       this.set(counts().limits.buckets);
@@ -48,16 +46,6 @@ export function registerGatewayMetrics(registry: Registry, counts: () => Gateway
       const { redis } = counts();
       this.reset();
       if (redis !== null) this.set(redis.ready ? 1 : 0);
-    },
-  });
-  new Gauge({
-    name: 'sallyport_listener_certificate_expiration_timestamp_seconds',
-    help: 'When the certificate ends that a listener shows.',
-    labelNames: ['listener'],
-    registers: [registry],
-    collect() {
-      this.reset();
-      for (const { listener, notAfter } of counts().certificates) this.set({ listener }, notAfter);
     },
   });
 }

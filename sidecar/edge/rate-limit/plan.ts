@@ -1,5 +1,7 @@
 // Rate limits as they were read: plain data that crosses from the process that reads documents.
 
+import { isDeepStrictEqual } from 'node:util';
+
 /** How a value is compared: with a value, with an expression, or not at all: each value is somebody else. */
 export type MatchType = 'Exact' | 'RegularExpression' | 'Distinct';
 
@@ -43,6 +45,8 @@ export interface LimitSelector {
  * time t no more than `requests + burst + requests * t / periodMs` pass.
  */
 export interface LimitRule {
+  /** `namespace/name` of the policy that the rule was inherited from; absent for a policy's own. */
+  readonly of?: string;
   /** Names it in logs and tells it from others: the same in all gateways that share it. */
   readonly id: string;
   /** Shared: counted in Redis, by all gateways together. */
@@ -59,4 +63,23 @@ export interface LimitRule {
 
 export interface RateLimitPlan {
   readonly rules: readonly LimitRule[];
+}
+
+/** Whether every rule of `below` also stands in `above`: limits may be added to. */
+export function isKept(below: RateLimitPlan, above: RateLimitPlan): boolean {
+  return below.rules.every((rule) => above.rules.some((one) => isSame(one, rule)));
+}
+
+/** A rule that the parent says counts in the parent's bucket: a client that has used that up has done so here as well. */
+export function inherited(merged: RateLimitPlan, parent: RateLimitPlan, of: string): RateLimitPlan {
+  const rules = merged.rules.map((rule) => {
+    const own = parent.rules.find((one) => isSame(one, rule));
+    return own === undefined ? rule : { ...rule, of, id: own.id };
+  });
+  return { ...merged, rules };
+}
+
+/** But for what they are called. */
+function isSame(a: LimitRule, b: LimitRule): boolean {
+  return isDeepStrictEqual({ ...a, id: '', of: undefined }, { ...b, id: '', of: undefined });
 }

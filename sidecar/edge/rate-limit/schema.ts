@@ -7,8 +7,8 @@
 import { z } from 'zod';
 import { isIpBlock } from '../../policy/ip.ts';
 import { compileRegex } from '../../routing/regex.ts';
-import { headerName, notEvaluated } from '../../schema/gateway-patterns.ts';
-import type { LimitRule, LimitSelector } from './plan.ts';
+import { duration, headerName, millisecondsOf, notEvaluated } from '../../schema/gateway-patterns.ts';
+import type { LimitRule, LimitSelector, RateLimitPlan } from './plan.ts';
 
 type Ctx = z.RefinementCtx;
 
@@ -165,15 +165,31 @@ export const rateLimit = z
       if (type !== undefined && type !== wanted && value !== undefined)
         context.addIssue({ code: 'custom', path: [field], message: `'${field}' is not for type ${type}` });
     }
-  });
+  })
+  .transform(
+    ({ local, global }): RateLimitPlan => ({
+      rules: [
+        ...(local?.rules ?? []).map((one, index) => ruleOf(one, `local rule ${index + 1}`, 'local')),
+        ...(global?.rules ?? []).map((one, index) => ruleOf(one, `global rule ${index + 1}`, 'shared')),
+      ],
+    }),
+  );
 
-/** The rules of a policy; `of` names it: namespace/name. */
-export function rulesOf({ local, global }: z.output<typeof rateLimit>, of: string): LimitRule[] {
-  return [
-    ...(local?.rules ?? []).map((one, index) => ruleOf(one, `${of} local rule ${index + 1}`, 'local')),
-    ...(global?.rules ?? []).map((one, index) => ruleOf(one, `${of} global rule ${index + 1}`, 'shared')),
-  ];
-}
+/** The filter `RequestRateLimit`, as people write it: requests in a period, as GEP-2257 writes one. */
+export const requestRateLimit = z.strictObject({
+  rules: z
+    .array(
+      z.strictObject({
+        limit: z.number().int().min(1),
+        period: duration.refine((text) => millisecondsOf(text) > 0, 'a limit is in a period of some length'),
+        burst: z.number().int().min(0).optional(),
+      }),
+    )
+    .min(1)
+    .max(16),
+});
+
+export type FilterPlan = Readonly<z.output<typeof requestRateLimit>>;
 
 function ruleOf(
   { limit, burst, cost, shared, clientSelectors = [] }: z.output<typeof rule>,

@@ -8,6 +8,7 @@ import {
   readBackendTrafficPolicy,
 } from '../../../sidecar/documents/envoy-gateway/backend-traffic-policy.ts';
 import type { BackendTrafficPolicy } from '../../../sidecar/documents/envoy-gateway/upstream-settings.ts';
+import type { RateLimitPlan } from '../../../sidecar/edge/rate-limit/plan.ts';
 
 const route = 'targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: web }]';
 
@@ -48,13 +49,15 @@ t.test('limits, local and shared, with all that a selector may say', async (t) =
               sourceCIDR: { type: Distinct, value: 10.0.0.0/8 } },
             { jwtClaims: [{ name: sub, type: Distinct }], clientId: { type: Distinct }, principal: { value: "spiffe://demo.test/a" } } ],
           limit: { requests: 5, unit: Minute }, burst: 2, cost: { request: { from: Number, number: 3 } } } ] },
-      global: { rules: [{ limit: { requests: 0, unit: Day }, shared: true }] } }`);
+      global: { rules: [{ limit: { requests: 0, unit: Day }, shared: true }] } }`) as unknown as {
+    readonly rateLimit: RateLimitPlan;
+  };
   const plain = { selectors: [], burst: 0, cost: 1, acrossRoutes: false };
   t.strictSame(rateLimit, {
     rules: [
-      { id: 'shop/web local rule 1', scope: 'local', requests: 100, periodMs: 1000, ...plain },
+      { id: 'local rule 1', scope: 'local', requests: 100, periodMs: 1000, ...plain },
       {
-        ...{ id: 'shop/web local rule 2', scope: 'local', requests: 5, periodMs: 60_000, burst: 2, cost: 3 },
+        ...{ id: 'local rule 2', scope: 'local', requests: 5, periodMs: 60_000, burst: 2, cost: 3 },
         acrossRoutes: false,
         selectors: [
           {
@@ -77,7 +80,7 @@ t.test('limits, local and shared, with all that a selector may say', async (t) =
         ],
       },
       {
-        id: 'shop/web global rule 1',
+        id: 'global rule 1',
         scope: 'shared',
         requests: 0,
         periodMs: 86_400_000,
