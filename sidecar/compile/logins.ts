@@ -12,7 +12,7 @@ import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 /** A failure for each SecurityPolicy whose logins do not come back, by what is served on all ports. */
 export function lostLogins(plan: GatewayPlan, edges: readonly Edge[]): Failure[] {
   return [...loginHosts(plan)].flatMap(([policy, hosts]) => {
-    const said = whyLost(policy, policy.oidc!, [...hosts], edges);
+    const said = whyLost(policy, oidcOf(policy)!, [...hosts], edges);
     if (said === undefined) return [];
     const { namespace, name } = policy;
     return [{ ...{ kind: 'SecurityPolicy', namespace, name }, type: 'LoginsComplete' as const, ...said }];
@@ -22,7 +22,7 @@ export function lostLogins(plan: GatewayPlan, edges: readonly Edge[]): Failure[]
 /** What is to be warned of: under a star one host may be meant alone, or many, whose users could not log in. */
 export function doubtfulLogins(plan: GatewayPlan): string[] {
   return [...loginHosts(plan)].flatMap(([policy, hosts]) => {
-    const { redirectUrl, cookieDomain } = policy.oidc!;
+    const { redirectUrl, cookieDomain } = oidcOf(policy)!;
     const { hostname } = new URL(redirectUrl);
     return [...hosts]
       .filter((one) => one.startsWith('*.') && !isWithin(one.slice(2), cookieDomain))
@@ -40,12 +40,17 @@ function loginHosts({ attachments, security }: GatewayPlan): Map<SecurityPolicy,
     for (const { route, hosts } of listener.programmed ? listener.attached : [])
       for (const rule of route.spec.rules ?? []) {
         const policy = security.policyFor(placeOf(listener, route, rule));
-        if (policy === undefined || 'problems' in policy || policy.oidc === undefined) continue;
+        if (policy === undefined || 'problems' in policy || oidcOf(policy) === undefined) continue;
         const known = hostsOf.get(policy) ?? new Set<string>();
         hostsOf.set(policy, known);
         for (const host of hosts) known.add(host);
       }
   return hostsOf;
+}
+
+/** The part by which users log in. */
+function oidcOf(policy: SecurityPolicy): OidcPlan | undefined {
+  return (policy as { readonly oidc?: OidcPlan }).oidc;
 }
 
 function whyLost(

@@ -1,7 +1,9 @@
 // The table of capabilities: one line each. Their order is the order of their hooks in each phase, and where several would answer
 // a request the first does.
 
+import { apiKey } from './api-key/capability.ts';
 import { authorization } from './authorization/capability.ts';
+import { basicAuth } from './basic-auth/capability.ts';
 import type { AnyCapability, Field } from './capability.ts';
 import { compression } from './compression/capability.ts';
 import { concurrency } from './concurrency/capability.ts';
@@ -11,17 +13,21 @@ import { extAuth } from './ext-auth/capability.ts';
 import { hardening } from './hardening/capability.ts';
 import { headers } from './headers/capability.ts';
 import { mirror } from './mirror/capability.ts';
+import { oidc } from './oidc/capability.ts';
 import { rateLimit } from './rate-limit/capability.ts';
 import { requestBuffer } from './request-buffer/capability.ts';
 import { rewrite } from './rewrite/capability.ts';
-import { security } from './security.ts';
 import { sessionPersistence } from './session-persistence/capability.ts';
+import { token } from './token/capability.ts';
 
 export const capabilities: readonly AnyCapability[] = Object.freeze([
   cors,
   hardening,
   errorPages,
-  security,
+  apiKey,
+  basicAuth,
+  oidc,
+  token,
   extAuth,
   rateLimit,
   concurrency,

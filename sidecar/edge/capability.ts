@@ -195,8 +195,6 @@ export interface DryProcess {
 export interface EdgeProcess {
   readonly registry: Registry;
   readonly log: Log;
-  /** The `gateway.yaml` settings of its own field names, by name. */
-  readonly settings: Readonly<Record<string, unknown>>;
   readonly workers: EdgeWorkers;
   /** What the processes of several gateways share; undefined where gateway.yaml names none. It may be away. */
   readonly redis: RedisLink | undefined;

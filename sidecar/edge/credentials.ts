@@ -6,7 +6,7 @@ import type { Exchange } from '../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
 import { addFields, changeRequest, onlyField } from '../exchange/fields.ts';
 import { emptyFields, type Fields } from '../exchange/message.ts';
-import { cookieReadings, paramReadings } from '../policy/credential-readings.ts';
+import { cookieReadings, paramReadings, type Reading, readBearer } from '../policy/credential-readings.ts';
 import {
   headerText,
   type TokenPlace,
@@ -65,6 +65,11 @@ export function secretText(
   if (value === undefined || value === '')
     throw new SallyportError('config_invalid', `${at.name}: Secret '${secret}' has no '${key}'`);
   return value;
+}
+
+/** What `Authorization` holds that an app could read as a bearer token (RFC 6750 section 2.1). */
+export function bearerOf(exchange: Exchange): Reading | undefined {
+  return readBearer(headerOf(exchange, 'authorization'));
 }
 
 /** The one cookie of this name; undefined where there are several, of which a neighbour on our domain may have set one. */

@@ -1,12 +1,5 @@
-// SecurityPolicy as it was read: plain data that crosses from the process that reads documents. Secrets stand here by their
-// names only; whoever compiles the policy asks for them.
-
-import type { ApiKeyPlan } from './api-key/schema.ts';
-import type { AuthorizationPlan } from './authorization/schema.ts';
-import type { BasicPlan } from './basic-auth/schema.ts';
-import type { ExtAuthPlan } from './ext-auth/schema.ts';
-import type { OidcPlan } from './oidc/schema.ts';
-import type { IntrospectionPlan, JwtPlan } from './token/schema.ts';
+// A policy as it was read: plain data that crosses from the process that reads documents. What stands here is its head. Beside it
+// stand its parts by name, each the plan of the capability that reads it; Secrets are in them by their names only.
 
 /** What a policy is attached to: a Gateway or a route in its own namespace, or one section of it. */
 export interface PolicyTarget {
@@ -26,20 +19,13 @@ export interface Layered<P> {
   readonly required?: boolean;
 }
 
-/** One SecurityPolicy of gateway.envoyproxy.io, read and checked. */
+/** The head of a SecurityPolicy of gateway.envoyproxy.io, read and checked. */
 export interface SecurityPolicy extends Layered<SecurityPolicy> {
   readonly name: string;
   readonly namespace: string;
   readonly targets: readonly PolicyTarget[];
   /** Milliseconds since 1970; absent where the document does not say. Of two for one target the older holds. */
   readonly createdAt?: number;
-  readonly jwt?: JwtPlan;
-  readonly oidc?: OidcPlan;
-  readonly introspection?: IntrospectionPlan;
-  readonly apiKeyAuth?: ApiKeyPlan;
-  readonly basicAuth?: BasicPlan;
-  readonly extAuth?: ExtAuthPlan;
-  readonly authorization?: AuthorizationPlan;
   /** The namespaces of the parts that a merged policy has from another one: its Secrets and backends are there. */
   readonly namespaces?: Readonly<Record<string, string>>;
   readonly file: string;

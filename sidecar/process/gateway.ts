@@ -79,7 +79,7 @@ export async function startGateway(options: GatewayOptions): Promise<RunningGate
   const redis = options.redis === undefined ? undefined : await startRedisLink({ ...options.redis, log });
   const closing: (() => void)[] = [];
   const made = await shareAll(capabilities, (name) => ({
-    ...{ registry, log, workers: of(name), settings: {}, redis },
+    ...{ registry, log, workers: of(name), redis },
     keysOf: (rule) => options.jwks.sourceOf(rule),
     observeToken: options.observe,
     onClose: (close) => closing.push(close),

@@ -5,7 +5,7 @@ import { connect, type Socket } from 'node:net';
 import t from 'tap';
 import { hashApiKey } from '../../sidecar/edge/api-key/api-key.ts';
 import { limitInFlight } from '../../sidecar/edge/concurrency/capability.ts';
-import { ConcurrencyLimit } from '../../sidecar/edge/concurrency/limit.ts';
+import { ConcurrencyLimit } from '../../sidecar/edge/concurrency-limit.ts';
 import type { Exchange } from '../../sidecar/exchange/exchange.ts';
 import { parseIp } from '../../sidecar/policy/ip.ts';
 import { startHttpAuthorizer } from '../fixtures/authorizer.ts';

@@ -9,7 +9,7 @@ import { LiveCell } from '../../cert-agent/base/live.ts';
 import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
 import { Connection } from '../../sidecar/connection.ts';
 import { limitInFlight } from '../../sidecar/edge/concurrency/capability.ts';
-import { ConcurrencyLimit } from '../../sidecar/edge/concurrency/limit.ts';
+import { ConcurrencyLimit } from '../../sidecar/edge/concurrency-limit.ts';
 import { answerOwn } from '../../sidecar/exchange/answer.ts';
 import type { Exchange, PortRules } from '../../sidecar/exchange/exchange.ts';
 import { heldBytes } from '../../sidecar/exchange/held-bytes.ts';

@@ -6,14 +6,11 @@ import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import { apiKeyAuth } from '../../edge/api-key/schema.ts';
-import { authorization, nameRules } from '../../edge/authorization/schema.ts';
-import { basicAuth } from '../../edge/basic-auth/schema.ts';
-import { extAuth } from '../../edge/ext-auth/schema.ts';
-import { oidc } from '../../edge/oidc/schema.ts';
+import { type AuthorizationPlan, nameRules } from '../../edge/authorization/schema.ts';
+import type { OidcPlan } from '../../edge/oidc/schema.ts';
 import { schemasOf } from '../../edge/schemas.ts';
 import type { PolicyTarget, SecurityPolicy } from '../../edge/security-policy.ts';
-import { introspection, jwt } from '../../edge/token/schema.ts';
+import type { JwtPlan } from '../../edge/token/schema.ts';
 import { metadata, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
 import { optional, refused } from '../../schema/policy-fields.ts';
 import { type Merging, mergeTypes, withInheritance } from './merge.ts';
@@ -22,6 +19,16 @@ export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
 
 /** What capabilities of the edge read of it. */
 const capabilityFields = await schemasOf('SecurityPolicy');
+
+/** The parts that refer to one another. One with a problem of its own is as it was written, and is refused for that. */
+interface Parts {
+  readonly jwt?: JwtPlan;
+  readonly oidc?: OidcPlan;
+  readonly introspection?: unknown;
+  readonly apiKeyAuth?: unknown;
+  readonly basicAuth?: unknown;
+  readonly authorization?: AuthorizationPlan;
+}
 
 const targetRef = z
   .strictObject({
@@ -41,14 +48,7 @@ const spec = z
     targetRefs: z.array(targetRef).min(1).max(16, 'a policy has at most 16 targets').optional(),
     targetSelectors: refused("targets are named: write 'targetRefs'"),
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
-    jwt: jwt.optional(),
-    oidc: oidc.optional(),
-    introspection: introspection.optional(),
-    apiKeyAuth: apiKeyAuth.optional(),
-    basicAuth: basicAuth.optional(),
-    extAuth: extAuth.optional(),
-    ...(capabilityFields as Record<never, never>),
-    authorization: authorization.optional(),
+    ...capabilityFields,
     csrf: refused('cookies of a login are SameSite, and forms are not looked at here'),
   })
   .superRefine((said, context) => {
@@ -62,36 +62,33 @@ const spec = z
       // What it refers to may be the other's: that shows when they are merged.
       return;
     }
-    if (said.oidc?.passThroughAuthHeader === true && said.jwt === undefined && said.introspection === undefined)
-      issue(['oidc', 'passThroughAuthHeader'], "without 'jwt' or 'introspection' nobody would look at that header");
-    const names = providersOf(said);
-    // A part with a problem of its own is as it was written here, and is refused already.
-    for (const [index, { jwt: claimed, clientIds = [] }] of (said.authorization?.rules ?? []).entries()) {
-      const path = ['authorization', 'rules', index, 'principal'];
-      const provider = claimed?.provider;
-      if (provider !== undefined && !names.includes(provider))
-        issue(
-          [...path, 'jwt', 'provider'],
-          names.length === 0
-            ? `'${provider}': this policy verifies no tokens`
-            : `'${provider}' verifies no tokens here: ${names.join(', ')} ${names.length === 1 ? 'does' : 'do'}`,
-        );
-      if (clientIds.length > 0 && said.apiKeyAuth === undefined && said.basicAuth === undefined)
-        issue([...path, 'clientIDs'], "a client is known by 'apiKeyAuth' or 'basicAuth', and this policy has neither");
-    }
+    checkReferences(said as Parts, issue);
   });
 
-/** What `principal.jwt.provider` may name: `oidc` and `introspection` stand for those parts of the policy. */
-function providersOf(said: {
-  readonly jwt?: SecurityPolicy['jwt'] | undefined;
-  readonly oidc?: unknown;
-  readonly introspection?: unknown;
-}): string[] {
-  return [
-    ...(said.jwt?.providers ?? []).map(({ name }) => name),
-    ...(said.oidc === undefined ? [] : ['oidc']),
-    ...(said.introspection === undefined ? [] : ['introspection']),
+/** What one part says of another. */
+function checkReferences(parts: Parts, issue: (path: (string | number)[], message: string) => void): void {
+  const { jwt, oidc, introspection, apiKeyAuth, basicAuth, authorization } = parts;
+  if (oidc?.passThroughAuthHeader === true && jwt === undefined && introspection === undefined)
+    issue(['oidc', 'passThroughAuthHeader'], "without 'jwt' or 'introspection' nobody would look at that header");
+  // `oidc` and `introspection` stand for those parts of the policy.
+  const names = [
+    ...(jwt?.providers ?? []).map(({ name }) => name),
+    ...(oidc === undefined ? [] : ['oidc']),
+    ...(introspection === undefined ? [] : ['introspection']),
   ];
+  for (const [index, { jwt: claimed, clientIds = [] }] of (authorization?.rules ?? []).entries()) {
+    const path = ['authorization', 'rules', index, 'principal'];
+    const provider = claimed?.provider;
+    if (provider !== undefined && !names.includes(provider))
+      issue(
+        [...path, 'jwt', 'provider'],
+        names.length === 0
+          ? `'${provider}': this policy verifies no tokens`
+          : `'${provider}' verifies no tokens here: ${names.join(', ')} ${names.length === 1 ? 'does' : 'do'}`,
+      );
+    if (clientIds.length > 0 && apiKeyAuth === undefined && basicAuth === undefined)
+      issue([...path, 'clientIDs'], "a client is known by 'apiKeyAuth' or 'basicAuth', and this policy has neither");
+  }
 }
 
 /** The document as it is written. */
@@ -119,27 +116,18 @@ export function readSecurityPolicy(document: YamlDocument, file: string, from?: 
   }
   const { metadata: of, spec: said } = read.value;
   const namespace = of.namespace ?? 'default';
-  const { targetRef: one, targetRefs: list, authorization: rules } = said;
+  const { targetRef: one, targetRefs: list } = said;
+  const parts: Parts = Object.fromEntries(
+    Object.entries(said).filter(([field]) => Object.hasOwn(capabilityFields, field)),
+  );
+  const namedFor = from?.parts.has('authorization') === false ? from.parent : `${namespace}/${of.name}`;
   const value: SecurityPolicy = {
     name: of.name,
     namespace,
     targets: list ?? [one!],
     ...(of.creationTimestamp == null ? {} : { createdAt: Date.parse(of.creationTimestamp) }),
-    ...(said.jwt === undefined ? {} : { jwt: said.jwt }),
-    ...(said.oidc === undefined ? {} : { oidc: said.oidc }),
-    ...(said.introspection === undefined ? {} : { introspection: said.introspection }),
-    ...(said.apiKeyAuth === undefined ? {} : { apiKeyAuth: said.apiKeyAuth }),
-    ...(said.basicAuth === undefined ? {} : { basicAuth: said.basicAuth }),
-    ...(said.extAuth === undefined ? {} : { extAuth: said.extAuth }),
-    ...Object.fromEntries(Object.entries(said).filter(([field]) => Object.hasOwn(capabilityFields, field))),
-    ...(rules === undefined
-      ? {}
-      : {
-          authorization: nameRules(
-            rules,
-            from?.parts.has('authorization') === false ? from.parent : `${namespace}/${of.name}`,
-          ),
-        }),
+    ...parts,
+    ...(parts.authorization === undefined ? {} : { authorization: nameRules(parts.authorization, namedFor) }),
     ...(said.mergeType === undefined ? {} : { mergeType: said.mergeType }),
     ...(read.required ? { required: true } : {}),
     file,
@@ -149,14 +137,14 @@ export function readSecurityPolicy(document: YamlDocument, file: string, from?: 
 }
 
 function warningsOf(document: YamlDocument): Problem[] {
-  const { spec: said } = document.value as { readonly spec: z.input<typeof spec> };
-  const warnings: Problem[] = [];
-  if (said.oidc?.cookieNames?.accessToken !== undefined)
-    warnings.push(
-      document.problemAt(
-        ['spec', 'oidc', 'cookieNames', 'accessToken'],
-        "spec.oidc.cookieNames.accessToken: all tokens are in one encrypted cookie, which 'idToken' names",
-      ),
-    );
-  return warnings;
+  const { spec: said } = document.value as {
+    readonly spec: { readonly oidc?: { readonly cookieNames?: { readonly accessToken?: string } } };
+  };
+  if (said.oidc?.cookieNames?.accessToken === undefined) return [];
+  return [
+    document.problemAt(
+      ['spec', 'oidc', 'cookieNames', 'accessToken'],
+      "spec.oidc.cookieNames.accessToken: all tokens are in one encrypted cookie, which 'idToken' names",
+    ),
+  ];
 }

@@ -8,7 +8,7 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { isSafeField } from '../../exchange/message.ts';
 import { networkOf } from '../../policy/ip.ts';
-import { ConcurrencyLimit } from '../concurrency/limit.ts';
+import { ConcurrencyLimit } from '../concurrency-limit.ts';
 import { challenge, refuseCaller, takeOut, tellApp } from '../credentials.ts';
 import { isApr1 } from './apr1.ts';
 import type { BcryptThread } from './bcrypt-thread.ts';

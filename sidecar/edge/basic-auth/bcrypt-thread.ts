@@ -61,11 +61,3 @@ export class BcryptThread {
     return worker;
   }
 }
-
-let shared: BcryptThread | undefined;
-
-/** The one thread of the process: all policies take their turn in one queue. */
-export function bcryptThread(): BcryptThread {
-  shared ??= new BcryptThread();
-  return shared;
-}

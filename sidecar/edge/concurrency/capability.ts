@@ -4,8 +4,9 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import { Slot } from '../../exchange/exchange.ts';
 import { networkOf } from '../../policy/ip.ts';
 import type { EdgeProcess, FirstWorker, Service } from '../capability.ts';
+import type { InFlight } from '../concurrency-limit.ts';
 import { CountsOfWorkers } from './first.ts';
-import { type InFlight, LimitTable, refusalOf } from './limit.ts';
+import { LimitTable, refusalOf } from './limit.ts';
 import type { ConcurrencyPlan } from './schema.ts';
 
 /** The limits of one process, by rule and plan. */

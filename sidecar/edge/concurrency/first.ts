@@ -1,6 +1,7 @@
 // The first worker's side: it counts for the others, and lets go of what a worker held when that is gone.
 
-import type { ConcurrencyLimit, LimitTable } from './limit.ts';
+import type { ConcurrencyLimit } from '../concurrency-limit.ts';
+import type { LimitTable } from './limit.ts';
 import type { ConcurrencyPlan } from './schema.ts';
 
 interface Question {

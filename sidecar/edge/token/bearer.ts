@@ -3,9 +3,7 @@
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
-import { headerOf } from '../../exchange/facts.ts';
 import { filterFields } from '../../exchange/fields.ts';
-import { type Reading, readBearer } from '../../policy/credential-readings.ts';
 import type { Authentication, AuthResult, Refused, Verified } from '../../policy/jwt.ts';
 import {
   findTokens,
@@ -15,7 +13,7 @@ import {
   withoutParam,
 } from '../../policy/request-authentication.ts';
 import { passClaims, type ReportUnfit } from '../claims.ts';
-import { challenge, isSamePlace, refuseCaller, takeOutAll, tokenSourceOf } from '../credentials.ts';
+import { bearerOf, challenge, isSamePlace, refuseCaller, takeOutAll, tokenSourceOf } from '../credentials.ts';
 import { vouchFor } from '../vouch.ts';
 import type { Introspection } from './introspection.ts';
 import type { JwtPlan } from './schema.ts';
@@ -46,14 +44,6 @@ export class Bearer {
     const probe = { path: '/', header: (name: string) => (name === 'authorization' ? 'Bearer a.b.c' : undefined) };
     this.#takesAuthorization = parts.jwt?.providers.some(({ rule }) => findTokens(rule, probe).length > 0) === true;
     this.#providers = new Map(parts.jwt?.providers.map(({ name, rule }) => [rule, Object.freeze([name])]));
-  }
-
-  /** Whether the request brings a token that this policy would look at. */
-  isPresent(exchange: Exchange): boolean {
-    const { jwt, introspection } = this.#parts;
-    if (introspection !== undefined && bearerOf(exchange) !== undefined) return true;
-    const source = tokenSourceOf(exchange, exchange.fields);
-    return jwt?.providers.some(({ rule }) => findTokens(rule, source).length > 0) === true;
   }
 
   /**
@@ -168,11 +158,6 @@ export class Bearer {
 
 function isJwt(token: string): boolean {
   return /^[\w-]+\.[\w-]+\.[\w-]*$/.test(token);
-}
-
-/** What `Authorization` holds that an app could read as a bearer token (RFC 6750 section 2.1). */
-function bearerOf(exchange: Exchange): Reading | undefined {
-  return readBearer(headerOf(exchange, 'authorization'));
 }
 
 /** RFC 6750 section 3: what the caller is told, in Envoy's words. */

@@ -6,7 +6,7 @@ import { asSallyportError, reasonOf, SallyportError } from '../../../cert-agent/
 import type { Exchange } from '../../exchange/exchange.ts';
 import { type RequestAuth, readClaims } from '../../policy/facts.ts';
 import { networkOf } from '../../policy/ip.ts';
-import { ConcurrencyLimit } from '../concurrency/limit.ts';
+import { ConcurrencyLimit } from '../concurrency-limit.ts';
 import { challenge, refuseCaller, takeOut } from '../credentials.ts';
 import { Expiring } from '../expiring.ts';
 import { loadOAuth, type OAuth, type ProviderFetch } from '../provider-fetch.ts';

@@ -5,7 +5,7 @@ import { formatProblem } from '../../../cert-agent/base/errors.ts';
 import { parseYaml } from '../../../cert-agent/base/yaml.ts';
 import { type ReadPolicy, readSecurityPolicy } from '../../../sidecar/documents/envoy-gateway/security-policy.ts';
 import { hashApiKey } from '../../../sidecar/edge/api-key/api-key.ts';
-import { policyOf, toolsFor } from '../../fixtures/edge.ts';
+import { type Parts, policyOf, toolsFor } from '../../fixtures/edge.ts';
 import { compileSecurity } from '../../fixtures/security.ts';
 
 const head = `apiVersion: gateway.envoyproxy.io/v1alpha1
@@ -57,7 +57,7 @@ t.test('what is read is plain data that survives the way between processes', asy
   if ('problems' in result) throw new Error(result.problems.map(formatProblem).join('\n'));
   const { value, warnings } = result;
   t.strictSame(JSON.parse(JSON.stringify(value)), value);
-  t.ok(Object.isFrozen(value.authorization!.rules[0]));
+  t.ok(Object.isFrozen((value as Parts).authorization!.rules[0]));
   t.match(value, {
     name: 'p',
     namespace: 'shop',

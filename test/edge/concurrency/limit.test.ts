@@ -1,7 +1,8 @@
 // How many are in flight: for a route, for each client of it, and that nobody who was refused is counted.
 
 import t from 'tap';
-import { ConcurrencyLimit, refusalOf } from '../../../sidecar/edge/concurrency/limit.ts';
+import { refusalOf } from '../../../sidecar/edge/concurrency/limit.ts';
+import { ConcurrencyLimit } from '../../../sidecar/edge/concurrency-limit.ts';
 
 t.test('of a route', async (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 2, per: 'route' });

@@ -1,0 +1,116 @@
+// Knows users of browsers by a session, and sends those without one to log in.
+
+import { answerOwn } from '../../exchange/answer.ts';
+import type { Exchange } from '../../exchange/exchange.ts';
+import type { KeySource } from '../../policy/jwt.ts';
+import type { JwtRule } from '../../policy/request-authentication.ts';
+import type { Guarding, Site } from '../capability.ts';
+import { createClaimReport, type ReportUnfit } from '../claims.ts';
+import { hideSessionCookies, refuseCaller, secretText } from '../credentials.ts';
+import { createProviderFetch, type ProviderFetch } from '../provider-fetch.ts';
+import { bringsToken, introspectsBeside, providersBeside, standingFor } from '../session-and-token.ts';
+import { isFor } from '../still-known.ts';
+import { vouchFor } from '../vouch.ts';
+import { sessionsAtFirst, sessionsOfFirst } from './first.ts';
+import { Oidc } from './oidc.ts';
+import { RedisSessions } from './redis-sessions.ts';
+import type { OidcPlan } from './schema.ts';
+import { sessionKeysOf } from './session-keys.ts';
+import { LocalSessions, type SessionMemory } from './session-memory.ts';
+
+export interface LoginTools {
+  /** One for all processes that know the same sessions. */
+  readonly memory: SessionMemory;
+  readonly report: ReportUnfit;
+  readonly fetch: ProviderFetch;
+  keysOf(rule: JwtRule): KeySource;
+  now(): number;
+}
+
+export const oidc: Guarding<OidcPlan, LoginTools> = {
+  name: 'oidc',
+  guards: 'callers',
+  perPolicy: true,
+  // A browser sends the cookies of a session to every route of its host, and no app is to see them.
+  always: true,
+  files: ['sessionKeys'],
+  fields: [{ kind: 'SecurityPolicy', name: 'oidc', schema: async () => (await import('./schema.ts')).oidc }],
+  ownHeaders: ({ forwardIdTokenHeader, claimToHeaders }) =>
+    [
+      ...(forwardIdTokenHeader === undefined ? [] : [forwardIdTokenHeader]),
+      ...claimToHeaders.map(({ header }) => header),
+    ]
+      // It is looked at first; the step that sets it replaces it.
+      .filter((name) => name !== 'authorization'),
+  secretParams: () => [],
+  // The provider sends browsers back there with a code.
+  secretPaths: ({ redirectUrl }) => [new URL(redirectUrl).pathname],
+  async share({ log, workers, redis, keysOf, onClose }) {
+    const { first } = workers;
+    const own = first === undefined ? sessionsOfFirst(workers) : await sessionsAtFirst(first);
+    const tools = { report: createClaimReport(log), fetch: createProviderFetch(), keysOf, now: Date.now };
+    // Without Redis the first worker remembers for all. With it several gateways are one, and so are their workers.
+    if (redis === undefined) return { ...tools, memory: own };
+    const memory = new RedisSessions(redis);
+    await memory.start();
+    onClose(() => memory.close());
+    return { ...tools, memory };
+  },
+  shareDry: ({ keysOf }) => ({
+    ...{ memory: new LocalSessions(), report() {}, fetch: createProviderFetch(), keysOf },
+    now: Date.now,
+  }),
+  compile([planned], at) {
+    if (planned === undefined)
+      return { rewrite: hideSessionCookies, guard: { known: undefined, stillHolds: () => true } };
+    const { plan } = planned;
+    const takesTokens = providersBeside(at).length > 0 || introspectsBeside(at);
+    return {
+      authenticate: knowSession(plan, at),
+      authenticated: requireUser,
+      rewrite: hideSessionCookies,
+      guard: {
+        known: undefined,
+        stillHolds({ auth, authMethod }) {
+          if (auth === undefined) return false;
+          if (authMethod === 'oidc') return auth.issuer === plan.issuer && isFor(auth, [plan.clientId]);
+          // A token stands for a session; whether it still does, its own guard says.
+          return takesTokens;
+        },
+      },
+    };
+  },
+};
+
+/** The step that knows a user by a session, and notes who vouches for the claims. */
+function knowSession(plan: OidcPlan, at: Site<LoginTools>): (exchange: Exchange) => undefined | Promise<void> {
+  const secret = secretText(at, plan.clientSecret.name, 'client-secret', 'oidc');
+  const { report, ...tools } = at.shared;
+  const oidcLogin = new Oidc(plan, at.policy, secret, sessionKeysOf(plan, at, secret), {
+    ...tools,
+    answer: answerOwn,
+    report: (message) => report(`${at.name}: ${message}`),
+  });
+  const tokens = providersBeside(at);
+  const introspects = introspectsBeside(at);
+  const vouching = Object.freeze(['oidc', ...standingFor(plan, tokens).map(({ name }) => name)]);
+  const vouch = ({ auth }: Exchange): void => {
+    if (auth !== undefined) vouchFor(auth, vouching);
+  };
+  return function knowBySession(exchange) {
+    if (plan.passThroughAuthHeader && !oidcLogin.isOwn(exchange) && bringsToken(exchange, tokens, introspects)) {
+      hideSessionCookies(exchange);
+      return undefined;
+    }
+    const waits = oidcLogin.know(exchange);
+    if (waits !== undefined) return waits.then(() => vouch(exchange));
+    vouch(exchange);
+    return undefined;
+  };
+}
+
+/** Fails closed: where users log in, nobody goes on whom neither a session nor a token has made known. */
+function requireUser(exchange: Exchange): void {
+  if (exchange.auth === undefined)
+    throw refuseCaller(exchange, 'session_invalid', 'Login required', 'it is not known whose it is');
+}

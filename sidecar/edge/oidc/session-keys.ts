@@ -1,0 +1,38 @@
+// The keys of session cookies. The first encrypts, all decrypt.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import type { Site } from '../capability.ts';
+import { secretText } from '../credentials.ts';
+import type { OidcPlan } from './schema.ts';
+import { minSecretBytes } from './session-cookie.ts';
+
+/**
+ * Of the policy's own Secret, else of gateway.yaml, else derived from the client's secret, which all replicas know.
+ * @throws SallyportError `config_invalid` for a key that is too short, and for a file that is empty.
+ */
+export function sessionKeysOf({ sessionKeys }: OidcPlan, at: Site<unknown>, clientSecret: string): readonly Buffer[] {
+  const own = sessionKeys === undefined ? undefined : secretText(at, sessionKeys.name, 'session-keys', 'oidc');
+  const text = own ?? at.files('sessionKeys')?.['sessionKeys'];
+  if (text === undefined) return [Buffer.from(clientSecret, 'utf8')];
+  const keys = text
+    .split(/\s+/)
+    .filter(Boolean)
+    .map((one) => Buffer.from(one, 'utf8'));
+  // An operator who has named a file wants its keys, and not those that a client's secret gives.
+  if (keys.length === 0)
+    throw new SallyportError(
+      'config_invalid',
+      `${at.name}: the file of 'sessionKeys' in gateway.yaml is not there, or empty`,
+      { hint },
+    );
+  const short = keys.find(({ length }) => length < minSecretBytes);
+  if (short !== undefined)
+    throw new SallyportError(
+      'config_invalid',
+      `${at.name}: a session key has ${short.length} bytes, and ${minSecretBytes} are needed`,
+      { hint },
+    );
+  return keys;
+}
+
+const hint = 'make one with: openssl rand -base64 48';

@@ -1,0 +1,50 @@
+// A session and a token together: with `oidc` and `jwt` a browser's session stands for the token, and the claims are those of its ID
+// token. A request that brings a token as well has it verified, and the token's claims are its. With `passThroughAuthHeader` a
+// token needs no session. Each of the two capabilities reads here what it needs of the other's plan.
+
+import type { Exchange } from '../exchange/exchange.ts';
+import { findTokens, type JwtRule } from '../policy/request-authentication.ts';
+import type { Site } from './capability.ts';
+import { bearerOf, tokenSourceOf } from './credentials.ts';
+
+type Beside = Pick<Site<unknown>, 'beside'>;
+
+/** Of `oidc`, what tokens need to know. */
+export interface Login {
+  readonly issuer: string;
+  readonly clientId: string;
+  readonly forwardAccessToken: boolean;
+}
+
+/** A provider of `jwt`. */
+export interface TokenProvider {
+  readonly name: string;
+  readonly rule: JwtRule;
+}
+
+export function loginBeside({ beside }: Beside): Login | undefined {
+  return beside('oidc')[0] as Login | undefined;
+}
+
+export function providersBeside({ beside }: Beside): readonly TokenProvider[] {
+  return (beside('jwt') as readonly { readonly providers: readonly TokenProvider[] }[]).flatMap((one) => one.providers);
+}
+
+export function introspectsBeside({ beside }: Beside): boolean {
+  return beside('introspection').length > 0;
+}
+
+/** A JWT provider of the same issuer that takes tokens for this client would take the ID token. */
+export function standingFor(login: Login | undefined, providers: readonly TokenProvider[]): readonly TokenProvider[] {
+  return providers.filter(
+    ({ rule: { issuer, audiences } }) =>
+      issuer === login?.issuer && (audiences.length === 0 || audiences.includes(login.clientId)),
+  );
+}
+
+/** Whether the request brings a token that these would look at. */
+export function bringsToken(exchange: Exchange, providers: readonly TokenProvider[], introspects: boolean): boolean {
+  if (introspects && bearerOf(exchange) !== undefined) return true;
+  const source = tokenSourceOf(exchange, exchange.fields);
+  return providers.some(({ rule }) => findTokens(rule, source).length > 0);
+}
