@@ -401,7 +401,7 @@ t.test(
     const { code, stderr } = await runSallyport(t, ['sidecar', '--config', join(dir, 'sidecar.yaml'), '--check']);
     t.equal(code, 0);
     for (const message of [
-      'PeerAuthentication shop/b has no effect: shop/a has the same scope, and comes first',
+      'PeerAuthentication shop/b has no effect: shop/a has the same scope and comes first',
       'PeerAuthentication shop/a (PERMISSIVE) takes the place of istio-system/default (STRICT)',
     ])
       t.ok(stderr.includes(`warning: ${message}`), message);

@@ -176,9 +176,13 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
     const good = forge(gateway);
     const cases: [string, string[], RegExp][] = [
       ['expired', [txn(forge(gateway, { claims: { iat: seconds - 60, exp: seconds - 1 } }))], /it has expired/],
-      ['61 s', [txn(forge(gateway, { claims: { iat: seconds, exp: seconds + 61 } }))], /it is made for 61 s/],
+      ['61 s', [txn(forge(gateway, { claims: { iat: seconds, exp: seconds + 61 } }))], /its lifetime is 61 s/],
       ['for another workload', [txn(forge(gateway, { claims: { aud: otherId } }))], /it is not for \S+orders alone/],
-      ['of another gateway', [txn(forge(gateway, { claims: { iss: otherId } }))], /of another issuer than the peer/],
+      [
+        'of another gateway',
+        [txn(forge(gateway, { claims: { iss: otherId } }))],
+        /its issuer is not the peer that presented it/,
+      ],
       ['of another workload that says it is the gateway', [txn(forge(another))], /it is signed by \S+other/],
       [
         'another trust domain',
@@ -187,7 +191,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
       ],
       ['a CA of the same name', [txn(forge(await createCredential(namesake, gatewayId)))], /no valid path leads from/],
       ['self-signed', [txn(forge(gateway, { chain: [namesake.root] }))], /not an X509-SVID/],
-      ['no x5c', [txn(forge(gateway, { header: { x5c: undefined } }))], /no list of 1 to 8/],
+      ['no x5c', [txn(forge(gateway, { header: { x5c: undefined } }))], /not a list of 1 to 8/],
       [
         'alg none',
         [
@@ -210,14 +214,14 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
             }),
           ),
         ],
-        /its algorithm is not the one of its leaf's key/,
+        /its algorithm does not match the key of its leaf/,
       ],
       ['ES256 with an RSA leaf', [txn(forge(rsa, { signature: (text) => ecdsa(text, gateway.key) }))], /\(RS256\)/],
       ['another type', [txn(forge(gateway, { header: { typ: 'JWT' } }))], /its type is not/],
       ['crit', [txn(forge(gateway, { header: { crit: ['exp'] } }))], /it has 'crit'/],
-      ['garbage', [txn('x')], /it is not three parts/],
-      ['an empty field', [txn('')], /it is not three parts/],
-      ['too long', [txn(forge(gateway, { claims: { text: 'x'.repeat(8000) } }))], /8192 are read/],
+      ['garbage', [txn('x')], /it does not have three parts/],
+      ['an empty field', [txn('')], /it does not have three parts/],
+      ['too long', [txn(forge(gateway, { claims: { text: 'x'.repeat(8000) } }))], /the limit is 8192/],
       ['two fields', [txn(good), txn(good)], /the request has several, or one of another spelling/],
       ['two fields of two spellings', [txn(good), `Txn_Token: ${good}`], /the request has several/],
       ['one field of another spelling', [`Txn_Token: ${good}`], /one of another spelling/],
