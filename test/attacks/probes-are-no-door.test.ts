@@ -101,7 +101,7 @@ t.test('an app that is silent, or talks without end, costs a bounded time', asyn
   await until(() => scene.asked.every(({ socket }) => socket.destroyed), 'both connections to be closed');
   t.strictSame(
     scene.lines.flatMap(({ code, msg }) => (/^app_(?:un)?healthy$/.test(String(code)) ? [String(msg)] : [])),
-    ['the app of port 8080 is not well: no answer within 1000 ms', 'the app of port 8080 is well'],
+    ['the app of port 8080 is not healthy: no response within 1000 ms', 'the app of port 8080 is healthy'],
     'the operator is told why, once',
   );
 });

@@ -174,7 +174,7 @@ t.test('when nobody is fit: refused, or everybody is used where there is a panic
   t.equal(await ask(port), '500 fail');
   t.match(await ask(port), /^503 /);
   t.match(finished[1], { flag: 'UH', details: 'no_healthy_upstream', failure: { code: 'upstream_unhealthy' } });
-  t.equal(finished[1]!.failure!.message, 'no endpoint of orders is fit for use, of 1');
+  t.equal(finished[1]!.failure!.message, 'orders has no healthy endpoint (0 of 1)');
 
   const panics = startPool(t, { endpoints: onPorts(a!.port), traffic: { outlier, panicPercent: 50 } });
   const other = await startForwarder(t, { destination: panics });

@@ -23,7 +23,7 @@ for (const protocol of ['http', 'tcp'] as const) {
     const lines: Record<string, unknown>[] = [];
     const sidecar = await startSidecar({ configFile: file, log: logTo(lines), version: 'test', read: readHere });
     t.teardown(() => sidecar.drain());
-    const missing = `upstream orders: 127.0.0.1:${mesh.inPort} takes no connection: connect ECONNREFUSED 127.0.0.1:${mesh.inPort}`;
+    const missing = `upstream orders: cannot connect to 127.0.0.1:${mesh.inPort}: connect ECONNREFUSED 127.0.0.1:${mesh.inPort}`;
     await until(() => sidecar.readiness().waitingFor.includes(missing), 'the peer to be missed');
     t.same(sidecar.readiness(), { ready: false, waitingFor: [missing] });
     await until(() => lines.some((one) => one['msg'] === `waiting for ${missing}`), 'the line that says so');

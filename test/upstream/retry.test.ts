@@ -73,6 +73,6 @@ t.test('the wait: it doubles, to ten times as long, and chance takes a part of i
 t.test('the last of several tries says so in its flag', async (t) => {
   const last = new RetriesExhausted(new SallyportError('upstream_connect', 'nobody there'), 3);
   t.equal(last.code, 'upstream_connect');
-  t.equal(last.message, 'nobody there (and it was the last of 3 tries)');
+  t.equal(last.message, 'nobody there (the last of 3 tries)');
   t.match(last.row, { status: 503, flag: 'UF,URX' });
 });
