@@ -90,7 +90,7 @@ t.test('the truth, with each kind of key that an SVID may have', async (t) => {
         userWith({}),
         ordersId,
       ),
-    { code: 'key_unreadable', message: 'the key of our SVID (ec secp256k1) signs no transaction tokens' },
+    { code: 'key_unreadable', message: 'the key of our SVID (ec secp256k1) cannot sign transaction tokens' },
   );
 });
 
@@ -202,7 +202,7 @@ t.test('too much to say is not said in part', async (t) => {
   const groups = Array.from({ length: 400 }, (_, index) => `group-${index}`);
   t.throws(() => sign(userWith({ groups }), ordersId), {
     code: 'txn_token_too_large',
-    message: /^the transaction token of a user by jwt has \d+ characters; 8192 are the limit$/,
+    message: /^the transaction token of a user by jwt has \d+ characters; the limit is 8192$/,
     row: { status: 431 },
   });
   t.ok(verify(sign(userWith({ groups: groups.slice(0, 200) }), ordersId)), 'what fits does');

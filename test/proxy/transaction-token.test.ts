@@ -222,9 +222,9 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
       ['garbage', [txn('x')], /it does not have three parts/],
       ['an empty field', [txn('')], /it does not have three parts/],
       ['too long', [txn(forge(gateway, { claims: { text: 'x'.repeat(8000) } }))], /the limit is 8192/],
-      ['two fields', [txn(good), txn(good)], /the request has several, or one of another spelling/],
+      ['two fields', [txn(good), txn(good)], /the request has several tokens, or one in another spelling/],
       ['two fields of two spellings', [txn(good), `Txn_Token: ${good}`], /the request has several/],
-      ['one field of another spelling', [`Txn_Token: ${good}`], /one of another spelling/],
+      ['one field of another spelling', [`Txn_Token: ${good}`], /one in another spelling/],
     ];
     const before = await counts();
     const seen = backend.received.length;

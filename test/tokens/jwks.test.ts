@@ -87,7 +87,7 @@ t.test('the last good keys outlive an outage, but not for ever', async (t) => {
     t.equal(await source.keysFor('one'), first, name);
   }
   t.match(jwks.facts(), [{ issuer: 'iss.test', keys: 1, fetched: 1, failed: 4, ageMs: 40 * minute }]);
-  t.match(jwks.facts()[0]!.lastProblem, /no JWK Set/);
+  t.match(jwks.facts()[0]!.lastProblem, /not a JWK Set/);
   now += 24 * 60 * minute;
   t.equal(source.current(), undefined);
   await t.rejects(source.keysFor('one'), { code: 'jwks_unavailable' });
@@ -125,13 +125,13 @@ t.test('answers that are refused', async (t) => {
   issuer.pages.set('/drips', (response) => void response.write('{"keys":'));
   issuer.pages.set('/dies', (response) => response.destroy());
   for (const [path, why] of [
-    ['/redirects', /answers 302/],
+    ['/redirects', /it answered 302/],
     ['/huge', /larger than 262144 bytes/],
-    ['/many', /no JWK Set of at most 100 keys/],
+    ['/many', /not a JWK Set of at most 100 keys/],
     ['/slow', /timeout/],
     ['/drips', /timeout/],
     ['/dies', /other side closed|terminated|socket/i],
-    ['/none', /answers 404/],
+    ['/none', /it answered 404/],
   ] as const) {
     const source = new Jwks(undefined).sourceOf(rule('iss.test', issuer.url + path));
     await t.rejects(source.keysFor('one'), { code: 'jwks_unavailable', message: why }, path);
@@ -151,11 +151,11 @@ t.test('discovery', async (t) => {
   issuer.pages.set(page, JSON.stringify({ issuer: issuer.url, jwks_uri: `${issuer.url}/keys` }));
   t.match(await ask(), { has: Function });
   for (const [wrong, why] of [
-    [{ issuer: 'http://evil.test', jwks_uri: `${issuer.url}/keys` }, /is of another issuer/],
+    [{ issuer: 'http://evil.test', jwks_uri: `${issuer.url}/keys` }, /names another issuer/],
     [{ issuer: issuer.url }, /names no jwks_uri/],
     [{ issuer: issuer.url, jwks_uri: 'file:///etc/passwd' }, /names no jwks_uri/],
-    [[], /is of another issuer/],
-    [null, /is of another issuer/],
+    [[], /names another issuer/],
+    [null, /names another issuer/],
   ] as const) {
     issuer.pages.set(page, JSON.stringify(wrong));
     await t.rejects(ask(), { code: 'jwks_unavailable', message: why }, JSON.stringify(wrong));
