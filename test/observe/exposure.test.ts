@@ -31,7 +31,7 @@ t.test('an app on all addresses', { skip: outer ? false : 'this machine has loop
       level: 'warn',
       code: 'app_exposed',
       port: open.app.port,
-      msg: /^the app answers on \S+:\d+, which is a way around this sidecar: bind it to 127\.0\.0\.1$/,
+      msg: /^the app answers on \S+:\d+, which bypasses this sidecar: bind it to 127\.0\.0\.1$/,
     },
   ]);
   t.match(await registry.metrics(), /^sallyport_app_exposed_total 1$/m);

@@ -77,7 +77,7 @@ t.test('a refusal is explained by its id, and its id only reaches the caller whe
   t.match(await page(mesh, '/denials'), [{ request: 'GET /orders/1' }, { id, request: 'POST /orders/1' }]);
   const unknown = await runSallyport(t, ['why', 'nothing-1-1-1', ...admin]);
   t.equal(unknown.code, 1);
-  t.match(unknown.stderr, /no refusal nothing-1-1-1 is kept/);
+  t.match(unknown.stderr, /no refusal with the id nothing-1-1-1 is known/);
   t.match(
     await ask(mesh, 'GET /orders/1'),
     /^HTTP\/1\.1 200 .*x-sallyport-decision: \S+/s,
