@@ -233,7 +233,7 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
     if (metadata.name.startsWith('at-backend-'))
       t.match(
         JSON.stringify(status),
-        /UnsupportedValue.*is for a rule, not for one of its backends/,
+        /UnsupportedValue.*belongs to a rule, not to one of its backends/,
         `${kind} ${metadata.name}`,
       );
   for (const [field, warning] of Object.entries(reported))
@@ -242,7 +242,7 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
       `${field} is reported`,
     );
   t.equal(
-    JSON.stringify(statusOf(plan, gateway, now)).match(/'idleTimeout' is not served/g)?.length,
+    JSON.stringify(statusOf(plan, gateway, now)).match(/'idleTimeout' is not supported/g)?.length,
     2,
     'each route that has it is told',
   );
@@ -302,22 +302,22 @@ t.test('tls.options: what is known has an effect, everything else closes the lis
   ])
     t.equal(accepted(good), 'Accepted=True Accepted', good);
   const cases: [string, RegExp][] = [
-    ['gateway.istio.io/tls-terminate-mode: ISTIO_MUTUAL', /takes no SVIDs there: use a sidecar$/],
+    ['gateway.istio.io/tls-terminate-mode: ISTIO_MUTUAL', /accepts no SVIDs there: use a sidecar$/],
     [
       'gateway.istio.io/tls-terminate-mode: OPTIONAL_MUTUAL',
       /write it as the Gateway's 'tls\.frontend' with mode AllowInsecureFallback/,
     ],
-    ['gateway.istio.io/tls-terminate-mode: mutual', /'mutual' is none of SIMPLE and MUTUAL$/],
-    ['gateway.istio.io/tls-cipher-suites: ECDHE-RSA-AES128-GCM-SHA256', /ciphers are not chosen here/],
-    ['nginx.org/ssl-ciphers: HIGH', /ciphers are not chosen here/],
-    ['nginx.org/ssl-protocols: "TLSv1 TLSv1.3"', /TLSv1 is not served$/],
-    ['nginx.org/ssl-protocols: TLSv1.2', /TLS 1\.3 is always served$/],
-    ['sallyport.dev/tls-min-version: "1.1"', /'1\.1' is none of 1\.2 and 1\.3$/],
+    ['gateway.istio.io/tls-terminate-mode: mutual', /'mutual' is neither SIMPLE nor MUTUAL$/],
+    ['gateway.istio.io/tls-cipher-suites: ECDHE-RSA-AES128-GCM-SHA256', /ciphers cannot be configured/],
+    ['nginx.org/ssl-ciphers: HIGH', /ciphers cannot be configured/],
+    ['nginx.org/ssl-protocols: "TLSv1 TLSv1.3"', /TLSv1 is not supported$/],
+    ['nginx.org/ssl-protocols: TLSv1.2', /TLS 1\.3 cannot be disabled$/],
+    ['sallyport.dev/tls-min-version: "1.1"', /'1\.1' is neither 1\.2 nor 1\.3$/],
     [
       'networking.gke.io/pre-shared-certs: x',
-      /networking\.gke\.io\/pre-shared-certs: it is not known here: gateway\.istio\.io\/tls-terminate-mode/,
+      /networking\.gke\.io\/pre-shared-certs: it is unknown; known are gateway\.istio\.io\/tls-terminate-mode/,
     ],
-    ['example.test/client-auth: required', /example\.test\/client-auth: it is not known here/],
+    ['example.test/client-auth: required', /example\.test\/client-auth: it is unknown; known are/],
   ];
   for (const [options, message] of cases) {
     t.match(accepted(options), /^Accepted=False UnsupportedValue tls\.options: /, options);
@@ -441,7 +441,7 @@ t.test('what backends are shown, and how they are asked', async (t) => {
     checkGatewayApi(parseYaml(policy(options), 'x.yaml').documents[0]!).map(formatProblem);
   t.strictSame(problemsOf('sallyport.dev/tls-min-version: "1.3"'), []);
   t.match(problemsOf('sallyport.dev/tls-min-version: "1"'), [
-    /spec\.options\.sallyport\.dev\/tls-min-version: '1' is none of 1\.2 and 1\.3$/,
+    /spec\.options\.sallyport\.dev\/tls-min-version: '1' is neither 1\.2 nor 1\.3$/,
   ]);
   t.match(problemsOf('a.test/verify: full'), [
     /spec\.options\.a\.test\/verify: it is not known here: sallyport\.dev\/tls-min-version is$/,

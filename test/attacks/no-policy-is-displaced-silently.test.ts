@@ -197,8 +197,8 @@ t.test('what is to be merged and cannot be is closed', async (t) => {
 t.test('a policy that has to be inherited', async (t) => {
   const base = ofGateway(key('k'), required);
   const lost =
-    /^'apiKeyAuth' of SecurityPolicy edge\/of-g would be lost, and that one has to be inherited \(sallyport\.dev\/inherit: required\)$/;
-  const around = (part: string): RegExp => new RegExp(`^'${part}' would be a way around SecurityPolicy edge/of-g, `);
+    /^'apiKeyAuth' of SecurityPolicy edge\/of-g would be lost, which must be inherited \(sallyport\.dev\/inherit: required\)$/;
+  const around = (part: string): RegExp => new RegExp(`^'${part}' would bypass SecurityPolicy edge/of-g, `);
   const cases: [string, string, RegExp | undefined][] = [
     ['by a route', ofRoute(cors), lost],
     ['by a rule', policy({ target: 'HTTPRoute shop/r/first', spec: cors }), lost],
@@ -218,7 +218,7 @@ t.test('a policy that has to be inherited', async (t) => {
     [
       'by a sibling on the same target that comes first',
       policy({ name: 'a-first', target: 'Gateway edge/g', spec: cors }),
-      /^edge\/of-g and edge\/a-first have the same target, and edge\/of-g has to be inherited \(sallyport\.dev\/inherit: required\)$/,
+      /^edge\/of-g and edge\/a-first have the same target, and edge\/of-g must be inherited \(sallyport\.dev\/inherit: required\)$/,
     ],
     ['added to', ofRoute(`mergeType: JSONMerge, ${cors}, authorization: { defaultAction: Deny }`), undefined],
     ['with nothing before it', '', undefined],

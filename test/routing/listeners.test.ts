@@ -95,7 +95,7 @@ const cases: Readonly<Record<string, Case>> = {
   'a certificate of another kind': {
     documents: gateway(https('{ kind: ConfigMap, name: cert }')) + tlsSecret('cert', good),
     said: { 'Gateway shop/g web': unresolved('InvalidCertificateRef') },
-    message: ['Gateway shop/g web', 'ResolvedRefs', /ConfigMap shop\/cert is no Secret/],
+    message: ['Gateway shop/g web', 'ResolvedRefs', /ConfigMap shop\/cert is not a Secret/],
   },
   'a Secret without certificate': {
     documents: gateway(https('{ name: cert }')) + secret('cert', { 'tls.crt': 'nothing', 'tls.key': good.keyPem }),
@@ -139,7 +139,7 @@ const cases: Readonly<Record<string, Case>> = {
     message: [
       'Gateway shop/g web',
       'ResolvedRefs',
-      /^no ReferenceGrant in certs lets Gateways of shop refer to Secret cert$/,
+      /^no ReferenceGrant in certs allows Gateways of shop to refer to Secret cert$/,
     ],
   },
   'a Secret of another namespace, granted': {
@@ -346,7 +346,7 @@ const cases: Readonly<Record<string, Case>> = {
   'parameters of a kind that nobody knows': {
     documents: gateway(http, ', infrastructure: { parametersRef: { group: a.test, kind: Thing, name: x } }'),
     said: { 'Gateway shop/g': invalid('InvalidParameters') },
-    message: ['Gateway shop/g', 'Accepted', /Thing x is nothing known here/],
+    message: ['Gateway shop/g', 'Accepted', /Thing x is not supported/],
   },
   'a certificate for backends': {
     documents: gateway(http, ', tls: { backend: { clientCertificateRef: { name: x } } }'),

@@ -58,7 +58,7 @@ const cases: Readonly<Record<string, Case>> = {
   'no such Gateway': {
     documents: route(`{ ${toG}, rules: [] }`),
     said: { [key]: refused('NoMatchingParent') },
-    message: [key, 'Accepted', /^there is no Gateway shop\/g with such a listener$/],
+    message: [key, 'Accepted', /^Gateway shop\/g does not exist or has no such listener$/],
   },
   'no such listener': {
     documents: gateway() + route('{ parentRefs: [{ name: g, sectionName: other }] }'),
@@ -77,7 +77,7 @@ const cases: Readonly<Record<string, Case>> = {
       gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { kinds: [{ kind: GRPCRoute }] } }') +
       route(`{ ${toG} }`),
     said: { [key]: notAllowed },
-    message: [key, 'Accepted', /^no listener of Gateway shop\/g takes a HTTPRoute of shop$/],
+    message: [key, 'Accepted', /^no listener of Gateway shop\/g accepts a HTTPRoute of namespace shop$/],
   },
   'an HTTPRoute for TLS that passes through': {
     documents: gateway('{ name: web, port: 443, protocol: TLS, tls: { mode: Passthrough } }') + route(`{ ${toG} }`),
@@ -194,7 +194,7 @@ const cases: Readonly<Record<string, Case>> = {
   'a backend of another kind': {
     documents: ruled('backendRefs: [{ group: example.test, kind: Bucket, name: a }]'),
     said: { [key]: unresolved('InvalidKind') },
-    message: [key, 'ResolvedRefs', /^example\.test\/Bucket a is no Service$/],
+    message: [key, 'ResolvedRefs', /^example\.test\/Bucket a is not a Service$/],
   },
   'a mirror to nowhere': {
     documents: filtered('type: RequestMirror, requestMirror: { backendRef: { name: gone, port: 80 } }'),
@@ -203,7 +203,7 @@ const cases: Readonly<Record<string, Case>> = {
   'a filter that nobody knows': {
     documents: filtered('type: ExtensionRef, extensionRef: { group: a.test, kind: Filter, name: f }'),
     said: { [key]: unresolved('InvalidKind') },
-    message: [key, 'ResolvedRefs', /^no filter is known as a\.test\/Filter f: its rule answers 500$/],
+    message: [key, 'ResolvedRefs', /^there is no filter a\.test\/Filter f: its rule answers 500$/],
   },
   'a filter of a backend that nobody knows': {
     documents: ruled(
@@ -222,7 +222,7 @@ const cases: Readonly<Record<string, Case>> = {
   'across namespaces, not granted': {
     documents: across(),
     said: { [key]: unresolved('RefNotPermitted') },
-    message: [key, 'ResolvedRefs', /^no ReferenceGrant in others lets HTTPRoutes of shop refer to Service a$/],
+    message: [key, 'ResolvedRefs', /^no ReferenceGrant in others allows HTTPRoutes of shop to refer to Service a$/],
   },
   'across namespaces, granted': { documents: across(grant(fromShop, toService)), said: { [key]: good } },
   'granted by name': {
@@ -264,7 +264,7 @@ const cases: Readonly<Record<string, Case>> = {
     message: [
       key,
       'Accepted',
-      /^all\.yaml:10:\d+: spec\.hostnames\[0\]: 'A\.test' is not a host name \(all that it may be for answers 500\)$/,
+      /^all\.yaml:10:\d+: spec\.hostnames\[0\]: 'A\.test' is not a host name \(every request that it may be for gets 500\)$/,
     ],
   },
   'an enum value that nobody knows': {
@@ -280,7 +280,7 @@ const cases: Readonly<Record<string, Case>> = {
   'no regular expression': {
     documents: ruled('matches: [{ path: { type: RegularExpression, value: "/(?=a)" } }]'),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: '\/\(\?=a\)' is no regular expression of RE2.*no look-around/],
+    message: [key, 'Accepted', /^rule 0: '\/\(\?=a\)' is not a supported regular expression \(RE2\).*no look-around/],
   },
   'no regular expression for a header': {
     documents: ruled('matches: [{ headers: [{ type: RegularExpression, name: x, value: "(" }] }]'),
@@ -310,7 +310,7 @@ const cases: Readonly<Record<string, Case>> = {
               {
                 documents: filtered(`type: ${side}HeaderModifier, ${side.toLowerCase()}HeaderModifier: { ${change} }`),
                 said: { [key]: unsupported },
-                message: [key, 'Accepted', new RegExp(`^rule 0: header '${name}' is not a filter's to change`)],
+                message: [key, 'Accepted', new RegExp(`^rule 0: header '${name}' cannot be changed by a filter`)],
               },
             ]),
         ),
@@ -321,7 +321,7 @@ const cases: Readonly<Record<string, Case>> = {
       'type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: a, value: "b\\r\\nHost: c" }] }',
     ),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: the value for header 'a' holds a control character$/],
+    message: [key, 'Accepted', /^rule 0: the value for header 'a' contains a control character$/],
   },
   'a name to remove that is none': {
     documents: filtered('type: RequestHeaderModifier, requestHeaderModifier: { remove: ["a b"] }'),
@@ -338,7 +338,7 @@ const cases: Readonly<Record<string, Case>> = {
       'type: URLRewrite, urlRewrite: { path: { type: ReplaceFullPath, replaceFullPath: "/a HTTP/1.1\\r\\nHost: b" } }',
     ),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: '\/a HTTP\/1\.1\.\.Host: b' holds what no path holds$/],
+    message: [key, 'Accepted', /^rule 0: '\/a HTTP\/1\.1\.\.Host: b' is not a valid path$/],
   },
   'a rewrite with a query of its own': {
     documents: filtered(
@@ -357,7 +357,7 @@ const cases: Readonly<Record<string, Case>> = {
       'backendRefs: [{ name: a, port: 80, filters: [{ type: RequestRedirect, requestRedirect: { port: 81 } }] }]',
     ),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: a filter RequestRedirect is for a rule, not for one of its backends$/],
+    message: [key, 'Accepted', /^rule 0: a filter RequestRedirect belongs to a rule, not to one of its backends$/],
   },
   'CORS for one of the backends': {
     documents: ruled('backendRefs: [{ name: a, port: 80, filters: [{ type: CORS, cors: { allowOrigins: ["*"] } }] }]'),
@@ -373,7 +373,7 @@ const cases: Readonly<Record<string, Case>> = {
   'a session with an idle time': {
     documents: ruled(`sessionPersistence: { idleTimeout: 1m }, ${a}`),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: 'idleTimeout' is not served/],
+    message: [key, 'Accepted', /^rule 0: 'idleTimeout' is not supported/],
   },
   'a session whose cookie would say more': {
     documents: ruled(`sessionPersistence: { sessionName: "a=b; Domain=c" }, ${a}`),
@@ -389,7 +389,7 @@ const cases: Readonly<Record<string, Case>> = {
       serviceOf('a') +
       route(`{ ${toG}, rules: [{ ${a} }, { ${a} }] }`, 'r', 'TCPRoute'),
     said: { 'TCPRoute shop/r g': unsupported },
-    message: ['TCPRoute shop/r g', 'Accepted', /^a TCPRoute has one rule/],
+    message: ['TCPRoute shop/r g', 'Accepted', /^a TCPRoute can have one rule only/],
   },
   'an HTTPRoute and a GRPCRoute for one host': {
     documents:
