@@ -1,6 +1,6 @@
-// The last refusals, with the facts of each request, so that `sallyport why` can explain them. Explanations are made on demand:
-// a flood of refused requests must not cost more than it does. Bounded in number and in size, in memory only, for the admin port
-// only.
+// The last refusals, with the facts of each request, so that `sallyport why` can explain them. Explanations are made on
+// demand: a flood of refused requests must not cost more than it does. Bounded in number and in size, in memory only,
+// for the admin port only.
 
 import { formatTime } from '../../cert-agent/base/clock.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';

@@ -1,5 +1,5 @@
-// Dry-run policies: what would be decided if they were in force, beside what is. Counted for every request; kept by kind where
-// the two differ, so that an operator can see what would break, and since when. Bounded.
+// Dry-run policies: what would be decided if they were in force, beside what is. Counted for every request; kept by
+// kind where the two differ, so that an operator can see what would break, and since when. Bounded.
 
 import { formatTime } from '../../cert-agent/base/clock.ts';
 

@@ -1,5 +1,5 @@
-// The app should listen on loopback only: a client that reaches it on another address bypasses the sidecar and all of its
-// policies. The sidecar cannot prevent that, so it checks once a minute, logs and counts.
+// The app should listen on loopback only: a client that reaches it on another address bypasses the sidecar and all of
+// its policies. The sidecar cannot prevent that, so it checks once a minute, logs and counts.
 
 import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';

@@ -1,5 +1,5 @@
-// Learn mode: who called what, by identity, method and the path's template, with first and last time and count. Bounded, on
-// disk, and not enforced: a person reviews what `policy propose` makes of it.
+// Learn mode: who called what, by identity, method and the path's template, with first and last time and count.
+// Bounded, on disk, and not enforced: a person reviews what `policy propose` makes of it.
 
 import { readFileSync } from 'node:fs';
 import { every } from '../../cert-agent/base/background.ts';

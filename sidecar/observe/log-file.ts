@@ -1,11 +1,12 @@
 // Where access-log lines go: gathered for 100 ms, written asynchronously, bounded. kill -9 may lose those 100 ms. Past
 // the bound, lines of allowed requests are dropped and counted; a refusal waits for room and is never dropped.
 //
-// A full disk takes no record, and an attacker who fills it must not profit: lines are kept and retried, refusals wait, and
-// `trouble` makes the listeners accept no new connection. A line that was cut off is removed before it is written again.
+// A full disk takes no record, and an attacker who fills it must not profit: lines are kept and retried, refusals wait,
+// and `trouble` makes the listeners accept no new connection. A line that was cut off is removed before it is written
+// again.
 //
-// Lines are copied into reused buffers: as strings they would live long enough to be moved to the old generation, which cost
-// 80 MB of memory and a fifth of the CPU time of a request (measured).
+// Lines are copied into reused buffers: as strings they would live long enough to be moved to the old generation, which
+// cost 80 MB of memory and a fifth of the CPU time of a request (measured).
 
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, statSync, write, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -57,8 +58,8 @@ export class LogFile {
   readonly #stop: () => void;
 
   /**
-   * `target` is a path, or `stdout`. If several processes share it, pieces are written that a pipe takes whole (PIPE_BUF), so
-   * that no line of one ends up inside another's; a file opened for appending takes any length whole.
+   * `target` is a path, or `stdout`. If several processes share it, pieces are written that a pipe takes whole
+   * (PIPE_BUF), so that no line of one ends up inside another's; a file opened for appending takes any length whole.
    */
   constructor(target: string, observer: LogObserver | (() => void), shared = false) {
     this.#target = target;
@@ -199,7 +200,10 @@ export class LogFile {
     if (code === undefined && !this.full) for (const run of this.#waiting.splice(0)) run();
   }
 
-  /** Removes the beginning of a line that a full disk has cut off. Returns the position from which to write the block again. */
+  /**
+   * Removes the beginning of a line that a full disk has cut off. Returns the position from which to write the block
+   * again.
+   */
   #takeBack(block: Buffer, written: number): number {
     const torn = written - (written === 0 ? 0 : block.lastIndexOf(10, written - 1) + 1);
     if (torn === 0) return written;

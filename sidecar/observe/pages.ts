@@ -1,5 +1,5 @@
-// The pages of a running sidecar: the health port for everyone, the admin port for this machine. Pages read the Live values on
-// request and hold nothing.
+// The pages of a running sidecar: the health port for everyone, the admin port for this machine. Pages read the Live
+// values on request and hold nothing.
 
 import type { Page } from '../../cert-agent/base/admin.ts';
 import { formatTime } from '../../cert-agent/base/clock.ts';

@@ -1,5 +1,5 @@
-// Who still uses plaintext, port by port: an operator must know before a port becomes STRICT, and no other page tells. Bounded,
-// since strangers choose their addresses.
+// Who still uses plaintext, port by port: an operator must know before a port becomes STRICT, and no other page tells.
+// Bounded, since strangers choose their addresses.
 
 import type { PortRules } from '../exchange/exchange.ts';
 import type { MtlsMode } from '../policy/mtls.ts';

@@ -54,7 +54,9 @@ export class Check {
 /** Checks that must all hold. */
 export type Clause = readonly Check[];
 
-/** A rule's condition: one of the sources, one of the operations, all of the `when` conditions. Undefined means 'any'. */
+/**
+ * A rule's condition: one of the sources, one of the operations, all of the `when` conditions. Undefined means 'any'.
+ */
 export interface Shape {
   readonly sources: readonly Clause[] | undefined;
   readonly operations: readonly Clause[] | undefined;
@@ -146,7 +148,9 @@ export interface PolicySet {
 /** Rules visited between two yields, and rules compiled between two: visiting is quick. */
 const rulesPerStep = 100;
 const compiledPerStep = 25;
-/** A peer with more rules than this has them compiled with the configuration, so that its first request does not wait. */
+/**
+ * A peer with more rules than this has them compiled with the configuration, so that its first request does not wait.
+ */
 const fewRules = 200;
 
 /** Compiles the policies that are attached to the workload and skips the rest. Pure. */
@@ -226,7 +230,8 @@ function verdictOf(policy: AuthorizationPolicy, name: RuleName): Decision {
 
 /**
  * TCP has no methods, paths, hosts, headers or tokens. An ALLOW rule that tests them does not exist there (narrower);
- * any other rule loses just those fields (wider: DENY `methods: [POST]` without ports denies all TCP). Both fail closed.
+ * any other rule loses just those fields (wider: DENY `methods: [POST]` without ports denies all TCP). Both fail
+ * closed.
  */
 function shapeForTcp(http: Shape): Shape {
   const reduce = (clause: Clause): Clause => clause.filter(({ attribute }) => !attribute.httpOnly);

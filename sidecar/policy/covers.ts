@@ -1,5 +1,5 @@
-// Does one rule match everything that another one matches? Conservative: 'no' if it cannot tell. Used to find rules that
-// no request can reach.
+// Does one rule match everything that another one matches? Conservative: 'no' if it cannot tell. Used to find rules
+// that no request can reach.
 
 import { blockCovers } from './ip.ts';
 import { isPattern } from './match.ts';
@@ -67,7 +67,9 @@ function valueCovers(field: string, wide: string, narrow: string): boolean {
   return !narrow.startsWith('*') && start.replace(/\*$/, '').startsWith(wide.slice(0, -1));
 }
 
-/** A field whose every value is excluded by its own negation, so that the rule matches nothing; undefined if none is. */
+/**
+ * A field whose every value is excluded by its own negation, so that the rule matches nothing; undefined if none is.
+ */
 export function contradiction(fields: FieldValues): string | undefined {
   for (const [field, values] of Object.entries(fields)) {
     const not = fields[`not${field.charAt(0).toUpperCase()}${field.slice(1)}`];
@@ -76,7 +78,9 @@ export function contradiction(fields: FieldValues): string | undefined {
   return undefined;
 }
 
-/** Does `wide` match everything that `narrow` matches? `field` is one of a source or an operation, '' for plain strings. */
+/**
+ * Does `wide` match everything that `narrow` matches? `field` is one of a source or an operation, '' for plain strings.
+ */
 export function areCovered(field: string, wide: readonly string[], narrow: readonly string[]): boolean {
   return narrow.every((one) => wide.some((other) => valueCovers(field, other, one)));
 }

@@ -1,12 +1,12 @@
-// What servers could read as a credential. A token that the app reads and we do not is not verified, so we look for it in
-// every way that servers are known to read it, not only the standard one.
+// What servers could read as a credential. A token that the app reads and we do not is not verified, so we look for it
+// in every way that servers are known to read it, not only the standard one.
 
 /** The most readings of one place that are looked at: two are too many already. */
 const mostReadings = 4;
 
 /**
- * Whether a text holds a JWT anywhere. Some apps take the text after the last space or cut 'Bearer ' out, under any scheme;
- * some read the payload without looking at what precedes it. A part of a JWT is JSON in base64url.
+ * Whether a text holds a JWT anywhere. Some apps take the text after the last space or cut 'Bearer ' out, under any
+ * scheme; some read the payload without looking at what precedes it. A part of a JWT is JSON in base64url.
  */
 function holdsJwt(text: string): boolean {
   if (!text.includes('.')) return false;
@@ -15,7 +15,9 @@ function holdsJwt(text: string): boolean {
     .some((word) => word.includes('.') && word.split('.').some((part) => startsOf(part).some(isJson)));
 }
 
-/** Where the JSON of a part may begin: at once, after a scheme that is cut off without a space, or after another sign. */
+/**
+ * Where the JSON of a part may begin: at once, after a scheme that is cut off without a space, or after another sign.
+ */
 function startsOf(part: string): string[] {
   const begin = part.slice(0, 160);
   const behindScheme = /^(?:bearer|token|jwt|dpop)(.+)/i.exec(begin)?.[1];
@@ -44,8 +46,9 @@ export interface Reading {
 /**
  * The token in a header's value, several lines of it joined by commas; undefined if no server would find one there.
  *
- * A scheme is case-insensitive, and one or more spaces follow it (RFC 9110 sections 11.1 and 11.4). `Authorization` may hold
- * another scheme (`Basic`), so there only the prefix or the look of a JWT counts; any other header exists for the token.
+ * A scheme is case-insensitive, and one or more spaces follow it (RFC 9110 sections 11.1 and 11.4). `Authorization` may
+ * hold another scheme (`Basic`), so there only the prefix or the look of a JWT counts; any other header exists for the
+ * token.
  * @param name in lower case
  */
 export function readHeaderToken(value: string, name: string, prefix: string): Reading | undefined {
@@ -72,7 +75,9 @@ function afterPrefix(value: string, prefix: string): string | undefined {
   return rest === '' || /^[ \t]/.test(rest) ? rest.trim() : undefined;
 }
 
-/** A scheme at the start of a word: in a second line of the field, in a second credential, with a colon for the space. */
+/**
+ * A scheme at the start of a word: in a second line of the field, in a second credential, with a colon for the space.
+ */
 function holdsScheme(value: string, scheme: string): boolean {
   if (scheme === '') return true;
   const lower = value.toLowerCase();
@@ -86,9 +91,9 @@ function holdsScheme(value: string, scheme: string): boolean {
 }
 
 /**
- * The values of a query parameter, read in every way that servers do: with `;` between parameters (old CGI, Rack), in any
- * case (ASP.NET), as a list (`name[]`), with `.`, a space or a lone `[` for `_` (PHP), cut at a NUL. Empty ones are left out.
- * If there are too many, the first few are returned, followed by one that is no credential.
+ * The values of a query parameter, read in every way that servers do: with `;` between parameters (old CGI, Rack), in
+ * any case (ASP.NET), as a list (`name[]`), with `.`, a space or a lone `[` for `_` (PHP), cut at a NUL. Empty ones are
+ * left out. If there are too many, the first few are returned, followed by one that is no credential.
  * @param path with its query
  */
 export function paramReadings(path: string, name: string): string[] {
@@ -123,9 +128,9 @@ function readingsOf(part: string, isMeant: (raw: string) => boolean): string[] {
 }
 
 /**
- * The values of a cookie, read in every way that servers do: also after a comma, where readers of RFC 2109 begin the next
- * one, after white space, where Python's do, without quotation marks, in any case, and under names that PHP rewrites. Empty
- * ones are left out; if there are too many, as above.
+ * The values of a cookie, read in every way that servers do: also after a comma, where readers of RFC 2109 begin the
+ * next one, after white space, where Python's do, without quotation marks, in any case, and under names that PHP
+ * rewrites. Empty ones are left out; if there are too many, as above.
  * @param header all Cookie fields, joined
  */
 export function cookieReadings(header: string | undefined, name: string): string[] {
@@ -142,7 +147,10 @@ export function cookieReadings(header: string | undefined, name: string): string
   });
 }
 
-/** The possible cookies in a part of the field, between two semicolons: several, for readers that end one at white space. */
+/**
+ * The possible cookies in a part of the field, between two semicolons: several, for readers that end one at white
+ * space.
+ */
 function cookiesIn(part: string): string[] {
   return part.split(',').flatMap((piece) => {
     const words = piece.trim().split(/\s+/);
@@ -182,7 +190,8 @@ function fold(name: string): string {
 function foldDecoded(name: string): string {
   const nul = name.indexOf('\0');
   const text = (nul === -1 ? name : name.slice(0, nul)).trim();
-  // Readers strip more than ASCII white space: strip from both ends whatever cannot be in a token (RFC 9110 section 5.6.2).
+  // Readers strip more than ASCII white space: strip from both ends whatever cannot be in a token (RFC 9110 section
+  // 5.6.2).
   const bare = text.replace(/^[^\w!#$%&'*+.^`|~[-]+|[^\w!#$%&'*+.^`|~[-]+$/g, '');
   return (bare === '' ? text : bare).replace(/[ .[]/g, '_');
 }

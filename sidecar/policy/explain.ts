@@ -1,6 +1,7 @@
 // Why a request was decided as it was: the evaluator itself, with an observer that sees every check. It gives what was
-// considered, in order, and what decided. Where no ALLOW rule matched, it gives the nearest ones, what failed in them, and
-// the smallest edit that would let the request pass. Plain data: for the CLI and the admin port, never for the caller.
+// considered, in order, and what decided. Where no ALLOW rule matched, it gives the nearest ones, what failed in them,
+// and the smallest edit that would let the request pass. Plain data: for the CLI and the admin port, never for the
+// caller.
 
 import type { Check, Clause, CompiledRule, PolicySet } from './compile.ts';
 import { auditOf, customOf, decide, policiesFor, rulesOf } from './decide.ts';
@@ -56,8 +57,8 @@ export interface Refused {
 }
 
 /**
- * Explains what `decide` returns for these facts. `refused` is the recorded decision: an external authorizer is asked before
- * `decide`, and cannot be asked again.
+ * Explains what `decide` returns for these facts. `refused` is the recorded decision: an external authorizer is asked
+ * before `decide`, and cannot be asked again.
  */
 export function explain(set: PolicySet, facts: RequestFacts, refused?: Refused): Explanation {
   const peer = policiesFor(set, facts.principal === '' ? null : facts.principal);

@@ -1,5 +1,5 @@
-// The one spelling of a host name. Requests, server names, policies and route tables all use it, so that a name cannot be
-// routed under one spelling and authorized under another.
+// The one spelling of a host name. Requests, server names, policies and route tables all use it, so that a name cannot
+// be routed under one spelling and authorized under another.
 
 const maxRemembered = 512;
 const remembered = new Map<string, string | undefined>();
@@ -10,9 +10,9 @@ const authorityPattern =
   /^(\[[0-9A-Fa-f:.]+\]|\.?[A-Za-z0-9_~!$&'()*+,;=-]+(?:\.[A-Za-z0-9_~!$&'()*+,;=-]+)*\.?)(?::(\d{1,5}))?$/;
 
 /**
- * A host, with or without a port, in lower case and without the dot of the root (`secret.test.` is `secret.test`, RFC 3986
- * section 3.2.2). Addresses are in their canonical form (RFC 5952; `0x7f.1` is 127.0.0.1 to most clients), the port is without
- * leading zeros. The port stays, since policies may name it. Undefined if it is no host.
+ * A host, with or without a port, in lower case and without the dot of the root (`secret.test.` is `secret.test`, RFC
+ * 3986 section 3.2.2). Addresses are in their canonical form (RFC 5952; `0x7f.1` is 127.0.0.1 to most clients), the
+ * port is without leading zeros. The port stays, since policies may name it. Undefined if it is no host.
  */
 export function normalizeHost(authority: string): string | undefined {
   const known = remembered.get(authority);
@@ -32,8 +32,8 @@ function readHost(authority: string): string | undefined {
 }
 
 /**
- * A value of a policy's `hosts` in the same spelling: a name, or one with a star at an end. Anything else stays as it is, in
- * lower case, and matches nothing.
+ * A value of a policy's `hosts` in the same spelling: a name, or one with a star at an end. Anything else stays as it
+ * is, in lower case, and matches nothing.
  */
 export function normalizeHostPattern(value: string): string {
   const lower = value.toLowerCase();

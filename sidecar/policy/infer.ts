@@ -1,5 +1,5 @@
-// Guesses a path's template from the path alone: what looks like an id, a date or a token becomes a variable, the rest stays
-// literal. The result can be written into a policy unchanged.
+// Guesses a path's template from the path alone: what looks like an id, a date or a token becomes a variable, the rest
+// stays literal. The result can be written into a policy unchanged.
 
 const variable = [
   /^\d+$/,

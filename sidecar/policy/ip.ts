@@ -14,7 +14,10 @@ export interface Ip {
 
 export type IpMatch = (ip: Ip) => boolean;
 
-/** The address in `text`, without zone; an IPv4-mapped address (`::ffff:10.0.0.1`) is IPv4. Undefined if it is no address. */
+/**
+ * The address in `text`, without zone; an IPv4-mapped address (`::ffff:10.0.0.1`) is IPv4. Undefined if it is no
+ * address.
+ */
 export function parseIp(text: string): Ip | undefined {
   if (isIPv4(text)) return { family: 4, a: readIpv4(text), b: 0, c: 0, d: 0, text };
   const zone = text.indexOf('%');
@@ -31,8 +34,8 @@ export function ipOfPlace(place: string): Ip | undefined {
 }
 
 /**
- * The network that counts as one client: for IPv6 a network of 64 bits, since the holder of one address has all of it. ''
- * for an unknown address.
+ * The network that counts as one client: for IPv6 a network of 64 bits, since the holder of one address has all of it.
+ * '' for an unknown address.
  */
 export function networkOf(ip: Ip | undefined): string {
   if (ip === undefined) return '';

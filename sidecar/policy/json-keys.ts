@@ -1,4 +1,5 @@
-// Duplicate keys in JSON: JSON.parse takes the last one, other readers the first, and a token must not have two meanings.
+// Duplicate keys in JSON: JSON.parse takes the last one, other readers the first, and a token must not have two
+// meanings.
 
 /** Does any object of this JSON name a key twice? `text` must be valid JSON. Linear in its length. */
 export function hasDuplicateKeys(text: string): boolean {

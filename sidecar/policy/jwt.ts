@@ -1,6 +1,6 @@
-// Authenticates users by token: the rules of all RequestAuthentication documents of a workload, merged as Istio does. A token
-// is verified once and cached until it expires or its keys change, so that most requests do not wait. Algorithms come from
-// the list below only, keys from the rule's own issuer only; the token chooses neither.
+// Authenticates users by token: the rules of all RequestAuthentication documents of a workload, merged as Istio does. A
+// token is verified once and cached until it expires or its keys change, so that most requests do not wait. Algorithms
+// come from the list below only, keys from the rule's own issuer only; the token chooses neither.
 
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type RequestAuth, readClaims } from './facts.ts';
@@ -78,7 +78,9 @@ const bytesPerToken = 2048;
 const mostRefused = 256;
 /** A refusal is cached only briefly: a token that is not yet valid will be, and keys arrive. */
 const refusalMs = 1000;
-/** Clocks differ by seconds: a token that was just issued may be from the near future. None is accepted after its end. */
+/**
+ * Clocks differ by seconds: a token that was just issued may be from the near future. None is accepted after its end.
+ */
 const notBeforeLeewayMs = 10_000;
 
 interface Provider {
@@ -172,8 +174,8 @@ function checkFrom(
 }
 
 /**
- * A good token does not vouch for another one beside it. A token at the place of another rule is forwarded only if that rule
- * forwards it and verifies it; otherwise the app would read an unverified token there.
+ * A good token does not vouch for another one beside it. A token at the place of another rule is forwarded only if that
+ * rule forwards it and verifies it; otherwise the app would read an unverified token there.
  */
 function checkOthers(
   providers: readonly Provider[],
@@ -344,7 +346,8 @@ async function verifyToken(
       'Jwt header [alg] field value is not supported',
       `the token's algorithm is not supported: ${named(alg)}`,
     );
-  // RFC 7515 section 4.1.11: a recipient that does not support a critical extension must refuse the token; we support none.
+  // RFC 7515 section 4.1.11: a recipient that does not support a critical extension must refuse the token; we support
+  // none.
   if (crit !== undefined)
     throw refusal(
       'jwt_invalid',

@@ -20,8 +20,8 @@ export function compilePrincipals(values: readonly string[], trustDomains: reado
 }
 
 /**
- * A principal under every name of our trust domain: one of the form `td/ns/x/sa/y` that names our domain, one of its aliases
- * or `cluster.local`, which stands for both. Any other value is taken literally, as in Istio.
+ * A principal under every name of our trust domain: one of the form `td/ns/x/sa/y` that names our domain, one of its
+ * aliases or `cluster.local`, which stands for both. Any other value is taken literally, as in Istio.
  */
 export function expandTrustDomain(principal: string, trustDomains: readonly string[]): readonly string[] {
   const td = principal.slice(0, Math.max(0, principal.indexOf('/')));

@@ -1,5 +1,5 @@
-// PeerAuthentication: whether a port requires mutual TLS, accepts both, or accepts plaintext only. Istio's resolution, from
-// the widest scope to the narrowest; pure.
+// PeerAuthentication: whether a port requires mutual TLS, accepts both, or accepts plaintext only. Istio's resolution,
+// from the widest scope to the narrowest; pure.
 
 import type { Workload } from './policy.ts';
 
@@ -7,8 +7,8 @@ import type { Workload } from './policy.ts';
 export type MtlsMode = 'STRICT' | 'PERMISSIVE' | 'DISABLE';
 
 /**
- * The ALPN names (RFC 7301) by which a client's TLS is a sidecar's and not an app's own: Istio's names; one is enough. A
- * certificate cannot tell the two apart, since TLS 1.3 shows it only to the server that answers.
+ * The ALPN names (RFC 7301) by which a client's TLS is a sidecar's and not an app's own: Istio's names; one is enough.
+ * A certificate cannot tell the two apart, since TLS 1.3 shows it only to the server that answers.
  */
 export const meshAlpns: readonly string[] = [
   'istio',
@@ -80,7 +80,10 @@ export function resolveMtls(
   return { mode: decided.mode, from: nameOf(decided) };
 }
 
-/** Documents without effect because another one comes first, and documents that allow plaintext where a wider one refuses it. */
+/**
+ * Documents without effect because another one comes first, and documents that allow plaintext where a wider one
+ * refuses it.
+ */
 export function displacedMtls(documents: readonly PeerAuthentication[], scope: MtlsScope): readonly string[] {
   const { mesh, namespace, own } = scopesOf(documents, scope);
   const behind = [mesh, namespace, own].flatMap(([first, ...others]) =>
@@ -93,11 +96,11 @@ export function displacedMtls(documents: readonly PeerAuthentication[], scope: M
     const wider = order.slice(index + 1).find(({ mode }) => mode !== undefined);
     if (wider?.mode !== 'STRICT') return [];
     const ports = [...near.portLevel].filter(([, mode]) => mode === 'PERMISSIVE' || mode === 'DISABLE');
-    const said = [
+    const modes = [
       ...(near.mode === 'PERMISSIVE' || near.mode === 'DISABLE' ? [near.mode] : []),
       ...ports.map(([port, mode]) => `${mode} on port ${port}`),
     ];
-    return said.map(
+    return modes.map(
       (what) => `PeerAuthentication ${nameOf(near)} (${what}) takes the place of ${nameOf(wider)} (STRICT)`,
     );
   });

@@ -31,7 +31,10 @@ export function normalizePath(target: string, how: PathNormalization = 'BASE'): 
   return (merges ? resolved.replace(/\/{2,}/g, '/') : resolved) + rest;
 }
 
-/** Section 6.2.2.2: %2d %2e %30-39 %41-5a %5f %61-7a %7e mean the same decoded, and are decoded once; optionally slashes too. */
+/**
+ * Section 6.2.2.2: %2d %2e %30-39 %41-5a %5f %61-7a %7e mean the same decoded, and are decoded once; optionally slashes
+ * too.
+ */
 function decode(path: string, slashes: boolean): string {
   return path.replace(/%(.{0,2})/g, (whole, digits: string) => {
     if (!/^[0-9A-Fa-f]{2}$/.test(digits)) throw invalid(`the escape '${whole}' is broken`);

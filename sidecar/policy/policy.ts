@@ -1,5 +1,5 @@
-// The nouns of authorization: documents as they were read, and decisions. A decision is frozen and made once per rule, when
-// the configuration is compiled, so that evaluating a request allocates nothing.
+// The nouns of authorization: documents as they were read, and decisions. A decision is frozen and made once per rule,
+// when the configuration is compiled, so that evaluating a request allocates nothing.
 
 /** The workload that policies are attached to. */
 export interface Workload {
@@ -93,8 +93,8 @@ export function mintPermit(policy: string, by?: RuleName): Permit {
 let makeTunnel: (policy: string) => TunnelPermit;
 
 /**
- * The proof that bytes may pass unread: what CONNECT opens. It is not a Permit, so a request that policy has admitted as a
- * request can never become a tunnel, even if its method is CONNECT. Only the table of upstreams makes them.
+ * The proof that bytes may pass unread: what CONNECT opens. It is not a Permit, so a request that policy has admitted
+ * as a request can never become a tunnel, even if its method is CONNECT. Only the table of upstreams makes them.
  */
 export class TunnelPermit {
   /** `upstream[orders]`. */
@@ -158,7 +158,10 @@ export interface PolicyScope {
   readonly defaultAction: 'deny' | 'allow';
 }
 
-/** Root namespace: mesh-wide. Elsewhere: its own namespace. In both, `matchLabels` narrows to workloads that have all labels. */
+/**
+ * Root namespace: mesh-wide. Elsewhere: its own namespace. In both, `matchLabels` narrows to workloads that have all
+ * labels.
+ */
 export function isAttached(
   policy: Pick<AuthorizationPolicy, 'namespace' | 'matchLabels' | 'targetRefs'>,
   { rootNamespace, workload }: PolicyScope,

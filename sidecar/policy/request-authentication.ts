@@ -1,5 +1,5 @@
-// RequestAuthentication: which tokens a workload accepts, where it looks for them, and what it does with them. The nouns and
-// the pure parts; keys are fetched and signatures verified elsewhere.
+// RequestAuthentication: which tokens a workload accepts, where it looks for them, and what it does with them. The
+// nouns and the pure parts; keys are fetched and signatures verified elsewhere.
 
 import {
   cookieReadings,
@@ -63,8 +63,8 @@ export interface TokenSource {
 }
 
 /**
- * The tokens at a rule's locations, in order; by default `Authorization: Bearer`, then the query's `access_token`. Anything
- * that a server could read as a token counts (credential-readings.ts), so one place may hold several.
+ * The tokens at a rule's locations, in order; by default `Authorization: Bearer`, then the query's `access_token`.
+ * Anything that a server could read as a token counts (credential-readings.ts), so one place may hold several.
  */
 export function findTokens(rule: JwtRule, source: TokenSource): FoundToken[] {
   const { fromHeaders, fromCookies } = rule;
@@ -122,8 +122,9 @@ export function cookiesOf(header: string | undefined): [string, string][] {
 }
 
 /**
- * A claim as a header's value, by its name or its dotted path: text as UTF-8 bytes, a list or an object as JSON in padded
- * base64, as in Envoy (its pull request 30377). Undefined if the claim is absent or null; `unfit` is why it cannot be a value.
+ * A claim as a header's value, by its name or its dotted path: text as UTF-8 bytes, a list or an object as JSON in
+ * padded base64, as in Envoy (its pull request 30377). Undefined if the claim is absent or null; `unfit` is why it
+ * cannot be a value.
  */
 export function claimText(
   claims: Readonly<Record<string, unknown>>,

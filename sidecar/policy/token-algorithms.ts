@@ -1,5 +1,5 @@
-// How a key signs and verifies, by the kind of key alone: a token has no influence, so no key can be made to pass for one of
-// another kind (RFC 8725 section 3.1).
+// How a key signs and verifies, by the kind of key alone: a token has no influence, so no key can be made to pass for
+// one of another kind (RFC 8725 section 3.1).
 
 import { constants, type KeyObject, sign, verify } from 'node:crypto';
 

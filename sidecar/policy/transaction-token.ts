@@ -1,7 +1,7 @@
-// A gateway's assertion about a user, for the next hop: a JWT that lasts one minute at most, signed with the gateway's own
-// SVID, after the OAuth Transaction Tokens draft. It is accepted only from the mTLS peer that it names as issuer and only for
-// the workload that it names, so a stolen one is useless. Verified tokens are cached with the generation of our identity that
-// verified them, and dropped with it: a changed bundle or deny list takes effect at once.
+// A gateway's assertion about a user, for the next hop: a JWT that lasts one minute at most, signed with the gateway's
+// own SVID, after the OAuth Transaction Tokens draft. It is accepted only from the mTLS peer that it names as issuer
+// and only for the workload that it names, so a stolen one is useless. Verified tokens are cached with the generation
+// of our identity that verified them, and dropped with it: a changed bundle or deny list takes effect at once.
 
 import type { KeyObject } from 'node:crypto';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -40,8 +40,8 @@ export interface Vouched {
   readonly gateway: string;
   readonly auth: RequestAuth;
   /**
-   * When the user's credential (for example the user's own token) expires: wall clock, milliseconds. The transaction token's own
-   * end only limits how long it may be presented: a stream that it opened may last longer.
+   * When the user's credential (for example the user's own token) expires: wall clock, milliseconds. The transaction
+   * token's own end only limits how long it may be presented: a stream that it opened may last longer.
    */
   readonly validUntil: number;
   /** When it was verified, and under which generation. */
@@ -96,8 +96,8 @@ export function verifyTransactionToken(token: string, peer: string, ours: Identi
 }
 
 /**
- * Checks whether the gateway's assertion still holds under another generation of our identity: its signer may be denied since
- * then, or its root gone. The time is that of the request: a leaf that has expired since was good when it signed.
+ * Checks whether the gateway's assertion still holds under another generation of our identity: its signer may be denied
+ * since then, or its root gone. The time is that of the request: a leaf that has expired since was good when it signed.
  * @throws SallyportError `txn_token_invalid`.
  */
 export function checkVouched({ gateway, header, at, under }: Vouched, ours: Identity): void {
@@ -198,7 +198,8 @@ function signerOf(header: string, ours: Identity, at: number): Signer {
   if (known !== undefined && known.notBefore <= at && at <= known.validUntil) return known;
   const { typ, alg, crit, x5c } = readObject(header, 'header');
   if (typ !== transactionTokenType) throw new Error(`its type is not '${transactionTokenType}'`);
-  // RFC 7515 section 4.1.11: a recipient that does not support a critical extension must refuse the token; we support none.
+  // RFC 7515 section 4.1.11: a recipient that does not support a critical extension must refuse the token; we support
+  // none.
   if (crit !== undefined) throw new Error("it has 'crit', and no critical extension is supported");
   const chain = readChain(x5c);
   checkChainSize(chain);

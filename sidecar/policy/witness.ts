@@ -1,5 +1,5 @@
-// Requests made from rules: for each rule, some that match it and some that just miss it. They compare two versions of the
-// policies without a log, and find rules that no request reaches.
+// Requests made from rules: for each rule, some that match it and some that just miss it. They compare two versions of
+// the policies without a log, and find rules that no request reaches.
 
 import type { CompiledRule, PolicySet } from './compile.ts';
 import { rulesOf } from './decide.ts';
@@ -110,14 +110,16 @@ function* draftsOf({ rule, name }: CompiledRule, scope: WitnessScope): Generator
         yield { ...draft, host: 'elsewhere.test' };
         yield { ...draft, port: draft.port + 1 };
         yield { ...draft, principal: '' };
-        yield { ...draft, principal: `spiffe://${scope.trustDomain}/ns/elsewhere/sa/other` };
+        yield { ...draft, principal: `spiffe://${scope.trustDomain}/ns/elsewhere/sa/somebody` };
         yield { ...draft, sourceIp: '203.0.113.9', remoteIp: '203.0.113.9' };
         yield { ...draft, claims: undefined };
         yield { ...draft, headers: {} };
       }
 }
 
-/** The first value of every positive field, then each further value, one at a time; negations are met by avoiding them. */
+/**
+ * The first value of every positive field, then each further value, one at a time; negations are met by avoiding them.
+ */
 function* combine(source: FieldValues, operation: FieldValues): Generator<Record<string, string>> {
   const all = Object.entries({ ...source, ...operation }).filter(([field]) => !/^not[A-Z]/.test(field));
   const first = Object.fromEntries(all.map(([field, values]) => [field, values[0]!]));

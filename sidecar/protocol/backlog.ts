@@ -27,8 +27,8 @@ export class Backlog {
   }
 
   /**
-   * How long `bytes` wait at the pace so far, milliseconds; `moved` is the total taken. Of two backlogs of the same size, a
-   * reader that takes a byte now and then waits as long as one that takes none; a fast reader hardly waits.
+   * How long `bytes` wait at the pace so far, milliseconds; `moved` is the total taken. Of two backlogs of the same
+   * size, a reader that takes a byte now and then waits as long as one that takes none; a fast reader hardly waits.
    */
   waitMs(now: number, bytes: number, moved: number): number {
     const age = now - this.#since;
@@ -40,8 +40,8 @@ export class Backlog {
 const peerFactor = 4;
 
 /**
- * How long a reader may take nothing. A mesh peer is exempt: it relays what it gets and takes more once all of it is gone. It
- * does this check itself, and knows which of its clients is slow.
+ * How long a reader may take nothing. A mesh peer is exempt: it relays what it gets and takes more once all of it is
+ * gone. It does this check itself, and knows which of its clients is slow.
  */
 export function stallMsFor(peer: unknown, limitMs: number): number {
   return peer === undefined ? limitMs : peerFactor * limitMs;
@@ -53,8 +53,8 @@ export class ExchangeBacklog {
   #request: Backlog | undefined = undefined;
 
   /**
-   * `ofReply` bytes of the response wait, of which the client has taken `taken`; `ofRequest` bytes of the request wait, of
-   * which `received` have arrived. Returns who took none for `clientMs` or `upstreamMs`; undefined if neither.
+   * `ofReply` bytes of the response wait, of which the client has taken `taken`; `ofRequest` bytes of the request wait,
+   * of which `received` have arrived. Returns who took none for `clientMs` or `upstreamMs`; undefined if neither.
    */
   look(
     now: number,

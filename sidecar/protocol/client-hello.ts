@@ -1,6 +1,7 @@
-// The first message of a TLS client, read without consuming it, before any answer: the server name that it requests (RFC 6066
-// section 3), so that a gateway can choose the listener, and the protocols that it offers (ALPN, RFC 7301), so that a sidecar
-// knows whether the TLS is its own. It peeks only; the next reader of the connection reads the bytes anew.
+// The first message of a TLS client, read without consuming it, before any answer: the server name that it requests
+// (RFC 6066 section 3), so that a gateway can choose the listener, and the protocols that it offers (ALPN, RFC 7301),
+// so that a sidecar knows whether the TLS is its own. It peeks only; the next reader of the connection reads the bytes
+// anew.
 
 import type { Socket } from 'node:net';
 import type { Limits } from '../exchange/limits.ts';
@@ -131,8 +132,8 @@ function readProtocols(list: Buffer): readonly string[] | undefined {
 }
 
 /**
- * Waits for a connection's hello without consuming it. `take` gets the socket paused. A connection that sends none in time, or
- * something else, is closed, and `refuse` gets the reason.
+ * Waits for a connection's hello without consuming it. `take` gets the socket paused. A connection that sends none in
+ * time, or something else, is closed, and `refuse` gets the reason.
  */
 export function whenHello(
   raw: Socket,

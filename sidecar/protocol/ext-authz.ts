@@ -183,7 +183,10 @@ interface CheckAnswer {
   };
 }
 
-/** Decodes a gRPC check response. @throws SallyportError `ext_authz_failed` if it is none, or needs something unsupported. */
+/**
+ * Decodes a gRPC check response.
+ * @throws SallyportError `ext_authz_failed` if it is none, or needs something unsupported.
+ */
 export function decodeCheck(body: Buffer): Ruling {
   const bytes = unframed(body);
   if (bytes === undefined)

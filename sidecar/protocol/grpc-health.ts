@@ -1,4 +1,5 @@
-// grpc.health.v1, the health service of gRPC servers (grpc/proto/health/v1): the request for one service, and the response.
+// grpc.health.v1, the health service of gRPC servers (grpc/proto/health/v1): the request for one service, and the
+// response.
 
 import protobuf from 'protobufjs/light.js';
 import { SallyportError } from '../../cert-agent/base/errors.ts';

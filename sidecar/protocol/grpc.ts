@@ -1,5 +1,5 @@
-// gRPC over HTTP: what makes a request gRPC, how it is refused (HTTP 200 and a status of its own), and how many messages
-// a body holds. The messages themselves are not decoded.
+// gRPC over HTTP: what makes a request gRPC, how it is refused (HTTP 200 and a status of its own), and how many
+// messages a body holds. The messages themselves are not decoded.
 
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Fields, fieldName, type Reply } from '../exchange/message.ts';

@@ -14,7 +14,10 @@ export interface HttpAuthorizer {
   readonly headersToDownstreamOnDeny: readonly string[];
 }
 
-/** Tests which fields it receives, by `FieldName.folded`: in every spelling, since an app may read another one than it does. */
+/**
+ * Tests which fields it receives, by `FieldName.folded`: in every spelling, since an app may read another one than it
+ * does.
+ */
 export function toldOf(authorizer: HttpAuthorizer): Match {
   return compileStrings(sentOf(authorizer).map((one) => one.split('*').map(foldName).join('*')));
 }

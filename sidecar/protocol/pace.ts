@@ -1,6 +1,6 @@
-// The slowest pace allowed, so that a client cannot hold a request, a backend and our memory with a byte now and then. Each
-// body has a reserve of time: it runs out while the client is due to move bytes, and bytes that move give some of it back.
-// Checked in the coarse tick.
+// The slowest pace allowed, so that a client cannot hold a request, a backend and our memory with a byte now and then.
+// Each body has a reserve of time: it runs out while the client is due to move bytes, and bytes that move give some of
+// it back. Checked in the coarse tick.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange/exchange.ts';
@@ -22,14 +22,16 @@ export class Pace {
     this.#bytes = bytes;
   }
 
-  /** `bytes` have arrived so far. `waited`: we have been ready for more since the last look. True if that is too slow. */
+  /**
+   * `bytes` have arrived so far. `waited`: we have been ready for more since the last look. True if that is too slow.
+   */
   isSlow(now: number, bytes: number, waited: boolean, perSecond: number): boolean {
     return this.#look(now, bytes, waited, perSecond, savedMs);
   }
 
   /**
-   * `bytes` were written so far, of which `outstanding` still wait. Bytes in the system's buffers show as taken only when a
-   * good part of them is gone, so the waiting bytes get the time that they may take.
+   * `bytes` were written so far, of which `outstanding` still wait. Bytes in the system's buffers show as taken only
+   * when a good part of them is gone, so the waiting bytes get the time that they may take.
    */
   isTakenSlowly(now: number, bytes: number, outstanding: number, perSecond: number): boolean {
     return this.#look(now, bytes, true, perSecond, graceMs + (outstanding * 1000) / perSecond);
@@ -46,8 +48,8 @@ export class Pace {
 }
 
 /**
- * Is it the client's turn to send? Not between the messages of a gRPC stream, where any time may pass, nor for a client that
- * has sent `Expect: 100-continue` and waits for the app.
+ * Is it the client's turn to send? Not between the messages of a gRPC stream, where any time may pass, nor for a client
+ * that has sent `Expect: 100-continue` and waits for the app.
  */
 export function owesBody({ grpc, expectContinue, bytesReceived }: Exchange): boolean {
   return !grpc && !(expectContinue && bytesReceived === 0);

@@ -1,6 +1,6 @@
-// The PROXY protocol (haproxy's proxy-protocol.txt, versions 1 and 2): a load balancer states, before anything else, the ends
-// of the connection that it forwards. The configured load balancers must send it; from any other client it ends the
-// connection. Parsed strictly, and before TLS: later readers never see the preface.
+// The PROXY protocol (haproxy's proxy-protocol.txt, versions 1 and 2): a load balancer states, before anything else,
+// the ends of the connection that it forwards. The configured load balancers must send it; from any other client it
+// ends the connection. Parsed strictly, and before TLS: later readers never see the preface.
 
 import { isIPv4, isIPv6, type Socket } from 'node:net';
 import { formatPlace } from '../../cert-agent/base/address.ts';
@@ -66,7 +66,9 @@ function readLine(bytes: Buffer): PrefaceRead {
   return { length, place: placeOf(source, Number(from), destination, Number(to)) };
 }
 
-/** Version 2, section 2.2: version and command, family and transport, length, addresses, then fields that are skipped. */
+/**
+ * Version 2, section 2.2: version and command, family and transport, length, addresses, then fields that are skipped.
+ */
 function readBinary(bytes: Buffer): PrefaceRead {
   if (bytes.length < 16) return 'more';
   const [version, command, family, length] = [
@@ -130,15 +132,17 @@ export interface ProxyProtocol {
   /** The addresses that must send a preface. */
   readonly trusts: IpMatch;
   readonly limits: Pick<Limits, 'handshakeMs' | 'protocolDetectionMs'>;
-  /** The protocol after the preface. On a port of streams, a silent client may be waiting for the server to speak first. */
+  /**
+   * The protocol after the preface. On a port of streams, a silent client may be waiting for the server to speak first.
+   */
   readonly speaks: 'tls' | PortRules['protocol'];
 }
 
 export type ProxyProtocolCode = 'proxy_protocol_invalid' | 'proxy_protocol_untrusted';
 
 /**
- * Waits for a connection's preface and consumes it; the bytes after it stay. `take` gets the socket paused. A connection that
- * does not send what it must, or sends what it must not, is closed, and `refuse` gets the reason.
+ * Waits for a connection's preface and consumes it; the bytes after it stay. `take` gets the socket paused. A
+ * connection that does not send what it must, or sends what it must not, is closed, and `refuse` gets the reason.
  */
 export function whenProxied(
   raw: Socket,

@@ -1,5 +1,5 @@
-// A visible cut. `destroy()` of a TLS socket sends a FIN without close_notify, which Node takes for a proper end on the other
-// side (measured); only a reset of the underlying connection tells a truncated stream from a complete one.
+// A visible cut. `destroy()` of a TLS socket sends a FIN without close_notify, which Node takes for a proper end on the
+// other side (measured); only a reset of the underlying connection tells a truncated stream from a complete one.
 
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';

@@ -30,8 +30,8 @@ function sniffHello(bytes: Buffer): Sniffed {
 }
 
 /**
- * Tells TLS from plaintext by a connection's first bytes, without consuming them. On an HTTP port a silent client is closed
- * in time; on a port that is declared `tcp`, silence means plaintext in which the server speaks first.
+ * Tells TLS from plaintext by a connection's first bytes, without consuming them. On an HTTP port a silent client is
+ * closed in time; on a port that is declared `tcp`, silence means plaintext in which the server speaks first.
  */
 export function whenSniffed(
   raw: Socket,

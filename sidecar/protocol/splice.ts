@@ -1,5 +1,5 @@
-// Joins two ends: bytes in both directions, half-close passed on, paced by the slower side. From the hand-over on the splice
-// owns both ends and closes both.
+// Joins two ends: bytes in both directions, half-close passed on, paced by the slower side. From the hand-over on the
+// splice owns both ends and closes both.
 
 import type { Duplex } from 'node:stream';
 import { readBytes } from '../../cert-agent/base/heap.ts';

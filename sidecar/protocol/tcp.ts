@@ -1,4 +1,5 @@
-// TCP: a connection is the exchange. It is accepted paused, authorized, joined with its upstream, and recorded at its end.
+// TCP: a connection is the exchange. It is accepted paused, authorized, joined with its upstream, and recorded at its
+// end.
 
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';

@@ -33,8 +33,9 @@ export interface TlsSettings {
 }
 
 /**
- * The options that follow the SVID and are replaced on rotation, for accepting and dialing. It has no roots, on purpose:
- * OpenSSL has one pool of them, and its verdict on several trust domains is wrong both ways. See peer-chain.ts for ours.
+ * The options that follow the SVID and are replaced on rotation, for accepting and dialing. It has no roots, on
+ * purpose: OpenSSL has one pool of them, and its verdict on several trust domains is wrong both ways. See peer-chain.ts
+ * for ours.
  */
 export function contextOptions(svid: Svid, settings: TlsSettings): SecureContextOptions {
   // An empty list, since Node uses its own roots without one.
@@ -42,8 +43,8 @@ export function contextOptions(svid: Svid, settings: TlsSettings): SecureContext
 }
 
 /**
- * One handshake per connection. A resumed session skips every check of a certificate (conventions: measured), so there are
- * no tickets. TLS 1.2 lets a client request one handshake after the other, each of which costs us a signature.
+ * One handshake per connection. A resumed session skips every check of a certificate (conventions: measured), so there
+ * are no tickets. TLS 1.2 lets a client request one handshake after the other, each of which costs us a signature.
  */
 const neverAgain = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION;
 
@@ -65,7 +66,10 @@ export interface FrontCertificates {
   readonly authorities: string | undefined;
 }
 
-/** The context of a gateway's listener. Of several certificates OpenSSL presents the one whose signatures the client supports. */
+/**
+ * The context of a gateway's listener. Of several certificates OpenSSL presents the one whose signatures the client
+ * supports.
+ */
 export function frontContextOptions(
   { certificates, authorities }: FrontCertificates,
   settings: TlsSettings,
@@ -102,16 +106,17 @@ function factsOf(socket: TLSSocket): { readonly version: string; readonly cipher
 }
 
 /**
- * Options of a listener that requires a certificate. Node's own verdict is read from the socket and evaluated in peer.ts,
- * which can give the reason; nothing is served before that.
+ * Options of a listener that requires a certificate. Node's own verdict is read from the socket and evaluated in
+ * peer.ts, which can give the reason; nothing is served before that.
  */
 export function listenOptions(handshakeMs: number): TlsOptions {
   return { requestCert: true, rejectUnauthorized: false, handshakeTimeout: handshakeMs, noDelay: true };
 }
 
 /**
- * The protocol agreed with a mesh client that offers `protocols` (RFC 7301 section 3.2): HTTP/2, else the client's preference.
- * If that is a name of the mesh, the first bytes tell the protocol. Undefined: none, and the handshake fails.
+ * The protocol agreed with a mesh client that offers `protocols` (RFC 7301 section 3.2): HTTP/2, else the client's
+ * preference. If that is a name of the mesh, the first bytes tell the protocol. Undefined: none, and the handshake
+ * fails.
  */
 export function agreeInMesh(protocols: readonly string[]): string | undefined {
   return protocols.find((one) => one === 'h2') ?? protocols.find((one) => spokenInMesh.has(one));
@@ -121,8 +126,9 @@ export function agreeInMesh(protocols: readonly string[]): string | undefined {
 const spokenInMesh = new Set(['http/1.1', ...meshAlpns.filter((one) => one !== 'istio-peer-exchange')]);
 
 /**
- * The protocols offered to a peer: our mark beside `alpn`, so that a PERMISSIVE port recognises us. A dialer of streams puts
- * the mark first and adds HTTP/1.1: servers that refuse unknown protocols then treat the offer as they would no ALPN at all.
+ * The protocols offered to a peer: our mark beside `alpn`, so that a PERMISSIVE port recognises us. A dialer of streams
+ * puts the mark first and adds HTTP/1.1: servers that refuse unknown protocols then treat the offer as they would no
+ * ALPN at all.
  */
 export function offeredToPeer(alpn: readonly string[]): string[] {
   return alpn.length === 0 ? [meshAlpn, 'http/1.1'] : [...alpn, meshAlpn];

@@ -1,5 +1,5 @@
-// The parts of WebSocket that a proxy needs (RFC 6455): the handshake's key and its answer if one side speaks HTTP/2 and has
-// neither (RFC 8441 section 5), and where a frame ends, so that a close frame of ours can stand between two.
+// The parts of WebSocket that a proxy needs (RFC 6455): the handshake's key and its answer if one side speaks HTTP/2
+// and has neither (RFC 8441 section 5), and where a frame ends, so that a close frame of ours can stand between two.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { fieldName } from '../exchange/message.ts';

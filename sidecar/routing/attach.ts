@@ -1,5 +1,5 @@
-// Which routes belong to which listeners, under which host names, and the conditions that the standard requires for each.
-// Pure: what is served and what a status says come from the same evaluation.
+// Which routes belong to which listeners, under which host names, and the conditions that the standard requires for
+// each. Pure: what is served and what a status says come from the same evaluation.
 
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import { type Condition, type Say, sayFor } from './conditions.ts';
@@ -34,8 +34,8 @@ export interface AttachedRoute {
   /** It was served here before this generation. */
   readonly isInForce?: true;
   /**
-   * It arrived while the listener served others, and protects nothing yet. A part of it that is unreadable takes no requests from
-   * the others: they went elsewhere before, and still do.
+   * It arrived while the listener served others, and protects nothing yet. A part of it that is unreadable takes no
+   * requests from the others: they went elsewhere before, and still do.
    */
   readonly isNew?: true;
 }
@@ -170,8 +170,8 @@ function wishOf(
 }
 
 /**
- * The routes of a listener; of equal matches the first wins: those in force, in their order; then the older, then by name.
- * A new one is refused if another kind of route has the same host name.
+ * The routes of a listener; of equal matches the first wins: those in force, in their order; then the older, then by
+ * name. A new one is refused if another kind of route has the same host name.
  */
 function settle(
   listener: ListenerState,
@@ -263,12 +263,15 @@ function acceptance(route: RouteDocument, say: Say): Condition[] {
   ];
 }
 
-/** Gateway API requires a message that begins with 'Dropped Rule'. Ours answers 500, so that no other rule gets its requests. */
+/**
+ * Gateway API requires a message that begins with 'Dropped Rule'. Ours answers 500, so that no other rule gets its
+ * requests.
+ */
 function partial(route: RouteDocument, say: Say): Condition[] {
   const { list, isAll } = brokenIn(route);
   if (isAll || list.length === 0) return [];
-  const said = list.map(({ index, message }) => `Dropped Rule ${index}: ${message} (it answers 500)`).join('; ');
-  return [say('PartiallyInvalid', true, 'UnsupportedValue', said)];
+  const sentence = list.map(({ index, message }) => `Dropped Rule ${index}: ${message} (it answers 500)`).join('; ');
+  return [say('PartiallyInvalid', true, 'UnsupportedValue', sentence)];
 }
 
 function resolvedRefs(backends: readonly ResolvedBackend[], route: RouteDocument, say: Say): Condition {
@@ -339,8 +342,8 @@ export function selects(
 }
 
 /**
- * A route's own names, as far as the listener shares them. The router compares routes by these names, not by their intersection
- * with the listener, since the listener has been chosen before.
+ * A route's own names, as far as the listener shares them. The router compares routes by these names, not by their
+ * intersection with the listener, since the listener has been chosen before.
  */
 function hostsFor({ spec }: ListenerState, route: RouteDocument): readonly string[] {
   if (route.kind === 'TCPRoute') return ['*'];

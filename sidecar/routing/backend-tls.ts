@@ -1,5 +1,5 @@
-// BackendTLSPolicy: which one applies to which Service's port, and its status for each Gateway through which that Service is
-// reached. Of two for one port the older applies.
+// BackendTLSPolicy: which one applies to which Service's port, and its status for each Gateway through which that
+// Service is reached. Of two for one port the older applies.
 
 import type { Attachments } from './attach.ts';
 import { sayFor } from './conditions.ts';
@@ -13,7 +13,9 @@ type BackendTls = Document<BackendTlsSpec>;
 
 const group = 'gateway.networking.k8s.io';
 
-/** The policy of a Service's port, `namespace/name:port`; one that names the port by its section precedes one for all. */
+/**
+ * The policy of a Service's port, `namespace/name:port`; one that names the port by its section precedes one for all.
+ */
 export function backendTlsFor(service: string, documents: GatewayDocuments): BackendTls | undefined {
   const { namespace, name, port } = placeOf(service);
   const section = portsOf(namespace, name, documents)?.find((one) => String(one.port) === port)?.name;
@@ -31,8 +33,8 @@ export function lostBackendTls(
   documents: GatewayDocuments,
 ): { readonly policy: BackendTls; readonly why: string } | undefined {
   const { namespace, name, port } = placeOf(service);
-  const told = portsOf(namespace, name, documents);
-  const ports = told ?? [{ name: undefined, port: Number(port) }];
+  const known = portsOf(namespace, name, documents);
+  const ports = known ?? [{ name: undefined, port: Number(port) }];
   for (const policy of documents.backendTls) {
     const lost = sectionsFor(policy, namespace, name).find(
       (wanted) => wanted !== undefined && !ports.some((of) => of.name === wanted || String(of.port) === wanted),
@@ -40,7 +42,9 @@ export function lostBackendTls(
     if (lost === undefined) continue;
     const what = `BackendTLSPolicy ${keyOf(policy)} is for port '${lost}' of Service ${namespace}/${name}, which`;
     const why =
-      told === undefined ? `${what} cannot be resolved without a document of that Service` : `${what} it does not have`;
+      known === undefined
+        ? `${what} cannot be resolved without a document of that Service`
+        : `${what} it does not have`;
     return { policy, why };
   }
   return undefined;
@@ -63,7 +67,9 @@ function sectionsFor({ namespace: own, spec }: BackendTls, namespace: string, na
   );
 }
 
-/** The CA certificates (PEM) that a policy names, or `System`, with problems of some of them; else why there are none. */
+/**
+ * The CA certificates (PEM) that a policy names, or `System`, with problems of some of them; else why there are none.
+ */
 export function authoritiesOf(
   { spec, namespace, name }: BackendTls,
   documents: GatewayDocuments,

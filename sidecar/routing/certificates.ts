@@ -1,5 +1,5 @@
-// The certificates of listeners: when they expire, and whether they have the listener's host name. Clients refuse a wrong
-// certificate, so the operator should know first.
+// The certificates of listeners: when they expire, and whether they have the listener's host name. Clients refuse a
+// wrong certificate, so the operator should know first.
 
 import { X509Certificate } from 'node:crypto';
 import { readPemBlocks } from '../../cert-agent/identity/bundle.ts';

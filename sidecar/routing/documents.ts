@@ -1,6 +1,6 @@
 // The documents of a gateway as plain data: Gateway API's kinds, what they refer to (Services, Secrets, ConfigMaps,
-// Namespaces), and the policies that are attached to them. An invalid document is kept as its problems, because others are
-// served beside it and because what it was meant to protect must not be open.
+// Namespaces), and the policies that are attached to them. An invalid document is kept as its problems, because others
+// are served beside it and because what it was meant to protect must not be open.
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
 
@@ -151,7 +151,9 @@ export interface HttpMatch {
   readonly headers?: readonly ValueMatch[];
   readonly queryParams?: readonly ValueMatch[];
   readonly method?: string;
-  /** For a broken rule: it covers more than was written, because its path, or another part of its match, is unreadable. */
+  /**
+   * For a broken rule: it covers more than was written, because its path, or another part of its match, is unreadable.
+   */
   readonly widened?: 'path' | 'rest';
 }
 
@@ -281,7 +283,9 @@ export function keyOf({ namespace, name }: { readonly namespace: string; readonl
   return `${namespace}/${name}`;
 }
 
-/** Older first, then by `namespace/name`: how Gateway API breaks ties. A document without age counts as the youngest. */
+/**
+ * Older first, then by `namespace/name`: how Gateway API breaks ties. A document without age counts as the youngest.
+ */
 export function byAge(a: Named, b: Named): number {
   const [first, second] = [a.createdAt ?? Number.POSITIVE_INFINITY, b.createdAt ?? Number.POSITIVE_INFINITY];
   if (first !== second) return first - second;

@@ -1,5 +1,5 @@
-// Host names of listeners and routes: which of them match, which of two is more precise, and what two sets have in common.
-// Gateway API v1, `Hostname`: a wildcard stands for one or more labels, never for none.
+// Host names of listeners and routes: which of them match, which of two is more precise, and what two sets have in
+// common. Gateway API v1, `Hostname`: a wildcard stands for one or more labels, never for none.
 
 /** Does `pattern` (undefined matches all) match a host in lower case, without port? */
 export function hostMatches(pattern: string | undefined, host: string): boolean {
@@ -12,8 +12,8 @@ export function hostMatches(pattern: string | undefined, host: string): boolean 
 export const maxHost = 253;
 
 /**
- * The patterns that match a host, the most precise first: itself, then wildcards from the longest on, then `*`. (HTTPRoute
- * `hostnames`: most characters in a matching non-wildcard name, then most characters in a matching name.)
+ * The patterns that match a host, the most precise first: itself, then wildcards from the longest on, then `*`.
+ * (HTTPRoute `hostnames`: most characters in a matching non-wildcard name, then most characters in a matching name.)
  */
 export function patternsFor(host: string): readonly string[] {
   // No name is this long: one of thirty thousand labels would yield as many patterns.

@@ -1,4 +1,5 @@
-// The listeners of all Gateways: which can be served, on which port, with which certificates, and why the others cannot.
+// The listeners of all Gateways: which can be served, on which port, with which certificates, and why the others
+// cannot.
 
 import type { TlsVersion } from '../protocol/tls.ts';
 import type { Condition, Say } from './conditions.ts';
@@ -60,7 +61,10 @@ const kindsOf: Readonly<Record<string, readonly string[]>> = {
 /** What may share a port: a client selects the listener by SNI. */
 const families: Readonly<Record<string, string>> = { HTTP: 'http', HTTPS: 'tls', TLS: 'tls', TCP: 'tcp' };
 
-/** Every listener of every Gateway, older Gateways first. Of two for one place the one in force keeps it, else the older. */
+/**
+ * Every listener of every Gateway, older Gateways first. Of two for one place the one in force keeps it, else the
+ * older.
+ */
 export function stateListeners(documents: GatewayDocuments, world: GatewayWorld): readonly ListenerState[] {
   const owners = new Map<string, GatewayPlace>();
   for (const one of world.inForce.places)
@@ -269,11 +273,11 @@ function validationOf(
   spec: ListenerSpec,
   options: TlsOptions | Unresolved,
 ): ClientValidation | undefined {
-  const said = clientValidationOf(gateway, spec);
-  if ('reason' in options || options.clients !== 'MUTUAL') return said;
-  if (said === undefined) return { caCertificateRefs: spec.tls?.certificateRefs?.slice(0, 1) ?? [] };
+  const validation = clientValidationOf(gateway, spec);
+  if ('reason' in options || options.clients !== 'MUTUAL') return validation;
+  if (validation === undefined) return { caCertificateRefs: spec.tls?.certificateRefs?.slice(0, 1) ?? [] };
   // MUTUAL admits no client without one.
-  return { ...said, mode: 'AllowValidOnly' };
+  return { ...validation, mode: 'AllowValidOnly' };
 }
 
 /** GEP-91: the Gateway's own setting for the port, then its default, then the listener's older field. */

@@ -1,5 +1,5 @@
-// Does a request match the conditions of a rule besides its path? Header names are case-insensitive, and of repeated query
-// parameters the first counts (HTTPRoute `matches`). Regular expressions match the whole value, in linear time.
+// Does a request match the conditions of a rule besides its path? Header names are case-insensitive, and of repeated
+// query parameters the first counts (HTTPRoute `matches`). Regular expressions match the whole value, in linear time.
 
 import type { Exchange } from '../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
@@ -19,7 +19,10 @@ export interface ValueTest {
   readonly test: (value: string) => boolean;
 }
 
-/** The tests of a list of matches; of two for one name the first counts. @throws Error for an invalid regular expression. */
+/**
+ * The tests of a list of matches; of two for one name the first counts.
+ * @throws Error for an invalid regular expression.
+ */
 export function compileValues(matches: readonly ValueMatch[], fold: boolean): readonly ValueTest[] {
   const seen = new Set<string>();
   return matches.flatMap(({ type, name, value }): ValueTest[] => {
@@ -37,8 +40,8 @@ export function preflightFor(exchange: Exchange): string | undefined {
 }
 
 /**
- * The method of the request that this preflight is for, which may match another rule than OPTIONS does. Undefined if it is not
- * a preflight as browsers send it: they add neither a body nor credentials (Fetch standard, section 4.8).
+ * The method of the request that this preflight is for, which may match another rule than OPTIONS does. Undefined if it
+ * is not a preflight as browsers send it: they add neither a body nor credentials (Fetch standard, section 4.8).
  */
 export function requestBehind(exchange: Exchange): string | undefined {
   const hasCredentials =

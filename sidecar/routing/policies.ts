@@ -1,7 +1,7 @@
-// Which policy applies to which rule. Envoy Gateway's order: a policy of the rule itself, then of its route, then of the
-// listener, then of the Gateway. The nearer takes the place of the farther, unless its `mergeType` merges it with the policy
-// of the listener or Gateway. What is lost that way is reported, and is an error if the farther one is required. Of two
-// policies for one target the one in force applies, else the older, and the other's status says so.
+// Which policy applies to which rule. Envoy Gateway's order: a policy of the rule itself, then of its route, then of
+// the listener, then of the Gateway. The nearer takes the place of the farther, unless its `mergeType` merges it with
+// the policy of the listener or Gateway. What is lost that way is reported, and is an error if the farther one is
+// required. Of two policies for one target the one in force applies, else the older, and the other's status says so.
 
 import type { Condition, Say } from './conditions.ts';
 import { sayFor } from './conditions.ts';
@@ -104,8 +104,9 @@ interface Resolved<P> {
 }
 
 /**
- * Attaches policies. A policy that names a section that its target does not have was meant to protect some part of it, and it is
- * unknown which: the whole target is closed, where Envoy Gateway would leave it open. `places` are those of all rules.
+ * Attaches policies. A policy that names a section that its target does not have was meant to protect some part of it,
+ * and it is unknown which: the whole target is closed, where Envoy Gateway would leave it open. `places` are those of
+ * all rules.
  */
 export function attachPolicies<P extends Attachable>(
   policies: readonly P[],
@@ -179,22 +180,22 @@ class Attaching<P extends Attachable> {
   #claim(policy: P, target: Target) {
     const { namespace } = policy;
     const ancestorRef = { ...target, namespace };
-    const told = (condition: Condition, key?: string) => ({ ancestorRef, conditions: [condition], key });
+    const result = (condition: Condition, key?: string) => ({ ancestorRef, conditions: [condition], key });
     const say = this.#say;
     if (!isThere(target, namespace, this.#documents)) {
       const why = `there is no ${nameOf(target, namespace)}`;
       const whole = { ...target, sectionName: undefined };
       if (target.sectionName !== undefined && isThere(whole, namespace, this.#documents))
         this.#lost.set(`${target.kind} ${namespace}/${target.name}`, this.#kind.closing(policy, why));
-      return told(say('Accepted', false, 'TargetNotFound', why));
+      return result(say('Accepted', false, 'TargetNotFound', why));
     }
     const key = keyOf(target, namespace);
     const reserved = this.#reserved.get(key);
     const owner = this.#owners.get(key) ?? (reserved === policy ? undefined : reserved);
-    if (owner !== undefined) return told(say('Accepted', false, 'Conflicted', this.#conflict(key, policy, owner)));
+    if (owner !== undefined) return result(say('Accepted', false, 'Conflicted', this.#conflict(key, policy, owner)));
     this.#owners.set(key, policy);
     const refusal = this.#kind.refusalOf(policy);
-    return told(
+    return result(
       refusal === undefined ? say('Accepted', true, 'Accepted') : say('Accepted', false, 'Invalid', refusal),
       key,
     );
@@ -228,12 +229,12 @@ class Attaching<P extends Attachable> {
     const key = owners.map((one) => one.key).join('\n');
     const known = this.#resolved.get(key);
     if (known !== undefined) return known;
-    const resolved = this.#judge(nearest, behind);
+    const resolved = this.#settle(nearest, behind);
     this.#resolved.set(key, resolved);
     return resolved;
   }
 
-  #judge(nearest: Owner<P>, behind: readonly Owner<P>[]): Resolved<P> {
+  #settle(nearest: Owner<P>, behind: readonly Owner<P>[]): Resolved<P> {
     const { policy } = nearest;
     const close = (why: string, parent?: Owner<P>): Resolved<P> => ({
       ...{ held: this.#kind.closing(policy, why), refusal: why, parent },

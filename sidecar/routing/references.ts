@@ -1,5 +1,5 @@
-// What documents refer to: backends, certificates, authorities. A reference is resolved, or gives the standard's reason why
-// not; across namespaces it needs a ReferenceGrant of the target's namespace.
+// What documents refer to: backends, certificates, authorities. A reference is resolved, or gives the standard's reason
+// why not; across namespaces it needs a ReferenceGrant of the target's namespace.
 
 import { X509Certificate } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
@@ -16,7 +16,9 @@ export interface GatewayWorld {
   readonly certificates: Readonly<Record<string, PemPair>>;
   /** Where a Gateway's port is served, by `namespace/name:port`; absent: on all addresses, under its own number. */
   readonly listeners: Readonly<Record<string, string>>;
-  /** The last served pair of each Secret: while files are written one after the other, key and certificate do not match. */
+  /**
+   * The last served pair of each Secret: while files are written one after the other, key and certificate do not match.
+   */
   readonly lastCertificates: ReadonlyMap<string, ServedPair>;
   /** What was served last: it stays if something new claims the same. */
   readonly inForce: InForce;
@@ -128,8 +130,8 @@ export function resolveBackend(
 }
 
 /**
- * A certificate and its key, as a listener refers to them. If they exist but are unusable, the pair that was served last stays
- * while it is valid, with the problem beside it: a mistake in a rotation is no outage.
+ * A certificate and its key, as a listener refers to them. If they exist but are unusable, the pair that was served
+ * last stays while it is valid, with the problem beside it: a mistake in a rotation is no outage.
  */
 export function resolveCertificate(
   ref: ObjectRef,

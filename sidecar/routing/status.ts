@@ -1,5 +1,5 @@
-// The statuses of everything that a gateway has evaluated, as `kubectl get -o json` would print them: a List whose items have
-// the conditions that the standard requires.
+// The statuses of everything that a gateway has evaluated, as `kubectl get -o json` would print them: a List whose
+// items have the conditions that the standard requires.
 
 import { type Attachments, type ServedListener, sentenceOf } from './attach.ts';
 import { type Condition, type Say, sayFor } from './conditions.ts';
@@ -128,14 +128,14 @@ export function complaintsOf(
     const place = places.get(name);
     return sectionsOf(item).flatMap(({ section, conditions }) =>
       conditions.filter(isBad).map(({ type, status, reason, message }) => {
-        const said =
+        const state =
           isPolicy && type === 'Accepted'
             ? 'is not attached'
             : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
         return {
           code: isPolicy && type === 'Accepted' ? 'policy_not_attached' : 'document_condition',
           // The message of an unknown kind already has its place.
-          message: `${name}${place === undefined ? '' : ` of ${place}`} ${said}: ${reason}: ${message}`,
+          message: `${name}${place === undefined ? '' : ` of ${place}`} ${state}: ${reason}: ${message}`,
         };
       }),
     );

@@ -1,8 +1,8 @@
-// The routes of one port as a table: the host gives a list of tables, the path a short list of candidates. The cost of a
-// look-up does not grow with the number of routes. The order is the standard's (HTTPRoute `matches`): exact path, then the
-// longest prefix, then a method, then more headers, then more query parameters, then the older route, then its name, then the
-// place in it. Regular expressions, whose place the standard leaves open, come between exact paths and prefixes, as in Envoy.
-// Before all of these come rules that answer 500 because their paths are unknown.
+// The routes of one port as a table: the host gives a list of tables, the path a short list of candidates. The cost of
+// a look-up does not grow with the number of routes. The order is the standard's (HTTPRoute `matches`): exact path,
+// then the longest prefix, then a method, then more headers, then more query parameters, then the older route, then its
+// name, then the place in it. Regular expressions, whose place the standard leaves open, come between exact paths and
+// prefixes, as in Envoy. Before all of these come rules that answer 500 because their paths are unknown.
 
 import type { EdgeRule, Exchange, Found } from '../exchange/exchange.ts';
 import { pathWithoutQuery } from '../exchange/facts.ts';
@@ -18,9 +18,10 @@ export interface TableEntry extends Matcher {
   readonly order: number;
   readonly rule: EdgeRule;
   /**
-   * For a broken rule, whose match covers more than was meant, so that none of its requests goes elsewhere. If its `path` is
-   * unreadable it comes before all others of its hosts: their paths may be more specific than its widened path, yet less
-   * specific than the path that was meant. If only the `rest` is unreadable, it comes before others at its path.
+   * For a broken rule, whose match covers more than was meant, so that none of its requests goes elsewhere. If its
+   * `path` is unreadable it comes before all others of its hosts: their paths may be more specific than its widened
+   * path, yet less specific than the path that was meant. If only the `rest` is unreadable, it comes before others at
+   * its path.
    */
   readonly widened?: 'path' | 'rest' | undefined;
 }
@@ -93,7 +94,8 @@ export function compileTable(listeners: readonly ListenerEntries[]): RouteTable 
       }
       const path = pathWithoutQuery(exchange.path);
       const row = findRow(place, path, exchange, exchange.method);
-      // A preflight belongs to the request that it announces, unless a rule matches OPTIONS (Fetch standard, section 3.3.2).
+      // A preflight belongs to the request that it announces, unless a rule matches OPTIONS (Fetch standard, section
+      // 3.3.2).
       const asked = row?.method === undefined ? requestBehind(exchange) : undefined;
       const meant = asked === undefined ? row?.found : (preflighted(place, path, exchange, asked, row) ?? row?.found);
       return meant ?? place.missed;
@@ -163,10 +165,10 @@ export function withoutEndingSlash(path: string): string {
 }
 
 /**
- * The rule that a preflight is for. It names the headers of its request but not their values, so it may be for several rules:
- * if their responses differ it is for none, or one rule would admit what goes to another.
- * A rule with CORS responds here. Without CORS the app would respond: that is left to the rule that matches OPTIONS, `own`,
- * which may be closed to the client, and only if no rule matches the announced request.
+ * The rule that a preflight is for. It names the headers of its request but not their values, so it may be for several
+ * rules: if their responses differ it is for none, or one rule would admit what goes to another. A rule with CORS
+ * responds here. Without CORS the app would respond: that is left to the rule that matches OPTIONS, `own`, which may be
+ * closed to the client, and only if no rule matches the announced request.
  */
 function preflighted(
   place: Place,
@@ -180,8 +182,8 @@ function preflighted(
   const rows = sure === undefined ? possible.rows : [...possible.rows, sure];
   const [first, ...others] = rows.map((row) => (row.rule.preflight === undefined ? (own ?? row) : row));
   if (first === undefined || others.length === 0) return first?.found;
-  const said = answerOf(first, exchange);
-  return others.every((one) => answerOf(one, exchange) === said) ? first.found : place.missed;
+  const answer = answerOf(first, exchange);
+  return others.every((one) => answerOf(one, exchange) === answer) ? first.found : place.missed;
 }
 
 /** A rule's response to a preflight; if its app responds, the rule's name. */

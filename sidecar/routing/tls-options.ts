@@ -1,5 +1,5 @@
-// `tls.options` of a listener: implementation-specific keys, used to require client certificates and TLS versions. Known keys
-// have an effect; an unknown one would promise something that is not done, and closes its listener.
+// `tls.options` of a listener: implementation-specific keys, used to require client certificates and TLS versions.
+// Known keys have an effect; an unknown one would promise something that is not done, and closes its listener.
 
 import type { TlsVersion } from '../protocol/tls.ts';
 import type { Unresolved } from './references.ts';
@@ -21,18 +21,18 @@ const terminateModes = new Set(
 
 /** @returns the effective options, or the first one that is not supported. */
 export function readTlsOptions(options: Readonly<Record<string, string>>): TlsOptions | Unresolved {
-  let said: TlsOptions = {};
+  let result: TlsOptions = {};
   for (const [key, value] of Object.entries(options)) {
     const read = readOption(key, value);
     if (typeof read === 'string') return { reason: 'UnsupportedValue', message: `tls.options: ${key}: ${read}` };
     // Of two keys the stricter one wins.
-    said = {
-      ...said,
-      ...(read.clients === 'MUTUAL' || said.clients === undefined ? read : { ...read, clients: said.clients }),
-      ...(said.minVersion === 'TLSv1.3' ? { minVersion: said.minVersion } : {}),
+    result = {
+      ...result,
+      ...(read.clients === 'MUTUAL' || result.clients === undefined ? read : { ...read, clients: result.clients }),
+      ...(result.minVersion === 'TLSv1.3' ? { minVersion: result.minVersion } : {}),
     };
   }
-  return said;
+  return result;
 }
 
 /** One option, or why it is not supported. */

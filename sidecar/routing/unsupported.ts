@@ -1,6 +1,7 @@
-// Valid parts of a route that are not supported here: regular expressions that are invalid or too expensive, changes that would
-// break a head or leave its hop, filters at places where they mean nothing. Such a rule answers 500 as a whole: half of a rule
-// is not what was meant. Its route has the standard's `PartiallyInvalid`, or `UnsupportedValue` if no rule is left.
+// Valid parts of a route that are not supported here: regular expressions that are invalid or too expensive, changes
+// that would break a head or leave its hop, filters at places where they mean nothing. Such a rule answers 500 as a
+// whole: half of a rule is not what was meant. Its route has the standard's `PartiallyInvalid`, or `UnsupportedValue`
+// if no rule is left.
 
 import { isSafeField } from '../exchange/message.ts';
 import type {

@@ -1,5 +1,5 @@
-// The keys of issuers: inline, by URI, or by OIDC discovery. Fetched once on first use, again when they are old or a token
-// names one that is not among them, and kept through an outage of the issuer, but not for ever.
+// The keys of issuers: inline, by URI, or by OIDC discovery. Fetched once on first use, again when they are old or a
+// token names one that is not among them, and kept through an outage of the issuer, but not for ever.
 
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -240,9 +240,9 @@ function withoutWeak(
       weak.push(`${typeof key['kid'] === 'string' ? `'${key['kid'].slice(0, 60)}'` : 'one without kid'}: ${weakness}`);
   }
   if (weak.length === 0) return good;
-  const told = weak.slice(0, 5).join('; ');
-  if (good.length === 0) throw new SallyportError('jwks_unavailable', `no key of ${issuer} can be used: ${told}`);
-  log?.warn({ code: 'jwks_key_refused', issuer }, `${weak.length} keys of ${issuer} are not used: ${told}`);
+  const named = weak.slice(0, 5).join('; ');
+  if (good.length === 0) throw new SallyportError('jwks_unavailable', `no key of ${issuer} can be used: ${named}`);
+  log?.warn({ code: 'jwks_key_refused', issuer }, `${weak.length} keys of ${issuer} are not used: ${named}`);
   return good;
 }
 

@@ -1,7 +1,7 @@
-// Signs a gateway's assertion about a user for the next hop, with the key of its current SVID; policy/transaction-token.ts has
-// the rules for accepting it. A user's token is made once and sent with each of their requests for half of its life, so that
-// most requests cost a look-up. It has no `jti` for recipients to remember, since it is valid only on a connection of the very
-// peer that signed it.
+// Signs a gateway's assertion about a user for the next hop, with the key of its current SVID;
+// policy/transaction-token.ts has the rules for accepting it. A user's token is made once and sent with each of their
+// requests for half of its life, so that most requests cost a look-up. It has no `jti` for recipients to remember,
+// since it is valid only on a connection of the very peer that signed it.
 
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -22,7 +22,10 @@ export interface KnownUser {
   /** Verified claims; undefined if there are none. */
   readonly auth: RequestAuth | undefined;
   readonly clientId: string | undefined;
-  /** How the user was authenticated: `jwt`, `oidc`, `apiKey`. Undefined: not authenticated, and there is nothing to assert. */
+  /**
+   * How the user was authenticated: `jwt`, `oidc`, `apiKey`. Undefined: not authenticated, and there is nothing to
+   * assert.
+   */
   readonly authMethod: string | undefined;
   /** Wall clock, milliseconds; Infinity if the user's credential does not expire. */
   readonly tokenValidUntil: number;
@@ -30,8 +33,8 @@ export interface KnownUser {
 }
 
 /**
- * The token that tells `audience`, a SPIFFE ID, who `user` is. `txn` is the request for which it was made; later requests that
- * carry it have request IDs of their own.
+ * The token that tells `audience`, a SPIFFE ID, who `user` is. `txn` is the request for which it was made; later
+ * requests that carry it have request IDs of their own.
  * @throws SallyportError `txn_token_too_large`, `jwt_expired`, or `not_ready` while we have no valid SVID.
  */
 export type SignTransactionToken = (user: KnownUser, audience: string) => string;
@@ -41,7 +44,9 @@ const rememberedLength = 8 * 1_048_576;
 
 interface Signed {
   readonly token: string;
-  /** Until then it is sent with further requests: half of its life; the other half is for transit and clock differences. */
+  /**
+   * Until then it is sent with further requests: half of its life; the other half is for transit and clock differences.
+   */
   readonly until: number;
   readonly clientId: string | undefined;
   readonly authMethod: string;
@@ -159,7 +164,10 @@ function claimsOf({ auth, clientId, tokenValidUntil }: KnownUser, method: string
   };
 }
 
-/** RFC 8693 section 4.2: `scope` is one string. Policies read both; only values that could not be split again stay a list. */
+/**
+ * RFC 8693 section 4.2: `scope` is one string. Policies read both; only values that could not be split again stay a
+ * list.
+ */
 function scopeText(scope: unknown): unknown {
   const isWords = Array.isArray(scope) && scope.every((one) => typeof one === 'string' && /^\S+$/.test(one));
   return isWords ? scope.join(' ') : scope;

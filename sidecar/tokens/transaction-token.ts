@@ -1,6 +1,6 @@
-// Transaction tokens on a request: accepted from a gateway, added by one, and removed from everything else. A peer that could
-// sign one for itself could be any user to a policy that tests only claims. So tokens are accepted only from the peers under
-// `gateways`, and removed from other requests in every spelling, in heads and in trailers.
+// Transaction tokens on a request: accepted from a gateway, added by one, and removed from everything else. A peer that
+// could sign one for itself could be any user to a policy that tests only claims. So tokens are accepted only from the
+// peers under `gateways`, and removed from other requests in every spelling, in heads and in trailers.
 
 import type { Connection } from '../connection.ts';
 import type { Exchange, PortRules } from '../exchange/exchange.ts';
@@ -56,16 +56,18 @@ export function takeTransactionTokenAgain(
   else checkVouched(vouched, verifiedUnder);
 }
 
-/** Removes one from our own app's requests: it is addressed to us, and at the next hop it would only be a leaked secret. */
+/**
+ * Removes one from our own app's requests: it is addressed to us, and at the next hop it would only be a leaked secret.
+ */
 export function dropTransactionToken(exchange: Exchange): void {
   addTaken(exchange);
   if (findToken(exchange) !== -1) removeToken(exchange, 'own_app');
 }
 
 /**
- * Sends the gateway's assertion about the user to the next hop, in place of anything that the client may have claimed. Nothing
- * is sent for an unauthenticated user, nor to an upstream without an identity. It runs after the route, which gives the
- * identity it is made for.
+ * Sends the gateway's assertion about the user to the next hop, in place of anything that the client may have claimed.
+ * Nothing is sent for an unauthenticated user, nor to an upstream without an identity. It runs after the route, which
+ * gives the identity it is made for.
  * @throws SallyportError as `sign`.
  */
 export function carryTransactionToken(exchange: Exchange, sign: SignTransactionToken): void {

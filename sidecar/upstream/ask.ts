@@ -1,5 +1,5 @@
-// One request to an upstream and its whole response, on the connections that requests use: mutual TLS to a peer, plain to
-// loopback. For requests of our own on behalf of another, such as one to an external authorizer.
+// One request to an upstream and its whole response, on the connections that requests use: mutual TLS to a peer, plain
+// to loopback. For requests of our own on behalf of another, such as one to an external authorizer.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { emptyFields, type Fields, type Reply } from '../exchange/message.ts';
@@ -26,7 +26,10 @@ export interface Answer {
 const maxAnswerBytes = 65_536;
 const emptyBody = Buffer.alloc(0);
 
-/** Asks and waits. @throws SallyportError `upstream_*` if there is no response, none in time, or one that is too large. */
+/**
+ * Asks and waits.
+ * @throws SallyportError `upstream_*` if there is no response, none in time, or one that is too large.
+ */
 export async function ask(destination: Destination, question: Question, timeoutMs: number): Promise<Answer> {
   let acquired: UpstreamConnection | undefined;
   let timer: NodeJS.Timeout | undefined;

@@ -1,5 +1,5 @@
-// The limits of one upstream, all its endpoints together, and how often they were exceeded: Envoy's circuit breakers. The
-// caller that counts up also counts down.
+// The limits of one upstream, all its endpoints together, and how often they were exceeded: Envoy's circuit breakers.
+// The caller that counts up also counts down.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Limits } from '../exchange/limits.ts';

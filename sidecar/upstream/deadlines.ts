@@ -1,5 +1,5 @@
-// Deadlines of requests, thousands at once: a wheel of slots with one timer for all of them, which runs only while a deadline
-// is set. Setting and dropping one costs a link in a list, and it fires up to one slot late.
+// Deadlines of requests, thousands at once: a wheel of slots with one timer for all of them, which runs only while a
+// deadline is set. Setting and dropping one costs a link in a list, and it fires up to one slot late.
 
 import { guard } from '../../cert-agent/base/background.ts';
 import { type Clock, systemClock } from '../../cert-agent/base/clock.ts';

@@ -42,8 +42,8 @@ export interface MatchedRules {
 }
 
 /**
- * Which rule applies to which upstream: the one that names its host exactly, else the wildcard with the longest end. Of two for
- * one host: the one of our own namespace, then others, then the root's; of those the older.
+ * Which rule applies to which upstream: the one that names its host exactly, else the wildcard with the longest end. Of
+ * two for one host: the one of our own namespace, then others, then the root's; of those the older.
  */
 export function matchRules(
   rules: readonly DestinationRule[],
@@ -99,7 +99,9 @@ function byAge(a: DestinationRule, b: DestinationRule): number {
   return a.createdAt - b.createdAt;
 }
 
-/** How closely a rule names an upstream: -1 not at all, a wildcard by the length of its end, a name above all wildcards. */
+/**
+ * How closely a rule names an upstream: -1 not at all, a wildcard by the length of its end, a name above all wildcards.
+ */
 function weightOf(rule: DestinationRule, { name, hosts }: NamedUpstream, scope: RuleScope): number {
   const literal = [name, ...hosts].map((one) => normalizeHostPattern(one).replace(/:\d+$/, ''));
   const full = new Set([...literal, ...literal.map((one) => fullName(one, scope.namespace))]);

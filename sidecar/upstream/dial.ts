@@ -23,7 +23,10 @@ export interface Dialed {
   readonly socket: Socket;
   /** Absent for our own app. */
   readonly peer: UpstreamPeer | undefined;
-  /** When the first of the certificates that it rests on ends, theirs or ours; milliseconds since 1970, Infinity in plaintext. */
+  /**
+   * When the first of the certificates that it rests on ends, theirs or ours; milliseconds since 1970, Infinity in
+   * plaintext.
+   */
   readonly validUntil: number;
 }
 
@@ -85,7 +88,8 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         secureContext,
         ...(serverName === undefined ? {} : { servername: serverName }),
         ALPNProtocols: offeredToPeer(alpn),
-        // The context has no roots, so Node would refuse every peer; `ready` verifies the peer before the socket is returned.
+        // The context has no roots, so Node would refuse every peer; `ready` verifies the peer before the socket is
+        // returned.
         rejectUnauthorized: false,
         checkServerIdentity: () => undefined,
       };

@@ -1,5 +1,5 @@
-// The connections to one address of an upstream: opened when needed, kept while useful. The last one used is reused first, so
-// that the others can age out. An HTTP/2 connection carries many exchanges.
+// The connections to one address of an upstream: opened when needed, kept while useful. The last one used is reused
+// first, so that the others can age out. An HTTP/2 connection carries many exchanges.
 
 import { TLSSocket } from 'node:tls';
 import { type Address, formatAddress, formatPlace } from '../../cert-agent/base/address.ts';
@@ -187,8 +187,8 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   }
 
   /**
-   * An upgrade takes a whole connection, and HTTP/1.1's way of requesting it, if the other side speaks that; else a stream and
-   * extended CONNECT.
+   * An upgrade takes a whole connection, and HTTP/1.1's way of requesting it, if the other side speaks that; else a
+   * stream and extended CONNECT.
    */
   async #acquireForUpgrade(): Promise<UpstreamConnection> {
     const { http2, secure, name, alpn } = this.#options;

@@ -16,7 +16,10 @@ export function hashKeyOf(exchange: Exchange, source: HashSource): string | unde
   return exchange.clientIp?.text ?? ipOfPlace(exchange.connection.remoteAddress)?.text;
 }
 
-/** A cookie for a client without one, so that it returns to the endpoint chosen now: its value, and its Set-Cookie field. */
+/**
+ * A cookie for a client without one, so that it returns to the endpoint chosen now: its value, and its Set-Cookie
+ * field.
+ */
 export function newHashCookie(source: HashSource): { readonly value: string; readonly field: string } | undefined {
   if (!('cookie' in source) || source.ttlMs === undefined) return undefined;
   const value = randomBytes(8).toString('hex');

@@ -1,5 +1,5 @@
-// Maps equal texts to equal endpoints, and moves few texts when an endpoint comes or goes: Envoy's two ways, a ring of points
-// (Karger's consistent hashing) and Maglev's table (Eisenbud et al., NSDI 2016, section 3.4). Pure.
+// Maps equal texts to equal endpoints, and moves few texts when an endpoint comes or goes: Envoy's two ways, a ring of
+// points (Karger's consistent hashing) and Maglev's table (Eisenbud et al., NSDI 2016, section 3.4). Pure.
 
 /** Which usable member a text belongs to; undefined if none is usable. */
 export interface HashTable {
@@ -21,9 +21,9 @@ export function hashText(text: string, seed = 0): number {
 const mostPoints = 65_536;
 
 /**
- * A ring with at least `size` points, the same number for each member, and as far as possible independent of the number of
- * members: points added when a member leaves would move texts that it never had. An unusable member is skipped for the next
- * one on the ring, so that only its own texts move.
+ * A ring with at least `size` points, the same number for each member, and as far as possible independent of the number
+ * of members: points added when a member leaves would move texts that it never had. An unusable member is skipped for
+ * the next one on the ring, so that only its own texts move.
  */
 export function createRing(names: readonly string[], size: number): HashTable {
   const usual = Math.ceil(size / Math.min(4, Math.max(1, names.length)));

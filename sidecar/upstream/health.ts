@@ -1,6 +1,6 @@
-// Active health checks of an endpoint, at intervals, over the same dial as requests but on a connection of their own, so that
-// they run even if all others are busy. Envoy's rule: a wrong status counts at once, no response counts when repeated, and the
-// first result decides alone.
+// Active health checks of an endpoint, at intervals, over the same dial as requests but on a connection of their own,
+// so that they run even if all others are busy. Envoy's rule: a wrong status counts at once, no response counts when
+// repeated, and the first result decides alone.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { emptyFields } from '../exchange/message.ts';

@@ -1,5 +1,5 @@
-// Envoy's outlier detection: ejects endpoints for their responses, by consecutive counts (Istio's DestinationRule has no
-// others). Each response is counted, and a periodic sweep brings endpoints back. Pure except for its clock.
+// Envoy's outlier detection: ejects endpoints for their responses, by consecutive counts (Istio's DestinationRule has
+// no others). Each response is counted, and a periodic sweep brings endpoints back. Pure except for its clock.
 
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { OutlierPlan } from './traffic.ts';

@@ -1,5 +1,5 @@
-// One upstream: its endpoints, and which of them gets a request. One endpoint for each current address of its names. One that
-// does not answer is skipped for the next, one that misbehaves is ejected, one that vanishes is drained.
+// One upstream: its endpoints, and which of them gets a request. One endpoint for each current address of its names.
+// One that does not answer is skipped for the next, one that misbehaves is ejected, one that vanishes is drained.
 
 import { isIP } from 'node:net';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
@@ -229,7 +229,8 @@ export class Pool implements Destination, EndpointOwner {
     this.#restUntil = Math.max(this.#restUntil, endpoint.restUntil);
     if (endpoint.host !== undefined) this.#options.resolver.refresh(endpoint.host);
     this.#note(endpoint, error);
-    // Others may serve its requests, so this could go unnoticed. A missing endpoint comes back; a wrong identity does not.
+    // Others may serve its requests, so this could go unnoticed. A missing endpoint comes back; a wrong identity does
+    // not.
     if (!wrong.has(error.code) || endpoint.toldProblem === error.message) return;
     endpoint.toldProblem = error.message;
     const { name, log } = this.#options;
@@ -291,7 +292,8 @@ export class Pool implements Destination, EndpointOwner {
     this.#seen = resolver.version;
     const wanted = this.#addresses();
     const lost = [...this.#byAddress].filter(([address]) => !wanted.has(address));
-    // Only another upstream's names have changed. Building a balancing table is expensive: 10 ms for 20 endpoints (measured).
+    // Only another upstream's names have changed. Building a balancing table is expensive: 10 ms for 20 endpoints
+    // (measured).
     if (lost.length === 0 && wanted.size === this.#byAddress.size) return;
     for (const [, endpoint] of lost) this.#lose(endpoint);
     for (const [address, [place, host]] of wanted) {
@@ -342,8 +344,8 @@ export class Pool implements Destination, EndpointOwner {
   // -- periodically ------------------------------------------------------------------------------------------------
 
   /**
-   * Until it has answered once, a peer is contacted without waiting for a request: the readiness page can then name missing
-   * peers, and the connection serves the first request.
+   * Until it has answered once, a peer is contacted without waiting for a request: the readiness page can then name
+   * missing peers, and the connection serves the first request.
    */
   #greet(): void {
     if (this.#unanswered === undefined || this.#greeting) return;

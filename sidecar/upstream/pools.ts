@@ -1,5 +1,5 @@
-// Every pool of the process, by name. A pool outlives a configuration change that does not concern it, and no connection
-// outlives, once idle, the SVID that it was made with.
+// Every pool of the process, by name. A pool outlives a configuration change that does not concern it, and no
+// connection outlives, once idle, the SVID that it was made with.
 
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import type { Live } from '../../cert-agent/base/live.ts';

@@ -1,5 +1,5 @@
-// Checks our own app's health for probes that reach the health port and not the app: by GET, by gRPC's own health service, or
-// by a connection. Nothing of the probe reaches the app, and only a status is returned.
+// Checks our own app's health for probes that reach the health port and not the app: by GET, by gRPC's own health
+// service, or by a connection. Nothing of the probe reaches the app, and only a status is returned.
 
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -58,8 +58,8 @@ export class AppHealth {
   }
 
   /**
-   * The status of the app of `port`; without a port, of the first app that can be checked; undefined if there is none. Any
-   * client may ask, so simultaneous probes share one check.
+   * The status of the app of `port`; without a port, of the first app that can be checked; undefined if there is none.
+   * Any client may ask, so simultaneous probes share one check.
    */
   ask(port: number | undefined): Promise<number> | undefined {
     const found = this.#settings().inbound.find(

@@ -1,5 +1,5 @@
-// The pieces of a request's body in transit: those that wait for a connection and, if the request may be retried, all of them
-// so far, up to a limit. Kept bytes count among the process's held bytes.
+// The pieces of a request's body in transit: those that wait for a connection and, if the request may be retried, all
+// of them so far, up to a limit. Kept bytes count among the process's held bytes.
 
 import { hold, pile } from '../exchange/held-bytes.ts';
 import type { Fields } from '../exchange/message.ts';

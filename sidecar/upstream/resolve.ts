@@ -1,6 +1,6 @@
-// Resolves names to addresses, off the path: looked up every few seconds and at once after a failed dial, with the last good
-// result kept. dns.lookup is what the system itself uses (/etc/hosts, search domains), but each call holds a libuv thread, and
-// four of them stuck on a dead name server would stop every file access: so at most two at once.
+// Resolves names to addresses, off the path: looked up every few seconds and at once after a failed dial, with the last
+// good result kept. dns.lookup is what the system itself uses (/etc/hosts, search domains), but each call holds a libuv
+// thread, and four of them stuck on a dead name server would stop every file access: so at most two at once.
 
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';

@@ -73,7 +73,9 @@ export function retriesReply({ on, codes }: RetryPolicy, method: string, { statu
 /** Envoy's default base. */
 const usualBackoffMs = 25;
 
-/** How long to wait before retry number `retry`, from 1: fully random, so that requests that failed together spread out. */
+/**
+ * How long to wait before retry number `retry`, from 1: fully random, so that requests that failed together spread out.
+ */
 export function backoffMs(policy: RetryPolicy, retry: number, random: () => number = Math.random): number {
   const first = policy.backoffMs > 0 ? policy.backoffMs : usualBackoffMs;
   return random() * Math.min(policy.maxBackoffMs ?? first * 10, first * (2 ** retry - 1));

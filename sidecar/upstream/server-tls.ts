@@ -1,5 +1,6 @@
-// TLS to a server that is no peer of the mesh: it proves its name by a certificate of a public or a given CA, and we present
-// nothing (Gateway API's BackendTLSPolicy). The subject's common name does not count as a name (RFC 9525 section 2).
+// TLS to a server that is no peer of the mesh: it proves its name by a certificate of a public or a given CA, and we
+// present nothing (Gateway API's BackendTLSPolicy). The subject's common name does not count as a name (RFC 9525
+// section 2).
 
 import { X509Certificate } from 'node:crypto';
 import { connect } from 'node:net';
@@ -100,7 +101,9 @@ function urisOf({ subjectAltName = '' }: X509Certificate): string[] {
   });
 }
 
-/** @throws SallyportError `upstream_tls` if the machine trusts no CA: then no server is trusted, rather than every one. */
+/**
+ * @throws SallyportError `upstream_tls` if the machine trusts no CA: then no server is trusted, rather than every one.
+ */
 function authoritiesOf(ca: string): string | string[] {
   if (ca !== 'System') return ca;
   const system = getCACertificates('system');

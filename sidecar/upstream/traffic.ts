@@ -1,5 +1,5 @@
-// The traffic settings of an upstream: balancing, limits, outlier detection. Plain data, from Istio's DestinationRule or Envoy
-// Gateway's BackendTrafficPolicy, in the terms of the former; absent values have our settings' defaults.
+// The traffic settings of an upstream: balancing, limits, outlier detection. Plain data, from Istio's DestinationRule
+// or Envoy Gateway's BackendTrafficPolicy, in the terms of the former; absent values have our settings' defaults.
 
 import type { HashSource } from '../exchange/upstream.ts';
 
@@ -13,7 +13,9 @@ export type BalancePlan =
       readonly size: number;
     };
 
-/** Beyond these a request is refused, or waits if it may. Connections and requests are counted for the whole upstream. */
+/**
+ * Beyond these a request is refused, or waits if it may. Connections and requests are counted for the whole upstream.
+ */
 export interface ConnectionPlan {
   readonly maxConnections?: number;
   readonly maxPending?: number;

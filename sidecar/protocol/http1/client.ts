@@ -263,8 +263,8 @@ export class Http1Client implements UpstreamConnection, BodySink {
   }
 
   /**
-   * Only now is it known whether bytes follow the body. That must be checked before the end is reported: the next request may be
-   * sent on this connection at once, and would take those bytes for its response.
+   * Only now is it known whether bytes follow the body. That must be checked before the end is reported: the next
+   * request may be sent on this connection at once, and would take those bytes for its response.
    */
   #reportEnd(excess: boolean): void {
     const trailers = this.#ended;

@@ -1,6 +1,6 @@
-// HTTP/1.1 heads as text: parsing (RFC 9112 sections 2 to 6) and printing. Strict: whatever section 2.2 or 5 lets a proxy
-// refuse is refused, and the forwarded head is printed anew from the parsed one, so that no two parsers can read it
-// differently. One pass, latin1 strings, interned field names: this runs twice for each request on each side.
+// HTTP/1.1 heads as text: parsing (RFC 9112 sections 2 to 6) and printing. Strict: whatever section 2.2 or 5 lets a
+// proxy refuse is refused, and the forwarded head is printed anew from the parsed one, so that no two parsers can read
+// it differently. One pass, latin1 strings, interned field names: this runs twice for each request on each side.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type FieldName, type Fields, fieldName, printable } from '../../exchange/message.ts';
@@ -19,11 +19,13 @@ export interface StatusLine {
   readonly minor: number;
 }
 
-// A control character, a CR without an LF after it, or an LF without a CR before it: two parsers could see two messages.
+// A control character, a CR without an LF after it, or an LF without a CR before it: two parsers could see two
+// messages.
 const forbiddenInHead = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
 
 /**
- * Refuses characters that no head may hold, in a whole head or in the part that has arrived (without judging a last CR).
+ * Refuses characters that no head may hold, in a whole head or in the part that has arrived (without judging a last
+ * CR).
  * @throws SallyportError `head_invalid_characters`.
  */
 export function checkHeadCharacters(text: string): void {

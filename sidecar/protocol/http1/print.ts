@@ -1,5 +1,5 @@
-// Prints HTTP/1.1 messages anew from the parsed ones. Hop-by-hop fields are dropped, the framing is ours, and the fields that
-// `Connection` names are removed before our own are added.
+// Prints HTTP/1.1 messages anew from the parsed ones. Hop-by-hop fields are dropped, the framing is ours, and the
+// fields that `Connection` names are removed before our own are added.
 
 import type { Socket } from 'node:net';
 import { STATUS_CODES } from '../../../cert-agent/base/http.ts';
@@ -14,7 +14,8 @@ export function printRequest(call: Call): string {
   if (call.expectContinue) head += 'Expect: 100-continue\r\n';
   if (call.webSocket) return `${head}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`;
   if (call.framing === 'chunked') return `${head}Transfer-Encoding: chunked\r\n\r\n`;
-  // A method that carries content states its length even if there is none (RFC 9110 section 8.6); GET without a body does not.
+  // A method that carries content states its length even if there is none (RFC 9110 section 8.6); GET without a body
+  // does not.
   if (call.framing !== 0 || call.method === 'POST' || call.method === 'PUT' || call.method === 'PATCH') {
     return `${head}Content-Length: ${call.framing}\r\n\r\n`;
   }

@@ -1,5 +1,5 @@
-// The server side of HTTP/1.1: reads requests from a socket, one exchange at a time (pipelined requests wait, and are answered
-// in order), and writes responses. It owns the socket until it hands it over for a WebSocket, and closes it.
+// The server side of HTTP/1.1: reads requests from a socket, one exchange at a time (pipelined requests wait, and are
+// answered in order), and writes responses. It owns the socket until it hands it over for a WebSocket, and closes it.
 
 import type { Socket } from 'node:net';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -38,8 +38,8 @@ export interface ServerPath {
 
 const endOfHead = Buffer.from('\r\n\r\n');
 
-// Closing while the body still arrives causes a reset, which loses the refusal. So the response is followed by a half-close,
-// and later bytes are read and dropped: at most this many, and not longer than this.
+// Closing while the body still arrives causes a reset, which loses the refusal. So the response is followed by a
+// half-close, and later bytes are read and dropped: at most this many, and not longer than this.
 const lingerBytes = 1024 * 1024;
 const lingerMs = 2000;
 /** A client that has been idle for so long is unlikely to send a request at just this moment. */
@@ -109,8 +109,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
         if (this.#body !== undefined) {
           at = this.#body.read(buffer, at, this);
         } else if (this.#exchange !== undefined || this.#socket.writableNeedDrain) {
-          // The next request waits for this response, and for a client that does not read to take what was sent: reading on
-          // would only fill memory.
+          // The next request waits for this response, and for a client that does not read to take what was sent:
+          // reading on would only fill memory.
           this.#keep(buffer.subarray(at));
           this.#socket.pause();
           return;
@@ -495,8 +495,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
       // Between requests, or in the middle of a head that will never be complete.
       this.#socket.end();
     } else {
-      // A client that closes before its response has given up, as Envoy, nginx and Node treat it: the app is told, since its
-      // work would be wasted.
+      // A client that closes before its response has given up, as Envoy, nginx and Node treat it: the app is told,
+      // since its work would be wasted.
       this.#socket.destroy();
     }
   };

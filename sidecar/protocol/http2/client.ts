@@ -1,5 +1,5 @@
-// The client side of HTTP/2: one connection to an upstream that carries many exchanges at once. The path sees each of its
-// streams as a connection of its own.
+// The client side of HTTP/2: one connection to an upstream that carries many exchanges at once. The path sees each of
+// its streams as a connection of its own.
 
 import type { Socket } from 'node:net';
 import { formatPlace } from '../../../cert-agent/base/address.ts';
@@ -36,10 +36,10 @@ export interface Http2ClientOptions {
 /** With more in flight than this, another connection is opened: TCP and TLS deliver all of them in one order. */
 const streamsEach = 100;
 
-// What other servers tolerate. Envoy ends a connection, with everything on it, once half of its streams, of 500 or more, were
-// reset before any response (`overload.premature_reset_total_stream_count`), which is 250 at the least; nghttp2, and Node with
-// it, after 1,000 resets of any kind and 33 a second. A client that cancels its requests must not cause that, so no stream is
-// opened once the streams open by then could be too many.
+// What other servers tolerate. Envoy ends a connection, with everything on it, once half of its streams, of 500 or
+// more, were reset before any response (`overload.premature_reset_total_stream_count`), which is 250 at the least;
+// nghttp2, and Node with it, after 1,000 resets of any kind and 33 a second. A client that cancels its requests must
+// not cause that, so no stream is opened once the streams open by then could be too many.
 const envoyResets = 250;
 const anyResets = 1000;
 const anyResetsPerSecond = 33;
@@ -319,8 +319,8 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   }
 
   /**
-   * A response may end before its request does, and the rest of the request is never sent. A peer that waited for it would keep
-   * the stream for ever, and we would count it as in flight.
+   * A response may end before its request does, and the rest of the request is never sent. A peer that waited for it
+   * would keep the stream for ever, and we would count it as in flight.
    */
   #stopAsking(): void {
     if (this.#stream.isEnding) return;

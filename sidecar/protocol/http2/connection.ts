@@ -1,6 +1,7 @@
-// HTTP/2 on a socket, the part that both ends share (RFC 9113 sections 3 to 6): streams, settings and windows, and the meaning
-// of the frames that reader.ts reads. Everything sent in one turn of the event loop leaves in one write: between two sidecars
-// the requests in flight share a TLS record and a system call, which is most of the cost of a request.
+// HTTP/2 on a socket, the part that both ends share (RFC 9113 sections 3 to 6): streams, settings and windows, and the
+// meaning of the frames that reader.ts reads. Everything sent in one turn of the event loop leaves in one write:
+// between two sidecars the requests in flight share a TLS record and a system call, which is most of the cost of a
+// request.
 
 import type { Socket } from 'node:net';
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -31,8 +32,8 @@ export interface Http2Options {
   /** How many streams the peer may have open at once. */
   readonly streams: number;
   /**
-   * Servers only: how many requests a second a peer of ours may cancel at once, beyond `resetBurst` and a share of those it
-   * lets finish. Absent for strangers.
+   * Servers only: how many requests a second a peer of ours may cancel at once, beyond `resetBurst` and a share of
+   * those it lets finish. Absent for strangers.
    */
   readonly resetsPerSecond?: number;
 }
@@ -202,7 +203,10 @@ export class Http2Connection {
     if (ends) this.#localEnd(stream);
   }
 
-  /** Sends as much of `chunk` as the windows allow, and our end with the last byte if it `ends`; returns how far it came. */
+  /**
+   * Sends as much of `chunk` as the windows allow, and our end with the last byte if it `ends`; returns how far it
+   * came.
+   */
   sendData(stream: Http2Stream, chunk: Buffer, ends: boolean): number {
     let from = 0;
     while (from < chunk.length && this.roomy) {
@@ -244,8 +248,8 @@ export class Http2Connection {
 
   /**
    * The peer has cancelled a request, or made us reset its stream by a fault that no client commits (CVE-2023-44487,
-   * CVE-2025-8671): that costs the peer nothing, and us a request. Streams of ours do not count: a peer cannot reset more of
-   * them than we open.
+   * CVE-2025-8671): that costs the peer nothing, and us a request. Streams of ours do not count: a peer cannot reset
+   * more of them than we open.
    * @throws SallyportError `http2_flood` if there are too many.
    */
   countReset(): void {
@@ -253,7 +257,10 @@ export class Http2Connection {
     throw new SallyportError('http2_flood', 'too many cancelled requests');
   }
 
-  /** A peer of ours may cancel a share of its requests. A stranger could buy resets with requests for nothing, and earns none. */
+  /**
+   * A peer of ours may cancel a share of its requests. A stranger could buy resets with requests for nothing, and earns
+   * none.
+   */
   #earn(): void {
     if (this.#options.resetsPerSecond !== undefined) this.#resets.earn();
   }

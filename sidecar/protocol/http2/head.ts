@@ -1,5 +1,5 @@
-// Converts heads between HTTP/2 and the path (RFC 9113 section 8): pseudo-header fields become method, path, authority and
-// status, and back. Fields of an HTTP/1.1 hop are refused, not dropped.
+// Converts heads between HTTP/2 and the path (RFC 9113 section 8): pseudo-header fields become method, path, authority
+// and status, and back. Fields of an HTTP/1.1 hop are refused, not dropped.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';

@@ -1,6 +1,6 @@
-// HPACK decoding (RFC 7541): header blocks to fields. One decoder for each direction of a connection, since later blocks
-// refer to what earlier ones added to the table. A block that cannot be decoded ends the connection; a field that HTTP does
-// not allow ends its request only, and the table stays right.
+// HPACK decoding (RFC 7541): header blocks to fields. One decoder for each direction of a connection, since later
+// blocks refer to what earlier ones added to the table. A block that cannot be decoded ends the connection; a field
+// that HTTP does not allow ends its request only, and the table stays right.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type FieldName, type Fields, fieldName, makeName, role } from '../../exchange/message.ts';
@@ -61,7 +61,10 @@ export class HpackDecoder {
     this.#maxFields = maxFields;
   }
 
-  /** Decodes one whole block. @throws SallyportError `http2_compression`: the table is lost, and the connection with it. */
+  /**
+   * Decodes one whole block.
+   * @throws SallyportError `http2_compression`: the table is lost, and the connection with it.
+   */
   decode(block: Buffer): Block {
     const fields: Fields = { names: [], values: [] };
     const cursor: Cursor = { block, at: 0 };

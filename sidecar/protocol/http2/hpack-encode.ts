@@ -1,5 +1,5 @@
-// HPACK encoding (RFC 7541): fields to header blocks. A repeated field is one byte: between two sidecars that is nearly every
-// field of nearly every request. Strings are not Huffman-coded: the bytes saved are worth less than the time.
+// HPACK encoding (RFC 7541): fields to header blocks. A repeated field is one byte: between two sidecars that is nearly
+// every field of nearly every request. Strings are not Huffman-coded: the bytes saved are worth less than the time.
 
 import type { FieldName } from '../../exchange/message.ts';
 import { staticFields } from './hpack-tables.ts';

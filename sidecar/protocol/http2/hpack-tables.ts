@@ -66,8 +66,8 @@ export const staticFields: readonly (readonly [name: string, value: string])[] =
 ];
 
 /**
- * The number of bits of each of the 257 symbols, `a` being 5 and `z` 30. The code is canonical: symbols of one length follow
- * each other in order, each code one more than the last. The last symbol ends a string and never occurs in one.
+ * The number of bits of each of the 257 symbols, `a` being 5 and `z` 30. The code is canonical: symbols of one length
+ * follow each other in order, each code one more than the last. The last symbol ends a string and never occurs in one.
  */
 const lengths =
   'isxxxxxxxtzxxzxxxxxxxxzxxxxxxxxxbffhibdgffdgdbbbaaabbbbbbbcdkbhfibccccccccccccccccccccccdcdioijbkabababbbaccbbbabcbaabccccck' +

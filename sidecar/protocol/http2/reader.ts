@@ -1,5 +1,5 @@
-// Reads HTTP/2 frames from the wire (RFC 9113 sections 4 and 6): bytes become well-formed frames, or the connection is over.
-// DATA is reported as it arrives, a header block once it is whole. connection.ts gives the frames their meaning.
+// Reads HTTP/2 frames from the wire (RFC 9113 sections 4 and 6): bytes become well-formed frames, or the connection is
+// over. DATA is reported as it arrives, a header block once it is whole. connection.ts gives the frames their meaning.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { Budget } from '../budget.ts';
@@ -22,8 +22,8 @@ export interface FrameEvents {
   windowUpdate(id: number, more: number): void;
 }
 
-// The budget for frames that cost us more than their sender: this many at once, then so many a second (nghttp2's figures),
-// and one for each stream that ends properly.
+// The budget for frames that cost us more than their sender: this many at once, then so many a second (nghttp2's
+// figures), and one for each stream that ends properly.
 const floodBurst = 1000;
 const floodPerSecond = 33;
 
@@ -87,8 +87,8 @@ export class FrameReader {
   }
 
   /**
-   * We have sent DATA, for which the peer may send one PING: gRPC measures the bytes in flight that way, once per round trip,
-   * which may be a thousand times a second. It costs us no more than the DATA that the peer requested.
+   * We have sent DATA, for which the peer may send one PING: gRPC measures the bytes in flight that way, once per round
+   * trip, which may be a thousand times a second. It costs us no more than the DATA that the peer requested.
    */
   dataSent(): void {
     this.#mayMeasure = true;

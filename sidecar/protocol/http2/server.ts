@@ -22,12 +22,15 @@ import type { Block } from './hpack-decode.ts';
 import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
 
 /**
- * A peer carries the requests of many clients on one connection, and an app those for many upstreams; all are lost if it ends.
- * So only a flood that no such connection has counts against it. Strangers have their own connections, and are limited there.
+ * A peer carries the requests of many clients on one connection, and an app those for many upstreams; all are lost if
+ * it ends. So only a flood that no such connection has counts against it. Strangers have their own connections, and are
+ * limited there.
  */
 const resetsOfOursPerSecond = 400;
 
-/** A request cancelled only after this long is limited by the number of streams, like one that waits for its response. */
+/**
+ * A request cancelled only after this long is limited by the number of streams, like one that waits for its response.
+ */
 const rapidMs = 100;
 
 /** Longer than any round trip. */
@@ -132,7 +135,9 @@ export class Http2Server implements Speaker, Http2Owner {
     this.ended();
   }
 
-  /** RFC 9113 section 6.8: first a notice, since streams may be on their way; then the end, which refuses later streams. */
+  /**
+   * RFC 9113 section 6.8: first a notice, since streams may be on their way; then the end, which refuses later streams.
+   */
   retire(): void {
     if (this.#retiring !== undefined || this.#draining) return;
     this.#retiring = performance.now();

@@ -122,8 +122,8 @@ export class Http2Stream {
   }
 
   /**
-   * Called periodically: copies waiting bytes, so that they retain no more memory than their size. Copying at once would be
-   * wasted on bytes that leave at once.
+   * Called periodically: copies waiting bytes, so that they retain no more memory than their size. Copying at once
+   * would be wasted on bytes that leave at once.
    */
   compact(): void {
     const pieces: Buffer[] = [];
