@@ -1,4 +1,4 @@
-// What a gateway says of a user, and every way to lie in his stead. Through the code of both sides, without a proxy.
+// A gateway's assertion about a user, and every way to forge one. Through the code of both sides, without a proxy.
 
 import { createHmac, createPublicKey, generateKeyPairSync, randomUUID, X509Certificate } from 'node:crypto';
 import t from 'tap';
@@ -32,20 +32,20 @@ const authority: Authority = await createAuthority('demo.test');
 const gateway: Credential = await createCredential(authority, gatewayId);
 const orders: Identity = identityOf(authority, await createCredential(authority, ordersId));
 
-/** At the moment by which all tests go. */
+/** The time of all tests. */
 const forge = (by: Credential, lie?: Lie): string => forgeAt(by, lie, seconds);
-/** What `orders` makes of it, from the gateway. */
+/** What `orders` reads from a token of the gateway. */
 const verify = (token: string, ours = orders, at = now, peer = gatewayId) =>
   verifyTransactionToken(token, peer, ours, at);
 
-/** What of a tap test is needed here. */
+/** The part of a tap test that is needed here. */
 interface Asserter {
   ok(value: unknown, message: string): unknown;
   fail(message: string): unknown;
   match(got: unknown, wanted: unknown, message: string): unknown;
 }
 
-/** Holds that it is refused, for this reason. */
+/** Asserts that it is refused, for this reason. */
 function refuses(t: Asserter, what: () => unknown, why: RegExp, name: string): void {
   try {
     what();
@@ -98,7 +98,7 @@ function pemOf(type: 'ec', namedCurve: string): string {
   return String(generateKeyPairSync(type, { namedCurve }).privateKey.export({ type: 'pkcs8', format: 'pem' }));
 }
 
-t.test('what it says: the user as the gateway knows him, and nothing in the place of its own claims', async (t) => {
+t.test('its content: the user as authenticated by the gateway, and nothing in place of its own claims', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const claimsOf = (token: string): Record<string, unknown> =>
     JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as Record<string, unknown>;
@@ -130,14 +130,14 @@ t.test('what it says: the user as the gateway knows him, and nothing in the plac
       sign({ ...userWith({}), auth: undefined, clientId: 'robot', authMethod: 'apiKey', requestId: 'r-2' }, ordersId),
     ),
     { sub: 'robot', auth: { method: 'apiKey' }, ...own, txn: 'r-2' },
-    'who has a name only',
+    'a user with a name only',
   );
   t.strictSame(
     claimsOf(sign(userWith({}, { tokenValidUntil: now + 600_000 }), ordersId))['auth'],
     { method: 'jwt', iss: 'https://idp.test', exp: (now + 600_000) / 1000 },
     'the end of the user’s own token',
   );
-  t.equal(claimsOf(sign(userWith({ scope: 'a b' }), ordersId))['scope'], 'a b', 'words as they were');
+  t.equal(claimsOf(sign(userWith({ scope: 'a b' }), ordersId))['scope'], 'a b', 'words unchanged');
   t.strictSame(
     claimsOf(sign(userWith({ scope: ['a b', 'c'] }), ordersId))['scope'],
     ['a b', 'c'],
@@ -197,7 +197,7 @@ t.test('when it is made anew, and until when it is good', async (t) => {
   t.throws(() => sign({ ...user, authMethod: undefined }, ordersId), TypeError);
 });
 
-t.test('too much to say is not said in part', async (t) => {
+t.test('claims that do not fit are not sent in part', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const groups = Array.from({ length: 400 }, (_, index) => `group-${index}`);
   t.throws(() => sign(userWith({ groups }), ordersId), {
@@ -205,10 +205,10 @@ t.test('too much to say is not said in part', async (t) => {
     message: /^the transaction token of a user by jwt has \d+ characters; the limit is 8192$/,
     row: { status: 431 },
   });
-  t.ok(verify(sign(userWith({ groups: groups.slice(0, 200) }), ordersId)), 'what fits does');
+  t.ok(verify(sign(userWith({ groups: groups.slice(0, 200) }), ordersId)), 'those that fit are sent');
 });
 
-t.test('what is remembered is bounded, and is nobody else’s', async (t) => {
+t.test('the cache is bounded, and not shared between peers', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const users = Array.from({ length: 3000 }, (_, index) => userWith({ sub: `u${index}`, text: 'x'.repeat(2000) }));
   const tokens = users.map((user) => sign(user, ordersId));
@@ -264,7 +264,7 @@ t.test('lies', async (t) => {
     ['exp in letters', claim({ exp: `${seconds + 60}` }), /'exp' and 'iat' are not both numbers/],
     ['for another workload', claim({ aud: 'spiffe://demo.test/ns/shop/sa/web' }), /it is not for \S+orders alone/],
     ['for us and others', claim({ aud: [ordersId, otherId] }), /it is not for \S+orders alone/],
-    ['for nobody', claim({ aud: undefined }), /it is not for \S+orders alone/],
+    ['without an audience', claim({ aud: undefined }), /it is not for \S+orders alone/],
     ['of another gateway', claim({ iss: otherId }), /its issuer is not the peer that presented it/],
     ['signed by another workload', forge(another), /it is signed by spiffe:\/\/demo.test\/ns\/edge\/sa\/other/],
     ['sub that is no string', claim({ sub: 7 }), /'sub' is not a string/],
@@ -323,7 +323,7 @@ t.test('lies', async (t) => {
       lie({ header: { alg: 'RS256' } }, weak),
       /its algorithm does not match the key of its leaf \(none\)/,
     ],
-    ['the key of somebody else', lie({ key: another.key }), /its signature was not made with the key of its leaf/],
+    ['the key of another identity', lie({ key: another.key }), /its signature was not made with the key of its leaf/],
     [
       'a signature in DER',
       lie({ signature: (text) => Buffer.from(ecdsa(text, gateway.key).subarray(1)) }),
@@ -366,7 +366,7 @@ t.test('lies', async (t) => {
   refuses(t, () => verify(stolen, web), /it is not for \S+web alone/, 'stolen, and presented to another workload');
 });
 
-t.test('who signed may be denied, or no longer trusted: at once, and for what is in flight', async (t) => {
+t.test('a signer may be denied, or no longer trusted: at once, and for requests in flight', async (t) => {
   const serial = new X509Certificate(gateway.chain[0]!).serialNumber.toLowerCase();
   const namesake = await createAuthority('demo.test');
   const token = forge(gateway);
@@ -441,7 +441,7 @@ fuzz(
 
 fuzz(
   t,
-  'what one side says the other understands',
+  'what one side signs the other reads',
   (random) => {
     const value = (depth: number): unknown => {
       const kinds = [

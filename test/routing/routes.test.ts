@@ -1,4 +1,5 @@
-// What routes are told by each of their parents, by the standard's conditions and reasons: a table of cases, each alone.
+// The status of routes for each of their parents, with the standard's conditions and reasons: a table of cases, each
+// alone.
 
 import t from 'tap';
 import { sectionsOf } from '../../sidecar/routing/status.ts';
@@ -72,7 +73,7 @@ const cases: Readonly<Record<string, Case>> = {
     documents: gateway() + route('{ parentRefs: [{ name: g, port: 80 }] }'),
     said: { [key]: good },
   },
-  'a kind that the listener does not take': {
+  'a kind that the listener does not accept': {
     documents:
       gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { kinds: [{ kind: GRPCRoute }] } }') +
       route(`{ ${toG} }`),
@@ -90,17 +91,17 @@ const cases: Readonly<Record<string, Case>> = {
       route(`{ ${toG}, rules: [{ ${a} }] }`, 'r', 'TCPRoute'),
     said: { 'TCPRoute shop/r g': notAllowed },
   },
-  'another namespace, where only the own is taken': {
+  'another namespace, where only the same one is accepted': {
     documents: gateway() + route('{ parentRefs: [{ name: g, namespace: shop }] }', 'others/r'),
     said: { 'HTTPRoute others/r g': notAllowed },
   },
-  'another namespace, where all are taken': {
+  'another namespace, where all are accepted': {
     documents:
       gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: All } } }') +
       route('{ parentRefs: [{ name: g, namespace: shop }] }', 'others/r'),
     said: { 'HTTPRoute others/r g': good },
   },
-  'where none is taken': {
+  'where none is accepted': {
     documents:
       gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: None } } }') +
       route(`{ ${toG} }`),
@@ -130,7 +131,7 @@ const cases: Readonly<Record<string, Case>> = {
     documents: selecting('{ matchExpressions: [{ key: color, operator: DoesNotExist }] }'),
     said: { 'HTTPRoute red/r g': notAllowed, 'HTTPRoute plain/r g': good },
   },
-  'a selector that asks two things': {
+  'a selector with two requirements': {
     documents: selecting(
       '{ matchLabels: { color: red }, matchExpressions: [{ key: team, operator: In, values: [b] }] }',
     ),
@@ -160,7 +161,7 @@ const cases: Readonly<Record<string, Case>> = {
       route(`{ ${toG}, hostnames: [b.test, x.y.a.test] }`),
     said: { [key]: good },
   },
-  'each parent has its own answer': {
+  'each parent has its own status': {
     documents:
       gateway() +
       gateway('{ name: web, port: 81, protocol: HTTP, hostname: a.test }', 'h') +
@@ -200,12 +201,12 @@ const cases: Readonly<Record<string, Case>> = {
     documents: filtered('type: RequestMirror, requestMirror: { backendRef: { name: gone, port: 80 } }'),
     said: { [key]: unresolved('BackendNotFound') },
   },
-  'a filter that nobody knows': {
+  'an unknown filter': {
     documents: filtered('type: ExtensionRef, extensionRef: { group: a.test, kind: Filter, name: f }'),
     said: { [key]: unresolved('InvalidKind') },
     message: [key, 'ResolvedRefs', /^there is no filter a\.test\/Filter f: its rule answers 500$/],
   },
-  'a filter of a backend that nobody knows': {
+  'an unknown filter of a backend': {
     documents: ruled(
       'backendRefs: [{ name: a, port: 80, filters: [{ type: ExtensionRef, extensionRef: { group: a.test, kind: Filter, name: f } }] }]',
     ),
@@ -249,7 +250,7 @@ const cases: Readonly<Record<string, Case>> = {
     documents: across(grant(fromShop, '{ group: "", kind: Secret }')),
     said: { [key]: unresolved('RefNotPermitted') },
   },
-  'granted by a namespace that is not asked': {
+  'granted by another namespace': {
     documents: across(grant(fromShop, toService, 'shop')),
     said: { [key]: unresolved('RefNotPermitted') },
   },
@@ -267,7 +268,7 @@ const cases: Readonly<Record<string, Case>> = {
       /^all\.yaml:10:\d+: spec\.hostnames\[0\]: 'A\.test' is not a host name \(every request that it may be for gets 500\)$/,
     ],
   },
-  'an enum value that nobody knows': {
+  'an unknown enum value': {
     documents: ruled('matches: [{ path: { type: Glob, value: /a } }]'),
     said: { [key]: unsupported },
   },
@@ -469,12 +470,12 @@ t.test('BackendTLSPolicy: authorities that are none, and some that are not there
   t.same(saidOf(`${ca}, ${gone}`), ['Accepted=True Accepted', 'ResolvedRefs=False InvalidCACertificateRef']);
 });
 
-t.test('a ReferenceGrant that is not valid has no status, so it is said', async (t) => {
+t.test('a ReferenceGrant that is not valid has no status, so it is logged', async (t) => {
   const { warnings } = planOf(documentOf('ReferenceGrant', 'g', '{ from: [], to: [] }'));
   t.match(warnings[0], /^all\.yaml:5:\d+: spec\.from/);
 });
 
-t.test('what would leave open what it was to protect stops the reading', async (t) => {
+t.test('a document that would leave its target open stops the reading', async (t) => {
   const bad: [string, string, RegExp][] = [
     [
       'no name',
@@ -482,7 +483,7 @@ t.test('what would leave open what it was to protect stops the reading', async (
       /metadata\.name/,
     ],
     [
-      'a BackendTLSPolicy whose targets nobody can tell',
+      'a BackendTLSPolicy with unreadable targets',
       documentOf('BackendTLSPolicy', 'p', '{ validation: {} }'),
       /targetRefs/,
     ],
