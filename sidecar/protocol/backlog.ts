@@ -40,7 +40,7 @@ export class Backlog {
 const peerFactor = 4;
 
 /**
- * How long a reader may take nothing. A mesh peer is exempt: it relays what it gets and takes more once all of it is
+ * How long a reader may take nothing. A mesh peer gets longer: it relays what it gets and takes more once all of it is
  * gone. It does this check itself, and knows which of its clients is slow.
  */
 export function stallMsFor(peer: unknown, limitMs: number): number {

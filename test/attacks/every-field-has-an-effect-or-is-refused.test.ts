@@ -64,7 +64,7 @@ function unproved(schema: z.ZodType, samples: readonly unknown[], read: Read): s
   return leavesOf(schema).flatMap(({ path, schema: leaf }) => {
     if (ofObject.test(path) || isRefused(leaf) || Object.hasOwn(elsewhere, path)) return [];
     const places = samples.flatMap((sample, index) => placesIn(sample, path).map((keys) => ({ sample, index, keys })));
-    if (places.length === 0) return [`${path}: no sample says it`];
+    if (places.length === 0) return [`${path}: no sample has it`];
     const matters = places.some(({ sample, index, keys }) => readValue(without(sample, keys)) !== whole[index]);
     return matters ? [] : [`${path}: it makes no difference`];
   });
@@ -260,7 +260,7 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
         Object.hasOwn(harmless, field)
       )
         return [];
-      if (!samples.some((one) => holds(one, path))) return [`${field}: no sample says it`];
+      if (!samples.some((one) => holds(one, path))) return [`${field}: no sample has it`];
       const paths = seen.get(kind) ?? new Set<string>();
       // Keys of a record are listed, and looked up.
       const isRead =
