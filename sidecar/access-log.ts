@@ -1,5 +1,5 @@
-// Step: the record. Each exchange is written once, whatever happened to it, as one JSON line with Istio's keys, then
-// ours. The line is put together by hand: this runs for every request.
+// Step: the record. Each exchange is written once, whatever its outcome, as one JSON line with Istio's keys, then ours.
+// The line is built by hand, since this runs for every request.
 
 import type { PeerIdentity } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
@@ -30,13 +30,13 @@ export function record(exchange: Exchange, connection: Connection, recorder: Rec
   const duration = performance.now() - exchange.started;
   const { direction } = exchange.rules;
   let stats = connection.stats;
-  // Istio counts the gateway's side of a request as its source: what it has asked of whom, in its own name.
+  // Istio counts the gateway's side of a request as its source: the gateway's own request to the upstream.
   if (direction === 'gateway')
     stats = recorder.metrics.statsOf(direction, upstreamOf(exchange), exchange.route?.cluster);
   else if (direction === 'outbound') stats = recorder.metrics.statsOf(direction, upstreamOf(exchange));
   else if (stats === undefined) {
     stats = recorder.metrics.statsOf('inbound', connection.peer?.id.uri);
-    // Until the peer is known the connection counts for nobody, and is asked again.
+    // Until the peer is known the statistics are not cached, and are looked up again.
     if (connection.peer !== undefined) connection.stats = stats;
   }
   if (exchange.rules.protocol === 'http') recorder.metrics.countRequest(stats!, exchange, duration);
@@ -44,12 +44,12 @@ export function record(exchange: Exchange, connection: Connection, recorder: Rec
   recorder.log.add(formatRecord(exchange, connection, duration), exchange.decision === 'allow');
 }
 
-/** Who the upstream is, or was meant to be where none was reached. */
+/** The upstream's identity, or the expected one if none was reached. */
 function upstreamOf({ upstreamPeer, route }: Exchange): string | undefined {
   return upstreamPeer?.identity.id.uri ?? route?.principal;
 }
 
-/** For those who learn from decisions, and for policies on trial. */
+/** For learn mode, and for dry-run policies. */
 function noteDecision(exchange: Exchange, connection: Connection, { learned, shadow }: Recorder): void {
   if (learned === undefined && exchange.shadow === undefined) return;
   const { protocol, policyPort: port } = exchange.rules;
@@ -72,8 +72,8 @@ function noteDecision(exchange: Exchange, connection: Connection, { learned, sha
 }
 
 /**
- * As it was asked for, without credentials in its query: those that any policy of the port takes from there, however
- * this request ended, and the parameter that RFC 6750 section 2.3 has for tokens, on every port.
+ * The path as requested, without credentials in its query: those that any policy of the port takes from there, however
+ * this request ended, and, on every port, the parameter that RFC 6750 section 2.3 defines for tokens.
  */
 function pathOf({ path: meant, target, rules }: Exchange): string {
   const path = meant === '' ? target : meant;
@@ -118,7 +118,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
   );
 }
 
-/** Parts that are the same for every exchange of a connection, by what they say something about. */
+/** Parts that are the same for every exchange of a connection, by the object that they describe. */
 const sameParts = new WeakMap<object, string>();
 
 function downstreamOf(connection: Connection): string {
@@ -132,7 +132,9 @@ function downstreamOf(connection: Connection): string {
   return made;
 }
 
-/** Of the hop that mutual TLS protects: whoever asked, or on the way out whom we ask. At a gateway it is the client's. */
+/**
+ * The peer of the hop that mutual TLS protects: the client, or outbound the upstream. At a gateway it is the client's.
+ */
 function peerOf(exchange: Exchange, connection: Connection): string {
   const { direction } = exchange.rules;
   if (direction === 'inbound') return describePeer(connection.peer, connection.tls);
@@ -141,14 +143,14 @@ function peerOf(exchange: Exchange, connection: Connection): string {
   return describePeer(upstreamPeer?.identity, upstreamPeer?.tls);
 }
 
-/** Who asks a gateway, as it knows him. A token's subject is in `request_auth_principal`. */
+/** A gateway's client, as far as it is known. A token's subject is in `request_auth_principal`. */
 function clientOf({ clientIp, clientId, authMethod, rules }: Exchange, { remoteIp }: Connection): string {
-  // Behind proxies whoever connects is not the client, and what could not be read names none.
+  // Behind proxies the connecting address is not the client's, and an unreadable one names none.
   const ip = clientIp ?? (rules.numTrustedProxies ? undefined : remoteIp);
   return `,"client_ip":${own(ip?.text)},"client_id":${text(clientId)},"auth_method":${own(authMethod)}`;
 }
 
-/** The certificate that a client has shown, if he was asked for one, and what his handshake agreed on. */
+/** The client's certificate, if one was requested and presented, and the parameters of its handshake. */
 function describeClient({ client, tls }: Connection): string {
   const known = tls === undefined ? undefined : sameParts.get(tls);
   if (known !== undefined) return known;
@@ -175,12 +177,14 @@ function describeTls(tls: TlsFacts | undefined): string {
 
 const needsEscape = /[^ !#-[\]-~]/;
 
-/** A string of our own or of a form that was checked, in which nothing is to be escaped. */
+/** A string of our own, or in a checked form, which needs no escaping. */
 function own(value: string | undefined): string {
   return value === undefined || value === '' || value === '-' ? 'null' : `"${value}"`;
 }
 
-/** A JSON string in ASCII, or null for nothing. Most values hold nothing to escape, and a test costs less than JSON.stringify. */
+/**
+ * A JSON string in ASCII, or null for nothing. Most values need no escaping, and a test is cheaper than JSON.stringify.
+ */
 function text(value: string | undefined): string {
   if (value === undefined || value === '' || value === '-') return 'null';
   return needsEscape.test(value) ? escaped(value) : `"${value}"`;

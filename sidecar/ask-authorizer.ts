@@ -1,4 +1,4 @@
-// Step: what CUSTOM policies want asked. Their providers can only refuse, never open what DENY and ALLOW keep shut; one
+// Step: asks the providers of CUSTOM policies. They can only refuse, never allow what DENY and ALLOW refuse; a provider
 // that is unknown, late, unreachable or unreadable refuses too.
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
@@ -14,7 +14,7 @@ import type { CompiledRule } from './policy/compile.ts';
 import { customOf } from './policy/decide.ts';
 import type { Refusal } from './policy/policy.ts';
 
-/** At a gateway: the authorizers of the rule. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`. */
+/** At a gateway: asks the rule's authorizers. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`. */
 export async function askAtEdge(exchange: Exchange, connection: ConnectionFacts): Promise<void> {
   const { phases, permit } = exchange.edge!;
   for (const authorizer of phases.authorizers) {
@@ -23,7 +23,10 @@ export async function askAtEdge(exchange: Exchange, connection: ConnectionFacts)
   }
 }
 
-/** @returns a promise where somebody must be asked. @throws SallyportError `ext_authz_denied`, `ext_authz_failed`, `policy_denied`. */
+/**
+ * @returns a promise if an authorizer must be asked.
+ * @throws SallyportError `ext_authz_denied`, `ext_authz_failed`, `policy_denied`.
+ */
 export function askAuthorizers(exchange: Exchange, connection: Connection): undefined | Promise<void> {
   const { policies, policyPort } = exchange.rules;
   if (policies === undefined || policies.tables.CUSTOM.all.length === 0) return undefined;
@@ -44,12 +47,12 @@ async function askEach(exchange: Exchange, connection: Connection, rules: readon
         'policy_denied',
         `${policy} denies it: there is no extension provider '${rule.provider}'`,
         {
-          hint: "name it under 'extensionProviders' in sidecar.yaml",
+          hint: "define it under 'extensionProviders' in sidecar.yaml",
         },
       );
     }
-    // On TCP there is nothing that an HTTP authorizer could be asked. Where requests are what it is to be asked about, they do
-    // not pass unseen.
+    // On TCP an HTTP authorizer cannot be asked. A stream of requests that it should be asked about, inside the app's
+    // own TLS, does not pass unseen.
     if (exchange.rules.protocol === 'tcp' && authorizer.kind === 'http') {
       if (exchange.rules.unread === undefined) continue;
       exchange.policy = policy;
@@ -57,7 +60,7 @@ async function askEach(exchange: Exchange, connection: Connection, rules: readon
       exchange.details = details;
       throw new SallyportError(
         'policy_denied',
-        `${policy} denies it: '${rule.provider}' is asked about requests, and these are inside of the app's own TLS`,
+        `${policy} denies it: '${rule.provider}' checks requests, which are inside the app's own TLS here`,
       );
     }
     await askOne(exchange, connection, authorizer, policy);
@@ -84,12 +87,12 @@ async function askOne(
         );
     }
   } catch (error) {
-    const why = asSallyportError(error, 'ext_authz_failed', 'it cannot be asked');
+    const why = asSallyportError(error, 'ext_authz_failed', 'the authorizer cannot be asked');
     exchange.policy = policy;
     exchange.decision = 'deny';
     exchange.denial = { status: authorizer.statusOnError, fields: { names: [], values: [] }, body: Buffer.alloc(0) };
     exchange.details = 'ext_authz_error';
-    throw new SallyportError('ext_authz_failed', `the authorizer ${authorizer.name} gave no answer: ${why.message}`);
+    throw new SallyportError('ext_authz_failed', `the authorizer ${authorizer.name} did not answer: ${why.message}`);
   }
   if (!ruling.allowed) {
     exchange.policy = policy;
@@ -102,7 +105,7 @@ async function askOne(
     exchange.details = 'ext_authz_denied';
     throw new SallyportError(
       'ext_authz_denied',
-      `${policy}: the authorizer ${authorizer.name} refuses with ${ruling.status}`,
+      `${policy}: the authorizer ${authorizer.name} refused with ${ruling.status}`,
     );
   }
   const replaced = new Set([...ruling.removed, ...ruling.requestFields.map(([name]) => name)]);
@@ -111,16 +114,19 @@ async function askOne(
     exchange.replyFields = addFields(exchange.replyFields ?? { names: [], values: [] }, ruling.replyFields);
 }
 
-/** What it is told in one spelling the app must not find in another as well. @throws SallyportError `head_malformed`. */
+/**
+ * A field that it gets in one spelling must not reach the app in another as well.
+ * @throws SallyportError `head_malformed`.
+ */
 function checkSpellings({ names }: Fields, authorizer: Authorizer): void {
   const spellings = new Map<string, string>();
   for (const { lower, folded, role: which } of names) {
-    // What is for one hop only ends here.
+    // Hop-by-hop fields end here.
     if (which === role.hop || !authorizer.judges(folded)) continue;
     if ((spellings.get(folded) ?? lower) !== lower)
       throw new SallyportError(
         'head_malformed',
-        `the header '${lower}', which the authorizer ${authorizer.name} is told of, comes in two spellings that servers take for one`,
+        `the header '${lower}', which the authorizer ${authorizer.name} receives, occurs in two spellings that servers treat as one`,
       );
     spellings.set(folded, lower);
   }

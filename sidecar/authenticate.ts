@@ -1,6 +1,6 @@
-// Step: who is calling? The peer by its certificate, and the user by a gateway's word, or by a token where
-// RequestAuthentication asks for one. It waits only for a token that has not been seen before. What the token's place was is
-// taken out again, and what only we may tell the app is dropped from what the caller sent, so that nobody can tell it himself.
+// Step: who is the caller? The peer by its certificate, and the user by a gateway's assertion, or by a token if
+// RequestAuthentication requires one. It waits only for a token that is not cached. The token is removed from its
+// place, and fields that only we may set for the app are dropped from the request, so that no client can set them.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
@@ -15,10 +15,10 @@ import { claimText, findTokens, paramsOf, type TokenSource, withoutParam } from 
 import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './tokens/transaction-token.ts';
 
 /**
- * Fills in `auth`. Where a gateway vouches for a user and the request brings a token for RequestAuthentication as well, both
- * must hold, and the claims are the token's: its issuer says them himself.
- * @throws SallyportError `svid_*` when the peer does not hold, `txn_token_invalid`, `jwt_*` or `jwks_unavailable` when a token
- * does not; a promise, where it gives one, rejects with the same.
+ * Sets `auth`. If a gateway vouches for a user and the request also carries a token for RequestAuthentication, both
+ * must hold, and the claims are the token's: they come from its issuer directly.
+ * @throws SallyportError `svid_*` if the peer is not valid, `txn_token_invalid`, `jwt_*` or `jwks_unavailable` if a
+ * token is not; a returned promise rejects with the same.
  */
 export function authenticate(
   exchange: Exchange,
@@ -37,10 +37,10 @@ export function authenticate(
   note(exchange, undefined);
   if (authentication === undefined) return undefined;
   exchange.authenticatedBy = authentication;
-  // A preflight carries no token by definition (Fetch standard, section 4.8); policy judges it as anybody's.
+  // A preflight carries no token by definition (Fetch standard, section 4.8); policy evaluates it as unauthenticated.
   if (isPreflight(exchange)) {
     dropOutputs(exchange, authentication);
-    // One that carries a token all the same has it taken out: it is not verified.
+    // If it carries a token all the same, the token is removed: it is not verified.
     const source = tokenSourceOf(exchange, exchange.fields);
     takeOutAll(
       exchange,
@@ -56,9 +56,9 @@ export function authenticate(
 }
 
 /**
- * Asks again for an exchange in flight, by `rules` of now and a peer that was just checked: its token may have ended, or the
- * documents changed, or the gateway that vouched for it may no longer be believed.
- * @returns a promise where a token must be verified anew; until then the last answer holds.
+ * Checks an exchange in flight again, by the current `rules` and with a peer that was just checked: its token may have
+ * expired, the documents may have changed, or the gateway that vouched for it may no longer be trusted.
+ * @returns a promise if a token must be verified anew; until then the last result holds.
  * @throws SallyportError as `authenticate`.
  */
 export function authenticateAgain(
@@ -69,15 +69,16 @@ export function authenticateAgain(
   const { authentication } = rules;
   const { vouched } = exchange;
   takeTransactionTokenAgain(exchange, connection, rules);
-  // What is no longer vouched for is no longer claimed; what RequestAuthentication has verified is not the gateway's.
+  // Claims without their gateway's assertion are dropped; those that RequestAuthentication verified are independent of
+  // it.
   if (vouched !== exchange.vouched && exchange.auth === vouched?.auth) note(exchange, undefined);
   if (exchange.authenticatedBy === authentication) {
     if (exchange.tokenValidUntil <= Date.now())
-      throw new SallyportError('jwt_expired', 'the token that it came with has expired');
+      throw new SallyportError('jwt_expired', 'the token of the request has expired');
     return undefined;
   }
   if (authentication === undefined) {
-    // Nobody vouches for tokens any more, but perhaps a gateway.
+    // No rule verifies tokens any more; a gateway may still vouch.
     note(exchange, undefined);
     exchange.authenticatedBy = undefined;
     return undefined;
@@ -91,7 +92,7 @@ export function authenticateAgain(
   return undefined;
 }
 
-/** What tokens are looked for in: the request as it came. */
+/** The part of the request that is searched for tokens: as received. */
 function sourceOf(exchange: Exchange): TokenSource {
   return tokenSourceOf(exchange, exchange.received!.fields, exchange.received!.path);
 }
@@ -117,12 +118,12 @@ function take(exchange: Exchange, authentication: Authentication, result: AuthRe
   if (result.kind === 'verified') passOn(exchange, result);
 }
 
-/** A token in the query, good or bad, is not for the record. */
+/** Keeps a token in the query, valid or not, out of the record. */
 function hideTokens(exchange: Exchange, { rules }: Authentication): void {
   for (const name of new Set(rules.flatMap(paramsOf))) exchange.path = withoutParam(exchange.path, name);
 }
 
-/** The claims of a token that was verified, else those that a gateway vouches for; together they end with the first. */
+/** The claims of a verified token, else those that a gateway vouches for; they hold until the first of the two ends. */
 function note(exchange: Exchange, verified: Verified | undefined): void {
   const { vouched } = exchange;
   exchange.auth = verified?.auth ?? vouched?.auth;
@@ -136,7 +137,9 @@ function dropOutputs(exchange: Exchange, { outputHeaders }: Authentication): voi
   if (outputHeaders.size > 0) changeRequest(exchange, outputHeaders, []);
 }
 
-/** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
+/**
+ * Sets the request as the app gets it: without the token unless it is to be forwarded, and with the configured claims.
+ */
 function passOn(exchange: Exchange, { rule, places, alsoTaken = [], payload, auth }: Verified): void {
   takeOutAll(exchange, rule.forwardOriginalToken ? alsoTaken : [...places, ...alsoTaken]);
   const added: [string, string][] =
@@ -150,7 +153,7 @@ function passOn(exchange: Exchange, { rule, places, alsoTaken = [], payload, aut
 
 const none: ReadonlySet<string> = new Set();
 
-/** RFC 6750 section 3: what the caller is told, in Envoy's words. */
+/** RFC 6750 section 3: the response for the client, with Envoy's text. */
 function denialFor(exchange: Exchange, { error, text }: Refused): Denial {
   const realm = `https://${exchange.authority}${pathWithoutQuery(exchange.path)}`
     .slice(0, 256)

@@ -1,5 +1,5 @@
-// Step: may this pass? Without a Permit nothing is forwarded, and only policy (inbound) or the table of upstreams
-// (outbound) makes one. Fails closed: a peer that is no longer good is refused before any policy is asked.
+// Step: may this pass? Nothing is forwarded without a Permit, and only policy (inbound) or the table of upstreams
+// (outbound) makes one. Fails closed: a peer that is no longer valid is refused before any policy is evaluated.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import { authenticateAgain } from './authenticate.ts';
@@ -14,8 +14,9 @@ import { auditOf, decide, type PeerPolicies, policiesFor } from './policy/decide
 import { type Decision, isPermit, type Permit, type TunnelPermit } from './policy/policy.ts';
 
 /**
- * The permit for this exchange, a request or a whole TCP stream; its decision and policy are on record either way.
- * @throws SallyportError `policy_denied`, `head_malformed`, `no_route`, `connect_unsupported`, or a `svid_*` code when the peer no longer holds.
+ * The permit for this exchange, a request or a whole TCP stream; its decision and policy are recorded either way.
+ * @throws SallyportError `policy_denied`, `head_malformed`, `no_route`, `connect_unsupported`, or a `svid_*` code if
+ * the peer is no longer valid.
  */
 export function authorize(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): Permit | TunnelPermit {
   const { rules, route } = exchange;
@@ -29,14 +30,14 @@ export function authorize(exchange: Exchange, connection: Connection, checkPeer:
 }
 
 /**
- * Asks again for an exchange in flight, by the rules that hold now and not by those of its head.
- * @throws SallyportError as `authorize`, or `upstream_identity` when the upstream no longer is who it was.
+ * Re-evaluates an exchange in flight, by the current rules and not by those of its head.
+ * @throws SallyportError as `authorize`, or `upstream_identity` if the upstream is no longer the expected one.
  */
 export function authorizeAgain(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): void {
   const rules = connection.port.rules.current();
   if (rules.policies !== undefined) {
     checkPeer(connection);
-    // A token that must be verified anew is judged when that is done: until then the last answer holds.
+    // A token that must be verified anew is evaluated when that is done: until then the last result holds.
     authenticateAgain(exchange, connection, rules)?.then(
       () => connection.speaker?.judge(),
       () => {},
@@ -49,14 +50,14 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
   const route =
     rules.findStream?.(connection.listener, connection.serverName, exchange.route) ??
     rules.findRoute(exchange.authority);
-  // The same name may mean another workload by now.
+  // The same name may now mean another workload.
   const permit = exchange.method === 'CONNECT' ? route?.tunnelPermit : route?.permit;
   if (permit === undefined || !isMeantBy(route, exchange)) throw noRoute(exchange);
   const refusal = exchange.upstreamPeer?.refusal();
   if (refusal !== undefined) throw refusal;
 }
 
-/** Whether what `exchange` is connected to, or was meant for where it is not yet, is what `route` means now. */
+/** Whether `exchange` is connected to (or, before that, was meant for) what `route` means now. */
 function isMeantBy(route: Route | undefined, exchange: Exchange): boolean {
   const peer = exchange.upstreamPeer?.identity.id.uri;
   if (peer === undefined || route?.principal === undefined) return route?.principal === exchange.route?.principal;
@@ -68,7 +69,7 @@ function permitInbound(exchange: Exchange, connection: Connection, policies: Pol
     if (isSpelledTwice(exchange.fields, name))
       throw new SallyportError(
         'head_malformed',
-        `the header '${name}', which a policy asks for, comes in two spellings that servers take for one`,
+        `the header '${name}', which a policy tests, occurs in two spellings that servers treat as one`,
       );
   const peer = policiesOf(connection, policies);
   const facts = factsOf(exchange, connection, port);
@@ -83,13 +84,16 @@ function permitInbound(exchange: Exchange, connection: Connection, policies: Pol
   return decision;
 }
 
-/** At a gateway the rule's SecurityPolicy decides, if there is one; who may go on into the mesh the mesh decides itself. */
+/**
+ * At a gateway the rule's SecurityPolicy decides, if there is one; the mesh itself decides about requests that enter
+ * it.
+ */
 function permitAtEdge(exchange: Exchange, connection: Connection): Permit {
   const { edge, route, listener } = exchange;
   if (edge === undefined) {
     const why =
       listener === undefined
-        ? `no listener is for '${exchange.authority}'`
+        ? `no listener matches the host '${exchange.authority}'`
         : `no rule of listener ${listener} matches ${exchange.method} ${pathWithoutQuery(exchange.path)}`;
     throw new SallyportError('no_route', why, { hint: "see 'sallyport gateway status'" });
   }
@@ -101,33 +105,36 @@ function permitAtEdge(exchange: Exchange, connection: Connection): Permit {
   return edge.permit;
 }
 
-/** By what holds now, put to the request as it came: its rule may have another policy, or be gone. */
+/** Evaluates the current rules for the request as received: its rule may have another policy, or be gone. */
 function permitAtEdgeAgain(exchange: Exchange, connection: Connection): void {
   const { edge } = connection.port.rules.current();
   if (exchange.tokenValidUntil <= Date.now())
-    throw new SallyportError('jwt_expired', 'what the client proved itself with has expired');
+    throw new SallyportError('jwt_expired', 'the credential of the client has expired');
   checkClient(connection);
   const refusal = exchange.upstreamPeer?.refusal();
   if (refusal !== undefined) throw refusal;
   if (edge === undefined || edge === exchange.rules.edge || exchange.received === undefined) return;
   asReceived(exchange, exchange.received, () => {
     const { rule } = edge.find(exchange);
-    if (rule === undefined) throw new SallyportError('no_route', 'its rule is gone');
+    if (rule === undefined) throw new SallyportError('no_route', 'the rule of the request is gone');
     if (rule.broken !== undefined) throw rule.broken;
     const { authorizers, guards, authorize: authorizing } = rule.phases;
     const before = exchange.edge?.phases;
     if (authorizers.length > 0 && (before === undefined || before.authorizers.length === 0))
-      throw new SallyportError('policy_denied', 'its rule asks an authorizer by now, and none was asked');
+      throw new SallyportError(
+        'policy_denied',
+        'the updated policy requires external authorization, which the request has not had',
+      );
     if (areSame(guards, before?.guards)) return;
     if (!stillHolds(exchange, guards, before?.guards))
-      throw new SallyportError('policy_denied', 'its rule does not know by now who is calling');
+      throw new SallyportError('policy_denied', 'the updated policy does not accept the credential of this client');
     for (const authorizeBy of authorizing) authorizeBy(exchange, connection);
   });
 }
 
 function checkClient({ client }: Connection): void {
   if (client !== undefined && client.validUntil < Date.now())
-    throw new SallyportError('client_certificate_refused', `the certificate of ${client.name} has expired since`);
+    throw new SallyportError('client_certificate_refused', `the certificate of ${client.name} has expired`);
 }
 
 function asReceived(exchange: Exchange, { fields, path, authority }: Received, question: () => void): void {
@@ -140,10 +147,10 @@ function asReceived(exchange: Exchange, { fields, path, authority }: Received, q
   }
 }
 
-/** A route that mints no permit for tunnels takes none: an app's own, and those of a gateway. */
+/** A route without a permit for tunnels refuses them: an app's own, and those of a gateway. */
 function tunnelPermitOf(route: Route | undefined): TunnelPermit | undefined {
   if (route !== undefined && route.tunnelPermit === undefined)
-    throw new SallyportError('connect_unsupported', `no tunnel may lead to ${route.cluster}`);
+    throw new SallyportError('connect_unsupported', `tunnels to ${route.cluster} are not allowed`);
   return route?.tunnelPermit;
 }
 
@@ -155,7 +162,7 @@ function allowOutbound<P extends Permit | TunnelPermit>(
   if (permit === undefined) throw noRoute(exchange);
   exchange.decision = 'allow';
   exchange.policy = permit.policy;
-  // A stream that a gateway has let in by its client's certificate ends with that.
+  // A stream that a gateway has admitted by its client's certificate ends with that certificate.
   if (client !== undefined) exchange.validUntil = Math.min(exchange.validUntil, client.validUntil);
   return permit;
 }
@@ -182,7 +189,7 @@ function refusal(exchange: Exchange, decision: Exclude<Decision, Permit>): Sally
 }
 
 function noRoute(exchange: Exchange): SallyportError {
-  return new SallyportError('no_route', `no upstream answers to '${exchange.authority}'`, {
-    hint: "name it under 'upstreams' in sidecar.yaml, or add the name to its 'hosts'",
+  return new SallyportError('no_route', `no upstream has the host '${exchange.authority}'`, {
+    hint: "define it under 'upstreams' in sidecar.yaml, or add the name to an upstream's 'hosts'",
   });
 }

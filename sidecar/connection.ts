@@ -1,5 +1,5 @@
-// Open connections, each in one table from before its first check until it is closed. The table is also the clock of
-// all idle limits: one coarse tick for everything, no timer per request.
+// Open connections, all in one table from before their first check until they are closed. The table is also the clock
+// of all idle limits: one coarse tick for everything, no timer per request.
 
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
@@ -23,52 +23,55 @@ import { type Ip, ipOfPlace } from './policy/ip.ts';
 /** What a connection carries: requests, a WebSocket, or bytes. */
 export type Kind = 'http' | 'websocket' | 'tcp';
 
-/** Something of which bytes wait in our memory for a reader that is slower than their writer. */
+/** Holds bytes in our memory for a reader that is slower than the writer. */
 export interface Holder {
   readonly bytes: number;
-  /** How long they wait, at the pace at which they go; milliseconds. */
+  /** How long they wait at the current pace; milliseconds. */
   readonly waitMs: number;
-  /** Ends it at once, to have the memory back. */
+  /** Ends it at once, to free the memory. */
   drop(error: SallyportError): void;
 }
 
 /** What speaks on a connection: a codec or a tunnel. */
 export interface Speaker {
   readonly kind: Kind;
-  /** Requests in flight; a tunnel is one. */
+  /** Requests in flight; a tunnel counts as one. */
   readonly inFlight: number;
-  /** Called at each tick: closes what has been idle or slow for too long, and asks again where a decision has run out. */
+  /** Called at each tick: closes what has been idle or slow for too long, and re-evaluates expired decisions. */
   tick(now: number): void;
-  /** No more requests: finish what is in flight, then close. Idle ones close now. */
+  /** No more requests: finishes those in flight, then closes. Closes now if idle. */
   drain(): void;
-  /** The certificates behind it are about to end: nothing new soon, what is in flight finishes. The peer is told politely. */
+  /**
+   * Its certificates are about to expire: soon accepts nothing new, and finishes what is in flight. The peer is
+   * notified.
+   */
   retire(): void;
-  /** Adds to `found` whatever on it holds memory. Asked only when that is short. */
+  /** Adds everything on it that holds memory to `found`. Called only when memory is short. */
   findHolders(now: number, found: Holder[]): void;
-  /** Asks again whether each exchange in flight may go on, and ends those that may not; how many those were. */
+  /** Re-evaluates each exchange in flight and ends those that are no longer allowed; returns how many. */
   judge(): number;
-  /** Ends all of it in the protocol's own manner, and the connection: what allowed it no longer does. */
+  /** Ends everything on it as its protocol requires, and the connection: its permission is gone. */
   cut(error: SallyportError): void;
 }
 
-/** A port that listens, with what it does under the current generation. */
+/** A listening port, and what it does under the current generation. */
 export interface Port {
   readonly key: string;
   readonly rules: Live<PortRules>;
 }
 
-/** What a gateway's listener knows of a connection when it is accepted. */
+/** What a gateway's listener knows about a connection on accept. */
 export interface Front {
   readonly serverName?: string | undefined;
   readonly listener?: string | undefined;
   readonly client?: ClientCertificate | undefined;
-  /** Where a proxy that is trusted says that it comes from, and where it came to (protocol/proxy-protocol.ts). */
+  /** The two ends that a trusted proxy states (protocol/proxy-protocol.ts). */
   readonly place?: { readonly remote: string; readonly local: string } | undefined;
 }
 
 let nextId = 1;
 
-/** One accepted connection. Whoever accepted it closes it; the table only sees it go. */
+/** One accepted connection. Its acceptor closes it; the table only observes that. */
 export class Connection implements ConnectionFacts {
   readonly id = nextId++;
   readonly socket: Socket;
@@ -78,19 +81,19 @@ export class Connection implements ConnectionFacts {
   readonly openedAt = Date.now();
   readonly tls: TlsFacts | undefined;
   readonly serverName: string | undefined;
-  /** At a gateway: the listener that the client's server name has chosen, and the certificate that it has shown. */
+  /** At a gateway: the listener chosen by the client's server name, and the client's certificate. */
   readonly listener: string | undefined;
   readonly client: ClientCertificate | undefined;
-  /** What TLS has agreed on; undefined where that says nothing of what is spoken. */
+  /** The protocol negotiated in TLS; undefined if it does not tell what is spoken. */
   readonly alpn: 'h2' | 'http/1.1' | undefined;
   speaker: Speaker | undefined = undefined;
-  /** Moved by each byte either way; compared with limits at each tick. */
+  /** Updated by each byte either way; compared with limits at each tick. */
   lastActive = coarseNow();
 
   peer: PeerIdentity | undefined = undefined;
-  /** The peer's certificates, DER, for asking again when the bundle changes. */
+  /** The peer's certificates, DER, for verifying again when the bundle changes. */
   chain: readonly Buffer[] = [];
-  /** The identity generation under which the peer was last found good. */
+  /** The identity generation under which the peer was last verified. */
   verifiedUnder: Identity | undefined = undefined;
   /** `x-forwarded-client-cert` for this peer. */
   clientCert: string | undefined = undefined;
@@ -98,13 +101,13 @@ export class Connection implements ConnectionFacts {
   policiesFrom: PolicySet | undefined = undefined;
   stats: PeerStats | undefined = undefined;
   requests = 0;
-  /** When our certificate ends that its handshake was made with; milliseconds since 1970. */
+  /** When our certificate of its handshake expires; milliseconds since 1970. */
   ownValidUntil = Number.POSITIVE_INFINITY;
-  /** When it takes nothing new any more; undefined until the peer is known. */
+  /** When it accepts nothing new any more; undefined until the peer is known. */
   #retireAt: number | undefined = undefined;
   #remoteIp: Ip | null | undefined = null;
   #localIp: Ip | null | undefined = null;
-  /** It was refused, and closes: nobody asks about it again. */
+  /** It was refused, and closes: it is not evaluated again. */
   refused = false;
 
   constructor(socket: Socket, port: Port, facts?: TlsFacts, front: Front = {}) {
@@ -117,13 +120,13 @@ export class Connection implements ConnectionFacts {
     const agreed = tls?.alpnProtocol;
     this.alpn = agreed === 'h2' || agreed === 'http/1.1' ? agreed : undefined;
     const named = typeof tls?.servername === 'string' ? tls.servername : front.serverName;
-    // What is no host is kept as it was said: it is on record, and matches nothing.
+    // An invalid host is kept as received: it is recorded, and matches nothing.
     this.serverName = named === undefined ? undefined : (normalizeHost(named) ?? named);
     this.listener = front.listener;
     this.client = front.client;
   }
 
-  /** The peer's address, for policies that ask; most do not. */
+  /** The peer's address, for policies that test it; most do not. */
   get remoteIp(): Ip | undefined {
     if (this.#remoteIp === null) this.#remoteIp = ipOfPlace(this.remoteAddress);
     return this.#remoteIp;
@@ -135,7 +138,7 @@ export class Connection implements ConnectionFacts {
     return this.#localIp;
   }
 
-  /** The first end of the certificates that it rests on, milliseconds since 1970. */
+  /** When the first of its certificates expires, milliseconds since 1970. */
   get validUntil(): number {
     return Math.min(
       this.ownValidUntil,
@@ -144,13 +147,13 @@ export class Connection implements ConnectionFacts {
     );
   }
 
-  /** Whether it is time to end it politely: see identity/retirement.ts. `now` in milliseconds since 1970. */
+  /** Whether it is time to retire it: see identity/retirement.ts. `now` in milliseconds since 1970. */
   isDue(now: number): boolean {
     this.#retireAt ??= retirementOf(this.validUntil, this.openedAt);
     return now >= this.#retireAt;
   }
 
-  /** Ends it: what allowed it no longer does. */
+  /** Ends it: its permission is gone. */
   cut(error: SallyportError): void {
     this.refused = true;
     if (this.speaker === undefined) this.socket.destroy();
@@ -177,7 +180,7 @@ export class Connection implements ConnectionFacts {
   }
 }
 
-/** performance.now() at which the time of each kind is over. */
+/** performance.now() at which the time for each kind is over. */
 export type DrainDeadlines = Readonly<Record<Kind, number>>;
 
 /** A connection that did not finish in time. */
@@ -214,11 +217,11 @@ function describeCut(connection: Connection): CutConnection {
   };
 }
 
-/** To look at all that is open takes a while, and what was cut takes one to be gone. */
+/** Scanning everything open takes a while, and cut streams take a while to be gone. */
 const roomMs = 100;
-/** So much of the limit is left when somebody was cut, so that the next request does not cut the next one. */
+/** A cut brings the total down to this share of the limit, so that the next request does not cause another cut. */
 const roomShare = 7 / 8;
-/** What waits for less does not wait for a slow reader. */
+/** Bytes that wait for less than this do not wait for a slow reader. */
 const slowMs = 1000;
 
 const tickMs = 500;
@@ -235,31 +238,31 @@ export class ConnectionTable {
   readonly #arriving = new Set<Socket>();
   readonly #stop: () => void;
   #whenEmpty: (() => void) | undefined = undefined;
-  /** performance.now() before which nobody is cut again for memory. */
+  /** performance.now() before which nothing is cut again for memory. */
   #roomAt = 0;
 
   readonly #expired: (connection: Connection) => void;
 
-  /** `expired` is told of each connection behind which a certificate has ended. */
+  /** `expired` is called for each connection with an expired certificate. */
   constructor(expired: (connection: Connection) => void) {
     this.#expired = expired;
-    // Else what comes before the first tick would be as old as this module, and idle at once.
+    // Otherwise connections before the first tick would be as old as this module, and idle at once.
     coarse = performance.now();
     this.#stop = every('connections', tickMs, () => this.#tick());
   }
 
-  /** Those whose handshake is not over count as well: they hold a descriptor, and anybody can open them. */
+  /** Includes unfinished handshakes: they hold a descriptor, and any client can open them. */
   get size(): number {
     return this.#open.size + this.#arriving.size;
   }
 
-  /** A TCP connection on which the handshake begins. */
+  /** Adds a TCP connection whose handshake begins. */
   arrive(raw: Socket): void {
     this.#arriving.add(raw);
     raw.once('close', () => this.#arriving.delete(raw));
   }
 
-  /** `raw` is what it arrived on, where that is another socket. */
+  /** `raw` is the socket that it arrived on, if that is another one. */
   add(connection: Connection, raw?: Socket): void {
     if (raw !== undefined) this.#arriving.delete(raw);
     this.#open.add(connection);
@@ -282,8 +285,8 @@ export class ConnectionTable {
   }
 
   /**
-   * Asks every connection of `direction` to finish, and resolves when none is left. What is still open when the time of its
-   * kind is over is cut, and is in the report.
+   * Asks every connection of `direction` to finish, and resolves when none is left. Those still open when the time of
+   * their kind is over are cut, and listed in the report.
    */
   async drain(direction: PortRules['direction'], deadlines: DrainDeadlines): Promise<DrainReport> {
     const concerned = (): Connection[] =>
@@ -297,19 +300,22 @@ export class ConnectionTable {
       for (const connection of open) {
         if (now < deadlines[kindOf(connection)]) continue;
         cut.set(connection, describeCut(connection));
-        connection.cut(new SallyportError('draining', 'the time to finish is over'));
+        connection.cut(new SallyportError('draining', 'the drain time is over'));
       }
       const left = open.filter((one) => !cut.has(one));
       if (left.length === 0) break;
       await this.#nextClose(Math.min(...left.map((one) => deadlines[kindOf(one)])) - now);
     }
-    // A moment for last words, then nothing stays.
+    // A moment for final bytes, then nothing stays.
     if (cut.size > 0) await new Promise((resolve) => setTimeout(resolve, lastWordsMs));
     for (const connection of cut.keys()) connection.socket.destroy();
     return { finished: all.length - cut.size, cut: [...cut.values()] };
   }
 
-  /** Resolves at `notBefore`, or when no connection of `direction` is open any more, whichever comes later; at `notAfter` in any case. */
+  /**
+   * Resolves at `notBefore` or once no connection of `direction` is open, whichever is later; at `notAfter` in any
+   * case.
+   */
   async whenUnused(direction: PortRules['direction'], notBefore: number, notAfter: number): Promise<void> {
     for (;;) {
       const now = performance.now();
@@ -320,8 +326,8 @@ export class ConnectionTable {
   }
 
   /**
-   * Whether no more than `limit` bytes wait for slow readers. Where more do, whoever has held the most for the longest is cut
-   * first, and not who comes next; who takes what they are given as it comes is not cut for it.
+   * Whether no more than `limit` bytes wait for slow readers. If more do, the streams that have held the most for the
+   * longest are cut first, not the newest; a reader that takes its bytes as they come is never cut for memory.
    */
   makeRoom(limit: number): boolean {
     if (heldBytes() <= limit) return true;
@@ -336,9 +342,9 @@ export class ConnectionTable {
     let cut = 0;
     for (const one of slow) {
       if (heldBytes() <= limit * roomShare) break;
-      const what = `${one.bytes} bytes waited for its reader for ${Math.round(one.waitMs)} ms`;
+      const what = `${one.bytes} bytes waited for a slow reader for ${Math.round(one.waitMs)} ms`;
       one.drop(new SallyportError('memory_full', `${what}, and memory is short (limit heldBytes)`));
-      // What waits in sockets is not counted down as it goes.
+      // Bytes in sockets are not counted down as they leave.
       if (++cut % 16 === 0) measureSockets();
     }
     measureSockets();

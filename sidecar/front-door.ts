@@ -1,6 +1,6 @@
-// The first step at a gateway: its front door. A client's server name chooses the listener before anybody answers, the most
-// precise one; that listener terminates TLS with its own certificates and, where it is told to, asks for the client's, or it
-// passes the connection through unread. Certificates are followed as they change; open connections keep what they have.
+// The first step at a gateway. Before any byte is answered, the client's server name chooses the most precise listener.
+// That listener terminates TLS with its own certificates and requests the client's if configured, or it passes the
+// connection through unread. Certificates are followed as they change; open connections keep theirs.
 
 import { X509Certificate } from 'node:crypto';
 import { createServer, type Socket } from 'node:net';
@@ -27,23 +27,23 @@ import type { ProxiedPlace } from './protocol/proxy-protocol.ts';
 import { frontContextOptions, listenOptions, type TlsSettings, type TlsVersion } from './protocol/tls.ts';
 import { patternsFor } from './routing/hosts.ts';
 
-/** One listener of a port that speaks TLS. Plain data. */
+/** One TLS listener of a port. Plain data. */
 export interface FrontListener {
   /** `namespace/gateway/section`. */
   readonly name: string;
   readonly hostname: string | undefined;
-  /** It cannot be served: whoever names it is turned away, and comes through no less precise one. */
+  /** It cannot be served: a client that names it is refused, and does not fall back to a less precise one. */
   readonly closed: boolean;
-  /** The connection goes on unread, to where its server name leads. */
+  /** The connection is passed on unread, to where its server name leads. */
   readonly passthrough: boolean;
-  /** What is inside is bytes (TLSRoute, TCPRoute), not requests. */
+  /** It carries bytes (TLSRoute, TCPRoute), not requests. */
   readonly streams: boolean;
   readonly certificates: readonly { readonly certificate: string; readonly key: string }[];
-  /** Whose client certificates are asked for. */
+  /** The authorities of the client certificates that are requested. */
   readonly clients:
     | { readonly authorities: string; readonly mode: 'AllowValidOnly' | 'AllowInsecureFallback' }
     | undefined;
-  /** Undefined: that of gateway.yaml. */
+  /** Undefined: the one of gateway.yaml. */
   readonly minVersion: TlsVersion | undefined;
 }
 
@@ -54,7 +54,7 @@ export interface GatewayListenerOptions extends ListenerOptions {
   readonly tls: TlsSettings;
 }
 
-/** A port that speaks TLS. @throws SallyportError `port_in_use` or `listen_failed`. */
+/** A TLS port. @throws SallyportError `port_in_use` or `listen_failed`. */
 export async function startGatewayListener(options: GatewayListenerOptions): Promise<Listener> {
   const { port, table, tools, log, front } = options;
   const places = new WeakMap<Socket, ProxiedPlace>();
@@ -64,7 +64,7 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
   const stop = front.onChange((next) => doors.follow(next));
   const refuse = (raw: Socket, code: string, why: string): void => {
     tools.metrics.countRefusedConnection(code);
-    sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a client that is gone'}: ${why}`);
+    sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a disconnected client'}: ${why}`);
     raw.destroy();
   };
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (raw) => {
@@ -87,13 +87,17 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
           return refuse(
             raw,
             'server_name_unknown',
-            `no listener is for ${serverName ?? 'a client without server name'}`,
+            `no listener matches ${serverName ?? 'a client without a server name'}`,
           );
         if (door.handshakes !== undefined) {
-          // One that cannot be served was to be found before; a stranger who asks for it must not end us.
+          // An unusable certificate should have been found before; a stranger who asks for it must not crash us.
           const handshakes = door.handshakes.ready(serverName);
           if (handshakes === undefined)
-            return refuse(raw, 'certificate_unreadable', `no certificate of ${door.of.name} can be served to them`);
+            return refuse(
+              raw,
+              'certificate_unreadable',
+              `listener ${door.of.name} has no certificate that can be served to this client`,
+            );
           handshakes.emit('connection', raw);
         } else
           accept(
@@ -112,7 +116,7 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
 
 interface Door {
   readonly of: FrontListener;
-  /** Absent where nothing is terminated. */
+  /** Absent if nothing is terminated. */
   readonly handshakes: Handshakes | undefined;
 }
 
@@ -121,11 +125,11 @@ class Doors {
   readonly #options: GatewayListenerOptions;
   readonly #places: WeakMap<Socket, ProxiedPlace>;
   readonly #byName = new Map<string, Door>();
-  /** What each asked of its clients. */
+  /** What each requested of its clients. */
   readonly #clients = new Map<string, FrontListener['clients']>();
   #byHost: ReadonlyMap<string, Door> = new Map();
 
-  /** `places`: where connections come from of which a proxy has said it. */
+  /** `places`: the ends that a proxy stated for a connection. */
   constructor(options: GatewayListenerOptions, places: WeakMap<Socket, ProxiedPlace>) {
     this.#options = options;
     this.#places = places;
@@ -140,7 +144,7 @@ class Doors {
     return undefined;
   }
 
-  /** New certificates for those that stay; what fails to load keeps what it had. */
+  /** Updates the certificates of the listeners; one whose new certificate cannot be loaded keeps what it had. */
   follow(listeners: readonly FrontListener[]): void {
     const { log } = this.#options;
     const byHost = new Map<string, Door>();
@@ -148,14 +152,16 @@ class Doors {
       const known = this.#byName.get(of.name);
       let door: Door;
       try {
-        // Handshakes that have begun end as they began; who is let in after them is asked of the listener as it is then.
+        // Handshakes in progress end as they began; their clients are checked against the listener's settings of that
+        // moment.
         door = { of, handshakes: of.passthrough || of.closed ? undefined : this.#open(of) };
       } catch (error) {
         log.error(
           { code: 'certificate_unreadable', listener: of.name },
           `the certificate of listener ${of.name} cannot be used: ${reasonOf(error)}`,
         );
-        // What it had is good only for what it was: a door that is to ask for certificates now must not stand open as before.
+        // The old context fits only the old settings: a listener that now requests certificates must not stay open
+        // without.
         const fits = known !== undefined && kindOf(known.of) === kindOf(of);
         door = fits ? known : { of: { ...of, closed: true }, handshakes: undefined };
       }
@@ -170,8 +176,8 @@ class Doors {
   }
 
   /**
-   * Whoever came in while less was asked of clients, or under an authority that is gone, has proved nothing of what is asked
-   * now: his connection ends, and he may come again. One that proved itself to authorities that all stay goes on.
+   * A client that came in while less was required, or under an authority that is gone, has not proved what is required
+   * now: its connection ends, and it may reconnect. One that proved itself to authorities that all stay continues.
    */
   #cutUnproved(listener: string, before: FrontListener['clients'], now: FrontListener['clients']): void {
     const mustShow = now?.mode === 'AllowValidOnly';
@@ -185,21 +191,19 @@ class Doors {
         connection.cut(
           new SallyportError(
             'client_certificate_refused',
-            `listener ${listener} asks for other client certificates now`,
+            `listener ${listener} now requires other client certificates`,
           ),
         );
     }
   }
 
-  /** A client that came in by TLS 1.2, where it was good enough then, comes again. */
+  /** A client with TLS 1.2, which was sufficient then, must reconnect. */
   #cutOlder(listener: string): void {
     const { table, port, streams } = this.#options;
     for (const connection of [...table]) {
       if (connection.listener !== listener || (connection.port !== port && connection.port !== streams)) continue;
       if (connection.tls !== undefined && connection.tls.version !== 'TLSv1.3')
-        connection.cut(
-          new SallyportError('client_certificate_refused', `listener ${listener} takes TLS 1.3 and nothing older now`),
-        );
+        connection.cut(new SallyportError('client_certificate_refused', `listener ${listener} now requires TLS 1.3`));
     }
   }
 
@@ -215,19 +219,19 @@ class Doors {
         ...context,
         requestCert: of.clients !== undefined,
       });
-      // A server makes its context without allowPartialTrustChain, which only createSecureContext takes.
+      // A server creates its context without allowPartialTrustChain, which only createSecureContext accepts.
       if (of.clients !== undefined) (server as unknown as Shared)._sharedCreds = createSecureContext(context);
       onHandshakes(server, tls, this.#options, (socket, facts, raw) => {
         const client = this.#clientOf(socket, current());
         if (client === null) return;
-        const said = { listener: of.name, client, place: raw && this.#places.get(raw) };
-        accept(new Connection(socket, of.streams ? streams : port, facts, said), raw, this.#options);
+        const front = { listener: of.name, client, place: raw && this.#places.get(raw) };
+        accept(new Connection(socket, of.streams ? streams : port, facts, front), raw, this.#options);
       });
       return server;
     });
   }
 
-  /** The client's certificate where it is good; `null` when the connection was refused for want of one. */
+  /** The client's certificate if valid; `null` if the connection was refused for lack of one. */
   #clientOf(socket: TLSSocket, { clients, name }: FrontListener): ClientCertificate | undefined | null {
     if (clients === undefined) return undefined;
     const { chain } = readPresented(socket);
@@ -238,7 +242,7 @@ class Doors {
     tools.metrics.countRefusedConnection('client_certificate_refused');
     sparseLogOf(log)(
       'client_certificate_refused',
-      `${socket.remoteAddress ?? 'a client that is gone'}: listener ${name} takes verified client certificates only: ${why}`,
+      `${socket.remoteAddress ?? 'a disconnected client'}: listener ${name} requires a verified client certificate: ${why}`,
     );
     socket.on('error', () => {});
     socket.destroy();
@@ -246,20 +250,20 @@ class Doors {
   }
 }
 
-/** Why a client's certificate is not taken: OpenSSL's verdict, which knows the listener's authorities, or our bounds. */
+/** Why a client's certificate is refused: OpenSSL's verdict, with the listener's authorities, or our bounds. */
 function refusalOf(socket: TLSSocket, chain: readonly Buffer[]): string | undefined {
-  if (chain.length === 0) return 'it has shown none';
+  if (chain.length === 0) return 'none was presented';
   if (!socket.authorized) return String(socket.authorizationError);
   try {
     checkChainSize(chain);
     const weak = chain.map((der) => weaknessOf(openCertificate(der).publicKey)).find((one) => one !== undefined);
-    return weak === undefined ? undefined : `a key of its chain is not taken: ${weak}`;
+    return weak === undefined ? undefined : `a key of its chain is refused: ${weak}`;
   } catch (error) {
     return reasonOf(error);
   }
 }
 
-/** What a listener must not have changed in, for its certificates to go on where new ones cannot be read. */
+/** The settings that must be unchanged for a listener to keep its old certificates when new ones cannot be read. */
 function kindOf({ closed, passthrough, streams, clients }: FrontListener): string {
   return `${closed} ${passthrough} ${streams} ${clients !== undefined}`;
 }
@@ -274,12 +278,12 @@ function blocksOf(authorities: string): string[] {
   return readPemBlocks(authorities, 'authorities').map((der) => der.toString('base64'));
 }
 
-/** A listener may ask for more than gateway.yaml, and never for less. */
+/** A listener may require more than gateway.yaml, never less. */
 function tlsOf({ minVersion }: FrontListener, tls: TlsSettings): TlsSettings {
   return minVersion === 'TLSv1.3' ? { ...tls, minVersion } : tls;
 }
 
-/** The context that a tls.Server makes its sockets with. */
+/** The context from which a tls.Server creates its sockets. */
 interface Shared {
   _sharedCreds: SecureContext;
 }
@@ -292,10 +296,10 @@ interface Shown {
 }
 
 /**
- * What shakes hands for one listener. Of several certificates a client sees one that bears the name that it asks for; of those
- * one of each type of key is offered, and OpenSSL takes what the client's signature algorithms and suites allow. Each such choice
- * has a TLS server of its own: Node's SNICallback would leave one certificate of a context. Reading keys is dear, and anybody
- * can begin a handshake: once for each choice.
+ * The handshakes of one listener. Of several certificates a client gets one that has the requested name; of those one
+ * of each key type is offered, and OpenSSL chooses by the client's signature algorithms and suites. Each such set has a
+ * TLS server of its own, since Node's SNICallback would keep only one certificate of a context. Reading keys is
+ * expensive, and any client can begin a handshake: so keys are read once for each set.
  */
 class Handshakes {
   readonly #of: FrontListener;
@@ -303,7 +307,7 @@ class Handshakes {
   readonly #all: readonly Shown[];
   readonly #servers = new Map<string, TlsServer>();
 
-  /** @throws what `open` throws for what most clients will see. */
+  /** @throws what `open` throws for the certificates that most clients will get. */
   constructor(of: FrontListener, open: (certificates: readonly Pair[]) => TlsServer) {
     this.#of = of;
     this.#open = open;
@@ -311,7 +315,7 @@ class Handshakes {
     this.for(undefined);
   }
 
-  /** As `for`; undefined where what it would show cannot be served. */
+  /** As `for`; undefined if its certificates cannot be served. */
   ready(serverName: string | undefined): TlsServer | undefined {
     try {
       return this.for(serverName);
@@ -320,7 +324,9 @@ class Handshakes {
     }
   }
 
-  /** For a client that asks for `serverName`. Where no certificate bears it, or it names none, the first is shown. */
+  /**
+   * For a client that requests `serverName`. If no certificate has that name, or it names none, the first one is used.
+   */
   for(serverName: string | undefined): TlsServer {
     const [first] = this.#all as [Shown];
     const name = serverName ?? this.#of.hostname ?? nameOf(first.leaf);
@@ -341,7 +347,7 @@ function nameOf(leaf: X509Certificate): string | undefined {
   return /\bDNS:([^,\s"]+)/.exec(leaf.subjectAltName ?? '')?.[1];
 }
 
-/** The first of each type of key. */
+/** The first of each key type. */
 function oneOfEach(all: readonly Shown[]): Shown[] {
   const types = new Set<string | undefined>();
   return all.filter(({ leaf }) => {
@@ -353,7 +359,7 @@ function oneOfEach(all: readonly Shown[]): Shown[] {
 }
 
 function describeClient(leaf: X509Certificate): ClientCertificate {
-  // Node quotes a name that holds a comma, so that nobody can smuggle a second one in.
+  // Node quotes a name that contains a comma, so that no second name can be smuggled in.
   const names = leaf.subjectAltName?.match(/(?:[^,"]|"(?:[^"\\]|\\.)*")+/g)?.map((one) => one.trim()) ?? [];
   const uris = names.flatMap((one) => (/^URI:[^"]+$/.test(one) ? [one.slice(4)] : []));
   const subject = leaf.subject?.split('\n').reverse().join(',') ?? '';

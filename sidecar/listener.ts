@@ -1,5 +1,5 @@
-// The first step: a port that listens. Inbound it demands mutual TLS and follows every rotation of our SVID; outbound it
-// is plain and on loopback. Each connection is in the table before it is judged.
+// The first step: a listening port. Inbound it requires mutual TLS and follows every rotation of our SVID; outbound it
+// is plain and on loopback. Each connection is in the table before its first check.
 
 import { createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
@@ -28,9 +28,9 @@ export interface ListenerOptions {
   readonly number: number;
   /** Undefined binds every address of both families. */
   readonly bind: string | undefined;
-  /** Several workers listen on the same port, and the kernel deals out connections. */
+  /** Several workers listen on the same port, and the kernel distributes connections. */
   readonly shared: boolean;
-  /** At a gateway: addresses and blocks of those who must say, by the PROXY protocol, whose connections they pass on. */
+  /** At a gateway: addresses and blocks of the proxies that must send the PROXY protocol. */
   readonly proxies?: readonly string[] | undefined;
   readonly table: ConnectionTable;
   readonly tools: ProxyTools;
@@ -40,18 +40,21 @@ export interface ListenerOptions {
 export interface InboundOptions extends ListenerOptions {
   readonly identity: Live<Identity | undefined>;
   readonly tls: TlsSettings;
-  /** The same port for the bytes of TLS that is the app's own. */
+  /** The same port for TLS that is the app's own, passed as bytes. */
   readonly streams: Port;
 }
 
 export interface Listener {
-  /** The port number that was bound. */
+  /** The bound port number. */
   readonly number: number;
-  /** Stops accepting; open connections go on. */
+  /** Stops accepting; open connections continue. */
   close(): void;
 }
 
-/** A plain port: for the app, or a gateway's in the clear. @throws SallyportError `port_in_use` or `listen_failed`. */
+/**
+ * A plain port: for the app, or a gateway's plaintext port.
+ * @throws SallyportError `port_in_use` or `listen_failed`.
+ */
 export async function startPlainListener(options: ListenerOptions): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     if (!admit(socket, server, options)) return;
@@ -66,7 +69,7 @@ export async function startPlainListener(options: ListenerOptions): Promise<List
   return listen(server, options, () => {});
 }
 
-/** What waits for the PROXY preface of a connection, where the port has proxies. */
+/** Waits for a connection's PROXY preface, if the port has proxies. */
 export function afterPreface({ proxies = [], port, tools, log }: ListenerOptions) {
   const trusts = compileIpBlocks(proxies);
   return function whenNamed(
@@ -76,14 +79,15 @@ export function afterPreface({ proxies = [], port, tools, log }: ListenerOptions
   ): void {
     whenProxied(raw, { trusts, limits: port.rules.current().limits, speaks }, take, (code, why) => {
       tools.metrics.countRefusedConnection(code);
-      sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a client that is gone'}: ${why}`);
+      sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a disconnected client'}: ${why}`);
     });
   };
 }
 
 /**
- * A port for peers: mutual TLS, plaintext, or whichever the first bytes say, as the port's mode has it at that moment. Where
- * both are taken, TLS that offers no protocol of the mesh is the app's own: it goes there as it came, as bytes from nobody known.
+ * A port for peers: mutual TLS, plaintext, or whichever the first bytes show, by the port's current mode. If both are
+ * accepted, TLS that offers no protocol of the mesh is the app's own: it is passed on unread, as bytes without an
+ * identity.
  * @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`.
  */
 export async function startInboundListener(options: InboundOptions): Promise<Listener> {
@@ -121,14 +125,14 @@ export async function startInboundListener(options: InboundOptions): Promise<Lis
   return listen(server, options, () => secure.stop());
 }
 
-/** The TLS half of an inbound port, from our first SVID on, with each that follows; it listens nowhere itself. */
+/** The TLS half of an inbound port: starts with our first SVID and follows each new one; it binds no port itself. */
 async function followIdentity(options: InboundOptions): Promise<{ current(): TlsServer | undefined; stop(): void }> {
   const { identity, tls, log } = options;
   const contextOf = (ours: Identity): object => contextOptions(ours.svid, tls);
   let server: TlsServer | undefined;
   const follow = async (ours: Identity | undefined): Promise<void> => {
     if (ours === undefined) return;
-    // All options again: setSecureContext forgets what it is not told. Open connections keep what they have.
+    // All options again: setSecureContext resets those it is not given. Open connections keep theirs.
     if (server !== undefined) return void server.setSecureContext(contextOf(ours));
     await proveChainShown(ours.svid);
     server ??= startHandshakes(options, contextOf(identity.current() ?? ours));
@@ -161,7 +165,7 @@ function startHandshakes(options: InboundOptions, context: object): TlsServer {
   return server;
 }
 
-/** Tells `accepted` of each handshake that came about, and on which TCP connection; one that did not is counted and said. */
+/** Calls `accepted` for each completed handshake, with its TCP connection; a failed one is counted and logged. */
 export function onHandshakes(
   server: TlsServer,
   tls: TlsSettings,
@@ -169,8 +173,8 @@ export function onHandshakes(
   accepted: (socket: TLSSocket, facts: TlsFacts, raw: Socket | undefined) => void,
 ): void {
   const arriving = new Map<string, Socket>();
-  // Before Node's own listener, which makes the TLS socket after what it finds here. Half a handshake has nothing to say after
-  // the peer's end, and would wait for the handshake's timeout.
+  // Before Node's own listener, which creates the TLS socket from what it finds here. An unfinished handshake has
+  // nothing to send after the peer's end, and would wait for the handshake timeout.
   server.prependListener('connection', (raw: Socket) => {
     raw.allowHalfOpen = false;
     const key = placeOf(raw);
@@ -180,7 +184,7 @@ export function onHandshakes(
   server.on('secureConnection', (socket) => {
     const raw = arriving.get(placeOf(socket));
     if (raw !== undefined) runsOn(socket, raw);
-    // From here on each direction ends by itself, as a stream of TCP wants it.
+    // From here on each direction ends separately, as a TCP stream needs it.
     socket.allowHalfOpen = true;
     const facts = acceptedFacts(socket, tls);
     tools.metrics.countHandshake('accepted', facts);
@@ -194,36 +198,36 @@ export function onHandshakes(
 
 function refuseHandshake(
   { tools, log }: Pick<ListenerOptions, 'tools' | 'log'>,
-  { remoteAddress = 'a peer that is gone' }: Socket,
+  { remoteAddress = 'a disconnected peer' }: Socket,
   why: string,
 ): void {
   tools.metrics.countRefusedConnection('tls_handshake_failed');
-  sparseLogOf(log)('tls_handshake_failed', `no TLS handshake with ${remoteAddress}: ${why}`);
+  sparseLogOf(log)('tls_handshake_failed', `TLS handshake with ${remoteAddress} failed: ${why}`);
 }
 
 const saidPassedOn = new WeakSet<Port>();
 
-/** Once for each port of requests: more often than an app that speaks TLS beside them, it is a peer that does not name the mesh. */
+/** Logged once per HTTP port: the cause is more often a peer without a mesh ALPN than an app with TLS of its own. */
 function sayPassedOn({ port, log }: InboundOptions): void {
   if (port.rules.current().protocol !== 'http' || saidPassedOn.has(port)) return;
   saidPassedOn.add(port);
   log.warn(
     {
       code: 'tls_passed_on',
-      hint: `a peer of the mesh offers '${meshAlpn}' in ALPN, or the port is made STRICT`,
+      hint: `have mesh peers offer '${meshAlpn}' in ALPN, or make the port STRICT`,
     },
-    `${port.key} is PERMISSIVE: TLS that offers no protocol of the mesh goes on to the app as it came, without identity`,
+    `${port.key} is PERMISSIVE: TLS that offers no protocol of the mesh is passed on to the app unread, without an identity`,
   );
 }
 
-/** Which connection a socket is, the same for a TLS socket and for what it runs on. */
+/** A key for a connection, the same for a TLS socket and for the TCP socket under it. */
 function placeOf(socket: Socket): string {
   return `${socket.remoteAddress}|${socket.remotePort}|${socket.localAddress}`;
 }
 
 /**
- * Whether there is room for one more; what is refused is closed without a byte. Out of descriptors the operating system
- * would take and drop connections without a word, so we stop a little earlier, say so, and take none for a moment.
+ * Whether there is room for one more; a refused connection is closed without a byte. Out of descriptors the operating
+ * system would accept and drop connections silently, so we stop a little earlier, log it, and pause accepting.
  */
 export function admit(raw: Socket, server: Server | TlsServer, options: ListenerOptions): boolean {
   const { port, table, tools, log } = options;
@@ -232,7 +236,7 @@ export function admit(raw: Socket, server: Server | TlsServer, options: Listener
   if (table.size < connections && !nearEnd && tools.log.trouble === undefined) return true;
   raw.destroy();
   if (tools.log.trouble !== undefined) {
-    // An attack must not fill the disk to go on unseen.
+    // An attacker must not go unseen by filling the disk.
     tools.metrics.countRefusedConnection('access_log_failed');
     sparseLogOf(log)(
       'access_log_failed',
@@ -242,23 +246,23 @@ export function admit(raw: Socket, server: Server | TlsServer, options: Listener
   }
   tools.metrics.countRefusedConnection(nearEnd ? 'descriptors_exhausted' : 'overloaded');
   if (!nearEnd) sparseLogOf(log)('overloaded', `connection refused: ${table.size} are open (limit connections)`);
-  // The rest of a burst is refused one by one, for one pause.
-  else if (server.listening) pauseAccepting(server, options, `${descriptors} descriptors are nearly all in use`);
+  // The rest of a burst is refused one by one, with a single pause.
+  else if (server.listening) pauseAccepting(server, options, `nearly all of ${descriptors} descriptors are in use`);
   return false;
 }
 
-/** For files that must still be read and written, and upstreams of connections that are open already. */
+/** Reserved for files that must still be read and written, and for upstreams of open connections. */
 const descriptorReserve = 24;
 
-/** The kernel gives the lowest number that is free, so the number of a new connection tells how many are in use. */
+/** The kernel assigns the lowest free number, so a new connection's number shows how many are in use. */
 function descriptorOf(raw: Socket): number {
   return (raw as unknown as { readonly _handle?: { readonly fd?: number } })._handle?.fd ?? -1;
 }
 
-/** Puts a connection into the table and serves it; inbound its peer is verified first. */
+/** Adds a connection to the table and serves it; inbound its peer is verified first. */
 export function accept(connection: Connection, raw: Socket | undefined, options: ListenerOptions): void {
   const { table, tools } = options;
-  // Of a gateway's port that takes requests and streams, the one that the connection came for.
+  // On a gateway port for requests and streams, the one that the connection is for.
   const { port } = connection;
   const rules = port.rules.current();
   table.add(connection, raw);
@@ -269,14 +273,14 @@ export function accept(connection: Connection, raw: Socket | undefined, options:
       refusePeer(connection, asSallyportError(error, 'internal', 'the peer could not be verified'), options);
       return;
     }
-    // Whoever is refused already is no evidence of what STRICT would refuse.
+    // A connection that is refused anyway is no evidence of what STRICT would refuse.
     tools.security.note(port.key, connection.socket.remoteAddress ?? 'unknown', connection.tls !== undefined);
   }
   if (rules.protocol === 'http') serveHttp(connection, tools);
   else void serveTcp(connection, tools);
 }
 
-/** A peer that proved nothing, or the wrong thing, gets no byte; the reason is for our log. */
+/** A peer without a valid identity gets no byte; the reason is for our log. */
 function refusePeer(connection: Connection, error: SallyportError, options: ListenerOptions): void {
   options.tools.metrics.countRefusedConnection(error.code);
   sparseLogOf(options.log)(error.code, `peer ${connection.remoteAddress} refused: ${error.message}`);
@@ -287,7 +291,7 @@ function refusePeer(connection: Connection, error: SallyportError, options: List
 const acceptPauseMs = 1000;
 const closedForGood = new WeakSet<Server | TlsServer>();
 
-/** Taking the next connection would fail as well, so none is taken for a moment. Open ones go on. */
+/** Accepting the next connection would fail as well, so accepting pauses for a moment. Open ones continue. */
 function pauseAccepting(server: Server | TlsServer, { number, bind, shared, log }: ListenerOptions, why: string): void {
   const bound = server.address();
   const port = typeof bound === 'object' && bound !== null ? bound.port : number;
@@ -336,7 +340,10 @@ export function listen(server: Server | TlsServer, options: ListenerOptions, onC
 
 let any: string | undefined;
 
-/** `::` takes both families where the machine has IPv6 at all; a kernel without it refuses to bind it. Asked once: out of descriptors it cannot be asked. */
+/**
+ * `::` accepts both families if the machine has IPv6; a kernel without it refuses to bind it. Checked once: it cannot
+ * be checked without free descriptors.
+ */
 export function anyAddress(): string {
   if (any === undefined) {
     const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? []);

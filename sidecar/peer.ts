@@ -1,5 +1,5 @@
-// Step: who is it? The peer's chain is verified once per connection and remembered by the leaf's fingerprint; whether it
-// still holds - not expired, not denied, its root still trusted - is asked on every request.
+// Step: who is the peer? Its chain is verified once per connection and cached by the leaf's fingerprint; whether it
+// still holds - not expired, not denied, its root still trusted - is checked on every request.
 
 import { TLSSocket } from 'node:tls';
 import { SallyportError } from '../cert-agent/base/errors.ts';
@@ -17,12 +17,14 @@ import {
 } from '../cert-agent/identity/verify.ts';
 import type { Connection } from './connection.ts';
 
-/** Throws when the connection's peer does not hold (any more): a `svid_*` code, or `not_ready` while we have no bundle. */
+/**
+ * Throws if the connection's peer is not (or no longer) valid: a `svid_*` code, or `not_ready` while we have no bundle.
+ */
 export type PeerCheck = (connection: Connection) => void;
 
 /**
- * How many verdicts are remembered; a mesh has fewer workloads than this, and a stranger's chain is never remembered. The
- * oldest makes room, so that renewals do not fill the memory for good.
+ * How many verdicts are cached; a mesh has fewer workloads than this, and a stranger's chain is never cached. The
+ * oldest is dropped first, so that renewals do not fill the memory for good.
  */
 const maxVerdicts = 4096;
 
@@ -37,7 +39,7 @@ export function createPeerCheck(identity: Live<Identity | undefined>, limit = ma
   let verdictsUnder: TrustBundles | undefined;
 
   return function checkPeer(connection: Connection): void {
-    // A plaintext peer has no identity, and policy sees that; whether it may be one is the port's to say.
+    // A plaintext peer has no identity, which policy sees; whether plaintext is allowed is the port's setting.
     if (!(connection.socket instanceof TLSSocket)) return checkPlaintext(connection);
     const ours = identity.current();
     if (ours === undefined) throw new SallyportError('not_ready', 'there is no trust bundle to verify a peer with');
@@ -60,7 +62,9 @@ export function createPeerCheck(identity: Live<Identity | undefined>, limit = ma
     checkDenied(connection.peer!, ours.denied);
   };
 
-  /** The first time on a connection: our verdict, with its reason, and what OpenSSL has to say beside the missing root. */
+  /**
+   * The first check of a connection: our verdict with its reason, and OpenSSL's objections other than the missing root.
+   */
   function meet(connection: Connection, ours: Identity): Verdict {
     const presented = readPeer(connection);
     const verdict = verify(fingerprintOf(presented.chain[0]!), presented.chain, ours);
@@ -82,10 +86,13 @@ export function createPeerCheck(identity: Live<Identity | undefined>, limit = ma
 function checkPlaintext({ port, remoteAddress }: Connection): void {
   const { mtls } = port.rules.current();
   if (mtls === undefined || mtls.mode === 'STRICT')
-    throw new SallyportError('plaintext_refused', `plaintext from ${remoteAddress}: ${port.key} takes mutual TLS only`);
+    throw new SallyportError(
+      'plaintext_refused',
+      `plaintext from ${remoteAddress}: ${port.key} accepts mutual TLS only`,
+    );
 }
 
-/** What the peer presented, which is a leaf at least. */
+/** The certificates that the peer presented: a leaf at least. */
 function readPeer({ socket }: Connection): Presented {
   const presented = socket instanceof TLSSocket ? readPresented(socket) : undefined;
   if (presented === undefined || presented.chain.length === 0)

@@ -1,6 +1,6 @@
-// The last refusals, with what was known of each request, so that `sallyport why` can explain them. Nothing is explained
-// before somebody asks: a flood of refused requests must not cost more than it does. Bounded in number and in size, in memory
-// only, for the admin port only.
+// The last refusals, with the facts of each request, so that `sallyport why` can explain them. Explanations are made on
+// demand: a flood of refused requests must not cost more than it does. Bounded in number and in size, in memory only,
+// for the admin port only.
 
 import { formatTime } from '../../cert-agent/base/clock.ts';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -20,7 +20,7 @@ interface Denial {
   readonly facts: RequestFacts;
 }
 
-/** A refusal as it is listed; plain data. */
+/** A refusal in the list; plain data. */
 export interface DenialLine {
   readonly id: string;
   readonly time: string;
@@ -30,7 +30,7 @@ export interface DenialLine {
   readonly request: string;
 }
 
-/** A refusal as it is explained; plain data. */
+/** A refusal with its explanation; plain data. */
 export interface Why {
   readonly id: string;
   readonly time: string;
@@ -42,21 +42,21 @@ export interface Why {
     readonly method: string;
     readonly path: string;
   };
-  /** Null when what judged it is not kept any more. */
+  /** Null if the policies that decided it are no longer kept. */
   readonly explanation: Explanation | null;
 }
 
 const maxDenials = 1000;
-/** All of them together: a flood of large requests must not take more of our memory than one of small ones. */
+/** Limit on all of them: a flood of large requests must not take more memory than one of small ones. */
 const maxBytes = 4 * 1024 * 1024;
-/** What one takes beside its texts (measured, rounded up). */
+/** Memory of one besides its texts (measured, rounded up). */
 const bytesPerDenial = 1024;
-/** A generation of 10,000 rules takes megabytes: only those that may still be asked about soon are kept. */
+/** A generation of 10,000 rules takes megabytes: only the latest are kept. */
 const maxSets = 3;
 const maxValue = 2048;
 const maxOfOne = 32 * 1024;
 
-/** Codes that somebody may ask about; the rest says it all in its record. */
+/** Codes that can be explained further; for the others the record is complete. */
 const explained = new Set(['policy_denied', 'ext_authz_denied', 'ext_authz_failed']);
 
 export class Denials {
@@ -64,7 +64,7 @@ export class Denials {
   #bytes = 0;
   readonly #sets: PolicySet[] = [];
 
-  /** Remembers why `exchange` was refused. `facts` are read now, and not kept. */
+  /** Remembers why `exchange` was refused. `facts` are copied now, and not kept. */
   note(exchange: Exchange, error: SallyportError, facts: RequestFacts, set: PolicySet): void {
     if (!explained.has(error.code)) return;
     if (this.#sets.at(-1) !== set) this.#remember(set);
@@ -89,12 +89,12 @@ export class Denials {
     }
   }
 
-  /** Bytes that are held, about; for tests. */
+  /** Bytes held, approximately; for tests. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Why a request was refused; undefined for one that is not known here. */
+  /** Why a request was refused; undefined for an unknown one. */
   why(id: string): Why | undefined {
     const known = this.#kept.get(id);
     if (known === undefined) return undefined;
@@ -132,7 +132,7 @@ export class Denials {
   }
 }
 
-/** Only the headers that some policy asks for: the others explain nothing, and may be secret. */
+/** Only the headers that some policy tests: others explain nothing, and may be secret. */
 function copyFacts(facts: RequestFacts, { headers }: PolicySet): { facts: RequestFacts; bytes: number } {
   const kept = new Map<string, string>();
   let bytes = 0;
@@ -142,12 +142,12 @@ function copyFacts(facts: RequestFacts, { headers }: PolicySet): { facts: Reques
     return own;
   };
   for (const name of headers) {
-    // Policies may ask for more headers than we would keep of one request.
+    // Policies may test more headers than we would keep of one request.
     const value = bytes > maxOfOne ? undefined : facts.header(name);
     if (value !== undefined) kept.set(name, copy(value));
   }
   const { protocol, principal, method, host, port, sourceIp, remoteIp, destinationIp, sni, auth } = facts;
-  // Claims are shared with the token that is remembered, but may outlive it.
+  // Claims are shared with the cached token, but may outlive it.
   if (auth !== undefined) bytes += JSON.stringify(auth.claims).length;
   return {
     facts: {
@@ -161,7 +161,7 @@ function copyFacts(facts: RequestFacts, { headers }: PolicySet): { facts: Reques
   };
 }
 
-/** At most so much of a text, as a text of its own: a slice would keep the whole head in memory that it was cut from. */
+/** A bounded copy of a text: a slice would keep the whole head in memory. */
 function copyText(text: string): string {
   return Buffer.from(text.slice(0, maxValue), 'utf8').toString('utf8');
 }

@@ -1,16 +1,16 @@
-// Policies on trial: what would be decided if they were in force, beside what is. Counted for every request; kept by kind
-// where the two differ, so that somebody can see what would break, and since when. Bounded.
+// Dry-run policies: what would be decided if they were in force, beside what is. Counted for every request; kept by
+// kind where the two differ, so that an operator can see what would break, and since when. Bounded.
 
 import { formatTime } from '../../cert-agent/base/clock.ts';
 
-/** One kind of request whose verdict would change; plain data. */
+/** One kind of request whose decision would change; plain data. */
 export interface ShadowChange {
   readonly from: string;
   readonly request: string;
   readonly decision: 'allow' | 'deny';
   readonly policy: string;
   readonly shadowDecision: 'allow' | 'deny';
-  /** The rule that would decide; `none` when no ALLOW rule would match. */
+  /** The rule that would decide; `none` if no ALLOW rule would match. */
   readonly shadowPolicy: string;
   readonly count: number;
   /** RFC 3339. */
@@ -19,12 +19,12 @@ export interface ShadowChange {
 }
 
 export interface ShadowFacts {
-  /** Since when there is something on trial; null where nothing is. */
+  /** Since when there are dry-run policies; null if there are none. */
   readonly since: string | null;
   /** By `decision shadow_decision`: `allow deny`. */
   readonly counts: Readonly<Record<string, number>>;
   readonly changes: readonly ShadowChange[];
-  /** Kinds that were not kept for want of room. */
+  /** Kinds that were not kept for lack of room. */
   readonly notKept: number;
 }
 
@@ -56,7 +56,7 @@ export class Shadow {
     else this.#notKept++;
   }
 
-  /** What was seen under other policies on trial says nothing of these. */
+  /** Clears the counts: results under other dry-run policies do not apply to these. */
   restart(): void {
     this.#changes.clear();
     this.#since = undefined;

@@ -1,5 +1,5 @@
-// The app should listen on loopback only: whoever reaches it on another address goes around the sidecar and all of its
-// policies. Nobody can close that door from here, so it is looked at once a minute, said and counted.
+// The app should listen on loopback only: a client that reaches it on another address bypasses the sidecar and all of
+// its policies. The sidecar cannot prevent that, so it checks once a minute, logs and counts.
 
 import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
@@ -11,7 +11,7 @@ import type { Log } from '../../cert-agent/base/log.ts';
 const everyMs = 60_000;
 const answerMs = 1000;
 
-/** Tries the apps' ports on this machine's other addresses once a minute. Returns the way to stop. */
+/** Tries the apps' ports on this machine's other addresses once a minute. Returns a function that stops it. */
 export function watchExposure(
   apps: () => readonly { readonly app: Address }[],
   registry: Registry,
@@ -25,7 +25,7 @@ export function watchExposure(
   const look = async (): Promise<void> => {
     for (const { app } of apps()) {
       if (!('host' in app)) continue;
-      // One on another machine (`unsafePlaintext`) is open to all who reach it.
+      // An app on another machine (`unsafePlaintext`) is open to every client that reaches it.
       const isNear = isLoopback(app.host);
       for (const host of isNear ? outerAddresses() : [app.host]) {
         if (!(await answers(host, app.port))) continue;
@@ -33,7 +33,7 @@ export function watchExposure(
         const mend = isNear ? 'bind it to 127.0.0.1' : 'run it beside the sidecar, and bind it to 127.0.0.1';
         log.warn(
           { code: 'app_exposed', address: host, port: app.port },
-          `the app answers on ${host}:${app.port}, which is a way around this sidecar: ${mend}`,
+          `the app answers on ${host}:${app.port}, which bypasses this sidecar: ${mend}`,
         );
         break;
       }
@@ -45,7 +45,7 @@ export function watchExposure(
 
 function outerAddresses(): string[] {
   const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
-  // Link-local IPv6 needs a scope and is not routed; the rest is how others would come.
+  // Link-local IPv6 needs a scope and is not routed; others could use the rest.
   return all.filter((one) => !one.internal && !one.address.startsWith('fe80:')).map((one) => one.address);
 }
 

@@ -1,5 +1,5 @@
-// Learn mode: who called what, by identity, method and the path's template, with first and last time and count. Bounded, on
-// disk, and nothing is enforced by it: a person reads what `policy propose` makes of it.
+// Learn mode: who called what, by identity, method and the path's template, with first and last time and count.
+// Bounded, on disk, and not enforced: a person reviews what `policy propose` makes of it.
 
 import { readFileSync } from 'node:fs';
 import { every } from '../../cert-agent/base/background.ts';
@@ -42,14 +42,14 @@ export interface LearnSettings {
   readonly file: string;
   /** How many kinds of calls are kept. */
   readonly edges: number;
-  /** Those that were not seen for this long are forgotten, milliseconds. */
+  /** Those not seen for this long are dropped, milliseconds. */
   readonly keepMs: number;
 }
 
-/** A call, as it is noted. */
+/** A call to note. */
 export type Call = Pick<LiveEdge, 'from' | 'protocol' | 'method' | 'path' | 'port'>;
 
-/** Past this many siblings under one path the last segment is taken for a variable. */
+/** With more siblings than this under one path the last segment is treated as a variable. */
 const maxSiblings = 30;
 const writeMs = 5000;
 
@@ -57,15 +57,15 @@ export class Learned {
   readonly #settings: LearnSettings;
   readonly #log: Log;
   readonly #edges = new Map<string, LiveEdge>();
-  /** Literal children by their parent; the ones that became variables. */
+  /** Literal children by their parent; and parents whose children became a variable. */
   readonly #siblings = new Map<string, Set<string>>();
   readonly #stop: () => void;
   #changed = false;
   #problem: string | undefined = undefined;
-  /** Edges that had to make room for others. */
+  /** Edges that were dropped to make room for others. */
   forgotten = 0;
 
-  /** Goes on from what the file holds; one that cannot be read is said and begun anew, for it decides nothing. */
+  /** Continues from the file; an unreadable one is logged and replaced, since it decides nothing. */
   constructor(settings: LearnSettings, log: Log) {
     this.#settings = settings;
     this.#log = log;
@@ -74,7 +74,7 @@ export class Learned {
   }
 
   note(call: Call, allowed: boolean, now: number): void {
-    // Methods are the caller's to invent.
+    // Clients can invent methods.
     if (call.method.length > 32) return;
     const path = call.protocol === 'tcp' ? '' : this.#templateOf(call);
     const key = keyOf({ ...call, path });
@@ -109,7 +109,7 @@ export class Learned {
     } catch (error) {
       const problem = reasonOf(error);
       if (problem !== this.#problem)
-        this.#log.error({ code: 'config_unreadable' }, `what was learned cannot be written: ${problem}`);
+        this.#log.error({ code: 'config_unreadable' }, `cannot write the file of learned traffic: ${problem}`);
       this.#problem = problem;
     }
   }
@@ -135,7 +135,7 @@ export class Learned {
     return generalize(template);
   }
 
-  /** So many siblings are values of a variable: what was counted one by one is counted together. */
+  /** Treats the last segment as a variable: edges counted one by one are merged. */
   #merge({ from, protocol, method, port }: Call, parent: string, children: ReadonlySet<string>): void {
     const path = `${parent}{*}`;
     for (const child of children) {
@@ -154,7 +154,7 @@ export class Learned {
     }
   }
 
-  /** The tenth that was not seen for longest goes. */
+  /** Drops the tenth of the edges that was not seen for longest. */
   #makeRoom(): void {
     const oldest = [...this.#edges].toSorted(([, a], [, b]) => a.last - b.last);
     const gone = oldest.slice(0, Math.max(1, Math.floor(oldest.length / 10)));
@@ -177,10 +177,7 @@ export class Learned {
       }
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return;
-      this.#log.warn(
-        { code: 'config_unreadable' },
-        `what was learned before cannot be read from ${file}: ${reasonOf(error)}`,
-      );
+      this.#log.warn({ code: 'config_unreadable' }, `cannot read the learned traffic from ${file}: ${reasonOf(error)}`);
     }
   }
 }
@@ -189,7 +186,7 @@ function keyOf({ from, protocol, method, path, port }: Call): string {
   return `${from}\n${protocol}\n${method}\n${path}\n${port}`;
 }
 
-/** The edges of a file that was written here. @throws TypeError or SyntaxError for anything else. */
+/** The edges of a file that we wrote. @throws TypeError or SyntaxError for anything else. */
 export function readLearned(text: string): Edge[] {
   const value = JSON.parse(text) as { edges?: unknown };
   if (!Array.isArray(value.edges)) throw new TypeError("it has no list 'edges'");
@@ -203,7 +200,7 @@ export function readLearned(text: string): Edge[] {
       /^[\x21-\x7e]*$/.test(one.path) &&
       [one.port, one.allowed, one.denied].every(Number.isInteger) &&
       [one.firstSeen, one.lastSeen].every((time) => Number.isFinite(Date.parse(time)));
-    if (!good) throw new TypeError(`${JSON.stringify(one).slice(0, 100)} is no edge`);
+    if (!good) throw new TypeError(`${JSON.stringify(one).slice(0, 100)} is not an edge`);
     return one;
   });
 }

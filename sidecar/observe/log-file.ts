@@ -1,11 +1,12 @@
 // Where access-log lines go: gathered for 100 ms, written asynchronously, bounded. kill -9 may lose those 100 ms. Past
-// the bound, lines of allowed requests are dropped and counted; a refusal waits for room, it is never dropped.
+// the bound, lines of allowed requests are dropped and counted; a refusal waits for room and is never dropped.
 //
-// A disk that is full takes no record, and an attacker who fills it must not profit: lines are kept and tried again, refusals wait, and
-// `trouble` tells the listeners to take no new connection. A line that was cut in the middle is taken back before it is written again.
+// A full disk takes no record, and an attacker who fills it must not profit: lines are kept and retried, refusals wait,
+// and `trouble` makes the listeners accept no new connection. A line that was cut off is removed before it is written
+// again.
 //
-// Lines are copied into buffers that are used again and again: held as strings they would live long enough to be moved
-// to the old generation, which cost 80 MB of memory and a fifth of the CPU time of a request (measured).
+// Lines are copied into reused buffers: as strings they would live long enough to be moved to the old generation, which
+// cost 80 MB of memory and a fifth of the CPU time of a request (measured).
 
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, statSync, write, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,22 +16,22 @@ import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.
 const flushMs = 100;
 const maxHeldBytes = 8 * 1024 * 1024;
 const blockBytes = 256 * 1024;
-/** A pipe that is full says EAGAIN; asked again after this. */
+/** A full pipe returns EAGAIN; it is retried after this. */
 const retryMs = 10;
-/** A disk that was full is tried again after this. */
+/** A full disk is retried after this. */
 const troubleMs = 250;
 const closeMs = 1000;
 const pipeBytes = 4096;
 
-/** Who is told what becomes of the lines. */
+/** Is notified of the fate of the lines. */
 export interface LogObserver {
-  /** Once for each line that is lost. */
+  /** Called once for each line that is lost. */
   dropped(): void;
-  /** Why nothing can be written, a code of the operating system (`ENOSPC`); undefined once it can again. */
+  /** Why nothing can be written, a code of the operating system (`ENOSPC`); undefined once it works again. */
   changed?(trouble: string | undefined): void;
-  /** A file that was to be opened anew could not be: the old one goes on, and the new one is tried again. */
+  /** The file could not be reopened: the old one stays in use, and the new one is retried. */
   reopenFailed?(why: string): void;
-  /** The path was opened anew, and lines go there. */
+  /** The path was reopened, and lines go there. */
   reopened?(): void;
 }
 
@@ -41,7 +42,7 @@ export class LogFile {
   #trouble: string | undefined = undefined;
   #wantsReopen = false;
   #saidReopenFailed = false;
-  /** Full blocks that wait, oldest first; the one being written is the first. */
+  /** Full blocks that wait, oldest first; the first is being written. */
   readonly #full: Buffer[] = [];
   readonly #spare: Buffer<ArrayBufferLike>[] = [];
   #block: Buffer = Buffer.allocUnsafeSlow(blockBytes);
@@ -57,8 +58,8 @@ export class LogFile {
   readonly #stop: () => void;
 
   /**
-   * `target` is a path, or `stdout`. Where several processes share it, pieces are written that a pipe takes whole (PIPE_BUF), so
-   * that no line of one ends up inside of another's; a file that is appended to takes any length whole.
+   * `target` is a path, or `stdout`. If several processes share it, pieces are written that a pipe takes whole
+   * (PIPE_BUF), so that no line of one ends up inside another's; a file opened for appending takes any length whole.
    */
   constructor(target: string, observer: LogObserver | (() => void), shared = false) {
     this.#target = target;
@@ -72,12 +73,12 @@ export class LogFile {
     return this.#heldBytes + this.#used > maxHeldBytes;
   }
 
-  /** Why nothing can be written; undefined while all is well. */
+  /** Why nothing can be written; undefined while writing works. */
   get trouble(): string | undefined {
     return this.#trouble;
   }
 
-  /** Opens the path anew, between two lines: what was renamed meanwhile gets no more of them. */
+  /** Reopens the path, between two lines: a renamed file gets no more of them. */
   reopen(): void {
     if (this.#target === 'stdout') return;
     this.#wantsReopen = true;
@@ -85,7 +86,7 @@ export class LogFile {
     if (!this.#writing) this.#swap();
   }
 
-  /** Takes one line, newline included, in ASCII. `droppable` lines go when there is no room. */
+  /** Takes one line, newline included, in ASCII. `droppable` lines are dropped if there is no room. */
   add(line: string, droppable: boolean): void {
     if (droppable && this.full) {
       this.#observer.dropped();
@@ -95,18 +96,18 @@ export class LogFile {
     this.#used += this.#block.write(line, this.#used, 'latin1');
   }
 
-  /** Calls `run` once there is room again; at once when there is. */
+  /** Calls `run` once there is room; at once if there is. */
   whenRoom(run: () => void): void {
     if (this.full || this.#trouble !== undefined) this.#waiting.push(run);
     else run();
   }
 
-  /** Writes what is held; for the end of the process. */
+  /** Writes everything held; for the end of the process. */
   async close(): Promise<void> {
     this.#stop();
     this.#turnOver(0);
     this.#closing = true;
-    // What is being written must not be written twice; a reader that takes nothing is not waited for.
+    // The block in progress must not be written twice; a reader that takes nothing is not waited for.
     if (this.#writing)
       await Promise.race([
         new Promise<void>((done) => (this.#whenWritten = done)),
@@ -133,7 +134,7 @@ export class LogFile {
     if (this.#file !== 1 && !this.#writing) closeSync(this.#file);
   }
 
-  /** Puts the block aside to be written and begins another, large enough for `next` bytes. */
+  /** Queues the block for writing and begins another, large enough for `next` bytes. */
   #turnOver(next: number): void {
     if (this.#used > 0) {
       this.#full.push(this.#block.subarray(0, this.#used));
@@ -159,7 +160,7 @@ export class LogFile {
       if (this.#full[0] !== block) return;
       if (error === null) {
         this.#written += bytes;
-        // A disk that is nearly full takes a part: only a whole block says that there is room again.
+        // A nearly full disk takes a part: only a whole block shows that there is room again.
         if (this.#written >= block.length) this.#setTrouble(undefined);
       } else if (!this.#takeError(errnoOf(error) ?? 'EIO', block)) return;
       if (this.#closing) {
@@ -172,7 +173,7 @@ export class LogFile {
     });
   }
 
-  /** What an error means for the block. False when it is tried again later, and nothing follows now. */
+  /** Handles a write error of the block. False if it is retried later, and nothing follows now. */
   #takeError(code: string, block: Buffer): boolean {
     if (code === 'EAGAIN') {
       if (this.#closing) return true;
@@ -180,7 +181,7 @@ export class LogFile {
       return false;
     }
     if (code === 'EPIPE' || code === 'EBADF') {
-      // The reader is gone for good: these lines are lost, and that is counted.
+      // The reader is gone for good: these lines are lost, and counted.
       this.#countLines(block, this.#written);
       this.#written = block.length;
       return true;
@@ -199,14 +200,17 @@ export class LogFile {
     if (code === undefined && !this.full) for (const run of this.#waiting.splice(0)) run();
   }
 
-  /** Takes back the beginning of a line that a full disk has cut off. Returns from where the block is to be written again. */
+  /**
+   * Removes the beginning of a line that a full disk has cut off. Returns the position from which to write the block
+   * again.
+   */
   #takeBack(block: Buffer, written: number): number {
     const torn = written - (written === 0 ? 0 : block.lastIndexOf(10, written - 1) + 1);
     if (torn === 0) return written;
     try {
       const stat = fstatSync(this.#file);
       const end = Buffer.alloc(torn);
-      // Of several processes another may have written since: then the rest of the line follows, wherever it lands.
+      // Another process may have written since: then the rest of the line follows, wherever it lands.
       if (!stat.isFile() || readSync(this.#file, end, 0, torn, stat.size - torn) !== torn) return written;
       if (!end.equals(block.subarray(written - torn, written))) return written;
       ftruncateSync(this.#file, stat.size - torn);
@@ -229,7 +233,7 @@ export class LogFile {
     try {
       this.#file = openLog(this.#target);
     } catch (error) {
-      // The old file is still there to be written to, under its new name. The next flush tries again.
+      // The old file still exists under its new name and can be written to. The next flush tries again.
       if (!this.#saidReopenFailed) this.#observer.reopenFailed?.(reasonOf(error));
       this.#saidReopenFailed = true;
       return;
@@ -239,12 +243,12 @@ export class LogFile {
     this.#observer.reopened?.();
   }
 
-  /** How much is written at once: all of it, or as many whole lines as a pipe takes whole. */
+  /** How much is written at once: everything, or as many whole lines as a pipe takes whole. */
   #pieceOf(block: Buffer, from: number): number {
     const left = block.length - from;
     if (left <= this.#most) return left;
     const end = block.lastIndexOf(10, from + this.#most - 1);
-    // A line that is longer than that cannot be helped.
+    // A line longer than that cannot be helped.
     return (end < from ? block.indexOf(10, from) : end) + 1 - from;
   }
 
@@ -253,13 +257,13 @@ export class LogFile {
     this.#written = 0;
     this.#heldBytes -= block.length;
     const whole = Buffer.from(block.buffer);
-    // A few are enough for the usual tide; after a jam the rest goes back to the system.
+    // A few are enough for normal load; after a jam the others are freed.
     if (whole.length === blockBytes && this.#spare.length < 4) this.#spare.push(whole);
     if (!this.full && this.#trouble === undefined) for (const run of this.#waiting.splice(0)) run();
   }
 }
 
-/** For appending, and of a file for reading back what a full disk has cut off; a pipe that we read as well would have no end. */
+/** For appending, and for files also for reading back a cut-off line; a pipe that we also read would never end. */
 function openLog(path: string): number {
   try {
     const isPipe = statSync(path, { throwIfNoEntry: false })?.isFile() === false;
@@ -269,7 +273,7 @@ function openLog(path: string): number {
       'config_unreadable',
       `accessLog: ${path} cannot be written: ${errnoOf(error) ?? reasonOf(error)}`,
       {
-        hint: 'name a file in a directory that is there and that this user may write to',
+        hint: 'name a file in an existing directory that this user may write to',
         cause: error,
       },
     );

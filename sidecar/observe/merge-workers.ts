@@ -1,4 +1,4 @@
-// What several workers say of themselves, as one: counters and sizes are added up, lists are put together. Pure.
+// Merges the facts of several workers: counters and sizes are added up, lists are combined. Pure.
 
 import { AggregatorRegistry, type MetricObjectWithValues, type MetricValue } from 'prom-client';
 import type { DenialLine } from './denials.ts';
@@ -15,9 +15,9 @@ export interface UpstreamFacts {
   readonly pending: number;
   readonly waitingFor: string | null;
   readonly endpoints: readonly EndpointFacts[];
-  /** How often one of them was left out for what it answered. */
+  /** How often one of its endpoints was ejected. */
   readonly ejections: number;
-  /** Requests that were refused, by what there was too much of; and retries that were not made. */
+  /** Refused requests, by the exceeded limit; and retries that were not made. */
   readonly overflows: Readonly<Record<string, number>>;
 }
 
@@ -28,13 +28,13 @@ export interface EndpointFacts {
   readonly inFlight: number;
   /** RFC 3339; null while it is in use. */
   readonly ejectedUntil: string | null;
-  /** What its health checks say; null where there are none, or none yet. */
+  /** The result of its health checks; null if there are none, or none yet. */
   readonly healthy: boolean | null;
-  /** Why the last dial failed; null once one has not. */
+  /** Why the last dial failed; null after a success. */
   readonly lastProblem: string | null;
 }
 
-/** What one worker knows and the others do not; plain data. */
+/** What a worker knows and the others do not; plain data. */
 export interface Facts {
   readonly metrics: readonly MetricObjectWithValues<MetricValue<string>>[];
   readonly connections: readonly object[];
@@ -45,7 +45,7 @@ export interface Facts {
   readonly denials: readonly DenialLine[];
 }
 
-/** In the text format, summed as each metric says. */
+/** In the text format, summed as each metric defines. */
 export function sumMetrics(all: readonly Facts[]): Promise<string> {
   // prom-client takes one list for each worker.
   return AggregatorRegistry.aggregate(all.map(({ metrics }) => [...metrics])).metrics();
@@ -72,7 +72,7 @@ export function sumUpstreams(all: readonly Facts[]): UpstreamFacts[] {
   );
 }
 
-/** By address; one that any worker has left out or found unwell is shown so. */
+/** By address; shown as ejected or unhealthy if any worker says so. */
 function sumEndpoints(all: readonly EndpointFacts[]): EndpointFacts[] {
   return sumBy(
     all,
@@ -92,7 +92,7 @@ function sumEndpoints(all: readonly EndpointFacts[]): EndpointFacts[] {
   );
 }
 
-/** By port; a peer that came to several workers is one peer. */
+/** By port; a peer of several workers counts once. */
 export function sumSecurity(all: readonly Facts[]): PortSecurity[] {
   const ports = all.flatMap(({ strictReport }) => strictReport);
   return sumBy(
@@ -153,7 +153,7 @@ export function sumDenials(all: readonly Facts[]): DenialLine[] {
   return all.flatMap(({ denials }) => denials).toSorted((a, b) => (a.time < b.time ? 1 : -1));
 }
 
-/** One for each key, in the order in which the keys first came. */
+/** One for each key, in the order of their first occurrence. */
 function sumBy<T>(all: readonly T[], keyOf: (one: T) => string, add: (known: T, one: T) => T): T[] {
   const sums = new Map<string, T>();
   for (const one of all) {

@@ -1,5 +1,5 @@
 // Istio's standard metrics. On the path they are plain fields of one object per (peer, outcome); prom-client reads them
-// at scrape. Labels of attacker-controlled values (the Host header) are left out: they would grow without bound.
+// at scrape. Labels with attacker-controlled values (the Host header) are left out: they would grow without bound.
 
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
 import { namespaceOf, parseSpiffeId, serviceAccountOf } from '../../cert-agent/identity/spiffe-id.ts';
@@ -44,12 +44,12 @@ class Outcome {
   }
 }
 
-/** Everything counted for one peer in one direction. Found once per connection, then only added to. */
+/** Everything counted for one peer in one direction. Looked up once per connection, then only added to. */
 export class PeerStats {
   readonly direction: PortRules['direction'];
-  /** The peer's SPIFFE ID; undefined for requests that had none or found no upstream. */
+  /** The peer's SPIFFE ID; undefined for requests without one or without an upstream. */
   readonly principal: string | undefined;
-  /** At a gateway, Envoy's name of the backend: many have no identity, and are told apart by their Service. */
+  /** At a gateway, Envoy's name of the backend: many backends have no identity, and differ by their Service. */
   readonly cluster: string | undefined;
   readonly outcomes = new Map<string | number, Outcome>();
   tcpOpened = 0;
@@ -74,19 +74,19 @@ export class PeerStats {
   }
 }
 
-/** How the keys of an issuer are doing. */
+/** The state of an issuer's keys. */
 export interface KeyFacts {
   readonly issuer: string;
   readonly keys: number;
-  /** Since the last good answer; null before it. */
+  /** Since the last successful fetch; null before it. */
   readonly ageMs: number | null;
   readonly failed: number;
 }
 
-/** Authenticated peers are few; past this, the rest is counted together under `unknown`. */
+/** Authenticated peers are few; beyond this, the others are counted together under `unknown`. */
 const maxPeers = 10_000;
 
-/** Counts the traffic of one sidecar and shows it to a registry. */
+/** Counts the traffic of one sidecar for a registry. */
 export class TrafficMetrics {
   readonly #stats = new Map<string, PeerStats>();
   readonly #workload: Workload;
@@ -94,7 +94,7 @@ export class TrafficMetrics {
   /** Why connections were refused before any request, by code. */
   readonly refusedConnections = new Map<string, number>();
   logDropped = 0;
-  /** Set by whoever knows. */
+  /** Set by the owner of the count. */
   heldBytes: () => number = () => 0;
   jwks: () => readonly KeyFacts[] = () => [];
   shadow: () => ReadonlyMap<string, number> = () => new Map();
@@ -119,7 +119,7 @@ export class TrafficMetrics {
     return made;
   }
 
-  /** Adds one finished request. `durationMs` from its first byte to the last of its answer. */
+  /** Adds one finished request. `durationMs` from its first byte to the last of its response. */
   countRequest(stats: PeerStats, exchange: Exchange, durationMs: number): void {
     const outcome = stats.outcome(exchange.status, exchange.flag, exchange.grpc ? exchange.grpcStatus : undefined);
     outcome.requests++;
@@ -130,7 +130,7 @@ export class TrafficMetrics {
     outcome.replyBytes.observe(exchange.bytesSent);
   }
 
-  /** A handshake that came about. */
+  /** Counts a completed handshake. */
   countHandshake(side: 'accepted' | 'dialed', { version, cipher, group = 'unknown' }: TlsFacts): void {
     const key = `${side} ${version} ${cipher} ${group}`;
     const known = this.#handshakes.get(key);
@@ -138,7 +138,7 @@ export class TrafficMetrics {
     else known.count++;
   }
 
-  /** Exchanges that were allowed and had to end because what allowed them no longer does. */
+  /** Counts exchanges that were allowed and had to end because their permission is gone. */
   countCut(code: string, kind: string, count: number): void {
     const key = `${code} ${kind}`;
     const known = this.#cut.get(key);
@@ -146,7 +146,7 @@ export class TrafficMetrics {
     else known.count += count;
   }
 
-  /** A token that was verified or refused, not one that was remembered. */
+  /** Counts a token that was verified or refused, except for cached results. */
   countToken(issuer: string, outcome: string): void {
     const key = `${outcome} ${issuer}`;
     const known = this.#tokens.get(key);
@@ -192,7 +192,7 @@ export class TrafficMetrics {
       ),
     );
     registry.registerMetric(
-      histogram('istio_response_bytes', 'Sizes of answers’ bodies.', () =>
+      histogram('istio_response_bytes', 'Sizes of response bodies.', () =>
         outcomes().map(([labels, one]) => [labels, one.replyBytes]),
       ),
     );
@@ -216,7 +216,7 @@ export class TrafficMetrics {
     tcp('istio_tcp_received_bytes_total', 'Bytes received from the downstream of TCP connections.', 'tcpReceived');
     new Gauge({
       name: 'istio_build',
-      // Of all workers together it is one proxy.
+      // All workers together are one proxy.
       aggregator: 'first',
       help: 'The version of this proxy.',
       labelNames: ['component', 'tag'],
@@ -235,7 +235,7 @@ export class TrafficMetrics {
     });
     new Counter({
       name: 'sallyport_tls_handshakes_total',
-      help: 'TLS handshakes that came about, by what they agreed on; accepting, the group is known only where one alone is allowed.',
+      help: 'Completed TLS handshakes by version, cipher and group (accepted ones: the group only if a single one is configured).',
       labelNames: ['side', 'version', 'cipher', 'group'],
       registers: [registry],
       collect() {
@@ -245,7 +245,7 @@ export class TrafficMetrics {
     });
     new Counter({
       name: 'sallyport_exchanges_cut_total',
-      help: 'Requests, WebSockets and TCP streams in flight that were ended because what allowed them no longer does.',
+      help: 'Requests, WebSockets and TCP streams in flight that were ended because their permission is gone.',
       labelNames: ['code', 'kind'],
       registers: [registry],
       collect() {
@@ -255,7 +255,7 @@ export class TrafficMetrics {
     });
     new Counter({
       name: 'sallyport_jwt_verifications_total',
-      help: 'Tokens looked at, by the issuer of the rule and what came of it; one that was seen before is not looked at again.',
+      help: 'Tokens verified or refused, by the issuer of the rule and outcome; a cached result does not count.',
       labelNames: ['issuer', 'outcome'],
       registers: [registry],
       collect() {
@@ -265,7 +265,7 @@ export class TrafficMetrics {
     });
     new Counter({
       name: 'sallyport_shadow_decisions_total',
-      help: 'Requests judged while policies were on trial, by what was decided and what would have been with them.',
+      help: 'Requests evaluated with dry-run policies, by the decision and by the decision with those policies in force.',
       labelNames: ['decision', 'shadow_decision'],
       registers: [registry],
       collect() {
@@ -293,18 +293,14 @@ export class TrafficMetrics {
     };
     jwks(
       'sallyport_jwks_age_seconds',
-      'Since the keys of an issuer were fetched last; they hold for a day.',
+      'Time since the keys of an issuer were last fetched; they stay valid for a day.',
       (facts) => (facts.ageMs === null ? null : facts.ageMs / 1000),
     );
-    jwks('sallyport_jwks_keys', 'Keys of an issuer that are known.', ({ keys }) => keys);
-    jwks(
-      'sallyport_jwks_fetch_failures',
-      'Times that the keys of an issuer could not be fetched.',
-      ({ failed }) => failed,
-    );
+    jwks('sallyport_jwks_keys', 'Known keys of an issuer.', ({ keys }) => keys);
+    jwks('sallyport_jwks_fetch_failures', 'Failed fetches of the keys of an issuer.', ({ failed }) => failed);
     new Gauge({
       name: 'sallyport_held_bytes',
-      help: 'Bytes that wait in memory for readers that are slower than their writers.',
+      help: 'Bytes that wait in memory for slow readers.',
       registers: [registry],
       collect() {
         this.set(owner.heldBytes());
@@ -312,7 +308,7 @@ export class TrafficMetrics {
     });
     new Counter({
       name: 'sallyport_access_log_dropped_total',
-      help: 'Access-log lines of allowed requests that were dropped because nobody took them.',
+      help: 'Access-log lines of allowed requests dropped because the log destination was too slow.',
       registers: [registry],
       collect() {
         this.reset();
@@ -339,7 +335,7 @@ export class TrafficMetrics {
     return { ...this.#labels(stats), request_protocol: 'tcp', response_flags: '-' };
   }
 
-  /** The labels of Istio, in its order; what nobody told us is `unknown`. */
+  /** Istio's labels, in its order; unknown values are `unknown`. */
   #labels(stats: PeerStats): Labels {
     const self = describe(this.#self, this.#workload);
     const peer = describe(stats.principal, undefined);
@@ -412,7 +408,7 @@ interface Party {
   readonly version: string;
 }
 
-/** Namespace and workload come from the SPIFFE ID first: what was proved, not what was told. */
+/** Namespace and workload come from the SPIFFE ID first: it is proved, other sources are not. */
 function describe(principal: string | undefined, workload: Workload | undefined): Party {
   const id = principal === undefined ? undefined : parseSpiffeId(principal);
   const labels = workload?.labels ?? {};
@@ -440,7 +436,7 @@ function serviceOf(cluster: string): { readonly host: string; readonly name: str
   return { host, name, namespace };
 }
 
-/** A histogram that reads its counts from plain fields; prom-client's own can only be fed one observation at a time. */
+/** A histogram that reads its counts from plain fields; prom-client's own takes only one observation at a time. */
 function histogram(name: string, help: string, rows: () => Iterable<[Labels, Distribution]>): Metric<string> {
   const read = (): object[] => {
     const values: object[] = [];

@@ -1,5 +1,5 @@
-// What a running sidecar tells about itself: the health port for everyone, the admin port for this machine. Pages read
-// the Live values when they are asked and hold nothing.
+// The pages of a running sidecar: the health port for everyone, the admin port for this machine. Pages read the Live
+// values on request and hold nothing.
 
 import type { Page } from '../../cert-agent/base/admin.ts';
 import { formatTime } from '../../cert-agent/base/clock.ts';
@@ -14,7 +14,7 @@ export interface Readiness {
   readonly waitingFor: readonly string[];
 }
 
-/** Everything the pages show, read when asked. */
+/** Everything the pages show, read on request. */
 export interface PageSources {
   /** In Prometheus' text format. */
   metrics(): Promise<string>;
@@ -31,16 +31,16 @@ export interface PageSources {
   denials(): Promise<object[]>;
   learned(): Promise<object>;
   shadow(): Promise<object>;
-  /** Per inbound port who still speaks plaintext. */
+  /** For each inbound port, who still uses plaintext. */
   strictReport(): Promise<object[]>;
   settings(): object;
   upstreams(): Promise<object[]>;
   /** At a gateway: the statuses of its documents. */
   gatewayStatus(): object | undefined;
   lastProblem(): SallyportError | undefined;
-  /** Leaves as at SIGTERM, but for the process and its pages; resolves with what became of what was open. */
+  /** Drains as at SIGTERM, except that the process and its pages stay; resolves with the fate of what was open. */
   drain(): Promise<object>;
-  /** The status that the app of a port gives, or the first app; undefined where none is to be asked. */
+  /** The health status of the app of a port, or of the first app; undefined if none may be checked. */
   appHealth(port?: number): Promise<number> | undefined;
 }
 
@@ -63,13 +63,13 @@ export function healthPages(sources: PageSources): Page[] {
     {
       method: 'GET',
       path: '/app-health',
-      sentence: 'whether the first app is well: a status without a body',
+      sentence: 'whether the first app is healthy: a status without a body',
       answer: () => askApp(sources, undefined),
     },
     {
       method: 'GET',
       path: '/app-health/*',
-      sentence: 'the same of the app of one port, which is known by the number that policies see',
+      sentence: 'the same for the app of one port, by the port number that policies see',
       answer: ({ url }) => askApp(sources, url.pathname.slice('/app-health/'.length)),
     },
   ];
@@ -84,16 +84,16 @@ export function adminPages(sources: PageSources): Page[] {
     answer: async () => ({ body: await read() }),
   });
   return [
-    json('/state', 'readiness, generation of the configuration, and why the last change was not taken', () => ({
+    json('/state', 'readiness, generation of the configuration, and why the last change was refused', () => ({
       ...sources.readiness(),
       ...sources.state(),
       lastProblem: describeProblem(sources.lastProblem()),
     })),
-    json('/certs', 'our SVID, the trust bundle and the deny-list; never a key', () => describeIdentity(sources)),
+    json('/certs', 'our SVID, the trust bundle and the deny list; never a key', () => describeIdentity(sources)),
     json('/connections', 'every open connection, with its peer', () => sources.connections()),
     json('/policies', 'the policies in force', () => sources.policies()),
     json('/peer-authentications', 'the PeerAuthentication documents in force', () => sources.peerAuthentications()),
-    json('/strict-report', 'per inbound port: its mTLS mode, and who still speaks plaintext', () =>
+    json('/strict-report', 'per inbound port: its mTLS mode, and who still uses plaintext', () =>
       sources.strictReport(),
     ),
     {
@@ -105,28 +105,29 @@ export function adminPages(sources: PageSources): Page[] {
         const id = url.pathname.slice('/why/'.length);
         const why = await sources.why(id);
         if (why !== undefined) return { body: why };
-        throw new SallyportError('not_found', `no refusal ${id} is kept`, {
-          hint: 'the last thousand refusals of a running sidecar are; what was allowed names its rule in the access log',
+        throw new SallyportError('not_found', `no refusal with the id ${id} is known`, {
+          hint: 'the last thousand refusals of a running sidecar are kept; for allowed requests the access log names the rule',
         });
       },
     },
     json('/denials', 'the last refusals that can be explained, the newest first', () => sources.denials()),
     json('/learned', 'in learn mode: who called what', () => sources.learned()),
-    json('/shadow-report', 'what the policies on trial would change', () => sources.shadow()),
-    json('/request-authentications', 'the RequestAuthentication documents in force, and how their keys are doing', () =>
+    json('/shadow-report', 'what the dry-run policies would change', () => sources.shadow()),
+    json('/request-authentications', 'the RequestAuthentication documents in force, and the state of their keys', () =>
       sources.requestAuthentications(),
     ),
     json('/gateway-status', 'at a gateway: the status of each Gateway, listener, route and policy, as a List', () => {
       const status = sources.gatewayStatus();
       if (status !== undefined) return status;
-      throw new SallyportError('not_found', 'this is no gateway');
+      throw new SallyportError('not_found', 'this process is not a gateway');
     }),
-    json('/upstreams', 'upstreams, their pools and what they are waiting for', () => sources.upstreams()),
+    json('/upstreams', 'upstreams, their pools and what they wait for', () => sources.upstreams()),
     json('/config', 'the settings in force', () => sources.settings()),
     {
       method: 'POST',
       path: '/drain',
-      sentence: 'not ready, nobody new; answers when everything has finished or was cut, with what was cut',
+      sentence:
+        'drains: not ready, no new connections; responds once everything has finished or was cut, with what was cut',
       answer: async () => ({ body: await sources.drain() }),
     },
     metricsPage(sources),
@@ -170,13 +171,17 @@ function describeProblem(problem: SallyportError | undefined): object | null {
   };
 }
 
-/** Only the status travels: a body could tell a stranger what the app is made of. */
+/** Only the status is returned: a body could tell a stranger about the app's internals. */
 async function askApp(sources: PageSources, port: string | undefined): Promise<{ status: number; body: string }> {
   const isPort = port === undefined || /^(?:0|[1-9]\d{0,4})$/.test(port);
   const status = isPort ? sources.appHealth(port === undefined ? undefined : Number(port)) : undefined;
   if (status === undefined)
-    throw new SallyportError('not_found', port === undefined ? "no 'appHealth' is set" : 'no such app is to be asked', {
-      hint: "set 'appHealth: /healthz' in an entry of 'inbound' in sidecar.yaml",
-    });
+    throw new SallyportError(
+      'not_found',
+      port === undefined ? "no 'appHealth' is set" : 'no app of this port may be checked',
+      {
+        hint: "set 'appHealth: /healthz' in an entry of 'inbound' in sidecar.yaml",
+      },
+    );
   return { status: await status, body: '' };
 }

@@ -1,15 +1,15 @@
-// Who still speaks plaintext, port by port: what an operator must know before a port becomes STRICT, and what nobody else
-// tells him. Bounded: strangers choose their addresses.
+// Who still uses plaintext, port by port: an operator must know before a port becomes STRICT, and no other page tells.
+// Bounded, since strangers choose their addresses.
 
 import type { PortRules } from '../exchange/exchange.ts';
 import type { MtlsMode } from '../policy/mtls.ts';
 
-/** How many addresses of one port are kept; the rest is counted together. */
+/** How many addresses of one port are kept; others are counted together. */
 const maxAddresses = 1000;
 
-/** One that speaks plaintext. Times are RFC 3339. */
+/** A client that uses plaintext. Times are RFC 3339. */
 export interface PlaintextPeer {
-  /** Without its port, which is another each time; `others` past the bound. */
+  /** Without its port, which differs each time; `others` beyond the bound. */
   readonly address: string;
   readonly connections: number;
   readonly firstSeen: string;
@@ -20,12 +20,12 @@ export interface PlaintextPeer {
 export interface PortSecurity {
   readonly port: string;
   readonly mode: MtlsMode;
-  /** The document that says so, `ns/name`, or `defaultMtls`. */
+  /** The document that sets the mode, `ns/name`, or `defaultMtls`. */
   readonly from: string;
   readonly mtlsConnections: number;
   readonly plaintextConnections: number;
   readonly plaintextPeers: readonly PlaintextPeer[];
-  /** Since when the port could have been STRICT without refusing anyone. */
+  /** Since when the port could have been STRICT without refusing any client. */
   readonly strictPossibleSince: string;
 }
 
@@ -42,12 +42,12 @@ interface PortSeen {
   lastPlaintext: number;
 }
 
-/** Counts connections by what they speak. */
+/** Counts connections by plaintext or TLS. */
 export class SecurityReport {
   readonly #ports = new Map<string, PortSeen>();
   readonly #startedAt = Date.now();
 
-  /** A connection has been accepted on `port`, whatever becomes of it. */
+  /** A connection was accepted on `port`, whatever its outcome. */
   note(port: string, address: string, secure: boolean): void {
     const seen = this.#of(port);
     if (secure) {
@@ -66,7 +66,7 @@ export class SecurityReport {
     }
   }
 
-  /** What is known of a port under its rules of now. */
+  /** What is known of a port under its current rules. */
   describe(port: string, { mtls }: PortRules): PortSecurity | undefined {
     if (mtls === undefined) return undefined;
     const seen = this.#of(port);

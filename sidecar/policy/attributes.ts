@@ -1,5 +1,5 @@
-// Every field of a source or an operation and every key of `when`, one row each: what it reads of a request, how its values
-// match, where it exists. Below this table nothing knows a field by its name.
+// Every field of a source or an operation and every key of `when`, one row each: what it reads from a request, how its
+// values match, and where it exists. This table is the only place that knows fields by name.
 
 import type { RequestFacts } from './facts.ts';
 import { normalizeHostPattern } from './host.ts';
@@ -17,24 +17,24 @@ import {
 } from './match.ts';
 import { compileTemplate, isTemplate } from './template.ts';
 
-/** What the values of a field mean depends on. */
+/** What the meaning of a field's values depends on. */
 export interface ValueScope {
-  /** Ours, then its aliases. */
+  /** Our own, then its aliases. */
   readonly trustDomains: readonly string[];
-  /** The policy's. */
+  /** The policy's namespace. */
   readonly namespace: string;
 }
 
 export type Holds = (facts: RequestFacts) => boolean;
 
 export interface Attribute {
-  /** It does not exist on TCP. */
+  /** The field does not exist on TCP. */
   readonly httpOnly: boolean;
-  /** It says something of the peer's identity alone, which is the same for a whole connection. */
+  /** It depends on the peer's identity alone, which is the same for a whole connection. */
   readonly ofPeer: boolean;
   /** Does any of `values` match? */
   compile(values: readonly string[], scope: ValueScope): Holds;
-  /** What it is in this request, for explanations; undefined where it is absent. */
+  /** The field's value in this request, for explanations; undefined if absent. */
   see(facts: RequestFacts): string | undefined;
 }
 
@@ -84,7 +84,7 @@ const hosts = http(
   (facts) => facts.host,
 );
 
-/** Hosts of requests come in one spelling; these are put into the same. */
+/** Hosts of requests are normalised already; these values get the same spelling. */
 function compileHosts(values: readonly string[]): Match {
   return compileStrings(values.map(normalizeHostPattern));
 }
@@ -196,14 +196,14 @@ export function isAddressKey(key: string): boolean {
   return addressKeys.has(key);
 }
 
-/** Headers that carry secrets: that they are there may be said, not what they hold. */
+/** Headers that carry secrets: an explanation may state that they are present, but not their value. */
 const secretHeaders = /^(?:authorization|proxy-authorization|cookie|set-cookie)$|token|secret|api-?key|password/;
 
 function headerAttribute(name: string): Attribute {
   return http(
     (values) => {
       if (name === ':authority' || name === 'host') return hosts.compile(values, noScope);
-      // Present is enough for a star; the rest is the string rule on what a header of several lines is when joined.
+      // For a star, presence is enough; otherwise the string rule applies to the joined value of several lines.
       const exact = new Set(values.filter((one) => !isPattern(one)));
       const patterns = values.filter((one) => isPattern(one) && one !== '*');
       const match = matchAny(exact, patterns.length === 0 ? [] : [compileStrings(patterns)]);

@@ -1,4 +1,4 @@
-// Policies made ready to decide. Each rule becomes lists of checks; all rules of one action are laid out by who they could
+// Compiles policies. Each rule becomes lists of checks, and all rules of one action are indexed by the peers they could
 // concern, so that a peer's rules are found without looking at the others. Done in steps: 10,000 rules must not hold up
 // traffic while they are compiled.
 
@@ -23,7 +23,7 @@ import {
 
 /** One field of a rule with its values: the smallest thing that can hold or fail. */
 export class Check {
-  /** As the document writes it: `paths`, `notPaths`, `when request.headers[x]`. */
+  /** The field as the document writes it: `paths`, `notPaths`, `when request.headers[x]`. */
   readonly field: string;
   readonly values: readonly string[];
   readonly negated: boolean;
@@ -39,13 +39,13 @@ export class Check {
     this.#scope = scope;
   }
 
-  /** A negation is true of what is absent: nothing matches it. */
+  /** A negation holds where the attribute is absent: nothing matches it. */
   holds(facts: RequestFacts): boolean {
     this.#match ??= this.attribute.compile(this.values, this.#scope);
     return this.#match(facts) !== this.negated;
   }
 
-  /** What the first question would otherwise wait for. */
+  /** Compiles ahead what the first request would otherwise wait for. */
   prepare(): void {
     this.#match ??= this.attribute.compile(this.values, this.#scope);
   }
@@ -54,7 +54,9 @@ export class Check {
 /** Checks that must all hold. */
 export type Clause = readonly Check[];
 
-/** What a rule asks: one of the sources, one of the operations, all of the conditions. Undefined is 'any'. */
+/**
+ * A rule's condition: one of the sources, one of the operations, all of the `when` conditions. Undefined means 'any'.
+ */
 export interface Shape {
   readonly sources: readonly Clause[] | undefined;
   readonly operations: readonly Clause[] | undefined;
@@ -62,11 +64,11 @@ export interface Shape {
 }
 
 /**
- * A rule of the documents. What it asks is compiled when it is first asked: of 10,000 rules most concern nobody who is
- * connected, and compiling them all would take time and memory for nothing.
+ * A rule of the documents. Its checks are compiled on first use: of 10,000 rules most concern no connected peer, and
+ * compiling them all would take time and memory for nothing.
  */
 export class CompiledRule implements IndexedRule {
-  /** Place among all rules of its action: of several that match, the first is named. */
+  /** Position among all rules of its action: if several match, the first is named. */
   readonly order: number;
   /** The document's own rule, for the index and for explanations. */
   readonly rule: Rule;
@@ -90,7 +92,7 @@ export class CompiledRule implements IndexedRule {
     return { namespace, name, rule: this.#index };
   }
 
-  /** CUSTOM: whom to ask. */
+  /** The provider that a CUSTOM rule asks. */
   get provider(): string | undefined {
     return this.#policy.provider;
   }
@@ -108,7 +110,7 @@ export class CompiledRule implements IndexedRule {
     return this.#http;
   }
 
-  /** What is left of it on TCP; null when the rule does not exist there. */
+  /** The part of the rule that exists on TCP; null if none does. */
   get tcp(): Shape | null {
     if (this.#tcp === undefined) this.#tcp = this.existsOnTcp ? shapeForTcp(this.http) : null;
     return this.#tcp;
@@ -120,36 +122,38 @@ export class CompiledRule implements IndexedRule {
   }
 }
 
-/** The rules of one action, by whom they could concern. */
+/** The rules of one action, indexed by the peers they could concern. */
 export interface RuleTable {
   readonly all: readonly CompiledRule[];
-  /** Rules that name their peers one by one, by URI; and by namespace. */
+  /** Rules that list their peers one by one, by URI; and by namespace. */
   readonly byPrincipal: ReadonlyMap<string, readonly CompiledRule[]>;
   readonly byNamespace: ReadonlyMap<string, readonly CompiledRule[]>;
-  /** Rules that ask who the peer is in a way that has no key. */
+  /** Rules that test the peer in a way that has no key. */
   readonly unkeyed: readonly CompiledRule[];
-  /** Rules that do not ask who the peer is: one index for all. */
+  /** Rules that do not test the peer: one index for all peers. */
   readonly shared: RuleIndex;
 }
 
-/** The policies of one workload, ready to decide. */
+/** The compiled policies of one workload. */
 export interface PolicySet {
   readonly tables: Readonly<Record<Action, RuleTable>>;
-  /** What happens when nothing matched. */
+  /** The decision if nothing matches. */
   readonly otherwise: Decision;
-  /** Headers that some rule asks for, by lower-case name: the only ones worth remembering for an explanation. */
+  /** Headers that some rule tests, by lower-case name: the only ones worth keeping for an explanation. */
   readonly headers: ReadonlySet<string>;
-  /** The rules for one peer, remembered: a map with a bound, filled by policiesFor. */
+  /** The rules of each peer, cached: a bounded map, filled by policiesFor. */
   readonly peers: Map<string, unknown>;
 }
 
-/** Rules looked at between two chances to do something else, and rules compiled: the first is quick. */
+/** Rules visited between two yields, and rules compiled between two: visiting is quick. */
 const rulesPerStep = 100;
 const compiledPerStep = 25;
-/** A peer with more rules than this has them compiled with the configuration, not while its first request waits. */
+/**
+ * A peer with more rules than this has them compiled with the configuration, so that its first request does not wait.
+ */
 const fewRules = 200;
 
-/** Compiles the policies that are attached to the workload; the rest is left out. Pure. */
+/** Compiles the policies that are attached to the workload and skips the rest. Pure. */
 export function compilePolicies(policies: readonly AuthorizationPolicy[], scope: PolicyScope): PolicySet {
   const steps = compileInSteps(policies, scope);
   for (;;) {
@@ -180,7 +184,7 @@ export function* compileInSteps(
     }
     tables[action] = yield* layOut(rules, trustDomains);
   }
-  // Istio, rule 3: without any ALLOW policy in scope everything is allowed. Ours: nothing is, unless it is asked for.
+  // Istio, rule 3: without any ALLOW policy in scope everything is allowed. Our default is to deny, unless configured.
   const allowsByDefault = scope.defaultAction === 'allow' && !attached.some((policy) => policy.action === 'ALLOW');
   return Object.freeze({
     tables: Object.freeze(tables),
@@ -225,8 +229,9 @@ function verdictOf(policy: AuthorizationPolicy, name: RuleName): Decision {
 }
 
 /**
- * TCP knows no methods, paths, hosts, headers or tokens. An ALLOW rule that asks for them does not exist there (narrower);
- * any other loses just those fields (wider: DENY `methods: [POST]` without ports denies all TCP). Both fail closed.
+ * TCP has no methods, paths, hosts, headers or tokens. An ALLOW rule that tests them does not exist there (narrower);
+ * any other rule loses just those fields (wider: DENY `methods: [POST]` without ports denies all TCP). Both fail
+ * closed.
  */
 function shapeForTcp(http: Shape): Shape {
   const reduce = (clause: Clause): Clause => clause.filter(({ attribute }) => !attribute.httpOnly);
@@ -257,7 +262,7 @@ function noteHeaders({ when = [] }: Rule, headers: Set<string>): void {
   }
 }
 
-// -- whom a rule could concern -------------------------------------------------------------------------------------------
+// -- the peers a rule could concern --------------------------------------------------------------------------------------
 
 function* layOut(rules: readonly CompiledRule[], trustDomains: readonly string[]): Generator<void, RuleTable> {
   const byPrincipal = new Map<string, CompiledRule[]>();
@@ -282,7 +287,7 @@ function* layOut(rules: readonly CompiledRule[], trustDomains: readonly string[]
   return Object.freeze({ all: Object.freeze(rules), byPrincipal, byNamespace, unkeyed, shared });
 }
 
-/** What would take too long when the first request needs it. */
+/** Compiles ahead the rules that would take too long on the first request. */
 function* compileAhead(rules: readonly IndexedRule[]): Generator<void> {
   for (const [at, rule] of rules.entries()) {
     prepare(rule.http);
@@ -298,11 +303,11 @@ function prepare({ sources = [], operations = [], conditions }: Shape): void {
 function pushTo(map: Map<string, CompiledRule[]>, key: string, rule: CompiledRule): void {
   const list = map.get(key);
   if (list === undefined) map.set(key, [rule]);
-  // A rule may name one of them twice.
+  // A rule may list the same one twice.
   else if (list.at(-1) !== rule) list.push(rule);
 }
 
-/** Every source names its principals one by one: then nobody else needs to ask this rule. */
+/** The principals of a rule whose every source lists them one by one: no other peer needs this rule. */
 function exactPrincipals(rule: Rule, trustDomains: readonly string[]): readonly string[] | undefined {
   const lists = rule.from?.map((source) => source['principals']);
   if (lists === undefined || !lists.every((list) => list?.every((one) => !one.includes('*')))) return undefined;
@@ -313,7 +318,7 @@ function exactPrincipals(rule: Rule, trustDomains: readonly string[]): readonly 
 
 function exactNamespaces(rule: Rule): readonly string[] | undefined {
   const lists = rule.from?.map((source) => source['namespaces']);
-  // A namespace with a slash would stand for several segments, which have no one key.
+  // A namespace with a slash would stand for several segments, so it has no single key.
   if (lists === undefined || !lists.every((list) => list?.every((one) => !/[*/]/.test(one)))) return undefined;
   return lists.flatMap((list) => list!);
 }

@@ -1,12 +1,12 @@
-// Does everything that one rule matches match another one, too? Conservative: 'no' where it cannot tell. For findings about
-// rules that nothing can reach.
+// Does one rule match everything that another one matches? Conservative: 'no' if it cannot tell. Used to find rules
+// that no request can reach.
 
 import { blockCovers } from './ip.ts';
 import { isPattern } from './match.ts';
 import type { Condition, FieldValues, Rule } from './policy.ts';
 import { isTemplate } from './template.ts';
 
-/** Whether `wide` matches whatever `narrow` matches. */
+/** Whether `wide` matches everything that `narrow` matches. */
 export function ruleCovers(wide: Rule, narrow: Rule): boolean {
   return (
     clausesCover(wide.from, narrow.from) &&
@@ -25,7 +25,7 @@ function fieldsCover(wide: FieldValues, narrow: FieldValues): boolean {
   return Object.entries(wide).every(([field, values]) => {
     const others = narrow[field];
     if (others === undefined) return false;
-    // What the wide one excludes, the narrow one must exclude as well.
+    // Whatever the wide one excludes, the narrow one must exclude as well.
     if (/^not[A-Z]/.test(field)) return values.every((one) => others.some((other) => valueCovers(field, other, one)));
     return others.every((other) => values.some((one) => valueCovers(field, one, other)));
   });
@@ -60,14 +60,16 @@ function valueCovers(field: string, wide: string, narrow: string): boolean {
   if (!byString.has(field) || isTemplate(wide)) return false;
   if (wide === '*') return true;
   if (narrow === '*' || !isPattern(wide)) return false;
-  // What `narrow` is sure to begin, or to end, with.
+  // The text that every match of `narrow` begins, or ends, with.
   if (wide.startsWith('*'))
     return !isTemplate(narrow) && !(narrow.endsWith('*') && !narrow.startsWith('*')) && narrow.endsWith(wide.slice(1));
   const start = isTemplate(narrow) ? narrow.slice(0, narrow.indexOf('{')) : narrow;
   return !narrow.startsWith('*') && start.replace(/\*$/, '').startsWith(wide.slice(0, -1));
 }
 
-/** A field whose every value is excluded by its own negation, so that the rule matches nothing; undefined where there is none. */
+/**
+ * A field whose every value is excluded by its own negation, so that the rule matches nothing; undefined if none is.
+ */
 export function contradiction(fields: FieldValues): string | undefined {
   for (const [field, values] of Object.entries(fields)) {
     const not = fields[`not${field.charAt(0).toUpperCase()}${field.slice(1)}`];
@@ -76,7 +78,9 @@ export function contradiction(fields: FieldValues): string | undefined {
   return undefined;
 }
 
-/** Does `wide` match whatever `narrow` matches? `field` is that of a source or an operation, '' for plain strings. */
+/**
+ * Does `wide` match everything that `narrow` matches? `field` is one of a source or an operation, '' for plain strings.
+ */
 export function areCovered(field: string, wide: readonly string[], narrow: readonly string[]): boolean {
   return narrow.every((one) => wide.some((other) => valueCovers(field, other, one)));
 }

@@ -1,12 +1,12 @@
-// What servers could read as a credential. A token that we do not see but the app does is not verified, so
-// every reading that servers are known for is looked for here, not only the one that the standard gives.
+// What servers could read as a credential. A token that the app reads and we do not is not verified, so we look for it
+// in every way that servers are known to read it, not only the standard one.
 
-/** More readings of one place than this are not looked at: two are too many already. */
+/** The most readings of one place that are looked at: two are too many already. */
 const mostReadings = 4;
 
 /**
- * Whether a JWT stands anywhere in a text: apps take what stands behind the last space, or cut 'Bearer ' out, under any scheme,
- * and some read the payload without a look at what stands before it. A part of it is JSON in base64url.
+ * Whether a text holds a JWT anywhere. Some apps take the text after the last space or cut 'Bearer ' out, under any
+ * scheme; some read the payload without looking at what precedes it. A part of a JWT is JSON in base64url.
  */
 function holdsJwt(text: string): boolean {
   if (!text.includes('.')) return false;
@@ -15,7 +15,9 @@ function holdsJwt(text: string): boolean {
     .some((word) => word.includes('.') && word.split('.').some((part) => startsOf(part).some(isJson)));
 }
 
-/** Where the JSON of a part may begin: at once, or behind a scheme that is cut off without a space, or with another sign. */
+/**
+ * Where the JSON of a part may begin: at once, after a scheme that is cut off without a space, or after another sign.
+ */
 function startsOf(part: string): string[] {
   const begin = part.slice(0, 160);
   const behindScheme = /^(?:bearer|token|jwt|dpop)(.+)/i.exec(begin)?.[1];
@@ -35,17 +37,18 @@ function isJson(encoded: string): boolean {
   return /^\s*\{\s*(?:["}]|$)/.test(start);
 }
 
-/** What a place holds. `sound`: there is one way to read it; what is not sound must be refused. */
+/** What a place holds. `sound`: there is only one way to read it; if not, it must be refused. */
 export interface Reading {
   readonly token: string;
   readonly sound: boolean;
 }
 
 /**
- * The token in a header's value, several lines of it joined by commas; undefined where no server would find one there.
+ * The token in a header's value, several lines of it joined by commas; undefined if no server would find one there.
  *
- * A scheme is case-insensitive, and one or more spaces follow it (RFC 9110 sections 11.1 and 11.4). `Authorization` may be for
- * another scheme (`Basic`), so there only the prefix or the look of a JWT counts; any other header is there for the token.
+ * A scheme is case-insensitive, and one or more spaces follow it (RFC 9110 sections 11.1 and 11.4). `Authorization` may
+ * hold another scheme (`Basic`), so there only the prefix or the look of a JWT counts; any other header exists for the
+ * token.
  * @param name in lower case
  */
 export function readHeaderToken(value: string, name: string, prefix: string): Reading | undefined {
@@ -72,7 +75,9 @@ function afterPrefix(value: string, prefix: string): string | undefined {
   return rest === '' || /^[ \t]/.test(rest) ? rest.trim() : undefined;
 }
 
-/** The scheme at a word's beginning: in a second line of the field, in a second credential of one, with a colon for its space. */
+/**
+ * A scheme at the start of a word: in a second line of the field, in a second credential, with a colon for the space.
+ */
 function holdsScheme(value: string, scheme: string): boolean {
   if (scheme === '') return true;
   const lower = value.toLowerCase();
@@ -86,9 +91,9 @@ function holdsScheme(value: string, scheme: string): boolean {
 }
 
 /**
- * The values of a query parameter in every way servers read it: with `;` between parameters (old CGI, Rack), in any case
- * (ASP.NET), as a list (`name[]`), with `.`, a space or a lone `[` for `_` (PHP), cut at a NUL. Empty ones are left out; of many
- * the first few are given, with one behind them that is no credential.
+ * The values of a query parameter, read in every way that servers do: with `;` between parameters (old CGI, Rack), in
+ * any case (ASP.NET), as a list (`name[]`), with `.`, a space or a lone `[` for `_` (PHP), cut at a NUL. Empty ones are
+ * left out. If there are too many, the first few are returned, followed by one that is no credential.
  * @param path with its query
  */
 export function paramReadings(path: string, name: string): string[] {
@@ -100,12 +105,12 @@ export function paramReadings(path: string, name: string): string[] {
   return few(query.split('&'), (part) => readingsOf(part, isMeant));
 }
 
-/** Whether it is worth looking for a parameter: most queries have none of the name, and nothing that could be read as it. */
+/** Whether a query may hold a parameter, in any reading; a quick test, since most queries do not. */
 export function mayHoldParam(query: string, name: string): boolean {
   return /[%+.[\0 ]/.test(query) || query.toLowerCase().includes(name.toLowerCase());
 }
 
-/** Whether a part of a query, between two `&`, holds a parameter in one of those ways. */
+/** Whether a part of a query, between two `&`, holds a parameter in one of those readings. */
 export function holdsParam(part: string, name: string): boolean {
   const isMeant = namesOf(name);
   return part.split(';').some((one) => isMeant(one.split('=', 1)[0]!));
@@ -116,15 +121,16 @@ function readingsOf(part: string, isMeant: (raw: string) => boolean): string[] {
   return pieces.flatMap((piece, index) => {
     const at = piece.indexOf('=');
     if (at === -1 || !isMeant(piece.slice(0, at))) return [];
-    // To a server that knows no `;` the value goes on to the end of the part.
+    // A server that does not split at `;` reads the value up to the end of the part.
     const value = index === 0 && pieces.length > 1 ? part.slice(at + 1) : piece.slice(at + 1);
     return value === '' ? [] : [decode(value)];
   });
 }
 
 /**
- * The values of a cookie in every way servers read it: also behind a comma, where RFC 2109's readers begin the next one, behind
- * white space, where Python's do, without quotation marks, in any case, and under the names that PHP makes of others. Empty ones are left out; of many as above.
+ * The values of a cookie, read in every way that servers do: also after a comma, where readers of RFC 2109 begin the
+ * next one, after white space, where Python's do, without quotation marks, in any case, and under names that PHP
+ * rewrites. Empty ones are left out; if there are too many, as above.
  * @param header all Cookie fields, joined
  */
 export function cookieReadings(header: string | undefined, name: string): string[] {
@@ -141,7 +147,10 @@ export function cookieReadings(header: string | undefined, name: string): string
   });
 }
 
-/** What may be a cookie in a part of the field, between two semicolons: several, to readers that end one at white space. */
+/**
+ * The possible cookies in a part of the field, between two semicolons: several, for readers that end one at white
+ * space.
+ */
 function cookiesIn(part: string): string[] {
   return part.split(',').flatMap((piece) => {
     const words = piece.trim().split(/\s+/);
@@ -149,7 +158,7 @@ function cookiesIn(part: string): string[] {
   });
 }
 
-/** Whether a part of a Cookie field, between two semicolons, holds a cookie in one of those ways. */
+/** Whether a part of a Cookie field, between two semicolons, holds a cookie in one of those readings. */
 export function holdsCookie(part: string, name: string): boolean {
   const isMeant = namesOf(name);
   return cookiesIn(part).some((one) => isMeant(one.split('=', 1)[0]!));
@@ -159,13 +168,13 @@ function few(parts: readonly string[], readingsIn: (part: string) => string[]): 
   const found: string[] = [];
   for (const part of parts) {
     found.push(...readingsIn(part));
-    // What is no token and no key makes the whole lot ambiguous, as it is.
+    // A value that is neither a token nor a key makes all of them ambiguous.
     if (found.length > mostReadings) return [...found.slice(0, mostReadings), '\0'];
   }
   return found;
 }
 
-/** Whether servers take a raw name for `name`. */
+/** A test of whether servers read a raw name as `name`. */
 function namesOf(name: string): (raw: string) => boolean {
   const wanted = fold(name);
   return (raw) => {
@@ -181,12 +190,13 @@ function fold(name: string): string {
 function foldDecoded(name: string): string {
   const nul = name.indexOf('\0');
   const text = (nul === -1 ? name : name.slice(0, nul)).trim();
-  // Readers strip more than ASCII's white space: what could not stand in a token (RFC 9110 section 5.6.2) is taken off both ends.
+  // Readers strip more than ASCII white space: strip from both ends whatever cannot be in a token (RFC 9110 section
+  // 5.6.2).
   const bare = text.replace(/^[^\w!#$%&'*+.^`|~[-]+|[^\w!#$%&'*+.^`|~[-]+$/g, '');
   return (bare === '' ? text : bare).replace(/[ .[]/g, '_');
 }
 
-/** Byte by byte, as C does, with ASP.NET's `%u0061`: a broken escape elsewhere in a name hides none of it. */
+/** Decodes byte by byte, as C does, with ASP.NET's `%u0061`: a broken escape elsewhere in a name hides nothing. */
 function decodeLoosely(text: string): string {
   if (!/[%+]/.test(text)) return text;
   return text
@@ -196,7 +206,7 @@ function decodeLoosely(text: string): string {
     );
 }
 
-/** A value as forms are decoded; what is broken stays as it is, and verifies as nothing. */
+/** A value decoded as forms are; a broken one stays as it is, and fails verification. */
 function decode(text: string): string {
   if (!/[%+]/.test(text)) return text;
   try {

@@ -7,7 +7,7 @@ import { createFacts, type RequestFacts } from './facts.ts';
 import { addRule, createIndex, firstMatch, type IndexedRule, matches, type RuleIndex } from './index-rules.ts';
 import type { Action, Decision } from './policy.ts';
 
-/** The rules that could concern one peer: those that ask for nobody in particular, and those for this one. */
+/** The rules that could concern one peer: those that test no peer, and those for this one. */
 export interface PeerPolicies {
   readonly set: PolicySet;
   readonly custom: readonly CompiledRule[];
@@ -22,13 +22,13 @@ interface PeerTable {
   readonly own: RuleIndex | undefined;
 }
 
-/** Peers are authenticated and few; past this bound a peer's rules are looked up each time. */
+/** Peers are authenticated and few; beyond this bound a peer's rules are looked up each time. */
 const maxPeers = 4096;
-/** Rules looked at between two chances to do something else. */
+/** Rules visited between two yields. */
 const rulesPerStep = 100;
 
 /**
- * The rules that could concern a peer, `null` being one without identity: looked up once per connection and generation.
+ * The rules that could concern a peer; `null` is a peer without identity. Looked up once per connection and generation.
  * `principal` is the whole SPIFFE URI.
  */
 export function policiesFor(set: PolicySet, principal: string | null): PeerPolicies {
@@ -41,7 +41,7 @@ export function policiesFor(set: PolicySet, principal: string | null): PeerPolic
   }
 }
 
-/** The same for a peer that is known to be there, yielding between steps: one whom thousands of rules could concern takes a while. */
+/** The same for a peer that is already connected, yielding between steps: thousands of rules could concern it. */
 export function* lookUpInSteps(set: PolicySet, principal: string): Generator<void, PeerPolicies> {
   const { tables } = set;
   const made: PeerPolicies = Object.freeze({
@@ -56,7 +56,7 @@ export function* lookUpInSteps(set: PolicySet, principal: string): Generator<voi
   return made;
 }
 
-/** Judges one request, or one TCP connection, of that peer; what CUSTOM policies ask for is not part of it. */
+/** Evaluates one request, or one TCP connection, of that peer. CUSTOM policies are not part of it. */
 export function decide(peer: PeerPolicies, facts: RequestFacts): Decision {
   const denied = first(peer.deny, facts);
   if (denied !== undefined) return denied.verdict;
@@ -68,7 +68,7 @@ export function auditOf(peer: PeerPolicies, facts: RequestFacts): string | undef
   return first(peer.audit, facts)?.verdict.policy;
 }
 
-/** The CUSTOM rules whose providers are to be asked before anything else, the first that matches of each provider. */
+/** The CUSTOM rules whose providers must be asked first: the first matching rule of each provider. */
 export function customOf(peer: PeerPolicies, facts: RequestFacts): readonly CompiledRule[] {
   if (peer.custom.length === 0) return none;
   const found = new Map<string, CompiledRule>();
@@ -82,7 +82,7 @@ export function customOf(peer: PeerPolicies, facts: RequestFacts): readonly Comp
 
 const none: readonly CompiledRule[] = [];
 
-/** All rules of an action in the order of the documents, for whoever explains. */
+/** All rules of an action in the order of the documents, for explanations. */
 export function rulesOf(set: PolicySet, action: Action): readonly CompiledRule[] {
   return set.tables[action].all;
 }
@@ -106,7 +106,7 @@ function* tableFor(table: RuleTable, principal: string): Generator<void, PeerTab
   return { shared: table.shared, own: own.all.length === 0 ? undefined : own };
 }
 
-/** A path may name a namespace in several places; each of them counts. */
+/** A path may contain `/ns/` several times; each of these namespaces counts. */
 function ofNamespaces({ byNamespace }: RuleTable, principal: string): readonly CompiledRule[] {
   if (byNamespace.size === 0) return none;
   const found = new Set<CompiledRule>();
@@ -115,15 +115,15 @@ function ofNamespaces({ byNamespace }: RuleTable, principal: string): readonly C
   return [...found];
 }
 
-/** What is left to ask of a rule once its peer is known; undefined when it cannot match this one. */
+/** The rest of a rule once its peer is known; undefined if the rule cannot match this peer. */
 function forPeer(rule: CompiledRule, facts: RequestFacts): IndexedRule | undefined {
   const http = shapeForPeer(rule.http, facts);
-  // Whom a rule asks for is the same on TCP.
+  // The test of the peer is the same on TCP.
   if (http === undefined) return undefined;
   return new PeerRule(rule, http, facts);
 }
 
-/** A rule for one peer; what is left of it on TCP is made when TCP asks. */
+/** A rule for one peer; its TCP form is made on first use. */
 class PeerRule implements IndexedRule {
   readonly order: number;
   readonly http: Shape;
@@ -168,7 +168,7 @@ function shapeForPeer({ sources, operations, conditions }: Shape, facts: Request
     left = [];
     for (const source of sources) if (peerHolds(source, facts)) left.push(withoutPeer(source));
     if (left.length === 0) return undefined;
-    // A source of which nothing is left to ask is satisfied.
+    // A source with no remaining checks is satisfied.
     if (left.some((clause) => clause.length === 0)) left = undefined;
   }
   return { sources: left, operations, conditions: withoutPeer(conditions) };

@@ -1,6 +1,7 @@
-// Why a request was decided as it was: the evaluator itself, with an observer that sees every check. What was considered in
-// order, what decided, and where no ALLOW rule matched, the nearest ones, what failed in them, and the smallest edit that
-// would let the request pass. Plain data: for the CLI and the admin port, never for the caller of the service.
+// Why a request was decided as it was: the evaluator itself, with an observer that sees every check. It gives what was
+// considered, in order, and what decided. Where no ALLOW rule matched, it gives the nearest ones, what failed in them,
+// and the smallest edit that would let the request pass. Plain data: for the CLI and the admin port, never for the
+// caller.
 
 import type { Check, Clause, CompiledRule, PolicySet } from './compile.ts';
 import { auditOf, customOf, decide, policiesFor, rulesOf } from './decide.ts';
@@ -15,7 +16,7 @@ export interface FailedCheck {
   readonly field: string;
   readonly wanted: readonly string[];
   readonly negated: boolean;
-  /** Null where the request has no such thing. */
+  /** Null if the request has no such attribute. */
   readonly saw: string | null;
 }
 
@@ -34,30 +35,30 @@ export interface Explanation {
   readonly policy: string;
   /** In one sentence. */
   readonly because: string;
-  /** The rules of each action, in the order in which they are asked; of those that did not match only the nearest. */
+  /** The rules of each action in evaluation order; of those that did not match, only the nearest. */
   readonly considered: readonly RuleReport[];
   /** How many rules of each action are in scope. */
   readonly inScope: Readonly<Record<Action, number>>;
-  /** Where no ALLOW rule matched: the ones that came nearest. */
+  /** If no ALLOW rule matched: the ones that came nearest. */
   readonly nearest: readonly RuleReport[];
   /** The smallest edits that would let it pass, as sentences; the first is the smallest. */
   readonly edits: readonly string[];
-  /** The AUDIT rule that marks it, if any. */
+  /** The AUDIT rule that matches, if any. */
   readonly audit: string | null;
 }
 
 const order: readonly Action[] = ['CUSTOM', 'DENY', 'ALLOW', 'AUDIT'];
 const maxNearest = 3;
 
-/** A refusal as it is on record: by which policy, and in words. */
+/** A recorded refusal: by which policy, and why. */
 export interface Refused {
   readonly policy: string;
   readonly reason: string;
 }
 
 /**
- * Explains what `decide` says of these facts. `refused` is how it was decided in fact: what an external authorizer was asked
- * comes before all that `decide` knows of, and cannot be asked again.
+ * Explains what `decide` returns for these facts. `refused` is the recorded decision: an external authorizer is asked
+ * before `decide`, and cannot be asked again.
  */
 export function explain(set: PolicySet, facts: RequestFacts, refused?: Refused): Explanation {
   const peer = policiesFor(set, facts.principal === '' ? null : facts.principal);
@@ -100,7 +101,7 @@ function becauseOf(
   first: Refused | undefined,
 ): string {
   const custom = asks
-    .map(({ name, provider }) => `${ruleId(name)} has the authorizer ${provider} asked first`)
+    .map(({ name, provider }) => `${ruleId(name)} requires the authorizer ${provider} to be asked first`)
     .join('; ');
   const own = denied
     ? `the DENY rule ${policy} matches`
@@ -110,12 +111,12 @@ function becauseOf(
         ? `no DENY rule matches, and the ALLOW rule ${policy} does`
         : allowRules === 0
           ? 'no DENY rule matches, and there is no ALLOW rule in scope'
-          : `no DENY rule matches, and none of the ${allowRules} ALLOW rules in scope does`;
+          : `no DENY rule matches, and none of the ${allowRules} ALLOW rules in scope matches`;
   if (first !== undefined) return `${first.reason}; of the other rules: ${own}`;
   return custom === '' ? own : `${custom}; then ${own}`;
 }
 
-/** A rule with what failed in it: of its sources and of its operations, the one that came nearest. */
+/** A rule with what failed in it: for its sources and its operations, the one that came nearest. */
 function reportOf(action: Action, rule: CompiledRule, facts: RequestFacts): RuleReport {
   const { name } = rule;
   const base = { action, policy: `${name.namespace}/${name.name}`, rule: name.rule };
@@ -153,7 +154,7 @@ function failedCheck({ field, values, negated, attribute }: Check, place: string
   return { place, field, wanted: values, negated, saw: attribute.see(facts) ?? null };
 }
 
-/** An ALLOW rule that does not exist on TCP fails by what HTTP alone has. */
+/** An ALLOW rule that does not exist on TCP fails on its HTTP-only fields. */
 function httpFields({ http, name }: CompiledRule): FailedCheck[] {
   const all = [...(http.sources ?? []), ...(http.operations ?? []), http.conditions].flat();
   return all
@@ -174,12 +175,12 @@ function editsFor(nearest: readonly RuleReport[], facts: RequestFacts): string[]
 function editOf({ place, field, wanted, negated, saw }: FailedCheck, facts: RequestFacts): string {
   if (facts.protocol === 'tcp' && saw === null && place.includes(': '))
     return `remove '${field}', which does not exist on TCP`;
-  if (negated) return `take out of ${place} what matches '${saw ?? ''}' (it holds ${list(wanted)})`;
-  if (saw === null) return `remove ${place}, or send what it asks for (${list(wanted)})`;
+  if (negated) return `remove the value that matches '${saw ?? ''}' from ${place} (values: ${list(wanted)})`;
+  if (saw === null) return `remove ${place}, or send a matching value (${list(wanted)})`;
   return `add '${valueFor(field, saw)}' to ${place}`;
 }
 
-/** What a document would say to mean what was seen. */
+/** The value to write into a document for what was seen. */
 function valueFor(field: string, saw: string): string {
   const plain = field.replace(/^when source\./, '');
   if (/^principals?$/.test(plain)) return saw.replace('spiffe://', '');
@@ -192,7 +193,7 @@ function valueFor(field: string, saw: string): string {
   return /^when request\.auth\.claims/.test(field) ? firstOf(saw) : saw;
 }
 
-/** Of a claim that is a list any member will do. */
+/** For a claim that is a list, any member will do. */
 function firstOf(saw: string): string {
   try {
     const value: unknown = JSON.parse(saw);

@@ -1,10 +1,10 @@
-// What policy looks at of a request or a TCP stream: plain values, whoever gathered them.
+// The attributes of a request or a TCP stream that policy evaluates: plain values, independent of their source.
 
 import { foldName } from './header-name.ts';
 import { normalizeHost } from './host.ts';
 import type { Ip } from './ip.ts';
 
-/** Claims of a token that was verified. */
+/** Claims of a verified token. */
 export interface RequestAuth {
   readonly issuer: string | undefined;
   readonly subject: string | undefined;
@@ -36,7 +36,7 @@ export interface RequestFacts {
   header(name: string): string | undefined;
 }
 
-/** Facts from what is known of them; the rest is absent. */
+/** Facts from the known ones; the rest is absent. */
 export function createFacts(
   known: Partial<Omit<RequestFacts, 'header'>> & { readonly headers?: Readonly<Record<string, string>> },
 ): RequestFacts {
@@ -65,7 +65,7 @@ export function createFacts(
   };
 }
 
-/** What `request.auth` is for a token with these claims. Claims that hold several words in one string become lists. */
+/** The `request.auth` of a token with these claims. Claims that hold several words in one string become lists. */
 export function readClaims(
   claims: Readonly<Record<string, unknown>>,
   spaceDelimited: readonly string[] = [],

@@ -1,15 +1,15 @@
-// Rules by method, then by path: a tree over the characters of paths, in which exact values end, and prefixes, and the
-// literal beginnings of templates. It narrows down which rules could match; whether one does, its own checks say.
+// Rules by method, then by path: a tree over the characters of paths that holds exact values, prefixes and the literal
+// beginnings of templates. It narrows down which rules could match; each rule's own checks decide.
 
 import type { Check, Clause, Shape } from './compile.ts';
 import type { RequestFacts } from './facts.ts';
 import type { Decision, FieldValues } from './policy.ts';
 import { isTemplate, literalPrefix } from './template.ts';
 
-/** A rule as the index keeps it: whole, or what is left to ask of it once its peer is known. */
+/** A rule as the index keeps it: whole, or the rest of it once its peer is known. */
 export interface IndexedRule {
   readonly order: number;
-  /** The document's operations: what the index goes by. */
+  /** The document's operations, which the index is built on. */
   readonly to: readonly FieldValues[] | undefined;
   readonly existsOnTcp: boolean;
   readonly http: Shape;
@@ -18,12 +18,12 @@ export interface IndexedRule {
 }
 
 interface Node {
-  /** What leads here from the node above. */
+  /** The text that leads here from the parent node. */
   label: string;
   readonly children: Map<number, Node>;
-  /** For paths that end here. */
+  /** Rules for paths that end here. */
   exact: IndexedRule[];
-  /** For paths that lead through here. */
+  /** Rules for paths that continue from here. */
   through: IndexedRule[];
 }
 
@@ -89,7 +89,7 @@ function insert(root: Node, text: string, exact: boolean, rule: IndexedRule): vo
     const shared = sharedLength(child.label, rest);
     if (shared === child.label.length) node = child;
     else {
-      // The label parts ways with the text: what they share becomes a node of its own.
+      // The label diverges from the text: their common prefix becomes a node of its own.
       const middle = createNode(rest.slice(0, shared));
       node.children.set(key, middle);
       child.label = child.label.slice(shared);
@@ -142,7 +142,7 @@ function firstOf(
   best: IndexedRule | undefined,
 ): IndexedRule | undefined {
   for (const rule of rules) {
-    // They stand in order: what comes now could not be the first any more.
+    // Rules are in order: later ones cannot be the first match any more.
     if (best !== undefined && rule.order >= best.order) return best;
     const shape = facts.protocol === 'tcp' ? rule.tcp : rule.http;
     if (shape !== null && matches(shape, facts, undefined)) return rule;
@@ -150,10 +150,10 @@ function firstOf(
   return best;
 }
 
-/** Told of each check of a rule and whether it held; with one, every check is asked. */
+/** Receives each check of a rule and whether it held; with an observer, every check is evaluated. */
 export type Observer = (check: Check, held: boolean, clause: Clause) => void;
 
-/** Does a rule match? The only place where this is decided, for the proxy, the commands and explanations alike. */
+/** Does a rule match? The only evaluator: for the proxy, the commands and explanations alike. */
 export function matches(shape: Shape, facts: RequestFacts, observer: Observer | undefined): boolean {
   const conditions = holdsAll(shape.conditions, facts, observer);
   if (!conditions && observer === undefined) return false;

@@ -1,9 +1,9 @@
-// A path's template, guessed from the path alone: what looks like an id, a date or a token is a variable, the rest stands as
-// it is. The result can be written into a policy as it is.
+// Guesses a path's template from the path alone: what looks like an id, a date or a token becomes a variable, the rest
+// stays literal. The result can be written into a policy unchanged.
 
 const variable = [
   /^\d+$/,
-  // UUIDs, and other hexadecimal ids that hold a digit.
+  // UUIDs, and other hexadecimal ids that contain a digit.
   /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i,
   /^(?=.*\d)[0-9a-f]{8,}$/i,
   /^\d{4}-\d{2}(?:-\d{2})?(?:T[\d:.Z+-]+)?$/,
@@ -14,7 +14,7 @@ const variable = [
   /^[A-Za-z]+[-_]\d+$/,
 ];
 
-/** What may stand in a template as it is. */
+/** A segment that a template may hold literally. */
 const literal = /^[A-Za-z0-9\-._~%!$&'()+,;:@=]+$/;
 const maxLength = 512;
 
@@ -22,7 +22,7 @@ const maxLength = 512;
 export function inferTemplate(path: string): string {
   if (path.length > maxLength) return '/{**}';
   const segments = path.split('/').slice(1);
-  // What no template can say: a path of empty segments, or one that is none.
+  // Paths that no template can express: empty segments, or no leading slash.
   if (!path.startsWith('/') || segments.slice(0, -1).includes('')) return '/{**}';
   return `/${segments.map((one) => (one === '' || !isVariable(one) ? one : '{*}')).join('/')}`;
 }
@@ -31,7 +31,7 @@ function isVariable(segment: string): boolean {
   return !literal.test(segment) || variable.some((pattern) => pattern.test(segment));
 }
 
-/** The template with its last segment as a variable: what many siblings have in common. */
+/** The template with its last segment as a variable, for many siblings. */
 export function generalize(template: string): string {
   return template.replace(/\/[^/]*$/, '/{*}');
 }

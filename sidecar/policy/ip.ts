@@ -1,8 +1,8 @@
-// IP addresses and blocks, as numbers: compared for every request, so nothing is parsed or made twice.
+// IP addresses and blocks, as numbers: they are compared for every request, so nothing is parsed or allocated twice.
 
 import { isIPv4, isIPv6 } from 'node:net';
 
-/** An address: the words of it, most significant first. An IPv4 address has one, in `a`. */
+/** An address as 32-bit words, most significant first. An IPv4 address has one, in `a`. */
 export interface Ip {
   readonly family: 4 | 6;
   readonly a: number;
@@ -14,7 +14,10 @@ export interface Ip {
 
 export type IpMatch = (ip: Ip) => boolean;
 
-/** The address of `text`, without zone; IPv4 in IPv6's clothes (`::ffff:10.0.0.1`) is IPv4. Undefined when it is none. */
+/**
+ * The address in `text`, without zone; an IPv4-mapped address (`::ffff:10.0.0.1`) is IPv4. Undefined if it is no
+ * address.
+ */
 export function parseIp(text: string): Ip | undefined {
   if (isIPv4(text)) return { family: 4, a: readIpv4(text), b: 0, c: 0, d: 0, text };
   const zone = text.indexOf('%');
@@ -31,8 +34,8 @@ export function ipOfPlace(place: string): Ip | undefined {
 }
 
 /**
- * Whom an address stands for where clients are counted: of IPv6 a network of 64 bits, since whoever has one address has all of
- * it. '' for one whose address nobody knows.
+ * The network that counts as one client: for IPv6 a network of 64 bits, since the holder of one address has all of it.
+ * '' for an unknown address.
  */
 export function networkOf(ip: Ip | undefined): string {
   if (ip === undefined) return '';
@@ -44,7 +47,7 @@ export function isIpBlock(text: string): boolean {
   return parseBlock(text) !== undefined;
 }
 
-/** Is every address of the block `narrow` one of the block `wide`? Not, where one of them is no block. */
+/** Is every address of the block `narrow` in the block `wide`? False if one of them is no block. */
 export function blockCovers(wide: string, narrow: string): boolean {
   const [a, b] = [parseBlock(wide), parseBlock(narrow)];
   if (a === undefined || b === undefined || a.family !== b.family) return false;
@@ -52,7 +55,7 @@ export function blockCovers(wide: string, narrow: string): boolean {
   return isWithin && compileIpBlocks([wide])({ ...b, text: narrow });
 }
 
-/** In any of `blocks`, each an address or a CIDR block. IPv4 blocks hold no IPv6 address, nor the other way. */
+/** In any of `blocks`, each an address or a CIDR block. IPv4 blocks hold no IPv6 address, and vice versa. */
 export function compileIpBlocks(blocks: readonly string[]): IpMatch {
   const parsed = blocks.map(parseBlock).filter((one) => one !== undefined);
   return function matchIp(ip) {
@@ -79,7 +82,7 @@ function parseBlock(text: string): Block | undefined {
   const bits = ip.family === 4 && !mapped ? 32 : 128;
   const prefix = slash === -1 ? String(bits) : text.slice(slash + 1);
   if (!/^(?:0|[1-9]\d{0,2})$/.test(prefix) || Number(prefix) > bits) return undefined;
-  // A block within ::ffff:0:0/96 is one of IPv4; a wider one would mean addresses of both kinds.
+  // A block within ::ffff:0:0/96 is one of IPv4; a wider one would include both kinds of addresses.
   const length = mapped ? Number(prefix) - 96 : Number(prefix);
   if (length < 0) return undefined;
   const masks = [0, 32, 64, 96].map((from) => maskOf(length - from)) as unknown as Masks;

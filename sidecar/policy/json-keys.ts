@@ -1,8 +1,9 @@
-// Duplicate keys in JSON: JSON.parse takes the last, other readers the first, and a token must not mean two things.
+// Duplicate keys in JSON: JSON.parse takes the last one, other readers the first, and a token must not have two
+// meanings.
 
 /** Does any object of this JSON name a key twice? `text` must be valid JSON. Linear in its length. */
 export function hasDuplicateKeys(text: string): boolean {
-  /** Per open object its keys so far; undefined for an array. */
+  /** For each open object its keys so far; undefined for an array. */
   const open: (Set<string> | undefined)[] = [];
   let isKey = false;
   for (let at = 0; at < text.length; at++) {

@@ -1,6 +1,6 @@
-// Who a token says it is: the rules of all RequestAuthentication documents of a workload, merged as Istio does. A token is
-// verified once and remembered until it expires or its keys change, so that most requests do not wait. Algorithms come from
-// the list below only, keys from the rule's own issuer only: neither is the token's to choose.
+// Authenticates users by token: the rules of all RequestAuthentication documents of a workload, merged as Istio does. A
+// token is verified once and cached until it expires or its keys change, so that most requests do not wait. Algorithms
+// come from the list below only, keys from the rule's own issuer only; the token chooses neither.
 
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { type RequestAuth, readClaims } from './facts.ts';
@@ -16,13 +16,13 @@ import {
   type TokenSource,
 } from './request-authentication.ts';
 
-/** Asymmetric ones only: with a shared secret whoever can verify can sign, and an RSA key must never pass for one. */
+/** Asymmetric ones only: with a shared secret every verifier can sign, and an RSA key must never pass for a secret. */
 export const jwtAlgorithms: readonly string[] = [
   ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
   ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
 ];
 
-/** One set of keys; another object once they have changed. `verify` throws where the signature is not by one of them. */
+/** One set of keys; a new object after they change. `verify` throws if none of them made the signature. */
 export interface KeySet {
   verify(token: string): Promise<void>;
   has(kid: string | undefined): boolean;
@@ -30,30 +30,33 @@ export interface KeySet {
 
 /** The keys of one issuer. */
 export interface KeySource {
-  /** What is known now, without waiting; undefined when nothing is. */
+  /** The keys known now, without waiting; undefined if there are none. */
   current(): KeySet | undefined;
-  /** What is known after asking, where asking is due: nothing is known yet, or `kid` is not among it. @throws SallyportError `jwks_unavailable`. */
+  /**
+   * The keys after a fetch, where one is due: none is known yet, or `kid` is not among them.
+   * @throws SallyportError `jwks_unavailable`.
+   */
   keysFor(kid: string | undefined): Promise<KeySet>;
 }
 
-/** A token that was verified, by the rule that did. */
+/** A verified token, with the rule that verified it. */
 export interface Verified {
   readonly kind: 'verified';
   readonly auth: RequestAuth;
   readonly rule: JwtRule;
-  /** base64url, as it stood in the token. */
+  /** base64url, as it was in the token. */
   readonly payload: string;
   readonly places: readonly TokenPlace[];
-  /** Places of other rules that do not forward what stands there. */
+  /** Places of tokens of other rules that do not forward them. */
   readonly alsoTaken?: readonly TokenPlace[];
-  /** Wall clock, milliseconds; Infinity where the token does not end. */
+  /** Wall clock, milliseconds; Infinity if the token does not expire. */
   readonly validUntil: number;
 }
 
 export interface Refused {
   readonly kind: 'refused';
   readonly error: SallyportError;
-  /** Envoy's words for it, which the caller may read. */
+  /** Envoy's text for it, which the caller may read. */
   readonly text: string;
 }
 
@@ -65,17 +68,19 @@ export type AuthResult = Verified | Refused | NoToken;
 
 const noToken: NoToken = Object.freeze({ kind: 'none' });
 
-/** A token longer than this is read by nobody: heads are limited to 60 KiB altogether. */
+/** A longer token is not read: heads are limited to 60 KiB altogether. */
 const maxTokenLength = 16_384;
-/** What verified tokens may take in memory; the oldest go first. */
+/** Memory limit of cached verified tokens; the oldest are dropped first. */
 const rememberedBytes = 4 * 1_048_576;
-/** What one takes beside its text: claims, the entry, the answer (measured, rounded up). */
+/** Memory of one entry besides its text: claims, the entry, the result (measured, rounded up). */
 const bytesPerToken = 2048;
-/** Refusals are kept apart, so that tokens that a client invents do not drive the good ones out; and few, for a moment. */
+/** Refusals are cached separately, so that tokens invented by a client do not displace good ones; few, and briefly. */
 const mostRefused = 256;
-/** A refusal is remembered for a moment only: what is not yet valid will be, and keys come. */
+/** A refusal is cached only briefly: a token that is not yet valid will be, and keys arrive. */
 const refusalMs = 1000;
-/** Clocks differ by seconds: a token that was issued just now may be from the near future. Nothing is accepted after its end. */
+/**
+ * Clocks differ by seconds: a token that was just issued may be from the near future. None is accepted after its end.
+ */
 const notBeforeLeewayMs = 10_000;
 
 interface Provider {
@@ -92,19 +97,19 @@ interface Remembered {
   readonly until: number;
 }
 
-/** Told of each token that was verified or refused, for metrics. */
+/** Called for each token that was verified or refused, for metrics. */
 export type TokenObserver = (issuer: string, outcome: string) => void;
 
 export interface Authentication {
   /** Sorted by issuer. */
   readonly rules: readonly JwtRule[];
-  /** Headers that only we may set, in lower case: claims that go on to the app. */
+  /** Headers that only we may set, in lower case: claims that are forwarded to the app. */
   readonly outputHeaders: ReadonlySet<string>;
-  /** Headers in which tokens are looked for, in lower case. */
+  /** Headers that are searched for tokens, in lower case. */
   readonly tokenHeaders: ReadonlySet<string>;
-  /** Parameters of a query in which tokens may stand. */
+  /** Query parameters that may hold tokens. */
   readonly secretParams: readonly string[];
-  /** Who the tokens of this request say it is; a promise only where one has not been seen before. */
+  /** Authenticates the tokens of this request; a promise only for a token that is not cached. */
   check(source: TokenSource, now: number): AuthResult | Promise<AuthResult>;
 }
 
@@ -139,8 +144,8 @@ function compare(a: string, b: string): number {
 }
 
 /**
- * Any rule that verifies is enough; if none does, the request passes without principal only where no rule found a token.
- * Of several refusals the one that says most is told: a token of an issuer that this rule is not for is the least.
+ * One rule that verifies is enough. If none does, the request passes without principal only if no rule found a token.
+ * Of several refusals the most specific is reported; 'another issuer than this rule's' is the least specific.
  */
 function checkFrom(
   providers: readonly Provider[],
@@ -169,8 +174,8 @@ function checkFrom(
 }
 
 /**
- * A good token does not vouch for another beside it: what stands at the place of some other rule goes on only where that rule
- * forwards it and it is good, or the app would read a token there that is not verified.
+ * A good token does not vouch for another one beside it. A token at the place of another rule is forwarded only if that
+ * rule forwards it and verifies it; otherwise the app would read an unverified token there.
  */
 function checkOthers(
   providers: readonly Provider[],
@@ -222,7 +227,7 @@ function worse(a: AuthResult, b: Refused): AuthResult {
   return a.kind === 'refused' && b.error.code === 'jwt_issuer_unknown' ? a : b;
 }
 
-/** What stands at a rule's locations must be one token: of two the app may take the other one. */
+/** A rule's locations must hold one token only: of two the app may read the other one. */
 function checkTokens(
   provider: Provider,
   tokens: readonly FoundToken[],
@@ -236,10 +241,10 @@ function checkTokens(
     return refusal(
       'jwt_invalid',
       'Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections',
-      `the ${unsound.place.kind} ${unsound.place.name} holds what an app could read as a token, but not in the form that the rule asks for`,
+      `the ${unsound.place.kind} ${unsound.place.name} holds something that an app could read as a token, but not in the form that the rule requires`,
     ).refused;
   if (tokens.some((one) => one.token !== token))
-    return refusal('jwt_invalid', 'Jwt verification fails', 'a request brings two tokens: which one counts?').refused;
+    return refusal('jwt_invalid', 'Jwt verification fails', 'the request carries two tokens for one rule').refused;
   const places = tokens.map((one) => one.place);
   const placed = (result: Verified | Refused): Verified | Refused =>
     result.kind === 'refused' ? result : { ...result, places };
@@ -274,7 +279,7 @@ async function verifyAndRemember(
   observe: TokenObserver,
 ): Promise<Verified | Refused> {
   const { rule } = provider;
-  // A copy: what is remembered would keep the whole head alive that it was cut from.
+  // A copy: a cached slice would keep the whole head in memory.
   const token = Buffer.from(given.slice(0, maxTokenLength + 1), 'latin1').toString('latin1');
   let result: Verified | Refused;
   try {
@@ -322,7 +327,7 @@ type TokenCode =
   | 'jwt_audience'
   | 'jwks_unavailable';
 
-/** `text` is for the caller, who holds the token anyway; `why` is for the log, and holds nothing of the token. */
+/** `text` is for the caller, who holds the token anyway; `why` is for the log, and contains nothing of the token. */
 function refusal(code: TokenCode, text: string, why: string = text): TokenRefusal {
   return new TokenRefusal({ kind: 'refused', error: new SallyportError(code, why), text });
 }
@@ -339,19 +344,20 @@ async function verifyToken(
     throw refusal(
       'jwt_invalid',
       'Jwt header [alg] field value is not supported',
-      `a token's algorithm is none of ours: ${named(alg)}`,
+      `the token's algorithm is not supported: ${named(alg)}`,
     );
-  // RFC 7515 section 4.1.11: whoever does not understand what is critical must refuse it, and we understand none.
+  // RFC 7515 section 4.1.11: a recipient that does not support a critical extension must refuse the token; we support
+  // none.
   if (crit !== undefined)
-    throw refusal('jwt_invalid', 'Jwt verification fails', "a token has 'crit', of which nothing is understood");
+    throw refusal(
+      'jwt_invalid',
+      'Jwt verification fails',
+      "the token has 'crit', and no critical extension is supported",
+    );
   if (kid !== undefined && typeof kid !== 'string')
     throw refusal('jwt_invalid', 'Jwt header [kid] field is not a string');
   if (rule.issuer !== '' && claims['iss'] !== rule.issuer)
-    throw refusal(
-      'jwt_issuer_unknown',
-      'Jwt issuer is not configured',
-      `a token of another issuer than ${issuerOf(rule)}`,
-    );
+    throw refusal('jwt_issuer_unknown', 'Jwt issuer is not configured', `the token's issuer is not ${issuerOf(rule)}`);
   const validUntil = checkTimes(claims, rule, now);
   await verifySignature(token, kid, rule, keys);
   checkAudience(claims, rule);
@@ -379,7 +385,7 @@ function readToken(token: string): ReadToken {
     throw refusal(
       'jwt_invalid',
       'Jwt is too long',
-      `a token of ${token.length} characters; ${maxTokenLength} are read`,
+      `the token has ${token.length} characters; the limit is ${maxTokenLength}`,
     );
   const parts = token.split('.');
   const [header = '', payload = ''] = parts;
@@ -408,9 +414,9 @@ function checkTimes(claims: Readonly<Record<string, unknown>>, rule: JwtRule, no
   if ((exp !== undefined && !Number.isFinite(exp)) || (nbf !== undefined && !Number.isFinite(nbf)))
     throw refusal('jwt_invalid', 'Jwt payload [exp] or [nbf] field is not a number');
   if (typeof nbf === 'number' && nbf * 1000 > now + notBeforeLeewayMs)
-    throw refusal('jwt_not_yet_valid', 'Jwt not yet valid', `a token of ${issuerOf(rule)} is not valid yet`);
+    throw refusal('jwt_not_yet_valid', 'Jwt not yet valid', `the token of ${issuerOf(rule)} is not valid yet`);
   if (typeof exp !== 'number') return Number.POSITIVE_INFINITY;
-  if (exp * 1000 <= now) throw refusal('jwt_expired', 'Jwt is expired', `a token of ${issuerOf(rule)} has expired`);
+  if (exp * 1000 <= now) throw refusal('jwt_expired', 'Jwt is expired', `the token of ${issuerOf(rule)} has expired`);
   return exp * 1000;
 }
 
@@ -422,14 +428,14 @@ async function verifySignature(token: string, kid: string | undefined, rule: Jwt
     throw refusal(
       'jwks_unavailable',
       'Jwks remote fetch is failed',
-      `the keys of ${issuerOf(rule)} are not to be had: ${reasonOf(error)}`,
+      `cannot fetch the JWKS of ${issuerOf(rule)}: ${reasonOf(error)}`,
     );
   }
   if (!set.has(kid))
     throw refusal(
       'jwt_invalid',
       "Jwks doesn't have key to match kid or alg from Jwt",
-      `a token of ${issuerOf(rule)} names a key that is not among its keys`,
+      `the token of ${issuerOf(rule)} names a key that is not in the issuer's JWKS`,
     );
   try {
     await set.verify(token);
@@ -437,7 +443,7 @@ async function verifySignature(token: string, kid: string | undefined, rule: Jwt
     throw refusal(
       'jwt_invalid',
       'Jwt verification fails',
-      `a token of ${issuerOf(rule)} does not verify: ${reasonOf(error)}`,
+      `the token of ${issuerOf(rule)} does not verify: ${reasonOf(error)}`,
     );
   }
 }
@@ -449,6 +455,6 @@ function checkAudience({ aud }: Readonly<Record<string, unknown>>, rule: JwtRule
   throw refusal(
     'jwt_audience',
     'Audiences in Jwt are not allowed',
-    `a token of ${issuerOf(rule)} is for another audience`,
+    `the token of ${issuerOf(rule)} is for another audience`,
   );
 }

@@ -20,23 +20,23 @@ export function compilePrincipals(values: readonly string[], trustDomains: reado
 }
 
 /**
- * A principal under every name of our trust domain: those of the form `td/ns/x/sa/y` that name ours, one of its aliases or
- * `cluster.local`, which stands for both. Everything else means what it says, as in Istio.
+ * A principal under every name of our trust domain: one of the form `td/ns/x/sa/y` that names our domain, one of its
+ * aliases or `cluster.local`, which stands for both. Any other value is taken literally, as in Istio.
  */
 export function expandTrustDomain(principal: string, trustDomains: readonly string[]): readonly string[] {
   const td = principal.slice(0, Math.max(0, principal.indexOf('/')));
   if (!/^[^/]*(?:\/[^/]*){4}$/.test(principal) || td === '*') return [principal];
   if (td !== 'cluster.local' && !trustDomains.some((one) => looksLike(td, one))) return [principal];
   const rest = principal.slice(td.length);
-  // Nearly always there is one name, and it is this.
+  // The usual case: one name.
   if (trustDomains.length === 1 && !td.startsWith('*')) return [trustDomains[0] + rest];
-  // `*-td` stays as it is for the names that it matches.
+  // `*-td` also stays as it is, for the names that it matches.
   return [
     ...new Set(trustDomains.map((one) => (td.startsWith('*') && one.endsWith(td.slice(1)) ? principal : one + rest))),
   ];
 }
 
-/** Either may hold a star at one end. */
+/** Either side may hold a star at one end. */
 function looksLike(a: string, b: string): boolean {
   const fits = (value: string, pattern: string): boolean =>
     (pattern.endsWith('*') && value.startsWith(pattern.slice(0, -1))) ||
@@ -148,7 +148,7 @@ export function isPattern(value: string): boolean {
 export function matchAny(exact: ReadonlySet<string>, tests: readonly Match[]): Match {
   if (tests.length === 0) {
     const [only] = exact;
-    // A Set hashes what it is asked; most fields have one value.
+    // A Set hashes its argument; most fields have one value.
     if (exact.size === 1) return (value) => value === only;
     return (value) => exact.has(value);
   }
@@ -169,7 +169,7 @@ export function compileOne(pattern: string): Match {
   return (value) => value.startsWith(prefix);
 }
 
-/** A suffix of a principal is a suffix of what follows the scheme: `*` alone asks for any identity at all. */
+/** A suffix of a principal is a suffix of the text after the scheme: `*` alone requires any identity at all. */
 function compilePrincipal(pattern: string): Match {
   if (pattern === '*') return present;
   if (pattern.startsWith('*')) {
@@ -181,7 +181,7 @@ function compilePrincipal(pattern: string): Match {
   return (uri) => uri.startsWith(prefix);
 }
 
-/** Stars anywhere, in linear time: each part is looked for after the one before it. */
+/** Stars anywhere, in linear time: each part is searched for after the previous one. */
 function compileGlob(pattern: string): Match {
   const parts = pattern.split('*');
   const [first = '', last = ''] = [parts[0], parts.at(-1)];

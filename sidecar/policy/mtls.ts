@@ -1,14 +1,14 @@
-// PeerAuthentication: whether a port demands mutual TLS, takes both, or takes plaintext only. Istio's resolution, from the
-// widest scope to the narrowest; pure.
+// PeerAuthentication: whether a port requires mutual TLS, accepts both, or accepts plaintext only. Istio's resolution,
+// from the widest scope to the narrowest; pure.
 
 import type { Workload } from './policy.ts';
 
-/** What a port takes: mutual TLS only, both, or plaintext only. */
+/** What a port accepts: mutual TLS only, both, or plaintext only. */
 export type MtlsMode = 'STRICT' | 'PERMISSIVE' | 'DISABLE';
 
 /**
- * What a client's TLS names in ALPN (RFC 7301) when it is a sidecar's and not an app's own: Istio's names, of which one is enough. A
- * certificate cannot tell the two apart, since TLS 1.3 shows it to nobody but the server that answers.
+ * The ALPN names (RFC 7301) by which a client's TLS is a sidecar's and not an app's own: Istio's names; one is enough.
+ * A certificate cannot tell the two apart, since TLS 1.3 shows it only to the server that answers.
  */
 export const meshAlpns: readonly string[] = [
   'istio',
@@ -18,10 +18,10 @@ export const meshAlpns: readonly string[] = [
   'istio-h2',
 ];
 
-/** The one that our own sidecars name, beside the protocols that they speak. */
+/** The name that our own sidecars offer, beside the protocols that they speak. */
 export const meshAlpn = 'istio';
 
-/** Whether a client that offers these protocols wants the sidecar's TLS, and not that of the app behind it. */
+/** Whether a client that offers these protocols wants the sidecar's TLS, and not the TLS of the app behind it. */
 export function isOfMesh(offered: readonly string[]): boolean {
   return offered.some((one) => meshAlpns.includes(one));
 }
@@ -30,7 +30,7 @@ export function isOfMesh(offered: readonly string[]): boolean {
 export interface PeerAuthentication {
   readonly name: string;
   readonly namespace: string;
-  /** Milliseconds; 0 where the document does not say: such a one counts as the oldest. */
+  /** Milliseconds; 0 if the document does not state it: it then counts as the oldest. */
   readonly createdAt: number;
   /** Absent: all workloads of the namespace, or of the mesh in the root namespace. */
   readonly matchLabels?: Readonly<Record<string, string>>;
@@ -45,11 +45,11 @@ export interface PeerAuthentication {
 export interface MtlsScope {
   readonly workload: Workload;
   readonly rootNamespace: string;
-  /** Where no document says anything. */
+  /** The mode if no document sets one. */
   readonly defaultMtls: 'STRICT' | 'PERMISSIVE';
 }
 
-/** The documents of each scope, the oldest first: those behind the first have no effect, as in Istio. */
+/** The documents of each scope, the oldest first: all but the first have no effect, as in Istio. */
 function scopesOf(documents: readonly PeerAuthentication[], { workload, rootNamespace }: MtlsScope) {
   const all = (fits: (one: PeerAuthentication) => boolean): PeerAuthentication[] =>
     documents.filter(fits).toSorted(byAge);
@@ -80,12 +80,15 @@ export function resolveMtls(
   return { mode: decided.mode, from: nameOf(decided) };
 }
 
-/** What has no effect for the workload because another document comes first, and what lets plaintext in that a wider one refuses. */
+/**
+ * Documents without effect because another one comes first, and documents that allow plaintext where a wider one
+ * refuses it.
+ */
 export function displacedMtls(documents: readonly PeerAuthentication[], scope: MtlsScope): readonly string[] {
   const { mesh, namespace, own } = scopesOf(documents, scope);
   const behind = [mesh, namespace, own].flatMap(([first, ...others]) =>
     others.map(
-      (one) => `PeerAuthentication ${nameOf(one)} has no effect: ${nameOf(first!)} has the same scope, and comes first`,
+      (one) => `PeerAuthentication ${nameOf(one)} has no effect: ${nameOf(first!)} has the same scope and comes first`,
     ),
   );
   const order = [own[0], namespace[0], mesh[0]].filter((one) => one !== undefined);
@@ -93,11 +96,11 @@ export function displacedMtls(documents: readonly PeerAuthentication[], scope: M
     const wider = order.slice(index + 1).find(({ mode }) => mode !== undefined);
     if (wider?.mode !== 'STRICT') return [];
     const ports = [...near.portLevel].filter(([, mode]) => mode === 'PERMISSIVE' || mode === 'DISABLE');
-    const said = [
+    const modes = [
       ...(near.mode === 'PERMISSIVE' || near.mode === 'DISABLE' ? [near.mode] : []),
       ...ports.map(([port, mode]) => `${mode} on port ${port}`),
     ];
-    return said.map(
+    return modes.map(
       (what) => `PeerAuthentication ${nameOf(near)} (${what}) takes the place of ${nameOf(wider)} (STRICT)`,
     );
   });
@@ -108,7 +111,7 @@ function selects({ matchLabels }: PeerAuthentication, { labels }: Workload): boo
   return matchLabels !== undefined && Object.entries(matchLabels).every(([key, value]) => labels[key] === value);
 }
 
-/** The oldest wins; of the same age the first by name, so that the order of files decides nothing. */
+/** The oldest wins; of the same age, the first by name, so that the order of files does not matter. */
 function byAge(a: PeerAuthentication, b: PeerAuthentication): number {
   return a.createdAt - b.createdAt || (nameOf(a) < nameOf(b) ? -1 : 1);
 }

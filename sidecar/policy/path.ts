@@ -1,25 +1,25 @@
 // One spelling of a path, for policy and app alike: the settings of Istio's `pathNormalization`. BASE is RFC 3986 sections
 // 6.2.2.2 and 6.2.2.3: backslashes become slashes, escapes of unreserved characters are decoded once, dot segments are
-// resolved. What stays escaped stays as it is, so `%252e` becomes nothing else, and with BASE `%2f` remains no separator.
+// resolved. Other escapes stay as they are: `%252e` is not decoded twice, and with BASE `%2f` is no separator.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 
-/** Istio's words; DEFAULT is BASE. */
+/** Istio's names; DEFAULT is BASE. */
 export const pathNormalizations = ['NONE', 'BASE', 'DEFAULT', 'MERGE_SLASHES', 'DECODE_AND_MERGE_SLASHES'] as const;
 export type PathNormalization = (typeof pathNormalizations)[number];
 
-// A path without any of these is in its normal form already, which is nearly all of them.
+// A path without any of these, as nearly all are, is in normal form already.
 const suspicious = /[%\\#]|\/\.|\/\/|[^\x21-\x7e]/;
 
 /**
- * The path in its normal form, the query behind it untouched. `target` is in origin-form.
- * @throws SallyportError `path_invalid` for a control character, a fragment and, but for NONE, for `%00`, a broken escape,
- *   or dots above the root.
+ * The path in normal form, with its query unchanged. `target` is in origin-form.
+ * @throws SallyportError `path_invalid` for a control character, a fragment and, except with NONE, for `%00`, a broken
+ *   escape, or dots above the root.
  */
 export function normalizePath(target: string, how: PathNormalization = 'BASE'): string {
   if (!suspicious.test(target)) return target;
-  if (!/^[\x21-\x7e]*$/.test(target)) throw invalid('it holds a space, a control character or a byte outside ASCII');
-  if (target.includes('#')) throw invalid('it has a fragment, which no client sends');
+  if (!/^[\x21-\x7e]*$/.test(target)) throw invalid('it contains a space, a control character or a byte outside ASCII');
+  if (target.includes('#')) throw invalid('it has a fragment');
   if (how === 'NONE') return target;
   const query = target.indexOf('?');
   const path = query === -1 ? target : target.slice(0, query);
@@ -31,19 +31,22 @@ export function normalizePath(target: string, how: PathNormalization = 'BASE'): 
   return (merges ? resolved.replace(/\/{2,}/g, '/') : resolved) + rest;
 }
 
-/** Section 6.2.2.2: %2d %2e %30-39 %41-5a %5f %61-7a %7e mean the same decoded, and are decoded once; on demand slashes too. */
+/**
+ * Section 6.2.2.2: %2d %2e %30-39 %41-5a %5f %61-7a %7e mean the same decoded, and are decoded once; optionally slashes
+ * too.
+ */
 function decode(path: string, slashes: boolean): string {
   return path.replace(/%(.{0,2})/g, (whole, digits: string) => {
     if (!/^[0-9A-Fa-f]{2}$/.test(digits)) throw invalid(`the escape '${whole}' is broken`);
     const code = Number.parseInt(digits, 16);
-    if (code === 0) throw invalid('it holds %00');
+    if (code === 0) throw invalid('it contains %00');
     const character = String.fromCharCode(code);
     if (slashes && (character === '/' || character === '\\')) return '/';
     return /[A-Za-z0-9._~-]/.test(character) ? character : whole;
   });
 }
 
-/** RFC 3986 section 5.2.4, but going above the root is refused instead of ignored: nobody means it. */
+/** RFC 3986 section 5.2.4, but dots above the root are refused instead of ignored: no valid client sends them. */
 function resolveDots(path: string): string {
   if (!/\/\.\.?(?:\/|$)/.test(path)) return path;
   const kept: string[] = [];
@@ -51,7 +54,7 @@ function resolveDots(path: string): string {
   for (const [index, segment] of segments.entries()) {
     const isLast = index === segments.length - 1;
     if (segment === '.' || segment === '..') {
-      if (segment === '..' && kept.pop() === undefined) throw invalid('its dots lead above the root');
+      if (segment === '..' && kept.pop() === undefined) throw invalid('its dot segments lead above the root');
       if (isLast) kept.push('');
     } else kept.push(segment);
   }

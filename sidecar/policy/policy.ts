@@ -1,5 +1,5 @@
-// The nouns of authorization: documents as they were read, and verdicts. A verdict is frozen and made once per rule, when
-// the configuration is compiled, so that a decision hands one out and allocates nothing.
+// The nouns of authorization: documents as they were read, and decisions. A decision is frozen and made once per rule,
+// when the configuration is compiled, so that evaluating a request allocates nothing.
 
 /** The workload that policies are attached to. */
 export interface Workload {
@@ -28,7 +28,7 @@ export interface Rule {
 
 export type Action = 'ALLOW' | 'DENY' | 'AUDIT' | 'CUSTOM';
 
-/** What a policy is attached to instead of workloads; it concerns gateways and waypoints. */
+/** What a policy is attached to instead of workloads; for gateways and waypoints. */
 export interface TargetRef {
   readonly group: string;
   readonly kind: string;
@@ -42,7 +42,7 @@ export interface AuthorizationPolicy {
   readonly action: Action;
   /** The external authorizer that a CUSTOM policy asks. */
   readonly provider?: string;
-  /** `istio.io/dry-run: "true"`: never enforced, but evaluated beside what is. */
+  /** `istio.io/dry-run: "true"`: never enforced, but evaluated beside the enforced ones. */
   readonly dryRun: boolean;
   /** Absent: all workloads of the namespace, or of the mesh in the root namespace. */
   readonly matchLabels?: Readonly<Record<string, string>>;
@@ -52,7 +52,7 @@ export interface AuthorizationPolicy {
   readonly line: number;
 }
 
-/** Where a rule stands: for answers that name it. */
+/** A rule's place in the documents, for messages that name it. */
 export interface RuleName {
   readonly namespace: string;
   readonly name: string;
@@ -62,12 +62,12 @@ export interface RuleName {
 
 let make: (policy: string, by: RuleName | undefined) => Permit;
 
-/** The proof that something may pass. Nothing can be forwarded without one, and only this module makes them. */
+/** The proof that a request may pass. Nothing is forwarded without one, and only this module makes them. */
 export class Permit {
   /** The rule that admits, `ns[shop]-policy[web]-rule[0]`; `default-action`; or `upstream[orders]` outbound. */
   readonly policy: string;
   readonly by: RuleName | undefined;
-  /** Keeps a look-alike object from passing for a permit in the type checker's eyes. */
+  /** Prevents the type checker from accepting a look-alike object. */
   readonly #minted = true;
 
   private constructor(policy: string, by: RuleName | undefined) {
@@ -85,7 +85,7 @@ export class Permit {
   }
 }
 
-/** Makes a permit. For the two that compile them: policies and the table of upstreams (held by a test). */
+/** Makes a permit. For the two that compile permits: policies and the table of upstreams (a test holds this). */
 export function mintPermit(policy: string, by?: RuleName): Permit {
   return make(policy, by);
 }
@@ -93,8 +93,8 @@ export function mintPermit(policy: string, by?: RuleName): Permit {
 let makeTunnel: (policy: string) => TunnelPermit;
 
 /**
- * The proof that bytes may pass unread: what CONNECT opens. No Permit is one, so that a request which policy has admitted as
- * a request can never become a tunnel, even if its method is CONNECT. Only the table of upstreams makes them.
+ * The proof that bytes may pass unread: what CONNECT opens. It is not a Permit, so a request that policy has admitted
+ * as a request can never become a tunnel, even if its method is CONNECT. Only the table of upstreams makes them.
  */
 export class TunnelPermit {
   /** `upstream[orders]`. */
@@ -115,17 +115,17 @@ export class TunnelPermit {
   }
 }
 
-/** Makes a tunnel's permit. For the table of upstreams alone (held by a test). */
+/** Makes a tunnel's permit. For the table of upstreams alone (a test holds this). */
 export function mintTunnelPermit(policy: string): TunnelPermit {
   return makeTunnel(policy);
 }
 
 export interface Refusal {
   readonly code: 'policy_denied';
-  /** The rule that matched, or `none` when no ALLOW rule did. */
+  /** The rule that matched, or `none` if no ALLOW rule did. */
   readonly policy: string;
   readonly by: RuleName | undefined;
-  /** Envoy's words for `response_code_details`. */
+  /** Envoy's text for `response_code_details`. */
   readonly details: string;
 }
 
@@ -140,7 +140,7 @@ export function refusalBy(policy: string, by?: RuleName): Refusal {
   return Object.freeze({ code: 'policy_denied', policy, by, details });
 }
 
-/** What Istio puts before the id of a rule whose provider refuses, with the provider's name. */
+/** Istio's prefix, with the provider's name, of the id of a rule whose provider refuses. */
 export const customPrefix = 'istio-ext-authz-';
 
 /** Istio's id of a rule. */
@@ -150,20 +150,23 @@ export function ruleId({ namespace, name, rule }: RuleName): string {
 
 export interface PolicyScope {
   readonly trustDomain: string;
-  /** Other names of our trust domain, which policies may use for it. */
+  /** Other names of our trust domain that policies may use. */
   readonly trustDomainAliases: readonly string[];
-  /** Policies of this namespace hold for the whole mesh. */
+  /** Policies of this namespace apply to the whole mesh. */
   readonly rootNamespace: string;
   readonly workload: Workload;
   readonly defaultAction: 'deny' | 'allow';
 }
 
-/** Root namespace: mesh-wide. Elsewhere: its own namespace. In both `matchLabels` narrows to workloads that bear all. */
+/**
+ * Root namespace: mesh-wide. Elsewhere: its own namespace. In both, `matchLabels` narrows to workloads that have all
+ * labels.
+ */
 export function isAttached(
   policy: Pick<AuthorizationPolicy, 'namespace' | 'matchLabels' | 'targetRefs'>,
   { rootNamespace, workload }: PolicyScope,
 ): boolean {
-  // What names a target is for gateways and waypoints: no workload's own proxy evaluates it.
+  // Policies with target references are for gateways and waypoints: no workload's own proxy evaluates them.
   if (policy.targetRefs !== undefined) return false;
   if (policy.namespace !== rootNamespace && policy.namespace !== workload.namespace) return false;
   return Object.entries(policy.matchLabels ?? {}).every(([label, value]) => workload.labels[label] === value);

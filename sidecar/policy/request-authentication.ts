@@ -1,5 +1,5 @@
-// RequestAuthentication: which tokens a workload takes, where it looks for them, and what becomes of them. The nouns, and
-// what is pure about them; keys are fetched and signatures verified elsewhere.
+// RequestAuthentication: which tokens a workload accepts, where it looks for them, and what it does with them. The
+// nouns and the pure parts; keys are fetched and signatures verified elsewhere.
 
 import {
   cookieReadings,
@@ -18,7 +18,7 @@ export interface JwtRule {
   readonly issuer: string;
   /** Empty: any audience. */
   readonly audiences: readonly string[];
-  /** Inline keys, or where to fetch them; neither asks the issuer's OIDC discovery. */
+  /** Inline keys, or where to fetch them; neither uses the issuer's OIDC discovery. */
   readonly jwks?: string;
   readonly jwksUri?: string;
   readonly fromHeaders: readonly { readonly name: string; readonly prefix: string }[];
@@ -31,7 +31,7 @@ export interface JwtRule {
   readonly spaceDelimitedClaims: readonly string[];
 }
 
-/** What logs, metrics and refusals call the issuer of a rule. */
+/** The name of a rule's issuer in logs, metrics and refusals. */
 export function issuerOf({ issuer, jwksUri = '' }: Pick<JwtRule, 'issuer' | 'jwksUri'>): string {
   return issuer || jwksUri;
 }
@@ -46,7 +46,7 @@ export interface RequestAuthentication {
   readonly line: number;
 }
 
-/** Where a token was found, so that it can be taken out again. */
+/** Where a token was found, so that it can be removed again. */
 export type TokenPlace =
   | { readonly kind: 'header'; readonly name: string }
   | { readonly kind: 'param'; readonly name: string }
@@ -56,15 +56,15 @@ export interface FoundToken extends Reading {
   readonly place: TokenPlace;
 }
 
-/** What of a request is searched for tokens. Header names in lower case; `path` with its query. */
+/** The parts of a request that are searched for tokens. Header names in lower case; `path` with its query. */
 export interface TokenSource {
   header(name: string): string | undefined;
   readonly path: string;
 }
 
 /**
- * The tokens at a rule's locations, in order; by default `Authorization: Bearer`, then the query's `access_token`. What a server
- * could read as a token there is one (credential-readings.ts), so several may stand at one place.
+ * The tokens at a rule's locations, in order; by default `Authorization: Bearer`, then the query's `access_token`.
+ * Anything that a server could read as a token counts (credential-readings.ts), so one place may hold several.
  */
 export function findTokens(rule: JwtRule, source: TokenSource): FoundToken[] {
   const { fromHeaders, fromCookies } = rule;
@@ -92,12 +92,12 @@ function isDefault({ fromHeaders, fromParams, fromCookies }: JwtRule): boolean {
   return fromHeaders.length + fromParams.length + fromCookies.length === 0;
 }
 
-/** The parameters of the query that a rule looks into. */
+/** The query parameters that a rule reads. */
 export function paramsOf(rule: JwtRule): readonly string[] {
   return isDefault(rule) ? ['access_token'] : rule.fromParams;
 }
 
-/** The path without one parameter of its query, in every way servers read it. */
+/** The path without one query parameter, in every way that servers read it. */
 export function withoutParam(path: string, name: string): string {
   const at = path.indexOf('?');
   if (at === -1) return path;
@@ -107,7 +107,7 @@ export function withoutParam(path: string, name: string): string {
   return kept.length === 0 ? path.slice(0, at) : `${path.slice(0, at)}?${kept.join('&')}`;
 }
 
-/** A Cookie header without one cookie, in every way servers read it; undefined when nothing is left of it. */
+/** A Cookie header without one cookie, in every way that servers read it; undefined if nothing is left. */
 export function withoutCookie(header: string, name: string): string | undefined {
   const kept = header.split(';').filter((part) => !holdsCookie(part, name));
   const text = kept.join(';').trim();
@@ -122,8 +122,9 @@ export function cookiesOf(header: string | undefined): [string, string][] {
 }
 
 /**
- * A claim as a header's value, by its name or its dotted path: a text as its UTF-8 bytes, a list or an object as JSON in
- * base64 with padding, as Envoy has it (its pull request 30377). Undefined where there is none, or null; `unfit` says why one cannot be a value.
+ * A claim as a header's value, by its name or its dotted path: text as UTF-8 bytes, a list or an object as JSON in
+ * padded base64, as in Envoy (its pull request 30377). Undefined if the claim is absent or null; `unfit` is why it
+ * cannot be a value.
  */
 export function claimText(
   claims: Readonly<Record<string, unknown>>,
@@ -133,18 +134,18 @@ export function claimText(
   if (value === undefined || value === null) return undefined;
   if (typeof value === 'object') return Buffer.from(JSON.stringify(value), 'utf8').toString('base64');
   const text = String(value);
-  // A line break in a claim would be a header of its own.
-  return headerText(text) ?? { unfit: 'it holds a control character' };
+  // A line break in a claim would start a header of its own.
+  return headerText(text) ?? { unfit: 'it contains a control character' };
 }
 
-/** A text as bytes of a header (UTF-8, a character for each); undefined where it would not be one field's value. */
+/** A text as bytes of a header (UTF-8, one character each); undefined if it cannot be a single field's value. */
 export function headerText(text: string): string | undefined {
   const isControl = [...text].some((one) => one < ' ' || one === '\x7f');
   return isControl ? undefined : Buffer.from(text, 'utf8').toString('latin1');
 }
 
 function claimAt(claims: Readonly<Record<string, unknown>>, path: string): unknown {
-  // Some providers name claims by URLs.
+  // Some providers use URLs as claim names.
   if (Object.hasOwn(claims, path)) return claims[path];
   let value: unknown = claims;
   for (const step of path.split('.')) {

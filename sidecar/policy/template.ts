@@ -1,17 +1,17 @@
-// Path templates: `{*}` is one segment, `{**}` is any number of characters and segments and the last operator of its
-// template. Matched in one walk over the path, without regular expressions.
+// Path templates: `{*}` is one segment; `{**}` is any number of characters and segments, and must be the last operator.
+// Matched in one walk over the path, without regular expressions.
 
 import type { Match } from './match.ts';
 
 /** RFC 3986's pchar without `*`: what a literal segment of a template may hold. */
 const literal = /^[A-Za-z0-9\-._~%!$&'()+,;:@=]+$/;
 
-/** Does the value of a `paths` field hold a template? */
+/** Does the value of a `paths` field contain a template? */
 export function isTemplate(path: string): boolean {
   return path.includes('{*}') || path.includes('{**}');
 }
 
-/** What is wrong with a value of `paths`, as Istio's validation sees it; undefined when nothing is. */
+/** What is wrong with a value of `paths` by Istio's validation; undefined if nothing is. */
 export function problemOfTemplate(path: string): string | undefined {
   const segments = path.replace(/^\/+|\/+$/g, '').split('/');
   let ended = false;
@@ -20,9 +20,9 @@ export function problemOfTemplate(path: string): string | undefined {
       if (ended) return `'${path}': '{**}' must be the last operator of a template`;
       ended = segment === '{**}';
     } else if (/[{}]/.test(segment))
-      return `'${path}': '${segment}' is no segment of a template: braces are written {*} or {**} and stand alone`;
+      return `'${path}': '${segment}' is not a valid template segment: only {*} and {**} may contain braces, each as a whole segment`;
     else if (isTemplate(path) && !literal.test(segment))
-      return `'${path}': '${segment}' cannot stand in a template, which knows no other wildcards than {*} and {**}`;
+      return `'${path}': '${segment}' is not allowed in a template: the only wildcards are {*} and {**}`;
   }
   return undefined;
 }
@@ -32,7 +32,7 @@ export function literalPrefix(template: string): string {
   return template.slice(0, template.indexOf('{'));
 }
 
-/** Matches whole paths. `template` must be without problems. */
+/** Matches whole paths. `template` must be valid. */
 export function compileTemplate(template: string): Match {
   const [before = '', after] = template.split('{**}');
   const literals = before.split('{*}');

@@ -1,5 +1,5 @@
-// How a key signs and verifies, by what kind of key it is and nothing else: a token has no say in it, so no key can be made
-// to pass for one of another kind (RFC 8725 section 3.1).
+// How a key signs and verifies, by the kind of key alone: a token has no influence, so no key can be made to pass for
+// one of another kind (RFC 8725 section 3.1).
 
 import { constants, type KeyObject, sign, verify } from 'node:crypto';
 
@@ -7,7 +7,7 @@ import { constants, type KeyObject, sign, verify } from 'node:crypto';
 export interface TokenAlgorithm {
   /** `alg` of the token's header. */
   readonly name: string;
-  /** Null where the algorithm hashes by itself. */
+  /** Null if the algorithm does its own hashing. */
   readonly digest: string | null;
   readonly padding?: number;
   readonly saltLength?: number;
@@ -30,7 +30,7 @@ const rsaPss: TokenAlgorithm = {
 /** RFC 7518 section 3.3: shorter RSA keys must not be used. */
 const leastRsaBits = 2048;
 
-/** The one algorithm that a key is for, private or public; undefined for a key that signs no tokens here. */
+/** The one algorithm of a private or public key; undefined for a key that signs no tokens here. */
 export function algorithmOf(key: KeyObject): TokenAlgorithm | undefined {
   const { namedCurve = '', modulusLength = 0 } = key.asymmetricKeyDetails ?? {};
   switch (key.asymmetricKeyType) {
@@ -47,12 +47,12 @@ export function algorithmOf(key: KeyObject): TokenAlgorithm | undefined {
   }
 }
 
-/** The signature over `text` as JWS has it: for ECDSA both numbers side by side, not DER (RFC 7518 section 3.4). */
+/** The signature over `text` in JWS format: for ECDSA both numbers side by side, not DER (RFC 7518 section 3.4). */
 export function signText(text: string, key: KeyObject, { digest, name, ...padding }: TokenAlgorithm): Buffer {
   return sign(digest, Buffer.from(text, 'latin1'), { key, dsaEncoding: 'ieee-p1363', ...padding });
 }
 
-/** Is this `key`'s signature over `text`? False for whatever else it may be. */
+/** Is this `key`'s signature over `text`? False for anything else. */
 export function isSignedBy(
   text: string,
   signature: Buffer,

@@ -1,7 +1,7 @@
-// What a gateway says of a user to the next hop: a JWT of a minute at most, signed with the gateway's own SVID, after the
-// OAuth Transaction Tokens draft. It is believed of the mTLS peer that it names and for the workload that it names only, so
-// whoever steals one can do nothing with it. What was verified is remembered with the generation of our identity that it was
-// verified under, and gone with it: a changed bundle or deny-list takes effect at once.
+// A gateway's assertion about a user, for the next hop: a JWT that lasts one minute at most, signed with the gateway's
+// own SVID, after the OAuth Transaction Tokens draft. It is accepted only from the mTLS peer that it names as issuer
+// and only for the workload that it names, so a stolen one is useless. Verified tokens are cached with the generation
+// of our identity that verified them, and dropped with it: a changed bundle or deny list takes effect at once.
 
 import type { KeyObject } from 'node:crypto';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -13,41 +13,41 @@ import { type RequestAuth, readClaims } from './facts.ts';
 import { hasDuplicateKeys } from './json-keys.ts';
 import { algorithmOf, isSignedBy, type TokenAlgorithm } from './token-algorithms.ts';
 
-/** The field that carries it, in lower case. */
+/** The header field of the token, in lower case. */
 export const transactionTokenField = 'txn-token';
 
-/** Claims that are the gateway's to make: a user's token must not speak in them, and its issuer stands under `auth`. */
+/** Claims reserved for the gateway: a user's token must not set them, and its issuer is under `auth`. */
 export const gatewayClaims: ReadonlySet<string> = new Set([
   ...['iss', 'sub', 'aud', 'exp', 'nbf', 'iat', 'jti', 'txn', 'auth', 'cnf', 'act'],
 ]);
 
-/** `typ` of the header, so that no other kind of token is taken for one of these (RFC 8725 section 3.11). */
+/** `typ` of the header, so that no other kind of token is accepted as one (RFC 8725 section 3.11). */
 export const transactionTokenType = 'txntoken+jwt';
 export const maxTransactionTokenLength = 8192;
 export const maxTransactionTokenSeconds = 60;
-/** A gateway's clock may be ahead of ours; nothing is accepted after its end. */
+/** A gateway's clock may be ahead of ours; no token is accepted after its end. */
 const leewayMs = 10_000;
-/** What remembered tokens of one generation may take in memory; the oldest go first. */
+/** Memory limit of the cached tokens of one generation; the oldest are dropped first. */
 const rememberedBytes = 4 * 1_048_576;
-/** What one takes beside its text (measured, rounded up). */
+/** Memory of one entry besides its text (measured, rounded up). */
 const bytesPerToken = 2048;
-/** Gateways are few, and each has a new leaf at times. */
+/** Gateways are few, and each renews its leaf from time to time. */
 const maxSigners = 1024;
 
-/** A gateway's word on a user, verified. */
+/** A gateway's assertion about a user, verified. */
 export interface Vouched {
-  /** The peer whose word it is. */
+  /** The peer that asserts it. */
   readonly gateway: string;
   readonly auth: RequestAuth;
   /**
-   * The end of what the gateway goes by - the user's own token, say - wall clock, milliseconds. The transaction token's end is
-   * only about how long it may be presented: a stream that it opened may last longer.
+   * When the user's credential (for example the user's own token) expires: wall clock, milliseconds. The transaction
+   * token's own end only limits how long it may be presented: a stream that it opened may last longer.
    */
   readonly validUntil: number;
   /** When it was verified, and under which generation. */
   readonly at: number;
   readonly under: Identity;
-  /** The token's header as it stood there: who signed. */
+  /** The token's header as received: it identifies the signer. */
   readonly header: string;
 }
 
@@ -55,7 +55,7 @@ interface Signer {
   readonly id: string;
   readonly key: KeyObject;
   readonly algorithm: TokenAlgorithm;
-  /** While its chain holds: wall clock, milliseconds. */
+  /** How long the chain is valid: wall clock, milliseconds. */
   readonly notBefore: number;
   readonly validUntil: number;
 }
@@ -68,18 +68,18 @@ interface Believed {
 }
 
 interface Memory {
-  /** By signature: to look for the whole token would be to hash it, which takes longer than all the rest. */
+  /** By signature: hashing the whole token for the look-up would take longer than everything else. */
   readonly tokens: Map<string, Believed>;
   bytes: number;
-  /** By header, as it stands in the token: the same leaf, chain and algorithm. */
+  /** By header, as received: the same leaf, chain and algorithm. */
   readonly signers: Map<string, Signer>;
 }
 
 const memories = new WeakMap<Identity, Memory>();
 
 /**
- * What `token` says, which `peer` has presented, at `now`.
- * @throws SallyportError `txn_token_invalid` with the reason, which is for the log: the caller is told nothing of it.
+ * Verifies `token`, which `peer` presented at `now`, and returns what it asserts.
+ * @throws SallyportError `txn_token_invalid` with the reason, which is for the log; the caller does not see it.
  */
 export function verifyTransactionToken(token: string, peer: string, ours: Identity, now: number): Vouched {
   const memory = memoryOf(ours);
@@ -96,8 +96,8 @@ export function verifyTransactionToken(token: string, peer: string, ours: Identi
 }
 
 /**
- * Whether the gateway's word still counts under another generation of our identity: its signer may be denied by now, or its
- * root gone. Time is that of the request: a leaf that has ended since was good when it signed.
+ * Checks whether the gateway's assertion still holds under another generation of our identity: its signer may be denied
+ * since then, or its root gone. The time is that of the request: a leaf that has expired since was good when it signed.
  * @throws SallyportError `txn_token_invalid`.
  */
 export function checkVouched({ gateway, header, at, under }: Vouched, ours: Identity): void {
@@ -109,7 +109,7 @@ export function checkVouched({ gateway, header, at, under }: Vouched, ours: Iden
   }
 }
 
-/** The refusal of what `peer` has presented, with the reason as a sentence for the log. */
+/** The refusal of the token that `peer` presented, with the reason as a sentence for the log. */
 export function transactionTokenRefusal(peer: string, cause: unknown): SallyportError {
   return new SallyportError('txn_token_invalid', `the transaction token of ${peer} is refused: ${reasonOf(cause)}`, {
     cause,
@@ -143,18 +143,18 @@ function forget(memory: Memory, signature: string): void {
 
 function verifyNew(token: string, peer: string, ours: Identity, now: number): Believed {
   if (token.length > maxTransactionTokenLength)
-    throw new Error(`it has ${token.length} characters; ${maxTransactionTokenLength} are read`);
+    throw new Error(`it has ${token.length} characters; the limit is ${maxTransactionTokenLength}`);
   const parts = token.split('.');
   const [header = '', payload = '', signature = ''] = parts;
-  if (parts.length !== 3) throw new Error('it is not three parts with dots between');
-  // What costs little first: a chain takes milliseconds.
+  if (parts.length !== 3) throw new Error('it does not have three parts with dots between them');
+  // The cheap checks first: a chain takes milliseconds.
   const claims = readObject(payload, 'payload');
   const exp = checkAddress(claims, peer, ours.svid.id.uri, now);
   const validUntil = readUserEnd(claims, now);
   const signer = signerOf(header, ours, now);
   if (signer.id !== peer) throw new Error(`it is signed by ${signer.id}`);
   if (!isSignedBy(`${header}.${payload}`, readBase64Url(signature, 'signature'), signer.key, signer.algorithm))
-    throw new Error('its signature is not by the key of its leaf');
+    throw new Error('its signature was not made with the key of its leaf');
   return {
     token,
     vouched: Object.freeze({ gateway: peer, auth: readClaims(claims), validUntil, at: now, under: ours, header }),
@@ -162,28 +162,28 @@ function verifyNew(token: string, peer: string, ours: Identity, now: number): Be
   };
 }
 
-/** From whom, for whom, and for how long (RFC 7519 section 4.1). Returns the end, in seconds. */
+/** Checks issuer, audience and lifetime (RFC 7519 section 4.1). Returns the end, in seconds. */
 function checkAddress(
   { iss, aud, exp, iat, nbf, sub }: Readonly<Record<string, unknown>>,
   peer: string,
   us: string,
   now: number,
 ): number {
-  if (iss !== peer) throw new Error('it is of another issuer than the peer that presents it');
+  if (iss !== peer) throw new Error('its issuer is not the peer that presented it');
   if ((Array.isArray(aud) && aud.length === 1 ? aud[0] : aud) !== us) throw new Error(`it is not for ${us} alone`);
   if (!isNumber(exp) || !isNumber(iat)) throw new Error("'exp' and 'iat' are not both numbers");
   if (exp - iat > maxTransactionTokenSeconds || exp <= iat)
-    throw new Error(`it is made for ${exp - iat} s; ${maxTransactionTokenSeconds} are the limit`);
+    throw new Error(`its lifetime is ${exp - iat} s; the limit is ${maxTransactionTokenSeconds} s`);
   if (exp * 1000 <= now) throw new Error('it has expired');
-  if (iat * 1000 > now + leewayMs) throw new Error('it is from the future');
+  if (iat * 1000 > now + leewayMs) throw new Error('it was issued in the future');
   if (nbf !== undefined && !(isNumber(nbf) && nbf * 1000 <= now + leewayMs)) throw new Error('it is not valid yet');
   if (sub !== undefined && typeof sub !== 'string') throw new Error("'sub' is not a string");
   return exp;
 }
 
-/** `auth.exp`, when what the gateway goes by ends; milliseconds, Infinity where it does not. */
+/** `auth.exp`, the end of the user's credential; milliseconds, Infinity if it does not expire. */
 function readUserEnd({ auth }: Readonly<Record<string, unknown>>, now: number): number {
-  if (!isObject(auth) || typeof auth['method'] !== 'string') throw new Error("'auth' does not say by what method");
+  if (!isObject(auth) || typeof auth['method'] !== 'string') throw new Error("'auth' has no 'method'");
   const { exp } = auth;
   if (exp === undefined) return Number.POSITIVE_INFINITY;
   if (!isNumber(exp)) throw new Error("'auth.exp' is not a number");
@@ -191,21 +191,22 @@ function readUserEnd({ auth }: Readonly<Record<string, unknown>>, now: number): 
   return exp * 1000;
 }
 
-/** Whose header this is. A verdict is remembered by the whole header, so that most tokens cost one signature. */
+/** The signer of a header. Cached by the whole header, so that most tokens cost one signature check. */
 function signerOf(header: string, ours: Identity, at: number): Signer {
   const { signers } = memoryOf(ours);
   const known = signers.get(header);
   if (known !== undefined && known.notBefore <= at && at <= known.validUntil) return known;
   const { typ, alg, crit, x5c } = readObject(header, 'header');
   if (typ !== transactionTokenType) throw new Error(`its type is not '${transactionTokenType}'`);
-  // RFC 7515 section 4.1.11: whoever does not understand what is critical must refuse it, and we understand none.
-  if (crit !== undefined) throw new Error("it has 'crit', of which nothing is understood");
+  // RFC 7515 section 4.1.11: a recipient that does not support a critical extension must refuse the token; we support
+  // none.
+  if (crit !== undefined) throw new Error("it has 'crit', and no critical extension is supported");
   const chain = readChain(x5c);
   checkChainSize(chain);
   const key = openCertificate(chain[0]!).publicKey;
   const algorithm = algorithmOf(key);
   if (algorithm === undefined || alg !== algorithm.name)
-    throw new Error(`its algorithm is not the one of its leaf's key (${algorithm?.name ?? 'none'})`);
+    throw new Error(`its algorithm does not match the key of its leaf (${algorithm?.name ?? 'none'})`);
   const { id, notBefore, validUntil } = verifyChain(chain, ours.bundles, ours.denied, at);
   const signer: Signer = { id: id.uri, key, algorithm, notBefore, validUntil };
   if (signers.size >= maxSigners) for (const oldest of signers.keys()) if (signers.delete(oldest)) break;
@@ -216,7 +217,7 @@ function signerOf(header: string, ours: Identity, at: number): Signer {
 /** RFC 7515 section 4.1.6: base64 of DER, not base64url, the leaf first. */
 function readChain(x5c: unknown): Buffer[] {
   if (!Array.isArray(x5c) || x5c.length === 0 || x5c.length > maxChain)
-    throw new Error(`its 'x5c' is no list of 1 to ${maxChain} certificates`);
+    throw new Error(`its 'x5c' is not a list of 1 to ${maxChain} certificates`);
   return x5c.map((one: unknown) => {
     const der = Buffer.from(typeof one === 'string' ? one : '', 'base64');
     if (der.length === 0 || der.toString('base64') !== one) throw new Error("its 'x5c' is not base64");
@@ -237,7 +238,7 @@ function readObject(part: string, what: string): Readonly<Record<string, unknown
   return value;
 }
 
-/** RFC 7515 section 2. One spelling only: the last character has bits to spare, and a token must not have two forms. */
+/** RFC 7515 section 2. One spelling only: the last character has spare bits, and a token must not have two forms. */
 function readBase64Url(part: string, what: string): Buffer {
   const bytes = Buffer.from(part, 'base64url');
   if (bytes.length === 0 || bytes.toString('base64url') !== part) throw new Error(`its ${what} is not base64url`);

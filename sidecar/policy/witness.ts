@@ -1,5 +1,5 @@
-// Requests made from rules: for each rule some that match it and some that just do not, so that two versions of the policies
-// can be compared without a log, and rules can be found that nothing reaches.
+// Requests made from rules: for each rule, some that match it and some that just miss it. They compare two versions of
+// the policies without a log, and find rules that no request reaches.
 
 import type { CompiledRule, PolicySet } from './compile.ts';
 import { rulesOf } from './decide.ts';
@@ -8,7 +8,7 @@ import { parseIp } from './ip.ts';
 import type { Condition, FieldValues } from './policy.ts';
 import { isTemplate } from './template.ts';
 
-/** What a witness is made of; the rest of the facts follows. */
+/** The parts of a witness; the rest of the facts follows from them. */
 interface Draft {
   principal: string;
   method: string;
@@ -26,7 +26,7 @@ interface Draft {
 export interface WitnessScope {
   readonly trustDomain: string;
   readonly namespace: string;
-  /** Ports that the workload has, for rules that name none. */
+  /** Ports of the workload, for rules that name none. */
   readonly ports?: readonly number[];
 }
 
@@ -49,7 +49,7 @@ export function makeWitnesses(sets: readonly PolicySet[], scope: WitnessScope, l
   for (const set of sets)
     for (const action of ['CUSTOM', 'DENY', 'ALLOW'] as const)
       for (const rule of rulesOf(set, action)) {
-        // The first of a rule's fits it, the rest are around it.
+        // A rule's first draft fits it; the others are variations.
         for (const draft of draftsOf(rule, scope)) {
           drafts.push(draft);
           add(draft);
@@ -62,7 +62,7 @@ export function makeWitnesses(sets: readonly PolicySet[], scope: WitnessScope, l
   return [...seen.values()];
 }
 
-/** Everybody who is named somewhere, asking for everything that is named somewhere: rules meet where nobody thought of it. */
+/** Every named principal with everything that is named: rules overlap where their authors did not expect it. */
 function* cross(drafts: readonly Draft[]): Generator<Draft> {
   const callers = new Map(
     drafts.map((one) => [
@@ -93,7 +93,7 @@ function base({ trustDomain, namespace, ports = [8080] }: WitnessScope): Draft {
   };
 }
 
-/** One that fits each source with each operation, and for each of those, some that differ in one thing. */
+/** One that fits each combination of source and operation, and for each some that differ in one thing. */
 function* draftsOf({ rule, name }: CompiledRule, scope: WitnessScope): Generator<Draft> {
   const sources: readonly FieldValues[] = rule.from ?? [{}];
   const operations: readonly FieldValues[] = rule.to ?? [{}];
@@ -117,7 +117,9 @@ function* draftsOf({ rule, name }: CompiledRule, scope: WitnessScope): Generator
       }
 }
 
-/** The first value of every positive field, and each further value of one at a time; negations are met by not meeting them. */
+/**
+ * The first value of every positive field, then each further value, one at a time; negations are met by avoiding them.
+ */
 function* combine(source: FieldValues, operation: FieldValues): Generator<Record<string, string>> {
   const all = Object.entries({ ...source, ...operation }).filter(([field]) => !/^not[A-Z]/.test(field));
   const first = Object.fromEntries(all.map(([field, values]) => [field, values[0]!]));
@@ -214,7 +216,7 @@ function applyCondition(draft: Draft, { key, values }: Condition, scope: Witness
   draft.claims = { ...draft.claims, ...(nested as Record<string, unknown>) };
 }
 
-/** Some text that a value of the string rule matches. */
+/** A text that matches a value by the string rule. */
 function instance(value: string): string {
   if (value === '*') return 'x';
   if (value.startsWith('*')) return `x${value.slice(1)}`;

@@ -1,9 +1,9 @@
-// What waits in our memory for slow readers: whether any of it moves, and how long it waits at the pace at which it goes. Looked
-// at in the coarse tick, and made only where something waits.
+// Bytes buffered in our memory for slow readers: whether any of them move, and how long they wait at the current pace.
+// Checked in the coarse tick, and created only where something waits.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 
-/** What waits for one reader. */
+/** The bytes that wait for one reader. */
 export class Backlog {
   readonly #since: number;
   readonly #first: number;
@@ -17,7 +17,7 @@ export class Backlog {
     this.#movedAt = now;
   }
 
-  /** `progress` is any number that changes when something moves. True when it has not for `limitMs`. */
+  /** `progress` is any number that changes when bytes move. True if it has not changed for `limitMs`. */
   isStalled(now: number, progress: number, limitMs: number): boolean {
     if (progress !== this.#progress) {
       this.#progress = progress;
@@ -27,8 +27,8 @@ export class Backlog {
   }
 
   /**
-   * Milliseconds that `bytes` wait at the pace so far, `moved` taken in all. Of two that hold as much, whoever takes a byte now
-   * and then waits for as long as whoever takes none; whoever reads as fast as they can hardly waits.
+   * How long `bytes` wait at the pace so far, milliseconds; `moved` is the total taken. Of two backlogs of the same
+   * size, a reader that takes a byte now and then waits as long as one that takes none; a fast reader hardly waits.
    */
   waitMs(now: number, bytes: number, moved: number): number {
     const age = now - this.#since;
@@ -40,21 +40,21 @@ export class Backlog {
 const peerFactor = 4;
 
 /**
- * How long somebody may take nothing. A peer of the mesh passes on what it is given, and takes more when all of that has gone: it
- * looks for itself, and knows who is slow.
+ * How long a reader may take nothing. A mesh peer gets longer: it relays what it gets and takes more once all of it is
+ * gone. It does this check itself, and knows which of its clients is slow.
  */
 export function stallMsFor(peer: unknown, limitMs: number): number {
   return peer === undefined ? limitMs : peerFactor * limitMs;
 }
 
-/** What waits of one exchange: of its answer for the client, of its request for the upstream. */
+/** The bytes that wait in one exchange: of its response for the client, of its request for the upstream. */
 export class ExchangeBacklog {
   #reply: Backlog | undefined = undefined;
   #request: Backlog | undefined = undefined;
 
   /**
-   * `ofReply` and `ofRequest` bytes wait, of an answer of which the client has taken `taken` and a request of which `received`
-   * have come. Who has taken none of it for `clientMs` or `upstreamMs`; undefined when nobody.
+   * `ofReply` bytes of the response wait, of which the client has taken `taken`; `ofRequest` bytes of the request wait,
+   * of which `received` have arrived. Returns who took none for `clientMs` or `upstreamMs`; undefined if neither.
    */
   look(
     now: number,
@@ -70,11 +70,11 @@ export class ExchangeBacklog {
     if (ofRequest === 0) this.#request = undefined;
     else this.#request ??= new Backlog(now, received - ofRequest);
     if (this.#reply?.isStalled(now, taken, clientMs) === true) return 'client';
-    // What has been taken, and what has come: a client that still sends is not kept waiting by anybody.
+    // Both taken and received bytes count: a client that is still sending is not being held up.
     return this.#request?.isStalled(now, 2 * received - ofRequest, upstreamMs) === true ? 'upstream' : undefined;
   }
 
-  /** How long the slower of the two waits, by the same numbers; milliseconds. */
+  /** How long the slower of the two waits, from the same numbers; milliseconds. */
   waitMs(now: number, ofReply: number, taken: number, ofRequest: number, received: number): number {
     return Math.max(
       this.#reply?.waitMs(now, ofReply, taken) ?? 0,
@@ -83,10 +83,10 @@ export class ExchangeBacklog {
   }
 }
 
-/** `reader`: who does not take what waits. */
+/** `reader`: the side that does not take the waiting bytes. */
 export function stalled(reader: 'client' | 'upstream', limitMs: number): SallyportError {
   return new SallyportError(
     'stream_stalled',
-    `bytes waited of which the ${reader} took none for ${limitMs} ms (limit streamStallMs)`,
+    `the ${reader} took none of the waiting bytes for ${limitMs} ms (limit streamStallMs)`,
   );
 }

@@ -1,9 +1,9 @@
-// The refusal of a body that is longer than it may be: of one that says so, and of one that says nothing and goes on.
+// The refusal of a body that exceeds its limit, whether its length is declared or not.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 
-/** For the codecs: has more come than may? Those who count in advance ask before it has. */
+/** For the codecs: has more arrived than allowed? */
 export function isOverBodyLimit({ bytesReceived, bodyLimit }: Exchange): boolean {
   return bytesReceived > bodyLimit;
 }

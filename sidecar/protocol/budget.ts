@@ -1,5 +1,5 @@
-// How much a peer may ask for that is for nobody: frames without use, requests that are taken back at once. Counted against
-// the connection that they come on; what is of use earns some of it back, so that a busy connection may err more often.
+// A budget for a peer's useless work: frames without effect, requests that are cancelled at once. It belongs to the
+// connection; useful requests earn some of it back, so that a busy connection may err more often.
 
 export class Budget {
   readonly #burst: number;
@@ -14,7 +14,7 @@ export class Budget {
     this.#left = burst;
   }
 
-  /** Takes one. False when that was one too many. */
+  /** Takes one. False if the budget is exhausted. */
   spend(): boolean {
     if (--this.#left > 0) return true;
     const now = performance.now();
@@ -23,7 +23,7 @@ export class Budget {
     return this.#left > 0;
   }
 
-  /** Something of use was asked for and done. */
+  /** A useful request was completed. */
   earn(): void {
     if (this.#left < this.#burst) this.#left++;
   }

@@ -1,21 +1,22 @@
-// The first message of a TLS client, read without consuming it, before anybody answers: which name it asks for (RFC 6066
-// section 3), so that a gateway knows which listener is meant, and which protocols it offers (ALPN, RFC 7301), so that a sidecar
-// knows whose TLS it is. Peeks only; whoever takes the connection reads it anew.
+// The first message of a TLS client, read without consuming it, before any answer: the server name that it requests
+// (RFC 6066 section 3), so that a gateway can choose the listener, and the protocols that it offers (ALPN, RFC 7301),
+// so that a sidecar knows whether the TLS is its own. It peeks only; the next reader of the connection reads the bytes
+// anew.
 
 import type { Socket } from 'node:net';
 import type { Limits } from '../exchange/limits.ts';
 
 export interface ClientHello {
-  /** In lower case; undefined where the client names none. */
+  /** In lower case; undefined if the client names none. */
   readonly serverName: string | undefined;
-  /** The protocols that it offers, in its order; empty where it does not say. */
+  /** The protocols that it offers, in its order; empty if it sends no ALPN. */
   readonly alpn: readonly string[];
 }
 
-/** What bytes say: a whole hello, not yet one, or none at all. */
+/** The result of reading: a whole hello, not yet one, or none at all. */
 export type HelloRead = ClientHello | 'more' | 'none';
 
-/** A hello with every extension that is known, post-quantum keys among them, is some 2 KB. */
+/** A hello with every known extension, including post-quantum keys, is some 2 KB. */
 const maxBytes = 16_384;
 
 /** Reads a ClientHello from the first bytes of a connection (RFC 8446 sections 5.1 and 4.1.2). Throws nothing. */
@@ -24,19 +25,19 @@ export function readClientHello(bytes: Buffer): HelloRead {
 }
 
 /**
- * The same piece by piece. A hello may be cut into records of one byte, and each byte may come alone: every byte is looked at
- * once, so that whoever cuts it small pays for it and we do not.
+ * The same, piece by piece. A hello may be cut into records of one byte, and each byte may arrive alone: every byte is
+ * looked at once, so that a client that sends tiny pieces costs us no more.
  */
 class HelloReader {
   readonly #head = Buffer.alloc(5);
   #headSize = 0;
-  /** Of the record that is being read. */
+  /** Bytes left of the current record. */
   #left = 0;
   /** First the message's type and length, then all of it. */
   #message = Buffer.alloc(4);
   #size = 0;
 
-  /** What is said with these bytes behind those before them. After 'none' or a hello nothing more is asked. */
+  /** The result after these bytes. It is not called again after 'none' or a hello. */
   read(bytes: Buffer): HelloRead {
     let at = 0;
     while (at < bytes.length) {
@@ -58,7 +59,7 @@ class HelloReader {
     return 'more';
   }
 
-  /** One more byte of a record's head; false when it is none of a handshake. */
+  /** One more byte of a record's head; false if it is not a handshake record. */
   #readHead(byte: number): boolean {
     const index = this.#headSize++;
     this.#head[index] = byte;
@@ -71,7 +72,7 @@ class HelloReader {
   }
 }
 
-/** Walks over what comes before the extensions: version, random, session, suites, compressions. */
+/** Walks over everything before the extensions: version, random, session, suites, compressions. */
 function readHello(hello: Buffer): HelloRead {
   let at = 34;
   const skip = (lengthBytes: 1 | 2): boolean => {
@@ -90,7 +91,7 @@ function readHello(hello: Buffer): HelloRead {
     const size = hello.readUInt16BE(at + 2);
     const body = hello.subarray(at + 4, at + 4 + size);
     if (body.length < size) return 'none';
-    // RFC 8446 section 4.2: no extension comes twice. Of two the server behind us might read the other one.
+    // RFC 8446 section 4.2: no extension comes twice. The server behind us might read the other one.
     if (type === extension.serverName) {
       if (serverName !== undefined) return 'none';
       serverName = readServerName(body);
@@ -108,7 +109,7 @@ function readHello(hello: Buffer): HelloRead {
 /** IANA's numbers of TLS extensions. */
 const extension = { serverName: 0, alpn: 16 } as const;
 
-/** RFC 6066 section 3: a list of names, of which only `host_name` is a kind. */
+/** RFC 6066 section 3: a list of names; `host_name` is the only kind. */
 function readServerName(list: Buffer): string | undefined {
   if (list.length < 5 || list.readUInt16BE(0) !== list.length - 2 || list[2] !== 0) return undefined;
   const size = list.readUInt16BE(3);
@@ -117,7 +118,7 @@ function readServerName(list: Buffer): string | undefined {
   return name;
 }
 
-/** RFC 7301 section 3.1: a list of names, each with its length before it and none of them empty. */
+/** RFC 7301 section 3.1: a list of names, each preceded by its length and none of them empty. */
 function readProtocols(list: Buffer): readonly string[] | undefined {
   if (list.length < 4 || list.readUInt16BE(0) !== list.length - 2) return undefined;
   const names: string[] = [];
@@ -131,8 +132,8 @@ function readProtocols(list: Buffer): readonly string[] | undefined {
 }
 
 /**
- * Waits for a connection's hello, which stays where it is. `take` gets the socket paused; one that says nothing in time, or
- * something else, is closed and `refuse` is told why.
+ * Waits for a connection's hello without consuming it. `take` gets the socket paused. A connection that sends none in
+ * time, or something else, is closed, and `refuse` gets the reason.
  */
 export function whenHello(
   raw: Socket,
@@ -155,17 +156,17 @@ export function whenHello(
   const onData = (chunk: Buffer): void => {
     held.push(chunk);
     const said = reader.read(chunk);
-    // Many small ones would each keep more than they hold.
+    // Many small buffers would each retain more memory than their bytes.
     if (held.length > 64) held = [Buffer.concat(held)];
     if (said === 'more') return;
-    if (said === 'none') return giveUp('what it sent is no TLS ClientHello');
+    if (said === 'none') return giveUp('its first bytes are not a TLS ClientHello');
     stop();
     raw.pause();
     raw.unshift(held.length === 1 ? held[0]! : Buffer.concat(held));
     take(said);
   };
-  const onEnd = (): void => giveUp('it ended before its ClientHello');
-  // It may come paused, from one who has looked before us.
+  const onEnd = (): void => giveUp('it closed before its ClientHello');
+  // The socket may be paused by an earlier reader.
   raw.on('data', onData).on('end', onEnd).on('error', ignore).resume();
   raw.once('close', () => clearTimeout(timer));
 }

@@ -1,5 +1,6 @@
-// Envoy's external authorization, both forms: the request's own head sent to an HTTP server, and the gRPC service
-// `envoy.service.auth.v3.Authorization`. What is asked, and what the answer means; who is asked, and when, is elsewhere.
+// Envoy's external authorization in both forms: the request's own head sent to an HTTP server, and the gRPC service
+// `envoy.service.auth.v3.Authorization`. It encodes the check and decodes
+// the result; who is asked, and when, is elsewhere.
 
 import protobuf from 'protobufjs/light.js';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -9,7 +10,7 @@ import { compileStrings } from '../policy/match.ts';
 import { framed, unframed } from './grpc.ts';
 import { fieldsFor, type HttpAuthorizer } from './http-authorizer.ts';
 
-/** The head that an HTTP authorizer gets: the caller's method and path, and those of its fields that are meant for it. */
+/** The head for an HTTP authorizer: the caller's method and path, and the fields that it is configured to receive. */
 export function httpQuestion(
   { method, path, authority, fields }: Asked,
   authorizer: HttpAuthorizer,
@@ -23,16 +24,16 @@ export function httpQuestion(
   };
 }
 
-/** 200 allows; 5xx is no answer; the rest refuses with what was said. @throws SallyportError `ext_authz_failed`. */
+/** 200 allows, 5xx is an error, anything else refuses with that response. @throws SallyportError `ext_authz_failed`. */
 export function readHttpAnswer(
   { status, fields, body }: { readonly status: number; readonly fields: Fields; readonly body: Buffer },
   authorizer: HttpAuthorizer,
 ): Ruling {
-  if (status >= 500) throw new SallyportError('ext_authz_failed', `the authorizer answers ${status}`);
+  if (status >= 500) throw new SallyportError('ext_authz_failed', `the authorizer answered ${status}`);
   const allowed = status === 200;
   const pick = (names: readonly string[]): [string, string][] => {
     const wanted = matchNames(names);
-    // A pattern means what can be passed on; one that is named and cannot be is an error further on.
+    // A pattern selects only fields that can be passed on; a named field that cannot be is an error later.
     return fields.names.flatMap(({ lower, role }, i): [string, string][] =>
       wanted(lower) && (isEndToEnd(role) || names.includes(lower)) ? [[lower, fields.values[i]!]] : [],
     );
@@ -117,7 +118,7 @@ const root = protobuf.Root.fromJSON({
 const checkRequest = root.lookupType('CheckRequest');
 const checkResponse = root.lookupType('CheckResponse');
 
-/** The question as a gRPC message, with its prefix. */
+/** The check request as a gRPC message, with its prefix. */
 export function encodeCheck(asked: Asked): Buffer {
   const party = ({ address, port, principal }: Party): object => ({
     address: { socketAddress: { address, portValue: port } },
@@ -182,16 +183,19 @@ interface CheckAnswer {
   };
 }
 
-/** What a gRPC answer means. @throws SallyportError `ext_authz_failed` where it is none, or asks for what is not done here. */
+/**
+ * Decodes a gRPC check response.
+ * @throws SallyportError `ext_authz_failed` if it is none, or needs something unsupported.
+ */
 export function decodeCheck(body: Buffer): Ruling {
   const bytes = unframed(body);
   if (bytes === undefined)
-    throw new SallyportError('ext_authz_failed', 'the authorizer answers with no single plain message');
+    throw new SallyportError('ext_authz_failed', 'the authorizer did not answer with a single uncompressed message');
   let answer: CheckAnswer;
   try {
     answer = checkResponse.decode(bytes) as unknown as CheckAnswer;
   } catch {
-    throw new SallyportError('ext_authz_failed', 'the authorizer answers with no CheckResponse');
+    throw new SallyportError('ext_authz_failed', 'the authorizer did not answer with a CheckResponse');
   }
   const { status, deniedResponse: denied, okResponse: ok } = answer;
   const none = { replyFields: [], requestFields: [], removed: [] };
@@ -205,9 +209,12 @@ export function decodeCheck(body: Buffer): Ruling {
       replyFields: readOptions(denied?.headers),
     };
   }
-  // It was allowed on condition of a change that would not be made.
+  // The request was allowed on condition of a change that we would not make.
   if ((ok?.queryParametersToSet?.length ?? 0) + (ok?.queryParametersToRemove?.length ?? 0) > 0)
-    throw new SallyportError('ext_authz_failed', 'the authorizer wants the query changed, which is not done here');
+    throw new SallyportError(
+      'ext_authz_failed',
+      'the authorizer requires a change of the query, which is not supported',
+    );
   return {
     ...none,
     allowed: true,

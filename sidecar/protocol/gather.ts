@@ -1,13 +1,16 @@
-// Bytes that arrive in pieces and make no sense before they are together. A client that sends one byte at a time must not have
-// all that it has sent copied with each.
+// Joins bytes that arrive in pieces and can only be parsed together. A client that sends one byte at a time must not
+// cause a copy of everything that it has sent with each byte.
 
-/** Joins pieces in room that grows by doubling, so that a byte is copied twice on average however many pieces there are. */
+/**
+ * Joins pieces in a buffer that grows by doubling, so that a byte is copied twice on average, however many pieces there
+ * are.
+ */
 export class Gatherer {
   #room: Buffer | undefined = undefined;
 
   /**
-   * `held` with `chunk` behind it. `held` is what is left of the last result, up to its end; undefined when nothing is. Nothing in
-   * front of its end is ever written again, so parts of earlier results stay as they are.
+   * `held` followed by `chunk`. `held` is the rest of the last result, up to its end; undefined if nothing is left.
+   * Nothing before its end is ever written again, so parts of earlier results stay unchanged.
    */
   append(held: Buffer | undefined, chunk: Buffer): Buffer {
     if (held === undefined) {

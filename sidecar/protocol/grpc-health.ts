@@ -1,5 +1,5 @@
-// grpc.health.v1, the health service that gRPC servers have (grpc/proto/health/v1): the message that asks for one service, and
-// the one that answers.
+// grpc.health.v1, the health service of gRPC servers (grpc/proto/health/v1): the request for one service, and the
+// response.
 
 import protobuf from 'protobufjs/light.js';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -18,20 +18,20 @@ const request = root.lookupType('HealthCheckRequest');
 const response = root.lookupType('HealthCheckResponse');
 const { valuesById } = root.lookupEnum('ServingStatus');
 
-/** The question about `service`, '' being the server as a whole, as a gRPC message with its prefix. */
+/** The request about `service`, '' being the server as a whole, as a gRPC message with its prefix. */
 export function encodeHealth(service: string): Buffer {
   return framed(request.encode(request.fromObject({ service })).finish());
 }
 
-/** The name of the answer's ServingStatus. @throws SallyportError `upstream_protocol` where it is no answer. */
+/** The name of the response's ServingStatus. @throws SallyportError `upstream_protocol` if it is no such response. */
 export function decodeHealth(body: Buffer): string {
   const bytes = unframed(body);
   if (bytes === undefined)
-    throw new SallyportError('upstream_protocol', 'grpc.health.v1 answers with no single message');
+    throw new SallyportError('upstream_protocol', 'grpc.health.v1 did not answer with a single message');
   try {
     const { status } = response.decode(bytes) as unknown as { readonly status: number };
     return valuesById[status] ?? `status ${status}`;
   } catch {
-    throw new SallyportError('upstream_protocol', 'grpc.health.v1 answers with no HealthCheckResponse');
+    throw new SallyportError('upstream_protocol', 'grpc.health.v1 did not answer with a HealthCheckResponse');
   }
 }

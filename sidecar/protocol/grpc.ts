@@ -1,5 +1,5 @@
-// gRPC over HTTP: what makes a request gRPC, how it is refused (HTTP 200 and a status of its own), and how many messages
-// a body holds. The body itself is nobody's business but the two ends'.
+// gRPC over HTTP: what makes a request gRPC, how it is refused (HTTP 200 and a status of its own), and how many
+// messages a body holds. The messages themselves are not decoded.
 
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Fields, fieldName, type Reply } from '../exchange/message.ts';
@@ -9,30 +9,30 @@ const grpcStatus = fieldName('grpc-status');
 const grpcMessage = fieldName('grpc-message');
 const prefixBytes = 5;
 
-/** What a question over gRPC has beside its path. */
+/** The fields of a gRPC request besides its path. */
 export const grpcFields: Fields = { names: [contentType, fieldName('te')], values: ['application/grpc', 'trailers'] };
 
-/** One message, not compressed, with its prefix. */
+/** One uncompressed message with its prefix. */
 export function framed(bytes: Uint8Array): Buffer {
   const prefix = Buffer.alloc(prefixBytes);
   prefix.writeUInt32BE(bytes.length, 1);
   return Buffer.concat([prefix, bytes]);
 }
 
-/** The message of a body that is one such; undefined where it is not. */
+/** The message in a body that holds exactly one; undefined otherwise. */
 export function unframed(body: Buffer): Buffer | undefined {
   const isOne = body.length >= prefixBytes && body[0] === 0 && body.readUInt32BE(1) === body.length - prefixBytes;
   return isOne ? body.subarray(prefixBytes) : undefined;
 }
 
-/** Whether a Content-Type says gRPC: `application/grpc`, or with a suffix; gRPC-Web is another protocol. */
+/** Whether a Content-Type is gRPC: `application/grpc`, or with a suffix; gRPC-Web is another protocol. */
 export function isGrpc(value: string): boolean {
   if (!value.startsWith('application/grpc')) return false;
   const next = value.charCodeAt(16);
   return Number.isNaN(next) || next === 43 || next === 59;
 }
 
-/** A refusal as gRPC clients read it: trailers alone, with the words that an HTTP client would get as a body. */
+/** A refusal for gRPC clients: trailers alone, with the text that an HTTP client would get as a body. */
 export function grpcRefusal(error: SallyportError, words: string): Reply {
   return {
     status: 200,
@@ -47,15 +47,15 @@ export function grpcRefusal(error: SallyportError, words: string): Reply {
   };
 }
 
-/** The `grpc-status` of an answer's trailers, or of its head where it has nothing else; undefined where there is none. */
+/** The `grpc-status` in a response's trailers, or in its head if it has nothing else; undefined if there is none. */
 export function grpcStatusOf({ names, values }: Fields): number | undefined {
   const at = names.indexOf(grpcStatus);
   const value = at === -1 ? undefined : values[at];
-  // Two digits are all that are defined; what an app invents must not become a metric's label.
+  // Only two digits are defined; what an app invents must not become a metric's label.
   return value !== undefined && /^\d{1,2}$/.test(value) ? Number(value) : undefined;
 }
 
-/** gRPC's own escapes: printable ASCII but the percent sign stands as it is. */
+/** gRPC's own escapes: printable ASCII except the percent sign stays as it is. */
 function escapeMessage(text: string): string {
   return Array.from(Buffer.from(text), (byte) =>
     byte >= 0x20 && byte <= 0x7e && byte !== 0x25
@@ -64,10 +64,10 @@ function escapeMessage(text: string): string {
   ).join('');
 }
 
-/** Counts the messages of one direction: each has a flag and a length of four bytes before it. */
+/** Counts the messages of one direction: each is preceded by a flag and a length of four bytes. */
 export class MessageCounter {
   count = 0;
-  /** Of the message that is passing, what is still to come. */
+  /** Bytes left of the current message. */
   #left = 0;
   #prefix = 0;
   #length = 0;

@@ -1,4 +1,4 @@
-// How an authorizer over HTTP is spoken to, and which of a request's fields it is told of.
+// How an HTTP authorizer is addressed, and which of a request's fields it receives.
 
 import type { Fields } from '../exchange/message.ts';
 import { foldName } from '../policy/header-name.ts';
@@ -14,12 +14,15 @@ export interface HttpAuthorizer {
   readonly headersToDownstreamOnDeny: readonly string[];
 }
 
-/** Which fields it is told of, by `FieldName.folded`: in every spelling, as an app may read another one than it does. */
+/**
+ * Tests which fields it receives, by `FieldName.folded`: in every spelling, since an app may read another one than it
+ * does.
+ */
 export function toldOf(authorizer: HttpAuthorizer): Match {
   return compileStrings(sentOf(authorizer).map((one) => one.split('*').map(foldName).join('*')));
 }
 
-/** A request's fields for it, each under the name that the configuration has for it. */
+/** A request's fields for it, each under its configured name. */
 export function fieldsFor({ names, values }: Fields, authorizer: HttpAuthorizer): [string, string][] {
   const isTold = toldOf(authorizer);
   const meant = new Map(

@@ -1,15 +1,16 @@
-// How fast a client must be, so that nobody can hold a request, a backend and our memory with a byte now and then. Who is owed
-// something has patience: it runs out while he waits, and what moves gives some back. Looked at in the coarse tick.
+// The slowest pace allowed, so that a client cannot hold a request, a backend and our memory with a byte now and then.
+// Each body has a reserve of time: it runs out while the client is due to move bytes, and bytes that move give some of
+// it back. Checked in the coarse tick.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 
-/** Nobody is too slow before: connections have bad moments. */
+/** No body is too slow before this: connections have bad moments. */
 export const graceMs = 5000;
-/** What a fast sender may save up for a slow moment. */
+/** The most time that a fast sender can save up for a slow moment. */
 const savedMs = 30_000;
 
-/** One body, one way. */
+/** One body in one direction. */
 export class Pace {
   #patienceMs = graceMs;
   #last: number;
@@ -21,14 +22,16 @@ export class Pace {
     this.#bytes = bytes;
   }
 
-  /** Bytes come to us, `bytes` of them so far. `waited`: we wanted more since the last look. True when that is too slow. */
+  /**
+   * `bytes` have arrived so far. `waited`: we have been ready for more since the last look. True if that is too slow.
+   */
   isSlow(now: number, bytes: number, waited: boolean, perSecond: number): boolean {
     return this.#look(now, bytes, waited, perSecond, savedMs);
   }
 
   /**
-   * Bytes were given to be taken, `bytes` so far, of which `outstanding` still wait. What a system's buffers have taken is
-   * not seen from here before a good part of it is gone, so what waits has the time that it may take.
+   * `bytes` were written so far, of which `outstanding` still wait. Bytes in the system's buffers show as taken only
+   * when a good part of them is gone, so the waiting bytes get the time that they may take.
    */
   isTakenSlowly(now: number, bytes: number, outstanding: number, perSecond: number): boolean {
     return this.#look(now, bytes, true, perSecond, graceMs + (outstanding * 1000) / perSecond);
@@ -45,8 +48,8 @@ export class Pace {
 }
 
 /**
- * Is it the client's turn to send? Between the messages of a gRPC stream there may be any time, and who has asked whether he
- * may go on waits for the app's word.
+ * Is it the client's turn to send? Not between the messages of a gRPC stream, where any time may pass, nor for a client
+ * that has sent `Expect: 100-continue` and waits for the app.
  */
 export function owesBody({ grpc, expectContinue, bytesReceived }: Exchange): boolean {
   return !grpc && !(expectContinue && bytesReceived === 0);
@@ -55,13 +58,13 @@ export function owesBody({ grpc, expectContinue, bytesReceived }: Exchange): boo
 export function bodyTooSlow(perSecond: number): SallyportError {
   return new SallyportError(
     'body_too_slow',
-    `the body came more slowly than ${perSecond} bytes a second (limit slowBytesPerSecond)`,
+    `the request body arrived more slowly than ${perSecond} bytes a second (limit slowBytesPerSecond)`,
   );
 }
 
 export function replyTooSlow(perSecond: number): SallyportError {
   return new SallyportError(
     'reply_too_slow',
-    `the answer was taken more slowly than ${perSecond} bytes a second (limit slowBytesPerSecond)`,
+    `the client took the response more slowly than ${perSecond} bytes a second (limit slowBytesPerSecond)`,
   );
 }

@@ -1,6 +1,6 @@
-// The PROXY protocol (haproxy's proxy-protocol.txt, versions 1 and 2): what a load balancer says, before anything else, of the
-// connection that it passes on. Whoever is named to say it must; what anybody else says of where he comes from ends his
-// connection. Read strictly, and before TLS: nobody who is after is told where the preface ends.
+// The PROXY protocol (haproxy's proxy-protocol.txt, versions 1 and 2): a load balancer states, before anything else,
+// the ends of the connection that it forwards. The configured load balancers must send it; from any other client it
+// ends the connection. Parsed strictly, and before TLS: later readers never see the preface.
 
 import { isIPv4, isIPv6, type Socket } from 'node:net';
 import { formatPlace } from '../../cert-agent/base/address.ts';
@@ -14,20 +14,20 @@ export interface ProxiedPlace {
   readonly local: string;
 }
 
-/** A whole preface of `length` bytes; without a place it is of the proxy's own connection, a health check. */
+/** A whole preface of `length` bytes; without a place it is for the proxy's own connection, a health check. */
 export interface Preface {
   readonly length: number;
   readonly place: ProxiedPlace | undefined;
 }
 
-/** 'none': another protocol begins so. A text says what is wrong with a preface. */
+/** 'none': another protocol. `wrong` states what is wrong with a preface. */
 export type PrefaceRead = Preface | 'more' | 'none' | { readonly wrong: string };
 
 const signature = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1');
 const first = Buffer.from('PROXY ', 'latin1');
 /** Section 2.1: the longest line of version 1 has 107 characters. */
 const maxLine = 107;
-/** Of version 2, fields behind the addresses included: what load balancers add is some hundred bytes. */
+/** For version 2, including the fields after the addresses: load balancers add some hundred bytes. */
 const maxBytes = 4096;
 
 /** Reads the first bytes of a connection. Throws nothing. */
@@ -43,15 +43,15 @@ export function readPreface(bytes: Buffer): PrefaceRead {
   return 'none';
 }
 
-/** Version 1, section 2.1: one line of ASCII, single spaces. UNKNOWN says nothing, whatever follows it. */
+/** Version 1, section 2.1: one line of ASCII, single spaces. UNKNOWN has no place, whatever follows it. */
 function readLine(bytes: Buffer): PrefaceRead {
   const end = bytes.subarray(0, maxLine).indexOf('\r\n');
-  if (end === -1) return bytes.length < maxLine ? 'more' : { wrong: `its line has no end within ${maxLine} bytes` };
+  if (end === -1) return bytes.length < maxLine ? 'more' : { wrong: `its line does not end within ${maxLine} bytes` };
   const line = bytes.toString('latin1', 0, end);
   const length = end + 2;
   if (/^PROXY UNKNOWN(?: [\x20-\x7e]*)?$/.test(line)) return { length, place: undefined };
   const said = /^PROXY TCP([46]) (\S+) (\S+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4})$/.exec(line);
-  if (said === null) return { wrong: 'its line is not that of TCP4, TCP6 or UNKNOWN' };
+  if (said === null) return { wrong: 'its line is not a valid TCP4, TCP6 or UNKNOWN line' };
   const [, family, source, destination, from, to] = said as unknown as [
     string,
     '4' | '6',
@@ -61,12 +61,14 @@ function readLine(bytes: Buffer): PrefaceRead {
     string,
   ];
   const isAddress = family === '4' ? isIPv4 : (text: string) => isIPv6(text) && !text.includes('%');
-  if (!isAddress(source) || !isAddress(destination)) return { wrong: `its addresses are none of IPv${family}` };
-  if (Number(from) > 65_535 || Number(to) > 65_535) return { wrong: 'its ports are none' };
+  if (!isAddress(source) || !isAddress(destination)) return { wrong: `its addresses are not IPv${family}` };
+  if (Number(from) > 65_535 || Number(to) > 65_535) return { wrong: 'its ports are not valid' };
   return { length, place: placeOf(source, Number(from), destination, Number(to)) };
 }
 
-/** Version 2, section 2.2: version and command, family and transport, length, addresses, then fields that are passed over. */
+/**
+ * Version 2, section 2.2: version and command, family and transport, length, addresses, then fields that are skipped.
+ */
 function readBinary(bytes: Buffer): PrefaceRead {
   if (bytes.length < 16) return 'more';
   const [version, command, family, length] = [
@@ -75,16 +77,15 @@ function readBinary(bytes: Buffer): PrefaceRead {
     bytes[13]!,
     16 + bytes.readUInt16BE(14),
   ];
-  if (version !== 2 || command > 1) return { wrong: `it is of version ${version} with command ${command}` };
-  if (length > maxBytes) return { wrong: `it has ${length} bytes, more than ${maxBytes}` };
+  if (version !== 2 || command > 1) return { wrong: `version ${version} with command ${command} is not supported` };
+  if (length > maxBytes) return { wrong: `it has ${length} bytes; the limit is ${maxBytes}` };
   const size = command === 0 || family === unspecified ? 0 : addressBytes.get(family);
-  if (size === undefined)
-    return { wrong: `it is of another family than TCP over IPv4 or IPv6 (0x${family.toString(16)})` };
+  if (size === undefined) return { wrong: `its family is not TCP over IPv4 or IPv6 (0x${family.toString(16)})` };
   if (length - 16 < size) return { wrong: 'it is shorter than its addresses' };
   if (bytes.length < length) return 'more';
-  // LOCAL, and what is of no family, is about the connection itself, and nothing in it counts.
+  // LOCAL, or an unspecified family, is for the connection itself, and its contents do not count.
   if (size === 0) return { length, place: undefined };
-  if (!areFields(bytes.subarray(16 + size, length))) return { wrong: 'its fields are longer than itself' };
+  if (!areFields(bytes.subarray(16 + size, length))) return { wrong: 'its fields are longer than the preface' };
   const half = (size - 4) / 2;
   const ports = 16 + 2 * half;
   return {
@@ -117,7 +118,7 @@ function formatIp(bytes: Buffer): string {
   return new URL(`http://[${words.join(':')}]`).hostname.slice(1, -1);
 }
 
-/** In one spelling, whatever the version. */
+/** A place in one spelling, for both versions. */
 function placeOf(source: string, from: number, destination: string, to: number): ProxiedPlace {
   return { remote: formatPlace(spelled(source), from), local: formatPlace(spelled(destination), to) };
 }
@@ -128,18 +129,20 @@ function spelled(address: string): string {
 }
 
 export interface ProxyProtocol {
-  /** Who must send it. */
+  /** The addresses that must send a preface. */
   readonly trusts: IpMatch;
   readonly limits: Pick<Limits, 'handshakeMs' | 'protocolDetectionMs'>;
-  /** What follows. Who is silent on a port of streams waits for the server to speak first. */
+  /**
+   * The protocol after the preface. On a port of streams, a silent client may be waiting for the server to speak first.
+   */
   readonly speaks: 'tls' | PortRules['protocol'];
 }
 
 export type ProxyProtocolCode = 'proxy_protocol_invalid' | 'proxy_protocol_untrusted';
 
 /**
- * Waits for a connection's preface, which is taken away; what follows it stays. `take` gets the socket paused. One that does not
- * send what it must, or sends what it must not, is closed and `refuse` is told why.
+ * Waits for a connection's preface and consumes it; the bytes after it stay. `take` gets the socket paused. A
+ * connection that does not send what it must, or sends what it must not, is closed, and `refuse` gets the reason.
  */
 export function whenProxied(
   raw: Socket,
@@ -178,16 +181,16 @@ export function whenProxied(
     const said = readPreface(held);
     if (must) {
       if (said === 'more') return;
-      if (said === 'none') giveUp('proxy_protocol_invalid', 'it must send a PROXY preface and sent something else');
-      else if ('wrong' in said) giveUp('proxy_protocol_invalid', `its PROXY preface is not taken: ${said.wrong}`);
+      if (said === 'none') giveUp('proxy_protocol_invalid', 'it must send a PROXY preface but sent something else');
+      else if ('wrong' in said) giveUp('proxy_protocol_invalid', `its PROXY preface is invalid: ${said.wrong}`);
       else goOn(said.length, said.place);
     } else if (said === 'none') goOn(0, undefined);
-    // Enough of one is enough: what it says is nobody's to read.
+    // The signature is enough: the preface of an untrusted sender is not parsed.
     else if (said !== 'more' || held.length >= first.length)
-      giveUp('proxy_protocol_untrusted', 'it sends a PROXY preface and is not among those that may');
+      giveUp('proxy_protocol_untrusted', 'it sent a PROXY preface but is not a trusted proxy');
   };
   const onEnd = (): void => {
-    if (must) return giveUp('proxy_protocol_invalid', 'it ended before its PROXY preface');
+    if (must) return giveUp('proxy_protocol_invalid', 'it closed before its PROXY preface');
     stop();
     raw.destroy();
   };

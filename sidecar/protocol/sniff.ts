@@ -1,12 +1,12 @@
-// What a connection speaks, by its first bytes: nothing is consumed and nothing is guessed. Only protocols whose client
-// speaks first can be told so; the others are declared.
+// Detects a connection's protocol by its first bytes, without consuming any and without guessing. This works only for
+// protocols in which the client speaks first; others must be declared.
 
 import type { Socket } from 'node:net';
 import { type Connection, coarseNow, type Speaker } from '../connection.ts';
 import type { PortRules } from '../exchange/exchange.ts';
 import { preface } from './http2/frames.ts';
 
-/** What the first bytes of a connection say; undefined while they may still become more than one thing. */
+/** What the first bytes of a connection are; undefined while they may still become more than one thing. */
 export type Sniffed = 'tls' | 'http2' | 'other' | undefined;
 
 /** A record of type handshake, version 3.x: RFC 8446 section 5.1. */
@@ -30,8 +30,8 @@ function sniffHello(bytes: Buffer): Sniffed {
 }
 
 /**
- * Tells TLS from plaintext by a connection's first bytes, which stay where they are. On a port of requests a silent client is
- * not guessed about, and closed in time; on one that is declared `tcp` it is one whose server speaks first, in plaintext.
+ * Tells TLS from plaintext by a connection's first bytes, without consuming them. On an HTTP port a silent client is
+ * closed in time; on a port that is declared `tcp`, silence means plaintext in which the server speaks first.
  */
 export function whenSniffed(
   raw: Socket,
@@ -69,7 +69,7 @@ export function whenSniffed(
   raw.once('close', () => clearTimeout(timer));
 }
 
-/** Waits for the first bytes of a plaintext connection; whoever is then put in its place gets them. */
+/** Waits for the first bytes of a plaintext connection; the speaker that replaces it gets them. */
 export class FirstBytes implements Speaker {
   readonly kind = 'http';
   readonly inFlight = 0;
@@ -78,11 +78,11 @@ export class FirstBytes implements Speaker {
   readonly #decide: (said: Sniffed) => void;
   #held: Buffer = Buffer.alloc(0);
 
-  /** `decide` puts a speaker that listens to the socket in our place. */
+  /** `decide` replaces us with a speaker that listens to the socket. */
   constructor(connection: Connection, decide: (said: Sniffed) => void) {
     this.#connection = connection;
     this.#decide = decide;
-    // It may come paused, from one who has looked before us.
+    // The socket may be paused by an earlier reader.
     connection.socket.on('data', this.#onData).on('end', this.#onEnd).on('error', ignore).resume();
   }
 
@@ -113,7 +113,7 @@ export class FirstBytes implements Speaker {
     if (said !== undefined) this.#handOver(said);
   };
 
-  /** What has come is all that will: whoever reads it says what is wrong with it. */
+  /** No more bytes will arrive: the next reader reports what is wrong with them. */
   #onEnd = (): void => {
     const { socket } = this.#connection;
     if (this.#held.length === 0) {

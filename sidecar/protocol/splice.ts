@@ -1,12 +1,12 @@
-// Two ends joined: bytes one way and the other, half-close passed on, the slower side setting the pace. From the
-// hand-over on the splice owns both ends and closes both.
+// Joins two ends: bytes in both directions, half-close passed on, paced by the slower side. From the hand-over on the
+// splice owns both ends and closes both.
 
 import type { Duplex } from 'node:stream';
 import { readBytes } from '../../cert-agent/base/heap.ts';
 import type { SpliceEnd } from '../exchange/upstream.ts';
 import { resetSocket } from './reset.ts';
 
-/** Counts what passes; an Exchange is that. */
+/** The byte counts; an Exchange has them. */
 export interface SpliceCount {
   /** From the downstream. */
   bytesReceived: number;
@@ -14,13 +14,13 @@ export interface SpliceCount {
   bytesSent: number;
 }
 
-/** Looks at what passes, before it does. */
+/** Sees each chunk before it passes. */
 export interface SpliceWatch {
   toUpstream(chunk: Buffer): void;
   toDownstream(chunk: Buffer): void;
 }
 
-/** What each side still gets when nothing else may pass. */
+/** The final bytes for each side, once nothing else may pass. */
 export interface LastWords {
   readonly toUpstream?: Buffer | undefined;
   readonly toDownstream?: Buffer | undefined;
@@ -29,20 +29,20 @@ export interface LastWords {
 export interface Splice {
   /** performance.now() of the last byte either way. */
   lastActive(): number;
-  /** Bytes that either side was given and has not taken. */
+  /** Bytes that were written to either side and not yet taken. */
   waitingBytes(): number;
   /** Cuts both sides, so that each sees that something is missing. */
   cut(): void;
-  /** From here on nothing passes: each side gets its last words and its end, and is closed soon after. */
+  /** Stops the traffic: each side gets its final bytes and its end, and is closed soon after. */
   finish(words: LastWords): void;
   /** Resolves when both ends are closed, with the first error if there was one. */
   readonly closed: Promise<Error | undefined>;
 }
 
-/** How long an end that was closed properly may take to close as well. */
+/** How long the other end may take to close after one was closed properly. */
 const lingerMs = 1000;
 
-/** Joins the two. */
+/** Joins the two ends. */
 export function splice(downstream: SpliceEnd, upstream: SpliceEnd, count: SpliceCount, watch?: SpliceWatch): Splice {
   let last = performance.now();
   let failure: Error | undefined;
@@ -79,7 +79,7 @@ export function splice(downstream: SpliceEnd, upstream: SpliceEnd, count: Splice
     ] as const) {
       if (word !== undefined && end.writable) end.write(word);
       end.end();
-      // What still comes is read and dropped, so that the other side can close in peace.
+      // Later bytes are read and dropped, so that the other side can close cleanly.
       end.resume();
     }
     setTimeout(() => {
@@ -114,7 +114,7 @@ function pass(
   from.resume();
 }
 
-/** An end that closed without having ended was reset: the other side must not take that for a proper end. */
+/** An end that closed without having ended was reset: the other side must not see a proper end. */
 function whenClosed(end: Duplex, other: Duplex, state: { readonly over: boolean }): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {

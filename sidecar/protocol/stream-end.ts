@@ -1,4 +1,4 @@
-// An HTTP/2 stream as one end of a tunnel: what a socket is to a splice, with the stream's windows as its back-pressure.
+// An HTTP/2 stream as one end of a tunnel: it acts as a socket to a splice, with the stream's windows as back-pressure.
 
 import { Duplex } from 'node:stream';
 import { errorCode } from './http2/frames.ts';
@@ -20,7 +20,7 @@ export class StreamEnd extends Duplex {
 
   #events(): StreamEvents {
     return {
-      // Trailers have no meaning in a tunnel; that they end the stream has.
+      // Trailers have no meaning in a tunnel, but they end the stream.
       head: (_block, ended) => ended && this.push(null),
       data: (chunk) => {
         if (!this.push(chunk)) this.#stream.pause();

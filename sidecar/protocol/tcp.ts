@@ -1,4 +1,5 @@
-// TCP: a connection is the exchange. It is accepted paused, judged, joined with its upstream, and recorded at its end.
+// TCP: a connection is the exchange. It is accepted paused, authorized, joined with its upstream, and recorded at its
+// end.
 
 import type { Duplex } from 'node:stream';
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -9,7 +10,7 @@ import { emptyFields } from '../exchange/message.ts';
 import type { SpliceEnd } from '../exchange/upstream.ts';
 import { type RefusalOf, Tunnel } from './tunnel.ts';
 
-/** Nobody answers a TCP stream: these are never called, and an exchange must name someone. */
+/** A TCP stream gets no response: these are never called, but an exchange needs a downstream. */
 const nobody: Downstream = Object.freeze({
   informational() {},
   respond() {},
@@ -21,7 +22,7 @@ const nobody: Downstream = Object.freeze({
   tunnel() {},
 });
 
-/** The record of a TCP connection, from its first moment. */
+/** Opens the record of a TCP connection, from its first moment. */
 export function openStream(connection: Connection): Exchange {
   connection.socket.on('error', () => {});
   return new Exchange(connection, nobody, connection.port.rules.current(), emptyFields);
@@ -40,7 +41,7 @@ export async function carryStream(
   await tunnel.closed;
 }
 
-/** Ends a TCP connection that was refused: no byte is sent, the reason is in the record only. */
+/** Closes a TCP connection that was refused: no byte is sent, the reason is in the record only. */
 export function refuseStream(connection: Connection, exchange: Exchange, error: SallyportError): void {
   exchange.failure = error;
   exchange.flag = error.row.flag;

@@ -1,5 +1,5 @@
-// A spliced connection as the table sees it: a TCP stream, a CONNECT tunnel or a WebSocket. It lives as long as what allowed
-// it does; what ends it early is on record, and is said in the protocol's own manner.
+// A spliced connection in the connection table: a TCP stream, a CONNECT tunnel or a WebSocket. It lives as long as what
+// permits it; an early end is recorded, and is signalled as the protocol requires.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Holder, Kind, Speaker } from '../connection.ts';
@@ -8,7 +8,7 @@ import type { SpliceEnd } from '../exchange/upstream.ts';
 import { type Splice, splice } from './splice.ts';
 import { closeFrame, closeStatus, FrameBoundary } from './websocket.ts';
 
-/** Why an exchange may not go on; undefined when it may. */
+/** Why an exchange may not continue; undefined if it may. */
 export type RefusalOf = (exchange: Exchange) => SallyportError | undefined;
 
 export class Tunnel implements Speaker {
@@ -18,12 +18,12 @@ export class Tunnel implements Speaker {
   readonly #refusalOf: RefusalOf;
   readonly #toUpstream = new FrameBoundary();
   readonly #toDownstream = new FrameBoundary();
-  /** Its last words are said. */
+  /** The final bytes have been sent. */
   #over = false;
   /** It ends as soon as both directions are between two frames. */
   #leaving = false;
 
-  /** Joins both ends; each must have been taken from whoever spoke on it. */
+  /** Joins both ends, each of which must have been detached from its previous speaker. */
   constructor(exchange: Exchange, downstream: SpliceEnd, upstream: SpliceEnd, refusalOf: RefusalOf) {
     this.kind = exchange.webSocket ? 'websocket' : 'tcp';
     this.#exchange = exchange;
@@ -60,20 +60,20 @@ export class Tunnel implements Speaker {
     found.push({ bytes, waitMs, drop: (error) => this.#drop(error) });
   }
 
-  /** Last words would only wait behind the rest. */
+  /** Final bytes would only wait behind the rest. */
   #drop(error: SallyportError): void {
     this.#note(error);
     this.#splice.cut();
   }
 
-  /** A WebSocket is told that we are going; a TCP stream has no word for it, and goes on until the drain time is over. */
+  /** A WebSocket gets a close frame; a TCP stream has no such message, and continues until the drain time is over. */
   drain(): void {
     if (this.kind !== 'websocket') return;
     this.#leaving = true;
     this.#leave();
   }
 
-  /** Its bytes are not ours to end early: it goes on to the end of the certificates. */
+  /** We cannot end its bytes early: it continues to the end of the certificates. */
   retire(): void {}
 
   judge(): number {
@@ -97,7 +97,7 @@ export class Tunnel implements Speaker {
   }
 
   #leave(): void {
-    // Words between the bytes of a frame would be read as a part of it: they wait for its end, or for the drain's.
+    // A close frame inside a frame would be read as a part of it, so it waits for the frame's end, or for the drain's.
     if (!this.#toUpstream.clear || !this.#toDownstream.clear) return;
     this.#leaving = false;
     this.#over = true;

@@ -1,20 +1,20 @@
-// WebSocket as far as a proxy must know it (RFC 6455): the handshake's key and its answer where one side speaks HTTP/2 and
-// has neither (RFC 8441 section 5), and where a frame ends, so that a last word of ours can stand between two.
+// The parts of WebSocket that a proxy needs (RFC 6455): the handshake's key and its answer if one side speaks HTTP/2
+// and has neither (RFC 8441 section 5), and where a frame ends, so that a close frame of ours can stand between two.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { fieldName } from '../exchange/message.ts';
 
-/** Fields of the HTTP/1.1 handshake alone. */
+/** Fields that only the HTTP/1.1 handshake has. */
 export const keyName = fieldName('Sec-WebSocket-Key');
 export const acceptName = fieldName('Sec-WebSocket-Accept');
 const ofHandshake = new Set(['sec-websocket-key', 'sec-websocket-accept']);
 
-/** Whether a field belongs to the handshake in HTTP/1.1 and has no place in HTTP/2's. */
+/** Whether a field belongs to the handshake in HTTP/1.1 and must not be sent in HTTP/2. */
 export function isHandshakeField(lower: string): boolean {
   return ofHandshake.has(lower);
 }
 
-/** A key as a client makes it: section 4.1. */
+/** A client's key: section 4.1. */
 export function newKey(): string {
   return randomBytes(16).toString('base64');
 }
@@ -27,7 +27,7 @@ export function acceptOf(key: string): string {
 /** Status codes of section 7.4.1 that we use. */
 export const closeStatus = Object.freeze({ goingAway: 1001, policyViolation: 1008 });
 
-/** A close frame; what goes to a server is masked (section 5.1). */
+/** A close frame; a frame to a server is masked (section 5.1). */
 export function closeFrame(status: number, reason: string, masked: boolean): Buffer {
   const payload = Buffer.alloc(2 + Buffer.byteLength(reason));
   payload.writeUInt16BE(status);
@@ -38,7 +38,7 @@ export function closeFrame(status: number, reason: string, masked: boolean): Buf
   return Buffer.concat([Buffer.from([0x88, 0x80 | payload.length]), mask, payload]);
 }
 
-/** Follows the frames of one direction and says whether the last byte was the last of one. */
+/** Follows the frames of one direction and knows whether the last byte completed one. */
 export class FrameBoundary {
   #header: number[] = [];
   #left = 0;
@@ -63,7 +63,7 @@ export class FrameBoundary {
     }
   }
 
-  /** Section 5.2: two bytes, a longer length where it needs one, and a mask. */
+  /** Section 5.2: two bytes, a longer length if needed, and a mask. */
   #begin(): void {
     const header = this.#header;
     const second = header[1];

@@ -1,5 +1,5 @@
-// Which routes belong to which listeners, under which host names, and what the standard has each of them told. Pure: what is
-// served and what a status says come out of the same look.
+// Which routes belong to which listeners, under which host names, and the conditions that the standard requires for
+// each. Pure: what is served and what a status says come from the same evaluation.
 
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import { type Condition, type Say, sayFor } from './conditions.ts';
@@ -29,13 +29,13 @@ import { backendRefsOf, brokenIn, filtersOf, unsupportedIn } from './unsupported
 /** A route on one listener. */
 export interface AttachedRoute {
   readonly route: RouteDocument;
-  /** The host names of the route, those that the listener shares; `*` is any. */
+  /** The host names that the route shares with the listener; `*` is any. */
   readonly hosts: readonly string[];
   /** It was served here before this generation. */
   readonly isInForce?: true;
   /**
-   * It came while the listener served others, and protects nothing yet. What of it cannot be told takes nothing from them: all that
-   * it may be for went elsewhere before, and still does.
+   * It arrived while the listener served others, and protects nothing yet. A part of it that is unreadable takes no
+   * requests from the others: they went elsewhere before, and still do.
    */
   readonly isNew?: true;
 }
@@ -64,11 +64,11 @@ export interface RouteStatus {
 export interface Attachments {
   readonly gateways: readonly GatewayStatus[];
   readonly routes: readonly RouteStatus[];
-  /** Where the backends of a route lead, by route and place in it. */
+  /** The resolved backends of a route, by route and place in it. */
   readonly backendsOf: (route: RouteDocument) => readonly ResolvedBackend[];
 }
 
-/** Attaches every route to the listeners that take it. */
+/** Attaches every route to the listeners that accept it. */
 export function attach(documents: GatewayDocuments, world: GatewayWorld): Attachments {
   const listeners = stateListeners(documents, world);
   const backends = new Map<RouteDocument, readonly ResolvedBackend[]>();
@@ -112,7 +112,7 @@ export function sentenceOf({ problems }: Pick<RefusedDocument, 'problems'>): str
   return problems.map(formatProblem).join('; ');
 }
 
-/** The parents that a route may have named which is refused: those that would take it. */
+/** The parents that a refused route may have named: those that would accept it. */
 function possibleParents(
   route: RouteDocument,
   listeners: readonly ListenerState[],
@@ -126,12 +126,12 @@ function possibleParents(
     .filter(({ refusal }) => refusal === undefined);
 }
 
-/** What mesh implementations serve (a route of a Service) has a status of theirs. */
+/** A route of a Service is for mesh implementations, which write their own status. */
 function isGateway({ group, kind }: ParentRef): boolean {
   return group === 'gateway.networking.k8s.io' && kind === 'Gateway';
 }
 
-/** The listeners of one parent that would take a route, or why none does. */
+/** The listeners of one parent that would accept a route, or why none does. */
 interface Wish {
   readonly parentRef: ParentRef;
   readonly refusal?: Unresolved;
@@ -152,23 +152,26 @@ function wishOf(
       (parentRef.sectionName === undefined || spec.name === parentRef.sectionName) &&
       (parentRef.port === undefined || spec.port === parentRef.port),
   );
-  if (meant.length === 0) return refuse('NoMatchingParent', `there is no Gateway ${key} with such a listener`);
+  if (meant.length === 0) return refuse('NoMatchingParent', `Gateway ${key} does not exist or has no such listener`);
   const wrong = unsupportedIn(route);
   const allowed = meant.filter((one) => allows(one, route, documents));
   if (allowed.length === 0)
-    return refuse('NotAllowedByListeners', `no listener of Gateway ${key} takes a ${route.kind} of ${route.namespace}`);
+    return refuse(
+      'NotAllowedByListeners',
+      `no listener of Gateway ${key} accepts a ${route.kind} of namespace ${route.namespace}`,
+    );
   const fitting = allowed.flatMap((listener) => {
     const hosts = hostsFor(listener, route);
     return hosts.length === 0 ? [] : [{ listener, hosts }];
   });
   if (fitting.length === 0)
-    return refuse('NoMatchingListenerHostname', `no host name of the route is one of Gateway ${key}'s listeners`);
+    return refuse('NoMatchingListenerHostname', `no host name of the route matches a listener of Gateway ${key}`);
   return wrong === undefined ? { parentRef, fitting } : refuse(wrong.reason, wrong.message);
 }
 
 /**
- * The routes of a listener, of equal matches the first holds: those that it had, in their order; then the older, then by name.
- * Who comes is refused where another kind of route has the same host name.
+ * The routes of a listener; of equal matches the first wins: those in force, in their order; then the older, then by
+ * name. A new one is refused if another kind of route has the same host name.
  */
 function settle(
   listener: ListenerState,
@@ -178,7 +181,7 @@ function settle(
   const had = routes.get(listenerKey(listener));
   const before = new Map(had?.map((key, index) => [key, index]));
   const isNew = (route: RouteDocument): boolean => had !== undefined && !before.has(routeKey(route));
-  // Which streams it was for nobody can tell: the first route for a name has it.
+  // Which streams it was for is unknown: the first route for a name keeps it.
   const isFirst = ({ kind, refusal }: RouteDocument): boolean => kind === 'TLSRoute' && refusal?.isAnyHost === true;
   const rankOf = ({ route }: AttachedRoute): number =>
     isFirst(route) ? -1 : (before.get(routeKey(route)) ?? before.size);
@@ -206,10 +209,10 @@ function conditionsFor(
 ): readonly Condition[] {
   if (route.refusal !== undefined) {
     const standsIn = fitting.some(({ listener }) => attached.get(listener)?.some((one) => one.route === route));
-    const what = standsIn ? 'all that it may be for answers 500' : 'it was not served before, and is not';
+    const what = standsIn ? 'every request that it may be for gets 500' : 'it was not served before, and is not';
     return [
       say('Accepted', false, route.refusal.reason, `${sentenceOf(route.refusal)} (${what})`),
-      say('ResolvedRefs', true, 'ResolvedRefs', 'not looked at: the document is not valid'),
+      say('ResolvedRefs', true, 'ResolvedRefs', 'not checked: the document is not valid'),
     ];
   }
   if (refusal !== undefined) return [say('Accepted', false, refusal.reason, refusal.message), refs];
@@ -217,18 +220,18 @@ function conditionsFor(
   if (on.some(({ list }) => list.some((one) => one.route === route)))
     return [...acceptance(route, say), refs, ...partial(route, say)];
   const { route: rival, isInForce } = rivalOf(on[0]!.list, route, on[0]!.hosts)!;
-  const why = `${rival.kind} ${keyOf(rival)} has the same host name, and is ${isInForce === true ? 'in force' : 'older'}`;
+  const why = `${rival.kind} ${keyOf(rival)} has the same host name and is ${isInForce === true ? 'in force' : 'older'}`;
   return [say('Accepted', false, 'HostnameConflict', why), refs];
 }
 
-/** What is served of these, for the next generation: see InForce. */
+/** What these attachments put in force for the next generation: see InForce. */
 export function inForceOf({ gateways }: Attachments): InForce {
   const listeners = gateways.flatMap((one) => one.listeners).filter(({ programmed }) => programmed);
   return {
     routes: new Map(
       listeners.map((one) => [
         listenerKey(one),
-        // What came with a path that cannot be told stays a newcomer until it can.
+        // A new route with an unreadable path stays new until the path is readable.
         one.attached.flatMap(({ route, isNew }) => (isNew && isWidened(route) ? [] : routeKey(route))),
       ]),
     ),
@@ -251,7 +254,7 @@ function routeKey(route: RouteDocument): string {
   return `${route.kind} ${keyOf(route)}`;
 }
 
-/** Of a route whose rules are all broken nothing is served: each answers 500. */
+/** A route whose rules are all broken serves nothing: each rule answers 500. */
 function acceptance(route: RouteDocument, say: Say): Condition[] {
   const { list, isAll } = brokenIn(route);
   if (!isAll) return [say('Accepted', true, 'Accepted')];
@@ -260,12 +263,15 @@ function acceptance(route: RouteDocument, say: Say): Condition[] {
   ];
 }
 
-/** Gateway API has the message begin with 'Dropped Rule'. Ours answers 500, so that no other rule gets its requests. */
+/**
+ * Gateway API requires a message that begins with 'Dropped Rule'. Ours answers 500, so that no other rule gets its
+ * requests.
+ */
 function partial(route: RouteDocument, say: Say): Condition[] {
   const { list, isAll } = brokenIn(route);
   if (isAll || list.length === 0) return [];
-  const said = list.map(({ index, message }) => `Dropped Rule ${index}: ${message} (it answers 500)`).join('; ');
-  return [say('PartiallyInvalid', true, 'UnsupportedValue', said)];
+  const sentence = list.map(({ index, message }) => `Dropped Rule ${index}: ${message} (it answers 500)`).join('; ');
+  return [say('PartiallyInvalid', true, 'UnsupportedValue', sentence)];
 }
 
 function resolvedRefs(backends: readonly ResolvedBackend[], route: RouteDocument, say: Say): Condition {
@@ -274,7 +280,7 @@ function resolvedRefs(backends: readonly ResolvedBackend[], route: RouteDocument
   if (extension !== undefined)
     problems.push({
       reason: 'InvalidKind',
-      message: `no filter is known as ${extension.group}/${extension.kind} ${extension.name}: its rule answers 500`,
+      message: `there is no filter ${extension.group}/${extension.kind} ${extension.name}: its rule answers 500`,
     });
   const [first] = problems;
   if (first === undefined) return say('ResolvedRefs', true, 'ResolvedRefs');
@@ -318,7 +324,7 @@ function allows(
   return selector !== undefined && selects(selector, labels);
 }
 
-/** Kubernetes' label selectors: all of what is asked; nothing asked selects everything. */
+/** Kubernetes' label selectors: all requirements must hold; an empty selector selects everything. */
 export function selects(
   { matchLabels = {}, matchExpressions = [] }: LabelSelector,
   labels: Readonly<Record<string, string>>,
@@ -336,8 +342,8 @@ export function selects(
 }
 
 /**
- * A route's own names, as far as the listener shares them: who comes first is told by the route's name, not by what is left of
- * it on this listener, and whoever comes has named the listener already.
+ * A route's own names, as far as the listener shares them. The router compares routes by these names, not by their
+ * intersection with the listener, since the listener has been chosen before.
  */
 function hostsFor({ spec }: ListenerState, route: RouteDocument): readonly string[] {
   if (route.kind === 'TCPRoute') return ['*'];

@@ -1,5 +1,5 @@
-// BackendTLSPolicy: which one is for which Service's port, and what its status says to each Gateway through which that Service
-// is reached. Of two for one port the older holds.
+// BackendTLSPolicy: which one applies to which Service's port, and its status for each Gateway through which that
+// Service is reached. Of two for one port the older applies.
 
 import type { Attachments } from './attach.ts';
 import { sayFor } from './conditions.ts';
@@ -13,33 +13,38 @@ type BackendTls = Document<BackendTlsSpec>;
 
 const group = 'gateway.networking.k8s.io';
 
-/** The policy of a Service's port, `namespace/name:port`; one that names the port by its section comes before one for all. */
+/**
+ * The policy of a Service's port, `namespace/name:port`; one that names the port by its section precedes one for all.
+ */
 export function backendTlsFor(service: string, documents: GatewayDocuments): BackendTls | undefined {
   const { namespace, name, port } = placeOf(service);
   const section = portsOf(namespace, name, documents)?.find((one) => String(one.port) === port)?.name;
   const sorted = documents.backendTls.toSorted(byAge);
-  // Envoy Gateway takes the number for a name, too.
+  // Envoy Gateway accepts the number as a name, too.
   const ofSection = sorted.find((one) =>
     sectionsFor(one, namespace, name).some((wanted) => wanted !== undefined && (wanted === section || wanted === port)),
   );
   return ofSection ?? sorted.find((one) => sectionsFor(one, namespace, name).includes(undefined));
 }
 
-/** A policy that names a port of the Service that nobody knows: which one it was to protect cannot be said. */
+/** A policy that names an unknown port of the Service: what it was meant to protect is unknown. */
 export function lostBackendTls(
   service: string,
   documents: GatewayDocuments,
 ): { readonly policy: BackendTls; readonly why: string } | undefined {
   const { namespace, name, port } = placeOf(service);
-  const told = portsOf(namespace, name, documents);
-  const ports = told ?? [{ name: undefined, port: Number(port) }];
+  const known = portsOf(namespace, name, documents);
+  const ports = known ?? [{ name: undefined, port: Number(port) }];
   for (const policy of documents.backendTls) {
     const lost = sectionsFor(policy, namespace, name).find(
       (wanted) => wanted !== undefined && !ports.some((of) => of.name === wanted || String(of.port) === wanted),
     );
     if (lost === undefined) continue;
     const what = `BackendTLSPolicy ${keyOf(policy)} is for port '${lost}' of Service ${namespace}/${name}, which`;
-    const why = told === undefined ? `${what} only a document of that Service could tell` : `${what} it does not have`;
+    const why =
+      known === undefined
+        ? `${what} cannot be resolved without a document of that Service`
+        : `${what} it does not have`;
     return { policy, why };
   }
   return undefined;
@@ -54,7 +59,7 @@ function portsOf(namespace: string, name: string, { services }: GatewayDocuments
   return services.find((one) => one.namespace === namespace && one.name === name)?.spec.ports;
 }
 
-/** Which ports of a Service a policy is for; undefined among them: all. */
+/** The ports of a Service that a policy applies to; undefined among them: all. */
 function sectionsFor({ namespace: own, spec }: BackendTls, namespace: string, name: string): (string | undefined)[] {
   if (own !== namespace) return [];
   return spec.targetRefs.flatMap((ref) =>
@@ -62,7 +67,9 @@ function sectionsFor({ namespace: own, spec }: BackendTls, namespace: string, na
   );
 }
 
-/** The CA certificates, PEM, that a policy names, or `System`, and what is wrong with some of them; else why there are none. */
+/**
+ * The CA certificates (PEM) that a policy names, or `System`, with problems of some of them; else why there are none.
+ */
 export function authoritiesOf(
   { spec, namespace, name }: BackendTls,
   documents: GatewayDocuments,
@@ -72,7 +79,7 @@ export function authoritiesOf(
   const authorities = resolveAuthorities(caCertificateRefs, { group, kind: 'BackendTLSPolicy', namespace }, documents);
   const [first] = authorities.problems;
   const problem = `BackendTLSPolicy ${namespace}/${name}: ${first?.message ?? 'it names no CA certificate'}`;
-  // A listener's condition has a word of its own for this.
+  // A listener's condition has a reason of its own for this.
   const reason =
     first?.reason === 'InvalidCACertificateKind' ? 'InvalidKind' : (first?.reason ?? 'InvalidCACertificateRef');
   if (authorities.pem === '') return { problem, reason };
@@ -86,7 +93,7 @@ interface NoAuthority {
 
 interface Authorities {
   readonly ca: string;
-  /** The server has to be of one of those that are left: fewer than were meant, never more. */
+  /** The remaining authorities must have issued the server's certificate: fewer than configured, never more. */
   readonly lacking?: NoAuthority;
 }
 

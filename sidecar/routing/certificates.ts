@@ -1,5 +1,5 @@
-// The certificates that listeners show: when they end, and whether they bear the names that they are shown under. Clients
-// refuse what does not fit, so somebody should know before they do.
+// The certificates of listeners: when they expire, and whether they have the listener's host name. Clients refuse a
+// wrong certificate, so the operator should know first.
 
 import { X509Certificate } from 'node:crypto';
 import { readPemBlocks } from '../../cert-agent/identity/bundle.ts';
@@ -12,7 +12,7 @@ export interface ShownCertificate {
   readonly hostname: string | undefined;
   /** Milliseconds since 1970. */
   readonly notAfter: number;
-  /** Whether one of the listener's certificates bears its host name; true where it has none. */
+  /** Whether one of the listener's certificates has its host name; true if it has none. */
   readonly fits: boolean;
 }
 
@@ -21,10 +21,10 @@ export interface Worry {
   readonly message: string;
 }
 
-/** What is to end within this is said: long enough for somebody to come back from a weekend. */
+/** Certificates that expire within this are reported: long enough to return from a weekend. */
 const soonMs = 7 * 24 * 3_600_000;
 
-/** The certificate of each listener that is served, the one of several that ends first. */
+/** The certificate of each served listener; of several the one that expires first. */
 export function certificatesOf({ gateways }: Attachments): readonly ShownCertificate[] {
   return gateways.flatMap(({ listeners }) =>
     listeners
@@ -43,13 +43,13 @@ export function certificatesOf({ gateways }: Attachments): readonly ShownCertifi
   );
 }
 
-/** A wildcard of the listener must stand in the certificate; any other name may be covered by one. */
+/** A wildcard of the listener must be in the certificate; any other name may be covered by a wildcard there. */
 function bears(leaf: X509Certificate, hostname: string): boolean {
   if (hostname.startsWith('*.')) return leaf.subjectAltName?.split(', ').includes(`DNS:${hostname}`) === true;
   return leaf.checkHost(hostname) !== undefined;
 }
 
-/** What an operator should hear of them. `now` in milliseconds. */
+/** Warnings for the operator. `now` in milliseconds. */
 export function worriesOf(shown: readonly ShownCertificate[], now: number): readonly Worry[] {
   return shown.flatMap(({ listener, hostname, notAfter, fits }): Worry[] => [
     ...(fits
@@ -65,7 +65,7 @@ export function worriesOf(shown: readonly ShownCertificate[], now: number): read
       : [
           {
             code: 'certificate_ends_soon' as const,
-            message: `a certificate of listener ${listener} ends at ${new Date(notAfter).toISOString()}`,
+            message: `a certificate of listener ${listener} expires at ${new Date(notAfter).toISOString()}`,
           },
         ]),
   ]);

@@ -13,7 +13,7 @@ export interface Condition {
 /** Makes the conditions of one document. */
 export type Say = (type: string, holds: boolean, reason: string, message?: string) => Condition;
 
-/** `now` in milliseconds: when these conditions came to be. */
+/** `now` in milliseconds: the conditions' transition time. */
 export function sayFor({ generation }: { readonly generation: number }, now: number): Say {
   const time = new Date(now).toISOString().replace(/\.\d+Z$/, 'Z');
   return function say(type, holds, reason, message = '') {

@@ -1,10 +1,10 @@
-// What a directory of a gateway's documents says, as plain data: Gateway API's kinds, what they refer to (Services, Secrets,
-// ConfigMaps, Namespaces), and the policies that are attached to them. A document that is not valid is kept as what is
-// wrong with it, because others are served beside it and because what it was to protect must not be open.
+// The documents of a gateway as plain data: Gateway API's kinds, what they refer to (Services, Secrets, ConfigMaps,
+// Namespaces), and the policies that are attached to them. An invalid document is kept as its problems, because others
+// are served beside it and because what it was meant to protect must not be open.
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
 
-/** Where a document stands and what it is called. */
+/** A document's name and place. */
 export interface Named {
   readonly kind: string;
   readonly apiVersion: string;
@@ -21,17 +21,17 @@ export interface Document<Spec> extends Named {
   readonly spec: Spec;
 }
 
-/** A document that is not valid: what the standard's `Accepted` condition says of it. */
+/** An invalid document, for the standard's `Accepted` condition. */
 export interface RefusedDocument extends Named {
   readonly reason: string;
   readonly problems: readonly Problem[];
-  /** What it names as its parents or targets, where that could be read. */
+  /** Its parents or targets, as far as they are readable. */
   readonly parents: readonly ParentRef[];
 }
 
-/** A document of a kind that is not read and protects nothing. */
+/** A document of an unknown kind that protects nothing. */
 export interface PassedOver extends Named {
-  /** Whether another kind was meant, it seems. */
+  /** Whether the kind looks like a misspelling of another. */
   readonly isSlip: boolean;
   readonly message: string;
 }
@@ -68,7 +68,7 @@ export interface ListenerSpec {
   };
 }
 
-/** Which client certificates a listener takes. */
+/** Which client certificates a listener accepts. */
 export interface ClientValidation {
   readonly caCertificateRefs: readonly ObjectRef[];
   readonly mode?: 'AllowValidOnly' | 'AllowInsecureFallback';
@@ -88,10 +88,10 @@ export interface GatewaySpec {
   readonly listeners: readonly ListenerSpec[];
   readonly addresses?: readonly { readonly type: string; readonly value?: string }[];
   readonly infrastructure?: { readonly parametersRef?: { readonly kind: string; readonly name: string } };
-  /** What `tls.backend` was called before. */
+  /** The former name of `tls.backend`. */
   readonly backendTLS?: unknown;
   readonly tls?: {
-    /** Which certificate backends are to be shown: not served. */
+    /** The certificate to present to backends: not supported. */
     readonly backend?: unknown;
     readonly frontend?: {
       readonly default?: { readonly validation?: ClientValidation };
@@ -151,7 +151,9 @@ export interface HttpMatch {
   readonly headers?: readonly ValueMatch[];
   readonly queryParams?: readonly ValueMatch[];
   readonly method?: string;
-  /** Of a broken rule: it covers more than was written, because what was meant by its path, or by the rest, cannot be told. */
+  /**
+   * For a broken rule: it covers more than was written, because its path, or another part of its match, is unreadable.
+   */
   readonly widened?: 'path' | 'rest';
 }
 
@@ -170,7 +172,7 @@ export interface RouteRule {
   readonly timeouts?: { readonly request?: string; readonly backendRequest?: string };
   readonly retry?: { readonly codes?: readonly number[]; readonly attempts?: number; readonly backoff?: string };
   readonly sessionPersistence?: SessionPersistence;
-  /** Why it cannot be served: it answers 500 to what its matches cover, and has nothing else but its name. */
+  /** Why it cannot be served: it answers 500 to everything its matches cover, and has only its name besides. */
   readonly broken?: { readonly reason: string; readonly message: string };
 }
 
@@ -219,12 +221,12 @@ export interface BackendTlsSpec {
   readonly options?: Readonly<Record<string, string>>;
 }
 
-/** A Kubernetes Service: that it exists, with which ports, and what these speak. */
+/** A Kubernetes Service: its ports and their protocols. */
 export interface ServiceSpec {
   readonly ports: readonly { readonly name?: string; readonly port: number; readonly appProtocol?: string }[];
 }
 
-/** What a Secret or ConfigMap holds, decoded. Never logged, never shown. */
+/** The decoded data of a Secret or ConfigMap. Never logged, never shown. */
 export interface DataSpec {
   readonly type?: string;
   readonly data: Readonly<Record<string, string>>;
@@ -234,24 +236,24 @@ export interface NamespaceSpec {
   readonly labels: Readonly<Record<string, string>>;
 }
 
-/** The route kinds, whose order here is that of their specs. */
+/** The route kinds, in the order of their specs. */
 export type RouteKind = 'HTTPRoute' | 'GRPCRoute' | 'TLSRoute' | 'TCPRoute';
 
 export type RouteDocument = Document<RouteSpec<HttpRule | GrpcRule>> & {
   readonly kind: RouteKind;
-  /** Of one that stands in the place of a document that is not valid: all its rules are broken. */
+  /** For the stand-in of an invalid document: all its rules are broken. */
   readonly refusal?: Refusal;
 };
 
-/** Why a route is refused as a whole, and what of it cannot be told. */
+/** Why a route is refused as a whole, and which parts of it are unreadable. */
 export interface Refusal {
   readonly reason: string;
   readonly problems: readonly Problem[];
-  /** It may have been for every host of its listeners, before all others. */
+  /** It may have been for every host of its listeners, and take precedence over all others. */
   readonly isAnyHost: boolean;
-  /** It may have been for every Gateway that takes it. */
+  /** It may have been for every Gateway that accepts it. */
   readonly isAnyParent: boolean;
-  /** Gateways of these names, in whatever namespace, may have been meant. */
+  /** Gateways with these names, in any namespace, may have been meant. */
   readonly parentNames: readonly string[];
 }
 
@@ -272,7 +274,7 @@ export interface GatewayDocuments {
   readonly namespaces: readonly Document<NamespaceSpec>[];
   readonly refused: readonly RefusedDocument[];
   readonly passedOver: readonly PassedOver[];
-  /** What is served all the same, with what it should be written as. */
+  /** Documents that are served, with a suggestion how to write them. */
   readonly warnings: readonly Problem[];
 }
 
@@ -281,7 +283,9 @@ export function keyOf({ namespace, name }: { readonly namespace: string; readonl
   return `${namespace}/${name}`;
 }
 
-/** Older first, then by `namespace/name`: how Gateway API breaks ties. What has no age is younger than what has one. */
+/**
+ * Older first, then by `namespace/name`: how Gateway API breaks ties. A document without age counts as the youngest.
+ */
 export function byAge(a: Named, b: Named): number {
   const [first, second] = [a.createdAt ?? Number.POSITIVE_INFINITY, b.createdAt ?? Number.POSITIVE_INFINITY];
   if (first !== second) return first - second;

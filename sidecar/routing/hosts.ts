@@ -1,4 +1,4 @@
-// Host names of listeners and routes: which of them match, which of two is the more precise, and what two sets have in
+// Host names of listeners and routes: which of them match, which of two is more precise, and what two sets have in
 // common. Gateway API v1, `Hostname`: a wildcard stands for one or more labels, never for none.
 
 /** Does `pattern` (undefined matches all) match a host in lower case, without port? */
@@ -12,11 +12,11 @@ export function hostMatches(pattern: string | undefined, host: string): boolean 
 export const maxHost = 253;
 
 /**
- * The patterns that match a host, the more precise first: itself, then wildcards from the longest on, then `*`. (HTTPRoute
- * `hostnames`: most characters in a matching non-wildcard name, then most characters in a matching name.)
+ * The patterns that match a host, the most precise first: itself, then wildcards from the longest on, then `*`.
+ * (HTTPRoute `hostnames`: most characters in a matching non-wildcard name, then most characters in a matching name.)
  */
 export function patternsFor(host: string): readonly string[] {
-  // No name is as long as this: one of thirty thousand labels would make as many patterns.
+  // No name is this long: one of thirty thousand labels would yield as many patterns.
   if (host.length > maxHost) return ['*'];
   const patterns = [host];
   // From the second character on: a wildcard stands for a label, and `.example.com` has none in its place.
@@ -26,7 +26,7 @@ export function patternsFor(host: string): readonly string[] {
   return patterns;
 }
 
-/** What both match, as a pattern; undefined when there is nothing. Either may be undefined, which matches all. */
+/** The pattern of what both match; undefined if nothing. Either may be undefined, which matches all. */
 export function intersectHosts(a: string | undefined, b: string | undefined): string | undefined {
   if (a === undefined) return b ?? '*';
   if (b === undefined) return a;

@@ -1,4 +1,5 @@
-// The listeners of all Gateways: which can be served, on which port, with which certificates, and why the others are not.
+// The listeners of all Gateways: which can be served, on which port, with which certificates, and why the others
+// cannot.
 
 import type { TlsVersion } from '../protocol/tls.ts';
 import type { Condition, Say } from './conditions.ts';
@@ -23,26 +24,26 @@ import {
 } from './references.ts';
 import { readTlsOptions, type TlsOptions } from './tls-options.ts';
 
-/** A listener with what it is served by. */
+/** A listener, resolved. */
 export interface ListenerState {
   readonly gateway: Document<GatewaySpec>;
   readonly spec: ListenerSpec;
   readonly supportedKinds: readonly { readonly group: string; readonly kind: string }[];
   readonly certificates: readonly ServedPair[];
   readonly clients: ClientCheck | undefined;
-  /** Undefined: that of gateway.yaml. */
+  /** Undefined: the one of gateway.yaml. */
   readonly minVersion: TlsVersion | undefined;
-  /** All but `Programmed`, and nothing of routes. */
+  /** All but `Programmed`, and none about routes. */
   readonly conditions: readonly Condition[];
   /** Whether it is served. */
   readonly programmed: boolean;
-  /** What may share its port: `http`, `tls` or `tcp`; undefined for a protocol that is not served. */
+  /** What may share its port: `http`, `tls` or `tcp`; undefined for an unsupported protocol. */
   readonly family: string | undefined;
   /** `host:port`, the host empty for all addresses. */
   readonly place: string;
 }
 
-/** Which client certificates are asked for. */
+/** Which client certificates are requested. */
 export interface ClientCheck {
   /** PEM. */
   readonly authorities: string;
@@ -57,10 +58,13 @@ const kindsOf: Readonly<Record<string, readonly string[]>> = {
   TCP: ['TCPRoute'],
 };
 
-/** What may share a port: a client says by SNI which of the listeners it means. */
+/** What may share a port: a client selects the listener by SNI. */
 const families: Readonly<Record<string, string>> = { HTTP: 'http', HTTPS: 'tls', TLS: 'tls', TCP: 'tcp' };
 
-/** Every listener of every Gateway, older Gateways first; of two for one place the one that is served there has it, else the older. */
+/**
+ * Every listener of every Gateway, older Gateways first. Of two for one place the one in force keeps it, else the
+ * older.
+ */
 export function stateListeners(documents: GatewayDocuments, world: GatewayWorld): readonly ListenerState[] {
   const owners = new Map<string, GatewayPlace>();
   for (const one of world.inForce.places)
@@ -84,7 +88,7 @@ function stateListener(
   const certificates: ServedPair[] = [];
   const problems: Unresolved[] = unsupported.map((kind) => ({
     reason: 'InvalidRouteKinds',
-    message: `a listener of protocol ${spec.protocol} takes no ${kind}`,
+    message: `a listener of protocol ${spec.protocol} does not accept a ${kind}`,
   }));
   for (const ref of tls ? (spec.tls?.certificateRefs ?? []) : []) {
     const { pair, problem: why } = resolveCertificate(ref, gateway, documents, world);
@@ -119,7 +123,7 @@ function stateListener(
           'Accepted',
           false,
           refusal === undefined ? 'NoValidCACertificate' : refusal === conflict ? 'Invalid' : refusal.reason,
-          refusal?.message ?? 'none of the authorities for client certificates can be had',
+          refusal?.message ?? 'none of the authorities for client certificates can be resolved',
         ),
     say('Conflicted', conflict !== undefined, conflict?.reason ?? 'NoConflicts', conflict?.message),
     problem === undefined
@@ -133,7 +137,7 @@ function stateListener(
         'OverlappingTLSConfig',
         true,
         'OverlappingHostnames',
-        `a host of listener ${twin} may be asked for on a connection to this one: such requests get 421`,
+        `a client may request a host of listener ${twin} on a connection to this one: such requests get 421`,
       ),
     );
   const servable = !tls || certificates.length > 0;
@@ -151,7 +155,7 @@ function stateListener(
   };
 }
 
-/** The whole list, `Programmed` with it. */
+/** The whole list, including `Programmed`. */
 export function conditionsOf(listener: ListenerState, now: number): readonly Condition[] {
   const say = sayFor(listener.gateway, now);
   return [
@@ -193,20 +197,20 @@ export function gatewayConditions(
             'InsecureFrontendValidationMode',
             true,
             'ConfigurationChanged',
-            'AllowInsecureFallback lets in whoever shows no good certificate',
+            'AllowInsecureFallback admits clients without a valid certificate',
           ),
         ]
       : []),
   ];
 }
 
-/** The standard wants it said where a client's certificate may be missing. */
+/** The standard requires a condition if a client's certificate may be missing. */
 function isInsecure({ tls }: GatewaySpec): boolean {
   const { default: usual, perPort = [] } = tls?.frontend ?? {};
   return [usual, ...perPort.map((one) => one.tls)].some((one) => one?.validation?.mode === 'AllowInsecureFallback');
 }
 
-/** What a Gateway asks for as a whole that is not served: nothing of it is then. */
+/** A setting of a Gateway as a whole that is not supported: nothing of it is served then. */
 function gatewayRefusal({ addresses = [], infrastructure, tls, backendTLS }: GatewaySpec): Unresolved | undefined {
   const other = addresses.find(({ type }) => type !== 'IPAddress');
   const reason = 'UnsupportedAddress';
@@ -216,9 +220,9 @@ function gatewayRefusal({ addresses = [], infrastructure, tls, backendTLS }: Gat
   if (parametersRef !== undefined)
     return {
       reason: 'InvalidParameters',
-      message: `${parametersRef.kind} ${parametersRef.name} is nothing known here`,
+      message: `${parametersRef.kind} ${parametersRef.name} is not supported`,
     };
-  // `backendTLS` is what `tls.backend` was called before.
+  // `backendTLS` is the former name of `tls.backend`.
   const shown = tls?.backend !== undefined ? 'tls.backend' : backendTLS !== undefined ? 'backendTLS' : undefined;
   if (shown !== undefined)
     return { reason: 'Invalid', message: `'${shown}' is not served: a gateway shows backends its own SVID` };
@@ -226,7 +230,7 @@ function gatewayRefusal({ addresses = [], infrastructure, tls, backendTLS }: Gat
 }
 
 function routeKinds({ protocol, allowedRoutes, tls }: ListenerSpec): { kinds: string[]; unsupported: string[] } {
-  // What passes through unread has nothing to show a TCPRoute but the ciphertext.
+  // With passthrough a TCPRoute would only get ciphertext.
   const possible = protocol === 'TLS' && tls?.mode === 'Passthrough' ? ['TLSRoute'] : (kindsOf[protocol] ?? []);
   const asked = allowedRoutes?.kinds;
   if (asked === undefined || asked.length === 0) return { kinds: [...possible], unsupported: [] };
@@ -237,13 +241,13 @@ function routeKinds({ protocol, allowedRoutes, tls }: ListenerSpec): { kinds: st
   };
 }
 
-/** A listener without a certificate is told of that first: it is closed either way. */
+/** For a listener without a certificate that problem comes first: it is closed either way. */
 function optionsRefusal({ tls }: ListenerSpec, options: TlsOptions | Unresolved): Unresolved | undefined {
   const isTold = tls?.mode !== 'Passthrough' && (tls?.certificateRefs ?? []).length === 0;
   return 'reason' in options && !isTold ? options : undefined;
 }
 
-/** What `tls.options` come to, and whether there is anything that they could be about; what is asked in vain is refused. */
+/** The effective `tls.options`; options without effect on this listener are refused. */
 function tlsOptionsOf(gateway: GatewaySpec, spec: ListenerSpec, terminates: boolean): TlsOptions | Unresolved {
   const { options = {}, frontendValidation } = spec.tls ?? {};
   const vain = (what: string): Unresolved => ({
@@ -263,27 +267,27 @@ function tlsOptionsOf(gateway: GatewaySpec, spec: ListenerSpec, terminates: bool
   return read;
 }
 
-/** Whose certificates clients have to show. MUTUAL without more means the `ca.crt` beside the listener's own certificate. */
+/** The authorities for client certificates. MUTUAL alone means the `ca.crt` beside the listener's own certificate. */
 function validationOf(
   gateway: GatewaySpec,
   spec: ListenerSpec,
   options: TlsOptions | Unresolved,
 ): ClientValidation | undefined {
-  const said = clientValidationOf(gateway, spec);
-  if ('reason' in options || options.clients !== 'MUTUAL') return said;
-  if (said === undefined) return { caCertificateRefs: spec.tls?.certificateRefs?.slice(0, 1) ?? [] };
-  // MUTUAL lets no client in without one.
-  return { ...said, mode: 'AllowValidOnly' };
+  const validation = clientValidationOf(gateway, spec);
+  if ('reason' in options || options.clients !== 'MUTUAL') return validation;
+  if (validation === undefined) return { caCertificateRefs: spec.tls?.certificateRefs?.slice(0, 1) ?? [] };
+  // MUTUAL admits no client without one.
+  return { ...validation, mode: 'AllowValidOnly' };
 }
 
-/** GEP-91: the Gateway's own say by port, then its default, then the listener's older field. */
+/** GEP-91: the Gateway's own setting for the port, then its default, then the listener's older field. */
 function clientValidationOf({ tls }: GatewaySpec, listener: ListenerSpec): ClientValidation | undefined {
   const perPort = tls?.frontend?.perPort?.find(({ port }) => port === listener.port);
   if (perPort !== undefined) return perPort.tls.validation;
   return tls?.frontend?.default?.validation ?? listener.tls?.frontendValidation;
 }
 
-/** GEP-3567: another listener of the port whose certificates may be good for hosts of this one, too. */
+/** GEP-3567: another listener of the port whose certificates may also be valid for hosts of this one. */
 function overlapOf({ listeners }: GatewaySpec, spec: ListenerSpec): string | undefined {
   if (spec.protocol !== 'HTTPS') return undefined;
   return listeners.find(
@@ -296,10 +300,10 @@ function overlapOf({ listeners }: GatewaySpec, spec: ListenerSpec): string | und
   )?.name;
 }
 
-/** Of two that cannot be told apart neither is served: which one was meant nobody can say. */
+/** Of two that cannot be told apart neither is served: it is unknown which was meant. */
 function conflictOf({ listeners }: GatewaySpec, spec: ListenerSpec): Unresolved | undefined {
   for (const other of listeners) {
-    // One of a protocol that is not served takes no port from anybody.
+    // A listener of an unsupported protocol takes no port.
     if (other === spec || other.port !== spec.port || families[other.protocol] === undefined) continue;
     const sameHost = (other.hostname ?? '') === (spec.hostname ?? '');
     if (families[other.protocol] !== families[spec.protocol] || (sameHost && other.protocol !== spec.protocol))
@@ -342,7 +346,7 @@ function placeOf(gateway: Document<GatewaySpec>, spec: ListenerSpec, { listeners
   return mapped ?? `${gateway.spec.addresses?.[0]?.value ?? ''}:${spec.port}`;
 }
 
-/** Whether a Gateway would still be served where it was. */
+/** Whether a Gateway would still be served at its place. */
 function isStillMeant(
   { gateway, host, port }: GatewayPlace,
   { gateways }: GatewayDocuments,
@@ -358,7 +362,7 @@ function isStillMeant(
   );
 }
 
-/** Whoever binds all addresses binds each; a port that the system chooses is nobody's. */
+/** A listener on all addresses overlaps every other; a port that the system chooses overlaps none. */
 function overlaps(a: Omit<GatewayPlace, 'gateway'>, b: Omit<GatewayPlace, 'gateway'>): boolean {
   const isAll = ({ host }: Pick<GatewayPlace, 'host'>): boolean => ['', '0.0.0.0', '[::]', '::'].includes(host);
   return a.port === b.port && a.port !== '0' && (a.host === b.host || isAll(a) || isAll(b));

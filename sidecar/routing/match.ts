@@ -1,5 +1,5 @@
-// Does a request match what a rule asks beside its path? Header names without regard to case, of query parameters that are
-// repeated the first (HTTPRoute `matches`). Regular expressions match the whole value, in linear time.
+// Does a request match the conditions of a rule besides its path? Header names are case-insensitive, and of repeated
+// query parameters the first counts (HTTPRoute `matches`). Regular expressions match the whole value, in linear time.
 
 import type { Exchange } from '../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
@@ -10,7 +10,7 @@ export interface Matcher {
   readonly method: string | undefined;
   readonly headers: readonly ValueTest[];
   readonly queryParams: readonly ValueTest[];
-  /** A gRPC method of whatever service: the path's second and last segment. */
+  /** A gRPC method of any service: the path's second and last segment. */
   readonly grpcMethod?: string | undefined;
 }
 
@@ -19,7 +19,10 @@ export interface ValueTest {
   readonly test: (value: string) => boolean;
 }
 
-/** The tests of a list of matches; of two for one name the first counts. @throws Error for what is no regular expression. */
+/**
+ * The tests of a list of matches; of two for one name the first counts.
+ * @throws Error for an invalid regular expression.
+ */
 export function compileValues(matches: readonly ValueMatch[], fold: boolean): readonly ValueTest[] {
   const seen = new Set<string>();
   return matches.flatMap(({ type, name, value }): ValueTest[] => {
@@ -30,15 +33,15 @@ export function compileValues(matches: readonly ValueMatch[], fold: boolean): re
   });
 }
 
-/** The method that a preflight asks for; undefined where the request is none. */
+/** The method that a preflight is for; undefined if the request is none. */
 export function preflightFor(exchange: Exchange): string | undefined {
   if (exchange.method !== 'OPTIONS' || !headerOf(exchange, 'origin')) return undefined;
   return headerOf(exchange, 'access-control-request-method');
 }
 
 /**
- * The method of the request that this is the preflight of, which may be another rule's than OPTIONS is; undefined where it is none as
- * browsers send it: they add neither a body nor credentials (Fetch standard, section 4.8).
+ * The method of the request that this preflight is for, which may match another rule than OPTIONS does. Undefined if it
+ * is not a preflight as browsers send it: they add neither a body nor credentials (Fetch standard, section 4.8).
  */
 export function requestBehind(exchange: Exchange): string | undefined {
   const hasCredentials =
@@ -46,13 +49,13 @@ export function requestBehind(exchange: Exchange): string | undefined {
   return exchange.framing === 0 && !hasCredentials ? preflightFor(exchange) : undefined;
 }
 
-/** The headers, in lower case, that the request will have which a preflight asks for; their values it does not say. */
+/** The headers, in lower case, that a preflight announces for its request; it does not give their values. */
 export function announcedBy(exchange: Exchange): ReadonlySet<string> {
   const list = headerOf(exchange, 'access-control-request-headers') ?? '';
   return new Set(list.split(',').map((one) => one.trim().toLowerCase()));
 }
 
-/** Does the request have all of it, being of this method? Headers that are `announced` have whatever value is asked for. */
+/** Does the request, with this method, match all of it? Headers that are `announced` match any value. */
 export function matchesRest(
   { method, headers, queryParams, grpcMethod }: Matcher,
   exchange: Exchange,
@@ -76,7 +79,7 @@ export function matchesRest(
   });
 }
 
-/** `/any.Service/Method`, and nothing more of a path. */
+/** `/any.Service/Method`, and no further segments. */
 function callsMethod(path: string, method: string): boolean {
   const slash = path.length - method.length - 1;
   return slash > 1 && path.indexOf('/', 1) === slash && path.endsWith(method);

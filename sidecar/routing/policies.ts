@@ -1,7 +1,7 @@
-// Which policy holds for which rule. Envoy Gateway's order: a policy of the rule itself, then of its route, then of the
-// listener, then of the Gateway. The nearer takes the place of the farther, unless its `mergeType` lays it over the policy of
-// the listener or Gateway. What is lost that way is named, and is an error where the farther one is required. Of two policies
-// for one target the one that is in force holds, else the older, and the other is told so.
+// Which policy applies to which rule. Envoy Gateway's order: a policy of the rule itself, then of its route, then of
+// the listener, then of the Gateway. The nearer takes the place of the farther, unless its `mergeType` merges it with
+// the policy of the listener or Gateway. What is lost that way is reported, and is an error if the farther one is
+// required. Of two policies for one target the one in force applies, else the older, and the other's status says so.
 
 import type { Condition, Say } from './conditions.ts';
 import { sayFor } from './conditions.ts';
@@ -15,19 +15,19 @@ export interface Target {
   readonly sectionName?: string | undefined;
 }
 
-/** What a policy must have to be attached. */
+/** What a policy needs in order to be attached. */
 export interface Attachable {
   readonly namespace: string;
   readonly name: string;
   readonly targets: readonly Target[];
   readonly createdAt?: number;
-  /** It is laid over a farther one. */
+  /** It is merged with a farther one. */
   readonly mergeType?: string;
   /** Nothing of it may be lost to a nearer one. */
   readonly required?: boolean;
 }
 
-/** Where a rule stands. */
+/** Where a rule belongs. */
 export interface RulePlace {
   readonly kind: string;
   readonly namespace: string;
@@ -51,61 +51,62 @@ export interface PolicyStatus<P> {
 
 /** Policies of one kind, attached. */
 export interface PolicyTable<P extends Attachable> {
-  /** The policy that holds for a rule. */
+  /** The policy that applies to a rule. */
   policyFor(place: RulePlace): P | undefined;
   readonly statuses: readonly PolicyStatus<P>[];
-  /** A sentence for each policy of which something is lost to a nearer one. */
+  /** A sentence for each policy that loses something to a nearer one. */
   readonly losses: readonly string[];
-  /** Which policy has each target: a policy that comes later does not take it. */
+  /** The policy of each target: a later policy does not take it. */
   readonly owners: ReadonlyMap<string, string>;
 }
 
-/** What is particular to a kind of policy. */
+/** The specifics of a kind of policy. */
 export interface PolicyKind<P> {
   readonly kind: string;
-  /** As Envoy Gateway's conditions call several of them. */
+  /** The plural in Envoy Gateway's conditions. */
   readonly plural: string;
-  /** Why one that is well formed cannot be served. */
+  /** Why a well-formed policy cannot be served. */
   refusalOf(policy: P): string | undefined;
-  /** What stands in the place of one that cannot be served as it was meant: it closes all that it is attached to. */
+  /** The stand-in for a policy that cannot be served as written: it closes everything that it is attached to. */
   closing(policy: P, why: string): P;
-  /** What `policy` is together with `below`, or alone; or why it is nothing. */
+  /** `policy` merged with `below`, or alone; or why that is impossible. */
   mergedWith(policy: P, below: P | undefined): P | { readonly problem: string };
-  /** What of `below` does not hold where `policy` does, by the names of its parts. */
+  /** What of `below` is lost if `policy` applies, by the names of its parts. */
   lostOf(below: P, policy: P): readonly string[];
-  /** Parts of `policy` by which `below` means less than it did. */
+  /** Parts of `policy` that weaken `below`. */
   weakening(below: P, policy: P): readonly string[];
 }
 
-/** An owner of a target. */
+/** The owner of a target. */
 interface Owner<P> {
-  /** `Gateway shop/g web`; the last word is empty for a whole. */
+  /** `Gateway shop/g web`; the last word is empty for the whole Gateway. */
   readonly key: string;
   readonly policy: P;
 }
 
-/** What became of one target's policy. */
+/** The outcome for one target's policy. */
 interface Fate {
   readonly listeners: Set<string>;
   readonly routes: Set<string>;
   readonly rules: Set<string>;
-  /** By which policies it is laid over others. */
+  /** The policies that it is merged with. */
   readonly mergedWith: Set<string>;
   readonly refusals: Set<string>;
 }
 
 interface Resolved<P> {
   readonly held: P;
-  /** Why it is closed, where it is. */
+  /** Why it is closed, if it is. */
   readonly refusal: string | undefined;
   readonly parent: Owner<P> | undefined;
-  /** Those behind it, each with what of it is lost. */
+  /** The policies behind it, each with what it loses. */
   readonly behind: readonly { readonly owner: Owner<P>; readonly lost: readonly string[] }[];
 }
 
 /**
- * Attaches policies. One that names a section that its target does not have was to protect some part of it, and it cannot be
- * told which: the whole target is closed, where Envoy Gateway would leave it open. `places` are those of all rules.
+ * Attaches policies. A policy that names a section that its target does not have was meant to protect some part of it,
+ * and it is unknown which: the whole target is closed, where Envoy Gateway would leave it open. `places` are those of
+ * all rules.
  */
 export function attachPolicies<P extends Attachable>(
   policies: readonly P[],
@@ -127,7 +128,7 @@ class Attaching<P extends Attachable> {
   readonly #reserved = new Map<string, P>();
   /** What a policy that names a missing section closes, by its target. */
   readonly #lost = new Map<string, P>();
-  /** Targets that two policies have of which one must not be lost. */
+  /** Targets with two policies, of which a required one would be lost. */
   readonly #closed = new Map<string, P>();
   readonly #resolved = new Map<string, Resolved<P>>();
   readonly #fates = new Map<string, Fate>();
@@ -175,36 +176,36 @@ class Attaching<P extends Attachable> {
     };
   }
 
-  /** Gives a policy its target, unless another one has it. `key` where it has got it. */
+  /** Gives a policy its target, unless another one has it. Returns `key` if it got it. */
   #claim(policy: P, target: Target) {
     const { namespace } = policy;
     const ancestorRef = { ...target, namespace };
-    const told = (condition: Condition, key?: string) => ({ ancestorRef, conditions: [condition], key });
+    const result = (condition: Condition, key?: string) => ({ ancestorRef, conditions: [condition], key });
     const say = this.#say;
     if (!isThere(target, namespace, this.#documents)) {
       const why = `there is no ${nameOf(target, namespace)}`;
       const whole = { ...target, sectionName: undefined };
       if (target.sectionName !== undefined && isThere(whole, namespace, this.#documents))
         this.#lost.set(`${target.kind} ${namespace}/${target.name}`, this.#kind.closing(policy, why));
-      return told(say('Accepted', false, 'TargetNotFound', why));
+      return result(say('Accepted', false, 'TargetNotFound', why));
     }
     const key = keyOf(target, namespace);
     const reserved = this.#reserved.get(key);
     const owner = this.#owners.get(key) ?? (reserved === policy ? undefined : reserved);
-    if (owner !== undefined) return told(say('Accepted', false, 'Conflicted', this.#conflict(key, policy, owner)));
+    if (owner !== undefined) return result(say('Accepted', false, 'Conflicted', this.#conflict(key, policy, owner)));
     this.#owners.set(key, policy);
     const refusal = this.#kind.refusalOf(policy);
-    return told(
+    return result(
       refusal === undefined ? say('Accepted', true, 'Accepted') : say('Accepted', false, 'Invalid', refusal),
       key,
     );
   }
 
-  /** Of two policies with one target one is lost, whichever is taken: where either must not be, the target is closed. */
+  /** Of two policies with one target one is lost: if either is required, the target is closed. */
   #conflict(key: string, policy: P, owner: P): string {
     const required = [policy, owner].find((one) => one.required === true);
-    if (required === undefined) return `${named(owner)} has the same target, and comes first`;
-    const why = `${named(policy)} and ${named(owner)} have the same target, and ${named(required)} has to be inherited (sallyport.dev/inherit: required)`;
+    if (required === undefined) return `${named(owner)} has the same target and comes first`;
+    const why = `${named(policy)} and ${named(owner)} have the same target, and ${named(required)} must be inherited (sallyport.dev/inherit: required)`;
     this.#closed.set(key, this.#kind.closing(required, why));
     return why;
   }
@@ -228,12 +229,12 @@ class Attaching<P extends Attachable> {
     const key = owners.map((one) => one.key).join('\n');
     const known = this.#resolved.get(key);
     if (known !== undefined) return known;
-    const resolved = this.#judge(nearest, behind);
+    const resolved = this.#settle(nearest, behind);
     this.#resolved.set(key, resolved);
     return resolved;
   }
 
-  #judge(nearest: Owner<P>, behind: readonly Owner<P>[]): Resolved<P> {
+  #settle(nearest: Owner<P>, behind: readonly Owner<P>[]): Resolved<P> {
     const { policy } = nearest;
     const close = (why: string, parent?: Owner<P>): Resolved<P> => ({
       ...{ held: this.#kind.closing(policy, why), refusal: why, parent },
@@ -246,7 +247,7 @@ class Attaching<P extends Attachable> {
         parent: undefined,
         behind: behind.map((owner) => ({ owner, lost: [] })),
       };
-    // Envoy Gateway's: of what is behind, only the policy of a listener or a Gateway is laid under.
+    // Envoy Gateway's rule: only the policy of a listener or a Gateway is merged.
     const parent = policy.mergeType === undefined ? undefined : behind.find(({ key }) => key.startsWith('Gateway '));
     const held = policy.mergeType === undefined ? policy : this.#kind.mergedWith(policy, parent?.policy);
     if ('problem' in held) return close(held.problem, parent);
@@ -258,15 +259,15 @@ class Attaching<P extends Attachable> {
         lost.length > 0
           ? `${quoted(lost)} of ${this.#kind.kind} ${named(owner.policy)} would be lost`
           : weakening.length > 0
-            ? `${quoted(weakening)} would be a way around ${this.#kind.kind} ${named(owner.policy)}`
+            ? `${quoted(weakening)} would bypass ${this.#kind.kind} ${named(owner.policy)}`
             : undefined;
       if (what !== undefined)
-        return close(`${what}, and that one has to be inherited (sallyport.dev/inherit: required)`, parent);
+        return close(`${what}, which must be inherited (sallyport.dev/inherit: required)`, parent);
     }
     return { held, refusal: undefined, parent, behind: losing };
   }
 
-  /** What holds for a rule, told to all whom it concerns. */
+  /** Records the policy of a rule for the statuses of all policies concerned. */
   #note(place: RulePlace): void {
     const owners = this.#ownersOf(place);
     const resolved = this.#resolve(owners);
@@ -361,13 +362,13 @@ function gatewayOf({ gatewayNamespace, gateway }: RulePlace): string {
   return `Gateway ${gatewayNamespace}/${gateway}`;
 }
 
-/** Where the policy of `key` holds. */
+/** The place where the policy of `key` applies. */
 function placeName(key: string, place: RulePlace): string {
   if (key.startsWith('Gateway ')) return `listener ${place.listener} of ${gatewayOf(place)}`;
   return key.endsWith(' ') ? routeOf(place) : `rule ${place.rule} of ${routeOf(place)}`;
 }
 
-/** The first of them, and how many more. */
+/** The first few, and how many more. */
 function listed(all: readonly string[]): string {
   return all.length <= 5 ? all.join(', ') : `${all.slice(0, 5).join(', ')} and ${all.length - 5} more`;
 }
@@ -393,7 +394,7 @@ function order(a: Attachable, b: Attachable): number {
   return first < second ? -1 : first > second ? 1 : 0;
 }
 
-/** A target that is not valid is there all the same: it is not served, and neither is what comes through it. */
+/** An invalid target counts as existing: it is not served, and neither is anything behind it. */
 function isThere(
   { kind, name, sectionName }: Target,
   namespace: string,

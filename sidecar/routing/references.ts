@@ -1,5 +1,5 @@
-// What documents refer to: backends, certificates, authorities. A reference is resolved or says why it is not, in the
-// standard's words; across namespaces it needs a ReferenceGrant of the namespace that it leads to.
+// What documents refer to: backends, certificates, authorities. A reference is resolved, or gives the standard's reason
+// why not; across namespaces it needs a ReferenceGrant of the target's namespace.
 
 import { X509Certificate } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
@@ -8,7 +8,7 @@ import { formatPem, readPemBlocks } from '../../cert-agent/identity/bundle.ts';
 import { parseKey } from '../../cert-agent/identity/keys.ts';
 import type { BackendRef, DataSpec, Document, GatewayDocuments, ObjectRef } from './documents.ts';
 
-/** What a gateway knows beside its documents. */
+/** What a gateway knows beyond its documents. */
 export interface GatewayWorld {
   /** The upstream of a Service's port, by `namespace/name:port`. */
   readonly backends: Readonly<Record<string, string>>;
@@ -16,17 +16,19 @@ export interface GatewayWorld {
   readonly certificates: Readonly<Record<string, PemPair>>;
   /** Where a Gateway's port is served, by `namespace/name:port`; absent: on all addresses, under its own number. */
   readonly listeners: Readonly<Record<string, string>>;
-  /** What was last served of each Secret: while files are written one after the other, key and certificate do not fit. */
+  /**
+   * The last served pair of each Secret: while files are written one after the other, key and certificate do not match.
+   */
   readonly lastCertificates: ReadonlyMap<string, ServedPair>;
-  /** What was served last: it goes on where something that comes wants the same. */
+  /** What was served last: it stays if something new claims the same. */
   readonly inForce: InForce;
   /** Wall clock, milliseconds. */
   readonly now: number;
 }
 
-/** What of a generation the next one does not take away from whom it has served. */
+/** What a new generation does not take away from those that were served. */
 export interface InForce {
-  /** Routes as `kind namespace/name`, by listener (`namespace/gateway/section`): of equal matches the first holds. */
+  /** Routes as `kind namespace/name`, by listener (`namespace/gateway/section`): of equal matches the first wins. */
   readonly routes: ReadonlyMap<string, readonly string[]>;
   readonly places: readonly GatewayPlace[];
 }
@@ -48,7 +50,7 @@ export interface ServedPair extends PemPair {
   readonly secret: string;
 }
 
-/** Why a reference leads nowhere: the standard's reason, and a sentence. */
+/** Why a reference cannot be resolved: the standard's reason, and a sentence. */
 export interface Unresolved {
   readonly reason: string;
   readonly message: string;
@@ -60,12 +62,12 @@ export interface ResolvedBackend {
   /** `namespace/name:port`. */
   readonly key: string;
   readonly namespace: string;
-  /** Undefined: the Service is there and has no endpoint, so far as we were told. */
+  /** Undefined: the Service exists without any known endpoint. */
   readonly upstream: string | undefined;
   readonly problem: Unresolved | undefined;
 }
 
-/** Whether `from` (kind and namespace) may refer to `to`. Within a namespace always. */
+/** Whether `from` (kind and namespace) may refer to `to`. Always allowed within a namespace. */
 export function isGranted(
   { grants }: GatewayDocuments,
   from: { readonly group: string; readonly kind: string; readonly namespace: string },
@@ -82,7 +84,7 @@ export function isGranted(
   );
 }
 
-/** Where a route's backend leads. */
+/** Resolves a route's backend. */
 export function resolveBackend(
   ref: BackendRef,
   route: { readonly kind: string; readonly namespace: string },
@@ -95,12 +97,12 @@ export function resolveBackend(
     ...{ ref, key, namespace, problem, upstream },
   });
   if (ref.group !== '' || ref.kind !== 'Service')
-    return resolved({ reason: 'InvalidKind', message: `${ref.group}/${ref.kind} ${ref.name} is no Service` });
+    return resolved({ reason: 'InvalidKind', message: `${ref.group}/${ref.kind} ${ref.name} is not a Service` });
   const from = { group: 'gateway.networking.k8s.io', kind: route.kind, namespace: route.namespace };
   if (!isGranted(documents, from, { ...ref, namespace }))
     return resolved({
       reason: 'RefNotPermitted',
-      message: `no ReferenceGrant in ${namespace} lets ${route.kind}s of ${route.namespace} refer to Service ${ref.name}`,
+      message: `no ReferenceGrant in ${namespace} allows ${route.kind}s of ${route.namespace} to refer to Service ${ref.name}`,
     });
   const broken = documents.refused.find(
     (one) =>
@@ -110,9 +112,9 @@ export function resolveBackend(
   );
   if (broken !== undefined)
     return resolved({
-      // The standard has no word for it; without its policy the backend would be spoken to in the clear.
+      // The standard has no reason for it; without its policy the backend would be contacted in plaintext.
       reason: 'InvalidBackendTLSPolicy',
-      message: `BackendTLSPolicy ${namespace}/${broken.name} is not valid, so Service ${ref.name} is not spoken to`,
+      message: `BackendTLSPolicy ${namespace}/${broken.name} is not valid, so Service ${ref.name} gets no requests`,
     });
   const upstream = Object.hasOwn(backends, key) ? backends[key] : undefined;
   const there = documents.services.find((one) => one.namespace === namespace && one.name === ref.name);
@@ -128,8 +130,8 @@ export function resolveBackend(
 }
 
 /**
- * A certificate and its key as a listener refers to them. Where they are there but no good, what was served last goes on as
- * long as it is valid, with the problem beside it: a slip in a rotation is no outage.
+ * A certificate and its key, as a listener refers to them. If they exist but are unusable, the pair that was served
+ * last stays while it is valid, with the problem beside it: a mistake in a rotation is no outage.
  */
 export function resolveCertificate(
   ref: ObjectRef,
@@ -146,13 +148,13 @@ export function resolveCertificate(
     problem: { reason: 'InvalidCertificateRef', message },
     ...(pair === undefined ? {} : { pair }),
   });
-  if (ref.group !== '' || ref.kind !== 'Secret') return invalid(`${ref.kind} ${name} is no Secret`);
+  if (ref.group !== '' || ref.kind !== 'Secret') return invalid(`${ref.kind} ${name} is not a Secret`);
   const from = { group: 'gateway.networking.k8s.io', kind: 'Gateway', namespace: gateway.namespace };
   if (!isGranted(documents, from, { ...ref, namespace }))
     return {
       problem: {
         reason: 'RefNotPermitted',
-        message: `no ReferenceGrant in ${namespace} lets Gateways of ${gateway.namespace} refer to Secret ${ref.name}`,
+        message: `no ReferenceGrant in ${namespace} allows Gateways of ${gateway.namespace} to refer to Secret ${ref.name}`,
       },
     };
   const file = Object.hasOwn(world.certificates, name) ? world.certificates[name] : undefined;
@@ -163,18 +165,18 @@ export function resolveCertificate(
   const pair = { certificate, key, ...file, secret: name };
   const isMissing = file !== undefined && (file.certificate === '' || file.key === '');
   const wrong = isMissing
-    ? `a file that 'certificates' names for ${name} is not there, or empty`
+    ? `a file that 'certificates' names for ${name} is missing or empty`
     : wrongWith(pair, name, world.now);
   if (wrong === undefined) return { pair };
   const last = world.lastCertificates.get(name);
   return invalid(wrong, last !== undefined && wrongWith(last, name, world.now) === undefined ? last : undefined);
 }
 
-/** Why a certificate cannot be served. Nothing of the key is said. */
+/** Why a certificate cannot be served. Contains nothing of the key. */
 function wrongWith({ certificate, key }: PemPair, name: string, now: number): string | undefined {
   try {
     const [leaf] = readPemBlocks(certificate, `tls.crt of ${name}`);
-    if (leaf === undefined) return `tls.crt of ${name} holds no certificate`;
+    if (leaf === undefined) return `tls.crt of ${name} contains no certificate`;
     const read = new X509Certificate(leaf);
     if (!read.checkPrivateKey(parseKey(key, `tls.key of ${name}`)))
       return `the key of ${name} does not belong to its certificate`;
@@ -186,7 +188,7 @@ function wrongWith({ certificate, key }: PemPair, name: string, now: number): st
   }
 }
 
-/** What OpenSSL has against it: a key or a signature that is too weak, a chain that it cannot read. It is asked before a client asks. */
+/** OpenSSL's objection: a weak key or signature, or an unreadable chain. Checked before a client connects. */
 function whyUnservable(cert: string, key: string, name: string): string | undefined {
   try {
     createSecureContext({ cert, key });
@@ -196,7 +198,7 @@ function whyUnservable(cert: string, key: string, name: string): string | undefi
   }
 }
 
-/** The authorities (PEM) that a listener or a BackendTLSPolicy refers to, of those that can be had, and why not the others. */
+/** The usable authorities (PEM) that a listener or a BackendTLSPolicy refers to, and the problems of the others. */
 export function resolveAuthorities(
   refs: readonly ObjectRef[],
   from: { readonly group: string; readonly kind: string; readonly namespace: string },
@@ -209,13 +211,13 @@ export function resolveAuthorities(
     const name = `${namespace}/${ref.name}`;
     const list = sourceOf(ref.kind, documents);
     if (ref.group !== '' || list === undefined) {
-      problems.push({ reason: 'InvalidCACertificateKind', message: `${ref.kind} ${name} holds no authorities` });
+      problems.push({ reason: 'InvalidCACertificateKind', message: `${ref.kind} ${name} cannot hold authorities` });
       continue;
     }
     if (!isGranted(documents, from, { ...ref, namespace })) {
       problems.push({
         reason: 'RefNotPermitted',
-        message: `no ReferenceGrant in ${namespace} lets ${from.kind}s of ${from.namespace} refer to ${ref.kind} ${ref.name}`,
+        message: `no ReferenceGrant in ${namespace} allows ${from.kind}s of ${from.namespace} to refer to ${ref.kind} ${ref.name}`,
       });
       continue;
     }
@@ -237,7 +239,7 @@ function readAuthorities(found: Document<DataSpec> | undefined, what: string): {
   if (found === undefined) return { reason, message: `there is no ${what}` };
   try {
     const blocks = readPemBlocks(found.spec.data['ca.crt'] ?? '', `ca.crt of ${what}`);
-    if (blocks.length === 0) return { reason, message: `ca.crt of ${what} holds no certificate` };
+    if (blocks.length === 0) return { reason, message: `ca.crt of ${what} contains no certificate` };
     return { pem: formatPem(blocks) };
   } catch (error) {
     return { reason, message: reasonOf(error) };

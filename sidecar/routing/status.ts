@@ -1,5 +1,5 @@
-// The statuses of everything that a gateway has looked at, as `kubectl get -o json` would print them: a List whose items have
-// the conditions that the standard asks for.
+// The statuses of everything that a gateway has evaluated, as `kubectl get -o json` would print them: a List whose
+// items have the conditions that the standard requires.
 
 import { type Attachments, type ServedListener, sentenceOf } from './attach.ts';
 import { type Condition, type Say, sayFor } from './conditions.ts';
@@ -20,7 +20,7 @@ export interface StatusList {
   readonly items: readonly StatusItem[];
 }
 
-/** A policy's status, whichever kind it is. */
+/** The status of a policy of any kind. */
 export interface PolicyItem {
   readonly apiVersion?: string;
   readonly kind: string;
@@ -111,13 +111,13 @@ export function sectionsOf({ status }: StatusItem): readonly StatusSection[] {
   ];
 }
 
-/** Some conditions say something bad when they hold, some are but worth knowing. */
+/** Some conditions are bad if they hold, some are only informational. */
 export function isBad({ type, status }: Condition): boolean {
   if (type === 'OverlappingTLSConfig' || type === 'InsecureFrontendValidationMode') return false;
   return (status === 'True') === (type === 'Conflicted' || type === 'PartiallyInvalid');
 }
 
-/** A sentence for each part that is not as it should be, for the log. `places` by kind, namespace and name. */
+/** A sentence for each part that is not in order, for the log. `places` by kind, namespace and name. */
 export function complaintsOf(
   { items }: StatusList,
   places: ReadonlyMap<string, string>,
@@ -128,35 +128,35 @@ export function complaintsOf(
     const place = places.get(name);
     return sectionsOf(item).flatMap(({ section, conditions }) =>
       conditions.filter(isBad).map(({ type, status, reason, message }) => {
-        const said =
+        const state =
           isPolicy && type === 'Accepted'
             ? 'is not attached'
             : `${section === '' ? '' : `(${section}) `}has ${type}=${status}`;
         return {
           code: isPolicy && type === 'Accepted' ? 'policy_not_attached' : 'document_condition',
-          // What is passed over names its place in its message.
-          message: `${name}${place === undefined ? '' : ` of ${place}`} ${said}: ${reason}: ${message}`,
+          // The message of an unknown kind already has its place.
+          message: `${name}${place === undefined ? '' : ` of ${place}`} ${state}: ${reason}: ${message}`,
         };
       }),
     );
   });
 }
 
-/** Where a listener is served: on all addresses where nobody has said it. */
+/** The address of a listener: all addresses unless configured. */
 function addressOf({ place }: ServedListener): string {
   return place.slice(0, place.lastIndexOf(':')).replace(/^\[|\]$/g, '') || '0.0.0.0';
 }
 
-/** A slip is a fault; a kind of somebody else's is but worth knowing. */
+/** A misspelt kind is an error; a kind of another controller is only informational. */
 function passedOver({ isSlip, message }: PassedOver, say: Say): Condition {
   return isSlip
     ? say('Accepted', false, 'UnsupportedKind', message)
     : say('PassedOver', true, 'UnsupportedKind', message);
 }
 
-/** No kind of parameters is known here; a class of another controller's is taken as ours, its files being all there is. */
+/** No kind of parameters is supported; a class of another controller is treated as ours: there is no other here. */
 function classCondition({ spec: { parametersRef } }: Document<ClassSpec>, say: Say): Condition {
   if (parametersRef === undefined) return say('Accepted', true, 'Accepted');
   const { kind, name } = parametersRef;
-  return say('Accepted', false, 'InvalidParameters', `${kind} ${name} is nothing known here`);
+  return say('Accepted', false, 'InvalidParameters', `${kind} ${name} is not supported`);
 }

@@ -1,8 +1,8 @@
-// The routes of one port as a table: the host gives a list of tables, the path a short list of candidates. What a look-up
-// costs does not grow with the number of routes. The order is the standard's (HTTPRoute `matches`): exact path, then the
-// longest prefix, then a method, then more headers, then more query parameters, then the older route, then its name, then the
-// place in it. Regular expressions, whose place the standard leaves open, come between exact paths and prefixes, as in Envoy.
-// Before all of these come rules that answer 500 because nobody can tell for which paths they were.
+// The routes of one port as a table: the host gives a list of tables, the path a short list of candidates. The cost of
+// a look-up does not grow with the number of routes. The order is the standard's (HTTPRoute `matches`): exact path,
+// then the longest prefix, then a method, then more headers, then more query parameters, then the older route, then its
+// name, then the place in it. Regular expressions, whose place the standard leaves open, come between exact paths and
+// prefixes, as in Envoy. Before all of these come rules that answer 500 because their paths are unknown.
 
 import type { EdgeRule, Exchange, Found } from '../exchange/exchange.ts';
 import { pathWithoutQuery } from '../exchange/facts.ts';
@@ -14,13 +14,14 @@ import { compileRegex } from './regex.ts';
 export interface TableEntry extends Matcher {
   readonly hosts: readonly string[];
   readonly path: { readonly type: 'Exact' | 'PathPrefix' | 'RegularExpression'; readonly value: string };
-  /** Where the standard's ties end: route by age, rule and match in their order. */
+  /** The last of the standard's tie-breakers: routes by age, rules and matches in their order. */
   readonly order: number;
   readonly rule: EdgeRule;
   /**
-   * Of a broken rule, whose match covers more than was meant, so that nothing of it goes elsewhere. Where its `path` cannot be
-   * told it comes before all others of its hosts, whose paths may be nearer than this one and were not meant to be nearer than
-   * that; where only the `rest` cannot be told, before others at its path.
+   * For a broken rule, whose match covers more than was meant, so that none of its requests goes elsewhere. If its
+   * `path` is unreadable it comes before all others of its hosts: their paths may be more specific than its widened
+   * path, yet less specific than the path that was meant. If only the `rest` is unreadable, it comes before others at
+   * its path.
    */
   readonly widened?: 'path' | 'rest' | undefined;
 }
@@ -32,21 +33,21 @@ export interface ListenerEntries {
   readonly entries: readonly TableEntry[];
 }
 
-/** An entry with the answer that it gives, made once. */
+/** An entry with its result, made once. */
 interface Row extends TableEntry {
   readonly found: Found;
 }
 
-/** What a host leads to. */
+/** The look-up result for a host. */
 interface Place {
-  /** Where no rule matches. */
+  /** If no rule matches. */
   readonly missed: Found;
   /** The more precise host names first. */
   readonly tables: readonly HostTable[];
 }
 
 interface HostTable {
-  /** Of broken rules: nobody can tell for which paths. */
+  /** Broken rules with unknown paths. */
   readonly first: readonly { readonly test: (path: string) => boolean; readonly entry: Row }[];
   readonly exact: ReadonlyMap<string, readonly Row[]>;
   readonly patterns: readonly { readonly test: (path: string) => boolean; readonly entries: readonly Row[] }[];
@@ -55,16 +56,16 @@ interface HostTable {
 }
 
 export interface RouteTable {
-  /** The listener whose host name this is, and the rule; either may be missing. Fails for nobody. */
+  /** The listener with the request's host name, and the rule; either may be missing. Never throws. */
   find(exchange: Exchange): Found;
-  /** The listener alone, by a host name as SNI brings it. */
+  /** The listener alone, by a host name from SNI. */
   listenerFor(host: string | undefined): string | undefined;
 }
 
-/** Hosts that are remembered; whoever invents more is looked up each time. */
+/** The most cached hosts; further ones are looked up each time. */
 const maxPlaces = 1024;
 
-/** Lays the routes of a port's listeners out. @throws Error for what is no regular expression. */
+/** Compiles the routes of a port's listeners. @throws Error for an invalid regular expression. */
 export function compileTable(listeners: readonly ListenerEntries[]): RouteTable {
   const byHost = new Map(
     listeners.map(({ name, hostname = '*', entries }) => [
@@ -87,18 +88,19 @@ export function compileTable(listeners: readonly ListenerEntries[]): RouteTable 
       let place = places.get(authority);
       if (place === undefined) {
         place = placeOf(hostOf(authority));
-        // A copy: a slice would keep the whole head that it was cut from; and what is longer than a name is not kept at all.
+        // A copy: a slice would keep the whole head in memory; and anything longer than a name is not cached.
         if (places.size < maxPlaces && authority.length <= maxHost)
           places.set(Buffer.from(authority, 'latin1').toString('latin1'), place);
       }
       const path = pathWithoutQuery(exchange.path);
       const row = findRow(place, path, exchange, exchange.method);
-      // A preflight belongs to the request that it asks for, unless a rule takes OPTIONS itself (Fetch standard, section 3.3.2).
+      // A preflight belongs to the request that it announces, unless a rule matches OPTIONS (Fetch standard, section
+      // 3.3.2).
       const asked = row?.method === undefined ? requestBehind(exchange) : undefined;
       const meant = asked === undefined ? row?.found : (preflighted(place, path, exchange, asked, row) ?? row?.found);
       return meant ?? place.missed;
     },
-    // Whoever names no host can only mean a listener that is for all.
+    // Without a host name only a listener for all hosts can be meant.
     listenerFor: (host) => (host ? placeOf(hostOf(host)).missed : byHost.get('*')?.missed)?.listener,
   };
 }
@@ -163,10 +165,10 @@ export function withoutEndingSlash(path: string): string {
 }
 
 /**
- * What a preflight is for. It says which headers the request will have and not with which values, so that it may be for several
- * rules: where their answers differ it is for none, or one rule would let in what goes to another.
- * A rule with CORS has it answered here. One without would have its app answer: that is for the rule that OPTIONS matches, `own`,
- * which may be closed to whoever sends it, and only where there is none for the one that is asked for.
+ * The rule that a preflight is for. It names the headers of its request but not their values, so it may be for several
+ * rules: if their responses differ it is for none, or one rule would admit what goes to another. A rule with CORS
+ * responds here. Without CORS the app would respond: that is left to the rule that matches OPTIONS, `own`, which may be
+ * closed to the client, and only if no rule matches the announced request.
  */
 function preflighted(
   place: Place,
@@ -180,16 +182,16 @@ function preflighted(
   const rows = sure === undefined ? possible.rows : [...possible.rows, sure];
   const [first, ...others] = rows.map((row) => (row.rule.preflight === undefined ? (own ?? row) : row));
   if (first === undefined || others.length === 0) return first?.found;
-  const said = answerOf(first, exchange);
-  return others.every((one) => answerOf(one, exchange) === said) ? first.found : place.missed;
+  const answer = answerOf(first, exchange);
+  return others.every((one) => answerOf(one, exchange) === answer) ? first.found : place.missed;
 }
 
-/** What a rule answers a preflight; where its app does, the rule's name. */
+/** A rule's response to a preflight; if its app responds, the rule's name. */
 function answerOf({ rule }: Row, exchange: Exchange): string {
   return rule.preflight === undefined ? rule.name : rule.preflight(exchange);
 }
 
-/** What a look-up for a preflight has passed by that it may be for as well. */
+/** The other candidates that a preflight's look-up has passed. */
 interface Possible {
   readonly announced: ReadonlySet<string>;
   readonly rows: Row[];
@@ -227,7 +229,7 @@ function findIn(
     const found = test(path) ? firstOf(entries, exchange, method, possible) : undefined;
     if (found !== undefined) return found;
   }
-  // From the longest on that anybody asks for: a path of ten thousand segments must not cost ten thousand look-ups.
+  // Start from the longest configured prefix: a path of ten thousand segments must not cost ten thousand look-ups.
   let end = path.length;
   while (end > table.longestPrefix) {
     end = path.lastIndexOf('/', Math.min(end - 1, table.longestPrefix));

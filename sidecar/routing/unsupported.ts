@@ -1,6 +1,7 @@
-// What a route says well and nobody here can do: regular expressions that are none or cost too much, changes that would
-// break a head or leave its hop, filters where they have no meaning. That rule answers 500 then, whole: half of what somebody
-// meant is not what they meant. Its route says so by the standard's `PartiallyInvalid`, or `UnsupportedValue` where nothing is left.
+// Valid parts of a route that are not supported here: regular expressions that are invalid or too expensive, changes
+// that would break a head or leave its hop, filters at places where they mean nothing. Such a rule answers 500 as a
+// whole: half of a rule is not what was meant. Its route has the standard's `PartiallyInvalid`, or `UnsupportedValue`
+// if no rule is left.
 
 import { isSafeField } from '../exchange/message.ts';
 import type {
@@ -16,15 +17,15 @@ import type {
 import type { Unresolved } from './references.ts';
 import { compileRegex } from './regex.ts';
 
-/** Why a route of streams cannot be served as it stands. */
+/** Why a route of streams cannot be served as written. */
 export function unsupportedIn({ kind, spec }: RouteDocument): Unresolved | undefined {
   const isStream = kind === 'TLSRoute' || kind === 'TCPRoute';
   return isStream && (spec.rules ?? []).length > 1
-    ? unsupported(`a ${kind} has one rule: nothing in a stream says which of several is meant`)
+    ? unsupported(`a ${kind} can have one rule only: nothing in a stream selects one of several`)
     : undefined;
 }
 
-/** The first thing in a rule that cannot be served as it stands. */
+/** The first thing in a rule that cannot be served as written. */
 export function wrongIn(rule: RouteRule): string | undefined {
   const why = wrongInMatches(rule) ?? wrongInFilters(rule) ?? wrongInBackends(rule) ?? wrongInSession(rule);
   return why?.startsWith(': ') === true ? why.slice(2) : why && `it${why}`;
@@ -50,8 +51,8 @@ function wrongInMatches(rule: RouteRule): string | undefined {
     try {
       compileRegex(pattern);
     } catch (error) {
-      const why = error instanceof RangeError ? error.message : 'knows no look-around and no back-references';
-      return `: '${pattern}' is no regular expression of RE2 that is served: it ${why}`;
+      const why = error instanceof RangeError ? error.message : 'has no look-around and no back-references';
+      return `: '${pattern}' is not a supported regular expression (RE2): it ${why}`;
     }
   }
   return undefined;
@@ -75,7 +76,7 @@ function wrongInFilters({ filters = [] }: RouteRule): string | undefined {
     const { requestRedirect, urlRewrite } = filter;
     if (requestRedirect !== undefined) {
       const { scheme, hostname, path, port, statusCode } = requestRedirect;
-      // 303 has whoever posted get the same place: no loop.
+      // 303 sends a POST to the same place as a GET: no loop.
       if (statusCode !== 303 && [scheme, hostname, path, port].every((one) => one === undefined))
         return ' redirects each request to itself';
     }
@@ -85,15 +86,16 @@ function wrongInFilters({ filters = [] }: RouteRule): string | undefined {
   return undefined;
 }
 
-/** Filters of one backend come after the choice, and before the request is sent: some have nothing left to do there. */
+/** A backend's filters run after it is chosen, and before the request is sent: some have nothing left to do there. */
 const backendFilters = new Set(['RequestHeaderModifier', 'ResponseHeaderModifier', 'URLRewrite', 'ExtensionRef']);
 
 function wrongInBackends(rule: RouteRule): string | undefined {
   const { backendRefs = [] } = rule;
   for (const filter of backendRefs.flatMap((one) => one.filters ?? [])) {
-    if (!backendFilters.has(filter.type)) return `: a filter ${filter.type} is for a rule, not for one of its backends`;
+    if (!backendFilters.has(filter.type))
+      return `: a filter ${filter.type} belongs to a rule, not to one of its backends`;
     const path = filter.urlRewrite?.path;
-    // Of a rule's own filter the schema says so.
+    // For a rule's own filter the schema checks this.
     if (path?.type === 'ReplacePrefixMatch' && !hasOnePrefix(rule))
       return ': ReplacePrefixMatch needs exactly one PathPrefix match';
     const why = wrongInHeaders(filter) ?? wrongInPath(path);
@@ -107,7 +109,7 @@ function hasOnePrefix(rule: RouteRule): boolean {
   return matches.length < 2 && (matches[0]?.path?.type ?? 'PathPrefix') === 'PathPrefix';
 }
 
-/** Whoever writes a route must not be able to write a head: no line breaks, no framing, nothing that belongs to a hop. */
+/** The author of a route must not be able to write a head: no line breaks, no framing, no hop-by-hop fields. */
 function wrongInHeaders({ requestHeaderModifier, responseHeaderModifier }: RouteFilter): string | undefined {
   const changes = ({ set = [], add = [], remove = [] }: HeaderModifier): { name: string; value: string }[] => [
     ...set,
@@ -118,21 +120,21 @@ function wrongInHeaders({ requestHeaderModifier, responseHeaderModifier }: Route
   const bad = all.find(({ name, value }) => !isSafeField(name, value));
   if (bad === undefined) return undefined;
   return isSafeField(bad.name, '')
-    ? `: the value for header '${bad.name}' holds a control character`
-    : `: header '${bad.name}' is not a filter's to change: it is no name, or belongs to the message's framing, host or hop`;
+    ? `: the value for header '${bad.name}' contains a control character`
+    : `: header '${bad.name}' cannot be changed by a filter: it is not a valid name, or belongs to the message's framing, host or hop`;
 }
 
 function wrongInPath(path: PathModifier | undefined): string | undefined {
   const text = path?.replaceFullPath ?? path?.replacePrefixMatch;
   if (text === undefined || /^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$/.test(text)) return undefined;
-  return `: '${text.replace(/[^\x20-\x7e]/g, '.')}' holds what no path holds`;
+  return `: '${text.replace(/[^\x20-\x7e]/g, '.')}' is not a valid path`;
 }
 
 function wrongInSession({ sessionPersistence }: RouteRule): string | undefined {
   if (sessionPersistence === undefined) return undefined;
   const { sessionName, type, idleTimeout } = sessionPersistence;
   if (idleTimeout !== undefined)
-    return ": 'idleTimeout' is not served: nothing of a session is kept here, so nobody knows when it was last used";
+    return ": 'idleTimeout' is not supported: no session is stored, so its last use is unknown";
   if (sessionName === undefined) return undefined;
   const fits = type === 'Header' ? isSafeField(sessionName, '') : /^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/.test(sessionName);
   return fits ? undefined : `: '${sessionName}' is not the name of a ${type === 'Header' ? 'header' : 'cookie'}`;
@@ -146,7 +148,7 @@ export function filtersOf(route: RouteDocument): readonly RouteFilter[] {
   ]);
 }
 
-/** The backend that a filter names, whichever filter it is. */
+/** The backend that a filter of any kind names. */
 function backendsIn(filter: RouteFilter): readonly BackendRef[] {
   return Object.values(filter).flatMap((value) => {
     const { backendRef } = (typeof value === 'object' && value !== null ? value : {}) as { backendRef?: BackendRef };
@@ -154,7 +156,7 @@ function backendsIn(filter: RouteFilter): readonly BackendRef[] {
   });
 }
 
-/** The backends of a route in order, those of its filters behind them. */
+/** The backends of a route in order, followed by those of its filters. */
 export function backendRefsOf(route: RouteDocument): readonly BackendRef[] {
   const rules = route.spec.rules ?? [];
   return [...rules.flatMap(({ backendRefs = [] }) => backendRefs), ...filtersOf(route).flatMap(backendsIn)];

@@ -1,5 +1,5 @@
-// The keys of issuers: inline, by URI, or by OIDC discovery. Fetched once by whoever asks first, again when they are old or
-// a token names one that is not among them, and kept through an outage of the issuer, but not for ever.
+// The keys of issuers: inline, by URI, or by OIDC discovery. Fetched once on first use, again when they are old or a
+// token names one that is not among them, and kept through an outage of the issuer, but not for ever.
 
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -8,27 +8,27 @@ import type { KeyFacts } from '../observe/metrics.ts';
 import { jwtAlgorithms, type KeySet, type KeySource } from '../policy/jwt.ts';
 import { issuerOf, type JwtRule } from '../policy/request-authentication.ts';
 
-/** Envoy's interval: keys are asked for anew when they are older than this and in use. */
+/** Envoy's interval: keys in use are fetched again when they are older than this. */
 const refreshMs = 5 * 60_000;
-/** Whoever invents key ids must not make us ask the issuer for each of them. */
+/** A client that invents key ids must not make us ask the issuer for each of them. */
 const coolDownMs = 10_000;
-/** How long the last good keys hold while the issuer does not answer. */
+/** How long the last good keys stay valid while the issuer does not respond. */
 const maxStaleMs = 24 * 3_600_000;
 const maxBytes = 262_144;
 const maxKeys = 100;
 /** A token without a key id may be of any key of its kind: no issuer signs with so many, and each costs a check. */
 const maxTries = 8;
 
-/** What an issuer answered to one question. */
+/** Fetches one document of an issuer. */
 export type FetchJson = (url: string, timeoutMs: number) => Promise<unknown>;
 
-/** How an issuer's keys are doing, for pages. */
+/** The state of an issuer's keys, for pages. */
 export interface JwksFacts extends KeyFacts {
   readonly fetched: number;
   readonly lastProblem: string | null;
 }
 
-/** The key sources of a process, by where the keys come from: a change of policy asks nobody anew. */
+/** The key sources of a process, by where the keys come from: a change of policy fetches nothing again. */
 export class Jwks {
   readonly #log: Log | undefined;
   readonly #fetch: FetchJson;
@@ -43,7 +43,7 @@ export class Jwks {
   }
 
   sourceOf(rule: JwtRule): KeySource {
-    // Loading the library takes 50 ms: now, rather than when the first stranger comes with a token.
+    // Loading the library takes 50 ms: do it now, not when the first token arrives.
     void import('jose').catch(() => {});
     const { jwks, issuer, jwksUri = '' } = rule;
     if (jwks !== undefined) {
@@ -57,7 +57,7 @@ export class Jwks {
     return known;
   }
 
-  /** Forgets the sources that none of `rules` names. */
+  /** Drops the sources that none of `rules` names. */
   keepOnly(rules: readonly JwtRule[]): void {
     const inline = new Set(rules.map(({ jwks }) => jwks));
     const remote = new Set(rules.map(({ issuer, jwksUri = '' }) => `${issuer} ${jwksUri}`));
@@ -70,14 +70,14 @@ export class Jwks {
   }
 }
 
-/** Keys that stand in the document. @returns a source that never waits for anybody. */
+/** Keys inline in the document. @returns a source that never waits. */
 function inlineKeys(jwks: string, issuer: string, log: Log | undefined): KeySource {
   let set: KeySet | undefined;
   const made = createKeySet(JSON.parse(jwks), issuer, log).then((one) => {
     set = one;
     return one;
   });
-  // Said to whoever asks for the keys.
+  // Reported to callers that ask for the keys.
   made.catch(() => {});
   return { current: () => set, keysFor: () => made };
 }
@@ -106,7 +106,7 @@ class RemoteKeys implements KeySource {
 
   current(): KeySet | undefined {
     const age = this.#now() - this.#goodAt;
-    // Where every token is remembered nobody asks for keys, and one that was withdrawn would go on being good.
+    // If every token is cached, no caller asks for keys, and a withdrawn one would stay valid.
     if (this.#set !== undefined && age > refreshMs && this.#cooled()) void this.#ask();
     return age > maxStaleMs ? undefined : this.#set;
   }
@@ -117,7 +117,7 @@ class RemoteKeys implements KeySource {
     if (wanted && (this.#cooled() || this.#asking !== undefined)) await this.#ask();
     const now = this.current();
     if (now !== undefined) return now;
-    throw this.#problem ?? new SallyportError('jwks_unavailable', 'there are no keys');
+    throw this.#problem ?? new SallyportError('jwks_unavailable', 'no keys are known');
   }
 
   facts(): JwksFacts {
@@ -135,7 +135,7 @@ class RemoteKeys implements KeySource {
     return this.#now() - this.#askedAt >= coolDownMs;
   }
 
-  /** One question at a time, however many ask; a bad answer keeps the last good keys. */
+  /** One fetch at a time, however many callers wait; a bad response keeps the last good keys. */
   #ask(): Promise<void> {
     this.#asking ??= this.#askNow().finally(() => {
       this.#asking = undefined;
@@ -149,7 +149,7 @@ class RemoteKeys implements KeySource {
     try {
       const answer = await this.#fetchKeys();
       const text = JSON.stringify(answer);
-      // The same keys stay the same object: what was verified with them stays verified.
+      // The same keys stay the same object: tokens verified with them stay cached.
       if (text !== this.#text) {
         this.#set = await createKeySet(answer, issuer, this.#log);
         this.#text = text;
@@ -158,7 +158,7 @@ class RemoteKeys implements KeySource {
       this.#goodAt = this.#now();
       this.#fetched++;
       if (this.#problem !== undefined)
-        this.#log?.info({ code: 'jwks_fetched', issuer }, `the keys of ${issuer} are here again`);
+        this.#log?.info({ code: 'jwks_fetched', issuer }, `the keys of ${issuer} were fetched again`);
       this.#problem = undefined;
     } catch (error) {
       const problem = asSallyportError(error, 'jwks_unavailable', `the keys of ${issuer} cannot be fetched`);
@@ -171,23 +171,23 @@ class RemoteKeys implements KeySource {
   async #fetchKeys(): Promise<unknown> {
     const { issuer, jwksUri, timeoutMs } = this.#rule;
     if (jwksUri !== undefined) return this.#fetch(jwksUri, timeoutMs);
-    // OpenID Connect Discovery 1.0 section 4.3: the document must be of the issuer that was asked for.
+    // OpenID Connect Discovery 1.0 section 4.3: the document must name the issuer that was asked for.
     const found = await this.#fetch(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`, timeoutMs);
     const { issuer: of, jwks_uri: uri } = (found ?? {}) as { issuer?: unknown; jwks_uri?: unknown };
     if (of !== issuer)
-      throw new SallyportError('jwks_unavailable', `the discovery document of ${issuer} is of another issuer`);
+      throw new SallyportError('jwks_unavailable', `the discovery document of ${issuer} names another issuer`);
     if (typeof uri !== 'string' || !/^https?:\/\//.test(uri))
       throw new SallyportError('jwks_unavailable', `the discovery document of ${issuer} names no jwks_uri`);
     return this.#fetch(uri, timeoutMs);
   }
 }
 
-/** @throws SallyportError `jwks_unavailable`, also where there are keys and none of them can be used. */
+/** @throws SallyportError `jwks_unavailable`, also if there are keys and none of them is usable. */
 async function createKeySet(jwks: unknown, issuer: string, log: Log | undefined): Promise<KeySet> {
   const all = typeof jwks === 'object' && jwks !== null && 'keys' in jwks ? jwks.keys : undefined;
   if (!Array.isArray(all) || all.length > maxKeys)
-    throw new SallyportError('jwks_unavailable', `this is no JWK Set of at most ${maxKeys} keys`);
-  // A symmetric key is no key here: nothing that is published can keep a secret.
+    throw new SallyportError('jwks_unavailable', `the document is not a JWK Set of at most ${maxKeys} keys`);
+  // Symmetric keys are ignored: a published key cannot be a secret.
   const signing = (all as Record<string, unknown>[]).filter(
     (key) =>
       typeof key === 'object' &&
@@ -197,7 +197,7 @@ async function createKeySet(jwks: unknown, issuer: string, log: Log | undefined)
       (key['alg'] === undefined || jwtAlgorithms.includes(key['alg'] as string)),
   );
   const keys = withoutWeak(signing, issuer, log);
-  // Few sidecars meet tokens; the others do not hold the library.
+  // Few sidecars get tokens; the others do not load the library.
   const { compactVerify, createLocalJWKSet, errors } = await import('jose');
   const find = createLocalJWKSet({ keys } as unknown as Parameters<typeof createLocalJWKSet>[0]);
   const algorithms = [...jwtAlgorithms];
@@ -225,7 +225,7 @@ async function createKeySet(jwks: unknown, issuer: string, log: Log | undefined)
   };
 }
 
-/** A key that proves nothing is left out and said, and takes none of the others along. */
+/** Leaves out weak keys and logs them; the others stay usable. */
 function withoutWeak(
   keys: readonly Record<string, unknown>[],
   issuer: string,
@@ -240,13 +240,13 @@ function withoutWeak(
       weak.push(`${typeof key['kid'] === 'string' ? `'${key['kid'].slice(0, 60)}'` : 'one without kid'}: ${weakness}`);
   }
   if (weak.length === 0) return good;
-  const told = weak.slice(0, 5).join('; ');
-  if (good.length === 0) throw new SallyportError('jwks_unavailable', `no key of ${issuer} can be used: ${told}`);
-  log?.warn({ code: 'jwks_key_refused', issuer }, `${weak.length} keys of ${issuer} are not used: ${told}`);
+  const named = weak.slice(0, 5).join('; ');
+  if (good.length === 0) throw new SallyportError('jwks_unavailable', `no key of ${issuer} can be used: ${named}`);
+  log?.warn({ code: 'jwks_key_refused', issuer }, `${weak.length} keys of ${issuer} are not used: ${named}`);
   return good;
 }
 
-/** One answer as JSON: no redirects, which could lead anywhere, no more than so many bytes, in so much time. */
+/** Fetches one document as JSON: no redirects, which could lead anywhere, and limits on size and time. */
 export async function fetchJson(url: string, timeoutMs: number): Promise<unknown> {
   const { request } = await import('undici');
   const where = new URL(url);
@@ -256,15 +256,15 @@ export async function fetchJson(url: string, timeoutMs: number): Promise<unknown
       headers: { accept: 'application/json' },
     });
     if (statusCode !== 200) {
-      // Destroying it is an error to it, which nobody else would hear.
+      // Destroying it emits an error, which has no other listener.
       body.on('error', () => {}).destroy();
-      throw new Error(`it answers ${statusCode}`);
+      throw new Error(`it answered ${statusCode}`);
     }
     const parts: Buffer[] = [];
     let size = 0;
     for await (const part of body) {
       size += (part as Buffer).length;
-      if (size > maxBytes) throw new Error(`the answer is larger than ${maxBytes} bytes`);
+      if (size > maxBytes) throw new Error(`the response is larger than ${maxBytes} bytes`);
       parts.push(part as Buffer);
     }
     return JSON.parse(Buffer.concat(parts).toString('utf8'));

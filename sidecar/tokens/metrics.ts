@@ -1,13 +1,13 @@
-// What became of transaction tokens, counted: a gateway that was not named under `gateways` shows here before anywhere else.
+// Counts transaction tokens by outcome: a gateway that is missing under `gateways` shows here first.
 
 import { Counter, type Registry } from 'prom-client';
 
 const outcomes = {
-  /** Believed. */
+  /** Accepted. */
   verified: 0,
-  /** From a gateway whose word is taken, and not good: the request was refused. */
+  /** From a trusted gateway, but invalid: the request was refused. */
   refused: 0,
-  /** From a peer whose word is not taken, or in plaintext: removed. */
+  /** From a peer that is not a trusted gateway, or in plaintext: removed. */
   untrusted_peer: 0,
   /** From our own app: removed. */
   own_app: 0,
@@ -15,16 +15,16 @@ const outcomes = {
 
 export type TransactionTokenOutcome = keyof typeof outcomes;
 
-/** One request that carried one. */
+/** Counts one request that carried one. */
 export function countTransactionToken(outcome: TransactionTokenOutcome): void {
   outcomes[outcome]++;
 }
 
-/** Lets `registry` read the counts of this process when it is asked. */
+/** Lets `registry` read the counts of this process at scrape. */
 export function registerTransactionTokens(registry: Registry): void {
   new Counter({
     name: 'sallyport_txn_tokens_total',
-    help: 'Requests that carried a transaction token, by what became of it; untrusted_peer and own_app were removed.',
+    help: 'Requests that carried a transaction token, by outcome; those of untrusted_peer and own_app were removed.',
     labelNames: ['outcome'],
     registers: [registry],
     collect() {

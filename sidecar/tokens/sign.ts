@@ -1,7 +1,7 @@
-// A gateway's word on a user for the next hop, signed with the key of its current SVID: policy/transaction-token.ts says
-// what it must be to be believed. The token of a user is made once and sent with each of his requests for half of its life,
-// so that most cost a look-up; it has no `jti` to be remembered by whoever gets it, since it is worth something only on a
-// connection of the very peer that signed it.
+// Signs a gateway's assertion about a user for the next hop, with the key of its current SVID;
+// policy/transaction-token.ts has the rules for accepting it. A user's token is made once and sent with each of their
+// requests for half of its life, so that most requests cost a look-up. It has no `jti` for recipients to remember,
+// since it is valid only on a connection of the very peer that signed it.
 
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -17,50 +17,55 @@ import {
   transactionTokenType,
 } from '../policy/transaction-token.ts';
 
-/** A user as a gateway knows him. An Exchange is one. */
+/** A user as the gateway has authenticated them. An Exchange is one. */
 export interface KnownUser {
-  /** Claims that were verified; undefined where he came without. */
+  /** Verified claims; undefined if there are none. */
   readonly auth: RequestAuth | undefined;
   readonly clientId: string | undefined;
-  /** How he was known: `jwt`, `oidc`, `apiKey`. Undefined: nobody has asked, and there is nothing to say. */
+  /**
+   * How the user was authenticated: `jwt`, `oidc`, `apiKey`. Undefined: not authenticated, and there is nothing to
+   * assert.
+   */
   readonly authMethod: string | undefined;
-  /** Wall clock, milliseconds; Infinity where what he brought does not end. */
+  /** Wall clock, milliseconds; Infinity if the user's credential does not expire. */
   readonly tokenValidUntil: number;
   readonly requestId: string;
 }
 
 /**
- * The token that tells `audience`, a SPIFFE ID, who `user` is. `txn` is the request for which it was made: those that it is
- * sent with again have request IDs of their own.
- * @throws SallyportError `txn_token_too_large`, `jwt_expired`, or `not_ready` while we have no SVID that holds.
+ * The token that tells `audience`, a SPIFFE ID, who `user` is. `txn` is the request for which it was made; later
+ * requests that carry it have request IDs of their own.
+ * @throws SallyportError `txn_token_too_large`, `jwt_expired`, or `not_ready` while we have no valid SVID.
  */
 export type SignTransactionToken = (user: KnownUser, audience: string) => string;
 
-/** What signed tokens may take in memory, in characters; when it is full it is filled anew. */
+/** The most memory of signed tokens, in characters; when full it is emptied. */
 const rememberedLength = 8 * 1_048_576;
 
 interface Signed {
   readonly token: string;
-  /** Sent with further requests until then: half of its life, the other half is for the way and for clocks. */
+  /**
+   * Until then it is sent with further requests: half of its life; the other half is for transit and clock differences.
+   */
   readonly until: number;
   readonly clientId: string | undefined;
   readonly authMethod: string;
   readonly validUntil: number;
 }
 
-/** What does not change while the SVID is the same. */
+/** The parts that stay the same with the SVID. */
 interface Signing {
   readonly svid: Svid;
   readonly key: KeyObject;
   readonly algorithm: TokenAlgorithm;
   /** base64url, with its dot. */
   readonly header: string;
-  /** By audience, then by the user's claims themselves, or by his name where he has none. */
+  /** By audience, then by the user's claims object, or by the user's name if there are no claims. */
   readonly signed: Map<string, Map<RequestAuth | string, Signed>>;
   length: number;
 }
 
-/** The signer of a process: it follows every rotation, and forgets what the SVID before has signed. */
+/** The signer of a process: it follows every rotation, and drops the tokens that the previous SVID signed. */
 export function createTokenSigner(
   identity: Live<Identity | undefined>,
   now: () => number = Date.now,
@@ -72,11 +77,11 @@ export function createTokenSigner(
     if (svid === undefined) throw new SallyportError('not_ready', 'there is no SVID to sign a transaction token with');
     if (signing?.svid !== svid) signing = startSigning(svid);
     const { authMethod, clientId, tokenValidUntil: validUntil } = user;
-    if (authMethod === undefined) throw new TypeError('nobody was authenticated, and there is nothing to say of him');
+    if (authMethod === undefined) throw new TypeError('the request has no authenticated user to assert');
     const time = now();
     const who = user.auth ?? `${authMethod} ${clientId}`;
     const known = signing.signed.get(audience)?.get(who);
-    // The same claims, as the same method has read them just now: not, say, those of a session that has since been renewed.
+    // The same claims, read by the same method just now: not, say, those of a session that has since been renewed.
     if (
       known !== undefined &&
       time < known.until &&
@@ -101,7 +106,7 @@ function startSigning(svid: Svid): Signing {
     const { namedCurve, modulusLength } = key.asymmetricKeyDetails ?? {};
     throw new SallyportError(
       'key_unreadable',
-      `the key of our SVID (${key.asymmetricKeyType} ${namedCurve ?? modulusLength ?? ''}) signs no transaction tokens`,
+      `the key of our SVID (${key.asymmetricKeyType} ${namedCurve ?? modulusLength ?? ''}) cannot sign transaction tokens`,
       { hint: 'use EC P-256 or P-384, Ed25519, or RSA of at least 2048 bits' },
     );
   }
@@ -124,26 +129,27 @@ function makeToken(
   const end = Math.floor(Math.min(svid.notAfter, user.tokenValidUntil) / 1000);
   const exp = Math.min(iat + maxTransactionTokenSeconds, end);
   if (svid.notAfter <= time)
-    throw new SallyportError('not_ready', 'our SVID has expired: a transaction token of ours would not be believed');
-  // An end within this second: by the time that the token has arrived it would be over.
-  if (exp <= iat || exp * 1000 <= time) throw new SallyportError('jwt_expired', 'what the user came with has expired');
+    throw new SallyportError('not_ready', 'our SVID has expired: a transaction token signed with it would be refused');
+  // It ends within this second, before the token would arrive.
+  if (exp <= iat || exp * 1000 <= time)
+    throw new SallyportError('jwt_expired', 'the credential of the user has expired');
   const claims = { ...claimsOf(user, authMethod), iss: svid.id.uri, aud: audience, iat, exp, txn: user.requestId };
   const text = header + encode(claims);
   const token = `${text}.${signText(text, key, algorithm).toString('base64url')}`;
   if (token.length > maxTransactionTokenLength) {
     throw new SallyportError(
       'txn_token_too_large',
-      `the transaction token of a user by ${authMethod} has ${token.length} characters; ${maxTransactionTokenLength} are the limit`,
-      { hint: 'have the issuer put fewer claims (groups, most of the time) into its tokens' },
+      `the transaction token of a user by ${authMethod} has ${token.length} characters; the limit is ${maxTransactionTokenLength}`,
+      { hint: 'configure the issuer to put fewer claims into its tokens; groups are the usual cause' },
     );
   }
   return { token, exp };
 }
 
-/** All that was verified of the user, whole or not at all: a policy with `notValues` must not miss a group that was left out. */
+/** All verified claims of the user, or an error: a policy with `notValues` must not miss a group that was left out. */
 function claimsOf({ auth, clientId, tokenValidUntil }: KnownUser, method: string): Record<string, unknown> {
   const own = Object.entries(auth?.claims ?? {}).filter(([name]) => !gatewayClaims.has(name));
-  // No assignments, which would make a claim named __proto__ something else.
+  // No assignments, since a claim named __proto__ would change the prototype.
   const claims: Record<string, unknown> = Object.fromEntries(
     own.map(([name, value]) => [name, name === 'scope' ? scopeText(value) : value]),
   );
@@ -158,7 +164,10 @@ function claimsOf({ auth, clientId, tokenValidUntil }: KnownUser, method: string
   };
 }
 
-/** RFC 8693 section 4.2: `scope` is one string. Policies read both; only what cannot be split anew goes on as a list. */
+/**
+ * RFC 8693 section 4.2: `scope` is one string. Policies read both; only values that could not be split again stay a
+ * list.
+ */
 function scopeText(scope: unknown): unknown {
   const isWords = Array.isArray(scope) && scope.every((one) => typeof one === 'string' && /^\S+$/.test(one));
   return isWords ? scope.join(' ') : scope;

@@ -1,6 +1,6 @@
-// Transaction tokens on a request: taken from a gateway, put there by one, and removed from what everybody else says.
-// Whoever could sign one for himself would be any user to a policy that asks only for claims, so they are believed of the
-// peers under `gateways` alone, and removed from others in every spelling, in heads and in trailers.
+// Transaction tokens on a request: accepted from a gateway, added by one, and removed from everything else. A peer that
+// could sign one for itself could be any user to a policy that tests only claims. So tokens are accepted only from the
+// peers under `gateways`, and removed from other requests in every spelling, in heads and in trailers.
 
 import type { Connection } from '../connection.ts';
 import type { Exchange, PortRules } from '../exchange/exchange.ts';
@@ -19,12 +19,12 @@ import type { SignTransactionToken } from './sign.ts';
 const tokenField: ReadonlySet<string> = new Set([transactionTokenField]);
 
 /**
- * Fills in `vouched`, inbound, from a peer whose word is taken; the peer has been checked. The token stays where it is: it is
+ * Sets `vouched` on inbound requests from a trusted gateway; the peer has been checked. The token is forwarded: it is
  * addressed to this workload, whose app may read it.
  * @throws SallyportError `txn_token_invalid`.
  */
 export function takeTransactionToken(exchange: Exchange, connection: Connection): void {
-  // What was verified stands in the head; behind the body it would be anybody's.
+  // The verified token is in the head; in a trailer it could be anything.
   addTaken(exchange);
   const at = findToken(exchange);
   if (at === -1) return;
@@ -42,8 +42,8 @@ export function takeTransactionToken(exchange: Exchange, connection: Connection)
 }
 
 /**
- * Asks again for an exchange in flight: a peer that is no longer named under `gateways` vouches for nobody.
- * @throws SallyportError `txn_token_invalid` when whoever signed is denied by now, or no longer trusted.
+ * Checks an exchange in flight again: a peer that is no longer under `gateways` vouches for no user.
+ * @throws SallyportError `txn_token_invalid` if the signer has been denied since, or is no longer trusted.
  */
 export function takeTransactionTokenAgain(
   exchange: Exchange,
@@ -56,23 +56,26 @@ export function takeTransactionTokenAgain(
   else checkVouched(vouched, verifiedUnder);
 }
 
-/** Removes one from what our own app sends: it is addressed to us, and would be nothing but a secret at the next hop. */
+/**
+ * Removes one from our own app's requests: it is addressed to us, and at the next hop it would only be a leaked secret.
+ */
 export function dropTransactionToken(exchange: Exchange): void {
   addTaken(exchange);
   if (findToken(exchange) !== -1) removeToken(exchange, 'own_app');
 }
 
 /**
- * What a gateway knows of the user goes on to the next hop, in place of what the caller may have claimed. Nothing is said of
- * nobody, nor to an upstream without an identity. It comes after the route, whose identity it is made for.
+ * Sends the gateway's assertion about the user to the next hop, in place of anything that the client may have claimed.
+ * Nothing is sent for an unauthenticated user, nor to an upstream without an identity. It runs after the route, which
+ * gives the identity it is made for.
  * @throws SallyportError as `sign`.
  */
 export function carryTransactionToken(exchange: Exchange, sign: SignTransactionToken): void {
   const audience = exchange.route?.principal;
   const known = audience !== undefined && exchange.authMethod !== undefined;
-  // Nobody is known, and what the caller claims was taken out when he came in.
+  // No user is authenticated, and the client's own token was removed on arrival.
   if (!known && exchange.taken?.has(transactionTokenField) === true) return;
-  // Of several identities it is for the one that is reached: forward.ts asks for it then.
+  // With several identities it is made for the one that is reached: forward.ts does that later.
   if (known && exchange.route?.otherPrincipals !== undefined) {
     changeRequest(exchange, tokenField, []);
     exchange.addressed = (peer) => [transactionTokenField, sign(exchange, peer)];
@@ -84,7 +87,7 @@ export function carryTransactionToken(exchange: Exchange, sign: SignTransactionT
 function verify(exchange: Exchange, at: number, peer: string, ours: NonNullable<Connection['verifiedUnder']>): Vouched {
   const { names, values } = exchange.fields;
   if (names[at]!.lower !== transactionTokenField || names.some((one, i) => i > at && isToken(one)))
-    throw transactionTokenRefusal(peer, 'the request has several, or one of another spelling');
+    throw transactionTokenRefusal(peer, 'the request has several tokens, or one in another spelling');
   return verifyTransactionToken(values[at]!, peer, ours, Date.now());
 }
 

@@ -1,5 +1,5 @@
-// One question to an upstream and its whole answer, on the connections that requests travel on: mutual TLS to a peer, plain
-// to loopback. For what the path asks on behalf of a request, as an external authorizer.
+// One request to an upstream and its whole response, on the connections that requests use: mutual TLS to a peer, plain
+// to loopback. For requests of our own on behalf of another, such as one to an external authorizer.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { emptyFields, type Fields, type Reply } from '../exchange/message.ts';
@@ -11,7 +11,7 @@ export interface Question {
   readonly authority: string;
   readonly fields: Fields;
   readonly body: Buffer | undefined;
-  /** Nothing but the answer's head is waited for; whoever asks closes the connection. */
+  /** Only the response's head is awaited; the caller closes the connection. */
   readonly headOnly?: boolean;
 }
 
@@ -22,20 +22,23 @@ export interface Answer {
   readonly body: Buffer;
 }
 
-/** An answer is a verdict and some words. */
+/** A response is a verdict and a short text. */
 const maxAnswerBytes = 65_536;
 const emptyBody = Buffer.alloc(0);
 
-/** Asks and waits. @throws SallyportError `upstream_*` when nobody answers, in time or at all, or says too much. */
+/**
+ * Asks and waits.
+ * @throws SallyportError `upstream_*` if there is no response, none in time, or one that is too large.
+ */
 export async function ask(destination: Destination, question: Question, timeoutMs: number): Promise<Answer> {
   let acquired: UpstreamConnection | undefined;
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(
-      () => reject(new SallyportError('upstream_connect_timeout', `no answer within ${timeoutMs} ms`)),
+      () => reject(new SallyportError('upstream_connect_timeout', `no response within ${timeoutMs} ms`)),
       timeoutMs,
     );
-    // The connection keeps the process; a question that was cut off does not.
+    // The connection keeps the process alive; a request that was abandoned does not.
     timer.unref();
   });
   late.catch(() => {});
@@ -45,7 +48,7 @@ export async function ask(destination: Destination, question: Question, timeoutM
     return await Promise.race([answerOf(acquired, question), late]);
   } catch (error) {
     if (acquired === undefined) connected.then((one) => one.destroy()).catch(() => {});
-    // Whatever it still says is nobody's answer.
+    // The rest of the response is not needed.
     else acquired.destroy();
     throw error;
   } finally {
@@ -68,7 +71,7 @@ function answerOf(upstream: UpstreamConnection, question: Question): Promise<Ans
       upstreamData(chunk) {
         size += chunk.length;
         if (size > maxAnswerBytes)
-          reject(new SallyportError('upstream_protocol', `the answer is larger than ${maxAnswerBytes} bytes`));
+          reject(new SallyportError('upstream_protocol', `the response is larger than ${maxAnswerBytes} bytes`));
         else parts.push(chunk);
         return true;
       },

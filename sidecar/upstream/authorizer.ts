@@ -1,4 +1,4 @@
-// An extension provider made ready to be asked: where it is, and which of Envoy's two forms it speaks.
+// An extension provider, compiled for requests: where it is, and which of Envoy's two forms it uses.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Asked, Authorizer, Ruling } from '../exchange/authorizer.ts';
@@ -7,25 +7,25 @@ import { grpcFields, grpcStatusOf } from '../protocol/grpc.ts';
 import { type HttpAuthorizer, toldOf } from '../protocol/http-authorizer.ts';
 import { ask } from './ask.ts';
 
-/** What both forms have. */
+/** The fields of both forms. */
 export interface AuthorizerPlan {
   readonly name: string;
-  /** `service:port`, for the Host of what is asked. */
+  /** `service:port`, for the Host of requests to it. */
   readonly authority: string;
   readonly timeoutMs: number;
   readonly statusOnError: number;
-  /** Present for the HTTP form; else it is gRPC. */
+  /** Present for the HTTP form; absent for gRPC. */
   readonly http: HttpAuthorizer | undefined;
 }
 
-/** The authorizer of a plan. Its messages are loaded when it is first asked: most sidecars have none. */
+/** The authorizer of a plan. Its messages are loaded on first use: most sidecars have none. */
 export function createAuthorizer(plan: AuthorizerPlan, destination: Destination): Authorizer {
   const { name, statusOnError, http } = plan;
   return Object.freeze({
     name,
     kind: http === undefined ? 'grpc' : 'http',
     statusOnError,
-    // The gRPC form is told of every field.
+    // The gRPC form gets every field.
     judges: http === undefined ? () => true : toldOf(http),
     ask: http === undefined ? askGrpc : askHttp,
   });
@@ -47,7 +47,7 @@ export function createAuthorizer(plan: AuthorizerPlan, destination: Destination)
     if (answer.status !== 200 || status !== 0)
       throw new SallyportError(
         'ext_authz_failed',
-        `the authorizer answers ${answer.status} with grpc-status ${status ?? 'missing'}`,
+        `the authorizer answered ${answer.status} with grpc-status ${status ?? 'missing'}`,
       );
     return decodeCheck(answer.body);
   }

@@ -1,27 +1,27 @@
-// Which endpoint a request goes to, of those that are fit for it. Pure but for the dice.
+// Chooses the endpoint of a request among the usable ones. Pure except for random numbers.
 
 import { createMaglev, createRing, type HashTable } from './hash-table.ts';
 import type { BalancePlan } from './traffic.ts';
 
-/** What of an endpoint the choice looks at. */
+/** The part of an endpoint that the choice depends on. */
 export interface Candidate {
-  /** Its address as it is written. */
+  /** Its address as written. */
   readonly address: string;
-  /** Requests that it has now. */
+  /** Requests in flight on it. */
   readonly inFlight: number;
 }
 
 export interface Balancer<T extends Candidate> {
-  /** The endpoints there are now, fit or not. */
+  /** The current endpoints, usable or not. */
   changed(all: readonly T[]): void;
-  /** One of `fit`, which is not empty; `hash` where balancing is by hash and the request has what is hashed. */
+  /** One of `fit`, which is not empty; `hash` if balancing is by hash and the request has the hashed text. */
   pick(fit: readonly T[], hash: string | undefined): T;
 }
 
 /** Istio's default, and ours. */
 const byDefault: BalancePlan = { by: 'leastRequest' };
 
-/** A balancer with a state of its own. `random` gives numbers from 0 to 1, 1 excluded. */
+/** A balancer with its own state. `random` returns numbers from 0 to 1, 1 excluded. */
 export function createBalancer<T extends Candidate>(
   plan: BalancePlan = byDefault,
   random: () => number = Math.random,
@@ -29,14 +29,14 @@ export function createBalancer<T extends Candidate>(
   if (plan.by === 'ringHash' || plan.by === 'maglev') return new ByHash(plan, random);
   if (plan.by === 'random') return { changed() {}, pick: (fit) => fit[Math.floor(random() * fit.length)]! };
   if (plan.by === 'roundRobin') {
-    // Several that start together do not all begin with the first.
+    // Several processes that start together do not all begin with the first.
     let turn = Math.floor(random() * 1000);
     return { changed() {}, pick: (fit) => fit[turn++ % fit.length]! };
   }
   return { changed() {}, pick: (fit) => lessBusy(fit, random) };
 }
 
-/** The power of two choices: nearly as even as looking at all of them, and no herd runs to one that looks idle. */
+/** The power of two choices: nearly as even as looking at all of them, without a rush to one that looks idle. */
 function lessBusy<T extends Candidate>(fit: readonly T[], random: () => number): T {
   if (fit.length === 1) return fit[0]!;
   const first = Math.floor(random() * fit.length);
@@ -55,7 +55,7 @@ class ByHash<T extends Candidate> implements Balancer<T> {
     this.#random = random;
   }
 
-  /** Of all of them, not of those that are fit: who is ejected loses his own texts, and nobody else's move. */
+  /** Built from all endpoints, usable or not: an ejected endpoint's keys move, and no others. */
   changed(all: readonly T[]): void {
     this.#all = all;
     const names = all.map(({ address }) => address);
@@ -64,7 +64,7 @@ class ByHash<T extends Candidate> implements Balancer<T> {
   }
 
   pick(fit: readonly T[], hash: string | undefined): T {
-    // Without what is hashed there is nothing to keep to (as Envoy has it).
+    // Without the hashed text any endpoint will do (as in Envoy).
     if (hash === undefined) return fit[Math.floor(this.#random() * fit.length)]!;
     const member = this.#table?.find(hash, (one) => fit.includes(this.#all[one]!));
     return member === undefined ? fit[0]! : this.#all[member]!;

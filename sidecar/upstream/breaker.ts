@@ -1,5 +1,5 @@
-// How much one upstream may have at once, all its endpoints together, and how often that was too much: Envoy's circuit
-// breakers. Whoever counts up counts down.
+// The limits of one upstream, all its endpoints together, and how often they were exceeded: Envoy's circuit breakers.
+// The caller that counts up also counts down.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Limits } from '../exchange/limits.ts';
@@ -13,12 +13,12 @@ export class Breaker {
   readonly #name: string;
   readonly #limits: Limits;
   readonly plan: ConnectionPlan;
-  /** Connections that exist or are being made. */
+  /** Connections that exist or are being opened. */
   connections = 0;
   /** Requests that wait for a connection. */
   pending = 0;
   retries = 0;
-  /** For metrics: requests that were refused, by what there was too much of; and retries that were not made. */
+  /** For metrics: refused requests, by the exceeded limit; and retries that were not made. */
   readonly overflows = { connections: 0, pending: 0, requests: 0, retries: 0 };
 
   constructor(name: string, limits: Limits, plan: ConnectionPlan = {}) {
@@ -27,7 +27,7 @@ export class Breaker {
     this.plan = plan;
   }
 
-  /** @throws SallyportError `overloaded` when no more requests may be in flight. */
+  /** @throws SallyportError `overloaded` if no more requests may be in flight. */
   checkRequests(inFlight: number): void {
     const { maxRequests } = this.plan;
     if (maxRequests === undefined || inFlight < maxRequests) return;
@@ -35,7 +35,7 @@ export class Breaker {
     throw new SallyportError('overloaded', `${this.#name} has ${inFlight} requests in flight (limit http2MaxRequests)`);
   }
 
-  /** @throws SallyportError `overloaded` when no more requests may wait for a connection. */
+  /** @throws SallyportError `overloaded` if no more requests may wait for a connection. */
   checkPending(): void {
     const { maxPending } = this.plan;
     const limit = Math.min(this.#limits.pendingRequests, maxPending ?? Number.POSITIVE_INFINITY);
@@ -46,8 +46,8 @@ export class Breaker {
   }
 
   /**
-   * Whether one more connection may be made. Envoy lets an endpoint that has none have one, or it might never be used.
-   * @throws SallyportError `overloaded` when the process itself may have no more.
+   * Whether one more connection may be opened. Envoy allows one to an endpoint without any, or it might never be used.
+   * @throws SallyportError `overloaded` if the process itself may have no more.
    */
   mayConnect(ofEndpoint: number): boolean {
     const { connections } = this.#limits;
@@ -59,13 +59,13 @@ export class Breaker {
     return maxConnections === undefined || this.connections < maxConnections || ofEndpoint === 0;
   }
 
-  /** Whether a connection could be made beside those that there are. */
+  /** Whether another connection could be opened. */
   hasRoom(): boolean {
     const { maxConnections = Number.POSITIVE_INFINITY } = this.plan;
     return this.connections < Math.min(this.#limits.connections, maxConnections);
   }
 
-  /** TCP, where nobody can wait for another's connection. @throws SallyportError `overloaded`. */
+  /** For TCP, which cannot wait for another stream's connection. @throws SallyportError `overloaded`. */
   checkStream(): void {
     const { maxConnections } = this.plan;
     if (maxConnections === undefined || this.connections < maxConnections) return;
@@ -73,7 +73,7 @@ export class Breaker {
     throw new SallyportError('overloaded', `${this.#name} has ${this.connections} connections (limit maxConnections)`);
   }
 
-  /** Takes a retry if one may be in flight beside those that are: a failing upstream must not get many times its load. */
+  /** Takes a retry if the budget allows it: a failing upstream must not get many times its load. */
   takeRetry(inFlight: number, budget: RetryPolicy['budget'] = usualBudget): boolean {
     const limit = this.plan.maxRetries ?? Math.max(budget.least, Math.floor((inFlight * budget.percent) / 100));
     if (this.retries >= limit) {

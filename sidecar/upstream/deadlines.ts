@@ -1,14 +1,14 @@
-// Times that requests must not pass, thousands at once: a wheel of slots and one timer for all of them, which runs only while
-// there is something to wait for. Setting and dropping one costs a link in a list, and it fires up to a slot late.
+// Deadlines of requests, thousands at once: a wheel of slots with one timer for all of them, which runs only while a
+// deadline is set. Setting and dropping one costs a link in a list, and it fires up to one slot late.
 
 import { guard } from '../../cert-agent/base/background.ts';
 import { type Clock, systemClock } from '../../cert-agent/base/clock.ts';
 
-/** How late one may be, milliseconds. */
+/** How late a deadline may fire, milliseconds. */
 const slotMs = 20;
 const slots = 512;
 
-/** One time that was set. Its owner drops it when it no longer matters; after it has fired that is not needed. */
+/** One deadline. Its owner drops it when it no longer matters; not needed after it has fired. */
 export class Deadline {
   readonly run: () => void;
   /** The tick at which it fires. */
@@ -27,7 +27,7 @@ export class Deadlines {
   readonly #clock: Clock;
   readonly #slots: (Deadline | undefined)[] = Array(slots).fill(undefined);
   #size = 0;
-  /** Ticks that have passed, by the clock; while nothing is set nobody counts them. */
+  /** Ticks that have passed, by the clock; not counted while no deadline is set. */
   #tick: number;
   #stop: (() => void) | undefined = undefined;
 
@@ -44,7 +44,7 @@ export class Deadlines {
   /** Calls `run` once, `ms` milliseconds from now or up to a slot later, unless it is dropped before. */
   set(ms: number, run: () => void): Deadline {
     if (this.#size === 0) this.#tick = this.#now();
-    // The end of the slot that it falls into: never early. A time that has passed would stand in a slot that was looked at.
+    // The end of the slot that it falls into: never early. A slot in the past would not be visited again.
     const one = new Deadline(Math.floor((this.#clock.monotonic() + Math.max(0, ms)) / slotMs) + 1, run);
     const head = this.#slots[one.at % slots];
     one.next = head;
@@ -72,14 +72,14 @@ export class Deadlines {
     this.#stop = undefined;
     const now = this.#now();
     const due: Deadline[] = [];
-    // An event loop that was held up for longer than the wheel is round has each slot looked at once.
+    // After a delay longer than the wheel is round, each slot is visited once.
     for (let tick = Math.max(this.#tick + 1, now - slots + 1); tick <= now; tick++) {
       for (let one = this.#slots[tick % slots]; one !== undefined; one = one.next) if (one.at <= now) due.push(one);
     }
     this.#tick = now;
     if (due.length > 1) due.sort((a, b) => a.at - b.at);
     for (const one of due) {
-      // One that fired before it may have dropped it.
+      // An earlier one may have dropped it.
       if (!one.isSet) continue;
       this.drop(one);
       guard('deadlines', one.run);
@@ -88,5 +88,5 @@ export class Deadlines {
   };
 }
 
-/** Those of all requests of the process. */
+/** The deadlines of all requests of the process. */
 export const deadlines = new Deadlines();

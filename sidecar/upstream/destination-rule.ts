@@ -1,4 +1,4 @@
-// Istio's DestinationRule as plain data, and which of several is for an upstream. Pure.
+// Istio's DestinationRule as plain data, and which of several applies to an upstream. Pure.
 
 import { normalizeHostPattern } from '../policy/host.ts';
 import type { TrafficPlan } from './traffic.ts';
@@ -6,24 +6,24 @@ import type { TrafficPlan } from './traffic.ts';
 export interface DestinationRule {
   readonly namespace: string;
   readonly name: string;
-  /** Wall clock; 0 where the document does not say it. */
+  /** Wall clock; 0 if the document does not state it. */
   readonly createdAt: number;
   /** In its one spelling (policy/host.ts): a name, `*`, or `*.` and the end of names. */
   readonly host: string;
-  /** Namespaces in which it holds, `.` for its own and `*` for all; empty: all. */
+  /** Namespaces in which it applies, `.` for its own and `*` for all; empty: all. */
   readonly exportTo: readonly string[];
   readonly traffic: TrafficPlan;
-  /** For endpoints on these ports, in place of `traffic`, not on top of it. */
+  /** For endpoints on these ports, replacing `traffic`, not merged with it. */
   readonly ports: readonly { readonly port: number; readonly traffic: TrafficPlan }[];
   readonly file: string;
   readonly line: number;
 }
 
-/** An upstream as rules name it. */
+/** An upstream under the names that rules use. */
 export interface NamedUpstream {
   readonly name: string;
   readonly hosts: readonly string[];
-  /** The port that all its endpoints have; undefined where they differ. */
+  /** The port of all its endpoints; undefined if they differ. */
   readonly port: number | undefined;
 }
 
@@ -34,16 +34,16 @@ export interface RuleScope {
   readonly rootNamespace: string;
 }
 
-/** Of each rule the upstreams that it is for, and of each upstream its plan. */
+/** The upstreams of each rule, and the plan of each upstream. */
 export interface MatchedRules {
   readonly traffic: ReadonlyMap<string, TrafficPlan>;
-  /** Those that are for nobody, and why. */
+  /** Rules that apply to no upstream, and why. */
   readonly unused: readonly { readonly rule: DestinationRule; readonly why: string }[];
 }
 
 /**
- * Which rule is for which upstream: the one that names its host exactly, else the wildcard with the longest end; of two for
- * one host the one of our own namespace, then others, then the root's, and of those the older.
+ * Which rule applies to which upstream: the one that names its host exactly, else the wildcard with the longest end. Of
+ * two for one host: the one of our own namespace, then others, then the root's; of those the older.
  */
 export function matchRules(
   rules: readonly DestinationRule[],
@@ -80,7 +80,7 @@ function whyNot(
   const winner = losers.get(rule);
   return winner === undefined
     ? `no upstream has the host ${rule.host}`
-    : `${winner.namespace}/${winner.name} comes before it for the same host`;
+    : `${winner.namespace}/${winner.name} takes precedence for the same host`;
 }
 
 function isExported({ exportTo, namespace }: DestinationRule, to: string): boolean {
@@ -95,11 +95,13 @@ function rankOf({ namespace }: DestinationRule, scope: RuleScope): number {
 }
 
 function byAge(a: DestinationRule, b: DestinationRule): number {
-  // One without a date stands where it was read: files by name, and their documents in order.
+  // One without a date stays where it was read: files by name, and their documents in order.
   return a.createdAt - b.createdAt;
 }
 
-/** How closely a rule names an upstream: -1 not at all, a wildcard by the length of its end, a name above all of them. */
+/**
+ * How closely a rule names an upstream: -1 not at all, a wildcard by the length of its end, a name above all wildcards.
+ */
 function weightOf(rule: DestinationRule, { name, hosts }: NamedUpstream, scope: RuleScope): number {
   const literal = [name, ...hosts].map((one) => normalizeHostPattern(one).replace(/:\d+$/, ''));
   const full = new Set([...literal, ...literal.map((one) => fullName(one, scope.namespace))]);
@@ -110,7 +112,7 @@ function weightOf(rule: DestinationRule, { name, hosts }: NamedUpstream, scope: 
   return literal.includes(rule.host) || full.has(fullName(rule.host, rule.namespace)) ? 1000 : -1;
 }
 
-/** Istio's: a name without a dot is a service of the namespace in which it is written, and `name.ns.svc` is short, too. */
+/** Istio's: a name without a dot is a service of the namespace in which it is written; `name.ns.svc` is short, too. */
 function fullName(host: string, namespace: string): string {
   if (!host.includes('.')) return `${host}.${namespace}.svc.cluster.local`;
   return /^[^.]+\.[^.]+\.svc$/.test(host) ? `${host}.cluster.local` : host;

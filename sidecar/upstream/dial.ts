@@ -1,5 +1,5 @@
 // One connection to one address: plain to our own app, mutual TLS to a peer, whose SPIFFE ID must be the expected one
-// before a byte of a request is sent. No DNS name is checked, no session is kept.
+// before a byte of a request is sent. No DNS name is checked, no session is resumed.
 
 import { connect, isIP, type Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, type SecureContext } from 'node:tls';
@@ -15,15 +15,18 @@ import type { TlsFacts, UpstreamPeer } from '../exchange/upstream.ts';
 import { runsOn } from '../protocol/reset.ts';
 import { dialContext, dialedFacts, offeredToPeer, type TlsSettings } from '../protocol/tls.ts';
 
-/** Opens a connection. Whoever gets the socket closes it. @throws SallyportError `upstream_*` or `not_ready`. */
+/** Opens a connection. The caller owns and closes the socket. @throws SallyportError `upstream_*` or `not_ready`. */
 export type Dial = (address: Address, connectMs: number, alpn: readonly string[]) => Promise<Dialed>;
 
-/** A connection that was made, and to whom. */
+/** An open connection, and its peer. */
 export interface Dialed {
   readonly socket: Socket;
   /** Absent for our own app. */
   readonly peer: UpstreamPeer | undefined;
-  /** The first end of the certificates that it rests on, theirs and ours; milliseconds since 1970, Infinity in plaintext. */
+  /**
+   * When the first of the certificates that it rests on ends, theirs or ours; milliseconds since 1970, Infinity in
+   * plaintext.
+   */
   readonly validUntil: number;
 }
 
@@ -41,15 +44,15 @@ export const dialPlain: Dial = (address, connectMs) =>
     );
   });
 
-/** What dialing a peer needs to know. */
+/** The options for dialing a peer. */
 export interface PeerDialOptions {
   readonly identity: Live<Identity | undefined>;
-  /** The SPIFFE IDs of which the peer must prove one. */
+  /** The SPIFFE IDs, one of which the peer must prove. */
   readonly expected: readonly string[];
   readonly tls: TlsSettings;
-  /** The name that SNI carries; a host name, not an address. */
+  /** The name sent in SNI; a host name, not an address. */
   readonly serverName: string | undefined;
-  /** Told of each handshake that came about. */
+  /** Called for each completed handshake. */
   dialed(tls: TlsFacts): void;
 }
 
@@ -85,7 +88,8 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         secureContext,
         ...(serverName === undefined ? {} : { servername: serverName }),
         ALPNProtocols: offeredToPeer(alpn),
-        // The context has no roots, so Node could only say no; `ready` judges before anybody gets the socket.
+        // The context has no roots, so Node would refuse every peer; `ready` verifies the peer before the socket is
+        // returned.
         rejectUnauthorized: false,
         checkServerIdentity: () => undefined,
       };
@@ -93,7 +97,7 @@ export function createPeerDial(options: PeerDialOptions): Dial {
       runsOn(socket, raw);
       const ready = (): void => {
         const presented = readPresented(socket);
-        // Whom we trust may have changed during the handshake, and what is not open yet nobody has judged again.
+        // Our trust may have changed during the handshake, and connections that are not open yet were not re-evaluated.
         const trust = options.identity.current() ?? ours;
         const refusal = judge(presented.chain, trust, presented);
         if (refusal !== undefined) {
@@ -109,7 +113,7 @@ export function createPeerDial(options: PeerDialOptions): Dial {
     });
   };
 
-  /** Whom we have reached; asked again later, he must still be who he was, under the trust of that moment. */
+  /** The peer that was reached. A later check must still accept it, under the trust of that moment. */
   function peerOf(chain: readonly Buffer[], ours: Identity, tls: TlsFacts): UpstreamPeer {
     return {
       identity: identify(chain, ours),
@@ -118,7 +122,7 @@ export function createPeerDial(options: PeerDialOptions): Dial {
     };
   }
 
-  /** Why an upstream with this chain is not the one that is expected, under `ours`; undefined when it is. */
+  /** Why the upstream with this chain is not the expected one, under `ours`; undefined if it is. */
   function judge(chain: readonly Buffer[], ours: Identity, presented?: Presented): SallyportError | undefined {
     try {
       const peer = identify(chain, ours);
@@ -129,7 +133,7 @@ export function createPeerDial(options: PeerDialOptions): Dial {
         'upstream_identity',
         `the upstream is ${peer.id.uri}, expected ${expected.join(' or ')}`,
         {
-          hint: "mend 'identity' of this upstream, or find out who answers at its address",
+          hint: "correct 'identity' of this upstream, or find out what runs at its address",
         },
       );
     } catch (error) {
@@ -139,7 +143,7 @@ export function createPeerDial(options: PeerDialOptions): Dial {
     }
   }
 
-  /** An upstream shows the same leaf at each dial: it is verified once for each generation of our trust. */
+  /** An upstream presents the same leaf at each dial: it is verified once for each generation of our trust. */
   function identify(chain: readonly Buffer[], ours: Identity): PeerIdentity {
     const [leaf] = chain;
     if (lastLeaf !== undefined && leaf !== undefined && lastLeaf.under === ours && lastLeaf.der.equals(leaf)) {
@@ -157,12 +161,12 @@ export function createPeerDial(options: PeerDialOptions): Dial {
   }
 }
 
-/** The host part of an address as a server name, or nothing for literal addresses (RFC 6066 section 3) and paths. */
+/** The host part of an address as a server name; undefined for literal addresses (RFC 6066 section 3) and paths. */
 export function serverNameOf(address: Address): string | undefined {
   return 'host' in address && isIP(address.host) === 0 ? address.host : undefined;
 }
 
-/** Waits for `ready`, which is the connection or the handshake on it, and says in our codes why it did not come. */
+/** Waits for `ready`, which is the connection or its handshake, and maps a failure to our error codes. */
 export function settle(
   socket: Socket,
   address: Address,
@@ -177,7 +181,7 @@ export function settle(
       socket.destroy(
         new SallyportError(
           'upstream_connect_timeout',
-          `${where} did not take the connection within ${connectMs} ms (limit connectMs)`,
+          `connecting to ${where} timed out after ${connectMs} ms (limit connectMs)`,
         ),
       ),
     connectMs,
@@ -186,8 +190,8 @@ export function settle(
     clearTimeout(timer);
     reject(dialError(error, where, ready === 'secureConnect'));
   };
-  const onClose = (): void => onError(new Error('it was closed during the handshake'));
-  // A socket may report an error more than once, or after its end; one that nobody listens to would end the process.
+  const onClose = (): void => onError(new Error('the connection was closed during the handshake'));
+  // A socket may emit an error more than once, or after its end; without a listener it would end the process.
   socket.on('error', () => {});
   socket.once('error', onError);
   socket.once('close', onClose);
@@ -204,9 +208,9 @@ function dialError(error: Error, where: string, secure: boolean): SallyportError
     errnoOf(error) ?? '',
   );
   if (system || !secure)
-    return new SallyportError('upstream_connect', `${where} takes no connection: ${reasonOf(error)}`, { cause: error });
+    return new SallyportError('upstream_connect', `cannot connect to ${where}: ${reasonOf(error)}`, { cause: error });
   return new SallyportError('upstream_tls', `the TLS handshake with ${where} failed: ${reasonOf(error)}`, {
     cause: error,
-    hint: "look at it with 'sallyport inspect'",
+    hint: "inspect it with 'sallyport inspect'",
   });
 }

@@ -1,5 +1,5 @@
-// The connections to one address of an upstream: made when needed, kept while they are worth it, the last one used given
-// first so that the rest can age out. One that speaks HTTP/2 carries many exchanges.
+// The connections to one address of an upstream: opened when needed, kept while useful. The last one used is reused
+// first, so that the others can age out. An HTTP/2 connection carries many exchanges.
 
 import { TLSSocket } from 'node:tls';
 import { type Address, formatAddress, formatPlace } from '../../cert-agent/base/address.ts';
@@ -15,44 +15,44 @@ import type { Breaker } from './breaker.ts';
 import type { Dial, Dialed } from './dial.ts';
 import { Conduct } from './outlier.ts';
 
-/** What all endpoints of an upstream have in common. */
+/** The options that all endpoints of an upstream share. */
 export interface EndpointOptions {
   /** For messages: the upstream's name, or `the app`. */
   readonly name: string;
   readonly dial: Dial;
-  /** By TLS; else plain. */
+  /** Over TLS; else plain. */
   readonly secure: boolean;
-  /** What is offered to a peer: HTTP/2 and HTTP/1.1, or nothing for TCP, where a connection is one stream. */
+  /** The protocols offered to a peer: HTTP/2 and HTTP/1.1, or none for TCP, where a connection is one stream. */
   readonly alpn: readonly string[];
-  /** It speaks HTTP/2 unless ALPN says HTTP/1.1: by prior knowledge, RFC 9113 section 3.3. */
+  /** It speaks HTTP/2 unless ALPN selects HTTP/1.1: by prior knowledge, RFC 9113 section 3.3. */
   readonly http2: boolean;
   readonly limits: Limits;
-  /** How long an idle connection is kept where the upstream announces nothing, milliseconds. */
+  /** How long an idle connection is kept if the upstream announces nothing, milliseconds. */
   readonly idleMs: number;
 }
 
-/** What an endpoint tells the pool that it is of. */
+/** What an endpoint reports to its pool. */
 export interface EndpointOwner {
-  /** A connection has come about. */
+  /** A connection was opened. */
   connected(endpoint: Endpoint): void;
-  /** One has not. */
+  /** A connection could not be opened. */
   unreachable(endpoint: Endpoint, error: SallyportError): void;
   /** A connection is gone, and another endpoint may have its place. */
   freed(): void;
 }
 
-/** A request that waits because its upstream has as many connections as it may have. */
+/** A request that waits because its upstream has reached its limit of connections. */
 interface Waiter {
   readonly upgrades: boolean;
   readonly choice: Choice | undefined;
-  /** The try that it is of. */
+  /** The number of its try. */
   readonly attempt: number | undefined;
   resolve(connection: UpstreamConnection | Promise<UpstreamConnection>): void;
   reject(error: unknown): void;
 }
 
 class KeptHttp1 extends Http1Client {
-  /** Connections of an older epoch were made with another SVID or under another trust, and are not used again. */
+  /** Connections of an older epoch were made with another SVID or under another trust, and are not reused. */
   epoch = 0;
   uses = 0;
   madeAt = 0;
@@ -71,23 +71,23 @@ class KeptHttp2 extends Http2Client {
 
 type Kept = KeptHttp1 | KeptHttp2;
 
-/** After a failed dial others come first for so long; twice as long with each further failure. */
+/** After a failed dial other endpoints are preferred for this long; twice as long with each further failure. */
 const restMs = 1000;
 const longestRestMs = 16_000;
 
 export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   readonly address: string;
   readonly place: Address;
-  /** The name that it is an address of; undefined where the configuration has the address. */
+  /** The name that it is an address of; undefined if the configuration has the address. */
   readonly host: string | undefined;
   readonly conduct = new Conduct();
-  /** Why the last dial failed; undefined once one has not. */
+  /** Why the last dial failed; undefined after a success. */
   problem: SallyportError | undefined = undefined;
-  /** What of that was logged. */
+  /** The last problem that was logged. */
   toldProblem: string | undefined = undefined;
-  /** What the health checks say; undefined before the first, or without any. */
+  /** The result of the health checks; undefined before the first, or without any. */
   healthy: boolean | undefined = undefined;
-  /** performance.now() until which others come first: it did not answer. */
+  /** performance.now() until which others are preferred, since it did not answer. */
   restUntil = 0;
   readonly #options: EndpointOptions;
   readonly #owner: EndpointOwner;
@@ -95,7 +95,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   readonly #idle: KeptHttp1[] = [];
   readonly #sessions: KeptHttp2[] = [];
   readonly #queue: Waiter[] = [];
-  /** One that is being made, for whoever comes meanwhile: it may carry them all. */
+  /** A connection that is being opened, for all requests that arrive meanwhile: it may carry them all. */
   #coming: Promise<Kept> | undefined = undefined;
   #open = 0;
   #connecting = 0;
@@ -106,7 +106,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   #epoch = 0;
   #isLeaving = false;
   #failures = 0;
-  /** What the peer chose last; until it has, that it will choose HTTP/2. */
+  /** The peer's last choice of protocol; before the first, HTTP/2 is assumed. */
   #speaksHttp2 = true;
 
   constructor(
@@ -124,7 +124,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     this.#owner = owner;
   }
 
-  /** Connections that exist, idle ones included. */
+  /** Connections that exist, including idle ones. */
   get size(): number {
     return this.#open + this.#streams;
   }
@@ -135,7 +135,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     return idle;
   }
 
-  /** Requests on their way to it or waiting for a connection, and TCP streams. */
+  /** Requests in flight or waiting for a connection, and TCP streams. */
   get inFlight(): number {
     const busy = this.#open - this.#connecting - this.#doomed - this.#idle.length - this.#sessions.length;
     let sum = busy + this.#waiting + this.#streams;
@@ -156,7 +156,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   }
 
   #obtain(fresh: boolean, upgrades: boolean, choice: Choice | undefined): Promise<UpstreamConnection> {
-    // One that is just being made is as fresh as any, and may carry all who wait.
+    // A connection that is being opened may carry all who wait.
     if (!upgrades && this.#coming !== undefined)
       return this.#coming.then((client) => {
         if (client instanceof KeptHttp2 && this.#hasRoom(client)) return this.#takeStream(client);
@@ -174,7 +174,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     return coming.then((client) => this.#take(client));
   }
 
-  /** Counts a request as pending for as long as it waits. */
+  /** Counts a request as pending while it waits. */
   #waitFor(connection: Promise<UpstreamConnection>): Promise<UpstreamConnection> {
     this.#breaker.pending++;
     this.#waiting++;
@@ -187,8 +187,8 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
   }
 
   /**
-   * An upgrade takes a whole connection, and HTTP/1.1's way of asking for it, where the other side speaks that at all; else
-   * a stream, and extended CONNECT.
+   * An upgrade takes a whole connection, and HTTP/1.1's way of requesting it, if the other side speaks that; else a
+   * stream and extended CONNECT.
    */
   async #acquireForUpgrade(): Promise<UpstreamConnection> {
     const { http2, secure, name, alpn } = this.#options;
@@ -214,7 +214,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
 
   #takeKept(upgrades: boolean): UpstreamConnection | undefined {
     if (!upgrades && this.#sessions.length > 0) {
-      // The connection with room that was made last: the older ones may run dry.
+      // The newest connection with room: older ones may then become idle and close.
       for (let i = this.#sessions.length - 1; i >= 0; i--) {
         const session = this.#sessions[i]!;
         if (this.#hasRoom(session)) return this.#takeStream(session);
@@ -259,14 +259,14 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     coming.then(over, over);
   }
 
-  // -- who waits because there are enough connections --------------------------------------------------------------
+  // -- requests that wait at the limit of connections -----------------------------------------------------------------------
 
   #enqueue(upgrades: boolean, choice: Choice | undefined): Promise<UpstreamConnection> {
     const attempt = choice?.attempt;
     return new Promise((resolve, reject) => this.#queue.push({ upgrades, choice, attempt, resolve, reject }));
   }
 
-  /** Gives those who wait what there is, in the order in which they came. */
+  /** Gives waiting requests the available connections, in order of arrival. */
   serveQueue(): void {
     while (this.#queue.length > 0) {
       const [first] = this.#queue as [Waiter];
@@ -310,7 +310,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     this.#owner.freed();
   }
 
-  /** Connects without a request; what comes of it serves the first one. @throws SallyportError `upstream_*`. */
+  /** Connects without a request; the connection serves the first one. @throws SallyportError `upstream_*`. */
   async greet(): Promise<void> {
     const { alpn } = this.#options;
     if (alpn.length === 0) (await this.#dial([])).socket.destroy();
@@ -320,13 +320,13 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     }
   }
 
-  /** A connection that counts for nobody, for health checks. @throws SallyportError `upstream_*`. */
+  /** A connection outside of all counts, for health checks. @throws SallyportError `upstream_*`. */
   async connectApart(owner: ClientOwner & Http2ClientOwner): Promise<Http1Client | Http2Client> {
     const { dial, limits, alpn } = this.#options;
     return this.#speak(await dial(this.place, limits.connectMs, alpn), owner, Http1Client, Http2Client);
   }
 
-  /** Connects and lets go, for health checks. @throws SallyportError `upstream_*`. */
+  /** Connects and disconnects, for health checks. @throws SallyportError `upstream_*`. */
   async touch(timeoutMs: number): Promise<void> {
     const { dial, alpn } = this.#options;
     (await dial(this.place, timeoutMs, alpn)).socket.destroy();
@@ -345,19 +345,19 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
       client.retireAt = retirementOf(dialed.validUntil, Date.now());
       if (alpn.includes('h2')) this.#speaksHttp2 = client instanceof KeptHttp2;
       if (client instanceof KeptHttp2) {
-        // Until it says so itself, it takes as many streams as the others did.
+        // Until its own SETTINGS arrive, assume as many streams as on the others.
         const settled = this.#sessions.findLast(({ http2 }) => http2.peerSettled);
         if (settled !== undefined && !client.http2.peerSettled)
           client.http2.maxPeerStreams = settled.http2.maxPeerStreams;
         this.#sessions.push(client);
-        // Our SVID has changed while it was made: it serves who waits for it, and nobody after.
+        // Our SVID changed while it was opened: it serves the requests that wait for it, and no others.
         if (epoch !== this.#epoch) setImmediate(() => client.retire());
       }
       return client;
     } catch (error) {
       this.#open--;
       this.#breaker.connections--;
-      // Whoever waits because there were enough may have its place.
+      // A request that waits at the limit may have its place.
       queueMicrotask(() => this.#owner.freed());
       throw error;
     } finally {
@@ -393,7 +393,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
       this.#owner.connected(this);
       return dialed;
     } catch (error) {
-      const failure = asSallyportError(error, 'upstream_connect', `${this.address} takes no connection`);
+      const failure = asSallyportError(error, 'upstream_connect', `cannot connect to ${this.address}`);
       this.restUntil = performance.now() + Math.min(longestRestMs, restMs * 2 ** this.#failures++);
       this.problem = failure;
       this.#owner.unreachable(this, failure);
@@ -436,12 +436,12 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     if (this.#queue.length > 0) this.serveQueue();
   }
 
-  /** What is open on it goes on. Where there may be no other connection, one that may be ended is better than none. */
+  /** Exchanges on it continue. If no other connection may be opened, one that may be ended is better than none. */
   worn(client: Http2Client): void {
     if (this.#breaker.hasRoom()) client.retire();
   }
 
-  /** Closes one that is idle and no longer in the list of those. */
+  /** Closes an idle connection that is no longer in the idle list. */
   #discard(client: KeptHttp1): void {
     client.isDoomed = true;
     this.#doomed++;
@@ -450,7 +450,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
 
   // -- how it ends -------------------------------------------------------------------------------------------------
 
-  /** No connection made before now is used again: our SVID or whom we trust has changed. Those in use go on. */
+  /** Connections made before now are not reused: our SVID or our trust has changed. Those in use continue. */
   renew(): void {
     this.#epoch++;
     for (const client of this.#idle.splice(0)) this.#discard(client);
@@ -458,21 +458,21 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     this.#coming = undefined;
   }
 
-  /** It is no endpoint any more: what is idle closes, and what is in use when it is given back. */
+  /** It is no endpoint any more: idle connections close now, those in use when they are returned. */
   leave(): void {
     this.#isLeaving = true;
     this.renew();
   }
 
-  /** Sends those who wait for a connection here elsewhere. */
+  /** Sends requests that wait here to other endpoints. */
   turnAway(): void {
     for (const { reject } of this.#queue.splice(0))
       reject(
-        new SallyportError('upstream_connect', `${this.address} is no endpoint of ${this.#options.name} any more`),
+        new SallyportError('upstream_connect', `${this.address} is no longer an endpoint of ${this.#options.name}`),
       );
   }
 
-  /** Now and then: what was idle for too long, or is too old. */
+  /** Called periodically: closes connections that were idle for too long, or are too old. */
   tick(now: number): void {
     const { maxConnectionMs = Number.POSITIVE_INFINITY } = this.#breaker.plan;
     const wall = Date.now();
@@ -492,7 +492,7 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     if (this.#queue.length > 0) this.serveQueue();
   }
 
-  /** Whoever left the queue before his turn no longer counts as waiting: his place is for others. */
+  /** A request that left the queue early no longer counts as waiting: others may have its place. */
   #forgetGone(): void {
     for (let i = this.#queue.length - 1; i >= 0; i--)
       if (hasLeft(this.#queue[i]!)) this.#queue.splice(i, 1)[0]!.reject(gone());
@@ -503,6 +503,6 @@ function hasLeft({ choice, attempt }: Waiter): boolean {
   return choice !== undefined && (choice.over || choice.attempt !== attempt);
 }
 
-const gone = (): SallyportError => new SallyportError('overloaded', 'nobody waits for it any more');
+const gone = (): SallyportError => new SallyportError('overloaded', 'the request no longer waits for a connection');
 
 const http1Only = ['http/1.1'];

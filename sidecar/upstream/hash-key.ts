@@ -1,22 +1,25 @@
-// The text by which a request keeps to one endpoint: a header, a cookie, a parameter of its query or where it comes from.
+// The text that keeps a request on one endpoint: a header, a cookie, a query parameter or the client's address.
 
 import { randomBytes } from 'node:crypto';
 import type { Exchange } from '../exchange/exchange.ts';
 import type { HashSource } from '../exchange/upstream.ts';
 import { ipOfPlace } from '../policy/ip.ts';
 
-/** The text, or undefined where the request has none: it goes anywhere then. */
+/** The text, or undefined if the request has none: any endpoint will do then. */
 export function hashKeyOf(exchange: Exchange, source: HashSource): string | undefined {
   if ('headers' in source)
     return source.headers.flatMap((name) => valuesOf(exchange, name.toLowerCase())).join(',') || undefined;
   if ('cookie' in source) return cookieOf(exchange, source.cookie);
   if ('session' in source) return exchange.session;
   if ('query' in source) return parameterOf(exchange.path, source.query);
-  // The address without its port, which is another for each connection.
+  // The address without its port, which differs for each connection.
   return exchange.clientIp?.text ?? ipOfPlace(exchange.connection.remoteAddress)?.text;
 }
 
-/** A cookie for a caller that has none, so that it comes back to where it is sent now: its value, and the field for it. */
+/**
+ * A cookie for a client without one, so that it returns to the endpoint chosen now: its value, and its Set-Cookie
+ * field.
+ */
 export function newHashCookie(source: HashSource): { readonly value: string; readonly field: string } | undefined {
   if (!('cookie' in source) || source.ttlMs === undefined) return undefined;
   const value = randomBytes(8).toString('hex');

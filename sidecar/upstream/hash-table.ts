@@ -1,12 +1,12 @@
-// Equal texts to equal endpoints, and few texts to another one when an endpoint comes or goes: Envoy's two ways, a ring of
+// Maps equal texts to equal endpoints, and moves few texts when an endpoint comes or goes: Envoy's two ways, a ring of
 // points (Karger's consistent hashing) and Maglev's table (Eisenbud et al., NSDI 2016, section 3.4). Pure.
 
-/** Which member a text belongs to, of those that may be used; undefined when none may. */
+/** Which usable member a text belongs to; undefined if none is usable. */
 export interface HashTable {
   find(text: string, mayUse: (member: number) => boolean): number | undefined;
 }
 
-/** FNV-1a over 32 bits with MurmurHash3's finish, which spreads texts that differ in their last letter only. */
+/** FNV-1a over 32 bits with MurmurHash3's finish, which spreads texts that differ only in their last letter. */
 export function hashText(text: string, seed = 0): number {
   let hash = (0x811c9dc5 ^ seed) >>> 0;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
@@ -17,13 +17,13 @@ export function hashText(text: string, seed = 0): number {
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
-/** Sorting more of them than this would hold requests up. */
+/** Sorting more than this would hold requests up. */
 const mostPoints = 65_536;
 
 /**
- * A ring with at least `size` points, the same number for each member, and as far as can be the same however many there
- * are: points that are added when a member leaves would move texts that it never had. Whoever may not be used is passed over for the next
- * on the ring, so that only his own texts move.
+ * A ring with at least `size` points, the same number for each member, and as far as possible independent of the number
+ * of members: points added when a member leaves would move texts that it never had. An unusable member is skipped for
+ * the next one on the ring, so that only its own texts move.
  */
 export function createRing(names: readonly string[], size: number): HashTable {
   const usual = Math.ceil(size / Math.min(4, Math.max(1, names.length)));
@@ -31,14 +31,14 @@ export function createRing(names: readonly string[], size: number): HashTable {
   const points: { at: number; member: number }[] = [];
   for (const [member, name] of names.entries())
     for (let i = 0; i < each; i++) points.push({ at: hashText(`${name}_${i}`), member });
-  // By name where two points meet: every process has the same ring, in whatever order its names came.
+  // By name if two points collide: every process has the same ring, whatever the order of its names.
   points.sort((a, b) => a.at - b.at || (names[a.member]! < names[b.member]! ? -1 : 1));
   const places = Uint32Array.from(points, ({ at }) => at);
   const members = Uint32Array.from(points, ({ member }) => member);
   return { find: (text, mayUse) => walk(members, firstAtOrAfter(places, hashText(text)), mayUse) };
 }
 
-/** A table of `size` entries, a prime, which the members fill in turn, each in an order of its own. */
+/** A table of `size` entries, a prime, which the members fill in turn, each in its own order. */
 export function createMaglev(names: readonly string[], size: number): HashTable {
   const table = new Int32Array(size).fill(-1);
   const sorted = [...names.keys()].toSorted((a, b) => (names[a]! < names[b]! ? -1 : 1));
@@ -73,7 +73,7 @@ function walk(
   return undefined;
 }
 
-/** The place of the first point at or after `hash`, round the ring. */
+/** The position of the first point at or after `hash`, round the ring. */
 function firstAtOrAfter(places: Uint32Array, hash: number): number {
   let [low, high] = [0, places.length];
   while (low < high) {

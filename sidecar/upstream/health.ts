@@ -1,6 +1,6 @@
-// Asking an endpoint whether it is well, at intervals, over the same dial as requests: a connection of its own, so that it is
-// asked also while all others are busy. What it says is Envoy's rule: a wrong status counts at once, silence when it
-// is repeated, and the first answer decides alone.
+// Active health checks of an endpoint, at intervals, over the same dial as requests but on a connection of their own,
+// so that they run even if all others are busy. Envoy's rule: a wrong status counts at once, no response counts when
+// repeated, and the first result decides alone.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { emptyFields } from '../exchange/message.ts';
@@ -20,14 +20,14 @@ export class HealthCheck {
   readonly #deadlines: Deadlines;
   readonly #told: (endpoint: Endpoint, well: boolean) => void;
   #client: Http1Client | Http2Client | undefined = undefined;
-  /** What is being asked just now. */
+  /** The connection of the check in progress. */
   #asking: UpstreamConnection | undefined = undefined;
   #next: Deadline | undefined = undefined;
   #isClosed = false;
   #wells = 0;
   #failures = 0;
 
-  /** `told` gets each verdict, once it is one. */
+  /** `told` gets each verdict. */
   constructor(
     plan: HealthCheckPlan,
     endpoint: Endpoint,
@@ -41,7 +41,7 @@ export class HealthCheck {
     void this.#check();
   }
 
-  /** The next question goes over a new connection: our SVID or whom we trust has changed. */
+  /** The next check uses a new connection: our SVID or our trust has changed. */
   renew(): void {
     const client = this.#client;
     this.#client = undefined;
@@ -99,7 +99,7 @@ export class HealthCheck {
   readonly #destination: Destination = {
     acquire: async () => {
       const upstream = await this.#connect();
-      // It was closed meanwhile: what would be asked now nobody wants to know.
+      // Closed meanwhile: the check is not needed any more.
       if (this.#isClosed) {
         upstream.destroy();
         throw new SallyportError('upstream_closed', 'the check is over');
@@ -107,10 +107,10 @@ export class HealthCheck {
       this.#asking = upstream;
       return upstream;
     },
-    dialSocket: () => Promise.reject(new TypeError('a health check asks in HTTP')),
+    dialSocket: () => Promise.reject(new TypeError('a health check uses HTTP')),
   };
 
-  /** The one connection that is kept for asking, or a new one. */
+  /** The connection that is kept for checks, or a new one. */
   async #connect(): Promise<UpstreamConnection> {
     const kept = this.#client;
     if (kept instanceof Http2Client && kept.hasRoom) return kept.take();

@@ -1,18 +1,18 @@
-// Who is left out for what he answers: Envoy's outlier detection, the consecutive counts (Istio's DestinationRule has no
-// others). An endpoint is judged with each answer and comes back at a sweep. Pure but for the clock that it is given.
+// Envoy's outlier detection: ejects endpoints for their responses, by consecutive counts (Istio's DestinationRule has
+// no others). Each response is counted, and a periodic sweep brings endpoints back. Pure except for its clock.
 
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { OutlierPlan } from './traffic.ts';
 
-/** Envoy's `max_ejection_time`: however often it was ejected, it is tried again after five minutes. */
+/** Envoy's `max_ejection_time`: however often an endpoint was ejected, it is tried again after five minutes. */
 const longestMs = 300_000;
 
-/** What is remembered of one endpoint. */
+/** The counts of one endpoint. */
 export class Conduct {
   consecutive5xx = 0;
   consecutiveGateway = 0;
   consecutiveLocal = 0;
-  /** How many times over the base time it is left out; falls by one with each sweep in which it behaves. */
+  /** By how many base times it is ejected; falls by one with each sweep without an ejection. */
   times = 0;
   ejectedAt = 0;
   /** clock.monotonic(); undefined while it is in use. */
@@ -25,7 +25,7 @@ export class Outliers {
   #sweptAt: number;
   /** Ejections so far. */
   ejections = 0;
-  /** Those that the largest part that may be ejected has prevented. */
+  /** Ejections that the limit on the ejected share has prevented. */
   prevented = 0;
 
   constructor(plan: OutlierPlan, monotonic: () => number) {
@@ -34,7 +34,7 @@ export class Outliers {
     this.#sweptAt = monotonic();
   }
 
-  /** Counts what came of one request; true when its endpoint has just been ejected. `all` are its upstream's. */
+  /** Counts the outcome of one request; true if its endpoint was ejected by it. `all` are its upstream's. */
   note(one: Conduct, outcome: number | SallyportError, all: readonly Conduct[]): boolean {
     const { consecutive5xx, consecutiveGateway, consecutiveLocal } = this.#plan;
     const local = typeof outcome !== 'number';
@@ -44,7 +44,7 @@ export class Outliers {
       return one.consecutiveLocal === consecutiveLocal && this.#eject(one, all);
     }
     if (!local) one.consecutiveLocal = 0;
-    // What we could not even ask counts as the 503 that the caller gets.
+    // A request that we could not send counts as the 503 that the client gets.
     const status = local ? 503 : outcome;
     if (status < 500) {
       one.consecutive5xx = 0;
@@ -59,7 +59,7 @@ export class Outliers {
     return reached && this.#eject(one, all);
   }
 
-  /** Lets those back whose time is over, once per interval. True when anybody came back. */
+  /** Restores endpoints whose ejection is over, once per interval. True if any was restored. */
   sweep(all: readonly Conduct[]): boolean {
     const now = this.#monotonic();
     if (now - this.#sweptAt < this.#plan.intervalMs) return false;
@@ -75,7 +75,7 @@ export class Outliers {
     return changed;
   }
 
-  /** It is used again, with a clean record of answers; how often it was ejected stays. */
+  /** Returns it to use with its counts cleared; the number of its ejections stays. */
   restore(one: Conduct): void {
     one.ejectedUntil = undefined;
     one.consecutive5xx = 0;
@@ -83,14 +83,14 @@ export class Outliers {
     one.consecutiveLocal = 0;
   }
 
-  /** One may always be ejected; a further one as long as the part of those ejected stays within the limit (as Envoy). */
+  /** One may always be ejected; further ones while the ejected share stays within the limit (as in Envoy). */
   #eject(one: Conduct, all: readonly Conduct[]): boolean {
     if (one.ejectedUntil !== undefined) return false;
     const now = this.#monotonic();
     const others = all.filter(({ ejectedUntil }) => ejectedUntil !== undefined).length;
     if (others > 0 && (100 * (others + 1)) / all.length > this.#plan.maxEjectionPercent) {
       this.prevented++;
-      // It begins anew, or it would never reach the number exactly again.
+      // Restart the counts: otherwise they would never equal the threshold again.
       this.restore(one);
       return false;
     }
@@ -103,14 +103,14 @@ export class Outliers {
   }
 }
 
-/** gRPC's statuses as those of HTTP, for whoever counts what an endpoint answers (Envoy's table); others mean no harm. */
+/** gRPC statuses as HTTP statuses, for counting (Envoy's table); others count as success. */
 const grpcOutcomes: Readonly<Record<number, number>> = { 2: 500, 4: 504, 12: 501, 13: 500, 14: 503, 15: 500 };
 
 export function grpcOutcome(status: number): number {
   return grpcOutcomes[status] ?? 200;
 }
 
-/** Whether a failure says something of the endpoint: that we were full, or have no SVID, does not. */
+/** Whether a failure is the endpoint's: our own overload, or a missing SVID, is not. */
 function isItsFault({ code }: SallyportError): boolean {
   return code.startsWith('upstream_') && code !== 'upstream_unresolved' && code !== 'upstream_unhealthy';
 }

@@ -1,5 +1,5 @@
-// One upstream: its endpoints, and which of them a request goes to. An endpoint for each address that its names have now; one
-// that does not answer is passed over for the next, one that misbehaves is left out, one that vanishes is drained.
+// One upstream: its endpoints, and which of them gets a request. One endpoint for each current address of its names.
+// One that does not answer is skipped for the next, one that misbehaves is ejected, one that vanishes is drained.
 
 import { isIP } from 'node:net';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
@@ -27,7 +27,7 @@ import type { TrafficPlan } from './traffic.ts';
 
 export interface PoolOptions extends EndpointOptions {
   readonly endpoints: readonly Address[];
-  /** Whether it is called before the first request, and missed until it has answered. */
+  /** Whether it is contacted before the first request, and reported as missing until it has answered. */
   readonly awaited: boolean;
   readonly resolver: Resolver;
   readonly traffic?: TrafficPlan | undefined;
@@ -37,7 +37,7 @@ export interface PoolOptions extends EndpointOptions {
   readonly random?: () => number;
 }
 
-/** What waiting does not mend. */
+/** Failures that waiting does not cure. */
 const wrong: ReadonlySet<string> = new Set(['upstream_identity', 'upstream_tls']);
 
 export class Pool implements Destination, EndpointOwner {
@@ -51,19 +51,19 @@ export class Pool implements Destination, EndpointOwner {
   readonly #deadlines: Deadlines;
   readonly #checks = new Map<Endpoint, HealthCheck>();
   readonly #byAddress = new Map<string, Endpoint>();
-  /** Those that are no endpoints any more and have connections in use. */
+  /** Former endpoints that have connections in use. */
   readonly #leaving = new Set<Endpoint>();
   #all: readonly Endpoint[] = [];
-  /** Those of them that are fit for use. */
+  /** The usable endpoints. */
   #fit: readonly Endpoint[] = [];
-  /** The resolver's version that they were made of. */
+  /** The resolver's version that they were built from. */
   #seen = -1;
-  /** performance.now() until which some of them rest. */
+  /** performance.now() until which some of them are avoided after a failed dial. */
   #restUntil = 0;
   readonly #stop: () => void;
   #turn = 0;
   #closed = false;
-  /** Why nobody has answered yet; undefined once somebody has. */
+  /** Why there has been no answer yet; undefined after the first answer. */
   #unanswered: string | undefined;
   #greeting = false;
 
@@ -80,16 +80,16 @@ export class Pool implements Destination, EndpointOwner {
       this.#outliers === undefined
         ? undefined
         : (address, outcome) => this.#note(this.#byAddress.get(address), outcome);
-    this.#unanswered = options.awaited ? 'nobody was asked yet' : undefined;
+    this.#unanswered = options.awaited ? 'not contacted yet' : undefined;
     for (const endpoint of options.endpoints) if ('host' in endpoint) options.resolver.watch(endpoint.host);
     this.#stop = every('pool', 1000, () => this.tick());
     this.#refresh();
     this.#greet();
   }
 
-  // -- what it tells -----------------------------------------------------------------------------------------------
+  // -- what it reports ---------------------------------------------------------------------------------------------
 
-  /** Connections that exist, idle ones included. */
+  /** Connections that exist, including idle ones. */
   get size(): number {
     return this.#breaker.connections;
   }
@@ -114,12 +114,12 @@ export class Pool implements Destination, EndpointOwner {
     return undefined;
   }
 
-  /** Why this peer has not answered once since we know of it; undefined as soon as it has. */
+  /** Why this peer has never answered since we know of it; undefined after its first answer. */
   unanswered(): string | undefined {
     return this.#unanswered === undefined ? undefined : `upstream ${this.#options.name}: ${this.#unanswered}`;
   }
 
-  /** For the admin page, all but its name. */
+  /** For the admin page: everything but its name. */
   describe(): Omit<UpstreamFacts, 'name'> {
     const now = this.#clock.monotonic();
     return {
@@ -180,7 +180,7 @@ export class Pool implements Destination, EndpointOwner {
     }
   }
 
-  /** @throws SallyportError `upstream_unresolved` or `upstream_unhealthy` when there is none. */
+  /** @throws SallyportError `upstream_unresolved` or `upstream_unhealthy` if there is none. */
   #choose(choice: Choice | undefined): Endpoint {
     const fit = this.#fit;
     if (fit.length === 1) return fit[0]!;
@@ -190,7 +190,7 @@ export class Pool implements Destination, EndpointOwner {
     return this.#chooseOf(fit, choice, nobody) ?? this.#balancer.pick(fit, choice?.hash);
   }
 
-  /** Of those that were not tried, first who answers, then who rests, then who is to be avoided. */
+  /** Among the untried ones: first those that answer, then those that failed lately, then those to be avoided. */
   #chooseOf(fit: readonly Endpoint[], choice: Choice | undefined, tried: readonly Endpoint[]): Endpoint | undefined {
     const now = performance.now();
     const left = fit.filter((one) => !tried.includes(one));
@@ -204,9 +204,9 @@ export class Pool implements Destination, EndpointOwner {
     const { name } = this.#options;
     if (this.#all.length === 0)
       return new SallyportError('upstream_unresolved', `no endpoint of ${name} has an address yet`, {
-        hint: 'see "waiting for the name" in the log',
+        hint: "see 'waiting for the name' in the log",
       });
-    return new SallyportError('upstream_unhealthy', `no endpoint of ${name} is fit for use, of ${this.#all.length}`, {
+    return new SallyportError('upstream_unhealthy', `${name} has no healthy endpoint (0 of ${this.#all.length})`, {
       hint: 'GET /upstreams on the admin port says which are ejected or unhealthy',
     });
   }
@@ -219,7 +219,7 @@ export class Pool implements Destination, EndpointOwner {
     this.#breaker.retries--;
   }
 
-  // -- what endpoints tell -----------------------------------------------------------------------------------------
+  // -- what endpoints report ---------------------------------------------------------------------------------------
 
   connected(): void {
     this.#unanswered = undefined;
@@ -229,7 +229,8 @@ export class Pool implements Destination, EndpointOwner {
     this.#restUntil = Math.max(this.#restUntil, endpoint.restUntil);
     if (endpoint.host !== undefined) this.#options.resolver.refresh(endpoint.host);
     this.#note(endpoint, error);
-    // Others may stand in for it, and then nobody would hear of it. One that is away comes back; one that is another does not.
+    // Others may serve its requests, so this could go unnoticed. A missing endpoint comes back; a wrong identity does
+    // not.
     if (!wrong.has(error.code) || endpoint.toldProblem === error.message) return;
     endpoint.toldProblem = error.message;
     const { name, log } = this.#options;
@@ -252,7 +253,7 @@ export class Pool implements Destination, EndpointOwner {
     const why = typeof outcome === 'number' ? `status ${outcome}` : outcome.message;
     log?.warn(
       { code: 'endpoint_ejected', upstream: name, address: endpoint.address, times: endpoint.conduct.times },
-      `${endpoint.address} of ${name} is left out for a while: ${why}, again and again`,
+      `${endpoint.address} of ${name} is ejected for a while after repeated failures: ${why}`,
     );
   }
 
@@ -272,10 +273,10 @@ export class Pool implements Destination, EndpointOwner {
         `${address} of ${name} fails its health check`,
       );
     else if (wasKnown)
-      log?.info({ code: 'endpoint_healthy', upstream: name, address }, `${address} of ${name} is well again`);
+      log?.info({ code: 'endpoint_healthy', upstream: name, address }, `${address} of ${name} is healthy again`);
   }
 
-  /** Who is fit for use; when those are too few, it is more likely that the judgement is wrong, and everybody is. */
+  /** Finds the usable endpoints; if they are too few, the checks are more likely to be wrong, and all are used. */
   #sort(): void {
     const fit = this.#all.filter(({ conduct, healthy }) => conduct.ejectedUntil === undefined && healthy !== false);
     const panics = (100 * fit.length) / this.#all.length < (this.#options.traffic?.panicPercent ?? 0);
@@ -284,14 +285,15 @@ export class Pool implements Destination, EndpointOwner {
 
   // -- endpoints ---------------------------------------------------------------------------------------------------
 
-  /** Makes the endpoints those that the names stand for now. */
+  /** Updates the endpoints to the current addresses. */
   #refresh(): void {
     if (this.#closed) return;
     const { resolver } = this.#options;
     this.#seen = resolver.version;
     const wanted = this.#addresses();
     const lost = [...this.#byAddress].filter(([address]) => !wanted.has(address));
-    // Another upstream's names have changed, and a table to balance by is dear: 10 ms for twenty endpoints (measured).
+    // Only another upstream's names have changed. Building a balancing table is expensive: 10 ms for 20 endpoints
+    // (measured).
     if (lost.length === 0 && wanted.size === this.#byAddress.size) return;
     for (const [, endpoint] of lost) this.#lose(endpoint);
     for (const [address, [place, host]] of wanted) {
@@ -303,7 +305,7 @@ export class Pool implements Destination, EndpointOwner {
     this.#all = [...this.#byAddress.values()];
     this.#balancer.changed(this.#all);
     this.#sort();
-    // Only now are there others for those who waited for one that is gone.
+    // Only now do other endpoints exist for the requests that waited for a former one.
     for (const one of this.#leaving) one.turnAway();
   }
 
@@ -322,7 +324,7 @@ export class Pool implements Destination, EndpointOwner {
     this.#checks.set(endpoint, new HealthCheck(plan, endpoint, this.#deadlines, told));
   }
 
-  /** By the address as it is written; one that two names have is one endpoint. */
+  /** By the address as written; an address of two names is one endpoint. */
   #addresses(): Map<string, [place: Address, host: string | undefined]> {
     const found = new Map<string, [Address, string | undefined]>();
     for (const endpoint of this.#options.endpoints) {
@@ -339,11 +341,11 @@ export class Pool implements Destination, EndpointOwner {
     return found;
   }
 
-  // -- from time to time -------------------------------------------------------------------------------------------
+  // -- periodically ------------------------------------------------------------------------------------------------
 
   /**
-   * Until it has answered once, a peer is called without waiting for a request: whoever asks whether we are ready learns
-   * who is missing, and the connection that comes of it serves the first request.
+   * Until it has answered once, a peer is contacted without waiting for a request: the readiness page can then name
+   * missing peers, and the connection serves the first request.
    */
   #greet(): void {
     if (this.#unanswered === undefined || this.#greeting) return;
@@ -385,14 +387,14 @@ export class Pool implements Destination, EndpointOwner {
     if (this.#outliers?.sweep(this.#all.map(({ conduct }) => conduct)) === true) this.#sort();
   }
 
-  /** No connection made before now is used again: our SVID or whom we trust has changed. Those in use go on. */
+  /** Connections made before now are not reused: our SVID or our trust has changed. Those in use continue. */
   renew(): void {
     for (const one of this.#all) one.renew();
     for (const one of this.#checks.values()) one.renew();
     this.#greet();
   }
 
-  /** Closes what is idle; connections in use close when they are given back. */
+  /** Closes idle connections; those in use close when they are returned. */
   close(): void {
     this.#closed = true;
     this.#unanswered = undefined;

@@ -1,5 +1,5 @@
-// Every pool of the process, by name. A pool outlives a change of the configuration that does not concern it, and no
-// connection outlives the SVID that it was made with once it is idle.
+// Every pool of the process, by name. A pool outlives a configuration change that does not concern it, and no
+// connection outlives, once idle, the SVID that it was made with.
 
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import type { Live } from '../../cert-agent/base/live.ts';
@@ -16,27 +16,27 @@ import type { TrafficPlan } from './traffic.ts';
 
 /** Peers that run Sallyport keep an idle connection for five minutes; a stranger may not. */
 const peerIdleMs = 55_000;
-/** Node's own server closes after five seconds, and says so; one that says nothing is trusted for less. */
+/** Node's own server closes after five seconds, and announces it; one that announces nothing is trusted for less. */
 const appIdleMs = 4000;
 
-/** What a pool is for. */
+/** The plan of a pool. */
 export interface PoolPlan {
   readonly name: string;
   readonly endpoints: readonly Address[];
   readonly limits: Limits;
-  /** It speaks HTTP/2 unless ALPN says HTTP/1.1: an app, or a peer that negotiates nothing. */
+  /** It speaks HTTP/2 unless ALPN selects HTTP/1.1: an app, or a peer without ALPN. */
   readonly http2?: boolean;
-  /** Balancing, limits, whom to leave out; absent: as the settings have it. */
+  /** Balancing, limits, outlier detection; absent: the settings' defaults. */
   readonly traffic?: TrafficPlan;
-  /** Present for a server that is no peer, reached by TLS that proves the server alone. */
+  /** Present for a server that is no peer, over TLS that proves the server alone. */
   readonly serverTls?: ServerTls;
-  /** Present for a peer, reached by mutual TLS; absent, and `serverTls` with it, where it is plain: our own app. */
+  /** Present for a peer, over mutual TLS; if it and `serverTls` are absent the connection is plain: our own app. */
   readonly peer?: {
     /** Its name in the configuration. */
     readonly upstream: string;
-    /** False for a pool that is there in case somebody asks, and that nobody waits for. */
+    /** False for a pool that exists only in case of requests; readiness does not wait for it. */
     readonly isMeant: boolean;
-    /** The SPIFFE IDs of which it must prove one. */
+    /** The SPIFFE IDs, one of which it must prove. */
     readonly expected: readonly string[];
     readonly tls: TlsSettings;
     readonly alpn: readonly string[];
@@ -50,7 +50,7 @@ export class Pools {
   readonly #log: Log | undefined;
   #held = new Map<string, { readonly key: string; readonly pool: Pool }>();
 
-  /** `dialed` is told of each handshake with a peer. */
+  /** `dialed` is called for each handshake with a peer. */
   constructor(identity: Live<Identity | undefined>, resolver: Resolver, dialed: (tls: TlsFacts) => void, log?: Log) {
     this.#identity = identity;
     this.#log = log;
@@ -61,7 +61,7 @@ export class Pools {
     });
   }
 
-  /** The pools of `plans`, by name: those that did not change stay, the rest close. */
+  /** The pools of `plans`, by name: unchanged ones stay, the others close. */
   reconcile(plans: readonly PoolPlan[]): ReadonlyMap<string, Pool> {
     const next = new Map<string, { readonly key: string; readonly pool: Pool }>();
     for (const plan of plans) {
@@ -108,7 +108,7 @@ export class Pools {
   }
 }
 
-/** The pool's name of an app. */
+/** The name of an app's pool. */
 export function appPoolName(app: Address, http2: boolean): string {
   return `app ${formatAddress(app)}${http2 ? ' http2' : ''}`;
 }

@@ -1,5 +1,5 @@
-// Asking our own app whether it is well, on behalf of probes that reach the health port and not the app: by GET, by gRPC's own
-// health service, or by a connection. Nothing of who asks goes to the app, and what comes back is a status.
+// Checks our own app's health for probes that reach the health port and not the app: by GET, by gRPC's own health
+// service, or by a connection. Nothing of the probe reaches the app, and only a status is returned.
 
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -13,20 +13,20 @@ import { Http2Client } from '../protocol/http2/client.ts';
 import { ask, type Question } from './ask.ts';
 import { dialPlain } from './dial.ts';
 
-/** What an app is asked. */
+/** How an app is checked. */
 export type AppCheck = { readonly timeoutMs: number } & (
   | { readonly kind: 'http'; readonly path: string }
   | { readonly kind: 'grpc'; readonly service: string }
   | { readonly kind: 'tcp' }
 );
 
-/** An app, as the settings of its inbound port have it. */
+/** An app, as its inbound port's settings define it. */
 export interface ProbedApp {
   readonly app: Address;
   readonly protocol: 'http' | 'http2' | 'grpc' | 'tcp';
-  /** The port by which it is known to policies, and to whoever asks. */
+  /** The port that policies and probes know it by. */
   readonly policyPort: number;
-  /** Absent where nobody may have it asked. */
+  /** Absent if probes may not have it checked. */
   readonly appHealth?: AppCheck | undefined;
 }
 
@@ -35,31 +35,31 @@ interface ProbeSettings {
   readonly limits: Limits;
 }
 
-/** What was found: a status for the probe, and a sentence for the operator. */
+/** The result: a status for the probe, and a sentence for the operator. */
 interface Finding {
   readonly status: number;
   readonly why: string;
 }
 
-/** The status where there is no answer, or not the right one. */
+/** The status if there is no response, or a wrong one. */
 const unavailable = 503;
 
-/** The apps of a sidecar that may be asked. */
+/** The apps of a sidecar that may be checked. */
 export class AppHealth {
   readonly #settings: () => ProbeSettings;
   readonly #log: Log;
   readonly #asking = new Map<AppCheck, Promise<number>>();
   readonly #wasWell = new Map<number, boolean>();
 
-  /** `settings` gives those in force. */
+  /** `settings` returns those in force. */
   constructor(settings: () => ProbeSettings, log: Log) {
     this.#settings = settings;
     this.#log = log;
   }
 
   /**
-   * The status for the app of `port`, without one of the first that can be asked; undefined where there is none. Anybody may
-   * ask, so all who ask at the same time share one question.
+   * The status of the app of `port`; without a port, of the first app that can be checked; undefined if there is none.
+   * Any client may ask, so simultaneous probes share one check.
    */
   ask(port: number | undefined): Promise<number> | undefined {
     const found = this.#settings().inbound.find(
@@ -86,23 +86,23 @@ export class AppHealth {
     return found.status;
   }
 
-  /** The probe learns a status; why it is that one is for our log, once. */
+  /** The probe gets a status; its reason is logged, once. */
   #note(port: number, { status, why }: Finding): void {
     const isWell = status < 400;
     const wasWell = this.#wasWell.get(port);
     this.#wasWell.set(port, isWell);
     if (isWell === wasWell || (isWell && wasWell === undefined)) return;
-    if (isWell) this.#log.info({ code: 'app_healthy', port }, `the app of port ${port} is well`);
-    else this.#log.warn({ code: 'app_unhealthy', port }, `the app of port ${port} is not well: ${why}`);
+    if (isWell) this.#log.info({ code: 'app_healthy', port }, `the app of port ${port} is healthy`);
+    else this.#log.warn({ code: 'app_unhealthy', port }, `the app of port ${port} is not healthy: ${why}`);
   }
 }
 
-/** @throws SallyportError `upstream_*` where the app does not answer, or not in time. */
+/** @throws SallyportError `upstream_*` if the app does not respond, or not in time. */
 async function probe({ app, protocol }: ProbedApp, check: AppCheck, limits: Limits): Promise<Finding> {
   const { kind, timeoutMs } = check;
   if (kind === 'tcp') {
     (await dialPlain(app, timeoutMs, [])).socket.destroy();
-    return { status: 200, why: 'it takes connections' };
+    return { status: 200, why: 'it accepts connections' };
   }
   const authority = 'path' in app ? 'localhost' : formatAddress(app);
   if (kind === 'http') {
@@ -115,9 +115,9 @@ async function probe({ app, protocol }: ProbedApp, check: AppCheck, limits: Limi
       headOnly: true,
     };
     const { status } = await askOnce(app, protocol === 'http2' || protocol === 'grpc', question, timeoutMs, limits);
-    // As a kubelet has it, below 400 is good. Where an app leads elsewhere, nobody is led there.
+    // As for a kubelet, below 400 is good. Redirects are not followed.
     const isRedirect = status >= 300 && status < 400;
-    return { status: isRedirect ? 200 : status, why: `it answers ${status}` };
+    return { status: isRedirect ? 200 : status, why: `it answered ${status}` };
   }
   const { checkPath, decodeHealth, encodeHealth } = await import('../protocol/grpc-health.ts');
   const question = {
@@ -132,13 +132,13 @@ async function probe({ app, protocol }: ProbedApp, check: AppCheck, limits: Limi
   if (status !== 200 || grpcStatus !== 0)
     throw new SallyportError(
       'upstream_protocol',
-      `grpc.health.v1 answers ${status} with grpc-status ${grpcStatus ?? 'missing'}`,
+      `grpc.health.v1 answered ${status} with grpc-status ${grpcStatus ?? 'missing'}`,
     );
   const serving = decodeHealth(body);
-  return { status: serving === 'SERVING' ? 200 : unavailable, why: `grpc.health.v1 says ${serving}` };
+  return { status: serving === 'SERVING' ? 200 : unavailable, why: `grpc.health.v1 reports ${serving}` };
 }
 
-/** One question on a connection of its own, which is asked also while all others are busy, and closed when that is over. */
+/** One request on a connection of its own, so that it works even if all others are busy; closed afterwards. */
 async function askOnce(
   app: Address,
   http2: boolean,
@@ -157,7 +157,7 @@ async function askOnce(
       const owner = { released() {}, quiet() {}, gone() {} };
       return http2 ? new Http2Client(socket, owner, options).take() : new Http1Client(socket, owner, options);
     },
-    dialSocket: () => Promise.reject(new TypeError('a probe asks in HTTP')),
+    dialSocket: () => Promise.reject(new TypeError('a probe uses HTTP')),
   };
   try {
     return await ask(destination, question, timeoutMs);

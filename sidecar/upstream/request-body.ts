@@ -1,16 +1,16 @@
-// The pieces of a request's body on their way: those that wait for a connection, and, where the request may be sent again,
-// all of them so far, up to a limit. What is kept counts among what the process holds.
+// The pieces of a request's body in transit: those that wait for a connection and, if the request may be retried, all
+// of them so far, up to a limit. Kept bytes count among the process's held bytes.
 
 import { hold, pile } from '../exchange/held-bytes.ts';
 import type { Fields } from '../exchange/message.ts';
 
-/** What may wait for a connection, or be kept for another try; a request with a longer body is sent once. */
+/** The most that may wait for a connection, or be kept for a retry; a request with a longer body is sent once. */
 const keptBytes = 64 * 1024;
 
 export class RequestBody {
   /** The trailers, once it has ended. */
   ended: Fields | undefined = undefined;
-  /** A piece has been handed to a connection. */
+  /** A piece has been given to a connection. */
   isTouched = false;
   #waiting: Buffer[] = [];
   #waitingBytes = 0;
@@ -21,12 +21,12 @@ export class RequestBody {
     this.#kept = keeps ? [] : undefined;
   }
 
-  /** Whether all that has come of it is at hand. */
+  /** Whether everything that has arrived is still kept. */
   get canRepeat(): boolean {
     return this.#kept !== undefined;
   }
 
-  /** A piece has come: remembers it for another try while there is room. */
+  /** Keeps an arrived piece for a retry while there is room. */
   keep(chunk: Buffer): void {
     if (this.#kept === undefined) return;
     if (this.#keptBytes + chunk.length > keptBytes) return this.forget();
@@ -35,7 +35,7 @@ export class RequestBody {
     hold(chunk.length);
   }
 
-  /** There is no connection yet. False asks its sender to wait. */
+  /** Keeps a piece until there is a connection. False asks the sender to wait. */
   wait(chunk: Buffer): boolean {
     pile(this.#waiting, chunk);
     this.#wait(chunk.length);
@@ -56,13 +56,13 @@ export class RequestBody {
     hold(bytes);
   }
 
-  /** From the beginning, once there is another connection. Only while it can be repeated. */
+  /** Starts again from the beginning, for another connection. Only while it can be repeated. */
   rewind(): void {
     this.#waiting = [...(this.#kept ?? [])];
     this.#wait(this.#keptBytes - this.#waitingBytes);
   }
 
-  /** Nothing is kept for another try any more. */
+  /** Keeps nothing for a retry from now on. */
   forget(): void {
     hold(-this.#keptBytes);
     this.#keptBytes = 0;

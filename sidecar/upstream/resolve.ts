@@ -1,6 +1,6 @@
-// Names to addresses, off the path: looked up every few seconds and at once after a failed dial, the last good answer
-// kept. dns.lookup is what the system itself uses (/etc/hosts, search domains), but each call holds a libuv thread, and
-// four of them stuck on a dead name server would stop every file access: so at most two at once.
+// Resolves names to addresses, off the path: looked up every few seconds and at once after a failed dial, with the last
+// good result kept. dns.lookup is what the system itself uses (/etc/hosts, search domains), but each call holds a libuv
+// thread, and four of them stuck on a dead name server would stop every file access: so at most two at once.
 
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
@@ -9,7 +9,7 @@ import { reasonOf } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 
 const refreshMs = 5000;
-/** However many dials fail, a name server is asked about a name no more often than this. */
+/** However many dials fail, a name is looked up no more often than this. */
 const leastMs = 1000;
 const maxLookups = 2;
 
@@ -29,7 +29,7 @@ export class Resolver {
   readonly #names = new Map<string, Name>();
   readonly #stop: () => void;
   #running = 0;
-  /** Rises whenever a name has got or lost an address, for those who keep what they made of the last answer. */
+  /** Rises whenever a name gains or loses an address, for callers that cache what they built from the addresses. */
   version = 0;
 
   constructor(log: Log, lookupAll: (name: string) => Promise<readonly string[]> = systemLookup) {
@@ -95,14 +95,14 @@ export class Resolver {
     try {
       const found = await this.#lookup(host);
       if (found.length > 0) {
-        // Name servers deal their answers out in turn: another order is no change.
+        // Name servers rotate their results: another order is no change.
         if (!sameAddresses(found, name.addresses)) this.version++;
         name.addresses = found;
       }
       if (name.failing) this.#log.info({ code: 'name_resolved', host }, `${host} resolves again`);
       name.failing = false;
     } catch (error) {
-      // The last good answer stays. Said once, not every five seconds.
+      // The last good result stays. Logged once, not every five seconds.
       if (!name.failing) {
         const what =
           name.addresses.length === 0
@@ -113,7 +113,7 @@ export class Resolver {
       name.failing = true;
     } finally {
       name.busy = false;
-      // A name that never resolved is asked for more often: something is starting.
+      // A name that never resolved is looked up more often: something is starting.
       name.nextAt = performance.now() + (name.addresses.length === 0 ? leastMs : refreshMs);
       this.#running--;
       this.#run();

@@ -1,19 +1,19 @@
-// Whether a request is sent again, and when: Envoy's rules, and Gateway API's (GEP-1731), under which connection errors are
-// tried again wherever a policy is. Pure but for the dice.
+// Whether and when a request is retried: Envoy's rules, and Gateway API's (GEP-1731), under which any retry policy also
+// retries connection errors. Pure except for random numbers.
 
 import { type CodeRow, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Reply } from '../exchange/message.ts';
 import type { RetryOn, RetryPolicy } from '../exchange/upstream.ts';
 import { grpcStatusOf } from '../protocol/grpc.ts';
 
-// RFC 9110 section 9.2.2: what may be sent twice without harm.
+// RFC 9110 section 9.2.2: methods that may be sent twice without harm.
 const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE']);
 
 export function isIdempotent(method: string): boolean {
   return idempotent.has(method);
 }
 
-/** Nothing of the request has been sent: there was no connection to send it on. */
+/** Nothing of the request was sent: there was no connection for it. */
 const connectFailures = new Set([
   'upstream_connect',
   'upstream_connect_timeout',
@@ -22,7 +22,7 @@ const connectFailures = new Set([
   'upstream_unresolved',
 ]);
 
-/** The request may have been done, and nobody has said so. */
+/** The request may have been processed without a response. */
 const resets = new Set([
   'upstream_closed',
   'upstream_reset',
@@ -31,7 +31,7 @@ const resets = new Set([
   'upstream_per_try_timeout',
 ]);
 
-/** Envoy's names of what gRPC numbers. */
+/** Envoy's names for gRPC's numbers. */
 const grpcNames: Readonly<Record<number, RetryOn>> = {
   1: 'cancelled',
   4: 'deadline-exceeded',
@@ -40,22 +40,22 @@ const grpcNames: Readonly<Record<number, RetryOn>> = {
   14: 'unavailable',
 };
 
-/** Without an answer the caller gets 503, so whoever has those tried again means this as well (as Envoy). */
+/** Without a response the client gets 503, so a policy that retries 503 includes this case (as in Envoy). */
 const forReset: readonly RetryOn[] = ['reset', 'gateway-error', '5xx'];
 const forRefused: ReadonlySet<RetryOn> = new Set(['refused-stream', ...forReset]);
 const forConnect: ReadonlySet<RetryOn> = new Set(['connect-failure', 'reset-before-request', ...forReset]);
 
-/** Whether the policy has a request tried again that failed before the head of its answer. */
+/** Whether the policy retries a request that failed before the head of its response. */
 export function retriesError({ on }: RetryPolicy, method: string, { code }: SallyportError): boolean {
-  // Whatever the method is: the other side has not looked at it (RFC 9113 section 8.7).
+  // For any method: the other side has not processed it (RFC 9113 section 8.7).
   if (code === 'upstream_refused_stream') return on.some((one) => forRefused.has(one));
   if (connectFailures.has(code)) return on.some((one) => forConnect.has(one));
   return resets.has(code) && isIdempotent(method) && on.some((one) => forReset.includes(one));
 }
 
-/** Whether it has one tried again that got this answer. Of its body nothing has gone on yet. */
+/** Whether the policy retries a request that got this response. Nothing of its body has been passed on yet. */
 export function retriesReply({ on, codes }: RetryPolicy, method: string, { status, fields }: Reply): boolean {
-  // Whoever names statuses, of HTTP or gRPC, has said that the request may be done twice.
+  // A policy that names statuses, of HTTP or gRPC, accepts that the request may be processed twice.
   if (codes.includes(status)) return true;
   if (on.length === 0) return false;
   const grpc = grpcStatusOf(fields);
@@ -73,16 +73,18 @@ export function retriesReply({ on, codes }: RetryPolicy, method: string, { statu
 /** Envoy's default base. */
 const usualBackoffMs = 25;
 
-/** How long to wait before retry number `retry`, from 1: all of it is chance, so that those who failed together part. */
+/**
+ * How long to wait before retry number `retry`, from 1: fully random, so that requests that failed together spread out.
+ */
 export function backoffMs(policy: RetryPolicy, retry: number, random: () => number = Math.random): number {
   const first = policy.backoffMs > 0 ? policy.backoffMs : usualBackoffMs;
   return random() * Math.min(policy.maxBackoffMs ?? first * 10, first * (2 ** retry - 1));
 }
 
-/** The last error of a request that was sent as often as it may be: its flag says so as Envoy's does, `UF,URX`. */
+/** The last error of a request with no tries left: its flag shows it as Envoy's does, `UF,URX`. */
 export class RetriesExhausted extends SallyportError {
   constructor(last: SallyportError, tries: number) {
-    super(last.code, `${last.message} (and it was the last of ${tries} tries)`, { cause: last });
+    super(last.code, `${last.message} (the last of ${tries} tries)`, { cause: last });
   }
 
   override get row(): CodeRow {

@@ -1,5 +1,6 @@
-// TLS to a server that is no peer of the mesh: it proves its name by a certificate of a public or a given CA, and we prove
-// nothing (Gateway API's BackendTLSPolicy). The subject's common name is no name (RFC 9525 section 2).
+// TLS to a server that is no peer of the mesh: it proves its name by a certificate of a public or a given CA, and we
+// present nothing (Gateway API's BackendTLSPolicy). The subject's common name does not count as a name (RFC 9525
+// section 2).
 
 import { X509Certificate } from 'node:crypto';
 import { connect } from 'node:net';
@@ -16,21 +17,21 @@ import { runsOn } from '../protocol/reset.ts';
 import { dialedFacts, serverDialOptions, type TlsSettings } from '../protocol/tls.ts';
 import { type Dial, settle } from './dial.ts';
 
-/** Whom to expect, and by whose word. Plain data. */
+/** The expected server, and the CA that must vouch for it. Plain data. */
 export interface ServerTls {
-  /** What SNI carries, and what the certificate must name unless `subjectAltNames` are given. */
+  /** Sent in SNI; the certificate must have it unless `subjectAltNames` are given. */
   readonly hostname: string;
   /** PEM, one or more certificates; `System`: those that the machine trusts. */
   readonly ca: string;
-  /** Any one of these must stand in the certificate. */
+  /** The certificate must have any one of these. */
   readonly subjectAltNames?: readonly { readonly type: 'Hostname' | 'URI'; readonly value: string }[];
   readonly tls: TlsSettings;
-  /** What is offered; without `h2` it is HTTP/1.1. */
+  /** The offered protocols; without `h2` it is HTTP/1.1. */
   readonly alpn: readonly string[];
 }
 
 export interface ServerTlsDialOptions extends Omit<ServerTls, 'alpn'> {
-  /** Told of each handshake that came about. */
+  /** Called for each completed handshake. */
   dialed?(tls: TlsFacts): void;
 }
 
@@ -40,7 +41,7 @@ export function createServerTlsDial(options: ServerTlsDialOptions): Dial {
 
   return function dialServer(address, connectMs, alpn) {
     try {
-      // Made at the first dial: reading the machine's hundred certificates takes some milliseconds.
+      // Created at the first dial: reading the machine's hundred certificates takes some milliseconds.
       secureContext ??= createSecureContext(serverDialOptions(authoritiesOf(options.ca), options.tls));
     } catch (error) {
       const message = `the CA for ${options.hostname} cannot be read: ${reasonOf(error)}`;
@@ -70,7 +71,7 @@ export function createServerTlsDial(options: ServerTlsDialOptions): Dial {
   };
 }
 
-/** OpenSSL has found a path to the CA; now whose certificate it is. Node wants the error returned. */
+/** OpenSSL has found a path to the CA; this checks the server's name. Node wants the error returned. */
 function judgeName(
   certificate: X509Certificate,
   { hostname, subjectAltNames = [] }: Omit<ServerTls, 'alpn'>,
@@ -84,7 +85,7 @@ function judgeName(
   return new SallyportError(
     'upstream_identity',
     `the server's certificate is not for ${names}: ${certificate.subjectAltName ?? 'it has no alternative names'}`,
-    { hint: "mend 'hostname' or 'subjectAltNames' of the policy, or find out who answers at its address" },
+    { hint: "correct 'hostname' or 'subjectAltNames' of the policy, or find out what runs at its address" },
   );
 }
 
@@ -92,7 +93,7 @@ function namesHost(certificate: X509Certificate, host: string): boolean {
   return certificate.checkHost(host, { subject: 'never', partialWildcards: false }) !== undefined;
 }
 
-/** Node puts a name that holds a comma or a quote into quotes, so that no name can look like two. */
+/** Node quotes a name that contains a comma or a quote, so that no name can look like two. */
 function urisOf({ subjectAltName = '' }: X509Certificate): string[] {
   return [...subjectAltName.matchAll(/(?:^|, )(\w[\w ]*):("(?:[^"\\]|\\.)*"|[^,]*)/g)].flatMap(([, kind, value]) => {
     if (kind !== 'URI') return [];
@@ -100,12 +101,14 @@ function urisOf({ subjectAltName = '' }: X509Certificate): string[] {
   });
 }
 
-/** @throws SallyportError `upstream_tls` when the machine trusts nobody: nobody is proven then, rather than everybody. */
+/**
+ * @throws SallyportError `upstream_tls` if the machine trusts no CA: then no server is trusted, rather than every one.
+ */
 function authoritiesOf(ca: string): string | string[] {
   if (ca !== 'System') return ca;
   const system = getCACertificates('system');
   if (system.length > 0) return system;
   throw new SallyportError('upstream_tls', "this machine has no CA certificates of its own ('System')", {
-    hint: 'install ca-certificates, or name the CA',
+    hint: 'install ca-certificates, or set a CA',
   });
 }

@@ -1,5 +1,5 @@
-// What an upstream's traffic is to be like: balancing, limits, whom to leave out. Plain data, from Istio's DestinationRule or
-// Envoy Gateway's BackendTrafficPolicy, in the words of the former; what is absent has the default of our settings.
+// The traffic settings of an upstream: balancing, limits, outlier detection. Plain data, from Istio's DestinationRule
+// or Envoy Gateway's BackendTrafficPolicy, in the terms of the former; absent values have our settings' defaults.
 
 import type { HashSource } from '../exchange/upstream.ts';
 
@@ -9,19 +9,21 @@ export type BalancePlan =
   | {
       readonly by: 'ringHash' | 'maglev';
       readonly hash: HashSource;
-      /** The least number of points on the ring, or the size of Maglev's table, a prime. */
+      /** The minimum number of points on the ring, or the size of Maglev's table, a prime. */
       readonly size: number;
     };
 
-/** Past these a request is refused, or waits where it may. Connections and requests are those of the whole upstream. */
+/**
+ * Beyond these a request is refused, or waits if it may. Connections and requests are counted for the whole upstream.
+ */
 export interface ConnectionPlan {
   readonly maxConnections?: number;
   readonly maxPending?: number;
-  /** In flight at once, those that wait included. */
+  /** In flight at once, including those that wait. */
   readonly maxRequests?: number;
   readonly maxRequestsPerConnection?: number;
   readonly maxStreamsPerConnection?: number;
-  /** Retries in flight; in place of the budget. */
+  /** Retries in flight; replaces the budget. */
   readonly maxRetries?: number;
   readonly connectMs?: number;
   readonly idleMs?: number;
@@ -33,25 +35,25 @@ export interface ConnectionPlan {
   readonly http2?: boolean;
 }
 
-/** When an endpoint is left out for what it answered. A number of 0 switches its count off. */
+/** When an endpoint is ejected for its responses. A number of 0 disables its count. */
 export interface OutlierPlan {
   readonly consecutive5xx: number;
   readonly consecutiveGateway: number;
-  /** Where present, failures of ours (to connect, to get an answer) are counted apart from what it answers. */
+  /** If present, our own failures (to connect, to get a response) are counted separately from its responses. */
   readonly consecutiveLocal?: number;
   readonly intervalMs: number;
   readonly baseEjectionMs: number;
   readonly maxEjectionPercent: number;
 }
 
-/** How endpoints are asked whether they are well. */
+/** How endpoints are checked for health. */
 export interface HealthCheckPlan {
   readonly type: 'http' | 'tcp';
   readonly path: string;
   readonly method: string;
-  /** The Host that is asked; undefined: the address. */
+  /** The Host of the check; undefined: the address. */
   readonly host?: string | undefined;
-  /** Statuses that mean well. */
+  /** Statuses that count as healthy. */
   readonly expectedStatuses: readonly number[];
   readonly intervalMs: number;
   readonly timeoutMs: number;
@@ -60,11 +62,11 @@ export interface HealthCheckPlan {
 }
 
 export interface TrafficPlan {
-  /** Default: the endpoint with fewer requests in flight, of two drawn by lot. */
+  /** Default: of two endpoints chosen at random, the one with fewer requests in flight. */
   readonly balance?: BalancePlan;
   readonly connections?: ConnectionPlan;
   readonly outlier?: OutlierPlan;
   readonly health?: HealthCheckPlan;
-  /** With a smaller part of the endpoints fit for use than this, all are used; 0: never those that are not. */
+  /** If a smaller share of the endpoints than this is usable, all are used; 0: never use unusable ones. */
   readonly panicPercent?: number;
 }

@@ -1,5 +1,6 @@
-// Kind 5, lifetimes: a pooled or kept connection rests on certificates. It ends politely before they do, in both directions, and is
-// never used after. Beside the sidecars Node's own HTTP/2 server and clients take part; test/soak/rotation.ts does the same for longer.
+// Kind 5, lifetimes: a pooled or kept connection rests on certificates. It ends politely before they expire, in both
+// directions, and is never used after. Node's own HTTP/2 server and clients take part; test/soak/rotation.ts does the
+// same for longer.
 
 import t from 'tap';
 import { retirementOf } from '../../cert-agent/identity/retirement.ts';
@@ -7,11 +8,11 @@ import { faultsOf, runRotation } from '../fixtures/rotation.ts';
 
 t.test('when', async (t) => {
   const rows: [string, number, number, number][] = [
-    // Life that is left, random, and how long before the end nothing new is taken; milliseconds.
+    // Life left, random value, and how long before the end nothing new is accepted; milliseconds.
     ['an hour', 3_600_000, 0, 360_000],
     ['an hour, late', 3_600_000, 1, 900_000],
     ['a minute', 60_000, 0, 6000],
-    ['little: time for what is in flight', 20_000, 0, 5000],
+    ['little: time for requests in flight', 20_000, 0, 5000],
     ['very little: half of it', 6000, 0.5, 3000],
     ['none', 0, 0.5, 0],
   ];
@@ -21,7 +22,7 @@ t.test('when', async (t) => {
       1_000_000 + left - before,
       name,
     );
-  t.equal(retirementOf(995_000, 1_000_000), 995_000, 'what has ended already');
+  t.equal(retirementOf(995_000, 1_000_000), 995_000, 'already expired');
   t.equal(retirementOf(Number.POSITIVE_INFINITY, 0), Number.POSITIVE_INFINITY);
 });
 

@@ -1,5 +1,5 @@
-// Kind 2 and 13: with optional tokens, a token that we do not see and the app does is a token that nothing has verified. Each way
-// in which servers are known to read a credential is tried with a forged one, beside a good one or alone, in mesh and gateway.
+// Kind 2 and 13: with optional tokens, a token that the app sees and we do not is not verified. Each way in which
+// servers are known to read a credential is tried with a forged one, beside a good one or alone, in mesh and gateway.
 
 import t from 'tap';
 import { ask, startEcho } from '../fixtures/echo.ts';
@@ -14,7 +14,7 @@ const good = await sign(ours, { iss: 'iss.test', sub: 'ann' });
 const other = await sign(ours, { iss: 'iss.test', sub: 'bob' });
 const forged = await sign(theirs, { iss: 'iss.test', sub: 'root' });
 
-/** `forged` with white space where JSON has it. */
+/** `forged` with white space where JSON permits it. */
 function spaced(space: string): string {
   const [, payload, signature] = forged.split('.');
   return `${Buffer.from(`{${space}"alg":"ES256"}`).toString('base64url')}.${payload}.${signature}`;
@@ -125,7 +125,7 @@ t.test('mesh: Authorization and the query', async (t) => {
     /^HTTP\/1\.1 200 /,
     'a preflight passes',
   );
-  t.notMatch(app.received.join(), forged, 'no app has seen what was forged');
+  t.notMatch(app.received.join(), forged, 'no app has seen the forged token');
 });
 
 t.test('mesh: headers, cookies and parameters that a rule names', async (t) => {
@@ -172,15 +172,15 @@ t.test('mesh: a good token does not vouch for another at the place of another ru
   const { app, ask } = await startOrders(t, rules);
   const second = await sign(theirs, { iss: 'other.test', sub: 'svc' });
   t.match(await ask('GET /', [`Authorization: Bearer ${good}`, `X-Other: ${second}`]), /^HTTP\/1\.1 200 /);
-  t.match(app.received.at(-1)!.toString(), second, 'what its own rule has verified goes on');
+  t.match(app.received.at(-1)!.toString(), second, 'a token verified by its own rule is forwarded');
   t.match(await ask('GET /', [`Authorization: Bearer ${good}`, `X-Other: ${other}`]), /^HTTP\/1\.1 200 /);
-  t.notMatch(app.received.at(-1)!.toString(), other, 'what its rule does not take is taken out');
+  t.notMatch(app.received.at(-1)!.toString(), other, 'a token that its rule does not accept is removed');
   for (const cookie of [`other_tok=${forged}`, `a=1, other_tok=${forged}`, `other.tok=${forged}`]) {
     t.match(await ask('GET /', [`Authorization: Bearer ${good}`, `Cookie: ${cookie}`]), /^HTTP\/1\.1 200 /);
     t.notMatch(
       app.received.at(-1)!.toString(),
       forged,
-      `taken out by the reading that finds it: ${cookie.split('=')[0]}`,
+      `removed by the reading that finds it: ${cookie.split('=')[0]}`,
     );
   }
   t.match(

@@ -1,6 +1,6 @@
-// A way to authenticate of which the rest of the proxy was not told: `hmacAuth` is made up, and so is each field of it.
-// Streams under it are refused, its headers are ours, its parameters are secret, and a policy
-// that no step evaluates is not served.
+// A way to authenticate that the rest of the proxy does not know: `hmacAuth` and each of its fields are made up.
+// Streams under it are refused, its headers are ours alone, its parameters are secret, and a policy that no step
+// evaluates is not served.
 
 import { Agent, request } from 'node:http';
 import t from 'tap';
@@ -31,7 +31,7 @@ const corsOnly = policyOf('cors: { allowOrigins: [https://a.test] }');
 const madeUp = { ...corsOnly, hmacAuth } as SecurityPolicy;
 
 t.test('the four lists', async (t) => {
-  t.strictSame(askingParts(corsOnly), [], 'CORS asks nothing');
+  t.strictSame(askingParts(corsOnly), [], 'CORS requires nothing');
   t.strictSame(askingParts(madeUp), ['hmacAuth']);
   t.strictSame([...ownHeadersOf(madeUp)].toSorted(), ['x-key-id', 'x-key-owner'], 'and not that of the signature');
   t.strictSame([...secretParamsOf(madeUp)].toSorted(), ['sig', 'sig2']);
@@ -49,7 +49,7 @@ t.test('a field that is new in a part that there is', async (t) => {
   t.strictSame(secretParamsOf(more), ['pw']);
 });
 
-t.test('another authorizer was not asked about those who are in', async (t) => {
+t.test('another authorizer has not decided about clients in flight', async (t) => {
   const asks = (name: string, timeout: string) =>
     compileSecurity(
       policyOf(`extAuth: { timeout: ${timeout}, http: { backendRef: { name: ${name}, port: 80 } } }`),
@@ -116,7 +116,7 @@ t.test('streams under it are refused', async (t) => {
   t.match(
     streamUnder(() => ({ securityPolicies: [{ ...corsOnly, targets: [target] }] })),
     /^upstream_unresolved/,
-    'CORS asks nothing of them',
+    'CORS requires nothing of them',
   );
 });
 
@@ -134,7 +134,7 @@ t.test('a policy that cannot be read closes streams as it closes requests', asyn
 });
 
 t.test(
-  'on the wire: what a policy says of credentials holds on each route, and where it cannot be served',
+  'on the wire: the rules of a policy for credentials apply on each route, and where it cannot be served',
   async (t) => {
     const app = await startEcho(t, 'a');
     const policy = (name: string, spec: string): string =>

@@ -1,5 +1,5 @@
-// Kind 8, one and many: what a policy limits locally holds for a gateway as a whole, however many workers it has and wherever the
-// kernel puts a client's connections. A worker that is killed keeps nothing for itself.
+// Kind 8, one and many: a local limit of a policy holds for a gateway as a whole, however many workers it has and
+// however the kernel distributes a client's connections. A killed worker keeps nothing.
 
 import { readFileSync } from 'node:fs';
 import { Agent, createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
@@ -23,7 +23,7 @@ const documents = [
   ),
 ].join('\n---\n');
 
-/** What /held asks is answered when the test says so. */
+/** Requests for /held are answered when the test releases them. */
 const waiting: ServerResponse[] = [];
 const app = createServer((asked: IncomingMessage, response) => {
   if (asked.url === '/held') waiting.push(response);
@@ -43,7 +43,10 @@ const { file } = await writeGateway(t, {
 const gateway = startSallyport(t, ['gateway', '--config', file, '--workers', '3']);
 await gateway.waitFor(/"code":"ready"/);
 
-/** The status of one request; without an agent on a connection of its own, which the kernel deals out. 0 where it was cut. */
+/**
+ * The status of one request; without an agent on a connection of its own, which the kernel distributes. 0 if it was
+ * cut.
+ */
 function ask(path: string, agent: Agent | false = false): Promise<number> {
   return new Promise((resolve) => {
     const asked = request({ port, path, agent }, (response) => {
@@ -59,12 +62,12 @@ async function passed(path: string, count: number, agent: Agent | false = false)
   return all.filter((status) => status === 200).length;
 }
 
-t.test('what passes in an hour', async (t) => {
+t.test('requests per hour', async (t) => {
   t.equal(await passed('/small', 12), 3, 'the last tokens are lent one at a time');
   t.equal(await passed('/small', 12), 0);
   const first = await passed('/rate', 100);
   t.ok(first > 30 && first <= 60, `${first} of 60`);
-  // What one worker had on loan and did not use is there for the others a tenth of a second later.
+  // What one worker had leased and did not use is available to the others a tenth of a second later.
   let all = first;
   await until(async () => {
     all += await passed('/rate', 20);
@@ -76,7 +79,7 @@ t.test('what passes in an hour', async (t) => {
   t.equal(await passed('/rate', 60, agent), 0);
 });
 
-t.test('what is in flight, also when a worker is killed', async (t) => {
+t.test('requests in flight, also when a worker is killed', async (t) => {
   const answers: Promise<number>[] = [];
   for (let i = 0; i < 6; i++) answers.push(ask('/held'));
   await until(() => waiting.length === 6, 'six to be in');
@@ -85,7 +88,7 @@ t.test('what is in flight, also when a worker is killed', async (t) => {
   t.strictSame(await Promise.all(answers.splice(0)), Array(6).fill(200));
 
   for (let i = 0; i < 6; i++) answers.push(ask('/held'));
-  await until(() => waiting.length === 6, 'six to be in again: who has left is out');
+  await until(() => waiting.length === 6, 'six to be in flight again, without those that have left');
   const children = readFileSync(`/proc/${gateway.process.pid}/task/${gateway.process.pid}/children`, 'utf8').trim();
   for (const child of children.split(' ')) process.kill(Number(child), 'SIGKILL');
   await gateway.waitFor(/(?:"code":"worker_exited"[\s\S]*){2}/);

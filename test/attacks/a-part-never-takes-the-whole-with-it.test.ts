@@ -1,5 +1,5 @@
-// What is wrong with one rule, or one document, stops that alone: the rule answers 500, its route's other rules and everything
-// else go on, at a start and on a live edit. Only what would leave a protection out closes what it protects.
+// An error in one rule, or one document, stops only that: the rule answers 500, its route's other rules and everything
+// else continue, at a start and on a live edit. Only an error that would drop a protection closes what it protects.
 
 import t from 'tap';
 import { ask, startEcho } from '../fixtures/echo.ts';
@@ -11,11 +11,11 @@ const withRule = (rule: string): string => webGateway + serviceOf('a') + routeOf
 const at = (path: string, more = ''): string => `matches: [{ path: { value: ${path} }${more} }]`;
 const backend = 'backendRefs: [{ name: a, port: 80 }]';
 
-/** Rules of which each is wrong in another way, and what they are for. */
+/** Rules, each wrong in another way, and what they are for. */
 const bad: Readonly<Record<string, [rule: string, path: string, headers?: Record<string, string>]>> = {
   'an unknown key': [`{ ${at('/bad')}, backendRef: [] }`, '/bad'],
   'an unknown filter': [`{ ${at('/bad')}, filters: [{ type: ExternalAuth, externalAuth: {} }], ${backend} }`, '/bad'],
-  'a filter of somebody else': [
+  'a filter of another implementation': [
     `{ ${at('/bad')}, filters: [{ type: ExtensionRef, extensionRef: { group: gateway.envoyproxy.io, kind: HTTPRouteFilter, name: x } }], ${backend} }`,
     '/bad',
   ],
@@ -46,7 +46,7 @@ const bad: Readonly<Record<string, [rule: string, path: string, headers?: Record
     { 'x-kind': 'bad' },
   ],
   'a method in small letters': [`{ ${at('/bad', ', method: get')}, ${backend} }`, '/bad'],
-  'a match that says more than we know': [`{ ${at('/bad', ', cookies: []')}, ${backend} }`, '/bad'],
+  'a match with an unknown key': [`{ ${at('/bad', ', cookies: []')}, ${backend} }`, '/bad'],
 };
 
 const wayOf = ({ port }: Gateway) => ask.bind(undefined, port('shop/g:80'));
@@ -64,9 +64,9 @@ t.test('a rule that cannot be served answers 500 alone, at a start and on a live
   const check = async (name: string): Promise<void> => {
     const [, path, headers = {}] = bad[name]!;
     const ours = await get('/good', { headers: { host: 'a', ...headers } });
-    t.match([ours.status, ours.echo?.headers['x-mark']], [200, 'good'], `${name}: the others go on`);
+    t.match([ours.status, ours.echo?.headers['x-mark']], [200, 'good'], `${name}: the others continue`);
     const theirs = await get(path, { headers: { host: 'a', ...headers } });
-    t.equal(theirs.status, 500, `${name}: it falls to nobody else`);
+    t.equal(theirs.status, 500, `${name}: no other rule gets it`);
   };
   await check('an unknown key');
   for (const [name, [rule]] of Object.entries(bad).slice(1)) {
@@ -75,7 +75,7 @@ t.test('a rule that cannot be served answers 500 alone, at a start and on a live
   }
 });
 
-t.test('it is said by the condition of Gateway API, with its place', async (t) => {
+t.test('it is reported by the condition of Gateway API, with its place', async (t) => {
   const { said, message } = planOf(withRule(bad['an unknown key']![0]));
   const key = 'HTTPRoute shop/r g';
   t.strictSame(said[key], [
@@ -150,7 +150,7 @@ t.test('a slip of the pen is one', async (t) => {
 const target = (kind: string, name: string): string =>
   `targetRefs: [{ group: gateway.networking.k8s.io, kind: ${kind}, name: ${name} }]`;
 
-t.test('a policy that nobody here evaluates closes what it is for, and that alone', async (t) => {
+t.test('a policy that is not supported here closes its target, and only that', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -191,7 +191,7 @@ t.test('a policy that nobody here evaluates closes what it is for, and that alon
   t.strictSame(await statuses(), [500, 500]);
 });
 
-t.test('of what may protect and names nothing nobody can say what to close', async (t) => {
+t.test('a protecting document without a target stops the reading: what to close is unknown', async (t) => {
   for (const document of [
     envoy('ClientTrafficPolicy', '{}'),
     envoy('SecurtyPolicy', '{}'),
@@ -223,7 +223,7 @@ t.test('nulls are dropped as an API server drops them', async (t) => {
   t.match(planOf(withRule(`{ ${at('/x')}, ${backend} }`) + policy).warnings, [
     /^all\.yaml:\d+:\d+: 'authorization' of this SecurityPolicy is null: it is as if it were not there$/,
   ]);
-  // Of a list nothing is dropped.
+  // Nothing of a list is dropped.
   t.match(planOf(withRule('{ matches: [null] }')).said['HTTPRoute shop/r g'], [/./, /./, /^PartiallyInvalid=True/]);
   t.match(planOf(withRule(`{ ${at('/x')}, backendRefs: [{ name: null, port: 80 }] }`)).said['HTTPRoute shop/r g'], [
     /./,

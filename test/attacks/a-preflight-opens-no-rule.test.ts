@@ -1,5 +1,6 @@
-// Kind 14, requests beside it: whoever says that a request is the preflight of another rule's gets past no rule that is closed to them.
-// A gateway answers preflights itself, by the CORS of the rule that they are for; the app has only what the rule for OPTIONS lets in.
+// Kind 14, requests beside it: declaring a request the preflight of another rule's does not open a rule that is closed
+// to the client. A gateway answers preflights itself, by the CORS of their rule; the app gets only what the rule for
+// OPTIONS admits.
 
 import t from 'tap';
 import { ask, startEcho } from '../fixtures/echo.ts';
@@ -51,11 +52,11 @@ t.test('a rule that is closed', async (t) => {
   t.equal(await preflight('/plain'), '403', 'of a rule without CORS');
   t.equal(await preflight('/plain', { 'access-control-request-method': 'PUT' }), '403', 'of its own');
   t.equal(await preflight('/two', { 'access-control-request-headers': 'x-tenant' }), '403', 'of rules for a header');
-  t.equal(await preflight('/cors'), '204', 'of a rule with CORS, which answers it');
-  t.equal(await preflight('/alone'), '200 a', 'where no rule is for OPTIONS, the one that was asked for');
+  t.equal(await preflight('/cors'), '204', 'of a rule with CORS, which responds');
+  t.equal(await preflight('/alone'), '200 a', 'if no rule matches OPTIONS, the rule of the announced request');
   t.equal(await preflight('/alone', { 'access-control-request-method': 'PUT' }), '403', 'if it lets it in');
 
-  t.test('what no browser sends as a preflight is none of another rule', async (t) => {
+  t.test('a request that no browser sends as a preflight is not treated as one', async (t) => {
     for (const [path, expected] of [
       ['/plain', '403'],
       ['/cors', '403'],

@@ -1,6 +1,6 @@
-// A slip of the pen in a document that protects, beside routes and rules that are nearer or for everything: what it was for is
-// 403 before the slip and 500 after it, never the answer of another route. An edit in place is the hard case: nobody is told
-// but by a condition.
+// A mistake in a protecting document, beside nearer routes and rules, or ones for everything: a request that it covers
+// gets 403 before the mistake and 500 after it, never the response of another route. An edit in place is the hard case:
+// only a condition reports it.
 
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
@@ -28,7 +28,7 @@ async function start(t: Owner, documents: Readonly<Record<string, string>>): Pro
 const statusFor = async (gateway: Gateway, path: string, host: string, method = 'GET'): Promise<number> =>
   (await ask(gateway.port('shop/g:80'), path, { method, headers: { host } })).status;
 
-/** Of a rule for `/users/admin`, beside one for `/users`. */
+/** Variants of a rule for `/users/admin`, beside one for `/users`. */
 const slips: Readonly<Record<string, string>> = {
   'match for matches': 'match: [{ path: { value: /users/admin } }]',
   'matches that are no list': 'matches: { path: { type: Exact, value: /users/admin } }',
@@ -37,12 +37,12 @@ const slips: Readonly<Record<string, string>> = {
   'an expression that does not end': 'matches: [{ path: { type: RegularExpression, value: "/users/(a|admin" } }]',
   'one with a choice at its top':
     'matches: [{ path: { type: RegularExpression, value: "/one(?=x)|/users/admin(?=y)" } }]',
-  'another word for an expression': 'matches: [{ path: { type: PathRegex, value: "/(users)/admin" } }]',
+  'another name for an expression': 'matches: [{ path: { type: PathRegex, value: "/(users)/admin" } }]',
   'a path as text': 'matches: [{ path: /users/admin }]',
   'a path as a list': 'matches: [{ path: { value: [/users/admin] } }]',
   'paths for path': 'matches: [{ paths: { value: /users/admin } }]',
   'values for value': 'matches: [{ path: { values: /users/admin } }]',
-  'a word too many beside the value': 'matches: [{ path: { value: /, values: /users/admin } }]',
+  'an extra key beside the value': 'matches: [{ path: { value: /, values: /users/admin } }]',
   'uri for path': 'matches: [{ uri: { prefix: /users/admin } }]',
   'a type that there is not': 'matches: [{ path: { type: Exacto, value: /users/admin } }]',
   'a match that is text': 'matches: [/users/admin]',
@@ -50,7 +50,7 @@ const slips: Readonly<Record<string, string>> = {
     'matches: [{ path: { value: /users/admin }, headers: [{ name: x-inside, value: a, invert: true }] }]',
 };
 
-t.test('a rule whose path cannot be told comes before nearer rules', async (t) => {
+t.test('a rule with an unreadable path precedes nearer rules', async (t) => {
   const route = (slip: string): string =>
     routeOf(
       'r',
@@ -70,7 +70,7 @@ t.test('a rule whose path cannot be told comes before nearer rules', async (t) =
     const meant = name === 'a header that is to be missing' ? '/users/admin/x' : '/users/admin';
     t.equal(await statusFor(gateway, meant, 'h.test'), 500, name);
   }
-  // What can be told stays narrow.
+  // The readable parts stay narrow.
   for (const [name, slip, path, method] of [
     ['a literal start', 'matches: [{ path: { type: RegularExpression, value: "/users/(?=x)" } }]', '/orders', 'GET'],
     ['a method', 'matches: [{ method: POST, path: [/users] }]', '/users', 'GET'],
@@ -80,7 +80,7 @@ t.test('a rule whose path cannot be told comes before nearer rules', async (t) =
       '/users',
       'GET',
     ],
-    ['a slip of another word', `backendRef: [], matches: [{ path: { value: /u } }]`, '/users', 'GET'],
+    ['a mistake in another key', `backendRef: [], matches: [{ path: { value: /u } }]`, '/users', 'GET'],
   ] as const) {
     await gateway.write('r.yaml', `# ${name}\n${route(slip)}`);
     t.equal(await statusFor(gateway, path, 'h.test', method), 200, name);
@@ -125,7 +125,7 @@ const rules = `rules: [{ name: x, matches: [{ path: { value: /admin } }], ${back
 const one = (path: string, name: string): string =>
   `{ name: ${name}, matches: [{ path: { value: ${path} } }], ${backend} }`;
 
-/** Of the whole of an HTTPRoute `admin` for `/admin`. */
+/** Variants of a whole HTTPRoute `admin` for `/admin`. */
 const wholes: Readonly<Record<string, string>> = {
   'an unknown key': `${parents}, hostname: [h.test], ${rules}`,
   'host names as text': `${parents}, hostnames: h.test, ${rules}`,
@@ -134,7 +134,7 @@ const wholes: Readonly<Record<string, string>> = {
   'rules that are an object': `hostnames: [h.test], ${parents}, rules: { matches: [{ path: { value: /admin } }] }`,
   'rules by name': `hostnames: [h.test], ${parents}, rules: { x: { matches: [{ path: { value: /admin } }] } }`,
   'rule for rules': `hostnames: [h.test], ${parents}, rule: [${one('/admin', 'x')}]`,
-  'a second word for rules': `hostnames: [h.test], ${parents}, rule: [${one('/admin', 'x')}], rules: []`,
+  'a second key for rules': `hostnames: [h.test], ${parents}, rule: [${one('/admin', 'x')}], rules: []`,
   'two rules of one name': `hostnames: [h.test], ${parents}, rules: [${one('/admin', 'x')}, ${one('/b', 'x')}]`,
   'too many rules': `hostnames: [h.test], ${parents}, rules: [${Array.from({ length: 17 }, (_, index) => one(index === 16 ? '/admin' : `/b${index}`, `n${index}`)).join()}]`,
   useDefaultGateways: `hostnames: [h.test], useDefaultGateways: All, ${rules}`,
@@ -147,7 +147,7 @@ const wholes: Readonly<Record<string, string>> = {
   'nothing that can be read': 'x: 1',
 };
 
-t.test('a route that is refused as a whole answers 500 for what it was for', async (t) => {
+t.test('a route that is refused as a whole answers 500 for its requests', async (t) => {
   const route = (spec: string): string => documentOf('HTTPRoute', 'admin', `{ ${spec} }`);
   const all = documentOf(
     'HTTPRoute',
@@ -163,22 +163,25 @@ t.test('a route that is refused as a whole answers 500 for what it was for', asy
     await gateway.write('r.yaml', `# ${name}\n${route(spec)}`);
     t.equal(await statusFor(gateway, '/admin', 'h.test'), 500, name);
   }
-  // What can be told stays narrow: by its hosts, its paths.
+  // The readable parts stay narrow: its hosts, its paths.
   await gateway.write('r.yaml', route(wholes['a host name with a port']!));
   t.equal(await statusFor(gateway, '/open', 'h.test'), 200);
   t.equal(await statusFor(gateway, '/admin', 'b.test'), 200);
   await gateway.write('r.yaml', route(wholes['a host name that cannot be read']!));
-  t.equal(await statusFor(gateway, '/admin/users', 'b.test'), 500, 'nobody can say for which hosts');
+  t.equal(await statusFor(gateway, '/admin/users', 'b.test'), 500, 'its hosts are unknown');
   t.equal(await statusFor(gateway, '/open', 'b.test'), 200);
   // The same at a start.
   const { said, message } = planOf(webGateway + serviceOf('a') + all + route(wholes['rule for rules']!));
   t.equal(said['HTTPRoute shop/admin g']?.[0], 'Accepted=False UnsupportedValue');
-  t.match(message('HTTPRoute shop/admin g', 'Accepted'), /unknown key 'rule'.*answers 500/);
+  t.match(
+    message('HTTPRoute shop/admin g', 'Accepted'),
+    /unknown key 'rule'.*every request that it may be for gets 500/,
+  );
   const guessed = planOf(webGateway + serviceOf('a') + all + route(wholes['nothing that can be read']!));
   t.equal(guessed.said['HTTPRoute shop/admin g']?.[0], 'Accepted=False UnsupportedValue');
 });
 
-/** A server that notes who comes, and closes. */
+/** A server that notes each connection, and closes it. */
 async function startNoting(t: Owner, name: string, came: string[]): Promise<number> {
   const server = createServer((socket) => {
     came.push(name);
@@ -240,7 +243,7 @@ const foreign = (kind: string, spec: string, apiVersion = 'kuadrant.io/v1'): str
   `---\napiVersion: ${apiVersion}\nkind: ${kind}\nmetadata: { name: x, namespace: shop }\nspec: ${spec}\n`;
 const target = (more: string): string => `{ name: r, ${more} }`;
 
-/** Policies that nobody here evaluates, with a slip in what they name. */
+/** Policies that are not supported here, with a mistake in their targets. */
 const foreigners: Readonly<Record<string, string>> = {
   'a version in the group': foreign('AuthPolicy', `{ targetRef: ${target(`group: ${api}/v1, kind: HTTPRoute`)} }`),
   'a group with a letter less': foreign(
@@ -261,7 +264,7 @@ const foreigners: Readonly<Record<string, string>> = {
   'target for targetRef': foreign('Guard', `{ target: ${target(`group: ${api}, kind: HTTPRoute`)} }`),
 };
 
-t.test('a policy of another kind closes what it names with a slip', async (t) => {
+t.test('a policy of another kind closes a target that it misspells', async (t) => {
   const gateway = await start(t, {
     'all.yaml':
       webGateway +
@@ -280,7 +283,7 @@ t.test('a policy of another kind closes what it names with a slip', async (t) =>
   }
 });
 
-t.test('what may protect and names nothing that is known stops, or is a fault', async (t) => {
+t.test('a protecting document without a known target stops the reading, or is an error', async (t) => {
   for (const document of [
     foreign('WebApplicationFirewallRule', '{ selector: {} }', 'example.test/v1'),
     foreign('JWTAuthenticationRule', '{ selector: {} }', 'example.test/v1'),
@@ -289,7 +292,7 @@ t.test('what may protect and names nothing that is known stops, or is a fault', 
     t.throws(() => planOf(webGateway + document), /is not served by a gateway/, document);
   const slip = planOf(webGateway + foreign('AuthPolicy', '{ targetRef: { kind: Servise, name: a, group: "" } }'));
   t.strictSame(slip.said['AuthPolicy shop/x'], ['Accepted=False UnsupportedKind']);
-  // These are plainly somebody else's.
+  // These clearly belong to another implementation.
   for (const [kind, spec] of [
     ['AuthPolicy', '{ targetRef: { group: "", kind: Service, name: a } }'],
     ['ExternalSecret', '{ target: { name: a } }'],
@@ -322,23 +325,23 @@ t.test('a route whose own kind or group is a slip', async (t) => {
   }
 });
 
-t.test('a document that comes with a slip takes nothing from those that are served', async (t) => {
+t.test('a new document with a mistake takes nothing from those that are served', async (t) => {
   const all = documentOf('HTTPRoute', 'all', `{ ${parents}, rules: [${one('/', 'x')}, ${one('/users', 'y')}] }`);
   const gateway = await start(t, { 'g.yaml': webGateway, 'all.yaml': all });
   t.equal(await statusFor(gateway, '/users', 'h.test'), 200, 'before');
   for (const [name, spec] of Object.entries({
     ...wholes,
     'parentRef for parentRefs': `parentRef: [{ name: g }], ${rules}`,
-    'a path that cannot be told': `${parents}, rules: [{ name: x, match: [{ path: { value: /admin } }], ${backend} }]`,
+    'an unreadable path': `${parents}, rules: [{ name: x, match: [{ path: { value: /admin } }], ${backend} }]`,
   })) {
     await gateway.write('new.yaml', `# ${name}\n${documentOf('HTTPRoute', 'new', `{ ${spec} }`)}`);
-    t.equal(await statusFor(gateway, '/users', 'h.test'), 200, `${name}: others go on`);
+    t.equal(await statusFor(gateway, '/users', 'h.test'), 200, `${name}: others continue`);
     // A change elsewhere makes it no older.
     await gateway.write('all.yaml', `# ${name}\n${all}`);
     t.equal(await statusFor(gateway, '/users', 'h.test'), 200, `${name}: and after the next change`);
   }
   await gateway.write('new.yaml', documentOf('HTTPRoute', 'new', `{ ${parents}, rules: [${one('/new', 'x')}] }`));
-  t.equal(await statusFor(gateway, '/new', 'h.test'), 200, 'mended it is served');
+  t.equal(await statusFor(gateway, '/new', 'h.test'), 200, 'corrected, it is served');
 });
 
 t.test('a route that is refused keeps its host name from a route of the other kind', async (t) => {

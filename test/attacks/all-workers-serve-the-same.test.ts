@@ -1,5 +1,6 @@
-// Kind 8, one and many: who has a host name or a policy's target is decided once for all workers of a gateway. One that is started
-// again follows the first, whatever dates documents and files have by then; and it serves nothing that the first does not.
+// Kind 8, one and many: which route has a host name, or which policy a target, is decided once for all workers of a
+// gateway. A restarted worker follows the first, whatever dates documents and files have by then; and it serves nothing
+// that the first does not.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -35,7 +36,7 @@ async function startPair(t: Test, documents: Readonly<Record<string, string>>) {
     ...files,
     state,
     waitFor: (pattern: RegExp) => pair.waitFor(pattern),
-    /** Writes documents, and waits until both workers have taken them. */
+    /** Writes documents, and waits until both workers have applied them. */
     async write(name: string, text: string): Promise<void> {
       const loaded = (component: string): number => {
         const lines = pair.stderr().split('\n');
@@ -45,10 +46,10 @@ async function startPair(t: Test, documents: Readonly<Record<string, string>>) {
       writeFileSync(join(files.dir, 'documents', name), text);
       await until(
         () => loaded('gateway') > before[0]! && loaded('sidecar 2/2') > before[1]!,
-        'both to have taken the change',
+        'both to have applied the change',
       );
     },
-    /** Ends the second worker as the kernel does where memory is short; resolves when it is known to be gone. */
+    /** Kills the second worker as the kernel does when memory is short; resolves when it is known to be gone. */
     async kill(): Promise<void> {
       const { workerRestarts } = (await state()) as { workerRestarts: number };
       const [child] = readFileSync(`/proc/${pair.process.pid}/task/${pair.process.pid}/children`, 'utf8')
@@ -58,7 +59,7 @@ async function startPair(t: Test, documents: Readonly<Record<string, string>>) {
       await until(async () => ((await state())['workerRestarts'] as number) > workerRestarts, 'the worker to be gone');
     },
     ready: () => until(async () => (await state())['ready'] === true, 'all to be ready'),
-    /** What is answered on as many connections as both workers certainly get some of, each answer once. */
+    /** The responses on so many connections that both workers get some, each response once. */
     async answers(host: string): Promise<string[]> {
       const all = await Promise.all(
         Array.from({ length: 32 }, () => ask(files.port('shop/g:80'), '/', { headers: { host } })),
@@ -77,18 +78,18 @@ t.test('a worker that is started again follows the first', async (t) => {
     'z.yaml',
     route('thief', 'pay.test', 'thief', old) + policy('lax', 'Allow', old) + route('second', 'first.test', 'thief'),
   );
-  // Of the two for first.test the one that is served is the younger file from now on.
-  await pair.write('b.yaml', `${route('first', 'first.test', 'app')}# a word\n`);
+  // Of the two for first.test the served one is the younger file from now on.
+  await pair.write('b.yaml', `${route('first', 'first.test', 'app')}# a comment\n`);
   await pair.kill();
   await pair.ready();
   t.strictSame(await pair.answers('pay.test'), ['200 app']);
   t.strictSame(await pair.answers('closed.test'), ['403']);
   t.strictSame(await pair.answers('first.test'), ['200 app']);
 
-  t.test('and goes on to', async (t) => {
-    // What held the name and the target is gone: those who waited have them, in both.
+  t.test('and continues to', async (t) => {
+    // The owners of the name and the target are gone: those that waited have them, in both.
     await pair.write('a.yaml', route('closed', 'closed.test', 'app'));
-    await until(async () => (await pair.answers('closed.test')).join() === '200 app', 'the other policy to hold');
+    await until(async () => (await pair.answers('closed.test')).join() === '200 app', 'the other policy to apply');
     t.strictSame(await pair.answers('pay.test'), ['200 thief']);
     await pair.write(
       'a.yaml',
@@ -98,7 +99,7 @@ t.test('a worker that is started again follows the first', async (t) => {
     );
     await pair.kill();
     await pair.ready();
-    t.strictSame(await pair.answers('closed.test'), ['200 app'], 'who came late came late');
+    t.strictSame(await pair.answers('closed.test'), ['200 app'], 'the later one stays the later one');
     t.strictSame(await pair.answers('pay.test'), ['200 thief']);
   });
 });
@@ -107,7 +108,8 @@ t.test('and serves nothing while the first has other documents', async (t) => {
   const closed = route('closed', 'closed.test', 'app');
   const pair = await startPair(t, { 'a.yaml': closed + policy('strict', 'Deny') });
   const good = readFileSync(pair.file, 'utf8');
-  // The first takes no other admin port, nor what comes with it. The second has no pages, and finds nothing wrong with it.
+  // The first does not move to another admin port, and applies nothing of that change. The second has no pages, and
+  // sees no error.
   writeFileSync(pair.file, good.replace(/^admin: .*$/m, `admin: ${await freePort()}`));
   await pair.waitFor(/admin cannot change while/);
   await pair.waitFor(/"component":"sidecar 2\/2"[^\n]*"code":"config_loaded","generation":2/);

@@ -1,5 +1,6 @@
-// Kind 10, the record: with the access log's disk full refusals wait, new connections are refused, readiness and log say so, no
-// line stays torn, and everything is on record once there is room. What is remembered of refusals is bounded in bytes.
+// Kind 10, the record: with the access log's disk full refusals wait, new connections are refused, readiness and log
+// report it, no line stays torn, and everything is on record once there is room. The stored refusals are bounded in
+// bytes.
 
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
@@ -21,7 +22,7 @@ const logFile = new URL('../../sidecar/observe/log-file.ts', import.meta.url).hr
 /** A shell in which no file grows beyond 8 KiB: writing more fails as on a full disk, and half a write is possible. */
 const small = (command: string): [string, string[]] => ['bash', ['-c', `trap '' XFSZ; ulimit -f 8; exec ${command}`]];
 
-/** A sidecar whose only port knows no upstream: each request is refused, and on record. */
+/** A sidecar whose only port has no upstream: each request is refused, and recorded. */
 async function writeSidecar(t: Owner): Promise<{ dir: string; port: number; health: number }> {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
@@ -42,7 +43,7 @@ t.test('a running sidecar whose disk is full', async (t) => {
   await child.waitFor(/"ready"/);
   const ready = async (): Promise<string> => (await fetch(`http://127.0.0.1:${health}/healthz/ready`)).text();
 
-  // Each on a connection of its own, named so that it is found again.
+  // Each on a connection of its own, named so that it can be found again.
   const asked: string[] = [];
   const answered = new Set<string>();
   const ask = (): void => {
@@ -76,7 +77,7 @@ t.test('a running sidecar whose disk is full', async (t) => {
       records.set(path, (records.get(path) ?? 0) + 1);
     }
   };
-  // Room, again and again: what waits is more than fits at once.
+  // Free room repeatedly: more waits than fits at once.
   await until(async () => {
     gather();
     truncateSync(log);
@@ -139,7 +140,7 @@ process.stdin.on('data', async () => { await log.close(); console.log('dropped '
     truncateSync(file);
     return seen.length;
   };
-  // A write may be between its two halves when we look: only what stays counts.
+  // A write may be between its two halves when we look: only the final state counts.
   await until(
     () => /trouble EFBIG/.test(child.stdout()) && readFileSync(file, 'latin1').endsWith('\n') && gather() >= 1,
     'room',
@@ -157,7 +158,7 @@ process.stdin.on('data', async () => { await log.close(); console.log('dropped '
   await child.waitFor(/dropped 0/);
 });
 
-t.test('what is lost at the end is counted line by line', async (t) => {
+t.test('lines lost at the end are counted one by one', async (t) => {
   const dir = tempDir(t);
   const file = join(dir, 'access.log');
   const program = join(dir, 'writer.mjs');

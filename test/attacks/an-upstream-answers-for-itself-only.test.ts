@@ -1,5 +1,5 @@
-// What an upstream says too much, or wrongly: bytes behind its answer are nobody's answer, and its faults are its own (502,
-// UPE), never a client's 400, nor a cut without a word where the answer had not begun.
+// An upstream that sends too much, or errors: bytes after its response are dropped, and its faults are its own (502,
+// UPE), never a client's 400, nor a silent cut if the response had not begun.
 
 import type { Socket } from 'node:net';
 import { connect } from 'node:tls';
@@ -11,7 +11,7 @@ import { createCredential } from '../fixtures/pki.ts';
 const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: orders\r\n\r\n`;
 const evil = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil';
 
-/** An answer in two pieces, of which the second has something behind it. */
+/** A response in two pieces, the second with extra bytes. */
 const surplus: readonly (readonly [name: string, first: string, last: string])[] = [
   ['a body of a length', 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\non', `e${evil}`],
   ['chunks', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\non', `e\r\n0\r\n\r\n${evil}`],
@@ -20,13 +20,13 @@ const surplus: readonly (readonly [name: string, first: string, last: string])[]
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n',
     `0\r\nx-a: 1\r\n\r\n${evil}`,
   ],
-  ['an answer at once', '', `HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none${evil}`],
-  ['an answer without a body', '', `HTTP/1.1 204 No Content\r\n\r\n${evil}`],
-  ['a part of an answer', 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\non', 'eHTTP/1.1 200 OK\r\nContent-'],
+  ['a response at once', '', `HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none${evil}`],
+  ['a response without a body', '', `HTTP/1.1 204 No Content\r\n\r\n${evil}`],
+  ['a part of a response', 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\non', 'eHTTP/1.1 200 OK\r\nContent-'],
 ];
 
 for (const [name, first, last] of surplus) {
-  t.test(`surplus bytes are not the answer to the next request: ${name}`, async (t) => {
+  t.test(`surplus bytes are not the response to the next request: ${name}`, async (t) => {
     let app: Socket | undefined;
     const ask = await startFor(t, (socket, soFar, connection) => {
       if (soFar.includes('/two')) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood');
@@ -36,7 +36,7 @@ for (const [name, first, last] of surplus) {
         socket.write(first === '' ? last : first);
       }
     });
-    // The rest does not come before the first piece has gone through.
+    // The rest is not sent before the first piece has gone through.
     const text = await ask(get('/one') + get('/two'), /good$|evil/, /on/, () => first !== '' && app?.write(last));
     t.notMatch(text, /evil/);
     t.match(text, /^HTTP\/1\.1 20[04] [\s\S]*HTTP\/1\.1 200 OK[\s\S]*good$/);
@@ -57,13 +57,13 @@ const trailers =
   (stream) =>
     frame(1, flags, stream, block(fields));
 
-/** Frames of an upstream, and whether its answer's head is well. */
+/** Frames of an upstream, and whether its response's head is valid. */
 const faults: readonly (readonly [name: string, head: Frames, rest: Frames])[] = [
   ['trailers with a pseudo-header', head(), trailers([[':status', '200']])],
   ['trailers in capitals', head(), trailers([['X-A', '1']])],
   ['trailers that end nothing', head(), trailers([['x-a', '1']], 4)],
-  ['a body longer than it said', head([['content-length', '1']]), data('xyz', 1)],
-  ['a body shorter than it said', head([['content-length', '5']]), data('xyz', 1)],
+  ['a body longer than declared', head([['content-length', '1']]), data('xyz', 1)],
+  ['a body shorter than declared', head([['content-length', '5']]), data('xyz', 1)],
   ['a frame of 20,000 bytes', head(), (id) => frame(0, 1, id, Buffer.alloc(20_000))],
   ['a block that cannot be read', head(), (id) => frame(1, 5, id, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff])],
   ['SETTINGS of five bytes', head(), () => frame(4, 0, 0, Buffer.alloc(5))],
@@ -88,7 +88,7 @@ for (const [name, first, rest] of faults) {
     path = '/late';
     const late = await ask(get(path), /before headers$/, /200 OK[\s\S]*\r\n\r\n/, () => app?.write(rest(stream)));
     t.match(late, /^HTTP\/1\.1 200 /);
-    t.notMatch(late, /\r\n0\r\n\r\n$|xyz/, 'what has begun cannot look complete');
+    t.notMatch(late, /\r\n0\r\n\r\n$|xyz/, 'a begun response cannot look complete');
     t.match(await ask.mesh.records('orders', 2), [
       { path: '/early', response_code: 502, response_flags: 'UPE', code: 'upstream_protocol' },
       { path: '/late', response_code: 200, response_flags: 'UPE', code: 'upstream_answer_malformed' },
@@ -99,8 +99,8 @@ for (const [name, first, rest] of faults) {
 type Answer = Parameters<typeof startBackend>[1];
 
 /**
- * Starts a sidecar in front of `answer`, and gives how it is asked: what came back until `done`, or the end; once `seen` has,
- * `then` is called.
+ * Starts a sidecar in front of `answer`, and returns a function that sends a request: it gives what was received until
+ * `done`, or the end; once `seen` was received, `then` is called.
  */
 async function startFor(t: Test, answer: Answer, protocol: 'http' | 'http2' = 'http') {
   const backend = await startBackend(t, answer);

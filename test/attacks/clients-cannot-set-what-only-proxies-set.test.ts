@@ -1,5 +1,5 @@
-// Kind 2 and 13: from outside a gateway takes no word on who a caller is or where a request came from, in any proxy's
-// dialect calls it, in heads and in trailers, except for what gateway.yaml lets pass by name.
+// Kind 2 and 13: a gateway accepts no outside statement about who a client is or where a request came from, under any
+// proxy's name for it, in heads and in trailers, except for fields that gateway.yaml passes by name.
 
 import t from 'tap';
 import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
@@ -82,7 +82,7 @@ t.test('in heads', async (t) => {
   t.equal(echo.headers['x-mine'], 'kept');
 });
 
-t.test('in trailers, with what authenticates, frames or modifies a request', async (t) => {
+t.test('in trailers, with fields that authenticate, frame or modify a request', async (t) => {
   const app = await startBackend(t, (socket, soFar) => {
     if (/\r\n0\r\n[\s\S]*\r\n\r\n$/.test(soFar)) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
   });
@@ -141,7 +141,7 @@ stringData: { web: a-key-of-sixteen-characters }
   t.match(app.received[0]!.toString('latin1'), /\r\n0\r\nX-Sum: 1\r\n\r\n$/);
 });
 
-t.test('what gateway.yaml names may pass, and what it may not name', async (t) => {
+t.test('fields that gateway.yaml names may pass, and those that it must not name', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     ...{ documents, listeners: ['edge/gw:80'] },

@@ -1,5 +1,5 @@
-// A field that is taken and does nothing is a promise that is not kept: `tls.options` that ask for client certificates, and a
-// --check that says good. Every schema is walked, and each of its fields is used, refused or reported.
+// A field that is accepted without effect is a broken promise: `tls.options` that require client certificates, and a
+// --check that reports no error. Every schema is walked, and each of its fields is used, refused or reported.
 
 import { connect, type TLSSocket } from 'node:tls';
 import t from 'tap';
@@ -33,18 +33,18 @@ import { type Credential, createAuthority, createCredential } from '../fixtures/
 import { documentOf, planOf, serviceOf, webRoute } from '../fixtures/plan.ts';
 import { holds, isRefused, leavesOf, placesIn, watched, without } from '../fixtures/schema.ts';
 
-/** What says something of the object and not of traffic; whether it is right is a matter of its own tests. */
+/** Fields about the object and not about traffic; other tests check them. */
 const ofObject = /^(?:apiVersion|kind|metadata(?:\..*)?|status)$/;
 
-/** What has an effect elsewhere than where it is read, or none by its nature; each with where, or why. */
+/** Fields with an effect elsewhere than where they are read, or with none by nature; each with where, or why. */
 const elsewhere: Readonly<Record<string, string>> = {
-  'spec.rateLimit.local.rules[].name': 'it tells rules apart when policies are merged: policy-merge.ts',
-  'spec.rateLimit.global.rules[].name': 'it tells rules apart when policies are merged: policy-merge.ts',
-  'spec.rateLimit.type': 'it says which of the two parts is there, which shows; it is checked against them',
+  'spec.rateLimit.local.rules[].name': 'it identifies rules when policies are merged: policy-merge.ts',
+  'spec.rateLimit.global.rules[].name': 'it identifies rules when policies are merged: policy-merge.ts',
+  'spec.rateLimit.type': 'it names the part that is present; it is checked against it',
   'spec.rateLimit.local.rules[].cost.request.from': 'Number is its only value',
   'spec.rateLimit.global.rules[].cost.request.from': 'Number is its only value',
-  'spec.targetRef.namespace': "only '' is taken: the policy's own",
-  'spec.targetRefs[].namespace': "only '' is taken: the policy's own",
+  'spec.targetRef.namespace': "only '' is accepted: the policy's own",
+  'spec.targetRefs[].namespace': "only '' is accepted: the policy's own",
   'spec.subsets[]': 'the list has to be empty',
   'spec.compression[].gzip': '{} is its only value',
   'spec.compression[].brotli': '{} is its only value',
@@ -52,7 +52,7 @@ const elsewhere: Readonly<Record<string, string>> = {
 
 type Read = (document: YamlDocument) => { readonly problems: readonly Problem[] } | { readonly value: object };
 
-/** The leaves of a schema that no sample says, or that can be left out of each without a difference. */
+/** The leaves of a schema that no sample has, or that can be left out of each sample without a difference. */
 function unproved(schema: z.ZodType, samples: readonly unknown[], read: Read): string[] {
   const readValue = (value: unknown): string => {
     const said = read({ value, problemAt: (_, message) => ({ file: '', line: 1, column: 1, message }) });
@@ -64,7 +64,7 @@ function unproved(schema: z.ZodType, samples: readonly unknown[], read: Read): s
   return leavesOf(schema).flatMap(({ path, schema: leaf }) => {
     if (ofObject.test(path) || isRefused(leaf) || Object.hasOwn(elsewhere, path)) return [];
     const places = samples.flatMap((sample, index) => placesIn(sample, path).map((keys) => ({ sample, index, keys })));
-    if (places.length === 0) return [`${path}: no sample says it`];
+    if (places.length === 0) return [`${path}: no sample has it`];
     const matters = places.some(({ sample, index, keys }) => readValue(without(sample, keys)) !== whole[index]);
     return matters ? [] : [`${path}: it makes no difference`];
   });
@@ -102,12 +102,12 @@ for (const [kind, [schema, read]] of Object.entries(kinds))
         value,
         problemAt: (path, message) => ({ file: path.join('.'), line: 1, column: 1, message }),
       });
-      t.strictSame('problems' in said ? said.problems.map(formatProblem) : [], [], 'the sample is good');
+      t.strictSame('problems' in said ? said.problems.map(formatProblem) : [], [], 'the sample is valid');
     }
     t.strictSame(unproved(schema, samples, read), []);
   });
 
-/** Of these one value alone is taken. */
+/** Fields of which only one value is accepted. */
 const inSettings: Readonly<Record<string, string>> = {
   'identity.agent': 'it is refused: there is no Workload API yet',
   'extensionProviders[].envoyExtAuthzHttp.failOpen': 'true is refused',
@@ -135,7 +135,7 @@ for (const [kind, schema, parse] of [
 t.test('a field that is new in a schema has to be proved', async (t) => {
   const schema = z.strictObject({ spec: z.strictObject({ a: z.string(), madeUp: z.boolean().default(false) }) });
   const read: Read = ({ value }) => ({ value: { a: (value as { spec: { a: string } }).spec.a } });
-  t.strictSame(unproved(schema, [{ spec: { a: 'x' } }], read), ['spec.madeUp: no sample says it']);
+  t.strictSame(unproved(schema, [{ spec: { a: 'x' } }], read), ['spec.madeUp: no sample has it']);
   t.strictSame(unproved(schema, [{ spec: { a: 'x', madeUp: true } }], read), ['spec.madeUp: it makes no difference']);
 });
 
@@ -147,7 +147,7 @@ const reported: Readonly<Record<string, RegExp>> = {
   'Gateway.defaultScope': /spec\.defaultScope: a route is attached by its 'parentRefs' alone/,
 };
 
-/** What is no promise. */
+/** Fields that are no promise. */
 const harmless: Readonly<Record<string, string>> = {
   'Gateway.gatewayClassName': 'every class is ours: see the decisions of ARCHITECTURE.md',
   'Gateway.infrastructure.parametersRef.group': 'the Gateway is refused by its kind and name',
@@ -157,7 +157,7 @@ const harmless: Readonly<Record<string, string>> = {
   'GatewayClass.parametersRef.namespace': 'the class is refused by its kind and name',
 };
 
-/** What breaks its rule when it is read: nothing of it is left to serve. */
+/** Values that break their rule when read: nothing of it is left to serve. */
 const refusedWithRule = /Route\.rules\[\]\.sessionPersistence\.idleTimeout$/;
 
 /** Filters that a backend cannot have: their route is refused by their type. */
@@ -233,7 +233,7 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
     if (metadata.name.startsWith('at-backend-'))
       t.match(
         JSON.stringify(status),
-        /UnsupportedValue.*is for a rule, not for one of its backends/,
+        /UnsupportedValue.*belongs to a rule, not to one of its backends/,
         `${kind} ${metadata.name}`,
       );
   for (const [field, warning] of Object.entries(reported))
@@ -242,9 +242,9 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
       `${field} is reported`,
     );
   t.equal(
-    JSON.stringify(statusOf(plan, gateway, now)).match(/'idleTimeout' is not served/g)?.length,
+    JSON.stringify(statusOf(plan, gateway, now)).match(/'idleTimeout' is not supported/g)?.length,
     2,
-    'each route that has it is told',
+    'each route that has it reports it',
   );
   const missing = Object.entries(gatewayKinds).flatMap(([kind, schema]) => {
     const samples = gatewayWorld
@@ -260,12 +260,12 @@ t.test('Gateway API: each field of each kind is read where it is served, refused
         Object.hasOwn(harmless, field)
       )
         return [];
-      if (!samples.some((one) => holds(one, path))) return [`${field}: no sample says it`];
+      if (!samples.some((one) => holds(one, path))) return [`${field}: no sample has it`];
       const paths = seen.get(kind) ?? new Set<string>();
       // Keys of a record are listed, and looked up.
       const isRead =
         paths.has(path) ||
-        // A list of words is handed on whole.
+        // A list of strings is passed on whole.
         (path.endsWith('[]') && paths.has(path.slice(0, -2))) ||
         (path.endsWith('{}') && [...paths].some((one) => one.startsWith(path.slice(0, -2))));
       return isRead ? [] : [`${field}: nothing reads it`];
@@ -286,7 +286,7 @@ const front = await createCredential(authority, 'spiffe://outside.test/x', { dns
 const secret = ({ chainPem, keyPem }: Credential, ca?: string): string =>
   `---\n${JSON.stringify({ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'cert', namespace: 'shop' }, stringData: { 'tls.crt': chainPem, 'tls.key': keyPem, ...(ca === undefined ? {} : { 'ca.crt': ca }) } })}\n`;
 
-t.test('tls.options: what is known has an effect, everything else closes the listener', async (t) => {
+t.test('tls.options: known keys have an effect, others close the listener', async (t) => {
   const said = (documents: string) => planOf(documents + secret(front, authority.bundlePem));
   const accepted = (options: string, more = ''): string => {
     const { said: conditions, message } = said(tls(options, more));
@@ -302,22 +302,22 @@ t.test('tls.options: what is known has an effect, everything else closes the lis
   ])
     t.equal(accepted(good), 'Accepted=True Accepted', good);
   const cases: [string, RegExp][] = [
-    ['gateway.istio.io/tls-terminate-mode: ISTIO_MUTUAL', /takes no SVIDs there: use a sidecar$/],
+    ['gateway.istio.io/tls-terminate-mode: ISTIO_MUTUAL', /accepts no SVIDs there: use a sidecar$/],
     [
       'gateway.istio.io/tls-terminate-mode: OPTIONAL_MUTUAL',
       /write it as the Gateway's 'tls\.frontend' with mode AllowInsecureFallback/,
     ],
-    ['gateway.istio.io/tls-terminate-mode: mutual', /'mutual' is none of SIMPLE and MUTUAL$/],
-    ['gateway.istio.io/tls-cipher-suites: ECDHE-RSA-AES128-GCM-SHA256', /ciphers are not chosen here/],
-    ['nginx.org/ssl-ciphers: HIGH', /ciphers are not chosen here/],
-    ['nginx.org/ssl-protocols: "TLSv1 TLSv1.3"', /TLSv1 is not served$/],
-    ['nginx.org/ssl-protocols: TLSv1.2', /TLS 1\.3 is always served$/],
-    ['sallyport.dev/tls-min-version: "1.1"', /'1\.1' is none of 1\.2 and 1\.3$/],
+    ['gateway.istio.io/tls-terminate-mode: mutual', /'mutual' is neither SIMPLE nor MUTUAL$/],
+    ['gateway.istio.io/tls-cipher-suites: ECDHE-RSA-AES128-GCM-SHA256', /ciphers cannot be configured/],
+    ['nginx.org/ssl-ciphers: HIGH', /ciphers cannot be configured/],
+    ['nginx.org/ssl-protocols: "TLSv1 TLSv1.3"', /TLSv1 is not supported$/],
+    ['nginx.org/ssl-protocols: TLSv1.2', /TLS 1\.3 cannot be disabled$/],
+    ['sallyport.dev/tls-min-version: "1.1"', /'1\.1' is neither 1\.2 nor 1\.3$/],
     [
       'networking.gke.io/pre-shared-certs: x',
-      /networking\.gke\.io\/pre-shared-certs: it is not known here: gateway\.istio\.io\/tls-terminate-mode/,
+      /networking\.gke\.io\/pre-shared-certs: it is unknown; known are gateway\.istio\.io\/tls-terminate-mode/,
     ],
-    ['example.test/client-auth: required', /example\.test\/client-auth: it is not known here/],
+    ['example.test/client-auth: required', /example\.test\/client-auth: it is unknown; known are/],
   ];
   for (const [options, message] of cases) {
     t.match(accepted(options), /^Accepted=False UnsupportedValue tls\.options: /, options);
@@ -363,7 +363,7 @@ t.test('tls.options: what is known has an effect, everything else closes the lis
   );
 });
 
-t.test('on the wire: MUTUAL asks for a certificate, and a version is the least', async (t) => {
+t.test('on the wire: MUTUAL requires a certificate, and a version is the minimum', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:443'],
@@ -380,7 +380,7 @@ t.test('on the wire: MUTUAL asks for a certificate, and a version is the least',
   t.teardown(() => {
     for (const socket of sockets) socket.destroy();
   });
-  /** What the first bytes of an answer are, and the version; or that there was none. */
+  /** The first bytes of a response, and the version; or that there was none. */
   const get = (who?: Credential, maxVersion: 'TLSv1.2' | 'TLSv1.3' = 'TLSv1.3'): Promise<string> =>
     new Promise((resolve) => {
       const socket = connect({
@@ -413,10 +413,10 @@ t.test('on the wire: MUTUAL asks for a certificate, and a version is the least',
   t.equal(await get(foreign), 'refused');
   t.equal(await get(buyer), 'TLSv1.3 200');
   await gateway.write('gateway.yaml', tls('example.test/client-auth: required'));
-  t.equal(await get(buyer), 'refused', 'what is not known closes');
+  t.equal(await get(buyer), 'refused', 'an unknown key closes it');
 });
 
-t.test('what backends are shown, and how they are asked', async (t) => {
+t.test('the certificate and protocol for backends', async (t) => {
   for (const [field, spec] of [
     ['backendTLS', 'backendTLS: { clientCertificateRef: { name: c } }'],
     ['tls.backend', 'tls: { backend: { clientCertificateRef: { name: c } } }'],
@@ -441,7 +441,7 @@ t.test('what backends are shown, and how they are asked', async (t) => {
     checkGatewayApi(parseYaml(policy(options), 'x.yaml').documents[0]!).map(formatProblem);
   t.strictSame(problemsOf('sallyport.dev/tls-min-version: "1.3"'), []);
   t.match(problemsOf('sallyport.dev/tls-min-version: "1"'), [
-    /spec\.options\.sallyport\.dev\/tls-min-version: '1' is none of 1\.2 and 1\.3$/,
+    /spec\.options\.sallyport\.dev\/tls-min-version: '1' is neither 1\.2 nor 1\.3$/,
   ]);
   t.match(problemsOf('a.test/verify: full'), [
     /spec\.options\.a\.test\/verify: it is not known here: sallyport\.dev\/tls-min-version is$/,
@@ -473,7 +473,7 @@ t.test('a policy for streams', async (t) => {
   t.match(
     planOf(world + policy('TCPRoute', 's', 'circuitBreaker: { maxConnections: 7 }'), { yaml }).plan.pools,
     [{ traffic: { connections: { maxConnections: 7 } } }],
-    'what it says of connections holds',
+    'its settings for connections apply',
   );
   for (const [spec, message] of [
     ['timeout: { http: { requestTimeout: 1s } }', /'timeout\.http' is about requests, and a TCPRoute has none/],

@@ -1,5 +1,6 @@
-// Kind 1, forms: method x form of target x protocol version x side, each cell tried on a running sidecar or gateway. Behind
-// each request stands a second one, which reaches the app unseen if the first has opened a tunnel that it should not have.
+// Kind 1, forms: method x form of target x protocol version x side, each cell tried on a running sidecar or gateway. A
+// second request follows each, which would reach the app unseen if the first has opened a tunnel that it should not
+// have.
 
 import { connect as connectPlain, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
@@ -26,7 +27,7 @@ const forms: readonly Form[] = [
 ];
 const methods = ['CONNECT', 'OPTIONS', 'TRACE', 'GET', 'POST', 'PURGE'] as const;
 
-/** A host that each side knows: the outbound upstream, the gateway's route, and for inbound any. */
+/** A host that each side serves: the outbound upstream, the gateway's route, and for inbound any. */
 const host = 'orders.shop.svc';
 
 const targets: Readonly<Record<Form, string>> = {
@@ -39,8 +40,8 @@ const targets: Readonly<Record<Form, string>> = {
 };
 
 /**
- * What must come of a cell: `served` by the app as one request, a `tunnel`, or `refused` with a status of ours, `reset` or
- * `closed`. Written down here on its own, not derived from the code.
+ * The expected outcome of a cell: `served` by the app as one request, a `tunnel`, or `refused` with a status of ours,
+ * `reset` or `closed`. Written independently here, not derived from the code.
  */
 function expected(side: Side, method: string, form: Form, version: Version): RegExp {
   if (version === '2 with :protocol') {
@@ -123,7 +124,7 @@ t.test('a refused CONNECT that looks like gRPC is not answered 200', async (t) =
 });
 
 interface Got {
-  /** HTTP status, `reset`, or `closed` without a word. */
+  /** HTTP status, `reset`, or `closed` without a response. */
   readonly answer: number | 'reset' | 'closed';
 }
 
@@ -190,7 +191,7 @@ async function tryHttp2(
     for (const { type, payload } of framesOf(soFar)) {
       if (type === 3 && answer === 'closed') answer = 'reset';
       if (type === 1 && answer === 'closed') answer = statusOf(payload);
-      // Of a tunnel the answer to what stood behind is awaited too.
+      // For a tunnel the response to the following request is awaited too.
       if (type === 3 || (type === 0 && !opens)) return true;
       if (type === 0 && payload.includes('200 OK')) return true;
       if (type === 1 && answer !== 200) return true;
@@ -238,7 +239,7 @@ function openTls(port: number, authority: Authority, peer: Credential, http2: bo
   });
 }
 
-/** Sends `bytes` and gathers what comes until the other side closes or `done` says so. */
+/** Sends `bytes` and gathers the response until the other side closes or `done` returns true. */
 function gather(
   socket: Socket,
   bytes: string | Buffer,
@@ -246,7 +247,7 @@ function gather(
 ): Promise<Buffer> {
   return new Promise((resolve) => {
     let got = Buffer.alloc(0);
-    // A connection that stays open without a word would otherwise be all that this file says.
+    // Otherwise a connection that stays open silently would be the only message of this file.
     const timer = setTimeout(() => socket.destroy(), 10_000);
     socket.on('data', (chunk: Buffer) => {
       got = Buffer.concat([got, chunk]);

@@ -1,5 +1,6 @@
-// A DENY that is not read leaves open what it was to close. Every file of a directory of policies, and of those below it, is
-// read or named, by the sidecar, the gateway and each command; what cannot be looked at keeps the last good configuration.
+// A DENY that is not read leaves open what it should close. Every file of a directory of policies, and of those below
+// it, is read or named, by the sidecar, the gateway and each command; an unreadable path keeps the last good
+// configuration.
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -78,7 +79,7 @@ t.test('a sidecar that runs', async (t) => {
     'team/deny.yaml.bak: this is not read: files that are read end in .yaml, .yml or .json',
   ]);
 
-  t.test('what cannot be looked at keeps the last good generation, and is forgotten once it can', async (t) => {
+  t.test('an unreadable path keeps the last good generation, until it is readable', async (t) => {
     const { generation } = await readState(mesh.inAdmin);
     const problem = (isThere: boolean): Promise<unknown> =>
       until(async () => {
@@ -88,7 +89,7 @@ t.test('a sidecar that runs', async (t) => {
     symlinkSync('..', join(policies, 'team/loop'));
     write(policies, { 'team/inner/a.yml': deny('a3') });
     t.match(await problem(true), { lastProblem: { code: 'config_unreadable', message: /team\/loop cannot be read/ } });
-    t.equal((await readState(mesh.inAdmin))['generation'], generation, 'nothing is taken');
+    t.equal((await readState(mesh.inAdmin))['generation'], generation, 'nothing is applied');
     t.equal(await ask(mesh, 'a2'), '403');
     write(policies, { 'team/inner/a.yml': deny('a2') });
     rmSync(join(policies, 'team/loop'));
@@ -97,7 +98,7 @@ t.test('a sidecar that runs', async (t) => {
   });
 });
 
-t.test('what cannot be looked at', async (t) => {
+t.test('unreadable paths', async (t) => {
   const dir = tempDir(t);
   write(dir, { 'sub/a.yaml': deny('a') });
   const refused = (name: string, make: (path: string) => void, message: RegExp): void => {
@@ -156,7 +157,7 @@ t.test('a volume as Kubernetes mounts it is read once, and followed as it is swa
   t.match(readFileSync(readTree(dir).files[1]!, 'utf8'), /deny-d/);
 });
 
-/** A directory of policies with something below and something beside. */
+/** A directory of policies with a sub-directory and a file beside it. */
 function policiesIn(t: Owner): string {
   const dir = tempDir(t);
   write(dir, {
@@ -188,7 +189,7 @@ t.test('names that begin with two dots, and names that are no text', async (t) =
   t.throws(() => readTree(dir), { code: 'config_unreadable', message: /its name is not UTF-8$/ });
 });
 
-t.test('each command reads what is below, and names what it does not read', async (t) => {
+t.test('each command reads sub-directories, and names what it does not read', async (t) => {
   const dir = policiesIn(t);
   const at = join(dir, 'policies');
   const warning =
@@ -220,7 +221,7 @@ t.test('each command reads what is below, and names what it does not read', asyn
   t.match(bad, { code: 1, stderr: /bad\/team\/deny\.yaml:4:9: unknown key 'acton'/ });
 });
 
-t.test('a gateway and what judges its documents', async (t) => {
+t.test('a gateway, and the checks of its documents', async (t) => {
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
     yaml: 'errorPages: pages\n',

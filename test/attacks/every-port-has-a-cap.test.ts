@@ -1,5 +1,6 @@
-// Kinds 3 and 4, every port: whoever opens connections to a health port, an admin port or the CA's operator socket and says nothing,
-// says half of a request or reads no answer, holds few of them, and keeps nobody's probe away.
+// Kinds 3 and 4, every port: a client that opens connections to a health port, an admin port or the CA's operator
+// socket and sends nothing, half a request, or reads no response, holds few of them, and keeps no other client's probe
+// away.
 
 import { type AddressInfo, createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -23,7 +24,7 @@ async function hold(t: Owner, to: Address, text: string): Promise<{ open(): numb
     t.teardown(() => socket.destroy());
     socket.on('error', () => {});
     socket.on('connect', () => socket.write(text));
-    // What is not read shows no end either: only these are left unread.
+    // An unread connection shows no end either: only these are left unread.
     if (text.endsWith('\r\n\r\n')) socket.pause();
     sockets.push(socket);
     await new Promise<void>((resolve) => {
@@ -71,7 +72,7 @@ t.test('the health port of a sidecar, and the operator socket of a CA', async (t
   t.equal(await sidecar.stop(), 0);
 });
 
-t.test('connections that read no answer', async (t) => {
+t.test('connections that read no response', async (t) => {
   const page = {
     method: 'GET',
     path: '/big',
@@ -87,12 +88,12 @@ t.test('connections that read no answer', async (t) => {
     t.teardown(() => socket.destroy());
     socket.on('error', () => {});
     socket.write('GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n');
-    // The first bytes of the answer, and no more.
+    // The first bytes of the response, and no more.
     await new Promise<void>((resolve) => socket.once('readable', resolve).once('close', resolve));
     sockets.push(socket);
   }
-  t.equal(await statusOf(to, '/'), 200, 'the newest is taken');
-  // To read on shows which of them were closed.
+  t.equal(await statusOf(to, '/'), 200, 'the newest is accepted');
+  // Reading on shows which of them were closed.
   for (const socket of sockets) socket.resume();
   await until(
     () => sockets.filter((one) => one.destroyed || one.readableEnded).length >= most - 64,
@@ -124,7 +125,7 @@ t.test('connections that ask for slow pages, again and again', async (t) => {
   isOver = true;
 });
 
-t.test('a page that takes its time is not cut for being idle', async (t) => {
+t.test('a slow page is not cut for being idle', async (t) => {
   let finish = (): void => {};
   const page = {
     method: 'GET',
@@ -142,5 +143,5 @@ t.test('a page that takes its time is not cut for being idle', async (t) => {
   const held = await hold(t, to, silent);
   await until(() => held.open() <= most, 'the flood is cut');
   finish();
-  t.equal(await asked, 200, 'the one that waits for us is still there');
+  t.equal(await asked, 200, 'the connection that waits for us is still open');
 });

@@ -1,5 +1,5 @@
-// Readers that do not read: what waits for them ends when none of it is taken, and where memory is short they are cut, and not
-// whoever asks next. What is counted is what is held.
+// Readers that do not read: streams waiting for them end if none of it is read, and if memory is short they are cut,
+// and not the next request. The count equals the memory held.
 
 import { once } from 'node:events';
 import { createServer as createHttpServer, type ServerResponse } from 'node:http';
@@ -20,7 +20,7 @@ import { type Owner, until } from '../fixtures/process.ts';
 
 const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n`;
 
-/** An app whose answers are large, or never end. */
+/** An app whose responses are large, or never end. */
 async function startApp(t: Owner) {
   const open = new Set<ServerResponse>();
   const app = createHttpServer((req, res) => {
@@ -59,10 +59,10 @@ const recordOf = (mesh: Mesh, code: string, reason: RegExp) =>
     `a record with ${code}`,
   );
 
-t.test('whoever holds the most for the longest is cut, and not who comes next', async (t) => {
+t.test('the stream that holds the most for the longest is cut, and not the next request', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port, limits: '{ heldBytes: 2097152, streamStall: 1h }' });
-  // Somebody who reads as it comes, for the whole time.
+  // A reader that reads continuously, for the whole time.
   const reader = ask(session(t, mesh.outPort), '/endless');
   let [read, isCut] = [0, false];
   reader.on('data', (chunk: Buffer) => {
@@ -89,25 +89,25 @@ t.test('whoever holds the most for the longest is cut, and not who comes next', 
   }, 'the next to be served');
   t.match(answer, /ok$/);
   await until(() => ended() > 0, 'some to be cut');
-  t.match(await recordOf(mesh, 'memory_full', /bytes waited for its reader/), { response_flags: 'OM' });
+  t.match(await recordOf(mesh, 'memory_full', /bytes waited for a slow reader/), { response_flags: 'OM' });
   const before = read;
-  await until(() => isCut || read > before, 'the reader to go on');
+  await until(() => isCut || read > before, 'the reader to continue');
   t.notOk(isCut);
   for (let i = 0; i < 5; i++) t.match(await exchangeBytes(mesh.outPort, get('/small')), /^HTTP\/1\.1 200 /);
 });
 
-t.test('an answer of which its client takes nothing ends', async (t) => {
+t.test('a response of which its client reads nothing ends', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port, limits: '{ streamStall: 300ms }' });
   const client = session(t, mesh.outPort, { initialWindowSize: 0 });
   const stuck = ask(client, '/endless');
   await new Promise((resolve) => stuck.once('close', resolve));
-  t.notOk(client.closed, 'others on the connection go on');
+  t.notOk(client.closed, 'others on the connection continue');
   t.match(await recordOf(mesh, 'stream_stalled', /client took none .*streamStall/), { response_flags: 'SI' });
-  await until(() => app.open() === 0, 'the app to be told');
+  await until(() => app.open() === 0, 'the app to be notified');
 });
 
-t.test('what is counted is what is held', async (t) => {
+t.test('the count equals the memory held', async (t) => {
   await t.test('a piece of a large read does not keep all of it', async (t) => {
     const pieces: Buffer[] = [];
     pile(pieces, Buffer.alloc(65_536, 'x').subarray(10, 5000));
@@ -115,7 +115,7 @@ t.test('what is counted is what is held', async (t) => {
     t.equal(String(pieces[0]), 'x'.repeat(4990));
     const whole = Buffer.alloc(65_536);
     pile(pieces, whole);
-    t.equal(pieces[1], whole, 'what is all of it is not copied');
+    t.equal(pieces[1], whole, 'a whole piece is not copied');
   });
   await t.test('crumbs become one piece', async (t) => {
     const pieces: Buffer[] = [];
@@ -124,7 +124,7 @@ t.test('what is counted is what is held', async (t) => {
     t.equal(Buffer.concat(pieces).toString(), '0123456789'.repeat(1000));
     t.same(new Set(pieces.map((one) => one.buffer.byteLength - one.length)), new Set([0]));
   });
-  await t.test('what waits for a window', async (t) => {
+  await t.test('bytes that wait for a window', async (t) => {
     const owner = { opened() {}, ended() {}, goingAway() {}, closed() {} };
     const options = { side: 'client', headBytes: 1000, headFields: 10, streams: 0 } as const;
     const connection = new Http2Connection(new FakeSocket() as unknown as Socket, options, owner);
@@ -137,7 +137,7 @@ t.test('what is counted is what is held', async (t) => {
     connection.tick(performance.now());
     t.equal(heldBytes() - before, 1000);
     t.equal(stream.waitingBytes, 1000);
-    // What is not reachable any more is not held.
+    // Unreachable memory is not held.
     const gc = collector();
     await until(() => {
       gc();
@@ -146,7 +146,7 @@ t.test('what is counted is what is held', async (t) => {
     stream.reset();
     t.equal(heldBytes(), before);
   });
-  await t.test('what an upstream has sent and nobody has taken', async (t) => {
+  await t.test('bytes that an upstream has sent and the client has not read', async (t) => {
     measureSockets();
     const before = heldBytes();
     const server = createServer((socket) => socket.write(Buffer.alloc(50_000)));
@@ -164,7 +164,7 @@ t.test('what is counted is what is held', async (t) => {
   });
 });
 
-t.test('no more are cut than it takes, the worst first, and nobody who reads', async (t) => {
+t.test('no more are cut than necessary, the worst first, and never an active reader', async (t) => {
   const table = new ConnectionTable(() => {});
   t.teardown(() => table.close());
   const cut: string[] = [];
@@ -193,16 +193,16 @@ t.test('no more are cut than it takes, the worst first, and nobody who reads', a
   t.equal(table.makeRoom(heldBytes() - 1), true);
   t.same(cut, ['large and old']);
   found.pop();
-  t.equal(table.makeRoom(heldBytes() - 1), false, 'not again at once: to look at everything takes a while');
+  t.equal(table.makeRoom(heldBytes() - 1), false, 'not again at once: a full scan takes a while');
   await until(() => table.makeRoom(500_000), 'room again');
   t.same(cut, ['large and old', 'large and young']);
   found.splice(2, 1);
-  await until(() => !table.makeRoom(1000) && cut.length === 3, 'the last who is slow to be cut');
+  await until(() => !table.makeRoom(1000) && cut.length === 3, 'the last slow one to be cut');
   t.same(cut, ['large and old', 'large and young', 'small and old']);
   hold(-400_000);
 });
 
-t.test('who takes a byte now and then waits as long as who takes none', async (t) => {
+t.test('a reader that takes a byte now and then waits as long as one that takes none', async (t) => {
   const none = new Backlog(0, 1000);
   const crumbs = new Backlog(0, 1000);
   const fast = new Backlog(0, 1000);
@@ -215,7 +215,7 @@ t.test('who takes a byte now and then waits as long as who takes none', async (t
   t.notOk(none.isStalled(200, 1001, 100), 'it moves again');
 });
 
-/** A process may ask for a collection that was not started with the option for it. */
+/** Permits a garbage collection in a process that was not started with the option for it. */
 function collector(): () => void {
   setFlagsFromString('--expose-gc');
   return runInNewContext('gc') as () => void;

@@ -1,5 +1,5 @@
-// Kind 15, background: a sidecar and an agent go on while each of their background jobs throws, say so, and end when they are told to.
-// A working directory that is deleted under a process neither stops it nor makes it spin.
+// Kind 15, background: a sidecar and an agent continue while each of their background jobs throws, log it, and end on
+// request. A working directory that is deleted under a process neither stops it nor makes it spin.
 
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -105,12 +105,12 @@ accessLog: access.log
   t.equal(sidecar.process.exitCode, null, 'the sidecar runs');
   t.equal(agent.process.exitCode, null, 'the agent runs');
   t.equal(gateway.process.exitCode, null, 'the gateway runs');
-  t.equal(await gateway.stop(), 0, 'the gateway ends when it is told to');
-  t.equal(await agent.stop(), 0, 'the agent ends when it is told to');
-  t.equal(await sidecar.stop(), 0, 'the sidecar ends when it is told to');
+  t.equal(await gateway.stop(), 0, 'the gateway ends on request');
+  t.equal(await agent.stop(), 0, 'the agent ends on request');
+  t.equal(await sidecar.stop(), 0, 'the sidecar ends on request');
 });
 
-t.test('a deadline whose work throws takes no other with it', (t) => {
+t.test('a deadline whose work throws does not affect another', (t) => {
   const clock = new ManualClock();
   const deadlines = new Deadlines(clock);
   const ran: string[] = [];
@@ -161,9 +161,9 @@ t.test('a working directory that is deleted under an agent, a sidecar and a CA',
       () => readFileSync(join(cwd, 'run', name, 'svid.pem')),
       `the SVID of ${name} in the directory that was meant`,
     );
-  t.equal(await agent.stop(), 0, 'the agent ends when it is told to');
-  t.equal(await sidecar.stop(), 0, 'the sidecar ends when it is told to');
-  t.equal(await other.stop(), 0, 'the CA ends when it is told to');
+  t.equal(await agent.stop(), 0, 'the agent ends on request');
+  t.equal(await sidecar.stop(), 0, 'the sidecar ends on request');
+  t.equal(await other.stop(), 0, 'the CA ends on request');
 });
 
 t.test('started in a working directory that is gone, each names what is wrong', async (t) => {

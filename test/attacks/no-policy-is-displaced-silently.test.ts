@@ -1,6 +1,6 @@
-// A route's SecurityPolicy that says nothing but `cors` takes the Gateway's `jwt` away. That is Envoy Gateway's order, and it is
-// kept; but it is said, by the condition Overridden and by name of what is lost, `mergeType` keeps both, and a policy with
-// `sallyport.dev/inherit: required` cannot be lost at all.
+// A route's SecurityPolicy with only `cors` overrides the Gateway's `jwt`. That is Envoy Gateway's order, and it is
+// kept; but it is reported, by the condition Overridden and by the names of the lost parts; `mergeType` keeps both, and
+// a policy with `sallyport.dev/inherit: required` cannot be lost at all.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -65,7 +65,7 @@ const place = {
   ...{ gatewayNamespace: 'edge', gateway: 'g', listener: 'web' },
 };
 
-/** What holds for the rule: the parts that are there, or why it is closed; what each policy is told; what is lost. */
+/** What applies to the rule: its parts, or why it is closed; the status of each policy; and what is lost. */
 function judge(documents: string) {
   const { plan, list } = planOf(world + documents);
   const held = plan.security.policyFor(place);
@@ -96,7 +96,7 @@ function judge(documents: string) {
   };
 }
 
-t.test('what is displaced is told so, and what is lost is named', async (t) => {
+t.test('a displaced policy has a condition, and the lost parts are named', async (t) => {
   const { parts, told, losses } = judge(
     ofGateway(`${jwt('a')}, authorization: { defaultAction: Deny }`) + ofRoute(cors),
   );
@@ -160,7 +160,7 @@ t.test('mergeType', async (t) => {
   t.strictSame(nearest.parts, ['jwt', 'cors'], "with the listener's, which is nearer than the Gateway's");
 });
 
-t.test('what is to be merged and cannot be is closed', async (t) => {
+t.test('a policy that cannot be merged as required is closed', async (t) => {
   const cases: [string, string, RegExp][] = [
     [
       'a Gateway has nothing behind it',
@@ -197,8 +197,8 @@ t.test('what is to be merged and cannot be is closed', async (t) => {
 t.test('a policy that has to be inherited', async (t) => {
   const base = ofGateway(key('k'), required);
   const lost =
-    /^'apiKeyAuth' of SecurityPolicy edge\/of-g would be lost, and that one has to be inherited \(sallyport\.dev\/inherit: required\)$/;
-  const around = (part: string): RegExp => new RegExp(`^'${part}' would be a way around SecurityPolicy edge/of-g, `);
+    /^'apiKeyAuth' of SecurityPolicy edge\/of-g would be lost, which must be inherited \(sallyport\.dev\/inherit: required\)$/;
+  const around = (part: string): RegExp => new RegExp(`^'${part}' would bypass SecurityPolicy edge/of-g, `);
   const cases: [string, string, RegExp | undefined][] = [
     ['by a route', ofRoute(cors), lost],
     ['by a rule', policy({ target: 'HTTPRoute shop/r/first', spec: cors }), lost],
@@ -208,8 +208,8 @@ t.test('a policy that has to be inherited', async (t) => {
       policy({ target: 'Gateway edge/g/web', spec: cors }) + ofRoute(`mergeType: JSONMerge, ${cors}`),
       lost,
     ],
-    ['by another word in its place', ofRoute(`mergeType: JSONMerge, ${key('mine')}`), lost],
-    ['by the same word of another namespace', ofRoute(`mergeType: JSONMerge, ${key('k')}`), lost],
+    ['by another part in its place', ofRoute(`mergeType: JSONMerge, ${key('mine')}`), lost],
+    ['by the same name in another namespace', ofRoute(`mergeType: JSONMerge, ${key('k')}`), lost],
     [
       'by another way to be known',
       ofRoute(`mergeType: JSONMerge, basicAuth: { users: { name: u } }`),
@@ -218,7 +218,7 @@ t.test('a policy that has to be inherited', async (t) => {
     [
       'by a sibling on the same target that comes first',
       policy({ name: 'a-first', target: 'Gateway edge/g', spec: cors }),
-      /^edge\/of-g and edge\/a-first have the same target, and edge\/of-g has to be inherited \(sallyport\.dev\/inherit: required\)$/,
+      /^edge\/of-g and edge\/a-first have the same target, and edge\/of-g must be inherited \(sallyport\.dev\/inherit: required\)$/,
     ],
     ['added to', ofRoute(`mergeType: JSONMerge, ${cors}, authorization: { defaultAction: Deny }`), undefined],
     ['with nothing before it', '', undefined],
@@ -287,7 +287,7 @@ t.test('limits', async (t) => {
   t.strictSame(
     rulesFor(base, `mergeType: StrategicMerge, ${local(limit('c', 3))}`, required).losses,
     [],
-    'a limit that is added takes nothing away',
+    'an added limit removes nothing',
   );
   t.match(
     rulesFor(base, `mergeType: JSONMerge, ${local(limit('c', 3))}`, required).why,
@@ -324,8 +324,12 @@ t.test('on the wire', async (t) => {
     ).status;
   t.equal(await status('/r'), 401);
   t.equal(await status('/merged'), 401);
-  t.equal(await status('/merged', 'of-the-edge-and-long'), 200, "the Gateway's Secret is of the Gateway's namespace");
-  t.equal(await status('/merged', 'of-the-shop-and-long'), 401, 'and not what the route calls so');
+  t.equal(await status('/merged', 'of-the-edge-and-long'), 200, "the Gateway's Secret is from the Gateway's namespace");
+  t.equal(
+    await status('/merged', 'of-the-shop-and-long'),
+    401,
+    'and not the Secret of that name in the route’s namespace',
+  );
   t.equal(await status('/closed', 'of-the-edge-and-long'), 500);
   t.match(
     gateway.lines.filter(({ code }) => code === 'policy_not_attached'),
@@ -333,7 +337,7 @@ t.test('on the wire', async (t) => {
   );
 });
 
-t.test('--check names what is lost, and fails where it may not be', async (t) => {
+t.test('--check names the lost parts, and fails if they are required', async (t) => {
   const dir = tempDir(t);
   mkdirSync(join(dir, 'documents'));
   const config = join(dir, 'gateway.yaml');
@@ -401,10 +405,10 @@ t.test(
     const { code, stderr } = await runSallyport(t, ['sidecar', '--config', join(dir, 'sidecar.yaml'), '--check']);
     t.equal(code, 0);
     for (const message of [
-      'PeerAuthentication shop/b has no effect: shop/a has the same scope, and comes first',
+      'PeerAuthentication shop/b has no effect: shop/a has the same scope and comes first',
       'PeerAuthentication shop/a (PERMISSIVE) takes the place of istio-system/default (STRICT)',
     ])
       t.ok(stderr.includes(`warning: ${message}`), message);
-    t.notMatch(stderr, /shop\/mine/, 'what is nearest before it is not strict');
+    t.notMatch(stderr, /shop\/mine/, 'the next wider document is not STRICT');
   },
 );

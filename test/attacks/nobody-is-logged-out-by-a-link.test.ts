@@ -1,5 +1,5 @@
-// A page of another site may hold our logout as a picture, a link, a frame or a form. None of them ends a session: it
-// takes a person on a page of ours, or one who says so when they are asked.
+// A page of another site may use our logout as a picture, a link, a frame or a form. None of them ends a session: only
+// a person on a page of ours does, or one who confirms it.
 
 import t from 'tap';
 import { type Edge, policyOf, startEdge, toolsFor } from '../fixtures/edge.ts';
@@ -40,7 +40,7 @@ const elsewhere: readonly [string, string, Headers][] = [
   ['a form, in an older browser', 'POST', { origin: 'https://evil.test' }],
   ['a form that claims two sites', 'POST', { 'sec-fetch-site': 'same-origin, cross-site' }],
   ['a picture, in an older browser', 'GET', { referer: 'https://evil.test/page' }],
-  ['a link of a host that begins as ours does', 'GET', { referer: `http://${host}.evil.test/` }],
+  ['a link of a host with our name as its beginning', 'GET', { referer: `http://${host}.evil.test/` }],
   ['a page that has our name in its own', 'GET', { referer: `https://evil.test/${own}` }],
   ['our own name under another scheme', 'POST', { origin: `https://${host}` }],
   ['a link of a page that hides where it is', 'GET', {}],
@@ -56,16 +56,16 @@ const elsewhere: readonly [string, string, Headers][] = [
 ];
 
 for (const [name, method, headers] of elsewhere)
-  t.test(`${name} asks first`, async (t) => {
+  t.test(`${name} must be confirmed`, async (t) => {
     const browser = await loggedIn();
     const answer = await browser.get(`${own}/logout?x=1`, headers, method);
     t.equal(answer.status, 403);
-    t.same(answer.headers.getSetCookie(), [], 'no cookie is touched');
+    t.same(answer.headers.getSetCookie(), [], 'no cookie is changed');
     t.equal(answer.headers.get('cache-control'), 'no-store');
     t.match(answer.headers.get('content-security-policy'), /frame-ancestors 'none'/);
     t.equal(answer.headers.get('x-frame-options'), 'DENY');
     t.match(await answer.text(), /<form method="post" action="\/logout">.*<button>Log out<\/button>/);
-    t.equal((await browser.get(`${own}/`)).status, 200, 'the session goes on');
+    t.equal((await browser.get(`${own}/`)).status, 200, 'the session continues');
     const sure = await browser.get(`${own}/logout`, { origin: own, 'sec-fetch-site': 'same-origin' }, 'POST');
     t.equal(sure.status, 302, 'and the button ends it');
     t.equal((await browser.get(`${own}/`)).status, 302);

@@ -1,5 +1,5 @@
-// What denies an identity is on disk: the CA's store, the agent's deny-list and bundle. One that is lost, cut or another's is
-// never taken for one that is empty.
+// What denies an identity is on disk: the CA's store, the agent's deny list and bundle. A lost, truncated or foreign
+// one is never treated as an empty one.
 
 import {
   copyFileSync,
@@ -48,7 +48,9 @@ async function makeDenyingCa(): Promise<string> {
 
 const made = await makeDenyingCa();
 
-/** A CA of its own for each test, which has denied an identity and stands still: copied, since making one takes a while. */
+/**
+ * A CA of its own for each test, which has denied an identity and is stopped: copied, since making one takes a while.
+ */
 async function denyingCa(t: Test, from = made): Promise<Place> {
   const dir = join(tempDir(t), 'ca');
   cpSync(from, dir, { recursive: true });
@@ -125,7 +127,7 @@ t.test("another CA's store is refused, and left as it is", async (t) => {
   await (await start(theirs.dir)).close();
 });
 
-t.test('the log beside the store may be missing, and a store from a backup is taken', async (t) => {
+t.test('the log beside the store may be missing, and a store from a backup is accepted', async (t) => {
   const place = await denyingCa(t);
   for (const name of readdirSync(place.dir)) if (/-(?:wal|shm)$/.test(name)) rmSync(join(place.dir, name));
   const backup = join(place.dir, 'backup');
@@ -149,26 +151,29 @@ t.test('a store goes along with a change of roots, while both are in the bundle'
   await (await openOperator({ dir: after })).close();
 });
 
-t.test('a new store in place of a lost one is asked for by name, once, and the log says what it forgets', async (t) => {
-  const place = await denyingCa(t);
-  await t.rejects(start(place.dir, { unsafeNewStore: true }), {
-    code: 'usage',
-    message: `a new store is begun only where none is left, and ${place.store} is there`,
-    hint: `leave out --unsafe-new-store; if ${place.store} is damaged, move it away first`,
-  });
-  rmSync(place.store);
-  writeFileSync(`${place.store}-wal`, 'what may yet be put together');
-  await t.rejects(start(place.dir, { unsafeNewStore: true }), {
-    code: 'usage',
-    message: /store\.sqlite-wal is there$/,
-  });
-  rmSync(`${place.store}-wal`);
-  const ca = await startTestCa(t, { dir: place.dir, unsafeNewStore: true });
-  t.match(ca.logged.join(''), /"code":"store_new".*what was revoked can renew; revoke it again/);
-  t.same(await ca.operator.listDenials(), []);
-  await ca.close();
-  await (await start(place.dir)).close();
-});
+t.test(
+  'a new store in place of a lost one must be requested by name, once, and the log says what it forgets',
+  async (t) => {
+    const place = await denyingCa(t);
+    await t.rejects(start(place.dir, { unsafeNewStore: true }), {
+      code: 'usage',
+      message: `a new store is begun only where none is left, and ${place.store} is there`,
+      hint: `leave out --unsafe-new-store; if ${place.store} is damaged, move it away first`,
+    });
+    rmSync(place.store);
+    writeFileSync(`${place.store}-wal`, 'possibly recoverable');
+    await t.rejects(start(place.dir, { unsafeNewStore: true }), {
+      code: 'usage',
+      message: /store\.sqlite-wal is there$/,
+    });
+    rmSync(`${place.store}-wal`);
+    const ca = await startTestCa(t, { dir: place.dir, unsafeNewStore: true });
+    t.match(ca.logged.join(''), /"code":"store_new".*what was revoked can renew; revoke it again/);
+    t.same(await ca.operator.listDenials(), []);
+    await ca.close();
+    await (await start(place.dir)).close();
+  },
+);
 
 t.test('no second CA is made over the store of another', async (t) => {
   const place = await denyingCa(t);
@@ -201,12 +206,12 @@ interface Held {
   readonly clock: ManualClock;
   readonly captured: CapturedLog;
   readonly outDir: string;
-  /** Of the SVID that an earlier run left, with its bundle and the deny-list. */
+  /** About the SVID that an earlier run left, with its bundle and the deny list. */
   readonly serial: string;
   start(tokenFile?: string): Agent;
 }
 
-/** An agent's directory after a good run; there is no token any more, and the CA is away until it is started. */
+/** An agent's directory after a good run; there is no token any more, and the CA is down until it is started. */
 async function heldSvid(t: Test): Promise<Held> {
   const clock = new ManualClock();
   const captured = captureLog();
@@ -228,7 +233,7 @@ async function heldSvid(t: Test): Promise<Held> {
   };
 }
 
-/** Ways in which a file is lost, with what is said of it. */
+/** Ways in which a file is lost, with the message for it. */
 const losses: Readonly<Record<string, (file: string) => void>> = {
   'cut in the middle': (file) => truncateSync(file, Math.floor(statSync(file).size / 2)),
   empty: (file) => truncateSync(file, 0),
@@ -257,7 +262,7 @@ for (const name of ['denied.json', 'bundle.json', 'both'])
         t.equal(
           agent.identity.current(),
           undefined,
-          'no peer is judged by a deny-list that may hold less than the last',
+          'no peer is checked against a deny list that may have less than the last',
         );
         const file = join(held.outDir, names[0]!);
         t.match(held.captured.withCode('generation_damaged'), [
@@ -279,7 +284,7 @@ for (const name of ['denied.json', 'bundle.json', 'both'])
       },
     );
 
-t.test('an agent whose bundle is not the one of its SVID keeps the SVID and asks', async (t) => {
+t.test('an agent whose bundle is not the one of its SVID keeps the SVID and asks the CA', async (t) => {
   const held = await heldSvid(t);
   const other = await createAuthority('demo.test');
   writeFileSync(
@@ -295,7 +300,7 @@ t.test('an agent whose bundle is not the one of its SVID keeps the SVID and asks
 
 const pemBody = (pem: string): string => pem.replace(/-----[^-]*-----|\s/g, '');
 
-t.test('a damaged SVID is taken from the generation before, and what cannot be read is set aside', async (t) => {
+t.test('a damaged SVID is restored from the generation before, and the unreadable file is set aside', async (t) => {
   for (const file of ['svid.pem', 'svid.key']) {
     const held = await heldSvid(t);
     writeGeneration(held.outDir, { svid: await createSvid(authority, web), bundles: authority.bundles, denied });
@@ -317,7 +322,7 @@ t.test('a damaged SVID is taken from the generation before, and what cannot be r
   }
 });
 
-t.test('an agent that runs writes again what was damaged, asks the CA, and shows the same all along', async (t) => {
+t.test('a running agent rewrites damaged files, asks the CA, and presents the same SVID all along', async (t) => {
   const held = await heldSvid(t);
   await held.ca.start();
   const agent = held.start();
@@ -341,7 +346,7 @@ t.test('an agent that runs writes again what was damaged, asks the CA, and shows
       lose(join(held.outDir, 'current', name));
       held.clock.advance(1000);
       t.equal(readFileSync(file, 'utf8'), before, `${name} ${how}`);
-      await until(() => held.ca.count('/v1/bundle') > asked, `${name} ${how}: a question`);
+      await until(() => held.ca.count('/v1/bundle') > asked, `${name} ${how}: a request to the CA`);
     }
   t.same(changes, []);
   t.match(held.captured.withCode('generation_damaged')[0]?.['msg'], /is damaged: .*; it is written again$/);
@@ -350,7 +355,7 @@ t.test('an agent that runs writes again what was damaged, asks the CA, and shows
   mkdirSync(join(held.outDir, 'denied.json'));
   held.clock.advance(1000);
   t.ok(isWhole(held.outDir), 'a name that leads elsewhere is set right');
-  t.ok(statSync(join(held.outDir, 'denied.json.before')).isDirectory(), 'and what stood there is kept');
+  t.ok(statSync(join(held.outDir, 'denied.json.before')).isDirectory(), 'and the previous file is kept');
 });
 
 t.test('an agent whose SVID the CA does not know any more joins with a token', async (t) => {
@@ -362,7 +367,7 @@ t.test('an agent whose SVID the CA does not know any more joins with a token', a
   const agent = held.start(tokenFile);
   agent.renewNow();
   await until(() => agent.status().lastError, 'the refusal');
-  t.equal(agent.identity.current()?.svid.serial, held.serial, 'meanwhile it serves what it has');
+  t.equal(agent.identity.current()?.svid.serial, held.serial, 'meanwhile it serves the SVID that it has');
   held.clock.advance(10_000);
   await until(() => agent.identity.current()?.svid.serial !== held.serial, 'another SVID');
   t.equal(held.ca.count('/v1/svid'), 1);

@@ -1,5 +1,6 @@
-// Kind 11, and 2: by the PROXY protocol a load balancer says where a client comes from, and policies, limits, logs and headers go
-// by that. Whoever is not named and says it is cut off, on every kind of port; whoever is named must say it, and rightly.
+// Kind 11, and 2: by the PROXY protocol a load balancer states where a client comes from, and policies, limits, logs
+// and headers use that. A client that is not a configured proxy and sends it is cut off, on every kind of port; a proxy
+// must send it, and correctly.
 
 import { once } from 'node:events';
 import { createServer as createHttpServer } from 'node:http';
@@ -13,10 +14,10 @@ import { until } from '../fixtures/process.ts';
 const authority = await createAuthority('outside.test');
 const shown = await createCredential(authority, 'spiffe://outside.test/front', { dns: ['a.test'] });
 
-/** An app that says what it was told of the client. */
+/** An app that reports what it was told of the client. */
 const app = createHttpServer((asked, response) => response.end(String(asked.headers['x-forwarded-for'])));
 app.listen(0, '127.0.0.1');
-/** A server that speaks first, and what it got. */
+/** A server that speaks first, and what it received. */
 let got = '';
 const banner = createServer((socket) => {
   socket.on('error', () => {});
@@ -113,7 +114,7 @@ async function read(socket: Socket): Promise<string> {
   return text;
 }
 
-/** What comes back in the clear for these bytes, sent in pieces of this size. */
+/** The plaintext response to these bytes, sent in pieces of this size. */
 async function plain(gateway: Gateway, bytes: Buffer, key = 'default/edge:80', size = bytes.length): Promise<string> {
   const socket = connect(gateway.port(key), '127.0.0.1');
   socket.setNoDelay(true);
@@ -138,14 +139,14 @@ async function secure(gateway: Gateway, preface: Buffer, path: string): Promise<
 const body = (answer: string): string =>
   `${/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 'cut'} ${answer.split('\r\n\r\n')[1] ?? ''}`.trim();
 
-t.test('what a load balancer says is where the client comes from', async (t) => {
+t.test('a load balancer states the address of the client', async (t) => {
   for (const [name, preface, address] of [
     ['version 1', one('192.0.2.7'), '192.0.2.7'],
     ['version 1, IPv6', Buffer.from('PROXY TCP6 2001:DB8:0::9 2001:db8::1 40000 443\r\n'), '2001:db8::9'],
     ['version 2', two(1, 0x11, v4), '192.0.2.9'],
     ['version 2, IPv6', two(1, 0x21, v6), '2001:db8::9'],
     ['version 2 with fields', two(1, 0x11, v4, Buffer.from([0x04, 0, 2, 7, 7, 0xea, 0, 1, 1])), '192.0.2.9'],
-    ['nobody, version 1', Buffer.from('PROXY UNKNOWN\r\n'), '127.0.0.1'],
+    ['UNKNOWN, version 1', Buffer.from('PROXY UNKNOWN\r\n'), '127.0.0.1'],
     ['its own health check', two(0, 0, []), '127.0.0.1'],
     ['its own health check, with addresses that do not count', two(0, 0x11, v4), '127.0.0.1'],
     ['of no family', two(1, 0, [1, 2, 3]), '127.0.0.1'],
@@ -177,10 +178,10 @@ t.test('what a load balancer says is where the client comes from', async (t) => 
   const [hello] = (await once(mail, 'data')) as [Buffer];
   t.equal(String(hello), '220 hello\r\n');
   mail.write('EHLO me\r\n');
-  await until(() => got === 'EHLO me\r\n', 'what follows the preface, and nothing of it');
+  await until(() => got === 'EHLO me\r\n', 'the bytes after the preface, and none of it');
 });
 
-t.test('what is wrong, or missing, ends the connection before TLS', async (t) => {
+t.test('a wrong or missing preface ends the connection before TLS', async (t) => {
   const before = named.lines.length;
   const wrong: [string, Buffer][] = [
     ['a request without', Buffer.from(ask('/open'))],
@@ -195,7 +196,7 @@ t.test('what is wrong, or missing, ends the connection before TLS', async (t) =>
     ['a name for an address', Buffer.from('PROXY TCP4 localhost 203.0.113.1 1 2\r\n')],
     ['an address with zeros in front', Buffer.from('PROXY TCP4 192.000.2.7 203.0.113.1 1 2\r\n')],
     ['a port too high', Buffer.from('PROXY TCP4 192.0.2.7 203.0.113.1 65536 2\r\n')],
-    ['one more word', Buffer.from('PROXY TCP4 192.0.2.7 203.0.113.1 1 2 3\r\n')],
+    ['an extra word', Buffer.from('PROXY TCP4 192.0.2.7 203.0.113.1 1 2 3\r\n')],
     ['lower case', Buffer.from('proxy TCP4 192.0.2.7 203.0.113.1 1 2\r\n')],
     ['UDP', two(1, 0x12, v4)],
     ['UNIX', two(1, 0x31, Array<number>(216).fill(65))],
@@ -204,7 +205,7 @@ t.test('what is wrong, or missing, ends the connection before TLS', async (t) =>
     ['fewer bytes than addresses', two(1, 0x11, v4.slice(1))],
     ['fields that are longer than all', two(1, 0x11, v4, Buffer.from([4, 0, 9, 1]))],
     ['more than 4 KB', two(1, 0x11, v4, Buffer.concat([Buffer.from([4, 0x10, 0]), Buffer.alloc(4096)]))],
-    ['less than it says', two(1, 0x11, v4).subarray(0, -1)],
+    ['shorter than its length', two(1, 0x11, v4).subarray(0, -1)],
   ];
   const answers = await Promise.all(wrong.map(([, bytes]) => plain(named, bytes)));
   for (const [i, [name]] of wrong.entries()) t.equal(answers[i], '', name);
@@ -217,9 +218,9 @@ t.test('what is wrong, or missing, ends the connection before TLS', async (t) =>
   t.match(metrics, /code="proxy_protocol_invalid"\} \d\d/);
 });
 
-t.test('a stranger cannot say it', async (t) => {
+t.test('a stranger cannot send it', async (t) => {
   for (const preface of [one('192.0.2.7'), two(1, 0x11, v4), two(0, 0, []), Buffer.from('PROXY UNKNOWN\r\n')]) {
-    t.equal(await plain(stranger, Buffer.concat([preface, Buffer.from(ask('/open'))])), '', 'in the clear');
+    t.equal(await plain(stranger, Buffer.concat([preface, Buffer.from(ask('/open'))])), '', 'in plaintext');
     t.equal(await secure(stranger, preface, '/open'), '', 'before TLS');
     got = '';
     t.notMatch(await plain(stranger, preface, 'default/edge:25'), /220/, 'on a port of streams');
@@ -239,5 +240,5 @@ t.test('a stranger cannot say it', async (t) => {
   const silent = connect(stranger.port('default/edge:25'), '127.0.0.1');
   t.teardown(() => silent.destroy());
   const [hello] = (await once(silent, 'data')) as [Buffer];
-  t.equal(String(hello), '220 hello\r\n', 'whoever waits for a server that speaks first gets its word');
+  t.equal(String(hello), '220 hello\r\n', 'a client that waits for the server to speak first gets its bytes');
 });

@@ -1,5 +1,5 @@
-// Whose word counts on a chain: ours, in both directions the same, and never that of a pool of roots. No listener of the mesh
-// has `ca`: with the roots of two domains in one pool OpenSSL takes forged chains and refuses good ones.
+// Which verdict on a chain counts: ours, the same in both directions, and never that of a pool of roots. No listener of
+// the mesh has `ca`: with the roots of two domains in one pool OpenSSL accepts forged chains and refuses good ones.
 
 import { createHash, X509Certificate } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -83,7 +83,7 @@ const cases: readonly Case[] = [
   },
   { name: 'everything twice', good: true, order: ({ leaf, ca }) => [leaf, leaf, ca, ca] },
   {
-    name: 'a look-alike before the intermediate, which OpenSSL takes for it',
+    name: 'a look-alike before the intermediate, which OpenSSL mistakes for it',
     good: false,
     order: ({ leaf, ca }) => [
       leaf,
@@ -178,7 +178,7 @@ function chainOf(one: Case, authority: Authority, stranger: Authority): Buffer[]
   return one.order?.({ leaf, ca, authority, stranger }) ?? [leaf, ca];
 }
 
-t.test('no context of the mesh has roots, not even those that Node brings', async (t) => {
+t.test('no context of the mesh has roots, not even those of Node', async (t) => {
   const svid = await createSvid(await createAuthority('demo.test'), uri);
   t.same(contextOptions(svid, settings).ca, []);
 });
@@ -204,11 +204,11 @@ t.test('one verdict in both directions', async (t) => {
     });
     const dialed = await dial(shown, ours);
     t.same({ in: text !== '', out: dialed === '' }, { in: one.good, out: one.good }, `${one.name}: ${dialed}`);
-    if (!one.good) t.match(dialed, /^upstream_identity: the upstream's certificate is refused: ./, 'and says why');
+    if (!one.good) t.match(dialed, /^upstream_identity: the upstream's certificate is refused: ./, 'with the reason');
   }
 });
 
-/** What came of dialing a server that shows this: nothing, or the refusal. */
+/** The result of dialing a server that presents this: nothing, or the refusal. */
 async function dial(shown: { chainPem: string; keyPem: string }, ours: Identity): Promise<string> {
   const sockets = new Set<TLSSocket>();
   const server = createServer(
@@ -242,11 +242,11 @@ async function dial(shown: { chainPem: string; keyPem: string }, ours: Identity)
   }
 }
 
-t.test("a federated root with our root's name and key identifier takes no peer of ours along", async (t) => {
+t.test("a federated root with our root's name and key identifier affects no peer of ours", async (t) => {
   const rootKey = newKey();
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const file = join(tempDir(t), 'other.pem');
-  // Written once the mesh has its root; a bundle that can be read has to be there at the start.
+  // Written once the mesh has its root; a readable bundle must exist at the start.
   writeFileSync(file, (await createAuthority('other.test')).bundlePem);
   const mesh = await startMesh(t, { app: backend.port, ordersYaml: `federatedBundles: { other.test: ${file} }\n` });
   const own = createHash('sha1').update(publicKeyOf(mesh.authority.rootKey).subarray(-65)).digest();
@@ -332,7 +332,7 @@ t.test('an intermediate as the anchor', async (t) => {
   });
 });
 
-t.test('a root that cannot be read takes none of the others along, and is named', async (t) => {
+t.test('a root that cannot be read affects none of the others, and is named', async (t) => {
   const authority = await createAuthority('demo.test');
   const odd = forge({ subject: 'odd', issuer: 'odd', key, by: key, extensions: [...caExtensions, ...caExtensions] });
   t.ok(new X509Certificate(odd), 'OpenSSL reads it');
@@ -345,7 +345,7 @@ t.test('a root that cannot be read takes none of the others along, and is named'
   });
 });
 
-t.test('which Node it takes is said once, everywhere the same', (t) => {
+t.test('the required Node version is the same everywhere', (t) => {
   const root = fileURLToPath(new URL('../..', import.meta.url));
   const read = (file: string): string => readFileSync(join(root, file), 'utf8');
   const { engines } = JSON.parse(read('package.json')) as { engines: { node: string } };
@@ -358,7 +358,7 @@ t.test('which Node it takes is said once, everywhere the same', (t) => {
   t.notMatch(
     read('cert-agent/identity/own-handshake.ts'),
     /24\.20\.0/,
-    'and the start check sends nobody to one version',
+    'and the start check requires no single version',
   );
   t.end();
 });

@@ -1,4 +1,5 @@
-// Kind 17: an app, or a Redis, on another machine is spoken to in plaintext only where the configuration says so in words.
+// Kind 17: an app, or a Redis, on another machine is contacted in plaintext only if the configuration says so
+// explicitly.
 
 import { createServer } from 'node:net';
 import { networkInterfaces } from 'node:os';
@@ -65,7 +66,7 @@ const outer = Object.values(networkInterfaces())
   .flatMap((list) => list ?? [])
   .find((one) => !one.internal && one.family === 'IPv4')?.address;
 
-t.test('the exposure check goes on', { skip: outer === undefined && 'this machine has loopback only' }, async (t) => {
+t.test('the exposure check continues', { skip: outer === undefined && 'this machine has loopback only' }, async (t) => {
   const server = createServer((socket) => socket.end());
   await new Promise<void>((resolve) => server.listen(0, outer, resolve));
   t.teardown(() => server.close());
@@ -78,7 +79,7 @@ t.test('the exposure check goes on', { skip: outer === undefined && 'this machin
       code: 'app_exposed',
       address: outer,
       port,
-      msg: /a way around this sidecar: run it beside the sidecar, and bind it/,
+      msg: /bypasses this sidecar: run it beside the sidecar, and bind it/,
     },
   ]);
 });

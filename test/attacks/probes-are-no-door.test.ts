@@ -1,5 +1,6 @@
-// Kinds 3 and 17: anybody may reach the health port, and through it the app is asked. They learn a status and nothing else, they
-// choose nothing of what is asked, and however many they are the app is asked once at a time, for a time that is bounded.
+// Kinds 3 and 17: any client may reach the health port, and through it have the app checked. It learns a status and
+// nothing else, chooses no part of the check, and however many ask, the app gets one check at a time, for a bounded
+// time.
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -10,7 +11,7 @@ import { freePort, type Owner, until } from '../fixtures/process.ts';
 interface Scene {
   readonly port: number;
   readonly asked: IncomingMessage[];
-  /** How many the app was asked at the same time, at most. */
+  /** The most checks that the app had at the same time. */
   most(): number;
   readonly lines: readonly Record<string, unknown>[];
 }
@@ -69,15 +70,15 @@ t.test('no other method, path or port', async (t) => {
   t.equal(scene.asked.length, 0);
 });
 
-t.test('a crowd asks once', async (t) => {
+t.test('a crowd causes one check', async (t) => {
   const held: ServerResponse[] = [];
   const scene = await start(t, (_, response) => held.push(response));
   const crowd = Array.from({ length: 40 }, () => fetch(`http://127.0.0.1:${scene.port}/app-health`));
-  await until(() => held.length === 1, 'the app to be asked');
+  await until(() => held.length === 1, 'the app to be checked');
   held[0]!.writeHead(200).end();
   const answered = await Promise.race(crowd);
   t.equal(answered.status, 200);
-  // Whoever came later asks anew, and they too together.
+  // Later probes cause a new check, and share it too.
   const rest = Promise.all(crowd);
   const release = setInterval(() => {
     for (const one of held) if (!one.writableEnded) one.writeHead(200).end();
@@ -85,7 +86,7 @@ t.test('a crowd asks once', async (t) => {
   t.teardown(() => clearInterval(release));
   t.ok((await rest).every(({ status }) => status === 200));
   t.equal(scene.most(), 1, 'one at a time');
-  t.ok(scene.asked.length < 10, `asked ${scene.asked.length} times for ${crowd.length}`);
+  t.ok(scene.asked.length < 10, `checked ${scene.asked.length} times for ${crowd.length}`);
 });
 
 t.test('an app that is silent, or talks without end, costs a bounded time', async (t) => {
@@ -101,7 +102,7 @@ t.test('an app that is silent, or talks without end, costs a bounded time', asyn
   await until(() => scene.asked.every(({ socket }) => socket.destroyed), 'both connections to be closed');
   t.strictSame(
     scene.lines.flatMap(({ code, msg }) => (/^app_(?:un)?healthy$/.test(String(code)) ? [String(msg)] : [])),
-    ['the app of port 8080 is not well: no answer within 1000 ms', 'the app of port 8080 is well'],
-    'the operator is told why, once',
+    ['the app of port 8080 is not healthy: no response within 1000 ms', 'the app of port 8080 is healthy'],
+    'the reason is logged, once',
   );
 });

@@ -1,6 +1,6 @@
-// Requests that are taken back, in thousands: by clients that run out of time or mean harm, by refusals before the body is
-// there, by frames that make us reset (CVE-2025-8671). Whoever does it on a connection of their own loses that; what others
-// have on the hop that all share goes on, also where the hop's other end counts as Envoy does.
+// Cancelled requests, in thousands: by clients that time out or mean harm, by refusals before the body has arrived, by
+// frames that make us reset (CVE-2025-8671). A client that does it on its own connection loses that; other requests on
+// the shared hop continue, also if the hop's other end counts as Envoy does.
 
 import { once } from 'node:events';
 import {
@@ -30,7 +30,7 @@ const many = (count: number, make: (stream: number) => Buffer): Buffer =>
 const post = (stream: number, fields: Readonly<Record<string, string>> = {}): Buffer =>
   frame(headers, endHeaders, stream, get({ ':method': 'POST', ':path': '/slow', ...fields }));
 
-/** An app that answers everything but what is under /slow, and begins what is at /long, a byte whenever it is told to. */
+/** An app that answers everything except /slow, and begins a response at /long, of which it sends a byte on demand. */
 async function startApp(t: Owner) {
   let asked = 0;
   const streams: { write(text: string): unknown }[] = [];
@@ -54,7 +54,7 @@ function session(t: Owner, port: number, secure?: SecureClientSessionOptions): C
 const ask = (client: ClientHttp2Session, path: string): ClientHttp2Stream =>
   client.request({ ':authority': 'orders', ':path': path }).on('error', () => {});
 
-/** Somebody else's request that has long begun and is not over. */
+/** Another client's request that has long begun and is not over. */
 async function startLong(t: Owner, port: number) {
   const stream = ask(session(t, port), '/long');
   let [got, isOver] = [0, false];
@@ -68,7 +68,7 @@ async function startLong(t: Owner, port: number) {
   return { got: () => got, isOver: () => isOver };
 }
 
-/** `clients` of their own connections ask for something slow, `each` of them, and take it back once it has arrived. */
+/** `clients` connections each send `each` slow requests, and cancel them once they have arrived. */
 async function cancelAll(
   t: Owner,
   port: number,
@@ -90,7 +90,7 @@ async function cancelAll(
 async function stillGoesOn(t: Test, long: Awaited<ReturnType<typeof startLong>>, say: () => unknown): Promise<void> {
   const before = long.got();
   say();
-  await until(() => long.got() > before || long.isOver(), 'the long stream to go on');
+  await until(() => long.got() > before || long.isOver(), 'the long stream to continue');
   t.notOk(long.isOver(), 'it was not cut');
 }
 
@@ -148,13 +148,13 @@ spec: { action: ALLOW, rules: [{ to: [{ operation: { methods: [GET] } }] }] }
   await stillGoesOn(t, long, app.say);
 });
 
-/** For each request that is answered one that is taken back, `rounds` times 90. True when the other end has closed by then. */
+/** One cancelled request for each finished one, `rounds` times 90. True if the other end has closed by then. */
 async function trade(client: ClientHttp2Session, rounds: number): Promise<boolean> {
   for (let round = 0; round < rounds && !client.destroyed; round++) {
     const slow = Array.from({ length: 90 }, () => ask(client, '/slow'));
     const quick = Array.from({ length: 90 }, () => ask(client, '/'));
     for (const request of slow) request.close(constants.NGHTTP2_CANCEL);
-    // A session that is closed fails what is open on it.
+    // Closing a session fails the requests on it.
     const ended = [...slow, ...quick].map(
       (request) => request.resume().closed || once(request, 'close').catch(() => {}),
     );
@@ -163,7 +163,7 @@ async function trade(client: ClientHttp2Session, rounds: number): Promise<boolea
   return client.destroyed;
 }
 
-t.test('a peer may take back as many requests as it lets be answered', async (t) => {
+t.test('a peer may cancel as many requests as it lets finish', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port });
   const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');
@@ -173,7 +173,7 @@ t.test('a peer may take back as many requests as it lets be answered', async (t)
   t.notOk(await trade(client, 14));
 });
 
-t.test('a stranger does not buy resets with requests that are answered', async (t) => {
+t.test('a stranger does not earn resets by finished requests', async (t) => {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port, ordersYaml: 'defaultMtls: PERMISSIVE\n' });
   t.ok(await trade(session(t, mesh.inPort), 30), 'the connection ends before 2,700');
@@ -216,7 +216,10 @@ t.test('resets that a client makes us send are its own (MadeYouReset, CVE-2025-8
   await stillGoesOn(t, long, app.say);
 });
 
-/** Envoy 1.39's rule, over the life of a connection: half of 500 streams were reset before any answer, or could not help to be. */
+/**
+ * Envoy 1.39's rule, over the life of a connection: half of 500 streams were reset before any response, or certainly
+ * will be.
+ */
 function countAsEnvoy(session: ServerHttp2Session, tooMany: () => void): void {
   let [closed, premature] = [0, 0];
   session.on('stream', (stream: ServerHttp2Stream) => {
@@ -230,7 +233,7 @@ function countAsEnvoy(session: ServerHttp2Session, tooMany: () => void): void {
   });
 }
 
-t.test('an upstream that counts as Envoy does has no reason to end what others have there', async (t) => {
+t.test('an upstream that counts as Envoy does has no reason to end the streams of other clients', async (t) => {
   const mesh = await startMesh(t, { app: 1 });
   await mesh.inbound.drain();
   const { orders, authority } = mesh;

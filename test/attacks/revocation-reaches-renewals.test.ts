@@ -1,5 +1,5 @@
-// A thief of a key can renew with it, and renew what that gave: revoking the certificate has to reach all of it,
-// no matter who holds it, how old the one that was named has become, and what is under way meanwhile.
+// A thief of a key can renew with it, and renew the result: revoking the certificate has to reach all of it, no matter
+// who holds it, how old the named certificate has become, and what is in progress meanwhile.
 
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -61,7 +61,7 @@ t.test('all that was renewed from a certificate is denied with it, and nothing e
     t.match(await askRenewal(one), { answer: { status: 403, json: { code: 'id_denied', message: /is revoked$/ } } });
     t.match(await ca.operator.show(one.serial), { revoked: { reason: 'copied' } });
   }
-  t.notOk(list.serials.has(other.serial), 'what another token gave is another line');
+  t.notOk(list.serials.has(other.serial), 'a certificate from another token is another line');
   t.equal((await askRenewal(other)).answer.status, 200);
   t.match(ca.logged.join(''), /"code":"revoked","target":"\w+","reason":"copied","certificates":4,"renewals":3/);
 });
@@ -76,13 +76,13 @@ t.test('a thief cannot renew until the deny-list is too long to be delivered', a
   t.match(answer.json.message, `too many certificates of spiffe://demo.test/ns/shop/sa/w${names - 1}`);
   const logged = ca.logged.map((line) => JSON.parse(line)).filter((one) => one.code === 'renewals_exhausted');
   t.match(logged, [{ level: 'warn', path: '/v1/svid/renew' }]);
-  t.equal((await askRenewal(other)).answer.status, 200, 'others are not touched');
+  t.equal((await askRenewal(other)).answer.status, 200, 'others are unaffected');
   const before = (await denied()).serials.size;
   t.match(await ca.operator.revoke(thief.serial, 'copied'), { certificates: 64, renewals: 63 });
   t.equal((await denied()).serials.size - before, 64);
 });
 
-t.test('what was renewed from a certificate that has ended is denied, now and when that has ended too', async (t) => {
+t.test('renewals of an expired certificate are denied, now and after they expire too', async (t) => {
   const first = await enrolled(newId());
   clock.advance(3_000_000);
   const second = await renewed(first);
@@ -92,7 +92,7 @@ t.test('what was renewed from a certificate that has ended is denied, now and wh
     ...{ kind: 'serial', target: first.serial, certificates: 2, renewals: 2 },
   });
   t.ok((await denied()).serials.has(third.serial));
-  // The second has ended and left the list by now; a renewal of it that was read before must not be recorded.
+  // The second has expired and left the list by now; a renewal of it that was read before must not be recorded.
   clock.advance(2_700_000);
   await ca.upkeep();
   const list = await denied();
@@ -118,11 +118,11 @@ t.test('renewals that race with the revocation are refused or denied', async (t)
   t.ok(given.length > 0);
   t.equal(done.renewals, 1 + given.length);
   const { serials } = await denied();
-  for (const one of given) t.ok(serials.has(one), 'what was given is on the list');
+  for (const one of given) t.ok(serials.has(one), 'every issued one is on the list');
   for (const { status, json } of answers) if (status !== 200) t.equal(json.code, 'id_denied');
 });
 
-t.test('what was never issued is not denied: the nearest is named', async (t) => {
+t.test('a serial that was never issued is not denied: the nearest is named', async (t) => {
   const id = 'spiffe://demo.test/ns/shop/sa/reports';
   const { serial } = await enrolled(id);
   const typo = serial.replace(/.$/, (last) => (last === '0' ? '1' : '0'));
@@ -192,7 +192,7 @@ t.test('a token that was removed gives nothing', async (t) => {
   }
 });
 
-t.test('a store of version 1 is taken over, and what it had revoked reaches its renewals', async (t) => {
+t.test('a store of version 1 is migrated, and its revocations reach the renewals', async (t) => {
   const place = await makeCa(t);
   const file = join(place, 'store.sqlite');
   const later = Date.now() + 3_600_000;
@@ -224,7 +224,7 @@ t.test('a store of version 1 is taken over, and what it had revoked reaches its 
   }
   const again = await startTestCa(t, { dir: place });
   const bundle = await ask(again.address.port, readFileSync(join(place, 'bundle.pem'), 'utf8'), { path: '/v1/bundle' });
-  t.equal(bundle.json.sallyport_denied.sequence, 5001, 'agents take it for new');
+  t.equal(bundle.json.sallyport_denied.sequence, 5001, 'agents see it as new');
 });
 
 t.test('the commands say it, of a CA that runs and of one that is stopped', async (t) => {
@@ -266,7 +266,7 @@ t.test('a store of an earlier version learns which certificates are of one famil
     ...{ serial: serialOf(index), id, notAfter },
     ...(index === 0 ? {} : { renews: serialOf(index - 1) }),
   }));
-  // The parent of the last one is not on record.
+  // The parent of the last one is not recorded.
   const lone = { serial: serialOf(100), id, notAfter, renews: serialOf(99) };
   rmSync(file);
   writeOldStore(file, [...line, lone], 1);

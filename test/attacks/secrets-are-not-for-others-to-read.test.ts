@@ -1,5 +1,5 @@
-// Keys, tokens, passphrases and passwords on disk are their owner's. One that every user may read is closed where it is
-// ours to close, and refused where it is not: it is another user's by then.
+// Keys, tokens, passphrases and passwords on disk belong to their owner. A file that every user may read is closed if
+// it is ours, and refused if not: another user may have it by then.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -36,7 +36,7 @@ const isRoot = process.geteuid?.() === 0;
 
 const modeOf = (file: string): number => statSync(file).mode & 0o777;
 
-/** A file with exactly this mode, no matter what the umask is. */
+/** A file with exactly this mode, whatever the umask is. */
 function fileOf(t: Test, text: string, mode: number, dir = tempDir(t)): string {
   const file = join(dir, 'secret');
   writeFileSync(file, text);
@@ -44,7 +44,7 @@ function fileOf(t: Test, text: string, mode: number, dir = tempDir(t)): string {
   return file;
 }
 
-/** Gives the file to another user: only root can, and only then is there anything to try. */
+/** Gives the file to another user: only root can, and only then can this be tried. */
 function giveAway(file: string): string {
   chownSync(file, 12_345, 12_345);
   return file;
@@ -56,7 +56,7 @@ const refusal = (file: string) => ({
   hint: `chmod 600 ${file}; in Kubernetes set defaultMode: 0440 and an fsGroup`,
 });
 
-t.test('what is ours is closed, with a warning; a group may read, and it is said once', async (t) => {
+t.test('our own file is closed, with a warning; a group may read, which is logged once', async (t) => {
   const cases: [number, number, RegExp | undefined][] = [
     [0o600, 0o600, undefined],
     [0o400, 0o400, undefined],
@@ -74,14 +74,14 @@ t.test('what is ours is closed, with a warning; a group may read, and it is said
     else t.match(said, warning, mode.toString(8));
     t.notMatch(String(said), 's3cret');
     t.equal(modeOf(file), after, mode.toString(8));
-    t.equal(guardSecret(file), undefined, 'said once');
+    t.equal(guardSecret(file), undefined, 'logged once');
   }
-  t.equal(guardSecret(join(tempDir(t), 'none')), undefined, 'what is not there is for its reader to report');
+  t.equal(guardSecret(join(tempDir(t), 'none')), undefined, 'a missing file is for its reader to report');
   t.equal(guardSecret('/dev/null'), undefined, 'a device is nothing to close');
 });
 
 t.test(
-  "what is another user's is refused, and left as it is",
+  'a file of another user is refused, and left as it is',
   { skip: !isRoot && 'only root can give a file away' },
   async (t) => {
     const file = giveAway(fileOf(t, 's', 0o644));
@@ -92,7 +92,7 @@ t.test(
   },
 );
 
-t.test('a link that leads elsewhere changes no mode there, and what is open there is not used', async (t) => {
+t.test('a link that leads elsewhere changes no mode there, and an open file there is not used', async (t) => {
   const target = fileOf(t, 'of another directory', 0o644);
   const dir = tempDir(t);
   const link = join(dir, 'link');
@@ -107,7 +107,7 @@ t.test('a link that leads elsewhere changes no mode there, and what is open ther
   t.throws(() => parseTarget({ url: 'rediss://redis.test', passwordFile: link }, () => {}).secrets(), refused);
   t.equal(modeOf(target), 0o644);
   chmodSync(target, 0o600);
-  t.equal(guardSecret(link), undefined, 'what is closed there is used');
+  t.equal(guardSecret(link), undefined, 'a closed file there is used');
   t.equal(readPassphrase(link, {}), 'of another directory');
 });
 
@@ -124,10 +124,10 @@ t.test('a volume of Kubernetes leads to its own directory, and is read and close
   t.equal(modeOf(target), 0o600);
 });
 
-t.test('what is read is the file that was judged, also when its name leads to another by then', async (t) => {
+t.test('the file that is read is the one that was checked, even if its name then leads to another', async (t) => {
   const dir = tempDir(t);
   const file = fileOf(t, 'judged', 0o640, dir);
-  const other = fileOf(t, 'never judged', 0o644);
+  const other = fileOf(t, 'never checked', 0o644);
   const said: string[] = [];
   const text = readSecret(file, (message) => {
     said.push(message);
@@ -300,7 +300,7 @@ admin: 15000
   );
   for (const name of Object.keys(files)) t.equal(modeOf(at(name)), secrets.includes(name) ? 0o600 : 0o644, name);
   t.equal(gateway?.documents.warnings.filter((one) => one.message.includes('is closed to others now')).length, 4);
-  t.same(readConfiguration(at('gateway.yaml')).gateway?.documents.warnings, [], 'said once');
+  t.same(readConfiguration(at('gateway.yaml')).gateway?.documents.warnings, [], 'reported once');
   if (!isRoot) return;
   for (const name of secrets) chmodSync(giveAway(at(name)), 0o644);
   const closed = readConfiguration(at('gateway.yaml')).gateway;
@@ -334,7 +334,7 @@ t.test('--out writes for its owner only', async (t) => {
     out,
     '--json',
   ]);
-  t.notMatch(json.stdout, readFileSync(out, 'utf8').trim(), 'the token stands in the file alone');
+  t.notMatch(json.stdout, readFileSync(out, 'utf8').trim(), 'the token is in the file alone');
   t.equal(modeOf(out), 0o600, 'also in place of one that was open');
   const before = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
   const nowhere = join(tempDir(t), 'none', 'x');
@@ -343,5 +343,5 @@ t.test('--out writes for its owner only', async (t) => {
     stderr: `${nowhere} cannot be written: ENOENT [config_unreadable]`,
   });
   const after = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
-  t.equal(after.stdout, before.stdout, 'nor is there a token that nobody has seen');
+  t.equal(after.stdout, before.stdout, 'nor is there a token that was not printed');
 });

@@ -1,5 +1,5 @@
-// Kind 17, every door: SIGUSR1 opens no debugger in any command or child process, and no environment gets one opened; signals of
-// log rotation reopen the access log instead.
+// Kind 17, every door: SIGUSR1 opens no debugger in any command or child process, and no environment variable does; the
+// signals of log rotation reopen the access log instead.
 
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -34,7 +34,7 @@ function isDebuggerOpen(): Promise<boolean> {
   });
 }
 
-/** A sidecar of a mesh of its own with an outbound port whose requests it refuses, each on record. */
+/** A sidecar with an outbound port whose requests it refuses, each recorded. */
 async function writeSidecar(t: Owner): Promise<{ dir: string; config: string; port: number; log: string }> {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
@@ -97,9 +97,9 @@ t.test('SIGUSR1 in every command that stays, and in their children', async (t) =
     for (const pid of pids) for (let i = 0; i < 3; i++) signal(pid, 'SIGUSR1');
     for (const pid of pids) signal(pid, 'SIGHUP');
   }
-  // A signal is taken in one turn of the loop; each of them has answered something after it.
+  // A signal is handled in one turn of the loop; each process has answered something after it.
   for (const [name, child] of commands) {
-    t.equal(child.process.exitCode, null, `${name} goes on`);
+    t.equal(child.process.exitCode, null, `${name} continues`);
     t.equal(child.process.signalCode, null, name);
     t.notMatch(child.stderr(), /Debugger listening/, name);
   }
@@ -112,7 +112,7 @@ t.test('SIGUSR1 in every command that stays, and in their children', async (t) =
 
 t.test('a debugger that a signal opened before the first line is closed', async (t) => {
   const { dir, config } = await writeSidecar(t);
-  // What Node does on a signal that comes before anything of ours has run.
+  // What Node does on a signal that arrives before any of our code has run.
   const early = join(dir, 'early.mjs');
   writeFileSync(
     early,
@@ -134,7 +134,7 @@ t.test('an environment that opens something', async (t) => {
   const { dir, config } = await writeSidecar(t);
   const start = (assignments: readonly string[], options: readonly string[] = []) => {
     const command = [process.execPath, ...options, bin, 'sidecar', '--config', config, '--check'];
-    // Some of these options write files where the process is.
+    // Some of these options write files into the working directory.
     const child = startProcess(t, 'env', [...assignments, ...command], { cwd: dir });
     return child.exited.then((code) => ({ code, text: child.stderr() }));
   };

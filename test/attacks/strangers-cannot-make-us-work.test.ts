@@ -1,5 +1,5 @@
-// What a client can make us do before we know who it is has a bound, whatever it presents: chains of look-alikes, keys that
-// take minutes, certificates full of names, key sets, requests for certificates, transaction tokens.
+// The work that a client can cause before it is authenticated is bounded, whatever it presents: chains of look-alikes,
+// keys that take minutes, certificates full of names, key sets, requests for certificates, transaction tokens.
 
 import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
@@ -46,19 +46,19 @@ import { startCaTarget, startGatewayTarget, startSidecarTarget, type Target } fr
 const web = 'spiffe://demo.test/ns/shop/sa/web';
 const authority = await createAuthority('demo.test');
 
-/** Others use this machine as well; before, these took seconds and minutes. */
+/** Other processes use this machine as well; before the fix, these took seconds and minutes. */
 const muchMs = 150;
-/** OpenSSL checks what is presented before anybody can look at it: 40 ms here (SECURITY.md). */
+/** OpenSSL checks what is presented before we can look at it: 40 ms here (SECURITY.md). */
 const muchOfOpenSslMs = 600;
 
-/** The best of three: what others do on this machine is not what is asked. */
+/** The best of three, so that other processes on this machine do not count. */
 async function stallOf(work: () => Promise<unknown>): Promise<number> {
   let best = Number.POSITIVE_INFINITY;
   for (let i = 0; i < 3 && best > muchMs / 4; i++) best = Math.min(best, await longestStall(work));
   return best;
 }
 
-/** How many signatures are checked while `work` goes on. */
+/** How many signatures are checked during `work`. */
 function countChecks(work: () => void): number {
   const { verify } = X509Certificate.prototype;
   let checks = 0;
@@ -89,8 +89,8 @@ t.test('a verdict checks few signatures, in a moment', async (t) => {
   }
 });
 
-t.test('a key is used only where the word of a root has reached it', (t) => {
-  // Signed by each other, down to the leaf: all of it holds, and none of it leads to a root.
+t.test('a key is used only once a root vouches for it', (t) => {
+  // Signed by each other, down to the leaf: all of it is valid, and none of it leads to a root.
   const [top, middle, bottom] = [newKey(), newKey(), newKey()];
   const ca = (subject: string, key: KeyObject, issuer: string, by: KeyObject): Buffer =>
     forge({ subject, issuer, key, by, extensions: caExtensions });
@@ -111,7 +111,7 @@ t.test('a key is used only where the word of a root has reached it', (t) => {
 });
 
 t.test('CAs that have signed each other are not tried in every order', (t) => {
-  // A CA whose root lets it vouch for another domain only: each way to put the others together fails at the root.
+  // A CA whose root permits it to vouch for another domain only: each combination of the others fails at the root.
   const [rootKey, stolen] = [newKey(), newKey()];
   const constraint = nameConstraints([uriName('bank.test')], []);
   const root = forge({
@@ -161,16 +161,16 @@ const weak: readonly (readonly [name: string, key: KeyObject, why: RegExp])[] = 
   ['X25519', generateKeyPairSync('x25519').publicKey, /^x25519$/],
 ];
 
-t.test('keys that are taken, and keys that are not', (t) => {
+t.test('keys that are accepted, and keys that are not', (t) => {
   for (const kind of ['P-256', 'P-384', 'P-521', 'ed25519', 2048] as const)
     t.equal(weaknessOf(createPublicKey(newKey(kind))), undefined, String(kind));
-  t.equal(weaknessOf(spki(forgeRsaKey(4096, 33))), undefined, 'as large as is taken');
-  t.equal(weaknessOf(spki(rsaKey(ordinary, Buffer.from([3])))), undefined, 'as small an exponent as is taken');
+  t.equal(weaknessOf(spki(forgeRsaKey(4096, 33))), undefined, 'the largest accepted');
+  t.equal(weaknessOf(spki(rsaKey(ordinary, Buffer.from([3])))), undefined, 'the smallest accepted exponent');
   for (const [name, key, why] of weak) t.match(weaknessOf(key), why, name);
   t.end();
 });
 
-t.test('in a chain: a weak leaf, a weak intermediate and a weak root vouch for nobody', (t) => {
+t.test('in a chain: a weak leaf, a weak intermediate and a weak root vouch for no one', (t) => {
   const { rootKey, issuerKey, bundles } = authority;
   const by = { root: 'demo.test root', issuer: 'demo.test issuer' };
   for (const [name, key] of weak) {
@@ -226,14 +226,14 @@ t.test('a request for a certificate', async (t) => {
       { code: 'csr_invalid', message: /^the CSR's key \(.*\) is not accepted: ./ },
       name,
     );
-  // The key is looked at before the signature, which is what would cost something.
+  // The key is checked before the signature, which is the expensive part.
   await t.rejects(readCsr(forgeRequest(publicKeyOf(newKey()))), {
     code: 'csr_invalid',
     message: 'the CSR is not signed by the key that it carries',
   });
 });
 
-t.test('a key set: what is weak is left out and said, and the rest goes on', async (t) => {
+t.test('a key set: weak keys are left out and logged, and the others stay usable', async (t) => {
   const issuer = await startIssuer(t);
   const good = await createKey('good', 'RS256');
   const jwkOf = (key: KeyObject, kid: string): object => ({ ...key.export({ format: 'jwk' }), kid, use: 'sig' });
@@ -280,7 +280,7 @@ t.test('a token without a key id is tried with a few keys, not with all', async 
   t.ok(checks > 0 && checks <= 8, `${checks} checks`);
 });
 
-t.test('listeners stand still for a moment at most, and go on serving', async (t) => {
+t.test('listeners stall for a moment at most, and keep serving', async (t) => {
   const client = await startStrangeClient(t);
 
   /** Presents every hostile chain; the listener refuses them all and stalls for none. */
@@ -301,7 +301,7 @@ t.test('listeners stand still for a moment at most, and go on serving', async (t
     await attack(t, target, hostileChains(target.authority, target.uri));
     const peer = await createCredential(target.authority, target.uri);
     const { text } = await askAsPeer(target.port, target.authority, peer, target.text, { done: /ok$/ });
-    t.match(text, /^HTTP\/1\.1 200 /, 'whom it knows is served');
+    t.match(text, /^HTTP\/1\.1 200 /, 'a known client is served');
   });
 
   t.test('the CA, asked for a renewal', async (t) => {
@@ -309,9 +309,9 @@ t.test('listeners stand still for a moment at most, and go on serving', async (t
     await attack(t, target, hostileChains(target.authority, target.uri));
   });
 
-  t.test('a gateway that asks for certificates of its clients', async (t) => {
+  t.test('a gateway that requests certificates of its clients', async (t) => {
     const target = await startGatewayTarget(t);
-    // A stolen intermediate vouches here for whom it likes, and OpenSSL finds that path at once.
+    // A stolen intermediate can vouch for any name here, and OpenSSL finds that path at once.
     const chains = hostileChains(target.authority, target.uri).filter(({ name }) => !/stolen/.test(name));
     await attack(t, target, chains);
     const key = generateKeyPairSync('ed448').privateKey;
@@ -320,8 +320,8 @@ t.test('listeners stand still for a moment at most, and go on serving', async (t
     const leaf = forge({ subject: '', issuer: 'outside.test issuer', key, by: issuerKey, extensions });
     await attack(t, target, [{ name: 'Ed448 that OpenSSL likes', chain: [leaf, issuer], key }]);
     const said = await until(
-      () => target.lines.find(({ msg }) => /a key of its chain is not taken: ed448$/.test(String(msg))),
-      'the line that says why',
+      () => target.lines.find(({ msg }) => /a key of its chain is refused: ed448$/.test(String(msg))),
+      'the log line with the reason',
     );
     t.equal(said['code'], 'client_certificate_refused');
   });
@@ -345,7 +345,7 @@ t.test('credentials in thousands', async (t) => {
   t.strictSame(carrying.fields.names, []);
 });
 
-t.test('what is remembered of strangers is bounded in bytes', async (t) => {
+t.test('the cached data of strangers is bounded in bytes', async (t) => {
   t.equal(fieldName('x-short'), fieldName('x-short'), 'a name is kept');
   const long = `x-${'y'.repeat(100)}`;
   t.not(fieldName(long), fieldName(long), 'a long one is not');
@@ -406,7 +406,7 @@ t.test('one SVID that is renewed again and again does not end the memory of verd
   t.teardown(() => server.close());
   const { port } = server.address() as AddressInfo;
 
-  /** How many signatures are checked for a connection that shows `svid`. */
+  /** How many signatures are checked for a connection that presents `svid`. */
   async function checksFor({ chainPem, keyPem }: Svid): Promise<number> {
     const accepted = once(server, 'secureConnection');
     const client = connect({ host: '127.0.0.1', port, cert: chainPem, key: keyPem, rejectUnauthorized: false });

@@ -1,5 +1,5 @@
-// Anyone may connect to the CA, and none of them may take its connections from the others: whoever has shown no SVID
-// makes room, no address has more than its share, and it is logged and counted.
+// Any client may connect to the CA, and none may take its connections from the others: a client without an SVID makes
+// room, no address has more than its share, and it is logged and counted.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,7 +29,7 @@ async function enrolled(ca: TestCa, rootPem: string): Promise<Svid> {
 
 const get = 'GET /healthz HTTP/1.1\r\nhost: ca\r\n\r\n';
 
-/** A connection that stays open as long as the CA lets it. `say` gives the next answer, '' when there is none. */
+/** A connection that stays open as long as the CA lets it. `say` returns the next response, '' if there is none. */
 async function hold(t: Test, { address: { port } }: TestCa, options: object = {}) {
   const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false, ...options });
   t.teardown(() => socket.destroy());
@@ -90,7 +90,7 @@ t.test('a request whose body does not come makes room as well', async (t) => {
   await slow[0]!.closed;
 });
 
-t.test('one address has no more than a quarter, whoever it is', async (t) => {
+t.test('one address has no more than a quarter, with or without an SVID', async (t) => {
   const { ca, rootPem } = await start(t, { connections: 8 });
   const svid = await enrolled(ca, rootPem);
   const elsewhere = { localAddress: '127.0.0.2' };
@@ -129,7 +129,7 @@ t.test('a certificate that is not of the CA makes no one known', async (t) => {
   await strangers[0]!.closed;
 });
 
-t.test('a connection that has ended takes no place', async (t) => {
+t.test('a closed connection takes no place', async (t) => {
   const { ca, rootPem, status } = await start(t, { connections: 16, connectionsPerAddress: 16 });
   const svid = await enrolled(ca, rootPem);
   for (let count = 0; count < 48; count++) t.equal(await status(svid), 200);

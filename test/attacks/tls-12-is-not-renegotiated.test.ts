@@ -1,4 +1,4 @@
-// TLS 1.2 lets a client ask for one handshake after the other on a connection that is open, each of which costs the server a
+// TLS 1.2 lets a client request one handshake after the other on an open connection, each of which costs the server a
 // signature (CVE-2011-1473). Every listener that speaks 1.2 refuses the first.
 
 import { readFileSync } from 'node:fs';
@@ -19,13 +19,13 @@ const old = { host: '127.0.0.1', maxVersion: 'TLSv1.2', rejectUnauthorized: fals
 function shake(options: ConnectionOptions): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const socket = connect({ ...old, ...options }, () => resolve(socket));
-    // What comes after the refusal is told once and may come again.
+    // An error after the refusal is reported once and may come again.
     socket.on('error', reject);
     t.teardown(() => socket.destroy());
   });
 }
 
-/** Asks for another handshake; what came of it. */
+/** Requests another handshake, and returns the result. */
 function renegotiate(socket: TLSSocket): Promise<string> {
   return new Promise((resolve) => {
     socket.once('error', (error: Error & { code?: string }) => resolve(error.code ?? error.message));
@@ -62,7 +62,7 @@ t.test('a gateway, with and without certificates of its clients', async (t) => {
     ['shop/g:444', shown],
   ] as const) {
     const socket = await shake({ port: gateway.port(listener), servername: 'a.test', ...more });
-    t.equal(socket.getProtocol(), 'TLSv1.2', 'it speaks 1.2 at all');
+    t.equal(socket.getProtocol(), 'TLSv1.2', 'it does speak 1.2');
     t.not(await renegotiate(socket), 'served', listener);
   }
   await gateway.write(
@@ -74,10 +74,10 @@ t.test('a gateway, with and without certificates of its clients', async (t) => {
     ),
   );
   const later = await shake({ port: gateway.port('shop/g:443'), servername: 'a.test' });
-  t.not(await renegotiate(later), 'served', 'nor after a change, which takes all options anew');
+  t.not(await renegotiate(later), 'served', 'nor after a change, which sets all options anew');
 });
 
-t.test('a sidecar that is told to speak 1.2', async (t) => {
+t.test('a sidecar that is configured for 1.2', async (t) => {
   const backend = await startBackend(t, () => {});
   const mesh = await startMesh(t, { app: backend.port, ordersYaml: "tls: { minVersion: '1.2' }\n" });
   const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');

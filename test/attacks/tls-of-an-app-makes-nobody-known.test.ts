@@ -1,6 +1,7 @@
-// Kinds 2, 6 and 11: on a PERMISSIVE port a client chooses whose TLS it speaks, and must gain nothing by it. What goes on to the
-// app unread is a TCP connection from nobody known: no certificate that is inside of it counts, every rule that would have to
-// read a request refuses or is no permission, and what names the mesh is never passed on as plaintext.
+// Kinds 2, 6 and 11: on a PERMISSIVE port a client chooses whose TLS it speaks, and must gain nothing by it. A
+// connection that is passed on unread is a TCP connection without an identity: no certificate inside it counts, every
+// rule that would have to read a request refuses or is no permission, and a connection with the mesh's ALPN is never
+// passed on as plaintext.
 
 import { once } from 'node:events';
 import { connect } from 'node:net';
@@ -51,12 +52,12 @@ t.test('a certificate of the mesh inside of the app’s own TLS is no identity',
       /HTTP/,
       alpn.join(' ') || 'no ALPN',
     );
-  t.equal(app.first.length, 0, 'the app has seen nobody');
+  t.equal(app.first.length, 0, 'the app has seen no client');
   const [record] = await mesh.records('orders', 5);
   t.match(record, { peer_id: null, decision: 'deny', policy: 'none', code: 'policy_denied' });
 });
 
-t.test('who names the mesh shows a certificate of the mesh', async (t) => {
+t.test('a client that offers the mesh must present a certificate of the mesh', async (t) => {
   const { app, mesh, ask } = await start(t, allowAll);
   const stranger = await createCredential(await createAuthority('demo.test'), 'spiffe://demo.test/ns/shop/sa/web');
   for (const [name, shown] of [
@@ -68,14 +69,17 @@ t.test('who names the mesh shows a certificate of the mesh', async (t) => {
       /HTTP/,
       name,
     );
-  t.equal(app.first.length, 0, 'and is not taken for plaintext instead');
+  t.equal(app.first.length, 0, 'and is not treated as plaintext instead');
 });
 
 for (const [name, policies] of [
   ['DENY by path', `${allowAll}${policy('DENY', '{ to: [{ operation: { paths: [/admin] } }] }')}`],
   ['DENY by method', `${allowAll}${policy('DENY', '{ to: [{ operation: { methods: [DELETE] } }] }')}`],
   ['DENY without a token', `${allowAll}${policy('DENY', '{ from: [{ source: { notRequestPrincipals: ["*"] } }] }')}`],
-  ['DENY of whoever is nobody', `${allowAll}${policy('DENY', '{ from: [{ source: { notPrincipals: ["*"] } }] }')}`],
+  [
+    'DENY of clients without an identity',
+    `${allowAll}${policy('DENY', '{ from: [{ source: { notPrincipals: ["*"] } }] }')}`,
+  ],
   ['ALLOW by path', policy('ALLOW', '{ to: [{ operation: { paths: ["/*"] } }] }')],
   ['ALLOW by token', policy('ALLOW', '{ from: [{ source: { requestPrincipals: ["*"] } }] }')],
   ['ALLOW by host', policy('ALLOW', '{ to: [{ operation: { hosts: ["*"] } }] }')],
@@ -121,7 +125,7 @@ t.test('a DENY of a server name holds, in whatever spelling and records', async 
   t.equal(app.first.length, 1, 'the app has seen the one that may');
 });
 
-t.test('an authorizer that is asked about requests: what it cannot be asked about does not pass', async (t) => {
+t.test('an authorizer of requests: a stream that it cannot check does not pass', async (t) => {
   const authorizer = await startHttpAuthorizer(t, (_, response) => response.writeHead(200).end());
   const ordersYaml = `extensionProviders:\n  - { name: ask, envoyExtAuthzHttp: { service: 127.0.0.1, port: ${authorizer.port} } }\n`;
   const custom = `${allowAll}${policy('CUSTOM', '{}', 'provider: { name: ask }, ')}`;
@@ -129,16 +133,16 @@ t.test('an authorizer that is asked about requests: what it cannot be asked abou
     const { app, mesh, ask } = await start(t, custom, { ordersYaml });
     t.notMatch(await ask(), /HTTP/);
     t.equal(app.first.length, 0);
-    t.match((await mesh.records('orders', 1))[0], { decision: 'deny', reason: /inside of the app's own TLS/ });
+    t.match((await mesh.records('orders', 1))[0], { decision: 'deny', reason: /which are inside the app's own TLS/ });
   });
-  await t.test('on a port that is declared tcp it is not asked, as in Istio', async (t) => {
+  await t.test('on a port that is declared tcp it is not used, as in Istio', async (t) => {
     const { ask } = await start(t, custom, { ordersYaml, protocol: 'tcp' });
     t.match(await ask(), /^HTTP\/1\.1 200 /);
   });
   t.equal(authorizer.asked.length, 0);
 });
 
-t.test('what is open is judged again', async (t) => {
+t.test('open connections are re-evaluated', async (t) => {
   const app = await startTlsApp(t, { echo: true });
   const mesh = await startMesh(t, { app: app.port, policy: `${allowAll}${permissive}` });
   const socket = connectTls({

@@ -1,6 +1,6 @@
-// What may happen once happens once, however many processes there are: a refresh token is redeemed by one of them, a state of a
-// login is spent everywhere, a logout holds everywhere. The provider here is the real one: it revokes a login whose refresh
-// token comes twice.
+// What may happen once happens once, however many processes there are: a refresh token is redeemed by one of them, a
+// login state is spent everywhere, a logout holds everywhere. The provider here is a real one: it revokes a login whose
+// refresh token is used twice.
 
 import { createServer, request } from 'node:http';
 import { connect } from 'node:net';
@@ -12,7 +12,7 @@ import { noRedis, startRedis, type TestRedis } from '../fixtures/redis.ts';
 
 const accessSeconds = 1;
 
-/** Documents of a gateway whose only route asks for a login that comes back to `origin`. */
+/** Documents of a gateway whose only route requires a login that returns to `origin`. */
 const documentsOf = (origin: string, issuer: string): string =>
   [
     'apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: edge }\nspec: { gatewayClassName: x, listeners: [{ name: http, port: 80, protocol: HTTP }] }\n',
@@ -36,7 +36,7 @@ async function startApp(t: Owner): Promise<string> {
 }
 
 interface World {
-  /** Where it can be asked; the first is where logins come back to. */
+  /** Its origins; logins return to the first. */
   readonly origins: readonly string[];
   readonly provider: RealProvider;
 }
@@ -73,7 +73,7 @@ async function startPair(t: Owner, { url }: TestRedis): Promise<World> {
   return { origins, provider };
 }
 
-/** The status of one request on a connection of its own: the kernel deals connections out to workers. */
+/** The status of one request on a connection of its own: the kernel distributes connections to workers. */
 function statusOf(url: string, cookie: string, method = 'GET'): Promise<number> {
   return new Promise((resolve, reject) => {
     const asked = request(url, { method, agent: false, headers: { accept: 'text/html', cookie } }, (response) => {
@@ -112,9 +112,9 @@ async function attack(t: Test, world: World): Promise<void> {
   t.equal(provider.granted.count, 1, 'and its code was shown to the provider once');
 
   await until(() => Date.now() > loggedInAt + accessSeconds * 1000, 'the access token to end');
-  t.strictSame(await statuses(world, '/', session), all(200), 'nobody is logged out by a refresh');
+  t.strictSame(await statuses(world, '/', session), all(200), 'no session ends by a refresh');
   t.equal(provider.granted.count, 2, 'one refresh for all of them');
-  t.strictSame(await statuses(world, '/', session), all(200), 'nor whoever comes late with the old cookie');
+  t.strictSame(await statuses(world, '/', session), all(200), 'nor for a late request with the old cookie');
   t.equal(provider.granted.count, 2);
 
   const fresh = new Browser();

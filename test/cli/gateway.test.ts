@@ -43,11 +43,11 @@ t.test('status of a directory of documents, as a table', async (t) => {
     ['Gateway', 'shop/g', 'web', 'ok', '2 routes'],
     [
       ...['HTTPRoute', 'shop/bad', 'g', 'Accepted=False', 'UnsupportedValue'],
-      `${join(documents, 'all.yaml')}:20:48: spec.hostnames[0]: 'A.test' is not a host name (all that it may be for answers 500)`,
+      `${join(documents, 'all.yaml')}:20:48: spec.hostnames[0]: 'A.test' is not a host name (every request that it may be for gets 500)`,
     ],
     [
       ...['HTTPRoute', 'shop/lost', 'gone', 'Accepted=False', 'NoMatchingParent'],
-      'there is no Gateway shop/gone with such a listener',
+      'Gateway shop/gone does not exist or has no such listener',
     ],
     ['HTTPRoute', 'shop/r', 'g', 'ok'],
   ]);

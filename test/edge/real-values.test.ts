@@ -59,7 +59,7 @@ t.test('claims of a token, as Envoy passes them on', async (t) => {
   const authorization = `Bearer ${await sign(key, { iss: 'iss.test', sub: 'ann', ...claims })}`;
   const response = await fetch(edge.url, { headers: { authorization, 'x-8': 'root', 'x-9': 'root' } });
   t.strictSame(decoded((await response.json()) as Passed), expected);
-  t.strictSame(said, ["claim 'evil' cannot be passed on in header 'x-8': it holds a control character"]);
+  t.strictSame(said, ["claim 'evil' cannot be passed on in header 'x-8': it contains a control character"]);
 });
 
 for (const [name, more] of [

@@ -24,7 +24,7 @@ t.test('seeds', async (t) => {
     { length: 15, place: undefined },
     { length: 28, place: { remote: '192.0.2.9:40000', local: '203.0.113.1:443' } },
     { length: 52, place: { remote: '[2001::9]:39364', local: '[2001::1]:443' } },
-    { wrong: 'its fields are longer than itself' },
+    { wrong: 'its fields are longer than the preface' },
     { length: 16, place: undefined },
   ]);
 });

@@ -26,7 +26,7 @@ t.test('a GRPCRoute that comes takes no catch-all HTTPRoute down', async (t) => 
   t.equal(next.said['GRPCRoute shop/api g']?.[0], conflict);
   t.match(
     next.message('GRPCRoute shop/api g', 'Accepted'),
-    /HTTPRoute shop\/site has the same host name, and is in force/,
+    /HTTPRoute shop\/site has the same host name and is in force/,
   );
   const again = planOf(base + grpc + http, { last: next.plan });
   t.equal(again.said['HTTPRoute shop/site g']?.[0], accepted, 'and does not later');

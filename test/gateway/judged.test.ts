@@ -127,7 +127,7 @@ t.test('what shows only when rules are made ready', async (t) => {
         ) + route,
         `${backed}certificates: { shop/cert: { certificate: cert.pem, key: cert.key } }\n`,
       ).filter((one) => one.includes('ResolvedRefs')),
-      /^Gateway g: ResolvedRefs=False InvalidCertificateRef: a file that 'certificates' names for shop\/cert is not there, or empty$/,
+      /^Gateway g: ResolvedRefs=False InvalidCertificateRef: a file that 'certificates' names for shop\/cert is missing or empty$/,
     ],
     [
       'a file that is not read, in a directory below',
@@ -164,7 +164,10 @@ t.test(
       /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b is for port 'https' of Service shop\/a, which it does not have$/,
       /^BackendTLSPolicy b: Accepted=False TargetNotFound: BackendTLSPolicy shop\/b is for port 'https'/,
     ]);
-    t.match(judge(t, gateway + route + tls('https'))[0], /which only a document of that Service could tell$/);
+    t.match(
+      judge(t, gateway + route + tls('https'))[0],
+      /which cannot be resolved without a document of that Service$/,
+    );
   },
 );
 
@@ -249,7 +252,7 @@ t.test('a running gateway says what it stopped serving, each time, and shows it'
   await running.write('policy.yaml', '# none');
   await running.write('route.yaml', route.replace('name: g }', 'name: gone }'));
   t.match(saidOf('document_condition'), [
-    /^HTTPRoute shop\/r of .*route\.yaml:\d+ \(gone\) has Accepted=False: NoMatchingParent: there is no Gateway/,
+    /^HTTPRoute shop\/r of .*route\.yaml:\d+ \(gone\) has Accepted=False: NoMatchingParent: Gateway shop\/gone does not exist/,
   ]);
 });
 

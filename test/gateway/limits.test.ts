@@ -402,7 +402,7 @@ t.test('a body that comes too slowly', async (t) => {
         details: 'request_body_timeout',
         failure: {
           code: 'body_too_slow',
-          message: 'the body came more slowly than 240 bytes a second (limit slowBytesPerSecond)',
+          message: 'the request body arrived more slowly than 240 bytes a second (limit slowBytesPerSecond)',
         },
       });
       body.end();

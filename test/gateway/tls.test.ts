@@ -145,7 +145,7 @@ t.test('a name that no listener has, no name, and a listener that cannot be serv
     t.equal(socket.getProtocol(), null, 'there was no handshake');
   }
   await until(
-    () => gateway.lines.some(({ msg }) => /no listener is for shut\.wide\.test/.test(String(msg))),
+    () => gateway.lines.some(({ msg }) => /no listener matches shut\.wide\.test/.test(String(msg))),
     'its line in the log',
   );
 });

@@ -1,4 +1,4 @@
-// The record: one line for each exchange, whatever happened to it, with Istio's keys in Istio's order, then ours.
+// The record: one line for each exchange, whatever its outcome, with Istio's keys in Istio's order, then ours.
 
 import { type AddressInfo, connect } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
@@ -131,7 +131,7 @@ t.test('records of both sides', async (t) => {
   });
 
   await t.test(
-    'a request ID that would end its string, on a request that is refused before anybody looked at it',
+    'a request ID that would end its string, on a request that is refused before it is evaluated',
     async (t) => {
       const hostile = 'a","decision":"allow","x":"';
       const head = `GET / HTTP/1.1\r\nHost: or ders\r\nX-Request-Id: ${hostile}\r\n\r\n`;
@@ -280,7 +280,7 @@ spec:
       ...{ tls_version: 'TLSv1.3', tls_resumed: false },
     });
   });
-  await t.test('one with a key, which is nobody else’s to read', async (t) => {
+  await t.test('one with a key, which must not be readable by others', async (t) => {
     const key = '0123456789abcdef0123456789abcdef';
     const { status } = await askAs('HTTP/1.1', plain, { path: `/keyed?key=${key}&a=b` });
     t.equal(status, 200);
@@ -301,7 +301,7 @@ spec:
     });
     t.notMatch(JSON.stringify(refused), key.slice(1));
   });
-  await t.test('a stranger who names somebody', async (t) => {
+  await t.test('a stranger that claims an identity', async (t) => {
     await askAs('HTTP/1.1', plain, { headers: { 'x-forwarded-for': '9.9.9.9', 'x-request-id': 'mine' } });
     const seen = await last();
     t.match(seen, {

@@ -1,4 +1,4 @@
-// The health port asks an app whether it is well, in the app's own protocol, and tells a status: for a kubelet that cannot
+// The health port checks an app's health in the app's own protocol, and returns a status: for a kubelet that cannot
 // reach the app itself.
 
 import { writeFileSync } from 'node:fs';
@@ -21,13 +21,13 @@ async function listening(t: Owner, server: Server, path?: string): Promise<numbe
   return path === undefined ? (server.address() as AddressInfo).port : 0;
 }
 
-/** `inbound:` entries, each with the port that policies see, what it leads to, and more YAML. */
+/** `inbound:` entries, each with its policy port, its app, and more YAML. */
 async function withPorts(entries: readonly string[]): Promise<string> {
   const ports = await Promise.all(entries.map(() => freePort()));
   return entries.map((one, index) => `{ port: ${ports[index]}, bind: 127.0.0.1, ${one} }`).join(', ');
 }
 
-/** Starts a sidecar before apps and gives what its health port says at a path. */
+/** Starts a sidecar before apps and returns what its health port answers at a path. */
 async function start(
   t: Owner,
   entries: readonly string[],
@@ -87,7 +87,7 @@ t.test('HTTP: the status of the app and no more, on each port its own', async (t
     ['/app-health', 200],
     ['/app-health/8081', 418],
     ['/app-health/8082', 200],
-    // As a kubelet has it: an answer below 400 is a good one, and we lead nobody anywhere.
+    // As for a kubelet: a status below 400 is good, and redirects are not followed.
     ['/app-health/8083', 200],
     ['/app-health/8084', 503],
     ['/app-health/8085', 503],
@@ -135,7 +135,7 @@ t.test('gRPC: Health/Check with the name of a service', async (t) => {
   t.strictSame(app.asked, ['', 'orders', 'busy', 'odd', 'away', 'nobody', 'mute', 'orders']);
 });
 
-t.test('TCP: whether it takes a connection', async (t) => {
+t.test('TCP: whether it accepts a connection', async (t) => {
   const app = await listening(
     t,
     createNetServer((socket) => socket.on('error', () => {})),
@@ -158,14 +158,14 @@ t.test('one setting for a sidecar with one app, as before', async (t) => {
     t.strictSame(await ask(page), { status: 204, body: '' }, page);
 });
 
-t.test('without any there is no page to be asked', async (t) => {
+t.test('without any there is no page for it', async (t) => {
   const ask = await start(t, ['app: "127.0.0.1:1", policyPort: 8080']);
   const { status, body } = await ask('/app-health');
   t.equal(status, 404);
-  t.match(body, /appHealth/, 'the hint says what to write');
+  t.match(body, /appHealth/, 'the hint names the setting');
 });
 
-t.test('what is no probe is refused at load', async (t) => {
+t.test('an invalid probe is refused at load', async (t) => {
   const read = (inbound: string, more = ''): string => {
     try {
       parseSettings(

@@ -1,4 +1,4 @@
-// An app that answers on more than loopback is a way around its sidecar: said and counted.
+// An app that answers on more than loopback bypasses its sidecar: logged and counted.
 
 import { createServer } from 'node:net';
 import { networkInterfaces } from 'node:os';
@@ -23,7 +23,7 @@ t.test('an app on all addresses', { skip: outer ? false : 'this machine has loop
   const [closed, open] = [await startApp(t, '127.0.0.1'), await startApp(t, '0.0.0.0')];
   const lines: Record<string, unknown>[] = [];
   const registry = new Registry();
-  // They are tried in this order: what is said of the second comes after all that is said of the first.
+  // They are tried in this order: what is logged of the second comes after everything logged of the first.
   t.teardown(watchExposure(() => [closed, { app: { path: '/run/app.sock' } }, open], registry, logTo(lines)));
   await until(() => lines.length > 0, 'the warning');
   t.match(lines, [
@@ -31,7 +31,7 @@ t.test('an app on all addresses', { skip: outer ? false : 'this machine has loop
       level: 'warn',
       code: 'app_exposed',
       port: open.app.port,
-      msg: /^the app answers on \S+:\d+, which is a way around this sidecar: bind it to 127\.0\.0\.1$/,
+      msg: /^the app answers on \S+:\d+, which bypasses this sidecar: bind it to 127\.0\.0\.1$/,
     },
   ]);
   t.match(await registry.metrics(), /^sallyport_app_exposed_total 1$/m);

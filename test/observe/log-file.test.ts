@@ -1,4 +1,4 @@
-// Lines on their way to a reader that does not read: those of allowed requests are dropped and counted, refusals wait.
+// Lines for a reader that does not read: those of allowed requests are dropped and counted, refusals wait.
 
 import { spawnSync } from 'node:child_process';
 import { closeSync, constants, mkdirSync, openSync, readFileSync, readSync, renameSync } from 'node:fs';
@@ -24,7 +24,7 @@ t.test('lines are in the file soon, in order, and all of them at the end', async
   t.ok(readFileSync(file, 'utf8').endsWith('last\nappended\n'), 'a restart appends');
 });
 
-t.test('a path that cannot be opened anew is tried again, and said once', async (t) => {
+t.test('a path that cannot be reopened is retried, and logged once', async (t) => {
   const dir = join(tempDir(t), 'logs');
   const file = join(dir, 'access.log');
   t.throws(() => new LogFile(file, () => {}), {
@@ -57,7 +57,7 @@ t.test('a path that cannot be opened anew is tried again, and said once', async 
 const fifo = join(tempDir(t), 'log');
 const skip = spawnSync('mkfifo', [fifo]).status === 0 ? false : 'there is no mkfifo here';
 
-t.test('a pipe that nobody reads', { skip }, async (t) => {
+t.test('a pipe that is not read', { skip }, async (t) => {
   const reader = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
   let dropped = 0;
   const log = new LogFile(fifo, () => dropped++);
@@ -92,13 +92,13 @@ t.test('a pipe that nobody reads', { skip }, async (t) => {
   t.ok(room);
   const names = text.split('\n').map((one) => one.split(' .')[0]);
   t.same(names.slice(0, 3), ['allowed 0', 'allowed 1', 'allowed 2']);
-  t.equal(names.filter((one) => one?.startsWith('allowed ')).length, allowed - 1, 'what was taken is there, once');
+  t.equal(names.filter((one) => one?.startsWith('allowed ')).length, allowed - 1, 'the lines taken are there, once');
   t.notMatch(text, 'late');
   await log.close();
   closeSync(reader);
 });
 
-t.test('where several processes write to one pipe, in pieces of whole lines that it takes whole', async (t) => {
+t.test('where several processes write to one pipe, in pieces of whole lines that the pipe takes whole', async (t) => {
   // A child with a pipe for its standard output, which is how a container's log is read.
   const program = `import { LogFile } from ${JSON.stringify(new URL('../../sidecar/observe/log-file.ts', import.meta.url).href)};
     const log = new LogFile('stdout', () => {}, true);

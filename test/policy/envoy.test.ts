@@ -1,5 +1,5 @@
-// The engine beside Envoy's own RBAC filter: random rules in both, random requests to both, the same verdicts. Runs where
-// `envoy` is on PATH and says so where it is not; the rules are written for Envoy as Istio writes them.
+// The engine beside Envoy's own RBAC filter: random rules in both, random requests to both, the same decisions. Runs if
+// `envoy` is on PATH, and is skipped with a message if not; the rules are written for Envoy as Istio writes them.
 
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
@@ -26,7 +26,7 @@ const some = <T>(list: readonly T[]): T[] => Array.from({ length: random() < 0.5
 
 type Json = Record<string, unknown>;
 
-// -- Istio's rules in Envoy's words -----------------------------------------------------------------------------------
+// -- Istio's rules in Envoy's terms -----------------------------------------------------------------------------------
 
 function stringMatch(value: string, ignoreCase = false): Json {
   if (value === '*') return { safe_regex: { regex: '.+' } };
@@ -71,7 +71,7 @@ const inEnvoy: Readonly<Record<string, (value: string) => Json>> = {
   remoteIpBlocks: (value) => ({ remote_ip: cidr(value) }),
 };
 
-/** `kind` is Envoy's word for what a list of permissions, or of principals, is made of. */
+/** `kind` is Envoy's name for the members of a list of permissions, or of principals. */
 function anyOf(kind: 'rules' | 'ids', list: Json[], negated: boolean): Json {
   const any = { [kind === 'rules' ? 'or_rules' : 'or_ids']: { [kind]: list } };
   return negated ? { [kind === 'rules' ? 'not_rule' : 'not_id']: any } : any;
@@ -112,7 +112,7 @@ function toEnvoy({ from = [], to = [], when = [] }: Rule): Json {
   };
 }
 
-/** One listener; the field `x-case` of a request chooses whose rule it is judged by. */
+/** One listener; a request's field `x-case` selects the rule that evaluates it. */
 function configuration(rules: readonly Rule[], port: number): Json {
   const routes = rules.map((rule, index) => ({
     match: { prefix: '/', headers: [{ name: 'x-case', string_match: { exact: String(index) } }] },
@@ -234,7 +234,7 @@ t.test(`Envoy decides the same (SEED=${seed})`, { skip }, async (t) => {
     for (let i = 0; i < requestsPerRule; i++) {
       const asked = randomRequest();
       const status = await askEnvoy(port, index, asked);
-      // What its codec refuses is not judged.
+      // Requests that its codec refuses are not evaluated.
       if (status === 400) continue;
       const facts = createFacts({
         method: asked.method,

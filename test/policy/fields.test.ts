@@ -1,5 +1,6 @@
-// Every field and operator from plain data, through the code that `policy eval` and the proxy run: as ALLOW and as DENY, plain
-// and negated, in its place in a rule and as a condition. The verdict and the deciding rule are those that the table says.
+// Every field and operator from plain data, through the code that `policy eval` and the proxy run: as ALLOW and as
+// DENY, plain and negated, in its place in a rule and as a condition. The decision and the deciding rule are those in
+// the table.
 
 import { readFileSync } from 'node:fs';
 import t from 'tap';
@@ -35,7 +36,7 @@ const evaluator = new Evaluator({
 });
 const operations = new Set(['hosts', 'ports', 'methods', 'paths']);
 
-/** The rule that asks just this, in each of the forms that it has. */
+/** The rule with just this condition, in each of its forms. */
 function rulesOf({ field, key, values }: Case, negated: boolean): object[] {
   const name = field !== undefined && negated ? `not${field[0]!.toUpperCase()}${field.slice(1)}` : field;
   const one = name === undefined ? undefined : { [name]: values };

@@ -1,4 +1,4 @@
-// Tokens: what is good, every way to be bad, and whose word is taken on it. Through the code of the proxy, without a proxy.
+// Tokens: valid ones, every kind of invalid one, and which keys count. Through the code of the proxy, without a proxy.
 
 import { createHmac } from 'node:crypto';
 import t from 'tap';
@@ -16,7 +16,7 @@ const document = (...jwtRules: JwtRule[]): RequestAuthentication => ({
   line: 1,
 });
 
-/** What the rules make of a request. */
+/** The result of the rules for a request. */
 async function check(
   rules: readonly JwtRule[],
   request: { headers?: Record<string, string>; path?: string },
@@ -32,7 +32,7 @@ const bearer = (token: string): { headers: Record<string, string> } => ({
   headers: { authorization: `Bearer ${token}` },
 });
 
-/** `code: text` of a refusal, `iss/sub` of a token that is good, `none`. */
+/** `code: text` of a refusal, `iss/sub` of a valid token, `none`. */
 function show(result: AuthResult): string {
   if (result.kind === 'refused') return `${result.error.code}: ${result.text}`;
   return result.kind === 'verified' ? (result.auth.principal ?? 'no principal') : 'none';
@@ -56,17 +56,17 @@ t.test('good tokens, by each algorithm of the list', async (t) => {
   }
 });
 
-t.test('a rule without an issuer takes tokens of any that its keys verify', async (t) => {
+t.test('a rule without an issuer accepts tokens of any issuer that its keys verify', async (t) => {
   const any = { ...rule, issuer: '', jwksUri: 'https://login.test/keys' };
   for (const iss of ['iss.test', 'https://other.test'])
     t.equal(show(await check([any], bearer(await sign(ec, { iss, sub: 'ann' })))), `${iss}/ann`);
-  t.equal(show(await check([any], bearer(await sign(ec, { sub: 'ann' })))), 'no principal', 'of none at all');
+  t.equal(show(await check([any], bearer(await sign(ec, { sub: 'ann' })))), 'no principal', 'without an issuer');
   const foreign = await check([any], bearer(await sign(other, { iss: 'iss.test', sub: 'ann' })));
-  t.match(show(foreign), /^jwt_invalid: /, 'never what its keys do not verify');
+  t.match(show(foreign), /^jwt_invalid: /, 'never a token that its keys do not verify');
   t.match(foreign, { error: { message: /https:\/\/login\.test\/keys/ } }, 'which is named by its keys');
 });
 
-t.test('no token is nobody, and no refusal', async (t) => {
+t.test('a request without a token is unauthenticated and not refused', async (t) => {
   t.equal(show(await check([rule], {})), 'none');
   t.equal(show(await check([rule], { headers: { authorization: 'Basic YTpi' } })), 'none');
   t.equal(show(await check([rule], { headers: { authorization: 'Bearer ' } })), 'none');
@@ -192,7 +192,7 @@ t.test('audiences: one of them, or 403', async (t) => {
   t.equal(await ask(['x', 'carts']), 'iss.test/ann');
   for (const aud of ['order', ['x'], undefined, [], { orders: true }])
     t.equal(await ask(aud), 'jwt_audience: Audiences in Jwt are not allowed', JSON.stringify(aud));
-  // A token that nobody signed is not told what audience it lacks.
+  // A token with an invalid signature does not reveal which audience it lacks.
   t.match(show(await check([strict], bearer(await sign(other, { iss: 'iss.test', aud: 'x' })))), /^jwt_invalid/);
 });
 
@@ -242,7 +242,7 @@ t.test('several rules: any that verifies is enough, sorted by issuer', async (t)
   t.equal(show(await check(rules, bearer(await sign(key, { iss: 'b.test', sub: 'bob' })))), 'b.test/bob');
   t.equal(show(await check(rules, bearer(await sign(ec, { iss: 'iss.test', sub: 'ann' })))), 'iss.test/ann');
   t.match(show(await check(rules, bearer(await sign(ec, { iss: 'c.test' })))), /^jwt_issuer_unknown/);
-  // What says most is told: it was of this issuer, and expired.
+  // The most specific refusal is reported: the token was this issuer's, and expired.
   t.match(show(await check(rules, bearer(await sign(key, { iss: 'b.test', exp: 1 })))), /^jwt_expired/);
 });
 
@@ -269,7 +269,7 @@ t.test('a token that was verified is remembered until it ends', async (t) => {
   t.strictSame(seen, ['verified', 'jwt_expired']);
 });
 
-t.test('what tokens take in memory has a bound', async (t) => {
+t.test('the memory of cached tokens is bounded', async (t) => {
   const jwks = new Jwks(undefined);
   let verified = 0;
   const authentication = compileAuthentication(
@@ -301,7 +301,7 @@ t.test('words in one claim', async (t) => {
   t.match(result, { kind: 'verified', auth: { claims: { groups: ['x', 'y'], scope: ['r', 'w'], z: 'p q' } } });
 });
 
-t.test('duplicate keys are found, values are not taken for keys', async (t) => {
+t.test('duplicate keys are found, values are not mistaken for keys', async (t) => {
   for (const text of [
     '{"a":1,"b":{"a":1}}',
     '[{"a":1},{"a":2}]',

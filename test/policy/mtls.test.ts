@@ -1,4 +1,4 @@
-// Which mode a port has: Istio's resolution, case by case, from documents as people write them.
+// The mode of a port: Istio's resolution, case by case, from documents as people write them.
 
 import t from 'tap';
 import { parseIstio } from '../../sidecar/documents/istio/read.ts';
@@ -31,13 +31,13 @@ const root = 'istio-system';
 const own = { app: 'orders' };
 
 const cases: [string, Short[], string, ('STRICT' | 'PERMISSIVE')?][] = [
-  ['nothing said: STRICT', [], 'STRICT defaultMtls'],
-  ['nothing said, as Istio has it', [], 'PERMISSIVE defaultMtls', 'PERMISSIVE'],
+  ['no document: STRICT', [], 'STRICT defaultMtls'],
+  ['no document, with the default of Istio', [], 'PERMISSIVE defaultMtls', 'PERMISSIVE'],
   ['the mesh', [{ namespace: root, mode: 'PERMISSIVE' }], 'PERMISSIVE istio-system/one'],
-  ['the mesh says UNSET', [{ namespace: root, mode: 'UNSET' }], 'STRICT defaultMtls'],
+  ['the mesh has UNSET', [{ namespace: root, mode: 'UNSET' }], 'STRICT defaultMtls'],
   ['the namespace over the mesh', [{ namespace: root, mode: 'PERMISSIVE' }, { mode: 'STRICT' }], 'STRICT shop/one'],
   ['another namespace', [{ namespace: 'bank', mode: 'DISABLE' }], 'STRICT defaultMtls'],
-  ['the namespace says nothing', [{ namespace: root, mode: 'PERMISSIVE' }, {}], 'PERMISSIVE istio-system/one'],
+  ['the namespace sets no mode', [{ namespace: root, mode: 'PERMISSIVE' }, {}], 'PERMISSIVE istio-system/one'],
   [
     'the workload over the namespace',
     [{ mode: 'STRICT' }, { name: 'w', selector: own, mode: 'DISABLE' }],

@@ -1,5 +1,5 @@
-// The indexed evaluator against a naive one that is written straight from the semantics: the same verdict, and the same
-// rule, on random policies and requests. PAIRS=100000 for a night.
+// The indexed evaluator against a naive one written directly from the semantics: the same decision, and the same rule,
+// on random policies and requests. PAIRS=100000 for a night.
 
 import t from 'tap';
 import { compilePolicies } from '../../sidecar/policy/compile.ts';
@@ -18,7 +18,7 @@ const some = <T>(list: readonly T[]): T[] => Array.from({ length: 1 + Math.floor
 const several = <T>(make: () => T, atLeast: number, atMost: number): T[] =>
   Array.from({ length: atLeast + Math.floor(random() * (atMost - atLeast + 1)) }, make);
 
-/** Values of each field that matter, and that meet the requests below. */
+/** Relevant values of each field, which the requests below can match. */
 const values: Readonly<Record<string, readonly string[]>> = {
   principals: [
     'demo.test/ns/shop/sa/web',
@@ -174,7 +174,7 @@ t.test(`${pairs} random pairs (SEED=${seed})`, async (t) => {
       const wanted = decideNaively(policies, where, facts);
       verdicts[wanted === 'none' ? 'none' : wanted.startsWith('allow') ? 'allowed' : 'denied']++;
       if (got !== wanted) return t.fail(`${got} instead of ${wanted}: ${JSON.stringify({ policies, where, facts })}`);
-      // An observer sees every check, and changes no verdict.
+      // An observer sees every check, and changes no decision.
       for (const action of ['DENY', 'ALLOW'] as const)
         for (const { http, tcp } of rulesOf(set, action)) {
           const shape = facts.protocol === 'tcp' ? tcp : http;
@@ -183,6 +183,6 @@ t.test(`${pairs} random pairs (SEED=${seed})`, async (t) => {
         }
     }
   }
-  // A generator that found only one kind of verdict would prove little.
+  // A generator that produced only one kind of decision would prove little.
   for (const [verdict, count] of Object.entries(verdicts)) t.ok(count > pairs / 50, `${verdict}: ${count}`);
 });

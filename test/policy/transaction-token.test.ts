@@ -1,4 +1,4 @@
-// What a gateway says of a user, and every way to lie in his stead. Through the code of both sides, without a proxy.
+// A gateway's assertion about a user, and every way to forge one. Through the code of both sides, without a proxy.
 
 import { createHmac, createPublicKey, generateKeyPairSync, randomUUID, X509Certificate } from 'node:crypto';
 import t from 'tap';
@@ -32,20 +32,20 @@ const authority: Authority = await createAuthority('demo.test');
 const gateway: Credential = await createCredential(authority, gatewayId);
 const orders: Identity = identityOf(authority, await createCredential(authority, ordersId));
 
-/** At the moment by which all tests go. */
+/** The time of all tests. */
 const forge = (by: Credential, lie?: Lie): string => forgeAt(by, lie, seconds);
-/** What `orders` makes of it, from the gateway. */
+/** What `orders` reads from a token of the gateway. */
 const verify = (token: string, ours = orders, at = now, peer = gatewayId) =>
   verifyTransactionToken(token, peer, ours, at);
 
-/** What of a tap test is needed here. */
+/** The part of a tap test that is needed here. */
 interface Asserter {
   ok(value: unknown, message: string): unknown;
   fail(message: string): unknown;
   match(got: unknown, wanted: unknown, message: string): unknown;
 }
 
-/** Holds that it is refused, for this reason. */
+/** Asserts that it is refused, for this reason. */
 function refuses(t: Asserter, what: () => unknown, why: RegExp, name: string): void {
   try {
     what();
@@ -90,7 +90,7 @@ t.test('the truth, with each kind of key that an SVID may have', async (t) => {
         userWith({}),
         ordersId,
       ),
-    { code: 'key_unreadable', message: 'the key of our SVID (ec secp256k1) signs no transaction tokens' },
+    { code: 'key_unreadable', message: 'the key of our SVID (ec secp256k1) cannot sign transaction tokens' },
   );
 });
 
@@ -98,7 +98,7 @@ function pemOf(type: 'ec', namedCurve: string): string {
   return String(generateKeyPairSync(type, { namedCurve }).privateKey.export({ type: 'pkcs8', format: 'pem' }));
 }
 
-t.test('what it says: the user as the gateway knows him, and nothing in the place of its own claims', async (t) => {
+t.test('its content: the user as authenticated by the gateway, and nothing in place of its own claims', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const claimsOf = (token: string): Record<string, unknown> =>
     JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as Record<string, unknown>;
@@ -130,14 +130,14 @@ t.test('what it says: the user as the gateway knows him, and nothing in the plac
       sign({ ...userWith({}), auth: undefined, clientId: 'robot', authMethod: 'apiKey', requestId: 'r-2' }, ordersId),
     ),
     { sub: 'robot', auth: { method: 'apiKey' }, ...own, txn: 'r-2' },
-    'who has a name only',
+    'a user with a name only',
   );
   t.strictSame(
     claimsOf(sign(userWith({}, { tokenValidUntil: now + 600_000 }), ordersId))['auth'],
     { method: 'jwt', iss: 'https://idp.test', exp: (now + 600_000) / 1000 },
     'the end of the user’s own token',
   );
-  t.equal(claimsOf(sign(userWith({ scope: 'a b' }), ordersId))['scope'], 'a b', 'words as they were');
+  t.equal(claimsOf(sign(userWith({ scope: 'a b' }), ordersId))['scope'], 'a b', 'words unchanged');
   t.strictSame(
     claimsOf(sign(userWith({ scope: ['a b', 'c'] }), ordersId))['scope'],
     ['a b', 'c'],
@@ -197,18 +197,18 @@ t.test('when it is made anew, and until when it is good', async (t) => {
   t.throws(() => sign({ ...user, authMethod: undefined }, ordersId), TypeError);
 });
 
-t.test('too much to say is not said in part', async (t) => {
+t.test('claims that do not fit are not sent in part', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const groups = Array.from({ length: 400 }, (_, index) => `group-${index}`);
   t.throws(() => sign(userWith({ groups }), ordersId), {
     code: 'txn_token_too_large',
-    message: /^the transaction token of a user by jwt has \d+ characters; 8192 are the limit$/,
+    message: /^the transaction token of a user by jwt has \d+ characters; the limit is 8192$/,
     row: { status: 431 },
   });
-  t.ok(verify(sign(userWith({ groups: groups.slice(0, 200) }), ordersId)), 'what fits does');
+  t.ok(verify(sign(userWith({ groups: groups.slice(0, 200) }), ordersId)), 'those that fit are sent');
 });
 
-t.test('what is remembered is bounded, and is nobody else’s', async (t) => {
+t.test('the cache is bounded, and not shared between peers', async (t) => {
   const sign = createTokenSigner(new LiveCell(identityOf(authority, gateway)), () => now);
   const users = Array.from({ length: 3000 }, (_, index) => userWith({ sub: `u${index}`, text: 'x'.repeat(2000) }));
   const tokens = users.map((user) => sign(user, ordersId));
@@ -221,7 +221,12 @@ t.test('what is remembered is bounded, and is nobody else’s', async (t) => {
   t.equal(verify(tokens.at(-1)!), verify(tokens.at(-1)!), 'verified once');
   const known = verify(tokens[0]!);
   t.equal(known.auth.subject, 'u0');
-  refuses(t, () => verify(tokens.at(-1)!, orders, now, otherId), /of another issuer than the peer/, 'another peer');
+  refuses(
+    t,
+    () => verify(tokens.at(-1)!, orders, now, otherId),
+    /its issuer is not the peer that presented it/,
+    'another peer',
+  );
   refuses(t, () => verify(tokens.at(-1)!, orders, now + 60_000), /it has expired/, 'later');
 });
 
@@ -250,35 +255,39 @@ t.test('lies', async (t) => {
   const cases: [string, string, RegExp][] = [
     ['expired', claim({ iat: seconds - 61, exp: seconds - 1 }), /it has expired/],
     ['expires now', claim({ iat: seconds - 60, exp: Math.floor(now / 1000) }), /it has expired/],
-    ['61 s', claim({ exp: seconds + 61 }), /it is made for 61 s; 60 are the limit/],
-    ['an end before its beginning', claim({ iat: seconds + 9, exp: seconds + 5 }), /it is made for -4 s/],
-    ['from the future', claim({ iat: seconds + 30, exp: seconds + 60 }), /it is from the future/],
+    ['61 s', claim({ exp: seconds + 61 }), /its lifetime is 61 s; the limit is 60 s/],
+    ['an end before its beginning', claim({ iat: seconds + 9, exp: seconds + 5 }), /its lifetime is -4 s/],
+    ['from the future', claim({ iat: seconds + 30, exp: seconds + 60 }), /it was issued in the future/],
     ['not valid yet', claim({ nbf: seconds + 30 }), /it is not valid yet/],
     ['no exp', claim({ exp: undefined }), /'exp' and 'iat' are not both numbers/],
     ['no iat', claim({ iat: undefined }), /'exp' and 'iat' are not both numbers/],
     ['exp in letters', claim({ exp: `${seconds + 60}` }), /'exp' and 'iat' are not both numbers/],
     ['for another workload', claim({ aud: 'spiffe://demo.test/ns/shop/sa/web' }), /it is not for \S+orders alone/],
     ['for us and others', claim({ aud: [ordersId, otherId] }), /it is not for \S+orders alone/],
-    ['for nobody', claim({ aud: undefined }), /it is not for \S+orders alone/],
-    ['of another gateway', claim({ iss: otherId }), /of another issuer than the peer that presents it/],
+    ['without an audience', claim({ aud: undefined }), /it is not for \S+orders alone/],
+    ['of another gateway', claim({ iss: otherId }), /its issuer is not the peer that presented it/],
     ['signed by another workload', forge(another), /it is signed by spiffe:\/\/demo.test\/ns\/edge\/sa\/other/],
     ['sub that is no string', claim({ sub: 7 }), /'sub' is not a string/],
-    ['no method', claim({ auth: { iss: 'x' } }), /'auth' does not say by what method/],
-    ['auth as a list', claim({ auth: [] }), /'auth' does not say by what method/],
+    ['no method', claim({ auth: { iss: 'x' } }), /'auth' has no 'method'/],
+    ['auth as a list', claim({ auth: [] }), /'auth' has no 'method'/],
     ['auth.exp in letters', claim({ auth: { method: 'jwt', exp: 'x' } }), /'auth.exp' is not a number/],
     [
       'a user whose token ended',
       claim({ auth: { method: 'jwt', exp: seconds - 1 } }),
-      /what the gateway went by has expired/,
+      /the credential of the user has expired/,
     ],
     ['a chain of another trust domain', lie({}, foreign), /there is no bundle for the trust domain/],
     ['a CA of the same name', lie({}, await createCredential(namesake, gatewayId)), /no valid path leads from/],
     ['a leaf without its issuer', lie({ chain: [gateway.chain[0]!] }), /no valid path leads from/],
     ['self-signed', lie({ chain: [authority.root] }), /not an X509-SVID/],
     ['a leaf that has expired', lie({}, expired), /the certificate of \S+ expired at/],
-    ['nine certificates', lie({ chain: Array.from({ length: 9 }, () => gateway.chain[0]!) }), /no list of 1 to 8 cert/],
-    ['no x5c', lie({ header: { x5c: undefined } }), /no list of 1 to 8 certificates/],
-    ['an empty x5c', lie({ chain: [] }), /no list of 1 to 8 certificates/],
+    [
+      'nine certificates',
+      lie({ chain: Array.from({ length: 9 }, () => gateway.chain[0]!) }),
+      /not a list of 1 to 8 cert/,
+    ],
+    ['no x5c', lie({ header: { x5c: undefined } }), /not a list of 1 to 8 certificates/],
+    ['an empty x5c', lie({ chain: [] }), /not a list of 1 to 8 certificates/],
     ['x5c that is not base64', lie({ header: { x5c: ['@@'] } }), /its 'x5c' is not base64/],
     [
       'x5c in base64url',
@@ -290,8 +299,8 @@ t.test('lies', async (t) => {
     ['another type', lie({ header: { typ: 'JWT' } }), /its type is not 'txntoken\+jwt'/],
     ['its type in capitals', lie({ header: { typ: 'TXNTOKEN+JWT' } }), /its type is not/],
     ['no type', lie({ header: { typ: undefined } }), /its type is not/],
-    ['crit', lie({ header: { crit: ['exp'] } }), /it has 'crit', of which nothing is understood/],
-    ['alg none', lie({ header: { alg: 'none' } }), /its algorithm is not the one of its leaf's key \(ES256\)/],
+    ['crit', lie({ header: { crit: ['exp'] } }), /it has 'crit', and no critical extension is supported/],
+    ['alg none', lie({ header: { alg: 'none' } }), /its algorithm does not match the key of its leaf \(ES256\)/],
     [
       'alg none, and no signature',
       `${lie({ header: { alg: 'none' } })
@@ -300,40 +309,44 @@ t.test('lies', async (t) => {
         .join('.')}.`,
       /algorithm|base64url/,
     ],
-    ['HS256 with the public key', lie({ header: { alg: 'HS256' }, signature: hmac }), /its algorithm is not the one/],
-    ['ES256 that is HMAC with the public key', lie({ signature: hmac }), /its signature is not by the key of its leaf/],
-    ['RS256 with an EC leaf', lie({ header: { alg: 'RS256' } }), /its algorithm is not the one/],
-    ['ES256 with an RSA leaf', lie({}, withRsa), /its algorithm is not the one of its leaf's key \(RS256\)/],
-    ['PS256 with an RSA leaf', lie({ header: { alg: 'PS256' } }, withRsa), /its algorithm is not the one/],
+    ['HS256 with the public key', lie({ header: { alg: 'HS256' }, signature: hmac }), /its algorithm does not match/],
+    [
+      'ES256 that is HMAC with the public key',
+      lie({ signature: hmac }),
+      /its signature was not made with the key of its leaf/,
+    ],
+    ['RS256 with an EC leaf', lie({ header: { alg: 'RS256' } }), /its algorithm does not match/],
+    ['ES256 with an RSA leaf', lie({}, withRsa), /its algorithm does not match the key of its leaf \(RS256\)/],
+    ['PS256 with an RSA leaf', lie({ header: { alg: 'PS256' } }, withRsa), /its algorithm does not match/],
     [
       'a short RSA key',
       lie({ header: { alg: 'RS256' } }, weak),
-      /its algorithm is not the one of its leaf's key \(none\)/,
+      /its algorithm does not match the key of its leaf \(none\)/,
     ],
-    ['the key of somebody else', lie({ key: another.key }), /its signature is not by the key of its leaf/],
+    ['the key of another identity', lie({ key: another.key }), /its signature was not made with the key of its leaf/],
     [
       'a signature in DER',
       lie({ signature: (text) => Buffer.from(ecdsa(text, gateway.key).subarray(1)) }),
-      /its signature is not by/,
+      /its signature was not made with the key of its leaf/,
     ],
     [
       'claims of another token',
       [head, forge(gateway, { claims: { sub: 'root' } }).split('.')[1], signature].join('.'),
-      /its signature is not/,
+      /its signature was not made with/,
     ],
     ['garbage', 'x.y.z', /its payload is not base64url/],
-    ['nothing', '', /not three parts/],
-    ['two parts', `${head}.${payload}`, /it is not three parts with dots between/],
-    ['four parts', `${stolen}.x`, /it is not three parts with dots between/],
+    ['nothing', '', /does not have three parts/],
+    ['two parts', `${head}.${payload}`, /it does not have three parts with dots between them/],
+    ['four parts', `${stolen}.x`, /it does not have three parts with dots between them/],
     ['padding', `${stolen}=`, /its signature is not base64url/],
-    ['two in one field', `${stolen}, ${stolen}`, /it is not three parts/],
-    ['JSON, not signed', assemble(header, claims), /its signature is not by the key of its leaf/],
+    ['two in one field', `${stolen}, ${stolen}`, /it does not have three parts/],
+    ['JSON, not signed', assemble(header, claims), /its signature was not made with the key of its leaf/],
     ['a payload that is no JSON', sealed(header, '{'), /its payload is not JSON/],
     ['a payload that is a list', sealed(header, '[]'), /its payload is not an object/],
     ['a header that is a text', sealed('"x"', claims), /its header is not an object/],
     ['a claim twice', sealed(header, claims.replace('{', '{"sub":"root",')), /its payload names a field twice/],
     ['a header twice', sealed(header.replace('{', '{"alg":"none",'), claims), /its header names a field twice/],
-    ['too long', claim({ text: 'x'.repeat(8192) }), /it has \d+ characters; 8192 are read/],
+    ['too long', claim({ text: 'x'.repeat(8192) }), /it has \d+ characters; the limit is 8192/],
   ];
   for (const [name, token, why] of cases) refuses(t, () => verify(token), why, name);
   t.equal(new Set(cases.map(([name]) => name)).size, cases.length);
@@ -343,12 +356,17 @@ t.test('lies', async (t) => {
     { auth: { subject: 'ann' } },
     'so is this',
   );
-  refuses(t, () => verify(stolen, orders, now, otherId), /of another issuer/, 'stolen, and presented by another peer');
+  refuses(
+    t,
+    () => verify(stolen, orders, now, otherId),
+    /its issuer is not the peer/,
+    'stolen, and presented by another peer',
+  );
   const web = identityOf(authority, await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web'));
   refuses(t, () => verify(stolen, web), /it is not for \S+web alone/, 'stolen, and presented to another workload');
 });
 
-t.test('who signed may be denied, or no longer trusted: at once, and for what is in flight', async (t) => {
+t.test('a signer may be denied, or no longer trusted: at once, and for requests in flight', async (t) => {
   const serial = new X509Certificate(gateway.chain[0]!).serialNumber.toLowerCase();
   const namesake = await createAuthority('demo.test');
   const token = forge(gateway);
@@ -423,7 +441,7 @@ fuzz(
 
 fuzz(
   t,
-  'what one side says the other understands',
+  'what one side signs the other reads',
   (random) => {
     const value = (depth: number): unknown => {
       const kinds = [

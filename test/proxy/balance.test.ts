@@ -1,4 +1,4 @@
-// Where requests go: each for itself, to the endpoints that there are now and that behave, and no more than an upstream takes.
+// Where requests go: each for itself, to the current, healthy endpoints, and no more than an upstream may have.
 
 import { connect } from 'node:net';
 import t from 'tap';
@@ -12,13 +12,13 @@ import { freePort, type Owner, until } from '../fixtures/process.ts';
 const ok = (body: string): string => `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 const failed = 'HTTP/1.1 500 Oh\r\nContent-Length: 4\r\n\r\nfail';
 
-/** The answer's status and body. */
+/** The response's status and body. */
 async function ask(port: number, fields = '', path = '/'): Promise<string> {
   const got = await exchangeBytes(port, `GET ${path} HTTP/1.1\r\nHost: orders\r\n${fields}Connection: close\r\n\r\n`);
   return `${got.split(' ')[1]} ${got.split('\r\n\r\n').at(-1)}`;
 }
 
-/** Backends that each say a letter; what `fails` names answers 500. */
+/** Backends that each answer with a letter; those in `fails` answer 500. */
 async function startLetters(
   t: Owner,
   letters: string,
@@ -64,7 +64,7 @@ t.test('in turn, by request and not by connection', async (t) => {
   t.same([connections, idle], [3, 3]);
 });
 
-t.test('by default, to who has less to do', async (t) => {
+t.test('by default, to the less busy endpoint', async (t) => {
   const slow = await startBackend(t, () => {});
   const [fast] = await startLetters(t, 'f');
   const pool = startPool(t, { endpoints: onPorts(slow.port, fast!.port) });
@@ -78,7 +78,7 @@ t.test('by default, to who has less to do', async (t) => {
   t.equal(pool.inFlight, 1);
 });
 
-t.test('one that takes no connection is passed over, and then left alone for a while', async (t) => {
+t.test('one that accepts no connection is skipped, and then avoided for a while', async (t) => {
   const [one] = await startLetters(t, 'a');
   const dead = await freePort();
   const pool = startPool(t, {
@@ -132,7 +132,7 @@ t.test('a caller without the cookie gets one, and comes back to the same endpoin
   }
 });
 
-t.test('one that answers errors is ejected, and comes back', async (t) => {
+t.test('one that responds with errors is ejected, and comes back', async (t) => {
   const fails = new Set(['a']);
   const backends = await startLetters(t, 'abc', fails);
   const clock = new ManualClock();
@@ -164,7 +164,7 @@ t.test('one that answers errors is ejected, and comes back', async (t) => {
   t.equal(backends[0]!.n, 4, 'it has its turn again');
 });
 
-t.test('when nobody is fit: refused, or everybody is used where there is a panic threshold', async (t) => {
+t.test('without a healthy endpoint: refused, or all are used if there is a panic threshold', async (t) => {
   const outlier = {
     ...{ consecutive5xx: 1, consecutiveGateway: 0, intervalMs: 1000, baseEjectionMs: 5000, maxEjectionPercent: 100 },
   };
@@ -174,15 +174,15 @@ t.test('when nobody is fit: refused, or everybody is used where there is a panic
   t.equal(await ask(port), '500 fail');
   t.match(await ask(port), /^503 /);
   t.match(finished[1], { flag: 'UH', details: 'no_healthy_upstream', failure: { code: 'upstream_unhealthy' } });
-  t.equal(finished[1]!.failure!.message, 'no endpoint of orders is fit for use, of 1');
+  t.equal(finished[1]!.failure!.message, 'orders has no healthy endpoint (0 of 1)');
 
   const panics = startPool(t, { endpoints: onPorts(a!.port), traffic: { outlier, panicPercent: 50 } });
   const other = await startForwarder(t, { destination: panics });
   t.equal(await ask(other.port), '500 fail');
-  t.equal(await ask(other.port), '500 fail', 'a bad answer is better than none');
+  t.equal(await ask(other.port), '500 fail', 'an error is better than no response');
 });
 
-t.test('a name that stands for other addresses: new ones are used, those that are gone are drained', async (t) => {
+t.test('a name with other addresses: new ones are used, former ones are drained', async (t) => {
   let addresses: readonly string[] = ['127.0.0.1', '127.0.0.2'];
   const asked: (() => void)[] = [];
   const resolver = new Resolver(logTo([]), async () => {
@@ -232,7 +232,7 @@ t.test('a name that stands for other addresses: new ones are used, those that ar
   t.equal(seen['127.0.0.3'], 2);
   t.equal(seen['127.0.0.1'], 3, 'nothing new for the one that is gone');
   for (const one of held) one();
-  t.same(await Promise.all(slow), ['200 held', '200 held'], 'what it had in flight was not cut');
+  t.same(await Promise.all(slow), ['200 held', '200 held'], 'its requests in flight were not cut');
   const ofEndpoints = (): number => pool.describe().endpoints.reduce((sum, { connections }) => sum + connections, 0);
   await until(() => pool.size === ofEndpoints(), 'its connection to close');
 });
@@ -267,7 +267,7 @@ t.test('circuit breakers', async (t) => {
     t.same(pool.describe().overflows, { connections: 0, pending: 1, requests: 0, retries: 0 });
   });
 
-  await t.test('connections: who has gone meanwhile takes nobody else’s turn', async (t) => {
+  await t.test('connections: a request that has left does not take the turn of another', async (t) => {
     const { port, pool, finished } = await start({ maxConnections: 1 });
     const first = ask(port);
     await until(() => waiting.length === 1, 'the first');

@@ -1,5 +1,5 @@
-// What is open lives as long as what allowed it: policy, deny-list, bundle and certificates are asked again, and what they
-// refuse now ends in its protocol's own manner, with the reason on record.
+// Open streams live as long as their permission: policy, deny list, bundle and certificates are re-evaluated, and
+// streams that are now refused end as their protocol requires, with the reason on record.
 
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
@@ -19,7 +19,7 @@ const peerId = 'spiffe://demo.test/ns/shop/sa/peer';
 const key = 'dGhlIHNhbXBsZSBub25jZQ==';
 const denyAll = allowAll.replace('action: ALLOW', 'action: DENY');
 
-/** Answers a head with whatever its path asks for, and lets nothing end. */
+/** Answers a head with what its path requests, and ends nothing. */
 const openEndedApp = (t: Owner) =>
   startBackend(t, (socket, soFar) => {
     if (!soFar.endsWith('\r\n\r\n')) return;
@@ -31,7 +31,7 @@ const openEndedApp = (t: Owner) =>
       socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n');
   });
 
-/** A peer's own connection to `orders`, and all that comes on it. */
+/** A peer's own connection to `orders`, and everything received on it. */
 async function asPeer(
   t: Owner,
   mesh: Mesh,
@@ -111,7 +111,7 @@ for (const [name, { change, code, details }] of Object.entries(changes)) {
     const reset = new Promise((resolve) => stream.on('close', resolve));
     await once(stream, 'response');
     await arrived(app, '/waiting');
-    await until(() => begun.got().includes('half') && socket.got().includes('101'), 'both answers');
+    await until(() => begun.got().includes('half') && socket.got().includes('101'), 'both responses');
 
     await change(mesh);
     await Promise.all([waiting.closed, begun.closed, socket.closed, reset]);
@@ -119,9 +119,9 @@ for (const [name, { change, code, details }] of Object.entries(changes)) {
     t.match(
       String(waiting.got()),
       /^HTTP\/1\.1 403 [\s\S]*\r\nConnection: close\r\n/,
-      'what is not answered is refused',
+      'a request without a response is refused',
     );
-    t.match(String(begun.got()), /\r\n4\r\nhalf\r\n$/, 'what is answered breaks off without its last chunk');
+    t.match(String(begun.got()), /\r\n4\r\nhalf\r\n$/, 'a begun response is cut without its last chunk');
     t.equal(stream.rstCode, 12, 'a stream is reset: INADEQUATE_SECURITY, which gRPC reads as PERMISSION_DENIED');
     const frame = socket.got().subarray(socket.got().indexOf('\r\n\r\n') + 4);
     t.same([...frame.subarray(0, 4)], [0x88, code.length + 2, 0x03, 0xf0], 'a WebSocket gets a close frame, 1008');
@@ -130,7 +130,7 @@ for (const [name, { change, code, details }] of Object.entries(changes)) {
     const masked = toApp.subarray(toApp.indexOf('\r\n\r\n') + 4);
     t.same([...masked.subarray(0, 2)], [0x88, 0x80 | (code.length + 2)], 'and so does the app, masked');
     const records = await mesh.records('orders', 4);
-    t.same([...new Set(records.map((one) => one['code']))], [code], 'each record says why');
+    t.same([...new Set(records.map((one) => one['code']))], [code], 'each record has the reason');
     for (const record of records) t.match(record['response_code_details'], details);
     const metrics = await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/stats/prometheus`)).text();
     t.match(metrics, new RegExp(`sallyport_exchanges_cut_total\\{code="${code}",kind="http"\\} 3`));
@@ -162,13 +162,13 @@ t.test("one peer's serial is denied, and only its connections end", async (t) =>
     await asPeer(t, mesh, ['http/1.1']),
   ];
   for (const one of [first, second]) one.socket.write(request('/begun'));
-  await until(() => first.got().includes('half') && second.got().includes('half'), 'both answers');
+  await until(() => first.got().includes('half') && second.got().includes('half'), 'both responses');
   deny(mesh, { serials: [new X509Certificate(denied.chainPem).serialNumber.toLowerCase()] });
   await first.closed;
   t.equal(second.socket.closed, false);
 });
 
-t.test("the end of a peer's certificate ends what is open by it", async (t) => {
+t.test("the expiry of a peer's certificate ends the peer's open streams", async (t) => {
   const app = await openEndedApp(t);
   const mesh = await startMesh(t, { app: app.port });
   const brief = await createCredential(mesh.authority, peerId, { notAfter: Date.now() + 2000 });
@@ -179,7 +179,7 @@ t.test("the end of a peer's certificate ends what is open by it", async (t) => {
   t.match(await mesh.records('orders', 1), [{ code: 'svid_expired', decision: 'allow' }]);
   const metrics = await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/stats/prometheus`)).text();
   t.match(metrics, /sallyport_exchanges_cut_total\{code="svid_expired",kind="websocket"\} 1$/m, 'it is counted once');
-  t.equal(mesh.lines.filter((one) => one['code'] === 'svid_expired').length, 1, 'and said once');
+  t.equal(mesh.lines.filter((one) => one['code'] === 'svid_expired').length, 1, 'and logged once');
 });
 
 t.test('on the way out', async (t) => {
@@ -204,7 +204,7 @@ t.test('on the way out', async (t) => {
   );
 });
 
-t.test('eight hundred open streams are judged again, each of them', async (t) => {
+t.test('eight hundred open streams are re-evaluated, each of them', async (t) => {
   let answers = 0;
   const app = createServer((_req, res) => {
     answers++;
@@ -234,7 +234,7 @@ t.test('eight hundred open streams are judged again, each of them', async (t) =>
       stream.resume();
     }
   }
-  await until(() => answers === 800, 'eight hundred answers');
+  await until(() => answers === 800, 'eight hundred responses');
   await mesh.setPolicy(denyAll);
   await until(() => over === 800, 'all of them to end');
   t.equal((await mesh.records('orders', 800)).filter((one) => one['code'] === 'policy_denied').length, 800);

@@ -1,5 +1,5 @@
-// CUSTOM: external authorizers over HTTP and gRPC. They can refuse and change headers; they cannot open what DENY and ALLOW
-// keep shut, and whatever goes wrong with them refuses.
+// CUSTOM: external authorizers over HTTP and gRPC. They can refuse and change headers; they cannot allow what DENY and
+// ALLOW refuse, and every failure of theirs refuses.
 
 import t from 'tap';
 import { startGrpcAuthorizer, startHttpAuthorizer } from '../fixtures/authorizer.ts';
@@ -49,7 +49,7 @@ async function start(
 const ask = (mesh: Mesh, line: string, fields = '', body = ''): Promise<string> =>
   exchangeBytes(mesh.outPort, `${line} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n${fields}\r\n${body}`);
 
-t.test('HTTP: what it is asked, what it may change', async (t) => {
+t.test('HTTP: the request to the authorizer, and what it may change', async (t) => {
   const authorizer = await startHttpAuthorizer(t, ({ headers, url }, response) => {
     if (headers['x-key'] === 'good')
       return response.writeHead(200, { 'x-user': 'ann', 'x-inside': '1', 'x-to-caller': 'yes' }).end();
@@ -88,7 +88,7 @@ t.test('HTTP: what it is asked, what it may change', async (t) => {
   t.match(await ask(mesh, 'GET /asked/login'), /^HTTP\/1\.1 302 .*\r\nlocation: https:\/\/login\.test\/\r\n/s);
   t.equal(arrived(), before, 'nothing has reached the app');
   t.match(await ask(mesh, 'GET /free'), /^HTTP\/1\.1 200 /);
-  t.equal(authorizer.asked.length, 3, 'nobody is asked about what no CUSTOM rule matches');
+  t.equal(authorizer.asked.length, 3, 'the authorizer is not asked about requests that no CUSTOM rule matches');
   t.match(
     await ask(mesh, 'GET /never', 'X-Key: good\r\n'),
     /^HTTP\/1\.1 403 .*RBAC: access denied$/s,
@@ -113,7 +113,7 @@ t.test('HTTP: what it is asked, what it may change', async (t) => {
     explanation: {
       allowed: false,
       policy: 'istio-ext-authz-ask-ns[shop]-policy[ask]-rule[0]',
-      because: /the authorizer ask refuses with 401; of the other rules: no DENY rule matches, and the ALLOW rule/,
+      because: /the authorizer ask refused with 401; of the other rules: no DENY rule matches, and the ALLOW rule/,
       edits: [],
     },
   });
@@ -144,7 +144,7 @@ t.test('HTTP: whatever goes wrong refuses', async (t) => {
   t.match(await ask(mesh, 'GET /asked'), /^HTTP\/1\.1 200 /);
 });
 
-t.test('a provider that nobody knows, and one that is not there', async (t) => {
+t.test('an unknown provider, and an unreachable one', async (t) => {
   const { mesh } = await start(
     t,
     'envoyExtAuthzHttp: { service: 127.0.0.1, port: 1, timeout: 500ms }',
@@ -160,7 +160,7 @@ t.test('a provider that nobody knows, and one that is not there', async (t) => {
   ]);
   t.ok(
     mesh.lines.some(({ code, policy }) => code === 'provider_unknown' && policy === 'shop/ask'),
-    'it was said when it was loaded',
+    'it was logged when it was loaded',
   );
   await mesh.setPolicy(custom('{}'));
   t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 403 /);
@@ -222,7 +222,7 @@ t.test("gRPC: Envoy's own service", async (t) => {
   );
 });
 
-t.test('on TCP the gRPC form is asked about the connection, the HTTP form about nothing', async (t) => {
+t.test('on TCP the gRPC form checks the connection, the HTTP form nothing', async (t) => {
   let allow = true;
   const authorizer = await startGrpcAuthorizer(t, () => ({ status: { code: allow ? 0 : 7 } }));
   const { mesh } = await start(

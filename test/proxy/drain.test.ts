@@ -1,4 +1,4 @@
-// Leaving: not ready, no new connections, what is in flight finishes, what is idle closes, and the way out stays open.
+// Draining: not ready, no new connections, requests in flight finish, idle connections close, and outbound stays open.
 
 import { connect, type Socket } from 'node:net';
 import t from 'tap';
@@ -33,7 +33,7 @@ t.test('drain', async (t) => {
   t.match(refused, { code: 'ECONNREFUSED' });
   t.equal(text, '');
   answer();
-  await until(() => text.endsWith('ok'), 'the answer');
+  await until(() => text.endsWith('ok'), 'the response');
   t.same((await leftIn).cut, [], 'nothing had to be cut');
 
   const leftOut = mesh.outbound.drain();
@@ -43,7 +43,7 @@ t.test('drain', async (t) => {
   busy.destroy();
 });
 
-t.test('what does not finish in time is cut, and counted', async (t) => {
+t.test('connections that do not finish in time are cut, and counted', async (t) => {
   const backend = await startBackend(t, () => {});
   const mesh = await startMesh(t, { app: backend.port, limits: '{ drain: 200ms }' });
   const busy = connect(mesh.outPort, '127.0.0.1', () => busy.write('GET / HTTP/1.1\r\nHost: orders\r\n\r\n'));
@@ -53,7 +53,7 @@ t.test('what does not finish in time is cut, and counted', async (t) => {
   busy.destroy();
 });
 
-t.test('the ladder: each kind is told in its own manner, and has its own time', async (t) => {
+t.test('each kind is notified as its protocol requires, and has its own time', async (t) => {
   const key = 'dGhlIHNhbXBsZSBub25jZQ==';
   const backend = await startBackend(t, (socket, soFar) => {
     if (soFar.includes('GET /ws') && soFar.endsWith('\r\n\r\n'))
@@ -85,8 +85,8 @@ t.test('the ladder: each kind is told in its own manner, and has its own time', 
 
   t.match(report.cut, [{ kind: 'http', port: /^outbound /, inFlight: 1 }], 'the request alone had to be cut');
   t.equal(report.cut.length, 1);
-  t.match(waiting.text(), /^HTTP\/1\.1 503 [\s\S]*\r\nConnection: close\r\n[\s\S]*draining$/, 'it is told so');
-  t.match(webSocket.text(), /\r\n\r\n\u0088\u000c\u0003\u00e9going away$/, 'a WebSocket is told 1001');
+  t.match(waiting.text(), /^HTTP\/1\.1 503 [\s\S]*\r\nConnection: close\r\n[\s\S]*draining$/, 'the response says so');
+  t.match(webSocket.text(), /\r\n\r\n\u0088\u000c\u0003\u00e9going away$/, 'a WebSocket gets 1001');
   t.match(
     mesh.lines.find((one) => one['code'] === 'drained'),
     { cut: 1, finished: 1 },
@@ -98,12 +98,12 @@ t.test('the ladder: each kind is told in its own manner, and has its own time', 
   t.same(
     await (await fetch(`http://127.0.0.1:${mesh.outAdmin}/drain`, { method: 'POST' })).json(),
     report,
-    'asked again, the same',
+    'the same on a second call',
   );
-  t.match(await readState(mesh.outAdmin), { ready: false }, 'its pages go on');
+  t.match(await readState(mesh.outAdmin), { ready: false }, 'its pages are still served');
 });
 
-t.test('a TCP stream goes on until its time is over, and is then closed from both sides', async (t) => {
+t.test('a TCP stream continues until its time is over, and is then closed from both sides', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => socket.write(soFar));
   const mesh = await startMesh(t, { app: backend.port, protocol: 'tcp', limits: '{ drain: 10s, drainTcp: 200ms }' });
   const socket = connect(mesh.outPort, '127.0.0.1', () => socket.write('x'));

@@ -1,5 +1,5 @@
 // A refusal that is sent while the body still arrives must reach the client: a close would reset the connection and
-// destroy the answer on its way.
+// destroy the response on its way.
 
 import { execFile } from 'node:child_process';
 import { writeFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// gRPC by grpc-js at both ends, through two sidecars: every kind of call, what a refusal looks like, who holds whom up, and
-// who learns that a call was given up.
+// gRPC by grpc-js at both ends, through two sidecars: every kind of call, the form of a refusal, flow control in both
+// directions, and the cancelling of calls.
 
 import { once } from 'node:events';
 import { connect } from 'node:http2';
@@ -101,8 +101,8 @@ t.test('an app that speaks gRPC', async (t) => {
       same = now > 0 && now === last ? same + 1 : 0;
       last = now;
       return same > 5 ? now : undefined;
-    }, 'the sender to stand still');
-    // Windows of three hops and what sockets hold, and not the 64 MB that were asked for.
+    }, 'the sender to stop');
+    // The windows of three hops and the sockets' buffers, and not the 64 MB that were requested.
     t.ok(standing < 8_000_000, `stood still after ${standing} bytes`);
     t.same(await get(client, 'meanwhile'), { reply: 'meanwhile-by-test' });
     let read = 0;
@@ -112,7 +112,7 @@ t.test('an app that speaks gRPC', async (t) => {
     await once(stream, 'end');
     t.equal(read, 1000 * (65_536 + 5));
   });
-  t.test('a refusal is HTTP 200 with a status of its own, in the same words', async (t) => {
+  t.test('a refusal is HTTP 200 with a status of its own and the same text', async (t) => {
     await mesh.setPolicy(
       'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: lists, namespace: shop }\nspec: { rules: [{ to: [{ operation: { paths: [/shop.Orders/List] } }] }] }\n',
     );
@@ -136,7 +136,7 @@ t.test('an app that speaks gRPC', async (t) => {
   });
 });
 
-t.test('nobody behind the sidecar: UNAVAILABLE, in the words of HTTP', async (t) => {
+t.test('no app behind the sidecar: UNAVAILABLE, with the text of HTTP', async (t) => {
   const mesh = await startMesh(t, { app: await freePort(), protocol: 'grpc' });
   const { error } = await get(grpcClient(t, mesh.outPort), 'hello');
   t.match(error, {

@@ -1,4 +1,4 @@
-// A peer that ends before its TLS handshake has come about: its connection ends with it, not with the handshake's timeout.
+// A peer that closes before its TLS handshake is complete: its connection ends with it, not at the handshake timeout.
 
 import { connect } from 'node:net';
 import t from 'tap';
@@ -7,10 +7,10 @@ import { startBackend, startMesh } from '../fixtures/mesh.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';
 import { documentOf } from '../fixtures/plan.ts';
 
-/** The first bytes of a ClientHello, which promise more than ever follows. */
+/** The first bytes of a ClientHello, which announce more than ever follows. */
 const half = Buffer.from('160301020001fc0303', 'hex');
 
-/** Resolves once the other side has ended, we having ended after `bytes`. */
+/** Ends our side after `bytes`; resolves once the other side has ended. */
 function ended(port: number, bytes: Buffer): Promise<void> {
   return new Promise((resolve) => {
     const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => socket.end(bytes));

@@ -1,5 +1,5 @@
-// HTTP/2 as nobody should speak it, frame by frame against a running sidecar: what the standard says about each, and the
-// floods that have names. Nobody else notices any of it.
+// Invalid HTTP/2, frame by frame against a running sidecar: what the standard requires for each, and the known floods.
+// Other clients are unaffected.
 
 import t from 'tap';
 import { block, type Frame, frame, get, hello, preface, settings, speak } from '../fixtures/http2-raw.ts';
@@ -23,7 +23,7 @@ const many = (count: number, make: (index: number) => Buffer): Buffer =>
 
 t.test('attacks', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => {
-    // An app that takes no more of its request.
+    // An app that reads no more of its request.
     if (soFar.includes('POST /stuck ')) socket.pause();
     else if (soFar.endsWith('\r\n\r\n')) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
   });
@@ -32,7 +32,7 @@ t.test('attacks', async (t) => {
   const send = (bytes: Buffer, done?: (frames: readonly Frame[]) => boolean): Promise<readonly Frame[]> =>
     speak(mesh.inPort, mesh.authority, peer, bytes, done);
 
-  /** What ends the connection: bytes, and the code that GOAWAY says. */
+  /** Bytes that end the connection, and GOAWAY's code. */
   const connectionErrors: readonly (readonly [name: string, bytes: Buffer, code: number])[] = [
     ['no preface', Buffer.from('GET / HTTP/1.1\r\nHost: orders\r\n\r\n'), protocolError],
     ['another frame than SETTINGS first', Buffer.concat([preface, frame(6, 0, 0, Array(8).fill(0))]), protocolError],
@@ -111,7 +111,7 @@ t.test('attacks', async (t) => {
     });
   }
 
-  /** What ends its stream only: the code of RST_STREAM. */
+  /** Frames that end only their stream: RST_STREAM's code. */
   const ofStream = (bytes: Buffer): Buffer => Buffer.concat([hello, bytes]);
   const streamErrors: readonly (readonly [name: string, bytes: Buffer, code: number])[] = [
     ['no :method', ofStream(request(1, { ':method': undefined })), protocolError],
@@ -165,7 +165,7 @@ t.test('attacks', async (t) => {
   for (const [name, bytes, code] of streamErrors) {
     await t.test(name, async (t) => {
       const isReset = (one: Frame): boolean => one.type === reset && one.stream === 1;
-      // The connection is as good as before: another stream is answered on it.
+      // The connection still works: another stream is served on it.
       const frames = await send(
         Buffer.concat([bytes, request(3)]),
         (all) => all.some(isReset) && all.some((one) => one.type === data && one.stream === 3),
@@ -175,7 +175,7 @@ t.test('attacks', async (t) => {
     });
   }
 
-  /** What is a request, and is answered with a refusal. */
+  /** Valid requests that get a refusal as their response. */
   const refusals: readonly (readonly [name: string, changes: Readonly<Record<string, string>>, status: string])[] = [
     ['a method in lower case', { ':method': 'get' }, '400'],
     ['CONNECT', { ':method': 'CONNECT' }, '501'],
@@ -216,7 +216,7 @@ t.test('attacks', async (t) => {
     });
   }
 
-  await t.test('and nobody else has noticed', async (t) => {
+  await t.test('and other clients are unaffected', async (t) => {
     const asked = await askAsPeer(mesh.inPort, mesh.authority, peer, 'GET / HTTP/1.1\r\nHost: orders\r\n\r\n', {
       done: /ok$/,
     });
@@ -224,7 +224,7 @@ t.test('attacks', async (t) => {
   });
 });
 
-t.test('an answer that its peer opens no window for is not kept for ever', async (t) => {
+t.test('a response whose peer opens no window is not kept for ever', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
   const mesh = await startMesh(t, { app: backend.port, limits: '{ streamIdle: 300ms }' });
   const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');

@@ -1,5 +1,6 @@
-// Heads in HTTP/2 that section 8 of RFC 9113 lets a proxy refuse, and odd ones that pass, through a running sidecar in front of
-// an app that records every byte: what arrives there is what the vector says, byte by byte, and nothing of what was refused.
+// HTTP/2 heads that section 8 of RFC 9113 lets a proxy refuse, and odd ones that pass, through a running sidecar in
+// front of an app that records every byte: the app receives what the vector has, byte by byte, and nothing of a refused
+// request.
 
 import t from 'tap';
 import { HpackDecoder } from '../../sidecar/protocol/http2/hpack-decode.ts';
@@ -26,7 +27,7 @@ t.test('heads in HTTP/2', async (t) => {
     );
     const answer = frames.find(isAnswer);
     t.equal(answer === undefined ? 'nothing' : describe(answer), vector.verdict, vector.name);
-    t.equal(asArrived(backend.received.slice(before)), vector.arrives ?? '', `${vector.name}: what arrives`);
+    t.equal(asArrived(backend.received.slice(before)), vector.arrives ?? '', `${vector.name}: the received bytes`);
   }
 });
 

@@ -1,5 +1,5 @@
-// HTTP/2 with others at the other end: Node's own client and server, and curl. And between two sidecars: many requests at
-// once on one connection, none held up by another's body.
+// HTTP/2 with foreign implementations: Node's own client and server, and curl. And between two sidecars: many requests
+// at once on one connection, none held up by another's body.
 
 import { spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -16,7 +16,7 @@ import { type Owner, startProcess, until } from '../fixtures/process.ts';
 
 const hash = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
 
-/** An app that says what it was sent: method, path, length and hash of the body; `/big` answers with 5 MB. */
+/** An app that reports its request: method, path, length and hash of the body; `/big` responds with 5 MB. */
 async function startApp(t: Owner): Promise<number> {
   const big = Buffer.alloc(5 * 1024 * 1024, 'x');
   const app = createServer(async (req, res) => {
@@ -70,7 +70,7 @@ t.test("Node's client", async (t) => {
   });
   t.teardown(() => session.destroy());
 
-  t.test('GET, with what belongs to the peer', async (t) => {
+  t.test('GET, with the fields of the peer', async (t) => {
     const { status, body } = await ask(session, {
       ':path': '/a?b=c',
       cookie: 'a=1',
@@ -114,7 +114,7 @@ t.test("Node's client", async (t) => {
         t.fail(`answer ${i}`);
     t.equal(answers.length, 200);
   });
-  t.test('policy is asked for each stream, and what is denied now ends them all', async (t) => {
+  t.test('policy is evaluated for each stream, and a new denial ends them all', async (t) => {
     await mesh.setPolicy(
       'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: reads, namespace: shop }\nspec: { rules: [{ to: [{ operation: { methods: [GET] } }] }] }\n',
     );
@@ -127,7 +127,7 @@ t.test("Node's client", async (t) => {
     );
     t.match(denied, { protocol: 'HTTP/2', method: 'DELETE', response_code: 403 });
   });
-  t.test('a drain says GOAWAY and finishes what is in flight', async (t) => {
+  t.test('a drain sends GOAWAY and finishes the requests in flight', async (t) => {
     const gone = once(session, 'goaway');
     const draining = mesh.inbound.drain();
     await gone;
@@ -135,7 +135,7 @@ t.test("Node's client", async (t) => {
   });
 });
 
-t.test('a peer that is denied loses its connection, and each of its requests says why', async (t) => {
+t.test('a denied peer loses its connection, and each of its requests has the reason', async (t) => {
   const mesh = await startMesh(t, { app: await startApp(t) });
   const id = 'spiffe://demo.test/ns/shop/sa/peer';
   const peer = await createCredential(mesh.authority, id);
@@ -152,7 +152,7 @@ t.test('a peer that is denied loses its connection, and each of its requests say
   const denied = { sequence: 2, time: new Date().toISOString(), serials: [], ids: [id] };
   writeFileSync(join(mesh.dir, 'denied.json'), JSON.stringify(denied));
   const [code, , reason] = (await once(session, 'goaway')) as [number, number, Buffer];
-  t.equal(`${code} ${reason}`, '12 svid_denied', 'GOAWAY says why');
+  t.equal(`${code} ${reason}`, '12 svid_denied', 'GOAWAY has the reason');
   t.match(await mesh.records('orders', 2), [
     { response_code: 403, response_code_details: 'peer_certificate_revoked', code: 'svid_denied', peer_id: id },
     { response_code: 403, response_code_details: 'peer_certificate_revoked', code: 'svid_denied', peer_id: id },
@@ -196,12 +196,12 @@ t.test("Node's server as the upstream", async (t) => {
   t.match(await go('POST /d', `Content-Length: ${big.length}\r\n`, big), /POST \/d orders 2000000\r\n/);
   t.match(await go('GET /reset'), /^HTTP\/1\.1 503 /);
   t.match((await mesh.records('web', 5)).at(-1), { response_flags: 'UR', code: 'upstream_reset' });
-  t.match(await go('GET /goaway'), /^HTTP\/1\.1 200 /, 'what the peer has not looked at is sent again');
+  t.match(await go('GET /goaway'), /^HTTP\/1\.1 200 /, 'an unprocessed request is sent again');
   const many = await Promise.all(Array.from({ length: 40 }, (_, i) => go(`GET /${i}`)));
   t.equal(
     many.filter((one) => one.startsWith('HTTP/1.1 200 ')).length,
     40,
-    'more than the peer takes on one connection',
+    'more than the peer accepts on one connection',
   );
 });
 
@@ -223,7 +223,7 @@ t.test('a peer that speaks HTTP/1.1 only', async (t) => {
   for (const [i, answer] of answers.entries()) t.match(answer, new RegExp(`GET /${i} 1\\.1`));
 });
 
-t.test('one connection carries them all, and a long body holds nobody up', async (t) => {
+t.test('one connection carries them all, and a long body holds up no other', async (t) => {
   let finish: () => void = () => {};
   const backend = await startBackend(t, (socket, soFar) => {
     if (soFar.includes('GET /slow ')) {
@@ -241,7 +241,7 @@ t.test('one connection carries them all, and a long body holds nobody up', async
     } else if (soFar.endsWith('\r\n\r\n')) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
   });
   const mesh = await startMesh(t, { app: backend.port });
-  // Nobody reads this answer: it fills its window and stays there.
+  // This response is not read: it fills its window and stays there.
   const slow = request({ port: mesh.outPort, path: '/slow', headers: { host: 'orders' } });
   slow.on('error', () => {});
   slow.end();

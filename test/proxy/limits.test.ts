@@ -1,4 +1,4 @@
-// Slow, huge and too many: each is stopped at its limit, with an answer where one is possible, and nobody else notices.
+// Slow, huge and too many: each is stopped at its limit, with a response if possible, and other clients are unaffected.
 
 import { connect } from 'node:net';
 import t from 'tap';
@@ -28,7 +28,7 @@ t.test('heads', async (t) => {
     t.match(got, /^HTTP\/1\.1 408 /);
   });
 
-  t.test('nothing at all is closed without an answer', async (t) => {
+  t.test('a silent connection is closed without a response', async (t) => {
     t.equal(await exchangeBytes(mesh.outPort, ''), '');
   });
 
@@ -40,7 +40,7 @@ t.test('heads', async (t) => {
   });
 });
 
-t.test('connections over the cap are refused, those below go on', async (t) => {
+t.test('connections over the cap are refused, those below continue', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port, limits: '{ connections: 3 }' });
   const held = Array.from({ length: 3 }, () => connect(mesh.outPort, '127.0.0.1'));

@@ -1,5 +1,5 @@
-// HTTP/1.1 messages through two sidecars, byte by byte at both ends: what the app receives is asserted, and what the
-// client gets back.
+// HTTP/1.1 messages through two sidecars, byte by byte at both ends: the bytes that the app receives are asserted, and
+// those that the client gets back.
 
 import { networkInterfaces } from 'node:os';
 import t from 'tap';
@@ -27,7 +27,7 @@ let mesh: Mesh;
 t.before(async () => {
   const owner = { teardown: (run: () => unknown) => t.teardown(run) };
   backend = await startBackend(owner, (socket, soFar) => {
-    // One request a connection: the app closes after each answer, so that `soFar` is that request alone.
+    // One request per connection: the app closes after each response, so that `soFar` is that request alone.
     const path = soFar.split(' ')[1]!;
     if (!soFar.includes('\r\n\r\n')) return;
     if (path === '/continue' && !soFar.endsWith('body!')) socket.write('HTTP/1.1 100 Continue\r\n\r\n');
@@ -49,7 +49,7 @@ t.test('a body by length stays one', async (t) => {
   t.equal(await ask('GET /length'), 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello');
 });
 
-t.test('chunks stay chunks, extensions go, trailers stay but not ours', async (t) => {
+t.test('chunks stay chunks, extensions are dropped, trailers stay except ours', async (t) => {
   t.equal(
     await ask('GET /chunked'),
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 9\r\n\r\n',
@@ -75,24 +75,24 @@ t.test('1xx is passed on', async (t) => {
   );
 });
 
-t.test('an answer that ends by close becomes chunks', async (t) => {
+t.test('a response that ends by close becomes chunks', async (t) => {
   t.equal(
     await ask('GET /closes'),
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nd\r\nuntil the end\r\n0\r\n\r\n',
   );
 });
 
-t.test('an answer that broke off never looks complete', async (t) => {
+t.test('a truncated response never looks complete', async (t) => {
   const got = await ask('GET /cut');
   t.match(got, /hello/);
   t.notMatch(got, /\r\n0\r\n\r\n$/);
 });
 
-t.test("what belongs to the app's hop, and a forged client certificate, stay behind", async (t) => {
+t.test("fields of the app's hop, and a forged client certificate, are dropped", async (t) => {
   t.equal(await ask('GET /hop'), 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
 });
 
-t.test('an app that dies, answers garbage, both lengths, or switches unasked', async (t) => {
+t.test('an app that dies, responds with garbage or both lengths, or switches without a request', async (t) => {
   for (const [path, status] of [
     ['/dies', 503],
     ['/garbage', 502],
@@ -106,7 +106,7 @@ t.test('an app that dies, answers garbage, both lengths, or switches unasked', a
   }
 });
 
-t.test('the app gets the request printed anew, with who called', async (t) => {
+t.test('the app gets the request printed anew, with the identity of the client', async (t) => {
   await ask(
     'POST /upload?a=1',
     'Content-Length: 3\r\nX-Forwarded-Client-Cert: By=forged\r\nx_forwarded_client_cert: forged\r\nConnection: X-Mine\r\nX-Mine: 1\r\nTE: gzip\r\nX-Request-Id: abc\r\n',
@@ -123,7 +123,7 @@ t.test('the app gets the request printed anew, with who called', async (t) => {
   t.match(got, /\r\nContent-Length: 3\r\n\r\nabc$/);
 });
 
-t.test('fields that Connection names go before ours are added', async (t) => {
+t.test('fields that Connection names are dropped before ours are added', async (t) => {
   await ask('GET /length', 'Connection: x-forwarded-client-cert, x-request-id\r\nX-Request-Id: theirs\r\n');
   t.match(lastReceived(), /\r\nx-forwarded-client-cert: By=spiffe/);
   t.match(lastReceived(), /\r\nx-request-id: [0-9a-f-]{36}\r\n/);

@@ -1,4 +1,5 @@
-// STRICT, PERMISSIVE and DISABLE on real ports: who gets in, as whom, and what the operator is told of it.
+// STRICT, PERMISSIVE and DISABLE on real ports: which clients are admitted, with which identity, and what the operator
+// sees.
 
 import { once } from 'node:events';
 import { connect as connectHttp2 } from 'node:http2';
@@ -23,7 +24,7 @@ const plain = (mesh: Mesh, fields = ''): Promise<string> =>
 const viaMtls = (mesh: Mesh): Promise<string> =>
   exchangeBytes(mesh.outPort, 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n');
 
-t.test('STRICT, without a word in the documents: plaintext gets no byte', async (t) => {
+t.test('STRICT, without any document: plaintext gets no byte', async (t) => {
   const backend = await app(t);
   const mesh = await startMesh(t, { app: backend.port });
   t.notMatch(await plain(mesh), /HTTP/);
@@ -31,11 +32,11 @@ t.test('STRICT, without a word in the documents: plaintext gets no byte', async 
   t.equal(backend.received.length, 1);
 });
 
-t.test('PERMISSIVE takes both, and policy sees that plaintext is nobody', async (t) => {
+t.test('PERMISSIVE accepts both, and policy sees plaintext without an identity', async (t) => {
   const backend = await app(t);
   const mesh = await startMesh(t, { app: backend.port, policy: `${allowAll}${mode('PERMISSIVE')}` });
   t.match(await plain(mesh, 'X-Forwarded-Client-Cert: By=forged\r\n'), /^HTTP\/1\.1 200 /);
-  t.notMatch(backend.received.join(''), /forged|client-cert/i, 'a plaintext peer vouches for nobody');
+  t.notMatch(backend.received.join(''), /forged|client-cert/i, 'a plaintext peer cannot vouch for an identity');
   t.match(await viaMtls(mesh), /^HTTP\/1\.1 200 /);
   t.match(
     backend.received.join(''),
@@ -65,7 +66,7 @@ t.test('PERMISSIVE takes both, and policy sees that plaintext is nobody', async 
     const [answer] = (await once(socket, 'data')) as [Buffer];
     t.match(answer.toString(), /^HTTP\/1\.1 200 /);
   });
-  t.test('the report: who, how often, and since when STRICT would do', async (t) => {
+  t.test('the report: who, how often, and since when STRICT would have refused no client', async (t) => {
     const admin = `http://127.0.0.1:${mesh.inAdmin}`;
     const [port] = (await (await fetch(`${admin}/strict-report`)).json()) as Record<string, unknown>[];
     const peers = port?.['plaintextPeers'] as Record<string, unknown>[];
@@ -73,21 +74,21 @@ t.test('PERMISSIVE takes both, and policy sees that plaintext is nobody', async 
     t.match(peers, [{ address: /127\.0\.0\.1$/, connections: 3 }]);
     t.equal(port?.['strictPossibleSince'], peers[0]?.['lastSeen']);
     const told = await runSallyport(t, ['status', '--strict-report', '--admin', admin]);
-    t.equal(told.code, 1, 'somebody still speaks plaintext');
+    t.equal(told.code, 1, 'a client still uses plaintext');
     t.match(told.stdout, /PERMISSIVE +shop\/shop +\d+ +3 /);
     t.match(told.stdout, /127\.0\.0\.1 +3 +20/);
     const state = await runSallyport(t, ['status', '--admin', admin]);
     t.equal(state.code, 0);
     t.match(state.stdout, /^ready\ngeneration 1, /);
   });
-  t.test('a policy that asks for an identity refuses plaintext', async (t) => {
+  t.test('a policy that requires an identity refuses plaintext', async (t) => {
     await mesh.setPolicy(
       `${allowAll.replace('rules: [{}]', 'rules: [{ from: [{ source: { principals: ["*"] } }] }]')}${mode('PERMISSIVE')}`,
     );
     t.match(await plain(mesh), /^HTTP\/1\.1 403 [\s\S]*RBAC: access denied$/);
     t.match(await viaMtls(mesh), /^HTTP\/1\.1 200 /);
   });
-  t.test('what is open in plaintext ends when the port becomes STRICT', async (t) => {
+  t.test('open plaintext connections end when the port becomes STRICT', async (t) => {
     const socket = connect(mesh.inPort, '127.0.0.1', () => socket.write('GET / HT'));
     t.teardown(() => socket.destroy());
     await once(socket, 'connect');
@@ -99,7 +100,7 @@ t.test('PERMISSIVE takes both, and policy sees that plaintext is nobody', async 
   });
 });
 
-t.test('who is refused is no evidence for STRICT', async (t) => {
+t.test('a refused client is no evidence for STRICT', async (t) => {
   const backend = await app(t);
   const mesh = await startMesh(t, { app: backend.port, policy: `${allowAll}${mode('PERMISSIVE')}` });
   const seen = async (): Promise<unknown[]> => {
@@ -117,13 +118,13 @@ t.test('who is refused is no evidence for STRICT', async (t) => {
   t.strictSame(await seen(), before);
 });
 
-t.test('DISABLE takes plaintext only', async (t) => {
+t.test('DISABLE accepts plaintext only', async (t) => {
   const mesh = await startMesh(t, { app: (await app(t)).port });
   await mesh.setPolicy(`${allowAll}${mode('DISABLE')}`);
   t.match(await plain(mesh), /^HTTP\/1\.1 200 /);
   const tls = connectTls({ port: mesh.inPort, host: '127.0.0.1', rejectUnauthorized: false });
   const [error] = (await once(tls, 'error')) as [Error];
-  t.ok(error, 'a handshake gets no answer that it understands');
+  t.ok(error, 'a handshake gets no TLS response');
 });
 
 t.test('PERMISSIVE on a tcp port: a client that is silent is one whose server speaks first', async (t) => {
@@ -186,7 +187,7 @@ t.test('first bytes', async (t) => {
   ];
   for (const [name, bytes, expected] of cases) t.equal(sniff(Buffer.from(bytes, 'latin1')), expected, name);
   for (const [name, bytes, expected] of cases) {
-    // However the packets are cut, the answer is the same once there is one.
+    // However the packets are cut, the result is the same once there is one.
     const steps = Array.from(bytes, (_, index) => sniff(Buffer.from(bytes.slice(0, index + 1), 'latin1')));
     const first = steps.find((one) => one !== undefined);
     t.equal(first, expected, `${name}, byte by byte`);

@@ -1,5 +1,5 @@
-// Upstreams that move: under one of several identities, under another name of the trust domain, and those that negotiate no protocol,
-// as TLS terminators do.
+// Upstreams that move: under one of several identities, under another name of the trust domain, and without ALPN, as
+// for TLS terminators.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer, request as httpRequest } from 'node:http';
@@ -18,11 +18,11 @@ const ids = ['orders', 'canary', 'stranger'].map((name) => `spiffe://demo.test/n
 
 interface Server {
   readonly port: number;
-  /** HTTP versions of the requests that came. */
+  /** HTTP versions of the received requests. */
   readonly versions: string[];
 }
 
-/** A peer that answers with `name`, in HTTP/2 on whatever connection does not say otherwise where `http2` is set. */
+/** A peer that answers with `name`, in HTTP/2 if `http2` is set and the connection has no ALPN. */
 async function startServer(
   t: Owner,
   name: string,
@@ -40,7 +40,7 @@ async function startServer(
     { minVersion: 'TLSv1.3', cert: chainPem, key: keyPem, requestCert: true, rejectUnauthorized: false, ...options },
     (socket) => {
       const speaks2 = socket.alpnProtocol === 'h2' || (options.http2 === true && socket.alpnProtocol === false);
-      // As a terminator does: what is behind it sees bytes, and no TLS.
+      // As with a terminator: the server behind it sees bytes, and no TLS.
       const behind = connect({ port: ((speaks2 ? two : one).address() as AddressInfo).port, host: '127.0.0.1' });
       behind.on('error', () => socket.destroy());
       socket.on('error', () => behind.destroy());
@@ -132,11 +132,11 @@ t.test('a server may prove any identity of a list, and no other', async (t) => {
     t.equal(status, 200);
     seen.add(text);
     return seen.size === 2;
-  }, 'answers of both');
+  }, 'responses of both');
   t.strictSame([...seen].sort(), [ids[1], ids[0]]);
   t.match(await web.ask('strange'), { status: 503 });
   t.equal(stranger!.versions.length, 0, 'the stranger gets no request');
-  // How often was asked until both had answered is for the balancer to say.
+  // How many requests it takes until both have answered is up to the balancer.
   const strange = await until(
     async () => (await web.records(1)).find((one) => one['authority'] === 'strange'),
     'the record of the refusal',
@@ -144,12 +144,12 @@ t.test('a server may prove any identity of a list, and no other', async (t) => {
   const records = await web.records(1);
   t.ok(
     records.some((one) => one['peer_id'] === ids[1]),
-    'the log names who it was',
+    'the log has its identity',
   );
   t.match(strange, { code: 'upstream_identity', reason: /expected .*orders or .*canary/ });
 });
 
-t.test('an endpoint that is another stands beside a good one, and is named', async (t) => {
+t.test('an endpoint with a wrong identity beside a good one is named', async (t) => {
   const [orders, stranger] = await Promise.all(
     [ids[0]!, ids[2]!].map(async (id) => startServer(t, id, await createCredential(here, id))),
   );
@@ -204,7 +204,7 @@ upstreams:
   t.match(await without.ask(), { status: 503 }, 'without the alias it is another workload');
 });
 
-t.test('a server that negotiates nothing is spoken to as the port or the upstream says', async (t) => {
+t.test('a server without ALPN gets the protocol of the port or of the upstream', async (t) => {
   const credential = await createCredential(here, ids[0]!);
   const two = await startServer(t, 'two', credential, { http2: true });
   const one = await startServer(t, 'one', credential);
@@ -229,9 +229,9 @@ t.test('a server that negotiates nothing is spoken to as the port or the upstrea
   t.strictSame(one.versions, ['1.1']);
   t.match(await said.ask('both'), { status: 200, text: 'both' });
   t.match(await said.ask('less'), { status: 200, text: 'both' });
-  t.strictSame(both.versions, ['2.0', '1.1'], 'what is said goes before what could be negotiated');
+  t.strictSame(both.versions, ['2.0', '1.1'], 'the configured protocol precedes the negotiable one');
 
   const port = await startWeb(t, `upstreams: { two: ${upstream(two.port)} }\n`, ', protocol: grpc');
   t.match(await port.ask('two'), { status: 200, text: 'two' });
-  t.equal(two.versions.at(-1), '2.0', 'a port for gRPC speaks HTTP/2 to whoever does not say otherwise');
+  t.equal(two.versions.at(-1), '2.0', 'a port for gRPC uses HTTP/2 for servers without ALPN');
 });

@@ -1,4 +1,4 @@
-// OPTIONS about a server as a whole: RFC 9112 section 3.2.4 and RFC 9110 section 9.3.7.
+// OPTIONS for a server as a whole: RFC 9112 section 3.2.4 and RFC 9110 section 9.3.7.
 
 import t from 'tap';
 import { startTestGateway } from '../fixtures/gateway.ts';
@@ -7,7 +7,7 @@ import { documentOf } from '../fixtures/plan.ts';
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok';
 
-t.test('an absolute URI without a path goes on as *', async (t) => {
+t.test('an absolute URI without a path is forwarded as *', async (t) => {
   const app = await startBackend(t, (socket) => socket.end(ok));
   const mesh = await startMesh(t, { app: app.port });
   const cases = [
@@ -30,7 +30,7 @@ t.test('an absolute URI without a path goes on as *', async (t) => {
   }
 });
 
-t.test('a gateway answers for itself, for hosts that it serves', async (t) => {
+t.test('a gateway responds itself, for hosts that it serves', async (t) => {
   const app = await startBackend(t, (socket) => socket.end(ok));
   const gateway = await startTestGateway(t, {
     documents: {
@@ -58,5 +58,5 @@ t.test('a gateway answers for itself, for hosts that it serves', async (t) => {
   t.match(await ask('*', 'a.test'), /^HTTP\/1\.1 204 /);
   t.match(await ask('http://a.test', 'a.test'), /^HTTP\/1\.1 204 /);
   t.match(await ask('*', 'b.test'), /^HTTP\/1\.1 404 /, 'a host that no listener has');
-  t.equal(app.received.length, 0, 'the app is not asked');
+  t.equal(app.received.length, 0, 'the app gets no request');
 });

@@ -1,4 +1,4 @@
-// Too much of everything: each limit refuses in time with its flag, and what it protects goes on.
+// Too much of everything: each limit refuses in time with its flag, and what it protects keeps working.
 
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -26,7 +26,7 @@ t.test('more streams than a connection may have: refused before they cost anythi
   await once(client, 'remoteSettings');
   t.equal(client.remoteSettings.maxConcurrentStreams, 5, 'it is announced');
   const peer = await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/peer');
-  // A client of Node's keeps to what was announced; this one does not.
+  // Node's own client respects the announced limit; this one does not.
   const seven = Buffer.concat([hello, ...Array.from({ length: 7 }, (_, i) => frame(1, 5, 2 * i + 1, getHead()))]);
   const isReset = ({ type }: Frame): boolean => type === 3;
   const frames = await speak(mesh.inPort, mesh.authority, peer, seven, (all) => all.filter(isReset).length === 2);
@@ -48,7 +48,7 @@ t.test('requests that wait for a connection: the next is 503 UO', async (t) => {
   );
   const mesh = await startMesh(t, { app: backend.port, limits: '{ pendingRequests: 3, connect: 10s }' });
   await mesh.inbound.drain();
-  // Whoever takes its place takes connections, and never finishes a handshake.
+  // The process in its place accepts connections, and never completes a handshake.
   const mute = createTcpServer((socket) => {
     sockets.add(socket);
     socket.on('error', () => {});
@@ -83,7 +83,7 @@ t.test('requests that wait for a connection: the next is 503 UO', async (t) => {
 });
 
 t.test(
-  'readers that never read: what may be held is bounded, until they are known to be slow the next request is 503 OM, and it ends',
+  'readers that never read: the held memory is bounded, until they are known to be slow the next request is 503 OM, and it ends',
   async (t) => {
     const big = Buffer.alloc(300_000, 'x');
     const app = createServer((_req, res) => res.end(big));
@@ -96,7 +96,7 @@ t.test(
       app: (app.address() as { port: number }).port,
       limits: '{ heldBytes: 2097152 }',
     });
-    // A window of nothing: answers can be asked for and not be sent.
+    // A window of 0: responses can be requested but not sent.
     const client = session(t, mesh.outPort, { initialWindowSize: 0 });
     await once(client, 'remoteSettings');
     for (let i = 0; i < 60; i++) client.request({ ':authority': 'orders', ':path': '/' }).on('error', () => {});
@@ -106,7 +106,7 @@ t.test(
     };
     await until(async () => (await held()) > 2_097_152, 'it to be full');
     t.match(await exchangeBytes(mesh.outPort, get), /^HTTP\/1\.1 503 [\s\S]*memory full$/);
-    // Past the limit only what was begun before may still come: a window of each stream.
+    // Past the limit only requests that were begun before may still send: one window for each stream.
     t.ok((await held()) < 60 * 300_000, `${await held()} bytes are held`);
     t.match(
       (await mesh.records('web', 1)).find((one) => one['code'] === 'memory_full'),
@@ -144,9 +144,9 @@ t.test('a client in HTTP/1.1 that does not read stops the app', async (t) => {
     same = written > 0 && written === last ? same + 1 : 0;
     last = written;
     return same > 5 ? written : undefined;
-  }, 'the app to stand still');
-  // The kernel's buffers of three hops hold some megabytes.
+  }, 'the app to stop');
+  // The kernel's buffers on three hops hold some megabytes.
   t.ok(standing < 40_000_000, `it stood still after ${standing} bytes`);
-  t.match(await exchangeBytes(mesh.outPort, get.replace('/ ', '/other '), /200 OK/), /200 OK/, 'others go on');
+  t.match(await exchangeBytes(mesh.outPort, get.replace('/ ', '/other '), /200 OK/), /200 OK/, 'others are served');
   slow.destroy();
 });

@@ -1,5 +1,5 @@
-// Who is let in: a peer with the right certificate, and nobody else. A refused peer gets no byte; the log and a metric
-// say why.
+// Which peers are admitted: those with the right certificate, and no others. A refused peer gets no byte; the log and a
+// metric give the reason.
 
 import { X509Certificate } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -191,7 +191,7 @@ t.test('peers', async (t) => {
     t.match(second, { reused: false, text: /200 OK/ });
   });
 
-  t.test('garbage instead of a ClientHello harms nobody', async (t) => {
+  t.test('garbage instead of a ClientHello harms no other connection', async (t) => {
     for (const bytes of [
       Buffer.from('GET / HTTP/1.1\r\n\r\n'),
       Buffer.alloc(4096, 0xff),
@@ -219,12 +219,12 @@ t.test('half a ClientHello is cut at the handshake limit', async (t) => {
   t.ok(await until(() => mesh.lines.find((one) => one['code'] === 'tls_handshake_failed'), 'the log line'));
 });
 
-t.test('a server that is somebody else', async (t) => {
+t.test('a server with another identity', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port });
   writeCredential(mesh.dir, 'orders', await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/impostor'));
   await until(() => mesh.lines.some((one) => String(one['msg']).includes('impostor')), 'the impostor to be loaded');
-  // A new SVID of our own makes new connections, and those ask again who is there.
+  // A new SVID of our own makes new connections, and these verify the peer again.
   writeCredential(mesh.dir, 'web', await createCredential(mesh.authority, 'spiffe://demo.test/ns/shop/sa/web'));
   const ask = (): Promise<string> =>
     exchangeBytes(mesh.outPort, 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n');

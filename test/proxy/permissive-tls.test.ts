@@ -1,6 +1,6 @@
-// A PERMISSIVE port before an app that speaks TLS itself: TLS with the mesh's ALPN is mutual TLS, all other TLS is the app's own.
-// The cases of Istio's sidecar_simulation_test.go ("tls to tcp", "https to tcp", "tls to auto port", "https to auto port",
-// and what they are for mTLS and plaintext), on real sockets.
+// A PERMISSIVE port before an app that speaks TLS itself: TLS with the mesh's ALPN is mutual TLS, all other TLS is the
+// app's own. The cases of Istio's sidecar_simulation_test.go ("tls to tcp", "https to tcp", "tls to auto port", "https
+// to auto port", and their counterparts for mTLS and plaintext), on real sockets.
 
 import { connect as connectTls } from 'node:tls';
 import t from 'tap';
@@ -19,10 +19,10 @@ const web = 'spiffe://demo.test/ns/shop/sa/web';
 const strictReport = async (mesh: Mesh): Promise<Record<string, unknown> | undefined> =>
   ((await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/strict-report`)).json()) as Record<string, unknown>[])[0];
 
-// What nobody offers alone: it announces bytes of Istio's own, where it is agreed on.
+// Never offered alone: if agreed on, it announces bytes of Istio's own.
 const alone = meshAlpns.filter((one) => one !== 'istio-peer-exchange');
 
-/** By mutual TLS, as a peer who offers `alpn`. */
+/** By mutual TLS, as a peer that offers `alpn`. */
 async function asPeer(mesh: Mesh, alpn: readonly string[], bytes = request): Promise<string> {
   const peer = await createCredential(mesh.authority, web);
   const { text, error } = await askAsPeer(mesh.inPort, mesh.authority, peer, bytes, {
@@ -63,7 +63,7 @@ for (const protocol of ['tcp', 'http'] as const) {
     t.match(
       await strictReport(mesh),
       { plaintextConnections: 3, plaintextPeers: [{ connections: 3 }] },
-      'nobody of whom STRICT would know who they are',
+      'no client that STRICT would admit',
     );
   });
 
@@ -95,7 +95,7 @@ t.test("the app's own TLS inside of the mesh's", async (t) => {
   t.match((await mesh.records('orders', 1))[0], { peer_id: web, tls_version: 'TLSv1.3' });
 });
 
-t.test('HTTP/2 between sidecars, and from peers who name the mark first', async (t) => {
+t.test('HTTP/2 between sidecars, and from peers that offer the mark first', async (t) => {
   const app = await startTlsApp(t);
   const mesh = await start(t, app, 'http');
   t.match(await exchangeBytes(mesh.outPort, request), /^HTTP\/1\.1 200 /);
@@ -118,7 +118,7 @@ t.test('HTTP/2 between sidecars, and from peers who name the mark first', async 
   }
 });
 
-t.test('a change of mode: what is open of the app’s own TLS ends with STRICT, and stays with DISABLE', async (t) => {
+t.test('a change of mode: open connections of the app’s own TLS end with STRICT, and stay with DISABLE', async (t) => {
   const app = await startTlsApp(t, { echo: true });
   const mesh = await start(t, app, 'http');
   const open = async (): Promise<import('node:tls').TLSSocket> => {
@@ -142,7 +142,7 @@ t.test('a change of mode: what is open of the app’s own TLS ends with STRICT, 
   t.match((await mesh.records('orders', 1))[0], { code: 'plaintext_refused' });
 });
 
-t.test('STRICT asks for no mark', async (t) => {
+t.test('STRICT requires no mark', async (t) => {
   const app = await startTlsApp(t);
   const mesh = await startMesh(t, { app: app.port });
   for (const offered of [[], ['http/1.1'], ['http/1.1', meshAlpn]])

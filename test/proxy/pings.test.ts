@@ -1,5 +1,6 @@
-// PINGs of peers that measure their bandwidth: grpc-go and grpc-java send one for each round trip in which DATA comes, which on
-// one machine is a thousand a second and more (grpc-java#8260). None of these is a flood; PINGs that nothing has called for are.
+// PINGs of peers that measure their bandwidth: grpc-go and grpc-java send one for each round trip in which DATA
+// arrives, which on one machine is a thousand a second and more (grpc-java#8260). None of these is a flood; PINGs
+// without such DATA are.
 
 import { createServer, type Socket } from 'node:net';
 import { connect } from 'node:tls';
@@ -11,10 +12,10 @@ import type { Owner } from '../fixtures/process.ts';
 
 const [data, headers, reset, ping, goaway] = [0, 1, 3, 6, 7];
 const [ack, endHeaders] = [1, 4];
-/** More than anybody has at once who sends PINGs for nothing. */
+/** More than the budget at once of a peer that sends useless PINGs. */
 const rounds = 1500;
 
-/** Tells of each frame that comes on a socket. */
+/** Reports each frame received on a socket. */
 function onFrames(socket: Socket, skip: number, take: (one: Frame) => void): void {
   let held = Buffer.alloc(0);
   let left = skip;
@@ -28,7 +29,7 @@ function onFrames(socket: Socket, skip: number, take: (one: Frame) => void): voi
   });
 }
 
-/** Sends a PING when DATA comes and none is under way, and `pings` of them. */
+/** Sends a PING when DATA arrives and none is under way, at most `pings` of them. */
 function estimator(socket: Socket, pings = 1): (one: Frame) => void {
   let underWay = 0;
   return (one) => {
@@ -39,7 +40,7 @@ function estimator(socket: Socket, pings = 1): (one: Frame) => void {
   };
 }
 
-/** An app that sends each byte back, and measures as well. */
+/** An app that echoes each byte, and measures as well. */
 async function startApp(t: Owner): Promise<{ port: number; cut(): boolean }> {
   let cut = false;
   const server = createServer({ noDelay: true }, (socket) => {
@@ -60,7 +61,7 @@ async function startApp(t: Owner): Promise<{ port: number; cut(): boolean }> {
   return { port: typeof address === 'object' && address !== null ? address.port : 0, cut: () => cut };
 }
 
-/** Sends a byte, waits until it is back, and so on. Resolves with how often it came back before the connection was over. */
+/** Sends a byte, waits for its echo, and repeats. Resolves with the number of echoes when the connection is over. */
 async function echo(t: Owner, pings: number): Promise<{ got: number; code: number | undefined; appCut: boolean }> {
   const app = await startApp(t);
   const mesh = await startMesh(t, { app: app.port, protocol: 'http2' });
@@ -77,7 +78,7 @@ async function echo(t: Owner, pings: number): Promise<{ got: number; code: numbe
     const measure = estimator(socket, pings);
     onFrames(socket, 0, (one) => {
       if (one.type === goaway) code = one.payload.readUInt32BE(4);
-      // Where the app is cut, this is what is told of it here.
+      // If the app is cut, this is what we see of it here.
       if (one.type === reset) socket.destroy();
       measure(one);
       if (one.type !== data) return;

@@ -55,7 +55,7 @@ t.test('a connection near its announced end is not reused', async (t) => {
   t.equal(backend.received.length, 2, 'timeout=1 less the last second is nothing');
 });
 
-t.test('an answer that nobody asked for closes the connection, and the next request has a new one', async (t) => {
+t.test('a response without a request closes the connection, and the next request has a new one', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => socket.write(soFar.includes('/double') ? ok + ok : ok));
   const mesh = await startMesh(t, { app: backend.port });
   t.equal(await status(mesh.outPort, get('/double')), '200');
@@ -106,7 +106,7 @@ t.test('an app that does not answer is 504 after the stream-idle limit', async (
   t.ok(records.some((one) => one['response_flags'] === 'SI' && one['code'] === 'stream_idle'));
 });
 
-t.test('a client that goes away takes its request to the app with it', async (t) => {
+t.test('a client that disconnects ends its request to the app', async (t) => {
   const backend = await startBackend(t, () => {});
   const mesh = await startMesh(t, { app: backend.port });
   const { connect } = await import('node:net');
@@ -136,7 +136,7 @@ t.test('a connection that was held up by a slow reader serves the next request',
       client.pause();
       setImmediate(() => client.resume());
     });
-    await until(() => read > size, 'the big answer');
+    await until(() => read > size, 'the big response');
     client.destroy();
     const got = await exchangeBytes(mesh.outPort, 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n');
     t.match(got, /ok$/);

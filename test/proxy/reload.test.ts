@@ -1,4 +1,5 @@
-// Changes while it runs: in force within a second, open transfers go on, and a broken file changes nothing but the log.
+// Changes at run time: in force within a second, open transfers continue, and a broken file changes nothing but the
+// log.
 
 import { writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -27,10 +28,10 @@ t.test('a policy', async (t) => {
   t.equal(await ask(mesh), '200');
   const started = performance.now();
   await mesh.setPolicy(allowAll.replace('rules: [{}]', 'rules: []'));
-  t.ok(performance.now() - started < 2000, 'within a second, and what the machine adds');
+  t.ok(performance.now() - started < 2000, 'within a second, plus delays of the machine');
   t.equal(await ask(mesh), '403');
 
-  t.test('a broken one keeps the last good generation, says why with its place, and counts', async (t) => {
+  t.test('a broken one keeps the last good generation, is logged with its place, and counted', async (t) => {
     const { generation } = await readState(mesh.inAdmin);
     writeFileSync(join(mesh.dir, 'policies', 'policy.yaml'), allowAll.replace('action', 'acton'));
     const state = await until(async () => {
@@ -77,7 +78,7 @@ t.test('sidecar.yaml: an upstream gets another host, and a port comes and goes',
   });
 });
 
-t.test('a new SVID: new handshakes show it, an open transfer goes on to its end', async (t) => {
+t.test('a new SVID: new handshakes use it, an open transfer continues to its end', async (t) => {
   const size = 4 * 1024 * 1024;
   let finish: () => void = () => {};
   const backend = await startBackend(t, (socket, soFar) => {
@@ -123,7 +124,7 @@ t.test('a key that does not fit its certificate changes nothing', async (t) => {
   t.match(state, { identityFailures: 1, lastProblem: { code: 'key_mismatch' }, ready: true });
 });
 
-t.test('a reader that cannot be started keeps the last good generation, and is asked for once more', async (t) => {
+t.test('a reader that cannot be started keeps the last good generation, and is retried', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write(ok));
   const mesh = await startMesh(t, { app: backend.port, read: readApart });
   const { execPath } = process;
@@ -140,6 +141,6 @@ t.test('a reader that cannot be started keeps the last good generation, and is a
   t.equal(await ask(mesh), '200');
   process.execPath = execPath;
   mesh.inbound.reload();
-  await until(async () => (await ask(mesh)) === '403', 'what was not read before');
+  await until(async () => (await ask(mesh)) === '403', 'the documents that were not read before');
   t.equal((await readState(mesh.inAdmin))['lastProblem'], null);
 });

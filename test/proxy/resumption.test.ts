@@ -1,5 +1,6 @@
-// A resumed TLS session shows no certificate, so nothing of it can be checked: a client that expired, was revoked, or lost
-// its root would come in on its old ticket. Sessions are not resumed, either way; each of the three bypasses is tried.
+// A resumed TLS session presents no certificate, so nothing can be checked: a client whose certificate has expired, was
+// revoked, or lost its root would come in on its old ticket. Sessions are not resumed, either way; each of the three
+// bypasses is tried.
 
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
@@ -36,7 +37,7 @@ for (const version of ['TLSv1.3', 'TLSv1.2'] as const) {
       const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
       const ordersYaml = version === 'TLSv1.2' ? "tls: { minVersion: '1.2' }\n" : '';
       const mesh = await startMesh(t, { app: backend.port, ordersYaml });
-      // Long enough to come in once on a slow machine, and over soon.
+      // Long enough to connect once on a slow machine, and soon over.
       const peer = await createCredential(mesh.authority, id, {
         notAfter: Date.now() + (name.includes('expired') ? 2500 : 3_600_000),
       });
@@ -60,7 +61,7 @@ for (const version of ['TLSv1.3', 'TLSv1.2'] as const) {
       first.write(get);
       await once(first, 'data');
       await change(mesh);
-      // The connection that is open ends, which also says that the change is in force.
+      // The open connection ends, which also shows that the change is in force.
       if (!first.closed) await once(first, 'close');
       t.not(sessions.length, 0, 'there is a session to try');
       for (const session of sessions) {
@@ -71,7 +72,7 @@ for (const version of ['TLSv1.3', 'TLSv1.2'] as const) {
   }
 }
 
-/** A server that hands out tickets and says how each client came. */
+/** A server that issues tickets and reports how each client connected. */
 async function startTicketServer(t: Owner, mesh: Mesh): Promise<{ port: number; resumed: boolean[] }> {
   const resumed: boolean[] = [];
   const { chainPem: cert, keyPem: key } = mesh.orders;
@@ -99,7 +100,7 @@ t.test('dialing, a ticket that is offered is not used', async (t) => {
   t.notOk(server.resumed.includes(true), 'each handshake was whole');
 });
 
-t.test('what a handshake has agreed on: in the log, in the metrics, and never guessed', async (t) => {
+t.test('the negotiated parameters of a handshake: in the log, in the metrics, and never guessed', async (t) => {
   const backend = await startBackend(t, (socket) =>
     socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok'),
   );

@@ -1,4 +1,4 @@
-// Requests that are sent again: when, where to, how often, and when not; and what takes too long.
+// Retries: when, where to, how often, and when not; and requests that take too long.
 
 import { createServer as createHttp2Server, constants as http2, type ServerHttp2Stream } from 'node:http2';
 import { connect } from 'node:net';
@@ -22,7 +22,7 @@ async function ask(port: number, bytes = get()): Promise<string> {
   return `${got.split(' ')[1]} ${got.split('\r\n\r\n').at(-1)}`;
 }
 
-/** A backend that gives these answers in turn, the last one from then on; an empty one is a reset. */
+/** A backend that gives these responses in turn, then the last one repeatedly; an empty one is a reset. */
 async function startScripted(t: Owner, ...answers: string[]): Promise<Backend & { heads: string[]; bodies: string[] }> {
   const heads: string[] = [];
   const bodies: string[] = [];
@@ -79,7 +79,10 @@ const cases: Case[] = [
   { name: 'another status', answers: [answer(502)], retry: policy({ codes: [503] }), expected: '502 ok', tries: 1 },
   { name: 'no policy', answers: [answer(503)], retry: undefined, expected: '503 ok', tries: 1 },
   {
-    ...{ name: 'as often as the policy says: the last answer is given, without a flag', answers: [answer(503, 'no')] },
+    ...{
+      name: 'as often as the policy allows: the last response is passed on, without a flag',
+      answers: [answer(503, 'no')],
+    },
     ...{ retry: policy({ codes: [503] }), expected: '503 no', tries: 3, flag: '-' },
   },
   { name: 'a reset', answers: ['', answer(200)], retry: policy({ on: ['reset'] }), expected: '200 ok', tries: 2 },
@@ -88,20 +91,24 @@ const cases: Case[] = [
     ...{ expected: '503 upstream', tries: 3, flag: 'UC,URX' },
   },
   {
-    ...{ name: 'POST is not sent again after a reset: it may have been done', answers: ['', answer(200)] },
+    ...{ name: 'POST is not retried after a reset: it may have been processed', answers: ['', answer(200)] },
     ...{ retry: policy({ on: ['reset', '5xx'] }), request: get('POST', 'abc'), tries: 1, flag: 'UC' },
     expected: '503 upstream connect error or disconnect/reset before headers',
   },
   {
-    ...{ name: 'POST is sent again for a status that is named', answers: [answer(503), answer(200)] },
+    ...{ name: 'POST is retried for a status that the policy names', answers: [answer(503), answer(200)] },
     ...{ retry: policy({ codes: [503] }), request: get('POST', 'abc'), expected: '200 ok', tries: 2 },
   },
   {
-    ...{ name: 'POST is not for one that is not', answers: [answer(503)], retry: policy({ on: ['5xx'] }) },
+    ...{
+      name: 'POST is not retried for one that it does not name',
+      answers: [answer(503)],
+      retry: policy({ on: ['5xx'] }),
+    },
     ...{ request: get('POST', 'abc'), expected: '503 ok', tries: 1 },
   },
   {
-    ...{ name: 'an answer that is not complete yet', retry: policy({ codes: [503] }), expected: '200 ok', tries: 2 },
+    ...{ name: 'a response that is not complete yet', retry: policy({ codes: [503] }), expected: '200 ok', tries: 2 },
     answers: ['HTTP/1.1 503 Any\r\nContent-Length: 100\r\n\r\nhalf', answer(200)],
   },
 ];
@@ -156,13 +163,13 @@ t.test('connections that cannot be made', async (t) => {
   );
   await new Promise<void>((resolve) => server.listen(later, '127.0.0.1', resolve));
   t.teardown(() => server.close());
-  t.equal(await asked, '200 late', 'tried again until somebody listens');
+  t.equal(await asked, '200 late', 'retried until an endpoint listens');
 
   const never = await serve(t, [await freePort()], policy({ on: ['connect-failure'] }));
   t.match(await ask(never.port), /^503 /);
   t.match(never.finished[0], {
     ...{ flag: 'UF,URX', details: 'upstream_reset_before_response_started{connection_failure}' },
-    failure: { code: 'upstream_connect', message: /and it was the last of 3 tries/ },
+    failure: { code: 'upstream_connect', message: /the last of 3 tries/ },
   });
 });
 
@@ -171,7 +178,7 @@ t.test('bodies', async (t) => {
     const backend = await startScripted(t, answer(503), answer(200));
     return { backend, ...(await serve(t, [backend.port], policy({ codes: [503] }))) };
   };
-  /** In pieces, so that the body does not come with its head. */
+  /** In pieces, so that the body does not arrive with its head. */
   const send = (port: number, head: string, ...pieces: string[]): Promise<string> =>
     new Promise((resolve) => {
       let got = '';
@@ -222,7 +229,7 @@ t.test('the budget: retries do not multiply the load of an upstream that fails',
   let asked = 0;
   const backend = await startBackend(t, (socket) => {
     asked++;
-    // Each first try fails at once, and each second one keeps its retry for as long as the test wants.
+    // Each first try fails at once, and each second one holds its retry for as long as the test needs.
     if (asked <= 6) socket.write(answer(503, 'first'));
     else waiting.push(() => socket.write(answer(200, 'again')));
   });
@@ -233,7 +240,7 @@ t.test('the budget: retries do not multiply the load of an upstream that fails',
     Promise.race(all),
     until(() => pool.describe().overflows['retries'] === 3, 'three not made'),
   ]);
-  t.equal(refused[0], '503 first', 'the last answer is given');
+  t.equal(refused[0], '503 first', 'the last response is passed on');
   for (const one of waiting) one();
   t.same((await Promise.all(all)).toSorted(), [...Array(3).fill('200 again'), ...Array(3).fill('503 first')]);
   t.equal(asked, 9);
@@ -304,7 +311,7 @@ t.test('times', async (t) => {
       details: 'upstream_per_try_timeout',
       failure: { code: 'upstream_per_try_timeout' },
     });
-    t.equal(backend.heads.length, 1, 'nothing was said of resets');
+    t.equal(backend.heads.length, 1, 'the policy does not name resets');
     await until(() => backend.sockets.size === 0, 'its connection to be closed');
   });
   await t.test('and another that is', async (t) => {
@@ -339,7 +346,7 @@ t.test('times', async (t) => {
     });
     t.ok(backend.heads.length > 1, `${backend.heads.length} tries`);
   });
-  await t.test('an answer that does not come to its end is cut', async (t) => {
+  await t.test('a response that does not end in time is cut', async (t) => {
     const begun = 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf';
     for (const [timeouts, code] of [
       [{ requestMs: 80, backendRequestMs: 0 }, 'upstream_response_timeout'],
@@ -361,7 +368,7 @@ t.test('times', async (t) => {
     const { port } = await serve(t, [backend.port], policy({ perTryTimeoutMs: 60 }));
     t.equal(await ask(port), '200 half');
   });
-  await t.test('what is in time is not touched', async (t) => {
+  await t.test('a response in time is unaffected', async (t) => {
     const backend = await startScripted(t, answer(200));
     const { port, finished } = await serve(t, [backend.port], policy({ perTryTimeoutMs: 5000 }), {
       ...{ requestMs: 5000, backendRequestMs: 5000 },

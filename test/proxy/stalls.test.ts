@@ -1,5 +1,5 @@
-// Bytes that wait and that nobody takes: in HTTP/1.1 and by HTTP/2's windows, for a client and for an upstream. A slow reader is
-// not one who does not read.
+// Waiting bytes that are not read: in HTTP/1.1 and by HTTP/2's windows, for a client and for an upstream. A slow reader
+// is not a stalled one.
 
 import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
@@ -15,7 +15,7 @@ import { type Owner, until } from '../fixtures/process.ts';
 // Each waits for ticks, most of the time.
 t.jobs = 5;
 
-/** A mesh in front of an app that answers without end, or with 100,000 bytes at /some, or reads nothing at /deaf. */
+/** A mesh in front of an app that responds without end, or with 100,000 bytes at /some, or reads nothing at /deaf. */
 async function start(t: Owner, streamStall = '300ms') {
   const open = new Set<ServerResponse>();
   const app = createServer((req, res) => {
@@ -51,7 +51,7 @@ t.test('a client in HTTP/1.1 that reads nothing', { buffered: true }, async (t) 
   stuck.on('error', () => {}).pause();
   t.teardown(() => stuck.destroy());
   t.match(await stalledOf(mesh, 'web'), { protocol: 'HTTP/1.1', response_flags: 'SI', reason: /client took none/ });
-  await until(() => open() === 0, 'the app to be told');
+  await until(() => open() === 0, 'the app to be notified');
 });
 
 t.test('a client in HTTP/2 that does not read its socket', { buffered: true }, async (t) => {
@@ -73,10 +73,10 @@ t.test('a peer that opens no window', { buffered: true }, async (t) => {
   const frames = await speak(mesh.inPort, mesh.authority, peer, bytes, (all) => all.some(({ type }) => type === 3));
   t.notOk(frames.some(({ type, payload }) => type === 0 && payload.length > 0));
   await stalledOf(mesh, 'orders');
-  await until(() => open() === 0, 'the app to be told');
+  await until(() => open() === 0, 'the app to be notified');
 });
 
-t.test('a slow reader is not one who does not read', { buffered: true }, async (t) => {
+t.test('a slow reader is not a stalled one', { buffered: true }, async (t) => {
   const { mesh } = await start(t);
   const parts: Buffer[] = [];
   const slow = connect(mesh.outPort, '127.0.0.1');
@@ -87,7 +87,7 @@ t.test('a slow reader is not one who does not read', { buffered: true }, async (
   const frames = () => framesOf(Buffer.concat(parts));
   const isCut = (): boolean => frames().some(({ type }) => type === 3);
   const got = () => frames().reduce((sum, { type, payload }) => sum + (type === 0 ? payload.length : 0), 0);
-  // A little between any two of the looks that it takes to be cut.
+  // A little between any two of the checks that it takes to be cut.
   for (let wanted = 100; wanted <= 400; wanted += 100) {
     slow.write(frame(8, 0, 1, [0, 0, 0, 100]));
     await until(() => got() === wanted || isCut(), `${wanted} bytes`);

@@ -1,15 +1,15 @@
-// Hostile requests through the running proxy, in front of a backend that records every byte: what is refused never
-// arrives, and nothing is read behind it.
+// Hostile requests through the running proxy, in front of a backend that records every byte: a refused request never
+// arrives, and nothing after it is read.
 
 import t from 'tap';
 import { codes } from '../../cert-agent/base/errors.ts';
 import { requestVectors as vectors } from '../fixtures/codec.ts';
 import { asArrived, exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 
-t.test('what the codec refuses', async (t) => {
+t.test('requests that the codec refuses', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
   const mesh = await startMesh(t, { app: backend.port });
-  // The codec alone does not know it; the proxy takes it for what it is, HTTP/2.
+  // The codec alone does not know it; the proxy recognises it as HTTP/2.
   const hostile = vectors.filter(({ name, verdict }) => verdict in codes && name !== 'the preface of HTTP/2');
   t.ok(hostile.length > 40);
   for (const { name, bytes, verdict } of hostile) {
@@ -20,18 +20,18 @@ t.test('what the codec refuses', async (t) => {
     );
     const got = await exchangeBytes(mesh.outPort, Buffer.from(smuggled, 'latin1'));
     t.match(got, new RegExp(`^HTTP/1\\.1 ${codes[verdict as keyof typeof codes].status} `), name);
-    t.equal(got.split('HTTP/1.1 ').length, 2, `${name}: one answer, and the connection closes`);
+    t.equal(got.split('HTTP/1.1 ').length, 2, `${name}: one response, and the connection closes`);
     const arrived = backend.received.slice(before).join('');
     t.notMatch(arrived, /smuggled/, `${name}: nothing behind it is served`);
-    // A body that breaks off has begun before it was seen to be wrong; it must not look complete.
-    if (arrived !== '') t.notMatch(arrived, /\r\n0\r\n\r\n$/, `${name}: what arrived is visibly cut`);
+    // A truncated body was already begun when the error was found; it must not look complete.
+    if (arrived !== '') t.notMatch(arrived, /\r\n0\r\n\r\n$/, `${name}: the received part is visibly cut`);
   }
   const records = await mesh.records('web', hostile.length);
   for (const [index, { name, verdict }] of hostile.entries())
     t.equal(records[index]?.['code'], verdict, `${name} is on record`);
 });
 
-t.test('what the codec takes arrives as it was meant, byte by byte', async (t) => {
+t.test('requests that the codec accepts arrive as meant, byte by byte', async (t) => {
   const backend = await startBackend(t, (socket, soFar) => {
     const body = soFar.slice(soFar.indexOf('\r\n\r\n') + 4);
     if (!/transfer-encoding/i.test(soFar) || /(?:^|\r\n)0\r\n(?:[^\r\n]+\r\n)*\r\n$/.test(body))
@@ -43,7 +43,7 @@ t.test('what the codec takes arrives as it was meant, byte by byte', async (t) =
   for (const { name, bytes, arrives } of odd) {
     const before = backend.received.length;
     t.match(await exchangeBytes(mesh.fixedPort, Buffer.from(bytes, 'latin1'), /ok$/), /^HTTP\/1\.1 200 /, name);
-    t.equal(asArrived(backend.received.slice(before)), arrives, `${name}: what arrives`);
+    t.equal(asArrived(backend.received.slice(before)), arrives, `${name}: the received bytes`);
   }
 });
 

@@ -1,4 +1,4 @@
-// TCP through two sidecars: bytes are bytes, a half-close is a half-close, policy is asked once per connection.
+// TCP through two sidecars: bytes are bytes, a half-close is a half-close, policy is evaluated once per connection.
 
 import { connect } from 'node:net';
 import t from 'tap';
@@ -48,7 +48,7 @@ t.test('an idle stream ends', async (t) => {
   const socket = connect(mesh.outPort, '127.0.0.1', () => socket.write('x'));
   socket.on('error', () => {});
   await new Promise((resolve) => socket.once('close', resolve));
-  // Both sides have the same limit; whoever looks first ends it for both.
+  // Both sides have the same limit; the first to check ends it for both.
   const records = [...(await mesh.records('web', 1)), ...(await mesh.records('orders', 1))];
   t.ok(
     records.some(

@@ -1,5 +1,5 @@
-// RequestAuthentication on a running sidecar: what the caller is told, what the app gets, and what becomes of requests in
-// flight when their token ends or its keys go.
+// RequestAuthentication on a running sidecar: the response for the client, the request for the app, and what happens to
+// requests in flight when their token expires or its keys go.
 
 import { text } from 'node:stream/consumers';
 import { connect as connectTls } from 'node:tls';
@@ -17,7 +17,7 @@ spec:
     - ${rule}
 `;
 
-/** Only who has a token, and may write only as a clerk. */
+/** Only clients with a token, and only clerks may write. */
 const tokensOnly = `
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -42,7 +42,7 @@ async function start(t: Owner, rule: string, policy = tokensOnly): Promise<{ mes
 
 const ask = (mesh: Mesh, line: string, fields = '', body = ''): Promise<string> =>
   exchangeBytes(mesh.outPort, `${line} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n${fields}\r\n${body}`);
-/** Straight to the inbound port, as a peer that is no sidecar of ours. */
+/** Straight to the inbound port, as a peer without our sidecar. */
 function asPeer(mesh: Mesh, bytes: string): Promise<string> {
   const { chainPem: cert, keyPem: key } = mesh.web;
   const socket = connectTls({
@@ -110,7 +110,7 @@ t.test('none, good, wrong and not for us', async (t) => {
   for (const token of [good, clerk, old]) t.notOk(written.includes(token.split('.')[2]!), 'no token is on record');
 });
 
-t.test('what the app gets: no token, the claims that it is to see, and nothing that the caller claims', async (t) => {
+t.test('the app gets no token, the configured claims, and nothing that the client claims', async (t) => {
   const key = await createKey('k');
   const rule = `${inline(key).slice(0, -1)}, fromHeaders: [{ name: x-token, prefix: "t " }], fromParams: [tok], fromCookies: [sess], outputPayloadToHeader: x-payload, outputClaimToHeaders: [{ header: x-user, claim: sub }, { header: x-deep, claim: a.b }, { header: x-none, claim: nothing }, { header: x-evil, claim: evil }] }`;
   const { mesh, received } = await start(t, rule, allowAll);
@@ -141,7 +141,7 @@ t.test('what the app gets: no token, the claims that it is to see, and nothing t
     mesh,
     `GET / HTTP/1.1\r\nHost: orders\r\nConnection: close, x-user, x-other\r\nX-Other: 1\r\nX-Token: t ${token}\r\n\r\n`,
   );
-  t.match(received(), /\r\nx-user: ann\r\n/, 'and nobody can have ours taken for a field of his hop');
+  t.match(received(), /\r\nx-user: ann\r\n/, 'and no client can declare ours a hop-by-hop field');
   t.notMatch(received(), /x-other/i);
 });
 
@@ -164,7 +164,7 @@ t.test('keys that must be fetched first: the request waits with its body, a refu
   const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
   const body = `${'x'.repeat(300_000)}body!`;
   const answer = ask(mesh, 'POST /', `${bearer(token)}Content-Length: ${body.length}\r\n`, body);
-  await until(() => issuer.asked.length === 1, 'the keys to be asked for');
+  await until(() => issuer.asked.length === 1, 'the keys to be fetched');
   release();
   t.match(await answer, /^HTTP\/1\.1 200 /);
   t.ok(received().endsWith(body), 'the whole body has arrived');
@@ -175,7 +175,7 @@ t.test('keys that must be fetched first: the request waits with its body, a refu
   t.match(metrics, /sallyport_jwks_keys\{issuer="iss\.test"\} 1/);
 });
 
-t.test('an issuer that is down refuses its tokens, and nobody else', async (t) => {
+t.test('while an issuer is down only its tokens are refused', async (t) => {
   const key = await createKey('k');
   const { mesh } = await start(t, '{ issuer: iss.test, jwksUri: "http://127.0.0.1:1/keys" }', allowAll);
   const token = await sign(key, { iss: 'iss.test', sub: 'ann' });
@@ -183,12 +183,12 @@ t.test('an issuer that is down refuses its tokens, and nobody else', async (t) =
   t.match(await ask(mesh, 'GET /'), /^HTTP\/1\.1 200 /);
   const body = 'x'.repeat(3_000_000);
   const big = await ask(mesh, 'POST /big', `${bearer(token)}Content-Length: ${body.length}\r\n`, body);
-  t.match(big, /^HTTP\/1\.1 401 /, 'with a body that nobody reads');
+  t.match(big, /^HTTP\/1\.1 401 /, 'with a body that is not read');
   const metrics = await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/stats/prometheus`)).text();
-  t.match(metrics, /^sallyport_held_bytes 0$/m, 'and that nobody keeps');
+  t.match(metrics, /^sallyport_held_bytes 0$/m, 'and not kept');
   t.ok(
     mesh.lines.some(({ code }) => code === 'jwks_unavailable'),
-    'and it is said',
+    'and it is logged',
   );
 });
 

@@ -1,5 +1,5 @@
-// A user behind a gateway, as the next sidecar sees him: what policy goes by, what the app gets, whom nobody believes, and
-// what becomes of requests in flight when the gateway's word no longer counts.
+// A user behind a gateway, as the next sidecar sees them: what policy evaluates, what the app gets, which peers are not
+// trusted, and what happens to requests in flight when the gateway is no longer trusted.
 
 import { createHmac, createPublicKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -33,7 +33,7 @@ import {
 
 const otherId = 'spiffe://demo.test/ns/edge/sa/other';
 
-/** Clerks through the gateway may all; who is known to any gateway may read; anybody may ask for /open. */
+/** Clerks through the gateway may do everything; users known to any gateway may read; /open is open to all. */
 const clerks = `
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -53,16 +53,16 @@ interface Scene {
   readonly mesh: Mesh;
   readonly backend: Backend;
   readonly gateway: Credential;
-  /** Asks with one field more than it needs. */
+  /** Sends a request with one extra field. */
   ask(by: Credential | undefined, path: string, ...fields: string[]): Promise<string>;
-  /** Sends bytes to `orders`, of a request that is not as simple. */
+  /** Sends bytes to `orders`, for requests that are less simple. */
   send(by: Credential, bytes: string): Promise<string>;
-  /** The same as the app of `web`, through its own sidecar. */
+  /** The same, as the app of `web`, through its own sidecar. */
   leave(bytes: string): Promise<string>;
   received(): string;
-  /** Answers what asked for /wait. */
+  /** Answers the requests for /wait. */
   release(): void;
-  /** From here on `records` are those of what is asked. */
+  /** From here on `records` are those of the new requests. */
   begin(): void;
   records(count: number): Promise<Record<string, unknown>[]>;
 }
@@ -80,7 +80,7 @@ async function start(t: Owner, { policy = clerks, yaml = `gateways: [${gatewayId
   const gateway = await createCredential(mesh.authority, gatewayId);
   const head = (path: string, fields: readonly string[]): string =>
     `GET ${path} HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n${fields.map((one) => `${one}\r\n`).join('')}\r\n`;
-  // Each is on record, in the end.
+  // Each is recorded, in the end.
   let asked = 0;
   let before = 0;
   const send = async (by: Credential | undefined, bytes: string): Promise<string> => {
@@ -110,7 +110,7 @@ async function start(t: Owner, { policy = clerks, yaml = `gateways: [${gatewayId
 
 const txn = (token: string): string => `Txn-Token: ${token}`;
 
-/** Until a request of this path is in flight. */
+/** Until a request for this path is in flight. */
 const inFlight = (mesh: Mesh, count: number): Promise<unknown> =>
   until(async () => {
     const list = (await (await fetch(`http://127.0.0.1:${mesh.inAdmin}/connections`)).json()) as { inFlight: number }[];
@@ -129,7 +129,7 @@ async function counts(): Promise<Record<string, number>> {
   );
 }
 
-// Two pairs of sidecars, side by side, for all that can share one. What counts the same metric is in one of them.
+// Two pairs of sidecars, side by side, for all tests that can share one. Tests of the same metric share one of them.
 t.jobs = 2;
 
 t.test('believed, and found lying', { buffered: true }, async (t) => {
@@ -141,7 +141,10 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
     const signToken = createTokenSigner(new LiveCell(identityOf(mesh.authority, gateway)));
     const clerk = signToken(userWith({ groups: ['clerks'], scope: 'a b' }), ordersId);
     t.match(await ask(gateway, '/pay', txn(clerk)), /^HTTP\/1\.1 200 /);
-    t.ok(received().includes(`\r\nTxn-Token: ${clerk}\r\n`), 'the token is for this workload, and goes on as it came');
+    t.ok(
+      received().includes(`\r\nTxn-Token: ${clerk}\r\n`),
+      'the token is for this workload, and is passed on unchanged',
+    );
     t.match(await ask(gateway, '/pay', txn(clerk)), /^HTTP\/1\.1 200 /, 'and again, remembered');
     t.match(await ask(gateway, '/ann', txn(signToken(userWith({}), ordersId))), /^HTTP\/1\.1 200 /);
     t.match(await ask(gateway, '/ann', txn(signToken(userWith({ sub: 'bob' }), ordersId))), /^HTTP\/1\.1 403 /);
@@ -159,7 +162,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
     ]);
   });
 
-  await t.test('each lie is refused, and the caller is not told which it was', async (t) => {
+  await t.test('each forgery is refused, and the client is not told why', async (t) => {
     scene.begin();
     const { mesh, backend, gateway, ask } = scene;
     const { authority } = mesh;
@@ -176,10 +179,14 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
     const good = forge(gateway);
     const cases: [string, string[], RegExp][] = [
       ['expired', [txn(forge(gateway, { claims: { iat: seconds - 60, exp: seconds - 1 } }))], /it has expired/],
-      ['61 s', [txn(forge(gateway, { claims: { iat: seconds, exp: seconds + 61 } }))], /it is made for 61 s/],
+      ['61 s', [txn(forge(gateway, { claims: { iat: seconds, exp: seconds + 61 } }))], /its lifetime is 61 s/],
       ['for another workload', [txn(forge(gateway, { claims: { aud: otherId } }))], /it is not for \S+orders alone/],
-      ['of another gateway', [txn(forge(gateway, { claims: { iss: otherId } }))], /of another issuer than the peer/],
-      ['of another workload that says it is the gateway', [txn(forge(another))], /it is signed by \S+other/],
+      [
+        'of another gateway',
+        [txn(forge(gateway, { claims: { iss: otherId } }))],
+        /its issuer is not the peer that presented it/,
+      ],
+      ['of another workload that claims to be the gateway', [txn(forge(another))], /it is signed by \S+other/],
       [
         'another trust domain',
         [txn(forge(await createCredential(elsewhere, 'spiffe://other.test/g')))],
@@ -187,7 +194,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
       ],
       ['a CA of the same name', [txn(forge(await createCredential(namesake, gatewayId)))], /no valid path leads from/],
       ['self-signed', [txn(forge(gateway, { chain: [namesake.root] }))], /not an X509-SVID/],
-      ['no x5c', [txn(forge(gateway, { header: { x5c: undefined } }))], /no list of 1 to 8/],
+      ['no x5c', [txn(forge(gateway, { header: { x5c: undefined } }))], /not a list of 1 to 8/],
       [
         'alg none',
         [
@@ -210,17 +217,17 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
             }),
           ),
         ],
-        /its algorithm is not the one of its leaf's key/,
+        /its algorithm does not match the key of its leaf/,
       ],
       ['ES256 with an RSA leaf', [txn(forge(rsa, { signature: (text) => ecdsa(text, gateway.key) }))], /\(RS256\)/],
       ['another type', [txn(forge(gateway, { header: { typ: 'JWT' } }))], /its type is not/],
       ['crit', [txn(forge(gateway, { header: { crit: ['exp'] } }))], /it has 'crit'/],
-      ['garbage', [txn('x')], /it is not three parts/],
-      ['an empty field', [txn('')], /it is not three parts/],
-      ['too long', [txn(forge(gateway, { claims: { text: 'x'.repeat(8000) } }))], /8192 are read/],
-      ['two fields', [txn(good), txn(good)], /the request has several, or one of another spelling/],
+      ['garbage', [txn('x')], /it does not have three parts/],
+      ['an empty field', [txn('')], /it does not have three parts/],
+      ['too long', [txn(forge(gateway, { claims: { text: 'x'.repeat(8000) } }))], /the limit is 8192/],
+      ['two fields', [txn(good), txn(good)], /the request has several tokens, or one in another spelling/],
       ['two fields of two spellings', [txn(good), `Txn_Token: ${good}`], /the request has several/],
-      ['one field of another spelling', [`Txn_Token: ${good}`], /one of another spelling/],
+      ['one field of another spelling', [`Txn_Token: ${good}`], /one in another spelling/],
     ];
     const before = await counts();
     const seen = backend.received.length;
@@ -326,7 +333,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
     t.match(
       last,
       { request_auth_principal: `${gatewayId}/ann` },
-      'without RequestAuthentication it is the gateway’s word again',
+      'without RequestAuthentication the assertion of the gateway counts again',
     );
   });
 });
@@ -335,7 +342,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
   const permissive = `---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: { name: shop, namespace: shop }\nspec: { mtls: { mode: PERMISSIVE } }\n`;
   const scene = await start(t, { policy: `${clerks}${permissive}` });
 
-  await t.test('from whom it is not taken it is removed, good or not', async (t) => {
+  await t.test('from untrusted peers it is removed, valid or not', async (t) => {
     scene.begin();
     const { mesh, gateway, ask, received } = scene;
     const another = await createCredential(mesh.authority, otherId);
@@ -344,11 +351,11 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
     const before = await counts();
     const strangers: [string, Credential | undefined, string][] = [
       ['stolen', another, token],
-      ['signed by himself', another, own],
+      ['signed by the peer itself', another, own],
       ['in plaintext', undefined, token],
     ];
     for (const [name, by, said] of strangers) {
-      t.match(await ask(by, '/read', txn(said)), /^HTTP\/1\.1 403 /, `${name}: nobody is known by it`);
+      t.match(await ask(by, '/read', txn(said)), /^HTTP\/1\.1 403 /, `${name}: it authenticates no user`);
       for (const field of [txn(said), `txn_token: ${said}`, `TXN-TOKEN: ${said}`, txn('garbage')]) {
         t.match(await ask(by, '/open', field, 'X-Kept: 1'), /^HTTP\/1\.1 200 /, `${name}: it is not looked at`);
         t.notMatch(received(), /txn.token/i, `${name}: the app does not see it`);
@@ -357,7 +364,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
     }
     t.equal((await counts())['untrusted_peer'], before['untrusted_peer']! + 15);
 
-    await t.test('nor behind the body, whoever sends it', async (t) => {
+    await t.test('nor in trailers, from any peer', async (t) => {
       const trailers = `Txn-Token: ${token}\r\nTxn_Token: ${token}\r\nX-Last: 1\r\n\r\n`;
       const chunked = `POST /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: txn-token, x-last\r\n`;
       for (const field of ['', `${txn(token)}\r\n`]) {
@@ -368,7 +375,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
       }
     });
 
-    await t.test('nor what our own app sends on the way out', async (t) => {
+    await t.test('nor outbound from our own app', async (t) => {
       const was = (await counts())['own_app']!;
       const line = 'GET /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n';
       t.match(await scene.leave(`${line}${txn(token)}\r\nX-Kept: 1\r\n\r\n`), /^HTTP\/1\.1 200 /);
@@ -378,14 +385,14 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
     });
   });
 
-  await t.test('without gateways in sidecar.yaml nobody is believed', async (t) => {
+  await t.test('without gateways in sidecar.yaml no peer is trusted', async (t) => {
     const { gateway, ask, received } = await start(t, { yaml: '' });
     t.match(await ask(gateway, '/pay', txn(forge(gateway))), /^HTTP\/1\.1 403 /);
     t.match(await ask(gateway, '/open', txn(forge(gateway))), /^HTTP\/1\.1 200 /);
     t.notMatch(received(), /txn-token/i);
   });
 
-  await t.test('in flight: the token may end, what the gateway went by may not', async (t) => {
+  await t.test('in flight: the token may expire, the credential of the user may not', async (t) => {
     scene.begin();
     const { mesh, gateway, ask, release } = scene;
     const soon = Math.floor(Date.now() / 1000) + 2;
@@ -399,7 +406,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
     t.match(await outlived, /^HTTP\/1\.1 200 /, 'a stream lasts longer than the minute in which it may begin');
   });
 
-  await t.test('in flight: a gateway that is no longer named takes its claims with it', async (t) => {
+  await t.test('in flight: the claims of a gateway that is no longer trusted are dropped', async (t) => {
     scene.begin();
     const { mesh, gateway, ask, release } = scene;
     const asClerk = ask(gateway, '/wait', txn(forge(gateway)));
@@ -409,7 +416,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
     writeFileSync(file, readFileSync(file, 'utf8').replace(/^gateways: .*$/m, `gateways: [${otherId}]`));
     t.match(await asClerk, /^HTTP\/1\.1 403 .*RBAC: access denied$/s);
     release();
-    t.match(await asAnybody, /^HTTP\/1\.1 200 /, 'policy is asked again, without them');
+    t.match(await asAnybody, /^HTTP\/1\.1 200 /, 'policy is evaluated again, without them');
     t.match(await scene.records(2), [
       { code: 'policy_denied', request_auth_principal: null },
       { response_code: 200, request_auth_principal: null },
@@ -417,7 +424,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
   });
 });
 
-t.test('on the gateway’s own side: what it knows is put there, in place of what the caller claims', async (t) => {
+t.test('at the gateway: its own assertion replaces what the client claims', async (t) => {
   const authority = await createAuthority('demo.test');
   const identity = identityOf(authority, await createCredential(authority, gatewayId));
   const signToken = createTokenSigner(new LiveCell(identity));
@@ -442,13 +449,13 @@ t.test('on the gateway’s own side: what it knows is put there, in place of wha
     told.fields.names.map(({ lower }) => lower),
     ['x-kept', 'txn-token'],
   );
-  t.strictSame(withoutTaken(told, addFields(emptyFields, [['Txn-Token', 'x']])).names, [], 'and not behind the body');
+  t.strictSame(withoutTaken(told, addFields(emptyFields, [['Txn-Token', 'x']])).names, [], 'and not in trailers');
   const orders = identityOf(authority, await createCredential(authority, ordersId));
   t.match(verifyTransactionToken(told.fields.values[1]!, gatewayId, orders, Date.now()), {
     auth: { principal: `${gatewayId}/robot`, claims: { txn: 'r-9', auth: { method: 'apiKey' } } },
   });
   for (const [name, known] of [
-    ['nobody was asked', { route }],
+    ['no method authenticated the user', { route }],
     ['there is no route', { authMethod: 'apiKey', clientId: 'robot' }],
     [
       'the upstream has no identity',

@@ -1,5 +1,5 @@
-// HTTP/1.1 on one side and HTTP/2 on the other, both ways round, with clients and servers of others: node:http2, curl and
-// nghttp. What a request says does not change with how it is written.
+// HTTP/1.1 on one side and HTTP/2 on the other, in both directions, with foreign clients and servers: node:http2, curl
+// and nghttp. The meaning of a request does not depend on its encoding.
 
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,7 +15,10 @@ import t from 'tap';
 import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 import { type Owner, startProcess } from '../fixtures/process.ts';
 
-/** An app in HTTP/2 by prior knowledge: says what it was sent; `/trailers` has some, `/reset` is reset, `/early` does not wait. */
+/**
+ * An app in HTTP/2 by prior knowledge that reports its request; `/trailers` has some, `/reset` is reset, `/early` does
+ * not wait.
+ */
 async function startHttp2App(t: Owner): Promise<number> {
   const server = createHttp2Server();
   server.on('stream', async (stream: ServerHttp2Stream, fields) => {
@@ -62,7 +65,7 @@ async function ask(
   return { status: Number(head[':status']), body: await text(stream), trailers };
 }
 
-t.test('asked in HTTP/1.1, answered in HTTP/2', async (t) => {
+t.test('request in HTTP/1.1, response in HTTP/2', async (t) => {
   const mesh = await startMesh(t, { app: await startHttp2App(t), protocol: 'http2' });
   const got = (head: string, done: RegExp): Promise<string> => exchangeBytes(mesh.outPort, head, done);
 
@@ -93,13 +96,13 @@ t.test('asked in HTTP/1.1, answered in HTTP/2', async (t) => {
   t.match(
     await got(`POST /early HTTP/1.1\r\nHost: orders\r\nContent-Length: 1000000\r\n\r\n${'x'.repeat(1000)}`, /too much/),
     /^HTTP\/1\.1 413 [\s\S]*\r\nConnection: close\r\n/,
-    'an answer before the end of the body',
+    'a response before the end of the body',
   );
   const [record] = (await mesh.records('orders', 7)).filter((one) => one['path'] === '/reset');
   t.match(record, { response_flags: 'UR', code: 'upstream_reset' });
 });
 
-t.test('asked in HTTP/2, answered in HTTP/1.1', async (t) => {
+t.test('request in HTTP/2, response in HTTP/1.1', async (t) => {
   const app = createServer(async (req, res) => {
     const body = await text(req);
     if (req.url === '/trailers') {
@@ -133,13 +136,13 @@ t.test('asked in HTTP/2, answered in HTTP/1.1', async (t) => {
   });
   t.match(JSON.parse((await ask(session, { ':method': 'PUT', ':path': '/' }, 'sent')).body), { body: 'sent' });
   t.match(await ask(session, { ':path': '/trailers' }), { body: 'body', trailers: { 'x-sum': 'abc' } });
-  t.test('an answer that is cut is reset', async (t) => {
+  t.test('a truncated response is reset', async (t) => {
     const stream = session.request({ ':authority': 'orders', ':path': '/cut' });
     stream.resume();
     const [error] = (await once(stream, 'error')) as [Error];
     t.match(error.message, /INTERNAL_ERROR/);
   });
-  t.test('nobody of that name', async (t) => {
+  t.test('an unknown host', async (t) => {
     t.match(await ask(session, { ':authority': 'nobody', ':path': '/' }), { status: 404 });
   });
 });

@@ -1,4 +1,4 @@
-// WebSocket where one side speaks HTTP/2 (RFC 8441) and where both do, and CONNECT: policy first, then bytes.
+// WebSocket with HTTP/2 on one side (RFC 8441) and on both, and CONNECT: policy first, then bytes.
 
 import { once } from 'node:events';
 import { connect, createServer, type ServerHttp2Stream } from 'node:http2';
@@ -7,7 +7,7 @@ import { acceptOf } from '../../sidecar/protocol/websocket.ts';
 import { exchangeBytes, startBackend, startMesh } from '../fixtures/mesh.ts';
 import type { Owner } from '../fixtures/process.ts';
 
-/** An app in HTTP/1.1 that accepts whoever asks with a key, and echoes. */
+/** An app in HTTP/1.1 that accepts every client with a key, and echoes. */
 const upgradingApp = (t: Owner) =>
   startBackend(t, (socket, soFar) => {
     const key = /\r\nsec-websocket-key: (\S+)\r\n/i.exec(soFar)?.[1];
@@ -20,7 +20,7 @@ const upgradingApp = (t: Owner) =>
     else socket.write(`echo ${soFar.slice(end)}`);
   });
 
-/** An app in HTTP/2 that takes extended CONNECT and echoes, or does not know it. */
+/** An app in HTTP/2 that accepts extended CONNECT and echoes, or does not support it. */
 async function streamingApp(t: Owner, enableConnectProtocol: boolean): Promise<number> {
   const server = createServer({ settings: { enableConnectProtocol } });
   server.on('stream', (stream: ServerHttp2Stream, fields) => {
@@ -47,7 +47,7 @@ const extended = { ':method': 'CONNECT', ':protocol': 'websocket', ':authority':
 const upgrade = (path: string): string =>
   `GET ${path} HTTP/1.1\r\nHost: orders\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`;
 
-t.test('asked in HTTP/2, the app in HTTP/1.1', async (t) => {
+t.test('the client in HTTP/2, the app in HTTP/1.1', async (t) => {
   const app = await upgradingApp(t);
   const mesh = await startMesh(t, { app: app.port });
   const client = await session(t, mesh.outPort);
@@ -57,7 +57,7 @@ t.test('asked in HTTP/2, the app in HTTP/1.1', async (t) => {
   const [head] = (await once(stream, 'response')) as [Record<string, unknown>];
   t.equal(head[':status'], 200);
   t.equal(head['sec-websocket-accept'], undefined);
-  t.equal(String((await once(stream, 'data'))[0]), 'echo first', 'what came before the 200 is not lost');
+  t.equal(String((await once(stream, 'data'))[0]), 'echo first', 'bytes from before the 200 are not lost');
   t.match(app.received.join(''), /^GET \/chat HTTP\/1\.1\r\n/);
   stream.end();
   await once(stream, 'close');
@@ -68,7 +68,7 @@ t.test('asked in HTTP/2, the app in HTTP/1.1', async (t) => {
     bytes_received: 5,
   });
 
-  t.test('an app that answers another key is not believed', async (t) => {
+  t.test('an app that returns a wrong key is refused', async (t) => {
     const wrong = client.request({ ...extended, ':path': '/wrong' });
     const [answer] = (await once(wrong, 'response')) as [Record<string, unknown>];
     t.equal(answer[':status'], 502);
@@ -88,7 +88,7 @@ t.test('asked in HTTP/2, the app in HTTP/1.1', async (t) => {
   });
 });
 
-t.test('asked in HTTP/1.1, the app in HTTP/2', async (t) => {
+t.test('the client in HTTP/1.1, the app in HTTP/2', async (t) => {
   const mesh = await startMesh(t, { app: await streamingApp(t, true), protocol: 'http2' });
   const got = await exchangeBytes(mesh.outPort, `${upgrade('/chat')}hello`, /hello$/);
   t.match(got, /^HTTP\/1\.1 101 Switching Protocols\r\n/);
@@ -130,7 +130,7 @@ t.test('CONNECT, to an upstream by its name', async (t) => {
   t.match(
     opened,
     /^HTTP\/1\.1 200 Connection Established\r\n\r\n/,
-    'the tunnel leads to the peer, who judges what comes',
+    'the tunnel leads to the peer, which evaluates its requests',
   );
   t.match(
     await exchangeBytes(http.outPort, 'CONNECT nobody:80 HTTP/1.1\r\nHost: nobody:80\r\n\r\n', /no route$/),
@@ -153,7 +153,7 @@ t.test('CONNECT, to an upstream by its name', async (t) => {
 t.test('CONNECT on the way in is a hole in every policy, and refused', async (t) => {
   const app = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'));
   const mesh = await startMesh(t, { app: app.port });
-  // Through a bare tunnel to the peer, what is said there is said to its port.
+  // Bytes in a bare tunnel to the peer go to the peer's port.
   const got = await exchangeBytes(
     mesh.outPort,
     'CONNECT orders:80 HTTP/1.1\r\nHost: a:1\r\n\r\nCONNECT orders:8080 HTTP/1.1\r\nHost: orders:8080\r\n\r\n',

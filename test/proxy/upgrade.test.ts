@@ -1,5 +1,5 @@
-// WebSocket is the only protocol that a connection may become, and only after the app's own 101. Every other upgrade,
-// h2c above all, is dropped: a connection that leaves HTTP/1.1 leaves the sight of policy.
+// WebSocket is the only protocol that a connection may switch to, and only after the app's own 101. Every other
+// upgrade, h2c above all, is dropped: policy cannot see a connection that leaves HTTP/1.1.
 
 import { createHash } from 'node:crypto';
 import { connect } from 'node:net';

@@ -1,5 +1,5 @@
-// Why, what would have been, and who called what: decision ids, explanations on the admin port, policies on trial, learn
-// mode. Nothing of it reaches the caller.
+// Explanations, dry runs and learned calls: decision ids, explanations on the admin port, dry-run policies, learn mode.
+// None of it reaches the client.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -77,15 +77,15 @@ t.test('a refusal is explained by its id, and its id only reaches the caller whe
   t.match(await page(mesh, '/denials'), [{ request: 'GET /orders/1' }, { id, request: 'POST /orders/1' }]);
   const unknown = await runSallyport(t, ['why', 'nothing-1-1-1', ...admin]);
   t.equal(unknown.code, 1);
-  t.match(unknown.stderr, /no refusal nothing-1-1-1 is kept/);
+  t.match(unknown.stderr, /no refusal with the id nothing-1-1-1 is known/);
   t.match(
     await ask(mesh, 'GET /orders/1'),
     /^HTTP\/1\.1 200 .*x-sallyport-decision: \S+/s,
-    'what is allowed has one as well',
+    'an allowed request has one as well',
   );
 });
 
-t.test('by default no answer names its decision', async (t) => {
+t.test('by default no response names its decision', async (t) => {
   const mesh = await start(t, reads);
   t.notMatch(await ask(mesh, 'POST /orders/1'), /x-sallyport/);
 });
@@ -97,7 +97,7 @@ t.test('decision ids are of one request each, also of many on one connection', a
   t.equal(new Set(ids).size, 30);
 });
 
-t.test('a policy on trial is never enforced, and told of beside what is', async (t) => {
+t.test('a dry-run policy is never enforced, and reported beside the enforced ones', async (t) => {
   const mesh = await start(
     t,
     `${allowAll}---${onTrial('{ action: DENY, rules: [{ to: [{ operation: { paths: ["/old*"] } }] }] }')}`,
@@ -145,7 +145,7 @@ t.test('a policy on trial is never enforced, and told of beside what is', async 
   t.match(await ask(mesh, 'GET /b'), /^HTTP\/1\.1 200 /);
 });
 
-t.test("'no ALLOW would match' is told as such", async (t) => {
+t.test("'no ALLOW would match' is reported as such", async (t) => {
   const mesh = await start(
     t,
     onTrial('{ rules: [{ to: [{ operation: { methods: [PUT] } }] }] }'),

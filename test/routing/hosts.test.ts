@@ -1,4 +1,4 @@
-// Host names: which match which, what two have in common, which listener a Host means.
+// Host names: which match which, what two have in common, which listener a Host selects.
 
 import t from 'tap';
 import { hostMatches, hostOf, intersectHosts, patternsFor } from '../../sidecar/routing/hosts.ts';
@@ -66,7 +66,7 @@ for (const [host, expected] of listeners)
     t.equal(table.listenerFor(host), expected);
     const name = hostOf(host);
     if (name.length > 253) return;
-    // The patterns are those that match, no more and no fewer.
+    // The patterns are exactly those that match.
     for (const pattern of ['*.example.com', 'www.example.com', '*.deep.example.com', '*'])
       t.equal(patternsFor(name).includes(pattern), hostMatches(pattern, name), pattern);
   });

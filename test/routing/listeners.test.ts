@@ -1,4 +1,4 @@
-// What Gateways and their listeners are told, by the standard's conditions and reasons: a table of cases, each alone.
+// The status of Gateways and their listeners, with the standard's conditions and reasons: a table of cases, each alone.
 
 import t from 'tap';
 import { formatPem } from '../../cert-agent/identity/bundle.ts';
@@ -95,7 +95,7 @@ const cases: Readonly<Record<string, Case>> = {
   'a certificate of another kind': {
     documents: gateway(https('{ kind: ConfigMap, name: cert }')) + tlsSecret('cert', good),
     said: { 'Gateway shop/g web': unresolved('InvalidCertificateRef') },
-    message: ['Gateway shop/g web', 'ResolvedRefs', /ConfigMap shop\/cert is no Secret/],
+    message: ['Gateway shop/g web', 'ResolvedRefs', /ConfigMap shop\/cert is not a Secret/],
   },
   'a Secret without certificate': {
     documents: gateway(https('{ name: cert }')) + secret('cert', { 'tls.crt': 'nothing', 'tls.key': good.keyPem }),
@@ -139,7 +139,7 @@ const cases: Readonly<Record<string, Case>> = {
     message: [
       'Gateway shop/g web',
       'ResolvedRefs',
-      /^no ReferenceGrant in certs lets Gateways of shop refer to Secret cert$/,
+      /^no ReferenceGrant in certs allows Gateways of shop to refer to Secret cert$/,
     ],
   },
   'a Secret of another namespace, granted': {
@@ -157,7 +157,7 @@ const cases: Readonly<Record<string, Case>> = {
     documents: gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { kinds: [{ kind: TCPRoute }] } }'),
     said: { 'Gateway shop/g web': unresolved('InvalidRouteKinds', ' 0') },
   },
-  'a kind of nobody beside one that is served': {
+  'an unknown kind beside a supported one': {
     documents: gateway(
       '{ name: web, port: 80, protocol: HTTP, allowedRoutes: { kinds: [{ kind: NoRoute }, { kind: HTTPRoute }] } }',
     ),
@@ -274,7 +274,7 @@ const cases: Readonly<Record<string, Case>> = {
       ],
     },
   },
-  'certificates that are not asked of everybody': {
+  'certificates that are not required of every client': {
     documents:
       gateway(
         https('{ name: cert }'),
@@ -343,10 +343,10 @@ const cases: Readonly<Record<string, Case>> = {
     documents: gateway(http, ', addresses: [{ type: IPAddress }]'),
     said: { 'Gateway shop/g': fine },
   },
-  'parameters of a kind that nobody knows': {
+  'parameters of an unknown kind': {
     documents: gateway(http, ', infrastructure: { parametersRef: { group: a.test, kind: Thing, name: x } }'),
     said: { 'Gateway shop/g': invalid('InvalidParameters') },
-    message: ['Gateway shop/g', 'Accepted', /Thing x is nothing known here/],
+    message: ['Gateway shop/g', 'Accepted', /Thing x is not supported/],
   },
   'a certificate for backends': {
     documents: gateway(http, ', tls: { backend: { clientCertificateRef: { name: x } } }'),
@@ -436,32 +436,35 @@ for (const [name, { documents, options, said, message }] of Object.entries(cases
   });
 }
 
-t.test('a rotation that is half done: what was served goes on, and the status says what is wrong', async (t) => {
-  const documents = gateway(https('{ name: cert }'));
-  const certificates = { 'shop/cert': { certificate: good.chainPem, key: good.keyPem } };
-  const first = planOf(documents, { certificates });
-  const half = { 'shop/cert': { certificate: other.chainPem, key: good.keyPem } };
-  const second = planOf(documents, { certificates: half, last: first.plan });
-  t.match(second.said['Gateway shop/g web'], [
-    'Accepted=True Accepted',
-    /./,
-    'ResolvedRefs=False InvalidCertificateRef',
-    'Programmed=True Programmed',
-  ]);
-  t.equal(second.plan.attachments.gateways[0]?.listeners[0]?.certificates[0]?.certificate, good.chainPem);
-  const third = planOf(documents, { certificates: { 'shop/cert': { certificate: '', key: '' } }, last: second.plan });
-  t.match(third.said['Gateway shop/g web']?.[3], 'Programmed=True Programmed');
-  const later = planOf(documents, { certificates: half, last: third.plan, now: Date.now() + 25 * 3_600_000 });
-  t.strictSame(later.said['Gateway shop/g web'], unresolved('InvalidCertificateRef'), 'but not past its end');
-  const gone = planOf(documents, { last: third.plan });
-  t.strictSame(
-    gone.said['Gateway shop/g web'],
-    unresolved('InvalidCertificateRef'),
-    'nor when its Secret is taken away',
-  );
-});
+t.test(
+  'a rotation that is half done: the old certificate stays in use, and the status says what is wrong',
+  async (t) => {
+    const documents = gateway(https('{ name: cert }'));
+    const certificates = { 'shop/cert': { certificate: good.chainPem, key: good.keyPem } };
+    const first = planOf(documents, { certificates });
+    const half = { 'shop/cert': { certificate: other.chainPem, key: good.keyPem } };
+    const second = planOf(documents, { certificates: half, last: first.plan });
+    t.match(second.said['Gateway shop/g web'], [
+      'Accepted=True Accepted',
+      /./,
+      'ResolvedRefs=False InvalidCertificateRef',
+      'Programmed=True Programmed',
+    ]);
+    t.equal(second.plan.attachments.gateways[0]?.listeners[0]?.certificates[0]?.certificate, good.chainPem);
+    const third = planOf(documents, { certificates: { 'shop/cert': { certificate: '', key: '' } }, last: second.plan });
+    t.match(third.said['Gateway shop/g web']?.[3], 'Programmed=True Programmed');
+    const later = planOf(documents, { certificates: half, last: third.plan, now: Date.now() + 25 * 3_600_000 });
+    t.strictSame(later.said['Gateway shop/g web'], unresolved('InvalidCertificateRef'), 'but not past its end');
+    const gone = planOf(documents, { last: third.plan });
+    t.strictSame(
+      gone.said['Gateway shop/g web'],
+      unresolved('InvalidCertificateRef'),
+      'nor when its Secret is removed',
+    );
+  },
+);
 
-t.test('what was observed', async (t) => {
+t.test('the observed generation', async (t) => {
   const now = Date.parse('2026-01-02T03:04:05.678Z');
   const { list } = planOf(
     documentOf('Gateway', 'g', `{ gatewayClassName: x, listeners: [${http}] }`, ', generation: 7'),

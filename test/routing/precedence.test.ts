@@ -1,5 +1,5 @@
-// Which of many rules gets a request: the table against the standard's order written down once more, as simply as possible -
-// all matches of all routes, those that match, sorted, the first.
+// Which of many rules gets a request: the table against a second, simplest implementation of the standard's order - all
+// matches of all routes, those that match, sorted, the first.
 
 import t from 'tap';
 import type { EdgeRule, Exchange } from '../../sidecar/exchange/exchange.ts';
@@ -40,7 +40,7 @@ interface Request {
 
 const hosts = ['a.test', 'x.a.test', 'y.x.a.test', 'b.test', '*.a.test', '*.x.a.test', '*.test', '*'];
 const paths = ['/', '/a', '/a/', '/a/b', '/a/b/', '/a/b/c', '/ab', '/b'];
-// Of different lengths: what comes first among regular expressions of one length nobody says.
+// Of different lengths, since the order of regular expressions of one length is undefined.
 const patterns = ['/a.*', '/[ab]/.*', '/a/(b|c)?/?', '.*'];
 const methods = ['GET', 'POST'];
 
@@ -94,7 +94,7 @@ function hostFits(pattern: string, host: string): boolean {
   ).test(host);
 }
 
-/** The standard's order of host names: without a star first, then the longer. */
+/** The standard's order of host names: those without a star first, then the longer. */
 function compareHosts(a: string, b: string): number {
   return Number(a.startsWith('*')) - Number(b.startsWith('*')) || b.length - a.length;
 }
@@ -167,7 +167,7 @@ function exchangeOf({ host, path, method, headers, query }: Request): Exchange {
 
 const random = createRandom();
 
-t.test(`the table finds what the standard's order says (SEED=${random.seed})`, async (t) => {
+t.test(`the table finds the first rule in the standard's order (SEED=${random.seed})`, async (t) => {
   let found = 0;
   for (let set = 0; set < 300; set++) {
     const listeners = makeListeners(random);
@@ -247,7 +247,7 @@ for (const [name, matches] of Object.entries(orders)) {
   });
 }
 
-t.test('gRPC: who names the service comes before who names the method alone', async (t) => {
+t.test('gRPC: a match on the service precedes one on the method alone', async (t) => {
   const entry = (name: string, path: TableEntry['path'], grpcMethod?: string): TableEntry => ({
     ...{ hosts: ['*'], path, method: undefined, headers: [], queryParams: [], order: 1, grpcMethod },
     rule: { name } as EdgeRule,
@@ -280,7 +280,7 @@ t.test('gRPC: who names the service comes before who names the method alone', as
     t.equal(table.find(pretend({ authority: 'a', path, method: 'POST' })).rule?.name, expected, path);
 });
 
-t.test('what the standard says of values', async (t) => {
+t.test('rules of the standard for values', async (t) => {
   const of = (match: Partial<TableEntry>): TableEntry => ({
     ...{
       hosts: ['*'],
@@ -303,17 +303,17 @@ t.test('what the standard says of values', async (t) => {
   const cases: [string, Partial<TableEntry>, { path?: string; headers?: Record<string, string> }, boolean][] = [
     ['header names fold', header('1'), { headers: { 'x-A': '1' } }, true],
     ['header values do not', header('a'), { headers: { 'x-a': 'A' } }, false],
-    ['a pattern is of the whole value', header('a', 'RegularExpression'), { headers: { 'x-a': 'ba' } }, false],
+    ['a pattern matches the whole value', header('a', 'RegularExpression'), { headers: { 'x-a': 'ba' } }, false],
     ['a pattern', header('.*a', 'RegularExpression'), { headers: { 'x-a': 'ba' } }, true],
     ['no header', header('.*', 'RegularExpression'), {}, false],
     ['a parameter', query('1'), { path: '/?q=1' }, true],
     ['of a parameter that is repeated the first', query('1'), { path: '/?q=2&q=1' }, false],
     ['the first, if it is so', query('1'), { path: '/?q=1&q=2' }, true],
     ['parameter names do not fold', query('1'), { path: '/?Q=1' }, false],
-    ['an escaped value is what it means', query('a b'), { path: '/?q=a%20b' }, true],
+    ['an escaped value is decoded', query('a b'), { path: '/?q=a%20b' }, true],
     ['a pattern of a parameter', query('[0-9]+', 'RegularExpression'), { path: '/?x=y&q=12' }, true],
     ['no parameter', query('1'), {}, false],
-    ['a prefix is of segments', path('PathPrefix', '/abc'), { path: '/abcd' }, false],
+    ['a prefix matches whole segments', path('PathPrefix', '/abc'), { path: '/abcd' }, false],
     ['a prefix and more', path('PathPrefix', '/abc'), { path: '/abc/d' }, true],
     ['a prefix that ends in a slash', path('PathPrefix', '/abc/'), { path: '/abc' }, true],
     ['a prefix with a slash behind it', path('PathPrefix', '/abc'), { path: '/abc/' }, true],

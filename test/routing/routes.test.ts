@@ -1,4 +1,5 @@
-// What routes are told by each of their parents, by the standard's conditions and reasons: a table of cases, each alone.
+// The status of routes for each of their parents, with the standard's conditions and reasons: a table of cases, each
+// alone.
 
 import t from 'tap';
 import { sectionsOf } from '../../sidecar/routing/status.ts';
@@ -58,7 +59,7 @@ const cases: Readonly<Record<string, Case>> = {
   'no such Gateway': {
     documents: route(`{ ${toG}, rules: [] }`),
     said: { [key]: refused('NoMatchingParent') },
-    message: [key, 'Accepted', /^there is no Gateway shop\/g with such a listener$/],
+    message: [key, 'Accepted', /^Gateway shop\/g does not exist or has no such listener$/],
   },
   'no such listener': {
     documents: gateway() + route('{ parentRefs: [{ name: g, sectionName: other }] }'),
@@ -72,12 +73,12 @@ const cases: Readonly<Record<string, Case>> = {
     documents: gateway() + route('{ parentRefs: [{ name: g, port: 80 }] }'),
     said: { [key]: good },
   },
-  'a kind that the listener does not take': {
+  'a kind that the listener does not accept': {
     documents:
       gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { kinds: [{ kind: GRPCRoute }] } }') +
       route(`{ ${toG} }`),
     said: { [key]: notAllowed },
-    message: [key, 'Accepted', /^no listener of Gateway shop\/g takes a HTTPRoute of shop$/],
+    message: [key, 'Accepted', /^no listener of Gateway shop\/g accepts a HTTPRoute of namespace shop$/],
   },
   'an HTTPRoute for TLS that passes through': {
     documents: gateway('{ name: web, port: 443, protocol: TLS, tls: { mode: Passthrough } }') + route(`{ ${toG} }`),
@@ -90,17 +91,17 @@ const cases: Readonly<Record<string, Case>> = {
       route(`{ ${toG}, rules: [{ ${a} }] }`, 'r', 'TCPRoute'),
     said: { 'TCPRoute shop/r g': notAllowed },
   },
-  'another namespace, where only the own is taken': {
+  'another namespace, where only the same one is accepted': {
     documents: gateway() + route('{ parentRefs: [{ name: g, namespace: shop }] }', 'others/r'),
     said: { 'HTTPRoute others/r g': notAllowed },
   },
-  'another namespace, where all are taken': {
+  'another namespace, where all are accepted': {
     documents:
       gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: All } } }') +
       route('{ parentRefs: [{ name: g, namespace: shop }] }', 'others/r'),
     said: { 'HTTPRoute others/r g': good },
   },
-  'where none is taken': {
+  'where none is accepted': {
     documents:
       gateway('{ name: web, port: 80, protocol: HTTP, allowedRoutes: { namespaces: { from: None } } }') +
       route(`{ ${toG} }`),
@@ -130,7 +131,7 @@ const cases: Readonly<Record<string, Case>> = {
     documents: selecting('{ matchExpressions: [{ key: color, operator: DoesNotExist }] }'),
     said: { 'HTTPRoute red/r g': notAllowed, 'HTTPRoute plain/r g': good },
   },
-  'a selector that asks two things': {
+  'a selector with two requirements': {
     documents: selecting(
       '{ matchLabels: { color: red }, matchExpressions: [{ key: team, operator: In, values: [b] }] }',
     ),
@@ -160,7 +161,7 @@ const cases: Readonly<Record<string, Case>> = {
       route(`{ ${toG}, hostnames: [b.test, x.y.a.test] }`),
     said: { [key]: good },
   },
-  'each parent has its own answer': {
+  'each parent has its own status': {
     documents:
       gateway() +
       gateway('{ name: web, port: 81, protocol: HTTP, hostname: a.test }', 'h') +
@@ -194,18 +195,18 @@ const cases: Readonly<Record<string, Case>> = {
   'a backend of another kind': {
     documents: ruled('backendRefs: [{ group: example.test, kind: Bucket, name: a }]'),
     said: { [key]: unresolved('InvalidKind') },
-    message: [key, 'ResolvedRefs', /^example\.test\/Bucket a is no Service$/],
+    message: [key, 'ResolvedRefs', /^example\.test\/Bucket a is not a Service$/],
   },
   'a mirror to nowhere': {
     documents: filtered('type: RequestMirror, requestMirror: { backendRef: { name: gone, port: 80 } }'),
     said: { [key]: unresolved('BackendNotFound') },
   },
-  'a filter that nobody knows': {
+  'an unknown filter': {
     documents: filtered('type: ExtensionRef, extensionRef: { group: a.test, kind: Filter, name: f }'),
     said: { [key]: unresolved('InvalidKind') },
-    message: [key, 'ResolvedRefs', /^no filter is known as a\.test\/Filter f: its rule answers 500$/],
+    message: [key, 'ResolvedRefs', /^there is no filter a\.test\/Filter f: its rule answers 500$/],
   },
-  'a filter of a backend that nobody knows': {
+  'an unknown filter of a backend': {
     documents: ruled(
       'backendRefs: [{ name: a, port: 80, filters: [{ type: ExtensionRef, extensionRef: { group: a.test, kind: Filter, name: f } }] }]',
     ),
@@ -222,7 +223,7 @@ const cases: Readonly<Record<string, Case>> = {
   'across namespaces, not granted': {
     documents: across(),
     said: { [key]: unresolved('RefNotPermitted') },
-    message: [key, 'ResolvedRefs', /^no ReferenceGrant in others lets HTTPRoutes of shop refer to Service a$/],
+    message: [key, 'ResolvedRefs', /^no ReferenceGrant in others allows HTTPRoutes of shop to refer to Service a$/],
   },
   'across namespaces, granted': { documents: across(grant(fromShop, toService)), said: { [key]: good } },
   'granted by name': {
@@ -249,7 +250,7 @@ const cases: Readonly<Record<string, Case>> = {
     documents: across(grant(fromShop, '{ group: "", kind: Secret }')),
     said: { [key]: unresolved('RefNotPermitted') },
   },
-  'granted by a namespace that is not asked': {
+  'granted by another namespace': {
     documents: across(grant(fromShop, toService, 'shop')),
     said: { [key]: unresolved('RefNotPermitted') },
   },
@@ -264,10 +265,10 @@ const cases: Readonly<Record<string, Case>> = {
     message: [
       key,
       'Accepted',
-      /^all\.yaml:10:\d+: spec\.hostnames\[0\]: 'A\.test' is not a host name \(all that it may be for answers 500\)$/,
+      /^all\.yaml:10:\d+: spec\.hostnames\[0\]: 'A\.test' is not a host name \(every request that it may be for gets 500\)$/,
     ],
   },
-  'an enum value that nobody knows': {
+  'an unknown enum value': {
     documents: ruled('matches: [{ path: { type: Glob, value: /a } }]'),
     said: { [key]: unsupported },
   },
@@ -280,7 +281,7 @@ const cases: Readonly<Record<string, Case>> = {
   'no regular expression': {
     documents: ruled('matches: [{ path: { type: RegularExpression, value: "/(?=a)" } }]'),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: '\/\(\?=a\)' is no regular expression of RE2.*no look-around/],
+    message: [key, 'Accepted', /^rule 0: '\/\(\?=a\)' is not a supported regular expression \(RE2\).*no look-around/],
   },
   'no regular expression for a header': {
     documents: ruled('matches: [{ headers: [{ type: RegularExpression, name: x, value: "(" }] }]'),
@@ -310,7 +311,7 @@ const cases: Readonly<Record<string, Case>> = {
               {
                 documents: filtered(`type: ${side}HeaderModifier, ${side.toLowerCase()}HeaderModifier: { ${change} }`),
                 said: { [key]: unsupported },
-                message: [key, 'Accepted', new RegExp(`^rule 0: header '${name}' is not a filter's to change`)],
+                message: [key, 'Accepted', new RegExp(`^rule 0: header '${name}' cannot be changed by a filter`)],
               },
             ]),
         ),
@@ -321,7 +322,7 @@ const cases: Readonly<Record<string, Case>> = {
       'type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: a, value: "b\\r\\nHost: c" }] }',
     ),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: the value for header 'a' holds a control character$/],
+    message: [key, 'Accepted', /^rule 0: the value for header 'a' contains a control character$/],
   },
   'a name to remove that is none': {
     documents: filtered('type: RequestHeaderModifier, requestHeaderModifier: { remove: ["a b"] }'),
@@ -338,7 +339,7 @@ const cases: Readonly<Record<string, Case>> = {
       'type: URLRewrite, urlRewrite: { path: { type: ReplaceFullPath, replaceFullPath: "/a HTTP/1.1\\r\\nHost: b" } }',
     ),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: '\/a HTTP\/1\.1\.\.Host: b' holds what no path holds$/],
+    message: [key, 'Accepted', /^rule 0: '\/a HTTP\/1\.1\.\.Host: b' is not a valid path$/],
   },
   'a rewrite with a query of its own': {
     documents: filtered(
@@ -357,7 +358,7 @@ const cases: Readonly<Record<string, Case>> = {
       'backendRefs: [{ name: a, port: 80, filters: [{ type: RequestRedirect, requestRedirect: { port: 81 } }] }]',
     ),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: a filter RequestRedirect is for a rule, not for one of its backends$/],
+    message: [key, 'Accepted', /^rule 0: a filter RequestRedirect belongs to a rule, not to one of its backends$/],
   },
   'CORS for one of the backends': {
     documents: ruled('backendRefs: [{ name: a, port: 80, filters: [{ type: CORS, cors: { allowOrigins: ["*"] } }] }]'),
@@ -373,7 +374,7 @@ const cases: Readonly<Record<string, Case>> = {
   'a session with an idle time': {
     documents: ruled(`sessionPersistence: { idleTimeout: 1m }, ${a}`),
     said: { [key]: unsupported },
-    message: [key, 'Accepted', /^rule 0: 'idleTimeout' is not served/],
+    message: [key, 'Accepted', /^rule 0: 'idleTimeout' is not supported/],
   },
   'a session whose cookie would say more': {
     documents: ruled(`sessionPersistence: { sessionName: "a=b; Domain=c" }, ${a}`),
@@ -389,7 +390,7 @@ const cases: Readonly<Record<string, Case>> = {
       serviceOf('a') +
       route(`{ ${toG}, rules: [{ ${a} }, { ${a} }] }`, 'r', 'TCPRoute'),
     said: { 'TCPRoute shop/r g': unsupported },
-    message: ['TCPRoute shop/r g', 'Accepted', /^a TCPRoute has one rule/],
+    message: ['TCPRoute shop/r g', 'Accepted', /^a TCPRoute can have one rule only/],
   },
   'an HTTPRoute and a GRPCRoute for one host': {
     documents:
@@ -469,12 +470,12 @@ t.test('BackendTLSPolicy: authorities that are none, and some that are not there
   t.same(saidOf(`${ca}, ${gone}`), ['Accepted=True Accepted', 'ResolvedRefs=False InvalidCACertificateRef']);
 });
 
-t.test('a ReferenceGrant that is not valid has no status, so it is said', async (t) => {
+t.test('a ReferenceGrant that is not valid has no status, so it is logged', async (t) => {
   const { warnings } = planOf(documentOf('ReferenceGrant', 'g', '{ from: [], to: [] }'));
   t.match(warnings[0], /^all\.yaml:5:\d+: spec\.from/);
 });
 
-t.test('what would leave open what it was to protect stops the reading', async (t) => {
+t.test('a document that would leave its target open stops the reading', async (t) => {
   const bad: [string, string, RegExp][] = [
     [
       'no name',
@@ -482,7 +483,7 @@ t.test('what would leave open what it was to protect stops the reading', async (
       /metadata\.name/,
     ],
     [
-      'a BackendTLSPolicy whose targets nobody can tell',
+      'a BackendTLSPolicy with unreadable targets',
       documentOf('BackendTLSPolicy', 'p', '{ validation: {} }'),
       /targetRefs/,
     ],

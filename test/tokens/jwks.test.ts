@@ -1,4 +1,4 @@
-// Issuers that are slow, down, redirecting, huge, or change their mind; by URI and by discovery, over real HTTP.
+// Issuers that are slow, down, redirecting, huge, or change their keys; by URI and by discovery, over real HTTP.
 
 import t from 'tap';
 import { compileAuthentication } from '../../sidecar/policy/jwt.ts';
@@ -24,11 +24,11 @@ t.test('by URI: fetched once however many ask, and again for a key that is not a
   const source = new Jwks(undefined, fetchJson, () => now).sourceOf(rule('iss.test', `${issuer.url}/keys`));
   t.equal(source.current(), undefined);
   const sets = await Promise.all(Array.from({ length: 20 }, () => source.keysFor('one')));
-  t.equal(issuer.asked.length, 1, 'one question for twenty who ask');
+  t.equal(issuer.asked.length, 1, 'one fetch for twenty callers');
   t.equal(new Set(sets).size, 1);
 
   issuer.pages.set('/keys', jwksOf(one, two));
-  t.notOk((await source.keysFor('two')).has('two'), 'so soon after the last question nobody asks');
+  t.notOk((await source.keysFor('two')).has('two'), 'not fetched so soon after the last fetch');
   t.equal(issuer.asked.length, 1);
   now += 11_000;
   const after = await Promise.all(Array.from({ length: 20 }, () => source.keysFor('two')));
@@ -36,10 +36,10 @@ t.test('by URI: fetched once however many ask, and again for a key that is not a
   t.equal(issuer.asked.length, 2);
   now += 11_000;
   for (let i = 0; i < 50; i++) await source.keysFor(`invented-${i}`);
-  t.equal(issuer.asked.length, 3, 'invented key ids do not multiply questions');
+  t.equal(issuer.asked.length, 3, 'invented key ids do not multiply fetches');
 });
 
-t.test('a key that is withdrawn goes though nobody comes with a token that is new', async (t) => {
+t.test('a withdrawn key is dropped even if no new token arrives', async (t) => {
   const issuer = await startIssuer(t);
   const [one, two] = await Promise.all([createKey('one'), createKey('two')]);
   issuer.pages.set('/keys', jwksOf(one));
@@ -59,7 +59,7 @@ t.test('a key that is withdrawn goes though nobody comes with a token that is ne
   t.equal(await ask(), 'verified');
   t.equal(issuer.asked.length, 1, 'not before the keys are old');
   now += 2 * minute;
-  t.equal(await ask(), 'verified', 'nobody waits for it');
+  t.equal(await ask(), 'verified', 'no request waits for it');
   await until(() => jwks.facts()[0]!.fetched === 2, 'the new keys');
   t.equal(await ask(), 'refused');
   t.equal(issuer.asked.length, 2);
@@ -87,7 +87,7 @@ t.test('the last good keys outlive an outage, but not for ever', async (t) => {
     t.equal(await source.keysFor('one'), first, name);
   }
   t.match(jwks.facts(), [{ issuer: 'iss.test', keys: 1, fetched: 1, failed: 4, ageMs: 40 * minute }]);
-  t.match(jwks.facts()[0]!.lastProblem, /no JWK Set/);
+  t.match(jwks.facts()[0]!.lastProblem, /not a JWK Set/);
   now += 24 * 60 * minute;
   t.equal(source.current(), undefined);
   await t.rejects(source.keysFor('one'), { code: 'jwks_unavailable' });
@@ -97,7 +97,7 @@ t.test('the last good keys outlive an outage, but not for ever', async (t) => {
 });
 
 t.test(
-  'the same keys stay the same object, so that what was verified stays so; an empty set is taken at its word',
+  'the same keys stay the same object, so that cached tokens stay verified; an empty set is accepted',
   async (t) => {
     const issuer = await startIssuer(t);
     const key = await createKey('one');
@@ -114,7 +114,7 @@ t.test(
   },
 );
 
-t.test('answers that are refused', async (t) => {
+t.test('responses that are refused', async (t) => {
   const issuer = await startIssuer(t);
   const key = await createKey('one');
   issuer.pages.set('/keys', jwksOf(key));
@@ -125,13 +125,13 @@ t.test('answers that are refused', async (t) => {
   issuer.pages.set('/drips', (response) => void response.write('{"keys":'));
   issuer.pages.set('/dies', (response) => response.destroy());
   for (const [path, why] of [
-    ['/redirects', /answers 302/],
+    ['/redirects', /it answered 302/],
     ['/huge', /larger than 262144 bytes/],
-    ['/many', /no JWK Set of at most 100 keys/],
+    ['/many', /not a JWK Set of at most 100 keys/],
     ['/slow', /timeout/],
     ['/drips', /timeout/],
     ['/dies', /other side closed|terminated|socket/i],
-    ['/none', /answers 404/],
+    ['/none', /it answered 404/],
   ] as const) {
     const source = new Jwks(undefined).sourceOf(rule('iss.test', issuer.url + path));
     await t.rejects(source.keysFor('one'), { code: 'jwks_unavailable', message: why }, path);
@@ -151,11 +151,11 @@ t.test('discovery', async (t) => {
   issuer.pages.set(page, JSON.stringify({ issuer: issuer.url, jwks_uri: `${issuer.url}/keys` }));
   t.match(await ask(), { has: Function });
   for (const [wrong, why] of [
-    [{ issuer: 'http://evil.test', jwks_uri: `${issuer.url}/keys` }, /is of another issuer/],
+    [{ issuer: 'http://evil.test', jwks_uri: `${issuer.url}/keys` }, /names another issuer/],
     [{ issuer: issuer.url }, /names no jwks_uri/],
     [{ issuer: issuer.url, jwks_uri: 'file:///etc/passwd' }, /names no jwks_uri/],
-    [[], /is of another issuer/],
-    [null, /is of another issuer/],
+    [[], /names another issuer/],
+    [null, /names another issuer/],
   ] as const) {
     issuer.pages.set(page, JSON.stringify(wrong));
     await t.rejects(ask(), { code: 'jwks_unavailable', message: why }, JSON.stringify(wrong));

@@ -1,4 +1,4 @@
-// The choice of an endpoint: even where it should be, faithful where it should be, and few texts move when one comes or goes.
+// The choice of an endpoint: evenly, or by hash, in which case few texts move when an endpoint comes or goes.
 
 import t from 'tap';
 import { createBalancer } from '../../sidecar/upstream/balance.ts';
@@ -58,10 +58,10 @@ for (const [name, make] of Object.entries(makers)) {
     }
     const table = make(ten);
     const without = texts.map((text) => ten[table.find(text, (member) => member !== 3)!]!);
-    t.notOk(without.includes(ten[3]!), 'who may not be used is not');
+    t.notOk(without.includes(ten[3]!), 'an unusable endpoint is not chosen');
     t.ok(
       texts.every((_, i) => before[i] === ten[3] || without[i] === before[i]),
-      'and nobody else is moved for it',
+      'and no other text moves for it',
     );
     t.equal(make([]).find('x', any), undefined, 'of none there is none');
     t.equal(

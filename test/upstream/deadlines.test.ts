@@ -1,4 +1,4 @@
-// Many times that must not pass, one timer: each fires once, never early and hardly late, and not when it was dropped.
+// Many deadlines, one timer: each fires once, never early and hardly late, and not if it was dropped.
 
 import t from 'tap';
 import { type Deadline, Deadlines } from '../../sidecar/upstream/deadlines.ts';

@@ -1,4 +1,4 @@
-// Endpoints that are asked whether they are well: who says no, or nothing, gets no requests until he says yes again.
+// Health checks: an endpoint that fails or is silent gets no requests until it is healthy again.
 
 import { createServer } from 'node:http';
 import { createServer as createHttp2Server } from 'node:http2';
@@ -15,7 +15,7 @@ const plan: HealthCheckPlan = {
   ...{ intervalMs: 3000, timeoutMs: 1000, unhealthyThreshold: 3, healthyThreshold: 2 },
 };
 
-/** An app whose health is in the test's hands: a status, or 0 for silence. */
+/** An app whose health the test sets: a status, or 0 for silence. */
 async function startApp(t: Owner, http2 = false) {
   const app = { status: 200, checks: [] as string[], requests: 0, port: 0 };
   const connections = new Set<{ destroy(): void }>();
@@ -45,7 +45,7 @@ async function startApp(t: Owner, http2 = false) {
 }
 
 for (const http2 of [false, true]) {
-  t.test(`asked in ${http2 ? 'HTTP/2' : 'HTTP/1.1'}`, async (t) => {
+  t.test(`checked in ${http2 ? 'HTTP/2' : 'HTTP/1.1'}`, async (t) => {
     const [good, bad] = [await startApp(t, http2), await startApp(t, http2)];
     const clock = new ManualClock();
     const lines: Record<string, unknown>[] = [];
@@ -91,7 +91,7 @@ for (const http2 of [false, true]) {
   });
 }
 
-t.test('TCP: whether it takes connections', async (t) => {
+t.test('TCP: whether it accepts connections', async (t) => {
   const backend = await startBackend(t, (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'));
   const dead = await freePort();
   const pool = startPool(t, { endpoints: onPorts(backend.port, dead), traffic: { health: { ...plan, type: 'tcp' } } });

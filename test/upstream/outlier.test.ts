@@ -1,4 +1,4 @@
-// Who is left out for what he answers, for how long, and how many may be.
+// Which endpoints are ejected for their responses, for how long, and how many may be.
 
 import t from 'tap';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -28,16 +28,16 @@ function make(changes: Partial<OutlierPlan>, endpoints = 10) {
 const cases: [string, Partial<OutlierPlan>, (number | SallyportError)[], boolean][] = [
   ['five errors in a row', {}, [500, 501, 502, 503, 599], true],
   ['four', {}, [500, 500, 500, 500], false],
-  ['a good answer between them', {}, [500, 500, 500, 200, 500, 500], false],
-  ['a 404 is a good answer', {}, [500, 500, 500, 500, 404, 500], false],
-  ['failures of ours count with them', {}, [500, connect, connect, 503, connect], true],
-  ['what is not its fault does not', {}, [500, 500, 500, 500, full], false],
+  ['a good response between them', {}, [500, 500, 500, 200, 500, 500], false],
+  ['a 404 is a good response', {}, [500, 500, 500, 500, 404, 500], false],
+  ['our own failures count with them', {}, [500, connect, connect, 503, connect], true],
+  ['a failure of another cause does not', {}, [500, 500, 500, 500, full], false],
   ['gateway errors alone', { consecutive5xx: 0, consecutiveGateway: 3 }, [502, 503, 504], true],
   ['another error between them', { consecutive5xx: 0, consecutiveGateway: 3 }, [502, 503, 500, 504], false],
   ['a count of 0 is switched off', { consecutive5xx: 0 }, Array(50).fill(500), false],
-  ['split: failures of ours are counted apart', { consecutiveLocal: 2 }, [500, connect, connect], true],
-  ['split: and an answer clears them', { consecutiveLocal: 2 }, [connect, 500, connect, 500, 500], false],
-  ['split: nor do they count as answers', { consecutiveLocal: 9 }, [500, 500, 500, 500, connect], false],
+  ['split: our own failures are counted separately', { consecutiveLocal: 2 }, [500, connect, connect], true],
+  ['split: and a response clears them', { consecutiveLocal: 2 }, [connect, 500, connect, 500, 500], false],
+  ['split: nor do they count as responses', { consecutiveLocal: 9 }, [500, 500, 500, 500, connect], false],
 ];
 for (const [name, changes, outcomes, expected] of cases)
   t.test(name, async (t) => t.equal(make(changes).say(0, ...outcomes), expected));
@@ -80,7 +80,7 @@ t.test('how long: the base time for each time, and it comes back at a sweep', as
     clock.advance(10_000);
     outliers.sweep(all);
   }
-  t.equal(one!.times, 0, 'who behaves is forgiven, a sweep at a time');
+  t.equal(one!.times, 0, 'a good endpoint recovers, a sweep at a time');
   for (let i = 0; i < 30; i++) {
     say(0, ...bad);
     clock.advance(300_000);
@@ -90,6 +90,6 @@ t.test('how long: the base time for each time, and it comes back at a sweep', as
   t.equal(one!.ejectedUntil, clock.monotonic() + 300_000, 'never for longer than five minutes');
 });
 
-t.test('what gRPC means', async (t) => {
+t.test('gRPC statuses', async (t) => {
   t.same([0, 2, 4, 5, 13, 14, 16].map(grpcOutcome), [200, 500, 504, 200, 500, 503, 200]);
 });

@@ -1,4 +1,4 @@
-// What is tried again: by what failed, by method, by policy.
+// What is retried: by failure, by method, by policy.
 
 import t from 'tap';
 import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -55,7 +55,7 @@ const replies: [string, Reply, string, RetryPolicy, boolean][] = [
 for (const [name, answer, method, of, expected] of replies)
   t.test(name, async (t) => t.equal(retriesReply(of, method, answer), expected));
 
-t.test('the wait: it doubles, to ten times as long, and chance takes a part of it', async (t) => {
+t.test('the wait: it doubles, up to ten times as long, with a random part', async (t) => {
   const all = { ...policy([]), backoffMs: 100 };
   const longest = (retry: number, of = all): number => backoffMs(of, retry, () => 1);
   t.same(
@@ -70,9 +70,9 @@ t.test('the wait: it doubles, to ten times as long, and chance takes a part of i
   );
 });
 
-t.test('the last of several tries says so in its flag', async (t) => {
-  const last = new RetriesExhausted(new SallyportError('upstream_connect', 'nobody there'), 3);
+t.test('the last of several tries shows in its flag', async (t) => {
+  const last = new RetriesExhausted(new SallyportError('upstream_connect', 'connection refused'), 3);
   t.equal(last.code, 'upstream_connect');
-  t.equal(last.message, 'nobody there (and it was the last of 3 tries)');
+  t.equal(last.message, 'connection refused (the last of 3 tries)');
   t.match(last.row, { status: 503, flag: 'UF,URX' });
 });

@@ -1,4 +1,4 @@
-// TLS to a server that is no peer: whose certificate it is, by whose word, and nothing but that is taken.
+// TLS to a server that is no peer: which certificates are accepted, by which CA, and nothing else.
 
 import type { AddressInfo } from 'node:net';
 import { createServer, type TLSSocket } from 'node:tls';
@@ -26,7 +26,7 @@ interface Case {
   readonly ca?: string;
   readonly subjectAltNames?: ServerTls['subjectAltNames'];
   readonly maxVersion?: 'TLSv1.1' | 'TLSv1.2';
-  /** A code and a message, or none where it is taken. */
+  /** A code and a message, or undefined if it is accepted. */
   readonly refused?: [string, RegExp];
 }
 
@@ -121,7 +121,7 @@ for (const { name, credential = plain, hostname = 'pay.test', ca, subjectAltName
     await until(() => served !== undefined, 'the server to have it');
     t.equal(peer, undefined);
     t.equal(served!.servername, hostname);
-    t.same(served!.getPeerCertificate(), {}, 'we show nobody anything');
+    t.same(served!.getPeerCertificate(), {}, 'we present no certificate');
     t.same(facts, [maxVersion ?? 'TLSv1.3']);
   });
 }
@@ -156,5 +156,5 @@ t.test('requests over it', async (t) => {
     return exchangeBytes(forwarder.port, 'GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n');
   };
   t.match(await ask(pool), /^HTTP\/1\.1 200 [\s\S]*hello shop\.test/);
-  t.notMatch(await ask(open), /^HTTP\/1\.1 200/, 'in the clear it says nothing of worth');
+  t.notMatch(await ask(open), /^HTTP\/1\.1 200/, 'in plaintext it gives no valid response');
 });

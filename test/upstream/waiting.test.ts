@@ -1,5 +1,5 @@
-// Who waits for a connection, and what becomes of the place when nobody waits there any more; and requests that are answered
-// before they were asked in full.
+// Requests that wait for a connection, and their places after they give up; and requests whose response comes before
+// they are complete.
 
 import { createServer as createHttp2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import { createServer, type Socket } from 'node:net';
@@ -15,7 +15,7 @@ import { freePort, type Owner, until } from '../fixtures/process.ts';
 const get = 'GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n';
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
 
-t.test('a request that was given up while it waited has no place among those who wait', async (t) => {
+t.test('a request that is cancelled while it waits leaves the queue', async (t) => {
   const waiting: Socket[] = [];
   const backend = await startBackend(t, (socket) => waiting.push(socket));
   const limits = { ...poolLimits, pendingRequests: 3 };
@@ -32,14 +32,14 @@ t.test('a request that was given up while it waited has no place among those who
   await until(() => pool.describe().pending === 1, 'another to wait');
   waiting[0]!.write(ok);
   t.match(await first, /^HTTP\/1\.1 200 /);
-  await until(() => waiting.length === 2, 'the one that still waits to be asked');
+  await until(() => waiting.length === 2, 'the request that still waits to be sent');
   waiting[1]!.write(ok);
   t.match(await last, /^HTTP\/1\.1 200 /);
-  t.equal(backend.received.length, 1, 'over the same connection: none was closed for those who had left');
+  t.equal(backend.received.length, 1, 'over the same connection: none was closed for the requests that had left');
   t.same(pool.describe().overflows, { connections: 0, pending: 0, requests: 0, retries: 0 });
 });
 
-t.test('a try that was given up while it waited leaves the connection to who needs it', async (t) => {
+t.test('a try that is cancelled while it waits leaves the connection to others', async (t) => {
   const waiting: Socket[] = [];
   const backend = await startBackend(t, (socket) => waiting.push(socket));
   const pool = startPool(t, { endpoints: onPorts(backend.port), traffic: { connections: { maxConnections: 1 } } });
@@ -52,7 +52,7 @@ t.test('a try that was given up while it waited leaves the connection to who nee
   await until(() => pool.describe().pending >= 3, 'several tries to wait');
   waiting[0]!.write(ok);
   t.match(await first, /^HTTP\/1\.1 200 /);
-  await until(() => waiting.length >= 2, 'the newest try to be asked');
+  await until(() => waiting.length >= 2, 'the newest try to be sent');
   waiting[1]!.write(ok);
   t.match(await second, /^HTTP\/1\.1 200 /);
   t.equal(backend.received.length, 1);
@@ -66,10 +66,10 @@ t.test('the place of a connection that could not be made is given on at once', a
   const began = performance.now();
   const all = await Promise.all([1, 2, 3, 4].map(() => exchangeBytes(forwarder.port, get)));
   for (const one of all) t.match(one, /^HTTP\/1\.1 503 /);
-  t.ok(performance.now() - began < 900, 'nobody waited for the tick');
+  t.ok(performance.now() - began < 900, 'no request waited for the tick');
 });
 
-t.test('who waits at an endpoint that vanishes goes to the one that has come in its place', async (t) => {
+t.test('a request that waits at a vanishing endpoint goes to the one that replaces it', async (t) => {
   const waiting: Socket[] = [];
   const answer = async (host: string, say: (socket: Socket) => void, port = 0): Promise<number> => {
     const server = createServer((socket) => {
@@ -126,7 +126,7 @@ const call = {
   ...{ requestId: undefined, framing: 'chunked' as const, webSocket: false, expectContinue: false },
 };
 
-/** Sends the beginning of a request; resolves with the status when the answer is over. */
+/** Sends the beginning of a request; resolves with the status when the response is over. */
 function begin(upstream: UpstreamConnection): Promise<number> {
   return new Promise((resolve, reject) => {
     let status = 0;
@@ -157,9 +157,9 @@ const frame = (type: number, flags: number, id: number, payload: Buffer = Buffer
   return Buffer.concat([head, payload]);
 };
 
-t.test('HTTP/2: an answer that ends before its request ends the request', async (t) => {
-  // `:status: 200` of the static table; one that waits for the rest of the request, as long as that takes (RFC 9113 section 8.1
-  // only lets it do otherwise).
+t.test('HTTP/2: a response that ends before its request ends the request', async (t) => {
+  // `:status: 200` of the static table, from a server that waits for the rest of the request however long it takes (RFC
+  // 9113 section 8.1 only permits it to do otherwise).
   const [data, headers, reset] = [0, 1, 3];
   const status = Buffer.from([0x88]);
   const trailer = Buffer.concat([Buffer.from([0x00, 11]), Buffer.from('grpc-status'), Buffer.from([1, 0x38])]);
@@ -193,7 +193,7 @@ t.test('HTTP/2: an answer that ends before its request ends the request', async 
     });
 });
 
-t.test('HTTP/2: no more streams than the peer takes, also of those that are only promised', async (t) => {
+t.test('HTTP/2: no more streams than the peer accepts, including those only taken', async (t) => {
   const { port, sessions } = await startHttp2(t, (stream) => stream.respond({ ':status': 204 }, { endStream: true }), {
     maxConcurrentStreams: 3,
   });
@@ -204,7 +204,7 @@ t.test('HTTP/2: no more streams than the peer takes, also of those that are only
   t.ok(sessions.size >= 4, `${sessions.size} connections for ten at once, three each`);
 });
 
-t.test('HTTP/2: what a new connection has refused unseen is sent once more, without a policy', async (t) => {
+t.test('HTTP/2: a stream that a new connection refused unprocessed is sent once more, without a policy', async (t) => {
   let asked = 0;
   const { port } = await startHttp2(t, (stream) => {
     if (++asked === 1) stream.close(7);
@@ -215,7 +215,11 @@ t.test('HTTP/2: what a new connection has refused unseen is sent once more, with
   t.match(await exchangeBytes(forwarder.port, get), /^HTTP\/1\.1 204 /);
   asked = 0;
   const post = 'POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc';
-  t.match(await exchangeBytes(forwarder.port, post), /^HTTP\/1\.1 503 /, 'but what is not idempotent only by a policy');
+  t.match(
+    await exchangeBytes(forwarder.port, post),
+    /^HTTP\/1\.1 503 /,
+    'but a request that is not idempotent only by a policy',
+  );
   t.equal(asked, 1);
 });
 
@@ -246,7 +250,7 @@ t.test('HTTP/2: a pool that is closed lets go of a peer that does not close its 
   await until(() => pool.size === 0, 'it to be closed from our side', 5000);
 });
 
-t.test('a health check that waits for its answer is cut off with its pool', async (t) => {
+t.test('a health check that waits for its response ends with its pool', async (t) => {
   const asked: Socket[] = [];
   const backend = await startBackend(t, (socket) => asked.push(socket));
   const health = {
@@ -254,7 +258,7 @@ t.test('a health check that waits for its answer is cut off with its pool', asyn
     ...{ intervalMs: 60_000, timeoutMs: 60_000, unhealthyThreshold: 1, healthyThreshold: 1 },
   };
   const pool = startPool(t, { endpoints: onPorts(backend.port), traffic: { health } });
-  await until(() => asked.length === 1, 'the question');
+  await until(() => asked.length === 1, 'the check');
   pool.close();
   await until(() => backend.sockets.size === 0, 'it to be cut off');
 });

@@ -1,5 +1,5 @@
-// Bodies of HTTP/1.1 messages (RFC 9112 sections 6 and 7): told where they end, handed on as the buffers that arrived.
-// One reader per message; it consumes what is its own and leaves the rest of the buffer to the next message.
+// Bodies of HTTP/1.1 messages (RFC 9112 sections 6 and 7): finds their end, and passes on the buffers as they arrived.
+// One reader per message; it consumes its own bytes and leaves the rest of the buffer to the next message.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { emptyFields, type Fields, type Framing, mayTrail, printable, role } from '../../exchange/message.ts';
@@ -12,10 +12,10 @@ export interface BodySink {
 }
 
 export interface BodyReader {
-  /** Consumes from `at`, gives to the sink, and tells where it stopped: at the end of `buffer`, or of the body. */
+  /** Consumes from `at`, gives to the sink, and returns where it stopped: at the end of `buffer`, or of the body. */
   read(buffer: Buffer, at: number, sink: BodySink): number;
   readonly done: boolean;
-  /** The connection has ended: true when that is this body's proper end. */
+  /** The connection has ended: true if that is this body's proper end. */
   endsWithConnection(sink: BodySink): boolean;
 }
 
@@ -61,12 +61,12 @@ class CloseReader implements BodyReader {
   }
 }
 
-/** A chunk's size line holds a size and extensions, which nobody uses and which are dropped; this bounds them. */
+/** A chunk's size line holds a size and extensions, which are ignored and dropped; this bounds them. */
 const maxSizeLine = 256;
 const maxTrailerBytes = 8192;
 const maxTrailerFields = 100;
 
-// Fields that frame, route or authenticate a message have no business after its end (RFC 9110 section 6.5.1).
+// Fields that frame, route or authenticate a message are not allowed after its end (RFC 9110 section 6.5.1).
 const notInTrailers: ReadonlySet<number> = new Set([
   role.contentLength,
   role.transferEncoding,
@@ -113,7 +113,7 @@ class ChunkedReader implements BodyReader {
       throw new SallyportError('chunk_malformed', `a line of the chunked body is longer than ${limit} bytes`);
     this.#line += buffer.toString('latin1', at, end);
     if (feed === -1) {
-      // A wrong start is refused now: a peer that never sends the line's end must not keep us waiting for it.
+      // A wrong start is refused at once: a peer that never sends the line's end must not keep us waiting for it.
       if (this.#state === 'size' && !/^(?:$|\r$|[0-9A-Fa-f])/.test(this.#line)) throw badChunk(this.#line);
       return end;
     }
@@ -159,7 +159,7 @@ function parseTrailers(text: string): Fields {
   const kept: Fields = { names: [], values: [] };
   for (const [index, name] of fields.names.entries()) {
     if (name.role !== role.clientCert && notInTrailers.has(name.role)) {
-      throw new SallyportError('chunk_malformed', `the field ${name.lower} may not stand in trailers`);
+      throw new SallyportError('chunk_malformed', `the field ${name.lower} is not allowed in trailers`);
     }
     if (!mayTrail(name)) continue;
     kept.names.push(name);
@@ -169,5 +169,5 @@ function parseTrailers(text: string): Fields {
 }
 
 function badChunk(line: string): SallyportError {
-  return new SallyportError('chunk_malformed', `'${printable(line)}' is not what stands there in a chunked body`);
+  return new SallyportError('chunk_malformed', `'${printable(line)}' is not valid at this place of a chunked body`);
 }

@@ -1,5 +1,5 @@
-// The side that answers, in HTTP/1.1: one connection to an upstream, one exchange at a time, reused while both agree.
-// It owns its socket; the pool owns it while it is idle, the exchange that acquired it otherwise.
+// The client side of HTTP/1.1: one connection to an upstream, one exchange at a time, reused while both sides agree.
+// It owns its socket; the pool owns it while it is idle, otherwise the exchange that acquired it does.
 
 import type { Socket } from 'node:net';
 import { formatPlace } from '../../../cert-agent/base/address.ts';
@@ -30,9 +30,9 @@ import {
 import { corkForTurn, printLastChunk, printRequest, writeBody, writeTogether } from './print.ts';
 
 export interface ClientOwner {
-  /** The exchange is over and the connection is fit for another. */
+  /** The exchange is over and the connection can be reused. */
   released(client: Http1Client): void;
-  /** It is closed, for whatever reason. */
+  /** The connection is closed, for whatever reason. */
   gone(client: Http1Client): void;
 }
 
@@ -65,9 +65,9 @@ export class Http1Client implements UpstreamConnection, BodySink {
   #call: Call | undefined = undefined;
   #held: Buffer | undefined = undefined;
   #body: BodyReader | undefined = undefined;
-  /** The trailers of a body that has come to its end and is not reported yet. */
+  /** The trailers of a body that has ended but is not reported yet. */
   #ended: Fields | undefined = undefined;
-  /** What the upstream must answer to a WebSocket key of ours. */
+  /** The expected Sec-WebSocket-Accept for a key of ours. */
   #accept: string | undefined = undefined;
   #requestDone = false;
   #chunkedRequest = false;
@@ -111,7 +111,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     }
   }
 
-  /** Whoever asked in HTTP/2 sent no key; an app in HTTP/1.1 wants one, and its answer is then for us to check. */
+  /** A client in HTTP/2 sent no key; an app in HTTP/1.1 needs one, and we must then check its answer. */
   #withKey(call: Call): Call {
     if (call.fields.names.some(({ lower }) => lower === keyName.lower)) return call;
     const key = newKey();
@@ -144,7 +144,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
   destroy(): void {
     const inFlight = this.#events !== undefined;
     this.#events = undefined;
-    // In the middle of an exchange the other side must see that nobody waits: an end alone reads as a half-close.
+    // In the middle of an exchange the other side must see an abort: an end alone reads as a half-close.
     if (inFlight) resetSocket(this.#socket);
     else this.#socket.destroy();
   }
@@ -161,12 +161,12 @@ export class Http1Client implements UpstreamConnection, BodySink {
     return { socket: this.#socket, rest };
   }
 
-  // -- the answer --------------------------------------------------------------------------------------------------
+  // -- the response ------------------------------------------------------------------------------------------------
 
   #onData = (chunk: Buffer): void => {
     readBytes(chunk.length);
     if (this.#events === undefined) {
-      // An answer that nobody asked for: whatever came next would be read as the answer to another's request.
+      // A response without a request: the next client's request would get it.
       this.#socket.destroy();
       return;
     }
@@ -198,14 +198,14 @@ export class Http1Client implements UpstreamConnection, BodySink {
     }
   }
 
-  /** Consumes one head, and the body with it where it is all there. -1 when it is not complete or the socket was taken. */
+  /** Consumes one head, and the body with it if complete. -1 if it is not complete or the socket was taken. */
   #readHead(buffer: Buffer, at: number): number {
     const end = buffer.indexOf(endOfHead, at);
     const { headBytes, headFields } = this.#options;
     if ((end === -1 ? buffer.length : end) - at > headBytes) {
       throw new SallyportError(
         'upstream_head_too_large',
-        `the answer's head is larger than ${headBytes} bytes (limit headBytes)`,
+        `the response head is larger than ${headBytes} bytes (limit headBytes)`,
       );
     }
     if (end === -1) {
@@ -232,10 +232,10 @@ export class Http1Client implements UpstreamConnection, BodySink {
         return at;
       }
       if (this.#call?.webSocket !== true)
-        throw new SallyportError('upstream_protocol', 'the upstream switches protocols although nobody asked');
+        throw new SallyportError('upstream_protocol', 'the upstream switched protocols without a request for it');
       const accept = fields.values[fields.names.findIndex(({ lower }) => lower === acceptName.lower)];
       if (this.#accept !== undefined && accept !== this.#accept)
-        throw new SallyportError('upstream_protocol', 'the upstream answers another WebSocket key than ours');
+        throw new SallyportError('upstream_protocol', 'the upstream returned a wrong Sec-WebSocket-Accept');
       this.#held = at < buffer.length ? buffer.subarray(at) : undefined;
       events.upstreamReply(reply, undefined);
       return -1;
@@ -263,8 +263,8 @@ export class Http1Client implements UpstreamConnection, BodySink {
   }
 
   /**
-   * Only now is it known whether something stands behind the body, and it must be before the end is reported: whoever is told
-   * of it may send the next request on this connection at once, and take that for its answer.
+   * Only now is it known whether bytes follow the body. That must be checked before the end is reported: the next
+   * request may be sent on this connection at once, and would take those bytes for its response.
    */
   #reportEnd(excess: boolean): void {
     const trailers = this.#ended;
@@ -275,19 +275,19 @@ export class Http1Client implements UpstreamConnection, BodySink {
     events?.upstreamEnd(trailers);
   }
 
-  /** The answer is complete. The connection goes back to the pool if both sides can use it again, else it is closed. */
+  /** The response is complete. The connection goes back to the pool if both sides can reuse it, else it is closed. */
   #finish(excess: boolean): void {
     this.#events = undefined;
     this.#call = undefined;
     this.reused = true;
     if (this.#keep && this.#requestDone && !excess && !this.#closed) {
-      // Whoever could not take the last of it has paused us, and nobody is left who would say that it can go on.
+      // A client that could not take the last bytes has paused us, and is no longer there to resume.
       this.#socket.resume();
       this.#owner.released(this);
     } else this.#socket.destroy();
   }
 
-  /** RFC 9112 section 6.3 for answers; an answer that two parsers could end in two places is refused. */
+  /** RFC 9112 section 6.3 for responses; one that two parsers could end in two places is refused. */
   #readReply(start: StatusLine, fields: Fields): Reply {
     const { names, values } = fields;
     let length: string | undefined;
@@ -301,11 +301,11 @@ export class Http1Client implements UpstreamConnection, BodySink {
       const value = values[i]!;
       if (which === role.contentLength) {
         if (length !== undefined)
-          throw new SallyportError('upstream_protocol', 'the answer has two Content-Length fields');
+          throw new SallyportError('upstream_protocol', 'the response has two Content-Length fields');
         length = value;
       } else if (which === role.transferEncoding) {
         if (coding !== undefined)
-          throw new SallyportError('upstream_protocol', 'the answer has two Transfer-Encoding fields');
+          throw new SallyportError('upstream_protocol', 'the response has two Transfer-Encoding fields');
         coding = value;
       } else if (which === role.connection) {
         const options = connectionOptions(value);
@@ -320,7 +320,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
     return { status: start.status, reason: start.reason, fields, hopFields, framing, declaredLength };
   }
 
-  /** `Keep-Alive: timeout=5`: it is not used in the last second, in which the other side may already be closing it. */
+  /** `Keep-Alive: timeout=5`: not used in the last second, when the other side may already be closing it. */
   #readKeepAlive(value: string): void {
     const seconds = /(?:^|[,\s])timeout=(\d{1,6})/i.exec(value)?.[1];
     if (seconds !== undefined) this.usableUntil = performance.now() + (Number(seconds) - 1) * 1000;
@@ -350,7 +350,8 @@ export class Http1Client implements UpstreamConnection, BodySink {
   };
 
   #closedError(what: string): SallyportError {
-    if (this.#replied) return new SallyportError('upstream_cut', `${this.address} ${what} in the middle of its answer`);
+    if (this.#replied)
+      return new SallyportError('upstream_cut', `${this.address} ${what} in the middle of its response`);
     if (this.#received)
       return new SallyportError('upstream_protocol', `${this.address} ${what} in the middle of a head`);
     // Node refuses a client certificate after the handshake and without an alert; so do we.
@@ -360,7 +361,7 @@ export class Http1Client implements UpstreamConnection, BodySink {
         `${this.address} closed after the handshake (is our SVID refused?): ${what}`,
       );
     }
-    return new SallyportError('upstream_closed', `${this.address} ${what} before it answered`);
+    return new SallyportError('upstream_closed', `${this.address} ${what} before it responded`);
   }
 
   #fail(error: SallyportError): void {
@@ -380,12 +381,13 @@ function replyFraming(
 ): Framing {
   if (coding !== undefined) {
     if (length !== undefined)
-      throw new SallyportError('upstream_protocol', 'the answer has both Content-Length and Transfer-Encoding');
-    if (start.minor === 0) throw new SallyportError('upstream_protocol', 'an HTTP/1.0 answer has a Transfer-Encoding');
+      throw new SallyportError('upstream_protocol', 'the response has both Content-Length and Transfer-Encoding');
+    if (start.minor === 0)
+      throw new SallyportError('upstream_protocol', 'an HTTP/1.0 response has a Transfer-Encoding');
     if (coding.toLowerCase() !== 'chunked')
       throw new SallyportError(
         'upstream_protocol',
-        `the answer's transfer coding '${printable(coding)}' is not supported`,
+        `the response's transfer coding '${printable(coding)}' is not supported`,
       );
   }
   if (method === 'HEAD' || start.status < 200 || start.status === 204 || start.status === 304) return 0;
@@ -393,13 +395,13 @@ function replyFraming(
   return length === undefined ? 'close' : parseContentLength(length);
 }
 
-/** What the codec found wrong with an answer is the upstream's fault, whatever code the same fault has in a request. */
+/** An error that the codec found in a response is the upstream's, whatever code the same error has in a request. */
 function toUpstreamError(error: unknown, replied: boolean): SallyportError {
   if (!(error instanceof SallyportError))
-    return new SallyportError('internal', `the answer could not be read: ${reasonOf(error)}`, { cause: error });
-  if (replied) return new SallyportError('upstream_answer_malformed', `the answer broke off: ${error.message}`);
+    return new SallyportError('internal', `cannot read the response: ${reasonOf(error)}`, { cause: error });
+  if (replied) return new SallyportError('upstream_answer_malformed', `the response was cut off: ${error.message}`);
   if (error.code === 'head_too_many_fields') return new SallyportError('upstream_head_too_large', error.message);
   return error.code.startsWith('upstream_')
     ? error
-    : new SallyportError('upstream_protocol', `the answer cannot be read: ${error.message}`);
+    : new SallyportError('upstream_protocol', `cannot read the response: ${error.message}`);
 }

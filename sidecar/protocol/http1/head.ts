@@ -1,13 +1,13 @@
-// HTTP/1.1 heads as text: parsing (RFC 9112 sections 2 to 6) and printing. Strict: what section 2.2 or 5 lets a proxy
-// refuse is refused, and what goes on is printed anew from what was parsed, so that no two parsers can read it
-// differently. One pass, latin1 strings, interned field names: this runs twice for each request on each side.
+// HTTP/1.1 heads as text: parsing (RFC 9112 sections 2 to 6) and printing. Strict: whatever section 2.2 or 5 lets a
+// proxy refuse is refused, and the forwarded head is printed anew from the parsed one, so that no two parsers can read
+// it differently. One pass, latin1 strings, interned field names: this runs twice for each request on each side.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type FieldName, type Fields, fieldName, printable } from '../../exchange/message.ts';
 
 export interface RequestStart {
   readonly method: string;
-  /** As it stood in the request line. */
+  /** As in the request line. */
   readonly target: string;
   /** 0 or 1: HTTP/1.0 or HTTP/1.1. */
   readonly minor: number;
@@ -19,16 +19,18 @@ export interface StatusLine {
   readonly minor: number;
 }
 
-// A control character, a CR that no LF follows, or an LF that no CR precedes: what lets two parsers see two messages.
+// A control character, a CR without an LF after it, or an LF without a CR before it: two parsers could see two
+// messages.
 const forbiddenInHead = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
 
 /**
- * Refuses what no head may hold, in the whole head or in the part of it that has arrived (a last CR is then not judged).
+ * Refuses characters that no head may hold, in a whole head or in the part that has arrived (without judging a last
+ * CR).
  * @throws SallyportError `head_invalid_characters`.
  */
 export function checkHeadCharacters(text: string): void {
   if (forbiddenInHead.test(text)) {
-    throw new SallyportError('head_invalid_characters', 'the head holds a control character or a bare CR or LF');
+    throw new SallyportError('head_invalid_characters', 'the head contains a control character or a bare CR or LF');
   }
 }
 
@@ -45,12 +47,12 @@ export function parseRequestLine(line: string): RequestStart {
   const minor = version === 'HTTP/1.1' ? 1 : version === 'HTTP/1.0' ? 0 : -1;
   if (minor === -1) throw badVersion(version);
   const method = line.slice(0, first);
-  // A lower-case method is no method (RFC 9110 section 9.1 is case-sensitive), and a policy for GET must not miss 'get'.
+  // A lower-case method is invalid (RFC 9110 section 9.1 is case-sensitive), and a policy for GET must not miss 'get'.
   if (!/^[A-Z][A-Z0-9_-]*$/.test(method))
     throw new SallyportError('method_invalid', 'the method is not an upper-case token');
   const target = line.slice(first + 1, last);
   if (!/^[\x21-\x7e]+$/.test(target))
-    throw new SallyportError('head_invalid_url', 'the request target holds a space or a byte outside ASCII');
+    throw new SallyportError('head_invalid_url', 'the request target contains a space or a byte outside ASCII');
   return { method, target, minor };
 }
 
@@ -64,7 +66,10 @@ export function parseStatusLine(line: string): StatusLine {
     /^[1-9]\d\d$/.test(line.slice(9, 12)) &&
     (Number.isNaN(after) || after === 32);
   if (!wellFormed)
-    throw new SallyportError('upstream_protocol', `the answer does not begin with a status line: '${printable(line)}'`);
+    throw new SallyportError(
+      'upstream_protocol',
+      `the response does not begin with a status line: '${printable(line)}'`,
+    );
   return { status, reason: line.slice(13), minor: version === 'HTTP/1.1 ' ? 1 : 0 };
 }
 
@@ -97,13 +102,13 @@ export function parseFields(text: string, at: number, maxFields: number): Fields
 }
 
 /**
- * The value of a Content-Length field: digits only, and a number that adds up exactly (RFC 9112 section 6.3).
+ * The value of a Content-Length field: digits only, and a number that is exact (RFC 9112 section 6.3).
  * @throws SallyportError `length_invalid`.
  */
 export function parseContentLength(value: string): number {
   const length = /^\d{1,16}$/.test(value) ? Number(value) : Number.NaN;
   if (!Number.isSafeInteger(length))
-    throw new SallyportError('length_invalid', `'${printable(value)}' is not a content length`);
+    throw new SallyportError('length_invalid', `'${printable(value)}' is not a valid Content-Length`);
   return length;
 }
 
@@ -118,7 +123,7 @@ export function connectionOptions(value: string): string[] {
 
 function badVersion(version: string): SallyportError {
   if (/^HTTP\/\d\.\d$/.test(version)) {
-    return new SallyportError('version_unsupported', `${version} is not served here: HTTP/1.1 and HTTP/1.0 are`);
+    return new SallyportError('version_unsupported', `${version} is not supported; HTTP/1.1 and HTTP/1.0 are`);
   }
   return new SallyportError('head_malformed', 'the request line does not end in HTTP/1.1 or HTTP/1.0');
 }

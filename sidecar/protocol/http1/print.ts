@@ -1,11 +1,11 @@
-// HTTP/1.1 messages as they leave: printed anew from what was parsed. Fields of one hop stay behind, the framing is
-// ours, and what `Connection` names is gone before our own fields are added.
+// Prints HTTP/1.1 messages anew from the parsed ones. Hop-by-hop fields are dropped, the framing is ours, and the
+// fields that `Connection` names are removed before our own are added.
 
 import type { Socket } from 'node:net';
 import { STATUS_CODES } from '../../../cert-agent/base/http.ts';
 import { type Call, type Fields, type Framing, isEndToEnd, type Reply } from '../../exchange/message.ts';
 
-/** The request head that goes to an upstream. */
+/** The request head for an upstream. */
 export function printRequest(call: Call): string {
   let head = `${call.method} ${call.path} HTTP/1.1\r\nHost: ${call.authority}\r\n`;
   head += printFields(call.fields, call.hopFields);
@@ -14,20 +14,21 @@ export function printRequest(call: Call): string {
   if (call.expectContinue) head += 'Expect: 100-continue\r\n';
   if (call.webSocket) return `${head}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n`;
   if (call.framing === 'chunked') return `${head}Transfer-Encoding: chunked\r\n\r\n`;
-  // A method that carries content says so even when there is none (RFC 9110 section 8.6); GET without a body does not.
+  // A method that carries content states its length even if there is none (RFC 9110 section 8.6); GET without a body
+  // does not.
   if (call.framing !== 0 || call.method === 'POST' || call.method === 'PUT' || call.method === 'PATCH') {
     return `${head}Content-Length: ${call.framing}\r\n\r\n`;
   }
   return `${head}\r\n`;
 }
 
-/** How an answer is delimited and what becomes of its connection. */
+/** How a response is delimited, and whether its connection stays open. */
 export interface ReplyFraming {
   readonly framing: Framing | 'none';
   readonly connection: 'close' | 'keep-alive' | 'upgrade' | undefined;
 }
 
-/** The head of an answer. */
+/** The head of a response. */
 export function printReply(reply: Reply, how: ReplyFraming): string {
   let head = `HTTP/1.1 ${reply.status} ${reasonFor(reply)}\r\n`;
   head += printFields(reply.fields, reply.hopFields);
@@ -39,7 +40,7 @@ export function printReply(reply: Reply, how: ReplyFraming): string {
   return `${head}\r\n`;
 }
 
-/** Trailers as they follow the last chunk, with the empty line that ends the message. */
+/** The last chunk with the trailers and the empty line that ends the message. */
 export function printLastChunk(trailers: Fields): string {
   return trailers.names.length === 0 ? '0\r\n\r\n' : `0\r\n${printFields(trailers, undefined)}\r\n`;
 }
@@ -60,7 +61,7 @@ function reasonFor(reply: Reply): string {
   return reply.reason === '' ? reasonPhrase(reply.status) : reply.reason;
 }
 
-/** The status in words (RFC 9110 section 15); empty for one that has none. */
+/** The reason phrase of a status (RFC 9110 section 15); empty if it has none. */
 export function reasonPhrase(status: number): string {
   return STATUS_CODES[status] ?? '';
 }
@@ -68,7 +69,7 @@ export function reasonPhrase(status: number): string {
 /** Below this, copying head and body into one buffer costs less than a vectored write. */
 const copyLimit = 16 * 1024;
 
-/** Writes a head and a body that belong together with one system call. False asks to wait for 'drain'. */
+/** Writes a head and its body with one system call. False asks to wait for 'drain'. */
 export function writeTogether(socket: Socket, head: string, body: Buffer): boolean {
   if (body.length > copyLimit) {
     socket.cork();
@@ -83,9 +84,9 @@ export function writeTogether(socket: Socket, head: string, body: Buffer): boole
   return socket.write(both);
 }
 
-/** Writes one piece of a body, as a chunk where the body is chunked. False asks to wait for 'drain'. */
+/** Writes one piece of a body, as a chunk if the body is chunked. False asks to wait for 'drain'. */
 export function writeBody(socket: Socket, chunk: Buffer, chunked: boolean): boolean {
-  // A TLS record from a peer in HTTP/2 holds the end of one frame and the beginning of the next: one write for both.
+  // A TLS record from an HTTP/2 peer holds the end of one frame and the beginning of the next: one write for both.
   if (socket.writableCorked === 0) corkForTurn(socket);
   if (!chunked) return socket.write(chunk);
   // A chunk of size zero would end the body.
@@ -98,7 +99,7 @@ export function writeBody(socket: Socket, chunk: Buffer, chunked: boolean): bool
   return more;
 }
 
-/** Joins what is written until the end of this turn of the event loop into one system call. */
+/** Joins everything written until the end of this turn of the event loop into one system call. */
 export function corkForTurn(socket: Socket): void {
   socket.cork();
   process.nextTick(() => socket.uncork());

@@ -1,5 +1,5 @@
-// The side that asks, in HTTP/1.1: requests off a socket, one exchange at a time (pipelined requests wait, and are
-// answered in order), answers onto it. It owns the socket until it hands it over for a WebSocket, and closes it.
+// The server side of HTTP/1.1: reads requests from a socket, one exchange at a time (pipelined requests wait, and are
+// answered in order), and writes responses. It owns the socket until it hands it over for a WebSocket, and closes it.
 
 import type { Socket } from 'node:net';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -23,26 +23,26 @@ import { type BodyReader, type BodySink, createBodyReader } from './body.ts';
 import { checkHeadCharacters, connectionOptions, parseContentLength, parseFields, parseRequestLine } from './head.ts';
 import { corkForTurn, printLastChunk, printReply, type ReplyFraming, writeBody, writeTogether } from './print.ts';
 
-/** What the codec needs of the path. */
+/** What the codec needs from the path. */
 export interface ServerPath {
   /** Serves an exchange whose head is complete. Never throws. */
   serve(exchange: Exchange): void;
   /** Answers a request that could not be read. */
   refuse(exchange: Exchange, error: SallyportError): void;
-  /** Why an exchange that was allowed may not go on; undefined when it may. */
+  /** Why an exchange that was allowed may not continue; undefined if it may. */
   refusalOf(exchange: Exchange): SallyportError | undefined;
-  /** The exchange is over, however it ended: write its record. */
+  /** The exchange is over, however it ended: writes its record. */
   finish(exchange: Exchange): void;
   readonly draining: () => boolean;
 }
 
 const endOfHead = Buffer.from('\r\n\r\n');
 
-// A refusal sent while the body still arrives is lost to the reset that closing would cause, so the answer is followed
-// by a half-close, and what still comes is read and dropped: at most this much, and not longer than this.
+// Closing while the body still arrives causes a reset, which loses the refusal. So the response is followed by a
+// half-close, and later bytes are read and dropped: at most this many, and not longer than this.
 const lingerBytes = 1024 * 1024;
 const lingerMs = 2000;
-/** A client that has asked nothing for so long hardly does in just this moment. */
+/** A client that has been idle for so long is unlikely to send a request at just this moment. */
 const retireIdleMs = 4000;
 
 export class Http1Server implements Downstream, Speaker, BodySink {
@@ -53,7 +53,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   /** Bytes that wait: a part of a head, or requests behind the one in flight. */
   #held: Buffer | undefined = undefined;
   readonly #gathered = new Gatherer();
-  /** Of a head that is arriving, how many bytes have been looked at: none of them is looked at again with each that follows. */
+  /** How many bytes of the arriving head have been checked, so that none is checked again with each later piece. */
   #headChecked = 0;
   #exchange: Exchange | undefined = undefined;
   #body: BodyReader | undefined = undefined;
@@ -61,17 +61,17 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   #consuming = false;
   #chunkedReply = false;
   #closeAfterReply = false;
-  /** When the head that is arriving began; a connection's first head begins with the connection. */
+  /** When the arriving head began; a connection's first head begins with the connection. */
   #headSince: number | undefined = coarseNow();
   #lingerUntil: number | undefined = undefined;
   #lingered = 0;
   #draining = false;
-  /** Of the body that is arriving, and of what waits to be read; present while there is such a thing. */
+  /** The paces of the arriving body and of what waits to be read; present only while needed. */
   #requestPace: Pace | undefined = undefined;
   #replyPace: Pace | undefined = undefined;
   /** Present while something waits for the client or the upstream. */
   #backlog: ExchangeBacklog | undefined = undefined;
-  /** Since the last tick we have asked the client to wait. */
+  /** We have paused the client since the last tick. */
   #wasPaused = false;
 
   constructor(connection: Connection, path: ServerPath) {
@@ -109,8 +109,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
         if (this.#body !== undefined) {
           at = this.#body.read(buffer, at, this);
         } else if (this.#exchange !== undefined || this.#socket.writableNeedDrain) {
-          // The next request waits for this one's answer, and for a client that does not read to take what it has been
-          // sent: reading on would only fill memory.
+          // The next request waits for this response, and for a client that does not read to take what was sent:
+          // reading on would only fill memory.
           this.#keep(buffer.subarray(at));
           this.#socket.pause();
           return;
@@ -127,7 +127,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     }
   }
 
-  /** Consumes one head and, where it is all there, its body. -1 when the head is not complete: it is then held. */
+  /** Consumes one head, and its body if complete. -1 if the head is not complete: it is then held. */
   #readHead(buffer: Buffer, from: number): number {
     // RFC 9112 section 2.2: an empty line before a request line is skipped.
     const at = buffer[from] === 13 && buffer[from + 1] === 10 ? from + 2 : from;
@@ -141,7 +141,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
       );
     }
     if (end === -1) {
-      // Refused now and not at the time limit: a bare LF would otherwise be waited on for ever.
+      // Refused now and not at the time limit: otherwise we would wait for the rest after a bare LF.
       const last = buffer[buffer.length - 1] === 13 ? buffer.length - 1 : buffer.length;
       checkHeadCharacters(buffer.toString('latin1', checked, last));
       this.#headChecked = Math.max(this.#headChecked, last - from);
@@ -181,7 +181,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     return next;
   }
 
-  /** The exchange begins with its first byte, so that one that cannot be read has a record too. */
+  /** The exchange begins with its first byte, so that a request that cannot be read has a record too. */
   #open(): Exchange {
     const exchange = new Exchange(this.#connection, this, this.#connection.port.rules.current(), emptyFields);
     this.#exchange = exchange;
@@ -211,7 +211,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
         : new SallyportError('internal', 'the request could not be served', { cause: error });
     this.#body = undefined;
     const exchange = this.#exchange ?? this.#open();
-    // The framing is in doubt from here on: nothing of this connection may be read as a request again.
+    // The framing is in doubt from here on: nothing on this connection may be read as a request again.
     exchange.keepAlive = false;
     this.#requestDone = false;
     const { carrier } = exchange;
@@ -224,7 +224,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   // -- what is answered --------------------------------------------------------------------------------------------
 
   informational(reply: Reply): void {
-    // RFC 9110 section 15.2: HTTP/1.0 knows no 1xx.
+    // RFC 9110 section 15.2: HTTP/1.0 has no 1xx.
     if (this.#exchange?.minor !== 1) return;
     this.#socket.write(printReply(reply, { framing: 'none', connection: undefined }), 'latin1');
   }
@@ -248,7 +248,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     this.#replyEnded(exchange);
   }
 
-  /** How this answer's end is told to this client, and whether the connection outlives it. */
+  /** How the end of this response is signalled to this client, and whether the connection stays open. */
   #frame(exchange: Exchange, reply: Reply): ReplyFraming {
     if (reply.status === 101) return { framing: 'none', connection: 'upgrade' };
     // RFC 9110 section 9.3.6: what follows is the tunnel.
@@ -257,7 +257,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     let framing: ReplyFraming['framing'];
     if (bodiless) framing = reply.status === 204 ? 'none' : (reply.declaredLength ?? 'none');
     else if (typeof reply.framing === 'number') framing = reply.framing;
-    // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
+    // HTTP/1.0 has no chunks: the end of the connection is the end of the body.
     else framing = exchange.minor === 1 ? 'chunked' : 'close';
     this.#closeAfterReply =
       !exchange.keepAlive || !this.#requestDone || framing === 'close' || this.#draining || this.#path.draining();
@@ -283,7 +283,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   abort(): void {
     const exchange = this.#exchange;
     this.#exchange = undefined;
-    // Where no framing is left that could show the cut (RFC 9112 section 8), the reset does.
+    // If no framing is left that could show the cut (RFC 9112 section 8), the reset shows it.
     resetSocket(this.#socket);
     if (exchange !== undefined) this.#path.finish(exchange);
   }
@@ -319,7 +319,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     this.#next();
   }
 
-  /** Goes on with what waited behind the last exchange. */
+  /** Continues with the bytes that waited behind the last exchange. */
   #next(): void {
     if (this.#consuming || this.#exchange !== undefined || this.#lingerUntil !== undefined) return;
     if (this.#socket.writableNeedDrain) return;
@@ -347,7 +347,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     }
   }
 
-  /** Ends what a client sends, or takes, more slowly than that. True when it did. */
+  /** Ends an exchange whose client sends, or takes, more slowly than that. True if it did. */
   #isTooSlow(now: number, perSecond: number): boolean {
     const socket = this.#socket;
     const { writableLength: outstanding, bytesWritten } = socket;
@@ -375,12 +375,12 @@ export class Http1Server implements Downstream, Speaker, BodySink {
 
   #giveUpOnReader(error: SallyportError): void {
     const exchange = this.#exchange;
-    // An answer to somebody who does not read would only wait behind the rest.
+    // A response for a client that does not read would only wait behind the rest.
     if (exchange?.responded === true) this.cut(error);
     else resetSocket(this.#socket);
   }
 
-  /** Ends what waits for a client, or for an upstream, that takes none of it. True when it did. */
+  /** Ends an exchange whose waiting bytes the client, or the upstream, does not take. True if it did. */
   #isStalled(now: number, limitMs: number): boolean {
     const { writableLength: ofReply, bytesWritten } = this.#socket;
     const { bytesReceived = 0, carrier, upstreamPeer } = this.#exchange ?? {};
@@ -421,7 +421,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (this.#exchange === undefined && this.#held === undefined) this.#linger();
   }
 
-  /** With the next answer; where none comes, once it is idle: at once would cross a request that is on its way. */
+  /** Closes with the next response, or once idle: closing at once could cross a request that is on its way. */
   retire(): void {
     this.#draining = true;
     const idleMs = coarseNow() - this.#connection.lastActive;
@@ -439,7 +439,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     return 1;
   }
 
-  /** What is answered already breaks off without its end; what is not gets the refusal as its answer. */
+  /** A response that has begun is cut off without its end; otherwise the refusal is the response. */
   cut(error: SallyportError): void {
     const exchange = this.#exchange;
     if (exchange === undefined) {
@@ -455,7 +455,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
 
   #giveUpOnHead(limits: Limits): void {
     if (this.#held === undefined || this.#held.length <= 2) {
-      // Nothing was asked (an old client's empty line is not a request), so there is nothing to answer.
+      // No request has begun (an old client's empty line is none), so there is nothing to answer.
       this.#socket.destroy();
       return;
     }
@@ -466,7 +466,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
 
   #linger(): void {
     if (this.#lingerUntil !== undefined) return;
-    // The time runs from when the answer has left: a slow reader of a long one is not cut after two seconds.
+    // The time runs from when the response has left: a slow reader of a long one is not cut after two seconds.
     this.#lingerUntil = performance.now() + this.#connection.port.rules.current().limits.streamIdleMs;
     this.#socket.once('finish', () => {
       this.#lingerUntil = performance.now() + lingerMs;
@@ -479,7 +479,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
 
   #discard(chunk: Buffer): void {
     this.#lingered += chunk.length;
-    // Past the limit nothing is read any more; the client, held up by the full window, still finds our answer.
+    // Past the limit nothing more is read; the client, stopped by the full window, still finds our response.
     if (this.#lingered > lingerBytes) this.#socket.pause();
   }
 
@@ -495,8 +495,8 @@ export class Http1Server implements Downstream, Speaker, BodySink {
       // Between requests, or in the middle of a head that will never be complete.
       this.#socket.end();
     } else {
-      // A client that closes while it is owed an answer has given up, as Envoy, nginx and Node take it: what the app still
-      // does for it would be for nobody, and is told so.
+      // A client that closes before its response has given up, as Envoy, nginx and Node treat it: the app is told,
+      // since its work would be wasted.
       this.#socket.destroy();
     }
   };
@@ -516,7 +516,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   };
 }
 
-/** An upstream in HTTP/2 knows nothing of the handshake's key; whoever asked in HTTP/1.1 waits for its answer. */
+/** An upstream in HTTP/2 has no handshake key; a client in HTTP/1.1 waits for the answer to its own. */
 function withAccept(reply: Reply, exchange: Exchange): Reply {
   const key = exchange.fields.values[exchange.fields.names.findIndex(({ lower }) => lower === keyName.lower)];
   if (key === undefined || reply.fields.names.some(({ lower }) => lower === acceptName.lower)) return reply;
@@ -525,7 +525,7 @@ function withAccept(reply: Reply, exchange: Exchange): Reply {
 }
 
 function ignore(): void {
-  // 'close' follows and says all that is needed; without a listener a reset would end the process.
+  // 'close' follows and is enough; without a listener a reset would end the process.
 }
 
 /** One pass over the fields for everything that frames the message or belongs to this hop. */
@@ -555,7 +555,7 @@ function readRoles(exchange: Exchange): void {
     else if (which === role.expect) readExpect(exchange, value);
     else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
     else if (which === role.userAgent) exchange.userAgent = value;
-    // A refusal of gRPC is a 200, which would look to the client of a CONNECT as if the tunnel were open.
+    // A gRPC refusal is a 200, which would look to the client of a CONNECT as if the tunnel were open.
     else if (which === role.contentType) exchange.grpc = exchange.method !== 'CONNECT' && isGrpc(value);
     else if (which === role.forwardedFor) exchange.forwardedFor = value;
   }
@@ -564,7 +564,7 @@ function readRoles(exchange: Exchange): void {
   if (host === undefined && exchange.minor === 1)
     throw new SallyportError('host_missing', 'an HTTP/1.1 request has no Host field');
   exchange.framing = requestFraming(length, coding, exchange.minor);
-  // WebSocket is the only protocol that a connection may become here: h2c and the rest would leave our sight.
+  // WebSocket is the only protocol that a connection may switch to: with h2c and others we could not see the requests.
   exchange.webSocket =
     upgrade?.toLowerCase() === 'websocket' &&
     exchange.hopFields?.includes('upgrade') === true &&
@@ -586,15 +586,15 @@ function readConnection(exchange: Exchange, value: string): void {
 }
 
 function readExpect(exchange: Exchange, value: string): void {
-  // RFC 9110 section 10.1.1: an expectation that is not understood is 417; HTTP/1.0 has none.
+  // RFC 9110 section 10.1.1: an unknown expectation is 417; HTTP/1.0 has none.
   if (value.toLowerCase() !== '100-continue')
-    throw new SallyportError('expectation_failed', `the expectation '${printable(value)}' is not met here`);
+    throw new SallyportError('expectation_failed', `the expectation '${printable(value)}' is not supported`);
   exchange.expectContinue = exchange.minor === 1;
 }
 
 /**
- * RFC 9112 section 6.3, without its tolerances: both lengths, or a coding that is not exactly chunked, are refused. Where
- * chunked is not the last coding, or is not there once, nobody can tell where the body ends: 400.
+ * RFC 9112 section 6.3, without its tolerances: both lengths, or a coding that is not exactly chunked, are refused. If
+ * chunked is not the last coding, or does not occur exactly once, the end of the body is unknown: 400.
  */
 function requestFraming(length: string | undefined, coding: string | undefined, minor: number): Framing {
   if (coding === undefined) return length === undefined ? 0 : parseContentLength(length);
@@ -606,11 +606,11 @@ function requestFraming(length: string | undefined, coding: string | undefined, 
     if (codings.at(-1) !== 'chunked' || codings.indexOf('chunked') !== codings.length - 1)
       throw new SallyportError(
         'transfer_encoding_ambiguous',
-        `the transfer codings '${printable(coding)}' do not end with chunked, once`,
+        `the transfer codings '${printable(coding)}' do not end with a single chunked`,
       );
     throw new SallyportError(
       'transfer_encoding_invalid',
-      `the transfer coding '${printable(coding)}' is not supported: only chunked is`,
+      `the transfer coding '${printable(coding)}' is not supported; only chunked is`,
     );
   }
   return 'chunked';

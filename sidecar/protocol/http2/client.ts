@@ -1,5 +1,5 @@
-// The side that answers, in HTTP/2: one connection to an upstream that carries many exchanges at once. To the path each of
-// its streams is a connection of its own.
+// The client side of HTTP/2: one connection to an upstream that carries many exchanges at once. The path sees each of
+// its streams as a connection of its own.
 
 import type { Socket } from 'node:net';
 import { formatPlace } from '../../../cert-agent/base/address.ts';
@@ -18,9 +18,9 @@ import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
 export interface Http2ClientOwner {
   /** Nothing is in flight on it. */
   quiet(client: Http2Client): void;
-  /** A stream has ended, others go on. */
+  /** A stream has ended; others continue. */
   freed?(client: Http2Client): void;
-  /** So many streams were taken back on it that its other end may take that for an attack: better none is opened on it any more. */
+  /** The upstream may soon take its number of reset streams for an attack: no more should be opened on it. */
   worn?(client: Http2Client): void;
   gone(client: Http2Client): void;
 }
@@ -33,13 +33,13 @@ export interface Http2ClientOptions {
   readonly headFields: number;
 }
 
-/** More in flight than this, and another connection is opened: TCP and TLS have one order for all. */
+/** With more in flight than this, another connection is opened: TCP and TLS deliver all of them in one order. */
 const streamsEach = 100;
 
-// What the other end puts up with, which may be anybody's. Envoy ends a connection, and all that others have on it, once half of
-// its streams, of 500 or more, were reset before any answer (`overload.premature_reset_total_stream_count`), which is 250 at
-// the least; nghttp2, and Node with it, after 1,000 resets of any kind and 33 a second. So that nobody who takes requests
-// back can make it do that, no stream is opened any more before as many as may be open then could be too many.
+// What other servers tolerate. Envoy ends a connection, with everything on it, once half of its streams, of 500 or
+// more, were reset before any response (`overload.premature_reset_total_stream_count`), which is 250 at the least;
+// nghttp2, and Node with it, after 1,000 resets of any kind and 33 a second. A client that cancels its requests must
+// not cause that, so no stream is opened once the streams open by then could be too many.
 const envoyResets = 250;
 const anyResets = 1000;
 const anyResetsPerSecond = 33;
@@ -48,7 +48,7 @@ export class Http2Client implements Http2Owner {
   readonly options: Http2ClientOptions;
   readonly localAddress: string;
   readonly http2: Http2Connection;
-  /** An answer has come on it: what fails now does not fail because of who we are. */
+  /** A response has arrived on it: a later failure is not a refusal of our identity. */
   proven = false;
   /** performance.now() since when nothing is in flight. */
   quietSince = performance.now();
@@ -56,7 +56,7 @@ export class Http2Client implements Http2Owner {
   #retired = false;
   /** Streams that were taken and have not begun. */
   #promised = 0;
-  /** Streams that are over, and those of them that we have reset before an answer had begun. */
+  /** Streams that are over, and those of them that we reset before a response had begun. */
   #over = 0;
   #unanswered = 0;
   readonly #resets = new Budget(anyResets - 2 * streamsEach, anyResetsPerSecond);
@@ -70,7 +70,7 @@ export class Http2Client implements Http2Owner {
     this.http2 = new Http2Connection(socket, { side: 'client', headBytes, headFields, streams: 0 }, this);
   }
 
-  /** With those that were taken: many may be, before the first of them is open. */
+  /** Includes streams that were taken: many may be taken before the first of them is open. */
   get hasRoom(): boolean {
     return !this.#retired && this.http2.hasRoom && this.load < Math.min(streamsEach, this.http2.maxPeerStreams);
   }
@@ -86,19 +86,19 @@ export class Http2Client implements Http2Owner {
     return new ClientStream(this);
   }
 
-  /** Opens a stream that was taken. Only now: their numbers must rise in the order in which their heads are sent. */
+  /** Opens a stream that was taken. Only now, since stream numbers must rise in the order in which heads are sent. */
   open(): Http2Stream {
     this.#promised--;
     return this.http2.open();
   }
 
-  /** A stream that was taken is not needed. */
+  /** Returns a taken stream that is not needed. */
   giveBack(): void {
     this.#promised--;
     this.#closeIfDone();
   }
 
-  /** No more exchanges; it closes when those in flight are over. */
+  /** Accepts no more exchanges; closes when those in flight are over. */
   retire(): void {
     this.#retired = true;
     this.#closeIfDone();
@@ -147,7 +147,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   #events: UpstreamEvents | undefined = undefined;
   #method = '';
   #webSocket = false;
-  /** An answer that waits for a body that may have come with it. */
+  /** A response head that waits for a body that may have arrived with it. */
   #held: Reply | undefined = undefined;
   #whole: Buffer | undefined = undefined;
   #replied = false;
@@ -174,7 +174,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     this.#begun.events = this;
     if (this.#client.http2.isClosed) {
       this.isUnsent = true;
-      queueMicrotask(() => this.closed(errorCode.none, 'it was closed', 'gone'));
+      queueMicrotask(() => this.closed(errorCode.none, 'the connection was closed', 'gone'));
       return;
     }
     const scheme = this.secure ? 'https' : 'http';
@@ -222,7 +222,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     return { socket: new StreamEnd(stream, () => http2.sendEnd(stream)), rest: undefined };
   }
 
-  // -- the answer --------------------------------------------------------------------------------------------------
+  // -- the response ------------------------------------------------------------------------------------------------
 
   head(block: Block, ended: boolean): void {
     const events = this.#events;
@@ -232,7 +232,7 @@ class ClientStream implements UpstreamConnection, StreamEvents {
       if (this.#replied) return this.#end(this.#readTrailers(block, ended));
       const reply = readReply(block, ended, this.#method);
       if (reply.status < 200) {
-        if (ended) throw new SallyportError('upstream_protocol', 'an interim answer ends the stream');
+        if (ended) throw new SallyportError('upstream_protocol', 'an interim response ends the stream');
         return events.upstreamInformational(reply);
       }
       this.#replied = true;
@@ -253,16 +253,16 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     }
   }
 
-  /** Ends it for what the upstream did wrong. An answer of which nobody has been told yet has not begun. */
+  /** Ends it for a fault of the upstream. A held response has not begun, since it was not reported yet. */
   #failFor(why: string): void {
     const isKnown = this.#replied && this.#held === undefined;
     this.#held = undefined;
     this.#whole = undefined;
     const code = isKnown ? 'upstream_answer_malformed' : 'upstream_protocol';
-    this.#fail(new SallyportError(code, `${this.address} speaks HTTP/2 wrongly: ${why}`));
+    this.#fail(new SallyportError(code, `${this.address} violated HTTP/2: ${why}`));
   }
 
-  /** To the path it is the 101 of HTTP/1.1. */
+  /** The path sees it as the 101 of HTTP/1.1. */
   #becomeTunnel(reply: Reply): void {
     this.#events?.upstreamReply({ ...reply, status: 101, framing: 0, declaredLength: undefined }, undefined);
   }
@@ -287,11 +287,11 @@ class ClientStream implements UpstreamConnection, StreamEvents {
     const reply = this.#held;
     if (reply === undefined) return this.#end(emptyFields);
     const events = this.#events;
-    // An answer that came in one piece goes on in one piece.
+    // A response that arrived in one piece is passed on in one piece.
     if (this.#whole !== undefined || reply.framing === 0) {
       this.#held = undefined;
       this.#events = undefined;
-      // Its length is known now, so that a caller in HTTP/1.1 needs no chunks.
+      // Its length is known now, so that a client in HTTP/1.1 needs no chunks.
       const framing = this.#whole?.length ?? 0;
       events?.upstreamReply({ ...reply, framing }, this.#whole ?? noBody);
       return this.#stopAsking();
@@ -319,12 +319,12 @@ class ClientStream implements UpstreamConnection, StreamEvents {
   }
 
   /**
-   * An answer may come to its end before its request does, and nobody sends the rest then. A peer that waited for it would
-   * keep the stream for ever, and we would count it as one in flight.
+   * A response may end before its request does, and the rest of the request is never sent. A peer that waited for it
+   * would keep the stream for ever, and we would count it as in flight.
    */
   #stopAsking(): void {
     if (this.#stream.isEnding) return;
-    // A peer that has had enough of the request says so itself, as a rule, in the same breath.
+    // A peer that wants no more of the request usually resets it in the same read.
     this.#client.http2.afterRead(() => {
       if (!this.#stream.isEnding) this.#stream.reset(errorCode.cancel);
     });
@@ -343,17 +343,18 @@ class ClientStream implements UpstreamConnection, StreamEvents {
 
   #closedError(code: number, why: string): SallyportError {
     const { address } = this;
-    if (this.#replied) return new SallyportError('upstream_cut', `${address} broke its answer off: ${why}`);
-    // RFC 9113 section 8.7: such a stream was not looked at.
+    if (this.#replied) return new SallyportError('upstream_cut', `${address} cut its response off: ${why}`);
+    // RFC 9113 section 8.7: such a stream was not processed.
     if (code === errorCode.refusedStream)
-      return new SallyportError('upstream_refused_stream', `${address} took no more: ${why}`);
-    if (code !== errorCode.none) return new SallyportError('upstream_reset', `${address} gave no answer: ${why}`);
+      return new SallyportError('upstream_refused_stream', `${address} refused the stream: ${why}`);
+    if (code !== errorCode.none)
+      return new SallyportError('upstream_reset', `${address} reset the stream before it responded: ${why}`);
     if (this.secure && !this.#client.proven)
       return new SallyportError(
         'upstream_refused_us',
         `${address} closed after the handshake (is our SVID refused?): ${why}`,
       );
-    return new SallyportError('upstream_closed', `${address} closed before it answered: ${why}`);
+    return new SallyportError('upstream_closed', `${address} closed before it responded: ${why}`);
   }
 
   #fail(error: SallyportError): void {

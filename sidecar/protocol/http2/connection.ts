@@ -1,6 +1,7 @@
-// HTTP/2 on a socket, the part that both ends share (RFC 9113 sections 3 to 6): streams, settings and windows, and what the
-// frames that http2-reader.ts reads mean for them. All that is sent in one turn of the event loop leaves in one write: between two sidecars the
-// requests in flight together share a TLS record and a system call, which is most of what a request costs.
+// HTTP/2 on a socket, the part that both ends share (RFC 9113 sections 3 to 6): streams, settings and windows, and the
+// meaning of the frames that reader.ts reads. Everything sent in one turn of the event loop leaves in one write:
+// between two sidecars the requests in flight share a TLS record and a system call, which is most of the cost of a
+// request.
 
 import type { Socket } from 'node:net';
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -30,28 +31,31 @@ export interface Http2Options {
   readonly headFields: number;
   /** How many streams the peer may have open at once. */
   readonly streams: number;
-  /** Servers only: how often a second a peer of ours may take back at once what it has asked, beyond `resetBurst` and what it lets be answered. Absent for strangers. */
+  /**
+   * Servers only: how many requests a second a peer of ours may cancel at once, beyond `resetBurst` and a share of
+   * those it lets finish. Absent for strangers.
+   */
   readonly resetsPerSecond?: number;
 }
 
-/** What a connection tells whoever speaks on it. */
+/** What a connection reports to its owner. */
 export interface Http2Owner {
   /** The peer has opened a stream; its head follows at once. Servers only. */
   opened(stream: Http2Stream): void;
-  /** A stream has ended, both sides of it. */
+  /** A stream has ended, on both sides. */
   ended(stream: Http2Stream): void;
-  /** We have reset a stream, of which `ended` tells next. */
+  /** We have reset a stream; `ended` follows. */
   resetSent?(stream: Http2Stream): void;
-  /** The peer takes no more streams. */
+  /** The peer accepts no more streams. */
   goingAway(): void;
-  /** The connection is over; every stream has been told. */
+  /** The connection is over, and every stream has been closed. */
   closed(why: string): void;
 }
 
 /** What a peer may send on one stream before we have passed it on: its share of our memory. */
 const streamWindow = 256 * 1024;
 const connectionWindow = 4 * 1024 * 1024;
-/** Written at once when so much has gathered: four TLS records in one system call, which a long body gains by. */
+/** Written at once when this much has gathered: four TLS records in one system call, which speeds up long bodies. */
 const flushBytes = 64 * 1024;
 /** More than this in the socket means that the peer does not read. */
 const roomyBytes = 256 * 1024;
@@ -59,20 +63,20 @@ const roomyBytes = 256 * 1024;
 const dataBytes = maxFrameBytes - headerBytes;
 
 const lingerMs = 2000;
-/** What a head has here and not in HTTP/1.1: pseudo-headers, and a request ID of ours. */
+/** What a head has in HTTP/2 and not in HTTP/1.1: pseudo-headers, and a request ID of ours. */
 const pseudoFields = 8;
 
-/** RFC 9113 section 6.5.2 counts 32 bytes for each field; a head that HTTP/1.1 lets through must not fail on the hop. */
+/** RFC 9113 section 6.5.2 counts 32 bytes for each field; a head that HTTP/1.1 accepts must not fail on the hop. */
 const listBytes = ({ headBytes, headFields }: Http2Options): number => headBytes + 32 * (headFields + pseudoFields);
 
-/** Of a stranger (nghttp2's figure). */
+/** For a stranger (nghttp2's figure). */
 const resetsPerSecond = 33;
 const resetBurst = 1000;
 
 /** How many streams that we have reset are remembered. */
 const keptResets = 1000;
 
-/** Why a stream has ended that a GOAWAY says was not looked at. */
+/** Why a stream has ended that a GOAWAY declares unprocessed. */
 export const peerGoesAway = 'the peer is going away';
 
 const noWords = Buffer.alloc(0);
@@ -80,9 +84,9 @@ const noWords = Buffer.alloc(0);
 export class Http2Connection {
   readonly streamWindow = streamWindow;
   maxPeerStreams = 100;
-  /** The peer takes extended CONNECT (RFC 8441 section 3). */
+  /** The peer accepts extended CONNECT (RFC 8441 section 3). */
   peerConnects = false;
-  /** The peer's first SETTINGS have come. */
+  /** The peer's first SETTINGS have arrived. */
   peerSettled = false;
 
   readonly #socket: Socket;
@@ -93,9 +97,9 @@ export class Http2Connection {
   readonly #encoder = new HpackEncoder();
   readonly #streams = new Map<number, Http2Stream>();
   readonly #waiting = new Set<Http2Stream>();
-  /** Streams that we have reset lately: what still comes for them is not held against the peer. */
+  /** Streams that we have reset lately: late frames for them are not the peer's fault. */
   readonly #resetByUs = new Set<number>();
-  /** For what the peer has us begin for nothing. */
+  /** The budget for requests that the peer starts in vain. */
   readonly #resets: Budget;
   readonly #out = new FrameBuffer();
   #flushing = false;
@@ -152,7 +156,7 @@ export class Http2Connection {
     );
   }
 
-  /** False when what was written stands in the socket: its reader is slow. */
+  /** False while written bytes wait in the socket: its reader is slow. */
   get roomy(): boolean {
     return this.#socket.writableLength + this.#out.length < roomyBytes;
   }
@@ -165,7 +169,7 @@ export class Http2Connection {
     return this.#streams.values();
   }
 
-  /** A new stream of ours. */
+  /** Opens a new stream of ours. */
   open(): Http2Stream {
     const stream = new Http2Stream(this, this.#nextStream, this.#peerWindow, streamWindow);
     this.#nextStream += 2;
@@ -175,7 +179,7 @@ export class Http2Connection {
 
   // -- what is sent ------------------------------------------------------------------------------------------------
 
-  /** Sends a header block that `write` puts together; with `ends`, nothing follows on our side. */
+  /** Sends a header block that `write` encodes; with `ends`, nothing follows on our side. */
   sendHead(stream: Http2Stream, write: (encoder: HpackEncoder) => void, ends: boolean): void {
     if (!this.has(stream)) return;
     this.#encoder.begin();
@@ -199,7 +203,10 @@ export class Http2Connection {
     if (ends) this.#localEnd(stream);
   }
 
-  /** Sends what the windows let through of `chunk`, and with the last of it, if it `ends`, our end; gives how far it came. */
+  /**
+   * Sends as much of `chunk` as the windows allow, and our end with the last byte if it `ends`; returns how far it
+   * came.
+   */
   sendData(stream: Http2Stream, chunk: Buffer, ends: boolean): number {
     let from = 0;
     while (from < chunk.length && this.roomy) {
@@ -234,22 +241,26 @@ export class Http2Connection {
     this.#resetByUs.add(stream.id);
     if (this.#resetByUs.size > keptResets) this.#resetByUs.delete(this.#resetByUs.values().next().value!);
     this.#owner.resetSent?.(stream);
-    // It was answered, and asks for nothing any more.
+    // The request was answered.
     if (code === errorCode.none) this.#earn();
     this.#forget(stream);
   }
 
   /**
-   * The peer has taken a request back, or made us reset its stream by what no client sends (CVE-2023-44487, CVE-2025-8671): it
-   * costs the peer nothing, and us a request. Streams of ours are none of that: a peer cannot reset more of them than we open.
-   * @throws SallyportError `http2_flood` when that is too many.
+   * The peer has cancelled a request, or made us reset its stream by a fault that no client commits (CVE-2023-44487,
+   * CVE-2025-8671): that costs the peer nothing, and us a request. Streams of ours do not count: a peer cannot reset
+   * more of them than we open.
+   * @throws SallyportError `http2_flood` if there are too many.
    */
   countReset(): void {
     if (this.#options.side === 'client' || this.#resets.spend()) return;
-    throw new SallyportError('http2_flood', 'more requests that are taken back than anybody needs');
+    throw new SallyportError('http2_flood', 'too many cancelled requests');
   }
 
-  /** Of a peer that is ours a share of what it asks may be taken back. A stranger would buy resets with requests for nothing. */
+  /**
+   * A peer of ours may cancel a share of its requests. A stranger could buy resets with requests for nothing, and earns
+   * none.
+   */
   #earn(): void {
     if (this.#options.resetsPerSecond !== undefined) this.#resets.earn();
   }
@@ -260,19 +271,19 @@ export class Http2Connection {
     this.#written();
   }
 
-  /** Told as long as something of it waits for a window or for the socket. */
+  /** Called while something of it waits for a window or for the socket. */
   waits(stream: Http2Stream): void {
     this.#waiting.add(stream);
   }
 
-  /** No new streams; those that are open go on. */
+  /** No new streams; open ones continue. */
   goAway(code: number = errorCode.none, reason = ''): void {
     if (this.#goneAway || this.#closed) return;
     this.#goneAway = true;
     this.#sendGoaway(this.#lastPeerStream, code, Buffer.from(reason, 'latin1'));
   }
 
-  /** Tells the peer that no stream after those on their way will be served; they still are. */
+  /** Announces to the peer that later streams will not be served; those on their way still are. */
   announceEnd(): void {
     if (this.#goneAway || this.#closed) return;
     this.#sendGoaway(2 ** 31 - 1, errorCode.none, noWords);
@@ -286,18 +297,18 @@ export class Http2Connection {
     this.#written();
   }
 
-  /** Says why, and closes. */
+  /** Sends the reason, and closes. */
   close(code: number = errorCode.none, reason = ''): void {
     this.goAway(code, reason);
     this.#flush();
     this.#socket.end();
     if (this.#endSince !== undefined) return;
     this.#endSince = performance.now();
-    // Whoever ticked it may be gone as well: a pool that was replaced, a process that leaves.
+    // The caller of tick() may be gone as well: a pool that was replaced, a process that is leaving.
     setTimeout(() => this.#socket.destroy(), lingerMs).unref();
   }
 
-  /** Called now and then: a peer that does not close when it is asked to is not waited for. */
+  /** Called periodically: a peer that does not close when asked is not waited for. */
   tick(now: number): void {
     for (const stream of this.#waiting) stream.compact();
     if (this.#endSince !== undefined && now - this.#endSince > lingerMs) this.#socket.destroy();
@@ -324,7 +335,7 @@ export class Http2Connection {
     if (this.#out.length >= flushBytes) this.#flush();
     else if (!this.#flushing) {
       this.#flushing = true;
-      // One alone has nobody to wait for.
+      // A single stream has no others to wait for.
       if (this.#streams.size < 2) process.nextTick(this.#flush);
       else setImmediate(this.#flush);
     }
@@ -340,7 +351,7 @@ export class Http2Connection {
   };
 
   #pump = (): void => {
-    // A copy, and out of the list before: whoever is told of room may write, and wait again, at once.
+    // A copy, and out of the list first: a stream that gets room may write, and wait again, at once.
     for (const stream of [...this.#waiting]) {
       if (!this.roomy || this.#sendWindow <= 0) return;
       this.#waiting.delete(stream);
@@ -383,7 +394,7 @@ export class Http2Connection {
     for (const run of this.#afterRead.splice(0)) run();
   };
 
-  /** Calls `run` once everything that has arrived together is read: a head may wait so long for its body. */
+  /** Calls `run` once everything that arrived together is read: a head may wait so long for its body. */
   afterRead(run: () => void): void {
     this.#afterRead.push(run);
   }
@@ -405,7 +416,7 @@ export class Http2Connection {
   #beginData(id: number, size: number, padding: number): void {
     const stream = this.#streams.get(id);
     this.#receiveWindow -= size;
-    if (this.#receiveWindow < 0) throw flowControl('more DATA than the window of the connection');
+    if (this.#receiveWindow < 0) throw flowControl('DATA exceeds the window of the connection');
     this.#unacknowledged += size;
     if (this.#unacknowledged >= connectionWindow / 2) {
       this.openWindow(undefined, this.#unacknowledged);
@@ -413,10 +424,10 @@ export class Http2Connection {
       this.#unacknowledged = 0;
     }
     if (stream === undefined) return this.#late(id);
-    if (stream.remoteEnded) return this.#dropStream(stream, errorCode.streamClosed, 'DATA after the end of its stream');
-    if (!stream.headSeen) throw protocolError('DATA before its head');
-    if (size > stream.receiveWindow) throw flowControl('more DATA than the window of its stream');
-    // Padding is not for anybody, and is given back with the rest.
+    if (stream.remoteEnded) return this.#dropStream(stream, errorCode.streamClosed, 'DATA after the end of the stream');
+    if (!stream.headSeen) throw protocolError('DATA before the head of the stream');
+    if (size > stream.receiveWindow) throw flowControl('DATA exceeds the window of the stream');
+    // Padding is not used, and its credit is given back with the rest.
     if (padding > 0) stream.received(padding);
   }
 
@@ -432,7 +443,7 @@ export class Http2Connection {
   #endData(id: number, endsStream: boolean): void {
     const stream = endsStream ? this.#streams.get(id) : undefined;
     if (stream === undefined || stream.remoteEnded) return;
-    // Section 8.1.1: a body that is not as long as it said is malformed.
+    // Section 8.1.1: a body that does not have its declared length is malformed.
     if (isShort(stream)) return this.#lengthError(stream);
     const { events } = stream;
     this.#remoteEnd(stream);
@@ -440,10 +451,10 @@ export class Http2Connection {
   }
 
   #lengthError(stream: Http2Stream): void {
-    this.#dropStream(stream, errorCode.protocol, 'its body is not as long as its Content-Length');
+    this.#dropStream(stream, errorCode.protocol, 'the body does not match its Content-Length');
   }
 
-  /** Ends a stream for what its peer did on it. */
+  /** Ends a stream because of its peer's fault. */
   #dropStream(stream: Http2Stream, code: number, why: string): void {
     const { events } = stream;
     this.resetStream(stream, code);
@@ -451,7 +462,7 @@ export class Http2Connection {
     this.countReset();
   }
 
-  /** DATA or HEADERS for a stream that is over. Where we have reset it they were on their way; else the peer is told. */
+  /** DATA or HEADERS for a stream that is over. If we have reset it they were on their way; else it is an error. */
   #late(id: number): void {
     this.#checkKnown(id);
     if (this.#resetByUs.has(id)) return;
@@ -463,22 +474,22 @@ export class Http2Connection {
 
   #takeBlock(id: number, bytes: Buffer, ends: boolean): void {
     const stream = this.#streams.get(id) ?? this.#accept(id);
-    // Decoded whoever it is for: the table must stay right.
+    // Decoded for every stream: the table must stay right.
     const block = this.#decoder.decode(bytes);
     if (!this.has(stream)) return;
     if (stream.remoteEnded)
-      return this.#dropStream(stream, errorCode.streamClosed, 'HEADERS after the end of their stream');
+      return this.#dropStream(stream, errorCode.streamClosed, 'HEADERS after the end of the stream');
     const { events } = stream;
     if (ends && stream.headSeen && isShort(stream)) return this.#lengthError(stream);
     if (ends) this.#remoteEnd(stream);
     if (events !== undefined) events.head(block, ends);
   }
 
-  /** A stream that the peer opens; or one that is over, of which the block must be read all the same, for the table. */
+  /** Accepts a stream that the peer opens. If it is over, its block must still be decoded, for the table. */
   #accept(id: number): Http2Stream {
     const stream = new Http2Stream(this, id, this.#peerWindow, streamWindow);
     if (this.#options.side === 'client') {
-      // An answer that crossed our reset on the way.
+      // A response that crossed our reset on the way.
       this.#checkKnown(id);
       return stream;
     }
@@ -492,7 +503,7 @@ export class Http2Connection {
     this.#lastPeerStream = id;
     if (this.#goneAway) return stream;
     this.#streams.set(id, stream);
-    // Section 5.1.2: what is refused so may be tried again elsewhere.
+    // Section 5.1.2: a stream refused like this may be retried elsewhere.
     if (this.#streams.size <= this.#options.streams) this.#owner.opened(stream);
     else {
       this.resetStream(stream, errorCode.refusedStream);
@@ -501,7 +512,7 @@ export class Http2Connection {
     return stream;
   }
 
-  /** Section 5.1: frames for a stream that we have forgotten are late; for one that never was they are wrong. */
+  /** Section 5.1: frames for a forgotten stream are late; for one that never existed they are an error. */
   #checkKnown(id: number): void {
     const ours = id % 2 === (this.#options.side === 'client' ? 1 : 0);
     if (id === 0 || id > (ours ? this.#nextStream - 2 : this.#lastPeerStream))
@@ -516,14 +527,14 @@ export class Http2Connection {
     events?.closed(code, `the stream was reset (code ${code})`, 'reset');
   }
 
-  /** One for a stream that is over. Where we have reset it as well they have crossed; else it is for nobody. */
+  /** A reset of a stream that is over. If we have reset it as well, they have crossed; else it is useless. */
   #takeLateReset(id: number): void {
     this.#checkKnown(id);
     if (!this.#resetByUs.delete(id)) this.#reader.annoyed();
   }
 
   #takeSettings(list: readonly (readonly [id: number, value: number])[]): void {
-    // The acknowledgement stands before anything that a larger window lets out.
+    // The acknowledgement precedes anything that a larger window lets out.
     this.#out.begin(0, frameType.settings, flag.ack, 0);
     this.#written();
     for (const [id, value] of list) this.#set(id, value);
@@ -538,7 +549,7 @@ export class Http2Connection {
       if (value > maxWindow) throw flowControl('a window larger than 2^31-1');
       const change = value - this.#peerWindow;
       this.#peerWindow = value;
-      // Section 6.9.2: it applies to streams that are open, and may leave them with less than nothing.
+      // Section 6.9.2: it applies to open streams, and may make their windows negative.
       for (const stream of this.#streams.values()) stream.sendWindow += change;
       if (change > 0) this.#pump();
     } else if (id === setting.maxFrameSize && (value < maxFrameBytes || value >= 2 ** 24))
@@ -547,14 +558,14 @@ export class Http2Connection {
     else if (id === setting.enableConnect) this.#setConnects(value);
   }
 
-  /** RFC 8441 section 3: 0 or 1, and never taken back. */
+  /** RFC 8441 section 3: 0 or 1, and never withdrawn. */
   #setConnects(value: number): void {
     if (value > 1 || (this.peerConnects && value === 0))
-      throw protocolError('ENABLE_CONNECT_PROTOCOL is neither 0 nor 1, or is taken back');
+      throw protocolError('ENABLE_CONNECT_PROTOCOL is neither 0 nor 1, or was withdrawn');
     this.peerConnects = value === 1;
   }
 
-  /** Calls `run` once the peer's settings are known; at once when they are, and also when the connection ends before. */
+  /** Calls `run` once the peer's settings are known: at once if they are, and also if the connection ends before. */
   whenSettled(run: () => void): void {
     if (this.peerSettled || this.#closed) run();
     else this.#onSettled.push(run);
@@ -568,7 +579,7 @@ export class Http2Connection {
 
   #takeGoaway(last: number): void {
     this.#peerGoneAway = true;
-    // What the peer has not looked at may be sent again elsewhere.
+    // The peer has not processed these: they may be sent again elsewhere.
     for (const stream of [...this.#streams.values()]) {
       if (stream.id <= last || this.#options.side === 'server') continue;
       const { events } = stream;
@@ -580,7 +591,7 @@ export class Http2Connection {
 
   #takeWindowUpdate(id: number, more: number): void {
     if (id === 0) {
-      if (more === 0) throw protocolError('WINDOW_UPDATE of nothing');
+      if (more === 0) throw protocolError('WINDOW_UPDATE of 0');
       this.#sendWindow += more;
       if (this.#sendWindow > maxWindow) throw flowControl('a window larger than 2^31-1');
       this.#pump();
@@ -589,7 +600,7 @@ export class Http2Connection {
     const stream = this.#streams.get(id);
     if (stream === undefined) return this.#checkKnown(id);
     stream.sendWindow += more;
-    if (more === 0) this.#dropStream(stream, errorCode.protocol, 'WINDOW_UPDATE of nothing');
+    if (more === 0) this.#dropStream(stream, errorCode.protocol, 'WINDOW_UPDATE of 0');
     else if (stream.sendWindow > maxWindow)
       this.#dropStream(stream, errorCode.flowControl, 'a window larger than 2^31-1');
     else if (this.#waiting.has(stream)) this.#pump();
@@ -602,13 +613,13 @@ export class Http2Connection {
     this.goAway(wireCodeOf(error.code));
     this.#flush();
     this.#end(error.message, 'fault');
-    // What is still on its way is read by nobody: the reset says so.
+    // Bytes still on their way are not read: the reset shows it.
     this.#endSince ??= performance.now();
     this.#socket.destroySoon();
   }
 
   #onEnd = (): void => {
-    this.#end('it was closed');
+    this.#end('the connection was closed');
     this.#socket.end();
   };
 
@@ -617,7 +628,7 @@ export class Http2Connection {
   };
 
   #onClose = (): void => {
-    this.#end('it was closed');
+    this.#end('the connection was closed');
   };
 
   #end(why: string, ending: Ending = 'gone'): void {
@@ -636,7 +647,7 @@ export class Http2Connection {
   }
 }
 
-/** A declared length of which something is left. */
+/** A declared length of which some bytes are missing. */
 const isShort = ({ expected }: Http2Stream): boolean => expected > 0 && expected !== Number.POSITIVE_INFINITY;
 
 const protocolError = (why: string): SallyportError => new SallyportError('http2_protocol', why);

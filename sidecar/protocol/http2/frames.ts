@@ -1,5 +1,4 @@
-// Frames of HTTP/2 as they stand on the wire (RFC 9113 sections 4 and 6), their numbers, and what our refusals are called
-// there.
+// HTTP/2 frames on the wire (RFC 9113 sections 4 and 6), their numbers, and the error codes of our refusals.
 
 import type { Code } from '../../../cert-agent/base/errors.ts';
 
@@ -49,7 +48,7 @@ export const setting = Object.freeze({
 });
 
 export const headerBytes = 9;
-/** The least that everybody takes, and all that we take: a larger frame would hold up its neighbours. */
+/** The minimum that every peer accepts, and the maximum that we accept: a larger frame would hold up its neighbours. */
 export const maxFrameBytes = 16_384;
 export const defaultWindow = 65_535;
 export const maxWindow = 2 ** 31 - 1;
@@ -82,7 +81,7 @@ export class FrameBuffer {
   bytes = Buffer.allocUnsafeSlow(firstBytes);
   length = 0;
 
-  /** Begins a frame of `size` bytes of payload, for which there is room behind its header. */
+  /** Begins a frame with `size` bytes of payload, with room reserved after its header. */
   begin(size: number, type: number, flags: number, stream: number): void {
     this.#reserve(headerBytes + size);
     const { bytes } = this;
@@ -112,7 +111,7 @@ export class FrameBuffer {
     this.length += end - start;
   }
 
-  /** What was gathered, which is none of ours from then on; with `lent`, only until more is gathered. */
+  /** The gathered bytes; ownership passes to the caller. With `lent`, they are valid only until more is gathered. */
   take(lent: boolean): Buffer {
     const gathered = this.bytes.subarray(0, this.length);
     this.length = 0;

@@ -1,5 +1,5 @@
-// Heads between HTTP/2 and the path (RFC 9113 section 8): pseudo-header fields become method, path, authority and status,
-// and back. What belongs to HTTP/1.1's hop has no place here and is refused, not dropped.
+// Converts heads between HTTP/2 and the path (RFC 9113 section 8): pseudo-header fields become method, path, authority
+// and status, and back. Fields of an HTTP/1.1 hop are refused, not dropped.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -22,7 +22,7 @@ import { isHandshakeField } from '../websocket.ts';
 import { type Block, isTooLarge } from './hpack-decode.ts';
 import type { HpackEncoder } from './hpack-encode.ts';
 
-/** What a head says besides its fields. */
+/** A head's pseudo-header fields. */
 interface Pseudo {
   method?: string;
   scheme?: string;
@@ -50,7 +50,7 @@ const expectName = fieldName('expect');
 const ofHttp1 = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade']);
 
 /**
- * Fills `exchange` with what a request's block says.
+ * Fills `exchange` from a request's header block.
  * @throws SallyportError `http2_protocol`, `head_too_large`, `method_invalid`, `host_invalid`, `length_invalid` or
  * `expectation_failed`.
  */
@@ -71,7 +71,7 @@ export function readRequest(block: Block, ended: boolean, exchange: Exchange): v
     throw malformed(connects ? 'CONNECT with :scheme or :path' : 'a request without :scheme or :path');
   if (path === '') throw malformed('an empty :path');
   if (scheme !== undefined && !/^https?$/i.test(scheme))
-    throw malformed(`:scheme '${printable(scheme)}' is not served`);
+    throw malformed(`:scheme '${printable(scheme)}' is not supported`);
   exchange.target = path ?? pseudo.authority ?? '';
   // Section 8.3.1: origin-form, or an asterisk for OPTIONS; the authority has a field of its own.
   if (!connects && !exchange.target.startsWith('/') && !(exchange.target === '*' && method === 'OPTIONS'))
@@ -83,11 +83,11 @@ export function readRequest(block: Block, ended: boolean, exchange: Exchange): v
   if (ended) exchange.framing = 0;
 }
 
-/** RFC 8441 section 4: to the path, to policy and to the app it is the GET that asks for an upgrade, as in HTTP/1.1. */
+/** RFC 8441 section 4: for the path, policy and the app it is the GET that requests an upgrade, as in HTTP/1.1. */
 function readExtendedConnect(exchange: Exchange, protocol: string, ended: boolean): void {
   if (exchange.method !== 'CONNECT') throw malformed(':protocol without CONNECT');
   if (protocol !== 'websocket')
-    throw new SallyportError('connect_unsupported', `CONNECT for '${printable(protocol)}' is not served here`);
+    throw new SallyportError('connect_unsupported', `CONNECT for '${printable(protocol)}' is not supported`);
   if (ended) throw malformed('CONNECT that ends its stream');
   exchange.method = 'GET';
   exchange.webSocket = true;
@@ -110,7 +110,7 @@ function readRequestFields(exchange: Exchange, authority: string | undefined): v
       exchange.framing = parseContentLength(value);
     } else if (which === role.expect) {
       if (value.toLowerCase() !== '100-continue')
-        throw new SallyportError('expectation_failed', `the expectation '${printable(value)}' is not met here`);
+        throw new SallyportError('expectation_failed', `the expectation '${printable(value)}' is not supported`);
       exchange.expectContinue = true;
     } else if (which === role.te && value !== 'trailers') throw malformed("TE is not 'trailers'");
     else if (which === role.requestId && exchange.requestId === '') exchange.requestId = value;
@@ -118,13 +118,13 @@ function readRequestFields(exchange: Exchange, authority: string | undefined): v
     else if (which === role.contentType) exchange.grpc = exchange.method !== 'CONNECT' && isGrpc(value);
     else if (which === role.forwardedFor) exchange.forwardedFor = value;
   }
-  // Section 8.3.1: where both are there they say the same, or two readers would see two requests.
+  // Section 8.3.1: if both are present they must be equal, or two readers would see two requests.
   if (host !== undefined && authority !== undefined && host.toLowerCase() !== authority.toLowerCase())
     throw new SallyportError('host_invalid', 'Host and :authority differ');
   exchange.authority = authority ?? host ?? '';
 }
 
-/** Writes the head of a request that goes to an upstream. */
+/** Writes the head of a request to an upstream. */
 export function writeRequest(encoder: HpackEncoder, call: Call, scheme: 'http' | 'https'): void {
   encoder.add(methodName, call.webSocket ? 'CONNECT' : call.method);
   if (call.webSocket) encoder.add(protocolName, 'websocket');
@@ -135,45 +135,47 @@ export function writeRequest(encoder: HpackEncoder, call: Call, scheme: 'http' |
   if (call.clientCert !== undefined) encoder.add(clientCertName, call.clientCert);
   if (call.requestId !== undefined) encoder.add(requestIdName, call.requestId);
   if (call.expectContinue) encoder.add(expectName, '100-continue');
-  // Whoever asked in HTTP/2 for trailers gets them from HTTP/2: gRPC depends on it.
+  // A client that requested trailers in HTTP/2 gets them from HTTP/2: gRPC depends on it.
   if (call.fields.names.includes(teName)) encoder.add(teName, 'trailers');
   if (typeof call.framing === 'number' && (call.framing > 0 || /^P(?:OST|UT|ATCH)$/.test(call.method)))
     encoder.add(lengthName, String(call.framing));
 }
 
 /**
- * The answer that a block says.
+ * Reads a response from a header block.
  * @throws SallyportError `upstream_protocol`.
  */
 export function readReply(block: Block, ended: boolean, method: string): Reply {
   try {
     checkWellFormed(block);
     const { pseudo, fields } = split(block.fields, ['status']);
-    if (pseudo.status === undefined || !/^[1-9]\d\d$/.test(pseudo.status)) throw malformed('an answer without :status');
+    if (pseudo.status === undefined || !/^[1-9]\d\d$/.test(pseudo.status))
+      throw malformed('a response without :status');
     const status = Number(pseudo.status);
-    // Section 8.6: there is no switching of protocols.
+    // Section 8.6: protocols cannot be switched.
     if (status === 101) throw malformed('status 101');
     const at = fields.names.indexOf(lengthName);
     const declaredLength = at === -1 ? undefined : parseContentLength(fields.values[at]!);
     if (fields.names.lastIndexOf(lengthName) !== at) throw malformed('two Content-Length fields');
     const bodiless = method === 'HEAD' || status < 200 || status === 204 || status === 304;
     const framing: Framing = ended || bodiless ? 0 : (declaredLength ?? 'chunked');
-    if (ended && !bodiless && (declaredLength ?? 0) > 0) throw malformed('an answer without the body that it declares');
+    if (ended && !bodiless && (declaredLength ?? 0) > 0)
+      throw malformed('a response without the body that it declares');
     return { status, reason: '', fields, hopFields: undefined, framing, declaredLength };
   } catch (error) {
     const why = error instanceof SallyportError ? error.message : String(error);
-    throw new SallyportError('upstream_protocol', `the answer cannot be read: ${why}`);
+    throw new SallyportError('upstream_protocol', `cannot read the response: ${why}`);
   }
 }
 
-/** Writes the head of an answer, and the length of its body where it is known. */
+/** Writes the head of a response, and the length of its body if known. */
 export function writeReply(encoder: HpackEncoder, reply: Reply, length: number | undefined): void {
   encoder.add(statusName, String(reply.status));
   writeFields(encoder, reply.fields, reply.hopFields);
   if (length !== undefined) encoder.add(lengthName, String(length));
 }
 
-/** The trailers of a block, without what may not stand there. @throws SallyportError `http2_protocol`. */
+/** The trailers of a block, without fields that are not allowed there. @throws SallyportError `http2_protocol`. */
 export function readTrailers(block: Block): Fields {
   checkWellFormed(block);
   const { fields } = split(block.fields, []);
@@ -194,18 +196,18 @@ export function writeFields(
   for (let i = 0; i < names.length; i++) {
     const name = names[i]!;
     if (!isEndToEnd(name.role) || hopFields?.includes(name.lower) === true) continue;
-    // RFC 8441 section 5: the handshake of HTTP/1.1 has no place here.
+    // RFC 8441 section 5: the HTTP/1.1 handshake is not used here.
     if (!isHandshakeField(name.lower)) encoder.add(name, values[i]!);
   }
 }
 
-/** Pseudo-header fields come first, once each, and only those that belong there (section 8.3). */
+/** Pseudo-header fields come first, once each, and only those defined for the kind of message (section 8.3). */
 function split({ names, values }: Fields, known: readonly (keyof Pseudo)[]): { pseudo: Pseudo; fields: Fields } {
   const pseudo: Pseudo = {};
   let at = 0;
   for (; at < names.length && names[at]!.role === role.pseudo; at++) {
     const key = names[at]!.lower.slice(1) as keyof Pseudo;
-    if (!known.includes(key)) throw malformed(`${names[at]!.lower} has no place there`);
+    if (!known.includes(key)) throw malformed(`${names[at]!.lower} is not allowed there`);
     if (pseudo[key] !== undefined) throw malformed(`two ${names[at]!.lower}`);
     pseudo[key] = values[at]!;
   }
@@ -219,7 +221,7 @@ function readRegular(names: FieldName[], values: string[]): Fields {
     if (name.role === role.pseudo) throw malformed('a pseudo-header after a field');
     if (name.role === role.plain) {
       if (name !== cookieName) continue;
-      // Section 8.2.3: cookies may come in crumbs, and HTTP/1.1 has them in one field.
+      // Section 8.2.3: cookies may be split into several fields; HTTP/1.1 has them in one.
       if (cookieAt === -1) cookieAt = i;
       else {
         values[cookieAt] += `; ${values[i]}`;

@@ -1,24 +1,24 @@
-// HPACK, reading (RFC 7541): header blocks to fields. One decoder for each direction of a connection, since what one block
-// adds to the table the next may refer to. A block that cannot be read ends the connection; a field that HTTP does not
-// allow ends its request only, and the table is kept right all the same.
+// HPACK decoding (RFC 7541): header blocks to fields. One decoder for each direction of a connection, since later
+// blocks refer to what earlier ones added to the table. A block that cannot be decoded ends the connection; a field
+// that HTTP does not allow ends its request only, and the table stays right.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type FieldName, type Fields, fieldName, makeName, role } from '../../exchange/message.ts';
 import { huffmanTree, staticFields } from './hpack-tables.ts';
 
-/** A field that was read once and may be referred to again. */
+/** A decoded field that later blocks may refer to. */
 interface Entry {
   readonly name: FieldName;
   readonly value: string;
-  /** Why a message that has it is malformed; looked at once, however often it is referred to. */
+  /** Why a message with this field is malformed; checked once, however often it is referred to. */
   readonly wrong: string | undefined;
-  /** Section 4.1: name and value with 32 bytes for what a table costs. */
+  /** Section 4.1: name and value plus 32 bytes of table overhead. */
   readonly size: number;
 }
 
 /** One header block. */
 export interface Block {
-  /** Pseudo-header fields (`:method`, ...) and what follows, in order. */
+  /** Pseudo-header fields (`:method`, ...) and the fields after them, in order. */
   readonly fields: Fields;
   /** Why the message must be refused, or undefined. */
   readonly malformed: string | undefined;
@@ -61,7 +61,10 @@ export class HpackDecoder {
     this.#maxFields = maxFields;
   }
 
-  /** Reads one whole block. @throws SallyportError `http2_compression`: the table is lost, and the connection with it. */
+  /**
+   * Decodes one whole block.
+   * @throws SallyportError `http2_compression`: the table is lost, and the connection with it.
+   */
   decode(block: Buffer): Block {
     const fields: Fields = { names: [], values: [] };
     const cursor: Cursor = { block, at: 0 };
@@ -70,7 +73,7 @@ export class HpackDecoder {
     while (cursor.at < block.length) {
       const first = block[cursor.at]!;
       if ((first & 0xe0) === 0x20) {
-        // Section 4.2: a change of size stands at the beginning of a block and nowhere else.
+        // Section 4.2: a size change is only allowed at the beginning of a block.
         if (fields.names.length > 0) throw broken('the table changes its size in the middle of a block');
         this.#resize(readInteger(cursor, 5));
         continue;
@@ -104,7 +107,7 @@ export class HpackDecoder {
         ? staticEntries[index - 1]
         : this.#entries[this.#entries.length - (index - staticEntries.length)];
     if (entry === undefined || index - staticEntries.length > this.#entries.length - this.#first)
-      throw broken(`there is no field ${index}`);
+      throw broken(`no field has the index ${index}`);
     return entry;
   }
 
@@ -115,8 +118,8 @@ export class HpackDecoder {
   }
 
   #resize(limit: number): void {
-    // Section 6.3: never more than we have said that we hold.
-    if (limit > tableBytes) throw broken(`a table of ${limit} bytes, ${tableBytes} are the limit`);
+    // Section 6.3: never more than we have announced.
+    if (limit > tableBytes) throw broken(`the table size ${limit} exceeds the limit of ${tableBytes} bytes`);
     this.#limit = limit;
     this.#evict();
   }
@@ -132,18 +135,18 @@ export class HpackDecoder {
 }
 
 function wrongWith(name: FieldName, value: string): string | undefined {
-  if (name === unknownName) return 'a field name holds what no name may hold';
-  return badValue.test(value) ? `the value of ${name.lower} holds what no value may hold` : undefined;
+  if (name === unknownName) return 'a field name contains a character that is not allowed';
+  return badValue.test(value) ? `the value of ${name.lower} contains a character that is not allowed` : undefined;
 }
 
-const tooLarge = 'the header list is larger than it may be';
+const tooLarge = 'the header list exceeds its limits';
 
 /** Whether a block was refused for its size, which has a status of its own (431). */
 export function isTooLarge(malformed: string): boolean {
   return malformed === tooLarge;
 }
 
-/** The name, or undefined for what is none: capitals (RFC 9113 section 8.2.1), unknown pseudo-headers, no token. */
+/** The name, or undefined if invalid: capitals (RFC 9113 section 8.2.1), unknown pseudo-headers, not a token. */
 function nameOf(raw: string): FieldName | undefined {
   if (raw.startsWith(':')) return pseudoNames.get(raw);
   return /^[!#$%&'*+\-.^_`|~0-9a-z]+$/.test(raw) ? fieldName(raw) : undefined;
@@ -154,17 +157,17 @@ interface Cursor {
   at: number;
 }
 
-/** Section 5.1. Nothing here needs more than 2^28, and a longer one is an attack. */
+/** Section 5.1. No number here needs more than 2^28, and a longer one is an attack. */
 function readInteger(cursor: Cursor, bits: number): number {
   const { block } = cursor;
   const mask = (1 << bits) - 1;
   const first = block[cursor.at++];
-  if (first === undefined) throw broken('it ends in the middle of a number');
+  if (first === undefined) throw broken('the block ends in the middle of a number');
   let value = first & mask;
   if (value < mask) return value;
   for (let shift = 0; shift <= 21; shift += 7) {
     const next = block[cursor.at++];
-    if (next === undefined) throw broken('it ends in the middle of a number');
+    if (next === undefined) throw broken('the block ends in the middle of a number');
     value += (next & 0x7f) << shift;
     if (next < 0x80) return value;
   }
@@ -177,7 +180,7 @@ function readString(cursor: Cursor): string {
   const huffman = (block[cursor.at] ?? 0) >= 0x80;
   const length = readInteger(cursor, 7);
   const end = cursor.at + length;
-  if (end > block.length) throw broken('it ends in the middle of a string');
+  if (end > block.length) throw broken('the block ends in the middle of a string');
   const text = huffman ? decodeHuffman(block, cursor.at, end) : block.toString('latin1', cursor.at, end);
   cursor.at = end;
   return text;
@@ -201,18 +204,18 @@ function decodeHuffman(block: Buffer, from: number, end: number): string {
         continue;
       }
       const symbol = -1 - next;
-      if (symbol >= 256) throw broken('a string holds the end symbol');
+      if (symbol >= 256) throw broken('a string contains the end symbol');
       out[length++] = symbol;
       row = 0;
       bits = 0;
       allOnes = true;
     }
   }
-  // Section 5.2: what is left is the beginning of the end symbol, at most seven bits of it.
+  // Section 5.2: the rest is the beginning of the end symbol, at most seven bits of it.
   if (bits > 7 || !allOnes) throw broken('a string ends with a broken code');
   return out.toString('latin1', 0, length);
 }
 
 function broken(why: string): SallyportError {
-  return new SallyportError('http2_compression', `the header block cannot be read: ${why}`);
+  return new SallyportError('http2_compression', `cannot decode the header block: ${why}`);
 }

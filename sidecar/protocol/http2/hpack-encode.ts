@@ -1,12 +1,12 @@
-// HPACK, writing (RFC 7541): fields to header blocks. What comes again is one byte: between two sidecars nearly every
-// field of nearly every request. Strings go as they are; the Huffman code would save bytes that cost less than it does.
+// HPACK encoding (RFC 7541): fields to header blocks. A repeated field is one byte: between two sidecars that is nearly
+// every field of nearly every request. Strings are not Huffman-coded: the bytes saved are worth less than the time.
 
 import type { FieldName } from '../../exchange/message.ts';
 import { staticFields } from './hpack-tables.ts';
 
 const staticCount = staticFields.length;
 
-/** Static index of a name alone, and for the few names that have some, of its values. */
+/** Static index of a name alone, and of its values for the few names that have some. */
 const staticNames = new Map<string, number>();
 const staticValues = new Map<string, Map<string, number>>();
 for (const [index, [name, value]] of staticFields.entries()) {
@@ -16,16 +16,16 @@ for (const [index, [name, value]] of staticFields.entries()) {
   staticValues.set(name, values.set(value, index + 1));
 }
 
-/** Different each time: kept, they would only push out what comes again. */
+/** Different each time: in the table they would only push out fields that repeat. */
 const transient = new Set([
   ...['content-length', 'date', 'x-request-id', 'traceparent', 'tracestate', 'etag', 'last-modified', 'age'],
   ...['if-none-match', 'if-modified-since', 'content-range', 'range', 'location', 'expires'],
 ]);
 
-/** Section 7.1.3: what could be guessed byte by byte by whoever may add fields of his own is never kept. */
+/** Section 7.1.3: never kept, since clients that may add fields of their own could guess them byte by byte. */
 const secret = new Set(['authorization', 'cookie', 'set-cookie', 'proxy-authorization']);
 
-/** Longer values come too seldom, and push out too much. */
+/** Longer values repeat too seldom, and push out too much. */
 const maxKept = 256;
 
 interface Kept {
@@ -63,7 +63,7 @@ export class HpackEncoder {
 
   add({ lower }: Pick<FieldName, 'lower'>, value: string): void {
     this.#reserve(lower.length + value.length + 32);
-    // Looking for what is never kept would only hash its value.
+    // Looking up a value that is never kept would only hash it.
     const passing = transient.has(lower);
     if (!passing) {
       const pair = staticValues.get(lower)?.get(value);

@@ -66,8 +66,8 @@ export const staticFields: readonly (readonly [name: string, value: string])[] =
 ];
 
 /**
- * How many bits each of the 257 symbols has, `a` being 5 and `z` 30. The code is canonical: symbols of one length follow
- * each other in order, each code one more than the last. The last symbol ends a string and never stands in one.
+ * The number of bits of each of the 257 symbols, `a` being 5 and `z` 30. The code is canonical: symbols of one length
+ * follow each other in order, each code one more than the last. The last symbol ends a string and never occurs in one.
  */
 const lengths =
   'isxxxxxxxtzxxzxxxxxxxxzxxxxxxxxxbffhibdgffdgdbbbaaabbbbbbbcdkbhfibccccccccccccccccccccccdcdioijbkabababbbaccbbbabcbaabccccck' +
@@ -76,7 +76,7 @@ const lengths =
 
 const lengthOf = (symbol: number): number => lengths.charCodeAt(symbol) - 92;
 
-/** Nodes of the code's tree, two to a row: a child's row, or -1 - symbol at a leaf; 0 where nothing leads on. */
+/** Nodes of the code's tree, two to a row: a child's row, or -1 - symbol at a leaf; 0 for no child. */
 export const huffmanTree: Int16Array = buildTree();
 
 function buildTree(): Int16Array {

@@ -1,29 +1,29 @@
-// HTTP/2 frames off the wire (RFC 9113 sections 4 and 6): bytes become frames whose form is right, or the connection is over.
-// DATA is told as it arrives, a header block once it is whole. What a frame means is http2-connection.ts's.
+// Reads HTTP/2 frames from the wire (RFC 9113 sections 4 and 6): bytes become well-formed frames, or the connection is
+// over. DATA is reported as it arrives, a header block once it is whole. connection.ts gives the frames their meaning.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { Budget } from '../budget.ts';
 import { Gatherer } from '../gather.ts';
 import { flag, frameType, headerBytes, maxFrameBytes, preface } from './frames.ts';
 
-/** What the frames say, in the order in which they came. */
+/** The frames, in the order in which they arrived. */
 export interface FrameEvents {
-  /** A header block, whole; `ends` when nothing follows on its stream. */
+  /** A whole header block; `ends` if nothing follows on its stream. */
   block(id: number, bytes: Buffer, ends: boolean): void;
-  /** A DATA frame begins; `size` bytes count against both windows, of which `padding` are for nobody. */
+  /** A DATA frame begins; `size` bytes count against both windows, of which `padding` are unused. */
   dataBegins(id: number, size: number, padding: number): void;
   data(id: number, chunk: Buffer): void;
   dataEnds(id: number, endsStream: boolean): void;
   reset(id: number, code: number): void;
   settings(list: readonly (readonly [id: number, value: number])[]): void;
   ping(payload: Buffer): void;
-  /** Streams of ours above `last` were not looked at. */
+  /** Streams of ours above `last` were not processed. */
   goaway(last: number): void;
   windowUpdate(id: number, more: number): void;
 }
 
-// Frames that cost us more than their sender: so many at once, so many a second after that (nghttp2's figures), and one for
-// each stream that has come to its end.
+// The budget for frames that cost us more than their sender: this many at once, then so many a second (nghttp2's
+// figures), and one for each stream that ends properly.
 const floodBurst = 1000;
 const floodPerSecond = 33;
 
@@ -34,7 +34,7 @@ interface OpenBlock {
   bytes: number;
 }
 
-/** The DATA frame of which a part is still to come. */
+/** A DATA frame that has not arrived completely. */
 interface OpenData {
   readonly id: number;
   readonly ends: boolean;
@@ -66,7 +66,7 @@ export class FrameReader {
     this.#prefaceLeft = side === 'server' ? preface.length : 0;
   }
 
-  /** Reads what has arrived. @throws SallyportError `http2_*`: the connection cannot go on. */
+  /** Reads what has arrived. @throws SallyportError `http2_*`: the connection cannot continue. */
   read(chunk: Buffer): void {
     const buffer = this.#gathered.append(this.#held, chunk);
     this.#held = undefined;
@@ -81,20 +81,20 @@ export class FrameReader {
     }
   }
 
-  /** A frame that does nothing for anybody. @throws SallyportError `http2_flood` when there are too many. */
+  /** Counts a useless frame. @throws SallyportError `http2_flood` if there are too many. */
   annoyed(): void {
-    if (!this.#budget.spend()) throw flood('more frames that ask for work than anybody needs');
+    if (!this.#budget.spend()) throw flood('too many frames that only cause work');
   }
 
   /**
-   * DATA goes to the peer, who may send one PING for it: that is how gRPC measures how much is on its way, once in each round trip,
-   * which may be a thousand times a second. It costs us no more than the DATA that they have asked for.
+   * We have sent DATA, for which the peer may send one PING: gRPC measures the bytes in flight that way, once per round
+   * trip, which may be a thousand times a second. It costs us no more than the DATA that the peer requested.
    */
   dataSent(): void {
     this.#mayMeasure = true;
   }
 
-  /** A stream has come to its end as streams should. */
+  /** A stream has ended properly. */
   pleased(): void {
     this.#budget.earn();
   }
@@ -103,19 +103,19 @@ export class FrameReader {
     const from = preface.length - this.#prefaceLeft;
     const size = Math.min(this.#prefaceLeft, buffer.length);
     if (!buffer.subarray(0, size).equals(preface.subarray(from, from + size)))
-      throw protocolError('this is not HTTP/2');
+      throw protocolError('the first bytes are not the client preface of HTTP/2');
     this.#prefaceLeft -= size;
     return size;
   }
 
-  /** Reads one frame; of DATA only the beginning. -1 when it is not all there. */
+  /** Reads one frame; for DATA only the beginning. -1 if it is not complete. */
   #readFrame(buffer: Buffer, at: number): number {
     if (buffer.length - at < headerBytes) return -1;
     const size = buffer.readUIntBE(at, 3);
     const type = buffer[at + 3]!;
     const flags = buffer[at + 4]!;
     const id = buffer.readUInt32BE(at + 5) & 0x7fffffff;
-    if (size > maxFrameBytes) throw frameSize(`a frame of ${size} bytes, ${maxFrameBytes} are the limit`);
+    if (size > maxFrameBytes) throw frameSize(`a frame of ${size} bytes; the limit is ${maxFrameBytes}`);
     // Section 3.4: SETTINGS come first.
     if (!this.#settled && type !== frameType.settings) throw protocolError('the first frame is not SETTINGS');
     if (this.#block !== undefined && (type !== frameType.continuation || id !== this.#block.id))
@@ -136,31 +136,31 @@ export class FrameReader {
       case frameType.settings:
         return this.#takeSettings(flags, id, payload);
       case frameType.rstStream:
-        if (payload.length !== 4) throw frameSize('RST_STREAM has four bytes');
+        if (payload.length !== 4) throw frameSize('RST_STREAM frame is not 4 bytes long');
         return this.#events.reset(id, payload.readUInt32BE(0));
       case frameType.ping:
         if (id !== 0) throw protocolError('PING on a stream');
-        if (payload.length !== 8) throw frameSize('PING has eight bytes');
+        if (payload.length !== 8) throw frameSize('PING frame is not 8 bytes long');
         if ((flags & flag.ack) !== 0) return;
         if (!this.#mayMeasure) this.annoyed();
         this.#mayMeasure = false;
         return this.#events.ping(payload);
       case frameType.goaway:
         if (id !== 0) throw protocolError('GOAWAY on a stream');
-        if (payload.length < 8) throw frameSize('GOAWAY has eight bytes at least');
+        if (payload.length < 8) throw frameSize('GOAWAY frame is shorter than 8 bytes');
         return this.#events.goaway(payload.readUInt32BE(0) & 0x7fffffff);
       case frameType.windowUpdate:
-        if (payload.length !== 4) throw frameSize('WINDOW_UPDATE has four bytes');
+        if (payload.length !== 4) throw frameSize('WINDOW_UPDATE frame is not 4 bytes long');
         return this.#events.windowUpdate(id, payload.readUInt32BE(0) & 0x7fffffff);
       case frameType.priority:
-        if (payload.length !== 5) throw frameSize('PRIORITY has five bytes');
+        if (payload.length !== 5) throw frameSize('PRIORITY frame is not 5 bytes long');
         if (id === 0) throw protocolError('PRIORITY on stream 0');
         checkDependency(payload, 0, id);
         return this.annoyed();
       case frameType.pushPromise:
-        throw protocolError('PUSH_PROMISE, which we have switched off');
+        throw protocolError('PUSH_PROMISE, which we have disabled');
       default:
-        // Section 5.5: unknown frames are ignored. They are not free, though.
+        // Section 5.5: unknown frames are ignored, but count against the budget.
         this.annoyed();
     }
   }
@@ -212,9 +212,9 @@ export class FrameReader {
     if (block === undefined) throw protocolError('CONTINUATION without HEADERS');
     block.parts.push(Buffer.from(payload));
     block.bytes += payload.length;
-    // A block may be as long as its fields may be; it may not come in more pieces than it needs, and a few.
-    if (block.bytes > this.#maxBlock) throw flood('a header block without end');
-    if (block.parts.length > 8 + block.bytes / 1024) throw flood('a header block in crumbs');
+    // A block may be as long as its fields may be, and may come in a few more pieces than it needs.
+    if (block.bytes > this.#maxBlock) throw flood('a header block exceeds its size limit');
+    if (block.parts.length > 8 + block.bytes / 1024) throw flood('a header block in too many pieces');
     if ((flags & flag.endHeaders) === 0) return;
     this.#block = undefined;
     this.headSince = undefined;
@@ -224,10 +224,10 @@ export class FrameReader {
   #takeSettings(flags: number, id: number, payload: Buffer): void {
     if (id !== 0) throw protocolError('SETTINGS on a stream');
     if ((flags & flag.ack) !== 0) {
-      if (payload.length !== 0) throw frameSize('an acknowledgement of SETTINGS has no bytes');
+      if (payload.length !== 0) throw frameSize('a SETTINGS acknowledgement has a payload');
       return;
     }
-    if (payload.length % 6 !== 0) throw frameSize('SETTINGS have six bytes each');
+    if (payload.length % 6 !== 0) throw frameSize('the length of SETTINGS is not a multiple of 6');
     this.#settled = true;
     this.annoyed();
     const list: [number, number][] = [];
@@ -236,7 +236,7 @@ export class FrameReader {
   }
 }
 
-/** RFC 7540 section 5.3.1. Priorities are for nobody any more, but this one was never right. */
+/** RFC 7540 section 5.3.1. Priorities are obsolete, but this one was never valid. */
 function checkDependency(payload: Buffer, at: number, id: number): void {
   if ((payload.readUInt32BE(at) & 0x7fffffff) === id) throw protocolError('a stream that depends on itself');
 }

@@ -1,4 +1,4 @@
-// The side that asks, in HTTP/2: each stream is an exchange of its own, many at once on one connection.
+// The server side of HTTP/2: each stream is an exchange of its own, many at once on one connection.
 
 import { asSallyportError, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type Connection, coarseNow, type Holder, type Speaker } from '../../connection.ts';
@@ -22,12 +22,15 @@ import type { Block } from './hpack-decode.ts';
 import type { Ending, Http2Stream, StreamEvents } from './stream.ts';
 
 /**
- * A peer carries the requests of many on one connection, and an app those for many upstreams; all of them are lost when it ends.
- * So only a flood that no such connection has is held against it. Strangers have connections of their own, and are limited there.
+ * A peer carries the requests of many clients on one connection, and an app those for many upstreams; all are lost if
+ * it ends. So only a flood that no such connection has counts against it. Strangers have their own connections, and are
+ * limited there.
  */
 const resetsOfOursPerSecond = 400;
 
-/** Whoever takes a request back only after so long is held to the number of streams, as those are who wait for answers. */
+/**
+ * A request cancelled only after this long is limited by the number of streams, like one that waits for its response.
+ */
 const rapidMs = 100;
 
 /** Longer than any round trip. */
@@ -40,9 +43,9 @@ export class Http2Server implements Speaker, Http2Owner {
   readonly http2: Http2Connection;
   readonly #tunnels = new Set<Tunnel>();
   #draining = false;
-  /** performance.now() at which the client was told that this connection is about to end. */
+  /** performance.now() at which the client got the notice that this connection is about to end. */
   #retiring: number | undefined = undefined;
-  /** Of what all streams together have waiting in the socket. */
+  /** The pace of what all streams together have waiting in the socket. */
   #pace: Pace | undefined = undefined;
   #backlog: Backlog | undefined = undefined;
 
@@ -86,7 +89,7 @@ export class Http2Server implements Speaker, Http2Owner {
     this.#checkStall(now, limits.streamStallMs);
   }
 
-  /** The same for one that takes nothing at all. */
+  /** The same for a client that takes nothing at all. */
   #checkStall(now: number, limitMs: number): void {
     const { socket } = this.connection;
     const { writableLength: waiting } = socket;
@@ -99,7 +102,7 @@ export class Http2Server implements Speaker, Http2Owner {
     }
   }
 
-  /** An answer to somebody who does not read would only wait behind the rest. */
+  /** A response for a client that does not read would only wait behind the rest. */
   #giveUp(error: SallyportError): void {
     for (const one of this.#inFlight()) one.cut(error);
     resetSocket(this.connection.socket);
@@ -114,7 +117,7 @@ export class Http2Server implements Speaker, Http2Owner {
     found.push({ bytes, waitMs, drop: (error) => this.#giveUp(error) });
   }
 
-  /** A client that does not read its socket, whatever it says of its windows. */
+  /** Checks for a client that does not read its socket, even if its windows are open. */
   #checkPace(now: number, perSecond: number): void {
     const { socket } = this.connection;
     const { writableLength: outstanding, bytesWritten } = socket;
@@ -132,7 +135,9 @@ export class Http2Server implements Speaker, Http2Owner {
     this.ended();
   }
 
-  /** RFC 9113 section 6.8: first a notice, since streams may be on their way; then the end, which refuses what comes after it. */
+  /**
+   * RFC 9113 section 6.8: first a notice, since streams may be on their way; then the end, which refuses later streams.
+   */
   retire(): void {
     if (this.#retiring !== undefined || this.#draining) return;
     this.#retiring = performance.now();
@@ -160,7 +165,7 @@ export class Http2Server implements Speaker, Http2Owner {
     this.http2.close(error.code === 'draining' ? errorCode.none : errorCode.inadequateSecurity, error.code);
   }
 
-  /** A copy: what is asked may end. */
+  /** A copy, since the callbacks may end its members. */
   #inFlight(): InFlight[] {
     return [
       ...this.#tunnels,
@@ -175,7 +180,7 @@ export class Http2Server implements Speaker, Http2Owner {
   }
 }
 
-/** What a connection has in flight: exchanges, and tunnels that they have become. */
+/** What a connection has in flight: exchanges, and the tunnels that they became. */
 interface InFlight {
   tick(now: number, limits: Limits): void;
   findHolders(now: number, found: Holder[]): void;
@@ -188,16 +193,16 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   readonly #stream: Http2Stream;
   readonly #exchange: Exchange;
   #lastActive = coarseNow();
-  /** The head has arrived and waits for a body that may have come with it. */
+  /** The head has arrived and waits for a body that may have arrived with it. */
   #held = false;
   #parts: Buffer[] = [];
   #partBytes = 0;
-  /** Of the body that is arriving, and of what waits for the client's windows; present while there is such a thing. */
+  /** The paces of the arriving body and of what waits for the client's windows; present only while needed. */
   #requestPace: Pace | undefined = undefined;
   #replyPace: Pace | undefined = undefined;
   /** Present while something waits for the client or the upstream. */
   #backlog: ExchangeBacklog | undefined = undefined;
-  /** Since the last tick we have asked the client to wait. */
+  /** We have paused the client since the last tick. */
   #wasPaused = false;
 
   constructor(server: Http2Server, stream: Http2Stream) {
@@ -213,12 +218,12 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
       if (Date.now() > this.#exchange.validUntil) this.judge();
       return;
     }
-    // What is answered may still stand here for a peer that opens no window: it is not kept for ever.
+    // A finished response may still wait here for a peer that opens no window: it is not kept for ever.
     if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
     else this.#exchange.carrier?.idle();
   }
 
-  /** Ends what waits for a client, or for an upstream, that takes none of it. True when it did. */
+  /** Ends an exchange whose waiting bytes the client, or the upstream, does not take. True if it did. */
   #isStalled(now: number, limitMs: number): boolean {
     const { bytesSent, bytesReceived, carrier, upstreamPeer } = this.#exchange;
     const ofReply = this.#stream.waitingBytes;
@@ -251,13 +256,13 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     if (waitMs !== undefined) found.push({ bytes: ofReply + ofRequest, waitMs, drop: (error) => this.#drop(error) });
   }
 
-  /** What is on record already may still wait here. */
+  /** A recorded exchange may still have bytes waiting here. */
   #drop(error: SallyportError): void {
     if (this.#exchange.finished) this.#stream.reset(errorCode.cancel);
     else this.cut(error);
   }
 
-  /** Ends what a client sends, or takes, more slowly than that. True when it did. */
+  /** Ends an exchange whose client sends, or takes, more slowly than that. True if it did. */
   #isTooSlow(now: number, perSecond: number): boolean {
     const exchange = this.#exchange;
     const stream = this.#stream;
@@ -287,13 +292,13 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     const exchange = this.#exchange;
     const refusal = this.#server.path.refusalOf(exchange);
     if (refusal === undefined) return 0;
-    // What is on record already may still wait here for a reader who must not have it any more.
+    // A recorded exchange may still have bytes waiting here for a reader that must not get them any more.
     if (exchange.finished) this.#stream.reset(errorCode.inadequateSecurity);
     else this.cut(refusal);
     return 1;
   }
 
-  /** What is answered already is reset; what is not gets the refusal as its answer. */
+  /** A response that has begun is reset; otherwise the refusal is the response. */
   cut(error: SallyportError): void {
     const exchange = this.#exchange;
     if (exchange.finished) return;
@@ -321,7 +326,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     } catch (error) {
       return this.#refuse(error);
     }
-    // What follows the head of a tunnel is the tunnel's.
+    // What follows the head of a tunnel belongs to the tunnel.
     if (this.#becomesTunnel) return this.#server.path.serve(exchange);
     if (typeof exchange.framing === 'number') stream.expected = exchange.framing;
     if (ended) return this.#server.path.serve(exchange);
@@ -336,7 +341,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
       this.#parts.push(chunk);
       this.#partBytes += chunk.length;
       hold(chunk.length);
-      // For a tunnel that is not there yet no more than a window of this is kept.
+      // For a tunnel that is not open yet no more than one window is kept.
       if (!this.#held) this.#stream.pause();
     } else if (isOverBodyLimit(this.#exchange)) this.cut(bodyTooLarge(this.#exchange));
     else if (this.#exchange.carrier?.requestData(chunk) === false) this.pause();
@@ -359,7 +364,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     else this.#exchange.carrier?.requestEnd(trailers);
   }
 
-  /** Serves the exchange: with its whole body where that is here, else with what there is of it. */
+  /** Serves the exchange: with its whole body if that has arrived, else with the part that has. */
   #release(trailers: Fields | undefined): void {
     if (!this.#held) return;
     this.#held = false;
@@ -380,7 +385,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     if (trailers !== undefined && exchange.framing !== 0) exchange.carrier?.requestEnd(trailers);
   }
 
-  /** Whoever ends the exchange calls it as well. */
+  /** The end of the exchange calls it as well. */
   #takeParts(): Buffer[] {
     hold(-this.#partBytes);
     this.#partBytes = 0;
@@ -418,7 +423,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     const { carrier } = exchange;
     exchange.carrier = undefined;
     carrier?.downstreamGone();
-    // Section 8.1.1: what is malformed is no request, and has no answer. What we do not like is one, and has.
+    // Section 8.1.1: a malformed message is no request, and gets no response. A refused request gets one.
     if (exchange.responded || error.code === 'http2_protocol') {
       exchange.failure = error;
       exchange.flag = error.row.flag;
@@ -454,7 +459,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     }
     const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
     const declared = bodiless ? reply.declaredLength : typeof reply.framing === 'number' ? reply.framing : undefined;
-    // The trailers alone, as gRPC calls it, are not a message of no length.
+    // Trailers alone, as gRPC sends them, are not a message of length 0.
     const length = exchange.grpc && whole?.length === 0 ? undefined : declared;
     const ends = bodiless || whole?.length === 0;
     this.#server.http2.sendHead(
@@ -514,7 +519,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
     void tunnel.closed.then(() => path.finish(exchange));
   }
 
-  /** RFC 9113 section 8.1: an answer before the end of its request is followed by a reset without blame. */
+  /** RFC 9113 section 8.1: a response before the end of its request is followed by a reset with NO_ERROR. */
   #finish(): void {
     this.#exchange.carrier = undefined;
     this.#takeParts();
@@ -524,7 +529,7 @@ class ServerStream implements Downstream, StreamEvents, InFlight {
   }
 }
 
-/** Section 7. A decision that was taken back is what gRPC reads as PERMISSION_DENIED. */
+/** Section 7. A withdrawn decision becomes the code that gRPC reads as PERMISSION_DENIED. */
 function resetCodeFor(failure: SallyportError | undefined): number {
   const refused = failure?.row.grpc === 7 || failure?.row.grpc === 16;
   return refused ? errorCode.inadequateSecurity : errorCode.internal;

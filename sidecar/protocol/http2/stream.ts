@@ -1,22 +1,22 @@
-// One stream of an HTTP/2 connection: what it may still send, what waits for that, and what its peer may send it.
+// One stream of an HTTP/2 connection: what it may still send, what waits to be sent, and what its peer may send it.
 
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import type { Http2Connection } from './connection.ts';
 import { errorCode } from './frames.ts';
 import type { Block } from './hpack-decode.ts';
 
-/** How a stream came to its end: the peer has reset it, we have for what the peer did, or its connection is gone. */
+/** How a stream ended: the peer has reset it, we have for a fault of the peer, or its connection is gone. */
 export type Ending = 'reset' | 'fault' | 'gone';
 
-/** What a stream tells whoever serves it. After `closed` nothing follows. */
+/** What a stream reports. After `closed` nothing follows. */
 export interface StreamEvents {
-  /** A head, an interim head or trailers; `ended` when nothing comes after it. */
+  /** A head, an interim head or trailers; `ended` if nothing comes after it. */
   head(block: Block, ended: boolean): void;
   data(chunk: Buffer): void;
   ended(): void;
-  /** There is room for more of what write() refused. */
+  /** There is room for more after write() returned false. */
   drained(): void;
-  /** It is over before its end: `code` is the wire's, `why` a sentence. */
+  /** The stream is over before its end: `code` is the wire's, `why` a sentence. */
   closed(code: number, why: string, ending: Ending): void;
 }
 
@@ -24,14 +24,14 @@ export class Http2Stream {
   readonly id: number;
   events: StreamEvents | undefined = undefined;
   sendWindow: number;
-  /** What the peer may still send before we say so. */
+  /** What the peer may still send until we give it more. */
   receiveWindow: number;
   /** Our side has sent its end. */
   localEnded = false;
-  /** The peer's side has. */
+  /** The peer has sent its end. */
   remoteEnded = false;
   headSeen = false;
-  /** What is left of a declared Content-Length; Infinity where none was declared. */
+  /** The rest of a declared Content-Length; Infinity if none was declared. */
   expected = Number.POSITIVE_INFINITY;
   readonly #connection: Http2Connection;
   #waiting: Buffer[] = [];
@@ -61,12 +61,12 @@ export class Http2Stream {
     return this.#paused;
   }
 
-  /** Our side has ended, or will when all that waits has gone. */
+  /** Our side has ended, or will when everything that waits is sent. */
   get isEnding(): boolean {
     return this.localEnded || this.#endAfter !== undefined;
   }
 
-  /** Sends a piece of the body, or keeps what the windows do not let through. False asks to wait for `drained`. */
+  /** Sends a piece of the body, or keeps what the windows do not allow. False asks to wait for `drained`. */
   write(chunk: Buffer): boolean {
     if (!this.open) return true;
     const sent = this.#waiting.length > 0 ? 0 : this.#connection.sendData(this, chunk, false);
@@ -76,7 +76,7 @@ export class Http2Stream {
     return this.#block();
   }
 
-  /** Ends our side, once all that waits has gone; `last` writes the frame that says so. */
+  /** Ends our side once everything that waits is sent; `last` writes the final frame. */
   endWith(last: () => void): void {
     if (!this.open) return;
     const before = this.#endAfter;
@@ -98,7 +98,7 @@ export class Http2Stream {
     this.endWith(() => this.#connection.sendEnd(this));
   }
 
-  /** Called when a window or the socket has room again. True when nothing waits any more. */
+  /** Called when a window or the socket has room again. True if nothing waits any more. */
   pump(): boolean {
     while (this.#waiting.length > 0) {
       const [chunk] = this.#waiting;
@@ -121,21 +121,24 @@ export class Http2Stream {
     return true;
   }
 
-  /** Now and then: what still waits takes no more memory than it says. At once would be for nothing, where it goes at once. */
+  /**
+   * Called periodically: copies waiting bytes, so that they retain no more memory than their size. Copying at once
+   * would be wasted on bytes that leave at once.
+   */
   compact(): void {
     const pieces: Buffer[] = [];
     for (const chunk of this.#waiting) pile(pieces, chunk);
     this.#waiting = pieces;
   }
 
-  /** Bytes that were taken off the wire; they are given back to the peer unless whoever gets them asked for a pause. */
+  /** Bytes have arrived; their credit goes back to the peer unless the reader has asked for a pause. */
   received(bytes: number): void {
     this.receiveWindow -= bytes;
     this.#unacknowledged += bytes;
     if (!this.#paused) this.#acknowledge();
   }
 
-  /** The peer may send no more than its window: what has arrived is kept by whoever was told of it. */
+  /** The peer may send no more than its window; the reader keeps what has arrived. */
   pause(): void {
     this.#paused = true;
   }
@@ -145,7 +148,7 @@ export class Http2Stream {
     if (this.open) this.#acknowledge();
   }
 
-  /** It is over: what waited goes nowhere. */
+  /** The stream is over: drops what waited. */
   dropWaiting(): void {
     this.#waiting = [];
     this.#wait(-this.#waitingBytes);

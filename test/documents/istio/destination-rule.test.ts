@@ -214,7 +214,7 @@ t.test('whose it is', async (t) => {
   );
   t.same(
     unused.map(({ why }) => why.replace(/r\d+/, 'r')),
-    ['shop/r comes before it for the same host', 'no upstream has the host x', 'it is not exported to namespace shop'],
+    ['shop/r takes precedence for the same host', 'no upstream has the host x', 'it is not exported to namespace shop'],
   );
 });
 

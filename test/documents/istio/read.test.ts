@@ -143,10 +143,10 @@ const wrong: [string, string, string[]][] = [
     'templates that Istio refuses',
     `${head}spec: { rules: [{ to: [{ operation: { paths: ["/a/{*}.txt", "/*/x/{*}", "/{**}/foo/{*}", "/{name}"] } }] }] }\n`,
     [
-      "a.yaml:4:47: spec.rules[0].to[0].operation.paths[0]: '/a/{*}.txt': '{*}.txt' is no segment of a template: braces are written {*} or {**} and stand alone",
-      "a.yaml:4:61: spec.rules[0].to[0].operation.paths[1]: '/*/x/{*}': '*' cannot stand in a template, which knows no other wildcards than {*} and {**}",
+      "a.yaml:4:47: spec.rules[0].to[0].operation.paths[0]: '/a/{*}.txt': '{*}.txt' is not a valid template segment: only {*} and {**} may contain braces, each as a whole segment",
+      "a.yaml:4:61: spec.rules[0].to[0].operation.paths[1]: '/*/x/{*}': '*' is not allowed in a template: the only wildcards are {*} and {**}",
       "a.yaml:4:73: spec.rules[0].to[0].operation.paths[2]: '/{**}/foo/{*}': '{**}' must be the last operator of a template",
-      "a.yaml:4:90: spec.rules[0].to[0].operation.paths[3]: '/{name}': '{name}' is no segment of a template: braces are written {*} or {**} and stand alone",
+      "a.yaml:4:90: spec.rules[0].to[0].operation.paths[3]: '/{name}': '{name}' is not a valid template segment: only {*} and {**} may contain braces, each as a whole segment",
     ],
   ],
   [

@@ -1,4 +1,4 @@
-// The request codec on in-memory streams: every vector as one buffer, and split at every byte with the same verdict.
+// The request codec on in-memory streams: every vector as one buffer, and split at every byte with the same result.
 
 import t from 'tap';
 import { limits, readRequests, requestVectors } from '../../fixtures/codec.ts';

@@ -1,4 +1,4 @@
-// The asking side of HTTP/2 on an in-memory socket, where frames can be made to cross on the way.
+// The client side of HTTP/2 on an in-memory socket, where frames can be made to cross on the way.
 
 import type { Socket } from 'node:net';
 import t from 'tap';
@@ -21,7 +21,7 @@ const call: Call = {
   expectContinue: false,
 };
 
-/** One request, and what came of it. */
+/** One request, and its outcome. */
 function start(client: Http2Client): { stream: UpstreamConnection; said: string[] } {
   const said: string[] = [];
   const events: UpstreamEvents = {
@@ -50,7 +50,7 @@ function makeClient(): { client: Http2Client; socket: FakeSocket; quiet: () => n
   return { client, socket, quiet: () => quiet, gone: () => gone };
 }
 
-t.test('answers that cross our reset harm nobody else', async (t) => {
+t.test('responses that cross our reset affect no other stream', async (t) => {
   const { client, socket, gone } = makeClient();
   const [first, second] = [start(client), start(client)];
   first.stream.destroy();
@@ -60,7 +60,7 @@ t.test('answers that cross our reset harm nobody else', async (t) => {
   t.equal(gone(), 0);
 });
 
-t.test('an answer in one piece goes on in one piece, one in pieces in pieces', async (t) => {
+t.test('a response in one piece is passed on in one piece, one in pieces in pieces', async (t) => {
   const { client, socket, quiet } = makeClient();
   const [whole, parts] = [start(client), start(client)];
   const head = (stream: number): Buffer =>
@@ -83,7 +83,7 @@ t.test('an answer in one piece goes on in one piece, one in pieces in pieces', a
   t.equal(quiet(), 1);
 });
 
-t.test('interim answers and trailers', async (t) => {
+t.test('interim responses and trailers', async (t) => {
   const { client, socket } = makeClient();
   const { said } = start(client);
   socket.emit(
@@ -101,7 +101,7 @@ t.test('interim answers and trailers', async (t) => {
 const wrong: readonly (readonly [name: string, bytes: Buffer, said: readonly string[]])[] = [
   ['no :status', frame(1, 5, 1, block([['x-a', '1']])), ['failed upstream_protocol']],
   ['status 101', status(1, '101'), ['failed upstream_protocol']],
-  ['an interim answer that ends', status(1, '100'), ['failed upstream_protocol']],
+  ['an interim response that ends', status(1, '100'), ['failed upstream_protocol']],
   [
     'connection',
     frame(
@@ -139,7 +139,7 @@ const wrong: readonly (readonly [name: string, bytes: Buffer, said: readonly str
     ]),
     ['failed upstream_protocol'],
   ],
-  ['an answer to a stream that never was', status(9, '200'), ['failed upstream_protocol']],
+  ['a response to a stream that never existed', status(9, '200'), ['failed upstream_protocol']],
 ];
 
 for (const [name, bytes, expected] of wrong) {
@@ -152,7 +152,7 @@ for (const [name, bytes, expected] of wrong) {
   });
 }
 
-t.test('a connection that goes takes every answer with it', async (t) => {
+t.test('a connection that closes ends every response on it', async (t) => {
   const { client, socket, gone } = makeClient();
   const [first, second] = [start(client), start(client)];
   socket.emit('data', status(1, '204'));

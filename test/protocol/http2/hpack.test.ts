@@ -1,4 +1,4 @@
-// HPACK against the published examples (RFC 7541 appendix C), against itself, and against what is wrong.
+// HPACK against the published examples (RFC 7541 appendix C), against itself, and against invalid input.
 
 import t from 'tap';
 import { HpackDecoder, isTooLarge } from '../../../sidecar/protocol/http2/hpack-decode.ts';
@@ -14,7 +14,9 @@ const first = [':method: GET', ':scheme: http', ':path: /', ':authority: www.exa
 const third = [':method: GET', ':scheme: https', ':path: /index.html', ':authority: www.example.com'];
 const requests = [first, [...first, 'cache-control: no-cache'], [...third, 'custom-key: custom-value']];
 
-/** Appendix C: name, blocks of one connection, what they hold. `3fe101` before the answers sets the table to 256 bytes. */
+/**
+ * Appendix C: name, blocks of one connection, their fields. `3fe101` before the responses sets the table to 256 bytes.
+ */
 const published: readonly (readonly [
   name: string,
   blocks: readonly string[],
@@ -84,7 +86,7 @@ for (const [name, blocks, fields] of published) {
   });
 }
 
-t.test('what is written is read, over many blocks and evictions', async (t) => {
+t.test('encoded fields are decoded unchanged, over many blocks and evictions', async (t) => {
   const encoder = new HpackEncoder();
   const decoder = new HpackDecoder(100_000, 100);
   let seed = 7;
@@ -145,11 +147,11 @@ t.test('secrets are marked as never to be kept', async (t) => {
 
 const broken: readonly (readonly [name: string, hex: string, why: RegExp])[] = [
   ['index 0', '80', /index 0/],
-  ['an index beyond the table', 'be', /there is no field 62/],
+  ['an index beyond the table', 'be', /no field has the index 62/],
   ['a number without end', 'ffffffffffffff01', /a number that is too long/],
-  ['a number that breaks off', 'ff', /in the middle of a number/],
-  ['a string that breaks off', '400a61', /in the middle of a string/],
-  ['a table larger than ours', '3fe23f', /a table of \d+ bytes, 4096 are the limit/],
+  ['a truncated number', 'ff', /in the middle of a number/],
+  ['a truncated string', '400a61', /in the middle of a string/],
+  ['a table larger than ours', '3fe23f', /the table size \d+ exceeds the limit of 4096 bytes/],
   ['a change of size after a field', '8220', /in the middle of a block/],
   ['the end symbol in a string', '0085ffffffff ff', /end symbol|broken code/],
   ['padding that is not all ones', '0081 00 8100', /broken code/],
@@ -166,7 +168,7 @@ for (const [name, hex, why] of broken) {
   });
 }
 
-t.test('malformed fields are told, and the table stays right', async (t) => {
+t.test('malformed fields are reported, and the table stays right', async (t) => {
   const literal = (name: string, value: string): string =>
     [0x40, name.length, ...Buffer.from(name), value.length, ...Buffer.from(value, 'latin1')]
       .map((byte) => byte.toString(16).padStart(2, '0'))
