@@ -172,7 +172,7 @@ export class Rotation {
 
   #tick(): void {
     if (this.#closed) return;
-    // Armed before the rest, which may throw: it is retried all the same.
+    // Armed first: the rest may throw, and must be retried anyway.
     this.#armIn(tickMs);
     this.#noticeJump();
     this.#keep.judge();

@@ -14,7 +14,7 @@ export class Failures {
   readonly #byCode: Record<string, number> = {};
   #inARow = 0;
   #last: AgentFailure | undefined;
-  #lastSaid: string | undefined;
+  #lastLogged: string | undefined;
 
   /** Keeps `error` as the last one. `counts` is true if a request was made, and only then it counts as a failure. */
   add(error: SallyportError, time: number, counts = true): void {
@@ -29,13 +29,13 @@ export class Failures {
   clear(): void {
     this.#inARow = 0;
     this.#last = undefined;
-    this.#lastSaid = undefined;
+    this.#lastLogged = undefined;
   }
 
   /** The level for `text`: the given one if the text is new, else `debug`. */
   level<L extends string>(text: string, level: L): L | 'debug' {
-    const isNew = text !== this.#lastSaid;
-    this.#lastSaid = text;
+    const isNew = text !== this.#lastLogged;
+    this.#lastLogged = text;
     return isNew ? level : 'debug';
   }
 

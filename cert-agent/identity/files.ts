@@ -113,7 +113,7 @@ class FileWatch implements IdentityWatch {
 
   #tick(): void {
     if (this.#closed) return;
-    // Set before the rest, which may throw: it is retried all the same.
+    // Armed first: the rest may throw, and must be retried anyway.
     this.#armIn(compareMs);
     this.#watchDirectories();
     this.#expire();

@@ -74,7 +74,7 @@ export function generationsIn(outDir: string): string[] {
 }
 
 /**
- * Copies the current generation to `damaged/` before a new one replaces it: an operator may still be able to repair it.
+ * Copies the current generation to `damaged/` before a new one replaces it, since its key may still be recoverable.
  * Returns the target; undefined when there is nothing to copy.
  */
 export function setAside(outDir: string): string | undefined {

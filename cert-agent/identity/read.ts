@@ -72,7 +72,7 @@ export function readBundleFile(file: string, trustDomain?: string): TrustBundle 
   }
   if (found === undefined || named.size > 1) {
     const why =
-      found === undefined ? 'names no trust domain' : `names several trust domains (${[...named].join(', ')})`;
+      found === undefined ? 'contains no trust domain ID' : `contains several trust domains (${[...named].join(', ')})`;
     throw new SallyportError('config_invalid', `${file} ${why}`, { hint: 'set the trust domain with --trust-domain' });
   }
   return Object.freeze({ ...bundle, trustDomain: found });

@@ -94,7 +94,7 @@ function lintPolicy(
       'unknown_provider',
       ['spec', 'provider', 'name'],
       `no extension provider '${policy.provider}': this policy refuses everything that it matches`,
-      "name it under 'extensionProviders' in sidecar.yaml",
+      "add it to 'extensionProviders' in sidecar.yaml",
     );
   if (policy.action === 'DENY' && policy.rules.length === 0)
     report(
@@ -139,7 +139,7 @@ function lintSelector(value: unknown, report: Report): void {
     'selector_without_labels',
     ['spec', 'selector'],
     'a selector without labels selects every workload of the namespace',
-    "name labels, or leave 'selector' out to mean that",
+    "add labels, or omit 'selector' if that is intended",
   );
 }
 
@@ -159,7 +159,7 @@ function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: R
       'deny_wider_on_tcp',
       path,
       'on TCP ports this DENY rule loses its HTTP fields and denies more than intended',
-      "name the HTTP ports in 'to.operation.ports'",
+      "list the HTTP ports in 'to.operation.ports'",
     );
   const tcp = ports.filter((port) => scope.tcpPorts.includes(port) || assumedTcp.includes(port));
   if (http && tcp.length > 0)
@@ -307,7 +307,7 @@ function lintSource(
       'allows_nobody_in_particular',
       path,
       'a source with only negations also matches peers without identity',
-      "add principals: ['*'] to ask for one",
+      "add principals: ['*'] to require one",
     );
 }
 

@@ -8,7 +8,7 @@ import { action, exitCodes, note, print, printJson, printTable } from './termina
 
 /** The command with its subcommands. */
 export function caCommand(): Command {
-  const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain.');
+  const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain');
   const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
   for (const command of commands) ca.addCommand(command);
   return ca;
@@ -16,7 +16,7 @@ export function caCommand(): Command {
 
 function init(): Command {
   return new Command('init')
-    .description('Create a root, an issuing intermediate and an empty store in a new directory.')
+    .description('Create a root, an issuing intermediate and an empty store in a new directory')
     .requiredOption('--trust-domain <name>', 'trust domain, such as demo.test')
     .requiredOption('--dir <path>', 'directory for the new CA')
     .option('--passphrase-file <path>', 'encrypt both keys with the first line of this file')
@@ -28,7 +28,7 @@ function init(): Command {
 The environment variable SALLYPORT_CA_PASSPHRASE replaces --passphrase-file.
 
 Example:
-  $ sallyport ca init --trust-domain demo.test --dir ca`,
+  sallyport ca init --trust-domain demo.test --dir ca`,
     )
     .action(action(runInit));
 }
@@ -63,7 +63,7 @@ async function runInit(flags: InitFlags): Promise<number> {
 
 function serve(): Command {
   return new Command('serve')
-    .description('Run the CA until SIGTERM.')
+    .description('Run the CA until SIGTERM')
     .requiredOption('--dir <path>', 'directory that ca init created')
     .option('--listen <address>', 'host:port, [v6]:port or :port for all addresses', '127.0.0.1:8443')
     .option('--ttl <duration>', 'default life of certificates, 1m to 24h', '1h')
@@ -78,7 +78,7 @@ A CA whose store.sqlite is lost does not start: restore it from a backup. --unsa
 The new store has no certificate, no token and no revocation: revoked workloads can renew until they are revoked again.
 
 Example:
-  $ sallyport ca serve --dir ca --listen 0.0.0.0:8443`,
+  sallyport ca serve --dir ca --listen 0.0.0.0:8443`,
     )
     .action(action(runServe));
 }
@@ -135,11 +135,11 @@ function token(): Command {
 A token works once, for the first key that uses it.
 
 Example:
-  $ sallyport ca token create --dir ca --spiffe-id spiffe://demo.test/ns/shop/sa/web --ttl 10m --out web.token`,
+  sallyport ca token create --dir ca --spiffe-id spiffe://demo.test/ns/shop/sa/web --ttl 10m --out web.token`,
     )
     .action(action(runTokenCreate));
   return new Command('token')
-    .description('Manage join tokens, with which a workload gets its first SVID.')
+    .description('Manage join tokens, with which a workload gets its first SVID')
     .addCommand(create)
     .addCommand(tokenList())
     .addCommand(tokenRemove());
@@ -147,7 +147,7 @@ Example:
 
 function tokenList(): Command {
   return atCa(new Command('ls'))
-    .description('List join tokens by expiry, without the tokens themselves.')
+    .description('List join tokens by expiry, without the tokens themselves')
     .option('--json', 'print them as JSON')
     .addHelpText(
       'after',
@@ -155,7 +155,7 @@ function tokenList(): Command {
 A token is named by the first digits of its SHA-256. It is forgotten a day after its expiry.
 
 Example:
-  $ sallyport ca token ls --dir ca`,
+  sallyport ca token ls --dir ca`,
     )
     .action(action(runTokenList));
 }
@@ -181,7 +181,7 @@ async function runTokenList(flags: AtCa): Promise<number> {
 
 function tokenRemove(): Command {
   return atCa(new Command('rm'))
-    .description('Remove join tokens, so that they can no longer be used.')
+    .description('Remove join tokens, so that they can no longer be used')
     .argument('[token]', 'first digits of its name in ca token ls')
     .option('--spiffe-id <id>', 'all tokens of this identity')
     .option('--json', 'print the removed tokens as JSON')
@@ -191,7 +191,7 @@ function tokenRemove(): Command {
 Certificates that were issued for a token stay valid: ca revoke ends those.
 
 Example:
-  $ sallyport ca token rm --dir ca 5a0e6cf1d2b9`,
+  sallyport ca token rm --dir ca 5a0e6cf1d2b9`,
     )
     .action(action(runTokenRemove));
 }
@@ -261,7 +261,7 @@ async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out
 
 function list(): Command {
   return atCa(new Command('ls'))
-    .description('List valid certificates by expiry.')
+    .description('List valid certificates by expiry')
     .option('--all', 'include expired certificates')
     .option('--expiring <duration>', 'only those that expire within this time')
     .option('--json', 'print them as JSON')
@@ -269,7 +269,7 @@ function list(): Command {
       'after',
       `
 Example:
-  $ sallyport ca ls --dir ca --expiring 24h`,
+  sallyport ca ls --dir ca --expiring 24h`,
     )
     .action(action(runList));
 }
@@ -296,14 +296,14 @@ async function runList(flags: AtCa & { all?: boolean; expiring?: string }): Prom
 
 function show(): Command {
   return atCa(new Command('show'))
-    .description('Show one issued certificate.')
+    .description('Show one issued certificate')
     .argument('<serial>', 'serial number, hex')
     .option('--json', 'print it as JSON')
     .addHelpText(
       'after',
       `
 Example:
-  $ sallyport ca show --dir ca 4f0c6a51d2b94e0fa3a1c27be8d9f013`,
+  sallyport ca show --dir ca 4f0c6a51d2b94e0fa3a1c27be8d9f013`,
     )
     .action(action(runShow));
 }
@@ -330,7 +330,7 @@ async function runShow(serial: string, flags: AtCa): Promise<number> {
 
 function revoke(): Command {
   return atCa(new Command('revoke'))
-    .description('Revoke one certificate and its renewals, or an identity with all of its certificates.')
+    .description('Revoke one certificate and its renewals, or an identity with all of its certificates')
     .argument('<serial-or-id>', 'serial number (hex) or SPIFFE ID')
     .option('--reason <text>', 'reason, for the record', 'unspecified')
     .option('--force', 'revoke an identity that has no certificate or token yet')
@@ -338,11 +338,11 @@ function revoke(): Command {
     .addHelpText(
       'after',
       `
-Sidecars learn of it within seconds. Revoking a certificate also revokes all that were renewed from it, in any hands.
+Sidecars learn of it within seconds. Revoking a certificate also revokes all that were renewed from it, including those of a thief.
 An identity stays on the deny list until 'sallyport ca allow'.
 
 Example:
-  $ sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'laptop stolen'`,
+  sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'laptop stolen'`,
     )
     .action(action(runRevoke));
 }
@@ -364,7 +364,7 @@ async function runRevoke(target: string, flags: AtCa & { reason: string; force?:
 
 function allow(): Command {
   return atCa(new Command('allow'))
-    .description('Remove an identity from the deny list; it then needs a new join token.')
+    .description('Remove an identity from the deny list; it then needs a new join token')
     .argument('<id>', 'SPIFFE ID')
     .option('--json', 'print the result as JSON')
     .addHelpText(
@@ -373,7 +373,7 @@ function allow(): Command {
 Certificates that it had when it was revoked stay denied until they expire.
 
 Example:
-  $ sallyport ca allow --dir ca spiffe://demo.test/ns/shop/sa/web`,
+  sallyport ca allow --dir ca spiffe://demo.test/ns/shop/sa/web`,
     )
     .action(action(runAllow));
 }
@@ -391,7 +391,7 @@ async function runAllow(id: string, flags: AtCa): Promise<number> {
 
 function denyList(): Command {
   return atCa(new Command('deny-list'))
-    .description('Show the deny list: what is denied, since when, until when, and why.')
+    .description('Show the deny list: what is denied, since when, until when, and why')
     .option('--json', 'print it as JSON')
     .addHelpText(
       'after',
@@ -399,7 +399,7 @@ function denyList(): Command {
 An identity stays on it until 'sallyport ca allow', a certificate until it has expired.
 
 Example:
-  $ sallyport ca deny-list --dir ca`,
+  sallyport ca deny-list --dir ca`,
     )
     .action(action(runDenyList));
 }

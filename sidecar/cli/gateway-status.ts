@@ -27,7 +27,7 @@ export async function showStatus({
   if (output !== 'json' && output !== 'table')
     throw new SallyportError('usage', `-o must be 'json' or 'table', not '${output}'`);
   if (offline) note('evaluated from the files');
-  const list = (offline ? undefined : await askRunning(config)) ?? (await readAloud(config)).list;
+  const list = (offline ? undefined : await askRunning(config)) ?? (await readAndWarn(config)).list;
   if (output === 'json') printJson(list);
   else printRows(await lookAt(list));
   return exitCodes.ok;
@@ -37,7 +37,7 @@ export async function showStatus({
  * Checks that everything would be served as intended. @throws SallyportError `config_invalid` or `config_unreadable`.
  */
 export async function checkGateway(file: string): Promise<number> {
-  const { list, spoken, redis } = await readAloud(file);
+  const { list, spoken, redis } = await readAndWarn(file);
   if (redis !== undefined) await checkRedis(redis);
   const parts = await lookAt(list);
   for (const one of spoken.slice(0, mostNamed)) note(one);
@@ -98,14 +98,14 @@ function realPath(file: string): string {
   return existsSync(file) ? realpathSync(file) : file;
 }
 
-async function readAloud(path: string) {
+async function readAndWarn(path: string) {
   const { readStatus } = await import('../process/dry-run.ts');
   const { warnings, ...rest } = readStatus(path, Date.now());
   for (const one of warnings) noteWarning(one);
   return rest;
 }
 
-/** A missing socket may appear later; a Redis Cluster node will never work. @throws SallyportError `config_invalid`. */
+/** An unreachable Redis may come back; a Redis Cluster node never works. @throws SallyportError `config_invalid`. */
 async function checkRedis(redis: RedisPlace): Promise<void> {
   const { tryRedis } = await import('../edge/redis-link.ts');
   const problem = await tryRedis(redis);

@@ -19,10 +19,10 @@ export function gatewayCommand(): Command {
     .addHelpText(
       'after',
       `
-Example:
-  $ sallyport gateway --config gateway.yaml
-  $ sallyport gateway --config gateway.yaml --check
-  $ sallyport gateway status --config gateway/ -o json
+Examples:
+  sallyport gateway --config gateway.yaml
+  sallyport gateway --config gateway.yaml --check
+  sallyport gateway status --config gateway/ -o json
 
 SIGHUP rereads every file now. SIGTERM accepts new connections for another 5 s (limit drainMinimum), finishes requests in
 flight, and exits with 0. SIGINT does not wait.`,
@@ -78,7 +78,7 @@ function hashKeyCommand(): Command {
       'after',
       `
 Example:
-  $ openssl rand -hex 24 | tee partner.key | sallyport gateway hash-key`,
+  openssl rand -hex 24 | tee partner.key | sallyport gateway hash-key`,
     )
     .action(
       action(async () => {

@@ -18,10 +18,10 @@ export function sidecarCommand(): Command {
     .addHelpText(
       'after',
       `
-Example:
-  $ sallyport sidecar --config sidecar.yaml
-  $ sallyport sidecar --config sidecar.yaml --workers 4
-  $ sallyport sidecar --config sidecar.yaml --check
+Examples:
+  sallyport sidecar --config sidecar.yaml
+  sallyport sidecar --config sidecar.yaml --workers 4
+  sallyport sidecar --config sidecar.yaml --check
 
 SIGHUP rereads every file now. SIGTERM accepts new connections for another 5 s (limit drainMinimum), finishes requests in
 flight, and exits with 0. SIGINT does not wait.`,

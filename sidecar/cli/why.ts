@@ -19,7 +19,7 @@ export function whyCommand(): Command {
 The last thousand refusals are kept in memory; GET /denials of the admin port lists them.
 The exit code is 0 when the refusal could be explained, 1 when it could not, 2 for misuse.
 
-Example:
+Examples:
   sallyport why --last
   sallyport why 3f9a1c07-4-12-1 --admin http://127.0.0.1:15000`,
     )

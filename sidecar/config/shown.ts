@@ -11,7 +11,7 @@ export function withoutKeys({ jwtRules, ...rest }: RequestAuthentication): objec
   };
 }
 
-/** The headers of each authorizer request may contain a password. */
+/** Additional headers of authorizer requests may contain a password, so only their names are shown. */
 export function withoutSecrets({ extensionProviders, ...rest }: Settings): object {
   const shown = extensionProviders.map(({ http, ...one }) =>
     http === undefined

@@ -11,7 +11,7 @@ import { readTree, type Tree } from './tree.ts';
 export interface Source {
   readonly file: string;
   readonly text: string;
-  /** True if every user may read or write it, so that it can contain no secret. */
+  /** True if every user may read or write it: a secret in it is not used. */
   readonly exposed?: boolean;
   /**
    * When the file was last written, milliseconds since 1970: the age of documents without a creation time. A different
@@ -70,7 +70,7 @@ export function emptiedSince(before: readonly Source[], now: readonly Source[]):
 
 const noTree: Tree = { files: [], directories: [], passedOver: [] };
 
-/** Only a gateway's files can contain secrets; its documents may too. */
+/** Modes and ages are needed only for a gateway's files, which contain secrets, as its documents may. */
 function sourceOf(file: string, { gateway }: Leading, text: string): Source {
   if (gateway === undefined) return { file, text };
   const modifiedAt = modifiedAtOf(file);
@@ -125,7 +125,7 @@ export function readText(file: string): string {
     return readFileSync(file, 'utf8');
   } catch (error) {
     const why = errnoOf(error) === 'ENOENT' ? 'it does not exist' : reasonOf(error);
-    throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, { hint: 'name it with --config' });
+    throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, { hint: 'set it with --config' });
   }
 }
 

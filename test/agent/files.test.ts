@@ -360,7 +360,7 @@ t.test('a bundle file determines its trust domain', async (t) => {
   writeFileSync(file, authority.bundlePem + (await createAuthority('other.test')).bundlePem);
   t.throws(() => readBundleFile(file), {
     code: 'config_invalid',
-    message: `${file} names several trust domains (demo.test, other.test)`,
+    message: `${file} contains several trust domains (demo.test, other.test)`,
     hint: 'set the trust domain with --trust-domain',
   });
 });

@@ -340,7 +340,7 @@ t.test('--out writes for its owner only', async (t) => {
   const nowhere = join(tempDir(t), 'none', 'x');
   t.match(await runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', web, '--out', nowhere]), {
     code: 2,
-    stderr: `${nowhere} cannot be written: ENOENT [config_unreadable]`,
+    stderr: `cannot write ${nowhere}: ENOENT [config_unreadable]`,
   });
   const after = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
   t.equal(after.stdout, before.stdout, 'nor is there a token that nobody has seen');

@@ -84,7 +84,7 @@ const loadBalancer = z
   .strictObject({
     simple: z
       .enum(simple)
-      .refine((one) => one !== 'PASSTHROUGH', 'PASSTHROUGH is not supported: an upstream names its endpoints')
+      .refine((one) => one !== 'PASSTHROUGH', 'PASSTHROUGH is not supported: an upstream has its own endpoints')
       .optional(),
     consistentHash: consistentHash.optional(),
     localityLbSetting: refused("'localityLbSetting' is not supported by this build: endpoints have no locality"),
@@ -117,7 +117,10 @@ const connectionPool = z.strictObject({
       idleTimeout: positive.optional(),
       h2UpgradePolicy: z.enum(['DEFAULT', 'DO_NOT_UPGRADE', 'UPGRADE']).optional(),
       useClientProtocol: z
-        .literal(false, "'useClientProtocol' is not supported by this build: a hop speaks what both its ends can")
+        .literal(
+          false,
+          "'useClientProtocol' is not supported by this build: each hop uses what both of its ends support",
+        )
         .optional(),
       maxConcurrentStreams: count.optional(),
     })
