@@ -25,7 +25,7 @@ export async function readToken(tokens: TokenStore, token: string, denied: DenyL
   const found = await tokens.findToken(hash);
   if (found === undefined) {
     throw new SallyportError('token_unknown', 'unknown join token', {
-      hint: 'copy the whole token, or create one: sallyport ca token create --spiffe-id ID --ttl 10m',
+      hint: 'copy the whole token, or create one: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
     });
   }
   if (denied.ids.has(found.id)) throw deniedError(found.id);
@@ -51,7 +51,7 @@ export function readSvid(presented: Presented, bundles: TrustBundles, denied: De
 }
 
 const deniedHint =
-  'an operator revoked it; to start again, first run sallyport ca allow ID, then create a new join token';
+  'an operator revoked it; to start again, first run sallyport ca allow --dir DIR ID, then create a new join token';
 
 export function deniedError(id: string): SallyportError {
   return new SallyportError('id_denied', `${id} is on the deny list`, { hint: deniedHint });
@@ -59,6 +59,6 @@ export function deniedError(id: string): SallyportError {
 
 export function expiredTokenError(): SallyportError {
   return new SallyportError('token_expired', 'the join token has expired', {
-    hint: 'create a new one: sallyport ca token create --spiffe-id ID --ttl 10m',
+    hint: 'create a new one: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
   });
 }
