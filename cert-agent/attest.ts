@@ -1,5 +1,5 @@
-// Step one of a certificate: evidence of who we are. A valid SVID speaks for itself over mTLS; whoever has none, or an
-// expired one, brings a join token, read from its file anew each time because the operator may just have replaced it.
+// Step one of a certificate: evidence of our identity. A valid SVID is evidence by itself, over mTLS. Without a valid
+// one, a join token is needed. Its file is read each time, because the operator may just have replaced it.
 
 import { SallyportError } from './base/errors.ts';
 import { readSecret } from './base/secret-file.ts';
@@ -10,12 +10,12 @@ export type Evidence =
   | { readonly kind: 'svid'; readonly svid: Svid }
   | { readonly kind: 'token'; readonly token: string; readonly file: string };
 
-/** A token is a short line; a larger file is some other file, and would be sent to the CA. */
+/** A token is a short line. A larger file is some other file, which must not be sent to the CA. */
 const maxTokenBytes = 4096;
 
 /**
- * The best evidence at hand at `now`.
- * @throws SallyportError `token_missing` when a token is needed and there is none (yet).
+ * The best available evidence at `now`.
+ * @throws SallyportError `token_missing` when a token is needed and there is none yet.
  */
 export function gatherEvidence(
   held: Svid | undefined,
@@ -25,21 +25,21 @@ export function gatherEvidence(
 ): Evidence {
   if (held !== undefined && now <= held.notAfter) return { kind: 'svid', svid: held };
   if (tokenFile === undefined) {
-    throw new SallyportError('token_missing', 'a join token is needed and no token file is named', {
-      hint: "make a token with 'sallyport ca token create' and name its file with --token-file",
+    throw new SallyportError('token_missing', 'a join token is needed, but no token file is configured', {
+      hint: "create a token with 'sallyport ca token create' and set its file with --token-file",
     });
   }
   const token = readToken(tokenFile, warn);
   if (token === undefined) {
-    throw new SallyportError('token_missing', `there is no join token in ${tokenFile} yet`, {
-      hint: `make one with 'sallyport ca token create' and write it to ${tokenFile}`,
+    throw new SallyportError('token_missing', `no join token in ${tokenFile} yet`, {
+      hint: `create one with 'sallyport ca token create' and write it to ${tokenFile}`,
     });
   }
   return { kind: 'token', token, file: tokenFile };
 }
 
 /**
- * The token in `file`; undefined while the file is missing or empty. `warn` is told who else could read it.
+ * The token in `file`; undefined while the file is missing or empty. `warn` receives a warning if others can read it.
  * @throws SallyportError `config_unreadable` or `secret_exposed`.
  */
 export function readToken(file: string, warn: (message: string) => void): string | undefined {
@@ -52,5 +52,5 @@ export function readToken(file: string, warn: (message: string) => void): string
   }
   if (text === '') return undefined;
   if (Buffer.byteLength(text) <= maxTokenBytes && /^[\x21-\x7e]+$/.test(text)) return text;
-  throw new SallyportError('config_unreadable', `${file} holds no join token: expected one line without spaces`);
+  throw new SallyportError('config_unreadable', `${file} contains no join token: expected one line without spaces`);
 }

@@ -1,5 +1,5 @@
-// Step two of a certificate: key, CSR and evidence go to the CA, SVID, bundle and deny-list come back. Nothing of an
-// answer is used before it was checked: it must be for our key and verify against the bundle.
+// Step two of a certificate: CSR and evidence go to the CA; SVID, bundle and deny list come back. A response is checked
+// before it is used: it must be for our key and verify against the bundle.
 
 import type { KeyObject } from 'node:crypto';
 import type { Dispatcher } from 'undici';
@@ -24,21 +24,21 @@ import { createCsr } from './identity/x509.ts';
 export interface SvidRequest {
   readonly trust: Trust;
   readonly evidence: Evidence;
-  /** On disk already. */
+  /** Already on disk. */
   readonly key: KeyObject;
-  /** Asked for; the CA decides. */
+  /** The requested life; the CA decides. */
   readonly ttlMs?: number;
 }
 
 export interface TrustNews extends Trust {
-  /** What to ask with next time, once this was taken. */
+  /** For the next request, once this one was accepted. */
   readonly etag: string | undefined;
 }
 
 export interface CaClient {
-  /** @throws SallyportError `ca_unreachable`, `ca_refused`, `ca_answer_invalid`, or what is wrong with a certificate. */
+  /** @throws SallyportError `ca_unreachable`, `ca_refused`, `ca_answer_invalid`, or the problem of a certificate. */
   fetchSvid(request: SvidRequest): Promise<Issued>;
-  /** The bundle and the deny-list; undefined when they are what came with `etag`. @throws as fetchSvid does. */
+  /** The bundle and the deny list; undefined if they have not changed since `etag`. @throws as fetchSvid does. */
   fetchBundle(trust: Trust, etag?: string): Promise<TrustNews | undefined>;
   close(): Promise<void>;
 }
@@ -48,14 +48,14 @@ export interface CaClientOptions {
   readonly clock: Clock;
 }
 
-/** A client of the CA at `url`. It connects when it is asked and keeps one connection, for the bundle. */
+/** A client of the CA at `url`. It connects on demand and keeps one connection, for the bundle. */
 export function createCaClient(options: CaClientOptions): CaClient {
   const { url, clock } = options;
   const ending = new AbortController();
   const now = (): number => clock.now();
   let kept: { readonly connection: CaConnection; readonly trust: Trust } | undefined;
 
-  /** The kept connection, if it was made for this trust and what vouched for the CA still holds. */
+  /** The kept connection, if it was made with this trust and the CA's certificates are still valid. */
   function connectionFor(trust: Trust): CaConnection {
     if (kept !== undefined && isFresh(kept.connection, now()) && sameTrust(kept.trust, trust)) return kept.connection;
     forget();
@@ -155,11 +155,11 @@ async function ask(
   if (status === 304) return { status, etag, body: undefined };
   const body = readJson(text);
   if (status !== 200) throw describeRefusal(status, body, url);
-  if (body === undefined) throw invalidAnswer(url, 'it is not JSON');
+  if (body === undefined) throw invalidAnswer(url, 'not JSON');
   return { status, etag, body };
 }
 
-/** A bundle that does not vouch for the CA that sent it would be the last one that we could ever fetch. */
+/** Refuses a bundle against which its own CA does not verify: it would be the last one that we could ever fetch. */
 function refuseLockOut(fresh: Trust, connection: CaConnection, now: number): void {
   const chain = connection.proof()?.chain ?? [];
   try {
@@ -167,7 +167,7 @@ function refuseLockOut(fresh: Trust, connection: CaConnection, now: number): voi
   } catch (error) {
     throw new SallyportError(
       'ca_answer_invalid',
-      `the new bundle does not vouch for the CA that sent it: ${reasonOf(error)}`,
+      `the CA does not verify against the new bundle that it sent: ${reasonOf(error)}`,
       { cause: error },
     );
   }
@@ -176,15 +176,15 @@ function refuseLockOut(fresh: Trust, connection: CaConnection, now: number): voi
 function describeFailure(error: unknown, url: URL, svid: Svid | undefined): SallyportError {
   if (error instanceof SallyportError) return error;
   const closed = ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(errnoOf(error) ?? '');
-  // TLS 1.3: the server looks at our certificate after our side of the handshake is done, and says no by closing.
+  // TLS 1.3: the server checks our certificate after our side of the handshake is done, and refuses by closing.
   const hint = closed && svid !== undefined ? `is our SVID (${svid.id.uri}, ${svid.serial}) refused?` : undefined;
-  return new SallyportError('ca_unreachable', `the CA at ${url.origin} cannot be reached: ${causeOf(error)}`, {
+  return new SallyportError('ca_unreachable', `cannot reach the CA at ${url.origin}: ${causeOf(error)}`, {
     hint,
     cause: error,
   });
 }
 
-/** Connecting to a name with several addresses fails with one error that holds the others and says nothing itself. */
+/** For a name with several addresses, connect fails with an AggregateError that has no message of its own. */
 function causeOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(reasonOf).join('; ');
   return reasonOf(error) || (errnoOf(error) ?? 'no reason given');

@@ -1,4 +1,4 @@
-// Wires the agent: what `sallyport agent` runs, and what the sidecar runs inside itself (`identity: { ca: ... }`).
+// Wires the agent. `sallyport agent` runs it, and a sidecar with `identity: { ca: ... }` runs it inside its process.
 
 import type { Registry } from 'prom-client';
 import { Keep } from './agent/keep.ts';
@@ -23,33 +23,34 @@ export interface AgentOptions {
   /** `https://host:port`. */
   readonly caUrl: string;
   readonly caBundleFile: string;
-  /** Needed without a valid SVID on disk. */
+  /** Required without a valid SVID on disk. */
   readonly tokenFile?: string;
   readonly outDir: string;
-  /** Default: as the roots of the CA bundle say. */
+  /** Default: the trust domain of the roots in the CA bundle. */
   readonly trustDomain?: string;
-  /** Default: what the CA gives. */
+  /** Default: the CA's default. */
   readonly ttlMs?: number;
   readonly log: Log;
   readonly clock?: Clock;
   readonly random?: Random;
-  /** Gets the agent's metrics. */
+  /** Where the agent registers its metrics. */
   readonly registry?: Registry;
 }
 
 export interface Agent {
-  /** Undefined while there is no valid SVID: at first, and when one expired without a successor. */
+  /** Undefined while there is no valid SVID: at first, and after one expired without a successor. */
   readonly identity: Live<Identity | undefined>;
   status(): AgentStatus;
-  /** Asks the CA for a new SVID and the bundle at once. */
+  /** Requests a new SVID and the bundle from the CA at once. */
   renewNow(): void;
   close(): Promise<void>;
 }
 
 /**
- * Starts the agent. What is not there yet (CA, bundle, token) is waited for; only what can never become right throws.
- * @throws SallyportError `config_invalid` or `spiffe_id_invalid` for the options, `config_unreadable` when the directory
- * cannot be made.
+ * Starts the agent. It waits for a CA, bundle or token that does not exist yet; only what can never become right
+ * throws.
+ * @throws SallyportError `config_invalid` or `spiffe_id_invalid` for the options, `config_unreadable` when the
+ * directory cannot be created.
  */
 export function startAgent(options: AgentOptions): Agent {
   const caUrl = parseCaUrl(options.caUrl);
@@ -75,7 +76,7 @@ export function startAgent(options: AgentOptions): Agent {
 }
 
 export interface RunOptions extends Omit<AgentOptions, 'registry'> {
-  /** Where state and metrics are answered; nowhere when absent. */
+  /** The admin address with state and metrics; no admin port if absent. */
   readonly admin?: Address;
 }
 
@@ -86,7 +87,7 @@ export async function runAgent(options: RunOptions): Promise<void> {
   const registry = createRegistry();
   const agent = startAgent({ ...options, registry });
   let admin: AdminServer | undefined;
-  // Timers of the clock let a process end; this one is held here until somebody ends it.
+  // The clock's timers do not keep a process alive; this keeps it running until a signal.
   const alive = setInterval(() => {}, 2 ** 30);
   const onHangup = (): void => agent.renewNow();
   process.on('SIGHUP', onHangup);
@@ -98,7 +99,7 @@ export async function runAgent(options: RunOptions): Promise<void> {
     }
     log.info(
       { code: 'agent_started', ca: options.caUrl, outDir: options.outDir, admin: admin?.address },
-      'the agent runs',
+      'the agent is running',
     );
     const signal = await ended;
     log.info({ code: 'agent_stopping', signal }, `stopping on ${signal}`);
@@ -115,7 +116,7 @@ function parseCaUrl(text: string): URL {
   const plain =
     url !== null && url.protocol === 'https:' && url.username === '' && url.pathname === '/' && url.search === '';
   if (plain) return url;
-  throw new SallyportError('config_invalid', `'${text}' is not the address of a CA`, {
+  throw new SallyportError('config_invalid', `'${text}' is not the URL of a CA`, {
     hint: 'write it as https://host:port',
   });
 }

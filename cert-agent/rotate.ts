@@ -1,6 +1,6 @@
-// Step three of a certificate: keep it fresh. One timer asks each second, or earlier when something is due, whether to
-// renew, to refresh bundle and deny-list, to take back what expired, and whether the clock jumped. Whatever fails is
-// tried again; what we have stays until it expires.
+// Step three of a certificate: keep it fresh. Once a second, or earlier when something is due, one timer checks whether
+// to renew, to refresh bundle and deny list, to withdraw an expired SVID, and whether the clock jumped. Failures are
+// retried; the current identity stays until it expires.
 
 import { caCodeOf, type Issued } from './agent/answer.ts';
 import { type AgentFailure, Failures } from './agent/failures.ts';
@@ -34,40 +34,42 @@ export interface RotationOptions {
   readonly random: Random;
 }
 
-/** `late`: serving, but 90 % of the life are over and there is no successor. `denied`: the SVID, or its ID, is on the deny-list. */
+/**
+ * `late`: serving, but 90 % of the life are over without a successor. `denied`: the SVID or its ID is on the deny list.
+ */
 export type AgentState = 'waiting' | 'serving' | 'late' | 'denied' | 'stopped';
 
 /** Times are milliseconds since 1970. */
 export interface AgentStatus {
   readonly state: AgentState;
-  /** Ready for 'waiting for ...'; undefined while there is a valid SVID that is not denied. */
+  /** An object for 'waiting for ...'; undefined while there is a valid SVID that is not denied. */
   readonly waitingFor: string | undefined;
   readonly id: string | undefined;
   readonly serial: string | undefined;
   readonly notBefore: number | undefined;
   readonly notAfter: number | undefined;
-  /** When the CA is asked for an SVID next; undefined while it is being asked. */
+  /** Time of the next SVID request; undefined while one is in flight. */
   readonly nextRenewal: number | undefined;
-  /** When bundle and deny-list were last known to be the CA's own. */
+  /** When bundle and deny list were last confirmed by the CA. */
   readonly refreshedAt: number | undefined;
   readonly bundleSequence: number | undefined;
   readonly deniedSequence: number | undefined;
-  /** Why there is no new SVID, else why there is no fresh bundle; undefined when all went well the last time. */
+  /** Why there is no new SVID, else why there is no fresh bundle; undefined if both succeeded last time. */
   readonly lastError: AgentFailure | undefined;
   /** SVIDs received by this process. */
   readonly renewals: number;
-  /** Changes of bundle or deny-list taken by this process. */
+  /** Changes of bundle or deny list that this process accepted. */
   readonly refreshes: number;
   /** By error code. */
   readonly svidFailures: Readonly<Record<string, number>>;
   readonly bundleFailures: Readonly<Record<string, number>>;
 }
 
-/** More than any slewing, less than what a certificate's back-dating forgives. */
+/** More than any slewing, less than a certificate's back-dating tolerates. */
 const jumpMs = 5000;
 const tickMs = 1000;
 
-/** Keeps the SVID, the bundle and the deny-list of one directory fresh until closed. */
+/** Keeps the SVID, the bundle and the deny list of one directory fresh until closed. */
 export class Rotation {
   readonly #options: RotationOptions;
   readonly #keep: Keep;
@@ -80,11 +82,11 @@ export class Rotation {
   #closed = false;
   #renewals = 0;
   #waitingFor: string | undefined;
-  /** The token that was used last: another one in its file is worth a try at once. */
+  /** The token that was used last. If its file has a new one, it is tried at once. */
   #usedToken: string | undefined;
   /** The token that the CA refused. */
   #refusedToken: string | undefined;
-  /** The serial of the SVID that the CA refused: a token is better evidence then. */
+  /** The serial of the SVID that the CA refused. A token is better evidence then. */
   #refusedSvid: string | undefined;
 
   constructor(options: RotationOptions) {
@@ -100,7 +102,7 @@ export class Rotation {
     });
     const svid = this.#keep.held()?.svid;
     const holds = svid !== undefined && options.clock.now() <= svid.notAfter;
-    // Also without bundle and deny-list: those are asked for at once, and the SVID is good.
+    // Also without bundle and deny list: they are requested at once, and the SVID is good.
     if (holds) this.#nextRenewal = renewalTime(svid, svid.notBefore, options.random);
     this.#tick();
   }
@@ -109,7 +111,7 @@ export class Rotation {
     return this.#keep.identity;
   }
 
-  /** Asks the CA for a new SVID and for the bundle at once. */
+  /** Requests a new SVID and the bundle from the CA at once. */
   renewNow(): void {
     this.#hurry();
     this.#tick();
@@ -146,14 +148,14 @@ export class Rotation {
 
   #whatFor(): string {
     const ca = `the CA at ${this.#options.caUrl.origin}`;
-    return this.#waitingFor ?? (this.#keep.unsure() === undefined ? ca : `bundle and deny-list from ${ca}`);
+    return this.#waitingFor ?? (this.#keep.unsure() === undefined ? ca : `bundle and deny list from ${ca}`);
   }
 
   #whatDeniedWaitsFor(): string {
     const { tokenFile } = this.#options;
     const token = tokenFile === undefined ? 'a join token' : `a new join token in ${tokenFile}`;
     const held = this.#keep.held();
-    // A token is made for no ID that is denied.
+    // The CA creates no token for a denied ID.
     const isIdDenied = held?.denied.ids.has(held.svid.id.uri) === true;
     return isIdDenied
       ? `an operator's 'ca allow', then ${token}: the ID was revoked`
@@ -170,7 +172,7 @@ export class Rotation {
 
   #tick(): void {
     if (this.#closed) return;
-    // Should what follows throw, it is tried again all the same.
+    // Armed first: the rest may throw, and must be retried anyway.
     this.#armIn(tickMs);
     this.#noticeJump();
     this.#keep.judge();
@@ -185,7 +187,7 @@ export class Rotation {
   #arm(): void {
     this.#cancelTick();
     if (this.#closed) return;
-    // What is on its way is not due, whatever its time says; it arms the timer itself when it ends.
+    // A request in flight is not due, whatever its time. It arms the timer when it ends.
     const renewal = this.#renewing === undefined ? this.#nextRenewal : Number.POSITIVE_INFINITY;
     const expiry = (this.identity.current()?.svid.notAfter ?? Number.POSITIVE_INFINITY) + 1;
     const due = Math.min(renewal, expiry, this.#refresh.due) - this.#options.clock.now();
@@ -221,7 +223,7 @@ export class Rotation {
       const token = readToken(tokenFile, this.#warn);
       if (token === undefined || token === this.#usedToken) return;
     } catch {
-      return; // The next attempt says why.
+      return; // The next attempt reports why.
     }
     this.#refusedToken = undefined;
     this.#nextRenewal = 0;
@@ -254,7 +256,10 @@ export class Rotation {
     if (!this.#closed) this.#accept(issued, evidence);
   }
 
-  /** An SVID that is denied, or that the CA refuses, speaks for nobody any more: a token that was not refused yet is better evidence. */
+  /**
+   * An SVID that is denied, or that the CA refuses, proves nothing. A token that was not refused yet is better
+   * evidence.
+   */
   #evidence(held: Svid | undefined, now: number): Evidence {
     const { tokenFile } = this.#options;
     const isSpent = this.#isDenied() || (held !== undefined && held.serial === this.#refusedSvid);
@@ -272,14 +277,14 @@ export class Rotation {
     return held !== undefined && deniedBy(held.denied, held.svid) !== undefined;
   }
 
-  /** Checks what an answer says against what we have, and only then makes it ours. */
+  /** Checks a response against what we have before it is used. */
   #accept(issued: Issued, evidence: Evidence): void {
     const { clock, random, log } = this.#options;
     const { svid } = issued;
     const trust = evidence.kind === 'svid' ? this.#refresh.afterRenewal(issued) : issued;
     verifyChain(svid.chain, onlyBundle(trust.bundle), trust.denied, clock.now());
     if (evidence.kind === 'svid' && evidence.svid.id.uri !== svid.id.uri) {
-      const message = `the CA answered with ${svid.id.uri}, and we are ${evidence.svid.id.uri}`;
+      const message = `the CA issued ${svid.id.uri}, but we are ${evidence.svid.id.uri}`;
       throw new SallyportError('ca_answer_invalid', message);
     }
     this.#nextRenewal = renewalTime(svid, clock.now(), random);
@@ -301,12 +306,12 @@ export class Rotation {
     const now = clock.now();
     const wasAsked = known.code !== 'token_missing' && !isBundleMissing(known);
     this.#failures.add(known, now, wasAsked);
-    // Where nobody was asked, nobody is spared by waiting longer: the files are looked at again in a second.
+    // If no request was sent, a longer wait spares no server: the files are checked again in a second.
     const delay = wasAsked ? retryDelay(this.#failures.inARow, this.#keep.held()?.svid, now, random) : tickMs;
     this.#nextRenewal = now + delay;
     this.#waitingFor = this.#whatIsMissing(known);
     const isServing = this.identity.current() !== undefined;
-    const text = isServing ? 'the SVID cannot be renewed' : `waiting for ${this.#waitingFor}`;
+    const text = isServing ? 'cannot renew the SVID' : `waiting for ${this.#waitingFor}`;
     const level = this.#failures.level(`${text}: ${known.message}`, this.#state() === 'late' ? 'error' : 'warn');
     const about = { code: known.code, caCode: caCodeOf(known), hint: known.hint, retryInMs: Math.round(delay) };
     log[level](about, `${text}: ${known.message}`);
@@ -323,7 +328,7 @@ export class Rotation {
   }
 }
 
-/** The CA does not know our SVID for its own: its roots are others by now, or it was made anew. */
+/** True if the CA does not recognize our SVID: its roots changed, or it was created anew. */
 function isSvidRefusal(error: unknown): boolean {
   return caCodeOf(error) === 'svid_untrusted';
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
-// The `sallyport` command. Plain JavaScript that any Node of the last ten years parses, so that an old one gets a
-// sentence instead of a syntax error. It imports nothing before it has looked at the version and at the environment.
+// The `sallyport` command. Plain JavaScript that any Node of the last ten years parses, so that an old one prints a
+// message instead of a syntax error. It imports nothing before it has checked the version and the environment.
 
-// First of all: without a handler SIGUSR1, which log rotation sends, opens Node's debugger, and through it every key.
-// Commands that write logs reopen them on it.
+// Before anything else: without a handler, SIGUSR1, which log rotation sends, opens Node's debugger and exposes all
+// keys. Commands that write logs reopen them on this signal.
 process.on('SIGUSR1', () => {});
 
 const wanted = [24, 19];
@@ -12,52 +12,52 @@ const door = openDoor(process.env, process.execArgv);
 
 if (major < wanted[0] || (major === wanted[0] && minor < wanted[1])) {
   stop(
-    `this is Node ${process.versions.node}, and ${wanted.join('.')} or later is needed; in a clone, 'npm run setup' brings one`,
+    `Node ${wanted.join('.')} or later is required, but this is ${process.versions.node}; in a clone, 'npm run setup' installs one`,
   );
 } else if (door !== undefined) {
-  stop(`${door}\n  hint: start sallyport without it; SECURITY.md says what the environment may hold`);
+  stop(`${door}\n  hint: start sallyport without it; SECURITY.md lists what the environment may contain`);
 } else {
   import('node:inspector')
-    // The signal may have come before the first line of this file.
+    // The signal may have arrived before the first line of this file.
     .then((inspector) => inspector.url() !== undefined && inspector.close())
     .then(() => import('node:fs'))
     .then(({ existsSync }) => {
-      // In a clone the source runs as it is; the package holds only what the build made of it.
+      // In a clone the source runs directly; the package contains only the build.
       const source = new URL('./cli.ts', import.meta.url);
       return import(existsSync(source) ? source.href : new URL('../dist/sidecar/cli.js', import.meta.url).href);
     })
     .then(({ run }) => run(process.argv));
 }
 
-/** At once: with --inspect the debugger listens already. */
+/** Exits at once: with --inspect the debugger is already listening. */
 function stop(sentence) {
   process.stderr.write(`sallyport: ${sentence}\n`);
   process.exit(2);
 }
 
 /**
- * What of the environment opens a way into this process, or makes it write secrets down; undefined when nothing does. Options of
- * Node are named that may stand there: one that this list has never heard of is refused.
+ * What in the environment gives access to this process or makes it log secrets; undefined if nothing does. This is a
+ * list of allowed Node options: an unknown one is refused.
  */
 function openDoor(env, execArgv) {
   const harmless =
     /^--(?:max-old-space-size|max-semi-space-size|min-semi-space-size|stack-trace-limit|stack-size|v8-pool-size|dns-result-order|disable-warning|no-warnings|warnings|no-deprecation|pending-deprecation|trace-warnings|trace-deprecation|trace-uncaught|enable-source-maps|disable-sigusr1|unhandled-rejections=(?:strict|throw)|use-system-ca|use-bundled-ca|max-http-header-size|expose-gc|experimental-strip-types|enable-fips|force-fips|secure-heap|secure-heap-min|throw-deprecation|jitless|network-family-autoselection|no-network-family-autoselection|network-family-autoselection-attempt-timeout)(?:=|$)/;
-  // Node takes quotes and backslashes apart; nothing that is harmless needs them.
+  // Node interprets quotes and backslashes; no harmless option needs them.
   if (/["'\\]/.test(env.NODE_OPTIONS || ''))
-    return 'NODE_OPTIONS with quotes or backslashes is not read, and is refused';
+    return 'NODE_OPTIONS with quotes or backslashes is refused, because it cannot be checked';
   const given = (env.NODE_OPTIONS || '').split(/\s+/).map((one) => one.replaceAll('_', '-'));
-  // What does not begin with a dash is the value of the option before it. On the command line, which the operator
-  // writes, only a debugger is refused.
+  // A word without a leading dash is the value of the option before it. On the command line, which the operator
+  // controls, only a debugger is refused.
   const bad =
     given.find((one) => one.startsWith('-') && !harmless.test(one)) ||
     execArgv.find((one) => /^--(?:inspect|debug|heapsnapshot-signal|report-on-signal)/.test(one));
   if (bad !== undefined)
-    return `Node's option ${bad.split('=')[0]} may open this process to others, and is refused (NODE_OPTIONS or the command line)`;
+    return `Node's option ${bad.split('=')[0]} may give others access to this process and is refused (NODE_OPTIONS or the command line)`;
   if (env.NODE_TLS_REJECT_UNAUTHORIZED === '0')
-    return 'NODE_TLS_REJECT_UNAUTHORIZED=0 switches off the verification of certificates, and is refused';
+    return 'NODE_TLS_REJECT_UNAUTHORIZED=0 disables the verification of certificates and is refused';
   const traced = ['NODE_DEBUG', 'NODE_DEBUG_NATIVE'].find((name) => env[name]);
-  if (traced !== undefined) return `${traced} writes what passes through this process to its log, and is refused`;
+  if (traced !== undefined) return `${traced} logs the traffic of this process and is refused`;
   const code = ['NODE_PATH', 'OPENSSL_CONF', 'OPENSSL_MODULES', 'NODE_REDIRECT_WARNINGS'].find((name) => env[name]);
-  if (code !== undefined) return `${code} loads code, or changes cryptography, from elsewhere, and is refused`;
+  if (code !== undefined) return `${code} loads code or changes cryptography and is refused`;
   return undefined;
 }

@@ -1,5 +1,5 @@
-// The `sallyport` program: its commands and nothing of their work. What a command needs it imports when it runs, so
-// that `sallyport inspect` does not pay for the proxy, nor the proxy for the CA (held by test/layers.test.ts).
+// The `sallyport` program and its commands. A command imports its modules when it runs, so that `sallyport inspect`
+// does not load the proxy, nor the proxy the CA (test/layers.test.ts checks this).
 
 import '../cert-agent/base/heap.ts';
 import { Command } from 'commander';
@@ -7,7 +7,7 @@ import { errnoOf } from '../cert-agent/base/errors.ts';
 import { exitCodes } from './cli/terminal.ts';
 import { readVersion } from './cli/version.ts';
 
-/** One file per command; each gives its commander command and loads its work lazily. */
+/** One file per command. Each returns its commander command and imports its modules lazily. */
 const commands = [
   () => import('./cli/ca.ts').then((file) => file.caCommand()),
   () => import('./cli/agent.ts').then((file) => file.agentCommand()),
@@ -33,22 +33,22 @@ export async function run(argv: readonly string[]): Promise<void> {
   try {
     await program.parseAsync([...argv]);
   } catch (error) {
-    // commander has printed its message; help and version end with 0, misuse with ours.
+    // commander has printed its message. Help and version exit with 0, misuse with our code.
     const code = typeof error === 'object' && error !== null && 'exitCode' in error ? error.exitCode : 1;
     process.exitCode = code === 0 ? exitCodes.ok : exitCodes.usage;
   }
 }
 
 /**
- * Whoever reads our output has seen enough (`| head`). The answer was not given to its end, so neither 0 nor 1 would be true: the
- * exit code is that of a program that SIGPIPE ends.
+ * The reader of our output has closed the pipe (`| head`). The output is incomplete, so neither 0 nor 1 would be
+ * correct: the exit code is that of a program killed by SIGPIPE.
  */
 function endQuietly(error: Error): void {
   if (errnoOf(error) !== 'EPIPE') throw error;
   process.exit(128 + 13);
 }
 
-/** commander does not hand exitOverride down to commands that were built elsewhere. */
+/** commander does not apply exitOverride to commands that were built elsewhere. */
 function withOverride(command: Command): Command {
   command.exitOverride().showHelpAfterError('(add --help for the options and an example)');
   for (const inner of command.commands) withOverride(inner);

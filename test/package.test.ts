@@ -87,7 +87,7 @@ t.test('the binary looks at the version of Node before it imports anything', asy
     t.match(await run(t, process.execPath, ['--import', asOld(version), alone]), {
       code: 2,
       stdout: '',
-      stderr: `sallyport: this is Node ${version}, and 24.19 or later is needed; in a clone, 'npm run setup' brings one\n`,
+      stderr: `sallyport: Node 24.19 or later is required, but this is ${version}; in a clone, 'npm run setup' installs one\n`,
     });
   const bin = join(root, 'sidecar', 'bin.mjs');
   for (const version of ['24.19.0', '26.0.0'])

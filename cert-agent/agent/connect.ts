@@ -1,5 +1,5 @@
-// The agent's connections to the CA: TLS 1.3, verified against the bundle that we hold, and open only to the one who
-// bears spiffe://<trust domain>/sallyport/ca. Names and addresses prove nothing here, so no DNS name is checked.
+// The agent's connections to the CA: TLS 1.3, verified against our bundle. The server must present
+// spiffe://<trust domain>/sallyport/ca. DNS names and addresses prove nothing here, so they are not checked.
 
 import { isIP } from 'node:net';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
@@ -16,31 +16,31 @@ export interface CaConnectionOptions {
   readonly url: URL;
   readonly trust: TrustBundle;
   readonly denied?: DenyList;
-  /** What we present; without it the connection is one-sided. */
+  /** Our SVID; without it we present no certificate. */
   readonly svid?: Svid;
   now(): number;
 }
 
-/** What the CA proved to be on the newest connection. */
+/** The CA's verified identity on the newest connection. */
 export interface CaProof {
   readonly chain: readonly Buffer[];
-  /** Milliseconds since 1970; a kept connection ends with what vouched for it. */
+  /** Milliseconds since 1970. A kept connection ends when its certificates expire. */
   readonly validUntil: number;
 }
 
 export interface CaConnection {
   readonly client: Client;
-  /** Undefined until a connection stood. */
+  /** Undefined until the first connection. */
   proof(): CaProof | undefined;
 }
 
 const connectTimeoutMs = 5000;
 const answerTimeoutMs = 10_000;
 
-/** A deny-list of 100,000 serials is 4 MB; more than this is not an answer of a CA. */
+/** A deny list of 100,000 serials is 4 MB; no valid response is larger than this. */
 const maxAnswerBytes = 16 * 1024 * 1024;
 
-/** A client that connects when it is first asked. Whoever creates it closes it. */
+/** A client that connects at its first request. The caller closes it. */
 export function createCaConnection(options: CaConnectionOptions): CaConnection {
   let proof: CaProof | undefined;
   const settings = tlsSettings(options);
@@ -63,21 +63,21 @@ function tlsSettings({ url, svid }: CaConnectionOptions): ConnectionOptions {
   return {
     host,
     port: Number(url.port || 443),
-    // RFC 6066 section 3: an address is never sent as a server name.
+    // RFC 6066 section 3: an IP address is never sent as a server name.
     servername: isIP(host) === 0 ? host : '',
     minVersion: 'TLSv1.3',
     ecdhCurve: 'X25519MLKEM768:X25519:P-256',
     ALPNProtocols: ['http/1.1'],
     ca: [],
     ...(svid === undefined ? {} : { cert: svid.chainPem, key: svid.keyPem }),
-    // Without roots Node could only say no; `dial` proves who it is before anybody gets the socket. No session is ever
-    // resumed, since a resumed one shows no certificate.
+    // Node has no roots to verify with; `dial` verifies the peer before it hands over the socket. Sessions are never
+    // resumed, because a resumed one shows no certificate.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
   };
 }
 
-/** @throws SallyportError when the chain is not that of this trust domain's CA. */
+/** @throws SallyportError unless the chain belongs to this trust domain's CA. */
 function proveCa(presented: Presented, options: CaConnectionOptions): CaProof {
   const { trust, url } = options;
   const { chain } = presented;
@@ -91,7 +91,7 @@ function proveCa(presented: Presented, options: CaConnectionOptions): CaProof {
   const expected = caIdOf(trust.trustDomain).uri;
   if (peer.id.uri !== expected) {
     throw new SallyportError('svid_untrusted', `${url.origin} is ${peer.id.uri}, not the CA ${expected}`, {
-      hint: 'the URL leads to another workload; name the address of the CA',
+      hint: 'the URL is that of another workload; use the address of the CA',
     });
   }
   return { chain, validUntil: peer.validUntil };
@@ -99,7 +99,7 @@ function proveCa(presented: Presented, options: CaConnectionOptions): CaProof {
 
 type Callback = (...answer: [null, TLSSocket] | [Error, null]) => void;
 
-/** `prove` throws when the other side is not whom we want; nothing has been written to it by then. */
+/** `prove` throws when the peer is not the expected one. At that point nothing was sent to it. */
 function dial(settings: ConnectionOptions, callback: Callback, prove: (socket: TLSSocket) => void): void {
   const socket = connect(settings);
   const timer = setTimeout(() => {
@@ -115,21 +115,21 @@ function dial(settings: ConnectionOptions, callback: Callback, prove: (socket: T
     try {
       prove(socket);
     } catch (error) {
-      // Its end is told by the error handler, once.
+      // The error handler reports it, once.
       socket.destroy(error instanceof Error ? error : new Error(reasonOf(error)));
       return;
     }
     socket.off('error', failed);
-    // From here on the socket is undici's, and it closes it.
+    // From here on undici owns the socket and closes it.
     callback(null, socket);
   });
 }
 
-/** What a bundle does not vouch for is most often the wrong bundle, and the operator is told so. */
+/** When verification fails, the usual cause is the wrong bundle, so the hint says so. */
 function refusalOf(error: unknown): unknown {
   if (!(error instanceof SallyportError) || !aboutBundle.has(error.code)) return error;
   return new SallyportError(error.code, `the CA's certificate does not verify against our bundle: ${error.message}`, {
-    hint: 'is the bundle that of this CA? copy it anew from the CA',
+    hint: 'is this the bundle of this CA? copy it from the CA again',
     cause: error,
   });
 }

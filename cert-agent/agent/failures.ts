@@ -1,5 +1,4 @@
-// What goes wrong at one step, counted and said once: the same reason again and again is one line that people read, and
-// from then on a line for those who debug.
+// Counts the failures of one step and logs each reason once; repetitions of the same reason go to the debug level.
 
 import type { Code, SallyportError } from '../base/errors.ts';
 
@@ -15,9 +14,9 @@ export class Failures {
   readonly #byCode: Record<string, number> = {};
   #inARow = 0;
   #last: AgentFailure | undefined;
-  #lastSaid: string | undefined;
+  #lastLogged: string | undefined;
 
-  /** Keeps `error` as the last one; it counts only where somebody was asked (`counts`). */
+  /** Keeps `error` as the last one. `counts` is true if a request was made, and only then it counts as a failure. */
   add(error: SallyportError, time: number, counts = true): void {
     const { code, message, hint } = error;
     this.#last = { code, message, hint, time };
@@ -26,17 +25,17 @@ export class Failures {
     this.#byCode[code] = (this.#byCode[code] ?? 0) + 1;
   }
 
-  /** The step went well. */
+  /** The step succeeded. */
   clear(): void {
     this.#inARow = 0;
     this.#last = undefined;
-    this.#lastSaid = undefined;
+    this.#lastLogged = undefined;
   }
 
-  /** The level at which to say `text`: as given when it is new, else `debug`. */
+  /** The level for `text`: the given one if the text is new, else `debug`. */
   level<L extends string>(text: string, level: L): L | 'debug' {
-    const isNew = text !== this.#lastSaid;
-    this.#lastSaid = text;
+    const isNew = text !== this.#lastLogged;
+    this.#lastLogged = text;
     return isNew ? level : 'debug';
   }
 
@@ -44,7 +43,7 @@ export class Failures {
     return this.#inARow;
   }
 
-  /** Undefined once the step went well. */
+  /** Undefined once the step succeeded. */
   get last(): AgentFailure | undefined {
     return this.#last;
   }

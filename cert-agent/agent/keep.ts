@@ -1,5 +1,5 @@
-// What the agent has: the newest identity, on disk before anyone is told of it, and taken back when it expires. Kept
-// even then, because its bundle is what the CA is verified against and its ID is what the next SVID should bear.
+// The agent's newest identity: on disk before it is published, and withdrawn when it expires. It is kept even then,
+// because the CA is verified against its bundle and the next SVID should have the same ID.
 
 import type { Clock } from '../base/clock.ts';
 import { formatTime } from '../base/clock.ts';
@@ -26,7 +26,7 @@ export interface KeepOptions {
   readonly clock: Clock;
 }
 
-/** The agent's holdings: one writer, in this process and on disk. */
+/** The agent's identity, in this process and on disk, with one writer. */
 export class Keep {
   readonly #options: KeepOptions;
   readonly #cell = new LiveCell<Identity | undefined>(undefined);
@@ -35,7 +35,7 @@ export class Keep {
   #stamp: string | undefined;
   #lastSaid: string | undefined;
 
-  /** Takes up what an earlier run left on disk, if it is of our trust domain. */
+  /** Loads what an earlier run left on disk, if it belongs to our trust domain. */
   constructor(options: KeepOptions) {
     this.#options = options;
     try {
@@ -46,28 +46,28 @@ export class Keep {
     this.judge();
   }
 
-  /** What cannot be read today is kept for those who can: the next generation takes its place. */
+  /** Sets an unreadable generation aside for the operator before the next one replaces it. */
   #giveUp(reason: string): void {
     const { outDir, log } = this.#options;
     let aside: string | undefined;
     try {
       aside = setAside(outDir);
     } catch (error) {
-      log.error({ code: 'generation_unusable' }, `what is in ${outDir} cannot be set aside: ${reasonOf(error)}`);
+      log.error({ code: 'generation_unusable' }, `cannot set the files in ${outDir} aside: ${reasonOf(error)}`);
     }
-    const kept = aside === undefined ? '' : `; it is kept in ${aside}`;
-    log.warn({ code: 'generation_unusable' }, `what is in ${outDir} is not used: ${reason}${kept}`);
+    const kept = aside === undefined ? '' : `; a copy is in ${aside}`;
+    log.warn({ code: 'generation_unusable' }, `the files in ${outDir} are not used: ${reason}${kept}`);
   }
 
   /**
-   * Why bundle or deny-list of `held()` are not known to be the newest that we had; undefined when they are. Until the
-   * CA has sent both nothing is shown, since peers that are denied would be let in: fails closed.
+   * Why the bundle or the deny list of `held()` may not be the newest that we had; undefined if they are. Until the CA
+   * has sent both, nothing is published, since denied peers would be let in: fails closed.
    */
   unsure(): string | undefined {
     return this.#unsure;
   }
 
-  /** Valid now, or undefined. */
+  /** The identity if it is valid now, else undefined. */
   get identity(): Live<Identity | undefined> {
     return this.#cell;
   }
@@ -78,9 +78,9 @@ export class Keep {
   }
 
   /**
-   * Whom the CA is verified against. With a valid SVID that is the bundle which came with it or after it; whoever starts
-   * anew also trusts the file that the operator named, since the CA's root may be another by now.
-   * @throws SallyportError what readBundleFile throws.
+   * The roots to verify the CA with. With a valid SVID, that is the bundle that came with it or later. Without one, the
+   * operator's file is trusted too, since the CA may have a new root.
+   * @throws SallyportError as readBundleFile does.
    */
   trust(): Trust {
     const held = this.#held;
@@ -95,7 +95,7 @@ export class Keep {
     return { bundle: union(named, bundle), denied };
   }
 
-  /** Writes `identity` as a generation, then makes it the value that everyone sees. */
+  /** Writes `identity` as a generation, then publishes it. */
   commit(svid: Svid, trust: Trust): void {
     const identity = Object.freeze({ svid, bundles: onlyBundle(trust.bundle), denied: trust.denied });
     const isNewKey = this.#held?.svid.keyPem !== svid.keyPem;
@@ -107,19 +107,19 @@ export class Keep {
     this.judge();
   }
 
-  /** Writes what we hold again if it was damaged on disk. True when something was found. Costs five calls of stat. */
+  /** Rewrites our files if they were damaged on disk. True if there was damage. Costs five stat calls. */
   mend(): boolean {
     const { outDir, log } = this.#options;
     if (this.#held === undefined || this.#unsure !== undefined || this.#stamp === stampOf(outDir)) return false;
     const damage = this.#exposure() ?? damageIn(outDir, this.#held);
     if (damage !== undefined) {
-      const text = `${outDir} is damaged: ${damage}; it is written again`;
+      const text = `${outDir} is damaged: ${damage}; writing it again`;
       if (text !== this.#lastSaid) log.error({ code: 'generation_damaged' }, text);
       this.#lastSaid = text;
       try {
         writeGeneration(outDir, this.#held);
       } catch (error) {
-        log.debug({ code: 'generation_damaged' }, `${outDir} cannot be written: ${reasonOf(error)}`);
+        log.debug({ code: 'generation_damaged' }, `cannot write ${outDir}: ${reasonOf(error)}`);
         return true;
       }
     }
@@ -128,7 +128,7 @@ export class Keep {
     return damage !== undefined;
   }
 
-  /** Shows the identity while it is valid and takes it back when it is not: fails closed. */
+  /** Publishes the identity while it is valid and withdraws it when it is not: fails closed. */
   judge(): void {
     const now = this.#options.clock.now();
     const held = this.#held;
@@ -140,13 +140,13 @@ export class Keep {
       const { id, serial, notAfter } = shown.svid;
       this.#options.log.error(
         { code: 'svid_expired', id: id.uri, serial, notAfter: formatTime(notAfter) },
-        `the SVID of ${id.uri} expired without a successor; nothing is served any more`,
+        `the SVID of ${id.uri} expired without a successor and is withdrawn`,
       );
     }
     this.#cell.set(valid ? held : undefined);
   }
 
-  /** A key that cannot be closed is written again, as a file of our own. */
+  /** Rewrites a key that other users can read and whose mode we cannot change, as a file of our own. */
   #exposure(): string | undefined {
     try {
       this.#guard();
@@ -156,7 +156,7 @@ export class Keep {
     }
   }
 
-  /** @throws SallyportError `secret_exposed` when our key is open and we cannot close it: it proves nothing any more. */
+  /** @throws SallyportError `secret_exposed` when other users can read our key and we cannot prevent it. */
   #guard(): void {
     const { outDir, log } = this.#options;
     const warning = guardSecret(pathsIn(outDir, '').key);
@@ -174,7 +174,7 @@ export class Keep {
     const { svid } = taken;
     const bundle = doubt === undefined ? taken.bundle : this.#standIn(taken);
     if (bundle === undefined)
-      throw new SallyportError('bundle_invalid', `${doubt}, and no bundle is left to ask the CA with`);
+      throw new SallyportError('bundle_invalid', `${doubt}, and no bundle is left to verify the CA with`);
     const denied = taken.denied ?? taken.olderDenied ?? emptyDenyList;
     this.#tell(taken, doubt);
     this.#unsure = doubt;
@@ -182,7 +182,7 @@ export class Keep {
     return Object.freeze({ svid, bundles: onlyBundle(bundle), denied });
   }
 
-  /** Why the SVID was taken up without a bundle and a deny-list to judge peers by. */
+  /** Why the SVID was loaded without a bundle and a deny list to check peers with. */
   #doubt({ svid, bundle, denied, damage }: TakenUp): string | undefined {
     if (bundle === undefined || denied === undefined) return damage.join('; ');
     const now = this.#options.clock.now();
@@ -191,11 +191,11 @@ export class Keep {
       verifyChain(svid.chain, onlyBundle(bundle), emptyDenyList, Math.max(now, svid.notBefore));
       return undefined;
     } catch (error) {
-      return `its bundle does not vouch for its SVID: ${reasonOf(error)}`;
+      return `its SVID does not verify against its bundle: ${reasonOf(error)}`;
     }
   }
 
-  /** A bundle to find the CA with: of an older generation, and what the operator named. */
+  /** A bundle to verify the CA with: that of an older generation, and the operator's file. */
   #standIn({ olderBundle }: TakenUp): TrustBundle | undefined {
     const named = this.#named();
     if (named instanceof SallyportError) return olderBundle;
@@ -210,14 +210,14 @@ export class Keep {
     if (what !== '')
       log.error(
         { code: 'generation_damaged', id: id.uri, serial },
-        `${outDir} is damaged: ${what}; the SVID is kept${doubt === undefined ? '' : ', and nothing is served until the CA has sent bundle and deny-list'}`,
+        `${outDir} is damaged: ${what}; the SVID is kept${doubt === undefined ? '' : '; nothing is served until the CA has sent bundle and deny list'}`,
       );
     if (clock.now() <= svid.notAfter)
-      log.info({ code: 'svid_loaded', ...about }, `took up the SVID of ${id.uri} from disk`);
+      log.info({ code: 'svid_loaded', ...about }, `loaded the SVID of ${id.uri} from disk`);
     else log.info({ code: 'svid_expired', ...about }, `the SVID of ${id.uri} on disk has expired; a token is needed`);
   }
 
-  /** As the operator said, else as the CA's root says, else as the last run found. */
+  /** From the option, else from the CA's root, else from the last run. */
   #trustDomain(): string | undefined {
     if (this.#options.trustDomain !== undefined) return this.#options.trustDomain;
     const named = this.#named();
@@ -237,28 +237,27 @@ export class Keep {
   }
 }
 
-/** The bundle and the deny-list of an identity. */
+/** The bundle and the deny list of an identity. */
 export function trustOf({ svid, bundles, denied }: Identity): Trust {
   const bundle = bundles.get(svid.id.trustDomain);
-  if (bundle === undefined) throw new TypeError(`an identity of ${svid.id.uri} without the bundle of its trust domain`);
+  if (bundle === undefined) throw new TypeError(`identity ${svid.id.uri} lacks the bundle of its trust domain`);
   return { bundle, denied };
 }
 
 /**
- * `fresh` where it differs from `held`, and `held`'s own objects where it says the same, so that what did not change
- * does not look new.
- * @throws SallyportError `ca_answer_invalid` when either part is older: an old answer must not undo a revocation.
+ * `fresh`, with the objects of `held` for the parts that are equal, so that an unchanged part does not look new.
+ * @throws SallyportError `ca_answer_invalid` when either part is older: an old response must not undo a revocation.
  */
 export function newerTrust(held: Trust, fresh: Trust): Trust {
   refuseOlder('bundle', held.bundle.sequence, fresh.bundle.sequence);
-  refuseOlder('deny-list', held.denied.sequence, fresh.denied.sequence);
+  refuseOlder('deny list', held.denied.sequence, fresh.denied.sequence);
   return {
     bundle: sameBundle(held.bundle, fresh.bundle) ? held.bundle : fresh.bundle,
     denied: sameDenied(held.denied, fresh.denied) ? held.denied : fresh.denied,
   };
 }
 
-/** True for the error of a CA bundle that the operator has not put in place yet. */
+/** True for the error of a CA bundle file that does not exist yet. */
 export function isBundleMissing(error: unknown): boolean {
   return error instanceof SallyportError && error.code === 'config_unreadable' && isMissing(error);
 }
@@ -267,8 +266,8 @@ function refuseOlder(what: string, held: number, fresh: number): void {
   if (fresh >= held) return;
   throw new SallyportError(
     'ca_answer_invalid',
-    `the CA's ${what} has sequence ${fresh}, older than ${held} that we have; it is not taken`,
-    { hint: 'was the CA restored from a backup? it must go on where it was' },
+    `the CA's ${what} has sequence ${fresh}, older than our ${held}; it is ignored`,
+    { hint: 'was the CA restored from an old backup? its sequence must not go back' },
   );
 }
 
@@ -285,7 +284,7 @@ function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
   return a.size === b.size && [...a].every((one) => b.has(one));
 }
 
-/** The operator's roots first; of one trust domain, so nothing is merged that should stay apart. */
+/** Merges the roots, the operator's first. Both are of one trust domain, so no trust domains are mixed. */
 function union(named: TrustBundle, held: TrustBundle): TrustBundle {
   if (named.trustDomain !== held.trustDomain) return named;
   const more = held.roots.filter((root) => !named.roots.some((one) => one.equals(root)));

@@ -1,4 +1,4 @@
-// What the agent shows of itself: pages for an admin port, and metrics.
+// The agent's admin pages and metrics.
 
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { Page } from '../base/admin.ts';
@@ -10,7 +10,7 @@ import type { Identity } from '../identity/identity.ts';
 import type { AgentStatus } from '../rotate.ts';
 import { trustOf } from './keep.ts';
 
-/** What is shown, and what an operator may ask for. */
+/** What the pages show, and what an operator may request. */
 export interface Shown {
   readonly identity: Live<Identity | undefined>;
   status(): AgentStatus;
@@ -39,7 +39,7 @@ export function agentPages(agent: Shown, registry: Registry): Page[] {
     {
       method: 'POST',
       path: '/renew',
-      sentence: 'asks the CA for a new SVID now',
+      sentence: 'requests a new SVID from the CA now',
       answer: () => {
         agent.renewNow();
         return { status: 202, body: 'renewing\n' };
@@ -64,7 +64,7 @@ function certsOf(agent: Shown): object {
   };
 }
 
-/** The status with its times as people read them. */
+/** The status with readable times. */
 function readableStatus(status: AgentStatus): object {
   const time = (ms: number | undefined): string | undefined => (ms === undefined ? undefined : formatTime(ms));
   const { lastError } = status;
@@ -78,7 +78,7 @@ function readableStatus(status: AgentStatus): object {
   };
 }
 
-/** Linkerd's names where Linkerd has one; the values are read from the status when somebody scrapes. */
+/** Linkerd's names where there is one. The values are read from the status at scrape. */
 export function registerMetrics(registry: Registry, status: () => AgentStatus): void {
   const registers = [registry];
   const gauge = (name: string, help: string, read: (now: AgentStatus) => number): void => {
@@ -104,20 +104,20 @@ export function registerMetrics(registry: Registry, status: () => AgentStatus): 
   };
   gauge(
     'identity_cert_expiration_timestamp_seconds',
-    'When our SVID expires; 0 without one',
+    'Expiry of our SVID; 0 without one',
     (now) => (now.notAfter ?? 0) / 1000,
   );
   counter('identity_cert_refresh_count', 'SVIDs received from the CA', (now) => now.renewals);
   gauge('sallyport_agent_bundle_sequence', 'Sequence of the bundle in use', (now) => now.bundleSequence ?? 0);
-  gauge('sallyport_agent_denied_sequence', 'Sequence of the deny-list in use', (now) => now.deniedSequence ?? 0);
+  gauge('sallyport_agent_denied_sequence', 'Sequence of the deny list in use', (now) => now.deniedSequence ?? 0);
   gauge(
     'sallyport_agent_refreshed_timestamp_seconds',
-    'When bundle and deny-list were last the CA’s own',
+    'When bundle and deny list were last confirmed by the CA',
     (now) => (now.refreshedAt ?? 0) / 1000,
   );
   new Counter({
     name: 'sallyport_agent_failures_total',
-    help: 'Attempts at the CA that failed, by what was asked for and by error code',
+    help: 'Failed requests to the CA, by step and error code',
     labelNames: ['step', 'code'],
     registers,
     collect() {

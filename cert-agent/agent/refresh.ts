@@ -1,5 +1,5 @@
-// Keeps bundle and deny-list fresh: asks the CA every few seconds, and takes what is newer as a new generation of the
-// same SVID. It has no timer of its own; the rotation asks it when it is due.
+// Keeps bundle and deny list fresh: polls the CA every few seconds and stores newer ones as a new generation of the
+// same SVID. It has no timer of its own; the rotation calls it.
 
 import { type Clock, formatTime } from '../base/clock.ts';
 import { asSallyportError } from '../base/errors.ts';
@@ -19,13 +19,13 @@ export interface RefreshOptions {
   readonly log: Log;
   readonly clock: Clock;
   readonly random: Random;
-  /** Called when an SVID is needed by `at`, because the bundle does not vouch for ours any more. */
+  /** Called when a new SVID is needed by `at`, because ours no longer verifies against the bundle. */
   onUntrusted(at: number): void;
-  /** Called when a refresh has ended, well or not. */
+  /** Called when a refresh has ended, successfully or not. */
   onEnd(): void;
 }
 
-/** After a change of roots all workloads need new SVIDs, and not all in one second. */
+/** After a change of roots all workloads need new SVIDs, but must not request them in the same second. */
 const rootChangeSpreadMs = 30_000;
 
 export class TrustRefresh {
@@ -42,18 +42,18 @@ export class TrustRefresh {
     this.#options = options;
   }
 
-  /** Never, while one is on its way or there is no bundle to verify the CA with. */
+  /** Infinity while a refresh is in flight or there is no bundle to verify the CA with. */
   get due(): number {
     const possible = this.#running === undefined && this.#options.keep.held() !== undefined;
     return possible ? this.#due : Number.POSITIVE_INFINITY;
   }
 
-  /** When what we have was last known to be the CA's own. */
+  /** When our values were last confirmed by the CA. */
   get refreshedAt(): number | undefined {
     return this.#refreshedAt;
   }
 
-  /** Changes that were taken. */
+  /** Number of accepted changes. */
   get taken(): number {
     return this.#taken;
   }
@@ -72,27 +72,27 @@ export class TrustRefresh {
       });
   }
 
-  /** Resolves when nothing is on its way any more. */
+  /** Resolves when no refresh is in flight. */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#running;
   }
 
-  /** What to believe after a renewal: an SVID that comes with an older bundle is still good if ours vouches for it. */
+  /** What to trust after a renewal: an SVID with an older bundle is still good if it verifies against ours. */
   afterRenewal(issued: Issued): Trust {
     const held = this.#options.keep.held();
     if (held === undefined) return issued;
     try {
       return newerTrust(trustOf(held), issued);
     } catch (error) {
-      // What we hold is no answer when it only stands in for what was damaged.
+      // Ours does not count if it only replaces a damaged one.
       if (this.#options.keep.unsure() !== undefined) throw error;
       this.#failed(error);
       return trustOf(held);
     }
   }
 
-  /** A renewal brought the bundle along. */
+  /** A renewal included the bundle. */
   renewed(): void {
     this.#etag = undefined;
     this.#refreshedAt = this.#options.clock.now();
@@ -104,10 +104,10 @@ export class TrustRefresh {
     const asked = keep.held();
     if (asked === undefined) return;
     const unsure = keep.unsure() !== undefined;
-    // What stands in for a damaged bundle is enough to find the CA with, and all of what it says is news.
+    // A replacement of a damaged bundle only serves to verify the CA. Everything that the CA sends is newer.
     const before = unsure ? keep.trust() : trustOf(asked);
     const news = await client.fetchBundle(before, unsure ? undefined : this.#etag);
-    // A renewal in between brought its own bundle and deny-list.
+    // A renewal in between brought its own bundle and deny list.
     if (this.#stopped || keep.held() !== asked) return;
     const trust = news === undefined ? before : newerTrust(before, news);
     if (unsure || trust.bundle !== before.bundle || trust.denied !== before.denied) {
@@ -115,7 +115,7 @@ export class TrustRefresh {
       this.#taken += 1;
       log.info(
         { code: 'bundle_refreshed', bundleSequence: trust.bundle.sequence, deniedSequence: trust.denied.sequence },
-        `took a new ${unsure ? 'bundle and deny-list' : trust.bundle === before.bundle ? 'deny-list' : 'bundle'} from the CA`,
+        `received a new ${unsure ? 'bundle and deny list' : trust.bundle === before.bundle ? 'deny list' : 'bundle'} from the CA`,
       );
       if (unsure || trust.bundle !== before.bundle) this.#renewIfUntrusted(asked, trust);
     }
@@ -124,7 +124,7 @@ export class TrustRefresh {
     this.failures.clear();
   }
 
-  /** When the root above our SVID is gone, nobody believes it any more. */
+  /** When the root of our SVID is gone, no peer accepts it any more. */
   #renewIfUntrusted({ svid }: Identity, { bundle, denied }: Trust): void {
     const { clock, random, log, onUntrusted } = this.#options;
     try {
@@ -134,7 +134,7 @@ export class TrustRefresh {
       if (code !== 'svid_untrusted') return;
       const at = clock.now() + Math.floor(random() * rootChangeSpreadMs);
       onUntrusted(at);
-      log.warn({ code, nextRenewal: formatTime(at) }, 'the new bundle does not vouch for our SVID; renewing soon');
+      log.warn({ code, nextRenewal: formatTime(at) }, 'our SVID does not verify against the new bundle; renewing soon');
     }
   }
 
@@ -144,7 +144,7 @@ export class TrustRefresh {
     this.failures.add(known, this.#options.clock.now());
     this.#options.log[this.failures.level(known.message, 'warn')](
       { code: known.code, caCode: caCodeOf(known), hint: known.hint },
-      `bundle and deny-list stay as they are: ${known.message}`,
+      `cannot refresh bundle and deny list: ${known.message}`,
     );
   }
 

@@ -1,4 +1,4 @@
-// When to renew and when to try again, as pure functions on times: no timer, no state.
+// When to renew and when to retry: pure functions on times, without timer or state.
 
 import type { Clock } from '../base/clock.ts';
 
@@ -7,21 +7,21 @@ export interface Life {
   readonly notAfter: number;
 }
 
-/** A number from 0 up to, not including, 1. */
+/** A number in [0, 1). */
 export type Random = () => number;
 
-/** While we hold an SVID there is time; a longer pause would only make the recovery of a CA slower to notice. */
+/** With an SVID there is time, but a longer pause would only notice the recovery of a CA later. */
 const maxBackoffMs = 150_000;
 
-/** Without one nothing works, so whoever starts the CA should not wait for us. */
+/** Without one nothing works, so a CA that starts must be noticed soon. */
 const maxWaitMs = 10_000;
 
 const firstBackoffMs = 1000;
 const leastDelayMs = 100;
 
 /**
- * The moment of the next renewal: uniformly random in 45-60 % of the life that is left of a certificate received at
- * `since`. Certificates are back-dated, and of a short life the back-dated part is large, so it does not count.
+ * The time of the next renewal: uniformly random in 45-60 % of the remaining life of a certificate received at `since`.
+ * Certificates are back-dated. That part is large for short lives, so it does not count.
  */
 export function renewalTime(life: Life, since: number, random: Random): number {
   const start = Math.min(Math.max(life.notBefore, since), life.notAfter);
@@ -34,8 +34,8 @@ export function lateFrom(life: Life): number {
 }
 
 /**
- * How long to wait after the `failures`th failure in a row: exponential with full jitter, so that a thousand agents do
- * not come back in one moment; past 90 % of life every 10 s, or more often where the whole life is a matter of minutes.
+ * The delay after the `failures`th failure in a row: exponential with full jitter, so that a thousand agents do not
+ * retry at the same time. Past 90 % of the life it is 10 s, or less if the whole life is only minutes.
  */
 export function retryDelay(failures: number, held: Life | undefined, now: number, random: Random): number {
   const valid = held !== undefined && now <= held.notAfter;
@@ -44,18 +44,18 @@ export function retryDelay(failures: number, held: Life | undefined, now: number
   }
   const ceiling = Math.min(valid ? maxBackoffMs : maxWaitMs, firstBackoffMs * 2 ** Math.min(failures, 20));
   const delay = Math.max(leastDelayMs, Math.floor(random() * ceiling));
-  // No back-off reaches past the moment from which every try counts.
+  // The back-off ends at the time from which every attempt counts.
   return valid ? Math.min(delay, Math.max(leastDelayMs, lateFrom(held) - now)) : delay;
 }
 
-/** How long until the bundle is asked for again: as the CA says, within 1-10 s, spread by a fifth; slower after failures. */
+/** The delay until the next bundle request: the CA's hint within 1-10 s, with 20 % jitter; longer after failures. */
 export function refreshDelay(hintS: number, failures: number, random: Random): number {
   const base = Math.min(Math.max(hintS, 1), 10) * 1000;
   const spread = base * (0.8 + 0.4 * random());
   return Math.floor(failures === 0 ? spread : Math.min(15_000, spread * 2 ** Math.min(failures - 1, 4)));
 }
 
-/** How far the wall clock moved beyond the time that passed since the last question; 0 at the first. */
+/** How far the wall clock moved beyond the time that really passed since the last call; 0 at the first call. */
 export function watchJumps(clock: Clock): () => number {
   let offset = clock.now() - clock.monotonic();
   return function jumpedBy() {

@@ -1,6 +1,6 @@
-// What an earlier run left on disk, and what of it can still be used. A part that is damaged takes nothing else with it:
-// the SVID is taken up without its bundle or deny-list, or out of the generation before, and what is missing is said.
-// An older deny-list never stands in for the newest one: what it does not hold yet would be let in.
+// Loads what an earlier run left on disk, as far as it can still be used. A damaged part does not spoil the rest: the
+// SVID is loaded without its bundle or deny list, or from the previous generation, and the damage is reported. An older
+// deny list never replaces the newest one: identities that it does not contain yet would be let in.
 
 import { join } from 'node:path';
 import { reasonOf, SallyportError } from '../base/errors.ts';
@@ -14,16 +14,16 @@ export interface TakenUp {
   readonly svid: Svid;
   readonly bundle: TrustBundle | undefined;
   readonly denied: DenyList | undefined;
-  /** The newest of older generations: good enough to find the CA with, and not to judge a peer by. */
+  /** From the newest older generation: good enough to verify the CA with, but not to verify peers. */
   readonly olderBundle: TrustBundle | undefined;
   readonly olderDenied: DenyList | undefined;
-  /** Sentences, one for each file that cannot be used. */
+  /** One sentence for each unusable file. */
   readonly damage: readonly string[];
 }
 
 /**
- * Reads the agent's directory. Undefined when it holds no SVID, whole or in an older generation.
- * @throws SallyportError what is wrong with the only SVID that there is; `svid_invalid` for another trust domain's.
+ * Reads the agent's directory. Undefined if neither the current nor an older generation has an SVID.
+ * @throws SallyportError what is wrong with the only SVID; `svid_invalid` if it is of another trust domain.
  */
 export function takeUp(outDir: string, trustDomain: string): TakenUp | undefined {
   const places = [outDir, ...generationsIn(outDir)];
@@ -42,7 +42,7 @@ export function takeUp(outDir: string, trustDomain: string): TakenUp | undefined
   };
 }
 
-/** All of the current generation, read as one, as nearly always. */
+/** Reads the current generation as a whole: the usual case. */
 function readWhole(outDir: string, trustDomain: string): TakenUp | undefined {
   try {
     const paths = pathsIn(outDir, trustDomain);
@@ -52,20 +52,20 @@ function readWhole(outDir: string, trustDomain: string): TakenUp | undefined {
     const bundle = bundles.get(trustDomain);
     return { svid, bundle, denied, olderBundle: bundle, olderDenied: denied, damage: [] };
   } catch {
-    // Part by part, below.
+    // Read part by part below.
     return undefined;
   }
 }
 
 /**
- * The SVID of the first place that has one; why others had none is added to `damage`.
- * @throws what is wrong with the newest, when there is one and none can be read.
+ * The SVID of the first directory that has a readable one. The problems of the others are added to `damage`.
+ * @throws the problem of the newest SVID, if none can be read.
  */
 function newestSvid(places: readonly string[], trustDomain: string, damage: string[]): Svid | undefined {
   const failures: unknown[] = [];
   const svid = firstOf(places, (place) => readSvid(place, trustDomain), failures);
   const [broken] = failures.filter((one) => !isMissing(one));
-  // Where nothing was ever written, nothing is damaged.
+  // A directory that was never written is not damaged.
   if (svid === undefined && broken !== undefined) throw broken;
   if (svid !== undefined && failures.length > 0) damage.push(reasonOf(failures[0]));
   return svid;
@@ -88,8 +88,8 @@ function readSvid(place: string, trustDomain: string): Svid {
   if (svid.id.trustDomain === trustDomain) return svid;
   throw new SallyportError(
     'svid_invalid',
-    `the SVID in ${chain} is ${svid.id.uri}, and the trust domain here is ${trustDomain}`,
-    { hint: 'correct the trust domain or name the files of this one' },
+    `the SVID in ${chain} is ${svid.id.uri}, but the configured trust domain is ${trustDomain}`,
+    { hint: 'correct the trust domain, or use identity files of this trust domain' },
   );
 }
 

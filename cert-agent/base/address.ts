@@ -1,4 +1,4 @@
-// Addresses as configuration writes them: `host:port`, `[v6]:port`, `:port`, `port`, `unix:path`.
+// Addresses in configuration: `host:port`, `[v6]:port`, `:port`, `port`, `unix:path`.
 
 import { isIP, isIPv6 } from 'node:net';
 import { SallyportError } from './errors.ts';
@@ -6,16 +6,16 @@ import { SallyportError } from './errors.ts';
 export type Address = { readonly host: string; readonly port: number } | { readonly path: string };
 
 /**
- * Reads an address. `defaultHost` stands in where only a port is given.
- * @throws SallyportError `config_invalid` when the text is none of the accepted forms.
+ * Parses an address. `defaultHost` is used where only a port is given.
+ * @throws SallyportError `config_invalid` when the text has none of these forms.
  */
 export function parseAddress(text: string, defaultHost: string): Address {
   if (text.startsWith('unix:')) {
-    // `unix:///run/a.sock` is the form of URLs. A path that still began with two slashes would be written as another one.
+    // `unix:///run/a.sock` is the URL form. A path that kept two leading slashes would not survive a round trip.
     const path = text.slice('unix:'.length).replace(/^\/\//, '').replace(/^\/+/, '/');
     if (path === '') throw bad(text, 'the path is empty');
-    // sun_path of Linux holds 108 bytes with its end, macOS 104: beyond, connect() would truncate or fail late.
-    if (Buffer.byteLength(path) > 103) throw bad(text, 'a unix socket path holds at most 103 bytes');
+    // sun_path holds 108 bytes on Linux and 104 on macOS, with the final NUL. A longer path fails late, in connect().
+    if (Buffer.byteLength(path) > 103) throw bad(text, 'a unix socket path has at most 103 bytes');
     return { path };
   }
   const match = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$|^(\d{1,5})$/.exec(text);
@@ -30,19 +30,22 @@ export function parseAddress(text: string, defaultHost: string): Address {
   return { host, port };
 }
 
-/** The address as it is written, ready for parseAddress. */
+/** The address as text that parseAddress accepts. */
 export function formatAddress(address: Address): string {
   if ('path' in address) return `unix:${address.path}`;
   return isIPv6(address.host) ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
 }
 
-/** One end of a socket, `10.0.0.1:80` or `[fd00::1]:80`; an IPv4 peer on a socket of both families is an IPv4 peer. Empty once it is gone. */
+/**
+ * One end of a socket, `10.0.0.1:80` or `[fd00::1]:80`. An IPv4 peer on a dual-stack socket is written as IPv4.
+ * Empty once the socket is closed.
+ */
 export function formatPlace(address: string | undefined, port: number | undefined): string {
   if (address === undefined || port === undefined) return '';
   return formatAddress({ host: address.replace(/^::ffff:(?=\d+\.)/, ''), port });
 }
 
-/** True for 127.0.0.0/8, ::1 and localhost: places that only this machine reaches. */
+/** True for 127.0.0.0/8, ::1 and localhost, which only this machine can reach. */
 export function isLoopback(host: string): boolean {
   const plain = host.replace(/^::ffff:/, '');
   return plain === '::1' || plain === 'localhost' || (isIP(plain) === 4 && plain.startsWith('127.'));

@@ -1,5 +1,5 @@
-// The small HTTP server behind health, metrics and admin ports and behind the CA's operator socket. Its index is the
-// table of its pages, so what can be asked is always what is listed. It is off the data path, so node:http serves.
+// The small HTTP server of the health, metrics and admin ports and of the CA's operator socket. Its index is the table
+// of its pages, so the list is always complete. It is off the data path, so node:http is enough.
 
 import { chmodSync, lstatSync, rmSync } from 'node:fs';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
@@ -23,7 +23,7 @@ export interface PageAnswer {
   readonly body: string | object;
 }
 
-/** One row of the table: what can be asked, and what it answers in a sentence. `path` ending in `/*` takes all below. */
+/** One row of the table, with a sentence for the index. A `path` that ends in `/*` matches all paths below it. */
 export interface Page {
   readonly method: 'GET' | 'POST' | 'DELETE';
   readonly path: string;
@@ -35,21 +35,21 @@ export interface AdminOptions {
   readonly listen: Address;
   readonly title: string;
   readonly pages: readonly Page[];
-  /** Health ports answer any Host; admin ports only loopback names, so that a web page cannot rebind DNS to them. */
+  /** Health ports answer any Host. Admin ports answer loopback names only, which stops DNS rebinding by a web page. */
   readonly anyHost?: boolean;
   readonly maxBodyBytes?: number;
 }
 
 export interface AdminServer {
-  /** The address that was bound (with the port that the system chose for port 0). */
+  /** The bound address; for port 0, with the port that the system chose. */
   readonly address: Address;
   close(): Promise<void>;
 }
 
-/** Probes, Prometheus and an operator need a few. Beyond, the connection that has been open longest makes room. */
+/** Probes, Prometheus and an operator need a few. Above this number, limitConnections closes one for each new one. */
 const mostConnections = 64;
 
-/** How long a client may neither send nor take anything. */
+/** How long a client may neither send nor read anything. */
 const idleMs = 10_000;
 
 /**
@@ -57,10 +57,10 @@ const idleMs = 10_000;
  * @throws SallyportError `port_in_use` or `listen_failed`.
  */
 export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
-  /** Those whose answer is being made. What becomes of the answer is for the client to hurry with. */
+  /** Sockets whose response is being prepared. The idle limit does not apply to them: they wait for us. */
   const working = new Set<Socket>();
   const server = createServer(
-    // Node looks for overdue requests every 30 s otherwise.
+    // By default Node checks for overdue requests only every 30 s.
     { requestTimeout: idleMs, headersTimeout: idleMs, connectionsCheckingInterval: 2000, maxHeaderSize: 16_384 },
     (request, response) => {
       serve(options, request, response, working).catch((error: unknown) => reportBackground('admin', error));
@@ -84,9 +84,10 @@ export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
 }
 
 /**
- * Anybody may connect to a health port, and must neither use up our descriptors nor keep a probe away: the newest connection is
- * taken, and another is closed, one of the address that has most of them. Of those it is the oldest that waits for its client, else
- * the oldest: whoever fills the port with slow pages is the first to lose them.
+ * Any client may connect to a health port, but must not use up our descriptors or keep a probe out. The newest
+ * connection is accepted and another one is closed, from the address that has the most. Of those, the oldest that waits
+ * for its client goes first, else the oldest: a client that fills the port with slow requests loses its own
+ * connections.
  */
 function limitConnections(server: Server, working: ReadonlySet<Socket>): void {
   const open = new Set<Socket>();
@@ -102,7 +103,7 @@ function limitConnections(server: Server, working: ReadonlySet<Socket>): void {
   server.setTimeout(idleMs, (socket) => {
     if (!working.has(socket)) socket.destroy();
   });
-  // Out of descriptors, accept() fails one connection at a time.
+  // Without free descriptors, accept() fails once per connection; the server goes on.
   server.on('error', (error) => server.listening && reportBackground('admin', error));
 }
 
@@ -152,14 +153,14 @@ async function answerOf(options: AdminOptions, request: IncomingMessage, working
   );
 }
 
-/** A browser on this machine must not be made to speak to us: neither by a rebound name nor by a form. */
+/** A web page must not make a browser on this machine send us requests: neither by DNS rebinding nor by a form. */
 function refuseForeignOrigin(options: AdminOptions, request: IncomingMessage): void {
   if (options.anyHost === true || 'path' in options.listen) return;
   const host = (request.headers.host ?? '').replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
   if (!isLoopback(host))
     throw new SallyportError('host_invalid', `the admin port answers loopback names only, not '${host}'`);
   if (request.method !== 'GET' && request.method !== 'HEAD' && request.headers.origin !== undefined) {
-    throw new SallyportError('host_invalid', 'the admin port takes no requests from web pages');
+    throw new SallyportError('host_invalid', 'the admin port refuses requests from web pages');
   }
 }
 
@@ -198,7 +199,7 @@ async function bind(server: Server, listen: Address): Promise<void> {
   }
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) => reject(listenError(error, listen)));
-    // The mask holds while the socket file is made: a moment with a wider mode would be a moment to connect.
+    // The umask applies while the socket file is created: otherwise any user could connect before the chmod below.
     const mask = 'path' in listen ? process.umask(0o177) : undefined;
     server.listen(
       'path' in listen ? { path: listen.path } : { host: listen.host, port: listen.port, exclusive: true },
@@ -209,7 +210,7 @@ async function bind(server: Server, listen: Address): Promise<void> {
   if ('path' in listen) chmodSync(listen.path, 0o600);
 }
 
-/** @returns the error that a failed listen() means to an operator. */
+/** The error that an operator sees when listen() fails. */
 export function listenError(error: unknown, listen: Address): SallyportError {
   const where = formatAddress(listen);
   if (errnoOf(error) === 'EADDRINUSE') {
@@ -220,16 +221,16 @@ export function listenError(error: unknown, listen: Address): SallyportError {
   return new SallyportError('listen_failed', `cannot listen on ${where}: ${reasonOf(error)}`, { cause: error });
 }
 
-/** Any other error, such as a queue that is full or a mode that keeps us out, means that somebody may listen. */
+/** After any other error, such as a full queue or missing permission, a process may still be listening. */
 const states: Readonly<Record<string, 'none' | 'stale'>> = { ENOENT: 'none', ECONNREFUSED: 'stale' };
 
-/** A socket file that nobody answers on was left by a process that was killed. Any other file is not ours to remove. */
+/** A socket file without a listener was left by a killed process. Any other file is not ours to remove. */
 async function removeStaleSocket(path: string): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return;
   if (!found.isSocket()) {
-    throw new SallyportError('listen_failed', `cannot listen on ${path}: it is there, and it is not a socket`, {
-      hint: 'name another path, or move the file away if nobody needs it',
+    throw new SallyportError('listen_failed', `cannot listen on ${path}: a file that is not a socket is in its place`, {
+      hint: 'choose another path, or move the file away',
     });
   }
   const state = await new Promise<'none' | 'stale' | 'answers'>((resolve) => {

@@ -1,16 +1,16 @@
-// What runs beside requests: timers, watchers, upkeep. None of it may end the process. What a job throws is logged, and the
-// job runs again when it is next due. test/attacks/no-background-job-ends-the-process.test.ts makes each of them throw.
+// Background jobs: timers, watchers, upkeep. None of them may end the process. An error is logged, and the job runs
+// again when it is next due. test/attacks/no-background-job-ends-the-process.test.ts makes each of them throw.
 
 import { reasonOf } from './errors.ts';
 import type { Log } from './log.ts';
 
-/** A failing job may be due four times a second; the operator needs the first line and then a reminder. */
+/** A failing job may run four times a second. The operator needs the first line and then a reminder. */
 const repeatMs = 60_000;
 
 let log: Log | undefined;
-const saidAt = new Map<string, number>();
+const loggedAt = new Map<string, number>();
 
-/** Runs `job` now. What it throws, or rejects with, is logged as `background_failed` and goes no further. */
+/** Runs `job` now. An exception or a rejection is logged as `background_failed` and goes no further. */
 export function guard(name: string, job: () => unknown): void {
   try {
     const result = job();
@@ -21,8 +21,8 @@ export function guard(name: string, job: () => unknown): void {
 }
 
 /**
- * Runs `job` every `ms` milliseconds until the returned function is called; does not keep the process alive. A job that
- * is still running when it is due again is left out once.
+ * Runs `job` every `ms` milliseconds until the returned function is called. Does not keep the process alive. A run is
+ * skipped while the previous one is still going.
  */
 export function every(name: string, ms: number, job: () => unknown): () => void {
   let running = false;
@@ -42,19 +42,19 @@ export function every(name: string, ms: number, job: () => unknown): () => void 
   return () => clearInterval(timer);
 }
 
-/** For a command that runs until a signal: where failures of background work go, rejections that nobody awaits included. */
+/** For a command that runs until a signal: logs failures of background jobs and unhandled rejections to `target`. */
 export function reportBackgroundTo(target: Log): void {
   if (log === undefined) process.on('unhandledRejection', (error) => reportBackground('promise', error));
   log = target;
 }
 
-/** Logs that background work of `name` failed, the same reason once a minute. */
+/** Logs that the background job `name` failed; the same reason at most once a minute. */
 export function reportBackground(name: string, error: unknown): void {
   const key = `${name} ${reasonOf(error)}`;
   const now = performance.now();
-  if (now - (saidAt.get(key) ?? Number.NEGATIVE_INFINITY) < repeatMs) return;
-  // Reasons may hold names and numbers that change each time.
-  if (saidAt.size >= 1000) saidAt.clear();
-  saidAt.set(key, now);
-  log?.error({ code: 'background_failed', job: name }, `${name} failed and is tried again: ${reasonOf(error)}`);
+  if (now - (loggedAt.get(key) ?? Number.NEGATIVE_INFINITY) < repeatMs) return;
+  // A reason may contain names and numbers that change each time, so the table needs a bound.
+  if (loggedAt.size >= 1000) loggedAt.clear();
+  loggedAt.set(key, now);
+  log?.error({ code: 'background_failed', job: name }, `${name} failed and will be retried: ${reasonOf(error)}`);
 }

@@ -1,4 +1,5 @@
-// Time as a value that tests own. `now` is the wall clock, which jumps (NTP, a laptop waking up); `monotonic` does not.
+// Time as a value that tests control. `now` is the wall clock, which jumps (NTP, a laptop that wakes up); `monotonic`
+// does not.
 
 export interface Clock {
   /** Milliseconds since 1970, wall clock. */
@@ -15,14 +16,14 @@ export const systemClock: Clock = Object.freeze({
   now: () => Date.now(),
   monotonic: () => performance.now(),
   after(ms: number, run: () => void): () => void {
-    // A longer delay than setTimeout can hold would fire at once.
+    // setTimeout fires at once when its delay is above the maximum.
     const timer = setTimeout(run, Math.min(Math.max(ms, 0), maxTimerMs));
     timer.unref();
     return () => clearTimeout(timer);
   },
 });
 
-/** RFC 3339, UTC, milliseconds: the one way in which we write a time. */
+/** RFC 3339, UTC, milliseconds: the only format in which we write a time. */
 export function formatTime(ms: number): string {
   return new Date(ms).toISOString();
 }
@@ -30,8 +31,8 @@ export function formatTime(ms: number): string {
 const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /**
- * Milliseconds of a duration as people write it: `500ms`, `10s`, `1m30s`, `24h`, `7d`.
- * Gives undefined for anything else, a bare number included: its unit would be a guess.
+ * Milliseconds of a duration such as `500ms`, `10s`, `1m30s`, `24h`, `7d`.
+ * Undefined for anything else, including a bare number: its unit would be a guess.
  */
 export function parseDuration(text: string): number | undefined {
   if (!/^(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+$/.test(text)) return undefined;
@@ -42,7 +43,7 @@ export function parseDuration(text: string): number | undefined {
   return Number.isSafeInteger(Math.round(total)) ? Math.round(total) : undefined;
 }
 
-/** `1h 2m`, `45s`, `expired 3m ago` is built on this: the two largest units of a span in milliseconds. */
+/** The two largest units of a span in milliseconds: `1h 2m`, `45s`. */
 export function formatDuration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)}ms`;
   const seconds = Math.floor(ms / 1000);

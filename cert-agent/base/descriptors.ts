@@ -1,12 +1,12 @@
-// How many files and sockets this process may have open. The report that tells is 2 MB of garbage, so the process that reads
-// the configuration asks: its limit is that of the sidecar that started it.
+// How many files and sockets this process may have open. Node's report is the only source, and it leaves 2 MB of
+// garbage, so the process that reads the configuration creates it: that process inherits its limit from the sidecar.
 
 let known: number | undefined;
 
-/** The soft limit of open descriptors (`ulimit -n`), asked once; Infinity where there is none. */
+/** The soft limit of open descriptors (`ulimit -n`), read once; Infinity where there is none. */
 export function descriptorLimit(): number {
   if (known !== undefined) return known;
-  // The report looks up names of open connections otherwise.
+  // Otherwise the report resolves the host names of open connections.
   Object.assign(process.report, { excludeNetwork: true });
   const report = process.report.getReport() as unknown as {
     userLimits?: { open_files?: { soft?: number | string } };

@@ -1,12 +1,12 @@
-// What was probably meant by a word that is not known: the nearest of those that are.
+// Suggests the nearest known word for an unknown one.
 
-/** The nearest of `known` to `word` as a hint, if it is near enough to be meant. */
+/** A hint with the nearest of `known` to `word`, if one is near enough. */
 export function didYouMean(word: string, known: Iterable<string>): string | undefined {
   const best = nearestTo(word, known);
   return best === undefined ? undefined : `did you mean '${best}'?`;
 }
 
-/** The nearest of `known`, in whatever case; undefined when it takes more edits than a third of `word`. */
+/** The nearest of `known`, ignoring case; undefined when the edit distance is above a third of the length of `word`. */
 export function nearestTo(word: string, known: Iterable<string>): string | undefined {
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
@@ -17,7 +17,7 @@ export function nearestTo(word: string, known: Iterable<string>): string | undef
   return best;
 }
 
-/** Levenshtein's distance, given up at `limit`. */
+/** The Levenshtein distance, or `limit` once it cannot be below it. */
 function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) >= limit) return limit;
   let previous = Array.from({ length: b.length + 1 }, (_, i) => i);

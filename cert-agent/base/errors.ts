@@ -1,5 +1,5 @@
-// Everything that can say no: one error class, one table. A code is stable: it stands in logs, in JSON answers and in
-// tests, and the row behind it fixes the HTTP status, the gRPC status, Envoy's response flag and Envoy's words for
+// One error class and one table for all refusals and failures. A code is stable: logs, JSON responses and tests contain
+// it. Its row fixes the HTTP status, the gRPC status, Envoy's response flag and Envoy's value of
 // `response_code_details`, so that no step invents its own.
 
 /** What a code means on the wire. `flag` and `details` follow Envoy's access log; `-` is 'no flag'. */
@@ -25,7 +25,7 @@ export const codes = Object.freeze({
   node_unsuitable: row(500, 13, '-', 'node_unsuitable'),
   internal: row(500, 13, '-', 'internal_error'),
 
-  // identity: what a certificate, key or bundle can do wrong
+  // identity: what can be wrong with a certificate, key or bundle
   spiffe_id_invalid: row(400, 3, '-', 'spiffe_id_invalid'),
   key_unreadable: row(500, 13, '-', 'key_unreadable'),
   key_mismatch: row(500, 13, '-', 'key_mismatch'),
@@ -163,7 +163,7 @@ export const codes = Object.freeze({
 
 export type Code = keyof typeof codes;
 
-/** One thing wrong with a file that a person wrote. `line` and `column` count from 1. */
+/** One problem in a file that a person wrote. `line` and `column` count from 1. */
 export interface Problem {
   readonly file: string;
   readonly line: number;
@@ -173,16 +173,17 @@ export interface Problem {
 }
 
 export interface ErrorDetail {
-  /** What the reader can do next, as a sentence. */
+  /** What the operator can do next. */
   readonly hint?: string;
   readonly cause?: unknown;
-  /** With `config_invalid`: everything that is wrong, not only the first. */
+  /** With `config_invalid`: all problems, not only the first. */
   readonly problems?: readonly Problem[];
 }
 
 /**
- * The only error that leaves a step. `message` is a sentence that holds the offending value and no secret; it goes to
- * the log and the operator, never to a client of the service. Bad data throws this; a bad caller throws `TypeError`.
+ * The only error that leaves a step. `message` is a sentence that contains the offending value and no secret. It goes
+ * to the log and the operator, never to a client of the service. Bad data throws this; a programming error throws
+ * `TypeError`.
  */
 export class SallyportError extends Error {
   readonly code: Code;
@@ -209,7 +210,7 @@ export function asSallyportError(error: unknown, code: Code, what: string): Sall
   return new SallyportError(code, `${what}: ${reasonOf(error)}`, { cause: error });
 }
 
-/** The text of anything that was thrown, on one line. */
+/** The text of any thrown value, on one line. */
 export function reasonOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.replace(/\s+/g, ' ').trim();
@@ -221,7 +222,7 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** `file:line:column: message (hint)`, as compilers print it and editors read it. */
+/** `file:line:column: message (hint)`, the format of compilers that editors understand. */
 export function formatProblem(problem: Problem): string {
   const hint = problem.hint === undefined ? '' : ` (${problem.hint})`;
   return `${problem.file}:${problem.line}:${problem.column}: ${problem.message}${hint}`;

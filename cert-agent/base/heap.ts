@@ -1,28 +1,29 @@
-// How V8 keeps a proxy's garbage. A socket read allocates up to 64 KB outside the heap behind an object of some hundred
-// bytes inside it. V8 starts a young collection, which would free both in half a millisecond, only by what fills the
-// heap; the buffers pile up meanwhile until their sum makes it collect the whole heap, over and over: half the CPU time
-// of a TCP stream, and 20 MB of memory under load (measured, perf/README.md).
+// Tunes V8's garbage collection for a proxy. A socket read allocates up to 64 KB outside the heap and an object of
+// about a hundred bytes inside it. A young collection would free both in half a millisecond, but V8 starts one only
+// when the young generation is full. Meanwhile the buffers pile up until their sum makes V8 collect the whole heap,
+// again and again: half the CPU time of a TCP stream, and 20 MB of memory under load (measured, perf/README.md).
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-// A sidecar stands beside every service, and its memory counts as often; of gateways there are few, and what they are to
-// spare is CPU time: a fifth of it a request, for some 50 MB (measured).
+// A sidecar runs beside every service, so its memory counts as often. Gateways are few, and they trade some 50 MB for a
+// fifth of the CPU time of a request (measured).
 if (process.argv[2] !== 'gateway') {
-  // The young generation stays as small as it begins. It grows while modules load, so cli.ts imports this file first.
+  // The young generation keeps its initial size. It would grow while modules load, so cli.ts imports this file first.
   setFlagsFromString('--semi-space-growth-factor=1');
-  // Requests in flight outlive such a young generation and are garbage in the old one, which V8 lets grow to four times what is
-  // alive before it looks. Twice is enough: 30 MB less under load for 4 % of a request's CPU time (measured).
+  // Requests in flight outlive such a young generation and become garbage in the old one. V8 lets the old one grow to
+  // four times the live size before it collects. Twice is enough: 30 MB less under load for 4 % of a request's CPU time
+  // (measured).
   setFlagsFromString('--heap-growing-percent=100');
 }
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as (options: { readonly type: 'minor' }) => void;
 
-/** A young collection takes 0.4 ms; at this distance it is a fiftieth of what copying the bytes takes. */
+/** A young collection takes 0.4 ms: at this interval, a fiftieth of the time that copying the bytes takes. */
 const everyBytes = 6 * 1024 * 1024;
 let held = 0;
 
-/** Counts bytes of socket reads that are garbage once they are passed on, and has V8 free them in time. */
+/** Counts bytes of socket reads, which are garbage once they are passed on, and makes V8 free them in time. */
 export function readBytes(count: number): void {
   held += count;
   if (held < everyBytes) return;

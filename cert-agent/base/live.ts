@@ -1,15 +1,15 @@
-// Everything that changes at run time is a Live value: settings, policies, our SVID, bundles, the deny-list. Readers
-// ask for the current value each time and never keep a copy. Whoever sets it sets a whole, valid, frozen value; a
-// failed refresh sets nothing, so the last good value stays.
+// Everything that changes at run time is a Live value: settings, policies, our SVID, bundles, the deny list. Readers
+// ask for the current value each time and never keep a copy. A writer sets a complete, valid, frozen value. A failed
+// refresh sets nothing, so the last good value stays.
 
 export interface Live<T> {
   /** The value now. Cheap; call it each time. */
   current(): T;
-  /** Calls `listener` after each change, synchronously, with the new value. Returns the way to stop. */
+  /** Calls `listener` after each change, synchronously, with the new value. Returns a function that unsubscribes. */
   onChange(listener: (value: T) => void): () => void;
 }
 
-/** The writing end of a Live value. */
+/** A Live value with its setter. */
 export class LiveCell<T> implements Live<T> {
   #value: T;
   readonly #listeners = new Set<(value: T) => void>();
@@ -33,7 +33,7 @@ export class LiveCell<T> implements Live<T> {
   }
 }
 
-/** Resolves with the first value (the current one included) for which `accept` is true; rejects when `signal` aborts. */
+/** Resolves with the first value, or the current one, for which `accept` is true; rejects when `signal` aborts. */
 export function whenLive<T, S extends T>(
   live: Live<T>,
   accept: (value: T) => value is S,
@@ -56,7 +56,7 @@ export function whenLive<T, S extends T>(
   });
 }
 
-/** Freezes plain data all the way down. */
+/** Freezes plain data recursively. */
 export function deepFreeze<T>(value: T): T {
   if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
   Object.freeze(value);

@@ -1,4 +1,4 @@
-// The operational log: one JSON line per event on stderr, each with a stable `code`. The access log is another file's.
+// The operational log: one JSON line per event on stderr, each with a stable `code`. The access log is separate.
 
 import { writeSync } from 'node:fs';
 import { type DestinationStream, type Logger, pino } from 'pino';
@@ -7,7 +7,7 @@ import { errnoOf } from './errors.ts';
 export type Log = Logger;
 
 export interface LogOptions {
-  /** Which part of the product speaks: `ca`, `agent`, `sidecar`. */
+  /** Which part of the product logs: `ca`, `agent`, `sidecar`. */
   readonly component: string;
   /** pino's level names; default from SALLYPORT_LOG_LEVEL, else `info`. */
   readonly level?: string;
@@ -28,15 +28,15 @@ export function createLog(options: LogOptions): Log {
   );
 }
 
-/** How long a line waits for a reader of a pipe that is full. */
+/** How long a line waits for the reader of a full pipe. */
 const patienceMs = 50;
 
-/** Whether the last line was cut by a disk that is full: the next one begins on a line of its own. */
+/** Whether a full disk cut the last line. The next one then begins with a line break. */
 let torn = false;
 
 /**
- * Standard error, written before the call returns so that a crash loses nothing. What cannot be written is lost: a log that is full must
- * not end the process, nor hold up traffic.
+ * Standard error, written before the call returns so that a crash loses nothing. A line that cannot be written is lost:
+ * a full log must neither end the process nor hold up traffic.
  */
 const stderr: DestinationStream = {
   write(line) {

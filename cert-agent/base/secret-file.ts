@@ -1,7 +1,7 @@
-// Files that hold a secret (keys, tokens, passphrases, passwords) are their owner's. One that every user may read is closed
-// where it is ours to close, as OpenSSH would ask for, and refused where it is not. A group may read: containers are given
-// their secrets so (an fsGroup in Kubernetes), and it is said once. A file is opened once: what is judged, closed and read is
-// the same one, whatever is put in its place meanwhile.
+// Only the owner may read a file with a secret (key, token, passphrase, password). If every user may read it, we remove
+// that permission where the file is ours, which OpenSSH would ask for, and refuse the file where it is not. A group may
+// read it, because containers receive secrets that way (an fsGroup in Kubernetes); that is logged once. A file is
+// opened once, so the file that is checked, changed and read is the same one, even if its path is replaced meanwhile.
 
 import {
   closeSync,
@@ -22,14 +22,14 @@ import { errnoOf, SallyportError } from './errors.ts';
 const others = 0o006;
 const group = 0o060;
 
-/** What was said of a file's group, so that it is said once for each mode. */
-const said = new Set<string>();
+/** Files whose group permission was reported, by mode, so that each is reported once. */
+const reported = new Set<string>();
 
 /**
- * Closes `file` to others if they may read or write it and it is ours; to be called before what is in it is read. Returns
- * what to warn of. What is not there is for its reader to report; pipes and devices are left alone.
- * @throws SallyportError `secret_exposed` when others may, and it is another user's, cannot be changed, or is a symbolic
- * link that leads out of its directory.
+ * Removes other users' access to `file` if the file is ours. Call it before reading the content. Returns a warning, if
+ * there is one. A missing file is for its reader to report. Pipes and devices are left alone.
+ * @throws SallyportError `secret_exposed` when others have access and the file belongs to another user, cannot be
+ * changed, or is a symbolic link that leads out of its directory.
  */
 export function guardSecret(file: string): string | undefined {
   if (statOf(file) === undefined) return undefined;
@@ -37,7 +37,7 @@ export function guardSecret(file: string): string | undefined {
   try {
     opened = openSecret(file);
   } catch {
-    // Reading it says why.
+    // The read that follows reports why.
     return undefined;
   }
   try {
@@ -48,11 +48,11 @@ export function guardSecret(file: string): string | undefined {
 }
 
 /**
- * The text of `file`, guarded as guardSecret does: of the very file that was judged. `warn` is told what to warn of.
- * @throws SallyportError as guardSecret does, and the system's error when it cannot be read.
+ * The text of `file`, guarded like guardSecret, and read from the same descriptor. `warn` receives a warning.
+ * @throws SallyportError like guardSecret, and the system's error when the file cannot be read.
  */
 export function readSecret(file: string, warn: (message: string) => void): string {
-  // A pipe is waited for, which openSecret does not.
+  // Reading a pipe waits for its writer, which openSecret does not.
   if (statSync(file, { throwIfNoEntry: false })?.isFile() === false) return readFileSync(file, 'utf8');
   const opened = openSecret(file);
   try {
@@ -64,7 +64,7 @@ export function readSecret(file: string, warn: (message: string) => void): strin
   }
 }
 
-/** Does not wait for the writer of a pipe that was put there after the look. */
+/** Does not wait for a writer if a pipe replaced the file after the check. */
 function openSecret(file: string): number {
   return openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
 }
@@ -75,14 +75,14 @@ function guard(file: string, opened: number): string | undefined {
   const mode = octal(stats);
   if ((stats.mode & others) !== 0) {
     close(file, opened, stats);
-    return `${file} could be read or changed by every user (mode ${mode}) and is closed to others now: if others are on this machine, make anew what is in it`;
+    return `${file} could be read or changed by every user (mode ${mode}); access is now removed: if this machine has other users, replace the secret`;
   }
-  if ((stats.mode & group) === 0 || said.has(`${mode} ${file}`)) return undefined;
-  said.add(`${mode} ${file}`);
-  return `the group ${stats.gid} may read ${file} (mode ${mode}): chmod 600 ${file} if that is not meant`;
+  if ((stats.mode & group) === 0 || reported.has(`${mode} ${file}`)) return undefined;
+  reported.add(`${mode} ${file}`);
+  return `group ${stats.gid} can read ${file} (mode ${mode}): run chmod 600 ${file} if that is not intended`;
 }
 
-/** True while every user may read or write `file`. Changes nothing. */
+/** True if every user may read or write `file`. Changes nothing. */
 export function isExposed(file: string): boolean {
   return ((statOf(file)?.mode ?? 0) & others) !== 0;
 }
@@ -94,13 +94,14 @@ function close(file: string, opened: number, stats: Stats): void {
   try {
     fchmodSync(opened, mode & 0o700);
   } catch (error) {
-    throw exposed(file, mode, `it cannot be changed: ${errnoOf(error) ?? 'no reason given'}`);
+    throw exposed(file, mode, `its mode cannot be changed: ${errnoOf(error) ?? 'no reason given'}`);
   }
 }
 
 /**
- * Whoever may write a directory can name any file of ours there, which is not to be changed through that name. Links that
- * stay within their directory are how Kubernetes and our agent replace files: `svid.key` to `..data/svid.key`.
+ * A user who can write to a directory can link to any file of ours from it, and we must not change the file through
+ * that link. Links within one directory are allowed: Kubernetes and our agent replace files that way (`svid.key` to
+ * `..data/svid.key`).
  */
 function isWhereItIsNamed(file: string, { dev, ino }: Stats): boolean {
   try {
@@ -118,7 +119,7 @@ function isWhereItIsNamed(file: string, { dev, ino }: Stats): boolean {
 function exposed(file: string, mode: number, why: string): SallyportError {
   return new SallyportError(
     'secret_exposed',
-    `${file} can be read or changed by every user (mode ${octal({ mode })}), and ${why}: it is not used`,
+    `${file} can be read or changed by every user (mode ${octal({ mode })}), and ${why}: the file is not used`,
     { hint: `chmod 600 ${file}; in Kubernetes set defaultMode: 0440 and an fsGroup` },
   );
 }
@@ -132,7 +133,7 @@ function statOf(file: string): Stats | undefined {
     const stats = statSync(file);
     return stats.isFile() ? stats : undefined;
   } catch {
-    // Reading it says why.
+    // The read that follows reports why.
     return undefined;
   }
 }

@@ -1,4 +1,4 @@
-// A log of what strangers do: bounded, so that a stranger cannot fill our disk.
+// A log of what unknown clients do: bounded, so that they cannot fill our disk.
 
 import type { Log } from './log.ts';
 
@@ -6,7 +6,7 @@ export type Say = (code: string, message: string) => void;
 
 const sparseLogs = new WeakMap<Log, Say>();
 
-/** The log of what strangers do. */
+/** The bounded log of what unknown clients do; one for each `log`. */
 export function sparseLogOf(log: Log): Say {
   let say = sparseLogs.get(log);
   if (say === undefined) {
@@ -16,20 +16,20 @@ export function sparseLogOf(log: Log): Say {
   return say;
 }
 
-/** A stranger must not fill our disk: at most so many lines a second, the metric counts them all. */
+/** At most `perSecond` lines a second. The metrics count all events. */
 function createSparseLog(log: Log, perSecond = 20): Say {
   let second = 0;
-  let said = 0;
-  return function sayOrCount(code, message) {
+  let seen = 0;
+  return function logOrCount(code, message) {
     const now = Math.floor(performance.now() / 1000);
     if (now !== second) {
-      if (said > perSecond)
+      if (seen > perSecond)
         log.warn(
-          { code: 'log_limited', left_out: said - perSecond },
-          'more refusals in the last second than are logged',
+          { code: 'log_limited', left_out: seen - perSecond },
+          'some refusals of the last second were not logged',
         );
-      [second, said] = [now, 0];
+      [second, seen] = [now, 0];
     }
-    if (++said <= perSecond) log.warn({ code }, message);
+    if (++seen <= perSecond) log.warn({ code }, message);
   };
 }

@@ -1,5 +1,5 @@
-// Files that people and agents change: noticed at once by watching their directories (a watch on a file dies at its
-// first rename), and within a second by looking again, because events get lost on bind mounts and network file systems.
+// Notices changed files. Watching their directories notices at once (a watch on a file ends at its first rename).
+// Looking again every second covers bind mounts and network file systems, where events get lost.
 
 import { type FSWatcher, watch } from 'node:fs';
 import { every, guard } from './background.ts';
@@ -11,8 +11,8 @@ export interface ChangeWatch {
 }
 
 /**
- * Calls `onLook` after an event in one of `directories()` (asked anew each time) and every second besides. An event whose
- * name does not concern us is passed over; by default all do.
+ * Calls `onLook` after an event in one of `directories()`, which is called each time, and also every `everyMs`. Events
+ * for which `concerns` returns false are ignored; by default none are.
  */
 export function watchForChange(
   directories: () => Iterable<string>,
@@ -46,7 +46,8 @@ export function watchForChange(
       });
       watchers.set(path, watcher);
     } catch {
-      // Not there yet, or no watches left (ENOSPC): looking every second does without, and tries again.
+      // It does not exist yet, or no watches are left (ENOSPC). The look every second works without one and tries
+      // again.
     }
   };
   const stop = every('files', everyMs, () => {

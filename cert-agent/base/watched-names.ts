@@ -1,47 +1,49 @@
-// Which events of a watched directory may concern a file. A directory often holds more than the files that are read from it:
-// an access log beside an SVID has an event for each line. What cannot be told concerns them.
+// Decides which events of a watched directory may concern our files. The directory often contains others: an access log
+// beside an SVID causes an event for each line. If in doubt, an event concerns them.
 
 import { lstatSync, readlinkSync } from 'node:fs';
 import { dirname, isAbsolute, join, parse, resolve, sep } from 'node:path';
 
-/** A chain of links longer than this is a circle. */
+/** A longer chain of links is a loop. */
 const maxLinks = 40;
 
-/** The names on the way to some files: their own, those of the directories above, and those of every link between. */
+/** The names on the paths to some files: their own, those of their directories, and those of all links on the way. */
 export class WatchedNames {
   readonly #paths: readonly string[];
   #names: ReadonlySet<string> | undefined;
 
-  /** Until the first `refresh` every event concerns the paths. */
+  /** Until the first `refresh`, every event concerns the paths. */
   constructor(paths: readonly string[]) {
     this.#paths = paths;
   }
 
-  /** Follows the links anew. To be called before each reading: a link that is switched leads through other names. */
+  /** Follows the links again. Call it before each reading: a switched link leads through other names. */
   refresh(): void {
     try {
       const targets = new Map<string, string | undefined>();
       this.#names = new Set(this.#paths.flatMap((path) => namesOf(path, targets)).map(fold));
     } catch {
-      // No permission to look, or a circle of links: the names are not known.
+      // No permission, or a loop of links: the names are unknown.
       this.#names = undefined;
     }
   }
 
-  /** Whether an event of `name` may have changed what the paths lead to; `name` as `fs.watch` gives it. */
+  /** True if an event for `name` (from `fs.watch`) may have changed the targets of the paths. */
   concerns(name: string | null): boolean {
-    // Not every platform gives a name, and one that is not UTF-8 is not given as it is.
+    // Some platforms give no name, and a name that is not UTF-8 arrives altered.
     if (name === null || name.includes('\ufffd') || this.#names === undefined) return true;
     return this.#names.has(fold(name));
   }
 }
 
-/** Some file systems take names for one that differ in case, or in how an accent is written. */
+/** On some file systems, names that differ in case or in the encoding of accents are the same. */
 function fold(name: string): string {
   return name.normalize('NFC').toLowerCase();
 }
 
-/** `targets` remembers what each place links to, since the paths share most of their way. @throws Error for a circle. */
+/**
+ * `targets` caches the target of each link, since the paths share most of their directories. @throws Error for a loop.
+ */
 function namesOf(path: string, targets: Map<string, string | undefined>): string[] {
   const absolute = resolve(path);
   const names: string[] = [];
@@ -61,7 +63,7 @@ function namesOf(path: string, targets: Map<string, string | undefined>): string
       at = here;
       continue;
     }
-    if (++links > maxLinks) throw new Error(`${path} leads through a circle of links`);
+    if (++links > maxLinks) throw new Error(`${path} goes through a loop of links`);
     if (isAbsolute(target)) at = parse(target).root;
     left = [...partsOf(isAbsolute(target) ? target.slice(at.length) : target), ...left];
   }
@@ -72,7 +74,7 @@ function partsOf(path: string): string[] {
   return path.split(sep).filter((part) => part !== '' && part !== '.');
 }
 
-/** Where a link leads; undefined where there is none. */
+/** The target of a link; undefined if it is not a link. */
 function linkOf(path: string): string | undefined {
   return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true ? readlinkSync(path) : undefined;
 }

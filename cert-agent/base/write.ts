@@ -1,4 +1,4 @@
-// Files that others rely on: written under a temporary name, synced, renamed. A kill -9 leaves the old file or the new.
+// Writes files under a temporary name, syncs and renames them. A kill -9 leaves the old file or the new one.
 
 import { randomBytes } from 'node:crypto';
 import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -6,35 +6,35 @@ import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { SallyportError } from './errors.ts';
 
 /**
- * `path` as an absolute one. Every path of an option is made absolute once, at the start: a working directory can be deleted
- * under a process that runs.
- * @throws SallyportError `config_unreadable` for a relative path where that has happened.
+ * Makes `path` absolute. Every path of an option is made absolute once, at the start: the working directory of a
+ * running process can be deleted.
+ * @throws SallyportError `config_unreadable` for a relative path after that.
  */
 export function absolutePath(path: string): string {
   try {
     return resolve(path);
   } catch (error) {
     throw new SallyportError('config_unreadable', `${path} cannot be found: the working directory was deleted`, {
-      hint: 'start it from a directory that exists, or name absolute paths',
+      hint: 'start from a directory that exists, or use absolute paths',
       cause: error,
     });
   }
 }
 
 /**
- * Makes the directory `path`, which is absolute, and those above it, with mode 0700. What exists stays as it is.
- * @throws TypeError for a relative path: in a deleted working directory Node's mkdir would never return.
+ * Creates the absolute directory `path` and its parents with mode 0700. Existing directories stay as they are.
+ * @throws TypeError for a relative path: in a deleted working directory, Node's mkdir would never return.
  */
 export function makeDirectory(path: string): void {
   if (!isAbsolute(path)) throw new TypeError(`${path} is not an absolute path`);
   mkdirSync(path, { recursive: true, mode: 0o700 });
 }
 
-/** Replaces `path` with `data` in one step, readable as `mode` (default 0600) says, on disk when it returns. */
+/** Replaces `path` with `data` atomically, with `mode` (default 0600). The data is on disk when it returns. */
 export function writeFileDurably(path: string, data: string | Uint8Array, mode = 0o600): void {
   const temporary = temporaryName(path);
   try {
-    // 'wx': a file that someone planted under this name is an error, not a target.
+    // 'wx': an attacker's file under this name is an error, not a target.
     const file = openSync(temporary, 'wx', mode);
     try {
       writeFileSync(file, data);
@@ -50,7 +50,7 @@ export function writeFileDurably(path: string, data: string | Uint8Array, mode =
   syncDirectory(dirname(path));
 }
 
-/** Makes `path` a symbolic link to `target` in one step, replacing what link was there. */
+/** Makes `path` a symbolic link to `target` atomically, replacing an existing link. */
 export function linkDurably(target: string, path: string): void {
   const temporary = temporaryName(path);
   symlinkSync(target, temporary);
@@ -58,7 +58,7 @@ export function linkDurably(target: string, path: string): void {
   syncDirectory(dirname(path));
 }
 
-/** A rename is on disk only when its directory is. */
+/** A rename is on disk only when its directory is synced. */
 export function syncDirectory(path: string): void {
   const directory = openSync(path, 'r');
   try {

@@ -1,5 +1,6 @@
-// Parse, don't check: text becomes a complete, typed, frozen value, or every problem with its place. Unknown keys are
-// errors, with the nearest known key as a hint; so are duplicate keys and anything that YAML itself finds wrong.
+// Parse, don't validate: text becomes a complete, typed, frozen value, or a list of all problems with their positions.
+// Unknown keys are errors, with the nearest known key as a hint. So are duplicate keys and all YAML errors and
+// warnings.
 
 import {
   type Alias,
@@ -21,10 +22,10 @@ import { didYouMean } from './did-you-mean.ts';
 import { type Problem, reasonOf, SallyportError } from './errors.ts';
 import { deepFreeze } from './live.ts';
 
-/** One YAML document with its places. `value` is plain data. */
+/** One YAML document with source positions. `value` is plain data. */
 export interface YamlDocument {
   readonly value: unknown;
-  /** The problem `message` at the value (or, with `key`, at that key) found under `path`. */
+  /** The problem `message`, positioned at the value under `path` or, with `key`, at that key of it. */
   problemAt(path: readonly PropertyKey[], message: string, options?: { key?: string; hint?: string }): Problem;
 }
 
@@ -33,7 +34,7 @@ export interface ParsedYaml {
   readonly problems: readonly Problem[];
 }
 
-/** The documents of a YAML or JSON text, empty ones left out, and what YAML finds wrong with it. Throws nothing. */
+/** The documents of a YAML or JSON text, without empty ones, and the YAML problems. Never throws. */
 export function parseYaml(text: string, file: string): ParsedYaml {
   const lines = new LineCounter();
   const problems: Problem[] = [];
@@ -48,13 +49,13 @@ export function parseYaml(text: string, file: string): ParsedYaml {
       problems.push({
         ...placeOf(lines, range?.[0] ?? 0),
         file,
-        message: `there is no anchor before this alias; ${quoting}`,
+        message: `no anchor precedes this alias; ${quoting}`,
       });
     if (document.errors.length > 0 || lost.length > 0) continue;
     try {
-      // maxAliasCount stops the billion-laughs document: ten lines of aliases that would unfold to gigabytes.
+      // maxAliasCount stops the billion-laughs attack: ten lines of aliases that expand to gigabytes.
       const value: unknown = document.toJS({ maxAliasCount: 100 });
-      // Nothing between two `---`, as a template leaves it; kubectl passes over it as well.
+      // Templates leave an empty document between two `---`. kubectl skips it as well.
       if (value === null) continue;
       documents.push(locate(document, value, file, lines));
     } catch (error) {
@@ -65,8 +66,8 @@ export function parseYaml(text: string, file: string): ParsedYaml {
 }
 
 /**
- * The one document of `text`, read by `schema` and frozen through and through.
- * @throws SallyportError `config_invalid` with every problem and its place.
+ * The only document of `text`, parsed by `schema` and deeply frozen.
+ * @throws SallyportError `config_invalid` with all problems and their positions.
  */
 export function readYaml<S extends z.ZodType>(schema: S, text: string, file: string): z.output<S> {
   const { documents, problems } = parseYaml(text, file);
@@ -79,7 +80,7 @@ export function readYaml<S extends z.ZodType>(schema: S, text: string, file: str
   return read.value;
 }
 
-/** A document read by `schema`: its frozen value, or every problem. */
+/** Parses a document by `schema`: its frozen value, or all problems. */
 export function readDocument<S extends z.ZodType>(
   schema: S,
   document: YamlDocument,
@@ -89,7 +90,7 @@ export function readDocument<S extends z.ZodType>(
   return { problems: result.error.issues.flatMap((issue) => problemsOf(issue, schema, document, [])) };
 }
 
-/** The error that carries `problems`; its message is the first of them and the number of the rest. */
+/** The error that carries `problems`. Its message is the first of them and the number of the others. */
 export function configError(problems: readonly Problem[]): SallyportError {
   const [first] = problems;
   const rest = problems.length > 1 ? ` (and ${problems.length - 1} more)` : '';
@@ -108,7 +109,7 @@ export const durationSchema = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-/** Aliases whose anchor does not come before them. One pass: asking each alias itself would take the square of it. */
+/** Aliases that no anchor precedes. One pass: resolving each alias by itself would take quadratic time. */
 function unresolvedAliases(document: Document): Alias[] {
   const anchors = new Set<string>();
   const lost: Alias[] = [];
@@ -138,7 +139,7 @@ function locate(document: Document, value: unknown, file: string, lines: LineCou
   };
 }
 
-/** Where the node at `path` begins; where there is none (a missing key), the nearest node above it. */
+/** The offset of the node at `path` or, for a missing key, of the nearest node above it. */
 function offsetOf(document: Document, path: readonly PropertyKey[], key: string | undefined): number {
   let offset = (document.contents?.range as Range | undefined)?.[0] ?? 0;
   let node: unknown = document.contents;
@@ -177,7 +178,7 @@ function problemsOf(issue: Issue, schema: z.ZodType, document: YamlDocument, bas
     return [document.problemAt(path.slice(0, -1), `${nameOf(path.slice(0, -1))}: '${key}': ${why}`, { key })];
   }
   if (issue.code === 'invalid_union') {
-    // Of the alternatives, the one that came furthest is the one that was meant.
+    // The alternative that matched furthest is probably the intended one.
     const deepest = issue.errors.toSorted((a, b) => depthOf(b) - depthOf(a))[0];
     if (deepest !== undefined && depthOf(deepest) > 0) {
       return deepest.flatMap((inner) => problemsOf(inner, schema, document, path));
@@ -208,7 +209,9 @@ function lowerFirst(text: string): string {
   return text.charAt(0).toLowerCase() + text.slice(1);
 }
 
-/** The keys that `schema` knows at `path`, for the hint: wrappers are looked through, unions give all of theirs. */
+/**
+ * The keys that `schema` knows at `path`, for the hint. Wrappers are unwrapped; a union gives the keys of all members.
+ */
 function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): Set<string> {
   let level: unknown[] = [schema];
   for (const step of path) level = level.flatMap((one) => innerSchemas(one, step));
@@ -248,9 +251,9 @@ function innerSchemas(schema: unknown, step: PropertyKey): unknown[] {
   });
 }
 
-/** A password may begin with either, and must not be in a message. */
-const quoting = "a text that begins with '*' or '!' stands in quotes";
+/** A password may begin with either, and must not appear in a message. */
+const quoting = "quote a string that begins with '*' or '!'";
 
 function messageOf(error: YAMLError): string {
-  return error.code === 'TAG_RESOLVE_FAILED' ? `there is no such tag; ${quoting}` : reasonOf(error);
+  return error.code === 'TAG_RESOLVE_FAILED' ? `unknown tag; ${quoting}` : reasonOf(error);
 }

@@ -1,5 +1,5 @@
-// The CA's HTTP API as a table: what can be asked, and what it answers. server.ts carries it over TLS; openapi.ts
-// describes it, and a test holds the two together.
+// The CA's HTTP API as a table of routes. server.ts serves it over TLS; openapi.ts describes it, and a test compares
+// the two.
 
 import { z } from 'zod';
 import { formatTime } from '../base/clock.ts';
@@ -22,7 +22,7 @@ export interface ApiParts extends IssueParts {
 }
 
 export interface ApiRequest {
-  /** What the caller presented in the handshake, unverified. */
+  /** The client's certificates from the handshake, unverified. */
   readonly presented: Presented;
   readonly ifNoneMatch: string | undefined;
   readonly remote: string;
@@ -78,14 +78,14 @@ async function renew(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
   return answerIssued(parts, issued);
 }
 
-/** Whether what was presented is an SVID that could be renewed now. */
+/** True if the client presented an SVID that could be renewed now. */
 export function isKnown(parts: Pick<ApiParts, 'authority' | 'revocations' | 'clock'>, presented: Presented): boolean {
   if (presented.chain.length === 0) return false;
   try {
     readPresentedSvid(parts, presented);
     return true;
   } catch {
-    // A renewal says why.
+    // The renewal itself reports why.
     return false;
   }
 }
@@ -94,7 +94,7 @@ function readPresentedSvid(
   { authority, revocations, clock }: Pick<ApiParts, 'authority' | 'revocations' | 'clock'>,
   { chain, complaint }: Presented,
 ): Evidence {
-  // Our own intermediate need not be shown to us.
+  // Clients need not send our own intermediate.
   const presented = { chain: chain.length === 0 ? [] : [...chain, authority.intermediate], complaint };
   return readSvid(presented, authority.bundles, revocations.denied.current(), clock.now());
 }
@@ -127,12 +127,15 @@ function answerIssued(parts: ApiParts, issued: Issued): ApiAnswer {
 }
 
 function answerBundle({ body, etag }: BundleAnswer, request: ApiRequest): ApiAnswer {
-  // no-cache: a cache may keep it, and asks each time; a stale deny-list would be a hole.
+  // no-cache: a cache must revalidate each time, since a stale deny list would let denied identities in.
   const headers = { etag, 'cache-control': 'no-cache' };
   return matchesEtag(request.ifNoneMatch, etag) ? { status: 304, headers, body: '' } : { headers, body };
 }
 
-/** Healthy means able to issue: the store can be written and the intermediate still signs. Asking writes nothing: anyone may ask. */
+/**
+ * Healthy means able to issue: the store is writable and the intermediate is valid. The check writes nothing, because
+ * any client may request it.
+ */
 async function answerHealth(parts: ApiParts): Promise<ApiAnswer> {
   const now = parts.clock.now();
   await parts.store.findToken('');
@@ -151,7 +154,7 @@ function parseBody<S extends z.ZodType>(schema: S, body: unknown): z.output<S> {
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const where = issue === undefined || issue.path.length === 0 ? 'the body' : `'${issue.path.join('.')}'`;
-  throw new SallyportError('body_invalid', `${where}: ${issue?.message ?? 'is not valid'}`, {
+  throw new SallyportError('body_invalid', `${where}: ${issue?.message ?? 'invalid'}`, {
     hint: 'GET /v1/openapi.json describes it',
   });
 }

@@ -1,5 +1,5 @@
-// The signing half of the CA: the intermediate, its key, and the form of a leaf. It decides nothing; who may have what
-// is settled before it is asked.
+// The signing part of the CA: the intermediate, its key, and the form of a leaf. It decides nothing; authorization
+// comes before it.
 
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
@@ -14,7 +14,7 @@ import { caFilesOf, readCaFile } from './directory.ts';
 
 export interface Leaf {
   readonly serial: string;
-  /** Milliseconds since 1970, whole seconds as in the certificate. */
+  /** Milliseconds since 1970, in whole seconds like the certificate. */
   readonly notBefore: number;
   readonly notAfter: number;
   /** DER. */
@@ -25,22 +25,22 @@ export interface Authority {
   readonly trustDomain: string;
   readonly bundle: TrustBundle;
   readonly bundles: TrustBundles;
-  /** DER; follows the leaf in every chain. */
+  /** The intermediate, DER; it follows the leaf in every chain. */
   readonly intermediate: Buffer;
-  /** When the intermediate ends, and with it everything that it signs. */
+  /** Expiry of the intermediate, and the latest expiry of everything that it signs. */
   readonly notAfter: number;
   /** Signs a leaf for `id` and `publicKey` (SPKI, DER). @throws SallyportError `issuer_expired`. */
   signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Promise<Leaf>;
 }
 
-/** Clocks of peers that are late by less than this take a new certificate at once. */
+/** Peers whose clocks are slow by less than this accept a new certificate at once. */
 const backdateMs = 60_000;
 
-/** A leaf that could not live this long is not worth handing out: the intermediate is at its end. */
+/** The shortest useful life of a leaf. Below it, the intermediate counts as expired. */
 const shortestLifeMs = 60_000;
 
 /**
- * Reads the intermediate and its key from a CA's directory. The root's key is not touched.
+ * Reads the intermediate and its key from a CA's directory. The root's key is not read.
  * @throws SallyportError `ca_missing`, `passphrase_wrong`, `key_unreadable`, `key_mismatch` or `issuer_expired`.
  */
 export function openAuthority(dir: string, passphrase: string | undefined, clock: Clock): Authority {
@@ -77,7 +77,7 @@ interface LeafOrder {
   readonly now: number;
 }
 
-/** X509-SVID sections 2 to 4: one URI name, critical under an empty subject; digital signatures; both sides of TLS. */
+/** X509-SVID sections 2 to 4: one URI name, critical with an empty subject; digitalSignature; both TLS usages. */
 async function signLeaf(signer: Signer, order: LeafOrder): Promise<Leaf> {
   refuseExpired(order.issuerNotAfter, order.now);
   const serial = randomSerial();
@@ -101,8 +101,8 @@ async function signLeaf(signer: Signer, order: LeafOrder): Promise<Leaf> {
 
 function refuseExpired(issuerNotAfter: number, now: number): void {
   if (now + shortestLifeMs <= issuerNotAfter) return;
-  throw new SallyportError('issuer_expired', `the intermediate ends at ${formatTime(issuerNotAfter)}`, {
-    hint: 'the CA can sign nothing any more: it needs a new intermediate',
+  throw new SallyportError('issuer_expired', `the intermediate expires at ${formatTime(issuerNotAfter)}`, {
+    hint: 'the CA can no longer sign: it needs a new intermediate',
   });
 }
 

@@ -1,12 +1,12 @@
-// A request's body as JSON, with an end to it.
+// Reads a request body as JSON, with a size limit.
 
 import type { IncomingMessage } from 'node:http';
 import { SallyportError } from '../base/errors.ts';
 
-/** A CSR with a token takes half a kilobyte. */
+/** A CSR with a token has half a kilobyte. */
 export const maxBodyBytes = 16_384;
 
-/** Beyond the limit this much is still read and thrown away: an answer sent into a running upload is lost to a reset. */
+/** Bytes to discard beyond the limit: a response during an upload would be lost to a TCP reset. */
 const maxDiscardBytes = 1_048_576;
 
 /** @throws SallyportError `body_too_large` or `body_invalid`. */
@@ -14,7 +14,7 @@ export async function readJsonBody(request: IncomingMessage): Promise<unknown> {
   const parts: Buffer[] = [];
   let size = 0;
   try {
-    // Leaving the loop early must not destroy the request: its socket still carries the answer.
+    // Leaving the loop early must not destroy the request: its socket still carries the response.
     for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       size += part.length;
       if (size > maxBodyBytes) break;
@@ -29,12 +29,12 @@ export async function readJsonBody(request: IncomingMessage): Promise<unknown> {
   try {
     return JSON.parse(Buffer.concat(parts).toString('utf8'));
   } catch {
-    // JSON.parse quotes what it stumbles over, and that may be a token.
+    // JSON.parse quotes the invalid text, which may be a token.
     throw new SallyportError('body_invalid', 'the body is not JSON', { hint: 'GET /v1/openapi.json describes it' });
   }
 }
 
-/** Reads what is left of a body and throws it away, up to a limit. Call it before answering a refused request. */
+/** Discards the rest of a body, up to a limit. Call it before responding to a refused request. */
 export function discardBody(request: IncomingMessage): Promise<void> {
   return new Promise((resolve) => {
     if (request.complete || request.destroyed) return resolve();

@@ -1,5 +1,5 @@
-// What `GET /v1/bundle` answers: the SPIFFE bundle with the deny-list beside it, made once per change of the list, so
-// that the question that every agent asks every few seconds costs a comparison.
+// The response to `GET /v1/bundle`: the SPIFFE bundle with the deny list. It is created once per change of the list, so
+// that the request that every agent sends every few seconds costs only a comparison.
 
 import { createHash } from 'node:crypto';
 import { type Live, LiveCell } from '../base/live.ts';
@@ -26,7 +26,7 @@ function answerOf(bundle: TrustBundle, denied: DenyList): BundleAnswer {
   return Object.freeze({ document, body, etag });
 }
 
-/** True when an If-None-Match names this answer; the comparison is weak, RFC 9110 section 13.1.2. */
+/** True if the If-None-Match value matches; the comparison is weak (RFC 9110 section 13.1.2). */
 export function matchesEtag(header: string | undefined, etag: string): boolean {
   if (header === undefined) return false;
   return header.split(',').some((one) => one.trim() === '*' || one.trim().replace(/^W\//, '') === etag);

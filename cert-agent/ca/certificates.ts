@@ -1,4 +1,4 @@
-// What a CA's directory says in public: its trust domain, the certificate it signs with, and its bundle. No key is read.
+// The public part of a CA's directory: its trust domain, the certificate it signs with, and its bundle. No key is read.
 
 import { existsSync } from 'node:fs';
 import { SallyportError } from '../base/errors.ts';
@@ -15,16 +15,16 @@ export interface CaCertificates {
   readonly bundle: TrustBundle;
 }
 
-/** @throws SallyportError `ca_missing`, or what reading its certificates throws. */
+/** @throws SallyportError `ca_missing`, or the problem of a certificate. */
 export function readCaCertificates(dir: string): CaCertificates {
   const files = caFilesOf(dir);
   const [intermediate] = readPemBlocks(readCaFile(dir, files.intermediate), files.intermediate);
   if (intermediate === undefined) {
-    throw new SallyportError('certificate_unreadable', `${files.intermediate} holds no certificate`);
+    throw new SallyportError('certificate_unreadable', `${files.intermediate} contains no certificate`);
   }
   const [uri] = readCertificateFacts(intermediate).uris;
   if (uri === undefined) {
-    throw new SallyportError('certificate_unreadable', `${files.intermediate} does not name its trust domain`);
+    throw new SallyportError('certificate_unreadable', `${files.intermediate} has no trust domain ID`);
   }
   const { trustDomain } = parseSpiffeId(uri);
   const bundle = parseBundle(readCaFile(dir, files.bundle), trustDomain, files.bundle);
@@ -32,8 +32,8 @@ export function readCaCertificates(dir: string): CaCertificates {
 }
 
 /**
- * By which roots the store of this CA knows it, SHA-256 in lower-case hex: its own, which need not be there, then those
- * of its bundle. @throws SallyportError as `readCaCertificates` does.
+ * The roots by which the store recognizes this CA, SHA-256 in lower-case hex: its own root, whose file may be absent,
+ * then those of its bundle. @throws SallyportError as `readCaCertificates` does.
  */
 export function readRootFingerprints(dir: string): readonly string[] {
   const { root } = caFilesOf(dir);

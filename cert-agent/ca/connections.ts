@@ -1,31 +1,36 @@
-// The CA's open connections: how many there may be, and which one ends when there is no room for the next. Anyone may
-// connect, so whoever has shown a valid SVID keeps its connection, and strangers share what is left.
+// The CA's open connections: their limit, and which one is closed to make room. Any client may connect, so a client
+// with a valid SVID keeps its connection, and unknown clients share the rest.
 
 import type { Server } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
 export interface ConnectionLimits {
-  /** Open connections. Beyond, the stranger that has been idle longest is closed, else the new one. */
+  /** Maximum of open connections. Above it, the unknown client that was idle longest is closed, else the new one. */
   readonly connections: number;
-  /** Of them, those from one address; by default a quarter. */
+  /** Maximum from one address; by default a quarter. */
   readonly connectionsPerAddress?: number;
-  /** How long a stranger may be idle after an answer. Agents ask for the bundle within 12 s, as strangers. */
+  /**
+   * How long an unknown client may be idle after a response. Agents poll the bundle within 12 s without a certificate.
+   */
   readonly strangerIdleMs: number;
 }
 
 export interface ConnectionTable {
-  /** A request has begun. Its connection is not idle from `read`, when its body is there, to `done`, when it is answered. */
+  /**
+   * A request has begun. Its connection counts as busy from `read` (the body is complete) to `done` (the response
+   * sent).
+   */
   began(socket: TLSSocket): { read(): void; done(): void };
-  /** Seconds that a client is told it may keep an idle connection; undefined where the server's own time holds. */
+  /** Keep-alive seconds to announce to the client; undefined where the server's own limit applies. */
   keepAliveOf(socket: TLSSocket): number | undefined;
 }
 
 export interface ConnectionParts {
   readonly limits: ConnectionLimits;
-  /** Whether what the client presented on this connection is a valid SVID. */
+  /** True if the client presented a valid SVID on this connection. */
   isKnown(socket: TLSSocket): boolean;
-  /** Told of each connection that was closed, or refused, for want of room. */
+  /** Called for each connection that was closed or refused to make room. */
   onDrop(reason: string): void;
 }
 
@@ -33,22 +38,22 @@ interface Entry {
   readonly key: string;
   readonly raw: Socket;
   readonly address: string;
-  /** Whole requests without an answer yet. */
+  /** Complete requests without a response yet. */
   busy: number;
   known: boolean;
   idleTimer: NodeJS.Timeout | undefined;
 }
 
-/** What a connection takes beyond the limit until it is closed; the system's own drop takes over from there. */
+/** Connections accepted above the limit until they are closed; beyond these, the system drops them. */
 const slack = 256;
 
-/** Watches the connections of `server`. To be called before it listens. */
+/** Watches the connections of `server`. Call it before the server listens. */
 export function watchConnections(server: Server, parts: ConnectionParts): ConnectionTable {
   const { connections, strangerIdleMs, connectionsPerAddress = Math.ceil(connections / 4) } = parts.limits;
   const entries = new Map<string, Entry>();
   const bySocket = new WeakMap<TLSSocket, Entry>();
   const perAddress = new Map<string, number>();
-  /** Without an SVID, in the order in which they came or were last answered. */
+  /** Connections without an SVID, ordered by their start or last response. */
   const strangers = new Set<Entry>();
 
   function forget(entry: Entry): void {
@@ -61,7 +66,7 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
     else perAddress.set(entry.address, left);
   }
 
-  /** Ends the stranger that has been idle longest, of `address` if one is given. False when there is none. */
+  /** Closes the unknown client that was idle longest, of `address` if given. False if there is none. */
   function makeRoom(address?: string): boolean {
     for (const entry of strangers) {
       if (entry.busy > 0 || (address !== undefined && entry.address !== address)) continue;
@@ -73,8 +78,8 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
   }
 
   server.maxConnections = connections + slack;
-  server.on('drop', () => parts.onDrop('a connection is refused: too many are open'));
-  // After TLS has wrapped it: what is destroyed before cannot be wrapped.
+  server.on('drop', () => parts.onDrop('connection refused: too many are open'));
+  // After TLS has wrapped it: a destroyed socket cannot be wrapped.
   server.on('connection', (raw: Socket) => {
     const address = raw.remoteAddress;
     if (address === undefined) return void raw.destroy();
@@ -85,8 +90,8 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
       const hasRoom = makeRoom(isShareFull ? address : undefined);
       parts.onDrop(
         hasRoom
-          ? `${full}: the connection without an SVID that was idle longest is closed`
-          : `${full}: the connection from ${address} is refused`,
+          ? `${full}: closed the connection without an SVID that was idle longest`
+          : `${full}: refused the connection from ${address}`,
       );
       if (!hasRoom) return void raw.destroy();
     }
@@ -127,13 +132,13 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
         },
       };
     },
-    // A second less than it is kept, so that no request meets its end.
+    // A second less than the real limit, so that no request arrives while the connection is being closed.
     keepAliveOf: (socket) =>
       bySocket.get(socket)?.known === false ? Math.max(1, Math.floor(strangerIdleMs / 1000) - 1) : undefined,
   };
 }
 
-/** Names an open connection, whichever of its two sockets is asked. */
+/** The key of an open connection, the same for its TCP and its TLS socket. */
 function keyOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
   return `${remoteAddress}|${remotePort}|${localAddress}|${localPort}`;
 }

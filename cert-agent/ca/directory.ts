@@ -1,5 +1,5 @@
-// A CA's directory: which file is what. `ca init` writes them, `ca serve` reads all but the root's key, which an
-// operator may keep elsewhere.
+// The files of a CA's directory. `ca init` writes them. `ca serve` reads all but the root's key, which an operator may
+// keep elsewhere.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ export interface CaFiles {
   readonly intermediate: string;
   /** The root as a SPIFFE bundle, for agents and federated trust domains. */
   readonly bundle: string;
-  /** The same root as PEM, for everybody else. */
+  /** The same root as PEM, for other software. */
   readonly bundlePem: string;
 }
 
@@ -44,10 +44,10 @@ export function readCaFile(dir: string, path: string): string {
       throw new SallyportError('config_unreadable', `${path} cannot be read: ${reasonOf(error)}`, { cause: error });
     }
     const anything = Object.values(caFilesOf(dir)).some((one: string) => existsSync(one));
-    throw new SallyportError('ca_missing', anything ? `the CA in ${dir} has no ${path}` : `there is no CA in ${dir}`, {
+    throw new SallyportError('ca_missing', anything ? `the CA in ${dir} has no ${path}` : `no CA in ${dir}`, {
       hint: anything
-        ? 'an interrupted init leaves a part of the files: remove them and run sallyport ca init again'
-        : `make one: sallyport ca init --trust-domain demo.test --dir ${dir}`,
+        ? 'an interrupted init leaves some of the files: remove them and run sallyport ca init again'
+        : `create one: sallyport ca init --trust-domain demo.test --dir ${dir}`,
     });
   }
 }

@@ -1,5 +1,5 @@
-// What a caller proves, and so who it is. Only this decides an identity; what a CSR asks for is never read. The
-// sentences here reach clients: they speak of the caller's own token or SVID and of nobody else.
+// Verifies the client's evidence, which alone decides its identity; names in a CSR are never read. Clients see these
+// messages, so they mention only the client's own token or SVID.
 
 import { createHash } from 'node:crypto';
 import { SallyportError } from '../base/errors.ts';
@@ -14,7 +14,7 @@ export type Evidence =
   | { readonly kind: 'token'; readonly id: SpiffeId; readonly hash: string; readonly bound: StoredToken['bound'] }
   | { readonly kind: 'svid'; readonly id: SpiffeId; readonly serial: string };
 
-/** The only form in which a token is stored or looked for: who reads the store, or times the look-up, learns no token. */
+/** Tokens are stored and looked up only as hashes: neither the store nor the timing of a look-up reveals a token. */
 export function hashToken(token: string): string {
   return createHash('sha256').update(token).digest('hex');
 }
@@ -24,8 +24,8 @@ export async function readToken(tokens: TokenStore, token: string, denied: DenyL
   const hash = hashToken(token);
   const found = await tokens.findToken(hash);
   if (found === undefined) {
-    throw new SallyportError('token_unknown', 'this CA does not know the join token', {
-      hint: 'copy the whole token, or make one: sallyport ca token create --spiffe-id ID --ttl 10m',
+    throw new SallyportError('token_unknown', 'unknown join token', {
+      hint: 'copy the whole token, or create one: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
     });
   }
   if (denied.ids.has(found.id)) throw deniedError(found.id);
@@ -34,8 +34,8 @@ export async function readToken(tokens: TokenStore, token: string, denied: DenyL
 }
 
 /**
- * @throws SallyportError what verifyChain throws, but `id_denied` when the SVID or its ID is on the deny-list and
- * `svid_invalid` when it cannot be read: neither is a fault of the CA.
+ * @throws SallyportError as verifyChain does, but `id_denied` when the SVID or its ID is on the deny list and
+ * `svid_invalid` when it cannot be parsed: neither is an error of the CA.
  */
 export function readSvid(presented: Presented, bundles: TrustBundles, denied: DenyList, now: number): Evidence {
   try {
@@ -50,14 +50,15 @@ export function readSvid(presented: Presented, bundles: TrustBundles, denied: De
   }
 }
 
-const deniedHint = 'an operator revoked it; to begin again it takes both: sallyport ca allow ID, then a new join token';
+const deniedHint =
+  'an operator revoked it; to start again, first run sallyport ca allow --dir DIR ID, then create a new join token';
 
 export function deniedError(id: string): SallyportError {
-  return new SallyportError('id_denied', `${id} is on the deny-list`, { hint: deniedHint });
+  return new SallyportError('id_denied', `${id} is on the deny list`, { hint: deniedHint });
 }
 
 export function expiredTokenError(): SallyportError {
   return new SallyportError('token_expired', 'the join token has expired', {
-    hint: 'make a new one: sallyport ca token create --spiffe-id ID --ttl 10m',
+    hint: 'create a new one: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
   });
 }

@@ -1,5 +1,5 @@
-// `ca init`: a root for ten years and an issuing intermediate for one, written where `ca serve` finds them. The root's
-// key signs once, here; the running CA never reads it.
+// `ca init`: creates a root for ten years and an issuing intermediate for one year, where `ca serve` finds them. The
+// root's key signs only here; the running CA never reads it.
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
@@ -19,7 +19,7 @@ export interface InitOptions {
   readonly trustDomain: string;
   /** Encrypts both keys. */
   readonly passphrase?: string;
-  /** Lets the intermediate sign for this trust domain only. rustls peers refuse every chain that says so. */
+  /** Restricts the intermediate to this trust domain. rustls peers refuse every chain with this constraint. */
   readonly nameConstraints?: boolean;
   readonly clock?: Clock;
 }
@@ -27,7 +27,7 @@ export interface InitOptions {
 export interface NewCa {
   readonly trustDomain: string;
   readonly dir: string;
-  /** SHA-256 of the root, lower-case hex: what an operator compares over a second channel. */
+  /** SHA-256 of the root, lower-case hex, for an operator to compare over a second channel. */
   readonly rootFingerprint: string;
   /** Milliseconds since 1970. */
   readonly rootNotAfter: number;
@@ -39,18 +39,18 @@ const rootLifeMs = 3650 * dayMs;
 const intermediateLifeMs = 365 * dayMs;
 const backdateMs = 60_000;
 
-/** Seconds after which an agent asks for the bundle again: a revocation is known everywhere this soon. */
+/** Seconds after which an agent polls the bundle again: how soon a revocation is known everywhere. */
 const refreshHintS = 5;
 
 /**
- * Makes a CA in `dir`, which becomes 0700.
+ * Creates a CA in `dir`, whose mode becomes 0700.
  * @throws SallyportError `ca_exists`, `spiffe_id_invalid` or `config_invalid`.
  */
 export async function initCa(options: InitOptions): Promise<NewCa> {
   const trustDomain = parseTrustDomain(options.trustDomain);
   refuseExisting(options.dir);
   prepareDirectory(options.dir);
-  // A certificate holds whole seconds; what is reported shall be what is in it.
+  // A certificate has whole seconds, and the report must match it.
   const now = Math.floor((options.clock ?? systemClock).now() / 1000) * 1000;
   const [rootKey, issuerKey] = [generateKey(), generateKey()];
   const span = { notBefore: now - backdateMs, keyUsage: ['keyCertSign', 'cRLSign'] } as const;
@@ -61,7 +61,7 @@ export async function initCa(options: InitOptions): Promise<NewCa> {
       serial: randomSerial(),
       notAfter: now + rootLifeMs,
       publicKey: publicHalf(rootKey),
-      // One CA may stand below the root, and none below that one.
+      // One CA may follow below the root, and none below that one.
       ca: { pathLength: 1 },
     },
     { key: rootKey },
@@ -88,9 +88,9 @@ export async function initCa(options: InitOptions): Promise<NewCa> {
   });
 }
 
-/** X509-SVID section 3: a signing certificate may bear the ID of its trust domain, without a path. */
+/** X509-SVID section 3: a signing certificate may have the ID of its trust domain, without a path. */
 function namesOf(trustDomain: string, role: string): { subject: string; uris: string[] } {
-  // RFC 5280, appendix A.1: a common name holds at most 64 characters, a trust domain up to 255.
+  // RFC 5280, appendix A.1: a common name has at most 64 characters, a trust domain up to 255.
   return { subject: `CN=${trustDomain.slice(0, 63 - role.length)} ${role}`, uris: [`spiffe://${trustDomain}`] };
 }
 
@@ -98,32 +98,36 @@ function publicHalf(key: KeyObject): Buffer {
   return createPublicKey(key).export({ type: 'spki', format: 'der' });
 }
 
-/** A second init would put a new root beside certificates of the old one: never done, whatever is missing. */
+/** A second init would mix a new root with certificates of the old one, so it is refused even if files are missing. */
 function refuseExisting(dir: string): void {
   const found = [...Object.values(caFilesOf(dir)), storeFileOf(dir)].find((path: string) => existsSync(path));
   if (found === undefined) return;
-  throw new SallyportError('ca_exists', `${dir} already holds a CA: ${found} is there`, {
+  throw new SallyportError('ca_exists', `${dir} already contains a CA: ${found} exists`, {
     hint: 'choose another --dir, or remove the old CA yourself if nothing trusts it any more',
   });
 }
 
-/** The directory is narrowed only while it is empty: nobody's /tmp becomes 0700 by a slip of the hand. */
+/** The mode is changed only for an empty directory: a mistyped --dir must not make /tmp 0700. */
 function prepareDirectory(dir: string): void {
   const mode = openedMode(dir);
   if ((mode & 0o077) === 0) return;
-  throw new SallyportError('config_invalid', `${dir} is not empty and open to others (mode ${mode.toString(8)})`, {
-    hint: `name a new directory, or close this one: chmod 700 ${dir}`,
-  });
+  throw new SallyportError(
+    'config_invalid',
+    `${dir} is not empty, and other users can access it (mode ${mode.toString(8)})`,
+    {
+      hint: `use a new directory, or run chmod 700 ${dir}`,
+    },
+  );
 }
 
-/** The mode of `dir`, which is there then, and narrow if it was empty. */
+/** Creates `dir` if necessary, sets its mode to 0700 if it is empty, and returns the mode. */
 function openedMode(dir: string): number {
   try {
     makeDirectory(absolutePath(dir));
     if (readdirSync(dir).length === 0) chmodSync(dir, 0o700);
     return statSync(dir).mode & 0o777;
   } catch (error) {
-    throw asSallyportError(error, 'config_unreadable', `${dir} cannot be used`);
+    throw asSallyportError(error, 'config_unreadable', `cannot use ${dir}`);
   }
 }
 
@@ -144,6 +148,6 @@ async function writeAll(options: InitOptions, made: Made): Promise<void> {
   writeFileDurably(files.intermediate, formatPem([made.intermediate]), 0o644);
   writeFileDurably(files.bundlePem, formatPem([made.root]), 0o644);
   await createSqliteStore(storeFileOf(options.dir), fingerprintOf(made.root));
-  // Last: without it the directory is no CA yet, and after an interruption that is said, rather than a lost store.
+  // Written last: without it the directory is not a CA yet. After an interruption, that is reported, not a lost store.
   writeFileDurably(files.bundle, `${JSON.stringify(formatBundle(bundle), null, 2)}\n`, 0o644);
 }

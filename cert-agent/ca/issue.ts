@@ -1,4 +1,4 @@
-// From evidence and a CSR to a certificate on record. The order is the guarantee: rules, signature, record, answer; a
+// From evidence and a CSR to a recorded certificate. The order is the guarantee: rules, signature, record, response. A
 // certificate that is not on record is never handed out.
 
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
@@ -14,11 +14,11 @@ export interface IssueParts {
   readonly authority: Authority;
   readonly store: Store;
   readonly clock: Clock;
-  /** Of leaves whose request names none. */
+  /** Life of a leaf whose request does not set one. */
   readonly defaultLifeMs: number;
 }
 
-/** What the caller gets: a new certificate, or with `again` the one that its token gave this key before. */
+/** The result: a new certificate or, with `again`, the one that the same token and key received before. */
 export interface Issued {
   readonly id: string;
   readonly serial: string;
@@ -33,7 +33,7 @@ export const shortestLeafLifeMs = 60_000;
 export const longestLeafLifeMs = 24 * 3_600_000;
 
 /**
- * Issues for what `evidence` proves. `lifeMs` undefined means the default.
+ * Issues a certificate for the identity that `evidence` proves. `lifeMs` undefined means the default.
  * @throws SallyportError `csr_invalid`, `ttl_out_of_range`, `id_reserved`, `id_foreign`, `id_denied`, `token_used`,
  * `token_expired`, `renewals_exhausted`, `issuer_expired` or `store_failed`.
  */
@@ -47,7 +47,7 @@ export async function issueSvid(
   checkIssuable(evidence.id, parts.authority.trustDomain);
   const publicKey = await readCsr(csr);
   const keyHash = hashKey(publicKey);
-  // Settled before anything is signed, so that a spent token costs no signature; the store settles it again for good.
+  // Checked before signing, so that a used token costs no signature. The store makes the final check.
   if (evidence.kind === 'token' && evidence.bound !== undefined && evidence.bound.keyHash !== keyHash) {
     throw usedTokenError();
   }
@@ -60,8 +60,8 @@ export async function issueSvid(
 }
 
 /**
- * Issues the CA's own SVID, on record like every other. While the store cannot be written it is not: the CA serves the bundle and the
- * deny-list then, and for that it needs no more than a certificate.
+ * Issues the CA's own SVID and records it like every other. If the store cannot be written, it is used without a
+ * record: the CA then still serves the bundle and the deny list, and needs a certificate for that.
  */
 export async function issueOwn(
   parts: IssueParts,
@@ -78,16 +78,16 @@ export async function issueOwn(
   }
 }
 
-/** Who may be issued a certificate, or a token for one. @throws SallyportError `id_foreign` or `id_reserved`. */
+/** Checks that certificates and tokens may be issued for `id`. @throws SallyportError `id_foreign` or `id_reserved`. */
 export function checkIssuable(id: SpiffeId, trustDomain: string): void {
   if (id.trustDomain !== trustDomain) {
-    throw new SallyportError('id_foreign', `${id.uri} is not of the trust domain ${trustDomain}`, {
+    throw new SallyportError('id_foreign', `${id.uri} does not belong to trust domain ${trustDomain}`, {
       hint: `this CA issues spiffe://${trustDomain}/...`,
     });
   }
   if (id.path === '') {
-    throw new SallyportError('id_reserved', `${id.uri} is the trust domain itself, no workload`, {
-      hint: `name a path, such as spiffe://${trustDomain}/ns/shop/sa/web`,
+    throw new SallyportError('id_reserved', `${id.uri} is the trust domain itself, not a workload`, {
+      hint: `add a path, such as spiffe://${trustDomain}/ns/shop/sa/web`,
     });
   }
   if (isReserved(id)) {
@@ -99,8 +99,8 @@ export function checkIssuable(id: SpiffeId, trustDomain: string): void {
 
 function checkLeafLife(lifeMs: number): void {
   if (lifeMs >= shortestLeafLifeMs && lifeMs <= longestLeafLifeMs) return;
-  throw new SallyportError('ttl_out_of_range', `a certificate of ${lifeMs / 1000} seconds is not issued`, {
-    hint: 'ask for 60 to 86400 seconds',
+  throw new SallyportError('ttl_out_of_range', `a certificate cannot live for ${lifeMs / 1000} seconds`, {
+    hint: 'request 60 to 86400 seconds',
   });
 }
 
@@ -132,16 +132,16 @@ function answerOf(
       throw deniedError(made.id);
     case 'expired':
     case 'unknown':
-      // It was known and valid a moment ago: it ended in between.
+      // It was valid a moment ago, so it expired in between.
       throw expiredTokenError();
     case 'used':
       throw usedTokenError();
     case 'exhausted':
       throw new SallyportError(
         'renewals_exhausted',
-        `too many certificates of ${made.id} that were renewed from one another are valid`,
+        `too many valid certificates of ${made.id} were renewed from one another`,
         {
-          hint: 'wait until older ones end, or use a new join token; if nobody renews so often, somebody else may have the key: revoke the ID',
+          hint: 'wait until older ones expire, or use a new join token; if the workload does not renew so often, its key may be stolen: revoke the ID',
         },
       );
   }
@@ -163,7 +163,11 @@ function hashKey(publicKey: Uint8Array): string {
 }
 
 function usedTokenError(): SallyportError {
-  return new SallyportError('token_used', 'the join token was used by another key, or its certificate has expired', {
-    hint: 'a token works once: make a new one, and find out who used this one',
-  });
+  return new SallyportError(
+    'token_used',
+    'the join token was already used with another key, or its certificate has expired',
+    {
+      hint: 'a token works once: create a new one, and find out which workload used this one',
+    },
+  );
 }

@@ -1,5 +1,5 @@
-// The CA, wired: directory and store, its own SVID, the listener for workloads, the socket for operators, and a beat
-// that keeps what ages. What is opened here is closed here, in reverse.
+// Wires the CA: directory and store, its own SVID, the listener for workloads, the socket for operators, and periodic
+// upkeep. What is opened here is closed here, in reverse order.
 
 import { existsSync, rmSync, statSync } from 'node:fs';
 import { type Address, formatAddress, parseAddress } from '../base/address.ts';
@@ -29,15 +29,15 @@ import type { Store } from './store/store.ts';
 export interface CaOptions {
   readonly dir: string;
   readonly listen: Extract<Address, { host: string }>;
-  /** The operator's socket; default `ca.sock` in `dir`. */
+  /** Path of the operator's socket; default `ca.sock` in `dir`. */
   readonly socket?: string;
   readonly passphrase?: string;
-  /** Life of a leaf whose request names none, default 1 h. */
+  /** Life of a leaf whose request does not set one, default 1 h. */
   readonly leafLifeMs?: number;
   readonly clock?: Clock;
   readonly log?: Log;
   readonly limits?: Partial<ServerLimits>;
-  /** Begins a new store in place of one that is lost: every certificate, token and revocation is forgotten. */
+  /** Creates a new store in place of a lost one: every certificate, token and revocation is forgotten. */
   readonly unsafeNewStore?: boolean;
 }
 
@@ -45,28 +45,28 @@ export interface RunningCa {
   readonly address: Extract<Address, { host: string }>;
   readonly socket: string;
   readonly operator: Operator;
-  /** Rotates and prunes what is due; happens by itself every ten seconds. */
+  /** Rotates and prunes what is due; also runs by itself every ten seconds. */
   upkeep(): Promise<void>;
-  /** Finishes what is in flight, then closes everything. */
+  /** Finishes requests in flight, then closes everything. */
   close(): Promise<void>;
 }
 
 const defaultLeafLifeMs = 3_600_000;
 const beatMs = 10_000;
 
-/** From here on every start warns that the intermediate is near its end. */
+/** From this time before its expiry, every start warns about the intermediate. */
 const issuerWarningMs = 30 * 86_400_000;
 
 /**
  * Starts the CA of `dir`.
- * @throws SallyportError `ca_missing`, `passphrase_wrong`, `secret_exposed`, `ca_running`, `store_missing`, `store_foreign`, `port_in_use`, `issuer_expired` and others that
- * say why this directory cannot be served.
+ * @throws SallyportError `ca_missing`, `passphrase_wrong`, `secret_exposed`, `ca_running`, `store_missing`,
+ * `store_foreign`, `port_in_use`, `issuer_expired` and others that say why this directory cannot be served.
  */
 export async function startCa(given: CaOptions): Promise<RunningCa> {
   const options = { ...given, dir: absolutePath(given.dir) };
   const { clock = systemClock, leafLifeMs = defaultLeafLifeMs, log = createLog({ component: 'ca' }) } = options;
   checkLeafLife(leafLifeMs);
-  // As it was named: a socket's path is short, and a relative one may be what fits.
+  // Not made absolute: socket paths have a length limit, and a relative one may be the one that fits.
   const socket = socketOf(given);
   guardKeys(options.dir, log);
   const authority = openAuthority(options.dir, options.passphrase, clock);
@@ -84,7 +84,7 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   }
 }
 
-/** The keys; and the store, since users who may write to it could allow what was denied. */
+/** The keys, and the store, since users with write access to it could allow what was denied. */
 function guardKeys(dir: string, log: Log): void {
   const { intermediateKey, rootKey } = caFilesOf(dir);
   for (const file of [intermediateKey, rootKey, storeFileOf(dir)]) {
@@ -102,24 +102,24 @@ async function openStore({ dir, unsafeNewStore }: CaOptions, metrics: CaMetrics,
     await createSqliteStore(file, roots[0] ?? '');
     log.warn(
       { code: 'store_new', file },
-      `${file} is new: every certificate, token and revocation is forgotten, and what was revoked can renew; revoke it again`,
+      `${file} is new: every certificate, token and revocation is forgotten, and revoked workloads can renew; revoke them again`,
     );
   }
   return whenFree(
     () => openSqliteStore(file, roots, { onCommit: metrics.storeCommit }),
     async () => {
-      // It is not starting, and will not be done soon.
+      // That process is not starting up, and will not finish soon.
       if (await answersAt(socketFileOf(dir))) throw held(file);
       return undefined;
     },
   );
 }
 
-/** The option is for one start. In a unit file it would answer the next loss of the store by itself. */
+/** The option is for one start. In a unit file, it would silently replace the store at its next loss. */
 function refuseUnlessLost(file: string): void {
   const left = [file, `${file}-wal`].find((one) => existsSync(one) && statSync(one).size > 0);
   if (left === undefined) return;
-  throw new SallyportError('usage', `a new store is begun only where none is left, and ${left} is there`, {
+  throw new SallyportError('usage', `a new store is created only if none is left, but ${left} exists`, {
     hint: `leave out --unsafe-new-store; if ${left} is damaged, move it away first`,
   });
 }
@@ -184,24 +184,25 @@ function operatorOf({ authority, store, revocations, metrics, log, clock }: Part
   });
 }
 
-/** Looks every ten seconds at what is due by the wall clock; timers of an hour would sleep through a suspended night. */
+/** Checks every ten seconds what is due by the wall clock; hour-long timers would not count time in suspend. */
 function startBeat({ clock, store, revocations, log }: Parts, own: OwnSvid): { now(): Promise<void>; stop(): void } {
   let running: Promise<void> = Promise.resolve();
   let trouble: string | undefined;
-  /** Whether something can be issued, before somebody asks for it. */
+  /** Checks that the CA can issue before a client needs it. */
   async function probe(): Promise<void> {
     await store.probe().catch(() => {});
     const now = store.trouble();
     if (now === trouble) return;
     trouble = now;
-    if (now === undefined) log.info({ code: 'store_recovered' }, 'the store can be written again, and the CA issues');
+    if (now === undefined)
+      log.info({ code: 'store_recovered' }, 'the store can be written again; the CA issues certificates');
     else
       log.error(
         { code: 'store_failed' },
-        `the store cannot be written (${now}): nothing is issued or revoked, the bundle and the deny-list are served`,
+        `the store cannot be written (${now}): nothing is issued or revoked; bundle and deny list are still served`,
       );
   }
-  /** One at a time: who asked for upkeep while it ran waits for that one too, and sees what it changed. */
+  /** One run at a time: a caller during a run waits for it and then sees its changes. */
   function upkeep(): Promise<void> {
     running = running
       .catch(() => {})
@@ -217,7 +218,7 @@ function startBeat({ clock, store, revocations, log }: Parts, own: OwnSvid): { n
   let stopped = false;
   function beat(): void {
     void upkeep()
-      // Of a store that cannot be written, probe() has told.
+      // probe() has reported a store that cannot be written.
       .catch((error: unknown) => trouble ?? log.error({ code: 'upkeep_failed' }, reasonOf(error)))
       .finally(() => {
         if (!stopped) cancel = clock.after(beatMs, beat);
@@ -237,18 +238,18 @@ function socketOf({ dir, socket = socketFileOf(dir) }: CaOptions): string {
     parseAddress(`unix:${socket}`, '');
     return socket;
   } catch (error) {
-    throw new SallyportError('config_invalid', reasonOf(error), { hint: 'name a shorter one with --socket' });
+    throw new SallyportError('config_invalid', reasonOf(error), { hint: 'set a shorter one with --socket' });
   }
 }
 
 function checkLeafLife(lifeMs: number): void {
   if (lifeMs >= shortestLeafLifeMs && lifeMs <= longestLeafLifeMs) return;
-  throw new SallyportError('ttl_out_of_range', `${lifeMs / 1000} seconds is no life for certificates`, {
+  throw new SallyportError('ttl_out_of_range', `certificates cannot live for ${lifeMs / 1000} seconds`, {
     hint: 'choose between 1m and 24h',
   });
 }
 
 function warnOfEnd({ notAfter }: Authority, clock: Clock, log: Log): void {
   if (notAfter - clock.now() > issuerWarningMs) return;
-  log.warn({ code: 'intermediate_ending', notAfter: formatTime(notAfter) }, 'the intermediate is near its end');
+  log.warn({ code: 'intermediate_ending', notAfter: formatTime(notAfter) }, 'the intermediate expires soon');
 }

@@ -1,4 +1,4 @@
-// What the CA counts, under `sallyport_ca_`. Gauges are read from the store at scrape.
+// The CA's metrics, `sallyport_ca_...`. Gauges are read from the store at scrape.
 
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
@@ -16,11 +16,11 @@ export interface CaMetrics {
   tokenCreated(): void;
   revoked(): void;
   storeCommit(ms: number, calls: number): void;
-  /** Registers what is asked at scrape, once there is something to ask. */
+  /** Registers the gauges, once there is a store to read them from. */
   watch(store: CertificateStore, authority: Authority, clock: Clock): void;
 }
 
-/** The spans of `sallyport_ca_identities_expiring`. */
+/** The time spans of `sallyport_ca_identities_expiring`. */
 const spans: Readonly<Record<string, number>> = { '10m': 600_000, '1h': 3_600_000, '24h': 86_400_000 };
 
 export function createCaMetrics(): CaMetrics {
@@ -28,7 +28,7 @@ export function createCaMetrics(): CaMetrics {
   const counter = (name: string, help: string, labelNames: string[] = []): Counter =>
     new Counter({ name: `sallyport_ca_${name}`, help, labelNames, registers: [registry] });
   const issued = counter('issued_total', 'Certificates issued for a join token.');
-  const repeated = counter('repeated_total', 'Certificates handed out again to the key that a token is bound to.');
+  const repeated = counter('repeated_total', 'Certificates returned again to the key that a token is bound to.');
   const renewed = counter('renewed_total', 'Certificates issued for a current SVID.');
   const refused = counter('refused_total', 'Requests refused, by error code.', ['code']);
   const dropped = counter('connections_dropped_total', 'Connections closed or refused because too many were open.');
@@ -37,7 +37,7 @@ export function createCaMetrics(): CaMetrics {
   const calls = counter('store_calls_total', 'Calls to the store.');
   const commits = new Histogram({
     name: 'sallyport_ca_store_commit_seconds',
-    help: 'From sending a group of calls to the store until it is on disk.',
+    help: 'Time from sending a group of calls to the store until it is on disk.',
     buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2],
     registers: [registry],
   });
@@ -59,7 +59,7 @@ export function createCaMetrics(): CaMetrics {
 
 function watchIdentities(registry: Registry, store: CertificateStore, authority: Authority, clock: Clock): void {
   const within = Object.entries(spans);
-  // A store that does not answer shows as no number, not as zero identities.
+  // If the store does not respond, the metric has no value rather than zero.
   const count = (now: number) =>
     store
       .countIdentities(
@@ -69,7 +69,7 @@ function watchIdentities(registry: Registry, store: CertificateStore, authority:
       .catch(() => undefined);
   new Gauge({
     name: 'sallyport_ca_identities',
-    help: 'SPIFFE IDs that hold a valid certificate.',
+    help: 'SPIFFE IDs with a valid certificate.',
     registers: [registry],
     async collect() {
       this.set((await count(clock.now()))?.total ?? Number.NaN);
@@ -77,7 +77,7 @@ function watchIdentities(registry: Registry, store: CertificateStore, authority:
   });
   new Gauge({
     name: 'sallyport_ca_identities_expiring',
-    help: 'SPIFFE IDs whose last certificate ends within the span: they have stopped renewing, or are about to.',
+    help: 'SPIFFE IDs whose last certificate expires within the span: they stopped renewing, or are about to renew.',
     labelNames: ['within'],
     registers: [registry],
     async collect() {
@@ -87,7 +87,7 @@ function watchIdentities(registry: Registry, store: CertificateStore, authority:
   });
   new Gauge({
     name: 'sallyport_ca_intermediate_not_after_seconds',
-    help: 'When the intermediate ends, seconds since 1970.',
+    help: 'Expiry of the intermediate, seconds since 1970.',
     registers: [registry],
   }).set(authority.notAfter / 1000);
 }

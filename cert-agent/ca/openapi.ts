@@ -1,5 +1,5 @@
-// The CA's HTTP API as OpenAPI 3.1. test/ca/openapi.test.ts validates the answers of a running CA against it and holds
-// its paths against the routes of api.ts, both ways.
+// The CA's HTTP API as OpenAPI 3.1. test/ca/openapi.test.ts validates the responses of a running CA against it and
+// compares its paths with the routes of api.ts, both ways.
 
 const time = { type: 'string', format: 'date-time', description: 'RFC 3339, UTC, milliseconds.' };
 const spiffeId = { type: 'string', pattern: '^spiffe://[a-z0-9._-]+/[A-Za-z0-9._/-]+$', maxLength: 2048 };
@@ -32,7 +32,7 @@ const schemas = {
     bundle: ref('Bundle'),
   }),
   Bundle: {
-    description: 'A SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4) with the deny-list beside it.',
+    description: 'A SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4) with the deny list.',
     ...object({
       spiffe_sequence: { type: 'integer', minimum: 0 },
       spiffe_refresh_hint: { type: 'integer', minimum: 1, description: 'Seconds.' },
@@ -50,7 +50,7 @@ const schemas = {
     },
   },
   DenyList: object({
-    sequence: { type: 'integer', minimum: 0, description: 'Rises with every change of the list.' },
+    sequence: { type: 'integer', minimum: 0, description: 'Grows with every change of the list.' },
     time: { ...time, description: 'When the list last changed.' },
     serials: { type: 'array', items: serial },
     ids: { type: 'array', items: spiffeId },
@@ -58,7 +58,7 @@ const schemas = {
   Health: object({ status: { const: 'ok' }, time }),
   Error: object(
     {
-      code: { type: 'string', description: 'Stable; to be compared by programs.' },
+      code: { type: 'string', description: 'Stable; for programs to compare.' },
       message: { type: 'string', description: 'For people; may change.' },
       hint: { type: 'string', description: 'What to do next.' },
     },
@@ -66,13 +66,13 @@ const schemas = {
   ),
 };
 
-/** The document that `GET /v1/openapi.json` answers. */
+/** The document of `GET /v1/openapi.json`. */
 export function openapiDocument(): object {
   return {
     openapi: '3.1.0',
     info: {
       title: 'Sallyport CA',
-      // Of the API, not of the package: /v1 stays 1.x.
+      // The version of the API, not of the package: /v1 stays 1.x.
       version: '1.0.0',
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       description:
@@ -83,12 +83,12 @@ export function openapiDocument(): object {
       '/v1/svid': {
         post: operation('enrol', 'Issue an SVID for a join token.', {
           request: 'SvidRequest',
-          answers: { 200: json('Svid', 'The SVID, on record before this answer was sent.') },
+          answers: { 200: json('Svid', 'The SVID, recorded before this response was sent.') },
           refusals: [400, 401, 403, 413, 500, 503],
         }),
       },
       '/v1/svid/renew': {
-        post: operation('renew', 'Issue a new SVID to the bearer of a current one.', {
+        post: operation('renew', 'Issue a new SVID to a client with a current one.', {
           security: [{ currentSvid: [] }],
           request: 'RenewRequest',
           answers: { 200: json('Svid', 'An SVID for the same identity.') },
@@ -96,11 +96,11 @@ export function openapiDocument(): object {
         }),
       },
       '/v1/bundle': {
-        get: operation('bundle', 'The trust bundle and the deny-list.', {
+        get: operation('bundle', 'The trust bundle and the deny list.', {
           parameters: [{ name: 'If-None-Match', in: 'header', schema: { type: 'string' } }],
           answers: {
             200: { ...json('Bundle', 'The current bundle.'), headers: { ETag: { schema: { type: 'string' } } } },
-            304: { description: 'Nothing has changed.' },
+            304: { description: 'Not changed.' },
           },
           refusals: [500],
         }),
@@ -143,12 +143,12 @@ interface OperationParts {
 
 const sentences: Readonly<Record<number, string>> = {
   400: 'The request is malformed: `body_invalid`, `csr_invalid`, `ttl_out_of_range`.',
-  401: 'The token is not good: `token_unknown`, `token_expired`.',
+  401: 'The token is not valid: `token_unknown`, `token_expired`.',
   403: 'Refused: `token_used`, `id_denied`, `id_reserved`, `id_foreign`, or `svid_...` for the presented SVID.',
   413: 'The body is larger than 16 KiB: `body_too_large`.',
-  429: 'As many certificates as may be valid at once were renewed from one: `renewals_exhausted`.',
-  500: 'A fault of the CA: `internal`.',
-  503: 'Not now: `store_failed`, `ca_overloaded`, `issuer_expired`.',
+  429: 'Too many valid certificates were renewed from the same one: `renewals_exhausted`.',
+  500: 'An error of the CA: `internal`.',
+  503: 'Unavailable: `store_failed`, `ca_overloaded`, `issuer_expired`.',
 };
 
 function operation(operationId: string, summary: string, parts: OperationParts): object {

@@ -1,5 +1,5 @@
-// The SVID that the CA itself serves with, `spiffe://<trust domain>/sallyport/ca`: made in memory at start, made anew
-// at half its life, never on disk. Agents require exactly this ID.
+// The CA's own SVID, `spiffe://<trust domain>/sallyport/ca`: created in memory at start, renewed at half its life,
+// never on disk. Agents require exactly this ID.
 
 import type { Clock } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
@@ -14,11 +14,11 @@ import { type IssueParts, issueOwn } from './issue.ts';
 
 export interface OwnSvid {
   readonly live: Live<Svid>;
-  /** Makes a new one if half of this one's life is over, or if this one is not on record and a new one can be. Call it every now and then. */
+  /** Creates a new one at half the life, or if this one is not on record and a new one can be. Call it periodically. */
   rotate(): Promise<void>;
 }
 
-/** @throws SallyportError when the directory's certificates do not fit together: then nothing may be served. */
+/** @throws SallyportError when the directory's certificates do not match: then nothing may be served. */
 export async function createOwnSvid(parts: IssueParts): Promise<OwnSvid> {
   let made = await makeSvid(parts);
   const cell = new LiveCell(made.svid);
@@ -38,14 +38,14 @@ async function makeSvid(parts: IssueParts): Promise<{ readonly svid: Svid; reado
   const key = generateKey();
   const { issued, isOnRecord } = await issueOwn(parts, caIdOf(authority.trustDomain), key);
   const chain = issued.chain.map((one) => Buffer.from(one));
-  // Every agent will ask the same question; better that it fails here, with the CA's own name in the answer.
+  // Every agent will make the same check. It is better to fail here, where the error is the CA's own.
   const { id } = verifyChain(chain, authority.bundles, emptyDenyList, clock.now());
-  if (id.uri !== issued.id) throw new SallyportError('svid_invalid', `the CA's own SVID says ${id.uri}`);
+  if (id.uri !== issued.id) throw new SallyportError('svid_invalid', `the CA's own SVID has the ID ${id.uri}`);
   const names = { chain: "the CA's own SVID", key: "the CA's own key" };
   return { svid: parseSvid(formatPem(chain), formatKey(key), names), isOnRecord };
 }
 
-/** Asked against the wall clock, not a timer: a laptop that slept through the night rotates when it wakes. */
+/** Compares with the wall clock instead of a timer: a laptop that slept rotates when it wakes up. */
 function isDue(svid: Svid, clock: Clock): boolean {
   return clock.now() >= (svid.notBefore + svid.notAfter) / 2;
 }

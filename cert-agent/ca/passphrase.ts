@@ -1,11 +1,11 @@
-// The passphrase of a CA's keys: from a file or the environment, never from the command line, which `ps` shows.
+// The passphrase of a CA's keys, from a file or the environment, never from the command line, which `ps` shows.
 
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import { readSecret } from '../base/secret-file.ts';
 
 /**
- * The first line of `file` if one is named, else SALLYPORT_CA_PASSPHRASE, else undefined: the keys are not encrypted.
- * `warn` is told who else could read the file.
+ * The first line of `file` if given, else SALLYPORT_CA_PASSPHRASE, else undefined: the keys are not encrypted.
+ * `warn` receives a warning if others can read the file.
  * @throws SallyportError `config_unreadable`, `secret_exposed`, or `config_invalid` when it is empty.
  */
 export function readPassphrase(
@@ -30,7 +30,7 @@ export function readPassphrase(
 /** An empty passphrase would write keys that look encrypted and are not. */
 function notEmpty(value: string, source: string): string {
   if (value !== '') return value;
-  throw new SallyportError('config_invalid', `${source} holds an empty passphrase`, {
-    hint: 'leave the passphrase out altogether to write keys that are not encrypted',
+  throw new SallyportError('config_invalid', `${source} has an empty passphrase`, {
+    hint: 'omit the passphrase to write keys that are not encrypted',
   });
 }

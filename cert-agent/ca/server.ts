@@ -1,5 +1,5 @@
-// The CA's listener: TLS 1.3 with the CA's own SVID, a table of routes behind it. Anyone may connect; who a caller is,
-// is decided per request (evidence.ts), because a new workload has no certificate yet.
+// The CA's listener: TLS 1.3 with the CA's own SVID, and the table of routes. Any client may connect. A client's
+// identity is decided per request (evidence.ts), because a new workload has no certificate yet.
 
 import { constants } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -24,19 +24,19 @@ export interface ServerParts {
   readonly svid: Live<Svid>;
   readonly routes: readonly Route[];
   readonly log: Log;
-  /** Told of every refusal, whoever it was. */
+  /** Called for every refusal. */
   readonly onRefusal: (code: Code) => void;
-  /** Whether what a client presented in its handshake is a valid SVID of ours. */
+  /** True if the client presented a valid SVID of ours in the handshake. */
   readonly isKnown: (presented: Presented) => boolean;
-  /** Told of each connection that was closed, or refused, for want of room. */
+  /** Called for each connection that was closed or refused to make room. */
   readonly onDrop: () => void;
   readonly limits?: Partial<ServerLimits>;
 }
 
 export interface ServerLimits extends ConnectionLimits {
-  /** POSTs whose body is there; beyond, `ca_overloaded`. An issuance takes 4 ms, so this is a second of work. */
+  /** Maximum of POSTs with a complete body; above it, `ca_overloaded`. An issuance takes 4 ms: a second of work. */
   readonly issuing: number;
-  /** How long close() waits for what is in flight. */
+  /** How long close() waits for requests in flight. */
   readonly drainMs: number;
 }
 
@@ -48,15 +48,15 @@ export const defaultLimits: ServerLimits = Object.freeze({
 });
 
 export interface CaServer {
-  /** As bound, with the port that the system chose for port 0. */
+  /** The bound address; for port 0, with the port that the system chose. */
   readonly address: Extract<Address, { host: string }>;
-  /** Takes no more requests, finishes those in flight. */
+  /** Stops accepting requests and finishes those in flight. */
   close(): Promise<void>;
 }
 
 /** @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`. */
 export async function startServer(parts: ServerParts): Promise<CaServer> {
-  // Renewals come with a chain of a leaf and an intermediate, like our own.
+  // Clients renew with a chain of leaf and intermediate, like our own.
   await proveChainShown(parts.svid.current());
   const limits = { ...defaultLimits, ...parts.limits };
   const server = createServer({
@@ -65,9 +65,9 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
     handshakeTimeout: 10_000,
     headersTimeout: 10_000,
     requestTimeout: 10_000,
-    // Node looks for overdue requests every 30 s otherwise.
+    // By default Node checks for overdue requests only every 30 s.
     connectionsCheckingInterval: 2000,
-    // Of those with an SVID; strangers have less (connections.ts).
+    // For clients with an SVID; unknown clients have less (connections.ts).
     keepAliveTimeout: 65_000,
     maxHeaderSize: 16_384,
   });
@@ -80,20 +80,20 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
       sparseLogOf(parts.log)('ca_overloaded', reason);
     },
   });
-  // Every option again: setSecureContext takes what it is not given from its defaults, TLS 1.2 and tickets among them.
+  // All options again: setSecureContext uses defaults for missing ones, which include TLS 1.2 and tickets.
   const stopRotation = parts.svid.onChange(() => server.setSecureContext(tlsOptions(parts)));
   const state = { issuing: 0, closing: false };
   server.on('request', (request, response) => {
     const socket = request.socket as TLSSocket;
     const turn = table.began(socket);
-    // A body that trickles in makes a connection no less idle.
+    // A body that trickles in does not make the connection busy.
     if (request.method === 'GET') turn.read();
     else request.once('end', turn.read);
     response.once('close', turn.done);
     const presented = chains.get(socket) ?? nothing;
     void serve({ parts, limits, table, state, presented }, request, response);
   });
-  // Out of descriptors, accept() fails one connection at a time; that must not end the CA.
+  // Without free descriptors, accept() fails once per connection; that must not end the CA.
   server.on('error', (error) => parts.log.error({ code: 'accept_failed' }, reasonOf(error)));
   server.on('tlsClientError', (error) => parts.log.debug({ code: 'handshake_failed' }, reasonOf(error)));
   await listen(server, parts.listen);
@@ -112,18 +112,18 @@ function tlsOptions({ svid }: ServerParts): ServerOptions {
   return {
     key: keyPem,
     cert: chainPem,
-    // The verdict on a caller's chain is ours (peer-chain.ts), and Node's own roots must not stand in for it.
+    // We verify the client's chain ourselves (peer-chain.ts); Node's own roots must not be used instead.
     ca: [],
     minVersion: 'TLSv1.3',
     ecdhCurve: 'X25519MLKEM768:X25519:P-256',
-    // A resumed session is not checked again: neither its end nor a revocation would be seen.
+    // A resumed session is not verified again, so its expiry or revocation would go unnoticed.
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     requestCert: true,
     rejectUnauthorized: false,
   };
 }
 
-/** A socket shows its chain to the first who asks, so it is asked once, here, and kept for the requests to come. */
+/** A socket returns its chain only to the first call, so it is read once, here, and kept for later requests. */
 function rememberChains(server: Server): WeakMap<TLSSocket, Presented> {
   const chains = new WeakMap<TLSSocket, Presented>();
   server.on('secureConnection', (socket: TLSSocket) => chains.set(socket, readPresented(socket)));
@@ -149,7 +149,7 @@ async function serve(turn: Turn, request: IncomingMessage, response: ServerRespo
     answer = refusalOf(parts, error, request);
   }
   await discardBody(request);
-  // What was too long even to throw away must not be read as the next request.
+  // The rest of a body that was too long to discard must not be parsed as the next request.
   if (state.closing || !request.complete) response.setHeader('connection', 'close');
   const keepAlive = table.keepAliveOf(request.socket as TLSSocket);
   if (keepAlive !== undefined) response.setHeader('keep-alive', `timeout=${keepAlive}`);
@@ -158,7 +158,7 @@ async function serve(turn: Turn, request: IncomingMessage, response: ServerRespo
     'cache-control': 'no-store',
     'x-content-type-options': 'nosniff',
     ...answer.headers,
-    // RFC 9110 section 8.6: with 304 a length would be that of the answer that was not sent.
+    // RFC 9110 section 8.6: with 304, the length would be that of the response that was not sent.
     ...(answer.status === 304 ? {} : { 'content-length': Buffer.byteLength(answer.body) }),
   });
   response.end(answer.body);
@@ -175,7 +175,7 @@ async function answerOf({ parts, limits, state, presented }: Turn, request: Inco
     remote: request.socket.remoteAddress ?? '',
   };
   if (route.method === 'GET') return await route.answer({ ...asked, body: undefined });
-  // Counted only once it is all there: bodies that trickle in must not keep others from being served.
+  // Counted once the body is complete: bodies that trickle in must not keep other clients from being served.
   const body = await readJsonBody(request);
   if (state.issuing >= limits.issuing)
     throw new SallyportError('ca_overloaded', `${state.issuing} requests are waiting`);
@@ -187,19 +187,19 @@ async function answerOf({ parts, limits, state, presented }: Turn, request: Inco
   }
 }
 
-/** Without the query, which is nothing to us, and might hold what does not belong in a log. */
+/** The path without the query, which we do not use and which may contain secrets that must not be logged. */
 function pathOf(request: IncomingMessage): string {
   return (request.url ?? '/').split('?', 1)[0] ?? '/';
 }
 
 function noRoute(here: readonly Route[], path: string): SallyportError {
   if (here.length === 0) {
-    return new SallyportError('not_found', 'the CA has no such path', { hint: 'GET /v1/openapi.json lists them' });
+    return new SallyportError('not_found', 'no such path', { hint: 'GET /v1/openapi.json lists them' });
   }
   return new SallyportError('method_not_allowed', `${path} answers ${here.map((one) => one.method).join(', ')} only`);
 }
 
-/** What a caller is told. Faults of ours stay in the log: their sentences name files and reasons. */
+/** The error as the client sees it. Details of internal errors stay in the log: they name files and reasons. */
 function refusalOf(parts: ServerParts, error: unknown, request: IncomingMessage): ApiAnswer {
   const known = error instanceof SallyportError ? error : new SallyportError('internal', reasonOf(error));
   const { code, message, hint, row } = known;
@@ -207,22 +207,22 @@ function refusalOf(parts: ServerParts, error: unknown, request: IncomingMessage)
   parts.onRefusal(code);
   const ours = row.status >= 500;
   parts.log[ours ? 'error' : 'warn']({ code, remote: request.socket.remoteAddress, path }, message);
-  const told = ours ? { code, message: ourFaults[code] ?? 'the CA failed' } : { code, message, hint };
-  return { status: row.status, headers: refusalHeaders(parts, code, path), body: JSON.stringify(told) };
+  const shown = ours ? { code, message: ourFaults[code] ?? 'the CA failed' } : { code, message, hint };
+  return { status: row.status, headers: refusalHeaders(parts, code, path), body: JSON.stringify(shown) };
 }
 
 function refusalHeaders(parts: ServerParts, code: Code, path: string): Record<string, string> {
   if (codes[code].status === 503) return { 'retry-after': '1' };
   if (code !== 'method_not_allowed') return {};
-  // RFC 9110 section 15.5.6: a 405 names the methods that there are.
+  // RFC 9110 section 15.5.6: a 405 lists the allowed methods.
   const methods = parts.routes.filter((one) => one.path === path).map((one) => one.method);
   return { allow: methods.join(', ') };
 }
 
 const ourFaults: Readonly<Partial<Record<Code, string>>> = {
-  store_failed: 'the CA cannot write to its store: it issues nothing, and serves the bundle and the deny-list',
+  store_failed: 'the CA cannot write to its store: it issues nothing, but still serves bundle and deny list',
   ca_overloaded: 'the CA has more requests than it can sign for',
-  issuer_expired: 'the certificate that the CA signs with has ended',
+  issuer_expired: 'the certificate that the CA signs with has expired',
 };
 
 async function listen(server: Server, { host, port }: ServerParts['listen']): Promise<void> {

@@ -1,31 +1,31 @@
 // Trust bundles: the roots of one trust domain, in the SPIFFE bundle format (Trust Domain and Bundle standard, section
-// 4) or as PEM. Bundles of several trust domains are kept side by side and never merged: whoever merges them lets each
-// domain's CA speak for all others.
+// 4) or as PEM. Bundles of several trust domains are kept side by side and never merged: merging would let the CA of
+// each domain issue identities of all others.
 
 import { X509Certificate } from 'node:crypto';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 
 export interface TrustBundle {
   readonly trustDomain: string;
-  /** Roots, DER. Never empty in a bundle that was read: an empty key set means 'everything revoked' and is refused. */
+  /** Roots, DER. Never empty after parsing: an empty key set means 'everything revoked' and is refused. */
   readonly roots: readonly Buffer[];
-  /** `spiffe_sequence`, rising with every change; 0 where the source has none. */
+  /** `spiffe_sequence`, which grows with every change; 0 where the source has none. */
   readonly sequence: number;
   /** `spiffe_refresh_hint`, seconds. */
   readonly refreshHintS: number;
 }
 
-/** By trust domain. */
+/** Bundles by trust domain. */
 export type TrustBundles = ReadonlyMap<string, TrustBundle>;
 
-/** The bundles of one trust domain only, the usual case. */
+/** Bundles with only one trust domain, the usual case. */
 export function onlyBundle(bundle: TrustBundle): TrustBundles {
   return new Map([[bundle.trustDomain, bundle]]);
 }
 
 /**
- * Reads a bundle: a SPIFFE bundle (JSON) or PEM certificates.
- * @throws SallyportError `bundle_invalid`, or `bundle_empty` when it holds no root.
+ * Parses a bundle: a SPIFFE bundle (JSON) or PEM certificates.
+ * @throws SallyportError `bundle_invalid`, or `bundle_empty` when it contains no root.
  */
 export function parseBundle(text: string, trustDomain: string, source: string): TrustBundle {
   const bundle = text.trimStart().startsWith('{')
@@ -34,16 +34,16 @@ export function parseBundle(text: string, trustDomain: string, source: string): 
   if (bundle.roots.length === 0) {
     throw new SallyportError(
       'bundle_empty',
-      `${source} holds no certificate: nobody of ${trustDomain} can be verified`,
+      `${source} contains no certificate, so no peer of ${trustDomain} can be verified`,
       {
-        hint: 'an empty bundle revokes a whole trust domain; name the file that the CA wrote',
+        hint: 'an empty bundle revokes a whole trust domain; use the file that the CA wrote',
       },
     );
   }
   return Object.freeze(bundle);
 }
 
-/** The bundle as a JWK Set, section 4.1 and 4.2: one certificate in each `x5c`, no `kid`. */
+/** The bundle as a JWK Set (sections 4.1 and 4.2): one certificate in each `x5c`, no `kid`. */
 export function formatBundle(bundle: TrustBundle): object {
   return {
     spiffe_sequence: bundle.sequence,
@@ -55,7 +55,7 @@ export function formatBundle(bundle: TrustBundle): object {
   };
 }
 
-/** DER certificates as PEM, one after the other. */
+/** DER certificates as concatenated PEM. */
 export function formatPem(certificates: readonly Buffer[]): string {
   return certificates
     .map(
@@ -65,7 +65,7 @@ export function formatPem(certificates: readonly Buffer[]): string {
     .join('');
 }
 
-/** Every certificate of a PEM text, as DER, in order. @throws SallyportError `certificate_unreadable`. */
+/** All certificates of a PEM text as DER, in order. @throws SallyportError `certificate_unreadable`. */
 export function readPemBlocks(text: string, source: string): Buffer[] {
   const blocks = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
   return blocks.map((block, index) => {
@@ -85,15 +85,15 @@ function readJwks(text: string, trustDomain: string, source: string): TrustBundl
   try {
     set = JSON.parse(text);
   } catch (error) {
-    throw invalid(source, `it is not JSON: ${reasonOf(error)}`);
+    throw invalid(source, `not JSON: ${reasonOf(error)}`);
   }
-  if (!isObject(set) || !Array.isArray(set['keys'])) throw invalid(source, "it has no 'keys' list");
+  if (!isObject(set) || !Array.isArray(set['keys'])) throw invalid(source, "no 'keys' list");
   const roots: Buffer[] = [];
   for (const [index, key] of (set['keys'] as unknown[]).entries()) {
-    // Section 4.2.2: a key of an unknown use or type is ignored, so that new kinds can be added.
+    // Section 4.2.2: a key with an unknown use or type is ignored, so that new kinds can be added.
     if (!isObject(key) || key['use'] !== 'x509-svid') continue;
     const chain = key['x5c'];
-    // Section 4.2: exactly one certificate counts; further values of x5c are ignored.
+    // Section 4.2: only the first certificate counts; further values of x5c are ignored.
     const first: unknown = Array.isArray(chain) ? chain[0] : undefined;
     if (typeof first !== 'string') throw invalid(source, `keys[${index}] has no x5c certificate`);
     roots.push(readRoot(first, source, index));

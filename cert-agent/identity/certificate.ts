@@ -1,20 +1,20 @@
-// Reading a certificate: what node:crypto does not show (KeyUsage bits, criticality, path length, name constraints, how it
-// was signed). A stranger may present one, so it is read with der.ts, in time that grows with its bytes only: the
-// library that makes certificates (x509.ts) takes a thousand times as long for one that is full of names.
+// Parses what node:crypto does not show of a certificate: KeyUsage bits, criticality, path length, name constraints,
+// the signature algorithm. Unknown clients may present one, so der.ts parses it in linear time. The library that makes
+// certificates (x509.ts) takes a thousand times as long for one that is full of names.
 
 import { X509Certificate } from 'node:crypto';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import { type DerElement, DerReader, derTag, readBoolean, readNamedBits, readOid, readSmallInteger } from './der.ts';
 import { type Name, type NameConstraints, nameKind, readNameConstraints, readNames } from './name-constraints.ts';
 
-/** What the rules of SPIFFE and RFC 5280 ask of a certificate, read once from its DER. */
+/** What the rules of SPIFFE and RFC 5280 need to know of a certificate, parsed once from its DER. */
 export interface CertificateFacts {
   readonly subjectEmpty: boolean;
-  /** Subject and issuer are the same, byte for byte. */
+  /** Subject and issuer are identical, byte for byte. */
   readonly selfIssued: boolean;
   readonly uris: readonly string[];
   readonly dns: readonly string[];
-  /** Every name that name constraints speak of: the alternative ones, and the subject where it is not empty. */
+  /** All names that name constraints apply to: the alternative names, and the subject where it is not empty. */
   readonly names: readonly Name[];
   readonly sanCritical: boolean;
   readonly isCa: boolean;
@@ -27,13 +27,13 @@ export interface CertificateFacts {
   readonly nameConstraints: NameConstraints | undefined;
   /** Permitted URI hosts of a name-constraints extension; undefined where there is none. */
   readonly permittedUriHosts: readonly string[] | undefined;
-  /** OIDs of critical extensions that nothing here understands: a path through them must be refused. */
+  /** OIDs of critical extensions that we do not process: a path through them must be refused. */
   readonly unknownCritical: readonly string[];
-  /** How the issuer signed, `ecdsa-sha256` say; undefined for what proves nothing any more (MD5, SHA-1) or is not known here. */
+  /** The signature algorithm, such as `ecdsa-sha256`; undefined for a broken one (MD5, SHA-1) or an unknown one. */
   readonly signedWith: string | undefined;
 }
 
-/** What `der` says about itself. @throws SallyportError `certificate_unreadable`. */
+/** Parses `der`. @throws SallyportError `certificate_unreadable`. */
 export function readCertificateFacts(der: Uint8Array): CertificateFacts {
   try {
     return readFacts(Buffer.from(der.buffer, der.byteOffset, der.byteLength));
@@ -42,7 +42,7 @@ export function readCertificateFacts(der: Uint8Array): CertificateFacts {
   }
 }
 
-/** The certificate as node:crypto has it, for its signature, key and dates. @throws SallyportError `certificate_unreadable`. */
+/** node:crypto's certificate, for its signature, key and dates. @throws SallyportError `certificate_unreadable`. */
 export function openCertificate(der: Uint8Array): X509Certificate {
   try {
     return new X509Certificate(der);
@@ -52,12 +52,12 @@ export function openCertificate(der: Uint8Array): X509Certificate {
 }
 
 function unreadable(error: unknown): SallyportError {
-  return new SallyportError('certificate_unreadable', `the certificate cannot be read: ${reasonOf(error)}`, {
+  return new SallyportError('certificate_unreadable', `cannot parse the certificate: ${reasonOf(error)}`, {
     cause: error,
   });
 }
 
-/** RFC 5280 section 4.1. What is not asked for below is skipped as it stands. */
+/** RFC 5280 section 4.1. Fields that are not needed are skipped without parsing. */
 function readFacts(der: Buffer): CertificateFacts {
   const certificate = new DerReader(der).enter();
   const body = certificate.enter();
@@ -66,9 +66,9 @@ function readFacts(der: Buffer): CertificateFacts {
   certificate.end();
   const version = body.readIf(0xa0);
   body.read(derTag.integer);
-  // RFC 5280 section 4.1.1.2: the name of the algorithm stands there twice, and only one of them is signed.
+  // RFC 5280 section 4.1.1.2: the algorithm is named twice, and only one of the two is signed.
   if (!body.read(derTag.sequence).whole.equals(algorithm.whole))
-    throw new TypeError('it names two signature algorithms');
+    throw new TypeError('its two signature algorithms differ');
   const issuer = body.read(derTag.sequence);
   body.read(derTag.sequence);
   const subject = body.read(derTag.sequence);
@@ -77,9 +77,9 @@ function readFacts(der: Buffer): CertificateFacts {
   body.readIf(0x82);
   const extensions = readExtensions(body.readIf(0xa3));
   body.end();
-  // Section 4.1.2.1: only version 3, which is written 2, has extensions.
+  // Section 4.1.2.1: only version 3, encoded as 2, has extensions.
   if (extensions.size > 0 && !version?.body.equals(version3))
-    throw new TypeError('extensions in a certificate before version 3');
+    throw new TypeError('extensions in a certificate of version 1 or 2');
   return factsOf(subject, issuer, algorithm, extensions);
 }
 
@@ -100,15 +100,15 @@ function readExtensions(element: DerElement | undefined): ReadonlyMap<string, Ex
     const critical = one.readIf(derTag.boolean);
     const { body: value } = one.read(derTag.octetString);
     one.end();
-    // RFC 5280 section 4.2: two of a kind, and readers differ on which one counts.
-    if (found.has(oid)) throw new TypeError(`extension ${oid} stands there twice`);
+    // RFC 5280 section 4.2: with two of a kind, parsers would disagree on which one counts.
+    if (found.has(oid)) throw new TypeError(`extension ${oid} occurs twice`);
     found.set(oid, { critical: critical !== undefined && readBoolean(critical), value });
   }
   explicit.end();
   return found;
 }
 
-/** The extensions that are read here, and so may be critical (RFC 5280 section 4.2.1, X509-SVID section 4). */
+/** The extensions that are parsed here, and so may be critical (RFC 5280 section 4.2.1, X509-SVID section 4). */
 const oids = Object.freeze({
   keyUsage: '2.5.29.15',
   alternativeNames: '2.5.29.17',
@@ -167,7 +167,7 @@ const useNames = [
   'decipherOnly',
 ] as const;
 
-/** The only element of an extension's value. */
+/** The single element of an extension's value. */
 function wholeOf(value: Buffer): DerElement {
   const reader = new DerReader(value);
   const element = reader.read();
@@ -202,7 +202,10 @@ function readExtendedUses(element: DerElement | undefined): string[] | undefined
   return uses;
 }
 
-/** PKCS #9 emailAddress, which some CAs put into a subject; constraints on addresses speak of it too (RFC 5280 section 4.2.1.10). */
+/**
+ * PKCS #9 emailAddress, which some CAs put into a subject. Constraints on addresses apply to it too (RFC 5280 section
+ * 4.2.1.10).
+ */
 const emailAttribute = Buffer.from('06092a864886f70d010901', 'hex');
 
 function namesOfSubject(subject: DerElement): Name[] {
@@ -211,7 +214,7 @@ function namesOfSubject(subject: DerElement): Name[] {
   return subject.body.includes(emailAttribute) ? [whole, { kind: nameKind.email, value: Buffer.alloc(0) }] : [whole];
 }
 
-/** Signatures that still prove something: SHA-2 and Ed25519 (RFC 5758, RFC 8410, RFC 4055). */
+/** Signature algorithms that are still secure: SHA-2 and Ed25519 (RFC 5758, RFC 8410, RFC 4055). */
 const algorithms: ReadonlyMap<string, string> = new Map([
   ['1.2.840.10045.4.3.2', 'ecdsa-sha256'],
   ['1.2.840.10045.4.3.3', 'ecdsa-sha384'],
@@ -233,7 +236,7 @@ function readAlgorithm({ body }: DerElement): string | undefined {
   return oid === '1.2.840.113549.1.1.10' ? readPss(reader) : algorithms.get(oid);
 }
 
-/** RFC 4055 section 3.1: what is left out of the parameters of RSASSA-PSS is SHA-1, for the message and for the mask. */
+/** RFC 4055 section 3.1: a hash that is missing in RSASSA-PSS parameters is SHA-1, for the message and for the mask. */
 function readPss(reader: DerReader): string | undefined {
   if (reader.done) return undefined;
   const parameters = reader.enter();

@@ -1,15 +1,15 @@
-// The deny-list: serials and SPIFFE IDs that are refused although their certificates still hold. The CA sends it with
-// the bundle; agents write it as denied.json; sidecars ask it on every request.
+// The deny list: serials and SPIFFE IDs that are refused although their certificates are still valid. The CA sends it
+// with the bundle, agents write it as denied.json, and sidecars check it on every request.
 
 import { formatTime } from '../base/clock.ts';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 
 export interface DenyList {
-  /** Rises with every change of the list, so that an older answer never undoes a newer one. */
+  /** Grows with every change of the list, so that an older response never undoes a newer one. */
   readonly sequence: number;
-  /** When the CA made it, milliseconds since 1970. */
+  /** When the CA created it, milliseconds since 1970. */
   readonly time: number;
-  /** As `normalizeSerial` has them. */
+  /** Serials in the form of `normalizeSerial`. */
   readonly serials: ReadonlySet<string>;
   readonly ids: ReadonlySet<string>;
 }
@@ -21,15 +21,15 @@ export const emptyDenyList: DenyList = Object.freeze({
   ids: new Set<string>(),
 });
 
-/** Whether a certificate with this serial number, in any spelling, is on the list. */
+/** True if this serial number, in any spelling, is on the list. */
 export function isSerialDenied({ serials }: DenyList, serial: string): boolean {
   if (serials.size === 0) return false;
   const normal = normalizeSerial(serial);
-  // What cannot be read cannot be looked up: fails closed.
+  // Fails closed: a serial that cannot be parsed counts as denied.
   return normal === undefined || serials.has(normal);
 }
 
-/** By what an SVID is on the list; undefined where it is not. */
+/** Which entry denies an SVID, its serial or its ID; undefined if none does. */
 export function deniedBy(
   list: DenyList,
   { serial, id }: { readonly serial: string; readonly id: { readonly uri: string } },
@@ -43,7 +43,7 @@ export function formatDenyList(list: DenyList): object {
   return { sequence: list.sequence, time: formatTime(list.time), serials: [...list.serials], ids: [...list.ids] };
 }
 
-/** Reads the JSON form, given as text or as a parsed value. Fails closed. @throws SallyportError `bundle_invalid`. */
+/** Parses the JSON form, as text or as a value. Fails closed. @throws SallyportError `bundle_invalid`. */
 export function parseDenyList(input: unknown, source: string): DenyList {
   let value = input;
   try {
@@ -67,8 +67,8 @@ export function parseDenyList(input: unknown, source: string): DenyList {
 }
 
 /**
- * A serial number in its one spelling: lower-case hex of whole bytes, without leading zero bytes, colons and `0x`. People paste it
- * as OpenSSL, browsers and the CA print it. Undefined for what is no serial number.
+ * The canonical spelling of a serial number: lower-case hex of whole bytes, without leading zero bytes, colons or `0x`.
+ * Accepts the spellings of OpenSSL, browsers and the CA. Undefined for anything else.
  */
 export function normalizeSerial(text: string): string | undefined {
   const digits = text.trim().replace(/^0x/i, '').replaceAll(/[:\s]/g, '').toLowerCase();
@@ -83,7 +83,7 @@ function readSerial(text: string, source: string): string {
   return serial;
 }
 
-/** Scheme and trust domain are case-insensitive (SPIFFE-ID section 2): what is denied is denied in every spelling. */
+/** Scheme and trust domain are case-insensitive (SPIFFE-ID section 2), so an ID is denied in every spelling. */
 function normalizeId(text: string): string {
   return text.trim().replace(/^spiffe:\/\/[^/]*/i, (start) => start.toLowerCase());
 }
@@ -93,5 +93,5 @@ function isStrings(value: unknown): value is string[] {
 }
 
 function invalid(source: string, why: string): SallyportError {
-  return new SallyportError('bundle_invalid', `${source} is not a deny-list: ${why}`);
+  return new SallyportError('bundle_invalid', `${source} is not a deny list: ${why}`);
 }

@@ -1,14 +1,14 @@
-// Reading DER (X.690) element by element. Strangers present certificates before we know who they are, so this reads each
-// byte once, builds no tree and never descends by itself: the cost is that of the bytes. Strict: one encoding for each length.
+// Reads DER (X.690) element by element. Clients present certificates before they are authenticated, so this reads each
+// byte once, builds no tree and does not recurse: its cost is linear. Strict: each length has only one valid encoding.
 
-/** One element: its tag, what is in it, and both together. Views of the bytes that were read, not copies. */
+/** One element: its tag, its content, and the whole encoding. Views of the input, not copies. */
 export interface DerElement {
   readonly tag: number;
   readonly body: Buffer;
   readonly whole: Buffer;
 }
 
-/** Tags of X.680 that certificates are made of. */
+/** The X.680 tags that certificates use. */
 export const derTag = Object.freeze({
   boolean: 0x01,
   integer: 0x02,
@@ -18,7 +18,7 @@ export const derTag = Object.freeze({
   sequence: 0x30,
 });
 
-/** Consumes elements one after the other. Every method throws TypeError where the bytes are not what was asked for. */
+/** Consumes one element after the other. Every method throws TypeError when the bytes are not as expected. */
 export class DerReader {
   readonly #bytes: Buffer;
   #at = 0;
@@ -31,60 +31,60 @@ export class DerReader {
     return this.#at >= this.#bytes.length;
   }
 
-  /** Whether an element with `tag` is next; consumes nothing. */
+  /** True if an element with `tag` is next. Consumes nothing. */
   isNext(tag: number): boolean {
     return this.#bytes[this.#at] === tag;
   }
 
-  /** The next element; with `tag` it must bear that one. */
+  /** The next element. If `tag` is given, it must have that tag. */
   read(tag?: number): DerElement {
     const from = this.#at;
     const found = this.#byte();
-    // X.690 section 8.1.2.4: tags of several bytes exist, and certificates have none.
+    // X.690 section 8.1.2.4 has tags of several bytes, but certificates do not use them.
     if ((found & 0x1f) === 0x1f) throw new TypeError('a tag of several bytes');
     if (tag !== undefined && found !== tag) throw new TypeError(`tag ${found} where ${tag} is expected`);
     const length = this.#length();
     const start = this.#at;
-    if (length > this.#bytes.length - start) throw new TypeError('an element is longer than what holds it');
+    if (length > this.#bytes.length - start) throw new TypeError('an element is longer than its container');
     this.#at = start + length;
     return { tag: found, body: this.#bytes.subarray(start, this.#at), whole: this.#bytes.subarray(from, this.#at) };
   }
 
-  /** The next element if it bears `tag`; undefined, and nothing consumed, otherwise. */
+  /** The next element if it has `tag`; otherwise undefined, and nothing is consumed. */
   readIf(tag: number): DerElement | undefined {
     return this.isNext(tag) ? this.read(tag) : undefined;
   }
 
-  /** Goes into the next element, which must bear `tag`. */
+  /** A reader of the content of the next element, which must have `tag`. */
   enter(tag: number = derTag.sequence): DerReader {
     return new DerReader(this.read(tag).body);
   }
 
-  /** Nothing may be left. */
+  /** Throws if bytes are left. */
   end(): void {
-    if (!this.done) throw new TypeError('there is more than there should be');
+    if (!this.done) throw new TypeError('unexpected bytes at the end');
   }
 
   #byte(): number {
     const byte = this.#bytes[this.#at++];
-    if (byte === undefined) throw new TypeError('it ends early');
+    if (byte === undefined) throw new TypeError('unexpected end');
     return byte;
   }
 
-  /** X.690 sections 8.1.3 and 10.1: definite, and in as few bytes as possible. */
+  /** X.690 sections 8.1.3 and 10.1: the definite form, in as few bytes as possible. */
   #length(): number {
     const first = this.#byte();
     if (first < 0x80) return first;
     const count = first & 0x7f;
-    if (count === 0 || count > 4) throw new TypeError('a length that DER does not have');
+    if (count === 0 || count > 4) throw new TypeError('a length form that DER does not allow');
     let length = 0;
     for (let i = 0; i < count; i++) length = length * 256 + this.#byte();
-    if (length < 0x80 || length < 256 ** (count - 1)) throw new TypeError('a length in more bytes than it needs');
+    if (length < 0x80 || length < 256 ** (count - 1)) throw new TypeError('a length in more bytes than necessary');
     return length;
   }
 }
 
-/** An object identifier in dots. @throws TypeError. */
+/** An object identifier in dotted form. @throws TypeError. */
 export function readOid({ body }: DerElement): string {
   const arcs: number[] = [];
   let arc = 0;
@@ -104,21 +104,25 @@ export function readOid({ body }: DerElement): string {
   return [root, first - root * 40, ...arcs.slice(1)].join('.');
 }
 
-/** A whole number that is not negative and fits a number. @throws TypeError. */
+/** A non-negative integer of at most 6 bytes. @throws TypeError. */
 export function readSmallInteger({ body }: DerElement): number {
   if (body.length === 0 || body.length > 6 || (body[0]! & 0x80) !== 0) throw new TypeError('a number out of range');
   return body.readUIntBE(0, body.length);
 }
 
-/** BOOLEAN. DER knows 0 and 255 only; an explicit FALSE where it is the default is seen in the wild, and harmless. @throws TypeError. */
+/**
+ * BOOLEAN. DER allows 0 and 255 only. An explicit FALSE where it is the default occurs in practice and is harmless.
+ * @throws TypeError.
+ */
 export function readBoolean({ body }: DerElement): boolean {
-  if (body.length !== 1 || (body[0] !== 0 && body[0] !== 0xff)) throw new TypeError('neither true nor false');
+  if (body.length !== 1 || (body[0] !== 0 && body[0] !== 0xff)) throw new TypeError('not a boolean');
   return body[0] === 0xff;
 }
 
-/** The named bits of a BIT STRING, the first one first. @throws TypeError. */
+/** The named bits of a BIT STRING, in order. @throws TypeError. */
 export function readNamedBits<T extends string>({ body }: DerElement, names: readonly T[]): T[] {
   const [unused] = body;
-  if (unused === undefined || unused > 7 || (body.length === 1 && unused !== 0)) throw new TypeError('no bit string');
+  if (unused === undefined || unused > 7 || (body.length === 1 && unused !== 0))
+    throw new TypeError('not a bit string');
   return names.filter((_, bit) => ((body[1 + (bit >> 3)] ?? 0) & (0x80 >> (bit & 7))) !== 0);
 }

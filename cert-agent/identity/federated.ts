@@ -1,5 +1,5 @@
-// Trust in other trust domains: their bundles, from files that somebody keeps, beside our own and never merged with it. A file
-// that is missing or broken trusts nobody new: what was read last stays, and before that nobody of that domain is believed.
+// Trust in other trust domains: their bundles, from files, beside our own and never merged with it. While a file is
+// missing or broken, its last good bundle stays. Before the first good one, no peer of that domain is trusted.
 
 import { dirname } from 'node:path';
 import { asSallyportError } from '../base/errors.ts';
@@ -12,14 +12,14 @@ import type { Identity } from './identity.ts';
 import { readBundleFile } from './read.ts';
 
 export interface Federation {
-  /** `ours`, with every bundle that could be read. */
+  /** `ours` plus all bundles that could be read. */
   readonly identity: Live<Identity | undefined>;
-  /** The first bundle that has never been read, if there is one. */
+  /** The first bundle that was never read successfully, if there is one. */
   waitingFor(): string | undefined;
   close(): void;
 }
 
-/** Follows the files of `bundles` (path by trust domain). Never throws for what is in them. */
+/** Watches the files of `bundles` (path by trust domain). Never throws for their content. */
 export function federate(
   ours: Live<Identity | undefined>,
   bundles: Readonly<Record<string, string>>,
@@ -29,7 +29,7 @@ export function federate(
   const problems = new Map<string, string>();
   const cell = new LiveCell<Identity | undefined>(undefined);
 
-  /** True when it is another bundle than before. */
+  /** True if the bundle changed. */
   const take = (trustDomain: string, file: string): boolean => {
     try {
       const bundle = readBundleFile(file, trustDomain);
@@ -39,18 +39,16 @@ export function federate(
       read.set(trustDomain, bundle);
       log.info(
         { code: 'bundle_loaded', trustDomain, roots: bundle.roots.length },
-        `the bundle of ${trustDomain} is in force`,
+        `the bundle of ${trustDomain} was loaded`,
       );
       return true;
     } catch (error) {
-      const { code, message } = asSallyportError(
-        error,
-        'bundle_invalid',
-        `the bundle of ${trustDomain} cannot be read`,
-      );
-      // Said once, not every second.
+      const { code, message } = asSallyportError(error, 'bundle_invalid', `cannot read the bundle of ${trustDomain}`);
+      // Logged once, not every second.
       if (problems.get(trustDomain) !== message) {
-        const stays = read.has(trustDomain) ? 'the last good one stays' : `nobody of ${trustDomain} is believed`;
+        const stays = read.has(trustDomain)
+          ? 'the last good one stays in force'
+          : `no peer of ${trustDomain} is trusted`;
         log.warn({ code, trustDomain }, `${message}; ${stays}`);
       }
       problems.set(trustDomain, message);
@@ -62,7 +60,7 @@ export function federate(
     cell.set(
       identity === undefined
         ? undefined
-        : // Our own last: nobody else's file may stand in for it.
+        : // Our own comes last: no other file may replace it.
           Object.freeze({ ...identity, bundles: new Map([...read, ...identity.bundles]) }),
     );
   };

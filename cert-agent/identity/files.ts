@@ -1,6 +1,6 @@
-// Identity files as a Live value. A missing file is waited for, a broken set keeps the last good generation, and an
-// SVID that has expired is taken back: fails closed. The directories are watched, because a watch on a file dies at its
-// first rename, and the content is compared each second, because events get lost (bind mounts, network file systems).
+// Identity files as a Live value. A missing file is waited for. With a broken set, the last good generation stays. An
+// expired SVID is withdrawn: fails closed. The directories are watched, because a watch on a file ends at its first
+// rename, and the content is compared each second, because events get lost (bind mounts, network file systems).
 
 import { type FSWatcher, lstatSync, watch } from 'node:fs';
 import { dirname } from 'node:path';
@@ -24,24 +24,26 @@ export interface WatchOptions {
 }
 
 export interface IdentityWatch {
-  /** Undefined until there is a valid identity, and again once it has expired without a successor. */
+  /** Undefined until there is a valid identity, and again after it expired without a successor. */
   readonly identity: Live<Identity | undefined>;
-  /** What is missing, ready for 'waiting for ...'; undefined while there is an identity that peers can take. */
+  /**
+   * What is missing, as an object for 'waiting for ...'; undefined while there is an identity that peers can accept.
+   */
   waitingFor(): string | undefined;
-  /** How often a set of files could not be taken. */
+  /** How often a set of files was rejected. */
   failures(): number;
-  /** Why the newest set was not taken; undefined when it was. */
+  /** Why the newest set was rejected; undefined if it was accepted. */
   lastProblem(): SallyportError | undefined;
-  /** Reads now, whether or not anything changed. */
+  /** Reads now, even if nothing changed. */
   reload(): void;
   close(): void;
 }
 
 const compareMs = 1000;
-/** Writers that replace one file after the other (spire-agent, spiffe-helper) are done by then. */
+/** Writers that replace one file after the other (spire-agent, spiffe-helper) have finished by then. */
 const settleMs = 1000;
 
-/** Reads the identity at once and keeps it fresh until closed. Never throws for what is in the files. */
+/** Reads the identity at once and keeps it fresh until closed. Never throws for the content of the files. */
 export function watchIdentityFiles(paths: IdentityPaths, options: WatchOptions): IdentityWatch {
   return new FileWatch(paths, options);
 }
@@ -54,10 +56,10 @@ class FileWatch implements IdentityWatch {
   readonly #watchers = new Map<string, FSWatcher>();
   readonly #names: WatchedNames;
   #seen: IdentityTexts | undefined;
-  /** The life of an SVID that was kept out for its time: when the clock is set right, it may be good after all. */
+  /** The validity of an SVID that was rejected for its dates: it may become valid when the clock is corrected. */
   #outside: { readonly notBefore: number; readonly notAfter: number } | undefined;
   #waiting: string | undefined;
-  /** Since when the files cannot be taken, by the clock that never jumps; undefined while they can. */
+  /** Since when the files have been invalid, on the monotonic clock; undefined while they are valid. */
   #unsettledSince: number | undefined;
   #problem: SallyportError | undefined;
   #failures = 0;
@@ -83,8 +85,8 @@ class FileWatch implements IdentityWatch {
     if (identity === undefined) return this.#waiting;
     const { svid, denied } = identity;
     const by = deniedBy(denied, svid);
-    // It is still shown, and peers refuse it.
-    return by && `another SVID: ${svid.id.uri} is on the deny-list ${this.#paths.denied}, by its ${by}`;
+    // It is still presented, and peers refuse it.
+    return by && `another SVID: the ${by} of ${svid.id.uri} is on the deny list ${this.#paths.denied}`;
   }
 
   failures(): number {
@@ -111,7 +113,7 @@ class FileWatch implements IdentityWatch {
 
   #tick(): void {
     if (this.#closed) return;
-    // Should what follows throw, it is tried again all the same.
+    // Armed first: the rest may throw, and must be retried anyway.
     this.#armIn(compareMs);
     this.#watchDirectories();
     this.#expire();
@@ -139,14 +141,14 @@ class FileWatch implements IdentityWatch {
     if (identity !== undefined) this.#adopt(identity);
   }
 
-  /** A key that every user may read proves nothing: it is looked at again each second until it is closed. */
+  /** A key that every user may read proves nothing. It is checked again each second until its mode is corrected. */
   #guardKey(): boolean {
     try {
       const warning = guardSecret(this.#paths.key);
       if (warning !== undefined) this.#options.log.warn({ code: 'secret_exposed' }, warning);
       return true;
     } catch (error) {
-      this.#refuse(asSallyportError(error, 'secret_exposed', 'the key cannot be used'));
+      this.#refuse(asSallyportError(error, 'secret_exposed', 'cannot use the key'));
       return false;
     }
   }
@@ -157,9 +159,9 @@ class FileWatch implements IdentityWatch {
       if ('texts' in read) return read.texts;
       this.#await(read.missing);
     } catch (error) {
-      this.#refuse(asSallyportError(error, 'config_unreadable', 'the identity files cannot be read'));
+      this.#refuse(asSallyportError(error, 'config_unreadable', 'cannot read the identity files'));
     }
-    // Whatever comes next is new, even if it is what was there before.
+    // The next set counts as changed, even if it equals the previous one.
     this.#seen = undefined;
     return undefined;
   }
@@ -172,7 +174,7 @@ class FileWatch implements IdentityWatch {
       this.#outside = undefined;
       return identity;
     } catch (error) {
-      this.#refuse(asSallyportError(error, 'config_unreadable', 'the identity files cannot be read'));
+      this.#refuse(asSallyportError(error, 'config_unreadable', 'cannot read the identity files'));
       return undefined;
     }
   }
@@ -184,12 +186,12 @@ class FileWatch implements IdentityWatch {
     this.#unsettledSince = undefined;
     this.#options.log.info(
       { code: 'identity_loaded', id: svid.id.uri, serial: svid.serial, notAfter: formatTime(svid.notAfter) },
-      `loaded the identity ${svid.id.uri}`,
+      `loaded identity ${svid.id.uri}`,
     );
     this.#cell.set(identity);
   }
 
-  /** A file that is not there is no failure at start; later it is one, and the last good generation stays. */
+  /** A missing file is not a failure at start. Later it is one, and the last good generation stays. */
   #await(missing: string): void {
     if (this.#waiting === missing) return;
     const serving = this.#cell.current() !== undefined;
@@ -197,18 +199,18 @@ class FileWatch implements IdentityWatch {
     this.#waiting = missing;
     this.#options.log.warn(
       { code: 'waiting', file: missing },
-      serving ? `${missing} is gone; the last identity stays until it expires` : `waiting for ${missing}`,
+      serving ? `${missing} is missing; the last identity stays in use until it expires` : `waiting for ${missing}`,
     );
   }
 
-  /** What cannot be taken is looked at again before anybody is told: whoever else writes these files may be in the middle of it. */
+  /** An invalid set is read again before it is reported: another writer may be in the middle of replacing the files. */
   #refuse(error: SallyportError): void {
     if (this.#problem?.message === error.message) return;
     if (this.#isSettling()) this.#seen = undefined;
     else this.#report(error);
   }
 
-  /** Whether the files, which were good before, could not be taken for the first time within the last second. */
+  /** True if the files were valid before and first became invalid within the last second. */
   #isSettling(): boolean {
     if (this.#cell.current() === undefined) return false;
     const now = this.#clock.monotonic();
@@ -222,8 +224,8 @@ class FileWatch implements IdentityWatch {
     this.#problem = error;
     this.#failures += 1;
     const { code, hint } = error;
-    const stays = this.#cell.current() === undefined ? '' : '; the last good identity stays';
-    this.#options.log.error({ code, hint }, `the identity files are not taken: ${error.message}${stays}`);
+    const stays = this.#cell.current() === undefined ? '' : '; the last good identity stays in use';
+    this.#options.log.error({ code, hint }, `the identity files were rejected: ${error.message}${stays}`);
     this.#options.onProblem?.(error);
   }
 
@@ -240,7 +242,9 @@ class FileWatch implements IdentityWatch {
     }
   }
 
-  /** Watches what exists by now: the directories of the names, and where such a directory is a link, what holds it. */
+  /**
+   * Watches what exists now: the directories of the files and, if one of them is a link, the directory of that link.
+   */
   #watchDirectories(): void {
     const { svid, key, bundle, denied } = this.#paths;
     for (const path of [svid, key, bundle, denied]) {
@@ -262,11 +266,12 @@ class FileWatch implements IdentityWatch {
       });
       this.#watchers.set(path, watcher);
     } catch {
-      // Not there yet, or no watches left (ENOSPC): the comparison of each second does without, and tries again.
+      // It does not exist yet, or no watches are left (ENOSPC). The comparison each second works without one and tries
+      // again.
     }
   }
 
-  /** One write makes several events; they are read once. */
+  /** One write causes several events; they lead to one read. */
   #soon(): void {
     if (this.#closed) return;
     clearImmediate(this.#lookSoon);

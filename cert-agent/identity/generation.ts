@@ -1,6 +1,6 @@
-// What the agent writes: one generation is one new directory, complete and on disk before a single rename makes it the
-// current one. The stable names lead through `current`, so whoever opens them gets all of one generation or all of the
-// next. A kill -9 at any point leaves the old generation or the new one.
+// The agent's files. Each generation is a new directory, complete and on disk before a single rename makes it the
+// current one. The stable names link through `current`, so a reader sees all of one generation or all of the next. A
+// kill -9 at any point leaves the old generation or the new one.
 //
 //   D/svid.pem -> current/svid.pem    D/current -> generations/7    D/generations/7/{svid.pem,svid.key,...}
 
@@ -27,7 +27,7 @@ import { formatKey, generateKey, parseKey } from './keys.ts';
 import { isMissing, parseIdentity, readText } from './read.ts';
 import type { Svid } from './svid.ts';
 
-/** The names that stay, in the agent's directory. */
+/** The stable names in the agent's directory. */
 export const stableNames = Object.freeze(['svid.pem', 'svid.key', 'bundle.pem', 'bundle.json', 'denied.json'] as const);
 
 /** The stable names of the agent's directory `outDir`, for readIdentityTexts and watchIdentityFiles. */
@@ -42,13 +42,15 @@ export function pathsIn(outDir: string, trustDomain: string): IdentityPaths {
   };
 }
 
-/** Makes the agent's directory, an absolute path, mode 0700. One that exists keeps its mode: it may be /run or somebody's home. */
+/** Creates the agent's directory, an absolute path, with mode 0700. An existing one keeps its mode: it may be /run. */
 export function makeOutDir(outDir: string): void {
   makeDirectory(outDir);
   makeDirectory(join(outDir, 'generations'));
 }
 
-/** Writes `identity` as the next generation of `outDir` and makes it current. The one before it stays for readers. */
+/**
+ * Writes `identity` as the next generation of `outDir` and makes it current. The previous one stays for its readers.
+ */
 export function writeGeneration(outDir: string, identity: Identity): void {
   makeOutDir(outDir);
   const before = currentGeneration(outDir);
@@ -63,7 +65,7 @@ export function writeGeneration(outDir: string, identity: Identity): void {
   removeAllBut(outDir, [next, before]);
 }
 
-/** The directories of the generations in `outDir`, the newest first. */
+/** The directories of the generations in `outDir`, newest first. */
 export function generationsIn(outDir: string): string[] {
   const directory = join(outDir, 'generations');
   if (!existsSync(directory)) return [];
@@ -72,8 +74,8 @@ export function generationsIn(outDir: string): string[] {
 }
 
 /**
- * Copies the current generation to `damaged/` before a new one takes its place: its key may yet be put together.
- * Returns where to; undefined when there is nothing to copy.
+ * Copies the current generation to `damaged/` before a new one replaces it, since its key may still be recoverable.
+ * Returns the target; undefined when there is nothing to copy.
  */
 export function setAside(outDir: string): string | undefined {
   const current = currentGeneration(outDir);
@@ -86,7 +88,7 @@ export function setAside(outDir: string): string | undefined {
   return to;
 }
 
-/** What changes whenever one of the stable names is written, or what is behind it, is replaced or closed off. */
+/** A fingerprint that changes whenever a stable name or its target is written, replaced or made inaccessible. */
 export function stampOf(outDir: string): string {
   return stableNames
     .map((name) => {
@@ -101,8 +103,9 @@ export function stampOf(outDir: string): string {
 }
 
 /**
- * What is wrong with the files of `outDir`, which should be `identity`'s. Undefined when they are, or when they are
- * another whole identity: that is another writer's to answer for, and two who mend each other's files would never end.
+ * What is wrong with the files of `outDir`, which should contain `identity`. Undefined if they do, and also if they
+ * contain another complete identity: another writer owns that one, and two writers would repair each other's files
+ * forever.
  */
 export function damageIn(outDir: string, identity: Identity): string | undefined {
   const expected = new Map(textsOf(identity));
@@ -116,7 +119,7 @@ export function damageIn(outDir: string, identity: Identity): string | undefined
       paths,
     );
     parseBundle(found['bundle.pem'], identity.svid.id.trustDomain, join(outDir, 'bundle.pem'));
-    // With our SVID it is not another writer's: a deny-list that was put back or emptied is damage as well.
+    // With our SVID it has no other writer: a deny list that was rolled back or emptied is damage as well.
     const other = texts.find(([name, text]) => text !== expected.get(name));
     if (found['svid.pem'] === expected.get('svid.pem') && other !== undefined)
       return `${join(outDir, other[0])} was changed`;
@@ -127,9 +130,9 @@ export function damageIn(outDir: string, identity: Identity): string | undefined
 }
 
 /**
- * The key of the next request: on disk before it is used, and the same one until a certificate for it is on disk. A
- * join token is bound to the first key that it came with, so after a crash the request has to be repeated with that key.
- * @param held the SVID that is current; its key is never used for another request.
+ * The key of the next request. It is on disk before it is used, and stays the same until its certificate is on disk. A
+ * join token is bound to the key of its first request, so after a crash the request must be repeated with that key.
+ * @param held the current SVID; its key is never used for another request.
  */
 export function pendingKey(outDir: string, held: Svid | undefined): KeyObject {
   const file = join(outDir, 'pending.key');
@@ -141,7 +144,7 @@ export function pendingKey(outDir: string, held: Svid | undefined): KeyObject {
   return key;
 }
 
-/** Called once the key is part of a generation. */
+/** Removes the pending key. Call it once the key is part of a generation. */
 export function dropPendingKey(outDir: string): void {
   rmSync(join(outDir, 'pending.key'), { force: true });
 }
@@ -149,7 +152,7 @@ export function dropPendingKey(outDir: string): void {
 function readPendingKey(file: string): KeyObject | undefined {
   let text: string;
   try {
-    // One that is open and not ours to close was never ours; a new one is made.
+    // A key that others can read and that we may not change was never ours; a new one is created.
     guardSecret(file);
     text = readText(file);
   } catch (error) {
@@ -159,7 +162,8 @@ function readPendingKey(file: string): KeyObject | undefined {
   try {
     return parseKey(text, file);
   } catch {
-    // It was renamed into place whole, so this is not ours; a new key loses nothing but a token that it was bound to.
+    // We rename keys into place complete, so this one is not ours. A new key only loses a token that was bound to the
+    // old one.
     return undefined;
   }
 }
@@ -171,7 +175,7 @@ function belongsTo(key: KeyObject, svid: Svid | undefined): boolean {
 
 function textsOf({ svid, bundles, denied }: Identity): [string, string][] {
   const bundle = bundles.get(svid.id.trustDomain);
-  if (bundle === undefined) throw new TypeError(`an identity of ${svid.id.uri} without the bundle of its trust domain`);
+  if (bundle === undefined) throw new TypeError(`identity ${svid.id.uri} lacks the bundle of its trust domain`);
   return [
     ['svid.pem', svid.chainPem],
     ['svid.key', svid.keyPem],
@@ -194,12 +198,12 @@ function currentGeneration(outDir: string): string | undefined {
   }
 }
 
-/** Replaces the link only if it is another one: a stable name must not blink. */
+/** Replaces the link only if its target differs: a stable name must not disappear for a moment. */
 function ensureLink(target: string, path: string): void {
   try {
     const isLink = lstatSync(path).isSymbolicLink();
     if (isLink && readlinkSync(path) === target) return;
-    // A file or a directory of that name was put there by a person: it is kept.
+    // A person put a file or a directory of that name there: it is kept.
     if (!isLink) renameSync(path, `${path}.before`);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;

@@ -1,5 +1,5 @@
-// What a workload is and whom it trusts, at one moment: SVID, bundles and deny-list of one generation. They change
-// together, so nobody verifies with the bundle of one issuance and presents the certificate of another.
+// The identity of a workload at one moment: SVID, bundles and deny list of one generation. They change together, so no
+// connection verifies with the bundle of one issuance and presents the certificate of another.
 
 import type { TrustBundles } from './bundle.ts';
 import type { DenyList } from './denied.ts';
@@ -12,13 +12,13 @@ export interface Identity {
   readonly denied: DenyList;
 }
 
-/** The identity files by path, as a person or an agent named them. Without `denied` nobody is denied. */
+/** The paths of the identity files. Without `denied` no peer is denied. */
 export interface IdentityPaths {
   readonly svid: string;
   readonly key: string;
   /** SPIFFE JSON or PEM. */
   readonly bundle: string;
   readonly denied?: string;
-  /** The one whose SVID this must be. */
+  /** The trust domain that the SVID must belong to. */
   readonly trustDomain: string;
 }

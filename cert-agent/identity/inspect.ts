@@ -1,5 +1,5 @@
-// What is right and wrong about a certificate chain, every rule with its verdict: the pure part of `sallyport inspect`.
-// Nothing is thrown for a bad certificate; a bad certificate is what one comes here to see.
+// Checks a certificate chain and reports the result of every rule: the pure part of `sallyport inspect`. A bad
+// certificate throws nothing: its problems are the output.
 
 import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { formatDuration, formatTime } from '../base/clock.ts';
@@ -11,7 +11,7 @@ import { weaknessOf } from './key-strength.ts';
 import { parseSpiffeId } from './spiffe-id.ts';
 import { checkLeafRules, fingerprintOf, type RuleResult, verifyChain } from './verify.ts';
 
-/** One certificate of the chain, as it describes itself. */
+/** One certificate of the chain. */
 export interface CertificateReport {
   readonly subject: string;
   readonly issuer: string;
@@ -39,7 +39,7 @@ export interface ChainReport {
   /** Negative once it has expired. */
   readonly timeLeftMs: number;
   readonly expired: boolean;
-  /** Leaf first, as it was presented. */
+  /** Leaf first, in the order of the input. */
   readonly chain: readonly CertificateReport[];
   readonly rules: readonly RuleResult[];
   /** True when every rule holds. */
@@ -48,16 +48,16 @@ export interface ChainReport {
 
 export interface InspectOptions {
   readonly now: number;
-  /** With bundles, the path to a root of the leaf's own trust domain is one more rule. */
+  /** With bundles, the path to a root of the leaf's own trust domain is checked too. */
   readonly bundles?: TrustBundles;
   readonly denied?: DenyList;
-  /** With a trust domain, belonging to it is one more rule. */
+  /** With a trust domain, the leaf must belong to it. */
   readonly trustDomain?: string;
-  /** Private key, PEM; that it belongs to the leaf is one more rule. */
+  /** Private key, PEM. If given, it must belong to the leaf. */
   readonly key?: KeyObject;
 }
 
-/** Judges a chain (DER, leaf first, not empty). @throws SallyportError `certificate_unreadable`. */
+/** Checks a chain (DER, leaf first, not empty). @throws SallyportError `certificate_unreadable`. */
 export function inspectChain(chain: readonly Buffer[], options: InspectOptions): ChainReport {
   const [leafDer] = chain;
   if (leafDer === undefined) throw new TypeError('inspectChain needs at least one certificate');
@@ -96,22 +96,22 @@ export function keyKindOf(key: KeyObject): string {
   return [key.asymmetricKeyType?.toUpperCase() ?? 'unknown', size].filter((part) => part !== undefined).join(' ');
 }
 
-/** RFC 5280 section 4.2: a critical extension that is not understood makes the certificate unusable. */
+/** RFC 5280 section 4.2: an unknown critical extension makes the certificate unusable. */
 function understood(facts: readonly CertificateFacts[]): RuleResult {
   const unknown = facts.flatMap((one) => one.unknownCritical);
   const found = unknown.length === 0 ? '' : `, found ${unknown.join(', ')}`;
   return {
     rule: 'critical-extensions',
     holds: unknown.length === 0,
-    message: `every critical extension is understood${found}`,
+    message: `every critical extension is known${found}`,
   };
 }
 
-/** What no peer takes: a key outside of the bounds, or a signature with a hash that proves nothing. */
+/** What no peer accepts: a key outside the limits, or a signature with a broken hash. */
 function strong(chain: readonly Buffer[], facts: readonly CertificateFacts[]): RuleResult {
   const wrong = chain.flatMap((der, index) => {
     const weakness = weaknessOf(openCertificate(der).publicKey);
-    const unsigned = facts[index]!.signedWith === undefined ? 'a signature that proves nothing' : undefined;
+    const unsigned = facts[index]!.signedWith === undefined ? 'an insecure signature algorithm' : undefined;
     return [weakness, unsigned].flatMap((one) => (one === undefined ? [] : [`certificate ${index + 1}: ${one}`]));
   });
   const found = wrong.length === 0 ? '' : `, found ${wrong.join(', ')}`;
@@ -125,24 +125,24 @@ function withinLife(leaf: X509Certificate, now: number): RuleResult {
     return {
       rule: 'validity',
       holds: false,
-      message: `it is valid from ${formatTime(from)}, in ${formatDuration(from - now)}`,
+      message: `not valid before ${formatTime(from)}, in ${formatDuration(from - now)}`,
     };
   }
   if (now > to) {
     return {
       rule: 'validity',
       holds: false,
-      message: `it expired at ${formatTime(to)}, ${formatDuration(now - to)} ago`,
+      message: `expired at ${formatTime(to)}, ${formatDuration(now - to)} ago`,
     };
   }
-  return { rule: 'validity', holds: true, message: `it is valid for another ${formatDuration(to - now)}` };
+  return { rule: 'validity', holds: true, message: `valid for another ${formatDuration(to - now)}` };
 }
 
-/** X509-SVID section 3.1, 4.3 and 5.1: cA, keyCertSign, and an ID without a path if there is one. */
+/** X509-SVID sections 3.1, 4.3 and 5.1: cA, keyCertSign, and no path in its ID, if it has one. */
 function maySign(facts: CertificateFacts, position: number): RuleResult {
   const wrong = [
     facts.isCa ? undefined : 'cA is false',
-    facts.keyUsage?.includes('keyCertSign') === true ? undefined : 'it lacks keyCertSign',
+    facts.keyUsage?.includes('keyCertSign') === true ? undefined : 'keyCertSign is missing',
     facts.uris.length <= 1 ? undefined : `it has ${facts.uris.length} URI names`,
     facts.uris.length !== 1 || isDomainId(facts.uris[0]!) ? undefined : `${facts.uris[0]} is not a trust domain's ID`,
   ].filter((one) => one !== undefined);
@@ -152,11 +152,11 @@ function maySign(facts: CertificateFacts, position: number): RuleResult {
     message:
       wrong.length === 0
         ? `certificate ${position} may sign SVIDs`
-        : `certificate ${position} may not sign SVIDs: ${wrong.join(', ')}`,
+        : `certificate ${position} must not sign SVIDs: ${wrong.join(', ')}`,
   };
 }
 
-/** The rules that hold only against something: a trust domain, a key, a bundle. */
+/** The rules that need something to compare with: a trust domain, a key, a bundle. */
 function wantedRules(
   chain: readonly Buffer[],
   leaf: X509Certificate,
@@ -167,7 +167,7 @@ function wantedRules(
   if (trustDomain !== undefined) {
     const id = spiffeIdOf(facts);
     const holds = id !== undefined && parseSpiffeId(id).trustDomain === trustDomain;
-    rules.push({ rule: 'trust-domain', holds, message: `the SPIFFE ID is of ${trustDomain}` });
+    rules.push({ rule: 'trust-domain', holds, message: `the SPIFFE ID belongs to ${trustDomain}` });
   }
   if (key !== undefined) {
     const holds = leaf.publicKey.equals(createPublicKey(key));
@@ -178,7 +178,7 @@ function wantedRules(
   return rules;
 }
 
-/** RFC 5280 path validation against the bundle of the leaf's own trust domain, then the deny-list. */
+/** RFC 5280 path validation against the bundle of the leaf's own trust domain, then the deny list. */
 function pathRule(chain: readonly Buffer[], bundles: TrustBundles, denied: DenyList, now: number): RuleResult {
   try {
     const { id } = verifyChain(chain, bundles, denied, now);
@@ -203,7 +203,7 @@ function describe(certificate: X509Certificate, facts: CertificateFacts): Certif
   });
 }
 
-/** RFC 4514: the most specific attribute first, on one line. */
+/** RFC 4514: one line, the most specific attribute first. */
 function nameOf(lines: string | undefined): string {
   return lines?.split('\n').reverse().join(',') ?? '';
 }

@@ -1,5 +1,5 @@
-// Name constraints of a CA (RFC 5280 section 4.2.1.10): which names may stand below it. Fails closed: a constraint on a kind
-// of name that cannot be compared here refuses every certificate that bears a name of that kind.
+// Name constraints of a CA (RFC 5280 section 4.2.1.10): which names its certificates may have. Fails closed: a
+// constraint on a kind of name that we cannot compare refuses every certificate with a name of that kind.
 
 import { type DerElement, DerReader } from './der.ts';
 
@@ -10,22 +10,22 @@ export interface Name {
 }
 
 export interface NameConstraints {
-  /** Only names within one of these, for each kind that is there. */
+  /** For each kind of name that occurs here, only names within one of these. */
   readonly permitted: readonly Name[];
   readonly excluded: readonly Name[];
 }
 
-/** Kinds of GeneralName by their context tag. */
+/** Kinds of GeneralName, by context tag. */
 export const nameKind = Object.freeze({ email: 1, dns: 2, directory: 4, uri: 6, ip: 7 });
 
-/** The names of a GeneralNames body. @throws TypeError. */
+/** Parses the body of a GeneralNames. @throws TypeError. */
 export function readNames(names: DerReader): Name[] {
   const found: Name[] = [];
   while (!names.done) found.push(nameOf(names.read()));
   return found;
 }
 
-/** The value of the extension. @throws TypeError, also for `minimum` and `maximum`, which RFC 5280 does not let a CA use. */
+/** Parses the extension. @throws TypeError, also for `minimum` and `maximum`, which RFC 5280 forbids. */
 export function readNameConstraints(value: Buffer): NameConstraints {
   const outer = new DerReader(value);
   const body = outer.enter();
@@ -49,24 +49,24 @@ function readSubtrees(element: DerElement | undefined): Name[] {
 }
 
 function nameOf({ tag, body }: DerElement): Name {
-  if ((tag & 0xc0) !== 0x80) throw new TypeError(`tag ${tag} is no kind of name`);
+  if ((tag & 0xc0) !== 0x80) throw new TypeError(`tag ${tag} is not a kind of name`);
   return { kind: tag & 0x1f, value: body };
 }
 
-/** Whether all `names` may stand below a CA with these constraints. */
+/** True if a CA with these constraints may issue a certificate with all `names`. */
 export function permitsNames({ permitted, excluded }: NameConstraints, names: readonly Name[]): boolean {
   return names.every((name) => {
     const ofKind = (one: Name): boolean => one.kind === name.kind;
     const kept = permitted.filter(ofKind);
     return (
-      // What cannot be compared is taken to be excluded, and not to be permitted.
+      // Fails closed: a name that cannot be compared counts as excluded and as not permitted.
       excluded.filter(ofKind).every((tree) => isWithin(name, tree) === false) &&
       (kept.length === 0 || kept.some((tree) => isWithin(name, tree) === true))
     );
   });
 }
 
-/** Is `name` in the subtree? Undefined where that cannot be told. */
+/** True if `name` is in the subtree; undefined if it cannot be compared. */
 function isWithin(name: Name, tree: Name): boolean | undefined {
   switch (name.kind) {
     case nameKind.uri:
@@ -76,7 +76,7 @@ function isWithin(name: Name, tree: Name): boolean | undefined {
     case nameKind.ip:
       return isIpWithin(name.value, tree.value);
     case nameKind.directory:
-      // One name has many encodings (RFC 5280 section 7.1): the same bytes are the same name, other bytes prove nothing.
+      // A name has many encodings (RFC 5280 section 7.1): equal bytes are the same name, different bytes prove nothing.
       return isDirectoryWithin(name.value, tree.value) ? true : undefined;
     default:
       return undefined;
@@ -87,14 +87,14 @@ function textOf({ value }: Name): string {
   return value.toString('latin1').toLowerCase();
 }
 
-/** A host, or with a leading dot any host below it. */
+/** A host or, with a leading dot, any host below it. */
 function isUriWithin(uri: string, host: string): boolean | undefined {
   const found = /^[a-z][a-z0-9+.-]*:\/\/(?:[^/?#@]*@)?([^/?#:@]+)(?::\d*)?(?:[/?#]|$)/.exec(uri)?.[1];
   if (found === undefined) return undefined;
   return host.startsWith('.') ? found.endsWith(host) : found === host;
 }
 
-/** A name and everything below it, at the boundary of a label; an empty one is all. */
+/** A name and everything below it, at label boundaries. An empty name matches all. */
 function isDnsWithin(dns: string, base: string): boolean {
   const below = base.replace(/^\./, '');
   return below === '' || dns === below || dns.endsWith(`.${below}`);
@@ -106,7 +106,7 @@ function isIpWithin(address: Buffer, base: Buffer): boolean | undefined {
   return address.every((byte, i) => (byte & base[address.length + i]!) === (base[i]! & base[address.length + i]!));
 }
 
-/** Are the first relative names of `name` those of `base`? Both are a Name in its explicit tag. */
+/** True if `name` begins with the relative names of `base`. Both are a Name in its explicit tag. */
 function isDirectoryWithin(name: Buffer, base: Buffer): boolean {
   try {
     const [inner, outer] = [new DerReader(name).read().body, new DerReader(base).read().body];

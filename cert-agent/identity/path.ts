@@ -1,6 +1,7 @@
-// From a leaf to a root (RFC 5280 section 6.1), for chains that a stranger may have made to cost us time. From the roots
-// downwards: no key is used before a root's word has reached it, so a stranger's keys are never used at all, and each pair
-// of issuer and issued is tried once. What follows is a search over what was signed indeed, which has an end as well.
+// Builds the path from a leaf to a root (RFC 5280 section 6.1). An attacker may craft the chain to waste our time, so
+// we work from the roots down. No key is used before a path from a root reaches it, so an attacker's own keys are never
+// used. Each pair of issuer and subject is tried once. The search that follows covers verified links only, and is
+// bounded too.
 
 import type { KeyObject, X509Certificate } from 'node:crypto';
 import { SallyportError } from '../base/errors.ts';
@@ -10,14 +11,14 @@ import { weaknessOf } from './key-strength.ts';
 import { permitsNames } from './name-constraints.ts';
 import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
 
-/** A longer chain is an attack on our time, not a PKI. */
+/** A longer chain is an attack, not a PKI. */
 export const maxChain = 8;
 /** A leaf with a hundred names has 4 KB. */
 export const maxCertificateBytes = 8192;
-/** Of all that were presented together; eight of RSA 4096 have 14 KB. */
+/** The limit of the whole chain; eight certificates with RSA 4096 have 14 KB. */
 export const maxChainBytes = 16_384;
 
-/** One certificate, read. */
+/** One parsed certificate. */
 export interface Link {
   readonly certificate: X509Certificate;
   readonly der: Buffer;
@@ -26,11 +27,11 @@ export interface Link {
   readonly notAfter: number;
   readonly facts: CertificateFacts;
   readonly key: KeyObject;
-  /** Why its key is not taken; undefined for a good one. */
+  /** Why its key is not acceptable; undefined for a good one. */
   readonly weakness: string | undefined;
 }
 
-/** Refuses what is too much to look at. Call it before anything is read. @throws SallyportError `svid_invalid`. */
+/** Refuses a chain that is too large. Call it before parsing. @throws SallyportError `svid_invalid`. */
 export function checkChainSize(chain: readonly Buffer[]): void {
   const refuse = (what: string): never => {
     throw new SallyportError('svid_invalid', `the peer presented ${what}`);
@@ -42,7 +43,7 @@ export function checkChainSize(chain: readonly Buffer[]): void {
   if (all > maxChainBytes) refuse(`${all} bytes of certificates; ${maxChainBytes} are the limit`);
 }
 
-/** Reads one certificate. @throws SallyportError `certificate_unreadable`. */
+/** Parses one certificate. @throws SallyportError `certificate_unreadable`. */
 export function readLink(der: Buffer, facts = readCertificateFacts(der)): Link {
   const certificate = openCertificate(der);
   const [key, weakness] = readKey(certificate);
@@ -62,13 +63,13 @@ function readKey(certificate: X509Certificate): [KeyObject, string | undefined] 
     const { publicKey } = certificate;
     return [publicKey, weaknessOf(publicKey)];
   } catch (error) {
-    throw new SallyportError('certificate_unreadable', 'the certificate cannot be read: its key is of no known kind', {
+    throw new SallyportError('certificate_unreadable', 'cannot parse the certificate: unknown type of key', {
       cause: error,
     });
   }
 }
 
-/** A bundle's roots, read once; one that cannot be read, or has a bad key, vouches for no chain and takes none of the others along. */
+/** A bundle's roots, parsed once. A root that cannot be parsed or has a bad key is skipped; the others stay in use. */
 export function rootsOf(bundle: TrustBundle): readonly Link[] {
   const known = readRoots.get(bundle);
   if (known !== undefined) return known;
@@ -85,7 +86,7 @@ export function rootsOf(bundle: TrustBundle): readonly Link[] {
 
 const readRoots = new WeakMap<TrustBundle, readonly Link[]>();
 
-/** The ID of the only URI; undefined where that is none. */
+/** The SPIFFE ID of the only URI; undefined if there is none. */
 export function spiffeIdOf(facts: CertificateFacts): SpiffeId | undefined {
   try {
     return facts.uris[0] === undefined ? undefined : parseSpiffeId(facts.uris[0]);
@@ -95,22 +96,23 @@ export function spiffeIdOf(facts: CertificateFacts): SpiffeId | undefined {
 }
 
 /**
- * The links from the leaf's issuer to a root; undefined when no path holds at `now`.
- * @throws SallyportError `svid_invalid` when finding out would cost more than a chain of this length may.
+ * The links from the leaf's issuer to a root; undefined when no path is valid at `now`.
+ * @throws SallyportError `svid_invalid` when the search would exceed its budget.
  */
 export function findPath(leaf: Link, others: readonly Link[], roots: readonly Link[], now: number): Link[] | undefined {
-  // What stands there twice, or is a root anyway, is nothing more to try.
+  // A duplicate, or a root of the bundle, adds nothing to try.
   const seen = new Set([leaf, ...roots].map(nameOfBytes));
   const presented = [leaf, ...others.filter((one) => !seen.has(nameOfBytes(one)) && seen.add(nameOfBytes(one)))];
   const issuersOf = findIssuers(
     presented,
     roots.filter((one) => maySign(one, leaf, now)),
     (one) =>
-      // X509-SVID section 4.3: a signing certificate says so. A root may come from elsewhere, and is trusted by name.
+      // X509-SVID section 4.3: a signing certificate must say so. A root may come from another PKI and is trusted as
+      // configured.
       one.facts.keyUsage !== undefined && maySign(one, leaf, now),
   );
   const anchors = new Set(roots);
-  // Steps and not permutations: cross-signed CAs of our own need few, and seven that sign each other would need thousands.
+  // The limit counts steps: cross-signed CAs of our own need few, and seven that sign each other would need thousands.
   let steps = 8 * presented.length + roots.length;
   const search = (below: readonly Link[]): Link[] | undefined => {
     const child = below.at(-1)!;
@@ -132,7 +134,7 @@ function nameOfBytes({ der }: Link): string {
   return der.toString('latin1');
 }
 
-/** Who has signed whom, as far as the roots' word reaches. The checks of signatures grow with the chain, not with its square. */
+/** Which certificate signed which, starting at the roots. The signature checks grow linearly with the chain. */
 function findIssuers(
   presented: readonly Link[],
   roots: readonly Link[],
@@ -162,13 +164,10 @@ function isSignedBy(child: Link, issuer: Link): boolean {
 }
 
 function tooMuch(count: number): SallyportError {
-  return new SallyportError(
-    'svid_invalid',
-    `the ${count} certificates that the peer presented can be put together in too many ways`,
-  );
+  return new SallyportError('svid_invalid', `the ${count} certificates that the peer presented allow too many paths`);
 }
 
-/** RFC 5280 section 6.1.4 and X509-SVID section 3: what an issuer needs by itself, wherever on the path it stands. */
+/** RFC 5280 section 6.1.4 and X509-SVID section 3: what an issuer needs, wherever it is on the path. */
 function maySign(issuer: Link, leaf: Link, now: number): boolean {
   const { facts, weakness } = issuer;
   return (
@@ -183,10 +182,10 @@ function maySign(issuer: Link, leaf: Link, now: number): boolean {
   );
 }
 
-/** What depends on what is `below`, leaf first: path length and name constraints (RFC 5280 sections 4.2.1.9 and 4.2.1.10). */
+/** Path length and name constraints over the certificates `below`, leaf first (RFC 5280 sections 4.2.1.9, 4.2.1.10). */
 function mayStandAbove({ facts }: Link, below: readonly Link[]): boolean {
   const [leaf, ...between] = below;
-  // Who changes keys under its own name does not count as one more.
+  // A self-issued certificate, such as a CA's key change, does not count.
   const cas = between.filter((one) => !one.facts.selfIssued);
   if (facts.pathLength !== undefined && facts.pathLength < cas.length) return false;
   const { nameConstraints } = facts;
@@ -195,12 +194,14 @@ function mayStandAbove({ facts }: Link, below: readonly Link[]): boolean {
   );
 }
 
-/** X509-SVID section 4.4: if the extension is there, both uses must be; OpenSSL asks the same of a CA. */
+/** X509-SVID section 4.4: if the extension is present, it must allow both uses. OpenSSL requires the same of a CA. */
 export function usableBothWays({ tlsUsage }: CertificateFacts): boolean {
   return tlsUsage === undefined || (tlsUsage.includes('serverAuth') && tlsUsage.includes('clientAuth'));
 }
 
-/** X509-SVID section 3.1 and 5.1: a signing certificate's own ID, if it has one, is its trust domain's, without path. */
+/**
+ * X509-SVID sections 3.1 and 5.1: a signing certificate's ID, if it has one, is the ID of a trust domain, without path.
+ */
 function signsForDomainOf(issuer: CertificateFacts, leaf: CertificateFacts): boolean {
   if (issuer.uris.length === 0) return true;
   const id = spiffeIdOf(issuer);

@@ -1,15 +1,15 @@
-// The certificates that the other side of a TLS connection presented, as DER, and what OpenSSL found wrong with them. No TLS
-// context of the mesh has `ca`: OpenSSL would look for a path among the roots of all trust domains at once, and refuse good
-// peers where two roots bear one name; and Node 24.21 hides what a client presented once OpenSSL likes it.
+// The certificates that a TLS peer presented, as DER, and OpenSSL's complaint about them. No TLS context of the mesh
+// has `ca`. With it, OpenSSL would search the roots of all trust domains at once, and refuse good peers where two roots
+// have the same name. Also, Node 24.21 hides the client's chain if OpenSSL accepts it.
 
 import type { X509Certificate } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
 import { SallyportError } from '../base/errors.ts';
 
-/** Twice what verifyChain takes, so that it and not this decides what is too long. */
+/** Twice the limit of verifyChain, so that verifyChain decides what is too long. */
 const maxWalk = 16;
 
-/** What OpenSSL says of every chain when it has no roots, a good one included. */
+/** OpenSSL's errors for every chain, even a good one, when it has no roots. */
 const withoutRoots: ReadonlySet<string> = new Set([
   'UNABLE_TO_GET_ISSUER_CERT',
   'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
@@ -20,39 +20,39 @@ const withoutRoots: ReadonlySet<string> = new Set([
 
 const ofTime: ReadonlySet<string> = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
 
-/** What a handshake brought. Nothing of it is verified: verifyChain does that, and then checkComplaint. */
+/** The unverified result of a handshake. verifyChain verifies it, and then checkComplaint. */
 export interface Presented {
-  /** Leaf first, the others in the order in which they came; empty without a certificate. */
+  /** Leaf first, the others in the order of arrival; empty without a certificate. */
   readonly chain: readonly Buffer[];
-  /** OpenSSL's word for what is wrong beside the missing root (a weak digest, a bad signature); undefined for nothing. */
+  /** OpenSSL's error other than the missing root (a weak digest, a bad signature); undefined without one. */
   readonly complaint: string | undefined;
 }
 
 /**
- * What the other side of `socket` presented, the same on the accepting and on the dialing side. Ask once, and before anything
- * else asks for the peer's certificate: Node 24.18 to 24.20 show the chain to the first question only.
+ * What the peer of `socket` presented, on either side. Call it once, before any other code asks for the peer's
+ * certificate: Node 24.18 to 24.20 return the chain to the first call only.
  */
 export function readPresented(socket: TLSSocket): Presented {
   const leaf = socket.getPeerX509Certificate();
-  // Whatever its type says, Node gives a code here on both sides, and null for nothing.
+  // Unlike its type says, Node has a code here on both sides, and null for none.
   const error = socket.authorizationError as unknown;
-  const said = error === undefined || error === null ? undefined : String(error);
+  const code = error === undefined || error === null ? undefined : String(error);
   return {
     chain: leaf === undefined ? [] : readPeerChain(leaf),
-    complaint: said === undefined || withoutRoots.has(said) ? undefined : said,
+    complaint: code === undefined || withoutRoots.has(code) ? undefined : code,
   };
 }
 
 /**
- * OpenSSL has the second word: what it finds wrong is refused, whatever we found. It knows the machine's clock only; a caller that goes by
- * another says so, and has judged time already. @throws SallyportError `svid_untrusted`.
+ * Refuses what OpenSSL complained about, whatever our own result was. OpenSSL uses the machine's clock only. A caller
+ * with another clock says so, and has checked the time itself. @throws SallyportError `svid_untrusted`.
  */
 export function checkComplaint({ complaint }: Presented, who: string, byOurClock = false): void {
   if (complaint !== undefined && !(byOurClock && ofTime.has(complaint)))
     throw new SallyportError('svid_untrusted', `OpenSSL refuses the chain of ${who}: ${complaint}`);
 }
 
-/** The chain of what `getPeerX509Certificate()` gave, without what stands there twice. */
+/** The chain of `getPeerX509Certificate()`, without duplicates. */
 export function readPeerChain(leaf: X509Certificate): Buffer[] {
   const chain: Buffer[] = [];
   let one: X509Certificate | undefined = leaf;

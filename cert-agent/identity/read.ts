@@ -1,6 +1,6 @@
-// Identity from files. All of one read come through one resolved directory: where the names lead through a link that
-// a writer switches (our `current`, the `..data` of a Kubernetes volume), that link is followed once, so a reader never
-// sees the key of one generation beside the certificate of another.
+// Reads an identity from files. One read uses one resolved directory. Where the paths go through a link that a writer
+// switches (our `current`, the `..data` of a Kubernetes volume), that link is followed once, so a reader never sees the
+// key of one generation and the certificate of another.
 
 import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join } from 'node:path';
@@ -23,13 +23,13 @@ export interface IdentityTexts {
 /** The texts, or the path of the first file that does not exist. @throws SallyportError `config_unreadable`. */
 export type TextsRead = { readonly texts: IdentityTexts } | { readonly missing: string };
 
-/** A chain of links longer than this is a circle. */
+/** A longer chain of links is a loop. */
 const maxLinks = 16;
 
-/** A writer may remove the generation that we resolved while we read it; the next one is there by then. */
+/** How often to retry: a writer may remove the generation that we are reading, but then the next one exists. */
 const attempts = 3;
 
-/** Reads the files of one generation. @throws SallyportError `config_unreadable` when one exists and cannot be read. */
+/** Reads the files of one generation. @throws SallyportError `config_unreadable` when an existing one is unreadable. */
 export function readIdentityTexts(paths: IdentityPaths): TextsRead {
   for (let attempt = 1; ; attempt++) {
     const read = readOnce(paths);
@@ -38,16 +38,16 @@ export function readIdentityTexts(paths: IdentityPaths): TextsRead {
 }
 
 /**
- * The texts as an identity. Whether it is valid now is not judged here.
- * @throws SallyportError what parseSvid, parseBundle and parseDenyList throw, and `svid_invalid` for another trust domain.
+ * Parses the texts into an identity. Does not check whether it is valid now.
+ * @throws SallyportError as parseSvid, parseBundle and parseDenyList do, and `svid_invalid` for another trust domain.
  */
 export function parseIdentity(texts: IdentityTexts, paths: IdentityPaths): Identity {
   const svid = parseSvid(texts.svid, texts.key, { chain: paths.svid, key: paths.key });
   if (svid.id.trustDomain !== paths.trustDomain) {
     throw new SallyportError(
       'svid_invalid',
-      `the SVID in ${paths.svid} is ${svid.id.uri}, and the trust domain here is ${paths.trustDomain}`,
-      { hint: 'correct the trust domain or name the files of this one' },
+      `the SVID in ${paths.svid} is ${svid.id.uri}, but the configured trust domain is ${paths.trustDomain}`,
+      { hint: 'correct the trust domain, or use identity files of this trust domain' },
     );
   }
   const bundle = parseBundle(texts.bundle, paths.trustDomain, paths.bundle);
@@ -56,8 +56,8 @@ export function parseIdentity(texts: IdentityTexts, paths: IdentityPaths): Ident
 }
 
 /**
- * A bundle from a file that a person named. Without `trustDomain` its roots say whose they are.
- * @throws SallyportError `config_unreadable` (its cause tells a missing file), `config_invalid` when the roots do not
+ * Reads a bundle from a file. Without `trustDomain`, the roots determine it.
+ * @throws SallyportError `config_unreadable` (a missing file is its cause), `config_invalid` when the roots do not
  * agree on one trust domain, `bundle_invalid`, `bundle_empty` or `certificate_unreadable`.
  */
 export function readBundleFile(file: string, trustDomain?: string): TrustBundle {
@@ -68,17 +68,17 @@ export function readBundleFile(file: string, trustDomain?: string): TrustBundle 
   if (trustDomain !== undefined) {
     const foreign = [...named].find((one) => one !== parseTrustDomain(trustDomain));
     if (foreign === undefined) return bundle;
-    throw new SallyportError('config_invalid', `${file} holds a root of ${foreign}, not of ${trustDomain}`);
+    throw new SallyportError('config_invalid', `${file} contains a root of ${foreign}, not of ${trustDomain}`);
   }
   if (found === undefined || named.size > 1) {
     const why =
-      found === undefined ? 'names no trust domain' : `names several trust domains (${[...named].join(', ')})`;
-    throw new SallyportError('config_invalid', `${file} ${why}`, { hint: 'name the trust domain with --trust-domain' });
+      found === undefined ? 'contains no trust domain ID' : `contains several trust domains (${[...named].join(', ')})`;
+    throw new SallyportError('config_invalid', `${file} ${why}`, { hint: 'set the trust domain with --trust-domain' });
   }
   return Object.freeze({ ...bundle, trustDomain: found });
 }
 
-/** The text of a file. @throws SallyportError `config_unreadable`, with the system's error as its cause. */
+/** The text of a file. @throws SallyportError `config_unreadable` with the system's error as its cause. */
 export function readText(file: string, read = (from: string): string => readFileSync(from, 'utf8')): string {
   try {
     return read(file);
@@ -90,7 +90,7 @@ export function readText(file: string, read = (from: string): string => readFile
   }
 }
 
-/** True for the error of a file that is not there (yet). */
+/** True for the error of a missing file. */
 export function isMissing(error: unknown): boolean {
   const errno = errnoOf(error instanceof SallyportError ? error.cause : error);
   return errno === 'ENOENT' || errno === 'ENOTDIR';
@@ -124,18 +124,18 @@ function readOnce(paths: IdentityPaths): TextsRead {
   }
 }
 
-/** Follows the links of the file's own name; what is left is a file in a directory, and the directory may be a link. */
+/** Follows links of the file itself. The result is a file in a directory; the directory may still be a link. */
 function fileBehind(path: string): string {
   let file = path;
   for (let hops = 0; hops < maxLinks; hops++) {
-    // Asked first: an exception for each plain file, every second, was a hundredth of a busy sidecar's time (measured).
+    // lstat first: an exception for each plain file, every second, took 1 % of a busy sidecar's time (measured).
     if (!lstatSync(file).isSymbolicLink()) return file;
     const target = readlinkSync(file);
-    // `..` means the parent of where we really are, so only then the directory is resolved before its time.
+    // `..` is the parent of the real directory, so only then is the directory resolved this early.
     const from = target.split('/').includes('..') ? realpathSync(dirname(file)) : dirname(file);
     file = isAbsolute(target) ? target : join(from, target);
   }
-  throw new SallyportError('config_unreadable', `${path} leads through more than ${maxLinks} links`);
+  throw new SallyportError('config_unreadable', `${path} goes through more than ${maxLinks} links`);
 }
 
 function domainOf(uri: string): string {

@@ -1,4 +1,4 @@
-// SPIFFE IDs, as the SPIFFE-ID standard sections 2.1 to 2.3 define them. Text becomes a value here and nowhere else.
+// SPIFFE IDs, sections 2.1 to 2.3 of the SPIFFE-ID standard. Text becomes a value only here.
 
 import { SallyportError } from '../base/errors.ts';
 
@@ -6,7 +6,7 @@ export interface SpiffeId {
   /** The whole ID, `spiffe://demo.test/ns/shop/sa/web`. */
   readonly uri: string;
   readonly trustDomain: string;
-  /** With its leading slash; empty for the ID of a trust domain itself. */
+  /** With its leading slash; empty for the ID of a trust domain. */
   readonly path: string;
 }
 
@@ -14,7 +14,7 @@ export interface SpiffeId {
 const maxIdBytes = 2048;
 
 /**
- * Reads a SPIFFE ID. The scheme may come in any case; everything else is taken as it stands or refused.
+ * Parses a SPIFFE ID. The case of the scheme does not matter; everything else is used unchanged or refused.
  * @throws SallyportError `spiffe_id_invalid`.
  */
 export function parseSpiffeId(text: string): SpiffeId {
@@ -32,17 +32,17 @@ export function parseTrustDomain(text: string): string {
   return checkTrustDomain(text.replace(/^spiffe:\/\//, ''), text);
 }
 
-/** IDs that only the CA's own parts bear; nobody is issued one. */
+/** True for IDs that belong to the CA's own parts; they are never issued to workloads. */
 export function isReserved(id: SpiffeId): boolean {
   return id.path === '/sallyport' || id.path.startsWith('/sallyport/');
 }
 
-/** The ID that the CA itself bears and that agents require of it. */
+/** The CA's own ID, which agents require. */
 export function caIdOf(trustDomain: string): SpiffeId {
   return parseSpiffeId(`spiffe://${trustDomain}/sallyport/ca`);
 }
 
-/** The `<ns>` of a `/ns/<ns>/...` path, the form that Istio's policies speak of, or undefined. */
+/** The `<ns>` of a `/ns/<ns>/...` path, the form of Istio's policies, or undefined. */
 export function namespaceOf(id: SpiffeId): string | undefined {
   return /^\/ns\/([^/]+)/.exec(id.path)?.[1];
 }
@@ -57,7 +57,7 @@ function checkTrustDomain(name: string, text: string): string {
   if (name === '') throw invalid(text, 'the trust domain is empty');
   if (name.length > 255) throw invalid(text, 'the trust domain is longer than 255 bytes');
   if (!/^[a-z0-9._-]+$/.test(name)) {
-    throw invalid(text, `the trust domain '${name}' may hold only a-z, 0-9, dot, dash and underscore`);
+    throw invalid(text, `the trust domain '${name}' may contain only a-z, 0-9, dot, dash and underscore`);
   }
   return name;
 }
@@ -69,7 +69,7 @@ function checkPath(path: string, text: string): void {
     if (segment === '') throw invalid(text, 'its path has an empty segment or ends in a slash');
     if (segment === '.' || segment === '..') throw invalid(text, 'its path has a dot segment');
     if (!/^[A-Za-z0-9._-]+$/.test(segment)) {
-      throw invalid(text, `the path segment '${segment}' may hold only letters, digits, dot, dash and underscore`);
+      throw invalid(text, `the path segment '${segment}' may contain only letters, digits, dot, dash and underscore`);
     }
   }
 }

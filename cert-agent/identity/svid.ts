@@ -1,4 +1,4 @@
-// Our own credential: a chain, its key, and what they say. Read once per generation and frozen.
+// Our own credential: a chain, its key and their parsed fields. Read once per generation and frozen.
 
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { SallyportError } from '../base/errors.ts';
@@ -15,7 +15,7 @@ export interface Svid {
   /** DER, leaf first, intermediates after it, no root. */
   readonly chain: readonly Buffer[];
   readonly chainPem: string;
-  /** PKCS#8 PEM. Never logged, never answered. */
+  /** PKCS#8 PEM. Never logged, never sent. */
   readonly keyPem: string;
   /** Lower-case hex. */
   readonly serial: string;
@@ -25,14 +25,14 @@ export interface Svid {
 }
 
 /**
- * Puts a chain and its key together. Expiry is not judged here: an expired SVID is still ours, and whoever uses it asks.
+ * Combines a chain and its key. Does not check expiry: an expired SVID is still ours, and its user checks.
  * @throws SallyportError `certificate_unreadable`, `key_unreadable`, `key_mismatch` or `svid_invalid`.
  */
 export function parseSvid(chainPem: string, keyPem: string, source: { chain: string; key: string }): Svid {
   const chain = readPemBlocks(chainPem, source.chain);
   const [leafDer] = chain;
   if (leafDer === undefined) {
-    throw new SallyportError('certificate_unreadable', `${source.chain} holds no certificate`, {
+    throw new SallyportError('certificate_unreadable', `${source.chain} contains no certificate`, {
       hint: 'expected PEM, leaf first',
     });
   }
@@ -43,7 +43,7 @@ export function parseSvid(chainPem: string, keyPem: string, source: { chain: str
     throw new SallyportError('svid_invalid', `${source.chain} is not an X509-SVID: ${broken.message}`);
   const weakness = weaknessOf(leaf.publicKey);
   if (weakness !== undefined)
-    throw new SallyportError('svid_invalid', `${source.chain} has a key that no peer takes: ${weakness}`);
+    throw new SallyportError('svid_invalid', `${source.chain} has a key that no peer accepts: ${weakness}`);
   const key = parseKey(keyPem, source.key);
   if (!leaf.publicKey.equals(createPublicKey(key))) {
     throw new SallyportError(

@@ -1,7 +1,7 @@
-// Is this certificate chain who it says it is? RFC 5280 path validation against the bundle of the SVID's own trust
-// domain (X509-SVID section 5.1), then the leaf's rules (section 5.2), then the deny-list. Fails closed. The path is
-// built here, link by link (path.ts): `issuerCertificate` of a TLS socket is linked by name and key identifier only, and a
-// CA of domain A can forge that. What a stranger presents is measured before it is read, and never costs more than that.
+// Verifies a certificate chain: RFC 5280 path validation against the bundle of the SVID's own trust domain (X509-SVID
+// section 5.1), then the leaf's rules (section 5.2), then the deny list. Fails closed. We build the path link by link
+// (path.ts), because Node links `issuerCertificate` of a TLS socket by name and key identifier only, which a CA of
+// domain A can forge. The size of a chain is checked before it is parsed, so its cost is bounded.
 
 import { createHash } from 'node:crypto';
 import { formatDuration, formatTime } from '../base/clock.ts';
@@ -12,15 +12,15 @@ import { type DenyList, isSerialDenied } from './denied.ts';
 import { checkChainSize, findPath, type Link, readLink, rootsOf, spiffeIdOf, usableBothWays } from './path.ts';
 import type { SpiffeId } from './spiffe-id.ts';
 
-/** Who the other side proved to be. */
+/** The verified identity of the peer. */
 export interface PeerIdentity {
   readonly id: SpiffeId;
-  /** Lower-case hex, without leading zeros beyond whole bytes. */
+  /** Lower-case hex of whole bytes, without leading zero bytes. */
   readonly serial: string;
   /** Milliseconds since 1970. */
   readonly notBefore: number;
   readonly notAfter: number;
-  /** The earliest end of any certificate on the path: the identity holds no longer than what vouches for it. */
+  /** The earliest expiry on the path: an identity is valid no longer than its issuers. */
   readonly validUntil: number;
   /** SHA-256 of the leaf, lower-case hex: `Hash` of x-forwarded-client-cert. */
   readonly fingerprint: string;
@@ -28,20 +28,20 @@ export interface PeerIdentity {
   readonly subject: string;
 }
 
-/** One rule of the standard, by name, and whether it holds. */
+/** One rule of the standard and its result. */
 export interface RuleResult {
   readonly rule: string;
   readonly holds: boolean;
   readonly message: string;
 }
 
-/** Skew is met by back-dating only; within this distance the refusal asks about the clocks. */
+/** Certificates are back-dated against clock skew. Within this distance, the refusal also suggests it. */
 const skewMs = 5 * 60_000;
 
-/** Of a URI that is none of ours, in a sentence for the log. */
+/** How many characters of an invalid URI appear in the log. */
 const shownUri = 200;
 
-/** The leaf's rules of X509-SVID sections 2 to 4 and 5.2, each with its verdict; `inspect` prints them all. */
+/** The leaf's rules of X509-SVID sections 2 to 4 and 5.2, each with its result; `inspect` prints them all. */
 export function checkLeafRules(facts: CertificateFacts): RuleResult[] {
   const rule = (name: string, holds: boolean, message: string): RuleResult => ({ rule: name, holds, message });
   const id = spiffeIdOf(facts);
@@ -68,7 +68,7 @@ export function checkLeafRules(facts: CertificateFacts): RuleResult[] {
 }
 
 /**
- * Verifies a chain (DER, leaf first) at `now` and tells who it is.
+ * Verifies a chain (DER, leaf first) at `now` and returns the peer.
  * @throws SallyportError `svid_missing`, `svid_invalid`, `svid_expired`, `svid_not_yet_valid`, `svid_untrusted`,
  * `svid_denied` or `certificate_unreadable`, with the reason as a sentence for the log.
  */
@@ -85,8 +85,7 @@ export function verifyChain(
   const leaf = readLink(leafDer, facts);
   const id = checkLeaf(facts);
   const bundle = bundles.get(id.trustDomain);
-  if (bundle === undefined)
-    throw new SallyportError('svid_untrusted', `there is no bundle for the trust domain of ${id.uri}`);
+  if (bundle === undefined) throw new SallyportError('svid_untrusted', `no bundle for the trust domain of ${id.uri}`);
   checkValidity(leaf, `the certificate of ${id.uri}`, now);
   checkOwnSignature(leaf);
   const others = chain.slice(1).map((der) => readLink(der));
@@ -101,27 +100,26 @@ export function verifyChain(
   return peer;
 }
 
-/** Refuses a peer whose serial or ID is on the list. @throws SallyportError `svid_denied`. */
+/** Refuses a peer whose serial or ID is on the deny list. @throws SallyportError `svid_denied`. */
 export function checkDenied(peer: PeerIdentity, denied: DenyList): void {
   if (isSerialDenied(denied, peer.serial))
     throw new SallyportError('svid_denied', `certificate ${peer.serial} of ${peer.id.uri} is revoked`);
-  if (denied.ids.has(peer.id.uri)) throw new SallyportError('svid_denied', `${peer.id.uri} is on the deny-list`);
+  if (denied.ids.has(peer.id.uri)) throw new SallyportError('svid_denied', `${peer.id.uri} is on the deny list`);
 }
 
-/** Refuses what is not valid at `now`. @throws SallyportError `svid_expired` or `svid_not_yet_valid`. */
+/** Refuses a certificate that is not valid at `now`. @throws SallyportError `svid_expired` or `svid_not_yet_valid`. */
 export function checkValidity(span: { notBefore: number; notAfter: number }, what: string, now: number): void {
-  const clock = (missMs: number): string =>
-    missMs < skewMs ? `; missed by ${formatDuration(missMs)}: clock skew?` : '';
+  const clock = (missMs: number): string => (missMs < skewMs ? `; off by ${formatDuration(missMs)}: clock skew?` : '');
   if (now < span.notBefore) {
     throw new SallyportError(
       'svid_not_yet_valid',
-      `${what} is valid from ${formatTime(span.notBefore)}, it is ${formatTime(now)}${clock(span.notBefore - now)}`,
+      `${what} is not valid before ${formatTime(span.notBefore)}; now it is ${formatTime(now)}${clock(span.notBefore - now)}`,
     );
   }
   if (now > span.notAfter) {
     throw new SallyportError(
       'svid_expired',
-      `${what} expired at ${formatTime(span.notAfter)}, it is ${formatTime(now)}${clock(now - span.notAfter)}`,
+      `${what} expired at ${formatTime(span.notAfter)}; now it is ${formatTime(now)}${clock(now - span.notAfter)}`,
     );
   }
 }
@@ -141,24 +139,24 @@ function checkLeaf(facts: CertificateFacts): SpiffeId {
   if (facts.unknownCritical.length > 0) {
     throw new SallyportError(
       'svid_invalid',
-      `the certificate has a critical extension that is not understood: ${facts.unknownCritical[0]}`,
+      `the certificate has an unknown critical extension: ${facts.unknownCritical[0]}`,
     );
   }
   return spiffeIdOf(facts)!;
 }
 
-/** The leaf's own strength: a path says what its issuers are worth. */
+/** The strength of the leaf itself. The path checks that of its issuers. */
 function checkOwnSignature({ weakness, facts }: Link): void {
   if (weakness !== undefined)
-    throw new SallyportError('svid_invalid', `the certificate's key is not taken: ${weakness}`);
+    throw new SallyportError('svid_invalid', `the certificate's key is not acceptable: ${weakness}`);
   if (facts.signedWith === undefined)
     throw new SallyportError(
       'svid_invalid',
-      'the certificate is signed in a way that proves nothing (SHA-2 or Ed25519 does)',
+      'the certificate has an insecure signature algorithm (SHA-2 and Ed25519 are accepted)',
     );
 }
 
-/** Roots that vouch for no chain are named where they are missed. */
+/** Names the roots that are not used, where no path was found. */
 function unusedRoots(bundle: TrustBundle): string {
   const roots = rootsOf(bundle);
   const weak = roots.flatMap(({ weakness }) => weakness ?? []);

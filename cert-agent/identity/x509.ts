@@ -1,5 +1,5 @@
-// Making certificates, and making and reading requests. The only file that imports @peculiar/x509; DER goes in and out.
-// Who only reads certificates takes certificate.ts.
+// Creates certificates, and creates and parses requests. The only file that imports @peculiar/x509; DER goes in and
+// out. To only parse certificates, use certificate.ts.
 
 import 'reflect-metadata';
 import { createPublicKey, type KeyObject, randomBytes, webcrypto } from 'node:crypto';
@@ -31,7 +31,7 @@ import {
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import { weaknessOf } from './key-strength.ts';
 
-// The library's types know the browser's Crypto; Node's webcrypto is the same thing under another declaration.
+// The library's types use the browser's Crypto; Node's webcrypto is the same under another declaration.
 cryptoProvider.set(webcrypto as unknown as Parameters<typeof cryptoProvider.set>[0]);
 
 /** Bits of KeyUsage, RFC 5280 section 4.2.1.3, by the names that OpenSSL prints. */
@@ -44,17 +44,17 @@ export interface CertificateSpec {
   readonly publicKey: Uint8Array;
   /** Lower-case hex; see randomSerial. */
   readonly serial: string;
-  /** Milliseconds since 1970; a certificate holds whole seconds. */
+  /** Milliseconds since 1970; a certificate has whole seconds. */
   readonly notBefore: number;
   readonly notAfter: number;
   readonly uris?: readonly string[];
   readonly dns?: readonly string[];
-  /** Present for a CA; `pathLength` is the number of CAs that may stand below it. */
+  /** Present for a CA; `pathLength` is the number of CAs that may follow below it. */
   readonly ca?: { readonly pathLength?: number };
   readonly keyUsage: readonly KeyUse[];
   readonly keyUsageCritical?: boolean;
   readonly tlsUsage?: readonly ('serverAuth' | 'clientAuth')[];
-  /** Only URIs of this host may stand below: a critical extension, which rustls peers refuse altogether. */
+  /** Restricts URIs below it to this host: a critical extension, which rustls peers refuse altogether. */
   readonly permittedUriHost?: string;
 }
 
@@ -67,12 +67,12 @@ export interface Signer {
 /** 128 random bits as hex, positive and without a leading zero byte, RFC 5280 section 4.1.2.2. */
 export function randomSerial(): string {
   const bytes = randomBytes(16);
-  // The top bit clear keeps the INTEGER positive in 16 octets, the next one set keeps its length the same for all.
+  // A clear top bit keeps the INTEGER positive in 16 octets; a set second bit gives all of them the same length.
   bytes[0] = ((bytes[0] ?? 0) & 0x3f) | 0x40;
   return bytes.toString('hex');
 }
 
-/** Signs `spec` and gives the certificate as DER. The signature is ECDSA or RSA with SHA-256, as the signer's key is. */
+/** Signs `spec`; returns DER. The signature is ECDSA or RSA with SHA-256, depending on the signer's key. */
 export async function signCertificate(spec: CertificateSpec, signer: Signer): Promise<Buffer> {
   const subjectKey = createPublicKey({ key: Buffer.from(spec.publicKey), format: 'der', type: 'spki' });
   const publicKey = await subjectKey.toCryptoKey(algorithmOf(subjectKey), true, ['verify']);
@@ -92,7 +92,7 @@ export async function signCertificate(spec: CertificateSpec, signer: Signer): Pr
   return Buffer.from(certificate.rawData);
 }
 
-/** A PKCS#10 request (DER) that proves possession of `key` and asks for nothing: the evidence decides the identity. */
+/** A PKCS#10 request (DER) that proves possession of `key` and requests no name: the evidence decides the identity. */
 export async function createCsr(key: KeyObject): Promise<Buffer> {
   const publicKey = await createPublicKey(key).toCryptoKey(algorithmOf(key), true, ['verify']);
   const privateKey = await key.toCryptoKey(algorithmOf(key), false, ['sign']);
@@ -104,7 +104,7 @@ export async function createCsr(key: KeyObject): Promise<Buffer> {
 }
 
 /**
- * The public key (SPKI, DER) of a request whose signature holds. A CSR contributes its public key and nothing else.
+ * The public key (SPKI, DER) of a request with a valid signature. A CSR contributes its public key and nothing else.
  * Keys that TLS peers cannot use, or that are too weak, are refused.
  * @throws SallyportError `csr_invalid`.
  */
@@ -119,7 +119,7 @@ export async function readCsr(der: Uint8Array): Promise<Buffer> {
   }
   checkPublicKey(spki);
   if (!(await csr.verify().catch(() => false))) {
-    throw new SallyportError('csr_invalid', 'the CSR is not signed by the key that it carries');
+    throw new SallyportError('csr_invalid', 'the CSR is not signed by its own key');
   }
   return spki;
 }
@@ -183,7 +183,7 @@ function checkPublicKey(spki: Buffer): void {
     throw new SallyportError('csr_invalid', `the CSR's public key cannot be read: ${reasonOf(error)}`);
   }
   const { namedCurve, modulusLength = 0 } = key.asymmetricKeyDetails ?? {};
-  // Of what every peer takes, what can sign transaction tokens too.
+  // Of the keys that every peer accepts, those that can also sign transaction tokens.
   const usable =
     key.asymmetricKeyType === 'rsa' ||
     (key.asymmetricKeyType === 'ec' && (namedCurve === 'prime256v1' || namedCurve === 'secp384r1'));

@@ -1,12 +1,12 @@
-// Asking the admin port of a running sidecar or agent, for the commands that show what it says.
+// A client of the admin port of a running sidecar or agent, for the commands that show its state.
 
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
 const patienceMs = 5000;
 
-/** A page of an admin address, `http://host:port` or `host:port`. @throws SallyportError `usage` for what is none. */
+/** The URL of an admin page; the address is `http://host:port` or `host:port`. @throws SallyportError `usage`. */
 export function adminPage(admin: string, path: string): URL {
-  // As sidecar.yaml takes it: a port alone is on this machine. To a URL it would be an address, 0.0.58.252 for 15100.
+  // Like in sidecar.yaml, a port alone means this machine. As a URL it would be an address: 0.0.58.252 for 15100.
   const place = admin.replace(/^:?(?=\d{1,5}$)/, '127.0.0.1:');
   const base = URL.parse(/^https?:/.test(place) ? place : `http://${place}`);
   if (base?.protocol === 'http:') return new URL(path, base);
@@ -14,14 +14,14 @@ export function adminPage(admin: string, path: string): URL {
 }
 
 /**
- * The answer of an admin page, with its body as JSON or undefined; `socketPath` where it is on a Unix socket.
+ * Requests an admin page; the body as JSON, or undefined. `socketPath` is for a Unix socket.
  * @throws SallyportError `upstream_connect`.
  */
 export async function askAdmin(url: URL, socketPath?: string): Promise<{ status: number; body: unknown }> {
   let status: number;
   let text: string;
   try {
-    // Most commands ask nobody, and the client is larger than all the rest.
+    // Most commands do not need this client, and it is larger than all the rest.
     const { Agent, request } = await import('undici');
     const options = { headersTimeout: patienceMs, bodyTimeout: patienceMs };
     const through = socketPath === undefined ? {} : { dispatcher: new Agent({ connect: { socketPath } }) };
@@ -29,9 +29,9 @@ export async function askAdmin(url: URL, socketPath?: string): Promise<{ status:
     status = answer.statusCode;
     text = await answer.body.text();
   } catch (error) {
-    throw new SallyportError('upstream_connect', `${url.origin} cannot be asked: ${reasonOf(error)}`, {
+    throw new SallyportError('upstream_connect', `cannot reach ${url.origin}: ${reasonOf(error)}`, {
       cause: error,
-      hint: 'is this the admin address of a sidecar (15000 by custom), and does it run on this machine?',
+      hint: 'is this the admin address of a sidecar (usually port 15000), and does it run on this machine?',
     });
   }
   try {

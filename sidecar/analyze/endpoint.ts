@@ -1,5 +1,5 @@
-// Where `sallyport inspect` looks: a PEM file, a directory that the agent wrote, the other side of a TLS handshake, or
-// the admin port of a running sidecar. Each gives a chain and what it can be judged against.
+// The sources of `sallyport inspect`: a PEM file, an agent's directory, the peer of a TLS handshake, or the admin port
+// of a running sidecar. Each returns a chain and what to check it against.
 
 import type { KeyObject } from 'node:crypto';
 import { isIP } from 'node:net';
@@ -17,7 +17,7 @@ import { parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
 import { meshAlpn } from '../policy/mtls.ts';
 import { askAdmin } from './admin-client.ts';
 
-/** What was found, ready for inspectChain. */
+/** A chain with the options for inspectChain. */
 export interface Sight {
   readonly chain: readonly Buffer[];
   readonly bundles?: TrustBundles;
@@ -31,16 +31,16 @@ export interface ConnectionReport {
   readonly address: string;
   /** `TLSv1.3`. */
   readonly tlsVersion: string;
-  /** `X25519MLKEM768`; undefined where this Node does not tell. */
+  /** `X25519MLKEM768`; undefined if this Node does not report it. */
   readonly group: string | undefined;
   readonly cipher: string;
-  /** The SPIFFE ID that we showed; undefined when we showed none. */
+  /** The SPIFFE ID that we presented; undefined if none. */
   readonly shown: string | undefined;
-  /** How the other side took it: in TLS 1.3 it judges our certificate after the handshake is over for us. */
+  /** The peer's reaction: in TLS 1.3 it checks our certificate after our side of the handshake is done. */
   readonly afterHandshake: string;
 }
 
-/** What we show of ourselves in a handshake. */
+/** The credential that we present in a handshake. */
 export interface ClientSvid {
   readonly chainPem: string;
   readonly keyPem: string;
@@ -48,19 +48,19 @@ export interface ClientSvid {
 
 const handshakeTimeoutMs = 5000;
 
-/** Long enough for a refusal to come back, short enough for a person who waits. */
+/** Long enough for a refusal to arrive, short enough for a person who waits. */
 const refusalWaitMs = 250;
 
 /** A PEM file, the leaf first. @throws SallyportError `config_unreadable` or `certificate_unreadable`. */
 export function lookAtFile(file: string): Sight {
   const chain = readPemBlocks(readText(file), file);
   if (chain.length > 0) return { chain };
-  throw new SallyportError('certificate_unreadable', `${file} holds no certificate`, {
+  throw new SallyportError('certificate_unreadable', `${file} contains no certificate`, {
     hint: 'expected PEM, leaf first',
   });
 }
 
-/** A directory that the agent wrote. @throws SallyportError as lookAtFile does, or what is wrong with the other files. */
+/** An agent's directory. @throws SallyportError as lookAtFile does, or the problem of another file. */
 export function lookAtDirectory(directory: string): Sight {
   const paths = pathsIn(directory, '');
   const read = readIdentityTexts(paths);
@@ -72,7 +72,7 @@ export function lookAtDirectory(directory: string): Sight {
   const { svid, key, bundle, denied } = read.texts;
   const chain = readPemBlocks(svid, paths.svid);
   const [leaf] = chain;
-  if (leaf === undefined) throw new SallyportError('certificate_unreadable', `${paths.svid} holds no certificate`);
+  if (leaf === undefined) throw new SallyportError('certificate_unreadable', `${paths.svid} contains no certificate`);
   const trustDomain = trustDomainOf(leaf);
   return {
     chain,
@@ -86,24 +86,24 @@ export function lookAtDirectory(directory: string): Sight {
 export async function lookAtAdmin(url: URL): Promise<Sight> {
   const page = new URL('/certs', url);
   const { status, body } = await askAdmin(page);
-  const said = isObject(body) ? body : {};
+  const fields = isObject(body) ? body : {};
   if (status !== 200) {
-    const why = typeof said['message'] === 'string' ? `: ${reasonOf(said['message'])}` : '';
-    throw new SallyportError('upstream_protocol', `${page.href} answered ${status}${why}`, {
+    const why = typeof fields['message'] === 'string' ? `: ${reasonOf(fields['message'])}` : '';
+    throw new SallyportError('upstream_protocol', `${page.href} responded ${status}${why}`, {
       hint: 'is this the admin address of a sidecar or an agent?',
     });
   }
-  const { chainPem, bundlePem, trustDomain } = said;
+  const { chainPem, bundlePem, trustDomain } = fields;
   if (typeof chainPem !== 'string' || typeof bundlePem !== 'string' || typeof trustDomain !== 'string')
     throw new SallyportError('upstream_protocol', `${page.href} lacks chainPem, bundlePem or trustDomain`);
   const name = parseTrustDomain(trustDomain);
   const chain = readPemBlocks(chainPem, page.href);
-  if (chain.length === 0) throw new SallyportError('certificate_unreadable', `${page.href} holds no certificate`);
+  if (chain.length === 0) throw new SallyportError('certificate_unreadable', `${page.href} contains no certificate`);
   return { chain, trustDomain: name, bundles: onlyBundle(parseBundle(bundlePem, name, page.href)) };
 }
 
 /**
- * The other side of a handshake. Nothing is refused on the way: what it presents is what we want to see.
+ * The peer of a TLS handshake. Nothing is verified here: the purpose is to see what it presents.
  * @throws SallyportError `upstream_connect`, `upstream_connect_timeout`, `upstream_tls`, or `svid_missing`.
  */
 export async function lookAtPeer(address: Address, svid: ClientSvid | undefined): Promise<Sight> {
@@ -134,7 +134,7 @@ function handshake(address: Address, svid: ClientSvid | undefined): Promise<TLSS
       servername: 'path' in address || isIP(address.host) !== 0 ? '' : address.host,
       ecdhCurve: 'X25519MLKEM768:X25519:P-256',
       rejectUnauthorized: false,
-      // Else a PERMISSIVE port would show us the certificate of the app behind it.
+      // Otherwise a PERMISSIVE port would present the certificate of the app behind it.
       ALPNProtocols: ['h2', 'http/1.1', meshAlpn],
       ...(svid === undefined ? {} : { cert: svid.chainPem, key: svid.keyPem }),
     });
@@ -153,13 +153,13 @@ function handshake(address: Address, svid: ClientSvid | undefined): Promise<TLSS
       if (error instanceof SallyportError) return reject(error);
       const code = connected ? 'upstream_tls' : 'upstream_connect';
       const what = connected ? 'the TLS handshake with' : 'connecting to';
-      const hint = connected ? 'does this port speak TLS? an admin address is written http://host:port' : undefined;
+      const hint = connected ? 'does this port use TLS? write an admin address as http://host:port' : undefined;
       reject(new SallyportError(code, `${what} ${where} failed: ${reasonOf(error)}`, { hint, cause: error }));
     });
   });
 }
 
-/** Waits a moment for the other side to close, which is how a refused or missing client certificate shows. */
+/** Waits a moment for the peer to close, which means a refused or missing client certificate. */
 function refusalOf(socket: TLSSocket): Promise<string> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => resolve('the connection stays open'), refusalWaitMs);
@@ -167,13 +167,13 @@ function refusalOf(socket: TLSSocket): Promise<string> {
       clearTimeout(timer);
       resolve(how);
     };
-    socket.on('error', (error) => end(`the other side refused: ${reasonOf(error)}`));
-    socket.on('close', () => end('the other side closed the connection'));
+    socket.on('error', (error) => end(`the peer refused: ${reasonOf(error)}`));
+    socket.on('close', () => end('the peer closed the connection'));
     socket.resume();
   });
 }
 
-/** TLS 1.3 groups come as { type: 'TLSGroup' }, the older ones as { type: 'ECDH' }; both carry the name. */
+/** TLS 1.3 groups have { type: 'TLSGroup' }, older ones { type: 'ECDH' }; both have the name. */
 function groupOf(socket: TLSSocket): string | undefined {
   const info: EphemeralKeyInfo | object | null = socket.getEphemeralKeyInfo();
   const name: unknown = info !== null && 'name' in info ? info.name : undefined;
@@ -185,7 +185,7 @@ function shownId(svid: ClientSvid): string {
   return (leaf === undefined ? undefined : readCertificateFacts(leaf).uris[0]) ?? 'a certificate without SPIFFE ID';
 }
 
-/** The trust domain that a leaf names itself, or undefined where its name is none. */
+/** The trust domain of a leaf's SPIFFE ID, or undefined without one. */
 function trustDomainOf(leaf: Buffer): string | undefined {
   const uri = readCertificateFacts(leaf).uris[0] ?? '';
   try {

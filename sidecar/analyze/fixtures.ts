@@ -1,4 +1,4 @@
-// Fixtures of `policy test`: requests with the verdicts that they must get, in YAML, beside the policies that they are about.
+// Fixtures of `policy test`: requests with expected decisions, in YAML, beside the policies that they test.
 
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
@@ -41,23 +41,23 @@ const schema = z.strictObject({
         providers,
       }),
     )
-    .min(1, 'there is nothing to test'),
+    .min(1, 'no requests to test'),
 });
 
-/** One request that was put to its policies. */
+/** The result of one request. */
 export interface TestResult {
   readonly file: string;
   readonly line: number;
   readonly name: string;
   readonly passed: boolean;
   readonly verdict: Verdict;
-  /** What was expected and what came, where they differ. */
+  /** The expected and the actual decision, if they differ. */
   readonly difference: string | undefined;
-  /** Why it was decided so, where it is not what was expected. */
+  /** The explanation, if the decision is not the expected one. */
   readonly explanation: Explanation | undefined;
 }
 
-/** Whether a rule in scope of some request matched one. */
+/** A rule in scope of a request, and whether it matched one. */
 export interface RuleCoverage {
   readonly rule: string;
   readonly matched: number;
@@ -66,7 +66,7 @@ export interface RuleCoverage {
 export interface TestReport {
   readonly results: readonly TestResult[];
   readonly coverage: readonly RuleCoverage[];
-  /** Files beside the policies that are not read. */
+  /** Files in the policies' directories that were not read. */
   readonly passedOver: readonly Problem[];
 }
 
@@ -127,16 +127,16 @@ function nameOf(
   because: string | undefined,
 ): string {
   const what = protocol === 'tcp' ? 'a TCP connection' : `${method} ${path}`;
-  return `${what} from ${from ?? 'nobody'}${because === undefined ? '' : `: ${because}`}`;
+  return `${what} from ${from ?? 'a peer without identity'}${because === undefined ? '' : `: ${because}`}`;
 }
 
 function differenceOf(expect: z.output<typeof expectation>, verdict: Verdict): string | undefined {
-  const said = `${verdict.allowed ? 'allowed' : `denied (${verdict.status})`} by ${verdict.policy === null ? (verdict.reason ?? 'no rule') : `${verdict.policy} rule ${verdict.rule}`}`;
+  const actual = `${verdict.allowed ? 'allowed' : `denied (${verdict.status})`} by ${verdict.policy === null ? (verdict.reason ?? 'no rule') : `${verdict.policy} rule ${verdict.rule}`}`;
   if (expect === 'allow' || expect === 'deny')
-    return verdict.allowed === (expect === 'allow') ? undefined : `expected ${expect}, but it is ${said}`;
+    return verdict.allowed === (expect === 'allow') ? undefined : `expected ${expect}, but it was ${actual}`;
   if (typeof expect === 'number')
-    return verdict.status === expect ? undefined : `expected status ${expect}, but it is ${said}`;
+    return verdict.status === expect ? undefined : `expected status ${expect}, but it was ${actual}`;
   const wrong = Object.entries(expect).filter(([key, value]) => verdict[key as keyof Verdict] !== value);
   if (wrong.length === 0) return undefined;
-  return `expected ${wrong.map(([key, value]) => `${key} ${JSON.stringify(value)}`).join(', ')}, but it is ${said}`;
+  return `expected ${wrong.map(([key, value]) => `${key} ${JSON.stringify(value)}`).join(', ')}, but it was ${actual}`;
 }

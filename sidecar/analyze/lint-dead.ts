@@ -1,19 +1,19 @@
-// What of a rule can be proven to match nothing: values that no request ever has by the time it is judged. In an ALLOW such a
-// rule lets nothing in; in a DENY, or among exceptions, something stands open that was to be closed.
+// Finds parts of a rule that provably match nothing: values that no request has when it is evaluated. An ALLOW rule
+// with one lets nothing in. In a DENY rule, or among exceptions, it leaves open what should be closed.
 
 import { compileNamespaces } from '../policy/match.ts';
 import { normalizePath, type PathNormalization } from '../policy/path.ts';
 import type { FieldValues, Rule } from '../policy/policy.ts';
 import { isTemplate } from '../policy/template.ts';
 
-/** What has to be known of the workload; what is undefined is not asked about. */
+/** The facts about the workload. Checks that need an undefined one are skipped. */
 export interface DeadScope {
   readonly ports?: readonly number[];
   readonly pathNormalization?: PathNormalization;
 }
 
 export interface DeadPart {
-  /** Below the rule. */
+  /** Path below the rule. */
   readonly path: readonly PropertyKey[];
   readonly message: string;
   readonly mend: string;
@@ -22,7 +22,7 @@ export interface DeadPart {
 type Why = { readonly why: string; readonly mend: string } | undefined;
 type Test = (value: string, scope: DeadScope) => Why;
 
-/** Everything in `rule` that never matches. */
+/** All parts of `rule` that never match. */
 export function deadParts(rule: Rule, scope: DeadScope): readonly DeadPart[] {
   const { from = [], to = [], when = [] } = rule;
   return [
@@ -66,7 +66,7 @@ const port: Test = (value, { ports }) =>
 const namespace: Test = (value) =>
   /^[a-z0-9*](?:[-a-z0-9*]*[a-z0-9*])?$/.test(value)
     ? undefined
-    : { why: 'a namespace is written in a-z, 0-9 and dashes', mend: 'correct it' };
+    : { why: 'a namespace consists of a-z, 0-9 and dashes', mend: 'correct it' };
 
 const withoutScheme: Test = (value) =>
   value.startsWith('spiffe://')
@@ -81,7 +81,10 @@ const fieldTests: Readonly<Record<string, Test>> = {
   requestPrincipals: (value) =>
     value.includes('/') || value.startsWith('*') || value.endsWith('*')
       ? undefined
-      : { why: "it is written 'issuer/subject', and a token without a subject has none", mend: `write '${value}/*'` },
+      : {
+          why: "the form is 'issuer/subject', and a token without a subject has no principal",
+          mend: `write '${value}/*'`,
+        },
 };
 
 const conditionTests: Readonly<Record<string, Test>> = {
@@ -90,11 +93,11 @@ const conditionTests: Readonly<Record<string, Test>> = {
   'source.principal': withoutScheme,
 };
 
-/** RFC 9110 section 5.1: what is no token is no header's name, and no request has it. */
+/** RFC 9110 section 5.1: a header name is a token, so no request has any other name. */
 function deadKey(key: string, path: readonly PropertyKey[]): DeadPart[] {
   const name = /^request\.headers\[(.*)\]$/.exec(key)?.[1];
   if (name === undefined || /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) return [];
-  return [{ path, message: `'${key}' is never there: '${name}' is not the name of a header`, mend: 'correct it' }];
+  return [{ path, message: `'${key}' is never present: '${name}' is not a header name`, mend: 'correct it' }];
 }
 
 function deadHost(value: string): Why {
@@ -103,29 +106,31 @@ function deadHost(value: string): Why {
   return /[/?#\s]/.test(value) ? { why: 'a host has no path and no spaces', mend } : undefined;
 }
 
-/** Paths are judged in their normal form and without their query: what is no normal form is no path that is judged. */
+/**
+ * Paths are evaluated in normal form and without their query, so a pattern that is not in normal form never matches.
+ */
 function deadPath(value: string, { pathNormalization: how }: DeadScope): Why {
   if (value === '*') return undefined;
   if (/[?#]/.test(value))
     return {
-      why: 'paths are judged without their query and have no fragment',
-      mend: 'leave out what follows the path',
+      why: 'paths are evaluated without their query and have no fragment',
+      mend: 'remove what follows the path',
     };
   if (!/^[/*]/.test(value)) return { why: 'a path begins with /', mend: `write '/${value}'` };
   if (isTemplate(value)) return undefined;
   const isSuffix = value.startsWith('*');
   const isPrefix = !isSuffix && value.endsWith('*');
-  // Of a prefix the last escape may go on.
+  // The last escape of a prefix may be incomplete.
   const literal = isSuffix ? value.slice(1) : isPrefix ? value.slice(0, -1).replace(/%[0-9A-Fa-f]?$/, '') : value;
   const sample = isSuffix ? `/a${literal}` : isPrefix ? `${literal}a` : literal;
   const normal = normalOf(sample, how ?? 'BASE');
   const holds = isSuffix ? normal?.endsWith(literal) : isPrefix ? normal?.startsWith(literal) : normal === literal;
   if (holds === true) return undefined;
   return normal === undefined
-    ? { why: 'a request for it is refused before it is judged', mend: 'write the path as apps see it' }
+    ? { why: 'a request for it is refused before any policy', mend: 'write the path as the app sees it' }
     : {
-        why: `paths are judged in their normal form${how === undefined ? '' : ` (${how})`}, and this is none`,
-        mend: isSuffix || isPrefix ? 'write it as paths are after that' : `write '${normal}'`,
+        why: `paths are evaluated in normal form${how === undefined ? '' : ` (${how})`}, and this is not one`,
+        mend: isSuffix || isPrefix ? 'write it in normal form' : `write '${normal}'`,
       };
 }
 
@@ -137,7 +142,7 @@ function normalOf(path: string, how: PathNormalization): string | undefined {
   }
 }
 
-/** A source whose principals are all outside of its namespaces. */
+/** A source whose principals are all outside its namespaces. */
 function deadSource({ principals, namespaces, notNamespaces = [] }: FieldValues, index: number): DeadPart[] {
   if (principals === undefined || principals.some((one) => one.includes('*') || one.startsWith('spiffe://'))) return [];
   const uris = principals.map((one) => `spiffe://${one}`);
@@ -148,13 +153,13 @@ function deadSource({ principals, namespaces, notNamespaces = [] }: FieldValues,
   return [
     {
       path: ['from', index, 'source', field],
-      message: `this source never matches: its '${field}' leave out every one of its 'principals'`,
-      mend: `leave '${field}' out: a principal says its namespace`,
+      message: `this source never matches: its '${field}' exclude all of its 'principals'`,
+      mend: `remove '${field}': a principal contains its namespace`,
     },
   ];
 }
 
-/** Attributes that a request has once: two conditions that no value satisfies together. */
+/** Attributes with a single value per request: two conditions that no value satisfies together. */
 const single = new Set([
   'destination.port',
   'destination.ip',
@@ -171,8 +176,8 @@ function deadConditions({ when = [] }: Rule): DeadPart[] {
       (one, j) => j < i && one.key === key && one.values?.every(isExact) && !one.values.some((v) => values.includes(v)),
     );
     if (other === -1) return [];
-    const message = `'${key}' would have to be two things at once: conditions ${other} and ${i} have no value in common`;
-    return [{ path: ['when', i], message, mend: 'put the values into one condition: they are alternatives there' }];
+    const message = `'${key}' would need two values at once: conditions ${other} and ${i} have no value in common`;
+    return [{ path: ['when', i], message, mend: 'put the values into one condition, where they are alternatives' }];
   });
 }
 

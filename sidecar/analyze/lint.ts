@@ -1,4 +1,5 @@
-// What policies say and hardly mean. Each finding has a code, a place and a mend; none of them is an error to Istio.
+// Finds likely mistakes in policies. Each finding has a code, a position and a fix. Istio reports none of them as an
+// error.
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
@@ -25,19 +26,19 @@ export interface LintScope {
   readonly trustDomain: string;
   readonly trustDomainAliases: readonly string[];
   readonly rootNamespace: string;
-  /** SPIFFE IDs of workloads that exist; empty: not known, and nobody is missed. */
+  /** SPIFFE IDs of existing workloads; empty if unknown, and then none is reported as missing. */
   readonly workloads: readonly string[];
   /** Ports that carry TCP. */
   readonly tcpPorts: readonly number[];
-  /** Extension providers that there are; undefined: not known, and none is missed. */
+  /** Existing extension providers; undefined if unknown, and then none is reported as missing. */
   readonly providers?: readonly string[];
-  /** Ports that policies see of the workload; undefined: not known, and none is missed. */
+  /** The workload's ports as policies see them; undefined if unknown, and then none is reported as missing. */
   readonly ports?: readonly number[];
-  /** How paths are spelled before they are judged; undefined: not known. */
+  /** The path normalization before evaluation; undefined if unknown. */
   readonly pathNormalization?: PathNormalization;
 }
 
-/** A policy with the document that it stands in. */
+/** A policy with its document. */
 interface Placed {
   readonly policy: AuthorizationPolicy;
   readonly document: YamlDocument;
@@ -46,10 +47,10 @@ interface Placed {
 type Path = readonly PropertyKey[];
 type Report = (code: string, path: Path, message: string, mend: string) => void;
 
-/** Istio's sidecars take these for TCP without being told. */
+/** Istio's sidecars treat these ports as TCP by default. */
 const assumedTcp = [25, 53, 3306, 27017];
 
-/** Everything that is found in documents that can be read; `problems` is what cannot. */
+/** All findings in the readable documents; `problems` are those of the others. */
 export function lint(
   documents: readonly PlacedDocument[],
   scope: LintScope,
@@ -92,8 +93,8 @@ function lintPolicy(
     report(
       'unknown_provider',
       ['spec', 'provider', 'name'],
-      `there is no extension provider '${policy.provider}': this policy refuses whatever it matches`,
-      "name it under 'extensionProviders' in sidecar.yaml",
+      `no extension provider '${policy.provider}': this policy refuses everything that it matches`,
+      "add it to 'extensionProviders' in sidecar.yaml",
     );
   if (policy.action === 'DENY' && policy.rules.length === 0)
     report(
@@ -125,12 +126,12 @@ function lintPolicy(
     report(
       'jwt_without_authentication',
       ['spec', 'rules'],
-      'it asks for a token, and no RequestAuthentication here verifies one: nothing will match',
+      'it requires a token, but no RequestAuthentication here verifies one: nothing will match',
       'add a RequestAuthentication for the same workloads',
     );
 }
 
-/** A selector that was left empty is no selector. */
+/** An empty selector selects everything. */
 function lintSelector(value: unknown, report: Report): void {
   const { spec } = value as { readonly spec?: { readonly selector?: { readonly matchLabels?: object } | null } | null };
   if (spec?.selector == null || Object.keys(spec.selector.matchLabels ?? {}).length > 0) return;
@@ -138,11 +139,11 @@ function lintSelector(value: unknown, report: Report): void {
     'selector_without_labels',
     ['spec', 'selector'],
     'a selector without labels selects every workload of the namespace',
-    "name labels, or leave 'selector' out to mean that",
+    "add labels, or omit 'selector' if that is intended",
   );
 }
 
-/** Fields that exist in HTTP only. */
+/** Fields that exist only in HTTP. */
 const httpFields = /^(?:not)?(?:RequestPrincipals|Hosts|Methods|Paths)$/i;
 const httpKeys = /^request\./;
 
@@ -157,8 +158,8 @@ function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: R
     report(
       'deny_wider_on_tcp',
       path,
-      'on TCP ports this DENY rule loses its HTTP fields and denies more than it says',
-      "name the HTTP ports in 'to.operation.ports'",
+      'on TCP ports this DENY rule loses its HTTP fields and denies more than intended',
+      "list the HTTP ports in 'to.operation.ports'",
     );
   const tcp = ports.filter((port) => scope.tcpPorts.includes(port) || assumedTcp.includes(port));
   if (http && tcp.length > 0)
@@ -166,7 +167,7 @@ function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: R
       'http_on_tcp_port',
       path,
       `port ${tcp.join(', ')} carries TCP, which has no methods, paths, hosts, headers or tokens${policy.action === 'ALLOW' ? ': this rule never matches there' : ': this rule is wider there'}`,
-      'ask for ports and peers only, in a rule of its own',
+      'use a separate rule with ports and peers only',
     );
   for (const [i, source] of from.entries()) lintFields(source, [...path, 'from', i, 'source'], report);
   for (const [i, operation] of to.entries()) lintFields(operation, [...path, 'to', i, 'operation'], report);
@@ -188,8 +189,8 @@ function lintRule(policy: AuthorizationPolicy, rule: Rule, path: Path, report: R
 }
 
 /**
- * A header that comes several times is judged as one value with commas between, as in Istio, so a client that sends it twice is past a
- * denial of either value. An allowance is not wider for it, nor is one value among `notValues`.
+ * A repeated header is evaluated as one value joined with commas, as in Istio, so a client that sends it twice evades a
+ * denial of either value. An ALLOW rule does not become wider, and neither do `notValues`.
  */
 function lintRepeated(
   { action }: AuthorizationPolicy,
@@ -204,8 +205,8 @@ function lintRepeated(
   report(
     'repeated_header',
     path,
-    `a request that brings '${name}' twice is judged by both values joined with a comma, which these do not match`,
-    "deny by 'notValues', what is not one of the good values, or ask for '*': the header at all",
+    `a request that sends '${name}' twice is evaluated with both values joined by a comma, which these do not match`,
+    "deny everything but the good values with 'notValues', or deny any value with '*'",
   );
 }
 
@@ -219,7 +220,7 @@ function lintFields(fields: FieldValues, path: Path, report: Report): void {
           report(
             'method_never_sent',
             [...path, field, i],
-            `'${one}': methods are in upper case, and others are refused before any policy`,
+            `'${one}': methods are upper case, and others are refused before any policy`,
             `write '${one.toUpperCase()}'`,
           );
   }
@@ -241,8 +242,8 @@ function lintStars(values: readonly string[], path: Path, report: Report): void 
       report(
         'literal_star',
         [...path, i],
-        `'${one}' does not mean 'contains': ${one.startsWith('*') ? `it matches what ends with '${inner}', star included` : 'a star inside a value is only itself'}`,
-        'use one star at one end, or for paths {*} and {**}',
+        `'${one}' does not mean 'contains': ${one.startsWith('*') ? `it matches values that end with '${inner}', including the star` : 'a star inside a value is a literal star'}`,
+        'use one star at one end or, for paths, {*} and {**}',
       );
   }
 }
@@ -273,7 +274,7 @@ function lintSource(
         report(
           'principal_not_local',
           at,
-          `'${one}' means a trust domain named cluster.local: only ids of five parts follow the local one`,
+          `'${one}' means a trust domain named cluster.local: only IDs of five parts stand for the local one`,
           `write '${one.replace('cluster.local', scope.trustDomain)}'`,
         );
       else if (
@@ -286,7 +287,7 @@ function lintSource(
           'unknown_principal',
           at,
           `no known workload is '${one}'`,
-          'correct it, or name the workload with --workload',
+          'correct it, or add the workload with --workload',
         );
     }
   }
@@ -298,19 +299,19 @@ function lintSource(
           'unknown_namespace',
           [...path, field, i],
           `no known workload is in the namespace '${one}'`,
-          'correct it, or name a workload of it with --workload',
+          'correct it, or add a workload of it with --workload',
         );
   const positive = Object.keys(source).some((field) => !/^not[A-Z]/.test(field));
   if (policy.action === 'ALLOW' && !positive && ('notPrincipals' in source || 'notNamespaces' in source))
     report(
       'allows_nobody_in_particular',
       path,
-      'a source of negations alone also matches peers without any identity',
-      "add principals: ['*'] to ask for one",
+      'a source with only negations also matches peers without identity',
+      "add principals: ['*'] to require one",
     );
 }
 
-/** Rules that others leave nothing to. */
+/** Rules that other rules make redundant. */
 function lintReach(
   all: readonly Placed[],
   policy: AuthorizationPolicy,
@@ -328,7 +329,7 @@ function lintReach(
         return report(
           'dead_rule',
           ['spec', 'rules', index],
-          `whatever this rule allows is denied by ${name}`,
+          `everything that this rule allows is denied by ${name}`,
           'remove it, or narrow the denial',
         );
       const earlier = other !== policy || i < index || !ruleCovers(rule, wide);
@@ -346,14 +347,14 @@ function lintReach(
         return report(
           'shadowed_rule',
           ['spec', 'rules', index],
-          `whatever this rule matches is matched by ${name} as well`,
+          `everything that this rule matches is also matched by ${name}`,
           'remove one of the two',
         );
     }
   }
 }
 
-/** Whether `wide` is attached to every workload that `narrow` is attached to. */
+/** True if `wide` is attached to every workload that `narrow` is attached to. */
 function reachesAll(wide: AuthorizationPolicy, narrow: AuthorizationPolicy, { rootNamespace }: LintScope): boolean {
   if (wide.targetRefs !== undefined || narrow.targetRefs !== undefined) return false;
   if (wide.namespace !== rootNamespace && wide.namespace !== narrow.namespace) return false;
@@ -367,7 +368,7 @@ function lintAuthentication(one: RequestAuthentication, documents: readonly Plac
     const placed = documents.find(
       ({ file, document }) => file === one.file && document.problemAt(['metadata', 'name'], '').line === one.line,
     );
-    const message = `keys that are fetched from ${url.origin} in the clear can be replaced on the way, and then anybody signs`;
+    const message = `keys from ${url.origin} are fetched in the clear: an attacker on the network can replace them and sign tokens`;
     const place = placed?.document.problemAt(['spec', 'jwtRules', index], message);
     return [
       {

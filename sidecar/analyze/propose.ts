@@ -1,5 +1,5 @@
-// The least AuthorizationPolicy that admits what was learned, as text for a person to read: the evidence beside each rule,
-// rare callers marked, and what cannot be proposed named.
+// Writes the smallest AuthorizationPolicy that allows the learned traffic, as text for a person to read: with the
+// evidence for each rule, rare clients marked, and a list of what cannot be proposed.
 
 import { stringify } from 'yaml';
 import type { Edge } from '../observe/learned.ts';
@@ -7,13 +7,13 @@ import type { Workload } from '../policy/policy.ts';
 
 export interface Proposal {
   readonly name: string;
-  /** Edges seen fewer times than this are marked. */
+  /** Calls that were seen fewer times than this are marked. */
   readonly rare: number;
-  /** Whom it is for; undefined leaves namespace and selector to the reader. */
+  /** The workload; undefined leaves namespace and selector to the reader. */
   readonly workload: Workload | undefined;
 }
 
-/** The policy, and what was left out of it, as sentences. */
+/** The policy, and sentences about what was left out. */
 export function proposePolicy(
   edges: readonly Edge[],
   { name, rare, workload }: Proposal,
@@ -22,8 +22,8 @@ export function proposePolicy(
   const usable = edges.filter((edge) => {
     const what = edge.protocol === 'tcp' ? `TCP to port ${edge.port}` : `${edge.method} ${edge.path}`;
     if (edge.from === '')
-      left.push(`${what} by a peer without identity, ${edge.allowed + edge.denied} times: no principal can name it`);
-    // What was refused is no evidence that it should pass: an attacker would be proposed as well.
+      left.push(`${what} by a peer without identity, ${edge.allowed + edge.denied} times: no principal matches it`);
+    // A refused call is no evidence that it should be allowed: the proposal would include attackers.
     else if (edge.allowed === 0) left.push(`${what} by ${edge.from}, refused ${edge.denied} times`);
     else return true;
     return false;
@@ -34,8 +34,8 @@ export function proposePolicy(
     return JSON.stringify([from, port, protocol, list.map(({ path }) => path).toSorted()]);
   });
   const lines = [
-    `# Proposed from ${usable.length} kinds of calls that passed. Read it before you use it: whoever called was admitted then,`,
-    '# and is admitted by this. It is on trial until the annotation is removed.',
+    `# Proposed from ${usable.length} kinds of allowed calls. Read it before you use it: it allows every client that was allowed then.`,
+    '# It is a dry run until the annotation is removed.',
     'apiVersion: security.istio.io/v1',
     'kind: AuthorizationPolicy',
     'metadata:',
@@ -54,7 +54,7 @@ export function proposePolicy(
   return { text: `${lines.join('\n')}\n`, left };
 }
 
-/** One caller, one set of paths, the methods that it used on all of them. */
+/** One client, one set of paths, and the methods that it used on all of them. */
 function ruleLines(same: readonly (readonly Edge[])[], rare: number): string[] {
   const all = same.flat();
   const [{ from, port, protocol }] = all as [Edge, ...Edge[]];
@@ -72,7 +72,7 @@ function ruleLines(same: readonly (readonly Edge[])[], rare: number): string[] {
 function evidence({ protocol, method, path, port, allowed, denied, firstSeen, lastSeen }: Edge, rare: number): string {
   const what = protocol === 'tcp' ? `TCP :${port}` : `${method} ${path}`;
   const refused = denied > 0 ? `, refused ${denied}` : '';
-  return `${what}: ${allowed} times${refused}, ${firstSeen} to ${lastSeen}${allowed < rare ? ' - RARE, is it meant?' : ''}`;
+  return `${what}: ${allowed} times${refused}, ${firstSeen} to ${lastSeen}${allowed < rare ? ' - RARE, is it intended?' : ''}`;
 }
 
 function flow(value: unknown): string {

@@ -1,5 +1,5 @@
-// A request that exists only as a question: what policies would decide about it. The form of `policy eval --batch`, one JSON
-// object per line, of the fixtures of `policy test`, and of what `explain`, `diff` and `replay` ask.
+// A hypothetical request: what would policies decide about it? `policy eval --batch` (one JSON object per line), the
+// fixtures of `policy test`, and `explain`, `diff` and `replay` use this form.
 
 import { z } from 'zod';
 import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -47,7 +47,7 @@ const trustDomain = z.string().superRefine((value, context) => {
   }
 });
 
-/** A request as it is written down. */
+/** The schema of such a request. */
 export const requestFields = {
   from: spiffeId.nullish(),
   sourceIp: address.optional(),
@@ -64,7 +64,7 @@ export const requestFields = {
   claims: z.record(z.string(), z.unknown()).optional(),
 };
 
-/** What a request is judged by, where it brings that along. */
+/** Its own policies and settings, if it includes them. */
 export const scopeFields = {
   workload: z
     .strictObject({
@@ -79,7 +79,7 @@ export const scopeFields = {
   rootNamespace: z.string().min(1).optional(),
   defaultAction: z.enum(['deny', 'allow']).optional(),
   pathNormalization: z.enum(pathNormalizations).optional(),
-  /** What each external authorizer would say; one that is not named does not answer, and that refuses. */
+  /** The decision of each external authorizer; one that is not listed does not respond, which denies. */
   providers: z.record(z.string(), z.enum(['allow', 'deny'])).default({}),
 };
 
@@ -91,7 +91,7 @@ const questionSchema = z.strictObject({
 
 export type Question = z.output<typeof questionSchema>;
 
-/** What is decided by where a question says nothing else. */
+/** The policies and settings for questions without their own. */
 export interface World {
   readonly documents: IstioDocuments;
   readonly scope: PolicyScope;
@@ -99,38 +99,38 @@ export interface World {
   readonly keys: Keys;
 }
 
-/** One answer. `policy` and `rule` name what decided; null where no rule did. */
+/** One decision. `policy` and `rule` are those that decided; null if no rule did. */
 export interface Verdict {
   readonly allowed: boolean;
-  /** Of the answer: 200 stands for whatever the app answers; 0 on TCP, where nobody answers. */
+  /** Of the response: 200 stands for any response of the app; 0 on TCP, which has no response. */
   readonly status: number;
   /** `namespace/name`. */
   readonly policy: string | null;
   readonly rule: number | null;
-  /** As policies see it; null on TCP. */
+  /** The path as policies see it; null on TCP. */
   readonly path: string | null;
-  /** Why, where no policy decided: a code of the error table. */
+  /** The reason if no policy decided: a code of the error table. */
   readonly code?: string;
   readonly reason?: string;
 }
 
-/** A verdict with what an explanation needs. */
+/** A decision with the data for an explanation. */
 export interface Answer {
   readonly verdict: Verdict;
-  /** Absent where the request was refused before any policy was asked. */
+  /** Absent if the request was refused before any policy. */
   readonly facts?: RequestFacts;
   readonly set: PolicySet;
   readonly decision?: Decision;
 }
 
-/** Why it was answered so; undefined where it was refused before any policy was asked. */
+/** The explanation; undefined if the request was refused before any policy. */
 export function explainAnswer({ facts, set, decision }: Answer): Explanation | undefined {
   if (facts === undefined || decision === undefined) return undefined;
-  const reason = `${decision.policy} has an authorizer asked, who is not here, and silence refuses ('providers' of a batch or a fixture says what he would say)`;
+  const reason = `${decision.policy} asks an external authorizer, which does not run here, and no response denies (set its decision in 'providers' of a batch or a fixture)`;
   return explain(set, facts, { policy: decision.policy, reason });
 }
 
-/** Compiled documents by what they are compiled for, so that many questions to the same ones are quick. */
+/** Caches compiled documents, so that many questions to the same ones are fast. */
 export class Evaluator {
   readonly #world: World;
   readonly #judges = new Map<string, Judge>();
@@ -139,7 +139,7 @@ export class Evaluator {
     this.#world = world;
   }
 
-  /** @throws SallyportError `body_invalid` for a question that cannot be read, with everything that is wrong with it. */
+  /** @throws SallyportError `body_invalid` for an invalid question, with all of its problems. */
   async answer(input: unknown): Promise<Answer> {
     const read = questionSchema.safeParse(input);
     if (!read.success)
@@ -174,7 +174,7 @@ export class Evaluator {
     return { set, facts, decision, verdict: verdictOf(decision, facts) };
   }
 
-  /** The compiled documents that a question is put to. @throws SallyportError `config_invalid` for the ones that it brings. */
+  /** The compiled documents for a question. @throws SallyportError `config_invalid` for its own documents. */
   judgeFor(question: Pick<Question, keyof typeof scopeFields>): Judge {
     const { workload, policies, trustDomain: td, trustDomainAliases, rootNamespace, defaultAction } = question;
     const key = JSON.stringify([workload, policies, td, trustDomainAliases, rootNamespace, defaultAction]);
@@ -199,7 +199,7 @@ export class Evaluator {
         keys.sourceOf(rule),
       ),
     };
-    // Lines that each bring their own are not worth remembering without end.
+    // The cache is bounded, because every line may bring its own documents.
     if (this.#judges.size >= 1000) this.#judges.clear();
     this.#judges.set(key, made);
     return made;
@@ -216,7 +216,7 @@ function attachedTo(documents: readonly RequestAuthentication[], scope: PolicySc
   return documents.filter((one) => isAttached(one, scope));
 }
 
-/** Documents that came as values. @throws SallyportError `config_invalid`. */
+/** Parses documents that are values, not text. @throws SallyportError `config_invalid`. */
 function readValues(values: readonly unknown[]): IstioDocuments {
   const placed = values.map((value, index) => ({
     file: `policies[${index}]`,
@@ -240,11 +240,13 @@ function documentOf(value: unknown, file: string): YamlDocument {
   };
 }
 
-/** The path as policies see it, with its query. @throws SallyportError for what the proxy would refuse before any policy. */
+/**
+ * The path as policies see it, with its query. @throws SallyportError if the proxy would refuse it before any policy.
+ */
 function meaningOf({ method, path, host }: Question, how: PathNormalization): string {
   if (!/^[!#$%&'*+\-.^_`|~0-9A-Z]+$/.test(method))
     throw new SallyportError('method_invalid', `'${method}' is not a method: methods are written in upper case`);
-  if (method === 'CONNECT') throw new SallyportError('connect_unsupported', 'CONNECT is served on the way out only');
+  if (method === 'CONNECT') throw new SallyportError('connect_unsupported', 'CONNECT is served on outbound ports only');
   if (host !== '' && normalizeHost(host) === undefined)
     throw new SallyportError('host_invalid', `'${host}' is not a host`);
   if (path === '*' && method === 'OPTIONS') return path;
@@ -252,7 +254,7 @@ function meaningOf({ method, path, host }: Question, how: PathNormalization): st
   return normalizePath(path, how);
 }
 
-/** Who the token says it is; `headers` become those that policies see, as they do on their way through the proxy. */
+/** Verifies the token. `headers` become those that policies see, as in the proxy. */
 async function authOf(
   { claims, jwt, method }: Question,
   path: string,
@@ -261,7 +263,7 @@ async function authOf(
 ): Promise<RequestAuth | SallyportError | undefined> {
   const delimited = authentication?.rules.flatMap(({ spaceDelimitedClaims: one }) => one);
   if (authentication === undefined) return claims === undefined ? undefined : readClaims(claims, delimited);
-  // Where the question says no more, the token stands where Istio looks first.
+  // By default, the token is at Istio's first location.
   if (jwt !== undefined) {
     const rule = authentication.rules.find(({ fromHeaders }) => fromHeaders.length > 0);
     const place = rule?.fromHeaders[0] ?? { name: 'authorization', prefix: 'Bearer ' };
@@ -295,7 +297,7 @@ function joinHeaders(headers: Question['headers']): Map<string, string> {
   return joined;
 }
 
-/** The facts of a question, its path already normalised and without query. */
+/** The facts of a question; the path is normalized and has no query. */
 function factsOf(
   question: Question,
   path: string,
@@ -305,7 +307,7 @@ function factsOf(
   const http = question.protocol === 'http';
   const host = normalizeHost(question.host) ?? question.host;
   const ip = (text: string | undefined): ReturnType<typeof parseIp> => (text === undefined ? undefined : parseIp(text));
-  // What is in the first line can be asked for as Envoy's fields, too.
+  // Envoy's pseudo-header fields expose the request line, too.
   if (http) {
     joined.set(':method', question.method);
     joined.set(':path', question.path);
@@ -328,7 +330,7 @@ function factsOf(
   });
 }
 
-/** CUSTOM rules ask somebody who is not here: what he would say must be given, and silence refuses. */
+/** CUSTOM rules ask an external authorizer that does not run here. Its decision must be given; otherwise it denies. */
 function customDecision(question: Question, set: PolicySet, facts: RequestFacts): Refusal | undefined {
   for (const rule of customOf(policiesFor(set, question.from ?? null), facts))
     if (question.providers[rule.provider!] !== 'allow') return rule.verdict as Refusal;

@@ -1,20 +1,20 @@
-// An access log read back as requests: what policies looked at then, as far as a log holds it. Headers and claims are not in
-// it; a verdict that hangs on one of them cannot be told, and is said to be so.
+// Reads an access log back as requests, as far as the log has the facts. It has no headers or claims; a decision that
+// depends on one is reported as unknown.
 
 import { createFacts, type RequestFacts } from '../policy/facts.ts';
 import { ipOfPlace } from '../policy/ip.ts';
 
-/** A line of the log, as far as it is read. */
+/** The parsed part of a log line. */
 export interface LoggedRequest {
   readonly facts: RequestFacts;
   readonly allowed: boolean;
   readonly policy: string;
   readonly time: string;
-  /** Whether anybody has asked for what a log does not hold. */
+  /** True if a rule has used a fact that the log does not have. */
   askedForMore(): boolean;
 }
 
-/** The request of one line; undefined for what is none of the way in, or was never judged. @throws SyntaxError */
+/** The request of one line; undefined if it is not inbound or no policy evaluated it. @throws SyntaxError */
 export function readLogLine(line: string): LoggedRequest | undefined {
   const record = JSON.parse(line) as Record<string, unknown>;
   const text = (key: string): string => (typeof record[key] === 'string' ? (record[key] as string) : '');
@@ -44,7 +44,7 @@ export function readLogLine(line: string): LoggedRequest | undefined {
         return undefined;
       },
       get remoteIp() {
-        // Whose word on it was believed is not on record.
+        // The log does not say which proxy's claim about the address was trusted.
         asked ||= forwarded;
         return sourceIp;
       },

@@ -1,5 +1,5 @@
-// What the policy commands decide by: documents from files, directories or standard input, and the workload that they are
-// put to, from sidecar.yaml or from flags.
+// The input of the policy commands: documents from files, directories or standard input, and the workload, from
+// sidecar.yaml or flags.
 
 import { readFileSync, statSync } from 'node:fs';
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -14,9 +14,9 @@ import type { PolicyScope } from '../policy/policy.ts';
 import { fetchJson, Jwks } from '../tokens/jwks.ts';
 import type { World } from './question.ts';
 
-/** The flags that say what to decide by; all have defaults. */
+/** The flags for policies and workload; all have defaults. */
 export interface ScopeFlags {
-  /** sidecar.yaml: gives everything that no other flag does. */
+  /** sidecar.yaml: everything that no other flag sets. */
   readonly config?: string;
   readonly policies?: readonly string[];
   readonly trustDomain?: string;
@@ -30,15 +30,15 @@ export interface ScopeFlags {
   readonly pathNormalization?: string;
 }
 
-/** What paths lead to. */
+/** The result of reading paths. */
 export interface PathSources {
   readonly sources: readonly Source[];
-  /** Files in the directories that are not read. */
+  /** Files in the directories that were not read. */
   readonly passedOver: readonly Problem[];
 }
 
 /**
- * The texts behind paths: a directory stands for its YAML and JSON files and for those below it, `-` for standard input.
+ * The texts of paths. A directory means all YAML and JSON files in and below it; `-` means standard input.
  * @throws SallyportError `config_unreadable`.
  */
 function readPaths(paths: readonly string[]): PathSources {
@@ -54,16 +54,16 @@ function readPaths(paths: readonly string[]): PathSources {
   return { sources, passedOver };
 }
 
-/** As readPaths, but a check that checks nothing must say so. @throws SallyportError `usage` where there are no files. */
+/** Like readPaths, but an empty check must not pass. @throws SallyportError `usage` without files. */
 export function readSomePaths(paths: readonly string[]): PathSources {
   const read = readPaths(paths);
   if (read.sources.length > 0) return read;
-  throw new SallyportError('usage', `there is no YAML or JSON file in ${paths.join(', ')}`, {
-    hint: 'files that are read end in .yaml, .yml or .json: name the files, or another directory',
+  throw new SallyportError('usage', `no YAML or JSON file in ${paths.join(', ')}`, {
+    hint: 'only files that end in .yaml, .yml or .json are read: give such files, or another directory',
   });
 }
 
-/** Is this document a sidecar.yaml, and not one of Kubernetes' kinds? */
+/** True if this document is a sidecar.yaml, not one of Kubernetes' kinds. */
 export function isSettings({ value }: YamlDocument): boolean {
   return typeof value === 'object' && value !== null && !('kind' in value) && 'trustDomain' in value;
 }
@@ -118,5 +118,5 @@ function readLabels(list: readonly string[]): Record<string, string> {
 
 function oneOf<T extends string>(flag: string, value: string, known: readonly T[]): T {
   if ((known as readonly string[]).includes(value)) return value as T;
-  throw new SallyportError('usage', `${flag} is one of ${known.join(', ')}, not '${value}'`);
+  throw new SallyportError('usage', `${flag} must be one of ${known.join(', ')}, not '${value}'`);
 }

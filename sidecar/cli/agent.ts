@@ -1,4 +1,4 @@
-// sallyport agent: keeps an SVID, its key, the bundle and the deny-list fresh in a directory.
+// sallyport agent: keeps an SVID, its key, the bundle and the deny list fresh in a directory.
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -14,21 +14,21 @@ interface AgentFlags {
   readonly admin?: string;
 }
 
-/** The command; its work is loaded when it runs. */
+/** The command; its modules are imported when it runs. */
 export function agentCommand(): Command {
   return new Command('agent')
-    .description('Get an SVID from the CA and keep it fresh on disk, with the bundle and the deny-list')
-    .requiredOption('--ca <url>', 'the CA, https://host:port')
-    .requiredOption('--ca-bundle <file>', 'whom to believe at first: the root that the CA wrote, PEM or SPIFFE JSON')
+    .description('Get an SVID from the CA and keep it fresh on disk, with the bundle and the deny list')
+    .requiredOption('--ca <url>', 'URL of the CA, https://host:port')
+    .requiredOption('--ca-bundle <file>', 'the roots to trust at first: the file that the CA wrote, PEM or SPIFFE JSON')
     .option('--token-file <file>', 'a join token; needed only while there is no valid SVID in --out-dir')
-    .requiredOption('--out-dir <dir>', 'where svid.pem, svid.key, bundle.pem, bundle.json and denied.json are kept')
-    .option('--trust-domain <name>', 'default: as the root in --ca-bundle says')
-    .option('--ttl <duration>', 'the life to ask for, such as 1h; the CA decides')
-    .option('--admin <address>', 'answer state and metrics here, such as 127.0.0.1:15000; off unless given')
+    .requiredOption('--out-dir <dir>', 'directory for svid.pem, svid.key, bundle.pem, bundle.json and denied.json')
+    .option('--trust-domain <name>', 'trust domain (default: that of the root in --ca-bundle)')
+    .option('--ttl <duration>', 'life to request, such as 1h; the CA decides')
+    .option('--admin <address>', 'serve state and metrics on this address, such as 127.0.0.1:15000 (default: off)')
     .addHelpText(
       'after',
       `
-The key is made here and never leaves. What is not there yet (CA, bundle, token) is waited for.
+The key is generated here and never leaves this machine. The agent waits for a CA, bundle or token that is missing.
 SIGHUP renews at once; SIGTERM ends with exit code 0 and leaves the files as they are.
 
 Example:
@@ -46,7 +46,9 @@ async function runAgentCommand(flags: AgentFlags): Promise<number> {
   ]);
   const ttlMs = flags.ttl === undefined ? undefined : parseDuration(flags.ttl);
   if (flags.ttl !== undefined && (ttlMs === undefined || ttlMs < 1000)) {
-    throw new SallyportError('usage', `'${flags.ttl}' is not a life for an SVID`, { hint: 'write 30m, 1h or 24h' });
+    throw new SallyportError('usage', `--ttl '${flags.ttl}' is not a valid life of an SVID`, {
+      hint: 'write 30m, 1h or 24h',
+    });
   }
   await runAgent({
     caUrl: flags.ca,

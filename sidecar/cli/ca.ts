@@ -1,14 +1,14 @@
-// `sallyport ca`: making a CA, running it, and what its operator does. The work is cert-agent/ca's; it is imported when
-// a command runs.
+// `sallyport ca`: creates, runs and operates a CA. The work is done in cert-agent/ca, which is imported when a command
+// runs.
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
-/** The command with all of its own. */
+/** The command with its subcommands. */
 export function caCommand(): Command {
-  const ca = new Command('ca').description('Make, run and operate the certificate authority of a trust domain.');
+  const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain');
   const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
   for (const command of commands) ca.addCommand(command);
   return ca;
@@ -16,19 +16,19 @@ export function caCommand(): Command {
 
 function init(): Command {
   return new Command('init')
-    .description('Make a root, an issuing intermediate and an empty store in a new directory.')
+    .description('Create a root, an issuing intermediate and an empty store in a new directory')
     .requiredOption('--trust-domain <name>', 'trust domain, such as demo.test')
-    .requiredOption('--dir <path>', 'directory to make the CA in')
+    .requiredOption('--dir <path>', 'directory for the new CA')
     .option('--passphrase-file <path>', 'encrypt both keys with the first line of this file')
-    .option('--name-constraints', 'let the intermediate sign for this trust domain only (rustls peers refuse this)')
+    .option('--name-constraints', 'restrict the intermediate to this trust domain (rustls peers refuse this)')
     .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
-SALLYPORT_CA_PASSPHRASE stands in for --passphrase-file.
+The environment variable SALLYPORT_CA_PASSPHRASE replaces --passphrase-file.
 
 Example:
-  $ sallyport ca init --trust-domain demo.test --dir ca`,
+  sallyport ca init --trust-domain demo.test --dir ca`,
     )
     .action(action(runInit));
 }
@@ -56,29 +56,29 @@ async function runInit(flags: InitFlags): Promise<number> {
   print(`trust domain  ${made.trustDomain}`);
   print(`root          SHA-256 ${made.rootFingerprint}, until ${rootNotAfter}`);
   print(`intermediate  until ${intermediateNotAfter}`);
-  note(`root.key is not needed to serve: keep it away from ${dir} once you have a copy of it elsewhere`);
+  note(`root.key is not needed to serve: move it out of ${dir} to a safe place`);
   note(`next: sallyport ca serve --dir ${dir} --listen 127.0.0.1:8443`);
   return exitCodes.ok;
 }
 
 function serve(): Command {
   return new Command('serve')
-    .description('Run the CA until SIGTERM.')
-    .requiredOption('--dir <path>', 'directory that ca init made')
+    .description('Run the CA until SIGTERM')
+    .requiredOption('--dir <path>', 'directory that ca init created')
     .option('--listen <address>', 'host:port, [v6]:port or :port for all addresses', '127.0.0.1:8443')
-    .option('--ttl <duration>', 'life of certificates whose request names none, 1m to 24h', '1h')
+    .option('--ttl <duration>', 'default life of certificates, 1m to 24h', '1h')
     .option('--socket <path>', "socket for the operator's commands (default: ca.sock in --dir)")
-    .option('--passphrase-file <path>', 'opens the encrypted key')
-    .option('--unsafe-new-store', 'begin a new store in place of a lost one: every revocation is forgotten')
+    .option('--passphrase-file <path>', 'file with the passphrase of the encrypted key')
+    .option('--unsafe-new-store', 'create a new store in place of a lost one: every revocation is forgotten')
     .addHelpText(
       'after',
       `
-SALLYPORT_CA_PASSPHRASE stands in for --passphrase-file.
+The environment variable SALLYPORT_CA_PASSPHRASE replaces --passphrase-file.
 A CA whose store.sqlite is lost does not start: restore it from a backup. --unsafe-new-store is for when there is none.
-The new store knows no certificate, no token and no revocation: what was revoked can renew until it is revoked again.
+The new store has no certificate, no token and no revocation: revoked workloads can renew until they are revoked again.
 
 Example:
-  $ sallyport ca serve --dir ca --listen 0.0.0.0:8443`,
+  sallyport ca serve --dir ca --listen 0.0.0.0:8443`,
     )
     .action(action(runServe));
 }
@@ -100,7 +100,7 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const { reportBackgroundTo } = await import('../../cert-agent/base/background.ts');
   const listen = parseAddress(flags.listen, '0.0.0.0');
   if ('path' in listen) throw usage(`--listen takes host:port, not ${flags.listen}`);
-  // Before the start: a signal that comes while it starts ends it as well.
+  // Before the start, so that a signal during the start ends it as well.
   const stopped = untilSignal();
   const leafLifeMs = await durationOf(flags.ttl, '--ttl');
   const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
@@ -114,7 +114,7 @@ async function runServe(flags: ServeFlags): Promise<number> {
 }
 
 function untilSignal(): Promise<void> {
-  // Nothing here is read again or reopened, and log rotation must not end the CA.
+  // The CA rereads or reopens nothing on these signals, but log rotation must not end it.
   process.on('SIGHUP', () => {});
   return new Promise((resolve) => {
     process.once('SIGTERM', () => resolve());
@@ -124,22 +124,22 @@ function untilSignal(): Promise<void> {
 
 function token(): Command {
   const create = atCa(new Command('create'))
-    .description('Make a join token for one workload. Prints the token alone on stdout, or writes it to --out.')
-    .requiredOption('--spiffe-id <id>', 'identity that the token gives')
-    .option('--ttl <duration>', 'how long it can be used', '10m')
+    .description('Create a join token for one workload. Prints only the token on stdout, or writes it to --out.')
+    .requiredOption('--spiffe-id <id>', 'identity that the token grants')
+    .option('--ttl <duration>', 'how long the token can be used', '10m')
     .option('--out <file>', 'write the token to this file, readable by you only')
-    .option('--json', 'print token, ID and end as JSON; without the token with --out')
+    .option('--json', 'print token, ID and expiry as JSON; with --out, without the token')
     .addHelpText(
       'after',
       `
-A token works once: the first key that uses it is the only one.
+A token works once, for the first key that uses it.
 
 Example:
-  $ sallyport ca token create --dir ca --spiffe-id spiffe://demo.test/ns/shop/sa/web --ttl 10m --out web.token`,
+  sallyport ca token create --dir ca --spiffe-id spiffe://demo.test/ns/shop/sa/web --ttl 10m --out web.token`,
     )
     .action(action(runTokenCreate));
   return new Command('token')
-    .description('Join tokens, with which a workload gets its first SVID.')
+    .description('Manage join tokens, with which a workload gets its first SVID')
     .addCommand(create)
     .addCommand(tokenList())
     .addCommand(tokenRemove());
@@ -147,15 +147,15 @@ Example:
 
 function tokenList(): Command {
   return atCa(new Command('ls'))
-    .description('List join tokens in the order in which they end, without what they are.')
+    .description('List join tokens by expiry, without the tokens themselves')
     .option('--json', 'print them as JSON')
     .addHelpText(
       'after',
       `
-A token is named by the first digits of its SHA-256. It is forgotten a day after its end.
+A token is named by the first digits of its SHA-256. It is forgotten a day after its expiry.
 
 Example:
-  $ sallyport ca token ls --dir ca`,
+  sallyport ca token ls --dir ca`,
     )
     .action(action(runTokenList));
 }
@@ -173,7 +173,7 @@ async function runTokenList(flags: AtCa): Promise<number> {
     if (flags.json === true) printJson(found);
     else {
       const rows = found.map((one) => [one.token, one.id, one.createdAt, one.expiresAt, one.state, one.serial ?? '']);
-      printTable(['TOKEN', 'SPIFFE ID', 'CREATED', 'ENDS', 'STATE', 'CERTIFICATE'], rows, 'no join tokens');
+      printTable(['TOKEN', 'SPIFFE ID', 'CREATED', 'EXPIRES', 'STATE', 'CERTIFICATE'], rows, 'no join tokens');
     }
     return exitCodes.ok;
   });
@@ -181,17 +181,17 @@ async function runTokenList(flags: AtCa): Promise<number> {
 
 function tokenRemove(): Command {
   return atCa(new Command('rm'))
-    .description('Remove join tokens, so that they give nothing any more.')
-    .argument('[token]', 'its first digits, as ca token ls shows them')
+    .description('Remove join tokens, so that they can no longer be used')
+    .argument('[token]', 'first digits of its name in ca token ls')
     .option('--spiffe-id <id>', 'all tokens of this identity')
-    .option('--json', 'print what was removed as JSON')
+    .option('--json', 'print the removed tokens as JSON')
     .addHelpText(
       'after',
       `
-Certificates that a token has given stay: ca revoke ends those.
+Certificates that were issued for a token stay valid: ca revoke ends those.
 
 Example:
-  $ sallyport ca token rm --dir ca 5a0e6cf1d2b9`,
+  sallyport ca token rm --dir ca 5a0e6cf1d2b9`,
     )
     .action(action(runTokenRemove));
 }
@@ -200,13 +200,14 @@ async function runTokenRemove(token: string | undefined, flags: AtCa & { spiffeI
   const { spiffeId: id } = flags;
   const choice =
     token !== undefined && id === undefined ? { token } : id !== undefined && token === undefined ? { id } : undefined;
-  if (choice === undefined) throw usage('name either a token or --spiffe-id', 'sallyport ca token ls lists them');
+  if (choice === undefined) throw usage('give either a token or --spiffe-id', 'sallyport ca token ls lists them');
   return withOperator(flags, async (operator) => {
     const removed = await operator.removeTokens(choice);
     if (flags.json === true) printJson(removed.map(({ token, id, serial }) => ({ token, id, serial })));
     else for (const one of removed) print(`removed token ${one.token} of ${one.id}`);
     for (const { serial } of removed)
-      if (serial !== undefined) note(`its certificate ${serial} stays: revoke it with sallyport ca revoke ${serial}`);
+      if (serial !== undefined)
+        note(`its certificate ${serial} stays valid: revoke it with sallyport ca revoke ${serial}`);
     return exitCodes.ok;
   });
 }
@@ -217,18 +218,18 @@ interface AtCa {
   readonly json?: boolean;
 }
 
-/** The options by which every operator's command finds its CA. */
+/** The options by which an operator's command finds its CA. */
 function atCa(command: Command): Command {
   return command
     .option('--dir <path>', "the CA's directory: its socket while it runs, else its store")
     .option('--socket <path>', 'the socket of a running CA');
 }
 
-/** Runs `work` with the operator that the flags name, and lets go of it whatever happens. */
+/** Runs `work` with the CA that the flags select, and closes it in any case. */
 async function withOperator(flags: AtCa, work: (operator: Operator) => Promise<number>): Promise<number> {
   const { dir, socket } = flags;
   const { openOperator } = await import('../../cert-agent/ca/operator/open.ts');
-  if (socket === undefined && dir === undefined) throw usage('name the CA with --dir or --socket');
+  if (socket === undefined && dir === undefined) throw usage('select the CA with --dir or --socket');
   const open = await openOperator(socket === undefined ? { dir: dir ?? '' } : { socket });
   try {
     return await work(open.operator);
@@ -242,7 +243,7 @@ async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
   const { checkOut, writeOut } = await import('./out-file.ts');
   const { out } = flags;
-  // A token that was made and could be shown to nobody would stay good for its whole life.
+  // Checked first: a token that cannot be written would stay valid, and unknown, for its whole life.
   if (out !== undefined) checkOut(out);
   return withOperator(flags, async (operator) => {
     const { token, ...made } = await operator.createToken(flags.spiffeId, ttlMs);
@@ -253,22 +254,22 @@ async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out
       return exitCodes.ok;
     }
     if (out === undefined) print(token);
-    note(`gives ${made.id} to the first key that uses it, until ${expiresAt}`);
+    note(`grants ${made.id} to the first key that uses it, until ${expiresAt}`);
     return exitCodes.ok;
   });
 }
 
 function list(): Command {
   return atCa(new Command('ls'))
-    .description('List certificates that are valid, in the order in which they end.')
-    .option('--all', 'those that have expired too')
-    .option('--expiring <duration>', 'only those that end within this time')
+    .description('List valid certificates by expiry')
+    .option('--all', 'include expired certificates')
+    .option('--expiring <duration>', 'only those that expire within this time')
     .option('--json', 'print them as JSON')
     .addHelpText(
       'after',
       `
 Example:
-  $ sallyport ca ls --dir ca --expiring 24h`,
+  sallyport ca ls --dir ca --expiring 24h`,
     )
     .action(action(runList));
 }
@@ -287,7 +288,7 @@ async function runList(flags: AtCa & { all?: boolean; expiring?: string }): Prom
         one.evidence,
         one.revoked === undefined ? '' : `revoked: ${one.revoked.reason}`,
       ]);
-      printTable(['SERIAL', 'SPIFFE ID', 'ENDS', 'FOR', 'STATE'], rows, 'no certificates');
+      printTable(['SERIAL', 'SPIFFE ID', 'EXPIRES', 'FOR', 'STATE'], rows, 'no certificates');
     }
     return exitCodes.ok;
   });
@@ -295,14 +296,14 @@ async function runList(flags: AtCa & { all?: boolean; expiring?: string }): Prom
 
 function show(): Command {
   return atCa(new Command('show'))
-    .description('Show one certificate that was issued.')
+    .description('Show one issued certificate')
     .argument('<serial>', 'serial number, hex')
     .option('--json', 'print it as JSON')
     .addHelpText(
       'after',
       `
 Example:
-  $ sallyport ca show --dir ca 4f0c6a51d2b94e0fa3a1c27be8d9f013`,
+  sallyport ca show --dir ca 4f0c6a51d2b94e0fa3a1c27be8d9f013`,
     )
     .action(action(runShow));
 }
@@ -329,19 +330,19 @@ async function runShow(serial: string, flags: AtCa): Promise<number> {
 
 function revoke(): Command {
   return atCa(new Command('revoke'))
-    .description('Deny one certificate and its renewals, or an identity with all of its certificates.')
+    .description('Revoke one certificate and its renewals, or an identity with all of its certificates')
     .argument('<serial-or-id>', 'serial number (hex) or SPIFFE ID')
-    .option('--reason <text>', 'why, for the record', 'unspecified')
-    .option('--force', 'deny an identity that was never issued, for it is yet to come')
+    .option('--reason <text>', 'reason, for the record', 'unspecified')
+    .option('--force', 'revoke an identity that has no certificate or token yet')
     .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
-Sidecars learn of it within seconds. With a certificate all that were renewed from it are denied, no matter who holds them.
-An identity stays denied until 'sallyport ca allow'.
+Sidecars learn of it within seconds. Revoking a certificate also revokes all that were renewed from it, including those of a thief.
+An identity stays on the deny list until 'sallyport ca allow'.
 
 Example:
-  $ sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'laptop stolen'`,
+  sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'laptop stolen'`,
     )
     .action(action(runRevoke));
 }
@@ -350,14 +351,12 @@ async function runRevoke(target: string, flags: AtCa & { reason: string; force?:
   return withOperator(flags, async (operator) => {
     const done = await operator.revoke(target, flags.reason, { force: flags.force === true });
     if (flags.json === true) printJson(done);
-    else if (done.kind === 'id') print(`denied ${done.target} and ${done.certificates} of its certificates`);
+    else if (done.kind === 'id') print(`revoked ${done.target} and ${done.certificates} of its certificates`);
     else {
       const own = done.certificates - done.renewals;
-      print(`denied certificate ${done.target} and ${done.renewals} renewed from it`);
-      if (own === 0) note('it had ended or was denied before');
-      note(
-        'its identity can still renew from certificates of other tokens and join again: revoke the SPIFFE ID to end that',
-      );
+      print(`revoked certificate ${done.target} and ${done.renewals} renewed from it`);
+      if (own === 0) note('it had already expired or was already revoked');
+      note('its identity can still renew other certificates and join again: revoke the SPIFFE ID to prevent that');
     }
     return exitCodes.ok;
   });
@@ -365,16 +364,16 @@ async function runRevoke(target: string, flags: AtCa & { reason: string; force?:
 
 function allow(): Command {
   return atCa(new Command('allow'))
-    .description('Take an identity off the deny-list; it needs a new join token.')
+    .description('Remove an identity from the deny list; it then needs a new join token')
     .argument('<id>', 'SPIFFE ID')
     .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
-Certificates that it held when it was revoked stay denied until they expire.
+Certificates that it had when it was revoked stay denied until they expire.
 
 Example:
-  $ sallyport ca allow --dir ca spiffe://demo.test/ns/shop/sa/web`,
+  sallyport ca allow --dir ca spiffe://demo.test/ns/shop/sa/web`,
     )
     .action(action(runAllow));
 }
@@ -384,24 +383,23 @@ async function runAllow(id: string, flags: AtCa): Promise<number> {
     const done = await operator.allow(id);
     if (flags.json === true) printJson(done);
     else print(done.changed ? `allowed ${done.id}` : `${done.id} was not denied`);
-    if (done.changed)
-      note('its certificates stay revoked: it begins again with a new join token (sallyport ca token create)');
-    if (done.nearest !== undefined) note(`denied is ${done.nearest}: did you mean that one?`);
+    if (done.changed) note('its certificates stay revoked: it needs a new join token (sallyport ca token create)');
+    if (done.nearest !== undefined) note(`${done.nearest} is on the deny list: did you mean that one?`);
     return exitCodes.ok;
   });
 }
 
 function denyList(): Command {
   return atCa(new Command('deny-list'))
-    .description('Show the deny-list: what is denied, since when, why, and until when.')
+    .description('Show the deny list: what is denied, since when, until when, and why')
     .option('--json', 'print it as JSON')
     .addHelpText(
       'after',
       `
-An identity stays until 'sallyport ca allow', a certificate until it has ended.
+An identity stays on it until 'sallyport ca allow', a certificate until it has expired.
 
 Example:
-  $ sallyport ca deny-list --dir ca`,
+  sallyport ca deny-list --dir ca`,
     )
     .action(action(runDenyList));
 }
@@ -437,7 +435,7 @@ async function durationOf(text: string, option: string): Promise<number> {
 
 type Listed = Awaited<ReturnType<Operator['list']>>[number];
 
-/** The times of a listed certificate as text. */
+/** A listed certificate with its times as text. */
 function withTimes(one: Listed, format: (ms: number) => string) {
   const { issuedAt, notBefore, notAfter, revoked } = one;
   return {

@@ -1,21 +1,21 @@
-// `sallyport check`: is a document one that Istio's own validation takes? For CI, beside Sallyport or without it.
+// `sallyport check`: validates documents as Istio itself does. For CI, with or without Sallyport.
 
 import { Command } from 'commander';
 import { formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { action, counted, exitCodes, note, notePassedOver, paint, printJson } from './terminal.ts';
 
-/** The command; its work is loaded when it runs. */
+/** The command; its modules are imported when it runs. */
 export function checkCommand(): Command {
   return new Command('check')
     .description(
-      'Check documents: Istio policies, Gateway API and Envoy Gateway policies as these validate them themselves, sidecar.yaml, gateway.yaml',
+      'Check Istio, Gateway API and Envoy Gateway documents as those projects validate them, and sidecar.yaml and gateway.yaml',
     )
     .argument('<files...>', 'files, directories, or - for standard input')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
       `
-The exit code is 0 when everything is good, 1 with every problem and its place when something is not, 2 for misuse.
+The exit code is 0 when all documents are valid, 1 when one is not (all problems are printed with their positions), 2 for misuse.
 
 Examples:
   sallyport check policies/
@@ -76,9 +76,9 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
   }
   const good = countOf(read.documents) + settings.length + routes.length + policies.length;
   if (all.length === 0 && placed.length === 0)
-    throw new SallyportError('usage', `there is no document in ${files.join(', ')}: nothing was checked`);
+    throw new SallyportError('usage', `no document in ${files.join(', ')}: nothing was checked`);
   if (flags.json === true) printJson({ ok: all.length === 0, documents: placed.length, problems: all, passedOver });
-  else if (all.length === 0) note(`${counted(good, 'document')} ${good === 1 ? 'is' : 'are'} good`);
+  else if (all.length === 0) note(`${counted(good, 'document')} ${good === 1 ? 'is' : 'are'} valid`);
   else {
     for (const one of all) note(formatProblem(one));
     note(`${paint('red', 'error:', process.stderr)} ${all.length} problem${all.length > 1 ? 's' : ''} found`);

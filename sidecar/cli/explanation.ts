@@ -1,9 +1,9 @@
-// An explanation as a terminal shows it.
+// Prints an explanation on a terminal.
 
 import type { Explanation, RuleReport } from '../policy/explain.ts';
 import { paint, print } from './terminal.ts';
 
-/** Prints what decided, what was considered in order, and what would have let it pass. */
+/** Prints the deciding rule, the rules considered in order, and what would have allowed the request. */
 export function printExplanation(explanation: Explanation): void {
   const { allowed, because, considered, inScope, nearest, edits, audit } = explanation;
   print(`${allowed ? paint('green', 'allowed') : paint('red', 'denied')}: ${because}`);
@@ -19,10 +19,10 @@ export function printExplanation(explanation: Explanation): void {
     print(paint('bold', 'the nearest ALLOW rules:'));
     for (const one of nearest) printRule(one, 'does not match');
   }
-  if (audit !== null) print(`marked by the AUDIT rule ${audit}`);
+  if (audit !== null) print(`matches the AUDIT rule ${audit}`);
   if (edits.length === 0) return;
   print('');
-  print(paint('bold', allowed ? 'edits:' : 'the smallest edit that would let it pass:'));
+  print(paint('bold', allowed ? 'edits:' : 'the smallest edit that would allow it:'));
   for (const edit of edits.slice(0, 1)) print(`  ${edit}`);
   for (const edit of edits.slice(1)) print(`  or ${edit}`);
 }

@@ -1,5 +1,6 @@
-// `sallyport gateway status` and `sallyport gateway --check`: what a running gateway has in force, and what one would make of its
-// documents. The two may differ: of two documents that want the same a running gateway keeps the one that it serves.
+// `sallyport gateway status` and `sallyport gateway --check`: the state of a running gateway, and the result of
+// compiling its documents. The two may differ: of two conflicting documents, a running gateway keeps the one that it
+// serves.
 
 import { existsSync, realpathSync } from 'node:fs';
 import { formatAddress } from '../../cert-agent/base/address.ts';
@@ -20,21 +21,23 @@ export async function showStatus({
   readonly offline?: boolean;
 }) {
   if (config === undefined)
-    throw new SallyportError('usage', 'the status of what?', {
-      hint: 'name a directory or gateway.yaml with --config',
+    throw new SallyportError('usage', 'no gateway or directory given', {
+      hint: 'give a directory or gateway.yaml with --config',
     });
   if (output !== 'json' && output !== 'table')
-    throw new SallyportError('usage', `-o is 'json' or 'table', not '${output}'`);
-  if (offline) note('judged from the files');
-  const list = (offline ? undefined : await askRunning(config)) ?? (await readAloud(config)).list;
+    throw new SallyportError('usage', `-o must be 'json' or 'table', not '${output}'`);
+  if (offline) note('evaluated from the files');
+  const list = (offline ? undefined : await askRunning(config)) ?? (await readAndWarn(config)).list;
   if (output === 'json') printJson(list);
   else printRows(await lookAt(list));
   return exitCodes.ok;
 }
 
-/** Says whether all of it would be served as it is meant. @throws SallyportError `config_invalid` or `config_unreadable`. */
+/**
+ * Checks that everything would be served as intended. @throws SallyportError `config_invalid` or `config_unreadable`.
+ */
 export async function checkGateway(file: string): Promise<number> {
-  const { list, spoken, redis } = await readAloud(file);
+  const { list, spoken, redis } = await readAndWarn(file);
   if (redis !== undefined) await checkRedis(redis);
   const parts = await lookAt(list);
   for (const one of spoken.slice(0, mostNamed)) note(one);
@@ -43,22 +46,22 @@ export async function checkGateway(file: string): Promise<number> {
   if (!isGood) printRows(parts);
   else {
     const documents = new Set(parts.map(({ item }) => item));
-    note(`${file} is good: ${counted(documents.size, 'document')} with a status, all accepted and resolved`);
+    note(`${file} is valid: ${counted(documents.size, 'document')} with a status, all accepted and resolved`);
   }
   return isGood ? exitCodes.ok : exitCodes.no;
 }
 
-/** Of a long list the end is only counted. */
+/** Lists longer than this are cut; the rest is counted. */
 const mostNamed = 50;
 
-/** The statuses as the gateway of this gateway.yaml has them in force; undefined where it is not there to be asked. */
+/** The statuses of the running gateway of this gateway.yaml; undefined if it does not respond. */
 async function askRunning(path: string): Promise<StatusList | undefined> {
   const { readAdmin } = await import('../compile/gateway-status.ts');
   const found = readAdmin(path);
   if (found === undefined) return undefined;
   const { file, admin } = found;
   const instead = (why: string): undefined => {
-    note(`${why}: judged from the files`);
+    note(`${why}: evaluated from the files`);
   };
   if (admin === undefined) return instead(`no 'admin' in ${file}`);
   const { askAdmin } = await import('../analyze/admin-client.ts');
@@ -70,49 +73,49 @@ async function askRunning(path: string): Promise<StatusList | undefined> {
   };
   try {
     const { configFile, lastProblem } = (await page('/state')) as Partial<State>;
-    if (configFile === undefined) return instead(`no gateway answers at ${place}`);
+    if (configFile === undefined) return instead(`no gateway responds at ${place}`);
     if (realPath(configFile) !== realPath(file)) return instead(`the process at ${place} serves ${configFile}`);
     const list = (await page('/gateway-status')) as Partial<StatusList>;
-    if (list.items === undefined) return instead(`no gateway answers at ${place}`);
-    note(`as the gateway at ${place} has it in force`);
-    if (lastProblem) noteWarning(`the last change was not taken: ${lastProblem.message}`);
+    if (list.items === undefined) return instead(`no gateway responds at ${place}`);
+    note(`status of the running gateway at ${place}`);
+    if (lastProblem) noteWarning(`the last change was rejected: ${lastProblem.message}`);
     return list as StatusList;
   } catch (error) {
     if (error instanceof SallyportError && error.code === 'upstream_connect')
-      return instead(`no gateway answers at ${place}`);
+      return instead(`no gateway responds at ${place}`);
     throw error;
   }
 }
 
-/** What of `GET /state` is asked for here. */
+/** The part of `GET /state` that is used here. */
 interface State {
   readonly configFile: string;
   readonly lastProblem: { readonly message: string } | null;
 }
 
-/** Without links, where it exists here. */
+/** The path with links resolved, if it exists here. */
 function realPath(file: string): string {
   return existsSync(file) ? realpathSync(file) : file;
 }
 
-async function readAloud(path: string) {
+async function readAndWarn(path: string) {
   const { readStatus } = await import('../process/dry-run.ts');
   const { warnings, ...rest } = readStatus(path, Date.now());
   for (const one of warnings) noteWarning(one);
   return rest;
 }
 
-/** One that is away may come; one that is a node of a Cluster never will do. @throws SallyportError `config_invalid`. */
+/** An unreachable Redis may come back; a Redis Cluster node never works. @throws SallyportError `config_invalid`. */
 async function checkRedis(redis: RedisPlace): Promise<void> {
   const { tryRedis } = await import('../edge/redis-link.ts');
   const problem = await tryRedis(redis);
   if (problem !== undefined) noteWarning(problem);
 }
 
-/** A part of a status, and those of its conditions that are not as they should be. */
+/** A section of a status, and its conditions that are not as they should be. */
 interface Part {
   readonly item: StatusItem;
-  /** Undefined: the document has none. A route without a parent has no conditions, and is served nowhere. */
+  /** Undefined if the document has none. A route without a parent has no conditions and is not served. */
   readonly section: StatusSection | undefined;
   readonly bad: readonly Condition[];
 }
@@ -126,14 +129,14 @@ async function lookAt({ items }: StatusList): Promise<readonly Part[]> {
   });
 }
 
-/** A row for each condition that does not hold as it should, and one for each thing that is well. */
+/** One row for each condition that is not as it should be, and one for each section without such conditions. */
 function printRows(parts: readonly Part[]): void {
   const rows = parts.flatMap(({ item: { kind, metadata }, section, bad }): string[][] => {
     const name = `${metadata.namespace}/${metadata.name}`;
-    if (section === undefined) return [[kind, name, '', 'not attached', '', 'it names no Gateway']];
+    if (section === undefined) return [[kind, name, '', 'not attached', '', 'no parent Gateway']];
     if (bad.length > 0)
       return bad.map((one) => [kind, name, section.section, `${one.type}=${one.status}`, one.reason, one.message]);
-    // What is in effect, but not alone, or not everywhere: no fault, and not to be missed.
+    // In effect, but not alone or not everywhere: not an error, but worth showing.
     const other = section.conditions.find(
       ({ type, status }) => status === 'True' && (type === 'Overridden' || type === 'Merged' || type === 'PassedOver'),
     );
@@ -141,9 +144,5 @@ function printRows(parts: readonly Part[]): void {
     const { routes } = section;
     return [[kind, name, section.section, 'ok', '', routes === undefined ? '' : counted(routes, 'route')]];
   });
-  printTable(
-    ['KIND', 'NAME', 'SECTION', 'CONDITION', 'REASON', 'MESSAGE'],
-    rows,
-    'there is no document that has a status',
-  );
+  printTable(['KIND', 'NAME', 'SECTION', 'CONDITION', 'REASON', 'MESSAGE'], rows, 'no document with a status');
 }

@@ -1,32 +1,36 @@
-// `sallyport gateway`: the same engine with a front door, and what it makes of its documents.
+// `sallyport gateway`: runs the proxy as an API gateway, and shows the status of its documents.
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { readCount, serve } from './sidecar.ts';
 import { action, exitCodes, print } from './terminal.ts';
 
-/** The command; the gateway itself is loaded when it runs. */
+/** The command; the gateway is imported when it runs. */
 export function gatewayCommand(): Command {
   return new Command('gateway')
-    .description('run an API gateway: Gateway API from plain files, in from outside over TLS, on into the mesh')
+    .description('Run an API gateway: Gateway API from plain files, TLS from outside, mutual TLS into the mesh')
     .option('--config <file>', 'gateway.yaml', process.env['SALLYPORT_CONFIG'])
-    .option('--workers <n>', 'processes that share the ports and the caps', process.env['SALLYPORT_WORKERS'] ?? '1')
-    .option('--check', 'read the configuration, say what is wrong with it, and exit')
+    .option(
+      '--workers <n>',
+      'number of processes, which share the ports and the limits',
+      process.env['SALLYPORT_WORKERS'] ?? '1',
+    )
+    .option('--check', 'check the configuration, print its problems, and exit')
     .addHelpText(
       'after',
       `
-Example:
-  $ sallyport gateway --config gateway.yaml
-  $ sallyport gateway --config gateway.yaml --check
-  $ sallyport gateway status --config gateway/ -o json
+Examples:
+  sallyport gateway --config gateway.yaml
+  sallyport gateway --config gateway.yaml --check
+  sallyport gateway status --config gateway/ -o json
 
-SIGHUP looks at every file now; SIGTERM takes new connections for 5 s more (limit drainMinimum), finishes
-what is in flight, and exits with 0; SIGINT does not wait.`,
+SIGHUP rereads every file now. SIGTERM accepts new connections for another 5 s (limit drainMinimum), finishes requests in
+flight, and exits with 0. SIGINT does not wait.`,
     )
     .action(
       action(async ({ config, check, workers }: { config?: string; check?: boolean; workers: string }) => {
         if (config === undefined)
-          throw new SallyportError('usage', 'which gateway?', { hint: 'name gateway.yaml with --config' });
+          throw new SallyportError('usage', 'no gateway.yaml given', { hint: 'give its path with --config' });
         if (check !== true) return serve(config, readCount(workers), 'gateway');
         const { checkGateway } = await import('./gateway-status.ts');
         return checkGateway(config);
@@ -41,18 +45,18 @@ function statusCommand(): Command {
     .description('Show the conditions of each Gateway, listener, route and policy')
     .option(
       '--config <path>',
-      'gateway.yaml, or a directory of documents (whose backends nobody knows then)',
+      'gateway.yaml, or a directory of documents (whose backends are then unknown)',
       process.env['SALLYPORT_CONFIG'],
     )
-    .option('--offline', 'ask no running gateway: judge the files, as one that starts now would')
+    .option('--offline', 'evaluate the files, like a gateway that starts now, instead of asking a running one')
     .option('-o, --output <form>', 'table or json', 'table')
     .addHelpText(
       'after',
       `
-It asks the gateway that runs with this gateway.yaml, at its admin address (GET /gateway-status): of two documents that want the
-same one keeps what it serves. Where none answers, the files are judged, as when it starts anew; stderr says which it was. What a
-running gateway warns of is in its log. With -o json a List is printed as kubectl would. For an exit code that says whether all of
-the files is accepted and resolved, use 'sallyport gateway --check'.
+The status comes from the running gateway of this gateway.yaml, at its admin address (GET /gateway-status). If none responds,
+the files are evaluated as at a start; stderr says which. The two may differ: of two conflicting documents, a running gateway
+keeps the one that it serves. The warnings of a running gateway are in its log. -o json prints a List like kubectl. For an exit
+code that says whether everything is accepted and resolved, use 'sallyport gateway --check'.
 
 Examples:
   sallyport gateway status --config gateway.yaml
@@ -69,12 +73,12 @@ Examples:
 
 function hashKeyCommand(): Command {
   return new Command('hash-key')
-    .description("Read an API key from standard input and print what a Secret holds in its place: 'sha256:...'")
+    .description("Read an API key from standard input and print its hash for a Secret: 'sha256:...'")
     .addHelpText(
       'after',
       `
 Example:
-  $ openssl rand -hex 24 | tee partner.key | sallyport gateway hash-key`,
+  openssl rand -hex 24 | tee partner.key | sallyport gateway hash-key`,
     )
     .action(
       action(async () => {
@@ -83,7 +87,7 @@ Example:
           import('node:fs'),
         ]);
         const key = readFileSync(0, 'utf8').trim();
-        if (key === '') throw new SallyportError('usage', 'there is no key on standard input');
+        if (key === '') throw new SallyportError('usage', 'no key on standard input');
         print(hashApiKey(key));
         return exitCodes.ok;
       }),

@@ -1,4 +1,4 @@
-// sallyport inspect: what a certificate says, and every SPIFFE rule that holds or fails.
+// sallyport inspect: shows a certificate and the result of every SPIFFE rule.
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -15,22 +15,22 @@ interface InspectFlags {
   readonly json?: boolean;
 }
 
-/** The command; its work is loaded when it runs. */
+/** The command; its modules are imported when it runs. */
 export function inspectCommand(): Command {
   return new Command('inspect')
-    .description('Show a certificate, whose it is, how long it lives, and every SPIFFE rule that holds or fails')
+    .description('Show a certificate, its identity and expiry, and the result of every SPIFFE rule')
     .argument(
       '<what>',
       'a PEM file, an agent’s directory, host:port (a handshake), or http://host:port (an admin port)',
     )
-    .option('--svid <file>', 'with host:port: the SVID to show, PEM')
+    .option('--svid <file>', 'with host:port: the SVID to present, PEM')
     .option('--key <file>', 'the key of --svid; with a PEM file: the key that must belong to it')
     .option(
       '--dir <dir>',
-      'with host:port: an agent’s directory, for the SVID to show and the bundle to verify against',
+      'with host:port: an agent’s directory, with the SVID to present and the bundle to verify against',
     )
     .option('--bundle <file>', 'verify the path against this bundle, PEM or SPIFFE JSON')
-    .option('--trust-domain <name>', 'the trust domain that the SPIFFE ID must be of')
+    .option('--trust-domain <name>', 'the trust domain that the SPIFFE ID must belong to')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -55,7 +55,7 @@ async function runInspect(what: string, flags: InspectFlags): Promise<number> {
   return report.holds && !report.expired ? exitCodes.ok : exitCodes.no;
 }
 
-/** Decides what `what` is: a URL of an admin port, something on disk, or else an address. */
+/** Decides what `what` is: the URL of an admin port, a file or directory, or else an address. */
 async function look(what: string, flags: InspectFlags): Promise<Sight> {
   const [{ statSync }, places, { parseAddress }] = await Promise.all([
     import('node:fs'),
@@ -74,8 +74,8 @@ async function look(what: string, flags: InspectFlags): Promise<Sight> {
   try {
     address = parseAddress(what.replace(/^https:\/\/([^/]+)\/?$/, '$1'), '127.0.0.1');
   } catch {
-    throw new SallyportError('usage', `'${what}' is no file, no directory and no address`, {
-      hint: 'name a PEM file, an agent’s directory, host:port or http://host:port',
+    throw new SallyportError('usage', `'${what}' is not a file, a directory or an address`, {
+      hint: 'give a PEM file, an agent’s directory, host:port or http://host:port',
     });
   }
   return places.lookAtPeer(address, await readClientSvid(flags));
@@ -83,7 +83,7 @@ async function look(what: string, flags: InspectFlags): Promise<Sight> {
 
 async function readClientSvid({ svid, key, dir }: InspectFlags): Promise<ClientSvid | undefined> {
   if (svid !== undefined && key === undefined) {
-    throw new SallyportError('usage', '--svid needs the key as well', { hint: 'add --key <file>' });
+    throw new SallyportError('usage', '--svid also needs the key', { hint: 'add --key <file>' });
   }
   const { readIdentityTexts, readText } = await import('../../cert-agent/identity/read.ts');
   if (svid !== undefined && key !== undefined) return { chainPem: readText(svid), keyPem: readText(key) };
@@ -94,7 +94,7 @@ async function readClientSvid({ svid, key, dir }: InspectFlags): Promise<ClientS
   throw new SallyportError('config_unreadable', `${read.missing} does not exist`);
 }
 
-/** What the flags want the chain to be judged against, beyond what was found beside it. */
+/** What the flags add to check the chain against. */
 async function readWanted(flags: InspectFlags, sight: Sight): Promise<Partial<Sight>> {
   const [{ readBundleFile, readText }, { onlyBundle }, { parseTrustDomain }, { parseKey }] = await Promise.all([
     import('../../cert-agent/identity/read.ts'),
@@ -104,7 +104,7 @@ async function readWanted(flags: InspectFlags, sight: Sight): Promise<Partial<Si
   ]);
   const trustDomain = flags.trustDomain === undefined ? undefined : parseTrustDomain(flags.trustDomain);
   const file = flags.bundle ?? (flags.dir === undefined ? undefined : `${flags.dir}/bundle.json`);
-  // Beside an address the key is the client's; beside a file it is the file's.
+  // With an address, the key is the client's; with a file, it is the file's.
   const keyFile = sight.connection === undefined ? flags.key : undefined;
   return {
     ...(trustDomain === undefined ? {} : { trustDomain }),
@@ -148,7 +148,7 @@ function connectionFields(connection: ConnectionReport | undefined): [string, st
   const { tlsVersion, group, cipher, shown, afterHandshake } = connection;
   return [
     ['TLS', `${tlsVersion}, group ${group ?? 'unknown'}, cipher ${cipher}`],
-    ['we showed', shown ?? 'no certificate'],
+    ['presented', shown ?? 'no certificate'],
     ['then', afterHandshake],
   ];
 }

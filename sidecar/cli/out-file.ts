@@ -1,15 +1,15 @@
-// What a command writes to a file that --out names: readable by its owner only, and whole or not at all.
+// Writes the file of --out: readable by its owner only, and complete or not at all.
 
 import { accessSync, constants, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
-/** Whether `file` could be written, before anything is made that goes there. @throws SallyportError `config_unreadable`. */
+/** Checks that `file` can be written, before its content is created. @throws SallyportError `config_unreadable`. */
 export function checkOut(file: string): void {
   try {
     const found = statSync(file, { throwIfNoEntry: false });
     if (found?.isDirectory() === true) throw Object.assign(new Error('it is a directory'), { code: 'EISDIR' });
-    // A file is replaced by renaming another onto it: it is the directory that must take it.
+    // A file is replaced by renaming another onto it, so its directory must be writable.
     accessSync(found === undefined || found.isFile() ? dirname(file) : file, constants.W_OK);
   } catch (error) {
     throw unwritable(file, error);
@@ -20,7 +20,7 @@ export function checkOut(file: string): void {
 export async function writeOut(file: string, text: string): Promise<void> {
   const { writeFileDurably } = await import('../../cert-agent/base/write.ts');
   try {
-    // A pipe or a device takes what is written; a rename would put a file in its place.
+    // A pipe or a device is written directly; a rename would replace it with a file.
     if (statSync(file, { throwIfNoEntry: false })?.isFile() === false) writeFileSync(file, text);
     else writeFileDurably(file, text);
   } catch (error) {
@@ -29,8 +29,8 @@ export async function writeOut(file: string, text: string): Promise<void> {
 }
 
 function unwritable(file: string, error: unknown): SallyportError {
-  return new SallyportError('config_unreadable', `${file} cannot be written: ${errnoOf(error) ?? reasonOf(error)}`, {
-    hint: 'name a file in a directory that you may write to with --out',
+  return new SallyportError('config_unreadable', `cannot write ${file}: ${errnoOf(error) ?? reasonOf(error)}`, {
+    hint: 'give --out a file in a directory that you can write to',
     cause: error,
   });
 }

@@ -1,4 +1,4 @@
-// `policy diff` and `policy replay`: which verdicts a change of policy changes.
+// `policy diff` and `policy replay`: which decisions a change of policies changes.
 
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -15,9 +15,9 @@ interface DiffFlags extends ScopeFlags {
   readonly json?: boolean;
 }
 
-/** A kind of request whose verdict changes. */
+/** A kind of request whose decision changes. */
 interface Change {
-  /** Whose policies judge it: as the flags say, or one that the selectors of the policies tell apart. */
+  /** The workload: from the flags, or one of those that the policies' selectors distinguish. */
   readonly workload: string;
   readonly before: string;
   readonly after: string;
@@ -34,13 +34,13 @@ export async function diffPolicies(before: string, after: string, flags: DiffFla
     readPolicies({ ...flags, policies: [before] }),
     readPolicies({ ...flags, policies: [after] }),
   ]);
-  const { judge } = await judging();
+  const { evaluate } = await evaluator();
   const compared = new Comparison();
   const scopes = isScoped(flags) ? [old.scope] : await scopesOf(old, next);
   if (flags.log !== undefined && scopes.length > 1) {
     const names = scopes.map(({ workload }) => nameOf(workload)).join(', ');
-    throw new SallyportError('usage', `a log is of one workload, and the policies are of ${names}`, {
-      hint: 'name the workload with --config, or with --namespace and --label',
+    throw new SallyportError('usage', `a log belongs to one workload, but the policies apply to ${names}`, {
+      hint: 'give the workload with --config, or with --namespace and --label',
     });
   }
   for (const scope of scopes) {
@@ -49,7 +49,7 @@ export async function diffPolicies(before: string, after: string, flags: DiffFla
     const workload = nameOf(scope.workload);
     const compare = (facts: RequestFacts, time: string | null, askedForMore?: () => boolean): void => {
       compared.count++;
-      const [was, is] = [judge(oldSet, facts), judge(nextSet, facts)];
+      const [was, is] = [evaluate(oldSet, facts), evaluate(nextSet, facts)];
       if (askedForMore?.() === true) compared.untold++;
       else if (was.allowed !== is.allowed || was.asks !== is.asks)
         compared.note(workload, facts, was.text, is.text, time);
@@ -70,19 +70,19 @@ export async function replayLog(flags: DiffFlags): Promise<number> {
   const workloads = [nameOf(next.scope.workload)];
   if (!next.holdsFor(next.scope)) throw nothingCompared(workloads);
   const set = next.compile(next.scope);
-  const [{ judge }, { customPrefix }] = await Promise.all([judging(), import('../policy/policy.ts')]);
+  const [{ evaluate }, { customPrefix }] = await Promise.all([evaluator(), import('../policy/policy.ts')]);
   const compared = new Comparison();
   for await (const one of readLog(flags.log!)) {
     compared.count++;
-    const is = judge(set, one.facts);
-    // Somebody asked for a header or a claim, or an authorizer is to be asked: a log holds neither.
+    const is = evaluate(set, one.facts);
+    // A rule needs a header or a claim, or an authorizer is needed: a log has neither.
     if (one.askedForMore() || is.asks !== '' || one.policy.startsWith(customPrefix)) compared.untold++;
     else if (is.allowed !== one.allowed)
       compared.note(workloads[0]!, one.facts, one.allowed ? `allow ${one.policy}` : one.policy, is.text, one.time);
   }
   if (compared.count === 0)
-    throw new SallyportError('usage', `${flags.log} holds no request that a policy has judged: nothing was compared`, {
-      hint: 'name the access log of a sidecar with inbound ports',
+    throw new SallyportError('usage', `${flags.log} contains no request with a policy decision: nothing was compared`, {
+      hint: 'use the access log of a sidecar with inbound ports',
     });
   return show(compared, { workloads, shown: false }, flags.json === true);
 }
@@ -90,7 +90,7 @@ export async function replayLog(flags: DiffFlags): Promise<number> {
 interface Policies {
   readonly scope: PolicyScope;
   readonly selectors: readonly Pick<Workload, 'namespace' | 'labels'>[];
-  /** Whether a policy of them is attached to the workload of `scope`. */
+  /** True if one of the policies is attached to the workload of `scope`. */
   holdsFor(scope: PolicyScope): boolean;
   compile(scope: PolicyScope): PolicySet;
 }
@@ -110,17 +110,17 @@ async function readPolicies(flags: ScopeFlags): Promise<Policies> {
       .filter(({ targetRefs }) => targetRefs === undefined)
       .map(({ namespace, matchLabels = {} }) => ({ namespace, labels: matchLabels })),
     holdsFor: (one) => policies.some((policy) => isAttached(policy, one)),
-    // A policy on trial is asked about as if it were in force: that is what the question is for.
+    // A dry-run policy is evaluated as if it were enforced: that is the purpose of the comparison.
     compile: (one) => compilePolicies(policies, one),
   };
 }
 
-/** Whether a flag says whose policies are meant. */
+/** True if a flag selects a workload. */
 function isScoped({ config, namespace, label, serviceAccount }: ScopeFlags): boolean {
   return [config, namespace, label, serviceAccount].some((one) => one !== undefined);
 }
 
-/** A workload for each selector of either version, in each namespace that the policies name; `default` where that is none. */
+/** A workload for each selector of either version, in each namespace of the policies, or in `default` without any. */
 async function scopesOf(old: Policies, next: Policies): Promise<PolicyScope[]> {
   const { isDeepStrictEqual } = await import('node:util');
   const { rootNamespace } = old.scope;
@@ -141,28 +141,28 @@ function nameOf({ namespace, labels }: Pick<Workload, 'namespace' | 'labels'>): 
   return pairs.length === 0 ? namespace : `${namespace}/${pairs.join(',')}`;
 }
 
-/** A comparison of nothing must not pass for one that has found nothing. */
+/** An empty comparison must not look like one without differences. */
 function nothingCompared(workloads: readonly string[]): SallyportError {
   const whom = workloads.length === 0 ? 'any workload' : workloads.join(', ');
-  return new SallyportError('usage', `no AuthorizationPolicy holds for ${whom}: nothing was compared`, {
-    hint: 'name the workload with --config, or with --namespace and --label',
+  return new SallyportError('usage', `no AuthorizationPolicy applies to ${whom}: nothing was compared`, {
+    hint: 'give the workload with --config, or with --namespace and --label',
   });
 }
 
-interface Judged {
+interface Evaluated {
   readonly allowed: boolean;
-  /** The external authorizers that are asked first; empty for none. */
+  /** The external authorizers to ask first; empty for none. */
   readonly asks: string;
   readonly text: string;
 }
 
-async function judging(): Promise<{ judge: (set: PolicySet, facts: RequestFacts) => Judged }> {
+async function evaluator(): Promise<{ evaluate: (set: PolicySet, facts: RequestFacts) => Evaluated }> {
   const [{ customOf, decide, policiesFor }, { isPermit }] = await Promise.all([
     import('../policy/decide.ts'),
     import('../policy/policy.ts'),
   ]);
   return {
-    judge(set, facts) {
+    evaluate(set, facts) {
       const peer = policiesFor(set, facts.principal === '' ? null : facts.principal);
       const decision = decide(peer, facts);
       const allowed = isPermit(decision);
@@ -178,11 +178,11 @@ async function judging(): Promise<{ judge: (set: PolicySet, facts: RequestFacts)
 class Comparison {
   readonly changes = new Map<string, Change>();
   count = 0;
-  /** Requests whose verdict hangs on what is not known of them. */
+  /** Requests whose decision depends on unknown data. */
   untold = 0;
 
   note(workload: string, facts: RequestFacts, before: string, after: string, time: string | null): void {
-    const from = facts.principal || 'nobody';
+    const from = facts.principal || 'no identity';
     const request =
       facts.protocol === 'tcp'
         ? `TCP :${facts.port}`
@@ -215,16 +215,16 @@ function show(
         ...(shown ? [workload] : []),
         ...[before, after, from, request, String(count)],
       ]),
-      'no verdict changes',
+      'no decision changes',
     );
     note(
-      `${counted(compared, 'request')} compared${shown ? ` for ${workloads.join(', ')}` : ''}${untold > 0 ? `, ${untold} cannot be told, for want of a header, a claim or an authorizer` : ''}`,
+      `${counted(compared, 'request')} compared${shown ? ` for ${workloads.join(', ')}` : ''}${untold > 0 ? `, ${untold} cannot be decided without a header, a claim or an authorizer` : ''}`,
     );
     if (list.length > 0)
       print(
         paint(
           'yellow',
-          `${counted(list.length, 'kind of request changes its verdict', 'kinds of requests change their verdict')}`,
+          `${counted(list.length, 'kind of request changes its decision', 'kinds of requests change their decisions')}`,
         ),
       );
   }
@@ -249,10 +249,7 @@ async function* readLog(file: string): AsyncGenerator<LoggedRequest> {
     try {
       read = readLogLine(value);
     } catch (error) {
-      throw new SallyportError(
-        'body_invalid',
-        `${file}:${number}: this is no line of an access log: ${reasonOf(error)}`,
-      );
+      throw new SallyportError('body_invalid', `${file}:${number}: not a line of an access log: ${reasonOf(error)}`);
     }
     if (read !== undefined) yield read;
   }

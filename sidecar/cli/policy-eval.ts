@@ -91,7 +91,7 @@ async function ask(method: string | undefined, path: string | undefined, flags: 
       ...pick(flags, ['sourceIp', 'remoteIp', 'destinationIp', 'sni']),
     });
   } catch (error) {
-    // A request on the command line that cannot be read is misuse.
+    // An invalid request on the command line is misuse.
     if (error instanceof SallyportError && error.code === 'body_invalid')
       throw new SallyportError('usage', error.message);
     throw error;
@@ -116,7 +116,7 @@ function readHeaders(list: readonly string[]): Record<string, string[]> {
     const at = one.indexOf(':');
     if (at < 1) throw new SallyportError('usage', `-H takes 'name: value', not '${one}'`);
     const name = one.slice(0, at).trim().toLowerCase();
-    if (name === 'host') throw new SallyportError('usage', 'the host of a request is named with --host');
+    if (name === 'host') throw new SallyportError('usage', 'give the host of a request with --host');
     headers[name] = [...(headers[name] ?? []), one.slice(at + 1).trim()];
   }
   return headers;
@@ -130,7 +130,9 @@ function readClaims(text: string): unknown {
   }
 }
 
-/** A line in, a line out, in order; what cannot be answered says why and the rest goes on. */
+/**
+ * One output line per input line, in order. A line that cannot be evaluated returns its error, and the rest continues.
+ */
 async function evaluateBatch(file: string, flags: RequestFlags): Promise<number> {
   const [{ Evaluator }, { readWorld }] = await Promise.all([
     import('../analyze/question.ts'),
@@ -153,7 +155,7 @@ async function evaluateBatch(file: string, flags: RequestFlags): Promise<number>
     pending = '';
   }
   if (pending !== '') print(pending);
-  // What could not be answered says so in its own line.
+  // A line that could not be evaluated contains its own error.
   return exitCodes.ok;
 }
 

@@ -1,4 +1,4 @@
-// `policy propose` and `policy shadow-report`: from what a sidecar has seen to a policy, and what a policy on trial would do.
+// `policy propose` and `policy shadow-report`: a policy from observed traffic, and the effect of dry-run policies.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { ShadowFacts } from '../observe/dry-run.ts';
@@ -41,7 +41,7 @@ async function readEdges(flags: ProposeFlags): Promise<{ edges: readonly Edge[];
       return { edges: readLearned(readText(flags.learned)), workload: undefined };
     } catch (error) {
       if (error instanceof SallyportError) throw error;
-      throw new SallyportError('body_invalid', `${flags.learned} is no file of what was learned: ${String(error)}`);
+      throw new SallyportError('body_invalid', `${flags.learned} is not a learned-traffic file: ${String(error)}`);
     }
   }
   const body = (await askPage(flags.admin, '/learned')) as { learning: boolean; edges: Edge[]; workload: Workload };
@@ -57,7 +57,7 @@ export async function shadowReport(flags: { admin: string; json?: boolean }): Pr
   const facts = (await askPage(flags.admin, '/shadow-report')) as ShadowFacts & { onTrial: readonly string[] };
   if (flags.json === true) printJson(facts);
   else {
-    print(facts.onTrial.length === 0 ? 'no policy is on trial' : `on trial: ${facts.onTrial.join(', ')}`);
+    print(facts.onTrial.length === 0 ? 'no dry-run policies' : `dry run: ${facts.onTrial.join(', ')}`);
     if (facts.since !== null) {
       const total = Object.values(facts.counts).reduce((sum, one) => sum + one, 0);
       print(`${total} requests since ${facts.since}`);
@@ -68,15 +68,15 @@ export async function shadowReport(flags: { admin: string; json?: boolean }): Pr
           one.decision,
           one.shadowDecision,
           one.shadowPolicy === 'none' ? 'no ALLOW would match' : one.shadowPolicy,
-          one.from || 'nobody',
+          one.from || 'no identity',
           one.request,
           String(one.count),
           one.firstSeen,
           one.lastSeen,
         ]),
-        'no verdict would have changed',
+        'no decision would have changed',
       );
-      if (facts.notKept > 0) print(paint('yellow', `${facts.notKept} more kinds were not kept`));
+      if (facts.notKept > 0) print(paint('yellow', `${facts.notKept} more kinds of requests were not stored`));
     }
   }
   return facts.changes.length === 0 ? exitCodes.ok : exitCodes.no;
@@ -87,6 +87,9 @@ async function askPage(admin: string, path: string): Promise<unknown> {
   const page = adminPage(admin, path);
   const { status, body } = await askAdmin(page);
   if (status !== 200 || body === undefined)
-    throw new SallyportError('upstream_protocol', `${page.href} answers ${status}: is this a sidecar's admin address?`);
+    throw new SallyportError(
+      'upstream_protocol',
+      `${page.href} responded ${status}: is this a sidecar's admin address?`,
+    );
   return body;
 }

@@ -1,4 +1,4 @@
-// `policy lint`: findings, with their places.
+// `policy lint`: findings with their positions.
 
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Finding } from '../analyze/lint.ts';
@@ -10,7 +10,7 @@ interface LintFlags extends ScopeFlags {
   readonly json?: boolean;
 }
 
-/** Prints what was found. */
+/** Prints the findings. */
 export async function lintPolicies(paths: readonly string[], flags: LintFlags): Promise<number> {
   const [{ lint }, { placeDocuments }, { readSomePaths, readWorld }, { parseSpiffeId }] = await Promise.all([
     import('../analyze/lint.ts'),
@@ -23,7 +23,7 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
   const settings = flags.config === undefined ? undefined : await readSettings(flags.config);
   const from = [...paths, ...(flags.policies ?? []), ...(settings?.policies === undefined ? [] : [settings.policies])];
   if (from.length === 0)
-    throw new SallyportError('usage', 'there is nothing to look at', { hint: 'name files, directories, or --config' });
+    throw new SallyportError('usage', 'nothing to check', { hint: 'give files, directories, or --config' });
   const { sources, passedOver } = readSomePaths(from);
   const { placed, problems } = placeDocuments(sources);
   const workloads = [
@@ -41,13 +41,13 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
           providers: settings.extensionProviders.map(({ name }) => name),
           ports: settings.inbound.map(({ policyPort }) => policyPort),
         }),
-    // Upstreams alone are not everybody.
+    // The upstreams are only some of the workloads.
     workloads: flags.workload === undefined ? [] : workloads,
     tcpPorts: settings?.inbound.filter(({ protocol }) => protocol === 'tcp').map(({ policyPort }) => policyPort) ?? [],
   });
   const findings: readonly Finding[] = [
     ...found.findings,
-    ...passedOver.map((one) => ({ code: 'file_passed_over', ...one, mend: 'rename it, or take it away' })),
+    ...passedOver.map((one) => ({ code: 'file_passed_over', ...one, mend: 'rename it or remove it' })),
   ];
   const unreadable = [...problems, ...found.problems];
   if (flags.json === true) printJson({ findings, problems: unreadable });
@@ -55,11 +55,11 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
     for (const one of unreadable) note(formatProblem(one));
     for (const { code, file, line, column, message, mend } of findings) {
       print(`${file}:${line}:${column}: ${paint('yellow', code)}: ${message}`);
-      print(`  mend: ${mend}`);
+      print(`  fix: ${mend}`);
     }
     note(
       findings.length + unreadable.length === 0
-        ? 'nothing was found'
+        ? 'no findings'
         : `${findings.length} findings, ${unreadable.length} problems`,
     );
   }

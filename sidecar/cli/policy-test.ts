@@ -1,4 +1,4 @@
-// `policy test`: fixtures, for people and for CI.
+// `policy test`: runs fixtures, for people and for CI.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { TestReport, TestResult } from '../analyze/fixtures.ts';
@@ -17,11 +17,14 @@ const formats: Readonly<Record<string, (report: TestReport) => Promise<void> | v
   junit: printJunit,
 };
 
-/** Runs the fixtures and prints what came of them. */
+/** Runs the fixtures and prints the results. */
 export async function testFixtures(files: readonly string[], flags: TestFlags): Promise<number> {
   const show = formats[flags.format];
   if (show === undefined)
-    throw new SallyportError('usage', `--format is one of ${Object.keys(formats).join(', ')}, not '${flags.format}'`);
+    throw new SallyportError(
+      'usage',
+      `--format must be one of ${Object.keys(formats).join(', ')}, not '${flags.format}'`,
+    );
   const wanted = Number(flags.minCoverage ?? 0);
   if (!(wanted >= 0 && wanted <= 100))
     throw new SallyportError('usage', `--min-coverage takes a percentage, not '${flags.minCoverage}'`);
@@ -29,7 +32,7 @@ export async function testFixtures(files: readonly string[], flags: TestFlags): 
   const report = await runFixtures(files, flags);
   notePassedOver(report.passedOver);
   if (report.results.length === 0)
-    throw new SallyportError('usage', `there is no request in ${files.join(', ')}: nothing was tested`, {
+    throw new SallyportError('usage', `no request in ${files.join(', ')}: nothing was tested`, {
       hint: "a file of fixtures has 'requests:', each with its verdict",
     });
   await show(report);
@@ -55,7 +58,7 @@ async function printText(report: TestReport): Promise<void> {
   const missed = report.coverage.filter(({ matched }) => matched === 0);
   for (const { rule } of missed) print(`${paint('yellow', 'no request matches')} ${rule}`);
   print(
-    `${report.results.length - failed} passed, ${failed} failed; ${report.coverage.length - missed.length} of ${report.coverage.length} rules matched some request`,
+    `${report.results.length - failed} passed, ${failed} failed; ${report.coverage.length - missed.length} of ${report.coverage.length} rules matched a request`,
   );
 }
 
@@ -89,6 +92,6 @@ function textOf({ file, line, explanation }: TestResult): string {
 
 function xml(text: string): string {
   const entities: Readonly<Record<string, string>> = { '<': '&lt;', '>': '&gt;', '&': '&amp;', '"': '&quot;' };
-  // Characters that XML 1.0 cannot hold at all are left out.
+  // Characters that XML 1.0 does not allow are dropped.
   return text.replace(/[^\t\n\x20-\ud7ff\ue000-\ufffd]/g, '').replace(/[<>&"]/g, (one) => entities[one]!);
 }

@@ -1,51 +1,48 @@
-// `sallyport policy`: questions about policies, without a proxy and without a cluster. The flags and help texts; the work of
-// each command is a file of its own, loaded when it runs.
+// `sallyport policy`: flags and help texts of the policy commands, which need neither a proxy nor a cluster. The work
+// of each command is in its own file, imported when it runs.
 
 import { Command } from 'commander';
 import { action, defaultAdmin } from './terminal.ts';
 
 const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
 
-/** What to decide by: the same for all commands. */
+/** The flags for policies and workload: the same for all commands. */
 function withScope(command: Command): Command {
   return command
     .option('--policies <path>', 'a file or directory of Istio documents; repeatable', collect)
-    .option('--config <file>', 'sidecar.yaml: gives workload, trust domain and policies where no flag does')
-    .option('--trust-domain <name>', 'our trust domain (default: cluster.local)')
-    .option('--trust-domain-alias <name>', 'another name of it; repeatable', collect)
-    .option('--root-namespace <name>', 'whose policies hold for the whole mesh (default: istio-system)')
+    .option('--config <file>', 'sidecar.yaml: workload, trust domain and policies, unless a flag sets them')
+    .option('--trust-domain <name>', 'trust domain (default: cluster.local)')
+    .option('--trust-domain-alias <name>', 'alias of the trust domain; repeatable', collect)
+    .option('--root-namespace <name>', 'namespace whose policies apply to the whole mesh (default: istio-system)')
     .option('--namespace <name>', "the workload's namespace (default: default)")
     .option('--service-account <name>', "the workload's service account")
     .option('--label <key=value>', 'a label of the workload; repeatable', collect)
-    .option('--default-action <action>', 'with no ALLOW policy in scope: deny (default), or allow as Istio does')
+    .option('--default-action <action>', 'without an ALLOW policy in scope: deny (default), or allow like Istio')
     .option('--path-normalization <how>', 'NONE, BASE (default), MERGE_SLASHES or DECODE_AND_MERGE_SLASHES');
 }
 
-/** One request, from flags. */
+/** The flags for one request. */
 function withRequest(command: Command): Command {
   return command
-    .option('--from <id>', "the caller's SPIFFE ID; without it a peer without identity")
-    .option(
-      '--to <app:port>',
-      'the workload that is called, [namespace/]app:port: sets namespace, label app, host and port',
-    )
+    .option('--from <id>', "the client's SPIFFE ID; without it, a peer without identity")
+    .option('--to <app:port>', 'the called workload, [namespace/]app:port: sets namespace, label app, host and port')
     .option('-H, --header <name: value>', 'a header; repeatable', collect)
     .option('--jwt <token>', 'a token, verified by the RequestAuthentication documents')
-    .option('--claims <json>', 'claims as if a token with them had been verified')
+    .option('--claims <json>', 'claims of an assumed verified token')
     .option('--source-ip <ip>', 'the address of the peer')
     .option('--remote-ip <ip>', 'the address of the client behind trusted proxies')
-    .option('--destination-ip <ip>', 'the address that was called')
+    .option('--destination-ip <ip>', 'the called address')
     .option('--sni <name>', 'the server name of the TLS handshake')
-    .option('--host <name>', 'the authority')
-    .option('--tcp', 'a TCP connection: no METHOD and PATH');
+    .option('--host <name>', 'the host of the request (authority)')
+    .option('--tcp', 'a TCP connection, without METHOD and PATH');
 }
 
-/** The command and those below it. */
+/** The command with its subcommands. */
 export function policyCommand(): Command {
-  const command = new Command('policy').description('Ask what policies decide, why, and what a change would change');
+  const command = new Command('policy').description('Show what policies decide and why, and test changes');
   command.addCommand(
     withRequest(withScope(new Command('explain')))
-      .description('Print what is considered for one request, in order, what decides, and what would let it pass')
+      .description('Print the rules considered for one request, the deciding rule, and what would allow it')
       .argument('[METHOD]')
       .argument('[PATH]')
       .option('--json', 'print JSON')
@@ -64,21 +61,21 @@ Example:
   );
   command.addCommand(
     withRequest(withScope(new Command('eval')))
-      .description('Print the verdict on one request, or with --batch on one request per line')
+      .description('Print the decision on one request or, with --batch, on one request per line')
       .argument('[METHOD]')
       .argument('[PATH]')
       .option('--json', 'print JSON')
-      .option('--batch <file.jsonl>', 'a request per line, - for standard input; answers one line each')
+      .option('--batch <file.jsonl>', 'one request per line, - for standard input; prints one line each')
       .addHelpText(
         'after',
         `
 A line of a batch: {"id", "from": "spiffe://..."|null, "sourceIp", "remoteIp", "destinationIp", "port", "sni",
 "protocol": "http"|"tcp", "method", "host", "path", "headers": {}, "jwt" or "claims": {}, "workload": {"namespace",
-"labels"}}; it may bring its own "policies": [documents], "trustDomain", "trustDomainAliases", "rootNamespace",
-"defaultAction", "pathNormalization". "providers": {"name": "allow"} says what an external authorizer would say; one
-that is not named refuses. Its answer: {"id", "allowed", "status", "policy", "rule", "path"} or {"id", "error"}.
+"labels"}}; it may include its own "policies": [documents], "trustDomain", "trustDomainAliases", "rootNamespace",
+"defaultAction", "pathNormalization". "providers": {"name": "allow"} sets the decisions of external authorizers; one
+that is not listed denies. The output line: {"id", "allowed", "status", "policy", "rule", "path"} or {"id", "error"}.
 
-The exit code is 0 when it is allowed, 1 when it is not, 2 for misuse; with --batch 0 once every line has its answer.
+The exit code is 0 when it is allowed, 1 when it is not, 2 for misuse; with --batch 0 if every line was evaluated.
 
 Examples:
   sallyport policy eval --policies policies/ --from spiffe://cluster.local/ns/shop/sa/web --to shop/orders:8080 GET /
@@ -88,17 +85,17 @@ Examples:
   );
   command.addCommand(
     withScope(new Command('test'))
-      .description('Run fixtures: requests and the verdicts that they must get')
+      .description('Run fixtures: requests with expected decisions')
       .argument('<files...>', 'YAML files')
       .option('--format <format>', 'text, json, tap or junit', 'text')
-      .option('--min-coverage <percent>', 'fail when fewer of the rules in scope were matched by some request')
+      .option('--min-coverage <percent>', 'fail if fewer rules in scope were matched by a request')
       .addHelpText(
         'after',
         `
 A fixture: policies: policy.yaml, workload: {...}, and requests: [{ name, from, method, path, port, ..., expect }],
 where expect is allow, deny, a status, or { allowed, status, policy: ns/name, rule, path }.
 
-The exit code is 0 when every request gets its verdict, 1 when one does not, 2 for misuse.
+The exit code is 0 when every request gets its expected decision, 1 when one does not, 2 for misuse.
 
 Example:
   sallyport policy test examples/policies/*/requests.yaml --format junit > report.xml`,
@@ -107,20 +104,18 @@ Example:
   );
   command.addCommand(
     withScope(new Command('lint'))
-      .description(
-        'Find what policies say and hardly mean: dead rules, denials that are wider than they look, and more',
-      )
+      .description('Find likely mistakes in policies: dead rules, denials that are wider than they look, and more')
       .argument('[paths...]', 'files or directories')
       .option(
         '--workload <id>',
-        'the SPIFFE ID of a workload that exists; repeatable, for principals that nobody has',
+        'the SPIFFE ID of an existing workload; repeatable, to find principals without a workload',
         collect,
       )
       .option('--json', 'print JSON')
       .addHelpText(
         'after',
         `
-The exit code is 0 when nothing was found, 1 when something was, 2 for misuse.
+The exit code is 0 without findings, 1 with findings, 2 for misuse.
 
 Example:
   sallyport policy lint policies/ --workload spiffe://demo.test/ns/shop/sa/web`,
@@ -129,15 +124,15 @@ Example:
   );
   command.addCommand(
     withScope(new Command('diff'))
-      .description('Show which requests change their verdict between two versions of the policies')
+      .description('Show which requests are decided differently by two versions of the policies')
       .argument('<old>', 'a file or directory')
       .argument('<new>', 'a file or directory')
-      .option('--log <file>', 'an access log; without it requests are made from the rules of both')
+      .option('--log <file>', 'an access log; without it, requests are derived from the rules of both')
       .option('--json', 'print JSON')
       .addHelpText(
         'after',
         `
-Where no flag names a workload, each is compared that the selectors of the policies tell apart.
+Without a flag for a workload, all workloads that the policies' selectors distinguish are compared.
 The exit code is 0 when nothing changes, 1 when something does, 2 for misuse or where nothing was compared.
 
 Example:
@@ -149,14 +144,16 @@ Example:
   );
   command.addCommand(
     withScope(new Command('replay'))
-      .description('Put the requests of an access log to other policies and show whose verdict would have changed')
+      .description(
+        'Evaluate the requests of an access log with other policies and show which decisions would have changed',
+      )
       .requiredOption('--log <file>', "the sidecar's access log, - for standard input")
       .option('--json', 'print JSON')
       .addHelpText(
         'after',
         `
-A log holds no headers and no claims, and no authorizer is asked again: where a verdict hangs on one, the request is
-counted as 'cannot be told'.
+A log has no headers and no claims, and authorizers are not asked again: a request whose decision depends on one is
+counted as 'cannot be decided'.
 The exit code is 0 when nothing would have changed, 1 when something would, 2 for misuse or where nothing was compared.
 
 Example:
@@ -166,17 +163,19 @@ Example:
   );
   command.addCommand(
     new Command('propose')
-      .description('Write the least AuthorizationPolicy that admits what a sidecar in learn mode has seen')
-      .option('--admin <url>', 'its admin address', defaultAdmin)
-      .option('--learned <file>', 'the file that it keeps, instead of asking it')
+      .description(
+        'Write the smallest AuthorizationPolicy that allows the traffic that a sidecar in learn mode has seen',
+      )
+      .option('--admin <url>', "the sidecar's admin address", defaultAdmin)
+      .option('--learned <file>', 'the file of learned traffic, instead of --admin')
       .option('--name <name>', 'name of the policy', 'learned')
-      .option('--rare <count>', 'edges seen fewer times than this are marked', '3')
-      .option('--json', 'print what was learned instead')
+      .option('--rare <count>', 'mark calls that were seen fewer times than this', '3')
+      .option('--json', 'print the learned traffic as JSON')
       .addHelpText(
         'after',
         `
-Nothing is enforced by it: its annotation istio.io/dry-run: "true" has it on trial. Read it, watch the shadow report, then
-take the annotation off.
+The policy is not enforced: it has the annotation istio.io/dry-run: "true". Read it, watch the shadow report, then remove
+the annotation.
 
 Example:
   sallyport policy propose --admin http://127.0.0.1:15000 > policies/learned.yaml`,
@@ -185,7 +184,7 @@ Example:
   );
   command.addCommand(
     new Command('shadow-report')
-      .description('Show what the policies on trial would change if they were enforced, and since when')
+      .description('Show what the dry-run policies would change if they were enforced, and since when')
       .option('--admin <url>', 'the admin address of a sidecar', defaultAdmin)
       .option('--json', 'print JSON')
       .addHelpText(

@@ -4,23 +4,27 @@ import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { action, counted, exitCodes, note, notePassedOver, noteWarning } from './terminal.ts';
 
-/** The command; the proxy itself is loaded when it runs. */
+/** The command; the proxy is imported when it runs. */
 export function sidecarCommand(): Command {
   return new Command('sidecar')
-    .description('run the proxy beside one service')
+    .description('Run the proxy beside one service')
     .requiredOption('--config <file>', 'sidecar.yaml', process.env['SALLYPORT_CONFIG'])
-    .option('--workers <n>', 'processes that share the ports and the caps', process.env['SALLYPORT_WORKERS'] ?? '1')
-    .option('--check', 'read the configuration, say what is wrong with it, and exit')
+    .option(
+      '--workers <n>',
+      'number of processes, which share the ports and the limits',
+      process.env['SALLYPORT_WORKERS'] ?? '1',
+    )
+    .option('--check', 'check the configuration, print its problems, and exit')
     .addHelpText(
       'after',
       `
-Example:
-  $ sallyport sidecar --config sidecar.yaml
-  $ sallyport sidecar --config sidecar.yaml --workers 4
-  $ sallyport sidecar --config sidecar.yaml --check
+Examples:
+  sallyport sidecar --config sidecar.yaml
+  sallyport sidecar --config sidecar.yaml --workers 4
+  sallyport sidecar --config sidecar.yaml --check
 
-SIGHUP looks at every file now; SIGTERM takes new connections for 5 s more (limit drainMinimum), finishes what is in
-flight, and exits with 0; SIGINT does not wait.`,
+SIGHUP rereads every file now. SIGTERM accepts new connections for another 5 s (limit drainMinimum), finishes requests in
+flight, and exits with 0. SIGINT does not wait.`,
     )
     .action(
       action((options: { config: string; check?: boolean; workers: string }) =>
@@ -38,10 +42,12 @@ async function check(file: string): Promise<number> {
   const { settings, documents, passedOver } = readConfiguration(file);
   notePassedOver(passedOver);
   if (settings.gateway !== undefined)
-    throw new SallyportError('usage', `${file} is of a gateway`, { hint: "run 'sallyport gateway'" });
+    throw new SallyportError('usage', `${file} configures a gateway, not a sidecar`, {
+      hint: "run 'sallyport gateway'",
+    });
   for (const one of displacedMtls(documents.peerAuthentications, settings)) noteWarning(one);
   note(
-    `${file} is good: ${counted(settings.inbound.length, 'inbound port')}, ${counted(settings.outbound.length, 'outbound port')}, ${counted(countOf(documents), 'policy', 'policies')}`,
+    `${file} is valid: ${counted(settings.inbound.length, 'inbound port')}, ${counted(settings.outbound.length, 'outbound port')}, ${counted(countOf(documents), 'policy', 'policies')}`,
   );
   return exitCodes.ok;
 }
@@ -52,7 +58,7 @@ export function readCount(text: string): number {
   throw new SallyportError('usage', `--workers takes a number from 1 to 999, not '${text}'`);
 }
 
-/** Runs until it is told to leave. @throws SallyportError as `startSidecar`, or `usage` for the other kind of file. */
+/** Runs until a signal. @throws SallyportError as `startSidecar`, or `usage` for the other kind of file. */
 export async function serve(file: string, count: number, component: 'sidecar' | 'gateway'): Promise<number> {
   const [{ createLog }, { reportBackgroundTo }, { startSidecar }, { readVersion }] = await Promise.all([
     import('../../cert-agent/base/log.ts'),
@@ -62,21 +68,21 @@ export async function serve(file: string, count: number, component: 'sidecar' | 
   ]);
   const log = createLog({ component });
   reportBackgroundTo(log);
-  // Before the start: a signal that comes with the first 'ready' is no reason to go without a word, or to go at all.
+  // Before the start: a signal that arrives with the first 'ready' must be handled and logged too.
   process.on('SIGHUP', () => {});
-  const told = new Promise<NodeJS.Signals>((resolve) => {
+  const stopSignal = new Promise<NodeJS.Signals>((resolve) => {
     process.once('SIGTERM', resolve);
     process.once('SIGINT', resolve);
   });
   const sidecar = await startSidecar({ configFile: file, log, version: readVersion(), count, component });
-  // What log rotation sends: the access log has been renamed. SIGHUP looks at every file as well.
+  // Log rotation sends it after it renamed the access log. SIGHUP also rereads every file.
   process.on('SIGUSR1', () => sidecar.reopen());
   process.on('SIGHUP', () => {
     sidecar.reload();
     sidecar.reopen();
   });
-  // Ctrl-C is a person's, who stops both and waits.
-  const { finished, cut } = await sidecar.drain((await told) === 'SIGTERM');
+  // Ctrl-C comes from a person who stops app and sidecar and is waiting.
+  const { finished, cut } = await sidecar.drain((await stopSignal) === 'SIGTERM');
   log.info({ code: 'stopped', finished, cut: cut.length }, 'stopped');
   return exitCodes.ok;
 }

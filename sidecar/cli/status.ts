@@ -1,4 +1,4 @@
-// `sallyport status`: what a running sidecar says of itself, and who still speaks plaintext to it.
+// `sallyport status`: the state of a running sidecar, and the clients that still send it plaintext.
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -11,7 +11,7 @@ interface StatusFlags {
   readonly json?: boolean;
 }
 
-/** What of `GET /state` is shown here. */
+/** The part of `GET /state` that is shown here. */
 interface State {
   readonly ready: boolean;
   readonly waitingFor: readonly string[];
@@ -26,12 +26,12 @@ interface State {
   }[];
 }
 
-/** The command; its work is loaded when it runs. */
+/** The command; its modules are imported when it runs. */
 export function statusCommand(): Command {
   return new Command('status')
-    .description('Show whether a running sidecar is ready, its ports, and who still speaks plaintext to it')
-    .option('--admin <url>', 'its admin address', defaultAdmin)
-    .option('--strict-report', 'per inbound port: who speaks plaintext, and since when it could have been STRICT')
+    .description('Show whether a running sidecar is ready, its ports, and its plaintext clients')
+    .option('--admin <url>', 'the admin address of the sidecar', defaultAdmin)
+    .option('--strict-report', 'per inbound port: plaintext clients, and since when it could have been STRICT')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -50,7 +50,7 @@ async function runStatus(flags: StatusFlags): Promise<number> {
   const page = adminPage(flags.admin, flags.strictReport === true ? '/strict-report' : '/state');
   const { status, body } = await askAdmin(page);
   if (status !== 200 || typeof body !== 'object' || body === null)
-    throw new SallyportError('upstream_protocol', `${page.href} answered ${status}`, {
+    throw new SallyportError('upstream_protocol', `${page.href} responded ${status}`, {
       hint: 'is this the admin address of a sidecar?',
     });
   if (flags.json === true) printJson(body);
@@ -64,7 +64,7 @@ function showState(state: State, quiet: boolean): number {
   for (const one of state.waitingFor) print(`  waiting for ${one}`);
   print(`generation ${state.generation}, ${state.connections} connections`);
   if (state.lastProblem !== null) {
-    print(paint('yellow', `the last change was not taken: ${state.lastProblem.message}`));
+    print(paint('yellow', `the last change was rejected: ${state.lastProblem.message}`));
     for (const one of state.lastProblem.problems) print(`  ${one}`);
   }
   print('');
@@ -103,7 +103,7 @@ function showReport(ports: readonly PortSecurity[], quiet: boolean): number {
     printTable(
       ['address', 'connections', 'first seen', 'last seen'],
       plaintextPeers.map((one) => [one.address, String(one.connections), one.firstSeen, one.lastSeen]),
-      'nobody',
+      'none',
     );
   }
   return plain ? exitCodes.no : exitCodes.ok;

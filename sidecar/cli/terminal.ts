@@ -1,12 +1,12 @@
-// The only file that prints. Results go to stdout, everything about them to stderr; colour only on a terminal.
+// The only file that prints. Results go to stdout, everything else to stderr; colour only on a terminal.
 
 import { styleText } from 'node:util';
 import { formatProblem, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
-/** What a command ends with. `no` means that it ran and the answer is no: a rule fails, a request was refused. */
+/** Exit codes. `no`: the command ran, and the result is negative: a rule fails, a request was refused. */
 export const exitCodes = Object.freeze({ ok: 0, no: 1, usage: 2 });
 
-/** The sidecar that a command asks where no --admin names one. */
+/** The default of --admin. */
 export const defaultAdmin = process.env['SALLYPORT_ADMIN'] ?? 'http://127.0.0.1:15000';
 
 type Style = Parameters<typeof styleText>[0];
@@ -20,7 +20,7 @@ export function print(text: string): void {
   process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
 }
 
-/** `1 document`, `2 documents`; `plural` for what does not end in an s. */
+/** `1 document`, `2 documents`; `plural` for irregular plurals. */
 export function counted(count: number, one: string, plural = `${one}s`): string {
   return `${count} ${count === 1 ? one : plural}`;
 }
@@ -29,7 +29,7 @@ export function note(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-/** Names the files that a command has not read, each of which may hold what is believed to be in force. */
+/** Warns about files that were not read: each may contain a policy that the operator believes to be in force. */
 export function notePassedOver(files: readonly Problem[]): void {
   for (const { file, message } of files) noteWarning(`${file}: ${message}`);
 }
@@ -42,7 +42,7 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value, null, 2));
 }
 
-/** Rows as columns, two spaces apart, the head in bold; without rows `empty` alone. */
+/** Prints rows as columns, two spaces apart, with a bold head; without rows, only `empty`. */
 export function printTable(head: readonly string[], rows: readonly (readonly string[])[], empty: string): void {
   if (rows.length === 0) return print(empty);
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length)));
@@ -55,7 +55,7 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
   for (const row of rows) print(line(row));
 }
 
-/** Prints an error the way an operator wants it: every problem with its place, the sentence, the hint, then the code. */
+/** Prints an error: every problem with its position, the message with its code, and the hint. */
 export function printError(error: unknown): void {
   if (!(error instanceof SallyportError)) {
     note(`${paint('red', 'error:', process.stderr)} ${reasonOf(error)}`);
@@ -81,7 +81,7 @@ const misuse = new Set([
   'ttl_out_of_range',
 ]);
 
-/** Wraps the work of a command: what it returns is the exit code, what it throws is printed and becomes 1 or 2. */
+/** Wraps the work of a command: its result is the exit code; an error is printed and becomes 1 or 2. */
 export function action<A extends unknown[]>(work: (...args: A) => Promise<number>): (...args: A) => Promise<void> {
   return async function runAction(...args: A): Promise<void> {
     try {
@@ -93,7 +93,7 @@ export function action<A extends unknown[]>(work: (...args: A) => Promise<number
   };
 }
 
-/** Shows `what` on stderr once `work` has taken two seconds, on a terminal only. */
+/** Prints `what` on stderr once `work` has taken two seconds, on a terminal only. */
 export async function withProgress<T>(what: string, work: Promise<T>): Promise<T> {
   const timer = setTimeout(() => process.stderr.isTTY && note(`${what} ...`), 2000);
   timer.unref();

@@ -5,21 +5,21 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { DenialLine, Why } from '../observe/denials.ts';
 import { action, defaultAdmin, exitCodes, paint, print, printJson } from './terminal.ts';
 
-/** The command; its work is loaded when it runs. */
+/** The command; its modules are imported when it runs. */
 export function whyCommand(): Command {
   return new Command('why')
-    .description('Show why a running sidecar refused a request, and what would have let it pass')
-    .argument('[id]', 'decision_id of the access log, or x-sallyport-decision of an answer')
-    .option('--last', 'the newest refusal, in place of an id')
+    .description('Show why a running sidecar refused a request, and what would have allowed it')
+    .argument('[id]', 'decision_id of the access log, or x-sallyport-decision of a response')
+    .option('--last', 'show the newest refusal, instead of an id')
     .option('--admin <url>', 'the admin address of the sidecar', defaultAdmin)
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
       `
 The last thousand refusals are kept in memory; GET /denials of the admin port lists them.
-The exit code is 0 when it could be explained, 1 when it could not, 2 for misuse.
+The exit code is 0 when the refusal could be explained, 1 when it could not, 2 for misuse.
 
-Example:
+Examples:
   sallyport why --last
   sallyport why 3f9a1c07-4-12-1 --admin http://127.0.0.1:15000`,
     )
@@ -38,7 +38,7 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
     import('./explanation.ts'),
   ]);
   if ((given === undefined) !== (flags.last === true))
-    throw new SallyportError('usage', 'name the id of a decision, or --last', {
+    throw new SallyportError('usage', 'give the id of a decision, or --last', {
       hint: 'the id is decision_id of the access log',
     });
   const id = given ?? (await lastRefusal(adminPage(flags.admin, '/denials')));
@@ -48,7 +48,7 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
     const { message, hint } = (body ?? {}) as { message?: string; hint?: string };
     throw new SallyportError(
       'not_found',
-      message ?? `${page.origin} answers ${status}`,
+      message ?? `${page.origin} responded ${status}`,
       hint === undefined ? {} : { hint },
     );
   }
@@ -59,7 +59,7 @@ async function runWhy(given: string | undefined, flags: WhyFlags): Promise<numbe
     const what = request.protocol === 'tcp' ? 'a TCP connection' : `${request.method} ${request.path}`;
     print(`${why.time} ${what} from ${request.principal || 'a peer without identity'} was refused [${why.code}]`);
     print(why.reason);
-    if (why.explanation === null) print(paint('yellow', 'the policies that judged it are not kept any more'));
+    if (why.explanation === null) print(paint('yellow', 'the policies that refused it are no longer in memory'));
     else {
       print('');
       printExplanation(why.explanation);
@@ -74,5 +74,5 @@ async function lastRefusal(page: URL): Promise<string> {
   const { status, body } = await askAdmin(page);
   const [newest] = status === 200 && Array.isArray(body) ? (body as DenialLine[]) : [];
   if (newest !== undefined) return newest.id;
-  throw new SallyportError('not_found', `${page.origin} has refused nothing that can be explained`);
+  throw new SallyportError('not_found', `${page.origin} has no refusal that can be explained`);
 }

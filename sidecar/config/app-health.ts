@@ -1,18 +1,19 @@
-// `appHealth`: what an app is asked when a probe asks us, in the words of a Kubernetes probe. A path alone is `httpGet`.
+// `appHealth`: how to check the app when a probe checks us, in the form of a Kubernetes probe. A path alone is
+// `httpGet`.
 
 import { z } from 'zod';
 import { durationSchema } from '../../cert-agent/base/yaml.ts';
 import type { AppCheck } from '../upstream/probe.ts';
 
-const pathWords = "a path, which begins with '/' and holds visible ASCII without '#'";
-/** It stands in the request line as it is. */
+const pathWords = "a path, which begins with '/' and contains visible ASCII without '#'";
+/** The path is copied into the request line. */
 export const healthPath = z.string().regex(/^\/[\x21\x22\x24-\x7e]*$/, `expected ${pathWords}`);
 const maxTimeoutMs = 60_000;
 
-/** A kubelet's `timeoutSeconds` is one second where nobody says more. */
+/** A kubelet's `timeoutSeconds` is one second by default. */
 const timeout = durationSchema
   .prefault('1s')
-  .refine((ms) => ms > 0 && ms <= maxTimeoutMs, 'a timeout is more than nothing and at most a minute');
+  .refine((ms) => ms > 0 && ms <= maxTimeoutMs, 'a timeout must be above zero and at most one minute');
 
 export const appHealth = z.union(
   [
@@ -29,7 +30,7 @@ export const appHealth = z.union(
 
 type Written = z.output<typeof appHealth>;
 
-/** As the path has it. */
+/** The normalized check. */
 export function readAppHealth(written: Written): AppCheck {
   if (typeof written === 'string') return { kind: 'http', path: written, timeoutMs: 1000 };
   const { httpGet, grpc, timeout: timeoutMs } = written;
@@ -43,16 +44,16 @@ interface Entry {
   readonly appHealth?: Written | undefined;
 }
 
-/** Whether each check can be asked, and is the only one of its page. */
+/** Checks that each check can be performed and has a page of its own. */
 export function checkAppHealth(
   whole: string | undefined,
   inbound: readonly Entry[],
   at: (path: (string | number)[], message: string) => void,
 ): void {
   const [first] = inbound;
-  if (whole !== undefined && first === undefined) at(['appHealth'], "there is no app to ask: 'inbound' names no port");
+  if (whole !== undefined && first === undefined) at(['appHealth'], "there is no app to check: 'inbound' has no port");
   if (whole !== undefined && first?.appHealth !== undefined)
-    at(['appHealth'], 'this means the app of inbound[0], which has an appHealth of its own');
+    at(['appHealth'], 'this applies to the app of inbound[0], which has its own appHealth');
   const pages = new Map<number, number>();
   for (const [index, { protocol, policyPort, appHealth: own }] of inbound.entries()) {
     const written = own ?? (index === 0 ? whole : undefined);
@@ -63,10 +64,10 @@ export function checkAppHealth(
       if ([httpGet, grpc, tcpSocket].filter((one) => one !== undefined).length !== 1)
         at(where, "needs exactly one of 'httpGet', 'grpc' and 'tcpSocket'");
       else if (grpc !== undefined && protocol === 'http')
-        at(where, "gRPC is asked in HTTP/2, and this port's app speaks HTTP/1.1: is it 'protocol: grpc'?");
+        at(where, "a gRPC check needs HTTP/2, but the app of this port uses HTTP/1.1: is it 'protocol: grpc'?");
     }
     const taken = pages.get(policyPort);
-    if (taken !== undefined) at(where, `/app-health/${policyPort} is the page of inbound[${taken}] already`);
+    if (taken !== undefined) at(where, `/app-health/${policyPort} is already the page of inbound[${taken}]`);
     else pages.set(policyPort, index);
   }
 }

@@ -1,5 +1,5 @@
-// Secrets of a gateway that every user of the machine may read: the file is closed if it is ours, else what is in it is not
-// there. Only what rests on it stops; the rest is served.
+// Secrets of a gateway that every user of the machine may read: access is removed if the file is ours, otherwise its
+// content is ignored. Only what depends on it stops; the rest is served.
 
 import { asSallyportError, type Problem } from '../../cert-agent/base/errors.ts';
 import { guardSecret } from '../../cert-agent/base/secret-file.ts';
@@ -7,7 +7,9 @@ import type { GatewayConfig } from './gateway-config.ts';
 import type { Settings } from './settings.ts';
 import { type Source, secretFilesOf } from './sources.ts';
 
-/** `gateway` without the secrets of files that could not be closed, with a warning for each; and those that were closed. */
+/**
+ * `gateway` without the secrets of files that stay exposed, with a warning for each; and the files that were corrected.
+ */
 export function withoutExposed(
   gateway: GatewayConfig,
   settings: Settings,
@@ -23,7 +25,7 @@ export function withoutExposed(
       if (warning !== undefined) warnings.push({ ...place, message: warning });
       closed.add(file);
     } catch (error) {
-      const { message, hint } = asSallyportError(error, 'secret_exposed', `${file} cannot be used`);
+      const { message, hint } = asSallyportError(error, 'secret_exposed', `cannot use ${file}`);
       warnings.push({ ...place, message, ...(hint === undefined ? {} : { hint }) });
       refused.add(file);
     }

@@ -1,4 +1,4 @@
-// `extensionProviders` of sidecar.yaml: external authorizers under the names that Istio's `meshConfig` has for them.
+// `extensionProviders` of sidecar.yaml: external authorizers, with the field names of Istio's `meshConfig`.
 
 import { z } from 'zod';
 import { isLoopback } from '../../cert-agent/base/address.ts';
@@ -7,7 +7,7 @@ import { isSafeField } from '../exchange/message.ts';
 import type { AuthorizerPlan } from '../upstream/authorizer.ts';
 
 export interface ProviderSettings extends AuthorizerPlan {
-  /** An upstream's name, or a loopback address. */
+  /** The name of an upstream, or a loopback address. */
   readonly service: string;
   readonly port: number;
 }
@@ -59,13 +59,13 @@ export const extensionProvider = z
         context.addIssue({
           code: 'custom',
           path: [form, 'failOpen'],
-          message: 'an authorizer that does not answer refuses: there is no failing open',
+          message: 'without a response from the authorizer, requests are refused: it cannot fail open',
         });
   });
 
 type Provider = z.output<typeof extensionProvider>;
 
-/** Names that stand twice, and services that requests would travel to in the clear. */
+/** Refuses duplicate names, and services that would receive requests in the clear. */
 export function checkProviders(
   list: readonly Provider[],
   upstreams: Readonly<Record<string, unknown>>,
@@ -75,18 +75,18 @@ export function checkProviders(
   for (const [index, one] of list.entries()) {
     const form = one.envoyExtAuthzHttp === undefined ? 'envoyExtAuthzGrpc' : 'envoyExtAuthzHttp';
     if (providers.has(one.name))
-      at(['extensionProviders', index, 'name'], `there are two extension providers '${one.name}'`);
+      at(['extensionProviders', index, 'name'], `two extension providers are named '${one.name}'`);
     providers.add(one.name);
     const service = one[form]?.service;
     if (service !== undefined && !Object.hasOwn(upstreams, service) && !isLoopback(service))
       at(
         ['extensionProviders', index, form, 'service'],
-        `'${service}' is neither an upstream nor loopback: requests would travel to it in the clear`,
+        `'${service}' is neither an upstream nor loopback: it would receive requests in the clear`,
       );
   }
 }
 
-/** What a provider is asked by. */
+/** How to ask a provider. */
 export function readProvider({ name, envoyExtAuthzHttp, envoyExtAuthzGrpc }: Provider): ProviderSettings {
   const { service, port: of, timeout, statusOnError } = (envoyExtAuthzHttp ?? envoyExtAuthzGrpc)!;
   return Object.freeze({

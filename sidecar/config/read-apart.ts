@@ -1,6 +1,6 @@
-// Reading in a process of its own that then ends: the YAML and schema libraries with their garbage are a quarter of what
-// a sidecar holds in memory (measured; a thread leaves most of it behind), a big file would hold up every request, and
-// both are needed for some milliseconds a day.
+// Reads the configuration in a separate process that then ends. The YAML and schema libraries and their garbage would
+// be a quarter of a sidecar's memory (measured; a thread would leave most of it behind), and a big file would block
+// every request. Both are needed only for milliseconds a day.
 
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -9,24 +9,24 @@ import { deepFreeze } from '../../cert-agent/base/live.ts';
 import type { AuthorizationPolicy } from '../policy/policy.ts';
 import type { Reading } from './read.ts';
 
-/** What the process sends: policies, then the rest of what it read; or the parts of the error that it met. */
+/** Messages of the process: policies, then the rest of the configuration; or the parts of an error. */
 export type Answer =
   | { readonly policies: readonly AuthorizationPolicy[] }
   | { readonly reading: Reading }
   | { readonly code: Code; readonly message: string; readonly detail: ErrorDetail };
 
-// It has the extension that this file has: .ts from source, .js in dist/.
+// It has the same extension as this file: .ts in the source, .js in dist/.
 const program = fileURLToPath(import.meta.url.replace(/read-apart(\.[jt]s)$/, 'read-process$1'));
 
-/** A message is taken in one turn of the event loop, and traffic waits for it. */
+/** A message is received in one turn of the event loop, and traffic waits meanwhile. */
 export const rulesPerMessage = 500;
 
-/** No configuration takes this long; a reader that hangs must not keep the next change from being read. */
+/** No configuration takes this long. A hanging reader must not block the next change. */
 const patienceMs = 120_000;
 
-/** As readConfiguration(), elsewhere. @throws SallyportError `config_invalid`, `config_unreadable`, `internal`. */
+/** readConfiguration() in a process. @throws SallyportError `config_invalid`, `config_unreadable`, `internal`. */
 export async function readApart(file: string): Promise<Reading> {
-  // What the sidecar was started with (an inspector's port, a tracer) is not for it.
+  // It does not inherit the sidecar's Node options (an inspector's port, a tracer).
   const { NODE_OPTIONS: _, ...env } = process.env;
   const child = fork(program, [file], {
     env,
@@ -34,7 +34,7 @@ export async function readApart(file: string): Promise<Reading> {
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });
-  // Not fork's own `timeout`: after a failed start that would keep us from ending for as long.
+  // Not fork's own `timeout`: after a failed start it would keep our process alive for that long.
   const timer = setTimeout(() => child.kill(), patienceMs);
   const over = (): void => clearTimeout(timer);
   child.once('exit', over).once('error', over);
@@ -56,5 +56,5 @@ function join(policies: readonly AuthorizationPolicy[], { documents, ...rest }: 
 }
 
 function noAnswer(why: string): SallyportError {
-  return new SallyportError('internal', `the process that reads the configuration did not answer: ${why}`);
+  return new SallyportError('internal', `the process that reads the configuration did not respond: ${why}`);
 }

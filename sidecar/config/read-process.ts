@@ -1,16 +1,16 @@
-// The process that reads the configuration once and ends: see read-apart.ts.
+// The process that reads the configuration once and exits: see read-apart.ts.
 
 import { asSallyportError } from '../../cert-agent/base/errors.ts';
 import { readConfiguration } from './read.ts';
 import { type Answer, rulesPerMessage } from './read-apart.ts';
 
-// A signal to the whole group is the sidecar's.
+// A signal to the whole process group is for the sidecar.
 process.on('SIGUSR1', () => {});
 process.on('SIGHUP', () => {});
 
 let sent = 0;
 const all = [...answers(process.argv[2] ?? '')];
-// What is still on its way when the channel closes would be lost.
+// Messages in flight would be lost when the channel closes.
 for (const one of all) process.send?.(one, () => ++sent === all.length && process.disconnect());
 
 function* answers(file: string): Generator<Answer> {
@@ -29,7 +29,7 @@ function* answers(file: string): Generator<Answer> {
     }
     yield { reading: { ...reading, documents: { ...rest, authorizationPolicies: part } } };
   } catch (error) {
-    const { code, message, hint, problems } = asSallyportError(error, 'internal', 'the configuration cannot be read');
+    const { code, message, hint, problems } = asSallyportError(error, 'internal', 'cannot read the configuration');
     yield { code, message, detail: { hint, problems } };
   }
 }

@@ -1,4 +1,4 @@
-// One reading of the configuration: sidecar.yaml and the policies beside it, as text and as what they say.
+// Reads the configuration once: sidecar.yaml and the policies beside it, as text and as values.
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
@@ -10,18 +10,21 @@ import type { Settings } from './settings.ts';
 import { parseSettings } from './sidecar-settings.ts';
 import { filesOf, readSources, readText, type Source } from './sources.ts';
 
-/** Settings and policies that were read together, and the text that they were read from. Plain data. */
+/** Settings and policies from one reading, and their source text. Plain data. */
 export interface Reading {
   readonly settings: Settings;
   readonly documents: IstioDocuments;
   /** Present for a gateway. */
   readonly gateway?: GatewayConfig;
   readonly sources: readonly Source[];
-  /** Files beside them that are not read: in each may stand what is believed to be in force. */
+  /** Files beside them that were not read: each may contain a policy that the operator believes to be in force. */
   readonly passedOver: readonly Problem[];
 }
 
-/** Reads everything that `file` leads to. @throws SallyportError `config_invalid` with every problem, `config_unreadable`. */
+/**
+ * Reads `file` and everything it refers to. @throws SallyportError `config_invalid` with all problems,
+ * `config_unreadable`.
+ */
 export function readConfiguration(file: string): Reading {
   const text = readText(file);
   const settings = isGatewayFile(text) ? parseGatewaySettings(text, file) : parseSettings(text, file);
@@ -32,7 +35,7 @@ export function readConfiguration(file: string): Reading {
   const files = new Map(sources.flatMap((one) => (named.has(one.file) ? [[one.file, one.text] as const] : [])));
   const read = readGatewayConfig(settings, documents, files);
   const { gateway, closed } = withoutExposed(read.gateway, settings, sources);
-  // What was closed is read as closed from here on: it is no change that the watch would have to read again.
+  // The files with corrected modes count as such from here on: the watch must not see that as a change.
   const seen = sources.map((one) => (closed.has(one.file) ? { ...one, exposed: false } : one));
   return { settings, documents: read.istio, gateway, sources: seen, passedOver };
 }

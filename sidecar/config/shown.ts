@@ -1,9 +1,9 @@
-// What pages may show of documents and settings: all of it but the secrets that stand among it.
+// The parts of documents and settings that pages may show: everything except secrets.
 
 import type { RequestAuthentication } from '../policy/request-authentication.ts';
 import type { Settings } from './settings.ts';
 
-/** Keys stand in the document, and one that is shared may stand among them. */
+/** The keys are in the document, and one of them may be a shared secret. */
 export function withoutKeys({ jwtRules, ...rest }: RequestAuthentication): object {
   return {
     ...rest,
@@ -11,7 +11,7 @@ export function withoutKeys({ jwtRules, ...rest }: RequestAuthentication): objec
   };
 }
 
-/** What an authorizer is told with each question may be a password to it. */
+/** Additional headers of authorizer requests may contain a password, so only their names are shown. */
 export function withoutSecrets({ extensionProviders, ...rest }: Settings): object {
   const shown = extensionProviders.map(({ http, ...one }) =>
     http === undefined

@@ -1,4 +1,4 @@
-// The files that a configuration consists of, as text.
+// The files of a configuration, as text.
 
 import { hash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
@@ -11,21 +11,24 @@ import { readTree, type Tree } from './tree.ts';
 export interface Source {
   readonly file: string;
   readonly text: string;
-  /** True when every user may read or write it: a secret in it is none. */
+  /** True if every user may read or write it: a secret in it is not used. */
   readonly exposed?: boolean;
-  /** When the file was last written, milliseconds since 1970: the age of documents that do not say theirs. No change by itself. */
+  /**
+   * When the file was last written, milliseconds since 1970: the age of documents without a creation time. A different
+   * time alone is not a change.
+   */
   readonly modifiedAt?: number;
 }
 
-/** What of the settings leads to other files. */
+/** The settings that refer to other files. */
 export type Leading = Pick<Settings, 'policies' | 'gateway'>;
 
-/** Everything that a configuration is read from, and what lies beside it and is not read. */
+/** All files of a configuration, and the files beside them that are not read. */
 export interface SourceSet {
-  /** sidecar.yaml first, then the documents directory by directory, then the files that gateway.yaml names. */
+  /** sidecar.yaml first, then the documents directory by directory, then the files named in gateway.yaml. */
   readonly sources: readonly Source[];
   readonly passedOver: readonly Problem[];
-  /** Where a change may come from. */
+  /** Directories to watch for changes. */
   readonly directories: readonly string[];
 }
 
@@ -37,7 +40,7 @@ export function readSources(file: string, settings: Leading, text = readText(fil
   const sources = [
     { file, text },
     ...tree.files.map((name) => sourceOf(name, settings, readText(name))),
-    // What is missing is said where it is used: the rest is served meanwhile.
+    // A missing file is reported where it is used; the rest is served meanwhile.
     ...named.map((name) => sourceOf(name, settings, existsSync(name) ? readText(name) : '')),
   ];
   const pages = settings.gateway?.errorPages;
@@ -52,14 +55,14 @@ export function readSources(file: string, settings: Leading, text = readText(fil
   };
 }
 
-/** Files of documents in which there is nothing. */
+/** Warnings for empty document files. */
 export function emptyAmong(sources: readonly Source[]): Problem[] {
   return sources
     .filter(({ text }) => text.trim() === '')
-    .map(({ file }) => ({ file, line: 1, column: 1, message: 'there is nothing in it' }));
+    .map(({ file }) => ({ file, line: 1, column: 1, message: 'the file is empty' }));
 }
 
-/** Files that had something in them before, and have nothing now: as an editor leaves them for a moment while it writes. */
+/** Files that became empty since the last reading, as an editor leaves them for a moment while it writes. */
 export function emptiedSince(before: readonly Source[], now: readonly Source[]): boolean {
   const full = new Set(before.filter(({ text }) => text.trim() !== '').map(({ file }) => file));
   return now.some(({ file, text }) => text.trim() === '' && full.has(file));
@@ -67,26 +70,26 @@ export function emptiedSince(before: readonly Source[], now: readonly Source[]):
 
 const noTree: Tree = { files: [], directories: [], passedOver: [] };
 
-/** Only a gateway's files hold secrets; its documents may. */
+/** Modes and ages are needed only for a gateway's files, which contain secrets, as its documents may. */
 function sourceOf(file: string, { gateway }: Leading, text: string): Source {
   if (gateway === undefined) return { file, text };
   const modifiedAt = modifiedAtOf(file);
   return { file, text, exposed: isExposed(file), ...(modifiedAt === undefined ? {} : { modifiedAt }) };
 }
 
-/** When a file was last written, milliseconds since 1970; undefined where there is none. */
+/** When a file was last written, milliseconds since 1970; undefined if it does not exist. */
 export function modifiedAtOf(file: string): number | undefined {
   return statSync(file, { throwIfNoEntry: false })?.mtimeMs;
 }
 
-/** Those of `filesOf` that hold nothing but a secret. */
+/** Those of `filesOf` whose whole content is a secret. */
 export function secretFilesOf({ gateway }: Leading): readonly string[] {
   if (gateway === undefined) return [];
   const { certificates, sessionKeys } = gateway;
   return [...Object.values(certificates).map(({ key }) => key), ...(sessionKeys === undefined ? [] : [sessionKeys])];
 }
 
-/** The files that gateway.yaml names beside its documents: certificates, keys, error pages. */
+/** The other files named in gateway.yaml: certificates, keys, error pages. */
 export function filesOf({ gateway }: Leading): readonly string[] {
   if (gateway === undefined) return [];
   const { certificates, sessionKeys, errorPages } = gateway;
@@ -106,13 +109,13 @@ export function filesOf({ gateway }: Leading): readonly string[] {
 
 const pageName = /^[45](?:\d\d|xx)\.html$/;
 
-/** What lies among error pages and is none. */
+/** Warnings for files in the directory of error pages that are not error pages. */
 function noPagesIn(directory: string | undefined): Problem[] {
   if (directory === undefined || !existsSync(directory)) return [];
   const others = readdirSync(directory).filter((name) => !pageName.test(name) && !name.startsWith('.'));
   return others.toSorted().map((name) => ({
     ...{ file: join(directory, name), line: 1, column: 1 },
-    message: 'this is not read: an error page is named for its status, 404.html or 5xx.html',
+    message: 'this file is not read: an error page is named after its status, 404.html or 5xx.html',
   }));
 }
 
@@ -122,11 +125,11 @@ export function readText(file: string): string {
     return readFileSync(file, 'utf8');
   } catch (error) {
     const why = errnoOf(error) === 'ENOENT' ? 'it does not exist' : reasonOf(error);
-    throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, { hint: 'name it with --config' });
+    throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, { hint: 'set it with --config' });
   }
 }
 
-/** SHA-256 of what a configuration was read from: two processes with the same have the same before them. */
+/** SHA-256 of a configuration's sources: two processes with the same hash have read the same. */
 export function digestOf(sources: readonly Source[]): string {
   return hash('sha256', JSON.stringify(sources.map(({ file, text, exposed }) => [file, text, exposed])));
 }
@@ -141,7 +144,7 @@ export function sameSources(a: readonly Source[], b: readonly Source[]): boolean
   );
 }
 
-/** Whether the same is passed over as before. */
+/** True if the same files are passed over as before. */
 export function samePassedOver(a: readonly Problem[], b: readonly Problem[]): boolean {
   return a.length === b.length && a.every(({ file, message }, i) => file === b[i]?.file && message === b[i]?.message);
 }

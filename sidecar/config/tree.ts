@@ -1,29 +1,30 @@
-// A directory of documents with all that is below it: which files are read, and which are passed over. Each file that is
-// not read is named, for a DENY may stand in it. What cannot be looked at, or leads back to where it came from, is an error:
-// the last good configuration stays. Hidden names are the kubelet's (`..data`) and editors': not read, as the kubelet has it.
+// Walks a directory of documents: which files are read, and which are passed over. Each file that is not read is
+// reported, because it may contain a DENY policy. An unreadable directory or a link loop is an error: the last good
+// configuration stays. Hidden names belong to the kubelet (`..data`) and to editors and are not read, as in the
+// kubelet.
 
 import { lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
-/** What is in a directory and below it; paths begin with that of the directory, as it was given. */
+/** The contents of a directory and its subdirectories. Paths begin with the path of the directory as given. */
 export interface Tree {
-  /** The files that are read, directory by directory in the order of their names. */
+  /** The files to read, directory by directory, sorted by name. */
   readonly files: readonly string[];
-  /** The directory itself and those below: what has to be watched. */
+  /** The directory and its subdirectories, to be watched. */
   readonly directories: readonly string[];
-  /** Each file that is not read, and why. */
+  /** The files that are not read, with the reason. */
   readonly passedOver: readonly Problem[];
 }
 
-/** The kubelet's own, in a volume: `..data`, the link that takes its place, and the directories that these lead to. */
+/** The kubelet's names in a volume: `..data`, its temporary link, and the directories that they point to. */
 const kubelets = /^\.\.(?:data|data_tmp|\d[\d_.]*)$/;
 
-/** Far more than there ever are, and few enough to be walked each second: `policies: /` is a mistake. */
+/** Far above any real number, and few enough to walk each second: `policies: /` is a mistake. */
 const mostEntries = 20_000;
 const mostLevels = 16;
 
-/** @throws SallyportError `config_unreadable` for what cannot be read, loops, or is too much. */
+/** @throws SallyportError `config_unreadable` for unreadable directories, link loops, or too many files. */
 export function readTree(directory: string): Tree {
   const walk = new Walk();
   walk.enter(directory, real(directory), []);
@@ -35,9 +36,9 @@ class Walk implements Tree {
   readonly files: string[] = [];
   readonly directories: string[] = [];
   readonly passedOver: Problem[] = [];
-  /** Real paths of what was read, and the name that it was read by: of two names for one file the first counts. */
+  /** The files to read: real path to the first name of it. Of two names for one file, the first counts. */
   readonly #read = new Map<string, string>();
-  /** The kubelet's, whose files are read where a link leads to them. */
+  /** The kubelet's directories, whose files are read through links. */
   readonly #mounted: string[] = [];
   #entries = 0;
 
@@ -50,7 +51,7 @@ class Walk implements Tree {
     const isMounted = names.includes('..data');
     for (const name of names) {
       if (++this.#entries > mostEntries) throw unreadable(directory, `there are more than ${mostEntries} files`);
-      // What is in there is read by the links that lead to it.
+      // Its files are read through the links to them.
       if (isMounted && kubelets.test(name)) {
         this.#mounted.push(join(directory, name));
         continue;
@@ -60,23 +61,23 @@ class Walk implements Tree {
   }
 
   #take(name: string, path: string, realPath: string, above: readonly string[]): void {
-    // A name that is not UTF-8 cannot be asked for by the text that stands for it.
+    // A name that is not UTF-8 cannot be opened by its decoded text.
     if (name.includes('\ufffd')) throw unreadable(path, 'its name is not UTF-8');
     if (name.startsWith('.')) return this.#passOver(path, 'hidden files and directories are not read');
     const own = lookAt(path, lstatSync);
-    // Gone since its directory was read.
+    // It was removed after its directory was read.
     if (own === undefined) return;
     const isLink = own.isSymbolicLink();
     const meant = isLink ? lookAt(path, statSync) : own;
-    if (meant === undefined) throw unreadable(path, 'it is a link to what is not there');
+    if (meant === undefined) throw unreadable(path, 'it is a link to a missing file');
     const target = isLink ? real(path) : realPath;
     if (meant.isDirectory()) this.enter(path, target, above);
     else if (!/\.(?:ya?ml|json)$/.test(name)) this.#passOver(path, whyNot(name));
-    else if (!meant.isFile()) throw unreadable(path, 'it is no file');
+    else if (!meant.isFile()) throw unreadable(path, 'it is not a file');
     else if (!this.#isRead(path, target)) this.files.push(path);
   }
 
-  /** Names the files among the kubelet's that no link led to: somebody else has put them there. */
+  /** Reports files in the kubelet's directories that no link points to: they are not the kubelet's. */
   nameUnlinked(): void {
     const seen = new Set<string>();
     const look = (path: string, level: number): void => {
@@ -87,7 +88,7 @@ class Walk implements Tree {
       if (seen.has(target)) return;
       seen.add(target);
       if (!found.isDirectory()) {
-        if (!this.#read.has(target)) this.#passOver(path, 'no link in the directory above leads to it');
+        if (!this.#read.has(target)) this.#passOver(path, 'no link in the directory above points to it');
         return;
       }
       for (const name of namesOf(path)) {
@@ -101,19 +102,19 @@ class Walk implements Tree {
   #isRead(path: string, target: string): boolean {
     const before = this.#read.get(target);
     if (before === undefined) this.#read.set(target, path);
-    else this.#passOver(path, `it is the same as ${before}, which is read`);
+    else this.#passOver(path, `it is the same file as ${before}, which is read`);
     return before !== undefined;
   }
 
   #passOver(file: string, why: string): void {
-    this.passedOver.push({ file, line: 1, column: 1, message: `this is not read: ${why}` });
+    this.passedOver.push({ file, line: 1, column: 1, message: `this file is not read: ${why}` });
   }
 }
 
 function whyNot(name: string): string {
   return /\.(?:ya?ml|json)$/i.test(name)
-    ? 'its ending is not in lower case'
-    : 'files that are read end in .yaml, .yml or .json';
+    ? 'its extension is not lower case'
+    : 'only files that end in .yaml, .yml or .json are read';
 }
 
 function namesOf(directory: string): string[] {
@@ -124,7 +125,7 @@ function namesOf(directory: string): string[] {
   }
 }
 
-/** Undefined where there is nothing. */
+/** Undefined if it does not exist. */
 function lookAt(path: string, look: (path: string) => Stats): Stats | undefined {
   try {
     return look(path);
@@ -144,6 +145,6 @@ function real(path: string): string {
 
 function unreadable(path: string, why: string): SallyportError {
   return new SallyportError('config_unreadable', `the documents in ${path} cannot be read: ${why}`, {
-    hint: "make the directory, or mend 'documents' in gateway.yaml, 'policies' in sidecar.yaml (without it nothing passes)",
+    hint: "create the directory, or correct 'documents' in gateway.yaml or 'policies' in sidecar.yaml (without policies everything is denied)",
   });
 }

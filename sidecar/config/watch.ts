@@ -1,5 +1,5 @@
-// The configuration as a Live value: sidecar.yaml and the policies beside it, read together as one generation. A change
-// that cannot be read keeps the last good generation, says why, and counts.
+// The configuration as a Live value: sidecar.yaml and the policies beside it, read together as one generation. After an
+// invalid change, the last good generation stays, and the reason is logged and counted.
 
 import { dirname, resolve } from 'node:path';
 import { asSallyportError, formatProblem, type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -13,40 +13,40 @@ import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';
 import { digestOf, emptiedSince, readSources, type Source, samePassedOver, sameSources } from './sources.ts';
 
-/** A reader that could not be started, or died, is tried again after this: the machine may have had no room. */
+/** When to retry after a reader failed to start or died: the machine may have been out of memory. */
 const againMs = 10_000;
 
-/** A file that has just been emptied is taken to be empty after this: what stood there must not be gone while an editor writes. */
+/** An emptied file counts as empty only after this time: an editor may empty it for a moment while it writes. */
 const emptyMs = 1000;
 
-/** How many are named: the rest is counted. */
+/** How many files are listed; the rest is counted. */
 const mostNamed = 50;
 
-/** Settings and policies that were read together. */
+/** Settings and policies from one reading. */
 export interface Configuration {
-  /** Rises by one with each change that was taken. */
+  /** Grows by one with each accepted change. */
   readonly generation: number;
   readonly settings: Settings;
   readonly documents: IstioDocuments;
   /** Present for a gateway. */
   readonly gateway?: GatewayConfig | undefined;
-  /** Of the files that it was read from, in a gateway that is served. */
+  /** Hash of the source files, in a running gateway. */
   readonly digest?: string | undefined;
 }
 
 export interface ConfigurationWatch {
   readonly configuration: Live<Configuration>;
-  /** How many changes could not be taken. */
+  /** Number of rejected changes. */
   failures(): number;
-  /** Why the newest change was not taken; undefined when it was. */
+  /** Why the newest change was rejected; undefined if it was accepted. */
   lastProblem(): SallyportError | undefined;
   reload(): void;
   close(): void;
 }
 
 /**
- * Reads the configuration and follows it; `adapt` makes of the settings what this process does of them. `readFile` is how
- * it is read: in a process of its own.
+ * Reads the configuration and watches it. `adapt` derives this process's settings. `readFile` reads it, by default in a
+ * separate process.
  * @throws SallyportError `config_invalid` or `config_unreadable` when the first reading fails.
  */
 export async function watchConfiguration(
@@ -60,25 +60,25 @@ export async function watchConfiguration(
     return { ...reading, settings: adapt(reading.settings) };
   };
   const first = await read();
-  /** The text of what was taken or refused last. */
+  /** The text of the last accepted or rejected configuration. */
   let seen: readonly Source[] = first.sources;
   let passedOver: readonly Problem[] = [];
-  /** performance.now() when files were first seen to have become empty. */
+  /** performance.now() when files were first seen empty. */
   let emptiedAt: number | undefined;
-  /** Where changes may come from: those of the last look that could see them. */
+  /** The directories to watch, from the last successful look. */
   let directories: readonly string[] = [];
   let reading = false;
-  /** performance.now() when the reader gave no answer: what is there may be good, and is read once more after a while. */
+  /** performance.now() when the reader failed: the configuration may be good and is read again later. */
   let unreadSince: number | undefined;
   let closed = false;
   let failures = 0;
   let problem: SallyportError | undefined;
-  /** Whether the files themselves could not be looked at: that is over as soon as they can, good or bad. */
+  /** True if the files could not be listed. That ends as soon as they can, valid or not. */
   let unseen = false;
   const cell = new LiveCell<Configuration>(freeze(first, 1));
 
   const look = (asked = false): void => {
-    // What changes while a reading runs is seen by the look that follows it.
+    // Changes during a reading are seen by the next look.
     if (reading) return;
     try {
       const found = readSources(file, cell.current().settings);
@@ -107,7 +107,7 @@ export async function watchConfiguration(
       });
   };
 
-  /** In each of these files may stand a DENY that is believed to be in force. */
+  /** Each of these files may contain a DENY policy that the operator believes to be in force. */
   const sayPassedOver = (now: readonly Problem[]): void => {
     if (samePassedOver(now, passedOver)) return;
     const known = new Set(passedOver.map(formatProblem));
@@ -137,18 +137,18 @@ export async function watchConfiguration(
   };
 
   const keepLast = (error: unknown): void => {
-    const known = asSallyportError(error, 'config_unreadable', 'the configuration cannot be read');
-    // What could not be read may come where this look does not reach: a directory that only the new settings name.
+    const known = asSallyportError(error, 'config_unreadable', 'cannot read the configuration');
+    // A missing file may appear where this look does not reach: in a directory of the new settings.
     const mayCome = known.code === 'internal' || known.code === 'config_unreadable';
     unreadSince = mayCome ? performance.now() : undefined;
-    // The same broken file is seen every second; it is said and counted once.
+    // The same broken file is seen every second; it is logged and counted once.
     if (problem?.message === known.message) return;
     problem = known;
     failures++;
     const problems = known.problems.map(formatProblem);
     log.error(
       { code: known.code, problems, hint: known.hint },
-      `the new configuration is not taken, generation ${cell.current().generation} stays: ${known.message}`,
+      `the new configuration was rejected, generation ${cell.current().generation} stays in force: ${known.message}`,
     );
   };
 
@@ -184,7 +184,7 @@ function freeze({ settings, documents, gateway, sources }: Reading, generation: 
   return Object.freeze({ generation, settings, documents, gateway, digest });
 }
 
-/** What a running process cannot change: who it is and where its own pages are. */
+/** Refuses changes of settings that a running process cannot change. */
 function refuseUnreloadable(old: Settings, next: Settings): void {
   const fixed = [
     'trustDomain',
@@ -202,6 +202,6 @@ function refuseUnreloadable(old: Settings, next: Settings): void {
   if ((old.gateway === undefined) !== (next.gateway === undefined)) changed.push('documents');
   if (changed.length === 0) return;
   throw new SallyportError('config_invalid', `${changed.join(', ')} cannot change while the sidecar runs`, {
-    hint: 'restart it to take this change',
+    hint: 'restart it to apply this change',
   });
 }

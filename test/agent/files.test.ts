@@ -55,7 +55,7 @@ async function writeFlat(world: World, changes: Parameters<typeof createCredenti
   return chainPem;
 }
 
-t.test('our own SVID on the deny-list: it says so, and what is waited for', async (t) => {
+t.test('our own SVID on the deny list: the log and the status say so', async (t) => {
   for (const by of ['serial', 'id'] as const) {
     const world = createWorld(t);
     await writeFlat(world);
@@ -71,8 +71,8 @@ t.test('our own SVID on the deny-list: it says so, and what is waited for', asyn
     const serial = files.identity.current()?.svid.serial ?? '';
     write(by === 'serial' ? { serials: [serial.toUpperCase()] } : { ids: [uri] });
     files.reload();
-    t.equal(files.waitingFor(), `another SVID: ${uri} is on the deny-list ${denied}, by its ${by}`);
-    t.not(files.identity.current(), undefined, 'peers refuse it: that is theirs to do');
+    t.equal(files.waitingFor(), `another SVID: the ${by} of ${uri} is on the deny list ${denied}`);
+    t.not(files.identity.current(), undefined, 'still presented: peers refuse it');
     await writeFlat(world);
     files.reload();
     t.equal(
@@ -93,13 +93,13 @@ t.test('reads at once', async (t) => {
   const identity = files.identity.current();
   t.equal(identity?.svid.chainPem, chainPem);
   t.equal(identity?.bundles.get('demo.test')?.roots.length, 1);
-  t.equal(identity?.denied, emptyDenyList, 'without a deny-list nobody is denied');
+  t.equal(identity?.denied, emptyDenyList, 'without a deny list no peer is denied');
   t.equal(files.waitingFor(), undefined);
   t.equal(files.failures(), 0);
   t.ok(Object.isFrozen(identity));
 });
 
-t.test('waits for each missing file by name and says so once', async (t) => {
+t.test('waits for each missing file by name and logs it once', async (t) => {
   const world = createWorld(t);
   const denied = join(world.directory, 'denied.json');
   const files = world.open({ denied });
@@ -109,15 +109,15 @@ t.test('waits for each missing file by name and says so once', async (t) => {
   t.equal(world.captured.withCode('waiting')[0]?.msg, `waiting for ${world.paths.svid}`);
   await writeFlat(world);
   world.clock.advance(1000);
-  t.equal(files.waitingFor(), denied, 'a deny-list that was named is not done without');
+  t.equal(files.waitingFor(), denied, 'a configured deny list is required');
   t.equal(files.identity.current(), undefined);
   writeFileSync(denied, JSON.stringify(formatDenyList({ ...emptyDenyList, sequence: 3 })));
   world.clock.advance(1000);
   t.equal(files.identity.current()?.denied.sequence, 3);
-  t.equal(files.failures(), 0, 'waiting is no failure');
+  t.equal(files.failures(), 0, 'waiting is not a failure');
 });
 
-t.test('an event in the directory is enough, the clock standing still', async (t) => {
+t.test('an event in the directory is enough, without the clock', async (t) => {
   const world = createWorld(t);
   writeGeneration(world.directory, {
     svid: await createSvid(authority, uri),
@@ -132,16 +132,16 @@ t.test('an event in the directory is enough, the clock standing still', async (t
   await until(() => files.identity.current()?.svid.serial === svid.serial, 'the next generation');
 });
 
-t.test('a rotation by others that is half written for a moment is no error', async (t) => {
+t.test('a half-written rotation by another writer is not an error', async (t) => {
   const world = createWorld(t);
   await writeFlat(world);
   const files = world.open();
   const first = files.identity.current();
-  // As spire-agent and spiffe-helper do: one file after the other, or away and there again.
+  // Like spire-agent and spiffe-helper: one file after the other, or removed and created again.
   const { chainPem, keyPem } = await createCredential(authority, uri);
   writeFileSync(world.paths.svid, chainPem);
   files.reload();
-  t.equal(files.identity.current(), first, 'the half is not taken');
+  t.equal(files.identity.current(), first, 'the half-written set is not used');
   rmSync(world.paths.key);
   files.reload();
   t.equal(files.identity.current(), first, 'the last good one stays');
@@ -156,7 +156,7 @@ t.test('a rotation by others that is half written for a moment is no error', asy
       ({ level, code }) => level === 'error' || (level === 'warn' && code !== 'secret_exposed'),
     ),
     [],
-    'and nothing is said',
+    'and nothing is logged',
   );
   // The next one stays broken.
   writeFileSync(world.paths.svid, (await createCredential(authority, uri)).chainPem);
@@ -177,10 +177,10 @@ t.test('without any event, the content is compared each second', async (t) => {
   t.equal(files.identity.current()?.svid.chainPem, second);
   const kept = files.identity.current();
   world.clock.advance(60_000);
-  t.equal(files.identity.current(), kept, 'what did not change is not read into a new value');
+  t.equal(files.identity.current(), kept, 'unchanged content does not become a new value');
 });
 
-t.test('a broken set keeps the last good generation, is counted once, and told to whoever asked', async (t) => {
+t.test('a broken set keeps the last good generation, is counted and logged once, and is in the status', async (t) => {
   const cases = [
     {
       name: 'the key of another certificate',
@@ -193,13 +193,14 @@ t.test('a broken set keeps the last good generation, is counted once, and told t
       name: 'an empty bundle',
       breakIt: async (world: World) => writeFileSync(world.paths.bundle, '{"keys":[]}'),
       code: 'bundle_empty',
-      message: (world: World) => `${world.paths.bundle} holds no certificate: nobody of demo.test can be verified`,
+      message: (world: World) =>
+        `${world.paths.bundle} contains no certificate, so no peer of demo.test can be verified`,
     },
     {
       name: 'garbage for a certificate',
       breakIt: async (world: World) => writeFileSync(world.paths.svid, 'garbage'),
       code: 'certificate_unreadable',
-      message: (world: World) => `${world.paths.svid} holds no certificate`,
+      message: (world: World) => `${world.paths.svid} contains no certificate`,
     },
     {
       name: 'a directory for a key',
@@ -215,11 +216,11 @@ t.test('a broken set keeps the last good generation, is counted once, and told t
     t.test(name, async (t) => {
       const world = createWorld(t);
       await writeFlat(world);
-      const told: string[] = [];
+      const reported: string[] = [];
       const files = watchIdentityFiles(world.paths, {
         log: world.captured.log,
         clock: world.clock,
-        onProblem: (error) => told.push(error.code),
+        onProblem: (error) => reported.push(error.code),
       });
       t.teardown(() => files.close());
       const good = files.identity.current();
@@ -228,8 +229,8 @@ t.test('a broken set keeps the last good generation, is counted once, and told t
       t.equal(files.identity.current(), good);
       t.equal(files.failures(), 1);
       t.match(files.lastProblem(), { code, message: message(world) });
-      t.same(told, [code]);
-      t.equal(files.waitingFor(), undefined, 'there is something to serve with');
+      t.same(reported, [code]);
+      t.equal(files.waitingFor(), undefined, 'the last identity is in use');
       rmSync(world.paths.key, { recursive: true });
       const healed = await writeFlat(world);
       world.clock.advance(1000);
@@ -239,7 +240,7 @@ t.test('a broken set keeps the last good generation, is counted once, and told t
   }
 });
 
-t.test('a file that goes away keeps the last identity', async (t) => {
+t.test('when a file disappears, the last identity stays', async (t) => {
   const world = createWorld(t);
   await writeFlat(world);
   const files = world.open();
@@ -247,7 +248,7 @@ t.test('a file that goes away keeps the last identity', async (t) => {
   world.clock.advance(3000);
   t.ok(files.identity.current());
   t.match(world.captured.withCode('waiting'), [
-    { msg: `${world.paths.svid} is gone; the last identity stays until it expires` },
+    { msg: `${world.paths.svid} is missing; the last identity stays in use until it expires` },
   ]);
 });
 
@@ -258,12 +259,12 @@ t.test('the SVID of another trust domain is refused', async (t) => {
   t.equal(files.identity.current(), undefined);
   t.match(files.lastProblem(), {
     code: 'svid_invalid',
-    message: `the SVID in ${world.paths.svid} is ${uri}, and the trust domain here is other.test`,
+    message: `the SVID in ${world.paths.svid} is ${uri}, but the configured trust domain is other.test`,
   });
   t.equal(files.waitingFor(), `a valid identity in ${world.paths.svid}`);
 });
 
-t.test('an expired SVID is reported and kept out', async (t) => {
+t.test('an expired SVID is reported and not used', async (t) => {
   const world = createWorld(t);
   const notAfter = world.clock.now() - 600_000;
   await writeFlat(world, { notBefore: notAfter - 600_000, notAfter });
@@ -271,13 +272,13 @@ t.test('an expired SVID is reported and kept out', async (t) => {
   t.equal(files.identity.current(), undefined);
   t.match(files.lastProblem(), {
     code: 'svid_expired',
-    message: `the SVID in ${world.paths.svid} expired at ${formatTime(notAfter)}, it is ${formatTime(world.clock.now())}`,
+    message: `the SVID in ${world.paths.svid} expired at ${formatTime(notAfter)}; now it is ${formatTime(world.clock.now())}`,
   });
   world.clock.advance(30_000);
   t.equal(files.failures(), 1, 'and not counted each second');
 });
 
-t.test('an SVID that expires is taken back at once, and a successor brings it back', async (t) => {
+t.test('an SVID that expires is withdrawn at once, and a successor is published', async (t) => {
   const world = createWorld(t);
   const notAfter = world.clock.now() + 90_000;
   await writeFlat(world, { notAfter });
@@ -285,7 +286,7 @@ t.test('an SVID that expires is taken back at once, and a successor brings it ba
   const seen: boolean[] = [];
   files.identity.onChange((identity) => seen.push(identity !== undefined));
   world.clock.advance(90_000);
-  t.ok(files.identity.current(), 'it holds up to its last millisecond');
+  t.ok(files.identity.current(), 'valid until its last millisecond');
   world.clock.advance(1);
   t.equal(files.identity.current(), undefined, 'fails closed');
   t.match(files.lastProblem(), { code: 'svid_expired' });
@@ -295,16 +296,16 @@ t.test('an SVID that expires is taken back at once, and a successor brings it ba
   t.same(seen, [false, true]);
 });
 
-t.test('an SVID from the future is taken when its time comes', async (t) => {
+t.test('an SVID from the future is used once it is valid', async (t) => {
   const world = createWorld(t);
   await writeFlat(world, { notBefore: world.clock.now() + 60_000 });
   const files = world.open();
-  t.match(files.lastProblem(), { code: 'svid_not_yet_valid', message: /missed by 1m: clock skew\?$/ });
+  t.match(files.lastProblem(), { code: 'svid_not_yet_valid', message: /off by 1m: clock skew\?$/ });
   world.clock.advance(60_000);
   t.ok(files.identity.current());
 });
 
-t.test('reload reads although nothing changed', async (t) => {
+t.test('reload reads even if nothing changed', async (t) => {
   const world = createWorld(t);
   await writeFlat(world);
   const files = world.open();
@@ -314,7 +315,7 @@ t.test('reload reads although nothing changed', async (t) => {
   t.equal(files.identity.current()?.svid.serial, first?.svid.serial);
 });
 
-t.test('the layout of a Kubernetes volume is read through its link as well', async (t) => {
+t.test('the layout of a Kubernetes volume is also read through its link', async (t) => {
   const world = createWorld(t);
   const at = (...parts: string[]): string => join(world.directory, ...parts);
   const write = async (version: string): Promise<string> => {
@@ -337,16 +338,16 @@ t.test('the layout of a Kubernetes volume is read through its link as well', asy
   t.equal(files.identity.current()?.svid.chainPem, second);
 });
 
-t.test('a circle of links is an error and not a loop', async (t) => {
+t.test('a loop of links is an error', async (t) => {
   const world = createWorld(t);
   symlinkSync('svid.pem', world.paths.svid);
   t.throws(() => readIdentityTexts(world.paths), {
     code: 'config_unreadable',
-    message: `${world.paths.svid} leads through more than 16 links`,
+    message: `${world.paths.svid} goes through more than 16 links`,
   });
 });
 
-t.test('a bundle file says whose it is', async (t) => {
+t.test('a bundle file determines its trust domain', async (t) => {
   const world = createWorld(t);
   const file = world.paths.bundle;
   writeFileSync(file, authority.bundlePem);
@@ -354,12 +355,12 @@ t.test('a bundle file says whose it is', async (t) => {
   t.equal(readBundleFile(file, 'demo.test').trustDomain, 'demo.test');
   t.throws(() => readBundleFile(file, 'other.test'), {
     code: 'config_invalid',
-    message: `${file} holds a root of demo.test, not of other.test`,
+    message: `${file} contains a root of demo.test, not of other.test`,
   });
   writeFileSync(file, authority.bundlePem + (await createAuthority('other.test')).bundlePem);
   t.throws(() => readBundleFile(file), {
     code: 'config_invalid',
-    message: `${file} names several trust domains (demo.test, other.test)`,
-    hint: 'name the trust domain with --trust-domain',
+    message: `${file} contains several trust domains (demo.test, other.test)`,
+    hint: 'set the trust domain with --trust-domain',
   });
 });

@@ -24,7 +24,7 @@ async function makeIdentity(): Promise<Identity> {
   return { svid: await createSvid(authority, uri), bundles: onlyBundle(authority.bundle), denied: emptyDenyList };
 }
 
-t.test('a generation is a directory, and the stable names lead into it', async (t) => {
+t.test('a generation is a directory, and the stable names link into it', async (t) => {
   const outDir = join(tempDir(t), 'made', 'by-us');
   const identity = await makeIdentity();
   writeGeneration(outDir, identity);
@@ -49,21 +49,21 @@ t.test('directories are 0700 and files 0600, whatever the umask', async (t) => {
   t.equal(mode(join(outDir, 'pending.key')), '600');
 });
 
-t.test('the mode of a directory that was there stays', async (t) => {
+t.test('the mode of an existing directory stays', async (t) => {
   const outDir = join(tempDir(t), 'theirs');
   mkdirSync(outDir, { mode: 0o750 });
   writeGeneration(outDir, await makeIdentity());
   t.equal(statSync(outDir).mode & 0o777, 0o750);
 });
 
-t.test('the generation before the current one stays, older ones go', async (t) => {
+t.test('the previous generation stays, older ones are removed', async (t) => {
   const outDir = tempDir(t);
   for (let i = 0; i < 4; i++) writeGeneration(outDir, await makeIdentity());
   t.same(readdirSync(join(outDir, 'generations')).sort(), ['3', '4']);
   t.equal(readlinkSync(join(outDir, 'current')), 'generations/4');
 });
 
-t.test('a half-written generation of a killed agent is passed over', async (t) => {
+t.test('a half-written generation of a killed agent is ignored', async (t) => {
   const outDir = tempDir(t);
   writeGeneration(outDir, await makeIdentity());
   mkdirSync(join(outDir, 'generations', '2'));
@@ -81,7 +81,7 @@ t.test('the pending key is the same until it is part of a generation', async (t)
   t.ok(pendingKey(outDir, undefined).equals(first), 'and is used again after a crash');
   const identity = await makeIdentity();
   writeFileSync(join(outDir, 'pending.key'), identity.svid.keyPem);
-  t.notOk(formatKey(pendingKey(outDir, identity.svid)) === identity.svid.keyPem, 'but never once it was certified');
+  t.notOk(formatKey(pendingKey(outDir, identity.svid)) === identity.svid.keyPem, 'but never after it was certified');
   writeFileSync(join(outDir, 'pending.key'), 'garbage');
   t.equal(pendingKey(outDir, undefined).type, 'private', 'garbage is replaced');
   dropPendingKey(outDir);
@@ -114,5 +114,5 @@ t.test('a reader never sees two generations mixed, while a writer writes', async
   t.ok(seen.size >= 50, `${reads} reads saw ${seen.size} generations`);
   await writer.stop('SIGKILL');
   const left = readIdentityTexts(paths);
-  t.ok('texts' in left && parseIdentity(left.texts, paths), 'and after a kill -9 a whole one is there');
+  t.ok('texts' in left && parseIdentity(left.texts, paths), 'and after a kill -9 there is a complete one');
 });

@@ -54,7 +54,7 @@ t.test('pages and metrics follow the agent from waiting to serving', async (t) =
   t.match(page('/certs'), {
     body: { trustDomain: 'demo.test', chainPem: svid.chainPem, bundlePem: authority.bundlePem },
   });
-  t.notMatch(JSON.stringify([page('/certs'), page('/status')]), /PRIVATE/, 'a key is never answered');
+  t.notMatch(JSON.stringify([page('/certs'), page('/status')]), /PRIVATE/, 'a key is never in a response');
   const after = await registry.metrics();
   t.match(after, new RegExp(`^identity_cert_expiration_timestamp_seconds ${svid.notAfter / 1000}$`, 'm'));
   t.match(after, /^identity_cert_refresh_count 1$/m);
@@ -68,8 +68,11 @@ t.test('the command refuses what can never become right with exit code 2', async
   const given = ['agent', '--ca-bundle', 'root.pem', '--out-dir', join(directory, 'out')];
   const cases = [
     { args: given, says: "required option '--ca <url>' not specified" },
-    { args: [...given, '--ca', 'http://ca'], says: "'http://ca' is not the address of a CA [config_invalid]" },
-    { args: [...given, '--ca', 'https://ca', '--ttl', '10'], says: "'10' is not a life for an SVID [usage]" },
+    { args: [...given, '--ca', 'http://ca'], says: "'http://ca' is not the URL of a CA [config_invalid]" },
+    {
+      args: [...given, '--ca', 'https://ca', '--ttl', '10'],
+      says: "--ttl '10' is not a valid life of an SVID [usage]",
+    },
     { args: [...given, '--ca', 'https://ca', '--admin', 'a:b:c'], says: "'a:b:c' is not an address" },
   ];
   await Promise.all(

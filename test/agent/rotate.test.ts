@@ -64,12 +64,12 @@ async function started(world: World, changes: Partial<AgentOptions> = {}): Promi
   return agent;
 }
 
-/** Lets time pass until the next question to the CA was answered or failed. */
+/** Lets time pass until the next request to the CA succeeded or failed. */
 async function settled(agent: Agent): Promise<void> {
   await until(() => agent.status().nextRenewal !== undefined, 'the end of an attempt');
 }
 
-t.test('the first SVID comes for a token, and everything is on disk', async (t) => {
+t.test('the first SVID is issued for a token, and everything is on disk', async (t) => {
   const world = await createWorld(t);
   const agent = await started(world, { ttlMs: 1_800_000 });
   t.match(world.ca.requests[0], {
@@ -88,7 +88,7 @@ t.test('the first SVID comes for a token, and everything is on disk', async (t) 
   t.match(world.captured.withCode('svid_received'), [{ id: uri, nextRenewal: /T.*Z$/ }]);
 });
 
-t.test('it renews over mTLS with a new key, at the time that it said', async (t) => {
+t.test('it renews over mTLS with a new key, at the announced time', async (t) => {
   const world = await createWorld(t);
   const agent = await started(world);
   rmSync(world.tokenFile);
@@ -99,14 +99,14 @@ t.test('it renews over mTLS with a new key, at the time that it said', async (t)
   await until(() => agent.status().renewals === 2, 'the renewal');
   const asked = world.ca.requests.find((one) => one.path === '/v1/svid/renew');
   t.equal(asked?.clientId, uri);
-  t.equal(asked?.body.token, undefined, 'a token is not asked for');
+  t.equal(asked?.body.token, undefined, 'no token is sent');
   const second = agent.identity.current();
   t.not(second?.svid.serial, first?.svid.serial);
   t.not(second?.svid.keyPem, first?.svid.keyPem);
   t.equal(second?.svid.id.uri, uri);
 });
 
-t.test('the key is on disk before the CA hears of it', async (t) => {
+t.test('the key is on disk before the request', async (t) => {
   const world = await createWorld(t);
   let atRequest: Buffer | undefined;
   world.ca.onSvid = (request, right) => {
@@ -118,7 +118,7 @@ t.test('the key is on disk before the CA hears of it', async (t) => {
   t.ok(atRequest);
 });
 
-t.test('a crash between answer and disk is survived with the same token and the same certificate', async (t) => {
+t.test('a crash between response and disk: the same token gives the same certificate', async (t) => {
   const world = await createWorld(t);
   let serial: string | undefined;
   world.ca.onSvid = (_request, right) => {
@@ -134,7 +134,7 @@ t.test('a crash between answer and disk is survived with the same token and the 
   t.equal(agent.identity.current()?.svid.serial, serial);
 });
 
-t.test('a restart with a valid SVID takes it up at once and needs neither token nor CA', async (t) => {
+t.test('a restart with a valid SVID loads it at once and needs neither token nor CA', async (t) => {
   const world = await createWorld(t);
   const before = await started(world);
   const serial = before.status().serial;
@@ -165,7 +165,7 @@ t.test('a restart with an expired SVID reads the token file again', async (t) =>
   t.equal(world.ca.requests.at(-1)?.body.token, 'another-token');
 });
 
-t.test('what is missing is waited for by name, one thing after the other', async (t) => {
+t.test('it waits for each missing thing by name, one after the other', async (t) => {
   const world = await createWorld(t, { away: true });
   rmSync(world.tokenFile);
   rmSync(world.caBundleFile);
@@ -180,7 +180,7 @@ t.test('what is missing is waited for by name, one thing after the other', async
   await until(() => agent.status().waitingFor === `the CA at ${world.ca.url}`, 'the missing CA');
   t.match(agent.status().lastError, {
     code: 'ca_unreachable',
-    message: /^the CA at .* cannot be reached: .*ECONNREFUSED/,
+    message: /^cannot reach the CA at .*: .*ECONNREFUSED/,
   });
   await world.ca.start();
   world.clock.advance(10_000);
@@ -193,8 +193,8 @@ t.test('what is missing is waited for by name, one thing after the other', async
   writeFileSync(world.tokenFile, 'join-me', { mode: 0o600 });
   world.clock.advance(1000);
   await until(() => agent.identity.current(), 'the SVID');
-  const said = world.captured.lines.filter((line) => line.level === 'warn').map((line) => line.msg.split(': ')[0]);
-  t.same(said, [
+  const warnings = world.captured.lines.filter((line) => line.level === 'warn').map((line) => line.msg.split(': ')[0]);
+  t.same(warnings, [
     `waiting for the CA bundle ${world.caBundleFile}`,
     `waiting for a join token in ${world.tokenFile}`,
     `waiting for the CA at ${world.ca.url}`,
@@ -202,7 +202,7 @@ t.test('what is missing is waited for by name, one thing after the other', async
   ]);
 });
 
-t.test('when the CA is away it backs off, keeps what it has, and lets it go when it expires', async (t) => {
+t.test('while the CA is unreachable it backs off, keeps its SVID, and withdraws it at its expiry', async (t) => {
   const world = await createWorld(t);
   const agent = await started(world);
   const svid = agent.identity.current()?.svid;
@@ -213,7 +213,7 @@ t.test('when the CA is away it backs off, keeps what it has, and lets it go when
     await until(() => agent.status().nextRenewal !== undefined, 'a failed attempt');
     const pause = agent.status().nextRenewal! - world.clock.now();
     pauses.push(pause);
-    t.equal(agent.identity.current()?.svid, svid, 'it serves what it has');
+    t.equal(agent.identity.current()?.svid, svid, 'it serves its SVID');
     world.clock.advance(Math.min(pause, svid!.notAfter - world.clock.now()));
   }
   t.same(pauses.slice(0, 9), [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 75_000, 75_000]);
@@ -255,10 +255,10 @@ t.test('a clock jump is noticed and renews at once', async (t) => {
     rmSync(world.tokenFile);
     world.clock.jump(2 * hourMs);
     world.clock.advance(1000);
-    t.equal(agent.identity.current(), undefined, 'what expired while the machine slept is not served');
+    t.equal(agent.identity.current(), undefined, 'an SVID that expired during sleep is not served');
     await until(() => agent.status().waitingFor === `a join token in ${world.tokenFile}`, 'the missing token');
   });
-  t.test('slewing is none', async (t) => {
+  t.test('slewing is not a jump', async (t) => {
     const world = await createWorld(t);
     await started(world);
     world.clock.jump(4000);
@@ -275,26 +275,26 @@ t.test('renewNow renews now', async (t) => {
   t.equal(world.ca.count('/v1/svid/renew'), 1);
 });
 
-t.test('bundle and deny-list are refreshed every few seconds, as a new generation of the same SVID', async (t) => {
+t.test('bundle and deny list are refreshed every few seconds, as a new generation of the same SVID', async (t) => {
   const world = await createWorld(t);
   const agent = await started(world);
   const first = agent.identity.current();
   world.clock.advance(5000);
   await until(() => world.ca.count('/v1/bundle') === 1, 'the first refresh');
   await until(() => agent.status().refreshedAt === world.clock.now(), 'its end');
-  t.equal(agent.identity.current(), first, 'what says the same is not a change');
+  t.equal(agent.identity.current(), first, 'an equal response is not a change');
   world.ca.denied = { sequence: 4, time: 0, serials: new Set(['ab']), ids: new Set() };
   world.clock.advance(5000);
-  await until(() => agent.status().refreshes === 1, 'the deny-list');
+  await until(() => agent.status().refreshes === 1, 'the deny list');
   t.ok(agent.identity.current()?.denied.serials.has('ab'));
   t.equal(agent.identity.current()?.svid, first?.svid);
   t.same(JSON.parse(readFileSync(join(world.outDir, 'denied.json'), 'utf8')).serials, ['ab']);
   world.clock.advance(5000);
   await until(() => world.ca.count('/v1/bundle') === 3, 'the third refresh');
-  t.match(world.captured.withCode('bundle_refreshed'), [{ deniedSequence: 4 }], 'told once');
+  t.match(world.captured.withCode('bundle_refreshed'), [{ deniedSequence: 4 }], 'logged once');
 });
 
-t.test('when our root leaves the bundle, a new SVID is asked for within half a minute', async (t) => {
+t.test('when our root leaves the bundle, a new SVID is requested within half a minute', async (t) => {
   const world = await createWorld(t);
   const next = await createAuthority('demo.test');
   world.ca.authority = next;
@@ -306,13 +306,13 @@ t.test('when our root leaves the bundle, a new SVID is asked for within half a m
   await until(() => agent.status().bundleSequence === 2, 'the new bundle');
   t.equal(agent.status().nextRenewal, world.clock.now() + 15_000);
   t.match(world.captured.withCode('svid_untrusted'), [
-    { msg: 'the new bundle does not vouch for our SVID; renewing soon' },
+    { msg: 'our SVID does not verify against the new bundle; renewing soon' },
   ]);
   world.clock.advance(15_000);
   await until(() => agent.status().renewals === 2, 'the renewal');
 });
 
-t.test('a bundle that drops the CA itself is not taken', async (t) => {
+t.test('a bundle without the root of the CA itself is refused', async (t) => {
   const world = await createWorld(t);
   const other = await createAuthority('demo.test');
   const agent = await started(world);
@@ -322,7 +322,7 @@ t.test('a bundle that drops the CA itself is not taken', async (t) => {
   await until(() => agent.status().lastError, 'the refusal');
   t.match(agent.status().lastError, {
     code: 'ca_answer_invalid',
-    message: /^the new bundle does not vouch for the CA that sent it: no valid path leads/,
+    message: /^the CA does not verify against the new bundle that it sent: no valid path leads/,
   });
   t.equal(agent.identity.current(), first);
   world.ca.bundle = { ...authority.bundle, roots: [authority.root, other.root], sequence: 3 };
@@ -331,21 +331,21 @@ t.test('a bundle that drops the CA itself is not taken', async (t) => {
   t.equal(agent.identity.current()?.bundles.get('demo.test')?.roots.length, 2);
 });
 
-t.test('an older answer undoes nothing', async (t) => {
+t.test('an older response undoes nothing', async (t) => {
   const cases = [
     {
       name: 'an older bundle',
       set: (ca: FakeCa) => {
         ca.bundle = { ...ca.bundle, sequence: 6 };
       },
-      message: "the CA's bundle has sequence 6, older than 7 that we have; it is not taken",
+      message: "the CA's bundle has sequence 6, older than our 7; it is ignored",
     },
     {
-      name: 'an older deny-list',
+      name: 'an older deny list',
       set: (ca: FakeCa) => {
         ca.denied = { ...emptyDenyList, sequence: 8 };
       },
-      message: "the CA's deny-list has sequence 8, older than 9 that we have; it is not taken",
+      message: "the CA's deny list has sequence 8, older than our 9; it is ignored",
     },
   ];
   for (const { name, set, message } of cases) {
@@ -367,7 +367,7 @@ t.test('an older answer undoes nothing', async (t) => {
   }
 });
 
-t.test('a wrong answer is not used', async (t) => {
+t.test('a wrong response is not used', async (t) => {
   const other = await createAuthority('demo.test');
   const foreign = await createAuthority('other.test');
   const base64 = (chain: readonly Buffer[]): string[] => chain.map((der) => der.toString('base64'));
@@ -375,19 +375,19 @@ t.test('a wrong answer is not used', async (t) => {
   const unvouched = await createSvid(other, uri);
   const cases: { name: string; reply: FakeCa['onSvid']; code: string; message: RegExp }[] = [
     {
-      name: 'for the key of somebody else',
+      name: 'for the key of another workload',
       reply: (_request, right) => ({ ...right, chain: base64(strange.chain) }),
       code: 'key_mismatch',
-      message: /^the key in pending.key does not belong to the certificate in the answer of the CA at/,
+      message: /^the key in pending.key does not belong to the certificate in the response of the CA at/,
     },
     {
       name: 'with an empty bundle',
       reply: (_request, right) => ({ ...right, bundle: { ...right.bundle, keys: [] } }),
       code: 'bundle_empty',
-      message: /^the bundle of the CA at .* holds no certificate/,
+      message: /^the bundle of the CA at .* contains no certificate/,
     },
     {
-      name: 'with a bundle that does not vouch for the SVID',
+      name: 'with a bundle against which the SVID does not verify',
       reply: (_request, right) => ({
         ...right,
         bundle: { ...right.bundle, keys: [{ use: 'x509-svid', kty: 'EC', x5c: base64([other.root]) }] },
@@ -396,13 +396,13 @@ t.test('a wrong answer is not used', async (t) => {
       message: /^no valid path leads from spiffe:\/\/demo.test\/ns\/shop\/sa\/web to a root of demo.test$/,
     },
     {
-      name: 'without a deny-list',
+      name: 'without a deny list',
       reply: (_request, right) => ({ ...right, bundle: { ...right.bundle, sallyport_denied: undefined } }),
       code: 'bundle_invalid',
-      message: /is not a deny-list: expected an object$/,
+      message: /is not a deny list: expected an object$/,
     },
     {
-      name: 'with our own serial on the deny-list',
+      name: 'with our own serial on the deny list',
       reply: (_request, right) => ({
         ...right,
         bundle: {
@@ -417,43 +417,43 @@ t.test('a wrong answer is not used', async (t) => {
       name: 'without a chain',
       reply: (_request, right) => ({ ...right, chain: [] }),
       code: 'ca_answer_invalid',
-      message: /is not usable: 'chain' is not a list of certificates$/,
+      message: /^invalid response from the CA at .*: 'chain' is not a list of certificates$/,
     },
     {
       name: 'with garbage for a chain',
       reply: (_request, right) => ({ ...right, chain: ['AAAA'] }),
       code: 'certificate_unreadable',
-      message: /^certificate 1 of the answer of the CA at .* cannot be read/,
+      message: /^certificate 1 of the response of the CA at .* cannot be read/,
     },
     {
       name: 'that is not JSON',
       reply: () => ({ status: 200, body: '<html>' }),
       code: 'ca_answer_invalid',
-      message: /is not usable: it is not JSON$/,
+      message: /^invalid response from the CA at .*: not JSON$/,
     },
     {
-      name: 'that is JSON and nothing else',
+      name: 'that is JSON of another form',
       reply: () => ({ status: 200, body: '[]' }),
       code: 'ca_answer_invalid',
-      message: /is not usable: it is not an object$/,
+      message: /^invalid response from the CA at .*: not an object$/,
     },
     {
       name: 'of some other server',
       reply: () => ({ status: 404, body: 'not here' }),
       code: 'ca_refused',
-      message: /^the CA at .* answered 404 without a reason$/,
+      message: /^the CA at .* responded 404 without a reason$/,
     },
     {
-      name: 'of a CA that says no',
-      reply: () => refusal(403, 'id_denied', 'you are on the deny-list', 'ask the operator'),
+      name: 'of a CA that refuses',
+      reply: () => refusal(403, 'id_denied', 'you are on the deny list', 'ask the operator'),
       code: 'ca_refused',
-      message: /^the CA at .* refused: you are on the deny-list \[id_denied\]$/,
+      message: /^the CA at .* refused: you are on the deny list \[id_denied\]$/,
     },
     {
-      name: 'that stops half-way',
+      name: 'that ends early',
       reply: () => 'cut',
       code: 'ca_unreachable',
-      message: /^the CA at .* cannot be reached: other side closed$/,
+      message: /^cannot reach the CA at .*: other side closed$/,
     },
   ];
   for (const { name, reply, code, message } of cases) {
@@ -468,7 +468,7 @@ t.test('a wrong answer is not used', async (t) => {
       t.same(agent.status().svidFailures, { [code]: 1 });
       world.ca.onSvid = undefined;
       world.clock.advance(2000);
-      await until(() => agent.identity.current(), 'the right answer');
+      await until(() => agent.identity.current(), 'the right response');
     });
   }
   t.test('with another ID than before', async (t) => {
@@ -480,11 +480,11 @@ t.test('a wrong answer is not used', async (t) => {
     await until(() => agent.status().lastError, 'the refusal');
     t.match(agent.status().lastError, {
       code: 'ca_answer_invalid',
-      message: `the CA answered with spiffe://demo.test/ns/shop/sa/admin, and we are ${uri}`,
+      message: `the CA issued spiffe://demo.test/ns/shop/sa/admin, but we are ${uri}`,
     });
     t.equal(agent.identity.current(), first);
   });
-  t.test('of a CA that has no renewal left, which is asked again later', async (t) => {
+  t.test('of a CA that allows no more renewals: retried later', async (t) => {
     const world = await createWorld(t);
     const agent = await started(world);
     const first = agent.identity.current();
@@ -492,7 +492,7 @@ t.test('a wrong answer is not used', async (t) => {
     agent.renewNow();
     await until(() => agent.status().lastError, 'the refusal');
     t.match(agent.status().lastError, { code: 'ca_refused', message: /\[renewals_exhausted\]$/, hint: 'wait' });
-    t.equal(agent.identity.current(), first, 'what it has is served');
+    t.equal(agent.identity.current(), first, 'its SVID is still served');
     world.ca.onSvid = undefined;
     world.clock.advance(2000);
     await until(() => agent.identity.current() !== first, 'the renewal');
@@ -511,7 +511,7 @@ t.test('a wrong answer is not used', async (t) => {
     world.ca.authority = foreign;
     world.ca.id = 'spiffe://other.test/ns/shop/sa/web';
     agent.renewNow();
-    await until(() => /there is no bundle for/.test(agent.status().lastError?.message ?? ''), 'the third refusal');
+    await until(() => /no bundle for/.test(agent.status().lastError?.message ?? ''), 'the third refusal');
     t.equal(agent.status().renewals, 1);
   });
 });
@@ -534,11 +534,11 @@ t.test('a server that is not the CA gets no token', async (t) => {
     t.match(agent.status().lastError, {
       code: 'svid_untrusted',
       message: /^the CA's certificate does not verify against our bundle: /,
-      hint: 'is the bundle that of this CA? copy it anew from the CA',
+      hint: 'is this the bundle of this CA? copy it from the CA again',
     });
     t.equal(world.ca.requests.length, 0);
   });
-  t.test('a port that speaks no TLS', async (t) => {
+  t.test('a port without TLS', async (t) => {
     const { createServer } = await import('node:net');
     const server = createServer((socket) => socket.on('error', () => {}).end('hello\r\n'));
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -548,11 +548,11 @@ t.test('a server that is not the CA gets no token', async (t) => {
     const world = await createWorld(t);
     const agent = world.start({ caUrl: `https://127.0.0.1:${port}` });
     await until(() => agent.status().lastError, 'the failure');
-    t.match(agent.status().lastError, { code: 'ca_unreachable', message: /cannot be reached/ });
+    t.match(agent.status().lastError, { code: 'ca_unreachable', message: /^cannot reach the CA/ });
   });
 });
 
-t.test('what is on disk and not ours is not used', async (t) => {
+t.test('an SVID on disk that is not ours is not used', async (t) => {
   const world = await createWorld(t);
   const foreign = await createAuthority('other.test');
   const svid = await createSvid(foreign, 'spiffe://other.test/ns/shop/sa/web');
@@ -560,7 +560,7 @@ t.test('what is on disk and not ours is not used', async (t) => {
   const agent = world.start();
   t.equal(agent.identity.current(), undefined);
   t.match(world.captured.withCode('generation_unusable'), [
-    { msg: /and the trust domain here is demo.test; it is kept in .*damaged\/1$/ },
+    { msg: /but the configured trust domain is demo.test; a copy is in .*damaged\/1$/ },
   ]);
   await until(() => agent.identity.current()?.svid.id.uri === uri, 'the SVID of our own');
 });
@@ -570,13 +570,13 @@ t.test('options that can never become right are refused at once', async (t) => {
   for (const caUrl of ['http://ca.test', 'ca.test:8443', 'https://user@ca.test', 'https://ca.test/path', '']) {
     t.throws(() => world.start({ caUrl }), {
       code: 'config_invalid',
-      message: `'${caUrl}' is not the address of a CA`,
+      message: `'${caUrl}' is not the URL of a CA`,
       hint: 'write it as https://host:port',
     });
   }
   t.throws(() => world.start({ trustDomain: 'Demo.Test' }), {
     code: 'spiffe_id_invalid',
-    message: /may hold only a-z/,
+    message: /may contain only a-z/,
   });
   writeFileSync(world.outDir, 'a file');
   t.throws(() => world.start(), { code: 'config_unreadable', message: /out cannot be used: / });

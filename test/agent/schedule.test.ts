@@ -17,7 +17,7 @@ t.test('renewalTime stays in 45-60 % of the life', async (t) => {
       at: 87_000,
     },
     { name: 'a certificate from the future begins when it begins', life: hour, since: -5000, random: 0, at: 1_620_000 },
-    { name: 'an expired one is due at its end', life: hour, since: 4_000_000, random: 0.5, at: 3_600_000 },
+    { name: 'an expired one is due at its expiry', life: hour, since: 4_000_000, random: 0.5, at: 3_600_000 },
   ];
   for (const { name, life, since, random, at } of cases)
     t.equal(
@@ -83,7 +83,7 @@ t.test('refreshDelay follows the hint within 1-10 s', async (t) => {
   );
 });
 
-t.test('watchJumps tells the wall clock from the time that passed', async (t) => {
+t.test('watchJumps compares the wall clock with the elapsed time', async (t) => {
   const clock = new ManualClock();
   const jumpedBy = watchJumps(clock);
   clock.advance(60_000);
@@ -91,7 +91,7 @@ t.test('watchJumps tells the wall clock from the time that passed', async (t) =>
   clock.jump(7000);
   clock.advance(1000);
   t.equal(jumpedBy(), 7000);
-  t.equal(jumpedBy(), 0, 'and tells it once');
+  t.equal(jumpedBy(), 0, 'and reports it once');
   clock.jump(-3_600_000);
   t.equal(jumpedBy(), -3_600_000);
 });

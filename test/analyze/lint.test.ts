@@ -1,4 +1,4 @@
-// Each finding of `policy lint`, with its code, its place and a mend, and nothing about policies that mean what they say.
+// Each finding of `policy lint`, with its code, position and fix, and no findings for correct policies.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import t from 'tap';
@@ -47,12 +47,12 @@ const findingsOf = (text: string): ReturnType<typeof lint>['findings'] =>
 for (const [code, spec, place] of lintCases) {
   t.test(code, async (t) => {
     const findings = findingsOf(`${head}${spec}\n`);
-    t.match(findings, [{ code, file: 'x.yaml', mend: /\S/ }], 'this, and nothing else');
+    t.match(findings, [{ code, file: 'x.yaml', mend: /\S/ }], 'only this');
     t.equal(`${findings[0]?.line}:${findings[0]?.column}`, place);
   });
 }
 
-t.test('keys that are fetched in the clear', async (t) => {
+t.test('keys fetched in the clear', async (t) => {
   const document = (uri: string): string =>
     `apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: { name: j }\nspec:\n  jwtRules:\n    - { issuer: a, jwksUri: "${uri}" }\n`;
   t.match(findingsOf(document('http://keys.test/jwks')), [{ code: 'jwks_in_the_clear', line: 6, column: 7 }]);
@@ -60,14 +60,14 @@ t.test('keys that are fetched in the clear', async (t) => {
     t.strictSame(findingsOf(document(uri)), [], uri);
 });
 
-t.test('an extension provider that there is not', async (t) => {
+t.test('an unknown extension provider', async (t) => {
   const text = `${head}{ action: CUSTOM, provider: { name: ask }, rules: [{}] }\n`;
   const { placed } = placeDocuments([{ file: 'x.yaml', text }]);
   t.match(lint(placed, { ...scope, providers: ['other'] }).findings, [{ code: 'unknown_provider', line: 4 }]);
   for (const more of [{ providers: ['ask'] }, {}]) t.strictSame(lint(placed, { ...scope, ...more }).findings, []);
 });
 
-t.test('a port that the sidecar is told to be TCP', async (t) => {
+t.test('a port that the sidecar configures as TCP', async (t) => {
   const rule = '{ rules: [{ to: [{ operation: { methods: [GET], ports: ["5432"] } }] }] }';
   t.match(findingsOf(`${head}${rule}\n`), [{ code: 'http_on_tcp_port' }]);
 });
@@ -98,7 +98,7 @@ t.test('what covers and what does not', async (t) => {
   );
 });
 
-t.test('the gallery means what it says, but for the denial that it shows to be wide', async (t) => {
+t.test('the gallery has no findings, except for the denial that it shows to be wide', async (t) => {
   const root = new URL('../../examples/policies/', import.meta.url);
   for (const entry of readdirSync(root, { withFileTypes: true })) {
     if (!entry.isDirectory()) continue;

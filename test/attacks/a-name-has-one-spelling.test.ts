@@ -101,7 +101,7 @@ t.test('lint reports that a repeated header passes a denial of one value', async
   };
   t.match(
     await lintOf(rule('{ key: "request.headers[X-Role]", values: ["admin"] }')),
-    /"code": ?"repeated_header"[^}]*a request that brings 'X-Role' twice is judged by both values joined with a comma/,
+    /"code": ?"repeated_header"[^}]*a request that sends 'X-Role' twice is evaluated with both values joined by a comma/,
   );
   t.notMatch(await lintOf(rule('{ key: "request.headers[X-Role]", notValues: ["user"] }')), /repeated_header/);
   t.notMatch(await lintOf(rule('{ key: "request.headers[X-Role]", values: ["*"] }')), /repeated_header/);
@@ -194,7 +194,7 @@ t.test('serial numbers', async (t) => {
   t.notOk(isSerialDenied(list(['AB:12']), '00AB13'));
   t.throws(() => list(['ab12', 'no serial']), {
     code: 'bundle_invalid',
-    message: "denied.json is not a deny-list: 'no serial' is not a serial number",
+    message: "denied.json is not a deny list: 'no serial' is not a serial number",
   });
 
   const { mesh, peer, ask } = await startScene(t, allowAll);

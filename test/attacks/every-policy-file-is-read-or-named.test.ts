@@ -63,7 +63,7 @@ t.test('a sidecar that runs', async (t) => {
     mesh.lines
       .filter(({ code }) => code === 'file_passed_over')
       .map(({ msg }) => String(msg).replace(`${policies}/`, ''));
-  t.strictSame(named(), ['team/b.json: there is nothing in it']);
+  t.strictSame(named(), ['team/b.json: the file is empty']);
   write(policies, {
     'team/deny.yaml.bak': deny('c'),
     'DENY.YAML': deny('d'),
@@ -72,11 +72,11 @@ t.test('a sidecar that runs', async (t) => {
   });
   await until(() => named().length >= 5, 'the files to be named');
   t.strictSame(named().toSorted(), [
-    '..data/x.yaml: this is not read: no link in the directory above leads to it',
-    '.hidden.yaml: this is not read: hidden files and directories are not read',
-    'DENY.YAML: this is not read: its ending is not in lower case',
-    'team/b.json: there is nothing in it',
-    'team/deny.yaml.bak: this is not read: files that are read end in .yaml, .yml or .json',
+    '..data/x.yaml: this file is not read: no link in the directory above points to it',
+    '.hidden.yaml: this file is not read: hidden files and directories are not read',
+    'DENY.YAML: this file is not read: its extension is not lower case',
+    'team/b.json: the file is empty',
+    'team/deny.yaml.bak: this file is not read: only files that end in .yaml, .yml or .json are read',
   ]);
 
   t.test('an unreadable path keeps the last good generation, until it is readable', async (t) => {
@@ -112,12 +112,8 @@ t.test('unreadable paths', async (t) => {
     /sub\/loop cannot be read: it is a link that leads back to a directory above it$/,
   );
   refused('self', (path) => symlinkSync('self', path), /sub\/self cannot be read: .*ELOOP/);
-  refused(
-    'gone',
-    (path) => symlinkSync('nowhere', path),
-    /sub\/gone cannot be read: it is a link to what is not there$/,
-  );
-  refused('pipe.yaml', (path) => execFileSync('mkfifo', [path]), /sub\/pipe.yaml cannot be read: it is no file$/);
+  refused('gone', (path) => symlinkSync('nowhere', path), /sub\/gone cannot be read: it is a link to a missing file$/);
+  refused('pipe.yaml', (path) => execFileSync('mkfifo', [path]), /sub\/pipe.yaml cannot be read: it is not a file$/);
   refused(
     'deep',
     (path) => mkdirSync(join(path, 'x/'.repeat(20)), { recursive: true }),
@@ -147,9 +143,9 @@ t.test('a volume as Kubernetes mounts it is read once, and followed as it is swa
   t.strictSame(
     tree.passedOver.map(({ file, message }) => `${relative(dir, file)}: ${message}`),
     [
-      `same.yaml: this is not read: it is the same as ${join(dir, 'deny.yaml')}, which is read`,
-      '..2/deny.yaml: this is not read: no link in the directory above leads to it',
-      '..2/team/more.yaml: this is not read: no link in the directory above leads to it',
+      `same.yaml: this file is not read: it is the same file as ${join(dir, 'deny.yaml')}, which is read`,
+      '..2/deny.yaml: this file is not read: no link in the directory above points to it',
+      '..2/team/more.yaml: this file is not read: no link in the directory above points to it',
     ],
   );
   symlinkSync('..2', join(dir, '..new'));
@@ -182,7 +178,7 @@ t.test('names that begin with two dots, and names that are no text', async (t) =
   t.strictSame(files, [join(dir, 'ok.yaml')]);
   t.match(
     passedOver.map(({ file, message }) => `${file.slice(dir.length + 1)}: ${message}`),
-    [/^\.\.deny\.yaml: this is not read: hidden files/, /^\.\.team: this is not read: hidden files/],
+    [/^\.\.deny\.yaml: this file is not read: hidden files/, /^\.\.team: this file is not read: hidden files/],
   );
   // Latin-1, as an old archive unpacks it.
   writeFileSync(Buffer.concat([Buffer.from(`${dir}/f`), Buffer.from([0xfc]), Buffer.from('r.yaml')]), '');
@@ -193,7 +189,7 @@ t.test('each command reads sub-directories, and names what it does not read', as
   const dir = policiesIn(t);
   const at = join(dir, 'policies');
   const warning =
-    /policies\/team\/deny\.yaml\.bak: this is not read: files that are read end in \.yaml, \.yml or \.json/;
+    /policies\/team\/deny\.yaml\.bak: this file is not read: only files that end in \.yaml, \.yml or \.json are read/;
   const [checked, check, linted, evaluated, bad] = await Promise.all([
     runSallyport(t, ['sidecar', '--config', join(dir, 'sidecar.yaml'), '--check']),
     runSallyport(t, ['check', at]),
@@ -215,7 +211,7 @@ t.test('each command reads sub-directories, and names what it does not read', as
   t.match(checked, { code: 0, stderr: warning });
   t.match(checked.stderr, /2 policies/);
   t.match(check, { code: 0, stderr: warning });
-  t.match(check.stderr, /2 documents are good/);
+  t.match(check.stderr, /2 documents are valid/);
   t.match(linted, { code: 1, stdout: /deny\.yaml\.bak:1:1: .*file_passed_over/ });
   t.match(evaluated, { code: 1, stderr: warning }, 'the DENY below holds');
   t.match(bad, { code: 1, stderr: /bad\/team\/deny\.yaml:4:9: unknown key 'acton'/ });
@@ -239,7 +235,7 @@ t.test('a gateway, and the checks of its documents', async (t) => {
   await until(() => said().length >= 2, 'both to be named');
   t.match(said().toSorted(), [
     /documents\/x\.yaml\.orig: /,
-    /pages\/40x\.html: this is not read: an error page is named for its status, 404\.html or 5xx\.html$/,
+    /pages\/40x\.html: this file is not read: an error page is named after its status, 404\.html or 5xx\.html$/,
   ]);
   for (const path of [join(gateway.dir, 'gateway.yaml'), documents]) {
     const { list, warnings } = readStatus(path, 0);
@@ -247,7 +243,7 @@ t.test('a gateway, and the checks of its documents', async (t) => {
       list.items.some(({ kind }) => kind === 'HTTPRoute'),
       path,
     );
-    t.match(warnings, [/x\.yaml\.orig:1:1: this is not read/]);
+    t.match(warnings, [/x\.yaml\.orig:1:1: this file is not read/]);
   }
 });
 
@@ -266,31 +262,31 @@ const paths = (...list: string[]): string => `to: [{ operation: { paths: ${JSON.
 t.test('lint finds rules that can never match', async (t) => {
   const cases: [string, RegExp][] = [
     [paths('admin'), /'admin' never matches: a path begins with \//],
-    [paths('/a?b=c'), /never matches: paths are judged without their query/],
-    [paths('/a#b'), /never matches: paths are judged without their query and have no fragment/],
-    [paths('/a//b'), /'\/a\/\/b' never matches: paths are judged in their normal form \(MERGE_SLASHES\)/],
+    [paths('/a?b=c'), /never matches: paths are evaluated without their query/],
+    [paths('/a#b'), /never matches: paths are evaluated without their query and have no fragment/],
+    [paths('/a//b'), /'\/a\/\/b' never matches: paths are evaluated in normal form \(MERGE_SLASHES\)/],
     [paths('/a//*'), /normal form/],
     [paths('*//b'), /normal form/],
     [paths('/a/../b'), /normal form/],
     [paths('/a/./*'), /normal form/],
     [paths('/%41'), /normal form/],
     [paths('/a\\b'), /normal form/],
-    [paths('/a%zz'), /a request for it is refused before it is judged/],
-    [paths('/a b'), /refused before it is judged/],
-    [paths('/../a'), /refused before it is judged/],
+    [paths('/a%zz'), /a request for it is refused before any policy/],
+    [paths('/a b'), /refused before any policy/],
+    [paths('/../a'), /refused before any policy/],
     [`to: [{ operation: { notPaths: ["/a//b"], ports: ["8080"] } }]`, /normal form/],
     ['to: [{ operation: { hosts: ["https://a.test"], ports: ["8080"] } }]', /a host has no scheme/],
     ['to: [{ operation: { hosts: ["a.test/x"], ports: ["8080"] } }]', /a host has no path/],
     ['to: [{ operation: { ports: ["15006"] } }]', /'15006' never matches: the workload has no such port, only 8080/],
     ['when: [{ key: destination.port, values: ["9"] }]', /the workload has no such port/],
-    ['when: [{ key: "request.headers[X Y]", values: [a] }]', /'X Y' is not the name of a header/],
-    ['from: [{ source: { namespaces: [Shop] } }]', /a namespace is written in/],
-    ['from: [{ source: { requestPrincipals: [issuer] } }]', /it is written 'issuer\/subject'/],
+    ['when: [{ key: "request.headers[X Y]", values: [a] }]', /'X Y' is not a header name/],
+    ['from: [{ source: { namespaces: [Shop] } }]', /a namespace consists of/],
+    ['from: [{ source: { requestPrincipals: [issuer] } }]', /the form is 'issuer\/subject'/],
     [
       'from: [{ source: { principals: [td/ns/a/sa/x], namespaces: [b] } }]',
-      /its 'namespaces' leave out every one of its 'principals'/,
+      /its 'namespaces' exclude all of its 'principals'/,
     ],
-    ['from: [{ source: { principals: [td/ns/a/sa/x], notNamespaces: [a] } }]', /its 'notNamespaces' leave out/],
+    ['from: [{ source: { principals: [td/ns/a/sa/x], notNamespaces: [a] } }]', /its 'notNamespaces' exclude/],
     ['from: [{ source: { namespaces: [a], notNamespaces: ["*"] } }]', /excluded by its own negation/],
     [
       'from: [{ source: { ipBlocks: [10.1.0.0/16], notIpBlocks: [10.0.0.0/8] } }]',
@@ -311,7 +307,7 @@ t.test('lint finds rules that can never match', async (t) => {
     ['when: [{ key: source.principal, values: ["spiffe://td/ns/a/sa/b"] }]', /written without 'spiffe:/],
     [
       'when: [{ key: connection.sni, values: [a] }, { key: connection.sni, values: [b] }]',
-      /two things at once: conditions 0 and 1/,
+      /two values at once: conditions 0 and 1/,
     ],
   ];
   for (const [rule, message] of cases) t.match(dead(rule), [message], rule);

@@ -58,11 +58,11 @@ async function denyingCa(t: Test, from = made): Promise<Place> {
 }
 
 const unsafeHint =
-  'restore it from a backup; ca serve --unsafe-new-store begins a new one, which forgets every revocation';
+  'restore it from a backup; ca serve --unsafe-new-store creates a new one, which forgets every revocation';
 
 t.test('a CA does not start, and is not operated, without its store', async (t) => {
   const cases: [string, (place: Place) => void, string][] = [
-    ['it is gone', ({ store }) => rmSync(store), 'it is not there'],
+    ['it is gone', ({ store }) => rmSync(store), 'it does not exist'],
     ['it was cut to nothing', ({ store }) => truncateSync(store, 0), 'it is empty'],
     [
       'another program made a file of that name',
@@ -72,10 +72,10 @@ t.test('a CA does not start, and is not operated, without its store', async (t) 
         db.exec('CREATE TABLE notes (text TEXT)');
         db.close();
       },
-      'it holds no tables of ours',
+      'it has no tables of ours',
     ],
     [
-      'its deny-list is gone',
+      'its deny list is gone',
       ({ store }) => {
         const db = new DatabaseSync(store);
         db.exec('DROP TABLE denied_ids');
@@ -91,7 +91,7 @@ t.test('a CA does not start, and is not operated, without its store', async (t) 
       const before = sizeOf(place.store);
       const error = {
         code: 'store_missing',
-        message: `the store of the CA is lost: ${place.store} cannot be used, ${why}`,
+        message: `the store of the CA is lost: cannot use ${place.store}: ${why}`,
         hint: unsafeHint,
       };
       await t.rejects(start(place.dir), error);
@@ -151,36 +151,33 @@ t.test('a store goes along with a change of roots, while both are in the bundle'
   await (await openOperator({ dir: after })).close();
 });
 
-t.test(
-  'a new store in place of a lost one must be requested by name, once, and the log says what it forgets',
-  async (t) => {
-    const place = await denyingCa(t);
-    await t.rejects(start(place.dir, { unsafeNewStore: true }), {
-      code: 'usage',
-      message: `a new store is begun only where none is left, and ${place.store} is there`,
-      hint: `leave out --unsafe-new-store; if ${place.store} is damaged, move it away first`,
-    });
-    rmSync(place.store);
-    writeFileSync(`${place.store}-wal`, 'possibly recoverable');
-    await t.rejects(start(place.dir, { unsafeNewStore: true }), {
-      code: 'usage',
-      message: /store\.sqlite-wal is there$/,
-    });
-    rmSync(`${place.store}-wal`);
-    const ca = await startTestCa(t, { dir: place.dir, unsafeNewStore: true });
-    t.match(ca.logged.join(''), /"code":"store_new".*what was revoked can renew; revoke it again/);
-    t.same(await ca.operator.listDenials(), []);
-    await ca.close();
-    await (await start(place.dir)).close();
-  },
-);
+t.test('a new store in place of a lost one is asked for by name, once, and the log says what it forgets', async (t) => {
+  const place = await denyingCa(t);
+  await t.rejects(start(place.dir, { unsafeNewStore: true }), {
+    code: 'usage',
+    message: `a new store is created only if none is left, but ${place.store} exists`,
+    hint: `leave out --unsafe-new-store; if ${place.store} is damaged, move it away first`,
+  });
+  rmSync(place.store);
+  writeFileSync(`${place.store}-wal`, 'what may yet be put together');
+  await t.rejects(start(place.dir, { unsafeNewStore: true }), {
+    code: 'usage',
+    message: /store\.sqlite-wal exists$/,
+  });
+  rmSync(`${place.store}-wal`);
+  const ca = await startTestCa(t, { dir: place.dir, unsafeNewStore: true });
+  t.match(ca.logged.join(''), /"code":"store_new".*revoked workloads can renew; revoke them again/);
+  t.same(await ca.operator.listDenials(), []);
+  await ca.close();
+  await (await start(place.dir)).close();
+});
 
 t.test('no second CA is made over the store of another', async (t) => {
   const place = await denyingCa(t);
   for (const name of readdirSync(place.dir)) if (name !== 'store.sqlite') rmSync(join(place.dir, name));
   await t.rejects(makeCa(t, { dir: place.dir }), {
     code: 'ca_exists',
-    message: `${place.dir} already holds a CA: ${place.store} is there`,
+    message: `${place.dir} already contains a CA: ${place.store} exists`,
   });
 });
 
@@ -192,7 +189,7 @@ t.test('the commands end with 1 and say it', async (t) => {
     runSallyport(t, ['ca', 'deny-list', '--dir', dir]),
   ]);
   for (const one of [serve, ls])
-    t.match(one, { code: 1, stderr: `it is not there [store_missing]\nhint: ${unsafeHint}` });
+    t.match(one, { code: 1, stderr: `it does not exist [store_missing]\nhint: ${unsafeHint}` });
   t.notOk(existsSync(store));
 });
 
@@ -268,15 +265,15 @@ for (const name of ['denied.json', 'bundle.json', 'both'])
         t.match(held.captured.withCode('generation_damaged'), [
           {
             level: 'error',
-            msg: /the SVID is kept, and nothing is served until the CA has sent bundle and deny-list$/,
+            msg: /the SVID is kept; nothing is served until the CA has sent bundle and deny list$/,
           },
         ]);
         t.ok(String(held.captured.withCode('generation_damaged')[0]?.['msg']).includes(file));
-        t.match(agent.status(), { state: 'waiting', waitingFor: `bundle and deny-list from the CA at ${held.ca.url}` });
+        t.match(agent.status(), { state: 'waiting', waitingFor: `bundle and deny list from the CA at ${held.ca.url}` });
         await until(() => agent.status().lastError, 'that the CA is away');
         await held.ca.start();
         held.clock.advance(20_000);
-        await until(() => agent.identity.current(), 'bundle and deny-list');
+        await until(() => agent.identity.current(), 'bundle and deny list');
         t.equal(agent.identity.current()?.svid.serial, held.serial, 'the same SVID, for no token');
         t.ok(agent.identity.current()?.denied.serials.has('ab'));
         t.ok(isWhole(held.outDir));
@@ -306,7 +303,7 @@ t.test('a damaged SVID is restored from the generation before, and the unreadabl
     writeGeneration(held.outDir, { svid: await createSvid(authority, web), bundles: authority.bundles, denied });
     truncateSync(join(held.outDir, file), 40);
     const agent = held.start();
-    t.equal(agent.identity.current()?.svid.serial, held.serial, `${file}: the deny-list is whole, so it is served`);
+    t.equal(agent.identity.current()?.svid.serial, held.serial, `${file}: the deny list is whole, so it is served`);
     t.match(held.captured.withCode('generation_damaged'), [{ msg: /the SVID is kept$/ }]);
     held.clock.advance(1000);
     t.equal(basename(generationsIn(held.outDir)[0]!), '3', 'and written again');
@@ -316,7 +313,7 @@ t.test('a damaged SVID is restored from the generation before, and the unreadabl
     const lost = held.start();
     t.equal(lost.identity.current(), undefined);
     const aside = join(held.outDir, 'damaged', '3');
-    t.match(held.captured.withCode('generation_unusable'), [{ msg: new RegExp(`; it is kept in ${aside}$`) }]);
+    t.match(held.captured.withCode('generation_unusable'), [{ msg: new RegExp(`; a copy is in ${aside}$`) }]);
     t.equal(statSync(join(aside, file)).size, 40);
     t.equal(statSync(join(aside, 'svid.key')).mode & 0o77, 0);
   }
@@ -349,7 +346,7 @@ t.test('a running agent rewrites damaged files, asks the CA, and presents the sa
       await until(() => held.ca.count('/v1/bundle') > asked, `${name} ${how}: a request to the CA`);
     }
   t.same(changes, []);
-  t.match(held.captured.withCode('generation_damaged')[0]?.['msg'], /is damaged: .*; it is written again$/);
+  t.match(held.captured.withCode('generation_damaged')[0]?.['msg'], /is damaged: .*; writing it again$/);
   writeFileSync(join(held.outDir, 'denied.json.new'), 'theirs');
   rmSync(join(held.outDir, 'denied.json'));
   mkdirSync(join(held.outDir, 'denied.json'));

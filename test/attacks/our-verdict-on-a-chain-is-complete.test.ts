@@ -353,7 +353,7 @@ t.test('the required Node version is the same everywhere', (t) => {
   t.match(engines.node, /^>=\d+\.\d+$/, 'no upper end: 24.21 and 26 do');
   t.match(read('README.md'), `Node ${least} or later`);
   t.match(read('setup.mjs'), `Node ${least} or later`);
-  t.match(read('sidecar/bin.mjs'), 'or later is needed');
+  t.match(read('sidecar/bin.mjs'), 'or later is required');
   t.match(read('Dockerfile'), /^FROM node:24\.\d+\.\d+-/m);
   t.notMatch(
     read('cert-agent/identity/own-handshake.ts'),

@@ -52,7 +52,7 @@ function giveAway(file: string): string {
 
 const refusal = (file: string) => ({
   code: 'secret_exposed',
-  message: `${file} can be read or changed by every user (mode 0644), and it belongs to user 12345: it is not used`,
+  message: `${file} can be read or changed by every user (mode 0644), and it belongs to user 12345: the file is not used`,
   hint: `chmod 600 ${file}; in Kubernetes set defaultMode: 0440 and an fsGroup`,
 });
 
@@ -60,12 +60,12 @@ t.test('our own file is closed, with a warning; a group may read, which is logge
   const cases: [number, number, RegExp | undefined][] = [
     [0o600, 0o600, undefined],
     [0o400, 0o400, undefined],
-    [0o644, 0o600, /could be read or changed by every user \(mode 0644\) and is closed to others now/],
+    [0o644, 0o600, /could be read or changed by every user \(mode 0644\); access is now removed/],
     [0o666, 0o600, /mode 0666/],
     [0o602, 0o600, /mode 0602/],
     [0o444, 0o400, /mode 0444/],
-    [0o640, 0o640, /^the group \d+ may read .*secret \(mode 0640\): chmod 600 .*secret if that is not meant$/],
-    [0o440, 0o440, /^the group \d+ may read/],
+    [0o640, 0o640, /^group \d+ can read .*secret \(mode 0640\): run chmod 600 .*secret if that is not intended$/],
+    [0o440, 0o440, /^group \d+ can read/],
   ];
   for (const [mode, after, warning] of cases) {
     const file = fileOf(t, 's3cret', mode);
@@ -88,7 +88,7 @@ t.test(
     t.throws(() => guardSecret(file), refusal(file));
     t.equal(modeOf(file), 0o644);
     chmodSync(file, 0o640);
-    t.match(guardSecret(file), /^the group 12345 may read/);
+    t.match(guardSecret(file), /^group 12345 can read/);
   },
 );
 
@@ -99,7 +99,7 @@ t.test('a link that leads elsewhere changes no mode there, and an open file ther
   symlinkSync(target, link);
   const refused = {
     code: 'secret_exposed',
-    message: `${link} can be read or changed by every user (mode 0644), and it is a symbolic link to somewhere else: it is not used`,
+    message: `${link} can be read or changed by every user (mode 0644), and it is a symbolic link to somewhere else: the file is not used`,
   };
   t.throws(() => guardSecret(link), refused);
   t.throws(() => readPassphrase(link, {}), refused);
@@ -135,7 +135,7 @@ t.test('the file that is read is the one that was checked, even if its name then
     symlinkSync(other, file);
   });
   t.equal(text, 'judged');
-  t.match(said, [/^the group \d+ may read/]);
+  t.match(said, [/^group \d+ can read/]);
   t.equal(modeOf(other), 0o644);
 });
 
@@ -299,7 +299,7 @@ admin: 15000
     ['a', 'b'],
   );
   for (const name of Object.keys(files)) t.equal(modeOf(at(name)), secrets.includes(name) ? 0o600 : 0o644, name);
-  t.equal(gateway?.documents.warnings.filter((one) => one.message.includes('is closed to others now')).length, 4);
+  t.equal(gateway?.documents.warnings.filter((one) => one.message.includes('access is now removed')).length, 4);
   t.same(readConfiguration(at('gateway.yaml')).gateway?.documents.warnings, [], 'reported once');
   if (!isRoot) return;
   for (const name of secrets) chmodSync(giveAway(at(name)), 0o644);
@@ -340,7 +340,7 @@ t.test('--out writes for its owner only', async (t) => {
   const nowhere = join(tempDir(t), 'none', 'x');
   t.match(await runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', web, '--out', nowhere]), {
     code: 2,
-    stderr: `${nowhere} cannot be written: ENOENT [config_unreadable]`,
+    stderr: `cannot write ${nowhere}: ENOENT [config_unreadable]`,
   });
   const after = await runSallyport(t, ['ca', 'token', 'ls', '--dir', dir, '--json']);
   t.equal(after.stdout, before.stdout, 'nor is there a token that was not printed');

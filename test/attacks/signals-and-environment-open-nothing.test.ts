@@ -139,7 +139,11 @@ t.test('an environment that opens something', async (t) => {
     return child.exited.then((code) => ({ code, text: child.stderr() }));
   };
   const refused: [string[], string[], RegExp][] = [
-    [['NODE_OPTIONS=--inspect=127.0.0.1:0'], [], /sallyport: Node's option --inspect may open this process to others/],
+    [
+      ['NODE_OPTIONS=--inspect=127.0.0.1:0'],
+      [],
+      /sallyport: Node's option --inspect may give others access to this process/,
+    ],
     [['NODE_OPTIONS=--max-old-space-size=200 --cpu-prof'], [], /option --cpu-prof/],
     [['NODE_OPTIONS=--heapsnapshot-signal=SIGUSR2'], [], /option --heapsnapshot-signal/],
     [['NODE_OPTIONS=--report-on-signal'], [], /option --report-on-signal/],
@@ -148,10 +152,10 @@ t.test('an environment that opens something', async (t) => {
     [['NODE_OPTIONS=--insecure_http_parser'], [], /option --insecure-http-parser/],
     [['NODE_OPTIONS=--require=node:fs'], [], /option --require/],
     [['NODE_OPTIONS=--import=node:fs'], [], /option --import/],
-    [['NODE_OPTIONS="--tls-keylog=/dev/null"'], [], /NODE_OPTIONS with quotes or backslashes is not read/],
-    [[], ['--inspect=127.0.0.1:0'], /option --inspect may open/],
-    [['NODE_TLS_REJECT_UNAUTHORIZED=0'], [], /NODE_TLS_REJECT_UNAUTHORIZED=0 switches off the verification/],
-    [['NODE_DEBUG=tls,http'], [], /NODE_DEBUG writes what passes/],
+    [['NODE_OPTIONS="--tls-keylog=/dev/null"'], [], /NODE_OPTIONS with quotes or backslashes is refused/],
+    [[], ['--inspect=127.0.0.1:0'], /option --inspect may give/],
+    [['NODE_TLS_REJECT_UNAUTHORIZED=0'], [], /NODE_TLS_REJECT_UNAUTHORIZED=0 disables the verification/],
+    [['NODE_DEBUG=tls,http'], [], /NODE_DEBUG logs the traffic/],
     [['NODE_PATH=/nowhere'], [], /NODE_PATH loads code/],
   ];
   const answers = await Promise.all(refused.map(([assignments, options]) => start(assignments, options)));

@@ -80,7 +80,7 @@ t.test('a verdict checks few signatures, in a moment', async (t) => {
     const checks = countChecks(() => {
       t.throws(
         () => verifyChain(chain, authority.bundles, emptyDenyList, Date.now()),
-        { code: /^svid_(?:untrusted|invalid)$/, message: /no valid path|are the limit|in too many ways/ },
+        { code: /^svid_(?:untrusted|invalid)$/, message: /no valid path|are the limit|allow too many paths/ },
         name,
       );
     });
@@ -126,7 +126,7 @@ t.test('CAs that have signed each other are not tried in every order', (t) => {
   const checks = countChecks(() =>
     t.throws(() => verifyChain(chain, onlyBundle(bundle), emptyDenyList, Date.now()), {
       code: 'svid_invalid',
-      message: 'the 5 certificates that the peer presented can be put together in too many ways',
+      message: 'the 5 certificates that the peer presented allow too many paths',
     }),
   );
   t.ok(checks <= 21, `${checks} checks`);
@@ -154,7 +154,7 @@ const weak: readonly (readonly [name: string, key: KeyObject, why: RegExp])[] = 
   ['an exponent of 34 bits', spki(forgeRsaKey(4096, 34)), /^RSA with an exponent of 2\^33 or more$/],
   ['the exponent 1', spki(rsaKey(ordinary, Buffer.from([1]))), /^RSA with the exponent 1$/],
   ['an even exponent', spki(rsaKey(ordinary, Buffer.from([4]))), /^RSA with the exponent 4$/],
-  ['ROCA', spki(rsaKey(rocaModulus(), Buffer.from([1, 0, 1]))), /ROCA, CVE-2017-15361/],
+  ['ROCA', spki(rsaKey(rocaModulus(), Buffer.from([1, 0, 1]))), /ROCA flaw, .*CVE-2017-15361/],
   ['secp256k1', generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey, /^EC on secp256k1$/],
   ['P-224', generateKeyPairSync('ec', { namedCurve: 'secp224r1' }).publicKey, /^EC on secp224r1$/],
   ['Ed448', generateKeyPairSync('ed448').publicKey, /^ed448$/],
@@ -178,7 +178,7 @@ t.test('in a chain: a weak leaf, a weak intermediate and a weak root vouch for n
     const leaf = forge({ subject: '', issuer: by.issuer, key: der, by: issuerKey, extensions: leafExtensions(web) });
     t.throws(
       () => verifyChain([leaf, authority.issuer], bundles, emptyDenyList, Date.now()),
-      { code: 'svid_invalid', message: /^the certificate's key is not taken: / },
+      { code: 'svid_invalid', message: /^the certificate's key is not acceptable: / },
       `${name} in a leaf`,
     );
     const ca = forge({ subject: 'ca', issuer: by.root, key: der, by: rootKey, extensions: caExtensions });
@@ -229,7 +229,7 @@ t.test('a request for a certificate', async (t) => {
   // The key is checked before the signature, which is the expensive part.
   await t.rejects(readCsr(forgeRequest(publicKeyOf(newKey()))), {
     code: 'csr_invalid',
-    message: 'the CSR is not signed by the key that it carries',
+    message: 'the CSR is not signed by its own key',
   });
 });
 

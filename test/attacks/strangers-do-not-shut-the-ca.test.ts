@@ -77,7 +77,9 @@ t.test('the stranger that has been idle longest makes room for the next; an SVID
   await strangers[1]!.closed;
   t.notOk(strangers[0]!.isClosed());
   t.match(await member.say(), /^HTTP\/1\.1 200 /);
-  t.match(dropsIn(ca), [{ level: 'warn', msg: /^\d are open: the connection without an SVID that was idle longest/ }]);
+  t.match(dropsIn(ca), [
+    { level: 'warn', msg: /^\d are open: closed the connection without an SVID that was idle longest/ },
+  ]);
   const metrics = await ask(ca.address.port, rootPem, { path: '/metrics' });
   t.match(metrics.text, /^sallyport_ca_connections_dropped_total [1-9]/m);
 });
@@ -102,7 +104,7 @@ t.test('one address has no more than a quarter, with or without an SVID', async 
   t.equal(await third.say(), '', 'refused');
   for (const one of [...members, ...others]) t.match(await one.say(), /^HTTP\/1\.1 200 /, 'those that are open stay');
   t.match(dropsIn(ca).at(-1), {
-    msg: '2 connections are open from 127.0.0.1: the connection from 127.0.0.1 is refused',
+    msg: '2 connections are open from 127.0.0.1: refused the connection from 127.0.0.1',
   });
   const next = await hold(t, ca, elsewhere);
   t.match(await next.say(), /^HTTP\/1\.1 200 /, 'an address makes room for itself');

@@ -1,4 +1,4 @@
-// What changes and what listens: Live values, watched directories, admin pages.
+// Live values, watched directories, admin pages.
 
 import { mkdirSync, renameSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
@@ -20,7 +20,7 @@ t.test('a Live value', async (t) => {
   cell.onChange((value) => seen.push(-value));
   cell.set(2);
   cell.set(3);
-  t.same(seen, [2, -2, -3], 'who stops while it is told harms no other');
+  t.same(seen, [2, -2, -3], 'a listener that unsubscribes while it is called does not affect others');
   t.equal(await whenLive(cell, (value): value is number => value === 3), 3, 'the current value counts');
   const later = whenLive(cell, (value): value is number => value === 5);
   cell.set(4);
@@ -35,7 +35,7 @@ t.test('a Live value', async (t) => {
   }, TypeError);
 });
 
-t.test('a directory is watched through renames, links and its own late coming', async (t) => {
+t.test('a directory is watched through renames and links, and when it is created late', async (t) => {
   const dir = tempDir(t);
   const late = join(dir, 'late');
   let looks = 0;
@@ -100,7 +100,7 @@ t.test('admin pages', async (t) => {
   t.match(await ask('/state', { method: 'POST' }), { status: 405, text: /answers GET only/ });
   t.match(await ask('/broken'), { status: 500, text: /this page failed: no/ });
 
-  t.test('a web page on this machine reaches none of it', async (t) => {
+  t.test('a web page on this machine reaches nothing', async (t) => {
     t.match(
       await askWith({ host: 'attacker.example' }),
       { status: 400, text: /loopback names only/ },
@@ -108,13 +108,13 @@ t.test('admin pages', async (t) => {
     );
     t.match(await ask('/echo', { method: 'POST', headers: { origin: 'https://attacker.example' } }), {
       status: 400,
-      text: /no requests from web pages/,
+      text: /refuses requests from web pages/,
     });
     t.match(await askWith({ host: 'localhost' }), { status: 200 });
     t.match(await askWith({ host: `[::1]:${listen.port}` }), { status: 200 });
   });
 
-  t.test('a port that is taken', async (t) => {
+  t.test('a port in use', async (t) => {
     await t.rejects(startAdmin({ listen, title: 'Second', pages: [] }), {
       code: 'port_in_use',
       message: `127.0.0.1:${listen.port} is already in use`,
@@ -137,14 +137,14 @@ t.test('admin pages', async (t) => {
   }
 });
 
-t.test('a unix socket: for its owner, and one that nobody answers on is replaced', async (t) => {
+t.test('a unix socket: for its owner only, and a stale one is replaced', async (t) => {
   const path = join(tempDir(t), 'sub', 'a.sock');
   const first = await startAdmin({ listen: { path }, title: 'First', pages: [] });
   t.equal(statSync(path).mode & 0o777, 0o600);
   t.equal(statSync(join(path, '..')).mode & 0o777, 0o700);
   await t.rejects(startAdmin({ listen: { path }, title: 'Second', pages: [] }), { code: 'port_in_use' });
   await first.close();
-  // As a killed process leaves it: the file is there, and nobody answers.
+  // As a killed process leaves it: the file exists, and no process listens.
   const killed = createServer();
   await new Promise<void>((resolve) => killed.listen(path, resolve));
   renameSync(path, `${path}.kept`);

@@ -17,7 +17,7 @@ import { tempDir } from '../fixtures/process.ts';
 
 const yearMs = 365 * 86_400_000;
 
-t.test('a new CA is a root and an intermediate that it signed', async (t) => {
+t.test('a new CA is a root and an intermediate signed by it', async (t) => {
   const clock = new ManualClock();
   const dir = join(tempDir(t), 'deep', 'ca');
   const made = await initCa({ dir, trustDomain: 'spiffe://demo.test', clock });
@@ -45,7 +45,7 @@ t.test('a new CA is a root and an intermediate that it signed', async (t) => {
   t.match(made, { trustDomain: 'demo.test', rootFingerprint: root.fingerprint256.replaceAll(':', '').toLowerCase() });
 });
 
-t.test('keys are 0600 in a directory of 0700, and both bundles hold the root', async (t) => {
+t.test('keys are 0600 in a directory of 0700, and both bundles contain the root', async (t) => {
   const dir = await makeCa(t);
   const files = caFilesOf(dir);
   t.equal(statSync(dir).mode & 0o777, 0o700);
@@ -57,14 +57,14 @@ t.test('keys are 0600 in a directory of 0700, and both bundles hold the root', a
   t.same(parseBundle(readFileSync(files.bundlePem, 'utf8'), 'demo.test', 'bundle.pem').roots, [root]);
 });
 
-t.test('name constraints are set on the intermediate when they are asked for', async (t) => {
+t.test('name constraints are set on the intermediate on request', async (t) => {
   const dir = await makeCa(t, { nameConstraints: true });
   const facts = readCertificateFacts(firstPem(readFileSync(caFilesOf(dir).intermediate, 'utf8')));
   t.same(facts.permittedUriHosts, ['demo.test']);
   t.same(facts.unknownCritical, []);
 });
 
-t.test('a trust domain that is too long for a common name is cut there and nowhere else', async (t) => {
+t.test('a trust domain that is too long for a common name is shortened only there', async (t) => {
   const trustDomain = `${'a'.repeat(200)}.test`;
   const dir = await makeCa(t, { trustDomain });
   const der = firstPem(readFileSync(caFilesOf(dir).intermediate, 'utf8'));
@@ -75,10 +75,10 @@ t.test('a trust domain that is too long for a common name is cut there and nowhe
 t.test('an existing CA is never replaced', async (t) => {
   const dir = await makeCa(t);
   const before = readFileSync(caFilesOf(dir).rootKey, 'utf8');
-  const message = `${dir} already holds a CA: ${join(dir, 'root.key')} is there`;
+  const message = `${dir} already contains a CA: ${join(dir, 'root.key')} exists`;
   await t.rejects(initCa({ dir, trustDomain: 'demo.test' }), { code: 'ca_exists', message });
   rmSync(caFilesOf(dir).intermediate);
-  await t.rejects(initCa({ dir, trustDomain: 'demo.test' }), { code: 'ca_exists' }, 'nor what is left of one');
+  await t.rejects(initCa({ dir, trustDomain: 'demo.test' }), { code: 'ca_exists' }, 'not even the rest of one');
   t.equal(readFileSync(caFilesOf(dir).rootKey, 'utf8'), before);
 });
 
@@ -89,19 +89,19 @@ t.test('a directory that others can read is refused unless it is empty', async (
   writeFileSync(join(dir, 'notes'), '');
   await t.rejects(initCa({ dir, trustDomain: 'demo.test' }), {
     code: 'config_invalid',
-    message: `${dir} is not empty and open to others (mode 755)`,
+    message: `${dir} is not empty, and other users can access it (mode 755)`,
   });
-  t.equal(statSync(dir).mode & 0o777, 0o755, 'it is left as it was');
+  t.equal(statSync(dir).mode & 0o777, 0o755, 'unchanged');
   rmSync(join(dir, 'notes'));
   await initCa({ dir, trustDomain: 'demo.test' });
   t.equal(statSync(dir).mode & 0o777, 0o700);
 });
 
-t.test('a trust domain that is none is refused before anything is made', async (t) => {
+t.test('an invalid trust domain is refused before anything is created', async (t) => {
   const dir = join(tempDir(t), 'ca');
   await t.rejects(initCa({ dir, trustDomain: 'Demo.test' }), {
     code: 'spiffe_id_invalid',
-    message: /the trust domain 'Demo.test' may hold only/,
+    message: /the trust domain 'Demo.test' may contain only/,
   });
   t.throws(() => statSync(dir), { code: 'ENOENT' });
 });
@@ -112,7 +112,7 @@ t.test('an encrypted key opens with its passphrase only', async (t) => {
   const files = caFilesOf(dir);
   for (const one of [files.rootKey, files.intermediateKey]) t.match(readFileSync(one, 'utf8'), /BEGIN ENCRYPTED/);
   t.equal(openAuthority(dir, 'correct horse', clock).trustDomain, 'demo.test');
-  const [wrong, none] = ['does not open with this passphrase', 'is encrypted and no passphrase was given'];
+  const [wrong, none] = ['cannot be decrypted with this passphrase', 'is encrypted and no passphrase was given'];
   const message = (what: string) => `the key in ${files.intermediateKey} ${what}`;
   t.throws(() => openAuthority(dir, 'wrong', clock), { code: 'passphrase_wrong', message: message(wrong) });
   t.throws(() => openAuthority(dir, undefined, clock), { code: 'passphrase_wrong', message: message(none) });
@@ -126,17 +126,17 @@ t.test('a passphrase is the first line of its file, or of the environment', asyn
   t.equal(readPassphrase(file, { SALLYPORT_CA_PASSPHRASE: 'env' }), 'first line ', 'the flag comes first');
   t.equal(readPassphrase(undefined, {}), undefined);
   writeFileSync(file, '\n');
-  t.throws(() => readPassphrase(file, {}), { code: 'config_invalid', message: `${file} holds an empty passphrase` });
+  t.throws(() => readPassphrase(file, {}), { code: 'config_invalid', message: `${file} has an empty passphrase` });
   t.throws(() => readPassphrase(`${file}2`, {}), { code: 'config_unreadable', message: /cannot be read: ENOENT/ });
 });
 
-t.test('what cannot be served says why', async (t) => {
+t.test('a directory that cannot be served: the error says why', async (t) => {
   const clock = new ManualClock();
   const none = join(tempDir(t), 'none');
   t.throws(() => openAuthority(none, undefined, clock), {
     code: 'ca_missing',
-    message: `there is no CA in ${none}`,
-    hint: `make one: sallyport ca init --trust-domain demo.test --dir ${none}`,
+    message: `no CA in ${none}`,
+    hint: `create one: sallyport ca init --trust-domain demo.test --dir ${none}`,
   });
   const [dir, other] = [await makeCa(t, { clock }), await makeCa(t, { clock })];
   const files = caFilesOf(dir);
@@ -162,7 +162,7 @@ t.test('the root key is not needed to sign, and no leaf outlives the intermediat
   const leaf = await authority.signLeaf(caIdOf('demo.test'), key, 3_600_000);
   t.equal(leaf.notAfter, authority.notAfter);
   clock.advance(60_001);
-  const message = `the intermediate ends at ${new Date(authority.notAfter).toISOString()}`;
+  const message = `the intermediate expires at ${new Date(authority.notAfter).toISOString()}`;
   await t.rejects(authority.signLeaf(caIdOf('demo.test'), key, 3_600_000), { code: 'issuer_expired', message });
   t.throws(() => openAuthority(dir, undefined, clock), { code: 'issuer_expired', message });
 });

@@ -1,5 +1,5 @@
-// Holds the OpenAPI document against a running CA, both ways: what it answers is as described, and nothing is
-// described that it does not answer.
+// Compares the OpenAPI document with a running CA, both ways: the responses are as described, and everything that is
+// described occurs.
 
 import { readFileSync } from 'node:fs';
 import { Ajv2020 } from 'ajv/dist/2020.js';
@@ -27,12 +27,12 @@ interface Document {
 
 const document = openapiDocument() as Document;
 const ajv = new Ajv2020({ strict: true, allErrors: true });
-// The document itself is what references lead into; 'components' is no keyword of a schema but its place there.
+// References point into the document itself; 'components' is not a schema keyword but their location.
 ajv.addKeyword('components');
 ajv.addFormat('date-time', /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
 ajv.addSchema({ $id: 'api', components: document.components }, 'api', undefined, false);
 
-/** What is wrong with `value` by the schema, '' for nothing. */
+/** The schema errors of `value`; '' for none. */
 function problemsOf(schema: object, value: unknown): string {
   const placed = JSON.parse(JSON.stringify(schema).replaceAll('"#/components', '"api#/components'));
   const check = ajv.compile(placed);
@@ -40,7 +40,7 @@ function problemsOf(schema: object, value: unknown): string {
 }
 
 t.test('every route is described, and nothing else is', async (t) => {
-  // Making the table asks nothing of its parts.
+  // Creating the table does not use its parts.
   const routes = createRoutes({} as ApiParts).map((one) => `${one.method.toLowerCase()} ${one.path}`);
   const described = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.keys(methods).map((method) => `${method} ${path}`),
@@ -48,13 +48,13 @@ t.test('every route is described, and nothing else is', async (t) => {
   t.same(routes.sort(), described.sort());
 });
 
-t.test('every reference leads somewhere', async (t) => {
+t.test('every reference resolves', async (t) => {
   for (const [, name] of JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)) {
     t.ok(document.components.schemas[name ?? ''], String(name));
   }
 });
 
-t.test('what the CA answers is what is described', async (t) => {
+t.test('the responses of the CA are as described', async (t) => {
   const ca = await startTestCa(t);
   const root = readFileSync(caFilesOf(ca.dir).bundlePem, 'utf8');
   const id = 'spiffe://demo.test/ns/shop/sa/web';
@@ -63,7 +63,7 @@ t.test('what the CA answers is what is described', async (t) => {
   await ca.operator.revoke(`${id}2`, 'so that the list is not empty', { force: true });
   const seen = new Set<string>();
 
-  /** Asks, and holds question and answer against the document. */
+  /** Sends a request, and validates request and response against the document. */
   async function check(status: number, question: Question, name = `${status} ${question.path}`) {
     const answer = await ask(ca.address.port, root, question);
     t.equal(answer.status, status, name);
@@ -110,7 +110,7 @@ t.test('what the CA answers is what is described', async (t) => {
   const described = Object.values(document.paths)
     .flatMap((methods) => Object.values(methods))
     .flatMap((one) => Object.keys(one.responses).map((status) => `${one.operationId} ${status}`));
-  // A fault of the CA cannot be asked for.
+  // An error of the CA cannot be provoked.
   const faults = described.filter((one) => /50[03]$/.test(one));
-  t.same([...seen, ...faults].sort(), described.sort(), 'every answer that is described was seen');
+  t.same([...seen, ...faults].sort(), described.sort(), 'every described response was seen');
 });

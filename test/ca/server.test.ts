@@ -27,20 +27,20 @@ const call = (question: Question) => ask(ca.address.port, rootPem, { now: clock.
 const newToken = async (id = web, ttlMs = 600_000) => (await ca.operator.createToken(id, ttlMs)).token;
 const enrol = async (body: object) => call({ path: '/v1/svid', body });
 
-/** Lets time go by, and the CA's beat with it. */
+/** Lets time pass, and runs the CA's upkeep. */
 async function pass(ms: number): Promise<void> {
   clock.advance(ms);
   await ca.upkeep();
 }
 
-/** A credential that the CA issued, ready to be shown. */
+/** A credential that the CA issued, ready to be presented. */
 async function enrolled(id = web, ttlSeconds?: number) {
   const key = await newKey();
   const answer = await enrol({ csr: key.csr, token: await newToken(id), ttlSeconds });
   return { key, answer, svid: svidOf(answer, key) };
 }
 
-t.test('a token and a CSR give a leaf that follows the standard', async (t) => {
+t.test('a token and a CSR give a leaf that conforms to the standard', async (t) => {
   const key = await newKey();
   const answer = await enrol({ csr: key.csr, token: await newToken() });
   t.equal(answer.status, 200);
@@ -101,7 +101,7 @@ t.test('the CA serves with its own SVID, in TLS 1.3 only', async (t) => {
   await t.rejects(call({ path: '/healthz', tls: { maxVersion: 'TLSv1.2' } }), { message: /alert protocol version/ });
 });
 
-t.test('a renewal keeps the identity and takes a new key', async (t) => {
+t.test('a renewal keeps the identity and certifies a new key', async (t) => {
   const first = await enrolled(web, 120);
   t.equal(Date.parse(first.answer.json.notAfter), clock.now() + 120_000);
   const key = await newKey();
@@ -113,7 +113,7 @@ t.test('a renewal keeps the identity and takes a new key', async (t) => {
   t.match(shown, { evidence: 'svid', renews: first.answer.json.serial });
 });
 
-t.test('a CSR that asks for another identity gets its own', async (t) => {
+t.test('a CSR that requests another identity gets its own', async (t) => {
   // subject CN=admin and a SAN for spiffe://demo.test/ns/shop/sa/admin, made with openssl req
   const place = tempDir(t);
   const san = 'subjectAltName=URI:spiffe://demo.test/ns/shop/sa/admin';
@@ -131,7 +131,7 @@ t.test('a CSR that asks for another identity gets its own', async (t) => {
   t.match(readCertificateFacts(leafOf(answer).raw), { subjectEmpty: true, uris: [web] });
 });
 
-t.test('what is wrong is refused with a code and a sentence', async (t) => {
+t.test('invalid requests are refused with a code and a message', async (t) => {
   const key = await newKey();
   const { csr } = key;
   const broken = Buffer.from(csr, 'base64');
@@ -143,19 +143,25 @@ t.test('what is wrong is refused with a code and a sentence', async (t) => {
   await pass(10_000);
   const other = (await newKey()).csr;
   const cases: [string, object | string, number, string, RegExp][] = [
-    [
-      'an invented token',
-      { csr, token: 'f'.repeat(64) },
-      401,
-      'token_unknown',
-      /^this CA does not know the join token$/,
-    ],
+    ['an invented token', { csr, token: 'f'.repeat(64) }, 401, 'token_unknown', /^unknown join token$/],
     ['an expired token', { csr, token: expired }, 401, 'token_expired', /^the join token has expired$/],
-    ['a used token', { csr: other, token: used }, 403, 'token_used', /^the join token was used by another key/],
+    [
+      'a used token',
+      { csr: other, token: used },
+      403,
+      'token_used',
+      /^the join token was already used with another key/,
+    ],
     ['a CSR with a wrong signature', { csr: broken.toString('base64'), token }, 400, 'csr_invalid', /not signed by/],
     ['a CSR that is none', { csr: 'AAAA', token }, 400, 'csr_invalid', /^the CSR is not PKCS#10 DER/],
-    ['a life too short', { csr, token, ttlSeconds: 59 }, 400, 'ttl_out_of_range', /^a certificate of 59 seconds/],
-    ['a life too long', { csr, token, ttlSeconds: 86_401 }, 400, 'ttl_out_of_range', /of 86401 seconds is not issued$/],
+    [
+      'a life too short',
+      { csr, token, ttlSeconds: 59 },
+      400,
+      'ttl_out_of_range',
+      /^a certificate cannot live for 59 seconds/,
+    ],
+    ['a life too long', { csr, token, ttlSeconds: 86_401 }, 400, 'ttl_out_of_range', /cannot live for 86401 seconds$/],
     ['half a second', { csr, token, ttlSeconds: 60.5 }, 400, 'body_invalid', /^'ttlSeconds': /],
     ['base64 that is none', { csr: '-'.repeat(8), token }, 400, 'body_invalid', /^'csr': is not base64$/],
     ['no token', { csr }, 400, 'body_invalid', /^'token': /],
@@ -170,10 +176,10 @@ t.test('what is wrong is refused with a code and a sentence', async (t) => {
     t.match(answer, { status, json: { code, message } }, name);
     t.notOk(answer.text.includes(token), `${name}: the answer does not hold the token`);
   }
-  t.equal((await enrol({ csr: other, token })).status, 200, 'none of this used the token up');
+  t.equal((await enrol({ csr: other, token })).status, 200, 'the token is still unused');
 });
 
-t.test('a token gives its first key the same certificate until it ends', async (t) => {
+t.test('a token gives its first key the same certificate until it expires', async (t) => {
   const [key, other] = [await newKey(), await newKey()];
   const token = await newToken(web, 7_200_000);
   const first = await enrol({ csr: key.csr, token });
@@ -187,14 +193,14 @@ t.test('a token gives its first key the same certificate until it ends', async (
   t.match(await enrol({ csr: key.csr, token }), { status: 401, json: { code: 'token_expired' } });
 });
 
-t.test('of many keys that race for a token one wins', async (t) => {
+t.test('of many keys that race for a token, one wins', async (t) => {
   const token = await newToken();
   const keys = await Promise.all(Array.from({ length: 6 }, () => newKey()));
   const answers = await Promise.all(keys.map(({ csr }) => enrol({ csr, token })));
   t.same(answers.map((one) => one.status).sort(), [200, 403, 403, 403, 403, 403]);
 });
 
-t.test('a renewal needs an SVID of this CA that still holds', async (t) => {
+t.test('a renewal needs a valid SVID of this CA', async (t) => {
   const { csr } = await newKey();
   const renew = (svid?: Question['svid']) => call({ path: '/v1/svid/renew', body: { csr }, ...(svid && { svid }) });
   t.match(await renew(), { status: 403, json: { code: 'svid_missing', message: 'the peer presented no certificate' } });
@@ -210,14 +216,14 @@ t.test('a renewal needs an SVID of this CA that still holds', async (t) => {
   const foreign = await createCredential(await createAuthority('other.test'), 'spiffe://other.test/a');
   t.match(await renew({ cert: foreign.chainPem, key: foreign.keyPem }), {
     status: 403,
-    json: { code: 'svid_untrusted', message: 'there is no bundle for the trust domain of spiffe://other.test/a' },
+    json: { code: 'svid_untrusted', message: 'no bundle for the trust domain of spiffe://other.test/a' },
   });
   const short = await enrolled(web, 60);
   await pass(60_001);
   t.match(await renew(short.svid), { status: 403, json: { code: 'svid_expired', message: /expired at .*clock skew/ } });
 });
 
-t.test('a renewal needs the leaf only: the intermediate is known here', async (t) => {
+t.test('a renewal needs only the leaf: the CA has the intermediate', async (t) => {
   const { svid } = await enrolled();
   const [leaf = ''] = svid.cert.split(/(?<=-----END CERTIFICATE-----\n)/);
   const { csr } = await newKey();
@@ -242,7 +248,7 @@ t.test('the bundle has an ETag, and an unchanged one is not sent twice', async (
 t.test('unknown paths and methods are refused', async (t) => {
   t.match(await call({ path: '/nope' }), {
     status: 404,
-    json: { code: 'not_found', message: 'the CA has no such path' },
+    json: { code: 'not_found', message: 'no such path' },
   });
   t.match(await call({ path: '/nope', body: 'x'.repeat(100_000) }), { status: 404 });
   t.match(await call({ path: '/v1/svid' }), {
@@ -280,7 +286,7 @@ t.test('plain HTTP and noise do not disturb it', async (t) => {
   t.match((await call({ path: '/healthz' })).json, { status: 'ok' });
 });
 
-t.test('its own SVID is made anew at half its life, with every TLS option', async (t) => {
+t.test('its own SVID is renewed at half its life, with all TLS options', async (t) => {
   const before = (await call({ path: '/healthz' })).server;
   await pass(1_900_000);
   const { server } = await call({ path: '/healthz' });
@@ -289,7 +295,7 @@ t.test('its own SVID is made anew at half its life, with every TLS option', asyn
   await t.rejects(call({ path: '/healthz', tls: { maxVersion: 'TLSv1.2' } }), { message: /alert protocol version/ });
   const { svid } = await enrolled();
   const renewed = await call({ path: '/v1/svid/renew', body: { csr: (await newKey()).csr }, svid });
-  t.equal(renewed.status, 200, 'it still asks for certificates');
+  t.equal(renewed.status, 200, 'it still requests certificates');
   t.match(await ca.operator.show(server.serialNumber), { evidence: 'self' }, 'it is on record like every other');
 });
 
@@ -311,7 +317,7 @@ t.test('metrics count what was issued, renewed and refused', async (t) => {
     t.match(text, line);
 });
 
-t.test('the log tells what happened and holds no token', async (t) => {
+t.test('the log says what happened and contains no token', async (t) => {
   const token = await newToken();
   const key = await newKey();
   const issued = await enrol({ csr: key.csr, token });
@@ -323,7 +329,7 @@ t.test('the log tells what happened and holds no token', async (t) => {
   t.notOk(log.includes('PRIVATE KEY'));
 });
 
-t.test('more requests than it can sign for are told to come back', async (t) => {
+t.test('requests above its signing capacity get a Retry-After', async (t) => {
   const busy = await startTestCa(t, { limits: { issuing: 0 } });
   const root = readFileSync(caFilesOf(busy.dir).bundlePem, 'utf8');
   const answer = await ask(busy.address.port, root, { path: '/v1/svid', body: {} });
@@ -331,7 +337,7 @@ t.test('more requests than it can sign for are told to come back', async (t) => 
   t.equal((await ask(busy.address.port, root, { path: '/v1/bundle' })).status, 200, 'the bundle is still served');
 });
 
-t.test('close finishes what is in flight and takes nothing new', async (t) => {
+t.test('close finishes requests in flight and accepts no new ones', async (t) => {
   const closing = await startTestCa(t);
   const { port } = closing.address;
   const { token } = await closing.operator.createToken(web, 60_000);
@@ -344,7 +350,7 @@ t.test('close finishes what is in flight and takes nothing new', async (t) => {
     socket.once('error', reject).once('close', () => void closed?.then(() => resolve(text)));
     socket.setEncoding('utf8').on('data', (part: string) => {
       text += part;
-      // The server has the request and waits for its body: now it is told to stop.
+      // The server has the request and waits for its body when it is closed.
       if (closed !== undefined) return;
       closed = closing.close();
       socket.write(body);
@@ -357,7 +363,7 @@ t.test('close finishes what is in flight and takes nothing new', async (t) => {
   await t.rejects(ask(port, root, { path: '/healthz' }), { code: 'ECONNREFUSED' });
 });
 
-t.test('a fault of the CA is told as a fault and nothing more', async (t) => {
+t.test('an internal error of the CA is reported without details', async (t) => {
   const authority = await createAuthority('demo.test');
   const svid = new LiveCell(await createSvid(authority, 'spiffe://demo.test/sallyport/ca'));
   const codes: string[] = [];
@@ -382,7 +388,7 @@ t.test('a fault of the CA is told as a fault and nothing more', async (t) => {
   t.equal(store?.status, 503);
   t.same(store?.json, {
     code: 'store_failed',
-    message: 'the CA cannot write to its store: it issues nothing, and serves the bundle and the deny-list',
+    message: 'the CA cannot write to its store: it issues nothing, but still serves bundle and deny list',
   });
   t.same(codes.sort(), ['internal', 'store_failed']);
 });

@@ -1,4 +1,4 @@
-// `sallyport gateway` as a command: what it says of documents without serving them, what it refuses, and with which exit code.
+// `sallyport gateway` as a command: its reports on documents without serving them, its refusals, and its exit codes.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,7 +32,7 @@ t.test('status of a directory of documents, as a table', async (t) => {
   const { documents } = makeFiles(t, gateway + serviceOf('a') + informal + bad + lost);
   const { code, stdout, stderr } = await run(t, 'status', '--config', documents);
   t.match(stderr, /^warning: .*all\.yaml:15:\d+: 'Prefix' is read as PathPrefix \(write type: PathPrefix\)\n$/);
-  t.equal(code, 0, 'it says what is; whether that is good says --check');
+  t.equal(code, 0, 'it only shows the status; --check evaluates it');
   const rows = stdout
     .trimEnd()
     .split('\n')
@@ -111,7 +111,7 @@ t.test('status as JSON, of gateway.yaml', async (t) => {
   }
 });
 
-t.test('--check is good, or says what is not', async (t) => {
+t.test('--check succeeds, or says what is wrong', async (t) => {
   const good = makeFiles(
     t,
     gateway + serviceOf('a') + route,
@@ -120,7 +120,7 @@ t.test('--check is good, or says what is not', async (t) => {
   t.match(await run(t, '--config', good.config, '--check'), {
     code: 0,
     stdout: '',
-    stderr: `${good.config} is good: 2 documents with a status, all accepted and resolved\n`,
+    stderr: `${good.config} is valid: 2 documents with a status, all accepted and resolved\n`,
   });
   t.match(
     (await run(t, '--config', good.config, '--check')).stderr,
@@ -147,11 +147,11 @@ t.test('--check is good, or says what is not', async (t) => {
     `${gateway}---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyProxy\nmetadata: { name: a, namespace: shop }\n`,
   );
   const passed = await run(t, '--config', others.config, '--check');
-  t.equal(passed.code, 0, 'a kind that is nothing to us is no fault');
+  t.equal(passed.code, 0, 'a kind that we do not use is not an error');
   t.match(passed.stderr, /warning: .*kind EnvoyProxy is nothing to a gateway: passed over/);
 });
 
-t.test('every problem is said with its place', async (t) => {
+t.test('every problem is reported with its position', async (t) => {
   const { config, documents } = makeFiles(
     t,
     'apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurtyPolicy\nmetadata: { name: a }\n',
@@ -185,15 +185,15 @@ t.test('the other kind of file', async (t) => {
   ]);
   for (const { code, stderr } of asSidecar) {
     t.equal(code, 2);
-    t.match(stderr, /is of a gateway \[usage\]\n.*run 'sallyport gateway'/);
+    t.match(stderr, /(?:configures a gateway, not a sidecar|is of a gateway) \[usage\]\n.*run 'sallyport gateway'/);
   }
 });
 
-t.test('what is missing on the command line', async (t) => {
+t.test('missing arguments', async (t) => {
   const cases: [args: string[], expected: RegExp][] = [
-    [[], /which gateway\? \[usage\]\n.*name gateway\.yaml with --config/],
-    [['status'], /the status of what\? \[usage\]/],
-    [['status', '--config', '/', '-o', 'yaml'], /-o is 'json' or 'table', not 'yaml' \[usage\]/],
+    [[], /no gateway\.yaml given \[usage\]\n.*give its path with --config/],
+    [['status'], /no gateway or directory given \[usage\]/],
+    [['status', '--config', '/', '-o', 'yaml'], /-o must be 'json' or 'table', not 'yaml' \[usage\]/],
     [['status', '--config', '/nowhere'], /\/nowhere cannot be read: it does not exist \[config_unreadable\]/],
   ];
   for (const { expected, answer } of await Promise.all(
@@ -214,7 +214,7 @@ t.test('hash-key', async (t) => {
     stdout: 'sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\n',
     stderr: '',
   });
-  t.match(none, { code: 2, stdout: '', stderr: /there is no key on standard input \[usage\]/ });
+  t.match(none, { code: 2, stdout: '', stderr: /no key on standard input \[usage\]/ });
 });
 
 t.test('a condition does not hide another', async (t) => {

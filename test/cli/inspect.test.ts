@@ -17,7 +17,7 @@ const uri = 'spiffe://demo.test/ns/shop/sa/web';
 const now = Date.now();
 const right = await createCredential(authority, uri);
 
-/** Each wrong certificate is named for what is wrong with it; `breaks` are the rules that fail, and no other does. */
+/** Each bad certificate is named after its defect; `breaks` are exactly the rules that fail. */
 const wrong: { name: string; changes: Partial<CertificateSpec>; breaks: string[] }[] = [
   { name: 'expired', changes: { notBefore: now - 7_200_000, notAfter: now - 3_600_000 }, breaks: ['validity', 'path'] },
   { name: 'not-yet-valid', changes: { notBefore: now + 1_800_000 }, breaks: ['validity', 'path'] },
@@ -37,7 +37,7 @@ const wrong: { name: string; changes: Partial<CertificateSpec>; breaks: string[]
   { name: 'foreign', changes: { uris: ['spiffe://other.test/web'] }, breaks: ['path', 'trust-domain'] },
 ];
 
-t.test('inspectChain names the rule that a wrong certificate breaks, and no other', async (t) => {
+t.test('inspectChain names exactly the rules that a bad certificate breaks', async (t) => {
   for (const { name, changes, breaks } of wrong) {
     const { chain } = await createCredential(authority, uri, changes);
     const report = inspectChain(chain, { now, bundles: authority.bundles, trustDomain: 'demo.test' });
@@ -49,7 +49,7 @@ t.test('inspectChain names the rule that a wrong certificate breaks, and no othe
   }
 });
 
-t.test('inspectChain describes a right one', async (t) => {
+t.test('inspectChain describes a good one', async (t) => {
   const report = inspectChain(right.chain, {
     now,
     bundles: authority.bundles,
@@ -68,14 +68,14 @@ t.test('inspectChain describes a right one', async (t) => {
   });
   t.ok(Object.isFrozen(report));
   const message = (rule: string): string | undefined => report.rules.find((one) => one.rule === rule)?.message;
-  t.match(message('validity'), /^it is valid for another 59m/);
+  t.match(message('validity'), /^valid for another 59m/);
   t.equal(message('path'), 'a valid path leads to a root of demo.test');
   t.equal(message('signing-2'), 'certificate 2 may sign SVIDs');
   t.equal(message('key'), 'the key belongs to the certificate');
   const swapped = inspectChain([right.chain[0]!, right.chain[0]!], { now });
   t.match(
     swapped.rules.find((one) => one.rule === 'signing-2')?.message,
-    /^certificate 2 may not sign SVIDs: cA is false, it lacks keyCertSign, spiffe:.*web is not a trust domain's ID$/,
+    /^certificate 2 must not sign SVIDs: cA is false, keyCertSign is missing, spiffe:.*web is not a trust domain's ID$/,
   );
 });
 
@@ -101,15 +101,15 @@ t.test('a PEM file', async (t) => {
   t.ok(report.timeLeftMs > 3_000_000 && report.timeLeftMs < 3_600_000);
   t.notOk(
     report.rules.some((one: { rule: string }) => one.rule === 'path'),
-    'without a bundle no path is judged',
+    'without a bundle no path is checked',
   );
 
   const foreign = await runSallyport(t, ['inspect', file, '--trust-domain', 'other.test']);
   t.equal(foreign.code, 1);
-  t.match(foreign.stdout, /FAILS {2}trust-domain +the SPIFFE ID is of other.test\n/);
+  t.match(foreign.stdout, /FAILS {2}trust-domain +the SPIFFE ID belongs to other.test\n/);
 });
 
-t.test('the exit code is 1 for what is wrong', async (t) => {
+t.test('the exit code is 1 for a bad certificate', async (t) => {
   const directory = tempDir(t);
   const chosen = wrong.filter(({ name }) => ['expired', 'ca-flagged', 'two-uris', 'not-spiffe'].includes(name));
   await Promise.all(
@@ -124,7 +124,7 @@ t.test('the exit code is 1 for what is wrong', async (t) => {
   );
 });
 
-t.test('misuse is 2, what cannot be read says why', async (t) => {
+t.test('misuse is 2, and an unreadable file says why', async (t) => {
   const directory = tempDir(t);
   const garbage = join(directory, 'garbage.pem');
   writeFileSync(garbage, 'garbage');
@@ -132,12 +132,12 @@ t.test('misuse is 2, what cannot be read says why', async (t) => {
   mkdirSync(join(directory, 'empty'));
   const cases = [
     { args: [], code: 2, says: "missing required argument 'what'" },
-    { args: ['no/such/file'], code: 2, says: "'no/such/file' is no file, no directory and no address [usage]" },
-    { args: [garbage], code: 1, says: `${garbage} holds no certificate [certificate_unreadable]` },
+    { args: ['no/such/file'], code: 2, says: "'no/such/file' is not a file, a directory or an address [usage]" },
+    { args: [garbage], code: 1, says: `${garbage} contains no certificate [certificate_unreadable]` },
     { args: [join(directory, 'empty')], code: 2, says: 'svid.pem does not exist [config_unreadable]' },
-    { args: ['127.0.0.1:1', '--svid', garbage], code: 2, says: '--svid needs the key as well [usage]' },
+    { args: ['127.0.0.1:1', '--svid', garbage], code: 2, says: '--svid also needs the key [usage]' },
     { args: ['127.0.0.1:1'], code: 1, says: 'connecting to 127.0.0.1:1 failed: connect ECONNREFUSED' },
-    { args: ['http://127.0.0.1:1'], code: 1, says: 'http://127.0.0.1:1 cannot be asked: connect ECONNREFUSED' },
+    { args: ['http://127.0.0.1:1'], code: 1, says: 'cannot reach http://127.0.0.1:1: connect ECONNREFUSED' },
     { args: [join(directory, 'svid.pem'), '--bundle', garbage], code: 1, says: '[bundle_empty]' },
     { args: [join(directory, 'svid.pem'), '--trust-domain', 'NO'], code: 2, says: '[spiffe_id_invalid]' },
   ];
@@ -151,7 +151,7 @@ t.test('misuse is 2, what cannot be read says why', async (t) => {
   );
 });
 
-t.test('a directory that the agent wrote', async (t) => {
+t.test('an agent’s directory', async (t) => {
   const directory = tempDir(t);
   const svid = await createSvid(authority, uri);
   writeGeneration(directory, { svid, bundles: authority.bundles, denied: emptyDenyList });
@@ -166,7 +166,7 @@ t.test('a directory that the agent wrote', async (t) => {
   t.match(revoked.stdout, /FAILS {2}path +certificate [0-9a-f]+ of spiffe:.* is revoked\n/);
 });
 
-t.test('the other side of a handshake', async (t) => {
+t.test('the peer of a handshake', async (t) => {
   const directory = tempDir(t);
   const svid = await createSvid(authority, 'spiffe://demo.test/ns/shop/sa/client');
   writeGeneration(directory, { svid, bundles: authority.bundles, denied: emptyDenyList });
@@ -177,7 +177,7 @@ t.test('the other side of a handshake', async (t) => {
     t.equal(code, 0, stderr);
     t.match(stdout, `SPIFFE ID  ${uri}\n`);
     t.match(stdout, /TLS {8}TLSv1.3, group X25519MLKEM768, cipher TLS_AES_256_GCM_SHA384\n/);
-    t.match(stdout, /we showed {2}no certificate\nthen {7}the connection stays open\n/);
+    t.match(stdout, /presented {2}no certificate\nthen {7}the connection stays open\n/);
   });
 
   t.test('with the SVID and the bundle of an agent’s directory', async (t) => {
@@ -197,15 +197,15 @@ t.test('the other side of a handshake', async (t) => {
       shown: svid.id.uri,
       afterHandshake: 'the connection stays open',
     });
-    t.equal(report.chain.length, 2, 'the intermediate is shown as well');
+    t.equal(report.chain.length, 2, 'the intermediate is shown too');
     t.ok(report.rules.find((one: { rule: string; holds: boolean }) => one.rule === 'path')?.holds);
   });
 
-  t.test('of a server that wants a client SVID and gets none', async (t) => {
+  t.test('of a server that requires a client SVID and gets none', async (t) => {
     const port = await serveTls(t, { requestCert: true, ca: authority.bundlePem, rejectUnauthorized: true });
     const { code, stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
-    t.equal(code, 0, 'what it presented is right');
-    t.match(stdout, /then {7}the other side (?:refused|closed)/);
+    t.equal(code, 0, 'its certificate is good');
+    t.match(stdout, /then {7}the peer (?:refused|closed)/);
   });
 
   t.test('with TLS 1.2 and an older group', async (t) => {
@@ -214,7 +214,7 @@ t.test('the other side of a handshake', async (t) => {
     t.match(JSON.parse(stdout).connection, { tlsVersion: 'TLSv1.2', group: /prime256v1|secp256r1|P-256/ });
   });
 
-  t.test('of a stranger, judged against the bundle', async (t) => {
+  t.test('of an unknown peer, checked against the bundle', async (t) => {
     const stranger = await createCredential(await createAuthority('demo.test'), uri);
     const port = await serveTls(t, { cert: stranger.chainPem, key: stranger.keyPem });
     const { code, stdout } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`, '--dir', directory]);
@@ -222,12 +222,12 @@ t.test('the other side of a handshake', async (t) => {
     t.match(stdout, /FAILS {2}path +no valid path leads from spiffe:/);
   });
 
-  t.test('of a port that speaks no TLS', async (t) => {
+  t.test('of a port without TLS', async (t) => {
     const server = createTcpServer((socket) => socket.on('error', () => {}).end('hello\r\n'));
     const port = await listen(t, server);
     const { code, stderr } = await runSallyport(t, ['inspect', `127.0.0.1:${port}`]);
     t.equal(code, 1);
-    t.match(stderr, /the TLS handshake with 127.0.0.1:\d+ failed: .* \[upstream_tls\]\n.*does this port speak TLS\?/);
+    t.match(stderr, /the TLS handshake with 127.0.0.1:\d+ failed: .* \[upstream_tls\]\n.*does this port use TLS\?/);
   });
 });
 
@@ -261,7 +261,7 @@ t.test('the admin port of a running sidecar', async (t) => {
   answer = answers['waiting'];
   const waiting = await runSallyport(t, ['inspect', url]);
   t.equal(waiting.code, 1);
-  t.match(waiting.stderr, `${url}/certs answered 503: waiting for the CA [upstream_protocol]`);
+  t.match(waiting.stderr, `${url}/certs responded 503: waiting for the CA [upstream_protocol]`);
   answer = answers['other'];
   const other = await runSallyport(t, ['inspect', url]);
   t.match(other.stderr, `${url}/certs lacks chainPem, bundlePem or trustDomain [upstream_protocol]`);

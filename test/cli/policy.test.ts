@@ -1,4 +1,4 @@
-// `sallyport check` and `sallyport policy ...`, as a user or a CI job runs them: no proxy, no cluster.
+// `sallyport check` and `sallyport policy ...`, as a user or a CI job runs them, without proxy or cluster.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,7 +7,7 @@ import { allowAll } from '../fixtures/mesh.ts';
 import { type Owner, runSallyport, tempDir } from '../fixtures/process.ts';
 import { createKey, jwksOf, sign } from '../fixtures/tokens.ts';
 
-// Each test starts the program many times, which takes its time beside other tests.
+// Each test starts the program many times, which is slow beside other tests.
 t.setTimeout(120_000);
 
 const policies = `apiVersion: security.istio.io/v1
@@ -32,14 +32,14 @@ spec:
 
 const web = 'spiffe://cluster.local/ns/shop/sa/web';
 
-/** Files of a directory of their own, by name. */
+/** Files in a new directory, by name. */
 function files(t: Owner, texts: Record<string, string>): (name: string) => string {
   const dir = tempDir(t);
   for (const [name, text] of Object.entries(texts)) writeFileSync(join(dir, name), text);
   return (name) => join(dir, name);
 }
 
-t.test('check: good, bad with every place, standard input, sidecar.yaml, what kubectl prints', async (t) => {
+t.test('check: good, bad with all positions, standard input, sidecar.yaml, kubectl output', async (t) => {
   const at = files(t, {
     'good.yaml': policies,
     'bad.yaml': policies.replace('methods: [GET]', 'method: [GET]').replace('action: DENY', 'action: REFUSE'),
@@ -56,11 +56,11 @@ t.test('check: good, bad with every place, standard input, sidecar.yaml, what ku
       .join('\n')}\n`,
   });
   const check = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['check', ...args]);
-  t.match(await check(at('good.yaml')), { code: 0, stdout: '', stderr: '2 documents are good\n' });
+  t.match(await check(at('good.yaml')), { code: 0, stdout: '', stderr: '2 documents are valid\n' });
   const bad = await check(at('bad.yaml'), at('good.yaml'));
   t.equal(bad.code, 1);
   t.match(bad.stderr, `${at('bad.yaml')}:8:27: unknown key 'method' (did you mean 'methods'?)`);
-  t.match(bad.stderr, `${at('bad.yaml')}:17:11: spec.action: an action is one of ALLOW, DENY, AUDIT, CUSTOM`);
+  t.match(bad.stderr, `${at('bad.yaml')}:17:11: spec.action: an action must be one of ALLOW, DENY, AUDIT, CUSTOM`);
   const json = await check(at('bad.yaml'), '--json');
   t.equal(json.code, 1);
   t.match(JSON.parse(json.stdout), {
@@ -73,13 +73,13 @@ t.test('check: good, bad with every place, standard input, sidecar.yaml, what ku
     { code: 1 },
     'one name twice',
   );
-  t.match(await check(at('experimental.yaml')), { code: 0 }, 'Istio takes it');
-  t.match(await check(at('target.yaml')), { code: 0 }, 'and this');
+  t.match(await check(at('experimental.yaml')), { code: 0 }, 'Istio accepts it');
+  t.match(await check(at('target.yaml')), { code: 0 }, 'and this one');
   t.match(await check(at('idle.yaml')), {
     code: 1,
     stderr: /DENY without rules never denies anything \(write rules: \[\{\}\]/,
   });
-  t.match(await check(at('list.yaml')), { code: 0, stderr: '2 documents are good\n' });
+  t.match(await check(at('list.yaml')), { code: 0, stderr: '2 documents are valid\n' });
   t.match(await check(at('sidecar.yaml')), { code: 1, stderr: /there is nothing to do/ });
   const piped = await runSallyport(t, ['check', '-'], { input: 'kind: AuthorizationPolicy\n' });
   t.match(piped, { code: 1, stderr: /^<stdin>:1:1: apiVersion: / });
@@ -144,7 +144,7 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{}] }
   t.match(JSON.parse(silent.stdout), {
     allowed: false,
     policy: 'istio-ext-authz-p-ns[shop]-policy[ask]-rule[0]',
-    because: /silence refuses .*of the other rules: no DENY rule matches, and the ALLOW rule/,
+    because: /no response denies .*of the other rules: no DENY rule matches, and the ALLOW rule/,
     verdict: { allowed: false, policy: 'shop/ask' },
   });
   t.match(await run('explain', '--from', 'not-an-id', 'GET', '/'), { code: 2, stderr: /not-an-id/ });
@@ -253,7 +253,7 @@ spec: { rules: [{ when: [{ key: "request.auth.claims[groups]", values: [clerks] 
   t.equal(one.code, 0);
 });
 
-t.test('eval --batch: a line in, a line out, and its own policies where it brings some', async (t) => {
+t.test('eval --batch: one line out per line in, which may include its own policies', async (t) => {
   const at = files(t, { 'p.yaml': policies });
   const workload = { namespace: 'shop', labels: { app: 'orders' } };
   const own = {
@@ -381,7 +381,7 @@ t.test('test: fixtures, coverage, TAP and JUnit', async (t) => {
   const good = await run(at('good.yaml'));
   t.match(good, {
     code: 0,
-    stdout: 'no request matches ALLOW shop/orders rule 1\n3 passed, 0 failed; 2 of 3 rules matched some request\n',
+    stdout: 'no request matches ALLOW shop/orders rule 1\n3 passed, 0 failed; 2 of 3 rules matched a request\n',
   });
   t.match(await run(at('good.yaml'), '--min-coverage', '70'), { code: 1 });
   t.match(await run(at('good.yaml'), '--min-coverage', '60'), { code: 0 });
@@ -389,9 +389,9 @@ t.test('test: fixtures, coverage, TAP and JUnit', async (t) => {
   t.equal(bad.code, 1);
   t.match(
     bad.stdout,
-    `FAILS ${at('bad.yaml')}:4: GET /orders/1 from ${web}\n  expected deny, but it is allowed by shop/orders rule 0\n`,
+    `FAILS ${at('bad.yaml')}:4: GET /orders/1 from ${web}\n  expected deny, but it was allowed by shop/orders rule 0\n`,
   );
-  t.match(bad.stdout, /expected rule 7, but it is denied \(403\) by istio-system\/no-admin rule 0/);
+  t.match(bad.stdout, /expected rule 7, but it was denied \(403\) by istio-system\/no-admin rule 0/);
   t.match(bad.stdout, /1 passed, 2 failed/);
   const tap = await run(at('bad.yaml'), '--format', 'tap');
   t.match(
@@ -449,7 +449,7 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
   });
   const scope = ['--namespace', 'shop', '--label', 'app=orders'];
   const same = await runSallyport(t, ['policy', 'diff', at('old.yaml'), at('old.yaml'), ...scope]);
-  t.match(same, { code: 0, stdout: 'no verdict changes\n' });
+  t.match(same, { code: 0, stdout: 'no decision changes\n' });
   const diff = await runSallyport(t, ['policy', 'diff', at('old.yaml'), at('new.yaml'), ...scope, '--json']);
   t.equal(diff.code, 1);
   const { changes } = JSON.parse(diff.stdout) as { changes: { before: string; after: string; request: string }[] };
@@ -510,7 +510,7 @@ spec: { action: CUSTOM, provider: { name: p }, rules: [{ to: [{ operation: { pat
     await runSallyport(t, ['policy', 'replay', '--log', at('broken.json'), '--policies', at('new.yaml'), ...scope]),
     {
       code: 1,
-      stderr: /broken\.json:1: this is no line of an access log/,
+      stderr: /broken\.json:1: not a line of an access log/,
     },
   );
   t.match(
@@ -542,13 +542,13 @@ t.test('diff and replay of nothing do not pass', async (t) => {
   });
   const run = (...args: string[]): ReturnType<typeof runSallyport> => runSallyport(t, ['policy', ...args]);
   const diff = await run('diff', at('old.yaml'), at('new.yaml'));
-  t.equal(diff.code, 1, 'without a scope the workloads are those of the selectors');
+  t.equal(diff.code, 1, 'without a scope, the workloads are those of the selectors');
   t.match(diff.stdout, /^shop\/app=orders +none +allow ns\[shop\]-policy\[orders\]-rule\[0\] .* PUT \/orders\//m);
   t.match(diff.stderr, /requests compared for shop\/app=orders, shop\n/);
-  t.match(await run('diff', at('old.yaml'), at('old.yaml')), { code: 0, stdout: 'no verdict changes\n' });
+  t.match(await run('diff', at('old.yaml'), at('old.yaml')), { code: 0, stdout: 'no decision changes\n' });
   t.match(
     await run('diff', at('old.yaml'), at('old.yaml'), '--log', at('outbound.json')),
-    { code: 2, stderr: /a log is of one workload, and the policies are of shop\/app=orders, shop / },
+    { code: 2, stderr: /a log belongs to one workload, but the policies apply to shop\/app=orders, shop / },
     'a log says nothing of several workloads',
   );
   t.match(await run('diff', at('root.yaml'), at('root.yaml')), { code: 0 }, 'policies of the root namespace alone');
@@ -560,7 +560,7 @@ t.test('diff and replay of nothing do not pass', async (t) => {
   const stranger = ['--root-namespace', 'nowhere', '--namespace', 'other'];
   t.match(await run('diff', at('old.yaml'), at('new.yaml'), ...stranger), {
     code: 2,
-    stderr: /no AuthorizationPolicy holds for other: nothing was compared/,
+    stderr: /no AuthorizationPolicy applies to other: nothing was compared/,
   });
   const scope = ['--policies', at('new.yaml'), '--namespace', 'shop', '--label', 'app=orders'];
   for (const log of ['empty.json', 'outbound.json'])
@@ -571,11 +571,11 @@ t.test('diff and replay of nothing do not pass', async (t) => {
     );
   t.match(await run('replay', '--log', at('empty.json'), '--policies', at('new.yaml'), ...stranger), {
     code: 2,
-    stderr: /no AuthorizationPolicy holds for other/,
+    stderr: /no AuthorizationPolicy applies to other/,
   });
 });
 
-t.test('lint: findings with their places and mends', async (t) => {
+t.test('lint: findings with positions and fixes', async (t) => {
   const at = files(t, {
     'a.yaml': policies,
     'b.yaml': policies
@@ -589,8 +589,8 @@ t.test('lint: findings with their places and mends', async (t) => {
   t.equal(found.code, 1);
   t.match(
     found.stdout,
-    /a\.yaml:7:7: dead_rule: whatever this rule allows is denied by istio-system\/no-orders rule 0\n {2}mend: /,
+    /a\.yaml:7:7: dead_rule: everything that this rule allows is denied by istio-system\/no-orders rule 0\n {2}fix: /,
   );
   t.match(await run(at('a.yaml'), '--json'), { code: 0, stdout: /"findings": \[\]/ });
-  t.match(await run(), { code: 2, stderr: /nothing to look at/ });
+  t.match(await run(), { code: 2, stderr: /nothing to check/ });
 });

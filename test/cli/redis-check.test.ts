@@ -1,4 +1,5 @@
-// `gateway --check` and the Redis that gateway.yaml names: a node of a Cluster is refused in a sentence, one that is away is said.
+// `gateway --check` and the Redis of gateway.yaml: a Cluster node is refused with a message; an unreachable one is
+// reported.
 
 import { join } from 'node:path';
 import t from 'tap';

@@ -1,4 +1,4 @@
-// `sallyport sidecar` as a command: what it refuses, with every problem, a hint and an exit code.
+// `sallyport sidecar` as a command: its refusals, with all problems, a hint and an exit code.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -11,7 +11,7 @@ import { freePort, type Owner, runSallyport, startSallyport, tempDir } from '../
 const authority = await createAuthority('demo.test');
 const credential = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/orders');
 
-/** A directory with a good configuration in it. */
+/** A directory with a valid configuration. */
 function makeFiles(t: Owner, port: number): { dir: string; config: string; policy: string } {
   const dir = tempDir(t);
   writeCredential(dir, 'orders', credential);
@@ -37,7 +37,7 @@ policies: policies/
 t.test('--check', async (t) => {
   const { dir, config, policy } = makeFiles(t, 15_006);
   const good = await runSallyport(t, ['sidecar', '--config', config, '--check']);
-  t.match(good, { code: 0, stdout: '', stderr: `${config} is good: 1 inbound port, 0 outbound ports, 1 policy\n` });
+  t.match(good, { code: 0, stdout: '', stderr: `${config} is valid: 1 inbound port, 0 outbound ports, 1 policy\n` });
 
   writeFileSync(
     policy,
@@ -51,7 +51,7 @@ t.test('--check', async (t) => {
   t.match(bad.stderr, /^error: \d problems found \[config_invalid\]$/m);
 });
 
-t.test('a configuration that is not there', async (t) => {
+t.test('a missing configuration', async (t) => {
   for (const args of [[], ['--check']]) {
     const { code, stderr } = await runSallyport(t, ['sidecar', '--config', '/nowhere/sidecar.yaml', ...args]);
     t.equal(code, 2);
@@ -80,7 +80,7 @@ t.test('a port in use', async (t) => {
   t.match(stderr, 'hint: stop the other process or choose another port');
 });
 
-t.test('identity files that are missing are waited for', async (t) => {
+t.test('it waits for missing identity files', async (t) => {
   const port = await freePort();
   const { dir, config } = makeFiles(t, port);
   writeFileSync(

@@ -1,4 +1,4 @@
-// What a command does to a terminal and to a pipe.
+// Output to a terminal and to a pipe.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { startProcess, tempDir } from '../fixtures/process.ts';
 
 const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 
-t.test('a reader that has seen enough gets no stack trace', async (t) => {
+t.test('a reader that closes the pipe gets no stack trace', async (t) => {
   const dir = tempDir(t);
   const questions = join(dir, 'questions.jsonl');
   writeFileSync(questions, `${JSON.stringify({ from: null, method: 'GET', path: '/' })}\n`.repeat(5000));
@@ -19,5 +19,5 @@ t.test('a reader that has seen enough gets no stack trace', async (t) => {
   ]);
   t.equal(await child.exited, 0);
   t.match(child.stdout(), /^\{.*\}\nended with 141\n$/, 'one line, and the exit code of SIGPIPE');
-  t.equal(child.stderr(), '', 'and not a word');
+  t.equal(child.stderr(), '', 'nothing');
 });

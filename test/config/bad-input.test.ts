@@ -1,5 +1,5 @@
-// Documents that are wrong: every field with every wrong type, and what is too much of something. Each a clear error with its
-// place, in a bounded time; never a crash, never a policy that means something else.
+// Invalid documents: every field with every wrong type, and excessive sizes. Each is a clear error with its position,
+// in bounded time; never a crash, and never a policy with another meaning.
 
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -9,7 +9,7 @@ import { decide, policiesFor } from '../../sidecar/policy/decide.ts';
 import { createFacts } from '../../sidecar/policy/facts.ts';
 import { scope } from '../fixtures/policy.ts';
 
-/** Every problem of these documents; an empty list where they are good. */
+/** All problems of these documents; an empty list if they are valid. */
 function problemsOf(...texts: string[]): string[] {
   try {
     parseIstio(texts.map((text, index) => ({ file: `${index}.yaml`, text })));
@@ -93,7 +93,7 @@ const peers = {
 
 type Path = readonly (string | number)[];
 
-/** Every place in a value, the root apart. */
+/** Every path in a value, except the root. */
 function* placesIn(value: unknown, path: Path = []): Generator<Path> {
   if (path.length > 0) yield path;
   if (typeof value !== 'object' || value === null) return;
@@ -131,10 +131,10 @@ const wrong: readonly unknown[] = [
   { a: 1 },
 ];
 
-/** Those of `wrong` that are of the type that stands there. */
+/** Those of `wrong` that have the type of the original value. */
 function isOfItsType(now: unknown, other: unknown, path: Path): boolean {
   const name = String(path.at(-1));
-  // A rule that asks nothing is one.
+  // An empty rule is valid.
   if (name === 'rules' && JSON.stringify(other) === '[{}]') return true;
   if ((name === 'prefix' || name === 'issuer') && other === '') return true;
   if (JSON.stringify(now) === JSON.stringify(other)) return true;
@@ -144,7 +144,7 @@ function isOfItsType(now: unknown, other: unknown, path: Path): boolean {
       : name === 'app' && other === '';
   if (typeof now === 'boolean') return typeof other === 'boolean';
   if (Array.isArray(now)) return Array.isArray(other) && other.length === 0 && !/^(?:from|to)$/.test(name);
-  // An object all of whose fields may be left out.
+  // An object whose fields are all optional.
   return JSON.stringify(other) === '{}' && /^(?:selector|matchLabels|mtls|8080|0)$/.test(name);
 }
 
@@ -154,7 +154,7 @@ for (const [kind, spec] of [
   ['PeerAuthentication', peers],
 ] as const) {
   t.test(`${kind}: each field with each wrong type`, async (t) => {
-    t.strictSame(problemsOf(document(kind, spec)), [], 'as it stands it is good');
+    t.strictSame(problemsOf(document(kind, spec)), [], 'unchanged it is valid');
     let tried = 0;
     for (const path of placesIn(spec)) {
       for (const value of wrong) {
@@ -201,7 +201,7 @@ for (const [kind, spec] of [
   });
 }
 
-t.test('what is too much', async (t) => {
+t.test('excessive sizes', async (t) => {
   const started = performance.now();
   t.match(problemsOf(document('AuthorizationPolicy', { rules: Array(100_000).fill({}) })), [/at most 512 rules/]);
   t.match(
@@ -221,7 +221,7 @@ t.test('what is too much', async (t) => {
   t.comment(`${Math.round(performance.now() - started)} ms`);
 });
 
-t.test('100,000 rules in policies of their size are read into an index, not into a search', async (t) => {
+t.test('100,000 rules are compiled into an index, not a linear search', async (t) => {
   const rules = (from: number): object[] =>
     Array.from({ length: 500 }, (_, i) => ({
       from: [{ principals: [`demo.test/ns/shop/sa/p${from + i}`] }],
@@ -269,8 +269,8 @@ t.test('patterns that would be catastrophic as regular expressions', async (t) =
   t.equal(decide(policiesFor(set, 'spiffe://demo.test/b'), facts).policy, 'none');
 });
 
-t.test('one name in two files names both places, whatever their order', async (t) => {
+t.test('one name in two files: the problem names both positions, in any order', async (t) => {
   const one = document('RequestAuthentication', {});
-  t.strictSame(problemsOf(one, one), ['1.yaml:1:88: the RequestAuthentication shop/p already stands in 0.yaml:1']);
+  t.strictSame(problemsOf(one, one), ['1.yaml:1:88: the RequestAuthentication shop/p is already defined in 0.yaml:1']);
   t.strictSame(problemsOf(one, document('AuthorizationPolicy', {})), [], 'two kinds may share a name');
 });

@@ -1,4 +1,4 @@
-// gateway.yaml and the documents beside it: each problem with its file, line and column.
+// gateway.yaml and its documents: each problem with file, line and column.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-// sidecar.yaml: what it gives, and every way in which it can be wrong, with its place.
+// sidecar.yaml: its values, and every way in which it can be wrong, with positions.
 
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -19,7 +19,7 @@ admin: 15000
 health: 15021
 `;
 
-t.test('a good one', async (t) => {
+t.test('a valid one', async (t) => {
   const settings = parseSettings(good, '/etc/sallyport/sidecar.yaml');
   t.match(settings, {
     trustDomain: 'demo.test',
@@ -48,7 +48,7 @@ t.test('a good one', async (t) => {
   t.ok(Object.isFrozen(settings) && Object.isFrozen(settings.limits));
 });
 
-/** Name, change to the good text, and how each problem begins. */
+/** Name, change to the valid text, and how each problem begins. */
 const wrong: [string, (text: string) => string, string[]][] = [
   ['malformed YAML', (text) => text.replace('outbound:', 'outbound: ['), ['x.yaml:']],
   ['an empty file', () => '', ['x.yaml:1:1: the file is empty']],
@@ -77,7 +77,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
     'an authorizer in the clear',
     (text) => `${text}extensionProviders: [{ name: a, envoyExtAuthzHttp: { service: authz.shop, port: 80 } }]\n`,
     [
-      "x.yaml:14:63: extensionProviders[0].envoyExtAuthzHttp.service: 'authz.shop' is neither an upstream nor loopback: requests would travel to it in the clear",
+      "x.yaml:14:63: extensionProviders[0].envoyExtAuthzHttp.service: 'authz.shop' is neither an upstream nor loopback: it would receive requests in the clear",
     ],
   ],
   [
@@ -85,7 +85,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
     (text) =>
       `${text}extensionProviders: [{ name: a, envoyExtAuthzGrpc: { service: db, port: 80, failOpen: true } }]\n`,
     [
-      'x.yaml:14:87: extensionProviders[0].envoyExtAuthzGrpc.failOpen: an authorizer that does not answer refuses: there is no failing open',
+      'x.yaml:14:87: extensionProviders[0].envoyExtAuthzGrpc.failOpen: without a response from the authorizer, requests are refused: it cannot fail open',
     ],
   ],
   [
@@ -100,7 +100,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
     ["x.yaml:14:77: unknown key 'includeRequestBodyInCheck'"],
   ],
   [
-    'what no authorizer can be told',
+    'headers that cannot be sent to an authorizer',
     (text) =>
       `${text}extensionProviders: [{ name: a, envoyExtAuthzHttp: { service: db, port: 80, includeAdditionalHeadersInCheck: { host: x, y: "a\\nb", z: fine } } }]\n`,
     [
@@ -112,7 +112,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
     'two authorizers of one name',
     (text) =>
       `${text}extensionProviders: [{ name: a, envoyExtAuthzGrpc: { service: db, port: 80 } }, { name: a, envoyExtAuthzGrpc: { service: localhost, port: 80 } }]\n`,
-    ["x.yaml:14:89: extensionProviders[1].name: there are two extension providers 'a'"],
+    ["x.yaml:14:89: extensionProviders[1].name: two extension providers are named 'a'"],
   ],
   [
     'a path normalisation that there is not',
@@ -174,7 +174,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
     'a bad trust domain',
     (text) => text.replace('demo.test\n', 'Demo.Test\n'),
     [
-      "x.yaml:1:14: trustDomain: 'Demo.Test' is not a SPIFFE ID: the trust domain 'Demo.Test' may hold only a-z, 0-9, dot, dash and underscore",
+      "x.yaml:1:14: trustDomain: 'Demo.Test' is not a SPIFFE ID: the trust domain 'Demo.Test' may contain only a-z, 0-9, dot, dash and underscore",
     ],
   ],
   [

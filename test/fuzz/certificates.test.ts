@@ -1,4 +1,4 @@
-// Certificates are signed: whatever is changed in a leaf, nobody may believe it.
+// Certificates are signed: a leaf with any change must be refused.
 
 import assert from 'node:assert/strict';
 import { AsnConvert } from '@peculiar/asn1-schema';
@@ -18,7 +18,7 @@ const { chain } = await createCredential(authority, 'spiffe://demo.test/ns/shop/
 const [leaf, issuer] = chain as [Buffer, Buffer];
 const csr = await createCsr(generateKey());
 
-/** `der` as it is at first and at every fiftieth time, so that what is right is seen to pass; changed otherwise. */
+/** `der` unchanged at first and every fiftieth time, so that a valid one is seen to pass; otherwise changed. */
 function mostlyChanged(der: Buffer): (random: Random) => Buffer {
   let made = 0;
   return (random) => (made++ % 50 === 0 ? der : mutate(random, der));
@@ -30,7 +30,7 @@ fuzz(
   mostlyChanged(leaf),
   (der) => {
     const { id } = verifyChain([der, issuer], authority.bundles, emptyDenyList, Date.now());
-    // What stands behind the certificate is not part of it.
+    // Bytes after the certificate are not part of it.
     assert.ok(der.subarray(0, leaf.length).equals(leaf), `${id.uri} was believed`);
   },
   [...['certificate_unreadable', 'svid_invalid', 'svid_untrusted', 'svid_expired', 'svid_not_yet_valid']],
@@ -38,11 +38,11 @@ fuzz(
 
 fuzz(
   t,
-  'an intermediate with any change vouches for nobody',
+  'an intermediate with any change verifies no leaf',
   mostlyChanged(issuer),
   (der) => {
     verifyChain([leaf, der], authority.bundles, emptyDenyList, Date.now());
-    assert.ok(der.subarray(0, issuer.length).equals(issuer), 'a changed intermediate was believed');
+    assert.ok(der.subarray(0, issuer.length).equals(issuer), 'a changed intermediate was accepted');
   },
   ['certificate_unreadable', 'svid_untrusted'],
 );
@@ -73,7 +73,7 @@ fuzz(
         subjectEmpty: subject.length === 0,
       };
     } catch {
-      // Ours reads what it needs; whether the rest is right is for OpenSSL to say, which parses it as well.
+      // Ours parses only what it needs; OpenSSL, which parses it too, checks the rest.
       return;
     }
     assert.deepEqual({ uris: facts.uris, subjectEmpty: facts.subjectEmpty }, other);
@@ -87,7 +87,7 @@ fuzz(
   mostlyChanged(csr),
   async (der) => {
     const spki = await readCsr(der);
-    assert.ok(csr.includes(spki), 'a key that was never asked for');
+    assert.ok(csr.includes(spki), 'a key that was never in a request');
   },
   ['csr_invalid'],
 );

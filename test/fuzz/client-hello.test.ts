@@ -1,5 +1,5 @@
-// The first message of a TLS client, as strangers may send it: a name, 'more' or 'none', whatever the bytes and however they
-// are cut; and what is said of a part never contradicts what is said of the whole.
+// The first message of a TLS client under hostile bytes: the result is a name, 'more' or 'none', however the bytes are
+// cut, and the result for a part never contradicts the result for the whole.
 
 import assert from 'node:assert/strict';
 import t from 'tap';
@@ -36,7 +36,7 @@ t.test('what clients send', async (t) => {
   t.strictSame(readClientHello(quantum), { serverName: 'a.b-c.test', alpn: [] });
 });
 
-t.test('in as many records as one likes, and cut anywhere', async (t) => {
+t.test('in any number of records, and cut anywhere', async (t) => {
   for (const seed of seeds) {
     const expected = readClientHello(seed);
     for (const size of [1, 3, 100, 1000]) {
@@ -114,7 +114,7 @@ const protocols = (...names: readonly string[]): Buffer => {
 const host = (name: string): Buffer =>
   Buffer.concat([Buffer.from([0, name.length + 3, 0, 0, name.length]), Buffer.from(name)]);
 
-t.test('what it offers, whichever extension comes first, and no extension twice', async (t) => {
+t.test('its offers, in any order of extensions, and no extension twice', async (t) => {
   const both: HelloRead = { serverName: 'a.test', alpn: ['istio', 'h2'] };
   const [name, alpn] = [[0, host('a.test')] as const, [16, protocols('istio', 'h2')] as const];
   t.strictSame(readClientHello(helloWith(name, alpn)), both);
@@ -148,7 +148,7 @@ fuzz(t, 'bytes changed, put in, taken out', change, (bytes, random) => {
   const name = nameOf(whole);
   if (name !== undefined) assert.match(name, /^[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?$/);
   const part = readClientHello(bytes.subarray(0, random.below(bytes.length + 1)));
-  // What is once said stands, however much comes behind it.
+  // A result stays the same, however many bytes follow.
   if (part !== 'more') assert.deepEqual(part, whole);
 });
 

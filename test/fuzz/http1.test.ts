@@ -1,5 +1,5 @@
-// The codec under hostile bytes: however they are cut into pieces, the verdict is the same; chunked bodies against a
-// second decoder, written from RFC 9112 section 7.1 with one regular expression a line.
+// The codec under hostile bytes: the verdict does not depend on how they are cut into pieces. Chunked bodies are
+// compared with a second decoder, written from RFC 9112 section 7.1 with one regular expression per line.
 
 import assert from 'node:assert/strict';
 import t from 'tap';
@@ -25,7 +25,7 @@ fuzz(
   (random) => mutate(random, random.pick(requests)),
   (bytes) => {
     const once = reprint(bytes);
-    // A head that was printed is complete; its body is not wanted.
+    // A printed head is complete; its body does not matter.
     if (once !== undefined) assert.equal(reprint(Buffer.from(once, 'latin1')), once);
   },
 );
@@ -103,7 +103,7 @@ function decodeWith(
   return { ended, body, rest: ended ? bytes.subarray(consumed).toString('latin1') : undefined };
 }
 
-/** The same, without pieces, limits or states. Undefined where the body has no proper end. */
+/** The same, without pieces, limits or states. Undefined if the body has no valid end. */
 function decodeSimply(text: string): { body: string; rest: string } | undefined {
   let body = '';
   for (let left = text; ; ) {

@@ -1,5 +1,5 @@
-// HTTP/2 under hostile bytes: nothing but refusals comes of it, and however the bytes are cut into pieces the same frames
-// answer them.
+// HTTP/2 under hostile bytes: they lead only to refusals, and the response frames do not depend on how the bytes are
+// cut.
 
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
@@ -25,7 +25,7 @@ import type { Random } from '../fixtures/random.ts';
 
 const noBody = Buffer.alloc(0);
 
-/** The frames with which a server answers `pieces`; it says 204 to each request that is complete. */
+/** The frames that a server sends in response to `pieces`; each complete request gets 204. */
 async function serve(pieces: readonly Buffer[]): Promise<{ answered: string[] }> {
   const socket = new FakeSocket();
   const rules = { limits } as PortRules;
@@ -58,7 +58,7 @@ async function serve(pieces: readonly Buffer[]): Promise<{ answered: string[] }>
   return { answered };
 }
 
-/** Frames as `type stream`; windows are opened when it suits, so they are left out. */
+/** Frames as `type stream`, without window updates, whose timing varies. */
 function framesOf(bytes: Buffer): string[] {
   const frames: string[] = [];
   for (let at = 0; at + 9 <= bytes.length; at += 9 + bytes.readUIntBE(at, 3)) {
@@ -84,7 +84,7 @@ const seeds: readonly Buffer[] = [
   Buffer.concat([frame(1, 4, 1, get()), frame(3, 0, 1, [0, 0, 0, 8]), frame(7, 0, 0, Array(8).fill(0))]),
 ];
 
-/** Frames in an order of their own, without the answers of streams that were reset. */
+/** Frames in a canonical order, without the responses of reset streams. */
 function unlessReset(answered: readonly string[]): string[] {
   const reset = new Set(answered.filter((one) => one.startsWith('3 ')).map((one) => one.slice(2)));
   return answered.filter((one) => !(/^[01] /.test(one) && reset.has(one.slice(2)))).toSorted();
@@ -108,8 +108,8 @@ fuzz(
     const [whole, pieces] = [await serve([bytes]), await serve(cut(random, bytes))];
     const isOver = (one: { answered: string[] }): boolean => one.answered.includes('7 0');
     assert.equal(isOver(pieces), isOver(whole));
-    // A head waits for a body that may have come with it: so others may be served before it, and one that is reset, or whose
-    // connection ends, in the same breath is not begun; in pieces it may have its answer before it is reset.
+    // A head waits for a body that may arrive with it, so others may be served first. A stream that is reset, or whose
+    // connection ends, in the same read is not started; in pieces, it may have its response before the reset.
     if (!isOver(whole)) assert.deepEqual(unlessReset(pieces.answered), unlessReset(whole.answered));
   },
 );
@@ -143,7 +143,7 @@ fuzz(
   ]),
 );
 
-/** The block that would go on, made by an encoder that knows nothing yet; undefined for a tunnel, which has no such head. */
+/** The forwarded header block, from a fresh encoder; undefined for a tunnel, which has no such head. */
 function rewrite(bytes: Buffer): Buffer | undefined {
   const read = new HpackDecoder(60_000, 100).decode(bytes);
   const exchange = new Exchange({} as Connection, {} as Downstream, { direction: 'inbound' } as PortRules, emptyFields);

@@ -1,5 +1,5 @@
-// The small parsers of policy under hostile input: tokens, answers of authorizers, addresses. What they say is compared with
-// somebody else's word where there is one.
+// The small parsers of policy under hostile input: tokens, authorizer responses, addresses. Results are compared with
+// another implementation where there is one.
 
 import assert from 'node:assert/strict';
 import { BlockList } from 'node:net';
@@ -39,7 +39,7 @@ fuzz(
       Date.now(),
     );
     if (result.kind === 'verified') {
-      // Only where what is signed is as it was: base64url has bits to spare in its last character.
+      // Only if the signed part is unchanged: the last character of base64url has unused bits.
       assert.equal(touched.trim().split('.').slice(0, 2).join('.'), token.split('.').slice(0, 2).join('.'));
       assert.equal(result.auth.principal, 'iss.test/ann');
     } else if (result.kind === 'refused') assert.match(result.error.code, /^jwt_/);
@@ -70,7 +70,7 @@ fuzz(
 
 const word = (random: Random): string => random.below(0x10000).toString(16);
 
-/** Addresses near each other, so that blocks hold some of them. */
+/** Addresses near each other, so that blocks contain some of them. */
 function randomIp(random: Random): string {
   if (random.below(2) === 0) return [10, random.below(3), random.below(3), random.below(256)].join('.');
   return random.pick([
@@ -97,7 +97,7 @@ fuzz(
     const family = (text: string): 'ipv4' | 'ipv6' => (text.includes(':') ? 'ipv6' : 'ipv4');
     list.addSubnet(base, bits, family(base));
     const parsed = parseIp(ip)!;
-    // BlockList takes an IPv4 address for its IPv6 form, too; here a block holds addresses of its own family.
+    // BlockList also matches an IPv4 address by its IPv6 form; here a block matches addresses of its own family only.
     const wanted = family(base) === family(parsed.text) && list.check(parsed.text, family(parsed.text));
     assert.equal(compileIpBlocks([`${base}/${bits}`])(parsed), wanted, `${ip} in ${base}/${bits}`);
   },

@@ -1,5 +1,5 @@
-// The PROXY preface, as anybody may send it: a verdict on any bytes, the same however they are cut, and no bytes taken that are
-// not its own.
+// The PROXY preface under hostile bytes: a result for any bytes, the same however they are cut, and it consumes only
+// its own bytes.
 
 import assert from 'node:assert/strict';
 import t from 'tap';
@@ -39,10 +39,10 @@ fuzz(
       assert.ok(whole.length >= 15 && whole.length <= bytes.length);
       for (const place of Object.values(whole.place ?? {}))
         assert.match(place, /^(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.]+\]):\d{1,5}$/);
-      assert.deepEqual(readPreface(bytes.subarray(0, whole.length)), whole, 'what follows is not looked at');
+      assert.deepEqual(readPreface(bytes.subarray(0, whole.length)), whole, 'the bytes that follow are ignored');
     }
     const part = readPreface(bytes.subarray(0, random.below(bytes.length + 1)));
-    // What is once said stands, however much comes behind it.
+    // A result stays the same, however many bytes follow.
     if (part !== 'more') assert.deepEqual(part, whole);
   },
 );

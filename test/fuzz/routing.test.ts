@@ -1,4 +1,4 @@
-// The table of routes against hosts and paths that nobody means: a rule or none, never anything else, and never dear.
+// The table of routes with hostile hosts and paths: the result is a rule or none, at a bounded cost.
 
 import assert from 'node:assert/strict';
 import { setFlagsFromString } from 'node:v8';
@@ -44,7 +44,7 @@ const text = (random: Random, ...seeds: string[]): string =>
 
 fuzz(
   t,
-  'a rule, by whoever asks',
+  'a rule, for any client',
   (random) => ({
     authority: text(random, 'a.test', 'x.a.test:80', '[::1]:80', 'own.test.', ''),
     path: `/${text(random, 'a/b?c', 'a', '', 'a/a/a/a', '%2f/..//')}`,
@@ -57,7 +57,7 @@ fuzz(
     const under = bare === '/a' || bare.startsWith('/a/');
     const expected = bare === '/a/b' ? 'ab' : under ? 'a' : 'root';
     if (listener === 'own') assert.equal(rule, undefined);
-    // The length of a name bounds what is looked for.
+    // The length of a name bounds the search.
     else if (host.length <= 253 && hostMatches('*.a.test', host) && under) assert.equal(rule?.name, 'host');
     else assert.equal(rule?.name, expected);
   },
@@ -106,25 +106,25 @@ t.test('paths and hosts of 60 KB', async (t) => {
   }
 });
 
-t.test('whoever invents hosts does not grow us', async (t) => {
+t.test('invented hosts do not grow memory', async (t) => {
   const own = compileTable([{ name: 'l', hostname: undefined, entries: [entry('root', {})] }]);
   const before = usedMb();
   for (let i = 0; i < 20_000; i++) {
-    // As a codec makes them: cut from a head of 16 KB.
+    // Like a codec creates them: slices of a head of 16 KB.
     const head = `GET / HTTP/1.1\r\nHost: invented-host-number-${i}.test\r\nX: ${'x'.repeat(16_000)}\r\n`;
     const authority = head.slice(22, head.indexOf('\r\n', 22));
     assert.equal(own.find(pretend({ authority, path: '/', method: 'GET' })).rule?.name, 'root');
   }
   const grown = usedMb() - before;
-  // A thousand hosts are remembered; each with the head that it was cut from would be 16 MB.
+  // A thousand hosts are cached; together with the heads that they are slices of, they would take 16 MB.
   t.ok(grown < 4, `${grown.toFixed(1)} MB more after 20,000 hosts`);
-  t.equal(own.listenerFor('a'), 'l', 'with the table still there');
+  t.equal(own.listenerFor('a'), 'l', 'with the table still alive');
 });
 
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
 
-/** What is still held, in MB. */
+/** The memory still in use, in MB. */
 function usedMb(): number {
   collect();
   return process.memoryUsage().heapUsed / 2 ** 20;

@@ -1,4 +1,4 @@
-// Everything that people and peers write as text: a value, or a refusal with a code and a place. Never anything else.
+// All text formats of people and peers: the result is a value, or a refusal with a code and a position.
 
 import assert from 'node:assert/strict';
 import t from 'tap';
@@ -113,7 +113,7 @@ fuzz(
 
 fuzz(
   t,
-  'a deny-list',
+  'a deny list',
   mutated([JSON.stringify(formatDenyList(list))]),
   (text) => {
     const { sequence, serials } = parseDenyList(text, 'denied.json');
@@ -123,7 +123,7 @@ fuzz(
   ['bundle_invalid'],
 );
 
-/** What `read` gives; or undefined when it refused, with problems that each have a place in `text` and a sentence. */
+/** The result of `read`, or undefined if it refused with problems that each have a position in `text` and a message. */
 function expectProblems<T>(text: string, read: () => T): T | undefined {
   try {
     return read();

@@ -160,10 +160,10 @@ t.test('`gateway status` says what the running gateway has in force', async (t) 
     t.equal(code, 0);
     t.match(stdout, strict);
     t.match(stdout, /SecurityPolicy +shop\/lax +HTTPRoute r +Accepted=False +Conflicted/);
-    t.equal(stderr, `as the gateway at ${origin} has it in force\n`);
+    t.equal(stderr, `status of the running gateway at ${origin}\n`);
   }
   const offline = await status(file, '--offline');
-  t.match(offline, { code: 0, stdout: lax, stderr: /^judged from the files$/m });
+  t.match(offline, { code: 0, stdout: lax, stderr: /^evaluated from the files$/m });
   t.match(JSON.parse((await status(file, '-o', 'json')).stdout), { kind: 'List' });
 
   t.test('also while a change is not taken', async (t) => {
@@ -173,7 +173,7 @@ t.test('`gateway status` says what the running gateway has in force', async (t) 
     const { code, stdout, stderr } = await status(file);
     t.equal(code, 0);
     t.match(stdout, strict);
-    t.match(stderr, /^warning: the last change was not taken: /m);
+    t.match(stderr, /^warning: the last change was rejected: /m);
     t.match((await status(file, '--offline')).code, 2);
     await gateway.write('d.yaml', '# gone');
   });
@@ -183,14 +183,14 @@ t.test('`gateway status` says what the running gateway has in force', async (t) 
     writeFileSync(other, readFileSync(file));
     const { stdout, stderr } = await status(other);
     t.match(stdout, lax);
-    t.match(stderr, `the process at ${origin} serves ${file}: judged from the files\n`);
+    t.match(stderr, `the process at ${origin} serves ${file}: evaluated from the files\n`);
     writeFileSync(other, readFileSync(file, 'utf8').replace(/^admin: .*$/m, `admin: ${await freePort()}`));
     t.match(await status(other), {
       stdout: lax,
-      stderr: /^no gateway answers at http:\/\/127\.0\.0\.1:\d+: judged from the files$/m,
+      stderr: /^no gateway responds at http:\/\/127\.0\.0\.1:\d+: evaluated from the files$/m,
     });
     writeFileSync(other, readFileSync(file, 'utf8').replace(/^admin: .*$/m, ''));
-    t.match(await status(other), { stdout: lax, stderr: /^no 'admin' in .*other\.yaml: judged from the files$/m });
+    t.match(await status(other), { stdout: lax, stderr: /^no 'admin' in .*other\.yaml: evaluated from the files$/m });
   });
 });
 
@@ -202,6 +202,6 @@ t.test('and of one whose admin address is a socket', async (t) => {
   await gateway.waitFor(/"code":"ready"/);
   t.match(await runSallyport(t, ['gateway', 'status', '--config', file]), {
     code: 0,
-    stderr: `as the gateway at ${socket} has it in force\n`,
+    stderr: `status of the running gateway at ${socket}\n`,
   });
 });

@@ -134,7 +134,7 @@ t.test('what shows only when rules are made ready', async (t) => {
       judge(t, gateway + route, backed, {
         'documents/team/policy.yaml.bak': policy('authorization: { defaultAction: Deny }'),
       }),
-      /^documents\/team\/policy\.yaml\.bak:1:1: this is not read: files that are read end in \.yaml, \.yml or \.json$/,
+      /^documents\/team\/policy\.yaml\.bak:1:1: this file is not read: only files that end in \.yaml, \.yml or \.json are read$/,
     ],
     [
       'error pages that are not there',

@@ -1,4 +1,4 @@
-// The proof that this Node shows a client's chain, and what is said under one that does not.
+// The check that this Node shows a client's chain, and the error under one that does not.
 
 import type { TLSSocket } from 'node:tls';
 import t from 'tap';
@@ -14,20 +14,20 @@ t.test('this Node shows leaf and intermediate', async (t) => {
   await t.resolves(proveChainShown(svid));
 });
 
-t.test('a Node that shows the leaf only is refused, with its version and what to do', async (t) => {
+t.test('a Node that shows only the leaf is refused, with its version and a hint', async (t) => {
   const leafOnly = (socket: TLSSocket): Buffer[] => [socket.getPeerCertificate().raw];
   await t.rejects(proveChainShown(svid, leafOnly), {
     code: 'node_unsuitable',
     message: `Node ${process.versions.node} shows 1 of the 2 certificates that a TLS client presents, so no peer could be verified`,
-    hint: "run it under the Node that 'npm run setup' and the container image bring",
+    hint: "use the Node version that 'npm run setup' and the container image install",
   });
 });
 
-t.test('a chain without an intermediate has nothing to prove', async (t) => {
+t.test('a chain without an intermediate proves nothing and passes', async (t) => {
   await t.resolves(proveChainShown({ ...svid, chain: svid.chain.slice(0, 1) }, () => []));
 });
 
-t.test('a chain that cannot be read is no proof', async (t) => {
+t.test('an unreadable chain is not a proof', async (t) => {
   const unreadable = (): never => {
     throw new Error('no certificate was given');
   };

@@ -1,4 +1,4 @@
-// Identity as text: SPIFFE IDs, trust bundles, deny-lists, keys.
+// Identity as text: SPIFFE IDs, trust bundles, deny lists, keys.
 
 import { createPrivateKey } from 'node:crypto';
 import t from 'tap';
@@ -32,22 +32,22 @@ t.test('SPIFFE IDs', async (t) => {
     ['https://demo.test/a', /does not begin with spiffe/],
     ['spiffe://', /trust domain is empty/],
     ['spiffe:///a', /trust domain is empty/],
-    ['spiffe://Demo.test/a', /may hold only a-z/],
-    ['spiffe://demo.test:443/a', /may hold only a-z/],
-    ['spiffe://user@demo.test/a', /may hold only a-z/],
-    ['spiffe://d%65mo.test/a', /may hold only a-z/],
+    ['spiffe://Demo.test/a', /may contain only a-z/],
+    ['spiffe://demo.test:443/a', /may contain only a-z/],
+    ['spiffe://user@demo.test/a', /may contain only a-z/],
+    ['spiffe://d%65mo.test/a', /may contain only a-z/],
     [`spiffe://${'a'.repeat(256)}/a`, /longer than 255 bytes/],
     ['spiffe://demo.test/', /empty segment or ends in a slash/],
     ['spiffe://demo.test/a/', /empty segment or ends in a slash/],
     ['spiffe://demo.test//a', /empty segment/],
     ['spiffe://demo.test/a/./b', /dot segment/],
     ['spiffe://demo.test/..', /dot segment/],
-    ['spiffe://demo.test/a%20b', /may hold only letters/],
-    ['spiffe://demo.test/a?b', /may hold only letters/],
-    ['spiffe://demo.test/a#b', /may hold only letters/],
-    ['spiffe://demo.test/a b', /may hold only letters/],
-    ['spiffe://demo.test/\u00e4', /may hold only letters/],
-    ['spiffe://demo.test/a\n', /may hold only letters/],
+    ['spiffe://demo.test/a%20b', /may contain only letters/],
+    ['spiffe://demo.test/a?b', /may contain only letters/],
+    ['spiffe://demo.test/a#b', /may contain only letters/],
+    ['spiffe://demo.test/a b', /may contain only letters/],
+    ['spiffe://demo.test/\u00e4', /may contain only letters/],
+    ['spiffe://demo.test/a\n', /may contain only letters/],
     [`${longest}a`, /longer than 2048 bytes/],
   ];
   for (const [text, why] of refused)
@@ -94,11 +94,11 @@ t.test('a bundle as JSON and as PEM', async (t) => {
     'keys of other uses, and further values of x5c, are ignored',
   );
   const refused: readonly (readonly [text: string, code: string, why: RegExp])[] = [
-    ['', 'bundle_empty', /^b.json holds no certificate: nobody of demo.test can be verified$/],
-    ['{"keys":[]}', 'bundle_empty', /holds no certificate/],
-    ['{"keys":[{"use":"jwt-svid"}]}', 'bundle_empty', /holds no certificate/],
-    ['{', 'bundle_invalid', /it is not JSON/],
-    ['{}', 'bundle_invalid', /it has no 'keys' list/],
+    ['', 'bundle_empty', /^b.json contains no certificate, so no peer of demo.test can be verified$/],
+    ['{"keys":[]}', 'bundle_empty', /contains no certificate/],
+    ['{"keys":[{"use":"jwt-svid"}]}', 'bundle_empty', /contains no certificate/],
+    ['{', 'bundle_invalid', /not JSON/],
+    ['{}', 'bundle_invalid', /no 'keys' list/],
     ['{"keys":[{"use":"x509-svid"}]}', 'bundle_invalid', /keys\[0\] has no x5c certificate/],
     ['{"keys":[{"use":"x509-svid","x5c":["AAAA"]}]}', 'bundle_invalid', /the certificate of keys\[0\] cannot be read/],
     [
@@ -111,7 +111,7 @@ t.test('a bundle as JSON and as PEM', async (t) => {
     t.throws(() => parseBundle(text, 'demo.test', 'b.json'), { code, message }, text.slice(0, 40));
 });
 
-t.test('a deny-list', async (t) => {
+t.test('a deny list', async (t) => {
   const list = {
     sequence: 3,
     time: 1_700_000_000_000,
@@ -122,7 +122,7 @@ t.test('a deny-list', async (t) => {
   const good = formatDenyList(list) as Record<string, unknown>;
   t.ok(parseDenyList({ ...good, serials: ['0A'] }, 'x').serials.has('0a'), 'serials in any case');
   const refused: readonly (readonly [input: unknown, why: RegExp])[] = [
-    ['', /d.json is not a deny-list/],
+    ['', /d.json is not a deny list/],
     [[], /'sequence' is not a whole number/],
     [null, /expected an object/],
     [{ ...good, sequence: -1 }, /'sequence' is not a whole number/],
@@ -142,12 +142,12 @@ t.test('keys', async (t) => {
   t.ok(parseKey(encrypted, 'a.key', 'correct horse').equals(key));
   t.throws(() => parseKey(encrypted, 'a.key', 'wrong'), {
     code: 'passphrase_wrong',
-    message: 'the key in a.key does not open with this passphrase',
+    message: 'the key in a.key cannot be decrypted with this passphrase',
   });
   t.throws(() => parseKey(encrypted, 'a.key'), {
     code: 'passphrase_wrong',
     message: 'the key in a.key is encrypted and no passphrase was given',
-    hint: 'name the passphrase file with --passphrase-file',
+    hint: 'give the passphrase file with --passphrase-file',
   });
   const secret = formatKey(key).split('\n')[1]!;
   const broken = formatKey(key).replace(secret, secret.slice(4));
@@ -155,12 +155,12 @@ t.test('keys', async (t) => {
     parseKey(broken, 'a.key');
     t.fail('a broken key was read');
   } catch (error) {
-    t.match(error, { code: 'key_unreadable', message: /^a.key holds no readable private key/ });
-    t.notMatch(String(error), secret.slice(4, 20), 'and nothing of it is in the error');
+    t.match(error, { code: 'key_unreadable', message: /^a.key contains no readable private key/ });
+    t.notMatch(String(error), secret.slice(4, 20), 'and no part of it is in the error');
   }
 });
 
-t.test('an SVID: chain and key belong together', async (t) => {
+t.test('an SVID: chain and key match', async (t) => {
   const [ours, theirs] = await Promise.all([
     createCredential(authority, 'spiffe://demo.test/a'),
     createCredential(authority, 'spiffe://demo.test/b'),
@@ -176,7 +176,7 @@ t.test('an SVID: chain and key belong together', async (t) => {
   });
   t.throws(() => parseSvid('', ours.keyPem, source), {
     code: 'certificate_unreadable',
-    message: 'svid.pem holds no certificate',
+    message: 'svid.pem contains no certificate',
     hint: 'expected PEM, leaf first',
   });
   t.throws(() => parseSvid(formatPem([...ours.chain].reverse()), ours.keyPem, source), {

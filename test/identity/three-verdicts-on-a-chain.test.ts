@@ -1,6 +1,7 @@
-// Three verdicts on some 300 chains: ours, `openssl verify` and pkijs's engine. Each chain is right but for one or two twists,
-// and each twist says who refuses it. Ours must never be the only one that says yes; where it alone says no, the row says why.
-// pkijs looks neither at path lengths, unknown critical extensions and usages nor at the strength of keys and digests.
+// Three verdicts on some 300 chains: ours, `openssl verify` and pkijs's engine. Each chain is valid except for one or
+// two twists, and each twist says which engine refuses it. Ours must never be the only one that accepts; where it alone
+// refuses, the row says why. pkijs ignores path lengths, unknown critical extensions, usages, and the strength of keys
+// and digests.
 
 import { spawnSync } from 'node:child_process';
 import type { KeyObject } from 'node:crypto';
@@ -43,17 +44,17 @@ const uri = 'spiffe://demo.test/ns/shop/sa/web';
 interface Draft {
   subject: string;
   key: KeyObject | Buffer;
-  /** By what name of an extension it is known here. */
+  /** The name of the extension. */
   extensions: Map<string, Buffer>;
   changes: { -readonly [Field in keyof Forgery]?: Forgery[Field] };
-  /** Signed by this key instead of its issuer's. */
+  /** The key that signs it, instead of its issuer's. */
   signedBy?: KeyObject;
 }
 
 /** Leaf first, root last. */
 interface World {
   drafts: Draft[];
-  /** How many of the chain's end are kept back as anchors; 1 is the root. */
+  /** How many certificates at the end of the chain are anchors; 1 is the root. */
   anchors: number;
   arrange: (presented: Buffer[]) => Buffer[];
 }
@@ -64,9 +65,9 @@ interface Twist {
   readonly ours: Verdict;
   readonly openssl: Verdict;
   readonly pkijs: Verdict;
-  /** It chooses keys or methods, and two that do would not fit together. */
+  /** It changes keys or algorithms, and two such twists cannot be combined. */
   readonly alone?: true;
-  /** Least number of intermediates. */
+  /** Minimum number of intermediates. */
   readonly cas?: number;
   apply(world: World): void;
 }
@@ -86,7 +87,7 @@ const all = (verdict: Verdict): Pick<Twist, 'ours' | 'openssl' | 'pkijs'> => ({
   ...{ ours: verdict, openssl: verdict, pkijs: verdict },
 });
 const blind = { ours: 'no', openssl: 'no', pkijs: 'yes' } as const;
-/** A rule of SPIFFE, of which the others know nothing. */
+/** A rule of SPIFFE, which the other engines do not have. */
 const spiffe = { ours: 'no', openssl: 'yes', pkijs: 'yes' } as const;
 
 const twists: readonly Twist[] = [
@@ -183,35 +184,35 @@ const twists: readonly Twist[] = [
   },
 
   {
-    name: 'a leaf that has ended',
+    name: 'an expired leaf',
     ...all('no'),
     apply: (w) => {
       ended(leafOf(w));
     },
   },
   {
-    name: 'a leaf that has not begun',
+    name: 'a leaf that is not yet valid',
     ...all('no'),
     apply: (w) => {
       toCome(leafOf(w));
     },
   },
   {
-    name: 'an intermediate that has ended',
+    name: 'an expired intermediate',
     ...all('no'),
     apply: (w) => {
       ended(caOf(w));
     },
   },
   {
-    name: 'an intermediate that has not begun',
+    name: 'an intermediate that is not yet valid',
     ...all('no'),
     apply: (w) => {
       toCome(caOf(w));
     },
   },
   {
-    name: 'a root that has ended',
+    name: 'an expired root',
     ...all('no'),
     apply: (w) => {
       ended(rootOf(w));
@@ -234,14 +235,14 @@ const twists: readonly Twist[] = [
     },
   },
   {
-    name: 'an intermediate that is missing',
+    name: 'a missing intermediate',
     ...all('no'),
     apply: (w) => {
       w.arrange = (list) => list.filter((_, i) => i !== 1);
     },
   },
   {
-    name: 'an intermediate that is no CA',
+    name: 'an intermediate that is not a CA',
     ...all('no'),
     apply: (w) => {
       caOf(w).extensions.set('basic', basicConstraints(false));
@@ -255,7 +256,7 @@ const twists: readonly Twist[] = [
     },
   },
   {
-    name: 'an intermediate that may not sign certificates',
+    name: 'an intermediate without keyCertSign',
     ...all('no'),
     apply: (w) => {
       caOf(w).extensions.set('usage', keyUsage(0x02));
@@ -444,7 +445,7 @@ const twists: readonly Twist[] = [
       caOf(w).extensions.set('names', alternativeNames([uriName('spiffe://bank.test')]));
     },
   },
-  // OpenSSL takes as long as it takes; we do not (see strangers-cannot-make-us-work).
+  // OpenSSL spends the time; we refuse early (see strangers-cannot-make-us-work).
   {
     name: 'a leaf with a huge RSA exponent',
     ...spiffe,
@@ -464,7 +465,7 @@ function toCome({ changes }: Draft): void {
 function withDns(world: World, ...more: Buffer[]): void {
   leafOf(world).extensions.set('names', alternativeNames([uriName(uri), dnsName('web.shop.test'), ...more], true));
 }
-/** Above the leaf's issuer, which allows no CA below itself, the same name with the key that signed the new one. */
+/** Above the leaf's issuer, which allows no CA below it, a CA of the same name whose key signed the new one. */
 function addSelfIssued({ drafts }: World): void {
   const [, issuer] = drafts;
   issuer!.extensions.set('basic', basicConstraints(true, 0));
@@ -498,7 +499,7 @@ function newWorld(number: number, cas: number): World {
   };
 }
 
-/** Which extensions a twist changes; two that change the same one would undo each other. */
+/** The extensions that a twist changes; two that change the same one would undo each other. */
 function touchedBy(twist: Twist): string[] {
   const [plain, twisted] = [newWorld(0, twist.cas ?? 1), newWorld(0, twist.cas ?? 1)];
   twist.apply(twisted);
@@ -533,7 +534,7 @@ function build(number: number, cas: number, chosen: readonly Twist[]): { present
   return { presented: world.arrange([...presented]), anchors: chain.slice(-kept).slice(0, 1) };
 }
 
-/** Whether `second` leaves what `first` has done. */
+/** True if `second` does not undo `first`. */
 function goWith(first: Twist, second: Twist): boolean {
   const touched = new Set(touchedBy(first));
   return second.alone === undefined && !touchedBy(second).some((one) => touched.has(one));
@@ -549,7 +550,7 @@ function byUs({ presented, anchors }: ReturnType<typeof build>): Verdict {
   }
 }
 
-/** All chains in one run for each purpose: no two share a name, so that it does not matter that they share a pool. */
+/** All chains in one run per purpose: no two share a name, so they can share one pool. */
 function byOpenSsl(dir: string, chains: readonly ReturnType<typeof build>[]): Verdict[] {
   const at = (name: string): string => join(dir, name);
   writeFileSync(at('anchors.pem'), formatPem(chains.flatMap(({ anchors }) => anchors)));
@@ -572,7 +573,7 @@ async function byPkijs({ presented, anchors }: ReturnType<typeof build>): Promis
     const read = (der: Buffer): Certificate => Certificate.fromBER(der);
     const engine = new CertificateChainValidationEngine({
       trustedCerts: anchors.map(read),
-      // The leaf is the last one here.
+      // In this list the leaf is last.
       certs: presented.toReversed().map(read),
       checkDate: new Date(now),
     });
@@ -586,7 +587,7 @@ t.test('the verdicts on some 300 chains', async (t) => {
   if (spawnSync('openssl', ['version']).status !== 0) return t.comment('skipped: there is no openssl on this machine');
   const random = createRandom(20_261_129);
   const made = Array.from({ length: 300 }, (_, number) => {
-    // Each alone and in turn, then with another.
+    // Each twist alone, then in pairs.
     const first = twists[number % twists.length]!;
     const second =
       first.alone || number < twists.length ? twists[0]! : random.pick(twists.filter((one) => goWith(first, one)));

@@ -1,4 +1,4 @@
-// The verdict on a chain: each way in which it can be wrong, by code and sentence.
+// Verification of a chain: each way in which it can be wrong, with code and message.
 
 import { AsnConvert } from '@peculiar/asn1-schema';
 import { Certificate } from '@peculiar/asn1-x509';
@@ -22,7 +22,7 @@ const both: TrustBundles = new Map([...demo.bundles, ...other.bundles]);
 const verify = (chain: readonly Buffer[], bundles = both, denied = emptyDenyList, at = now): PeerIdentity =>
   verifyChain(chain, bundles, denied, at);
 
-/** A CA of any kind, and the signer that it is. */
+/** A CA of any kind, as a signer. */
 async function makeIssuer(
   signer: Signer,
   changes: Partial<CertificateSpec> = {},
@@ -66,22 +66,22 @@ async function makeLeaf(signer: Signer, uri = web, changes: Partial<CertificateS
 const rootOf = (authority: Authority): Signer => ({ key: authority.rootKey, certificate: authority.root });
 const noPath = { code: 'svid_untrusted', message: `no valid path leads from ${web} to a root of demo.test` };
 
-t.test('a chain that holds', async (t) => {
+t.test('a valid chain', async (t) => {
   const { chain } = await createCredential(demo, web);
   const peer = verify(chain);
   t.equal(peer.id.uri, web);
   t.match(peer.serial, /^[0-9a-f]{32}$/);
   t.match(peer.fingerprint, /^[0-9a-f]{64}$/);
-  t.equal(peer.validUntil, peer.notAfter, 'the leaf ends first');
+  t.equal(peer.validUntil, peer.notAfter, 'the leaf expires first');
   t.ok(Object.isFrozen(peer));
 
-  t.test('in any order of its intermediates, with strangers among them', async (t) => {
+  t.test('in any order of its intermediates, with unrelated ones among them', async (t) => {
     t.equal(verify([chain[0]!, other.issuer, demo.issuer]).id.uri, web);
   });
   t.test('straight from the root', async (t) => {
     t.equal(verify([await makeLeaf(rootOf(demo))]).id.uri, web);
   });
-  t.test('holds no longer than the first of its path to end', async (t) => {
+  t.test('valid until the earliest expiry on its path', async (t) => {
     const issuer = await makeIssuer(rootOf(demo), { notAfter: now + 60_000 });
     t.equal(verify([await makeLeaf(issuer.signer), issuer.der]).validUntil, Math.floor((now + 60_000) / 1000) * 1000);
   });
@@ -91,7 +91,7 @@ t.test('a chain that holds', async (t) => {
   });
 });
 
-t.test('a forged link: an issuer of another domain that bears the name of ours', async (t) => {
+t.test('a forged link: an issuer of another domain with the name of ours', async (t) => {
   // conventions: OpenSSL with both roots in one list calls this chain authorized. `demo` never signed any of it.
   const impostor = await makeIssuer(rootOf(other), { subject: 'CN=demo.test issuer' });
   const leaf = await makeLeaf(impostor.signer);
@@ -104,7 +104,7 @@ t.test('a forged link: an issuer of another domain that bears the name of ours',
   t.throws(() => verify([leaf, impostor.der, demo.issuer, demo.root, other.root]), noPath);
   t.throws(() => verify([leaf, impostor.der], other.bundles), {
     code: 'svid_untrusted',
-    message: `there is no bundle for the trust domain of ${web}`,
+    message: `no bundle for the trust domain of ${web}`,
   });
 });
 
@@ -127,7 +127,7 @@ t.test('issuers that may not issue', async (t) => {
   const constrained = await makeIssuer(rootOf(demo), { permittedUriHost: 'demo.test' });
   t.equal(verify([await makeLeaf(constrained.signer), constrained.der]).id.uri, web, 'constrained to our host');
 
-  t.test('a leaf is no issuer', async (t) => {
+  t.test('a leaf is not an issuer', async (t) => {
     const { key, chain } = await createCredential(demo, web);
     const below = await makeLeaf({ key, certificate: chain[0]! });
     t.throws(() => verify([below, ...chain]), noPath);
@@ -145,7 +145,7 @@ t.test('issuers that may not issue', async (t) => {
       'and a CA is no leaf in the first place',
     );
   });
-  t.test('issuers that sign each other lead nowhere, and end', async (t) => {
+  t.test('issuers that sign each other: no path, and the search ends', async (t) => {
     const first = await makeIssuer(rootOf(other), { subject: 'CN=one', ca: {} });
     const two = await makeIssuer(first.signer, { subject: 'CN=two', ca: {} });
     const one = await makeIssuer(two.signer, { subject: 'CN=one', ca: {}, publicKey: publicKeyOf(first.signer.key) });
@@ -180,7 +180,7 @@ t.test('leaves', async (t) => {
     ['uncritical usage', await leafOf(web, { keyUsageCritical: false }), 'svid_invalid', /present and critical/],
     ['no signatures', await leafOf(web, { keyUsage: ['keyEncipherment'] }), 'svid_invalid', /digital signatures/],
     ['servers only', await leafOf(web, { tlsUsage: ['serverAuth'] }), 'svid_invalid', /server and client/],
-    ['an unknown domain', await leafOf('spiffe://third.test/a', {}), 'svid_untrusted', /there is no bundle/],
+    ['an unknown domain', await leafOf('spiffe://third.test/a', {}), 'svid_untrusted', /no bundle/],
   ];
   for (const [name, chain, code, message] of cases) t.throws(() => verify(chain), { code, message }, name);
 });
@@ -190,7 +190,7 @@ t.test('time', async (t) => {
   const facts = verify(chain);
   t.throws(() => verify(chain, both, emptyDenyList, facts.notAfter + 61_000), {
     code: 'svid_expired',
-    message: /^the certificate of .*\/web expired at .*Z, it is .*Z; missed by 1m 1s: clock skew\?$/,
+    message: /^the certificate of .*\/web expired at .*Z; now it is .*Z; off by 1m 1s: clock skew\?$/,
   });
   t.throws(() => verify(chain, both, emptyDenyList, facts.notAfter + hour), {
     code: 'svid_expired',
@@ -198,12 +198,12 @@ t.test('time', async (t) => {
   });
   t.throws(() => verify(chain, both, emptyDenyList, facts.notBefore - 2000), {
     code: 'svid_not_yet_valid',
-    message: /is valid from .*; missed by 2s: clock skew\?$/,
+    message: /is not valid before .*; off by 2s: clock skew\?$/,
   });
   t.equal(verify(chain, both, emptyDenyList, facts.notAfter).id.uri, web, 'the last millisecond counts');
 });
 
-t.test('the deny-list', async (t) => {
+t.test('the deny list', async (t) => {
   const { chain } = await createCredential(demo, web);
   const { serial } = verify(chain);
   t.throws(() => verify(chain, both, { ...emptyDenyList, serials: new Set([serial]) }), {
@@ -212,17 +212,17 @@ t.test('the deny-list', async (t) => {
   });
   t.throws(() => verify(chain, both, { ...emptyDenyList, ids: new Set([web]) }), {
     code: 'svid_denied',
-    message: `${web} is on the deny-list`,
+    message: `${web} is on the deny list`,
   });
 });
 
-t.test('two extensions of a kind are refused: readers differ on which of them counts', async (t) => {
+t.test('two extensions of one kind are refused: parsers disagree on which one counts', async (t) => {
   const { chain } = await createCredential(demo, web);
   const certificate = AsnConvert.parse(chain[0]!, Certificate);
   const { extensions } = certificate.tbsCertificate;
   extensions?.push(extensions.at(-1)!);
   t.throws(() => readCertificateFacts(Buffer.from(AsnConvert.serialize(certificate))), {
     code: 'certificate_unreadable',
-    message: 'the certificate cannot be read: extension 2.5.29.17 stands there twice',
+    message: 'cannot parse the certificate: extension 2.5.29.17 occurs twice',
   });
 });

@@ -1,5 +1,5 @@
-// A directory of identity files often holds more, such as an access log with an event for each line. Only what may change the
-// identity makes it be read again.
+// A directory of identity files often contains others, such as an access log with an event for each line. Only events
+// that may change the identity cause a reading.
 
 import { appendFileSync, mkdirSync, renameSync, symlinkSync, type WatchListener, watch, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ class CountingClock extends ManualClock {
   }
 }
 
-/** Writes a set of files to a directory and says what chain it has. */
+/** Writes a set of files to a directory and returns its chain. */
 async function writeSet(directory: string): Promise<string> {
   const { chainPem, keyPem } = await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web');
   writeFileSync(join(directory, 'svid.key'), keyPem, { mode: 0o600 });
@@ -36,11 +36,11 @@ async function writeSet(directory: string): Promise<string> {
 interface Watched {
   readonly clock: CountingClock;
   chain(): string | undefined;
-  /** Runs `change`, and returns when its event of `name` has been delivered to every watcher and what it caused has run. */
+  /** Runs `change`, and returns after its event for `name` was delivered to all watchers and handled. */
   after(name: string, change: () => void): Promise<void>;
 }
 
-/** Follows the files of a directory by their events alone: the clock stands still. */
+/** Watches the files of a directory by events alone: the clock stands still. */
 function follow(t: Test, directory: string): Watched {
   const clock = new CountingClock();
   const at = (name: string): string => join(directory, name);
@@ -57,14 +57,14 @@ function follow(t: Test, directory: string): Watched {
       change();
       await promise;
       own.close();
-      // What an event causes runs in the turn after it.
+      // An event is handled in the turn after it.
       await turn();
       await turn();
     },
   };
 }
 
-t.test('a file that is written beside the identity reads nothing', async (t) => {
+t.test('a file that is written beside the identity causes no reading', async (t) => {
   const directory = tempDir(t);
   const chain = await writeSet(directory);
   const log = join(directory, 'access.log');
@@ -102,7 +102,7 @@ t.test('files that are renamed over the old ones are read, as editors and agents
   await until(() => watched.chain() === next, 'the next identity');
 });
 
-t.test("a Kubernetes volume is read when '..data' is switched, whose event bears no file's name", async (t) => {
+t.test("a Kubernetes volume is read when '..data' is switched, whose event has no file's name", async (t) => {
   const directory = tempDir(t);
   const write = async (version: string): Promise<string> => {
     mkdirSync(join(directory, version));
@@ -132,17 +132,17 @@ t.test('names', async (t) => {
   symlinkSync('..data/svid.pem', at('svid.pem'));
   symlinkSync(at('ring'), at('ring'));
   const names = new WatchedNames([at('svid.pem'), at('Köln.pem')]);
-  t.ok(names.concerns('access.log'), 'before the links were followed every name concerns them');
+  t.ok(names.concerns('access.log'), 'before the first refresh every name concerns them');
   names.refresh();
   for (const name of ['svid.pem', '..data', '..1', 'Köln.pem']) t.ok(names.concerns(name), `${name} is on the way`);
   for (const name of ['..data_tmp', 'access.log', 'svid.pem.tmp', '..2'])
     t.notOk(names.concerns(name), `${name} is not`);
   t.ok(names.concerns(directory.split('/').at(-1)!), 'the directory itself, when it is moved or removed');
   t.ok(names.concerns('SVID.PEM'), 'in another case');
-  t.ok(names.concerns('Köln.pem'.normalize('NFD')), 'with its accent apart');
-  t.ok(names.concerns(null), 'a platform that gives no name');
+  t.ok(names.concerns('Köln.pem'.normalize('NFD')), 'with a decomposed accent');
+  t.ok(names.concerns(null), 'a platform without names');
   t.ok(names.concerns('\ufffd'), 'a name that is not UTF-8');
   const ring = new WatchedNames([at('ring')]);
   ring.refresh();
-  t.ok(ring.concerns('access.log'), 'a circle of links: it is not known what is on the way');
+  t.ok(ring.concerns('access.log'), 'a loop of links: the names are unknown');
 });

@@ -14,8 +14,8 @@ t.test('a CA that cannot be used says why, and what to do', async (t) => {
   t.equal(missing.code, 1);
   t.equal(
     missing.stderr,
-    `error: there is no CA in ${none} [ca_missing]\nhint: make one: sallyport ca init --trust-domain demo.test --dir ${none}\n`,
+    `error: no CA in ${none} [ca_missing]\nhint: create one: sallyport ca init --trust-domain demo.test --dir ${none}\n`,
   );
-  t.match(nowhere, { code: 2, stderr: 'error: name the CA with --dir or --socket [usage]\n' });
+  t.match(nowhere, { code: 2, stderr: 'error: select the CA with --dir or --socket [usage]\n' });
   t.match(ttl, { code: 2, stderr: "error: --ttl '10' is not a duration [usage]\nhint: write 30s, 10m, 1h or 1h30m\n" });
 });

@@ -11,7 +11,7 @@ const bin = fileURLToPath(new URL('../../sidecar/bin.mjs', import.meta.url));
 const web = 'spiffe://demo.test/ns/shop/sa/web';
 
 t.test(
-  'a CA with a full disk serves the bundle and the deny-list, says what it cannot do, and comes back',
+  'a CA with a full disk serves the bundle and the deny list, says what it cannot do, and comes back',
   async (t) => {
     if (spawnSync('prlimit', ['--version']).status !== 0) return void t.pass('skipped: it needs prlimit');
     const ca = await makeCa(t);
@@ -22,14 +22,15 @@ t.test(
     ]);
     t.equal(revoked.code, 0, revoked.stderr);
 
-    // No file grows beyond 4 KiB: writing fails as on a full disk. The limit is soft, so that it can be lifted.
+    // No file can grow beyond 4 KiB: writing fails as on a full disk. The limit is soft, so that it can be raised
+    // again.
     const { port, host } = new URL(ca.url);
     const child = startProcess(t, 'bash', [
       ...['-c', `trap '' XFSZ; ulimit -S -f 4; exec "$@"`, 'bash', process.execPath, bin],
       ...['ca', 'serve', '--dir', ca.directory, '--listen', host],
     ]);
     await child.waitFor(
-      /"code":"store_failed"[^\n]*nothing is issued or revoked, the bundle and the deny-list are served/,
+      /"code":"store_failed"[^\n]*nothing is issued or revoked; bundle and deny list are still served/,
     );
     await child.waitFor(/"code":"listening"/);
 
@@ -37,10 +38,10 @@ t.test(
     const call = (question: Parameters<typeof ask>[2]): Promise<Answer> => ask(Number(port), root, question);
     const bundle = await call({ path: '/v1/bundle' });
     t.equal(bundle.status, 200, 'the bundle is served');
-    t.match(bundle.text, 'spiffe://demo.test/ns/shop/sa/lost', 'with the deny-list');
+    t.match(bundle.text, 'spiffe://demo.test/ns/shop/sa/lost', 'with the deny list');
     const health = await call({ path: '/healthz' });
     t.equal(health.status, 503, 'and it is not healthy');
-    t.match(health.json, { code: 'store_failed', message: /issues nothing, and serves the bundle and the deny-list/ });
+    t.match(health.json, { code: 'store_failed', message: /issues nothing, but still serves bundle and deny list/ });
     const { csr } = await newKey();
     const enrol = (): Promise<Answer> =>
       call({ path: '/v1/svid', body: { csr, token: readFileSync(token, 'utf8').trim() } });

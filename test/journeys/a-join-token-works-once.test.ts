@@ -16,15 +16,19 @@ t.test('a join token works once', async (t) => {
   const enrol = (csr: string, token: string) => ask(Number(port), root, { path: '/v1/svid', body: { csr, token } });
 
   const created = await runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', web, '--ttl', '10m']);
-  t.match(created, { code: 0, stdout: /^[0-9a-f]{64}\n$/ }, 'the token alone is on stdout');
-  t.match(created.stderr, /^gives spiffe:\/\/demo\.test\/ns\/shop\/sa\/web to the first key that uses it, until /);
+  t.match(created, { code: 0, stdout: /^[0-9a-f]{64}\n$/ }, 'only the token is on stdout');
+  t.match(created.stderr, /^grants spiffe:\/\/demo\.test\/ns\/shop\/sa\/web to the first key that uses it, until /);
   const token = created.stdout.trim();
 
   const [first, second] = [await newKey(), await newKey()];
   const answer = await enrol(first.csr, token);
   t.match(answer, { status: 200, json: { id: web } });
   t.match(await enrol(second.csr, token), { status: 403, json: { code: 'token_used' } });
-  t.equal((await enrol(first.csr, token)).json.serial, answer.json.serial, 'its first key gets the same again');
+  t.equal(
+    (await enrol(first.csr, token)).json.serial,
+    answer.json.serial,
+    'its first key gets the same certificate again',
+  );
 
   const listed = await runSallyport(t, ['ca', 'ls', '--dir', dir, '--json']);
   const serials = (JSON.parse(listed.stdout) as { id: string; serial: string }[]).filter((one) => one.id === web);
@@ -37,5 +41,5 @@ t.test('a join token works once', async (t) => {
 
   t.equal(await ca.stop(), 0, 'SIGTERM ends it with 0');
   t.match(ca.stderr(), '"code":"stopped"');
-  t.notOk(ca.stderr().includes(token), 'the log holds no token');
+  t.notOk(ca.stderr().includes(token), 'the log contains no token');
 });

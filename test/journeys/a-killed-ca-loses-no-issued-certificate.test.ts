@@ -8,7 +8,7 @@ import { runSallyport, startSallyport } from '../fixtures/process.ts';
 const tokenCount = 24;
 const killAfter = 8;
 
-t.test('a CA that is killed under load has every certificate on record that it answered with', async (t) => {
+t.test('a CA that is killed under load has every certificate on record that it returned', async (t) => {
   const dir = await makeCa(t);
   const root = readFileSync(join(dir, 'bundle.pem'), 'utf8');
   const serve = async () => {
@@ -47,7 +47,7 @@ t.test('a CA that is killed under load has every certificate on record that it a
     'every answered serial is on record',
   );
 
-  // What was lost between disk and answer is given again to the same key.
+  // A certificate that was lost between disk and response is returned again to the same key.
   const again = await serve();
   for (const order of orders) {
     const answer = await ask(again.port, root, { path: '/v1/svid', body: order });

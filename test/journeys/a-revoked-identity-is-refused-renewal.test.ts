@@ -28,7 +28,7 @@ t.test('a revoked identity is refused renewal until it is allowed, and a restart
   const svid = await enrol();
   t.equal((await renew(svid)).status, 200);
   const revoked = await runSallyport(t, ['ca', 'revoke', web, '--dir', dir, '--reason', 'laptop stolen']);
-  t.match(revoked, { code: 0, stdout: `denied ${web} and 2 of its certificates\n` });
+  t.match(revoked, { code: 0, stdout: `revoked ${web} and 2 of its certificates\n` });
   t.match(await renew(svid), { status: 403, json: { code: 'id_denied' } });
   t.match((await ask(port, root, { path: '/v1/bundle' })).json.sallyport_denied, { ids: [web] });
 

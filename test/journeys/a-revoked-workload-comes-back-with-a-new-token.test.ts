@@ -1,5 +1,5 @@
-// Revoked, then allowed again by the operator: the certificate of before stays on the deny-list, so a new join token is
-// what brings the workload back, without a restart.
+// Revoked, then allowed again by the operator: the old certificate stays on the deny list, so the workload needs a new
+// join token, but no restart.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -40,7 +40,7 @@ t.test('a revoked workload comes back with a new token', async (t) => {
   const deniedIds = (): string[] =>
     (JSON.parse(readFileSync(join(outDir, 'denied.json'), 'utf8')) as { ids: string[] }).ids;
   await operate('revoke', id, '--reason', 'lost laptop');
-  await until(() => deniedIds().includes(id), 'the deny-list to arrive');
+  await until(() => deniedIds().includes(id), 'the deny list to arrive');
   const state = async (): Promise<Record<string, string>> =>
     (await (await fetch(`http://127.0.0.1:${admin}/status`)).json()) as Record<string, string>;
   t.match(await state(), {
@@ -50,7 +50,7 @@ t.test('a revoked workload comes back with a new token', async (t) => {
   t.equal((await fetch(`http://127.0.0.1:${admin}/healthz/ready`)).status, 503, 'it is not ready, and says why');
   await operate('allow', id);
   await until(() => !deniedIds().includes(id), 'the ID to be allowed again');
-  t.equal(chain(), before, 'the certificate of before is not renewed');
+  t.equal(chain(), before, 'the old certificate is not renewed');
 
   await ca.writeToken(id, `${tokenFile}.new`);
   writeFileSync(tokenFile, readFileSync(`${tokenFile}.new`));

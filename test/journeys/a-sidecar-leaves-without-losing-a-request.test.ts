@@ -1,5 +1,5 @@
-// SIGTERM while a request is in flight: not ready and nobody new at once, the answer arrives whole, then exit code 0.
-// SIGHUP before that changes nothing but what files say.
+// SIGTERM while a request is in flight: not ready and no new connections at once, the response arrives complete, then
+// exit code 0. SIGHUP before that only rereads the files.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
@@ -51,7 +51,7 @@ t.test('a sidecar leaves without losing a request', async (t) => {
   t.equal(await web.stop(), 0);
 });
 
-t.test('a gateway without pages of its own says to the end what it had to cut', async (t) => {
+t.test('a gateway without its own pages reports what it had to cut', async (t) => {
   let asked = 0;
   const app = createServer(() => {
     asked++;

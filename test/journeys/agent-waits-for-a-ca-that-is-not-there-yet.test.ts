@@ -1,5 +1,5 @@
-// The agent is started first, with nothing there: no bundle, no token, no CA. It says what it waits for, one after the
-// other, is not ready, and does not exit; when each has come it serves.
+// The agent is started first, without bundle, token or CA. It says what it waits for, one after the other, is not
+// ready, and does not exit. Once it has everything, it serves.
 
 import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';

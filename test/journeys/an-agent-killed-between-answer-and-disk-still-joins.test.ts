@@ -1,6 +1,6 @@
-// A join token is bound to the first key that comes with it. An agent that is killed after the CA answered and before
-// the answer is on disk must therefore come back with the same key. The moment is too short to hit with a signal, so
-// the first run's steps are taken here, by the same functions: key to disk, request, answer - and then nothing.
+// A join token is bound to the key of its first request. An agent that is killed after the CA's response and before the
+// response is on disk must therefore use the same key again. That moment is too short to hit with a signal, so this
+// test performs the steps of the first run with the same functions: key to disk, request, response, and then nothing.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

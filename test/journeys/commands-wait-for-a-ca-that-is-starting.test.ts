@@ -1,4 +1,4 @@
-// Kind 16, coming and going: a CA and the commands of its operator are started at once, as a script does, and neither fails for the other.
+// Coming and going: a CA and its operator's commands start at the same time, as in a script, and none fails.
 
 import t from 'tap';
 import { makeCa } from '../fixtures/ca.ts';
@@ -9,7 +9,7 @@ t.test('commands and a CA that is starting', async (t) => {
   const create = (name: string): ReturnType<typeof runSallyport> =>
     runSallyport(t, ['ca', 'token', 'create', '--dir', dir, '--spiffe-id', `spiffe://demo.test/ns/shop/sa/${name}`]);
   const serve = ['ca', 'serve', '--dir', dir, '--listen', `127.0.0.1:${await freePort()}`];
-  // Some before it and some after it: each order of who has the store first comes up.
+  // Some before it and some after it, so that each order of opening the store occurs.
   const early = [create('a'), create('b')];
   const ca = startSallyport(t, serve);
   const late = [create('c'), create('d')];

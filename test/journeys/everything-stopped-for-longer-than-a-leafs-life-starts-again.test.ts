@@ -1,9 +1,9 @@
 // CA and agent are stopped, the SVID on disk expires meanwhile, and both are started again.
 //
-// How the time passes: the shortest life that the CA gives is a minute, and a test that waits for it would be the
-// slowest of all. So while both are stopped this test puts in the agent's directory what a longer stop would have left
-// there: a certificate of the same CA for the same ID that has expired, signed with the CA's own intermediate key. From
-// the agent's point of view the two cannot be told apart. Nothing of the product is changed for it, and no clock.
+// How the time passes: the shortest life of a certificate is a minute, and a test that waits for it would be the
+// slowest of all. So while both are stopped, this test writes to the agent's directory what a longer stop would leave
+// there: an expired certificate of the same CA for the same ID, signed with the CA's own intermediate key. The agent
+// cannot distinguish the two. Neither the product nor a clock is changed for it.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,7 +21,7 @@ import { startSallyport, tempDir } from '../fixtures/process.ts';
 
 const id = 'spiffe://demo.test/ns/shop/sa/web';
 
-/** Puts in place of the SVID in `outDir` one that expired a minute ago. */
+/** Replaces the SVID in `outDir` with one that expired a minute ago. */
 async function letTimePass(outDir: string, caDirectory: string): Promise<void> {
   const files = caFilesOf(caDirectory);
   const issuer = readPemBlocks(readFileSync(files.intermediate, 'utf8'), 'intermediate')[0]!;
@@ -65,7 +65,7 @@ t.test('everything stopped for longer than a leaf’s life starts again', async 
   await agent.waitFor(/waiting for the CA at/);
   await ca.serve();
   const refused = await agent.waitFor(/"caCode":"(token_[a-z]+)".*waiting for a join token that the CA accepts in/);
-  t.equal(refused[1], 'token_used', 'the old token says why it does not help');
+  t.equal(refused[1], 'token_used', 'the refusal of the old token says why');
   await ca.writeToken(id, tokenFile);
   await agent.waitFor(/"code":"svid_received"/);
   const inspected = startSallyport(t, ['inspect', outDir]);

@@ -1,5 +1,5 @@
-// Processes that share a limit pass together what it says. When Redis is killed under them each goes on at once from what it
-// knew, and when it is back they share again.
+// Processes that share a limit enforce it together. When Redis is killed, each goes on at once with its own count, and
+// when it is back they share again.
 
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
@@ -14,7 +14,7 @@ interface Answer {
   readonly fallback: number;
 }
 
-/** Three gateways, and how to ask all of them at once. */
+/** Three gateways, and a function that sends requests to all of them at once. */
 async function startGateways(t: Owner, url: string, limit: number): Promise<(requests: number) => Promise<Answer[]>> {
   const start = (): Child => startProcess(t, process.execPath, [script, url, String(limit)]);
   const gateways = [start(), start(), start()];
@@ -33,7 +33,7 @@ async function startGateways(t: Owner, url: string, limit: number): Promise<(req
 
 const sum = (answers: readonly Answer[]): number => answers.reduce((total, { passed }) => total + passed, 0);
 
-t.test('together they pass what the limit says', { skip: noRedis }, async (t) => {
+t.test('together they enforce the limit', { skip: noRedis }, async (t) => {
   const redis = await startRedis(t);
   const askAll = await startGateways(t, redis.url, 500);
   const answers = await askAll(400);
@@ -45,7 +45,7 @@ t.test('together they pass what the limit says', { skip: noRedis }, async (t) =>
   t.equal(sum(await askAll(50)), 0);
 });
 
-t.test('killed under them, and back', { skip: noRedis }, async (t) => {
+t.test('Redis is killed, and comes back', { skip: noRedis }, async (t) => {
   const redis = await startRedis(t);
   const askAll = await startGateways(t, redis.url, 1000);
   t.equal(sum(await askAll(100)), 300);
@@ -64,7 +64,7 @@ t.test('killed under them, and back', { skip: noRedis }, async (t) => {
     return answers.every(({ ready }) => ready) && answers;
   }, 'Redis to be found again');
   const after = await askAll(1000);
-  // A Redis that was killed remembers nothing. The gateways do: each knows of 100 to 300 and of its own 200 since.
+  // A killed Redis has forgotten everything. The gateways have not: each knows of 100 to 300 and of its own 200 since.
   t.ok(
     sum(after) <= 1000 && after.every(({ passed }) => passed <= 700),
     `${after.map(({ passed }) => passed)} of 1000`,
@@ -74,5 +74,5 @@ t.test('killed under them, and back', { skip: noRedis }, async (t) => {
     found.map(({ fallback }) => fallback),
     'Redis decided all of it',
   );
-  t.equal(sum(await askAll(100)), 0, 'what is used up is used up for all');
+  t.equal(sum(await askAll(100)), 0, 'a used-up limit is used up for all');
 });

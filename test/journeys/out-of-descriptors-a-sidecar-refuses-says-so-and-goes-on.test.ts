@@ -1,5 +1,5 @@
-// More connections than the process may have descriptors for: those that are open go on, the rest is refused and
-// counted, accepting pauses for a moment, and once there is room everything is as before.
+// More connections than the process has descriptors for: open ones go on, the rest is refused and counted, and
+// accepting pauses for a moment. Once there is room, everything is as before.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -58,10 +58,10 @@ limits: { connections: 10000, drainMinimum: 0s }
   await until(() => closed > 30, 'the rest to be refused');
   const open = sockets.length - closed;
   t.ok(open > 10, `${open} stay open`);
-  t.notMatch(sidecar.stderr(), /EMFILE/, 'and nothing ran into the limit itself');
+  t.notMatch(sidecar.stderr(), /EMFILE/, 'and the limit itself was never reached');
 
   closeAll();
-  t.match(await until(async () => (await ask()) || undefined, 'the port to take connections again'), /200 OK/);
+  t.match(await until(async () => (await ask()) || undefined, 'the port to accept connections again'), /200 OK/);
   const metrics = await (await fetch(`http://127.0.0.1:${health}/stats/prometheus`)).text();
   const refused = /sallyport_connections_refused_total\{code="descriptors_exhausted"\} (\d+)/.exec(metrics);
   t.ok(Number(refused?.[1]) > 0, 'counted');

@@ -1,5 +1,5 @@
-// In the worst order: both sidecars first, then the CA, then the tokens, then the app. Each says what it waits for, none
-// exits, and in the end a request passes.
+// The worst order: both sidecars first, then the CA, then the tokens, then the app. Each says what it waits for, none
+// exits, and in the end a request succeeds.
 
 import { createServer } from 'node:http';
 import t from 'tap';
@@ -19,7 +19,7 @@ t.test('sidecars start before everything that they need', async (t) => {
   const ready = await until(() => readReady(files.health.orders), 'the health port');
   t.equal(ready.status, 503);
   t.match(ready.text, /waiting for a join token/);
-  t.match(await until(ask, 'the outbound port'), /^HTTP\/1\.1 503 /, 'the app of web gets an answer, and it is no');
+  t.match(await until(ask, 'the outbound port'), /^HTTP\/1\.1 503 /, 'the app of web gets a response: a refusal');
 
   await ca.serve();
   await ca.writeToken('spiffe://demo.test/ns/shop/sa/orders', files.token.orders);
@@ -29,7 +29,7 @@ t.test('sidecars start before everything that they need', async (t) => {
   await ca.writeToken('spiffe://demo.test/ns/shop/sa/web', files.token.web);
   await web.waitFor(/"code":"ready"/);
 
-  t.match(await ask(), /^HTTP\/1\.1 503 /, 'the app of orders is not there');
+  t.match(await ask(), /^HTTP\/1\.1 503 /, 'the app of orders is not running');
   await orders.waitFor(/"response_flags":"UF"/);
   await web.waitFor(/"response_code":503,"response_flags":"-"/);
   const app = createServer((_request, response) => response.end('at last'));

@@ -1,5 +1,5 @@
-// An agent with a valid SVID on disk takes it up, whether it was stopped or killed, and renews with it: the token file
-// may be gone by then, and so may the CA for a while.
+// An agent loads a valid SVID from disk, whether it was stopped or killed, and renews with it. The token file may be
+// gone, and the CA unreachable for a while.
 
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,7 +29,7 @@ t.test('the agent restarts with a valid SVID and no token', async (t) => {
 
   const second = startSallyport(t, args);
   await second.waitFor(/"code":"svid_loaded"/);
-  t.equal(chain(), before, 'what was on disk is served, without the CA');
+  t.equal(chain(), before, 'the SVID from disk is served, without the CA');
   await ca.serve();
   await second.waitFor(/"code":"agent_started"/);
   second.process.kill('SIGHUP');

@@ -1,4 +1,4 @@
-// Kind 16, coming and going: the app gets the same SIGTERM as its sidecar, and says good-bye through it.
+// Coming and going: the app gets the same SIGTERM as its sidecar, and sends its last requests through it.
 
 import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -36,7 +36,7 @@ limits: ${limits}
   return { child, out };
 }
 
-t.test('with nothing in flight the way out is there for the minimum', async (t) => {
+t.test('without requests in flight, outbound stays open for the minimum', async (t) => {
   const { child, out } = await startWeb(t, 'minimum', '{ drain: 200ms, drainMinimum: 1500ms }');
   const began = performance.now();
   child.process.kill('SIGTERM');
@@ -48,21 +48,21 @@ t.test('with nothing in flight the way out is there for the minimum', async (t) 
   t.ok(performance.now() - began >= 1500, 'not before the minimum is over');
 });
 
-t.test('a connection of the app keeps the way out, within the drain limit, and its end ends it', async (t) => {
+t.test('a connection of the app keeps outbound open, within the drain limit, until it ends', async (t) => {
   const { child, out } = await startWeb(t, 'held', '{ drain: 60s, drainMinimum: 0s }');
   const held = connect(out, '127.0.0.1', () => held.write(get));
   await new Promise((resolve) => held.once('data', resolve));
   child.process.kill('SIGTERM');
   await child.waitFor(/"code":"draining"/);
-  t.match(await exchangeBytes(out, getAndClose), /^HTTP\/1\.1 200 OK/, 'the app is there, and is served');
+  t.match(await exchangeBytes(out, getAndClose), /^HTTP\/1\.1 200 OK/, 'the app is running, and is served');
   held.write(get);
   await new Promise((resolve) => held.once('data', resolve));
   t.equal(child.process.exitCode, null, 'it waits');
   held.end();
-  t.equal(await child.exited, 0, 'the app is gone, and so is its sidecar');
+  t.equal(await child.exited, 0, 'the app has ended, and so has its sidecar');
 });
 
-t.test('callers that do not know yet are served for the minimum', async (t) => {
+t.test('clients that do not know yet are served for the minimum', async (t) => {
   const [port, health] = [await freePort(), await freePort()];
   const file = join(mesh.dir, 'leaving.yaml');
   writeFileSync(
@@ -86,7 +86,7 @@ limits: { drain: 200ms, drainMinimum: 2s }
   t.match(
     text,
     /^HTTP\/1\.1 200 OK[\s\S]*\r\nConnection: close\r\n[\s\S]*ok$/,
-    'a new connection is served, and told to end',
+    'a new connection is served, and asked to close',
   );
   t.equal(await child.exited, 0);
 });

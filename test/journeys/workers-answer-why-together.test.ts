@@ -1,4 +1,5 @@
-// With `--workers 2` a refusal is explained whichever process made it, and what both have learned and tried is one report.
+// With `--workers 2` a refusal is explained whichever process made it, and the learned traffic and dry runs of both are
+// in one report.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

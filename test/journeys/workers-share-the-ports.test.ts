@@ -1,5 +1,5 @@
-// `--workers 2`: two processes on the same ports with half of each cap, one set of pages that tells of both, and one way to
-// leave. A worker that is killed comes back.
+// `--workers 2`: two processes on the same ports with half of each limit, one set of pages for both, and a common
+// drain. A killed worker is replaced.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -15,7 +15,7 @@ t.test('workers share the ports', async (t) => {
   const app = await startBackend(t, (socket, soFar) => {
     if (!soFar.includes('/hold')) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok');
   });
-  // Its outbound side speaks to a pair of workers that take the place of its inbound side.
+  // Its outbound side connects to a pair of workers that replace its inbound side.
   const mesh = await startMesh(t, { app: app.port });
   const { dir } = mesh;
   const [outPort, admin] = await Promise.all([freePort(), freePort()]);
@@ -58,7 +58,7 @@ t.test('workers share the ports', async (t) => {
   }, 'twenty connections');
   t.same([...new Set(connections.map(({ worker }) => worker))].sort(), [1, 2], 'each has some');
 
-  t.test('one that is killed comes back', async (t) => {
+  t.test('a killed worker is replaced', async (t) => {
     const [child] = readFileSync(`/proc/${pair.process.pid}/task/${pair.process.pid}/children`, 'utf8')
       .trim()
       .split(' ');
@@ -69,7 +69,7 @@ t.test('workers share the ports', async (t) => {
     t.match(await exchangeBytes(outPort, get), /^HTTP\/1\.1 200 /);
   });
 
-  t.test('they leave together, and what was cut is in one report', async (t) => {
+  t.test('they drain together, and cut connections are in one report', async (t) => {
     for (let i = 0; i < 20; i++)
       held.push(
         connect(outPort, '127.0.0.1', function (this: Socket) {
@@ -85,7 +85,7 @@ t.test('workers share the ports', async (t) => {
     const cut = Number(/"component":"sidecar"[^\n]*"code":"drained"[^\n]*?"cut":(\d+)/.exec(pair.stderr())?.[1]);
     t.ok(cut >= open.length, `${cut} were cut, ${open.length} were seen`);
     for (const socket of held) socket.destroy();
-    t.equal(await exchangeBytes(outPort, get), '', 'nobody is left');
+    t.equal(await exchangeBytes(outPort, get), '', 'no process is left');
   });
 });
 

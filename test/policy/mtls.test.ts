@@ -95,9 +95,9 @@ const wrong: [string, string, RegExp][] = [
   ['an unknown mode', text({ mode: 'STRCT' }), /mode/],
   ['ports without a selector', text({ ports: { 8080: 'DISABLE' } }), /'portLevelMtls' needs a selector/],
   ['no ports', text({ selector: own, ports: {} }), /'portLevelMtls' is empty/],
-  ['port 0', text({ selector: own, ports: { 0: 'DISABLE' } }), /a port is a number from 1 to 65535/],
+  ['port 0', text({ selector: own, ports: { 0: 'DISABLE' } }), /a port must be a number from 1 to 65535/],
   ['an unknown key', text({}).replace('"spec":{', '"spec":{"mtsl":{}'), /unknown key 'mtsl'/],
-  ['twice the same', `${text({})}\n---\n${text({})}`, /PeerAuthentication shop\/one already stands in/],
+  ['twice the same', `${text({})}\n---\n${text({})}`, /PeerAuthentication shop\/one is already defined in/],
 ];
 
 for (const [name, source, problem] of wrong) {

@@ -35,7 +35,7 @@ t.test('peers', async (t) => {
       'expired',
       await createCredential(authority, id, { notBefore: now - 2 * hour, notAfter: now - hour }),
       'svid_expired',
-      /expired at .*, it is /,
+      /expired at .*; now it is /,
     ],
     [
       'just expired',
@@ -47,7 +47,7 @@ t.test('peers', async (t) => {
       'not yet valid',
       await createCredential(authority, id, { notBefore: now + hour, notAfter: now + 2 * hour }),
       'svid_not_yet_valid',
-      /is valid from /,
+      /is not valid before /,
     ],
     [
       'foreign: a CA of the same name',
@@ -123,7 +123,7 @@ t.test('peers', async (t) => {
     t.match((await open).text, /200 OK/);
     t.match(
       mesh.lines.find((one) => one['connections'] === 1),
-      { code: 'svid_denied', msg: `open connections of ${id} closed: ${id} is on the deny-list` },
+      { code: 'svid_denied', msg: `open connections of ${id} closed: ${id} is on the deny list` },
     );
     const said = mesh.lines.length;
     t.equal((await askAsPeer(mesh.inPort, authority, peer, get)).text, '');

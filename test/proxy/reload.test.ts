@@ -74,7 +74,7 @@ t.test('sidecar.yaml: an upstream gets another host, and a port comes and goes',
   await until(async () => (await readState(mesh.outAdmin))['configurationFailures'] === 1, 'the change to be refused');
   t.match((await readState(mesh.outAdmin))['lastProblem'], {
     message: 'trustDomain cannot change while the sidecar runs',
-    hint: 'restart it to take this change',
+    hint: 'restart it to apply this change',
   });
 });
 
@@ -136,7 +136,7 @@ t.test('a reader that cannot be started keeps the last good generation, and is r
   await until(async () => (await readState(mesh.inAdmin))['configurationFailures'] === 1, 'the failure to be counted');
   t.match((await readState(mesh.inAdmin))['lastProblem'], {
     code: 'internal',
-    message: /^the process that reads the configuration did not answer: /,
+    message: /^the process that reads the configuration did not respond: /,
   });
   t.equal(await ask(mesh), '200');
   process.execPath = execPath;

@@ -107,7 +107,7 @@ t.test('a dry-run policy is never enforced, and reported beside the enforced one
   t.match(await ask(mesh, 'GET /new'), /^HTTP\/1\.1 200 /);
   const clean = await report();
   t.equal(clean.code, 0);
-  t.match(clean.stdout, /on trial: shop\/trial\n1 requests since .*\n\nno verdict would have changed/);
+  t.match(clean.stdout, /dry run: shop\/trial\n1 requests since .*\n\nno decision would have changed/);
   for (const path of ['/old/1', '/old/2']) t.match(await ask(mesh, `GET ${path}`), /^HTTP\/1\.1 200 /);
   t.match(await mesh.records('orders', 3), [
     { decision: 'allow', shadow_decision: 'allow', shadow_policy: 'ns[shop]-policy[allow-all]-rule[0]' },
@@ -188,7 +188,7 @@ t.test('learn mode: who called what, on disk; propose writes the least policy fo
   const proposed = await runSallyport(t, ['policy', 'propose', ...admin, '--name', 'orders']);
   t.equal(proposed.code, 0);
   t.match(proposed.stdout, /GET \/orders\/\{\*\}: 4 times, \S+ to \S+\n/);
-  t.match(proposed.stdout, /POST \/orders: 1 times, .* - RARE, is it meant\?/);
+  t.match(proposed.stdout, /POST \/orders: 1 times, .* - RARE, is it intended\?/);
   t.match(proposed.stderr, /left out:\S* GET \/secret by spiffe:\/\/demo\.test\/ns\/shop\/sa\/web, refused 1 times/);
   const { authorizationPolicies } = parseIstio([{ file: 'proposed.yaml', text: proposed.stdout }]);
   t.match(authorizationPolicies, [

@@ -1,4 +1,4 @@
-// Operating a CA that does not run, on its directory. The store's own lock keeps a CA from starting meanwhile.
+// Operates a stopped CA on its directory. The store's lock keeps a CA from starting meanwhile.
 
 import { systemClock } from '../../base/clock.ts';
 import { readCaCertificates, readRootFingerprints } from '../certificates.ts';

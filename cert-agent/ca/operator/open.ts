@@ -1,5 +1,5 @@
-// The way to a CA for a command: through its socket while it runs, else on its store. Speaking to a socket needs next
-// to nothing; what a store needs is imported only when there is nobody to speak to.
+// Opens a CA for a command: through its socket while it runs, else on its store. The store's modules are imported only
+// when no CA responds, so that a command on a running CA starts fast.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SallyportError } from '../../base/errors.ts';
@@ -9,14 +9,15 @@ import { answersAt, connectOperator } from './socket.ts';
 
 export interface OpenOperator {
   readonly operator: Operator;
-  /** Lets go of what was opened; the caller's to call. */
+  /** Closes it. The caller must call this. */
   close(): Promise<void>;
 }
 
 /**
- * With `socket`, the CA that listens there. With `dir`, the CA that runs on it, or its store, which is then held so
- * that no CA starts meanwhile and two never write.
- * @throws SallyportError `ca_missing`, or `ca_running` when a CA holds the store and does not answer on `ca.sock` within 5 s.
+ * With `socket`, the CA that listens there. With `dir`, the CA that runs on it, or its store. The store is then locked,
+ * so that no CA starts meanwhile and there is only one writer.
+ * @throws SallyportError `ca_missing`, or `ca_running` when a CA holds the store and does not respond on `ca.sock`
+ * within 5 s.
  */
 export async function openOperator(at: { dir: string } | { socket: string }): Promise<OpenOperator> {
   if ('socket' in at) return throughSocket(at.socket);
@@ -29,14 +30,14 @@ export async function openOperator(at: { dir: string } | { socket: string }): Pr
   );
 }
 
-/** A CA needs less than a second to start, and a command less to do its work. */
+/** A CA starts in less than a second, and a command takes even less. */
 const patienceMs = 5000;
 const againMs = 100;
 
 /**
- * What `open` gives. While another process holds the store it is tried again for 5 s: a CA that is starting will answer
- * on its socket, a command will be done. `instead` is asked between, and what it gives ends the wait.
- * @throws what `open` throws.
+ * Calls `open`, and retries for 5 s while another process holds the store: a CA that is starting will soon respond on
+ * its socket, and a command will finish. Between the attempts it calls `instead`, whose result ends the wait.
+ * @throws as `open` does.
  */
 export async function whenFree<T>(open: () => Promise<T>, instead: () => Promise<T | undefined>): Promise<T> {
   const end = performance.now() + patienceMs;

@@ -1,5 +1,5 @@
-// What an operator does to a CA: tokens, listing, revocation. The running CA does it for those who reach its unix
-// socket (operator-socket.ts); with the CA stopped, the command does it on the store itself.
+// The operator's actions: tokens, listing, revocation. A running CA performs them for clients of its unix socket
+// (socket.ts). While the CA is stopped, the command performs them on the store itself.
 
 import { randomBytes } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
@@ -21,14 +21,14 @@ import {
 import type { Denial, Store, StoredCertificate, StoredToken } from '../store/store.ts';
 
 export interface NewToken {
-  /** Shown once; the CA keeps its hash only. */
+  /** Shown once; the CA keeps only its hash. */
   readonly token: string;
   readonly id: string;
   /** Milliseconds since 1970. */
   readonly expiresAt: number;
 }
 
-/** A certificate as it is listed; times are milliseconds since 1970. */
+/** A certificate in a list; times are milliseconds since 1970. */
 export interface ListedCertificate {
   readonly serial: string;
   readonly id: string;
@@ -48,34 +48,34 @@ export interface ShownCertificate extends ListedCertificate {
 }
 
 export interface ListFilter {
-  /** Those that have expired too. */
+  /** Include expired ones. */
   readonly all?: boolean;
-  /** Only those that expire within this time. */
+  /** Only those that expire within this time, in milliseconds. */
   readonly expiringMs?: number;
 }
 
-/** A join token as it is listed, which is never the token itself; times are milliseconds since 1970. */
+/** A join token in a list, without the token itself; times are milliseconds since 1970. */
 export interface ListedToken {
-  /** The first 12 digits of its SHA-256: enough to name it, and no use to anybody who reads it. */
+  /** The first 12 digits of its SHA-256: enough to identify it, and useless to an attacker. */
   readonly token: string;
   readonly id: string;
   readonly createdAt: number;
   readonly expiresAt: number;
-  /** Of the certificate that it gave, once it was used. */
+  /** The serial of its certificate, once it was used. */
   readonly serial?: string;
 }
 
-/** Which tokens to remove: one by the first digits of its listed name, or all of an ID. */
+/** Which tokens to remove: one, by the first digits of its listed name, or all of an ID. */
 export type TokenChoice = { readonly token: string } | { readonly id: string };
 
 export interface Operator {
   /** @throws SallyportError `ttl_out_of_range`, `spiffe_id_invalid`, `id_foreign`, `id_reserved` or `id_denied`. */
   createToken(id: string, ttlMs: number): Promise<NewToken>;
-  /** Those on record, in the order in which they end. */
+  /** The recorded tokens, ordered by expiry. */
   listTokens(): Promise<readonly ListedToken[]>;
   /**
-   * Removes tokens, so that they give nothing any more; what they have given stays. Returns them.
-   * @throws SallyportError `not_found`, or `usage` when the digits name none or several.
+   * Removes tokens, so that they can no longer be used; their certificates stay valid. Returns the removed tokens.
+   * @throws SallyportError `not_found`, or `usage` when the digits match none or several.
    */
   removeTokens(choice: TokenChoice): Promise<readonly ListedToken[]>;
   list(filter: ListFilter): Promise<readonly ListedCertificate[]>;
@@ -84,7 +84,7 @@ export interface Operator {
   /** `target` is a serial or a SPIFFE ID. */
   revoke(target: string, reason: string, options?: RevokeOptions): Promise<Revocation>;
   allow(id: string): Promise<Allowance>;
-  /** The deny-list as it stands. */
+  /** The current deny list. */
   listDenials(): Promise<readonly Denial[]>;
 }
 
@@ -93,7 +93,7 @@ export interface OperatorParts {
   readonly revocations: Revocations;
   readonly trustDomain: string;
   readonly clock: Clock;
-  /** Told of what was done, for log and metrics. Never of the token. */
+  /** Called for each action, for log and metrics. Never receives a token. */
   readonly onEvent?: (event: OperatorEvent) => void;
 }
 
@@ -151,11 +151,11 @@ async function createToken(parts: OperatorParts, text: string, ttlMs: number): P
   const id = parseSpiffeId(text);
   checkIssuable(id, parts.trustDomain);
   if (ttlMs < shortestTokenLifeMs || ttlMs > longestTokenLifeMs) {
-    throw new SallyportError('ttl_out_of_range', `a join token of ${formatDuration(ttlMs)} is not made`, {
+    throw new SallyportError('ttl_out_of_range', `a join token cannot live for ${formatDuration(ttlMs)}`, {
       hint: `choose between ${formatDuration(shortestTokenLifeMs)} and ${formatDuration(longestTokenLifeMs)}`,
     });
   }
-  // Hex: a token that began with a dash would be an option to the next command.
+  // Hex: a token with a leading dash would look like an option to the next command.
   const token = randomBytes(32).toString('hex');
   const createdAt = parts.clock.now();
   const expiresAt = createdAt + ttlMs;
@@ -170,7 +170,7 @@ async function removeTokens(parts: OperatorParts, choice: TokenChoice): Promise<
   const chosen = 'id' in choice ? tokensOfId(all, choice.id) : [tokenNamed(all, choice.token)];
   const removed: ListedToken[] = [];
   for (const one of chosen) {
-    // Gone meanwhile: another operator removed it.
+    // Another operator removed it meanwhile.
     if (!(await parts.store.removeToken(one.hash))) continue;
     const listed = listedTokenOf(one);
     parts.onEvent?.({ code: 'token_removed', id: listed.id, token: listed.token });
@@ -192,23 +192,23 @@ const tokenNameLength = 12;
 function tokenNamed(all: readonly StoredToken[], text: string): StoredToken {
   const name = text.toLowerCase();
   if (!/^[0-9a-f]{4,64}$/.test(name)) {
-    throw new SallyportError('usage', `'${text.slice(0, 80)}' names no join token`, {
-      hint: 'give the digits that sallyport ca token ls shows, four of them at least, or --spiffe-id',
+    throw new SallyportError('usage', `'${text.slice(0, 80)}' is not the name of a join token`, {
+      hint: 'give at least four of the digits that sallyport ca token ls shows, or --spiffe-id',
     });
   }
-  // Operators who give the token itself mean that one. Its hash is what is on record.
+  // Operators may also give the token itself. Its hash is on record.
   const found = all.filter((one) => one.hash.startsWith(name) || one.hash === hashToken(name));
   const [first] = found;
   if (first === undefined) {
     const names = all.map((one) => one.hash.slice(0, tokenNameLength));
     const nearest = didYouMean(name.slice(0, tokenNameLength), names);
-    // What was given may be a token of another CA, so it is not repeated in full.
+    // The text may be a token of another CA, so it is not repeated in full.
     throw new SallyportError('not_found', `no join token ${name.slice(0, tokenNameLength)} is on record`, {
       hint: nearest === undefined ? tokenHint : `${nearest} ${tokenHint}`,
     });
   }
   if (found.length === 1) return first;
-  throw new SallyportError('usage', `${name} begins ${found.length} join tokens`, { hint: 'give more digits' });
+  throw new SallyportError('usage', `${found.length} join tokens begin with ${name}`, { hint: 'give more digits' });
 }
 
 const tokenHint = 'sallyport ca token ls lists them';

@@ -1,5 +1,5 @@
-// The operator's commands as the running CA takes them: JSON over its unix socket, mode 0600 in a directory of mode 0700.
-// Whoever may open it is the operator; there is no other login.
+// The operator's commands, served by the running CA: JSON over its unix socket, mode 0600 in a directory of mode 0700.
+// Permission to open the socket is the only authentication of an operator.
 
 import { z } from 'zod';
 import type { Page } from '../../base/admin.ts';
@@ -11,13 +11,13 @@ const revokeSchema = z.strictObject({ target: z.string(), reason: z.string(), fo
 const removeSchema = z.union([z.strictObject({ token: z.string() }), z.strictObject({ id: z.string() })]);
 const allowSchema = z.strictObject({ id: z.string() });
 
-/** The operator as pages of an admin server on the socket. */
+/** The operator's actions as pages of an admin server on the socket. */
 export function operatorPages(operator: Operator): readonly Page[] {
   return [
     {
       method: 'POST',
       path: '/v1/tokens',
-      sentence: 'makes a join token: { id, ttlMs }',
+      sentence: 'creates a join token: { id, ttlMs }',
       async answer({ body }) {
         const { id, ttlMs } = parse(tokenSchema, body);
         return { body: await operator.createToken(id, ttlMs) };
@@ -26,13 +26,13 @@ export function operatorPages(operator: Operator): readonly Page[] {
     {
       method: 'GET',
       path: '/v1/tokens',
-      sentence: 'lists join tokens, without what they are',
+      sentence: 'lists join tokens, without the tokens themselves',
       answer: async () => ({ body: await operator.listTokens() }),
     },
     {
       method: 'POST',
       path: '/v1/tokens/remove',
-      sentence: 'removes join tokens: { token } by its first digits, or { id } for all of an ID',
+      sentence: 'removes join tokens: { token }, by its first digits, or { id }, for all of an ID',
       answer: async ({ body }) => ({ body: await operator.removeTokens(parse(removeSchema, body)) }),
     },
     {
@@ -54,7 +54,7 @@ export function operatorPages(operator: Operator): readonly Page[] {
     {
       method: 'POST',
       path: '/v1/revoke',
-      sentence: 'denies a serial or a SPIFFE ID: { target, reason, force }',
+      sentence: 'revokes a serial or a SPIFFE ID: { target, reason, force }',
       async answer({ body }) {
         const { target, reason, force = false } = parse(revokeSchema, body);
         return { body: await operator.revoke(target, reason, { force }) };
@@ -63,13 +63,13 @@ export function operatorPages(operator: Operator): readonly Page[] {
     {
       method: 'POST',
       path: '/v1/allow',
-      sentence: 'takes a SPIFFE ID off the deny-list: { id }',
+      sentence: 'takes a SPIFFE ID off the deny list: { id }',
       answer: async ({ body }) => ({ body: await operator.allow(parse(allowSchema, body).id) }),
     },
     {
       method: 'GET',
       path: '/v1/denials',
-      sentence: 'the deny-list, with reasons',
+      sentence: 'the deny list, with reasons',
       answer: async () => ({ body: await operator.listDenials() }),
     },
   ];

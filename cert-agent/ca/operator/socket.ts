@@ -1,5 +1,5 @@
-// The operator's commands as another process sends them: the other end of operator-pages.ts. It loads next to nothing,
-// since a person waits for it.
+// The client of the operator's socket, for commands: the other end of pages.ts. It imports very little, since a person
+// waits for it.
 
 import { type Code, codes, errnoOf, reasonOf, SallyportError } from '../../base/errors.ts';
 import { request as httpRequest } from '../../base/http.ts';
@@ -8,8 +8,8 @@ import type { Denial } from '../store/store.ts';
 import type { ListedCertificate, ListedToken, NewToken, Operator, ShownCertificate } from './operator.ts';
 
 /**
- * The operator of the CA that listens on `path`. Each call connects anew.
- * Calls throw what the CA refused with, or `ca_unreachable` when nobody answers.
+ * The operator of the CA that listens on `path`. Each call opens a connection.
+ * Calls throw the CA's refusal, or `ca_unreachable` when no CA responds.
  */
 export function connectOperator(path: string): Operator {
   return {
@@ -31,7 +31,7 @@ export function connectOperator(path: string): Operator {
   };
 }
 
-/** True when something listens on the socket. */
+/** True if a process listens on the socket. */
 export async function answersAt(path: string): Promise<boolean> {
   try {
     await exchange(path, 'GET', '/');
@@ -46,9 +46,13 @@ async function ask(socketPath: string, method: string, path: string, body?: obje
   try {
     answer = await exchange(socketPath, method, path, body);
   } catch (error) {
-    throw new SallyportError('ca_unreachable', `no CA answers on ${socketPath}: ${errnoOf(error) ?? reasonOf(error)}`, {
-      hint: 'is it running? sallyport ca serve --dir D opens D/ca.sock; --socket names another place',
-    });
+    throw new SallyportError(
+      'ca_unreachable',
+      `no CA responds on ${socketPath}: ${errnoOf(error) ?? reasonOf(error)}`,
+      {
+        hint: 'is it running? sallyport ca serve --dir D opens D/ca.sock; --socket sets another path',
+      },
+    );
   }
   const value: unknown = JSON.parse(answer.text);
   if (answer.status < 400) return value;
@@ -58,7 +62,7 @@ async function ask(socketPath: string, method: string, path: string, body?: obje
 function refusalOf(value: unknown): SallyportError {
   const { code, message, hint } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
   if (typeof code !== 'string' || typeof message !== 'string')
-    return new SallyportError('internal', 'the CA refused, and its answer is not one of ours');
+    return new SallyportError('internal', 'the CA refused with a response of unknown form');
   return new SallyportError(isCode(code) ? code : 'internal', message, typeof hint === 'string' ? { hint } : {});
 }
 
@@ -84,7 +88,7 @@ function exchange(
       response.once('error', reject);
     });
     request.once('error', reject);
-    request.once('timeout', () => request.destroy(new Error('no answer within 30 s')));
+    request.once('timeout', () => request.destroy(new Error('no response within 30 s')));
     request.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }

@@ -1,5 +1,5 @@
-// Taking back what was issued: the deny-list as a Live value, and the only ways to change it. What the list says is
-// what the store says; it is read again after every change.
+// Revocation: the deny list as a Live value, and the only functions that change it. The store is authoritative; the
+// list is read from it again after every change.
 
 import type { Clock } from '../../base/clock.ts';
 import { didYouMean, nearestTo } from '../../base/did-you-mean.ts';
@@ -10,39 +10,39 @@ import { parseSpiffeId } from '../../identity/spiffe-id.ts';
 import { checkIssuable } from '../issue.ts';
 import type { NameStore, Store } from '../store/store.ts';
 
-/** What an operator asked to be denied, and how many certificates that put on the list. */
+/** What an operator revoked, and how many certificates that added to the deny list. */
 export interface Revocation {
   readonly kind: 'serial' | 'id';
   readonly target: string;
   readonly certificates: number;
-  /** With a serial: how many of them were renewed from that certificate, directly or not. */
+  /** With a serial: how many of them were renewed from that certificate, directly or indirectly. */
   readonly renewals: number;
 }
 
-/** What became of allowing an ID. */
+/** The result of allowing an ID. */
 export interface Allowance {
   readonly id: string;
-  /** False when it was not on the list. */
+  /** False if it was not on the list. */
   readonly changed: boolean;
-  /** Then: the ID on the list that comes nearest, if one does. */
+  /** In that case, the most similar ID on the list, if there is one. */
   readonly nearest?: string;
 }
 
 export interface RevokeOptions {
-  /** Denies an ID that was never issued and has no token, too: it is yet to come. */
+  /** Also denies an ID that has no certificate or token yet. */
   readonly force?: boolean;
 }
 
 export interface Revocations {
   readonly denied: Live<DenyList>;
   /**
-   * Denies a SPIFFE ID, or a certificate by its serial and all that were renewed from it.
-   * @throws SallyportError `not_found` for what was never issued, `id_foreign`, `id_reserved`, `usage`.
+   * Revokes a SPIFFE ID, or a certificate by its serial with all that were renewed from it.
+   * @throws SallyportError `not_found` for an unknown target, `id_foreign`, `id_reserved`, `usage`.
    */
   revoke(target: string, reason: string, options?: RevokeOptions): Promise<Revocation>;
-  /** Takes an ID off the list. Its earlier certificates stay denied. @throws SallyportError as revoke does. */
+  /** Removes an ID from the list. Its earlier certificates stay denied. @throws SallyportError as revoke does. */
   allow(id: string): Promise<Allowance>;
-  /** Drops what has expired. Call it every now and then. */
+  /** Removes expired entries. Call it periodically. */
   prune(): Promise<void>;
 }
 
@@ -61,7 +61,7 @@ export async function createRevocations(parts: RevocationParts): Promise<Revocat
 
   async function refresh(): Promise<void> {
     const list = await store.denyList();
-    // Of two changes at once the later reading may come first; the sequence tells.
+    // After two concurrent changes, the newer reading may arrive first; the sequence decides.
     if (list.sequence > live.current().sequence) live.set(list);
   }
 
@@ -83,7 +83,8 @@ export async function createRevocations(parts: RevocationParts): Promise<Revocat
       await refresh();
       if (changed) return { id: id.uri, changed };
       const nearest = nearestId(id.uri, live.current().ids);
-      if (!(await store.isKnownId(id.uri))) throw idNotFound(id.uri, nearest, 'was never issued and is not denied');
+      if (!(await store.isKnownId(id.uri)))
+        throw idNotFound(id.uri, nearest, 'has never had a certificate and is not denied');
       return { id: id.uri, changed, ...(nearest === undefined ? {} : { nearest }) };
     },
     async prune() {
@@ -99,12 +100,12 @@ async function revokeId(
   { now, force }: { now: number; force: boolean },
 ): Promise<Revocation> {
   const id = parseSpiffeId(text);
-  // The CA's own ID on the list would make every agent refuse the CA, and with it the way to take it back.
+  // The CA's own ID on the list would make every agent refuse the CA, so that it could not be undone.
   checkIssuable(id, trustDomain);
-  // A typing error would deny an identity that does not exist, and leave the one that was meant as it is.
+  // A typing error would deny an identity that does not exist, and not the intended one.
   if (!force && !(await store.isKnownId(id.uri))) {
     const nearest = nearestId(id.uri, await store.listIds());
-    throw idNotFound(id.uri, nearest, 'was never issued a certificate or a token', '--force denies it all the same');
+    throw idNotFound(id.uri, nearest, 'has never had a certificate or a token', '--force denies it anyway');
   }
   const { certificates, renewals } = await store.denyId(id.uri, reason, now);
   return { kind: 'id', target: id.uri, certificates, renewals };
@@ -117,16 +118,12 @@ async function revokeSerial(parts: RevocationParts, text: string, reason: string
   const { outcome, certificates, renewals } = await parts.store.denySerial(serial, reason, now);
   if (outcome === 'denied') return { kind: 'serial', target: serial, certificates, renewals };
   if (outcome === 'unknown') throw await serialNotFound(parts.store, text, serial);
-  throw new SallyportError(
-    'not_found',
-    `certificate ${text} has expired already, and so has all that was renewed from it`,
-    {
-      hint: listHint,
-    },
-  );
+  throw new SallyportError('not_found', `certificate ${text} has already expired, like all that were renewed from it`, {
+    hint: listHint,
+  });
 }
 
-/** A serial as people paste it (`4A:3F:...`, upper case) in the form that is on record. @throws SallyportError `usage`. */
+/** The recorded form of a serial in any spelling (`4A:3F:...`, upper case). @throws SallyportError `usage`. */
 export function parseSerial(text: string): string {
   const serial = normalizeSerial(text);
   if (serial !== undefined && serial.length <= 40) return serial;
@@ -135,12 +132,12 @@ export function parseSerial(text: string): string {
   });
 }
 
-const listHint = 'sallyport ca ls --all lists what was issued';
+const listHint = 'sallyport ca ls --all lists all certificates';
 
-/** The error of a serial that is not on record, `text` as it was asked for. */
+/** The error for an unknown serial; `text` is the operator's spelling. */
 export async function serialNotFound(names: NameStore, text: string, serial: string): Promise<SallyportError> {
   const similar = await names.similarSerials(serial);
-  // Copied in part, most often: its beginning says which one was meant, if there is one only.
+  // Usually it was copied in part. If only one serial begins with it, that one was meant.
   const begun = serial.length >= 6 ? similar.filter((one) => one.startsWith(serial)) : [];
   const guess = begun.length === 1 ? `did you mean '${begun[0]}'?` : didYouMean(serial, similar);
   return new SallyportError('not_found', `no certificate ${text} is on record`, { hint: withHint(guess, listHint) });
@@ -151,7 +148,7 @@ function idNotFound(id: string, nearest: string | undefined, why: string, hint =
   return new SallyportError('not_found', `${id} ${why}`, { hint: withHint(guess, hint) });
 }
 
-/** The nearest by its path: what all IDs of a trust domain begin with makes none of them alike. */
+/** The nearest by its path: the common prefix of all IDs of a trust domain must not count as similarity. */
 export function nearestId(id: string, known: Iterable<string>): string | undefined {
   const start = id.slice(0, id.indexOf('/', 'spiffe://'.length));
   const others = [...known]

@@ -1,5 +1,5 @@
-// The store's tables and what each call of its contract does to them. Runs in the worker, inside a transaction that
-// the worker opens and commits; nothing here waits.
+// The store's tables and the implementation of its contract. Runs in the worker, inside a transaction that the worker
+// opens and commits; nothing here waits.
 
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
 import type { DenyList } from '../../identity/denied.ts';
@@ -20,7 +20,7 @@ import type {
 
 type Waiting = Omit<Store, 'close' | 'trouble'>;
 
-/** The contract without its promises. */
+/** The contract, synchronous. */
 export type Operations = {
   readonly [K in keyof Waiting]: (...args: Parameters<Waiting[K]>) => Awaited<ReturnType<Waiting[K]>>;
 };
@@ -29,19 +29,19 @@ type Row = Record<string, SQLOutputValue>;
 
 const schemaVersion = 3;
 
-/** How long after its end a token is still known as expired rather than unknown. */
+/** How long after its expiry a token is reported as expired rather than unknown. */
 const tokenMemoryMs = 86_400_000;
 
-/** A peer whose clock is late still takes a certificate that has just expired: its serial stays this much longer. */
+/** A peer with a slow clock still accepts a certificate that has just expired, so its serial stays this much longer. */
 const clockMarginMs = 60_000;
 
-/** Candidates for 'did you mean': more than a person could have meant. */
+/** The limit of candidates for 'did you mean'. */
 const maxIds = 10_000;
 const maxSerials = 1000;
 
 /**
- * How many certificates of one family may be valid at once. A thief of one key could otherwise renew it until the
- * deny-list that revokes them all is larger than agents accept. An agent holds one to three.
+ * How many certificates of one family may be valid at once. Otherwise a thief of one key could renew it until the deny
+ * list that revokes them all is larger than agents accept. An agent has one to three.
  */
 const maxFamily = 64;
 
@@ -72,7 +72,7 @@ const schema = `
   PRAGMA user_version = ${schemaVersion};
 `;
 
-/** A certificate and all that were renewed from it, directly or not. UNION, so that no circle keeps it going. */
+/** A certificate and all that were renewed from it, directly or indirectly. UNION ends the recursion at a cycle. */
 const lineOf = (start: string): string => `
   WITH RECURSIVE line (serial) AS (
     ${start} UNION
@@ -80,8 +80,8 @@ const lineOf = (start: string): string => `
   )`;
 
 /**
- * Version 1 denied a certificate without those that were renewed from it: they are denied now, as they would be today.
- * The sequence rises by one, since a store has no clock.
+ * Version 1 denied a certificate without those that were renewed from it. They are denied now, like today. The sequence
+ * grows by one, since a store has no clock.
  */
 const fromVersion1 = `
   CREATE INDEX certificates_by_parent ON certificates (reference) WHERE evidence = 'svid';
@@ -98,8 +98,8 @@ const fromVersion1 = `
 `;
 
 /**
- * Version 2 did not know families. A family is named by its first certificate, or by the parent of that where it is not
- * on record. A circle has no first one; each certificate of it is a family of its own.
+ * Version 2 had no families. A family is named by its first certificate or, if that one is not on record, by its
+ * parent. A cycle has no first certificate; each certificate in it is a family of its own.
  */
 const fromVersion2 = `
   ALTER TABLE certificates ADD COLUMN family TEXT NOT NULL DEFAULT '';
@@ -118,24 +118,25 @@ const fromVersion2 = `
   PRAGMA user_version = 3;
 `;
 
-/** Makes the tables of a new store, which belongs to the CA of `root`. */
+/** Creates the tables of a new store, which belongs to the CA of `root`. */
 export function createSchema(db: DatabaseSync, root: string): void {
   db.exec(schema);
   db.prepare('INSERT INTO owner VALUES (1, ?)').run(root);
 }
 
-/** What a file is to a CA: `empty` has no tables of ours, `foreign` is another CA's. */
+/** Whose store a file is: `empty` has no tables of ours, `foreign` belongs to another CA. */
 export type SchemaState = 'ours' | 'empty' | 'foreign';
 
 /**
- * Brings a store that is there to this version, if it is that of a CA with one of `roots` (SHA-256, hex); from then on
- * it is that of the first. A change of roots passes in steps: while both are in the bundle, the store takes the new one.
- * @throws Error when a newer Sallyport wrote it, or a table is gone.
+ * Migrates an existing store to this version, if it belongs to a CA with one of `roots` (SHA-256, hex). From then on it
+ * belongs to the first. So roots change in steps: while both are in the bundle, the store adopts the new one.
+ * @throws Error when a newer Sallyport wrote it, or a table is missing.
  */
 export function prepareSchema(db: DatabaseSync, roots: readonly string[]): SchemaState {
   const version = Number(db.prepare('PRAGMA user_version').get()?.['user_version']);
   if (version === 0) return 'empty';
-  if (version > schemaVersion) throw new Error(`the store has version ${version}, this build knows ${schemaVersion}`);
+  if (version > schemaVersion)
+    throw new Error(`the store has version ${version}, but this build supports up to ${schemaVersion}`);
   if (version === 1) db.exec(fromVersion1);
   if (version <= 2) db.exec(fromVersion2);
   const owner = db.prepare('SELECT root FROM owner').get()?.['root'];
@@ -145,7 +146,7 @@ export function prepareSchema(db: DatabaseSync, roots: readonly string[]): Schem
   return 'ours';
 }
 
-/** Every statement, prepared once. */
+/** All statements, prepared once. */
 export function createOperations(db: DatabaseSync): Operations {
   const tokens = createTokenOperations(db);
   const { isDeniedId, isRevoked, forget, ...denials } = createDenialOperations(db);
@@ -156,7 +157,7 @@ export function createOperations(db: DatabaseSync): Operations {
   );
   const bySerial = db.prepare('SELECT * FROM certificates WHERE serial = ?');
   const familyOf = db.prepare('SELECT family FROM certificates WHERE serial = ?');
-  // What is revoked cannot renew, so it takes no place from the rest of its family.
+  // A revoked certificate cannot renew, so it does not count towards its family's limit.
   const validOf = db.prepare(
     `SELECT count(*) AS valid FROM (
        SELECT 1 FROM certificates WHERE family = ? AND not_after > ? AND revoked_at IS NULL LIMIT ${maxFamily}
@@ -173,7 +174,7 @@ export function createOperations(db: DatabaseSync): Operations {
     insert.run(one.serial, one.id, one.keyHash, ...times, kind, reference, one.certificate, family);
   }
 
-  // A row that comes and goes: an UPDATE to the same value would not be written.
+  // Inserts and deletes a row: an UPDATE to the same value would not be written.
   const come = db.prepare("INSERT INTO denied_serials VALUES ('', 0)");
   const go = db.prepare("DELETE FROM denied_serials WHERE serial = ''");
 
@@ -210,8 +211,8 @@ export function createOperations(db: DatabaseSync): Operations {
     recordCertificate(certificate: CertificateRecord): RecordedCertificate {
       const { kind, reference } = certificate.evidence;
       if (isDeniedId(certificate.id)) return { outcome: 'denied' };
-      // By its record, not by the list: that forgets what has ended, and a renewal may still be under way. Its whole
-      // line need not be walked: a denial marks all of a line, and nothing joins a line at a marked end.
+      // Checked by the record, not by the list: the list drops expired serials, and a renewal may still be in flight.
+      // One record is enough: a denial marks the whole line of renewals, and no renewal extends a marked one.
       if (kind === 'svid' && isRevoked(reference)) return { outcome: 'denied' };
       if (kind !== 'svid') {
         put(certificate);
@@ -284,11 +285,11 @@ function createDenialOperations(db: DatabaseSync) {
      JOIN certificates USING (serial, not_after) ORDER BY revoked_at, serial`,
   );
   const state = db.prepare('SELECT sequence, time FROM deny_list');
-  // Not below the clock: after a restore from a backup a count alone would fall behind what agents have seen, and they
-  // would take every new revocation for an old one.
+  // Never below the clock: after a restore from a backup, a mere counter would fall behind what agents have seen, and
+  // they would ignore every new revocation as old.
   const rise = db.prepare('UPDATE deny_list SET sequence = max(sequence + 1, ?), time = ?');
 
-  /** What has ended is marked too: a renewal of it may be under way. 1 when it joined the list. */
+  /** Expired certificates are marked too: a renewal may be in flight. Returns 1 if the serial was added to the list. */
   function denyOne(serial: string, reason: string, now: number): number {
     mark.run(now, reason, serial);
     return Number(listSerial.run(serial, now).changes);

@@ -1,5 +1,5 @@
-// The store on SQLite, as the process sees it: calls of one turn travel to the worker together and share one commit,
-// and what comes while that commit runs waits for the next. Under load a disk flush is thus shared by many.
+// The client side of the SQLite store. Calls of one event-loop turn go to the worker together and share one commit.
+// Calls during that commit wait for the next one. So under load, many calls share one disk flush.
 
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
@@ -9,7 +9,7 @@ import type { Store } from './store.ts';
 import type { StoreAnswer, StoreCall, StoreMessage, StorePlace } from './worker.ts';
 
 export interface SqliteStoreOptions {
-  /** Told of every commit: how long its calls waited for it, and how many they were. */
+  /** Called after every commit with its duration and its number of calls. */
   readonly onCommit?: (ms: number, calls: number) => void;
 }
 
@@ -19,13 +19,14 @@ interface Waiting {
   readonly reject: (error: SallyportError) => void;
 }
 
-/** The worker runs from the source as from the build; TypeScript does not rewrite a URL in a string. */
+/** The worker runs from the source or from the build; TypeScript does not rewrite a URL in a string. */
 const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url);
 
 /**
- * Opens the store in `file`, which is that of the CA whose roots' SHA-256 are `roots`, and holds it until close().
- * @throws SallyportError `store_missing` when there is none, `store_foreign` when it is another CA's, `ca_running` when
- * another process holds it, `store_failed` when it cannot be opened. Nothing is made and nothing is thrown away then.
+ * Opens the store in `file` for the CA with the root hashes (SHA-256) `roots`, and locks it until close().
+ * @throws SallyportError `store_missing` when there is none, `store_foreign` when it belongs to another CA,
+ * `ca_running` when another process holds it, `store_failed` when it cannot be opened. Then nothing is created and
+ * nothing discarded.
  */
 export async function openSqliteStore(
   file: string,
@@ -35,7 +36,10 @@ export async function openSqliteStore(
   return start({ file, create: false, roots }, options);
 }
 
-/** Makes an empty store in `file`, for the CA whose root's SHA-256 is `root`. @throws SallyportError `store_failed`. */
+/**
+ * Creates an empty store in `file` for the CA with the root hash (SHA-256) `root`. @throws SallyportError
+ * `store_failed`.
+ */
 export async function createSqliteStore(file: string, root: string): Promise<void> {
   const store = await start({ file, create: true, roots: [root] }, {});
   await store.close();
@@ -43,7 +47,7 @@ export async function createSqliteStore(file: string, root: string): Promise<voi
 
 async function start(place: StorePlace, options: SqliteStoreOptions): Promise<Store> {
   const { file } = place;
-  // The worker is to answer, not to print: Node would announce there that node:sqlite is new.
+  // Suppresses Node's warning that node:sqlite is experimental.
   const worker = new Worker(workerUrl, { workerData: place, execArgv: ['--disable-warning=ExperimentalWarning'] });
   const [first] = (await Promise.race([
     once(worker, 'message'),
@@ -55,27 +59,27 @@ async function start(place: StorePlace, options: SqliteStoreOptions): Promise<St
   if (first.type === 'missing') throw missing(file, first.reason);
   if (first.type === 'foreign') {
     throw new SallyportError('store_foreign', `${file} is the store of another CA`, {
-      hint: 'a store belongs to the CA that ca init made it for: restore both from the same backup',
+      hint: 'a store belongs to the CA that ca init created it for: restore both from the same backup',
     });
   }
   throw failed(
     file,
-    first.type === 'broken' ? first.reason : 'unexpected answer',
+    first.type === 'broken' ? first.reason : 'unexpected reply',
     'if it is damaged, restore it from a backup',
   );
 }
 
-/** @returns the error of a store that another process holds. */
+/** The error for a store that another process holds. */
 export function held(file: string): SallyportError {
   return new SallyportError('ca_running', `another process holds ${file}`, {
-    hint: 'a CA is running on this directory: let the command speak to it with --socket, or stop it first',
+    hint: 'a CA is running on this directory: reach it with --socket, or stop it first',
   });
 }
 
-/** Without its store a CA would deny no one, and what it had revoked would renew: fails closed. */
+/** Without its store a CA would deny nothing, and revoked workloads would renew: fails closed. */
 function missing(file: string, reason: string): SallyportError {
-  return new SallyportError('store_missing', `the store of the CA is lost: ${file} cannot be used, ${reason}`, {
-    hint: 'restore it from a backup; ca serve --unsafe-new-store begins a new one, which forgets every revocation',
+  return new SallyportError('store_missing', `the store of the CA is lost: cannot use ${file}: ${reason}`, {
+    hint: 'restore it from a backup; ca serve --unsafe-new-store creates a new one, which forgets every revocation',
   });
 }
 
@@ -144,7 +148,7 @@ class SqliteStore implements Store {
       });
   }
 
-  /** At the end of the turn, so that everything asked in it goes together; one commit at a time. */
+  /** Runs at the end of the turn, so that all its calls go together; one commit at a time. */
   #schedule(): void {
     if (this.#scheduled || this.#inFlight.length > 0) return;
     this.#scheduled = true;
@@ -167,9 +171,9 @@ class SqliteStore implements Store {
     this.#inFlight = [];
     this.#onCommit?.(performance.now() - this.#sentAt, batch.length);
     for (const [index, waiting] of batch.entries()) {
-      const answer = answers[index] ?? { failure: 'no answer' };
+      const answer = answers[index] ?? { failure: 'no reply' };
       if ('value' in answer) {
-        // That a read succeeds says nothing of the disk.
+        // A successful read proves nothing about the disk.
         if (waiting.call.name === 'probe') this.#trouble = undefined;
         waiting.resolve(answer.value);
       } else {
@@ -181,7 +185,7 @@ class SqliteStore implements Store {
     if (this.#queue.length + this.#inFlight.length === 0) this.#drained?.();
   }
 
-  /** Fails closed: without its thread the store answers nothing any more, and the CA issues nothing. */
+  /** Fails closed: without its thread the store no longer responds, and the CA issues nothing. */
   #break(error: SallyportError): void {
     if (this.#broken !== undefined) return;
     this.#broken = error;

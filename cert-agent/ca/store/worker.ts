@@ -1,5 +1,5 @@
-// The store's own thread: a durable commit takes 0.2 ms, sometimes 3, and nobody else shall wait for it. What arrives
-// as one message is one transaction, and it is answered when that is on disk.
+// The store's own thread: a durable commit takes 0.2 ms, sometimes 3, and must not block the event loop. One message is
+// one transaction, and the reply is sent when that is on disk.
 
 import { closeSync, openSync, statSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
@@ -14,7 +14,7 @@ export interface StoreCall {
 
 export type StoreAnswer = { readonly value: unknown } | { readonly failure: string };
 
-/** `create` makes a store where there is none; it is done by `ca init` and by nothing that runs by itself. */
+/** `create` makes a new store; only `ca init` and `--unsafe-new-store` use it, nothing automatic. */
 export interface StorePlace {
   readonly file: string;
   readonly create: boolean;
@@ -22,7 +22,7 @@ export interface StorePlace {
   readonly roots: readonly string[];
 }
 
-/** What the worker says: first whether it has the store, then one list of answers for each list of calls. */
+/** Messages of the worker: first whether it has the store, then one list of replies for each list of calls. */
 export type StoreMessage =
   | { readonly type: 'open' }
   | { readonly type: 'locked' | 'foreign' }
@@ -31,14 +31,14 @@ export type StoreMessage =
   | { readonly type: 'answers'; readonly answers: readonly StoreAnswer[] };
 
 const sqliteBusy = 5;
-const noTables = 'it holds no tables of ours';
+const noTables = 'it has no tables of ours';
 
 /**
- * Opens the file and holds it: SQLite's exclusive mode takes a lock of the operating system, which ends with the
- * process, so that a second writer is refused and a killed one leaves nothing to clean up.
+ * Opens and locks the file. SQLite's exclusive mode takes an operating-system lock that ends with the process: a second
+ * writer is refused, and a killed one leaves nothing to clean up.
  */
 function openDatabase({ file, create, roots }: StorePlace): { db: DatabaseSync; state: SchemaState } {
-  // Made by us first: SQLite would give it, and the log beside it, the mode that the umask leaves.
+  // We create the file first: SQLite would give it and its log the mode of the umask.
   if (create) closeSync(openSync(file, 'wx', 0o600));
   const db = new DatabaseSync(file, { timeout: 0 });
   db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');
@@ -49,20 +49,20 @@ function openDatabase({ file, create, roots }: StorePlace): { db: DatabaseSync; 
 }
 
 function createNew(db: DatabaseSync, [root]: readonly string[]): SchemaState {
-  if (root === undefined) throw new TypeError('a store is made for a CA, and that has a root');
+  if (root === undefined) throw new TypeError('a new store needs the root of its CA');
   createSchema(db, root);
   return 'ours';
 }
 
 /**
- * Why there is no store in `file`; undefined when there is one. Asked before SQLite opens it: that would make a file
- * that is not there, and drop the log of one that was cut to nothing, from which it may yet be put together.
+ * Why there is no store in `file`; undefined if there is one. Checked before SQLite opens it: SQLite would create a
+ * missing file, and delete the log of a truncated one, from which an operator may still restore it.
  */
 function whyMissing(file: string): string | undefined {
   try {
     return statSync(file).size === 0 ? 'it is empty' : undefined;
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return 'it is not there';
+    if (errnoOf(error) === 'ENOENT') return 'it does not exist';
     throw error;
   }
 }
@@ -79,7 +79,7 @@ function runBatch(db: DatabaseSync, operations: Operations, calls: readonly Stor
   }
 }
 
-/** A savepoint each: one call that fails takes nothing of its neighbours with it. */
+/** One savepoint per call: a failing call does not undo the others. */
 function runCall(db: DatabaseSync, operations: Operations, { name, args }: StoreCall): StoreAnswer {
   db.exec('SAVEPOINT one');
   try {

@@ -1,4 +1,4 @@
-// AuthorizationPolicy as it is written: what Istio's own validation takes, and what it refuses, with the place of each.
+// The schema of AuthorizationPolicy: accepts and refuses what Istio's own validation does, with positions.
 
 import { z } from 'zod';
 import { didYouMean } from '../../../cert-agent/base/did-you-mean.ts';
@@ -30,26 +30,26 @@ const problemOfBlock = (value: string): string | undefined =>
   isIpBlock(value) ? undefined : `'${value}' is neither an address nor a CIDR block`;
 
 function problemOfPort(value: string): string | undefined {
-  if (!/^\d+$/.test(value)) return 'a port is written as a string of digits';
+  if (!/^\d+$/.test(value)) return 'a port must be a string of digits';
   return Number(value) <= 65_535 ? undefined : 'a port is at most 65535';
 }
 
 function problemOfAccount(value: string): string | undefined {
   if (value.length > 320) return 'a service account has at most 320 characters';
-  if (value.includes('*')) return `'${value}': service accounts know no wildcards`;
+  if (value.includes('*')) return `'${value}': service accounts have no wildcards`;
   return /^[^/]+(?:\/[^/]+)?$/.test(value) ? undefined : `'${value}' is neither <account> nor <namespace>/<account>`;
 }
 
 function problemOfTrustDomain(value: string): string | undefined {
   const stars = value.split('*').length - 1;
   if (stars === 0 || value === '*' || (stars === 1 && (value.startsWith('*') || value.endsWith('*'))))
-    return value.includes('/') ? `'${value}' is a trust domain's name, without scheme or path` : undefined;
-  return `'${value}': a trust domain has one star at most, at an end`;
+    return value.includes('/') ? `'${value}': a trust domain has no scheme or path` : undefined;
+  return `'${value}': a trust domain has at most one star, at an end`;
 }
 
 const accounts = checked(problemOfAccount).refine(
   (list) => list.length <= 16,
-  'a source names at most 16 service accounts',
+  'a source has at most 16 service accounts',
 );
 const blocks = checked(problemOfBlock);
 const ports = checked(problemOfPort);
@@ -74,7 +74,7 @@ const source = z
     notRemoteIpBlocks: blocks,
   })
   .partial()
-  .refine(hasValues, notEmpty("'source' is empty: leave 'from' out to mean any source"))
+  .refine(hasValues, notEmpty("'source' is empty: omit 'from' to match any source"))
   .superRefine((one, context) => {
     const some = (...lists: (readonly string[] | undefined)[]): boolean =>
       lists.some((list) => (list?.length ?? 0) > 0);
@@ -83,7 +83,7 @@ const source = z
     context.addIssue({
       code: 'custom',
       path: [one.serviceAccounts === undefined ? 'notServiceAccounts' : 'serviceAccounts'],
-      message: 'service accounts cannot stand beside principals or namespaces in one source',
+      message: 'service accounts cannot be combined with principals or namespaces in one source',
     });
   });
 
@@ -99,21 +99,21 @@ const operation = z
     notPaths: paths,
   })
   .partial()
-  .refine(hasValues, notEmpty("'operation' is empty: leave 'to' out to mean any operation"));
+  .refine(hasValues, notEmpty("'operation' is empty: omit 'to' to match any operation"));
 
 const replaced: Readonly<Record<string, string>> = {
-  'destination.namespace': "the policy's own namespace says that",
-  'destination.name': 'only the first version of Istio knew it',
-  'destination.user': 'only the first version of Istio knew it',
-  'destination.labels': "the policy's selector says that",
+  'destination.namespace': "the policy's own namespace determines it",
+  'destination.name': 'only the first version of Istio had it',
+  'destination.user': 'only the first version of Istio had it',
+  'destination.labels': "the policy's selector determines it",
 };
 
-/** `experimental.envoy.filters.<filter>[<key>]`: of Envoy's own metadata. */
+/** `experimental.envoy.filters.<filter>[<key>]`: Envoy's own metadata. */
 const experimentalKey = /^experimental\.envoy\.filters\.[^[\]]+\[[^[\]]+\]$/;
 
 const condition = z
   .strictObject({
-    key: z.string().min(1, 'a condition has a key'),
+    key: z.string().min(1, 'a condition needs a key'),
     values: values.optional(),
     notValues: values.optional(),
   })
@@ -154,7 +154,7 @@ const actions = ['ALLOW', 'DENY', 'AUDIT', 'CUSTOM'] as const;
 const spec = z
   .strictObject({
     ...targetFields,
-    action: z.enum(actions, `an action is one of ${actions.join(', ')}`).default('ALLOW'),
+    action: z.enum(actions, `an action must be one of ${actions.join(', ')}`).default('ALLOW'),
     provider: z.strictObject({ name: z.string() }).optional(),
     rules: z.array(rule).max(maxRules, `a policy has at most ${maxRules} rules`).optional(),
   })
@@ -167,7 +167,10 @@ const spec = z
       return;
     }
     if (value.rules === undefined || value.rules.length === 0)
-      return issue(['action'], 'CUSTOM without rules never asks anybody: write rules: [{}] to ask for every request');
+      return issue(
+        ['action'],
+        'CUSTOM without rules never asks the authorizer: write rules: [{}] to ask it for every request',
+      );
     if (!value.provider?.name) issue(['provider'], "CUSTOM needs 'provider.name'");
     refuseLateFields(value.rules, issue);
   });
@@ -184,7 +187,7 @@ const lateFields = [
 ];
 const lateKey = /^source\.(?:principal|namespace|serviceAccount)$|^request\.auth\./;
 
-/** Istio asks the provider before it knows who calls: what CUSTOM rules cannot say. */
+/** Istio asks the provider before it authenticates the client, so CUSTOM rules cannot use these fields. */
 function refuseLateFields(
   rules: readonly z.output<typeof rule>[],
   issue: (path: (string | number)[], message: string) => void,
@@ -193,13 +196,13 @@ function refuseLateFields(
     for (const [i, item] of from.entries())
       for (const field of lateFields)
         if (item.source[field as keyof typeof item.source] !== undefined)
-          issue(['rules', r, 'from', i, 'source', field], `'${field}' cannot be asked by a CUSTOM policy`);
+          issue(['rules', r, 'from', i, 'source', field], `a CUSTOM policy cannot use '${field}'`);
     for (const [i, { key }] of when.entries())
-      if (lateKey.test(key)) issue(['rules', r, 'when', i, 'key'], `'${key}' cannot be asked by a CUSTOM policy`);
+      if (lateKey.test(key)) issue(['rules', r, 'when', i, 'key'], `a CUSTOM policy cannot use '${key}'`);
   }
 }
 
-/** The document as it is written. */
+/** The schema of the document. */
 export const authorizationPolicy = z.strictObject({
   apiVersion,
   kind: z.literal('AuthorizationPolicy'),
@@ -208,7 +211,7 @@ export const authorizationPolicy = z.strictObject({
   status: z.unknown().optional(),
 });
 
-/** The policy of a document, frozen, or every problem. */
+/** The policy of a document, frozen, or all problems. */
 export function readAuthorizationPolicy(
   document: YamlDocument,
   file: string,
@@ -216,22 +219,22 @@ export function readAuthorizationPolicy(
 ): { value: AuthorizationPolicy } | { problems: Problem[] } {
   const read = readDocument(authorizationPolicy, document);
   if ('problems' in read) return read;
-  const { metadata: of, spec: said } = read.value;
+  const { metadata: meta, spec: parsed } = read.value;
   const problems = [
-    ...refuseDryRun(document, of.annotations),
-    ...(purpose === 'check' ? refuseIdleDeny(document, said) : []),
-    ...(purpose === 'check' ? [] : refuseUnread(document, said)),
-    ...(purpose === 'run' ? refuseUnenforced(document, said) : []),
+    ...refuseDryRun(document, meta.annotations),
+    ...(purpose === 'check' ? refuseIdleDeny(document, parsed) : []),
+    ...(purpose === 'check' ? [] : refuseUnread(document, parsed)),
+    ...(purpose === 'run' ? refuseUnenforced(document, parsed) : []),
   ];
   if (problems.length > 0) return { problems };
   const policy: AuthorizationPolicy = {
-    name: of.name,
-    namespace: of.namespace,
-    action: said.action,
-    ...(said.provider === undefined ? {} : { provider: said.provider.name }),
-    dryRun: of.annotations?.[dryRunAnnotation] === 'true',
-    ...attachment(said),
-    rules: (said.rules ?? []).map(readRule),
+    name: meta.name,
+    namespace: meta.namespace,
+    action: parsed.action,
+    ...(parsed.provider === undefined ? {} : { provider: parsed.provider.name }),
+    dryRun: meta.annotations?.[dryRunAnnotation] === 'true',
+    ...attachment(parsed),
+    rules: (parsed.rules ?? []).map(readRule),
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
   };
@@ -248,29 +251,29 @@ function readRule({ from, to, when }: z.output<typeof rule>): Rule {
   };
 }
 
-/** An empty list is no list. */
+/** An empty list counts as absent. */
 function withoutEmpty(value: object): FieldValues {
   return Object.fromEntries(Object.entries(value).filter(([, one]) => !Array.isArray(one) || one.length > 0));
 }
 
 const dryRunAnnotation = 'istio.io/dry-run';
 
-/** A trial that was meant and misspelt would be enforced. */
+/** A misspelt dry-run value would enforce the policy. */
 function refuseDryRun(document: YamlDocument, annotations: Readonly<Record<string, string>> = {}): Problem[] {
   const value = annotations[dryRunAnnotation];
   if (value === undefined || value === 'true' || value === 'false') return [];
   return [
     document.problemAt(
       ['metadata', 'annotations', dryRunAnnotation],
-      `${dryRunAnnotation} is "true" or "false", not '${value}'`,
+      `${dryRunAnnotation} must be "true" or "false", not '${value}'`,
     ),
   ];
 }
 
-type Said = z.output<typeof spec>;
+type Spec = z.output<typeof spec>;
 
-/** Istio refuses it: it would never deny. */
-function refuseIdleDeny(document: YamlDocument, { action, rules = [] }: Said): Problem[] {
+/** Istio refuses a DENY policy that never denies. */
+function refuseIdleDeny(document: YamlDocument, { action, rules = [] }: Spec): Problem[] {
   if (action !== 'DENY' || rules.length > 0) return [];
   return [
     document.problemAt(['spec', 'action'], 'DENY without rules never denies anything', {
@@ -279,15 +282,15 @@ function refuseIdleDeny(document: YamlDocument, { action, rules = [] }: Said): P
   ];
 }
 
-/** What Istio takes and nothing here can evaluate. */
-function refuseUnread(document: YamlDocument, { rules = [] }: Said): Problem[] {
+/** What Istio accepts but Sallyport cannot evaluate. */
+function refuseUnread(document: YamlDocument, { rules = [] }: Spec): Problem[] {
   return rules.flatMap(({ when = [] }, r) =>
     when.flatMap(({ key }, i) =>
       experimentalKey.test(key)
         ? [
             document.problemAt(
               ['spec', 'rules', r, 'when', i, 'key'],
-              `'${key}' is of Envoy's own metadata, which there is not here`,
+              `'${key}' is Envoy's own metadata, which does not exist here`,
             ),
           ]
         : [],
@@ -295,11 +298,11 @@ function refuseUnread(document: YamlDocument, { rules = [] }: Said): Problem[] {
   );
 }
 
-/** What Istio takes and a sidecar would silently not enforce. */
-function refuseUnenforced(document: YamlDocument, said: Said): Problem[] {
+/** What Istio accepts but a sidecar would silently not enforce. */
+function refuseUnenforced(document: YamlDocument, parsed: Spec): Problem[] {
   const problems: Problem[] = [];
   for (const key of ['targetRef', 'targetRefs'] as const) {
-    if (said[key] === undefined) continue;
+    if (parsed[key] === undefined) continue;
     problems.push(
       document.problemAt(['spec'], `'${key}' is for gateways and waypoints: a sidecar would not enforce this policy`, {
         key,
@@ -307,7 +310,7 @@ function refuseUnenforced(document: YamlDocument, said: Said): Problem[] {
       }),
     );
   }
-  for (const [r, { from = [] }] of (said.rules ?? []).entries())
+  for (const [r, { from = [] }] of (parsed.rules ?? []).entries())
     for (const [i, item] of from.entries())
       for (const field of ['principals', 'notPrincipals'] as const)
         for (const [v, value] of (item.source[field] ?? []).entries())

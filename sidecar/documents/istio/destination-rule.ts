@@ -1,5 +1,5 @@
-// DestinationRule as it is written. It is for traffic that leaves, so it makes nothing wider but for its `tls`, of which only
-// mutual TLS with the identity that the upstream must prove is taken; what is not evaluated is an error with its place.
+// The schema of DestinationRule. It applies to outbound traffic, so only its `tls` could weaken security: only mutual
+// TLS with the upstream's required identity is accepted. Fields that are not supported are errors with their positions.
 
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
@@ -10,7 +10,7 @@ import type { DestinationRule } from '../../upstream/destination-rule.ts';
 import type { BalancePlan, ConnectionPlan, OutlierPlan, TrafficPlan } from '../../upstream/traffic.ts';
 import { metadata } from './patterns.ts';
 
-/** A field that there is and that this build does not evaluate. */
+/** A field of Istio that this build does not support. */
 const refused = (why: string) => z.undefined({ error: why }).optional();
 
 const positive = durationSchema.refine((ms) => ms >= 1, 'at least 1ms');
@@ -19,22 +19,26 @@ const count = z
   .int()
   .min(0)
   .max(2 ** 31 - 1);
-const percent = z.number().min(0, 'a part is 0 to 100').max(100, 'a part is 0 to 100');
+const percent = z.number().min(0, 'a percentage is 0 to 100').max(100, 'a percentage is 0 to 100');
 
 const isPrime = (value: number): boolean => {
   for (let i = 2; i * i <= value; i++) if (value % i === 0) return false;
   return value > 1;
 };
 
-/** A ring is made anew, while requests wait, whenever an address comes or goes. */
-const ringSize = z.number().int().min(1).max(65_536, 'at most 65536 in this build: requests wait while a ring is made');
+/** A ring is rebuilt, while requests wait, whenever an address is added or removed. */
+const ringSize = z
+  .number()
+  .int()
+  .min(1)
+  .max(65_536, 'at most 65536 in this build: requests wait while a ring is built');
 
 const consistentHash = z
   .strictObject({
     httpHeaderName: z.string().min(1).optional(),
     httpCookie: z
       .strictObject({
-        name: z.string().regex(/^[^\s;=,"]+$/, 'this is no name of a cookie'),
+        name: z.string().regex(/^[^\s;=,"]+$/, 'not a valid cookie name'),
         path: cookiePath(),
         ttl: durationSchema.optional(),
       })
@@ -70,7 +74,7 @@ const consistentHash = z
 function cookiePath() {
   return z
     .string()
-    .regex(/^[^\s;]*$/, 'this is no path of a cookie')
+    .regex(/^[^\s;]*$/, 'not a valid cookie path')
     .optional();
 }
 
@@ -80,7 +84,7 @@ const loadBalancer = z
   .strictObject({
     simple: z
       .enum(simple)
-      .refine((one) => one !== 'PASSTHROUGH', 'PASSTHROUGH is not supported: an upstream names its endpoints')
+      .refine((one) => one !== 'PASSTHROUGH', 'PASSTHROUGH is not supported: an upstream has its own endpoints')
       .optional(),
     consistentHash: consistentHash.optional(),
     localityLbSetting: refused("'localityLbSetting' is not supported by this build: endpoints have no locality"),
@@ -113,7 +117,10 @@ const connectionPool = z.strictObject({
       idleTimeout: positive.optional(),
       h2UpgradePolicy: z.enum(['DEFAULT', 'DO_NOT_UPGRADE', 'UPGRADE']).optional(),
       useClientProtocol: z
-        .literal(false, "'useClientProtocol' is not supported by this build: a hop speaks what both its ends can")
+        .literal(
+          false,
+          "'useClientProtocol' is not supported by this build: each hop uses what both of its ends support",
+        )
         .optional(),
       maxConcurrentStreams: count.optional(),
     })
@@ -121,7 +128,7 @@ const connectionPool = z.strictObject({
 });
 
 const outlierDetection = z.strictObject({
-  consecutiveErrors: refused("'consecutiveErrors' is no more: use 'consecutiveGatewayErrors'"),
+  consecutiveErrors: refused("'consecutiveErrors' was removed: use 'consecutiveGatewayErrors'"),
   splitExternalLocalOriginErrors: z.boolean().default(false),
   consecutiveLocalOriginFailures: count.default(5),
   consecutiveGatewayErrors: count.default(0),
@@ -132,8 +139,8 @@ const outlierDetection = z.strictObject({
   minHealthPercent: percent.int().default(0),
 });
 
-const tlsWhy = 'an upstream is reached by mutual TLS and must prove its identity: only ISTIO_MUTUAL says so';
-const ownTls = refused('with ISTIO_MUTUAL certificates and names are ours: leave it out');
+const tlsWhy = 'an upstream is reached by mutual TLS and must prove its identity: only ISTIO_MUTUAL is supported';
+const ownTls = refused('with ISTIO_MUTUAL, Sallyport sets certificates and names: omit it');
 const tls = z.strictObject({
   mode: z.literal('ISTIO_MUTUAL', tlsWhy),
   clientCertificate: ownTls,
@@ -159,7 +166,7 @@ const portLevel = z
   .superRefine((list, context) => {
     for (const [index, { port }] of list.entries())
       if (list.findIndex((one) => one.port?.number === port?.number) !== index)
-        context.addIssue({ code: 'custom', path: [index, 'port'], message: `port ${port.number} is named twice` });
+        context.addIssue({ code: 'custom', path: [index, 'port'], message: `port ${port.number} is listed twice` });
   });
 
 const trafficPolicy = z.strictObject({
@@ -173,19 +180,16 @@ const label = '[a-z0-9_](?:[-a-z0-9_]*[a-z0-9_])?';
 const hostPattern = new RegExp(`^(?:\\*|(?:\\*\\.)?${label}(?:\\.${label})*)$`, 'i');
 
 const spec = z.strictObject({
-  host: z.string().regex(hostPattern, "a host is a name, '*', or '*.' and the end of names"),
+  host: z.string().regex(hostPattern, "a host must be a name, '*', or '*.' and a suffix"),
   trafficPolicy: trafficPolicy.prefault({}),
-  subsets: z
-    .array(z.unknown())
-    .max(0, 'subsets are not supported by this build: nothing here routes to one')
-    .default([]),
+  subsets: z.array(z.unknown()).max(0, 'subsets are not supported by this build: no route selects one').default([]),
   exportTo: z
-    .array(z.string().regex(/^(?:[.*]|[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)$/, "a namespace, '.' or '*'"))
+    .array(z.string().regex(/^(?:[.*]|[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)$/, "must be a namespace, '.' or '*'"))
     .default([]),
   workloadSelector: refused("'workloadSelector' is not supported by this build: the file is beside its workload"),
 });
 
-/** The document as it is written. */
+/** The schema of the document. */
 export const destinationRule = z.strictObject({
   apiVersion: z.enum(['networking.istio.io/v1', 'networking.istio.io/v1beta1', 'networking.istio.io/v1alpha3']),
   kind: z.literal('DestinationRule'),
@@ -194,21 +198,21 @@ export const destinationRule = z.strictObject({
   status: z.unknown().optional(),
 });
 
-/** The document's value, frozen, or every problem. */
+/** The document's value, frozen, or all problems. */
 export function readDestinationRule(
   document: YamlDocument,
   file: string,
 ): { value: DestinationRule } | { problems: Problem[] } {
   const read = readDocument(destinationRule, document);
   if ('problems' in read) return read;
-  const { metadata: of, spec: said } = read.value;
-  const { portLevelSettings, ...all } = said.trafficPolicy;
+  const { metadata: meta, spec: parsed } = read.value;
+  const { portLevelSettings, ...all } = parsed.trafficPolicy;
   const value: DestinationRule = {
-    name: of.name,
-    namespace: of.namespace,
-    createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
-    host: normalizeHostPattern(said.host),
-    exportTo: said.exportTo,
+    name: meta.name,
+    namespace: meta.namespace,
+    createdAt: meta.creationTimestamp == null ? 0 : Date.parse(meta.creationTimestamp),
+    host: normalizeHostPattern(parsed.host),
+    exportTo: parsed.exportTo,
     traffic: planOf(all),
     ports: portLevelSettings.map(({ port, ...rest }) => Object.freeze({ port: port.number, traffic: planOf(rest) })),
     file,
@@ -217,9 +221,9 @@ export function readDestinationRule(
   return { value: Object.freeze(value) };
 }
 
-type Said = Omit<z.output<typeof trafficPolicy>, 'portLevelSettings'>;
+type Spec = Omit<z.output<typeof trafficPolicy>, 'portLevelSettings'>;
 
-function planOf({ loadBalancer: balance, connectionPool: pool, outlierDetection: outlier }: Said): TrafficPlan {
+function planOf({ loadBalancer: balance, connectionPool: pool, outlierDetection: outlier }: Spec): TrafficPlan {
   return Object.freeze({
     ...(balance === undefined ? {} : { balance: balanceOf(balance) }),
     ...(pool === undefined ? {} : { connections: connectionsOf(pool) }),
@@ -244,10 +248,10 @@ function sourceOf(hash: z.output<typeof consistentHash>): HashSource {
   return httpQueryParameterName === undefined ? { sourceIp: true } : { query: httpQueryParameterName };
 }
 
-/** Zero is Istio's way of saying nothing, but for an idle timeout, which it switches off. */
+/** In Istio, zero means unset, except for an idle timeout, which it disables. */
 function connectionsOf({ tcp = {}, http = {} }: z.output<typeof connectionPool>): ConnectionPlan {
   const { tcpKeepalive: keep } = tcp;
-  const said: Record<string, number | boolean | object | undefined> = {
+  const limits: Record<string, number | boolean | object | undefined> = {
     maxConnections: tcp.maxConnections || undefined,
     maxPending: http.http1MaxPendingRequests || undefined,
     maxRequests: http.http2MaxRequests || undefined,
@@ -261,20 +265,20 @@ function connectionsOf({ tcp = {}, http = {} }: z.output<typeof connectionPool>)
     keepAlive: keep && withoutUndefined({ timeMs: keep.time, intervalMs: keep.interval, probes: keep.probes }),
     http2: http.h2UpgradePolicy === 'DO_NOT_UPGRADE' ? false : undefined,
   };
-  return withoutUndefined(said);
+  return withoutUndefined(limits);
 }
 
 function withoutUndefined<T extends object>(value: Record<string, unknown>): T {
   return Object.freeze(Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined))) as T;
 }
 
-function outlierOf(said: z.output<typeof outlierDetection>): OutlierPlan {
+function outlierOf(parsed: z.output<typeof outlierDetection>): OutlierPlan {
   return Object.freeze({
-    consecutive5xx: said.consecutive5xxErrors,
-    consecutiveGateway: said.consecutiveGatewayErrors,
-    ...(said.splitExternalLocalOriginErrors ? { consecutiveLocal: said.consecutiveLocalOriginFailures } : {}),
-    intervalMs: said.interval,
-    baseEjectionMs: said.baseEjectionTime,
-    maxEjectionPercent: said.maxEjectionPercent,
+    consecutive5xx: parsed.consecutive5xxErrors,
+    consecutiveGateway: parsed.consecutiveGatewayErrors,
+    ...(parsed.splitExternalLocalOriginErrors ? { consecutiveLocal: parsed.consecutiveLocalOriginFailures } : {}),
+    intervalMs: parsed.interval,
+    baseEjectionMs: parsed.baseEjectionTime,
+    maxEjectionPercent: parsed.maxEjectionPercent,
   });
 }

@@ -1,4 +1,4 @@
-// What a directory of Istio documents says, as plain data: apart from the reader, which a running sidecar does not hold.
+// The documents of a directory as plain data. Separate from the reader, which a running sidecar does not load.
 
 import type { PeerAuthentication } from '../../policy/mtls.ts';
 import type { AuthorizationPolicy } from '../../policy/policy.ts';
@@ -12,7 +12,7 @@ export interface IstioDocuments {
   readonly destinationRules: readonly DestinationRule[];
 }
 
-/** How many documents there are. */
+/** The number of documents. */
 export function countOf(documents: IstioDocuments): number {
   return (
     documents.authorizationPolicies.length +

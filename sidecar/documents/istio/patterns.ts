@@ -1,16 +1,16 @@
-// What Istio's security documents have in common: names, selectors, targets, and how problems are said.
+// The common parts of Istio's security documents: names, selectors, targets, and their problems.
 
 import { z } from 'zod';
 
-/** Who reads: a proxy that will enforce it, Istio's own validation, or a question about what it would decide. */
+/** Purpose of reading: `run` to enforce, `check` to validate like Istio, `eval` to answer hypothetical requests. */
 export type Purpose = 'run' | 'check' | 'eval';
 
-const nonEmpty = z.string().min(1, 'an empty value matches nothing: leave it out');
+const nonEmpty = z.string().min(1, 'an empty value matches nothing: omit it');
 
-/** A list of values; an empty one is the same as none, as in Istio. */
+/** A list of values; an empty one counts as absent, as in Istio. */
 export const values = z.array(nonEmpty);
 
-/** A list whose values `problemOf` looks at. */
+/** A list whose values `problemOf` checks. */
 export function checked(problemOf: (value: string) => string | undefined): z.ZodType<string[]> {
   return z.array(
     nonEmpty.superRefine((value, context) => {
@@ -20,12 +20,14 @@ export function checked(problemOf: (value: string) => string | undefined): z.Zod
   ) as unknown as z.ZodType<string[]>;
 }
 
-const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
+const name = z
+  .string()
+  .regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name consists of a-z, 0-9, dots and dashes');
 
 export const apiVersion = z.enum(['security.istio.io/v1', 'security.istio.io/v1beta1']);
 
-// Kubernetes puts more here than concerns us (uid, resourceVersion, managedFields); none of it changes who may pass,
-// but for the annotation that makes a policy a trial, and the age that decides between two of one scope.
+// Kubernetes adds fields that do not matter here (uid, resourceVersion, managedFields). Only the dry-run annotation,
+// and the age that decides between two documents of one scope, affect authorization.
 export const metadata = z.looseObject({
   name,
   namespace: name.default('default'),
@@ -39,9 +41,9 @@ export const selector = z
       .record(z.string(), z.string())
       .superRefine((labels, context) => {
         for (const [key, value] of Object.entries(labels)) {
-          if (key === '') context.addIssue({ code: 'custom', message: 'a label has a name' });
+          if (key === '') context.addIssue({ code: 'custom', message: 'a label needs a name' });
           else if (key.includes('*') || value.includes('*'))
-            context.addIssue({ code: 'custom', path: [key], message: 'a selector knows no wildcards' });
+            context.addIssue({ code: 'custom', path: [key], message: 'a selector has no wildcards' });
           else if (value.length > 63)
             context.addIssue({ code: 'custom', path: [key], message: "a label's value has at most 63 characters" });
         }
@@ -50,7 +52,7 @@ export const selector = z
   })
   .optional();
 
-/** What may be a target, by kind. */
+/** The kinds of targets. */
 const targets: Readonly<Record<string, string>> = {
   Service: '',
   ServiceEntry: 'networking.istio.io',
@@ -62,18 +64,22 @@ export const targetRef = z
   .strictObject({
     group: z.string().max(253).default(''),
     kind: z.string().min(1).max(63),
-    name: z.string().min(1, 'a target has a name').max(253),
+    name: z.string().min(1, 'a target needs a name').max(253),
     namespace: z.string().optional(),
   })
   .superRefine(({ group, kind, namespace }, context) => {
     if (namespace !== undefined && namespace !== '')
-      context.addIssue({ code: 'custom', path: ['namespace'], message: 'a target is in the namespace of its policy' });
+      context.addIssue({
+        code: 'custom',
+        path: ['namespace'],
+        message: 'a target must be in the namespace of its policy',
+      });
     const wanted = targets[kind];
     if (wanted === undefined || (group === 'core' ? '' : group) !== wanted)
       context.addIssue({
         code: 'custom',
         path: ['kind'],
-        message: `'${group === '' ? kind : `${group}/${kind}`}' is no target: ${Object.entries(targets)
+        message: `'${group === '' ? kind : `${group}/${kind}`}' is not a target: ${Object.entries(targets)
           .map(([one, of]) => (of === '' ? one : `${of}/${one}`))
           .join(', ')}`,
       });
@@ -85,7 +91,7 @@ export const targetFields = {
   targetRefs: z.array(targetRef).max(16, 'a policy has at most 16 targets').optional(),
 };
 
-/** One of selector, targetRef and targetRefs. */
+/** Allows only one of selector, targetRef and targetRefs. */
 export function refuseTwoTargets(
   value: {
     readonly selector?: unknown;
@@ -121,13 +127,13 @@ export function attachment({ selector: by, targetRef: one, targetRefs: list = []
   };
 }
 
-/** Said only of what is empty as it was written, not of what is left once an unknown key has been reported. */
+/** Reported only if the object is empty in the source, not if it is empty after removing a reported unknown key. */
 export const notEmpty = (message: string) => ({
   error: message,
   when: ({ issues }: { readonly issues: readonly unknown[] }) => issues.length === 0,
 });
 
-/** Does any list in it hold something? */
+/** True if any list in it has a value. */
 export function hasValues(value: object): boolean {
   return Object.values(value).some((one) => Array.isArray(one) && one.length > 0);
 }

@@ -1,4 +1,4 @@
-// PeerAuthentication as it is written.
+// The schema of PeerAuthentication.
 
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
@@ -16,10 +16,10 @@ const spec = z
       .record(z.string(), z.strictObject({ mode: z.enum(mtlsModes).default('UNSET') }))
       .superRefine((ports, context) => {
         if (Object.keys(ports).length === 0)
-          context.addIssue({ code: 'custom', message: "'portLevelMtls' is empty: leave it out" });
+          context.addIssue({ code: 'custom', message: "'portLevelMtls' is empty: omit it" });
         for (const key of Object.keys(ports)) {
           if (/^[1-9]\d{0,4}$/.test(key) && Number(key) <= 65_535) continue;
-          context.addIssue({ code: 'custom', path: [key], message: 'a port is a number from 1 to 65535' });
+          context.addIssue({ code: 'custom', path: [key], message: 'a port must be a number from 1 to 65535' });
         }
       })
       .optional(),
@@ -33,7 +33,7 @@ const spec = z
       });
   });
 
-/** The document as it is written. */
+/** The schema of the document. */
 export const peerAuthentication = z.strictObject({
   apiVersion,
   kind: z.literal('PeerAuthentication'),
@@ -42,21 +42,21 @@ export const peerAuthentication = z.strictObject({
   status: z.unknown().optional(),
 });
 
-/** The document's value, frozen, or every problem. */
+/** The document's value, frozen, or all problems. */
 export function readPeerAuthentication(
   document: YamlDocument,
   file: string,
 ): { value: PeerAuthentication } | { problems: Problem[] } {
   const read = readDocument(peerAuthentication, document);
   if ('problems' in read) return read;
-  const { metadata: of, spec: said } = read.value;
-  const ports = Object.entries(said.portLevelMtls ?? {}).map(([number, { mode }]) => [Number(number), mode] as const);
-  const mode = said.mtls?.mode ?? 'UNSET';
-  const { matchLabels } = attachment(said);
+  const { metadata: meta, spec: parsed } = read.value;
+  const ports = Object.entries(parsed.portLevelMtls ?? {}).map(([number, { mode }]) => [Number(number), mode] as const);
+  const mode = parsed.mtls?.mode ?? 'UNSET';
+  const { matchLabels } = attachment(parsed);
   const value: PeerAuthentication = {
-    name: of.name,
-    namespace: of.namespace,
-    createdAt: of.creationTimestamp == null ? 0 : Date.parse(of.creationTimestamp),
+    name: meta.name,
+    namespace: meta.namespace,
+    createdAt: meta.creationTimestamp == null ? 0 : Date.parse(meta.creationTimestamp),
     ...(matchLabels === undefined ? {} : { matchLabels }),
     ...(mode === 'UNSET' ? {} : { mode }),
     portLevel: new Map(ports),

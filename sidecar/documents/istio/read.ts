@@ -1,5 +1,5 @@
-// Istio documents from plain files, as strict as Istio's own validation and stricter where silence would be a wider
-// policy: a field that this build does not evaluate is an error with its place, never skipped.
+// Reads Istio documents from plain files, as strict as Istio's own validation, and stricter where ignoring a field
+// would widen a policy: a field that this build does not support is an error with its position, never ignored.
 
 import { didYouMean } from '../../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
@@ -23,7 +23,7 @@ export interface PolicyFile {
   readonly modifiedAt?: number | undefined;
 }
 
-/** A document before it is read, and where it came from. */
+/** A document before it is parsed, and its source. */
 export interface PlacedDocument {
   readonly file: string;
   /** When its file was last written, milliseconds since 1970. */
@@ -35,7 +35,7 @@ const kinds = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthenticati
 
 /**
  * All documents of `files`, frozen.
- * @throws SallyportError `config_invalid` with every problem of every file.
+ * @throws SallyportError `config_invalid` with all problems of all files.
  */
 export function parseIstio(files: readonly PolicyFile[], purpose: Purpose = 'run'): IstioDocuments {
   const { placed, problems } = placeDocuments(files);
@@ -45,7 +45,7 @@ export function parseIstio(files: readonly PolicyFile[], purpose: Purpose = 'run
   return read.documents;
 }
 
-/** Every document of the texts, and what YAML finds wrong with them. */
+/** All documents of the texts, and the YAML problems. */
 export function placeDocuments(files: readonly PolicyFile[]): { placed: PlacedDocument[]; problems: Problem[] } {
   const placed: PlacedDocument[] = [];
   const problems: Problem[] = [];
@@ -57,7 +57,7 @@ export function placeDocuments(files: readonly PolicyFile[]): { placed: PlacedDo
   return { placed, problems };
 }
 
-/** What the documents say, and everything that is wrong with them. Throws nothing. */
+/** The values of the documents, and all problems. Never throws. */
 export function readIstio(
   placed: readonly PlacedDocument[],
   purpose: Purpose,
@@ -79,7 +79,7 @@ export function readIstio(
     const taken = places.get(key);
     const what = `${kind === 'AuthorizationPolicy' ? 'policy' : kind} ${value.namespace}/${value.name}`;
     if (taken !== undefined)
-      problems.push(document.problemAt(['metadata', 'name'], `the ${what} already stands in ${taken}`));
+      problems.push(document.problemAt(['metadata', 'name'], `the ${what} is already defined in ${taken}`));
     places.set(key, `${file}:${value.line}`);
     if (kind === 'AuthorizationPolicy') authorizationPolicies.push(value);
     else if (kind === 'PeerAuthentication') peerAuthentications.push(value);
@@ -117,7 +117,7 @@ function readOne(document: YamlDocument, file: string, purpose: Purpose): One | 
   return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
 }
 
-/** What `kubectl get -o yaml` prints of several objects: a List, whose items are the documents. */
+/** `kubectl get -o yaml` prints several objects as a List, whose items are the documents. */
 export function itemsOf(one: PlacedDocument): PlacedDocument[] {
   const { value, problemAt } = one.document;
   if (kindOf(value) !== 'List' || !Array.isArray((value as { items?: unknown }).items)) return [one];

@@ -1,4 +1,4 @@
-// RequestAuthentication as it is written.
+// The schema of RequestAuthentication.
 
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
@@ -8,15 +8,15 @@ import { isSafeField } from '../../exchange/message.ts';
 import type { RequestAuthentication } from '../../policy/request-authentication.ts';
 import { apiVersion, attachment, metadata, type Purpose, refuseTwoTargets, targetFields } from './patterns.ts';
 
-const filled = (what: string): z.ZodString => z.string().min(1, `${what} is not empty`);
+const filled = (what: string): z.ZodString => z.string().min(1, `${what} must not be empty`);
 
 // RFC 9110 section 5.6.2.
-const headerName = filled('a header name').regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'this is not the name of a header');
+const headerName = filled('a header name').regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'not a valid header name');
 
 // Istio's own pattern, narrower than the standard's.
 const claimHeader = filled('a header name').regex(
   /^[-_A-Za-z0-9]+$/,
-  'a header for a claim is named in letters, digits, - and _',
+  'a header for a claim consists of letters, digits, - and _',
 );
 
 const jwksUri = filled('jwksUri').superRefine((value, context) => {
@@ -30,15 +30,15 @@ const jwks = z.string().superRefine((value, context) => {
     const parsed: unknown = JSON.parse(value);
     const keys = typeof parsed === 'object' && parsed !== null && 'keys' in parsed ? parsed.keys : undefined;
     if (Array.isArray(keys) && keys.every((key) => typeof key === 'object' && key !== null && 'kty' in key)) return;
-    context.addIssue({ code: 'custom', message: "a JWK Set is an object with a list 'keys', each with its 'kty'" });
+    context.addIssue({ code: 'custom', message: "a JWK Set is an object with a list 'keys', each with 'kty'" });
   } catch {
-    context.addIssue({ code: 'custom', message: 'this is not JSON' });
+    context.addIssue({ code: 'custom', message: 'not valid JSON' });
   }
 });
 
 const jwtRule = z
   .strictObject({
-    /** Empty: tokens of any issuer that the keys verify, as istiod takes it beside `jwksUri`. */
+    /** Empty: tokens of any issuer that the keys verify, which istiod accepts beside `jwksUri`. */
     issuer: z.string().default(''),
     audiences: z.array(filled('an audience')).default([]),
     jwksUri: jwksUri.optional(),
@@ -62,10 +62,10 @@ const jwtRule = z
         message: "issuer is not empty, unless 'jwksUri' says whose keys verify",
       });
     if (rule.timeout < 1)
-      context.addIssue({ code: 'custom', path: ['timeout'], message: 'a timeout is at least 1 ms' });
+      context.addIssue({ code: 'custom', path: ['timeout'], message: 'a timeout must be at least 1 ms' });
   });
 
-/** The document as it is written. */
+/** The schema of the document. */
 export const requestAuthentication = z.strictObject({
   apiVersion,
   kind: z.literal('RequestAuthentication'),
@@ -77,7 +77,7 @@ export const requestAuthentication = z.strictObject({
   status: z.unknown().optional(),
 });
 
-/** A claim cannot go to the app in a header that belongs to a hop, or that is ours. */
+/** A claim cannot be sent to the app in a hop-by-hop header or one of ours. */
 function refuseReserved(document: YamlDocument, rules: readonly z.output<typeof jwtRule>[]): Problem[] {
   return rules.flatMap(({ outputPayloadToHeader: payload, outputClaimToHeaders: claims }, r) => {
     const named: [string, (string | number)[]][] = [
@@ -97,7 +97,7 @@ function refuseReserved(document: YamlDocument, rules: readonly z.output<typeof 
   });
 }
 
-/** The document's value, frozen, or every problem. */
+/** The document's value, frozen, or all problems. */
 export function readRequestAuthentication(
   document: YamlDocument,
   file: string,
@@ -105,10 +105,10 @@ export function readRequestAuthentication(
 ): { value: RequestAuthentication } | { problems: Problem[] } {
   const read = readDocument(requestAuthentication, document);
   if ('problems' in read) return read;
-  const { metadata: of, spec: said } = read.value;
-  const { matchLabels, targetRefs } = attachment(said);
+  const { metadata: meta, spec: parsed } = read.value;
+  const { matchLabels, targetRefs } = attachment(parsed);
   if (purpose === 'run' && targetRefs !== undefined) {
-    const key = said.targetRef === undefined ? 'targetRefs' : 'targetRef';
+    const key = parsed.targetRef === undefined ? 'targetRefs' : 'targetRef';
     const message = `'${key}' is for gateways and waypoints: a sidecar would not verify these tokens`;
     return {
       problems: [
@@ -119,14 +119,14 @@ export function readRequestAuthentication(
       ],
     };
   }
-  const problems = purpose === 'run' ? refuseReserved(document, said.jwtRules) : [];
+  const problems = purpose === 'run' ? refuseReserved(document, parsed.jwtRules) : [];
   if (problems.length > 0) return { problems };
   const value: RequestAuthentication = {
-    name: of.name,
-    namespace: of.namespace,
+    name: meta.name,
+    namespace: meta.namespace,
     ...(matchLabels === undefined ? {} : { matchLabels }),
     ...(targetRefs === undefined ? {} : { targetRefs }),
-    jwtRules: said.jwtRules.map(({ timeout, jwks: keys, jwksUri: uri, outputPayloadToHeader: out, ...rest }) => ({
+    jwtRules: parsed.jwtRules.map(({ timeout, jwks: keys, jwksUri: uri, outputPayloadToHeader: out, ...rest }) => ({
       ...rest,
       timeoutMs: timeout,
       ...(keys === undefined ? {} : { jwks: keys }),

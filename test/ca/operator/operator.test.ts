@@ -21,7 +21,7 @@ t.test('the socket is for its owner only', async (t) => {
   t.equal(statSync(ca.socket).mode & 0o777, 0o600);
 });
 
-t.test('what stands in the place of the socket is removed only if it is a socket that nobody answers on', async (t) => {
+t.test('a file at the path of the socket is removed only if it is a stale socket', async (t) => {
   const dir = tempDir(t);
   const at = (name: string): string => join(dir, name);
   const [file, link, stale, open] = ['notes.txt', 'link', 'stale.sock', 'open.sock'].map(at) as [string, ...string[]];
@@ -30,8 +30,8 @@ t.test('what stands in the place of the socket is removed only if it is a socket
   symlinkSync(file, link!);
   const refusal = (path: string | undefined) => ({
     code: 'listen_failed',
-    message: `cannot listen on ${path}: it is there, and it is not a socket`,
-    hint: /^name another path/,
+    message: `cannot listen on ${path}: a file that is not a socket is in its place`,
+    hint: /^choose another path/,
   });
   await t.rejects(startTestCa(t, { socket: file }), refusal(file));
   for (const path of [file, link, dir]) await t.rejects(listenOn(path), refusal(path));
@@ -40,7 +40,7 @@ t.test('what stands in the place of the socket is removed only if it is a socket
   await once(left, 'listening');
   t.teardown(() => left.close());
   await t.rejects(listenOn(open), { code: 'port_in_use' });
-  // Node removes the file at the end of a server by the name that it had.
+  // When a server closes, Node removes the file by its original name.
   const killed = createServer().listen(at('killed.sock'));
   await once(killed, 'listening');
   renameSync(at('killed.sock'), stale!);
@@ -50,14 +50,14 @@ t.test('what stands in the place of the socket is removed only if it is a socket
   await admin.close();
 });
 
-t.test('a token is 256 bits, and what it is for and how long it holds is told', async (t) => {
+t.test('a token has 256 bits, and its ID and expiry are shown', async (t) => {
   const made = await remote.createToken(web, 600_000);
   t.match(made.token, /^[0-9a-f]{64}$/);
   t.match(made, { id: web, expiresAt: clock.now() + 600_000 });
   t.not((await remote.createToken(web, 600_000)).token, made.token);
 });
 
-t.test('a token that would be no good is not made', async (t) => {
+t.test('a token that would be useless is not created', async (t) => {
   const cases: [string, number, string, string][] = [
     [
       'spiffe://demo.test/sallyport/x',
@@ -71,11 +71,11 @@ t.test('a token that would be no good is not made', async (t) => {
       'id_reserved',
       "spiffe://demo.test/sallyport is reserved for the CA's own parts",
     ],
-    ['spiffe://demo.test', 60_000, 'id_reserved', 'spiffe://demo.test is the trust domain itself, no workload'],
-    ['spiffe://other.test/a', 60_000, 'id_foreign', 'spiffe://other.test/a is not of the trust domain demo.test'],
+    ['spiffe://demo.test', 60_000, 'id_reserved', 'spiffe://demo.test is the trust domain itself, not a workload'],
+    ['spiffe://other.test/a', 60_000, 'id_foreign', 'spiffe://other.test/a does not belong to trust domain demo.test'],
     ['web', 60_000, 'spiffe_id_invalid', "'web' is not a SPIFFE ID: it does not begin with spiffe://"],
-    [web, 9999, 'ttl_out_of_range', 'a join token of 9s is not made'],
-    [web, 604_800_001, 'ttl_out_of_range', 'a join token of 7d is not made'],
+    [web, 9999, 'ttl_out_of_range', 'a join token cannot live for 9s'],
+    [web, 604_800_001, 'ttl_out_of_range', 'a join token cannot live for 7d'],
   ];
   for (const [id, ttl, code, message] of cases) {
     await t.rejects(remote.createToken(id, ttl), { code, message }, `${id} ${ttl}`);
@@ -92,12 +92,12 @@ t.test('certificates are listed and shown', async (t) => {
   await t.rejects(remote.show('00ff'), {
     code: 'not_found',
     message: 'no certificate 00ff is on record',
-    hint: 'sallyport ca ls --all lists what was issued',
+    hint: 'sallyport ca ls --all lists all certificates',
   });
   await t.rejects(remote.show('not/hex'), { code: 'usage', message: /^'not\/hex' is neither a serial number/ });
 });
 
-t.test('expired certificates are listed only when they are asked for', async (t) => {
+t.test('expired certificates are listed only on request', async (t) => {
   const [old] = await remote.list({});
   clock.advance(3_600_000);
   await ca.upkeep();
@@ -114,15 +114,15 @@ t.test('revoking and allowing works through the socket', async (t) => {
   t.match(ca.logged.join(''), `"code":"revoked","target":"${id}","reason":"test"`);
 });
 
-t.test('nobody on the socket is an error that says so', async (t) => {
+t.test('no CA on the socket: the error says so', async (t) => {
   const path = join(tempDir(t), 'none.sock');
   await t.rejects(connectOperator(path).list({}), {
     code: 'ca_unreachable',
-    message: `no CA answers on ${path}: ENOENT`,
+    message: `no CA responds on ${path}: ENOENT`,
   });
 });
 
-t.test('a stopped CA is operated on its store, and the next start finds it there', async (t) => {
+t.test('a stopped CA is operated on its store, and the next start sees the changes', async (t) => {
   const dir = await makeCa(t);
   const opened = await openOperator({ dir });
   const { token } = await opened.operator.createToken(web, 600_000);
@@ -142,7 +142,7 @@ t.test('a stopped CA is operated on its store, and the next start finds it there
   await started.close();
 });
 
-t.test('a running CA whose socket is elsewhere is not written behind its back', async (t) => {
+t.test('the store of a running CA with another socket is not written', async (t) => {
   const dir = await makeCa(t);
   const socket = join(tempDir(t), 'elsewhere.sock');
   await startTestCa(t, { dir, socket });
@@ -151,12 +151,12 @@ t.test('a running CA whose socket is elsewhere is not written behind its back', 
   t.equal((await opened.operator.list({})).length, 1);
 });
 
-t.test('a directory without a CA is an error that says how to make one', async (t) => {
+t.test('a directory without a CA: the error says how to create one', async (t) => {
   const dir = join(tempDir(t), 'none');
-  await t.rejects(openOperator({ dir }), { code: 'ca_missing', message: `there is no CA in ${dir}` });
+  await t.rejects(openOperator({ dir }), { code: 'ca_missing', message: `no CA in ${dir}` });
 });
 
-t.test('a start that fails lets go of the store', async (t) => {
+t.test('a failed start releases the store', async (t) => {
   const dir = await makeCa(t);
   const { port } = ca.address;
   const log = createLog({ component: 'ca', level: 'silent' });
@@ -171,12 +171,12 @@ t.test('a start that fails lets go of the store', async (t) => {
   });
   await t.rejects(start({ leafLifeMs: 1000 }), {
     code: 'ttl_out_of_range',
-    message: '1 seconds is no life for certificates',
+    message: 'certificates cannot live for 1 seconds',
   });
   await t.rejects(start({ socket: `/tmp/${'x'.repeat(120)}` }), {
     code: 'config_invalid',
-    message: /a unix socket path holds at most 103 bytes$/,
-    hint: 'name a shorter one with --socket',
+    message: /a unix socket path has at most 103 bytes$/,
+    hint: 'set a shorter one with --socket',
   });
   writeFileSync(join(dir, 'bundle.json'), '{"keys":[]}');
   await t.rejects(start({}), { code: 'bundle_empty' });

@@ -13,7 +13,7 @@ const rootPem = readFileSync(caFilesOf(dir).bundlePem, 'utf8');
 const call = (question: Question) => ask(ca.address.port, rootPem, { now: clock.now(), ...question });
 const denied = async () => parseDenyList((await call({ path: '/v1/bundle' })).json.sallyport_denied, 'bundle');
 
-/** An identity of its own for each test: what one denies the next does not see. */
+/** A new identity for each test, so that one test's denials do not affect the next. */
 let names = 0;
 const newId = () => `spiffe://demo.test/ns/shop/sa/w${++names}`;
 
@@ -27,11 +27,11 @@ async function enrolled(id: string) {
 const renew = async (svid: { cert: string; key: string }) =>
   call({ path: '/v1/svid/renew', body: { csr: (await newKey()).csr }, svid });
 
-t.test('a new CA denies nobody', async (t) => {
+t.test('a new CA denies nothing', async (t) => {
   t.match(await denied(), { sequence: 0, time: 0, serials: new Set(), ids: new Set() });
 });
 
-t.test('a revoked serial is on the list at once and renews nothing', async (t) => {
+t.test('a revoked serial is on the list at once and cannot renew', async (t) => {
   const id = newId();
   const [one, other] = [await enrolled(id), await enrolled(id)];
   const pasted = one.serial.toUpperCase().replace(/..(?=.)/g, '$&:');
@@ -45,7 +45,7 @@ t.test('a revoked serial is on the list at once and renews nothing', async (t) =
   });
   t.match(await call({ path: '/v1/svid', body: { csr: one.key.csr, token: one.token } }), {
     status: 403,
-    json: { code: 'id_denied', message: `${id} is on the deny-list` },
+    json: { code: 'id_denied', message: `${id} is on the deny list` },
   });
   t.equal((await renew(other.svid)).status, 200, 'another certificate of the same identity still renews');
   t.match(await ca.operator.show(one.serial), { revoked: { at: clock.now(), reason: 'lost' } });
@@ -61,12 +61,12 @@ t.test('a revoked ID is refused renewal, old tokens and new ones until it is all
   const refused = { status: 403, json: { code: 'id_denied' } };
   t.match(await renew(one.svid), refused);
   t.match(await call({ path: '/v1/svid', body: { csr, token } }), refused);
-  await t.rejects(ca.operator.createToken(id, 60_000), { code: 'id_denied', message: `${id} is on the deny-list` });
+  await t.rejects(ca.operator.createToken(id, 60_000), { code: 'id_denied', message: `${id} is on the deny list` });
 
   t.same(await ca.operator.allow(id), { id, changed: true });
   t.match(await ca.operator.allow(id), { id, changed: false });
   t.notOk((await denied()).ids.has(id));
-  t.match(await renew(one.svid), refused, 'what was issued before stays denied');
+  t.match(await renew(one.svid), refused, 'earlier certificates stay denied');
   t.match(await call({ path: '/v1/svid', body: { csr, token } }), { status: 401, json: { code: 'token_expired' } });
   t.equal((await renew((await enrolled(id)).svid)).status, 200, 'a new token starts again');
 });
@@ -77,7 +77,7 @@ t.test('each change is a new sequence, and a serial leaves the list when it has 
   const before = await denied();
   clock.advance(3_600_000);
   await ca.upkeep();
-  t.ok((await denied()).serials.has(one.serial), 'a late clock may still take it');
+  t.ok((await denied()).serials.has(one.serial), 'a peer with a slow clock may still accept it');
   clock.advance(61_000);
   await ca.upkeep();
   const after = await denied();
@@ -85,17 +85,17 @@ t.test('each change is a new sequence, and a serial leaves the list when it has 
   t.ok(after.sequence > before.sequence);
   await t.rejects(ca.operator.revoke(one.serial, 'x'), {
     code: 'not_found',
-    message: `certificate ${one.serial} has expired already, and so has all that was renewed from it`,
+    message: `certificate ${one.serial} has already expired, like all that were renewed from it`,
   });
 });
 
-t.test('what cannot be revoked says why', async (t) => {
+t.test('a target that cannot be revoked: the error says why', async (t) => {
   const own = (await call({ path: '/healthz' })).server.serialNumber;
   const cases: [string, string, string][] = [
     ['00ff', 'not_found', 'no certificate 00ff is on record'],
     ['web', 'usage', "'web' is neither a serial number (hex) nor a SPIFFE ID"],
-    ['spiffe://other.test/a', 'id_foreign', 'spiffe://other.test/a is not of the trust domain demo.test'],
-    ['spiffe://demo.test', 'id_reserved', 'spiffe://demo.test is the trust domain itself, no workload'],
+    ['spiffe://other.test/a', 'id_foreign', 'spiffe://other.test/a does not belong to trust domain demo.test'],
+    ['spiffe://demo.test', 'id_reserved', 'spiffe://demo.test is the trust domain itself, not a workload'],
     [
       'spiffe://demo.test/sallyport/ca',
       'id_reserved',

@@ -32,7 +32,7 @@ function token(hash: string, id = web) {
 const byToken = (hash: string, keyHash: string, changes: Partial<CertificateRecord> = {}) =>
   certificate({ keyHash, evidence: { kind: 'token', reference: hash }, ...changes });
 
-/** `open` gives the store of one place: opened again after close(), it holds what it held. */
+/** `open` opens the store of one place: opened again after close(), it has the same content. */
 export function testStoreContract(t: Test, open: (place: string) => Promise<Store>): void {
   const using = (name: string, work: (t: Test, store: Store) => Promise<void>): void => {
     t.test(name, async (t) => {
@@ -82,7 +82,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.equal(again.outcome === 'again' && again.certificate.serial, first.serial);
     t.same(await store.redeemToken('h', byToken('h', 'bb')), { outcome: 'used' });
     t.same((await store.findToken('h'))?.bound, { keyHash: 'aa', serial: first.serial });
-    t.equal((await store.listCertificates({})).length, 1, 'nothing but the first is on record');
+    t.equal((await store.listCertificates({})).length, 1, 'only the first is on record');
   });
 
   using('of redemptions at the same time one comes first', async (t, store) => {
@@ -149,7 +149,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same(await store.denySerial(second.serial, 'copied', now + 3000), {
       ...{ outcome: 'denied', certificates: 1, renewals: 1 },
     });
-    t.same((await store.denyList()).serials, new Set([third.serial]), 'also when it has ended itself');
+    t.same((await store.denyList()).serials, new Set([third.serial]), 'even if it has expired');
     t.same(await store.denySerial(first.serial, 'lost', now), { outcome: 'denied', certificates: 3, renewals: 2 });
     t.equal((await store.findCertificate(third.serial))?.revoked?.reason, 'copied', 'the first reason stays');
     t.notOk((await store.denyList()).serials.has(other.serial));
@@ -172,9 +172,9 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
       t.same(await store.recordCertificate(from(one.serial)), { outcome: 'exhausted' });
     t.same(await store.recordCertificate(from(other.serial)), { outcome: 'recorded' }, 'others are not touched');
     const later = () => from(family[63]!.serial, { issuedAt: now + 1000 });
-    t.same(await store.recordCertificate(later()), { outcome: 'recorded' }, 'one has ended');
+    t.same(await store.recordCertificate(later()), { outcome: 'recorded' }, 'one has expired');
     t.same(await store.recordCertificate(later()), { outcome: 'exhausted' });
-    t.equal((await store.listCertificates({})).length, 67, 'what was refused is not on record');
+    t.equal((await store.listCertificates({})).length, 67, 'refused ones are not on record');
     t.same(await store.denySerial(family[1]!.serial, 'x', now + 1000), {
       outcome: 'denied',
       certificates: 39,
@@ -191,7 +191,11 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     const reference = 'ab'.repeat(16);
     const renewals = Array.from({ length: 80 }, () => certificate({ evidence: { kind: 'svid', reference } }));
     const done = await Promise.all(renewals.map((one) => store.recordCertificate(one)));
-    t.equal(done.filter(({ outcome }) => outcome === 'recorded').length, 64, 'also of one that is not on record');
+    t.equal(
+      done.filter(({ outcome }) => outcome === 'recorded').length,
+      64,
+      'also in the family of one that is not on record',
+    );
     t.equal(done.filter(({ outcome }) => outcome === 'exhausted').length, 16);
   });
 
@@ -264,7 +268,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     await store.allowId(db, now + 500);
     t.match(await store.denyList(), { sequence: now + 500, time: now + 500 });
     await store.denyId(db, 'x', now);
-    t.match(await store.denyList(), { sequence: now + 501 }, 'a clock that went back does not take it back');
+    t.match(await store.denyList(), { sequence: now + 501 }, 'a clock that goes back does not lower it');
   });
 
   using('a serial leaves the list a minute after its certificate has expired', async (t, store) => {
@@ -301,13 +305,13 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.equal((await store.listCertificates({})).length, 2);
   });
 
-  t.test('what was answered is there after close and open', async (t) => {
+  t.test('confirmed writes survive close and open', async (t) => {
     const first = await open('again');
     const one = certificate();
     await Promise.all([first.recordCertificate(one), first.addToken(token('h')), first.denyId(db, 'x', now)]);
     const waiting = first.addToken(token('last'));
     await first.close();
-    t.same(await waiting, { outcome: 'recorded' }, 'close waits for what was asked');
+    t.same(await waiting, { outcome: 'recorded' }, 'close waits for pending calls');
     await t.rejects(first.findToken('h'), { code: 'store_failed' });
     const second = await open('again');
     t.teardown(() => second.close());

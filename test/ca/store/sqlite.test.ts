@@ -9,7 +9,7 @@ const dir = tempDir(t);
 
 const root = 'aa'.repeat(32);
 
-/** Opens the store in `file`, which is made when it is not there. */
+/** Opens the store in `file`, and creates it if it does not exist. */
 async function open(file: string, options = {}) {
   if (!existsSync(file)) await createSqliteStore(file, root);
   return openSqliteStore(file, [root], options);
@@ -46,7 +46,7 @@ t.test('calls of one turn share a commit', async (t) => {
   t.same(commits, [50]);
 });
 
-t.test('a file that is no store is refused with the reason', async (t) => {
+t.test('a file that is not a store is refused with the reason', async (t) => {
   const file = join(dir, 'broken.sqlite');
   writeFileSync(file, 'this is not a database, and long enough to be looked at as one'.repeat(20));
   await t.rejects(open(file), { code: 'store_failed', message: /broken\.sqlite failed: .*not a database/ });
@@ -60,12 +60,12 @@ t.test('a store of a later version is refused', async (t) => {
   db.close();
   await t.rejects(open(file), {
     code: 'store_failed',
-    message: /the store has version 7, this build knows 3/,
+    message: /the store has version 7, but this build supports up to 3/,
   });
 });
 
-t.test('a directory that is not there is refused with the reason', async (t) => {
+t.test('a missing directory is refused with the reason', async (t) => {
   const file = join(dir, 'none', 'x.sqlite');
   await t.rejects(createSqliteStore(file, root), { code: 'store_failed', message: /ENOENT/ });
-  await t.rejects(openSqliteStore(file, [root]), { code: 'store_missing', message: /it is not there$/ });
+  await t.rejects(openSqliteStore(file, [root]), { code: 'store_missing', message: /it does not exist$/ });
 });

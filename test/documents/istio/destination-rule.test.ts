@@ -112,7 +112,7 @@ t.test('failures of ours counted apart', async (t) => {
 const policy = (text: string): string => `{ host: a, trafficPolicy: ${text} }`;
 const wrong: [string, string, RegExp][] = [
   ['no host', '{}', /^r\.yaml:4:7: spec\.host: /],
-  ['a host that is none', '{ host: "a b" }', /spec\.host: a host is a name/],
+  ['a host that is none', '{ host: "a b" }', /spec\.host: a host must be a name/],
   [
     'a key that is not there',
     policy('{ loadbalancer: {} }'),
@@ -120,8 +120,8 @@ const wrong: [string, string, RegExp][] = [
   ],
   ['subsets', '{ host: a, subsets: [{ name: v1 }] }', /subsets are not supported by this build/],
   ['a selector', '{ host: a, workloadSelector: { matchLabels: { app: x } } }', /'workloadSelector' is not supported/],
-  ['TLS of its own', policy('{ tls: { mode: SIMPLE } }'), /only ISTIO_MUTUAL says so/],
-  ['no TLS', policy('{ tls: { mode: DISABLE } }'), /only ISTIO_MUTUAL says so/],
+  ['TLS of its own', policy('{ tls: { mode: SIMPLE } }'), /only ISTIO_MUTUAL is supported/],
+  ['no TLS', policy('{ tls: { mode: DISABLE } }'), /only ISTIO_MUTUAL is supported/],
   [
     'names of its own',
     policy('{ tls: { mode: ISTIO_MUTUAL, sni: x } }'),
@@ -150,7 +150,7 @@ const wrong: [string, string, RegExp][] = [
     policy('{ loadBalancer: { consistentHash: { useSourceIp: true, maglev: { tableSize: 100 } } } }'),
     /a prime/,
   ],
-  ['a percentage', policy('{ outlierDetection: { maxEjectionPercent: 101 } }'), /a part is 0 to 100/],
+  ['a percentage', policy('{ outlierDetection: { maxEjectionPercent: 101 } }'), /a percentage is 0 to 100/],
   ['a time that is none', policy('{ outlierDetection: { interval: 0s } }'), /at least 1ms/],
   ['what is no more', policy('{ outlierDetection: { consecutiveErrors: 5 } }'), /use 'consecutiveGatewayErrors'/],
   [
@@ -161,7 +161,7 @@ const wrong: [string, string, RegExp][] = [
   [
     'a port twice',
     policy('{ portLevelSettings: [{ port: { number: 1 } }, { port: { number: 1 } }] }'),
-    /port 1 is named twice/,
+    /port 1 is listed twice/,
   ],
   ['a tunnel', policy('{ tunnel: { targetHost: a, targetPort: 1 } }'), /'tunnel' is not supported/],
 ];

@@ -69,7 +69,7 @@ const wrong: [string, string, string[]][] = [
   [
     'no action at all',
     `${head}spec: { action: allow }\n`,
-    ['a.yaml:4:17: spec.action: an action is one of ALLOW, DENY, AUDIT, CUSTOM'],
+    ['a.yaml:4:17: spec.action: an action must be one of ALLOW, DENY, AUDIT, CUSTOM'],
   ],
   [
     'a key of when that does not exist',
@@ -80,7 +80,7 @@ const wrong: [string, string, string[]][] = [
     'a key of the first version of Istio',
     `${head}spec: { rules: [{ when: [{ key: "destination.labels[app]", values: [a] }] }] }\n`,
     [
-      "a.yaml:4:33: spec.rules[0].when[0].key: 'destination.labels[app]' is not an attribute: the policy's selector says that",
+      "a.yaml:4:33: spec.rules[0].when[0].key: 'destination.labels[app]' is not an attribute: the policy's selector determines it",
     ],
   ],
   [
@@ -131,13 +131,13 @@ const wrong: [string, string, string[]][] = [
     'a target of another kind',
     `${head}spec: { targetRefs: [{ kind: Pod, name: a }] }\n`,
     [
-      "a.yaml:4:30: spec.targetRefs[0].kind: 'Pod' is no target: Service, networking.istio.io/ServiceEntry, gateway.networking.k8s.io/Gateway, gateway.networking.k8s.io/GatewayClass",
+      "a.yaml:4:30: spec.targetRefs[0].kind: 'Pod' is not a target: Service, networking.istio.io/ServiceEntry, gateway.networking.k8s.io/Gateway, gateway.networking.k8s.io/GatewayClass",
     ],
   ],
   [
     'a wildcard in a selector',
     `${head}spec: { selector: { matchLabels: { app: "a*" } } }\n`,
-    ['a.yaml:4:41: spec.selector.matchLabels.app: a selector knows no wildcards'],
+    ['a.yaml:4:41: spec.selector.matchLabels.app: a selector has no wildcards'],
   ],
   [
     'templates that Istio refuses',
@@ -153,14 +153,14 @@ const wrong: [string, string, string[]][] = [
     'service accounts beside namespaces',
     `${head}spec: { rules: [{ from: [{ source: { serviceAccounts: [a], namespaces: [b] } }] }] }\n`,
     [
-      'a.yaml:4:55: spec.rules[0].from[0].source.serviceAccounts: service accounts cannot stand beside principals or namespaces in one source',
+      'a.yaml:4:55: spec.rules[0].from[0].source.serviceAccounts: service accounts cannot be combined with principals or namespaces in one source',
     ],
   ],
   [
     'service accounts that are none',
     `${head}spec: { rules: [{ from: [{ source: { serviceAccounts: ["a*", a/b/c, ${'x'.repeat(321)}] } }] }] }\n`,
     [
-      "a.yaml:4:56: spec.rules[0].from[0].source.serviceAccounts[0]: 'a*': service accounts know no wildcards",
+      "a.yaml:4:56: spec.rules[0].from[0].source.serviceAccounts[0]: 'a*': service accounts have no wildcards",
       "a.yaml:4:62: spec.rules[0].from[0].source.serviceAccounts[1]: 'a/b/c' is neither <account> nor <namespace>/<account>",
       'a.yaml:4:69: spec.rules[0].from[0].source.serviceAccounts[2]: a service account has at most 320 characters',
     ],
@@ -168,20 +168,20 @@ const wrong: [string, string, string[]][] = [
   [
     'seventeen service accounts',
     `${head}spec: { rules: [{ from: [{ source: { serviceAccounts: [${Array(17).fill('a')}] } }] }] }\n`,
-    ['a.yaml:4:55: spec.rules[0].from[0].source.serviceAccounts: a source names at most 16 service accounts'],
+    ['a.yaml:4:55: spec.rules[0].from[0].source.serviceAccounts: a source has at most 16 service accounts'],
   ],
   [
     'trust domains with a star inside',
     `${head}spec: { rules: [{ from: [{ source: { trustDomains: ["a*b", "a/b"] } }] }] }\n`,
     [
-      "a.yaml:4:53: spec.rules[0].from[0].source.trustDomains[0]: 'a*b': a trust domain has one star at most, at an end",
-      "a.yaml:4:60: spec.rules[0].from[0].source.trustDomains[1]: 'a/b' is a trust domain's name, without scheme or path",
+      "a.yaml:4:53: spec.rules[0].from[0].source.trustDomains[0]: 'a*b': a trust domain has at most one star, at an end",
+      "a.yaml:4:60: spec.rules[0].from[0].source.trustDomains[1]: 'a/b': a trust domain has no scheme or path",
     ],
   ],
   [
     'a dry run that is neither',
     `${head.replace('shop }', 'shop, annotations: { istio.io/dry-run: "yes" } }')}spec: {}\n`,
-    ['a.yaml:3:72: istio.io/dry-run is "true" or "false", not \'yes\''],
+    ['a.yaml:3:72: istio.io/dry-run must be "true" or "false", not \'yes\''],
   ],
   [
     'CUSTOM without provider',
@@ -191,7 +191,9 @@ const wrong: [string, string, string[]][] = [
   [
     'CUSTOM without rules',
     `${head}spec: { action: CUSTOM, provider: { name: p } }\n`,
-    ['a.yaml:4:17: spec.action: CUSTOM without rules never asks anybody: write rules: [{}] to ask for every request'],
+    [
+      'a.yaml:4:17: spec.action: CUSTOM without rules never asks the authorizer: write rules: [{}] to ask it for every request',
+    ],
   ],
   [
     'a provider without CUSTOM',
@@ -202,29 +204,29 @@ const wrong: [string, string, string[]][] = [
     'CUSTOM that asks who it is',
     `${head}spec: { action: CUSTOM, provider: { name: p }, rules: [{ from: [{ source: { principals: [a] } }], when: [{ key: request.auth.principal, values: [a] }] }] }\n`,
     [
-      "a.yaml:4:89: spec.rules[0].from[0].source.principals: 'principals' cannot be asked by a CUSTOM policy",
-      "a.yaml:4:113: spec.rules[0].when[0].key: 'request.auth.principal' cannot be asked by a CUSTOM policy",
+      "a.yaml:4:89: spec.rules[0].from[0].source.principals: a CUSTOM policy cannot use 'principals'",
+      "a.yaml:4:113: spec.rules[0].when[0].key: a CUSTOM policy cannot use 'request.auth.principal'",
     ],
   ],
   [
     "Envoy's own metadata",
     `${head}spec: { rules: [{ when: [{ key: "experimental.envoy.filters.a[b]", values: [c] }] }] }\n`,
-    ["a.yaml:4:33: 'experimental.envoy.filters.a[b]' is of Envoy's own metadata, which there is not here"],
+    ["a.yaml:4:33: 'experimental.envoy.filters.a[b]' is Envoy's own metadata, which does not exist here"],
   ],
   [
     'an operation of empty lists',
     `${head}spec: { rules: [{ to: [{ operation: { methods: [] } }] }] }\n`,
-    ["a.yaml:4:37: spec.rules[0].to[0].operation: 'operation' is empty: leave 'to' out to mean any operation"],
+    ["a.yaml:4:37: spec.rules[0].to[0].operation: 'operation' is empty: omit 'to' to match any operation"],
   ],
   [
     'an empty value',
     `${head}spec: { rules: [{ to: [{ operation: { methods: [""] } }] }] }\n`,
-    ['a.yaml:4:49: spec.rules[0].to[0].operation.methods[0]: an empty value matches nothing: leave it out'],
+    ['a.yaml:4:49: spec.rules[0].to[0].operation.methods[0]: an empty value matches nothing: omit it'],
   ],
   [
     'an empty source',
     `${head}spec: { rules: [{ from: [{ source: {} }] }] }\n`,
-    ["a.yaml:4:36: spec.rules[0].from[0].source: 'source' is empty: leave 'from' out to mean any source"],
+    ["a.yaml:4:36: spec.rules[0].from[0].source: 'source' is empty: omit 'from' to match any source"],
   ],
   [
     'an empty from',
@@ -234,7 +236,7 @@ const wrong: [string, string, string[]][] = [
   [
     'a port that is no number',
     `${head}spec: { rules: [{ to: [{ operation: { ports: [http] } }] }] }\n`,
-    ['a.yaml:4:47: spec.rules[0].to[0].operation.ports[0]: a port is written as a string of digits'],
+    ['a.yaml:4:47: spec.rules[0].to[0].operation.ports[0]: a port must be a string of digits'],
   ],
   [
     'a port out of range',
@@ -278,7 +280,7 @@ const wrong: [string, string, string[]][] = [
     'several at once',
     `${head}spec: { acton: ALLOW, rules: [{ when: [] }, { to: [{ operation: { ports: [x] } }] }] }\n`,
     [
-      'a.yaml:4:75: spec.rules[1].to[0].operation.ports[0]: a port is written as a string of digits',
+      'a.yaml:4:75: spec.rules[1].to[0].operation.ports[0]: a port must be a string of digits',
       "a.yaml:4:9: unknown key 'acton' (did you mean 'action'?)",
     ],
   ],
@@ -297,7 +299,7 @@ t.test('malformed YAML', async (t) => {
 
 t.test('one name twice, in two files, names both places', async (t) => {
   t.strictSame(problemsOf(`${head}spec: {}\n`, `${head}spec: {}\n`), [
-    'b.yaml:3:19: the policy shop/p already stands in a.yaml:3',
+    'b.yaml:3:19: the policy shop/p is already defined in a.yaml:3',
   ]);
 });
 
