@@ -4,11 +4,11 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
-import { takeOutAll, tokenSourceOf } from './edge/credentials.ts';
 import type { Denial } from './exchange/ends.ts';
 import type { Exchange, PortRules } from './exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from './exchange/facts.ts';
 import { addFields, changeRequest } from './exchange/fields.ts';
+import { takeOutAll, tokenSourceOf } from './exchange/token-places.ts';
 import type { PeerCheck } from './peer.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
 import { claimText, findTokens, paramsOf, type TokenSource, withoutParam } from './policy/request-authentication.ts';

@@ -6,14 +6,9 @@ import type { Exchange } from '../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
 import { addFields, changeRequest, onlyField } from '../exchange/fields.ts';
 import { emptyFields, type Fields } from '../exchange/message.ts';
+import { mapCookies } from '../exchange/token-places.ts';
 import { cookieReadings, paramReadings, type Reading, readBearer } from '../policy/credential-readings.ts';
-import {
-  headerText,
-  type TokenPlace,
-  type TokenSource,
-  withoutCookie,
-  withoutParam,
-} from '../policy/request-authentication.ts';
+import { headerText, type TokenPlace } from '../policy/request-authentication.ts';
 import type { Site } from './capability.ts';
 
 /** Where a credential stands in a request; one of the three lists holds something. */
@@ -27,11 +22,6 @@ export interface Places {
 export interface Found {
   readonly value: string;
   readonly place: TokenPlace;
-}
-
-/** Where tokens are looked for: the request with these fields, its own path unless another is given. */
-export function tokenSourceOf(exchange: Exchange, fields: Fields, path = exchange.path): TokenSource {
-  return { path, header: (name) => headerOf(exchange, name, fields) };
 }
 
 /**
@@ -94,44 +84,6 @@ export function cookieNames({ names, values }: Fields): string[] {
 
 function namesIn(value: string): string[] {
   return value.split(';').map((part) => part.split('=', 1)[0]!.trim());
-}
-
-/** Whether two places are one. */
-export function isSamePlace(a: TokenPlace, b: TokenPlace): boolean {
-  return a.kind === b.kind && a.name === b.name;
-}
-
-/** Takes a credential out of the request, wherever else at that place it stands, in every way servers read it there. */
-export function takeOut(exchange: Exchange, place: TokenPlace): void {
-  if (place.kind === 'header') changeRequest(exchange, onlyField(place.name), []);
-  else if (place.kind === 'param') exchange.path = withoutParam(exchange.path, place.name);
-  else exchange.fields = withoutCookieField(exchange.fields, place.name);
-}
-
-/** The same for several, each place once: a client may name one a thousand times. */
-export function takeOutAll(exchange: Exchange, places: readonly TokenPlace[]): void {
-  const done: TokenPlace[] = [];
-  for (const place of places) {
-    if (done.some((one) => isSamePlace(one, place))) continue;
-    done.push(place);
-    takeOut(exchange, place);
-  }
-}
-
-function withoutCookieField(fields: Fields, name: string): Fields {
-  return mapCookies(fields, (value) => withoutCookie(value, name));
-}
-
-/** The fields with each Cookie field as `change` has it; without those of which it leaves nothing. */
-function mapCookies({ names, values }: Fields, change: (value: string) => string | undefined): Fields {
-  const kept: Fields = { names: [], values: [] };
-  for (const [i, field] of names.entries()) {
-    const value = field.lower === 'cookie' ? change(values[i]!) : values[i]!;
-    if (value === undefined) continue;
-    kept.names.push(field);
-    kept.values.push(value);
-  }
-  return kept;
 }
 
 /** Takes the cookies out whose names `isOurs` takes: one pass, however many there are. */

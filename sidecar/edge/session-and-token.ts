@@ -3,9 +3,10 @@
 // token needs no session. Each of the two capabilities reads here what it needs of the other's plan.
 
 import type { Exchange } from '../exchange/exchange.ts';
+import { tokenSourceOf } from '../exchange/token-places.ts';
 import { findTokens, type JwtRule } from '../policy/request-authentication.ts';
 import type { Site } from './capability.ts';
-import { bearerOf, tokenSourceOf } from './credentials.ts';
+import { bearerOf } from './credentials.ts';
 
 type Beside = Pick<Site<unknown>, 'beside'>;
 

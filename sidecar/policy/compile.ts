@@ -2,8 +2,7 @@
 // concern, so that a peer's rules are found without looking at the others. Done in steps: 10,000 rules must not hold up
 // traffic while they are compiled.
 
-import { type Attribute, attributeOf, fields, type Holds, headerOf, type ValueScope } from './attributes.ts';
-import type { RequestFacts } from './facts.ts';
+import { type Attribute, attributeOf, fields, headerOf, type ValueScope } from './attributes.ts';
 import { addRule, createIndex, type IndexedRule, type RuleIndex } from './index-rules.ts';
 import { expandTrustDomain } from './match.ts';
 import {
@@ -20,48 +19,7 @@ import {
   refusalBy,
   ruleId,
 } from './policy.ts';
-
-/** One field of a rule with its values: the smallest thing that can hold or fail. */
-export class Check {
-  /** The field as the document writes it: `paths`, `notPaths`, `when request.headers[x]`. */
-  readonly field: string;
-  readonly values: readonly string[];
-  readonly negated: boolean;
-  readonly attribute: Attribute;
-  readonly #scope: ValueScope;
-  #match: Holds | undefined = undefined;
-
-  constructor(field: string, values: readonly string[], negated: boolean, attribute: Attribute, scope: ValueScope) {
-    this.field = field;
-    this.values = values;
-    this.negated = negated;
-    this.attribute = attribute;
-    this.#scope = scope;
-  }
-
-  /** A negation holds where the attribute is absent: nothing matches it. */
-  holds(facts: RequestFacts): boolean {
-    this.#match ??= this.attribute.compile(this.values, this.#scope);
-    return this.#match(facts) !== this.negated;
-  }
-
-  /** Compiles ahead what the first request would otherwise wait for. */
-  prepare(): void {
-    this.#match ??= this.attribute.compile(this.values, this.#scope);
-  }
-}
-
-/** Checks that must all hold. */
-export type Clause = readonly Check[];
-
-/**
- * A rule's condition: one of the sources, one of the operations, all of the `when` conditions. Undefined means 'any'.
- */
-export interface Shape {
-  readonly sources: readonly Clause[] | undefined;
-  readonly operations: readonly Clause[] | undefined;
-  readonly conditions: Clause;
-}
+import { Check, type Clause, type Shape } from './shape.ts';
 
 /**
  * A rule of the documents. Its checks are compiled on first use: of 10,000 rules most concern no connected peer, and

@@ -2,10 +2,11 @@
 // refuses; else, with no ALLOW policy in scope, the default action; else an ALLOW rule that matches permits; else it is
 // refused. AUDIT marks and changes nothing. Pure, without allocation, under a microsecond.
 
-import type { Clause, CompiledRule, PolicySet, RuleTable, Shape } from './compile.ts';
+import type { CompiledRule, PolicySet, RuleTable } from './compile.ts';
 import { createFacts, type RequestFacts } from './facts.ts';
 import { addRule, createIndex, firstMatch, type IndexedRule, matches, type RuleIndex } from './index-rules.ts';
 import type { Action, Decision } from './policy.ts';
+import type { Clause, Shape } from './shape.ts';
 
 /** The rules that could concern one peer: those that test no peer, and those for this one. */
 export interface PeerPolicies {

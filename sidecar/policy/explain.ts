@@ -3,11 +3,12 @@
 // and the smallest edit that would let the request pass. Plain data: for the CLI and the admin port, never for the
 // caller.
 
-import type { Check, Clause, CompiledRule, PolicySet } from './compile.ts';
+import type { CompiledRule, PolicySet } from './compile.ts';
 import { auditOf, customOf, decide, policiesFor, rulesOf } from './decide.ts';
 import type { RequestFacts } from './facts.ts';
 import { matches } from './index-rules.ts';
 import { type Action, customPrefix, isPermit, ruleId } from './policy.ts';
+import type { Check, Clause } from './shape.ts';
 
 /** A field that did not hold. */
 export interface FailedCheck {

@@ -1,9 +1,9 @@
 // Rules by method, then by path: a tree over the characters of paths that holds exact values, prefixes and the literal
 // beginnings of templates. It narrows down which rules could match; each rule's own checks decide.
 
-import type { Check, Clause, Shape } from './compile.ts';
 import type { RequestFacts } from './facts.ts';
 import type { Decision, FieldValues } from './policy.ts';
+import type { Check, Clause, Shape } from './shape.ts';
 import { isTemplate, literalPrefix } from './template.ts';
 
 /** A rule as the index keeps it: whole, or the rest of it once its peer is known. */

@@ -6,7 +6,8 @@ import { createHash } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { isSafeField } from '../../exchange/message.ts';
-import { type Found, findCredentials, isSamePlace, refuseCaller, takeOutAll, tellApp } from '../credentials.ts';
+import { isSamePlace, takeOutAll } from '../../exchange/token-places.ts';
+import { type Found, findCredentials, refuseCaller, tellApp } from '../credentials.ts';
 import type { ApiKeyPlan } from './schema.ts';
 
 /** Longer ones are unknown without being hashed. */

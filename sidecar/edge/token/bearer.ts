@@ -4,6 +4,7 @@
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { filterFields } from '../../exchange/fields.ts';
+import { isSamePlace, takeOutAll, tokenSourceOf } from '../../exchange/token-places.ts';
 import type { Authentication, AuthResult, Refused, Verified } from '../../policy/jwt.ts';
 import {
   findTokens,
@@ -13,7 +14,7 @@ import {
   withoutParam,
 } from '../../policy/request-authentication.ts';
 import { passClaims, type ReportUnfit } from '../claims.ts';
-import { bearerOf, challenge, isSamePlace, refuseCaller, takeOutAll, tokenSourceOf } from '../credentials.ts';
+import { bearerOf, challenge, refuseCaller } from '../credentials.ts';
 import { vouchFor } from '../vouch.ts';
 import type { Introspection } from './introspection.ts';
 import type { JwtPlan } from './schema.ts';

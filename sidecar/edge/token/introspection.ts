@@ -4,10 +4,11 @@
 import { createHash } from 'node:crypto';
 import { asSallyportError, reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
+import { takeOut } from '../../exchange/token-places.ts';
 import { type RequestAuth, readClaims } from '../../policy/facts.ts';
 import { networkOf } from '../../policy/ip.ts';
 import { ConcurrencyLimit } from '../concurrency-limit.ts';
-import { challenge, refuseCaller, takeOut } from '../credentials.ts';
+import { challenge, refuseCaller } from '../credentials.ts';
 import { Expiring } from '../expiring.ts';
 import { loadOAuth, type OAuth, type ProviderFetch } from '../provider-fetch.ts';
 import type { IntrospectionPlan } from './schema.ts';

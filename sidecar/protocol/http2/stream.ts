@@ -1,7 +1,6 @@
 // One stream of an HTTP/2 connection: what it may still send, what waits to be sent, and what its peer may send it.
 
 import { hold, pile } from '../../exchange/held-bytes.ts';
-import type { Http2Connection } from './connection.ts';
 import { errorCode } from './frames.ts';
 import type { Block } from './hpack-decode.ts';
 
@@ -20,6 +19,21 @@ export interface StreamEvents {
   closed(code: number, why: string, ending: Ending): void;
 }
 
+/** What a stream needs of the connection that it is on. */
+export interface StreamOwner {
+  readonly streamWindow: number;
+  readonly roomy: boolean;
+  has(stream: Http2Stream): boolean;
+  /** Sends what the windows allow and returns how many bytes that were. */
+  sendData(stream: Http2Stream, chunk: Buffer, ends: boolean): number;
+  sendEnd(stream: Http2Stream): void;
+  resetStream(stream: Http2Stream, code: number): void;
+  /** Lets the peer send so many bytes more. */
+  openWindow(stream: Http2Stream | undefined, bytes: number): void;
+  /** The stream has something to send and no window for it. */
+  waits(stream: Http2Stream): void;
+}
+
 export class Http2Stream {
   readonly id: number;
   events: StreamEvents | undefined = undefined;
@@ -33,7 +47,7 @@ export class Http2Stream {
   headSeen = false;
   /** The rest of a declared Content-Length; Infinity if none was declared. */
   expected = Number.POSITIVE_INFINITY;
-  readonly #connection: Http2Connection;
+  readonly #connection: StreamOwner;
   #waiting: Buffer[] = [];
   #waitingBytes = 0;
   #endAfter: (() => void) | undefined = undefined;
@@ -41,7 +55,7 @@ export class Http2Stream {
   #unacknowledged = 0;
   #blocked = false;
 
-  constructor(connection: Http2Connection, id: number, sendWindow: number, receiveWindow: number) {
+  constructor(connection: StreamOwner, id: number, sendWindow: number, receiveWindow: number) {
     this.#connection = connection;
     this.id = id;
     this.sendWindow = sendWindow;
