@@ -66,9 +66,8 @@ async function shareAll(
   table: readonly AnyCapability[],
   processFor: (name: string) => EdgeProcess,
 ): Promise<ReadonlyMap<string, unknown>> {
-  const made = new Map<string, unknown>();
-  for (const one of table) made.set(one.name, await one.share?.(processFor(one.name)));
-  return made;
+  const made = table.map(async ({ name, share }) => [name, await share?.(processFor(name))] as const);
+  return new Map(await Promise.all(made));
 }
 
 /** Starts what a gateway needs. Redis may be away: limits are local until it comes, and logins wait. */
