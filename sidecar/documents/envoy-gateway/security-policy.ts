@@ -49,7 +49,6 @@ const spec = z
     targetSelectors: refused("targets are named: write 'targetRefs'"),
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     ...capabilityFields,
-    csrf: refused('cookies of a login are SameSite, and forms are not looked at here'),
   })
   .superRefine((said, context) => {
     const issue = (path: (string | number)[], message: string): void =>
