@@ -2,8 +2,8 @@
 // what it was meant for. Each capability reviews its own plans.
 
 import type { InForce } from '../edge/capability.ts';
+import type { SecurityPolicy } from '../edge/policy.ts';
 import { guardsIn } from '../edge/policy-parts.ts';
-import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Edge, Exchange } from '../exchange/exchange.ts';
 import { emptyFields } from '../exchange/message.ts';
 import { keyOf } from '../routing/documents.ts';
