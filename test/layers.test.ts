@@ -78,6 +78,19 @@ t.test('imports point up the list only', async (t) => {
   );
 });
 
+t.test('a capability imports no other capability, and the table alone imports them', async (t) => {
+  const folderOf = (file: string): string | undefined => /^sidecar\/edge\/([^/]+)\//.exec(file)?.[1];
+  const crossed = all.filter(({ from, to }) => {
+    const [own, other] = [folderOf(from), folderOf(to)];
+    if (other === undefined || own === other) return false;
+    return own !== undefined || (to.endsWith('/capability.ts') && from !== 'sidecar/edge/capabilities.ts');
+  });
+  t.strictSame(
+    crossed.map(({ from, to }) => `${from} -> ${to}`),
+    [],
+  );
+});
+
 t.test('agent and CA are brothers: they meet over the network', async (t) => {
   const crossed = all.filter(
     ({ from, to }) =>

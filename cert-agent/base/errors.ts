@@ -105,6 +105,7 @@ export const codes = Object.freeze({
   draining: row(503, 14, 'UH', 'draining'),
   overloaded: row(503, 14, 'UO', 'overflow'),
   memory_full: row(503, 14, 'OM', 'overload'),
+  csrf_origin_mismatch: row(403, 7, '-', 'csrf_origin_mismatch'),
   policy_denied: row(403, 7, '-', 'rbac_access_denied_matched_policy'),
   misdirected: row(421, 14, '-', 'misdirected_request'),
   client_certificate_refused: row(403, 16, 'DPE', 'client_certificate_refused'),

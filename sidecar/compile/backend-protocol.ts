@@ -3,7 +3,7 @@
 
 import type { Settings } from '../config/settings.ts';
 import type { NamedBackend } from '../edge/capability.ts';
-import type { SecurityPolicy } from '../edge/security-policy.ts';
+import type { SecurityPolicy } from '../edge/policy.ts';
 import { backendTlsFor } from '../routing/backend-tls.ts';
 import { type GatewayDocuments, keyOf, type RouteDocument } from '../routing/documents.ts';
 

@@ -10,8 +10,8 @@ export interface Failure {
   readonly kind: string;
   readonly namespace: string;
   readonly name: string;
-  /** `Accepted` or `LoginsComplete` of a policy; of a route `PartiallyInvalid`, or Envoy Gateway's `BackendsAvailable`. */
-  readonly type: 'Accepted' | 'BackendsAvailable' | 'LoginsComplete' | 'PartiallyInvalid';
+  /** `Accepted` of a policy, or the type of a capability's review; of a route `PartiallyInvalid`, or Envoy Gateway's `BackendsAvailable`. */
+  readonly type: string;
   readonly reason: string;
   readonly message: string;
 }

@@ -18,8 +18,8 @@ import { chooseByWeight, clusterOf, refusing } from './backends.ts';
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 import { type GatewayTools, listenerName, ofRoute, RuleCompiler } from './gateway-rule.ts';
-import { lostLogins } from './logins.ts';
 import { matchesOf } from './matches.ts';
+import { reviewFailures } from './reviews.ts';
 import type { PortPlan } from './sidecar-ports.ts';
 
 /** All ports of a gateway, by its plan and the pools that it asked for. */
@@ -43,7 +43,7 @@ export function compileGatewayPorts(
     );
   });
   const edges = ports.flatMap(({ rules }) => rules.edge ?? []);
-  return { ports, failures: [...compiler.failures, ...lostLogins(plan, edges)] };
+  return { ports, failures: [...compiler.failures, ...reviewFailures(plan, edges)] };
 }
 
 export interface CompiledGateway {

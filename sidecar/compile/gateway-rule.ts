@@ -7,7 +7,7 @@ import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
 import type { NamedBackend } from '../edge/capability.ts';
 import { layOut, type NamedHooks } from '../edge/phases.ts';
-import type { SecurityPolicy } from '../edge/security-policy.ts';
+import type { SecurityPolicy } from '../edge/policy.ts';
 import type { EdgeRule, Phases, Route } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';

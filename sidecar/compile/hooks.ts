@@ -9,8 +9,8 @@ import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-s
 import { capabilities } from '../edge/capabilities.ts';
 import type { AnyCapability, Field, Hooks, NamedBackend, Planned, Site } from '../edge/capability.ts';
 import type { NamedHooks } from '../edge/phases.ts';
+import type { SecurityPolicy } from '../edge/policy.ts';
 import { traitsOf, unevaluatedParts } from '../edge/policy-parts.ts';
-import type { SecurityPolicy } from '../edge/security-policy.ts';
 import type { Route } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
 import type { Destination } from '../exchange/upstream.ts';
@@ -101,6 +101,9 @@ export class HookCompiler {
       capability.perPolicy === true && policy !== undefined
         ? this.#perPolicy(capability, plans, policy, `${name} ${key}`)
         : make();
+    // Fails closed: a part that asks and that nothing guards would let every caller past it.
+    if (capability.guards !== false && plans.length > 0 && hooks?.guard === undefined)
+      throw new SallyportError('config_invalid', `nothing guards '${plans[0]!.field}'`);
     if (hooks === undefined) return [];
     return [[name, plans.length === 0 ? { ...hooks, guard: undefined } : hooks, key]];
   }

@@ -8,6 +8,7 @@ import type { AnyCapability, Field } from './capability.ts';
 import { compression } from './compression/capability.ts';
 import { concurrency } from './concurrency/capability.ts';
 import { cors } from './cors/capability.ts';
+import { csrf } from './csrf/capability.ts';
 import { errorPages } from './error-pages/capability.ts';
 import { extAuth } from './ext-auth/capability.ts';
 import { hardening } from './hardening/capability.ts';
@@ -22,6 +23,7 @@ import { token } from './token/capability.ts';
 
 export const capabilities: readonly AnyCapability[] = Object.freeze([
   cors,
+  csrf,
   hardening,
   errorPages,
   apiKey,

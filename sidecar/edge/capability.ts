@@ -44,6 +44,24 @@ export interface FilterPlace {
   readonly repeatable: boolean;
 }
 
+/** Where a policy's plan is in force, for a look at what no single document shows. */
+export interface InForce {
+  /** `namespace/name` of the policy. */
+  readonly policy: string;
+  /** The host names of the rules that are under it; with a star where a route has one. */
+  readonly hosts: readonly string[];
+}
+
+/** The rules that a GET of this URL meets, on each port that serves it, and whether they are under the policy. */
+export type RulesFor = (url: URL) => readonly { readonly name: string; readonly underPolicy: boolean }[];
+
+/** Why a plan does not come to what it was meant for: a condition of its policy. */
+export interface Review {
+  readonly type: string;
+  readonly reason: string;
+  readonly message: string;
+}
+
 /** A capability that decides nothing about who or what may pass. */
 export interface Service<Plan, Shared> extends Common<Plan, Shared> {
   readonly guards: false;
@@ -91,6 +109,10 @@ interface Common<Plan, Shared> {
   readonly combines?: true;
   /** Compiled for every rule of a gateway, also for those without a plan. */
   readonly always?: true;
+  /** What is doubtful about a plan where it is in force: a sentence each. */
+  doubts?(plan: Plan, inForce: InForce): readonly string[];
+  /** Why a plan does not work with what is served; undefined where it does. */
+  review?(plan: Plan, inForce: InForce, rulesFor: RulesFor): Review | undefined;
   /** Requests of one client keep to one endpoint: the pools of such a rule are balanced by session. */
   readonly sticks?: true;
 }

@@ -43,7 +43,7 @@ export function unevaluatedParts(policy: object): readonly string[] {
 }
 
 /** The parts of a policy that was read, with the guard that each is of. */
-function guardsIn(policy: object) {
+export function guardsIn(policy: object) {
   return askingParts(policy).flatMap((field) => {
     const { capability } = fields.get(field) ?? {};
     const plan = (policy as Readonly<Record<string, unknown>>)[field];

@@ -8,7 +8,7 @@ import { type Failure, withFailures } from '../compile/failures.ts';
 import { type GatewayPlan, type Owners, ownersIn, planGateway, statusOf } from '../compile/gateway-plan.ts';
 import { compileGatewayPorts } from '../compile/gateway-ports.ts';
 import type { GatewayTools } from '../compile/gateway-rule.ts';
-import { doubtfulLogins } from '../compile/logins.ts';
+import { reviewDoubts } from '../compile/reviews.ts';
 import type { PortPlan } from '../compile/sidecar-ports.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { RedisSettings } from '../config/settings.ts';
@@ -157,7 +157,7 @@ export class RunningGateway implements GatewayTools {
     return [
       ...this.#config!.documents.warnings.map(formatProblem),
       ...this.#plan!.losses,
-      ...doubtfulLogins(this.#plan!),
+      ...reviewDoubts(this.#plan!),
     ];
   }
 
@@ -170,7 +170,7 @@ export class RunningGateway implements GatewayTools {
     const worries = [
       ...complaints.filter(isPolicy),
       ...config.documents.warnings.map((one) => ({ code: 'document_warning', message: formatProblem(one) })),
-      ...doubtfulLogins(this.#plan!).map((message) => ({ code: 'policy_warning', message })),
+      ...reviewDoubts(this.#plan!).map((message) => ({ code: 'policy_warning', message })),
       ...this.#plan!.losses.map((message) => ({ code: 'policy_displaced', message })),
       ...worriesOf(this.#shown, now),
       ...complaints.filter((one) => !isPolicy(one)),

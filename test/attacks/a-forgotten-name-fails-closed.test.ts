@@ -10,8 +10,8 @@ import { planGateway } from '../../sidecar/compile/gateway-plan.ts';
 import { compileGatewayPorts } from '../../sidecar/compile/gateway-ports.ts';
 import { readPlaced } from '../../sidecar/config/gateway-config.ts';
 import { parseGatewaySettings } from '../../sidecar/config/gateway-settings.ts';
+import type { SecurityPolicy } from '../../sidecar/edge/policy.ts';
 import { askingParts, ownHeadersOf, secretParamsOf, unevaluatedParts } from '../../sidecar/edge/policy-parts.ts';
-import type { SecurityPolicy } from '../../sidecar/edge/security-policy.ts';
 import { startEcho } from '../fixtures/echo.ts';
 import { policyOf, pretend, toolsFor } from '../fixtures/edge.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
@@ -73,8 +73,8 @@ const streams =
   ) +
   serviceOf('a');
 
-/** Where a stream to port 81 goes under these policies. */
-function streamUnder(change: (gateway: ReturnType<typeof readPlaced>['gateway']) => object, more = ''): string {
+/** The ports under these policies. */
+function portsUnder(change: (gateway: ReturnType<typeof readPlaced>['gateway']) => object, more = '') {
   const parsed = parseYaml(streams + more, 'all.yaml');
   const read = readPlaced(parsed.documents.map((document) => ({ file: 'all.yaml', document })));
   const gateway = {
@@ -90,13 +90,13 @@ function streamUnder(change: (gateway: ReturnType<typeof readPlaced>['gateway'])
     ...{ generation: 1, documents: read.istio, gateway },
     settings: parseGatewaySettings(yaml, 'gateway.yaml'),
   };
-  const tools = {
-    limitsOf: () => undefined,
-    ...hookTools,
-  };
-  const { ports } = compileGatewayPorts(configuration, planGateway(configuration, 0), new Map(), tools);
-  const port = ports.find(({ key }) => key === 'gateway shop/g:81')!;
-  const destination = port.rules.findStream!(undefined, undefined)!.destination;
+  const { ports } = compileGatewayPorts(configuration, planGateway(configuration, 0), new Map(), hookTools);
+  return (port: number) => ports.find(({ key }) => key === `gateway shop/g:${port}`)!.rules;
+}
+
+/** Where a stream to port 81 goes under these policies. */
+function streamUnder(...documents: Parameters<typeof portsUnder>): string {
+  const { destination } = portsUnder(...documents)(81).findStream!(undefined, undefined)!;
   try {
     destination.acquire(false, false);
     return 'served';
@@ -104,6 +104,22 @@ function streamUnder(change: (gateway: ReturnType<typeof readPlaced>['gateway'])
     return error instanceof SallyportError ? `${error.code} ${error.message}` : String(error);
   }
 }
+
+t.test('a rule under it is not served', async (t) => {
+  const target = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' };
+  const web = documentOf(
+    'HTTPRoute',
+    'r',
+    '{ parentRefs: [{ name: g, sectionName: web }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
+  );
+  const ruleUnder = (policy: SecurityPolicy) =>
+    portsUnder(
+      () => ({ securityPolicies: [{ ...policy, targets: [target] }] }),
+      web,
+    )(80).edge!.find(pretend({ authority: 'a.test' })).rule!;
+  t.match(ruleUnder(madeUp).broken, { code: 'rule_broken', message: /nothing here evaluates 'hmacAuth'$/ });
+  t.equal(ruleUnder(corsOnly).broken, undefined, 'CORS asks nothing');
+});
 
 t.test('streams under it are refused', async (t) => {
   const target = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' };

@@ -6,7 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { hashApiKey } from '../../sidecar/edge/api-key/api-key.ts';
-import type { SecurityPolicy } from '../../sidecar/edge/security-policy.ts';
+import type { SecurityPolicy } from '../../sidecar/edge/policy.ts';
 import { readStatus } from '../../sidecar/process/dry-run.ts';
 import { ask, startEcho } from '../fixtures/echo.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';

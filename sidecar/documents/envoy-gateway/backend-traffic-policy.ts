@@ -4,8 +4,8 @@
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import type { PolicyTarget } from '../../edge/policy.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import type { PolicyTarget } from '../../edge/security-policy.ts';
 import { notEvaluated, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
 import { refused } from '../../schema/policy-fields.ts';
 import { mergeTypes, withInheritance } from './merge.ts';

@@ -8,8 +8,8 @@ import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
 import { type AuthorizationPlan, nameRules } from '../../edge/authorization/schema.ts';
 import type { OidcPlan } from '../../edge/oidc/schema.ts';
+import type { PolicyTarget, SecurityPolicy } from '../../edge/policy.ts';
 import { schemasOf } from '../../edge/schemas.ts';
-import type { PolicyTarget, SecurityPolicy } from '../../edge/security-policy.ts';
 import type { JwtPlan } from '../../edge/token/schema.ts';
 import { metadata, objectName, sectionName, targetsIn } from '../../schema/gateway-patterns.ts';
 import { optional, refused } from '../../schema/policy-fields.ts';
@@ -49,7 +49,6 @@ const spec = z
     targetSelectors: refused("targets are named: write 'targetRefs'"),
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     ...capabilityFields,
-    csrf: refused('cookies of a login are SameSite, and forms are not looked at here'),
   })
   .superRefine((said, context) => {
     const issue = (path: (string | number)[], message: string): void =>

@@ -1,21 +1,14 @@
 // BackendTrafficPolicy as it was read: plain data that crosses from the process that reads documents. Times are milliseconds,
 // sizes bytes; what a document leaves out is Envoy Gateway's default where it has one, else undefined.
 
-import type { Layered, PolicyTarget } from '../../edge/security-policy.ts';
+import type { PolicyHead } from '../../edge/policy.ts';
 
-export interface BackendTrafficPolicy extends Layered<BackendTrafficPolicy> {
-  readonly name: string;
-  readonly namespace: string;
-  /** Wall clock; 0 where the document does not say it. */
-  readonly createdAt: number;
-  readonly targets: readonly PolicyTarget[];
+export interface BackendTrafficPolicy extends PolicyHead<BackendTrafficPolicy> {
   readonly retry?: RetrySettings;
   readonly timeout?: TimeoutSettings;
   readonly loadBalancer?: LoadBalancerSettings;
   readonly circuitBreaker?: CircuitBreakerSettings;
   readonly healthCheck?: HealthCheckSettings;
-  readonly file: string;
-  readonly line: number;
 }
 
 /** Envoy's words for what may be tried again. */

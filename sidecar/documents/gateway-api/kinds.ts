@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { didYouMean, nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { PolicyTarget } from '../../edge/security-policy.ts';
+import type { PolicyTarget } from '../../edge/policy.ts';
 import type { RouteKind } from '../../routing/documents.ts';
 
 type Target = PolicyTarget;

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { PolicyTarget } from '../../edge/security-policy.ts';
+import type { PolicyTarget } from '../../edge/policy.ts';
 import type {
   BackendTlsSpec,
   DataSpec,

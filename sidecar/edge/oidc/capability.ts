@@ -17,6 +17,7 @@ import { RedisSessions } from './redis-sessions.ts';
 import type { OidcPlan } from './schema.ts';
 import { sessionKeysOf } from './session-keys.ts';
 import { LocalSessions, type SessionMemory } from './session-memory.ts';
+import { doubtsOf, whyLost } from './way-back.ts';
 
 export interface LoginTools {
   /** One for all processes that know the same sessions. */
@@ -60,6 +61,8 @@ export const oidc: Guarding<OidcPlan, LoginTools> = {
     ...{ memory: new LocalSessions(), report() {}, fetch: createProviderFetch(), keysOf },
     now: Date.now,
   }),
+  doubts: doubtsOf,
+  review: whyLost,
   compile([planned], at) {
     if (planned === undefined)
       return { rewrite: hideSessionCookies, guard: { known: undefined, stillHolds: () => true } };

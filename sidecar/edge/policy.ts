@@ -19,15 +19,19 @@ export interface Layered<P> {
   readonly required?: boolean;
 }
 
-/** The head of a SecurityPolicy of gateway.envoyproxy.io, read and checked. */
-export interface SecurityPolicy extends Layered<SecurityPolicy> {
+/** What every policy says about itself. */
+export interface PolicyHead<P> extends Layered<P> {
   readonly name: string;
   readonly namespace: string;
   readonly targets: readonly PolicyTarget[];
-  /** Milliseconds since 1970; absent where the document does not say. Of two for one target the older holds. */
+  /** Milliseconds since 1970; absent or 0 where the document does not say. Of two for one target the older holds. */
   readonly createdAt?: number;
-  /** The namespaces of the parts that a merged policy has from another one: its Secrets and backends are there. */
-  readonly namespaces?: Readonly<Record<string, string>>;
   readonly file: string;
   readonly line: number;
+}
+
+/** The head of a SecurityPolicy of gateway.envoyproxy.io, read and checked. */
+export interface SecurityPolicy extends PolicyHead<SecurityPolicy> {
+  /** The namespaces of the parts that a merged policy has from another one: its Secrets and backends are there. */
+  readonly namespaces?: Readonly<Record<string, string>>;
 }

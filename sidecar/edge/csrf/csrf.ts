@@ -1,0 +1,43 @@
+// Where a request that changes something comes from: its Origin, else its Referer, compared with its own host as Envoy's filter does.
+
+import type { Exchange } from '../../exchange/exchange.ts';
+import { headerOf } from '../../exchange/facts.ts';
+import { compileRegex } from '../../routing/regex.ts';
+import type { CsrfPlan } from './schema.ts';
+
+/** Others change nothing (RFC 9110 section 9.2.1), or are preflights. */
+const changing: ReadonlySet<string> = new Set(['POST', 'PUT', 'DELETE', 'PATCH']);
+
+/** Why a request is refused; undefined where it may pass. */
+export function compileCsrf({ additionalOrigins }: CsrfPlan): (exchange: Exchange) => string | undefined {
+  const tests = additionalOrigins.map(compileTest);
+  return function whyForged(exchange) {
+    if (!changing.has(exchange.method)) return undefined;
+    const source = sourceOf(exchange);
+    if (source === undefined) return 'it names neither an Origin nor a Referer';
+    const target = hostOf(`${exchange.scheme}://${exchange.authority}`);
+    if (source === target || tests.some((matches) => matches(source))) return undefined;
+    return `it comes from '${source}', and is for '${target}'`;
+  };
+}
+
+/** Host and port of the page that sends it. An empty Origin is none. */
+function sourceOf(exchange: Exchange): string | undefined {
+  for (const name of ['origin', 'referer']) {
+    const value = headerOf(exchange, name);
+    if (value !== undefined && value !== '') return hostOf(value);
+  }
+  return undefined;
+}
+
+/** Without the default port of its scheme. What is no URL stands for itself: `null` of a page whose origin is kept secret. */
+function hostOf(value: string): string {
+  return URL.parse(value)?.host || value.toLowerCase();
+}
+
+function compileTest({ type, value }: CsrfPlan['additionalOrigins'][number]): (source: string) => boolean {
+  if (type === 'RegularExpression') return compileRegex(value);
+  const wanted = value.toLowerCase();
+  if (type === 'Exact') return (source) => source === wanted;
+  return type === 'Prefix' ? (source) => source.startsWith(wanted) : (source) => source.endsWith(wanted);
+}

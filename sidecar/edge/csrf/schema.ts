@@ -1,0 +1,33 @@
+// `csrf` of a SecurityPolicy, as Envoy Gateway has it: its current API, which names a fraction of requests on trial, has no more.
+
+import { z } from 'zod';
+import { compileRegex } from '../../routing/regex.ts';
+import { filled, refused } from '../../schema/policy-fields.ts';
+
+const types = ['Exact', 'Prefix', 'Suffix', 'RegularExpression'] as const;
+
+const origin = z
+  .strictObject({
+    type: z.enum(types, `an origin is compared by ${types.join(', ')}`).default('Exact'),
+    value: filled('an origin').max(1024),
+  })
+  .superRefine(({ type, value }, context) => {
+    const issue = (message: string): void => context.addIssue({ code: 'custom', path: ['value'], message });
+    // It would match no origin, and the page would be refused.
+    if (type !== 'RegularExpression' && /[/@]|[^:]:[^:]*:/.test(value))
+      return issue(`'${value}': an origin is compared as host or host:port, without scheme and path`);
+    if (type !== 'RegularExpression') return;
+    try {
+      compileRegex(value);
+    } catch {
+      issue(`'${value}' is no regular expression of RE2`);
+    }
+  });
+
+export const csrf = z.strictObject({
+  /** Beside the host of the request itself. */
+  additionalOrigins: z.array(origin).max(16, 'at most 16 origins are read').default([]),
+  shadowFraction: refused('every request is checked: leave it out'),
+});
+
+export type CsrfPlan = Readonly<z.output<typeof csrf>>;
