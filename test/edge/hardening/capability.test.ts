@@ -1,0 +1,77 @@
+// Hardening as hooks: which headers are added and removed, for whom, and what they leave alone.
+
+import t from 'tap';
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { hardening } from '../../../sidecar/edge/hardening/capability.ts';
+import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
+import { type Answered, type At, type Headers, hooksOf, serve } from '../../fixtures/exchange.ts';
+
+const hooks = (at?: At) => hooksOf(hardening, { securityHeaders: true }, at);
+
+const secure = { 'strict-transport-security': 'max-age=31536000; includeSubDomains' };
+const others = {
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+  'referrer-policy': 'strict-origin-when-cross-origin',
+  'cross-origin-opener-policy': 'same-origin',
+  'permissions-policy': 'camera=(), microphone=(), geolocation=()',
+};
+const all = { ...secure, ...others };
+const telling = { server: 'a/1.2', 'x-powered-by': 'b', 'x-aspnet-version': '4', 'X-AspNetMvc-Version': '5' };
+
+const rows: [name: string, known: Partial<Exchange>, answer: Answered, told: Headers][] = [
+  ['a plain response gets all of them', {}, {}, all],
+  ['an error as well', {}, { status: 404 }, all],
+  ['what names the software is removed', {}, { headers: { ...telling, 'x-own': '1' } }, { 'x-own': '1', ...all }],
+  [
+    'what the backend says itself stays',
+    {},
+    { headers: { 'X-Frame-Options': 'SAMEORIGIN' } },
+    { ...all, 'x-frame-options': 'SAMEORIGIN' },
+  ],
+  ['over plain HTTP no HSTS (RFC 6797 section 7.2)', { scheme: 'http' }, {}, others],
+  ['gRPC is left alone', { grpc: true }, { headers: { server: 'a' } }, { server: 'a' }],
+  ['a tunnel is left alone', { method: 'CONNECT' }, { headers: { server: 'a' } }, { server: 'a' }],
+  ['a switch to another protocol is left alone', {}, { status: 101, headers: { server: 'a' } }, { server: 'a' }],
+];
+
+for (const [name, known, answer, told] of rows)
+  t.test(name, async (t) => {
+    const { client } = await serve(hooks(), { known }, answer);
+    t.strictSame(client.headers, told);
+  });
+
+t.test('over our own TLS it is secure, whatever a proxy says', async (t) => {
+  const tls = { version: 'TLSv1.3', cipher: 'x', group: undefined };
+  const { client } = await serve(hooks(), { known: { scheme: 'http' }, connection: { tls } });
+  t.strictSame(client.headers, all);
+});
+
+t.test('what a filter of the rule sets or removes is left to it', async (t) => {
+  const beside = {
+    ResponseHeaderModifier: [
+      { set: [{ name: 'X-Frame-Options', value: 'SAMEORIGIN' }], remove: ['Referrer-Policy'] },
+      { remove: ['strict-transport-security'] },
+      { add: [{ name: 'permissions-policy', value: 'usb=()' }] },
+    ],
+  };
+  const { 'x-content-type-options': nosniff, 'cross-origin-opener-policy': opener, 'permissions-policy': policy } = all;
+  const { client } = await serve(hooks({ beside }));
+  t.strictSame(client.headers, {
+    'x-content-type-options': nosniff,
+    'cross-origin-opener-policy': opener,
+    'permissions-policy': policy,
+  });
+});
+
+t.test("the gateway's own responses carry them as well", async (t) => {
+  const limit = (): never => {
+    throw new SallyportError('no_route', 'no rule is for it');
+  };
+  const { client } = await serve({ ...hooks(), limit });
+  t.match(client, { status: 404, headers: all });
+});
+
+t.test('without the setting nothing is hooked', async (t) => {
+  t.equal(hooksOf(hardening, {}), undefined);
+});
