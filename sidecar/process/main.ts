@@ -25,7 +25,7 @@ import { SecurityReport } from '../observe/plaintext-report.ts';
 import { createPeerCheck } from '../peer.ts';
 import type { ProxyTools } from '../proxy.ts';
 import { Jwks } from '../tokens/jwks.ts';
-import { registerTransactionTokens } from '../tokens/metrics.ts';
+import { TransactionTokenCounts } from '../tokens/metrics.ts';
 import { createTokenSigner } from '../tokens/sign.ts';
 import { Pools } from '../upstream/pools.ts';
 import { AppHealth } from '../upstream/probe.ts';
@@ -167,13 +167,14 @@ class RunningSidecar implements Sidecar {
     const shadow = new Shadow();
     const metrics = new TrafficMetrics(registry, settings.trustDomain, settings.workload, version);
     metrics.heldBytes = heldBytes;
-    registerTransactionTokens(registry);
+    const transactionTokens = new TransactionTokenCounts();
+    transactionTokens.register(registry);
     metrics.shadow = () => shadow.counts();
     metrics.jwks = () => this.#jwks.facts();
     this.#pools = new Pools(source.identity, this.#resolver, (tls) => metrics.countHandshake('dialed', tls), log);
     this.#file = this.#openAccessLog(metrics, count > 1);
     this.#tools = {
-      ...{ metrics, shadow, log: this.#file },
+      ...{ metrics, shadow, transactionTokens, log: this.#file },
       checkPeer: createPeerCheck(source.identity),
       security: new SecurityReport(),
       denials: new Denials(),
