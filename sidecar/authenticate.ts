@@ -12,7 +12,14 @@ import { takeOutAll, tokenSourceOf } from './exchange/token-places.ts';
 import type { PeerCheck } from './peer.ts';
 import type { Authentication, AuthResult, Refused, Verified } from './policy/jwt.ts';
 import { claimText, findTokens, paramsOf, type TokenSource, withoutParam } from './policy/request-authentication.ts';
+import type { TransactionTokenCounts } from './tokens/metrics.ts';
 import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain } from './tokens/transaction-token.ts';
+
+/** What authentication uses and does not own. */
+export interface AuthenticateTools {
+  readonly checkPeer: PeerCheck;
+  readonly transactionTokens: TransactionTokenCounts;
+}
 
 /**
  * Sets `auth`. If a gateway vouches for a user and the request also carries a token for RequestAuthentication, both
@@ -23,17 +30,17 @@ import { dropTransactionToken, takeTransactionToken, takeTransactionTokenAgain }
 export function authenticate(
   exchange: Exchange,
   connection: Connection,
-  checkPeer: PeerCheck,
+  { checkPeer, transactionTokens }: AuthenticateTools,
 ): undefined | Promise<void> {
   const { authentication, direction, protocol } = exchange.rules;
   if (direction !== 'inbound') {
-    if (direction === 'outbound' && protocol === 'http') dropTransactionToken(exchange);
+    if (direction === 'outbound' && protocol === 'http') dropTransactionToken(exchange, transactionTokens);
     return undefined;
   }
   // A stranger's token is not even looked at.
   checkPeer(connection);
   if (protocol === 'tcp') return undefined;
-  takeTransactionToken(exchange, connection);
+  takeTransactionToken(exchange, connection, transactionTokens);
   note(exchange, undefined);
   if (authentication === undefined) return undefined;
   exchange.authenticatedBy = authentication;

@@ -14,7 +14,7 @@ import type { ClientCertificate, ConnectionFacts } from './exchange/connection-f
 import type { PortRules } from './exchange/exchange.ts';
 import { heldBytes, holdSocket, measureSockets } from './exchange/held-bytes.ts';
 import type { TlsFacts } from './exchange/upstream.ts';
-import type { PeerStats } from './observe/metrics.ts';
+import type { PeerStats } from './observe/peer-stats.ts';
 import type { PolicySet } from './policy/compile.ts';
 import type { PeerPolicies } from './policy/decide.ts';
 import { normalizeHost } from './policy/host.ts';

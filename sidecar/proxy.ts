@@ -9,7 +9,7 @@
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { type Recorder, record } from './access-log.ts';
 import { askAuthorizers } from './ask-authorizer.ts';
-import { authenticate } from './authenticate.ts';
+import { type AuthenticateTools, authenticate } from './authenticate.ts';
 import { authorize, authorizeAgain } from './authorize.ts';
 import type { Connection, Kind } from './connection.ts';
 import type { Holding } from './exchange/ends.ts';
@@ -23,7 +23,6 @@ import { readMeaning } from './head.ts';
 import { HeldBody } from './hold-body.ts';
 import type { Denials } from './observe/denials.ts';
 import type { SecurityReport } from './observe/plaintext-report.ts';
-import type { PeerCheck } from './peer.ts';
 import { type Permit, TunnelPermit } from './policy/policy.ts';
 import { Http1Server, type ServerPath } from './protocol/http1/server.ts';
 import { Http2Server } from './protocol/http2/server.ts';
@@ -37,8 +36,7 @@ import { carryTransactionToken } from './tokens/transaction-token.ts';
 import { hashKeyOf } from './upstream/hash-key.ts';
 
 /** What the path uses and does not own. */
-export interface ProxyTools extends Recorder {
-  readonly checkPeer: PeerCheck;
+export interface ProxyTools extends Recorder, AuthenticateTools {
   readonly security: SecurityReport;
   readonly denials: Denials;
   /** Our word on who is asking, for the next hop of what comes through a gateway. */
@@ -71,7 +69,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   };
   /** Between two services: who is calling, and what others are asked about it. */
   const meshSteps: readonly Step[] = [
-    (exchange) => authenticate(exchange, connection, tools.checkPeer),
+    (exchange) => authenticate(exchange, connection, tools),
     (exchange) => askAuthorizers(exchange, connection),
   ];
   /** From outside: what a stranger may say, who he is, what others are asked, and how much of it. */
@@ -168,7 +166,7 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
   const exchange = openStream(connection);
   try {
     findRoute(exchange, connection);
-    await authenticate(exchange, connection, tools.checkPeer);
+    await authenticate(exchange, connection, tools);
     await askAuthorizers(exchange, connection);
     authorize(exchange, connection, tools.checkPeer);
     const { destination } = exchange.route!;

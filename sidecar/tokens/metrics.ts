@@ -1,35 +1,40 @@
 // Counts transaction tokens by outcome: a gateway that is missing under `gateways` shows here first.
 
-import { Counter, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
+import { type MetricRow, registerRows } from '../observe/metric-rows.ts';
 
-const outcomes = {
-  /** Accepted. */
-  verified: 0,
-  /** From a trusted gateway, but invalid: the request was refused. */
-  refused: 0,
-  /** From a peer that is not a trusted gateway, or in plaintext: removed. */
-  untrusted_peer: 0,
-  /** From our own app: removed. */
-  own_app: 0,
-};
+/**
+ * `verified`: accepted. `refused`: from a trusted gateway, but invalid; the request was refused. `untrusted_peer`: from a
+ * peer that is not a trusted gateway, or in plaintext; removed. `own_app`: from our own app; removed.
+ */
+export type TransactionTokenOutcome = 'verified' | 'refused' | 'untrusted_peer' | 'own_app';
 
-export type TransactionTokenOutcome = keyof typeof outcomes;
+/** The counts of one sidecar. */
+export class TransactionTokenCounts {
+  readonly #counts: Record<TransactionTokenOutcome, number> = {
+    verified: 0,
+    refused: 0,
+    untrusted_peer: 0,
+    own_app: 0,
+  };
 
-/** Counts one request that carried one. */
-export function countTransactionToken(outcome: TransactionTokenOutcome): void {
-  outcomes[outcome]++;
+  /** Counts one request that carried a token. */
+  count(outcome: TransactionTokenOutcome): void {
+    this.#counts[outcome]++;
+  }
+
+  /** Lets `registry` read the counts at scrape. */
+  register(registry: Registry): void {
+    registerRows(registry, rows, this.#counts);
+  }
 }
 
-/** Lets `registry` read the counts of this process at scrape. */
-export function registerTransactionTokens(registry: Registry): void {
-  new Counter({
+const rows: readonly MetricRow<Readonly<Record<TransactionTokenOutcome, number>>>[] = [
+  {
+    type: 'counter',
     name: 'sallyport_txn_tokens_total',
     help: 'Requests that carried a transaction token, by outcome; those of untrusted_peer and own_app were removed.',
-    labelNames: ['outcome'],
-    registers: [registry],
-    collect() {
-      this.reset();
-      for (const [outcome, count] of Object.entries(outcomes)) this.inc({ outcome }, count);
-    },
-  });
-}
+    labels: ['outcome'],
+    read: (counts) => Object.entries(counts).map(([outcome, count]) => [{ outcome }, count]),
+  },
+];

@@ -13,7 +13,7 @@ import {
   type Vouched,
   verifyTransactionToken,
 } from '../policy/transaction-token.ts';
-import { countTransactionToken } from './metrics.ts';
+import type { TransactionTokenCounts } from './metrics.ts';
 import type { SignTransactionToken } from './sign.ts';
 
 const tokenField: ReadonlySet<string> = new Set([transactionTokenField]);
@@ -23,22 +23,22 @@ const tokenField: ReadonlySet<string> = new Set([transactionTokenField]);
  * addressed to this workload, whose app may read it.
  * @throws SallyportError `txn_token_invalid`.
  */
-export function takeTransactionToken(exchange: Exchange, connection: Connection): void {
+export function takeTransactionToken(exchange: Exchange, connection: Connection, counts: TransactionTokenCounts): void {
   // The verified token is in the head; in a trailer it could be anything.
   addTaken(exchange);
   const at = findToken(exchange);
   if (at === -1) return;
   const { peer, verifiedUnder: ours } = connection;
   if (peer === undefined || ours === undefined || !exchange.rules.gateways.has(peer.id.uri))
-    return removeToken(exchange, 'untrusted_peer');
+    return removeToken(exchange, counts, 'untrusted_peer');
   try {
     exchange.vouched = verify(exchange, at, peer.id.uri, ours);
   } catch (error) {
-    countTransactionToken('refused');
+    counts.count('refused');
     exchange.decision = 'deny';
     throw error;
   }
-  countTransactionToken('verified');
+  counts.count('verified');
 }
 
 /**
@@ -59,9 +59,9 @@ export function takeTransactionTokenAgain(
 /**
  * Removes one from our own app's requests: it is addressed to us, and at the next hop it would only be a leaked secret.
  */
-export function dropTransactionToken(exchange: Exchange): void {
+export function dropTransactionToken(exchange: Exchange, counts: TransactionTokenCounts): void {
   addTaken(exchange);
-  if (findToken(exchange) !== -1) removeToken(exchange, 'own_app');
+  if (findToken(exchange) !== -1) removeToken(exchange, counts, 'own_app');
 }
 
 /**
@@ -107,7 +107,7 @@ function addTaken(exchange: Exchange): void {
   else if (!taken.has(transactionTokenField)) exchange.taken = new Set([...taken, transactionTokenField]);
 }
 
-function removeToken(exchange: Exchange, outcome: 'untrusted_peer' | 'own_app'): void {
+function removeToken(exchange: Exchange, counts: TransactionTokenCounts, outcome: 'untrusted_peer' | 'own_app'): void {
   changeRequest(exchange, tokenField, []);
-  countTransactionToken(outcome);
+  counts.count(outcome);
 }

@@ -7,13 +7,11 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
-import { createRegistry } from '../../cert-agent/base/metrics.ts';
 import type { Exchange, Route } from '../../sidecar/exchange/exchange.ts';
 import { addFields, withoutTaken } from '../../sidecar/exchange/fields.ts';
 import { emptyFields } from '../../sidecar/exchange/message.ts';
 import { meshAlpn } from '../../sidecar/policy/mtls.ts';
 import { verifyTransactionToken } from '../../sidecar/policy/transaction-token.ts';
-import { registerTransactionTokens } from '../../sidecar/tokens/metrics.ts';
 import { createTokenSigner } from '../../sidecar/tokens/sign.ts';
 import { carryTransactionToken } from '../../sidecar/tokens/transaction-token.ts';
 import { type Backend, exchangeBytes, type Mesh, startBackend, startMesh } from '../fixtures/mesh.ts';
@@ -117,10 +115,9 @@ const inFlight = (mesh: Mesh, count: number): Promise<unknown> =>
     return list.reduce((sum, one) => sum + one.inFlight, 0) === count;
   }, `${count} requests in flight`);
 
-async function counts(): Promise<Record<string, number>> {
-  const registry = createRegistry();
-  registerTransactionTokens(registry);
-  const text = await registry.metrics();
+/** The counts of one sidecar by outcome, from its admin port. */
+async function countsOf(admin: number): Promise<Record<string, number>> {
+  const text = await (await fetch(`http://127.0.0.1:${admin}/stats/prometheus`)).text();
   return Object.fromEntries(
     [...text.matchAll(/^sallyport_txn_tokens_total\{outcome="(\w+)"\} (\d+)$/gm)].map(([, name, value]) => [
       name,
@@ -129,7 +126,7 @@ async function counts(): Promise<Record<string, number>> {
   );
 }
 
-// Two pairs of sidecars, side by side, for all tests that can share one. Tests of the same metric share one of them.
+// Two pairs of sidecars, side by side, for all tests that can share one.
 t.jobs = 2;
 
 t.test('believed, and found lying', { buffered: true }, async (t) => {
@@ -229,7 +226,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
       ['two fields of two spellings', [txn(good), `Txn_Token: ${good}`], /the request has several/],
       ['one field of another spelling', [`Txn_Token: ${good}`], /one in another spelling/],
     ];
-    const before = await counts();
+    const before = await countsOf(mesh.inAdmin);
     const seen = backend.received.length;
     for (const [name, fields] of cases)
       t.match(await ask(gateway, '/open', ...fields), /^HTTP\/1\.1 401 .*\r\n\r\ntxn token invalid$/s, name);
@@ -243,7 +240,7 @@ t.test('believed, and found lying', { buffered: true }, async (t) => {
       t.match(records[index]!['reason'], reason, name);
     }
     t.equal(backend.received.length, seen, 'the app saw none of them');
-    t.equal((await counts())['refused'], before['refused']! + cases.length);
+    t.same(await countsOf(mesh.inAdmin), { ...before, refused: before['refused']! + cases.length });
     t.match(await ask(gateway, '/open', txn(good)), /^HTTP\/1\.1 200 /, 'the one that most are made of is good');
     const grpc = ['Content-Type: application/grpc', txn('x')];
     t.match(await ask(gateway, '/open', ...grpc), /^HTTP\/1\.1 200 .*\r\ngrpc-status: 16\r\n/is);
@@ -348,7 +345,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
     const another = await createCredential(mesh.authority, otherId);
     const token = forge(gateway);
     const own = forge(another, { claims: { iss: otherId } });
-    const before = await counts();
+    const before = await countsOf(mesh.inAdmin);
     const strangers: [string, Credential | undefined, string][] = [
       ['stolen', another, token],
       ['signed by the peer itself', another, own],
@@ -362,7 +359,7 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
         t.match(received(), /x-kept: 1/i);
       }
     }
-    t.equal((await counts())['untrusted_peer'], before['untrusted_peer']! + 15);
+    t.same(await countsOf(mesh.inAdmin), { ...before, untrusted_peer: before['untrusted_peer']! + 15 });
 
     await t.test('nor in trailers, from any peer', async (t) => {
       const trailers = `Txn-Token: ${token}\r\nTxn_Token: ${token}\r\nX-Last: 1\r\n\r\n`;
@@ -376,12 +373,12 @@ t.test('not believed, and no longer believed', { buffered: true }, async (t) => 
     });
 
     await t.test('nor outbound from our own app', async (t) => {
-      const was = (await counts())['own_app']!;
+      const was = await countsOf(mesh.outAdmin);
       const line = 'GET /open HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n';
       t.match(await scene.leave(`${line}${txn(token)}\r\nX-Kept: 1\r\n\r\n`), /^HTTP\/1\.1 200 /);
       t.notMatch(received(), /txn-token/i);
       t.match(received(), /x-kept: 1/i);
-      t.equal((await counts())['own_app'], was + 1);
+      t.same(await countsOf(mesh.outAdmin), { ...was, own_app: was['own_app']! + 1 });
     });
   });
 

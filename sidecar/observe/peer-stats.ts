@@ -1,0 +1,74 @@
+// The counts of one peer, as plain fields that the data path adds to. Labels are made at scrape.
+
+import type { PortRules } from '../exchange/exchange.ts';
+
+/** Upper bounds, as Envoy's: milliseconds for durations, bytes for sizes. */
+export const buckets: readonly number[] = [
+  0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000,
+  3_600_000,
+];
+
+/** A histogram's counts. */
+export class Distribution {
+  /** By bucket, not cumulative; the last one counts what exceeds all bounds. */
+  readonly counts = new Float64Array(buckets.length + 1);
+  sum = 0;
+
+  observe(value: number): void {
+    let i = 0;
+    while (i < buckets.length && value > buckets[i]!) i++;
+    this.counts[i]!++;
+    this.sum += value;
+  }
+}
+
+/** Requests with one status, response flag and gRPC status. */
+export class Outcome {
+  requests = 0;
+  readonly duration = new Distribution();
+  readonly requestBytes = new Distribution();
+  readonly replyBytes = new Distribution();
+  requestMessages = 0;
+  replyMessages = 0;
+  readonly status: number;
+  readonly flag: string;
+  /** Undefined for requests that are not gRPC; -1 for gRPC that ended without a status. */
+  readonly grpcStatus: number | undefined;
+
+  constructor(status: number, flag: string, grpcStatus: number | undefined) {
+    this.status = status;
+    this.flag = flag;
+    this.grpcStatus = grpcStatus;
+  }
+}
+
+/** Everything counted for one peer in one direction. Looked up once per connection, then only added to. */
+export class PeerStats {
+  readonly direction: PortRules['direction'];
+  /** The peer's SPIFFE ID; undefined for requests without one or without an upstream. */
+  readonly principal: string | undefined;
+  /** At a gateway, Envoy's name of the backend: many backends have no identity, and differ by their Service. */
+  readonly cluster: string | undefined;
+  readonly outcomes = new Map<string | number, Outcome>();
+  tcpOpened = 0;
+  tcpClosed = 0;
+  tcpSent = 0;
+  tcpReceived = 0;
+
+  constructor(direction: PortRules['direction'], principal: string | undefined, cluster: string | undefined) {
+    this.direction = direction;
+    this.principal = principal;
+    this.cluster = cluster;
+  }
+
+  /** The counts for one outcome, made at its first request. */
+  outcome(status: number, flag: string, grpcStatus: number | undefined): Outcome {
+    const key = flag === '-' && grpcStatus === undefined ? status : `${status}${flag} ${grpcStatus ?? ''}`;
+    let known = this.outcomes.get(key);
+    if (known === undefined) {
+      known = new Outcome(status, flag, grpcStatus);
+      this.outcomes.set(key, known);
+    }
+    return known;
+  }
+}
