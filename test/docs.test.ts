@@ -36,6 +36,15 @@ t.test('the limits of ARCHITECTURE.md are those of sidecar.yaml', async (t) => {
   t.equal(rows.length + unset, Object.keys(limits).length - 1, 'and all of them');
 });
 
+t.test('lines of documents have 120 characters at most, rows of tables apart', async (t) => {
+  const long = globSync('{*.md,{perf,examples,sidecar}/**/*.md}', { cwd: root }).flatMap((file) =>
+    read(file)
+      .split('\n')
+      .flatMap((line, index) => (line.length > 120 && !line.startsWith('|') ? [`${file}:${index + 1}`] : [])),
+  );
+  t.strictSame(long, []);
+});
+
 t.test('files that documents name exist', async (t) => {
   for (const document of documents) {
     for (const [, path] of read(document).matchAll(

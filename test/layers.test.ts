@@ -1,39 +1,48 @@
-// The architecture as a check: imports point up the list of layers only, cert-agent never imports sidecar, the CA and
-// the agent meet over the network only, and each thing that must have one owner has one.
+// The architecture as a check: imports point up the list of layers only, no two files import each other in a circle, cert-agent
+// never imports sidecar, the CA and the agent meet over the network only, and each thing that must have one owner has one.
 
-import { globSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { files as sources, treeOf } from './fixtures/tree.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** From the bottom up: a file may import from its own layer and from those above it in this list. */
-const layers: [string, RegExp][] = [
-  ['base', /^cert-agent\/base\//],
-  ['identity', /^cert-agent\/identity\//],
-  ['agent', /^cert-agent\/(?:agent\/|[^/]+$)/],
-  ['ca', /^cert-agent\/ca\//],
-  ['policy', /^sidecar\/policy\//],
-  ['exchange', /^sidecar\/exchange\//],
-  ['observe', /^sidecar\/observe\//],
-  ['connection', /^sidecar\/connection\.ts$/],
-  ['protocol', /^sidecar\/protocol\//],
-  ['upstream', /^sidecar\/upstream\//],
-  ['tokens', /^sidecar\/tokens\//],
-  ['routing', /^sidecar\/routing\//],
-  ['schema', /^sidecar\/schema\//],
-  ['edge', /^sidecar\/edge\//],
+/** From the bottom up: a file may import from its own layer and from lower ones. Layers of one line do not import each other. */
+const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] = [
+  [['base', /^cert-agent\/base\//]],
+  [['identity', /^cert-agent\/identity\//]],
   [
-    'path',
-    /^sidecar\/(?:listener|peer|head|route|front-door|sanitize|rewrite|authorize|authenticate|ask-authorizer|hold-body|forward|respond|access-log|proxy)\.ts$/,
+    ['agent', /^cert-agent\/(?:agent\/|[^/]+$)/],
+    ['ca', /^cert-agent\/ca\//],
   ],
-  ['documents', /^sidecar\/documents\//],
-  ['config', /^sidecar\/config\//],
-  ['compile', /^sidecar\/compile\//],
-  ['process', /^sidecar\/process\//],
-  ['analyze', /^sidecar\/analyze\//],
-  ['cli', /^sidecar\/(?:cli\.ts|cli\/)/],
+  [['policy', /^sidecar\/policy\//]],
+  [['exchange', /^sidecar\/exchange\//]],
+  [['schema', /^sidecar\/schema\//]],
+  [['observe', /^sidecar\/observe\//]],
+  [['connection', /^sidecar\/connection\.ts$/]],
+  [['protocol', /^sidecar\/protocol\//]],
+  [
+    ['upstream', /^sidecar\/upstream\//],
+    ['tokens', /^sidecar\/tokens\//],
+    ['routing', /^sidecar\/routing\//],
+  ],
+  [['edge', /^sidecar\/edge\//]],
+  [
+    [
+      'path',
+      /^sidecar\/(?:listener|peer|head|route|front-door|sanitize|authorize|authenticate|ask-authorizer|hold-body|forward|respond|access-log|proxy)\.ts$/,
+    ],
+  ],
+  [['documents', /^sidecar\/documents\//]],
+  [['config', /^sidecar\/config\//]],
+  [['compile', /^sidecar\/compile\//]],
+  [
+    ['process', /^sidecar\/process\//],
+    ['analyze', /^sidecar\/analyze\//],
+  ],
+  [['cli', /^sidecar\/(?:cli\.ts|cli\/)/]],
 ];
 
 interface Import {
@@ -43,7 +52,7 @@ interface Import {
   readonly isLazy: boolean;
 }
 
-const files = globSync('{cert-agent,sidecar}/**/*.ts', { cwd: root });
+const files = sources(root);
 
 function importsOf(file: string): Import[] {
   const text = readFileSync(join(root, file), 'utf8');
@@ -61,43 +70,119 @@ function resolve(file: string, target: string): string {
 }
 
 const all = files.flatMap(importsOf);
-const layerOf = (file: string): number => layers.findIndex(([, pattern]) => pattern.test(file));
+const placeOf = (file: string): { readonly height: number; readonly name: string } | undefined => {
+  const height = layers.findIndex((line) => line.some(([, pattern]) => pattern.test(file)));
+  return height === -1 ? undefined : { height, name: layers[height]!.find(([, pattern]) => pattern.test(file))![0] };
+};
+const shown = (wrong: readonly Import[]): string[] => wrong.map(({ from, to }) => `${from} -> ${to}`);
 
 t.test('every file has a layer', async (t) => {
   t.strictSame(
-    files.filter((file) => layerOf(file) === -1),
+    files.filter((file) => placeOf(file) === undefined),
     [],
   );
 });
 
-t.test('imports point up the list only', async (t) => {
-  const wrong = all.filter(({ from, to }) => to.endsWith('.ts') && layerOf(to) > layerOf(from));
-  t.strictSame(
-    wrong.map(({ from, to }) => `${from} -> ${to}`),
-    [],
-  );
-});
-
-t.test('a capability imports no other capability, and the table alone imports them', async (t) => {
-  const folderOf = (file: string): string | undefined => /^sidecar\/edge\/([^/]+)\//.exec(file)?.[1];
-  const crossed = all.filter(({ from, to }) => {
-    const [own, other] = [folderOf(from), folderOf(to)];
-    if (other === undefined || own === other) return false;
-    return own !== undefined || (to.endsWith('/capability.ts') && from !== 'sidecar/edge/capabilities.ts');
+t.test('imports point down to lower layers only, types included', async (t) => {
+  const wrong = all.filter(({ from, to }) => {
+    if (!to.endsWith('.ts')) return false;
+    const [own, other] = [placeOf(from)!, placeOf(to)!];
+    return other.height > own.height || (other.height === own.height && other.name !== own.name);
   });
-  t.strictSame(
-    crossed.map(({ from, to }) => `${from} -> ${to}`),
-    [],
-  );
+  t.strictSame(shown(wrong), []);
 });
 
-t.test('agent and CA are brothers: they meet over the network', async (t) => {
+t.test('no files import each other in a circle, types included', async (t) => {
+  const targets = new Map(
+    files.map((file) => [file, all.flatMap(({ from, to, isLazy }) => (from === file && !isLazy ? [to] : []))]),
+  );
+  const done = new Set<string>();
+  const circles: string[] = [];
+  const visit = (file: string, way: readonly string[]): void => {
+    const at = way.indexOf(file);
+    if (at !== -1) return void circles.push([...way.slice(at), file].join(' -> '));
+    if (done.has(file)) return;
+    for (const next of targets.get(file) ?? []) visit(next, [...way, file]);
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
+  t.strictSame(circles, []);
+});
+
+t.test('a capability is its folder and one line of the table', async (t) => {
+  const inEdge = /^sidecar\/edge\/([^/]+)\//;
+  const folderOf = (file: string): string | undefined => inEdge.exec(file)?.[1];
+  t.strictSame(
+    shown(
+      all.filter(
+        ({ from, to }) => /^sidecar\/edge\/[^/]+\/capability\.ts$/.test(to) && from !== 'sidecar/edge/capabilities.ts',
+      ),
+    ),
+    [],
+    'only the table imports them',
+  );
+  t.strictSame(
+    shown(
+      all.filter(({ from, to }) => {
+        const [own, other] = [folderOf(from), folderOf(to)];
+        return own !== undefined && other !== undefined && own !== other;
+      }),
+    ),
+    [],
+    'no capability imports another',
+  );
+  t.strictSame(
+    shown(
+      all.filter(
+        ({ from, to, isType, isLazy }) =>
+          /^sidecar\/edge\/[^/]+\/schema\.ts$/.test(to) && !isType && !isLazy && !/^sidecar\/documents\//.test(from),
+      ),
+    ),
+    [],
+    'a schema is loaded by what reads documents, or lazily',
+  );
+  const folders = [...new Set(files.flatMap((file) => folderOf(file) ?? []))].toSorted();
+  const table = readFileSync(join(root, 'sidecar/edge/capabilities.ts'), 'utf8');
+  for (const folder of folders) {
+    t.match(table, `from './${folder}/capability.ts'`, `${folder} stands in the table`);
+    for (const file of ['README.md', 'schema.ts'])
+      t.ok(existsSync(join(root, 'sidecar/edge', folder, file)), `${folder}/${file}`);
+    t.not(globSync(`test/edge/${folder}/*.test.ts`, { cwd: root }).length, 0, `test/edge/${folder} has a test`);
+  }
+});
+
+t.test('the path, the rule compiler and the process of a gateway name no capability', async (t) => {
+  const neutral =
+    /^sidecar\/(?:[^/]+\.ts|exchange\/.*|process\/gateway\.ts|compile\/(?:gateway-rule|gateway-ports|hooks)\.ts)$/;
+  t.strictSame(shown(all.filter(({ from, to }) => neutral.test(from) && /^sidecar\/edge\/[^/]+\//.test(to))), []);
+});
+
+t.test('the tree is three levels deep, test/ mirrors it, and ARCHITECTURE.md shows it', async (t) => {
+  t.strictSame(
+    files.filter((file) => file.split('/').length > 4),
+    [],
+  );
+  const folders = new Set(files.map((file) => dirname(file).replace(/^(?:sidecar|cert-agent)\/?/, '')));
+  const own = /^test\/(?:attacks|examples|fixtures|fuzz|gateway|journeys|proxy|soak|vectors)(?:\/|$)|^test$/;
+  const astray = globSync('test/**/*.test.ts', { cwd: root })
+    .map(dirname)
+    .filter((folder) => !own.test(folder) && !folders.has(folder.replace(/^test\//, '')));
+  t.strictSame([...new Set(astray)], [], 'a folder of test/ is one of the source, or named here');
+  const tree = treeOf(root);
+  t.comment(tree);
+  const said = /<!-- tree -->\n```text\n([^`]*)```\n<!-- \/tree -->/.exec(
+    readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8'),
+  );
+  t.equal(said?.[1], tree, 'node test/fixtures/tree.ts prints what belongs there');
+});
+
+t.test('agent and CA meet over the network only', async (t) => {
   const crossed = all.filter(
     ({ from, to }) =>
-      (/^cert-agent\/ca\//.test(from) && /^agent$/.test(layers[layerOf(to)]?.[0] ?? '')) ||
-      (layers[layerOf(from)]?.[0] === 'agent' && /^cert-agent\/ca\//.test(to)),
+      (/^cert-agent\/ca\//.test(from) && placeOf(to)?.name === 'agent') ||
+      (placeOf(from)?.name === 'agent' && /^cert-agent\/ca\//.test(to)),
   );
-  t.strictSame(crossed, []);
+  t.strictSame(shown(crossed), []);
 });
 
 t.test('one file imports the X.509 library, one prints, the compilers mint permits', async (t) => {
@@ -133,7 +218,7 @@ t.test('the data path never imports node:http', async (t) => {
   );
 });
 
-t.test("nobody imports node:http but for its types: the statement alone loads Node's fetch library", async (t) => {
+t.test("node:http is imported for its types alone: the statement itself loads Node's fetch library", async (t) => {
   t.strictSame(
     all.filter(({ to, isType }) => to === 'node:http' && !isType),
     [],
@@ -149,27 +234,31 @@ t.test('a command loads only what it needs: its work is imported when it runs', 
       to.endsWith('.ts') &&
       !/^sidecar\/cli\/|^cert-agent\/base\/(?:errors|clock|address|heap)\.ts$/.test(to),
   );
-  t.strictSame(
-    heavy.map(({ from, to }) => `${from} -> ${to}`),
-    [],
-  );
+  t.strictSame(shown(heavy), []);
 });
 
-t.test(
-  'a running sidecar holds neither the YAML and schema libraries nor a CA client that it was not asked for',
-  async (t) => {
+t.test('what a running process holds', async (t) => {
+  const reachedFrom = (...roots: readonly string[]): ReadonlySet<string> => {
     const reached = new Set<string>();
     const follow = (file: string): void => {
       if (reached.has(file)) return;
       reached.add(file);
       for (const one of all) if (one.from === file && !one.isType && !one.isLazy) follow(one.to);
     };
-    follow('sidecar/process/main.ts');
-    follow('sidecar/process/gateway.ts');
-    t.ok(reached.has('sidecar/proxy.ts'));
-    t.strictSame(
-      ['yaml', 'zod', 'undici', 'cert-agent/main.ts'].filter((one) => reached.has(one)),
-      [],
-    );
-  },
-);
+    for (const file of roots) follow(file);
+    return reached;
+  };
+  const sidecar = reachedFrom('sidecar/process/main.ts');
+  t.ok(sidecar.has('sidecar/proxy.ts'));
+  t.strictSame(
+    [...sidecar].filter((file) => /^sidecar\/edge\//.test(file)),
+    [],
+    'a sidecar holds nothing of the edge',
+  );
+  const gateway = reachedFrom('sidecar/process/main.ts', 'sidecar/process/gateway.ts');
+  t.strictSame(
+    ['yaml', 'zod', 'undici', 'cert-agent/main.ts'].filter((one) => gateway.has(one)),
+    [],
+    'and neither a gateway the YAML and schema libraries, nor a CA client that it was not asked for',
+  );
+});
