@@ -6,6 +6,7 @@ import { policiesOf } from './authorize.ts';
 import type { Connection } from './connection.ts';
 import type { Asked, Authorizer, Party, Ruling } from './exchange/authorizer.ts';
 import type { ConnectionFacts } from './exchange/connection-facts.ts';
+import { deny } from './exchange/decision.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import { factsOf } from './exchange/facts.ts';
 import { addFields, changeRequest } from './exchange/fields.ts';
@@ -40,28 +41,16 @@ async function askEach(exchange: Exchange, connection: Connection, rules: readon
     const { policy, details } = rule.verdict as Refusal;
     const authorizer = exchange.rules.authorizers.get(rule.provider!);
     if (authorizer === undefined) {
-      exchange.policy = policy;
-      exchange.decision = 'deny';
-      exchange.details = details;
-      throw new SallyportError(
-        'policy_denied',
-        `${policy} denies it: there is no extension provider '${rule.provider}'`,
-        {
-          hint: "define it under 'extensionProviders' in sidecar.yaml",
-        },
-      );
+      const why = `${policy} denies it: there is no extension provider '${rule.provider}'`;
+      const hint = "define it under 'extensionProviders' in sidecar.yaml";
+      throw deny(exchange, new SallyportError('policy_denied', why, { hint }), { policy, details });
     }
     // On TCP an HTTP authorizer cannot be asked. A stream of requests that it should be asked about, inside the app's
     // own TLS, does not pass unseen.
     if (exchange.rules.protocol === 'tcp' && authorizer.kind === 'http') {
       if (exchange.rules.unread === undefined) continue;
-      exchange.policy = policy;
-      exchange.decision = 'deny';
-      exchange.details = details;
-      throw new SallyportError(
-        'policy_denied',
-        `${policy} denies it: '${rule.provider}' checks requests, which are inside the app's own TLS here`,
-      );
+      const why = `${policy} denies it: '${rule.provider}' checks requests, which are inside the app's own TLS here`;
+      throw deny(exchange, new SallyportError('policy_denied', why), { policy, details });
     }
     await askOne(exchange, connection, authorizer, policy);
     if (exchange.finished) return;
@@ -88,25 +77,24 @@ async function askOne(
     }
   } catch (error) {
     const why = asSallyportError(error, 'ext_authz_failed', 'the authorizer cannot be asked');
-    exchange.policy = policy;
-    exchange.decision = 'deny';
-    exchange.denial = { status: authorizer.statusOnError, fields: { names: [], values: [] }, body: Buffer.alloc(0) };
-    exchange.details = 'ext_authz_error';
-    throw new SallyportError('ext_authz_failed', `the authorizer ${authorizer.name} did not answer: ${why.message}`);
+    const message = `the authorizer ${authorizer.name} did not answer: ${why.message}`;
+    throw deny(exchange, new SallyportError('ext_authz_failed', message), {
+      policy,
+      details: 'ext_authz_error',
+      denial: { status: authorizer.statusOnError, fields: { names: [], values: [] }, body: Buffer.alloc(0) },
+    });
   }
   if (!ruling.allowed) {
-    exchange.policy = policy;
-    exchange.decision = 'deny';
-    exchange.denial = {
-      status: ruling.status,
-      fields: addFields({ names: [], values: [] }, ruling.replyFields),
-      body: ruling.body,
-    };
-    exchange.details = 'ext_authz_denied';
-    throw new SallyportError(
-      'ext_authz_denied',
-      `${policy}: the authorizer ${authorizer.name} refused with ${ruling.status}`,
-    );
+    const message = `${policy}: the authorizer ${authorizer.name} refused with ${ruling.status}`;
+    throw deny(exchange, new SallyportError('ext_authz_denied', message), {
+      policy,
+      details: 'ext_authz_denied',
+      denial: {
+        status: ruling.status,
+        fields: addFields({ names: [], values: [] }, ruling.replyFields),
+        body: ruling.body,
+      },
+    });
   }
   const replaced = new Set([...ruling.removed, ...ruling.requestFields.map(([name]) => name)]);
   if (replaced.size > 0) changeRequest(exchange, replaced, ruling.requestFields);

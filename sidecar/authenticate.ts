@@ -4,6 +4,7 @@
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
+import { deny } from './exchange/decision.ts';
 import type { Denial } from './exchange/ends.ts';
 import type { Exchange, PortRules } from './exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from './exchange/facts.ts';
@@ -114,11 +115,11 @@ function isPreflight(exchange: Exchange): boolean {
 
 function take(exchange: Exchange, authentication: Authentication, result: AuthResult): void {
   if (result.kind === 'refused') {
-    exchange.decision = 'deny';
     hideTokens(exchange, authentication);
-    exchange.details = `jwt_authn_access_denied{${result.text.replace(/\s/g, '_')}}`;
-    exchange.denial = denialFor(exchange, result);
-    throw result.error;
+    throw deny(exchange, result.error, {
+      details: `jwt_authn_access_denied{${result.text.replace(/\s/g, '_')}}`,
+      denial: denialFor(exchange, result),
+    });
   }
   note(exchange, result.kind === 'verified' ? result : undefined);
   dropOutputs(exchange, authentication);

@@ -4,6 +4,7 @@
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import { authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
+import { allow, deny } from './exchange/decision.ts';
 import type { Received } from './exchange/ends.ts';
 import type { Exchange, Route } from './exchange/exchange.ts';
 import { factsOf, isSpelledTwice, pathWithoutQuery } from './exchange/facts.ts';
@@ -79,7 +80,7 @@ function permitInbound(exchange: Exchange, connection: Connection, policies: Pol
   exchange.policy = decision.policy;
   exchange.auditPolicy = auditOf(peer, facts);
   if (!isPermit(decision)) throw refusal(exchange, decision);
-  exchange.decision = 'allow';
+  allow(exchange, decision.policy);
   exchange.validUntil = Math.min(exchange.tokenValidUntil, connection.peer?.validUntil ?? Number.POSITIVE_INFINITY);
   return decision;
 }
@@ -99,8 +100,7 @@ function permitAtEdge(exchange: Exchange, connection: Connection): Permit {
   }
   for (const authorizeBy of edge.phases.authorize) authorizeBy(exchange, connection);
   if (route === undefined && !edge.answers) throw new SallyportError('backend_invalid', `${edge.name} has no backend`);
-  exchange.decision = 'allow';
-  exchange.policy = edge.permit.policy;
+  allow(exchange, edge.permit.policy);
   exchange.validUntil = Math.min(exchange.tokenValidUntil, connection.client?.validUntil ?? Number.POSITIVE_INFINITY);
   return edge.permit;
 }
@@ -160,8 +160,7 @@ function allowOutbound<P extends Permit | TunnelPermit>(
   { client }: Connection,
 ): P {
   if (permit === undefined) throw noRoute(exchange);
-  exchange.decision = 'allow';
-  exchange.policy = permit.policy;
+  allow(exchange, permit.policy);
   // A stream that a gateway has admitted by its client's certificate ends with that certificate.
   if (client !== undefined) exchange.validUntil = Math.min(exchange.validUntil, client.validUntil);
   return permit;
@@ -177,15 +176,14 @@ export function policiesOf(connection: Connection, set: PolicySet): PeerPolicies
 }
 
 function refusal(exchange: Exchange, decision: Exclude<Decision, Permit>): SallyportError {
-  exchange.decision = 'deny';
-  exchange.details = decision.details;
   const why = decision.policy === 'none' ? 'no ALLOW policy admits it' : `${decision.policy} denies it`;
   const what =
     exchange.rules.protocol === 'tcp' ? 'a TCP connection' : `${exchange.method} ${pathWithoutQuery(exchange.path)}`;
-  return new SallyportError(
+  const error = new SallyportError(
     'policy_denied',
     `${what} from ${exchange.connection.peer?.id.uri ?? 'a peer without identity'}: ${why}`,
   );
+  return deny(exchange, error, { details: decision.details });
 }
 
 function noRoute(exchange: Exchange): SallyportError {

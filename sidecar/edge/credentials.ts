@@ -2,6 +2,7 @@
 // said that they are missing or wrong.
 
 import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
+import { deny } from '../exchange/decision.ts';
 import type { Exchange } from '../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../exchange/facts.ts';
 import { addFields, changeRequest, onlyField } from '../exchange/fields.ts';
@@ -129,9 +130,7 @@ export function refuseCaller(
   fields: readonly (readonly [string, string])[] = [],
 ): SallyportError {
   const error = new SallyportError(code, why);
-  exchange.decision = 'deny';
-  exchange.details = error.row.details;
-  exchange.denial = {
+  const denial = {
     status: error.row.status,
     fields: addFields(emptyFields, [
       ['content-type', 'text/plain; charset=utf-8'],
@@ -140,7 +139,7 @@ export function refuseCaller(
     ]),
     body: Buffer.from(text),
   };
-  return error;
+  return deny(exchange, error, { denial });
 }
 
 /** A challenge (RFC 9110 section 11.6.1) whose realm is the URL, as Envoy writes it. */

@@ -2,7 +2,9 @@
 // could sign one for itself could be any user to a policy that tests only claims. So tokens are accepted only from the
 // peers under `gateways`, and removed from other requests in every spelling, in heads and in trailers.
 
+import { asSallyportError } from '../../cert-agent/base/errors.ts';
 import type { Connection } from '../connection.ts';
+import { deny } from '../exchange/decision.ts';
 import type { Exchange, PortRules } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
 import type { FieldName } from '../exchange/message.ts';
@@ -35,8 +37,7 @@ export function takeTransactionToken(exchange: Exchange, connection: Connection,
     exchange.vouched = verify(exchange, at, peer.id.uri, ours);
   } catch (error) {
     counts.count('refused');
-    exchange.decision = 'deny';
-    throw error;
+    throw deny(exchange, asSallyportError(error, 'internal', 'the transaction token cannot be verified'));
   }
   counts.count('verified');
 }

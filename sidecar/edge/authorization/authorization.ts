@@ -3,6 +3,7 @@
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
+import { allow, deny } from '../../exchange/decision.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, isSpelledTwice, pathWithoutQuery } from '../../exchange/facts.ts';
 import { compileIpBlocks } from '../../policy/ip.ts';
@@ -34,19 +35,14 @@ export function compileEdgeAuthorization(policy: AuthorizationPlan, of: string):
   };
   return function authorizeAtEdge(exchange, connection) {
     const rule = rules.find(({ tests }) => tests.every((test) => test(exchange, connection))) ?? byDefault;
-    exchange.policy = rule.name;
-    if (rule.action === 'Allow') {
-      exchange.decision = 'allow';
-      return;
-    }
-    exchange.decision = 'deny';
-    exchange.details = `rbac_access_denied_matched_policy[${rule === byDefault ? 'none' : rule.name}]`.replace(
-      /\s/g,
-      '_',
-    );
+    if (rule.action === 'Allow') return allow(exchange, rule.name);
     // Without the query, in which credentials may stand: reasons are logged.
     const what = `${exchange.method} ${pathWithoutQuery(exchange.path)}`;
-    throw new SallyportError('policy_denied', `${what}: ${rule.name} denies it`);
+    const matched = `rbac_access_denied_matched_policy[${rule === byDefault ? 'none' : rule.name}]`;
+    throw deny(exchange, new SallyportError('policy_denied', `${what}: ${rule.name} denies it`), {
+      policy: rule.name,
+      details: matched.replace(/\s/g, '_'),
+    });
   };
 }
 

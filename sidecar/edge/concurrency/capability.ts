@@ -1,5 +1,6 @@
 // Limits requests in flight. The count is one over all listeners of a rule, all workers, and generations that do not change it.
 
+import { deny } from '../../exchange/decision.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { Slot } from '../../exchange/exchange.ts';
 import { networkOf } from '../../policy/ip.ts';
@@ -47,10 +48,7 @@ const counted = new Slot<string>();
  */
 export function limitInFlight(limit: InFlight, plan: ConcurrencyPlan, rule: string) {
   const follow = (exchange: Exchange, key: string, isIn: boolean): void => {
-    if (!isIn) {
-      exchange.decision = 'deny';
-      throw refusalOf(plan, rule);
-    }
+    if (!isIn) throw deny(exchange, refusalOf(plan, rule));
     if (exchange.finished) limit.leave(key);
     else counted.set(exchange, key);
   };

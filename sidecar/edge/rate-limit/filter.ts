@@ -2,6 +2,7 @@
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Connection } from '../../connection.ts';
+import { deny } from '../../exchange/decision.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
@@ -64,12 +65,12 @@ export function limitExchange(exchange: Exchange, limits: RateLimits, route: str
 function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfterS }: Verdict): void {
   if (headers.length > 0) exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, headers);
   if (allowed) return;
-  exchange.decision = 'deny';
-  exchange.details = details;
-  exchange.denial = {
-    status: 429,
-    fields: addFields(emptyFields, [['content-type', 'text/plain; charset=utf-8']]),
-    body: Buffer.from('rate limited'),
-  };
-  throw new SallyportError('rate_limited', `the limit ${rule} has no room for ${retryAfterS} s`);
+  throw deny(exchange, new SallyportError('rate_limited', `the limit ${rule} has no room for ${retryAfterS} s`), {
+    details,
+    denial: {
+      status: 429,
+      fields: addFields(emptyFields, [['content-type', 'text/plain; charset=utf-8']]),
+      body: Buffer.from('rate limited'),
+    },
+  });
 }

@@ -2,6 +2,7 @@
 // themselves by introspection. Where both are set up, the token's form decides: three parts with dots between are a JWT.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { deny } from '../../exchange/decision.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { filterFields } from '../../exchange/fields.ts';
 import { isSamePlace, takeOutAll, tokenSourceOf } from '../../exchange/token-places.ts';
@@ -164,6 +165,5 @@ function isJwt(token: string): boolean {
 /** RFC 6750 section 3: what the caller is told, in Envoy's words. */
 function refuseToken(exchange: Exchange, { error, text }: Refused): SallyportError {
   refuseCaller(exchange, error.code, text, error.message, [challenge(exchange, 'Bearer', ', error="invalid_token"')]);
-  exchange.details = `jwt_authn_access_denied{${text.replace(/\s/g, '_')}}`;
-  return error;
+  return deny(exchange, error, { details: `jwt_authn_access_denied{${text.replace(/\s/g, '_')}}` });
 }
