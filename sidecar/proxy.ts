@@ -95,7 +95,10 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
         held.release();
       })
       .catch((error: unknown) => refuseOnRecord(exchange, error))
-      .finally(() => held.drop());
+      .finally(() => {
+        // A later step that waits may hold the same body on.
+        if (exchange.carrier !== held) held.drop();
+      });
   }
 
   function pass(exchange: Exchange): void {

@@ -117,7 +117,7 @@ t.test('parts of a file are good in the file that they are of', async (t) => {
   const gateway = blocks.find(({ text }) => fileOf(text) === 'gateway.yaml')!.text;
   mkdirSync(join(dir, 'policies'));
   writeFileSync(join(dir, 'more.yaml'), orders + part('trustDomainAliases'));
-  t.match(readConfiguration(join(dir, 'more.yaml')).settings, {
+  t.match((await readConfiguration(join(dir, 'more.yaml'))).settings, {
     trustDomainAliases: ['old.test'],
     numTrustedProxies: 1,
     extensionProviders: [{ name: 'my-authorizer', timeoutMs: 500 }],
@@ -136,7 +136,7 @@ t.test('parts of a file are good in the file that they are of', async (t) => {
   });
   writeFileSync(join(dir, 'policies/port.yaml'), part('apiVersion: security.istio.io/v1\nkind: PeerAuthentication'));
   writeFileSync(join(dir, 'orders.yaml'), orders);
-  t.equal(readConfiguration(join(dir, 'orders.yaml')).documents.peerAuthentications.length, 1);
+  t.equal((await readConfiguration(join(dir, 'orders.yaml'))).documents.peerAuthentications.length, 1);
   t.equal(tried.size, parts.length, 'all of them');
 });
 

@@ -32,7 +32,8 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     { parseSettings },
     { countOf },
     { checkGatewayApi, isGatewayApi },
-    { isGatewayFile, parseGatewaySettings },
+    { parseGatewaySettings },
+    { isGatewayFile },
     { isGatewayPolicy, readGatewayPolicy },
     { asStored },
   ] = await Promise.all([
@@ -42,6 +43,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     import('../documents/istio/documents.ts'),
     import('../documents/gateway-api/gateway.ts'),
     import('../config/gateway-settings.ts'),
+    import('../config/sources.ts'),
     import('../config/gateway-config.ts'),
     import('../documents/stored.ts'),
   ]);

@@ -39,7 +39,7 @@ async function check(file: string): Promise<number> {
     import('../documents/istio/documents.ts'),
     import('../policy/mtls.ts'),
   ]);
-  const { settings, documents, passedOver } = readConfiguration(file);
+  const { settings, documents, passedOver } = await readConfiguration(file);
   notePassedOver(passedOver);
   if (settings.gateway !== undefined)
     throw new SallyportError('usage', `${file} configures a gateway, not a sidecar`, {

@@ -6,9 +6,9 @@ import type { Address } from '../../cert-agent/base/address.ts';
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError } from '../../cert-agent/base/yaml.ts';
 import { type GatewayConfig, readPlaced } from '../config/gateway-config.ts';
-import { isGatewayFile, parseGatewaySettings } from '../config/gateway-settings.ts';
-import { readConfiguration } from '../config/read.ts';
-import { emptyAmong, modifiedAtOf, readText } from '../config/sources.ts';
+import { parseGatewaySettings } from '../config/gateway-settings.ts';
+import { readGateway } from '../config/read-gateway.ts';
+import { emptyAmong, isGatewayFile, modifiedAtOf, readText } from '../config/sources.ts';
 import { readTree } from '../config/tree.ts';
 import type { Configuration } from '../config/watch.ts';
 import { placeDocuments } from '../documents/istio/read.ts';
@@ -40,9 +40,10 @@ export function readAdmin(path: string): { readonly file: string; readonly admin
 }
 
 function ofFile(file: string): Judged {
-  const reading = readConfiguration(file);
-  if (reading.gateway === undefined)
+  const text = readText(file);
+  if (!isGatewayFile(text))
     throw new SallyportError('usage', `${file} is of a sidecar`, { hint: "run 'sallyport sidecar'" });
+  const reading = readGateway(file, text);
   return { configuration: { generation: 1, ...reading }, isWhole: true, passedOver: reading.passedOver };
 }
 

@@ -175,11 +175,6 @@ function checkRedis(
 /** Kestrel's: half of what the slowest modem brought. Strangers come to a gateway, and to a sidecar peers. */
 const defaultSlowBytesPerSecond = 240;
 
-/** Is this text a gateway.yaml? Only that names the documents that it serves. */
-export function isGatewayFile(text: string): boolean {
-  return /^documents\s*:/m.test(text);
-}
-
 /** A backend on one of our own listeners' addresses: on the same machine, under a port that we serve. */
 function leadsBack(endpoint: Address, listeners: Readonly<Record<string, string>>): boolean {
   if (!('host' in endpoint) || endpoint.port === 0) return false;

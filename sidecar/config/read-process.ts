@@ -9,13 +9,14 @@ process.on('SIGUSR1', () => {});
 process.on('SIGHUP', () => {});
 
 let sent = 0;
-const all = [...answers(process.argv[2] ?? '')];
+const all: Answer[] = [];
+for await (const one of answers(process.argv[2] ?? '')) all.push(one);
 // Messages in flight would be lost when the channel closes.
 for (const one of all) process.send?.(one, () => ++sent === all.length && process.disconnect());
 
-function* answers(file: string): Generator<Answer> {
+async function* answers(file: string): AsyncGenerator<Answer> {
   try {
-    const reading = readConfiguration(file);
+    const reading = await readConfiguration(file);
     const { authorizationPolicies, ...rest } = reading.documents;
     let part: (typeof authorizationPolicies)[number][] = [];
     let rules = 0;

@@ -148,3 +148,8 @@ export function sameSources(a: readonly Source[], b: readonly Source[]): boolean
 export function samePassedOver(a: readonly Problem[], b: readonly Problem[]): boolean {
   return a.length === b.length && a.every(({ file, message }, i) => file === b[i]?.file && message === b[i]?.message);
 }
+
+/** Is this text a gateway.yaml? Only that names the documents that it serves. */
+export function isGatewayFile(text: string): boolean {
+  return /^documents\s*:/m.test(text);
+}

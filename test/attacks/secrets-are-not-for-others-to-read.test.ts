@@ -291,7 +291,7 @@ admin: 15000
     chmodSync(at(name), 0o644);
   }
   const secrets = ['pair.key', 'session.keys', 'documents/a.yaml', 'documents/b.yaml'];
-  const { gateway } = readConfiguration(at('gateway.yaml'));
+  const { gateway } = await readConfiguration(at('gateway.yaml'));
   t.equal(gateway?.certificates['shop/pair']?.key, 'key');
   t.equal(gateway?.sessionKeys, 'key of sessions');
   t.same(
@@ -300,10 +300,10 @@ admin: 15000
   );
   for (const name of Object.keys(files)) t.equal(modeOf(at(name)), secrets.includes(name) ? 0o600 : 0o644, name);
   t.equal(gateway?.documents.warnings.filter((one) => one.message.includes('access is now removed')).length, 4);
-  t.same(readConfiguration(at('gateway.yaml')).gateway?.documents.warnings, [], 'reported once');
+  t.same((await readConfiguration(at('gateway.yaml'))).gateway?.documents.warnings, [], 'reported once');
   if (!isRoot) return;
   for (const name of secrets) chmodSync(giveAway(at(name)), 0o644);
-  const closed = readConfiguration(at('gateway.yaml')).gateway;
+  const closed = (await readConfiguration(at('gateway.yaml'))).gateway;
   t.same(closed?.certificates['shop/pair'], { certificate: 'certificate', key: '' }, 'as if it were not there');
   t.equal(closed?.sessionKeys, '');
   t.same(closed?.documents.secrets, []);
