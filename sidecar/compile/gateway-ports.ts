@@ -71,7 +71,7 @@ class PortCompiler {
     this.#plan = plan;
     this.#rules = new RuleCompiler(configuration, plan, pools, tools);
     const { securityPolicies, broken } = configuration.gateway!;
-    const traits = securityPolicies.map(traitsOf);
+    const traits = securityPolicies.map((one) => traitsOf(one));
     this.#ownHeaders = new Set([...traits, ...broken].flatMap(({ ownHeaders }) => [...ownHeaders]));
     this.#namedHeaders = new Set(securityPolicies.flatMap((one) => [...namedHeadersOf(one)]));
     this.#secrets = Object.freeze({

@@ -6,11 +6,11 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { Settings } from '../config/settings.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import { capabilities } from '../edge/capabilities.ts';
+import { capabilities, fieldsOf } from '../edge/capabilities.ts';
 import type { AnyCapability, Field, Hooks, NamedBackend, Planned, Site } from '../edge/capability.ts';
 import type { NamedHooks } from '../edge/phases.ts';
 import type { SecurityPolicy } from '../edge/policy.ts';
-import { traitsOf, unevaluatedParts } from '../edge/policy-parts.ts';
+import { type PolicyFields, traitsOf, unevaluatedParts } from '../edge/policy-parts.ts';
 import type { Route } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
 import type { Destination } from '../exchange/upstream.ts';
@@ -49,6 +49,10 @@ export class HookCompiler {
   readonly #settings: Settings;
   readonly #tools: HookTools;
   readonly #destinationOf: (policy: SecurityPolicy, backend: NamedBackend, field: string) => Destination;
+  readonly #table: readonly AnyCapability[];
+  readonly #policyFields: PolicyFields;
+  /** Filter types of routes, each with the field of its plan. */
+  readonly #filterKeys: ReadonlyMap<string, string>;
   readonly #digests = new WeakMap<object, string>();
 
   constructor(
@@ -56,11 +60,17 @@ export class HookCompiler {
     settings: Settings,
     tools: HookTools,
     destinationOf: (policy: SecurityPolicy, backend: NamedBackend, field: string) => Destination,
+    table: readonly AnyCapability[] = capabilities,
   ) {
     this.#config = config;
     this.#settings = settings;
     this.#tools = tools;
     this.#destinationOf = destinationOf;
+    this.#table = table;
+    this.#policyFields = fieldsOf('SecurityPolicy', table);
+    this.#filterKeys = new Map(
+      [...fieldsOf('filter', table)].map(([type, { field }]) => [type, field.filter!.key] as const),
+    );
   }
 
   /**
@@ -69,12 +79,12 @@ export class HookCompiler {
    */
   compile(applied: Applied, failed: (error: unknown, of: PlanKind) => void): NamedHooks {
     const { security } = applied;
-    const [forgotten] = security === undefined ? [] : unevaluatedParts(security);
+    const [forgotten] = security === undefined ? [] : unevaluatedParts(security, this.#policyFields);
     if (forgotten !== undefined) {
       const why = `SecurityPolicy ${keyOf(security!)}: nothing here evaluates '${forgotten}'`;
       failed(new SallyportError('config_invalid', why), 'SecurityPolicy');
     }
-    const hooks = capabilities.flatMap((capability): NamedHooks => {
+    const hooks = this.#table.flatMap((capability): NamedHooks => {
       const plans = this.#plansOf(capability, applied);
       if (plans.length === 0 && capability.always !== true) return [];
       try {
@@ -84,7 +94,7 @@ export class HookCompiler {
         return [];
       }
     });
-    return security === undefined ? hooks : [...ownHeadersFirst(security), ...hooks];
+    return security === undefined ? hooks : [...ownHeadersFirst(security, this.#policyFields), ...hooks];
   }
 
   /** Without a plan a capability guards nothing. */
@@ -154,7 +164,7 @@ export class HookCompiler {
   /** What the documents at this place set in one field. */
   #found(kind: PlanKind, name: string, { filters, rule, security, traffic }: Applied): unknown[] {
     if (kind === 'filter') {
-      const field = filterKeys.get(name)!;
+      const field = this.#filterKeys.get(name)!;
       return filters.flatMap((one) => (one.type === name ? [fieldOf(one, field)] : []));
     }
     const holder =
@@ -181,7 +191,9 @@ export class HookCompiler {
       prefix: applied.prefix,
       path: applied.path,
       beside: (field) =>
-        kinds.flatMap((kind) => (kind === 'filter' && !filterKeys.has(field) ? [] : this.#found(kind, field, applied))),
+        servedKinds.flatMap((kind) =>
+          kind === 'filter' && !this.#filterKeys.has(field) ? [] : this.#found(kind, field, applied),
+        ),
       secret: (name, field) => this.#secret(security!, name, field),
       destination: (backend, field) => ({
         destination: this.#destinationOf(security!, backend, field),
@@ -243,8 +255,8 @@ export function namespaceOf({ namespace, namespaces }: SecurityPolicy, field: st
 }
 
 /** Removes what only the gateway may set under this policy, before any step sets it. */
-function ownHeadersFirst(policy: SecurityPolicy): NamedHooks {
-  const { ownHeaders } = traitsOf(policy);
+function ownHeadersFirst(policy: SecurityPolicy, fields: PolicyFields): NamedHooks {
+  const { ownHeaders } = traitsOf(policy, fields);
   return ownHeaders.size === 0
     ? []
     : [['own-headers', { authenticate: (exchange) => changeRequest(exchange, ownHeaders, []) }]];
@@ -259,8 +271,8 @@ export function blamedOn(
 }
 
 /** True if one client's requests to this rule stay with one endpoint. */
-export function sticks(rule: RouteRule): boolean {
-  return capabilities.some(
+export function sticks(rule: RouteRule, table: readonly AnyCapability[] = capabilities): boolean {
+  return table.some(
     ({ sticks: isSticky, fields }) =>
       isSticky === true && fields.some(({ kind, name }) => kind === 'rule' && fieldOf(rule, name) !== undefined),
   );
@@ -270,9 +282,10 @@ export function sticks(rule: RouteRule): boolean {
 export function displacedBy(
   filters: readonly RouteFilter[],
   security: object | undefined,
+  table: readonly AnyCapability[] = capabilities,
 ): readonly { readonly type: string; readonly field: string }[] {
   if (security === undefined) return [];
-  return capabilities.flatMap(({ fields, combines }) => {
+  return table.flatMap(({ fields, combines }) => {
     if (combines === true) return [];
     const filter = fields.find(({ kind }) => kind === 'filter');
     const policy = fields.find(({ kind }) => kind === 'SecurityPolicy');
@@ -281,14 +294,8 @@ export function displacedBy(
   });
 }
 
-/** Filter types of routes, each with the field of its plan. */
-const filterKeys: ReadonlyMap<string, string> = new Map(
-  capabilities.flatMap(({ fields }) =>
-    fields.flatMap(({ kind, name, filter }) => (kind === 'filter' ? [[name, filter!.key] as const] : [])),
-  ),
-);
-
-const kinds = ['filter', 'rule', 'SecurityPolicy', 'BackendTrafficPolicy', 'gateway.yaml'] as const;
+/** The kinds of field whose plans are found here. A capability with a field of another kind gets no plan from it. */
+export const servedKinds = ['filter', 'rule', 'SecurityPolicy', 'BackendTrafficPolicy', 'gateway.yaml'] as const;
 
 function fieldOf(holder: object, name: string): unknown {
   return Object.hasOwn(holder, name) ? (holder as Readonly<Record<string, unknown>>)[name] : undefined;

@@ -15,10 +15,12 @@ const aboutItself = [
 const about: ReadonlySet<string> = new Set(aboutItself);
 
 /** Which capability each part of a SecurityPolicy is of. */
-const fields = fieldsOf('SecurityPolicy');
+export type PolicyFields = ReturnType<typeof fieldsOf>;
+
+const served: PolicyFields = fieldsOf('SecurityPolicy');
 
 /** A part that no capability reads may be a new way to know callers. */
-function guardsOf(name: string): AnyCapability['guards'] {
+function guardsOf(name: string, fields: PolicyFields): AnyCapability['guards'] {
   return fields.get(name)?.capability.guards ?? 'callers';
 }
 
@@ -28,23 +30,23 @@ export function partsOf(policy: object): readonly string[] {
 }
 
 /** The names of the parts that ask something of a caller; none where all callers pass. */
-export function askingParts(policy: object): readonly string[] {
-  return partsOf(policy).filter((name) => guardsOf(name) !== false);
+export function askingParts(policy: object, fields: PolicyFields = served): readonly string[] {
+  return partsOf(policy).filter((name) => guardsOf(name, fields) !== false);
 }
 
 /** The names of the parts by which callers may be known. */
 export function knowingParts(policy: object): readonly string[] {
-  return partsOf(policy).filter((name) => guardsOf(name) === 'callers');
+  return partsOf(policy).filter((name) => guardsOf(name, served) === 'callers');
 }
 
 /** The parts that no capability evaluates: a policy that has one would let all callers past it. */
-export function unevaluatedParts(policy: object): readonly string[] {
-  return askingParts(policy).filter((name) => !fields.has(name));
+export function unevaluatedParts(policy: object, fields: PolicyFields = served): readonly string[] {
+  return askingParts(policy, fields).filter((name) => !fields.has(name));
 }
 
 /** The parts of a policy that was read, with the guard that each is of. */
-export function guardsIn(policy: object) {
-  return askingParts(policy).flatMap((field) => {
+export function guardsIn(policy: object, fields: PolicyFields = served) {
+  return askingParts(policy, fields).flatMap((field) => {
     const { capability } = fields.get(field) ?? {};
     const plan = (policy as Readonly<Record<string, unknown>>)[field];
     return capability === undefined || capability.guards === false ? [] : [{ capability, plan, field }];
@@ -53,7 +55,7 @@ export function guardsIn(policy: object) {
 
 /** The backends that the parts of a policy name. */
 export function backendsOf(policy: object): readonly { readonly field: string; readonly backend: NamedBackend }[] {
-  return guardsIn(policy).flatMap(({ capability, plan, field }) =>
+  return guardsIn(policy, served).flatMap(({ capability, plan, field }) =>
     (capability.backends?.(plan) ?? []).map((backend) => ({ field, backend })),
   );
 }
@@ -66,12 +68,12 @@ export interface PolicyTraits {
 }
 
 /** What the capabilities say of the parts of a policy that was read, and what its keys say by themselves. */
-export function traitsOf(policy: object): PolicyTraits {
+export function traitsOf(policy: object, fields: PolicyFields = served): PolicyTraits {
   const of = (trait: 'ownHeaders' | 'secretParams' | 'secretPaths'): string[] =>
-    guardsIn(policy).flatMap(({ capability, plan, field }) => capability[trait]?.(plan, field) ?? []);
+    guardsIn(policy, fields).flatMap(({ capability, plan, field }) => capability[trait]?.(plan, field) ?? []);
   return {
-    ownHeaders: new Set([...of('ownHeaders').map((name) => name.toLowerCase()), ...ownHeadersOf(policy)]),
-    secretParams: [...new Set([...of('secretParams'), ...secretParamsOf(policy)])],
+    ownHeaders: new Set([...of('ownHeaders').map((name) => name.toLowerCase()), ...ownHeadersOf(policy, fields)]),
+    secretParams: [...new Set([...of('secretParams'), ...secretParamsOf(policy, fields)])],
     secretPaths: of('secretPaths'),
   };
 }
@@ -83,10 +85,10 @@ const readFromCaller: ReadonlySet<string> = new Set(['extractFrom', 'fromHeaders
  * Headers, in lower case, that only we may set by this policy: as it was read, or the `spec` of one that cannot be. They are
  * known whether it can be served or not: where its Secret is gone, no client may say them either.
  */
-export function ownHeadersOf(policy: object): ReadonlySet<string> {
+export function ownHeadersOf(policy: object, fields: PolicyFields = served): ReadonlySet<string> {
   const names = new Set<string>();
   const { extAuth, authorization: _asksOnly, ...others } = policy as Parts;
-  for (const name of askingParts({ ...others, extAuth }))
+  for (const name of askingParts({ ...others, extAuth }, fields))
     collectHeaders((policy as Readonly<Record<string, unknown>>)[name], names);
   // What an authorizer is told is the caller's to say, and credentials it may exchange or leave. They come in `authorization`
   // and cannot be dropped before they were looked at; the step that sets it replaces it.
@@ -129,8 +131,8 @@ function headerNamesIn(value: unknown): string[] {
 }
 
 /** Parameters of a query in which a credential may stand, by a policy or by its `spec`: none of them is for a log. */
-export function secretParamsOf(policy: object): readonly string[] {
-  return [...new Set(askingParts(policy).flatMap((name) => paramsIn(policy, name)))];
+export function secretParamsOf(policy: object, fields: PolicyFields = served): readonly string[] {
+  return [...new Set(askingParts(policy, fields).flatMap((name) => paramsIn(policy, name)))];
 }
 
 function paramsIn(value: unknown, name: string): string[] {
