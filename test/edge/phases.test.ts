@@ -46,7 +46,7 @@ t.test('phases come one after the other, and in each the order of the table', as
   });
 });
 
-t.test('a rule that cannot be served admits, and answers for nobody', async (t) => {
+t.test('a rule that cannot be served runs its admit steps, then refuses', async (t) => {
   const broken = new SallyportError('rule_broken', 'its Secret is gone');
   t.strictSame(await run(layOut(both, ask, broken)), { ran: ['admit a', 'admit b'], outcome: 'rule_broken' });
 });

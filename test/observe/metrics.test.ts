@@ -1,4 +1,4 @@
-// Istio's metrics, as a scrape reads them: the labels of each side, what is counted where, and that nobody can make them grow.
+// Istio's metrics, as a scrape reads them: the labels of each side, what is counted where, and the bound on peers.
 
 import { type MetricValue, Registry } from 'prom-client';
 import t from 'tap';

@@ -69,7 +69,7 @@ const failures: [name: string, broken: string[], of: Choice | undefined, outcome
     1,
   ],
   [
-    'a request for which nobody waits is not tried elsewhere',
+    'a request that no longer waits is not tried elsewhere',
     Array(3).fill('upstream_connect'),
     choice({ over: true }),
     'upstream_connect',
@@ -175,7 +175,7 @@ t.test('where too many are unfit all are used', async (t) => {
   for (const one of got) one.destroy();
 });
 
-t.test('without outlier detection nobody draws conclusions', async (t) => {
+t.test('without outlier detection no outcome is reported', async (t) => {
   t.equal((await start(t, 1)).pool.report, undefined);
 });
 

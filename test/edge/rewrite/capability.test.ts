@@ -113,7 +113,13 @@ const redirects: [name: string, plan: object, asked: Asked, status: number, loca
     'https://shop.test/',
   ],
   ['303 after a GET is a loop', { statusCode: 303 }, { connection: tls, rules: { policyPort: 443 } }, 500, undefined],
-  ['without a Host nobody knows where to', { scheme: 'https' }, { known: { ...plain, authority: '' } }, 400, undefined],
+  [
+    'without a Host there is no host to redirect to',
+    { scheme: 'https' },
+    { known: { ...plain, authority: '' } },
+    400,
+    undefined,
+  ],
   [
     'without a Host to a host that is named',
     { scheme: 'https', hostname: 'b.test' },

@@ -38,7 +38,7 @@ const rows: [name: string, plan: object, headers: Headers, isKept: boolean][] = 
   ['a cookie where a header is meant', { type: 'Header' }, { cookie: `x-sallyport-session=${value(0)}` }, false],
   ['within its time', hour, { cookie: `sallyport-session=${value(now - 3_599_000)}` }, true],
   ['past its time', hour, { cookie: `sallyport-session=${value(now - 3_600_000)}` }, false],
-  ['from the future: nobody gave it', hour, { cookie: `sallyport-session=${value(now + 5000)}` }, false],
+  ['from the future: it was never given', hour, { cookie: `sallyport-session=${value(now + 5000)}` }, false],
   ['no session at all', {}, { cookie: 'sallyport-session=x' }, false],
   ['a name of another length', {}, { cookie: `sallyport-session=${value(0)}x` }, false],
 ];
