@@ -12,13 +12,13 @@ export interface ChangeWatch {
 
 /**
  * Calls `onLook` after an event in one of `directories()`, which is called each time, and also every `everyMs`. Events
- * for which `concerns` returns false are ignored; by default none are.
+ * for which `concerns` returns false are ignored; by default none are. `name` is null where the platform gives none.
  */
 export function watchForChange(
   directories: () => Iterable<string>,
   onLook: () => void,
   everyMs = 1000,
-  concerns: (name: string | null) => boolean = () => true,
+  concerns: (name: string | null, directory: string) => boolean = () => true,
 ): ChangeWatch {
   const watchers = new Map<string, FSWatcher>();
   let soon: NodeJS.Immediate | undefined;
@@ -38,7 +38,7 @@ export function watchForChange(
   const start = (path: string): void => {
     try {
       const watcher = watch(path, { persistent: false }, (_event, name) => {
-        if (concerns(name)) lookSoon();
+        if (concerns(name, path)) lookSoon();
       });
       watcher.on('error', () => {
         watcher.close();

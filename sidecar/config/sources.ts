@@ -28,8 +28,12 @@ export interface SourceSet {
   /** sidecar.yaml first, then the documents directory by directory, then the files named in gateway.yaml. */
   readonly sources: readonly Source[];
   readonly passedOver: readonly Problem[];
-  /** Directories to watch for changes. */
+  /** Directories to watch for changes: `contents`, and those of the named files. */
   readonly directories: readonly string[];
+  /** The directories in which any name may be a new file: those of the documents, and of the error pages. */
+  readonly contents: readonly string[];
+  /** Links among the documents. */
+  readonly links: readonly string[];
 }
 
 /** @throws SallyportError `config_unreadable`. */
@@ -44,6 +48,7 @@ export function readSources(file: string, settings: Leading, text = readText(fil
     ...named.map((name) => sourceOf(name, settings, existsSync(name) ? readText(name) : '')),
   ];
   const pages = settings.gateway?.errorPages;
+  const contents = [...tree.directories, ...(pages === undefined ? [] : [pages])];
   return {
     sources,
     passedOver: [
@@ -51,7 +56,9 @@ export function readSources(file: string, settings: Leading, text = readText(fil
       ...emptyAmong(sources.slice(1, 1 + tree.files.length)),
       ...noPagesIn(pages),
     ],
-    directories: [...tree.directories, ...named.map((one) => dirname(one)), ...(pages === undefined ? [] : [pages])],
+    directories: [...contents, ...named.map((one) => dirname(one))],
+    contents,
+    links: tree.links,
   };
 }
 
@@ -68,7 +75,7 @@ export function emptiedSince(before: readonly Source[], now: readonly Source[]):
   return now.some(({ file, text }) => text.trim() === '' && full.has(file));
 }
 
-const noTree: Tree = { files: [], directories: [], passedOver: [] };
+const noTree: Tree = { files: [], directories: [], links: [], passedOver: [] };
 
 /** Modes and ages are needed only for a gateway's files, which contain secrets, as its documents may. */
 function sourceOf(file: string, { gateway }: Leading, text: string): Source {

@@ -13,6 +13,8 @@ export interface Tree {
   readonly files: readonly string[];
   /** The directory and its subdirectories, to be watched. */
   readonly directories: readonly string[];
+  /** The links that lead to files and directories of it. */
+  readonly links: readonly string[];
   /** The files that are not read, with the reason. */
   readonly passedOver: readonly Problem[];
 }
@@ -35,6 +37,7 @@ export function readTree(directory: string): Tree {
 class Walk implements Tree {
   readonly files: string[] = [];
   readonly directories: string[] = [];
+  readonly links: string[] = [];
   readonly passedOver: Problem[] = [];
   /** The files to read: real path to the first name of it. Of two names for one file, the first counts. */
   readonly #read = new Map<string, string>();
@@ -70,6 +73,7 @@ class Walk implements Tree {
     const isLink = own.isSymbolicLink();
     const meant = isLink ? lookAt(path, statSync) : own;
     if (meant === undefined) throw unreadable(path, 'it is a link to a missing file');
+    if (isLink) this.links.push(path);
     const target = isLink ? real(path) : realPath;
     if (meant.isDirectory()) this.enter(path, target, above);
     else if (!/\.(?:ya?ml|json)$/.test(name)) this.#passOver(path, whyNot(name));

@@ -12,6 +12,7 @@ import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
 import type { Settings } from './settings.ts';
 import { digestOf, emptiedSince, readSources, type Source, samePassedOver, sameSources } from './sources.ts';
+import { WatchedFiles } from './watched-files.ts';
 
 /** When to retry after a reader failed to start or died: the machine may have been out of memory. */
 const againMs = 10_000;
@@ -45,8 +46,8 @@ export interface ConfigurationWatch {
 }
 
 /**
- * Reads the configuration and watches it. `adapt` derives this process's settings. `readFile` reads it, by default in a
- * separate process.
+ * Reads the configuration and watches it: by events of the file system, and by a look every `everyMs`. `adapt` derives
+ * this process's settings. `readFile` reads it, by default in a separate process.
  * @throws SallyportError `config_invalid` or `config_unreadable` when the first reading fails.
  */
 export async function watchConfiguration(
@@ -54,6 +55,7 @@ export async function watchConfiguration(
   log: Log,
   adapt: (settings: Settings) => Settings = (settings) => settings,
   readFile: (file: string) => Promise<Reading> = readApart,
+  everyMs = 1000,
 ): Promise<ConfigurationWatch> {
   const read = async (): Promise<Reading> => {
     const reading = await readFile(file);
@@ -76,12 +78,15 @@ export async function watchConfiguration(
   /** True if the files could not be listed. That ends as soon as they can, valid or not. */
   let unseen = false;
   const cell = new LiveCell<Configuration>(freeze(first, 1));
+  const watched = new WatchedFiles(resolve(file));
 
   const look = (asked = false): void => {
     // Changes during a reading are seen by the next look.
     if (reading) return;
     try {
-      const found = readSources(file, cell.current().settings);
+      const { settings } = cell.current();
+      const found = readSources(file, settings);
+      watched.found(settings, found);
       const now = found.sources;
       directories = found.directories;
       emptiedAt = emptiedSince(seen, now) ? (emptiedAt ?? performance.now()) : undefined;
@@ -94,6 +99,7 @@ export async function watchConfiguration(
       seen = now;
       unreadSince = undefined;
     } catch (error) {
+      watched.lost();
       keepLast(error);
       unseen = true;
       return;
@@ -159,6 +165,8 @@ export async function watchConfiguration(
       return [dirname(resolve(file)), ...(policies === undefined ? [] : [policies]), ...directories];
     },
     () => look(),
+    everyMs,
+    (name, directory) => watched.concerns(name, directory),
   );
 
   return {
