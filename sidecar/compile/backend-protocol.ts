@@ -1,5 +1,5 @@
-// Which protocol a backend is spoken to in, and by whose word: 'protocol' of gateway.yaml, else the Service's `appProtocol` (GEP-1911,
-// KEP-3726), else the kind of the route: gRPC is HTTP/2 (GRPCRoute's text has it negotiated or known).
+// The protocol of a backend: 'protocol' of gateway.yaml, else the Service's `appProtocol` (GEP-1911, KEP-3726), else
+// the kind of the route: gRPC is HTTP/2 (GRPCRoute's text says negotiated or known).
 
 import type { Settings } from '../config/settings.ts';
 import type { NamedBackend } from '../edge/capability.ts';
@@ -7,25 +7,25 @@ import type { SecurityPolicy } from '../edge/policy.ts';
 import { backendTlsFor } from '../routing/backend-tls.ts';
 import { type GatewayDocuments, keyOf, type RouteDocument } from '../routing/documents.ts';
 
-/** For whom. */
+/** The backend. */
 export interface Asking {
   readonly upstream: string;
   /** `namespace/name:port` of the Service. */
   readonly service: string;
-  /** What speaks gRPC to it, in words: `GRPCRoute shop/r`; undefined where nothing does that is sure. */
+  /** Names what sends gRPC to it: `GRPCRoute shop/r`; undefined if nothing certainly does. */
   readonly grpc?: string | undefined;
 }
 
 export interface Spoken {
-  /** Undefined: what TLS negotiates; without TLS HTTP/1.1. */
+  /** Undefined: as TLS negotiates; without TLS HTTP/1.1. */
   readonly version: Version | undefined;
-  /** Not what gateway.yaml says of all who ask: connections of its own. */
+  /** True if it differs from gateway.yaml for all routes: it needs connections of its own. */
   readonly isParticular: boolean;
   /** A sentence for `--check`. */
   readonly sentence: string;
-  /** Why it cannot be as it is said. */
+  /** Why the backend cannot be reached as configured. */
   readonly problem: string | undefined;
-  /** What does not fit together, and is served all the same. */
+  /** Contradictions that are served all the same. */
   readonly contradictions: readonly string[];
 }
 
@@ -36,20 +36,20 @@ interface Word {
   readonly by: string;
 }
 
-/** What an `appProtocol` says, in small letters; others say nothing of HTTP. */
+/** What an `appProtocol` means, in lower case; others say nothing about HTTP. */
 const appProtocols: ReadonlyMap<string, { readonly version?: Version; readonly tls?: boolean }> = new Map([
   ['kubernetes.io/h2c', { version: 'HTTP/2', tls: false }],
   ['kubernetes.io/ws', { version: 'HTTP/1.1', tls: false }],
   ['kubernetes.io/wss', { version: 'HTTP/1.1', tls: true }],
   ['https', { tls: true }],
   ['tls', { tls: true }],
-  // Istio's words.
+  // Istio's values.
   ['h2c', { version: 'HTTP/2', tls: false }],
   ['http2', { version: 'HTTP/2' }],
   ['grpc', { version: 'HTTP/2' }],
 ]);
 
-/** What is spoken to a backend of requests. Throws nothing. */
+/** The protocol of a backend of requests. Throws nothing. */
 export function spokenTo(
   { upstream, service, grpc }: Asking,
   { upstreams, gateway }: Settings,
@@ -66,12 +66,12 @@ export function spokenTo(
   ];
   const isTls = !isPeer && backendTlsFor(service, documents) !== undefined;
   const over = isPeer ? 'over mutual TLS' : isTls ? 'over TLS' : 'without TLS';
-  // A peer is asked by ALPN, and speaks what it can.
+  // A peer negotiates by ALPN.
   const [first] = isPeer ? [] : words;
   const spoken = first?.version ?? (isPeer || isTls ? 'HTTP/2 or HTTP/1.1' : 'HTTP/1.1');
   const problem =
     tls === true && !isPeer && !isTls
-      ? `its appProtocol ${appProtocol} means TLS, and neither 'identity' nor a BackendTLSPolicy says whom to expect`
+      ? `its appProtocol ${appProtocol} means TLS, but neither 'identity' nor a BackendTLSPolicy says which peer to expect`
       : undefined;
   const name = `Service ${service} (upstream '${upstream}')`;
   return {
@@ -95,12 +95,12 @@ export function spokenTo(
   };
 }
 
-/** A route whose calls are gRPC. */
+/** Names a route whose calls are gRPC. */
 export function grpcOf(route: RouteDocument): string | undefined {
   return route.kind === 'GRPCRoute' ? `GRPCRoute ${keyOf(route)}` : undefined;
 }
 
-/** A part of a policy whose backend is asked in gRPC. */
+/** Names a part of a policy whose backend is called in gRPC. */
 export function askedInGrpc(policy: SecurityPolicy, { grpc }: NamedBackend, field: string): string | undefined {
   return grpc === true ? `${field} of SecurityPolicy ${keyOf(policy)}` : undefined;
 }

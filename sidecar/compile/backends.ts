@@ -1,4 +1,5 @@
-// The backends of a rule: which one an exchange gets, how often and for how long each is tried, and one that cannot be reached.
+// The backends of a rule: which one an exchange gets, its retries and timeouts, and a destination that cannot be
+// reached.
 
 import { parseDuration } from '../../cert-agent/base/clock.ts';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -9,7 +10,7 @@ import type { Destination, RetryPolicy, RouteTimeouts } from '../exchange/upstre
 import type { RouteRule } from '../routing/documents.ts';
 import type { ResolvedBackend } from '../routing/references.ts';
 
-/** A destination that nobody can reach: the exchange gets as far as asking for it, and policy has been asked before. */
+/** A destination that refuses: the exchange fails when it asks for it, after policy has been evaluated. */
 export function refusing(code: 'backend_invalid' | 'upstream_unresolved' | 'rule_broken', why: string): Destination {
   const refuse = (): never => {
     throw new SallyportError(code, why);
@@ -27,7 +28,7 @@ export interface Choice {
   readonly route: Route;
 }
 
-/** Which backend an exchange gets: by weight, with `share` or a random number. */
+/** Chooses an exchange's backend by weight, with `share` or a random number. */
 export function chooseBackend(choices: readonly Choice[], share: Hooks['share']): EdgeRule['backendFor'] {
   if (choices.length === 0) return () => undefined;
   const choose = chooseByWeight(choices);
@@ -59,7 +60,9 @@ export function chooseByWeight(choices: readonly Choice[]): (share: number) => R
   };
 }
 
-/** HTTPRouteRetry (GEP-1731): connections that fail are tried again whenever there is a `retry`; statuses that it names. */
+/**
+ * HTTPRouteRetry (GEP-1731): with `retry`, failed connections are always retried; so are the statuses that it names.
+ */
 export function retryOf({ retry }: RouteRule, policy: BackendTrafficPolicy | undefined): RetryPolicy | undefined {
   if (retry !== undefined)
     return {
@@ -82,10 +85,10 @@ export function retryOf({ retry }: RouteRule, policy: BackendTrafficPolicy | und
   };
 }
 
-/** Envoy's. */
+/** Envoy's default. */
 const defaultBackoffMs = 25;
 
-/** What a request may take, and each try of it; undefined where neither document says so. */
+/** The timeouts of a request and of each try; undefined if neither document sets one. */
 export function timeoutsOf(
   { timeouts }: RouteRule,
   policy: BackendTrafficPolicy | undefined,
@@ -96,7 +99,7 @@ export function timeoutsOf(
   return requestMs + backendRequestMs === 0 ? undefined : { requestMs, backendRequestMs };
 }
 
-/** A duration that the schema has read already. */
+/** Parses a duration that the schema has checked. */
 export function milliseconds(text: string): number {
   return parseDuration(text) ?? 0;
 }

@@ -1,16 +1,19 @@
-// What shows only when rules are made ready to serve: a Secret that is not there, a limit that wants Redis, a backend that would
-// be spoken to in the clear. It belongs into the statuses as much as what shows before.
+// Failures that show only when rules are compiled: a missing Secret, a limit that needs Redis, a backend that would get
+// plaintext. They belong in the statuses as much as those found before.
 
 import type { Condition } from '../routing/conditions.ts';
 import type { StatusItem, StatusList } from '../routing/status.ts';
 
-/** Why something that was accepted is not served as it was meant. */
+/** Why something that was accepted is not served as intended. */
 export interface Failure {
   /** The route or the policy. */
   readonly kind: string;
   readonly namespace: string;
   readonly name: string;
-  /** `Accepted` of a policy, or the type of a capability's review; of a route `PartiallyInvalid`, or Envoy Gateway's `BackendsAvailable`. */
+  /**
+   * `Accepted` for a policy, or the type of a capability's review; for a route `PartiallyInvalid`, or Envoy Gateway's
+   * `BackendsAvailable`.
+   */
   readonly type: string;
   readonly reason: string;
   readonly message: string;
@@ -20,7 +23,7 @@ interface Part {
   readonly conditions: readonly Condition[];
 }
 
-/** The statuses with what failed among them. Throws nothing. */
+/** The statuses with the failures added. Throws nothing. */
 export function withFailures(list: StatusList, failures: readonly Failure[]): StatusList {
   const byDocument = Map.groupBy(failures, ({ kind, namespace, name }) => `${kind} ${namespace}/${name}`);
   return {
@@ -44,10 +47,10 @@ function withOwn(item: StatusItem, own: readonly Failure[]): StatusItem {
   };
 }
 
-/** One condition of each type, in place of what was said before the rules were made ready. */
+/** One condition of each type; it replaces the one from before the rules were compiled. */
 function withConditions<P extends Part>(part: P, own: readonly Failure[]): P {
   const [like] = part.conditions;
-  // What is not accepted was not made ready: another part of the same document failed.
+  // What is not accepted was not compiled: another part of the same document failed.
   if (like === undefined || like.status !== 'True') return part;
   const added = [...Map.groupBy(own, ({ type }) => type)].map(
     ([type, all]): Condition => ({
@@ -56,7 +59,7 @@ function withConditions<P extends Part>(part: P, own: readonly Failure[]): P {
       status: type === 'PartiallyInvalid' ? 'True' : 'False',
       reason: all[0]!.reason,
       message: [
-        // What was said of other rules before stays said.
+        // Earlier messages about other rules are kept.
         ...(type === 'PartiallyInvalid' ? part.conditions.filter((one) => one.type === type) : []),
         ...all.map(({ message }) => ({ message: type === 'PartiallyInvalid' ? `Dropped Rule: ${message}` : message })),
       ]

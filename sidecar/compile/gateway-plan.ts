@@ -1,5 +1,5 @@
-// What a gateway's documents come to, before anything is compiled: what is attached to what, which policy holds where, and
-// which pools that needs. Pure; the statuses that are printed come from the same look.
+// The plan of a gateway's documents, before compilation: what is attached to what, which policy applies where, and
+// which pools this needs. Pure. The printed statuses come from the same plan.
 
 import { isDeepStrictEqual } from 'node:util';
 import type { BrokenPolicy, GatewayConfig } from '../config/gateway-config.ts';
@@ -20,36 +20,36 @@ import { type PoolWish, planPool } from './gateway-pools.ts';
 import { displacedBy, namespaceOf, sticks } from './hooks.ts';
 import { trafficOf } from './sidecar-ports.ts';
 
-/** Everything that was found out about the documents. */
+/** The result for all documents. */
 export interface GatewayPlan {
   readonly attachments: Attachments;
   readonly security: PolicyTable<SecurityPolicy | BrokenAsPolicy>;
   readonly traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>;
-  /** Policies of kinds that are not evaluated here: where one is attached, nothing is served. */
+  /** Policies of kinds that are not evaluated here: nothing is served where one is attached. */
   readonly closed: PolicyTable<BrokenAsPolicy>;
   readonly pools: readonly PoolPlan[];
-  /** What documents say that does not hold somewhere, because another's word does. */
+  /** Warnings about settings that another document overrides. */
   readonly losses: readonly string[];
   readonly world: GatewayWorld;
-  /** What is spoken to each backend of requests, and by whose word: a sentence each. */
+  /** The protocol of each backend of requests, and which document sets it: one sentence each. */
   readonly spoken: readonly string[];
 }
 
 type BrokenAsPolicy = BrokenPolicy;
 type PolicyName = 'SecurityPolicy' | 'BackendTrafficPolicy';
 
-/** Who has what in a plan, as plain data: the first worker of a gateway tells the others. */
+/** The owners in a plan, as plain data: the first worker of a gateway sends them to the others. */
 export interface Owners {
   /** As in InForce. */
   readonly routes: readonly (readonly [listener: string, routes: readonly string[]])[];
   readonly places: InForce['places'];
-  /** Of each kind, which policy has each target. */
+  /** For each kind, the policy of each target. */
   readonly security: readonly (readonly [target: string, policy: string])[];
   readonly traffic: readonly (readonly [target: string, policy: string])[];
   readonly closed: readonly (readonly [target: string, policy: string])[];
 }
 
-/** Who goes on to have what, whoever comes. */
+/** The owners of a plan: newer claims do not displace them. */
 export function ownersIn({ attachments, security, traffic, closed }: GatewayPlan): Owners {
   const { routes, places } = inForceOf(attachments);
   return {
@@ -61,8 +61,8 @@ export function ownersIn({ attachments, security, traffic, closed }: GatewayPlan
 const nobody: Owners = { routes: [], places: [], security: [], traffic: [], closed: [] };
 
 /**
- * Looks at the documents: what is attached to what, and which pools that needs. `last` is what is served now, `owners` who has
- * what; by default as in `last`.
+ * Plans the documents: what is attached to what, and which pools this needs. `last` is the plan in force; `owners` by
+ * default are those of `last`.
  */
 export function planGateway(
   configuration: Configuration,
@@ -124,7 +124,7 @@ export function planGateway(
   };
 }
 
-/** What is particular to a kind of policy. One that cannot be served closes what it was for: as a broken one does. */
+/** What differs between kinds of policies. A policy that cannot be served closes its targets, as a broken one does. */
 function kindOf<P extends Placed & Layered<P>>(kind: string, plural: string): PolicyKind<P | BrokenAsPolicy> {
   const isBroken = (policy: P | BrokenAsPolicy): policy is BrokenAsPolicy => 'problems' in policy;
   return {
@@ -144,7 +144,7 @@ function kindOf<P extends Placed & Layered<P>>(kind: string, plural: string): Po
     },
     lostOf(below, policy) {
       if (isBroken(policy)) return [];
-      // It closes what it was for, all of what it was to say.
+      // It closes its targets for every part that it might have had.
       if (isBroken(below)) return ['spec'];
       return partsOf(below).filter((part) => !isKept(kind, part, below, policy));
     },
@@ -152,7 +152,7 @@ function kindOf<P extends Placed & Layered<P>>(kind: string, plural: string): Po
   };
 }
 
-/** Whether a part is still what it was, and its Secrets and backends where they were. Limits may be added to. */
+/** True if a part is unchanged, and its Secrets and backends are in the same places. Limits may be added to. */
 function isKept(
   kind: string,
   part: string,
@@ -162,7 +162,7 @@ function isKept(
   const of = (one: object): unknown => (one as Readonly<Record<string, unknown>>)[part];
   const keeps = fieldsOf(kind as PolicyName).get(part)?.capability.keeps;
   if (keeps !== undefined) return of(policy) !== undefined && keeps(of(below), of(policy));
-  // Of what asks nothing there are no Secrets and no backends; a BackendTrafficPolicy names neither.
+  // A part that guards nothing has no Secrets and no backends; a BackendTrafficPolicy names neither.
   const isThere =
     kind === 'BackendTrafficPolicy' ||
     !askingParts(policy).includes(part) ||
@@ -170,9 +170,7 @@ function isKept(
   return isThere && isDeepStrictEqual(of(below), of(policy));
 }
 
-/**
- * Parts beside those of `below` by which callers could be known in another way than it asks for.
- */
+/** Parts beside those of `below` that could authenticate callers in another way than it requires. */
 function waysAround(below: object, policy: object): readonly string[] {
   const had = askingParts(below);
   if (had.length === 0) return [];
@@ -185,7 +183,7 @@ function mergedOf({ merged = {} }: SecurityPolicy): readonly SecurityPolicy[] {
 
 type Placed = Pick<BrokenPolicy, 'namespace' | 'name' | 'targets' | 'file' | 'line'>;
 
-/** The statuses of what was planned. */
+/** The statuses of a plan. */
 export function statusOf(
   { attachments, security, traffic, closed }: GatewayPlan,
   { documents }: GatewayConfig,
@@ -218,7 +216,7 @@ function worldOf(
   return { backends, listeners, certificates: config.certificates, lastCertificates, inForce, now };
 }
 
-/** Where a rule stands, for the policies that are attached. */
+/** The place of a rule, for the policies attached there. */
 export function placeOf(listener: ServedListener, route: RouteDocument, rule: RouteRule): RulePlace {
   const { gateway, spec } = listener;
   return {
@@ -227,7 +225,7 @@ export function placeOf(listener: ServedListener, route: RouteDocument, rule: Ro
   };
 }
 
-/** A route's own filter that takes the place of a field of its SecurityPolicy: as two policies would. */
+/** A route's own filter that replaces a field of its SecurityPolicy: warned of as for two policies. */
 function filterLosses({ gateways }: Attachments, security: PolicyTable<SecurityPolicy | BrokenAsPolicy>): string[] {
   const said = gateways.flatMap(({ listeners }) =>
     listeners.flatMap((listener) =>
@@ -246,10 +244,10 @@ function filterLosses({ gateways }: Attachments, security: PolicyTable<SecurityP
   return [...new Set(said)];
 }
 
-/** What a BackendTrafficPolicy says that has a meaning for streams; the rest of it is about requests. */
+/** The fields of a BackendTrafficPolicy that apply to streams; the others are about requests. */
 const ofStreams = new Set(['loadBalancer', 'circuitBreaker', 'healthCheck', 'timeout']);
 
-/** A Gateway's policy holds for its streams as well, and limits none of them. */
+/** A Gateway's policy applies to its streams as well; its limits do not. */
 function streamLosses(
   { gateways }: Attachments,
   traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>,
@@ -272,7 +270,7 @@ function streamLosses(
   return [...new Set(said)];
 }
 
-/** Where all rules stand. */
+/** The places of all rules. */
 function placesIn({ gateways }: Attachments): readonly RulePlace[] {
   return gateways.flatMap(({ listeners }) =>
     listeners.flatMap((listener) =>
@@ -283,7 +281,7 @@ function placesIn({ gateways }: Attachments): readonly RulePlace[] {
   );
 }
 
-/** Every pool that some rule of some listener could ask for. */
+/** Every pool that a rule of some listener may need. */
 function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayConfig): PoolWish[] {
   const wishes: PoolWish[] = [];
   const wish = (

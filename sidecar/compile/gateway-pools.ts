@@ -1,5 +1,5 @@
-// The pools of a gateway: for each upstream that a route names one for requests and one for streams, and of its own for a
-// route whose policy wants its traffic balanced, limited or watched in another way than the rest.
+// The pools of a gateway: for each upstream that a route names, one for requests and one for streams. A route whose
+// policy balances, limits or checks its traffic differently gets a pool of its own.
 
 import { hash } from 'node:crypto';
 import { isLoopback } from '../../cert-agent/base/address.ts';
@@ -13,25 +13,25 @@ import type { PoolPlan } from '../upstream/pools.ts';
 import type { BalancePlan, TrafficPlan } from '../upstream/traffic.ts';
 import { spokenTo } from './backend-protocol.ts';
 
-/** What a rule asks of the connections to its backend. */
+/** What a rule needs of the connections to its backend. */
 export interface PoolWish {
   readonly upstream: string;
-  /** `namespace/name:port` of the Service: what a BackendTLSPolicy is for. */
+  /** `namespace/name:port` of the Service: the target of BackendTLSPolicies. */
   readonly service: string;
   readonly protocol: 'http' | 'tcp';
   readonly policy: BackendTrafficPolicy | undefined;
-  /** What speaks gRPC to it, in words. */
+  /** Names what sends gRPC to it. */
   readonly grpc?: string | undefined;
-  /** By session, where requests of one shall keep to one endpoint. */
+  /** True if the requests of one session stay with one endpoint. */
   readonly sticky: boolean;
 }
 
-/** Why an upstream cannot be reached as it stands. */
+/** Why an upstream cannot be used as configured. */
 export interface NoPool {
   readonly problem: string;
 }
 
-/** Plans the pool for a wish: the same wish gives the same name. */
+/** Plans the pool for a wish; the same wish gives the same name. */
 export function planPool(
   wish: PoolWish,
   settings: Settings,
@@ -76,13 +76,13 @@ export function planPool(
     tls: { ...tls, minVersion: minVersionOf(spec) },
     alpn: spoken?.version === undefined ? alpn : [http2 ? 'h2' : 'http/1.1'],
   };
-  // By what it comes to, not by how it is said: the same words in two namespaces may name two authorities.
+  // By the result, not the text: the same text in two namespaces may name two authorities.
   const name = `${protocol} ${upstream} ${shortHash(serverTls)}${suffix}`;
-  // Who has to speak HTTP/2 and says nothing of it (ALPN) is taken at the word that was given for them.
+  // An upstream that must speak HTTP/2 but does not negotiate it (ALPN) gets HTTP/2 as configured.
   return { ...common, name, endpoints: outside.endpoints, serverTls, http2 };
 }
 
-/** TLS 1.2, unless the policy asks for more; another value of it was refused when it was read. */
+/** TLS 1.2 unless the policy requires more; other values were refused at reading. */
 function minVersionOf({ options = {} }: BackendTlsSpec): TlsVersion {
   return options[minVersionKey] === '1.3' ? 'TLSv1.3' : 'TLSv1.2';
 }
@@ -101,7 +101,7 @@ function planPlain(
   return { ...common, name, endpoints };
 }
 
-/** A route's policy says more about its traffic than the upstream's DestinationRule, part by part. */
+/** A route's policy overrides the upstream's DestinationRule, part by part. */
 function trafficFor(
   rule: TrafficPlan | undefined,
   policy: BackendTrafficPolicy | undefined,
@@ -183,7 +183,7 @@ function shortHash(value: unknown): string {
   return hash('sha256', JSON.stringify(value ?? null), 'base64url').slice(0, 8);
 }
 
-/** Only what says something of connections makes a pool of its own. */
+/** Only settings of connections make a pool of their own. */
 function shapesTraffic(policy: BackendTrafficPolicy | undefined): BackendTrafficPolicy | undefined {
   const { loadBalancer, circuitBreaker, healthCheck, timeout } = policy ?? {};
   const shapes =

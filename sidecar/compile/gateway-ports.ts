@@ -1,6 +1,6 @@
-// A gateway's ports made ready to serve: the listeners of each, and for each listener the routes that are attached, laid out to
-// be looked up. What cannot be served as it was meant answers 500 and is in the status; the rest is served beside it. Made anew
-// as a whole and swapped in; what it makes is frozen.
+// Compiles a gateway's ports: the listeners of each, and for each listener its attached routes, indexed for lookup.
+// What cannot be served as intended answers 500 and shows in the status; the rest is served. Each generation is
+// compiled as a whole, frozen, and swapped in.
 
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Configuration } from '../config/watch.ts';
@@ -22,7 +22,7 @@ import { matchesOf } from './matches.ts';
 import { reviewFailures } from './reviews.ts';
 import type { PortPlan } from './sidecar-ports.ts';
 
-/** All ports of a gateway, by its plan and the pools that it asked for. */
+/** Compiles all ports of a plan, with the pools that it asked for. */
 export function compileGatewayPorts(
   configuration: Configuration,
   plan: GatewayPlan,
@@ -48,7 +48,7 @@ export function compileGatewayPorts(
 
 export interface CompiledGateway {
   readonly ports: readonly PortPlan[];
-  /** What cannot be served as it was meant, though it was accepted. */
+  /** What cannot be served as intended, though it was accepted. */
   readonly failures: readonly Failure[];
 }
 
@@ -56,7 +56,7 @@ class PortCompiler {
   readonly #configuration: Configuration;
   readonly #plan: GatewayPlan;
   readonly #rules: RuleCompiler;
-  /** Of all policies that there are, attached and served or not: no client says what they say, on no route. */
+  /** From all policies, attached and served or not: clients may set these headers on no route. */
   readonly #ownHeaders: ReadonlySet<string>;
   readonly #namedHeaders: ReadonlySet<string>;
   readonly #secrets: EdgeSecrets;
@@ -85,8 +85,8 @@ class PortCompiler {
   }
 
   /**
-   * `closed` are listeners of the same port that cannot be served. Their host names stay theirs: what they were to ask of a
-   * client, a certificate say, a less precise listener would not ask.
+   * `closed` are the listeners of the same port that cannot be served. They keep their host names: a less specific
+   * listener would not make their demands on the client, such as a certificate.
    */
   port(
     gateway: string,
@@ -101,7 +101,7 @@ class PortCompiler {
     const isTls = spec.protocol === 'HTTPS' || spec.protocol === 'TLS';
     const front = isTls ? [...listeners, ...closed].map(frontOf) : undefined;
     const streams = this.#streamRules(port, listeners);
-    // All of them: a host that is a stream's, or a closed listener's, is not for the next best listener.
+    // All of them: a host of a stream or of a closed listener is not for the next best listener.
     const edge = requests.length === 0 ? undefined : this.#edge([...listeners, ...closed]);
     const rules: PortRules =
       edge === undefined ? streams : Object.freeze({ ...this.#common(port), protocol: 'http', edge });
@@ -114,14 +114,14 @@ class PortCompiler {
     };
   }
 
-  /** Who must say whose connections they pass on to this port; undefined: nobody may. */
+  /** The proxies that must announce the client's address on this port; undefined if none may. */
   #proxiesOf(key: string): readonly string[] | undefined {
     const said = this.#configuration.settings.gateway?.proxyProtocol;
     if (said === undefined || said.listeners?.includes(key) === false) return undefined;
     return said.trustedCIDRs;
   }
 
-  /** Where the Gateway's port is served. */
+  /** The address of the Gateway's port. */
   #place(key: string, port: number, { gateway }: ServedListener): { host: string | undefined; port: number } {
     const said = this.#plan.world.listeners[key];
     if (said === undefined) return { host: gateway.spec.addresses?.[0]?.value, port };
@@ -169,21 +169,21 @@ class PortCompiler {
     });
   }
 
-  /** `rank` is the route's among those of its listener. */
+  /** `rank` orders the route among those of its listener. */
   #entries(listener: ServedListener, { route, hosts, isNew }: AttachedRoute, rank: number): TableEntry[] {
     const backends = new Map(this.#plan.attachments.backendsOf(route).map((one) => [one.ref as object, one]));
     let order = rank * 10_000;
     return (route.spec.rules ?? [{}]).flatMap((rule, index) => {
       const compiled = this.#rules.rule(listener, route, rule, index, (ref) => backends.get(ref));
       return matchesOf(route, rule).map((match): TableEntry => {
-        // Its path cannot be told, and it came after the others: see AttachedRoute.
+        // Its path is ambiguous, and it came after the others: see AttachedRoute.
         const taken = isNew === true && match.widened === 'path' ? { ...match, widened: undefined } : match;
         return { ...taken, hosts, order: order++, rule: compiled };
       });
     });
   }
 
-  /** TLSRoute by listener and server name, TCPRoute by listener: where a stream goes. */
+  /** Where a stream goes: TLSRoute by listener and server name, TCPRoute by listener. */
   #streamRules(port: number, listeners: readonly ServedListener[]): PortRules {
     const byListener = new Map<string, ReadonlyMap<string, PickStream>>();
     for (const listener of listeners) {
@@ -191,7 +191,7 @@ class PortCompiler {
       for (const { route, hosts } of listener.attached) {
         if (route.kind !== 'TLSRoute' && route.kind !== 'TCPRoute') continue;
         const pick = this.#streamRoute(listener, route);
-        // Of two for one name the first holds.
+        // Of two for one name, the first counts.
         for (const host of hosts) if (!routes.has(host)) routes.set(host, pick);
       }
       byListener.set(listenerName(listener), routes);
@@ -212,8 +212,9 @@ class PortCompiler {
   }
 
   /**
-   * Why a stream has to be refused: a SecurityPolicy that holds for its listener asks what is asked of requests. That cannot
-   * be asked of bytes, and they must not be the way around it. The same for a policy that cannot be read: it closes all.
+   * Why a stream must be refused: a SecurityPolicy applies to its listener, and its demands are about requests. They
+   * cannot be evaluated for bytes, and a stream must not be a way around them. A policy that cannot be read closes
+   * everything.
    */
   #unjudged(listener: ServedListener, route: RouteDocument): string | undefined {
     const place = placeOf(listener, route, onlyRuleOf(route));
@@ -224,10 +225,10 @@ class PortCompiler {
       return `BackendTrafficPolicy ${keyOf(traffic)} is not valid: ${sentenceOf(traffic)}`;
     const policy = this.#plan.security.policyFor(place);
     if (policy === undefined || (!('problems' in policy) && askingParts(policy).length === 0)) return undefined;
-    return `SecurityPolicy ${keyOf(policy)} holds for listener ${listener.spec.name}, and judges requests only: attach it to the listeners that it is for`;
+    return `SecurityPolicy ${keyOf(policy)} applies to listener ${listener.spec.name}, but evaluates requests only: attach it to listeners for HTTP`;
   }
 
-  /** What is open already keeps its backend while the route names it, whatever the weights would give another. */
+  /** An open stream keeps its backend while the route names it, whatever the new weights would choose. */
   #streamRoute(listener: ServedListener, route: RouteDocument): PickStream {
     const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/0`;
     const permit = mintPermit(`route[${name}]`);
@@ -270,7 +271,7 @@ class PortCompiler {
   }
 }
 
-/** A route for streams has one rule. */
+/** A route of streams has one rule. */
 function onlyRuleOf({ spec }: RouteDocument): RouteRule {
   return spec.rules?.[0] ?? {};
 }

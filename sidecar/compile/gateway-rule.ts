@@ -1,4 +1,4 @@
-// One rule of a route made ready to serve: its policies, its filters, and each of its backends with what that changes.
+// Compiles one rule of a route: its policies, its filters, and each of its backends.
 
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { askAtEdge } from '../ask-authorizer.ts';
@@ -31,7 +31,7 @@ import { blamedOn, displacedBy, HookCompiler, type HookTools, namespaceOf, type 
 import { cookiePathOf, prefixOf } from './matches.ts';
 import { principalsOf, trafficOf } from './sidecar-ports.ts';
 
-/** What compiles policies: they outlive a generation that does not change them. */
+/** Compiles policies: the results outlive generations that do not change them. */
 export interface GatewayTools extends HookTools {}
 
 export class RuleCompiler {
@@ -41,9 +41,9 @@ export class RuleCompiler {
   readonly #pools: ReadonlyMap<string, Destination>;
   readonly #traffic: ReadonlyMap<string, TrafficPlan>;
   readonly #hooks: HookCompiler;
-  /** What gateway.yaml asks for every request, also for those that no rule matches. */
+  /** The hooks of gateway.yaml for every request, including those that no rule matches. */
   readonly portPhases: Phases;
-  /** The same on each listener, so by what they say. */
+  /** The same on each listener, so they are kept by their text. */
   readonly #failures = new Map<string, Failure>();
 
   constructor(
@@ -61,7 +61,7 @@ export class RuleCompiler {
     this.portPhases = layOut(this.#hooks.forPort(), askAtEdge);
   }
 
-  /** What cannot be served as it was meant, of all rules so far. */
+  /** What cannot be served as intended, of all rules so far. */
   get failures(): readonly Failure[] {
     return [...this.#failures.values()];
   }
@@ -70,7 +70,7 @@ export class RuleCompiler {
     this.#failures.set(JSON.stringify(failure), failure);
   }
 
-  /** One rule on one listener. Whatever of it cannot be served as it was meant makes it broken: it answers 500. */
+  /** One rule on one listener. If any part cannot be served as intended, the rule is broken and answers 500. */
   rule(
     listener: ServedListener,
     route: RouteDocument,
@@ -88,7 +88,7 @@ export class RuleCompiler {
     const breakBy = (error: unknown): undefined => {
       broken ??= new SallyportError('rule_broken', `${name} cannot be served: ${reasonOf(error)}`, { cause: error });
     };
-    // These stand in the statuses already.
+    // These are in the statuses already.
     if (rule.broken !== undefined) breakBy(new Error(rule.broken.message));
     for (const policy of [security, traffic, closed])
       if (policy !== undefined && 'problems' in policy)
@@ -141,7 +141,7 @@ export class RuleCompiler {
     });
   }
 
-  /** A backend of a filter, as a route of its own; undefined where it cannot be reached. */
+  /** A filter's backend, as a route of its own; undefined if it cannot be reached. */
   #filterRoute(route: RouteDocument, backend: ResolvedBackend | undefined, permit: Permit): Route | undefined {
     if (backend === undefined || backend.problem !== undefined) return undefined;
     const destination = this.destination(backend, 'http', undefined, false, route);
@@ -150,7 +150,9 @@ export class RuleCompiler {
       : { name: 'filter', cluster: clusterOf(backend), destination, permit, ...this.principalsOf(backend) };
   }
 
-  /** A backend as a route of its own. One that cannot be reached is a route all the same, which says so for its share. */
+  /**
+   * A backend as a route of its own. One that cannot be reached is also a route: it fails its share of the requests.
+   */
   #backend(
     backend: ResolvedBackend,
     of: {
@@ -181,13 +183,13 @@ export class RuleCompiler {
     });
   }
 
-  /** Whom the mesh expects there. */
+  /** The identities that the mesh expects there. */
   principalsOf({ upstream }: ResolvedBackend): Pick<Route, 'principal' | 'otherPrincipals'> {
     const known = upstream === undefined ? undefined : this.#configuration.settings.upstreams[upstream];
     return principalsOf(known?.identity ?? []);
   }
 
-  /** Where a backend's connections come from. A route that gets none of them is told. */
+  /** The pool of a backend. Without one, the reason is reported. */
   destination(
     { upstream, key }: ResolvedBackend,
     protocol: 'http' | 'tcp',
@@ -211,7 +213,7 @@ export class RuleCompiler {
     return plan;
   }
 
-  /** The endpoints of a backend that a policy's part names. @throws SallyportError `config_invalid`. */
+  /** The endpoints of a backend that a part of a policy names. @throws SallyportError `config_invalid`. */
   #beside(policy: SecurityPolicy, backendRef: NamedBackend, field: string): Destination {
     const own = namespaceOf(policy, field);
     const namespace = backendRef.namespace ?? own;
@@ -237,10 +239,10 @@ export class RuleCompiler {
   }
 }
 
-/** What a failure is said of. */
+/** The document that a failure is reported on. */
 type Because = Omit<Failure, 'message'>;
 
-/** A rule that cannot be served, while the rest of its route can. */
+/** For a rule that cannot be served while the rest of its route can. */
 export function ofRoute({ kind, namespace, name }: RouteDocument): Because {
   return { ...{ kind, namespace, name }, type: 'PartiallyInvalid', reason: 'UnsupportedValue' };
 }

@@ -1,5 +1,5 @@
-// What a gateway would make of its documents, without serving: for `gateway status` and CI. From gateway.yaml, or from a
-// directory of documents alone, where a Service that stands among them is a backend without endpoints.
+// Reads a gateway's documents without serving them, for `gateway status` and CI: from gateway.yaml, or from a directory
+// of documents alone, where a Service among them is a backend without endpoints.
 
 import { statSync } from 'node:fs';
 import type { Address } from '../../cert-agent/base/address.ts';
@@ -13,10 +13,10 @@ import { readTree } from '../config/tree.ts';
 import type { Configuration } from '../config/watch.ts';
 import { placeDocuments } from '../documents/istio/read.ts';
 
-/** What a status is to be of. */
+/** What a status is computed from. */
 export interface Judged {
   readonly configuration: Configuration;
-  /** With gateway.yaml: without, nobody knows of backends, nor of files. */
+  /** True with gateway.yaml; without it, backends and files are unknown. */
   readonly isWhole: boolean;
   /** Files beside the documents that are not read. */
   readonly passedOver: readonly Problem[];
@@ -28,7 +28,7 @@ export function readJudged(path: string): Judged {
 }
 
 /**
- * gateway.yaml and the admin address that it names; undefined where there are only documents.
+ * gateway.yaml and its admin address; undefined if there are only documents.
  * @throws SallyportError `config_invalid` or `config_unreadable`.
  */
 export function readAdmin(path: string): { readonly file: string; readonly admin: Address | undefined } | undefined {
@@ -42,7 +42,9 @@ export function readAdmin(path: string): { readonly file: string; readonly admin
 function ofFile(file: string): Judged {
   const text = readText(file);
   if (!isGatewayFile(text))
-    throw new SallyportError('usage', `${file} is of a sidecar`, { hint: "run 'sallyport sidecar'" });
+    throw new SallyportError('usage', `${file} configures a sidecar, not a gateway`, {
+      hint: "run 'sallyport sidecar'",
+    });
   const reading = readGateway(file, text);
   return { configuration: { generation: 1, ...reading }, isWhole: true, passedOver: reading.passedOver };
 }

@@ -1,5 +1,5 @@
-// Runs the table of capabilities for one rule: collects each one's plans from the documents that apply there, and compiles them
-// into hooks. It names no capability.
+// Runs the table of capabilities for one rule: collects each one's plans from the documents that apply, and compiles
+// them into hooks. It names no capability.
 
 import { hash } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -16,11 +16,11 @@ import { changeRequest } from '../exchange/fields.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import { keyOf, type RouteFilter, type RouteRule } from '../routing/documents.ts';
 
-/** What the process gives to compile with. */
+/** What the process provides for compilation. */
 export interface HookTools {
-  /** What a capability made at the start of the process. */
+  /** What a capability created at the start of the process. */
   sharedOf(capability: string): unknown;
-  /** The hooks that `make` made for this key before, or makes now. Kept while each generation asks for them. */
+  /** The hooks that `make` made for this key before, or makes now. Kept while each generation uses them. */
   kept(key: string, make: () => Hooks | undefined): Hooks | undefined;
   warn(message: string): void;
 }
@@ -64,8 +64,8 @@ export class HookCompiler {
   }
 
   /**
-   * The hooks of all capabilities for a rule, in the order of the table. A capability that cannot be compiled has none, and
-   * `failed` hears why, and of which kind of document its plan is.
+   * The hooks of all capabilities for a rule, in the order of the table. A capability that fails to compile has none;
+   * `failed` gets the reason, and the kind of document its plan is from.
    */
   compile(applied: Applied, failed: (error: unknown, of: PlanKind) => void): NamedHooks {
     const { security } = applied;
@@ -101,14 +101,14 @@ export class HookCompiler {
       capability.perPolicy === true && policy !== undefined
         ? this.#perPolicy(capability, plans, policy, `${name} ${key}`)
         : make();
-    // Fails closed: a part that asks and that nothing guards would let every caller past it.
+    // Fails closed: a part that guards callers, but has no guard, would let every caller pass.
     if (capability.guards !== false && plans.length > 0 && hooks?.guard === undefined)
       throw new SallyportError('config_invalid', `nothing guards '${plans[0]!.field}'`);
     if (hooks === undefined) return [];
     return [[name, plans.length === 0 ? { ...hooks, guard: undefined } : hooks, key]];
   }
 
-  /** What applies to requests that no rule is for: capabilities that gateway.yaml names, and those that always apply. */
+  /** The hooks for requests that no rule matches: capabilities that gateway.yaml names, and those that always apply. */
   forPort(): NamedHooks {
     const nothing: Applied = {
       ...{
@@ -127,7 +127,7 @@ export class HookCompiler {
     });
   }
 
-  /** Compiled once for a policy, and again only when it or one of its Secrets has changed. */
+  /** Compiled once per policy, and again only if it or one of its Secrets changes. */
   #perPolicy(
     capability: AnyCapability,
     plans: readonly Planned<unknown>[],
@@ -151,7 +151,7 @@ export class HookCompiler {
     );
   }
 
-  /** What the documents at this place say in one field. */
+  /** What the documents at this place set in one field. */
   #found(kind: PlanKind, name: string, { filters, rule, security, traffic }: Applied): unknown[] {
     if (kind === 'filter') {
       const field = filterKeys.get(name)!;
@@ -205,13 +205,13 @@ export class HookCompiler {
     return secret.spec.data;
   }
 
-  /** What gateway.yaml names in `field`: the text of a file under the field's name, or the files of a directory by name. */
+  /** The files that gateway.yaml names in `field`: one text under the field's name, or a directory's files by name. */
   #files(field: string): Readonly<Record<string, string>> | undefined {
     const read = fieldOf(this.#config, field);
     return typeof read === 'string' ? { [field]: read } : (read as Readonly<Record<string, string>> | undefined);
   }
 
-  /** Of the policy, of the Secrets that it names, and of the files that the capability may read. */
+  /** Covers the policy, the Secrets that it names, and the files that the capability may read. */
   #digestOf(policy: SecurityPolicy, { files = [] }: AnyCapability): string {
     const texts = files.map((name) => this.#files(name));
     return `${this.#digestOfPolicy(policy)} ${hash('sha256', JSON.stringify(texts))}`;
@@ -231,18 +231,18 @@ export class HookCompiler {
   }
 }
 
-/** The document that a plan stands in. */
+/** The document of a plan. */
 function nameOf(kind: PlanKind, { name, security, traffic }: Applied): string {
   const policy = blamedOn(kind, { security, traffic });
   return policy === undefined ? name : keyOf(policy);
 }
 
-/** Where the Secrets and backends of a policy's field are. */
+/** The namespace of the Secrets and backends of a policy's field. */
 export function namespaceOf({ namespace, namespaces }: SecurityPolicy, field: string): string {
   return namespaces?.[field] ?? namespace;
 }
 
-/** Takes out what only the gateway may say under this policy, before any step says it. */
+/** Removes what only the gateway may set under this policy, before any step sets it. */
 function ownHeadersFirst(policy: SecurityPolicy): NamedHooks {
   const { ownHeaders } = traitsOf(policy);
   return ownHeaders.size === 0
@@ -250,7 +250,7 @@ function ownHeadersFirst(policy: SecurityPolicy): NamedHooks {
     : [['own-headers', { authenticate: (exchange) => changeRequest(exchange, ownHeaders, []) }]];
 }
 
-/** Which kind of policy a rule's failure is a fault of; undefined where it is the route's own. */
+/** The kind of policy that caused a rule's failure; undefined if it is the route itself. */
 export function blamedOn(
   of: PlanKind,
   { security, traffic }: Policies,
@@ -258,7 +258,7 @@ export function blamedOn(
   return of === 'SecurityPolicy' ? security : of === 'BackendTrafficPolicy' ? traffic : undefined;
 }
 
-/** Whether requests of one client to this rule keep to one endpoint. */
+/** True if one client's requests to this rule stay with one endpoint. */
 export function sticks(rule: RouteRule): boolean {
   return capabilities.some(
     ({ sticks: isSticky, fields }) =>
@@ -266,7 +266,7 @@ export function sticks(rule: RouteRule): boolean {
   );
 }
 
-/** Filters of a rule that take the place of a field of its SecurityPolicy. */
+/** Filters of a rule that replace a field of its SecurityPolicy. */
 export function displacedBy(
   filters: readonly RouteFilter[],
   security: object | undefined,
@@ -281,7 +281,7 @@ export function displacedBy(
   });
 }
 
-/** Filter types of routes, with the field that each has its plan in. */
+/** Filter types of routes, each with the field of its plan. */
 const filterKeys: ReadonlyMap<string, string> = new Map(
   capabilities.flatMap(({ fields }) =>
     fields.flatMap(({ kind, name, filter }) => (kind === 'filter' ? [[name, filter!.key] as const] : [])),

@@ -1,4 +1,4 @@
-// What a rule asks of a request, as the table looks it up.
+// A rule's conditions on a request, in the form of the route table.
 
 import type { GrpcMatch, GrpcRule, HttpMatch, HttpRule, RouteDocument } from '../routing/documents.ts';
 import { compileValues } from '../routing/match.ts';
@@ -6,7 +6,7 @@ import type { TableEntry } from '../routing/table.ts';
 
 type RuleMatch = Omit<TableEntry, 'hosts' | 'order' | 'rule'>;
 
-/** What the rule asks of a request; nothing asked is everything. */
+/** The conditions; without any, every request matches. */
 export function matchesOf(route: RouteDocument, { matches = [] }: HttpRule | GrpcRule): RuleMatch[] {
   const list = matches.length === 0 ? [{}] : matches;
   return list.map((match: HttpMatch | GrpcMatch): RuleMatch => {
@@ -32,7 +32,7 @@ function grpcPath(method: GrpcMatch['method']): TableEntry['path'] {
   if (type === 'RegularExpression')
     return { type: 'RegularExpression', value: `/(?:${service ?? '[^/]+'})/(?:${name ?? '[^/]+'})` };
   if (name === undefined) return { type: 'PathPrefix', value: `/${service}` };
-  // Whatever the service: it is looked for behind all that name one (GRPCRoute `matches`: the longer service comes first).
+  // For any service: GRPCRoute `matches` puts the longer service first, so these come after all that name one.
   if (service === undefined) return anyPath;
   return { type: 'Exact', value: `/${service}/${name}` };
 }
@@ -42,7 +42,7 @@ export function prefixOf({ matches = [] }: HttpRule | GrpcRule): string {
   return (matches[0] as HttpMatch | undefined)?.path?.value ?? '/';
 }
 
-/** GEP-1619: the path that the rule's only match asks for, where a browser understands it; else `/`. Cookies belong there. */
+/** GEP-1619: the path of the rule's only match if browsers understand it, else `/`. Session cookies are set for it. */
 export function cookiePathOf({ matches = [] }: HttpRule | GrpcRule): string {
   const [only, second] = matches as readonly HttpMatch[];
   const { type, value } = only?.path ?? anyPath;

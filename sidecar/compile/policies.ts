@@ -1,4 +1,4 @@
-// Documents made ready to judge, for the workload that they are about: in slices, because traffic goes on meanwhile.
+// Compiles documents for their workload, in slices, because traffic goes on meanwhile.
 
 import { setImmediate } from 'node:timers/promises';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
@@ -8,15 +8,15 @@ import { type Authentication, compileAuthentication, type KeySource, type TokenO
 import { isAttached, type PolicyScope } from '../policy/policy.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
 
-/** What an inbound port judges by. */
+/** What an inbound port evaluates. */
 export interface Judgement {
   readonly policies: PolicySet;
-  /** The same with the policies that are on trial; undefined where none is. */
+  /** With the dry-run policies included; undefined if there are none. */
   readonly shadow: PolicySet | undefined;
   readonly authentication: Authentication | undefined;
 }
 
-/** How long traffic may wait for a slice, milliseconds. */
+/** The longest time that traffic waits for a slice, milliseconds. */
 const sliceMs = 4;
 
 export interface Keys {
@@ -25,8 +25,8 @@ export interface Keys {
 }
 
 /**
- * Compiles in slices. `before` is what was compiled last: what has not changed is kept, with what it remembers. `peers` are
- * those who are connected: their rules are looked up now, not while their next requests wait.
+ * Compiles in slices. `before` is the last result: what has not changed is kept, with its caches. `peers` are
+ * connected: their rules are looked up now, so that their next requests do not wait for it.
  */
 export async function compileDocuments(
   documents: IstioDocuments,

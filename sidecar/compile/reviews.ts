@@ -1,5 +1,5 @@
-// What shows only when all documents are looked at together: a policy that is accepted, attached and compiled, and does not come to
-// what it was meant for. Each capability reviews its own plans.
+// Problems that show only across all documents: a policy that is accepted, attached and compiled, but cannot work as
+// intended. Each capability reviews its own plans.
 
 import type { InForce } from '../edge/capability.ts';
 import type { SecurityPolicy } from '../edge/policy.ts';
@@ -10,7 +10,7 @@ import { keyOf } from '../routing/documents.ts';
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
 
-/** A failure for each part of a SecurityPolicy that does not work with what is served on all ports. */
+/** A failure for each part of a SecurityPolicy that does not work with what all ports serve. */
 export function reviewFailures(plan: GatewayPlan, edges: readonly Edge[]): Failure[] {
   return policiesInForce(plan).flatMap(([policy, inForce]) => {
     const { namespace, name } = policy;
@@ -29,14 +29,14 @@ export function reviewFailures(plan: GatewayPlan, edges: readonly Edge[]): Failu
   });
 }
 
-/** What is to be warned of. */
+/** The warnings. */
 export function reviewDoubts(plan: GatewayPlan): string[] {
   return policiesInForce(plan).flatMap(([policy, inForce]) =>
     guardsIn(policy).flatMap(({ capability, plan: part }) => capability.doubts?.(part, inForce) ?? []),
   );
 }
 
-/** The policies that hold for some rule, with the hosts of all of them. */
+/** The policies that apply to some rule, each with the hosts of all its rules. */
 function policiesInForce({ attachments, security }: GatewayPlan): [SecurityPolicy, InForce][] {
   const hostsOf = new Map<SecurityPolicy, Set<string>>();
   for (const listener of attachments.gateways.flatMap(({ listeners }) => listeners))

@@ -1,5 +1,5 @@
-// A configuration made ready to serve: for each port the rules that its connections take, and for each upstream its
-// pool's plan and its permit. Pure; what it makes is frozen and swapped in whole.
+// Compiles a configuration: for each port the rules of its connections, and for each upstream its pool's plan and its
+// permit. Pure; the result is frozen and swapped in as a whole.
 
 import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import type { ProviderSettings } from '../config/extension-providers.ts';
@@ -16,16 +16,16 @@ import type { Pool } from '../upstream/pool.ts';
 import { appPoolName, type PoolPlan } from '../upstream/pools.ts';
 import type { Judgement } from './policies.ts';
 
-/** What one port of the configuration is to do, and where it listens. */
+/** The purpose of one port, and its address. */
 export interface PortPlan {
   /** `inbound :15006`: the same port in the next generation has the same key. */
   readonly key: string;
   readonly number: number;
   readonly bind: string | undefined;
   readonly rules: PortRules;
-  /** Present for an inbound port: its rules for the bytes of TLS that is the app's own. */
+  /** For an inbound port: its rules for TLS that the app itself terminates. */
   readonly streams?: PortRules;
-  /** Present for a gateway's port: its listeners where it speaks TLS, and what streams on it are served by. */
+  /** For a gateway's port: its listeners where it speaks TLS, and its streams. */
   readonly gateway?: {
     readonly front: readonly FrontListener[] | undefined;
     readonly streams: PortRules;
@@ -33,7 +33,7 @@ export interface PortPlan {
   };
 }
 
-/** The pools that these settings need: one for each app, one for each upstream and protocol that a port may ask for. */
+/** The pools of these settings: one for each app, and one for each upstream and protocol that a port may use. */
 export function planPools(settings: Settings, rules: readonly DestinationRule[] = []): readonly PoolPlan[] {
   const { limits, tls } = settings;
   const { traffic } = trafficOf(settings, rules);
@@ -69,13 +69,13 @@ export function planPools(settings: Settings, rules: readonly DestinationRule[] 
     const kinds = new Set(asking.map((port) => peerPoolOf(port.protocol, one)));
     for (const provider of settings.extensionProviders)
       if (provider.service === upstream) kinds.add(peerPoolOf(spokenBy(provider), one));
-    // Whatever has a port of its own for TCP can be asked for by Host as well, but hardly is.
+    // An upstream with a TCP port of its own can be reached by Host as well, but hardly ever is.
     return [...[...kinds].map((kind) => plan(kind, !tcp)), ...(tcp ? [plan('tcp', true)] : [])];
   });
   return [...apps.values(), ...peers];
 }
 
-/** Which DestinationRule is for which upstream, and which are for none. */
+/** The upstream of each DestinationRule, and the rules that have none. */
 export function trafficOf(settings: Settings, rules: readonly DestinationRule[]): MatchedRules {
   const upstreams = Object.entries(settings.upstreams).map(([name, { hosts, endpoints }]) => {
     const ports = new Set(endpoints.map((one) => ('port' in one ? one.port : 0)));
@@ -85,7 +85,7 @@ export function trafficOf(settings: Settings, rules: readonly DestinationRule[])
   return matchRules(rules, upstreams, { namespace: workload.namespace, rootNamespace });
 }
 
-/** All ports of a configuration. */
+/** Compiles all ports of a configuration. */
 export function compilePorts(
   configuration: Configuration,
   judgement: Judgement,
@@ -125,7 +125,7 @@ export function compilePorts(
       generation,
       direction: 'outbound',
       protocol,
-      // Istio's way of switching it off is 0s.
+      // 0s disables it, as in Istio.
       limits: tcpIdleMs === undefined ? limits : { ...limits, tcpIdleMs: tcpIdleMs || Number.POSITIVE_INFINITY },
       policyPort: port,
       policies: undefined,
@@ -144,7 +144,7 @@ export function compilePorts(
   return [...inbound, ...outbound];
 }
 
-/** Ports that the system chooses have no number to be known by; their place in the list stands in for it. */
+/** Ports chosen by the system have no number yet; their place in the list is used instead. */
 function keyOf(
   direction: string,
   one: { readonly port: number; readonly bind: string | undefined },
@@ -188,12 +188,15 @@ function inboundRules(
   });
 }
 
-/** What an inbound port does with the bytes of a client that speaks TLS with the app itself. */
+/** The rules for bytes of a client that speaks TLS with the app itself. */
 function asBytes(rules: PortRules): PortRules {
   return rules.protocol === 'tcp' ? rules : Object.freeze({ ...rules, protocol: 'tcp', unread: true });
 }
 
-/** Finds the route of an outbound request by its authority: an upstream's name or one of its hosts, port or no port. */
+/**
+ * Finds the route of an outbound request by its authority: an upstream's name or one of its hosts, with or without
+ * port.
+ */
 function compileOutbound(
   settings: Settings,
   pools: ReadonlyMap<string, Pool>,
@@ -216,13 +219,13 @@ function compileOutbound(
     const fixed = byHost.get(normalizeHostPattern(only));
     return () => fixed;
   }
-  // What a request names comes in one spelling (head.ts), with its port or without.
+  // The authority has one spelling (head.ts), with a port or without.
   return (authority) => byHost.get(authority) ?? byHost.get(authority.replace(/:\d+$/, ''));
 }
 
 /**
- * The IDs that stand for `identities`: one of our own trust domain may be proved under each of its other names as well, as in Istio.
- * What is under another name must have a bundle of its own (`federatedBundles`), or nobody can prove it.
+ * The IDs that stand for `identities`: as in Istio, one of our own trust domain may also be proved under each of its
+ * other names. Each of those names needs a bundle (`federatedBundles`), or no peer can prove it.
  */
 function withAliases(
   identities: readonly string[],
@@ -236,7 +239,7 @@ function withAliases(
   return [...new Set(all)];
 }
 
-/** Whom a route expects, as it holds them. */
+/** The identities that a route expects, as the route holds them. */
 export function principalsOf([principal, ...otherPrincipals]: readonly string[]): Pick<
   Route,
   'principal' | 'otherPrincipals'
@@ -244,22 +247,22 @@ export function principalsOf([principal, ...otherPrincipals]: readonly string[])
   return { principal, ...(otherPrincipals.length === 0 ? {} : { otherPrincipals }) };
 }
 
-/** How an upstream is spoken to: by requests, as ALPN says; by requests, in HTTP/2 where ALPN says nothing; by bytes. */
+/** The traffic to an upstream: requests as ALPN says, requests in HTTP/2 if ALPN says nothing, or bytes. */
 type PeerPool = 'http' | 'http2' | 'tcp';
 
-/** What the upstream is said to speak decides, else what the port is for. */
+/** The upstream's configured protocol decides, else the port's. */
 function peerPoolOf(port: InboundSettings['protocol'], { protocol }: Pick<UpstreamSettings, 'protocol'>): PeerPool {
   if (port === 'tcp') return 'tcp';
   return speaksHttp2(protocol ?? port) ? 'http2' : 'http';
 }
 
-/** An upstream that is said to speak one protocol is offered that alone. */
+/** An upstream with a configured protocol is offered that alone. */
 function alpnOf(kind: PeerPool, said: UpstreamSettings['protocol']): readonly string[] {
   if (kind === 'tcp') return [];
   return said === undefined ? ['h2', 'http/1.1'] : kind === 'http2' ? ['h2'] : ['http/1.1'];
 }
 
-/** To the path there are requests and there are streams of bytes. */
+/** The path knows requests and streams of bytes only. */
 function kindOf(protocol: InboundSettings['protocol']): 'http' | 'tcp' {
   return protocol === 'tcp' ? 'tcp' : 'http';
 }
@@ -271,7 +274,7 @@ function speaksHttp2(protocol: InboundSettings['protocol']): boolean {
 const noAuthorizers: PortRules['authorizers'] = new Map();
 const noGateways: PortRules['gateways'] = new Set();
 
-/** A provider is an upstream, reached as any other, or a process on loopback. */
+/** A provider is an upstream, reached like any other, or a process on loopback. */
 function providerPoolName(provider: ProviderSettings, { upstreams }: Settings): string {
   const { service, port, http } = provider;
   if (Object.hasOwn(upstreams, service))
@@ -283,7 +286,7 @@ function peerPoolName(name: string, kind: PeerPool): string {
   return `${kind} ${name}`;
 }
 
-/** What an authorizer is asked in. */
+/** The protocol of an authorizer. */
 function spokenBy({ http }: ProviderSettings): 'http' | 'grpc' {
   return http === undefined ? 'grpc' : 'http';
 }

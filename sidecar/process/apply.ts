@@ -67,8 +67,8 @@ export class Generations {
   }
 
   /**
-   * Puts a generation in force after those before it, so that no newer one is overtaken by one that takes longer. Errors
-   * are logged.
+   * Puts a generation in force after those before it, so that no newer one is overtaken by one that takes longer.
+   * Errors are logged.
    */
   follow(next: Configuration): void {
     const { log, applied } = this.#parts;
@@ -80,8 +80,8 @@ export class Generations {
 
   /**
    * A gateway's worker that is not the first waits until the first has the same documents in force, and is called again
-   * then. If it decided alone, from the files that it finds when it starts, it could give one tenant what another has in
-   * force at the first.
+   * then. If it decided alone, from the files that it finds when it starts, it could give one tenant what another has
+   * in force at the first.
    */
   async #apply(configuration: Configuration, atStart: boolean): Promise<void> {
     const { log, jwks, gateway, workers, shadow, ports, pools, current } = this.#parts;
@@ -123,7 +123,9 @@ export class Generations {
   }
 }
 
-/** CUSTOM policies of an unknown provider refuse every request they match: the operator should learn it from us first. */
+/**
+ * CUSTOM policies of an unknown provider refuse every request they match: the operator should learn it from us first.
+ */
 function warnOfUnknownProviders({ settings, documents }: Configuration, log: Log): void {
   const known = new Set(settings.extensionProviders.map(({ name }) => name));
   for (const policy of documents.authorizationPolicies) {

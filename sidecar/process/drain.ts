@@ -1,7 +1,7 @@
-// How a process leaves, as a ladder: for a while whoever does not know it yet is still served, then nobody new comes in, what is in
-// flight finishes or is told to, and what has not finished when the time of its kind is over is cut and said. The app beside
-// us gets the same signal and has things to say until it ends: the way out takes new connections to the last. Istio has
-// MINIMUM_DRAIN_DURATION and EXIT_ON_ZERO_ACTIVE_CONNECTIONS for this.
+// How a process leaves, in steps. Callers that do not know yet are still served for a while. Then no new ones are
+// accepted, and what is in flight finishes or is asked to. What has not finished at the deadline of its kind is cut and
+// logged. The app beside us gets the same signal and may send requests until it ends, so outbound ports close last.
+// Istio has MINIMUM_DRAIN_DURATION and EXIT_ON_ZERO_ACTIVE_CONNECTIONS for this.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -14,15 +14,15 @@ export interface Leaving {
   readonly ports: Ports;
   readonly limits: Limits;
   readonly log: Log;
-  /** Whether those around us are waited for: callers that do not know yet for `drainMinimum`, the app for as long as its connections live. */
+  /** True to wait for callers that do not know yet (`drainMinimum`), and for the app while it has connections open. */
   readonly patiently: boolean;
-  /** Told when outbound connections are to end as well. */
+  /** Called when outbound connections are to end as well. */
   closingOutbound(): void;
-  /** Has the other processes on the same ports leave, within so many milliseconds. */
+  /** Makes the other processes on the same ports leave within so many milliseconds. */
   others(withinMs: number): Promise<readonly DrainReport[]>;
 }
 
-/** Resolves when nothing is open any more, with what became of it. */
+/** Resolves when nothing is open any more, with the number that finished and what was cut. */
 export async function leave(leaving: Leaving): Promise<DrainReport> {
   const { table, ports, limits, log, patiently, others } = leaving;
   const { drainMs, drainWebSocketMs, drainTcpMs } = limits;
@@ -34,9 +34,9 @@ export async function leave(leaving: Leaving): Promise<DrainReport> {
     tcp: now + drainTcpMs,
   });
   const elsewhere = others(minimumMs + 2 * Math.max(drainMs, drainWebSocketMs, drainTcpMs));
-  // Those that send to the ready alone take some seconds to hear of it.
+  // Load balancers that send traffic to ready processes only need seconds to notice.
   if (minimumMs > 0 && (ports.has('inbound') || ports.has('gateway'))) await sleep(minimumMs);
-  // The way out stays open: a request in flight may still need it.
+  // Outbound ports stay open: a request in flight may still need them.
   ports.close('inbound');
   ports.close('gateway');
   const inwardBy = deadlinesFrom(performance.now());
@@ -46,7 +46,7 @@ export async function leave(leaving: Leaving): Promise<DrainReport> {
   leaving.closingOutbound();
   ports.close('outbound');
   const outwardBy = deadlinesFrom(performance.now());
-  // A request of the app has had its time.
+  // The app's requests have had their time.
   const outward = await table.drain('outbound', { ...outwardBy, http: Math.max(began + drainMs, performance.now()) });
   const all = [...inward, outward, ...(await elsewhere)];
   const report = {
@@ -58,7 +58,7 @@ export async function leave(leaving: Leaving): Promise<DrainReport> {
 }
 
 function say({ finished, cut }: DrainReport, log: Log): void {
-  // A list without end helps nobody; the number is whole.
+  // Only the first are listed; the count is complete.
   const facts = { code: 'drained', finished, cut: cut.length, first: cut.slice(0, 20) };
   if (cut.length > 0) log.warn(facts, `${cut.length} connections were cut at the end of the drain time`);
   else log.info(facts, 'drained: nothing had to be cut');

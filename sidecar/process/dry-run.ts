@@ -1,5 +1,5 @@
-// What a gateway would make of its documents, without serving them: by the same steps as the running one, as far as its rules
-// made ready.
+// Evaluates a gateway's documents without serving them, by the same steps as a running gateway up to its compiled
+// rules.
 
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import { refusing } from '../compile/backends.ts';
@@ -13,9 +13,9 @@ import { Jwks } from '../tokens/jwks.ts';
 import { RunningGateway } from './gateway.ts';
 
 /**
- * What a gateway would make of gateway.yaml, or of a directory of documents, without serving: the statuses that the running one
- * would show, what it would warn of, what it would speak to each backend, and the Redis that it would ask.
- * @throws SallyportError `config_invalid` or `config_unreadable` for what would keep it from starting.
+ * Evaluates gateway.yaml, or a directory of documents, without serving: the statuses that a running gateway would show,
+ * its warnings, the protocol of each backend, and its Redis.
+ * @throws SallyportError `config_invalid` or `config_unreadable` for what would prevent the start.
  */
 export function readStatus(
   path: string,
@@ -35,7 +35,7 @@ export function readStatus(
   const gateway = new RunningGateway(parts, new Map(capabilities.map(({ name, shareDry }) => [name, shareDry?.(dry)])));
   const { pools, spoken } = gateway.plan(configuration, now);
   const nowhere = refusing('rule_broken', 'nothing is served here');
-  // Of documents alone nobody can say what is missing: it may stand elsewhere.
+  // Documents alone do not show what is missing: it may be defined elsewhere.
   if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
   return {
     list: gateway.status(now)!,

@@ -1,5 +1,6 @@
-// What a running gateway has beside a sidecar: policies compiled, and what they remember from one generation to the next -
-// sessions, verified tokens, buckets of limits, the connection to Redis. A policy that did not change is not made anew.
+// What a gateway has and a sidecar has not: compiled policies, and their state from one generation to the next
+// (sessions, verified tokens, rate-limit buckets, the connection to Redis). A policy that did not change is not
+// compiled again.
 
 import type { Registry } from 'prom-client';
 import { formatProblem } from '../../cert-agent/base/errors.ts';
@@ -28,7 +29,7 @@ import type { WorkerLink } from './worker-link.ts';
 
 interface Parts {
   readonly jwks: Jwks;
-  /** Absent where nothing is served. */
+  /** Absent in a dry run. */
   readonly log: Log | undefined;
   readonly observe: TokenObserver;
 }
@@ -37,21 +38,21 @@ export interface GatewayOptions extends Parts {
   readonly log: Log;
   readonly redis: RedisSettings | undefined;
   readonly registry: Registry;
-  /** How many processes this gateway is. */
+  /** The number of processes of this gateway. */
   readonly workers: number;
-  /** In a worker that is not the first: the way to the first. */
+  /** In a worker that is not the first: the link to the first. */
   readonly link: WorkerLink | undefined;
-  /** In the first worker: tells the others. */
+  /** In the first worker: sends a message to the others. */
   tellAll(of: string, message: unknown): void;
 }
 
 interface Kept<T> {
   readonly value: T;
-  /** The last generation that asked for it. */
+  /** The last generation that used it. */
   generation: number;
 }
 
-/** What one capability sees of the workers of this gateway. */
+/** A capability's view of the workers of this gateway. */
 function workersFor(name: string, { workers, link, tellAll }: GatewayOptions, state: FirstState): EdgeWorkers {
   return {
     count: workers,
@@ -61,7 +62,7 @@ function workersFor(name: string, { workers, link, tellAll }: GatewayOptions, st
   };
 }
 
-/** What capabilities make once for a process, by their names. */
+/** What capabilities create once per process, by capability name. */
 async function shareAll(
   table: readonly AnyCapability[],
   processFor: (name: string) => EdgeProcess,
@@ -70,7 +71,7 @@ async function shareAll(
   return new Map(await Promise.all(made));
 }
 
-/** Starts what a gateway needs. Redis may be away: limits are local until it comes, and logins wait. */
+/** Starts a gateway. Redis may be away: until it comes, limits are local and logins wait. */
 export async function startGateway(options: GatewayOptions): Promise<RunningGateway> {
   const { log, registry } = options;
   const state = new FirstState();
@@ -95,7 +96,7 @@ export class RunningGateway implements GatewayTools {
   readonly #parts: Parts;
   /** By capability. */
   readonly #made: ReadonlyMap<string, unknown>;
-  /** In the first worker: what it answers the others. */
+  /** In the first worker: its answers to the others. */
   first: FirstState | undefined = undefined;
   readonly #closing: (() => void)[] = [];
   readonly #hooks = new Map<string, Kept<Hooks | undefined>>();
@@ -103,20 +104,20 @@ export class RunningGateway implements GatewayTools {
   #plan: GatewayPlan | undefined = undefined;
   #generation = 0;
   #failures: readonly Failure[] = [];
-  /** What was not as it should be in the last generation. */
+  /** The warnings of the last generation. */
   #said: ReadonlySet<string> = new Set();
-  /** The certificates that listeners show. */
+  /** The certificates that listeners present. */
   #shown: readonly ShownCertificate[] = [];
 
-  /** `made` is what capabilities share in this process, by their names. */
+  /** `made` is what capabilities share in this process, by capability name. */
   constructor(parts: Parts, made: ReadonlyMap<string, unknown>) {
     this.#parts = parts;
     this.#made = made;
   }
 
   /**
-   * Looks at a generation's documents: what is attached to what, and which pools that needs. `owners` is who has what at the first
-   * worker, in another; by default as in the last generation.
+   * Plans a generation: what is attached to what, and the pools that this needs. `owners` gives the first worker's
+   * owners to another worker; by default they are those of the last generation.
    */
   plan(configuration: Configuration, now: number, owners?: Owners): GatewayPlan {
     const config = configuration.gateway!;
@@ -126,12 +127,12 @@ export class RunningGateway implements GatewayTools {
     return this.#plan;
   }
 
-  /** Who has what in the generation that was planned last. */
+  /** The owners of routes, listeners and targets in the last plan. */
   owners(): Owners {
     return ownersIn(this.#plan!);
   }
 
-  /** The ports of the generation that was planned last, with the pools that it asked for. */
+  /** Compiles the ports of the last plan, with the pools that it asked for. */
   compile(configuration: Configuration, pools: ReadonlyMap<string, Destination>): readonly PortPlan[] {
     const { ports, failures } = compileGatewayPorts(configuration, this.#plan!, pools, this);
     this.#failures = failures;
@@ -140,7 +141,7 @@ export class RunningGateway implements GatewayTools {
     return ports;
   }
 
-  /** The rules whose keys are wanted. */
+  /** The rules whose keys must be fetched. */
   jwtRules(): readonly JwtRule[] {
     return [...this.#hooks.values()].flatMap(({ value }) => value?.jwtRules ?? []);
   }
@@ -152,7 +153,7 @@ export class RunningGateway implements GatewayTools {
       : withFailures(statusOf(this.#plan, this.#config!, now), this.#failures);
   }
 
-  /** What is worth a word before anything is served. */
+  /** Warnings before anything is served. */
   warnings(): readonly string[] {
     return [
       ...this.#config!.documents.warnings.map(formatProblem),
@@ -161,12 +162,12 @@ export class RunningGateway implements GatewayTools {
     ];
   }
 
-  /** What has come since the last generation: a name that was mistyped must not be found by an attacker first. */
+  /** Logs what is new since the last generation: the operator must find a mistyped name before an attacker does. */
   #sayWorries(now: number): void {
     const config = this.#config!;
     const complaints = complaintsOf(this.status(now)!, placesIn(config));
     const isPolicy = ({ code }: { readonly code: string }): boolean => code === 'policy_not_attached';
-    // What may stand open comes first: of a long list the end is only counted.
+    // What may be open to all comes first: the end of a long list is only counted.
     const worries = [
       ...complaints.filter(isPolicy),
       ...config.documents.warnings.map((one) => ({ code: 'document_warning', message: formatProblem(one) })),
@@ -204,7 +205,7 @@ export class RunningGateway implements GatewayTools {
     this.#parts.log?.warn({ code: 'policy_warning' }, message);
   }
 
-  /** The certificates that listeners show. */
+  /** The certificates that listeners present. */
   get shown(): readonly ShownCertificate[] {
     return this.#shown;
   }
@@ -218,10 +219,10 @@ export class RunningGateway implements GatewayTools {
   }
 }
 
-/** A list without end helps nobody. */
+/** How many warnings are logged; the rest is counted. */
 const mostSaid = 50;
 
-/** Where each document that has a status stands, by kind, namespace and name. */
+/** The file and line of each document that has a status, by kind, namespace and name. */
 function placesIn({
   documents,
   securityPolicies,

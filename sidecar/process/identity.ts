@@ -1,4 +1,4 @@
-// Where the sidecar's identity comes from: files that someone else keeps fresh, or an agent inside this process.
+// The source of the sidecar's identity: files that another process renews, or an agent inside this process.
 
 import type { Registry } from 'prom-client';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -15,13 +15,16 @@ export interface IdentitySource {
   waitingFor(): string | undefined;
   failures(): number;
   lastProblem(): SallyportError | undefined;
-  /** What the agent says of itself; null without one. */
+  /** The agent's status; null without an agent. */
   status(): object | null;
   reload(): void;
   close(): Promise<void>;
 }
 
-/** Starts what `settings.identity` names, and follows the bundles of other trust domains. It reports problems, it throws none. */
+/**
+ * Starts the source in `settings.identity` and watches the bundles of other trust domains. Problems are reported, not
+ * thrown.
+ */
 export async function startIdentity(settings: Settings, registry: Registry, log: Log): Promise<IdentitySource> {
   const own = await startOwn(settings, registry, log);
   if (Object.keys(settings.federatedBundles).length === 0) return own;
@@ -44,7 +47,7 @@ async function startOwn(settings: Settings, registry: Registry, log: Log): Promi
     return { ...bound(watch), status: () => null, close: async () => watch.close() };
   }
   if (ca === undefined) throw new TypeError('settings.identity has neither files nor ca');
-  // Loaded only where it is asked for: with files there is no CA to speak to.
+  // Loaded only if needed: with files there is no CA.
   const { startAgent } = await import('../../cert-agent/main.ts');
   const agent = startAgent({
     caUrl: ca.url,

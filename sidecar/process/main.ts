@@ -66,8 +66,8 @@ export interface Sidecar {
   /** SIGUSR1 and SIGHUP: open the access log anew, since it may have been renamed. */
   reopen(): void;
   /**
-   * Finishes what is in flight, then closes. Resolves with what became of it. Patiently, as at SIGTERM, it waits for callers that
-   * do not know yet (`drainMinimum`), and for the app, which gets the same signal.
+   * Finishes what is in flight, then closes. Resolves with what became of it. Patiently, as at SIGTERM, it waits for
+   * callers that do not know yet (`drainMinimum`), and for the app, which gets the same signal.
    */
   drain(patiently?: boolean): Promise<DrainReport>;
   /** As drain, but the process and its pages go on. */
@@ -80,7 +80,8 @@ export interface Sidecar {
 
 /**
  * Starts a sidecar.
- * @throws SallyportError `config_invalid`, `config_unreadable`, `port_in_use` or `listen_failed`: what no waiting mends.
+ * @throws SallyportError `config_invalid`, `config_unreadable`, `port_in_use` or `listen_failed`: what no waiting
+ * mends.
  */
 export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   const { log, index = 1, count = 1 } = options;
@@ -193,7 +194,9 @@ class RunningSidecar implements Sidecar {
     });
   }
 
-  /** Resolves once the first generation is in force and the pages are served; what is missing is waited for after that. */
+  /**
+   * Resolves once the first generation is in force and the pages are served; what is missing is waited for after that.
+   */
   async start(): Promise<void> {
     const { configuration } = this.#watch;
     this.#gateway = await this.#startGateway();
@@ -361,9 +364,9 @@ class RunningSidecar implements Sidecar {
   }
 
   /**
-   * Readiness waits for upstreams at the start only, and for a limited time. Two services that wait for each other, behind
-   * something that sends traffic to ready ones only, would never start; and an upstream that fails later must not take this
-   * service down with it.
+   * Readiness waits for upstreams at the start only, and for a limited time. Two services that wait for each other,
+   * behind something that sends traffic to ready ones only, would never start; and an upstream that fails later must
+   * not take this service down with it.
    */
   #awaitsUpstreams(): boolean {
     return !this.#wasEverReady && performance.now() - this.#startedAt < upstreamPatienceMs;

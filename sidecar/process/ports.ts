@@ -1,5 +1,5 @@
-// The ports of a sidecar: planned by the configuration, bound as soon as what they need is there, given new rules when it
-// changes. What cannot be bound waits and says so.
+// The ports of a process. The configuration plans them, each is bound once its prerequisites exist, and it gets new
+// rules with each generation. A port that cannot be bound waits and reports why.
 
 import { asSallyportError, type SallyportError } from '../../cert-agent/base/errors.ts';
 import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
@@ -19,22 +19,22 @@ export interface PortsOptions {
   readonly log: Log;
   readonly identity: Live<Identity | undefined>;
   readonly tls: TlsSettings;
-  /** The same for the clients of a gateway. */
+  /** For the clients of a gateway. */
   readonly downstreamTls: TlsSettings;
-  /** Whether other processes listen on the same ports. */
+  /** True if other processes listen on the same ports. */
   readonly shared: boolean;
-  /** True once nobody new is to come in. */
+  /** True once no new connections are accepted. */
   draining(): boolean;
 }
 
 type LivePort = Port & { readonly rules: LiveCell<PortRules> };
 
-/** A port that is planned: bound already, or waiting for what it needs. */
+/** A planned port: bound, or waiting for what it needs. */
 interface OpenPort {
   readonly port: LivePort;
-  /** Streams on the same port; absent where it is outbound. */
+  /** Streams on the same port; absent for outbound ports. */
   readonly streams: LivePort | undefined;
-  /** At a gateway: the listeners that clients choose from. */
+  /** At a gateway: the listeners, from which the client's server name selects. */
   readonly front: LiveCell<readonly FrontListener[]> | undefined;
   plan: PortPlan;
   listener: Listener | undefined;
@@ -52,20 +52,21 @@ export class Ports {
   }
 
   /**
-   * New rules for the ports that stay, then those that came or went. With `strict`, at the start, a port that is taken is an
-   * error that waiting does not mend; later the old ports go on. @throws SallyportError `port_in_use` or `listen_failed`.
+   * Sets new rules for the ports that stay, then closes and opens the others. With `strict`, at the start, a port that
+   * is taken is an error, since waiting does not help; later the old ports continue.
+   * @throws SallyportError `port_in_use` or `listen_failed`.
    */
   async apply(plans: readonly PortPlan[], strict: boolean): Promise<void> {
     const wanted = new Map(plans.map((plan) => [plan.key, plan]));
     for (const [key, open] of this.#open) {
       const plan = wanted.get(key);
-      // A port that is to speak something else, or to listen elsewhere, is another port.
+      // A port with another protocol or another address is a new port.
       if (plan !== undefined && kindOf(plan) === kindOf(open.plan)) continue;
       open.closed = true;
       open.listener?.close();
       this.#open.delete(key);
       this.#retire(open);
-      this.#options.log.info({ code: 'port_closed', port: key }, `${key} is not in the configuration any more`);
+      this.#options.log.info({ code: 'port_closed', port: key }, `${key} is no longer in the configuration`);
     }
     for (const plan of plans) {
       const known = this.#open.get(plan.key);
@@ -80,7 +81,7 @@ export class Ports {
     }
   }
 
-  /** Binds what waited and may be possible now. */
+  /** Binds the ports that were waiting and can be bound now. */
   async bindWaiting(): Promise<void> {
     for (const open of this.#open.values()) await this.#bind(open);
   }
@@ -93,7 +94,7 @@ export class Ports {
     });
   }
 
-  /** Takes nobody new in this direction. */
+  /** Accepts no new connections in this direction. */
   close(direction: PortRules['direction']): void {
     for (const { port, listener } of this.#open.values())
       if (port.rules.current().direction === direction) listener?.close();
@@ -118,8 +119,8 @@ export class Ports {
   }
 
   /**
-   * No rules of a later generation reach a port that is gone, so nobody stays on it: requests in flight finish, new ones are
-   * for a new connection, and streams of a gateway, which would never finish, have no route any more.
+   * Later generations do not reach a removed port, so its connections must end: requests in flight finish, new ones
+   * need a new connection, and streams of a gateway, which would never finish, lose their route.
    */
   #retire({ port, streams }: OpenPort): void {
     for (const one of [port, streams]) {
@@ -152,7 +153,7 @@ export class Ports {
     const { table, tools, log, identity, tls, shared, draining } = this.#options;
     if (open.listener !== undefined || open.busy || draining()) return;
     const { direction, mtls } = open.port.rules.current();
-    // Inbound waits: a port that answers no handshake would only look broken.
+    // Inbound ports wait: an open port that fails every handshake would look broken.
     if (direction === 'inbound' && mtls?.mode !== 'DISABLE' && identity.current() === undefined) return;
     open.busy = true;
     const { number, bind } = open.plan;
@@ -167,7 +168,7 @@ export class Ports {
       open.problem = undefined;
       if (open.closed) open.listener.close();
     } catch (error) {
-      open.problem = asSallyportError(error, 'listen_failed', `${open.port.key} cannot be bound`);
+      open.problem = asSallyportError(error, 'listen_failed', `${open.port.key} cannot bind`);
       log.error({ code: open.problem.code, hint: open.problem.hint }, open.problem.message);
     } finally {
       open.busy = false;
@@ -179,7 +180,7 @@ function streamsOf({ streams, gateway }: PortPlan): PortRules | undefined {
   return gateway?.streams ?? streams;
 }
 
-/** What cannot change while a port is bound. */
+/** What cannot change on a bound port. */
 function kindOf({ number, bind, rules, gateway }: PortPlan): string {
   return gateway === undefined
     ? 'sidecar'

@@ -1,16 +1,17 @@
-// Everything open is judged again when what allowed it may have changed: in slices, because traffic goes on meanwhile.
+// Re-evaluates open connections and requests when what allowed them may have changed. In slices, so that traffic goes
+// on.
 
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Connection } from '../connection.ts';
 import { judgeAgain, type ProxyTools } from '../proxy.ts';
 
-/** How long traffic may wait for a slice, milliseconds. */
+/** The longest time that traffic waits for a slice, milliseconds. */
 const sliceMs = 10;
 
 export class OpenJudge {
   readonly #tools: () => ProxyTools;
   readonly #log: Log;
-  /** Rises with each change that asks for everything anew. */
+  /** Grows with each change. */
   #turn = 0;
 
   constructor(tools: () => ProxyTools, log: Log) {
@@ -18,14 +19,14 @@ export class OpenJudge {
     this.#log = log;
   }
 
-  /** A change that comes meanwhile begins anew; what is accepted meanwhile is judged by the new rules anyway. */
+  /** A newer change restarts this. What is accepted meanwhile is evaluated by the new rules anyway. */
   all(open: readonly Connection[]): void {
     const turn = ++this.#turn;
     const judgeNext = (from: number): void => {
       if (turn !== this.#turn) return;
       const end = performance.now() + sliceMs;
       let at = from;
-      // A hundred at a time, since asking for the time costs as much as one of them.
+      // A hundred at a time, since reading the clock costs as much as evaluating one.
       while (at < open.length && performance.now() < end) {
         this.some(open.slice(at, at + 100));
         at += 100;
@@ -35,7 +36,7 @@ export class OpenJudge {
     judgeNext(0);
   }
 
-  /** One line tells of each peer that lost connections. */
+  /** Logs one line for each peer that lost connections. */
   some(connections: readonly Connection[]): void {
     const closed = new Map<string, { code: string; connections: number; message: string }>();
     for (const connection of connections) {

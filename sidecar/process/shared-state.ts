@@ -1,16 +1,16 @@
-// State that is one for all workers of a gateway lives in the first. The others ask it over the pipe that they have anyway. Each
-// capability answers its own questions, from plain tables, at once.
+// State that all workers of a gateway share lives in the first one. The others query it over their existing pipe. Each
+// capability answers its own queries at once, from plain tables.
 
-/** One capability's part of the first worker's state. */
+/** A capability's part of the first worker's state. */
 export interface FirstPart {
   answer(worker: number, question: unknown): unknown;
   /** A worker has ended: what it held is free again. */
   gone?(worker: number): void;
 }
 
-/** A question of another worker, as it crosses the pipe. */
+/** A query of another worker, as it crosses the pipe. */
 export interface StateAsk {
-  /** The capability. */
+  /** The capability's name. */
   readonly of: string;
   readonly question: unknown;
 }
@@ -22,7 +22,7 @@ export class FirstState {
     this.#parts.set(of, part);
   }
 
-  /** Answers worker `worker`; `null` where nothing answers. */
+  /** Answers a worker's query; `null` if no capability serves it. */
   answer(worker: number, { of, question }: StateAsk): unknown {
     return this.#parts.get(of)?.answer(worker, question) ?? null;
   }

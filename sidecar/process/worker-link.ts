@@ -1,12 +1,12 @@
-// The way from a worker to the first, for state that is one over all of them: see shared-state.ts. All questions of a turn of
-// the event loop go in one message. A question without an answer in time fails: nothing passes then that has to be counted.
+// The link from a worker to the first, for state that all workers share: see shared-state.ts. All queries of one turn
+// of the event loop go in one message. A query without an answer in time fails: what must be counted is refused then.
 
 import { every } from '../../cert-agent/base/background.ts';
 import type { Owners } from '../compile/gateway-plan.ts';
 import type { FirstWorker } from '../edge/capability.ts';
 import type { StateAsk } from './shared-state.ts';
 
-/** Questions to the first. One numbered 0 wants no answer. */
+/** Queries to the first worker. Number 0 expects no answer. */
 export interface StateAsks {
   readonly asks: readonly (readonly [id: number, ask: StateAsk])[];
 }
@@ -14,22 +14,22 @@ export interface StateAnswers {
   readonly what: 'answers';
   readonly answers: readonly (readonly [id: number, answer: unknown])[];
 }
-/** What a capability of the first tells all others. */
+/** A message of one of the first worker's capabilities to all others. */
 export interface StateTold {
   readonly what: 'told';
   readonly of: string;
   readonly message: unknown;
 }
 
-/** What the first has in force, from it to each of the others: whenever it changes, and when one starts. */
+/** What the first worker has in force. Sent to the others at each change, and to each at its start. */
 export interface StateInForce {
   readonly what: 'inForce';
-  /** Of the files: see `Configuration.digest`. */
+  /** Hash of the files: see `Configuration.digest`. */
   readonly digest: string;
   readonly owners: Owners;
 }
 
-/** A first that answers nothing in this time hangs. */
+/** If the first worker answers nothing in this time, it hangs. */
 const patienceMs = 3000;
 
 interface Waiting {
@@ -46,13 +46,13 @@ export class WorkerLink {
   #inForce: StateInForce | undefined = undefined;
   #changed: () => void = () => {};
 
-  /** `send` writes to the first. */
+  /** `send` writes to the first worker. */
   constructor(send: (asks: StateAsks) => void) {
     this.#send = send;
     every('worker_link', patienceMs / 4, () => this.#giveUp());
   }
 
-  /** A message of the first. */
+  /** Takes a message of the first worker. */
   heard(message: StateAnswers | StateTold | StateInForce): void {
     if (message.what === 'inForce') {
       this.#inForce = message;
@@ -66,17 +66,17 @@ export class WorkerLink {
     }
   }
 
-  /** Who has what, as the first has it in force; undefined unless the first has the files of this digest. */
+  /** The first worker's owners; undefined unless it has the files of this digest in force. */
   ownersFor(digest: string | undefined): Owners | undefined {
     return this.#inForce?.digest === digest ? this.#inForce?.owners : undefined;
   }
 
-  /** Calls back whenever something else is in force at the first. */
+  /** Calls back at each change of what the first worker has in force. */
   onInForce(changed: () => void): void {
     this.#changed = changed;
   }
 
-  /** The way for one capability. */
+  /** The link for one capability. */
   of(name: string): FirstWorker {
     return {
       ask: (question, late) => this.#ask(name, question, late),
@@ -85,7 +85,7 @@ export class WorkerLink {
     };
   }
 
-  /** Undefined where there is no answer in time; `late` hears of one that comes then. Never rejects. */
+  /** Resolves with undefined if there is no answer in time; `late` gets an answer that comes later. Never rejects. */
   #ask<T>(of: string, question: unknown, late: (answer: T) => void = () => {}): Promise<T | undefined> {
     return new Promise((resolve) => {
       const id = this.#nextId++;
@@ -115,10 +115,10 @@ export class WorkerLink {
   #giveUp(): void {
     const now = performance.now();
     for (const [id, { since, answer }] of this.#waiting) {
-      // In the order in which they were asked.
+      // In the order of the queries.
       if (now - since < patienceMs) return;
       answer(undefined);
-      // An answer that comes ten times later would be that of a first that has started anew, which cannot be.
+      // An answer ten times later would come from a restarted first worker, which is impossible.
       if (now - since > 10 * patienceMs) this.#waiting.delete(id);
     }
   }

@@ -1,17 +1,17 @@
-// The settings of one worker among several: the same ports, its share of each cap. Only the first has pages and an agent; the
-// others read what that agent writes.
+// The settings of one of several workers: the same ports, and its share of each limit. Only the first has pages and an
+// agent; the others read the files that the agent writes.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { pathsIn } from '../../cert-agent/identity/generation.ts';
 import type { Settings } from '../config/settings.ts';
 
 /**
- * What worker `index` (from 1) of `count` makes of the settings. Pure.
- * @throws SallyportError `config_invalid` for what several workers cannot share.
+ * Derives the settings of worker `index` (from 1) of `count`. Pure.
+ * @throws SallyportError `config_invalid` for settings that several workers cannot share.
  */
 export function shareOf(settings: Settings, index: number, count: number): Settings {
   if (count === 1) return settings;
-  // Each would be given another port.
+  // Each worker would get another port.
   const isOpen =
     [...settings.inbound, ...settings.outbound].some(({ port }) => port === 0) ||
     Object.values(settings.gateway?.listeners ?? {}).some((address) => address.endsWith(':0'));
@@ -32,7 +32,7 @@ export function shareOf(settings: Settings, index: number, count: number): Setti
     admin: undefined,
     health: undefined,
     identity: fromFiles(settings),
-    // Each keeps its own; the first puts them together when it is asked.
+    // Each worker keeps its own; the first merges them on request.
     learn: settings.learn && { ...settings.learn, file: `${settings.learn.file}.${index}` },
   });
 }

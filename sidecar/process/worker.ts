@@ -1,5 +1,5 @@
-// The program of a worker after the first: a whole sidecar on the same ports, with its share of each cap, without pages of its
-// own. The first asks it what it knows, and tells it when to leave.
+// The program of each worker after the first: a whole sidecar on the same ports, with its share of each limit and
+// without pages. The first worker asks it for its facts, and tells it when to leave.
 
 import '../../cert-agent/base/heap.ts';
 import { reportBackgroundTo } from '../../cert-agent/base/background.ts';
@@ -9,7 +9,7 @@ import { type Sidecar, startSidecar } from './main.ts';
 import { WorkerLink } from './worker-link.ts';
 import type { Ask, Reply, Said, Told, WorkerPlan } from './workers.ts';
 
-// Until there is something to reopen.
+// Replaced once there is a log to reopen.
 process.on('SIGUSR1', () => {});
 process.on('SIGHUP', () => {});
 
@@ -33,9 +33,9 @@ try {
   const leave = (signal?: NodeJS.Signals): void => {
     void sidecar.drain(signal === 'SIGTERM').finally(() => process.exit(0));
   };
-  // The first is gone: whoever started it starts all of us anew.
+  // The first worker is gone: its supervisor restarts all of us.
   process.once('disconnect', () => leave());
-  // The first passes them on as well; a signal to the whole group comes twice and does no harm.
+  // The first worker passes signals on as well. A signal to the whole group arrives twice, which does no harm.
   process.on('SIGUSR1', () => sidecar.reopen());
   process.on('SIGHUP', () => sidecar.reopen());
   process.once('SIGTERM', leave);

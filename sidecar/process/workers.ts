@@ -1,5 +1,5 @@
-// `--workers N`: the first process is a sidecar with the agent and the pages, and starts N-1 others on the same ports
-// (SO_REUSEPORT: the kernel deals out connections). What they know is put together here; one that dies is started again.
+// `--workers N`: the first process is a sidecar with the agent and the pages. It starts N-1 others on the same ports
+// (SO_REUSEPORT: the kernel distributes connections), merges their facts, and restarts one that dies.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -12,7 +12,7 @@ import type { Readiness } from '../observe/pages.ts';
 import type { StateAsk } from './shared-state.ts';
 import type { StateAnswers, StateAsks, StateInForce, StateTold } from './worker-link.ts';
 
-/** What a worker is started with. */
+/** How a worker is started. */
 export interface WorkerPlan {
   readonly configFile: string;
   readonly version: string;
@@ -26,22 +26,22 @@ export interface Ask {
   readonly what: 'facts' | 'leave' | 'reload' | 'reopen' | 'why';
   /** With `why`: the decision. */
   readonly decision?: string;
-  /** With `leave`: whether others are waited for. */
+  /** With `leave`: whether to wait for callers and the app. */
   readonly patiently?: boolean;
 }
 
-/** What the first says to another. */
+/** Messages of the first worker to another. */
 export type Said = Ask | StateAnswers | StateTold | StateInForce;
 
 export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Reply } | StateAsks;
 
-/** `null`: it knows nothing of that decision. */
+/** `null`: it did not refuse that request. */
 export type Reply = Facts | DrainReport | Why | null;
 
-// It has the extension that this file has: .ts from source, .js in dist/.
+// The same extension as this file: .ts in the source, .js in dist/.
 const program = fileURLToPath(import.meta.url.replace(/workers(\.[jt]s)$/, 'worker$1'));
 
-/** A worker that answers no question in this time is hung; its share of an answer is left out. */
+/** A worker that does not answer in this time hangs; its part is left out. */
 const patienceMs = 3000;
 const restartMs = 1000;
 
@@ -51,11 +51,11 @@ interface Worker {
   readiness: Readiness;
 }
 
-/** What the first knows for all of them. */
+/** The first worker's shared state. */
 export interface Shared {
-  /** Answers a worker. */
+  /** Answers a worker's query. */
   answer(worker: number, ask: StateAsk): unknown;
-  /** A worker is gone. */
+  /** Called when a worker has ended. */
   gone(worker: number): void;
 }
 
@@ -71,7 +71,7 @@ export class Workers {
   #leaving = false;
   restarts = 0;
 
-  /** Starts workers 2 to `count`; `changed` is called when the readiness of one changes. */
+  /** Starts workers 2 to `count`. `changed` is called when the readiness of one changes. */
   constructor(plan: WorkerPlan, log: Log, changed: () => void, shared: Shared) {
     this.#shared = shared;
     this.#plan = plan;
@@ -85,7 +85,7 @@ export class Workers {
     for (const worker of this.#workers) this.#start(worker);
   }
 
-  /** What any of them waits for. */
+  /** What the workers wait for. */
   waitingFor(): string[] {
     return this.#workers.flatMap(({ index, readiness }) =>
       readiness.waitingFor.map((one) => (one === `worker ${index}` ? one : `${one} (worker ${index})`)),
@@ -96,34 +96,34 @@ export class Workers {
     for (const { child } of this.#workers) child?.send({ id: 0, what: 'reload' });
   }
 
-  /** Access logs are opened anew. */
+  /** Makes each of them reopen its access log. */
   reopen(): void {
     for (const { child } of this.#workers) child?.send({ id: 0, what: 'reopen' });
   }
 
-  /** What each of them knows; one that does not answer in time is left out. */
+  /** The facts of each; one that does not answer in time is left out. */
   async facts(): Promise<Facts[]> {
     return (await this.#askAll('facts', patienceMs)) as Facts[];
   }
 
-  /** Whichever of them refused this request says why. */
+  /** The explanation of the worker that refused this request. */
   async why(decision: string): Promise<Why | undefined> {
     const answers = (await this.#askAll('why', patienceMs, { decision })) as (Why | null)[];
     return answers.find((one) => one !== null) ?? undefined;
   }
 
-  /** Has all of them leave, within `ms`, and ends them. */
+  /** Makes all of them leave within `ms`, and ends them. */
   async leave(ms: number, patiently: boolean): Promise<DrainReport[]> {
     this.#leaving = true;
     return (await this.#askAll('leave', ms + patienceMs, { patiently })) as DrainReport[];
   }
 
-  /** Tells all others what a capability of the first has to say. */
+  /** Sends a capability's message to all others. */
   tellAll(of: string, message: unknown): void {
     for (const { child } of this.#workers) if (child !== undefined) write(child, { what: 'told', of, message });
   }
 
-  /** What is in force here: each serves that and nothing else, also one that is started later. */
+  /** Sets what the others serve, including those that start later: exactly what is in force here. */
   follow(inForce: StateInForce): void {
     this.#inForce = inForce;
     for (const { child } of this.#workers) if (child !== undefined) write(child, inForce);
@@ -137,7 +137,7 @@ export class Workers {
   #start(worker: Worker): void {
     const child = fork(program, [JSON.stringify({ ...this.#plan, index: worker.index })], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      // Before the first line of its program: log rotation may signal all of us at once.
+      // Disabled before its program runs: log rotation may signal all of us at once.
       execArgv: [...process.execArgv, '--disable-sigusr1'],
     });
     worker.child = child;
@@ -149,7 +149,7 @@ export class Workers {
       } else if ('asks' in told) guard('workers', () => this.#answerState(worker.index, child, told));
       else this.#answers.get(told.id)?.(told.answer);
     });
-    // One that could not be started (no descriptors, no memory) has no exit.
+    // A child that could not be started (no descriptors, no memory) does not exit.
     child.on('error', () => child.pid === undefined && gone(null, null));
     child.once('exit', (status, signal) => gone(status, signal));
     const gone = (status: number | null, signal: NodeJS.Signals | null): void => {
@@ -160,7 +160,7 @@ export class Workers {
       this.restarts++;
       this.#log.error(
         { code: 'worker_exited', worker: worker.index, status, signal },
-        `worker ${worker.index} is gone and is started again`,
+        `worker ${worker.index} ended and is restarted`,
       );
       this.#changed();
       setTimeout(() => {
@@ -208,7 +208,7 @@ function starting(index: number): Readiness {
   return { ready: false, waitingFor: [`worker ${index}`] };
 }
 
-/** To a worker that may be going. */
+/** Sends to a worker that may be ending. */
 function write(child: ChildProcess, said: Said): void {
   if (child.connected) child.send(said, () => {});
 }
