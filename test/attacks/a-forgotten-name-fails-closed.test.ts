@@ -124,7 +124,7 @@ t.test('a rule under it is not served', async (t) => {
 t.test('streams under it are refused', async (t) => {
   const target = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' };
   const refusal =
-    'rule_broken SecurityPolicy shop/p holds for listener raw, and judges requests only: attach it to the listeners that it is for';
+    'rule_broken SecurityPolicy shop/p applies to listener raw, but evaluates requests only: attach it to listeners for HTTP';
   t.equal(
     streamUnder(() => ({ securityPolicies: [{ ...madeUp, targets: [target] }] })),
     refusal,
