@@ -1,5 +1,5 @@
-// Step: hand it on. A permit in, bytes both ways: the request to a connection of the route's destination, its answer to
-// respond.ts. Back-pressure goes through: whoever cannot take more pauses the socket that it came from.
+// Step: forward. Takes a permit and passes bytes both ways: the request to a connection of the route's destination, its
+// response to respond.ts. With back-pressure: a slow reader pauses the socket that its bytes come from.
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Carrier } from './exchange/ends.ts';
@@ -23,18 +23,20 @@ import { grpcOutcome } from './upstream/outlier.ts';
 import { RequestBody } from './upstream/request-body.ts';
 import { backoffMs, isIdempotent, RetriesExhausted, retriesError, retriesReply } from './upstream/retry.ts';
 
-/** Sends the exchange to its route's destination. Only a Permit opens this door; failures are answered, never thrown. */
+/**
+ * Sends the exchange to its route's destination. It requires a Permit; failures become responses and are never thrown.
+ */
 export function forward(exchange: Exchange, permit: Permit, clientCert: string | undefined): void {
   exchange.policy = permit.policy;
-  // Sent on, it would make the app's connection a tunnel that no policy sees into.
+  // If it were forwarded, it would make the app's connection a tunnel that no policy can inspect.
   if (exchange.method === 'CONNECT')
-    return refuse(exchange, new SallyportError('connect_unsupported', 'CONNECT came with the permit of a request'));
+    return refuse(exchange, new SallyportError('connect_unsupported', 'CONNECT with the permit of a request'));
   const forwarding = new Forwarding(exchange, exchange.route!, clientCert);
   exchange.carrier = forwarding;
   forwarding.start(false);
 }
 
-/** Joins the client with the route's destination; their bytes pass unread. Only a TunnelPermit opens this door. */
+/** Joins the client with the route's destination; their bytes pass unread. It requires a TunnelPermit. */
 export function openTunnel(exchange: Exchange, permit: TunnelPermit): void {
   exchange.policy = permit.policy;
   const forwarding = new Forwarding(exchange, exchange.route!, undefined);
@@ -46,28 +48,28 @@ const none: readonly string[] = [];
 
 class Forwarding implements Carrier, UpstreamEvents, Choice {
   readonly hash: string | undefined;
-  /** Addresses that have failed it. */
+  /** Addresses that failed for this request. */
   avoid: readonly string[] = none;
   over = false;
   readonly #exchange: Exchange;
   readonly #destination: Destination;
   readonly #policy: RetryPolicy | undefined;
   readonly #clientCert: string | undefined;
-  /** For the whole request, and for the try that runs or the wait before the next. */
+  /** For the whole request, and for the current try or the wait before the next. */
   #requestDeadline: Deadline | undefined = undefined;
   #tryDeadline: Deadline | undefined = undefined;
   #tryStarted = 0;
   #upstream: UpstreamConnection | undefined = undefined;
   /** Made with the first piece that does not come with the head. */
   #body: RequestBody | undefined = undefined;
-  /** It died unseen in the pool, and was sent once more: no try of the policy's. */
+  /** True after one resend because the pooled connection had died unnoticed: it is not a retry of the policy. */
   #retried = false;
-  /** Tries so far, the one that runs included. */
+  /** Tries so far, including the current one. */
   #tries = 1;
-  /** It has one of the destination's retries. */
+  /** True if it holds one of the destination's retries. */
   #holdsRetry = false;
   #isExhausted = false;
-  /** Of the messages each way, where it is gRPC. */
+  /** Count messages in each direction, for gRPC. */
   readonly #asked: MessageCounter | undefined;
   readonly #answered: MessageCounter | undefined;
 
@@ -117,7 +119,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     }
   }
 
-  /** CONNECT: what the other end speaks is between the two of them, so it is a bare connection (RFC 9110 section 9.3.6). */
+  /** CONNECT: the protocol is between the two ends, so the upstream is a bare connection (RFC 9110 section 9.3.6). */
   async connect(): Promise<void> {
     const exchange = this.#exchange;
     exchange.upstreamAttempts++;
@@ -139,7 +141,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
 
   #send(upstream: UpstreamConnection, attempt: number): void {
     if (this.over || attempt !== this.#tries) {
-      // Nobody waits for it any more; it has sent nothing, but it was taken, so its state is not the pool's to judge.
+      // The exchange has ended. The connection was taken but has sent nothing, so the pool cannot tell its state.
       upstream.destroy();
       return;
     }
@@ -172,7 +174,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     return addressed === undefined || peer === undefined ? whole : addFields(whole, [addressed(peer.identity.id.uri)]);
   }
 
-  /** How many-th try it is, in our word and not the caller's. */
+  /** The number of the try: we set it, and the caller's is removed. */
   #withAttempt(fields: Fields): Fields {
     const own = filterFields(fields, ({ lower }) => lower !== attemptCount);
     return addFields(own, [[attemptCount, String(this.#tries)]]);
@@ -219,7 +221,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#exchange.downstream.resume();
   }
 
-  // -- back to who asked -------------------------------------------------------------------------------------------
+  // -- back to the client ------------------------------------------------------------------------------------------
 
   upstreamInformational(reply: Reply): void {
     answerInterim(this.#exchange, reply);
@@ -255,7 +257,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#exchange.requestMessages = this.#asked.count;
   }
 
-  /** The status stands in the trailers, or in a head that has nothing else. */
+  /** The status is in the trailers, or in a head with nothing else. */
   #noteGrpc(fields: Fields | undefined, chunk: Buffer | undefined): void {
     if (this.#answered === undefined) return;
     const status = fields === undefined ? undefined : grpcStatusOf(fields);
@@ -269,7 +271,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     this.#upstream?.resume();
   }
 
-  /** A WebSocket: the app itself has agreed (101), so both sockets are joined and bytes are bytes from here on. */
+  /** A WebSocket: the app has agreed (101), so both sockets are joined and bytes pass unread from here on. */
   #becomeTunnel(reply: Reply): void {
     const exchange = this.#exchange;
     this.#finish();
@@ -278,9 +280,9 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     exchange.downstream.tunnel(this.#upstream!.takeSocket());
   }
 
-  // -- what the balancer learns of it ------------------------------------------------------------------------------
+  // -- what the balancer learns ------------------------------------------------------------------------------------
 
-  /** What gRPC means by an answer stands behind it, as a rule. */
+  /** The result of a gRPC call usually comes after the response. */
   #reportReply({ status, fields }: Reply, isWhole: boolean): void {
     const grpc = this.#answered === undefined || status !== 200 ? undefined : grpcStatusOf(fields);
     if (grpc !== undefined) this.#report(grpcOutcome(grpc));
@@ -291,11 +293,11 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     if (this.#upstream !== undefined) this.#destination.report?.(this.#upstream.address, outcome);
   }
 
-  // -- when it takes too long --------------------------------------------------------------------------------------
+  // -- timeouts ----------------------------------------------------------------------------------------------------
 
   #limitRequest(limitMs: number): void {
     this.#requestDeadline = deadlines.set(this.#exchange.started + limitMs - performance.now(), () =>
-      this.#giveUp(new SallyportError('upstream_response_timeout', `it was not answered in full within ${limitMs} ms`)),
+      this.#giveUp(new SallyportError('upstream_response_timeout', `no complete response within ${limitMs} ms`)),
     );
   }
 
@@ -305,7 +307,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     deadlines.drop(this.#tryDeadline);
     this.#tryStarted = performance.now();
     this.#tryDeadline = deadlines.set(limitMs, () => {
-      const error = new SallyportError('upstream_per_try_timeout', `a try was not answered within ${limitMs} ms`);
+      const error = new SallyportError('upstream_per_try_timeout', `no response to a try within ${limitMs} ms`);
       this.#report(error);
       if (this.#upstream !== undefined) this.avoid = [...this.avoid, this.#upstream.address];
       this.#upstream?.destroy();
@@ -314,14 +316,14 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     });
   }
 
-  /** The shorter of what the route and its policy say of one try; 0 when neither says anything. */
+  /** The shorter of the route's and the policy's per-try timeouts; 0 if neither sets one. */
   #tryMs(): number {
     const perTry = this.#policy?.perTryTimeoutMs ?? 0;
     const backend = this.#exchange.route?.timeouts?.backendRequestMs ?? 0;
     return perTry === 0 || backend === 0 ? perTry + backend : Math.min(perTry, backend);
   }
 
-  /** No try follows now. Gateway API's limit goes on to the end of the answer, the policy's ends here. */
+  /** No try follows now. Gateway API's timeout covers the whole response, the policy's ends here. */
   #headHasCome(): void {
     this.#giveRetryBack();
     this.#isExhausted = false;
@@ -331,13 +333,11 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     const limitMs = this.#exchange.route?.timeouts?.backendRequestMs ?? 0;
     if (limitMs === 0) return;
     this.#tryDeadline = deadlines.set(this.#tryStarted + limitMs - performance.now(), () =>
-      this.#giveUp(
-        new SallyportError('upstream_per_try_timeout', `the answer had not come to its end within ${limitMs} ms`),
-      ),
+      this.#giveUp(new SallyportError('upstream_per_try_timeout', `the response did not end within ${limitMs} ms`)),
     );
   }
 
-  // -- when it goes wrong ------------------------------------------------------------------------------------------
+  // -- failures ----------------------------------------------------------------------------------------------------
 
   upstreamFailed(error: SallyportError): void {
     const upstream = this.#upstream;
@@ -356,17 +356,20 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
 
   #notAcquired(error: unknown, attempt: number): void {
     if (this.over || attempt !== this.#tries) return;
-    const known = asSallyportError(error, 'internal', 'no connection could be had');
+    const known = asSallyportError(error, 'internal', 'no connection to the upstream');
     if (!this.#repeatsAfter(known)) this.#giveUp(known);
   }
 
-  /** Only what died unseen in the pool or was not looked at, before any byte of an answer, and can be sent again as it was. */
+  /**
+   * Only if the pooled connection died unnoticed or refused the stream unread, no response has begun, and the request
+   * can be repeated.
+   */
   #diedUnseen({ code }: SallyportError, upstream: UpstreamConnection | undefined): boolean {
     if (code !== 'upstream_closed' && code !== 'upstream_refused_stream') return false;
-    // A stream that was refused is as good as not sent, on whatever connection (RFC 9113 section 8.7).
+    // A refused stream counts as not sent, on any connection (RFC 9113 section 8.7).
     if (upstream?.reused !== true && upstream?.isUnsent !== true && code !== 'upstream_refused_stream') return false;
     if (this.#retried || this.#body?.isTouched === true || this.#exchange.webSocket) return false;
-    // What was not sent was not done; what was cut may have been.
+    // What was not sent was not processed; what was cut may have been.
     return upstream?.isUnsent === true || isIdempotent(this.#exchange.method);
   }
 
@@ -374,7 +377,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
 
   #repeatsAfter(error: SallyportError): boolean {
     const { method, webSocket } = this.#exchange;
-    // What a WebSocket's opening does is done once.
+    // A WebSocket's opening is sent once.
     if (this.#policy === undefined || !retriesError(this.#policy, webSocket ? 'CONNECT' : method, error)) return false;
     if (!this.#mayRepeat(this.#policy)) return false;
     this.#repeatLater(this.#policy);
@@ -385,14 +388,14 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     const { method, webSocket } = this.#exchange;
     if (webSocket || !retriesReply(this.#policy!, method, reply) || !this.#mayRepeat(this.#policy!)) return false;
     this.avoid = [...this.avoid, this.#upstream!.address];
-    // An answer that is complete has given its connection back.
+    // A complete response has returned its connection.
     if (whole === undefined) this.#upstream!.destroy();
     this.#upstream = undefined;
     this.#repeatLater(this.#policy!);
     return true;
   }
 
-  /** Takes one of the destination's retries, if there is one and this request can be sent once more. */
+  /** Takes one of the destination's retries, if there is one and this request can be repeated. */
   #mayRepeat({ attempts, budget }: RetryPolicy): boolean {
     if (this.#exchange.responded || this.#body?.canRepeat === false) return false;
     if (this.#tries > attempts) {
@@ -439,7 +442,7 @@ class Forwarding implements Carrier, UpstreamEvents, Choice {
     refuse(this.#exchange, isLast ? new RetriesExhausted(error, this.#tries) : error);
   }
 
-  /** Nothing follows; what was taken for it is given back. */
+  /** Nothing follows; what it held is released. */
   #finish(): void {
     if (this.over) return;
     this.over = true;
@@ -462,7 +465,7 @@ const connected: Reply = Object.freeze({
   declaredLength: undefined,
 });
 
-/** Who the other end is, and how long its certificate lets that be true. */
+/** The upstream's identity, and the expiry of its certificate. */
 export function noteUpstream(
   exchange: Exchange,
   upstream: { readonly address: string; readonly localAddress: string; readonly peer: UpstreamPeer | undefined },

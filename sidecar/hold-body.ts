@@ -1,5 +1,5 @@
-// While a step waits - for a token's keys, for an external authorizer - the request's body keeps coming. It is held here,
-// up to a limit, and handed on to whoever carries it in the end.
+// While a step waits (for a token's keys, for an external authorizer) the request's body keeps coming. It is held here,
+// up to a limit, and then passed to its carrier.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Holding } from './exchange/ends.ts';
@@ -8,7 +8,7 @@ import { hold, pile } from './exchange/held-bytes.ts';
 import type { Fields } from './exchange/message.ts';
 import { refuse } from './respond.ts';
 
-/** What a body may hold in memory while its request is judged; past this its sender is paused. */
+/** What a body may hold in memory while its request waits; beyond this its sender is paused. */
 const holdBytes = 64 * 1024;
 
 export class HeldBody implements Holding {
@@ -37,7 +37,7 @@ export class HeldBody implements Holding {
     this.#ended = trailers;
   }
 
-  /** Hands on what was held to the carrier that the exchange has now. */
+  /** Passes what was held to the exchange's current carrier. */
   release(): void {
     const { carrier, downstream } = this.#exchange;
     if (carrier === undefined || carrier === this) return;
@@ -55,7 +55,7 @@ export class HeldBody implements Holding {
     this.drop();
   }
 
-  /** Nothing of it is held any more. */
+  /** Drops what is held. */
   drop(): void {
     this.#chunks = [];
     hold(-this.#bytes);
@@ -64,9 +64,6 @@ export class HeldBody implements Holding {
 
   idle(): void {
     const limit = this.#exchange.rules.limits.streamIdleMs;
-    refuse(
-      this.#exchange,
-      new SallyportError('stream_idle', `it was not judged within ${limit} ms (limit streamIdleMs)`),
-    );
+    refuse(this.#exchange, new SallyportError('stream_idle', `no decision within ${limit} ms (limit streamIdleMs)`));
   }
 }

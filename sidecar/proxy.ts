@@ -1,10 +1,11 @@
 // The path of a request, one step a line. This is the table of contents of the product: each step is a file of its own,
-// says no with a code of the error table, and fills in the record that is written at the end, whatever happened.
+// refuses with a code of the error table, and fills in the record that is always written at the end.
 //
 //   listener.ts -> connection.ts -> peer.ts -> [ head.ts -> route.ts -> authenticate.ts -> ask-authorizer.ts -> authorize.ts
 //     -> forward.ts -> respond.ts ] -> access-log.ts
 //
-// At a gateway gateway-listener.ts is the first, enter.ts comes before authenticate, and rewrite.ts before forward.
+// At a gateway front-door.ts comes first. Then sanitize.ts and the hooks of the rule take the place of authenticate and
+// ask-authorizer, and its rewrite hooks run before forward.
 
 import { asSallyportError, SallyportError } from '../cert-agent/base/errors.ts';
 import { type Recorder, record } from './access-log.ts';
@@ -39,15 +40,15 @@ import { hashKeyOf } from './upstream/hash-key.ts';
 export interface ProxyTools extends Recorder, AuthenticateTools {
   readonly security: SecurityReport;
   readonly denials: Denials;
-  /** Our word on who is asking, for the next hop of what comes through a gateway. */
+  /** Signs transaction tokens: the gateway's assertion about the user, for the next hop. */
   readonly sign: SignTransactionToken;
-  /** Whether connections of such ports are to end. */
+  /** True if connections of such ports are to end. */
   readonly draining: (direction: PortRules['direction']) => boolean;
-  /** Takes memory back from slow readers until no more than so many bytes wait; false where there is nobody to take it from. */
+  /** Cuts slow readers until no more than so many bytes wait; false if there is none to cut. */
   readonly makeRoom: (bytes: number) => boolean;
 }
 
-/** Serves HTTP on a connection until it closes. The peer is known; each request is judged for itself. */
+/** Serves HTTP on a connection until it closes. The peer is known; each request is evaluated for itself. */
 export function serveHttp(connection: Connection, tools: ProxyTools): void {
   const path: ServerPath = {
     serve(exchange) {
@@ -67,12 +68,12 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     finish: (exchange) => record(exchange, connection, tools),
     draining: () => tools.draining(connection.port.rules.current().direction),
   };
-  /** Between two services: who is calling, and what others are asked about it. */
+  /** Between two services: authentication of the caller, then the external authorizers. */
   const meshSteps: readonly Step[] = [
     (exchange) => authenticate(exchange, connection, tools),
     (exchange) => askAuthorizers(exchange, connection),
   ];
-  /** From outside: what a stranger may say, who he is, what others are asked, and how much of it. */
+  /** From outside: what clients may not set is removed, then the phases of the rule run up to authorization. */
   const edgeSteps: readonly Step[] = [
     (exchange) => enter(exchange, connection),
     (exchange) => take(exchange, connection, exchange.phases?.before ?? []),
@@ -80,11 +81,11 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   const speak = (http2: boolean): void => {
     connection.speaker = http2 ? new Http2Server(connection, path) : new Http1Server(connection, path);
   };
-  // Where TLS has not agreed on one, the client's first bytes say which.
+  // Without ALPN, the client's first bytes tell the protocol.
   if (connection.alpn !== undefined) speak(connection.alpn === 'h2');
   else connection.speaker = new FirstBytes(connection, (said) => speak(said === 'http2'));
 
-  /** Goes on once a step has finished. What arrives of the body meanwhile is held, by the step itself where it gathers the body. */
+  /** Continues once a step has finished. The body that arrives meanwhile is held, or gathered by the step itself. */
   function after(exchange: Exchange, step: undefined | Promise<void>, next: () => void): void {
     if (step === undefined) return next();
     const held = (exchange.carrier as Holding | undefined) ?? new HeldBody(exchange);
@@ -102,7 +103,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   }
 
   function pass(exchange: Exchange): void {
-    // While somebody else was asked, whoever asked us may have gone, or have been told that it took too long.
+    // While the step waited, the client may have gone, or may have got a timeout.
     if (exchange.finished || exchange.responded) return;
     const permit = authorize(exchange, connection, tools.checkPeer);
     const changed = changedMeanwhile(exchange, connection, tools);
@@ -120,14 +121,16 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
     for (const follow of exchange.phases?.forwarded ?? []) follow(exchange, connection.clientCert);
   }
 
-  /** A refusal is never dropped from the log: where the log has no room, the answer waits for it. */
+  /** A refusal is never dropped from the log: if the log has no room, the response waits for it. */
   function refuseOnRecord(exchange: Exchange, error: unknown): void {
     noteDenial(exchange, connection, error, tools);
     tools.log.whenRoom(() => refuse(exchange, error));
   }
 }
 
-/** One step after the other, in the same turn until one waits. An exchange that has its response goes no further. */
+/**
+ * Runs one step after the other, in the same turn until one waits. An exchange that has its response goes no further.
+ */
 function take(exchange: Exchange, connection: Connection, steps: readonly Step[], from = 0): undefined | Promise<void> {
   for (let i = from; i < steps.length; i++) {
     const waits = steps[i]!(exchange, connection);
@@ -140,31 +143,31 @@ function take(exchange: Exchange, connection: Connection, steps: readonly Step[]
   return undefined;
 }
 
-/** Where the admin allows it, whoever asked gets the name of the decision, and nothing more of it. */
+/** Where the admin allows it, the client gets the name of the decision, and nothing more. */
 function nameDecision(exchange: Exchange): void {
   exchange.replyFields = addFields(emptyFields, [['x-sallyport-decision', exchange.decisionId]]);
 }
 
-/** While a step waited, policy may have changed, and nobody asks again about what was not allowed yet. */
+/** While a step waited, policy may have changed; what is not allowed yet is not re-evaluated by the change itself. */
 function changedMeanwhile(exchange: Exchange, connection: Connection, tools: ProxyTools): SallyportError | undefined {
   return exchange.rules === connection.port.rules.current() ? undefined : refusalOf(exchange, connection, tools);
 }
 
-/** Keeps what an explanation needs, for the admin port. */
+/** Keeps the facts for an explanation, for the admin port. */
 function noteDenial(exchange: Exchange, connection: Connection, error: unknown, { denials }: ProxyTools): void {
   const { policiesFrom } = connection;
   if (!(error instanceof SallyportError) || policiesFrom === undefined) return;
   denials.note(exchange, error, factsOf(exchange, connection, exchange.rules.policyPort), policiesFrom);
 }
 
-/** Readers that are slower than their writers have filled what we may hold: who is slowest makes room, or nothing more is begun. */
+/** Slow readers have filled the memory limit: the slowest is cut to make room, else the request is refused. */
 function refuseWhenFull({ rules }: Exchange, { makeRoom }: ProxyTools): void {
   const { limits } = rules;
   if (heldBytes() > limits.heldBytes && !makeRoom(limits.heldBytes))
     throw new SallyportError('memory_full', `${heldBytes()} bytes wait for slow readers (limit heldBytes)`);
 }
 
-/** Carries a TCP connection: the same road, judged here and again whenever what decided has changed. */
+/** Carries a TCP connection: the same path, evaluated here, and again whenever what decided has changed. */
 export async function serveTcp(connection: Connection, tools: ProxyTools): Promise<void> {
   const exchange = openStream(connection);
   try {
@@ -177,7 +180,7 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
     exchange.upstreamAttempts++;
     const upstream = await destination.dialSocket({ hash, avoid: [], over: false });
     noteUpstream(exchange, upstream);
-    // While it was dialed nothing was there that a change could have closed.
+    // During the dial there was no stream that a change could have closed.
     const refusal = refusalOf(exchange, connection, tools);
     if (refusal !== undefined) {
       upstream.socket.destroy();
@@ -200,9 +203,9 @@ export async function serveTcp(connection: Connection, tools: ProxyTools): Promi
 }
 
 /**
- * Asks again about an open connection and everything in flight on it, after a change of identity, bundle, deny-list or
- * policy, or at the end of what a decision rested on. What is refused now is closed in its protocol's own manner: a peer
- * that no longer holds with all it has, else each exchange for itself. Returns why the peer was refused, if it was.
+ * Re-evaluates an open connection and everything in flight on it, after a change of identity, bundle, deny list or
+ * policy, or when a certificate or token expires. What is refused now is closed as its protocol demands: a peer that is
+ * no longer valid with all its exchanges, else each exchange for itself. Returns why the peer was refused, if it was.
  */
 export function judgeAgain(connection: Connection, tools: ProxyTools): SallyportError | undefined {
   const { speaker } = connection;
@@ -210,25 +213,25 @@ export function judgeAgain(connection: Connection, tools: ProxyTools): Sallyport
   try {
     if (connection.port.rules.current().direction === 'inbound') tools.checkPeer(connection);
     if (Date.now() > connection.ownValidUntil)
-      throw new SallyportError('svid_expired', 'our own certificate has expired that the connection was made with');
+      throw new SallyportError('svid_expired', 'our own certificate of this connection has expired');
     speaker?.judge();
     return undefined;
   } catch (error) {
-    const refusal = asSallyportError(error, 'internal', 'the peer could not be judged');
+    const refusal = asSallyportError(error, 'internal', 'the peer could not be evaluated');
     tools.metrics.countCut(refusal.code, speaker?.kind ?? 'tcp', speaker?.inFlight ?? 0);
     connection.cut(refusal);
     return refusal;
   }
 }
 
-/** Why an exchange that was allowed may not go on under what holds now; undefined when it may. */
+/** Why an allowed exchange must end under the current rules; undefined if it may go on. */
 function refusalOf(exchange: Exchange, connection: Connection, tools: ProxyTools): SallyportError | undefined {
   if (exchange.decision !== 'allow') return undefined;
   try {
     authorizeAgain(exchange, connection, tools.checkPeer);
     return undefined;
   } catch (error) {
-    const refusal = asSallyportError(error, 'internal', 'the exchange could not be judged');
+    const refusal = asSallyportError(error, 'internal', 'the exchange could not be evaluated');
     tools.metrics.countCut(refusal.code, kindOf(exchange), 1);
     return refusal;
   }

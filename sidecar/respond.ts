@@ -1,5 +1,5 @@
-// Step: answer. Either what the upstream said, without what belongs to its hop, or a refusal of our own: the code's row
-// in the error table, and a body that tells a stranger nothing that he does not know.
+// Step: respond. Either the upstream's response, without its hop-by-hop fields, or a refusal of our own: the code's row
+// in the error table, and a body that tells strangers nothing new.
 
 import { asSallyportError, type SallyportError } from '../cert-agent/base/errors.ts';
 import { addReplyFields, leaving, noBody, respondOwn, withReplyFields } from './exchange/answer.ts';
@@ -14,7 +14,7 @@ export function answerInterim(exchange: Exchange, reply: Reply): void {
   if (!exchange.responded) exchange.downstream.informational(reply);
 }
 
-/** Passes the upstream's response on, as the rule changes it; `whole` is its entire body where that came with the head. */
+/** Passes the upstream's response on, as the rule changes it; `whole` is its entire body if that came with the head. */
 export function answerReply(exchange: Exchange, reply: Reply, whole: Buffer | undefined): void {
   exchange.status = reply.status;
   exchange.details = 'via_upstream';
@@ -27,7 +27,7 @@ export function answerReply(exchange: Exchange, reply: Reply, whole: Buffer | un
 
 function received(exchange: Exchange, reply: Reply, phases: Phases): Reply {
   const { hopFields } = reply;
-  // What `Connection` names goes first: no backend can have one of our fields removed as one of its hop.
+  // Fields that `Connection` names go first: no backend can have one of our fields removed as hop-by-hop.
   const fields =
     hopFields === undefined ? reply.fields : filterFields(reply.fields, ({ lower }) => !hopFields.includes(lower));
   let changed: Reply = hopFields === undefined ? reply : { ...reply, fields, hopFields: undefined };
@@ -35,14 +35,14 @@ function received(exchange: Exchange, reply: Reply, phases: Phases): Reply {
   return changed;
 }
 
-/** Ends the exchange with an error: as an answer if none has begun, else by a cut that cannot look complete. */
+/** Ends the exchange with an error: by a response if none has begun, else by a cut that cannot look complete. */
 export function refuse(exchange: Exchange, thrown: unknown): void {
   if (exchange.finished) return;
   const error = asSallyportError(thrown, 'internal', 'the request could not be served');
   const { row } = error;
   exchange.failure = error;
   exchange.flag = row.flag;
-  // What a policy or an authorizer refuses has details that the table cannot know.
+  // Policies and authorizers set details that the table cannot know.
   if (error.code !== 'policy_denied' && exchange.denial === undefined) exchange.details = row.details;
   exchange.carrier = undefined;
   if (exchange.responded) {
@@ -70,7 +70,7 @@ function ownDenial(error: SallyportError): Denial {
   return { status: error.row.status, fields: body.length === 0 ? emptyFields : textFields, body };
 }
 
-/** Envoy's words for clients and meshes that hold back when they read them. */
+/** Envoy's fields for clients and meshes that back off when they see them. */
 const hints: Readonly<Record<string, readonly [string, string]>> = {
   RL: ['x-envoy-ratelimited', 'true'],
   UO: ['x-envoy-overloaded', 'true'],
@@ -78,7 +78,7 @@ const hints: Readonly<Record<string, readonly [string, string]>> = {
 
 const textFields: Fields = { names: [fieldName('content-type')], values: ['text/plain; charset=utf-8'] };
 
-/** What a client reads. Envoy's words where users know them; never the reason, which may name what is behind us. */
+/** The body for the client. Envoy's text where users know it; never the reason, which may name what is behind us. */
 function bodyOf(error: SallyportError): string {
   if (error.row.details.startsWith('rbac_access_denied')) return 'RBAC: access denied';
   if (error.row.details === 'no_healthy_upstream') return 'no healthy upstream';

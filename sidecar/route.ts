@@ -1,18 +1,18 @@
-// Step: where to? A pure look-up that refuses nothing: 'no route' is a route whose answer is 404, because it is asked
-// before policy and must not tell a stranger what exists. A sidecar knows upstreams by their names; a gateway has listeners,
-// of which the host names one, and their rules, of which the request matches one; a stream is known by its server name.
+// Step: route. A pure lookup that refuses nothing: no route means 404, decided after policy, so that strangers do not
+// learn what exists. A sidecar finds upstreams by their names. A gateway finds a listener by the host and a rule by the
+// request; for a stream it uses the server name.
 
 import type { Connection } from './connection.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import { readClient } from './sanitize.ts';
 
-/** Fills in the route, or leaves it undefined. */
+/** Sets the route, or leaves it undefined. */
 export function findRoute(exchange: Exchange, connection: Connection): void {
   const { rules } = exchange;
   if (rules.edge !== undefined) {
-    // First what a stranger may not say: a rule that asks for `x-forwarded-proto` means ours.
+    // First remove what clients may not set: a rule that matches `x-forwarded-proto` means ours.
     readClient(exchange, connection);
-    // Too long to be looked at: enter.ts refuses it.
+    // Too long to be matched: sanitize.ts refuses it.
     if (exchange.target.length > rules.limits.urlBytes) return;
     const { listener, rule } = rules.edge.find(exchange);
     exchange.listener = listener;

@@ -1,6 +1,5 @@
-// The step of a gateway that a sidecar has not: a stranger comes in. What only we, or whom we trust, may say of him is
-// taken out of what he says, before a route is looked for by it; what he has asked for is held against the listener that he
-// came through.
+// A gateway's own step, for requests from outside. It removes what only we, or proxies that we trust, may say about the
+// client, before the route is looked up by it, and checks the request against the listener of its connection.
 
 import { SallyportError } from '../cert-agent/base/errors.ts';
 import type { Connection } from './connection.ts';
@@ -27,49 +26,50 @@ export function enter(exchange: Exchange, connection: Connection): undefined {
   checkListener(exchange, connection);
   exchange.received = { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
   if (edge === undefined) {
-    // No rule has it for a path. Of the server as a whole, for a host that is served, there is nothing to say but that it is there.
+    // No rule matches it as a path. For a served host, `OPTIONS *` needs no more than an empty response.
     if (exchange.path === '*' && exchange.listener !== undefined) answerOwn(exchange, 204, []);
   }
 }
 
 /**
- * A connection that was made for one listener is not for another's hosts: its certificate was not checked for them, nor was
- * the client's (RFC 9110 section 15.5.20; GEP-3567).
+ * A connection made for one listener is not valid for another's hosts: neither its certificate nor the client's was
+ * checked for them (RFC 9110 section 15.5.20; GEP-3567).
  */
 function checkListener(exchange: Exchange, connection: Connection): void {
   const { listener, client } = connection;
   if (listener !== undefined && exchange.listener !== undefined && listener !== exchange.listener)
     throw new SallyportError(
       'misdirected',
-      `'${exchange.authority}' is of listener ${exchange.listener}, the connection was made with ${listener}`,
+      `'${exchange.authority}' belongs to listener ${exchange.listener}, the connection to ${listener}`,
     );
   if (client !== undefined && client.validUntil < Date.now())
-    throw new SallyportError('client_certificate_refused', `the certificate of ${client.name} has expired since`);
+    throw new SallyportError('client_certificate_refused', `the certificate of ${client.name} has expired`);
 }
 
-/** Who the client is, in our word: what matches a route, what policy judges and what goes on says the same. Throws nothing. */
+/** Sets our own statement of the client: routes match, policies evaluate and the app gets the same. Throws nothing. */
 export function readClient(exchange: Exchange, connection: Connection): void {
   const { numTrustedProxies = 0, edge } = exchange.rules;
   const { client } = connection;
   const direct = connection.remoteIp;
   const said = headerOf(exchange, 'x-forwarded-for');
   const before = said === undefined ? [] : said.split(',').map((one) => one.trim());
-  // At the edge the client is the Nth from the right, N being the proxies that we trust; without any it is the direct peer.
+  // At the edge the client is the Nth from the right, N being the number of trusted proxies; without any it is the
+  // peer.
   const told = numTrustedProxies === 0 ? undefined : before[before.length - numTrustedProxies];
-  // Some write its port as well. What cannot be read is nobody's address, and not that of the proxy, which may do more.
+  // Some proxies add the port. An unreadable address is no client's, and not the proxy's, which may be allowed more.
   exchange.clientIp = told === undefined ? direct : (parseIp(told) ?? ipOfPlace(told));
   const trusted = numTrustedProxies > 0;
   const scheme = trusted ? headerOf(exchange, 'x-forwarded-proto') : undefined;
   const own = connection.tls === undefined ? 'http' : 'https';
   exchange.scheme = scheme === 'http' || scheme === 'https' ? scheme : own;
-  // What outsiders call a request is theirs; in our logs it would be a name that somebody else has chosen.
+  // A request ID from outside would be a name in our logs that a stranger chose.
   if (!trusted) {
     exchange.requestId = crypto.randomUUID();
     exchange.requestIdGiven = false;
   }
   const forwardedFor = [...(trusted ? before : []), direct?.text ?? 'unknown'].join(', ');
   const { ownHeaders, mayClientSet } = edge!;
-  // What is a proxy's to say goes by its family, so that a name which no list has ever heard of goes too.
+  // Fields that proxies set are removed by their families, so that a name missing from every list goes, too.
   changeRequest(
     exchange,
     ownHeaders,

@@ -1,5 +1,5 @@
-// One reading of everything that a gateway serves by: its documents, the policies that are attached to them, and the files
-// that gateway.yaml names. Plain data.
+// One reading of everything that a gateway serves by: its documents, their policies, and the files that gateway.yaml
+// names. Plain data.
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
@@ -19,10 +19,10 @@ import type { PemPair } from '../routing/references.ts';
 import type { Settings } from './settings.ts';
 import type { Source } from './sources.ts';
 
-/** A policy that is not valid, or of a kind that is not evaluated here: what it was to protect answers 500. */
+/** A policy that is invalid, or of a kind that is not evaluated here: its targets answer 500. */
 export interface BrokenPolicy {
   readonly kind: string;
-  /** Of a kind that is not read here. */
+  /** True for a kind that is not read here. */
   readonly apiVersion?: string;
   readonly namespace: string;
   readonly name: string;
@@ -32,10 +32,10 @@ export interface BrokenPolicy {
   readonly file: string;
   readonly line: number;
   readonly problems: readonly Problem[];
-  /** Headers that no client may say, and parameters that are secret, as far as they can be told. */
+  /** Headers that clients may not set, and secret parameters, as far as they can be read. */
   readonly ownHeaders: readonly string[];
   readonly secretParams: readonly string[];
-  /** Whether it was to be inherited: it is closed, and stays so under policies that are more specific. */
+  /** True if it had to be inherited: it stays closed under more specific policies. */
   readonly required: boolean;
 }
 
@@ -44,15 +44,15 @@ export interface GatewayConfig {
   readonly securityPolicies: readonly SecurityPolicy[];
   readonly trafficPolicies: readonly BackendTrafficPolicy[];
   readonly broken: readonly BrokenPolicy[];
-  /** By the `namespace/name` of the Secret that a pair of files stands for. */
+  /** By the `namespace/name` of the Secret that a pair of files replaces. */
   readonly certificates: Readonly<Record<string, PemPair>>;
-  /** The keys of sessions, one a line, as they stand in their file. */
+  /** The keys of sessions, one a line, as in their file. */
   readonly sessionKeys: string | undefined;
   /** By file name: `404.html`. */
   readonly errorPages: Readonly<Record<string, string>>;
 }
 
-/** @throws SallyportError `config_invalid` with every problem that leaves open what a document was to protect. */
+/** @throws SallyportError `config_invalid` with every problem that leaves a document's targets unknown. */
 export function readGatewayConfig(
   settings: Settings,
   documents: readonly Source[],
@@ -67,7 +67,7 @@ export function readGatewayConfig(
   const noPages: Problem[] =
     own?.errorPages === undefined || pages.length > 0
       ? []
-      : [{ file: settings.file, line: 1, column: 1, message: `errorPages: there is no page in ${own.errorPages}` }];
+      : [{ file: settings.file, line: 1, column: 1, message: `errorPages: ${own.errorPages} contains no page` }];
   return {
     istio: read.istio,
     gateway: {
@@ -87,7 +87,7 @@ export function readGatewayConfig(
 
 type OfDocuments = Omit<GatewayConfig, 'certificates' | 'sessionKeys' | 'errorPages'>;
 
-/** What a set of documents says to a gateway. Throws nothing. */
+/** Reads a set of documents for a gateway. Throws nothing. */
 export function readPlaced(placed: readonly PlacedDocument[]): {
   readonly gateway: OfDocuments;
   readonly istio: IstioDocuments;
@@ -122,12 +122,12 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
     const { line } = document.problemAt(['metadata', 'name'], '');
     const before = taken.get(key);
     if (before !== undefined)
-      problems.push(document.problemAt(['metadata', 'name'], `${key} already stands in ${before}`));
+      problems.push(document.problemAt(['metadata', 'name'], `${key} is already defined in ${before}`));
     taken.set(key, `${file}:${line}`);
     const read =
       policy === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
     if ('problems' in read) {
-      // What it was to protect nobody can say: nothing is served by this set of documents.
+      // Its targets are unknown: nothing is served by this set of documents.
       if (read.targets === undefined) problems.push(...read.problems);
       else
         broken.push({
@@ -164,28 +164,26 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
   };
 }
 
-/** With the time of its file where it does not say its own. */
+/** Adds the time of its file if it has none of its own. */
 function aged<P extends { readonly createdAt?: number }>(policy: P, { modifiedAt }: PlacedDocument): P {
   return policy.createdAt || modifiedAt === undefined ? policy : { ...policy, createdAt: modifiedAt };
 }
 
-/** Parts of a policy that are null: they ask nothing, as in a cluster, and may be what a template made of something that asked. */
+/** Parts of a policy that are null: absent, as in a cluster, but possibly a template's empty value for a real part. */
 function saidNothing({ value, problemAt }: YamlDocument, kind: string): Problem[] {
   const { spec } = value as { readonly spec?: unknown };
   if (typeof spec !== 'object' || spec === null) return [];
   const parts = Object.entries(spec).filter(([, part]) => part === null);
-  return parts.map(([part]) =>
-    problemAt(['spec', part], `'${part}' of this ${kind} is null: it is as if it were not there`),
-  );
+  return parts.map(([part]) => problemAt(['spec', part], `'${part}' of this ${kind} is null and counts as absent`));
 }
 
-/** Is this a policy of Envoy Gateway that is read here? */
+/** True for a policy of Envoy Gateway that is read here. */
 export function isGatewayPolicy({ value }: YamlDocument): boolean {
   const { kind, apiVersion } = headOf(value);
   return isSecurityPolicy(kind, apiVersion) || isBackendTrafficPolicy(kind, apiVersion);
 }
 
-/** Such a policy, or everything that is wrong with it. */
+/** Reads such a policy, or gives all its problems. */
 export function readGatewayPolicy(
   document: YamlDocument,
   file: string,
@@ -194,21 +192,21 @@ export function readGatewayPolicy(
   return kind === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
 }
 
-/** What a policy that is not valid says of credentials all the same. */
+/** What an invalid policy says about credentials all the same. */
 function toldBy(kind: string, value: unknown): Pick<BrokenPolicy, 'ownHeaders' | 'secretParams'> {
   const { spec } = value as { readonly spec?: unknown };
   const said = kind === 'SecurityPolicy' && typeof spec === 'object' && spec !== null ? spec : {};
   return { ownHeaders: [...ownHeadersOf(said)], secretParams: secretParamsOf(said) };
 }
 
-/** When it was made, where it says so: of two policies for one target the older holds, whether it is valid or not. */
+/** Its creation time, if it has one: of two policies for one target the older wins, valid or not. */
 function datedIn(value: unknown): { readonly createdAt?: number } {
   const { metadata } = value as { readonly metadata?: { readonly creationTimestamp?: unknown } | null };
   const at = Date.parse(String(metadata?.creationTimestamp));
   return Number.isNaN(at) ? {} : { createdAt: at };
 }
 
-/** What it calls itself, however wrong the rest of it is. */
+/** Its name, even if the rest is invalid. */
 function namedIn(value: unknown): { readonly namespace: string; readonly name: string } {
   const { metadata } = value as {
     readonly metadata?: { readonly namespace?: unknown; readonly name?: unknown } | null;

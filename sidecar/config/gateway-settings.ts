@@ -1,5 +1,5 @@
-// gateway.yaml: text becomes the same complete, frozen Settings that a sidecar has, with what only a gateway needs beside it.
-// Where its Gateways' ports are served, which upstream is behind which Service, which files hold certificates and keys.
+// Reads gateway.yaml into the same complete, frozen Settings that a sidecar has, with those that only a gateway needs:
+// the addresses of its Gateways' ports, the upstreams of Services, and the files with certificates and keys.
 
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
@@ -29,11 +29,14 @@ import {
 
 const place = (what: string): z.ZodString =>
   z.string().regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\/[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?:\d{1,5}$/, {
-    error: `${what} is named namespace/name:port`,
+    error: `${what} must be named namespace/name:port`,
   });
 const objectKey = z
   .string()
-  .regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\/[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?$/, 'a Secret is named namespace/name');
+  .regex(
+    /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\/[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?$/,
+    'a Secret must be named namespace/name',
+  );
 
 const listenAddress = text((value) => {
   const address = parseAddress(value, '');
@@ -57,7 +60,7 @@ const redis = z.strictObject({
   unsafePlaintext: z.boolean().default(false),
 });
 
-/** What a gateway says itself, or what its policies are about: a client's word must not stand beside it. */
+/** Headers that the gateway sets, or that its policies evaluate: clients may not set them as well. */
 const saidByUs = ['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-client-cert', 'txn-token'];
 
 const clientHeader = z
@@ -73,13 +76,13 @@ const clientHeader = z
         message: `'${value}' would let a client set ${own}, which only the gateway sets`,
       });
     if (start === undefined && !isProxyField(value))
-      context.addIssue({ code: 'custom', message: `'${value}' passes anyway: no header of proxies has that name` });
+      context.addIssue({ code: 'custom', message: `'${value}' passes anyway: it is not a header that proxies set` });
   });
 
-/** What capabilities of the edge read of it. */
+/** The fields that capabilities of the edge read. */
 const capabilityFields = await schemasOf('gateway.yaml');
 
-/** gateway.yaml as it is written. */
+/** gateway.yaml as written. */
 export const gatewayYaml = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
@@ -103,7 +106,7 @@ export const gatewayYaml = z
     federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),
     pathNormalization: z
       .strictObject({ normalization: z.enum(pathNormalizations) })
-      // What a rule is for must not be asked for by another spelling. Envoy Gateway would also redirect `%2f` (SECURITY.md).
+      // Another spelling of a path must not avoid its rule. Envoy Gateway would also redirect `%2f` (SECURITY.md).
       .prefault({ normalization: 'MERGE_SLASHES' }),
     gatewayTopology: topologySchema,
     tls: tlsSchema,
@@ -140,14 +143,14 @@ export const gatewayYaml = z
     if (value.redis !== undefined) checkRedis(value.redis, at);
     for (const [id, { identity: who, unsafePlaintext, endpoints }] of Object.entries(value.upstreams)) {
       if (who !== undefined && unsafePlaintext)
-        at(['upstreams', id, 'unsafePlaintext'], 'what proves an identity is not spoken to in the clear');
+        at(['upstreams', id, 'unsafePlaintext'], 'an upstream with an identity never gets plaintext');
       for (const trustDomain of withoutBundle(who ?? [], value))
         at(['upstreams', id, 'identity'], bundleMissing(trustDomain));
       for (const [index, endpoint] of endpoints.entries())
         if (leadsBack(endpoint, value.listeners))
           at(
             ['upstreams', id, 'endpoints', index],
-            `${formatAddress(endpoint)} is where this gateway itself listens: requests would go round for ever`,
+            `${formatAddress(endpoint)} is an address of this gateway itself: requests would loop for ever`,
           );
     }
     if (value.admin !== undefined && 'host' in value.admin && !isLoopback(value.admin.host))
@@ -157,7 +160,7 @@ export const gatewayYaml = z
         at(['federatedBundles', of], "this is our own trust domain, whose bundle comes with 'identity'");
   });
 
-/** Its password and what clients are known by go to Redis: not over a network in the clear. */
+/** Its password and the clients' identities go to Redis: never over a network in plaintext. */
 function checkRedis(
   { url, unsafePlaintext }: { readonly url: string; readonly unsafePlaintext: boolean },
   at: (path: (string | number)[], message: string) => void,
@@ -169,13 +172,13 @@ function checkRedis(
       ['redis', 'url'],
       `'${hostname}' is not loopback, and redis:// is plaintext: use rediss://, or add 'unsafePlaintext: true' to this entry`,
     );
-  if (!isOpen && unsafePlaintext) at(['redis', 'unsafePlaintext'], 'nothing goes out in plaintext');
+  if (!isOpen && unsafePlaintext) at(['redis', 'unsafePlaintext'], 'nothing is sent in plaintext');
 }
 
-/** Kestrel's: half of what the slowest modem brought. Strangers come to a gateway, and to a sidecar peers. */
+/** Kestrel's default: half of the slowest modem's rate. Only a gateway has strangers as clients. */
 const defaultSlowBytesPerSecond = 240;
 
-/** A backend on one of our own listeners' addresses: on the same machine, under a port that we serve. */
+/** A backend at the address of one of our own listeners: on the same machine, at a port that we serve. */
 function leadsBack(endpoint: Address, listeners: Readonly<Record<string, string>>): boolean {
   if (!('host' in endpoint) || endpoint.port === 0) return false;
   return Object.values(listeners).some((text) => {
@@ -264,7 +267,7 @@ export function parseGatewaySettings(source: string, file: string): Settings {
   });
 }
 
-/** What a DestinationRule calls an upstream: the names of the Services that it is behind. */
+/** A DestinationRule's names for an upstream: those of its Services. */
 function serviceNames(upstreamName: string, backends: Readonly<Record<string, string>>): string[] {
   const services = Object.entries(backends).flatMap(([key, of]) =>
     of === upstreamName ? [/^([^/]+)\/([^:]+):/.exec(key)!] : [],

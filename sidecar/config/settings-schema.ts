@@ -1,4 +1,4 @@
-// Parts of the schemas of sidecar.yaml and gateway.yaml that both have, and how they are read.
+// Parts of the schemas that sidecar.yaml and gateway.yaml share, and how they are read.
 
 import { resolve } from 'node:path';
 import { z } from 'zod';
@@ -13,7 +13,7 @@ import type { IdentitySettings } from './settings.ts';
 
 export const port = z.number().int().min(0).max(65_535);
 
-/** A string that `read` turns into a value; what it throws becomes the problem's sentence. */
+/** A string that `read` turns into a value; the text of its error becomes the problem. */
 export function text<T>(read: (value: string) => T): z.ZodType<T> {
   return z.string().transform((value, context) => {
     try {
@@ -100,7 +100,9 @@ export const limitsSchema = z
 
 export const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
 
-/** One SPIFFE ID, or several of which a server must prove one: while it moves, or beside a canary under another account. */
+/**
+ * One SPIFFE ID, or several of which a server must prove one: during a move, or beside a canary under another account.
+ */
 export const identities = z
   .union([z.string(), z.array(z.string()).min(1)], 'expected a SPIFFE ID, or a list of them')
   .transform((value, context): readonly string[] => {
@@ -124,7 +126,7 @@ export const tlsSchema = z
 
 export const topologySchema = z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional();
 
-/** The trust domains of `identities` that there is no bundle for: nobody of them can prove anything. */
+/** The trust domains of `identities` without a bundle: their members can prove nothing. */
 export function withoutBundle(
   identities: readonly string[],
   { trustDomain, federatedBundles }: { readonly trustDomain: string; readonly federatedBundles: object },
@@ -137,7 +139,7 @@ export function bundleMissing(trustDomain: string): string {
   return `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`;
 }
 
-/** Limits by the names that the path has for them. */
+/** Limits, by the names that the path uses. */
 export function readLimits(limits: z.output<typeof limitsSchema>): Limits {
   return Object.freeze({
     headBytes: limits.headBytes,

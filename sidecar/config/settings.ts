@@ -1,5 +1,5 @@
-// What sidecar.yaml and gateway.yaml come to: one complete, typed, frozen value for both. Types only; a running process holds this
-// and not the schemas that read it.
+// The result of reading sidecar.yaml or gateway.yaml: one complete, typed, frozen value for both. Types only; a running
+// process holds this, and not the schemas that read it.
 
 import type { Address } from '../../cert-agent/base/address.ts';
 import type { Limits } from '../exchange/limits.ts';
@@ -10,10 +10,10 @@ import type { TlsSettings, TlsVersion } from '../protocol/tls.ts';
 import type { AppCheck } from '../upstream/probe.ts';
 import type { ProviderSettings } from './extension-providers.ts';
 
-/** What an app speaks: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
+/** The app's protocol: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
 export type AppProtocol = 'http' | 'http2' | 'grpc' | 'tcp';
 
-/** Where our own credential comes from: exactly one of the three. Paths are absolute. */
+/** The source of our own credential: exactly one of the three. Paths are absolute. */
 export interface IdentitySettings {
   readonly files?:
     | { readonly svid: string; readonly key: string; readonly bundle: string; readonly denied?: string | undefined }
@@ -39,24 +39,24 @@ export interface InboundSettings {
   readonly protocol: AppProtocol;
   /** The port that policies see. */
   readonly policyPort: number;
-  /** What the app is asked when a probe asks us. */
+  /** How a probe that asks us checks the app. */
   readonly appHealth?: AppCheck | undefined;
 }
 
-/** A port that the app sends to. */
+/** A port for the app's outgoing requests. */
 export interface OutboundSettings {
   readonly port: number;
   readonly bind: string;
-  /** For bytes, which do not name their upstream. */
+  /** For bytes, which name no upstream. */
   readonly upstream?: string | undefined;
   readonly protocol: AppProtocol;
 }
 
 export interface UpstreamSettings {
   readonly endpoints: readonly Address[];
-  /** SPIFFE IDs, of which the server must prove one. */
+  /** SPIFFE IDs, one of which the server must prove. */
   readonly identity: readonly string[];
-  /** Undefined: as ALPN says, and HTTP/1.1 where it says nothing. */
+  /** Undefined: by ALPN, and HTTP/1.1 without it. */
   readonly protocol?: 'http' | 'http2' | 'grpc' | undefined;
   readonly hosts: readonly string[];
 }
@@ -69,53 +69,59 @@ export interface Settings {
   readonly inbound: readonly InboundSettings[];
   readonly outbound: readonly OutboundSettings[];
   readonly upstreams: Readonly<Record<string, UpstreamSettings>>;
-  /** Directory, absolute; undefined is 'no policy at all'. */
+  /** Directory, absolute; undefined means no policies. */
   readonly policies: string | undefined;
   readonly admin: Address | undefined;
   readonly health: Address | undefined;
   readonly accessLog: string;
   readonly defaultAction: 'deny' | 'allow';
   readonly defaultMtls: 'STRICT' | 'PERMISSIVE';
-  /** SPIFFE IDs of the gateways whose word on users is taken, in transaction tokens. */
+  /** SPIFFE IDs of the gateways whose transaction tokens are accepted. */
   readonly gateways: readonly string[];
   /** Bundles of other trust domains, absolute paths by name. */
   readonly federatedBundles: Readonly<Record<string, string>>;
   readonly rootNamespace: string;
   readonly extensionProviders: readonly ProviderSettings[];
-  /** Whether answers name the decision, `x-sallyport-decision`. */
+  /** True if responses name the decision, `x-sallyport-decision`. */
   readonly decisionHeader: boolean;
-  /** Learn mode: who called what is kept there. */
+  /** Learn mode: the observed traffic is kept there. */
   readonly learn: LearnSettings | undefined;
-  /** Other names of our trust domain, which policies may use for it. */
+  /** Other names of our trust domain, which policies may use. */
   readonly trustDomainAliases: readonly string[];
   readonly pathNormalization: PathNormalization;
-  /** How many proxies in front of this workload's callers may be believed; undefined: nobody's word on a client's address. */
+  /**
+   * The number of trusted proxies in front of this workload's callers; undefined: no client address is taken from a
+   * header.
+   */
   readonly numTrustedProxies: number | undefined;
   readonly tls: TlsSettings;
   readonly limits: Limits;
-  /** Present for a gateway, which has no app beside it. */
+  /** Present for a gateway, which has no app. */
   readonly gateway?: GatewaySettings;
 }
 
-/** What a gateway has that a sidecar has not. Paths are absolute; plain data. */
+/** The settings that only a gateway has. Paths are absolute; plain data. */
 export interface GatewaySettings {
-  /** Where a Gateway's port is served, `host:port` by `namespace/name:port`. */
+  /** The address of a Gateway's port, `host:port` by `namespace/name:port`. */
   readonly listeners: Readonly<Record<string, string>>;
   /** Upstreams by `namespace/name:port` of the Service. */
   readonly backends: Readonly<Record<string, string>>;
-  /** PEM files by the `namespace/name` of the Secret that they stand for. */
+  /** PEM files by the `namespace/name` of the Secret that they replace. */
   readonly certificates: Readonly<Record<string, { readonly certificate: string; readonly key: string }>>;
-  /** Upstreams that are no workloads of a mesh: in the clear on loopback or where that was asked for, else by a BackendTLSPolicy. */
+  /** Upstreams outside the mesh: in plaintext on loopback or if configured, else by a BackendTLSPolicy. */
   readonly outside: Readonly<Record<string, OutsideUpstream>>;
   readonly downstreamTls: { readonly minVersion: TlsVersion };
-  /** File with the keys that sessions are sealed with, one a line, the first seals. */
+  /** File with the keys that seal sessions, one a line; the first one seals. */
   readonly sessionKeys: string | undefined;
   readonly redis: RedisSettings | undefined;
   /** Directory with `404.html`, `5xx.html`. */
   readonly errorPages: string | undefined;
-  /** Headers that are a proxy's to set and that clients may set here all the same: names in lower case, or `cf-*`. */
+  /** Headers of proxies that clients may set here all the same: names in lower case, or `cf-*`. */
   readonly unsafeClientHeaders: readonly string[];
-  /** Who must send the PROXY protocol: addresses and blocks, and to which listeners (`namespace/name:port`; undefined: all). */
+  /**
+   * The senders that must use the PROXY protocol: addresses and blocks, and the listeners (`namespace/name:port`;
+   * undefined: all).
+   */
   readonly proxyProtocol:
     | { readonly trustedCIDRs: readonly string[]; readonly listeners: readonly string[] | undefined }
     | undefined;
@@ -123,9 +129,9 @@ export interface GatewaySettings {
 
 export interface OutsideUpstream {
   readonly endpoints: readonly Address[];
-  /** In the clear, whoever listens on the way. */
+  /** Plaintext, readable on the way. */
   readonly unsafePlaintext: boolean;
-  /** What it speaks: HTTP/2 without being asked, or HTTP/1.1; undefined: as its Service, or its routes, have it. */
+  /** HTTP/2 by prior knowledge, or HTTP/1.1; undefined: as its Service or its routes say. */
   readonly protocol: 'http' | 'http2' | undefined;
 }
 

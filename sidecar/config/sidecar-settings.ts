@@ -1,5 +1,5 @@
-// sidecar.yaml: text becomes a complete, typed, frozen value, or every problem with its place. Limits that are not named
-// have the defaults of the table below; each is named in the log line of what it stopped.
+// Reads sidecar.yaml into a complete, typed, frozen value, or reports every problem with its place. Limits that are not
+// set have the defaults of the table below; the log line of a refusal names its limit.
 
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
@@ -27,7 +27,7 @@ import {
   withoutBundle,
 } from './settings-schema.ts';
 
-/** What an app speaks: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
+/** The app's protocol: HTTP/1.1, HTTP/2 by prior knowledge (gRPC is that), or bytes. */
 const protocols = ['http', 'http2', 'grpc', 'tcp'] as const;
 
 const loopbackAddress = text((value) => parseAddress(value, '127.0.0.1'));
@@ -35,12 +35,12 @@ const loopbackAddress = text((value) => parseAddress(value, '127.0.0.1'));
 const upstream = z.strictObject({
   endpoints: z.array(text((value) => parseAddress(value, '127.0.0.1'))).min(1),
   identity: identities,
-  /** What it speaks where ALPN does not say: a TLS terminator, Ghostunnel and stunnel negotiate nothing. */
+  /** The protocol without ALPN: TLS terminators such as Ghostunnel and stunnel negotiate nothing. */
   protocol: z.enum(['http', 'http2', 'grpc']).optional(),
   hosts: z.array(z.string().min(1)).default([]),
 });
 
-/** sidecar.yaml as it is written. */
+/** sidecar.yaml as written. */
 export const sidecarYaml = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
@@ -56,7 +56,7 @@ export const sidecarYaml = z
           port,
           bind: z.string().optional(),
           app: loopbackAddress,
-          /** The app is another machine's, and what goes there can be read and changed on the way. */
+          /** Needed if the app runs on another machine: its traffic can be read and changed on the way. */
           unsafePlaintext: z.boolean().default(false),
           protocol: z.enum(protocols).default('http'),
           policyPort: port.optional(),
@@ -78,7 +78,7 @@ export const sidecarYaml = z
     policies: z.string().optional(),
     admin: addressOrPort('127.0.0.1').optional(),
     health: addressOrPort('').optional(),
-    /** Of the first inbound port. */
+    /** The app of the first inbound port. */
     appHealth: healthPath.optional(),
     accessLog: z.string().default('stdout'),
     defaultAction: z.enum(['deny', 'allow']).default('deny'),
@@ -107,7 +107,7 @@ export const sidecarYaml = z
     const at = (path: (string | number)[], message: string): void =>
       context.addIssue({ code: 'custom', path, message });
     if (value.inbound.length + value.outbound.length === 0)
-      at([], "there is nothing to do: neither 'inbound' nor 'outbound' names a port");
+      at([], "nothing to do: neither 'inbound' nor 'outbound' names a port");
     const ports = new Map<string, string>();
     for (const [kind, list] of [
       ['inbound', value.inbound],
@@ -128,7 +128,7 @@ export const sidecarYaml = z
           `'${app.host}' is not loopback: requests would leave this machine in plaintext, and others could ask the app directly; run the app beside its sidecar, or add 'unsafePlaintext: true' to this entry`,
         );
       if (isNear && unsafePlaintext)
-        at(['inbound', index, 'unsafePlaintext'], 'the app is on this machine: nothing goes out in plaintext');
+        at(['inbound', index, 'unsafePlaintext'], 'the app is on this machine: nothing is sent in plaintext');
     }
     for (const [index, one] of value.outbound.entries()) {
       if (one.protocol === 'tcp' && one.upstream === undefined)
@@ -143,7 +143,7 @@ export const sidecarYaml = z
       if (!isLoopback(bind))
         at(
           ['outbound', index, 'bind'],
-          `'${bind}' is not loopback, and whoever reaches this port speaks as this workload`,
+          `'${bind}' is not loopback, and everyone who can connect to this port speaks as this workload`,
         );
     }
     if (value.admin !== undefined && 'host' in value.admin && !isLoopback(value.admin.host))
@@ -154,7 +154,7 @@ export const sidecarYaml = z
     }
     for (const [index, uri] of value.gateways.entries()) {
       const { path } = parseSpiffeId(uri);
-      if (path === '') at(['gateways', index], `'${uri}' is a trust domain, and no workload of it`);
+      if (path === '') at(['gateways', index], `'${uri}' is a trust domain, not a workload`);
       for (const trustDomain of withoutBundle([uri], value)) at(['gateways', index], bundleMissing(trustDomain));
     }
     checkAppHealth(
@@ -231,7 +231,7 @@ export function parseSettings(source: string, file: string): Settings {
   });
 }
 
-/** Policies know a port by the app's own where they are not told another. */
+/** Policies see the app's port unless another is set. */
 function policyPortOf({ policyPort, app, port: ours }: Parsed['inbound'][number]): number {
   return policyPort ?? ('port' in app ? app.port : ours);
 }

@@ -1,17 +1,17 @@
-// What a client would rather have, by its Accept and Accept-Encoding (RFC 9110 section 12.5): weights decide, and among equals
-// what was named more exactly, then earlier, then what we would rather give.
+// A client's preference by its Accept and Accept-Encoding (RFC 9110 section 12.5). Weights decide; among equals the
+// more specific, then the earlier, then our own preference.
 
 interface Wish {
   /** In lower case, without parameters. */
   readonly what: string;
-  /** From 0, which is a no, to 1. */
+  /** From 0, which refuses, to 1. */
   readonly weight: number;
 }
 
-/** More than anybody means; a longer list is somebody's trick. */
+/** More than any real client lists; a longer list is an attack. */
 const maxWishes = 32;
 
-/** Section 12.4.2. A weight that cannot be read is a no. */
+/** Section 12.4.2. An unreadable weight refuses. */
 function readWishes(value: string): Wish[] {
   return value.split(',', maxWishes).map((item) => {
     const [what = '', ...parameters] = item.split(';').map((one) => one.trim().toLowerCase());
@@ -22,8 +22,8 @@ function readWishes(value: string): Wish[] {
 }
 
 /**
- * Section 12.5.3: which coding the client takes; undefined when it would rather have the answer as it is. A client that says
- * nothing gets nothing that it may not know.
+ * Section 12.5.3: the coding for the client; undefined if it prefers none. A client that sends no Accept-Encoding gets
+ * none, since it may not know any.
  */
 export function chooseCoding<C extends string>(accepts: string | undefined, offers: readonly C[]): C | undefined {
   if (accepts === undefined || accepts === '') return undefined;
@@ -40,7 +40,7 @@ export function chooseCoding<C extends string>(accepts: string | undefined, offe
   return (weightOf('identity') ?? 0) > bestWeight ? undefined : best;
 }
 
-/** Section 12.5.1: which of these media types the client would rather read; the first where it says nothing, or takes none. */
+/** Section 12.5.1: the media type that the client prefers; the first if it has no preference, or accepts none. */
 export function chooseType<T extends string>(accepts: string | undefined, offers: readonly [T, ...T[]]): T {
   if (accepts === undefined) return offers[0];
   const wishes = readWishes(accepts);
@@ -51,7 +51,7 @@ export function chooseType<T extends string>(accepts: string | undefined, offers
   return best.weight > 0 ? best.type : offers[0];
 }
 
-/** The most exact wish decides: `text/html;q=0` beside `*` + `/*` is a no. */
+/** The most specific range decides: `text/html;q=0` beside `*` + `/*` refuses. */
 function scoreOf(type: string, wishes: readonly Wish[]): { weight: number; exact: number; at: number } {
   const patterns = ['*/*', `${type.slice(0, type.indexOf('/'))}/*`, type];
   for (let exact = patterns.length - 1; exact >= 0; exact--) {

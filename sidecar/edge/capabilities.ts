@@ -1,5 +1,5 @@
-// The table of capabilities: one line each. Their order is the order of their hooks in each phase, and where several would answer
-// a request the first does.
+// The table of capabilities: one line each. Their order is the order of their hooks in each phase; if several would
+// respond to a request, the first does.
 
 import { apiKey } from './api-key/capability.ts';
 import { authorization } from './authorization/capability.ts';
@@ -42,7 +42,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   sessionPersistence,
 ]);
 
-/** The fields of one kind, by name, with the capability that each is of. */
+/** The fields of one kind, by name, each with its capability. */
 export function fieldsOf(
   kind: Field['kind'],
   table: readonly AnyCapability[] = capabilities,

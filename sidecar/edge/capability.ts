@@ -1,8 +1,8 @@
-// The contract of a capability of the edge: what a rule can do with a request beside passing it on. Each capability is one
-// folder of edge/ and one line of capabilities.ts, and nothing else of the program names it.
+// The contract of a capability of the edge: what a rule can do with a request beside passing it on. Each capability is
+// one folder of edge/ and one line of capabilities.ts, and nothing else of the program names it.
 //
-// Refusals have their codes in base/errors.ts, which is one table for the whole program. Timeouts, retries, load balancing and
-// health checks are not capabilities: they are properties of an upstream's connections (upstream/).
+// Refusals have their codes in base/errors.ts, which is one table for the whole program. Timeouts, retries, load
+// balancing and health checks are not capabilities: they are properties of an upstream's connections (upstream/).
 
 import type { Registry } from 'prom-client';
 import type { ZodType } from 'zod';
@@ -15,9 +15,10 @@ import type { JwtRule } from '../policy/request-authentication.ts';
 import type { RedisLink } from './redis-link.ts';
 
 /**
- * Where a capability is configured. For SecurityPolicy, BackendTrafficPolicy and the two settings files `name` is a field of the
- * spec or the file; for `filter` it is a filter type of HTTPRoute; for `rule` a field of a route's rule. Any other kind is a
- * document of ours (`sallyport.dev`), whose whole spec beside its targets is the plan; `name` is the kind again.
+ * Where a capability is configured. For SecurityPolicy, BackendTrafficPolicy and the two settings files `name` is a
+ * field of the spec or the file; for `filter` it is a filter type of HTTPRoute; for `rule` a field of a route's rule.
+ * Any other kind is a document of ours (`sallyport.dev`), whose whole spec beside its targets is the plan; `name` is
+ * the kind again.
  */
 export interface Field {
   readonly kind:
@@ -69,8 +70,8 @@ export interface Service<Plan, Shared> extends Common<Plan, Shared> {
 }
 
 /**
- * A capability that decides who or what may pass. A stream of bytes under a policy with such a field is refused, since nothing of
- * it can be evaluated.
+ * A capability that decides who or what may pass. A stream of bytes under a policy with such a field is refused, since
+ * nothing of it can be evaluated.
  */
 export interface Guarding<Plan, Shared> extends Common<Plan, Shared> {
   /** `callers`: who is calling is known by it. `requests`: it knows nobody, and refuses some requests. */
@@ -92,15 +93,18 @@ interface Common<Plan, Shared> {
   share?(process: EdgeProcess): Shared | Promise<Shared>;
   /** The same for a process that serves nothing (`--check`). */
   shareDry?(process: DryProcess): Shared;
-  /** Whether nothing of a less specific policy's plan is lost under a more specific one's. By default, whether they are equal. */
+  /**
+   * Whether nothing of a less specific policy's plan is lost under a more specific one's. By default, whether they are
+   * equal.
+   */
   keeps?(below: Plan, above: Plan): boolean;
   /** A plan that was merged from a policy and `parent`, whose name is `of`: what of it is the parent's. */
   inherited?(merged: Plan, parent: Plan, of: string): Plan;
   /** Backends that a policy's plan names beside those of the rule. */
   backends?(plan: Plan): readonly NamedBackend[];
   /**
-   * Hooks are the same for all rules of one policy, and are kept until the policy or one of its Secrets changes. Without it they
-   * are compiled for each rule of each generation.
+   * Hooks are the same for all rules of one policy, and are kept until the policy or one of its Secrets changes.
+   * Without it they are compiled for each rule of each generation.
    */
   readonly perPolicy?: true;
   /** Fields of gateway.yaml that name files which it reads: kept hooks are compiled anew when one of them changes. */
@@ -190,7 +194,9 @@ export interface Site<Shared> {
   readonly shared: Shared;
   /** The path prefix that the rule's only match asks for; `/` where there is none. */
   readonly prefix: string;
-  /** The path that the rule's only match asks for, exact or as a prefix; `/` where there is none. Cookies belong there. */
+  /**
+   * The path that the rule's only match asks for, exact or as a prefix; `/` where there is none. Cookies belong there.
+   */
   readonly path: string;
   /** The plans of other capabilities at the same place, by field name. */
   readonly beside: (field: string) => readonly unknown[];

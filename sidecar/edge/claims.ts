@@ -1,4 +1,5 @@
-// Claims as headers, as Envoy passes them on: texts, numbers and booleans as they are, lists and objects as JSON in base64.
+// Claims as headers, as Envoy passes them on: texts, numbers and booleans as they are, lists and objects as JSON in
+// base64.
 
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Exchange } from '../exchange/exchange.ts';

@@ -1,5 +1,5 @@
-// How many are in flight at once, of all together or of each client. Each that enters leaves, whatever happens; the table holds only
-// clients that have something in flight.
+// How many are in flight at once, of all together or of each client. Each that enters leaves, whatever happens; the
+// table holds only clients that have something in flight.
 
 /** How many at once: together, or of each client. */
 export interface InFlightPlan {
@@ -35,7 +35,9 @@ export class ConcurrencyLimit implements InFlight {
     return true;
   }
 
-  /** @throws TypeError when no request of this key is in: a caller that leaves twice would let one more in, for ever. */
+  /**
+   * @throws TypeError when no request of this key is in: a caller that leaves twice would let one more in, for ever.
+   */
   leave(key: string): void {
     const of = this.plan.per === 'route' ? '' : key;
     const now = this.#inFlight.get(of);

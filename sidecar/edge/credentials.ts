@@ -1,5 +1,5 @@
-// Where a caller's credentials stand in a request: found, taken out again so that the app does not get them, and how it is
-// said that they are missing or wrong.
+// Where a caller's credentials stand in a request: found, taken out again so that the app does not get them, and how it
+// is said that they are missing or wrong.
 
 import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
 import { deny } from '../exchange/decision.ts';
@@ -26,8 +26,8 @@ export interface Found {
 }
 
 /**
- * Every credential at `places`, in their order, in every way an app could read one there. More than one is for the caller to
- * refuse: the app might take the one that is not verified.
+ * Every credential at `places`, in their order, in every way an app could read one there. More than one is for the
+ * caller to refuse: the app might take the one that is not verified.
  */
 export function findCredentials(exchange: Exchange, places: readonly Places[]): Found[] {
   const found: Found[] = [];
@@ -63,7 +63,9 @@ export function bearerOf(exchange: Exchange): Reading | undefined {
   return readBearer(headerOf(exchange, 'authorization'));
 }
 
-/** The one cookie of this name; undefined where there are several, of which a neighbour on our domain may have set one. */
+/**
+ * The one cookie of this name; undefined where there are several, of which a neighbour on our domain may have set one.
+ */
 export function cookieOf({ names, values }: Fields, wanted: string): string | undefined {
   let found: string | undefined;
   for (let i = 0; i < names.length; i++) {
@@ -102,8 +104,8 @@ export function takeCookies(exchange: Exchange, isOurs: (name: string) => boolea
 const sessionCookie = /^__(?:Host|Secure)-sallyport-(?:session|login)-/;
 
 /**
- * Takes our own cookies out. A browser sends them to every route of a host, also to those without a login, and whoever has one
- * is the user: no app is to see them.
+ * Takes our own cookies out. A browser sends them to every route of a host, also to those without a login, and whoever
+ * has one is the user: no app is to see them.
  */
 export function hideSessionCookies(exchange: Exchange): void {
   const { names, values } = exchange.fields;
@@ -119,8 +121,8 @@ export function tellApp(exchange: Exchange, name: string, value: string): void {
 }
 
 /**
- * Puts the refusal on the exchange in the words that the caller may read, and gives the error to throw; `why` is for the log
- * and holds nothing of a credential.
+ * Puts the refusal on the exchange in the words that the caller may read, and gives the error to throw; `why` is for
+ * the log and holds nothing of a credential.
  */
 export function refuseCaller(
   exchange: Exchange,

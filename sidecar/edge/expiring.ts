@@ -1,4 +1,4 @@
-// A table whose entries end, and that does not grow beyond a bound: past it the oldest entry goes, whatever it was.
+// A table with expiring entries and a bound: beyond it the oldest entry is dropped, expired or not.
 
 export class Expiring<V> {
   readonly #entries = new Map<string, { readonly value: V; readonly until: number }>();
@@ -20,7 +20,7 @@ export class Expiring<V> {
 
   /** `until`: wall clock, milliseconds. */
   set(key: string, value: V, until: number): void {
-    // Behind all others: the first in the table is the oldest.
+    // Moved behind all others: the first in the table is the oldest.
     this.#entries.delete(key);
     this.#entries.set(key, { value, until });
     for (const oldest of this.#entries.keys()) {
@@ -33,7 +33,7 @@ export class Expiring<V> {
     this.#entries.delete(key);
   }
 
-  /** Those that have not ended, the oldest first. */
+  /** The entries that have not expired, the oldest first. */
   *entries(): IterableIterator<readonly [key: string, value: V, until: number]> {
     const now = this.#now();
     for (const [key, { value, until }] of this.#entries) if (now < until) yield [key, value, until];

@@ -1,19 +1,19 @@
-// The hooks of a rule's capabilities laid out by phase, once, when the configuration is compiled. A request then walks flat
-// lists, and pays nothing for a phase that nobody uses.
+// Sorts the hooks of a rule's capabilities by phase, once, when the configuration is compiled. A request then walks
+// flat lists, and a phase without hooks costs nothing.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Phases, Step } from '../exchange/exchange.ts';
 import type { Hooks } from './capability.ts';
 
 /**
- * Hooks with the capability that they are of, in the order of the table. `of` is a digest of the policy that they are compiled from,
+ * Hooks with their capability, in the order of the table. `of` is a digest of the policy that they were compiled from,
  * with its Secrets.
  */
 export type NamedHooks = readonly (readonly [name: string, hooks: Hooks, of?: string])[];
 
 /**
- * @param broken what the rule answers once its admit steps have run, because it cannot be served as it was meant
- * @param ask asks the rule's authorizers
+ * @param broken the response of a rule that cannot be served as intended, after its admit steps
+ * @param ask calls the rule's authorizers
  */
 export function layOut(all: NamedHooks, ask: Step, broken?: SallyportError): Phases {
   const of = <K extends keyof Hooks>(phase: K): NonNullable<Hooks[K]>[] =>
@@ -45,7 +45,7 @@ export function layOut(all: NamedHooks, ask: Step, broken?: SallyportError): Pha
   });
 }
 
-/** @throws SallyportError `config_invalid` when two capabilities would stand in the body's way: neither knows of the other. */
+/** @throws SallyportError `config_invalid` if two capabilities change the body: they would not know of each other. */
 function onlyOne<T>(filters: readonly T[]): T | undefined {
   if (filters.length > 1)
     throw new SallyportError('config_invalid', 'two capabilities want to change the body of a response');

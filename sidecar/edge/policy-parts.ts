@@ -1,12 +1,13 @@
-// What a SecurityPolicy means beside the hooks of its parts: does it ask anything of a caller, which headers does it speak in, in
-// which parameters of a query does a credential stand. Each capability says it of its own plan. What the policy's keys say by
-// themselves is added, for a policy that cannot be read and for a part that no capability reads: a header that it names is ours,
-// unless it is known to be the caller's, and each parameter is secret. Fails closed: what is forgotten refuses more, never less.
+// What a SecurityPolicy means beside the hooks of its parts: whether it demands anything of callers, which headers it
+// sets, and which query parameters hold credentials. Each capability answers for its own plan. The policy's keys add to
+// that, for a policy that cannot be read and for a part that no capability reads: a header that it names is ours unless
+// it is known to be the caller's, and each parameter is secret. Fails closed: a forgotten name refuses more, never
+// less.
 
 import { fieldsOf } from './capabilities.ts';
 import type { AnyCapability, NamedBackend } from './capability.ts';
 
-/** What a policy says about itself. */
+/** The summary of a policy. */
 const aboutItself = [
   ...(['name', 'namespace', 'targets', 'createdAt', 'file', 'line'] as const),
   ...(['mergeType', 'merged', 'required', 'namespaces'] as const),
@@ -14,37 +15,37 @@ const aboutItself = [
 
 const about: ReadonlySet<string> = new Set(aboutItself);
 
-/** Which capability each part of a SecurityPolicy is of. */
+/** The capability of each part of a SecurityPolicy. */
 export type PolicyFields = ReturnType<typeof fieldsOf>;
 
 const served: PolicyFields = fieldsOf('SecurityPolicy');
 
-/** A part that no capability reads may be a new way to know callers. */
+/** A part that no capability reads may be a new method of authentication. */
 function guardsOf(name: string, fields: PolicyFields): AnyCapability['guards'] {
   return fields.get(name)?.capability.guards ?? 'callers';
 }
 
-/** The names of all parts of a policy, of whichever kind. */
+/** The names of all parts of a policy, of any kind. */
 export function partsOf(policy: object): readonly string[] {
   return Object.entries(policy).flatMap(([name, part]) => (part === undefined || about.has(name) ? [] : [name]));
 }
 
-/** The names of the parts that ask something of a caller; none where all callers pass. */
+/** The names of the parts that demand something of callers; empty if all callers pass. */
 export function askingParts(policy: object, fields: PolicyFields = served): readonly string[] {
   return partsOf(policy).filter((name) => guardsOf(name, fields) !== false);
 }
 
-/** The names of the parts by which callers may be known. */
+/** The names of the parts that can authenticate callers. */
 export function knowingParts(policy: object): readonly string[] {
   return partsOf(policy).filter((name) => guardsOf(name, served) === 'callers');
 }
 
-/** The parts that no capability evaluates: a policy that has one would let all callers past it. */
+/** The parts that no capability evaluates: if the policy were served, all callers would pass them. */
 export function unevaluatedParts(policy: object, fields: PolicyFields = served): readonly string[] {
   return askingParts(policy, fields).filter((name) => !fields.has(name));
 }
 
-/** The parts of a policy that was read, with the guard that each is of. */
+/** The parts of a valid policy, each with its guard. */
 export function guardsIn(policy: object, fields: PolicyFields = served) {
   return askingParts(policy, fields).flatMap((field) => {
     const { capability } = fields.get(field) ?? {};
@@ -67,7 +68,7 @@ export interface PolicyTraits {
   readonly secretPaths: readonly string[];
 }
 
-/** What the capabilities say of the parts of a policy that was read, and what its keys say by themselves. */
+/** What the capabilities say about the parts of a valid policy, and what its keys say. */
 export function traitsOf(policy: object, fields: PolicyFields = served): PolicyTraits {
   const of = (trait: 'ownHeaders' | 'secretParams' | 'secretPaths'): string[] =>
     guardsIn(policy, fields).flatMap(({ capability, plan, field }) => capability[trait]?.(plan, field) ?? []);
@@ -78,20 +79,20 @@ export function traitsOf(policy: object, fields: PolicyFields = served): PolicyT
   };
 }
 
-/** Where a policy names headers that are the caller's to set: credentials, and what is asked of a request. */
+/** Fields in which a policy names headers that callers may set: credentials, and conditions on requests. */
 const readFromCaller: ReadonlySet<string> = new Set(['extractFrom', 'fromHeaders', 'headersToExtAuth', 'denyRedirect']);
 
 /**
- * Headers, in lower case, that only we may set by this policy: as it was read, or the `spec` of one that cannot be. They are
- * known whether it can be served or not: where its Secret is gone, no client may say them either.
+ * Headers, in lower case, that only we may set under this policy: as read, or the `spec` of an invalid one. They count
+ * whether the policy can be served or not: if its Secret is missing, clients may not set them either.
  */
 export function ownHeadersOf(policy: object, fields: PolicyFields = served): ReadonlySet<string> {
   const names = new Set<string>();
   const { extAuth, authorization: _asksOnly, ...others } = policy as Parts;
   for (const name of askingParts({ ...others, extAuth }, fields))
     collectHeaders((policy as Readonly<Record<string, unknown>>)[name], names);
-  // What an authorizer is told is the caller's to say, and credentials it may exchange or leave. They come in `authorization`
-  // and cannot be dropped before they were looked at; the step that sets it replaces it.
+  // What is sent to an authorizer is the caller's to set, and it may replace or keep credentials. They come in
+  // `authorization` and cannot be removed before they are read; the step that sets it replaces it.
   for (const name of stringsIn(extAuth?.headersToExtAuth)) names.delete(name.toLowerCase());
   if (extAuth !== undefined) names.delete('cookie');
   names.delete('authorization');
@@ -103,7 +104,7 @@ interface Parts {
   readonly authorization?: unknown;
 }
 
-/** Every header, in lower case, that a policy names: in trailers none of them is judged, so none of them passes there. */
+/** Every header, in lower case, that a policy names: none of them is evaluated in trailers, so none passes there. */
 export function namedHeadersOf(policy: object): ReadonlySet<string> {
   const names = new Set<string>();
   for (const name of askingParts(policy))
@@ -121,7 +122,7 @@ function collectHeaders(value: unknown, into: Set<string>, skipped = readFromCal
   }
 }
 
-/** The names in a field that is about headers: itself, a list of them, or `header` and `name` of its entries. */
+/** The names in a field about headers: itself, a list of them, or `header` and `name` of its entries. */
 function headerNamesIn(value: unknown): string[] {
   if (typeof value === 'string') return [value];
   if (Array.isArray(value)) return value.flatMap(headerNamesIn);
@@ -130,7 +131,7 @@ function headerNamesIn(value: unknown): string[] {
   return (named.length === 0 ? said : named).flatMap(([, one]) => headerNamesIn(one));
 }
 
-/** Parameters of a query in which a credential may stand, by a policy or by its `spec`: none of them is for a log. */
+/** Query parameters that may hold a credential, by a policy or by its `spec`: they are not logged. */
 export function secretParamsOf(policy: object, fields: PolicyFields = served): readonly string[] {
   return [...new Set(askingParts(policy, fields).flatMap((name) => paramsIn(policy, name)))];
 }

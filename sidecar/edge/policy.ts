@@ -1,7 +1,7 @@
-// A policy as it was read: plain data that crosses from the process that reads documents. What stands here is its head. Beside it
-// stand its parts by name, each the plan of the capability that reads it; Secrets are in them by their names only.
+// A policy as read: plain data from the process that reads documents. These types are its head. Its parts stand beside
+// it by name, each the plan of the capability that reads it; they hold Secrets by name only.
 
-/** What a policy is attached to: a Gateway or a route in its own namespace, or one section of it. */
+/** A target of a policy: a Gateway or a route in its own namespace, or one section of it. */
 export interface PolicyTarget {
   readonly group: string;
   readonly kind: string;
@@ -9,22 +9,22 @@ export interface PolicyTarget {
   readonly sectionName?: string;
 }
 
-/** How a policy stands to those that are less specific; see documents/envoy-gateway/merge.ts. */
+/** A policy's relation to less specific ones; see documents/envoy-gateway/merge.ts. */
 export interface Layered<P> {
-  /** It is laid over the policy of its listener or Gateway, and does not take its place. */
+  /** It is merged with the policy of its listener or Gateway, and does not replace it. */
   readonly mergeType?: 'StrategicMerge' | 'JSONMerge';
-  /** What it is together with each policy that it may be laid over, by `namespace/name`; '' stands for none. */
+  /** The result of merging it with each policy that it may be merged with, by `namespace/name`; '' means none. */
   readonly merged?: Readonly<Record<string, P | { readonly problem: string }>>;
-  /** Nothing of it may be lost to a policy that is more specific. */
+  /** A more specific policy may drop nothing of it. */
   readonly required?: boolean;
 }
 
-/** What every policy says about itself. */
+/** The head of every policy. */
 export interface PolicyHead<P> extends Layered<P> {
   readonly name: string;
   readonly namespace: string;
   readonly targets: readonly PolicyTarget[];
-  /** Milliseconds since 1970; absent or 0 where the document does not say. Of two for one target the older holds. */
+  /** Milliseconds since 1970; absent or 0 if the document has none. Of two for one target the older wins. */
   readonly createdAt?: number;
   readonly file: string;
   readonly line: number;

@@ -1,5 +1,5 @@
-// Questions to a provider of identities: over https, or http on this machine; no redirects, which could lead anywhere; no
-// more than so many bytes, in so much time. The protocol's own checks are oauth4webapi's, which is loaded when first needed.
+// Requests to an identity provider: over https, or http on this machine; without redirects, which could lead anywhere;
+// with limits of size and time. The protocol's own checks are oauth4webapi's, which is loaded at first use.
 
 import type * as OAuth from 'oauth4webapi';
 import { isLoopback } from '../../cert-agent/base/address.ts';
@@ -8,7 +8,7 @@ import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 const timeoutMs = 5000;
 const maxBytes = 262_144;
 
-/** What oauth4webapi sends its requests with. */
+/** The function by which oauth4webapi sends its requests. */
 export type ProviderFetch = (
   url: string,
   options: {
@@ -25,18 +25,18 @@ export function loadOAuth(): Promise<typeof OAuth> {
   return import('oauth4webapi');
 }
 
-/** @throws SallyportError `oidc_provider_failed` where a provider names a place that credentials must not go to. */
+/** @throws SallyportError `oidc_provider_failed` if a provider names a URL that credentials must not be sent to. */
 export function checkEndpoint(url: unknown, what: string): string {
   const parsed = typeof url === 'string' ? URL.parse(url) : null;
   const safe =
     parsed?.protocol === 'https:' ||
     (parsed?.protocol === 'http:' && isLoopback(parsed.hostname.replace(/^\[|\]$/g, '')));
   if (parsed === null || !safe)
-    throw new SallyportError('oidc_provider_failed', `the provider names no ${what} that begins with https://`);
+    throw new SallyportError('oidc_provider_failed', `the provider names no ${what} with https://`);
   return parsed.href;
 }
 
-/** One question. @throws SallyportError `oidc_provider_unavailable` when there is no whole answer in time. */
+/** One request. @throws SallyportError `oidc_provider_unavailable` without a complete response in time. */
 export function createProviderFetch(limitMs: number = timeoutMs): ProviderFetch {
   return async function askProvider(url, { method = 'GET', headers, body }) {
     const { request } = await import('undici');
@@ -49,15 +49,15 @@ export function createProviderFetch(limitMs: number = timeoutMs): ProviderFetch 
         signal: AbortSignal.timeout(limitMs),
       });
       if (answer.statusCode >= 500) {
-        // Destroying it is an error to it, which nobody else would hear.
+        // Destroying it emits an error that has no other listener.
         answer.body.on('error', () => {}).destroy();
-        throw new Error(`it answers ${answer.statusCode}`);
+        throw new Error(`it responded with status ${answer.statusCode}`);
       }
       const parts: Buffer[] = [];
       let size = 0;
       for await (const part of answer.body) {
         size += (part as Buffer).length;
-        if (size > maxBytes) throw new Error(`the answer is larger than ${maxBytes} bytes`);
+        if (size > maxBytes) throw new Error(`the response is larger than ${maxBytes} bytes`);
         parts.push(part as Buffer);
       }
       const fields = new Headers();
@@ -65,7 +65,7 @@ export function createProviderFetch(limitMs: number = timeoutMs): ProviderFetch 
         const value = answer.headers[name];
         if (typeof value === 'string') fields.set(name, value);
       }
-      // 204 and its like have no body in the Fetch standard, and say nothing to us.
+      // 204 and similar statuses have no body in the Fetch standard; we need none.
       const bodiless = [101, 204, 205, 304].includes(answer.statusCode);
       return new Response(bodiless ? null : Buffer.concat(parts), { status: answer.statusCode, headers: fields });
     } catch (error) {
@@ -75,8 +75,8 @@ export function createProviderFetch(limitMs: number = timeoutMs): ProviderFetch 
 }
 
 /**
- * What a question to a provider came to. The library's errors carry what was answered, tokens and all: of them only the
- * sentence goes on.
+ * The result of a request to a provider. The library's errors contain the response with its tokens: only the sentence
+ * is kept.
  */
 export function providerError(error: unknown, what: string): SallyportError {
   if (error instanceof SallyportError) return error;

@@ -1,8 +1,8 @@
-// The connection to Redis that a gateway has, for whatever its processes and its neighbours share. Whoever asks gets an answer
-// in `timeoutMs` or none: Redis slow, away or in error is Redis away, said once, and tried again in the background until it
-// works.
+// A gateway's connection to Redis, for what its processes and other gateways share. A query gets an answer in
+// `timeoutMs`, or none. A Redis that is slow, away or in error counts as away: this is logged once, and it is retried
+// in the background.
 //
-// One Redis, or one behind a name that fails over; not Redis Cluster, whose nodes have a part of the keys each.
+// One Redis, or one behind a name that fails over. Not Redis Cluster, whose nodes each have a part of the keys.
 
 import { setTimeout as pause } from 'node:timers/promises';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -19,7 +19,7 @@ import {
 } from './redis.ts';
 
 export interface RedisLinkOptions extends RedisPlace {
-  /** How long a question waits, milliseconds. */
+  /** How long a query waits, milliseconds. */
   readonly timeoutMs?: number | undefined;
   readonly log?: Log | undefined;
 }
@@ -27,10 +27,10 @@ export interface RedisLinkOptions extends RedisPlace {
 const defaultTimeoutMs = 50;
 const firstRetryMs = 100;
 const longestRetryMs = 2000;
-/** Questions that wait at once: more means that Redis does not keep up. */
+/** Queries that wait at once: more means that Redis is too slow. */
 const maxWaiting = 10_000;
 
-/** What every question of ours needs: scripts, time, keys that end. It must work on a connection before that is used. */
+/** What each query needs: scripts, time, expiring keys. It must work on a connection before that is used. */
 const probeScript = `
 redis.call('TIME')
 redis.call('SET', KEYS[1], '1', 'PX', 1000)
@@ -39,12 +39,12 @@ return redis.call('GET', KEYS[1])
 
 async function probe(client: Client): Promise<void> {
   const answer: unknown = await client.sendCommand(['EVAL', probeScript, '1', 'sallyport:probe']);
-  if (answer !== '1') throw new SallyportError('redis_unavailable', 'its answer is none of the script');
+  if (answer !== '1') throw new SallyportError('redis_unavailable', 'unexpected answer of the script');
 }
 
 /**
- * Connects, and goes on trying in the background where that fails: a gateway does not wait for Redis.
- * @throws SallyportError `config_invalid` for a URL that cannot be used, `config_unreadable` for a file that cannot be read.
+ * Connects, and retries in the background if that fails: a gateway does not wait for Redis.
+ * @throws SallyportError `config_invalid` for an unusable URL, `config_unreadable` for an unreadable file.
  */
 export async function startRedisLink(options: RedisLinkOptions): Promise<RedisLink> {
   const target = parseTarget(options, (message) => options.log?.warn({ code: 'secret_exposed' }, message));
@@ -55,8 +55,8 @@ export async function startRedisLink(options: RedisLinkOptions): Promise<RedisLi
 }
 
 /**
- * Asks a Redis once whether it could be used. Gives why it cannot be asked now, undefined where it can.
- * @throws SallyportError `config_invalid` for one that never can.
+ * Tries once whether a Redis can be used. Returns why it cannot be used now; undefined if it can.
+ * @throws SallyportError `config_invalid` for one that can never be used.
  */
 export async function tryRedis(place: RedisPlace): Promise<string | undefined> {
   const target = parseTarget(place);
@@ -71,7 +71,7 @@ export async function tryRedis(place: RedisPlace): Promise<string | undefined> {
     return undefined;
   } catch (error) {
     if (error instanceof SallyportError && error.code === 'config_invalid') throw error;
-    return `Redis at ${target.place} cannot be asked: ${reasonOf(error)}`;
+    return `Redis at ${target.place} is unavailable: ${reasonOf(error)}`;
   } finally {
     destroy(client);
   }
@@ -82,7 +82,7 @@ export class RedisLink {
   readonly #timeoutMs: number;
   readonly #log: Log | undefined;
   #client: Client | undefined = undefined;
-  /** In the order in which they were asked, which is that in which their time runs out. */
+  /** In the order of the queries, which is that of their timeouts. */
   #waiting: Asked[] = [];
   #tick: NodeJS.Timeout | undefined = undefined;
   #retry: NodeJS.Timeout | undefined = undefined;
@@ -90,9 +90,9 @@ export class RedisLink {
   #closed = false;
   #wasReady = true;
   #since = performance.now();
-  /** Counts what was decided without Redis so far, for the log. */
+  /** The number of decisions without Redis so far, for the log. */
   unanswered: () => number = () => 0;
-  /** What `unanswered` gave when the outage began. */
+  /** `unanswered` at the beginning of the outage. */
   #unansweredBefore = 0;
   outages = 0;
   lastProblem: string | undefined = undefined;
@@ -108,14 +108,14 @@ export class RedisLink {
     return this.#target.place;
   }
 
-  /** Whether Redis answered when it was last heard of. */
+  /** True if Redis worked at its last answer. */
   get ready(): boolean {
     return this.#client !== undefined;
   }
 
   /**
-   * Asks. No promise where Redis is away; undefined where it gave no answer in time, or an error. Never rejects. `note` hears
-   * of each question that was asked, before whoever waits.
+   * Queries Redis. Returns no promise while Redis is away; resolves with undefined without an answer in time, or for an
+   * error. Never rejects. `note` is called for each query, before its waiter.
    */
   ask<T>(
     question: (client: Client) => Promise<T>,
@@ -173,9 +173,9 @@ export class RedisLink {
   async #open(fresh: { client?: Client }): Promise<void> {
     const client = await createClient(this.#target);
     fresh.client = client;
-    // Without somebody who listens an error would end the process. What it means for questions they are told themselves.
+    // Without a listener an error would end the process. Pending queries fail on their own.
     client.on('error', (error: unknown) => this.#lost(client, reasonOf(error)));
-    // Not PING: a replica, or a Redis without memory left, answers that and then refuses every decision.
+    // Not PING: a replica, or a Redis out of memory, answers that and then refuses every decision.
     await openClient(client, this.place, probe);
   }
 
@@ -192,14 +192,14 @@ export class RedisLink {
         decisions,
         ms: Math.round(performance.now() - this.#since),
       },
-      `Redis at ${this.#target.place} answers again: ${decisions} decisions were made by local limits`,
+      `Redis at ${this.#target.place} is available again: ${decisions} decisions were made by local limits`,
     );
   }
 
-  /** The connection that was in use is of no more use. */
+  /** Drops the connection in use. */
   #lost(client: Client, reason: string): void {
     if (client !== this.#client || this.#closed) return;
-    // First, so that those who are waiting count as decided in this outage.
+    // First, so that the pending queries count as decided in this outage.
     this.#away(reason);
     this.#drop();
   }
@@ -214,16 +214,16 @@ export class RedisLink {
       this.#unansweredBefore = this.unanswered();
       this.#log?.warn(
         { code: 'redis_unavailable', redis: this.#target.place, reason, outages: this.outages },
-        `Redis at ${this.#target.place} cannot be asked, each gateway limits on its own: ${reason}`,
+        `Redis at ${this.#target.place} is unavailable, each gateway limits on its own: ${reason}`,
       );
     }
-    // Many gateways lose it at once; they must not come back at once.
+    // Many gateways lose it at once; they must not all reconnect at once.
     const delay = this.#retryMs * (0.5 + Math.random() / 2);
     this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs);
     this.#retry = setTimeout(() => void this.connect(), delay).unref();
   }
 
-  /** Nobody waits for a connection that is given up. */
+  /** Closes a connection that is given up. */
   #drop(): void {
     const client = this.#client;
     this.#client = undefined;
@@ -235,7 +235,7 @@ export class RedisLink {
     destroy(client);
   }
 
-  /** Answers come in the order of the questions. */
+  /** Answers come in the order of the queries. */
   #forget(): void {
     if (!this.#waiting[0]?.done) return;
     const first = this.#waiting.findIndex(({ done }) => !done);
@@ -243,8 +243,8 @@ export class RedisLink {
   }
 
   /**
-   * One timer for all that wait. When we ourselves were busy the answers lie in the socket: they are read before anybody is
-   * told that his time ran out.
+   * One timer for all pending queries. If this process itself was busy, the answers wait in the socket: they are read
+   * before any query times out.
    */
   readonly #lookAgain = (): void => {
     setImmediate(() => {
@@ -258,7 +258,7 @@ export class RedisLink {
   };
 }
 
-/** A question, answered once. */
+/** A query, answered once. */
 class Asked {
   readonly until: number;
   readonly #resolve: (answer: unknown) => void;

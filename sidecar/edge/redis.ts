@@ -1,20 +1,20 @@
-// A connection to Redis: where it leads, with what secrets, and the library that makes it, which only gateways with shared
-// limits hold. Secrets are read for each connection, so that they can change, and never reach a log or an error.
+// A connection to Redis: its address, its secrets, and the library, which only gateways with shared limits load.
+// Secrets are read for each connection, so that they can change, and never reach a log or an error.
 
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { asSallyportError, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { readSecret } from '../../cert-agent/base/secret-file.ts';
 
-/** From the first byte to a script that answered. */
+/** From the first byte to the answer of a script. */
 export const connectMs = 2000;
 
 export interface RedisPlace {
   /** `redis://host:port/db` or `rediss://`; no password. */
   readonly url: string;
-  /** Read anew for each connection. */
+  /** Read again for each connection. */
   readonly passwordFile?: string | undefined;
-  /** Whom to trust with rediss; the system's roots by default. Read anew for each connection. */
+  /** The roots for rediss; by default the system's. Read again for each connection. */
   readonly caFile?: string | undefined;
 }
 
@@ -33,8 +33,8 @@ export interface Target {
 }
 
 /**
- * `warn` is told who else could read the password.
- * @throws SallyportError `config_invalid`, without anything that may be secret in it.
+ * `warn` gets a message if others can read the password.
+ * @throws SallyportError `config_invalid`, without anything that may be secret.
  */
 export function parseTarget(
   { url, passwordFile, caFile }: RedisPlace,
@@ -43,11 +43,11 @@ export function parseTarget(
   const fail = (why: string, hint: string): never => {
     throw new SallyportError('config_invalid', `the URL of Redis ${why}`, { hint });
   };
-  const read = URL.parse(url) ?? fail('is no URL', 'write rediss://host:6379');
+  const read = URL.parse(url) ?? fail('is not a URL', 'write rediss://host:6379');
   const tls = read.protocol === 'rediss:';
   if (!tls && read.protocol !== 'redis:') fail(`begins with ${read.protocol}`, 'write rediss://host:6379');
   if (read.password !== '') fail('holds a password', 'put it into a file, and its name into passwordFile');
-  if (read.hostname === '') fail('names no host', 'write rediss://host:6379');
+  if (read.hostname === '') fail('has no host', 'write rediss://host:6379');
   if (!/^(?:\/\d{0,4})?$/.test(read.pathname) || read.search !== '' || read.hash !== '')
     fail('has more than host, port and the number of a database', 'write rediss://host:6379/0');
   const host = read.hostname.replace(/^\[|\]$/g, '');
@@ -82,12 +82,12 @@ function readFile(
   }
 }
 
-/** A client of one connection that ends with it. */
+/** A client of one connection, which ends with it. */
 export async function createClient({ host, port, database, username, tls, secrets }: Target) {
   const { password, ca } = secrets();
   // Only gateways with shared limits hold the library.
   const redis = await import('@redis/client');
-  // A connection that is lost is not made again behind our back: until the script answers on it, it is none.
+  // The library must not reconnect on its own: until the script answers on a connection, it is not used.
   const base = { host, port, connectTimeout: connectMs, reconnectStrategy: false } as const;
   return redis.createClient({
     socket: tls
@@ -113,14 +113,14 @@ export function destroy(client: Client | undefined): void {
   try {
     client?.destroy();
   } catch {
-    // It is closed already, which is an error to it.
+    // It is already closed, which is an error.
   }
 }
 
 /**
- * A connection that can be used: `probe` has worked on it. A node of a Redis Cluster is none: it has a part of the keys, and would
- * send questions elsewhere (MOVED).
- * @throws SallyportError `config_invalid` for one of those, else Error; whoever called destroys the client.
+ * A usable connection: `probe` has worked on it. A node of a Redis Cluster is refused: it has only a part of the keys,
+ * and redirects queries to others (MOVED).
+ * @throws SallyportError `config_invalid` for such a node, else Error; the caller destroys the client.
  */
 export async function openClient(client: Client, place: string, probe: (client: Client) => Promise<unknown>) {
   await client.connect();
@@ -130,7 +130,7 @@ export async function openClient(client: Client, place: string, probe: (client: 
     { hint: 'name one Redis, or one behind a name that fails over' },
   );
   const said = await client.sendCommand(['INFO', 'cluster']).catch((error: unknown) => {
-    // Somebody who may not ask so (ACL) will be told by the first question.
+    // A user without this permission (ACL) fails at the first query.
     if (/^(?:NOPERM|ERR unknown)/.test(reasonOf(error))) return '';
     throw error;
   });

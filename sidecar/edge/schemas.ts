@@ -1,10 +1,11 @@
-// The schemas of all capabilities, by the kind of document. Loaded by what reads documents, and by nothing that serves.
+// The schemas of all capabilities, by kind of document. Loaded by the process that reads documents, not by those that
+// serve.
 
 import type { ZodType } from 'zod';
 import { capabilities, fieldsOf } from './capabilities.ts';
 import type { AnyCapability, Field } from './capability.ts';
 
-/** Each field of a kind, optional, for the strict object that reads its spec. */
+/** Each field of a kind, optional, for the strict object of its spec. */
 export async function schemasOf(
   kind: Field['kind'],
   table: readonly AnyCapability[] = capabilities,

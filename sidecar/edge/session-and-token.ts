@@ -1,6 +1,7 @@
-// A session and a token together: with `oidc` and `jwt` a browser's session stands for the token, and the claims are those of its ID
-// token. A request that brings a token as well has it verified, and the token's claims are its. With `passThroughAuthHeader` a
-// token needs no session. Each of the two capabilities reads here what it needs of the other's plan.
+// A session and a token together. With `oidc` and `jwt`, a browser's session replaces the token, and the claims are
+// those of its ID token. A request that also has a token gets it verified, and the claims are the token's. With
+// `passThroughAuthHeader` a token needs no session. Each of the two capabilities reads here what it needs of the
+// other's plan.
 
 import type { Exchange } from '../exchange/exchange.ts';
 import { tokenSourceOf } from '../exchange/token-places.ts';
@@ -10,7 +11,7 @@ import { bearerOf } from './credentials.ts';
 
 type Beside = Pick<Site<unknown>, 'beside'>;
 
-/** Of `oidc`, what tokens need to know. */
+/** The part of `oidc` that tokens need. */
 export interface Login {
   readonly issuer: string;
   readonly clientId: string;
@@ -35,7 +36,7 @@ export function introspectsBeside({ beside }: Beside): boolean {
   return beside('introspection').length > 0;
 }
 
-/** A JWT provider of the same issuer that takes tokens for this client would take the ID token. */
+/** A JWT provider of the same issuer that accepts tokens for this client would accept the ID token. */
 export function standingFor(login: Login | undefined, providers: readonly TokenProvider[]): readonly TokenProvider[] {
   return providers.filter(
     ({ rule: { issuer, audiences } }) =>
@@ -43,7 +44,7 @@ export function standingFor(login: Login | undefined, providers: readonly TokenP
   );
 }
 
-/** Whether the request brings a token that these would look at. */
+/** True if the request has a token that these providers would read. */
 export function bringsToken(exchange: Exchange, providers: readonly TokenProvider[], introspects: boolean): boolean {
   if (introspects && bearerOf(exchange) !== undefined) return true;
   const source = tokenSourceOf(exchange, exchange.fields);

@@ -1,4 +1,4 @@
-// Responses that are the proxy's own: the fields that go with every response, the date, and what a rule adds to them.
+// Responses of the proxy itself: the fields of every response, the date, and what a rule adds to them.
 
 import type { Exchange } from './exchange.ts';
 import { addFields } from './fields.ts';
@@ -6,7 +6,7 @@ import { emptyFields, type Fields, type Reply } from './message.ts';
 
 export const noBody = Buffer.alloc(0);
 
-/** Responds in place of the upstream: a redirect, a preflight's response. It is not a refusal. */
+/** Responds instead of the upstream: a redirect, or a preflight's response. It is not a refusal. */
 export function answerOwn(
   exchange: Exchange,
   status: number,
@@ -18,21 +18,21 @@ export function answerOwn(
   respondOwn(exchange, status, addFields(emptyFields, fields), body);
 }
 
-/** Sends a response of the proxy's own, as the rule wants it to leave. */
+/** Sends a response of the proxy itself, changed as the rule says. */
 export function respondOwn(exchange: Exchange, status: number, fields: Fields, body: Buffer): void {
   const dated = addFields(fields, [['date', httpDate()]]);
   const reply = leaving(exchange, withReplyFields(exchange, ownReply(status, dated, body.length)));
   exchange.downstream.respond(reply, exchange.method === 'HEAD' ? noBody : body);
 }
 
-/** The reply with what the rule adds to every final response. */
+/** Adds what the rule adds to every final response. */
 export function leaving(exchange: Exchange, reply: Reply): Reply {
   let changed = reply;
   for (const change of exchange.phases?.reply ?? []) changed = { ...changed, fields: change(exchange, changed) };
   return changed;
 }
 
-/** With the fields that go with any response. */
+/** Adds the fields of any response. */
 export function withReplyFields(exchange: Exchange, reply: Reply): Reply {
   const { replyFields } = exchange;
   if (replyFields === undefined) return reply;
@@ -40,7 +40,7 @@ export function withReplyFields(exchange: Exchange, reply: Reply): Reply {
   return { ...reply, fields: { names: [...names, ...replyFields.names], values: [...values, ...replyFields.values] } };
 }
 
-/** Adds fields that go with any response. */
+/** Makes fields part of any response to this exchange. */
 export function addReplyFields(exchange: Exchange, fields: readonly (readonly [string, string])[]): void {
   if (fields.length > 0) exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, fields);
 }
@@ -48,7 +48,7 @@ export function addReplyFields(exchange: Exchange, fields: readonly (readonly [s
 let dateSecond = 0;
 let dateText = '';
 
-/** RFC 9110 section 6.6.1: an origin of a response says when. Formatted once a second. */
+/** RFC 9110 section 6.6.1: the origin of a response dates it. Formatted once a second. */
 function httpDate(): string {
   const now = Date.now();
   const second = Math.floor(now / 1000);

@@ -1,33 +1,36 @@
-// An external authorizer as the path sees it: what it is told, and what it answers.
+// An external authorizer as the path sees it: its input and its result.
 
 import type { Fields } from './message.ts';
 
-/** Whom CUSTOM policies may ask. */
+/** An authorizer that CUSTOM policies may call. */
 export interface Authorizer {
   readonly name: string;
   readonly kind: 'http' | 'grpc';
-  /** What the caller gets when there is no answer. */
+  /** The status for the caller if the authorizer does not respond. */
   readonly statusOnError: number;
-  /** Whether it is told of a field, by the name that servers fold (`FieldName.folded`): the app must read no other word there. */
+  /**
+   * True if it is sent a field, by the name that servers fold (`FieldName.folded`): the app must not read that name in
+   * another spelling.
+   */
   judges(folded: string): boolean;
-  /** @throws SallyportError when there is no answer, or none that can be read. */
+  /** @throws SallyportError if there is no response, or an unreadable one. */
   ask(asked: Asked): Promise<Ruling>;
 }
 
-/** What an external authorizer said. */
+/** The result of an external authorizer. */
 export interface Ruling {
   readonly allowed: boolean;
-  /** Refused: the answer to the caller. */
+  /** Refused: the response to the caller. */
   readonly status: number;
   readonly body: Buffer;
-  /** To the caller: with the refusal, or with the app's answer. */
+  /** For the caller: with the refusal, or with the app's response. */
   readonly replyFields: readonly (readonly [string, string])[];
-  /** Allowed: what the app's request gets in place of what it had, and what it loses; names in lower case. */
+  /** Allowed: fields that replace or are removed from the app's request; names in lower case. */
   readonly requestFields: readonly (readonly [string, string])[];
   readonly removed: readonly string[];
 }
 
-/** What an external authorizer is told of a request. */
+/** The input of an external authorizer. */
 export interface Asked {
   readonly id: string;
   readonly method: string;

@@ -1,10 +1,10 @@
-// What the path needs to know of the connection that a request came on.
+// The facts of a connection that the path needs.
 
 import type { PeerIdentity } from '../../cert-agent/identity/verify.ts';
 import type { Ip } from '../policy/ip.ts';
 import type { TlsFacts } from './upstream.ts';
 
-/** What the path needs to know of the connection that a request came on. */
+/** The connection of a request. */
 export interface ConnectionFacts {
   readonly id: number;
   /** Exchanges begun on it so far. */
@@ -16,14 +16,14 @@ export interface ConnectionFacts {
   readonly localIp: Ip | undefined;
   readonly tls: TlsFacts | undefined;
   readonly serverName: string | undefined;
-  /** At a gateway: the listener that the handshake was made with, and the certificate that the client presented. */
+  /** At a gateway: the listener of the handshake, and the certificate that the client presented. */
   readonly listener: string | undefined;
   readonly client?: ClientCertificate | undefined;
 }
 
-/** A client's certificate at a gateway, verified against the authorities of its listener. */
+/** A client's certificate at a gateway, verified with the authorities of its listener. */
 export interface ClientCertificate {
-  /** Its only URI name, else its subject: who it is to policies and to the log. */
+  /** Its only URI name, else its subject: the client's name in policies and in the log. */
   readonly name: string;
   readonly uri: string | undefined;
   readonly subject: string;

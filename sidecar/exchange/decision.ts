@@ -1,16 +1,16 @@
-// The one place where an exchange is put on record as allowed or denied.
+// The only place where an exchange is recorded as allowed or denied.
 
 import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Denial } from './ends.ts';
 import type { Exchange } from './exchange.ts';
 
-/** What a refusal says beside its error. */
+/** Details of a refusal beside its error. */
 interface Refused {
-  /** The policy that decided; by default the one on record. */
+  /** The policy that decided; by default the recorded one. */
   readonly policy?: string;
-  /** Envoy's details, where the error's row in the table cannot know them. */
+  /** Envoy's details, if they differ from the error's row in the table. */
   readonly details?: string;
-  /** The response, where it has words of its own. */
+  /** The response, if it has its own text. */
   readonly denial?: Denial;
 }
 
@@ -20,7 +20,7 @@ export function allow(exchange: Exchange, policy: string): void {
   exchange.policy = policy;
 }
 
-/** Records that the exchange is refused, and returns the error, to be thrown. */
+/** Records that the exchange is refused, and returns the error to throw. */
 export function deny(exchange: Exchange, error: SallyportError, refused: Refused = {}): SallyportError {
   exchange.decision = 'deny';
   exchange.details = refused.details ?? error.row.details;

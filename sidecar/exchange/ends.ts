@@ -1,17 +1,17 @@
-// The two ends of an exchange as the path sees them: the side that asked, and what carries its body on.
+// The two ends of an exchange as the path sees them: the downstream, and the carrier of its body.
 
 import type { Fields, Reply } from './message.ts';
 import type { SpliceEnd } from './upstream.ts';
 
-/** The side that asked, whichever protocol it speaks. */
+/** The downstream, in any protocol. */
 export interface Downstream {
   informational(reply: Reply): void;
-  /** The answer's head, and the whole body where `whole` is given; nothing follows then. */
+  /** Sends the response's head, and the whole body if `whole` is given; nothing follows then. */
   respond(reply: Reply, whole: Buffer | undefined): void;
-  /** False asks to wait for `downstreamDrained`. */
+  /** False means: wait for `downstreamDrained`. */
   write(chunk: Buffer): boolean;
   end(trailers: Fields): void;
-  /** Cuts the answer so that it cannot look complete. */
+  /** Cuts the response so that it cannot look complete. */
   abort(): void;
   pause(): void;
   resume(): void;
@@ -19,37 +19,37 @@ export interface Downstream {
   tunnel(upstream: SpliceEnd): void;
 }
 
-/** What forwards an exchange's body; the downstream codec feeds it. */
+/** Forwards an exchange's body; the downstream codec feeds it. */
 export interface Carrier {
-  /** False asks the downstream to wait for `resume`. */
+  /** False means: the downstream waits for `resume`. */
   requestData(chunk: Buffer): boolean;
   requestEnd(trailers: Fields): void;
   downstreamDrained(): void;
-  /** The asking side is gone: nothing more can be answered. */
+  /** The downstream is gone: no response is possible. */
   downstreamGone(): void;
   /** No byte moved for the stream-idle limit. */
   idle(): void;
-  /** What of the request waits here, bytes; absent where nothing does. */
+  /** Bytes of the request that wait here; absent if none ever do. */
   readonly waitingBytes?: number;
-  /** It waits for more of the request, or for a decision, and for no reader. */
+  /** True while it waits for more of the request or for a decision, and not for a reader. */
   readonly gathers?: boolean;
 }
 
-/** Holds a body while a step waits, and hands it on afterwards. */
+/** Holds a body while a step waits, and passes it on afterwards. */
 export interface Holding extends Carrier {
-  /** Hands what is held to the carrier that the exchange has now. */
+  /** Passes what is held to the exchange's current carrier. */
   release(): void;
   drop(): void;
 }
 
-/** A request as it came, before any step has changed it. */
+/** A request as received, before any step has changed it. */
 export interface Received {
   readonly fields: Fields;
   readonly path: string;
   readonly authority: string;
 }
 
-/** A refusal that whoever refuses words himself. */
+/** A refusal with its own text. */
 export interface Denial {
   readonly status: number;
   readonly fields: Fields;

@@ -1,5 +1,5 @@
-// What policy looks at, read from an exchange when it is asked. One object for all decisions of the process: a decision is
-// made in one go, and nothing is kept of it.
+// The request's attributes for policy, read from an exchange on demand. One object for all decisions of the process: a
+// decision is synchronous, and keeps nothing of it.
 
 import type { RequestAuth, RequestFacts } from '../policy/facts.ts';
 import { foldName } from '../policy/header-name.ts';
@@ -54,15 +54,16 @@ class ExchangeFacts implements RequestFacts {
 
 const facts = new ExchangeFacts();
 
-/** The facts of this exchange, good until the next call. `port` is the one that policies see. */
+/** The attributes of this exchange, valid until the next call. `port` is the one that policies see. */
 export function factsOf(exchange: Exchange, connection: ConnectionFacts, port: number): RequestFacts {
   facts.read(exchange, connection, port);
   return facts;
 }
 
 /**
- * A field of the request, under every name that servers fold into this one (`FieldName.folded`), several of them joined by
- * commas (RFC 9110 section 5.3; cookies by semicolons, RFC 6265 section 5.4). Envoy's names for what stands in the first line, too.
+ * A field of the request, under every name that servers fold into this one (`FieldName.folded`). Several are joined by
+ * commas (RFC 9110 section 5.3; cookies by semicolons, RFC 6265 section 5.4). Includes Envoy's names for the parts of
+ * the request line.
  */
 export function headerOf(exchange: Exchange, name: string, fields: Fields = exchange.fields): string | undefined {
   if (name === ':authority' || name === 'host') return exchange.authority;
@@ -73,7 +74,7 @@ export function headerOf(exchange: Exchange, name: string, fields: Fields = exch
   let found: string | undefined;
   for (let i = 0; i < names.length; i++) {
     const one = names[i]!;
-    // Another spelling of what means something to a proxy is dropped, and never reaches the app.
+    // Another spelling of a field that proxies interpret is dropped, and never reaches the app.
     if (one.folded !== folded || (one.role === role.hop && one.lower !== name)) continue;
     found = found === undefined ? values[i]! : `${found}${folded === 'cookie' ? '; ' : ','}${values[i]!}`;
   }
@@ -81,8 +82,8 @@ export function headerOf(exchange: Exchange, name: string, fields: Fields = exch
 }
 
 /**
- * Whether a header comes in two spellings that servers fold into one (`X-Role` and `X_Role`). Of lines of one name the app takes
- * what policy has judged; of two names it may take the other one.
+ * True if a header comes in two spellings that servers fold into one (`X-Role` and `X_Role`). Of several lines with one
+ * name the app reads what policy has evaluated; of two names it may read the other one.
  * @param name in lower case
  */
 export function isSpelledTwice({ names }: Fields, name: string): boolean {
@@ -97,8 +98,9 @@ export function isSpelledTwice({ names }: Fields, name: string): boolean {
 }
 
 /**
- * Whom the trusted proxies saw: of the addresses in `x-forwarded-for` the one before as many from the right as there are
- * trusted proxies, for a hop that adds none itself. Undefined when there are not that many, or it is no address.
+ * The client that the trusted proxies saw: in `x-forwarded-for`, counted from the right, the address before as many as
+ * there are trusted proxies, for a hop that adds none itself. Undefined if there are not that many, or it is no
+ * address.
  */
 export function clientOf(forwardedFor: string | undefined, trustedProxies: number): Ip | undefined {
   const list = forwardedFor?.split(',') ?? [];

@@ -1,10 +1,10 @@
-// Fields of a message changed on its way: taken out, added, and put where only we may put them.
+// Changes the fields of a message: removes some, adds some, and sets those that only we may set.
 
 import { foldName } from '../policy/header-name.ts';
 import type { Exchange } from './exchange.ts';
 import { type FieldName, type Fields, fieldName } from './message.ts';
 
-/** The fields that `keep` takes; the same object where it takes all. */
+/** The fields for which `keep` is true; the same object if all are kept. */
 export function filterFields(fields: Fields, keep: (name: FieldName) => boolean): Fields {
   if (fields.names.every(keep)) return fields;
   const names: FieldName[] = [];
@@ -17,7 +17,7 @@ export function filterFields(fields: Fields, keep: (name: FieldName) => boolean)
   return { names, values };
 }
 
-/** More fields behind those that there are. */
+/** Appends fields. */
 export function addFields(fields: Fields, added: readonly (readonly [string, string])[]): Fields {
   return {
     names: [...fields.names, ...added.map(([name]) => fieldName(name))],
@@ -26,9 +26,9 @@ export function addFields(fields: Fields, added: readonly (readonly [string, str
 }
 
 /**
- * Takes fields out of a request (names in lower case, and those that `alsoDrop` takes) and adds some. What `Connection` names goes first, so that no client can
- * have a field of ours taken for one of their hop; and a name that servers fold into the same one, `x_user` for `x-user`, is
- * the same here, too.
+ * Removes fields from a request (names in lower case, and those for which `alsoDrop` is true) and adds some. Fields
+ * that `Connection` names are removed first, so that no client can have a field of ours treated as hop-by-hop. A name
+ * that servers fold into the same one, `x_user` for `x-user`, counts as the same.
  */
 export function changeRequest(
   exchange: Exchange,
@@ -56,7 +56,7 @@ export function changeRequest(
   exchange.fields = { names, values };
 }
 
-/** Unions of the sets that steps take out: there are few, and each lives as long as its step or its configuration. */
+/** Unions of the sets that steps remove: there are few, and each lives as long as its step or its configuration. */
 const unions = new WeakMap<ReadonlySet<string>, WeakMap<ReadonlySet<string>, ReadonlySet<string>>>();
 
 function bothOf(a: ReadonlySet<string>, b: ReadonlySet<string>): ReadonlySet<string> {
@@ -81,7 +81,7 @@ function isWithin(part: ReadonlySet<string>, whole: ReadonlySet<string>): boolea
 
 const ones = new Map<string, ReadonlySet<string>>();
 
-/** The set of this one name, in lower case: the same each time, for names that a configuration has. */
+/** The set of this one name, in lower case: the same object each time, for names in the configuration. */
 export function onlyField(name: string): ReadonlySet<string> {
   let one = ones.get(name);
   if (one === undefined) {
@@ -91,12 +91,14 @@ export function onlyField(name: string): ReadonlySet<string> {
   return one;
 }
 
-/** The request's trailers: what was taken out of its head must not come behind its body, where some apps read it as well. */
+/** The request's trailers, without what was removed from its head: some apps read trailers as fields, too. */
 export function withoutTaken({ taken }: Exchange, trailers: Fields): Fields {
   return taken === undefined ? trailers : withoutNames(trailers, taken);
 }
 
-/** Trailers without what policies, token rules and authorizers read in a head: they judge before the trailers come. */
+/**
+ * Removes from trailers what policies, token rules and authorizers read in heads: they evaluate before trailers come.
+ */
 export function withoutJudged({ rules, judges }: Exchange, trailers: Fields): Fields {
   if (trailers.names.length === 0) return trailers;
   const { policies, authentication, edge } = rules;
@@ -114,10 +116,10 @@ function withoutNames(fields: Fields, names: ReadonlySet<string>): Fields {
   return filterFields(fields, ({ folded }) => !dropped.has(folded));
 }
 
-/** Sets of names by the set that they were made of: there are few, and each lives as long as its step or its configuration. */
+/** Sets of folded names by their source: there are few, and each lives as long as its step or its configuration. */
 const foldedSets = new WeakMap<ReadonlySet<string>, ReadonlySet<string>>();
 
-/** The names as servers fold them: a configuration that names `x_user` means `X-User` too. */
+/** The names as servers fold them: a configuration that names `x_user` means `X-User`, too. */
 function foldedOf(names: ReadonlySet<string>): ReadonlySet<string> {
   let folded = foldedSets.get(names);
   if (folded === undefined) {

@@ -1,5 +1,6 @@
-// What waits in this process's memory because its reader is slower than its writer, all connections together. Each place is
-// bounded for itself; this bounds their sum. Measured against what the process really has: see `pile` for what was missing.
+// What waits in this process's memory because its reader is slower than its writer, all connections together. Each
+// place is bounded for itself; this bounds their sum. Measured against what the process really has: see `pile` for what
+// was missing.
 
 import type { Socket } from 'node:net';
 
@@ -7,18 +8,21 @@ let held = 0;
 let inSockets = 0;
 const sockets = new Set<Pick<Socket, 'readableLength' | 'writableLength' | 'destroyed'>>();
 
-/** `bytes` wait (or, negative, no longer do). */
+/** Adds `bytes` that wait; a negative number for those that no longer do. */
 export function hold(bytes: number): void {
   held += bytes;
 }
 
-/** Counts what waits in a socket, either way, until it is closed. What was read and not taken is in memory as well. */
+/**
+ * Counts what waits in a socket, in both directions, until it is closed. Bytes read but not taken are in memory as
+ * well.
+ */
 export function holdSocket(socket: Socket): void {
   sockets.add(socket);
   socket.once('close', () => sockets.delete(socket));
 }
 
-/** Looks at all sockets: once in a tick, and when it matters. */
+/** Reads all sockets: once per tick, and when it matters. */
 export function measureSockets(): void {
   let sum = 0;
   for (const { destroyed, readableLength, writableLength } of sockets)
@@ -31,13 +35,16 @@ export function heldBytes(): number {
   return held + inSockets;
 }
 
-/** A piece has some 160 bytes around it (measured): of a few nobody notices that, of more each is as large as this, with the next. */
+/**
+ * Each piece has an overhead of some 160 bytes (measured). A few do not matter; of many, each is merged up to this
+ * size.
+ */
 const crumbBytes = 4096;
 const fewPieces = 8;
 
 /**
- * Adds `chunk` to `pieces` that wait, so that they take the memory that they say. A piece of a large read that it shares with
- * others would keep all of that, and crumbs cost ten times their bytes.
+ * Adds `chunk` to waiting `pieces`, so that they take as much memory as they count. A slice of a large read would keep
+ * all of that read alive, and many small pieces cost ten times their bytes.
  */
 export function pile(pieces: Buffer[], chunk: Buffer): void {
   const last = pieces.length < fewPieces ? undefined : pieces.at(-1);

@@ -7,25 +7,28 @@ export interface Limits {
   /** A request's target, and its body; Infinity in a sidecar that sets none. */
   readonly urlBytes: number;
   readonly bodyBytes: number;
-  /** Bytes a second below which a body, either way, is too slow; 0: none is. */
+  /** Bytes per second below which a body in either direction is too slow; 0: no limit. */
   readonly slowBytesPerSecond: number;
   readonly handshakeMs: number;
   readonly protocolDetectionMs: number;
   readonly headMs: number;
   readonly connectMs: number;
   readonly streamIdleMs: number;
-  /** How long bytes may wait of which none is taken. */
+  /** How long bytes may wait while none of them is read. */
   readonly streamStallMs: number;
   readonly clientIdleMs: number;
   readonly tcpIdleMs: number;
   readonly connections: number;
-  /** How many files and sockets the process may have open; Infinity where the system sets no limit. */
+  /** How many files and sockets the process may have open; Infinity if the system sets no limit. */
   readonly descriptors: number;
   /** Requests that one HTTP/2 connection may have in flight. */
   readonly streams: number;
   /** Requests that may wait for a connection to one upstream. */
   readonly pendingRequests: number;
-  /** What may wait in memory for readers that are slower than their writers, all connections together, before somebody is cut. */
+  /**
+   * What may wait in memory for readers that are slower than their writers, all connections together, before somebody
+   * is cut.
+   */
   readonly heldBytes: number;
   readonly drainMs: number;
   /** How long outbound ports take what the app still has to say, at least. */

@@ -5,17 +5,18 @@ import { SallyportError } from '../../cert-agent/base/errors.ts';
 import { foldName } from '../policy/header-name.ts';
 import { isProxyField } from './proxy-fields.ts';
 
-/** A field's name, interned: what it means to a proxy is known without comparing strings. */
+/** A field's name, interned: its role is known without comparing strings. */
 export interface FieldName {
   readonly lower: string;
   /**
-   * The name as servers fold it that make variables of names (CGI, WSGI, Rack, PHP): in lower case, with a dash for everything but
-   * letters and digits. `X_Role` and `X-Role` are one name to them, so they are one name to every step that judges a request.
+   * The name as folded by servers that make variables of names (CGI, WSGI, Rack, PHP): in lower case, with a dash for
+   * everything but letters and digits. `X_Role` and `X-Role` are one name to them, so each step that evaluates a
+   * request treats them as one.
    */
   readonly folded: string;
-  /** A proxy's to set, and no client's: see protocol/proxy-fields.ts. */
+  /** True if only proxies may set it: see exchange/proxy-fields.ts. */
   readonly ofProxy: boolean;
-  /** The name as it was spelled, with its colon and space, ready to print. */
+  /** The name as received, with its colon and space, ready to print. */
   readonly prefix: string;
   /** One of `role` in protocol/http1/head.ts. */
   readonly role: number;
@@ -36,33 +37,33 @@ export interface Call {
   readonly path: string;
   readonly authority: string;
   readonly fields: Fields;
-  /** Names that `Connection` listed, lower case: they belong to the hop that ends here. */
+  /** Names that `Connection` listed, lower case: they are hop-by-hop. */
   readonly hopFields: readonly string[] | undefined;
   /** The new `x-forwarded-client-cert`, inbound only. */
   readonly clientCert: string | undefined;
-  /** Set where the request brought none. */
+  /** Set if the request had none. */
   readonly requestId: string | undefined;
   readonly framing: Framing;
   readonly webSocket: boolean;
   readonly expectContinue: boolean;
 }
 
-/** An answer's head, as it came from upstream or as we make it. */
+/** A response's head, from the upstream or our own. */
 export interface Reply {
   readonly status: number;
   readonly reason: string;
   readonly fields: Fields;
   readonly hopFields: readonly string[] | undefined;
-  /** A body framed by 'close' ends with its connection. */
+  /** A body with the framing 'close' ends with its connection. */
   readonly framing: Framing;
-  /** The Content-Length of an answer that has no body (HEAD, 304): passed on as it is. */
+  /** The Content-Length of a response without a body (HEAD, 304): passed on unchanged. */
   readonly declaredLength: number | undefined;
 }
 
-/** What a field means to a proxy. Everything that is not end-to-end has a role of its own. */
+/** A field's role for a proxy. Each field that is not end-to-end has a role of its own. */
 export const role = Object.freeze({
   plain: 0,
-  /** Belongs to one hop and is dropped (RFC 9110 section 7.6.1). */
+  /** Hop-by-hop, and dropped (RFC 9110 section 7.6.1). */
   hop: 1,
   connection: 2,
   contentLength: 3,
@@ -76,7 +77,7 @@ export const role = Object.freeze({
   userAgent: 11,
   forwardedFor: 12,
   te: 13,
-  /** `:method` and its like, in HTTP/2 only. */
+  /** `:method` and other pseudo-header fields, in HTTP/2 only. */
   pseudo: 14,
   contentType: 15,
 });
@@ -109,23 +110,25 @@ const tokenPattern = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 const interned = new Map<string, FieldName>();
 
-/** A client that invents names must not grow us; past this, names are made anew each time. */
+/** A client that invents names must not grow our memory: beyond this, names are made anew each time. */
 const maxInterned = 4096;
 
-/** Longer than any that is in use; a long one is made anew each time as well. */
+/** Longer than any name in use; a longer one is made anew each time as well. */
 const maxInternedLength = 64;
 
-/** The interned name. @throws SallyportError `head_malformed` for anything but a token: a fold, or a space before the colon. */
+/**
+ * The interned name. @throws SallyportError `head_malformed` if it is no token: a fold, or a space before the colon.
+ */
 export function fieldName(raw: string): FieldName {
   const known = interned.get(raw);
   if (known !== undefined) return known;
   if (!tokenPattern.test(raw)) throw new SallyportError('head_malformed', `'${printable(raw)}' is not a field name`);
-  // A copy: a slice would keep the whole head that it was cut from alive for as long as the name is interned.
+  // A copy: a slice would keep the whole head alive for as long as the name is interned.
   const own = Buffer.from(raw, 'latin1').toString('latin1');
   const lower = own.toLowerCase();
   const folded = foldName(lower);
-  // CGI and WSGI read X_Forwarded_Client_Cert and Content_Length as the same variables as the real ones: another spelling of
-  // a field that means something to a proxy is dropped, so that nothing behind us takes it for what it is not.
+  // CGI and WSGI read X_Forwarded_Client_Cert and Content_Length as the same variables as the real fields: another
+  // spelling of a field that proxies interpret is dropped, so that no server behind us mistakes it for the real one.
   const lookalike = folded !== lower && Object.hasOwn(rolesByName, folded);
   const which = lookalike ? role.hop : roleOf(lower);
   const name = makeName(lower, folded, `${own}: `, which);
@@ -133,7 +136,7 @@ export function fieldName(raw: string): FieldName {
   return name;
 }
 
-/** Makes a name. All of them here: names of two shapes would make each step that looks at one slower (measured). */
+/** Makes a name. All names are made here: two shapes would slow each step that reads them (measured). */
 export function makeName(lower: string, folded: string, prefix: string, which: number): FieldName {
   return Object.freeze({ lower, prefix, role: which, folded, ofProxy: isProxyField(folded) });
 }
@@ -143,8 +146,8 @@ function roleOf(lower: string): number {
 }
 
 /**
- * Whether a field may stand in trailers. RFC 9110 section 6.5.1: nothing that frames, routes, modifies or authenticates a message,
- * or says how to process its content, may come after it; nor does what only proxies set, which others look for in the head.
+ * True if a field may be in trailers. RFC 9110 section 6.5.1: no field that frames, routes, modifies or authenticates a
+ * message, or says how to process its content. Nor one that only proxies set: others read it in the head.
  */
 export function mayTrail(name: FieldName): boolean {
   if (name.role !== role.plain || name.ofProxy) return false;
@@ -157,7 +160,7 @@ const notInTrailers =
 /** RFC 9530 section 6.4: these are meant for trailers. */
 const digests: ReadonlySet<string> = new Set(['content-digest', 'repr-digest']);
 
-/** Whether a field of this role goes on as it came: the rest belongs to one hop, or is made anew. */
+/** True if a field of this role is passed on unchanged: the others are hop-by-hop, or made anew. */
 export function isEndToEnd(which: number): boolean {
   return (
     which === role.plain ||
@@ -168,7 +171,7 @@ export function isEndToEnd(which: number): boolean {
   );
 }
 
-/** Whether a field that somebody else names may be set in a message of ours: it is end-to-end, and cannot break the head. */
+/** True if a configuration may set this field in our messages: it is end-to-end, and cannot break the head. */
 export function isSafeField(name: string, value: string): boolean {
   if (!tokenPattern.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) return false;
   return isEndToEnd(fieldName(name).role);

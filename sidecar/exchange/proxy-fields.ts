@@ -1,13 +1,14 @@
-// Fields that proxies set and apps believe: who the caller is, where the request came from, what it was before. A client that
-// sets one itself speaks as a proxy. Names are compared as CGI, WSGI and their like fold them (`FieldName.folded`).
+// Fields that proxies set and apps believe: who the caller is, where the request came from, what it was before. A
+// client that sets one itself speaks as a proxy. Names are compared as CGI, WSGI and their like fold them
+// (`FieldName.folded`).
 
-/** Whole families, so that a member which this list has never heard of is taken for one too. */
+/** Whole families, so that a member missing here counts, too. */
 const families: readonly string[] = [
-  // Where it came from.
+  // The origin of a request.
   ...['x-forwarded-', 'x-original-', 'x-real-', 'x-client-ip', 'x-cluster-client-', 'x-proxyuser-', 'wl-proxy-'],
   ...['cf-', 'x-azure-', 'x-appengine-', 'fastly-client-', 'true-client-', 'x-arr-', 'incap-client-', 'proxy-'],
   ...['cloudfront-', 'x-nf-client-', 'x-forward-', 'x-host', 'x-http-host-', 'x-script-name'],
-  // Who it is, by proxies that log users in.
+  // The user, from proxies with logins.
   ...['x-auth-request-', 'x-webauth-', 'x-authenticated-', 'x-remote-', 'remote-', 'x-authentik-', 'x-authelia-'],
   ...['x-pomerium-', 'x-vouch-', 'x-consumer-', 'x-credential-', 'x-amzn-oidc-', 'x-goog-authenticated-user-'],
   ...[
@@ -38,16 +39,16 @@ const single: ReadonlySet<string> = new Set([
   'proxy',
 ]);
 
-/** Facts of a client's connection, whichever proxy or CDN gives them: `X-True-Client-IP`, `Fly-Client-IP`, `X-Client-S-DN`. */
+/** Facts of a client's connection, from any proxy or CDN: `X-True-Client-IP`, `Fly-Client-IP`, `X-Client-S-DN`. */
 const clientFact =
   /(?:^|-)client-?(?:ip|addr|address|host|port|cert|certificate|s-dn|i-dn|dn|subject|issuer|verif)|(?:^|-)(?:originating|connecting|forwarded-for|real)-?ip\b|-forwarded-for$/;
 
-/** Whether a field is a proxy's to set. `folded` as `FieldName.folded`. */
+/** True if only proxies may set a field. `folded` as `FieldName.folded`. */
 export function isProxyField(folded: string): boolean {
   return single.has(folded) || clientFact.test(folded) || families.some((prefix) => folded.startsWith(prefix));
 }
 
-/** Whether a client may set a field all the same. `names` in lower case; a star at the end stands for any rest. */
+/** True if clients may set a field all the same. `names` in lower case; a star at the end matches any rest. */
 export function compileClientFields(names: readonly string[]): (name: { readonly folded: string }) => boolean {
   if (names.length === 0) return () => false;
   const exact = new Set(names.filter((one) => !one.endsWith('*')));

@@ -1,4 +1,5 @@
-// Whether callers who are in still hold when their rule changes: each guard compares what it knows them by with what it knew before.
+// Whether callers who are in still hold when their rule changes: each guard compares what it knows them by with what it
+// knew before.
 
 import type { Exchange, Phases } from './exchange.ts';
 
@@ -10,8 +11,8 @@ export function areSame(now: Guards, before: Guards = []): boolean {
 }
 
 /**
- * Whether a caller who was let in under the guards `before` is let in by all that there are now. Fails closed: a guard that is new
- * has nothing to compare with.
+ * Whether a caller who was let in under the guards `before` is let in by all that there are now. Fails closed: a guard
+ * that is new has nothing to compare with.
  */
 export function stillHolds(exchange: Exchange, now: Guards, before: Guards = []): boolean {
   return now.every((guard) => guard.stillHolds(exchange, guardOf(before, guard.name)?.known));

@@ -6,17 +6,17 @@ import { headerOf } from './facts.ts';
 import { changeRequest, onlyField } from './fields.ts';
 import type { Fields } from './message.ts';
 
-/** Where tokens are looked for: the request with these fields, its own path unless another is given. */
+/** The places of tokens: the request with these fields, and its own path unless another is given. */
 export function tokenSourceOf(exchange: Exchange, fields: Fields, path = exchange.path): TokenSource {
   return { path, header: (name) => headerOf(exchange, name, fields) };
 }
 
-/** Whether two places are one. */
+/** True if two places are the same. */
 export function isSamePlace(a: TokenPlace, b: TokenPlace): boolean {
   return a.kind === b.kind && a.name === b.name;
 }
 
-/** Takes a credential out of the request, wherever else at that place it stands, in every way servers read it there. */
+/** Removes a credential from the request, in each way that servers read that place. */
 export function takeOut(exchange: Exchange, place: TokenPlace): void {
   if (place.kind === 'header') changeRequest(exchange, onlyField(place.name), []);
   else if (place.kind === 'param') exchange.path = withoutParam(exchange.path, place.name);
@@ -37,7 +37,7 @@ function withoutCookieField(fields: Fields, name: string): Fields {
   return mapCookies(fields, (value) => withoutCookie(value, name));
 }
 
-/** The fields with each Cookie field as `change` has it; without those of which it leaves nothing. */
+/** The fields with each Cookie field changed by `change`; a field that becomes empty is removed. */
 export function mapCookies({ names, values }: Fields, change: (value: string) => string | undefined): Fields {
   const kept: Fields = { names: [], values: [] };
   for (const [i, field] of names.entries()) {

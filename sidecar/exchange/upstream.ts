@@ -5,7 +5,7 @@ import type { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { PeerIdentity } from '../../cert-agent/identity/verify.ts';
 import type { Call, Fields, Reply } from './message.ts';
 
-/** What is tried again, in Envoy's words (`x-envoy-retry-on`); the last five are gRPC statuses. */
+/** What is retried, by Envoy's names (`x-envoy-retry-on`); the last five are gRPC statuses. */
 export type RetryOn =
   | '5xx'
   | 'gateway-error'
@@ -21,30 +21,33 @@ export type RetryOn =
   | 'resource-exhausted'
   | 'unavailable';
 
-/** When a request is sent again, and how often. */
+/** When a request is retried, and how often. */
 export interface RetryPolicy {
-  /** How many times after the first. */
+  /** The number of retries after the first try. */
   readonly attempts: number;
   /** Statuses of answers that are tried again, whatever the method: whoever names them has decided so. */
   readonly codes: readonly number[];
   /** What else is; requests that are not idempotent only where none of it can have been done. */
   readonly on: readonly RetryOn[];
-  /** The wait before the first; it doubles with each, to ten times as long or to `maxBackoffMs`, and is a random part of that. */
+  /**
+   * The wait before the first; it doubles with each, to ten times as long or to `maxBackoffMs`, and is a random part of
+   * that.
+   */
   readonly backoffMs: number;
   readonly maxBackoffMs?: number | undefined;
-  /** How long one try may wait for the head of its answer; 0: as long as the request may. */
+  /** The longest wait of one try for the head of its response; 0: as long as the request's own timeout. */
   readonly perTryTimeoutMs: number;
-  /** What part of the requests in flight may be retries; default 20 %, and three whatever there is. */
+  /** The share of retries among the requests in flight; default 20 %, and always at least three. */
   readonly budget?: { readonly percent: number; readonly least: number } | undefined;
 }
 
-/** As Gateway API has them: from the request's start, and for each try, to the end of the answer. 0: none. */
+/** Gateway API's timeouts: from the request's start, and for each try, to the end of the response. 0: none. */
 export interface RouteTimeouts {
   readonly requestMs: number;
   readonly backendRequestMs: number;
 }
 
-/** By what of a request its endpoint is chosen, where equal requests shall go to the same. */
+/** The part of a request that chooses its endpoint: equal requests go to the same one. */
 export type HashSource =
   | { readonly headers: readonly string[] }
   | { readonly cookie: string; readonly path: string | undefined; readonly ttlMs: number | undefined }
@@ -53,55 +56,55 @@ export type HashSource =
   /** The session that a gateway keeps for the client: `Exchange.session`. */
   | { readonly session: true };
 
-/** What one request asks of the choice of its endpoint. */
+/** One request's input to the choice of its endpoint. */
 export interface Choice {
-  /** Equal texts go to the same endpoint, where balancing is by hash. */
+  /** Equal texts go to the same endpoint, if balancing is by hash. */
   readonly hash: string | undefined;
-  /** Addresses that it has tried: others come first. */
+  /** Addresses already tried: others come first. */
   readonly avoid: readonly string[];
-  /** Nobody waits for it any more. */
+  /** True once the request has ended. */
   readonly over: boolean;
-  /** Rises with each try: what an earlier one has asked for is nobody's. */
+  /** Grows with each try: connections that an earlier one asked for are not used. */
   readonly attempt?: number;
 }
 
-/** Something that gives connections to one upstream. A promise only when it really waits. */
+/** Gives connections to one upstream. A promise only if it really waits. */
 export interface Destination {
   /**
-   * With `fresh`, no connection that carried a request before; with `upgrades`, one that can be handed over whole.
+   * With `fresh`, a connection that has carried no request; with `upgrades`, one whose socket can be handed over.
    * @throws SallyportError `upstream_*` or `overloaded`.
    */
   acquire(fresh: boolean, upgrades: boolean, choice?: Choice): UpstreamConnection | Promise<UpstreamConnection>;
-  /** A bare connection, for TCP; whoever gets it closes it. @throws SallyportError `upstream_*`, `overloaded`. */
+  /** A bare connection, for TCP; the caller closes it. @throws SallyportError `upstream_*`, `overloaded`. */
   dialSocket(choice?: Choice): Promise<BareConnection>;
-  /** Absent where equal requests need not go to the same endpoint. */
+  /** Absent if equal requests need not go to the same endpoint. */
   readonly hashBy?: HashSource | undefined;
-  /** Told the status of each answer, or why there was none, by the address; absent where nobody draws conclusions. */
+  /** Reports the status of each response, or why there was none, by address; absent without outlier detection. */
   readonly report?: ((address: string, outcome: number | SallyportError) => void) | undefined;
-  /** Takes one of the retries that may be in flight; false when there is none left. Whoever took it gives it back. */
+  /** Takes one of the retries that may be in flight; false if none is left. The caller returns it. */
   takeRetry?(budget: RetryPolicy['budget']): boolean;
   giveRetryBack?(): void;
 }
 
-/** Who is at the other end of an upstream connection, and whether it still holds. */
+/** The peer of an upstream connection, and whether it is still valid. */
 export interface UpstreamPeer {
   readonly identity: PeerIdentity;
   readonly tls: TlsFacts;
-  /** Why it would be refused now; undefined while it is good. */
+  /** Why it would be refused now; undefined while it is valid. */
   refusal(): SallyportError | undefined;
 }
 
-/** What a handshake has agreed on. */
+/** The parameters of a handshake. */
 export interface TlsFacts {
   /** `TLSv1.3`. */
   readonly version: string;
   /** IANA's name: `TLS_AES_128_GCM_SHA256`. */
   readonly cipher: string;
-  /** `X25519MLKEM768`; undefined where this Node does not tell. */
+  /** `X25519MLKEM768`; undefined if this Node does not report it. */
   readonly group: string | undefined;
 }
 
-/** A connection to an upstream on which nobody speaks yet. */
+/** A connection to an upstream without a protocol yet. */
 export interface BareConnection {
   readonly socket: Duplex;
   readonly address: string;
@@ -109,43 +112,43 @@ export interface BareConnection {
   readonly peer: UpstreamPeer | undefined;
 }
 
-/** A socket, or a stream that acts as one, that is handed over, and what was read from it that belongs to its new owner. */
+/** A socket, or a stream that acts as one, that is handed over with the bytes that were read from it. */
 export interface SpliceEnd {
   readonly socket: Duplex;
   readonly rest: Buffer | undefined;
 }
 
-/** A connection to an upstream that carries one exchange at a time. Whoever acquired it must release or destroy it. */
+/** A connection to an upstream that carries one exchange at a time. Its user must release or destroy it. */
 export interface UpstreamConnection {
-  /** It has carried an exchange before, so it may have died unseen. */
+  /** True if it has carried an exchange before: it may have died unnoticed. */
   readonly reused: boolean;
-  /** Its end was announced, or had come, before the request was looked at: it can be sent again, with any method. */
+  /** True if its end came, or was announced, before the request was processed: any method can be sent again. */
   readonly isUnsent?: boolean;
-  /** With mutual TLS: a peer that refuses our SVID closes without a word after the handshake. */
+  /** With mutual TLS: a peer that refuses our SVID closes silently after the handshake. */
   readonly secure: boolean;
   /** Absent for our own app. */
   readonly peer: UpstreamPeer | undefined;
   readonly address: string;
   readonly localAddress: string;
-  /** What of a request was given to it and has not left, bytes. */
+  /** Bytes of the request that it was given and has not sent. */
   readonly waitingBytes: number;
-  /** Sends the head, and the body with it when `whole` is given; the answer comes to `events`. */
+  /** Sends the head, and the body with it if `whole` is given; the response comes to `events`. */
   send(call: Call, whole: Buffer | undefined, events: UpstreamEvents): void;
-  /** A piece of the body. False asks to wait for `upstreamDrained`. */
+  /** Sends a piece of the body. False means: wait for `upstreamDrained`. */
   write(chunk: Buffer): boolean;
   end(trailers: Fields): void;
   pause(): void;
   resume(): void;
-  /** Ends it whatever it was doing; no event follows. */
+  /** Ends it in any state; no event follows. */
   destroy(): void;
-  /** After a 101: hands the socket, or the stream, and what was read past the head over to the caller, who closes it. */
+  /** After a 101: hands over the socket or stream, and what was read past the head, to the caller, who closes it. */
   takeSocket(): SpliceEnd;
 }
 
-/** What an upstream connection tells the exchange that it carries. */
+/** Events of an upstream connection for its exchange. */
 export interface UpstreamEvents {
   upstreamInformational(reply: Reply): void;
-  /** `whole` is the entire body when it came with the head. */
+  /** `whole` is the entire body if it came with the head. */
   upstreamReply(reply: Reply, whole: Buffer | undefined): void;
   upstreamData(chunk: Buffer): boolean;
   upstreamEnd(trailers: Fields): void;

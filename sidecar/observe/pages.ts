@@ -8,6 +8,9 @@ import { formatPem } from '../../cert-agent/identity/bundle.ts';
 import { formatDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 
+/** In `waitingFor`: the process is leaving, and waits for nothing. */
+export const draining = 'draining';
+
 /** Is it ready, and if not, what is it waiting for? */
 export interface Readiness {
   readonly ready: boolean;
@@ -55,7 +58,7 @@ export function healthPages(sources: PageSources): Page[] {
         const { ready, waitingFor } = sources.readiness();
         return {
           status: ready ? 200 : 503,
-          body: ready ? 'ready\n' : `${waitingFor.map((one) => `waiting for ${one}`).join('\n')}\n`,
+          body: ready ? 'ready\n' : `${waitingFor.map(lineOf).join('\n')}\n`,
         };
       },
     },
@@ -132,6 +135,11 @@ export function adminPages(sources: PageSources): Page[] {
     },
     metricsPage(sources),
   ];
+}
+
+/** Other workers add their number: `draining (worker 2)`. */
+function lineOf(reason: string): string {
+  return reason.startsWith(draining) ? reason : `waiting for ${reason}`;
 }
 
 function metricsPage(sources: PageSources): Page {

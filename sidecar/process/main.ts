@@ -1,5 +1,5 @@
-// The sidecar's wiring: identity, configuration, ports, pages, and how it leaves. Every process starts in any order, so
-// what is missing is waited for and said, never an exit.
+// The sidecar's wiring: identity, configuration, ports, pages, and how it leaves. Processes start in any order: what is
+// missing is waited for and reported, and never ends the process.
 
 import type { Registry } from 'prom-client';
 import { type AdminServer, startAdmin } from '../../cert-agent/base/admin.ts';
@@ -20,7 +20,7 @@ import { Learned } from '../observe/learned.ts';
 import { LogFile } from '../observe/log-file.ts';
 import type { Facts } from '../observe/merge-workers.ts';
 import { TrafficMetrics } from '../observe/metrics.ts';
-import { adminPages, healthPages, type Readiness } from '../observe/pages.ts';
+import { adminPages, draining, healthPages, type Readiness } from '../observe/pages.ts';
 import { SecurityReport } from '../observe/plaintext-report.ts';
 import { createPeerCheck } from '../peer.ts';
 import type { ProxyTools } from '../proxy.ts';
@@ -42,46 +42,49 @@ import type { WorkerLink } from './worker-link.ts';
 import { shareOf } from './worker-settings.ts';
 import { Workers } from './workers.ts';
 
+/** How a process of a sidecar or gateway is started. */
 export interface SidecarOptions {
   readonly configFile: string;
-  /** What the file must be of; either where it is left out. */
+  /** What the file must configure; by default either. */
   readonly component?: 'sidecar' | 'gateway';
   readonly log: Log;
   readonly version: string;
-  /** Which of several workers this is, and of how many; default the only one. */
+  /** The number of this worker, from 1, and of all workers; by default there is one. */
   readonly index?: number;
   readonly count?: number;
-  /** The way to the first worker, in another. */
+  /** In a worker that is not the first: the link to the first. */
   readonly link?: WorkerLink;
-  /** How the configuration is read; default in a process of its own. */
+  /** Reads the configuration; by default in a separate process. */
   readonly read?: (file: string) => Promise<Reading>;
-  /** Told whenever it changes. */
+  /** Called at each change. */
   onReadiness?(readiness: Readiness): void;
 }
 
+/** A running process. */
 export interface Sidecar {
   readiness(): Readiness;
-  /** SIGHUP: look at every file now. */
+  /** SIGHUP: looks at every file now. */
   reload(): void;
-  /** SIGUSR1 and SIGHUP: open the access log anew, since it may have been renamed. */
+  /** SIGUSR1 and SIGHUP: reopens the access log, which may have been renamed. */
   reopen(): void;
   /**
-   * Finishes what is in flight, then closes. Resolves with what became of it. Patiently, as at SIGTERM, it waits for
-   * callers that do not know yet (`drainMinimum`), and for the app, which gets the same signal.
+   * Finishes what is in flight, then closes. Resolves with the number that finished and what was cut. With `patiently`,
+   * as at SIGTERM, it also waits for callers that do not know yet (`drainMinimum`), and for the app, which gets the same
+   * signal.
    */
   drain(patiently?: boolean): Promise<DrainReport>;
-  /** As drain, but the process and its pages go on. */
+  /** As drain, but the process and its pages stay. */
   leave(patiently?: boolean): Promise<DrainReport>;
-  /** Why this process refused a request; undefined when it did not, or too long ago. */
+  /** Why this process refused a request; undefined if it did not, or too long ago. */
   why(decision: string): Why | undefined;
-  /** What this process alone knows. */
+  /** The facts of this process alone. */
   facts(): Promise<Facts>;
 }
 
 /**
  * Starts a sidecar.
- * @throws SallyportError `config_invalid`, `config_unreadable`, `port_in_use` or `listen_failed`: what no waiting
- * mends.
+ * @throws SallyportError `config_invalid`, `config_unreadable`, `port_in_use` or `listen_failed`: waiting does
+ * not help.
  */
 export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   const { log, index = 1, count = 1 } = options;
@@ -90,7 +93,9 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   const { settings } = watch.configuration.current();
   const component = settings.gateway === undefined ? 'sidecar' : 'gateway';
   if (options.component !== undefined && options.component !== component)
-    throw new SallyportError('usage', `${configFile} is of a ${component}`, { hint: `run 'sallyport ${component}'` });
+    throw new SallyportError('usage', `${configFile} configures a ${component}, not a ${options.component}`, {
+      hint: `run 'sallyport ${component}'`,
+    });
   const registry = createRegistry();
   const source = await startIdentity(settings, registry, log);
   const sidecar = new RunningSidecar(watch, source, registry, settings, { ...options, configFile });
@@ -216,7 +221,7 @@ class RunningSidecar implements Sidecar {
 
   readiness(): Readiness {
     const waitingFor: string[] = [];
-    if (this.#draining) waitingFor.push('the end: it is draining');
+    if (this.#draining) waitingFor.push(draining);
     const identity = this.#source.waitingFor();
     if (identity !== undefined) waitingFor.push(identity);
     if ((this.#generations?.inForce ?? 0) === 0 && this.#options.link !== undefined)

@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 
-/** Of all metadata what statuses and ties need. */
+/** The part of metadata that statuses and precedence need. */
 export const dated = {
   generation: z.number().int().optional(),
   creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
@@ -15,15 +15,15 @@ export const metadata = z.looseObject({
 });
 
 /** An object's name, a section's, a kind's: at most this long, never empty. */
-export const objectName = z.string().min(1, 'a name is not empty').max(253);
+export const objectName = z.string().min(1, 'a name must not be empty').max(253);
 const kind = z
   .string()
-  .regex(/^[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$/, 'this is no kind')
+  .regex(/^[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$/, 'not a valid kind')
   .max(63);
 const group = z
   .string()
   .max(253)
-  .regex(/^$|^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/, 'this is no group');
+  .regex(/^$|^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/, 'not a valid API group');
 export const sectionName = objectName.regex(
   /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/,
   'a section is named in a-z, 0-9, dots and dashes',
@@ -63,7 +63,7 @@ export const headerName = z
   .string()
   .min(1)
   .max(256)
-  .regex(/^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/, 'this is not the name of a header');
+  .regex(/^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$/, 'not a valid header name');
 
 const parentRef = z.strictObject({
   group: group.default('gateway.networking.k8s.io'),
@@ -74,7 +74,7 @@ const parentRef = z.strictObject({
   port: port.optional(),
 });
 
-/** Two references to one parent must say which part of it each means. */
+/** Several references to one parent must each name a part of it. */
 export const parentRefs = z
   .array(parentRef)
   .max(32, 'a route has at most 32 parents')
@@ -94,7 +94,7 @@ export const parentRefs = z
         context.addIssue({
           code: 'custom',
           path: [index],
-          message: 'two references to one parent differ by sectionName or port, and both say it',
+          message: 'references to the same parent must each set a sectionName or port, all different',
         });
     }
   })
@@ -118,7 +118,7 @@ function needsPort(
 
 export const backendObjectRef = z.strictObject(backendFields).superRefine(needsPort);
 
-/** A backend of a route, with what more a kind of route lets it have. */
+/** A backend of a route, with the fields that a kind of route adds. */
 export function backendRefs<S extends z.ZodRawShape>(more: S) {
   return z
     .array(
@@ -144,7 +144,7 @@ const looseTarget = z.looseObject({
   sectionName: sectionName.optional().catch(undefined),
 });
 
-/** What a policy was meant for. */
+/** The targets of a policy. */
 interface Target {
   readonly group: string;
   readonly kind: string;
@@ -153,8 +153,8 @@ interface Target {
 }
 
 /**
- * What a policy was meant for, however wrong the rest of it is; a section that cannot be read means the whole. Undefined
- * where one of its targets cannot be told: nobody could close that.
+ * The targets of a policy whose other fields may all be wrong; an unreadable section means the whole object. Undefined
+ * if a target cannot be read: then it is unknown what to close.
  */
 export function targetsIn(value: unknown): readonly Target[] | undefined {
   const { spec } = value as { spec?: { targetRef?: unknown; targetRefs?: unknown } | null };
@@ -173,11 +173,11 @@ export function targetsIn(value: unknown): readonly Target[] | undefined {
   return told.length === 0 || told.length < all.length ? undefined : told;
 }
 
-/** A field that other gateways evaluate. Accepted in silence, it would be a promise that is not kept. */
+/** A field that other gateways evaluate. If we ignored it, the operator would believe that it is in force. */
 export const notEvaluated = (what: string) =>
   z.custom((value) => value === undefined, `this build does not evaluate '${what}'`).optional();
 
-/** A list whose members are told apart by name; header names without regard to case. */
+/** A list whose members differ by name; header names without regard to case. */
 export function named<T extends { readonly name: string }>(list: readonly T[], context: z.RefinementCtx): void {
   const seen = new Set<string>();
   for (const [index, { name }] of list.entries()) {

@@ -5,9 +5,9 @@ import { isLoopback } from '../../cert-agent/base/address.ts';
 import { isSafeField } from '../exchange/message.ts';
 import { headerName, objectName } from './gateway-patterns.ts';
 
-export const filled = (what: string): z.ZodString => z.string().min(1, `${what} is not empty`);
+export const filled = (what: string): z.ZodString => z.string().min(1, `${what} must not be empty`);
 
-/** A field of Envoy Gateway that this build does not evaluate: said so, and never ignored. */
+/** A field of Envoy Gateway that this build does not evaluate: it is refused, never ignored. */
 export const refused = (message: string) =>
   z
     .unknown()
@@ -18,10 +18,10 @@ export const refused = (message: string) =>
 
 /** Settings of a provider's backend. */
 export const askedDirectly = refused(
-  'its host is asked directly, and what a backend needs beyond that is not looked at: leave it out',
+  'requests go directly to the provider, without settings of a backend: leave it out',
 );
 
-/** A switch of which only `false`, its default, is served. */
+/** A switch whose default `false` is the only value served. */
 export const offOnly = (message: string) =>
   z
     .boolean()
@@ -30,20 +30,20 @@ export const offOnly = (message: string) =>
       if (value === true) context.addIssue({ code: 'custom', message });
     });
 
-/** A header that we put into the app's request. @returns its name in lower case. */
+/** A header that we set in the app's request. @returns its name in lower case. */
 export const ownHeader = headerName
   .superRefine((value, context) => {
     if (!isSafeField(value, ''))
-      context.addIssue({ code: 'custom', message: `'${value}' cannot be set: it belongs to one hop` });
+      context.addIssue({ code: 'custom', message: `'${value}' cannot be set: it is hop-by-hop` });
   })
   .transform((value) => value.toLowerCase());
 
 export const lowerHeader = headerName.transform((value) => value.toLowerCase());
 
 /** RFC 6265 section 4.1.1: a cookie's name is a token. */
-export const cookieName = z.string().regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}$/, 'this is not the name of a cookie');
+export const cookieName = z.string().regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}$/, 'not a valid cookie name');
 
-/** A URL that credentials travel to: https, or http on this machine. */
+/** A URL for credentials: https, or http on this machine. */
 export const safeUrl = z.string().superRefine((value, context) => {
   const url = URL.parse(value);
   const why =
@@ -64,7 +64,9 @@ function withoutPassword(text: string): string {
   return text.replace(/\/\/[^/@]*@/, '//...@');
 }
 
-/** A Secret of the policy's own namespace; one elsewhere would need a ReferenceGrant, which is not looked at here. */
+/**
+ * A Secret of the policy's own namespace; another namespace would need a ReferenceGrant, which is not evaluated here.
+ */
 export const secretRef = z
   .strictObject({
     group: z.literal('').default(''),
@@ -76,10 +78,10 @@ export const secretRef = z
 
 export type SecretRef = Readonly<z.output<typeof secretRef>>;
 
-/** Claims that an app is told of in headers. */
+/** Claims that are copied to headers for the app. */
 export const claimHeaders = z.array(z.strictObject({ header: ownHeader, claim: filled('a claim') })).default([]);
 
-/** An object with `key`, or an empty one where there is no value: what is read is compared as JSON. */
+/** An object with `key`, or an empty one without a value: results are compared as JSON. */
 export function optional<K extends string, V>(key: K, value: V | undefined): { readonly [key in K]?: V } {
   return (value === undefined ? {} : { [key]: value }) as { readonly [key in K]?: V };
 }

@@ -44,7 +44,7 @@ t.test('an app', async (t) => {
     );
     t.strictSame(sidecar(`app: ${far}, unsafePlaintext: true`), [], far);
   }
-  t.match(sidecar('app: 127.0.0.1:8080, unsafePlaintext: true'), [/the app is on this machine: nothing goes out/]);
+  t.match(sidecar('app: 127.0.0.1:8080, unsafePlaintext: true'), [/the app is on this machine: nothing is sent/]);
 });
 
 t.test('Redis', async (t) => {
@@ -59,7 +59,7 @@ t.test('Redis', async (t) => {
     /^gateway\.yaml:5:\d+: redis\.url: 'redis\.internal' is not loopback, and redis:\/\/ is plaintext: use rediss:\/\/, or add 'unsafePlaintext: true' to this entry$/,
   ]);
   t.strictSame(gateway('{ url: "redis://redis.internal:6379", unsafePlaintext: true }'), []);
-  t.match(gateway('{ url: "rediss://redis.internal", unsafePlaintext: true }'), [/nothing goes out in plaintext/]);
+  t.match(gateway('{ url: "rediss://redis.internal", unsafePlaintext: true }'), [/nothing is sent in plaintext/]);
 });
 
 const outer = Object.values(networkInterfaces())

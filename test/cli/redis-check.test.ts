@@ -35,5 +35,5 @@ t.test('one Redis', { skip: noRedis }, async (t) => {
 t.test('none', async (t) => {
   const { code, stderr } = await check(t, `redis://127.0.0.1:${await freePort()}`);
   t.equal(code, 0, 'it may come later');
-  t.match(stderr, /warning: Redis at 127\.0\.0\.1:\d+ cannot be asked: .*ECONNREFUSED/);
+  t.match(stderr, /warning: Redis at 127\.0\.0\.1:\d+ is unavailable: .*ECONNREFUSED/);
 });

@@ -40,7 +40,7 @@ const refusals: [name: string, documents: string, yaml: string, expected: RegExp
     'an upstream that leads back',
     gateway,
     'listeners: { a/b:80: "0.0.0.0:8080" }\nupstreams: { a: { endpoints: ["127.0.0.1:8080"] } }\n',
-    /gateway\.yaml:6:\d+: .*requests would go round for ever/,
+    /gateway\.yaml:6:\d+: .*requests would loop for ever/,
   ],
   ['an admin port for all', gateway, 'admin: 0.0.0.0:15000\n', /gateway\.yaml:5:\d+: .*'0\.0\.0\.0' is not loopback/],
   ['a document that is no YAML', 'kind: [\n', '', /all\.yaml:\d+:\d+: /],

@@ -192,7 +192,9 @@ const wrong: [string, (text: string) => string, string[]][] = [
   [
     'an outbound port that others reach',
     (text) => text.replace('port: 15001', 'port: 15001, bind: 0.0.0.0'),
-    ["x.yaml:7:26: outbound[0].bind: '0.0.0.0' is not loopback, and whoever reaches this port speaks as this workload"],
+    [
+      "x.yaml:7:26: outbound[0].bind: '0.0.0.0' is not loopback, and everyone who can connect to this port speaks as this workload",
+    ],
   ],
   [
     'an admin port that others reach',
@@ -207,7 +209,7 @@ const wrong: [string, (text: string) => string, string[]][] = [
   [
     'nothing to do',
     (text) => text.replace(/inbound:[\s\S]*?upstreams:/, 'upstreams:'),
-    ["x.yaml:1:1: there is nothing to do: neither 'inbound' nor 'outbound' names a port"],
+    ["x.yaml:1:1: nothing to do: neither 'inbound' nor 'outbound' names a port"],
   ],
   [
     'several at once',

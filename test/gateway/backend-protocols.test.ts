@@ -110,7 +110,7 @@ const cases: Readonly<Record<string, [documents: string, yaml: string, spoken: R
   'no TLS where it says TLS': [
     webRoute + service('https'),
     '',
-    /not at all: its appProtocol https means TLS, and neither 'identity' nor a BackendTLSPolicy says whom to expect$/,
+    /not at all: its appProtocol https means TLS, but neither 'identity' nor a BackendTLSPolicy says which peer to expect$/,
   ],
   ...Object.fromEntries(
     ['HTTPS', 'TLS', 'tls', 'Https'].map((word) => [

@@ -36,7 +36,7 @@ t.test('a sidecar leaves without losing a request', async (t) => {
   orders.process.kill('SIGHUP');
   orders.process.kill('SIGTERM');
   await orders.waitFor(/"code":"draining"/);
-  t.match(await readReady(files.health.orders), { status: 503, text: /draining/ });
+  t.match(await readReady(files.health.orders), { status: 503, text: /^draining\n/ });
   const refused = await new Promise((resolve) =>
     connect(files.inPort, '127.0.0.1')
       .on('error', resolve)

@@ -487,7 +487,11 @@ t.test('a document that would leave its target open stops the reading', async (t
       documentOf('BackendTLSPolicy', 'p', '{ validation: {} }'),
       /targetRefs/,
     ],
-    ['the same twice', route(`{ ${toG} }`) + route(`{ ${toG} }`), /HTTPRoute shop\/r already stands in all\.yaml:4/],
+    [
+      'the same twice',
+      route(`{ ${toG} }`) + route(`{ ${toG} }`),
+      /HTTPRoute shop\/r is already defined in all\.yaml:4/,
+    ],
   ];
   for (const [name, documents, expected] of bad) t.throws(() => planOf(documents), { message: expected }, name);
 });

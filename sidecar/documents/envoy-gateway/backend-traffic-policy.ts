@@ -1,5 +1,5 @@
-// Envoy Gateway's BackendTrafficPolicy as it is written. What this build does not evaluate is a problem with its place: a
-// policy that is taken in part is a promise that nobody keeps.
+// Envoy Gateway's BackendTrafficPolicy as it is written. What this build does not evaluate is a problem with its place:
+// a policy that is taken in part is a promise that nobody keeps.
 
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
@@ -126,8 +126,8 @@ export function isBackendTrafficPolicy(kind: string, apiVersion: string): boolea
 }
 
 /**
- * The document's value, frozen, or every problem; with the targets where those can be told, so that what the policy was to
- * protect can be closed.
+ * The document's value, frozen, or every problem; with the targets where those can be told, so that what the policy was
+ * to protect can be closed.
  */
 export function readBackendTrafficPolicy(
   document: YamlDocument,

@@ -1,5 +1,6 @@
-// Policies with a `mergeType`, laid over each policy of a Gateway that one of their routes is attached to. Done where documents
-// are read, since it needs them as they are written; which of the results holds for a rule shows when policies are attached.
+// Policies with a `mergeType`, laid over each policy of a Gateway that one of their routes is attached to. Done where
+// documents are read, since it needs them as they are written; which of the results holds for a rule shows when
+// policies are attached.
 
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';

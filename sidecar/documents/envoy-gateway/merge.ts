@@ -1,5 +1,5 @@
-// `mergeType` of Envoy Gateway's policies: the policy of a route is laid over that of its Gateway. Merged as they are written,
-// since only there it shows what was said and what is a default; what comes out is read like any other policy.
+// `mergeType` of Envoy Gateway's policies: the policy of a route is laid over that of its Gateway. Merged as they are
+// written, since only there it shows what was said and what is a default; what comes out is read like any other policy.
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
@@ -43,8 +43,8 @@ function mergeSpecs(parent: Plain, child: Plain, how: MergeType): Plain {
 }
 
 /**
- * RFC 7396: objects are merged, everything else is replaced. StrategicMerge differs where Envoy Gateway's lists have a merge key:
- * the rules of a rate limit, by their names. Rules without a name stand side by side.
+ * RFC 7396: objects are merged, everything else is replaced. StrategicMerge differs where Envoy Gateway's lists have a
+ * merge key: the rules of a rate limit, by their names. Rules without a name stand side by side.
  */
 function patch(before: unknown, now: unknown, how: MergeType, key = ''): unknown {
   if (how === 'StrategicMerge' && key === 'rules' && isNamedList(before) && isNamedList(now))

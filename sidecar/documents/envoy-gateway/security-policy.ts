@@ -1,6 +1,6 @@
-// Envoy Gateway's SecurityPolicy as it is written: who may call a gateway's routes, and how callers are known. What this build
-// does not evaluate is a problem and never silently a wider policy; a policy that cannot be read still says what it was
-// meant for, so that its targets can be closed instead of standing open.
+// Envoy Gateway's SecurityPolicy as it is written: who may call a gateway's routes, and how callers are known. What
+// this build does not evaluate is a problem and never silently a wider policy; a policy that cannot be read still says
+// what it was meant for, so that its targets can be closed instead of standing open.
 
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
@@ -104,8 +104,8 @@ export type ReadPolicy =
   | { readonly problems: readonly Problem[]; readonly targets?: readonly PolicyTarget[] };
 
 /**
- * The policy, frozen plain data, and what is worth a word; or every problem with its place and, where they can be read, the
- * targets that must answer 500 then.
+ * The policy, frozen plain data, and what is worth a word; or every problem with its place and, where they can be read,
+ * the targets that must answer 500 then.
  */
 export function readSecurityPolicy(document: YamlDocument, file: string, from?: Merging): ReadPolicy {
   const read = withInheritance(readDocument(securityPolicy, document), document);

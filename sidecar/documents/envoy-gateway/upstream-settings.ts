@@ -1,5 +1,5 @@
-// BackendTrafficPolicy as it was read: plain data that crosses from the process that reads documents. Times are milliseconds,
-// sizes bytes; what a document leaves out is Envoy Gateway's default where it has one, else undefined.
+// BackendTrafficPolicy as it was read: plain data that crosses from the process that reads documents. Times are
+// milliseconds, sizes bytes; what a document leaves out is Envoy Gateway's default where it has one, else undefined.
 
 import type { PolicyHead } from '../../edge/policy.ts';
 

@@ -1,5 +1,5 @@
-// What a match that cannot be read, or not be served, could mean: a match that surely covers it. Where its path cannot be told it
-// comes before all rules of its host, else before others at its path, so that nothing of it falls to those.
+// What a match that cannot be read, or not be served, could mean: a match that surely covers it. Where its path cannot
+// be told it comes before all rules of its host, else before others at its path, so that nothing of it falls to those.
 
 import { nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
 import { fieldsOf } from '../../edge/capabilities.ts';
@@ -58,7 +58,10 @@ export function coverMatches<M>(said: unknown, cover: (match: unknown) => M): re
 
 const ruleFields = ['name', 'matches', 'filters', 'backendRefs', 'timeouts', 'retry', ...fieldsOf('rule').keys()];
 
-/** The fields of which nobody can tell what was meant: a word that is not known may be each that is nearly spelled so, else each that is missing. */
+/**
+ * The fields of which nobody can tell what was meant: a word that is not known may be each that is nearly spelled so,
+ * else each that is missing.
+ */
 export function unclearIn(said: unknown, fields: readonly string[]): ReadonlySet<string> {
   if (typeof said !== 'object' || said === null || Array.isArray(said)) return new Set(fields);
   const unknown = Object.keys(said).filter((key) => !fields.includes(key));

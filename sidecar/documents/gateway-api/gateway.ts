@@ -1,5 +1,5 @@
-// Gateway API documents as the standard's own validation takes them (v1, and v1beta1 and v1alpha of the same kinds): for
-// `check`, and for a gateway, which serves what is valid. A sidecar refuses them.
+// Gateway API documents as the standard's own validation takes them (v1, and v1beta1 and v1alpha of the same kinds):
+// for `check`, and for a gateway, which serves what is valid. A sidecar refuses them.
 
 import { isIP } from 'node:net';
 import { z } from 'zod';

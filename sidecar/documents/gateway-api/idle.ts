@@ -1,5 +1,5 @@
-// What a valid document of Gateway API says and nothing here does anything about. It opens nothing, so the rest is served; but it
-// is said, with its place.
+// What a valid document of Gateway API says and nothing here does anything about. It opens nothing, so the rest is
+// served; but it is said, with its place.
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';

@@ -1,5 +1,5 @@
-// Kinds that a gateway does not read. What protects nothing is passed over and said; what may protect closes what it names, and
-// where it names nothing, nobody can say what would be left open.
+// Kinds that a gateway does not read. What protects nothing is passed over and said; what may protect closes what it
+// names, and where it names nothing, nobody can say what would be left open.
 
 import { z } from 'zod';
 import { didYouMean, nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
@@ -75,7 +75,10 @@ const refusing = [
   /Firewall|(?:WAF|Waf|ACL|Acl)(?![a-z])|Auth(?![a-z])|Auth(?:n|z|entication|orization)(?![a-z])/,
 ];
 
-/** By name alone what may refuse somebody something. A HTTPRouteFilter works where a rule names it: that rule answers 500. */
+/**
+ * By name alone what may refuse somebody something. A HTTPRouteFilter works where a rule names it: that rule answers
+ * 500.
+ */
 function mayProtect(kind: string, group: string): boolean {
   if (kind === 'HTTPRouteFilter' || ofApplications.has(kind)) return false;
   return (
@@ -92,7 +95,9 @@ export type OtherKind =
   | { readonly closes: readonly Target[]; readonly problem: Problem }
   /** It may protect, and nobody can say what: nothing is served by this set of documents. */
   | { readonly stops: true; readonly problem: Problem }
-  /** It protects nothing. `isSlip` where another kind was meant, `isNoted` where it has to do with traffic or may have. */
+  /**
+   * It protects nothing. `isSlip` where another kind was meant, `isNoted` where it has to do with traffic or may have.
+   */
   | { readonly isSlip: boolean; readonly isNoted: boolean; readonly problem: Problem };
 
 /** What to do about a document of a kind that is not read by a gateway. Throws nothing. */
@@ -157,7 +162,9 @@ export function routeMeantBy(kind: string, apiVersion: string): RouteKind | unde
   return group === '' || isNearGroup(group) ? nearKind(kind, routeKinds) : undefined;
 }
 
-/** What of ours a target names, or may name: with a word for a route or a Gateway that is none, whatever has its name. */
+/**
+ * What of ours a target names, or may name: with a word for a route or a Gateway that is none, whatever has its name.
+ */
 function meantBy(target: Target): readonly Target[] {
   const { group, kind } = target;
   const near = isNearGroup(group) ? nearKind(kind, targetKinds) : undefined;
@@ -184,8 +191,9 @@ const saidTarget = z.looseObject({
 });
 
 /**
- * What a document names as its targets: GEP-713 has it that whatever does so is a policy, whatever its kind. `unclear` where
- * not all of them can be told, or not here. A `target` in other words may be anything: it counts where it speaks of routes.
+ * What a document names as its targets: GEP-713 has it that whatever does so is a policy, whatever its kind. `unclear`
+ * where not all of them can be told, or not here. A `target` in other words may be anything: it counts where it speaks
+ * of routes.
  */
 function targetsOf(value: unknown): readonly Target[] | 'none' | 'unclear' {
   const { spec, metadata } = value as { readonly spec?: unknown; readonly metadata?: { readonly namespace?: unknown } };

@@ -1,6 +1,6 @@
-// A route of which some rules cannot be served. Each of those answers 500 to what it is for, and the others go on (Gateway
-// API's `PartiallyInvalid`). What it is for is read as far as it can be; where it cannot, more is covered, never less: what
-// falls to the next rule would go where nobody sent it, past whatever the broken rule was to ask.
+// A route of which some rules cannot be served. Each of those answers 500 to what it is for, and the others go on
+// (Gateway API's `PartiallyInvalid`). What it is for is read as far as it can be; where it cannot, more is covered,
+// never less: what falls to the next rule would go where nobody sent it, past whatever the broken rule was to ask.
 
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
@@ -17,7 +17,9 @@ type Reason = 'UnsupportedValue' | 'IncompatibleFilters';
 /** Of a stream's only rule nothing is left when it is broken: those routes are served whole or not at all. */
 const coverOf = { HTTPRoute: coverHttp, GRPCRoute: coverGrpc } as const;
 
-/** A document of Gateway API as its schema has it; of a route whose rules are to blame, the others and what those cover. */
+/**
+ * A document of Gateway API as its schema has it; of a route whose rules are to blame, the others and what those cover.
+ */
 export function readRoutePartly(document: YamlDocument): Read {
   const { kind, spec } = document.value as { readonly kind: string; readonly spec?: { readonly rules?: unknown } };
   const whole = readGatewayApi(document);

@@ -1,6 +1,7 @@
-// The documents of a gateway, from plain files: what is valid as its kind, what is not as what is wrong with it. The rest is
-// served beside it, and a route that is not valid answers 500 in its place. Only what leaves open what a document was to protect stops the whole reading: YAML that cannot be
-// read, a kind that may protect and names nothing, a policy whose targets cannot be told.
+// The documents of a gateway, from plain files: what is valid as its kind, what is not as what is wrong with it. The
+// rest is served beside it, and a route that is not valid answers 500 in its place. Only what leaves open what a
+// document was to protect stops the whole reading: YAML that cannot be read, a kind that may protect and names nothing,
+// a policy whose targets cannot be told.
 
 import { z } from 'zod';
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
@@ -93,7 +94,8 @@ const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 
 const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 
 /**
- * What the documents say. `problems` stop the reading; what is merely not valid is in `documents.refused`. Throws nothing.
+ * What the documents say. `problems` stop the reading; what is merely not valid is in `documents.refused`. Throws
+ * nothing.
  */
 export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
   readonly documents: GatewayDocuments;
@@ -112,7 +114,7 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
     const key = `${named.kind} ${named.namespace}/${named.name}`;
     const taken = places.get(key);
     if (taken !== undefined) {
-      problems.push(document.problemAt(['metadata', 'name'], `${key} already stands in ${taken}`));
+      problems.push(document.problemAt(['metadata', 'name'], `${key} is already defined in ${taken}`));
       return;
     }
     places.set(key, `${named.file}:${named.line}`);
@@ -268,7 +270,8 @@ function readCore(
   if (kind === 'Service') {
     const read = readDocument(service, document);
     if ('problems' in read) return read;
-    // HTTP/3 has a port of UDP with the same number, whose name and appProtocol say nothing of the one that is spoken to.
+    // HTTP/3 has a port of UDP with the same number, whose name and appProtocol say nothing of the one that is spoken
+    // to.
     const ports = read.value.spec.ports.filter(({ protocol }) => !/^(?:UDP|SCTP)$/i.test(protocol));
     return { spec: { ports: ports.map(({ name, port, appProtocol }) => ({ name, port, appProtocol })) } };
   }

@@ -1,5 +1,6 @@
-// What stands in the place of a route that is refused as a whole. It answers 500 to all that the route may have been for: what
-// falls to another route would go past whatever was to protect this one. What can be read of it keeps that narrow.
+// What stands in the place of a route that is refused as a whole. It answers 500 to all that the route may have been
+// for: what falls to another route would go past whatever was to protect this one. What can be read of it keeps that
+// narrow.
 
 import { nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
 import type {

@@ -1,4 +1,5 @@
-// Codes responses in gzip or brotli, for clients that accept it. A rule's policy says which codings; gateway.yaml switches all on.
+// Codes responses in gzip or brotli, for clients that accept it. A rule's policy says which codings; gateway.yaml
+// switches all on.
 
 import type { Service } from '../capability.ts';
 import { Compression } from './compress.ts';

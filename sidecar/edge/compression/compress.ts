@@ -1,6 +1,7 @@
-// Answers in gzip or brotli, for clients that take them and rules that say so. Short ones that are all here are coded at once;
-// longer ones by a stream of their own between the upstream and the codec, which neither of the two knows of. What has come is
-// never kept back for what may follow, either side can hold the other up, and an answer that breaks off is never finished.
+// Answers in gzip or brotli, for clients that take them and rules that say so. Short ones that are all here are coded
+// at once; longer ones by a stream of their own between the upstream and the codec, which neither of the two knows of.
+// What has come is never kept back for what may follow, either side can hold the other up, and an answer that breaks
+// off is never finished.
 
 import {
   type BrotliCompress,
@@ -94,7 +95,10 @@ function couldBeCoded(exchange: Exchange, reply: Reply, whole: Buffer | undefine
   return areFit(reply.fields);
 }
 
-/** By the fields of the answer: it is text, nobody has coded it, and nobody has said of its bytes what would not be true. */
+/**
+ * By the fields of the answer: it is text, nobody has coded it, and nobody has said of its bytes what would not be
+ * true.
+ */
 function areFit({ names, values }: Fields): boolean {
   let isText = false;
   for (let i = 0; i < names.length; i++) {
@@ -124,7 +128,9 @@ function withVary(fields: Fields): Fields {
   return said ? fields : addFields(fields, [['vary', 'Accept-Encoding']]);
 }
 
-/** The head of the coded answer: another length, no ranges, and a validator that is of the meaning and not of the bytes. */
+/**
+ * The head of the coded answer: another length, no ranges, and a validator that is of the meaning and not of the bytes.
+ */
 function coded(reply: Reply, coding: Coding, framing: Reply['framing']): Reply {
   const names: Fields['names'] = [];
   const values: string[] = [];
@@ -140,8 +146,8 @@ function coded(reply: Reply, coding: Coding, framing: Reply['framing']): Reply {
 }
 
 /**
- * Stands between the upstream's answer and the codec, as the downstream of the one and the carrier of the other. One piece is
- * in work at a time, and what comes meanwhile waits, up to a limit, and is coded together.
+ * Stands between the upstream's answer and the codec, as the downstream of the one and the carrier of the other. One
+ * piece is in work at a time, and what comes meanwhile waits, up to a limit, and is coded together.
  */
 class Compressor implements Downstream, Carrier {
   readonly #exchange: Exchange;

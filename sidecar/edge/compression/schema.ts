@@ -1,6 +1,6 @@
-// `compression` of a BackendTrafficPolicy, and of gateway.yaml for all rules. Envoy Gateway's `minContentLength` is not served: what
-// is worth coding is decided here (see compress.ts), and a field without effect is refused. `compressor`, its older name, is
-// refused as well.
+// `compression` of a BackendTrafficPolicy, and of gateway.yaml for all rules. Envoy Gateway's `minContentLength` is not
+// served: what is worth coding is decided here (see compress.ts), and a field without effect is refused. `compressor`,
+// its older name, is refused as well.
 
 import { z } from 'zod';
 import { notEvaluated } from '../../schema/gateway-patterns.ts';

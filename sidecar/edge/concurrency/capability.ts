@@ -1,4 +1,5 @@
-// Limits requests in flight. The count is one over all listeners of a rule, all workers, and generations that do not change it.
+// Limits requests in flight. The count is one over all listeners of a rule, all workers, and generations that do not
+// change it.
 
 import { deny } from '../../exchange/decision.ts';
 import type { Exchange } from '../../exchange/exchange.ts';

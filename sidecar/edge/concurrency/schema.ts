@@ -1,5 +1,5 @@
-// `concurrency` of a BackendTrafficPolicy. It is ours: Envoy Gateway counts requests in flight for each backend only, in
-// `circuitBreaker`, which says nothing of one client.
+// `concurrency` of a BackendTrafficPolicy. It is ours: Envoy Gateway counts requests in flight for each backend only,
+// in `circuitBreaker`, which says nothing of one client.
 
 import { z } from 'zod';
 

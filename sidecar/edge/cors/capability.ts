@@ -1,5 +1,5 @@
-// CORS: answers preflights, and tells browsers which origins may read a response. A route's own filter applies in place of the
-// policy's.
+// CORS: answers preflights, and tells browsers which origins may read a response. A route's own filter applies in place
+// of the policy's.
 
 import { addReplyFields, answerOwn } from '../../exchange/answer.ts';
 import { filterFields } from '../../exchange/fields.ts';

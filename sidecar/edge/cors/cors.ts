@@ -1,5 +1,5 @@
-// CORS (Fetch standard, section 3.3): which origins may read answers, and what a preflight is told. Of a SecurityPolicy or of
-// an HTTPRoute filter; both have the same fields.
+// CORS (Fetch standard, section 3.3): which origins may read answers, and what a preflight is told. Of a SecurityPolicy
+// or of an HTTPRoute filter; both have the same fields.
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
@@ -62,7 +62,9 @@ export function isPreflight(exchange: Exchange): boolean {
   return preflightFor(exchange) !== undefined;
 }
 
-/** What a preflight is answered with. An origin that may not gets no word of CORS, which is how a browser is told no. */
+/**
+ * What a preflight is answered with. An origin that may not gets no word of CORS, which is how a browser is told no.
+ */
 export function preflightFields(exchange: Exchange, cors: Cors): [string, string][] {
   const origin = headerOf(exchange, 'origin')!;
   if (!cors.allowsOrigin(origin)) return [['vary', 'Origin']];
@@ -110,7 +112,9 @@ function listFor(list: readonly string[], asked: string, credentials: boolean): 
   return credentials ? asked : '*';
 }
 
-/** Fields of CORS that a backend says itself: the gateway's word stands alone, two of them are an error to a browser. */
+/**
+ * Fields of CORS that a backend says itself: the gateway's word stands alone, two of them are an error to a browser.
+ */
 export const corsFields: ReadonlySet<string> = new Set([
   'access-control-allow-origin',
   'access-control-allow-credentials',

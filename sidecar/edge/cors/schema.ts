@@ -1,5 +1,6 @@
-// CORS as the filter of an HTTPRoute (GEP-1767) and as `cors` of a SecurityPolicy. They differ in two fields: the filter's `maxAge` is a
-// number of seconds, the policy's a duration; and the policy, as in Envoy Gateway, takes a star for a port of an origin.
+// CORS as the filter of an HTTPRoute (GEP-1767) and as `cors` of a SecurityPolicy. They differ in two fields: the
+// filter's `maxAge` is a number of seconds, the policy's a duration; and the policy, as in Envoy Gateway, takes a star
+// for a port of an origin.
 
 import { z } from 'zod';
 import { durationSchema } from '../../../cert-agent/base/yaml.ts';

@@ -1,5 +1,5 @@
-// How a gateway words its refusals: the operator's page for who reads HTML, a problem document (RFC 9457) for programs that
-// ask for JSON, else plain words. None of them says more than the words do.
+// How a gateway words its refusals: the operator's page for who reads HTML, a problem document (RFC 9457) for programs
+// that ask for JSON, else plain words. None of them says more than the words do.
 
 import type { Denial } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -14,7 +14,9 @@ const pageOffers = [...plainOffers, 'text/html'] as const;
 /** Pages by status. */
 export type ErrorPages = ReadonlyMap<number, Buffer>;
 
-/** From files by name. `5xx.html` sorts behind `503.html`, and one for a single status applies before one for its class. */
+/**
+ * From files by name. `5xx.html` sorts behind `503.html`, and one for a single status applies before one for its class.
+ */
 export function pagesOf(files: Readonly<Record<string, string>>): ErrorPages {
   const pages = new Map<number, Buffer>();
   for (const [file, text] of Object.entries(files)) {

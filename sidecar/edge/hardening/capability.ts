@@ -1,4 +1,5 @@
-// Adds the headers that tell a browser to be careful, and removes those that tell an attacker what runs behind the gateway.
+// Adds the headers that tell a browser to be careful, and removes those that tell an attacker what runs behind the
+// gateway.
 
 import type { Service } from '../capability.ts';
 import { harden, withoutTelling } from './hardening.ts';

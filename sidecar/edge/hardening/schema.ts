@@ -1,4 +1,5 @@
-// `securityHeaders` of gateway.yaml. Off by default, as in every other gateway: a header such as HSTS binds browsers for a year.
+// `securityHeaders` of gateway.yaml. Off by default, as in every other gateway: a header such as HSTS binds browsers
+// for a year.
 
 import { z } from 'zod';
 

@@ -1,4 +1,5 @@
-// Copies requests to other backends. A mirror that cannot be reached gets no copies, and the rule is served all the same.
+// Copies requests to other backends. A mirror that cannot be reached gets no copies, and the rule is served all the
+// same.
 
 import type { Service } from '../capability.ts';
 import { Copies, type Mirror } from './mirror.ts';

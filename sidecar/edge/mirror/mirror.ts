@@ -1,5 +1,5 @@
-// A copy of a request goes to another backend as well, and its response is dropped. The request never waits for the copy, which
-// holds little and is dropped when its backend is slow.
+// A copy of a request goes to another backend as well, and its response is dropped. The request never waits for the
+// copy, which holds little and is dropped when its backend is slow.
 
 import type { Carrier } from '../../exchange/ends.ts';
 import { type Exchange, type Route, Slot } from '../../exchange/exchange.ts';

@@ -1,4 +1,5 @@
-// The filter RequestMirror (Gateway API, HTTPRequestMirrorFilter): `percent` or `fraction` of the requests, all by default.
+// The filter RequestMirror (Gateway API, HTTPRequestMirrorFilter): `percent` or `fraction` of the requests, all by
+// default.
 
 import { z } from 'zod';
 import { backendObjectRef } from '../../schema/gateway-patterns.ts';

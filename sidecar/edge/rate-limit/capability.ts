@@ -59,7 +59,10 @@ function compile(plan: RateLimitPlan, { leases, ...tools }: Limits): RateLimits 
   return leases === undefined ? compileRateLimits(plan, tools) : compileLeasedLimits(plan, leases, tools);
 }
 
-/** A rule is named by the policy that it comes from, or by the route's rule: the same in each generation, and on each listener. */
+/**
+ * A rule is named by the policy that it comes from, or by the route's rule: the same in each generation, and on each
+ * listener.
+ */
 function rulesOf({ field, plan, of }: Planned<Plan>, name: string): LimitRule[] {
   if (field === 'rateLimit')
     return (plan as RateLimitPlan).rules.map((rule) => ({ ...rule, id: `${rule.of ?? of} ${rule.id}` }));

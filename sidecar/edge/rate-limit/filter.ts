@@ -51,7 +51,9 @@ class ExchangeLimitFacts implements LimitFacts {
 
 const facts = new ExchangeLimitFacts();
 
-/** @throws SallyportError `rate_limited`, with the answer in `denial`; a promise, where Redis is asked, rejects with it. */
+/**
+ * @throws SallyportError `rate_limited`, with the answer in `denial`; a promise, where Redis is asked, rejects with it.
+ */
 export function limitExchange(exchange: Exchange, limits: RateLimits, route: string): undefined | Promise<void> {
   const asked = limits.keepsFacts === true ? new ExchangeLimitFacts() : facts;
   asked.exchange = exchange;

@@ -1,6 +1,6 @@
-// Whom a rule counts a request for: nobody where a condition does not hold, else a key, with a part for each Distinct value.
-// Parts carry their length, so that no two lists of values make one key; long ones are hashed, so that nobody chooses how
-// large our table's keys are.
+// Whom a rule counts a request for: nobody where a condition does not hold, else a key, with a part for each Distinct
+// value. Parts carry their length, so that no two lists of values make one key; long ones are hashed, so that nobody
+// chooses how large our table's keys are.
 
 import { hash } from 'node:crypto';
 import { compileIpBlocks, type Ip } from '../../policy/ip.ts';
@@ -100,8 +100,8 @@ function pathTest(type: string, value: string): (path: string) => boolean {
 }
 
 /**
- * A client whose address nobody knows is in every block, and all of them are one: else it would be limited by none. Of IPv6,
- * Distinct is a network of 64 bits: whoever has one address has all of it.
+ * A client whose address nobody knows is in every block, and all of them are one: else it would be limited by none. Of
+ * IPv6, Distinct is a network of 64 bits: whoever has one address has all of it.
  */
 function addressPart({ type, value }: ValueTest): Part {
   const inBlock = compileIpBlocks([value]);

@@ -1,5 +1,5 @@
-// The limits of a route in a worker that is not the first: local rules by tokens that the first lends (limit-leases.ts), shared
-// ones in Redis as everywhere.
+// The limits of a route in a worker that is not the first: local rules by tokens that the first lends
+// (limit-leases.ts), shared ones in Redis as everywhere.
 
 import type { LeasedBucket, LimitLeases, Taken } from './leases.ts';
 import type { RateLimitPlan } from './plan.ts';

@@ -1,10 +1,11 @@
-// Local limits of a gateway with several workers: the buckets are the first's, and the others have tokens of them on loan, so
-// that the limit that is written holds for all of them together and nearly no request waits for another process.
+// Local limits of a gateway with several workers: the buckets are the first's, and the others have tokens of them on
+// loan, so that the limit that is written holds for all of them together and nearly no request waits for another
+// process.
 //
-// What is lent is taken from the bucket there and then. A loan is good for `leaseMs` and is given back unused: in any span of
-// time there passes no more than the limit, and what comes back in `leaseMs` on top. How much is lent follows what was used;
-// of what a bucket holds a worker gets a share that leaves room for the others, and of the last tokens one at a time. Of a
-// worker that dies the loans are spent, and come back as all that was spent does.
+// What is lent is taken from the bucket there and then. A loan is good for `leaseMs` and is given back unused: in any
+// span of time there passes no more than the limit, and what comes back in `leaseMs` on top. How much is lent follows
+// what was used; of what a bucket holds a worker gets a share that leaves room for the others, and of the last tokens
+// one at a time. Of a worker that dies the loans are spent, and come back as all that was spent does.
 
 import { every } from '../../../cert-agent/base/background.ts';
 import type { LocalLimits } from './local.ts';
@@ -36,7 +37,10 @@ export interface GivenBack {
   readonly ageMs: number;
 }
 
-/** The first's side: lends of all buckets of a request, or of none. `sharers` is the number of workers; `now` milliseconds that never go back. */
+/**
+ * The first's side: lends of all buckets of a request, or of none. `sharers` is the number of workers; `now`
+ * milliseconds that never go back.
+ */
 export function lend(
   local: LocalLimits,
   asks: readonly LeaseAsk[],
@@ -188,7 +192,8 @@ function learn(loan: Loan, { granted, usedMs }: Lease, from: number, now: number
   loan.usedMs = usedMs;
   loan.at = now;
   if (granted === 0) {
-    // It may be another bucket of the request that has none; and a flood over a limit asks the first ten times a second.
+    // It may be another bucket of the request that has none; and a flood over a limit asks the first ten times a
+    // second.
     loan.refusedUntil = now + Math.min(leaseMs, usedMs + loan.takeMs - loan.spanMs);
     return;
   }

@@ -1,6 +1,6 @@
 // How much of its allowance each key has used, in a table of bounded size. A bucket is one number, the time at which it
-// will be full again (the generic cell rate algorithm, ITU-T I.371, which is a token bucket that refills continuously and
-// needs no timer). A bucket that is full says nothing, so it may be forgotten at any time; one in use never is.
+// will be full again (the generic cell rate algorithm, ITU-T I.371, which is a token bucket that refills continuously
+// and needs no timer). A bucket that is full says nothing, so it may be forgotten at any time; one in use never is.
 
 /** What a rule lets into a bucket. */
 export interface Allowance {
@@ -54,7 +54,9 @@ export class LocalLimits {
   allowed = 0;
   limited = 0;
 
-  /** @param capacity how many keys are remembered; one rule may have half of that, so that none crowds out all others */
+  /**
+   * @param capacity how many keys are remembered; one rule may have half of that, so that none crowds out all others
+   */
   constructor(capacity = 100_000) {
     this.#capacity = capacity;
     this.#perRule = Math.max(1, Math.ceil(capacity / 2));
@@ -113,7 +115,10 @@ export class LocalLimits {
     else this.#fullAt[slot] = fullAt;
   }
 
-  /** Puts back what was taken at `takenAt` for a request that was refused after all. What came back since is not given twice. */
+  /**
+   * Puts back what was taken at `takenAt` for a request that was refused after all. What came back since is not given
+   * twice.
+   */
   giveBack(key: string, takeMs: number, takenAt: number, now: number): void {
     const slot = this.#slots.get(key);
     if (slot !== undefined) this.#fullAt[slot]! -= Math.max(0, takeMs - (now - takenAt));
@@ -130,9 +135,9 @@ export class LocalLimits {
   }
 
   /**
-   * A slot for a new key: an empty one, or one whose bucket is full and so is no different from none. Whoever invents keys
-   * neither makes us grow nor turns an exhausted bucket into a fresh one: when all are in use he shares one with whoever
-   * else is new to his rule.
+   * A slot for a new key: an empty one, or one whose bucket is full and so is no different from none. Whoever invents
+   * keys neither makes us grow nor turns an exhausted bucket into a fresh one: when all are in use he shares one with
+   * whoever else is new to his rule.
    */
   #makeRoom(rule: RuleBuckets, now: number): number {
     const used = this.#keys.length;

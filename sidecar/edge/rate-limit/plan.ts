@@ -41,8 +41,8 @@ export interface LimitSelector {
 }
 
 /**
- * A token bucket: `requests` come back in each `periodMs`, one at a time, and `requests + burst` fit in. So in any span of
- * time t no more than `requests + burst + requests * t / periodMs` pass.
+ * A token bucket: `requests` come back in each `periodMs`, one at a time, and `requests + burst` fit in. So in any span
+ * of time t no more than `requests + burst + requests * t / periodMs` pass.
  */
 export interface LimitRule {
   /** `namespace/name` of the policy that the rule was inherited from; absent for a policy's own. */
@@ -70,7 +70,9 @@ export function isKept(below: RateLimitPlan, above: RateLimitPlan): boolean {
   return below.rules.every((rule) => above.rules.some((one) => isSame(one, rule)));
 }
 
-/** A rule that the parent says counts in the parent's bucket: a client that has used that up has done so here as well. */
+/**
+ * A rule that the parent says counts in the parent's bucket: a client that has used that up has done so here as well.
+ */
 export function inherited(merged: RateLimitPlan, parent: RateLimitPlan, of: string): RateLimitPlan {
   const rules = merged.rules.map((rule) => {
     const own = parent.rules.find((one) => isSame(one, rule));

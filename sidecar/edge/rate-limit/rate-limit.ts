@@ -1,8 +1,10 @@
-// How much may pass: a request is counted by every rule that is about it, and passes when all of them have room. A request
-// that is refused is counted by none, so that a client over its own limit does not use up what others share with it.
+// How much may pass: a request is counted by every rule that is about it, and passes when all of them have room. A
+// request that is refused is counted by none, so that a client over its own limit does not use up what others share
+// with it.
 //
-// Rules of scope `shared` are counted in Redis, by all gateways together. While Redis cannot be asked they are counted here,
-// at once and with the same numbers, from what was last known: an outage refills nobody's bucket and lets no request wait.
+// Rules of scope `shared` are counted in Redis, by all gateways together. While Redis cannot be asked they are counted
+// here, at once and with the same numbers, from what was last known: an outage refills nobody's bucket and lets no
+// request wait.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { compileKey, type KeyOf, type LimitFacts } from './key.ts';
@@ -17,8 +19,9 @@ export type { LimitFacts } from './key.ts';
 export interface Verdict {
   readonly allowed: boolean;
   /**
-   * Fields for the answer, of the rule that has least left: `RateLimit-Limit`, `-Remaining`, `-Reset` (seconds; the names
-   * of draft-ietf-httpapi-ratelimit-headers-03), and `Retry-After` where it is refused. None where no rule was asked.
+   * Fields for the answer, of the rule that has least left: `RateLimit-Limit`, `-Remaining`, `-Reset` (seconds; the
+   * names of draft-ietf-httpapi-ratelimit-headers-03), and `Retry-After` where it is refused. None where no rule was
+   * asked.
    */
   readonly headers: readonly (readonly [name: string, value: string])[];
   /** Whole seconds, at least 1; 0 where it may pass. */
@@ -57,9 +60,10 @@ export interface Compiled extends Allowance {
 /**
  * The limits of a route. What was counted is in `local` and in Redis and outlives this value.
  *
- * Of several rules that match, all count, whatever their order, and the first without room refuses; the answer's fields are
- * of the one that has least left, or of that which takes longest to have room. It is so for Local too, where Envoy counts
- * by a rule without selectors only what no other matches: here that one holds for all, as the field's description has it.
+ * Of several rules that match, all count, whatever their order, and the first without room refuses; the answer's fields
+ * are of the one that has least left, or of that which takes longest to have room. It is so for Local too, where Envoy
+ * counts by a rule without selectors only what no other matches: here that one holds for all, as the field's
+ * description has it.
  *
  * @throws SallyportError `config_invalid` for a rule of scope `shared` without Redis: each gateway would count alone.
  */

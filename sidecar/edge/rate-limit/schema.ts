@@ -1,5 +1,5 @@
-// How limits are written: the rules of Envoy Gateway's BackendTrafficPolicy, and the filter RequestRateLimit that people write
-// into an HTTPRoute. Both become the same plain rules.
+// How limits are written: the rules of Envoy Gateway's BackendTrafficPolicy, and the filter RequestRateLimit that
+// people write into an HTTPRoute. Both become the same plain rules.
 //
 // Ours, beside Envoy Gateway's fields: `burst`, which fits into the bucket on top of `requests`; in a clientSelector
 // `jwtClaims`, `clientId` and `principal`; and Distinct for everything in a Local rule too.

@@ -18,9 +18,9 @@ export interface SharedAnswer {
   readonly usedMs: readonly number[];
 }
 
-// Times are microseconds from 2025 on, which a double holds to a hundredth for decades. A bucket is the time at which it is
-// full again; its key ends then, so that what nobody uses is not there. Should Redis's clock be set back, no bucket is emptier
-// than empty.
+// Times are microseconds from 2025 on, which a double holds to a hundredth for decades. A bucket is the time at which
+// it is full again; its key ends then, so that what nobody uses is not there. Should Redis's clock be set back, no
+// bucket is emptier than empty.
 const script = `
 local t = redis.call('TIME')
 local now = (t[1] - 1735689600) * 1000000 + t[2]
@@ -63,7 +63,7 @@ export async function runScript(client: Client, buckets: readonly SharedBucket[]
     answer = await client.sendCommand(['EVAL', script, ...rest]);
   }
   if (!Array.isArray(answer) || answer.length !== buckets.length + 1 || !answer.every(Number.isInteger))
-    throw new SallyportError('redis_unavailable', 'its answer is none of the script');
+    throw new SallyportError('redis_unavailable', 'unexpected answer of the script');
   const [verdict, ...used] = answer as number[];
   return { allowed: verdict === 1, usedMs: used.map((us) => us / 1000) };
 }

@@ -1,6 +1,6 @@
-// Buckets that several gateways share, in Redis: one round trip of one script for all rules of a request, so that no two
-// gateways spend the same token, by Redis's own clock, so that theirs need not agree. Of what a bucket is for Redis sees a
-// hash. Whoever asks gets an answer in `timeoutMs` or none, and decides without Redis.
+// Buckets that several gateways share, in Redis: one round trip of one script for all rules of a request, so that no
+// two gateways spend the same token, by Redis's own clock, so that theirs need not agree. Of what a bucket is for Redis
+// sees a hash. Whoever asks gets an answer in `timeoutMs` or none, and decides without Redis.
 
 import type { RedisLink } from '../redis-link.ts';
 import { runScript, type SharedAnswer, type SharedBucket } from './script.ts';
@@ -8,7 +8,10 @@ import { runScript, type SharedAnswer, type SharedBucket } from './script.ts';
 export interface SharedLimits {
   /** Whether Redis answered when it was last heard of. */
   readonly ready: boolean;
-  /** Asks for tokens. No promise where Redis is away, and undefined where it did not answer: decide without it. Never rejects. */
+  /**
+   * Asks for tokens. No promise where Redis is away, and undefined where it did not answer: decide without it. Never
+   * rejects.
+   */
   take(buckets: readonly SharedBucket[]): Promise<SharedAnswer | undefined> | undefined;
   facts(): SharedLimitFacts;
 }

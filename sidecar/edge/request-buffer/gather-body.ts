@@ -1,5 +1,5 @@
-// Gathers a request's body before anything of it goes on: the app sees no half requests, and waits for no slow client. The codec
-// refuses a body that is longer than the limit. While it gathers, nothing else of the path runs.
+// Gathers a request's body before anything of it goes on: the app sees no half requests, and waits for no slow client.
+// The codec refuses a body that is longer than the limit. While it gathers, nothing else of the path runs.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Holding } from '../../exchange/ends.ts';
@@ -13,8 +13,8 @@ export function waitsForBody({ framing, wholeBody, grpc, webSocket, method }: Ex
 }
 
 /**
- * Gathers the body and resolves when all of it is here. Until then it is the exchange's carrier; afterwards the path lets it hand on
- * what it still holds. Rejects with `stream_idle` when the client falls silent.
+ * Gathers the body and resolves when all of it is here. Until then it is the exchange's carrier; afterwards the path
+ * lets it hand on what it still holds. Rejects with `stream_idle` when the client falls silent.
  */
 export function gatherBody(exchange: Exchange): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -1,4 +1,5 @@
-// `requestBuffer` of a BackendTrafficPolicy. Envoy Gateway's `mode` chooses when buffering starts; here it always starts with the body.
+// `requestBuffer` of a BackendTrafficPolicy. Envoy Gateway's `mode` chooses when buffering starts; here it always
+// starts with the body.
 
 import { z } from 'zod';
 import { notEvaluated } from '../../schema/gateway-patterns.ts';

@@ -55,9 +55,10 @@ export function applyRewrite(exchange: Exchange, { hostname, path }: Rewrite): v
 const defaultPorts: Readonly<Record<string, number>> = { http: 80, https: 443 };
 
 /**
- * Where a redirect leads. (HTTPRequestRedirectFilter `port`: with a scheme its well-known port, else the listener's.) What
- * the client sees in its address bar counts: behind a proxy that we trust it is that proxy's scheme and port.
- * @throws SallyportError `redirect_loop` when that is where the client already is, `host_missing` when nobody knows which host.
+ * Where a redirect leads. (HTTPRequestRedirectFilter `port`: with a scheme its well-known port, else the listener's.)
+ * What the client sees in its address bar counts: behind a proxy that we trust it is that proxy's scheme and port.
+ * @throws SallyportError `redirect_loop` when that is where the client already is, `host_missing` when nobody knows
+ * which host.
  */
 export function locationOf(exchange: Exchange, redirect: Redirect, listenerPort: number): string {
   const own = exchange.scheme;

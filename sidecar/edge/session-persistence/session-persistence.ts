@@ -1,6 +1,6 @@
-// Session persistence (GEP-1619): a client that comes back gets the backend and the endpoint that it had. Its session is a
-// random name in a cookie or a header, and both choices are made by hashing it, so nothing is remembered here and every
-// gateway chooses the same. It says nothing of who the client is, and changes nothing of what it may.
+// Session persistence (GEP-1619): a client that comes back gets the backend and the endpoint that it had. Its session
+// is a random name in a cookie or a header, and both choices are made by hashing it, so nothing is remembered here and
+// every gateway chooses the same. It says nothing of who the client is, and changes nothing of what it may.
 
 import { hash, randomBytes } from 'node:crypto';
 import type { Exchange } from '../../exchange/exchange.ts';

@@ -66,7 +66,7 @@ for (const [name, rule, becomes, warning] of cases)
 
 const refused: [rule: string, expected: RegExp][] = [
   ['matches: [{ path: { type: prefix, value: /a } }]', /path\.type/],
-  ['filters: [{ type: RequestHeader, requestHeader: { add: { "a b": c } } }]', /not the name of a header/],
+  ['filters: [{ type: RequestHeader, requestHeader: { add: { "a b": c } } }]', /not a valid header name/],
   ['filters: [{ type: RequestHeader, requestHeader: { append: { a: b } } }]', /unknown key 'append'/],
   ['filters: [{ type: RequestHeader, requestHeader: { add: 1 } }]', /add/],
   ['filters: [{ type: RequestHeader }]', /type/],

@@ -141,7 +141,7 @@ t.test(
     t.equal(log.withCode('redis_unavailable').length, 1, 'said once');
     t.match(
       log.withCode('redis_unavailable')[0]!.msg,
-      /^Redis at 127\.0\.0\.1:\d+ cannot be asked, each gateway limits on its own: /,
+      /^Redis at 127\.0\.0\.1:\d+ is unavailable, each gateway limits on its own: /,
     );
 
     await redis.again();
@@ -292,10 +292,10 @@ t.test('who answers something else than Redis is away', async (t) => {
 });
 
 const bad: [string, Partial<RedisLinkOptions>, string, RegExp][] = [
-  ['no URL', { url: 'redis' }, 'config_invalid', /^the URL of Redis is no URL$/],
+  ['no URL', { url: 'redis' }, 'config_invalid', /^the URL of Redis is not a URL$/],
   ['another scheme', { url: 'https://redis:6379' }, 'config_invalid', /begins with https:$/],
   ['a password', { url: 'redis://:hunter2@redis' }, 'config_invalid', /^the URL of Redis holds a password$/],
-  ['no host', { url: 'redis:///0' }, 'config_invalid', /names no host|is no URL/],
+  ['no host', { url: 'redis:///0' }, 'config_invalid', /has no host|is not a URL/],
   ['a query', { url: 'rediss://redis?x=1' }, 'config_invalid', /has more than host, port/],
   ['a path', { url: 'rediss://redis/a/b' }, 'config_invalid', /has more than host, port/],
   [

@@ -108,7 +108,7 @@ t.test('no answer is no', async (t) => {
   const endpoint = await startEndpoint(t);
   const edge = await startPolicy(t, specOf(endpoint.url), secrets, { fetch: createProviderFetch(300) });
   const rows: [string, Endpoint['answer'], RegExp][] = [
-    ['500', (_, r) => void r.writeHead(500).end(), /it answers 500/],
+    ['500', (_, r) => void r.writeHead(500).end(), /it responded with status 500/],
     ['401: our own secret is wrong', (_, r) => json(r, { error: 'invalid_client' }, 401), /introspect/],
     ['no JSON', (_, r) => void r.end('active'), /something that is not JSON/],
     [
