@@ -79,7 +79,7 @@ t.test('what is wrong with a document', async (t) => {
     ],
     ['{ additionalOrigins: [{ type: RegularExpression, value: "(" }] }', /'\(' is no regular expression of RE2/],
     ['{ additionalOrigins: [{ type: Contains, value: a }] }', /compared by Exact, Prefix, Suffix, RegularExpression/],
-    ['{ additionalOrigins: [{ value: "" }] }', /an origin is not empty/],
+    ['{ additionalOrigins: [{ value: "" }] }', /an origin must not be empty/],
     ['{ shadowFraction: { numerator: 1 } }', /every request is checked/],
     ['{ origins: [] }', /unknown key 'origins'/],
   ];
