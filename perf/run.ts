@@ -1,8 +1,10 @@
 // `npm run perf`: our built dist/ beside the peers that are installed here, on the same work, in turns. What is measured is in
 // measures.ts, how in slices.ts, on what in ours.ts, nginx.ts, haproxy.ts, envoy.ts and edge.ts. Never a test.
 
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { type Bench, besideBefore, quickly, wholly } from './bench.ts';
 import { compareCells, type Run, readRun } from './compare.ts';
@@ -110,11 +112,19 @@ function listOf(what: string, text: string | undefined, known: readonly string[]
   const asked = text?.split(',');
   const unknown = asked?.filter((one) => !known.includes(one)) ?? [];
   if (unknown.length > 0)
-    throw new UsageError(`there is no ${what} ${unknown.join(', ')}; there are ${known.join(', ')}`);
+    throw new UsageError(`unknown ${what} ${unknown.join(', ')}; choose from ${known.join(', ')}`);
   return asked;
 }
 
+/** What is measured is the build of this checkout. @throws Error when it does not build. */
+function build(): void {
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const { status } = spawnSync(process.execPath, ['build.mjs'], { cwd: root, stdio: ['ignore', 2, 2] });
+  if (status !== 0) throw new UsageError("'npm run build' fails");
+}
+
 async function main(options: Options): Promise<void> {
+  build();
   const progress = new Progress();
   const say = (text: string): void => {
     progress.clear();

@@ -146,16 +146,25 @@ export interface Hooks {
   readonly authenticated?: Step;
   /** Who else is asked. */
   readonly authorizer?: Authorizer;
+  /** How much a known caller may send. */
   readonly limit?: Step;
+  /** Whether the known caller may send this. Synchronous: it is run again on every change. */
   readonly authorize?: Phases['authorize'][number];
+  /** With permission, before forwarding: gather the body, inspect it, or respond in place of the backend. */
   readonly serve?: Step;
+  /** Changes what is forwarded. */
   readonly rewrite?: Phases['rewrite'][number];
+  /** Runs once the request is on its way. */
   readonly forwarded?: Phases['forwarded'][number];
+  /** Returns the fields of the backend's response, changed. It does not see the gateway's own responses. */
   readonly received?: Phases['received'][number];
+  /** Returns the fields of any final response, changed: the backend's after `received`, and the gateway's own. */
   readonly reply?: Phases['reply'][number];
   /** One capability of a rule at most has it. */
   readonly body?: Phases['body'];
+  /** Changes how a refusal is worded. */
   readonly denial?: Phases['denial'][number];
+  /** Gives back what was taken for the exchange, once, however it ended. */
   readonly finished?: Phases['finished'][number];
   /** It has no effect on a rule without a plan. */
   readonly guard?: Omit<Guard, 'name' | 'of'>;
