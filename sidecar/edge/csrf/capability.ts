@@ -12,15 +12,21 @@ export const csrf: Guarding<CsrfPlan, undefined> = {
   fields: [{ kind: 'SecurityPolicy', name: 'csrf', schema: async () => (await import('./schema.ts')).csrf }],
   ownHeaders: () => [],
   secretParams: () => [],
-  compile([planned]) {
+  compile([planned], { warn }) {
     if (planned === undefined) return undefined;
+    for (const { type, value } of planned.plan.additionalOrigins) {
+      if (type === 'Prefix') warn(`csrf: the prefix '${value}' matches hosts of any domain that begin so`);
+      if (type === 'Suffix' && !/^[.:]/.test(value))
+        warn(`csrf: the suffix '${value}' matches every host that ends so: begin it with a dot`);
+    }
     const whyForged = compileCsrf(planned.plan);
     return {
-      admit(exchange) {
+      // Behind CORS, so that a page which may read responses can read this refusal.
+      authenticate(exchange) {
         const why = whyForged(exchange);
         if (why !== undefined) throw refuseCaller(exchange, 'csrf_origin_mismatch', 'Invalid origin', why);
       },
-      // A request in flight is asked by its own fields.
+      // Evaluated again by the fields of the request in flight.
       guard: { known: undefined, stillHolds: (exchange) => whyForged(exchange) === undefined },
     };
   },

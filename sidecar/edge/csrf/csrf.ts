@@ -2,42 +2,55 @@
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
+import { printable } from '../../exchange/message.ts';
 import { compileRegex } from '../../routing/regex.ts';
 import type { CsrfPlan } from './schema.ts';
 
 /** Others change nothing (RFC 9110 section 9.2.1), or are preflights. */
 const changing: ReadonlySet<string> = new Set(['POST', 'PUT', 'DELETE', 'PATCH']);
 
-/** Why a request is refused; undefined where it may pass. */
+/** Why a request is refused, in words fit for a log; undefined where it may pass. */
 export function compileCsrf({ additionalOrigins }: CsrfPlan): (exchange: Exchange) => string | undefined {
   const tests = additionalOrigins.map(compileTest);
   return function whyForged(exchange) {
     if (!changing.has(exchange.method)) return undefined;
-    const source = sourceOf(exchange);
-    if (source === undefined) return 'it names neither an Origin nor a Referer';
+    const sent = originOf(exchange);
+    if (sent === undefined) return 'it has neither an Origin nor a Referer';
+    const source = hostOf(sent);
+    // What a client sends there is not for a log: a Referer has a path and a query.
+    if (source === undefined) return 'its Origin or Referer is not an http or https URL';
     const target = hostOf(`${exchange.scheme}://${exchange.authority}`);
     if (source === target || tests.some((matches) => matches(source))) return undefined;
-    return `it comes from '${source}', and is for '${target}'`;
+    return `it comes from '${printable(source)}', and is for '${target ?? ''}'`;
   };
 }
 
-/** Host and port of the page that sends it. An empty Origin is none. */
-function sourceOf(exchange: Exchange): string | undefined {
+/** The page that sends it. An empty Origin is none. */
+function originOf(exchange: Exchange): string | undefined {
   for (const name of ['origin', 'referer']) {
     const value = headerOf(exchange, name);
-    if (value !== undefined && value !== '') return hostOf(value);
+    if (value !== undefined && value !== '') return value;
   }
   return undefined;
 }
 
-/** Without the default port of its scheme. What is no URL stands for itself: `null` of a page whose origin is kept secret. */
-function hostOf(value: string): string {
-  return URL.parse(value)?.host || value.toLowerCase();
+/**
+ * Host and port of a web page, without the default port of its scheme. Undefined for anything else: an app's own scheme has
+ * whatever host its author likes. `null`, a page that keeps its origin secret, stands for itself.
+ */
+function hostOf(value: string): string | undefined {
+  if (value === 'null') return value;
+  if (!/^https?:\/\/[^/?#\\@]+(?:[/?#]|$)/i.test(value)) return undefined;
+  return URL.parse(value)?.host || undefined;
 }
 
 function compileTest({ type, value }: CsrfPlan['additionalOrigins'][number]): (source: string) => boolean {
   if (type === 'RegularExpression') return compileRegex(value);
   const wanted = value.toLowerCase();
-  if (type === 'Exact') return (source) => source === wanted;
+  if (type === 'Exact') {
+    // Without a default port, and an international name in ASCII: as origins are compared.
+    const hosts = new Set(['http', 'https'].flatMap((scheme) => hostOf(`${scheme}://${wanted}`) ?? []));
+    return (source) => source === wanted || hosts.has(source);
+  }
   return type === 'Prefix' ? (source) => source.startsWith(wanted) : (source) => source.endsWith(wanted);
 }

@@ -1,6 +1,7 @@
 // Adds the headers that tell a browser to be careful, and removes those that tell an attacker what runs behind the
 // gateway.
 
+import { Slot } from '../../exchange/exchange.ts';
 import type { Service } from '../capability.ts';
 import { harden, withoutTelling } from './hardening.ts';
 import type { HardeningPlan } from './schema.ts';
@@ -18,9 +19,20 @@ export const hardening: Service<HardeningPlan, undefined> = {
   compile([planned], { beside }) {
     if (planned === undefined) return undefined;
     const settled = namesIn(beside('ResponseHeaderModifier'));
-    return { received: withoutTelling, reply: (exchange, reply) => harden(exchange, reply, settled) };
+    return {
+      received(exchange, reply) {
+        fromBackend.set(exchange, true);
+        return withoutTelling(exchange, reply);
+      },
+      // The rule's filters change a backend's response only: the gateway's own gets every header.
+      reply: (exchange, reply) => harden(exchange, reply, fromBackend.get(exchange) === true ? settled : none),
+    };
   },
 };
+
+/** The response is the backend's. */
+const fromBackend = new Slot<true>();
+const none: ReadonlySet<string> = new Set();
 
 /** Headers, in lower case, that the rule's own filters set or remove: they decide about them. */
 function namesIn(changes: readonly unknown[]): ReadonlySet<string> {

@@ -31,6 +31,15 @@ const rows: Row[] = [
   ['a site that ends so', from('https://evilshop.test'), false],
   ['a site in the place of a user', from('https://shop.test@evil.test'), false],
   ['an origin that is kept secret', from('null'), false],
+  ['an app with a scheme of its own', from('app://shop.test'), false],
+  ['a script', from('javascript://shop.test/'), false],
+  ['a host that is no URL', from('shop.test'), false],
+  ['a user before the host', from('https://evil@shop.test'), false],
+  ['backslashes', from('https:\\\\shop.test'), false],
+  ['a scheme without a host', from('https://'), false],
+  ['a relative Referer', { referer: '/cart?token=secret' }, false],
+  ['an exact origin with its default port', from('https://port.test'), true, planOf('{ value: "port.test:443" }')],
+  ['an international name', from('https://xn--bcher-kva.test'), true, planOf('{ value: bücher.test }')],
   ['nothing', {}, false],
   ['an empty Origin', from(''), false],
   ['a Referer', { referer: 'https://shop.test/cart?a=b' }, true],
@@ -49,17 +58,17 @@ const rows: Row[] = [
 
 for (const [name, headers, passes, plan = plain, authority = 'shop.test'] of rows)
   t.test(name, async (t) => {
-    const { admit, guard } = hooksOf(csrf, { csrf: plan });
+    const { authenticate, guard } = hooksOf(csrf, { csrf: plan });
     for (const method of ['POST', 'PUT', 'DELETE', 'PATCH']) {
       const { exchange, connection } = createExchange({ method, authority }, headers);
-      const outcome = await outcomeOf(() => admit!(exchange, connection));
+      const outcome = await outcomeOf(() => authenticate!(exchange, connection));
       t.equal(outcome, passes ? 'passed' : 'csrf_origin_mismatch', method);
       t.equal(guard.stillHolds(exchange, undefined), passes, `${method} in flight`);
       if (!passes) t.match(exchange, { decision: 'deny', details: 'csrf_origin_mismatch', denial: { status: 403 } });
     }
     for (const method of ['GET', 'HEAD', 'OPTIONS']) {
       const { exchange, connection } = createExchange({ method, authority }, headers);
-      t.equal(await outcomeOf(() => admit!(exchange, connection)), 'passed', method);
+      t.equal(await outcomeOf(() => authenticate!(exchange, connection)), 'passed', method);
     }
   });
 

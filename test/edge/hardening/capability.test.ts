@@ -72,6 +72,15 @@ t.test("the gateway's own responses carry them as well", async (t) => {
   t.match(client, { status: 404, headers: all });
 });
 
+t.test("a filter does not settle the gateway's own responses: it changes a backend's only", async (t) => {
+  const beside = { ResponseHeaderModifier: [{ set: [{ name: 'X-Frame-Options', value: 'SAMEORIGIN' }] }] };
+  const limit = (): never => {
+    throw new SallyportError('rate_limited', 'too many');
+  };
+  const { client } = await serve({ ...hooks({ beside }), limit });
+  t.match(client.headers, { 'x-frame-options': 'DENY' });
+});
+
 t.test('without the setting nothing is hooked', async (t) => {
   t.equal(hooksOf(hardening, {}), undefined);
 });
