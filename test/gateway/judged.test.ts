@@ -83,7 +83,7 @@ t.test('what shows only when rules are made ready', async (t) => {
     [
       'shared limits without Redis',
       judge(t, gateway + route + policy(limit('Global'), 'BackendTrafficPolicy')),
-      /^BackendTrafficPolicy p: Accepted=False Invalid: .* there is no Redis to count it in/,
+      /^BackendTrafficPolicy p: Accepted=False Invalid: .* no Redis is configured/,
     ],
     [
       'a session key that is too short',
@@ -205,7 +205,7 @@ t.test('documents that are nearly right', async (t) => {
   const elsewhere = policy('authorization: { defaultAction: Deny }');
   for (const apiVersion of ['gateway.envoyproxy.com/v1alpha1', '1'])
     t.match(judge(t, gateway + route + elsewhere.replace(/apiVersion:.*/, `apiVersion: ${apiVersion}`)), [
-      /^SecurityPolicy p: Accepted=False Invalid: .*:\d+:\d+: a SecurityPolicy is of group gateway\.envoyproxy\.io, not of .*what it names answers 500/,
+      /^SecurityPolicy p: Accepted=False Invalid: .*:\d+:\d+: a SecurityPolicy belongs to group gateway\.envoyproxy\.io, not to .*what it names answers 500/,
     ]);
   const refused: [document: string, expected: RegExp][] = [
     [
@@ -248,7 +248,7 @@ t.test('a running gateway says what it stopped serving, each time, and shows it'
   ]);
   t.equal((await ask(running.port('shop/g:80'), '/', { headers: { host: 'a.test' } })).status, 500);
   const page = await (await fetch(`http://127.0.0.1:${running.admin}/gateway-status`)).text();
-  t.match(page, /there is no Redis to count it in/);
+  t.match(page, /no Redis is configured/);
   await running.write('policy.yaml', '# none');
   await running.write('route.yaml', route.replace('name: g }', 'name: gone }'));
   t.match(saidOf('document_condition'), [

@@ -1,4 +1,4 @@
-// The filters of HTTPRoute and GRPCRoute: each names its type and brings that type's field and no other.
+// The filters of HTTPRoute and GRPCRoute: each names its type and has that type's field and no other.
 
 import { z } from 'zod';
 import { fieldsOf } from '../../edge/capabilities.ts';
@@ -37,7 +37,7 @@ function filterOf(allowed: readonly string[]) {
   });
 }
 
-/** May stand several times in a rule. */
+/** Allowed several times in a rule. */
 const repeatable = new Set([
   'ExtensionRef',
   ...served.flatMap(({ name, filter }) => (filter!.repeatable ? [name] : [])),

@@ -1,5 +1,5 @@
-// `concurrency` of a BackendTrafficPolicy. It is ours: Envoy Gateway counts requests in flight for each backend only,
-// in `circuitBreaker`, which says nothing of one client.
+// `concurrency` of a BackendTrafficPolicy. It is our own field: Envoy Gateway counts requests in flight per backend
+// only, in `circuitBreaker`, which has no limit per client.
 
 import { z } from 'zod';
 

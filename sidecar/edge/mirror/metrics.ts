@@ -1,4 +1,4 @@
-// What became of copies. The client cannot tell, so it is seen here or nowhere.
+// Counts copies by outcome. Clients cannot notice failures of a mirror, so they show here only.
 
 import { Counter, type Registry } from 'prom-client';
 
@@ -6,7 +6,7 @@ import { Counter, type Registry } from 'prom-client';
 export type MirrorOutcomes = { answered: number; failed: number; dropped: number };
 export type MirrorOutcome = keyof MirrorOutcomes;
 
-/** Lets `registry` read the counts when it is asked. */
+/** Lets `registry` read the counts at scrape. */
 export function registerMirrorMetrics(registry: Registry, outcomes: Readonly<MirrorOutcomes>): void {
   new Counter({
     name: 'sallyport_mirrored_requests_total',

@@ -1,4 +1,4 @@
-// The filters URLRewrite and RequestRedirect (Gateway API). 303, 307 and 308 are from the standard's extended support.
+// The filters URLRewrite and RequestRedirect (Gateway API). 303, 307 and 308 are extended support of the standard.
 
 import { z } from 'zod';
 import { hostname, port } from '../../schema/gateway-patterns.ts';

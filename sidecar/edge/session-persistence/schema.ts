@@ -1,5 +1,5 @@
 // `sessionPersistence` of a route's rule (GEP-1619). `idleTimeout` is read and then refused for its rule
-// (routing/unsupported.ts): nothing of a session is kept here, so its last use is not known.
+// (routing/unsupported.ts): no state of a session is kept here, so its last use is unknown.
 
 import { z } from 'zod';
 import { duration } from '../../schema/gateway-patterns.ts';

@@ -370,7 +370,7 @@ t.test('a reload keeps what was spent, for a rule that is the same', async (t) =
 t.test('a Global limit without Redis is refused', async (t) => {
   t.throws(() => compileRateLimits({ rules: [rule({ scope: 'shared' })] }, { local: new LocalLimits() }), {
     code: 'config_invalid',
-    message: 'the limit shop/web local rule 1 is Global, and there is no Redis to count it in',
+    message: 'the limit shop/web local rule 1 is Global, but no Redis is configured',
   });
 });
 
