@@ -36,6 +36,7 @@ export interface Field {
   readonly filter?: FilterPlace;
 }
 
+/** Where a filter is written. */
 export interface FilterPlace {
   /** `requestMirror` for the type `RequestMirror`. */
   readonly key: string;
@@ -120,6 +121,7 @@ interface Common<Plan, Shared> {
   readonly sticks?: true;
 }
 
+/** A capability of either kind. */
 export type Capability<Plan = never, Shared = never> = Service<Plan, Shared> | Guarding<Plan, Shared>;
 
 /** A capability whose types of plan and state are hidden. */
@@ -249,6 +251,7 @@ export interface EdgeWorkers {
   readonly first: FirstWorker | undefined;
 }
 
+/** The link of one capability to the first worker. */
 export interface FirstWorker {
   /** Resolves with undefined if there is no answer in time; `late` gets an answer that comes later. Never rejects. */
   ask<T>(question: unknown, late?: (answer: T) => void): Promise<T | undefined>;

@@ -14,6 +14,7 @@ export interface InFlight {
   leave(key: string): void;
 }
 
+/** A count of requests in flight, with its limit. */
 export class ConcurrencyLimit implements InFlight {
   readonly plan: InFlightPlan;
   readonly #inFlight = new Map<string, number>();

@@ -20,6 +20,7 @@ export interface Places {
   readonly cookies: readonly string[];
 }
 
+/** A credential, and its place. */
 export interface Found {
   readonly value: string;
   readonly place: TokenPlace;

@@ -6,6 +6,7 @@ import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
 
 /** A policy without one is not merged: it replaces the less specific one. */
 export const mergeTypes = ['StrategicMerge', 'JSONMerge'] as const;
+/** A value of `mergeType`. */
 export type MergeType = (typeof mergeTypes)[number];
 
 /** Our own annotation: policies that are more specific may only add to this one. */

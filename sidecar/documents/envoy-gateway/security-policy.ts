@@ -15,6 +15,7 @@ import { metadata, objectName, sectionName, targetsIn } from '../../schema/gatew
 import { optional, refused } from '../../schema/policy-fields.ts';
 import { type Merging, mergeTypes, withInheritance } from './merge.ts';
 
+/** The only version that is read. */
 export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
 
 /** The fields that capabilities of the edge read. */
@@ -102,6 +103,7 @@ export const securityPolicy = z.strictObject({
   status: z.unknown().optional(),
 });
 
+/** A valid policy, or its problems. */
 export type ReadPolicy =
   | { readonly value: SecurityPolicy; readonly warnings: readonly Problem[] }
   | { readonly problems: readonly Problem[]; readonly targets?: readonly PolicyTarget[] };

@@ -3,6 +3,7 @@
 
 import type { PolicyHead } from '../../edge/policy.ts';
 
+/** A BackendTrafficPolicy as read. */
 export interface BackendTrafficPolicy extends PolicyHead<BackendTrafficPolicy> {
   readonly retry?: RetrySettings;
   readonly timeout?: TimeoutSettings;
@@ -17,8 +18,10 @@ export const retryTriggers = [
   ...(['refused-stream', 'retriable-status-codes'] as const),
   ...(['cancelled', 'deadline-exceeded', 'internal', 'resource-exhausted', 'unavailable'] as const),
 ] as const;
+/** A trigger of `retryOn`. */
 export type RetryTrigger = (typeof retryTriggers)[number];
 
+/** `retry`. */
 export interface RetrySettings {
   readonly numRetries: number;
   readonly triggers: readonly RetryTrigger[];
@@ -28,6 +31,7 @@ export interface RetrySettings {
   readonly backOff?: { readonly baseMs: number; readonly maxMs: number };
 }
 
+/** `timeout`. */
 export interface TimeoutSettings {
   readonly connectMs?: number;
   /** For the whole response; 0: none. */
@@ -35,6 +39,7 @@ export interface TimeoutSettings {
   readonly connectionIdleMs?: number;
 }
 
+/** `loadBalancer`. */
 export interface LoadBalancerSettings {
   readonly type: 'RoundRobin' | 'LeastRequest' | 'Random' | 'ConsistentHash';
   readonly consistentHash?:
@@ -44,6 +49,7 @@ export interface LoadBalancerSettings {
     | { readonly type: 'Cookie'; readonly name: string; readonly ttlMs?: number };
 }
 
+/** `circuitBreaker`. */
 export interface CircuitBreakerSettings {
   readonly maxConnections: number;
   readonly maxPendingRequests: number;
@@ -53,6 +59,7 @@ export interface CircuitBreakerSettings {
   readonly maxRequestsPerConnection?: number;
 }
 
+/** `healthCheck`. */
 export interface HealthCheckSettings {
   readonly active?: {
     readonly type: 'HTTP' | 'TCP';

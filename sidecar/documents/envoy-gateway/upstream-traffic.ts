@@ -15,6 +15,7 @@ const status = z.number().int().min(100).max(599);
 const uint32 = z.number().int().min(0).max(4_294_967_295);
 const atLeastOne = uint32.min(1);
 
+/** `retry` as written. */
 export const retry = z
   .strictObject({
     numRetries: z.number().int().min(0).max(100).default(2),
@@ -51,6 +52,7 @@ export const retry = z
       });
   });
 
+/** `timeout` as written. */
 export const timeout = z.strictObject({
   tcp: z.strictObject({ connectTimeout: durationSchema.optional() }).optional(),
   http: z
@@ -94,6 +96,7 @@ const consistentHash = z
     }
   });
 
+/** `loadBalancer` as written. */
 export const loadBalancer = z
   .strictObject({
     type: z.enum(['RoundRobin', 'LeastRequest', 'Random', 'ConsistentHash']),
@@ -113,6 +116,7 @@ export const loadBalancer = z
       });
   });
 
+/** `circuitBreaker` as written. */
 export const circuitBreaker = z.strictObject({
   maxConnections: uint32.default(1024),
   maxPendingRequests: uint32.default(1024),
@@ -176,6 +180,7 @@ const passive = z.strictObject({
   alwaysEjectOneEndpoint: notEvaluated('alwaysEjectOneEndpoint'),
 });
 
+/** `healthCheck` as written. */
 export const healthCheck = z
   .strictObject({
     active: active.optional(),
@@ -195,6 +200,7 @@ const defaultTriggers = [
 /** Envoy's default. */
 const defaultBackOffMs = 25;
 
+/** `retry` as plain data. */
 export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry>): RetrySettings {
   const { triggers = retryOn === undefined ? defaultTriggers : [], httpStatusCodes = [503] } = retryOn ?? {};
   const baseMs = perRetry?.backOff?.baseInterval ?? defaultBackOffMs;
@@ -209,6 +215,7 @@ export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry
   };
 }
 
+/** `timeout` as plain data. */
 export function timeoutOf({ tcp, http }: z.output<typeof timeout>): TimeoutSettings {
   return withoutUndefined({
     connectMs: tcp?.connectTimeout,
@@ -217,6 +224,7 @@ export function timeoutOf({ tcp, http }: z.output<typeof timeout>): TimeoutSetti
   });
 }
 
+/** `loadBalancer` as plain data. */
 export function loadBalancerOf({ type, consistentHash: hash }: z.output<typeof loadBalancer>): LoadBalancerSettings {
   if (hash === undefined) return { type };
   if (hash.type === 'SourceIP') return { type, consistentHash: { type: 'SourceIP' } };
@@ -228,6 +236,7 @@ export function loadBalancerOf({ type, consistentHash: hash }: z.output<typeof l
   return { type, consistentHash: { type: 'Header', names } };
 }
 
+/** `healthCheck` as plain data. */
 export function healthCheckOf({ active: asked, passive: seen }: z.output<typeof healthCheck>): HealthCheckSettings {
   return {
     ...(asked === undefined

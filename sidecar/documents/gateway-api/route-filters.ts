@@ -58,9 +58,12 @@ function filtersOf(allowed: readonly string[]) {
     .optional();
 }
 
+/** The filters of an HTTPRoute's rule or backend. */
 export const httpFilters = filtersOf(Object.keys(types));
+/** The filters of a GRPCRoute's rule or backend. */
 export const grpcFilters = filtersOf([
   ...served.flatMap(({ name, filter }) => (filter!.grpc ? [name] : [])),
   'ExtensionRef',
 ]);
+/** The methods of a match (Gateway API, HTTPMethod). */
 export const routeMethods = methods;

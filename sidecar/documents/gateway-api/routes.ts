@@ -40,6 +40,7 @@ const headerMatches = z
   .superRefine(named)
   .optional();
 
+/** A match of an HTTPRoute. */
 export const httpMatch = z.strictObject({
   path: path.optional(),
   headers: headerMatches,
@@ -116,6 +117,7 @@ function checkRules(
     context.addIssue({ code: 'custom', path: ['rules'], message: 'a route has at most 128 matches in all' });
 }
 
+/** The `spec` of an HTTPRoute. */
 export const httpRoute = z
   .strictObject({
     parentRefs,
@@ -136,6 +138,7 @@ const grpcMethod = z
       context.addIssue({ code: 'custom', path: ['method'], message: `'${method}' is not a method` });
   });
 
+/** A match of a GRPCRoute. */
 export const grpcMatch = z.strictObject({ method: grpcMethod.optional(), headers: headerMatches });
 
 const grpcRule = z.strictObject({
@@ -146,11 +149,14 @@ const grpcRule = z.strictObject({
   ...capabilityFields,
 });
 
+/** The `spec` of a GRPCRoute. */
 export const grpcRoute = z
   .strictObject({ parentRefs, hostnames, rules: z.array(grpcRule).max(16, 'a route has at most 16 rules').optional() })
   .superRefine(({ rules }, context) => checkRules(rules, context));
 
 const streamRule = z.strictObject({ name: sectionName.optional(), backendRefs: backendRefs({}).min(1) });
 
+/** The `spec` of a TLSRoute. */
 export const tlsRoute = z.strictObject({ parentRefs, hostnames, rules: z.array(streamRule).min(1).max(16) });
+/** The `spec` of a TCPRoute. */
 export const tcpRoute = z.strictObject({ parentRefs, rules: z.array(streamRule).min(1).max(16) });

@@ -11,6 +11,7 @@ export type Coding = 'br' | 'gzip';
 /** In the order of preference. */
 export type CompressionPlan = readonly Coding[];
 
+/** `compression` of a BackendTrafficPolicy. */
 export const policyCompression = z
   .array(
     z.strictObject({

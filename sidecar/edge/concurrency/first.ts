@@ -17,6 +17,7 @@ interface Held {
   count: number;
 }
 
+/** What each of the other workers has in flight. */
 export class CountsOfWorkers {
   readonly #limits: LimitTable;
   readonly #held = new Map<number, Map<string, Held>>();

@@ -5,6 +5,7 @@ import { z } from 'zod';
 
 const perOf = { Route: 'route', Client: 'client' } as const;
 
+/** `concurrency` as written. */
 export const concurrency = z
   .strictObject({ maxInFlight: z.number().int().min(1), per: z.enum(['Route', 'Client']).default('Route') })
   .transform(({ maxInFlight, per }) => ({ maxInFlight, per: perOf[per] }));

@@ -22,6 +22,7 @@ function applies({ grpc, method }: Exchange, { status }: Reply): boolean {
   return !grpc && method !== 'CONNECT' && status >= 200;
 }
 
+/** A response's fields without those that name software. */
 export function withoutTelling(exchange: Exchange, reply: Reply): Fields {
   return applies(exchange, reply) ? filterFields(reply.fields, ({ lower }) => !telling.has(lower)) : reply.fields;
 }

@@ -4,6 +4,7 @@ import { Counter, type Registry } from 'prom-client';
 
 /** `answered`: by any response. `failed`: not reached, or cut off. `dropped`: too slow, or too many in flight. */
 export type MirrorOutcomes = { answered: number; failed: number; dropped: number };
+/** The outcome of one copy. */
 export type MirrorOutcome = keyof MirrorOutcomes;
 
 /** Lets `registry` read the counts at scrape. */

@@ -5,6 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 /** How a value is compared: with a value, with an expression, or not at all: then each value has its own bucket. */
 export type MatchType = 'Exact' | 'RegularExpression' | 'Distinct';
 
+/** A condition on a named value. */
 export interface NamedTest {
   /** A header's in lower case; a query parameter's as written; a claim's with dots. */
   readonly name: string;
@@ -14,6 +15,7 @@ export interface NamedTest {
   readonly invert: boolean;
 }
 
+/** A condition on a value. */
 export interface ValueTest {
   readonly type: 'Exact' | 'Distinct';
   /** '' with Distinct. */
@@ -61,6 +63,7 @@ export interface LimitRule {
   readonly acrossRoutes: boolean;
 }
 
+/** The rules of one policy. */
 export interface RateLimitPlan {
   readonly rules: readonly LimitRule[];
 }

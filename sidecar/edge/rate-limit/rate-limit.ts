@@ -29,6 +29,7 @@ export interface Verdict {
   readonly details: '' | 'local_rate_limited' | 'request_rate_limited';
 }
 
+/** The compiled limits of a route. */
 export interface RateLimits {
   /** Counts the request. Returns a promise only if Redis decides; it never rejects. */
   check(facts: LimitFacts): Verdict | Promise<Verdict>;
@@ -36,6 +37,7 @@ export interface RateLimits {
   readonly keepsFacts?: true;
 }
 
+/** What limits use and do not own. */
 export interface LimitTools {
   readonly local: LocalLimits;
   /** The connection to what gateways share, for rules of that scope. */
@@ -88,6 +90,7 @@ export function compileRateLimits({ rules }: RateLimitPlan, { local, redis, now 
   };
 }
 
+/** Compiles one rule. @throws SallyportError `config_invalid` for scope `shared` without Redis. */
 export function compileRule(rule: LimitRule, local: LocalLimits, redis: SharedLimits | undefined): Compiled {
   const shared = rule.scope === 'shared';
   if (shared && redis === undefined)
@@ -249,6 +252,7 @@ function giveBack({ local, rules, keys, at }: Split, now: number): void {
   for (const [i, { shared, takeMs }] of rules.entries()) if (!shared) local.giveBack(keys[i]!, takeMs, at, now);
 }
 
+/** A rule's decision for a request that passes. */
 export function allowed({ rule, intervalMs, spanMs }: Compiled, usedMs: number): Allowed {
   return new Allowed(rule, Math.max(0, spanMs - usedMs) / intervalMs, Math.max(0, usedMs - rule.burst * intervalMs));
 }
@@ -286,6 +290,7 @@ export class Allowed implements Verdict {
   }
 }
 
+/** The decision of a rule without room. */
 export class Refused implements Verdict {
   readonly allowed = false;
   readonly #rule: LimitRule;
@@ -324,6 +329,7 @@ function fieldsOf(limit: number, remaining: number, resetS: number): Verdict['he
 
 /** More than any rule has left. */
 export const nothingSaid = new Allowed(undefined, Number.POSITIVE_INFINITY, 0);
+/** The decision if no rule applies. */
 export const unlimited: Verdict = Object.freeze({
   allowed: true,
   headers: Object.freeze([]),

@@ -189,6 +189,7 @@ export const requestRateLimit = z.strictObject({
     .max(16),
 });
 
+/** A limit from a route's own filter. */
 export type FilterPlan = Readonly<z.output<typeof requestRateLimit>>;
 
 function ruleOf(

@@ -11,6 +11,7 @@ export interface SharedBucket {
   readonly spanMs: number;
 }
 
+/** The script's answer. */
 export interface SharedAnswer {
   /** True if all had room and were charged; else none was. */
   readonly allowed: boolean;
@@ -18,9 +19,9 @@ export interface SharedAnswer {
   readonly usedMs: readonly number[];
 }
 
-// Times are microseconds from 2025 on, which a double holds to a hundredth for decades. A bucket is the time at which
-// it is full again; its key ends then, so that what nobody uses is not there. Should Redis's clock be set back, no
-// bucket is emptier than empty.
+// Times are microseconds since 2025, which a double holds to a hundredth for decades. A bucket is the time at which it
+// is full again. Its key expires then, so that unused buckets take no memory. If Redis's clock is set back, no bucket
+// is emptier than empty.
 const script = `
 local t = redis.call('TIME')
 local now = (t[1] - 1735689600) * 1000000 + t[2]

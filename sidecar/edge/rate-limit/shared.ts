@@ -5,6 +5,7 @@
 import type { RedisLink } from '../redis-link.ts';
 import { runScript, type SharedAnswer, type SharedBucket } from './script.ts';
 
+/** Limits in Redis. */
 export interface SharedLimits {
   /** True if Redis worked at its last answer. */
   readonly ready: boolean;

@@ -8,11 +8,13 @@ import type { PathPlan, RedirectPlan, RewritePlan } from './schema.ts';
 /** A replacement for a path: for all of it, or for the prefix that the rule matches. */
 export type PathChange = { readonly full: string } | { readonly prefix: string; readonly replacement: string };
 
+/** A compiled rewrite. */
 export interface Rewrite {
   readonly hostname: string | undefined;
   readonly path: PathChange | undefined;
 }
 
+/** A compiled redirect. */
 export interface Redirect extends Rewrite {
   readonly scheme: 'http' | 'https' | undefined;
   readonly port: number | undefined;
@@ -30,6 +32,7 @@ export function compileRewrite({ hostname, path }: RewritePlan, prefix: string):
   return { hostname, path: compilePathChange(path, prefix) };
 }
 
+/** Compiles a redirect; `prefix` as in `compileRewrite`. */
 export function compileRedirect({ scheme, hostname, path, port, statusCode }: RedirectPlan, prefix: string): Redirect {
   return { scheme, hostname, port, status: statusCode, path: compilePathChange(path, prefix) };
 }

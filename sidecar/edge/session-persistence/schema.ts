@@ -4,6 +4,7 @@
 import { z } from 'zod';
 import { duration } from '../../schema/gateway-patterns.ts';
 
+/** `sessionPersistence` as written. */
 export const sessionPersistence = z
   .strictObject({
     sessionName: z.string().max(128).optional(),
@@ -17,4 +18,5 @@ export const sessionPersistence = z
     "a permanent cookie needs 'absoluteTimeout'",
   );
 
+/** The session of one rule. */
 export type SessionPersistencePlan = Readonly<z.output<typeof sessionPersistence>>;

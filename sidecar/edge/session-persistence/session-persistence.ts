@@ -9,6 +9,7 @@ import { addFields } from '../../exchange/fields.ts';
 import { emptyFields } from '../../exchange/message.ts';
 import { cookiesOf } from '../../policy/request-authentication.ts';
 
+/** The session of one rule, compiled. */
 export interface SessionPlan {
   readonly name: string;
   readonly in: 'Cookie' | 'Header';
