@@ -150,26 +150,20 @@ t.test('what shows only when rules are made ready', async (t) => {
   t.throws(() => judge(t, gateway + route, backed + redis), { message: 'the URL of Redis holds a password' });
 });
 
-t.test(
-  'BackendTLSPolicy names a port by its name or its number; one that nobody knows closes the Service',
-  async (t) => {
-    const tls = (section: string): string =>
-      `---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: { name: b, namespace: shop }\nspec: { targetRefs: [{ group: "", kind: Service, name: a, sectionName: "${section}" }], validation: { hostname: a.test, wellKnownCACertificates: System } }\n`;
-    const named =
-      '---\napiVersion: v1\nkind: Service\nmetadata: { name: a, namespace: shop }\nspec: { ports: [{ name: web, port: 80 }] }\n';
-    t.same(judge(t, gateway + route + named + tls('web')), []);
-    t.same(judge(t, gateway + route + named + tls('80')), []);
-    t.same(judge(t, gateway + route + tls('80')), [], 'without the Service the number is all that is known');
-    t.match(judge(t, gateway + route + named + tls('https')), [
-      /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b is for port 'https' of Service shop\/a, which it does not have$/,
-      /^BackendTLSPolicy b: Accepted=False TargetNotFound: BackendTLSPolicy shop\/b is for port 'https'/,
-    ]);
-    t.match(
-      judge(t, gateway + route + tls('https'))[0],
-      /which cannot be resolved without a document of that Service$/,
-    );
-  },
-);
+t.test('BackendTLSPolicy names a port by its name or its number; an unknown one closes the Service', async (t) => {
+  const tls = (section: string): string =>
+    `---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: { name: b, namespace: shop }\nspec: { targetRefs: [{ group: "", kind: Service, name: a, sectionName: "${section}" }], validation: { hostname: a.test, wellKnownCACertificates: System } }\n`;
+  const named =
+    '---\napiVersion: v1\nkind: Service\nmetadata: { name: a, namespace: shop }\nspec: { ports: [{ name: web, port: 80 }] }\n';
+  t.same(judge(t, gateway + route + named + tls('web')), []);
+  t.same(judge(t, gateway + route + named + tls('80')), []);
+  t.same(judge(t, gateway + route + tls('80')), [], 'without the Service the number is all that is known');
+  t.match(judge(t, gateway + route + named + tls('https')), [
+    /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b is for port 'https' of Service shop\/a, which it does not have$/,
+    /^BackendTLSPolicy b: Accepted=False TargetNotFound: BackendTLSPolicy shop\/b is for port 'https'/,
+  ]);
+  t.match(judge(t, gateway + route + tls('https'))[0], /which cannot be resolved without a document of that Service$/);
+});
 
 t.test('documents that are nearly right', async (t) => {
   const said = judge(
