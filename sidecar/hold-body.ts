@@ -11,6 +11,7 @@ import { refuse } from './respond.ts';
 /** What a body may hold in memory while its request waits; beyond this its sender is paused. */
 const holdBytes = 64 * 1024;
 
+/** The body of one waiting request. */
 export class HeldBody implements Holding {
   readonly gathers = true;
   readonly #exchange: Exchange;

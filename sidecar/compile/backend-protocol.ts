@@ -16,6 +16,7 @@ export interface Asking {
   readonly grpc?: string | undefined;
 }
 
+/** The protocol of a backend, and why. */
 export interface Spoken {
   /** Undefined: as TLS negotiates; without TLS HTTP/1.1. */
   readonly version: Version | undefined;

@@ -23,6 +23,7 @@ export function clusterOf({ ref, namespace }: ResolvedBackend): string {
   return `outbound|${ref.port ?? ''}||${ref.name}.${namespace}.svc.cluster.local`;
 }
 
+/** One backend of a rule, with its weight. */
 export interface Choice {
   readonly weight: number;
   readonly route: Route;

@@ -46,6 +46,7 @@ export function compileGatewayPorts(
   return { ports, failures: [...compiler.failures, ...reviewFailures(plan, edges)] };
 }
 
+/** The compiled ports, and what failed on the way. */
 export interface CompiledGateway {
   readonly ports: readonly PortPlan[];
   /** What cannot be served as intended, though it was accepted. */

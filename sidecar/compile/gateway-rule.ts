@@ -34,6 +34,7 @@ import { principalsOf, trafficOf } from './sidecar-ports.ts';
 /** Compiles policies: the results outlive generations that do not change them. */
 export interface GatewayTools extends HookTools {}
 
+/** Compiles the rules of one generation. */
 export class RuleCompiler {
   readonly #configuration: Configuration;
   readonly #config: GatewayConfig;

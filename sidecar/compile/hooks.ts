@@ -44,6 +44,7 @@ type Policies = Pick<Applied, 'security' | 'traffic'>;
 /** Where a plan of a capability was found. */
 export type PlanKind = Field['kind'];
 
+/** Compiles the hooks of one generation from the table of capabilities. */
 export class HookCompiler {
   readonly #config: GatewayConfig;
   readonly #settings: Settings;

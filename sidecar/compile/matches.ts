@@ -23,6 +23,7 @@ export function matchesOf(route: RouteDocument, { matches = [] }: HttpRule | Grp
   });
 }
 
+/** The path of a match that names none (Gateway API's default). */
 export const anyPath = { type: 'PathPrefix', value: '/' } as const;
 
 /** A method of a gRPC service is a path: `/package.Service/Method`. */

@@ -19,6 +19,7 @@ export interface Judgement {
 /** The longest time that traffic waits for a slice, milliseconds. */
 const sliceMs = 4;
 
+/** The keys of issuers, and an observer of verifications. */
 export interface Keys {
   sourceOf(rule: JwtRule): KeySource;
   observe?: TokenObserver;

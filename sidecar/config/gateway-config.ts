@@ -39,6 +39,7 @@ export interface BrokenPolicy {
   readonly required: boolean;
 }
 
+/** The documents, policies and files of a gateway. */
 export interface GatewayConfig {
   readonly documents: GatewayDocuments;
   readonly securityPolicies: readonly SecurityPolicy[];

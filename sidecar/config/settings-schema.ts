@@ -11,6 +11,7 @@ import type { Limits } from '../exchange/limits.ts';
 import { tlsGroups } from '../protocol/tls.ts';
 import type { IdentitySettings } from './settings.ts';
 
+/** A port; 0 lets the system choose one. */
 export const port = z.number().int().min(0).max(65_535);
 
 /** A string that `read` turns into a value; the text of its error becomes the problem. */
@@ -25,6 +26,7 @@ export function text<T>(read: (value: string) => T): z.ZodType<T> {
   }) as unknown as z.ZodType<T>;
 }
 
+/** An address, or a port alone on `defaultHost`. */
 export const addressOrPort = (defaultHost: string): z.ZodType<Address> =>
   z.union(
     [
@@ -49,6 +51,7 @@ const caIdentity = z.strictObject({
   ttl: durationSchema.optional(),
 });
 
+/** `identity`: exactly one source. `agent`, the SPIFFE Workload API, is refused with a message of its own. */
 export const identity = z
   .strictObject({ files: filesIdentity.optional(), ca: caIdentity.optional(), agent: z.string().optional() })
   .superRefine((value, context) => {
@@ -63,6 +66,7 @@ export const identity = z
     }
   });
 
+/** `limits`, with their bounds. */
 export const limitsSchema = z
   .strictObject({
     headBytes: z
@@ -98,6 +102,7 @@ export const limitsSchema = z
   })
   .prefault({});
 
+/** The name of an upstream or provider. */
 export const name = z.string().regex(/^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes');
 
 /**
@@ -114,6 +119,7 @@ export const identities = z
     }
   });
 
+/** `tls`. */
 export const tlsSchema = z
   .strictObject({
     minVersion: z.enum(['1.2', '1.3']).default('1.3'),
@@ -124,6 +130,7 @@ export const tlsSchema = z
   })
   .prefault({});
 
+/** `gatewayTopology`, Istio's name for it. */
 export const topologySchema = z.strictObject({ numTrustedProxies: z.number().int().min(0).max(64) }).optional();
 
 /** The trust domains of `identities` without a bundle: their members can prove nothing. */
@@ -135,6 +142,7 @@ export function withoutBundle(
   return new Set(domains.filter((one) => one !== trustDomain && !Object.hasOwn(federatedBundles, one)));
 }
 
+/** The problem of a trust domain without a bundle. */
 export function bundleMissing(trustDomain: string): string {
   return `there is no bundle for ${trustDomain}: name its file under 'federatedBundles'`;
 }
@@ -167,6 +175,7 @@ export function readLimits(limits: z.output<typeof limitsSchema>): Limits {
   });
 }
 
+/** The identity's source with absolute paths. */
 export function absolute(who: IdentitySettings, base: string): IdentitySettings {
   if (who.files !== undefined) {
     const { svid, key, bundle, denied } = who.files;

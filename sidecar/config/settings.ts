@@ -31,6 +31,7 @@ export interface IdentitySettings {
   readonly agent?: string | undefined;
 }
 
+/** A port that accepts requests for the app. */
 export interface InboundSettings {
   readonly port: number;
   /** Undefined binds all addresses, both families where the machine has them. */
@@ -52,6 +53,7 @@ export interface OutboundSettings {
   readonly protocol: AppProtocol;
 }
 
+/** An upstream in the mesh. */
 export interface UpstreamSettings {
   readonly endpoints: readonly Address[];
   /** SPIFFE IDs, one of which the server must prove. */
@@ -61,6 +63,7 @@ export interface UpstreamSettings {
   readonly hosts: readonly string[];
 }
 
+/** All settings of a process. */
 export interface Settings {
   readonly file: string;
   readonly trustDomain: string;
@@ -127,6 +130,7 @@ export interface GatewaySettings {
     | undefined;
 }
 
+/** An upstream outside the mesh. */
 export interface OutsideUpstream {
   readonly endpoints: readonly Address[];
   /** Plaintext, readable on the way. */
@@ -135,6 +139,7 @@ export interface OutsideUpstream {
   readonly protocol: 'http' | 'http2' | undefined;
 }
 
+/** The Redis that several gateways share. */
 export interface RedisSettings {
   readonly url: string;
   readonly passwordFile: string | undefined;

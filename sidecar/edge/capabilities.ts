@@ -21,6 +21,7 @@ import { rewrite } from './rewrite/capability.ts';
 import { sessionPersistence } from './session-persistence/capability.ts';
 import { token } from './token/capability.ts';
 
+/** The table. */
 export const capabilities: readonly AnyCapability[] = Object.freeze([
   cors,
   csrf,

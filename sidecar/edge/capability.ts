@@ -1,8 +1,8 @@
-// The contract of a capability of the edge: what a rule can do with a request beside passing it on. Each capability is
-// one folder of edge/ and one line of capabilities.ts, and nothing else of the program names it.
+// The contract of a capability of the edge: what a rule can do with a request beside forwarding it. Each capability is
+// one folder of edge/ and one line of capabilities.ts; nothing else in the program names it.
 //
-// Refusals have their codes in base/errors.ts, which is one table for the whole program. Timeouts, retries, load
-// balancing and health checks are not capabilities: they are properties of an upstream's connections (upstream/).
+// Refusals have their codes in base/errors.ts, the one table of the program. Timeouts, retries, load balancing and
+// health checks are not capabilities: they are properties of an upstream's connections (upstream/).
 
 import type { Registry } from 'prom-client';
 import type { ZodType } from 'zod';
@@ -32,38 +32,39 @@ export interface Field {
   readonly name: string;
   /** The schema, which parses the field as written into the plan. Only the process that reads documents loads it. */
   readonly schema: () => Promise<ZodType>;
-  /** For a filter: the field that holds it, and where it may stand. */
+  /** For a filter: the field that holds it, and where it is allowed. */
   readonly filter?: FilterPlace;
 }
 
+/** Where a filter is written. */
 export interface FilterPlace {
   /** `requestMirror` for the type `RequestMirror`. */
   readonly key: string;
-  /** In a GRPCRoute as well. */
+  /** Allowed in a GRPCRoute as well. */
   readonly grpc: boolean;
-  /** Several times in one rule. */
+  /** Allowed several times in one rule. */
   readonly repeatable: boolean;
 }
 
-/** Where a policy's plan is in force, for a look at what no single document shows. */
+/** The rules under a policy's plan, for a review across documents. */
 export interface InForce {
   /** `namespace/name` of the policy. */
   readonly policy: string;
-  /** The host names of the rules that are under it; with a star where a route has one. */
+  /** The host names of its rules; with a star if a route has one. */
   readonly hosts: readonly string[];
 }
 
-/** The rules that a GET of this URL meets, on each port that serves it, and whether they are under the policy. */
+/** The rules that a GET of this URL reaches, on each port that serves it, and whether the policy applies to them. */
 export type RulesFor = (url: URL) => readonly { readonly name: string; readonly underPolicy: boolean }[];
 
-/** Why a plan does not come to what it was meant for: a condition of its policy. */
+/** Why a plan does not work as intended: a condition of its policy. */
 export interface Review {
   readonly type: string;
   readonly reason: string;
   readonly message: string;
 }
 
-/** A capability that decides nothing about who or what may pass. */
+/** A capability that does not decide who or what may pass. */
 export interface Service<Plan, Shared> extends Common<Plan, Shared> {
   readonly guards: false;
   compile(plans: readonly Planned<Plan>[], at: Site<Shared>): Hooks | undefined;
@@ -74,11 +75,11 @@ export interface Service<Plan, Shared> extends Common<Plan, Shared> {
  * nothing of it can be evaluated.
  */
 export interface Guarding<Plan, Shared> extends Common<Plan, Shared> {
-  /** `callers`: who is calling is known by it. `requests`: it knows nobody, and refuses some requests. */
+  /** `callers`: it authenticates callers. `requests`: it authenticates none, and refuses some requests. */
   readonly guards: 'callers' | 'requests';
   /** Header names, in lower case, that only the gateway may set under this plan: removed from what clients send. */
   ownHeaders(plan: Plan, field: string): readonly string[];
-  /** Names of query parameters that may hold a credential: none of them is logged. */
+  /** Names of query parameters that may hold a credential: they are not logged. */
   secretParams(plan: Plan, field: string): readonly string[];
   /** Paths whose whole query is a credential. */
   secretPaths?(plan: Plan, field: string): readonly string[];
@@ -89,45 +90,45 @@ interface Common<Plan, Shared> {
   /** The folder, and the key in metrics and messages. */
   readonly name: string;
   readonly fields: readonly Field[];
-  /** Makes what outlives a configuration: connections, counters, tables. Once for each process. */
+  /** Creates what outlives a configuration (connections, counters, tables), once per process. */
   share?(process: EdgeProcess): Shared | Promise<Shared>;
   /** The same for a process that serves nothing (`--check`). */
   shareDry?(process: DryProcess): Shared;
   /**
-   * Whether nothing of a less specific policy's plan is lost under a more specific one's. By default, whether they are
-   * equal.
+   * True if a more specific policy's plan keeps everything of a less specific one's. By default, if they are equal.
    */
   keeps?(below: Plan, above: Plan): boolean;
-  /** A plan that was merged from a policy and `parent`, whose name is `of`: what of it is the parent's. */
+  /** The part that came from `parent`, whose name is `of`, in a merged plan. */
   inherited?(merged: Plan, parent: Plan, of: string): Plan;
   /** Backends that a policy's plan names beside those of the rule. */
   backends?(plan: Plan): readonly NamedBackend[];
   /**
    * Hooks are the same for all rules of one policy, and are kept until the policy or one of its Secrets changes.
-   * Without it they are compiled for each rule of each generation.
+   * Otherwise they are compiled for each rule of each generation.
    */
   readonly perPolicy?: true;
-  /** Fields of gateway.yaml that name files which it reads: kept hooks are compiled anew when one of them changes. */
+  /** Fields of gateway.yaml with files that it reads: kept hooks are compiled again when one of them changes. */
   readonly files?: readonly string[];
-  /** Plans of several documents all apply. Without it the first applies, in the order of the fields. */
+  /** Plans of several documents all apply. Otherwise the first applies, in the order of the fields. */
   readonly combines?: true;
-  /** Compiled for every rule of a gateway, also for those without a plan. */
+  /** Compiled for every rule of a gateway, including those without a plan. */
   readonly always?: true;
-  /** What is doubtful about a plan where it is in force: a sentence each. */
+  /** Warnings about a plan where it is in force: a sentence each. */
   doubts?(plan: Plan, inForce: InForce): readonly string[];
-  /** Why a plan does not work with what is served; undefined where it does. */
+  /** Why a plan does not work with what is served; undefined if it does. */
   review?(plan: Plan, inForce: InForce, rulesFor: RulesFor): Review | undefined;
-  /** Requests of one client keep to one endpoint: the pools of such a rule are balanced by session. */
+  /** Requests of one client stay with one endpoint: the pools of such a rule are balanced by session. */
   readonly sticks?: true;
 }
 
+/** A capability of either kind. */
 export type Capability<Plan = never, Shared = never> = Service<Plan, Shared> | Guarding<Plan, Shared>;
 
-/** A capability whose plan and state are its own affair. */
+/** A capability whose types of plan and state are hidden. */
 // biome-ignore lint/suspicious/noExplicitAny: the one place where the types of all capabilities meet
 export type AnyCapability = Capability<any, any>;
 
-/** A plan with the document that it stands in. */
+/** A plan with its document. */
 export interface Planned<Plan> {
   /** The name of its field. */
   readonly field: string;
@@ -136,15 +137,15 @@ export interface Planned<Plan> {
   readonly of: string;
 }
 
-/** What one rule does by this capability, by phase. What is absent costs nothing. */
+/** A capability's hooks for one rule, by phase. An absent hook costs nothing. */
 export interface Hooks {
-  /** Before the caller is known, also on a rule that cannot be served: sizes, preflights. */
+  /** Before authentication, also on a rule that cannot be served: sizes, preflights. */
   readonly admit?: Step;
-  /** Who is calling. */
+  /** Authenticates the caller. */
   readonly authenticate?: Step;
-  /** After every capability has had its say: refuses callers that none of them knows. */
+  /** After all capabilities: refuses callers that none of them has authenticated. */
   readonly authenticated?: Step;
-  /** Who else is asked. */
+  /** An external authorizer. */
   readonly authorizer?: Authorizer;
   /** How much a known caller may send. */
   readonly limit?: Step;
@@ -160,7 +161,7 @@ export interface Hooks {
   readonly received?: Phases['received'][number];
   /** Returns the fields of any final response, changed: the backend's after `received`, and the gateway's own. */
   readonly reply?: Phases['reply'][number];
-  /** One capability of a rule at most has it. */
+  /** At most one capability of a rule has it. */
   readonly body?: Phases['body'];
   /** Changes how a refusal is worded. */
   readonly denial?: Phases['denial'][number];
@@ -168,17 +169,17 @@ export interface Hooks {
   readonly finished?: Phases['finished'][number];
   /** It has no effect on a rule without a plan. */
   readonly guard?: Omit<Guard, 'name' | 'of'>;
-  /** A number from 0 to 1 that chooses among the rule's backends, in place of a random one. */
+  /** A number from 0 to 1 that chooses among the rule's backends, instead of a random one. */
   readonly share?: (exchange: Parameters<Step>[0]) => number;
-  /** What a preflight for this rule would get, as text: rules that differ in it are not confused. */
+  /** The response to a preflight for this rule, as text: rules that differ in it stay separate. */
   readonly preflight?: (exchange: Parameters<Step>[0]) => string;
-  /** The rule needs no backend: every request is answered in `serve`. */
+  /** The rule needs no backend: `serve` responds to every request. */
   readonly answers?: true;
   /** Providers whose keys are needed. */
   readonly jwtRules?: readonly JwtRule[];
 }
 
-/** Of a capability that guards: who still holds after a change is not optional. */
+/** For a capability that guards, the check after a change is mandatory. */
 export interface GuardHooks extends Hooks {
   readonly guard: Omit<Guard, 'name' | 'of'>;
 }
@@ -190,41 +191,39 @@ export interface NamedBackend {
   readonly name: string;
   readonly namespace?: string | undefined;
   readonly port?: number | undefined;
-  /** It is spoken to in gRPC, and so in HTTP/2. */
+  /** It is called in gRPC, and so in HTTP/2. */
   readonly grpc?: boolean;
 }
 
-/** Where hooks are compiled: one rule, or one policy where they are kept. */
+/** What hooks are compiled for: one rule, or one policy if they are kept. */
 export interface Site<Shared> {
   /** `httproute/shop/orders/rule/0`, or `SecurityPolicy shop/users`. */
   readonly name: string;
   /** `namespace/name` of the policy; empty for a rule's own filters. */
   readonly policy: string;
   readonly shared: Shared;
-  /** The path prefix that the rule's only match asks for; `/` where there is none. */
+  /** The path prefix of the rule's only match; `/` without one. */
   readonly prefix: string;
-  /**
-   * The path that the rule's only match asks for, exact or as a prefix; `/` where there is none. Cookies belong there.
-   */
+  /** The path of the rule's only match, exact or as a prefix; `/` without one. Cookies are set for it. */
   readonly path: string;
   /** The plans of other capabilities at the same place, by field name. */
   readonly beside: (field: string) => readonly unknown[];
-  /** A Secret's data, decoded. @throws SallyportError `config_invalid` when there is none of that name. */
+  /** A Secret's data, decoded. @throws SallyportError `config_invalid` if there is none of that name. */
   secret(name: string, field: string): Readonly<Record<string, string>>;
   /** The endpoints of a backend that the plan of `field` names. @throws SallyportError `config_invalid`. */
   destination(backend: NamedBackend, field: string): { readonly destination: Destination; readonly authority: string };
-  /** The same for a backend of the rule's own filters; undefined where it cannot be reached. */
+  /** The same for a backend of the rule's own filters; undefined if it cannot be reached. */
   route(backend: object): Route | undefined;
-  /** Tells the operator something about the documents. */
+  /** Warns the operator about the documents. */
   warn(message: string): void;
-  /** The files that a field of gateway.yaml names, as text by name; undefined where it names none. */
+  /** The files that a field of gateway.yaml names, as text by name; undefined if it names none. */
   files(field: string): Readonly<Record<string, string>> | undefined;
 }
 
-/** What there is of a process that serves nothing. */
+/** What a process that serves nothing has. */
 export interface DryProcess {
   keysOf(rule: JwtRule): KeySource;
-  /** gateway.yaml names a Redis. */
+  /** True if gateway.yaml names a Redis. */
   readonly hasRedis: boolean;
 }
 
@@ -233,7 +232,7 @@ export interface EdgeProcess {
   readonly registry: Registry;
   readonly log: Log;
   readonly workers: EdgeWorkers;
-  /** What the processes of several gateways share; undefined where gateway.yaml names none. It may be away. */
+  /** The Redis that several gateways share; undefined if gateway.yaml names none. It may be away. */
   readonly redis: RedisLink | undefined;
   keysOf(rule: JwtRule): KeySource;
   readonly observeToken: TokenObserver;
@@ -241,21 +240,22 @@ export interface EdgeProcess {
   onClose(close: () => void): void;
 }
 
-/** The processes of one gateway. What must be one over all of them lies with the first. */
+/** The processes of one gateway. State that all share is kept in the first. */
 export interface EdgeWorkers {
   readonly count: number;
-  /** In the first: answers the others. `gone` hears of a worker that has ended. */
+  /** In the first: answers the others. `gone` is called when a worker has ended. */
   serve(part: { answer(worker: number, question: unknown): unknown; gone?(worker: number): void }): void;
-  /** In the first: tells all others. */
+  /** In the first: sends to all others. */
   tellAll(message: unknown): void;
-  /** In another: the way to the first; undefined in the first. */
+  /** In another: the link to the first; undefined in the first. */
   readonly first: FirstWorker | undefined;
 }
 
+/** The link of one capability to the first worker. */
 export interface FirstWorker {
-  /** Undefined where there is no answer in time; `late` hears of one that comes then. Never rejects. */
+  /** Resolves with undefined if there is no answer in time; `late` gets an answer that comes later. Never rejects. */
   ask<T>(question: unknown, late?: (answer: T) => void): Promise<T | undefined>;
   tell(message: unknown): void;
-  /** Hears what the first tells all. */
+  /** Receives what the first sends to all. */
   onTold(listener: (message: unknown) => void): void;
 }

@@ -1,7 +1,7 @@
-// How many are in flight at once, of all together or of each client. Each that enters leaves, whatever happens; the
-// table holds only clients that have something in flight.
+// Limits how many requests are in flight at once, in total or per client. Each that enters must leave, in any case; the
+// table holds only clients with requests in flight.
 
-/** How many at once: together, or of each client. */
+/** How many at once: in total, or per client. */
 export interface InFlightPlan {
   readonly maxInFlight: number;
   readonly per: 'route' | 'client';
@@ -14,6 +14,7 @@ export interface InFlight {
   leave(key: string): void;
 }
 
+/** A count of requests in flight, with its limit. */
 export class ConcurrencyLimit implements InFlight {
   readonly plan: InFlightPlan;
   readonly #inFlight = new Map<string, number>();
@@ -36,7 +37,7 @@ export class ConcurrencyLimit implements InFlight {
   }
 
   /**
-   * @throws TypeError when no request of this key is in: a caller that leaves twice would let one more in, for ever.
+   * @throws TypeError if no request of this key is in: leaving twice would admit one more for ever.
    */
   leave(key: string): void {
     const of = this.plan.per === 'route' ? '' : key;

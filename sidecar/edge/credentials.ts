@@ -1,5 +1,5 @@
-// Where a caller's credentials stand in a request: found, taken out again so that the app does not get them, and how it
-// is said that they are missing or wrong.
+// Finds callers' credentials in requests, removes them so that apps do not get them, and words refusals for missing or
+// wrong ones.
 
 import { type Code, SallyportError } from '../../cert-agent/base/errors.ts';
 import { deny } from '../exchange/decision.ts';
@@ -12,7 +12,7 @@ import { cookieReadings, paramReadings, type Reading, readBearer } from '../poli
 import { headerText, type TokenPlace } from '../policy/request-authentication.ts';
 import type { Site } from './capability.ts';
 
-/** Where a credential stands in a request; one of the three lists holds something. */
+/** The places of a credential in a request; one of the three lists has entries. */
 export interface Places {
   /** Lower case. */
   readonly headers: readonly string[];
@@ -20,14 +20,15 @@ export interface Places {
   readonly cookies: readonly string[];
 }
 
+/** A credential, and its place. */
 export interface Found {
   readonly value: string;
   readonly place: TokenPlace;
 }
 
 /**
- * Every credential at `places`, in their order, in every way an app could read one there. More than one is for the
- * caller to refuse: the app might take the one that is not verified.
+ * Every credential at `places`, in their order, in every way that an app could read one there. The caller refuses
+ * several: the app might read one that is not verified.
  */
 export function findCredentials(exchange: Exchange, places: readonly Places[]): Found[] {
   const found: Found[] = [];
@@ -45,7 +46,7 @@ export function findCredentials(exchange: Exchange, places: readonly Places[]): 
   return found;
 }
 
-/** A text of a Secret. @throws SallyportError `config_invalid` when there is none. */
+/** A text of a Secret. @throws SallyportError `config_invalid` if there is none. */
 export function secretText(
   at: Pick<Site<unknown>, 'name' | 'secret'>,
   secret: string,
@@ -58,14 +59,12 @@ export function secretText(
   return value;
 }
 
-/** What `Authorization` holds that an app could read as a bearer token (RFC 6750 section 2.1). */
+/** The values of `Authorization` that an app could read as a bearer token (RFC 6750 section 2.1). */
 export function bearerOf(exchange: Exchange): Reading | undefined {
   return readBearer(headerOf(exchange, 'authorization'));
 }
 
-/**
- * The one cookie of this name; undefined where there are several, of which a neighbour on our domain may have set one.
- */
+/** The only cookie of this name; undefined if there are several, since a neighbour on our domain may have set one. */
 export function cookieOf({ names, values }: Fields, wanted: string): string | undefined {
   let found: string | undefined;
   for (let i = 0; i < names.length; i++) {
@@ -89,7 +88,7 @@ function namesIn(value: string): string[] {
   return value.split(';').map((part) => part.split('=', 1)[0]!.trim());
 }
 
-/** Takes the cookies out whose names `isOurs` takes: one pass, however many there are. */
+/** Removes the cookies for whose names `isOurs` is true: in one pass, however many there are. */
 export function takeCookies(exchange: Exchange, isOurs: (name: string) => boolean): void {
   exchange.fields = mapCookies(exchange.fields, (value) => {
     const parts = value.split(';');
@@ -100,12 +99,12 @@ export function takeCookies(exchange: Exchange, isOurs: (name: string) => boolea
   });
 }
 
-/** Cookies of sessions and logins, of whichever policy. */
+/** Cookies of sessions and logins, of any policy. */
 const sessionCookie = /^__(?:Host|Secure)-sallyport-(?:session|login)-/;
 
 /**
- * Takes our own cookies out. A browser sends them to every route of a host, also to those without a login, and whoever
- * has one is the user: no app is to see them.
+ * Removes our own cookies. A browser sends them to every route of a host, also to those without a login. Everyone who
+ * has one is the user, so no app may see them.
  */
 export function hideSessionCookies(exchange: Exchange): void {
   const { names, values } = exchange.fields;
@@ -114,15 +113,15 @@ export function hideSessionCookies(exchange: Exchange): void {
       return takeCookies(exchange, (name) => sessionCookie.test(name));
 }
 
-/** What an app is told in a header only we may set. A value that no header can hold is left out. */
+/** Sets a header that only we may set for the app. A value that no header can hold is left out. */
 export function tellApp(exchange: Exchange, name: string, value: string): void {
   const text = headerText(value);
   if (text !== undefined) changeRequest(exchange, onlyField(name), [[name, text]]);
 }
 
 /**
- * Puts the refusal on the exchange in the words that the caller may read, and gives the error to throw; `why` is for
- * the log and holds nothing of a credential.
+ * Records the refusal with the text that the caller may read, and returns the error to throw; `why` is for the log and
+ * contains nothing of a credential.
  */
 export function refuseCaller(
   exchange: Exchange,

@@ -1,5 +1,6 @@
 // A table with expiring entries and a bound: beyond it the oldest entry is dropped, expired or not.
 
+/** Values with an expiry, by key. */
 export class Expiring<V> {
   readonly #entries = new Map<string, { readonly value: V; readonly until: number }>();
   readonly #max: number;

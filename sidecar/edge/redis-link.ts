@@ -18,6 +18,7 @@ import {
   type Target,
 } from './redis.ts';
 
+/** The Redis, and the timeouts and limits of queries. */
 export interface RedisLinkOptions extends RedisPlace {
   /** How long a query waits, milliseconds. */
   readonly timeoutMs?: number | undefined;
@@ -77,6 +78,7 @@ export async function tryRedis(place: RedisPlace): Promise<string | undefined> {
   }
 }
 
+/** One connection to Redis, replaced when it fails. */
 export class RedisLink {
   readonly #target: Target;
   readonly #timeoutMs: number;

@@ -9,6 +9,7 @@ import { readSecret } from '../../cert-agent/base/secret-file.ts';
 /** From the first byte to the answer of a script. */
 export const connectMs = 2000;
 
+/** A Redis, as gateway.yaml names it. */
 export interface RedisPlace {
   /** `redis://host:port/db` or `rediss://`; no password. */
   readonly url: string;
@@ -18,8 +19,10 @@ export interface RedisPlace {
   readonly caFile?: string | undefined;
 }
 
+/** The library's client. */
 export type Client = Awaited<ReturnType<typeof createClient>>;
 
+/** A checked Redis. */
 export interface Target {
   /** For logs. */
   readonly place: string;
@@ -109,6 +112,7 @@ export async function createClient({ host, port, database, username, tls, secret
   });
 }
 
+/** Closes a client in any state. */
 export function destroy(client: Client | undefined): void {
   try {
     client?.destroy();

@@ -24,14 +24,17 @@ export interface TokenProvider {
   readonly rule: JwtRule;
 }
 
+/** The login of the same policy. */
 export function loginBeside({ beside }: Beside): Login | undefined {
   return beside('oidc')[0] as Login | undefined;
 }
 
+/** The JWT providers of the same policy. */
 export function providersBeside({ beside }: Beside): readonly TokenProvider[] {
   return (beside('jwt') as readonly { readonly providers: readonly TokenProvider[] }[]).flatMap((one) => one.providers);
 }
 
+/** True if the same policy introspects tokens. */
 export function introspectsBeside({ beside }: Beside): boolean {
   return beside('introspection').length > 0;
 }

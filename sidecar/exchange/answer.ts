@@ -4,6 +4,7 @@ import type { Exchange } from './exchange.ts';
 import { addFields } from './fields.ts';
 import { emptyFields, type Fields, type Reply } from './message.ts';
 
+/** An empty body. */
 export const noBody = Buffer.alloc(0);
 
 /** Responds instead of the upstream: a redirect, or a preflight's response. It is not a refusal. */

@@ -46,6 +46,7 @@ export interface Asked {
   readonly time: number;
 }
 
+/** One end of a connection. */
 export interface Party {
   readonly address: string;
   readonly port: number;

@@ -121,6 +121,7 @@ export interface EdgeSecrets {
   readonly paths: ReadonlySet<string>;
 }
 
+/** The listener of a host, and its rule. */
 export interface Found {
   /** Undefined: no listener has that name. */
   readonly listener: string | undefined;

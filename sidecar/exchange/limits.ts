@@ -26,8 +26,7 @@ export interface Limits {
   /** Requests that may wait for a connection to one upstream. */
   readonly pendingRequests: number;
   /**
-   * What may wait in memory for readers that are slower than their writers, all connections together, before somebody
-   * is cut.
+   * How many bytes of all connections together may wait in memory for slow readers. Beyond it the slowest one is cut.
    */
   readonly heldBytes: number;
   readonly drainMs: number;

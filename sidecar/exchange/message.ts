@@ -31,7 +31,7 @@ export interface Fields {
 /** How a message's body is delimited: no body, so many bytes, chunks, or until the connection closes. */
 export type Framing = number | 'chunked' | 'close';
 
-/** A request as it goes on: what the head said, and what we add. */
+/** A request as forwarded: the received head, and what we add. */
 export interface Call {
   readonly method: string;
   readonly path: string;
@@ -104,6 +104,7 @@ const rolesByName: Readonly<Record<string, number>> = {
   proxy: role.hop,
 };
 
+/** No fields. */
 export const emptyFields: Fields = Object.freeze({ names: [], values: [] });
 
 const tokenPattern = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;

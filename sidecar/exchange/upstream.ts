@@ -25,9 +25,9 @@ export type RetryOn =
 export interface RetryPolicy {
   /** The number of retries after the first try. */
   readonly attempts: number;
-  /** Statuses of answers that are tried again, whatever the method: whoever names them has decided so. */
+  /** Statuses of responses that are retried, for any method: the configuration that names them has decided so. */
   readonly codes: readonly number[];
-  /** What else is; requests that are not idempotent only where none of it can have been done. */
+  /** What else is retried; requests that are not idempotent only if they cannot have been processed. */
   readonly on: readonly RetryOn[];
   /**
    * The wait before the first; it doubles with each, to ten times as long or to `maxBackoffMs`, and is a random part of

@@ -9,6 +9,7 @@ import type { ConnectionTable, DrainDeadlines, DrainReport } from '../connection
 import type { Limits } from '../exchange/limits.ts';
 import type { Ports } from './ports.ts';
 
+/** What leaving needs. */
 export interface Leaving {
   readonly table: ConnectionTable;
   readonly ports: Ports;

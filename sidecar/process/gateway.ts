@@ -34,6 +34,7 @@ interface Parts {
   readonly observe: TokenObserver;
 }
 
+/** What a gateway is started with. */
 export interface GatewayOptions extends Parts {
   readonly log: Log;
   readonly redis: RedisSettings | undefined;
@@ -92,6 +93,7 @@ export async function startGateway(options: GatewayOptions): Promise<RunningGate
   return gateway;
 }
 
+/** A gateway's state beside that of a sidecar. */
 export class RunningGateway implements GatewayTools {
   readonly #parts: Parts;
   /** By capability. */

@@ -9,6 +9,7 @@ import { watchIdentityFiles } from '../../cert-agent/identity/files.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import type { Settings } from '../config/settings.ts';
 
+/** The source of the identity, and its state. */
 export interface IdentitySource {
   /** Undefined while there is no valid SVID. */
   readonly identity: Live<Identity | undefined>;

@@ -69,8 +69,8 @@ export interface Sidecar {
   reopen(): void;
   /**
    * Finishes what is in flight, then closes. Resolves with the number that finished and what was cut. With `patiently`,
-   * as at SIGTERM, it also waits for callers that do not know yet (`drainMinimum`), and for the app, which gets the same
-   * signal.
+   * as at SIGTERM, it also waits for callers that do not know yet (`drainMinimum`), and for the app, which gets the
+   * same signal.
    */
   drain(patiently?: boolean): Promise<DrainReport>;
   /** As drain, but the process and its pages stay. */

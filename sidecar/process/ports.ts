@@ -13,6 +13,7 @@ import { type Listener, startInboundListener, startPlainListener } from '../list
 import type { TlsSettings } from '../protocol/tls.ts';
 import type { ProxyTools } from '../proxy.ts';
 
+/** What ports are bound with. */
 export interface PortsOptions {
   readonly table: ConnectionTable;
   readonly tools: ProxyTools;
@@ -43,6 +44,7 @@ interface OpenPort {
   closed: boolean;
 }
 
+/** The planned ports of a process. */
 export class Ports {
   readonly #options: PortsOptions;
   readonly #open = new Map<string, OpenPort>();

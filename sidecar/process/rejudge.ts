@@ -8,6 +8,7 @@ import { judgeAgain, type ProxyTools } from '../proxy.ts';
 /** The longest time that traffic waits for a slice, milliseconds. */
 const sliceMs = 10;
 
+/** Re-evaluates what is open. */
 export class OpenJudge {
   readonly #tools: () => ProxyTools;
   readonly #log: Log;

@@ -15,6 +15,7 @@ export interface StateAsk {
   readonly question: unknown;
 }
 
+/** The first worker's state, by capability. */
 export class FirstState {
   readonly #parts = new Map<string, FirstPart>();
 

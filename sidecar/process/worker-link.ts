@@ -10,6 +10,7 @@ import type { StateAsk } from './shared-state.ts';
 export interface StateAsks {
   readonly asks: readonly (readonly [id: number, ask: StateAsk])[];
 }
+/** Answers of the first worker, by query number. */
 export interface StateAnswers {
   readonly what: 'answers';
   readonly answers: readonly (readonly [id: number, answer: unknown])[];
@@ -37,6 +38,7 @@ interface Waiting {
   readonly answer: (answer: unknown) => void;
 }
 
+/** A worker's link to the first. */
 export class WorkerLink {
   readonly #send: (asks: StateAsks) => void;
   readonly #waiting = new Map<number, Waiting>();

@@ -21,6 +21,7 @@ export interface WorkerPlan {
   readonly count: number;
 }
 
+/** A query or command of the first worker. */
 export interface Ask {
   readonly id: number;
   readonly what: 'facts' | 'leave' | 'reload' | 'reopen' | 'why';
@@ -33,6 +34,7 @@ export interface Ask {
 /** Messages of the first worker to another. */
 export type Said = Ask | StateAnswers | StateTold | StateInForce;
 
+/** Messages of a worker to the first. */
 export type Told = { readonly readiness: Readiness } | { readonly id: number; readonly answer: Reply } | StateAsks;
 
 /** `null`: it did not refuse that request. */
@@ -59,6 +61,7 @@ export interface Shared {
   gone(worker: number): void;
 }
 
+/** The workers after the first. */
 export class Workers {
   readonly #plan: WorkerPlan;
   readonly #log: Log;

@@ -8,6 +8,7 @@ export const dated = {
   creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
 };
 
+/** `metadata`. */
 export const metadata = z.looseObject({
   ...dated,
   name: z.string().regex(/^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/, 'a name holds a-z, 0-9, dots and dashes'),
@@ -24,14 +25,17 @@ const group = z
   .string()
   .max(253)
   .regex(/^$|^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/, 'not a valid API group');
+/** The name of a section: a listener, a rule or a port. */
 export const sectionName = objectName.regex(
   /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/,
   'a section is named in a-z, 0-9, dots and dashes',
 );
+/** The name of a namespace. */
 export const namespace = z
   .string()
   .regex(/^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/, 'this is no namespace')
   .max(63);
+/** A port of a listener or Service. */
 export const port = z.number().int().min(1, 'a port is 1 to 65535').max(65_535, 'a port is 1 to 65535');
 
 /** A host, with one star for its first label where `wildcard` allows it; never an address. */
@@ -59,6 +63,7 @@ export function millisecondsOf(text: string): number {
   );
 }
 
+/** The name of a header (RFC 9110 section 5.1). */
 export const headerName = z
   .string()
   .min(1)
@@ -116,6 +121,7 @@ function needsPort(
     context.addIssue({ code: 'custom', path: ['port'], message: 'a reference to a Service needs a port' });
 }
 
+/** A reference to a backend. */
 export const backendObjectRef = z.strictObject(backendFields).superRefine(needsPort);
 
 /** A backend of a route, with the fields that a kind of route adds. */
@@ -129,7 +135,9 @@ export function backendRefs<S extends z.ZodRawShape>(more: S) {
     .max(16, 'a rule has at most 16 backends');
 }
 
+/** A reference within the namespace. */
 export const localRef = z.strictObject({ group, kind, name: objectName });
+/** A reference that may name another namespace. */
 export const objectRef = z.strictObject({
   group: group.default(''),
   kind: kind.default('Secret'),

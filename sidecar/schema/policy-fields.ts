@@ -5,6 +5,7 @@ import { isLoopback } from '../../cert-agent/base/address.ts';
 import { isSafeField } from '../exchange/message.ts';
 import { headerName, objectName } from './gateway-patterns.ts';
 
+/** A text that must not be empty; `what` names it. */
 export const filled = (what: string): z.ZodString => z.string().min(1, `${what} must not be empty`);
 
 /** A field of Envoy Gateway that this build does not evaluate: it is refused, never ignored. */
@@ -38,6 +39,7 @@ export const ownHeader = headerName
   })
   .transform((value) => value.toLowerCase());
 
+/** A header's name, in lower case. */
 export const lowerHeader = headerName.transform((value) => value.toLowerCase());
 
 /** RFC 6265 section 4.1.1: a cookie's name is a token. */
@@ -76,6 +78,7 @@ export const secretRef = z
   })
   .transform(({ name }) => ({ name }));
 
+/** A Secret, by its name. */
 export type SecretRef = Readonly<z.output<typeof secretRef>>;
 
 /** Claims that are copied to headers for the app. */

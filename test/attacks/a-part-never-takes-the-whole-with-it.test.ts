@@ -130,12 +130,12 @@ const harmless = [
   ),
 ];
 
-t.test('a kind that protects nothing is reported and passed over', async (t) => {
+t.test('a kind that protects nothing is reported and skipped', async (t) => {
   for (const document of harmless) {
     const [, kind = ''] = /kind: (\S+)/.exec(document)!;
     const { said, warnings } = planOf(withRule(`{ ${at('/x')}, ${backend} }`) + document);
     t.equal(said['HTTPRoute shop/r g']?.[0], 'Accepted=True Accepted', kind);
-    t.match(warnings.join('\n'), new RegExp(`\\b${kind}\\b.*passed over`), kind);
+    t.match(warnings.join('\n'), new RegExp(`\\b${kind}\\b.*does not concern a gateway: skipped`), kind);
     t.notMatch(warnings.join('\n'), /did you mean/, `${kind} exists`);
     t.match(said[`${kind} shop/x`], ['PassedOver=True UnsupportedKind'], `${kind} has a status`);
   }
@@ -143,7 +143,7 @@ t.test('a kind that protects nothing is reported and passed over', async (t) => 
 
 t.test('a slip of the pen is one', async (t) => {
   const { said, warnings } = planOf(webGateway + crd('gateway.networking.k8s.io/v1', 'HTTPRute'));
-  t.match(warnings[0], /kind HTTPRute .*passed over \(did you mean 'HTTPRoute'\?\)/);
+  t.match(warnings[0], /kind HTTPRute .*skipped \(did you mean 'HTTPRoute'\?\)/);
   t.strictSame(said['HTTPRute shop/x'], ['Accepted=False UnsupportedKind']);
 });
 

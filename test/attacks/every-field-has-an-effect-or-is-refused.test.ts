@@ -141,9 +141,9 @@ t.test('a field that is new in a schema has to be proved', async (t) => {
 
 /** Fields of Gateway API that are reported, and by what; each is looked for in the warnings of the world below. */
 const reported: Readonly<Record<string, RegExp>> = {
-  'Gateway.infrastructure.labels{}': /spec\.infrastructure\.labels: nothing is made of it/,
-  'Gateway.infrastructure.annotations{}': /spec\.infrastructure\.annotations: nothing is made of it/,
-  'Gateway.allowedListeners': /spec\.allowedListeners: listeners stand in their Gateway/,
+  'Gateway.infrastructure.labels{}': /spec\.infrastructure\.labels: has no effect here/,
+  'Gateway.infrastructure.annotations{}': /spec\.infrastructure\.annotations: has no effect here/,
+  'Gateway.allowedListeners': /spec\.allowedListeners: listeners belong in their Gateway/,
   'Gateway.defaultScope': /spec\.defaultScope: a route is attached by its 'parentRefs' alone/,
 };
 
@@ -479,7 +479,7 @@ t.test('a policy for streams', async (t) => {
     ['timeout: { http: { requestTimeout: 1s } }', /'timeout\.http' is about requests, and a TCPRoute has none/],
     [
       'loadBalancer: { type: ConsistentHash, consistentHash: { type: Header, header: { name: h } } }',
-      /a TCPRoute has no Header: its streams are told apart by SourceIP/,
+      /a TCPRoute has no Header: its streams can be hashed by SourceIP only/,
     ],
   ] as const)
     t.match(
@@ -568,6 +568,6 @@ t.test('CORS: an origin that the standards refuse is refused, and lets no page i
         'rules: [{ filters: [{ type: CORS, cors: { allowOrigins: ["*"], allowCredentials: true } }],',
       ),
     ).warnings,
-    [/spec\.rules\.0\.filters\.0\.cors\.allowOrigins: with credentials every page of the world can act as its reader/],
+    [/spec\.rules\.0\.filters\.0\.cors\.allowOrigins: with credentials any website can act as the user/],
   );
 });

@@ -184,7 +184,7 @@ t.test('a policy that cannot be merged as required is closed', async (t) => {
     [
       'alone it is to be complete',
       ofRoute('mergeType: JSONMerge, authorization: { rules: [{ action: Deny, principal: { clientIDs: [x] } }] }'),
-      /a client is known by 'apiKeyAuth' or 'basicAuth'/,
+      /clients are identified by 'apiKeyAuth' or 'basicAuth'/,
     ],
   ];
   for (const [name, documents, message] of cases) t.match(judge(documents).why, message, name);
@@ -244,8 +244,8 @@ t.test('a policy that has to be inherited', async (t) => {
     'one that is not valid',
   );
   for (const [annotation, message] of [
-    ['sallyport.dev/inherit: yes', /it is 'required' or not there, not 'yes'/],
-    ['sallyport.dev/inherits: required', /'sallyport\.dev\/inherits' is nothing known here/],
+    ['sallyport.dev/inherit: yes', /must be 'required' or absent, not 'yes'/],
+    ['sallyport.dev/inherits: required', /'sallyport\.dev\/inherits' is unknown/],
   ] as const)
     t.match(judge(ofGateway(key('k'), annotation)).why, message);
 });

@@ -148,7 +148,7 @@ t.test('--check succeeds, or says what is wrong', async (t) => {
   );
   const passed = await run(t, '--config', others.config, '--check');
   t.equal(passed.code, 0, 'a kind that we do not use is not an error');
-  t.match(passed.stderr, /warning: .*kind EnvoyProxy is nothing to a gateway: passed over/);
+  t.match(passed.stderr, /warning: .*kind EnvoyProxy does not concern a gateway: skipped/);
 });
 
 t.test('every problem is reported with its position', async (t) => {

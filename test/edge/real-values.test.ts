@@ -1,5 +1,5 @@
 // What real issuers and real files hold: claims that are lists and objects, names that are not ASCII, three hundred groups, and
-// passwords as htpasswd writes them where nobody asks for more.
+// passwords as htpasswd writes them by default.
 
 import { randomUUID } from 'node:crypto';
 import t from 'tap';

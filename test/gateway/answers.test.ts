@@ -139,7 +139,7 @@ t.test('what a backend says is changed as the rule says', async (t) => {
       t.notOk('access-control-allow-origin' in stranger.headers, "the backend's word opens nothing");
 
       const hop = await ask(version, { path: '/hop' });
-      t.equal(hop.headers['x-frame-options'], 'DENY', 'a backend cannot take ours for his hop');
+      t.equal(hop.headers['x-frame-options'], 'DENY', 'a backend cannot declare ours hop-by-hop');
       t.notOk('x-mine' in hop.headers);
       t.equal((await ask(version, { path: '/away' })).headers['location'], 'http://a.test:80/x');
     });
@@ -308,7 +308,7 @@ t.test('compression', async (t) => {
       vary: false,
     },
     { name: 'a part', path: '/range', accept: both, vary: false },
-    { name: 'a status that nobody knows', path: '/teapot', accept: both, vary: false },
+    { name: 'an unknown status', path: '/teapot', accept: both, vary: false },
     { name: 'events', path: '/events', accept: both, vary: false },
     { name: 'nothing', path: '/empty', accept: both, vary: false },
     { name: 'HEAD of what would be coded', method: 'HEAD', path: '/long', accept: 'gzip', coding: 'gzip' },

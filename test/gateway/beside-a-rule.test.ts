@@ -53,7 +53,7 @@ t.test('a preflight is for the rule of the method that it asks for', async (t) =
   t.equal(await preflight('/two', 'POST', from('any')), '204', 'not by the rule of other methods');
   t.equal(await preflight('/two', 'DELETE', from('delete')), '204 https://delete.test');
   t.equal(await preflight('/two', 'PATCH', from('any')), '204 https://any.test');
-  t.equal(await preflight('/own', 'PUT', from('put')), '200 OPTIONS', 'whoever takes OPTIONS has it');
+  t.equal(await preflight('/own', 'PUT', from('put')), '200 OPTIONS', 'a rule for OPTIONS gets the preflight');
   t.equal(await preflight('/app', 'PUT'), '200 OPTIONS', 'an app that answers preflights itself is asked');
   const plain = await ask(gateway.port('shop/g:80'), '/one', { method: 'OPTIONS', headers: { host: 'a' } });
   t.equal(plain.status, 404, 'OPTIONS that is none is not of that rule');

@@ -136,50 +136,53 @@ t.test('an intermediate as the anchor of clients, with and without a server name
   }
 });
 
-t.test('a certificate that OpenSSL does not serve is left out, and who asks for it ends nobody', async (t) => {
-  const weak = newKey(1024);
-  const weakFor = async (...dns: string[]): Promise<Credential> => ({
-    ...(await createCredential(authority, 'spiffe://outside.test/front', { dns, publicKey: publicKeyOf(weak) })),
-    keyPem: formatKey(weak),
-  });
-  const [good, bad, same] = await Promise.all([ecdsaFor('good.test'), weakFor('bad.test'), weakFor('good.test')]);
-  const other = await startTestGateway(t, {
-    listeners: ['shop/g:443', 'shop/g:444'],
-    yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
-    documents: {
-      'g.yaml':
-        documentOf(
-          'Gateway',
-          'g',
-          `{ gatewayClassName: x, listeners: [${https('two', '', '{ name: good }, { name: bad }')}, ${https('same', '', '{ name: same }, { name: good }', 444)}] }`,
-        ) +
-        secret('good', good) +
-        secret('bad', bad) +
-        secret('same', same),
-      'r.yaml': documentOf(
-        'HTTPRoute',
-        'r',
-        '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
-      ),
-    },
-  });
-  const shakeAt = (key: string, servername: string): Promise<string> =>
-    new Promise((resolve, reject) => {
-      const socket = connect({
-        ...{ host: '127.0.0.1', port: other.port(key), servername, ca: authority.bundlePem },
-        checkServerIdentity: () => undefined,
-      });
-      t.teardown(() => socket.destroy());
-      socket.once('secureConnect', () => resolve(shown(socket)));
-      socket.once('error', reject);
+t.test(
+  'a certificate that OpenSSL does not serve is left out, and a request for it ends no connection of others',
+  async (t) => {
+    const weak = newKey(1024);
+    const weakFor = async (...dns: string[]): Promise<Credential> => ({
+      ...(await createCredential(authority, 'spiffe://outside.test/front', { dns, publicKey: publicKeyOf(weak) })),
+      keyPem: formatKey(weak),
     });
-  for (const name of ['bad.test', 'good.test', 'bad.test'])
-    t.equal(await shakeAt('shop/g:443', name), 'ec DNS:good.test', `who asks for ${name} gets what there is`);
-  t.equal(
-    await shakeAt('shop/g:444', 'good.test'),
-    'ec DNS:good.test',
-    'beside one of the same name the good one serves',
-  );
-  const said = other.lines.filter((one) => /cannot be served: .*too small/.test(String(one['msg'])));
-  t.ok(said.length >= 2, 'each that is left out is said');
-});
+    const [good, bad, same] = await Promise.all([ecdsaFor('good.test'), weakFor('bad.test'), weakFor('good.test')]);
+    const other = await startTestGateway(t, {
+      listeners: ['shop/g:443', 'shop/g:444'],
+      yaml: `upstreams: { a: { endpoints: ["127.0.0.1:${app}"] } }\nbackends: { shop/a:80: a }\n`,
+      documents: {
+        'g.yaml':
+          documentOf(
+            'Gateway',
+            'g',
+            `{ gatewayClassName: x, listeners: [${https('two', '', '{ name: good }, { name: bad }')}, ${https('same', '', '{ name: same }, { name: good }', 444)}] }`,
+          ) +
+          secret('good', good) +
+          secret('bad', bad) +
+          secret('same', same),
+        'r.yaml': documentOf(
+          'HTTPRoute',
+          'r',
+          '{ parentRefs: [{ name: g }], rules: [{ backendRefs: [{ name: a, port: 80 }] }] }',
+        ),
+      },
+    });
+    const shakeAt = (key: string, servername: string): Promise<string> =>
+      new Promise((resolve, reject) => {
+        const socket = connect({
+          ...{ host: '127.0.0.1', port: other.port(key), servername, ca: authority.bundlePem },
+          checkServerIdentity: () => undefined,
+        });
+        t.teardown(() => socket.destroy());
+        socket.once('secureConnect', () => resolve(shown(socket)));
+        socket.once('error', reject);
+      });
+    for (const name of ['bad.test', 'good.test', 'bad.test'])
+      t.equal(await shakeAt('shop/g:443', name), 'ec DNS:good.test', `who asks for ${name} gets what there is`);
+    t.equal(
+      await shakeAt('shop/g:444', 'good.test'),
+      'ec DNS:good.test',
+      'beside one of the same name the good one serves',
+    );
+    const said = other.lines.filter((one) => /cannot be served: .*too small/.test(String(one['msg'])));
+    t.ok(said.length >= 2, 'each that is left out is said');
+  },
+);

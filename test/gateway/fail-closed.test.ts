@@ -63,7 +63,7 @@ function goesOn(socket: Socket): Promise<void> {
   });
 }
 
-t.test('who is in already, when his credential is withdrawn or another one is asked for', async (t) => {
+t.test('a connected caller, when its credential is withdrawn or another one is required', async (t) => {
   const app = await startBackend(t, (socket, soFar) => {
     if (soFar.endsWith('\r\n\r\n')) socket.write(upgraded);
     else if (soFar.endsWith('ping')) socket.write('pong');
@@ -98,7 +98,7 @@ t.test('who is in already, when his credential is withdrawn or another one is as
   const ofCat = await openWebSocket(t, port, { 'x-api-key': cat });
   await gateway.write('policy.yaml', policyOf('ws', byToken('iss.test')));
   await isOver(ofCat);
-  t.pass('a client of one policy is nobody to another that asks for tokens');
+  t.pass('a client of one policy is unknown to another that requires tokens');
 
   const token = { authorization: `Bearer ${await sign(key, { iss: 'iss.test', sub: 'ann' })}` };
   const byIss = await openWebSocket(t, port, token);
@@ -139,7 +139,7 @@ t.test('what only others may say', async (t) => {
   t.equal((await get('/asked', { 'x-session': 'ann' }))['x-current-user'], 'ann');
   const lie = { 'x-current-user': 'root', X_Current_User: 'root', 'x-echo': 'mine', authorization: 'Bearer mine' };
   const seen = await get('/asked', lie);
-  t.equal(seen['x-current-user'], undefined, 'an authorizer that says nothing leaves nobody to speak for it');
+  t.equal(seen['x-current-user'], undefined, 'without a value from the authorizer the header is absent');
   t.equal(seen['x_current_user'], undefined);
   t.match(seen, { 'x-echo': 'mine', authorization: 'Bearer mine' }, 'what it was told, and credentials, are the own');
   t.equal((await get('/open', lie))['x-current-user'], undefined, 'on any route');
@@ -155,7 +155,7 @@ t.test('what only others may say', async (t) => {
   for (const name of names) t.equal(others[name.toLowerCase()], undefined, name);
 });
 
-t.test('what a policy says of callers nobody says while the policy cannot be served', async (t) => {
+t.test('headers that a policy sets are removed from requests while the policy cannot be served', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],
@@ -177,7 +177,7 @@ t.test('what a policy says of callers nobody says while the policy cannot be ser
   t.equal((await get('/open')).echo.headers['x-partner'], undefined);
   await gateway.write('keys.yaml', secretOf('others', { a: 'b' }));
   t.equal((await get('/key')).status, 500, 'its Secret is gone');
-  t.equal((await get('/open')).echo.headers['x-partner'], undefined, 'and its word is still nobody else’s');
+  t.equal((await get('/open')).echo.headers['x-partner'], undefined, 'and clients still cannot set its header');
 });
 
 t.test('a header that a rule takes out is out in every spelling, and behind the body', async (t) => {
@@ -239,7 +239,7 @@ t.test('a credential in a query is not for the record, wherever the request ends
   t.equal(records[0]!['path'], '/key?a=1');
 });
 
-t.test('a port that is gone: nobody stays on it with what held then', async (t) => {
+t.test('a removed port keeps no connection under its old rules', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80', 'shop/g:81', 'shop/g:5432'],
@@ -313,7 +313,7 @@ t.test('a policy for requests is not walked around by a stream', async (t) => {
   t.equal((await ask(gateway.port('shop/g:80'), '/', { headers: { host: 'a.test' } })).status, 403);
   await isOver(open);
   const next = connect({ host: '127.0.0.1', port: gateway.port('shop/g:5432') });
-  await t.rejects(goesOn(next), { message: 'it was closed' }, 'and nobody new');
+  await t.rejects(goesOn(next), { message: 'it was closed' }, 'and no new one is accepted');
   t.match((await gateway.records(3)).at(-1), { route_name: 'tcproute/shop/db/rule/0', code: 'rule_broken' });
 });
 

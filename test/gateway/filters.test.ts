@@ -195,7 +195,7 @@ const broken: Readonly<Record<string, readonly [host: string, status: number, te
     500,
     /^backend invalid$/,
   ],
-  'a filter that nobody knows': [
+  'an unknown filter': [
     serve(`{ filters: [{ type: ExtensionRef, extensionRef: { group: a.test, kind: F, name: f } }], ${toA} }`),
     500,
     /^rule broken$/,
@@ -249,12 +249,12 @@ t.test('redirects', async (t) => {
   const loop = await at(loopHost, '/x');
   t.match(loop, { status: 500, text: 'redirect loop' });
   const posted = await at(seeOtherHost, '/x', { method: 'POST' });
-  t.equal(posted.status, 303, 'whoever posted gets what is there');
+  t.equal(posted.status, 303, 'after a POST the client gets the new URL');
   t.match(posted.headers, { location: `http://${seeOtherHost}/x` });
   t.equal((await at(seeOtherHost, '/x')).status, 500, 'who got it has it');
   t.equal((await at(redirectHosts[6]!, '/other')).status, 404, 'a path that the rule does not match');
   const nobody = await exchangeBytes(port, 'GET /foo HTTP/1.0\r\n\r\n');
-  t.match(nobody, /^HTTP\/1\.1 404 /, 'without a Host nobody is meant');
+  t.match(nobody, /^HTTP\/1\.1 404 /, 'without a Host no listener matches');
 });
 
 t.test('rewrites', async (t) => {

@@ -38,7 +38,7 @@ t.test('a GRPCRoute that comes takes no catch-all HTTPRoute down', async (t) => 
   );
   t.equal(planOf(base + http + grpc).said['GRPCRoute shop/api g']?.[0], accepted, 'else the name decides');
   const left = planOf(base + grpc, { last: next.plan });
-  t.equal(left.said['GRPCRoute shop/api g']?.[0], accepted, "what is gone is in nobody's way");
+  t.equal(left.said['GRPCRoute shop/api g']?.[0], accepted, 'what is gone blocks nothing');
 });
 
 t.test('in force is what is served on that listener', async (t) => {

@@ -83,7 +83,7 @@ t.test('what shows only when rules are made ready', async (t) => {
     [
       'shared limits without Redis',
       judge(t, gateway + route + policy(limit('Global'), 'BackendTrafficPolicy')),
-      /^BackendTrafficPolicy p: Accepted=False Invalid: .* there is no Redis to count it in/,
+      /^BackendTrafficPolicy p: Accepted=False Invalid: .* no Redis is configured/,
     ],
     [
       'a session key that is too short',
@@ -150,26 +150,20 @@ t.test('what shows only when rules are made ready', async (t) => {
   t.throws(() => judge(t, gateway + route, backed + redis), { message: 'the URL of Redis holds a password' });
 });
 
-t.test(
-  'BackendTLSPolicy names a port by its name or its number; one that nobody knows closes the Service',
-  async (t) => {
-    const tls = (section: string): string =>
-      `---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: { name: b, namespace: shop }\nspec: { targetRefs: [{ group: "", kind: Service, name: a, sectionName: "${section}" }], validation: { hostname: a.test, wellKnownCACertificates: System } }\n`;
-    const named =
-      '---\napiVersion: v1\nkind: Service\nmetadata: { name: a, namespace: shop }\nspec: { ports: [{ name: web, port: 80 }] }\n';
-    t.same(judge(t, gateway + route + named + tls('web')), []);
-    t.same(judge(t, gateway + route + named + tls('80')), []);
-    t.same(judge(t, gateway + route + tls('80')), [], 'without the Service the number is all that is known');
-    t.match(judge(t, gateway + route + named + tls('https')), [
-      /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b is for port 'https' of Service shop\/a, which it does not have$/,
-      /^BackendTLSPolicy b: Accepted=False TargetNotFound: BackendTLSPolicy shop\/b is for port 'https'/,
-    ]);
-    t.match(
-      judge(t, gateway + route + tls('https'))[0],
-      /which cannot be resolved without a document of that Service$/,
-    );
-  },
-);
+t.test('BackendTLSPolicy names a port by its name or its number; an unknown one closes the Service', async (t) => {
+  const tls = (section: string): string =>
+    `---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: { name: b, namespace: shop }\nspec: { targetRefs: [{ group: "", kind: Service, name: a, sectionName: "${section}" }], validation: { hostname: a.test, wellKnownCACertificates: System } }\n`;
+  const named =
+    '---\napiVersion: v1\nkind: Service\nmetadata: { name: a, namespace: shop }\nspec: { ports: [{ name: web, port: 80 }] }\n';
+  t.same(judge(t, gateway + route + named + tls('web')), []);
+  t.same(judge(t, gateway + route + named + tls('80')), []);
+  t.same(judge(t, gateway + route + tls('80')), [], 'without the Service the number is all that is known');
+  t.match(judge(t, gateway + route + named + tls('https')), [
+    /^HTTPRoute r: BackendsAvailable=False InvalidBackend: BackendTLSPolicy shop\/b is for port 'https' of Service shop\/a, which it does not have$/,
+    /^BackendTLSPolicy b: Accepted=False TargetNotFound: BackendTLSPolicy shop\/b is for port 'https'/,
+  ]);
+  t.match(judge(t, gateway + route + tls('https'))[0], /which cannot be resolved without a document of that Service$/);
+});
 
 t.test('documents that are nearly right', async (t) => {
   const said = judge(
@@ -205,7 +199,7 @@ t.test('documents that are nearly right', async (t) => {
   const elsewhere = policy('authorization: { defaultAction: Deny }');
   for (const apiVersion of ['gateway.envoyproxy.com/v1alpha1', '1'])
     t.match(judge(t, gateway + route + elsewhere.replace(/apiVersion:.*/, `apiVersion: ${apiVersion}`)), [
-      /^SecurityPolicy p: Accepted=False Invalid: .*:\d+:\d+: a SecurityPolicy is of group gateway\.envoyproxy\.io, not of .*what it names answers 500/,
+      /^SecurityPolicy p: Accepted=False Invalid: .*:\d+:\d+: a SecurityPolicy belongs to group gateway\.envoyproxy\.io, not to .*what it names answers 500/,
     ]);
   const refused: [document: string, expected: RegExp][] = [
     [
@@ -248,7 +242,7 @@ t.test('a running gateway says what it stopped serving, each time, and shows it'
   ]);
   t.equal((await ask(running.port('shop/g:80'), '/', { headers: { host: 'a.test' } })).status, 500);
   const page = await (await fetch(`http://127.0.0.1:${running.admin}/gateway-status`)).text();
-  t.match(page, /there is no Redis to count it in/);
+  t.match(page, /no Redis is configured/);
   await running.write('policy.yaml', '# none');
   await running.write('route.yaml', route.replace('name: g }', 'name: gone }'));
   t.match(saidOf('document_condition'), [

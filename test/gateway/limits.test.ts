@@ -108,7 +108,7 @@ t.test('a body that does not say how long it is', async (t) => {
       t.equal(app.bodies.at(-1), 100_000, 'as long as it may be');
       const told = await ask('/told', 100_001, { 'content-length': '100001' });
       t.equal(told.status, 413);
-      t.notOk(app.begun.includes('/told'), 'one that says it is too long reaches nobody');
+      t.notOk(app.begun.includes('/told'), 'one that declares too long a body does not reach the app');
       const refused = await ask('/over', 200_000);
       t.match({ status: refused.status, body: refused.body.toString() }, { status: 413, body: 'body too large' });
       await until(() => app.cut.includes('/over'), 'the app to see that it is not whole');
@@ -239,7 +239,7 @@ t.test('concurrency', async (t) => {
       ...{ code: 'concurrency_limited', response_flags: 'RL', decision: 'deny' },
       reason: /^2 requests of the route httproute\/default\/r\/rule\/0 are in flight$/,
     });
-    await t.test('a reload that does not change it forgets nobody', async (t) => {
+    await t.test('a reload that does not change it keeps all counts', async (t) => {
       const one = [askAs('HTTP/1.1', gateway.port(key)), askAs('HTTP/1.1', gateway.port(key))];
       await until(() => waiting.length === 2, 'both');
       await gateway.write('other.yaml', 'apiVersion: v1\nkind: Namespace\nmetadata: { name: x }\n');
@@ -261,13 +261,13 @@ t.test('concurrency', async (t) => {
     await until(() => waiting.length === 1, 'the first');
     t.equal((await from('10.0.0.1')).status, 429);
     const other = from('10.0.0.2');
-    await until(() => waiting.length === 2, 'somebody else');
+    await until(() => waiting.length === 2, 'another client');
     release();
     t.strictSame([(await one).status, (await other).status], [200, 200]);
   });
 });
 
-t.test('who has gone while he was judged is not counted in: he would never leave', async (t) => {
+t.test('a client that left during authorization is not counted: it would never leave', async (t) => {
   const limit = new ConcurrencyLimit({ maxInFlight: 1, per: 'route' });
   const gone = { finished: true } as Exchange;
   const hooks = limitInFlight(limit, limit.plan, 'r');

@@ -102,7 +102,7 @@ t.test('paths are routed as the app gets them: normalized first', async (t) => {
   await Promise.all(Object.entries(cases).map(([normalization, list]) => check(normalization, list!)));
 });
 
-/** What a stranger may say of himself, and of where he comes from. */
+/** Headers in which clients state who they are and where they come from. */
 const lies = {
   host: 'a.test',
   'x-forwarded-for': '6.6.6.6, 7.7.7.7',
@@ -121,7 +121,7 @@ const lies = {
   'x-remote-user': 'admin',
 };
 
-t.test('who a stranger says that he is', async (t) => {
+t.test('what a client states about itself', async (t) => {
   const app = await startEcho(t, 'a');
   const documents =
     webGateway +
@@ -150,7 +150,7 @@ t.test('who a stranger says that he is', async (t) => {
     'x-forwarded-proto': 'http',
     'x-forwarded-host': 'a.test',
   });
-  t.match(alone.echo.headers['x-request-id'], /^[0-9a-f-]{36}$/, 'his name for the request is not ours');
+  t.match(alone.echo.headers['x-request-id'], /^[0-9a-f-]{36}$/, "the client's request ID is replaced");
   const behind = await ask(second, '/', { headers: lies });
   t.match(behind.echo.headers, {
     'x-mark': 'https',
@@ -196,7 +196,7 @@ t.test('a redirect behind a proxy that ends TLS is to where the client is', asyn
   t.match(await at('/', 'https'), { status: 500, text: 'redirect loop' });
 });
 
-t.test('regular expressions cost little, whoever writes them or asks', async (t) => {
+t.test('regular expressions cost little, for any pattern and request', async (t) => {
   const app = await startEcho(t, 'a');
   const gateway = await startTestGateway(t, {
     listeners: ['shop/g:80'],

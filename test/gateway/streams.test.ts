@@ -22,7 +22,7 @@ const indent = (text: string): string => text.replace(/^(?=.)/gm, '    ');
 const secret = (name: string, { chainPem, keyPem }: Credential): string =>
   `---\napiVersion: v1\nkind: Secret\nmetadata: { name: ${name}, namespace: shop }\nstringData:\n  tls.crt: |\n${indent(chainPem)}\n  tls.key: |\n${indent(keyPem)}\n`;
 
-/** A server that says its name to whoever comes, and then what he says. */
+/** A server that sends its name to each client, and then echoes. */
 async function startNamed(t: Owner, name: string, tls?: Credential): Promise<number> {
   const sockets = new Set<Socket>();
   const serve = (socket: Socket): void => {
@@ -159,7 +159,7 @@ t.test('TCP by weight, and what is open stays while its backend is named', async
   await gateway.write('weights.yaml', weights(1, 0));
   for (const socket of [toOne!, toTwo!]) {
     socket.write('still\n');
-    t.equal(await firstLine(socket), 'still', 'a change of weights cuts nobody');
+    t.equal(await firstLine(socket), 'still', 'a change of weights cuts no stream');
   }
   t.strictSame(
     new Set((await Promise.all(Array.from({ length: 20 }, () => dialTcp('shop/g:5432')))).map(({ line }) => line)),

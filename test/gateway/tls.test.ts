@@ -1,4 +1,4 @@
-// The front door: which certificate a client sees, who must show one himself, what a connection may be used for, and what
+// The front door: which certificate a client sees, which clients must present one, what a connection may be used for, and what
 // happens to all of that when certificates change.
 
 import { writeFileSync } from 'node:fs';
@@ -224,7 +224,11 @@ t.test('clients that must show a certificate', async (t) => {
     /^Hash=[0-9a-f]{64};Subject="CN=buyer";URI="?spiffe:\/\/outside\.test\/ns\/partner\/sa\/buyer"?;DNS="?buyer\.test"?$/,
     'the app gets our word',
   );
-  t.equal(echo.raw.filter((one) => one.toLowerCase() === 'x-forwarded-client-cert').length, 1, "and nobody else's");
+  t.equal(
+    echo.raw.filter((one) => one.toLowerCase() === 'x-forwarded-client-cert').length,
+    1,
+    'and it is the only one',
+  );
   for (const [what, credential] of Object.entries({ none: undefined, expired: late, foreign })) {
     await t.rejects(asClient(credential, 'shop/g:444'), what);
     await until(
@@ -240,7 +244,7 @@ t.test('clients that may show one', async (t) => {
   for (const [what, credential] of Object.entries({ none: undefined, expired: late, foreign })) {
     const { status, echo } = await asClient(credential, 'shop/g:445', lie);
     t.equal(status, 200, what);
-    t.equal(echo.headers['x-forwarded-client-cert'], undefined, `${what}: neither his word nor ours`);
+    t.equal(echo.headers['x-forwarded-client-cert'], undefined, `${what}: neither the client's value nor ours`);
   }
 });
 
@@ -279,7 +283,7 @@ t.test('a listener that begins to ask for certificates, or trusts others: who is
 
   const nobody = await open(own);
   await strict.write('gateway.yaml', asking('AllowInsecureFallback'));
-  t.match(await say(nobody, 'clients.test'), /^HTTP\/1\.1 200 /, 'who need not show one goes on');
+  t.match(await say(nobody, 'clients.test'), /^HTTP\/1\.1 200 /, 'a client that needs no certificate is served');
   const known = await open(withBuyer);
   const another = await open(own);
   await strict.write('gateway.yaml', asking('AllowValidOnly'));
@@ -290,7 +294,7 @@ t.test('a listener that begins to ask for certificates, or trusts others: who is
   t.match(await say(known, 'clients.test'), /^HTTP\/1\.1 200 /, 'and with one more authority, too');
   await strict.write('ca.yaml', caOf(stranger));
   await isOver(known);
-  t.pass('whom nobody vouches for any more is out');
+  t.pass('a client without a valid authority is cut off');
 });
 
 t.test('a certificate that is rotated in its Secret', async (t) => {

@@ -130,7 +130,7 @@ t.test('tokens, keys, passwords, an authorizer, and whom rules let pass', async 
     t.match(await get(gateway, '/clerks', bearer(reader)), { status: 403, text: 'RBAC: access denied' });
   });
 
-  await t.test('identity from outside is nobody’s, on any route', async (t) => {
+  await t.test('identity headers from outside are removed on every route', async (t) => {
     const lies = {
       'x-user': 'root',
       X_User: 'root',
@@ -276,7 +276,7 @@ t.test('a login with a real provider, through the gateway', async (t) => {
   t.equal(record?.['request_auth_principal'], `${provider.issuer}/ann`);
 });
 
-t.test('what the gateway knows goes on into the mesh, and nobody else can say it', async (t) => {
+t.test("the gateway's assertion about the user goes on into the mesh, and no client can forge it", async (t) => {
   const key = await createKey('k');
   const app = await startEcho(t);
   const inPort = await freePort();
@@ -336,7 +336,7 @@ gateways: [spiffe://demo.test/ns/edge/sa/gateway]
     status: 403,
     text: 'RBAC: access denied',
   });
-  t.equal((await get(gateway, '/public')).status, 403, 'nobody is no clerk');
+  t.equal((await get(gateway, '/public')).status, 403, 'an unauthenticated caller is no clerk');
   const stolen = { 'txn-token': String(good.seen['txn-token']) };
   t.equal((await get(gateway, '/public', stolen)).status, 403, 'and a token that was seen is worth nothing');
 });

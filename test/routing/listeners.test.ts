@@ -232,7 +232,11 @@ const cases: Readonly<Record<string, Case>> = {
   'two TCP listeners on one port are not a Gateway': {
     documents: gateway('{ name: a, port: 1, protocol: TCP }, { name: b, port: 1, protocol: TCP }'),
     said: { 'Gateway shop/g': invalid('Invalid') },
-    message: ['Gateway shop/g', 'Accepted', /^all\.yaml:5:.* those of another listener$/],
+    message: [
+      'Gateway shop/g',
+      'Accepted',
+      /^all\.yaml:5:.* another listener has the same port, protocol and host name$/,
+    ],
   },
   'a TLS listener that terminates': {
     documents:

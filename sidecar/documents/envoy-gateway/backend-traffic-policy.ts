@@ -1,5 +1,5 @@
-// Envoy Gateway's BackendTrafficPolicy as it is written. What this build does not evaluate is a problem with its place:
-// a policy that is taken in part is a promise that nobody keeps.
+// Envoy Gateway's BackendTrafficPolicy as written. Fields that this build does not evaluate are problems with their
+// place: a policy must not be accepted in part.
 
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
@@ -26,14 +26,14 @@ import {
 const targetKinds = ['Gateway', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;
 
 const target = z.strictObject({
-  group: z.literal('gateway.networking.k8s.io', 'a target is of group gateway.networking.k8s.io'),
+  group: z.literal('gateway.networking.k8s.io', 'a target belongs to group gateway.networking.k8s.io'),
   kind: z.enum(targetKinds),
   name: objectName,
-  namespace: refused('a target is in the namespace of its policy: leave it out'),
+  namespace: refused("targets are always in the policy's namespace: leave it out"),
   sectionName: sectionName.optional(),
 });
 
-/** What capabilities of the edge read of it: each of them is about requests. */
+/** The fields that capabilities of the edge read: all of them are about requests. */
 const capabilityFields = await schemasOf('BackendTrafficPolicy');
 const aboutRequests = ['retry', ...Object.keys(capabilityFields)] as const;
 
@@ -85,7 +85,7 @@ const spec = z
         context.addIssue({
           code: 'custom',
           path,
-          message: `a ${kind} has no ${by}: its streams are told apart by SourceIP`,
+          message: `a ${kind} has no ${by}: its streams can be hashed by SourceIP only`,
         });
     }
   });
@@ -111,7 +111,7 @@ const metadata = z.looseObject({
   creationTimestamp: z.iso.datetime({ offset: true }).nullish(),
 });
 
-/** The document as it is written. */
+/** The document as written. */
 export const backendTrafficPolicy = z.strictObject({
   apiVersion: z.literal('gateway.envoyproxy.io/v1alpha1'),
   kind: z.literal('BackendTrafficPolicy'),
@@ -120,14 +120,13 @@ export const backendTrafficPolicy = z.strictObject({
   status: z.unknown().optional(),
 });
 
-/** Is this a document of that kind, of whatever version? */
+/** True for a document of that kind, of any version. */
 export function isBackendTrafficPolicy(kind: string, apiVersion: string): boolean {
   return kind === 'BackendTrafficPolicy' && apiVersion.startsWith('gateway.envoyproxy.io/');
 }
 
 /**
- * The document's value, frozen, or every problem; with the targets where those can be told, so that what the policy was
- * to protect can be closed.
+ * The document's value, frozen, or every problem; with the targets if they can be read, so that they can be closed.
  */
 export function readBackendTrafficPolicy(
   document: YamlDocument,
@@ -158,7 +157,7 @@ export function readBackendTrafficPolicy(
   return { value: Object.freeze(value) };
 }
 
-/** What the document says to capabilities. */
+/** What the document sets for capabilities. */
 function partsOf(said: object): Readonly<Record<string, unknown>> {
   return Object.fromEntries(
     Object.entries(said).filter(([name, part]) => Object.hasOwn(capabilityFields, name) && part !== undefined),

@@ -1,6 +1,6 @@
-// Policies with a `mergeType`, laid over each policy of a Gateway that one of their routes is attached to. Done where
-// documents are read, since it needs them as they are written; which of the results holds for a rule shows when
-// policies are attached.
+// Merges policies that have a `mergeType` with each policy of a Gateway that one of their routes is attached to. Done
+// where documents are read, since it needs them as written; which result applies to a rule shows when policies are
+// attached.
 
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
@@ -11,7 +11,7 @@ import type { RouteDocument } from '../../routing/documents.ts';
 import { type Merging, mergeDocuments, partsSaidBy, unmerged } from './merge.ts';
 import type { BackendTrafficPolicy } from './upstream-settings.ts';
 
-/** A policy that was read, with the document that it stands in. */
+/** A policy as read, with its document. */
 export interface Written<P> {
   readonly policy: P;
   readonly document: YamlDocument;
@@ -26,10 +26,10 @@ interface Mergeable<P> extends Layered<P> {
 
 type Read<P> = { readonly value: P } | { readonly problems: readonly Problem[] };
 
-/** Reads one document of a kind; with `from`, one that was merged. */
+/** Reads one document of a kind; with `from`, a merged one. */
 export type ReadOne<P> = (document: YamlDocument, file: string, from?: Merging) => Read<P>;
 
-/** The policies, each that is to be merged with everything that can come of it. Throws nothing. */
+/** The policies; each one to be merged has all its possible results. Throws nothing. */
 export function layer<P extends Mergeable<P>>(
   written: readonly Written<P>[],
   routes: readonly RouteDocument[],
@@ -71,7 +71,7 @@ function gatewaysOf({ namespace, targets }: Mergeable<unknown>, routes: readonly
   );
 }
 
-/** What the parent has said alone is the parent's: its Secrets and backends are in its namespace. */
+/** Parts that only the parent sets stay the parent's: its Secrets and backends are in its namespace. */
 export function joinSecurity(
   merged: SecurityPolicy,
   child: SecurityPolicy,
@@ -80,12 +80,12 @@ export function joinSecurity(
 ): SecurityPolicy {
   const others = partsOf(merged).filter((part) => !parts.has(part));
   const namespaces = Object.fromEntries(others.map((part) => [part, parent.namespace]));
-  // What has to be inherited stays so below the child: a filter of the route displaces it no more than a policy does.
+  // What must be inherited stays so below the child: neither a filter of the route nor a policy displaces it.
   const required = parent.required === true || merged.required === true;
   return { ...merged, targets: child.targets, namespaces, ...(required ? { required } : {}) };
 }
 
-/** What of a merged policy is the parent's, as each capability has it. */
+/** The parent's part of a merged policy, as each capability sees it. */
 export function joinTraffic(
   merged: BackendTrafficPolicy,
   child: BackendTrafficPolicy,

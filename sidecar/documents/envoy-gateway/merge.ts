@@ -1,28 +1,29 @@
-// `mergeType` of Envoy Gateway's policies: the policy of a route is laid over that of its Gateway. Merged as they are
-// written, since only there it shows what was said and what is a default; what comes out is read like any other policy.
+// `mergeType` of Envoy Gateway's policies: the policy of a route is merged into that of its Gateway. Merged as written,
+// since only there it shows which fields are set and which are defaults; the result is read like any other policy.
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
 
-/** Of a policy without one nothing is merged: it takes the place of what is farther. */
+/** A policy without one is not merged: it replaces the less specific one. */
 export const mergeTypes = ['StrategicMerge', 'JSONMerge'] as const;
+/** A value of `mergeType`. */
 export type MergeType = (typeof mergeTypes)[number];
 
-/** Ours: on the less specific policy, it may only be added to. */
+/** Our own annotation: policies that are more specific may only add to this one. */
 export const inheritAnnotation = 'sallyport.dev/inherit';
 
 type Plain = Readonly<Record<string, unknown>>;
 
-/** What says where a policy holds, and not what. */
+/** The fields that say where a policy applies, not what it does. */
 const placing = new Set(['targetRef', 'targetRefs', 'targetSelectors', 'mergeType']);
 
-/** `child` laid over `parent`, as a document of the child's name and places. */
+/** `child` merged into `parent`, as a document with the child's name and targets. */
 export function mergeDocuments(parent: YamlDocument, child: YamlDocument, how: MergeType): YamlDocument {
   const spec = mergeSpecs(specOf(parent.value), specOf(child.value), how);
   return { value: { ...(child.value as Plain), spec }, problemAt: child.problemAt };
 }
 
-/** The child as it holds where there is nothing to merge it with. */
+/** The child if there is nothing to merge it with. */
 export function unmerged(child: YamlDocument): YamlDocument {
   const { mergeType: _, ...spec } = specOf(child.value);
   return { value: { ...(child.value as Plain), spec }, problemAt: child.problemAt };
@@ -37,14 +38,14 @@ function mergeSpecs(parent: Plain, child: Plain, how: MergeType): Plain {
   ) as Plain;
   const { rateLimit } = merged;
   if (!isPlain(rateLimit) || rateLimit['local'] === undefined || rateLimit['global'] === undefined) return merged;
-  // `type` names one of the two, and there are both by now.
+  // `type` names one of the two; now there are both.
   const { type: __, ...both } = rateLimit;
   return { ...merged, rateLimit: both };
 }
 
 /**
- * RFC 7396: objects are merged, everything else is replaced. StrategicMerge differs where Envoy Gateway's lists have a
- * merge key: the rules of a rate limit, by their names. Rules without a name stand side by side.
+ * RFC 7396: objects are merged, everything else is replaced. StrategicMerge differs for Envoy Gateway's lists with a
+ * merge key: the rules of a rate limit, by their names. Rules without a name are all kept.
  */
 function patch(before: unknown, now: unknown, how: MergeType, key = ''): unknown {
   if (how === 'StrategicMerge' && key === 'rules' && isNamedList(before) && isNamedList(now))
@@ -52,9 +53,9 @@ function patch(before: unknown, now: unknown, how: MergeType, key = ''): unknown
   if (!isPlain(now) || !isPlain(before)) return now;
   const merged: Record<string, unknown> = { ...before };
   for (const [name, value] of Object.entries(now)) {
-    // The API server drops a null of a typed object: nothing is removed by one.
+    // The API server drops a null of a typed object, so a null removes nothing.
     if (value === null) continue;
-    // The first match decides about callers: rules of two policies have no order between them.
+    // The first matching rule decides about callers: rules of two policies have no order between them.
     merged[name] = patch(merged[name], value, how, key === 'authorization' ? '' : name);
   }
   return merged;
@@ -80,12 +81,14 @@ function specOf(value: unknown): Plain {
   return isPlain(spec) ? spec : {};
 }
 
-/** Which parts of a merged policy are the child's: Secrets and backends of the others are of the parent's namespace. */
+/**
+ * The parts of a merged policy that are the child's: Secrets and backends of the others are in the parent's namespace.
+ */
 export function partsSaidBy(document: YamlDocument): ReadonlySet<string> {
   return new Set(Object.keys(specOf(document.value)));
 }
 
-/** What the annotations of a policy say, and what is wrong with them. One of ours that is not known is a mistake. */
+/** A policy's annotations, and what is wrong with them. An unknown annotation of ours is a mistake. */
 export function inheritanceOf(document: YamlDocument): {
   readonly required: boolean;
   readonly problems: readonly Problem[];
@@ -97,31 +100,31 @@ export function inheritanceOf(document: YamlDocument): {
     const path = ['metadata', 'annotations', key];
     if (key === inheritAnnotation && value !== 'required')
       problems.push(
-        document.problemAt(path, `metadata.annotations.${key}: it is 'required' or not there, not '${value}'`),
+        document.problemAt(path, `metadata.annotations.${key}: must be 'required' or absent, not '${value}'`),
       );
     else if (key !== inheritAnnotation && key.startsWith('sallyport.dev/'))
       problems.push(
-        document.problemAt(path, `metadata.annotations: '${key}' is nothing known here`, {
+        document.problemAt(path, `metadata.annotations: '${key}' is unknown`, {
           key,
           hint: `did you mean '${inheritAnnotation}'?`,
         }),
       );
   }
-  // Misspelt it still stands for what it must have meant.
+  // Misspelled, it still counts as what it must have meant.
   return { required: Object.keys(annotations).some((key) => key.startsWith('sallyport.dev/')), problems };
 }
 
-/** What a merged policy was made of. */
+/** The origin of a merged policy. */
 export interface Merging {
   /** `namespace/name`. */
   readonly parent: string;
-  /** The parts that the child has said. */
+  /** The parts that the child sets. */
   readonly parts: ReadonlySet<string>;
 }
 
 type Read<T> = { readonly value: T } | { readonly problems: readonly Problem[] };
 
-/** What was read of a policy, together with what its annotations say. */
+/** The result for a policy, together with its annotations. */
 export function withInheritance<T>(
   read: Read<T>,
   document: YamlDocument,

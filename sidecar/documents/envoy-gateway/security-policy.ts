@@ -1,6 +1,6 @@
-// Envoy Gateway's SecurityPolicy as it is written: who may call a gateway's routes, and how callers are known. What
-// this build does not evaluate is a problem and never silently a wider policy; a policy that cannot be read still says
-// what it was meant for, so that its targets can be closed instead of standing open.
+// Envoy Gateway's SecurityPolicy as written: who may call a gateway's routes, and how callers are authenticated. Fields
+// that this build does not evaluate are problems, and never silently a wider policy. An unreadable policy still gives
+// its targets, so that they can be closed.
 
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
@@ -15,12 +15,13 @@ import { metadata, objectName, sectionName, targetsIn } from '../../schema/gatew
 import { optional, refused } from '../../schema/policy-fields.ts';
 import { type Merging, mergeTypes, withInheritance } from './merge.ts';
 
+/** The only version that is read. */
 export const securityPolicyVersion = 'gateway.envoyproxy.io/v1alpha1';
 
-/** What capabilities of the edge read of it. */
+/** The fields that capabilities of the edge read. */
 const capabilityFields = await schemasOf('SecurityPolicy');
 
-/** The parts that refer to one another. One with a problem of its own is as it was written, and is refused for that. */
+/** The parts that refer to one another. A part with a problem of its own is as written, and is refused for that. */
 interface Parts {
   readonly jwt?: JwtPlan;
   readonly oidc?: OidcPlan;
@@ -32,10 +33,10 @@ interface Parts {
 
 const targetRef = z
   .strictObject({
-    group: z.literal('gateway.networking.k8s.io', 'a target is of the group gateway.networking.k8s.io'),
-    kind: z.enum(['Gateway', 'HTTPRoute', 'GRPCRoute'], 'a target is a Gateway, an HTTPRoute or a GRPCRoute'),
+    group: z.literal('gateway.networking.k8s.io', 'a target belongs to group gateway.networking.k8s.io'),
+    kind: z.enum(['Gateway', 'HTTPRoute', 'GRPCRoute'], 'a target must be a Gateway, an HTTPRoute or a GRPCRoute'),
     name: objectName,
-    namespace: refused('a target is in the namespace of its policy: leave it out'),
+    namespace: refused("targets are always in the policy's namespace: leave it out"),
     sectionName: sectionName.optional(),
   })
   .transform(
@@ -46,7 +47,7 @@ const spec = z
   .strictObject({
     targetRef: targetRef.optional(),
     targetRefs: z.array(targetRef).min(1).max(16, 'a policy has at most 16 targets').optional(),
-    targetSelectors: refused("targets are named: write 'targetRefs'"),
+    targetSelectors: refused("targets must be named: write 'targetRefs'"),
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     ...capabilityFields,
   })
@@ -58,18 +59,18 @@ const spec = z
     if (said.mergeType !== undefined) {
       if ([said.targetRef, ...(said.targetRefs ?? [])].some((one) => one?.kind === 'Gateway'))
         issue(['mergeType'], 'only the policy of a route is merged with another: this one is for a Gateway');
-      // What it refers to may be the other's: that shows when they are merged.
+      // What it refers to may be in the other policy: that shows when they are merged.
       return;
     }
     checkReferences(said as Parts, issue);
   });
 
-/** What one part says of another. */
+/** Checks of one part against another. */
 function checkReferences(parts: Parts, issue: (path: (string | number)[], message: string) => void): void {
   const { jwt, oidc, introspection, apiKeyAuth, basicAuth, authorization } = parts;
   if (oidc?.passThroughAuthHeader === true && jwt === undefined && introspection === undefined)
-    issue(['oidc', 'passThroughAuthHeader'], "without 'jwt' or 'introspection' nobody would look at that header");
-  // `oidc` and `introspection` stand for those parts of the policy.
+    issue(['oidc', 'passThroughAuthHeader'], "has no effect without 'jwt' or 'introspection'");
+  // `oidc` and `introspection` are names of those parts of the policy.
   const names = [
     ...(jwt?.providers ?? []).map(({ name }) => name),
     ...(oidc === undefined ? [] : ['oidc']),
@@ -86,11 +87,14 @@ function checkReferences(parts: Parts, issue: (path: (string | number)[], messag
           : `'${provider}' verifies no tokens here: ${names.join(', ')} ${names.length === 1 ? 'does' : 'do'}`,
       );
     if (clientIds.length > 0 && apiKeyAuth === undefined && basicAuth === undefined)
-      issue([...path, 'clientIDs'], "a client is known by 'apiKeyAuth' or 'basicAuth', and this policy has neither");
+      issue(
+        [...path, 'clientIDs'],
+        "clients are identified by 'apiKeyAuth' or 'basicAuth', and this policy has neither",
+      );
   }
 }
 
-/** The document as it is written. */
+/** The document as written. */
 export const securityPolicy = z.strictObject({
   apiVersion: z.literal(securityPolicyVersion),
   kind: z.literal('SecurityPolicy'),
@@ -99,13 +103,14 @@ export const securityPolicy = z.strictObject({
   status: z.unknown().optional(),
 });
 
+/** A valid policy, or its problems. */
 export type ReadPolicy =
   | { readonly value: SecurityPolicy; readonly warnings: readonly Problem[] }
   | { readonly problems: readonly Problem[]; readonly targets?: readonly PolicyTarget[] };
 
 /**
- * The policy, frozen plain data, and what is worth a word; or every problem with its place and, where they can be read,
- * the targets that must answer 500 then.
+ * The policy as frozen plain data, and its warnings; or every problem with its place and, if they can be read, the
+ * targets that must answer 500.
  */
 export function readSecurityPolicy(document: YamlDocument, file: string, from?: Merging): ReadPolicy {
   const read = withInheritance(readDocument(securityPolicy, document), document);

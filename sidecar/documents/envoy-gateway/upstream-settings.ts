@@ -1,8 +1,9 @@
-// BackendTrafficPolicy as it was read: plain data that crosses from the process that reads documents. Times are
-// milliseconds, sizes bytes; what a document leaves out is Envoy Gateway's default where it has one, else undefined.
+// BackendTrafficPolicy as read: plain data from the process that reads documents. Times are milliseconds, sizes bytes.
+// A missing field has Envoy Gateway's default if there is one, else undefined.
 
 import type { PolicyHead } from '../../edge/policy.ts';
 
+/** A BackendTrafficPolicy as read. */
 export interface BackendTrafficPolicy extends PolicyHead<BackendTrafficPolicy> {
   readonly retry?: RetrySettings;
   readonly timeout?: TimeoutSettings;
@@ -11,30 +12,34 @@ export interface BackendTrafficPolicy extends PolicyHead<BackendTrafficPolicy> {
   readonly healthCheck?: HealthCheckSettings;
 }
 
-/** Envoy's words for what may be tried again. */
+/** Envoy's names of what can be retried. */
 export const retryTriggers = [
   ...(['5xx', 'gateway-error', 'reset', 'reset-before-request', 'connect-failure', 'retriable-4xx'] as const),
   ...(['refused-stream', 'retriable-status-codes'] as const),
   ...(['cancelled', 'deadline-exceeded', 'internal', 'resource-exhausted', 'unavailable'] as const),
 ] as const;
+/** A trigger of `retryOn`. */
 export type RetryTrigger = (typeof retryTriggers)[number];
 
+/** `retry`. */
 export interface RetrySettings {
   readonly numRetries: number;
   readonly triggers: readonly RetryTrigger[];
-  /** Those that `retriable-status-codes` means. */
+  /** The statuses of `retriable-status-codes`. */
   readonly statusCodes: readonly number[];
   readonly perTryTimeoutMs?: number;
   readonly backOff?: { readonly baseMs: number; readonly maxMs: number };
 }
 
+/** `timeout`. */
 export interface TimeoutSettings {
   readonly connectMs?: number;
-  /** For the whole answer; 0 is none. */
+  /** For the whole response; 0: none. */
   readonly requestMs?: number;
   readonly connectionIdleMs?: number;
 }
 
+/** `loadBalancer`. */
 export interface LoadBalancerSettings {
   readonly type: 'RoundRobin' | 'LeastRequest' | 'Random' | 'ConsistentHash';
   readonly consistentHash?:
@@ -44,15 +49,17 @@ export interface LoadBalancerSettings {
     | { readonly type: 'Cookie'; readonly name: string; readonly ttlMs?: number };
 }
 
+/** `circuitBreaker`. */
 export interface CircuitBreakerSettings {
   readonly maxConnections: number;
   readonly maxPendingRequests: number;
   readonly maxParallelRequests: number;
   readonly maxParallelRetries: number;
-  /** Undefined: as many as there are. */
+  /** Undefined: no limit. */
   readonly maxRequestsPerConnection?: number;
 }
 
+/** `healthCheck`. */
 export interface HealthCheckSettings {
   readonly active?: {
     readonly type: 'HTTP' | 'TCP';
@@ -69,7 +76,7 @@ export interface HealthCheckSettings {
   };
   readonly passive?: {
     readonly consecutive5xxErrors: number;
-    /** 0: they are not counted by themselves. */
+    /** 0: they are not counted separately. */
     readonly consecutiveGatewayErrors: number;
     readonly intervalMs: number;
     readonly baseEjectionMs: number;

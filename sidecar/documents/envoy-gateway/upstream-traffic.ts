@@ -1,4 +1,4 @@
-// The parts of a BackendTrafficPolicy but for its limits: how each is written, and what it says as plain data.
+// The parts of a BackendTrafficPolicy except its limits: how each is written, and its plain data.
 
 import { z } from 'zod';
 import { durationSchema } from '../../../cert-agent/base/yaml.ts';
@@ -15,6 +15,7 @@ const status = z.number().int().min(100).max(599);
 const uint32 = z.number().int().min(0).max(4_294_967_295);
 const atLeastOne = uint32.min(1);
 
+/** `retry` as written. */
 export const retry = z
   .strictObject({
     numRetries: z.number().int().min(0).max(100).default(2),
@@ -47,10 +48,11 @@ export const retry = z
       context.addIssue({
         code: 'custom',
         path: ['retryOn', 'httpStatusCodes'],
-        message: "status codes are tried again with the trigger 'retriable-status-codes' only",
+        message: "status codes need the trigger 'retriable-status-codes'",
       });
   });
 
+/** `timeout` as written. */
 export const timeout = z.strictObject({
   tcp: z.strictObject({ connectTimeout: durationSchema.optional() }).optional(),
   http: z
@@ -94,6 +96,7 @@ const consistentHash = z
     }
   });
 
+/** `loadBalancer` as written. */
 export const loadBalancer = z
   .strictObject({
     type: z.enum(['RoundRobin', 'LeastRequest', 'Random', 'ConsistentHash']),
@@ -113,6 +116,7 @@ export const loadBalancer = z
       });
   });
 
+/** `circuitBreaker` as written. */
 export const circuitBreaker = z.strictObject({
   maxConnections: uint32.default(1024),
   maxPendingRequests: uint32.default(1024),
@@ -124,7 +128,7 @@ export const circuitBreaker = z.strictObject({
 
 const active = z
   .strictObject({
-    type: z.enum(['HTTP', 'TCP'], { error: () => 'only HTTP and TCP checks are made by this build' }),
+    type: z.enum(['HTTP', 'TCP'], { error: () => 'this build makes HTTP and TCP checks only' }),
     http: z
       .strictObject({
         path: z
@@ -161,21 +165,22 @@ const active = z
       ['interval', interval],
       ['timeout', wait],
     ] as const)
-      if (ms === 0) context.addIssue({ code: 'custom', path: [field], message: `'${field}' is longer than nothing` });
+      if (ms === 0) context.addIssue({ code: 'custom', path: [field], message: `'${field}' must be longer than 0` });
   });
 
 const passive = z.strictObject({
   consecutive5XxErrors: uint32.default(5),
   consecutiveGatewayErrors: uint32.default(0),
-  interval: durationSchema.refine((ms) => ms > 0, "'interval' is longer than nothing").default(3000),
-  baseEjectionTime: durationSchema.refine((ms) => ms > 0, "'baseEjectionTime' is longer than nothing").default(30_000),
+  interval: durationSchema.refine((ms) => ms > 0, "'interval' must be longer than 0").default(3000),
+  baseEjectionTime: durationSchema.refine((ms) => ms > 0, "'baseEjectionTime' must be longer than 0").default(30_000),
   maxEjectionPercent: z.number().int().min(0).max(100).default(10),
-  splitExternalLocalOriginErrors: z.literal(false, 'errors are counted together by this build').optional(),
+  splitExternalLocalOriginErrors: z.literal(false, 'this build counts errors together').optional(),
   consecutiveLocalOriginFailures: notEvaluated('consecutiveLocalOriginFailures'),
   failurePercentageThreshold: notEvaluated('failurePercentageThreshold'),
   alwaysEjectOneEndpoint: notEvaluated('alwaysEjectOneEndpoint'),
 });
 
+/** `healthCheck` as written. */
 export const healthCheck = z
   .strictObject({
     active: active.optional(),
@@ -184,7 +189,7 @@ export const healthCheck = z
   })
   .refine((value) => value.active !== undefined || value.passive !== undefined, "needs 'active' or 'passive'");
 
-/** Envoy Gateway's, for a policy that says only that there are retries. */
+/** Envoy Gateway's defaults, for a policy with an empty `retry`. */
 const defaultTriggers = [
   'connect-failure',
   'refused-stream',
@@ -192,9 +197,10 @@ const defaultTriggers = [
   'cancelled',
   'retriable-status-codes',
 ] as const;
-/** Envoy's. */
+/** Envoy's default. */
 const defaultBackOffMs = 25;
 
+/** `retry` as plain data. */
 export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry>): RetrySettings {
   const { triggers = retryOn === undefined ? defaultTriggers : [], httpStatusCodes = [503] } = retryOn ?? {};
   const baseMs = perRetry?.backOff?.baseInterval ?? defaultBackOffMs;
@@ -209,6 +215,7 @@ export function retryOf({ numRetries, retryOn, perRetry }: z.output<typeof retry
   };
 }
 
+/** `timeout` as plain data. */
 export function timeoutOf({ tcp, http }: z.output<typeof timeout>): TimeoutSettings {
   return withoutUndefined({
     connectMs: tcp?.connectTimeout,
@@ -217,6 +224,7 @@ export function timeoutOf({ tcp, http }: z.output<typeof timeout>): TimeoutSetti
   });
 }
 
+/** `loadBalancer` as plain data. */
 export function loadBalancerOf({ type, consistentHash: hash }: z.output<typeof loadBalancer>): LoadBalancerSettings {
   if (hash === undefined) return { type };
   if (hash.type === 'SourceIP') return { type, consistentHash: { type: 'SourceIP' } };
@@ -228,6 +236,7 @@ export function loadBalancerOf({ type, consistentHash: hash }: z.output<typeof l
   return { type, consistentHash: { type: 'Header', names } };
 }
 
+/** `healthCheck` as plain data. */
 export function healthCheckOf({ active: asked, passive: seen }: z.output<typeof healthCheck>): HealthCheckSettings {
   return {
     ...(asked === undefined
@@ -260,7 +269,7 @@ type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] }
   [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>;
 };
 
-/** Without the keys of what a document leaves out. */
+/** Drops the keys of undefined values. */
 export function withoutUndefined<T extends object>(value: T): Defined<T> {
   return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined)) as Defined<T>;
 }

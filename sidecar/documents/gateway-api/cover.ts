@@ -1,5 +1,5 @@
-// What a match that cannot be read, or not be served, could mean: a match that surely covers it. Where its path cannot
-// be told it comes before all rules of its host, else before others at its path, so that nothing of it falls to those.
+// A match that certainly covers one that cannot be read or served. If its path is unknown it comes before all rules of
+// its host, else before others at its path, so that those rules get none of its requests.
 
 import { nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
 import { fieldsOf } from '../../edge/capabilities.ts';
@@ -48,7 +48,9 @@ export function coverGrpc(said: unknown): GrpcMatch {
   };
 }
 
-/** The matches that cover those of a rule, whatever is wrong with it. An object in the place of a list is one of it. */
+/**
+ * The matches that cover those of a rule, whatever is wrong with it. An object where a list belongs is its only entry.
+ */
 export function coverMatches<M>(said: unknown, cover: (match: unknown) => M): readonly M[] {
   const { matches } = bagOf(said);
   const list = Array.isArray(matches) ? matches : matches === undefined ? [] : [matches];
@@ -59,8 +61,8 @@ export function coverMatches<M>(said: unknown, cover: (match: unknown) => M): re
 const ruleFields = ['name', 'matches', 'filters', 'backendRefs', 'timeouts', 'retry', ...fieldsOf('rule').keys()];
 
 /**
- * The fields of which nobody can tell what was meant: a word that is not known may be each that is nearly spelled so,
- * else each that is missing.
+ * The fields whose intended meaning is unknown: an unknown word may be a misspelling of a similar one, else of each
+ * missing one.
  */
 export function unclearIn(said: unknown, fields: readonly string[]): ReadonlySet<string> {
   if (typeof said !== 'object' || said === null || Array.isArray(said)) return new Set(fields);
@@ -84,7 +86,7 @@ function grpcMethodIn(method: unknown): GrpcMatch['method'] {
   return success && isServed(data as GrpcMatch) ? (data as GrpcMatch).method : undefined;
 }
 
-/** Of a method that cannot be told its service, where that can. */
+/** The service of a method that cannot be read, if that can. */
 function serviceOf(method: unknown): GrpcMatch['method'] {
   const unclear = unclearIn(method, ['type', 'service', 'method']);
   const { type = 'Exact', service } = bagOf(method);
@@ -98,7 +100,7 @@ interface CoveredValues {
   readonly isWider: boolean;
 }
 
-/** Headers or parameters: of one whose value cannot be told it is asked that it is there. */
+/** Headers or parameters: one whose value is unknown must only be present. */
 function coverValues(said: unknown, isHeader: boolean): CoveredValues {
   if (said === undefined) return { known: [], isWider: false };
   if (!Array.isArray(said)) return { known: [], isWider: true };
@@ -106,7 +108,7 @@ function coverValues(said: unknown, isHeader: boolean): CoveredValues {
     const match = isHeader ? { headers: [one] } : { queryParams: [one] };
     const { success, data } = httpMatch.safeParse(match);
     if (success && isServed(data as HttpMatch)) return ((data.headers ?? data.queryParams) as ValueMatch[])[0];
-    // A word or a type that is not known may ask that it is not there.
+    // An unknown word or type may require that it is absent.
     const { type = 'Exact', name: named } = bagOf(one);
     const isThere =
       unclearIn(one, ['type', 'name', 'value']).size === 0 && (type === 'Exact' || type === 'RegularExpression');
@@ -122,27 +124,27 @@ interface CoveredPath {
   readonly isWider: boolean;
 }
 
-/** A path by what it surely begins with. */
+/** A path, by its certain beginning. */
 function coverPath(said: unknown): CoveredPath {
   const unclear = unclearIn(said, ['type', 'value']);
   const { type: named = 'PathPrefix', value = '/' } = bagOf(said);
   if (typeof value !== 'string' || unclear.has('value')) return anyPath;
   const type = unclear.has('type') ? undefined : named;
   const isPlain = type === 'Exact' || type === 'PathPrefix';
-  // Without its slash, where it can be nothing else.
+  // Without its slash, if it can mean nothing else.
   const text = isPlain && /^[-A-Za-z0-9_]+(?:\/|$)/.test(value) ? `/${value}` : value;
   const read = httpMatch.safeParse({ path: { type, value: text } });
   if (type !== undefined && read.success && isServed(read.data as HttpMatch))
     return { path: read.data.path!, isWider: false };
   const start = isPlain ? goodStart(text) : literalStart(text.replace(/^\^/, ''));
   if (!start.startsWith('/') || start === '/') return anyPath;
-  // A prefix is of whole segments, and this may end within one.
+  // A prefix covers whole segments, and this may end within one.
   return { path: { type: 'RegularExpression', value: `${escapeRegex(start)}(?s:.*)` }, isWider: true };
 }
 
 const anyPath: CoveredPath = { path: { type: 'PathPrefix', value: '/' }, isWider: true };
 
-/** Up to what no path of a route may hold; nothing where it leads up. */
+/** The part before anything that a route's path must not contain; empty if it leads up. */
 function goodStart(text: string): string {
   if (/\/\.\.(?:\/|$)/.test(text)) return '';
   const [start = ''] =
@@ -150,7 +152,7 @@ function goodStart(text: string): string {
   return start;
 }
 
-/** The characters that each text begins with that the expression could match; none where it has a choice. */
+/** The characters with which every match of the expression begins; none if there are alternatives. */
 function literalStart(pattern: string): string {
   if (pattern.includes('|')) return '';
   const [start = ''] = /^[-A-Za-z0-9/_~!&',;=:@]*/.exec(pattern) ?? [];
@@ -165,7 +167,7 @@ function isServed(match: HttpMatch | GrpcMatch): boolean {
   return wrongIn({ matches: [match] } as HttpRule) === undefined;
 }
 
-/** Its fields, where it has any. */
+/** Its fields, if it is an object. */
 export function bagOf(value: unknown): Bag {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Bag) : {};
 }

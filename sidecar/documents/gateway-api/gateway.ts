@@ -1,5 +1,5 @@
-// Gateway API documents as the standard's own validation takes them (v1, and v1beta1 and v1alpha of the same kinds):
-// for `check`, and for a gateway, which serves what is valid. A sidecar refuses them.
+// Gateway API documents, by the standard's own validation (v1, and v1beta1 and v1alpha of the same kinds): for `check`,
+// and for a gateway, which serves the valid ones. A sidecar refuses them.
 
 import { isIP } from 'node:net';
 import { z } from 'zod';
@@ -43,7 +43,7 @@ const labelSelector = z.strictObject({
         })
         .refine(
           ({ operator, values = [] }) => /In$/.test(operator) === values.length > 0,
-          "In and NotIn need 'values', Exists and DoesNotExist have none",
+          "In and NotIn need 'values', Exists and DoesNotExist must have none",
         ),
     )
     .optional(),
@@ -59,7 +59,7 @@ const listener = z
       .max(255)
       .regex(
         /^[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$|^[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?\/[A-Za-z0-9]+$/,
-        'this is no protocol',
+        'not a valid protocol',
       ),
     tls: z
       .strictObject({
@@ -71,7 +71,7 @@ const listener = z
       .refine(
         ({ mode, certificateRefs = [], options = {} }) =>
           mode !== 'Terminate' || certificateRefs.length + Object.keys(options).length > 0,
-        "to terminate TLS takes 'certificateRefs'",
+        "terminating TLS needs 'certificateRefs'",
       )
       .optional(),
     allowedRoutes: z
@@ -153,7 +153,7 @@ const gateway = z
         context.addIssue({
           code: 'custom',
           path: ['listeners', index],
-          message: 'port, protocol and host name are those of another listener',
+          message: 'another listener has the same port, protocol and host name',
         });
       names.add(name);
       places.add(place);
@@ -198,7 +198,7 @@ const backendTlsPolicy = z.strictObject({
             .refine(
               ({ type, hostname: host, uri }) =>
                 type === 'URI' ? uri !== undefined && host === undefined : host !== undefined && uri === undefined,
-              'it brings the field of its type and no other',
+              'needs the field of its type and no other',
             ),
         )
         .max(5)
@@ -232,7 +232,7 @@ export const gatewayKinds = {
   BackendTLSPolicy: backendTlsPolicy,
 } as const;
 
-/** Is this a document of Gateway API? */
+/** True for a document of Gateway API. */
 export function isGatewayApi({ value }: YamlDocument): boolean {
   if (typeof value !== 'object' || value === null || !('apiVersion' in value)) return false;
   return typeof value.apiVersion === 'string' && value.apiVersion.startsWith('gateway.networking.k8s.io/');
@@ -254,7 +254,7 @@ export function readGatewayApi(
   const spec = typeof of === 'string' ? (gatewayKinds as Readonly<Record<string, z.ZodType>>)[of] : undefined;
   if (spec === undefined) {
     const hint = typeof of === 'string' ? hintFor(of) : undefined;
-    const message = `kind ${String(of)} is none of Gateway API that is known here`;
+    const message = `kind ${String(of)} is not a kind of Gateway API known here`;
     return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
   }
   const schema = z.strictObject({

@@ -1,5 +1,5 @@
-// What a valid document of Gateway API says and nothing here does anything about. It opens nothing, so the rest is
-// served; but it is said, with its place.
+// Fields of valid Gateway API documents that have no effect here. They open nothing, so the rest is served; but each is
+// reported with its place.
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
@@ -9,7 +9,7 @@ import type { GatewaySpec, HttpRule, RouteSpec } from '../../routing/documents.t
 type Path = (string | number)[];
 type Idle = readonly [path: Path, why: string];
 
-/** Everything in `spec`, as it was read, that has no effect. */
+/** Everything in `spec`, as read, that has no effect. */
 export function idleIn(document: YamlDocument, kind: string, spec: unknown): Problem[] {
   const found =
     kind === 'Gateway'
@@ -27,13 +27,13 @@ interface SaidGateway extends GatewaySpec {
 }
 
 function ofGateway({ allowedListeners, defaultScope, infrastructure = {}, listeners }: SaidGateway): Idle[] {
-  const nothing = 'nothing is made of it here: a gateway runs where it was started';
+  const nothing = 'has no effect here: a gateway runs where it was started';
   return [
     // Without it none may be attached either.
     ...idleIf(
       (allowedListeners?.namespaces?.from ?? 'None') !== 'None',
       ['allowedListeners'],
-      'listeners stand in their Gateway here: ListenerSets are not read',
+      'listeners belong in their Gateway: ListenerSets are not read here',
     ),
     ...idleIf(
       (defaultScope ?? 'None') !== 'None',
@@ -47,13 +47,13 @@ function ofGateway({ allowedListeners, defaultScope, infrastructure = {}, listen
       idleIf(
         tls?.mode === 'Passthrough' && tls.certificateRefs !== undefined,
         ['listeners', index, 'tls', 'certificateRefs'],
-        'what passes through unread shows no certificate of ours',
+        'passthrough never presents our certificate',
       ),
     ),
   ];
 }
 
-/** Any page could act with the cookies of its readers: Gateway API takes it, SecurityPolicy does not. */
+/** Any website could act with the cookies of its visitors: Gateway API accepts it, SecurityPolicy does not. */
 function ofRoute({ rules = [] }: RouteSpec<HttpRule>): Idle[] {
   return rules.flatMap(({ filters = [] }, rule) =>
     filters.flatMap((one, filter) => {
@@ -61,7 +61,7 @@ function ofRoute({ rules = [] }: RouteSpec<HttpRule>): Idle[] {
       return idleIf(
         cors?.allowCredentials === true && cors.allowOrigins.some((of) => /^(?:https?:\/\/)?\*(?::|$)/.test(of)),
         ['rules', rule, 'filters', filter, 'cors', 'allowOrigins'],
-        'with credentials every page of the world can act as its reader: name the origins',
+        'with credentials any website can act as the user: name the origins',
       );
     }),
   );

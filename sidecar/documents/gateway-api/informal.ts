@@ -1,5 +1,5 @@
-// Forms of HTTPRoute that people write and the standard does not know. Where the meaning is plain they are read as the
-// standard's own form, with a warning that shows it; nothing else is guessed.
+// Forms of HTTPRoute that people write and the standard does not have. If the meaning is clear they are read as the
+// standard's form, with a warning that shows it; nothing else is guessed.
 
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
@@ -54,7 +54,7 @@ export function readInformal(document: YamlDocument): {
   return warnings.length === 0 ? { document, warnings } : { document: { ...document, value }, warnings };
 }
 
-/** `{ X: "1" }` as `[{ name: X, value: "1" }]`; whatever else it is stays for the schema to refuse. */
+/** `{ X: "1" }` as `[{ name: X, value: "1" }]`; anything else is left for the schema to refuse. */
 function asList(fields: unknown): unknown {
   if (!isBag(fields)) return fields;
   return Object.entries(fields).map(([name, value]) => ({ name, value }));

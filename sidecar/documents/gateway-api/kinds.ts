@@ -1,5 +1,5 @@
-// Kinds that a gateway does not read. What protects nothing is passed over and said; what may protect closes what it
-// names, and where it names nothing, nobody can say what would be left open.
+// Kinds that a gateway does not read. A kind that protects nothing is skipped and reported. A kind that may protect
+// closes the targets that it names; if it names none, it is unknown what would be left open.
 
 import { z } from 'zod';
 import { didYouMean, nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
@@ -12,7 +12,7 @@ type Target = PolicyTarget;
 
 const gatewayApi = 'gateway.networking.k8s.io';
 
-/** The groups of the kinds that are read: the same word in another group is a slip, or somebody else's. */
+/** The groups of the kinds that are read: the same kind in another group is a slip, or another product's. */
 const groups: ReadonlyMap<string, string> = new Map([
   ...[
     ...['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute', 'ReferenceGrant'],
@@ -23,14 +23,14 @@ const groups: ReadonlyMap<string, string> = new Map([
   ['DestinationRule', 'networking.istio.io'],
 ]);
 
-/** Kinds that are read and protect: in another group, or nearly spelled, they are not passed over. */
+/** Kinds that are read and protect: in another group, or misspelled, they are not skipped. */
 const protecting = new Set(['BackendTLSPolicy', 'SecurityPolicy', 'BackendTrafficPolicy', 'DestinationRule']);
 
 const core: readonly string[] = ['Service', 'Secret', 'ConfigMap', 'Namespace'];
 
 const readKinds: readonly string[] = [...groups.keys(), ...core];
 
-/** What comes with an application and is nothing to a gateway. */
+/** Kinds of applications, which do not concern a gateway. */
 const ofApplications = new Set([
   'NetworkPolicy',
   ...['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet', 'Pod', 'Job', 'CronJob', 'ServiceAccount'],
@@ -38,7 +38,7 @@ const ofApplications = new Set([
   ...['Role', 'RoleBinding', 'ClusterRole', 'ClusterRoleBinding', 'CustomResourceDefinition'],
 ]);
 
-/** Kinds of this field that are nobody's slip, however near to another they are. */
+/** Existing kinds of this field: they are never slips, even if they resemble another kind. */
 const existing = new Set([
   ...ofApplications,
   ...readKinds,
@@ -50,12 +50,12 @@ const existing = new Set([
   ...['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication'],
 ]);
 
-/** Whether there is such a kind: whoever writes it means it. */
+/** True for an existing kind: it is not a slip. */
 export function isExistingKind(kind: string): boolean {
   return existing.has(kind);
 }
 
-/** Where what others say in kinds of their own is said here. */
+/** Where other products' kinds have their counterpart here. */
 const instead: ReadonlyMap<string, string> = new Map([
   [
     'ClientTrafficPolicy',
@@ -69,14 +69,14 @@ const instead: ReadonlyMap<string, string> = new Map([
   ['VirtualService', 'write it as an HTTPRoute'],
 ]);
 
-/** At the end of a word, in whatever case; or as a word of its own in a kind. */
+/** At the end of a word, in any case; or as a word of its own in a kind. */
 const refusing = [
   /(?:Polic(?:y|ies)|Filter|Plugin|Auth(?:[a-z]*)|Firewall|Acl)$/i,
   /Firewall|(?:WAF|Waf|ACL|Acl)(?![a-z])|Auth(?![a-z])|Auth(?:n|z|entication|orization)(?![a-z])/,
 ];
 
 /**
- * By name alone what may refuse somebody something. A HTTPRouteFilter works where a rule names it: that rule answers
+ * By the name alone, kinds that may refuse requests. A HTTPRouteFilter applies where a rule names it: that rule answers
  * 500.
  */
 function mayProtect(kind: string, group: string): boolean {
@@ -89,25 +89,23 @@ function mayProtect(kind: string, group: string): boolean {
   );
 }
 
-/** What becomes of a document of a kind that is not read. */
+/** The result for a document of a kind that is not read. */
 export type OtherKind =
-  /** It may protect, and names what: that is closed. */
+  /** It may protect, and names its targets: they are closed. */
   | { readonly closes: readonly Target[]; readonly problem: Problem }
-  /** It may protect, and nobody can say what: nothing is served by this set of documents. */
+  /** It may protect, and its targets are unknown: nothing is served by this set of documents. */
   | { readonly stops: true; readonly problem: Problem }
-  /**
-   * It protects nothing. `isSlip` where another kind was meant, `isNoted` where it has to do with traffic or may have.
-   */
+  /** It protects nothing. `isSlip` if another kind was meant, `isNoted` if it concerns traffic, or may. */
   | { readonly isSlip: boolean; readonly isNoted: boolean; readonly problem: Problem };
 
-/** What to do about a document of a kind that is not read by a gateway. Throws nothing. */
+/** Decides about a document of a kind that a gateway does not read. Throws nothing. */
 export function judgeOtherKind(document: YamlDocument, kind: string, apiVersion: string): OtherKind {
   if (kind === '') return { stops: true, problem: document.problemAt(['kind'], "this document has no 'kind'") };
   const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
   const inGroup = groups.get(kind);
   const meant = inGroup === undefined ? (core.includes(kind) ? 'apiVersion v1' : undefined) : `group ${inGroup}`;
   const what =
-    meant === undefined ? `kind ${kind}` : `a ${kind} is of ${meant}, not of apiVersion '${apiVersion}': this one`;
+    meant === undefined ? `kind ${kind}` : `a ${kind} belongs to ${meant}, not to apiVersion '${apiVersion}': this one`;
   const path = meant === undefined ? ['kind'] : apiVersion === '' ? [] : ['apiVersion'];
   const hint = hintFor(kind);
   const say = (message: string): Problem =>
@@ -122,23 +120,23 @@ export function judgeOtherKind(document: YamlDocument, kind: string, apiVersion:
     if (isProtecting && !targets.every(isOfOthers))
       return { isSlip: true, isNoted: true, problem: say('may protect, and what it names is nothing that is known') };
   }
-  // Others have kinds of the same names, and with a group that is nearly right ours was meant.
+  // Others have kinds with the same names; if the group is nearly right, ours was meant.
   const isSlip = slipOf(kind) !== undefined || (meant !== undefined && !/(?:^|\.)(?:istio|linkerd)\.io$/.test(group));
   const isOthers = core.includes(kind) && group !== '';
   return {
     isSlip: isSlip && !isOthers,
     isNoted: !ofApplications.has(kind),
-    problem: say('is nothing to a gateway: passed over'),
+    problem: say('does not concern a gateway: skipped'),
   };
 }
 
-/** The kind that was meant by a word that is none. */
+/** The kind meant by an unknown word. */
 function slipOf(kind: string): string | undefined {
   if (existing.has(kind)) return undefined;
   return didYouMean(kind, readKinds)?.match(/'(.*)'/)?.[1];
 }
 
-/** What to write in its place, or what was meant; never another kind for one that there is. */
+/** What to write instead, or what was meant; never another kind for an existing one. */
 export function hintFor(kind: string): string | undefined {
   return instead.get(kind) ?? (existing.has(kind) ? undefined : didYouMean(kind, readKinds));
 }
@@ -146,24 +144,25 @@ export function hintFor(kind: string): string | undefined {
 const routeKinds = ['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;
 const targetKinds = ['Gateway', ...routeKinds] as const;
 
-/** Gateway API's group, also nearly spelled or with its version. */
+/** Gateway API's group, also misspelled or with its version. */
 function isNearGroup(group: string): boolean {
   return nearestTo(group.replace(/\/.*$/, ''), [gatewayApi]) !== undefined;
 }
 
-/** The kind that is meant by a word, in whatever case; none where it is another kind that there is. */
+/** The kind meant by a word, in any case; undefined for another existing kind. */
 function nearKind<K extends string>(kind: string, kinds: readonly K[]): K | undefined {
   return existing.has(kind) ? kinds.find((one) => one === kind) : (nearestTo(kind, kinds) as K | undefined);
 }
 
-/** The route that a document was to be whose kind or group is a slip. */
+/** The kind of route meant by a document whose kind or group is a slip. */
 export function routeMeantBy(kind: string, apiVersion: string): RouteKind | undefined {
   const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
   return group === '' || isNearGroup(group) ? nearKind(kind, routeKinds) : undefined;
 }
 
 /**
- * What of ours a target names, or may name: with a word for a route or a Gateway that is none, whatever has its name.
+ * Which of our objects a target names, or may name: if its kind is a misspelled route or Gateway, everything with its
+ * name.
  */
 function meantBy(target: Target): readonly Target[] {
   const { group, kind } = target;
@@ -174,7 +173,7 @@ function meantBy(target: Target): readonly Target[] {
   return targetKinds.map((one) => ({ ...whole, group: gatewayApi, kind: one }));
 }
 
-/** A kind of Kubernetes, or of another mesh, that there is. */
+/** A kind of Kubernetes, or of another mesh, that exists. */
 function isOfOthers({ group, kind }: Target): boolean {
   const isOurs = (targetKinds as readonly string[]).includes(kind);
   return isOurs ? /(?:^|\.)(?:istio|linkerd)\.io$/.test(group) : existing.has(kind);
@@ -182,7 +181,7 @@ function isOfOthers({ group, kind }: Target): boolean {
 
 const saidTarget = z.looseObject({
   group: z.string().optional(),
-  /** Of a reference that is not one of GEP-713's. */
+  /** For a reference that is not one of GEP-713's. */
   apiVersion: z.string().optional(),
   kind: z.string().min(1),
   name: z.string().min(1),
@@ -191,9 +190,9 @@ const saidTarget = z.looseObject({
 });
 
 /**
- * What a document names as its targets: GEP-713 has it that whatever does so is a policy, whatever its kind. `unclear`
- * where not all of them can be told, or not here. A `target` in other words may be anything: it counts where it speaks
- * of routes.
+ * The targets that a document names: by GEP-713 everything with targets is a policy, whatever its kind. `unclear` if
+ * not all of them can be read, or are here. A `target` with other fields may be anything: it counts if it mentions
+ * routes.
  */
 function targetsOf(value: unknown): readonly Target[] | 'none' | 'unclear' {
   const { spec, metadata } = value as { readonly spec?: unknown; readonly metadata?: { readonly namespace?: unknown } };
@@ -214,7 +213,7 @@ function targetsOf(value: unknown): readonly Target[] | 'none' | 'unclear' {
     const { kind, name, sectionName, namespace = own, apiVersion } = data;
     const group = data.group ?? apiVersion?.replace(/\/?[^/]*$/, '') ?? gatewayApi;
     const target = { ...{ group, kind, name }, ...(sectionName === undefined ? {} : { sectionName }) };
-    // What is ours and in another namespace cannot be closed from here.
+    // Our own objects in another namespace cannot be closed from here.
     return namespace !== own && meantBy(target).length > 0 ? [] : [target];
   });
   return told.length < said.length ? 'unclear' : told;

@@ -1,6 +1,6 @@
-// A route of which some rules cannot be served. Each of those answers 500 to what it is for, and the others go on
-// (Gateway API's `PartiallyInvalid`). What it is for is read as far as it can be; where it cannot, more is covered,
-// never less: what falls to the next rule would go where nobody sent it, past whatever the broken rule was to ask.
+// A route with rules that cannot be served. Each of those answers 500 to its requests, and the others are served
+// (Gateway API's `PartiallyInvalid`). Its matches are read as far as possible. If they cannot be read, more is covered,
+// never less: requests that reached the next rule would avoid what the broken rule was to require.
 
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
@@ -14,11 +14,12 @@ type Read = ReturnType<typeof readGatewayApi>;
 type Rule = HttpRule | GrpcRule;
 type Reason = 'UnsupportedValue' | 'IncompatibleFilters';
 
-/** Of a stream's only rule nothing is left when it is broken: those routes are served whole or not at all. */
+/** If a stream's only rule is broken, nothing is left: those routes are served whole or not at all. */
 const coverOf = { HTTPRoute: coverHttp, GRPCRoute: coverGrpc } as const;
 
 /**
- * A document of Gateway API as its schema has it; of a route whose rules are to blame, the others and what those cover.
+ * A document of Gateway API as its schema reads it. If only rules of a route are invalid: the other rules, and
+ * stand-ins for those.
  */
 export function readRoutePartly(document: YamlDocument): Read {
   const { kind, spec } = document.value as { readonly kind: string; readonly spec?: { readonly rules?: unknown } };
@@ -29,7 +30,7 @@ export function readRoutePartly(document: YamlDocument): Read {
   if (!('problems' in whole)) return withBroken(whole, (rule) => brokenBy(rule, cover));
   const said = new Map<number, readonly Problem[]>();
   for (const index of rules.keys()) {
-    // An empty rule is a good one: what is found is this one's, at its place.
+    // An empty rule is valid: every problem found is this one's, with its place.
     const alone = readGatewayApi(
       withRules(
         document,
@@ -44,7 +45,7 @@ export function readRoutePartly(document: YamlDocument): Read {
       rules.map((rule: unknown, at) => (said.has(at) ? nameOfRule(rule) : rule)),
     ),
   );
-  // What is wrong is not of a rule, or of several together.
+  // The problem is not in a rule, or is in several together.
   if ('problems' in rest) return whole;
   return withBroken(rest, (rule, index) => {
     const problems = said.get(index);
@@ -61,7 +62,7 @@ function withBroken(
   return { value: { ...read.value, spec: { ...spec, rules: spec.rules?.map(breakRule) } } };
 }
 
-/** A rule that is well said and cannot be served. */
+/** A valid rule that cannot be served. */
 function brokenBy(rule: Rule, cover: (match: unknown) => object): Rule {
   const why = wrongIn(rule);
   return why === undefined ? rule : standIn(rule, rule, cover, why, 'UnsupportedValue');
@@ -81,7 +82,7 @@ function standIn(
   } as Rule;
 }
 
-/** Its name, where it has a good one: policies are attached to it. */
+/** Its name, if valid: policies are attached to it. */
 export function nameOfRule(rule: unknown): { readonly name?: string } {
   const name = typeof rule === 'object' && rule !== null ? (rule as { readonly name?: unknown }).name : undefined;
   const read = sectionName.safeParse(name);
@@ -97,7 +98,7 @@ function sentenceOf(problems: readonly Problem[]): string {
   return problems.map(formatProblem).join('; ');
 }
 
-/** What the standard calls it. */
+/** The standard's reason. */
 export function reasonOf(problems: readonly Problem[]): Reason {
   return problems.every(({ message }) => message.includes('exclude each other'))
     ? 'IncompatibleFilters'

@@ -1,7 +1,7 @@
-// The documents of a gateway, from plain files: what is valid as its kind, what is not as what is wrong with it. The
-// rest is served beside it, and a route that is not valid answers 500 in its place. Only what leaves open what a
-// document was to protect stops the whole reading: YAML that cannot be read, a kind that may protect and names nothing,
-// a policy whose targets cannot be told.
+// Reads the documents of a gateway from plain files: valid ones as their kind, invalid ones with their problems. The
+// rest is served beside an invalid one, and an invalid route answers 500. The whole reading stops only if it is unknown
+// what a document was to protect: unreadable YAML, a kind that may protect and names nothing, or a policy with
+// unreadable targets.
 
 import { z } from 'zod';
 import { formatProblem, type Problem } from '../../../cert-agent/base/errors.ts';
@@ -46,12 +46,12 @@ const metadata = z.looseObject({
   ...dated,
 });
 
-/** As much as it takes to name a document, whatever else is wrong with it. */
+/** The part that names a document, whatever else is wrong with it. */
 const nameOnly = z.looseObject({
   name: z.string().min(1).max(253),
   namespace: z.string().min(1).max(63).default('default'),
   generation: dated.generation.catch(1),
-  // As old as can be: of equal matches nothing that was younger may come before it.
+  // The oldest possible time: of equal matches, no younger one may come before it.
   creationTimestamp: dated.creationTimestamp.catch('1970-01-01T00:00:00Z'),
 });
 
@@ -73,7 +73,7 @@ const service = z.looseObject({
   }),
 });
 
-const base64 = z.string().regex(/^[A-Za-z0-9+/\s]*={0,2}\s*$/, 'a value of data is base64');
+const base64 = z.string().regex(/^[A-Za-z0-9+/\s]*={0,2}\s*$/, 'values of data must be base64');
 const secret = z.looseObject({
   apiVersion: z.literal('v1'),
   kind: z.literal('Secret'),
@@ -93,13 +93,10 @@ const namespace = z.looseObject({ apiVersion: z.literal('v1'), kind: z.literal('
 const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 
-/**
- * What the documents say. `problems` stop the reading; what is merely not valid is in `documents.refused`. Throws
- * nothing.
- */
+/** Reads the documents. `problems` stop the reading; invalid documents are in `documents.refused`. Throws nothing. */
 export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
   readonly documents: GatewayDocuments;
-  /** Of kinds that are not read here: what may protect, and what it is for. */
+  /** Kinds that are not read here: those that may protect, and their targets. */
   readonly closing: readonly ClosingDocument[];
   readonly problems: readonly Problem[];
 } {
@@ -130,7 +127,7 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
       warnings.push(...informal.warnings);
       const named = nameOf(document, file, kind, apiVersion, modifiedAt);
       if ('problems' in read) {
-        // Nobody can say of what has no name, or of a kind that is not known, what its being refused leaves open.
+        // For a document without a name, or of an unknown kind, it is unknown what its refusal leaves open.
         const parents = kind === 'BackendTLSPolicy' ? targetsOf(document.value) : parentsOf(document.value);
         if (named === undefined || parents === undefined) problems.push(...read.problems);
         else {
@@ -141,7 +138,7 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
             keep(named, spec, document, { refusal });
           }
         }
-        // These have no status in which it could be said.
+        // These have no status for it.
         const isSaid = hasStatus.has(kind) && (!routeKinds.has(kind) || (parents?.length ?? 0) > 0);
         if (named !== undefined && !isSaid) warnings.push(...read.problems);
       } else {
@@ -193,7 +190,7 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
   return { documents: deepFreeze(documents), closing, problems };
 }
 
-/** What a document is; empty where it does not say so. */
+/** A document's kind and apiVersion; empty if it has none. */
 export function headOf(value: unknown): { kind: string; apiVersion: string } {
   const { kind, apiVersion } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
   return {
@@ -224,7 +221,7 @@ function nameOf(
   };
 }
 
-/** What the standard calls it: `Invalid` of a Gateway; of a route, what it says that cannot be served. */
+/** The standard's reason: `Invalid` for a Gateway; for a route, why it cannot be served. */
 function refusalOf(kind: string, problems: readonly Problem[]): { reason: string; problems: readonly Problem[] } {
   const incompatible = problems.every(({ message }) => message.includes('exclude each other'));
   const reason = !routeKinds.has(kind) ? 'Invalid' : incompatible ? 'IncompatibleFilters' : 'UnsupportedValue';
@@ -240,13 +237,13 @@ const looseParent = z.looseObject({
   port: z.number().optional(),
 });
 
-/** The parents of a route that is refused, so that its status can be told to them. */
+/** The parents of a refused route, for its status. */
 function parentsOf(value: unknown): readonly ParentRef[] {
   const { spec } = value as { spec?: { parentRefs?: unknown } };
   return looseList(spec?.parentRefs);
 }
 
-/** What a refused BackendTLSPolicy was to protect; undefined where nobody can say. */
+/** What a refused BackendTLSPolicy was to protect; undefined if unknown. */
 function targetsOf(value: unknown): readonly ParentRef[] | undefined {
   const { spec } = value as { spec?: { targetRefs?: unknown } };
   const list = spec?.targetRefs;
@@ -270,8 +267,8 @@ function readCore(
   if (kind === 'Service') {
     const read = readDocument(service, document);
     if ('problems' in read) return read;
-    // HTTP/3 has a port of UDP with the same number, whose name and appProtocol say nothing of the one that is spoken
-    // to.
+    // HTTP/3 has a UDP port with the same number, whose name and appProtocol say nothing about the TCP port that is
+    // used.
     const ports = read.value.spec.ports.filter(({ protocol }) => !/^(?:UDP|SCTP)$/i.test(protocol));
     return { spec: { ports: ports.map(({ name, port, appProtocol }) => ({ name, port, appProtocol })) } };
   }

@@ -1,4 +1,4 @@
-// The filters of HTTPRoute and GRPCRoute: each names its type and brings that type's field and no other.
+// The filters of HTTPRoute and GRPCRoute: each names its type and has that type's field and no other.
 
 import { z } from 'zod';
 import { fieldsOf } from '../../edge/capabilities.ts';
@@ -37,7 +37,7 @@ function filterOf(allowed: readonly string[]) {
   });
 }
 
-/** May stand several times in a rule. */
+/** Allowed several times in a rule. */
 const repeatable = new Set([
   'ExtensionRef',
   ...served.flatMap(({ name, filter }) => (filter!.repeatable ? [name] : [])),
@@ -58,9 +58,12 @@ function filtersOf(allowed: readonly string[]) {
     .optional();
 }
 
+/** The filters of an HTTPRoute's rule or backend. */
 export const httpFilters = filtersOf(Object.keys(types));
+/** The filters of a GRPCRoute's rule or backend. */
 export const grpcFilters = filtersOf([
   ...served.flatMap(({ name, filter }) => (filter!.grpc ? [name] : [])),
   'ExtensionRef',
 ]);
+/** The methods of a match (Gateway API, HTTPMethod). */
 export const routeMethods = methods;

@@ -1,4 +1,4 @@
-// HTTPRoute, GRPCRoute, TLSRoute and TCPRoute as they are written.
+// HTTPRoute, GRPCRoute, TLSRoute and TCPRoute as written.
 
 import { z } from 'zod';
 import { schemasOf } from '../../edge/schemas.ts';
@@ -26,10 +26,10 @@ const path = z
     const wrong = !value.startsWith('/')
       ? "must begin with '/'"
       : /\/\/|\/\.\/|\/\.\.\/|%2f|#|\/\.\.?$/i.test(value)
-        ? "must not hold '//', '/./', '/../', '%2f' or '#', nor end in '/.' or '/..'"
+        ? "must not contain '//', '/./', '/../', '%2f' or '#', nor end in '/.' or '/..'"
         : /^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+$/.test(value)
           ? undefined
-          : 'holds what no path holds';
+          : 'contains characters that no path may contain';
     if (wrong !== undefined)
       context.addIssue({ code: 'custom', path: ['value'], message: `'${value}': a path ${wrong}` });
   });
@@ -40,6 +40,7 @@ const headerMatches = z
   .superRefine(named)
   .optional();
 
+/** A match of an HTTPRoute. */
 export const httpMatch = z.strictObject({
   path: path.optional(),
   headers: headerMatches,
@@ -104,18 +105,19 @@ const httpRule = z
 
 const hostnames = z.array(hostname(true)).max(16, 'a route has at most 16 host names').optional();
 
-/** The parts that a rule's own name must not be used for twice, and all matches together. */
+/** Rule names must differ, and the matches of all rules together are limited. */
 function checkRules(
   rules: readonly { readonly name?: string | undefined; readonly matches?: readonly unknown[] | undefined }[] = [],
   context: z.RefinementCtx,
 ): void {
   const names = rules.flatMap(({ name }) => name ?? []);
   if (new Set(names).size < names.length)
-    context.addIssue({ code: 'custom', path: ['rules'], message: 'two rules have one name' });
+    context.addIssue({ code: 'custom', path: ['rules'], message: 'two rules have the same name' });
   if (rules.reduce((sum, { matches = [] }) => sum + matches.length, 0) > 128)
     context.addIssue({ code: 'custom', path: ['rules'], message: 'a route has at most 128 matches in all' });
 }
 
+/** The `spec` of an HTTPRoute. */
 export const httpRoute = z
   .strictObject({
     parentRefs,
@@ -136,6 +138,7 @@ const grpcMethod = z
       context.addIssue({ code: 'custom', path: ['method'], message: `'${method}' is not a method` });
   });
 
+/** A match of a GRPCRoute. */
 export const grpcMatch = z.strictObject({ method: grpcMethod.optional(), headers: headerMatches });
 
 const grpcRule = z.strictObject({
@@ -146,11 +149,14 @@ const grpcRule = z.strictObject({
   ...capabilityFields,
 });
 
+/** The `spec` of a GRPCRoute. */
 export const grpcRoute = z
   .strictObject({ parentRefs, hostnames, rules: z.array(grpcRule).max(16, 'a route has at most 16 rules').optional() })
   .superRefine(({ rules }, context) => checkRules(rules, context));
 
 const streamRule = z.strictObject({ name: sectionName.optional(), backendRefs: backendRefs({}).min(1) });
 
+/** The `spec` of a TLSRoute. */
 export const tlsRoute = z.strictObject({ parentRefs, hostnames, rules: z.array(streamRule).min(1).max(16) });
+/** The `spec` of a TCPRoute. */
 export const tcpRoute = z.strictObject({ parentRefs, rules: z.array(streamRule).min(1).max(16) });

@@ -1,6 +1,5 @@
-// What stands in the place of a route that is refused as a whole. It answers 500 to all that the route may have been
-// for: what falls to another route would go past whatever was to protect this one. What can be read of it keeps that
-// narrow.
+// Stands in for a route that is refused as a whole. It answers 500 to every request that the route may have matched: if
+// another route got them, they would avoid what was to protect this one. The readable parts keep that narrow.
 
 import { nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
 import type {
@@ -19,7 +18,7 @@ import { nameOfRule } from './partly.ts';
 type Rule = HttpRule | GrpcRule;
 type Why = Pick<Refusal, 'reason' | 'problems'>;
 
-/** The stand-in of a route whose document is not valid. Throws nothing. */
+/** The stand-in for a route whose document is invalid. Throws nothing. */
 export function standInOf(
   kind: RouteKind,
   value: unknown,
@@ -59,7 +58,7 @@ function rulesIn(kind: 'HTTPRoute' | 'GRPCRoute', said: unknown, unclear: Readon
   ];
 }
 
-/** For whichever host it is: the routes of a nearer host may have a nearer path. */
+/** For any host: routes of a more specific host may have a more specific path. */
 function beforeAll(rule: Rule): Rule {
   const { matches = [] } = rule as HttpRule;
   const list = matches.length === 0 ? [{}] : matches;
@@ -70,20 +69,20 @@ function listOf(said: unknown): readonly unknown[] {
   return said === undefined ? [] : Array.isArray(said) ? said : [said];
 }
 
-/** A host name, also with what is written beside one by habit: a port, a final dot, capitals. */
+/** A host name, also with what people often add to one: a port, a final dot, capitals. */
 function hostIn(said: unknown): string | undefined {
   if (typeof said !== 'string') return undefined;
   const read = hostname(true).safeParse(said.toLowerCase().replace(/:\d+$/, '').replace(/\.$/, ''));
   return read.success ? read.data : undefined;
 }
 
-/** A parent, or where its namespace cannot be told its name alone; undefined where it could be any. */
+/** A parent, or its name alone if its namespace cannot be read; undefined if it could be any. */
 function parentIn(said: unknown): { readonly ref?: ParentRef; readonly name?: string } | undefined {
   const unclear = unclearIn(said, ['group', 'kind', 'namespace', 'name', 'sectionName', 'port']);
   const { group = api, kind = 'Gateway', ...own } = bagOf(said);
   const name = objectName.safeParse(own['name']);
   if (!name.success || unclear.has('name')) return undefined;
-  // What is a Service's is the mesh's.
+  // Routes of a Service belong to the mesh.
   if (typeof kind === 'string' && nearestTo(kind, ['Gateway', 'Service']) === 'Service' && group !== api) return {};
   const space = namespace.optional().safeParse(own['namespace']);
   if (!space.success || unclear.has('namespace')) return { name: name.data };

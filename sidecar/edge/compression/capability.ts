@@ -1,5 +1,5 @@
-// Codes responses in gzip or brotli, for clients that accept it. A rule's policy says which codings; gateway.yaml
-// switches all on.
+// Compresses responses with gzip or brotli, for clients that accept it. A rule's policy chooses the codings;
+// gateway.yaml enables both.
 
 import type { Service } from '../capability.ts';
 import { Compression } from './compress.ts';

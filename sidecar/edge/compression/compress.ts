@@ -1,7 +1,7 @@
-// Answers in gzip or brotli, for clients that take them and rules that say so. Short ones that are all here are coded
-// at once; longer ones by a stream of their own between the upstream and the codec, which neither of the two knows of.
-// What has come is never kept back for what may follow, either side can hold the other up, and an answer that breaks
-// off is never finished.
+// Compresses responses with gzip or brotli, for clients that accept them and rules that say so. A short response that
+// is complete is coded at once. A longer one goes through a stream between the upstream and the codec, which do not
+// know of it. What has arrived is never held back for what may follow, either side can pause the other, and a response
+// that breaks off is never finished.
 
 import {
   type BrotliCompress,
@@ -23,13 +23,13 @@ import type { SpliceEnd } from '../../exchange/upstream.ts';
 import { chooseCoding } from '../accept.ts';
 import type { Coding } from './schema.ts';
 
-/** Below this a packet is a packet, whatever is in it. */
+/** Below this, compression saves no packet. */
 const leastBytes = 1024;
-/** Up to this a body is coded at once: it takes 0.14 ms (measured), and a stream of its own costs more than that. */
+/** Up to this, a body is coded at once: that takes 0.14 ms (measured), and a stream of its own costs more. */
 const atOnceBytes = 16 * 1024;
-/** Each takes 0.3 MB in gzip and 0.7 in brotli (measured); past this, answers go out as they are. */
+/** Each takes 0.3 MB in gzip and 0.7 MB in brotli (measured); beyond this, responses are not compressed. */
 const maxStreams = 128;
-/** What of one answer may wait for its turn. */
+/** How much of one response may wait to be coded. */
 const waitingBytes = 64 * 1024;
 
 const gzipOptions = { level: 5, flush: constants.Z_SYNC_FLUSH };
@@ -38,10 +38,10 @@ const brotliOptions = {
   params: { [constants.BROTLI_PARAM_QUALITY]: 4, [constants.BROTLI_PARAM_LGWIN]: 18 },
 };
 
-/** Whose answers gain by it, and are the same to their reader. */
+/** Media types that get smaller, and whose meaning stays the same. */
 const statuses: ReadonlySet<number> = new Set([200, 201, 202, 203, 400, 403, 404, 409, 410, 422, 500]);
 
-/** Text, whatever it calls itself; gRPC-Web's JSON is framed, and is none. */
+/** Text of any type; gRPC-Web's JSON is framed, and is not text. */
 const textTypes = [
   /^text\/(?!event-stream)/,
   /^application\/(?!grpc)[\w.+-]*(?:json|xml|javascript|ecmascript|graphql|yaml|manifest)$/,
@@ -62,7 +62,7 @@ export class Compression {
   ): void {
     const { downstream } = exchange;
     if (!couldBeCoded(exchange, reply, whole)) return downstream.respond(reply, whole);
-    // Section 12.5.5: also for clients that get it uncoded, so that a cache keeps the two apart.
+    // Section 12.5.5: also for clients that get it uncoded, so that caches keep both apart.
     const varied = { ...reply, fields: withVary(reply.fields) };
     const coding = chooseCoding(headerOf(exchange, 'accept-encoding'), offers);
     if (coding === undefined) return downstream.respond(varied, whole);
@@ -82,10 +82,10 @@ export class Compression {
   }
 }
 
-/** Whether this answer may go out in a coding, were there a client who takes it. */
+/** True if this response may be coded for a client that accepts it. */
 function couldBeCoded(exchange: Exchange, reply: Reply, whole: Buffer | undefined): boolean {
   const { minor, grpc, webSocket } = exchange;
-  // To HTTP/1.0 the end of a body of unknown length is that of the connection, which a cut looks like.
+  // In HTTP/1.0 a body of unknown length ends with its connection, which looks the same as a cut.
   if (minor === 0 || grpc || webSocket || !statuses.has(reply.status)) return false;
   const { framing, declaredLength } = reply;
   const told = exchange.method === 'HEAD' ? declaredLength : (whole?.length ?? framing);
@@ -96,8 +96,8 @@ function couldBeCoded(exchange: Exchange, reply: Reply, whole: Buffer | undefine
 }
 
 /**
- * By the fields of the answer: it is text, nobody has coded it, and nobody has said of its bytes what would not be
- * true.
+ * By the response's fields: it is text, it is not coded yet, and no field makes a statement about its bytes that coding
+ * would break.
  */
 function areFit({ names, values }: Fields): boolean {
   let isText = false;
@@ -106,13 +106,13 @@ function areFit({ names, values }: Fields): boolean {
     if (untouched.has(lower) || (lower === 'cache-control' && forbids(values[i]!))) return false;
     if (lower !== 'content-type') continue;
     const type = values[i]!.split(';', 1)[0]!.trim().toLowerCase();
-    // Events go out one by one, and each is shorter than what coding it would add.
+    // Events go out one by one, and each is shorter than what coding adds.
     isText = textTypes.some((one) => one.test(type));
   }
   return isText;
 }
 
-/** With one of these the bytes are meant as they are: coded already, a part of a whole, or under a digest. */
+/** Each of these means that the bytes are final: coded already, a part of a whole, or covered by a digest. */
 const untouched: ReadonlySet<string> = new Set([
   ...['content-encoding', 'content-range', 'content-md5', 'digest', 'content-digest', 'repr-digest'],
 ]);
@@ -128,9 +128,7 @@ function withVary(fields: Fields): Fields {
   return said ? fields : addFields(fields, [['vary', 'Accept-Encoding']]);
 }
 
-/**
- * The head of the coded answer: another length, no ranges, and a validator that is of the meaning and not of the bytes.
- */
+/** The head of the coded response: another length, no ranges, and a weak validator. */
 function coded(reply: Reply, coding: Coding, framing: Reply['framing']): Reply {
   const names: Fields['names'] = [];
   const values: string[] = [];
@@ -138,7 +136,7 @@ function coded(reply: Reply, coding: Coding, framing: Reply['framing']): Reply {
     if (name.lower === 'accept-ranges') continue;
     const value = reply.fields.values[i]!;
     names.push(name);
-    // RFC 9110 section 8.8.1: a strong one would be of bytes that are no longer the same.
+    // RFC 9110 section 8.8.1: a strong validator would be of other bytes.
     values.push(name.lower === 'etag' && value.startsWith('"') ? `W/${value}` : value);
   }
   const fields = addFields({ names, values }, [['content-encoding', coding]]);
@@ -146,13 +144,13 @@ function coded(reply: Reply, coding: Coding, framing: Reply['framing']): Reply {
 }
 
 /**
- * Stands between the upstream's answer and the codec, as the downstream of the one and the carrier of the other. One
- * piece is in work at a time, and what comes meanwhile waits, up to a limit, and is coded together.
+ * Stands between the upstream's response and the codec: the downstream of the one, the carrier of the other. One piece
+ * is coded at a time; what arrives meanwhile waits, up to a limit, and is coded together.
  */
 class Compressor implements Downstream, Carrier {
   readonly #exchange: Exchange;
   readonly #codec: Downstream;
-  /** Whoever brings the answer. Once that has ended, his connection is another's, and he is told nothing more. */
+  /** The upstream. Once its response has ended, its connection belongs to another exchange and gets no more calls. */
   readonly #carrier: Carrier | undefined;
   readonly #zlib: Gzip | BrotliCompress;
   readonly #fail: (error: SallyportError) => void;
@@ -162,7 +160,7 @@ class Compressor implements Downstream, Carrier {
   #busyBytes = 0;
   #isBusy = false;
   #isDue = false;
-  /** The upstream was asked to wait. */
+  /** True if the upstream was asked to wait. */
   #isBlocked = false;
   #trailers: Fields | undefined = undefined;
   #isClosed = false;
@@ -182,7 +180,9 @@ class Compressor implements Downstream, Carrier {
     this.#zlib.on('end', () => this.#finish());
     this.#zlib.on('error', (error) => {
       if (!this.#isClosed)
-        this.#fail(new SallyportError('internal', `the answer cannot be coded: ${reasonOf(error)}`, { cause: error }));
+        this.#fail(
+          new SallyportError('internal', `cannot compress the response: ${reasonOf(error)}`, { cause: error }),
+        );
     });
   }
 
@@ -198,7 +198,7 @@ class Compressor implements Downstream, Carrier {
 
   write(chunk: Buffer): boolean {
     if (this.#isClosed || chunk.length === 0) return true;
-    // While nothing is at work it goes with this turn.
+    // If nothing is being coded, it is coded at the end of this turn.
     if (this.#isBusy) pile(this.#waiting, chunk);
     else this.#waiting.push(chunk);
     this.#waitingBytes += chunk.length;

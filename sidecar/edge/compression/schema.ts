@@ -1,16 +1,17 @@
 // `compression` of a BackendTrafficPolicy, and of gateway.yaml for all rules. Envoy Gateway's `minContentLength` is not
-// served: what is worth coding is decided here (see compress.ts), and a field without effect is refused. `compressor`,
-// its older name, is refused as well.
+// served: compress.ts decides what is worth coding, and a field without effect is refused. So is `compressor`, its
+// older name.
 
 import { z } from 'zod';
 import { notEvaluated } from '../../schema/gateway-patterns.ts';
 
-/** Content codings that are made here (RFC 9110 section 8.4.1). */
+/** The content codings that are supported (RFC 9110 section 8.4.1). */
 export type Coding = 'br' | 'gzip';
 
 /** In the order of preference. */
 export type CompressionPlan = readonly Coding[];
 
+/** `compression` of a BackendTrafficPolicy. */
 export const policyCompression = z
   .array(
     z.strictObject({

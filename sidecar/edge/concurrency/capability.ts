@@ -1,4 +1,4 @@
-// Limits requests in flight. The count is one over all listeners of a rule, all workers, and generations that do not
+// Limits requests in flight. One count covers all listeners of a rule, all workers, and all generations that do not
 // change it.
 
 import { deny } from '../../exchange/decision.ts';
@@ -40,12 +40,12 @@ export const concurrency: Service<ConcurrencyPlan, ConcurrencyLimits> = {
   },
 };
 
-/** Who an exchange counts for, while it does. */
+/** The key that an exchange counts for, while it counts. */
 const counted = new Slot<string>();
 
 /**
- * Counts an exchange among those in flight until it has finished, however that comes.
- * Its step throws `concurrency_limited`; where another process counts, its promise rejects with it.
+ * Counts an exchange as in flight until it has finished, in any way. Its step throws `concurrency_limited`; if another
+ * process counts, its promise rejects with it.
  */
 export function limitInFlight(limit: InFlight, plan: ConcurrencyPlan, rule: string) {
   const follow = (exchange: Exchange, key: string, isIn: boolean): void => {
@@ -70,7 +70,7 @@ export function limitInFlight(limit: InFlight, plan: ConcurrencyPlan, rule: stri
   };
 }
 
-/** A request that the first worker does not count in time is not let in. */
+/** Refuses a request that the first worker does not count in time. */
 export function countedByFirst(first: FirstWorker, limit: string, plan: ConcurrencyPlan): InFlight {
   const leave = (key: string): void => first.tell({ op: 'leave', limit, plan, key });
   return {

@@ -1,4 +1,4 @@
-// The first worker's side: it counts for the others, and lets go of what a worker held when that is gone.
+// The first worker's side: counts for the others, and releases what a worker held when that ends.
 
 import type { ConcurrencyLimit } from '../concurrency-limit.ts';
 import type { LimitTable } from './limit.ts';
@@ -17,6 +17,7 @@ interface Held {
   count: number;
 }
 
+/** What each of the other workers has in flight. */
 export class CountsOfWorkers {
   readonly #limits: LimitTable;
   readonly #held = new Map<number, Map<string, Held>>();
@@ -53,7 +54,7 @@ export class CountsOfWorkers {
     const held = this.#held.get(worker);
     const of = `${name} ${key}`;
     const one = held?.get(of);
-    // The worker was started again: what it held was let go of when it was gone.
+    // The worker has been restarted: what it held was released when it ended.
     if (held === undefined || one === undefined) return;
     one.limit.leave(key);
     one.count--;

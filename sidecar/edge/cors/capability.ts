@@ -1,5 +1,5 @@
-// CORS: answers preflights, and tells browsers which origins may read a response. A route's own filter applies in place
-// of the policy's.
+// CORS: responds to preflights, and tells browsers which origins may read a response. A route's own filter replaces the
+// policy's.
 
 import { addReplyFields, answerOwn } from '../../exchange/answer.ts';
 import { filterFields } from '../../exchange/fields.ts';
@@ -28,7 +28,7 @@ export const cors: Service<CorsPlan, undefined> = {
         if (isPreflight(exchange)) answerOwn(exchange, 204, preflightFields(exchange, rules));
       },
       authenticate: (exchange) => addReplyFields(exchange, replyCorsFields(exchange, rules)),
-      // Two Access-Control-Allow-Origin fields are an error to a browser: the rule's replace the backend's.
+      // Two Access-Control-Allow-Origin fields are an error to browsers: the rule's replace the backend's.
       received: (_, { fields }) => filterFields(fields, ({ lower }) => !corsFields.has(lower)),
     };
   },

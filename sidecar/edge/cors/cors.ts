@@ -1,5 +1,5 @@
-// CORS (Fetch standard, section 3.3): which origins may read answers, and what a preflight is told. Of a SecurityPolicy
-// or of an HTTPRoute filter; both have the same fields.
+// CORS (Fetch standard, section 3.3): which origins may read responses, and the response to a preflight. From a
+// SecurityPolicy or an HTTPRoute filter; both have the same fields.
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
@@ -7,19 +7,19 @@ import { preflightFor } from '../../routing/match.ts';
 import { originPattern } from './origin.ts';
 import type { CorsPlan } from './schema.ts';
 
-/** The rules of one place, ready to be applied. */
+/** The rules of one place, compiled. */
 export interface Cors {
   readonly allowsOrigin: (origin: string) => boolean;
   readonly anyOrigin: boolean;
   readonly credentials: boolean;
-  /** `*` among them stands for all. */
+  /** `*` among them means all. */
   readonly methods: readonly string[];
   readonly headers: readonly string[];
   readonly expose: readonly string[];
   readonly maxAgeS: number;
 }
 
-/** A function for one pattern; what is no pattern matches nothing. */
+/** A function for one pattern; an invalid pattern matches nothing. */
 function compileOrigin(text: string): (scheme: string, host: string, port: string) => boolean {
   const [, scheme, host = '', port = ''] = originPattern.exec(text.toLowerCase()) ?? [];
   const end = host.startsWith('*.') ? host.slice(1) : undefined;
@@ -29,7 +29,7 @@ function compileOrigin(text: string): (scheme: string, host: string, port: strin
   };
 }
 
-/** Which origins may read answers. An origin is compared as browsers write it, without a default port. */
+/** The origins that may read responses. They are compared as browsers write them, without a default port. */
 function compileOrigins(list: readonly string[]): (origin: string) => boolean {
   const exact = new Set(list.filter((one) => !one.includes('*')).map((one) => one.toLowerCase()));
   const patterns = list.filter((one) => one !== '*' && one.includes('*')).map(compileOrigin);
@@ -41,7 +41,7 @@ function compileOrigins(list: readonly string[]): (origin: string) => boolean {
   };
 }
 
-/** GEP-1767: an origin exactly, `*`, or a wildcard in the place of subdomains, `https://*.example.com`. */
+/** GEP-1767: an exact origin, `*`, or a wildcard for subdomains, `https://*.example.com`. */
 export function compileCors(plan: CorsPlan): Cors {
   const { allowOrigins, allowCredentials, allowMethods, allowHeaders, exposeHeaders, maxAge } = plan;
   const anyOrigin = allowOrigins.includes('*');
@@ -57,13 +57,13 @@ export function compileCors(plan: CorsPlan): Cors {
   };
 }
 
-/** Is this a preflight? Fetch standard, section 3.3.2: OPTIONS, with both of its fields. */
+/** True for a preflight. Fetch standard, section 3.3.2: OPTIONS, with both of its fields. */
 export function isPreflight(exchange: Exchange): boolean {
   return preflightFor(exchange) !== undefined;
 }
 
 /**
- * What a preflight is answered with. An origin that may not gets no word of CORS, which is how a browser is told no.
+ * The fields of a preflight's response. For an origin that is not allowed there are none: that is how browsers refuse.
  */
 export function preflightFields(exchange: Exchange, cors: Cors): [string, string][] {
   const origin = headerOf(exchange, 'origin')!;
@@ -74,20 +74,20 @@ export function preflightFields(exchange: Exchange, cors: Cors): [string, string
     ...originFields(origin, cors),
     ['access-control-allow-methods', listFor(cors.methods, method, cors.credentials)],
     ...fieldOf('access-control-allow-headers', listFor(cors.headers, asked, cors.credentials)),
-    // Browsers pass it over here; Gateway API wants it.
+    // Browsers ignore it here; Gateway API requires it.
     ...exposedFields(cors),
     ['access-control-max-age', String(cors.maxAgeS)],
   ];
 }
 
-/** What any other answer carries. */
+/** The fields of any other response. */
 export function replyCorsFields(exchange: Exchange, cors: Cors): [string, string][] {
   const origin = headerOf(exchange, 'origin');
   if (origin === undefined || !cors.allowsOrigin(origin)) return cors.anyOrigin ? [] : [['vary', 'Origin']];
   return [...originFields(origin, cors), ...exposedFields(cors)];
 }
 
-/** With credentials `*` would be the name of a header. */
+/** With credentials, `*` would be the name of a header. */
 function exposedFields({ expose, credentials }: Cors): [string, string][] {
   return fieldOf('access-control-expose-headers', expose.filter((one) => one !== '*' || !credentials).join(', '));
 }
@@ -96,7 +96,7 @@ function fieldOf(name: string, value: string): [string, string][] {
   return value === '' ? [] : [[name, value]];
 }
 
-/** With credentials `*` means nothing to a browser (Fetch standard, section 3.3.5): the origin is named. */
+/** With credentials, `*` means nothing to browsers (Fetch standard, section 3.3.5): the origin is named. */
 function originFields(origin: string, { anyOrigin, credentials }: Cors): [string, string][] {
   if (anyOrigin && !credentials) return [['access-control-allow-origin', '*']];
   const fields: [string, string][] = [
@@ -112,9 +112,7 @@ function listFor(list: readonly string[], asked: string, credentials: boolean): 
   return credentials ? asked : '*';
 }
 
-/**
- * Fields of CORS that a backend says itself: the gateway's word stands alone, two of them are an error to a browser.
- */
+/** CORS fields of a backend are replaced by the gateway's: two of them are an error to browsers. */
 export const corsFields: ReadonlySet<string> = new Set([
   'access-control-allow-origin',
   'access-control-allow-credentials',

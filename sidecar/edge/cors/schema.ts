@@ -7,7 +7,7 @@ import { durationSchema } from '../../../cert-agent/base/yaml.ts';
 import { headerName } from '../../schema/gateway-patterns.ts';
 import { isOriginPattern } from './origin.ts';
 
-/** The browser's rules of one place. Empty lists allow nothing. */
+/** The rules of one place. Empty lists allow nothing. */
 export interface CorsPlan {
   readonly allowOrigins: readonly string[];
   readonly allowMethods: readonly string[];
@@ -18,7 +18,7 @@ export interface CorsPlan {
   readonly maxAge: number;
 }
 
-/** The standard's pattern, and nothing wider: `https://*bar.com` would let evilbar.com in. */
+/** The standard's pattern, and nothing wider: `https://*bar.com` would allow evilbar.com. */
 const origin = z
   .string()
   .max(253)
@@ -38,7 +38,7 @@ function noOrigin(input: unknown): string {
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH', '*'] as const;
 
-/** The filter `CORS`. Five seconds are the default of both documents. */
+/** The filter `CORS`. Five seconds are the default of both standards. */
 export const corsFilter = z.strictObject({
   allowOrigins: z.array(origin).max(64).default([]),
   allowCredentials: z.boolean().default(false),
@@ -52,7 +52,7 @@ export const corsFilter = z.strictObject({
 export const corsPolicy = z
   .strictObject({
     allowOrigins: z.array(policyOrigin).min(1, 'an empty list allows no origin: leave it out').default([]),
-    allowMethods: z.array(z.string().regex(/^(?:\*|[A-Z]+)$/, 'this is not a method')).default([]),
+    allowMethods: z.array(z.string().regex(/^(?:\*|[A-Z]+)$/, 'not a valid method')).default([]),
     allowHeaders: z.array(z.string().min(1)).default([]),
     exposeHeaders: z.array(z.string().min(1)).default([]),
     allowCredentials: z.boolean().default(false),
@@ -63,7 +63,7 @@ export const corsPolicy = z
       context.addIssue({
         code: 'custom',
         path: ['allowOrigins'],
-        message: 'with credentials every page of the world could act as its reader: name the origins',
+        message: 'with credentials any website could act as the user: name the origins',
       });
   })
   .transform(({ maxAge, ...rest }): CorsPlan => ({ ...rest, maxAge: Math.floor(maxAge / 1000) }));

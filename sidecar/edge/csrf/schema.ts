@@ -20,7 +20,7 @@ const origin = z
     try {
       compileRegex(value);
     } catch {
-      issue(`'${value}' is no regular expression of RE2`);
+      issue(`'${value}' is not a regular expression of RE2`);
     }
   });
 

@@ -1,4 +1,4 @@
-// Words the gateway's refusals for their reader: the operator's page, a problem document, or plain text.
+// Writes the gateway's refusals for their reader: the operator's page, a problem document, or plain text.
 
 import type { Service } from '../capability.ts';
 import { pagesOf, wordDenial } from './error-pages.ts';

@@ -1,5 +1,5 @@
-// How a gateway words its refusals: the operator's page for who reads HTML, a problem document (RFC 9457) for programs
-// that ask for JSON, else plain words. None of them says more than the words do.
+// The form of a gateway's refusals: the operator's page for clients that read HTML, a problem document (RFC 9457) for
+// programs that ask for JSON, else plain text. None of them contains more than the text.
 
 import type { Denial } from '../../exchange/ends.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -14,9 +14,7 @@ const pageOffers = [...plainOffers, 'text/html'] as const;
 /** Pages by status. */
 export type ErrorPages = ReadonlyMap<number, Buffer>;
 
-/**
- * From files by name. `5xx.html` sorts behind `503.html`, and one for a single status applies before one for its class.
- */
+/** From files by name. `5xx.html` sorts after `503.html`, so that a page for one status wins over one for its class. */
 export function pagesOf(files: Readonly<Record<string, string>>): ErrorPages {
   const pages = new Map<number, Buffer>();
   for (const [file, text] of Object.entries(files)) {
@@ -29,7 +27,7 @@ export function pagesOf(files: Readonly<Record<string, string>>): ErrorPages {
   return pages;
 }
 
-/** The denial in the form that its reader wants; what an external authorizer has worded stays as it is. */
+/** The denial in the form that the client prefers; the text of an external authorizer is left unchanged. */
 export function wordDenial(exchange: Exchange, denial: Denial, errorPages: ErrorPages): Denial {
   if (exchange.failure?.code === 'ext_authz_denied' && denial.body.length > 0) return denial;
   const page = errorPages.get(denial.status);
@@ -39,7 +37,7 @@ export function wordDenial(exchange: Exchange, denial: Denial, errorPages: Error
   return withBody(denial, 'application/problem+json', problemOf(exchange, denial));
 }
 
-/** A cache must not give one reader's form to the next. */
+/** A cache must not give one client's form to the next. */
 function asVaried(denial: Denial): Denial {
   return { ...denial, fields: addFields(denial.fields, [['vary', 'Accept']]) };
 }
@@ -63,7 +61,7 @@ function problemOf({ rules, decisionId }: Exchange, { status, body }: Denial): B
 
 const placeholder = '{{request_id}}';
 
-/** The page, naming the request. Its ID may be what a stranger sent, and it stands in HTML. */
+/** The page with the request's ID. A stranger may have chosen the ID, and it is inserted into HTML. */
 function fillPage(page: Buffer, { requestId }: Exchange): Buffer {
   if (!page.includes(placeholder)) return page;
   return Buffer.from(page.toString('utf8').replaceAll(placeholder, () => escapeHtml(requestId)));

@@ -2,6 +2,8 @@
 
 import { z } from 'zod';
 
+/** The directory's path. */
 export const errorPages = z.string().min(1);
 
+/** The directory's path; the pages are read at compilation. */
 export type ErrorPagesPlan = z.output<typeof errorPages>;

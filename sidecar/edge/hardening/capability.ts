@@ -1,5 +1,4 @@
-// Adds the headers that tell a browser to be careful, and removes those that tell an attacker what runs behind the
-// gateway.
+// Adds the headers that restrict browsers, and removes those that tell attackers what runs behind the gateway.
 
 import { Slot } from '../../exchange/exchange.ts';
 import type { Service } from '../capability.ts';
@@ -34,7 +33,7 @@ export const hardening: Service<HardeningPlan, undefined> = {
 const fromBackend = new Slot<true>();
 const none: ReadonlySet<string> = new Set();
 
-/** Headers, in lower case, that the rule's own filters set or remove: they decide about them. */
+/** Headers, in lower case, that the rule's own filters set or remove: those are left to the filters. */
 function namesIn(changes: readonly unknown[]): ReadonlySet<string> {
   return new Set(
     (changes as readonly Partial<Record<'set' | 'remove', readonly (string | { readonly name: string })[]>>[]).flatMap(

@@ -3,6 +3,8 @@
 
 import { z } from 'zod';
 
+/** `securityHeaders` as written. */
 export const securityHeaders = z.boolean();
 
+/** True if responses are hardened. */
 export type HardeningPlan = z.output<typeof securityHeaders>;

@@ -1,4 +1,4 @@
-// Changes header fields of requests and responses, as the filters of a rule and then those of the chosen backend say.
+// Changes header fields of requests and responses by the filters of a rule, then by those of the chosen backend.
 
 import { changeRequest } from '../../exchange/fields.ts';
 import type { Field, Service } from '../capability.ts';
@@ -29,7 +29,7 @@ export const headers: Service<HeadersPlan, undefined> = {
       ...(requests !== undefined && {
         rewrite(exchange) {
           const { taken, set, add } = requests;
-          // In every spelling, and in trailers too: a rule that removes a header means that no app reads it.
+          // In every spelling, and in trailers too: if a rule removes a header, no app may read it.
           changeRequest(exchange, taken, add.length === 0 ? set : [...set, ...add]);
           // A request ID that the rule sets replaces ours.
           exchange.requestIdGiven ||= exchange.fields.names.some(({ lower }) => lower === 'x-request-id');

@@ -1,4 +1,4 @@
-// Copies requests to other backends. A mirror that cannot be reached gets no copies, and the rule is served all the
+// Copies requests to other backends. If a mirror cannot be reached, it gets no copies and the rule is served all the
 // same.
 
 import type { Service } from '../capability.ts';

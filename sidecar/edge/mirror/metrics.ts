@@ -1,12 +1,13 @@
-// What became of copies. The client cannot tell, so it is seen here or nowhere.
+// Counts copies by outcome. Clients cannot notice failures of a mirror, so they show here only.
 
 import { Counter, type Registry } from 'prom-client';
 
 /** `answered`: by any response. `failed`: not reached, or cut off. `dropped`: too slow, or too many in flight. */
 export type MirrorOutcomes = { answered: number; failed: number; dropped: number };
+/** The outcome of one copy. */
 export type MirrorOutcome = keyof MirrorOutcomes;
 
-/** Lets `registry` read the counts when it is asked. */
+/** Lets `registry` read the counts at scrape. */
 export function registerMirrorMetrics(registry: Registry, outcomes: Readonly<MirrorOutcomes>): void {
   new Counter({
     name: 'sallyport_mirrored_requests_total',

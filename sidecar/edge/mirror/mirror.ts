@@ -1,5 +1,5 @@
-// A copy of a request goes to another backend as well, and its response is dropped. The request never waits for the
-// copy, which holds little and is dropped when its backend is slow.
+// Sends a copy of a request to another backend and drops its response. The request never waits for the copy, which
+// holds little memory and is dropped if its backend is slow.
 
 import type { Carrier } from '../../exchange/ends.ts';
 import { type Exchange, type Route, Slot } from '../../exchange/exchange.ts';
@@ -11,21 +11,21 @@ import { transactionTokenField } from '../../policy/transaction-token.ts';
 import { type Deadline, deadlines } from '../../upstream/deadlines.ts';
 import type { MirrorOutcome, MirrorOutcomes } from './metrics.ts';
 
-/** What of a body one copy may hold for a mirror that does not take it. */
+/** How much of a body one copy may hold for a slow mirror. */
 const heldBytes = 64 * 1024;
-/** From the request's end until its mirror must have answered. */
+/** The time for the mirror's response after the request's end. */
 const answerMs = 15_000;
-/** Copies in flight, all together: a mirror that hangs must not fill us with its connections. */
+/** Copies in flight in total: a mirror that hangs must not exhaust our connections. */
 const maxCopies = 256;
 
-/** Where copies of a rule's requests go. */
+/** The destination of a rule's copies. */
 export interface Mirror {
   readonly route: Route;
-  /** Of the requests, from 0 to 1. */
+  /** The share of the requests, from 0 to 1. */
   readonly share: number;
 }
 
-/** The copies of one exchange whose body is not complete. */
+/** The copies of one exchange whose body is incomplete. */
 const unfinished = new Slot<readonly Copy[]>();
 
 /** The copies of one process. */
@@ -41,7 +41,7 @@ export class Copies {
 
   /** Sends the copies of a request that is being forwarded. */
   begin(exchange: Exchange, mirrors: readonly Mirror[], clientCert: string | undefined): void {
-    // A tunnel's bytes are a dialogue: they cannot be sent to a second backend.
+    // A tunnel is a dialogue: its bytes cannot be sent to a second backend.
     if (exchange.webSocket || exchange.method === 'CONNECT') return;
     const { framing, wholeBody, carrier } = exchange;
     const hasAll = framing === 0 || wholeBody !== undefined;
@@ -58,12 +58,12 @@ export class Copies {
     unfinished.set(exchange, begun);
   }
 
-  /** A request that was answered before its body was complete sends no more of it: its copies end. */
+  /** A request that got its response before its body was complete sends no more of it: its copies end. */
   finished(exchange: Exchange): void {
     for (const copy of unfinished.get(exchange) ?? []) copy.abandon();
   }
 
-  /** The process leaves: a mirror that has fallen silent must not hold it up. */
+  /** The process leaves: a silent mirror must not delay it. */
   drop(): void {
     for (const copy of this.#inFlight) copy.drop();
   }
@@ -78,7 +78,7 @@ export class Copies {
   }
 }
 
-/** The request as the copy has it: without the transaction token, which is addressed to the backend alone. */
+/** The copy's request: without the transaction token, which is addressed to the backend alone. */
 function callOf(exchange: Exchange, clientCert: string | undefined): Omit<Call, 'authority'> {
   return {
     method: exchange.method,
@@ -94,7 +94,7 @@ function callOf(exchange: Exchange, clientCert: string | undefined): Omit<Call, 
   };
 }
 
-/** What is forwarded, and told to each copy as well. */
+/** Forwards the body, and passes it to each copy as well. */
 class Teed implements Carrier {
   readonly #carrier: Carrier;
   readonly #copies: readonly Copy[];
@@ -143,7 +143,7 @@ class Copy implements UpstreamEvents, Choice {
   #upstream: UpstreamConnection | undefined = undefined;
   #held: Buffer[] = [];
   #heldBytes = 0;
-  /** The mirror's connection takes no more for now. */
+  /** The mirror's connection is full for now. */
   #isBlocked = true;
   #trailers: Fields | undefined = undefined;
   #deadline: Deadline | undefined = undefined;

@@ -4,6 +4,7 @@
 import { z } from 'zod';
 import { backendObjectRef } from '../../schema/gateway-patterns.ts';
 
+/** `requestMirror` as written. */
 export const requestMirror = z
   .strictObject({
     backendRef: backendObjectRef,
@@ -18,4 +19,5 @@ export const requestMirror = z
     "only one of 'percent' and 'fraction' can be set",
   );
 
+/** One mirror of a rule. */
 export type MirrorPlan = Readonly<z.output<typeof requestMirror>>;

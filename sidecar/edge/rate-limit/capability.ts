@@ -1,4 +1,4 @@
-// Limits requests by rules of a policy and by a rule's own filter. Buckets outlive a configuration.
+// Limits requests by the rules of a policy and by a rule's own filter. Buckets outlive a configuration.
 
 import { parseDuration } from '../../../cert-agent/base/clock.ts';
 import type { Planned, Service } from '../capability.ts';
@@ -60,8 +60,7 @@ function compile(plan: RateLimitPlan, { leases, ...tools }: Limits): RateLimits 
 }
 
 /**
- * A rule is named by the policy that it comes from, or by the route's rule: the same in each generation, and on each
- * listener.
+ * Names a rule by its policy, or by the route's rule: the same in each generation, and on each listener.
  */
 function rulesOf({ field, plan, of }: Planned<Plan>, name: string): LimitRule[] {
   if (field === 'rateLimit')
@@ -72,7 +71,7 @@ function rulesOf({ field, plan, of }: Planned<Plan>, name: string): LimitRule[] 
   }));
 }
 
-/** Redis, where nothing is served. */
+/** Redis in a dry run. */
 const unasked: SharedLimits = {
   ready: false,
   take: () => undefined,

@@ -1,4 +1,4 @@
-// An exchange held against its rule's limits: what is asked of it, and what its answer carries.
+// Applies a rule's limits to an exchange: the request's attributes, and the fields of the response.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Connection } from '../../connection.ts';
@@ -10,7 +10,7 @@ import { emptyFields } from '../../exchange/message.ts';
 import type { Ip } from '../../policy/ip.ts';
 import type { LimitFacts, RateLimits, Verdict } from './rate-limit.ts';
 
-/** One object for nearly all decisions: each is made in one go, and nothing is kept of it. */
+/** One object for nearly all decisions: each is synchronous, and keeps nothing of it. */
 class ExchangeLimitFacts implements LimitFacts {
   route = '';
   exchange: Exchange | undefined = undefined;
@@ -52,7 +52,7 @@ class ExchangeLimitFacts implements LimitFacts {
 const facts = new ExchangeLimitFacts();
 
 /**
- * @throws SallyportError `rate_limited`, with the answer in `denial`; a promise, where Redis is asked, rejects with it.
+ * @throws SallyportError `rate_limited`, with the response in `denial`; if Redis decides, the promise rejects with it.
  */
 export function limitExchange(exchange: Exchange, limits: RateLimits, route: string): undefined | Promise<void> {
   const asked = limits.keepsFacts === true ? new ExchangeLimitFacts() : facts;
@@ -67,12 +67,16 @@ export function limitExchange(exchange: Exchange, limits: RateLimits, route: str
 function follow(exchange: Exchange, { allowed, headers, rule, details, retryAfterS }: Verdict): void {
   if (headers.length > 0) exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, headers);
   if (allowed) return;
-  throw deny(exchange, new SallyportError('rate_limited', `the limit ${rule} has no room for ${retryAfterS} s`), {
-    details,
-    denial: {
-      status: 429,
-      fields: addFields(emptyFields, [['content-type', 'text/plain; charset=utf-8']]),
-      body: Buffer.from('rate limited'),
+  throw deny(
+    exchange,
+    new SallyportError('rate_limited', `rate limit ${rule} exceeded; retry after ${retryAfterS} s`),
+    {
+      details,
+      denial: {
+        status: 429,
+        fields: addFields(emptyFields, [['content-type', 'text/plain; charset=utf-8']]),
+        body: Buffer.from('rate limited'),
+      },
     },
-  });
+  );
 }

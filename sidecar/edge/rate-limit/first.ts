@@ -1,4 +1,4 @@
-// Local limits over the workers of one gateway: the first has the buckets, and lends the others tokens (leases.ts).
+// Local limits for all workers of one gateway: the first has the buckets, and lends tokens to the others (leases.ts).
 
 import type { EdgeWorkers, FirstWorker } from '../capability.ts';
 import { type GivenBack, type Lease, type LeaseAsk, LimitLeases, lend, takeBack } from './leases.ts';

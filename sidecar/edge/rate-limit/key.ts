@@ -1,22 +1,22 @@
-// Whom a rule counts a request for: nobody where a condition does not hold, else a key, with a part for each Distinct
-// value. Parts carry their length, so that no two lists of values make one key; long ones are hashed, so that nobody
-// chooses how large our table's keys are.
+// The key that a rule counts a request under: none if a condition does not match, else one with a part for each
+// Distinct value. Parts include their length, so that no two lists of values give the same key. Long ones are hashed,
+// so that clients cannot choose the size of our table's keys.
 
 import { hash } from 'node:crypto';
 import { compileIpBlocks, type Ip } from '../../policy/ip.ts';
 import { compileRegex } from '../../routing/regex.ts';
 import type { LimitRule, LimitSelector, NamedTest, ValueTest } from './plan.ts';
 
-/** What rules ask of a request. An absent attribute is undefined. */
+/** A request's attributes for rules. An absent attribute is undefined. */
 export interface LimitFacts {
-  /** The route that was found, by a name that stays. */
+  /** The route, by a stable name. */
   readonly route: string;
   readonly method: string;
   /** Normalised, without query. */
   readonly path: string;
   /** Without the question mark. */
   readonly query: string;
-  /** The client's address behind the hops that are trusted. */
+  /** The client's address behind the trusted hops. */
   readonly clientIp: Ip | undefined;
   readonly clientId: string | undefined;
   /** The SPIFFE ID of its certificate. */
@@ -26,22 +26,22 @@ export interface LimitFacts {
   header(name: string): string | undefined;
 }
 
-/** The key, or undefined where the rule is not about this request. */
+/** The key; undefined if the rule does not apply to this request. */
 export type KeyOf = (facts: LimitFacts) => string | undefined;
 
-/** A part of the key, '' where a condition holds that tells nobody apart, undefined where it does not hold. */
+/** A part of the key: '' for a condition that matches but separates no clients, undefined if it does not match. */
 type Part = (facts: LimitFacts) => string | undefined;
 
 /**
- * The rule's key of a request. All selectors of a rule must hold, and in each all that it says (Envoy Gateway's
- * `clientSelectors`: "all individual select conditions must hold True"). With Distinct, a request without the value is
- * not the rule's.
+ * The rule's key for a request. All selectors of a rule must match, and all conditions of each (Envoy Gateway's
+ * `clientSelectors`: "all individual select conditions must hold True"). With Distinct, a rule does not apply to
+ * requests without the value.
  */
 export function compileKey(rule: LimitRule): KeyOf {
   const parts = rule.selectors.flatMap(partsOf);
-  // What the rule says is part of the key: a rule that changes begins with full buckets, one that stays keeps its own.
+  // The rule's text is part of the key: a changed rule begins with full buckets, an unchanged one keeps its own.
   const prefix = hash('sha256', JSON.stringify(rule), 'base64url').slice(0, 16);
-  // Nearly always a limit is asked for one route: its part, which is a map's key with its hash, is made once.
+  // A limit nearly always serves one route: its part, a map's key with its hash, is made once.
   let route = '';
   let begin = rule.acrossRoutes ? prefix : prefix + partOf(route);
   return function limitKey(facts) {
@@ -59,7 +59,7 @@ export function compileKey(rule: LimitRule): KeyOf {
   };
 }
 
-/** Longer values are known by their hash. */
+/** Longer values are hashed. */
 const longest = 64;
 
 function partOf(value: string): string {
@@ -92,7 +92,7 @@ function pathPart({ type, value, invert }: NonNullable<LimitSelector['path']>): 
   return ({ path }) => (matches(path) !== invert ? '' : undefined);
 }
 
-/** A prefix is one of segments, as in Gateway API: /a is that of /a and /a/b, not of /ab. */
+/** A prefix covers whole segments, as in Gateway API: /a matches /a and /a/b, not /ab. */
 function pathTest(type: string, value: string): (path: string) => boolean {
   if (type === 'RegularExpression') return compileRegex(value);
   const prefix = value.endsWith('/') ? value.slice(0, -1) : value;
@@ -100,8 +100,8 @@ function pathTest(type: string, value: string): (path: string) => boolean {
 }
 
 /**
- * A client whose address nobody knows is in every block, and all of them are one: else it would be limited by none. Of
- * IPv6, Distinct is a network of 64 bits: whoever has one address has all of it.
+ * A client with an unknown address counts as in every block, and all such clients share one bucket: otherwise no rule
+ * would limit them. For IPv6, Distinct uses the /64 network: a client with one address has all of it.
  */
 function addressPart({ type, value }: ValueTest): Part {
   const inBlock = compileIpBlocks([value]);
@@ -126,12 +126,12 @@ function namedPart({ type, value, invert }: NamedTest, read: (facts: LimitFacts)
   };
 }
 
-/** The first of its name, decoded. */
+/** The first parameter of that name, decoded. */
 function parameterOf(query: string, name: string): string | undefined {
   return query === '' ? undefined : (new URLSearchParams(query).get(name) ?? undefined);
 }
 
-/** A claim that is a list matches by any of its members, and as a whole tells clients apart. */
+/** A list claim matches by any member; as a Distinct value the whole list counts. */
 function claimPart({ name, type, value }: NamedTest): Part {
   const path = name.split('.');
   return function claimOf({ claims }) {
@@ -143,7 +143,7 @@ function claimPart({ name, type, value }: NamedTest): Part {
   };
 }
 
-/** By its whole name, which may hold dots (https://example.test/tier), else from object to object. */
+/** By its whole name, which may contain dots (https://example.test/tier), else from object to object. */
 function claimAt(claims: Readonly<Record<string, unknown>>, name: string, path: readonly string[]): unknown {
   if (Object.hasOwn(claims, name)) return claims[name];
   let at: unknown = claims;

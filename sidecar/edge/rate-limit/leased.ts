@@ -1,5 +1,5 @@
-// The limits of a route in a worker that is not the first: local rules by tokens that the first lends
-// (limit-leases.ts), shared ones in Redis as everywhere.
+// The limits of a route in a worker that is not the first: local rules by tokens that the first lends (leases.ts),
+// shared ones in Redis as everywhere.
 
 import type { LeasedBucket, LimitLeases, Taken } from './leases.ts';
 import type { RateLimitPlan } from './plan.ts';
@@ -62,7 +62,7 @@ export function compileLeasedLimits({ rules }: RateLimitPlan, leases: LimitLease
   };
 }
 
-/** Fails closed where nobody can say. */
+/** Fails closed if the first worker does not answer. */
 function judge(asked: readonly Compiled[], taken: Taken | undefined): Allowed | Refused {
   if (taken === undefined) return new Refused(asked[0]!.rule, 1000, false);
   let least = nothingSaid;

@@ -1,11 +1,10 @@
-// Local limits of a gateway with several workers: the buckets are the first's, and the others have tokens of them on
-// loan, so that the limit that is written holds for all of them together and nearly no request waits for another
-// process.
+// Local limits of a gateway with several workers. The first worker owns the buckets and lends tokens to the others, so
+// that the configured limit applies to all of them together, and nearly no request waits for another process.
 //
-// What is lent is taken from the bucket there and then. A loan is good for `leaseMs` and is given back unused: in any
-// span of time there passes no more than the limit, and what comes back in `leaseMs` on top. How much is lent follows
-// what was used; of what a bucket holds a worker gets a share that leaves room for the others, and of the last tokens
-// one at a time. Of a worker that dies the loans are spent, and come back as all that was spent does.
+// A lent token is taken from the bucket at once. A loan is valid for `leaseMs`, and unused tokens are returned: in any
+// span of time no more passes than the limit plus what is returned in `leaseMs`. The size of a loan follows past use. A
+// worker gets a share of what a bucket holds that leaves room for the others, and of the last tokens one at a time. The
+// loans of a worker that dies count as spent, and refill like everything spent.
 
 import { every } from '../../../cert-agent/base/background.ts';
 import type { LocalLimits } from './local.ts';
@@ -14,9 +13,9 @@ import type { LocalLimits } from './local.ts';
 export const leaseMs = 100;
 const mostLent = 1000;
 
-/** One bucket that a request is counted in, and how many of its requests the asker would like to be lent. */
+/** One bucket that a request counts in, and how many requests the worker would like to borrow. */
 export interface LeaseAsk {
-  /** The rule that the bucket is of, and its key. */
+  /** The bucket's rule, and its key. */
   readonly rule: string;
   readonly key: string;
   readonly takeMs: number;
@@ -24,13 +23,13 @@ export interface LeaseAsk {
   readonly want: number;
 }
 
-/** What was lent: 0 where one of the buckets has no room. `usedMs`: what is now missing, as in token-bucket.ts. */
+/** What was lent: 0 if one of the buckets is empty. `usedMs`: what is missing now, as in local.ts. */
 export interface Lease {
   readonly granted: number;
   readonly usedMs: number;
 }
 
-/** What was not used, as time in which it comes back, and for how long it was on loan. */
+/** What was not used, as the time in which it refills, and how long it was on loan. */
 export interface GivenBack {
   readonly key: string;
   readonly takeMs: number;
@@ -38,8 +37,8 @@ export interface GivenBack {
 }
 
 /**
- * The first's side: lends of all buckets of a request, or of none. `sharers` is the number of workers; `now`
- * milliseconds that never go back.
+ * The first's side: lends from all buckets of a request, or from none. `sharers` is the number of workers; `now` is
+ * milliseconds of a monotonic clock.
  */
 export function lend(
   local: LocalLimits,
@@ -65,47 +64,47 @@ export function lend(
   });
 }
 
-/** The first's side: what the others have not used. */
+/** The first's side: takes back what the others have not used. */
 export function takeBack(local: LocalLimits, all: readonly GivenBack[], now: number = performance.now()): void {
   for (const { key, takeMs, ageMs } of all) local.giveBack(key, takeMs, now - ageMs, now);
 }
 
-/** What a worker knows of a bucket. */
+/** A worker's view of a bucket. */
 interface Loan {
-  /** Requests that may pass without asking. */
+  /** Requests that may pass without a query. */
   tokens: number;
-  /** When the oldest of them was asked for, and until when they are good. */
+  /** When the oldest of them was borrowed, and when they expire. */
   from: number;
   until: number;
-  /** How many to ask for next, and how many were used since that was looked at. */
+  /** How many to borrow next, and how many were used since the last adjustment. */
   want: number;
   used: number;
-  /** What was missing when the first last said so. */
+  /** What was missing at the first's last answer. */
   usedMs: number;
   at: number;
-  /** There was no room: nobody need ask before. */
+  /** The bucket was empty: no query before this time. */
   refusedUntil: number;
   readonly takeMs: number;
   readonly spanMs: number;
 }
 
-/** A bucket that a request is to be counted in. */
+/** A bucket that a request counts in. */
 export type LeasedBucket = Omit<LeaseAsk, 'want'>;
 
-/** What became of a request: `usedMs` of each of its buckets. */
+/** A request's result: `usedMs` of each of its buckets. */
 export interface Taken {
   readonly allowed: boolean;
   readonly usedMs: readonly number[];
 }
 
-/** The side of a worker. */
+/** A worker's side. */
 export class LimitLeases {
   readonly #loans = new Map<string, Loan>();
   readonly #ask: (asks: readonly LeaseAsk[]) => Promise<readonly Lease[] | undefined>;
   readonly #giveBack: (all: readonly GivenBack[]) => void;
   readonly #now: () => number;
 
-  /** `ask` gives undefined where the first does not answer, and never rejects. */
+  /** `ask` resolves with undefined if the first does not answer, and never rejects. */
   constructor(
     ask: (asks: readonly LeaseAsk[]) => Promise<readonly Lease[] | undefined>,
     giveBack: (all: readonly GivenBack[]) => void,
@@ -116,23 +115,23 @@ export class LimitLeases {
     this.#now = now;
   }
 
-  /** Gives back what is over, from now on, until the function that it gives is called. */
+  /** Returns surplus tokens from now on, until the returned function is called. */
   start(): () => void {
     return every('limit_leases', leaseMs, () => this.sweep());
   }
 
-  /** Counts a request in all of its buckets, or in none. Undefined: nobody can say, and it must not pass. */
+  /** Counts a request in all of its buckets, or in none. Undefined: unknown, and the request must not pass. */
   take(buckets: readonly LeasedBucket[]): Taken | Promise<Taken | undefined> {
     const now = this.#now();
     const loans = buckets.map((one) => this.#loanOf(one));
     if (loans.some(({ refusedUntil }) => refusedUntil > now)) return tell(loans, false, now);
     const lacking = loans.flatMap((loan, i) => (loan.tokens > 0 && loan.until > now ? [] : [i]));
-    // Those that are lacking are spent by whoever lends.
+    // The first worker spends the missing tokens itself.
     for (const [i, loan] of loans.entries()) if (!lacking.includes(i)) use(loan, 1);
     if (lacking.length === 0) return tell(loans, true, now);
     const asks = lacking.map((i): LeaseAsk => {
       const loan = loans[i]!;
-      // Used up before its time: there is more of that.
+      // Used up early: borrow more next time.
       if (loan.until > now) loan.want = Math.min(loan.want * 2, mostLent);
       return { ...buckets[i]!, want: loan.want };
     });
@@ -145,7 +144,7 @@ export class LimitLeases {
     });
   }
 
-  /** A request that was counted is refused after all. */
+  /** A counted request was refused after all. */
   putBack(buckets: readonly LeasedBucket[]): void {
     const now = this.#now();
     for (const one of buckets) {
@@ -166,7 +165,7 @@ export class LimitLeases {
     return loan;
   }
 
-  /** What is over goes back; whoever used little begins small again. Each `leaseMs`. */
+  /** Returns the surplus; a worker that used little borrows little again. Each `leaseMs`. */
   sweep(): void {
     const now = this.#now();
     const back: GivenBack[] = [];
@@ -187,19 +186,19 @@ function use(loan: Loan, count: number): void {
   loan.used += count;
 }
 
-/** What was lent, or that there was nothing, asked for at `from`. */
+/** A loan, or an empty bucket, borrowed at `from`. */
 function learn(loan: Loan, { granted, usedMs }: Lease, from: number, now: number): void {
   loan.usedMs = usedMs;
   loan.at = now;
   if (granted === 0) {
-    // It may be another bucket of the request that has none; and a flood over a limit asks the first ten times a
+    // Another bucket of the request may be the empty one; and a flood over a limit queries the first ten times a
     // second.
     loan.refusedUntil = now + Math.min(leaseMs, usedMs + loan.takeMs - loan.spanMs);
     return;
   }
-  // Of loans that meet the older one's end is that of both.
+  // If loans overlap, the older one's expiry counts for both.
   const isFresh = loan.tokens <= 0 || loan.until <= now;
-  // What came too late to be used goes back with the next look at it.
+  // A loan that came too late is returned at the next adjustment.
   loan.from = isFresh ? from : Math.min(loan.from, from);
   loan.until = isFresh ? from + leaseMs : Math.min(loan.until, from + leaseMs);
   loan.tokens += granted - 1;

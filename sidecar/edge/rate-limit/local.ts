@@ -1,39 +1,39 @@
 // How much of its allowance each key has used, in a table of bounded size. A bucket is one number, the time at which it
-// will be full again (the generic cell rate algorithm, ITU-T I.371, which is a token bucket that refills continuously
-// and needs no timer). A bucket that is full says nothing, so it may be forgotten at any time; one in use never is.
+// is full again (the generic cell rate algorithm, ITU-T I.371: a token bucket that refills continuously without a
+// timer). A full bucket holds no information and may be dropped at any time; one in use is never dropped.
 
-/** What a rule lets into a bucket. */
+/** A rule's rate and size of a bucket. */
 export interface Allowance {
-  /** Milliseconds in which one token comes back. */
+  /** Milliseconds in which one token refills. */
   readonly intervalMs: number;
-  /** Milliseconds in which an empty bucket becomes full: all its tokens. */
+  /** Milliseconds in which an empty bucket refills: all its tokens. */
   readonly spanMs: number;
 }
 
 /** A rule's part of the table. */
 export interface RuleBuckets {
   readonly id: string;
-  /** Slots that hold its keys. */
+  /** Slots with its keys. */
   held: number;
-  /** When the bucket is full that its keys share for which there is no room. */
+  /** When the bucket that keys without room share is full again. */
   overflowFullAt: number;
 }
 
-/** What the table did so far, and how large it is. */
+/** The table's counts and size. */
 export interface LocalLimitFacts {
   readonly allowed: number;
   readonly limited: number;
   readonly buckets: number;
-  /** Decisions on the bucket that keys without room share: somebody invents keys, or the table is too small. */
+  /** Decisions on the bucket that keys without room share: a client invents keys, or the table is too small. */
   readonly overflowed: number;
 }
 
-/** Stands for 'in the bucket that is shared for want of room'. */
+/** Means: in the bucket shared for lack of room. */
 export const overflow = -1;
 
-/** Rounding in sums of fractions of milliseconds must not cost anybody the last token. */
+/** Rounding errors in sums of fractions of milliseconds must not cost the last token. */
 const tolerance = 1e-6;
-/** How many slots are looked at for one that may be forgotten: some 100 ns at most. */
+/** How many slots are searched for one that may be dropped: 100 ns at most. */
 const probes = 64;
 const maxRules = 4096;
 
@@ -46,7 +46,7 @@ export class LocalLimits {
   readonly #keys: string[] = [];
   readonly #owners: RuleBuckets[] = [];
   #fullAt = new Float64Array(1024);
-  /** The decision that last looked at a slot: it must not lose to itself what it has just found. */
+  /** The decision that last used a slot: it must not drop what it has just found. */
   #looked = new Uint32Array(1024);
   #decision = 0;
   #hand = 0;
@@ -54,9 +54,7 @@ export class LocalLimits {
   allowed = 0;
   limited = 0;
 
-  /**
-   * @param capacity how many keys are remembered; one rule may have half of that, so that none crowds out all others
-   */
+  /** @param capacity the number of keys; one rule may have half of them, so that none displaces all others */
   constructor(capacity = 100_000) {
     this.#capacity = capacity;
     this.#perRule = Math.max(1, Math.ceil(capacity / 2));
@@ -65,19 +63,19 @@ export class LocalLimits {
   /** The part of the rule `id`: the same for each policy that has it. */
   rule(id: string): RuleBuckets {
     const known = this.#rules.get(id) ?? { id, held: 0, overflowFullAt: 0 };
-    // Rules of policies that are long gone.
+    // Rules of policies that are gone.
     if (this.#rules.size >= maxRules)
       for (const [key, { held }] of this.#rules) if (held === 0) this.#rules.delete(key);
     this.#rules.set(id, known);
     return known;
   }
 
-  /** Begins a decision: slots that are found from here on are kept until the next begins. */
+  /** Begins a decision: slots found from here on are kept until the next begins. */
   begin(): void {
     this.#decision = (this.#decision + 1) >>> 0;
   }
 
-  /** The slot of `key`; `overflow` where it is new and there is no room for it. */
+  /** The slot of `key`; `overflow` if it is new and there is no room for it. */
   find(key: string, rule: RuleBuckets, now: number): number {
     let slot = this.#slots.get(key);
     if (slot === undefined) {
@@ -96,19 +94,19 @@ export class LocalLimits {
     return slot;
   }
 
-  /** Milliseconds until `takeMs` worth of tokens are in the bucket; 0 when they are. */
+  /** Milliseconds until `takeMs` worth of tokens are in the bucket; 0 if they are. */
   waitMs(slot: number, rule: RuleBuckets, takeMs: number, spanMs: number, now: number): number {
     const wait = this.usedMs(slot, rule, now) + takeMs - spanMs;
     return wait > tolerance ? wait : 0;
   }
 
-  /** What is missing from the bucket, as the time in which it comes back. */
+  /** What is missing from the bucket, as the time in which it refills. */
   usedMs(slot: number, rule: RuleBuckets, now: number): number {
     const fullAt = slot === overflow ? rule.overflowFullAt : this.#fullAt[slot]!;
     return fullAt > now ? fullAt - now : 0;
   }
 
-  /** Takes tokens out, whether there are so many or not. */
+  /** Takes tokens, whether there are enough or not. */
   spend(slot: number, rule: RuleBuckets, takeMs: number, now: number): void {
     const fullAt = now + this.usedMs(slot, rule, now) + takeMs;
     if (slot === overflow) rule.overflowFullAt = fullAt;
@@ -116,15 +114,14 @@ export class LocalLimits {
   }
 
   /**
-   * Puts back what was taken at `takenAt` for a request that was refused after all. What came back since is not given
-   * twice.
+   * Returns what was taken at `takenAt` for a request that was refused after all. What has refilled since is not added.
    */
   giveBack(key: string, takeMs: number, takenAt: number, now: number): void {
     const slot = this.#slots.get(key);
     if (slot !== undefined) this.#fullAt[slot]! -= Math.max(0, takeMs - (now - takenAt));
   }
 
-  /** Learns from others that at least so much is missing. */
+  /** Records that at least so much is missing, from others' counts. */
   learn(slot: number, usedMs: number, now: number): void {
     if (slot !== overflow && this.#fullAt[slot]! < now + usedMs) this.#fullAt[slot] = now + usedMs;
   }
@@ -135,9 +132,9 @@ export class LocalLimits {
   }
 
   /**
-   * A slot for a new key: an empty one, or one whose bucket is full and so is no different from none. Whoever invents
-   * keys neither makes us grow nor turns an exhausted bucket into a fresh one: when all are in use he shares one with
-   * whoever else is new to his rule.
+   * A slot for a new key: an empty one, or one whose bucket is full, which equals an empty one. A client that invents
+   * keys can neither grow the table nor turn an exhausted bucket into a full one: if all slots are in use, new keys of
+   * a rule share one bucket.
    */
   #makeRoom(rule: RuleBuckets, now: number): number {
     const used = this.#keys.length;

@@ -1,4 +1,4 @@
-// Decisions, buckets, and whether Redis answers.
+// Counts of decisions and buckets, and the state of Redis.
 
 import { Counter, Gauge, type Registry } from 'prom-client';
 
@@ -6,7 +6,7 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 export interface RateLimitCounts {
   /** Decisions of rate limits made here. */
   readonly limits: { readonly allowed: number; readonly limited: number; readonly buckets: number };
-  /** Those that Redis made or should have made; null where limits are local. */
+  /** Decisions that Redis made or should have made; null if limits are local. */
   readonly redis: {
     readonly ready: boolean;
     readonly allowed: number;
@@ -15,7 +15,7 @@ export interface RateLimitCounts {
   } | null;
 }
 
-/** Lets `registry` read the counts when it is asked. */
+/** Lets `registry` read the counts at scrape. */
 export function registerRateLimitMetrics(registry: Registry, counts: () => RateLimitCounts): void {
   new Counter({
     name: 'sallyport_rate_limit_decisions_total',

@@ -1,12 +1,13 @@
-// Rate limits as they were read: plain data that crosses from the process that reads documents.
+// Rate limits as read: plain data from the process that reads documents.
 
 import { isDeepStrictEqual } from 'node:util';
 
-/** How a value is compared: with a value, with an expression, or not at all: each value is somebody else. */
+/** How a value is compared: with a value, with an expression, or not at all: then each value has its own bucket. */
 export type MatchType = 'Exact' | 'RegularExpression' | 'Distinct';
 
+/** A condition on a named value. */
 export interface NamedTest {
-  /** Of a header in lower case; of a query parameter as written; of a claim dotted. */
+  /** A header's in lower case; a query parameter's as written; a claim's with dots. */
   readonly name: string;
   readonly type: MatchType;
   /** '' with Distinct. */
@@ -14,17 +15,18 @@ export interface NamedTest {
   readonly invert: boolean;
 }
 
+/** A condition on a value. */
 export interface ValueTest {
   readonly type: 'Exact' | 'Distinct';
   /** '' with Distinct. */
   readonly value: string;
 }
 
-/** What must hold of a request; everything that is said. */
+/** Conditions on a request; all that are present must match. */
 export interface LimitSelector {
   readonly headers: readonly NamedTest[];
   readonly queryParams: readonly NamedTest[];
-  /** Any of them. */
+  /** One of them must match. */
   readonly methods: readonly { readonly value: string; readonly invert: boolean }[];
   readonly path?: {
     readonly type: 'Exact' | 'PathPrefix' | 'RegularExpression';
@@ -34,20 +36,20 @@ export interface LimitSelector {
   /** `value` is a block of addresses. */
   readonly sourceCIDR?: ValueTest;
   readonly jwtClaims: readonly NamedTest[];
-  /** Whom an API key, a password or a certificate shows. */
+  /** The name from an API key, a password or a certificate. */
   readonly clientId?: ValueTest;
   /** The SPIFFE ID of the client's certificate. */
   readonly principal?: ValueTest;
 }
 
 /**
- * A token bucket: `requests` come back in each `periodMs`, one at a time, and `requests + burst` fit in. So in any span
- * of time t no more than `requests + burst + requests * t / periodMs` pass.
+ * A token bucket: `requests` refill in each `periodMs`, one at a time, and it holds `requests + burst`. So in any span
+ * of time t at most `requests + burst + requests * t / periodMs` pass.
  */
 export interface LimitRule {
   /** `namespace/name` of the policy that the rule was inherited from; absent for a policy's own. */
   readonly of?: string;
-  /** Names it in logs and tells it from others: the same in all gateways that share it. */
+  /** Its name in logs, and its identity: the same in all gateways that share it. */
   readonly id: string;
   /** Shared: counted in Redis, by all gateways together. */
   readonly scope: 'local' | 'shared';
@@ -57,22 +59,21 @@ export interface LimitRule {
   readonly burst: number;
   /** Tokens that one request takes. */
   readonly cost: number;
-  /** One bucket for all routes that the policy is attached to, and not one for each. */
+  /** One bucket for all routes of the policy, instead of one for each. */
   readonly acrossRoutes: boolean;
 }
 
+/** The rules of one policy. */
 export interface RateLimitPlan {
   readonly rules: readonly LimitRule[];
 }
 
-/** Whether every rule of `below` also stands in `above`: limits may be added to. */
+/** True if every rule of `below` is also in `above`: limits may be added. */
 export function isKept(below: RateLimitPlan, above: RateLimitPlan): boolean {
   return below.rules.every((rule) => above.rules.some((one) => isSame(one, rule)));
 }
 
-/**
- * A rule that the parent says counts in the parent's bucket: a client that has used that up has done so here as well.
- */
+/** A rule of the parent counts in the parent's bucket: a client that has used it up elsewhere has used it up here. */
 export function inherited(merged: RateLimitPlan, parent: RateLimitPlan, of: string): RateLimitPlan {
   const rules = merged.rules.map((rule) => {
     const own = parent.rules.find((one) => isSame(one, rule));
@@ -81,7 +82,7 @@ export function inherited(merged: RateLimitPlan, parent: RateLimitPlan, of: stri
   return { ...merged, rules };
 }
 
-/** But for what they are called. */
+/** Without their names. */
 function isSame(a: LimitRule, b: LimitRule): boolean {
   return isDeepStrictEqual({ ...a, id: '', of: undefined }, { ...b, id: '', of: undefined });
 }

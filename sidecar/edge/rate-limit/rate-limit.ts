@@ -1,10 +1,8 @@
-// How much may pass: a request is counted by every rule that is about it, and passes when all of them have room. A
-// request that is refused is counted by none, so that a client over its own limit does not use up what others share
-// with it.
+// Decides whether a request may pass: every rule that applies to it counts it, and it passes if all of them have room.
+// A refused request counts nowhere, so that a client over its own limit does not use up what others share with it.
 //
-// Rules of scope `shared` are counted in Redis, by all gateways together. While Redis cannot be asked they are counted
-// here, at once and with the same numbers, from what was last known: an outage refills nobody's bucket and lets no
-// request wait.
+// Redis counts rules of scope `shared`, for all gateways together. While Redis is unavailable they count here, at once
+// and with the same numbers, from the last known state: an outage refills no bucket and delays no request.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { compileKey, type KeyOf, type LimitFacts } from './key.ts';
@@ -15,55 +13,56 @@ import type { SharedLimits } from './shared.ts';
 
 export type { LimitFacts } from './key.ts';
 
-/** What limits say of a request. */
+/** The decision of limits on a request. */
 export interface Verdict {
   readonly allowed: boolean;
   /**
-   * Fields for the answer, of the rule that has least left: `RateLimit-Limit`, `-Remaining`, `-Reset` (seconds; the
-   * names of draft-ietf-httpapi-ratelimit-headers-03), and `Retry-After` where it is refused. None where no rule was
-   * asked.
+   * Fields for the response, of the rule with the least left: `RateLimit-Limit`, `-Remaining`, `-Reset` (seconds; the
+   * names of draft-ietf-httpapi-ratelimit-headers-03), and `Retry-After` for a refusal. Empty if no rule applied.
    */
   readonly headers: readonly (readonly [name: string, value: string])[];
-  /** Whole seconds, at least 1; 0 where it may pass. */
+  /** Whole seconds, at least 1; 0 if it may pass. */
   readonly retryAfterS: number;
-  /** The rule that answers; '' where none was asked. */
+  /** The rule that decided; '' if none applied. */
   readonly rule: string;
-  /** Envoy's words for who refuses it; '' where it may pass. */
+  /** Envoy's response-code details of the refusal; '' if it may pass. */
   readonly details: '' | 'local_rate_limited' | 'request_rate_limited';
 }
 
+/** The compiled limits of a route. */
 export interface RateLimits {
-  /** Counts the request. Gives a promise only where Redis is asked; it never rejects. */
+  /** Counts the request. Returns a promise only if Redis decides; it never rejects. */
   check(facts: LimitFacts): Verdict | Promise<Verdict>;
-  /** Present where it looks at the facts again after it has waited. */
+  /** Present if it reads the facts again after it has waited. */
   readonly keepsFacts?: true;
 }
 
+/** What limits use and do not own. */
 export interface LimitTools {
   readonly local: LocalLimits;
-  /** What the process shares with others, for rules of that scope. */
+  /** The connection to what gateways share, for rules of that scope. */
   readonly redis?: SharedLimits | undefined;
-  /** Milliseconds that never go back; performance.now() by default. */
+  /** Milliseconds of a monotonic clock; performance.now() by default. */
   readonly now?: () => number;
 }
 
-/** A rule, ready to be asked. */
+/** A compiled rule. */
 export interface Compiled extends Allowance {
   readonly rule: LimitRule;
   readonly keyOf: KeyOf;
   readonly buckets: RuleBuckets;
-  /** What one request costs, in milliseconds of coming back. */
+  /** The cost of one request, as milliseconds of refilling. */
   readonly takeMs: number;
   readonly shared: boolean;
 }
 
 /**
- * The limits of a route. What was counted is in `local` and in Redis and outlives this value.
+ * The limits of a route. Counts are in `local` and in Redis and outlive this value.
  *
- * Of several rules that match, all count, whatever their order, and the first without room refuses; the answer's fields
- * are of the one that has least left, or of that which takes longest to have room. It is so for Local too, where Envoy
- * counts by a rule without selectors only what no other matches: here that one holds for all, as the field's
- * description has it.
+ * If several rules match, all count, in any order, and the first without room refuses. The response's fields come from
+ * the rule with the least left, or from the one that needs the longest to have room. This applies to Local rules, too,
+ * where Envoy counts by a rule without selectors only what no other rule matches: here such a rule applies to all
+ * requests, as the field's description says.
  *
  * @throws SallyportError `config_invalid` for a rule of scope `shared` without Redis: each gateway would count alone.
  */
@@ -91,13 +90,14 @@ export function compileRateLimits({ rules }: RateLimitPlan, { local, redis, now 
   };
 }
 
+/** Compiles one rule. @throws SallyportError `config_invalid` for scope `shared` without Redis. */
 export function compileRule(rule: LimitRule, local: LocalLimits, redis: SharedLimits | undefined): Compiled {
   const shared = rule.scope === 'shared';
   if (shared && redis === undefined)
-    throw new SallyportError('config_invalid', `the limit ${rule.id} is Global, and there is no Redis to count it in`, {
+    throw new SallyportError('config_invalid', `the limit ${rule.id} is Global, but no Redis is configured`, {
       hint: 'set redis: { url: rediss://... } or make it a Local limit',
     });
-  // With no requests at all nothing comes back, and the span of 0 refuses everything.
+  // With no requests at all nothing refills, and a bucket of size 0 refuses everything.
   const intervalMs = rule.periodMs / Math.max(1, rule.requests);
   return {
     rule,
@@ -110,7 +110,7 @@ export function compileRule(rule: LimitRule, local: LocalLimits, redis: SharedLi
   };
 }
 
-/** One decision at a time: what was found in the table, in arrays that are used again for each. */
+/** One decision at a time: the slots found in the table, in arrays that are reused. */
 class Decision {
   readonly #local: LocalLimits;
   readonly rules: Compiled[] = [];
@@ -144,7 +144,7 @@ class Decision {
     return true;
   }
 
-  /** Takes the tokens of all rules, or of the local ones, which have room. */
+  /** Takes the tokens of all rules, or of the local ones; they have room. */
   spend(all: boolean): Verdict {
     for (let i = 0; i < this.count; i++) {
       const { shared, buckets, takeMs } = this.rules[i]!;
@@ -162,7 +162,7 @@ class Decision {
     return new Refused(rule.rule, this.#waitMs(longest), rule.shared && this.#asksRedis);
   }
 
-  /** Takes the tokens of the local rules, and gives what there is to ask of Redis: others decide while it is asked. */
+  /** Takes the tokens of the local rules and returns the query for Redis: other decisions are made while it waits. */
   split(): Split {
     this.spend(false);
     const rules = this.rules.slice(0, this.count);
@@ -172,7 +172,7 @@ class Decision {
 
   #waitMs(i: number): number {
     const { buckets, takeMs, spanMs, shared } = this.rules[i]!;
-    // Redis tells those apart for whom there is no room here.
+    // Redis separates keys that have no room here.
     if (shared && this.#asksRedis && this.#slots[i] === overflow) return 0;
     return this.#local.waitMs(this.#slots[i]!, buckets, takeMs, spanMs, this.at);
   }
@@ -208,7 +208,7 @@ function askRedis(split: Split, redis: SharedLimits, clock: () => number): Verdi
   return asked.then((answer) => (answer === undefined ? decideAlone(split, clock()) : follow(split, answer, clock())));
 }
 
-/** What Redis answered, which is remembered here: for the next that is over its limit, and for when Redis is away. */
+/** Redis's answer, which is kept here: for the next request over its limit, and for an outage. */
 function follow(split: Split, answer: SharedAnswer, now: number): Verdict {
   const { local, rules, keys } = split;
   let least = split.left;
@@ -233,7 +233,7 @@ function follow(split: Split, answer: SharedAnswer, now: number): Verdict {
   return longest ?? new Refused(least.of!, 1, true);
 }
 
-/** Redis did not answer: the shared rules are counted here. */
+/** Without an answer of Redis, the shared rules count here. */
 function decideAlone(split: Split, now: number): Verdict {
   const { local, rules, keys } = split;
   const shared = new Decision(rules.length, local);
@@ -247,21 +247,22 @@ function decideAlone(split: Split, now: number): Verdict {
   return shared.refuse();
 }
 
-/** A request that is refused is counted by none. */
+/** A refused request counts nowhere. */
 function giveBack({ local, rules, keys, at }: Split, now: number): void {
   for (const [i, { shared, takeMs }] of rules.entries()) if (!shared) local.giveBack(keys[i]!, takeMs, at, now);
 }
 
+/** A rule's decision for a request that passes. */
 export function allowed({ rule, intervalMs, spanMs }: Compiled, usedMs: number): Allowed {
   return new Allowed(rule, Math.max(0, spanMs - usedMs) / intervalMs, Math.max(0, usedMs - rule.burst * intervalMs));
 }
 
-/** Has it less left, or as little for longer? */
+/** True if it has less left, or as little for longer. */
 export function isLess(a: Allowed, b: Allowed): boolean {
   return a.tokens < b.tokens || (a.tokens === b.tokens && a.resetMs > b.resetMs);
 }
 
-/** Its fields are written only for those who read them. What a burst allows on top is nobody's to plan with. */
+/** Its fields are written only if they are read. They leave out the burst, which clients should not rely on. */
 export class Allowed implements Verdict {
   readonly allowed = true;
   readonly retryAfterS = 0;
@@ -283,12 +284,13 @@ export class Allowed implements Verdict {
   get headers(): Verdict['headers'] {
     if (this.of === undefined) return [];
     const { requests, cost } = this.of;
-    // The tolerance is that of the bucket: a whole token that lacks a billionth is a token.
+    // The bucket's tolerance: a token that lacks a billionth counts as whole.
     const left = Math.min(requests, Math.floor(this.tokens + 1e-6));
     return fieldsOf(requests, cost === 1 ? left : left - (left % cost), Math.ceil(this.resetMs / 1000));
   }
 }
 
+/** The decision of a rule without room. */
 export class Refused implements Verdict {
   readonly allowed = false;
   readonly #rule: LimitRule;
@@ -305,12 +307,12 @@ export class Refused implements Verdict {
     return this.#rule.id;
   }
 
-  /** Never 0: who is told to come at once comes at once. */
+  /** Never 0: clients told to retry at once do so. */
   get retryAfterS(): number {
     return Math.max(1, Math.ceil(this.waitMs / 1000 - 1e-9));
   }
 
-  /** The draft's section 5: with Retry-After, Reset means the same time. */
+  /** The draft's section 5: with Retry-After, Reset has the same value. */
   get headers(): Verdict['headers'] {
     const { retryAfterS } = this;
     return [...fieldsOf(this.#rule.requests, 0, retryAfterS), ['Retry-After', String(retryAfterS)]];
@@ -325,8 +327,9 @@ function fieldsOf(limit: number, remaining: number, resetS: number): Verdict['he
   ];
 }
 
-/** More left than anything. */
+/** More than any rule has left. */
 export const nothingSaid = new Allowed(undefined, Number.POSITIVE_INFINITY, 0);
+/** The decision if no rule applies. */
 export const unlimited: Verdict = Object.freeze({
   allowed: true,
   headers: Object.freeze([]),

@@ -1,8 +1,8 @@
-// How limits are written: the rules of Envoy Gateway's BackendTrafficPolicy, and the filter RequestRateLimit that
-// people write into an HTTPRoute. Both become the same plain rules.
+// The forms of limits: the rules of Envoy Gateway's BackendTrafficPolicy, and the filter RequestRateLimit that people
+// write into an HTTPRoute. Both become the same plain rules.
 //
-// Ours, beside Envoy Gateway's fields: `burst`, which fits into the bucket on top of `requests`; in a clientSelector
-// `jwtClaims`, `clientId` and `principal`; and Distinct for everything in a Local rule too.
+// Our own fields beside Envoy Gateway's: `burst`, which the bucket holds on top of `requests`; in a clientSelector
+// `jwtClaims`, `clientId` and `principal`; and Distinct for every attribute in a Local rule too.
 
 import { z } from 'zod';
 import { isIpBlock } from '../../policy/ip.ts';
@@ -30,7 +30,7 @@ function checkRegex(value: string, context: Ctx): void {
   try {
     compileRegex(value);
   } catch {
-    context.addIssue({ code: 'custom', path: ['value'], message: `'${value}' is no regular expression of RE2` });
+    context.addIssue({ code: 'custom', path: ['value'], message: `'${value}' is not a regular expression of RE2` });
   }
 }
 
@@ -86,7 +86,7 @@ const selector = z
         value: z
           .string()
           .max(256)
-          .refine(isIpBlock, { error: ({ input }) => `'${input}' is no address and no block of them` }),
+          .refine(isIpBlock, { error: ({ input }) => `'${input}' is not an address or a block of addresses` }),
       })
       .optional(),
     jwtClaims: z.array(claimTest).max(16).optional(),
@@ -102,7 +102,7 @@ const count = (least: number) => z.number().int().min(least).max(most);
 
 const rule = z
   .strictObject({
-    /** By it rules of two policies are told apart when they are merged. */
+    /** Distinguishes the rules of two policies when they are merged. */
     name: z.string().min(1).max(253).optional(),
     clientSelectors: z.array(selector).max(8, 'a rule has at most 8 selectors').optional(),
     limit: z.strictObject({
@@ -134,19 +134,19 @@ const rule = z
       context.addIssue({
         code: 'custom',
         path: ['cost', 'request', 'number'],
-        message: `a request costs ${number}, and no more than ${requests + burst} fit in: none would ever pass`,
+        message: `a request costs ${number}, but the bucket holds ${requests + burst}: none would ever pass`,
       });
   });
 
 function checkBurst(requests: number, burst: number, context: Ctx): void {
   if (requests === 0 && burst > 0)
-    context.addIssue({ code: 'custom', path: ['burst'], message: 'where nothing is allowed there is no burst' });
+    context.addIssue({ code: 'custom', path: ['burst'], message: "'burst' needs requests > 0" });
 }
 
 const part = (rules: number) =>
   z.strictObject({ rules: z.array(rule).min(1).max(rules, `there are at most ${rules} rules`) });
 
-/** `spec.rateLimit`. Without `type`, which Envoy Gateway has deprecated, both parts may be there. */
+/** `spec.rateLimit`. Without `type`, which Envoy Gateway has deprecated, both parts may be present. */
 export const rateLimit = z
   .strictObject({
     type: z.enum(['Local', 'Global']).optional(),
@@ -175,13 +175,13 @@ export const rateLimit = z
     }),
   );
 
-/** The filter `RequestRateLimit`, as people write it: requests in a period, as GEP-2257 writes one. */
+/** The filter `RequestRateLimit`, as people write it: requests per period, in the form of GEP-2257. */
 export const requestRateLimit = z.strictObject({
   rules: z
     .array(
       z.strictObject({
         limit: z.number().int().min(1),
-        period: duration.refine((text) => millisecondsOf(text) > 0, 'a limit is in a period of some length'),
+        period: duration.refine((text) => millisecondsOf(text) > 0, 'a period must be longer than 0'),
         burst: z.number().int().min(0).optional(),
       }),
     )
@@ -189,6 +189,7 @@ export const requestRateLimit = z.strictObject({
     .max(16),
 });
 
+/** A limit from a route's own filter. */
 export type FilterPlan = Readonly<z.output<typeof requestRateLimit>>;
 
 function ruleOf(

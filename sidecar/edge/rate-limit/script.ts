@@ -1,26 +1,27 @@
-// The script that decides in Redis, and how it is asked.
+// The script that decides in Redis, and its call.
 
 import { hash } from 'node:crypto';
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Client } from '../redis.ts';
 
-/** A bucket by its key, with what a request takes of it and what fits in, in milliseconds of coming back. */
+/** A bucket's key, the cost of a request, and the bucket's size, both in milliseconds of refilling. */
 export interface SharedBucket {
   readonly key: string;
   readonly takeMs: number;
   readonly spanMs: number;
 }
 
+/** The script's answer. */
 export interface SharedAnswer {
-  /** All of them had room, and were taken from; else none was. */
+  /** True if all had room and were charged; else none was. */
   readonly allowed: boolean;
-  /** What is now missing from each, as the time in which it comes back. */
+  /** What is missing from each now, as the time in which it refills. */
   readonly usedMs: readonly number[];
 }
 
-// Times are microseconds from 2025 on, which a double holds to a hundredth for decades. A bucket is the time at which
-// it is full again; its key ends then, so that what nobody uses is not there. Should Redis's clock be set back, no
-// bucket is emptier than empty.
+// Times are microseconds since 2025, which a double holds to a hundredth for decades. A bucket is the time at which it
+// is full again. Its key expires then, so that unused buckets take no memory. If Redis's clock is set back, no bucket
+// is emptier than empty.
 const script = `
 local t = redis.call('TIME')
 local now = (t[1] - 1735689600) * 1000000 + t[2]
@@ -42,14 +43,14 @@ return answer
 `;
 const scriptHash = hash('sha1', script);
 
-/** What a bucket is called in Redis: nothing of a client can be read from it. */
+/** A bucket's name in Redis, from which nothing about a client can be read. */
 export function redisKey(key: string): string {
   return `sallyport:limit:${hash('sha256', key, 'base64url').slice(0, 22)}`;
 }
 
 /**
- * Asks for tokens, in one round trip.
- * @throws Error of the connection or of Redis; SallyportError `redis_unavailable` for an answer that is none.
+ * Takes tokens, in one round trip.
+ * @throws Error of the connection or of Redis; SallyportError `redis_unavailable` for an unexpected answer.
  */
 export async function runScript(client: Client, buckets: readonly SharedBucket[]): Promise<SharedAnswer> {
   const rest = [String(buckets.length), ...buckets.map(({ key }) => redisKey(key))];
@@ -58,7 +59,7 @@ export async function runScript(client: Client, buckets: readonly SharedBucket[]
   try {
     answer = await client.sendCommand(['EVALSHA', scriptHash, ...rest]);
   } catch (error) {
-    // Redis forgets scripts when it starts again or is told to.
+    // Redis forgets scripts at a restart or by command.
     if (!reasonOf(error).startsWith('NOSCRIPT')) throw error;
     answer = await client.sendCommand(['EVAL', script, ...rest]);
   }

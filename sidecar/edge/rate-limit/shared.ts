@@ -1,16 +1,16 @@
-// Buckets that several gateways share, in Redis: one round trip of one script for all rules of a request, so that no
-// two gateways spend the same token, by Redis's own clock, so that theirs need not agree. Of what a bucket is for Redis
-// sees a hash. Whoever asks gets an answer in `timeoutMs` or none, and decides without Redis.
+// Buckets that several gateways share, in Redis. One script runs for all rules of a request in one round trip, so that
+// no two gateways spend the same token, and by Redis's own clock, so that theirs need not agree. Redis sees only hashes
+// of what a bucket is for. A query gets an answer in `timeoutMs` or none, and then the decision is made without Redis.
 
 import type { RedisLink } from '../redis-link.ts';
 import { runScript, type SharedAnswer, type SharedBucket } from './script.ts';
 
+/** Limits in Redis. */
 export interface SharedLimits {
-  /** Whether Redis answered when it was last heard of. */
+  /** True if Redis worked at its last answer. */
   readonly ready: boolean;
   /**
-   * Asks for tokens. No promise where Redis is away, and undefined where it did not answer: decide without it. Never
-   * rejects.
+   * Takes tokens. No promise while Redis is away, and undefined without an answer: decide without it. Never rejects.
    */
   take(buckets: readonly SharedBucket[]): Promise<SharedAnswer | undefined> | undefined;
   facts(): SharedLimitFacts;
@@ -21,17 +21,17 @@ export interface SharedLimitFacts {
   /** Host and port. */
   readonly redis: string;
   readonly ready: boolean;
-  /** Decisions that Redis made, and of those how many refused. */
+  /** Decisions that Redis made, and how many of them refused. */
   readonly shared: number;
   readonly allowed: number;
   readonly limited: number;
-  /** Decisions that it should have made and did not. */
+  /** Decisions that it should have made but did not. */
   readonly fallback: number;
   readonly outages: number;
   readonly lastProblem: string | null;
 }
 
-/** Limits on a connection that other things of a gateway share. Its owner closes it. */
+/** Limits over a connection that a gateway uses for other things, too. Its owner closes it. */
 export function limitsIn(link: RedisLink): SharedLimits {
   const limits = new LimitsInRedis(link);
   link.unanswered = () => limits.facts().fallback;

@@ -1,5 +1,5 @@
-// Gathers a request's body before anything of it goes on: the app sees no half requests, and waits for no slow client.
-// The codec refuses a body that is longer than the limit. While it gathers, nothing else of the path runs.
+// Gathers a request's body before it is forwarded: the app sees no partial requests, and waits for no slow client. The
+// codec refuses a body that exceeds the limit. While it gathers, no other step runs.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Holding } from '../../exchange/ends.ts';
@@ -7,20 +7,20 @@ import type { Exchange } from '../../exchange/exchange.ts';
 import { hold, pile } from '../../exchange/held-bytes.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 
-/** Is there something to wait for? Streams of messages have no whole, and tunnels no body. */
+/** True if there is a body to wait for. Streams of messages have no end to wait for, and tunnels no body. */
 export function waitsForBody({ framing, wholeBody, grpc, webSocket, method }: Exchange): boolean {
   return framing !== 0 && wholeBody === undefined && !grpc && !webSocket && method !== 'CONNECT';
 }
 
 /**
- * Gathers the body and resolves when all of it is here. Until then it is the exchange's carrier; afterwards the path
- * lets it hand on what it still holds. Rejects with `stream_idle` when the client falls silent.
+ * Gathers the body and resolves when it is complete. Until then it is the exchange's carrier; afterwards the path lets
+ * it pass on what it still holds. Rejects with `stream_idle` if the client falls silent.
  */
 export function gatherBody(exchange: Exchange): Promise<void> {
   return new Promise((resolve, reject) => {
     exchange.carrier = new Gathering(exchange, resolve, reject);
     if (!exchange.expectContinue) return;
-    // The app would have sent it; it sees the request only when the body is complete.
+    // The app would have sent it, but sees the request only when the body is complete.
     exchange.expectContinue = false;
     exchange.downstream.informational(goAhead);
   });
@@ -90,7 +90,7 @@ class Gathering implements Holding {
 
   idle(): void {
     this.drop();
-    // The refusal may have to wait for the log, and what arrives meanwhile is not the body.
+    // The refusal may have to wait for the log; what arrives meanwhile is dropped.
     this.#exchange.carrier = undefined;
     const limit = this.#exchange.rules.limits.streamIdleMs;
     this.#fail(new SallyportError('stream_idle', `the body did not arrive within ${limit} ms (limit streamIdleMs)`));

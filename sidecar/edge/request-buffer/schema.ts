@@ -5,8 +5,10 @@ import { z } from 'zod';
 import { notEvaluated } from '../../schema/gateway-patterns.ts';
 import { quantity } from '../../schema/quantity.ts';
 
+/** `requestBuffer` as written. */
 export const requestBuffer = z
   .strictObject({ limit: quantity, mode: notEvaluated('requestBuffer.mode') })
   .transform(({ limit }) => ({ limitBytes: limit }));
 
+/** The limit in bytes. */
 export type RequestBufferPlan = Readonly<z.output<typeof requestBuffer>>;

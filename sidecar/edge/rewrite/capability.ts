@@ -1,4 +1,4 @@
-// Another path or host for the backend, or another URL for the client.
+// Changes the path or host for the backend, or redirects the client to another URL.
 
 import { answerOwn } from '../../exchange/answer.ts';
 import { changeRequest } from '../../exchange/fields.ts';
@@ -22,7 +22,7 @@ export const rewrite: Service<Plan, undefined> = {
   compile(plans, { prefix }) {
     const redirect = lastOf<RedirectPlan>(plans, 'RequestRedirect');
     if (redirect !== undefined) return redirecting(redirect, prefix);
-    // A backend's own rewrite comes behind the rule's, and applies in its place.
+    // A backend's own rewrite comes after the rule's, and replaces it.
     const plan = lastOf<RewritePlan>(plans, 'URLRewrite');
     return plan === undefined ? undefined : rewriting(plan, prefix);
   },

@@ -1,25 +1,27 @@
-// URLRewrite and RequestRedirect (Gateway API): another path, another host, another place to ask.
+// URLRewrite and RequestRedirect (Gateway API): another path, another host, or another URL.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { withoutEndingSlash } from '../../routing/table.ts';
 import type { PathPlan, RedirectPlan, RewritePlan } from './schema.ts';
 
-/** A path in place of another: a whole one, or one for the prefix that the rule matches. */
+/** A replacement for a path: for all of it, or for the prefix that the rule matches. */
 export type PathChange = { readonly full: string } | { readonly prefix: string; readonly replacement: string };
 
+/** A compiled rewrite. */
 export interface Rewrite {
   readonly hostname: string | undefined;
   readonly path: PathChange | undefined;
 }
 
+/** A compiled redirect. */
 export interface Redirect extends Rewrite {
   readonly scheme: 'http' | 'https' | undefined;
   readonly port: number | undefined;
   readonly status: number;
 }
 
-/** `prefix` is what the rule's only match asks for. */
+/** `prefix` is the path of the rule's only match. */
 function compilePathChange(path: PathPlan | undefined, prefix: string): PathChange | undefined {
   if (path === undefined) return undefined;
   if (path.type === 'ReplaceFullPath') return { full: path.replaceFullPath! };
@@ -30,6 +32,7 @@ export function compileRewrite({ hostname, path }: RewritePlan, prefix: string):
   return { hostname, path: compilePathChange(path, prefix) };
 }
 
+/** Compiles a redirect; `prefix` as in `compileRewrite`. */
 export function compileRedirect({ scheme, hostname, path, port, statusCode }: RedirectPlan, prefix: string): Redirect {
   return { scheme, hostname, port, status: statusCode, path: compilePathChange(path, prefix) };
 }
@@ -46,7 +49,7 @@ export function changePath(path: string, change: PathChange | undefined): string
   return (changed === '' ? '/' : changed.startsWith('/') ? changed : `/${changed}`) + query;
 }
 
-/** What the backend is asked in place of what we were. */
+/** Replaces the path and host that the backend gets. */
 export function applyRewrite(exchange: Exchange, { hostname, path }: Rewrite): void {
   exchange.path = changePath(exchange.path, path);
   if (hostname !== undefined) exchange.authority = hostname;
@@ -55,10 +58,9 @@ export function applyRewrite(exchange: Exchange, { hostname, path }: Rewrite): v
 const defaultPorts: Readonly<Record<string, number>> = { http: 80, https: 443 };
 
 /**
- * Where a redirect leads. (HTTPRequestRedirectFilter `port`: with a scheme its well-known port, else the listener's.)
- * What the client sees in its address bar counts: behind a proxy that we trust it is that proxy's scheme and port.
- * @throws SallyportError `redirect_loop` when that is where the client already is, `host_missing` when nobody knows
- * which host.
+ * The target of a redirect. (HTTPRequestRedirectFilter `port`: with a scheme its well-known port, else the listener's.)
+ * It starts from the URL that the client sees: behind a trusted proxy that has the proxy's scheme and port.
+ * @throws SallyportError `redirect_loop` if the target is the same URL, `host_missing` if the host is unknown.
  */
 export function locationOf(exchange: Exchange, redirect: Redirect, listenerPort: number): string {
   const own = exchange.scheme;
@@ -70,7 +72,7 @@ export function locationOf(exchange: Exchange, redirect: Redirect, listenerPort:
   const colon = authority.indexOf(':', bracket === -1 ? 0 : bracket);
   const asked = colon === -1 ? authority : authority.slice(0, colon);
   const host = redirect.hostname ?? asked;
-  if (host === '') throw new SallyportError('host_missing', 'a redirect is asked for without a Host');
+  if (host === '') throw new SallyportError('host_missing', 'a redirect needs a Host');
   const port = redirect.port ?? (redirect.scheme === undefined ? ownPort : defaultPorts[scheme]!);
   const place = (of: string, name: string, number: number): string =>
     defaultPorts[of] === number ? `${of}://${name}` : `${of}://${name}:${number}`;
@@ -78,6 +80,6 @@ export function locationOf(exchange: Exchange, redirect: Redirect, listenerPort:
   const location = place(scheme, host, port) + path;
   const isSeen = redirect.status === 303 && exchange.method !== 'GET' && exchange.method !== 'HEAD';
   if (!isSeen && location === place(own, asked, ownPort) + exchange.path)
-    throw new SallyportError('redirect_loop', `the redirect of ${exchange.edge?.name} leads back to where it is asked`);
+    throw new SallyportError('redirect_loop', `the redirect of ${exchange.edge?.name} leads back to the same URL`);
   return location;
 }

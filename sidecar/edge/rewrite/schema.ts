@@ -1,4 +1,4 @@
-// The filters URLRewrite and RequestRedirect (Gateway API). 303, 307 and 308 are from the standard's extended support.
+// The filters URLRewrite and RequestRedirect (Gateway API). 303, 307 and 308 are extended support of the standard.
 
 import { z } from 'zod';
 import { hostname, port } from '../../schema/gateway-patterns.ts';
@@ -21,8 +21,10 @@ const pathModifier = z
       context.addIssue({ code: 'custom', path: [other], message: `'${other}' is not for type ${value.type}` });
   });
 
+/** `urlRewrite` as written. */
 export const urlRewrite = z.strictObject({ hostname: hostname(false).optional(), path: pathModifier.optional() });
 
+/** `requestRedirect` as written. */
 export const requestRedirect = z.strictObject({
   scheme: z.enum(['http', 'https']).optional(),
   hostname: hostname(false).optional(),
@@ -31,6 +33,9 @@ export const requestRedirect = z.strictObject({
   statusCode: z.union([z.literal(301), z.literal(302), z.literal(303), z.literal(307), z.literal(308)]).default(302),
 });
 
+/** A replacement for a path. */
 export type PathPlan = Readonly<z.output<typeof pathModifier>>;
+/** One rewrite. */
 export type RewritePlan = Readonly<z.output<typeof urlRewrite>>;
+/** One redirect. */
 export type RedirectPlan = Readonly<z.output<typeof requestRedirect>>;

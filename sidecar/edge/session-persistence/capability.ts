@@ -1,4 +1,4 @@
-// Keeps a client to one backend and one endpoint, by a random name that the client brings back.
+// Keeps a client on one backend and one endpoint, by a random name that the client sends back.
 
 import { parseDuration } from '../../../cert-agent/base/clock.ts';
 import type { Service } from '../capability.ts';

@@ -1,9 +1,10 @@
 // `sessionPersistence` of a route's rule (GEP-1619). `idleTimeout` is read and then refused for its rule
-// (routing/unsupported.ts): nothing of a session is kept here, so its last use is not known.
+// (routing/unsupported.ts): no state of a session is kept here, so its last use is unknown.
 
 import { z } from 'zod';
 import { duration } from '../../schema/gateway-patterns.ts';
 
+/** `sessionPersistence` as written. */
 export const sessionPersistence = z
   .strictObject({
     sessionName: z.string().max(128).optional(),
@@ -17,4 +18,5 @@ export const sessionPersistence = z
     "a permanent cookie needs 'absoluteTimeout'",
   );
 
+/** The session of one rule. */
 export type SessionPersistencePlan = Readonly<z.output<typeof sessionPersistence>>;

@@ -1,6 +1,6 @@
-// Session persistence (GEP-1619): a client that comes back gets the backend and the endpoint that it had. Its session
-// is a random name in a cookie or a header, and both choices are made by hashing it, so nothing is remembered here and
-// every gateway chooses the same. It says nothing of who the client is, and changes nothing of what it may.
+// Session persistence (GEP-1619): a returning client gets the same backend and endpoint. Its session is a random name
+// in a cookie or a header, and both choices are hashes of it, so nothing is stored here and every gateway chooses the
+// same. It does not authenticate the client, and permits nothing.
 
 import { hash, randomBytes } from 'node:crypto';
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -9,6 +9,7 @@ import { addFields } from '../../exchange/fields.ts';
 import { emptyFields } from '../../exchange/message.ts';
 import { cookiesOf } from '../../policy/request-authentication.ts';
 
+/** The session of one rule, compiled. */
 export interface SessionPlan {
   readonly name: string;
   readonly in: 'Cookie' | 'Header';
@@ -16,14 +17,14 @@ export interface SessionPlan {
   readonly absoluteMs: number;
   /** The cookie outlives the browser, as long as `absoluteMs`. */
   readonly permanent: boolean;
-  /** The path that the rule is for, so that another rule's session is not sent along. */
+  /** The path of the rule, so that another rule's session is not sent along. */
   readonly path: string;
 }
 
-/** When it began, in seconds by base 36, and a name. */
+/** Its start, in seconds by base 36, and a name. */
 const sessionPattern = /^([0-9a-z]{1,10})\.([A-Za-z0-9_-]{16})$/;
 
-/** The session of this request, a new one where it has none that holds; the answer then brings it to the client. */
+/** The session of this request. Without a valid one it makes a new one, which the response sends to the client. */
 export function findSession(exchange: Exchange, plan: SessionPlan, now: number): string {
   const { name, in: place, absoluteMs } = plan;
   const brought =

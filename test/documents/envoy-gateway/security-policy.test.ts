@@ -114,18 +114,18 @@ const wrong: [string, string, string[]][] = [
   [
     'a target elsewhere',
     head.replace('name: r', 'name: r, namespace: x'),
-    ['a.yaml:5:89: spec.targetRefs[0].namespace: a target is in the namespace of its policy: leave it out'],
+    ["a.yaml:5:89: spec.targetRefs[0].namespace: targets are always in the policy's namespace: leave it out"],
   ],
   [
     'a target of another kind',
     head.replace('HTTPRoute', 'Service'),
-    ['a.yaml:5:58: spec.targetRefs[0].kind: a target is a Gateway, an HTTPRoute or a GRPCRoute'],
+    ['a.yaml:5:58: spec.targetRefs[0].kind: a target must be a Gateway, an HTTPRoute or a GRPCRoute'],
   ],
   [
     'what Envoy Gateway has and this build has not',
     `${head}  targetSelectors: []\n  mergeType: Replace\n`,
     [
-      "a.yaml:6:20: spec.targetSelectors: targets are named: write 'targetRefs'",
+      "a.yaml:6:20: spec.targetSelectors: targets must be named: write 'targetRefs'",
       "a.yaml:7:14: spec.mergeType: 'mergeType' is StrategicMerge or JSONMerge",
     ],
   ],
@@ -190,9 +190,7 @@ const wrong: [string, string, string[]][] = [
   [
     'a header that nobody looks at',
     oidc('passThroughAuthHeader: true'),
-    [
-      "a.yaml:6:145: spec.oidc.passThroughAuthHeader: without 'jwt' or 'introspection' nobody would look at that header",
-    ],
+    ["a.yaml:6:145: spec.oidc.passThroughAuthHeader: has no effect without 'jwt' or 'introspection'"],
   ],
   [
     'an authorizer that fails open and reads bodies',
@@ -211,9 +209,7 @@ const wrong: [string, string, string[]][] = [
   [
     'every page of the world with credentials',
     `${head}  cors: { allowOrigins: ["*"], allowCredentials: true }\n`,
-    [
-      'a.yaml:6:25: spec.cors.allowOrigins: with credentials every page of the world could act as its reader: name the origins',
-    ],
+    ['a.yaml:6:25: spec.cors.allowOrigins: with credentials any website could act as the user: name the origins'],
   ],
   [
     'a key that is nowhere',
@@ -241,7 +237,7 @@ const wrong: [string, string, string[]][] = [
     rule('{ action: Allow, principal: { jwt: { provider: a, scopes: [b] }, clientIDs: [c] } }'),
     [
       "a.yaml:6:75: spec.authorization.rules[0].principal.jwt.provider: 'a': this policy verifies no tokens",
-      "a.yaml:6:104: spec.authorization.rules[0].principal.clientIDs: a client is known by 'apiKeyAuth' or 'basicAuth', and this policy has neither",
+      "a.yaml:6:104: spec.authorization.rules[0].principal.clientIDs: clients are identified by 'apiKeyAuth' or 'basicAuth', and this policy has neither",
     ],
   ],
   [

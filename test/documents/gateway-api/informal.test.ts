@@ -73,7 +73,7 @@ const refused: [rule: string, expected: RegExp][] = [
   ['filters: [{ type: RequestRateLimit, requestRateLimit: { rules: [{ limit: 0, period: 60s }] } }]', /limit/],
   [
     'filters: [{ type: RequestRateLimit, requestRateLimit: { rules: [{ limit: 1, period: 0s }] } }]',
-    /a limit is in a period of some length/,
+    /a period must be longer than 0/,
   ],
   ['filters: [{ type: RequestRateLimit, requestRateLimit: { rules: [] } }]', /rules/],
 ];

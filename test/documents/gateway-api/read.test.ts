@@ -82,11 +82,11 @@ const bad: [string, string, RegExp][] = [
   ['HTTPRoute', '{ parentRefs: [{}] }', /parentRefs\[0\]\.name/],
   ['HTTPRoute', match('path: { type: Prefix, value: /a }'), /path\.type/],
   ['HTTPRoute', match('path: { value: a }'), /must begin with '\/'/],
-  ['HTTPRoute', match('path: { value: /a//b }'), /must not hold/],
-  ['HTTPRoute', match('path: { value: /a/../b }'), /must not hold/],
-  ['HTTPRoute', match('path: { value: /a/.. }'), /must not hold/],
-  ['HTTPRoute', match('path: { value: /a%2fb }'), /must not hold/],
-  ['HTTPRoute', match('path: { value: "/a b" }'), /holds what no path holds/],
+  ['HTTPRoute', match('path: { value: /a//b }'), /must not contain/],
+  ['HTTPRoute', match('path: { value: /a/../b }'), /must not contain/],
+  ['HTTPRoute', match('path: { value: /a/.. }'), /must not contain/],
+  ['HTTPRoute', match('path: { value: /a%2fb }'), /must not contain/],
+  ['HTTPRoute', match('path: { value: "/a b" }'), /contains characters that no path may contain/],
   ['HTTPRoute', match('method: get'), /method/],
   ['HTTPRoute', match('headers: [{ name: x, value: a }, { name: X, value: b }]'), /'X' is named twice/],
   ['HTTPRoute', match('headers: [{ name: "a b", value: a }]'), /not a valid header name/],
@@ -101,7 +101,7 @@ const bad: [string, string, RegExp][] = [
     `{ rules: [${Array(3).fill(`{ matches: [${Array(43).fill('{}')}] }`)}] }`,
     /at most 128 matches in all/,
   ],
-  ['HTTPRoute', '{ rules: [{ name: a }, { name: a }] }', /two rules have one name/],
+  ['HTTPRoute', '{ rules: [{ name: a }, { name: a }] }', /two rules have the same name/],
   ['HTTPRoute', filter('type: RequestHeader'), /type/],
   ['HTTPRoute', filter('type: RequestHeaderModifier'), /needs 'requestHeaderModifier'/],
   ['HTTPRoute', filter('type: CORS, cors: {}, urlRewrite: {}'), /'urlRewrite' is not for a filter of type CORS/],
@@ -176,7 +176,7 @@ const bad: [string, string, RegExp][] = [
   [
     'Gateway',
     '{ gatewayClassName: c, listeners: [{ name: a, port: 443, protocol: HTTPS, tls: {} }] }',
-    /takes 'certificateRefs'/,
+    /needs 'certificateRefs'/,
   ],
   [
     'Gateway',
@@ -191,9 +191,9 @@ const bad: [string, string, RegExp][] = [
   [
     'Gateway',
     '{ gatewayClassName: c, listeners: [{ name: a, port: 80, protocol: HTTP }, { name: b, port: 80, protocol: HTTP }] }',
-    /those of another listener/,
+    /another listener has the same port, protocol and host name/,
   ],
-  ['HttpRoute', '{}', /kind HttpRoute is none .* \(did you mean 'HTTPRoute'\?\)/],
+  ['HttpRoute', '{}', /kind HttpRoute is not a kind of Gateway API .* \(did you mean 'HTTPRoute'\?\)/],
 ];
 
 for (const [kind, spec, expected] of bad) {

@@ -237,7 +237,7 @@ t.test('in a running sidecar', async (t) => {
   await until(async () => (await readState(mesh.outAdmin))['generation'] === 2, 'the rules to be in force');
   t.ok(
     mesh.lines.some(({ msg, code }) => code === 'destination_rule_unused' && lost.test(String(msg))),
-    'what is for nobody is said',
+    'a rule for an unknown host is reported',
   );
   const get = 'GET / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n';
   const first = exchangeBytes(mesh.outPort, get);

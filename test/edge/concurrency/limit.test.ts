@@ -1,4 +1,4 @@
-// How many are in flight: for a route, for each client of it, and that nobody who was refused is counted.
+// How many requests are in flight, per route and per client. Refused requests do not count.
 
 import t from 'tap';
 import { refusalOf } from '../../../sidecar/edge/concurrency/limit.ts';
@@ -30,7 +30,11 @@ t.test('of each client', async (t) => {
   t.equal(limit.enter('a'), true);
   limit.leave('a');
   limit.leave('b');
-  t.strictSame(limit.facts(), { inFlight: 0, keys: 0, refused: 1 }, 'nobody is remembered who is not in');
+  t.strictSame(
+    limit.facts(),
+    { inFlight: 0, keys: 0, refused: 1 },
+    'only clients with requests in flight are remembered',
+  );
   t.throws(() => limit.leave('a'), { name: 'TypeError' });
   t.match(refusalOf(limit.plan, 'r').message, /^1 requests of one client r/);
 });

@@ -86,7 +86,7 @@ t.test('what is wrong with a document', async (t) => {
       '{ additionalOrigins: [{ value: "https://a.test" }] }',
       /'https:\/\/a\.test': an origin is compared as host or host:port/,
     ],
-    ['{ additionalOrigins: [{ type: RegularExpression, value: "(" }] }', /'\(' is no regular expression of RE2/],
+    ['{ additionalOrigins: [{ type: RegularExpression, value: "(" }] }', /'\(' is not a regular expression of RE2/],
     ['{ additionalOrigins: [{ type: Contains, value: a }] }', /compared by Exact, Prefix, Suffix, RegularExpression/],
     ['{ additionalOrigins: [{ value: "" }] }', /an origin must not be empty/],
     ['{ shadowFraction: { numerator: 1 } }', /every request is checked/],

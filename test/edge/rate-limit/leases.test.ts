@@ -1,5 +1,5 @@
 // Tokens on loan: whatever several workers ask at whatever times, no span of time lets through more than the limit and what comes
-// back while a loan lasts; what is not used comes back; a first that does not answer lets nobody through.
+// back while a loan lasts; what is not used comes back; without an answer of the first, no request passes.
 
 import t from 'tap';
 import { compileLeasedLimits } from '../../../sidecar/edge/rate-limit/leased.ts';
@@ -89,7 +89,7 @@ t.test('who asks much asks the first seldom', async (t) => {
   t.ok(worker.asked < 150, `${worker.asked} questions for 10000 requests`);
 });
 
-t.test('what is not used comes back, and a flood over a limit asks nobody', async (t) => {
+t.test('what is not used comes back, and a flood over a limit sends no queries', async (t) => {
   let now = 0;
   const { local, workers } = startWorkers(3, () => now);
   const [one, two] = workers as [Worker, Worker];
@@ -149,7 +149,7 @@ t.test('through the limits of a route', async (t) => {
   t.match(local.facts(), { allowed: 2, limited: 2 });
 });
 
-t.test('a first that does not answer lets nobody through', async (t) => {
+t.test('without an answer of the first, no request passes', async (t) => {
   const silent = new LimitLeases(
     async () => undefined,
     () => {},

@@ -1,4 +1,4 @@
-// The table of buckets: what it forgets, what it never forgets, and what somebody gets who invents keys.
+// The table of buckets: what it forgets, what it never forgets, and what invented keys get.
 
 import t from 'tap';
 import { LocalLimits, overflow } from '../../../sidecar/edge/rate-limit/local.ts';

@@ -57,7 +57,7 @@ t.test('who is told to wait a moment is told a second, which is enough', async (
   t.equal(ask().allowed, true);
 });
 
-t.test('a burst fits in on top, and nobody is told to plan with it', async (t) => {
+t.test('a burst fits in on top, and the fields do not count it', async (t) => {
   const { ask, clock } = setUp(rule({ requests: 100, periodMs: 60_000, burst: 20 }));
   t.match(fieldsOf(ask()), { 'RateLimit-Limit': '100', 'RateLimit-Remaining': '100', 'RateLimit-Reset': '0' });
   for (let i = 1; i < 120; i++) t.equal(ask().allowed, true);
@@ -125,7 +125,7 @@ t.test('several rules: all must have room, and who is refused is counted by none
   }
 });
 
-/** Who is in the bucket of the first? `same` shares it, `other` has his own, `none` is not the rule's. */
+/** `same` shares the first one's bucket, `other` has its own, and the rule does not apply to `none`. */
 type Case = [name: string, selectors: LimitSelector[], first: Asking, then: [Asking, 'same' | 'other' | 'none'][]];
 
 const named = (name: string, type: 'Exact' | 'RegularExpression' | 'Distinct', value = '', invert = false) => [
@@ -278,7 +278,7 @@ const cases: Case[] = [
     ],
   ],
   [
-    'whoever has one address of a network of IPv6 has all of it',
+    'a client with one address of an IPv6 network has all of it',
     [{ ...anything, sourceCIDR: { type: 'Distinct', value: '::/0' } }],
     { clientIp: '2001:db8:0:1::1' },
     [
@@ -287,7 +287,7 @@ const cases: Case[] = [
     ],
   ],
   [
-    'an address that nobody knows is limited, too',
+    'an unknown address is limited, too',
     [{ ...anything, sourceCIDR: { type: 'Distinct', value: '10.0.0.0/8' } }],
     { clientIp: '' },
     [
@@ -370,7 +370,7 @@ t.test('a reload keeps what was spent, for a rule that is the same', async (t) =
 t.test('a Global limit without Redis is refused', async (t) => {
   t.throws(() => compileRateLimits({ rules: [rule({ scope: 'shared' })] }, { local: new LocalLimits() }), {
     code: 'config_invalid',
-    message: 'the limit shop/web local rule 1 is Global, and there is no Redis to count it in',
+    message: 'the limit shop/web local rule 1 is Global, but no Redis is configured',
   });
 });
 
@@ -440,7 +440,7 @@ t.test('Redis away: decided at once, from what was last known', async (t) => {
   const verdicts = Array.from({ length: 3 }, () => limits.check(facts()));
   t.ok(
     verdicts.every((one) => !(one instanceof Promise)),
-    'nobody waits',
+    'no request waits',
   );
   t.match(verdicts, [
     { allowed: true },

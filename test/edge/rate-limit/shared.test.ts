@@ -68,7 +68,11 @@ t.test('several rules of one request: all or none', { skip: noRedis }, async (t)
   const rules = [each, hourly(5)];
   const gateways = [gateway(await start(t, { url }), rules), gateway(await start(t, { url }), rules)];
   t.equal(await countAllowed(gateways, 100, { headers: { 'x-user': 'ann' } }), 3);
-  t.equal(await countAllowed(gateways, 100, { headers: { 'x-user': 'bob' } }), 2, 'what ann asked in vain cost nobody');
+  t.equal(
+    await countAllowed(gateways, 100, { headers: { 'x-user': 'bob' } }),
+    2,
+    "ann's refused requests cost others nothing",
+  );
 });
 
 t.test('tokens come back by the clock of Redis, and keys end when buckets are full', { skip: noRedis }, async (t) => {
@@ -135,7 +139,7 @@ t.test(
     redis.freeze();
     const inFlight = countAllowed([limits], 40);
     await redis.kill();
-    t.equal(await inFlight, 20, 'each gateway goes on from what it knew: nobody gets a new bucket');
+    t.equal(await inFlight, 20, 'each gateway continues from its last state: no bucket is refilled');
     t.equal(await countAllowed([limits], 100), 0);
     t.match(shared.facts(), { ready: false, fallback: 40, outages: 1 });
     t.equal(log.withCode('redis_unavailable').length, 1, 'said once');
@@ -153,7 +157,7 @@ t.test(
 );
 
 t.test(
-  'frozen: nobody waits longer than the limit, those who come next do not wait at all',
+  'frozen: no request waits longer than the limit, later ones do not wait at all',
   { skip: noRedis },
   async (t) => {
     const redis = await startRedis(t);
@@ -251,7 +255,7 @@ t.test('with TLS, a password and a database of its own', { skip: noRedis }, asyn
     ['a wrong password', { url, passwordFile: wrongPassword, caFile: files.ca }, /WRONGPASS/],
     ['no password', { url, caFile: files.ca }, /NOAUTH/],
     [
-      'a server that nobody vouches for',
+      'a server with an untrusted certificate',
       { url, passwordFile: password, caFile: join(dir, 'other.pem') },
       /certificate/,
     ],
