@@ -322,6 +322,6 @@ t.test('a policy is compiled only with Secrets that hold what they must', async 
   );
   t.strictSame([...ownHeaders], ['x-c']);
   t.strictSame(warnings, [
-    "SecurityPolicy shop/p: the key of client 'cron' stands readable in Secret 'k': write its hash, sha256:...",
+    "SecurityPolicy shop/p: the key of client 'cron' is in plaintext in Secret 'k': write its hash, sha256:...",
   ]);
 });
