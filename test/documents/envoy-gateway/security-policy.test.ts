@@ -224,7 +224,7 @@ const wrong: [string, string, string[]][] = [
     'a rule about nobody',
     rule('{ action: Allow, principal: {} }'),
     [
-      "a.yaml:6:56: spec.authorization.rules[0].principal: names nobody: say 'clientCIDRs', 'jwt', 'headers', 'clientIDs' or 'spiffeIDs'",
+      "a.yaml:6:56: spec.authorization.rules[0].principal: matches no caller: set 'clientCIDRs', 'jwt', 'headers', 'clientIDs' or 'spiffeIDs'",
     ],
   ],
   [
@@ -233,7 +233,7 @@ const wrong: [string, string, string[]][] = [
     [
       "a.yaml:6:38: spec.authorization.rules[0].action: an action is 'Allow' or 'Deny'",
       "a.yaml:6:73: spec.authorization.rules[0].principal.clientCIDRs[0]: '10.0.0.0/33' is neither an address nor a CIDR block",
-      'a.yaml:6:109: spec.authorization.rules[0].principal.clientIPGeoLocations: where an address is in the world is not known here',
+      'a.yaml:6:109: spec.authorization.rules[0].principal.clientIPGeoLocations: there is no database of the locations of addresses',
     ],
   ],
   [
