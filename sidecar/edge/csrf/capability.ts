@@ -1,4 +1,4 @@
-// Refuses requests that a page of another site has a browser send.
+// Refuses requests that a page of another site makes a browser send.
 
 import type { Guarding } from '../capability.ts';
 import { refuseCaller } from '../credentials.ts';
@@ -20,7 +20,7 @@ export const csrf: Guarding<CsrfPlan, undefined> = {
         const why = whyForged(exchange);
         if (why !== undefined) throw refuseCaller(exchange, 'csrf_origin_mismatch', 'Invalid origin', why);
       },
-      // A request in flight is asked by its own fields.
+      // A request in flight is checked again by its own fields.
       guard: { known: undefined, stillHolds: (exchange) => whyForged(exchange) === undefined },
     };
   },

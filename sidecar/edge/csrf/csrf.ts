@@ -1,27 +1,28 @@
-// Where a request that changes something comes from: its Origin, else its Referer, compared with its own host as Envoy's filter does.
+// Compares the Origin, else the Referer, of a request that changes something with the request's own host, as Envoy's filter
+// does.
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { compileRegex } from '../../routing/regex.ts';
 import type { CsrfPlan } from './schema.ts';
 
-/** Others change nothing (RFC 9110 section 9.2.1), or are preflights. */
+/** Other methods are safe (RFC 9110 section 9.2.1), or are preflights. */
 const changing: ReadonlySet<string> = new Set(['POST', 'PUT', 'DELETE', 'PATCH']);
 
-/** Why a request is refused; undefined where it may pass. */
+/** Gives the reason why a request is refused; undefined if it may pass. */
 export function compileCsrf({ additionalOrigins }: CsrfPlan): (exchange: Exchange) => string | undefined {
   const tests = additionalOrigins.map(compileTest);
   return function whyForged(exchange) {
     if (!changing.has(exchange.method)) return undefined;
     const source = sourceOf(exchange);
-    if (source === undefined) return 'it names neither an Origin nor a Referer';
+    if (source === undefined) return 'the request has neither an Origin nor a Referer';
     const target = hostOf(`${exchange.scheme}://${exchange.authority}`);
     if (source === target || tests.some((matches) => matches(source))) return undefined;
-    return `it comes from '${source}', and is for '${target}'`;
+    return `the request comes from '${source}' but is for '${target}'`;
   };
 }
 
-/** Host and port of the page that sends it. An empty Origin is none. */
+/** Host and port of the page that sends the request. An empty Origin counts as absent. */
 function sourceOf(exchange: Exchange): string | undefined {
   for (const name of ['origin', 'referer']) {
     const value = headerOf(exchange, name);
@@ -30,7 +31,7 @@ function sourceOf(exchange: Exchange): string | undefined {
   return undefined;
 }
 
-/** Without the default port of its scheme. What is no URL stands for itself: `null` of a page whose origin is kept secret. */
+/** Host and port without the scheme's default port. A value that is not a URL is kept: `null` hides a page's origin. */
 function hostOf(value: string): string {
   return URL.parse(value)?.host || value.toLowerCase();
 }
