@@ -198,14 +198,14 @@ const wrong: [string, string, string[]][] = [
     'an authorizer that fails open and reads bodies',
     `${head}  extAuth: { failOpen: true, bodyToExtAuth: { maxRequestBytes: 1 }, grpc: { backendRef: { name: a, port: 1 } } }\n`,
     [
-      'a.yaml:6:24: spec.extAuth.failOpen: an authorizer that does not answer refuses: there is no failing open',
-      'a.yaml:6:45: spec.extAuth.bodyToExtAuth: an authorizer is asked before a body is read: it is told of the head alone',
+      'a.yaml:6:24: spec.extAuth.failOpen: a request is refused if the authorizer does not respond: failing open is not supported',
+      'a.yaml:6:45: spec.extAuth.bodyToExtAuth: the authorizer is asked before the body is read, and gets only the head',
     ],
   ],
   [
     'an authorizer that may say anything',
     `${head}  extAuth: { http: { backendRef: { name: a, port: 80 }, headersToBackend: [x-user, "x-*"] } }\n`,
-    ['a.yaml:6:84: spec.extAuth.http.headersToBackend[1]: headers are named one by one, without a star'],
+    ['a.yaml:6:84: spec.extAuth.http.headersToBackend[1]: name each header, without a star'],
   ],
   ['no authorizer', `${head}  extAuth: {}\n`, ["a.yaml:6:12: spec.extAuth: needs exactly one of 'grpc' and 'http'"]],
   [
