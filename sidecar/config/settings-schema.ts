@@ -69,6 +69,7 @@ export const identity = z
 /** `limits`, with their bounds. */
 export const limitsSchema = z
   .strictObject({
+    // Envoy's max_request_headers_kb, 60, and its max_headers_count, 100.
     headBytes: z
       .number()
       .int()
@@ -78,23 +79,29 @@ export const limitsSchema = z
     headFields: z.number().int().min(10).max(1000).default(100),
     urlBytes: z.number().int().min(256).max(1_048_576).optional(),
     bodyBytes: z.number().int().min(0).optional(),
+    // Kestrel's 240 at a gateway (see gateway-settings.ts): strangers come there, and to a sidecar only peers and the app.
     slowBytesPerSecond: z.number().int().min(0).optional(),
     handshake: durationSchema.prefault('10s'),
+    // Istio's protocolDetectionTimeout was 5 s: a protocol whose server speaks first would wait as long.
     protocolDetection: durationSchema.prefault('1s'),
     head: durationSchema.prefault('10s'),
+    // Envoy's connect_timeout and stream_idle_timeout.
     connect: durationSchema.prefault('5s'),
     streamIdle: durationSchema.prefault('5m'),
     streamStall: durationSchema.prefault('1m'),
     clientIdle: durationSchema.prefault('5m'),
+    // Envoy's idle_timeout of its TCP proxy.
     tcpIdle: durationSchema.prefault('1h'),
     connections: z.number().int().min(1).optional(),
     streams: z.number().int().min(1).max(10_000).default(250),
+    // Envoy's max_pending_requests.
     pendingRequests: z.number().int().min(1).default(1024),
     heldBytes: z
       .number()
       .int()
       .min(1_048_576)
       .default(64 * 1_048_576),
+    // Istio's terminationDrainDuration and MINIMUM_DRAIN_DURATION.
     drain: durationSchema.prefault('5s'),
     drainMinimum: durationSchema.prefault('5s'),
     drainWebSocket: durationSchema.optional(),

@@ -81,7 +81,9 @@ export const sidecarYaml = z
     /** The app of the first inbound port. */
     appHealth: healthPath.optional(),
     accessLog: z.string().default('stdout'),
+    // Istio allows where no ALLOW policy applies. We are an allow-list: with no policy nothing passes.
     defaultAction: z.enum(['deny', 'allow']).default('deny'),
+    // Istio's default is PERMISSIVE, for meshes that grow around running services.
     defaultMtls: z.enum(['STRICT', 'PERMISSIVE']).default('STRICT'),
     gateways: z.array(text((value) => parseSpiffeId(value).uri)).default([]),
     federatedBundles: z.record(text(parseTrustDomain), z.string().min(1)).default({}),

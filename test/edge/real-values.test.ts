@@ -144,6 +144,6 @@ t.test('users as htpasswd writes them', async (t) => {
     t.equal((await fetch(edge.url, { headers: { authorization } })).status, status, `${user} ${password.slice(0, 20)}`);
   }
   t.strictSame(weakPasswords(readHtpasswd(file, 'u')), [
-    "the password of 'ann' and 2 more is kept as MD5 ($apr1$), which is guessed fast: htpasswd -B keeps it as bcrypt",
+    "the password of 'ann' and 2 more is stored as MD5 ($apr1$), which is fast to guess: use htpasswd -B for bcrypt",
   ]);
 });

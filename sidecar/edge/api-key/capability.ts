@@ -1,4 +1,4 @@
-// Knows clients by API keys. With `basicAuth` beside it both must hold, and clients go by their user name.
+// Authenticates clients by API keys. Together with `basicAuth`, both must succeed, and the client ID is the user name.
 
 import type { Guarding } from '../capability.ts';
 import { type Credentials, hasSameCredential } from '../still-known.ts';

@@ -18,7 +18,7 @@ const places = z
 export const apiKeyAuth = z
   .strictObject({
     credentialRefs: z.array(secretRef).min(1, 'at least one Secret is needed').max(64),
-    extractFrom: z.array(places).min(1, 'say where the key stands in a request').max(16),
+    extractFrom: z.array(places).min(1, 'name at least one place of the key in a request').max(16),
     forwardClientIDHeader: ownHeader.optional(),
     sanitize: z.boolean().default(true),
   })

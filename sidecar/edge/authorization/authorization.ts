@@ -1,5 +1,5 @@
-// Who may pass a gateway: the rules of a SecurityPolicy in their order, the first that matches decides, and where none does
-// the default action, which is Deny. Compiled once; nothing is made for a request but what a header needs.
+// Evaluates the authorization rules of a SecurityPolicy in order. The first rule that matches decides; without a match the
+// default action applies, which is Deny. Rules are compiled once; a request allocates only what a header needs.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
@@ -22,10 +22,10 @@ interface CompiledRule {
   readonly tests: readonly Test[];
 }
 
-/** Decides about an exchange whose caller is known. @throws SallyportError `policy_denied`. */
+/** Authorizes an exchange whose caller is known. @throws SallyportError `policy_denied`. */
 export type EdgeAuthorization = (exchange: Exchange, connection: ConnectionFacts) => void;
 
-/** `of` is the policy's `namespace/name`, for the record. */
+/** `of` is the policy's `namespace/name`, for the access log. */
 export function compileEdgeAuthorization(policy: AuthorizationPlan, of: string): EdgeAuthorization {
   const rules = policy.rules.map(compileRule);
   const byDefault: CompiledRule = {
@@ -36,7 +36,7 @@ export function compileEdgeAuthorization(policy: AuthorizationPlan, of: string):
   return function authorizeAtEdge(exchange, connection) {
     const rule = rules.find(({ tests }) => tests.every((test) => test(exchange, connection))) ?? byDefault;
     if (rule.action === 'Allow') return allow(exchange, rule.name);
-    // Without the query, in which credentials may stand: reasons are logged.
+    // Without the query, which may hold credentials: reasons are logged.
     const what = `${exchange.method} ${pathWithoutQuery(exchange.path)}`;
     const matched = `rbac_access_denied_matched_policy[${rule === byDefault ? 'none' : rule.name}]`;
     throw deny(exchange, new SallyportError('policy_denied', `${what}: ${rule.name} denies it`), {
@@ -46,42 +46,42 @@ export function compileEdgeAuthorization(policy: AuthorizationPlan, of: string):
   };
 }
 
-function compileRule({ name, action, ...said }: EdgeRule): CompiledRule {
+function compileRule({ name, action, ...conditions }: EdgeRule): CompiledRule {
   const tests: Test[] = [];
-  if (said.methods.length > 0) {
-    const methods = new Set(said.methods);
+  if (conditions.methods.length > 0) {
+    const methods = new Set(conditions.methods);
     tests.push(({ method }) => methods.has(method));
   }
-  if (said.paths.length > 0) {
-    const match = compileStrings(said.paths);
+  if (conditions.paths.length > 0) {
+    const match = compileStrings(conditions.paths);
     tests.push(({ path }) => match(pathWithoutQuery(path)));
   }
-  if (said.spiffeIds.length > 0) {
-    const match = compileStrings(said.spiffeIds);
-    // An absent identity is '' and matches nothing: the reader takes no lone star.
-    // Its listener has verified the certificate against the authorities that it was given.
+  if (conditions.spiffeIds.length > 0) {
+    const match = compileStrings(conditions.spiffeIds);
+    // A client without an identity matches nothing: the schema accepts no lone star.
+    // The listener has verified the certificate against its configured authorities.
     tests.push((_, { client }) => client?.uri !== undefined && match(client.uri));
   }
-  if (said.clientIds.length > 0) {
-    const clients = new Set(said.clientIds);
+  if (conditions.clientIds.length > 0) {
+    const clients = new Set(conditions.clientIds);
     tests.push(({ clientId }) => clientId !== undefined && clients.has(clientId));
   }
-  if (said.clientCidrs.length > 0) {
-    const match = compileIpBlocks(said.clientCidrs);
+  if (conditions.clientCidrs.length > 0) {
+    const match = compileIpBlocks(conditions.clientCidrs);
     tests.push(({ clientIp, rules }, { remoteIp }) => {
-      // Behind proxies whoever connects is not the client: one whose address cannot be read is in no block.
+      // Behind trusted proxies the peer is not the client. A client whose address is unknown is in no block.
       const ip = clientIp ?? (rules?.numTrustedProxies ? undefined : remoteIp);
       return ip !== undefined && match(ip);
     });
   }
-  for (const { name: header, values } of said.headers) {
+  for (const { name: header, values } of conditions.headers) {
     const wanted = new Set(values);
-    // What an app may read in either of two ways is allowed by neither, and denied by both.
+    // An app may read either spelling, so an Allow rule matches neither and a Deny rule matches both.
     tests.push((exchange) =>
       isSpelledTwice(exchange.fields, header) ? action === 'Deny' : wanted.has(headerOf(exchange, header) ?? '\0'),
     );
   }
-  if (said.jwt !== undefined) tests.push(compileJwt(said.jwt));
+  if (conditions.jwt !== undefined) tests.push(compileJwt(conditions.jwt));
   return { name, action, tests };
 }
 
@@ -99,7 +99,7 @@ function compileClaim({ name, valueType, values }: ClaimTest): (claims: Readonly
   const steps = name.split('.');
   const wanted = new Set<unknown>(values);
   return function matchClaim(claims) {
-    // A name with dots of its own, as URLs are that some providers use, is found whole.
+    // A name may itself contain dots, such as the URLs that some providers use: the whole name is tried first.
     const value = Object.hasOwn(claims, name) ? claims[name] : valueAt(claims, steps);
     if (valueType === 'String') return typeof value === 'string' && wanted.has(value);
     return Array.isArray(value) && value.some((one) => wanted.has(one));

@@ -1,4 +1,4 @@
-// Decides by rules which requests of callers may pass, once it is known who is calling.
+// Allows or denies requests by rules, once the caller is authenticated.
 
 import type { Guarding } from '../capability.ts';
 import { compileEdgeAuthorization } from './authorization.ts';
@@ -17,7 +17,7 @@ export const authorization: Guarding<AuthorizationPlan, undefined> = {
     if (planned === undefined) return undefined;
     return {
       authorize: compileEdgeAuthorization(planned.plan, policy),
-      // It is asked again about each request in flight, and needs nothing of what was known before.
+      // Every request in flight is authorized again, so the guard compares nothing.
       guard: { known: undefined, stillHolds: () => true },
     };
   },

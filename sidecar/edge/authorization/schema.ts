@@ -29,7 +29,7 @@ const principal = z
       .array(
         z.string().refine(isIpBlock, { error: ({ input }) => `'${input}' is neither an address nor a CIDR block` }),
       )
-      .min(1, 'an empty list matches nobody: leave it out')
+      .min(1, 'an empty list matches no client: leave it out')
       .optional(),
     jwt: z
       .strictObject({
@@ -55,15 +55,15 @@ const principal = z
       .optional(),
     clientIDs: values('a client').optional(),
     spiffeIDs: z.array(spiffeId).min(1).optional(),
-    clientCert: refused("a client that is known by its certificate is matched by 'spiffeIDs'"),
-    sourceCIDRs: refused("the address behind trusted proxies is matched by 'clientCIDRs'"),
-    clientIPGeoLocations: refused('where an address is in the world is not known here'),
+    clientCert: refused("use 'spiffeIDs' to match the client's certificate"),
+    sourceCIDRs: refused("use 'clientCIDRs', which match the client's address behind trusted proxies"),
+    clientIPGeoLocations: refused('there is no database of the locations of addresses'),
   })
   .superRefine((value, context) => {
     if (Object.values(value).every((one) => one === undefined))
       context.addIssue({
         code: 'custom',
-        message: "names nobody: say 'clientCIDRs', 'jwt', 'headers', 'clientIDs' or 'spiffeIDs'",
+        message: "matches no caller: set 'clientCIDRs', 'jwt', 'headers', 'clientIDs' or 'spiffeIDs'",
       });
   });
 
@@ -84,7 +84,7 @@ const rule = z.strictObject({
   principal,
 });
 
-/** Lists that say nothing are empty; a rule without a name has its number, as Envoy Gateway counts. */
+/** An absent list is empty. A rule without a name is named by its index, as in Envoy Gateway. */
 export const authorization = z
   .strictObject({ defaultAction: action.default('Deny'), rules: z.array(rule).max(1024).default([]) })
   .superRefine(({ rules }, context) => {
@@ -111,7 +111,7 @@ export const authorization = z
 
 export type AuthorizationPlan = Readonly<z.output<typeof authorization>>;
 
-/** The plan with its rules as Envoy Gateway calls them in a log; `of` is the `namespace/name` of the policy that has them. */
+/** The plan, with rules named as in Envoy Gateway's logs. `of` is the `namespace/name` of their policy. */
 export function nameRules({ rules, ...rest }: AuthorizationPlan, of: string): AuthorizationPlan {
   const nameOf = (name: string): string => `securitypolicy/${of}/authorization/rule/${name}`;
   return { ...rest, rules: rules.map((one) => ({ ...one, name: nameOf(one.name) })) };

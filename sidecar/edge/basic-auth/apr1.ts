@@ -1,5 +1,6 @@
-// Apache's variant of MD5-crypt, `$apr1$salt$digest`: what `htpasswd` writes where nobody asks for more. A thousand rounds of MD5,
-// which is little: who has the file guesses fast. Written after the algorithm in APR's apr_md5.c (and FreeBSD's md5crypt before it).
+// Apache's variant of MD5-crypt, `$apr1$salt$digest`, which `htpasswd` writes by default. It is a thousand rounds of MD5,
+// which is few: an attacker who has the file can guess fast. Follows the algorithm of APR's apr_md5.c, which comes from
+// FreeBSD's md5crypt.
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 
@@ -8,12 +9,12 @@ const form = /^\$apr1\$([./0-9A-Za-z]{1,8})\$([./0-9A-Za-z]{22})$/;
 const alphabet = './0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const rounds = 1000;
 
-/** Whether a text is such a hash. */
+/** True if the text is such a hash. */
 export function isApr1(hash: string): boolean {
   return form.test(hash);
 }
 
-/** Is it the password of this hash? Some two milliseconds. */
+/** True if it is the password of this hash. Takes some two milliseconds. */
 export function matchesApr1(password: string, hash: string): boolean {
   const [, salt, digest] = form.exec(hash) ?? [];
   if (salt === undefined || digest === undefined) return false;
@@ -24,7 +25,7 @@ function digestOf(password: Buffer, salt: Buffer): string {
   const other = md5(password, salt, password);
   const parts: Buffer[] = [password, Buffer.from('$apr1$'), salt];
   for (let left = password.length; left > 0; left -= 16) parts.push(other.subarray(0, Math.min(16, left)));
-  // A bit of the length decides for each: a zero, or the password's first byte.
+  // Each bit of the length adds a byte: a zero for 1, the password's first byte for 0.
   for (let bits = password.length; bits > 0; bits >>= 1)
     parts.push((bits & 1) === 1 ? Buffer.from([0]) : password.subarray(0, 1));
   let last = md5(...parts);
@@ -35,7 +36,7 @@ function digestOf(password: Buffer, salt: Buffer): string {
       ...(round % 7 === 0 ? [] : [password]),
       round % 2 === 1 ? last : password,
     );
-  // The bytes of the digest in the order of APR, three at a time.
+  // The bytes of the digest in APR's order, three at a time.
   const triples = [0, 1, 2, 3, 4].map((i) => [last[i]!, last[i + 6]!, last[i === 4 ? 5 : i + 12]!] as const);
   return triples.map(([a, b, c]) => encode((a << 16) | (b << 8) | c, 4)).join('') + encode(last[11]!, 2);
 }
@@ -46,7 +47,7 @@ function md5(...parts: Buffer[]): Buffer {
   return hash.digest();
 }
 
-/** Six bits a character, the lowest first. */
+/** Six bits per character, the lowest first. */
 function encode(value: number, length: number): string {
   return Array.from({ length }, (_, i) => alphabet[(value >> (6 * i)) & 63]!).join('');
 }

@@ -1,6 +1,6 @@
-// Basic authentication (RFC 7617): a user and a password against an htpasswd file, `{SHA}`, `$apr1$` or bcrypt. bcrypt is slow on
-// purpose, and in JavaScript it holds whoever runs it: it runs in a thread of its own, of which guesses can fill the queue but
-// not the event loop, and who has been verified is remembered for a minute.
+// Basic authentication (RFC 7617): checks a user and a password against an htpasswd file with `{SHA}`, `$apr1$` or bcrypt.
+// bcrypt is slow on purpose and in JavaScript it blocks its thread. It runs in a separate thread, so guesses can fill that
+// thread's queue but not block the event loop. Results are cached for a minute.
 
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -15,14 +15,14 @@ import { isApr1 } from './apr1.ts';
 import type { BcryptThread } from './bcrypt-thread.ts';
 import type { BasicPlan } from './schema.ts';
 
-/** A password is asked for again when this has passed: a file that was changed is another policy anyway. */
+/** A result is cached this long. A changed file is a new policy, with an empty cache. */
 const rememberMs = 60_000;
 const maxRemembered = 10_000;
-/** bcrypt reads 72 bytes of a password; what is longer would be cut without a word. htpasswd takes 255. */
+/** bcrypt reads 72 bytes of a password and silently ignores the rest. htpasswd accepts 255. */
 const maxPasswordBytes = { bcrypt: 72, apr1: 255 } as const;
-/** Of the queue of passwords, for one client: whoever guesses must not keep everybody else out. */
+/** Places in the queue for one client: a client that guesses must not lock the others out. */
 const maxOfOneClient = 8;
-/** Beyond 2^14 rounds one guess takes a second of a core. */
+/** Above 2^14 rounds one guess takes a second of a core. */
 const maxCost = 14;
 
 type Stored =
@@ -31,7 +31,7 @@ type Stored =
 
 export type Users = ReadonlyMap<string, Stored>;
 
-/** The users of an htpasswd file. @throws SallyportError `config_invalid`, which holds no hash. */
+/** The users of an htpasswd file. @throws SallyportError `config_invalid`, without any hash in its message. */
 export function readHtpasswd(text: string, secret: string): Users {
   const users = new Map<string, Stored>();
   for (const [index, raw] of text.split('\n').entries()) {
@@ -42,10 +42,12 @@ export function readHtpasswd(text: string, secret: string): Users {
     const fail = (why: string): SallyportError =>
       new SallyportError('config_invalid', `line ${index + 1} of .htpasswd in Secret '${secret}': ${why}`);
     if (user === '' || !isSafeField('x-user', user)) throw fail('it does not begin with a user and a colon');
-    if (users.has(user)) throw fail(`'${user}' is there twice`);
+    if (users.has(user)) throw fail(`'${user}' is listed twice`);
     const stored = readStored(line.slice(colon + 1));
     if (stored === undefined)
-      throw fail(`the password of '${user}' is neither {SHA}, $apr1$ nor bcrypt of at most ${maxCost} (htpasswd -B)`);
+      throw fail(
+        `the password of '${user}' is neither {SHA}, $apr1$ nor bcrypt with a cost of at most ${maxCost} (htpasswd -B)`,
+      );
     users.set(user, stored);
   }
   if (users.size === 0)
@@ -64,17 +66,17 @@ function readStored(text: string): Stored | undefined {
   return { kind: 'bcrypt', hash: text };
 }
 
-/** What an operator should hear of the passwords. */
+/** Warnings about passwords that are stored with a weak hash. */
 export function weakPasswords(users: Users): string[] {
   const weak = [...users].filter(([, { kind }]) => kind === 'apr1').map(([user]) => user);
   if (weak.length === 0) return [];
   const more = weak.length === 1 ? '' : ` and ${weak.length - 1} more`;
   return [
-    `the password of '${weak[0]}'${more} is kept as MD5 ($apr1$), which is guessed fast: htpasswd -B keeps it as bcrypt`,
+    `the password of '${weak[0]}'${more} is stored as MD5 ($apr1$), which is fast to guess: use htpasswd -B for bcrypt`,
   ];
 }
 
-/** `user:password` of an Authorization field; undefined where it is something else. */
+/** `user:password` of an Authorization field; undefined if the field holds anything else. */
 export function readBasic(value: string | undefined): { user: string; password: string } | undefined {
   const match = /^basic +([A-Za-z0-9+/]+={0,2})$/i.exec(value ?? '');
   if (match === null) return undefined;
@@ -88,21 +90,21 @@ export class BasicAuth {
   readonly #users: Users;
   readonly #thread: BcryptThread;
   readonly #now: () => number;
-  /** What is remembered is worth nothing without this key, which nobody else has. */
+  /** The cache's entries are useless without this key, which never leaves the process. */
   readonly #key = randomBytes(32);
-  /** Until when a pair of user and password is known to be right, or wrong. */
+  /** The cached results: whether a pair of user and password is right, and until when that holds. */
   readonly #known = new Map<string, { readonly right: boolean; readonly until: number }>();
   readonly #asking = new Map<string, Promise<boolean>>();
   readonly #ofClients = new ConcurrencyLimit({ maxInFlight: maxOfOneClient, per: 'client' });
-  /** Whoever is nobody is measured against this: a name that exists must not be told by the time that it takes. */
-  readonly #nobody: Stored | undefined;
+  /** An unknown user's password is compared with this one, so that the time does not reveal which users exist. */
+  readonly #standIn: Stored | undefined;
 
   constructor(policy: BasicPlan, users: Users, thread: BcryptThread, now: () => number) {
     this.#policy = policy;
     this.#users = users;
     this.#thread = thread;
     this.#now = now;
-    this.#nobody = [...users.values()].find(({ kind }) => kind !== 'sha');
+    this.#standIn = [...users.values()].find(({ kind }) => kind !== 'sha');
   }
 
   /** @throws SallyportError `basic_auth_missing`, `basic_auth_wrong`, `overloaded`; its promise rejects with the same. */
@@ -114,7 +116,7 @@ export class BasicAuth {
         exchange,
         'basic_auth_missing',
         'User authentication failed. Missing username and password.',
-        given === undefined ? 'it brings no user and password' : 'its Authorization is not that of a user and password',
+        given === undefined ? 'the request has no user and password' : 'Authorization holds no user and password',
         [challenge(exchange, 'Basic')],
       );
     const verdict = this.#check(pair.user, pair.password, networkOf(exchange.clientIp));
@@ -137,7 +139,7 @@ export class BasicAuth {
         exchange,
         'basic_auth_wrong',
         'User authentication failed. Invalid username/password combination.',
-        'its user and password are not those of anybody',
+        'unknown user or wrong password',
         [challenge(exchange, 'Basic')],
       );
     exchange.clientId = user;
@@ -148,7 +150,7 @@ export class BasicAuth {
 
   #check(user: string, password: string, client: string): boolean | Promise<boolean> {
     const stored = this.#users.get(user);
-    const against = stored ?? this.#nobody;
+    const against = stored ?? this.#standIn;
     if (against === undefined || against.kind === 'sha') {
       if (stored?.kind !== 'sha') return false;
       return timingSafeEqual(createHash('sha1').update(password).digest(), stored.digest);
@@ -161,7 +163,7 @@ export class BasicAuth {
     if (before !== undefined) return before;
     if (!this.#ofClients.enter(client))
       return Promise.reject(
-        new SallyportError('overloaded', `${maxOfOneClient} passwords of one client wait to be compared`),
+        new SallyportError('overloaded', `${maxOfOneClient} passwords of one client are waiting for comparison`),
       );
     const asking = this.#ask(key, password, against.hash, stored !== undefined).finally(() =>
       this.#ofClients.leave(client),

@@ -1,14 +1,14 @@
-// A thread that compares passwords with bcrypt hashes, one after the other. It starts with the first password and does not
-// keep the process alive; a full queue refuses, so that guesses cannot pile up without end.
+// A thread that compares passwords with bcrypt hashes, one at a time. It starts with the first password and does not keep
+// the process alive. A full queue refuses, so that guesses cannot pile up without bound.
 
 import { Worker } from 'node:worker_threads';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { BcryptAnswer, BcryptQuestion } from './bcrypt-worker.ts';
 
-/** At 70 ms a password of cost 10, the last one in the queue waits for two seconds. */
+/** At 70 ms per password of cost 10, the last one in the queue waits for two seconds. */
 const maxWaiting = 32;
 
-/** The worker runs from the source as from the build; TypeScript does not rewrite a URL in a string. */
+/** The worker runs from the source and from the build. TypeScript does not rewrite a URL in a string. */
 const workerUrl = new URL(
   import.meta.url.endsWith('.ts') ? './bcrypt-worker.ts' : './bcrypt-worker.js',
   import.meta.url,
@@ -24,15 +24,17 @@ export class BcryptThread {
   #next = 0;
   readonly #waiting = new Map<number, Waiting>();
 
-  /** Is it the password of `hash`? @throws SallyportError `overloaded` when too many wait, or the thread is gone. */
+  /** True if it is the password of `hash`. @throws SallyportError `overloaded` if too many wait, or the thread ended. */
   compare(password: string, hash: string): Promise<boolean> {
     if (this.#waiting.size >= maxWaiting)
-      return Promise.reject(new SallyportError('overloaded', `${this.#waiting.size} passwords wait to be compared`));
+      return Promise.reject(
+        new SallyportError('overloaded', `${this.#waiting.size} passwords are waiting for comparison`),
+      );
     return new Promise((resolve, reject) => {
       const question: BcryptQuestion = { id: this.#next++, password, hash };
       this.#waiting.set(question.id, { resolve, reject });
       const worker = this.#thread();
-      // Held for as long as somebody waits for it, and not longer.
+      // The thread keeps the process alive only while a comparison is pending.
       worker.ref();
       worker.postMessage(question);
     });

@@ -1,4 +1,4 @@
-// The thread of bcrypt-thread.ts: it knows nothing but how to compare.
+// The thread of bcrypt-thread.ts: it compares a password with a hash, and does nothing else.
 
 import { parentPort } from 'node:worker_threads';
 import { compareSync } from 'bcryptjs';

@@ -1,4 +1,4 @@
-// Knows users by a name and a password.
+// Authenticates users by a name and a password.
 
 import type { Guarding } from '../capability.ts';
 import { secretText } from '../credentials.ts';
@@ -7,7 +7,7 @@ import { BasicAuth, readHtpasswd, weakPasswords } from './basic-auth.ts';
 import { BcryptThread } from './bcrypt-thread.ts';
 import type { BasicPlan } from './schema.ts';
 
-/** One thread for the process: all policies take their turn in one queue. */
+/** One thread per process: all policies share its queue. */
 export interface Passwords {
   readonly thread: BcryptThread;
   now(): number;

@@ -1,4 +1,4 @@
-// Refuses requests that a page of another site has a browser send.
+// Refuses requests that a page of another site makes a browser send.
 
 import type { Guarding } from '../capability.ts';
 import { refuseCaller } from '../credentials.ts';
@@ -26,7 +26,7 @@ export const csrf: Guarding<CsrfPlan, undefined> = {
         const why = whyForged(exchange);
         if (why !== undefined) throw refuseCaller(exchange, 'csrf_origin_mismatch', 'Invalid origin', why);
       },
-      // Evaluated again by the fields of the request in flight.
+      // A request in flight is checked again by its own fields.
       guard: { known: undefined, stillHolds: (exchange) => whyForged(exchange) === undefined },
     };
   },

@@ -1,4 +1,5 @@
-// Where a request that changes something comes from: its Origin, else its Referer, compared with its own host as Envoy's filter does.
+// Compares the Origin, else the Referer, of a request that changes something with the request's own host, as Envoy's filter
+// does.
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
@@ -6,26 +7,26 @@ import { printable } from '../../exchange/message.ts';
 import { compileRegex } from '../../routing/regex.ts';
 import type { CsrfPlan } from './schema.ts';
 
-/** Others change nothing (RFC 9110 section 9.2.1), or are preflights. */
+/** Other methods are safe (RFC 9110 section 9.2.1), or are preflights. */
 const changing: ReadonlySet<string> = new Set(['POST', 'PUT', 'DELETE', 'PATCH']);
 
-/** Why a request is refused, in words fit for a log; undefined where it may pass. */
+/** The reason why a request is refused, in words fit for a log; undefined if it may pass. */
 export function compileCsrf({ additionalOrigins }: CsrfPlan): (exchange: Exchange) => string | undefined {
   const tests = additionalOrigins.map(compileTest);
   return function whyForged(exchange) {
     if (!changing.has(exchange.method)) return undefined;
     const sent = originOf(exchange);
-    if (sent === undefined) return 'it has neither an Origin nor a Referer';
+    if (sent === undefined) return 'the request has neither an Origin nor a Referer';
     const source = hostOf(sent);
-    // What a client sends there is not for a log: a Referer has a path and a query.
-    if (source === undefined) return 'its Origin or Referer is not an http or https URL';
+    // The value itself is not logged: a Referer has a path and a query.
+    if (source === undefined) return 'the Origin or Referer of the request is not an http or https URL';
     const target = hostOf(`${exchange.scheme}://${exchange.authority}`);
     if (source === target || tests.some((matches) => matches(source))) return undefined;
-    return `it comes from '${printable(source)}', and is for '${target ?? ''}'`;
+    return `the request comes from '${printable(source)}' but is for '${target ?? ''}'`;
   };
 }
 
-/** The page that sends it. An empty Origin is none. */
+/** The page that sends the request. An empty Origin counts as absent. */
 function originOf(exchange: Exchange): string | undefined {
   for (const name of ['origin', 'referer']) {
     const value = headerOf(exchange, name);
@@ -35,8 +36,8 @@ function originOf(exchange: Exchange): string | undefined {
 }
 
 /**
- * Host and port of a web page, without the default port of its scheme. Undefined for anything else: an app's own scheme has
- * whatever host its author likes. `null`, a page that keeps its origin secret, stands for itself.
+ * Host and port of a web page, without the scheme's default port. Undefined for anything else: an app with its own scheme
+ * chooses its host freely. `null`, by which a page hides its origin, stands for itself.
  */
 function hostOf(value: string): string | undefined {
   if (value === 'null') return value;

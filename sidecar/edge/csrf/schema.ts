@@ -1,4 +1,5 @@
-// `csrf` of a SecurityPolicy, as Envoy Gateway has it: its current API, which names a fraction of requests on trial, has no more.
+// `csrf` of a SecurityPolicy, as in Envoy Gateway's current API. Its other field, the fraction of requests for a dry run, is
+// refused.
 
 import { z } from 'zod';
 import { compileRegex } from '../../routing/regex.ts';
@@ -13,20 +14,20 @@ const origin = z
   })
   .superRefine(({ type, value }, context) => {
     const issue = (message: string): void => context.addIssue({ code: 'custom', path: ['value'], message });
-    // It would match no origin, and the page would be refused.
+    // It would match no origin, and the page's requests would be refused.
     if (type !== 'RegularExpression' && /[/@]|[^:]:[^:]*:/.test(value))
       return issue(`'${value}': an origin is compared as host or host:port, without scheme and path`);
     if (type !== 'RegularExpression') return;
     try {
       compileRegex(value);
     } catch {
-      issue(`'${value}' is not a regular expression of RE2`);
+      issue(`'${value}' is not a valid RE2 regular expression`);
     }
   });
 
 export const csrf = z.strictObject({
-  /** Beside the host of the request itself. */
-  additionalOrigins: z.array(origin).max(16, 'at most 16 origins are read').default([]),
+  /** In addition to the host of the request itself. */
+  additionalOrigins: z.array(origin).max(16, 'at most 16 origins are allowed').default([]),
   shadowFraction: refused('every request is checked: leave it out'),
 });
 

@@ -1,4 +1,4 @@
-// Asks an external authorizer about each request. It only refuses: who is calling is known before, or never.
+// Asks an external authorizer about each request. The authorizer can refuse a request but not authenticate the caller.
 
 import { hash } from 'node:crypto';
 import { createAuthorizer } from '../../upstream/authorizer.ts';
@@ -10,7 +10,7 @@ export const extAuth: Guarding<ExtAuthPlan, undefined> = {
   name: 'ext-auth',
   guards: 'requests',
   fields: [{ kind: 'SecurityPolicy', name: 'extAuth', schema: async () => (await import('./schema.ts')).extAuth }],
-  // What the authorizer is told is the client's to say: it may exchange a credential, or leave it.
+  // A header that the authorizer reads comes from the client: the authorizer may replace a credential, or keep it.
   ownHeaders: ({ headersToBackend, headersToExtAuth }) =>
     headersToBackend.filter(
       (name) => name !== 'cookie' && name !== 'authorization' && !headersToExtAuth.includes(name),
@@ -42,14 +42,14 @@ export const extAuth: Guarding<ExtAuthPlan, undefined> = {
     const known = digestOf(plan, found.authority);
     return {
       authorizer,
-      // A client with a session of another route is its user: an authorizer must not see it either.
+      // The session cookie of another route would let the authorizer act as the user, so it is hidden as well.
       authenticate: hideSessionCookies,
       guard: { known, stillHolds: (_, before) => before === known },
     };
   },
 };
 
-/** What an authorizer was asked by. How long it may take decides about no caller. */
-function digestOf({ timeoutMs: _, ...asked }: ExtAuthPlan, authority: string): string {
-  return hash('sha256', JSON.stringify([asked, authority]));
+/** Identifies what an authorizer decides about. The timeout is left out, as it changes no decision. */
+function digestOf({ timeoutMs: _, ...rest }: ExtAuthPlan, authority: string): string {
+  return hash('sha256', JSON.stringify([rest, authority]));
 }

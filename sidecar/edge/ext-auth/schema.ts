@@ -1,14 +1,14 @@
-// `extAuth` of a SecurityPolicy. Names of headers are in lower case. With gRPC the authorizer is told of all headers.
+// `extAuth` of a SecurityPolicy. Names of headers are in lower case. A gRPC authorizer gets all headers.
 
 import { z } from 'zod';
 import { durationSchema } from '../../../cert-agent/base/yaml.ts';
 import { backendObjectRef } from '../../schema/gateway-patterns.ts';
 import { lowerHeader, offOnly, optional, refused } from '../../schema/policy-fields.ts';
 
-const noRetries = 'an authorizer is asked once, within its time: leave it out';
+const noRetries = 'the authorizer is asked once, without retries: leave it out';
 const oneBackend = {
   backendRef: backendObjectRef.optional(),
-  backendRefs: z.array(backendObjectRef).length(1, 'exactly one backend is asked').optional(),
+  backendRefs: z.array(backendObjectRef).length(1, 'exactly one backend is allowed').optional(),
   backendSettings: refused(noRetries),
 };
 
@@ -19,20 +19,20 @@ export const extAuth = z
       .strictObject({
         ...oneBackend,
         path: z.string().startsWith('/', 'a path begins with /').optional(),
-        // What it may say of a caller nobody else may, and that has to be known by name.
+        // Headers that only the authorizer may set. A request's own are removed, so each needs its full name.
         headersToBackend: z
-          .array(lowerHeader.refine((name) => !name.includes('*'), 'headers are named one by one, without a star'))
+          .array(lowerHeader.refine((name) => !name.includes('*'), 'name each header, without a star'))
           .default([]),
-        headersToClientOnSuccess: refused('what an authorizer lets pass it says nothing of to the client'),
+        headersToClientOnSuccess: refused('the headers of an allowed request are not sent to the client'),
       })
       .optional(),
     headersToExtAuth: z.array(lowerHeader).default([]),
     timeout: durationSchema.prefault('10s'),
-    failOpen: offOnly('an authorizer that does not answer refuses: there is no failing open'),
-    bodyToExtAuth: refused('an authorizer is asked before a body is read: it is told of the head alone'),
-    contextExtensions: refused('nothing but the request is told to an authorizer'),
-    recomputeRoute: offOnly('a route is chosen once: it is not chosen again by what an authorizer adds'),
-    statusOnError: refused('an authorizer that does not answer refuses with 403'),
+    failOpen: offOnly('a request is refused if the authorizer does not respond: failing open is not supported'),
+    bodyToExtAuth: refused('the authorizer is asked before the body is read, and gets only the head'),
+    contextExtensions: refused('the authorizer gets only the request'),
+    recomputeRoute: offOnly('the route is chosen once, before the authorizer is asked'),
+    statusOnError: refused('the status is always 403 if the authorizer does not respond'),
   })
   .superRefine((value, context) => {
     const forms = (['grpc', 'http'] as const).filter((form) => value[form] !== undefined);
@@ -49,18 +49,18 @@ export const extAuth = z
       context.addIssue({
         code: 'custom',
         path: ['headersToExtAuth'],
-        message: 'a gRPC authorizer is told all headers: leave it out',
+        message: 'a gRPC authorizer gets all headers: leave it out',
       });
   })
-  .transform((said) => {
-    const form = (said.http ?? said.grpc)!;
+  .transform((value) => {
+    const form = (value.http ?? value.grpc)!;
     return {
-      kind: said.http === undefined ? ('grpc' as const) : ('http' as const),
+      kind: value.http === undefined ? ('grpc' as const) : ('http' as const),
       backendRef: plainBackend(form.backendRef ?? form.backendRefs![0]!),
-      path: said.http?.path ?? '',
-      headersToExtAuth: said.headersToExtAuth,
-      headersToBackend: said.http?.headersToBackend ?? [],
-      timeoutMs: said.timeout,
+      path: value.http?.path ?? '',
+      headersToExtAuth: value.headersToExtAuth,
+      headersToBackend: value.http?.headersToBackend ?? [],
+      timeoutMs: value.timeout,
     };
   });
 

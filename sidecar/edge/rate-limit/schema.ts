@@ -30,7 +30,7 @@ function checkRegex(value: string, context: Ctx): void {
   try {
     compileRegex(value);
   } catch {
-    context.addIssue({ code: 'custom', path: ['value'], message: `'${value}' is not a regular expression of RE2` });
+    context.addIssue({ code: 'custom', path: ['value'], message: `'${value}' is not a valid RE2 regular expression` });
   }
 }
 

@@ -196,14 +196,14 @@ const wrong: [string, string, string[]][] = [
     'an authorizer that fails open and reads bodies',
     `${head}  extAuth: { failOpen: true, bodyToExtAuth: { maxRequestBytes: 1 }, grpc: { backendRef: { name: a, port: 1 } } }\n`,
     [
-      'a.yaml:6:24: spec.extAuth.failOpen: an authorizer that does not answer refuses: there is no failing open',
-      'a.yaml:6:45: spec.extAuth.bodyToExtAuth: an authorizer is asked before a body is read: it is told of the head alone',
+      'a.yaml:6:24: spec.extAuth.failOpen: a request is refused if the authorizer does not respond: failing open is not supported',
+      'a.yaml:6:45: spec.extAuth.bodyToExtAuth: the authorizer is asked before the body is read, and gets only the head',
     ],
   ],
   [
     'an authorizer that may say anything',
     `${head}  extAuth: { http: { backendRef: { name: a, port: 80 }, headersToBackend: [x-user, "x-*"] } }\n`,
-    ['a.yaml:6:84: spec.extAuth.http.headersToBackend[1]: headers are named one by one, without a star'],
+    ['a.yaml:6:84: spec.extAuth.http.headersToBackend[1]: name each header, without a star'],
   ],
   ['no authorizer', `${head}  extAuth: {}\n`, ["a.yaml:6:12: spec.extAuth: needs exactly one of 'grpc' and 'http'"]],
   [
@@ -220,7 +220,7 @@ const wrong: [string, string, string[]][] = [
     'a rule about nobody',
     rule('{ action: Allow, principal: {} }'),
     [
-      "a.yaml:6:56: spec.authorization.rules[0].principal: names nobody: say 'clientCIDRs', 'jwt', 'headers', 'clientIDs' or 'spiffeIDs'",
+      "a.yaml:6:56: spec.authorization.rules[0].principal: matches no caller: set 'clientCIDRs', 'jwt', 'headers', 'clientIDs' or 'spiffeIDs'",
     ],
   ],
   [
@@ -229,7 +229,7 @@ const wrong: [string, string, string[]][] = [
     [
       "a.yaml:6:38: spec.authorization.rules[0].action: an action is 'Allow' or 'Deny'",
       "a.yaml:6:73: spec.authorization.rules[0].principal.clientCIDRs[0]: '10.0.0.0/33' is neither an address nor a CIDR block",
-      'a.yaml:6:109: spec.authorization.rules[0].principal.clientIPGeoLocations: where an address is in the world is not known here',
+      'a.yaml:6:109: spec.authorization.rules[0].principal.clientIPGeoLocations: there is no database of the locations of addresses',
     ],
   ],
   [
@@ -318,6 +318,6 @@ t.test('a policy is compiled only with Secrets that hold what they must', async 
   );
   t.strictSame([...ownHeaders], ['x-c']);
   t.strictSame(warnings, [
-    "SecurityPolicy shop/p: the key of client 'cron' stands readable in Secret 'k': write its hash, sha256:...",
+    "SecurityPolicy shop/p: the key of client 'cron' is in plaintext in Secret 'k': write its hash, sha256:...",
   ]);
 });

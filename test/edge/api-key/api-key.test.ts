@@ -1,4 +1,4 @@
-// API keys: how they are read, where they are looked for, and what the app gets.
+// API keys: how Secrets are read, where a request may carry a key, and what the app receives.
 
 import t from 'tap';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -8,7 +8,7 @@ import { type Passed, startPolicy } from '../../fixtures/edge.ts';
 const key = 'k-3f0c9a7b5d1e4f28';
 const other = 'k-aaaaaaaaaaaaaaaa';
 
-t.test('a key is hashed as it is written into a Secret', async (t) => {
+t.test('hashApiKey writes a key as a Secret holds it', async (t) => {
   t.equal(hashApiKey('abc'), 'sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad');
 });
 
@@ -19,15 +19,15 @@ t.test('Secrets', async (t) => {
   ]);
   t.strictSame([...read.clients.values()], ['web', 'cron']);
   t.strictSame(read.warnings, [
-    "the key of client 'cron' stands readable in Secret 'a': write its hash, sha256:...",
-    "the client 'web' is in more than one Secret: of Secret 'b' nothing is taken for it",
+    "the key of client 'cron' is in plaintext in Secret 'a': write its hash, sha256:...",
+    "the client 'web' is in more than one Secret: its entry in Secret 'b' is ignored",
   ]);
   const rows: [string, Record<string, string>, string][] = [
-    ['one key for two', { a: key, b: hashApiKey(key) }, "the clients 'a' and 'b' have the same API key"],
-    ['a short key', { a: 'short' }, "the key of client 'a' in Secret 's' has 5 characters: 16 to 1024 are taken"],
+    ['one key for two clients', { a: key, b: hashApiKey(key) }, "the clients 'a' and 'b' have the same API key"],
+    ['a short key', { a: 'short' }, "the key of client 'a' in Secret 's' has 5 characters: it must have 16 to 1024"],
     ['a bad hash', { a: 'sha256:abc' }, "the hash of client 'a' in Secret 's' is not 64 hexadecimal digits"],
-    ['an unprintable client', { 'a\nb': key }, "Secret 's' names a client that no header can hold"],
-    ['nothing', {}, "there is no API key in Secret 's'"],
+    ['an unprintable client', { 'a\nb': key }, "Secret 's' names a client that is not a valid header value"],
+    ['an empty Secret', {}, "there is no API key in Secret 's'"],
   ];
   for (const [name, data, message] of rows)
     t.throws(() => readApiKeys([['s', data]]), new SallyportError('config_invalid', message), name);
@@ -40,7 +40,7 @@ const spec = `apiKeyAuth:
 `;
 const secrets = { keys: { web: hashApiKey(key), cron: other } };
 
-t.test('who has a key passes, and the app does not see it', async (t) => {
+t.test('a client with a key passes, and the app does not see the key', async (t) => {
   const edge = await startPolicy(t, spec, secrets);
   const rows: [string, string, Record<string, string>, string][] = [
     ['a header', '/a?x=1', { 'x-api-key': key }, 'web'],
@@ -58,7 +58,7 @@ t.test('who has a key passes, and the app does not see it', async (t) => {
   }
 });
 
-t.test('in Authorization a key stands bare, or as a bearer token', async (t) => {
+t.test('in Authorization the key is the whole value, or a bearer token', async (t) => {
   const edge = await startPolicy(
     t,
     'apiKeyAuth: { credentialRefs: [{ name: keys }], extractFrom: [{ headers: [Authorization] }] }',
@@ -73,10 +73,10 @@ t.test('in Authorization a key stands bare, or as a bearer token', async (t) => 
     t.equal((await fetch(edge.url, { headers: { authorization } })).status, status, authorization);
 });
 
-t.test('who has none does not', async (t) => {
+t.test('a client without a valid key is refused', async (t) => {
   const edge = await startPolicy(t, spec, secrets);
   const rows: [string, string, Record<string, string>, string, string][] = [
-    ['nothing', '/', {}, 'api_key_missing', 'missing_api_key'],
+    ['no key', '/', {}, 'api_key_missing', 'missing_api_key'],
     ['an empty one', '/?key=', { 'x-api-key': '' }, 'api_key_missing', 'missing_api_key'],
     ['a wrong one', '/', { 'x-api-key': `${key}x` }, 'api_key_unknown', 'unknown_api_key'],
     ['the hash of one', '/', { 'x-api-key': hashApiKey(key) }, 'api_key_unknown', 'unknown_api_key'],
@@ -97,11 +97,11 @@ t.test('who has none does not', async (t) => {
   t.equal(
     edge.paths[rows.findIndex(([name]) => name === 'a wrong one in the query')],
     '/a?b=c',
-    'what was tried is not on record',
+    'the guess is not on record',
   );
 });
 
-t.test('sanitize: false leaves the key where it was; clients are asked for by rules', async (t) => {
+t.test('sanitize: false leaves the key in the request; authorization rules match clients', async (t) => {
   const rules = `authorization:
   rules: [{ action: Allow, operation: { methods: [GET] }, principal: { clientIDs: [web] } }]
 `;

@@ -1,4 +1,4 @@
-// API keys as hooks: who passes, what goes on, and who still holds.
+// The hooks of API keys: which clients pass, what is forwarded, and which clients stay accepted after a change.
 
 import t from 'tap';
 import { hashApiKey } from '../../../sidecar/edge/api-key/api-key.ts';
@@ -17,9 +17,9 @@ const rows: [name: string, headers: Record<string, string>, path: string, outcom
   ['the key', { 'x-key': good }, '/a', 'passed'],
   ['in the query', {}, `/a?key=${good}`, 'passed'],
   ['the same at both places', { 'x-key': good }, `/a?key=${good}`, 'passed'],
-  ['none', {}, '/a', 'api_key_missing'],
-  ['another', { 'x-key': 'b-key-that-is-long-enough' }, '/a', 'api_key_unknown'],
-  ['two', { 'x-key': good }, '/a?key=other', 'api_key_unknown'],
+  ['no key', {}, '/a', 'api_key_missing'],
+  ['another key', { 'x-key': 'b-key-that-is-long-enough' }, '/a', 'api_key_unknown'],
+  ['two keys', { 'x-key': good }, '/a?key=other', 'api_key_unknown'],
 ];
 
 for (const [name, headers, path, outcome] of rows)
@@ -32,16 +32,16 @@ for (const [name, headers, path, outcome] of rows)
       t.match(exchange, { clientId: 'robot', authMethod: 'apiKey', path: '/a' });
       t.equal(headerOf(exchange, 'x-client'), 'robot');
     }
-    t.equal(headerOf(exchange, 'x-key'), outcome === 'passed' || name !== 'none' ? undefined : headers['x-key']);
-    t.match(warnings, [/^the key of client 'old' stands readable/]);
+    t.equal(headerOf(exchange, 'x-key'), outcome === 'passed' || name !== 'no key' ? undefined : headers['x-key']);
+    t.match(warnings, [/^the key of client 'old' is in plaintext/]);
   });
 
-t.test('what holds on every route', async (t) => {
+t.test('headers and parameters that apply on every route', async (t) => {
   t.strictSame(apiKey.ownHeaders(apiKeyAuth!, ''), ['x-client']);
   t.strictSame(apiKey.secretParams(apiKeyAuth!, ''), ['key']);
 });
 
-t.test('a client still holds by the same key, and with passwords beside by its password alone', async (t) => {
+t.test('a client stays accepted while its key is the same; with basicAuth its password alone decides', async (t) => {
   const { guard } = hooksOf(apiKey, { apiKeyAuth }, { secrets });
   const changed = hooksOf(apiKey, { apiKeyAuth }, { secrets: { k: { robot: hashApiKey(`${good}-2`) } } });
   const { exchange } = createExchange({ clientId: 'robot' });
@@ -50,6 +50,6 @@ t.test('a client still holds by the same key, and with passwords beside by its p
   t.equal(guard.stillHolds(exchange, undefined), false);
   t.equal(guard.stillHolds(createExchange().exchange, guard.known), false);
   const beside = hooksOf(apiKey, { apiKeyAuth }, { secrets, beside: { basicAuth: {} } });
-  t.equal(beside.guard.stillHolds(exchange, undefined), true, 'the guard of passwords decides');
-  t.equal(guard.stillHolds(exchange, beside.guard.known), false, 'it went by the user');
+  t.equal(beside.guard.stillHolds(exchange, undefined), true, 'the guard of basicAuth decides');
+  t.equal(guard.stillHolds(exchange, beside.guard.known), false, 'the client ID was the user name before');
 });

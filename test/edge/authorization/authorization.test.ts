@@ -1,4 +1,4 @@
-// The rules of a SecurityPolicy: in their order, the first that matches.
+// The authorization rules of a SecurityPolicy: the first in order that matches decides.
 
 import t from 'tap';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -18,7 +18,12 @@ const connection = (peer?: string): Connection =>
   ({ remoteIp: parseIp('10.0.0.1'), client: peer === undefined ? undefined : { uri: peer } }) as Connection;
 
 /** `allow <rule>` or `deny <details>`. */
-function judge(rules: string, known: Partial<Exchange>, headers: Record<string, string> = {}, peer?: string): string {
+function authorize(
+  rules: string,
+  known: Partial<Exchange>,
+  headers: Record<string, string> = {},
+  peer?: string,
+): string {
   const { authorization } = policyOf(`${jwt}authorization:\n${rules.replace(/^/gm, '  ')}`);
   const exchange = pretend(known, headers);
   try {
@@ -96,38 +101,43 @@ const rows: [string, string, string, Partial<Exchange>, Record<string, string>?,
     allowed,
     corp({ 'https://a.b/role': 'x' }),
   ],
-  ['what every object has', claim('{ name: constructor.name, values: [Object] }'), none, corp({})],
+  ['a property that every object has', claim('{ name: constructor.name, values: [Object] }'), none, corp({})],
   ['two claims', claim('{ name: a, values: [x] }, { name: b, values: [x] }'), none, corp({ a: 'x' })],
   ['no token', claim('{ name: sub, values: [ann] }'), none, {}],
   ['a token of another provider', claim('{ name: sub, values: [ann] }'), none, claimed({ sub: 'ann' }, 'other')],
   [
-    'a token that nobody vouches for',
+    'a token without a provider that vouches for it',
     claim('{ name: sub, values: [ann] }'),
     none,
     { auth: readClaims({ sub: 'ann' }) },
   ],
-  ['all of a principal', rule('{ clientIDs: [web], clientCIDRs: [192.0.2.0/24] }'), none, { clientId: 'web' }],
   [
-    'the first that matches: a denial',
+    'only one of two conditions of a principal',
+    rule('{ clientIDs: [web], clientCIDRs: [192.0.2.0/24] }'),
+    none,
+    { clientId: 'web' },
+  ],
+  [
+    'the first that matches is a Deny rule',
     'rules: [{ name: no, action: Deny, principal: { clientIDs: [web] } }, { action: Allow, principal: { clientCIDRs: [10.0.0.1] } }]',
     'deny rbac_access_denied_matched_policy[rule/no]',
     { clientId: 'web' },
   ],
   [
-    'the first that matches: a permission',
+    'the first that matches is an Allow rule',
     'rules: [{ name: yes, action: Allow, principal: { clientIDs: [web] } }, { action: Deny, principal: { clientCIDRs: [10.0.0.1] } }]',
     'allow rule/yes',
     { clientId: 'web' },
   ],
   [
-    'a denial by default does not need a rule, a permission may have exceptions',
+    'Allow by default, with a Deny rule',
     'defaultAction: Allow\nrules: [{ action: Deny, principal: { clientCIDRs: [10.0.0.0/8] } }]',
     'deny rbac_access_denied_matched_policy[rule/0]',
     {},
   ],
 ];
 
-t.test('who may pass', async (t) => {
+t.test('authorization rules', async (t) => {
   for (const [name, rules, expected, known, headers, peer] of rows)
-    t.equal(judge(rules, known, headers, peer), expected, name);
+    t.equal(authorize(rules, known, headers, peer), expected, name);
 });

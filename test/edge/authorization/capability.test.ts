@@ -1,4 +1,4 @@
-// Authorization as hooks: it is asked, and asked again.
+// The hooks of authorization: a request is authorized, and authorized again after a change.
 
 import t from 'tap';
 import { authorization } from '../../../sidecar/edge/authorization/capability.ts';
@@ -9,7 +9,7 @@ const { authorization: plan } = policyOf(
   'authorization: { rules: [{ name: readers, action: Allow, operation: { methods: [GET] }, principal: { headers: [{ name: x-team, values: [a] }] } }] }',
 );
 
-t.test('by rules, and by default not', async (t) => {
+t.test('a rule allows, the default denies', async (t) => {
   const { authorize, guard } = hooksOf(authorization, { authorization: plan });
   const rows: [string, string, string, string, string][] = [
     ['a rule', 'GET', 'a', 'passed', 'securitypolicy/shop/p/authorization/rule/readers'],
@@ -21,6 +21,6 @@ t.test('by rules, and by default not', async (t) => {
     for (const time of ['first', 'again'])
       t.equal(await outcomeOf(() => authorize!(exchange, connection)), outcome, `${name}, ${time}`);
     t.equal(exchange.policy, policy);
-    t.equal(guard.stillHolds(exchange, undefined), true, 'it is asked anew');
+    t.equal(guard.stillHolds(exchange, undefined), true, 'it is authorized again');
   }
 });

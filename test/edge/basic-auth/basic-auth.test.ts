@@ -1,4 +1,4 @@
-// Basic authentication: htpasswd files, passwords right and wrong, and guesses that come in numbers.
+// Basic authentication: htpasswd files, right and wrong passwords, and floods of guesses.
 
 import { hashSync } from 'bcryptjs';
 import t from 'tap';
@@ -27,15 +27,24 @@ t.test('htpasswd files', async (t) => {
   const rows: [string, string][] = [
     row('ann', 'it does not begin with a user and a colon'),
     row(':x', 'it does not begin with a user and a colon'),
-    row('ann:secret', "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt of at most 14 (htpasswd -B)"),
-    row('ann:$apr1$a$b', "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt of at most 14 (htpasswd -B)"),
-    row('ann:{SHA}short', "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt of at most 14 (htpasswd -B)"),
+    row(
+      'ann:secret',
+      "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt with a cost of at most 14 (htpasswd -B)",
+    ),
+    row(
+      'ann:$apr1$a$b',
+      "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt with a cost of at most 14 (htpasswd -B)",
+    ),
+    row(
+      'ann:{SHA}short',
+      "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt with a cost of at most 14 (htpasswd -B)",
+    ),
     row(
       `ann:${hashSync('a', 4).replace('$04$', '$20$')}`,
-      "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt of at most 14 (htpasswd -B)",
+      "the password of 'ann' is neither {SHA}, $apr1$ nor bcrypt with a cost of at most 14 (htpasswd -B)",
     ),
-    ['user1:{SHA}tESsBmE/yNY3lb6a0L6vVQEZNqw=\nuser1:x', "line 2 of .htpasswd in Secret 's': 'user1' is there twice"],
-    ['# nobody', "there is no user in .htpasswd of Secret 's'"],
+    ['user1:{SHA}tESsBmE/yNY3lb6a0L6vVQEZNqw=\nuser1:x', "line 2 of .htpasswd in Secret 's': 'user1' is listed twice"],
+    ['# no user', "there is no user in .htpasswd of Secret 's'"],
   ];
   for (const [text, message] of rows)
     t.throws(() => readHtpasswd(text, 's'), new SallyportError('config_invalid', message), text);
@@ -68,7 +77,7 @@ t.test('right and wrong', async (t) => {
     t.equal(response.status, 200, user);
     const app = (await response.json()) as Passed;
     t.match(app, { clientId: user, method: 'basic', fields: { 'x-user': user } });
-    t.equal(app.fields['authorization'], undefined, 'the password is not for the app');
+    t.equal(app.fields['authorization'], undefined, 'the app does not see the password');
   }
   const rows: [string, Record<string, string>, string, string][] = [
     ['none', {}, 'basic_auth_missing', 'User authentication failed. Missing username and password.'],
@@ -91,13 +100,13 @@ t.test('right and wrong', async (t) => {
       'User authentication failed. Invalid username/password combination.',
     ],
     [
-      'nobody',
+      'an unknown user',
       basic('bob', 'test1'),
       'basic_auth_wrong',
       'User authentication failed. Invalid username/password combination.',
     ],
     [
-      'nobody with the password that he is measured by',
+      'an unknown user with the password that stands in for theirs',
       basic('bob', 'secret: with colon'),
       'basic_auth_wrong',
       'User authentication failed. Invalid username/password combination.',
@@ -118,7 +127,7 @@ t.test('right and wrong', async (t) => {
   }
 });
 
-t.test('guesses fill a queue and not the event loop', async (t) => {
+t.test('guesses fill a queue and do not block the event loop', async (t) => {
   const thread = new BcryptThread();
   t.teardown(() => thread.close());
   const hash = hashSync('right', 6);
@@ -127,15 +136,15 @@ t.test('guesses fill a queue and not the event loop', async (t) => {
   const all = await Promise.allSettled(Array.from({ length: 40 }, (_, i) => thread.compare(`guess ${i}`, hash)));
   const refused = all.filter((one) => one.status === 'rejected').map(({ reason }) => reason as SallyportError);
   t.equal(refused.length, 8);
-  t.match(refused[0], { code: 'overloaded', message: '32 passwords wait to be compared' });
-  t.equal(await thread.compare('right', hash), true, 'and afterwards it goes on');
+  t.match(refused[0], { code: 'overloaded', message: '32 passwords are waiting for comparison' });
+  t.equal(await thread.compare('right', hash), true, 'the thread continues afterwards');
   const waiting = thread.compare('right', hashSync('right', 10));
   thread.close();
   await t.rejects(waiting, { code: 'overloaded', message: 'the thread that compares passwords has ended' });
-  t.equal(await thread.compare('right', hash), true, 'with another thread, too');
+  t.equal(await thread.compare('right', hash), true, 'a new thread is started');
 });
 
-t.test('whoever guesses keeps nobody else out', async (t) => {
+t.test('a client that guesses does not lock other clients out', async (t) => {
   const thread = new BcryptThread();
   t.teardown(() => thread.close());
   const users = readHtpasswd(`ann:${hashSync('right', 4)}\n`, 'u');
@@ -154,12 +163,12 @@ t.test('whoever guesses keeps nobody else out', async (t) => {
   const first = refused.find(
     (one) => one.status === 'rejected' && (one.reason as SallyportError).code === 'overloaded',
   );
-  t.match(first, { reason: { message: '8 passwords of one client wait to be compared' } });
+  t.match(first, { reason: { message: '8 passwords of one client are waiting for comparison' } });
   t.equal(await ann, 'ann');
-  await t.rejects(ask('another guess', '2001:db8:0:1::1'), { code: 'basic_auth_wrong' }, 'and he may try again');
+  await t.rejects(ask('another guess', '2001:db8:0:1::1'), { code: 'basic_auth_wrong' }, 'the client may try again');
 });
 
-t.test('sanitize: false leaves the field where it was', async (t) => {
+t.test('sanitize: false leaves the field in the request', async (t) => {
   const edge = await startPolicy(t, 'basicAuth: { users: { name: u }, sanitize: false }\n', secrets);
   const headers = basic('user1', 'test1');
   const app = (await (await fetch(edge.url, { headers })).json()) as Passed;

@@ -1,4 +1,4 @@
-// Passwords as hooks: who passes, what goes on, and who still holds.
+// The hooks of passwords: which users pass, what is forwarded, and which users stay accepted after a change.
 
 import { createHash } from 'node:crypto';
 import t from 'tap';
@@ -19,7 +19,7 @@ const rows: [name: string, headers: Record<string, string>, outcome: string][] =
   ['right', basic('ann:word'), 'passed'],
   ['wrong', basic('ann:other'), 'basic_auth_wrong'],
   ['not a user', basic('bob:word'), 'basic_auth_wrong'],
-  ['nothing', {}, 'basic_auth_missing'],
+  ['no field', {}, 'basic_auth_missing'],
   ['a token', { authorization: 'Bearer a.b.c' }, 'basic_auth_missing'],
 ];
 
@@ -33,7 +33,7 @@ for (const [name, headers, outcome] of rows)
     t.equal(headerOf(exchange, 'authorization'), undefined);
   });
 
-t.test('a user still holds by the same password', async (t) => {
+t.test('a user stays accepted while the password is the same', async (t) => {
   const { guard } = hooks('word');
   const { exchange } = createExchange({ clientId: 'ann' });
   t.equal(guard.stillHolds(exchange, hooks('word').guard.known), true);

@@ -1,4 +1,4 @@
-// Where requests that change something come from: by Origin, else by Referer, else refused.
+// Requests that change something need a matching Origin, or without one a matching Referer.
 
 import t from 'tap';
 import { formatProblem } from '../../../cert-agent/base/errors.ts';
@@ -27,33 +27,33 @@ const rows: Row[] = [
   ['the same other port', from('https://shop.test:8443'), true, plain, 'shop.test:8443'],
   ['another scheme', from('http://shop.test'), true],
   ['another site', from('https://evil.test'), false],
-  ['a site that begins so', from('https://shop.test.evil.test'), false],
-  ['a site that ends so', from('https://evilshop.test'), false],
-  ['a site in the place of a user', from('https://shop.test@evil.test'), false],
-  ['an origin that is kept secret', from('null'), false],
+  ['a site that begins with the host', from('https://shop.test.evil.test'), false],
+  ['a site that ends with the host', from('https://evilshop.test'), false],
+  ['the host as the user of another site', from('https://shop.test@evil.test'), false],
+  ['a null Origin', from('null'), false],
   ['an app with a scheme of its own', from('app://shop.test'), false],
   ['a script', from('javascript://shop.test/'), false],
-  ['a host that is no URL', from('shop.test'), false],
+  ['a host that is not a URL', from('shop.test'), false],
   ['a user before the host', from('https://evil@shop.test'), false],
   ['backslashes', from('https:\\\\shop.test'), false],
   ['a scheme without a host', from('https://'), false],
   ['a relative Referer', { referer: '/cart?token=secret' }, false],
   ['an exact origin with its default port', from('https://port.test'), true, planOf('{ value: "port.test:443" }')],
   ['an international name', from('https://xn--bcher-kva.test'), true, planOf('{ value: bücher.test }')],
-  ['nothing', {}, false],
+  ['neither header', {}, false],
   ['an empty Origin', from(''), false],
   ['a Referer', { referer: 'https://shop.test/cart?a=b' }, true],
   ['a Referer of another site', { referer: 'https://evil.test/shop.test' }, false],
   ['an empty Origin and a Referer', { origin: '', referer: 'https://shop.test/' }, true],
-  ['an Origin counts more than a Referer', { origin: 'https://evil.test', referer: 'https://shop.test/' }, false],
-  ['a secret Origin counts more than a Referer', { origin: 'null', referer: 'https://shop.test/' }, false],
-  ['exactly', from('https://pay.test'), true, others],
-  ['not exactly', from('https://a.pay.test'), false, others],
+  ['an Origin takes precedence over a Referer', { origin: 'https://evil.test', referer: 'https://shop.test/' }, false],
+  ['a null Origin takes precedence over a Referer', { origin: 'null', referer: 'https://shop.test/' }, false],
+  ['an exact match', from('https://pay.test'), true, others],
+  ['no exact match', from('https://a.pay.test'), false, others],
   ['a prefix', from('https://dev.other.test'), true, others],
   ['a suffix', from('https://a.shop.test'), true, others],
   ['a suffix without its dot', from('https://evilshop.test'), false, others],
   ['a pattern', from('https://app12.test:8443'), true, others],
-  ['a pattern is for the whole', from('https://app12.test.evil.test'), false, others],
+  ['a pattern matches the whole origin', from('https://app12.test.evil.test'), false, others],
 ];
 
 for (const [name, headers, passes, plan = plain, authority = 'shop.test'] of rows)
@@ -72,7 +72,7 @@ for (const [name, headers, passes, plan = plain, authority = 'shop.test'] of row
     }
   });
 
-t.test('what is wrong with a document', async (t) => {
+t.test('documents with mistakes', async (t) => {
   const problemsOf = (text: string): string[] => {
     const head =
       'apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: { name: p }\nspec: { targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }], csrf: ';
@@ -86,7 +86,7 @@ t.test('what is wrong with a document', async (t) => {
       '{ additionalOrigins: [{ value: "https://a.test" }] }',
       /'https:\/\/a\.test': an origin is compared as host or host:port/,
     ],
-    ['{ additionalOrigins: [{ type: RegularExpression, value: "(" }] }', /'\(' is not a regular expression of RE2/],
+    ['{ additionalOrigins: [{ type: RegularExpression, value: "(" }] }', /'\(' is not a valid RE2 regular expression/],
     ['{ additionalOrigins: [{ type: Contains, value: a }] }', /compared by Exact, Prefix, Suffix, RegularExpression/],
     ['{ additionalOrigins: [{ value: "" }] }', /an origin must not be empty/],
     ['{ shadowFraction: { numerator: 1 } }', /every request is checked/],
@@ -96,7 +96,7 @@ t.test('what is wrong with a document', async (t) => {
   t.strictSame(problemsOf('{}'), []);
 });
 
-t.test('on the wire: before anybody is asked who they are', async (t) => {
+t.test('on the wire: checked before authentication', async (t) => {
   const edge = await startPolicy(
     t,
     'csrf: {}\napiKeyAuth: { credentialRefs: [{ name: k }], extractFrom: [{ headers: [x-key] }] }\n',
@@ -106,11 +106,11 @@ t.test('on the wire: before anybody is asked who they are', async (t) => {
   const forged = await post({ origin: 'https://evil.test' });
   t.equal(forged.status, 403);
   t.equal(await forged.text(), 'Invalid origin');
-  t.equal((await post({ origin: edge.url })).status, 401, 'who is it?');
+  t.equal((await post({ origin: edge.url })).status, 401, 'not authenticated');
   t.equal((await post({ origin: edge.url, 'x-key': 'a-key-that-is-readable' })).status, 200);
   t.match(edge.refused[0], {
     code: 'csrf_origin_mismatch',
     details: 'csrf_origin_mismatch',
-    message: /^it comes from 'evil\.test', and is for '127\.0\.0\.1:\d+'$/,
+    message: /^the request comes from 'evil\.test' but is for '127\.0\.0\.1:\d+'$/,
   });
 });

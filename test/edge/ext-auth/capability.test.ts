@@ -1,4 +1,4 @@
-// An external authorizer as hooks: what is kept from it, and that another one was not asked.
+// The hooks of external authorization: what the authorizer does not see, and what a change of the policy means.
 
 import t from 'tap';
 import { extAuth } from '../../../sidecar/edge/ext-auth/capability.ts';
@@ -19,13 +19,13 @@ t.test('the authorizer of each form', async (t) => {
   t.match(extAuth.backends!(http('one')), [{ name: 'one', port: 80, grpc: false }]);
 });
 
-t.test('it does not see the cookies of a session', async (t) => {
+t.test('the authorizer does not see session cookies', async (t) => {
   const { exchange, connection } = createExchange({}, { cookie: 'a=b; __Host-sallyport-session-x=1.y' });
   hooks(http('one')).authenticate!(exchange, connection);
   t.equal(headerOf(exchange, 'cookie'), 'a=b');
 });
 
-t.test('its headers are ours, but for what it is told', async (t) => {
+t.test('headers that only the authorizer may set, except those that it reads from the client', async (t) => {
   const plan = planOf(
     'http: { backendRef: { name: a, port: 80 }, headersToBackend: [X-User, Cookie, Authorization, x-both] }',
     'headersToExtAuth: [x-both],',
@@ -33,14 +33,14 @@ t.test('its headers are ours, but for what it is told', async (t) => {
   t.strictSame(extAuth.ownHeaders(plan, ''), ['x-user']);
 });
 
-t.test('who still holds: who was asked about by the same', async (t) => {
+t.test('a request stays accepted only while the policy asks the same authorizer the same question', async (t) => {
   const { guard } = hooks(http('one'));
   const { exchange } = createExchange();
   const rows: [string, unknown, boolean][] = [
     ['the same', hooks(http('one')).guard.known, true],
     ['with another timeout', hooks(http('one', 'timeout: 1s,')).guard.known, true],
     ['another', hooks(http('two')).guard.known, false],
-    ['told of more', hooks(http('one', 'headersToExtAuth: [x-a],')).guard.known, false],
+    ['with more headers', hooks(http('one', 'headersToExtAuth: [x-a],')).guard.known, false],
     ['none', undefined, false],
   ];
   for (const [name, before, expected] of rows) t.equal(guard.stillHolds(exchange, before), expected, name);
