@@ -80,9 +80,10 @@ function pathOf({ path: meant, target, rules }: Exchange): string {
   const at = path.indexOf('?');
   if (at === -1) return path;
   const { edge, authentication } = rules;
-  if (edge?.secrets.paths.has(path.slice(0, at)) === true) return path.slice(0, at);
+  const secrets = (edge ?? rules.traits)?.secrets;
+  if (secrets?.paths.has(path.slice(0, at)) === true) return path.slice(0, at);
   let shown = withoutParam(path, 'access_token');
-  if (edge !== undefined) for (const name of edge.secrets.params) shown = withoutParam(shown, name);
+  if (secrets !== undefined) for (const name of secrets.params) shown = withoutParam(shown, name);
   if (authentication !== undefined) for (const name of authentication.secretParams) shown = withoutParam(shown, name);
   return shown;
 }

@@ -6,7 +6,7 @@ import { authenticateAgain } from './authenticate.ts';
 import type { Connection } from './connection.ts';
 import { allow, deny } from './exchange/decision.ts';
 import type { Received } from './exchange/ends.ts';
-import type { Exchange, Route } from './exchange/exchange.ts';
+import type { Exchange, Phases, PortRules, Route } from './exchange/exchange.ts';
 import { factsOf, isSpelledTwice, pathWithoutQuery } from './exchange/facts.ts';
 import { areSame, stillHolds } from './exchange/still-hold.ts';
 import type { PeerCheck } from './peer.ts';
@@ -21,6 +21,7 @@ import { type Decision, isPermit, type Permit, type TunnelPermit } from './polic
  */
 export function authorize(exchange: Exchange, connection: Connection, checkPeer: PeerCheck): Permit | TunnelPermit {
   const { rules, route } = exchange;
+  if (rules.direction !== 'gateway') allowByPort(exchange, connection, rules);
   if (exchange.method === 'CONNECT') return allowOutbound(exchange, tunnelPermitOf(route), connection);
   if (rules.edge !== undefined) return permitAtEdge(exchange, connection);
   if (rules.policies === undefined) return allowOutbound(exchange, route?.permit, connection);
@@ -44,6 +45,7 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
       () => {},
     );
     permitInbound(exchange, connection, rules.policies, rules.policyPort);
+    holdOnPort(exchange, connection, rules);
     return;
   }
   if (rules.direction === 'gateway' && rules.protocol === 'http') return permitAtEdgeAgain(exchange, connection);
@@ -56,6 +58,28 @@ export function authorizeAgain(exchange: Exchange, connection: Connection, check
   if (permit === undefined || !isMeantBy(route, exchange)) throw noRoute(exchange);
   const refusal = exchange.upstreamPeer?.refusal();
   if (refusal !== undefined) throw refusal;
+  if (rules.direction !== 'gateway') holdOnPort(exchange, connection, rules);
+}
+
+/** What the capabilities of a sidecar's port say. @throws SallyportError `policy_denied`, and what they refuse with. */
+function allowByPort(exchange: Exchange, connection: Connection, { phases, protocol }: PortRules): void {
+  if (phases === undefined) return;
+  // Bytes inside of the app's own TLS, say: they must not be a way around a guard, which evaluates requests.
+  const [guard] = protocol === 'tcp' ? phases.guards : [];
+  if (guard !== undefined) {
+    exchange.decision = 'deny';
+    throw new SallyportError('policy_denied', `a stream of bytes is refused: ${guard.name} evaluates requests only`);
+  }
+  if (protocol === 'http') for (const authorizeBy of phases.authorize) authorizeBy(exchange, connection);
+}
+
+/** The same for an exchange in flight, under the current rules of its port. */
+function holdOnPort(exchange: Exchange, connection: Connection, rules: PortRules): void {
+  const { phases, protocol } = rules;
+  if (phases === undefined || phases === exchange.phases) return;
+  if (protocol === 'tcp') return allowByPort(exchange, connection, rules);
+  const { fields, path, authority } = exchange.received ?? exchange;
+  asReceived(exchange, { fields, path, authority }, () => holdUnder(exchange, connection, phases, exchange.phases));
 }
 
 /** Whether `exchange` is connected to (or, before that, was meant for) what `route` means now. */
@@ -118,18 +142,26 @@ function permitAtEdgeAgain(exchange: Exchange, connection: Connection): void {
     const { rule } = edge.find(exchange);
     if (rule === undefined) throw new SallyportError('no_route', 'the rule of the request is gone');
     if (rule.broken !== undefined) throw rule.broken;
-    const { authorizers, guards, authorize: authorizing } = rule.phases;
-    const before = exchange.edge?.phases;
-    if (authorizers.length > 0 && (before === undefined || before.authorizers.length === 0))
-      throw new SallyportError(
-        'policy_denied',
-        'the updated policy requires external authorization, which the request has not had',
-      );
-    if (areSame(guards, before?.guards)) return;
-    if (!stillHolds(exchange, guards, before?.guards))
-      throw new SallyportError('policy_denied', 'the updated policy does not accept the credential of this client');
-    for (const authorizeBy of authorizing) authorizeBy(exchange, connection);
+    holdUnder(exchange, connection, rule.phases, exchange.edge?.phases);
   });
+}
+
+/** Whether a request that passed `before` may go on under other phases. @throws SallyportError `policy_denied`. */
+function holdUnder(
+  exchange: Exchange,
+  connection: Connection,
+  { authorizers, guards, authorize: authorizing }: Phases,
+  before: Phases | undefined,
+): void {
+  if (authorizers.length > 0 && (before === undefined || before.authorizers.length === 0))
+    throw new SallyportError(
+      'policy_denied',
+      'the updated policy requires external authorization, which the request has not had',
+    );
+  if (areSame(guards, before?.guards)) return;
+  if (!stillHolds(exchange, guards, before?.guards))
+    throw new SallyportError('policy_denied', 'the updated policy does not accept the credential of this client');
+  for (const authorizeBy of authorizing) authorizeBy(exchange, connection);
 }
 
 function checkClient({ client }: Connection): void {

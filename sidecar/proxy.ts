@@ -72,6 +72,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
   const meshSteps: readonly Step[] = [
     (exchange) => authenticate(exchange, connection, tools),
     (exchange) => askAuthorizers(exchange, connection),
+    (exchange) => beginPhases(exchange, connection),
   ];
   /** From outside: what clients may not set is removed, then the phases of the rule run up to authorization. */
   const edgeSteps: readonly Step[] = [
@@ -141,6 +142,13 @@ function take(exchange: Exchange, connection: Connection, steps: readonly Step[]
     if (exchange.responded || exchange.finished) return undefined;
   }
   return undefined;
+}
+
+/** What fields of sidecar.yaml ask of the requests of all ports; most sidecars have none. */
+function beginPhases(exchange: Exchange, connection: Connection): undefined | Promise<void> {
+  if (exchange.phases === undefined) return undefined;
+  exchange.received ??= { fields: exchange.fields, path: exchange.path, authority: exchange.authority };
+  return take(exchange, connection, exchange.phases.before);
 }
 
 /** Where the admin allows it, the client gets the name of the decision, and nothing more. */

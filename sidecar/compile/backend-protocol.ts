@@ -3,7 +3,7 @@
 
 import type { Settings } from '../config/settings.ts';
 import type { NamedBackend } from '../edge/capability.ts';
-import type { SecurityPolicy } from '../edge/policy.ts';
+import { type GuardingPolicy, titleOf } from '../edge/policy.ts';
 import { backendTlsFor } from '../routing/backend-tls.ts';
 import { type GatewayDocuments, keyOf, type RouteDocument } from '../routing/documents.ts';
 
@@ -102,8 +102,8 @@ export function grpcOf(route: RouteDocument): string | undefined {
 }
 
 /** Names a part of a policy whose backend is called in gRPC. */
-export function askedInGrpc(policy: SecurityPolicy, { grpc }: NamedBackend, field: string): string | undefined {
-  return grpc === true ? `${field} of SecurityPolicy ${keyOf(policy)}` : undefined;
+export function askedInGrpc(policy: GuardingPolicy, { grpc }: NamedBackend, field: string): string | undefined {
+  return grpc === true ? `${field} of ${titleOf(policy)}` : undefined;
 }
 
 function versionOf(protocol: 'http' | 'http2'): Version {

@@ -5,8 +5,17 @@ import { isDeepStrictEqual } from 'node:util';
 import type { BrokenPolicy, GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import { fieldsOf } from '../edge/capabilities.ts';
-import type { Layered, SecurityPolicy } from '../edge/policy.ts';
+import { capabilities, fieldsOf, ownKindsOf } from '../edge/capabilities.ts';
+import type { AnyCapability, Field } from '../edge/capability.ts';
+import {
+  kindOfPolicy,
+  type Layered,
+  type OwnPolicy,
+  ownApiVersion,
+  ownGroup,
+  type SecurityPolicy,
+  titleOf,
+} from '../edge/policy.ts';
 import { askingParts, backendsOf, knowingParts, partsOf } from '../edge/policy-parts.ts';
 import { type Attachments, attach, inForceOf, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
@@ -25,6 +34,8 @@ export interface GatewayPlan {
   readonly attachments: Attachments;
   readonly security: PolicyTable<SecurityPolicy | BrokenAsPolicy>;
   readonly traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>;
+  /** Policies of our own kinds, by kind. */
+  readonly own: ReadonlyMap<string, PolicyTable<OwnPolicy | BrokenAsPolicy>>;
   /** Policies of kinds that are not evaluated here: nothing is served where one is attached. */
   readonly closed: PolicyTable<BrokenAsPolicy>;
   readonly pools: readonly PoolPlan[];
@@ -37,6 +48,7 @@ export interface GatewayPlan {
 
 type BrokenAsPolicy = BrokenPolicy;
 type PolicyName = 'SecurityPolicy' | 'BackendTrafficPolicy';
+type Table = readonly AnyCapability[];
 
 /** The owners in a plan, as plain data: the first worker of a gateway sends them to the others. */
 export interface Owners {
@@ -44,31 +56,36 @@ export interface Owners {
   readonly routes: readonly (readonly [listener: string, routes: readonly string[]])[];
   readonly places: InForce['places'];
   /** For each kind, the policy of each target. */
-  readonly security: readonly (readonly [target: string, policy: string])[];
-  readonly traffic: readonly (readonly [target: string, policy: string])[];
-  readonly closed: readonly (readonly [target: string, policy: string])[];
+  readonly security: Held;
+  readonly traffic: Held;
+  readonly own: readonly (readonly [kind: string, held: Held])[];
+  readonly closed: Held;
 }
 
+type Held = readonly (readonly [target: string, policy: string])[];
+
 /** The owners of a plan: newer claims do not displace them. */
-export function ownersIn({ attachments, security, traffic, closed }: GatewayPlan): Owners {
+export function ownersIn({ attachments, security, traffic, own, closed }: GatewayPlan): Owners {
   const { routes, places } = inForceOf(attachments);
   return {
     ...{ routes: [...routes], places },
     ...{ security: [...security.owners], traffic: [...traffic.owners], closed: [...closed.owners] },
+    own: [...own].map(([kind, { owners }]) => [kind, [...owners]]),
   };
 }
 
-const nobody: Owners = { routes: [], places: [], security: [], traffic: [], closed: [] };
+const nobody: Owners = { routes: [], places: [], security: [], traffic: [], own: [], closed: [] };
 
 /**
  * Plans the documents: what is attached to what, and which pools this needs. `last` is the plan in force; `owners` by
- * default are those of `last`.
+ * default are those of `last`. `table` has the capabilities that read our own kinds of document.
  */
 export function planGateway(
   configuration: Configuration,
   now: number,
   last?: GatewayPlan,
   owners: Owners = last === undefined ? nobody : ownersIn(last),
+  table: Table = capabilities,
 ): GatewayPlan {
   const { settings, documents: istio } = configuration;
   const config = configuration.gateway!;
@@ -82,7 +99,7 @@ export function planGateway(
     ...([
       documents,
       now,
-      kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies'),
+      kindOf<SecurityPolicy>('SecurityPolicy', 'securityPolicies', table),
       places,
       new Map(owners.security),
     ] as const),
@@ -92,25 +109,41 @@ export function planGateway(
     ...([
       documents,
       now,
-      kindOf<BackendTrafficPolicy>('BackendTrafficPolicy', 'backendTrafficPolicies'),
+      kindOf<BackendTrafficPolicy>('BackendTrafficPolicy', 'backendTrafficPolicies', table),
       places,
       new Map(owners.traffic),
     ] as const),
   );
+  // Those of a kind that the table lacks as well: the rule compiler refuses them.
+  const ownKinds = new Set([...ownKindsOf(table), ...config.ownPolicies.map(({ kind }) => kind)]);
+  const isOwn = ({ kind, apiVersion = '' }: BrokenPolicy): boolean =>
+    ownKinds.has(kind) && apiVersion.startsWith(`${ownGroup}/`);
+  const own = new Map(
+    [...ownKinds].map((kind) => {
+      const all = [...config.ownPolicies, ...config.broken.filter(isOwn)].filter((one) => one.kind === kind);
+      const held = new Map(owners.own).get(kind);
+      const attached = attachPolicies<OwnPolicy | BrokenAsPolicy>(
+        all,
+        ...([documents, now, kindOf<OwnPolicy>(kind, `${kind} documents`, table), places, new Map(held)] as const),
+      );
+      return [kind, attached] as const;
+    }),
+  );
   const closed = attachPolicies<BrokenAsPolicy>(
-    config.broken.filter(({ kind }) => kind !== 'SecurityPolicy' && kind !== 'BackendTrafficPolicy'),
-    ...([documents, now, kindOf<never>('policy', 'policies'), places, new Map(owners.closed)] as const),
+    config.broken.filter((one) => one.kind !== 'SecurityPolicy' && one.kind !== 'BackendTrafficPolicy' && !isOwn(one)),
+    ...([documents, now, kindOf<never>('policy', 'policies', table), places, new Map(owners.closed)] as const),
   );
   const losses = [
     ...security.losses,
     ...traffic.losses,
-    ...filterLosses(attachments, security),
-    ...streamLosses(attachments, traffic),
+    ...[...own.values()].flatMap((one) => one.losses),
+    ...[security, ...own.values()].flatMap((one) => filterLosses(attachments, one, table)),
+    ...streamLosses(attachments, traffic, own, table),
   ];
-  const plan = { attachments, security, traffic, closed, world, losses };
+  const plan = { attachments, security, traffic, own, closed, world, losses };
   const { traffic: rules } = trafficOf(settings, istio.destinationRules);
   const pools = new Map<string, PoolPlan>();
-  const wishes = wishesOf(plan, config);
+  const wishes = wishesOf(plan, config, table);
   for (const wish of wishes) {
     const pool = planPool(wish, settings, documents, rules);
     if (!('problem' in pool)) pools.set(pool.name, pool);
@@ -125,10 +158,14 @@ export function planGateway(
 }
 
 /** What differs between kinds of policies. A policy that cannot be served closes its targets, as a broken one does. */
-function kindOf<P extends Placed & Layered<P>>(kind: string, plural: string): PolicyKind<P | BrokenAsPolicy> {
+function kindOf<P extends Placed & Layered<P>>(
+  kind: string,
+  plural: string,
+  table: Table,
+): PolicyKind<P | BrokenAsPolicy> {
   const isBroken = (policy: P | BrokenAsPolicy): policy is BrokenAsPolicy => 'problems' in policy;
   return {
-    ...{ kind, plural },
+    ...{ kind, plural, isMerged: isPolicyName(kind) },
     refusalOf: (policy) => (isBroken(policy) ? sentenceOf(policy) : undefined),
     closing({ namespace, name, targets, file, line }, message) {
       return {
@@ -146,9 +183,11 @@ function kindOf<P extends Placed & Layered<P>>(kind: string, plural: string): Po
       if (isBroken(policy)) return [];
       // It closes its targets for every part that it might have had.
       if (isBroken(below)) return ['spec'];
-      return partsOf(below).filter((part) => !isKept(kind, part, below, policy));
+      const lost = partsOf(below).filter((part) => !isKept(kind, part, below, policy, table));
+      // A kind of our own has one part, which is the rest of its spec.
+      return isPolicyName(kind) || lost.length === 0 ? lost : ['spec'];
     },
-    weakening: (below, policy) => (kind === 'SecurityPolicy' ? waysAround(below, policy) : []),
+    weakening: (below, policy) => (kind === 'SecurityPolicy' ? waysAround(below, policy, table) : []),
   };
 }
 
@@ -158,23 +197,29 @@ function isKept(
   part: string,
   below: Placed,
   policy: Placed & Pick<SecurityPolicy, 'namespaces'>,
+  table: Table,
 ): boolean {
   const of = (one: object): unknown => (one as Readonly<Record<string, unknown>>)[part];
-  const keeps = fieldsOf(kind as PolicyName).get(part)?.capability.keeps;
+  const fields: Field['kind'] = isPolicyName(kind) ? kind : `sallyport.dev/${kind}`;
+  const keeps = fieldsOf(fields, table).get(part)?.capability.keeps;
   if (keeps !== undefined) return of(policy) !== undefined && keeps(of(below), of(policy));
   // A part that guards nothing has no Secrets and no backends; a BackendTrafficPolicy names neither.
   const isThere =
     kind === 'BackendTrafficPolicy' ||
-    !askingParts(policy).includes(part) ||
+    !askingParts(policy, table).includes(part) ||
     (policy.namespaces?.[part] ?? policy.namespace) === below.namespace;
   return isThere && isDeepStrictEqual(of(below), of(policy));
 }
 
+function isPolicyName(kind: string): kind is PolicyName {
+  return kind === 'SecurityPolicy' || kind === 'BackendTrafficPolicy';
+}
+
 /** Parts beside those of `below` that could authenticate callers in another way than it requires. */
-function waysAround(below: object, policy: object): readonly string[] {
-  const had = askingParts(below);
+function waysAround(below: object, policy: object, table: Table): readonly string[] {
+  const had = askingParts(below, table);
   if (had.length === 0) return [];
-  return knowingParts(policy).filter((part) => !had.includes(part));
+  return knowingParts(policy, table).filter((part) => !had.includes(part));
 }
 
 function mergedOf({ merged = {} }: SecurityPolicy): readonly SecurityPolicy[] {
@@ -185,13 +230,14 @@ type Placed = Pick<BrokenPolicy, 'namespace' | 'name' | 'targets' | 'file' | 'li
 
 /** The statuses of a plan. */
 export function statusOf(
-  { attachments, security, traffic, closed }: GatewayPlan,
+  { attachments, security, traffic, own, closed }: GatewayPlan,
   { documents }: GatewayConfig,
   now: number,
 ): StatusList {
   const policies = [
     ...security.statuses.map((one) => ({ kind: 'SecurityPolicy', ...one })),
     ...traffic.statuses.map((one) => ({ kind: 'BackendTrafficPolicy', ...one })),
+    ...[...own].flatMap(([kind, { statuses }]) => statuses.map((one) => ({ kind, apiVersion: ownApiVersion, ...one }))),
     ...closed.statuses.map((one) => ({
       ...one,
       kind: one.policy.kind,
@@ -225,17 +271,26 @@ export function placeOf(listener: ServedListener, route: RouteDocument, rule: Ro
   };
 }
 
-/** A route's own filter that replaces a field of its SecurityPolicy: warned of as for two policies. */
-function filterLosses({ gateways }: Attachments, security: PolicyTable<SecurityPolicy | BrokenAsPolicy>): string[] {
+/** The policies of our own kinds that apply to a rule. */
+export function ownFor({ own }: Pick<GatewayPlan, 'own'>, place: RulePlace): readonly (OwnPolicy | BrokenAsPolicy)[] {
+  return [...own.values()].flatMap((one) => one.policyFor(place) ?? []);
+}
+
+/** A route's own filter that replaces a field of its policy: warned of as for two policies. */
+function filterLosses(
+  { gateways }: Attachments,
+  policies: PolicyTable<SecurityPolicy | OwnPolicy | BrokenAsPolicy>,
+  table: Table,
+): string[] {
   const said = gateways.flatMap(({ listeners }) =>
     listeners.flatMap((listener) =>
       listener.attached.flatMap(({ route }) =>
         (route.spec.rules ?? []).flatMap((rule) => {
-          const policy = security.policyFor(placeOf(listener, route, rule));
-          if (policy === undefined) return [];
-          return displacedBy(rule.filters ?? [], policy).map(
+          const policy = policies.policyFor(placeOf(listener, route, rule));
+          if (policy === undefined || 'problems' in policy) return [];
+          return displacedBy(rule.filters ?? [], policy, table).map(
             ({ type, field }) =>
-              `the ${type} filter of ${route.kind} ${keyOf(route)} takes the place of '${field}' of SecurityPolicy ${keyOf(policy)}`,
+              `the ${type} filter of ${route.kind} ${keyOf(route)} takes the place of '${field}' of ${titleOf(policy)}`,
           );
         }),
       ),
@@ -251,19 +306,25 @@ const ofStreams = new Set(['loadBalancer', 'circuitBreaker', 'healthCheck', 'tim
 function streamLosses(
   { gateways }: Attachments,
   traffic: PolicyTable<BackendTrafficPolicy | BrokenAsPolicy>,
+  own: GatewayPlan['own'],
+  table: Table,
 ): string[] {
   const said = gateways.flatMap(({ listeners }) =>
     listeners.flatMap((listener) =>
       listener.attached.flatMap(({ route }) => {
         if (route.kind !== 'TLSRoute' && route.kind !== 'TCPRoute') return [];
-        const policy = traffic.policyFor(placeOf(listener, route, route.spec.rules?.[0] ?? {}));
-        if (policy === undefined || 'problems' in policy) return [];
+        const place = placeOf(listener, route, route.spec.rules?.[0] ?? {});
+        const without = `has no effect on ${route.kind} ${keyOf(route)}: it is about requests`;
+        // One that guards closes the route.
+        const ours = ownFor({ own }, place).flatMap((one) =>
+          'problems' in one || askingParts(one, table).length > 0 ? [] : [`${titleOf(one)} ${without}`],
+        );
+        const policy = traffic.policyFor(place);
+        if (policy === undefined || 'problems' in policy) return ours;
         const idle = partsOf(policy).filter((part) => !ofStreams.has(part));
-        if (idle.length === 0) return [];
+        if (idle.length === 0) return ours;
         const what = idle.map((one) => `'${one}'`).join(', ');
-        return [
-          `${what} of BackendTrafficPolicy ${keyOf(policy)} has no effect on ${route.kind} ${keyOf(route)}: it is about requests`,
-        ];
+        return [...ours, `${what} of BackendTrafficPolicy ${keyOf(policy)} ${without}`];
       }),
     ),
   );
@@ -282,7 +343,7 @@ function placesIn({ gateways }: Attachments): readonly RulePlace[] {
 }
 
 /** Every pool that a rule of some listener may need. */
-function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayConfig): PoolWish[] {
+function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayConfig, table: Table): PoolWish[] {
   const wishes: PoolWish[] = [];
   const wish = (
     backend: ResolvedBackend,
@@ -308,10 +369,12 @@ function wishesOf(plan: Omit<GatewayPlan, 'pools' | 'spoken'>, config: GatewayCo
         }
         for (const backend of backends.slice(next)) wish(backend, 'http', undefined, false, grpcOf(route));
       }
-  for (const policy of config.securityPolicies.flatMap((one) => [one, ...mergedOf(one)])) {
-    for (const { field, backend } of backendsOf(policy)) {
+  const security = config.securityPolicies.flatMap((one) => [one, ...mergedOf(one)]);
+  for (const policy of [...security, ...config.ownPolicies]) {
+    for (const { field, backend } of backendsOf(policy, table)) {
       const namespace = backend.namespace ?? namespaceOf(policy, field);
-      const found = resolveBackend(backend, { kind: 'SecurityPolicy', namespace }, config.documents, plan.world);
+      const from = { kind: kindOfPolicy(policy), namespace };
+      const found = resolveBackend(backend, from, config.documents, plan.world);
       wish(found, 'http', undefined, false, askedInGrpc(policy, backend, field));
     }
   }

@@ -4,6 +4,9 @@
 
 import { parseAddress } from '../../cert-agent/base/address.ts';
 import type { Configuration } from '../config/watch.ts';
+import { capabilities } from '../edge/capabilities.ts';
+import type { AnyCapability } from '../edge/capability.ts';
+import { titleOf } from '../edge/policy.ts';
 import { askingParts, namedHeadersOf, traitsOf } from '../edge/policy-parts.ts';
 import type { Edge, EdgeSecrets, Exchange, PortRules, Route } from '../exchange/exchange.ts';
 import { compileClientFields } from '../exchange/proxy-fields.ts';
@@ -16,7 +19,7 @@ import { patternsFor } from '../routing/hosts.ts';
 import { compileTable, type TableEntry } from '../routing/table.ts';
 import { chooseByWeight, clusterOf, refusing } from './backends.ts';
 import type { Failure } from './failures.ts';
-import { type GatewayPlan, placeOf } from './gateway-plan.ts';
+import { type GatewayPlan, ownFor, placeOf } from './gateway-plan.ts';
 import { type GatewayTools, listenerName, ofRoute, RuleCompiler } from './gateway-rule.ts';
 import { matchesOf } from './matches.ts';
 import { reviewFailures } from './reviews.ts';
@@ -28,8 +31,9 @@ export function compileGatewayPorts(
   plan: GatewayPlan,
   pools: ReadonlyMap<string, Destination>,
   tools: GatewayTools,
+  table: readonly AnyCapability[] = capabilities,
 ): CompiledGateway {
-  const compiler = new PortCompiler(configuration, plan, pools, tools);
+  const compiler = new PortCompiler(configuration, plan, pools, tools, table);
   const ports = plan.attachments.gateways.flatMap(({ gateway, listeners }) => {
     const served = listeners.filter(({ programmed }) => programmed);
     const byPort = Map.groupBy(served, ({ spec }) => spec.port);
@@ -43,7 +47,7 @@ export function compileGatewayPorts(
     );
   });
   const edges = ports.flatMap(({ rules }) => rules.edge ?? []);
-  return { ports, failures: [...compiler.failures, ...reviewFailures(plan, edges)] };
+  return { ports, failures: [...compiler.failures, ...reviewFailures(plan, edges, table)] };
 }
 
 /** The compiled ports, and what failed on the way. */
@@ -57,6 +61,7 @@ class PortCompiler {
   readonly #configuration: Configuration;
   readonly #plan: GatewayPlan;
   readonly #rules: RuleCompiler;
+  readonly #table: readonly AnyCapability[];
   /** From all policies, attached and served or not: clients may set these headers on no route. */
   readonly #ownHeaders: ReadonlySet<string>;
   readonly #namedHeaders: ReadonlySet<string>;
@@ -67,14 +72,17 @@ class PortCompiler {
     plan: GatewayPlan,
     pools: ReadonlyMap<string, Destination>,
     tools: GatewayTools,
+    table: readonly AnyCapability[],
   ) {
     this.#configuration = configuration;
     this.#plan = plan;
-    this.#rules = new RuleCompiler(configuration, plan, pools, tools);
-    const { securityPolicies, broken } = configuration.gateway!;
-    const traits = securityPolicies.map((one) => traitsOf(one));
+    this.#table = table;
+    this.#rules = new RuleCompiler(configuration, plan, pools, tools, table);
+    const { securityPolicies, ownPolicies, broken } = configuration.gateway!;
+    const policies = [...securityPolicies, ...ownPolicies];
+    const traits = policies.map((one) => traitsOf(one, table));
     this.#ownHeaders = new Set([...traits, ...broken].flatMap(({ ownHeaders }) => [...ownHeaders]));
-    this.#namedHeaders = new Set(securityPolicies.flatMap((one) => [...namedHeadersOf(one)]));
+    this.#namedHeaders = new Set(policies.flatMap((one) => [...namedHeadersOf(one, table)]));
     this.#secrets = Object.freeze({
       params: [...new Set([...traits, ...broken].flatMap(({ secretParams }) => secretParams))],
       paths: new Set(traits.flatMap(({ secretPaths }) => secretPaths)),
@@ -213,7 +221,7 @@ class PortCompiler {
   }
 
   /**
-   * Why a stream must be refused: a SecurityPolicy applies to its listener, and its demands are about requests. They
+   * Why a stream must be refused: a policy that guards applies to its listener, and its demands are about requests. They
    * cannot be evaluated for bytes, and a stream must not be a way around them. A policy that cannot be read closes
    * everything.
    */
@@ -224,9 +232,12 @@ class PortCompiler {
     const traffic = this.#plan.traffic.policyFor(place);
     if (traffic !== undefined && 'problems' in traffic)
       return `BackendTrafficPolicy ${keyOf(traffic)} is not valid: ${sentenceOf(traffic)}`;
-    const policy = this.#plan.security.policyFor(place);
-    if (policy === undefined || (!('problems' in policy) && askingParts(policy).length === 0)) return undefined;
-    return `SecurityPolicy ${keyOf(policy)} applies to listener ${listener.spec.name}, but evaluates requests only: attach it to listeners for HTTP`;
+    const policy = [this.#plan.security.policyFor(place) ?? [], ...ownFor(this.#plan, place)]
+      .flat()
+      .find((one) => 'problems' in one || askingParts(one, this.#table).length > 0);
+    if (policy === undefined) return undefined;
+    const title = 'problems' in policy ? `${policy.kind} ${keyOf(policy)}` : titleOf(policy);
+    return `${title} applies to listener ${listener.spec.name}, but evaluates requests only: attach it to listeners for HTTP`;
   }
 
   /** An open stream keeps its backend while the route names it, whatever the new weights would choose. */

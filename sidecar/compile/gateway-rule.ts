@@ -5,9 +5,10 @@ import { askAtEdge } from '../ask-authorizer.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { Configuration } from '../config/watch.ts';
 import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-settings.ts';
-import type { NamedBackend } from '../edge/capability.ts';
+import { capabilities } from '../edge/capabilities.ts';
+import type { AnyCapability, NamedBackend } from '../edge/capability.ts';
 import { layOut, type NamedHooks } from '../edge/phases.ts';
-import type { SecurityPolicy } from '../edge/policy.ts';
+import { type GuardingPolicy, kindOfPolicy, ownGroup, titleOf } from '../edge/policy.ts';
 import type { EdgeRule, Phases, Route } from '../exchange/exchange.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import { mintPermit, type Permit } from '../policy/policy.ts';
@@ -25,7 +26,7 @@ import type { TrafficPlan } from '../upstream/traffic.ts';
 import { askedInGrpc, grpcOf } from './backend-protocol.ts';
 import { chooseBackend, clusterOf, refusing, retryOf, timeoutsOf } from './backends.ts';
 import type { Failure } from './failures.ts';
-import { type GatewayPlan, placeOf } from './gateway-plan.ts';
+import { type GatewayPlan, ownFor, placeOf } from './gateway-plan.ts';
 import { type NoPool, type PoolWish, planPool } from './gateway-pools.ts';
 import { blamedOn, displacedBy, HookCompiler, type HookTools, namespaceOf, type PlanKind, sticks } from './hooks.ts';
 import { cookiePathOf, prefixOf } from './matches.ts';
@@ -42,6 +43,7 @@ export class RuleCompiler {
   readonly #pools: ReadonlyMap<string, Destination>;
   readonly #traffic: ReadonlyMap<string, TrafficPlan>;
   readonly #hooks: HookCompiler;
+  readonly #table: readonly AnyCapability[];
   /** The hooks of gateway.yaml for every request, including those that no rule matches. */
   readonly portPhases: Phases;
   /** The same on each listener, so they are kept by their text. */
@@ -52,13 +54,21 @@ export class RuleCompiler {
     plan: GatewayPlan,
     pools: ReadonlyMap<string, Destination>,
     tools: GatewayTools,
+    table: readonly AnyCapability[] = capabilities,
   ) {
+    this.#table = table;
     this.#configuration = configuration;
     this.#config = configuration.gateway!;
     this.#plan = plan;
     this.#pools = pools;
     this.#traffic = trafficOf(configuration.settings, configuration.documents.destinationRules).traffic;
-    this.#hooks = new HookCompiler(this.#config, configuration.settings, tools, (...asked) => this.#beside(...asked));
+    this.#hooks = new HookCompiler(
+      this.#config,
+      configuration.settings,
+      tools,
+      (...asked) => this.#beside(...asked),
+      table,
+    );
     this.portPhases = layOut(this.#hooks.forPort(), askAtEdge);
   }
 
@@ -79,11 +89,12 @@ export class RuleCompiler {
     index: number,
     backendOf: (ref: object) => ResolvedBackend | undefined,
   ): EdgeRule {
-    const name = `${route.kind.toLowerCase()}/${keyOf(route)}/rule/${index}`;
+    const name = ruleName(route, index);
     const place = placeOf(listener, route, rule);
     const security = this.#plan.security.policyFor(place);
     const traffic = this.#plan.traffic.policyFor(place);
     const closed = this.#plan.closed.policyFor(place);
+    const attached = ownFor(this.#plan, place);
     const permit = mintPermit(security === undefined ? `route[${name}]` : `securitypolicy[${keyOf(security)}]`);
     let broken: SallyportError | undefined;
     const breakBy = (error: unknown): undefined => {
@@ -91,30 +102,32 @@ export class RuleCompiler {
     };
     // These are in the statuses already.
     if (rule.broken !== undefined) breakBy(new Error(rule.broken.message));
-    for (const policy of [security, traffic, closed])
+    for (const policy of [security, traffic, closed, ...attached])
       if (policy !== undefined && 'problems' in policy)
         breakBy(new Error(`${policy.kind} ${keyOf(policy)} is not valid: ${sentenceOf(policy)}`));
     const good = security === undefined || 'problems' in security ? undefined : security;
+    const ours = attached.filter((one) => !('problems' in one));
     const limiting = traffic === undefined || 'problems' in traffic ? undefined : traffic;
     const extension = rule.filters?.find(({ type }) => type === 'ExtensionRef')?.extensionRef;
     if (extension !== undefined)
       breakBy(new Error(`its filter ${extension.group}/${extension.kind} ${extension.name} is not known`));
-    for (const { type, field } of displacedBy(rule.filters ?? [], good)) {
-      if (good?.required !== true) continue;
-      const why = `its ${type} filter would take the place of '${field}' of SecurityPolicy ${keyOf(good)}, which has to be inherited (sallyport.dev/inherit: required)`;
-      this.note({ ...ofRoute(route), message: `rule ${index}: ${why}` });
-      breakBy(new Error(why));
-    }
+    for (const policy of [good, ...ours].filter((one) => one?.required === true))
+      for (const { type, field } of displacedBy(rule.filters ?? [], policy, this.#table)) {
+        const why = `its ${type} filter would take the place of '${field}' of ${titleOf(policy!)}, which has to be inherited (sallyport.dev/inherit: required)`;
+        this.note({ ...ofRoute(route), message: `rule ${index}: ${why}` });
+        breakBy(new Error(why));
+      }
     const prefix = prefixOf(rule);
     const fail = (error: unknown, of: PlanKind): void => {
-      const policy = blamedOn(of, { security: good, traffic: limiting });
-      this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(of, policy)), message: reasonOf(error) });
+      const policy = blamedOn(of, { security: good, traffic: limiting, own: ours });
+      const kind = policy !== undefined && 'kind' in policy ? policy.kind : of;
+      this.note({ ...(policy === undefined ? ofRoute(route) : ofPolicy(kind, policy)), message: reasonOf(error) });
       breakBy(error);
     };
     const hooksWith = (own: readonly RouteFilter[]): NamedHooks =>
       this.#hooks.compile(
         {
-          ...{ name, prefix, path: cookiePathOf(rule), rule, security: good, traffic: limiting },
+          ...{ name, prefix, path: cookiePathOf(rule), rule, security: good, traffic: limiting, own: ours },
           filters: [...(rule.filters ?? []), ...own],
           route: (ref) => this.#filterRoute(route, backendOf(ref), permit),
         },
@@ -215,17 +228,18 @@ export class RuleCompiler {
   }
 
   /** The endpoints of a backend that a part of a policy names. @throws SallyportError `config_invalid`. */
-  #beside(policy: SecurityPolicy, backendRef: NamedBackend, field: string): Destination {
+  #beside(policy: GuardingPolicy, backendRef: NamedBackend, field: string): Destination {
     const own = namespaceOf(policy, field);
     const namespace = backendRef.namespace ?? own;
-    const from = { group: 'gateway.envoyproxy.io', kind: 'SecurityPolicy', namespace: own };
+    const kind = kindOfPolicy(policy);
+    const from = { group: 'kind' in policy ? ownGroup : 'gateway.envoyproxy.io', kind, namespace: own };
     const { documents } = this.#config;
     if (!isGranted(documents, from, { ...backendRef, namespace }))
       throw new SallyportError(
         'config_invalid',
         `no ReferenceGrant in ${namespace} lets ${keyOf(policy)} ask ${backendRef.name}`,
       );
-    const backend = resolveBackend(backendRef, { kind: 'SecurityPolicy', namespace }, documents, this.#plan.world);
+    const backend = resolveBackend(backendRef, { kind, namespace }, documents, this.#plan.world);
     if (backend.problem !== undefined) throw new SallyportError('config_invalid', backend.problem.message);
     const destination = this.destination(
       backend,
@@ -250,6 +264,11 @@ export function ofRoute({ kind, namespace, name }: RouteDocument): Because {
 
 function ofPolicy(kind: string, { namespace, name }: { readonly namespace: string; readonly name: string }): Because {
   return { ...{ kind, namespace, name }, type: 'Accepted', reason: 'Invalid' };
+}
+
+/** `httproute/shop/orders/rule/0`. */
+export function ruleName(route: RouteDocument, index: number): string {
+  return `${route.kind.toLowerCase()}/${keyOf(route)}/rule/${index}`;
 }
 
 /** `namespace/gateway/section`. */

@@ -9,8 +9,8 @@ import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-s
 import { capabilities, fieldsOf } from '../edge/capabilities.ts';
 import type { AnyCapability, Field, Hooks, NamedBackend, Planned, Site } from '../edge/capability.ts';
 import type { NamedHooks } from '../edge/phases.ts';
-import type { SecurityPolicy } from '../edge/policy.ts';
-import { type PolicyFields, traitsOf, unevaluatedParts } from '../edge/policy-parts.ts';
+import { type GuardingPolicy, type OwnPolicy, type SecurityPolicy, titleOf } from '../edge/policy.ts';
+import { traitsOf, unevaluatedParts } from '../edge/policy-parts.ts';
 import type { Route } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
 import type { Destination } from '../exchange/upstream.ts';
@@ -35,11 +35,13 @@ export interface Applied {
   readonly filters: readonly RouteFilter[];
   readonly security: SecurityPolicy | undefined;
   readonly traffic: BackendTrafficPolicy | undefined;
+  /** Of our own kinds. */
+  readonly own: readonly OwnPolicy[];
   /** The rule's own backends and those of its filters, by the reference that names them. */
   route(backend: object): Route | undefined;
 }
 
-type Policies = Pick<Applied, 'security' | 'traffic'>;
+type Policies = Pick<Applied, 'security' | 'traffic' | 'own'>;
 
 /** Where a plan of a capability was found. */
 export type PlanKind = Field['kind'];
@@ -49,9 +51,8 @@ export class HookCompiler {
   readonly #config: GatewayConfig;
   readonly #settings: Settings;
   readonly #tools: HookTools;
-  readonly #destinationOf: (policy: SecurityPolicy, backend: NamedBackend, field: string) => Destination;
+  readonly #destinationOf: (policy: GuardingPolicy, backend: NamedBackend, field: string) => Destination;
   readonly #table: readonly AnyCapability[];
-  readonly #policyFields: PolicyFields;
   /** Filter types of routes, each with the field of its plan. */
   readonly #filterKeys: ReadonlyMap<string, string>;
   readonly #digests = new WeakMap<object, string>();
@@ -60,7 +61,7 @@ export class HookCompiler {
     config: GatewayConfig,
     settings: Settings,
     tools: HookTools,
-    destinationOf: (policy: SecurityPolicy, backend: NamedBackend, field: string) => Destination,
+    destinationOf: (policy: GuardingPolicy, backend: NamedBackend, field: string) => Destination,
     table: readonly AnyCapability[] = capabilities,
   ) {
     this.#config = config;
@@ -68,7 +69,6 @@ export class HookCompiler {
     this.#tools = tools;
     this.#destinationOf = destinationOf;
     this.#table = table;
-    this.#policyFields = fieldsOf('SecurityPolicy', table);
     this.#filterKeys = new Map(
       [...fieldsOf('filter', table)].map(([type, { field }]) => [type, field.filter!.key] as const),
     );
@@ -79,11 +79,12 @@ export class HookCompiler {
    * `failed` gets the reason, and the kind of document its plan is from.
    */
   compile(applied: Applied, failed: (error: unknown, of: PlanKind) => void): NamedHooks {
-    const { security } = applied;
-    const [forgotten] = security === undefined ? [] : unevaluatedParts(security, this.#policyFields);
-    if (forgotten !== undefined) {
-      const why = `SecurityPolicy ${keyOf(security!)}: nothing here evaluates '${forgotten}'`;
-      failed(new SallyportError('config_invalid', why), 'SecurityPolicy');
+    const policies = policiesIn(applied);
+    for (const policy of policies) {
+      const [forgotten] = unevaluatedParts(policy, this.#table);
+      if (forgotten === undefined) continue;
+      const why = `${titleOf(policy)}: nothing here evaluates '${forgotten}'`;
+      failed(new SallyportError('config_invalid', why), fieldKindOf(policy));
     }
     const hooks = this.#table.flatMap((capability): NamedHooks => {
       const plans = this.#plansOf(capability, applied);
@@ -95,7 +96,7 @@ export class HookCompiler {
         return [];
       }
     });
-    return security === undefined ? hooks : [...ownHeadersFirst(security, this.#policyFields), ...hooks];
+    return [...policies.flatMap((policy) => ownHeadersFirst(policy, this.#table)), ...hooks];
   }
 
   /** Without a plan a capability guards nothing. */
@@ -105,12 +106,15 @@ export class HookCompiler {
     applied: Applied,
   ): NamedHooks {
     const { name } = capability;
-    const policy = plans.some(({ kind }) => kind === 'SecurityPolicy') ? applied.security : undefined;
-    const key = policy === undefined ? undefined : this.#digestOf(policy, capability);
+    const policies = policiesIn(applied).filter((one) => plans.some(({ kind }) => kind === fieldKindOf(one)));
+    // Without `combines` the first plan applies: the other policy, which may guard, would have no effect.
+    if (policies.length > 1 && capability.combines !== true)
+      throw new SallyportError('config_invalid', `${policies.map(titleOf).join(' and ')} both configure '${name}'`);
+    const key = policies.length === 0 ? undefined : policies.map((one) => this.#digestOf(one, capability)).join(' ');
     const make = (): Hooks | undefined => capability.compile(plans, this.#site(capability, applied));
     const hooks =
-      capability.perPolicy === true && policy !== undefined
-        ? this.#perPolicy(capability, plans, policy, `${name} ${key}`)
+      capability.perPolicy === true && key !== undefined
+        ? this.#perPolicy(capability, plans, policies, `${name} ${key}`)
         : make();
     // Fails closed: a part that guards callers, but has no guard, would let every caller pass.
     if (capability.guards !== false && plans.length > 0 && hooks?.guard === undefined)
@@ -130,6 +134,7 @@ export class HookCompiler {
         filters: [],
         security: undefined,
         traffic: undefined,
+        own: [],
       },
       route: () => undefined,
     };
@@ -138,16 +143,17 @@ export class HookCompiler {
     });
   }
 
-  /** Compiled once per policy, and again only if it or one of its Secrets changes. */
+  /** Compiled once for its policies, and again only if one of them or of their Secrets changes. */
   #perPolicy(
     capability: AnyCapability,
     plans: readonly Planned<unknown>[],
-    policy: SecurityPolicy,
+    policies: readonly GuardingPolicy[],
     key: string,
   ): Hooks | undefined {
     const applied: Applied = {
-      ...{ name: `SecurityPolicy ${keyOf(policy)}`, prefix: '/', path: '/', rule: {}, filters: [], traffic: undefined },
-      security: policy,
+      ...{ name: titleOf(policies[0]!), prefix: '/', path: '/', rule: {}, filters: [], traffic: undefined },
+      security: policies.find((one): one is SecurityPolicy => !('kind' in one)),
+      own: policies.filter((one) => 'kind' in one),
       route: () => undefined,
     };
     return this.#tools.kept(key, () => capability.compile(plans, this.#site(capability, applied)));
@@ -163,7 +169,7 @@ export class HookCompiler {
   }
 
   /** What the documents at this place set in one field. */
-  #found(kind: PlanKind, name: string, { filters, rule, security, traffic }: Applied): unknown[] {
+  #found(kind: PlanKind, name: string, { filters, rule, security, traffic, own }: Applied): unknown[] {
     if (kind === 'filter') {
       const field = this.#filterKeys.get(name)!;
       return filters.flatMap((one) => (one.type === name ? [fieldOf(one, field)] : []));
@@ -177,43 +183,46 @@ export class HookCompiler {
             ? rule
             : kind === 'gateway.yaml'
               ? this.#settings.gateway
-              : undefined;
+              : own.find((one) => fieldKindOf(one) === kind);
     const plan = holder === undefined ? undefined : fieldOf(holder, name);
     return plan === undefined || plan === false ? [] : [plan];
   }
 
   #site(capability: AnyCapability, applied: Applied): Site<never> {
-    const { security } = applied;
+    const policies = policiesIn(applied);
+    const policyOf = (field: string): GuardingPolicy =>
+      applied.own.find(({ kind }) => kind === field) ?? applied.security!;
+    const isRead = (one: GuardingPolicy): boolean => capability.fields.some(({ kind }) => kind === fieldKindOf(one));
+    const policy = policies.find(isRead) ?? applied.security;
     const tools = this.#tools;
     return {
       name: applied.name,
-      policy: security === undefined ? '' : keyOf(security),
+      policy: policy === undefined ? '' : keyOf(policy),
       shared: tools.sharedOf(capability.name) as never,
       prefix: applied.prefix,
       path: applied.path,
       beside: (field) =>
-        servedKinds.flatMap((kind) =>
+        [...servedKinds, `sallyport.dev/${field}` as const].flatMap((kind) =>
           kind === 'filter' && !this.#filterKeys.has(field) ? [] : this.#found(kind, field, applied),
         ),
-      secret: (name, field) => this.#secret(security!, name, field),
+      secret: (name, field) => this.#secret(policyOf(field), name, field),
       destination: (backend, field) => ({
-        destination: this.#destinationOf(security!, backend, field),
-        authority: `${backend.name}.${backend.namespace ?? namespaceOf(security!, field)}:${backend.port ?? 80}`,
+        destination: this.#destinationOf(policyOf(field), backend, field),
+        authority: `${backend.name}.${backend.namespace ?? namespaceOf(policyOf(field), field)}:${backend.port ?? 80}`,
       }),
       route: applied.route,
-      warn: (message) =>
-        tools.warn(`${security === undefined ? applied.name : `SecurityPolicy ${keyOf(security)}`}: ${message}`),
+      warn: (message) => tools.warn(`${policy === undefined ? applied.name : titleOf(policy)}: ${message}`),
       files: (field) => this.#files(field),
     };
   }
 
-  #secret(policy: SecurityPolicy, name: string, field: string): Readonly<Record<string, string>> {
+  #secret(policy: GuardingPolicy, name: string, field: string): Readonly<Record<string, string>> {
     const namespace = namespaceOf(policy, field);
     const secret = this.#config.documents.secrets.find((one) => one.namespace === namespace && one.name === name);
     if (secret === undefined)
       throw new SallyportError(
         'config_invalid',
-        `SecurityPolicy ${keyOf(policy)}: there is no Secret '${name}' in namespace '${namespace}'`,
+        `${titleOf(policy)}: there is no Secret '${name}' in namespace '${namespace}'`,
       );
     return secret.spec.data;
   }
@@ -225,16 +234,16 @@ export class HookCompiler {
   }
 
   /** Covers the policy, the Secrets that it names, and the files that the capability may read. */
-  #digestOf(policy: SecurityPolicy, { files = [] }: AnyCapability): string {
+  #digestOf(policy: GuardingPolicy, { files = [] }: AnyCapability): string {
     const texts = files.map((name) => this.#files(name));
     return `${this.#digestOfPolicy(policy)} ${hash('sha256', JSON.stringify(texts))}`;
   }
 
-  #digestOfPolicy(policy: SecurityPolicy): string {
+  #digestOfPolicy(policy: GuardingPolicy): string {
     const known = this.#digests.get(policy);
     if (known !== undefined) return known;
     const text = JSON.stringify(policy);
-    const namespaces = new Set([policy.namespace, ...Object.values(policy.namespaces ?? {})]);
+    const namespaces = new Set([policy.namespace, ...Object.values(namespacesOf(policy))]);
     const secrets = this.#config.documents.secrets.filter(
       ({ namespace, name }) => namespaces.has(namespace) && text.includes(JSON.stringify(name)),
     );
@@ -245,19 +254,32 @@ export class HookCompiler {
 }
 
 /** The document of a plan. */
-function nameOf(kind: PlanKind, { name, security, traffic }: Applied): string {
-  const policy = blamedOn(kind, { security, traffic });
+function nameOf(kind: PlanKind, { name, ...policies }: Applied): string {
+  const policy = blamedOn(kind, policies);
   return policy === undefined ? name : keyOf(policy);
 }
 
 /** The namespace of the Secrets and backends of a policy's field. */
-export function namespaceOf({ namespace, namespaces }: SecurityPolicy, field: string): string {
-  return namespaces?.[field] ?? namespace;
+export function namespaceOf(policy: GuardingPolicy, field: string): string {
+  return namespacesOf(policy)[field] ?? policy.namespace;
+}
+
+function namespacesOf(policy: GuardingPolicy): Readonly<Record<string, string>> {
+  return ('namespaces' in policy ? policy.namespaces : undefined) ?? {};
+}
+
+function policiesIn({ security, own }: Pick<Applied, 'security' | 'own'>): readonly GuardingPolicy[] {
+  return security === undefined ? own : [security, ...own];
+}
+
+/** The kind of field that a policy has plans for. */
+function fieldKindOf(policy: object): PlanKind {
+  return 'kind' in policy ? `sallyport.dev/${policy.kind}` : 'SecurityPolicy';
 }
 
 /** Removes what only the gateway may set under this policy, before any step sets it. */
-function ownHeadersFirst(policy: SecurityPolicy, fields: PolicyFields): NamedHooks {
-  const { ownHeaders } = traitsOf(policy, fields);
+function ownHeadersFirst(policy: GuardingPolicy, table: readonly AnyCapability[]): NamedHooks {
+  const { ownHeaders } = traitsOf(policy, table);
   return ownHeaders.size === 0
     ? []
     : [['own-headers', { authenticate: (exchange) => changeRequest(exchange, ownHeaders, []) }]];
@@ -266,9 +288,10 @@ function ownHeadersFirst(policy: SecurityPolicy, fields: PolicyFields): NamedHoo
 /** The kind of policy that caused a rule's failure; undefined if it is the route itself. */
 export function blamedOn(
   of: PlanKind,
-  { security, traffic }: Policies,
-): SecurityPolicy | BackendTrafficPolicy | undefined {
-  return of === 'SecurityPolicy' ? security : of === 'BackendTrafficPolicy' ? traffic : undefined;
+  { security, traffic, own }: Policies,
+): GuardingPolicy | BackendTrafficPolicy | undefined {
+  if (of === 'SecurityPolicy') return security;
+  return of === 'BackendTrafficPolicy' ? traffic : own.find((one) => fieldKindOf(one) === of);
 }
 
 /** True if one client's requests to this rule stay with one endpoint. */
@@ -279,23 +302,26 @@ export function sticks(rule: RouteRule, table: readonly AnyCapability[] = capabi
   );
 }
 
-/** Filters of a rule that replace a field of its SecurityPolicy. */
+/** Filters of a rule that replace a field of one of its policies. */
 export function displacedBy(
   filters: readonly RouteFilter[],
-  security: object | undefined,
+  policy: object | undefined,
   table: readonly AnyCapability[] = capabilities,
 ): readonly { readonly type: string; readonly field: string }[] {
-  if (security === undefined) return [];
+  if (policy === undefined) return [];
   return table.flatMap(({ fields, combines }) => {
     if (combines === true) return [];
     const filter = fields.find(({ kind }) => kind === 'filter');
-    const policy = fields.find(({ kind }) => kind === 'SecurityPolicy');
-    if (filter === undefined || policy === undefined || fieldOf(security, policy.name) === undefined) return [];
-    return filters.some(({ type }) => type === filter.name) ? [{ type: filter.name, field: policy.name }] : [];
+    const displaced = fields.find(({ kind }) => kind === fieldKindOf(policy));
+    if (filter === undefined || displaced === undefined || fieldOf(policy, displaced.name) === undefined) return [];
+    return filters.some(({ type }) => type === filter.name) ? [{ type: filter.name, field: displaced.name }] : [];
   });
 }
 
-/** The kinds of field whose plans are found here. A capability with a field of another kind gets no plan from it. */
+/**
+ * The kinds of field whose plans are found here, beside our own kinds of document. A capability with a field of another
+ * kind gets no plan from it.
+ */
 export const servedKinds = ['filter', 'rule', 'SecurityPolicy', 'BackendTrafficPolicy', 'gateway.yaml'] as const;
 
 function fieldOf(holder: object, name: string): unknown {

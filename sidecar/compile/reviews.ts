@@ -1,52 +1,61 @@
 // Problems that show only across all documents: a policy that is accepted, attached and compiled, but cannot work as
 // intended. Each capability reviews its own plans.
 
-import type { InForce } from '../edge/capability.ts';
-import type { SecurityPolicy } from '../edge/policy.ts';
+import { capabilities } from '../edge/capabilities.ts';
+import type { AnyCapability, InForce } from '../edge/capability.ts';
+import { type GuardingPolicy, kindOfPolicy } from '../edge/policy.ts';
 import { guardsIn } from '../edge/policy-parts.ts';
 import type { Edge, Exchange } from '../exchange/exchange.ts';
 import { emptyFields } from '../exchange/message.ts';
 import { keyOf } from '../routing/documents.ts';
 import type { Failure } from './failures.ts';
 import { type GatewayPlan, placeOf } from './gateway-plan.ts';
+import { listenerName, ruleName } from './gateway-rule.ts';
 
-/** A failure for each part of a SecurityPolicy that does not work with what all ports serve. */
-export function reviewFailures(plan: GatewayPlan, edges: readonly Edge[]): Failure[] {
-  return policiesInForce(plan).flatMap(([policy, inForce]) => {
+type Table = readonly AnyCapability[];
+
+/** A failure for each part of a policy that does not work with what all ports serve. */
+export function reviewFailures(plan: GatewayPlan, edges: readonly Edge[], table: Table = capabilities): Failure[] {
+  return policiesInForce(plan).flatMap(([policy, inForce, rules]) => {
     const { namespace, name } = policy;
     const rulesFor = ({ host, pathname }: URL) => {
       const asked = { authority: host, path: pathname, method: 'GET', fields: emptyFields } as unknown as Exchange;
       return edges.flatMap((edge) => {
-        const { rule } = edge.find(asked);
-        if (rule === undefined) return [];
-        return [{ name: rule.name, underPolicy: rule.permit.policy === `securitypolicy[${inForce.policy}]` }];
+        const { listener, rule } = edge.find(asked);
+        return rule === undefined ? [] : [{ name: rule.name, underPolicy: rules.has(`${listener} ${rule.name}`) }];
       });
     };
-    return guardsIn(policy).flatMap(({ capability, plan: part }) => {
+    return guardsIn(policy, table).flatMap(({ capability, plan: part }) => {
       const review = capability.review?.(part, inForce, rulesFor);
-      return review === undefined ? [] : [{ ...{ kind: 'SecurityPolicy', namespace, name }, ...review }];
+      return review === undefined ? [] : [{ ...{ kind: kindOfPolicy(policy), namespace, name }, ...review }];
     });
   });
 }
 
 /** The warnings. */
-export function reviewDoubts(plan: GatewayPlan): string[] {
+export function reviewDoubts(plan: GatewayPlan, table: Table = capabilities): string[] {
   return policiesInForce(plan).flatMap(([policy, inForce]) =>
-    guardsIn(policy).flatMap(({ capability, plan: part }) => capability.doubts?.(part, inForce) ?? []),
+    guardsIn(policy, table).flatMap(({ capability, plan: part }) => capability.doubts?.(part, inForce) ?? []),
   );
 }
 
-/** The policies that apply to some rule, each with the hosts of all its rules. */
-function policiesInForce({ attachments, security }: GatewayPlan): [SecurityPolicy, InForce][] {
-  const hostsOf = new Map<SecurityPolicy, Set<string>>();
+type PolicyInForce = readonly [policy: GuardingPolicy, inForce: InForce, rules: ReadonlySet<string>];
+
+/** The policies that apply to some rule, each with the hosts of all its rules, and their listeners and names. */
+function policiesInForce({ attachments, security, own }: GatewayPlan): readonly PolicyInForce[] {
+  const found = new Map<GuardingPolicy, { readonly hosts: Set<string>; readonly rules: Set<string> }>();
   for (const listener of attachments.gateways.flatMap(({ listeners }) => listeners))
     for (const { route, hosts } of listener.programmed ? listener.attached : [])
-      for (const rule of route.spec.rules ?? []) {
-        const policy = security.policyFor(placeOf(listener, route, rule));
-        if (policy === undefined || 'problems' in policy) continue;
-        const known = hostsOf.get(policy) ?? new Set<string>();
-        hostsOf.set(policy, known);
-        for (const host of hosts) known.add(host);
+      for (const [index, rule] of (route.spec.rules ?? [{}]).entries()) {
+        const place = placeOf(listener, route, rule);
+        for (const table of [security, ...own.values()]) {
+          const policy = table.policyFor(place);
+          if (policy === undefined || 'problems' in policy) continue;
+          const known = found.get(policy) ?? { hosts: new Set(), rules: new Set() };
+          found.set(policy, known);
+          known.rules.add(`${listenerName(listener)} ${ruleName(route, index)}`);
+          for (const host of hosts) known.hosts.add(host);
+        }
       }
-  return [...hostsOf].map(([policy, hosts]) => [policy, { policy: keyOf(policy), hosts: [...hosts] }]);
+  return [...found].map(([policy, { hosts, rules }]) => [policy, { policy: keyOf(policy), hosts: [...hosts] }, rules]);
 }

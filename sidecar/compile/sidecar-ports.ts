@@ -5,7 +5,7 @@ import { parseSpiffeId } from '../../cert-agent/identity/spiffe-id.ts';
 import type { ProviderSettings } from '../config/extension-providers.ts';
 import type { InboundSettings, Settings, UpstreamSettings } from '../config/settings.ts';
 import type { Configuration } from '../config/watch.ts';
-import type { PortRules, Route } from '../exchange/exchange.ts';
+import type { Phases, PortRules, PortTraits, Route } from '../exchange/exchange.ts';
 import type { FrontListener } from '../front-door.ts';
 import { normalizeHostPattern } from '../policy/host.ts';
 import { resolveMtls } from '../policy/mtls.ts';
@@ -85,11 +85,18 @@ export function trafficOf(settings: Settings, rules: readonly DestinationRule[])
   return matchRules(rules, upstreams, { namespace: workload.namespace, rootNamespace });
 }
 
-/** Compiles all ports of a configuration. */
+/** What capabilities do on each port of a sidecar. */
+export interface SidecarRules {
+  readonly phases: Phases;
+  readonly traits: PortTraits;
+}
+
+/** All ports of a configuration. `ofCapabilities` is absent where sidecar.yaml sets no field of one. */
 export function compilePorts(
   configuration: Configuration,
   judgement: Judgement,
   pools: ReadonlyMap<string, Pool>,
+  ofCapabilities?: SidecarRules,
 ): readonly PortPlan[] {
   const { settings, generation } = configuration;
   const { peerAuthentications } = configuration.documents;
@@ -101,15 +108,18 @@ export function compilePorts(
   );
   const { limits } = settings;
   const inbound = settings.inbound.map((one, index) => {
-    const rules = inboundRules(
-      one,
-      generation,
-      settings,
-      judgement,
-      authorizers,
-      resolveMtls(peerAuthentications, settings, one.policyPort),
-      pools,
-    );
+    const rules = Object.freeze({
+      ...inboundRules(
+        one,
+        generation,
+        settings,
+        judgement,
+        authorizers,
+        resolveMtls(peerAuthentications, settings, one.policyPort),
+        pools,
+      ),
+      ...ofCapabilities,
+    });
     return {
       ...{ key: keyOf('inbound', one, index), number: one.port, bind: one.bind, rules },
       streams: asBytes(rules),
@@ -138,6 +148,7 @@ export function compilePorts(
       numTrustedProxies: undefined,
       mtls: undefined,
       findRoute,
+      ...ofCapabilities,
     } as const;
     return { key: keyOf('outbound', one, index), number: port, bind: one.bind, rules: Object.freeze(rules) };
   });
@@ -171,7 +182,7 @@ function inboundRules(
     permit: undefined,
     principal: undefined,
   });
-  return Object.freeze({
+  return {
     generation,
     direction: 'inbound',
     protocol,
@@ -185,7 +196,7 @@ function inboundRules(
     numTrustedProxies: settings.numTrustedProxies,
     mtls,
     findRoute: () => route,
-  });
+  };
 }
 
 /** The rules for bytes of a client that speaks TLS with the app itself. */

@@ -11,8 +11,9 @@ import type { BackendTrafficPolicy } from '../documents/envoy-gateway/upstream-s
 import { headOf, readGatewayDocuments } from '../documents/gateway-api/read.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
 import { itemsOf, type PlacedDocument, placeDocuments, readIstio } from '../documents/istio/read.ts';
+import { isOwnPolicy, type OwnKinds, ownKinds, ownTraitsIn, readOwnPolicy } from '../documents/sallyport.ts';
 import { asStored } from '../documents/stored.ts';
-import type { PolicyTarget, SecurityPolicy } from '../edge/policy.ts';
+import type { OwnPolicy, PolicyTarget, SecurityPolicy } from '../edge/policy.ts';
 import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
 import type { GatewayDocuments } from '../routing/documents.ts';
 import type { PemPair } from '../routing/references.ts';
@@ -22,7 +23,7 @@ import type { Source } from './sources.ts';
 /** A policy that is invalid, or of a kind that is not evaluated here: its targets answer 500. */
 export interface BrokenPolicy {
   readonly kind: string;
-  /** True for a kind that is not read here. */
+  /** Present for a kind of our own, and for one that is not read here. */
   readonly apiVersion?: string;
   readonly namespace: string;
   readonly name: string;
@@ -44,6 +45,8 @@ export interface GatewayConfig {
   readonly documents: GatewayDocuments;
   readonly securityPolicies: readonly SecurityPolicy[];
   readonly trafficPolicies: readonly BackendTrafficPolicy[];
+  /** Of our own kinds. */
+  readonly ownPolicies: readonly OwnPolicy[];
   readonly broken: readonly BrokenPolicy[];
   /** By the `namespace/name` of the Secret that a pair of files replaces. */
   readonly certificates: Readonly<Record<string, PemPair>>;
@@ -58,9 +61,10 @@ export function readGatewayConfig(
   settings: Settings,
   documents: readonly Source[],
   files: ReadonlyMap<string, string>,
+  kinds: OwnKinds = ownKinds,
 ): { readonly gateway: GatewayConfig; readonly istio: IstioDocuments } {
   const { placed, problems } = placeDocuments(documents);
-  const read = readPlaced(placed);
+  const read = readPlaced(placed, kinds);
   if (problems.length + read.problems.length > 0) throw configError([...problems, ...read.problems]);
   const { gateway: own } = settings;
   const pages = [...files].filter(([file]) => own?.errorPages !== undefined && file.startsWith(`${own.errorPages}/`));
@@ -88,14 +92,18 @@ export function readGatewayConfig(
 
 type OfDocuments = Omit<GatewayConfig, 'certificates' | 'sessionKeys' | 'errorPages'>;
 
-/** Reads a set of documents for a gateway. Throws nothing. */
-export function readPlaced(placed: readonly PlacedDocument[]): {
+/** Reads a set of documents for a gateway. `own` are our own kinds. Throws nothing. */
+export function readPlaced(
+  placed: readonly PlacedDocument[],
+  own: OwnKinds = ownKinds,
+): {
   readonly gateway: OfDocuments;
   readonly istio: IstioDocuments;
   readonly problems: readonly Problem[];
 } {
   const securityPolicies: Written<SecurityPolicy>[] = [];
   const trafficPolicies: Written<BackendTrafficPolicy>[] = [];
+  const ownPolicies: OwnPolicy[] = [];
   const broken: BrokenPolicy[] = [];
   const problems: Problem[] = [];
   const warnings: Problem[] = [];
@@ -112,7 +120,9 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
       ? ('SecurityPolicy' as const)
       : isBackendTrafficPolicy(kind, apiVersion)
         ? ('BackendTrafficPolicy' as const)
-        : undefined;
+        : isOwnPolicy(kind, apiVersion, own)
+          ? kind
+          : undefined;
     if (policy === undefined) {
       if (!isDestinationRule(kind, apiVersion)) others.push(stored);
       continue;
@@ -126,14 +136,18 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
       problems.push(document.problemAt(['metadata', 'name'], `${key} is already defined in ${before}`));
     taken.set(key, `${file}:${line}`);
     const read =
-      policy === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
+      policy === 'SecurityPolicy'
+        ? readSecurityPolicy(document, file)
+        : policy === 'BackendTrafficPolicy'
+          ? readBackendTrafficPolicy(document, file)
+          : readOwnPolicy(document, file, own);
     if ('problems' in read) {
       // Its targets are unknown: nothing is served by this set of documents.
       if (read.targets === undefined) problems.push(...read.problems);
       else
         broken.push({
           ...{ kind: policy, namespace, name, targets: read.targets, file, line, problems: read.problems },
-          ...toldBy(policy, document.value),
+          ...(own.has(policy) ? { apiVersion, ...ownTraitsIn(document.value, own) } : toldBy(policy, document.value)),
           required: inheritanceOf(document).required,
           ...aged({}, one),
           ...datedIn(document.value),
@@ -141,10 +155,11 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
     } else if (policy === 'SecurityPolicy') {
       securityPolicies.push({ policy: aged(read.value as SecurityPolicy, one), document });
       if ('warnings' in read) warnings.push(...read.warnings);
-    } else trafficPolicies.push({ policy: aged(read.value as BackendTrafficPolicy, one), document });
+    } else if ('kind' in read.value) ownPolicies.push(aged(read.value, one));
+    else trafficPolicies.push({ policy: aged(read.value as BackendTrafficPolicy, one), document });
   }
   const ofIstio = readIstio(istio, 'run');
-  const ofGateway = readGatewayDocuments(others);
+  const ofGateway = readGatewayDocuments(others, own);
   for (const { problem, ...one } of ofGateway.closing)
     broken.push({
       ...{ kind: one.kind, apiVersion: one.apiVersion, namespace: one.namespace, name: one.name },
@@ -158,6 +173,7 @@ export function readPlaced(placed: readonly PlacedDocument[]): {
       documents: { ...documents, warnings: [...documents.warnings, ...warnings] },
       securityPolicies: layer(securityPolicies, documents.routes, readSecurityPolicy, joinSecurity),
       trafficPolicies: layer(trafficPolicies, documents.routes, readBackendTrafficPolicy, joinTraffic),
+      ownPolicies,
       broken,
     },
     istio: ofIstio.documents,
@@ -178,18 +194,22 @@ function saidNothing({ value, problemAt }: YamlDocument, kind: string): Problem[
   return parts.map(([part]) => problemAt(['spec', part], `'${part}' of this ${kind} is null and counts as absent`));
 }
 
-/** True for a policy of Envoy Gateway that is read here. */
-export function isGatewayPolicy({ value }: YamlDocument): boolean {
+/** True for a policy of Envoy Gateway, or of our own kinds, that is read here. */
+export function isGatewayPolicy({ value }: YamlDocument, own: OwnKinds = ownKinds): boolean {
   const { kind, apiVersion } = headOf(value);
-  return isSecurityPolicy(kind, apiVersion) || isBackendTrafficPolicy(kind, apiVersion);
+  return (
+    isSecurityPolicy(kind, apiVersion) || isBackendTrafficPolicy(kind, apiVersion) || isOwnPolicy(kind, apiVersion, own)
+  );
 }
 
 /** Reads such a policy, or gives all its problems. */
 export function readGatewayPolicy(
   document: YamlDocument,
   file: string,
-): ReturnType<typeof readSecurityPolicy> | ReturnType<typeof readBackendTrafficPolicy> {
-  const { kind } = document.value as { readonly kind: string };
+  own: OwnKinds = ownKinds,
+): ReturnType<typeof readSecurityPolicy | typeof readBackendTrafficPolicy | typeof readOwnPolicy> {
+  const { kind, apiVersion } = headOf(document.value);
+  if (isOwnPolicy(kind, apiVersion, own)) return readOwnPolicy(document, file, own);
   return kind === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
 }
 

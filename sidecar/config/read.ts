@@ -3,6 +3,7 @@
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import type { IstioDocuments } from '../documents/istio/documents.ts';
 import { parseIstio } from '../documents/istio/read.ts';
+import type { AnyCapability } from '../edge/capability.ts';
 import type { GatewayConfig } from './gateway-config.ts';
 import type { Settings } from './settings.ts';
 import { isGatewayFile, readSources, readText, type Source } from './sources.ts';
@@ -19,14 +20,23 @@ export interface Reading {
 }
 
 /**
- * Reads everything that `file` leads to. What only a gateway needs is loaded for gateway.yaml alone.
+ * Reads everything that `file` leads to. `table` has the capabilities; default those of this build. What only a gateway needs is loaded for gateway.yaml alone.
  * @throws SallyportError `config_invalid` with every problem, `config_unreadable`.
  */
-export async function readConfiguration(file: string): Promise<Reading> {
+export async function readConfiguration(file: string, table?: readonly AnyCapability[]): Promise<Reading> {
   const text = readText(file);
-  if (isGatewayFile(text)) return (await import('./read-gateway.ts')).readGateway(file, text);
-  const { parseSettings } = await import('./sidecar-settings.ts');
-  const settings = parseSettings(text, file);
+  if (isGatewayFile(text)) {
+    const [{ readGateway }, { loadOwnKinds }] = await Promise.all([
+      import('./read-gateway.ts'),
+      import('../documents/sallyport.ts'),
+    ]);
+    return readGateway(file, text, await loadOwnKinds(table));
+  }
+  const [{ parseSettings }, { schemasOf }] = await Promise.all([
+    import('./sidecar-settings.ts'),
+    import('../edge/schemas.ts'),
+  ]);
+  const settings = parseSettings(text, file, await schemasOf('sidecar.yaml', table));
   const { sources, passedOver } = readSources(file, settings, text);
   return { settings, documents: parseIstio(sources.slice(1)), sources, passedOver };
 }

@@ -99,6 +99,8 @@ export interface Settings {
   readonly numTrustedProxies: number | undefined;
   readonly tls: TlsSettings;
   readonly limits: Limits;
+  /** The fields of sidecar.yaml that capabilities of the edge read; absent where none is set. */
+  readonly capabilities?: Readonly<Record<string, unknown>>;
   /** Present for a gateway, which has no app. */
   readonly gateway?: GatewaySettings;
 }

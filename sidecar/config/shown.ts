@@ -11,8 +11,11 @@ export function withoutKeys({ jwtRules, ...rest }: RequestAuthentication): objec
   };
 }
 
-/** Additional headers of authorizer requests may contain a password, so only their names are shown. */
-export function withoutSecrets({ extensionProviders, ...rest }: Settings): object {
+/**
+ * Additional headers of authorizer requests may contain a password, so only their names are shown. The same holds for what
+ * capabilities read.
+ */
+export function withoutSecrets({ extensionProviders, capabilities, ...rest }: Settings): object {
   const shown = extensionProviders.map(({ http, ...one }) =>
     http === undefined
       ? one
@@ -21,5 +24,9 @@ export function withoutSecrets({ extensionProviders, ...rest }: Settings): objec
           http: { ...http, includeAdditionalHeadersInCheck: Object.keys(http.includeAdditionalHeadersInCheck) },
         },
   );
-  return { ...rest, extensionProviders: shown };
+  return {
+    ...rest,
+    extensionProviders: shown,
+    ...(capabilities === undefined ? {} : { capabilities: Object.keys(capabilities) }),
+  };
 }

@@ -4,8 +4,10 @@
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
+import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
+import { schemasOf } from '../edge/schemas.ts';
 import { normalizeHostPattern } from '../policy/host.ts';
 import { pathNormalizations } from '../policy/path.ts';
 import { appHealth, checkAppHealth, healthPath, readAppHealth } from './app-health.ts';
@@ -40,8 +42,8 @@ const upstream = z.strictObject({
   hosts: z.array(z.string().min(1)).default([]),
 });
 
-/** sidecar.yaml as written. */
-export const sidecarYaml = z
+/** sidecar.yaml as written, without the fields of capabilities. */
+const ownYaml = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
     workload: z.strictObject({
@@ -179,14 +181,27 @@ export const sidecarYaml = z
     }
   });
 
-type Parsed = z.output<typeof sidecarYaml>;
+type Fields = Readonly<Record<string, z.ZodType>>;
+
+/** What capabilities of the edge read of it. */
+const capabilityFields: Fields = await schemasOf('sidecar.yaml');
+
+/** sidecar.yaml as written. */
+export const sidecarYaml = ownYaml.safeExtend(capabilityFields as Record<never, never>);
+
+type Parsed = z.output<typeof ownYaml>;
 
 /**
- * Reads sidecar.yaml. Paths in it are relative to the file.
+ * Reads sidecar.yaml. Paths in it are relative to the file. `fields` are those of capabilities.
  * @throws SallyportError `config_invalid` with every problem.
  */
-export function parseSettings(source: string, file: string): Settings {
-  const parsed: Parsed = readYaml(sidecarYaml, source, file);
+export function parseSettings(source: string, file: string, fields: Fields = capabilityFields): Settings {
+  const whole = readYaml(ownYaml.safeExtend(fields as Record<never, never>), source, file);
+  const isOfCapability = ([name]: readonly [string, unknown]): boolean => Object.hasOwn(fields, name);
+  const parsed = Object.fromEntries(Object.entries(whole).filter((one) => !isOfCapability(one))) as Parsed;
+  const plans = Object.entries(whole).filter(
+    (one) => isOfCapability(one) && one[1] !== undefined && (one[1] as unknown) !== false,
+  );
   const base = dirname(resolve(file));
   const {
     limits,
@@ -230,6 +245,7 @@ export function parseSettings(source: string, file: string): Settings {
     }),
     tls: Object.freeze({ minVersion: tls.minVersion === '1.2' ? 'TLSv1.2' : 'TLSv1.3', groups: tls.groups }),
     limits: readLimits(limits),
+    ...(plans.length === 0 ? {} : { capabilities: deepFreeze(Object.fromEntries(plans)) }),
   });
 }
 

@@ -6,7 +6,7 @@ import { asSallyportError, formatProblem, type Problem, SallyportError } from '.
 import { type Live, LiveCell } from '../../cert-agent/base/live.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { watchForChange } from '../../cert-agent/base/watch.ts';
-import { countOf, type IstioDocuments } from '../documents/istio/documents.ts';
+import type { IstioDocuments } from '../documents/istio/documents.ts';
 import type { GatewayConfig } from './gateway-config.ts';
 import type { Reading } from './read.ts';
 import { readApart } from './read-apart.ts';
@@ -53,13 +53,13 @@ export interface ConfigurationWatch {
 export async function watchConfiguration(
   file: string,
   log: Log,
-  adapt: (settings: Settings) => Settings = (settings) => settings,
+  adapt: (settings: Settings) => Settings | Promise<Settings> = (settings) => settings,
   readFile: (file: string) => Promise<Reading> = readApart,
   everyMs = 1000,
 ): Promise<ConfigurationWatch> {
   const read = async (): Promise<Reading> => {
     const reading = await readFile(file);
-    return { ...reading, settings: adapt(reading.settings) };
+    return { ...reading, settings: await adapt(reading.settings) };
   };
   const first = await read();
   /** The text of the last accepted or rejected configuration. */
@@ -182,9 +182,10 @@ export async function watchConfiguration(
 }
 
 function policiesIn({ documents, gateway }: Reading): number {
-  if (gateway === undefined) return countOf(documents);
-  const { securityPolicies, trafficPolicies, broken } = gateway;
-  return countOf(documents) + securityPolicies.length + trafficPolicies.length + broken.length;
+  const { securityPolicies = [], trafficPolicies = [], ownPolicies = [], broken = [] } = gateway ?? {};
+  const ofMesh: readonly (readonly unknown[])[] = Object.values(documents);
+  const lists = [...ofMesh, securityPolicies, trafficPolicies, ownPolicies, broken];
+  return lists.reduce((sum, { length }) => sum + length, 0);
 }
 
 function freeze({ settings, documents, gateway, sources }: Reading, generation: number): Configuration {

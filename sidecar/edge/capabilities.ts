@@ -43,6 +43,12 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   sessionPersistence,
 ]);
 
+/** Our own kinds of document (`sallyport.dev`) that the capabilities read. */
+export function ownKindsOf(table: readonly AnyCapability[] = capabilities): readonly string[] {
+  const own = table.flatMap(({ fields }) => fields.filter(({ kind }) => kind.startsWith('sallyport.dev/')));
+  return [...new Set(own.map(({ name }) => name))];
+}
+
 /** The fields of one kind, by name, each with its capability. */
 export function fieldsOf(
   kind: Field['kind'],

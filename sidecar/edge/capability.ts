@@ -195,7 +195,11 @@ export interface NamedBackend {
   readonly grpc?: boolean;
 }
 
-/** What hooks are compiled for: one rule, or one policy if they are kept. */
+/**
+ * What hooks are compiled for: one rule, or one policy if they are kept; in a sidecar, all ports. A sidecar has no
+ * documents of a gateway: there `secret`, `destination` and `route` throw `config_invalid`, and a plan with `backends`
+ * is refused.
+ */
 export interface Site<Shared> {
   /** `httproute/shop/orders/rule/0`, or `SecurityPolicy shop/users`. */
   readonly name: string;

@@ -1,28 +1,29 @@
-// What a SecurityPolicy means beside the hooks of its parts: whether it demands anything of callers, which headers it
-// sets, and which query parameters hold credentials. Each capability answers for its own plan. The policy's keys add to
-// that, for a policy that cannot be read and for a part that no capability reads: a header that it names is ours unless
-// it is known to be the caller's, and each parameter is secret. Fails closed: a forgotten name refuses more, never
-// less.
+// What a SecurityPolicy, or a policy of our own kinds, means beside the hooks of its parts: whether it demands anything
+// of callers, which headers it sets, and which query parameters hold credentials. Each capability answers for its own
+// plan. The policy's keys add to that, for a policy that cannot be read and for a part that no capability reads: a
+// header that it names is ours unless it is known to be the caller's, and each parameter is secret. Fails closed: a
+// forgotten name refuses more, never less.
 
-import { fieldsOf } from './capabilities.ts';
+import { capabilities, fieldsOf } from './capabilities.ts';
 import type { AnyCapability, NamedBackend } from './capability.ts';
 
 /** The summary of a policy. */
 const aboutItself = [
-  ...(['name', 'namespace', 'targets', 'createdAt', 'file', 'line'] as const),
+  ...(['kind', 'name', 'namespace', 'targets', 'createdAt', 'file', 'line'] as const),
   ...(['mergeType', 'merged', 'required', 'namespaces'] as const),
 ] as const;
 
 const about: ReadonlySet<string> = new Set(aboutItself);
 
+type Table = readonly AnyCapability[];
+
 /** The capability of each part of a SecurityPolicy. */
-export type PolicyFields = ReturnType<typeof fieldsOf>;
+const ofSecurity = fieldsOf('SecurityPolicy');
 
-const served: PolicyFields = fieldsOf('SecurityPolicy');
-
-/** A part that no capability reads may be a new method of authentication. */
-function guardsOf(name: string, fields: PolicyFields): AnyCapability['guards'] {
-  return fields.get(name)?.capability.guards ?? 'callers';
+/** The capability of each part of a policy. A policy of our own kinds has its `kind`. */
+function fieldsFor(policy: object, table: Table): typeof ofSecurity {
+  if ('kind' in policy) return fieldsOf(`sallyport.dev/${policy.kind}`, table);
+  return table === capabilities ? ofSecurity : fieldsOf('SecurityPolicy', table);
 }
 
 /** The names of all parts of a policy, of any kind. */
@@ -31,23 +32,31 @@ export function partsOf(policy: object): readonly string[] {
 }
 
 /** The names of the parts that demand something of callers; empty if all callers pass. */
-export function askingParts(policy: object, fields: PolicyFields = served): readonly string[] {
-  return partsOf(policy).filter((name) => guardsOf(name, fields) !== false);
+export function askingParts(policy: object, table: Table = capabilities): readonly string[] {
+  return partsThat(policy, table, (guards) => guards !== false);
 }
 
 /** The names of the parts that can authenticate callers. */
-export function knowingParts(policy: object): readonly string[] {
-  return partsOf(policy).filter((name) => guardsOf(name, served) === 'callers');
+export function knowingParts(policy: object, table: Table = capabilities): readonly string[] {
+  return partsThat(policy, table, (guards) => guards === 'callers');
+}
+
+/** A part that no capability reads may be a new method of authentication. */
+function partsThat(policy: object, table: Table, are: (guards: AnyCapability['guards']) => boolean): readonly string[] {
+  const fields = fieldsFor(policy, table);
+  return partsOf(policy).filter((name) => are(fields.get(name)?.capability.guards ?? 'callers'));
 }
 
 /** The parts that no capability evaluates: if the policy were served, all callers would pass them. */
-export function unevaluatedParts(policy: object, fields: PolicyFields = served): readonly string[] {
-  return askingParts(policy, fields).filter((name) => !fields.has(name));
+export function unevaluatedParts(policy: object, table: Table = capabilities): readonly string[] {
+  const fields = fieldsFor(policy, table);
+  return askingParts(policy, table).filter((name) => !fields.has(name));
 }
 
 /** The parts of a valid policy, each with its guard. */
-export function guardsIn(policy: object, fields: PolicyFields = served) {
-  return askingParts(policy, fields).flatMap((field) => {
+export function guardsIn(policy: object, table: Table = capabilities) {
+  const fields = fieldsFor(policy, table);
+  return askingParts(policy, table).flatMap((field) => {
     const { capability } = fields.get(field) ?? {};
     const plan = (policy as Readonly<Record<string, unknown>>)[field];
     return capability === undefined || capability.guards === false ? [] : [{ capability, plan, field }];
@@ -55,8 +64,11 @@ export function guardsIn(policy: object, fields: PolicyFields = served) {
 }
 
 /** The backends that the parts of a policy name. */
-export function backendsOf(policy: object): readonly { readonly field: string; readonly backend: NamedBackend }[] {
-  return guardsIn(policy, served).flatMap(({ capability, plan, field }) =>
+export function backendsOf(
+  policy: object,
+  table: Table = capabilities,
+): readonly { readonly field: string; readonly backend: NamedBackend }[] {
+  return guardsIn(policy, table).flatMap(({ capability, plan, field }) =>
     (capability.backends?.(plan) ?? []).map((backend) => ({ field, backend })),
   );
 }
@@ -68,13 +80,21 @@ export interface PolicyTraits {
   readonly secretPaths: readonly string[];
 }
 
-/** What the capabilities say about the parts of a valid policy, and what its keys say. */
-export function traitsOf(policy: object, fields: PolicyFields = served): PolicyTraits {
+/**
+ * What the capabilities say about the parts of a valid policy, and what its keys say. A policy of our own kinds is one
+ * part, which its capability reads as a whole: there the capability alone answers.
+ */
+export function traitsOf(policy: object, table: Table = capabilities): PolicyTraits {
+  const guards = guardsIn(policy, table);
   const of = (trait: 'ownHeaders' | 'secretParams' | 'secretPaths'): string[] =>
-    guardsIn(policy, fields).flatMap(({ capability, plan, field }) => capability[trait]?.(plan, field) ?? []);
+    guards.flatMap(({ capability, plan, field }) => capability[trait]?.(plan, field) ?? []);
+  const isOwn = 'kind' in policy;
   return {
-    ownHeaders: new Set([...of('ownHeaders').map((name) => name.toLowerCase()), ...ownHeadersOf(policy, fields)]),
-    secretParams: [...new Set([...of('secretParams'), ...secretParamsOf(policy, fields)])],
+    ownHeaders: new Set([
+      ...of('ownHeaders').map((name) => name.toLowerCase()),
+      ...(isOwn ? [] : ownHeadersOf(policy, table)),
+    ]),
+    secretParams: [...new Set([...of('secretParams'), ...(isOwn ? [] : secretParamsOf(policy, table))])],
     secretPaths: of('secretPaths'),
   };
 }
@@ -86,10 +106,10 @@ const readFromCaller: ReadonlySet<string> = new Set(['extractFrom', 'fromHeaders
  * Headers, in lower case, that only we may set under this policy: as read, or the `spec` of an invalid one. They count
  * whether the policy can be served or not: if its Secret is missing, clients may not set them either.
  */
-export function ownHeadersOf(policy: object, fields: PolicyFields = served): ReadonlySet<string> {
+export function ownHeadersOf(policy: object, table: Table = capabilities): ReadonlySet<string> {
   const names = new Set<string>();
   const { extAuth, authorization: _asksOnly, ...others } = policy as Parts;
-  for (const name of askingParts({ ...others, extAuth }, fields))
+  for (const name of askingParts({ ...others, extAuth }, table))
     collectHeaders((policy as Readonly<Record<string, unknown>>)[name], names);
   // What is sent to an authorizer is the caller's to set, and it may replace or keep credentials. They come in
   // `authorization` and cannot be removed before they are read; the step that sets it replaces it.
@@ -105,9 +125,9 @@ interface Parts {
 }
 
 /** Every header, in lower case, that a policy names: none of them is evaluated in trailers, so none passes there. */
-export function namedHeadersOf(policy: object): ReadonlySet<string> {
+export function namedHeadersOf(policy: object, table: Table = capabilities): ReadonlySet<string> {
   const names = new Set<string>();
-  for (const name of askingParts(policy))
+  for (const name of askingParts(policy, table))
     collectHeaders((policy as Readonly<Record<string, unknown>>)[name], names, nothing);
   return names;
 }
@@ -132,8 +152,8 @@ function headerNamesIn(value: unknown): string[] {
 }
 
 /** Query parameters that may hold a credential, by a policy or by its `spec`: they are not logged. */
-export function secretParamsOf(policy: object, fields: PolicyFields = served): readonly string[] {
-  return [...new Set(askingParts(policy, fields).flatMap((name) => paramsIn(policy, name)))];
+export function secretParamsOf(policy: object, table: Table = capabilities): readonly string[] {
+  return [...new Set(askingParts(policy, table).flatMap((name) => paramsIn(policy, name)))];
 }
 
 function paramsIn(value: unknown, name: string): string[] {

@@ -35,3 +35,25 @@ export interface SecurityPolicy extends PolicyHead<SecurityPolicy> {
   /** The namespaces of the parts that a merged policy has from another one: its Secrets and backends are there. */
   readonly namespaces?: Readonly<Record<string, string>>;
 }
+
+/** The group of our own kinds of document. */
+export const ownGroup = 'sallyport.dev';
+export const ownApiVersion = `${ownGroup}/v1alpha1`;
+
+/** The head of a document of one of our own kinds, read and checked. Its only part is the plan, under the name of its kind. */
+export interface OwnPolicy extends PolicyHead<OwnPolicy> {
+  readonly kind: string;
+}
+
+/** A policy that may guard. */
+export type GuardingPolicy = SecurityPolicy | OwnPolicy;
+
+/** The kind of a policy as its document has it. */
+export function kindOfPolicy(policy: GuardingPolicy): string {
+  return 'kind' in policy ? policy.kind : 'SecurityPolicy';
+}
+
+/** `SecurityPolicy shop/users`, for messages. */
+export function titleOf(policy: GuardingPolicy): string {
+  return `${kindOfPolicy(policy)} ${policy.namespace}/${policy.name}`;
+}

@@ -59,6 +59,8 @@ export interface PortRules {
   readonly edge?: Edge | undefined;
   /** For every request of the port, unless its rule has more; absent if there is nothing. */
   readonly phases?: Phases | undefined;
+  /** What the guards among these phases say, in a sidecar. */
+  readonly traits?: PortTraits | undefined;
 }
 
 /** The destination of a request. */
@@ -100,15 +102,19 @@ export interface EdgeRule {
 }
 
 /** What one port of a gateway serves in one generation. */
-export interface Edge {
+export interface Edge extends PortTraits {
   /** The most specific listener with this host name, and its rule for the request, if any. Refuses nothing. */
   find(exchange: Exchange): Found;
+  /** True if clients may set a field that proxies set: `unsafeClientHeaders` of gateway.yaml. */
+  mayClientSet(name: FieldName): boolean;
+}
+
+/** What guards say about all requests of a port. */
+export interface PortTraits {
   /** Headers, in lower case, in which some policy identifies callers to apps: clients may set them on no route. */
   readonly ownHeaders: ReadonlySet<string>;
   /** Headers, in lower case, that any policy names: they are evaluated in heads, and removed from trailers. */
   readonly namedHeaders: ReadonlySet<string>;
-  /** True if clients may set a field that proxies set: `unsafeClientHeaders` of gateway.yaml. */
-  mayClientSet(name: FieldName): boolean;
   /** From the policies of all rules: a credential sent to the wrong route is still a credential. */
   readonly secrets: EdgeSecrets;
 }

@@ -101,10 +101,10 @@ export function withoutTaken({ taken }: Exchange, trailers: Fields): Fields {
  */
 export function withoutJudged({ rules, judges }: Exchange, trailers: Fields): Fields {
   if (trailers.names.length === 0) return trailers;
-  const { policies, authentication, edge } = rules;
+  const { policies, authentication, edge, traits } = rules;
   const unheard =
     judges === undefined ? trailers : filterFields(trailers, ({ folded }) => !judges.some((one) => one.judges(folded)));
-  return [policies?.headers, authentication?.tokenHeaders, edge?.namedHeaders].reduce(
+  return [policies?.headers, authentication?.tokenHeaders, (edge ?? traits)?.namedHeaders].reduce(
     (kept, names) => (names === undefined ? kept : withoutNames(kept, names)),
     unheard,
   );

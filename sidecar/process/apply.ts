@@ -16,6 +16,7 @@ import type { Jwks } from '../tokens/jwks.ts';
 import type { Pools } from '../upstream/pools.ts';
 import type { RunningGateway } from './gateway.ts';
 import type { Ports } from './ports.ts';
+import type { SidecarEdge } from './sidecar-edge.ts';
 import type { WorkerLink } from './worker-link.ts';
 import type { Workers } from './workers.ts';
 
@@ -30,6 +31,8 @@ export interface GenerationParts {
   readonly ports: Ports;
   /** Undefined in a sidecar. */
   readonly gateway: RunningGateway | undefined;
+  /** The capabilities of a sidecar, loaded by the first call. */
+  edge(): Promise<SidecarEdge>;
   /** In the first of several workers: the others. */
   readonly workers: Workers | undefined;
   /** In another worker: the link to the first. */
@@ -98,10 +101,12 @@ export class Generations {
     this.#dryRun = dryRun;
     this.#judgement = await compileDocuments(documents, settings, this.#keys(), this.#judgement, this.#peers());
     warnOfUnusedRules(configuration, log);
+    const ofCapabilities =
+      settings.capabilities === undefined ? undefined : (await this.#parts.edge()).compile(settings);
     const plan = gateway?.plan(configuration, Date.now(), owners);
     const byName = pools.reconcile([...planPools(settings, documents.destinationRules), ...(plan?.pools ?? [])]);
     const plans = [
-      ...compilePorts(configuration, this.#judgement, byName),
+      ...compilePorts(configuration, this.#judgement, byName, ofCapabilities),
       ...(gateway?.compile(configuration, byName) ?? []),
     ];
     const ofMesh = documents.requestAuthentications.flatMap(({ jwtRules }) => jwtRules);

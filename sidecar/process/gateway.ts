@@ -2,7 +2,6 @@
 // (sessions, verified tokens, rate-limit buckets, the connection to Redis). A policy that did not change is not
 // compiled again.
 
-import type { Registry } from 'prom-client';
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { type Failure, withFailures } from '../compile/failures.ts';
@@ -15,7 +14,7 @@ import type { GatewayConfig } from '../config/gateway-config.ts';
 import type { RedisSettings } from '../config/settings.ts';
 import type { Configuration } from '../config/watch.ts';
 import { capabilities } from '../edge/capabilities.ts';
-import type { AnyCapability, EdgeProcess, EdgeWorkers, Hooks } from '../edge/capability.ts';
+import type { AnyCapability, Hooks } from '../edge/capability.ts';
 import { startRedisLink } from '../edge/redis-link.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import type { TokenObserver } from '../policy/jwt.ts';
@@ -24,8 +23,8 @@ import { certificatesOf, type ShownCertificate, worriesOf } from '../routing/cer
 import { complaintsOf, type StatusList } from '../routing/status.ts';
 import type { Jwks } from '../tokens/jwks.ts';
 import { registerGatewayMetrics } from './gateway-metrics.ts';
-import { FirstState } from './shared-state.ts';
-import type { WorkerLink } from './worker-link.ts';
+import { type ShareOptions, shareAll } from './share.ts';
+import type { FirstState } from './shared-state.ts';
 
 interface Parts {
   readonly jwks: Jwks;
@@ -35,16 +34,8 @@ interface Parts {
 }
 
 /** What a gateway is started with. */
-export interface GatewayOptions extends Parts {
-  readonly log: Log;
+export interface GatewayOptions extends ShareOptions {
   readonly redis: RedisSettings | undefined;
-  readonly registry: Registry;
-  /** The number of processes of this gateway. */
-  readonly workers: number;
-  /** In a worker that is not the first: the link to the first. */
-  readonly link: WorkerLink | undefined;
-  /** In the first worker: sends a message to the others. */
-  tellAll(of: string, message: unknown): void;
 }
 
 interface Kept<T> {
@@ -53,41 +44,17 @@ interface Kept<T> {
   generation: number;
 }
 
-/** A capability's view of the workers of this gateway. */
-function workersFor(name: string, { workers, link, tellAll }: GatewayOptions, state: FirstState): EdgeWorkers {
-  return {
-    count: workers,
-    serve: (part) => state.serve(name, part),
-    tellAll: (message) => tellAll(name, message),
-    first: link?.of(name),
-  };
-}
-
-/** What capabilities create once per process, by capability name. */
-async function shareAll(
-  table: readonly AnyCapability[],
-  processFor: (name: string) => EdgeProcess,
-): Promise<ReadonlyMap<string, unknown>> {
-  const made = table.map(async ({ name, share }) => [name, await share?.(processFor(name))] as const);
-  return new Map(await Promise.all(made));
-}
-
 /** Starts a gateway. Redis may be away: until it comes, limits are local and logins wait. */
-export async function startGateway(options: GatewayOptions): Promise<RunningGateway> {
+export async function startGateway(
+  options: GatewayOptions,
+  table: readonly AnyCapability[] = capabilities,
+): Promise<RunningGateway> {
   const { log, registry } = options;
-  const state = new FirstState();
-  const of = (name: string): EdgeWorkers => workersFor(name, options, state);
   const redis = options.redis === undefined ? undefined : await startRedisLink({ ...options.redis, log });
-  const closing: (() => void)[] = [];
-  const made = await shareAll(capabilities, (name) => ({
-    ...{ registry, log, workers: of(name), redis },
-    keysOf: (rule) => options.jwks.sourceOf(rule),
-    observeToken: options.observe,
-    onClose: (close) => closing.push(close),
-  }));
-  const gateway = new RunningGateway(options, made);
-  gateway.first = options.link === undefined ? state : undefined;
-  for (const close of closing) gateway.onClose(close);
+  const shares = await shareAll(table, options, redis);
+  const gateway = new RunningGateway(options, shares.made, table);
+  gateway.first = shares.first;
+  gateway.onClose(() => shares.close());
   gateway.onClose(() => redis?.close());
   registerGatewayMetrics(registry, () => gateway.shown);
   return gateway;
@@ -100,6 +67,7 @@ export class RunningGateway implements GatewayTools {
   readonly #made: ReadonlyMap<string, unknown>;
   /** In the first worker: its answers to the others. */
   first: FirstState | undefined = undefined;
+  readonly #table: readonly AnyCapability[];
   readonly #closing: (() => void)[] = [];
   readonly #hooks = new Map<string, Kept<Hooks | undefined>>();
   #config: GatewayConfig | undefined = undefined;
@@ -112,7 +80,8 @@ export class RunningGateway implements GatewayTools {
   #shown: readonly ShownCertificate[] = [];
 
   /** `made` is what capabilities share in this process, by capability name. */
-  constructor(parts: Parts, made: ReadonlyMap<string, unknown>) {
+  constructor(parts: Parts, made: ReadonlyMap<string, unknown>, table: readonly AnyCapability[] = capabilities) {
+    this.#table = table;
     this.#parts = parts;
     this.#made = made;
   }
@@ -123,7 +92,7 @@ export class RunningGateway implements GatewayTools {
    */
   plan(configuration: Configuration, now: number, owners?: Owners): GatewayPlan {
     const config = configuration.gateway!;
-    this.#plan = planGateway(configuration, now, this.#plan, owners);
+    this.#plan = planGateway(configuration, now, this.#plan, owners, this.#table);
     this.#shown = certificatesOf(this.#plan.attachments);
     this.#begin(config);
     return this.#plan;
@@ -136,7 +105,7 @@ export class RunningGateway implements GatewayTools {
 
   /** Compiles the ports of the last plan, with the pools that it asked for. */
   compile(configuration: Configuration, pools: ReadonlyMap<string, Destination>): readonly PortPlan[] {
-    const { ports, failures } = compileGatewayPorts(configuration, this.#plan!, pools, this);
+    const { ports, failures } = compileGatewayPorts(configuration, this.#plan!, pools, this, this.#table);
     this.#failures = failures;
     for (const [key, one] of this.#hooks) if (one.generation !== this.#generation) this.#hooks.delete(key);
     this.#sayWorries(Date.now());
@@ -160,7 +129,7 @@ export class RunningGateway implements GatewayTools {
     return [
       ...this.#config!.documents.warnings.map(formatProblem),
       ...this.#plan!.losses,
-      ...reviewDoubts(this.#plan!),
+      ...reviewDoubts(this.#plan!, this.#table),
     ];
   }
 
@@ -173,7 +142,7 @@ export class RunningGateway implements GatewayTools {
     const worries = [
       ...complaints.filter(isPolicy),
       ...config.documents.warnings.map((one) => ({ code: 'document_warning', message: formatProblem(one) })),
-      ...reviewDoubts(this.#plan!).map((message) => ({ code: 'policy_warning', message })),
+      ...reviewDoubts(this.#plan!, this.#table).map((message) => ({ code: 'policy_warning', message })),
       ...this.#plan!.losses.map((message) => ({ code: 'policy_displaced', message })),
       ...worriesOf(this.#shown, now),
       ...complaints.filter((one) => !isPolicy(one)),
@@ -229,11 +198,12 @@ function placesIn({
   documents,
   securityPolicies,
   trafficPolicies,
+  ownPolicies,
   broken,
 }: GatewayConfig): ReadonlyMap<string, string> {
   const { gateways, classes, routes, backendTls, refused } = documents;
   const all = [
-    ...[...gateways, ...classes, ...routes, ...backendTls, ...refused, ...broken],
+    ...[...gateways, ...classes, ...routes, ...backendTls, ...refused, ...ownPolicies, ...broken],
     ...securityPolicies.map((one) => ({ ...one, kind: 'SecurityPolicy' })),
     ...trafficPolicies.map((one) => ({ ...one, kind: 'BackendTrafficPolicy' })),
   ];

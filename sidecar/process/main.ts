@@ -12,6 +12,7 @@ import type { Reading } from '../config/read.ts';
 import type { Settings } from '../config/settings.ts';
 import { type ConfigurationWatch, watchConfiguration } from '../config/watch.ts';
 import { ConnectionTable, type DrainReport } from '../connection.ts';
+import type { AnyCapability } from '../edge/capability.ts';
 import { heldBytes } from '../exchange/held-bytes.ts';
 import { Denials, type Why } from '../observe/denials.ts';
 import { Shadow } from '../observe/dry-run.ts';
@@ -37,7 +38,9 @@ import { type IdentitySource, startIdentity } from './identity.ts';
 import { createPageSources, type FactParts, ownFacts } from './page-sources.ts';
 import { Ports } from './ports.ts';
 import { OpenJudge } from './rejudge.ts';
+import type { ShareOptions } from './share.ts';
 import type { FirstState } from './shared-state.ts';
+import type { SidecarEdge } from './sidecar-edge.ts';
 import type { WorkerLink } from './worker-link.ts';
 import { shareOf } from './worker-settings.ts';
 import { Workers } from './workers.ts';
@@ -56,6 +59,8 @@ export interface SidecarOptions {
   readonly link?: WorkerLink;
   /** Reads the configuration; by default in a separate process. */
   readonly read?: (file: string) => Promise<Reading>;
+  /** Default those of this build. */
+  readonly capabilities?: readonly AnyCapability[];
   /** Called at each change. */
   onReadiness?(readiness: Readiness): void;
 }
@@ -89,7 +94,13 @@ export interface Sidecar {
 export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   const { log, index = 1, count = 1 } = options;
   const configFile = absolutePath(options.configFile);
-  const watch = await watchConfiguration(configFile, log, (whole) => shareOf(whole, index, count), options.read);
+  const adapt = async (whole: Settings): Promise<Settings> => {
+    // What a sidecar cannot serve is refused with the file, before anything is in force.
+    if (whole.capabilities !== undefined)
+      (await import('./sidecar-edge.ts')).checkSidecarEdge(whole, options.capabilities);
+    return shareOf(whole, index, count);
+  };
+  const watch = await watchConfiguration(configFile, log, adapt, options.read);
   const { settings } = watch.configuration.current();
   const component = settings.gateway === undefined ? 'sidecar' : 'gateway';
   if (options.component !== undefined && options.component !== component)
@@ -132,6 +143,8 @@ class RunningSidecar implements Sidecar {
   #workers: Workers | undefined = undefined;
   /** In a gateway. */
   #gateway: RunningGateway | undefined = undefined;
+  /** In a sidecar whose sidecar.yaml sets a field of a capability, from then on. */
+  #edge: SidecarEdge | undefined = undefined;
   /** Undefined until the start reaches it. */
   #generations: Generations | undefined = undefined;
   /** In the first worker of a gateway: the state that all workers share. Pending until the gateway has started. */
@@ -165,7 +178,7 @@ class RunningSidecar implements Sidecar {
     if (index === 1 && count > 1)
       this.#workers = new Workers({ configFile, version, index, count }, log, () => this.#announce(), {
         answer: async (worker, ask) => (await this.#firstState.promise).answer(worker, ask),
-        gone: (worker) => this.#gateway?.first?.gone(worker),
+        gone: (worker) => (this.#gateway?.first ?? this.#edge?.first)?.gone(worker),
       });
     this.#resolver = new Resolver(log);
     this.#jwks = new Jwks(log);
@@ -303,19 +316,34 @@ class RunningSidecar implements Sidecar {
     const { gateway: settings } = this.#settings;
     if (settings === undefined) return undefined;
     const { startGateway } = await import('./gateway.ts');
-    const gateway = await startGateway({
+    const options = { ...this.#shareOptions(), redis: settings.redis };
+    const gateway = await startGateway(options, this.#options.capabilities);
+    if (gateway.first !== undefined) this.#firstState.resolve(gateway.first);
+    this.#stops.push(() => gateway.close());
+    return gateway;
+  }
+
+  /** The code of capabilities is loaded by sidecars that have a use for it only. */
+  async #startEdge(): Promise<SidecarEdge> {
+    if (this.#edge !== undefined) return this.#edge;
+    const { startSidecarEdge } = await import('./sidecar-edge.ts');
+    const edge = await startSidecarEdge(this.#shareOptions(), this.#options.capabilities);
+    this.#edge = edge;
+    if (edge.first !== undefined) this.#firstState.resolve(edge.first);
+    this.#stops.push(() => edge.close());
+    return edge;
+  }
+
+  #shareOptions(): ShareOptions {
+    return {
       jwks: this.#jwks,
       log: this.#log,
-      redis: settings.redis,
       registry: this.#registry,
       workers: this.#options.count ?? 1,
       link: this.#options.link,
       tellAll: (of, message) => this.#workers?.tellAll(of, message),
       observe: (issuer, outcome) => this.#tools.metrics.countToken(issuer, outcome),
-    });
-    if (gateway.first !== undefined) this.#firstState.resolve(gateway.first);
-    this.#stops.push(() => gateway.close());
-    return gateway;
+    };
   }
 
   #createGenerations(): Generations {
@@ -324,6 +352,7 @@ class RunningSidecar implements Sidecar {
       ...{ log: this.#log, jwks: this.#jwks, table: this.#table, pools: this.#pools, ports: this.#ports, shadow },
       ...{ gateway: this.#gateway, workers: this.#workers, link: this.#options.link },
       observeToken: (issuer, outcome) => metrics.countToken(issuer, outcome),
+      edge: () => this.#startEdge(),
       current: () => this.#watch.configuration.current(),
       applied: () => this.#afterChange(),
     });

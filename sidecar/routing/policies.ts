@@ -65,6 +65,8 @@ export interface PolicyKind<P> {
   readonly kind: string;
   /** The plural in Envoy Gateway's conditions. */
   readonly plural: string;
+  /** Whether its policies may have a `mergeType`. */
+  readonly isMerged: boolean;
   /** Why a well-formed policy cannot be served. */
   refusalOf(policy: P): string | undefined;
   /** The stand-in for a policy that cannot be served as written: it closes everything that it is attached to. */
@@ -308,8 +310,11 @@ class Attaching<P extends Attachable> {
   }
 
   #lose(by: Owner<P>, owner: Owner<P>, lost: readonly string[], where: string): void {
-    const { kind } = this.#kind;
-    const mend = by.key.startsWith('Gateway ') || by.policy.mergeType !== undefined ? '' : ' (mergeType would keep it)';
+    const { kind, isMerged } = this.#kind;
+    const mend =
+      !isMerged || by.key.startsWith('Gateway ') || by.policy.mergeType !== undefined
+        ? ''
+        : ' (mergeType would keep it)';
     const sentence = `${kind} ${named(by.policy)} takes the place of ${quoted(lost)} of ${kind} ${named(owner.policy)}${mend}`;
     const known = this.#losses.get(sentence) ?? { sentence, where: new Set<string>() };
     known.where.add(where);

@@ -24,6 +24,7 @@ import {
   readRequestAuthentication,
   requestAuthentication,
 } from '../../sidecar/documents/istio/request-authentication.ts';
+import { ownKinds, readOwnPolicy } from '../../sidecar/documents/sallyport.ts';
 import { compileCors } from '../../sidecar/edge/cors/cors.ts';
 import { startEcho } from '../fixtures/echo.ts';
 import { gatewayWorld, settings, specs } from '../fixtures/every-field.ts';
@@ -74,10 +75,11 @@ const groups: Readonly<Record<string, string>> = {
   DestinationRule: 'networking.istio.io/v1',
   SecurityPolicy: 'gateway.envoyproxy.io/v1alpha1',
   BackendTrafficPolicy: 'gateway.envoyproxy.io/v1alpha1',
+  ...Object.fromEntries([...ownKinds.keys()].map((kind) => [kind, 'sallyport.dev/v1alpha1'])),
 };
 
 function documentsOf(kind: string): unknown[] {
-  return specs[kind]!.map((spec) => {
+  return (specs[kind] ?? []).map((spec) => {
     const text = `apiVersion: ${groups[kind] ?? 'security.istio.io/v1'}\nkind: ${kind}\nmetadata: { name: x, namespace: n }\nspec: ${spec}\n`;
     const { documents, problems } = parseYaml(text, 'x.yaml');
     t.strictSame(problems, [], text);
@@ -92,6 +94,12 @@ const kinds: Readonly<Record<string, readonly [z.ZodType, Read]>> = {
   DestinationRule: [destinationRule, (document) => readDestinationRule(document, '')],
   SecurityPolicy: [securityPolicy, (document) => readSecurityPolicy(document, '')],
   BackendTrafficPolicy: [backendTrafficPolicy, (document) => readBackendTrafficPolicy(document, '')],
+  ...Object.fromEntries(
+    [...ownKinds].map(([kind, { plan }]): [string, [z.ZodType, Read]] => [
+      kind,
+      [z.strictObject({ spec: plan }), (document) => readOwnPolicy(document, '')],
+    ]),
+  ),
 };
 
 for (const [kind, [schema, read]] of Object.entries(kinds))

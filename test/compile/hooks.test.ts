@@ -48,7 +48,10 @@ t.test('what is no plan', async (t) => {
 
 t.test('every field of the table is of a kind whose plans are found', async (t) => {
   const fields = capabilities.flatMap(({ name, fields: own }) => own.map(({ kind }) => ({ name, kind })));
-  const unread = fields.filter(({ kind }) => !(servedKinds as readonly string[]).includes(kind));
+  // Those of our own kinds and of sidecar.yaml have tests of their own: documents/sallyport, process/sidecar-capabilities.
+  const isServed = (kind: string): boolean =>
+    (servedKinds as readonly string[]).includes(kind) || kind === 'sidecar.yaml' || kind.startsWith('sallyport.dev/');
+  const unread = fields.filter(({ kind }) => !isServed(kind));
   t.strictSame(
     unread.map(({ name, kind }) => `${name}: ${kind}`),
     [],

@@ -43,19 +43,30 @@ const targetRef = z
     ({ namespace: _, sectionName: section, ...of }): PolicyTarget => ({ ...of, ...optional('sectionName', section) }),
   );
 
+/** The fields of a `spec` that say what a policy is attached to. */
+export const targetFields = {
+  targetRef: targetRef.optional(),
+  targetRefs: z.array(targetRef).min(1).max(16, 'a policy has at most 16 targets').optional(),
+  targetSelectors: refused("targets must be named: write 'targetRefs'"),
+};
+
+/** What those fields say of one another; undefined where nothing is wrong. */
+export function problemOfTargets(said: { readonly targetRef?: unknown; readonly targetRefs?: unknown }) {
+  const isOne = (said.targetRef === undefined) !== (said.targetRefs === undefined);
+  return isOne ? undefined : "needs exactly one of 'targetRef' and 'targetRefs'";
+}
+
 const spec = z
   .strictObject({
-    targetRef: targetRef.optional(),
-    targetRefs: z.array(targetRef).min(1).max(16, 'a policy has at most 16 targets').optional(),
-    targetSelectors: refused("targets must be named: write 'targetRefs'"),
+    ...targetFields,
     mergeType: z.enum(mergeTypes, `'mergeType' is ${mergeTypes.join(' or ')}`).optional(),
     ...capabilityFields,
   })
   .superRefine((said, context) => {
     const issue = (path: (string | number)[], message: string): void =>
       context.addIssue({ code: 'custom', path, message });
-    if ((said.targetRef === undefined) === (said.targetRefs === undefined))
-      issue([], "needs exactly one of 'targetRef' and 'targetRefs'");
+    const wrong = problemOfTargets(said);
+    if (wrong !== undefined) issue([], wrong);
     if (said.mergeType !== undefined) {
       if ([said.targetRef, ...(said.targetRefs ?? [])].some((one) => one?.kind === 'Gateway'))
         issue(['mergeType'], 'only the policy of a route is merged with another: this one is for a Gateway');

@@ -5,8 +5,9 @@ import { z } from 'zod';
 import { didYouMean, nearestTo } from '../../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import type { YamlDocument } from '../../../cert-agent/base/yaml.ts';
-import type { PolicyTarget } from '../../edge/policy.ts';
+import { ownGroup, type PolicyTarget } from '../../edge/policy.ts';
 import type { RouteKind } from '../../routing/documents.ts';
+import type { OwnKinds } from '../sallyport.ts';
 
 type Target = PolicyTarget;
 
@@ -79,14 +80,18 @@ const refusing = [
  * By the name alone, kinds that may refuse requests. A HTTPRouteFilter applies where a rule names it: that rule answers
  * 500.
  */
-function mayProtect(kind: string, group: string): boolean {
+function mayProtect(kind: string, group: string, own: OwnKinds): boolean {
   if (kind === 'HTTPRouteFilter' || ofApplications.has(kind)) return false;
   return (
     group === 'security.istio.io' ||
     refusing.some((one) => one.test(kind)) ||
-    protecting.has(kind) ||
-    protecting.has(slipOf(kind) ?? '')
+    isProtecting(kind, own) ||
+    isProtecting(slipOf(kind, own) ?? '', own)
   );
+}
+
+function isProtecting(kind: string, own: OwnKinds): boolean {
+  return protecting.has(kind) || (own.get(kind)?.guards ?? false) !== false;
 }
 
 /** The result for a document of a kind that is not read. */
@@ -98,30 +103,31 @@ export type OtherKind =
   /** It protects nothing. `isSlip` if another kind was meant, `isNoted` if it concerns traffic, or may. */
   | { readonly isSlip: boolean; readonly isNoted: boolean; readonly problem: Problem };
 
-/** Decides about a document of a kind that a gateway does not read. Throws nothing. */
-export function judgeOtherKind(document: YamlDocument, kind: string, apiVersion: string): OtherKind {
+/** Decides about a document of a kind that a gateway does not read. `own` are our own kinds. Throws nothing. */
+export function judgeOtherKind(document: YamlDocument, kind: string, apiVersion: string, own: OwnKinds): OtherKind {
   if (kind === '') return { stops: true, problem: document.problemAt(['kind'], "this document has no 'kind'") };
   const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
-  const inGroup = groups.get(kind);
+  const inGroup = groups.get(kind) ?? (own.has(kind) ? ownGroup : undefined);
   const meant = inGroup === undefined ? (core.includes(kind) ? 'apiVersion v1' : undefined) : `group ${inGroup}`;
   const what =
     meant === undefined ? `kind ${kind}` : `a ${kind} belongs to ${meant}, not to apiVersion '${apiVersion}': this one`;
   const path = meant === undefined ? ['kind'] : apiVersion === '' ? [] : ['apiVersion'];
-  const hint = hintFor(kind);
+  const hint = hintFor(kind, own);
   const say = (message: string): Problem =>
     document.problemAt(path, `${what} ${message}`, hint === undefined ? {} : { hint });
   const targets = targetsOf(document.value);
-  const isProtecting = mayProtect(kind, group);
-  if (isProtecting || targets !== 'none') {
+  const protects = mayProtect(kind, group, own);
+  if (protects || targets !== 'none') {
     if (typeof targets === 'string') return { stops: true, problem: say('is not served by a gateway') };
     const ours = targets.flatMap((one) => meantBy(one));
     if (ours.length > 0)
       return { closes: ours, problem: say('may protect and is not evaluated here, so what it names answers 500') };
-    if (isProtecting && !targets.every(isOfOthers))
+    if (protects && !targets.every(isOfOthers))
       return { isSlip: true, isNoted: true, problem: say('may protect, and what it names is nothing that is known') };
   }
   // Others have kinds with the same names; if the group is nearly right, ours was meant.
-  const isSlip = slipOf(kind) !== undefined || (meant !== undefined && !/(?:^|\.)(?:istio|linkerd)\.io$/.test(group));
+  const isSlip =
+    slipOf(kind, own) !== undefined || (meant !== undefined && !/(?:^|\.)(?:istio|linkerd)\.io$/.test(group));
   const isOthers = core.includes(kind) && group !== '';
   return {
     isSlip: isSlip && !isOthers,
@@ -131,14 +137,15 @@ export function judgeOtherKind(document: YamlDocument, kind: string, apiVersion:
 }
 
 /** The kind meant by an unknown word. */
-function slipOf(kind: string): string | undefined {
+function slipOf(kind: string, own: OwnKinds): string | undefined {
   if (existing.has(kind)) return undefined;
-  return didYouMean(kind, readKinds)?.match(/'(.*)'/)?.[1];
+  return didYouMean(kind, [...readKinds, ...own.keys()])?.match(/'(.*)'/)?.[1];
 }
 
 /** What to write instead, or what was meant; never another kind for an existing one. */
-export function hintFor(kind: string): string | undefined {
-  return instead.get(kind) ?? (existing.has(kind) ? undefined : didYouMean(kind, readKinds));
+export function hintFor(kind: string, own: OwnKinds = new Map()): string | undefined {
+  const isMeant = existing.has(kind) || own.has(kind);
+  return instead.get(kind) ?? (isMeant ? undefined : didYouMean(kind, [...readKinds, ...own.keys()]));
 }
 
 const routeKinds = ['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute'] as const;

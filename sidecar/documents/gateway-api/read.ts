@@ -26,6 +26,7 @@ import type {
 } from '../../routing/documents.ts';
 import { dated } from '../../schema/gateway-patterns.ts';
 import type { PlacedDocument } from '../istio/read.ts';
+import { type OwnKinds, ownKinds } from '../sallyport.ts';
 import { gatewayKinds, isGatewayApi } from './gateway.ts';
 import { idleIn } from './idle.ts';
 import { readInformal } from './informal.ts';
@@ -94,7 +95,10 @@ const hasStatus = new Set(['Gateway', 'GatewayClass', 'HTTPRoute', 'GRPCRoute', 
 const routeKinds = new Set(['HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute']);
 
 /** Reads the documents. `problems` stop the reading; invalid documents are in `documents.refused`. Throws nothing. */
-export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
+export function readGatewayDocuments(
+  placed: readonly PlacedDocument[],
+  own: OwnKinds = ownKinds,
+): {
   readonly documents: GatewayDocuments;
   /** Kinds that are not read here: those that may protect, and their targets. */
   readonly closing: readonly ClosingDocument[];
@@ -153,7 +157,7 @@ export function readGatewayDocuments(placed: readonly PlacedDocument[]): {
     }
     const read = readCore(document, kind, apiVersion);
     if (read === undefined) {
-      const judged = judgeOtherKind(document, kind, apiVersion);
+      const judged = judgeOtherKind(document, kind, apiVersion, own);
       const { problem } = judged;
       const named = nameOf(document, file, kind, apiVersion, modifiedAt);
       if ('closes' in judged && named !== undefined) closing.push({ ...named, targets: judged.closes, problem });

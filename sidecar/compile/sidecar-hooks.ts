@@ -1,0 +1,142 @@
+// Runs the table of capabilities for a sidecar: what fields of sidecar.yaml do, the same on each of its ports. Loaded only where
+// such a field is set.
+
+import { hash } from 'node:crypto';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Settings } from '../config/settings.ts';
+import { capabilities, fieldsOf } from '../edge/capabilities.ts';
+import type { AnyCapability, Hooks, Site } from '../edge/capability.ts';
+import { layOut, type NamedHooks } from '../edge/phases.ts';
+import { namedHeadersOf } from '../edge/policy-parts.ts';
+import type { PortTraits } from '../exchange/exchange.ts';
+import { changeRequest } from '../exchange/fields.ts';
+import type { SidecarRules } from './sidecar-ports.ts';
+
+export interface SidecarTools {
+  /** What a capability made at the start of the process. */
+  sharedOf(capability: string): unknown;
+  warn(message: string): void;
+}
+
+/** A plan, with the field that it stands in. */
+interface Plan {
+  readonly capability: AnyCapability;
+  readonly field: string;
+  readonly plan: unknown;
+}
+
+/** Hooks for what a sidecar does not have: in silence, they would have no effect. */
+const ofGateways = ['authorizer', 'share', 'answers', 'jwtRules'] as const satisfies readonly (keyof Hooks)[];
+
+/**
+ * Compiles the plans of `settings.capabilities`.
+ * @throws SallyportError `config_invalid` for what a sidecar cannot serve: it may be what guards the app.
+ */
+export function compileSidecarHooks(
+  settings: Settings,
+  tools: SidecarTools,
+  table: readonly AnyCapability[] = capabilities,
+): SidecarRules {
+  const plans = plansIn(settings, table);
+  const traits = traitsOf(plans);
+  const { ownHeaders } = traits;
+  const first: NamedHooks =
+    ownHeaders.size === 0
+      ? []
+      : [['own-headers', { authenticate: (exchange) => changeRequest(exchange, ownHeaders, []) }]];
+  const hooks = table.flatMap((capability): NamedHooks => {
+    const own = plans.filter((one) => one.capability === capability);
+    return own.length === 0 ? [] : hooksOf(capability, own, plans, settings, tools);
+  });
+  const all = [...first, ...hooks];
+  const phases = layOut(all, () => undefined);
+  for (const { policyPort, protocol } of settings.inbound)
+    if (protocol === 'tcp') checkBytes(all, `the inbound port for ${policyPort}`, settings);
+  for (const { port, protocol } of settings.outbound)
+    if (protocol === 'tcp') checkBytes(all, `the outbound port ${port}`, settings);
+  return Object.freeze({ phases, traits });
+}
+
+function plansIn({ capabilities: said = {}, file }: Settings, table: readonly AnyCapability[]): readonly Plan[] {
+  const fields = fieldsOf('sidecar.yaml', table);
+  return Object.entries(said).map(([field, plan]) => {
+    const capability = fields.get(field)?.capability;
+    if (capability === undefined) throw invalid(file, field, 'nothing here evaluates it');
+    return { capability, field, plan };
+  });
+}
+
+function hooksOf(
+  capability: AnyCapability,
+  own: readonly Plan[],
+  all: readonly Plan[],
+  { file }: Settings,
+  tools: SidecarTools,
+): NamedHooks {
+  const { field } = own[0]!;
+  const needsBackend = own.find(({ plan }) => (capability.backends?.(plan) ?? []).length > 0);
+  if (needsBackend !== undefined) throw missing(file, needsBackend.field, 'a backend');
+  const planned = own.map((one) => ({ field: one.field, plan: one.plan, of: 'sidecar.yaml' }));
+  const hooks = capability.compile(planned, siteOf(capability, own, all, file, tools));
+  // Fails closed, as at a gateway.
+  if (capability.guards !== false && hooks?.guard === undefined) throw invalid(file, field, 'nothing guards it');
+  if (hooks === undefined) return [];
+  for (const phase of ofGateways) if (hooks[phase] !== undefined) throw missing(file, field, `'${phase}'`);
+  return [[capability.name, hooks, hash('sha256', JSON.stringify(planned))]];
+}
+
+/** What a capability may use here. Of a gateway's documents there is nothing. */
+function siteOf(
+  { name }: AnyCapability,
+  own: readonly Plan[],
+  all: readonly Plan[],
+  file: string,
+  tools: SidecarTools,
+): Site<never> {
+  const none = (field: string, what: string): never => {
+    throw missing(file, field, what);
+  };
+  return {
+    ...{ name: 'sidecar.yaml', policy: '', prefix: '/', path: '/' },
+    shared: tools.sharedOf(name) as never,
+    beside: (field) => all.flatMap((one) => (one.field === field ? [one.plan] : [])),
+    secret: (_name, field) => none(field, 'a Secret'),
+    destination: (_backend, field) => none(field, 'a backend'),
+    route: () => none(own[0]!.field, 'a backend'),
+    warn: (message) => tools.warn(`${file}: ${message}`),
+    files: () => undefined,
+  };
+}
+
+/** What guards say about all requests of a port. */
+function traitsOf(plans: readonly Plan[]): PortTraits {
+  const guards = plans.flatMap(({ capability, field, plan }) =>
+    capability.guards === false ? [] : [{ capability, field, plan }],
+  );
+  const of = (trait: 'ownHeaders' | 'secretParams' | 'secretPaths'): string[] =>
+    guards.flatMap(({ capability, field, plan }) => capability[trait]?.(plan, field) ?? []);
+  return Object.freeze({
+    ownHeaders: new Set(of('ownHeaders').map((one) => one.toLowerCase())),
+    // Each is evaluated as a part that asks.
+    namedHeaders: new Set(guards.flatMap(({ field, plan }) => [...namedHeadersOf({ [field]: plan })])),
+    secrets: Object.freeze({ params: [...new Set(of('secretParams'))], paths: new Set(of('secretPaths')) }),
+  });
+}
+
+/** Nothing of a guard can be evaluated for bytes, and they must not be a way around it. */
+function checkBytes(hooks: NamedHooks, port: string, { file }: Settings): void {
+  const [guard] = hooks.find(([, { guard: own }]) => own !== undefined) ?? [];
+  if (guard !== undefined)
+    throw new SallyportError(
+      'config_invalid',
+      `${file}: ${port} is for bytes, but ${guard} evaluates requests only: give it a sidecar of its own`,
+    );
+}
+
+function missing(file: string, field: string, what: string): SallyportError {
+  return invalid(file, field, `it needs ${what}, which a sidecar does not have: use a gateway`);
+}
+
+function invalid(file: string, field: string, why: string): SallyportError {
+  return new SallyportError('config_invalid', `${file}: '${field}': ${why}`);
+}

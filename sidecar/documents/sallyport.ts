@@ -1,0 +1,113 @@
+// Documents of our own kinds (`sallyport.dev`), one kind for each capability that has one. Such a document is attached as a
+// SecurityPolicy is; the rest of its spec is the capability's plan. One that is not valid still says what it was meant for, so
+// that its targets can be closed.
+
+import { type ZodType, z } from 'zod';
+import type { Problem } from '../../cert-agent/base/errors.ts';
+import { deepFreeze } from '../../cert-agent/base/live.ts';
+import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import { capabilities, fieldsOf, ownKindsOf } from '../edge/capabilities.ts';
+import type { AnyCapability } from '../edge/capability.ts';
+import { type OwnPolicy, ownApiVersion, ownGroup, type PolicyTarget } from '../edge/policy.ts';
+import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
+import { metadata, targetsIn } from '../schema/gateway-patterns.ts';
+import { withInheritance } from './envoy-gateway/merge.ts';
+import { problemOfTargets, targetFields } from './envoy-gateway/security-policy.ts';
+
+export interface OwnKind {
+  readonly guards: AnyCapability['guards'];
+  /** The schema of a spec without its targets. */
+  readonly plan: ZodType;
+}
+
+/** The kinds that are read, by name. */
+export type OwnKinds = ReadonlyMap<string, OwnKind>;
+
+/** Loads the schemas of all kinds that the capabilities of a table read. */
+export async function loadOwnKinds(table: readonly AnyCapability[] = capabilities): Promise<OwnKinds> {
+  const load = async (kind: string): Promise<readonly [string, OwnKind]> => {
+    const { capability, field } = fieldsOf(`sallyport.dev/${kind}`, table).get(kind)!;
+    return [kind, { guards: capability.guards, plan: await field.schema() }];
+  };
+  return new Map(await Promise.all(ownKindsOf(table).map(load)));
+}
+
+/** The kinds of the capabilities of this build. */
+export const ownKinds: OwnKinds = await loadOwnKinds();
+
+/** Whether a document is of one of these kinds, in whatever version. */
+export function isOwnPolicy(kind: string, apiVersion: string, kinds: OwnKinds = ownKinds): boolean {
+  return kinds.has(kind) && apiVersion.startsWith(`${ownGroup}/`);
+}
+
+const head = z.strictObject({
+  apiVersion: z.literal(ownApiVersion),
+  kind: z.string(),
+  metadata,
+  spec: z.looseObject(targetFields).superRefine((said, context) => {
+    const message = problemOfTargets(said);
+    if (message !== undefined) context.addIssue({ code: 'custom', message });
+  }),
+  status: z.unknown().optional(),
+});
+
+/**
+ * The policy, frozen plain data; or every problem with its place and, where they can be read, the targets that must answer 500
+ * then. `document` is of one of the kinds.
+ */
+export function readOwnPolicy(
+  document: YamlDocument,
+  file: string,
+  kinds: OwnKinds = ownKinds,
+):
+  | { readonly value: OwnPolicy }
+  | { readonly problems: readonly Problem[]; readonly targets?: readonly PolicyTarget[] } {
+  const { kind } = document.value as { readonly kind: string };
+  const read = withInheritance(readDocument(head, document), document);
+  const plan = readPlan(document, kinds.get(kind)!.plan);
+  if ('problems' in read || 'problems' in plan) {
+    const targets = targetsIn(document.value);
+    const problems = [...('problems' in read ? read.problems : []), ...('problems' in plan ? plan.problems : [])];
+    return targets === undefined ? { problems } : { problems, targets };
+  }
+  const { metadata: of, spec: said } = read.value;
+  const value = {
+    kind,
+    name: of.name,
+    namespace: of.namespace ?? 'default',
+    targets: said.targetRefs ?? [said.targetRef!],
+    ...(of.creationTimestamp == null ? {} : { createdAt: Date.parse(of.creationTimestamp) }),
+    ...(read.required ? { required: true } : {}),
+    [kind]: plan.value.spec,
+    file,
+    line: document.problemAt(['metadata', 'name'], '').line,
+  };
+  return { value: deepFreeze(value) };
+}
+
+/** Problems have their places in the document, whose targets the capability's schema does not know. */
+function readPlan(document: YamlDocument, schema: ZodType) {
+  return readDocument(z.object({ spec: schema }), { ...document, value: { spec: planIn(document.value) } });
+}
+
+/** A spec without its targets. */
+function planIn(value: unknown): unknown {
+  const { spec } = value as { readonly spec?: unknown };
+  if (typeof spec !== 'object' || spec === null || Array.isArray(spec)) return {};
+  return Object.fromEntries(Object.entries(spec).filter(([key]) => !Object.hasOwn(targetFields, key)));
+}
+
+/** What a document that is not valid says of credentials all the same, where its kind knows callers. */
+export function ownTraitsIn(
+  value: unknown,
+  kinds: OwnKinds = ownKinds,
+): { readonly ownHeaders: readonly string[]; readonly secretParams: readonly string[] } {
+  const { kind } = value as { readonly kind: string };
+  const guards = kinds.get(kind)?.guards;
+  // Judged as a part that no capability reads: each header that it names is ours.
+  const part = { [kind]: planIn(value) };
+  return {
+    ownHeaders: guards === 'callers' ? [...ownHeadersOf(part)] : [],
+    secretParams: guards === false ? [] : secretParamsOf(part),
+  };
+}

@@ -1,0 +1,65 @@
+// What capabilities share in one process, made once: connections, counters, tables. State that is one for all workers lies with the
+// first.
+
+import type { Registry } from 'prom-client';
+import type { Log } from '../../cert-agent/base/log.ts';
+import type { AnyCapability, EdgeProcess } from '../edge/capability.ts';
+import type { TokenObserver } from '../policy/jwt.ts';
+import type { Jwks } from '../tokens/jwks.ts';
+import { FirstState } from './shared-state.ts';
+import type { WorkerLink } from './worker-link.ts';
+
+export interface ShareOptions {
+  readonly jwks: Jwks;
+  readonly log: Log;
+  readonly observe: TokenObserver;
+  readonly registry: Registry;
+  /** The number of processes. */
+  readonly workers: number;
+  /** In a worker that is not the first: the link to the first. */
+  readonly link: WorkerLink | undefined;
+  /** In the first worker: tells the others. */
+  tellAll(of: string, message: unknown): void;
+}
+
+export interface Shares {
+  /** By capability. */
+  readonly made: ReadonlyMap<string, unknown>;
+  /** In the first worker: the state that answers the others. */
+  readonly first: FirstState | undefined;
+  close(): void;
+}
+
+/** Lets each capability make what it shares. */
+export async function shareAll(
+  table: readonly AnyCapability[],
+  { jwks, log, observe, registry, workers, link, tellAll }: ShareOptions,
+  redis?: EdgeProcess['redis'],
+): Promise<Shares> {
+  const state = new FirstState();
+  const closing: (() => void)[] = [];
+  const made = await Promise.all(
+    table.map(async ({ name, share }) => {
+      const process: EdgeProcess = {
+        ...{ registry, log, redis },
+        workers: {
+          count: workers,
+          serve: (part) => state.serve(name, part),
+          tellAll: (message) => tellAll(name, message),
+          first: link?.of(name),
+        },
+        keysOf: (rule) => jwks.sourceOf(rule),
+        observeToken: observe,
+        onClose: (close) => closing.push(close),
+      };
+      return [name, await share?.(process)] as const;
+    }),
+  );
+  return {
+    made: new Map(made),
+    first: link === undefined ? state : undefined,
+    close() {
+      for (const close of closing) close();
+    },
+  };
+}
