@@ -83,7 +83,7 @@ export async function runFixtures(files: readonly string[], flags: ScopeFlags): 
       if ('problems' in read) throw configError(read.problems satisfies Problem[]);
       const { policies, requests, ...scope } = read.value;
       const paths = policies === undefined ? undefined : [policies].flat().map((one) => resolve(dirname(file), one));
-      const world = readWorld({ ...flags, ...(paths === undefined ? {} : { policies: paths }) });
+      const world = await readWorld({ ...flags, ...(paths === undefined ? {} : { policies: paths }) });
       for (const one of world.passedOver) passedOver.set(one.file, one);
       const evaluator = new Evaluator(world);
       for (const [index, { name, because, expect, ...request }] of requests.entries()) {

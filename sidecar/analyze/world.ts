@@ -4,7 +4,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { type Problem, SallyportError } from '../../cert-agent/base/errors.ts';
 import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
-import { parseSettings } from '../config/sidecar-settings.ts';
+import { readSettings } from '../config/sidecar-settings.ts';
 import { emptyAmong, readText, type Source } from '../config/sources.ts';
 import { readTree } from '../config/tree.ts';
 import type { Purpose } from '../documents/istio/patterns.ts';
@@ -69,8 +69,11 @@ export function isSettings({ value }: YamlDocument): boolean {
 }
 
 /** @throws SallyportError `config_invalid` with every problem, `config_unreadable`, `usage`. */
-export function readWorld(flags: ScopeFlags, purpose: Purpose = 'eval'): World & Pick<PathSources, 'passedOver'> {
-  const settings = flags.config === undefined ? undefined : parseSettings(readText(flags.config), flags.config);
+export async function readWorld(
+  flags: ScopeFlags,
+  purpose: Purpose = 'eval',
+): Promise<World & Pick<PathSources, 'passedOver'>> {
+  const settings = flags.config === undefined ? undefined : await readSettings(readText(flags.config), flags.config);
   const paths = flags.policies ?? (settings?.policies === undefined ? [] : [settings.policies]);
   const { sources, passedOver } = readPaths(paths);
   const { placed, problems } = placeDocuments(sources);

@@ -29,7 +29,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
   const [
     { isSettings, readSomePaths },
     { placeDocuments, readIstio },
-    { parseSettings },
+    { readSettings },
     { countOf },
     { checkGatewayApi, isGatewayApi },
     { parseGatewaySettings },
@@ -70,7 +70,7 @@ async function runCheck(files: readonly string[], flags: { json?: boolean }): Pr
     try {
       const { text } = sources.find((one) => one.file === file)!;
       if (isGatewayFile(text)) parseGatewaySettings(text, file);
-      else parseSettings(text, file);
+      else await readSettings(text, file);
     } catch (error) {
       if (!(error instanceof SallyportError)) throw error;
       all.push(...error.problems);

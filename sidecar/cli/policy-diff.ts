@@ -101,7 +101,7 @@ async function readPolicies(flags: ScopeFlags): Promise<Policies> {
     import('../policy/compile.ts'),
     import('../policy/policy.ts'),
   ]);
-  const { documents, scope, passedOver } = readWorld(flags);
+  const { documents, scope, passedOver } = await readWorld(flags);
   notePassedOver(passedOver);
   const policies = documents.authorizationPolicies;
   return {

@@ -71,7 +71,7 @@ async function ask(method: string | undefined, path: string | undefined, flags: 
     import('../analyze/world.ts'),
   ]);
   const to = flags.to === undefined ? undefined : readTarget(flags.to);
-  const world = readWorld({
+  const world = await readWorld({
     ...flags,
     ...(to === undefined || flags.label !== undefined ? {} : { label: [`app=${to.app}`] }),
     ...(to?.namespace === undefined || flags.namespace !== undefined ? {} : { namespace: to.namespace }),
@@ -138,7 +138,7 @@ async function evaluateBatch(file: string, flags: RequestFlags): Promise<number>
     import('../analyze/question.ts'),
     import('../analyze/world.ts'),
   ]);
-  const world = readWorld(flags);
+  const world = await readWorld(flags);
   notePassedOver(world.passedOver);
   const evaluator = new Evaluator(world);
   const lines = createInterface({

@@ -19,8 +19,8 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
     import('../../cert-agent/identity/spiffe-id.ts'),
   ]);
   const { policies: _, ...rest } = flags;
-  const { scope, pathNormalization } = readWorld({ ...rest, policies: [] });
-  const settings = flags.config === undefined ? undefined : await readSettings(flags.config);
+  const { scope, pathNormalization } = await readWorld({ ...rest, policies: [] });
+  const settings = flags.config === undefined ? undefined : await settingsIn(flags.config);
   const from = [...paths, ...(flags.policies ?? []), ...(settings?.policies === undefined ? [] : [settings.policies])];
   if (from.length === 0)
     throw new SallyportError('usage', 'nothing to check', { hint: 'give files, directories, or --config' });
@@ -66,10 +66,10 @@ export async function lintPolicies(paths: readonly string[], flags: LintFlags): 
   return findings.length + unreadable.length === 0 ? exitCodes.ok : exitCodes.no;
 }
 
-async function readSettings(file: string): Promise<import('../config/settings.ts').Settings> {
-  const [{ parseSettings }, { readText }] = await Promise.all([
+async function settingsIn(file: string): Promise<import('../config/settings.ts').Settings> {
+  const [{ readSettings }, { readText }] = await Promise.all([
     import('../config/sidecar-settings.ts'),
     import('../config/sources.ts'),
   ]);
-  return parseSettings(readText(file), file);
+  return readSettings(readText(file), file);
 }

@@ -20,7 +20,8 @@ export interface Reading {
 }
 
 /**
- * Reads everything that `file` leads to. `table` has the capabilities; default those of this build. What only a gateway needs is loaded for gateway.yaml alone.
+ * Reads everything that `file` leads to. `table` has the capabilities; default those of this build. What only a gateway needs
+ * is loaded for gateway.yaml alone.
  * @throws SallyportError `config_invalid` with every problem, `config_unreadable`.
  */
 export async function readConfiguration(file: string, table?: readonly AnyCapability[]): Promise<Reading> {
@@ -32,11 +33,8 @@ export async function readConfiguration(file: string, table?: readonly AnyCapabi
     ]);
     return readGateway(file, text, await loadOwnKinds(table));
   }
-  const [{ parseSettings }, { schemasOf }] = await Promise.all([
-    import('./sidecar-settings.ts'),
-    import('../edge/schemas.ts'),
-  ]);
-  const settings = parseSettings(text, file, await schemasOf('sidecar.yaml', table));
+  const { readSettings } = await import('./sidecar-settings.ts');
+  const settings = await readSettings(text, file, table);
   const { sources, passedOver } = readSources(file, settings, text);
   return { settings, documents: parseIstio(sources.slice(1)), sources, passedOver };
 }

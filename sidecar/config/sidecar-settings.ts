@@ -5,9 +5,9 @@ import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { isLoopback, parseAddress } from '../../cert-agent/base/address.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
-import { durationSchema, readYaml } from '../../cert-agent/base/yaml.ts';
+import { durationSchema, parseYaml, readYaml } from '../../cert-agent/base/yaml.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../cert-agent/identity/spiffe-id.ts';
-import { schemasOf } from '../edge/schemas.ts';
+import type { AnyCapability } from '../edge/capability.ts';
 import { normalizeHostPattern } from '../policy/host.ts';
 import { pathNormalizations } from '../policy/path.ts';
 import { appHealth, checkAppHealth, healthPath, readAppHealth } from './app-health.ts';
@@ -43,7 +43,7 @@ const upstream = z.strictObject({
 });
 
 /** sidecar.yaml as written, without the fields of capabilities. */
-const ownYaml = z
+export const sidecarYaml = z
   .strictObject({
     trustDomain: text(parseTrustDomain),
     workload: z.strictObject({
@@ -183,20 +183,26 @@ const ownYaml = z
 
 type Fields = Readonly<Record<string, z.ZodType>>;
 
-/** What capabilities of the edge read of it. */
-const capabilityFields: Fields = await schemasOf('sidecar.yaml');
+type Parsed = z.output<typeof sidecarYaml>;
 
-/** sidecar.yaml as written. */
-export const sidecarYaml = ownYaml.safeExtend(capabilityFields as Record<never, never>);
-
-type Parsed = z.output<typeof ownYaml>;
+/**
+ * Reads sidecar.yaml with the fields of capabilities. Their table takes longer to load than the file takes to read, so that
+ * it is loaded only if the file has a field that is not in the schema above. `table` is for tests.
+ * @throws SallyportError `config_invalid` with every problem.
+ */
+export async function readSettings(source: string, file: string, table?: readonly AnyCapability[]): Promise<Settings> {
+  const fields = Object.keys(parseYaml(source, file).documents[0]?.value ?? {});
+  if (fields.every((field) => Object.hasOwn(sidecarYaml.shape, field))) return parseSettings(source, file);
+  const { schemasOf } = await import('../edge/schemas.ts');
+  return parseSettings(source, file, await schemasOf('sidecar.yaml', table));
+}
 
 /**
  * Reads sidecar.yaml. Paths in it are relative to the file. `fields` are those of capabilities.
  * @throws SallyportError `config_invalid` with every problem.
  */
-export function parseSettings(source: string, file: string, fields: Fields = capabilityFields): Settings {
-  const whole = readYaml(ownYaml.safeExtend(fields as Record<never, never>), source, file);
+export function parseSettings(source: string, file: string, fields: Fields = {}): Settings {
+  const whole = readYaml(sidecarYaml.safeExtend(fields as Record<never, never>), source, file);
   const isOfCapability = ([name]: readonly [string, unknown]): boolean => Object.hasOwn(fields, name);
   const parsed = Object.fromEntries(Object.entries(whole).filter((one) => !isOfCapability(one))) as Parsed;
   const plans = Object.entries(whole).filter(

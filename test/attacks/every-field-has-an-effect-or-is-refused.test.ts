@@ -26,6 +26,7 @@ import {
 } from '../../sidecar/documents/istio/request-authentication.ts';
 import { ownKinds, readOwnPolicy } from '../../sidecar/documents/sallyport.ts';
 import { compileCors } from '../../sidecar/edge/cors/cors.ts';
+import { schemasOf } from '../../sidecar/edge/schemas.ts';
 import { startEcho } from '../fixtures/echo.ts';
 import { gatewayWorld, settings, specs } from '../fixtures/every-field.ts';
 import { startTestGateway } from '../fixtures/gateway.ts';
@@ -122,8 +123,14 @@ const inSettings: Readonly<Record<string, string>> = {
   'extensionProviders[].envoyExtAuthzGrpc.failOpen': 'true is refused',
 };
 
+const ofCapabilities = await schemasOf('sidecar.yaml');
+
 for (const [kind, schema, parse] of [
-  ['sidecar', sidecarYaml, parseSettings],
+  [
+    'sidecar',
+    sidecarYaml.safeExtend(ofCapabilities as Record<never, never>),
+    (text: string, file: string) => parseSettings(text, file, ofCapabilities),
+  ],
   ['gateway', gatewayYaml, parseGatewaySettings],
 ] as const)
   t.test(`${kind}.yaml: each field is refused, or makes a difference`, async (t) => {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { withoutSecrets } from '../../sidecar/config/shown.ts';
-import { parseSettings } from '../../sidecar/config/sidecar-settings.ts';
+import { parseSettings, readSettings } from '../../sidecar/config/sidecar-settings.ts';
 import type { AnyCapability } from '../../sidecar/edge/capability.ts';
 import { schemasOf } from '../../sidecar/edge/schemas.ts';
 import { checkSidecarEdge } from '../../sidecar/process/sidecar-edge.ts';
@@ -144,7 +144,7 @@ const yaml = (more: string, ports = 'inbound: [{ port: 15006, app: "127.0.0.1:80
 
 t.test('what a sidecar refuses of them', async (t) => {
   const check = async (text: string, table: readonly AnyCapability[] = madeUp): Promise<void> =>
-    checkSidecarEdge(parseSettings(text, 'sidecar.yaml', await schemasOf('sidecar.yaml', table)), table);
+    checkSidecarEdge(await readSettings(text, 'sidecar.yaml', table), table);
   await check(yaml(guarded));
   const refused = (of: Promise<void>, message: RegExp) => t.rejects(of, { code: 'config_invalid', message });
   await refused(check(yaml('wordGuard: { wrod: x }')), /wordGuard/);
@@ -201,7 +201,7 @@ t.test('settings have no key for them where none is set', async (t) => {
   t.strictSame(parseSettings(yaml(guarded), 'x.yaml', fields).capabilities, {
     ...{ wordGuard: { word: 'sesame' }, note: { text: 'hello' } },
   });
-  t.throws(() => parseSettings(yaml(guarded), 'x.yaml'), { message: /unknown key 'wordGuard'/ }, 'of this build');
+  await t.rejects(readSettings(yaml(guarded), 'x.yaml'), { message: /unknown key 'wordGuard'/ }, 'of this build');
   t.equal('capabilities' in withoutSecrets(parseSettings(yaml(''), 'x.yaml', fields)), false);
 });
 
@@ -269,4 +269,11 @@ t.test('a running sidecar without such a field has loaded nothing of the edge', 
     loaded.filter((url) => /\/sidecar\/(?:edge|documents)\/|\/node_modules\/(?:zod|yaml)\//.test(url)),
     [],
   );
+  const reads = join(dir, 'reads.txt');
+  const args = ['--import', preload, bin, 'sidecar', '--check', '--config', join(dir, 'web.yaml')];
+  const code = await startProcess(t, process.execPath, args, { env: { LOADED_MODULES: reads } }).exited;
+  t.equal(code, 0);
+  const read = readFileSync(reads, 'utf8');
+  t.match(read, '/sidecar/config/sidecar-settings.ts', 'what reads the file');
+  t.notMatch(read, /\/sidecar\/edge\/(?:capabilities\.ts|[^/\n]+\/)/, 'the table is not loaded to read it');
 });
