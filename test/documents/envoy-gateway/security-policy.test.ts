@@ -133,9 +133,9 @@ const wrong: [string, string, string[]][] = [
     'a provider that recomputes the route, without issuer and keys',
     `${head}  jwt: { providers: [{ name: a, recomputeRoute: true, claimToHeaders: [{ header: Host, claim: a }] }] }\n`,
     [
-      'a.yaml:6:22: spec.jwt.providers[0].issuer: a provider says whose tokens it is for',
+      'a.yaml:6:22: spec.jwt.providers[0].issuer: a provider needs an issuer',
       "a.yaml:6:82: spec.jwt.providers[0].claimToHeaders[0].header: 'Host' cannot be set: it is hop-by-hop",
-      'a.yaml:6:49: spec.jwt.providers[0].recomputeRoute: a route is chosen once, before anybody is known: it is not chosen again by claims',
+      'a.yaml:6:49: spec.jwt.providers[0].recomputeRoute: the route is chosen once, before authentication, and claims do not change it',
     ],
   ],
   [
