@@ -164,7 +164,7 @@ const wrong: [string, string, string[]][] = [
     'a login without its redirect',
     `${head}  oidc: { provider: { issuer: https://op.test }, clientID: e, clientSecret: { name: s } }\n`,
     [
-      'a.yaml:6:9: spec.oidc.redirectURL: say it: which URL the provider sends a browser back to is not guessed from the request',
+      'a.yaml:6:9: spec.oidc.redirectURL: required: the URL that the provider redirects browsers to is not guessed from the request',
     ],
   ],
   [
@@ -175,7 +175,7 @@ const wrong: [string, string, string[]][] = [
   [
     'a logout at the redirect',
     oidc('logoutPath: /cb'),
-    ['a.yaml:6:134: spec.oidc.logoutPath: the logout is at another path than the redirect'],
+    ["a.yaml:6:134: spec.oidc.logoutPath: must differ from the path of 'redirectURL'"],
   ],
   [
     'cookies of another domain',
@@ -307,7 +307,7 @@ t.test('a policy is compiled only with Secrets that hold what they must', async 
       'a short session key',
       login,
       { s: { 'client-secret': 'x' }, sk: { 'session-keys': `${'a'.repeat(40)}\nshort` } },
-      'SecurityPolicy shop/p: a session key has 5 bytes, and 32 are needed',
+      'SecurityPolicy shop/p: a session key has 5 bytes, but it needs at least 32',
     ],
   ];
   for (const [name, spec, secrets, message] of rows)
