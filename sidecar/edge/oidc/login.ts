@@ -1,6 +1,6 @@
-// A login redirects the browser to the provider with a state, a nonce and a PKCE challenge. They are bound to a sealed cookie
-// for this attempt, so that two tabs do not interfere, and a browser cannot finish a login that another one began (RFC 9700
-// section 4.7). A state works once.
+// A login redirects the browser to the provider with a state, a nonce and a PKCE challenge. They are bound to a sealed
+// cookie for this attempt, so that two tabs do not interfere, and a browser cannot finish a login that another one
+// began (RFC 9700 section 4.7). A state works once.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -80,8 +80,8 @@ export class Logins {
 
   /**
    * Completes the login of a callback.
-   * @throws SallyportError `oidc_state_invalid` if this browser did not begin the login, or it was completed before; else as
-   * `OidcProvider.redeem`, or as `SessionMemory` if that is unavailable.
+   * @throws SallyportError `oidc_state_invalid` if this browser did not begin the login, or it was completed before;
+   * else as `OidcProvider.redeem`, or as `SessionMemory` if that is unavailable.
    */
   async finish(exchange: Exchange, brought: URLSearchParams): Promise<Finished> {
     const state = brought.getAll('state');
@@ -144,7 +144,9 @@ export class Logins {
   }
 }
 
-/** The path if it can only mean a path of this host, else '/': browsers read `//host`, `/\host` and URLs as other hosts. */
+/**
+ * The path if it can only mean a path of this host, else '/': browsers read `//host`, `/\host` and URLs as other hosts.
+ */
 export function safePath(path: string): string {
   return path.length <= maxReturn && /^\/(?!\/)[\x21-\x5b\x5d-\x7e]*$/.test(path) ? path : '/';
 }

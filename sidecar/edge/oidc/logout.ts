@@ -1,6 +1,6 @@
-// Only a person on a page of ours may end a session. Another site can embed our logout as a picture, a link or a form, and
-// a browser may prefetch it: then the person is asked first. Fetch Metadata tells where a request comes from (W3C, section
-// 2.3: set by the browser, and no script can forge it). For browsers without it Origin and Referer decide.
+// Only a person on a page of ours may end a session. Another site can embed our logout as a picture, a link or a form,
+// and a browser may prefetch it: then the person is asked first. Fetch Metadata tells where a request comes from (W3C,
+// section 2.3: set by the browser, and no script can forge it). For browsers without it Origin and Referer decide.
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
@@ -29,7 +29,9 @@ function isAhead(exchange: Exchange): boolean {
   return purposes.some((one) => /\b(?:prefetch|prerender|preview)\b/i.test(one));
 }
 
-/** RFC 6454 section 7.3: every browser sends Origin with POST. A POST without it comes from a program, not from a page. */
+/**
+ * RFC 6454 section 7.3: every browser sends Origin with POST. A POST without it comes from a program, not from a page.
+ */
 function comesFromUs(exchange: Exchange, scheme: string): boolean {
   const source = headerOf(exchange, 'origin') ?? headerOf(exchange, 'referer');
   if (source === undefined) return exchange.method === 'POST';

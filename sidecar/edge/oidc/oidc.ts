@@ -1,6 +1,6 @@
-// OpenID Connect for browsers. A browser without a session is redirected to log in, and returns with a session in a sealed
-// cookie. The claims of its ID token authenticate the user. Programs are not redirected: they get a 401. The app never sees
-// our cookies.
+// OpenID Connect for browsers. A browser without a session is redirected to log in, and returns with a session in a
+// sealed cookie. The claims of its ID token authenticate the user. Programs are not redirected: they get a 401. The app
+// never sees our cookies.
 
 import { createHash } from 'node:crypto';
 import { asSallyportError, type SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -177,7 +177,9 @@ export class Oidc {
     this.#tools.answer(exchange, 302, [['location', location], noStore, ...cookieFields(cookies)], noBody);
   }
 
-  /** A Strict cookie is not sent along redirects that began on another site, so a page of ours starts a new navigation. */
+  /**
+   * A Strict cookie is not sent along redirects that began on another site, so a page of ours starts a new navigation.
+   */
   #navigate(exchange: Exchange, location: string, cookies: readonly string[]): void {
     if (exchange.finished || exchange.responded) return;
     const to = location.replace(/[&"'<>]/g, (one) => `&#${one.charCodeAt(0)};`);

@@ -1,6 +1,6 @@
-// The OpenID Connect client of one policy. It discovers the provider's endpoints, exchanges codes and refresh tokens for
-// tokens, and verifies that an ID token is signed by the provider, for this client, for this login, and current (OpenID
-// Connect Core section 3.1.3.7). Any other response is refused. The provider has five seconds to respond.
+// The OpenID Connect client of one policy. It discovers the provider's endpoints, exchanges codes and refresh tokens
+// for tokens, and verifies that an ID token is signed by the provider, for this client, for this login, and current
+// (OpenID Connect Core section 3.1.3.7). Any other response is refused. The provider has five seconds to respond.
 
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { jwtAlgorithms, type KeySource } from '../../policy/jwt.ts';
@@ -87,8 +87,8 @@ export class OidcProvider {
 
   /**
    * Exchanges the parameters of the callback for tokens.
-   * @throws SallyportError `oidc_login_refused` if the provider refused the login, `oidc_state_invalid` if the response is
-   * not from this provider, `oidc_provider_*` if the tokens are not valid.
+   * @throws SallyportError `oidc_login_refused` if the provider refused the login, `oidc_state_invalid` if the response
+   * is not from this provider, `oidc_provider_*` if the tokens are not valid.
    */
   async redeem(brought: URLSearchParams, login: LoginSecrets): Promise<Tokens> {
     const [oauth, known] = await Promise.all([loadOAuth(), this.#ready()]);

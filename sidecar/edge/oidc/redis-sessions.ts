@@ -1,6 +1,6 @@
-// The state of logins that all gateways share, in Redis: see session-memory.ts for the contract. Redis holds hashes of keys
-// and IDs, and sealed results, so its readers learn nothing that opens a session. While Redis is unavailable, sessions
-// continue, but what must happen only once is refused with 503: completing a login, and a refresh.
+// The state of logins that all gateways share, in Redis: see session-memory.ts for the contract. Redis holds hashes of
+// keys and IDs, and sealed results, so its readers learn nothing that opens a session. While Redis is unavailable,
+// sessions continue, but what must happen only once is refused with 503: completing a login, and a refresh.
 //
 // Requests do not ask Redis about logouts: each process fetches new ones twice a second, and remembers the rest.
 
@@ -19,8 +19,8 @@ const defaultPatienceMs = 2000;
 const retryMs = 50;
 const page = 1000;
 
-// The value is L and the owner while the claim is held, and A and the result afterwards. An owner that lost its connection
-// before the reply may claim again, and still holds the claim.
+// The value is L and the owner while the claim is held, and A and the result afterwards. An owner that lost its
+// connection before the reply may claim again, and still holds the claim.
 const claimScript = `
 local had = redis.call('GET', KEYS[1])
 if had and had ~= 'L' .. ARGV[1] then return had end

@@ -1,6 +1,6 @@
-// Refreshes a session once over all processes that share a memory; requests that arrive meanwhile or shortly after with the
-// old cookie get the same result. A provider that sees a refresh token twice takes it for stolen and ends the login (RFC
-// 9700 section 4.14.2). The result is shared sealed, so the memory sees no token.
+// Refreshes a session once over all processes that share a memory; requests that arrive meanwhile or shortly after with
+// the old cookie get the same result. A provider that sees a refresh token twice takes it for stolen and ends the login
+// (RFC 9700 section 4.14.2). The result is shared sealed, so the memory sees no token.
 
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -102,7 +102,9 @@ export class Refreshes {
     return this.#sessions.renew(session, tokens);
   }
 
-  /** Stores the result for the others in the background, with retries while the claim lasts. The request does not wait. */
+  /**
+   * Stores the result for the others in the background, with retries while the claim lasts. The request does not wait.
+   */
   #publish(key: string, owner: string, answer: string | undefined): void {
     const until = performance.now() + leaseMs;
     guard('oidc_refresh', async () => {

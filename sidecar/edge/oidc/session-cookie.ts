@@ -1,5 +1,5 @@
-// Cookies that only we can read or make: AES-256-GCM with a key that is derived for one policy and one purpose, so that a
-// cookie of another policy, client or purpose does not open. A long value is split over several cookies.
+// Cookies that only we can read or make: AES-256-GCM with a key that is derived for one policy and one purpose, so that
+// a cookie of another policy, client or purpose does not open. A long value is split over several cookies.
 
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -75,8 +75,8 @@ export interface CookieAttributes {
 }
 
 /**
- * The name prefix that browsers enforce (RFC 6265bis section 4.1.3): with `__Host-` a sibling host cannot set our cookie. A
- * cookie for a whole domain can only have `__Secure-`.
+ * The name prefix that browsers enforce (RFC 6265bis section 4.1.3): with `__Host-` a sibling host cannot set our
+ * cookie. A cookie for a whole domain can only have `__Secure-`.
  */
 export function prefixOf({ domain }: Pick<CookieAttributes, 'domain'>): string {
   return domain === undefined ? '__Host-' : '__Secure-';

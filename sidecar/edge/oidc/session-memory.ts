@@ -1,6 +1,6 @@
-// The state of logins outside their cookies, which all processes with the same sessions share: spent states, refreshes (each
-// refresh token allows one), and ended sessions. This file keeps it in one process; first.ts shares it between workers, and
-// redis-sessions.ts between gateways.
+// The state of logins outside their cookies, which all processes with the same sessions share: spent states, refreshes
+// (each refresh token allows one), and ended sessions. This file keeps it in one process; first.ts shares it between
+// workers, and redis-sessions.ts between gateways.
 
 import { Expiring } from '../expiring.ts';
 
@@ -8,8 +8,8 @@ import { Expiring } from '../expiring.ts';
 export type Claim = 'mine' | 'busy' | { readonly answer: string };
 
 /**
- * The contract of the shared state. Keys include their policy. A memory may outlive a configuration. An unavailable memory
- * rejects with `oidc_provider_unavailable` or `redis_unavailable`, and the caller must not continue.
+ * The contract of the shared state. Keys include their policy. A memory may outlive a configuration. An unavailable
+ * memory rejects with `oidc_provider_unavailable` or `redis_unavailable`, and the caller must not continue.
  */
 export interface SessionMemory {
   /** Spends a state; false if it was spent before. Remembered until `until` (wall clock, milliseconds). */
@@ -25,7 +25,9 @@ export interface SessionMemory {
 }
 
 const maxRemembered = 10_000;
-/** A logout that is forgotten early revives its session, so there is room for 100,000 logouts in the life of a session. */
+/**
+ * A logout that is forgotten early revives its session, so there is room for 100,000 logouts in the life of a session.
+ */
 const maxEnded = 100_000;
 
 /** Keeps the state in this process. */

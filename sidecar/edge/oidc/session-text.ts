@@ -1,7 +1,8 @@
-// A session as bytes, before it is sealed. Providers put hundreds of groups into ID tokens, so the claims of both tokens are
-// decoded from base64 and compressed together. Nothing else is compressed, because the compressed length reveals what a
-// secret has in common with the text beside it: opaque access tokens, refresh tokens and signatures stay outside. Claims
-// come from the provider, and only at a login or a refresh, so no request can place guesses beside them.
+// A session as bytes, before it is sealed. Providers put hundreds of groups into ID tokens, so the claims of both
+// tokens are decoded from base64 and compressed together. Nothing else is compressed, because the compressed length
+// reveals what a secret has in common with the text beside it: opaque access tokens, refresh tokens and signatures stay
+// outside. Claims come from the provider, and only at a login or a refresh, so no request can place guesses beside
+// them.
 
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';

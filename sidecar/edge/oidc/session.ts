@@ -1,5 +1,5 @@
-// A session is kept in a cookie and nowhere else, so that any replica with the same keys can open it. State on the server's
-// side is in session-memory.ts.
+// A session is kept in a cookie and nowhere else, so that any replica with the same keys can open it. State on the
+// server's side is in session-memory.ts.
 
 import { randomBytes } from 'node:crypto';
 import type { Exchange } from '../../exchange/exchange.ts';

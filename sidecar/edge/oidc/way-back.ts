@@ -1,6 +1,6 @@
-// Finds logins that cannot complete, which no single document shows and which every user would meet. The provider redirects
-// browsers to `redirectURL`. A rule under the same policy must serve it, and the login's cookie, which only its own host
-// receives, must be sent there.
+// Finds logins that cannot complete, which no single document shows and which every user would meet. The provider
+// redirects browsers to `redirectURL`. A rule under the same policy must serve it, and the login's cookie, which only
+// its own host receives, must be sent there.
 
 import type { InForce, Review, RulesFor } from '../capability.ts';
 import type { OidcPlan } from './schema.ts';

@@ -51,7 +51,8 @@ export class Bearer {
   /**
    * Authenticates the caller by their token. Without a token the request passes if tokens are optional, or if it has a
    * session.
-   * @throws SallyportError `jwt_missing`, `jwt_*`, `jwks_unavailable`, `introspection_*`; its promise rejects with the same.
+   * @throws SallyportError `jwt_missing`, `jwt_*`, `jwks_unavailable`, `introspection_*`; its promise rejects with the
+   * same.
    */
   know(exchange: Exchange): undefined | Promise<void> {
     const { introspection } = this.#parts;
@@ -119,7 +120,9 @@ export class Bearer {
     ]);
   }
 
-  /** A session takes the place of a token of those providers: the app gets the claims that it would get of the token. */
+  /**
+   * A session takes the place of a token of those providers: the app gets the claims that it would get of the token.
+   */
   #passSession(exchange: Exchange): void {
     const { sessionRules, report } = this.#parts;
     for (const { outputClaimToHeaders } of sessionRules)
@@ -143,7 +146,9 @@ export class Bearer {
     );
   }
 
-  /** Prepares the request for the app: removes the token unless it is to be forwarded, and adds the configured claims. */
+  /**
+   * Prepares the request for the app: removes the token unless it is to be forwarded, and adds the configured claims.
+   */
   #passOn(exchange: Exchange, { rule, places, auth }: Verified, keepAuthorization: boolean): void {
     this.#takeOutOthers(exchange, rule, places);
     const isKept = ({ kind, name }: TokenPlace): boolean =>

@@ -1,4 +1,5 @@
-// The state of logins that several gateways share, on a real Redis, and what happens if Redis is down, empty or a Cluster.
+// The state of logins that several gateways share, on a real Redis, and what happens if Redis is down, empty or a
+// Cluster.
 
 import { join } from 'node:path';
 import t from 'tap';
