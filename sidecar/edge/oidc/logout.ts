@@ -9,7 +9,7 @@ import { headerOf } from '../../exchange/facts.ts';
 export type LogoutVerdict = 'end' | 'ask' | 'refuse';
 
 /** Decides about a request for the logout path. `scheme` is how browsers reach us: `https:`. Fails closed. */
-export function decideLogout(exchange: Exchange, scheme: string): LogoutVerdict {
+export function judgeLogout(exchange: Exchange, scheme: string): LogoutVerdict {
   const { method } = exchange;
   if (method !== 'GET' && method !== 'POST') return 'refuse';
   if (exchange.webSocket || isAhead(exchange)) return 'ask';

@@ -14,7 +14,7 @@ import { passClaims, type ReportUnfit } from '../claims.ts';
 import { challenge, hideSessionCookies, refuseCaller, tellApp } from '../credentials.ts';
 import type { ProviderFetch } from '../provider-fetch.ts';
 import { Logins } from './login.ts';
-import { decideLogout, logoutPage } from './logout.ts';
+import { judgeLogout, logoutPage } from './logout.ts';
 import { OidcProvider } from './provider.ts';
 import { Refreshes } from './refresh.ts';
 import type { HeaderTest, OidcPlan } from './schema.ts';
@@ -155,7 +155,7 @@ export class Oidc {
   }
 
   async #leave(exchange: Exchange): Promise<void> {
-    const verdict = decideLogout(exchange, this.#scheme);
+    const verdict = judgeLogout(exchange, this.#scheme);
     if (verdict === 'end') return this.#logout(exchange, this.#sessions.open(exchange));
     if (exchange.finished || exchange.responded) return;
     if (verdict === 'refuse') return this.#tools.answer(exchange, 405, [['allow', 'GET, POST'], noStore], noBody);

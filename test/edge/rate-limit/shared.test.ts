@@ -39,12 +39,12 @@ async function countAllowed(limits: readonly RateLimits[], requests: number, ask
 }
 
 /** Sends lines of Redis's protocol over a plain socket, so that assertions about Redis do not rely on our client. */
-async function redisSays(port: number, ...command: string[]): Promise<string> {
+async function commandRedis(port: number, ...command: string[]): Promise<string> {
   const socket = connect(port, '127.0.0.1');
   socket.end(`${command.join(' ')}\r\nQUIT\r\n`);
-  let said = '';
-  for await (const part of socket) said += String(part);
-  return said;
+  let reply = '';
+  for await (const part of socket) reply += String(part);
+  return reply;
 }
 
 t.test('concurrent gateways together let pass exactly the limit', { skip: noRedis }, async (t) => {
@@ -83,16 +83,16 @@ t.test('tokens return by the clock of Redis, and keys expire when buckets are fu
   for (let i = 0; i < 5; i++) took.push((await shared.take([bucket]))!.allowed);
   t.strictSame(took.slice(0, 3), [true, true, true]);
   t.equal(took.at(-1), false);
-  const ttl = Number(/:(-?\d+)/.exec(await redisSays(port, 'PTTL', redisKey('a')))![1]);
+  const ttl = Number(/:(-?\d+)/.exec(await commandRedis(port, 'PTTL', redisKey('a')))![1]);
   t.ok(ttl > 0 && ttl <= 1200, `a bucket that is full in ${ttl} ms is forgotten then`);
   await until(async () => (await shared.take([bucket]))!.allowed, 'a token to return', 2000);
-  await until(async () => /:0\r/.test(await redisSays(port, 'EXISTS', redisKey('a'))), 'the key to expire');
+  await until(async () => /:0\r/.test(await commandRedis(port, 'EXISTS', redisKey('a'))), 'the key to expire');
 });
 
 t.test('if the clock of Redis is set back, a bucket is at most empty', { skip: noRedis }, async (t) => {
   const { url, port } = await startRedis(t);
   const shared = await start(t, { url });
-  await redisSays(port, 'SET', redisKey('a'), '9e15');
+  await commandRedis(port, 'SET', redisKey('a'), '9e15');
   t.strictSame(await shared.take([{ key: 'a', takeMs: 100, spanMs: 300 }]), { allowed: false, usedMs: [300] });
 });
 
@@ -112,13 +112,13 @@ t.test('Redis never sees the identity of a client', { skip: noRedis }, async (t)
   t.equal((await limits.check(facts({ headers: { authorization: secret } }))).allowed, true);
   await until(() => /EVALSHA/i.test(seen), 'the script to be seen');
   t.match(seen, /"sallyport:limit:[\w-]{22}"/);
-  t.notMatch(seen + process.stdout() + (await redisSays(port, 'KEYS', '*')), secret);
+  t.notMatch(seen + process.stdout() + (await commandRedis(port, 'KEYS', '*')), secret);
 });
 
 t.test('a script that Redis has lost is sent again', { skip: noRedis }, async (t) => {
   const { url, port } = await startRedis(t);
   const shared = await start(t, { url });
-  await redisSays(port, 'SCRIPT', 'FLUSH');
+  await commandRedis(port, 'SCRIPT', 'FLUSH');
   t.equal(await countAllowed([gateway(shared)], 150), 100);
   t.match(shared.facts(), { fallback: 0, outages: 0 });
 });
@@ -194,11 +194,11 @@ t.test('a Redis that replies with errors is unavailable until it no longer does'
   const redis = await startRedis(t);
   const log = captureLog();
   const shared = await start(t, { url: redis.url, log: log.log });
-  await redisSays(redis.port, 'CONFIG', 'SET', 'maxmemory', '1');
+  await commandRedis(redis.port, 'CONFIG', 'SET', 'maxmemory', '1');
   t.equal(await countAllowed([gateway(shared, [hourly(5)])], 10), 5);
   t.match(shared.facts().lastProblem, /OOM/);
   await until(() => /OOM/.test(shared.facts().lastProblem ?? '') && !shared.ready, 'an attempt');
-  await redisSays(redis.port, 'CONFIG', 'SET', 'maxmemory', '0');
+  await commandRedis(redis.port, 'CONFIG', 'SET', 'maxmemory', '0');
   await until(() => shared.ready, 'Redis to work again');
   t.equal(log.withCode('redis_unavailable').length, 1, 'logged once, however many attempts');
 });
