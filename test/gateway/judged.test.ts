@@ -104,7 +104,7 @@ t.test('what shows only when rules are made ready', async (t) => {
         gateway + route + policy(oidc) + secret('oidc', { 'client-secret': 'x'.repeat(32) }),
         `${backed}sessionKeys: k\n`,
       ),
-      /^SecurityPolicy p: Accepted=False Invalid: .*the file of 'sessionKeys' in gateway\.yaml is not there, or empty/,
+      /^SecurityPolicy p: Accepted=False Invalid: .*the file of 'sessionKeys' in gateway\.yaml is missing or empty/,
     ],
     [
       'a backend in the clear',

@@ -1,5 +1,5 @@
-// Evaluates the authorization rules of a SecurityPolicy in order. The first rule that matches decides; without a match the
-// default action applies, which is Deny. Rules are compiled once; a request allocates only what a header needs.
+// Evaluates the authorization rules of a SecurityPolicy in order. The first rule that matches decides; without a match
+// the default action applies, which is Deny. Rules are compiled once; a request allocates only what a header needs.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';

@@ -1,6 +1,6 @@
-// Apache's variant of MD5-crypt, `$apr1$salt$digest`, which `htpasswd` writes by default. It is a thousand rounds of MD5,
-// which is few: an attacker who has the file can guess fast. Follows the algorithm of APR's apr_md5.c, which comes from
-// FreeBSD's md5crypt.
+// Apache's variant of MD5-crypt, `$apr1$salt$digest`, which `htpasswd` writes by default. It is a thousand rounds of
+// MD5, which is few: an attacker who has the file can guess fast. Follows the algorithm of APR's apr_md5.c, which comes
+// from FreeBSD's md5crypt.
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 

@@ -1,6 +1,6 @@
-// Basic authentication (RFC 7617): checks a user and a password against an htpasswd file with `{SHA}`, `$apr1$` or bcrypt.
-// bcrypt is slow on purpose and in JavaScript it blocks its thread. It runs in a separate thread, so guesses can fill that
-// thread's queue but not block the event loop. Results are cached for a minute.
+// Basic authentication (RFC 7617): checks a user and a password against an htpasswd file with `{SHA}`, `$apr1$` or
+// bcrypt. bcrypt is slow on purpose and in JavaScript it blocks its thread. It runs in a separate thread, so guesses
+// can fill that thread's queue but not block the event loop. Results are cached for a minute.
 
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -107,7 +107,9 @@ export class BasicAuth {
     this.#standIn = [...users.values()].find(({ kind }) => kind !== 'sha');
   }
 
-  /** @throws SallyportError `basic_auth_missing`, `basic_auth_wrong`, `overloaded`; its promise rejects with the same. */
+  /**
+   * @throws SallyportError `basic_auth_missing`, `basic_auth_wrong`, `overloaded`; its promise rejects with the same.
+   */
   know(exchange: Exchange): undefined | Promise<void> {
     const given = headerOf(exchange, 'authorization');
     const pair = readBasic(given);

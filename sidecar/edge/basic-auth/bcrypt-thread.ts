@@ -1,5 +1,5 @@
-// A thread that compares passwords with bcrypt hashes, one at a time. It starts with the first password and does not keep
-// the process alive. A full queue refuses, so that guesses cannot pile up without bound.
+// A thread that compares passwords with bcrypt hashes, one at a time. It starts with the first password and does not
+// keep the process alive. A full queue refuses, so that guesses cannot pile up without bound.
 
 import { Worker } from 'node:worker_threads';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -24,7 +24,10 @@ export class BcryptThread {
   #next = 0;
   readonly #waiting = new Map<number, Waiting>();
 
-  /** True if it is the password of `hash`. @throws SallyportError `overloaded` if too many wait, or the thread ended. */
+  /**
+   * True if it is the password of `hash`.
+   * @throws SallyportError `overloaded` if too many wait, or the thread ended.
+   */
   compare(password: string, hash: string): Promise<boolean> {
     if (this.#waiting.size >= maxWaiting)
       return Promise.reject(

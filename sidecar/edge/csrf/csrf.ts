@@ -1,5 +1,5 @@
-// Compares the Origin, else the Referer, of a request that changes something with the request's own host, as Envoy's filter
-// does.
+// Compares the Origin, else the Referer, of a request that changes something with the request's own host, as Envoy's
+// filter does.
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
@@ -36,8 +36,8 @@ function originOf(exchange: Exchange): string | undefined {
 }
 
 /**
- * Host and port of a web page, without the scheme's default port. Undefined for anything else: an app with its own scheme
- * chooses its host freely. `null`, by which a page hides its origin, stands for itself.
+ * Host and port of a web page, without the scheme's default port. Undefined for anything else: an app with its own
+ * scheme chooses its host freely. `null`, by which a page hides its origin, stands for itself.
  */
 function hostOf(value: string): string | undefined {
   if (value === 'null') return value;

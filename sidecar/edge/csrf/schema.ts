@@ -1,5 +1,5 @@
-// `csrf` of a SecurityPolicy, as in Envoy Gateway's current API. Its other field, the fraction of requests for a dry run, is
-// refused.
+// `csrf` of a SecurityPolicy, as in Envoy Gateway's current API. Its other field, the fraction of requests for a dry
+// run, is refused.
 
 import { z } from 'zod';
 import { compileRegex } from '../../routing/regex.ts';

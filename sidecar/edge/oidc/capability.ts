@@ -1,4 +1,4 @@
-// Knows users of browsers by a session, and sends those without one to log in.
+// Authenticates users of browsers by a session, and redirects them to log in without one.
 
 import { answerOwn } from '../../exchange/answer.ts';
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -20,7 +20,7 @@ import { LocalSessions, type SessionMemory } from './session-memory.ts';
 import { doubtsOf, whyLost } from './way-back.ts';
 
 export interface LoginTools {
-  /** One for all processes that know the same sessions. */
+  /** Shared by all processes with the same sessions. */
   readonly memory: SessionMemory;
   readonly report: ReportUnfit;
   readonly fetch: ProviderFetch;
@@ -32,7 +32,7 @@ export const oidc: Guarding<OidcPlan, LoginTools> = {
   name: 'oidc',
   guards: 'callers',
   perPolicy: true,
-  // A browser sends the cookies of a session to every route of its host, and no app is to see them.
+  // A browser sends session cookies to every route of a host, and no app may see them.
   always: true,
   files: ['sessionKeys'],
   fields: [{ kind: 'SecurityPolicy', name: 'oidc', schema: async () => (await import('./schema.ts')).oidc }],
@@ -41,16 +41,16 @@ export const oidc: Guarding<OidcPlan, LoginTools> = {
       ...(forwardIdTokenHeader === undefined ? [] : [forwardIdTokenHeader]),
       ...claimToHeaders.map(({ header }) => header),
     ]
-      // It is looked at first; the step that sets it replaces it.
+      // `Authorization` is read before it is removed; the step that sets it replaces it.
       .filter((name) => name !== 'authorization'),
   secretParams: () => [],
-  // The provider sends browsers back there with a code.
+  // The provider redirects browsers to it with a code.
   secretPaths: ({ redirectUrl }) => [new URL(redirectUrl).pathname],
   async share({ log, workers, redis, keysOf, onClose }) {
     const { first } = workers;
     const own = first === undefined ? sessionsOfFirst(workers) : await sessionsAtFirst(first);
     const tools = { report: createClaimReport(log), fetch: createProviderFetch(), keysOf, now: Date.now };
-    // Without Redis the first worker remembers for all. With it several gateways are one, and so are their workers.
+    // Without Redis the first worker keeps the state for all. Redis keeps it for all gateways and all their workers.
     if (redis === undefined) return { ...tools, memory: own };
     const memory = new RedisSessions(redis);
     await memory.start();
@@ -77,7 +77,7 @@ export const oidc: Guarding<OidcPlan, LoginTools> = {
         stillHolds({ auth, authMethod }) {
           if (auth === undefined) return false;
           if (authMethod === 'oidc') return auth.issuer === plan.issuer && isFor(auth, [plan.clientId]);
-          // A token stands for a session; whether it still does, its own guard says.
+          // A token may replace a session; the guard of `token` decides about it.
           return takesTokens;
         },
       },
@@ -85,7 +85,7 @@ export const oidc: Guarding<OidcPlan, LoginTools> = {
   },
 };
 
-/** The step that knows a user by a session, and notes who vouches for the claims. */
+/** The step that authenticates a user by a session, and records which providers vouch for the claims. */
 function knowSession(plan: OidcPlan, at: Site<LoginTools>): (exchange: Exchange) => undefined | Promise<void> {
   const secret = secretText(at, plan.clientSecret.name, 'client-secret', 'oidc');
   const { report, ...tools } = at.shared;
@@ -112,8 +112,8 @@ function knowSession(plan: OidcPlan, at: Site<LoginTools>): (exchange: Exchange)
   };
 }
 
-/** Fails closed: where users log in, nobody goes on whom neither a session nor a token has made known. */
+/** Fails closed: refuses a request that neither a session nor a token has authenticated. */
 function requireUser(exchange: Exchange): void {
   if (exchange.auth === undefined)
-    throw refuseCaller(exchange, 'session_invalid', 'Login required', 'it is not known whose it is');
+    throw refuseCaller(exchange, 'session_invalid', 'Login required', 'the request has neither a session nor a token');
 }

@@ -1,5 +1,5 @@
-// Sessions over the workers of one gateway: the first remembers for all. Which sessions have ended is known in each worker as
-// well, since every request asks.
+// Shares the state of logins between the workers of one gateway: the first worker keeps it. Every worker also knows the
+// ended sessions, as every request checks them.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { EdgeWorkers, FirstWorker } from '../capability.ts';
@@ -20,7 +20,7 @@ type Question =
 
 type Ended = readonly (readonly [id: string, until: number])[];
 
-/** In the first worker, and where there is no other. */
+/** In the first worker, also if it is the only one. */
 export function sessionsOfFirst(workers: EdgeWorkers): LocalSessions {
   const sessions = new LocalSessions(Date.now, (id, until) => workers.tellAll([[id, until]] satisfies Ended));
   workers.serve({
@@ -51,7 +51,7 @@ function ownerOf(worker: number, owner: string): string {
   return `worker ${worker} ${owner}`;
 }
 
-/** In another worker. Resolves when it is known which sessions have ended: before that nothing may be served. */
+/** In another worker. Resolves once the ended sessions are known; nothing may be served before. */
 export async function sessionsAtFirst(first: FirstWorker): Promise<SessionMemory> {
   const sessions = new FirstsSessions(first);
   await sessions.start();
@@ -104,7 +104,7 @@ class FirstsSessions implements SessionMemory {
     if (answer === undefined)
       throw new SallyportError(
         'oidc_provider_unavailable',
-        'the first worker, which keeps logins apart, does not answer',
+        'the first worker, which keeps the state of logins, does not respond',
       );
     return answer;
   }

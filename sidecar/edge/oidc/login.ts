@@ -1,6 +1,6 @@
-// A login: the browser is sent to the provider with a state, a nonce and a PKCE challenge that are bound to a sealed cookie
-// of this one attempt, so that two tabs do not disturb each other, and nobody can finish a login that another browser began
-// (RFC 9700 section 4.7). A state works once.
+// A login redirects the browser to the provider with a state, a nonce and a PKCE challenge. They are bound to a sealed
+// cookie for this attempt, so that two tabs do not interfere, and a browser cannot finish a login that another one
+// began (RFC 9700 section 4.7). A state works once.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -12,9 +12,9 @@ import type { OidcPlan } from './schema.ts';
 import { type CookieAttributes, printCookie, type Seal } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 
-/** Tabs that log in at once; whoever opens more of them loses the oldest, and not the room that a head has. */
+/** Tabs that log in at once. With more, the oldest attempt is dropped, so that the cookies still fit into a head. */
 const maxAttempts = 16;
-/** Of the cookies of all of them, with a path of 2 KB each some eight; a session has up to 19,000 beside them. */
+/** The cookies of all attempts: some eight with a path of 2 KB each. A session takes up to 19,000 bytes beside them. */
 const maxAttemptBytes = 28_000;
 const maxReturn = 2048;
 
@@ -23,11 +23,11 @@ interface Attempt extends LoginSecrets {
   readonly until: number;
 }
 
-/** A login that is done. */
+/** A completed login. */
 export interface Finished {
   readonly tokens: Tokens;
   readonly returnTo: string;
-  /** Takes the attempt's cookie away. */
+  /** `Set-Cookie` values that delete the attempt's cookie. */
   readonly cookies: readonly string[];
 }
 
@@ -35,7 +35,7 @@ export class Logins {
   readonly #policy: OidcPlan;
   readonly #provider: OidcProvider;
   readonly #seal: Seal;
-  /** What the cookies of all attempts begin with. */
+  /** The prefix of the names of all attempts' cookies. */
   readonly cookiePrefix: string;
   readonly #attributes: CookieAttributes;
   readonly #memory: SessionMemory;
@@ -54,13 +54,13 @@ export class Logins {
     this.#provider = provider;
     this.#seal = seal;
     this.cookiePrefix = cookiePrefix;
-    // The provider sends the browser back from its own site, where a Strict cookie stays at home.
+    // The callback is a navigation from the provider's site, so the browser would not send a Strict cookie.
     this.#attributes = { ...attributes, sameSite: attributes.sameSite === 'None' ? 'None' : 'Lax' };
     this.#memory = memory;
     this.#now = now;
   }
 
-  /** Where to send the browser, and what it is to remember. @throws SallyportError `oidc_provider_*`. */
+  /** The URL to redirect the browser to, and the cookies to set. @throws SallyportError `oidc_provider_*`. */
   async begin(exchange: Exchange): Promise<{ location: string; cookies: readonly string[] }> {
     const secret = (): string => randomBytes(32).toString('base64url');
     const attempt: Attempt = {
@@ -79,24 +79,24 @@ export class Logins {
   }
 
   /**
-   * Finishes the login whose answer the browser brings.
-   * @throws SallyportError `oidc_state_invalid` for one that this browser did not begin, or that was finished before; else as
-   * `OidcProvider.redeem`, or as `SessionMemory` where nobody can say.
+   * Completes the login of a callback.
+   * @throws SallyportError `oidc_state_invalid` if this browser did not begin the login, or it was completed before;
+   * else as `OidcProvider.redeem`, or as `SessionMemory` if that is unavailable.
    */
   async finish(exchange: Exchange, brought: URLSearchParams): Promise<Finished> {
     const state = brought.getAll('state');
     if (state.length !== 1 || !/^[A-Za-z0-9_-]{43}$/.test(state[0]!))
-      throw new SallyportError('oidc_state_invalid', 'a browser comes back without a state of ours');
+      throw new SallyportError('oidc_state_invalid', 'the callback has no valid state');
     const name = this.#cookieFor(state[0]!);
     const attempt = this.#read(cookieOf(exchange.fields, name));
     if (attempt === undefined || attempt.state !== state[0])
       throw new SallyportError(
         'oidc_state_invalid',
-        'a browser comes back from a login that it did not begin, or began long ago',
+        'the callback is for a login that this browser did not begin, or began too long ago',
       );
     const key = `${this.cookiePrefix} ${attempt.state}`;
     if (!(await this.#memory.spend(key, attempt.until)))
-      throw new SallyportError('oidc_state_invalid', 'a browser comes back twice from the same login');
+      throw new SallyportError('oidc_state_invalid', 'the callback of this login was used before');
     const tokens = await this.#provider.redeem(brought, attempt);
     return { tokens, returnTo: attempt.returnTo, cookies: [printCookie(name, '', 0, this.#attributes)] };
   }
@@ -113,7 +113,7 @@ export class Logins {
   }
 
   #forgetOldest(fields: Fields, added: number): string[] {
-    // Of more than a browser ever has, the rest is a client's own doing: each is looked for among all.
+    // No browser has more. A client may send more, and each look-up goes through all cookies, so the rest is ignored.
     const names = cookieNames(fields)
       .filter((one) => one.startsWith(this.cookiePrefix))
       .slice(0, 4 * maxAttempts);
@@ -132,7 +132,7 @@ export class Logins {
       .map(({ name }) => printCookie(name, '', 0, this.#attributes));
   }
 
-  /** Where the browser wanted to go: a path of the same host, or of one that shares the cookies. */
+  /** Where to return after the login: a path of the same host, or a URL of a host that shares the cookies. */
   #returnTo({ path, authority }: Exchange): string {
     const back = safePath(path);
     const redirect = new URL(this.#policy.redirectUrl);
@@ -144,7 +144,9 @@ export class Logins {
   }
 }
 
-/** The path where it can mean nothing but a path of this host: `//host`, `/\host` and URLs are read as other hosts. */
+/**
+ * The path if it can only mean a path of this host, else '/': browsers read `//host`, `/\host` and URLs as other hosts.
+ */
 export function safePath(path: string): string {
   return path.length <= maxReturn && /^\/(?!\/)[\x21-\x5b\x5d-\x7e]*$/.test(path) ? path : '/';
 }

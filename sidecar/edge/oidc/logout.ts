@@ -1,14 +1,14 @@
-// Who may end a session: a person on a page of ours. A page of another site that holds our logout as a picture, a link
-// or a form has to ask first, and so has a browser that only fetches ahead. Fetch Metadata says where a request comes from
-// (W3C, section 2.3: set by the browser, for no script to forge); browsers without it are known by Origin and Referer.
+// Only a person on a page of ours may end a session. Another site can embed our logout as a picture, a link or a form,
+// and a browser may prefetch it: then the person is asked first. Fetch Metadata tells where a request comes from (W3C,
+// section 2.3: set by the browser, and no script can forge it). For browsers without it Origin and Referer decide.
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 
-/** `ask`: a button is shown. `refuse`: the method ends nothing. */
+/** `ask`: show a button. `refuse`: the method is not allowed. */
 export type LogoutVerdict = 'end' | 'ask' | 'refuse';
 
-/** Judges a request for the logout path. `scheme` is how browsers reach us: `https:`. Fails closed. */
+/** Decides about a request for the logout path. `scheme` is how browsers reach us: `https:`. Fails closed. */
 export function judgeLogout(exchange: Exchange, scheme: string): LogoutVerdict {
   const { method } = exchange;
   if (method !== 'GET' && method !== 'POST') return 'refuse';
@@ -17,27 +17,29 @@ export function judgeLogout(exchange: Exchange, scheme: string): LogoutVerdict {
   const isOurs =
     site === undefined ? comesFromUs(exchange, scheme) : ['same-origin', 'same-site', 'none'].includes(site);
   if (!isOurs) return 'ask';
-  // What users put on a page of ours may be a picture, a style sheet or a frame of this address; it is no click.
+  // Users may place a picture, a style sheet or a frame with this address on a page of ours. Loading it is not a click.
   return method === 'POST' || [undefined, 'document', 'empty'].includes(headerOf(exchange, 'sec-fetch-dest'))
     ? 'end'
     : 'ask';
 }
 
-/** Prefetching and prerendering: no person has asked for anything yet. */
+/** True for prefetching and prerendering, which no person has asked for. */
 function isAhead(exchange: Exchange): boolean {
   const purposes = ['sec-purpose', 'purpose', 'x-purpose', 'x-moz'].map((name) => headerOf(exchange, name) ?? '');
   return purposes.some((one) => /\b(?:prefetch|prerender|preview)\b/i.test(one));
 }
 
-/** RFC 6454 section 7.3: with POST every browser sends Origin, so that without it this is none, and no page leads it. */
+/**
+ * RFC 6454 section 7.3: every browser sends Origin with POST. A POST without it comes from a program, not from a page.
+ */
 function comesFromUs(exchange: Exchange, scheme: string): boolean {
-  const said = headerOf(exchange, 'origin') ?? headerOf(exchange, 'referer');
-  if (said === undefined) return exchange.method === 'POST';
+  const source = headerOf(exchange, 'origin') ?? headerOf(exchange, 'referer');
+  if (source === undefined) return exchange.method === 'POST';
   const ours = URL.parse(`${scheme}//${exchange.authority}`);
-  return ours !== null && URL.parse(said)?.origin === ours.origin;
+  return ours !== null && URL.parse(source)?.origin === ours.origin;
 }
 
-/** The page that asks, for a logout at `path`. It works without scripts, and in no frame. */
+/** The page that asks before a logout at `path`. It works without scripts, and not in a frame. */
 export function logoutPage(path: string): {
   readonly fields: readonly (readonly [string, string])[];
   readonly body: Buffer;
@@ -47,7 +49,7 @@ export function logoutPage(path: string): {
   return {
     fields: [
       ['content-type', 'text/html; charset=utf-8'],
-      // No form-action: browsers hold it against the redirect to the provider that follows.
+      // No form-action: browsers would apply it to the redirect to the provider that follows.
       ['content-security-policy', "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"],
       ['x-frame-options', 'DENY'],
       ['cache-control', 'no-store'],

@@ -1,5 +1,6 @@
-// OpenID Connect for browsers: who has no session is sent to log in, comes back with one in a sealed cookie, and is known by
-// the claims of the ID token in it. Programs are not sent anywhere: they get a 401. The app never sees our cookies.
+// OpenID Connect for browsers. A browser without a session is redirected to log in, and returns with a session in a
+// sealed cookie. The claims of its ID token authenticate the user. Programs are not redirected: they get a 401. The app
+// never sees our cookies.
 
 import { createHash } from 'node:crypto';
 import { asSallyportError, type SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -21,7 +22,7 @@ import { type Session, Sessions } from './session.ts';
 import { type CookieAttributes, prefixOf, Seal } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 
-/** Answers in place of the app. */
+/** Responds in place of the app. */
 export type Answer = (
   exchange: Exchange,
   status: number,
@@ -51,7 +52,7 @@ export class Oidc {
   readonly #logins: Logins;
   readonly #refreshes: Refreshes;
 
-  /** `name` is the policy's `namespace/name`; `keys` are those of its cookies, the first for new ones. */
+  /** `name` is the policy's `namespace/name`; `keys` are those of its cookies, the first of them for new cookies. */
   constructor(policy: OidcPlan, name: string, clientSecret: string, keys: readonly Buffer[], tools: OidcTools) {
     const { memory, now } = tools;
     this.#policy = policy;
@@ -84,15 +85,16 @@ export class Oidc {
     );
   }
 
-  /** Whether the request is not for the app but for the login itself. */
+  /** True if the request is for the login itself and not for the app. */
   isOwn(exchange: Exchange): boolean {
     const path = pathWithoutQuery(exchange.path);
     return path === this.#policy.logoutPath || (path === this.#callbackPath && exchange.method === 'GET');
   }
 
   /**
-   * Knows the user by his session, or answers: a redirect to the provider, or from it, or out of here.
-   * @throws SallyportError `session_invalid` for a program without session; a promise rejects with that or `oidc_*`.
+   * Authenticates the user by their session, or responds: with a redirect to the provider, from the callback, or at a
+   * logout.
+   * @throws SallyportError `session_invalid` for a program without a session; a promise rejects with that or `oidc_*`.
    */
   know(exchange: Exchange): undefined | Promise<void> {
     const path = pathWithoutQuery(exchange.path);
@@ -113,7 +115,7 @@ export class Oidc {
     const { forwardIdTokenHeader: header, forwardAccessToken } = this.#policy;
     exchange.auth = session.auth;
     exchange.authMethod = 'oidc';
-    // What can be refreshed is not cut in the middle because its tokens were short.
+    // A request is not cut when the tokens expire if the session can be refreshed.
     exchange.tokenValidUntil = session.refreshToken === undefined ? session.tokensUntil : session.until;
     hideSessionCookies(exchange);
     if (forwardAccessToken && session.accessToken !== undefined)
@@ -123,11 +125,11 @@ export class Oidc {
       tellApp(exchange, header, header === 'authorization' ? `Bearer ${session.idToken}` : session.idToken);
   }
 
-  // -- in and out --------------------------------------------------------------------------------------------------
+  // -- login and logout --------------------------------------------------------------------------------------------
 
   #askForLogin(exchange: Exchange): Promise<void> {
     if (!isNavigation(exchange) || this.#policy.denyRedirect.some((one) => matches(exchange, one)))
-      throw refuseCaller(exchange, 'session_invalid', 'Login required', 'it brings no session', [
+      throw refuseCaller(exchange, 'session_invalid', 'Login required', 'the request has no session', [
         challenge(exchange, 'Bearer'),
         ...cookieFields(this.#sessions.clear(exchange.fields)),
       ]);
@@ -142,13 +144,13 @@ export class Oidc {
 
   async #comeBack(exchange: Exchange): Promise<void> {
     const query = exchange.path.slice(this.#callbackPath.length + 1);
-    // The code is good for whoever has it, until it is redeemed: it is not for the record.
+    // Until the code is redeemed, anyone who has it can use it: keep it out of the access log.
     exchange.path = this.#callbackPath;
     const { tokens, returnTo, cookies } = await this.#logins.finish(exchange, new URLSearchParams(query));
-    // Whoever came with a session before gets a new one: its name was never anybody else's to know.
+    // Always a new session with a new ID, which prevents session fixation.
     const session = this.#sessions.begin(tokens);
     const set = [...this.#sessions.print(exchange, session), ...cookies];
-    if (this.#policy.sameSite === 'Strict') this.#walkOver(exchange, returnTo, set);
+    if (this.#policy.sameSite === 'Strict') this.#navigate(exchange, returnTo, set);
     else this.#redirect(exchange, returnTo, set);
   }
 
@@ -165,7 +167,7 @@ export class Oidc {
     if (session === undefined) return this.#redirect(exchange, '/', this.#sessions.clear(exchange.fields));
     await this.#sessions.end(session);
     const cookies = this.#sessions.clear(exchange.fields);
-    // The session has ended here, whatever becomes of the provider's own.
+    // Our session has ended, even if the provider's own cannot be ended.
     const location = await this.#provider.logoutUrl(session.idToken).catch(() => undefined);
     this.#redirect(exchange, location ?? '/', cookies);
   }
@@ -175,8 +177,10 @@ export class Oidc {
     this.#tools.answer(exchange, 302, [['location', location], noStore, ...cookieFields(cookies)], noBody);
   }
 
-  /** A Strict cookie is not sent along a chain of redirects that began elsewhere: the browser has to set out from here. */
-  #walkOver(exchange: Exchange, location: string, cookies: readonly string[]): void {
+  /**
+   * A Strict cookie is not sent along redirects that began on another site, so a page of ours starts a new navigation.
+   */
+  #navigate(exchange: Exchange, location: string, cookies: readonly string[]): void {
     if (exchange.finished || exchange.responded) return;
     const to = location.replace(/[&"'<>]/g, (one) => `&#${one.charCodeAt(0)};`);
     const page = Buffer.from(
@@ -187,7 +191,7 @@ export class Oidc {
     this.#tools.answer(exchange, 200, [type, policy, noStore, ...cookieFields(cookies)], page);
   }
 
-  // -- a session that goes on --------------------------------------------------------------------------------------
+  // -- refresh -----------------------------------------------------------------------------------------------------
 
   async #refresh(exchange: Exchange, session: Session, refreshToken: string): Promise<void> {
     let refreshed: Session;
@@ -198,32 +202,32 @@ export class Oidc {
         throw error;
       return this.#askForLogin(exchange);
     }
-    // Somebody may have ended it meanwhile.
+    // A logout may have ended it meanwhile.
     if (this.#tools.memory.isEnded(refreshed.id)) return this.#askForLogin(exchange);
     const fields = cookieFields(this.#sessions.print(exchange, refreshed));
     exchange.replyFields = addFields(exchange.replyFields ?? emptyFields, fields);
     this.#take(exchange, refreshed);
   }
 
-  /** Words every refusal of a step that waits. */
+  /** Gives the rejection of an asynchronous step its response. */
   #guard(exchange: Exchange, step: Promise<void>): Promise<void> {
     return step.catch((error: unknown) => {
       if (exchange.denial !== undefined) throw error;
-      throw wordRefusal(exchange, asSallyportError(error, 'oidc_provider_failed', 'the login could not be served'));
+      throw refuseLogin(exchange, asSallyportError(error, 'oidc_provider_failed', 'the login could not be served'));
     });
   }
 }
 
 const texts = {
-  oidc_state_invalid: 'This login has ended or was not begun here. Please try again.',
+  oidc_state_invalid: 'This login has expired or was not begun here. Please try again.',
   oidc_login_refused: 'The login was refused.',
   oidc_provider_failed: 'The login failed.',
-  oidc_provider_unavailable: 'The login is not available now.',
-  redis_unavailable: 'The login is not available now.',
+  oidc_provider_unavailable: 'The login is currently unavailable.',
+  redis_unavailable: 'The login is currently unavailable.',
   session_invalid: 'Login required',
 } as const;
 
-function wordRefusal(exchange: Exchange, error: SallyportError): SallyportError {
+function refuseLogin(exchange: Exchange, error: SallyportError): SallyportError {
   const code = Object.hasOwn(texts, error.code) ? (error.code as keyof typeof texts) : 'oidc_provider_failed';
   return refuseCaller(exchange, code, texts[code], error.message);
 }
@@ -232,7 +236,7 @@ function cookieFields(cookies: readonly string[]): (readonly [string, string])[]
   return cookies.map((one) => ['set-cookie', one] as const);
 }
 
-/** A person in front of a browser that opens a page: nothing else could follow a redirect to a login. */
+/** True if a browser opens a page for a person: nothing else could follow a redirect to a login. */
 function isNavigation(exchange: Exchange): boolean {
   if ((exchange.method !== 'GET' && exchange.method !== 'HEAD') || exchange.webSocket) return false;
   const mode = headerOf(exchange, 'sec-fetch-mode');

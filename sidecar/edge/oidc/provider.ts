@@ -1,6 +1,6 @@
-// The provider of one OIDC policy, as its client sees it: where its endpoints are, codes and refresh tokens turned into
-// tokens, and an ID token that is the provider's, for us, for this login, and of now (OpenID Connect Core section 3.1.3.7).
-// A provider that says something else is refused; one that sleeps has five seconds.
+// The OpenID Connect client of one policy. It discovers the provider's endpoints, exchanges codes and refresh tokens
+// for tokens, and verifies that an ID token is signed by the provider, for this client, for this login, and current
+// (OpenID Connect Core section 3.1.3.7). Any other response is refused. The provider has five seconds to respond.
 
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { jwtAlgorithms, type KeySource } from '../../policy/jwt.ts';
@@ -8,19 +8,19 @@ import type { JwtRule } from '../../policy/request-authentication.ts';
 import { checkEndpoint, loadOAuth, type OAuth, type ProviderFetch, providerError } from '../provider-fetch.ts';
 import type { OidcPlan } from './schema.ts';
 
-/** A provider's endpoints move rarely; its keys have an interval of their own. */
+/** A provider's endpoints change rarely; its keys have a separate interval. */
 const metadataMs = 3_600_000;
-/** While a provider is down, it is asked this often and not once per browser. */
+/** While a provider is down it is retried at this interval, not once per browser. */
 const coolDownMs = 1000;
-/** A clock that is this far ahead of ours is not a lie. */
+/** The provider's clock may be this far ahead of ours. */
 const issuedLeewayMs = 60_000;
 const leewaySeconds = 10;
 
 type OAuthModule = Awaited<ReturnType<typeof loadOAuth>>;
 
-/** What the provider gave, verified. */
+/** Verified tokens of the provider. */
 export interface Tokens {
-  /** Absent when a refresh brought no new one. */
+  /** Absent if a refresh gave no new one. */
   readonly idToken: string | undefined;
   readonly accessToken: string;
   readonly refreshToken: string | undefined;
@@ -28,7 +28,7 @@ export interface Tokens {
   readonly claims: Readonly<Record<string, unknown>> | undefined;
 }
 
-/** What a login has bound to itself. */
+/** Secrets that are bound to one login. */
 export interface LoginSecrets {
   readonly state: string;
   readonly nonce: string;
@@ -65,7 +65,7 @@ export class OidcProvider {
     this.#now = now;
   }
 
-  /** Where a browser logs in. @throws SallyportError `oidc_provider_*`. */
+  /** The URL that a browser logs in at. @throws SallyportError `oidc_provider_*`. */
   async loginUrl({ state, nonce, verifier }: LoginSecrets): Promise<string> {
     const [oauth, { server }] = await Promise.all([loadOAuth(), this.#ready()]);
     const { clientId, redirectUrl, scopes, resources } = this.#policy;
@@ -86,9 +86,9 @@ export class OidcProvider {
   }
 
   /**
-   * Turns what the browser brought back into tokens.
-   * @throws SallyportError `oidc_login_refused` when the provider did not let the user in, `oidc_state_invalid` when the
-   * answer is not of this provider, `oidc_provider_*` when the provider's tokens are not what they must be.
+   * Exchanges the parameters of the callback for tokens.
+   * @throws SallyportError `oidc_login_refused` if the provider refused the login, `oidc_state_invalid` if the response
+   * is not from this provider, `oidc_provider_*` if the tokens are not valid.
    */
   async redeem(brought: URLSearchParams, login: LoginSecrets): Promise<Tokens> {
     const [oauth, known] = await Promise.all([loadOAuth(), this.#ready()]);
@@ -99,11 +99,11 @@ export class OidcProvider {
       parameters = oauth.validateAuthResponse(server, client, brought, login.state);
     } catch (error) {
       if (error instanceof oauth.AuthorizationResponseError)
-        throw new SallyportError('oidc_login_refused', `the provider lets nobody in: ${printable(error.error)}`);
-      // RFC 9207: whose answer it is says the provider, and a mix-up of two is an attack.
+        throw new SallyportError('oidc_login_refused', `the provider refused the login: ${printable(error.error)}`);
+      // RFC 9207: the response names its issuer, which prevents an attack that mixes up two providers.
       throw new SallyportError(
         'oidc_state_invalid',
-        `what the browser brought is no answer of the provider: ${reasonOf(error)}`,
+        `invalid authorization response in the callback: ${reasonOf(error)}`,
       );
     }
     try {
@@ -122,13 +122,13 @@ export class OidcProvider {
       });
       return await this.#verify(oauth, known, result);
     } catch (error) {
-      throw providerError(error, 'the provider turns the code into no session');
+      throw providerError(error, 'cannot exchange the code for tokens');
     }
   }
 
   /**
    * New tokens for a session.
-   * @throws SallyportError `session_invalid` when the provider knows it no longer, else `oidc_provider_*`.
+   * @throws SallyportError `session_invalid` if the provider no longer knows it, else `oidc_provider_*`.
    */
   async refresh(refreshToken: string): Promise<Tokens> {
     const [oauth, known] = await Promise.all([loadOAuth(), this.#ready()]);
@@ -146,12 +146,12 @@ export class OidcProvider {
       return await this.#verify(oauth, known, result);
     } catch (error) {
       if (error instanceof oauth.ResponseBodyError && error.error === 'invalid_grant')
-        throw new SallyportError('session_invalid', 'the provider takes the refresh token no longer');
-      throw providerError(error, 'the provider does not refresh the session');
+        throw new SallyportError('session_invalid', 'the provider rejected the refresh token');
+      throw providerError(error, 'cannot refresh the session');
     }
   }
 
-  /** Where the provider's own session ends; undefined where it has no such place. */
+  /** The URL that ends the provider's own session; undefined if it has none. */
   async logoutUrl(idToken: string): Promise<string | undefined> {
     const { server } = await this.#ready();
     if (server.end_session_endpoint === undefined) return undefined;
@@ -162,7 +162,7 @@ export class OidcProvider {
     return url.href;
   }
 
-  /** Its endpoints and keys; once known they stay known while it does not answer. */
+  /** The provider's endpoints and keys. The last known ones are used while it does not respond. */
   async #ready(): Promise<Known> {
     if (this.#known !== undefined && this.#now() - this.#known.at < metadataMs) return this.#known;
     if (this.#asking === undefined && this.#failed !== undefined && this.#now() - this.#failed.at < coolDownMs) {
@@ -185,43 +185,43 @@ export class OidcProvider {
   async #discover(): Promise<Known> {
     const { issuer, authorizationEndpoint, tokenEndpoint, endSessionEndpoint, jwksUri } = this.#policy;
     const whole = authorizationEndpoint !== undefined && tokenEndpoint !== undefined && jwksUri !== undefined;
-    const said = whole ? undefined : await this.#ask();
-    const end = endSessionEndpoint ?? said?.end_session_endpoint;
-    const keysAt = checkEndpoint(jwksUri ?? said?.jwks_uri, 'jwks_uri');
+    const found = whole ? undefined : await this.#ask();
+    const end = endSessionEndpoint ?? found?.end_session_endpoint;
+    const keysAt = checkEndpoint(jwksUri ?? found?.jwks_uri, 'jwks_uri');
     const server: OAuth.AuthorizationServer = {
       issuer,
       authorization_endpoint: checkEndpoint(
-        authorizationEndpoint ?? said?.authorization_endpoint,
+        authorizationEndpoint ?? found?.authorization_endpoint,
         'authorization_endpoint',
       ),
-      token_endpoint: checkEndpoint(tokenEndpoint ?? said?.token_endpoint, 'token_endpoint'),
+      token_endpoint: checkEndpoint(tokenEndpoint ?? found?.token_endpoint, 'token_endpoint'),
       ...(end === undefined ? {} : { end_session_endpoint: checkEndpoint(end, 'end_session_endpoint') }),
-      // Neither 'none' nor a shared secret signs for anybody, whatever the provider offers.
-      id_token_signing_alg_values_supported: (said?.id_token_signing_alg_values_supported ?? jwtAlgorithms).filter(
+      // 'none' and shared secrets are never accepted as signatures, whatever the provider offers.
+      id_token_signing_alg_values_supported: (found?.id_token_signing_alg_values_supported ?? jwtAlgorithms).filter(
         (one): one is string => jwtAlgorithms.includes(one as string),
       ),
-      ...(said?.token_endpoint_auth_methods_supported === undefined
+      ...(found?.token_endpoint_auth_methods_supported === undefined
         ? {}
-        : { token_endpoint_auth_methods_supported: said.token_endpoint_auth_methods_supported }),
-      ...(said?.authorization_response_iss_parameter_supported === true
+        : { token_endpoint_auth_methods_supported: found.token_endpoint_auth_methods_supported }),
+      ...(found?.authorization_response_iss_parameter_supported === true
         ? { authorization_response_iss_parameter_supported: true }
         : {}),
     };
     return { server, keys: this.#keysOf(keysRule(issuer, keysAt)), at: this.#now() };
   }
 
-  /** OpenID Connect Discovery section 4.3: the document must be of the issuer that was asked for, to the letter. */
+  /** OpenID Connect Discovery section 4.3: the document's issuer must equal the configured one exactly. */
   async #ask(): Promise<OAuth.AuthorizationServer> {
     const { issuer } = this.#policy;
     const oauth = await loadOAuth();
     try {
       const url = new URL(issuer);
       const answer = await oauth.discoveryRequest(url, { algorithm: 'oidc', ...this.#options(oauth) });
-      const said = await oauth.processDiscoveryResponse(url, answer);
-      if (said.issuer !== issuer) throw new Error(`it calls itself '${printable(said.issuer)}'`);
-      return said;
+      const server = await oauth.processDiscoveryResponse(url, answer);
+      if (server.issuer !== issuer) throw new Error(`its issuer is '${printable(server.issuer)}'`);
+      return server;
     } catch (error) {
-      throw providerError(error, `the discovery document of ${issuer} cannot be had`);
+      throw providerError(error, `cannot fetch the discovery document of ${issuer}`);
     }
   }
 
@@ -245,10 +245,7 @@ export class OidcProvider {
     const { kid } = JSON.parse(Buffer.from(idToken.split('.')[0]!, 'base64url').toString('utf8')) as { kid?: unknown };
     const named = typeof kid === 'string' ? kid : undefined;
     const set = await keys.keysFor(named).catch((error: unknown) => {
-      throw new SallyportError(
-        'oidc_provider_unavailable',
-        `the provider's keys are not to be had: ${reasonOf(error)}`,
-      );
+      throw new SallyportError('oidc_provider_unavailable', `cannot fetch the provider's keys: ${reasonOf(error)}`);
     });
     await set.verify(idToken).catch((error: unknown) => {
       throw new SallyportError(
@@ -258,13 +255,13 @@ export class OidcProvider {
     });
   }
 
-  /** What the library leaves to its callers: the end to the second, a time of issue that has come, and for whom it is. */
+  /** Checks that the library leaves to its callers: expiry to the second, time of issue, and the client it is for. */
   #checkClaims({ exp, iat, azp, sub }: OAuth.IDToken): void {
     const fail = (why: string): SallyportError => new SallyportError('oidc_provider_failed', `the ID token ${why}`);
-    if (exp * 1000 <= this.#now()) throw fail('has ended');
-    if (iat * 1000 > this.#now() + issuedLeewayMs) throw fail('is of the future');
+    if (exp * 1000 <= this.#now()) throw fail('has expired');
+    if (iat * 1000 > this.#now() + issuedLeewayMs) throw fail('was issued in the future');
     if (azp !== undefined && azp !== this.#policy.clientId) throw fail('was issued to another client');
-    if (sub === '') throw fail('names nobody');
+    if (sub === '') throw fail('has an empty subject');
   }
 
   #client(oauth: OAuthModule): OAuth.Client {
@@ -283,13 +280,13 @@ export class OidcProvider {
     return post ? oauth.ClientSecretPost(this.#secret) : oauth.ClientSecretBasic(this.#secret);
   }
 
-  /** http is let through here because it was looked at before: only this machine is asked so. */
+  /** http is allowed because the URL was checked before: only endpoints on this machine may use it. */
   #options(oauth: OAuthModule) {
     return { [oauth.customFetch]: this.#fetch, [oauth.allowInsecureRequests]: true } as const;
   }
 }
 
-/** A rule that says nothing but whose keys they are. */
+/** A rule with only an issuer and its keys. */
 function keysRule(issuer: string, jwksUri: string): JwtRule {
   return {
     issuer,

@@ -1,8 +1,8 @@
-// What has to be one of logins over all gateways, in Redis: see session-memory.ts for the contract. Of keys and ids Redis sees
-// hashes, and answers come sealed: whoever reads it learns nothing that opens a session. While it is away nobody's session
-// ends, but what would have to be unique is not done: a login that comes back, and a refresh, are refused with 503.
+// The state of logins that all gateways share, in Redis: see session-memory.ts for the contract. Redis holds hashes of
+// keys and IDs, and sealed results, so its readers learn nothing that opens a session. While Redis is unavailable,
+// sessions continue, but what must happen only once is refused with 503: completing a login, and a refresh.
 //
-// Logouts are not asked for at each request: each process asks twice a second what has been added, and knows the rest.
+// Requests do not ask Redis about logouts: each process fetches new ones twice a second, and remembers the rest.
 
 import { hash, randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -12,29 +12,30 @@ import type { Client } from '../redis.ts';
 import type { RedisLink } from '../redis-link.ts';
 import { type Claim, LocalSessions, type SessionMemory } from './session-memory.ts';
 
-/** A logout is known to all after this and a round trip. */
+/** Every process knows of a logout after this time and a round trip. */
 const lookMs = 500;
-/** A connection that was lost is made again in a tenth of that: whoever asks meanwhile need not be refused. */
+/** A lost connection is usually restored in a tenth of that, so requests wait for it instead of being refused. */
 const defaultPatienceMs = 2000;
 const retryMs = 50;
 const page = 1000;
 
-// The value is L and the owner while somebody has the right, A and the answer afterwards. Asked again by the owner, whose
-// connection was lost before the answer came, it is theirs.
+// The value is L and the owner while the claim is held, and A and the result afterwards. An owner that lost its
+// connection before the reply may claim again, and still holds the claim.
 const claimScript = `
 local had = redis.call('GET', KEYS[1])
 if had and had ~= 'L' .. ARGV[1] then return had end
 redis.call('SET', KEYS[1], 'L' .. ARGV[1], 'PX', ARGV[2])
 return 'L' .. ARGV[1]
 `;
-// A Redis that has forgotten who had the right takes the answer all the same.
+// A Redis that has lost the claim accepts the result anyway.
 const settleScript = `
 local had = redis.call('GET', KEYS[1])
 if had and had ~= 'L' .. ARGV[1] then return 0 end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], 'A' .. ARGV[2], 'PX', ARGV[3]) end
 return 1
 `;
-// Numbered as they come, under a name that is new when Redis has forgotten them; the oldest go when they would have ended by themselves (the time is milliseconds since 1970).
+// Logouts are numbered in order. The epoch changes when Redis has lost them. The oldest are removed once their sessions
+// would have expired (milliseconds since 1970).
 const endScript = `
 local t = redis.call('TIME')
 local now = t[1] * 1000
@@ -56,23 +57,23 @@ const epochKey = `${prefix}ended-since`;
 export class RedisSessions implements SessionMemory {
   readonly #link: RedisLink;
   readonly #patienceMs: number;
-  /** What this process knows of sessions that have ended, by the hash of their id. */
+  /** The ended sessions that this process knows, by the hash of their ID. */
   readonly #local = new LocalSessions();
-  /** Logouts that Redis has not taken yet, as they are written there. */
-  readonly #untold = new Set<string>();
-  /** The number of the last logout that was seen, and what they are numbered under; null where there are none. */
+  /** Logouts that are not yet written to Redis, in the form written there. */
+  readonly #unsent = new Set<string>();
+  /** The number of the last logout that was read, and the epoch of the numbers; null if Redis has none. */
   #seen = 0;
   #epoch: string | null | undefined = undefined;
   readonly #stop: () => void;
 
-  /** `patienceMs`: how long a login or a refresh waits for a connection that is lost. */
+  /** `patienceMs`: how long a login or a refresh waits for a lost connection. */
   constructor(link: RedisLink, patienceMs: number = defaultPatienceMs) {
     this.#link = link;
     this.#patienceMs = patienceMs;
     this.#stop = every('logouts', lookMs, () => this.#look());
   }
 
-  /** Resolves when the logouts of the past are known, as far as Redis can be asked. */
+  /** Resolves once earlier logouts are known, if Redis is available. */
   async start(): Promise<void> {
     await this.#look();
   }
@@ -83,11 +84,11 @@ export class RedisSessions implements SessionMemory {
   }
 
   async claim(key: string, owner: string, leaseMs: number): Promise<Claim> {
-    const said = await this.#ask((client) =>
+    const held = await this.#ask((client) =>
       run(client, claimScript, [keyOf(key)], [owner, String(Math.ceil(leaseMs))]),
     );
-    if (said === `L${owner}`) return 'mine';
-    return typeof said === 'string' && said.startsWith('A') ? { answer: said.slice(1) } : 'busy';
+    if (held === `L${owner}`) return 'mine';
+    return typeof held === 'string' && held.startsWith('A') ? { answer: held.slice(1) } : 'busy';
   }
 
   async settle(key: string, owner: string, answer: string | undefined, keepMs: number): Promise<void> {
@@ -97,8 +98,8 @@ export class RedisSessions implements SessionMemory {
   async end(id: string, until: number): Promise<void> {
     const name = nameOf(id);
     this.#local.end(name, until);
-    this.#untold.add(`${Math.ceil(until)}:${name}`);
-    await this.#tell();
+    this.#unsent.add(`${Math.ceil(until)}:${name}`);
+    await this.#send();
   }
 
   isEnded(id: string): boolean {
@@ -110,40 +111,40 @@ export class RedisSessions implements SessionMemory {
   }
 
   async #look(): Promise<void> {
-    await this.#tell();
+    await this.#send();
     for (;;) {
       const from = this.#seen;
-      const said = await this.#link.ask((client) => readFrom(client, from));
-      if (said === undefined) return;
-      // One that numbers them anew has lost what it knew: it is told, and read from the beginning.
-      if (said.epoch !== this.#epoch) {
-        this.#epoch = said.epoch;
+      const read = await this.#link.ask((client) => readFrom(client, from));
+      if (read === undefined) return;
+      // A new epoch means that Redis has lost the logouts: send them all again, and read from the beginning.
+      if (read.epoch !== this.#epoch) {
+        this.#epoch = read.epoch;
         this.#seen = 0;
-        for (const [name, until] of this.#local.ended()) this.#untold.add(`${Math.ceil(until)}:${name}`);
-        await this.#tell();
+        for (const [name, until] of this.#local.ended()) this.#unsent.add(`${Math.ceil(until)}:${name}`);
+        await this.#send();
         continue;
       }
-      for (const [member, number] of said.added) {
+      for (const [member, number] of read.added) {
         const at = member.indexOf(':');
         this.#local.end(member.slice(at + 1), Number(member.slice(0, at)));
         this.#seen = Math.max(this.#seen, number);
       }
-      if (said.added.length < page) return;
+      if (read.added.length < page) return;
     }
   }
 
-  async #tell(): Promise<void> {
-    while (this.#untold.size > 0) {
-      const some = [...this.#untold].slice(0, page);
-      const told = await this.#link.ask((client) =>
+  async #send(): Promise<void> {
+    while (this.#unsent.size > 0) {
+      const some = [...this.#unsent].slice(0, page);
+      const done = await this.#link.ask((client) =>
         run(client, endScript, [endedKey, countKey, epochKey], [...some, randomBytes(9).toString('base64url')]),
       );
-      if (told === undefined) return;
-      for (const one of some) this.#untold.delete(one);
+      if (done === undefined) return;
+      for (const one of some) this.#unsent.delete(one);
     }
   }
 
-  /** @throws SallyportError `redis_unavailable` when there is no answer in time. */
+  /** @throws SallyportError `redis_unavailable` if Redis does not respond in time. */
   async #ask<T>(question: (client: Client) => Promise<T>): Promise<T> {
     const until = performance.now() + this.#patienceMs;
     for (;;) {
@@ -152,7 +153,7 @@ export class RedisSessions implements SessionMemory {
       if (performance.now() > until)
         throw new SallyportError(
           'redis_unavailable',
-          `Redis at ${this.#link.place} cannot be asked, which keeps logins and refreshes apart`,
+          `Redis at ${this.#link.place} is unavailable: logins and refreshes need it to happen only once`,
         );
       await pause(retryMs);
     }

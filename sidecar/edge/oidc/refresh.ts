@@ -1,6 +1,6 @@
-// A refresh of a session: once over all processes that share a memory, whoever comes meanwhile or a little later with the old
-// cookie. A provider that sees a refresh token twice takes it for stolen and ends the login (RFC 9700 section 4.14.2). What came
-// of it is told to the others sealed: who only keeps it sees no token.
+// Refreshes a session once over all processes that share a memory; requests that arrive meanwhile or shortly after with
+// the old cookie get the same result. A provider that sees a refresh token twice takes it for stolen and ends the login
+// (RFC 9700 section 4.14.2). The result is shared sealed, so the memory sees no token.
 
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -12,15 +12,15 @@ import { Seal } from './session-cookie.ts';
 import type { SessionMemory } from './session-memory.ts';
 import { packSession, unpackSession } from './session-text.ts';
 
-/** Requests that were under way when a session was refreshed come with the old cookie for this long. */
+/** For this long after a refresh, requests may still arrive with the old cookie. */
 const graceMs = 60_000;
-/** Longer than a provider can take that is asked for its endpoints, its tokens and its keys: 5 s each. */
+/** Longer than the requests to a provider can take: endpoints, tokens and keys, 5 s each. */
 const leaseMs = 20_000;
-/** Whoever waits for another's refresh longer than this is told to come again. */
+/** A request waits this long for the refresh of another process, then it is refused. */
 const patienceMs = 10_000;
 const pollMs = 40;
 
-/** In the place of a session: the provider knows it no longer. */
+/** Stored in place of a session that the provider no longer knows. */
 const refused = Buffer.from('refused');
 
 export class Refreshes {
@@ -29,10 +29,10 @@ export class Refreshes {
   readonly #keys: readonly Buffer[];
   readonly #bound: string;
   readonly #memory: SessionMemory;
-  /** Of this process: whoever comes meanwhile waits for the same. */
+  /** The refreshes of this process in flight: later requests wait for the same one. */
   readonly #underWay = new Map<string, Promise<Session>>();
 
-  /** `keys` are those of the sessions' cookies; `bound` is what these are bound to. */
+  /** `keys` are those of the session cookies; `bound` is the text that the cookies are bound to. */
   constructor(
     provider: OidcProvider,
     sessions: Sessions,
@@ -49,8 +49,8 @@ export class Refreshes {
 
   /**
    * The session with new tokens.
-   * @throws SallyportError `session_invalid` when the provider knows it no longer, else `oidc_provider_*` or what the memory
-   * rejects with.
+   * @throws SallyportError `session_invalid` if the provider no longer knows it, else `oidc_provider_*` or the memory's
+   * error.
    */
   of(session: Session, refreshToken: string): Promise<Session> {
     const key = `${this.#bound} ${session.id} ${session.tokensUntil}`;
@@ -64,7 +64,7 @@ export class Refreshes {
 
   async #once(key: string, session: Session, refreshToken: string): Promise<Session> {
     const owner = randomBytes(12).toString('base64url');
-    // Of this refresh alone: nobody can put another session's answer in its place.
+    // Bound to this refresh, so that the result of another session does not open.
     const seal = new Seal(this.#keys, `refresh ${key}`);
     const giveUpAt = performance.now() + patienceMs;
     for (;;) {
@@ -72,7 +72,7 @@ export class Refreshes {
       if (claim === 'mine') return this.#redeem(key, owner, seal, session, refreshToken);
       if (claim !== 'busy') return read(seal, claim.answer);
       if (performance.now() > giveUpAt)
-        throw new SallyportError('oidc_provider_unavailable', 'another process has not refreshed this session in time');
+        throw new SallyportError('oidc_provider_unavailable', 'another process did not refresh this session in time');
       await pause(pollMs);
     }
   }
@@ -80,12 +80,12 @@ export class Refreshes {
   async #redeem(key: string, owner: string, seal: Seal, session: Session, refreshToken: string): Promise<Session> {
     try {
       const renewed = await this.#renew(session, refreshToken);
-      this.#tell(key, owner, seal.closeBytes(packSession(renewed)));
+      this.#publish(key, owner, seal.closeBytes(packSession(renewed)));
       return renewed;
     } catch (error) {
       const isOver = asSallyportError(error, 'internal', 'a session could not be refreshed').code === 'session_invalid';
-      // A provider that was down is asked again by the next request.
-      this.#tell(key, owner, isOver ? seal.closeBytes(refused) : undefined);
+      // If the provider was down, the next request tries again.
+      this.#publish(key, owner, isOver ? seal.closeBytes(refused) : undefined);
       throw error;
     }
   }
@@ -97,13 +97,15 @@ export class Refreshes {
     if (subject !== undefined && subject !== session.auth.subject)
       throw new SallyportError(
         'oidc_provider_failed',
-        'the provider refreshes a session with the tokens of another user',
+        'the provider responded to a refresh with the tokens of another user',
       );
     return this.#sessions.renew(session, tokens);
   }
 
-  /** Tells the others. Who has done it waits for nobody: their request is served, and goes on trying while the right lasts. */
-  #tell(key: string, owner: string, answer: string | undefined): void {
+  /**
+   * Stores the result for the others in the background, with retries while the claim lasts. The request does not wait.
+   */
+  #publish(key: string, owner: string, answer: string | undefined): void {
     const until = performance.now() + leaseMs;
     guard('oidc_refresh', async () => {
       for (;;) {
@@ -118,10 +120,11 @@ export class Refreshes {
   }
 }
 
-/** @throws SallyportError `session_invalid`, also for an answer that was sealed with keys that we do not have. */
+/** @throws SallyportError `session_invalid`, also for a result that was sealed with unknown keys. */
 function read(seal: Seal, answer: string): Session {
   const opened = seal.openBytes(answer);
   const stored = opened === undefined || opened.equals(refused) ? undefined : unpackSession(opened);
-  if (stored === undefined) throw new SallyportError('session_invalid', 'another process has found the session over');
+  if (stored === undefined)
+    throw new SallyportError('session_invalid', 'the provider rejected the refresh token in another process');
   return sessionOf(stored);
 }

@@ -1,4 +1,4 @@
-// `oidc` of a SecurityPolicy. `cookieNames.accessToken` is read and has no effect: all tokens are in one cookie.
+// `oidc` of a SecurityPolicy. `cookieNames.accessToken` is accepted without effect: all tokens are in one cookie.
 
 import { z } from 'zod';
 import { durationSchema } from '../../../cert-agent/base/yaml.ts';
@@ -28,12 +28,12 @@ const denyRedirectHeader = z
   .transform((value) => value);
 
 const redirectUrl = z
-  .string('say it: which URL the provider sends a browser back to is not guessed from the request')
+  .string('required: the URL that the provider redirects browsers to is not guessed from the request')
   .superRefine((value, context) => {
     const checked = safeUrl.safeParse(value);
     if (!checked.success) context.addIssue({ code: 'custom', message: checked.error.issues[0]!.message });
     else if (new URL(value).search !== '')
-      context.addIssue({ code: 'custom', message: `'${value}' has a query, and the provider adds one` });
+      context.addIssue({ code: 'custom', message: `'${value}' must not have a query, as the provider adds one` });
   });
 
 export const oidc = z
@@ -49,10 +49,10 @@ export const oidc = z
       backendRefs: askedDirectly,
       backendSettings: askedDirectly,
     }),
-    clientID: z.string("say it here: 'clientIDRef' is not read").min(1, 'a client ID is not empty'),
-    clientIDRef: refused("a client ID is no secret: write it as 'clientID'"),
+    clientID: z.string("required: 'clientIDRef' is not supported").min(1, 'a client ID must not be empty'),
+    clientIDRef: refused("a client ID is not a secret: use 'clientID'"),
     clientSecret: secretRef,
-    /** Ours: a Secret with the key `session-keys`, one key a line; the first encrypts, all decrypt. */
+    /** Ours: a Secret with the entry `session-keys`, one key per line; the first encrypts, all decrypt. */
     sessionKeys: secretRef.optional(),
     scopes: z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'this is not a scope')).default([]),
     resources: z.array(filled('a resource')).default([]),
@@ -63,7 +63,7 @@ export const oidc = z
       .default('/logout'),
     forwardAccessToken: z.boolean().default(false),
     forwardIDToken: z.strictObject({ header: ownHeader }).optional(),
-    /** Ours: as a provider of `jwt` has it. */
+    /** Ours: as in a provider of `jwt`. */
     claimToHeaders: claimHeaders,
     cookieNames: z.strictObject({ accessToken: cookieName.optional(), idToken: cookieName.optional() }).optional(),
     cookieDomain: z
@@ -81,48 +81,47 @@ export const oidc = z
   })
   .superRefine((value, context) => {
     const issue = (path: string[], message: string): void => context.addIssue({ code: 'custom', path, message });
-    if (/[?]/.test(value.provider.issuer)) issue(['provider', 'issuer'], 'an issuer has no query');
+    if (/[?]/.test(value.provider.issuer)) issue(['provider', 'issuer'], 'an issuer must not have a query');
     const redirect = URL.parse(value.redirectURL);
     if (redirect?.pathname === '/')
-      issue(['redirectURL'], `'${value.redirectURL}' needs a path of its own: what comes there is not for the app`);
-    if (redirect?.pathname === value.logoutPath)
-      issue(['logoutPath'], 'the logout is at another path than the redirect');
+      issue(['redirectURL'], `'${value.redirectURL}' needs a path of its own: requests to it do not reach the app`);
+    if (redirect?.pathname === value.logoutPath) issue(['logoutPath'], "must differ from the path of 'redirectURL'");
     const domain = value.cookieDomain;
     if (redirect !== null && domain !== undefined && `.${redirect.hostname}`.endsWith(`.${domain}`) === false)
       issue(['cookieDomain'], `'${redirect.hostname}' of redirectURL is not within '${domain}'`);
     if (value.forwardAccessToken && value.forwardIDToken?.header === 'authorization')
-      issue(['forwardIDToken', 'header'], "'Authorization' carries the access token already");
+      issue(['forwardIDToken', 'header'], "'Authorization' already carries the access token");
     if (value.csrfTokenTTL < 1000) issue(['csrfTokenTTL'], 'a login takes longer than this');
   })
-  .transform((said) => ({
-    issuer: said.provider.issuer,
-    ...optional('authorizationEndpoint', said.provider.authorizationEndpoint),
-    ...optional('tokenEndpoint', said.provider.tokenEndpoint),
-    ...optional('endSessionEndpoint', said.provider.endSessionEndpoint),
-    ...optional('jwksUri', said.provider.jwksURI),
-    clientId: said.clientID,
-    clientSecret: said.clientSecret,
-    ...optional('sessionKeys', said.sessionKeys),
-    scopes: [...new Set(['openid', ...said.scopes])],
-    resources: said.resources,
-    redirectUrl: said.redirectURL,
-    logoutPath: said.logoutPath,
-    forwardAccessToken: said.forwardAccessToken,
-    ...optional('forwardIdTokenHeader', said.forwardIDToken?.header),
-    claimToHeaders: said.claimToHeaders,
-    ...optional('cookieName', said.cookieNames?.idToken),
-    ...optional('cookieDomain', said.cookieDomain),
-    sameSite: said.cookieConfig.sameSite,
-    defaultTokenMs: said.defaultTokenTTL,
-    refreshToken: said.refreshToken,
-    refreshMs: said.defaultRefreshTokenTTL,
-    loginMs: said.csrfTokenTTL,
-    denyRedirect: said.denyRedirect?.headers ?? [],
-    passThroughAuthHeader: said.passThroughAuthHeader,
+  .transform((value) => ({
+    issuer: value.provider.issuer,
+    ...optional('authorizationEndpoint', value.provider.authorizationEndpoint),
+    ...optional('tokenEndpoint', value.provider.tokenEndpoint),
+    ...optional('endSessionEndpoint', value.provider.endSessionEndpoint),
+    ...optional('jwksUri', value.provider.jwksURI),
+    clientId: value.clientID,
+    clientSecret: value.clientSecret,
+    ...optional('sessionKeys', value.sessionKeys),
+    scopes: [...new Set(['openid', ...value.scopes])],
+    resources: value.resources,
+    redirectUrl: value.redirectURL,
+    logoutPath: value.logoutPath,
+    forwardAccessToken: value.forwardAccessToken,
+    ...optional('forwardIdTokenHeader', value.forwardIDToken?.header),
+    claimToHeaders: value.claimToHeaders,
+    ...optional('cookieName', value.cookieNames?.idToken),
+    ...optional('cookieDomain', value.cookieDomain),
+    sameSite: value.cookieConfig.sameSite,
+    defaultTokenMs: value.defaultTokenTTL,
+    refreshToken: value.refreshToken,
+    refreshMs: value.defaultRefreshTokenTTL,
+    loginMs: value.csrfTokenTTL,
+    denyRedirect: value.denyRedirect?.headers ?? [],
+    passThroughAuthHeader: value.passThroughAuthHeader,
   }));
 
 /** Times are milliseconds; header names are in lower case. */
 export type OidcPlan = Readonly<z.output<typeof oidc>>;
 
-/** How one header of a request is compared. */
+/** A condition on one header of a request. */
 export type HeaderTest = Readonly<z.output<typeof denyRedirectHeader>>;

@@ -1,28 +1,28 @@
-// A cookie whose content only we can read or make: AES-256-GCM under a key derived for one policy and one purpose, so that a
-// cookie of another policy, another client or another purpose does not open. What does not fit one cookie goes into several.
+// Cookies that only we can read or make: AES-256-GCM with a key that is derived for one policy and one purpose, so that
+// a cookie of another policy, client or purpose does not open. A long value is split over several cookies.
 
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import type { Fields } from '../../exchange/message.ts';
 import { cookieNames, cookieOf } from '../credentials.ts';
 
-/** Browsers keep 4096 bytes of a cookie with its name and attributes. */
+/** Browsers accept 4096 bytes per cookie, with its name and attributes. */
 const maxChunk = 3800;
 const maxChunks = 5;
 const ivBytes = 12;
 const tagBytes = 16;
 
-/** A secret shorter than this is no key. */
+/** A shorter secret is refused as a key. */
 export const minSecretBytes = 32;
 
-/** Seals and opens texts of one purpose. */
+/** Seals and opens texts for one purpose. */
 export class Seal {
   readonly #keys: readonly Buffer[];
   readonly #purpose: Buffer;
 
   /**
-   * `secrets`: the first encrypts, all decrypt. `purpose` is bound to whatever is sealed.
-   * @throws SallyportError `config_invalid` when there is none.
+   * `secrets`: the first encrypts, all decrypt. `purpose` is bound to the sealed text.
+   * @throws SallyportError `config_invalid` without a secret.
    */
   constructor(secrets: readonly Buffer[], purpose: string) {
     if (secrets.length === 0) throw new SallyportError('config_invalid', 'there is no key for session cookies');
@@ -35,7 +35,7 @@ export class Seal {
     return this.closeBytes(Buffer.from(text, 'utf8'));
   }
 
-  /** base64url: a nonce, the ciphertext, its tag. */
+  /** Gives base64url of a nonce, the ciphertext and its tag. */
   closeBytes(bytes: Buffer): string {
     const iv = randomBytes(ivBytes);
     const cipher = createCipheriv('aes-256-gcm', this.#keys[0]!, iv, { authTagLength: tagBytes });
@@ -43,12 +43,12 @@ export class Seal {
     return Buffer.concat([iv, cipher.update(bytes), cipher.final(), cipher.getAuthTag()]).toString('base64url');
   }
 
-  /** The text; undefined for everything that we have not sealed for this purpose. */
+  /** The text; undefined for anything that we did not seal for this purpose. */
   open(sealed: string): string | undefined {
     return this.openBytes(sealed)?.toString('utf8');
   }
 
-  /** As `open`, for what `closeBytes` has sealed. */
+  /** As `open`, for the output of `closeBytes`. */
   openBytes(sealed: string): Buffer | undefined {
     if (sealed.length > maxChunk * maxChunks || !/^[A-Za-z0-9_-]+$/.test(sealed)) return undefined;
     const bytes = Buffer.from(sealed, 'base64url');
@@ -68,33 +68,33 @@ export class Seal {
   }
 }
 
-/** What a browser is told to do with our cookies. */
+/** Attributes of our cookies. */
 export interface CookieAttributes {
   readonly domain: string | undefined;
   readonly sameSite: 'Lax' | 'Strict' | 'None';
 }
 
 /**
- * The prefix that a browser enforces (RFC 6265bis section 4.1.3): with `__Host-` no neighbour of our host can set the cookie
- * for us; a cookie for a whole domain can only be `__Secure-`.
+ * The name prefix that browsers enforce (RFC 6265bis section 4.1.3): with `__Host-` a sibling host cannot set our
+ * cookie. A cookie for a whole domain can only have `__Secure-`.
  */
 export function prefixOf({ domain }: Pick<CookieAttributes, 'domain'>): string {
   return domain === undefined ? '__Host-' : '__Secure-';
 }
 
-/** One `Set-Cookie` value. `maxAgeMs` 0 takes the cookie away. */
+/** One `Set-Cookie` value. `maxAgeMs` 0 deletes the cookie. */
 export function printCookie(name: string, value: string, maxAgeMs: number, attributes: CookieAttributes): string {
   const domain = attributes.domain === undefined ? '' : `; Domain=${attributes.domain}`;
   const age = Math.max(0, Math.floor(maxAgeMs / 1000));
   return `${name}=${value}; Path=/${domain}; Max-Age=${age}; Secure; HttpOnly; SameSite=${attributes.sameSite}`;
 }
 
-/** The names under which a long value of cookie `name` stands. */
+/** The names of the cookies that hold a long value of cookie `name`. */
 function chunkNames(name: string): readonly string[] {
   return [name, ...Array.from({ length: maxChunks - 1 }, (_, i) => `${name}.${i + 1}`)];
 }
 
-/** A value as it was given to `printChunks`; undefined where it is not there whole. */
+/** The value that was given to `printChunks`; undefined if any part of it is missing. */
 export function readChunks(fields: Fields, name: string): string | undefined {
   const first = cookieOf(fields, name);
   const counted = /^([1-5])\.([A-Za-z0-9_-]+)$/.exec(first ?? '');
@@ -109,8 +109,8 @@ export function readChunks(fields: Fields, name: string): string | undefined {
 }
 
 /**
- * The `Set-Cookie` values for a value of any length, and for taking away what is left of a longer one before it.
- * @throws SallyportError `oidc_provider_failed` when it is too long for five cookies.
+ * The `Set-Cookie` values for a long value, and those that delete what is left of a longer one before it.
+ * @throws SallyportError `oidc_provider_failed` if it is too long for five cookies.
  */
 export function printChunks(
   fields: Fields,
@@ -123,8 +123,8 @@ export function printChunks(
   if (pieces.length > maxChunks)
     throw new SallyportError(
       'oidc_provider_failed',
-      `the tokens of a session take ${value.length} bytes: ${maxChunk * maxChunks} fit into cookies`,
-      { hint: 'let the provider leave claims out, or do not forward the access token' },
+      `the tokens of a session take ${value.length} bytes: at most ${maxChunk * maxChunks} fit into its cookies`,
+      { hint: 'make the provider send fewer claims, or do not forward the access token' },
     );
   const names = chunkNames(name);
   const set = pieces.map((piece, i) =>
@@ -133,7 +133,7 @@ export function printChunks(
   return [...set, ...clearing(fields, names.slice(pieces.length), attributes)];
 }
 
-/** The `Set-Cookie` values that take a cookie and all its pieces away, where the browser has them. */
+/** The `Set-Cookie` values that delete a cookie and all its pieces, if the browser has them. */
 export function clearChunks(fields: Fields, name: string, attributes: CookieAttributes): string[] {
   return clearing(fields, chunkNames(name), attributes);
 }

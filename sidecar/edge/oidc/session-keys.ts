@@ -7,7 +7,7 @@ import type { OidcPlan } from './schema.ts';
 import { minSecretBytes } from './session-cookie.ts';
 
 /**
- * Of the policy's own Secret, else of gateway.yaml, else derived from the client's secret, which all replicas know.
+ * Keys from the policy's own Secret, else from gateway.yaml, else from the client secret, which all replicas have.
  * @throws SallyportError `config_invalid` for a key that is too short, and for a file that is empty.
  */
 export function sessionKeysOf({ sessionKeys }: OidcPlan, at: Site<unknown>, clientSecret: string): readonly Buffer[] {
@@ -18,18 +18,18 @@ export function sessionKeysOf({ sessionKeys }: OidcPlan, at: Site<unknown>, clie
     .split(/\s+/)
     .filter(Boolean)
     .map((one) => Buffer.from(one, 'utf8'));
-  // An operator who has named a file wants its keys, and not those that a client's secret gives.
+  // An operator who names a file wants its keys: do not fall back to the client secret.
   if (keys.length === 0)
     throw new SallyportError(
       'config_invalid',
-      `${at.name}: the file of 'sessionKeys' in gateway.yaml is not there, or empty`,
+      `${at.name}: the file of 'sessionKeys' in gateway.yaml is missing or empty`,
       { hint },
     );
   const short = keys.find(({ length }) => length < minSecretBytes);
   if (short !== undefined)
     throw new SallyportError(
       'config_invalid',
-      `${at.name}: a session key has ${short.length} bytes, and ${minSecretBytes} are needed`,
+      `${at.name}: a session key has ${short.length} bytes, but it needs at least ${minSecretBytes}`,
       { hint },
     );
   return keys;

@@ -1,34 +1,36 @@
-// What has to be remembered of logins beside their cookies, and is one for all processes that know the same sessions: states that
-// were spent, refreshes, of which each refresh token allows one, and sessions that somebody has ended. In this process alone
-// here; over several workers see shared-state.ts, over several gateways redis-sessions.ts.
+// The state of logins outside their cookies, which all processes with the same sessions share: spent states, refreshes
+// (each refresh token allows one), and ended sessions. This file keeps it in one process; first.ts shares it between
+// workers, and redis-sessions.ts between gateways.
 
 import { Expiring } from '../expiring.ts';
 
-/** What becomes of a refresh: we do it, another does it, or it is done and this is the sealed answer. */
+/** The state of a refresh: this owner does it, another one does it, or it is done with this sealed result. */
 export type Claim = 'mine' | 'busy' | { readonly answer: string };
 
 /**
- * The contract of whoever remembers. Keys hold the policy that they are of; it may outlive a configuration. What cannot be
- * asked rejects with `oidc_provider_unavailable` or `redis_unavailable`: whoever asked must not go on.
+ * The contract of the shared state. Keys include their policy. A memory may outlive a configuration. An unavailable
+ * memory rejects with `oidc_provider_unavailable` or `redis_unavailable`, and the caller must not continue.
  */
 export interface SessionMemory {
-  /** Spends a state; false where somebody has before. Remembered until `until` (wall clock, milliseconds). */
+  /** Spends a state; false if it was spent before. Remembered until `until` (wall clock, milliseconds). */
   spend(key: string, until: number): boolean | Promise<boolean>;
-  /** Asks for the right to refresh, which ends after `leaseMs`. The same `owner` may ask again. */
+  /** Claims the right to refresh, which ends after `leaseMs`. The same `owner` may claim it again. */
   claim(key: string, owner: string, leaseMs: number): Claim | Promise<Claim>;
-  /** What came of it, for all who ask within `keepMs`; without an answer whoever asks next has the right. */
+  /** Stores the result for all claims within `keepMs`. Without a result the next claim gets the right. */
   settle(key: string, owner: string, answer: string | undefined, keepMs: number): void | Promise<void>;
-  /** Ends a session for all processes. Known here at once; never rejects. `until`: when it would have ended. */
+  /** Ends a session for all processes, in this one at once. Never rejects. `until`: when it would have expired. */
   end(id: string, until: number): void | Promise<void>;
-  /** Whether this process knows that a session has ended. Asked of every request. */
+  /** True if this process knows that the session was ended. Called for every request. */
   isEnded(id: string): boolean;
 }
 
 const maxRemembered = 10_000;
-/** One that is forgotten early lives again: there is room for a hundred thousand logouts in the life of a session. */
+/**
+ * A logout that is forgotten early revives its session, so there is room for 100,000 logouts in the life of a session.
+ */
 const maxEnded = 100_000;
 
-/** In this process. */
+/** Keeps the state in this process. */
 export class LocalSessions implements SessionMemory {
   readonly #now: () => number;
   readonly #spent: Expiring<true>;
@@ -37,7 +39,7 @@ export class LocalSessions implements SessionMemory {
 
   readonly #onEnd: (id: string, until: number) => void;
 
-  /** `onEnd` hears of each session that is ended. */
+  /** `onEnd` is called for each session that is ended. */
   constructor(now: () => number = Date.now, onEnd: (id: string, until: number) => void = () => {}) {
     this.#now = now;
     this.#onEnd = onEnd;
@@ -67,7 +69,7 @@ export class LocalSessions implements SessionMemory {
     else this.#claims.set(key, { owner, answer }, this.#now() + keepMs);
   }
 
-  /** Whoever had a right that begins so is gone: it is free again. */
+  /** Frees the claims of owners with this prefix, which are gone. */
   release(ownerPrefix: string): void {
     for (const [key, { owner, answer }] of this.#claims.entries())
       if (answer === undefined && owner.startsWith(ownerPrefix)) this.#claims.delete(key);
@@ -82,7 +84,7 @@ export class LocalSessions implements SessionMemory {
     return this.#ended.get(id) !== undefined;
   }
 
-  /** All that have ended and would not have by themselves, with the time at which they would. */
+  /** The ended sessions that would not have expired yet, with the time at which they would. */
   ended(): (readonly [id: string, until: number])[] {
     return [...this.#ended.entries()].map(([id, , until]) => [id, until] as const);
   }

@@ -1,24 +1,25 @@
-// A session as bytes, before they are sealed. Providers put hundreds of groups into ID tokens: claims are compressed, out of
-// their base64, those of both tokens together. Nothing else is: compression shows by its length what a secret has in common
-// with what stands beside it, so access tokens that are no JWTs, refresh tokens and signatures stay outside. Claims are the
-// provider's, made anew at a login and a refresh alone: no request can put its guesses beside them.
+// A session as bytes, before it is sealed. Providers put hundreds of groups into ID tokens, so the claims of both
+// tokens are decoded from base64 and compressed together. Nothing else is compressed, because the compressed length
+// reveals what a secret has in common with the text beside it: opaque access tokens, refresh tokens and signatures stay
+// outside. Claims come from the provider, and only at a login or a refresh, so no request can place guesses beside
+// them.
 
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 
-/** What of a session goes into its cookie. */
+/** The part of a session that its cookie holds. */
 export interface StoredSession {
   readonly id: string;
   readonly idToken: string;
-  /** Only where the app is to get it. */
+  /** Only if the app is to get it. */
   readonly accessToken: string | undefined;
   readonly refreshToken: string | undefined;
-  /** Until when the tokens hold, and until when the session can be refreshed: wall clock, milliseconds. */
+  /** When the tokens expire, and until when the session can be refreshed: wall clock, milliseconds. */
   readonly tokensUntil: number;
   readonly until: number;
 }
 
-/** A JWT without its claims, which stand compressed behind all else; what is no JWT is a text. */
+/** A JWT without its claims, which follow compressed at the end; a token that is not a JWT is a text. */
 type Packed = string | readonly [header: string, signature: string];
 type Head = readonly [
   id: string,
@@ -29,7 +30,7 @@ type Head = readonly [
   refreshToken: string | null,
 ];
 
-/** Claims that take more are refused when a session begins, and nothing that unfolds to more is read (bytes). */
+/** Larger claims are refused when a session begins, and nothing that inflates to more is read (bytes). */
 const maxClaims = 256 * 1024;
 
 /** @throws SallyportError `oidc_provider_failed` for more than 256 KB of claims. */
@@ -51,15 +52,15 @@ export function packSession(session: StoredSession): Buffer {
   if (all.length > maxClaims)
     throw new SallyportError(
       'oidc_provider_failed',
-      `the claims of a session take ${all.length} bytes: ${maxClaims} are taken`,
-      { hint: 'let the provider leave claims out' },
+      `the claims of a session take ${all.length} bytes: at most ${maxClaims} are allowed`,
+      { hint: 'make the provider send fewer claims' },
     );
   const length = Buffer.alloc(4);
   length.writeUInt32BE(text.length);
   return Buffer.concat([length, text, deflateRawSync(all)]);
 }
 
-/** What `packSession` made; its bytes have been authenticated. Undefined where they are not of this form. */
+/** Reads the output of `packSession`, which has been authenticated. Undefined if it has another form. */
 export function unpackSession(bytes: Buffer): StoredSession | undefined {
   try {
     const end = 4 + bytes.readUInt32BE(0);
@@ -79,12 +80,12 @@ export function unpackSession(bytes: Buffer): StoredSession | undefined {
       refreshToken: refreshToken ?? undefined,
     };
   } catch {
-    // Sealed by another version.
+    // Sealed by another version of this program.
     return undefined;
   }
 }
 
-/** The parts of a JWT that comes out the same when they are put together again. */
+/** The parts of a JWT; undefined unless joining them gives the same token. */
 function splitJwt(token: string): { header: string; claims: string; signature: string } | undefined {
   const [header, payload, signature, more] = token.split('.');
   if (header === undefined || payload === undefined || signature === undefined || more !== undefined) return undefined;

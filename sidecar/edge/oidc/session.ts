@@ -1,5 +1,5 @@
-// A session: what of a login is kept, in a cookie and nowhere else, so that any replica with the same keys knows it. What has
-// to be remembered on our side is in session-memory.ts.
+// A session is kept in a cookie and nowhere else, so that any replica with the same keys can open it. State on the
+// server's side is in session-memory.ts.
 
 import { randomBytes } from 'node:crypto';
 import type { Exchange } from '../../exchange/exchange.ts';
@@ -24,7 +24,7 @@ export class Sessions {
   readonly #attributes: CookieAttributes;
   readonly #memory: SessionMemory;
   readonly #now: () => number;
-  /** Cookies that were opened before: a request costs no decryption. */
+  /** Cookies that were opened before, so that most requests cost no decryption. */
   readonly #opened: Expiring<Session>;
 
   constructor(
@@ -44,7 +44,7 @@ export class Sessions {
     this.#opened = new Expiring(1000, now);
   }
 
-  /** The request's session; undefined where it brings none that we made, that has not ended, and that nobody has ended. */
+  /** The request's session; undefined without a cookie that we made, or if the session has expired or was ended. */
   open({ fields }: Exchange): Session | undefined {
     const sealed = readChunks(fields, this.cookieName);
     if (sealed === undefined) return undefined;
@@ -70,11 +70,11 @@ export class Sessions {
     return this.#make(randomBytes(16).toString('base64url'), tokens, tokens.idToken!, refreshToken, tokensUntil, until);
   }
 
-  /** The same session with new tokens; it ends when it would have ended. */
+  /** The same session with new tokens. It still expires at the same time. */
   renew(old: Session, tokens: Tokens): Session {
     const idToken = tokens.idToken ?? old.idToken;
     const claims = tokens.claims ?? {};
-    // A provider that does not rotate leaves the refresh token out.
+    // A provider that does not rotate refresh tokens sends none.
     const refreshToken = tokens.refreshToken ?? old.refreshToken;
     return this.#make(
       old.id,
@@ -101,7 +101,7 @@ export class Sessions {
     };
   }
 
-  /** The first of the tokens to end is the end of both. */
+  /** Both tokens expire when the first of them does. */
   #endOf({ expiresMs }: Tokens, { exp }: Readonly<Record<string, unknown>>): number {
     const { defaultTokenMs } = this.#policy;
     const lasts = expiresMs ?? (defaultTokenMs > 0 ? defaultTokenMs : undefined);
@@ -112,24 +112,24 @@ export class Sessions {
     return ends.length === 0 ? this.#now() : Math.min(...ends);
   }
 
-  /** The `Set-Cookie` values of a session. @throws SallyportError `oidc_provider_failed` when it is too long. */
+  /** The `Set-Cookie` values of a session. @throws SallyportError `oidc_provider_failed` if it is too long. */
   print({ fields }: Exchange, session: Session): string[] {
     const sealed = this.#seal.closeBytes(packSession(session));
     return printChunks(fields, this.cookieName, sealed, session.until - this.#now(), this.#attributes);
   }
 
-  /** Takes the session's cookies away from a browser that has them. */
+  /** The `Set-Cookie` values that delete the session's cookies, if the browser has them. */
   clear(fields: Fields): string[] {
     return clearChunks(fields, this.cookieName, this.#attributes);
   }
 
-  /** Ends it, wherever it is known. Never rejects. */
+  /** Ends the session in all processes. Never rejects. */
   async end({ id, until }: Session): Promise<void> {
     await this.#memory.end(id, until);
   }
 }
 
-/** A session of its text, which only we can have made. */
+/** The session of its stored form, which only we can have made. */
 export function sessionOf(stored: StoredSession): Session {
   return { ...stored, auth: authOf(stored.idToken) };
 }

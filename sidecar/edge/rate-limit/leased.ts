@@ -38,7 +38,7 @@ export function compileLeasedLimits({ rules }: RateLimitPlan, leases: LimitLease
       }
       if (asked.length === 0) return shared?.check(facts) ?? unlimited;
       const follow = (taken: Taken | undefined): Verdict | Promise<Verdict> => {
-        const verdict = judge(asked, taken);
+        const verdict = decide(asked, taken);
         if (verdict instanceof Refused) {
           local.limited++;
           return verdict;
@@ -47,7 +47,7 @@ export function compileLeasedLimits({ rules }: RateLimitPlan, leases: LimitLease
           local.allowed++;
           return verdict;
         }
-        // It counts the request.
+        // The shared limits count the request in the metrics.
         const other = shared.check(facts);
         if (!(other instanceof Promise)) return both(verdict, other);
         return other.then((one) => both(verdict, one));
@@ -63,7 +63,7 @@ export function compileLeasedLimits({ rules }: RateLimitPlan, leases: LimitLease
 }
 
 /** Fails closed if the first worker does not answer. */
-function judge(asked: readonly Compiled[], taken: Taken | undefined): Allowed | Refused {
+function decide(asked: readonly Compiled[], taken: Taken | undefined): Allowed | Refused {
   if (taken === undefined) return new Refused(asked[0]!.rule, 1000, false);
   let least = nothingSaid;
   let longest: Refused | undefined;

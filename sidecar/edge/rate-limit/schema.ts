@@ -57,7 +57,7 @@ const valueTest = z
   .superRefine(checkMatch);
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'CONNECT', 'OPTIONS', 'TRACE', 'PATCH'] as const;
-const said = (value: object): boolean =>
+const hasConditions = (value: object): boolean =>
   Object.values(value).some((one) => one !== undefined && (!Array.isArray(one) || one.length > 0));
 
 const selector = z
@@ -93,7 +93,7 @@ const selector = z
     clientId: valueTest.optional(),
     principal: valueTest.optional(),
   })
-  .refine(said, 'a selector without conditions selects everything: leave it out');
+  .refine(hasConditions, 'a selector without conditions selects everything: leave it out');
 
 const units = { Second: 1000, Minute: 60_000, Hour: 3_600_000, Day: 86_400_000 } as const;
 type Unit = keyof typeof units;

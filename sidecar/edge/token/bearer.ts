@@ -1,5 +1,5 @@
-// Bearer tokens at a gateway: JWTs by the same rules as a sidecar's RequestAuthentication, and tokens that say nothing
-// themselves by introspection. Where both are set up, the token's form decides: three parts with dots between are a JWT.
+// Bearer tokens at a gateway. JWTs follow the same rules as a sidecar's RequestAuthentication; opaque tokens are
+// introspected. If both are configured, the token's form decides: three parts with dots between them are a JWT.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { deny } from '../../exchange/decision.ts';
@@ -25,9 +25,9 @@ export interface BearerParts {
   /** Compiled from `jwt`. */
   readonly authentication: Authentication | undefined;
   readonly introspection: Introspection | undefined;
-  /** The access token of a session is put where a token is looked for: it is verified and goes on to the app. */
+  /** A session's access token is put into `Authorization`: it is verified there, and forwarded to the app. */
   readonly sessionForwards: boolean;
-  /** Rules of providers for whose tokens a session stands: its ID token is one that they would take. */
+  /** Rules of the providers that would accept a session's ID token: the session takes the place of their tokens. */
   readonly sessionRules: readonly JwtRule[];
   readonly report: ReportUnfit;
 }
@@ -38,7 +38,7 @@ export class Bearer {
   readonly #parts: BearerParts;
   readonly #providers: ReadonlyMap<unknown, readonly string[]>;
 
-  /** Whether a JWT provider looks into `Authorization`. */
+  /** True if a JWT provider reads `Authorization`. */
   readonly #takesAuthorization: boolean;
 
   constructor(parts: BearerParts) {
@@ -49,8 +49,10 @@ export class Bearer {
   }
 
   /**
-   * Knows the caller by his token. Without one the request passes where tokens are optional, or where a session stands for it.
-   * @throws SallyportError `jwt_missing`, `jwt_*`, `jwks_unavailable`, `introspection_*`; its promise rejects with the same.
+   * Authenticates the caller by their token. Without a token the request passes if tokens are optional, or if it has a
+   * session.
+   * @throws SallyportError `jwt_missing`, `jwt_*`, `jwks_unavailable`, `introspection_*`; its promise rejects with the
+   * same.
    */
   know(exchange: Exchange): undefined | Promise<void> {
     const { introspection } = this.#parts;
@@ -59,10 +61,7 @@ export class Bearer {
     if (!reading.sound)
       throw refuseToken(exchange, {
         kind: 'refused',
-        error: new SallyportError(
-          'jwt_invalid',
-          'Authorization holds more than one bearer token, or one in another form',
-        ),
+        error: new SallyportError('jwt_invalid', 'Authorization holds more than one bearer token, or a malformed one'),
         text: 'Jwt verification fails',
       });
     const known = introspection!.know(exchange, reading.token);
@@ -79,7 +78,7 @@ export class Bearer {
     if (jwt?.providers.some(({ rule }) => findTokens(rule, source).length > 0) === true)
       throw refuseToken(exchange, {
         kind: 'refused',
-        error: new SallyportError('jwt_invalid', 'a request brings two tokens: whose it is would be its own choice'),
+        error: new SallyportError('jwt_invalid', 'the request has two tokens, so its caller is ambiguous'),
         text: 'Jwt verification fails',
       });
   }
@@ -99,7 +98,7 @@ export class Bearer {
   #take(exchange: Exchange, authentication: Authentication, result: AuthResult): void {
     if (result.kind === 'none') return this.#without(exchange);
     if (result.kind === 'refused') {
-      // A token in the query, good or bad, is not for the record.
+      // A token in the query, valid or not, must not reach the access log.
       for (const rule of authentication.rules)
         for (const name of paramsOf(rule)) exchange.path = withoutParam(exchange.path, name);
       throw refuseToken(exchange, result);
@@ -116,12 +115,14 @@ export class Bearer {
     const { jwt } = this.#parts;
     if (exchange.authMethod === 'oidc') return this.#passSession(exchange);
     if (jwt?.optional === true) return;
-    throw refuseCaller(exchange, 'jwt_missing', 'Jwt is missing', 'it brings no token', [
+    throw refuseCaller(exchange, 'jwt_missing', 'Jwt is missing', 'the request has no token', [
       challenge(exchange, 'Bearer'),
     ]);
   }
 
-  /** A session stands for a token of those providers: the app sees the claims that it would see of that. */
+  /**
+   * A session takes the place of a token of those providers: the app gets the claims that it would get of the token.
+   */
   #passSession(exchange: Exchange): void {
     const { sessionRules, report } = this.#parts;
     for (const { outputClaimToHeaders } of sessionRules)
@@ -129,8 +130,8 @@ export class Bearer {
   }
 
   /**
-   * One token that is good is enough, and nobody has looked at those of other providers: an app that reads one where it is
-   * used to finding what we have verified must not find what the caller has made up.
+   * One valid token is enough, and the tokens of other providers are not verified. They are removed: an app that trusts
+   * their places must not read a token that the caller made up.
    */
   #takeOutOthers(exchange: Exchange, verified: JwtRule, places: readonly TokenPlace[]): void {
     const { providers } = this.#parts.jwt!;
@@ -145,7 +146,9 @@ export class Bearer {
     );
   }
 
-  /** The request as the app gets it: without the token unless it is to be forwarded, with the claims that it is to see. */
+  /**
+   * Prepares the request for the app: removes the token unless it is to be forwarded, and adds the configured claims.
+   */
   #passOn(exchange: Exchange, { rule, places, auth }: Verified, keepAuthorization: boolean): void {
     this.#takeOutOthers(exchange, rule, places);
     const isKept = ({ kind, name }: TokenPlace): boolean =>
@@ -162,7 +165,7 @@ function isJwt(token: string): boolean {
   return /^[\w-]+\.[\w-]+\.[\w-]*$/.test(token);
 }
 
-/** RFC 6750 section 3: what the caller is told, in Envoy's words. */
+/** The response to an invalid token (RFC 6750 section 3), with Envoy's texts. */
 function refuseToken(exchange: Exchange, { error, text }: Refused): SallyportError {
   refuseCaller(exchange, error.code, text, error.message, [challenge(exchange, 'Bearer', ', error="invalid_token"')]);
   return deny(exchange, error, { details: `jwt_authn_access_denied{${text.replace(/\s/g, '_')}}` });

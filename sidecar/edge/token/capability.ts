@@ -1,4 +1,4 @@
-// Knows callers by bearer tokens: JWTs by their providers' keys, others by introspection.
+// Authenticates callers by bearer tokens: verifies JWTs with the keys of their providers, and introspects others.
 
 import type { Exchange } from '../../exchange/exchange.ts';
 import { compileAuthentication, type KeySource, type TokenObserver } from '../../policy/jwt.ts';
@@ -32,7 +32,7 @@ export const token: Guarding<JwtPlan | IntrospectionPlan, TokenTools> = {
   ownHeaders: (plan) =>
     rulesIn(plan)
       .flatMap(({ outputClaimToHeaders }) => outputClaimToHeaders.map(({ header }) => header))
-      // It is looked at first; the step that sets it replaces it.
+      // `Authorization` is read before it is removed; the step that sets it replaces it.
       .filter((name) => name !== 'authorization'),
   secretParams: (plan) => rulesIn(plan).flatMap(({ fromParams }) => fromParams),
   share: ({ log, keysOf, observeToken }) => ({
@@ -85,7 +85,7 @@ function rulesIn(plan: JwtPlan | IntrospectionPlan): readonly JwtRule[] {
   return 'providers' in plan ? plan.providers.map(({ rule }) => rule) : [];
 }
 
-/** Whether the caller's claims are from a token that this policy would take. A session's are for the login beside it to judge. */
+/** True if this policy would accept the token of the caller's claims. For a session the guard of `oidc` decides. */
 function wouldTake(
   { auth, authMethod }: Exchange,
   jwt: JwtPlan | undefined,

@@ -1,5 +1,6 @@
-// Tokens that say nothing themselves: what they mean is asked of whoever issued them (RFC 7662), once for all requests that
-// bring the same one, and again after a minute at most, so that one that was withdrawn is noticed. No answer is no.
+// Opaque tokens, which the issuer is asked about (RFC 7662): once for all requests with the same token, and again when
+// the cached response expires (after a minute by default), so that a revoked token is noticed. Without a response the
+// token is refused.
 
 import { createHash } from 'node:crypto';
 import { asSallyportError, reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
@@ -15,9 +16,9 @@ import type { IntrospectionPlan } from './schema.ts';
 
 const maxTokenLength = 4096;
 const maxRemembered = 10_000;
-/** A token that is not good yet may be so soon. */
+/** How long a refusal is cached. Short, as a token that is not active yet may become so. */
 const refusedMs = 5000;
-/** How many may be asked about at once: whoever invents tokens must not make us a flood. */
+/** Introspections at one time: a client that invents tokens must not make us flood the issuer. */
 const maxAsking = 256;
 const maxOfOneClient = 64;
 
@@ -33,7 +34,7 @@ export class Introspection {
   readonly #now: () => number;
   /** By the token's hash: the token itself is not kept. */
   readonly #known: Expiring<Meaning>;
-  /** Apart, so that tokens that somebody invents do not drive the good ones out. */
+  /** A cache of its own, so that invented tokens do not evict active ones. */
   readonly #refused: Expiring<null>;
   readonly #ofClients = new ConcurrencyLimit({ maxInFlight: maxOfOneClient, per: 'client' });
   readonly #asking = new Map<string, Promise<Meaning | null>>();
@@ -48,11 +49,12 @@ export class Introspection {
   }
 
   /**
-   * Knows the caller by `token`, which stands in `Authorization`.
+   * Authenticates the caller by `token`, which is in `Authorization`.
    * @throws SallyportError `introspection_refused`, `introspection_failed`; its promise rejects with the same.
    */
   know(exchange: Exchange, token: string): undefined | Promise<void> {
-    if (token.length > maxTokenLength || !/^[\x21-\x7e]+$/.test(token)) throw this.#refuse(exchange, 'it is too long');
+    if (token.length > maxTokenLength || !/^[\x21-\x7e]+$/.test(token))
+      throw this.#refuse(exchange, 'it is too long or has invalid characters');
     const key = createHash('sha256').update(token).digest('base64');
     const known = this.#known.get(key) ?? this.#refused.get(key);
     if (known !== undefined) {
@@ -63,7 +65,7 @@ export class Introspection {
     return asking.then(
       (meaning) => this.#take(exchange, meaning),
       (error: unknown) => {
-        const { message } = asSallyportError(error, 'introspection_failed', 'it cannot be asked');
+        const { message } = asSallyportError(error, 'introspection_failed', 'introspection failed');
         throw refuseCaller(exchange, 'introspection_failed', 'token introspection failed', message);
       },
     );
@@ -73,13 +75,8 @@ export class Introspection {
     const client = networkOf(exchange.clientIp);
     const isFull = this.#asking.size >= maxAsking;
     if (isFull || !this.#ofClients.enter(client)) {
-      const why = isFull ? `${maxAsking} tokens` : `${maxOfOneClient} tokens of one client`;
-      throw refuseCaller(
-        exchange,
-        'introspection_failed',
-        'token introspection failed',
-        `${why} are being asked about`,
-      );
+      const inFlight = isFull ? `${maxAsking} introspections` : `${maxOfOneClient} introspections of one client`;
+      throw refuseCaller(exchange, 'introspection_failed', 'token introspection failed', `${inFlight} are in flight`);
     }
     const asking = this.#ask(key, token).finally(() => this.#ofClients.leave(client));
     this.#asking.set(key, asking);
@@ -87,7 +84,7 @@ export class Introspection {
   }
 
   #take(exchange: Exchange, meaning: Meaning | null): void {
-    if (meaning === null) throw this.#refuse(exchange, 'its issuer does not vouch for it');
+    if (meaning === null) throw this.#refuse(exchange, 'its issuer does not confirm it');
     exchange.auth = meaning.auth;
     exchange.authMethod = 'introspection';
     exchange.tokenValidUntil = meaning.validUntil;
@@ -95,7 +92,7 @@ export class Introspection {
   }
 
   #refuse(exchange: Exchange, why: string): SallyportError {
-    return refuseCaller(exchange, 'introspection_refused', 'token is not active', `a token is refused: ${why}`, [
+    return refuseCaller(exchange, 'introspection_refused', 'token is not active', `the token is refused: ${why}`, [
       challenge(exchange, 'Bearer', ', error="invalid_token"'),
     ]);
   }
@@ -124,26 +121,26 @@ export class Introspection {
         [oauth.allowInsecureRequests]: true,
         additionalParameters: { token_type_hint: 'access_token' },
       });
-      // A signed answer would need keys that nobody has named.
+      // A signed response would need keys, and none are configured.
       if (!/^application\/json\b/i.test(answer.headers.get('content-type') ?? ''))
-        throw new Error(`it answers ${answer.status} with something that is not JSON`);
+        throw new Error(`status ${answer.status}, and the body is not JSON`);
       return await oauth.processIntrospectionResponse(server, client, answer);
     } catch (error) {
       if (error instanceof SallyportError) throw error;
-      throw new SallyportError('introspection_failed', `${endpoint} says nothing of use: ${reasonOf(error)}`);
+      throw new SallyportError('introspection_failed', `unusable response of ${endpoint}: ${reasonOf(error)}`);
     }
   }
 
-  /** RFC 7662 section 4: what is said of a token is checked, not only that it is active. */
-  #read(said: OAuth.IntrospectionResponse): Meaning | null {
-    const { active, exp, nbf, aud } = said;
+  /** RFC 7662 section 4: the token's times and audience are checked too, not only that it is active. */
+  #read(response: OAuth.IntrospectionResponse): Meaning | null {
+    const { active, exp, nbf, aud } = response;
     const now = this.#now();
     if (active !== true) return null;
     if ((exp !== undefined && !(exp * 1000 > now)) || (nbf !== undefined && !(nbf * 1000 <= now + 10_000))) return null;
     const { audiences } = this.#policy;
     const list = Array.isArray(aud) ? aud : [aud];
     if (audiences.length > 0 && !list.some((one) => typeof one === 'string' && audiences.includes(one))) return null;
-    const claims = said as unknown as Readonly<Record<string, unknown>>;
+    const claims = response as unknown as Readonly<Record<string, unknown>>;
     return { auth: readClaims(claims), validUntil: exp === undefined ? Number.POSITIVE_INFINITY : exp * 1000 };
   }
 }

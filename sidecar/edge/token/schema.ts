@@ -29,8 +29,8 @@ const jwks = z.string().superRefine((value, context) => {
 const jwtProvider = z
   .strictObject({
     name: objectName,
-    // Envoy would take tokens of any issuer then, as long as one of the keys fits.
-    issuer: z.string('a provider says whose tokens it is for').min(1, 'an issuer is not empty').max(253),
+    // Without an issuer, Envoy accepts tokens of any issuer that one of the keys verifies.
+    issuer: z.string('a provider needs an issuer').min(1, 'an issuer must not be empty').max(253),
     audiences: z.array(filled('an audience')).max(8).default([]),
     remoteJWKS: z
       .strictObject({
@@ -38,18 +38,18 @@ const jwtProvider = z
         backendRef: askedDirectly,
         backendRefs: askedDirectly,
         backendSettings: askedDirectly,
-        cacheDuration: refused('keys are asked for anew every five minutes: leave it out'),
+        cacheDuration: refused('keys are fetched again every five minutes: leave it out'),
       })
       .optional(),
     localJWKS: z
       .strictObject({
-        type: z.literal('Inline', "only type Inline is read: put the keys into 'inline'").default('Inline'),
+        type: z.literal('Inline', "only type Inline is supported: put the keys into 'inline'").default('Inline'),
         inline: jwks,
-        valueRef: refused("only type Inline is read: put the keys into 'inline'"),
+        valueRef: refused("only type Inline is supported: put the keys into 'inline'"),
       })
       .optional(),
     claimToHeaders: claimHeaders,
-    recomputeRoute: offOnly('a route is chosen once, before anybody is known: it is not chosen again by claims'),
+    recomputeRoute: offOnly('the route is chosen once, before authentication, and claims do not change it'),
     extractFrom: z
       .strictObject({
         headers: z.array(z.strictObject({ name: headerName, valuePrefix: z.string().default('') })).default([]),
@@ -57,7 +57,7 @@ const jwtProvider = z
         params: z.array(filled('a parameter')).default([]),
       })
       .optional(),
-    /** Ours, under the name that Istio has for it. */
+    /** Ours, with Istio's name for it. */
     forwardOriginalToken: z.boolean().default(false),
   })
   .superRefine((value, context) => {
@@ -68,7 +68,10 @@ const jwtProvider = z
 export const jwt = z
   .strictObject({
     optional: z.boolean().default(false),
-    providers: z.array(jwtProvider).min(1, 'at least one provider is needed').max(4, 'at most four providers are read'),
+    providers: z
+      .array(jwtProvider)
+      .min(1, 'at least one provider is needed')
+      .max(4, 'at most four providers are allowed'),
   })
   .superRefine(({ providers }, context) => {
     for (const [index, { name }] of providers.entries())
@@ -98,7 +101,7 @@ export const jwt = z
 /** Providers in the form of a sidecar's RequestAuthentication. */
 export type JwtPlan = Readonly<z.output<typeof jwt>>;
 
-/** Ours: RFC 7662, for bearer tokens that say nothing themselves. */
+/** Ours: RFC 7662, for opaque bearer tokens. */
 export const introspection = z
   .strictObject({
     endpoint: safeUrl,
@@ -113,7 +116,7 @@ export const introspection = z
       context.addIssue({
         code: 'custom',
         path: ['cacheTTL'],
-        message: 'a token that was withdrawn would be good for that long: at most 10m',
+        message: 'a revoked token would be accepted for that long: at most 10m',
       });
   })
   .transform(({ clientID, cacheTTL, ...rest }) => ({ ...rest, clientId: clientID, cacheMs: cacheTTL }));

@@ -133,9 +133,9 @@ const wrong: [string, string, string[]][] = [
     'a provider that recomputes the route, without issuer and keys',
     `${head}  jwt: { providers: [{ name: a, recomputeRoute: true, claimToHeaders: [{ header: Host, claim: a }] }] }\n`,
     [
-      'a.yaml:6:22: spec.jwt.providers[0].issuer: a provider says whose tokens it is for',
+      'a.yaml:6:22: spec.jwt.providers[0].issuer: a provider needs an issuer',
       "a.yaml:6:82: spec.jwt.providers[0].claimToHeaders[0].header: 'Host' cannot be set: it is hop-by-hop",
-      'a.yaml:6:49: spec.jwt.providers[0].recomputeRoute: a route is chosen once, before anybody is known: it is not chosen again by claims',
+      'a.yaml:6:49: spec.jwt.providers[0].recomputeRoute: the route is chosen once, before authentication, and claims do not change it',
     ],
   ],
   [
@@ -164,7 +164,7 @@ const wrong: [string, string, string[]][] = [
     'a login without its redirect',
     `${head}  oidc: { provider: { issuer: https://op.test }, clientID: e, clientSecret: { name: s } }\n`,
     [
-      'a.yaml:6:9: spec.oidc.redirectURL: say it: which URL the provider sends a browser back to is not guessed from the request',
+      'a.yaml:6:9: spec.oidc.redirectURL: required: the URL that the provider redirects browsers to is not guessed from the request',
     ],
   ],
   [
@@ -175,7 +175,7 @@ const wrong: [string, string, string[]][] = [
   [
     'a logout at the redirect',
     oidc('logoutPath: /cb'),
-    ['a.yaml:6:134: spec.oidc.logoutPath: the logout is at another path than the redirect'],
+    ["a.yaml:6:134: spec.oidc.logoutPath: must differ from the path of 'redirectURL'"],
   ],
   [
     'cookies of another domain',
@@ -307,7 +307,7 @@ t.test('a policy is compiled only with Secrets that hold what they must', async 
       'a short session key',
       login,
       { s: { 'client-secret': 'x' }, sk: { 'session-keys': `${'a'.repeat(40)}\nshort` } },
-      'SecurityPolicy shop/p: a session key has 5 bytes, and 32 are needed',
+      'SecurityPolicy shop/p: a session key has 5 bytes, but it needs at least 32',
     ],
   ];
   for (const [name, spec, secrets, message] of rows)

@@ -1,4 +1,4 @@
-// Logins as hooks: what they do without a plan, who goes on, and who still holds.
+// The hooks of logins: what they do without a plan, which requests pass, and which users stay accepted after a change.
 
 import t from 'tap';
 import { oidc } from '../../../sidecar/edge/oidc/capability.ts';
@@ -22,7 +22,7 @@ t.test('no app sees the cookies of a session, on any route', async (t) => {
   }
 });
 
-t.test('a program without a session is refused, and nobody goes on unknown', async (t) => {
+t.test('a program without a session is refused, and no request continues unauthenticated', async (t) => {
   const { authenticate, authenticated } = hooks();
   const { exchange, connection } = createExchange({}, { accept: 'application/json' });
   t.equal(await outcomeOf(() => authenticate!(exchange, connection)), 'session_invalid');
@@ -31,21 +31,26 @@ t.test('a program without a session is refused, and nobody goes on unknown', asy
   t.equal(await outcomeOf(() => authenticated!(exchange, connection)), 'passed');
 });
 
-t.test('what holds on every route', async (t) => {
+t.test('headers and paths that apply on every route', async (t) => {
   t.strictSame(oidc.ownHeaders(plan!, ''), ['x-id', 'x-sub']);
   t.strictSame(oidc.secretPaths!(plan!, ''), ['/back']);
 });
 
-t.test('who still holds', async (t) => {
+t.test('which users stay accepted after a change', async (t) => {
   const known = (iss: string, aud: string, authMethod: string) => ({ auth: readClaims({ iss, aud }), authMethod });
   const jwt = { providers: [] as object[] };
   const rows: [string, object, Readonly<Record<string, unknown>>, boolean][] = [
     ['by a session', known('https://i.test', 'shop', 'oidc'), {}, true],
     ['of another issuer', known('https://j.test', 'shop', 'oidc'), {}, false],
     ['of another client', known('https://i.test', 'other', 'oidc'), {}, false],
-    ['not known', {}, {}, false],
-    ['by a token that nothing takes', known('https://i.test', 'shop', 'jwt'), { jwt }, false],
-    ['by a token, which its own guard judges', known('i', 'a', 'jwt'), { jwt: { providers: [{ rule: {} }] } }, true],
+    ['not authenticated', {}, {}, false],
+    ['by a token that no provider accepts', known('https://i.test', 'shop', 'jwt'), { jwt }, false],
+    [
+      'by a token, which its own guard decides about',
+      known('i', 'a', 'jwt'),
+      { jwt: { providers: [{ rule: {} }] } },
+      true,
+    ],
     ['by introspection, the same', known('i', 'a', 'introspection'), { introspection: {} }, true],
   ];
   for (const [name, exchange, beside, expected] of rows) {

@@ -1,4 +1,4 @@
-// Login by OpenID Connect, against the real oidc-provider and against providers that lie.
+// Login by OpenID Connect, with the real oidc-provider and with providers that lie.
 
 import { once } from 'node:events';
 import { createServer } from 'node:net';
@@ -32,7 +32,7 @@ function specOf(issuer: string, redirect: string, more = ''): string {
 ${more}`;
 }
 
-/** A clock that a test moves. */
+/** A clock that tests advance. */
 function createClock(): { now: () => number; add(ms: number): void } {
   let offset = 0;
   return { now: () => Date.now() + offset, add: (ms) => (offset += ms) };
@@ -44,7 +44,7 @@ interface World {
   readonly clock: ReturnType<typeof createClock>;
 }
 
-/** An edge in front of nothing, with a real provider. */
+/** An edge without a backend, with a real provider. */
 async function start(t: Owner, more = '', tools: Partial<SecurityTools> = {}): Promise<World> {
   const clock = createClock();
   let security: ReturnType<typeof compileSecurity> | undefined;
@@ -60,7 +60,7 @@ async function passed(response: Response): Promise<Passed> {
   return (await response.json()) as Passed;
 }
 
-t.test('a login, a session, and what the app gets', async (t) => {
+t.test('a login, a session, and what the app receives', async (t) => {
   const { edge, provider } = await start(t, '  forwardAccessToken: true\n  forwardIDToken: { header: x-id-token }\n');
   const browser = new Browser();
   const first = await browser.get(`${edge.url}/a?b=c`);
@@ -79,12 +79,12 @@ t.test('a login, a session, and what the app gets', async (t) => {
     code_challenge: /^[\w-]{43}$/,
   });
   const { response, url } = await browser.walk(asked.href);
-  t.equal(url, `${edge.url}/a?b=c`, 'it ends where it wanted to go');
+  t.equal(url, `${edge.url}/a?b=c`, 'it ends at the requested page');
   const app = await passed(response);
   t.match(app, { path: '/a?b=c', method: 'oidc', sub: 'ann', claims: { groups: ['clerks'] } });
   t.match(app.fields['authorization'], /^Bearer \S+$/);
   t.match(app.fields['x-id-token'], /^ey[\w-]+\.[\w-]+\.[\w-]+$/);
-  t.equal(app.fields['cookie'], undefined, 'our cookies are not for the app');
+  t.equal(app.fields['cookie'], undefined, 'the app does not see our cookies');
   t.strictSame(
     browser.named(edge.url).map(([key]) => key.replace(/[\w-]{8}$/, '*')),
     [`${edge.url} __Host-sallyport-session-*`],
@@ -94,7 +94,7 @@ t.test('a login, a session, and what the app gets', async (t) => {
     t.match(line, /; Path=\/; Max-Age=\d+; Secure; HttpOnly; SameSite=Lax$/);
   const forged = await browser.get(`${edge.url}/`, { 'x-id-token': 'mine', authorization: 'Bearer mine' });
   const again = await passed(forged);
-  t.not(again.fields['x-id-token'], 'mine', 'nobody can say it himself');
+  t.not(again.fields['x-id-token'], 'mine', 'a client cannot set it');
   t.not(again.fields['authorization'], 'Bearer mine');
   t.ok(
     edge.paths.every((path) => !path.includes('code=')),
@@ -117,14 +117,14 @@ t.test('two tabs log in at once, and each login works once', async (t) => {
   t.equal((await passed(await browser.get(`${edge.url}/one`))).sub, 'ann');
   const replay = await browser.get(one.url);
   t.equal(replay.status, 400);
-  t.match(await replay.text(), /This login has ended/);
+  t.match(await replay.text(), /This login has expired/);
   const thief = new Browser();
   for (const [key, value] of kept) thief.cookies.set(key, value);
   t.equal((await thief.get(one.url)).status, 400, 'with all its cookies, too');
   t.equal((await new Browser().get(two.url)).status, 400, 'nor without any');
   t.match(edge.refused, [
     { code: 'oidc_state_invalid', message: /did not begin/ },
-    { code: 'oidc_state_invalid', message: 'a browser comes back twice from the same login' },
+    { code: 'oidc_state_invalid', message: 'the callback of this login was used before' },
     { code: 'oidc_state_invalid', message: /did not begin/ },
   ]);
 });
@@ -141,7 +141,7 @@ t.test('eight tabs that log in at once all end in the app', async (t) => {
   t.equal((await passed(await browser.get(`${edge.url}${tabs[0]}`))).sub, 'ann');
 });
 
-t.test("a login that another browser began is nobody else's", async (t) => {
+t.test('a browser cannot finish a login that another browser began', async (t) => {
   const { edge } = await start(t);
   const attacker = await new Browser().walk(`${edge.url}/`, '/oauth2/callback');
   const victim = new Browser();
@@ -151,7 +151,7 @@ t.test("a login that another browser began is nobody else's", async (t) => {
   t.equal(victim.named('sallyport-session').length, 0);
 });
 
-t.test('only as many logins at once as a head has room for, and none that is too old', async (t) => {
+t.test('as many logins at once as fit into a head, and none that is too old', async (t) => {
   const { edge, clock } = await start(t);
   const browser = new Browser();
   const urls: string[] = [];
@@ -160,17 +160,17 @@ t.test('only as many logins at once as a head has room for, and none that is too
     urls.push((await browser.walk(`${edge.url}/${i}`, '/oauth2/callback')).url);
   }
   t.equal(browser.named('sallyport-login').length, 16);
-  t.equal((await browser.get(urls[0]!)).status, 400, 'the oldest is forgotten');
+  t.equal((await browser.get(urls[0]!)).status, 400, 'the oldest attempt is dropped');
   t.equal((await browser.get(urls[17]!)).headers.get('location'), '/17');
   clock.add(11 * 60_000);
-  t.equal((await browser.get(urls[16]!)).status, 400, 'a login has ten minutes');
+  t.equal((await browser.get(urls[16]!)).status, 400, 'a login expires after ten minutes');
   const long = new Browser();
   for (let i = 0; i < 14; i++) await long.walk(`${edge.url}/${i}${'x'.repeat(2000)}`, '/oauth2/callback');
   const bytes = long.named('sallyport-login').reduce((sum, [, value]) => sum + value.length, 0);
   t.ok(bytes > 20_000 && bytes <= 28_000, `${bytes} bytes of cookies`);
 });
 
-t.test('tokens that have ended are refreshed once, whoever comes meanwhile', async (t) => {
+t.test('expired tokens are refreshed once for all requests that arrive meanwhile', async (t) => {
   const { edge, provider, clock } = await start(t);
   const browser = new Browser();
   await browser.walk(`${edge.url}/`);
@@ -184,23 +184,23 @@ t.test('tokens that have ended are refreshed once, whoever comes meanwhile', asy
   t.not(fresh, old);
   browser.cookies.set(browser.named('sallyport-session')[0]![0], old);
   const late = await browser.get(`${edge.url}/late`);
-  t.equal((await passed(late)).sub, 'ann', 'and for one that was under way with the old cookie');
+  t.equal((await passed(late)).sub, 'ann', 'and for a request in flight with the old cookie');
   t.equal(provider.granted.count, 2);
   clock.add(61_000);
   await passed(await browser.get(`${edge.url}/next`));
-  t.equal(provider.granted.count, 3, 'with the refresh token that the last one brought');
+  t.equal(provider.granted.count, 3, 'with the refresh token of the last refresh');
   provider.breakWith(500);
   clock.add(61_000);
   const down = await browser.get(`${edge.url}/down`);
-  t.equal(down.status, 503, 'a provider that is down keeps people out');
+  t.equal(down.status, 503, 'refused while the provider is down');
   t.match(edge.refused.at(-1), { code: 'oidc_provider_unavailable' });
   provider.breakWith(undefined);
-  t.equal((await passed(await browser.get(`${edge.url}/up`))).sub, 'ann', 'and is asked again when it is back');
+  t.equal((await passed(await browser.get(`${edge.url}/up`))).sub, 'ann', 'and refreshed when it is back');
   clock.add(8 * 24 * 3_600_000);
-  t.equal((await browser.get(`${edge.url}/`)).status, 302, 'a week after the login there is another one');
+  t.equal((await browser.get(`${edge.url}/`)).status, 302, 'a week after the login a new one is needed');
 });
 
-t.test('a refresh token that the provider takes no longer leads to a login', async (t) => {
+t.test('a refresh token that the provider rejects leads to a login', async (t) => {
   const { edge, provider, clock } = await start(t, '', { memory: new LocalSessions(() => Number.POSITIVE_INFINITY) });
   const browser = new Browser();
   await browser.walk(`${edge.url}/`);
@@ -235,14 +235,14 @@ t.test('logout ends the session here and at the provider', async (t) => {
   t.equal(`${to.origin}${to.pathname}`, `${provider.issuer}/session/end`);
   t.equal(to.searchParams.get('post_logout_redirect_uri'), `${edge.url}/`);
   t.match(to.searchParams.get('id_token_hint'), /^ey/);
-  t.equal((await browser.get(to.href)).status, 200, 'the provider takes it');
+  t.equal((await browser.get(to.href)).status, 200, 'the provider accepts it');
   t.equal(browser.named('sallyport-session').length, 0);
   browser.cookies.set(key, value);
-  t.equal((await browser.get(`${edge.url}/`)).status, 302, 'a copy of the cookie is worth nothing');
+  t.equal((await browser.get(`${edge.url}/`)).status, 302, 'a copy of the cookie is useless');
   t.equal((await new Browser().get(`${edge.url}/logout`, {}, 'POST')).headers.get('location'), '/');
 });
 
-t.test('programs are told, and not sent anywhere', async (t) => {
+t.test('programs get a 401 and no redirect', async (t) => {
   const { edge } = await start(t, '  denyRedirect: { headers: [{ name: X-App, type: Prefix, value: "mobile" }] }\n');
   const browser = new Browser();
   const cases: [string, Record<string, string>, string, number][] = [
@@ -264,12 +264,12 @@ t.test('programs are told, and not sent anywhere', async (t) => {
   }
   t.match(edge.refused[0], {
     code: 'session_invalid',
-    message: 'it brings no session',
+    message: 'the request has no session',
     details: 'oidc_session_invalid',
   });
 });
 
-t.test('sessions that are not ours: forged, of another key, of another policy, too long, doubled', async (t) => {
+t.test('invalid sessions: forged, of another key, of another policy, too long, duplicated', async (t) => {
   const old = Buffer.alloc(32, 'a');
   const young = Buffer.alloc(32, 'b');
   const world = await start(t, '', { sessionKeys: [old] });
@@ -340,12 +340,12 @@ t.test('a request for another host on the wire comes back to its path here', asy
   }
 });
 
-t.test("Strict cookies, and names of one's own", async (t) => {
+t.test('Strict cookies, and configured cookie names', async (t) => {
   const { edge } = await start(t, '  cookieConfig: { sameSite: Strict }\n  cookieNames: { idToken: sess }\n');
   const browser = new Browser();
   const { url } = await browser.walk(`${edge.url}/a?x="><script>`, '/oauth2/callback');
   const back = await browser.get(url);
-  t.equal(back.status, 200, 'a page that sets out for the app from here');
+  t.equal(back.status, 200, 'a page that starts a new navigation to the app');
   const page = await back.text();
   t.match(page, /<meta http-equiv="refresh" content="0;url=\/a\?x=/);
   t.notMatch(page, /<script>/);
@@ -358,7 +358,7 @@ t.test("Strict cookies, and names of one's own", async (t) => {
   t.throws(() => policyOf(spec), /unknown key 'provider2'/);
 });
 
-t.test('a session of a whole domain: back to the host that was asked, where it is one of the domain', async (t) => {
+t.test('a session of a whole domain: back to the requested host, if it belongs to the domain', async (t) => {
   const liar = await startLyingProvider(t);
   const spec = specOf(liar.issuer, 'https://auth.shop.test/cb', '  cookieDomain: shop.test\n');
   const edge = await startEdge(t, compileSecurity(policyOf(spec), toolsFor(secrets)));
@@ -383,7 +383,7 @@ t.test('a session of a whole domain: back to the host that was asked, where it i
   }
 });
 
-/** Begins a login at `edge` and gives what an honest answer would be. */
+/** Begins a login at `edge` and gives the callback of an honest response. */
 async function begin(edge: Edge): Promise<{ browser: Browser; nonce: string; callback: string; state: string }> {
   const browser = new Browser();
   const response = await browser.get(`${edge.url}/`);
@@ -462,23 +462,29 @@ t.test('tokens that lie', async (t) => {
     ],
     ['another nonce', () => idToken(liar, 'another'), 502, 'oidc_provider_failed', /nonce/],
     ['no nonce', () => idToken(liar, '', { nonce: undefined }), 502, 'oidc_provider_failed', /nonce/],
-    ['ended', (nonce) => idToken(liar, nonce, { exp: past }), 502, 'oidc_provider_failed', /expir/],
+    ['expired', (nonce) => idToken(liar, nonce, { exp: past }), 502, 'oidc_provider_failed', /expir/],
     [
-      'ended this second',
+      'expired this second',
       (nonce) => idToken(liar, nonce, { exp: past + 99 }),
       502,
       'oidc_provider_failed',
-      /has ended/,
+      /has expired/,
     ],
     [
-      'of the future',
+      'issued in the future',
       (nonce) => idToken(liar, nonce, { iat: past + 1000 }),
       502,
       'oidc_provider_failed',
-      /is of the future/,
+      /was issued in the future/,
     ],
     ['no end', (nonce) => idToken(liar, nonce, { exp: undefined }), 502, 'oidc_provider_failed', /"exp"/],
-    ['nobody', (nonce) => idToken(liar, nonce, { sub: '' }), 502, 'oidc_provider_failed', /names nobody/],
+    [
+      'an empty subject',
+      (nonce) => idToken(liar, nonce, { sub: '' }),
+      502,
+      'oidc_provider_failed',
+      /has an empty subject/,
+    ],
     ['alg none', (nonce) => part({ alg: 'none' }, nonce, ''), 502, 'oidc_provider_failed', /alg/],
     [
       'HS256 with the public key',
@@ -488,14 +494,14 @@ t.test('tokens that lie', async (t) => {
       /alg/,
     ],
     [
-      'another key of the same name',
+      'another key with the same ID',
       (nonce) => sign(stranger, claims(nonce) as Record<string, unknown>),
       502,
       'oidc_provider_failed',
       /is not signed by the provider/,
     ],
     [
-      'a key that it has not',
+      'an unknown key',
       async (nonce) => sign({ ...stranger, kid: 'other' }, claims(nonce) as Record<string, unknown>),
       502,
       'oidc_provider_failed',
@@ -514,7 +520,7 @@ t.test('tokens that lie', async (t) => {
     t.equal(edge.refused[0]?.code ?? '', code, name);
     t.match(edge.refused[0]?.message ?? '', message, name);
     t.equal(browser.named('sallyport-session').length, status === 302 ? 1 : 0, name);
-    if (status !== 302) t.equal(await response.text(), 'The login failed.', 'a stranger is not told why');
+    if (status !== 302) t.equal(await response.text(), 'The login failed.', 'the response does not tell why');
   }
 });
 
@@ -556,14 +562,21 @@ t.test('token endpoints that misbehave', async (t) => {
   }
 });
 
-t.test('answers that are not of the provider, and logins that it refuses', async (t) => {
+t.test('responses of another provider, and logins that the provider refuses', async (t) => {
   const { edge, liar } = await startLiar(t);
   liar.discovery = { authorization_response_iss_parameter_supported: true };
   const rows: [string, (callback: string) => string, number, string, string, RegExp][] = [
     ['another issuer', (c) => `${c}&iss=https%3A%2F%2Fevil.test`, 400, 'oidc_state_invalid', 'This login', /"iss"/],
-    ['no issuer where it always says it', (c) => c, 400, 'oidc_state_invalid', 'This login', /"iss"/],
-    ['two states', (c) => `${c}&state=x`, 400, 'oidc_state_invalid', 'This login', /without a state of ours/],
-    ['no state', (c) => c.replace(/&state=.*/, ''), 400, 'oidc_state_invalid', 'This login', /without a state of ours/],
+    ['no issuer, although the provider always sends it', (c) => c, 400, 'oidc_state_invalid', 'This login', /"iss"/],
+    ['two states', (c) => `${c}&state=x`, 400, 'oidc_state_invalid', 'This login', /callback has no valid state/],
+    [
+      'no state',
+      (c) => c.replace(/&state=.*/, ''),
+      400,
+      'oidc_state_invalid',
+      'This login',
+      /callback has no valid state/,
+    ],
     [
       'a made-up state',
       (c) => c.replace(/state=.*/, `state=${'A'.repeat(43)}`),
@@ -586,7 +599,7 @@ t.test('answers that are not of the provider, and logins that it refuses', async
       400,
       'oidc_state_invalid',
       'This login',
-      /without a state/,
+      /callback has no valid state/,
     ],
   ];
   for (const [name, change, status, code, text, message] of rows) {
@@ -603,10 +616,10 @@ t.test('answers that are not of the provider, and logins that it refuses', async
 t.test('discovery that lies, and providers without it', async (t) => {
   const rows: [string, Record<string, unknown>, RegExp][] = [
     ['another issuer', { issuer: 'https://evil.test' }, /issuer/],
-    ['nearly the same issuer', { issuer: undefined }, /it calls itself 'http/],
-    ['endpoints in the clear', { token_endpoint: 'http://evil.test/token' }, /no token_endpoint with https/],
-    ['an endpoint that is none', { authorization_endpoint: 'javascript:alert(1)' }, /no authorization_endpoint/],
-    ['keys in the clear', { jwks_uri: 'http://evil.test/keys' }, /no jwks_uri/],
+    ['nearly the same issuer', { issuer: undefined }, /its issuer is 'http/],
+    ['endpoints without TLS', { token_endpoint: 'http://evil.test/token' }, /no token_endpoint with https/],
+    ['an endpoint with another scheme', { authorization_endpoint: 'javascript:alert(1)' }, /no authorization_endpoint/],
+    ['keys without TLS', { jwks_uri: 'http://evil.test/keys' }, /no jwks_uri/],
   ];
   for (const [name, discovery, message] of rows) {
     const { edge, liar } = await startLiar(t);
@@ -629,7 +642,7 @@ t.test('discovery that lies, and providers without it', async (t) => {
   t.strictSame(liar.asked, ['/token', '/keys'], 'nothing is discovered');
 });
 
-t.test('a provider that sleeps, or is not there', async (t) => {
+t.test('a provider that does not respond, or is down', async (t) => {
   const silent = createServer(() => {}).listen(0, '127.0.0.1');
   await once(silent, 'listening');
   t.teardown(() => silent.close());
@@ -669,20 +682,22 @@ t.test("a session does not become another user's, and one that is too long is re
   const bob = await sign(liar.key, { iss: liar.issuer, sub: 'bob', aud: client.id });
   liar.token = (response) => json(response, tokensWith(bob));
   t.equal((await browser.get(`${edge.url}/`)).status, 502);
-  t.match(edge.refused.at(-1), { message: 'the provider refreshes a session with the tokens of another user' });
+  t.match(edge.refused.at(-1), { message: 'the provider responded to a refresh with the tokens of another user' });
   liar.token = (response) => json(response, tokensWith(undefined, { access_token: 'short' }));
   const smaller = await browser.get(`${edge.url}/`);
   t.match(
     await passed(smaller),
     { sub: 'ann', fields: { authorization: 'Bearer short' } },
-    'a refresh may bring no ID token',
+    'a refresh may give no ID token',
   );
-  t.equal(browser.named('sallyport-session').length, 1, 'and what is left of the longer one is taken away');
+  t.equal(browser.named('sallyport-session').length, 1, 'and the rest of the longer one is deleted');
   const next = await begin(edge);
   const good = await idToken(liar, next.nonce);
   liar.token = (response) => json(response, tokensWith(good, { access_token: 'x'.repeat(20_000) }));
   t.equal((await next.browser.get(next.callback)).status, 502);
-  t.match(edge.refused.at(-1), { message: /the tokens of a session take \d+ bytes: 19000 fit into cookies/ });
+  t.match(edge.refused.at(-1), {
+    message: /the tokens of a session take \d+ bytes: at most 19000 fit into its cookies/,
+  });
 });
 
 t.test('a session and tokens together', async (t) => {
@@ -714,21 +729,24 @@ t.test('a session and tokens together', async (t) => {
   t.equal((await fetch(strict.edge.url, { headers: { authorization } })).status, 401, 'a session is needed as well');
   const both = new Browser();
   await both.walk(`${strict.edge.url}/`);
-  t.strictSame(strict.edge.late, [], 'after a redirect nobody asks for a token');
+  t.strictSame(strict.edge.late, [], 'after a redirect no token is required');
   t.match(await passed(await both.get(`${strict.edge.url}/`)), { method: 'oidc', sub: 'ann' });
   t.match(await passed(await both.get(`${strict.edge.url}/`, { authorization })), { method: 'jwt', sub: 'cron' });
   t.equal(
     (await both.get(`${strict.edge.url}/`, { authorization: 'Bearer a.b.c' })).status,
     401,
-    'a bad one is refused',
+    'an invalid token is refused',
   );
 });
 
-t.test('whoever is not let in by the provider is not let in', async (t) => {
+t.test('a user whom the provider refuses is refused', async (t) => {
   const { edge, provider } = await start(t);
   provider.denyLogins();
   const { response } = await new Browser().walk(`${edge.url}/`);
   t.equal(response.status, 403);
   t.equal(await response.text(), 'The login was refused.');
-  t.match(edge.refused.at(-1), { code: 'oidc_login_refused', message: 'the provider lets nobody in: access_denied' });
+  t.match(edge.refused.at(-1), {
+    code: 'oidc_login_refused',
+    message: 'the provider refused the login: access_denied',
+  });
 });

@@ -1,4 +1,4 @@
-// Sealed cookies: what opens, what does not, and how they travel.
+// Sealed cookies: which open, which do not, and how long values are split.
 
 import t from 'tap';
 import { hideSessionCookies } from '../../../sidecar/edge/credentials.ts';
@@ -16,7 +16,7 @@ const cookies = (...values: string[]): Fields =>
     values.map((one) => ['cookie', one] as const),
   );
 
-t.test('a seal opens with one of its keys and for its purpose alone', async (t) => {
+t.test('a sealed text opens only with one of its keys and for its purpose', async (t) => {
   const seal = new Seal([a], 'x');
   const text = 'äöü {"a":1}';
   const sealed = seal.close(text);
@@ -43,7 +43,7 @@ t.test('a seal opens with one of its keys and for its purpose alone', async (t) 
   t.throws(() => new Seal([], 'x'), { code: 'config_invalid', message: 'there is no key for session cookies' });
 });
 
-t.test('long values travel in pieces', async (t) => {
+t.test('long values are split into pieces', async (t) => {
   const value = 'v'.repeat(9000);
   const lines = printChunks(cookies('s.3=old; s.4=old; other=1'), 's', value, 60_000, attributes);
   const pairs = lines.map((one) => one.split(';')[0]!);
@@ -60,14 +60,18 @@ t.test('long values travel in pieces', async (t) => {
   const sent = pairs.slice(0, 3);
   t.equal(readChunks(cookies(sent.join('; ')), 's'), value);
   t.equal(readChunks(cookies(...sent.toReversed()), 's'), value, 'in any order, in several fields');
-  t.equal(readChunks(cookies(`${sent.join('; ')}; s.3=old`), 's'), value, 'what is left of another is not read');
+  t.equal(
+    readChunks(cookies(`${sent.join('; ')}; s.3=old`), 's'),
+    value,
+    'a piece that is left of another value is not read',
+  );
   t.equal(readChunks(cookies(sent.slice(0, 2).join('; ')), 's'), undefined, 'a piece is missing');
-  t.equal(readChunks(cookies(`${sent.join('; ')}; s.1=x`), 's'), undefined, 'a piece is there twice');
+  t.equal(readChunks(cookies(`${sent.join('; ')}; s.1=x`), 's'), undefined, 'a piece is duplicated');
   t.equal(readChunks(cookies('s=9.v'), 's'), undefined);
   t.equal(readChunks(cookies('s=v'), 's'), undefined);
   t.throws(() => printChunks(emptyFields, 's', 'v'.repeat(19_001), 1, attributes), {
     code: 'oidc_provider_failed',
-    message: 'the tokens of a session take 19001 bytes: 19000 fit into cookies',
+    message: 'the tokens of a session take 19001 bytes: at most 19000 fit into its cookies',
   });
   t.equal(printChunks(emptyFields, 's', 'v'.repeat(19_000), 1, attributes).length, 5);
   t.strictSame(clearChunks(cookies('a=b'), 's', attributes), []);

@@ -1,4 +1,4 @@
-// Rate limits as hooks: which rules count a request, what its client is told, and what outlives a configuration.
+// The hooks of rate limits: which rules count a request, what its response holds, and what outlives a configuration.
 
 import { Registry } from 'prom-client';
 import t from 'tap';
@@ -27,7 +27,7 @@ const client = (uri: string) => ({ connection: { client: { uri } as never } });
 
 const pairs: [name: string, rule: object, first: Asked, second: Asked, isRefused: boolean][] = [
   ['all requests count', hourly(1), {}, {}, true],
-  ['a burst fits in on top', hourly(1, { burst: 1 }), {}, {}, false],
+  ['a burst is allowed on top', hourly(1, { burst: 1 }), {}, {}, false],
   [
     'a header that matches',
     selecting({ headers: [{ name: 'X-A', value: '1' }] }),
@@ -122,11 +122,11 @@ for (const [name, rule, first, second, isRefused] of pairs)
     t.equal(got.code, isRefused ? 'rate_limited' : undefined);
   });
 
-t.test('what a client is told', async (t) => {
+t.test('what the response holds', async (t) => {
   const compiled = hooks({ rateLimit: await local(hourly(2)) });
-  const told = async (): Promise<Headers> => (await serve(compiled)).client.headers;
-  t.match(await told(), { 'ratelimit-limit': '2', 'ratelimit-remaining': '1' });
-  t.match(await told(), { 'ratelimit-limit': '2', 'ratelimit-remaining': '0' });
+  const headers = async (): Promise<Headers> => (await serve(compiled)).client.headers;
+  t.match(await headers(), { 'ratelimit-limit': '2', 'ratelimit-remaining': '1' });
+  t.match(await headers(), { 'ratelimit-limit': '2', 'ratelimit-remaining': '0' });
   const { client: refused, exchange } = await serve(compiled);
   t.match(refused, { status: 429, body: 'rate limited', code: 'rate_limited' });
   t.match(refused.headers, {
@@ -145,10 +145,10 @@ t.test('rules of the policy and of the filter all count', async (t) => {
   const compiled = hooks(plans, shared);
   t.ok((await serve(compiled)).backend);
   const { exchange } = await serve(compiled);
-  t.match(exchange.failure!.message, 'httproute/shop/r/rule/0 filter[0]', 'the one without room is named');
+  t.match(exchange.failure!.message, 'httproute/shop/r/rule/0 filter[0]', 'the exceeded limit is named');
   t.match(shared.local.facts(), { allowed: 1, limited: 1, buckets: 2 });
   const policyOnly = hooks({ rateLimit: await local(hourly(3)) }, shared);
-  t.match((await serve(policyOnly)).client.headers, { 'ratelimit-remaining': '1' }, 'a refusal is counted by none');
+  t.match((await serve(policyOnly)).client.headers, { 'ratelimit-remaining': '1' }, 'no rule counts a refused request');
 });
 
 t.test('a rule that was inherited counts in the bucket of its parent', async (t) => {
@@ -167,36 +167,39 @@ t.test('a rule that was inherited counts in the bucket of its parent', async (t)
   t.match(exchange.failure!.message, 'shop/parent local rule 1');
 });
 
-t.test('what a policy above may do with the rules of one below', async (t) => {
+t.test('which policies keep the rules of a policy below', async (t) => {
   const below = (await local(hourly(1))) as RateLimitPlan;
   const rows: [string, unknown, boolean][] = [
     ['the same', await local(hourly(1)), true],
     ['with one more', await local(hourly(9), hourly(1)), true],
-    ['a wider one in its place', await local(hourly(2)), false],
+    ['a larger limit in its place', await local(hourly(2)), false],
     ['the same of another scope', await global(hourly(1)), false],
   ];
   for (const [name, above, isKept] of rows) t.equal(rateLimit.keeps!(below, above as RateLimitPlan), isKept, name);
 });
 
-t.test('buckets outlive a configuration; a rule that changes begins anew, and each route has its own', async (t) => {
-  const shared = createShared();
-  const passes = async (rule: object, name?: string) =>
-    (await serve(hooks({ rateLimit: await local(rule) }, shared, name))).backend !== undefined;
-  t.equal(await passes(hourly(1)), true);
-  t.equal(await passes(hourly(1)), false, 'compiled again');
-  t.equal(await passes(hourly(1), 'httproute/shop/r/rule/1'), true, 'another route');
-  t.equal(await passes(hourly(2)), true, 'another rule');
-  t.equal(await passes(hourly(3, { shared: true })), true);
-});
+t.test(
+  'buckets outlive a configuration; a changed rule begins with full ones, and each route has its own',
+  async (t) => {
+    const shared = createShared();
+    const passes = async (rule: object, name?: string) =>
+      (await serve(hooks({ rateLimit: await local(rule) }, shared, name))).backend !== undefined;
+    t.equal(await passes(hourly(1)), true);
+    t.equal(await passes(hourly(1)), false, 'compiled again');
+    t.equal(await passes(hourly(1), 'httproute/shop/r/rule/1'), true, 'another route');
+    t.equal(await passes(hourly(2)), true, 'another rule');
+    t.equal(await passes(hourly(3, { shared: true })), true);
+  },
+);
 
-t.test('a global limit needs Redis, and is not asked where nothing is served', async (t) => {
+t.test('a global limit needs Redis, which a dry run does not use', async (t) => {
   const plan = { rateLimit: await global(hourly(1)) };
   t.throws(() => hooks(plan), { code: 'config_invalid', hint: /redis/ });
   t.throws(() => hooks(plan, rateLimit.shareDry!({ hasRedis: false } as never)), { code: 'config_invalid' });
   t.ok(hooks(plan, rateLimit.shareDry!({ hasRedis: true } as never))!.limit);
 });
 
-t.test('Redis is asked with a promise, and away it is decided here', async (t) => {
+t.test('Redis decides asynchronously; while it is unavailable the process decides', async (t) => {
   const asked: unknown[] = [];
   const answers = [Promise.resolve({ allowed: false, usedMs: [7_200_000] }), undefined];
   const redis = {
@@ -237,9 +240,13 @@ t.test('another worker borrows its tokens from the first, and both count in metr
   t.match((await serve(hooks(plans, ofOther))).client, { status: 429 });
   t.match(await registry.metrics(), 'sallyport_rate_limit_decisions_total{outcome="limited"} 1');
   const { shared: alone } = await share({ first: { ask: async () => undefined, tell() {} } as unknown as FirstWorker });
-  t.match((await serve(hooks(plans, alone))).client, { status: 429 }, 'fails closed where the first does not answer');
+  t.match(
+    (await serve(hooks(plans, alone))).client,
+    { status: 429 },
+    'fails closed if the first worker does not respond',
+  );
 });
 
-t.test('without a plan nothing is hooked', async (t) => {
+t.test('without a plan there are no hooks', async (t) => {
   t.equal(hooks({}), undefined);
 });

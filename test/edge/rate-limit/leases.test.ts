@@ -1,5 +1,5 @@
-// Tokens on loan: whatever several workers ask at whatever times, no span of time lets through more than the limit and what comes
-// back while a loan lasts; what is not used comes back; without an answer of the first, no request passes.
+// Tokens on loan: whatever several workers ask at whatever times, no span of time lets through more than the limit and
+// what comes back while a loan lasts; what is not used comes back; without an answer of the first, no request passes.
 
 import t from 'tap';
 import { compileLeasedLimits } from '../../../sidecar/edge/rate-limit/leased.ts';
@@ -20,7 +20,7 @@ interface Worker {
   asked: number;
 }
 
-/** Workers over one table, without a pipe between. */
+/** Workers over one table, without a pipe between them. */
 function startWorkers(count: number, now: () => number): { local: LocalLimits; workers: Worker[] } {
   const local = new LocalLimits();
   const workers = Array.from({ length: count - 1 }, (): Worker => {
@@ -62,7 +62,7 @@ for (const [requests, periodMs] of [
       asked++;
       if ((await worker.leases.take([bucket]))?.allowed === true) passed.push(now);
       const before = now;
-      // Now a burst, now a pause.
+      // Sometimes a burst, sometimes a pause.
       now += random.next() < 0.1 / requests ? periodMs * random.next() : (random.next() * periodMs) / requests / 3;
       if (Math.floor(before / leaseMs) !== Math.floor(now / leaseMs)) for (const one of workers) one.leases.sweep();
     }
@@ -72,12 +72,12 @@ for (const [requests, periodMs] of [
       for (let to = from; to < passed.length; to++)
         worst = Math.max(worst, to - from + 1 - requests - rate * (passed[to]! - passed[from]! + leaseMs));
     t.ok(worst <= 1e-6, `at most the limit and what comes back in ${leaseMs} ms (${worst})`);
-    // All that came back was let through, apart from what is lent as the test ends.
+    // All returned tokens were used, apart from those on loan when the test ends.
     const had = requests + rate * (passed.at(-1)! - 1000);
     t.ok(passed.length > Math.min(asked, had) * 0.6, `${passed.length} of ${Math.min(asked, had)} passed`);
   });
 
-t.test('who asks much asks the first seldom', async (t) => {
+t.test('a busy worker rarely asks the first worker', async (t) => {
   let now = 0;
   const { workers } = startWorkers(2, () => now);
   const [worker] = workers as [Worker];
@@ -95,7 +95,7 @@ t.test('what is not used comes back, and a flood over a limit sends no queries',
   const [one, two] = workers as [Worker, Worker];
   const bucket = bucketOf(100, 3_600_000);
   const take = async (worker: Worker): Promise<boolean> => (await worker.leases.take([bucket]))!.allowed;
-  // It learns to ask for more, and stops.
+  // It learns to request more, and stops.
   for (let i = 0; i < 20; i++) if (!(await take(one))) t.fail('there is room');
   let passed = 0;
   while (await take(two)) passed++;

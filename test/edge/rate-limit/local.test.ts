@@ -23,7 +23,7 @@ function drain(table: LocalLimits, key: string, now: number): number {
   return taken;
 }
 
-t.test('a bucket gives what fits in, then one in each interval, and is never fuller than full', async (t) => {
+t.test('a bucket gives all its tokens, then one per interval, and never holds more than its size', async (t) => {
   const table = new LocalLimits();
   t.equal(drain(table, 'a', 0), 10);
   t.equal(take(table, 'a', 99), false);
@@ -33,7 +33,7 @@ t.test('a bucket gives what fits in, then one in each interval, and is never ful
   t.equal(drain(table, 'a', 1e9), 10);
 });
 
-t.test('what is exhausted stays so, however many keys are invented', async (t) => {
+t.test('an exhausted bucket stays exhausted, however many keys are invented', async (t) => {
   const table = new LocalLimits(1000);
   t.equal(drain(table, 'victim', 1), 10);
   let passed = 0;
@@ -61,7 +61,7 @@ t.test('buckets that are full again make room', async (t) => {
   t.equal(table.facts().buckets, 50);
 });
 
-t.test('a decision does not lose what it has just found', async (t) => {
+t.test('a decision does not reuse a slot that it has just found', async (t) => {
   const table = new LocalLimits(4);
   const rule = table.rule('rule');
   table.begin();
@@ -71,7 +71,7 @@ t.test('a decision does not lose what it has just found', async (t) => {
   t.not(table.find('c', rule, 5), overflow);
 });
 
-t.test('given back is what had not come back by itself', async (t) => {
+t.test('only tokens that have not returned by themselves are given back', async (t) => {
   for (const [name, after, left] of [
     ['at once', 0, 10],
     ['half of it', 50, 10],
@@ -89,7 +89,7 @@ t.test('given back is what had not come back by itself', async (t) => {
 });
 
 const random = createRandom();
-t.test(`no window lets more through than fits in and comes back (SEED=${random.seed})`, async (t) => {
+t.test(`in no period do more requests pass than the bucket holds and gets back (SEED=${random.seed})`, async (t) => {
   for (let round = 0; round < 50; round++) {
     const table = new LocalLimits(200);
     const capacity = 1 + random.below(30);
@@ -100,7 +100,7 @@ t.test(`no window lets more through than fits in and comes back (SEED=${random.s
     for (let i = 0; i < 400; i++) {
       now += random.pick([0, 0, 0.3, 5, interval, interval * 7]) * random.next();
       table.begin();
-      // Inventing keys beside it must not change what it gets.
+      // Inventing keys meanwhile must not change what the client gets.
       if (random.below(3) === 0) table.find(`other-${i}`, rule, now);
       const slot = table.find('a', rule, now);
       if (table.waitMs(slot, rule, interval, capacity * interval, now) > 0) continue;

@@ -1,4 +1,5 @@
-// What rules say of requests: whom they count, what they answer, how several of them decide together, what survives a reload.
+// Rules of rate limits: which requests they count, what responses hold, how several decide together, what survives a
+// reload.
 
 import t from 'tap';
 import { LocalLimits } from '../../../sidecar/edge/rate-limit/local.ts';
@@ -18,7 +19,7 @@ function setUp(...rules: ReturnType<typeof rule>[]) {
 
 const fieldsOf = (verdict: Verdict): Record<string, string> => Object.fromEntries(verdict.headers);
 
-t.test('a limit counts down, refuses with the time to wait, and lets pass what has come back', async (t) => {
+t.test('a limit counts down, refuses with the time to wait, and lets requests pass as tokens return', async (t) => {
   const { ask, clock, local } = setUp(rule({ requests: 3, periodMs: 60_000 }));
   const expected = [
     ['2', '20'],
@@ -49,7 +50,7 @@ t.test('a limit counts down, refuses with the time to wait, and lets pass what h
   t.match(local.facts(), { allowed: 4, limited: 2, buckets: 1 });
 });
 
-t.test('who is told to wait a moment is told a second, which is enough', async (t) => {
+t.test('a wait below a second is rounded up to a second, which is enough', async (t) => {
   const { ask, clock } = setUp(rule({ requests: 100 }));
   for (let i = 0; i < 100; i++) ask();
   t.equal(ask().retryAfterS, 1);
@@ -64,10 +65,10 @@ t.test('a burst fits in on top, and the fields do not count it', async (t) => {
   t.equal(ask().allowed, false);
   clock.now += 60_000;
   for (let i = 0; i < 100; i++) t.equal(ask().allowed, true);
-  t.equal(ask().allowed, false, 'in a period what the limit says comes back, and not the burst');
+  t.equal(ask().allowed, false, 'in a period only the tokens of the limit return, not the burst');
 });
 
-t.test('a limit of nothing refuses all', async (t) => {
+t.test('a limit of 0 requests refuses all', async (t) => {
   const { ask, clock } = setUp(rule({ requests: 0, periodMs: 60_000 }));
   t.match(ask(), { allowed: false, retryAfterS: 60 });
   clock.now += 1e9;
@@ -76,14 +77,14 @@ t.test('a limit of nothing refuses all', async (t) => {
 
 t.test('cost', async (t) => {
   const { ask, clock } = setUp(rule({ requests: 10, cost: 4 }));
-  t.match(fieldsOf(ask()), { 'RateLimit-Remaining': '4' }, 'what is left is what may still be asked, whole');
+  t.match(fieldsOf(ask()), { 'RateLimit-Remaining': '4' }, 'a multiple of the cost');
   t.equal(ask().allowed, true);
   t.equal(ask().allowed, false);
   clock.now += 200;
   t.equal(ask().allowed, true);
 });
 
-t.test('no rule is about it: it passes, and nothing is said', async (t) => {
+t.test('a request that no rule applies to passes, without headers', async (t) => {
   const { ask, local } = setUp(rule({ selectors: [perHeader('x-user')] }));
   for (let i = 0; i < 100; i++) t.strictSame(ask().headers, []);
   t.match(local.facts(), { buckets: 0, allowed: 0 });
@@ -99,7 +100,7 @@ t.test('each route has its bucket, unless the rule is shared by all', async (t) 
   t.equal(together.ask({ route: 'b' }).allowed, false);
 });
 
-t.test('several rules: all must have room, and who is refused is counted by none', async (t) => {
+t.test('several rules: all must have room, and none counts a refused request', async (t) => {
   const each = rule({ id: 'each', requests: 2, periodMs: 60_000, selectors: [perHeader('x-user')] });
   const all = rule({ id: 'all', requests: 5, periodMs: 1000 });
   for (const [name, rules] of [
@@ -146,7 +147,7 @@ const cases: Case[] = [
     ],
   ],
   [
-    'two values do not make one key',
+    'two lists of values never give the same key',
     [{ ...anything, headers: [...named('a', 'Distinct'), ...named('b', 'Distinct')] }],
     { headers: { a: '1', b: '2:3' } },
     [
@@ -156,7 +157,7 @@ const cases: Case[] = [
     ],
   ],
   [
-    'a long value is known by its hash',
+    'a long value is replaced by its hash',
     [perHeader('x')],
     { headers: { x: `${long}a` } },
     [
@@ -219,7 +220,7 @@ const cases: Case[] = [
     ],
   ],
   [
-    'a path prefix is one of segments',
+    'a path prefix consists of whole segments',
     [{ ...anything, path: { type: 'PathPrefix', value: '/api/', invert: false } }],
     { path: '/api/a' },
     [
@@ -229,7 +230,7 @@ const cases: Case[] = [
     ],
   ],
   [
-    'the prefix of all',
+    'the prefix of all paths',
     [{ ...anything, path: { type: 'PathPrefix', value: '/', invert: false } }],
     {},
     [[{ path: '/a/b' }, 'same']],
@@ -319,7 +320,7 @@ const cases: Case[] = [
     ],
   ],
   [
-    'no claim of Object',
+    'a property of Object is not a claim',
     [{ ...anything, jwtClaims: named('constructor.name', 'Distinct') }],
     { claims: { constructor: { name: 1 } } },
     [[{ claims: {} }, 'none']],
@@ -346,7 +347,7 @@ const cases: Case[] = [
 ];
 
 for (const [name, selectors, first, then] of cases)
-  t.test(`whom a rule counts: ${name}`, async (t) => {
+  t.test(`which requests a rule counts together: ${name}`, async (t) => {
     for (const [asking, expected] of then) {
       const { ask } = setUp(rule({ requests: 1, selectors }));
       t.equal(ask(first).rule, 'shop/web local rule 1', 'the first is counted');
@@ -356,14 +357,14 @@ for (const [name, selectors, first, then] of cases)
     }
   });
 
-t.test('a reload keeps what was spent, for a rule that is the same', async (t) => {
+t.test('an unchanged rule keeps its buckets over a reload', async (t) => {
   const local = new LocalLimits();
   const tools = { local, now: () => 5000 };
   const ask = (requests: number): boolean =>
     (compileRateLimits({ rules: [rule({ requests })] }, tools).check(facts()) as Verdict).allowed;
   t.equal(ask(1), true);
-  t.equal(ask(1), false, 'compiled anew, the same rule');
-  t.equal(ask(2), true, 'another limit begins full');
+  t.equal(ask(1), false, 'compiled again, the same rule');
+  t.equal(ask(2), true, 'another limit begins with a full bucket');
   t.equal(ask(1), false);
 });
 
@@ -390,7 +391,7 @@ function fakeRedis(answer: (buckets: readonly SharedBucket[]) => Promise<SharedA
 
 const shared = (changes = {}) => rule({ id: 'shared', scope: 'shared', requests: 10, periodMs: 10_000, ...changes });
 
-t.test('rules that are shared are asked together, in one question', async (t) => {
+t.test('Redis decides about all shared rules in one command', async (t) => {
   const { redis, asked } = fakeRedis(async () => ({ allowed: true, usedMs: [4000, 200] }));
   const rules = [shared({ id: 'one' }), rule({ id: 'local', requests: 20 }), shared({ id: 'two', requests: 100 })];
   const local = new LocalLimits();
@@ -406,7 +407,7 @@ t.test('rules that are shared are asked together, in one question', async (t) =>
   t.match(fieldsOf(verdict), { 'RateLimit-Limit': '10', 'RateLimit-Remaining': '6', 'RateLimit-Reset': '4' });
 });
 
-t.test('what Redis refuses is refused without it until it has come back', async (t) => {
+t.test('after a refusal of Redis, requests are refused without it until tokens return', async (t) => {
   const clock = { now: 5000 };
   const { redis, asked } = fakeRedis(async () => ({ allowed: false, usedMs: [9500] }));
   const local = new LocalLimits();
@@ -419,7 +420,7 @@ t.test('what Redis refuses is refused without it until it has come back', async 
       retryAfterS: 1,
       details: 'request_rate_limited',
     });
-  t.equal(asked.length, 1, 'one question for fifty requests');
+  t.equal(asked.length, 1, 'one command for fifty requests');
   clock.now += 501;
   await limits.check(facts());
   t.equal(asked.length, 2);
@@ -428,7 +429,7 @@ t.test('what Redis refuses is refused without it until it has come back', async 
   for (let i = 0; i < 5; i++) t.match(other.check(facts()), { allowed: true }, 'refused requests were not counted');
 });
 
-t.test('Redis away: decided at once, from what was last known', async (t) => {
+t.test('Redis unavailable: decided at once, from the last known state', async (t) => {
   const clock = { now: 5000 };
   let away = false;
   const { redis } = fakeRedis(() => (away ? undefined : Promise.resolve({ allowed: true, usedMs: [8000] })));
@@ -449,7 +450,7 @@ t.test('Redis away: decided at once, from what was last known', async (t) => {
   ]);
 });
 
-t.test('Redis silent: as if it were away, with local rules counted once', async (t) => {
+t.test('Redis does not reply: decided here, with local rules counted once', async (t) => {
   const { redis } = fakeRedis(async () => undefined);
   const rules = [shared({ requests: 2 }), rule({ id: 'local', requests: 3, periodMs: 60_000 })];
   const limits = compileRateLimits({ rules }, { local: new LocalLimits(), redis, now: () => 5000 });
@@ -460,7 +461,7 @@ t.test('Redis silent: as if it were away, with local rules counted once', async 
   );
 });
 
-t.test('where the table is full Redis still tells keys apart', async (t) => {
+t.test('Redis still distinguishes keys when the table is full', async (t) => {
   const { redis } = fakeRedis(async ([bucket]) => ({ allowed: true, usedMs: [bucket!.spanMs] }));
   const rules = [shared({ selectors: [perHeader('x')] })];
   const limits = compileRateLimits({ rules }, { local: new LocalLimits(2), redis, now: () => 5000 });

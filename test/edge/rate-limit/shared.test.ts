@@ -1,5 +1,5 @@
-// Shared limits on a real Redis: exact among gateways that ask at once, by its clock, without a word of a client in it; and
-// what happens when it is killed, frozen, full, started again, or never there.
+// Shared limits on a real Redis: exact over concurrent gateways, by Redis's clock, without data of clients in it; and
+// what happens when Redis is killed, frozen, full, restarted, or never there.
 
 import { writeFileSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
@@ -38,16 +38,16 @@ async function countAllowed(limits: readonly RateLimits[], requests: number, ask
   return (await Promise.all(all)).filter(({ allowed }) => allowed).length;
 }
 
-/** A script's lines of Redis's own language, over a plain socket: what we say of it is not asked of our client. */
-async function redisSays(port: number, ...command: string[]): Promise<string> {
+/** Sends lines of Redis's protocol over a plain socket, so that assertions about Redis do not rely on our client. */
+async function commandRedis(port: number, ...command: string[]): Promise<string> {
   const socket = connect(port, '127.0.0.1');
   socket.end(`${command.join(' ')}\r\nQUIT\r\n`);
-  let said = '';
-  for await (const part of socket) said += String(part);
-  return said;
+  let reply = '';
+  for await (const part of socket) reply += String(part);
+  return reply;
 }
 
-t.test('gateways that ask at once pass together what the limit says, and no more', { skip: noRedis }, async (t) => {
+t.test('concurrent gateways together let pass exactly the limit', { skip: noRedis }, async (t) => {
   const { url } = await startRedis(t);
   const [one, two, three] = await Promise.all([start(t, { url }), start(t, { url }), start(t, { url })]);
   const gateways = [gateway(one), gateway(two), gateway(three)];
@@ -75,7 +75,7 @@ t.test('several rules of one request: all or none', { skip: noRedis }, async (t)
   );
 });
 
-t.test('tokens come back by the clock of Redis, and keys end when buckets are full', { skip: noRedis }, async (t) => {
+t.test('tokens return by the clock of Redis, and keys expire when buckets are full', { skip: noRedis }, async (t) => {
   const { url, port } = await startRedis(t);
   const shared = await start(t, { url });
   const bucket = { key: 'a', takeMs: 400, spanMs: 1200 };
@@ -83,24 +83,20 @@ t.test('tokens come back by the clock of Redis, and keys end when buckets are fu
   for (let i = 0; i < 5; i++) took.push((await shared.take([bucket]))!.allowed);
   t.strictSame(took.slice(0, 3), [true, true, true]);
   t.equal(took.at(-1), false);
-  const ttl = Number(/:(-?\d+)/.exec(await redisSays(port, 'PTTL', redisKey('a')))![1]);
+  const ttl = Number(/:(-?\d+)/.exec(await commandRedis(port, 'PTTL', redisKey('a')))![1]);
   t.ok(ttl > 0 && ttl <= 1200, `a bucket that is full in ${ttl} ms is forgotten then`);
-  await until(async () => (await shared.take([bucket]))!.allowed, 'a token to come back', 2000);
-  await until(async () => /:0\r/.test(await redisSays(port, 'EXISTS', redisKey('a'))), 'the key to end');
+  await until(async () => (await shared.take([bucket]))!.allowed, 'a token to return', 2000);
+  await until(async () => /:0\r/.test(await commandRedis(port, 'EXISTS', redisKey('a'))), 'the key to expire');
 });
 
-t.test(
-  'a clock of Redis that is set back empties no bucket for longer than an empty one',
-  { skip: noRedis },
-  async (t) => {
-    const { url, port } = await startRedis(t);
-    const shared = await start(t, { url });
-    await redisSays(port, 'SET', redisKey('a'), '9e15');
-    t.strictSame(await shared.take([{ key: 'a', takeMs: 100, spanMs: 300 }]), { allowed: false, usedMs: [300] });
-  },
-);
+t.test('if the clock of Redis is set back, a bucket is at most empty', { skip: noRedis }, async (t) => {
+  const { url, port } = await startRedis(t);
+  const shared = await start(t, { url });
+  await commandRedis(port, 'SET', redisKey('a'), '9e15');
+  t.strictSame(await shared.take([{ key: 'a', takeMs: 100, spanMs: 300 }]), { allowed: false, usedMs: [300] });
+});
 
-t.test('Redis never reads who a client is', { skip: noRedis }, async (t) => {
+t.test('Redis never sees the identity of a client', { skip: noRedis }, async (t) => {
   const { url, port, process } = await startRedis(t);
   const secret = 'k-7c1f0e9a5d';
   const shared = await start(t, { url });
@@ -116,19 +112,19 @@ t.test('Redis never reads who a client is', { skip: noRedis }, async (t) => {
   t.equal((await limits.check(facts({ headers: { authorization: secret } }))).allowed, true);
   await until(() => /EVALSHA/i.test(seen), 'the script to be seen');
   t.match(seen, /"sallyport:limit:[\w-]{22}"/);
-  t.notMatch(seen + process.stdout() + (await redisSays(port, 'KEYS', '*')), secret);
+  t.notMatch(seen + process.stdout() + (await commandRedis(port, 'KEYS', '*')), secret);
 });
 
-t.test('a script that Redis has forgotten is sent again', { skip: noRedis }, async (t) => {
+t.test('a script that Redis has lost is sent again', { skip: noRedis }, async (t) => {
   const { url, port } = await startRedis(t);
   const shared = await start(t, { url });
-  await redisSays(port, 'SCRIPT', 'FLUSH');
+  await commandRedis(port, 'SCRIPT', 'FLUSH');
   t.equal(await countAllowed([gateway(shared)], 150), 100);
   t.match(shared.facts(), { fallback: 0, outages: 0 });
 });
 
 t.test(
-  'killed in the middle: each request is answered, limits go on, and it comes back by itself',
+  'killed meanwhile: each request gets a decision, limits still apply, and the connection is restored',
   { skip: noRedis },
   async (t) => {
     const redis = await startRedis(t);
@@ -142,7 +138,7 @@ t.test(
     t.equal(await inFlight, 20, 'each gateway continues from its last state: no bucket is refilled');
     t.equal(await countAllowed([limits], 100), 0);
     t.match(shared.facts(), { ready: false, fallback: 40, outages: 1 });
-    t.equal(log.withCode('redis_unavailable').length, 1, 'said once');
+    t.equal(log.withCode('redis_unavailable').length, 1, 'logged once');
     t.match(
       log.withCode('redis_unavailable')[0]!.msg,
       /^Redis at 127\.0\.0\.1:\d+ is unavailable, each gateway limits on its own: /,
@@ -181,33 +177,33 @@ t.test(
   },
 );
 
-t.test('an answer that lies in the socket while we were busy is no outage', { skip: noRedis }, async (t) => {
+t.test('a reply that waits in the socket while the process is busy is not an outage', { skip: noRedis }, async (t) => {
   const { url } = await startRedis(t);
   const shared = await start(t, { url, timeoutMs: 30 });
-  // Redis knows the script from the first question on.
+  // Redis knows the script after the first command.
   await shared.take([{ key: 'b', takeMs: 1, spanMs: 10 }]);
   const asked = shared.take([{ key: 'a', takeMs: 1, spanMs: 10 }])!;
-  // The question leaves, then this process does nothing else for longer than the answer may take.
+  // The command is sent, then this process is blocked for longer than the reply may take.
   await new Promise(setImmediate);
   for (const end = performance.now() + 80; performance.now() < end; );
   t.match(await asked, { allowed: true });
   t.match(shared.facts(), { outages: 0, fallback: 0 });
 });
 
-t.test('a Redis that answers with errors is away, until it does not', { skip: noRedis }, async (t) => {
+t.test('a Redis that replies with errors is unavailable until it no longer does', { skip: noRedis }, async (t) => {
   const redis = await startRedis(t);
   const log = captureLog();
   const shared = await start(t, { url: redis.url, log: log.log });
-  await redisSays(redis.port, 'CONFIG', 'SET', 'maxmemory', '1');
+  await commandRedis(redis.port, 'CONFIG', 'SET', 'maxmemory', '1');
   t.equal(await countAllowed([gateway(shared, [hourly(5)])], 10), 5);
   t.match(shared.facts().lastProblem, /OOM/);
   await until(() => /OOM/.test(shared.facts().lastProblem ?? '') && !shared.ready, 'an attempt');
-  await redisSays(redis.port, 'CONFIG', 'SET', 'maxmemory', '0');
+  await commandRedis(redis.port, 'CONFIG', 'SET', 'maxmemory', '0');
   await until(() => shared.ready, 'Redis to work again');
-  t.equal(log.withCode('redis_unavailable').length, 1, 'said once, however many attempts');
+  t.equal(log.withCode('redis_unavailable').length, 1, 'logged once, however many attempts');
 });
 
-t.test('never there: it starts all the same, and finds it later', { skip: noRedis }, async (t) => {
+t.test('Redis is missing at the start: the process starts anyway, and connects later', { skip: noRedis }, async (t) => {
   const port = await freePort();
   const log = captureLog();
   const shared = await start(t, { url: `redis://127.0.0.1:${port}`, log: log.log });
@@ -273,7 +269,7 @@ t.test('with TLS, a password and a database of its own', { skip: noRedis }, asyn
   t.notMatch(JSON.stringify(log.lines), /correct horse|battery staple/);
 });
 
-t.test('who answers something else than Redis is away', async (t) => {
+t.test('a server that does not speak the protocol of Redis is unavailable', async (t) => {
   const servers: [string, (server: Server) => void][] = [
     ['nothing', () => {}],
     ['garbage', (server) => server.on('connection', (socket) => socket.on('data', () => socket.write('hello\r\n')))],

@@ -1,4 +1,4 @@
-// Bearer tokens as hooks: who passes, and what is asked of a login beside them.
+// The hooks of bearer tokens: which callers pass, and how tokens and a login work together.
 
 import t from 'tap';
 import { token } from '../../../sidecar/edge/token/capability.ts';
@@ -23,13 +23,13 @@ const bearer = (one: string) => ({ authorization: `Bearer ${one}` });
 
 const rows: [name: string, headers: Record<string, string>, outcome: string][] = [
   ['a token', bearer(good), 'passed'],
-  ['none', {}, 'jwt_missing'],
+  ['no token', {}, 'jwt_missing'],
   [
-    'of another issuer',
+    'a token of another issuer',
     bearer(await sign(key, { iss: 'j', aud: 'a', sub: 'ann', exp: now + 600 })),
     'jwt_issuer_unknown',
   ],
-  ['ended', bearer(await sign(key, { iss: 'i', aud: 'a', sub: 'ann', exp: now - 600 })), 'jwt_expired'],
+  ['an expired token', bearer(await sign(key, { iss: 'i', aud: 'a', sub: 'ann', exp: now - 600 })), 'jwt_expired'],
 ];
 
 for (const [name, headers, outcome] of rows)
@@ -45,12 +45,12 @@ for (const [name, headers, outcome] of rows)
     t.equal(headerOf(exchange, 'authorization'), undefined);
   });
 
-t.test('what holds on every route', async (t) => {
+t.test('headers and parameters that apply on every route', async (t) => {
   t.strictSame(token.ownHeaders(jwt!, 'jwt'), ['x-sub']);
   t.strictSame(token.secretParams(jwt!, 'jwt'), ['t']);
 });
 
-t.test('who still holds', async (t) => {
+t.test('which callers stay accepted after a change', async (t) => {
   const { jwt: optional } = policyOf(provider('optional: true,'));
   const { oidc } = policyOf(
     'oidc: { provider: { issuer: "https://i.test" }, clientID: a, clientSecret: { name: s }, redirectURL: "https://a.test/cb" }',
@@ -65,7 +65,7 @@ t.test('who still holds', async (t) => {
   t.equal(holds(jwt, {}, { auth: readClaims({ iss: 'i', aud: 'b' }), authMethod: 'jwt' }), false);
   t.equal(holds(jwt, {}, {}), false);
   t.equal(holds(optional, {}, {}), true);
-  t.equal(holds(optional, { oidc }, {}), false, 'where users log in nobody goes on unknown');
+  t.equal(holds(optional, { oidc }, {}), false, 'with a login beside it no caller stays anonymous');
   t.equal(holds(jwt, { oidc }, { auth, authMethod: 'oidc' }), true, "the login's own guard decides");
   t.equal(holds(jwt, {}, { auth, authMethod: 'oidc' }), false);
   t.equal(holds(jwt, {}, { auth, authMethod: 'introspection' }), false);

@@ -47,7 +47,7 @@ const specOf = (url: string, more = ''): string =>
 const secrets = { s: { 'client-secret': 'p:w' } };
 const bearer = (token: string): Record<string, string> => ({ authorization: `Bearer ${token}` });
 
-t.test('a token is asked about once, and again when its minute is over', async (t) => {
+t.test('a token is introspected once, and again after a minute', async (t) => {
   const endpoint = await startEndpoint(t);
   let now = Date.now();
   const edge = await startPolicy(t, specOf(endpoint.url), secrets, { now: () => now });
@@ -75,11 +75,11 @@ t.test('a token is asked about once, and again when its minute is over', async (
   t.equal(endpoint.asked.length, 1);
   now += 2000;
   endpoint.answer = (_, response) => json(response, { active: false });
-  t.equal((await fetch(edge.url, { headers: bearer('opaque') })).status, 401, 'it was withdrawn');
+  t.equal((await fetch(edge.url, { headers: bearer('opaque') })).status, 401, 'it was revoked');
   t.equal(endpoint.asked.length, 2);
 });
 
-t.test('what is said of a token counts', async (t) => {
+t.test('the times and audiences in the response are checked', async (t) => {
   const endpoint = await startEndpoint(t);
   const edge = await startPolicy(t, specOf(endpoint.url, ', audiences: [orders]'), secrets);
   const seconds = Math.floor(Date.now() / 1000);
@@ -88,10 +88,10 @@ t.test('what is said of a token counts', async (t) => {
     ['active for several', { active: true, aud: ['a', 'orders'], exp: seconds + 60 }, 200],
     ['inactive', { active: false, aud: 'orders' }, 401],
     ['for others', { active: true, aud: 'web' }, 401],
-    ['for nobody in particular', { active: true }, 401],
-    ['ended', { active: true, aud: 'orders', exp: seconds - 1 }, 401],
+    ['without an audience', { active: true }, 401],
+    ['expired', { active: true, aud: 'orders', exp: seconds - 1 }, 401],
     ['not yet', { active: true, aud: 'orders', nbf: seconds + 60 }, 401],
-    ['an end that is none', { active: true, aud: 'orders', exp: 'soon' }, 401],
+    ['an invalid expiry', { active: true, aud: 'orders', exp: 'soon' }, 401],
   ];
   for (const [index, [name, answer, status]] of rows.entries()) {
     endpoint.answer = (_, response) => json(response, answer);
@@ -104,17 +104,17 @@ t.test('what is said of a token counts', async (t) => {
   }
 });
 
-t.test('no answer is no', async (t) => {
+t.test('without a usable response the token is refused', async (t) => {
   const endpoint = await startEndpoint(t);
   const edge = await startPolicy(t, specOf(endpoint.url), secrets, { fetch: createProviderFetch(300) });
   const rows: [string, Endpoint['answer'], RegExp][] = [
     ['500', (_, r) => void r.writeHead(500).end(), /it responded with status 500/],
     ['401: our own secret is wrong', (_, r) => json(r, { error: 'invalid_client' }, 401), /introspect/],
-    ['no JSON', (_, r) => void r.end('active'), /something that is not JSON/],
+    ['no JSON', (_, r) => void r.end('active'), /the body is not JSON/],
     [
-      'a signed answer',
+      'a signed response',
       (_, r) => void r.writeHead(200, { 'content-type': 'application/token-introspection+jwt' }).end('a.b.c'),
-      /something that is not JSON/,
+      /the body is not JSON/,
     ],
     ['"true"', (_, r) => json(r, { active: 'true' }), /active/],
     ['silence', () => {}, /./],
@@ -127,7 +127,11 @@ t.test('no answer is no', async (t) => {
     t.equal(await response.text(), 'token introspection failed', name);
     t.match(edge.refused.at(-1), { code: 'introspection_failed', message }, name);
     endpoint.answer = (_, r) => json(r, { active: true });
-    t.equal((await fetch(edge.url, { headers: bearer(`t${index}`) })).status, 200, `${name}: asked again at once`);
+    t.equal(
+      (await fetch(edge.url, { headers: bearer(`t${index}`) })).status,
+      200,
+      `${name}: introspected again at once`,
+    );
   }
   t.equal((await fetch(edge.url)).status, 401);
   t.match(edge.refused.at(-1), { code: 'jwt_missing', details: 'jwt_authn_access_denied{Jwt_is_missing}' });
@@ -153,9 +157,9 @@ t.test('JWTs and other tokens side by side', async (t) => {
   t.equal(await status('/opaque', bearer(token)), 403);
   t.equal(await status('/opaque', bearer('x')), 200);
   t.equal(await status('/jwt', bearer('x')), 403);
-  t.equal(endpoint.asked.length, 1, 'a JWT is not asked about, and an answer is remembered');
-  t.equal(await status(`/opaque?access_token=${token}`, bearer('x')), 401, 'two tokens are one too many');
-  t.match(edge.refused.at(-1), { code: 'jwt_invalid', message: /brings two tokens/ });
+  t.equal(endpoint.asked.length, 1, 'a JWT is not introspected, and a response is cached');
+  t.equal(await status(`/opaque?access_token=${token}`, bearer('x')), 401, 'two tokens are ambiguous');
+  t.match(edge.refused.at(-1), { code: 'jwt_invalid', message: /has two tokens/ });
   t.equal(await status('/jwt', {}), 401);
   const elsewhere = await startPolicy(
     t,
@@ -169,11 +173,11 @@ t.test('JWTs and other tokens side by side', async (t) => {
   t.equal(
     (await fetch(elsewhere.url, { headers: bearer(token) })).status,
     401,
-    'a JWT where nobody takes JWTs is asked about',
+    'a JWT at a place where no provider reads JWTs is introspected',
   );
 });
 
-t.test('a JWT alone: required unless optional, and what the app gets of it', async (t) => {
+t.test('a JWT alone: required unless optional, and what the app receives', async (t) => {
   const key = await createKey('k');
   const spec = (more: string): string => `jwt:
   optional: ${more}
@@ -204,53 +208,60 @@ t.test('a JWT alone: required unless optional, and what the app gets of it', asy
   const wrong = await sign(key, { iss: 'iss.test', aud: 'web' });
   t.equal((await fetch(`${required.url}/?tok=${wrong}`)).status, 403);
   const optional = await startPolicy(t, spec('true'));
-  const nobody = (await (await fetch(optional.url, { headers: { 'x-user': 'root' } })).json()) as Passed;
-  t.equal(nobody.fields['x-user'], undefined, 'without a token, too, nobody says who he is');
-  t.equal((await fetch(`${optional.url}/?tok=${expired}`)).status, 401, 'a bad token is not the same as none');
+  const anonymous = (await (await fetch(optional.url, { headers: { 'x-user': 'root' } })).json()) as Passed;
+  t.equal(anonymous.fields['x-user'], undefined, 'without a token, too, a client cannot set x-user');
+  t.equal(
+    (await fetch(`${optional.url}/?tok=${expired}`)).status,
+    401,
+    'an invalid token is not treated as a missing one',
+  );
 });
 
-t.test('whoever invents tokens keeps nobody else out, and drives no good one out of memory', async (t) => {
-  const asked: string[] = [];
-  let release = (): void => {};
-  const waiting = new Promise<void>((resolve) => {
-    release = resolve;
-  });
-  const introspection = new Introspection(
-    policyOf(specOf('http://127.0.0.1:1/introspect')).introspection!,
-    's',
-    async (_, { body }) => {
-      const token = new URLSearchParams(String(body)).get('token')!;
-      asked.push(token);
-      if (token.startsWith('slow')) await waiting;
-      return Response.json({ active: token === 'good', sub: 'ann' });
-    },
-    Date.now,
-  );
-  const know = async (token: string, ip: string): Promise<string | undefined> => {
-    const exchange = pretend({ clientIp: parseIp(ip)!, tokenValidUntil: Number.POSITIVE_INFINITY }, bearer(token));
-    await introspection.know(exchange, token);
-    return exchange.auth?.subject;
-  };
-  const invented = Array.from({ length: 100 }, (_, i) => know(`slow-${i}`, '192.0.2.1'));
-  t.equal(await know('good', '192.0.2.2'), 'ann');
-  await t.rejects(know('slow-more', '192.0.2.1'), {
-    code: 'introspection_failed',
-    message: '64 tokens of one client are being asked about',
-  });
-  release();
-  const codes = (await Promise.allSettled(invented)).map((one) =>
-    one.status === 'rejected' ? (one.reason as SallyportError).code : 'known',
-  );
-  t.equal(codes.filter((one) => one === 'introspection_refused').length, 64);
-  t.equal(codes.filter((one) => one === 'introspection_failed').length, 36);
-  for (let i = 0; i < 10_001; i += 50)
-    await Promise.allSettled(Array.from({ length: 50 }, (_, j) => know(`bad-${i + j}`, '192.0.2.1')));
-  asked.length = 0;
-  t.equal(await know('good', '192.0.2.2'), 'ann');
-  t.strictSame(asked, [], 'the good one is still remembered');
-});
+t.test(
+  'a client that invents tokens does not lock other clients out, and evicts no active token from the cache',
+  async (t) => {
+    const asked: string[] = [];
+    let release = (): void => {};
+    const waiting = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const introspection = new Introspection(
+      policyOf(specOf('http://127.0.0.1:1/introspect')).introspection!,
+      's',
+      async (_, { body }) => {
+        const token = new URLSearchParams(String(body)).get('token')!;
+        asked.push(token);
+        if (token.startsWith('slow')) await waiting;
+        return Response.json({ active: token === 'good', sub: 'ann' });
+      },
+      Date.now,
+    );
+    const know = async (token: string, ip: string): Promise<string | undefined> => {
+      const exchange = pretend({ clientIp: parseIp(ip)!, tokenValidUntil: Number.POSITIVE_INFINITY }, bearer(token));
+      await introspection.know(exchange, token);
+      return exchange.auth?.subject;
+    };
+    const invented = Array.from({ length: 100 }, (_, i) => know(`slow-${i}`, '192.0.2.1'));
+    t.equal(await know('good', '192.0.2.2'), 'ann');
+    await t.rejects(know('slow-more', '192.0.2.1'), {
+      code: 'introspection_failed',
+      message: '64 introspections of one client are in flight',
+    });
+    release();
+    const codes = (await Promise.allSettled(invented)).map((one) =>
+      one.status === 'rejected' ? (one.reason as SallyportError).code : 'known',
+    );
+    t.equal(codes.filter((one) => one === 'introspection_refused').length, 64);
+    t.equal(codes.filter((one) => one === 'introspection_failed').length, 36);
+    for (let i = 0; i < 10_001; i += 50)
+      await Promise.allSettled(Array.from({ length: 50 }, (_, j) => know(`bad-${i + j}`, '192.0.2.1')));
+    asked.length = 0;
+    t.equal(await know('good', '192.0.2.2'), 'ann');
+    t.strictSame(asked, [], 'the active token is still cached');
+  },
+);
 
-t.test('of tokens for several providers the app gets none that nobody has verified', async (t) => {
+t.test('with several providers the app gets no unverified token', async (t) => {
   const [corp, partner] = await Promise.all([createKey('c'), createKey('p')]);
   const providerOf = (name: string, key: typeof corp, place: string): string =>
     `{ name: ${name}, issuer: ${name}.test, localJWKS: { inline: '${jwksOf(key)}' }, extractFrom: { ${place} }, forwardOriginalToken: true }`;
@@ -266,7 +277,7 @@ t.test('of tokens for several providers the app gets none that nobody has verifi
   t.equal(answer.status, 200);
   const app = (await answer.json()) as Passed;
   t.equal(app.sub, 'ann');
-  t.equal(app.fields['x-partner'], good, 'what was verified goes on');
+  t.equal(app.fields['x-partner'], good, 'the verified token is forwarded');
   t.notMatch(JSON.stringify(app), forged);
   t.match(app, { path: '/?a=1', fields: { cookie: 'theme=dark' } });
 });
