@@ -80,7 +80,7 @@ t.test('check: good, bad with all positions, standard input, sidecar.yaml, kubec
     stderr: /DENY without rules never denies anything \(write rules: \[\{\}\]/,
   });
   t.match(await check(at('list.yaml')), { code: 0, stderr: '2 documents are valid\n' });
-  t.match(await check(at('sidecar.yaml')), { code: 1, stderr: /there is nothing to do/ });
+  t.match(await check(at('sidecar.yaml')), { code: 1, stderr: /nothing to do/ });
   const piped = await runSallyport(t, ['check', '-'], { input: 'kind: AuthorizationPolicy\n' });
   t.match(piped, { code: 1, stderr: /^<stdin>:1:1: apiVersion: / });
   t.match(await check(at('none.yaml')), { code: 2, stderr: /does not exist/ });
