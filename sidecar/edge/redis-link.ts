@@ -40,7 +40,7 @@ return redis.call('GET', KEYS[1])
 
 async function probe(client: Client): Promise<void> {
   const answer: unknown = await client.sendCommand(['EVAL', probeScript, '1', 'sallyport:probe']);
-  if (answer !== '1') throw new SallyportError('redis_unavailable', 'unexpected answer of the script');
+  if (answer !== '1') throw new SallyportError('redis_unavailable', 'unexpected response from the script');
 }
 
 /**

@@ -56,7 +56,7 @@ t.test('a running sidecar whose disk is full', async (t) => {
   };
   for (let i = 0; i < 40; i++) ask();
   await child.waitFor(
-    /"code":"access_log_failed"[^\n]*cannot be written \(EFBIG\): refusals wait, new connections are refused/,
+    /"code":"access_log_failed"[^\n]*cannot write the access log [^\n]*\(EFBIG\): refusals wait, new connections are refused/,
   );
   t.match(await ready(), /the access log, which cannot be written \(EFBIG\)/);
   t.notMatch(readFileSync(log, 'latin1').slice(-1), /[^\n]/, 'no torn line stays');

@@ -155,8 +155,9 @@ t.test('two gateways share a limit through Redis, which dies and comes back', { 
   t.teardown(() => back.kill());
   await until(
     async () =>
-      (await burst('c', 1)) === 1 &&
-      gateways.every(({ lines }) => lines.some(({ code }) => /redis_(?:available|back|recovered)/.test(String(code)))),
+      gateways.every(({ lines }) =>
+        lines.some(({ code }) => /redis_(?:available|back|recovered)/.test(String(code))),
+      ) && (await burst('c', 1)) === 1,
     'Redis to be used again',
     10_000,
   );

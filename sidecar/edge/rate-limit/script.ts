@@ -50,7 +50,7 @@ export function redisKey(key: string): string {
 
 /**
  * Takes tokens, in one round trip.
- * @throws Error of the connection or of Redis; SallyportError `redis_unavailable` for an unexpected answer.
+ * @throws Error of the connection or of Redis; SallyportError `redis_unavailable` for an unexpected response.
  */
 export async function runScript(client: Client, buckets: readonly SharedBucket[]): Promise<SharedAnswer> {
   const rest = [String(buckets.length), ...buckets.map(({ key }) => redisKey(key))];
@@ -64,7 +64,7 @@ export async function runScript(client: Client, buckets: readonly SharedBucket[]
     answer = await client.sendCommand(['EVAL', script, ...rest]);
   }
   if (!Array.isArray(answer) || answer.length !== buckets.length + 1 || !answer.every(Number.isInteger))
-    throw new SallyportError('redis_unavailable', 'unexpected answer of the script');
+    throw new SallyportError('redis_unavailable', 'unexpected response from the script');
   const [verdict, ...used] = answer as number[];
   return { allowed: verdict === 1, usedMs: used.map((us) => us / 1000) };
 }
