@@ -1,6 +1,6 @@
-// What stands behind every proxy: a service that answers at once, in HTTP/1.1 (1 KB, 1 MB, or an echo after an upgrade) and
-// in HTTP/2 (with trailers where it was asked in gRPC), a TCP sink that acknowledges each MiB with a byte, and a UDP sink
-// for HAProxy's log. A process of its own; prints its ports as JSON.
+// The app behind every proxy, as a separate process. It responds at once in HTTP/1.1 (1 KB, 1 MB, or an echo after an
+// upgrade) and in HTTP/2 (with trailers for gRPC). It also has a TCP sink that acknowledges each MiB with a byte, and a
+// UDP sink for HAProxy's log. Prints its ports as JSON.
 
 import { createSocket } from 'node:dgram';
 import { createServer as createHttp2Server, type ServerHttp2Stream } from 'node:http2';
@@ -15,7 +15,7 @@ const answer = (body: Buffer): Buffer =>
   ]);
 const smallAnswer = answer(small);
 const bigAnswer = answer(Buffer.alloc(1024 * 1024, 'a'));
-// The accept value is not that of the request: neither the load nor a proxy here checks it.
+// The accept value does not match the request: neither the load nor any proxy here checks it.
 const switched = Buffer.from(
   'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n',
 );

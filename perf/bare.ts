@@ -1,5 +1,5 @@
-// The floor under an idle connection: a TLS server of Node's own that asks for a certificate and does nothing else. Prints its
-// port; the certificates come as JSON.
+// The baseline for an idle connection: a Node TLS server that requests a certificate and does nothing else. Reads the
+// certificates as JSON, and prints its port.
 
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:tls';

@@ -1,4 +1,4 @@
-// What every measure is given: the site, the plan of the run, and the stacks to start.
+// The input of every measure: the site, the plan of the run, and the stacks to start.
 
 import { startEnvoy } from './envoy.ts';
 import { startHaproxy } from './haproxy.ts';
@@ -9,9 +9,9 @@ import type { Checkout, Site, Stack } from './stack.ts';
 
 /** How much is measured. */
 export interface Plan {
-  /** How many slices each stack has in a row, for each time that the stacks are started. */
+  /** Slices of each stack in a row of the table, per start of the stacks. */
   readonly rounds: number;
-  /** How often all stacks are started for a row. Two starts of one program are not equally fast. */
+  /** How often all stacks are started for a row. Two starts of one program differ in speed. */
   readonly starts: number;
   /** Requests before the first slice. */
   readonly warm: number;
@@ -31,7 +31,7 @@ export const wholly: Plan = {
   ...{ idle: 10_000, rateSeconds: 8, loadedAfter: 1_000_000 },
 };
 
-/** What `--before` changes. The interval of twelve values goes from the third to the tenth. */
+/** The changes for `--before`. The interval of twelve values is from the third to the tenth. */
 export const besideBefore = { rounds: 10, starts: 12 } as const;
 
 export interface Bench {
@@ -44,12 +44,12 @@ export interface Bench {
   readonly progress: Progress;
 }
 
-/** This checkout, and the one before it where there is one. */
+/** This checkout, and the earlier one if there is one. */
 export function checkoutsOf({ before }: Bench): Checkout[] {
   return [{ name: 'ours', root: here }, ...(before === undefined ? [] : [{ name: 'before', root: before }])];
 }
 
-/** Runs `use` with all stacks, started for it alone. */
+/** Starts all stacks, runs `use`, and stops them. */
 export async function withStacks<T>(bench: Bench, use: (stacks: readonly Stack[]) => Promise<T>): Promise<T> {
   const stacks: Stack[] = [];
   try {

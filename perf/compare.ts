@@ -1,34 +1,34 @@
-// This run beside an earlier one, from its run.json: what changed in each row, and whether that is more than both runs can
-// be wrong by. Two runs differ by the machine's day as well; `--before` tells smaller differences.
+// Compares this run with an earlier one, from its run.json: the change in each row, and whether it exceeds the error of
+// both runs. The machine's state differs between runs as well; `--before` shows smaller differences.
 
 import { readFileSync } from 'node:fs';
 import { formatPercent, type Row, round, type Table } from './table.ts';
 
-/** What run.json holds. */
+/** The contents of run.json. */
 export interface Run {
   readonly machine: string;
-  /** When it began, ISO 8601. */
+  /** Start time, ISO 8601. */
   readonly date: string;
   readonly noisy: boolean;
   readonly tables: readonly Table[];
 }
 
-/** A figure of a row, with its interval where slices gave one. */
+/** A figure of a row, with its interval if slices gave one. */
 interface Figure {
   readonly value: number;
   readonly low?: number;
   readonly high?: number;
 }
 
-/** Reads the run.json of an earlier run. @throws Error when the file is not one. */
+/** Reads the run.json of an earlier run. @throws Error if the file is not one. */
 export function readRun(file: string): Run {
   const run = JSON.parse(readFileSync(file, 'utf8')) as Partial<Run>;
   if (!Array.isArray(run.tables) || typeof run.machine !== 'string')
-    throw new Error(`${file} is not the run.json of an earlier run; '--out DIR' writes one`);
+    throw new Error(`${file} is not the run.json of an earlier run; use '--out DIR' to write one`);
   return run as Run;
 }
 
-/** A head, and one row for each figure that both runs have: ours, and ours / each peer. */
+/** A head row, and one row for each figure that both runs have: ours, and ours / each peer. */
 export function compareCells(then: Run, tables: readonly Table[]): string[][] {
   const cells: string[][] = [];
   for (const table of tables)

@@ -1,5 +1,5 @@
-// CPU time as the scheduler accounts it: nanoseconds for each thread, in /proc/PID/task/TID/schedstat. /proc/PID/schedstat is
-// the main thread alone, and /proc/PID/stat has the whole process but counts in ticks of 10 ms.
+// CPU time from the scheduler, in nanoseconds for each thread: /proc/PID/task/TID/schedstat. /proc/PID/schedstat covers
+// the main thread only. /proc/PID/stat covers the whole process, but in ticks of 10 ms.
 
 import { readdirSync, readFileSync } from 'node:fs';
 
@@ -7,8 +7,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 export const tickNs = 10_000_000;
 
 /**
- * CPU time of a process, of its threads and of its child processes. A thread that has ended keeps the figure of its last
- * reading; `totalNs` tells what it spent after that.
+ * CPU time of a process, its threads and its child processes. An ended thread keeps the figure of its last reading;
+ * `totalNs` includes what it used after that.
  */
 export class CpuAccount {
   readonly #pid: number;
@@ -19,7 +19,7 @@ export class CpuAccount {
     this.#pid = pid;
   }
 
-  /** Nanoseconds so far; never less than at the reading before. */
+  /** Nanoseconds so far; never less than at the previous reading. */
   readNs(): number {
     for (const pid of familyOf(this.#pid)) for (const tid of threadsOf(pid)) this.#readThread(pid, tid);
     let sum = this.#reusedNs;
@@ -28,8 +28,8 @@ export class CpuAccount {
   }
 
   /**
-   * Nanoseconds so far by /proc/PID/stat, which keeps the time of threads that have ended and of children that have been
-   * waited for. Rounded down, by two ticks a process at most.
+   * Nanoseconds so far from /proc/PID/stat, which includes ended threads and children that have been waited for.
+   * Rounded down by at most two ticks per process.
    */
   totalNs(): number {
     return familyOf(this.#pid).reduce((sum, pid) => sum + ticksOf(pid) * tickNs, 0);
@@ -41,13 +41,13 @@ export class CpuAccount {
     if (text === undefined) return;
     const ns = Number(text.slice(0, text.indexOf(' ')));
     const before = this.#threads.get(key) ?? 0;
-    // The kernel has given the number of a thread that ended to a new one.
+    // The kernel has reused the ID of an ended thread.
     if (ns < before) this.#reusedNs += before;
     this.#threads.set(key, ns);
   }
 }
 
-/** The process and all its descendants that live. */
+/** The process and all its living descendants. */
 export function familyOf(pid: number): number[] {
   const children = threadsOf(pid).flatMap((tid) =>
     (readIfThere(`/proc/${pid}/task/${tid}/children`) ?? '').split(' ').filter(Boolean).map(Number),
@@ -63,9 +63,9 @@ function threadsOf(pid: number): string[] {
   }
 }
 
-/** User and system time, of the process and of the children that it has waited for. */
+/** User and system time of the process and of the children that it has waited for. */
 function ticksOf(pid: number): number {
-  // The name in parentheses may hold spaces; the fields are counted behind it.
+  // The name in parentheses may hold spaces; the fields are counted after it.
   const fields = (readIfThere(`/proc/${pid}/stat`) ?? '').replace(/^.*\) /s, '').split(' ');
   return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
 }

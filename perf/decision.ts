@@ -1,5 +1,5 @@
-// How long a decision takes, by the number of rules. Rules name a peer each, as in a mesh; the peer under test is named by
-// ten of them. Looking a peer's rules up happens once per connection and is not part of it.
+// The duration of a decision by the number of rules. As in a mesh, each rule names one peer; ten rules name the peer
+// under test. The lookup of a peer's rules happens once per connection and is not included.
 
 import { compilePolicies } from '../sidecar/policy/compile.ts';
 import { decide, policiesFor } from '../sidecar/policy/decide.ts';
@@ -8,7 +8,7 @@ import type { AuthorizationPolicy } from '../sidecar/policy/policy.ts';
 
 const decisions = 400_000;
 
-/** The workload that is called. */
+/** The called workload. */
 export const scope = {
   trustDomain: 'perf.test',
   trustDomainAliases: [],
@@ -17,7 +17,7 @@ export const scope = {
   defaultAction: 'deny',
 } as const;
 
-/** Mean microseconds per decision with `rules` ALLOW rules, half of the requests allowed and half refused. */
+/** Mean microseconds per decision with `rules` ALLOW rules. Half of the requests are allowed. */
 export async function measureDecisionUs(rules: number): Promise<number> {
   const set = compilePolicies(makePolicies(rules), scope);
   const peer = policiesFor(set, 'spiffe://perf.test/ns/shop/sa/peer-0');
@@ -40,12 +40,12 @@ export async function measureDecisionUs(rules: number): Promise<number> {
   const started = performance.now();
   const allowed = run(decisions);
   const took = performance.now() - started;
-  // A run that allowed everything or nothing would have measured something else.
+  // If everything or nothing was allowed, the run measured something else.
   if (allowed !== decisions / 2) throw new Error(`${allowed} of ${decisions} were allowed; half was expected`);
   return (took * 1000) / decisions;
 }
 
-/** So many ALLOW rules, in policies of a hundred; ten of them name `peer-0`, whom one admits to `/v1/orders/`. */
+/** `rules` ALLOW rules, in policies of a hundred. Ten name `peer-0`, and one of those allows it `/v1/orders/`. */
 export function makePolicies(rules: number): AuthorizationPolicy[] {
   const perPolicy = 100;
   const ours = Math.max(1, Math.floor(rules / 10));

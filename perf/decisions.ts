@@ -1,5 +1,5 @@
-// What a decision costs by the number of rules, cold and warm, allowed and denied, beside node-casbin and Cedar (WASM) on the
-// same rules. Both are installed by hand; whoever is missing is said to be.
+// The cost of a decision by the number of rules, cold and warm, allowed and denied, compared with node-casbin and Cedar
+// (WASM) on the same rules. Both are installed by hand; the table reports those that are missing.
 //
 //   npm install --no-save casbin @cedar-policy/cedar-wasm && npm run perf:decisions
 
@@ -11,16 +11,16 @@ import { makePolicies, scope } from './decision.ts';
 
 interface Engine {
   readonly name: string;
-  /** Ready to answer for `rules` rules; how long that took is measured. */
+  /** Loads `rules` rules; the duration is measured. */
   load(rules: number): Promise<Loaded>;
 }
 
 interface Loaded {
-  /** Is this call of this peer allowed? */
+  /** True if this call by this peer is allowed. */
   allows(peer: string, path: string): boolean;
 }
 
-/** A decision that is asked often, and never longer than this. */
+/** The time limit for repeating a decision. */
 const budgetMs = 300;
 
 const ours: Engine = {
@@ -43,14 +43,14 @@ const ours: Engine = {
   },
 };
 
-/** Peer, method and path prefix of every rule: what all three can express. */
+/** The peer and path prefix of every rule: what all three engines can express. */
 function* rulesAsTriples(count: number): Generator<readonly [peer: string, prefix: string]> {
   for (const policy of makePolicies(count))
     for (const { from, to } of policy.rules)
       yield [from![0]!['principals']![0]!.split('/').at(-1)!, to![0]!['paths']![0]!.replace(/\*$/, '')];
 }
 
-// Kept from the type checker: they are not among our dependencies.
+// Hidden from the type checker: they are not dependencies.
 const load = (name: string): Promise<unknown> => import(name);
 
 const casbin: Engine = {
@@ -106,7 +106,7 @@ interface Cedar {
   statefulIsAuthorized(call: object): { type: string; response: { decision: string } };
 }
 
-/** Mean microseconds of `run`, asked until the budget is used. */
+/** Mean microseconds of `run`, repeated until the budget is used up. */
 function mean(run: (turn: number) => void): number {
   let done = 0;
   const started = performance.now();
@@ -123,7 +123,7 @@ function row(loaded: Loaded, rules: number): string[] {
     if (loaded.allows(peer, path) !== wanted)
       throw new Error(`${peer} ${path} should be ${wanted ? 'allowed' : 'denied'}`);
   };
-  // Cold: peers that have not been met, each once.
+  // Cold: new peers, each once.
   const peers = Array.from({ length: Math.min(200, rules) }, (_, i) => rules - 1 - i).filter((n) => n > 0);
   const started = performance.now();
   for (const n of peers) loaded.allows(`peer-${n}`, '/v1/orders/1');

@@ -1,5 +1,5 @@
-// Gateways beside each other: TLS in, routing by path over 1, 100 and 1,000 routes, plain HTTP to the app, an access log with the
-// same fields, a request ID. One proxy each, one process, one thread.
+// Compares gateways: TLS in, routing by path over 1, 100 and 1,000 routes, plain HTTP to the app, an access log with
+// the same fields, a request ID. One process with one thread each.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,11 +14,11 @@ import { type Checkout, placeFor, type Site } from './stack.ts';
 export interface EdgeStack {
   readonly name: string;
   readonly running: Running;
-  /** TLS; no token is asked for. */
+  /** TLS; no token is required. */
   readonly port: number;
-  /** TLS; a token is verified. Ours alone: nginx and HAProxy of Debian verify none against a JWKS. */
+  /** TLS; a token is verified. Ours only: Debian's nginx and HAProxy cannot verify one against a JWKS. */
   readonly tokenPort: number | undefined;
-  /** TLS; a limit that no client reaches is counted for each client. */
+  /** TLS; a rate limit per client, which no client reaches. */
   readonly limitPort: number | undefined;
 }
 
@@ -27,7 +27,7 @@ export interface Tokens {
   readonly tokens: readonly string[];
 }
 
-/** Users' tokens, by one issuer, good for an hour. */
+/** Tokens of users, from one issuer, valid for an hour. */
 export async function makeTokens(count: number): Promise<Tokens> {
   const { publicKey, privateKey } = await generateKeyPair('ES256', { extractable: true });
   const key = { ...(await exportJWK(publicKey)), kid: 'k', alg: 'ES256', use: 'sig' };
@@ -44,7 +44,7 @@ export async function makeTokens(count: number): Promise<Tokens> {
   return { jwks: JSON.stringify({ keys: [key] }), tokens };
 }
 
-/** Runs `use` with every gateway of the bench, started for it alone with so many routes. */
+/** Starts every gateway of the bench with `routes` routes, runs `use`, and stops them. */
 export async function withEdges(
   bench: Bench,
   routes: number,
@@ -89,7 +89,7 @@ async function startOurEdge(site: Site, routes: number, { jwks }: Tokens, checko
     },
   });
   const parents = ['plain', 'token', 'limit'];
-  // A route has sixteen rules at most.
+  // A route has at most sixteen rules.
   const documents = Array.from({ length: Math.ceil(routes / 16) }, (_, n) => ({
     apiVersion: 'gateway.networking.k8s.io/v1',
     kind: 'HTTPRoute',

@@ -1,5 +1,5 @@
-// Envoy, where an `envoy` binary is on PATH: one worker thread a side, mutual TLS 1.3 without resumption, an RBAC filter with
-// 100 callers and a JSON access log.
+// Envoy, if an `envoy` binary is on PATH: one worker thread per side, mutual TLS 1.3 without resumption, an RBAC filter
+// with 100 callers and a JSON access log.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,11 +1,11 @@
-// What we want to reach, and the last table of a run, which says where that was held.
+// Our performance goals, and the last table of a run, which shows the goals that were met.
 
 import { formatRatio, type Row, ratioOf, round, type Table } from './table.ts';
 
-/** Ours / peer at most, or where there is no peer ours at most. */
+/** The maximum of ours / peer, or of ours if there is no peer. */
 export interface Goal {
   readonly table: string;
-  /** All rows of the table where there is none. */
+  /** Undefined: all rows of the table. */
   readonly label?: string;
   readonly peer?: string;
   readonly most: number;
@@ -27,7 +27,7 @@ const goals: readonly Goal[] = [
   { table: 'edge-cpu', label: '1,000 routes, 200 users with tokens', peer: 'nginx', most: 1.4 },
 ];
 
-/** A goal and what a row says of it. */
+/** A goal and its result in one row. */
 export interface Verdict {
   readonly row: string;
   readonly goal: string;
@@ -44,12 +44,12 @@ export function verdictsOf(tables: readonly Table[]): Verdict[] {
       .flatMap((table) =>
         table.rows
           .filter(({ label }) => goal.label === undefined || goal.label === label)
-          .flatMap((row) => judge(goal, table, row)),
+          .flatMap((row) => verdictIn(goal, table, row)),
       ),
   );
 }
 
-function judge({ peer, most }: Goal, { name, unit }: Table, row: Row): Verdict[] {
+function verdictIn({ peer, most }: Goal, { name, unit }: Table, row: Row): Verdict[] {
   const value = peer === undefined ? row.figures['ours'] : ratioOf(row, peer);
   if (value === undefined) return [];
   return [

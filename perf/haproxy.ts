@@ -1,4 +1,4 @@
-// HAProxy as Debian packages it: one thread a side. It logs to a socket only, so its lines go to a sink by UDP.
+// HAProxy as Debian packages it: one thread per side. It logs to a socket only, so its lines go to a UDP sink.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

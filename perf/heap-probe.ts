@@ -1,6 +1,7 @@
-// Loaded into a proxy before its own code: answers its parent how many bytes the heap of the main thread has allocated since
-// the last question. Node 24 has no counter for it; it is what each collection found more than the one before had left, by
-// V8's own figures. A process that is probed is not measured for anything else, since the profiler costs some CPU time.
+// Loaded into a proxy before its own code. On request, it sends its parent the bytes that the main thread's heap has
+// allocated since the last request. Node 24 has no counter for this, so it adds up V8's figures: the heap before each
+// collection minus the heap after the previous one. A probed process is not used for other measures, since the profiler
+// costs CPU time.
 
 import { GCProfiler, getHeapStatistics } from 'node:v8';
 import { isMainThread } from 'node:worker_threads';
@@ -25,6 +26,6 @@ if (isMainThread && process.send !== undefined) {
     before = used();
     process.send!(bytes);
   });
-  // The channel alone keeps no proxy alive.
+  // The channel must not keep the proxy alive.
   process.channel!.unref();
 }

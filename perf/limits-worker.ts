@@ -1,5 +1,5 @@
-// What a limit costs in a worker that is not the first, whose buckets these are: a process that answers as the first does, and this
-// one, which asks it. `node limits-worker.ts first` is the other side.
+// The cost of a limit in a worker that is not the first. The first worker owns the buckets: one process acts as the
+// first, and this one queries it. `node limits-worker.ts first` is the other side.
 
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -34,7 +34,7 @@ function answerAsTheFirst(): void {
   process.once('disconnect', () => process.exit());
 }
 
-/** Microseconds of a request, by what is asked of it. */
+/** Microseconds per request, by case. */
 export async function workerCosts(
   rules: readonly LimitRule[],
   one: LimitFacts,
@@ -46,10 +46,10 @@ export async function workerCosts(
   const limits = compileLeasedLimits({ rules }, leasesFrom(link.of('rate-limit')), { local: new LocalLimits() });
   const inFlight = countedByFirst(link.of('concurrency'), 'perf', { maxInFlight: 1_000_000, per: 'route' });
   const check = async (facts: LimitFacts): Promise<void> => {
-    if (!(await limits.check(facts)).allowed) throw new Error('nobody is refused here');
+    if (!(await limits.check(facts)).allowed) throw new Error('unexpected refusal');
   };
   const enter = async (): Promise<void> => {
-    if (!(await inFlight.enter(''))) throw new Error('nobody is refused here');
+    if (!(await inFlight.enter(''))) throw new Error('unexpected refusal');
     inFlight.leave('');
   };
   await check(one);

@@ -1,5 +1,6 @@
-// What a limit costs: a local decision by the number of rules that match and of keys that are known, one under a flood of new
-// keys, one in a worker that is not the first, and a round trip to a Redis of its own on this machine, alone and with many at once.
+// The cost of a limit. A local decision is measured by the number of matching rules and of known keys, under a flood of
+// new keys, and in a worker that is not the first. Then a round trip to a private Redis on this machine is measured, one
+// at a time and many at once.
 //
 //   npm run perf:limits
 
@@ -19,7 +20,7 @@ const perUser: LimitSelector = {
   headers: [{ name: 'x-user', type: 'Distinct', value: '', invert: false }],
 };
 
-/** Limits that nobody reaches, so that every request is counted by all. */
+/** Limits that are never reached, so that every request counts against all of them. */
 function rules(count: number, scope: LimitRule['scope'], keyed: boolean): LimitRule[] {
   const plain = { scope, periodMs: 60_000, burst: 0, cost: 1, acrossRoutes: false } as const;
   return Array.from({ length: count }, (_, i) => ({
@@ -39,14 +40,14 @@ const factsOf = (user: string): LimitFacts => ({
 
 const rounds = 400_000;
 
-/** Microseconds of one decision, the best of three. */
+/** Microseconds per decision, the best of three runs. */
 function local(limits: RateLimits, facts: readonly LimitFacts[], withHeaders = false): number {
   let best = Number.POSITIVE_INFINITY;
   for (let turn = 0; turn < 3; turn++) {
     const started = performance.now();
     for (let i = 0; i < rounds; i++) {
       const verdict = limits.check(facts[i % facts.length]!) as Verdict;
-      if (withHeaders && verdict.headers.length === 0) throw new Error('a limit says what is left');
+      if (withHeaders && verdict.headers.length === 0) throw new Error('the limit returned no header fields');
     }
     best = Math.min(best, ((performance.now() - started) * 1000) / rounds);
   }
@@ -74,7 +75,7 @@ print(
 for (const [name, us] of await workerCosts(rules(1, 'local', true), factsOf('ann'), many)) print(name, us);
 
 if (spawnSync('redis-server', ['--version']).status === 0) await shared();
-else console.log('| Redis | skipped: there is no redis-server on this machine |');
+else console.log('| Redis | skipped: redis-server is not installed |');
 
 async function shared(): Promise<void> {
   const port = await freePort();
@@ -113,12 +114,12 @@ async function listening(redis: ChildProcess, port: number): Promise<void> {
   throw new Error('redis-server did not start');
 }
 
-/** Microseconds of one decision with so many at once: the time of all of them, shared out. */
+/** Microseconds per decision with `atOnce` in flight: the total time divided by their number. */
 async function roundTrips(limits: RateLimits, atOnce: number): Promise<number> {
   const total = 20_000;
   let left = total;
   const connection = async (): Promise<void> => {
-    while (left-- > 0) if (!(await limits.check(many[left % 1000]!)).allowed) throw new Error('nobody is refused here');
+    while (left-- > 0) if (!(await limits.check(many[left % 1000]!)).allowed) throw new Error('unexpected refusal');
   };
   const started = performance.now();
   await Promise.all(Array.from({ length: atOnce }, connection));

@@ -1,4 +1,4 @@
-// Load of an edge: HTTPS, requests over many routes, with a user's token where one is to be verified.
+// Load for a gateway: HTTPS requests over many routes, with a user's token if one is to be verified.
 
 import { once } from 'node:events';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
@@ -8,8 +8,8 @@ import { askInTurn, askOn, failLoudly } from './load-http1.ts';
 import { openStreams } from './load-http2.ts';
 
 /**
- * Requests, `inFlight` at once, to one of `routes` routes after the other: each on its own TLS connection, or in HTTP/2 as
- * streams of `connections`, as a browser or another proxy would send them.
+ * Requests to `routes` routes in turn, `inFlight` at once. Each is on its own TLS connection, or in HTTP/2 a stream on one
+ * of `connections` connections, as from a browser or another proxy.
  */
 export interface EdgeJob {
   readonly kind: 'edge';
@@ -17,7 +17,7 @@ export interface EdgeJob {
   readonly inFlight: number;
   readonly connections: number | undefined;
   readonly routes: number;
-  /** Sent in turn as `Authorization: Bearer`; none where it is empty. */
+  /** Sent in turn as `Authorization: Bearer`; empty for none. */
   readonly tokens: readonly string[];
   readonly caPem: string;
 }
@@ -31,7 +31,7 @@ export function openEdge(job: EdgeJob): Promise<LoadSet> {
   return job.connections === undefined ? openHttp1(job) : openHttp2(job, job.connections);
 }
 
-/** Far from one another: what was asked before is not what is asked next. */
+/** Spreads consecutive requests over distant routes. */
 function pathOf(n: number, routes: number): string {
   return `${routePath((n * 7919) % routes)}/items/7?full=1`;
 }
@@ -44,7 +44,7 @@ async function openHttp1({ port, inFlight, routes, tokens, caPem }: EdgeJob): Pr
       `GET ${pathOf(n, routes)} HTTP/1.1\r\nHost: api.perf.test\r\nUser-Agent: perf/1\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\nCookie: session=0123456789abcdef\r\n${token}\r\n`,
     );
   };
-  // Made before they are needed: the load must cost the same whatever it sends.
+  // Built in advance: the cost of the load must not depend on what it sends.
   const made = Array.from({ length: Math.max(routes, tokens.length) }, (_, n) => request(n));
   const sockets = await Promise.all(
     Array.from({ length: inFlight }, async () => {

@@ -1,4 +1,4 @@
-// Load in HTTP/1.1: as many requests as the other side takes, a fixed number a second, or messages on WebSockets.
+// Load in HTTP/1.1: as many requests as the other side accepts, a fixed number per second, or messages on WebSockets.
 
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -12,7 +12,7 @@ export interface Http1Job {
   readonly path?: string;
 }
 
-/** `perSecond` requests, whether or not earlier ones are answered; latencies count from when a request was due. */
+/** `perSecond` requests, even if earlier ones are still in flight. Latencies count from when a request was due. */
 export interface RateJob {
   readonly kind: 'rate';
   readonly port: number;
@@ -33,7 +33,7 @@ export const head = (path: string, more = ''): Buffer =>
 
 export const usualPath = '/v1/orders/7?full=1';
 
-/** One question at a time on a connection; resolves when its answer is complete. */
+/** One request at a time on a connection; resolves when its response is complete. */
 type Ask = (question: Buffer, answered: () => void) => void;
 
 export async function openHttp1({ port, inFlight, path = usualPath }: Http1Job): Promise<LoadSet> {
@@ -42,7 +42,7 @@ export async function openHttp1({ port, inFlight, path = usualPath }: Http1Job):
   return askInTurn(sockets, sockets.map(askOn), () => question);
 }
 
-/** A set of connections on each of which one question follows the other. `questionOf` is told how many came before. */
+/** A set of connections, each with one request after another. `questionOf` gets the number of earlier requests. */
 export function askInTurn(
   sockets: readonly Socket[],
   asks: readonly Ask[],
@@ -72,7 +72,7 @@ export function askInTurn(
   };
 }
 
-/** Asks on a connection in HTTP/1.1. */
+/** Sends requests on a connection in HTTP/1.1. */
 export function askOn(socket: Socket): Ask {
   let answered = (): void => {};
   onAnswer(socket, () => answered());
@@ -82,7 +82,7 @@ export function askOn(socket: Socket): Ask {
   };
 }
 
-/** How many connections stand ready for what is due: more than ever wait at half of what saturates. */
+/** Open connections: more than are ever in use at half of the saturation rate. */
 const rateConnections = 128;
 
 export async function openRate({ port, perSecond }: RateJob): Promise<LoadSet> {
@@ -113,7 +113,7 @@ export async function openRate({ port, perSecond }: RateJob): Promise<LoadSet> {
           if (ask === undefined) waiting.push(due);
           else begin(ask, due);
         }
-        // It waits a millisecond and does not spin: the proxies need the core more than the load does.
+        // Waits a millisecond instead of spinning: the proxies need the core more than the load does.
         if (issued < count) setTimeout(issue, 1);
       };
       issue();
@@ -125,7 +125,7 @@ export async function openRate({ port, perSecond }: RateJob): Promise<LoadSet> {
   };
 }
 
-// A masked text frame of 122 bytes: 128 with its head.
+// A masked text frame of 122 bytes: 128 with its header.
 const message = Buffer.concat([Buffer.from([0x81, 0x80 | 122, 0, 0, 0, 0]), Buffer.alloc(122, 'm')]);
 
 export async function openWebSocket({ port, inFlight }: WebSocketJob): Promise<LoadSet> {
@@ -170,18 +170,18 @@ async function dialAll(port: number, count: number): Promise<Socket[]> {
   );
 }
 
-/** A connection that breaks or ends before the load closes it ends the benchmark: its set would be smaller from then on. */
+/** A connection that fails or ends early ends the benchmark: the set would be smaller from then on. */
 export function failLoudly<T extends Socket>(socket: T): T {
   socket.on('error', (error) => {
     throw error;
   });
   socket.on('end', () => {
-    throw new Error('the proxy ended a connection of the load');
+    throw new Error('the proxy closed a connection of the load');
   });
   return socket;
 }
 
-/** Calls `done` at the end of each answer; anything but a 200 with a length ends the benchmark. */
+/** Calls `done` at the end of each response. Anything but a 200 with a length ends the benchmark. */
 export function onAnswer(socket: Socket, done: () => void): void {
   let left = 0;
   let text = '';
@@ -194,7 +194,7 @@ export function onAnswer(socket: Socket, done: () => void): void {
         if (end === -1) return;
         const length = /\r\ncontent-length: (\d+)/i.exec(text)?.[1];
         if (!text.startsWith('HTTP/1.1 200 ') || length === undefined)
-          throw new Error(`unexpected answer: ${text.slice(0, 200)}`);
+          throw new Error(`unexpected response: ${text.slice(0, 200)}`);
         at = chunk.length - (text.length - end - 4);
         left = Number(length);
         text = '';

@@ -26,7 +26,7 @@ export function openHttp2({ port, inFlight, connections, grpc }: Http2Job): Prom
   return openStreams({ inFlight, connections, dial, ask: (session) => ask(session, grpc) });
 }
 
-/** Questions as streams, `inFlight` at once on `connections` sessions; `ask` is told how many came before. */
+/** Requests as streams, `inFlight` at once on `connections` sessions. `ask` gets the number of earlier requests. */
 export async function openStreams(job: {
   readonly inFlight: number;
   readonly connections: number;
@@ -71,7 +71,7 @@ function ask(session: ClientHttp2Session, grpc: boolean): Promise<void> {
       good = fields['grpc-status'] === '0';
     });
     stream.on('error', reject);
-    stream.on('end', () => (good ? resolve() : reject(new Error('an answer that is not the right one'))));
+    stream.on('end', () => (good ? resolve() : reject(new Error('unexpected response'))));
     stream.resume();
   });
 }

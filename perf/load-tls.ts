@@ -1,4 +1,4 @@
-// Load of whole connections: handshakes, connections that stay and say nothing, and bytes.
+// Load of whole connections: handshakes, idle connections, and bytes.
 
 import { once } from 'node:events';
 import { connect } from 'node:net';
@@ -19,7 +19,7 @@ export interface HandshakeJob extends Shown {
   readonly inFlight: number;
 }
 
-/** `count` connections that stay open without a word. */
+/** `count` idle connections. */
 export interface IdleJob extends Shown {
   readonly kind: 'idle';
   readonly port: number;
@@ -32,7 +32,7 @@ export interface TcpJob {
   readonly port: number;
 }
 
-/** After how many bytes the app's sink sends one byte back. */
+/** The bytes for which the app's sink sends one byte back. */
 export const tcpPieceBytes = 2 ** 20;
 
 function optionsOf({ certPem, keyPem, caPem }: Shown, port: number): ConnectionOptions {
@@ -40,7 +40,7 @@ function optionsOf({ certPem, keyPem, caPem }: Shown, port: number): ConnectionO
   return { host: '127.0.0.1', port, secureContext, checkServerIdentity: () => undefined };
 }
 
-/** Nothing is open between two runs: opening is what is measured. */
+/** Nothing is open between two runs, since opening is what is measured. */
 export async function openHandshakes(job: HandshakeJob): Promise<LoadSet> {
   const options = optionsOf(job, job.port);
   const request = head(usualPath);

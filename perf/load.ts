@@ -1,5 +1,5 @@
-// The load, as a process of its own, the same for every proxy. It holds sets of open connections and drives them when it is
-// told to; between two runs a set stays open and says nothing. Orders come and answers go over the channel to its parent.
+// The load, as a separate process, the same for every proxy. It holds sets of open connections and drives them on
+// order. Between two runs a set stays open and idle. Orders and answers go over the channel to its parent.
 
 import { type EdgeJob, openEdge } from './load-edge.ts';
 import { type Http1Job, openHttp1, openRate, openWebSocket, type RateJob, type WebSocketJob } from './load-http1.ts';
@@ -8,9 +8,9 @@ import { type HandshakeJob, type IdleJob, openHandshakes, openIdle, openTcp, typ
 
 export type Job = EdgeJob | Http1Job | RateJob | WebSocketJob | Http2Job | HandshakeJob | IdleJob | TcpJob;
 
-/** Connections that are open, and one kind of question to ask on them. */
+/** Open connections, and one kind of request to send on them. */
 export interface LoadSet {
-  /** Asks `count` questions and waits for every answer; `done` is told the milliseconds that each took. */
+  /** Sends `count` requests and waits for every response. `done` gets the milliseconds of each. */
   run(count: number, done: (ms: number) => void): Promise<void>;
   close(): void;
 }
@@ -20,7 +20,7 @@ export type Order =
   | { readonly id: number; readonly kind: 'run'; readonly set: number; readonly count: number; readonly warm: boolean }
   | { readonly id: number; readonly kind: 'close'; readonly set: number };
 
-/** Milliseconds of all answers of a set but those of warm runs. */
+/** Milliseconds of all responses of a set, without those of warm-up runs. */
 export interface Latency {
   readonly p50: number;
   readonly p99: number;

@@ -1,4 +1,4 @@
-// The load process seen from here: sets of connections that are opened once and run as often as is wanted.
+// Controls the load process: sets of connections that are opened once and run repeatedly.
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -8,31 +8,31 @@ const program = fileURLToPath(new URL('./load.ts', import.meta.url));
 
 /** A set of open connections in the load process. */
 export interface OpenSet {
-  /** Asks `count` questions and waits for every answer. The latencies of a warm run are not kept. */
+  /** Sends `count` requests and waits for every response. The latencies of a warm-up run are not kept. */
   run(count: number, warm?: boolean): Promise<Answers['run']>;
   close(): Promise<Latency>;
 }
 
-/** An order without what the loader adds to it. */
+/** An order without the ID, which the loader adds. */
 type Bare<T> = T extends Order ? Omit<T, 'id'> : never;
 
 export class Loader {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, PromiseWithResolvers<never>>();
   #orders = 0;
-  #said = '';
+  #stderr = '';
 
   constructor() {
     this.#child = fork(program, { stdio: ['ignore', 'inherit', 'pipe', 'ipc'] });
     this.#child.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
-      this.#said += chunk;
+      this.#stderr += chunk;
     });
     this.#child.on('message', ({ id, answer }: { id: number; answer: never }) => {
       this.#waiting.get(id)?.resolve(answer);
       this.#waiting.delete(id);
     });
     this.#child.once('close', () => {
-      for (const { reject } of this.#waiting.values()) reject(new Error(`the load failed: ${this.#said}`));
+      for (const { reject } of this.#waiting.values()) reject(new Error(`the load failed: ${this.#stderr}`));
     });
   }
 
@@ -44,7 +44,7 @@ export class Loader {
     };
   }
 
-  /** Ends the load process, and with it every set. */
+  /** Ends the load process and all its sets. */
   close(): void {
     this.#child.kill();
   }
@@ -58,7 +58,7 @@ export class Loader {
   }
 }
 
-/** Runs `use` with a load process of its own. */
+/** Runs `use` with a new load process. */
 export async function withLoader<T>(use: (loader: Loader) => Promise<T>): Promise<T> {
   const loader = new Loader();
   try {

@@ -1,4 +1,4 @@
-// The machine during a measurement: what else ran on it, and whether its figures are worth something.
+// The machine during a measurement: what else ran on it, and whether the figures are reliable.
 
 import { readFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
@@ -7,13 +7,13 @@ import { CpuAccount, tickNs } from './cpu.ts';
 export interface MachineUse {
   /** The load average of one minute, at the beginning and at the end. */
   readonly load: readonly [number, number];
-  /** What the hypervisor gave to others, percent of all cores. */
+  /** CPU time that the hypervisor gave to other machines, percent of all cores. */
   readonly stealPercent: number;
-  /** What processes had that are none of this bench, percent of all cores. */
+  /** CPU time of processes outside this bench, percent of all cores. */
   readonly otherPercent: number;
 }
 
-/** A row is noisy from these on. perf/README.md says why. */
+/** A row above one of these is noisy; perf/README.md explains why. */
 export const noise = { stealPercent: 2, otherPercent: 10, halfIntervalPercent: 3 } as const;
 
 interface Times {
@@ -22,7 +22,7 @@ interface Times {
   readonly steal: number;
 }
 
-/** Begins to watch; the function that it returns says what was seen since. */
+/** Begins to watch. The returned function gives the use since then. */
 export function watchMachine(): () => MachineUse {
   const ours = new CpuAccount(process.pid);
   const loadBefore = loadNow();
@@ -41,7 +41,7 @@ export function watchMachine(): () => MachineUse {
   };
 }
 
-/** Several times of watching as one. */
+/** Merges several periods into one. */
 export function mergeUse(all: readonly MachineUse[]): MachineUse {
   const mean = (value: (one: MachineUse) => number): number =>
     all.reduce((sum, one) => sum + value(one), 0) / all.length;
@@ -52,7 +52,7 @@ export function mergeUse(all: readonly MachineUse[]): MachineUse {
   };
 }
 
-/** What makes a measurement noisy, in words; empty when nothing does. */
+/** Why a measurement is noisy, as text; empty if it is not. */
 export function noiseOf({ stealPercent, otherPercent }: MachineUse): string[] {
   return [
     ...(stealPercent > noise.stealPercent ? [`steal ${stealPercent.toFixed(1)} %`] : []),
@@ -60,7 +60,7 @@ export function noiseOf({ stealPercent, otherPercent }: MachineUse): string[] {
   ];
 }
 
-/** What the figures were taken on. */
+/** The machine that the figures are from. */
 export function describeMachine(): string {
   const all = cpus();
   const kernel = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();

@@ -11,18 +11,18 @@ import type { Stack } from './stack.ts';
 import { median } from './statistics.ts';
 import { type Row, rowOf, type Table } from './table.ts';
 
-/** A row that is measured in slices, on stacks of type S. */
+/** A row measured in slices, on stacks of type S. */
 interface SlicedRow<S> {
   readonly label: string;
-  /** Questions in a slice. */
+  /** Requests in a slice. */
   readonly size: number;
-  /** Questions before the first slice, where that is not the plan's number of requests. */
+  /** Requests before the first slice; by default the plan's number. */
   readonly warm?: number;
-  /** What is asked; undefined where a stack cannot. */
+  /** The load; undefined if the stack does not support it. */
   job(stack: S): Job | undefined;
 }
 
-/** Everything that was seen of one stack in one row. */
+/** The measurements of one stack in one row. */
 interface Seen {
   /** The slices of each start. */
   readonly cpuNs: (readonly number[])[];
@@ -32,7 +32,7 @@ interface Seen {
   lostNs: number;
 }
 
-/** All of a row, over all starts. */
+/** The measurements of a row, over all starts. */
 class SeenRow {
   readonly size: number;
   readonly label: string;
@@ -53,7 +53,7 @@ class SeenRow {
     this.stacks.set(name, seen);
   }
 
-  /** The row of CPU time; `figure` makes the table's unit of a slice's nanoseconds. */
+  /** The row of CPU time; `figure` converts a slice's nanoseconds to the table's unit. */
   cpu(figure: (ns: number) => number): Row {
     const series = new Map(
       [...this.stacks].map(([name, { cpuNs }]) => [name, cpuNs.map((start) => start.map(figure))]),
@@ -71,11 +71,11 @@ class SeenRow {
   }
 }
 
-/** Ticks alone make up to 40 ms of it, 1 % of what a stack takes in the shortest rows. */
+/** Rounding to ticks alone makes up to 40 ms of it, 1 % of a stack's CPU time in the shortest rows. */
 const lostPercent = 2;
 
 interface Runner<S> {
-  /** What is measured, for the progress. */
+  /** Shown as progress. */
   readonly name: string;
   readonly rows: readonly SlicedRow<S>[];
   /** Whose CPU time counts. */
@@ -83,7 +83,7 @@ interface Runner<S> {
   withAll(use: (stacks: readonly S[]) => Promise<void>): Promise<void>;
 }
 
-/** Runs every row on the same stacks, as often as the plan starts them. */
+/** Runs every row on the same stacks, once for each start in the plan. */
 async function sliceRows<S extends { readonly name: string }>(bench: Bench, run: Runner<S>): Promise<SeenRow[]> {
   const { starts, rounds, warm } = bench.plan;
   const seen = run.rows.map((row) => new SeenRow(row));
@@ -115,14 +115,14 @@ function slicePairs(bench: Bench, name: string, rows: readonly SlicedRow<Stack>[
   });
 }
 
-/** Microseconds for each question. */
+/** Microseconds per request. */
 function usEach(row: SeenRow): Row {
   return row.cpu((ns) => ns / 1000 / row.size);
 }
 
 /**
- * So many requests take 60 to 250 ms: long beside the switch, short beside what others do to the machine. More, shorter slices
- * give a narrower interval than fewer, longer ones of as many requests.
+ * This many requests take 60 to 250 ms: long compared with the switch, short compared with disturbances by other
+ * processes. For the same number of requests, more and shorter slices give a narrower interval.
  */
 function sliceFor(inFlight: number): number {
   return inFlight === 1 ? 700 : inFlight < 256 ? 1000 : 2000;
@@ -168,7 +168,7 @@ export async function http2(bench: Bench): Promise<Table[]> {
   return [{ name: 'http2-cpu', title, unit: 'us', rows: seen.map(usEach) }];
 }
 
-/** Answers of 1 KB and of 1 MB. */
+/** Responses of 1 KB and of 1 MB. */
 export async function bodies(bench: Bench): Promise<Table[]> {
   const rows = [
     { label: '1 KB', size: sliceFor(16), job: ({ httpPort }: Stack) => http(httpPort, 16) },
@@ -179,7 +179,7 @@ export async function bodies(bench: Bench): Promise<Table[]> {
   return [{ name: 'bodies', title, unit: 'us', rows: seen.map(usEach) }];
 }
 
-/** Messages that come back. */
+/** WebSocket messages and their echoes. */
 export async function websocket(bench: Bench): Promise<Table[]> {
   const job = ({ httpPort: port }: Stack): Job => ({ kind: 'websocket', port, inFlight: 32 });
   const seen = await slicePairs(bench, 'websocket', [{ label: '32 sockets', size: sliceFor(32), job }]);
@@ -202,7 +202,7 @@ export async function handshakes(bench: Bench): Promise<Table[]> {
   return [{ name: 'handshake-cpu', title, unit: 'us', rows: seen.map(usEach) }];
 }
 
-/** Bytes on one stream; a question is a piece of 1 MiB. */
+/** Bytes on one stream; a request is a piece of 1 MiB. */
 export async function tcp(bench: Bench): Promise<Table[]> {
   const size = 64;
   const job = ({ tcpPort: port }: Stack): Job | undefined => (port === undefined ? undefined : { kind: 'tcp', port });
@@ -211,7 +211,7 @@ export async function tcp(bench: Bench): Promise<Table[]> {
   return [{ name: 'tcp-cpu', title: 'TCP: CPU per GB of the pair', unit: 'ms', rows }];
 }
 
-/** One proxy at the edge, TLS from clients, plain to the app; gateways of one, a hundred and a thousand routes. */
+/** One proxy at the edge, TLS from clients, plain to the app, with one, a hundred and a thousand routes. */
 export async function edge(bench: Bench): Promise<Table[]> {
   const users = await makeTokens(200);
   const { caPem } = bench.site;
@@ -236,7 +236,7 @@ export async function edge(bench: Bench): Promise<Table[]> {
     const plain = row('', ({ port }) => port);
     const rows = [
       plain,
-      // No peer here verifies tokens: this row is against their plain routing.
+      // No peer here verifies tokens: this row compares with their plain routing.
       row(', 200 users with tokens', ({ tokenPort, port }) => tokenPort ?? port, users.tokens),
       row(', a limit for each client', ({ limitPort }) => limitPort),
       row(', HTTP/2: 32 streams on 4 connections', ({ port }) => port, [], 4),

@@ -1,4 +1,4 @@
-// What a proxy adds to the latency at one rate for all.
+// The latency that a proxy adds, at the same rate for all.
 
 import { type Bench, withStacks } from './bench.ts';
 import type { Job, Latency } from './load.ts';
@@ -9,14 +9,14 @@ import type { Row, Table } from './table.ts';
 const turns = 3;
 const saturating = 10_000;
 
-/** The same rate for all: half of what saturates the slowest. Without a proxy it is measured as well, and taken off. */
+/** The rate is half of what saturates the slowest. The latency without a proxy is measured too, and subtracted. */
 export function latency(bench: Bench): Promise<Table[]> {
   const { site, plan, progress } = bench;
   return withStacks(bench, (stacks) =>
     withLoader(async (loader) => {
       const rates: number[] = [];
       for (const { name, httpPort } of stacks) {
-        progress.title(`latency-added, what saturates ${name}`);
+        progress.title(`latency-added, saturation of ${name}`);
         rates.push(await saturatingRate(loader, httpPort, plan.warm));
       }
       const perSecond = Math.floor(Math.min(...rates) / 2);

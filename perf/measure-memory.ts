@@ -1,4 +1,4 @@
-// Memory: of a pair idle and under load, of idle connections, and what a request allocates on the heap.
+// Memory of a pair, idle and under load, of idle connections, and allocated on the heap per request.
 
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,7 +12,7 @@ import type { Row, Table } from './table.ts';
 
 const bareProgram = fileURLToPath(new URL('./bare.ts', import.meta.url));
 
-/** Resident and private memory, idle and while a load goes on. */
+/** Resident and private memory, idle and under load. */
 export function memory(bench: Bench): Promise<Table[]> {
   const { loadedAfter } = bench.plan;
   return withStacks(bench, (stacks) =>
@@ -31,7 +31,7 @@ export function memory(bench: Bench): Promise<Table[]> {
       note('idle');
       let before = 0;
       for (const part of [0.1, 0.5, 1]) {
-        // How ours goes on is what is to be seen; the others stand still long before.
+        // Only ours is still of interest: the others are stable long before.
         for (const { name, httpPort: port } of stacks) {
           bench.progress.title(`memory, ${name}, up to ${loadedAfter * part} requests`);
           const share = name === 'ours' || name === 'before' ? 1 : 0.1;
@@ -48,7 +48,7 @@ export function memory(bench: Bench): Promise<Table[]> {
   );
 }
 
-/** Resident memory that an idle connection takes, on a sidecar that has carried nothing else, and on bare Node. */
+/** Resident memory of an idle connection, on a sidecar without other traffic and on bare Node. */
 export async function idleConnections(bench: Bench): Promise<Table[]> {
   const { site, plan, progress } = bench;
   progress.title('idle-connections, bare node:tls');
@@ -72,13 +72,13 @@ export async function idleConnections(bench: Bench): Promise<Table[]> {
   return [{ name: 'idle-connections', title, unit: 'KB each', rows }];
 }
 
-/** KB that each of `count` idle connections on `port` costs the process. */
+/** KB of the process per idle connection, with `count` of them on `port`. */
 function measureIdle(port: number, running: Running, site: Site, count: number): Promise<number> {
   return withLoader(async (loader) => {
     const before = running.memory().residentMb;
     const { chainPem: certPem, keyPem } = site.client;
     const set = await loader.open({ kind: 'idle', port, count, certPem, keyPem, caPem: site.caPem });
-    // What the handshakes left behind is collected at the next occasion; that is not what a connection costs.
+    // Garbage of the handshakes is not a cost of the connections: it is collected soon.
     await delay(3000);
     const after = running.memory().residentMb;
     await set.close();
@@ -86,7 +86,7 @@ function measureIdle(port: number, running: Running, site: Site, count: number):
   });
 }
 
-/** The same of a TLS server of Node's own. */
+/** The same for a bare Node TLS server. */
 async function measureBare(site: Site, count: number): Promise<number> {
   const shown = { cert: site.server.chainPem, key: site.server.keyPem, ca: site.caPem };
   const server = startRunning(process.execPath, [bareProgram, JSON.stringify(shown)], site.dir, 'pipe');
@@ -100,7 +100,7 @@ async function measureBare(site: Site, count: number): Promise<number> {
 
 const heapRequests = 20_000;
 
-/** Bytes of V8's heap that a request allocates, by perf/heap-probe.ts in each process of a pair of its own. */
+/** Heap bytes allocated per request, by perf/heap-probe.ts in each process of a separate pair. */
 export async function heap(bench: Bench): Promise<Table[]> {
   const sides = { outbound: {} as Record<string, number>, inbound: {} as Record<string, number> };
   for (const checkout of checkoutsOf(bench)) {
@@ -124,7 +124,7 @@ export async function heap(bench: Bench): Promise<Table[]> {
   return [{ name: 'heap', title: 'HTTP/1.1 services, 32 in flight: heap allocated per request', unit: 'bytes', rows }];
 }
 
-/** Bytes allocated in a process since it was asked before. */
+/** Bytes allocated in a process since the previous call. */
 async function allocatedBytes({ child }: Running): Promise<number> {
   child.send('allocated');
   const [bytes] = (await once(child, 'message')) as [number];

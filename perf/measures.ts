@@ -1,4 +1,4 @@
-// Every measure by its name on the command line.
+// All measures, by their names on the command line.
 
 import type { Bench } from './bench.ts';
 import { measureDecisionUs } from './decision.ts';
@@ -8,7 +8,7 @@ import { heap, idleConnections, memory } from './measure-memory.ts';
 import { measureRecordUs } from './record.ts';
 import type { Row, Table } from './table.ts';
 
-/** Measures one thing; some give more than one table. */
+/** Measures one thing; may return several tables. */
 export type Measure = (bench: Bench) => Promise<Table[]>;
 
 export const measures: Readonly<Record<string, Measure>> = {

@@ -1,4 +1,4 @@
-// nginx as Debian packages it: one worker a side, keep-alive both ways, mutual TLS 1.3 without resumption.
+// nginx as Debian packages it: one worker per side, keep-alive on both sides, mutual TLS 1.3 without resumption.
 
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,12 +8,12 @@ import { placeFor, type Site, type Stack } from './stack.ts';
 
 const streamModule = '/usr/lib/nginx/modules/ngx_stream_module.so';
 
-/** Whether it can carry TCP. */
+/** True if it can proxy TCP. */
 export function hasStream(): boolean {
   return existsSync(streamModule);
 }
 
-/** Istio's keys as far as nginx knows them. */
+/** Istio's log keys, as far as nginx has the values. */
 const logFormat = `log_format json escape=json '{"start_time":"$time_iso8601","method":"$request_method","path":"$request_uri","protocol":"$server_protocol",'
   '"response_code":$status,"bytes_received":$request_length,"bytes_sent":$body_bytes_sent,"duration":$request_time,"upstream_service_time":"$upstream_response_time",'
   '"x_forwarded_for":"$http_x_forwarded_for","user_agent":"$http_user_agent","request_id":"$request_id","authority":"$http_host","upstream_host":"$upstream_addr",'
@@ -68,7 +68,7 @@ ${stream ? `stream { ${tcp} }` : ''}`;
     inbound: start('in'),
     outbound: start('out'),
     httpPort,
-    // It speaks HTTP/2 to clients and HTTP/1.1 to what is behind it.
+    // It speaks HTTP/2 to clients and HTTP/1.1 to upstreams.
     http2Port: undefined,
     tlsPort,
     tcpPort: stream ? tcpIn : undefined,

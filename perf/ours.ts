@@ -1,4 +1,4 @@
-// Our own pair, from the built dist/, as a user runs it.
+// Our own pair, from the built dist/, run as a user would.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,14 +10,17 @@ import { type Checkout, placeFor, type Site, type Stack } from './stack.ts';
 /** The root of this checkout. */
 export const here = fileURLToPath(new URL('..', import.meta.url));
 
-/** The program that a checkout has built. */
+/** The built program of a checkout. */
 export function programOf(checkout: string): string {
   return join(checkout, 'dist/sidecar/cli.js');
 }
 
 const probeProgram = fileURLToPath(new URL('./heap-probe.ts', import.meta.url));
 
-/** Starts both sidecars of a checkout's `dist/` and waits for their ports. `probed` processes say what their heaps allocate. */
+/**
+ * Starts both sidecars of a checkout's `dist/` and waits for their ports. `probed` processes report their heap
+ * allocations.
+ */
 export async function startOurs(site: Site, { name, root }: Checkout, probed = false): Promise<Stack> {
   const program = programOf(root);
   const [httpPort, http2Port, tcpPort, tlsPort, tlsHttp2Port, tlsTcpPort] = await Promise.all([
@@ -68,13 +71,13 @@ export async function startOurs(site: Site, { name, root }: Checkout, probed = f
   return stack;
 }
 
-/** 100 rules, each for one caller; the caller of the benchmark stands in the middle. */
+/** 100 rules, each for one caller; the benchmark's caller is in the middle. */
 function policies(): string {
   const rules = Array.from(
     { length: 100 },
     (_, i) =>
       `  - from: [{ source: { principals: [perf.test/ns/shop/sa/${i === 50 ? 'client' : `other-${i}`}] } }]\n    to: [{ operation: { methods: [GET, POST], paths: ["/v1/orders/*"], ports: ["8080"] } }, { operation: { ports: ["9000"] } }]\n`,
   );
-  // On TCP a rule that asks for methods does not exist, so the stream has a rule of its own.
+  // Rules for methods do not apply to TCP, so the stream has a rule of its own.
   return `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: callers, namespace: shop }\nspec:\n  rules:\n${rules.join('')}  - from: [{ source: { principals: [perf.test/ns/shop/sa/client] } }]\n    to: [{ operation: { ports: ["9000"] } }]\n`;
 }

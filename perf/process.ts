@@ -1,4 +1,4 @@
-// Processes under measurement: started, asked for their CPU time and memory, ended.
+// Starts and stops processes under measurement, and reads their CPU time and memory.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -6,9 +6,9 @@ import { connect } from 'node:net';
 import { CpuAccount, familyOf } from './cpu.ts';
 
 export interface Memory {
-  /** Resident, pages of the program included that other processes share, MB. */
+  /** Resident, including program pages shared with other processes, MB. */
   readonly residentMb: number;
-  /** Written to by this process and shared with none, MB. */
+  /** Written by this process and not shared, MB. */
   readonly privateMb: number;
 }
 
@@ -46,24 +46,24 @@ export function startRunning(
     cpu: new CpuAccount(child.pid!),
     memory: () => familyOf(child.pid!).map(memoryOf).reduce(sumOf),
     async stop() {
-      // At SIGTERM a sidecar stays for its app.
+      // On SIGTERM, a sidecar stays while its app runs.
       child.kill('SIGINT');
       await exited;
     },
   };
 }
 
-/** Ends at once whatever still runs. */
+/** Ends all processes that still run, at once. */
 export function killAll(): void {
   for (const child of all) child.kill('SIGKILL');
 }
 
-/** True when the command can be run here. */
+/** True if the command can be run here. */
 export function isInstalled(command: string): boolean {
   return spawnSync(command, ['--version'], { stdio: 'ignore' }).error === undefined;
 }
 
-/** Resolves when something takes connections on the port. */
+/** Resolves when a process accepts connections on the port. */
 export async function whenListening(port: number, timeoutMs = 10_000): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (!(await answers(port))) {

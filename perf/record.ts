@@ -1,5 +1,4 @@
-// What the record of a request costs: its line in the access log, and its metrics. Each by itself, on an exchange as the path
-// leaves it behind.
+// The cost of recording a request: its access-log line and its metrics. Each is measured alone, on a finished exchange.
 
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
@@ -34,7 +33,7 @@ export function measureRecordUs(): { readonly line: number; readonly metrics: nu
   );
   const stats = metrics.statsOf('inbound', 'spiffe://perf.test/ns/shop/sa/client');
   return {
-    // Into a block, as the log file takes it: until then a line is a rope of strings.
+    // Written into a block, as for the log file: until then a line is a rope of strings.
     line: mean((i) => block.write(formatRecord(exchange, connection, i % 7), 'latin1')),
     metrics: mean((i) => metrics.countRequest(stats, exchange, i % 7)),
   };

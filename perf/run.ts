@@ -1,5 +1,6 @@
-// `npm run perf`: our built dist/ beside the peers that are installed here, on the same work, in turns. What is measured is in
-// measures.ts, how in slices.ts, on what in ours.ts, nginx.ts, haproxy.ts, envoy.ts and edge.ts. Never a test.
+// `npm run perf`: measures our built dist/ and the peers that are installed here, on the same work, in turns. The
+// measures are in measures.ts, the method in slices.ts, and the stacks in ours.ts, nginx.ts, haproxy.ts, envoy.ts and
+// edge.ts. Never a test.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
@@ -18,13 +19,13 @@ import { Progress } from './progress.ts';
 import { openSite } from './site.ts';
 import { alignCells, formatMarkdown, formatSvg, formatText, markdownCells, type Table } from './table.ts';
 
-const help = `Measures the built dist/ beside nginx, HAProxy and Envoy, those of them that are installed.
+const help = `Compares the built dist/ with those of nginx, HAProxy and Envoy that are installed.
 
   npm run perf                                      everything, some twenty minutes
   npm run perf -- --quick --only http1-cpu          one measure, coarsely, in a minute
-  npm run perf -- --only http1-cpu --before ../old  what changed since another checkout: tells 3 %
+  npm run perf -- --only http1-cpu --before ../old  what changed since another checkout, to 3 %
   npm run perf -- --out results                     each table as Markdown and SVG, all of them as run.json
-  npm run perf -- --compare results/run.json        and what changed since that run
+  npm run perf -- --compare results/run.json        also what changed since that run
 
 Options:
   --quick          fewer slices, fewer cases
@@ -70,15 +71,15 @@ try {
   process.exitCode = usage ? 2 : 1;
 }
 
-/** Undefined when help is wanted. */
+/** Undefined for `--help`. */
 function readOptions(): Options | undefined {
   const values = parsed();
   if (values.help === true) return undefined;
   if (process.platform !== 'linux')
-    throw new UsageError('CPU time and memory are read from /proc, which Linux alone has');
+    throw new UsageError('CPU time and memory are read from /proc, which only Linux has');
   const before = values.before === undefined ? undefined : resolve(values.before);
   if (before !== undefined && !existsSync(programOf(before)))
-    throw new UsageError(`${programOf(before)} is not there; run 'npm run build' in ${before}`);
+    throw new UsageError(`${programOf(before)} does not exist; run 'npm run build' in ${before}`);
   return {
     ...{ quick: values.quick === true, json: values.json === true, before, out: values.out },
     names: listOf('measure', values.only, Object.keys(measures)) ?? Object.keys(measures),
@@ -116,7 +117,7 @@ function listOf(what: string, text: string | undefined, known: readonly string[]
   return asked;
 }
 
-/** What is measured is the build of this checkout. @throws Error when it does not build. */
+/** Builds this checkout, which is then measured. @throws Error if the build fails. */
 function build(): void {
   const root = fileURLToPath(new URL('..', import.meta.url));
   const { status } = spawnSync(process.execPath, ['build.mjs'], { cwd: root, stdio: ['ignore', 2, 2] });
@@ -157,7 +158,7 @@ async function main(options: Options): Promise<void> {
   close();
 }
 
-/** The tables of one measure; rows that have not watched the machine themselves bear what was seen during all of it. */
+/** The tables of one measure. A row without its own machine use gets that of the whole measure. */
 async function measured(bench: Bench, name: string): Promise<Table[]> {
   const watch = watchMachine();
   const tables = await measures[name]!(bench);
@@ -168,19 +169,19 @@ async function measured(bench: Bench, name: string): Promise<Table[]> {
   }));
 }
 
-/** How much is measured. With a build before ours all is started often, and each start has few slices. */
+/** How much is measured. With an earlier build, the stacks start often, with few slices each. */
 function planOf({ quick, before }: Options): Bench['plan'] {
   return { ...(quick ? quickly : wholly), ...(before === undefined ? {} : besideBefore) };
 }
 
-/** The peers that can be run; a line says which cannot. */
+/** The peers that can be run. A line reports each that cannot. */
 function peersHere(without: readonly string[]): Set<string> {
   return new Set(
     Object.entries(peers).flatMap(([command, install]) => {
       if (without.includes(command)) return [];
       if (isInstalled(command)) {
         if (command === 'nginx' && !hasStream())
-          process.stderr.write('nginx has no stream module here: no tcp-cpu of it\n');
+          process.stderr.write('nginx has no stream module here: its tcp-cpu is left out\n');
         return [command];
       }
       process.stderr.write(`${command} is not on PATH and is left out; on Debian: ${install}\n`);
@@ -189,7 +190,7 @@ function peersHere(without: readonly string[]): Set<string> {
   );
 }
 
-/** The tables that are about the whole run, and its files. */
+/** Writes the tables about the whole run, and its files. */
 function finish(run: Run, { earlier, out, json }: Options, say: (text: string) => void): void {
   const verdicts = verdictsOf(run.tables);
   const changes = earlier === undefined ? undefined : compareCells(earlier, run.tables);

@@ -1,4 +1,4 @@
-// What all stacks share: the app behind them, the certificates and the list of callers.
+// Shared by all stacks: the app behind them, the certificates and the list of callers.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';

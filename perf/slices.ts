@@ -1,5 +1,5 @@
-// Stacks take turns in short slices, A B C, B C A, C A B: what slows the machine for longer than a slice slows all of them, and
-// falls out of the ratio of two slices that are neighbours. Connections stay open from the first slice to the last.
+// Stacks take turns in short slices: A B C, B C A, C A B. A disturbance longer than a slice slows all of them, and so
+// cancels out in the ratio of two neighbouring slices. Connections stay open from the first slice to the last.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CpuAccount } from './cpu.ts';
@@ -16,22 +16,22 @@ export interface Lane {
 }
 
 export interface SliceOptions {
-  /** Questions in a slice. */
+  /** Requests in a slice. */
   readonly size: number;
   readonly rounds: number;
-  /** Questions that each stack answers before the first slice: its JIT compiler has to have seen them. */
+  /** Requests to each stack before the first slice, to warm up its JIT compiler. */
   readonly warm: number;
-  /** Told before each round. */
+  /** Called before each round. */
   onRound(round: number): void;
 }
 
-/** What one stack did; the slices of one round have the same index in every stack. */
+/** The results of one stack. The slices of one round have the same index in every stack. */
 export interface Series {
   /** Nanoseconds of CPU of each slice. */
   readonly cpuNs: readonly number[];
   readonly seconds: readonly number[];
   readonly latency: Latency;
-  /** CPU time that no slice has, of threads and children that ended between two readings, by ticks of 10 ms. */
+  /** CPU time in no slice, of threads and children that ended between two readings; in ticks of 10 ms. */
   readonly lostNs: number;
 }
 
@@ -41,8 +41,8 @@ export interface Sliced {
 }
 
 /**
- * How long after its last answer a slice's CPU time is read: what a proxy puts off (a log that is written every 100 ms,
- * garbage that another thread collects) belongs to the slice. The next stack has its turn meanwhile.
+ * The delay between a slice's last response and its CPU reading. Work that a proxy defers belongs to the slice: a log
+ * that is written every 100 ms, garbage that another thread collects. The next stack has its turn meanwhile.
  */
 const settleMs = 120;
 
@@ -56,7 +56,7 @@ export function runInSlices(lanes: readonly Lane[], options: SliceOptions): Prom
     for (const turns of running) turns.begin();
     for (let round = 0; round < options.rounds; round++) {
       options.onRound(round);
-      // Another one begins each round, so that none always follows the same and a drift favours none.
+      // Each round begins with another stack, so that no stack always follows the same one, and drift favours none.
       for (let i = 0; i < running.length; i++) await running[(i + round) % running.length]!.slice(options.size);
     }
     const series = new Map<string, Series>();
@@ -89,7 +89,7 @@ class Turns {
     this.#unseenAtStart = this.#unseen();
   }
 
-  /** The CPU time is known later than this returns; the next slice waits for it. */
+  /** Returns before the CPU time is known; the next slice waits for it. */
   async slice(size: number): Promise<void> {
     await this.#settled;
     const before = this.#spent();

@@ -1,6 +1,6 @@
-// A stack is one product twice: the proxy beside the client, plain in and mutual TLS out, and the proxy beside the app. All
-// stacks get the same certificates, the same app and the same work: verification of the other side, an allow-list of 100
-// entries, an access log with the same fields, a request ID and a header that tells the app who called.
+// A stack is two proxies of one product: one at the client, plain in and mutual TLS out, and one at the app. All stacks
+// get the same certificates, the same app and the same work. The work is verification of the other side, an allow list
+// of 100 entries, an access log with the same fields, a request ID, and a header with the caller's identity for the app.
 
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ export interface Site {
   readonly client: Credential;
   readonly server: Credential;
   readonly caPem: string;
-  /** SHA-1 of the client's certificate, hex, and of 99 others: what nginx and HAProxy can list. */
+  /** SHA-1 of the client's certificate, hex, and of 99 others: nginx and HAProxy list callers by it. */
   readonly allowed: readonly string[];
 }
 
@@ -23,15 +23,15 @@ export interface Stack {
   readonly inbound: Running;
   /** Plain HTTP in, at the outbound proxy. */
   readonly httpPort: number;
-  /** Plain HTTP/2 in, with HTTP/2 on the hop and to the app; undefined where the stack cannot. */
+  /** Plain HTTP/2 in, with HTTP/2 on the hop and to the app; undefined if the stack does not support it. */
   readonly http2Port: number | undefined;
   /** Mutual TLS HTTP, at the inbound proxy. */
   readonly tlsPort: number;
-  /** Plain TCP in, at the outbound proxy; undefined where this build has no TCP. */
+  /** Plain TCP in, at the outbound proxy; undefined if this build has no TCP. */
   readonly tcpPort: number | undefined;
 }
 
-/** A checkout of this project and the column that its figures are in. */
+/** A checkout of this project, and the column of its figures. */
 export interface Checkout {
   readonly name: string;
   readonly root: string;

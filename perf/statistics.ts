@@ -1,4 +1,4 @@
-// What a series of slices says: its middle, how far its parts lie from each other, and how sure the middle is.
+// Statistics of a series of slices: the median, the spread, and the confidence interval of the median.
 
 /** The median of a series with its 95 % interval and the quartiles of the series. */
 export interface Spread {
@@ -7,7 +7,7 @@ export interface Spread {
   readonly low: number;
   readonly high: number;
   readonly quartiles: readonly [number, number];
-  /** How many values there were. */
+  /** The number of values. */
   readonly count: number;
 }
 
@@ -40,8 +40,8 @@ function quantile(sorted: readonly number[], part: number): number {
 }
 
 /**
- * The rank r (from 0) such that the true median lies between the values of rank r and count - 1 - r with at least 95 %:
- * how many values lie below the median is binomial, whatever the values' distribution. 0 where six values are too few.
+ * The rank r (from 0) such that the true median lies between the values of rank r and count - 1 - r with at least 95 %
+ * confidence. The number of values below the median is binomial for any distribution. 0 if there are too few values.
  */
 function lowerRank(count: number): number {
   let probability = 0.5 ** count;

@@ -1,5 +1,5 @@
-// How long one client can make a listener stand still before it is known who that is: the longest stall of the event loop,
-// the best of five tries, for each kind of listener and every chain of test/fixtures/hostile.ts. It should stay under 5 ms.
+// How long an unauthenticated client can block a listener's event loop: the longest stall, the best of five tries, for
+// each kind of listener and every chain of test/fixtures/hostile.ts. It should stay under 5 ms.
 //
 //   npm run perf:strangers
 

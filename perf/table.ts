@@ -1,22 +1,22 @@
-// Tables of figures: one row for each case, one column for each stack. As text, as Markdown, as JSON, and as a picture.
+// Tables of figures, with a row for each case and a column for each stack: as text, Markdown, JSON, and an image.
 
 import { type MachineUse, mergeUse, noise, noiseOf } from './machine.ts';
 import { median, type Spread, spreadOf } from './statistics.ts';
 
-/** One case, and what each stack took for it. Lower is better unless the table says otherwise. */
+/** One case, with a figure for each stack. Lower is better unless the table says otherwise. */
 export interface Row {
   readonly label: string;
-  /** By stack. Of a row in slices the medians. */
+  /** By stack. For a row in slices, the medians. */
   readonly figures: Readonly<Record<string, number>>;
-  /** How far the figures of slices lie from each other, by stack. */
+  /** The spread of the slices, by stack. */
   readonly spreads?: Readonly<Record<string, Spread>>;
   /**
-   * Ours / another stack, by its name: of the slices of each round, or where there are several starts of the medians of
-   * each. Below 1 where we are cheaper.
+   * Ours / another stack, by its name: from the slices of each round, or with several starts from the medians of each.
+   * Below 1 if ours is cheaper.
    */
   readonly ratios?: Readonly<Record<string, Spread>>;
   readonly machine?: MachineUse;
-  /** What makes this row doubtful, in words; empty when nothing does. */
+  /** Why this row is unreliable, as text; empty if it is not. */
   readonly noise?: readonly string[];
 }
 
@@ -28,7 +28,7 @@ export interface Table {
   readonly higherIsBetter?: boolean;
 }
 
-/** The figures of one stack: of each start, in the order of its slices. */
+/** The figures of one stack, by start, in the order of its slices. */
 export type SliceFigures = readonly (readonly number[])[];
 
 /** A row of slices. The slices of one round have the same index in every stack. */
@@ -56,25 +56,25 @@ export function rowOf(
 }
 
 /**
- * What two processes differ by for the whole of their lives is no property of their slices: with several starts each counts
- * as one value, its median.
+ * A difference between two processes that lasts as long as they run affects all their slices. So with several starts,
+ * each start counts as one value, its median.
  */
 function spreadOfRatios(ours: SliceFigures, theirs: SliceFigures): Spread {
   const ratios = ours.map((slices, start) => slices.map((one, i) => one / theirs[start]![i]!));
   return spreadOf(ratios.length === 1 ? ratios[0]! : ratios.map(median));
 }
 
-/** Three digits are what such figures are worth. */
+/** Rounds to three digits, the precision of such figures. */
 export function round(value: number): number {
   return Number(value.toPrecision(3));
 }
 
-/** Three decimals: `--before` is there to tell 3 %. */
+/** Three decimals, since `--before` is to show differences of 3 %. */
 export function roundRatio(value: number): number {
   return Number(value.toFixed(3));
 }
 
-/** Ours against another stack's; undefined where one of them has no figure. */
+/** Ours / another stack's; undefined if one of them has no figure. */
 export function ratioOf({ figures, ratios }: Row, peer: string): number | undefined {
   const paired = ratios?.[peer]?.median;
   if (paired !== undefined) return paired;
@@ -83,7 +83,7 @@ export function ratioOf({ figures, ratios }: Row, peer: string): number | undefi
   return ours === undefined || theirs === undefined || theirs === 0 ? undefined : ours / theirs;
 }
 
-/** A ratio with its 95 % interval where there is one: `1.44 (1.41 to 1.47)`. */
+/** A ratio, with its 95 % interval if there is one: `1.44 (1.41 to 1.47)`. */
 export function formatRatio(row: Row, peer: string): string {
   const value = ratioOf(row, peer);
   if (value === undefined) return '-';
@@ -98,17 +98,17 @@ export function formatPercent(share: number): string {
   return `${share < 0 ? '' : '+'}${(share * 100).toFixed(1)} %`;
 }
 
-/** For a terminal. */
+/** The table for a terminal. */
 export function formatText(table: Table): string {
   return `${table.title} (${table.unit})\n${alignCells(cellsOf(table))}${formatCircumstances(table)}`;
 }
 
-/** For a document. */
+/** The table as Markdown. */
 export function formatMarkdown(table: Table): string {
   return `**${table.title}** (${table.unit})\n\n${markdownCells(cellsOf(table))}\n${formatCircumstances(table)}`;
 }
 
-/** Cells as columns of a terminal. */
+/** Cells in aligned columns for a terminal. */
 export function alignCells(cells: readonly (readonly string[])[]): string {
   const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
   return cells
@@ -122,7 +122,7 @@ export function alignCells(cells: readonly (readonly string[])[]): string {
     .join('');
 }
 
-/** Cells as a table in Markdown; the first row is its head. */
+/** Cells as a table in Markdown; the first row is the head. */
 export function markdownCells([head, ...rows]: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |\n`;
   return [line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('');
@@ -135,13 +135,13 @@ function stacksOf({ rows }: Table): string[] {
 function cellsOf(table: Table): string[][] {
   const stacks = stacksOf(table);
   const peers = stacks.filter((one) => one !== 'ours');
-  const judged = table.rows.some(({ noise }) => noise !== undefined);
-  const head = ['', ...stacks, ...peers.map((peer) => `ours / ${peer}`), ...(judged ? ['run'] : [])];
+  const watched = table.rows.some(({ noise }) => noise !== undefined);
+  const head = ['', ...stacks, ...peers.map((peer) => `ours / ${peer}`), ...(watched ? ['run'] : [])];
   const rows = table.rows.map((row) => [
     row.label,
     ...stacks.map((stack) => (row.figures[stack] === undefined ? '-' : String(round(row.figures[stack])))),
     ...peers.map((peer) => formatRatio(row, peer)),
-    ...(judged ? [formatNoise(row)] : []),
+    ...(watched ? [formatNoise(row)] : []),
   ]);
   return [head, ...rows];
 }
@@ -150,7 +150,10 @@ function formatNoise({ noise = [] }: Row): string {
   return noise.length === 0 ? 'quiet' : `noisy: ${noise.join(', ')}`;
 }
 
-/** The machine during the table, and how far slices (or starts) lie from each other in its widest row; empty where neither was watched. */
+/**
+ * The machine during the table, and the spread of slices (or starts) in its widest row; empty if the machine was not
+ * watched.
+ */
 function formatCircumstances({ rows }: Table): string {
   const uses = rows.flatMap(({ machine }) => (machine === undefined ? [] : [machine]));
   if (uses.length === 0) return '';
@@ -172,7 +175,7 @@ const barHeight = 14;
 const left = 150;
 const width = 420;
 
-/** A bar for each figure, each row by its own longest. */
+/** A bar for each figure, scaled to the longest of its row. */
 export function formatSvg(table: Table): string {
   const stacks = stacksOf(table);
   const rowHeight = stacks.length * (barHeight + 2) + 12;

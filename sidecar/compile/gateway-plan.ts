@@ -74,7 +74,7 @@ export function ownersIn({ attachments, security, traffic, own, closed }: Gatewa
   };
 }
 
-const nobody: Owners = { routes: [], places: [], security: [], traffic: [], own: [], closed: [] };
+const noOwners: Owners = { routes: [], places: [], security: [], traffic: [], own: [], closed: [] };
 
 /**
  * Plans the documents: what is attached to what, and which pools this needs. `last` is the plan in force; `owners` by
@@ -84,7 +84,7 @@ export function planGateway(
   configuration: Configuration,
   now: number,
   last?: GatewayPlan,
-  owners: Owners = last === undefined ? nobody : ownersIn(last),
+  owners: Owners = last === undefined ? noOwners : ownersIn(last),
   table: Table = capabilities,
 ): GatewayPlan {
   const { settings, documents: istio } = configuration;

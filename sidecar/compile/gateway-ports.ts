@@ -148,7 +148,7 @@ class PortCompiler {
       policies: undefined,
       shadow: undefined,
       authentication: undefined,
-      gateways: nobody,
+      gateways: noGateways,
       authorizers: none,
       decisionHeader: settings.decisionHeader,
       pathNormalization: settings.pathNormalization,
@@ -221,8 +221,8 @@ class PortCompiler {
   }
 
   /**
-   * Why a stream must be refused: a policy that guards applies to its listener, and its demands are about requests. They
-   * cannot be evaluated for bytes, and a stream must not be a way around them. A policy that cannot be read closes
+   * Why a stream must be refused: a policy that guards applies to its listener, and its demands are about requests.
+   * They cannot be evaluated for bytes, and a stream must not be a way around them. A policy that cannot be read closes
    * everything.
    */
   #unjudged(listener: ServedListener, route: RouteDocument): string | undefined {
@@ -290,7 +290,7 @@ function onlyRuleOf({ spec }: RouteDocument): RouteRule {
 
 type PickStream = (last?: Route) => Route | undefined;
 
-const nobody: PortRules['gateways'] = new Set();
+const noGateways: PortRules['gateways'] = new Set();
 const none: PortRules['authorizers'] = new Map();
 
 function takesRequests({ programmed, spec }: ServedListener): boolean {

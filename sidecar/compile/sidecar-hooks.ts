@@ -1,5 +1,5 @@
-// Runs the table of capabilities for a sidecar: what fields of sidecar.yaml do, the same on each of its ports. Loaded only where
-// such a field is set.
+// Compiles the capabilities that fields of sidecar.yaml configure, the same for each port. Loaded only if such a field
+// is set.
 
 import { hash } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -13,24 +13,24 @@ import { changeRequest } from '../exchange/fields.ts';
 import type { SidecarRules } from './sidecar-ports.ts';
 
 export interface SidecarTools {
-  /** What a capability made at the start of the process. */
+  /** What a capability created when the process started. */
   sharedOf(capability: string): unknown;
   warn(message: string): void;
 }
 
-/** A plan, with the field that it stands in. */
+/** A plan and its field. */
 interface Plan {
   readonly capability: AnyCapability;
   readonly field: string;
   readonly plan: unknown;
 }
 
-/** Hooks for what a sidecar does not have: in silence, they would have no effect. */
+/** Hooks that a sidecar cannot run. They are refused, since they would silently have no effect. */
 const ofGateways = ['authorizer', 'share', 'answers', 'jwtRules'] as const satisfies readonly (keyof Hooks)[];
 
 /**
  * Compiles the plans of `settings.capabilities`.
- * @throws SallyportError `config_invalid` for what a sidecar cannot serve: it may be what guards the app.
+ * @throws SallyportError `config_invalid` for a plan that a sidecar cannot serve: it may guard the app.
  */
 export function compileSidecarHooks(
   settings: Settings,
@@ -57,11 +57,11 @@ export function compileSidecarHooks(
   return Object.freeze({ phases, traits });
 }
 
-function plansIn({ capabilities: said = {}, file }: Settings, table: readonly AnyCapability[]): readonly Plan[] {
+function plansIn({ capabilities: configured = {}, file }: Settings, table: readonly AnyCapability[]): readonly Plan[] {
   const fields = fieldsOf('sidecar.yaml', table);
-  return Object.entries(said).map(([field, plan]) => {
+  return Object.entries(configured).map(([field, plan]) => {
     const capability = fields.get(field)?.capability;
-    if (capability === undefined) throw invalid(file, field, 'nothing here evaluates it');
+    if (capability === undefined) throw invalid(file, field, 'no capability here evaluates it');
     return { capability, field, plan };
   });
 }
@@ -79,13 +79,14 @@ function hooksOf(
   const planned = own.map((one) => ({ field: one.field, plan: one.plan, of: 'sidecar.yaml' }));
   const hooks = capability.compile(planned, siteOf(capability, own, all, file, tools));
   // Fails closed, as at a gateway.
-  if (capability.guards !== false && hooks?.guard === undefined) throw invalid(file, field, 'nothing guards it');
+  if (capability.guards !== false && hooks?.guard === undefined)
+    throw invalid(file, field, 'its capability has no guard');
   if (hooks === undefined) return [];
   for (const phase of ofGateways) if (hooks[phase] !== undefined) throw missing(file, field, `'${phase}'`);
   return [[capability.name, hooks, hash('sha256', JSON.stringify(planned))]];
 }
 
-/** What a capability may use here. Of a gateway's documents there is nothing. */
+/** What a capability may use here: nothing from a gateway's documents. */
 function siteOf(
   { name }: AnyCapability,
   own: readonly Plan[],
@@ -108,7 +109,7 @@ function siteOf(
   };
 }
 
-/** What guards say about all requests of a port. */
+/** The guards' headers and secrets, for all requests of a port. */
 function traitsOf(plans: readonly Plan[]): PortTraits {
   const guards = plans.flatMap(({ capability, field, plan }) =>
     capability.guards === false ? [] : [{ capability, field, plan }],
@@ -117,19 +118,19 @@ function traitsOf(plans: readonly Plan[]): PortTraits {
     guards.flatMap(({ capability, field, plan }) => capability[trait]?.(plan, field) ?? []);
   return Object.freeze({
     ownHeaders: new Set(of('ownHeaders').map((one) => one.toLowerCase())),
-    // Each is evaluated as a part that asks.
+    // Each counts as a part that authenticates or authorizes.
     namedHeaders: new Set(guards.flatMap(({ field, plan }) => [...namedHeadersOf({ [field]: plan })])),
     secrets: Object.freeze({ params: [...new Set(of('secretParams'))], paths: new Set(of('secretPaths')) }),
   });
 }
 
-/** Nothing of a guard can be evaluated for bytes, and they must not be a way around it. */
+/** A guard cannot be evaluated for TCP, so a TCP port would be a way around it. */
 function checkBytes(hooks: NamedHooks, port: string, { file }: Settings): void {
   const [guard] = hooks.find(([, { guard: own }]) => own !== undefined) ?? [];
   if (guard !== undefined)
     throw new SallyportError(
       'config_invalid',
-      `${file}: ${port} is for bytes, but ${guard} evaluates requests only: give it a sidecar of its own`,
+      `${file}: ${port} is for TCP, but ${guard} evaluates requests only: give it a sidecar of its own`,
     );
 }
 

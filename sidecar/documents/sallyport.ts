@@ -1,6 +1,6 @@
-// Documents of our own kinds (`sallyport.dev`), one kind for each capability that has one. Such a document is attached as a
-// SecurityPolicy is; the rest of its spec is the capability's plan. One that is not valid still says what it was meant for, so
-// that its targets can be closed.
+// Documents of our own kinds (`sallyport.dev`). A capability may have one such kind. Documents are attached in the same
+// way as a SecurityPolicy; the rest of the spec is the capability's plan. The targets of an invalid document are still
+// read, so that they can be closed.
 
 import { type ZodType, z } from 'zod';
 import type { Problem } from '../../cert-agent/base/errors.ts';
@@ -20,10 +20,10 @@ export interface OwnKind {
   readonly plan: ZodType;
 }
 
-/** The kinds that are read, by name. */
+/** The supported kinds, by name. */
 export type OwnKinds = ReadonlyMap<string, OwnKind>;
 
-/** Loads the schemas of all kinds that the capabilities of a table read. */
+/** Loads the schemas of all kinds of a table's capabilities. */
 export async function loadOwnKinds(table: readonly AnyCapability[] = capabilities): Promise<OwnKinds> {
   const load = async (kind: string): Promise<readonly [string, OwnKind]> => {
     const { capability, field } = fieldsOf(`sallyport.dev/${kind}`, table).get(kind)!;
@@ -35,7 +35,7 @@ export async function loadOwnKinds(table: readonly AnyCapability[] = capabilitie
 /** The kinds of the capabilities of this build. */
 export const ownKinds: OwnKinds = await loadOwnKinds();
 
-/** Whether a document is of one of these kinds, in whatever version. */
+/** True if a document is of one of these kinds, in any version. */
 export function isOwnPolicy(kind: string, apiVersion: string, kinds: OwnKinds = ownKinds): boolean {
   return kinds.has(kind) && apiVersion.startsWith(`${ownGroup}/`);
 }
@@ -44,16 +44,16 @@ const head = z.strictObject({
   apiVersion: z.literal(ownApiVersion),
   kind: z.string(),
   metadata,
-  spec: z.looseObject(targetFields).superRefine((said, context) => {
-    const message = problemOfTargets(said);
+  spec: z.looseObject(targetFields).superRefine((spec, context) => {
+    const message = problemOfTargets(spec);
     if (message !== undefined) context.addIssue({ code: 'custom', message });
   }),
   status: z.unknown().optional(),
 });
 
 /**
- * The policy, frozen plain data; or every problem with its place and, where they can be read, the targets that must answer 500
- * then. `document` is of one of the kinds.
+ * The policy as frozen plain data; or every problem with its place, and the targets if they can be read, which must
+ * then answer 500. `document` is of one of the kinds.
  */
 export function readOwnPolicy(
   document: YamlDocument,
@@ -70,12 +70,12 @@ export function readOwnPolicy(
     const problems = [...('problems' in read ? read.problems : []), ...('problems' in plan ? plan.problems : [])];
     return targets === undefined ? { problems } : { problems, targets };
   }
-  const { metadata: of, spec: said } = read.value;
+  const { metadata: of, spec } = read.value;
   const value = {
     kind,
     name: of.name,
     namespace: of.namespace ?? 'default',
-    targets: said.targetRefs ?? [said.targetRef!],
+    targets: spec.targetRefs ?? [spec.targetRef!],
     ...(of.creationTimestamp == null ? {} : { createdAt: Date.parse(of.creationTimestamp) }),
     ...(read.required ? { required: true } : {}),
     [kind]: plan.value.spec,
@@ -85,7 +85,7 @@ export function readOwnPolicy(
   return { value: deepFreeze(value) };
 }
 
-/** Problems have their places in the document, whose targets the capability's schema does not know. */
+/** Reads the spec without the targets, which the capability's schema does not know. Problems keep their places. */
 function readPlan(document: YamlDocument, schema: ZodType) {
   return readDocument(z.object({ spec: schema }), { ...document, value: { spec: planIn(document.value) } });
 }
@@ -97,14 +97,14 @@ function planIn(value: unknown): unknown {
   return Object.fromEntries(Object.entries(spec).filter(([key]) => !Object.hasOwn(targetFields, key)));
 }
 
-/** What a document that is not valid says of credentials all the same, where its kind knows callers. */
+/** The credential fields of an invalid document. They still count if its kind authenticates callers. */
 export function ownTraitsIn(
   value: unknown,
   kinds: OwnKinds = ownKinds,
 ): { readonly ownHeaders: readonly string[]; readonly secretParams: readonly string[] } {
   const { kind } = value as { readonly kind: string };
   const guards = kinds.get(kind)?.guards;
-  // Judged as a part that no capability reads: each header that it names is ours.
+  // Handled like a part that no capability reads: each header that it names counts as ours.
   const part = { [kind]: planIn(value) };
   return {
     ownHeaders: guards === 'callers' ? [...ownHeadersOf(part)] : [],

@@ -1,10 +1,11 @@
-// A document as an API server would have stored it: whoever writes `filters: null` has said nothing of filters.
+// A document as an API server would store it: `filters: null` is the same as no `filters`.
 
 import type { YamlDocument } from '../../cert-agent/base/yaml.ts';
 
 /**
- * The document without the nulls of its objects and maps, at any depth; those of lists stay, for the schema to refuse
- * (Kubernetes prunes nulls of fields that are not nullable, and no field of the kinds that are read is). Throws nothing.
+ * The document without nulls in objects and maps, at any depth. Nulls in lists stay, and the schema refuses them.
+ * Kubernetes prunes nulls from fields that are not nullable; no field of the kinds that we read is nullable. Never
+ * throws.
  */
 export function asStored(document: YamlDocument): YamlDocument {
   return { ...document, value: withoutNulls(document.value) };

@@ -1,4 +1,4 @@
-// Claims as headers, as Envoy passes them on: texts, numbers and booleans as they are, lists and objects as JSON in
+// Forwards claims as headers, as Envoy does: strings, numbers and booleans as text, lists and objects as JSON in
 // base64.
 
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -6,10 +6,10 @@ import type { Exchange } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
 import { claimText } from '../policy/request-authentication.ts';
 
-/** Hears of what cannot be passed on. */
+/** Called for each claim that cannot be forwarded. */
 export type ReportUnfit = (message: string) => void;
 
-/** As many as policies name claims. */
+/** Policies name no more claims than this. */
 const mostReported = 1000;
 
 /** Logs each message once. Clients whose tokens have such a claim send many of them. */
@@ -22,10 +22,10 @@ export function createClaimReport(log: Log): ReportUnfit {
   };
 }
 
-/** Which claim goes into which header. */
+/** The header for each claim. */
 export type ClaimHeaders = readonly { readonly header: string; readonly claim: string }[];
 
-/** Tells the app those claims that there are, in headers that nobody else has set. */
+/** Sets the headers of those claims that exist. A header of the same name from the client is replaced. */
 export function passClaims(
   exchange: Exchange,
   claims: Readonly<Record<string, unknown>>,
@@ -34,9 +34,9 @@ export function passClaims(
 ): void {
   const added: [string, string][] = [];
   for (const { header, claim } of list) {
-    const said = claimText(claims, claim);
-    if (typeof said === 'string') added.push([header.toLowerCase(), said]);
-    else if (said !== undefined) report(`claim '${claim}' cannot be passed on in header '${header}': ${said.unfit}`);
+    const text = claimText(claims, claim);
+    if (typeof text === 'string') added.push([header.toLowerCase(), text]);
+    else if (text !== undefined) report(`claim '${claim}' cannot be forwarded in header '${header}': ${text.unfit}`);
   }
   if (added.length > 0) changeRequest(exchange, new Set(added.map(([name]) => name)), added);
 }

@@ -218,7 +218,7 @@ export class Exchange {
   minor = 1;
   fields: Fields;
   hopFields: readonly string[] | undefined = undefined;
-  /** Names, in lower case, that steps removed from the request, whoever set them. */
+  /** Lower-case names that steps removed from the request, no matter whether the client or a step had set them. */
   taken: ReadonlySet<string> | undefined = undefined;
   /** The external authorizers that were called. */
   judges: readonly Authorizer[] | undefined = undefined;

@@ -1,8 +1,8 @@
 // Where access-log lines go: gathered for 100 ms, written asynchronously, bounded. kill -9 may lose those 100 ms. Past
 // the bound, lines of allowed requests are dropped and counted; a refusal waits for room and is never dropped.
 //
-// A full disk takes no record, and an attacker who fills it must not profit: lines are kept and retried, refusals wait,
-// and `trouble` makes the listeners accept no new connection. A line that was cut off is removed before it is written
+// Nothing can be written to a full disk, and an attacker who fills it must not profit: lines are kept and retried,
+// refusals wait, and `trouble` makes the listeners accept no new connection. A line that was cut off is removed before it is written
 // again.
 //
 // Lines are copied into reused buffers: as strings they would live long enough to be moved to the old generation, which

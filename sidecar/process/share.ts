@@ -1,5 +1,5 @@
-// What capabilities share in one process, made once: connections, counters, tables. State that is one for all workers lies with the
-// first.
+// Creates what capabilities share in one process: connections, counters, tables. The first worker keeps the state that
+// all workers share.
 
 import type { Registry } from 'prom-client';
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -18,7 +18,7 @@ export interface ShareOptions {
   readonly workers: number;
   /** In a worker that is not the first: the link to the first. */
   readonly link: WorkerLink | undefined;
-  /** In the first worker: tells the others. */
+  /** In the first worker: sends a message to the others. */
   tellAll(of: string, message: unknown): void;
 }
 
@@ -30,7 +30,7 @@ export interface Shares {
   close(): void;
 }
 
-/** Lets each capability make what it shares. */
+/** Lets each capability create what it shares. */
 export async function shareAll(
   table: readonly AnyCapability[],
   { jwks, log, observe, registry, workers, link, tellAll }: ShareOptions,

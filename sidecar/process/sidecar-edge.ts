@@ -1,4 +1,4 @@
-// The capabilities of a sidecar whose sidecar.yaml sets a field of one. Other sidecars load nothing of edge/.
+// The capabilities of a sidecar whose sidecar.yaml configures one. Other sidecars load nothing from edge/.
 
 import { isDeepStrictEqual } from 'node:util';
 import type { Log } from '../../cert-agent/base/log.ts';
@@ -12,12 +12,12 @@ import { type ShareOptions, type Shares, shareAll } from './share.ts';
 
 type Table = readonly AnyCapability[];
 
-/** The capabilities in a running sidecar, which it starts once. */
+/** The capabilities of a running sidecar. Started once. */
 export class SidecarEdge {
   readonly #shares: Shares;
   readonly #log: Log;
   readonly #table: Table;
-  /** The rules compiled last, and the settings that they are from. */
+  /** The last compiled rules, and their settings. */
   #last: { readonly settings: Settings; readonly rules: SidecarRules } | undefined = undefined;
 
   constructor(shares: Shares, log: Log, table: Table) {
@@ -30,7 +30,10 @@ export class SidecarEdge {
     return this.#shares.first;
   }
 
-  /** The rules of all ports. Plans that did not change keep their hooks. @throws SallyportError `config_invalid`. */
+  /**
+   * The rules of all ports; the same object if what they are compiled from is unchanged.
+   * @throws SallyportError `config_invalid`.
+   */
   compile(settings: Settings): SidecarRules {
     if (this.#last !== undefined && isSame(this.#last.settings, settings)) return this.#last.rules;
     const rules = compileSidecarHooks(
@@ -50,7 +53,7 @@ export class SidecarEdge {
   }
 }
 
-/** What the compiler reads of settings. */
+/** Compares the settings that the compiler reads. */
 function isSame(before: Settings, now: Settings): boolean {
   const of = ({ capabilities: plans, inbound, outbound }: Settings) => [plans, inbound, outbound];
   return isDeepStrictEqual(of(before), of(now));

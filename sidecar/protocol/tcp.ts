@@ -11,7 +11,7 @@ import type { SpliceEnd } from '../exchange/upstream.ts';
 import { type RefusalOf, Tunnel } from './tunnel.ts';
 
 /** A TCP stream gets no response: these are never called, but an exchange needs a downstream. */
-const nobody: Downstream = Object.freeze({
+const noResponse: Downstream = Object.freeze({
   informational() {},
   respond() {},
   write: () => true,
@@ -25,7 +25,7 @@ const nobody: Downstream = Object.freeze({
 /** Opens the record of a TCP connection, from its first moment. */
 export function openStream(connection: Connection): Exchange {
   connection.socket.on('error', () => {});
-  return new Exchange(connection, nobody, connection.port.rules.current(), emptyFields);
+  return new Exchange(connection, noResponse, connection.port.rules.current(), emptyFields);
 }
 
 /** Joins the connection with `upstream` and resolves when both are closed; the record's byte counts are then final. */

@@ -34,8 +34,8 @@ export interface AttachedRoute {
   /** It was served here before this generation. */
   readonly isInForce?: true;
   /**
-   * It arrived while the listener served others, and protects nothing yet. A part of it that is unreadable takes no
-   * requests from the others: they went elsewhere before, and still do.
+   * It arrived while the listener served others, and protects nothing yet. Its unreadable parts do not claim requests:
+   * those went elsewhere before, and still do.
    */
   readonly isNew?: true;
 }

@@ -303,7 +303,7 @@ function overlapOf({ listeners }: GatewaySpec, spec: ListenerSpec): string | und
 /** Of two that cannot be told apart neither is served: it is unknown which was meant. */
 function conflictOf({ listeners }: GatewaySpec, spec: ListenerSpec): Unresolved | undefined {
   for (const other of listeners) {
-    // A listener of an unsupported protocol takes no port.
+    // A listener of an unsupported protocol occupies no port.
     if (other === spec || other.port !== spec.port || families[other.protocol] === undefined) continue;
     const sameHost = (other.hostname ?? '') === (spec.hostname ?? '');
     if (families[other.protocol] !== families[spec.protocol] || (sameHost && other.protocol !== spec.protocol))

@@ -56,7 +56,7 @@ class KeptHttp1 extends Http1Client {
   epoch = 0;
   uses = 0;
   madeAt = 0;
-  /** When it takes no further request: see identity/retirement.ts; milliseconds since 1970. */
+  /** When it stops accepting requests: see identity/retirement.ts; milliseconds since 1970. */
   retireAt = Number.POSITIVE_INFINITY;
   /** It was idle and is being closed. */
   isDoomed = false;

@@ -1,5 +1,5 @@
 // One upstream: its endpoints, and which of them gets a request. One endpoint for each current address of its names.
-// One that does not answer is skipped for the next, one that misbehaves is ejected, one that vanishes is drained.
+// An endpoint that cannot be reached is skipped, one that fails often is ejected, one that disappears is drained.
 
 import { isIP } from 'node:net';
 import { type Address, formatAddress } from '../../cert-agent/base/address.ts';
@@ -184,10 +184,10 @@ export class Pool implements Destination, EndpointOwner {
   #choose(choice: Choice | undefined): Endpoint {
     const fit = this.#fit;
     if (fit.length === 1) return fit[0]!;
-    if (fit.length === 0) throw this.#nobody();
+    if (fit.length === 0) throw this.#unusable();
     const isPlain = choice === undefined || choice.avoid.length === 0;
     if (isPlain && this.#restUntil === 0) return this.#balancer.pick(fit, choice?.hash);
-    return this.#chooseOf(fit, choice, nobody) ?? this.#balancer.pick(fit, choice?.hash);
+    return this.#chooseOf(fit, choice, noneTried) ?? this.#balancer.pick(fit, choice?.hash);
   }
 
   /** Among the untried ones: first those that answer, then those that failed lately, then those to be avoided. */
@@ -200,7 +200,8 @@ export class Pool implements Destination, EndpointOwner {
     return best && this.#balancer.pick(best, choice?.hash);
   }
 
-  #nobody(): SallyportError {
+  /** Why no endpoint can get a request. */
+  #unusable(): SallyportError {
     const { name } = this.#options;
     if (this.#all.length === 0)
       return new SallyportError('upstream_unresolved', `no endpoint of ${name} has an address yet`, {
@@ -257,7 +258,8 @@ export class Pool implements Destination, EndpointOwner {
     );
   }
 
-  #judged(endpoint: Endpoint, well: boolean): void {
+  /** The result of an active health check. */
+  #checked(endpoint: Endpoint, well: boolean): void {
     const { conduct, address } = endpoint;
     const wasEjected = conduct.ejectedUntil !== undefined;
     // Envoy's `successful_active_health_check_uneject_host`.
@@ -320,8 +322,8 @@ export class Pool implements Destination, EndpointOwner {
   #startCheck(endpoint: Endpoint): void {
     const plan = this.#options.traffic?.health;
     if (plan === undefined) return;
-    const told = (one: Endpoint, well: boolean): void => this.#judged(one, well);
-    this.#checks.set(endpoint, new HealthCheck(plan, endpoint, this.#deadlines, told));
+    const report = (one: Endpoint, well: boolean): void => this.#checked(one, well);
+    this.#checks.set(endpoint, new HealthCheck(plan, endpoint, this.#deadlines, report));
   }
 
   /** By the address as written; an address of two names is one endpoint. */
@@ -361,7 +363,7 @@ export class Pool implements Destination, EndpointOwner {
 
   async #callAny(): Promise<void> {
     const all = this.#all;
-    let failure = this.#nobody();
+    let failure = this.#unusable();
     const first = this.#turn++;
     for (let i = 0; i < all.length && !this.#closed; i++) {
       try {
@@ -406,4 +408,4 @@ export class Pool implements Destination, EndpointOwner {
   }
 }
 
-const nobody: readonly Endpoint[] = [];
+const noneTried: readonly Endpoint[] = [];

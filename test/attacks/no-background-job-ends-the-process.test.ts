@@ -96,9 +96,9 @@ accessLog: access.log
   t.strictSame(
     [...said()].sort(),
     [...beside, 'promise'].sort(),
-    'each job, and the promise that nobody awaits, is named',
+    'each job, and the promise that is not awaited, is named',
   );
-  t.match(sidecar.stderr(), /"msg":"promise failed and will be retried: nobody awaits this"/);
+  t.match(sidecar.stderr(), /"msg":"promise failed and will be retried: this is not awaited"/);
 
   t.equal((await fetch(`http://127.0.0.1:${health}/healthz/ready`)).status, 503, 'the health port answers');
   t.equal((await fetch(`http://127.0.0.1:${admin}/state`)).status, 200, 'the admin port answers');

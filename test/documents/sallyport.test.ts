@@ -1,4 +1,5 @@
-// Documents of our own kinds, with made-up capabilities: read, attached, displaced, statused and closed as a SecurityPolicy is.
+// Documents of our own kinds, with made-up capabilities: read, attached, overridden, reported and closed like a
+// SecurityPolicy.
 
 import t from 'tap';
 import { formatProblem, SallyportError } from '../../cert-agent/base/errors.ts';
@@ -41,7 +42,7 @@ function plan(documents: string, more: PlanOptions = {}) {
   return planOf(documents, { table: madeUp, kinds, now: 0, yaml, ...more });
 }
 
-/** What a gateway makes of documents: its ports, compiled, with the statuses. */
+/** The compiled ports of a gateway with these documents, and the statuses. */
 function served(
   documents: string,
   { table = madeUp, tools = hookTools, ...more }: PlanOptions & { readonly tools?: HookTools } = {},
@@ -58,7 +59,7 @@ function served(
 
 const { exchange: asked } = createExchange({ authority: 'a.test' });
 
-/** The steps before authorization: undefined where they let the request pass. */
+/** The error of the steps before authorization; undefined if the request passes. */
 async function refusalOf(rule: ReturnType<ReturnType<typeof served>['rule']>, headers = {}): Promise<unknown> {
   const { exchange, connection } = createExchange({}, headers);
   exchange.phases = rule.phases;
@@ -70,7 +71,7 @@ async function refusalOf(rule: ReturnType<ReturnType<typeof served>['rule']>, he
   }
 }
 
-t.test('a policy of an own kind applies where it is attached, and its status says so', async (t) => {
+t.test('a policy of our own kind applies to its target, and its status says so', async (t) => {
   const { rule, said, list, rules, plan: made } = served(world + guard('sesame') + own('Note', 'n', 'text: hello'));
   t.equal(await refusalOf(rule()), 'csrf_origin_mismatch say the word');
   t.equal(await refusalOf(rule(), { 'x-word': 'sesame' }), undefined);
@@ -82,13 +83,17 @@ t.test('a policy of an own kind applies where it is attached, and its status say
   const { exchange } = createExchange();
   const reply = { status: 200, reason: '', fields: { names: [], values: [] }, hopFields: undefined } as never;
   t.strictSame(rule().phases.reply[0]!(exchange, reply).values, ['hello, by shop/n']);
-  t.match(rule().phases.guards, [{ name: 'word-guard', of: /^\S+ \S+$/ }], 'its digest tells the next generation');
-  t.strictSame([...rules.edge!.ownHeaders], ['x-word-said'], 'of guards');
+  t.match(
+    rule().phases.guards,
+    [{ name: 'word-guard', of: /^\S+ \S+$/ }],
+    'its digest identifies it for the next generation',
+  );
+  t.strictSame([...rules.edge!.ownHeaders], ['x-word-said'], 'from guards only');
   t.strictSame(rules.edge!.secrets, { params: ['word'], paths: new Set(['/sesame']) });
   t.strictSame(made.losses, []);
 });
 
-t.test('what only the gateway may say under it is taken out before any step says it', async (t) => {
+t.test('headers that only the gateway may set are removed before any step sets them', async (t) => {
   const { rule } = served(world + guard('sesame'));
   const { exchange, connection } = createExchange({}, { 'x-word': 'sesame', 'x-word-said': 'me' });
   for (const step of rule().phases.before) await step(exchange, connection);
@@ -98,7 +103,7 @@ t.test('what only the gateway may say under it is taken out before any step says
   );
 });
 
-t.test('the nearer takes the place of the farther, and says what is lost', async (t) => {
+t.test('the nearer policy overrides the farther one, with a warning', async (t) => {
   const far = guard('far', { target: gateway });
   const { rule, said, plan: made, message } = served(world + far + guard('near'));
   t.equal(await refusalOf(rule(), { 'x-word': 'near' }), undefined);
@@ -111,10 +116,14 @@ t.test('the nearer takes the place of the farther, and says what is lost', async
   t.strictSame(made.losses, [
     "WordGuard shop/near takes the place of 'spec' of WordGuard shop/far for HTTPRoute shop/r",
   ]);
-  t.strictSame(served(world + far + own('Note', 'n', 'text: x')).plan.losses, [], 'a policy of another kind does not');
+  t.strictSame(
+    served(world + far + own('Note', 'n', 'text: x')).plan.losses,
+    [],
+    'a policy of another kind overrides nothing',
+  );
 });
 
-t.test('one that has to be inherited closes what would lose it', async (t) => {
+t.test('a rule that would lose a policy with required inheritance is closed', async (t) => {
   const metadata = ', annotations: { sallyport.dev/inherit: required }';
   const { rule, message } = served(world + guard('far', { target: gateway, metadata }) + guard('near'));
   t.match(rule().broken, { code: 'rule_broken', message: /'spec' of WordGuard shop\/far would be lost/ });
@@ -122,7 +131,7 @@ t.test('one that has to be inherited closes what would lose it', async (t) => {
   t.equal(served(world + guard('far', { target: gateway, metadata })).rule().broken, undefined);
 });
 
-t.test('of two for one target the older holds, and the first worker decides for all', async (t) => {
+t.test('of two policies for one target the older applies, and the first worker decides for all', async (t) => {
   const at = (year: number): Head => ({ metadata: `, creationTimestamp: "${year}-01-01T00:00:00Z"` });
   const documents = world + guard('old', at(2020)) + guard('young', at(2021));
   const { rule, said, message } = served(documents);
@@ -143,7 +152,7 @@ t.test('of two for one target the older holds, and the first worker decides for 
   );
 });
 
-t.test('one that is not valid closes its targets, and the rest is served', async (t) => {
+t.test('an invalid policy closes its targets, and the rest is served', async (t) => {
   const cases: readonly (readonly [document: string, problem: RegExp])[] = [
     [guard('b', {}, 'word: 7'), /spec\.word: /],
     [guard('b', {}, 'wrod: x'), /unknown key 'wrod'/],
@@ -167,10 +176,10 @@ t.test('one that is not valid closes its targets, and the rest is served', async
   );
   t.equal(served(world + other + guard('b', {}, 'word: 7')).rule('/o').broken, undefined);
   const conflicting = served(world + guard('a', {}, 'word: 7') + guard('b'));
-  t.ok(conflicting.rule().broken, 'it has its target as a valid one would have');
+  t.ok(conflicting.rule().broken, 'an invalid policy keeps its target');
 });
 
-t.test('where nobody can say what it was for, nothing is served', async (t) => {
+t.test('if the target of an invalid policy is unknown, nothing is served', async (t) => {
   t.throws(
     () =>
       plan(
@@ -188,7 +197,7 @@ t.test('where nobody can say what it was for, nothing is served', async (t) => {
   });
 });
 
-t.test('a kind that no capability reads closes what it names', async (t) => {
+t.test('a kind that no capability reads closes its targets', async (t) => {
   const { rule, warnings, plan: made } = served(world + own('WordGard', 'w', 'word: x'));
   t.match(rule().broken, { message: /WordGard shop\/w is not valid: .*may protect and is not evaluated here/ });
   t.strictSame(warnings, []);
@@ -199,7 +208,7 @@ t.test('a kind that no capability reads closes what it names', async (t) => {
   t.match(served(world + guard('a'), { table: gone }).rule().broken, { message: /nothing here evaluates 'WordGuard'/ });
 });
 
-t.test('its Secrets and backends are in its namespace, and what they lack is in its status', async (t) => {
+t.test('its Secrets and backends are in its namespace, and its status reports missing ones', async (t) => {
   const secret =
     '---\napiVersion: v1\nkind: Secret\nmetadata: { name: s, namespace: shop }\nstringData: { word: hidden }\n';
   const spec = 'word: x, secret: s';
@@ -228,7 +237,7 @@ t.test('its Secrets and backends are in its namespace, and what they lack is in 
   t.match(granted.plan.spoken.join(), /other\/a:80 .*for WordGuard of WordGuard shop\/a/);
 });
 
-t.test('a filter or a policy of another kind that would displace it in silence', async (t) => {
+t.test('a filter or a policy of another kind that would silently override it', async (t) => {
   const filter = { kind: 'filter', name: 'CORS', filter: { key: 'cors', grpc: false, repeatable: false } } as const;
   const withFilter = {
     ...wordGuard,
@@ -288,7 +297,7 @@ const streams =
   ) +
   serviceOf('a');
 
-t.test('a stream under a guard is refused; one under a service passes, and it is said', async (t) => {
+t.test('a stream under a guard is refused; one under a service passes, with a warning', async (t) => {
   const streamUnder = (document: string): string => {
     const { ports, plan: made } = served(streams + document);
     const { destination } = ports.find(({ key }) => key.endsWith(':81'))!.rules.findStream!(undefined, undefined)!;
@@ -311,7 +320,7 @@ t.test('a stream under a guard is refused; one under a service passes, and it is
   );
 });
 
-t.test('hooks of a policy that did not change are kept', async (t) => {
+t.test('hooks of an unchanged policy are kept', async (t) => {
   const keys: string[] = [];
   const kept: HookTools['kept'] = (key, make) => {
     keys.push(key);
@@ -321,17 +330,21 @@ t.test('hooks of a policy that did not change are kept', async (t) => {
   t.match(keys, [/^note-service \S+ \S+$/]);
 });
 
-t.test('what a policy that is not valid says of credentials: known where the kind knows callers', async (t) => {
+t.test('credential fields of an invalid policy count if its kind authenticates callers', async (t) => {
   const caller: AnyCapability = { ...wordGuard, guards: 'callers' } as AnyCapability;
-  const told = async (table: readonly AnyCapability[]) => {
+  const brokenOf = async (table: readonly AnyCapability[]) => {
     const document = guard('a', {}, 'wrod: x, header: x-who, params: [w]');
     return plan(world + document, { table, kinds: await loadOwnKinds(table) }).configuration.gateway!.broken;
   };
-  t.match(await told([caller]), [{ ownHeaders: ['x-who'], secretParams: ['w'] }]);
-  t.match(await told([wordGuard]), [{ ownHeaders: [], secretParams: ['w'] }], 'it may be a header that clients send');
+  t.match(await brokenOf([caller]), [{ ownHeaders: ['x-who'], secretParams: ['w'] }]);
+  t.match(
+    await brokenOf([wordGuard]),
+    [{ ownHeaders: [], secretParams: ['w'] }],
+    'it may be a header that clients send',
+  );
 });
 
-t.test('checked by itself, as `sallyport check` does', async (t) => {
+t.test('checked alone, as by `sallyport check`', async (t) => {
   const problemsOf = (text: string): readonly string[] => {
     const [document] = parseYaml(text, 'x.yaml').documents;
     t.equal(isGatewayPolicy(document!, kinds), true);
@@ -343,5 +356,9 @@ t.test('checked by itself, as `sallyport check` does', async (t) => {
     /^x\.yaml:5:\d+: .*spec\.word/,
     /^x\.yaml:5:\d+: unknown key 'words'.*did you mean 'word'/,
   ]);
-  t.equal(isGatewayPolicy(parseYaml(guard('a'), 'x.yaml').documents[0]!), false, 'no capability of this build has it');
+  t.equal(
+    isGatewayPolicy(parseYaml(guard('a'), 'x.yaml').documents[0]!),
+    false,
+    'no capability of this build reads it',
+  );
 });

@@ -1,4 +1,4 @@
-// Hooks laid out by phase: what runs in which order, and what stands where for a rule that cannot be served.
+// Hooks laid out by phase: the order in which they run, and what a rule that cannot be served runs.
 
 import t from 'tap';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
@@ -10,11 +10,11 @@ import { createExchange, outcomeOf } from '../fixtures/exchange.ts';
 
 const ran: string[] = [];
 
-/** Steps that say that they ran, of a capability of this name. */
+/** Hooks of a capability with this name, which record that they ran. */
 function stepsOf(name: string): Hooks {
   const step = (phase: string) => (): undefined => void ran.push(`${phase} ${name}`);
   return {
-    // Not in the order of the phases: a capability may write them as it likes.
+    // Not in the order of the phases: a capability may list them in any order.
     ...{ limit: step('limit'), authenticated: step('authenticated') },
     ...{ admit: step('admit'), authenticate: step('authenticate') },
     authorizer: { name } as unknown as Authorizer,
@@ -36,7 +36,7 @@ const both: NamedHooks = [
   ['b', stepsOf('b')],
 ];
 
-t.test('phases come one after the other, and in each the order of the table', async (t) => {
+t.test('phases run in order, and within each the order of the table', async (t) => {
   t.strictSame(await run(layOut(both, ask)), {
     ran: [
       ...['admit a', 'admit b', 'authenticate a', 'authenticate b', 'authenticated a', 'authenticated b'],
@@ -51,7 +51,7 @@ t.test('a rule that cannot be served runs its admit steps, then refuses', async 
   t.strictSame(await run(layOut(both, ask, broken)), { ran: ['admit a', 'admit b'], outcome: 'rule_broken' });
 });
 
-t.test('authorizers are asked once, all of them, and only where there is one', async (t) => {
+t.test('all authorizers are asked in one step, which exists only if there is one', async (t) => {
   const { authorizers } = layOut(both, ask);
   t.strictSame(
     authorizers.map(({ name }) => name),
@@ -101,7 +101,7 @@ t.test('the other phases are lists in the order of the table', async (t) => {
     );
 });
 
-t.test('one capability may change the body, and not two: neither knows of the other', async (t) => {
+t.test('only one capability may change the body: two would not know of each other', async (t) => {
   const body = (): void => {};
   t.equal(
     layOut(
@@ -127,7 +127,7 @@ t.test('one capability may change the body, and not two: neither knows of the ot
   );
 });
 
-t.test('guards say of which capability and which policy they are', async (t) => {
+t.test('guards name their capability and their policy', async (t) => {
   const guard = { known: 'callers', stillHolds: () => true };
   const { guards } = layOut(
     [
@@ -143,7 +143,7 @@ t.test('guards say of which capability and which policy they are', async (t) => 
   ]);
 });
 
-t.test('without hooks there is nothing to run, and what was laid out stays as it is', async (t) => {
+t.test('without hooks there is nothing to run, and the phases are frozen', async (t) => {
   const phases = layOut([], ask);
   const { body, ...lists } = phases;
   t.equal(body, undefined);

@@ -1,5 +1,5 @@
-// What real issuers and real files hold: claims that are lists and objects, names that are not ASCII, three hundred groups, and
-// passwords as htpasswd writes them by default.
+// Values from real issuers and real files: claims that are lists and objects, names that are not ASCII, three hundred
+// groups, and passwords as htpasswd writes them by default.
 
 import { randomUUID } from 'node:crypto';
 import t from 'tap';
@@ -34,10 +34,10 @@ const wanted = [
   'no',
 ];
 const listed = wanted.map((claim, i) => `{ header: x-${i}, claim: "${claim}" }`).join(', ');
-/** RFC 4648 section 4: with padding, which strict readers ask for, as Envoy writes it (envoyproxy/envoy#30377). */
+/** RFC 4648 section 4, with the padding that strict decoders require, as in Envoy (envoyproxy/envoy#30377). */
 function fromBase64(value: string): string {
   const text = Buffer.from(value, 'base64');
-  if (text.toString('base64') !== value) throw new Error(`'${value}' is no base64`);
+  if (text.toString('base64') !== value) throw new Error(`'${value}' is not base64`);
   return text.toString('utf8');
 }
 const decoded = ({ fields }: Passed): unknown[] =>
@@ -51,21 +51,24 @@ const expected = [
   ...[undefined, undefined, undefined],
 ];
 
-t.test('claims of a token, as Envoy passes them on', async (t) => {
+t.test('claims of a token, forwarded as in Envoy', async (t) => {
   const key = await createKey('k');
-  const said: string[] = [];
+  const reported: string[] = [];
   const spec = `jwt:\n  providers: [{ name: p, issuer: iss.test, localJWKS: { inline: '${jwksOf(key)}' }, claimToHeaders: [${listed}] }]\n`;
-  const edge = await startEdge(t, compileSecurity(policyOf(spec), toolsFor({}, { report: (one) => said.push(one) })));
+  const edge = await startEdge(
+    t,
+    compileSecurity(policyOf(spec), toolsFor({}, { report: (one) => reported.push(one) })),
+  );
   const authorization = `Bearer ${await sign(key, { iss: 'iss.test', sub: 'ann', ...claims })}`;
   const response = await fetch(edge.url, { headers: { authorization, 'x-8': 'root', 'x-9': 'root' } });
   t.strictSame(decoded((await response.json()) as Passed), expected);
-  t.strictSame(said, ["claim 'evil' cannot be passed on in header 'x-8': it contains a control character"]);
+  t.strictSame(reported, ["claim 'evil' cannot be forwarded in header 'x-8': it contains a control character"]);
 });
 
 for (const [name, more] of [
   ['by the policy', `  forwardAccessToken: true\n  claimToHeaders: [${listed}]\n`],
   [
-    'as those of a token, which a session stands for',
+    'as those of a token that the session replaces',
     `jwt:\n  providers: [{ name: p, issuer: ISSUER, audiences: [${client.id}], localJWKS: { inline: '{"keys":[]}' }, claimToHeaders: [${listed}] }]\n`,
   ],
 ] as const)
@@ -91,7 +94,7 @@ for (const [name, more] of [
     t.equal((app.claims!['all'] as string[]).length, 300);
   });
 
-t.test('a session is the same when it is unpacked, and unfolds to no more than it may', async (t) => {
+t.test('a session is the same after unpacking, and decompression is limited', async (t) => {
   const key = await createKey('k');
   const jwt = await sign(key, { iss: 'i', groups });
   const rest = { id: 'x', tokensUntil: 1, until: 2 };
@@ -117,14 +120,14 @@ t.test('a session is the same when it is unpacked, and unfolds to no more than i
   const folded = Buffer.concat([bomb.subarray(0, 4 + bomb.readUInt32BE(0)), deflateRawSync(Buffer.alloc(10_000_000))]);
   t.equal(unpackSession(folded), undefined);
   t.equal(unpackSession(Buffer.from('["x",1,2,"a",null,null]')), undefined);
-  // A secret leaves nothing of itself in what is compressed.
+  // Secrets are not compressed with the claims.
   const guess = (secret: string): number =>
     packSession({ ...rest, idToken: jwt, accessToken: groups[0]!, refreshToken: secret }).length;
-  t.equal(guess(groups[0]!), guess(randomUUID()), 'nor in the length');
+  t.equal(guess(groups[0]!), guess(randomUUID()), 'the length does not depend on the secret');
 });
 
 t.test('users as htpasswd writes them', async (t) => {
-  // Of 'openssl passwd -apr1', which writes what htpasswd does.
+  // From 'openssl passwd -apr1', which writes the same as htpasswd.
   const file = [
     'ann:$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/',
     'bob:$apr1$12345678$RkSsHiO1RUdjaoav57ZaW/',

@@ -1,6 +1,6 @@
-// Whether a caller who is in still holds when the policy changes: every way of being known, under every set of methods before
-// and after. Their credential is gone from the request by then, so that this table is all that stands between a policy
-// that asks more and a caller who was never asked.
+// Whether an in-flight caller is still valid when the policy changes: every way of authentication, under every set of
+// methods before and after. The request no longer has the credential then. So only this table keeps a caller out if the
+// new policy requires more than the caller has shown.
 
 import { createHash } from 'node:crypto';
 import t from 'tap';
@@ -10,7 +10,7 @@ import { readClaims } from '../../sidecar/policy/facts.ts';
 import { policyOf, pretend, toolsFor } from '../fixtures/edge.ts';
 import { compileSecurity } from '../fixtures/security.ts';
 
-/** Each method as a policy asks for it; of `a` is the issuer and the audience of the tokens below. */
+/** The part of a policy for each method. The tokens below have the issuer `a` and the audience `shop`. */
 const methods = {
   jwt: `jwt: { providers: [{ name: p, issuer: "https://a.test", audiences: [shop], localJWKS: { inline: '{"keys":[]}' } }] }`,
   optional: `jwt: { optional: true, providers: [{ name: p, issuer: "https://a.test", audiences: [shop], localJWKS: { inline: '{"keys":[]}' } }] }`,
@@ -23,7 +23,7 @@ const methods = {
 
 type Method = keyof typeof methods;
 
-/** Every set of methods: a provider's tokens are asked for, optional, or not at all. */
+/** Every set of methods: tokens are required, optional, or not accepted. */
 const sets: readonly (readonly Method[])[] = [[], ['jwt' as const], ['optional' as const]].flatMap((token) =>
   Array.from({ length: 16 }, (_, bits): Method[] => [
     ...token,
@@ -36,7 +36,7 @@ const whose = (issuer: string, audience: string) => ({
 });
 const good = whose('https://a.test', 'shop');
 const callers: Readonly<Record<string, Partial<Exchange>>> = {
-  'not known': {},
+  'not authenticated': {},
   'by a certificate': { clientId: 'buyer', authMethod: 'certificate' },
   'by a key': { clientId: 'robot', authMethod: 'apiKey' },
   'by a password': { clientId: 'ann', authMethod: 'basic' },
@@ -75,8 +75,8 @@ const now = compiled('same');
 const changed = compiled('changed');
 
 /**
- * Under which policies before the caller still holds: `+` all, `-` none, `k` those with the same key and no passwords, `b` those
- * with the same password, `?` any others.
+ * The earlier policies under which the caller is still valid: `+` all, `-` none, `k` those with the same keys and no
+ * passwords, `b` those with the same passwords, `?` others.
  */
 function heldFrom(caller: Partial<Exchange>, after: (typeof now)[number]): string {
   const holds = (before: (typeof now)[number] | undefined): boolean => after.knows(pretend(caller), before?.known);
@@ -90,11 +90,12 @@ function heldFrom(caller: Partial<Exchange>, after: (typeof now)[number]): strin
 }
 
 /**
- * Under each set of methods, as `heldFrom` has it: without `jwt`, with it, with it optional. In each of the three neither oidc nor
- * introspection, oidc, introspection, both; the same with keys, with passwords, with keys and passwords.
+ * The result of `heldFrom` for each set of methods, in three groups: without `jwt`, with it, with it optional. Each
+ * group has neither oidc nor introspection, oidc, introspection, both; then the same with keys, with passwords, with
+ * both.
  */
 const expected: Readonly<Record<keyof typeof callers, string>> = {
-  'not known': '+--------------- ---------------- +-+-------------',
+  'not authenticated': '+--------------- ---------------- +-+-------------',
   'by a certificate': '+--------------- ---------------- +-+-------------',
   'by a key': '+---k----------- ---------------- +-+-k-k---------',
   'by a password': '+-------b---b--- ---------------- +-+-----b-b-b-b-',

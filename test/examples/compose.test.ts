@@ -32,7 +32,7 @@ t.test('the file is what the compose specification allows, and what it names exi
   }
   const mounts = (volume: string): string[] =>
     names.filter((name) => compose.services[name]!.volumes.some((one) => one.startsWith(`${volume}:`)));
-  t.same(mounts('ca'), ['ca'], "nobody but the CA has the CA's keys");
+  t.same(mounts('ca'), ['ca'], "only the CA has the CA's keys");
   t.same(mounts('operator'), ['ca', 'web-token', 'orders-token']);
   t.same(mounts('web-token'), ['web-token', 'web-sidecar'], 'a token is seen by its sidecar only');
   t.same(mounts('orders-token'), ['orders-token', 'orders-sidecar']);

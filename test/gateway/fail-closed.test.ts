@@ -109,9 +109,9 @@ t.test('a connected caller, when its credential is withdrawn or another one is r
   t.pass('nor does the word of an issuer count that is not trusted any more');
 
   await gateway.write('policy.yaml', policyOf('ws', 'cors: { allowOrigins: ["*"] }'));
-  const anybody = await openWebSocket(t, port, {});
+  const anonymous = await openWebSocket(t, port, {});
   await gateway.write('policy.yaml', policyOf('ws', 'extAuth: { http: { backendRef: { name: asked, port: 80 } } }'));
-  await isOver(anybody);
+  await isOver(anonymous);
   t.pass('and about whom no authorizer was asked, has to come again');
 });
 

@@ -253,8 +253,8 @@ t.test('redirects', async (t) => {
   t.match(posted.headers, { location: `http://${seeOtherHost}/x` });
   t.equal((await at(seeOtherHost, '/x')).status, 500, 'who got it has it');
   t.equal((await at(redirectHosts[6]!, '/other')).status, 404, 'a path that the rule does not match');
-  const nobody = await exchangeBytes(port, 'GET /foo HTTP/1.0\r\n\r\n');
-  t.match(nobody, /^HTTP\/1\.1 404 /, 'without a Host no listener matches');
+  const hostless = await exchangeBytes(port, 'GET /foo HTTP/1.0\r\n\r\n');
+  t.match(hostless, /^HTTP\/1\.1 404 /, 'without a Host no listener matches');
 });
 
 t.test('rewrites', async (t) => {

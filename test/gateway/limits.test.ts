@@ -288,14 +288,14 @@ t.test('a gateway asks for 240 bytes a second, unless it is told otherwise', asy
 
 t.test('a pace', async (t) => {
   interface Look {
-    /** Seconds since the last look, bytes since then, and whether anybody waited. */
+    /** Seconds since the last look, bytes since then, and whether a client waited. */
     readonly looks: readonly (readonly [number, number, boolean])[];
     readonly slow: boolean;
   }
   const cases: Record<string, Look> = {
     'nothing within the grace': { looks: [[4.9, 0, true]], slow: false },
     'nothing after it': { looks: [[5.1, 0, true]], slow: true },
-    'nobody waited': { looks: [[60, 0, false]], slow: false },
+    'no client waited': { looks: [[60, 0, false]], slow: false },
     'just fast enough': { looks: Array(120).fill([1, 240, true]), slow: false },
     'a little too slow': { looks: Array(120).fill([1, 220, true]), slow: true },
     'a fast start saves for a stall': {

@@ -281,13 +281,13 @@ t.test('a listener that begins to ask for certificates, or trusts others: who is
   const isOver = (socket: TLSSocket): Promise<unknown> =>
     until(() => socket.destroyed || socket.readableEnded, 'its end');
 
-  const nobody = await open(own);
+  const anonymous = await open(own);
   await strict.write('gateway.yaml', asking('AllowInsecureFallback'));
-  t.match(await say(nobody, 'clients.test'), /^HTTP\/1\.1 200 /, 'a client that needs no certificate is served');
+  t.match(await say(anonymous, 'clients.test'), /^HTTP\/1\.1 200 /, 'a client that needs no certificate is served');
   const known = await open(withBuyer);
   const another = await open(own);
   await strict.write('gateway.yaml', asking('AllowValidOnly'));
-  await isOver(nobody);
+  await isOver(anonymous);
   await isOver(another);
   t.match(await say(known, 'clients.test'), /^HTTP\/1\.1 200 /, 'who has shown one goes on');
   await strict.write('ca.yaml', caOf(stranger, authority));

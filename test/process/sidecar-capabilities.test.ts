@@ -152,11 +152,11 @@ t.test('what a sidecar refuses of them', async (t) => {
   await refused(check(yaml('wordGuard: { word: x, backend: { name: b } }')), /it needs a backend, which a sidecar/);
   await refused(
     check(yaml(guarded, 'inbound: [{ port: 1, app: "127.0.0.1:2", protocol: tcp }]')),
-    /port for 2 is for bytes/,
+    /port for 2 is for TCP/,
   );
   const out =
     'outbound: [{ port: 1, protocol: tcp, upstream: o }]\nupstreams: { o: { endpoints: ["127.0.0.1:2"], identity: spiffe://demo.test/o } }';
-  await refused(check(yaml(guarded, out)), /the outbound port 1 is for bytes, but word-guard evaluates requests only/);
+  await refused(check(yaml(guarded, out)), /the outbound port 1 is for TCP, but word-guard evaluates requests only/);
   await check(yaml('note: { text: x }', out));
   const compiling = (compile: AnyCapability['compile'], of: AnyCapability = noteService): readonly AnyCapability[] => [
     { ...of, compile } as AnyCapability,
@@ -188,10 +188,10 @@ t.test('what a sidecar refuses of them', async (t) => {
       yaml('wordGuard: { word: x }'),
       compiling(() => undefined, wordGuard),
     ),
-    /nothing guards it/,
+    /its capability has no guard/,
   );
   t.throws(() => checkSidecarEdge({ ...parseSettings(yaml(''), 'x.yaml'), capabilities: { gone: {} } }, madeUp), {
-    message: /'gone': nothing here evaluates it/,
+    message: /'gone': no capability here evaluates it/,
   });
 });
 

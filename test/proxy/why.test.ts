@@ -216,6 +216,6 @@ t.test('learn mode: who called what, on disk; propose writes the least policy fo
   t.equal(kept.edges.length, 4);
   const offline = await runSallyport(t, ['policy', 'propose', '--learned', file]);
   t.match(offline.stdout, /paths: \[ "?\/orders\/\{\*\}"? \]/);
-  const nobody = await runSallyport(t, ['policy', 'propose', '--admin', `http://127.0.0.1:${mesh.outAdmin}`]);
-  t.match(nobody.stderr, /not in learn mode/);
+  const other = await runSallyport(t, ['policy', 'propose', '--admin', `http://127.0.0.1:${mesh.outAdmin}`]);
+  t.match(other.stderr, /not in learn mode/);
 });

@@ -1,6 +1,6 @@
 // A login redirects the browser to the provider with a state, a nonce and a PKCE challenge. They are bound to a sealed
-// cookie for this attempt, so that two tabs do not interfere, and a browser cannot finish a login that another one
-// began (RFC 9700 section 4.7). A state works once.
+// cookie for this attempt. So two tabs do not interfere, and a browser cannot finish a login that another one began
+// (RFC 9700 section 4.7). A state works once.
 
 import { createHash, randomBytes } from 'node:crypto';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';

@@ -1,6 +1,5 @@
-// Opaque tokens, which the issuer is asked about (RFC 7662): once for all requests with the same token, and again when
-// the cached response expires (after a minute by default), so that a revoked token is noticed. Without a response the
-// token is refused.
+// Opaque tokens, which the issuer is asked about (RFC 7662), once for all requests with the same token. The response is
+// cached for a minute by default, so that a revoked token is noticed. Without a response the token is refused.
 
 import { createHash } from 'node:crypto';
 import { asSallyportError, reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';

@@ -188,7 +188,7 @@ const wrong: [string, string, string[]][] = [
     ['a.yaml:6:146: spec.oidc.disableTokenEncryption: tokens are always encrypted'],
   ],
   [
-    'a header that nobody looks at',
+    'a header that no method reads',
     oidc('passThroughAuthHeader: true'),
     ["a.yaml:6:145: spec.oidc.passThroughAuthHeader: has no effect without 'jwt' or 'introspection'"],
   ],
@@ -217,7 +217,7 @@ const wrong: [string, string, string[]][] = [
     ["a.yaml:6:62: spec.apiKeyAuth.extractFrom[0]: needs exactly one of 'headers', 'params' and 'cookies'"],
   ],
   [
-    'a rule about nobody',
+    'a rule with an empty principal',
     rule('{ action: Allow, principal: {} }'),
     [
       "a.yaml:6:56: spec.authorization.rules[0].principal: matches no caller: set 'clientCIDRs', 'jwt', 'headers', 'clientIDs' or 'spiffeIDs'",
@@ -233,7 +233,7 @@ const wrong: [string, string, string[]][] = [
     ],
   ],
   [
-    'claims that nobody verifies, clients that nobody knows',
+    'claims that no provider verifies, clients that no method authenticates',
     rule('{ action: Allow, principal: { jwt: { provider: a, scopes: [b] }, clientIDs: [c] } }'),
     [
       "a.yaml:6:75: spec.authorization.rules[0].principal.jwt.provider: 'a': this policy verifies no tokens",
