@@ -1,5 +1,6 @@
-// Step one of a certificate: evidence of our identity. A valid SVID is evidence by itself, over mTLS. Without a valid
-// one, a join token is needed. Its file is read each time, because the operator may just have replaced it.
+// Step one of a certificate: evidence of our identity. An SVID is evidence by itself, over mTLS, also for some time after
+// its expiry: the CA decides. Without one, a join token is needed. Its file is read each time, because the operator may
+// just have replaced it.
 
 import { SallyportError } from './base/errors.ts';
 import { readSecret } from './base/secret-file.ts';
@@ -14,16 +15,15 @@ export type Evidence =
 const maxTokenBytes = 4096;
 
 /**
- * The best available evidence at `now`.
+ * The evidence of an agent with the SVID `held`, if it has one.
  * @throws SallyportError `token_missing` when a token is needed and there is none yet.
  */
 export function gatherEvidence(
   held: Svid | undefined,
   tokenFile: string | undefined,
-  now: number,
   warn: (message: string) => void,
 ): Evidence {
-  if (held !== undefined && now <= held.notAfter) return { kind: 'svid', svid: held };
+  if (held !== undefined) return { kind: 'svid', svid: held };
   if (tokenFile === undefined) {
     throw new SallyportError('token_missing', 'a join token is needed, but no token file is configured', {
       hint: "create a token with 'sallyport ca token create' and set its file with --token-file",

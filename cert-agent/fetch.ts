@@ -2,6 +2,7 @@
 // before it is used: it must be for our key and verify against the bundle.
 
 import type { KeyObject } from 'node:crypto';
+import type { Socket } from 'node:net';
 import type { Dispatcher } from 'undici';
 import {
   describeRefusal,
@@ -13,8 +14,10 @@ import {
 } from './agent/answer.ts';
 import { type CaConnection, createCaConnection } from './agent/connect.ts';
 import type { Evidence } from './attest.ts';
+import { guard } from './base/background.ts';
 import type { Clock } from './base/clock.ts';
 import { errnoOf, reasonOf, SallyportError } from './base/errors.ts';
+import { readLines } from './base/lines.ts';
 import { onlyBundle } from './identity/bundle.ts';
 import { emptyDenyList } from './identity/denied.ts';
 import type { Svid } from './identity/svid.ts';
@@ -40,7 +43,29 @@ export interface CaClient {
   fetchSvid(request: SvidRequest): Promise<Issued>;
   /** The bundle and the deny list; undefined if they have not changed since `etag`. @throws as fetchSvid does. */
   fetchBundle(trust: Trust, etag?: string): Promise<TrustNews | undefined>;
+  /**
+   * Opens a stream of changes. Resolves once the CA has accepted it; then `end` is called once.
+   * @throws as fetchSvid does.
+   */
+  watch(request: WatchRequest): Promise<Watch>;
   close(): Promise<void>;
+}
+
+export interface WatchRequest {
+  readonly trust: Trust;
+  readonly svid: Svid;
+  readonly etag: string | undefined;
+  /** A change, verified. */
+  news(news: TrustNews): void;
+  /** A change that is too large for the stream: fetch it. */
+  changed(): void;
+  end(): void;
+}
+
+/** An open stream to the CA. */
+export interface Watch {
+  send(value: object): void;
+  close(): void;
 }
 
 export interface CaClientOptions {
@@ -112,13 +137,61 @@ export function createCaClient(options: CaClientOptions): CaClient {
     }
   }
 
+  async function watch({ trust, svid, etag, news, changed, end }: WatchRequest): Promise<Watch> {
+    const connection = createCaConnection({ url, trust: trust.bundle, denied: trust.denied, svid, now });
+    const { client } = connection;
+    const headers = etag === undefined ? {} : { 'if-none-match': etag };
+    let socket: Socket;
+    try {
+      const protocol = 'sallyport-watch/1';
+      const opened = await client.upgrade({ path: '/v1/watch', protocol, headers, signal: ending.signal });
+      socket = opened.socket as Socket;
+    } catch (error) {
+      void client.destroy();
+      throw describeFailure(error, url, svid);
+    }
+    // What the stream rests on: the certificates of both ends.
+    const until = Math.min(connection.proof()?.validUntil ?? 0, svid.notAfter);
+    const silence = (): unknown => socket.destroy();
+    // Node's timers have 32 bits.
+    const lifetime = setTimeout(silence, Math.min(Math.max(0, until - now()), 2 ** 31 - 1));
+    socket.setTimeout(watchSilenceMs, silence);
+    socket.once('close', () => {
+      clearTimeout(lifetime);
+      ending.signal.removeEventListener('abort', silence);
+      void client.destroy();
+      end();
+    });
+    ending.signal.addEventListener('abort', silence);
+    readLines(socket, maxLineBytes, (line) =>
+      guard('agent', () => {
+        const said = readJson(line) as { readonly etag?: unknown; readonly document?: unknown } | undefined;
+        if (typeof said?.etag !== 'string') return;
+        if (said.document === undefined) return changed();
+        const fresh = readBundleDocument(said.document, trust.bundle.trustDomain, url);
+        refuseLockOut(fresh, connection, now());
+        news({ ...fresh, etag: said.etag });
+      }),
+    );
+    return {
+      send: (value) => void (socket.writable && socket.write(`${JSON.stringify(value)}\n`)),
+      close: () => socket.destroy(),
+    };
+  }
+
   async function close(): Promise<void> {
     ending.abort();
     await kept?.connection.client.destroy();
   }
 
-  return { fetchSvid, fetchBundle, close };
+  return { fetchSvid, fetchBundle, watch, close };
 }
+
+/** The CA sends something every 5 s. */
+const watchSilenceMs = 15_000;
+
+/** The CA sends documents up to 64 KB; larger ones are fetched. */
+const maxLineBytes = 1_048_576;
 
 function isFresh(connection: CaConnection, now: number): boolean {
   return now <= (connection.proof()?.validUntil ?? now);

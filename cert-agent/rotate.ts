@@ -7,6 +7,8 @@ import { type AgentFailure, Failures } from './agent/failures.ts';
 import { isBundleMissing, type Keep, trustOf } from './agent/keep.ts';
 import { TrustRefresh } from './agent/refresh.ts';
 import { lateFrom, type Random, renewalTime, retryDelay, watchJumps } from './agent/schedule.ts';
+import { UseReports } from './agent/use-reports.ts';
+import { TrustWatch } from './agent/watch.ts';
 import { type Evidence, gatherEvidence, readToken } from './attest.ts';
 import { guard } from './base/background.ts';
 import { type Clock, formatDuration, formatTime } from './base/clock.ts';
@@ -16,7 +18,6 @@ import type { Log } from './base/log.ts';
 import type { CaClient } from './fetch.ts';
 import { onlyBundle } from './identity/bundle.ts';
 import { deniedBy } from './identity/denied.ts';
-import { pendingKey } from './identity/generation.ts';
 import type { Identity } from './identity/identity.ts';
 import type { Svid } from './identity/svid.ts';
 import { verifyChain } from './identity/verify.ts';
@@ -74,6 +75,8 @@ export class Rotation {
   readonly #options: RotationOptions;
   readonly #keep: Keep;
   readonly #refresh: TrustRefresh;
+  readonly #watch: TrustWatch;
+  readonly #reports: UseReports;
   readonly #failures = new Failures();
   readonly #jumpedBy: () => number;
   #nextRenewal = 0;
@@ -100,6 +103,10 @@ export class Rotation {
       },
       onEnd: () => this.#arm(),
     });
+    this.#reports = new UseReports(options.outDir, options.log, () => this.#watch.acknowledge());
+    this.#watch = new TrustWatch({ ...options, refresh: this.#refresh, inUse: () => this.#reports.inUse() });
+    // After all who verify peers with it have heard of it: they do so at once, in this turn.
+    this.identity.onChange(() => setImmediate(() => guard('agent', () => this.#watch.acknowledge())));
     const svid = this.#keep.held()?.svid;
     const holds = svid !== undefined && options.clock.now() <= svid.notAfter;
     // Also without bundle and deny list: they are requested at once, and the SVID is good.
@@ -120,6 +127,8 @@ export class Rotation {
   async close(): Promise<void> {
     this.#closed = true;
     this.#cancelTick();
+    this.#watch.close();
+    this.#reports.close();
     await this.#options.client.close();
     await Promise.all([this.#renewing, this.#refresh.stop()]);
   }
@@ -181,6 +190,8 @@ export class Rotation {
     const now = this.#options.clock.now();
     if (this.#renewing === undefined && now >= this.#nextRenewal) this.#startRenewal();
     if (now >= this.#refresh.due) this.#refresh.start();
+    this.#watch.tick();
+    this.#reports.tick();
     this.#arm();
   }
 
@@ -239,12 +250,12 @@ export class Rotation {
   }
 
   async #renew(): Promise<void> {
-    const { outDir, ttlMs, client, clock } = this.#options;
+    const { ttlMs, client } = this.#options;
     const held = this.#keep.held();
     const trust = this.#keep.trust();
-    const evidence = this.#evidence(held?.svid, clock.now());
+    const evidence = this.#evidence(held?.svid);
     if (evidence.kind === 'token') this.#usedToken = evidence.token;
-    const key = pendingKey(outDir, held?.svid);
+    const key = this.#keep.nextKey(evidence.kind === 'svid');
     let issued: Issued;
     try {
       issued = await client.fetchSvid({ trust, evidence, key, ttlMs });
@@ -257,17 +268,17 @@ export class Rotation {
   }
 
   /**
-   * An SVID that is denied, or that the CA refuses, proves nothing. A token that was not refused yet is better
-   * evidence.
+   * An SVID that is denied, or that the CA refuses, proves nothing. A token that was not refused yet is better evidence.
+   * Without one the SVID is tried again: the CA's clock may have been wrong.
    */
-  #evidence(held: Svid | undefined, now: number): Evidence {
+  #evidence(held: Svid | undefined): Evidence {
     const { tokenFile } = this.#options;
     const isSpent = this.#isDenied() || (held !== undefined && held.serial === this.#refusedSvid);
     if (tokenFile !== undefined && isSpent) {
       const token = readToken(tokenFile, this.#warn);
       if (token !== undefined && token !== this.#refusedToken) return { kind: 'token', token, file: tokenFile };
     }
-    return gatherEvidence(held, tokenFile, now, this.#warn);
+    return gatherEvidence(held, tokenFile, this.#warn);
   }
 
   readonly #warn = (message: string): void => this.#options.log.warn({ code: 'secret_exposed' }, message);
@@ -323,14 +334,19 @@ export class Rotation {
       return tokenFile === undefined ? 'a join token' : `a join token in ${tokenFile}`;
     if (isBundleMissing(error)) return `the CA bundle ${caBundleFile}`;
     if (isTokenRefusal(error)) return `a join token that the CA accepts in ${tokenFile}`;
+    if (caCodeOf(error) === 'svid_expired') {
+      const where = tokenFile === undefined ? '' : ` in ${tokenFile}`;
+      return `a join token${where}: the SVID has expired, and the CA does not renew it any more`;
+    }
     if (error.code === 'ca_unreachable') return `the CA at ${caUrl.origin}`;
     return `an SVID from the CA at ${caUrl.origin}`;
   }
 }
 
-/** True if the CA does not recognize our SVID: its roots changed, or it was created anew. */
+/** True if the CA does not recognize our SVID (its roots changed, or it was created anew), or expired too long ago. */
 function isSvidRefusal(error: unknown): boolean {
-  return caCodeOf(error) === 'svid_untrusted';
+  const code = caCodeOf(error);
+  return code === 'svid_untrusted' || code === 'svid_expired';
 }
 
 function isTokenRefusal(error: unknown): boolean {

@@ -1,16 +1,26 @@
 // The agent's newest identity: on disk before it is published, and withdrawn when it expires. It is kept even then,
 // because the CA is verified against its bundle and the next SVID should have the same ID.
 
+import type { KeyObject } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
 import { formatTime } from '../base/clock.ts';
-import { reasonOf, SallyportError } from '../base/errors.ts';
+import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { guardSecret } from '../base/secret-file.ts';
 import { onlyBundle, type TrustBundle } from '../identity/bundle.ts';
 import { type DenyList, emptyDenyList } from '../identity/denied.ts';
-import { damageIn, dropPendingKey, pathsIn, setAside, stampOf, writeGeneration } from '../identity/generation.ts';
+import {
+  damageIn,
+  dropPendingKey,
+  pathsIn,
+  pendingKey,
+  setAside,
+  stampOf,
+  writeGeneration,
+} from '../identity/generation.ts';
 import type { Identity } from '../identity/identity.ts';
+import { generateKey } from '../identity/keys.ts';
 import { isMissing, readBundleFile, readIdentityTexts } from '../identity/read.ts';
 import type { Svid } from '../identity/svid.ts';
 import { parseSvid } from '../identity/svid.ts';
@@ -34,6 +44,10 @@ export class Keep {
   #unsure: string | undefined;
   #stamp: string | undefined;
   #lastSaid: string | undefined;
+  /** True if the disk could not be written: the identity is in this process only. */
+  #unwritten = false;
+  /** The key of the next request, while the disk cannot be written. */
+  #memoryKey: KeyObject | undefined;
 
   /** Loads what an earlier run left on disk, if it belongs to our trust domain. */
   constructor(options: KeepOptions) {
@@ -95,22 +109,68 @@ export class Keep {
     return { bundle: union(named, bundle), denied };
   }
 
-  /** Writes `identity` as a generation, then publishes it. */
+  /**
+   * The key of the next request, on disk. While the disk cannot be written, a renewal (`bridge`) takes one in memory. A
+   * token does not: it is bound to its first key, and would be lost with this process.
+   */
+  nextKey(bridge: boolean): KeyObject {
+    const { outDir, log } = this.#options;
+    try {
+      const key = pendingKey(outDir, this.#held?.svid);
+      this.#memoryKey = undefined;
+      return key;
+    } catch (error) {
+      if (!bridge || errnoOf(error) === undefined) throw error;
+      log.warn(
+        { code: 'generation_unwritten' },
+        `cannot write ${outDir} (${errnoOf(error)}): the next key is in memory`,
+      );
+      this.#memoryKey ??= generateKey();
+      return this.#memoryKey;
+    }
+  }
+
+  /**
+   * Writes `identity` as a generation, then publishes it. If the disk cannot be written, it is published all the same,
+   * and written once it can be: sidecars in this process go on, and those that read the files keep what they have.
+   */
   commit(svid: Svid, trust: Trust): void {
     const identity = Object.freeze({ svid, bundles: onlyBundle(trust.bundle), denied: trust.denied });
     const isNewKey = this.#held?.svid.keyPem !== svid.keyPem;
-    writeGeneration(this.#options.outDir, identity);
-    if (isNewKey) dropPendingKey(this.#options.outDir);
+    if (isNewKey) this.#memoryKey = undefined;
     this.#held = identity;
     this.#unsure = undefined;
-    this.#stamp = stampOf(this.#options.outDir);
+    this.#write(isNewKey);
     this.judge();
+  }
+
+  #write(isNewKey: boolean): void {
+    const { outDir, log } = this.#options;
+    try {
+      writeGeneration(outDir, this.#held!);
+      if (isNewKey) dropPendingKey(outDir);
+      if (this.#unwritten)
+        log.info({ code: 'generation_written' }, `${outDir} can be written again, and is up to date`);
+      this.#unwritten = false;
+      this.#stamp = stampOf(outDir);
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      if (!this.#unwritten)
+        log.error(
+          { code: 'generation_unwritten' },
+          `cannot write ${outDir} (${errnoOf(error)}): the identity is in memory only, and would be lost at a restart`,
+        );
+      this.#unwritten = true;
+      this.#stamp = undefined;
+    }
   }
 
   /** Rewrites our files if they were damaged on disk. True if there was damage. Costs five stat calls. */
   mend(): boolean {
     const { outDir, log } = this.#options;
-    if (this.#held === undefined || this.#unsure !== undefined || this.#stamp === stampOf(outDir)) return false;
+    if (this.#held === undefined || this.#unsure !== undefined) return false;
+    if (this.#unwritten) this.#write(true);
+    if (this.#unwritten || this.#stamp === stampOf(outDir)) return false;
     const damage = this.#exposure() ?? damageIn(outDir, this.#held);
     if (damage !== undefined) {
       const text = `${outDir} is damaged: ${damage}; writing it again`;
@@ -214,7 +274,11 @@ export class Keep {
       );
     if (clock.now() <= svid.notAfter)
       log.info({ code: 'svid_loaded', ...about }, `loaded the SVID of ${id.uri} from disk`);
-    else log.info({ code: 'svid_expired', ...about }, `the SVID of ${id.uri} on disk has expired; a token is needed`);
+    else
+      log.info(
+        { code: 'svid_expired', ...about },
+        `the SVID of ${id.uri} on disk has expired; asking the CA to renew it`,
+      );
   }
 
   /** From the option, else from the CA's root, else from the last run. */

@@ -4,7 +4,7 @@
 import { type Clock, formatTime } from '../base/clock.ts';
 import { asSallyportError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import type { CaClient } from '../fetch.ts';
+import type { CaClient, TrustNews } from '../fetch.ts';
 import { onlyBundle } from '../identity/bundle.ts';
 import type { Identity } from '../identity/identity.ts';
 import { verifyChain } from '../identity/verify.ts';
@@ -62,6 +62,30 @@ export class TrustRefresh {
     this.#due = 0;
   }
 
+  /** Refreshes now, unless a refresh is in flight. */
+  now(): void {
+    this.hurry();
+    if (this.#options.clock.now() >= this.due) this.start();
+  }
+
+  /** The validator of what we have. */
+  get etag(): string | undefined {
+    return this.#options.keep.unsure() === undefined ? this.#etag : undefined;
+  }
+
+  /** A change that the CA sent by itself. */
+  take(news: TrustNews): void {
+    const { keep } = this.#options;
+    const held = keep.held();
+    if (this.#stopped || held === undefined) return;
+    try {
+      this.#adopt(held, keep.unsure() === undefined ? trustOf(held) : keep.trust(), news);
+      this.#plan();
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
   start(): void {
     this.#running = this.#refresh()
       .catch((error: unknown) => this.#failed(error))
@@ -100,7 +124,7 @@ export class TrustRefresh {
   }
 
   async #refresh(): Promise<void> {
-    const { keep, client, clock, log } = this.#options;
+    const { keep, client } = this.#options;
     const asked = keep.held();
     if (asked === undefined) return;
     const unsure = keep.unsure() !== undefined;
@@ -109,6 +133,12 @@ export class TrustRefresh {
     const news = await client.fetchBundle(before, unsure ? undefined : this.#etag);
     // A renewal in between brought its own bundle and deny list.
     if (this.#stopped || keep.held() !== asked) return;
+    this.#adopt(asked, before, news);
+  }
+
+  #adopt(asked: Identity, before: Trust, news: TrustNews | undefined): void {
+    const { keep, clock, log } = this.#options;
+    const unsure = keep.unsure() !== undefined;
     const trust = news === undefined ? before : newerTrust(before, news);
     if (unsure || trust.bundle !== before.bundle || trust.denied !== before.denied) {
       keep.commit(asked.svid, trust);

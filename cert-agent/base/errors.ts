@@ -62,6 +62,8 @@ export const codes = Object.freeze({
   store_missing: row(500, 13, '-', 'store_missing'),
   store_foreign: row(500, 13, '-', 'store_foreign'),
   ca_overloaded: row(503, 14, '-', 'ca_overloaded'),
+  upgrade_required: row(426, 3, '-', 'upgrade_required'),
+  acknowledgement_invalid: row(400, 3, '-', 'acknowledgement_invalid'),
   issuer_expired: row(503, 14, '-', 'issuer_expired'),
 
   // agent

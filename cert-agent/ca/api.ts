@@ -3,21 +3,28 @@
 
 import { z } from 'zod';
 import { formatTime } from '../base/clock.ts';
-import { SallyportError } from '../base/errors.ts';
+import { asSallyportError, SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
+import { readCertificateFacts } from '../identity/certificate.ts';
 import type { Presented } from '../identity/peer-chain.ts';
+import type { Agents, Receiver, Sink } from './agents.ts';
 import { type BundleAnswer, matchesEtag } from './bundle-answer.ts';
-import { type Evidence, readSvid, readToken } from './evidence.ts';
+import { type Evidence, readSvid, readToken, type SvidEvidence } from './evidence.ts';
 import { type Issued, type IssueParts, issueSvid } from './issue.ts';
+import type { Ledger } from './ledger/ledger.ts';
 import type { CaMetrics } from './metrics.ts';
 import { openapiDocument } from './openapi.ts';
 import type { Revocations } from './revocation/revoke.ts';
 
 export interface ApiParts extends IssueParts {
+  /** How long after its expiry an SVID can be renewed, milliseconds. */
+  readonly graceMs: number;
   readonly revocations: Revocations;
   readonly bundleAnswer: Live<BundleAnswer>;
   readonly metrics: CaMetrics;
+  readonly ledger: Ledger;
+  readonly agents: Agents;
   readonly log: Log;
 }
 
@@ -44,18 +51,32 @@ export interface Route {
   answer(request: ApiRequest): Promise<ApiAnswer> | ApiAnswer;
 }
 
+/** A route that leaves HTTP (RFC 9110 section 7.8): lines of JSON, both ways, until one side ends it. */
+export interface StreamRoute {
+  readonly method: 'GET';
+  readonly path: string;
+  /** The protocol in `Upgrade`. */
+  readonly upgrade: string;
+  /** @throws SallyportError before anything is sent. */
+  open(request: ApiRequest, sink: Sink): Receiver;
+}
+
 /** Every route of the CA. */
-export function createRoutes(parts: ApiParts): readonly Route[] {
+export function createRoutes(parts: ApiParts): readonly (Route | StreamRoute)[] {
   const openapi = JSON.stringify(openapiDocument());
   return [
     { method: 'POST', path: '/v1/svid', answer: (request) => enrol(parts, request) },
     { method: 'POST', path: '/v1/svid/renew', answer: (request) => renew(parts, request) },
+    { method: 'GET', path: '/v1/watch', upgrade: watchProtocol, open: (request, sink) => watch(parts, request, sink) },
     { method: 'GET', path: '/v1/bundle', answer: (request) => answerBundle(parts.bundleAnswer.current(), request) },
     { method: 'GET', path: '/v1/openapi.json', answer: () => ({ body: openapi }) },
     { method: 'GET', path: '/healthz', answer: () => answerHealth(parts) },
     { method: 'GET', path: '/metrics', answer: () => answerMetrics(parts) },
   ];
 }
+
+/** The protocol of `/v1/watch`. */
+export const watchProtocol = 'sallyport-watch/1';
 
 const base64 = z.string().regex(/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/, 'is not base64');
 const renewal = { csr: base64.min(1), ttlSeconds: z.int().optional() };
@@ -64,22 +85,65 @@ const enrolSchema = z.strictObject({ ...renewal, token: z.string().min(1).max(51
 
 async function enrol(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
   const { csr, token, ttlSeconds } = parseBody(enrolSchema, request.body);
-  const denied = parts.revocations.denied.current();
-  const evidence = await readToken(parts.store, token, denied, parts.clock.now());
-  const issued = await issue(parts, evidence, { csr, ttlSeconds }, request);
+  const issued = await onRecord(parts, request, async (prove) => {
+    const denied = parts.revocations.denied.current();
+    const evidence = prove(await readToken(parts.store, token, denied, parts.clock.now()));
+    return issue(parts, evidence, { csr, ttlSeconds }, request);
+  });
+  if (issued.again) await parts.ledger.repeat(request.remote, issued.id, issued.serial);
   parts.metrics.issued(issued.again);
   return answerIssued(parts, issued);
 }
 
 async function renew(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
-  const evidence = readPresentedSvid(parts, request.presented);
-  const issued = await issue(parts, evidence, parseBody(renewSchema, request.body), request);
+  const asked = parseBody(renewSchema, request.body);
+  const issued = await onRecord(parts, request, async (prove) =>
+    issue(parts, prove(await readRenewable(parts, request.presented)), asked, request),
+  );
   parts.metrics.renewed();
   return answerIssued(parts, issued);
 }
 
+function watch(parts: ApiParts, { presented, ifNoneMatch }: ApiRequest, sink: Sink): Receiver {
+  const { id, serial, expired, notAfter } = readPresentedSvid(parts, presented);
+  if (expired) throw new SallyportError('svid_expired', `the SVID of ${id.uri} has expired: renew it first`);
+  return parts.agents.open({ id: id.uri, serial, until: notAfter }, sink, ifNoneMatch);
+}
+
+/** Runs `work`, which proves the identity first. A refusal is in the ledger before the client gets it. */
+async function onRecord(
+  { ledger }: ApiParts,
+  { remote, presented }: ApiRequest,
+  work: (prove: (evidence: Evidence) => Evidence) => Promise<Issued>,
+): Promise<Issued> {
+  let proved: Evidence | undefined;
+  try {
+    return await work((evidence) => {
+      proved = evidence;
+      return evidence;
+    });
+  } catch (error) {
+    const { code } = asSallyportError(error, 'internal', 'the request failed');
+    await ledger.refuse({ caller: remote, code, id: proved?.id.uri, claims: claimOf(presented) });
+    throw error;
+  }
+}
+
+/** The ID in the client's certificate, unverified. */
+function claimOf({ chain }: Presented): string | undefined {
+  const [leaf] = chain;
+  if (leaf === undefined) return undefined;
+  try {
+    return readCertificateFacts(leaf).uris[0]?.slice(0, longestClaim);
+  } catch {
+    return undefined;
+  }
+}
+
+const longestClaim = 512;
+
 /** True if the client presented an SVID that could be renewed now. */
-export function isKnown(parts: Pick<ApiParts, 'authority' | 'revocations' | 'clock'>, presented: Presented): boolean {
+export function isKnown(parts: EvidenceParts, presented: Presented): boolean {
   if (presented.chain.length === 0) return false;
   try {
     readPresentedSvid(parts, presented);
@@ -90,13 +154,26 @@ export function isKnown(parts: Pick<ApiParts, 'authority' | 'revocations' | 'clo
   }
 }
 
+type EvidenceParts = Pick<ApiParts, 'authority' | 'revocations' | 'clock' | 'graceMs'>;
+
 function readPresentedSvid(
-  { authority, revocations, clock }: Pick<ApiParts, 'authority' | 'revocations' | 'clock'>,
+  { authority, revocations, clock, graceMs }: EvidenceParts,
   { chain, complaint }: Presented,
-): Evidence {
+): SvidEvidence {
   // Clients need not send our own intermediate.
   const presented = { chain: chain.length === 0 ? [] : [...chain, authority.intermediate], complaint };
-  return readSvid(presented, authority.bundles, revocations.denied.current(), clock.now());
+  return readSvid(presented, authority.bundles, revocations.denied.current(), { now: clock.now(), graceMs });
+}
+
+/**
+ * An expired SVID must be on record: the deny list has dropped expired serials, and the record says which were revoked.
+ */
+async function readRenewable(parts: ApiParts, presented: Presented): Promise<Evidence> {
+  const evidence = readPresentedSvid(parts, presented);
+  if (!evidence.expired || (await parts.store.findCertificate(evidence.serial)) !== undefined) return evidence;
+  throw new SallyportError('svid_expired', `the SVID of ${evidence.id.uri} has expired and is not on record here`, {
+    hint: 'create a join token: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
+  });
 }
 
 async function issue(
@@ -106,7 +183,8 @@ async function issue(
   request: ApiRequest,
 ): Promise<Issued> {
   const lifeMs = asked.ttlSeconds === undefined ? undefined : asked.ttlSeconds * 1000;
-  const issued = await issueSvid(parts, evidence, Buffer.from(asked.csr, 'base64'), lifeMs);
+  const order = { csr: Buffer.from(asked.csr, 'base64'), lifeMs, caller: request.remote };
+  const issued = await issueSvid(parts, evidence, order);
   const { id, serial, again } = issued;
   const code = evidence.kind === 'svid' ? 'renewed' : again ? 'repeated' : 'issued';
   parts.log.info({ code, id, serial, notAfter: formatTime(issued.notAfter), remote: request.remote }, code);

@@ -11,6 +11,8 @@ import type { SpiffeId } from '../identity/spiffe-id.ts';
 import { randomSerial, type Signer, signCertificate } from '../identity/x509.ts';
 import { readCaCertificates } from './certificates.ts';
 import { caFilesOf, readCaFile } from './directory.ts';
+import { signHead } from './ledger/head.ts';
+import type { LedgerEnd, LedgerHead } from './ledger/table.ts';
 
 export interface Leaf {
   readonly serial: string;
@@ -31,6 +33,8 @@ export interface Authority {
   readonly notAfter: number;
   /** Signs a leaf for `id` and `publicKey` (SPKI, DER). @throws SallyportError `issuer_expired`. */
   signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Promise<Leaf>;
+  /** Signs the end of the ledger at `time`, milliseconds since 1970. */
+  signHead(end: LedgerEnd, time: number): LedgerHead;
 }
 
 /** Peers whose clocks are slow by less than this accept a new certificate at once. */
@@ -66,6 +70,8 @@ export function openAuthority(dir: string, passphrase: string | undefined, clock
     notAfter,
     signLeaf: (id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Promise<Leaf> =>
       signLeaf(signer, { id, publicKey, lifeMs, issuerNotAfter: notAfter, now: clock.now() }),
+    signHead: (end: LedgerEnd, time: number): LedgerHead =>
+      signHead(trustDomain, end, time, { key, certificate: intermediate }),
   });
 }
 

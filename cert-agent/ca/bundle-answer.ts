@@ -11,6 +11,8 @@ export interface BundleAnswer {
   readonly body: string;
   /** A strong validator, RFC 9110 section 8.8.3: the digest of the body. */
   readonly etag: string;
+  /** Of bundle and deny list. */
+  readonly sequences: { readonly bundle: number; readonly denied: number };
 }
 
 export function createBundleAnswer(bundle: TrustBundle, denied: Live<DenyList>): Live<BundleAnswer> {
@@ -23,7 +25,7 @@ function answerOf(bundle: TrustBundle, denied: DenyList): BundleAnswer {
   const document = { ...formatBundle(bundle), sallyport_denied: formatDenyList(denied) };
   const body = JSON.stringify(document);
   const etag = `"${createHash('sha256').update(body).digest('base64url')}"`;
-  return Object.freeze({ document, body, etag });
+  return Object.freeze({ document, body, etag, sequences: { bundle: bundle.sequence, denied: denied.sequence } });
 }
 
 /** True if the If-None-Match value matches; the comparison is weak (RFC 9110 section 13.1.2). */

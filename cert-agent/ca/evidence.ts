@@ -5,14 +5,30 @@ import { createHash } from 'node:crypto';
 import { SallyportError } from '../base/errors.ts';
 import type { TrustBundles } from '../identity/bundle.ts';
 import type { DenyList } from '../identity/denied.ts';
+import { checkChainSize, readLink } from '../identity/path.ts';
 import { checkComplaint, type Presented } from '../identity/peer-chain.ts';
 import { parseSpiffeId, type SpiffeId } from '../identity/spiffe-id.ts';
 import { verifyChain } from '../identity/verify.ts';
 import type { StoredToken, TokenStore } from './store/store.ts';
 
-export type Evidence =
-  | { readonly kind: 'token'; readonly id: SpiffeId; readonly hash: string; readonly bound: StoredToken['bound'] }
-  | { readonly kind: 'svid'; readonly id: SpiffeId; readonly serial: string };
+export interface TokenEvidence {
+  readonly kind: 'token';
+  readonly id: SpiffeId;
+  readonly hash: string;
+  readonly bound: StoredToken['bound'];
+}
+
+export interface SvidEvidence {
+  readonly kind: 'svid';
+  readonly id: SpiffeId;
+  readonly serial: string;
+  /** True if it had expired. */
+  readonly expired: boolean;
+  /** Milliseconds since 1970. */
+  readonly notAfter: number;
+}
+
+export type Evidence = TokenEvidence | SvidEvidence;
 
 /** Tokens are stored and looked up only as hashes: neither the store nor the timing of a look-up reveals a token. */
 export function hashToken(token: string): string {
@@ -34,20 +50,38 @@ export async function readToken(tokens: TokenStore, token: string, denied: DenyL
 }
 
 /**
+ * Verifies the SVID that a client presented. One that expired at most `graceMs` ago is evidence too: no peer accepts it
+ * any more, but the client has proved its key in the handshake. Whether it was revoked is on record, even when the deny
+ * list has dropped it, and the store checks that.
  * @throws SallyportError as verifyChain does, but `id_denied` when the SVID or its ID is on the deny list and
  * `svid_invalid` when it cannot be parsed: neither is an error of the CA.
  */
-export function readSvid(presented: Presented, bundles: TrustBundles, denied: DenyList, now: number): Evidence {
+export function readSvid(
+  presented: Presented,
+  bundles: TrustBundles,
+  denied: DenyList,
+  { now, graceMs }: { readonly now: number; readonly graceMs: number },
+): SvidEvidence {
   try {
-    const { id, serial } = verifyChain(presented.chain, bundles, denied, now);
+    const expiredAt = expiryOf(presented.chain);
+    const expired = expiredAt !== undefined && expiredAt < now && now - expiredAt <= graceMs;
+    // Its issuers may have expired with it.
+    const { id, serial, notAfter } = verifyChain(presented.chain, bundles, denied, expired ? expiredAt : now);
     checkComplaint(presented, id.uri, true);
-    return { kind: 'svid', id, serial };
+    return { kind: 'svid', id, serial, expired, notAfter };
   } catch (error) {
     if (!(error instanceof SallyportError)) throw error;
     if (error.code === 'svid_denied') throw new SallyportError('id_denied', error.message, { hint: deniedHint });
     if (error.code === 'certificate_unreadable') throw new SallyportError('svid_invalid', error.message);
     throw error;
   }
+}
+
+/** The expiry of a chain's leaf, milliseconds since 1970; undefined without one. */
+function expiryOf(chain: readonly Buffer[]): number | undefined {
+  checkChainSize(chain);
+  const [leaf] = chain;
+  return leaf === undefined ? undefined : readLink(leaf).notAfter;
 }
 
 const deniedHint =

@@ -8,6 +8,7 @@ import { isReserved, type SpiffeId } from '../identity/spiffe-id.ts';
 import { readCsr } from '../identity/x509.ts';
 import type { Authority } from './authority.ts';
 import { deniedError, type Evidence, expiredTokenError } from './evidence.ts';
+import type { Caller } from './ledger/record.ts';
 import type { CertificateRecord, EvidenceRecord, RecordedCertificate, Redeemed, Store } from './store/store.ts';
 
 export interface IssueParts {
@@ -16,6 +17,16 @@ export interface IssueParts {
   readonly clock: Clock;
   /** Life of a leaf whose request does not set one. */
   readonly defaultLifeMs: number;
+}
+
+/** A request for a certificate, after its evidence. */
+export interface Order {
+  /** PKCS#10, DER. */
+  readonly csr: Uint8Array;
+  /** Undefined: the default. */
+  readonly lifeMs: number | undefined;
+  /** For the record. */
+  readonly caller: Caller;
 }
 
 /** The result: a new certificate or, with `again`, the one that the same token and key received before. */
@@ -33,15 +44,14 @@ export const shortestLeafLifeMs = 60_000;
 export const longestLeafLifeMs = 24 * 3_600_000;
 
 /**
- * Issues a certificate for the identity that `evidence` proves. `lifeMs` undefined means the default.
+ * Issues a certificate for the identity that `evidence` proves.
  * @throws SallyportError `csr_invalid`, `ttl_out_of_range`, `id_reserved`, `id_foreign`, `id_denied`, `token_used`,
  * `token_expired`, `renewals_exhausted`, `issuer_expired` or `store_failed`.
  */
 export async function issueSvid(
   parts: IssueParts,
   evidence: Evidence,
-  csr: Uint8Array,
-  lifeMs = parts.defaultLifeMs,
+  { csr, lifeMs = parts.defaultLifeMs, caller }: Order,
 ): Promise<Issued> {
   checkLeafLife(lifeMs);
   checkIssuable(evidence.id, parts.authority.trustDomain);
@@ -54,8 +64,8 @@ export async function issueSvid(
   const record = await signRecord(parts, evidence.id, publicKey, lifeMs, recordOf(evidence));
   const recorded: RecordedCertificate | Redeemed =
     evidence.kind === 'token'
-      ? await parts.store.redeemToken(evidence.hash, record)
-      : await parts.store.recordCertificate(record);
+      ? await parts.store.redeemToken(evidence.hash, record, caller)
+      : await parts.store.recordCertificate(record, caller);
   return answerOf(parts, recorded, record);
 }
 
@@ -71,7 +81,7 @@ export async function issueOwn(
   const publicKey = createPublicKey(key).export({ type: 'spki', format: 'der' });
   const record = await signRecord(parts, id, publicKey, parts.defaultLifeMs, { kind: 'self', reference: '' });
   try {
-    return { issued: answerOf(parts, await parts.store.recordCertificate(record), record), isOnRecord: true };
+    return { issued: answerOf(parts, await parts.store.recordCertificate(record, 'self'), record), isOnRecord: true };
   } catch (error) {
     if (!(error instanceof SallyportError) || error.code !== 'store_failed') throw error;
     return { issued: issuedOf(record, parts.authority, false), isOnRecord: false };
@@ -117,7 +127,7 @@ async function signRecord(
 }
 
 function answerOf(
-  { authority, clock }: IssueParts,
+  { authority }: IssueParts,
   recorded: RecordedCertificate | Redeemed,
   made: CertificateRecord,
 ): Issued {
@@ -125,8 +135,6 @@ function answerOf(
     case 'recorded':
       return issuedOf(made, authority, false);
     case 'again':
-      if (recorded.certificate.revoked !== undefined) throw deniedError(made.id);
-      if (recorded.certificate.notAfter <= clock.now()) throw usedTokenError();
       return issuedOf(recorded.certificate, authority, true);
     case 'denied':
       throw deniedError(made.id);
@@ -155,7 +163,7 @@ function issuedOf(record: CertificateRecord, authority: Authority, again: boolea
 function recordOf(evidence: Evidence): EvidenceRecord {
   return evidence.kind === 'token'
     ? { kind: 'token', reference: evidence.hash }
-    : { kind: 'svid', reference: evidence.serial };
+    : { kind: 'svid', reference: evidence.serial, ...(evidence.expired ? { expired: true } : {}) };
 }
 
 function hashKey(publicKey: Uint8Array): string {
@@ -163,11 +171,7 @@ function hashKey(publicKey: Uint8Array): string {
 }
 
 function usedTokenError(): SallyportError {
-  return new SallyportError(
-    'token_used',
-    'the join token was already used with another key, or its certificate has expired',
-    {
-      hint: 'a token works once: create a new one, and find out which workload used this one',
-    },
-  );
+  return new SallyportError('token_used', 'the join token was already used with another key', {
+    hint: 'a token is for one key: create a new one; sallyport ca token ls shows the certificate of the first key',
+  });
 }

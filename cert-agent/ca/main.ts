@@ -4,17 +4,20 @@
 import { existsSync, rmSync, statSync } from 'node:fs';
 import { type Address, formatAddress, parseAddress } from '../base/address.ts';
 import { startAdmin } from '../base/admin.ts';
-import { type Clock, formatTime, systemClock } from '../base/clock.ts';
+import { type Clock, formatDuration, formatTime, systemClock } from '../base/clock.ts';
 import { reasonOf, SallyportError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { guardSecret } from '../base/secret-file.ts';
 import { absolutePath } from '../base/write.ts';
+import { fingerprintOf } from '../identity/verify.ts';
+import { Agents } from './agents.ts';
 import { createRoutes, isKnown } from './api.ts';
 import { type Authority, openAuthority } from './authority.ts';
 import { createBundleAnswer } from './bundle-answer.ts';
 import { readRootFingerprints } from './certificates.ts';
 import { caFilesOf, socketFileOf, storeFileOf } from './directory.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
+import { Ledger } from './ledger/ledger.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
 import { whenFree } from './operator/open.ts';
 import { createOperator, type Operator } from './operator/operator.ts';
@@ -24,7 +27,7 @@ import { createOwnSvid, type OwnSvid } from './own-svid.ts';
 import { createRevocations, type Revocations } from './revocation/revoke.ts';
 import { type ServerLimits, startServer } from './server.ts';
 import { createSqliteStore, held, openSqliteStore } from './store/sqlite.ts';
-import type { Store } from './store/store.ts';
+import { longestGraceMs, type Store } from './store/store.ts';
 
 export interface CaOptions {
   readonly dir: string;
@@ -39,6 +42,10 @@ export interface CaOptions {
   readonly limits?: Partial<ServerLimits>;
   /** Creates a new store in place of a lost one: every certificate, token and revocation is forgotten. */
   readonly unsafeNewStore?: boolean;
+  /** How long after its expiry an SVID can be renewed, milliseconds: default 24 h, 0 for never. */
+  readonly renewExpiredWithinMs?: number;
+  /** The version of the program, for the ledger. */
+  readonly version?: string;
 }
 
 export interface RunningCa {
@@ -52,6 +59,7 @@ export interface RunningCa {
 }
 
 const defaultLeafLifeMs = 3_600_000;
+const defaultGraceMs = 24 * 3_600_000;
 const beatMs = 10_000;
 
 /** From this time before its expiry, every start warns about the intermediate. */
@@ -66,6 +74,8 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   const options = { ...given, dir: absolutePath(given.dir) };
   const { clock = systemClock, leafLifeMs = defaultLeafLifeMs, log = createLog({ component: 'ca' }) } = options;
   checkLeafLife(leafLifeMs);
+  const { renewExpiredWithinMs: graceMs = defaultGraceMs } = options;
+  checkGrace(graceMs);
   // Not made absolute: socket paths have a length limit, and a relative one may be the one that fits.
   const socket = socketOf(given);
   guardKeys(options.dir, log);
@@ -76,12 +86,25 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   metrics.watch(store, authority, clock);
   try {
     const revocations = await createRevocations({ store, clock, trustDomain: authority.trustDomain });
-    const parts = { authority, store, clock, defaultLifeMs: leafLifeMs };
-    return await serveAll(options, socket, { ...parts, revocations, metrics, log });
+    const parts = { authority, store, clock, defaultLifeMs: leafLifeMs, graceMs };
+    const ledger = new Ledger(parts);
+    await noteStart(ledger, parts, options.version, log);
+    return await serveAll(options, socket, { ...parts, revocations, metrics, ledger, log });
   } catch (error) {
     await store.close();
     throw error;
   }
+}
+
+/** A store that cannot be written does not keep the CA from serving bundle and deny list. */
+async function noteStart(
+  ledger: Ledger,
+  { authority }: IssueParts,
+  version: string | undefined,
+  log: Log,
+): Promise<void> {
+  const details = { issuer: fingerprintOf(authority.intermediate), ...(version === undefined ? {} : { version }) };
+  await ledger.start(details).catch((error: unknown) => log.error({ code: 'store_failed' }, reasonOf(error)));
 }
 
 /** The keys, and the store, since users with write access to it could allow what was denied. */
@@ -125,20 +148,23 @@ function refuseUnlessLost(file: string): void {
 }
 
 interface Parts extends IssueParts {
+  readonly graceMs: number;
   readonly revocations: Revocations;
   readonly metrics: CaMetrics;
+  readonly ledger: Ledger;
   readonly log: Log;
 }
 
 async function serveAll(options: CaOptions, socket: string, parts: Parts): Promise<RunningCa> {
-  const { authority, store, revocations, metrics, log } = parts;
+  const { authority, store, revocations, metrics, ledger, log } = parts;
   const own = await createOwnSvid(parts);
   const bundleAnswer = createBundleAnswer(authority.bundle, revocations.denied);
-  const operator = operatorOf(parts);
+  const agents = new Agents({ answer: bundleAnswer, clock: parts.clock });
+  const operator = operatorOf(parts, agents);
   const server = await startServer({
     listen: options.listen,
     svid: own.live,
-    routes: createRoutes({ ...parts, bundleAnswer }),
+    routes: createRoutes({ ...parts, bundleAnswer, agents }),
     log,
     onRefusal: metrics.refused,
     onDrop: metrics.connectionDropped,
@@ -162,17 +188,19 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
     upkeep: beat.now,
     async close() {
       beat.stop();
+      agents.close();
       await server.close();
       await admin.close();
+      await ledger.stop().catch((error: unknown) => log.error({ code: 'store_failed' }, reasonOf(error)));
       await store.close();
       log.info({ code: 'stopped' }, 'the CA has stopped');
     },
   };
 }
 
-function operatorOf({ authority, store, revocations, metrics, log, clock }: Parts): Operator {
+function operatorOf({ authority, store, revocations, metrics, log, clock }: Parts, agents: Agents): Operator {
   return createOperator({
-    store,
+    ...{ store, agents },
     revocations,
     clock,
     trustDomain: authority.trustDomain,
@@ -185,7 +213,10 @@ function operatorOf({ authority, store, revocations, metrics, log, clock }: Part
 }
 
 /** Checks every ten seconds what is due by the wall clock; hour-long timers would not count time in suspend. */
-function startBeat({ clock, store, revocations, log }: Parts, own: OwnSvid): { now(): Promise<void>; stop(): void } {
+function startBeat(
+  { clock, store, revocations, ledger, log }: Parts,
+  own: OwnSvid,
+): { now(): Promise<void>; stop(): void } {
   let running: Promise<void> = Promise.resolve();
   let trouble: string | undefined;
   /** Checks that the CA can issue before a client needs it. */
@@ -210,6 +241,7 @@ function startBeat({ clock, store, revocations, log }: Parts, own: OwnSvid): { n
         await probe();
         await own.rotate();
         await revocations.prune();
+        await ledger.upkeep();
       });
     return running;
   }
@@ -246,6 +278,13 @@ function checkLeafLife(lifeMs: number): void {
   if (lifeMs >= shortestLeafLifeMs && lifeMs <= longestLeafLifeMs) return;
   throw new SallyportError('ttl_out_of_range', `certificates cannot live for ${lifeMs / 1000} seconds`, {
     hint: 'choose between 1m and 24h',
+  });
+}
+
+function checkGrace(graceMs: number): void {
+  if (graceMs >= 0 && graceMs <= longestGraceMs) return;
+  throw new SallyportError('ttl_out_of_range', `expired SVIDs cannot be renewed for ${formatDuration(graceMs)}`, {
+    hint: `choose 0 to ${formatDuration(longestGraceMs)}`,
   });
 }
 

@@ -105,6 +105,19 @@ export function openapiDocument(): object {
           refusals: [500],
         }),
       },
+      '/v1/watch': {
+        get: operation('watch', 'A stream of changes: lines of JSON, both ways, after Upgrade: sallyport-watch/1.', {
+          security: [{ currentSvid: [] }],
+          parameters: [{ name: 'If-None-Match', in: 'header', schema: { type: 'string' } }],
+          answers: {
+            101: {
+              description:
+                'The CA sends { etag, document } at each change (without document if it is large: GET /v1/bundle), and {} every 5 s. The agent sends { bundle, denied, roots, sidecars }: what its sidecars use.',
+            },
+          },
+          refusals: [403, 426, 503],
+        }),
+      },
       '/v1/openapi.json': {
         get: operation('openapi', 'This document.', {
           answers: {

@@ -9,20 +9,22 @@ import type { TLSSocket } from 'node:tls';
 import type { Address } from '../base/address.ts';
 import { listenError } from '../base/admin.ts';
 import { type Code, codes, reasonOf, SallyportError } from '../base/errors.ts';
+import { readLines } from '../base/lines.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { sparseLogOf } from '../base/sparse-log.ts';
 import { proveChainShown } from '../identity/own-handshake.ts';
 import { type Presented, readPresented } from '../identity/peer-chain.ts';
 import type { Svid } from '../identity/svid.ts';
-import type { ApiAnswer, Route } from './api.ts';
+import type { Receiver, Sink } from './agents.ts';
+import type { ApiAnswer, Route, StreamRoute } from './api.ts';
 import { discardBody, readJsonBody } from './body.ts';
 import { type ConnectionLimits, type ConnectionTable, watchConnections } from './connections.ts';
 
 export interface ServerParts {
   readonly listen: Extract<Address, { host: string }>;
   readonly svid: Live<Svid>;
-  readonly routes: readonly Route[];
+  readonly routes: readonly (Route | StreamRoute)[];
   readonly log: Log;
   /** Called for every refusal. */
   readonly onRefusal: (code: Code) => void;
@@ -83,6 +85,7 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
   // All options again: setSecureContext uses defaults for missing ones, which include TLS 1.2 and tickets.
   const stopRotation = parts.svid.onChange(() => server.setSecureContext(tlsOptions(parts)));
   const state = { issuing: 0, closing: false };
+  const streams = new Set<TLSSocket>();
   server.on('request', (request, response) => {
     const socket = request.socket as TLSSocket;
     const turn = table.began(socket);
@@ -93,6 +96,17 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
     const presented = chains.get(socket) ?? nothing;
     void serve({ parts, limits, table, state, presented }, request, response);
   });
+  server.on('upgrade', (request: IncomingMessage, socket: TLSSocket, first: Buffer) => {
+    if (first.length > 0) socket.unshift(first);
+    const turn = table.began(socket);
+    turn.read();
+    streams.add(socket);
+    socket.once('close', () => {
+      streams.delete(socket);
+      turn.done();
+    });
+    upgrade(parts, chains.get(socket) ?? nothing, state.closing, request, socket);
+  });
   // Without free descriptors, accept() fails once per connection; that must not end the CA.
   server.on('error', (error) => parts.log.error({ code: 'accept_failed' }, reasonOf(error)));
   server.on('tlsClientError', (error) => parts.log.debug({ code: 'handshake_failed' }, reasonOf(error)));
@@ -102,7 +116,7 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
     close() {
       state.closing = true;
       stopRotation();
-      return closeServer(server, limits.drainMs);
+      return closeServer(server, streams, limits.drainMs);
     },
   };
 }
@@ -174,6 +188,7 @@ async function answerOf({ parts, limits, state, presented }: Turn, request: Inco
     ifNoneMatch: request.headers['if-none-match'],
     remote: request.socket.remoteAddress ?? '',
   };
+  if ('open' in route) throw new SallyportError('upgrade_required', `${path} needs Upgrade: ${route.upgrade}`);
   if (route.method === 'GET') return await route.answer({ ...asked, body: undefined });
   // Counted once the body is complete: bodies that trickle in must not keep other clients from being served.
   const body = await readJsonBody(request);
@@ -187,12 +202,70 @@ async function answerOf({ parts, limits, state, presented }: Turn, request: Inco
   }
 }
 
+/** What a client may send in one line of a stream. */
+const longestLine = 16_384;
+
+/** Begins a stream, or refuses it as HTTP. */
+function upgrade(
+  parts: ServerParts,
+  presented: Presented,
+  closing: boolean,
+  request: IncomingMessage,
+  socket: TLSSocket,
+): void {
+  const remote = socket.remoteAddress ?? '';
+  let receiver: Receiver | undefined;
+  const path = pathOf(request);
+  try {
+    const route = parts.routes.find((one): one is StreamRoute => one.path === path && 'open' in one);
+    if (route === undefined) throw noRoute([], path);
+    if (closing) throw new SallyportError('ca_overloaded', 'the CA is stopping');
+    if (request.method !== route.method || request.headers.upgrade !== route.upgrade)
+      throw new SallyportError('upgrade_required', `${path} needs GET with Upgrade: ${route.upgrade}`);
+    const asked = { presented, ifNoneMatch: request.headers['if-none-match'], remote, body: undefined };
+    socket.setTimeout(0);
+    receiver = route.open(asked, sinkOf(socket, route.upgrade));
+  } catch (error) {
+    const { status = 500, body } = refusalOf(parts, error, request);
+    const head = `HTTP/1.1 ${status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\n`;
+    socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+    return;
+  }
+  const { line, gone } = receiver;
+  socket.once('close', gone);
+  readLines(socket, longestLine, (text) => {
+    try {
+      line(text);
+    } catch (error) {
+      refusalOf(parts, error, request);
+      socket.destroy();
+    }
+  });
+}
+
+/** The head is sent before the first line: until then, opening can be refused. */
+function sinkOf(socket: TLSSocket, protocol: string): Sink {
+  let begun = false;
+  return {
+    write(text) {
+      const head = `HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ${protocol}\r\n\r\n`;
+      socket.write(begun ? text : head + text);
+      begun = true;
+    },
+    pending: () => socket.writableLength,
+    end(abruptly = false) {
+      if (abruptly) socket.destroy();
+      else socket.end();
+    },
+  };
+}
+
 /** The path without the query, which we do not use and which may contain secrets that must not be logged. */
 function pathOf(request: IncomingMessage): string {
   return (request.url ?? '/').split('?', 1)[0] ?? '/';
 }
 
-function noRoute(here: readonly Route[], path: string): SallyportError {
+function noRoute(here: readonly Pick<Route, 'method'>[], path: string): SallyportError {
   if (here.length === 0) {
     return new SallyportError('not_found', 'no such path', { hint: 'GET /v1/openapi.json lists them' });
   }
@@ -232,10 +305,14 @@ async function listen(server: Server, { host, port }: ServerParts['listen']): Pr
   });
 }
 
-async function closeServer(server: Server, drainMs: number): Promise<void> {
+async function closeServer(server: Server, streams: ReadonlySet<TLSSocket>, drainMs: number): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
-  const timer = setTimeout(() => server.closeAllConnections(), drainMs);
+  const timer = setTimeout(() => {
+    server.closeAllConnections();
+    // Node does not count those that have left HTTP.
+    for (const socket of streams) socket.destroy();
+  }, drainMs);
   await closed;
   clearTimeout(timer);
 }

@@ -3,6 +3,7 @@
 
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Acknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
@@ -67,6 +68,11 @@ function serve(): Command {
     .requiredOption('--dir <path>', 'directory that ca init created')
     .option('--listen <address>', 'host:port, [v6]:port or :port for all addresses', '127.0.0.1:8443')
     .option('--ttl <duration>', 'default life of certificates, 1m to 24h', '1h')
+    .option(
+      '--renew-expired-within <duration>',
+      'renew SVIDs that expired within this time, up to 30d; 0 for never',
+      '24h',
+    )
     .option('--socket <path>', "socket for the operator's commands (default: ca.sock in --dir)")
     .option('--passphrase-file <path>', 'file with the passphrase of the encrypted key')
     .option('--unsafe-new-store', 'create a new store in place of a lost one: every revocation is forgotten')
@@ -76,6 +82,8 @@ function serve(): Command {
 The environment variable SALLYPORT_CA_PASSPHRASE replaces --passphrase-file.
 A CA whose store.sqlite is lost does not start: restore it from a backup. --unsafe-new-store is for when there is none.
 The new store has no certificate, no token and no revocation: revoked workloads can renew until they are revoked again.
+No peer accepts an expired SVID. --renew-expired-within lets a workload that was cut off from the CA renew with it, and
+with proof of its key, unless it was revoked meanwhile.
 
 Example:
   sallyport ca serve --dir ca --listen 0.0.0.0:8443`,
@@ -87,6 +95,7 @@ interface ServeFlags {
   readonly dir: string;
   readonly listen: string;
   readonly ttl: string;
+  readonly renewExpiredWithin: string;
   readonly socket?: string;
   readonly passphraseFile?: string;
   readonly unsafeNewStore?: boolean;
@@ -97,17 +106,23 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
   const { parseAddress } = await import('../../cert-agent/base/address.ts');
   const { createLog } = await import('../../cert-agent/base/log.ts');
+  const { readVersion } = await import('./version.ts');
   const { reportBackgroundTo } = await import('../../cert-agent/base/background.ts');
   const listen = parseAddress(flags.listen, '0.0.0.0');
   if ('path' in listen) throw usage(`--listen takes host:port, not ${flags.listen}`);
   // Before the start, so that a signal during the start ends it as well.
   const stopped = untilSignal();
   const leafLifeMs = await durationOf(flags.ttl, '--ttl');
+  const within = flags.renewExpiredWithin;
+  const renewExpiredWithinMs = within === '0' ? 0 : await durationOf(within, '--renew-expired-within');
   const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
   const { dir, socket, unsafeNewStore } = flags;
   const log = createLog({ component: 'ca' });
   reportBackgroundTo(log);
-  const running = await startCa({ dir, listen, leafLifeMs, passphrase, socket, unsafeNewStore, log });
+  const running = await startCa({
+    ...{ dir, listen, leafLifeMs, renewExpiredWithinMs, passphrase, socket, unsafeNewStore, log },
+    version: readVersion(),
+  });
   await stopped;
   await running.close();
   return exitCodes.ok;
@@ -334,11 +349,13 @@ function revoke(): Command {
     .argument('<serial-or-id>', 'serial number (hex) or SPIFFE ID')
     .option('--reason <text>', 'reason, for the record', 'unspecified')
     .option('--force', 'revoke an identity that has no certificate or token yet')
+    .option('--wait <duration>', 'how long to wait for agents to acknowledge it, up to 25s; 0 for not', '5s')
     .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
-Sidecars learn of it within seconds. Revoking a certificate also revokes all that were renewed from it, including those of a thief.
+The CA tells every agent at once. An agent acknowledges it when its sidecars refuse the identity and have ended its open
+connections. Agents that are not connected are named: they learn of it with their next request to the CA. Revoking a certificate also revokes all that were renewed from it, including those of a thief.
 An identity stays on the deny list until 'sallyport ca allow'.
 
 Example:
@@ -347,9 +364,17 @@ Example:
     .action(action(runRevoke));
 }
 
-async function runRevoke(target: string, flags: AtCa & { reason: string; force?: boolean }): Promise<number> {
+interface RevokeFlags extends AtCa {
+  readonly reason: string;
+  readonly force?: boolean;
+  readonly wait: string;
+}
+
+async function runRevoke(target: string, flags: RevokeFlags): Promise<number> {
+  const waitMs = flags.wait === '0' ? 0 : await durationOf(flags.wait, '--wait');
+  if (waitMs > longestWaitMs) throw usage('--wait is 25s at most');
   return withOperator(flags, async (operator) => {
-    const done = await operator.revoke(target, flags.reason, { force: flags.force === true });
+    const done = await operator.revoke(target, flags.reason, { force: flags.force === true, waitMs });
     if (flags.json === true) printJson(done);
     else if (done.kind === 'id') print(`revoked ${done.target} and ${done.certificates} of its certificates`);
     else {
@@ -358,8 +383,18 @@ async function runRevoke(target: string, flags: AtCa & { reason: string; force?:
       if (own === 0) note('it had already expired or was already revoked');
       note('its identity can still renew other certificates and join again: revoke the SPIFFE ID to prevent that');
     }
+    if (done.acknowledged !== undefined) noteAcknowledged(done.acknowledged);
     return exitCodes.ok;
   });
+}
+
+const longestWaitMs = 25_000;
+
+function noteAcknowledged({ by, of, ms, stragglers }: Acknowledged): void {
+  note(`acknowledged by ${by} of ${of} in ${(ms / 1000).toFixed(1)} s`);
+  for (const { id, connected } of stragglers)
+    note(`not yet by ${id}: ${connected ? 'its sidecars have not confirmed it' : 'its agent is not connected'}`);
+  if (of - by > stragglers.length) note(`and ${of - by - stragglers.length} more`);
 }
 
 function allow(): Command {

@@ -7,6 +7,7 @@ import type { Log } from '../../cert-agent/base/log.ts';
 import { federate } from '../../cert-agent/identity/federated.ts';
 import { watchIdentityFiles } from '../../cert-agent/identity/files.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
+import { reportUse } from '../../cert-agent/identity/report-use.ts';
 import type { Settings } from '../config/settings.ts';
 
 /** The source of the identity, and its state. */
@@ -45,7 +46,15 @@ async function startOwn(settings: Settings, registry: Registry, log: Log): Promi
   const { files, ca } = settings.identity;
   if (files !== undefined) {
     const watch = watchIdentityFiles({ ...files, trustDomain: settings.trustDomain }, { log });
-    return { ...bound(watch), status: () => null, close: async () => watch.close() };
+    const stopReports = reportUse(watch.identity, files.svid);
+    return {
+      ...bound(watch),
+      status: () => null,
+      async close() {
+        stopReports();
+        watch.close();
+      },
+    };
   }
   if (ca === undefined) throw new TypeError('settings.identity has neither files nor ca');
   // Loaded only if needed: with files there is no CA.

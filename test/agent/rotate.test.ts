@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
@@ -156,13 +156,55 @@ t.test('a restart with an expired SVID reads the token file again', async (t) =>
   const agent = world.start();
   t.equal(agent.identity.current(), undefined);
   t.match(world.captured.withCode('svid_expired'), [
-    { msg: `the SVID of ${uri} on disk has expired; a token is needed` },
+    { msg: `the SVID of ${uri} on disk has expired; asking the CA to renew it` },
   ]);
-  await until(() => agent.status().waitingFor?.startsWith('a join token that'), 'the refusal of the old token');
+  // The expired SVID and the old token are refused, one after the other.
+  await until(() => {
+    world.clock.advance(1000);
+    return agent.status().waitingFor?.startsWith('a join token that');
+  }, 'the refusal of the old token');
   writeFileSync(world.tokenFile, 'another-token', { mode: 0o600 });
   world.clock.advance(1000);
   await until(() => agent.identity.current(), 'the SVID');
   t.equal(world.ca.requests.at(-1)?.body.token, 'another-token');
+});
+
+t.test('a restart with an SVID that expired within the window of the CA needs no token', async (t) => {
+  const world = await createWorld(t);
+  await (await started(world)).close();
+  rmSync(world.tokenFile);
+  world.clock.advance(2 * hourMs);
+  world.ca.graceMs = 2 * hourMs;
+  const agent = world.start();
+  t.equal(agent.identity.current(), undefined, 'it serves nothing with the old one');
+  await until(() => agent.identity.current(), 'the SVID');
+  t.equal(world.ca.requests.at(-1)?.path, '/v1/svid/renew');
+});
+
+t.test('a disk that cannot be written is bridged in memory, and written again once it can be', async (t) => {
+  const world = await createWorld(t);
+  const agent = await started(world);
+  const before = agent.identity.current()!.svid.serial;
+  // Root may write to any directory: a file in its place keeps everybody from it.
+  const generations = join(world.outDir, 'generations');
+  renameSync(generations, `${generations}.away`);
+  writeFileSync(generations, '');
+  rmSync(join(world.outDir, 'pending.key'), { force: true });
+  mkdirSync(join(world.outDir, 'pending.key'));
+  agent.renewNow();
+  await until(() => agent.identity.current()?.svid.serial !== before, 'the new SVID');
+  t.match(world.captured.withCode('generation_unwritten')[0]?.['msg'], /the next key is in memory/);
+  t.match(world.captured.withCode('generation_unwritten').at(-1)?.['msg'], /the identity is in memory only/);
+  const second = agent.identity.current()!.svid.serial;
+  agent.renewNow();
+  await until(() => agent.identity.current()?.svid.serial !== second, 'another');
+  rmSync(generations);
+  rmSync(join(world.outDir, 'pending.key'), { recursive: true });
+  renameSync(`${generations}.away`, generations);
+  world.clock.advance(1000);
+  await until(() => world.captured.withCode('generation_written').length === 1, 'the disk to be written');
+  const read = readIdentityTexts(pathsIn(world.outDir, 'demo.test'));
+  t.equal('texts' in read && read.texts.svid, agent.identity.current()!.svid.chainPem);
 });
 
 t.test('it waits for each missing thing by name, one after the other', async (t) => {
@@ -256,7 +298,8 @@ t.test('a clock jump is noticed and renews at once', async (t) => {
     world.clock.jump(2 * hourMs);
     world.clock.advance(1000);
     t.equal(agent.identity.current(), undefined, 'an SVID that expired during sleep is not served');
-    await until(() => agent.status().waitingFor === `a join token in ${world.tokenFile}`, 'the missing token');
+    const wanted = `a join token in ${world.tokenFile}: the SVID has expired, and the CA does not renew it any more`;
+    await until(() => agent.status().waitingFor === wanted, 'the missing token');
   });
   t.test('slewing is not a jump', async (t) => {
     const world = await createWorld(t);

@@ -277,10 +277,13 @@ t.test('a store of an earlier version learns which certificates are of one famil
   t.teardown(() => store.close());
   const renew = async (reference: string, index: number) =>
     (
-      await store.recordCertificate({
-        ...{ serial: serialOf(index), id, keyHash: 'aa', issuedAt: Date.now(), notBefore: 0, notAfter },
-        ...{ evidence: { kind: 'svid', reference }, certificate: Buffer.from('der') },
-      })
+      await store.recordCertificate(
+        {
+          ...{ serial: serialOf(index), id, keyHash: 'aa', issuedAt: Date.now(), notBefore: 0, notAfter },
+          ...{ evidence: { kind: 'svid', reference }, certificate: Buffer.from('der') },
+        },
+        'test',
+      )
     ).outcome;
   t.equal(await renew(serialOf(63), 200), 'exhausted');
   t.equal(await renew(serialOf(0), 201), 'exhausted');

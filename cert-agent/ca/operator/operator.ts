@@ -7,8 +7,11 @@ import { formatDuration, formatTime } from '../../base/clock.ts';
 import { didYouMean } from '../../base/did-you-mean.ts';
 import { SallyportError } from '../../base/errors.ts';
 import { parseSpiffeId } from '../../identity/spiffe-id.ts';
+import { type Acknowledged, whenAcknowledged } from '../acknowledged.ts';
+import type { Agents } from '../agents.ts';
 import { deniedError, hashToken } from '../evidence.ts';
 import { checkIssuable } from '../issue.ts';
+import { nameOfToken } from '../ledger/record.ts';
 import {
   type Allowance,
   nearestId,
@@ -81,8 +84,15 @@ export interface Operator {
   list(filter: ListFilter): Promise<readonly ListedCertificate[]>;
   /** @throws SallyportError `not_found` or `usage`. */
   show(serial: string): Promise<ShownCertificate>;
-  /** `target` is a serial or a SPIFFE ID. */
-  revoke(target: string, reason: string, options?: RevokeOptions): Promise<Revocation>;
+  /**
+   * `target` is a serial or a SPIFFE ID. With `waitMs`, waits up to this time until the connected agents have
+   * acknowledged it.
+   */
+  revoke(
+    target: string,
+    reason: string,
+    options?: RevokeOptions & { readonly waitMs?: number },
+  ): Promise<Revocation & { readonly acknowledged?: Acknowledged }>;
   allow(id: string): Promise<Allowance>;
   /** The current deny list. */
   listDenials(): Promise<readonly Denial[]>;
@@ -93,6 +103,8 @@ export interface OperatorParts {
   readonly revocations: Revocations;
   readonly trustDomain: string;
   readonly clock: Clock;
+  /** The agents of a running CA; undefined for a stopped one. */
+  readonly agents?: Agents;
   /** Called for each action, for log and metrics. Never receives a token. */
   readonly onEvent?: (event: OperatorEvent) => void;
 }
@@ -132,11 +144,20 @@ export function createOperator(parts: OperatorParts): Operator {
       if (found === undefined) throw await serialNotFound(store, text, serial);
       return { ...listedOf(found), certificate: Buffer.from(found.certificate).toString('base64') };
     },
-    async revoke(target, reason, options) {
+    async revoke(target, reason, { waitMs = 0, ...options } = {}) {
+      const began = clock.monotonic();
       const done = await revocations.revoke(target, reason, options);
       const { certificates, renewals } = done;
       parts.onEvent?.({ code: 'revoked', target: done.target, reason, certificates, renewals });
-      return done;
+      if (parts.agents === undefined || waitMs === 0) return done;
+      const denied = revocations.denied.current();
+      const acknowledged = await whenAcknowledged(
+        { agents: parts.agents, store, denied, clock },
+        (use) => use.denied >= denied.sequence,
+        waitMs,
+        began,
+      );
+      return { ...done, acknowledged };
     },
     async allow(text) {
       const done = await revocations.allow(text);
@@ -159,7 +180,7 @@ async function createToken(parts: OperatorParts, text: string, ttlMs: number): P
   const token = randomBytes(32).toString('hex');
   const createdAt = parts.clock.now();
   const expiresAt = createdAt + ttlMs;
-  const added = await parts.store.addToken({ hash: hashToken(token), id: id.uri, createdAt, expiresAt });
+  const added = await parts.store.addToken({ hash: hashToken(token), id: id.uri, createdAt, expiresAt }, 'operator');
   if (added.outcome === 'denied') throw deniedError(id.uri);
   parts.onEvent?.({ code: 'token_created', id: id.uri, expiresAt: formatTime(expiresAt) });
   return { token, id: id.uri, expiresAt };
@@ -171,7 +192,7 @@ async function removeTokens(parts: OperatorParts, choice: TokenChoice): Promise<
   const removed: ListedToken[] = [];
   for (const one of chosen) {
     // Another operator removed it meanwhile.
-    if (!(await parts.store.removeToken(one.hash))) continue;
+    if (!(await parts.store.removeToken(one.hash, parts.clock.now(), 'operator'))) continue;
     const listed = listedTokenOf(one);
     parts.onEvent?.({ code: 'token_removed', id: listed.id, token: listed.token });
     removed.push(listed);
@@ -187,8 +208,6 @@ function tokensOfId(all: readonly StoredToken[], text: string): readonly StoredT
   throw tokenNotFound(`no join token of ${id} is on record`, nearestId(id, ids));
 }
 
-const tokenNameLength = 12;
-
 function tokenNamed(all: readonly StoredToken[], text: string): StoredToken {
   const name = text.toLowerCase();
   if (!/^[0-9a-f]{4,64}$/.test(name)) {
@@ -200,10 +219,10 @@ function tokenNamed(all: readonly StoredToken[], text: string): StoredToken {
   const found = all.filter((one) => one.hash.startsWith(name) || one.hash === hashToken(name));
   const [first] = found;
   if (first === undefined) {
-    const names = all.map((one) => one.hash.slice(0, tokenNameLength));
-    const nearest = didYouMean(name.slice(0, tokenNameLength), names);
+    const names = all.map((one) => nameOfToken(one.hash));
+    const nearest = didYouMean(nameOfToken(name), names);
     // The text may be a token of another CA, so it is not repeated in full.
-    throw new SallyportError('not_found', `no join token ${name.slice(0, tokenNameLength)} is on record`, {
+    throw new SallyportError('not_found', `no join token ${nameOfToken(name)} is on record`, {
       hint: nearest === undefined ? tokenHint : `${nearest} ${tokenHint}`,
     });
   }
@@ -220,7 +239,7 @@ function tokenNotFound(message: string, nearest: string | undefined): SallyportE
 
 function listedTokenOf({ hash, id, createdAt, expiresAt, bound }: StoredToken): ListedToken {
   const used = bound === undefined ? {} : { serial: bound.serial };
-  return { token: hash.slice(0, tokenNameLength), id, createdAt, expiresAt, ...used };
+  return { token: nameOfToken(hash), id, createdAt, expiresAt, ...used };
 }
 
 function listedOf(one: StoredCertificate): ListedCertificate {

@@ -7,7 +7,15 @@ import { SallyportError } from '../../base/errors.ts';
 import type { Operator } from './operator.ts';
 
 const tokenSchema = z.strictObject({ id: z.string(), ttlMs: z.number() });
-const revokeSchema = z.strictObject({ target: z.string(), reason: z.string(), force: z.boolean().optional() });
+/** The commands wait for an answer for 30 s. */
+const longestWaitMs = 25_000;
+
+const revokeSchema = z.strictObject({
+  target: z.string(),
+  reason: z.string(),
+  force: z.boolean().optional(),
+  waitMs: z.number().min(0).max(longestWaitMs).optional(),
+});
 const removeSchema = z.union([z.strictObject({ token: z.string() }), z.strictObject({ id: z.string() })]);
 const allowSchema = z.strictObject({ id: z.string() });
 
@@ -54,10 +62,10 @@ export function operatorPages(operator: Operator): readonly Page[] {
     {
       method: 'POST',
       path: '/v1/revoke',
-      sentence: 'revokes a serial or a SPIFFE ID: { target, reason, force }',
+      sentence: 'revokes a serial or a SPIFFE ID, and waits for agents: { target, reason, force, waitMs }',
       async answer({ body }) {
-        const { target, reason, force = false } = parse(revokeSchema, body);
-        return { body: await operator.revoke(target, reason, { force }) };
+        const { target, reason, force = false, waitMs = 0 } = parse(revokeSchema, body);
+        return { body: await operator.revoke(target, reason, { force, waitMs }) };
       },
     },
     {

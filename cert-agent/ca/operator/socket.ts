@@ -3,6 +3,7 @@
 
 import { type Code, codes, errnoOf, reasonOf, SallyportError } from '../../base/errors.ts';
 import { request as httpRequest } from '../../base/http.ts';
+import type { Acknowledged } from '../acknowledged.ts';
 import type { Allowance, Revocation } from '../revocation/revoke.ts';
 import type { Denial } from '../store/store.ts';
 import type { ListedCertificate, ListedToken, NewToken, Operator, ShownCertificate } from './operator.ts';
@@ -25,7 +26,9 @@ export function connectOperator(path: string): Operator {
     show: async (serial) =>
       (await ask(path, 'GET', `/v1/certificates/${encodeURIComponent(serial)}`)) as ShownCertificate,
     revoke: async (target, reason, options) =>
-      (await ask(path, 'POST', '/v1/revoke', { target, reason, ...options })) as Revocation,
+      (await ask(path, 'POST', '/v1/revoke', { target, reason, ...options })) as Revocation & {
+        acknowledged?: Acknowledged;
+      },
     allow: async (id) => (await ask(path, 'POST', '/v1/allow', { id })) as Allowance,
     listDenials: async () => (await ask(path, 'GET', '/v1/denials')) as Denial[],
   };

@@ -79,7 +79,7 @@ export async function createRevocations(parts: RevocationParts): Promise<Revocat
     async allow(text) {
       const id = parseSpiffeId(text);
       checkIssuable(id, trustDomain);
-      const changed = await store.allowId(id.uri, clock.now());
+      const changed = await store.allowId(id.uri, clock.now(), 'operator');
       await refresh();
       if (changed) return { id: id.uri, changed };
       const nearest = nearestId(id.uri, live.current().ids);
@@ -107,7 +107,7 @@ async function revokeId(
     const nearest = nearestId(id.uri, await store.listIds());
     throw idNotFound(id.uri, nearest, 'has never had a certificate or a token', '--force denies it anyway');
   }
-  const { certificates, renewals } = await store.denyId(id.uri, reason, now);
+  const { certificates, renewals } = await store.denyId(id.uri, reason, now, 'operator');
   return { kind: 'id', target: id.uri, certificates, renewals };
 }
 
@@ -115,7 +115,7 @@ async function revokeSerial(parts: RevocationParts, text: string, reason: string
   const serial = parseSerial(text);
   const found = await parts.store.findCertificate(serial);
   if (found !== undefined) checkIssuable(parseSpiffeId(found.id), parts.trustDomain);
-  const { outcome, certificates, renewals } = await parts.store.denySerial(serial, reason, now);
+  const { outcome, certificates, renewals } = await parts.store.denySerial(serial, reason, now, 'operator');
   if (outcome === 'denied') return { kind: 'serial', target: serial, certificates, renewals };
   if (outcome === 'unknown') throw await serialNotFound(parts.store, text, serial);
   throw new SallyportError('not_found', `certificate ${text} has already expired, like all that were renewed from it`, {

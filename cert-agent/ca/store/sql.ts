@@ -2,20 +2,24 @@
 // opens and commits; nothing here waits.
 
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
+import { formatTime } from '../../base/clock.ts';
 import type { DenyList } from '../../identity/denied.ts';
-import type {
-  CertificateFilter,
-  CertificateRecord,
-  Denial,
-  Denied,
-  EvidenceRecord,
-  Recorded,
-  RecordedCertificate,
-  Redeemed,
-  Store,
-  StoredCertificate,
-  StoredToken,
-  TokenRecord,
+import { type Act, type Caller, nameOfToken } from '../ledger/record.ts';
+import { createLedgerTable, ledgerSchema } from '../ledger/table.ts';
+import {
+  type CertificateFilter,
+  type CertificateRecord,
+  type Denial,
+  type Denied,
+  type EvidenceRecord,
+  longestGraceMs,
+  type Recorded,
+  type RecordedCertificate,
+  type Redeemed,
+  type Store,
+  type StoredCertificate,
+  type StoredToken,
+  type TokenRecord,
 } from './store.ts';
 
 type Waiting = Omit<Store, 'close' | 'trouble'>;
@@ -27,7 +31,7 @@ export type Operations = {
 
 type Row = Record<string, SQLOutputValue>;
 
-const schemaVersion = 3;
+const schemaVersion = 4;
 
 /** How long after its expiry a token is reported as expired rather than unknown. */
 const tokenMemoryMs = 86_400_000;
@@ -69,6 +73,7 @@ const schema = `
     time INTEGER NOT NULL) STRICT;
   INSERT INTO deny_list VALUES (1, 0, 0);
   CREATE TABLE owner (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), root TEXT NOT NULL) STRICT;
+  ${ledgerSchema}
   PRAGMA user_version = ${schemaVersion};
 `;
 
@@ -118,6 +123,12 @@ const fromVersion2 = `
   PRAGMA user_version = 3;
 `;
 
+/** Version 3 had no ledger. What it had issued and revoked is not in the new one, which begins with the next start. */
+const fromVersion3 = `
+  ${ledgerSchema}
+  PRAGMA user_version = 4;
+`;
+
 /** Creates the tables of a new store, which belongs to the CA of `root`. */
 export function createSchema(db: DatabaseSync, root: string): void {
   db.exec(schema);
@@ -139,6 +150,7 @@ export function prepareSchema(db: DatabaseSync, roots: readonly string[]): Schem
     throw new Error(`the store has version ${version}, but this build supports up to ${schemaVersion}`);
   if (version === 1) db.exec(fromVersion1);
   if (version <= 2) db.exec(fromVersion2);
+  if (version <= 3) db.exec(fromVersion3);
   const owner = db.prepare('SELECT root FROM owner').get()?.['root'];
   if (owner !== undefined && !roots.includes(String(owner))) return 'foreign';
   const [root] = roots;
@@ -149,6 +161,7 @@ export function prepareSchema(db: DatabaseSync, roots: readonly string[]): Schem
 /** All statements, prepared once. */
 export function createOperations(db: DatabaseSync): Operations {
   const tokens = createTokenOperations(db);
+  const ledger = createLedgerTable(db);
   const { isDeniedId, isRevoked, forget, ...denials } = createDenialOperations(db);
   const insert = db.prepare(
     `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate,
@@ -168,6 +181,10 @@ export function createOperations(db: DatabaseSync): Operations {
   );
   const lastEnds = db.prepare('SELECT max(not_after) AS ends FROM certificates WHERE not_after > ? GROUP BY id');
 
+  const renewalsOf = db.prepare(
+    "SELECT count(*) AS renewals FROM certificates WHERE evidence = 'svid' AND reference = ?",
+  );
+
   function put(one: CertificateRecord, family = one.serial): void {
     const { kind, reference } = one.evidence;
     const times = [one.issuedAt, one.notBefore, one.notAfter] as const;
@@ -183,46 +200,110 @@ export function createOperations(db: DatabaseSync): Operations {
     return row === undefined ? undefined : certificateOf(row);
   }
 
+  function noteIssued(one: CertificateRecord, caller: Caller): void {
+    const { kind, reference } = one.evidence;
+    const proof = kind === 'self' ? kind : `${kind} ${kind === 'token' ? nameOfToken(reference) : reference}`;
+    const details = {
+      ...{ serial: one.serial, notAfter: formatTime(one.notAfter), keyHash: one.keyHash },
+      ...(one.evidence.expired === true ? { expired: true } : {}),
+      // Renewed before: its agent lost the answer or its disk, or two have its key.
+      ...(kind === 'svid' && Number(renewalsOf.get(reference)?.['renewals']) > 1 ? { forked: true } : {}),
+    };
+    const act = kind === 'svid' ? 'renew' : 'issue';
+    ledger.append({ act, caller, id: one.id, evidence: proof, answer: 'recorded', details }, one.issuedAt);
+  }
+
+  function redeem(hash: string, certificate: CertificateRecord): Redeemed {
+    const token = tokens.find(hash);
+    if (token === undefined || token.id !== certificate.id) return { outcome: 'unknown' };
+    if (isDeniedId(token.id)) return { outcome: 'denied' };
+    if (token.expiresAt <= certificate.issuedAt) return { outcome: 'expired' };
+    if (token.bound !== undefined) {
+      const earlier = findCertificate(token.bound.serial);
+      if (token.bound.keyHash !== certificate.keyHash || earlier === undefined) return { outcome: 'used' };
+      if (earlier.revoked !== undefined) return { outcome: 'denied' };
+      if (earlier.notAfter > certificate.issuedAt) return { outcome: 'again', certificate: earlier };
+      // The agent was cut off for longer than its first certificate lived.
+    }
+    tokens.bind(hash, certificate);
+    put(certificate);
+    return { outcome: 'recorded' };
+  }
+
+  function record(certificate: CertificateRecord): RecordedCertificate {
+    const { kind, reference } = certificate.evidence;
+    if (isDeniedId(certificate.id)) return { outcome: 'denied' };
+    // Checked by the record, not by the list: the list drops expired serials, and a renewal may still be in flight.
+    // One record is enough: a denial marks the whole line of renewals, and no renewal extends a marked one.
+    if (kind === 'svid' && isRevoked(reference)) return { outcome: 'denied' };
+    if (kind !== 'svid') {
+      put(certificate);
+      return { outcome: 'recorded' };
+    }
+    const family = String(familyOf.get(reference)?.['family'] ?? reference);
+    if (Number(validOf.get(family, certificate.issuedAt)?.['valid']) >= maxFamily) return { outcome: 'exhausted' };
+    put(certificate, family);
+    return { outcome: 'recorded' };
+  }
+
   return {
     ...denials,
     ...createNameOperations(db),
+    denySerial(serial: string, reason: string, now: number, caller: Caller): Denied {
+      const done = denials.denySerial(serial, reason, now);
+      if (done.outcome === 'denied') {
+        const { certificates, renewals } = done;
+        const id = findCertificate(serial)!.id;
+        const details = { serial, reason, certificates, renewals };
+        ledger.append({ act: 'revoke', caller, id, answer: 'denied', details }, now);
+      }
+      return done;
+    },
+    denyId(id: string, reason: string, now: number, caller: Caller): Denied {
+      const done = denials.denyId(id, reason, now);
+      const details = { reason, certificates: done.certificates };
+      ledger.append({ act: 'revoke', caller, id, answer: 'denied', details }, now);
+      return done;
+    },
+    allowId(id: string, now: number, caller: Caller): boolean {
+      const changed = denials.allowId(id, now);
+      if (changed) ledger.append({ act: 'allow', caller, id, answer: 'allowed' }, now);
+      return changed;
+    },
     listTokens: tokens.list,
-    removeToken: tokens.remove,
-    addToken(token: TokenRecord): Recorded {
+    removeToken(hash: string, now: number, caller: Caller): boolean {
+      const token = tokens.find(hash);
+      if (token === undefined || !tokens.remove(hash)) return false;
+      const evidence = `token ${nameOfToken(hash)}`;
+      ledger.append({ act: 'token_remove', caller, id: token.id, evidence, answer: 'removed' }, now);
+      return true;
+    },
+    addToken(token: TokenRecord, caller: Caller): Recorded {
       if (isDeniedId(token.id)) return { outcome: 'denied' };
       tokens.add(token);
+      const evidence = `token ${nameOfToken(token.hash)}`;
+      const details = { expiresAt: formatTime(token.expiresAt) };
+      ledger.append({ act: 'token', caller, id: token.id, evidence, answer: 'recorded', details }, token.createdAt);
       return { outcome: 'recorded' };
     },
     findToken: tokens.find,
-    redeemToken(hash: string, certificate: CertificateRecord): Redeemed {
-      const token = tokens.find(hash);
-      if (token === undefined || token.id !== certificate.id) return { outcome: 'unknown' };
-      if (isDeniedId(token.id)) return { outcome: 'denied' };
-      if (token.expiresAt <= certificate.issuedAt) return { outcome: 'expired' };
-      if (token.bound !== undefined) {
-        const earlier = findCertificate(token.bound.serial);
-        if (token.bound.keyHash !== certificate.keyHash || earlier === undefined) return { outcome: 'used' };
-        return { outcome: 'again', certificate: earlier };
-      }
-      tokens.bind(hash, certificate);
-      put(certificate);
-      return { outcome: 'recorded' };
+    redeemToken(hash: string, certificate: CertificateRecord, caller: Caller): Redeemed {
+      const done = redeem(hash, certificate);
+      if (done.outcome === 'recorded') noteIssued(certificate, caller);
+      return done;
     },
-    recordCertificate(certificate: CertificateRecord): RecordedCertificate {
-      const { kind, reference } = certificate.evidence;
-      if (isDeniedId(certificate.id)) return { outcome: 'denied' };
-      // Checked by the record, not by the list: the list drops expired serials, and a renewal may still be in flight.
-      // One record is enough: a denial marks the whole line of renewals, and no renewal extends a marked one.
-      if (kind === 'svid' && isRevoked(reference)) return { outcome: 'denied' };
-      if (kind !== 'svid') {
-        put(certificate);
-        return { outcome: 'recorded' };
-      }
-      const family = String(familyOf.get(reference)?.['family'] ?? reference);
-      if (Number(validOf.get(family, certificate.issuedAt)?.['valid']) >= maxFamily) return { outcome: 'exhausted' };
-      put(certificate, family);
-      return { outcome: 'recorded' };
+    recordCertificate(certificate: CertificateRecord, caller: Caller): RecordedCertificate {
+      const done = record(certificate);
+      if (done.outcome === 'recorded') noteIssued(certificate, caller);
+      return done;
     },
+    appendLedger: (act: Act, now: number) => ledger.append(act, now),
+    ledgerEnd: ledger.end,
+    readLedger: ledger.read,
+    firstInLedger: ledger.firstSince,
+    addLedgerHead: ledger.addHead,
+    ledgerHeads: ledger.heads,
+    pruneLedger: ledger.dropUpTo,
     findCertificate,
     listCertificates({ endsAfter = 0, endsBy = Number.MAX_SAFE_INTEGER }: CertificateFilter) {
       return listed.all(endsAfter, endsBy).map(certificateOf);
@@ -264,7 +345,7 @@ function createTokenOperations(db: DatabaseSync) {
 
 function createDenialOperations(db: DatabaseSync) {
   const named = db.prepare('SELECT 1 FROM certificates WHERE serial = ?');
-  const live = db.prepare('SELECT serial FROM certificates WHERE id = ? AND not_after > ?');
+  const recent = db.prepare('SELECT serial FROM certificates WHERE id = ? AND not_after > ?');
   const line = db.prepare(`${lineOf('SELECT ?')} SELECT serial FROM line`);
   const mark = db.prepare('UPDATE certificates SET revoked_at = ?, reason = ? WHERE serial = ? AND revoked_at IS NULL');
   const listSerial = db.prepare(
@@ -317,7 +398,8 @@ function createDenialOperations(db: DatabaseSync) {
       listId.run(id, now, reason);
       endTokens.run(now, id, now);
       let certificates = 0;
-      for (const row of live.all(id, now)) certificates += denyOne(String(row['serial']), reason, now);
+      for (const row of recent.all(id, now - longestGraceMs))
+        certificates += denyOne(String(row['serial']), reason, now);
       rise.run(now, now);
       return { outcome: 'denied', certificates, renewals: 0 };
     },
@@ -356,7 +438,11 @@ function createNameOperations(db: DatabaseSync) {
     `SELECT serial FROM certificates WHERE substr(serial, 1, 4) = substr(?1, 1, 4) OR substr(serial, -4) = substr(?1, -4)
      ORDER BY not_after DESC LIMIT ${maxSerials}`,
   );
+  const live = db.prepare(
+    'SELECT DISTINCT id FROM certificates WHERE not_after > ? AND revoked_at IS NULL ORDER BY id',
+  );
   return {
+    listLiveIds: (now: number): string[] => live.all(now).map((row) => String(row['id'])),
     isKnownId: (id: string): boolean => known.get(id) !== undefined,
     listIds: (): string[] => ids.all().map((row) => String(row['id'])),
     similarSerials: (serial: string): string[] => similar.all(serial).map((row) => String(row['serial'])),

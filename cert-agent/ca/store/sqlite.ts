@@ -109,9 +109,17 @@ class SqliteStore implements Store {
   readonly denyList = this.#operation('denyList');
   readonly listDenials = this.#operation('listDenials');
   readonly isKnownId = this.#operation('isKnownId');
+  readonly listLiveIds = this.#operation('listLiveIds');
   readonly listIds = this.#operation('listIds');
   readonly similarSerials = this.#operation('similarSerials');
   readonly prune = this.#operation('prune');
+  readonly appendLedger = this.#operation('appendLedger');
+  readonly ledgerEnd = this.#operation('ledgerEnd');
+  readonly readLedger = this.#operation('readLedger');
+  readonly firstInLedger = this.#operation('firstInLedger');
+  readonly addLedgerHead = this.#operation('addLedgerHead');
+  readonly ledgerHeads = this.#operation('ledgerHeads');
+  readonly pruneLedger = this.#operation('pruneLedger');
   readonly probe = this.#operation('probe');
 
   constructor(worker: Worker, options: SqliteStoreOptions) {

@@ -10,15 +10,24 @@
 //   certificate also denies all that were renewed from it, directly or indirectly.
 // - A store belongs to one CA and is never created implicitly: a missing one is an error (`store_missing`), since an
 //   empty one denies nothing.
+// - Every change is in the ledger, in the same transaction: neither exists without the other. `caller` is whose request
+//   it was. Refusals change nothing here; who refuses records them with `appendLedger`.
 // - Times are milliseconds since 1970 and come from the caller: a store has no clock.
 
 import type { DenyList } from '../../identity/denied.ts';
+import type { Act, Caller, LedgerRecord } from '../ledger/record.ts';
+import type { LedgerEnd, LedgerHead } from '../ledger/table.ts';
+
+/** An SVID that expired longer ago than this is never renewed, milliseconds. */
+export const longestGraceMs = 30 * 86_400_000;
 
 /** The proof of an identity: a join token (its hash), an earlier SVID (its serial), or the CA itself. */
 export interface EvidenceRecord {
   readonly kind: 'token' | 'svid' | 'self';
   /** Empty for `self`. */
   readonly reference: string;
+  /** The SVID had expired. In the ledger only. */
+  readonly expired?: boolean;
 }
 
 /** A certificate on record. */
@@ -60,21 +69,21 @@ export type Recorded = { readonly outcome: 'recorded' } | { readonly outcome: 'd
 /** The same for a certificate. `exhausted`: 64 of its family are valid, all renewed from one first certificate. */
 export type RecordedCertificate = Recorded | { readonly outcome: 'exhausted' };
 
-/** `again`: this key used the token before and received `certificate`. */
+/** `again`: this key used the token before and received `certificate`, which is still valid. */
 export type Redeemed =
   | { readonly outcome: 'recorded' | 'denied' | 'unknown' | 'expired' | 'used' }
   | { readonly outcome: 'again'; readonly certificate: StoredCertificate };
 
 export interface TokenStore {
   /** `denied` while the ID is on the deny list; the token is then not on record. */
-  addToken(token: TokenRecord): Promise<Recorded>;
+  addToken(token: TokenRecord, caller: Caller): Promise<Recorded>;
   findToken(hash: string): Promise<StoredToken | undefined>;
   /** Binds the token to the certificate's key and records the certificate, both or neither. */
-  redeemToken(hash: string, certificate: CertificateRecord): Promise<Redeemed>;
+  redeemToken(hash: string, certificate: CertificateRecord, caller: Caller): Promise<Redeemed>;
   /** Ordered by expiry; those that expired a day ago are forgotten. */
   listTokens(): Promise<readonly StoredToken[]>;
   /** True if it existed. Its certificates stay valid. */
-  removeToken(hash: string): Promise<boolean>;
+  removeToken(hash: string, now: number, caller: Caller): Promise<boolean>;
 }
 
 export interface CertificateFilter {
@@ -89,7 +98,7 @@ export interface CertificateStore {
    * `denied` if its ID is on the deny list, or if the SVID that it renews was ever denied, even if no longer listed.
    * `exhausted` if 64 certificates of its family are valid at its `issuedAt` and not revoked.
    */
-  recordCertificate(certificate: CertificateRecord): Promise<RecordedCertificate>;
+  recordCertificate(certificate: CertificateRecord, caller: Caller): Promise<RecordedCertificate>;
   findCertificate(serial: string): Promise<StoredCertificate | undefined>;
   /** Ordered by expiry. */
   listCertificates(filter: CertificateFilter): Promise<readonly StoredCertificate[]>;
@@ -124,14 +133,14 @@ export type Denial =
 
 export interface DenialStore {
   /** Denies the certificate and all that were renewed from it, even if it has expired and they have not. */
-  denySerial(serial: string, reason: string, now: number): Promise<Denied>;
+  denySerial(serial: string, reason: string, now: number, caller: Caller): Promise<Denied>;
   /**
    * Denies the ID until allowId, each of its certificates until it expires, and its tokens for good: a thief of the
-   * identity keeps nothing when the ID is allowed again.
+   * identity keeps nothing when the ID is allowed again. Certificates that expired in the last 30 days can never renew.
    */
-  denyId(id: string, reason: string, now: number): Promise<Denied>;
+  denyId(id: string, reason: string, now: number, caller: Caller): Promise<Denied>;
   /** True if the ID was on the list. */
-  allowId(id: string, now: number): Promise<boolean>;
+  allowId(id: string, now: number, caller: Caller): Promise<boolean>;
   /** IDs first, each kind in the order of denial. */
   listDenials(): Promise<readonly Denial[]>;
   /** The list. Its sequence grows with every change and is never below the time of that change. */
@@ -154,11 +163,29 @@ export interface NameStore {
   isKnownId(id: string): Promise<boolean>;
   /** Such IDs, at most 10,000. */
   listIds(): Promise<readonly string[]>;
+  /** IDs with a certificate that is valid at `now` and not revoked, in order. */
+  listLiveIds(now: number): Promise<readonly string[]>;
   /** Serials that begin or end like `serial`, at most 1000. */
   similarSerials(serial: string): Promise<readonly string[]>;
 }
 
-export interface Store extends TokenStore, CertificateStore, DenialStore, NameStore, StoreHealth {
+/** The record of what the CA did. Each record's hash covers all before it; heads are signed by the CA. */
+export interface LedgerStore {
+  /** Records an act that changes nothing else in the store. */
+  appendLedger(act: Act, now: number): Promise<LedgerEnd>;
+  ledgerEnd(): Promise<LedgerEnd>;
+  /** At most `count` records, from `sequence` on. */
+  readLedger(sequence: number, count: number): Promise<readonly LedgerRecord[]>;
+  /** The first record at or after `time`. */
+  firstInLedger(time: number): Promise<number | undefined>;
+  addLedgerHead(head: LedgerHead): Promise<void>;
+  /** In order. */
+  ledgerHeads(): Promise<readonly LedgerHead[]>;
+  /** Drops the records up to a signed head, which stays as their checkpoint. Returns how many there were. */
+  pruneLedger(head: number): Promise<number>;
+}
+
+export interface Store extends TokenStore, CertificateStore, DenialStore, NameStore, LedgerStore, StoreHealth {
   /** Waits for pending calls, then closes the store. */
   close(): Promise<void>;
 }

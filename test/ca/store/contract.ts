@@ -44,7 +44,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
 
   using('a certificate is found as it was recorded', async (t, store) => {
     const one = certificate();
-    t.same(await store.recordCertificate(one), { outcome: 'recorded' });
+    t.same(await store.recordCertificate(one, 'test'), { outcome: 'recorded' });
     const found = await store.findCertificate(one.serial);
     t.same({ ...found, certificate: Buffer.from(found?.certificate ?? []) }, one);
     t.equal(await store.findCertificate('00'), undefined);
@@ -52,7 +52,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
 
   using('certificates are listed in the order in which they end', async (t, store) => {
     const ends = [now + 3 * day, now - 1, now + day];
-    for (const notAfter of ends) await store.recordCertificate(certificate({ notAfter }));
+    for (const notAfter of ends) await store.recordCertificate(certificate({ notAfter }), 'test');
     const list = async (filter: object) => (await store.listCertificates(filter)).map((one) => one.notAfter);
     t.same(await list({}), [now - 1, now + day, now + 3 * day]);
     t.same(await list({ endsAfter: now }), [now + day, now + 3 * day]);
@@ -60,10 +60,10 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   });
 
   using('identities are counted by their last certificate', async (t, store) => {
-    await store.recordCertificate(certificate({ notAfter: now + 1000 }));
-    await store.recordCertificate(certificate({ notAfter: now + 5000 }));
-    await store.recordCertificate(certificate({ id: db, notAfter: now + 2000 }));
-    await store.recordCertificate(certificate({ id: `${db}2`, notAfter: now - 1 }));
+    await store.recordCertificate(certificate({ notAfter: now + 1000 }), 'test');
+    await store.recordCertificate(certificate({ notAfter: now + 5000 }), 'test');
+    await store.recordCertificate(certificate({ id: db, notAfter: now + 2000 }), 'test');
+    await store.recordCertificate(certificate({ id: `${db}2`, notAfter: now - 1 }), 'test');
     t.same(
       await store.countIdentities(
         now,
@@ -74,52 +74,66 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   });
 
   using('a token binds to the first key and gives it the same certificate again', async (t, store) => {
-    t.same(await store.addToken(token('h')), { outcome: 'recorded' });
+    t.same(await store.addToken(token('h'), 'test'), { outcome: 'recorded' });
     t.same(await store.findToken('h'), token('h'));
     const first = byToken('h', 'aa');
-    t.same(await store.redeemToken('h', first), { outcome: 'recorded' });
-    const again = await store.redeemToken('h', byToken('h', 'aa'));
+    t.same(await store.redeemToken('h', first, 'test'), { outcome: 'recorded' });
+    const again = await store.redeemToken('h', byToken('h', 'aa'), 'test');
     t.equal(again.outcome === 'again' && again.certificate.serial, first.serial);
-    t.same(await store.redeemToken('h', byToken('h', 'bb')), { outcome: 'used' });
+    t.same(await store.redeemToken('h', byToken('h', 'bb'), 'test'), { outcome: 'used' });
     t.same((await store.findToken('h'))?.bound, { keyHash: 'aa', serial: first.serial });
     t.equal((await store.listCertificates({})).length, 1, 'only the first is on record');
   });
 
   using('of redemptions at the same time one comes first', async (t, store) => {
-    await store.addToken(token('h'));
+    await store.addToken(token('h'), 'test');
     const keys = Array.from({ length: 20 }, (_, index) => byToken('h', `key${index}`));
-    const outcomes = (await Promise.all(keys.map((one) => store.redeemToken('h', one)))).map((one) => one.outcome);
+    const outcomes = (await Promise.all(keys.map((one) => store.redeemToken('h', one, 'test')))).map(
+      (one) => one.outcome,
+    );
     t.equal(outcomes.filter((one) => one === 'recorded').length, 1);
     t.equal(outcomes.filter((one) => one === 'used').length, 19);
   });
 
   using('a token is refused when it is unknown, expired or for another ID', async (t, store) => {
-    await store.addToken(token('h'));
-    t.same(await store.redeemToken('x', byToken('x', 'aa')), { outcome: 'unknown' });
-    t.same(await store.redeemToken('h', byToken('h', 'aa', { id: db })), { outcome: 'unknown' });
-    t.same(await store.redeemToken('h', byToken('h', 'aa', { issuedAt: now + 600_000 })), { outcome: 'expired' });
-    t.same(await store.redeemToken('h', byToken('h', 'aa', { issuedAt: now + 599_999 })), { outcome: 'recorded' });
+    await store.addToken(token('h'), 'test');
+    t.same(await store.redeemToken('x', byToken('x', 'aa'), 'test'), { outcome: 'unknown' });
+    t.same(await store.redeemToken('h', byToken('h', 'aa', { id: db }), 'test'), { outcome: 'unknown' });
+    t.same(await store.redeemToken('h', byToken('h', 'aa', { issuedAt: now + 600_000 }), 'test'), {
+      outcome: 'expired',
+    });
+    t.same(await store.redeemToken('h', byToken('h', 'aa', { issuedAt: now + 599_999 }), 'test'), {
+      outcome: 'recorded',
+    });
   });
 
   using('a denied ID gets neither certificate nor token until it is allowed', async (t, store) => {
-    await store.addToken(token('before'));
-    t.same(await store.denyId(web, 'stolen', now), { outcome: 'denied', certificates: 0, renewals: 0 });
-    t.same(await store.addToken(token('during')), { outcome: 'denied' });
+    await store.addToken(token('before'), 'test');
+    t.same(await store.denyId(web, 'stolen', now, 'test'), { outcome: 'denied', certificates: 0, renewals: 0 });
+    t.same(await store.addToken(token('during'), 'test'), { outcome: 'denied' });
     t.equal(await store.findToken('during'), undefined);
-    t.same(await store.redeemToken('before', byToken('before', 'aa')), { outcome: 'denied' });
-    t.same(await store.recordCertificate(certificate()), { outcome: 'denied' });
-    t.same(await store.recordCertificate(certificate({ id: db })), { outcome: 'recorded' }, 'others are not touched');
-    t.equal(await store.allowId(web, now), true);
-    t.equal(await store.allowId(web, now), false);
-    t.same(await store.recordCertificate(certificate()), { outcome: 'recorded' });
-    t.same(await store.redeemToken('before', byToken('before', 'aa')), { outcome: 'expired' }, 'old tokens are void');
+    t.same(await store.redeemToken('before', byToken('before', 'aa'), 'test'), { outcome: 'denied' });
+    t.same(await store.recordCertificate(certificate(), 'test'), { outcome: 'denied' });
+    t.same(
+      await store.recordCertificate(certificate({ id: db }), 'test'),
+      { outcome: 'recorded' },
+      'others are not touched',
+    );
+    t.equal(await store.allowId(web, now, 'test'), true);
+    t.equal(await store.allowId(web, now, 'test'), false);
+    t.same(await store.recordCertificate(certificate(), 'test'), { outcome: 'recorded' });
+    t.same(
+      await store.redeemToken('before', byToken('before', 'aa'), 'test'),
+      { outcome: 'expired' },
+      'old tokens are void',
+    );
   });
 
   using('denying an ID denies its certificates, and allowing it does not bring them back', async (t, store) => {
     const [live, dead] = [certificate(), certificate({ notAfter: now - 1 })];
-    for (const one of [live, dead]) await store.recordCertificate(one);
-    t.same(await store.denyId(web, 'stolen', now), { outcome: 'denied', certificates: 1, renewals: 0 });
-    await store.allowId(web, now);
+    for (const one of [live, dead]) await store.recordCertificate(one, 'test');
+    t.same(await store.denyId(web, 'stolen', now, 'test'), { outcome: 'denied', certificates: 1, renewals: 0 });
+    await store.allowId(web, now, 'test');
     const list = await store.denyList();
     t.same([...list.ids], []);
     t.same([...list.serials], [live.serial]);
@@ -129,13 +143,21 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
 
   using('a denied serial renews nothing', async (t, store) => {
     const [old, other] = [certificate(), certificate()];
-    for (const one of [old, other]) await store.recordCertificate(one);
-    t.same(await store.denySerial(old.serial, 'lost', now), { outcome: 'denied', certificates: 1, renewals: 0 });
-    t.same(await store.denySerial(old.serial, 'again', now), { outcome: 'denied', certificates: 0, renewals: 0 });
+    for (const one of [old, other]) await store.recordCertificate(one, 'test');
+    t.same(await store.denySerial(old.serial, 'lost', now, 'test'), {
+      outcome: 'denied',
+      certificates: 1,
+      renewals: 0,
+    });
+    t.same(await store.denySerial(old.serial, 'again', now, 'test'), {
+      outcome: 'denied',
+      certificates: 0,
+      renewals: 0,
+    });
     t.same((await store.findCertificate(old.serial))?.revoked?.reason, 'lost', 'the first reason stays');
     const renews = (reference: string) => certificate({ evidence: { kind: 'svid', reference } });
-    t.same(await store.recordCertificate(renews(old.serial)), { outcome: 'denied' });
-    t.same(await store.recordCertificate(renews(other.serial)), { outcome: 'recorded' });
+    t.same(await store.recordCertificate(renews(old.serial), 'test'), { outcome: 'denied' });
+    t.same(await store.recordCertificate(renews(other.serial), 'test'), { outcome: 'recorded' });
   });
 
   using('a denied serial takes all that were renewed from it along, and nothing else', async (t, store) => {
@@ -145,43 +167,55 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     const [second, sibling] = [from(first.serial, { notAfter: now + 2000 }), from(first.serial)];
     const third = from(second.serial);
     const other = certificate();
-    for (const one of [first, second, sibling, third, other]) await store.recordCertificate(one);
-    t.same(await store.denySerial(second.serial, 'copied', now + 3000), {
+    for (const one of [first, second, sibling, third, other]) await store.recordCertificate(one, 'test');
+    t.same(await store.denySerial(second.serial, 'copied', now + 3000, 'test'), {
       ...{ outcome: 'denied', certificates: 1, renewals: 1 },
     });
     t.same((await store.denyList()).serials, new Set([third.serial]), 'even if it has expired');
-    t.same(await store.denySerial(first.serial, 'lost', now), { outcome: 'denied', certificates: 3, renewals: 2 });
+    t.same(await store.denySerial(first.serial, 'lost', now, 'test'), {
+      outcome: 'denied',
+      certificates: 3,
+      renewals: 2,
+    });
     t.equal((await store.findCertificate(third.serial))?.revoked?.reason, 'copied', 'the first reason stays');
     t.notOk((await store.denyList()).serials.has(other.serial));
     await store.prune(now + 3_660_001);
     t.same((await store.denyList()).serials, new Set());
     for (const one of [first, second, sibling, third])
-      t.same(await store.recordCertificate(from(one.serial)), { outcome: 'denied' }, 'off the list, but not forgotten');
-    t.same(await store.recordCertificate(from(other.serial)), { outcome: 'recorded' });
+      t.same(
+        await store.recordCertificate(from(one.serial), 'test'),
+        { outcome: 'denied' },
+        'off the list, but not forgotten',
+      );
+    t.same(await store.recordCertificate(from(other.serial), 'test'), { outcome: 'recorded' });
   });
 
   using('of one family 64 are valid at once, whichever of them is renewed', async (t, store) => {
     const from = (reference: string, changes: Partial<CertificateRecord> = {}) =>
       certificate({ evidence: { kind: 'svid', reference }, ...changes });
     const [first, other] = [certificate(), certificate()];
-    for (const one of [first, other]) await store.recordCertificate(one);
+    for (const one of [first, other]) await store.recordCertificate(one, 'test');
     const family = [first, from(first.serial, { notAfter: now + 1000 })];
     while (family.length < 64) family.push(from(family[Math.floor(family.length / 3)]!.serial));
-    for (const one of family.slice(1)) t.same(await store.recordCertificate(one), { outcome: 'recorded' });
+    for (const one of family.slice(1)) t.same(await store.recordCertificate(one, 'test'), { outcome: 'recorded' });
     for (const one of [family[0]!, family[1]!, family[63]!])
-      t.same(await store.recordCertificate(from(one.serial)), { outcome: 'exhausted' });
-    t.same(await store.recordCertificate(from(other.serial)), { outcome: 'recorded' }, 'others are not touched');
+      t.same(await store.recordCertificate(from(one.serial), 'test'), { outcome: 'exhausted' });
+    t.same(
+      await store.recordCertificate(from(other.serial), 'test'),
+      { outcome: 'recorded' },
+      'others are not touched',
+    );
     const later = () => from(family[63]!.serial, { issuedAt: now + 1000 });
-    t.same(await store.recordCertificate(later()), { outcome: 'recorded' }, 'one has expired');
-    t.same(await store.recordCertificate(later()), { outcome: 'exhausted' });
+    t.same(await store.recordCertificate(later(), 'test'), { outcome: 'recorded' }, 'one has expired');
+    t.same(await store.recordCertificate(later(), 'test'), { outcome: 'exhausted' });
     t.equal((await store.listCertificates({})).length, 67, 'refused ones are not on record');
-    t.same(await store.denySerial(family[1]!.serial, 'x', now + 1000), {
+    t.same(await store.denySerial(family[1]!.serial, 'x', now + 1000, 'test'), {
       outcome: 'denied',
       certificates: 39,
       renewals: 39,
     });
     t.same(
-      await store.recordCertificate(from(first.serial)),
+      await store.recordCertificate(from(first.serial), 'test'),
       { outcome: 'recorded' },
       'what is revoked takes no place',
     );
@@ -190,7 +224,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   using('of renewals at the same time, no more than 64 of a family become valid', async (t, store) => {
     const reference = 'ab'.repeat(16);
     const renewals = Array.from({ length: 80 }, () => certificate({ evidence: { kind: 'svid', reference } }));
-    const done = await Promise.all(renewals.map((one) => store.recordCertificate(one)));
+    const done = await Promise.all(renewals.map((one) => store.recordCertificate(one, 'test')));
     t.equal(
       done.filter(({ outcome }) => outcome === 'recorded').length,
       64,
@@ -201,14 +235,14 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
 
   using('of a denial and a renewal at the same time, the renewal is refused or denied', async (t, store) => {
     const one = certificate();
-    await store.recordCertificate(one);
+    await store.recordCertificate(one, 'test');
     const renewals = Array.from({ length: 10 }, () =>
       certificate({ evidence: { kind: 'svid', reference: one.serial } }),
     );
     const done = await Promise.all([
-      ...renewals.slice(0, 5).map((renewal) => store.recordCertificate(renewal)),
-      store.denySerial(one.serial, 'x', now),
-      ...renewals.slice(5).map((renewal) => store.recordCertificate(renewal)),
+      ...renewals.slice(0, 5).map((renewal) => store.recordCertificate(renewal, 'test')),
+      store.denySerial(one.serial, 'x', now, 'test'),
+      ...renewals.slice(5).map((renewal) => store.recordCertificate(renewal, 'test')),
     ]);
     t.equal(done.filter(({ outcome }) => outcome === 'recorded').length, 5);
     t.match(done[5], { outcome: 'denied', certificates: 6, renewals: 5 });
@@ -216,19 +250,19 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   });
 
   using('tokens are listed and removed', async (t, store) => {
-    for (const hash of ['h1', 'h2']) await store.addToken(token(hash));
+    for (const hash of ['h1', 'h2']) await store.addToken(token(hash), 'test');
     t.same(await store.listTokens(), [token('h1'), token('h2')]);
-    t.equal(await store.removeToken('h1'), true);
-    t.equal(await store.removeToken('h1'), false);
-    t.same(await store.redeemToken('h1', byToken('h1', 'aa')), { outcome: 'unknown' });
+    t.equal(await store.removeToken('h1', now, 'test'), true);
+    t.equal(await store.removeToken('h1', now, 'test'), false);
+    t.same(await store.redeemToken('h1', byToken('h1', 'aa'), 'test'), { outcome: 'unknown' });
     t.same(await store.listTokens(), [token('h2')]);
   });
 
   using('the list tells what it holds, since when, why and until when', async (t, store) => {
     const one = certificate();
-    await store.recordCertificate(one);
-    await store.denySerial(one.serial, 'lost', now);
-    await store.denyId(db, 'stolen', now + 1);
+    await store.recordCertificate(one, 'test');
+    await store.denySerial(one.serial, 'lost', now, 'test');
+    await store.denyId(db, 'stolen', now + 1, 'test');
     t.same(await store.listDenials(), [
       { kind: 'id', target: db, since: now + 1, reason: 'stolen' },
       { kind: 'serial', target: one.serial, id: web, since: now, reason: 'lost', until: one.notAfter },
@@ -238,9 +272,9 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   using('an ID is known by a certificate, a token or a denial', async (t, store) => {
     const [one, two, three] = ['x', 'y', 'z'].map((name) => `spiffe://demo.test/${name}`) as [string, string, string];
     const issued = certificate({ id: one });
-    await store.recordCertificate(issued);
-    await store.addToken(token('h', two));
-    await store.denyId(three, 'x', now);
+    await store.recordCertificate(issued, 'test');
+    await store.addToken(token('h', two), 'test');
+    await store.denyId(three, 'x', now, 'test');
     t.same(await store.listIds(), [one, two, three]);
     for (const id of [one, two, three]) t.equal(await store.isKnownId(id), true, id);
     t.equal(await store.isKnownId(web), false);
@@ -251,30 +285,30 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
 
   using('a serial that is unknown or expired is not denied', async (t, store) => {
     const dead = certificate({ notAfter: now - 1 });
-    await store.recordCertificate(dead);
-    t.same(await store.denySerial('00', 'x', now), { outcome: 'unknown', certificates: 0, renewals: 0 });
-    t.same(await store.denySerial(dead.serial, 'x', now), { outcome: 'expired', certificates: 0, renewals: 0 });
+    await store.recordCertificate(dead, 'test');
+    t.same(await store.denySerial('00', 'x', now, 'test'), { outcome: 'unknown', certificates: 0, renewals: 0 });
+    t.same(await store.denySerial(dead.serial, 'x', now, 'test'), { outcome: 'expired', certificates: 0, renewals: 0 });
     t.same((await store.denyList()).serials, new Set());
   });
 
   using('the sequence rises with every change and is not below its time', async (t, store) => {
     const one = certificate();
-    await store.recordCertificate(one);
+    await store.recordCertificate(one, 'test');
     t.match(await store.denyList(), { sequence: 0, time: 0 });
-    await store.denySerial(one.serial, 'x', now);
+    await store.denySerial(one.serial, 'x', now, 'test');
     t.match(await store.denyList(), { sequence: now, time: now });
-    await store.denyId(db, 'x', now);
+    await store.denyId(db, 'x', now, 'test');
     t.match(await store.denyList(), { sequence: now + 1, time: now });
-    await store.allowId(db, now + 500);
+    await store.allowId(db, now + 500, 'test');
     t.match(await store.denyList(), { sequence: now + 500, time: now + 500 });
-    await store.denyId(db, 'x', now);
+    await store.denyId(db, 'x', now, 'test');
     t.match(await store.denyList(), { sequence: now + 501 }, 'a clock that goes back does not lower it');
   });
 
   using('a serial leaves the list a minute after its certificate has expired', async (t, store) => {
     const one = certificate({ notAfter: now + 1000 });
-    await store.recordCertificate(one);
-    await store.denySerial(one.serial, 'x', now);
+    await store.recordCertificate(one, 'test');
+    await store.denySerial(one.serial, 'x', now, 'test');
     t.equal(await store.prune(now + 60_000), false);
     t.equal((await store.denyList()).serials.size, 1);
     t.equal(await store.prune(now + 61_000), true);
@@ -285,7 +319,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   });
 
   using('a token is forgotten a day after its end', async (t, store) => {
-    await store.addToken(token('h'));
+    await store.addToken(token('h'), 'test');
     await store.prune(now + day);
     t.ok(await store.findToken('h'));
     await store.prune(now + day + 600_001);
@@ -295,9 +329,9 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   using('a call that fails rejects and takes nothing of its neighbours with it', async (t, store) => {
     const [one, two] = [certificate(), certificate()];
     const [first, twice, second] = await Promise.allSettled([
-      store.recordCertificate(one),
-      store.recordCertificate(one),
-      store.recordCertificate(two),
+      store.recordCertificate(one, 'test'),
+      store.recordCertificate(one, 'test'),
+      store.recordCertificate(two, 'test'),
     ]);
     t.equal(first.status, 'fulfilled');
     t.match(twice, { status: 'rejected', reason: { code: 'store_failed' } });
@@ -308,8 +342,12 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   t.test('confirmed writes survive close and open', async (t) => {
     const first = await open('again');
     const one = certificate();
-    await Promise.all([first.recordCertificate(one), first.addToken(token('h')), first.denyId(db, 'x', now)]);
-    const waiting = first.addToken(token('last'));
+    await Promise.all([
+      first.recordCertificate(one, 'test'),
+      first.addToken(token('h'), 'test'),
+      first.denyId(db, 'x', now, 'test'),
+    ]);
+    const waiting = first.addToken(token('last'), 'test');
     await first.close();
     t.same(await waiting, { outcome: 'recorded' }, 'close waits for pending calls');
     await t.rejects(first.findToken('h'), { code: 'store_failed' });

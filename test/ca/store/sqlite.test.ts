@@ -29,7 +29,7 @@ t.test('a second opener is refused while the first holds the store', async (t) =
 t.test('the file is readable by its owner only', async (t) => {
   const file = join(dir, 'mode.sqlite');
   const store = await open(file);
-  await store.denyId('spiffe://demo.test/a', 'x', 1);
+  await store.denyId('spiffe://demo.test/a', 'x', 1, 'test');
   for (const one of [file, `${file}-wal`]) t.equal(statSync(one).mode & 0o777, 0o600, one);
   await store.close();
 });
@@ -41,7 +41,7 @@ t.test('calls of one turn share a commit', async (t) => {
   });
   t.teardown(() => store.close());
   const add = (index: number) =>
-    store.addToken({ hash: `h${index}`, id: 'spiffe://demo.test/a', createdAt: 1, expiresAt: 2 });
+    store.addToken({ hash: `h${index}`, id: 'spiffe://demo.test/a', createdAt: 1, expiresAt: 2 }, 'test');
   await Promise.all(Array.from({ length: 50 }, (_, index) => add(index)));
   t.same(commits, [50]);
 });
@@ -60,7 +60,7 @@ t.test('a store of a later version is refused', async (t) => {
   db.close();
   await t.rejects(open(file), {
     code: 'store_failed',
-    message: /the store has version 7, but this build supports up to 3/,
+    message: /the store has version 7, but this build supports up to 4/,
   });
 });
 

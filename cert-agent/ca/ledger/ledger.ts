@@ -1,0 +1,129 @@
+// The ledger of a running CA: its start and stop, refusals, signed heads. Changes are recorded by the store itself, in
+// the transaction that makes them.
+
+import type { Clock } from '../../base/clock.ts';
+import type { Authority } from '../authority.ts';
+import type { LedgerStore } from '../store/store.ts';
+import type { Act, Caller } from './record.ts';
+
+export interface LedgerParts {
+  readonly store: LedgerStore;
+  readonly authority: Authority;
+  readonly clock: Clock;
+}
+
+/** A refusal of a request for a certificate. */
+export interface Refusal {
+  readonly caller: Caller;
+  /** The error code. */
+  readonly code: string;
+  /** The identity, if it was proved. */
+  readonly id: string | undefined;
+  /** The identity that the client claims without proof. */
+  readonly claims?: string | undefined;
+}
+
+const minuteMs = 60_000;
+
+/**
+ * Refusals that have records of their own, a minute; the others are counted, in one record a minute. Otherwise clients
+ * could fill the disk. Those with a proved identity have a budget for each identity, so that a flood by strangers does
+ * not hide them.
+ */
+const perMinute = { strangers: 60, identity: 10 } as const;
+
+/** Proved identities that are counted one by one; beyond, they share the budget of strangers. */
+const mostIdentities = 10_000;
+
+/** A head is signed at least this often while there are new records. */
+const headMs = 3_600_000;
+
+export class Ledger {
+  readonly #parts: LedgerParts;
+  #minute = 0;
+  readonly #used = new Map<string, number>();
+  /** Refusals without a record of their own, by code. */
+  readonly #counted = new Map<string, number>();
+  #signedAt = 0;
+  #signed = 0;
+
+  constructor(parts: LedgerParts) {
+    this.#parts = parts;
+  }
+
+  /** Records the start of the CA. @throws SallyportError `store_failed`. */
+  async start(details: NonNullable<Act['details']>): Promise<void> {
+    await this.#append({ act: 'start', caller: 'self', answer: 'started', details });
+    await this.sign();
+  }
+
+  /** Records a refusal before it is answered. A store that cannot be written does not change the answer. */
+  async refuse({ caller, code, id, claims }: Refusal): Promise<void> {
+    if (!this.#hasRoom(id)) {
+      this.#counted.set(code, (this.#counted.get(code) ?? 0) + 1);
+      return;
+    }
+    const details = claims === undefined ? {} : { details: { claims } };
+    const act: Act = { act: 'refuse', caller, ...(id === undefined ? {} : { id }), answer: code, ...details };
+    await this.#append(act).catch(() => {});
+  }
+
+  /** Records that a token and its key got their certificate again. */
+  async repeat(caller: Caller, id: string, serial: string): Promise<void> {
+    if (!this.#hasRoom(id)) {
+      this.#counted.set('repeated', (this.#counted.get('repeated') ?? 0) + 1);
+      return;
+    }
+    await this.#append({ act: 'repeat', caller, id, answer: 'again', details: { serial } });
+  }
+
+  /** Writes what was only counted, and signs a head if one is due. Call it periodically. */
+  async upkeep(): Promise<void> {
+    if (this.#counted.size > 0 && this.#minuteNow() !== this.#minute) {
+      const details = Object.fromEntries(this.#counted);
+      this.#counted.clear();
+      await this.#append({ act: 'refuse', caller: 'self', answer: 'counted', details });
+    }
+    if (this.#parts.clock.now() - this.#signedAt >= headMs) await this.sign();
+  }
+
+  /** Signs the end of the ledger, if records were added since the last head. */
+  async sign(): Promise<void> {
+    const { store, authority, clock } = this.#parts;
+    const end = await store.ledgerEnd();
+    if (end.sequence === 0 || end.sequence === this.#signed) return;
+    const now = clock.now();
+    await store.addLedgerHead(authority.signHead(end, now));
+    this.#signed = end.sequence;
+    this.#signedAt = now;
+  }
+
+  /** Records the stop of the CA under a signed head. */
+  async stop(): Promise<void> {
+    this.#minute = 0;
+    await this.upkeep();
+    await this.#append({ act: 'stop', caller: 'self', answer: 'stopped' });
+    await this.sign();
+  }
+
+  #append(act: Act): Promise<unknown> {
+    return this.#parts.store.appendLedger(act, this.#parts.clock.now());
+  }
+
+  #hasRoom(id: string | undefined): boolean {
+    const minute = this.#minuteNow();
+    if (minute !== this.#minute) {
+      this.#minute = minute;
+      this.#used.clear();
+    }
+    const isOne = id !== undefined && (this.#used.has(id) || this.#used.size < mostIdentities);
+    const key = isOne ? id : '';
+    const used = (this.#used.get(key) ?? 0) + 1;
+    this.#used.set(key, used);
+    return used <= (isOne ? perMinute.identity : perMinute.strangers);
+  }
+
+  #minuteNow(): number {
+    return Math.floor(this.#parts.clock.monotonic() / minuteMs) + 1;
+  }
+}

@@ -1,0 +1,70 @@
+// The ledger's records: what the CA did, each with a hash that covers all records before it. Pure functions; the store
+// keeps the records (ledger/table.ts), and `ca ledger verify` checks them without the CA (ledger/verify.ts).
+
+import { createHash } from 'node:crypto';
+import { formatTime } from '../../base/clock.ts';
+
+/** What the CA can have done. */
+export const actNames = [
+  ...(['start', 'stop'] as const),
+  ...(['issue', 'renew', 'repeat', 'refuse'] as const),
+  ...(['token', 'token_remove', 'revoke', 'allow', 'rotate', 'restore', 'checkpoint'] as const),
+] as const;
+
+export type ActName = (typeof actNames)[number];
+
+/** Whose request an act answers: the address of a client, `operator`, or `self` for what the CA does by itself. */
+export type Caller = string;
+
+/** An act before it is recorded. Details are flat, and never contain a token or a key. */
+export interface Act {
+  readonly act: ActName;
+  readonly caller: Caller;
+  /** The SPIFFE ID that it is about. */
+  readonly id?: string;
+  /** What proved the identity: `token 5a0e6cf1d2b9` (the first digits of its hash), `svid SERIAL`, `self`. */
+  readonly evidence?: string;
+  /** The outcome, or an error code. */
+  readonly answer: string;
+  readonly details?: Readonly<Record<string, string | number | boolean>>;
+}
+
+/** A record in the ledger. */
+export interface LedgerRecord {
+  /** From 1, without gaps. */
+  readonly sequence: number;
+  /** The line as written, JSON. The hash covers its bytes. */
+  readonly line: string;
+  /** SHA-256 of the previous hash and the line, lower-case hex. */
+  readonly hash: string;
+}
+
+/** A token is named by the first 12 digits of its hash: enough to identify it, and useless to an attacker. */
+export function nameOfToken(hash: string): string {
+  return hash.slice(0, 12);
+}
+
+/** The hash before the first record. */
+export const genesis = '0'.repeat(64);
+
+/** The hash of a record: SHA-256 over the 32 bytes of the previous one and the bytes of its line. */
+export function hashOf(previous: string, line: string): string {
+  return createHash('sha256').update(Buffer.from(previous, 'hex')).update(line).digest('hex');
+}
+
+/** A record's line: JSON with the fields of `act`. `now` is in milliseconds since 1970. */
+export function lineOf(sequence: number, now: number, act: Act): string {
+  const { act: name, caller, id, evidence, answer, details } = act;
+  return JSON.stringify({ sequence, time: formatTime(now), act: name, caller, id, evidence, answer, ...details });
+}
+
+/** The record after `last`. */
+export function nextRecord(
+  last: Pick<LedgerRecord, 'sequence' | 'hash'> | undefined,
+  now: number,
+  act: Act,
+): LedgerRecord {
+  const sequence = (last?.sequence ?? 0) + 1;
+  const line = lineOf(sequence, now, act);
+  return { sequence, line, hash: hashOf(last?.hash ?? genesis, line) };
+}

@@ -1,0 +1,96 @@
+// The ledger's tables, in the store: a record is in the same transaction as what it records, so that neither exists
+// without the other. Runs in the store's worker.
+
+import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
+import { type Act, type LedgerRecord, nextRecord } from './record.ts';
+
+/** A signed head: the CA's signature over the ledger up to one record. All but the numbers are text. */
+export interface LedgerHead {
+  /** The last record that it covers. */
+  readonly sequence: number;
+  readonly hash: string;
+  /** Milliseconds since 1970. */
+  readonly time: number;
+  /** Base64. */
+  readonly signature: string;
+  /** The intermediate that signed it, base64 DER. */
+  readonly issuer: string;
+}
+
+/** The end of the ledger. Sequence 0 is an empty one. */
+export interface LedgerEnd {
+  readonly sequence: number;
+  readonly hash: string;
+}
+
+export const ledgerSchema = `
+  CREATE TABLE ledger (sequence INTEGER PRIMARY KEY, time INTEGER NOT NULL, line TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
+  CREATE INDEX ledger_by_time ON ledger (time);
+  CREATE TABLE ledger_heads (
+    sequence INTEGER PRIMARY KEY, hash TEXT NOT NULL, time INTEGER NOT NULL, signature TEXT NOT NULL,
+    issuer TEXT NOT NULL
+  ) STRICT;
+`;
+
+type Row = Record<string, SQLOutputValue>;
+
+/** The operations on the ledger. `append` is for other operations of the store as well. */
+export function createLedgerTable(db: DatabaseSync) {
+  const last = db.prepare('SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1');
+  const insert = db.prepare('INSERT INTO ledger VALUES (?, ?, ?, ?)');
+  const some = db.prepare('SELECT sequence, line, hash FROM ledger WHERE sequence >= ? ORDER BY sequence LIMIT ?');
+  const since = db.prepare('SELECT min(sequence) AS first FROM ledger WHERE time >= ?');
+  const addHead = db.prepare('INSERT OR REPLACE INTO ledger_heads VALUES (?, ?, ?, ?, ?)');
+  const heads = db.prepare('SELECT * FROM ledger_heads ORDER BY sequence');
+  const lastHead = db.prepare('SELECT * FROM ledger_heads ORDER BY sequence DESC LIMIT 1');
+  const dropRecords = db.prepare('DELETE FROM ledger WHERE sequence <= ?');
+  const dropHeads = db.prepare('DELETE FROM ledger_heads WHERE sequence < ?');
+
+  function end(): LedgerEnd | undefined {
+    const row = last.get();
+    return row === undefined ? undefined : { sequence: Number(row['sequence']), hash: String(row['hash']) };
+  }
+
+  return {
+    append(act: Act, now: number): LedgerEnd {
+      // Read each time: what a failed call wrote was rolled back.
+      const { sequence, line, hash } = nextRecord(end() ?? headEnd(lastHead.get()), now, act);
+      insert.run(sequence, now, line, hash);
+      return { sequence, hash };
+    },
+    end: (): LedgerEnd => end() ?? headEnd(lastHead.get()) ?? { sequence: 0, hash: '' },
+    read: (from: number, count: number): LedgerRecord[] => some.all(from, count).map(recordOf),
+    /** The first record at or after `time`; undefined if there is none. */
+    firstSince(time: number): number | undefined {
+      const first = since.get(time)?.['first'];
+      return first === null || first === undefined ? undefined : Number(first);
+    },
+    addHead: ({ sequence, hash, time, signature, issuer }: LedgerHead): void => {
+      addHead.run(sequence, hash, time, signature, issuer);
+    },
+    heads: (): LedgerHead[] => heads.all().map(headOf),
+    /** Drops the records up to a signed head, which stays as their checkpoint. */
+    dropUpTo(head: number): number {
+      dropHeads.run(head);
+      return Number(dropRecords.run(head).changes);
+    },
+  };
+}
+
+function headEnd(row: Row | undefined): LedgerEnd | undefined {
+  return row === undefined ? undefined : { sequence: Number(row['sequence']), hash: String(row['hash']) };
+}
+
+function recordOf(row: Row): LedgerRecord {
+  return { sequence: Number(row['sequence']), line: String(row['line']), hash: String(row['hash']) };
+}
+
+function headOf(row: Row): LedgerHead {
+  return {
+    sequence: Number(row['sequence']),
+    hash: String(row['hash']),
+    time: Number(row['time']),
+    signature: String(row['signature']),
+    issuer: String(row['issuer']),
+  };
+}

@@ -1,0 +1,116 @@
+import t, { type Test } from 'tap';
+import { LiveCell } from '../../cert-agent/base/live.ts';
+import { whenAcknowledged } from '../../cert-agent/ca/acknowledged.ts';
+import { Agents, type Sink } from '../../cert-agent/ca/agents.ts';
+import type { BundleAnswer } from '../../cert-agent/ca/bundle-answer.ts';
+import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
+import { ManualClock } from '../fixtures/manual-clock.ts';
+
+const id = (name: string): string => `spiffe://demo.test/ns/shop/sa/${name}`;
+const root = 'ab'.repeat(32);
+
+function answer(bundle: number, denied: number, size = 0): BundleAnswer {
+  const document = { spiffe_sequence: bundle, sallyport_denied: { sequence: denied }, filler: 'x'.repeat(size) };
+  const body = JSON.stringify(document);
+  return { document, body, etag: `"${bundle}-${denied}"`, sequences: { bundle, denied } };
+}
+
+function startAgents(t: Test) {
+  const clock = new ManualClock();
+  const cell = new LiveCell(answer(1, 5));
+  const agents = new Agents({ answer: cell, clock });
+  t.teardown(() => agents.close());
+  /** An agent with a sink that remembers. */
+  const join = (name: string, etag?: string, serial = '01') => {
+    const state = { lines: [] as string[], pending: 0, ended: '' };
+    const sink: Sink = {
+      write: (line) => void state.lines.push(line),
+      pending: () => state.pending,
+      end: (abruptly) => {
+        state.ended = abruptly === true ? 'abruptly' : 'ended';
+      },
+    };
+    const receiver = agents.open({ id: id(name), serial, until: clock.now() + 60_000 }, sink, etag);
+    const say = (denied: number, more: object = {}): void =>
+      receiver.line(JSON.stringify({ bundle: 1, denied, roots: [root], sidecars: 1, ...more }));
+    return { ...receiver, state, say };
+  };
+  return { clock, cell, agents, join };
+}
+
+t.test('an agent gets the current document unless it has it, and each change', (t) => {
+  const { cell, join } = startAgents(t);
+  const fresh = join('web');
+  const known = join('db', '"1-5"');
+  t.same(JSON.parse(fresh.state.lines[0]!), { etag: '"1-5"', document: answer(1, 5).document });
+  t.equal(known.state.lines[0], '{}\n');
+  cell.set(answer(1, 6));
+  for (const one of [fresh, known])
+    t.same(JSON.parse(one.state.lines[1]!), { etag: '"1-6"', document: answer(1, 6).document });
+  cell.set(answer(1, 7, 100_000));
+  t.same(JSON.parse(known.state.lines[2]!), { etag: '"1-7"' }, 'a large one is fetched');
+  t.end();
+});
+
+t.test('what the CA has not sent, and what is no acknowledgement, is refused', (t) => {
+  const { join, agents } = startAgents(t);
+  const web = join('web');
+  web.say(5);
+  t.match(agents.connected(), [{ id: id('web'), acknowledged: { bundle: 1, denied: 5, roots: [root], sidecars: 1 } }]);
+  const refused = { code: 'acknowledgement_invalid' };
+  t.throws(() => web.say(6), refused, 'of the future');
+  t.throws(() => web.say(5, { bundle: 2 }), refused);
+  for (const text of ['', '{', '[]', '{"bundle":1}', '{"bundle":-1,"denied":5,"roots":[],"sidecars":1}'])
+    t.throws(() => web.line(text), refused, text);
+  t.throws(() => web.say(5, { roots: ['x'] }), refused);
+  t.throws(() => web.say(5, { roots: Array.from({ length: 17 }, () => root) }), refused);
+  t.match(agents.connected(), [{ acknowledged: { denied: 5 } }], 'the last good one stays');
+  t.throws(() => {
+    for (let n = 0; n < 200; n++) web.say(5);
+  }, /acknowledges too often/);
+  t.end();
+});
+
+t.test('one identity has at most 64 streams, and the oldest goes', (t) => {
+  const { join, agents } = startAgents(t);
+  const all = Array.from({ length: 65 }, () => join('web'));
+  join('db');
+  t.equal(agents.connected().length, 65);
+  t.equal(all[0]!.state.ended, 'ended');
+  t.equal(all[1]!.state.ended, '');
+  all[0]!.gone();
+  all[1]!.gone();
+  t.equal(agents.connected().length, 64);
+  t.end();
+});
+
+t.test('an agent that does not read is cut off', (t) => {
+  const { cell, join, agents } = startAgents(t);
+  const web = join('web');
+  web.state.pending = 2_000_000;
+  cell.set(answer(1, 6));
+  t.equal(web.state.ended, 'abruptly');
+  t.same(agents.connected(), []);
+  t.end();
+});
+
+t.test('a wait ends with the last acknowledgement, and names who is missing', async (t) => {
+  const { cell, join, agents, clock } = startAgents(t);
+  const [web, db] = [join('web'), join('db')];
+  const denied = { ...emptyDenyList, ids: new Set([id('thief')]) };
+  join('thief');
+  cell.set(answer(1, 6));
+  const ids = ['db', 'gone', 'thief', 'web'].map(id);
+  const caId = 'spiffe://demo.test/sallyport/ca';
+  const store = { listLiveIds: async () => [...ids, caId] } as never;
+  const parts = { agents, store, denied, clock };
+  const waiting = whenAcknowledged(parts, (use) => use.denied >= 6, 60_000, clock.monotonic());
+  web.say(5);
+  db.say(6);
+  web.say(6);
+  t.match(await waiting, { by: 2, of: 3, stragglers: [{ id: id('gone'), connected: false }] });
+  cell.set(answer(1, 7));
+  db.say(7);
+  const late = await whenAcknowledged(parts, (use) => use.denied >= 7, 1, clock.monotonic());
+  t.match(late, { by: 1, of: 3, stragglers: [{ id: id('web'), connected: true }, { id: id('gone') }] });
+});
