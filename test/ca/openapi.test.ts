@@ -98,6 +98,11 @@ t.test('the responses of the CA are as described', async (t) => {
   await check(200, { path: '/healthz' });
   await check(200, { path: '/metrics' });
   t.same((await check(200, { path: '/v1/openapi.json' })).json, document);
+  const headers = { connection: 'Upgrade', upgrade: 'sallyport-watch/1' };
+  await check(101, { path: '/v1/watch', headers, svid });
+  await check(403, { path: '/v1/watch', headers });
+  await check(426, { path: '/v1/watch', svid });
+  await check(426, { path: '/v1/watch', headers: { ...headers, upgrade: 'websocket' }, svid });
 
   await check(400, { path: '/v1/svid', body: { csr } });
   await check(401, { path: '/v1/svid', body: { csr, token: 'x' } });
