@@ -57,6 +57,8 @@ export interface WatchRequest {
   readonly etag: string | undefined;
   /** A change, verified. */
   news(news: TrustNews): void;
+  /** The CA asks for a renewal within this time, milliseconds. */
+  renew(withinMs: number): void;
   /** A change that is too large for the stream: fetch it. */
   changed(): void;
   end(): void;
@@ -137,7 +139,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
     }
   }
 
-  async function watch({ trust, svid, etag, news, changed, end }: WatchRequest): Promise<Watch> {
+  async function watch({ trust, svid, etag, news, renew, changed, end }: WatchRequest): Promise<Watch> {
     const connection = createCaConnection({ url, trust: trust.bundle, denied: trust.denied, svid, now });
     const { client } = connection;
     const headers = etag === undefined ? {} : { 'if-none-match': etag };
@@ -165,7 +167,10 @@ export function createCaClient(options: CaClientOptions): CaClient {
     ending.signal.addEventListener('abort', silence);
     readLines(socket, maxLineBytes, (line) =>
       guard('agent', () => {
-        const said = readJson(line) as { readonly etag?: unknown; readonly document?: unknown } | undefined;
+        const said = readJson(line) as
+          | { readonly etag?: unknown; readonly document?: unknown; readonly renewWithinMs?: unknown }
+          | undefined;
+        if (typeof said?.renewWithinMs === 'number') renew(said.renewWithinMs);
         if (typeof said?.etag !== 'string') return;
         if (said.document === undefined) return changed();
         const fresh = readBundleDocument(said.document, trust.bundle.trustDomain, url);

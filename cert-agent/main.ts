@@ -35,6 +35,10 @@ export interface AgentOptions {
   readonly random?: Random;
   /** Where the agent registers its metrics. */
   readonly registry?: Registry;
+  /**
+   * Resolves once this process has ended what the newest identity does not allow: then the CA is told. Default: at once.
+   */
+  settled?(): Promise<void>;
 }
 
 export interface Agent {

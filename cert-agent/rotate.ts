@@ -33,6 +33,8 @@ export interface RotationOptions {
   readonly log: Log;
   readonly clock: Clock;
   readonly random: Random;
+  /** Resolves once this process has ended what the newest identity does not allow. Default: at once. */
+  settled?(): Promise<void>;
 }
 
 /**
@@ -70,6 +72,9 @@ export interface AgentStatus {
 const jumpMs = 5000;
 const tickMs = 1000;
 
+/** The CA may ask for renewals spread over this time at most. */
+const longestSpreadMs = 3_600_000;
+
 /** Keeps the SVID, the bundle and the deny list of one directory fresh until closed. */
 export class Rotation {
   readonly #options: RotationOptions;
@@ -104,9 +109,15 @@ export class Rotation {
       onEnd: () => this.#arm(),
     });
     this.#reports = new UseReports(options.outDir, options.log, () => this.#watch.acknowledge());
-    this.#watch = new TrustWatch({ ...options, refresh: this.#refresh, inUse: () => this.#reports.inUse() });
-    // After all who verify peers with it have heard of it: they do so at once, in this turn.
-    this.identity.onChange(() => setImmediate(() => guard('agent', () => this.#watch.acknowledge())));
+    this.#watch = new TrustWatch({
+      ...options,
+      refresh: this.#refresh,
+      inUse: () => this.#reports.inUse(),
+      onRenew: (withinMs) => this.#renewWithin(withinMs),
+      settled: async () => options.settled?.(),
+    });
+    // All who verify peers with it hear of it in this turn.
+    this.identity.onChange(() => setImmediate(() => this.#watch.acknowledge()));
     const svid = this.#keep.held()?.svid;
     const holds = svid !== undefined && options.clock.now() <= svid.notAfter;
     // Also without bundle and deny list: they are requested at once, and the SVID is good.
@@ -122,6 +133,14 @@ export class Rotation {
   renewNow(): void {
     this.#hurry();
     this.#tick();
+  }
+
+  /** At random, so that not all agents renew in the same second. */
+  #renewWithin(withinMs: number): void {
+    const { clock, random } = this.#options;
+    const spread = Math.min(Math.max(0, withinMs), longestSpreadMs);
+    this.#nextRenewal = Math.min(this.#nextRenewal, clock.now() + Math.floor(random() * spread));
+    this.#arm();
   }
 
   async close(): Promise<void> {

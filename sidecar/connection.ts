@@ -103,6 +103,8 @@ export class Connection implements ConnectionFacts {
   requests = 0;
   /** When our certificate of its handshake expires; milliseconds since 1970. */
   ownValidUntil = Number.POSITIVE_INFINITY;
+  /** The issuer of that certificate, DER; undefined without one. */
+  ownIssuer: Buffer | undefined = undefined;
   /** When it accepts nothing new any more; undefined until the peer is known. */
   #retireAt: number | undefined = undefined;
   #remoteIp: Ip | null | undefined = null;
@@ -151,6 +153,11 @@ export class Connection implements ConnectionFacts {
   isDue(now: number): boolean {
     this.#retireAt ??= retirementOf(this.validUntil, this.openedAt);
     return now >= this.#retireAt;
+  }
+
+  /** Retires it at the next look. */
+  retireSoon(): void {
+    this.#retireAt = 0;
   }
 
   /** Ends it: its permission is gone. */
@@ -349,6 +356,15 @@ export class ConnectionTable {
     }
     measureSockets();
     return heldBytes() <= limit;
+  }
+
+  /**
+   * Retires connections with a certificate of ours from another issuer. Its root may be about to leave the bundles of
+   * peers, who would then cut what is in flight.
+   */
+  retireAllBut(issuer: Buffer): void {
+    for (const connection of this.#open)
+      if (connection.ownIssuer !== undefined && !connection.ownIssuer.equals(issuer)) connection.retireSoon();
   }
 
   close(): void {

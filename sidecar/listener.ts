@@ -159,7 +159,9 @@ function startHandshakes(options: InboundOptions, context: object): TlsServer {
   });
   onHandshakes(server, tls, options, (socket, facts, raw) => {
     const connection = new Connection(socket, port, facts);
-    connection.ownValidUntil = options.identity.current()?.svid.notAfter ?? 0;
+    const svid = options.identity.current()?.svid;
+    connection.ownValidUntil = svid?.notAfter ?? 0;
+    connection.ownIssuer = svid?.chain[1];
     accept(connection, raw, options);
   });
   return server;

@@ -19,6 +19,10 @@ export interface WatchOptions {
   readonly log: Log;
   readonly clock: Clock;
   readonly random: Random;
+  /** Resolves once this process has ended what the newest identity does not allow. */
+  settled(): Promise<void>;
+  /** The CA asks for a renewal within this time, milliseconds. */
+  onRenew(withinMs: number): void;
   /** What the sidecars that read our files use; undefined without such sidecars. */
   inUse(): InUse | undefined;
 }
@@ -68,9 +72,14 @@ export class TrustWatch {
     guard('agent', () => this.#start(identity).finally(() => (this.#opening = false)));
   }
 
-  /** Tells the CA what is in use. Call it at each change. */
+  /** Tells the CA what is in use. Call it at each change, after those who verify peers with it have heard of it. */
   acknowledge(): void {
-    const { keep, inUse } = this.#options;
+    guard('agent', () => this.#acknowledge());
+  }
+
+  async #acknowledge(): Promise<void> {
+    const { keep, inUse, settled } = this.#options;
+    await settled();
     const identity = keep.identity.current();
     if (this.#open === undefined || identity === undefined) return;
     const own = usedBy(identity);
@@ -92,6 +101,7 @@ export class TrustWatch {
         ...{ trust: keep.trust(), svid, etag: refresh.etag },
         news: (news) => refresh.take(news),
         changed: () => refresh.now(),
+        renew: (withinMs) => this.#options.onRenew(withinMs),
         end: () => this.#ended(),
       });
       this.#refusals = 0;

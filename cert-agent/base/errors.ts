@@ -54,6 +54,8 @@ export const codes = Object.freeze({
   ttl_out_of_range: row(400, 3, '-', 'ttl_out_of_range'),
   not_found: row(404, 5, '-', 'not_found'),
   method_not_allowed: row(405, 12, '-', 'method_not_allowed'),
+  root_key_missing: row(409, 9, '-', 'root_key_missing'),
+  rotation_refused: row(409, 9, '-', 'rotation_refused'),
   ca_exists: row(409, 6, '-', 'ca_exists'),
   ca_missing: row(500, 5, '-', 'ca_missing'),
   ca_running: row(409, 9, '-', 'ca_running'),

@@ -63,6 +63,10 @@ const sentBytes = 65_536;
 /** A client that has not taken this many bytes does not read. */
 const mostPending = 1_048_576;
 
+/** Renewals that we ask for are spread, so that they do not come in one second. */
+const spreadForEachMs = 100;
+const longestSpreadMs = 60_000;
+
 /** Acknowledgements of one agent between two heartbeats: as many as its sidecars and changes can cause. */
 const mostLines = 100;
 
@@ -74,6 +78,8 @@ interface Stream {
   readonly id: string;
   readonly serial: string;
   readonly since: number;
+  /** Of that SVID, milliseconds since 1970. */
+  readonly issuedAt: number;
   /** When the SVID behind it expires. */
   readonly until: number;
   acknowledged: ConnectedAgent['acknowledged'];
@@ -88,6 +94,7 @@ export class Agents {
   readonly #clock: Clock;
   readonly #streams = new Set<Stream>();
   readonly #watchers = new Set<() => void>();
+  #renewBefore: number | undefined = undefined;
   readonly #stop: () => void;
 
   constructor({ answer, clock }: AgentsParts) {
@@ -105,11 +112,7 @@ export class Agents {
    * Opens a stream for the holder of an SVID that expires at `until`. The client gets the current document at once, unless
    * it has it (`etag`).
    */
-  open(
-    client: { readonly id: string; readonly serial: string; readonly until: number },
-    sink: Sink,
-    etag: string | undefined,
-  ): Receiver {
+  open(client: Pick<Stream, 'id' | 'serial' | 'issuedAt' | 'until'>, sink: Sink, etag: string | undefined): Receiver {
     const same = [...this.#streams].filter(({ id }) => id === client.id);
     // The oldest is most likely one that its client has lost.
     if (same.length >= perIdentity) this.#close(same[0]!);
@@ -124,6 +127,7 @@ export class Agents {
     this.#streams.add(stream);
     const now = this.#answer.current();
     sink.write(etag === now.etag ? heartbeat : lineOf(now));
+    this.#askToRenew(stream);
     this.#changed();
     return {
       line: (text) => this.#acknowledge(stream, readAcknowledgement(text)),
@@ -148,6 +152,22 @@ export class Agents {
     return [...this.#streams].map(({ id, serial, since, acknowledged }) => ({
       ...{ id, serial, since, acknowledged },
     }));
+  }
+
+  /**
+   * Asks agents for new SVIDs whose own are from before `time` (milliseconds since 1970), those that connect later too.
+   * Undefined: no more.
+   */
+  renewThoseBefore(time: number | undefined): void {
+    this.#renewBefore = time;
+    for (const stream of this.#streams) this.#askToRenew(stream);
+  }
+
+  /** The more there are, the longer it may take. */
+  #askToRenew(stream: Stream): void {
+    if (this.#renewBefore === undefined || stream.issuedAt >= this.#renewBefore) return;
+    const renewWithinMs = Math.min(longestSpreadMs, this.#streams.size * spreadForEachMs);
+    this.#write(stream, `${JSON.stringify({ renewWithinMs })}\n`);
   }
 
   /** Resolves with true once `holds` is true, with false after `ms`. It is asked at each change. */

@@ -9,6 +9,7 @@ import type { Log } from '../base/log.ts';
 import { readCertificateFacts } from '../identity/certificate.ts';
 import type { Presented } from '../identity/peer-chain.ts';
 import type { Agents, Receiver, Sink } from './agents.ts';
+import { backdateMs } from './authority.ts';
 import { type BundleAnswer, matchesEtag } from './bundle-answer.ts';
 import { type Evidence, readSvid, readToken, type SvidEvidence } from './evidence.ts';
 import { type Issued, type IssueParts, issueSvid } from './issue.ts';
@@ -105,9 +106,10 @@ async function renew(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
 }
 
 function watch(parts: ApiParts, { presented, ifNoneMatch }: ApiRequest, sink: Sink): Receiver {
-  const { id, serial, expired, notAfter } = readPresentedSvid(parts, presented);
+  const { id, serial, expired, notBefore, notAfter } = readPresentedSvid(parts, presented);
   if (expired) throw new SallyportError('svid_expired', `the SVID of ${id.uri} has expired: renew it first`);
-  return parts.agents.open({ id: id.uri, serial, until: notAfter }, sink, ifNoneMatch);
+  const client = { id: id.uri, serial, issuedAt: notBefore + backdateMs, until: notAfter };
+  return parts.agents.open(client, sink, ifNoneMatch);
 }
 
 /** Runs `work`, which proves the identity first. A refusal is in the ledger before the client gets it. */
@@ -161,7 +163,7 @@ function readPresentedSvid(
   { chain, complaint }: Presented,
 ): SvidEvidence {
   // Clients need not send our own intermediate.
-  const presented = { chain: chain.length === 0 ? [] : [...chain, authority.intermediate], complaint };
+  const presented = { chain: chain.length === 0 ? [] : [...chain, ...authority.issuers], complaint };
   return readSvid(presented, authority.bundles, revocations.denied.current(), { now: clock.now(), graceMs });
 }
 

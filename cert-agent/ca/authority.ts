@@ -2,15 +2,18 @@
 // comes before it.
 
 import { createPublicKey, X509Certificate } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
-import { onlyBundle, type TrustBundle, type TrustBundles } from '../identity/bundle.ts';
+import { type Live, LiveCell } from '../base/live.ts';
+import { onlyBundle, readPemBlocks, type TrustBundle, type TrustBundles } from '../identity/bundle.ts';
 import { parseKey } from '../identity/keys.ts';
 import type { SpiffeId } from '../identity/spiffe-id.ts';
 import { randomSerial, type Signer, signCertificate } from '../identity/x509.ts';
 import { readCaCertificates } from './certificates.ts';
-import { caFilesOf, readCaFile } from './directory.ts';
+import { caFilesOf, readCaFile, rotationFilesOf } from './directory.ts';
 import { signHead } from './ledger/head.ts';
 import type { LedgerEnd, LedgerHead } from './ledger/table.ts';
 
@@ -25,20 +28,28 @@ export interface Leaf {
 
 export interface Authority {
   readonly trustDomain: string;
-  readonly bundle: TrustBundle;
+  /** The bundle that agents get. It changes while a root is rotated. */
+  readonly bundle: Live<TrustBundle>;
   readonly bundles: TrustBundles;
-  /** The intermediate, DER; it follows the leaf in every chain. */
-  readonly intermediate: Buffer;
-  /** Expiry of the intermediate, and the latest expiry of everything that it signs. */
+  /** What follows a leaf signed now, DER: the intermediate, and the cross certificate of a new root. */
+  readonly above: readonly Buffer[];
+  /** All intermediates and cross certificates that leaves may be signed by, those of now first. */
+  readonly issuers: readonly Buffer[];
+  /** Expiry of the intermediate, and the latest expiry of everything that it signs. Milliseconds since 1970. */
   readonly notAfter: number;
+  readonly notBefore: number;
   /** Signs a leaf for `id` and `publicKey` (SPKI, DER). @throws SallyportError `issuer_expired`. */
   signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Promise<Leaf>;
+  /** The chain of a leaf (DER) that we signed, now or before. */
+  chainOf(leaf: Uint8Array): readonly Uint8Array[];
   /** Signs the end of the ledger at `time`, milliseconds since 1970. */
   signHead(end: LedgerEnd, time: number): LedgerHead;
+  /** Reads the directory again: after a step of a rotation. @throws SallyportError as openAuthority does. */
+  reload(): void;
 }
 
 /** Peers whose clocks are slow by less than this accept a new certificate at once. */
-const backdateMs = 60_000;
+export const backdateMs = 60_000;
 
 /** The shortest useful life of a leaf. Below it, the intermediate counts as expired. */
 const shortestLifeMs = 60_000;
@@ -48,31 +59,118 @@ const shortestLifeMs = 60_000;
  * @throws SallyportError `ca_missing`, `passphrase_wrong`, `key_unreadable`, `key_mismatch` or `issuer_expired`.
  */
 export function openAuthority(dir: string, passphrase: string | undefined, clock: Clock): Authority {
-  const files = caFilesOf(dir);
-  const { trustDomain, intermediate, bundle } = readCaCertificates(dir);
-  const key = parseKey(readCaFile(dir, files.intermediateKey), files.intermediateKey, passphrase);
-  const certificate = new X509Certificate(intermediate);
-  if (!certificate.publicKey.equals(createPublicKey(key))) {
-    throw new SallyportError(
-      'key_mismatch',
-      `the key in ${files.intermediateKey} does not belong to ${files.intermediate}`,
-      { hint: 'restore both files from the same ca init' },
-    );
+  return new DirectoryAuthority(dir, passphrase, clock);
+}
+
+/** What the directory contains. */
+interface Opened {
+  readonly trustDomain: string;
+  readonly bundles: TrustBundles;
+  readonly signer: Signer & { readonly certificate: Buffer };
+  readonly notBefore: number;
+  readonly notAfter: number;
+  readonly above: readonly Buffer[];
+  readonly previous: readonly Buffer[];
+}
+
+class DirectoryAuthority implements Authority {
+  readonly #dir: string;
+  readonly #passphrase: string | undefined;
+  readonly #clock: Clock;
+  readonly #bundle: LiveCell<TrustBundle>;
+  #opened: Opened;
+
+  constructor(dir: string, passphrase: string | undefined, clock: Clock) {
+    this.#dir = dir;
+    this.#passphrase = passphrase;
+    this.#clock = clock;
+    const { bundle, ...opened } = this.#open();
+    this.#opened = opened;
+    this.#bundle = new LiveCell(bundle);
+    refuseExpired(opened.notAfter, clock.now());
   }
-  const signer: Signer = { key, certificate: intermediate };
-  const notAfter = certificate.validToDate.getTime();
-  refuseExpired(notAfter, clock.now());
-  return Object.freeze({
-    trustDomain,
-    bundle,
-    bundles: onlyBundle(bundle),
-    intermediate,
-    notAfter,
-    signLeaf: (id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Promise<Leaf> =>
-      signLeaf(signer, { id, publicKey, lifeMs, issuerNotAfter: notAfter, now: clock.now() }),
-    signHead: (end: LedgerEnd, time: number): LedgerHead =>
-      signHead(trustDomain, end, time, { key, certificate: intermediate }),
-  });
+
+  get trustDomain(): string {
+    return this.#opened.trustDomain;
+  }
+
+  get bundle(): Live<TrustBundle> {
+    return this.#bundle;
+  }
+
+  get bundles(): TrustBundles {
+    return this.#opened.bundles;
+  }
+
+  get above(): readonly Buffer[] {
+    return this.#opened.above;
+  }
+
+  get issuers(): readonly Buffer[] {
+    return [...this.#opened.above, ...this.#opened.previous];
+  }
+
+  get notBefore(): number {
+    return this.#opened.notBefore;
+  }
+
+  get notAfter(): number {
+    return this.#opened.notAfter;
+  }
+
+  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Promise<Leaf> {
+    const { signer, notAfter } = this.#opened;
+    return signLeaf(signer, { id, publicKey, lifeMs, issuerNotAfter: notAfter, now: this.#clock.now() });
+  }
+
+  chainOf(leaf: Uint8Array): readonly Uint8Array[] {
+    const { above, previous } = this.#opened;
+    const certificate = new X509Certificate(leaf);
+    const isOurs = (issuer: Buffer): boolean => certificate.checkIssued(new X509Certificate(issuer));
+    if (above.length === 0 || isOurs(above[0]!)) return [leaf, ...above];
+    return [leaf, ...previous.filter(isOurs)];
+  }
+
+  signHead(end: LedgerEnd, time: number): LedgerHead {
+    return signHead(this.#opened.trustDomain, end, time, this.#opened.signer);
+  }
+
+  reload(): void {
+    const { bundle, ...opened } = this.#open();
+    this.#opened = opened;
+    // Listeners ask for the rest, so that it is in place first.
+    if (bundle.sequence !== this.#bundle.current().sequence) this.#bundle.set(bundle);
+  }
+
+  #open(): Opened & { readonly bundle: TrustBundle } {
+    const files = caFilesOf(this.#dir);
+    const { cross, previous } = rotationFilesOf(this.#dir);
+    const { trustDomain, intermediate, bundle } = readCaCertificates(this.#dir);
+    const key = parseKey(readCaFile(this.#dir, files.intermediateKey), files.intermediateKey, this.#passphrase);
+    const certificate = new X509Certificate(intermediate);
+    if (!certificate.publicKey.equals(createPublicKey(key))) {
+      throw new SallyportError(
+        'key_mismatch',
+        `the key in ${files.intermediateKey} does not belong to ${files.intermediate}`,
+        { hint: 'restore both files from the same ca init' },
+      );
+    }
+    return {
+      ...{ trustDomain, bundle, bundles: onlyBundle(bundle), signer: { key, certificate: intermediate } },
+      notBefore: certificate.validFromDate.getTime(),
+      notAfter: certificate.validToDate.getTime(),
+      above: [intermediate, ...readIfThere(cross)],
+      previous: directoriesIn(previous).flatMap((one) => readIfThere(caFilesOf(one).intermediate)),
+    };
+  }
+}
+
+function directoriesIn(directory: string): readonly string[] {
+  return existsSync(directory) ? readdirSync(directory).map((name) => join(directory, name)) : [];
+}
+
+function readIfThere(file: string): readonly Buffer[] {
+  return existsSync(file) ? readPemBlocks(readFileSync(file, 'utf8'), file) : [];
 }
 
 interface LeafOrder {
@@ -108,7 +206,7 @@ async function signLeaf(signer: Signer, order: LeafOrder): Promise<Leaf> {
 function refuseExpired(issuerNotAfter: number, now: number): void {
   if (now + shortestLifeMs <= issuerNotAfter) return;
   throw new SallyportError('issuer_expired', `the intermediate expires at ${formatTime(issuerNotAfter)}`, {
-    hint: 'the CA can no longer sign: it needs a new intermediate',
+    hint: 'the CA can no longer sign: sallyport ca rotate issuer creates a new intermediate',
   });
 }
 

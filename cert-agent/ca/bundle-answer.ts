@@ -15,9 +15,11 @@ export interface BundleAnswer {
   readonly sequences: { readonly bundle: number; readonly denied: number };
 }
 
-export function createBundleAnswer(bundle: TrustBundle, denied: Live<DenyList>): Live<BundleAnswer> {
-  const cell = new LiveCell(answerOf(bundle, denied.current()));
-  denied.onChange((list) => cell.set(answerOf(bundle, list)));
+export function createBundleAnswer(bundle: Live<TrustBundle>, denied: Live<DenyList>): Live<BundleAnswer> {
+  const now = (): BundleAnswer => answerOf(bundle.current(), denied.current());
+  const cell = new LiveCell(now());
+  denied.onChange(() => cell.set(now()));
+  bundle.onChange(() => cell.set(now()));
   return cell;
 }
 

@@ -2,7 +2,8 @@
 
 import { existsSync } from 'node:fs';
 import { SallyportError } from '../base/errors.ts';
-import { parseBundle, readPemBlocks, type TrustBundle } from '../identity/bundle.ts';
+import { writeFileDurably } from '../base/write.ts';
+import { formatBundle, formatPem, parseBundle, readPemBlocks, type TrustBundle } from '../identity/bundle.ts';
 import { readCertificateFacts } from '../identity/certificate.ts';
 import { parseSpiffeId } from '../identity/spiffe-id.ts';
 import { fingerprintOf } from '../identity/verify.ts';
@@ -29,6 +30,13 @@ export function readCaCertificates(dir: string): CaCertificates {
   const { trustDomain } = parseSpiffeId(uri);
   const bundle = parseBundle(readCaFile(dir, files.bundle), trustDomain, files.bundle);
   return { trustDomain, intermediate, bundle };
+}
+
+/** Writes the bundle, for agents and as PEM for others. The JSON is last: it is the one that we read. */
+export function writeBundle(dir: string, bundle: TrustBundle): void {
+  const files = caFilesOf(dir);
+  writeFileDurably(files.bundlePem, formatPem(bundle.roots), 0o644);
+  writeFileDurably(files.bundle, `${JSON.stringify(formatBundle(bundle), null, 2)}\n`, 0o644);
 }
 
 /**

@@ -27,6 +27,27 @@ export function caFilesOf(dir: string): CaFiles {
   });
 }
 
+/** Files of a rotation (rotation/files.ts). */
+export interface RotationFiles {
+  /** What is under way, and how far it is. */
+  readonly state: string;
+  /** The new root, certified by the old one (RFC 4210 section 4.4: new with old), while peers may have only that. */
+  readonly cross: string;
+  /** What will be activated, with the same names as in the directory. */
+  readonly next: string;
+  /** What was replaced, until nothing is left that it signed. */
+  readonly previous: string;
+}
+
+export function rotationFilesOf(dir: string): RotationFiles {
+  return Object.freeze({
+    state: join(dir, 'rotation.json'),
+    cross: join(dir, 'cross.pem'),
+    next: join(dir, 'next'),
+    previous: join(dir, 'previous'),
+  });
+}
+
 export function storeFileOf(dir: string): string {
   return join(dir, 'store.sqlite');
 }

@@ -25,6 +25,7 @@ export interface SvidEvidence {
   /** True if it had expired. */
   readonly expired: boolean;
   /** Milliseconds since 1970. */
+  readonly notBefore: number;
   readonly notAfter: number;
 }
 
@@ -66,9 +67,14 @@ export function readSvid(
     const expiredAt = expiryOf(presented.chain);
     const expired = expiredAt !== undefined && expiredAt < now && now - expiredAt <= graceMs;
     // Its issuers may have expired with it.
-    const { id, serial, notAfter } = verifyChain(presented.chain, bundles, denied, expired ? expiredAt : now);
+    const { id, serial, notBefore, notAfter } = verifyChain(
+      presented.chain,
+      bundles,
+      denied,
+      expired ? expiredAt : now,
+    );
     checkComplaint(presented, id.uri, true);
-    return { kind: 'svid', id, serial, expired, notAfter };
+    return { kind: 'svid', id, serial, expired, notBefore, notAfter };
   } catch (error) {
     if (!(error instanceof SallyportError)) throw error;
     if (error.code === 'svid_denied') throw new SallyportError('id_denied', error.message, { hint: deniedHint });

@@ -1,16 +1,17 @@
 // `ca init`: creates a root for ten years and an issuing intermediate for one year, where `ca serve` finds them. The
 // root's key signs only here; the running CA never reads it.
 
-import { createPublicKey, type KeyObject } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
 import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { asSallyportError, SallyportError } from '../base/errors.ts';
 import { absolutePath, makeDirectory, writeFileDurably } from '../base/write.ts';
-import { formatBundle, formatPem } from '../identity/bundle.ts';
+import { formatPem } from '../identity/bundle.ts';
 import { formatKey, generateKey } from '../identity/keys.ts';
 import { parseTrustDomain } from '../identity/spiffe-id.ts';
 import { fingerprintOf } from '../identity/verify.ts';
-import { randomSerial, signCertificate } from '../identity/x509.ts';
+import { intermediateLifeMs, publicHalf, rootLifeMs, signIntermediate, signRoot } from './ca-certificates.ts';
+import { writeBundle } from './certificates.ts';
 import { caFilesOf, storeFileOf } from './directory.ts';
 import { createSqliteStore } from './store/sqlite.ts';
 
@@ -34,11 +35,6 @@ export interface NewCa {
   readonly intermediateNotAfter: number;
 }
 
-const dayMs = 86_400_000;
-const rootLifeMs = 3650 * dayMs;
-const intermediateLifeMs = 365 * dayMs;
-const backdateMs = 60_000;
-
 /** Seconds after which an agent polls the bundle again: how soon a revocation is known everywhere. */
 const refreshHintS = 5;
 
@@ -53,31 +49,10 @@ export async function initCa(options: InitOptions): Promise<NewCa> {
   // A certificate has whole seconds, and the report must match it.
   const now = Math.floor((options.clock ?? systemClock).now() / 1000) * 1000;
   const [rootKey, issuerKey] = [generateKey(), generateKey()];
-  const span = { notBefore: now - backdateMs, keyUsage: ['keyCertSign', 'cRLSign'] } as const;
-  const root = await signCertificate(
-    {
-      ...span,
-      ...namesOf(trustDomain, 'root'),
-      serial: randomSerial(),
-      notAfter: now + rootLifeMs,
-      publicKey: publicHalf(rootKey),
-      // One CA may follow below the root, and none below that one.
-      ca: { pathLength: 1 },
-    },
-    { key: rootKey },
-  );
-  const intermediate = await signCertificate(
-    {
-      ...span,
-      ...namesOf(trustDomain, 'intermediate'),
-      serial: randomSerial(),
-      notAfter: now + intermediateLifeMs,
-      publicKey: publicHalf(issuerKey),
-      ca: { pathLength: 0 },
-      ...(options.nameConstraints === true ? { permittedUriHost: trustDomain } : {}),
-    },
-    { key: rootKey, certificate: root },
-  );
+  const names = { trustDomain, now };
+  const root = await signRoot(names, rootKey);
+  const signer = { key: rootKey, certificate: root };
+  const intermediate = await signIntermediate(names, publicHalf(issuerKey), signer, options.nameConstraints === true);
   await writeAll(options, { trustDomain, rootKey, root, issuerKey, intermediate });
   return Object.freeze({
     trustDomain,
@@ -86,16 +61,6 @@ export async function initCa(options: InitOptions): Promise<NewCa> {
     rootNotAfter: now + rootLifeMs,
     intermediateNotAfter: now + intermediateLifeMs,
   });
-}
-
-/** X509-SVID section 3: a signing certificate may have the ID of its trust domain, without a path. */
-function namesOf(trustDomain: string, role: string): { subject: string; uris: string[] } {
-  // RFC 5280, appendix A.1: a common name has at most 64 characters, a trust domain up to 255.
-  return { subject: `CN=${trustDomain.slice(0, 63 - role.length)} ${role}`, uris: [`spiffe://${trustDomain}`] };
-}
-
-function publicHalf(key: KeyObject): Buffer {
-  return createPublicKey(key).export({ type: 'spki', format: 'der' });
 }
 
 /** A second init would mix a new root with certificates of the old one, so it is refused even if files are missing. */
@@ -146,8 +111,7 @@ async function writeAll(options: InitOptions, made: Made): Promise<void> {
   writeFileDurably(files.intermediateKey, formatKey(made.issuerKey, options.passphrase));
   writeFileDurably(files.root, formatPem([made.root]), 0o644);
   writeFileDurably(files.intermediate, formatPem([made.intermediate]), 0o644);
-  writeFileDurably(files.bundlePem, formatPem([made.root]), 0o644);
   await createSqliteStore(storeFileOf(options.dir), fingerprintOf(made.root));
   // Written last: without it the directory is not a CA yet. After an interruption, that is reported, not a lost store.
-  writeFileDurably(files.bundle, `${JSON.stringify(formatBundle(bundle), null, 2)}\n`, 0o644);
+  writeBundle(options.dir, bundle);
 }

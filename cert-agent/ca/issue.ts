@@ -157,7 +157,7 @@ function answerOf(
 
 function issuedOf(record: CertificateRecord, authority: Authority, again: boolean): Issued {
   const { id, serial, notBefore, notAfter, certificate } = record;
-  return { id, serial, notBefore, notAfter, chain: [certificate, authority.intermediate], again };
+  return { id, serial, notBefore, notAfter, chain: authority.chainOf(certificate), again };
 }
 
 function recordOf(evidence: Evidence): EvidenceRecord {

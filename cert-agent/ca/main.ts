@@ -25,6 +25,8 @@ import { operatorPages } from './operator/pages.ts';
 import { answersAt } from './operator/socket.ts';
 import { createOwnSvid, type OwnSvid } from './own-svid.ts';
 import { createRevocations, type Revocations } from './revocation/revoke.ts';
+import { finishStep, readState } from './rotation/files.ts';
+import { Rotations } from './rotation/rotation.ts';
 import { type ServerLimits, startServer } from './server.ts';
 import { createSqliteStore, held, openSqliteStore } from './store/sqlite.ts';
 import { longestGraceMs, type Store } from './store/store.ts';
@@ -79,6 +81,7 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   // Not made absolute: socket paths have a length limit, and a relative one may be the one that fits.
   const socket = socketOf(given);
   guardKeys(options.dir, log);
+  finishStep(options.dir);
   const authority = openAuthority(options.dir, options.passphrase, clock);
   warnOfEnd(authority, clock, log);
   const metrics = createCaMetrics();
@@ -88,7 +91,7 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
     const revocations = await createRevocations({ store, clock, trustDomain: authority.trustDomain });
     const parts = { authority, store, clock, defaultLifeMs: leafLifeMs, graceMs };
     const ledger = new Ledger(parts);
-    await noteStart(ledger, parts, options.version, log);
+    await noteStart(ledger, parts, options, log);
     return await serveAll(options, socket, { ...parts, revocations, metrics, ledger, log });
   } catch (error) {
     await store.close();
@@ -100,10 +103,15 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
 async function noteStart(
   ledger: Ledger,
   { authority }: IssueParts,
-  version: string | undefined,
+  { dir, version }: CaOptions,
   log: Log,
 ): Promise<void> {
-  const details = { issuer: fingerprintOf(authority.intermediate), ...(version === undefined ? {} : { version }) };
+  const { kind, step } = readState(dir) ?? {};
+  const details = {
+    issuer: fingerprintOf(authority.above[0]!),
+    ...(version === undefined ? {} : { version }),
+    ...(kind === undefined ? {} : { rotating: `${kind} ${step}` }),
+  };
   await ledger.start(details).catch((error: unknown) => log.error({ code: 'store_failed' }, reasonOf(error)));
 }
 
@@ -160,7 +168,12 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
   const own = await createOwnSvid(parts);
   const bundleAnswer = createBundleAnswer(authority.bundle, revocations.denied);
   const agents = new Agents({ answer: bundleAnswer, clock: parts.clock });
-  const operator = operatorOf(parts, agents);
+  const rotations = new Rotations({
+    ...{ dir: options.dir, passphrase: options.passphrase, authority, store, agents, clock: parts.clock, log },
+    denied: () => revocations.denied.current(),
+    changed: () => own.rotate(),
+  });
+  const operator = operatorOf(parts, agents, rotations);
   const server = await startServer({
     listen: options.listen,
     svid: own.live,
@@ -178,7 +191,7 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
       throw error;
     },
   );
-  const beat = startBeat(parts, own);
+  const beat = startBeat(parts, own, rotations);
   const { trustDomain } = authority;
   log.info({ code: 'listening', address: formatAddress(server.address), socket, trustDomain }, 'the CA is listening');
   return {
@@ -198,9 +211,13 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
   };
 }
 
-function operatorOf({ authority, store, revocations, metrics, log, clock }: Parts, agents: Agents): Operator {
+function operatorOf(
+  { authority, store, revocations, metrics, log, clock }: Parts,
+  agents: Agents,
+  rotations: Rotations,
+): Operator {
   return createOperator({
-    ...{ store, agents },
+    ...{ store, agents, rotations },
     revocations,
     clock,
     trustDomain: authority.trustDomain,
@@ -216,6 +233,7 @@ function operatorOf({ authority, store, revocations, metrics, log, clock }: Part
 function startBeat(
   { clock, store, revocations, ledger, log }: Parts,
   own: OwnSvid,
+  rotations: Rotations,
 ): { now(): Promise<void>; stop(): void } {
   let running: Promise<void> = Promise.resolve();
   let trouble: string | undefined;
@@ -239,6 +257,7 @@ function startBeat(
       .catch(() => {})
       .then(async () => {
         await probe();
+        await rotations.upkeep();
         await own.rotate();
         await revocations.prune();
         await ledger.upkeep();

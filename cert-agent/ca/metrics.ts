@@ -89,5 +89,8 @@ function watchIdentities(registry: Registry, store: CertificateStore, authority:
     name: 'sallyport_ca_intermediate_not_after_seconds',
     help: 'Expiry of the intermediate, seconds since 1970.',
     registers: [registry],
-  }).set(authority.notAfter / 1000);
+    collect() {
+      this.set(authority.notAfter / 1000);
+    },
+  });
 }

@@ -26,7 +26,9 @@ export async function createOwnSvid(parts: IssueParts): Promise<OwnSvid> {
     live: cell,
     async rotate() {
       const isRecordable = !made.isOnRecord && parts.store.trouble() === undefined;
-      if (!isRecordable && !isDue(made.svid, parts.clock)) return;
+      // After a rotation, its issuer is another.
+      const isOutdated = !parts.authority.above[0]!.equals(made.svid.chain[1] ?? Buffer.alloc(0));
+      if (!isRecordable && !isOutdated && !isDue(made.svid, parts.clock)) return;
       made = await makeSvid(parts);
       cell.set(made.svid);
     },

@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
-import { every } from '../base/background.ts';
+import { every, guard } from '../base/background.ts';
 import type { Live } from '../base/live.ts';
 import type { Identity } from './identity.ts';
 import { fingerprintOf } from './verify.ts';
@@ -16,11 +16,19 @@ export function useSocketOf(outDir: string): string {
 
 const againMs = 1000;
 
-/** Reports each identity of `identity`, which comes from the files beside `svidFile`, until the result is called. */
-export function reportUse(identity: Live<Identity | undefined>, svidFile: string): () => void {
+/**
+ * Reports each identity of `identity`, which comes from the files beside `svidFile`, until the result is called. `settled`
+ * resolves once connections that it does not allow have ended.
+ */
+export function reportUse(
+  identity: Live<Identity | undefined>,
+  svidFile: string,
+  settled: () => Promise<void>,
+): () => void {
   const path = useSocketOf(dirname(svidFile));
   let socket: Socket | undefined;
-  function tell(): void {
+  async function tell(): Promise<void> {
+    await settled();
     const used = identity.current();
     const bundle = used?.bundles.get(used.svid.id.trustDomain);
     if (socket === undefined || used === undefined || bundle === undefined) return;
@@ -34,7 +42,7 @@ export function reportUse(identity: Live<Identity | undefined>, svidFile: string
     opened.on('error', () => {});
     opened.once('connect', () => {
       socket = opened;
-      tell();
+      guard('report_use', tell);
     });
     opened.once('close', () => {
       socket = undefined;
@@ -45,7 +53,7 @@ export function reportUse(identity: Live<Identity | undefined>, svidFile: string
   const stop = every('report_use', againMs, tryAgain);
   tryAgain();
   // Those who verify peers with it hear of it in this turn, and the agent afterwards.
-  const stopChange = identity.onChange(() => setImmediate(tell));
+  const stopChange = identity.onChange(() => setImmediate(() => guard('report_use', tell)));
   return () => {
     stop();
     stopChange();

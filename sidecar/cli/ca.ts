@@ -5,13 +5,14 @@ import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Acknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
+import { rotateCommand } from './ca-rotate.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
 /** The command with its subcommands. */
 export function caCommand(): Command {
   const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain');
   const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
-  for (const command of commands) ca.addCommand(command);
+  for (const command of [...commands, rotateCommand()]) ca.addCommand(command);
   return ca;
 }
 

@@ -20,6 +20,8 @@ export interface IdentitySource {
   /** The agent's status; null without an agent. */
   status(): object | null;
   reload(): void;
+  /** What must have happened after a change before the CA is told that it is in use. */
+  settleBy(settled: () => Promise<void>): void;
   close(): Promise<void>;
 }
 
@@ -44,11 +46,16 @@ export async function startIdentity(settings: Settings, registry: Registry, log:
 
 async function startOwn(settings: Settings, registry: Registry, log: Log): Promise<IdentitySource> {
   const { files, ca } = settings.identity;
+  let settled = async (): Promise<void> => {};
+  const settleBy = (by: () => Promise<void>): void => {
+    settled = by;
+  };
   if (files !== undefined) {
     const watch = watchIdentityFiles({ ...files, trustDomain: settings.trustDomain }, { log });
-    const stopReports = reportUse(watch.identity, files.svid);
+    const stopReports = reportUse(watch.identity, files.svid, () => settled());
     return {
       ...bound(watch),
+      settleBy,
       status: () => null,
       async close() {
         stopReports();
@@ -66,12 +73,14 @@ async function startOwn(settings: Settings, registry: Registry, log: Log): Promi
     trustDomain: settings.trustDomain,
     log,
     registry,
+    settled: () => settled(),
     ...(ca.tokenFile === undefined ? {} : { tokenFile: ca.tokenFile }),
     ...(ca.ttl === undefined ? {} : { ttlMs: ca.ttl }),
   });
   const sum = (counts: Readonly<Record<string, number>>): number =>
     Object.values(counts).reduce((all, one) => all + one, 0);
   return {
+    settleBy,
     identity: agent.identity,
     waitingFor: () => agent.status().waitingFor,
     failures: () => sum(agent.status().svidFailures) + sum(agent.status().bundleFailures),
@@ -91,7 +100,7 @@ async function startOwn(settings: Settings, registry: Registry, log: Log): Promi
   };
 }
 
-function bound(watch: ReturnType<typeof watchIdentityFiles>): Omit<IdentitySource, 'status' | 'close'> {
+function bound(watch: ReturnType<typeof watchIdentityFiles>): Omit<IdentitySource, 'settleBy' | 'status' | 'close'> {
   return {
     identity: watch.identity,
     waitingFor: () => watch.waitingFor(),

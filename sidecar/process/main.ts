@@ -203,6 +203,7 @@ class RunningSidecar implements Sidecar {
       makeRoom: (bytes) => this.#table.makeRoom(bytes),
     };
     this.#judge = new OpenJudge(() => this.#tools, log);
+    source.settleBy(() => this.#judge.settled());
     this.#ports = new Ports({
       ...{ table: this.#table, tools: this.#tools, log, shared: count > 1 },
       identity: source.identity,
@@ -408,6 +409,8 @@ class RunningSidecar implements Sidecar {
 
   /** A new identity or configuration may bind waiting ports, and may revoke what is open. */
   async #afterChange(): Promise<void> {
+    const issuer = this.#source.identity.current()?.svid.chain[1];
+    if (issuer !== undefined) this.#table.retireAllBut(issuer);
     this.#judge.all([...this.#table]);
     await this.#ports.bindWaiting();
   }

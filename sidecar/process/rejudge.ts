@@ -14,6 +14,8 @@ export class OpenJudge {
   readonly #log: Log;
   /** Grows with each change. */
   #turn = 0;
+  #isRunning = false;
+  readonly #waiting: (() => void)[] = [];
 
   constructor(tools: () => ProxyTools, log: Log) {
     this.#tools = tools;
@@ -23,6 +25,7 @@ export class OpenJudge {
   /** A newer change restarts this. What is accepted meanwhile is evaluated by the new rules anyway. */
   all(open: readonly Connection[]): void {
     const turn = ++this.#turn;
+    this.#isRunning = true;
     const judgeNext = (from: number): void => {
       if (turn !== this.#turn) return;
       const end = performance.now() + sliceMs;
@@ -33,8 +36,19 @@ export class OpenJudge {
         at += 100;
       }
       if (at < open.length) setImmediate(judgeNext, at);
+      else this.#end();
     };
     judgeNext(0);
+  }
+
+  /** Resolves once everything open has been evaluated under the newest change. */
+  settled(): Promise<void> {
+    return this.#isRunning ? new Promise((resolve) => this.#waiting.push(resolve)) : Promise.resolve();
+  }
+
+  #end(): void {
+    this.#isRunning = false;
+    for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   /** Logs one line for each peer that lost connections. */

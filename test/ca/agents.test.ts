@@ -30,7 +30,11 @@ function startAgents(t: Test) {
         state.ended = abruptly === true ? 'abruptly' : 'ended';
       },
     };
-    const receiver = agents.open({ id: id(name), serial, until: clock.now() + 60_000 }, sink, etag);
+    const receiver = agents.open(
+      { id: id(name), serial, issuedAt: clock.now(), until: clock.now() + 60_000 },
+      sink,
+      etag,
+    );
     const say = (denied: number, more: object = {}): void =>
       receiver.line(JSON.stringify({ bundle: 1, denied, roots: [root], sidecars: 1, ...more }));
     return { ...receiver, state, say };

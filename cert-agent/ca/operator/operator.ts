@@ -21,6 +21,7 @@ import {
   type RevokeOptions,
   serialNotFound,
 } from '../revocation/revoke.ts';
+import type { RotationRequest, RotationStatus, Rotations } from '../rotation/rotation.ts';
 import type { Denial, Store, StoredCertificate, StoredToken } from '../store/store.ts';
 
 export interface NewToken {
@@ -96,6 +97,10 @@ export interface Operator {
   allow(id: string): Promise<Allowance>;
   /** The current deny list. */
   listDenials(): Promise<readonly Denial[]>;
+  /** @throws SallyportError `ca_unreachable` for a stopped CA: it knows of no agent. */
+  rotationStatus(): Promise<RotationStatus>;
+  /** @throws SallyportError `rotation_refused`, `root_key_missing`, and `ca_unreachable` for a stopped CA. */
+  rotate(request: RotationRequest): Promise<RotationStatus>;
 }
 
 export interface OperatorParts {
@@ -105,6 +110,8 @@ export interface OperatorParts {
   readonly clock: Clock;
   /** The agents of a running CA; undefined for a stopped one. */
   readonly agents?: Agents;
+  /** Undefined for a stopped CA. */
+  readonly rotations?: Rotations;
   /** Called for each action, for log and metrics. Never receives a token. */
   readonly onEvent?: (event: OperatorEvent) => void;
 }
@@ -165,7 +172,16 @@ export function createOperator(parts: OperatorParts): Operator {
       return done;
     },
     listDenials: () => store.listDenials(),
+    rotationStatus: async () => running(parts.rotations).status(),
+    rotate: async (request) => running(parts.rotations).step(request),
   };
+}
+
+function running(rotations: Rotations | undefined): Rotations {
+  if (rotations !== undefined) return rotations;
+  throw new SallyportError('ca_unreachable', 'no CA runs on this directory, and a rotation needs its agents', {
+    hint: 'start it with sallyport ca serve',
+  });
 }
 
 async function createToken(parts: OperatorParts, text: string, ttlMs: number): Promise<NewToken> {

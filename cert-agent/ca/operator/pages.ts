@@ -17,6 +17,12 @@ const revokeSchema = z.strictObject({
   waitMs: z.number().min(0).max(longestWaitMs).optional(),
 });
 const removeSchema = z.union([z.strictObject({ token: z.string() }), z.strictObject({ id: z.string() })]);
+const rotateSchema = z.strictObject({
+  kind: z.enum(['issuer', 'root']),
+  step: z.enum(['prepare', 'distribute', 'activate', 'remove', 'cancel']),
+  except: z.array(z.string().max(2048)).max(1000).optional(),
+  rootKey: z.string().max(4096).optional(),
+});
 const allowSchema = z.strictObject({ id: z.string() });
 
 /** The operator's actions as pages of an admin server on the socket. */
@@ -73,6 +79,18 @@ export function operatorPages(operator: Operator): readonly Page[] {
       path: '/v1/allow',
       sentence: 'takes a SPIFFE ID off the deny list: { id }',
       answer: async ({ body }) => ({ body: await operator.allow(parse(allowSchema, body).id) }),
+    },
+    {
+      method: 'GET',
+      path: '/v1/rotation',
+      sentence: 'the rotation that is under way, and who is in the way of its next step',
+      answer: async () => ({ body: await operator.rotationStatus() }),
+    },
+    {
+      method: 'POST',
+      path: '/v1/rotation',
+      sentence: 'takes a step of a rotation: { kind, step, except, rootKey }',
+      answer: async ({ body }) => ({ body: await operator.rotate(parse(rotateSchema, body)) }),
     },
     {
       method: 'GET',

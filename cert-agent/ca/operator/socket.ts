@@ -5,6 +5,7 @@ import { type Code, codes, errnoOf, reasonOf, SallyportError } from '../../base/
 import { request as httpRequest } from '../../base/http.ts';
 import type { Acknowledged } from '../acknowledged.ts';
 import type { Allowance, Revocation } from '../revocation/revoke.ts';
+import type { RotationStatus } from '../rotation/rotation.ts';
 import type { Denial } from '../store/store.ts';
 import type { ListedCertificate, ListedToken, NewToken, Operator, ShownCertificate } from './operator.ts';
 
@@ -30,6 +31,8 @@ export function connectOperator(path: string): Operator {
         acknowledged?: Acknowledged;
       },
     allow: async (id) => (await ask(path, 'POST', '/v1/allow', { id })) as Allowance,
+    rotationStatus: async () => (await ask(path, 'GET', '/v1/rotation')) as RotationStatus,
+    rotate: async (request) => (await ask(path, 'POST', '/v1/rotation', request)) as RotationStatus,
     listDenials: async () => (await ask(path, 'GET', '/v1/denials')) as Denial[],
   };
 }

@@ -162,6 +162,7 @@ export function prepareSchema(db: DatabaseSync, roots: readonly string[]): Schem
 export function createOperations(db: DatabaseSync): Operations {
   const tokens = createTokenOperations(db);
   const ledger = createLedgerTable(db);
+  const adopt = db.prepare('INSERT OR REPLACE INTO owner VALUES (1, ?)');
   const { isDeniedId, isRevoked, forget, ...denials } = createDenialOperations(db);
   const insert = db.prepare(
     `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate,
@@ -179,6 +180,7 @@ export function createOperations(db: DatabaseSync): Operations {
   const listed = db.prepare(
     'SELECT * FROM certificates WHERE not_after > ? AND not_after <= ? ORDER BY not_after, serial',
   );
+  const lastEndBefore = db.prepare('SELECT max(not_after) AS ends FROM certificates WHERE issued_at < ?');
   const lastEnds = db.prepare('SELECT max(not_after) AS ends FROM certificates WHERE not_after > ? GROUP BY id');
 
   const renewalsOf = db.prepare(
@@ -297,6 +299,9 @@ export function createOperations(db: DatabaseSync): Operations {
       if (done.outcome === 'recorded') noteIssued(certificate, caller);
       return done;
     },
+    adoptRoot(root: string): void {
+      adopt.run(root);
+    },
     appendLedger: (act: Act, now: number) => ledger.append(act, now),
     ledgerEnd: ledger.end,
     readLedger: ledger.read,
@@ -307,6 +312,10 @@ export function createOperations(db: DatabaseSync): Operations {
     findCertificate,
     listCertificates({ endsAfter = 0, endsBy = Number.MAX_SAFE_INTEGER }: CertificateFilter) {
       return listed.all(endsAfter, endsBy).map(certificateOf);
+    },
+    lastEnd(time: number): number | undefined {
+      const end = lastEndBefore.get(time)?.['ends'];
+      return end === null || end === undefined ? undefined : Number(end);
     },
     countIdentities(now: number, ends: readonly number[]) {
       const last = lastEnds.all(now).map((row) => Number(row['ends']));
@@ -438,11 +447,15 @@ function createNameOperations(db: DatabaseSync) {
     `SELECT serial FROM certificates WHERE substr(serial, 1, 4) = substr(?1, 1, 4) OR substr(serial, -4) = substr(?1, -4)
      ORDER BY not_after DESC LIMIT ${maxSerials}`,
   );
+  // Of each line of renewals the newest counts: an agent does not use the older ones any more.
   const live = db.prepare(
-    'SELECT DISTINCT id FROM certificates WHERE not_after > ? AND revoked_at IS NULL ORDER BY id',
+    `SELECT DISTINCT id FROM (
+       SELECT id FROM certificates WHERE not_after > ? AND revoked_at IS NULL GROUP BY family HAVING max(issued_at) < ?
+     ) ORDER BY id`,
   );
   return {
-    listLiveIds: (now: number): string[] => live.all(now).map((row) => String(row['id'])),
+    listLiveIds: (now: number, before = Number.MAX_SAFE_INTEGER): string[] =>
+      live.all(now, before).map((row) => String(row['id'])),
     isKnownId: (id: string): boolean => known.get(id) !== undefined,
     listIds: (): string[] => ids.all().map((row) => String(row['id'])),
     similarSerials: (serial: string): string[] => similar.all(serial).map((row) => String(row['serial'])),

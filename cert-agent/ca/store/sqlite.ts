@@ -102,6 +102,7 @@ class SqliteStore implements Store {
   readonly recordCertificate = this.#operation('recordCertificate');
   readonly findCertificate = this.#operation('findCertificate');
   readonly listCertificates = this.#operation('listCertificates');
+  readonly lastEnd = this.#operation('lastEnd');
   readonly countIdentities = this.#operation('countIdentities');
   readonly denySerial = this.#operation('denySerial');
   readonly denyId = this.#operation('denyId');
@@ -113,6 +114,7 @@ class SqliteStore implements Store {
   readonly listIds = this.#operation('listIds');
   readonly similarSerials = this.#operation('similarSerials');
   readonly prune = this.#operation('prune');
+  readonly adoptRoot = this.#operation('adoptRoot');
   readonly appendLedger = this.#operation('appendLedger');
   readonly ledgerEnd = this.#operation('ledgerEnd');
   readonly readLedger = this.#operation('readLedger');

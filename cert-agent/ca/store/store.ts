@@ -102,6 +102,8 @@ export interface CertificateStore {
   findCertificate(serial: string): Promise<StoredCertificate | undefined>;
   /** Ordered by expiry. */
   listCertificates(filter: CertificateFilter): Promise<readonly StoredCertificate[]>;
+  /** When the last certificate issued before `time` expires, revoked ones included; undefined without one. */
+  lastEnd(time: number): Promise<number | undefined>;
   /**
    * How many IDs have a certificate that is valid at `now`, and for how many the last one expires by each of `ends`.
    */
@@ -163,8 +165,11 @@ export interface NameStore {
   isKnownId(id: string): Promise<boolean>;
   /** Such IDs, at most 10,000. */
   listIds(): Promise<readonly string[]>;
-  /** IDs with a certificate that is valid at `now` and not revoked, in order. */
-  listLiveIds(now: number): Promise<readonly string[]>;
+  /**
+   * IDs with a certificate that is valid at `now` and not revoked, in order. With `before`: those with one that was issued
+   * before it and not renewed since.
+   */
+  listLiveIds(now: number, before?: number): Promise<readonly string[]>;
   /** Serials that begin or end like `serial`, at most 1000. */
   similarSerials(serial: string): Promise<readonly string[]>;
 }
@@ -185,7 +190,20 @@ export interface LedgerStore {
   pruneLedger(head: number): Promise<number>;
 }
 
-export interface Store extends TokenStore, CertificateStore, DenialStore, NameStore, LedgerStore, StoreHealth {
+/** Whose store it is. */
+export interface OwnerStore {
+  /** The store belongs to the CA of this root from now on (SHA-256, hex). */
+  adoptRoot(root: string): Promise<void>;
+}
+
+export interface Store
+  extends OwnerStore,
+    TokenStore,
+    CertificateStore,
+    DenialStore,
+    NameStore,
+    LedgerStore,
+    StoreHealth {
   /** Waits for pending calls, then closes the store. */
   close(): Promise<void>;
 }

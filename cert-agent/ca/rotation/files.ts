@@ -1,0 +1,218 @@
+// The steps of a rotation on disk. Each is complete after a kill at any point: the state is written first, and opening
+// the directory finishes what it says (`finishActivation`).
+//
+//   D/rotation.json   what is under way
+//   D/next/           the new key and certificate, with the names that they will have in D
+//   D/previous/TIME/  the old ones, replaced at TIME (milliseconds since 1970), until nothing is left that they signed
+//   D/cross.pem       the new root, certified by the old one
+
+import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { z } from 'zod';
+import { SallyportError } from '../../base/errors.ts';
+import { makeDirectory, syncDirectory, writeFileDurably } from '../../base/write.ts';
+import { formatPem, readPemBlocks } from '../../identity/bundle.ts';
+import { formatKey, generateKey, parseKey } from '../../identity/keys.ts';
+import { fingerprintOf } from '../../identity/verify.ts';
+import { type CaNames, isConstrained, publicHalf, signCross, signIntermediate, signRoot } from '../ca-certificates.ts';
+import { readCaCertificates, writeBundle } from '../certificates.ts';
+import { caFilesOf, readCaFile, rotationFilesOf } from '../directory.ts';
+
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+const stateSchema = z.strictObject({
+  kind: z.enum(['issuer', 'root']),
+  /**
+   * `prepared`: the new key exists. `distributed`: the bundle has the new root. `activating`: files are being moved.
+   * `draining`: the new root's issuer signs, and certificates of the old root are still valid. `removing`: the old root
+   * goes. The rotation of an issuer ends with its activation: peers verify what it signed by the same root.
+   */
+  step: z.enum(['prepared', 'distributed', 'activating', 'draining', 'removing']),
+  /** Milliseconds since 1970. */
+  startedAt: z.number(),
+  activatedAt: z.number().optional(),
+  by: z.enum(['operator', 'schedule']),
+  newIssuer: sha256,
+  oldIssuer: sha256,
+  newRoot: sha256.optional(),
+  oldRoot: sha256.optional(),
+});
+
+/** A rotation under way. */
+export type RotationState = Readonly<z.output<typeof stateSchema>>;
+export type RotationKind = RotationState['kind'];
+
+/** @throws SallyportError `config_unreadable` for a state that cannot be read: guessing could lose a key. */
+export function readState(dir: string): RotationState | undefined {
+  const { state } = rotationFilesOf(dir);
+  if (!existsSync(state)) return undefined;
+  try {
+    return stateSchema.parse(JSON.parse(readFileSync(state, 'utf8')));
+  } catch {
+    throw new SallyportError('config_unreadable', `${state} cannot be read`, {
+      hint: 'restore it from a backup; it says which keys are in use',
+    });
+  }
+}
+
+export function writeState(dir: string, state: RotationState): void {
+  writeFileDurably(rotationFilesOf(dir).state, `${JSON.stringify(state, null, 2)}\n`);
+}
+
+/** The key of the present root, and its certificate. */
+export interface RootSigner {
+  readonly key: KeyObject;
+  readonly certificate: Buffer;
+}
+
+/**
+ * Reads the root's key from `file`, or from the directory. @throws SallyportError `root_key_missing`, `key_mismatch`,
+ * and as parseKey does.
+ */
+export function readRootSigner(dir: string, file: string | undefined, passphrase: string | undefined): RootSigner {
+  const files = caFilesOf(dir);
+  const path = file ?? files.rootKey;
+  if (!existsSync(path))
+    throw new SallyportError('root_key_missing', `${path} does not exist, and only the root's key can sign a new CA`, {
+      hint: 'give it with --root-key FILE; for a root that is kept elsewhere: sallyport ca issuer request',
+    });
+  const [certificate] = readPemBlocks(readCaFile(dir, files.root), files.root);
+  const key = parseKey(readFileSync(path, 'utf8'), path, passphrase);
+  if (certificate === undefined || !isKeyOf(key, certificate))
+    throw new SallyportError('key_mismatch', `${path} is not the key of the root in ${files.root}`);
+  return { key, certificate };
+}
+
+function isKeyOf(key: KeyObject, certificate: Buffer): boolean {
+  const { publicKey } = new X509Certificate(certificate);
+  return publicKey.equals(createPublicKey(key));
+}
+
+export interface PrepareOptions {
+  readonly by: RotationState['by'];
+  readonly root: RootSigner;
+  readonly passphrase: string | undefined;
+  readonly now: number;
+}
+
+/** Makes the new keys and certificates in `next/`. */
+export async function prepareFiles(dir: string, kind: RotationKind, options: PrepareOptions): Promise<RotationState> {
+  const { by, root, passphrase, now } = options;
+  const { trustDomain, intermediate } = readCaCertificates(dir);
+  const { next } = rotationFilesOf(dir);
+  const names: CaNames = { trustDomain, now: Math.floor(now / 1000) * 1000 };
+  rmSync(next, { recursive: true, force: true });
+  makeDirectory(next);
+  const files = caFilesOf(next);
+  let signer = root;
+  if (kind === 'root') {
+    const key = generateKey();
+    signer = { key, certificate: await signRoot(names, key) };
+    const until = new X509Certificate(root.certificate).validToDate.getTime();
+    const cross = await signCross(names, key, root, until);
+    writeFileDurably(files.rootKey, formatKey(key, passphrase));
+    writeFileDurably(files.root, formatPem([signer.certificate]), 0o644);
+    writeFileDurably(rotationFilesOf(next).cross, formatPem([cross]), 0o644);
+  }
+  const issuerKey = generateKey();
+  const issuer = await signIntermediate(names, publicHalf(issuerKey), signer, isConstrained(intermediate));
+  writeFileDurably(files.intermediateKey, formatKey(issuerKey, passphrase));
+  writeFileDurably(files.intermediate, formatPem([issuer]), 0o644);
+  const state: RotationState = {
+    ...{ kind, step: 'prepared', startedAt: now, by },
+    ...{ newIssuer: fingerprintOf(issuer), oldIssuer: fingerprintOf(intermediate) },
+    ...(kind === 'root'
+      ? { newRoot: fingerprintOf(signer.certificate), oldRoot: fingerprintOf(root.certificate) }
+      : {}),
+  };
+  writeState(dir, state);
+  return state;
+}
+
+/** Puts the new root into the bundle, beside the old one. */
+export function distributeFiles(dir: string, state: RotationState): RotationState {
+  const { bundle } = readCaCertificates(dir);
+  const [added] = readPemBlocks(readFileSync(caFilesOf(rotationFilesOf(dir).next).root, 'utf8'), 'root.pem');
+  if (added === undefined) throw new SallyportError('certificate_unreadable', 'next/root.pem has no certificate');
+  if (!bundle.roots.some((one) => one.equals(added)))
+    writeBundle(dir, { ...bundle, roots: [...bundle.roots, added], sequence: bundle.sequence + 1 });
+  const done: RotationState = { ...state, step: 'distributed' };
+  writeState(dir, done);
+  return done;
+}
+
+/** Puts the new key and certificate in the place of the old ones, which go to `previous/`. */
+export function activateFiles(dir: string, state: RotationState, now: number): RotationState {
+  const begun: RotationState = { ...state, step: 'activating', activatedAt: now };
+  writeState(dir, begun);
+  return finishActivation(dir, begun);
+}
+
+/** Moves what is left to move, and says that it is done. */
+function finishActivation(dir: string, state: RotationState): RotationState {
+  const { next, cross, state: file } = rotationFilesOf(dir);
+  const previous = previousOf(dir, state);
+  makeDirectory(previous);
+  const { rootKey, root, intermediateKey, intermediate } = caFilesOf(dir);
+  for (const path of [rootKey, root, intermediateKey, intermediate, cross]) {
+    const [from, kept] = [join(next, basename(path)), join(previous, basename(path))];
+    if (!existsSync(from)) continue;
+    if (existsSync(path) && !existsSync(kept)) renameSync(path, kept);
+    renameSync(from, path);
+  }
+  for (const one of [previous, dir]) syncDirectory(one);
+  rmSync(next, { recursive: true, force: true });
+  const done: RotationState = { ...state, step: 'draining' };
+  if (state.kind === 'root') writeState(dir, done);
+  else {
+    rmSync(file, { force: true });
+    syncDirectory(dir);
+  }
+  return done;
+}
+
+function previousOf(dir: string, { activatedAt = 0 }: RotationState): string {
+  return join(rotationFilesOf(dir).previous, String(activatedAt));
+}
+
+/** When the keys that are kept in `previous/` were replaced, milliseconds since 1970. */
+export function previousTimes(dir: string): readonly number[] {
+  const { previous } = rotationFilesOf(dir);
+  return existsSync(previous) ? readdirSync(previous).map(Number).filter(Number.isSafeInteger) : [];
+}
+
+/** Deletes the keys that were replaced at `time`. */
+export function dropPrevious(dir: string, time: number): void {
+  rmSync(join(rotationFilesOf(dir).previous, String(time)), { recursive: true, force: true });
+}
+
+/** Takes the old root out of the bundle, and deletes the old keys. */
+export function removeFiles(dir: string, state: RotationState): void {
+  const { cross, state: file } = rotationFilesOf(dir);
+  writeState(dir, { ...state, step: 'removing' });
+  const { bundle } = readCaCertificates(dir);
+  const kept = bundle.roots.filter((one) => fingerprintOf(one) !== state.oldRoot);
+  if (kept.length < bundle.roots.length) writeBundle(dir, { ...bundle, roots: kept, sequence: bundle.sequence + 1 });
+  for (const path of [cross, previousOf(dir, state)]) rmSync(path, { recursive: true, force: true });
+  rmSync(file, { force: true });
+  syncDirectory(dir);
+}
+
+/** Gives up a rotation that is not active: the new root leaves the bundle, and the new keys are deleted. */
+export function cancelFiles(dir: string, state: RotationState): void {
+  const { next, state: file } = rotationFilesOf(dir);
+  const { bundle } = readCaCertificates(dir);
+  const kept = bundle.roots.filter((one) => fingerprintOf(one) !== state.newRoot);
+  if (kept.length < bundle.roots.length) writeBundle(dir, { ...bundle, roots: kept, sequence: bundle.sequence + 1 });
+  rmSync(next, { recursive: true, force: true });
+  rmSync(file, { force: true });
+  syncDirectory(dir);
+}
+
+/** Finishes a step that a kill has interrupted. Call it before the directory is opened. */
+export function finishStep(dir: string): void {
+  const state = readState(dir);
+  if (state?.step === 'activating') finishActivation(dir, state);
+  if (state?.step === 'removing') removeFiles(dir, state);
+}

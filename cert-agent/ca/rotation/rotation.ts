@@ -1,0 +1,260 @@
+// Rotates the issuer or the root of a running CA, step by step: prepare, distribute, activate, drain, remove. No step
+// goes on while a known workload would be locked out by it, unless the operator names that workload.
+
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Clock } from '../../base/clock.ts';
+import { formatTime } from '../../base/clock.ts';
+import { SallyportError } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
+import type { DenyList } from '../../identity/denied.ts';
+import { caIdOf } from '../../identity/spiffe-id.ts';
+import { fingerprintOf } from '../../identity/verify.ts';
+import { type Straggler, stateOf } from '../acknowledged.ts';
+import type { Agents } from '../agents.ts';
+import type { Authority } from '../authority.ts';
+import type { Store } from '../store/store.ts';
+import {
+  activateFiles,
+  cancelFiles,
+  distributeFiles,
+  dropPrevious,
+  prepareFiles,
+  previousTimes,
+  type RotationKind,
+  type RotationState,
+  readRootSigner,
+  readState,
+  removeFiles,
+} from './files.ts';
+
+export interface RotationParts {
+  readonly dir: string;
+  readonly passphrase: string | undefined;
+  readonly authority: Authority;
+  readonly store: Store;
+  readonly agents: Agents;
+  readonly clock: Clock;
+  readonly log: Log;
+  denied(): DenyList;
+  /** Called after each change: the CA's own SVID may need another issuer. */
+  changed(): Promise<void>;
+}
+
+/** A step that an operator may ask for. */
+export type RotationStep = 'prepare' | 'distribute' | 'activate' | 'remove' | 'cancel';
+
+export interface RotationRequest {
+  readonly kind: RotationKind;
+  readonly step: RotationStep;
+  /** Workloads that need not have acknowledged: SPIFFE IDs, or their last parts. */
+  readonly except?: readonly string[];
+  /** The file of the root's key, if it is not in the directory. */
+  readonly rootKey?: string;
+}
+
+/** What is under way, and what it waits for. */
+export interface RotationStatus {
+  readonly state: RotationState | null;
+  /** Who is in the way of the next step, by name; at most 100. */
+  readonly stragglers: readonly Straggler[];
+  /** Workloads that are ready for the next step, of all known ones. */
+  readonly by: number;
+  readonly of: number;
+  /** The command for the next step; undefined when nothing is to be done by an operator. */
+  readonly next?: string;
+  /** The issuer in use: SHA-256, and times in milliseconds since 1970. */
+  readonly issuer: { readonly fingerprint: string; readonly notBefore: number; readonly notAfter: number };
+  /** SHA-256 of the roots in the bundle. */
+  readonly roots: readonly string[];
+}
+
+/** Peers with a slow clock accept a certificate that much longer. */
+const marginMs = 60_000;
+
+/** A sidecar retires its connections when its certificate has a new issuer; requests in flight end first. */
+const settleMs = 5000;
+
+const reminderMs = 24 * 3_600_000;
+
+export class Rotations {
+  readonly #parts: RotationParts;
+  #remindedAt = Number.NEGATIVE_INFINITY;
+  #busy: Promise<unknown> = Promise.resolve();
+
+  constructor(parts: RotationParts) {
+    this.#parts = parts;
+    // Activated by an earlier run.
+    parts.agents.renewThoseBefore(readState(parts.dir)?.activatedAt);
+  }
+
+  async status(): Promise<RotationStatus> {
+    const { dir, authority } = this.#parts;
+    const state = readState(dir) ?? null;
+    const issuer = {
+      ...{ fingerprint: fingerprintOf(authority.above[0]!) },
+      ...{ notBefore: authority.notBefore, notAfter: authority.notAfter },
+    };
+    const roots = authority.bundle.current().roots.map(fingerprintOf);
+    const ready = await this.#readiness(state);
+    const next = nextCommand(state);
+    return { state, ...ready, ...(next === undefined ? {} : { next }), issuer, roots };
+  }
+
+  /** Takes one step. @throws SallyportError `rotation_refused`, `root_key_missing` and others that say why not. */
+  step(request: RotationRequest, by: RotationState['by'] = 'operator'): Promise<RotationStatus> {
+    // One at a time.
+    const done = this.#busy.then(() => this.#step(request, by));
+    this.#busy = done.catch(() => {});
+    return done;
+  }
+
+  /** What is due by itself: a new issuer at half of its life; the end of an issuer's drain. Call it periodically. */
+  async upkeep(): Promise<void> {
+    const { dir, authority, clock } = this.#parts;
+    const state = readState(dir);
+    if (state === undefined && clock.now() >= (authority.notBefore + authority.notAfter) / 2) await this.#renewIssuer();
+    else if (state?.kind === 'issuer' && state.step === 'prepared' && state.by === 'schedule')
+      await this.step({ kind: 'issuer', step: 'activate' }, 'schedule');
+    await this.#dropDrained(state);
+  }
+
+  /** Deletes old keys once everything that they signed has expired. */
+  async #dropDrained(state: RotationState | undefined): Promise<void> {
+    const { dir, authority, store, clock } = this.#parts;
+    for (const time of previousTimes(dir)) {
+      if (time === state?.activatedAt) continue;
+      const last = await store.lastEnd(time);
+      if (last !== undefined && clock.now() <= last + marginMs) continue;
+      dropPrevious(dir, time);
+      authority.reload();
+    }
+  }
+
+  async #renewIssuer(): Promise<void> {
+    const { authority, clock, log } = this.#parts;
+    try {
+      await this.step({ kind: 'issuer', step: 'prepare' }, 'schedule');
+      await this.step({ kind: 'issuer', step: 'activate' }, 'schedule');
+    } catch (error) {
+      if (!(error instanceof SallyportError)) throw error;
+      if (clock.now() - this.#remindedAt < reminderMs) return;
+      this.#remindedAt = clock.now();
+      log.warn(
+        { code: 'intermediate_ending', notAfter: formatTime(authority.notAfter), hint: error.hint },
+        `the issuer has passed half of its life and cannot be renewed by itself: ${error.message}`,
+      );
+    }
+  }
+
+  async #step(request: RotationRequest, by: RotationState['by']): Promise<RotationStatus> {
+    const { dir, authority, store, clock, log } = this.#parts;
+    const { kind, step } = request;
+    const before = readState(dir);
+    // No step without a record of it.
+    await store.probe();
+    const done = await this.#take(request, by, before);
+    authority.reload();
+    const after = done ?? before!;
+    if (step === 'remove') this.#parts.agents.renewThoseBefore(undefined);
+    const details = {
+      ...{ kind, newIssuer: after.newIssuer },
+      ...(after.newRoot === undefined ? {} : { newRoot: after.newRoot }),
+      ...(request.except === undefined ? {} : { except: request.except.join(' ') }),
+    };
+    const caller = by === 'operator' ? 'operator' : 'self';
+    await store.appendLedger({ act: 'rotate', caller, answer: step, details }, clock.now());
+    if (step === 'activate' && after.newRoot !== undefined) {
+      await store.adoptRoot(after.newRoot);
+      this.#parts.agents.renewThoseBefore(after.activatedAt);
+    }
+    log.info({ code: 'rotated', kind, step }, `${kind}: ${sentences[step]}`);
+    await this.#parts.changed();
+    return this.status();
+  }
+
+  async #take(
+    { kind, step, except = [], rootKey }: RotationRequest,
+    by: RotationState['by'],
+    state: RotationState | undefined,
+  ): Promise<RotationState | undefined> {
+    const { dir, passphrase, clock } = this.#parts;
+    const now = clock.now();
+    if (step === 'prepare') {
+      if (state !== undefined) throw refused(`the ${state.kind} is being rotated already (${state.step})`, state);
+      const root = readRootSigner(dir, rootKey, passphrase);
+      return prepareFiles(dir, kind, { by, root, passphrase, now });
+    }
+    if (state === undefined || state.kind !== kind) throw refused(`no rotation of the ${kind} is under way`, state);
+    const allowed = stepsFrom(state);
+    if (!allowed.includes(step))
+      throw refused(`the rotation of the ${kind} is ${state.step}: ${step} cannot be done now`, state);
+    if (step === 'distribute') return distributeFiles(dir, state);
+    if (step === 'cancel') return void cancelFiles(dir, state);
+    await this.#refuseStragglers(state, except);
+    // Connections that rest on the last certificates of the old root are being retired.
+    if (step === 'remove') await pause(settleMs);
+    if (step === 'activate') return activateFiles(dir, state, now);
+    return void removeFiles(dir, state);
+  }
+
+  /** @throws SallyportError `rotation_refused` with the names of those whom the next step would lock out. */
+  async #refuseStragglers(state: RotationState, except: readonly string[]): Promise<void> {
+    const { stragglers } = await this.#readiness(state);
+    const left = stragglers.filter(({ id }) => !except.some((name) => id === name || id.endsWith(`/${name}`)));
+    if (left.length === 0) return;
+    const why = state.step === 'draining' ? 'still have certificates of the old root' : 'do not trust the new root yet';
+    throw new SallyportError(
+      'rotation_refused',
+      `${left.length} known workloads ${why}: ${left
+        .map(({ id }) => id)
+        .slice(0, 10)
+        .join(', ')}`,
+      { hint: 'sallyport ca rotate status lists them; --except NAME goes on without one' },
+    );
+  }
+
+  async #readiness(state: RotationState | null): Promise<Pick<RotationStatus, 'stragglers' | 'by' | 'of'>> {
+    const { agents, store, clock } = this.#parts;
+    const parts = { agents, store, clock, denied: this.#parts.denied() };
+    const { newRoot } = state ?? {};
+    if (newRoot === undefined) return { stragglers: [], by: 0, of: 0 };
+    if (state?.step !== 'draining') return stateOf(parts, ({ roots }) => roots.includes(newRoot));
+    const now = clock.now();
+    const all = await store.listLiveIds(now);
+    const own = caIdOf(this.#parts.authority.trustDomain).uri;
+    // Our own SVID has a new issuer already.
+    const old = (await store.listLiveIds(now, state.activatedAt ?? now)).filter((id) => id !== own);
+    const connected = new Set(agents.connected().map(({ id }) => id));
+    const stragglers = old.map((id) => ({ id, connected: connected.has(id) }));
+    return { stragglers: stragglers.slice(0, mostStragglers), by: all.length - old.length - 1, of: all.length - 1 };
+  }
+}
+
+const mostStragglers = 100;
+
+const sentences: Readonly<Record<RotationStep, string>> = {
+  prepare: 'the new key and certificate exist',
+  distribute: 'the bundle has the new root beside the old one',
+  activate: 'the new one signs',
+  remove: 'the old one is gone',
+  cancel: 'the rotation was cancelled',
+};
+
+function stepsFrom({ kind, step }: RotationState): readonly RotationStep[] {
+  if (step === 'prepared') return kind === 'root' ? ['distribute', 'cancel'] : ['activate', 'cancel'];
+  if (step === 'distributed') return ['activate', 'cancel'];
+  return step === 'draining' ? ['remove'] : [];
+}
+
+function nextCommand(state: RotationState | null): string | undefined {
+  if (state === null) return undefined;
+  const [step] = stepsFrom(state);
+  return step === undefined ? undefined : `sallyport ca rotate ${state.kind}${state.kind === 'root' ? ` ${step}` : ''}`;
+}
+
+function refused(message: string, state: RotationState | undefined): SallyportError {
+  const next = nextCommand(state ?? null);
+  return new SallyportError('rotation_refused', message, {
+    hint: next === undefined ? 'sallyport ca rotate status shows what is under way' : `next: ${next}`,
+  });
+}

@@ -1,0 +1,161 @@
+// `sallyport ca rotate`: a new issuer or root for a CA, step by step. The work is done in cert-agent/ca/rotation.
+
+import { Command } from 'commander';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
+import type { RotationStatus, RotationStep } from '../../cert-agent/ca/rotation/rotation.ts';
+import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
+
+interface Flags {
+  readonly dir?: string;
+  readonly socket?: string;
+  readonly json?: boolean;
+  readonly rootKey?: string;
+  readonly passphraseFile?: string;
+  readonly except?: readonly string[];
+}
+
+const steps: readonly RotationStep[] = ['prepare', 'distribute', 'activate', 'remove', 'cancel'];
+
+/** The command with its subcommands. */
+export function rotateCommand(): Command {
+  const issuer = atCa(new Command('issuer'))
+    .description('Replace the issuing intermediate. Peers need nothing: they verify it by the same root.')
+    .option('--root-key <file>', "the root's key (default: root.key in the CA's directory)")
+    .option('--passphrase-file <path>', 'with --dir of a stopped CA: file with the passphrase of the keys')
+    .addHelpText(
+      'after',
+      `
+A running CA does this by itself at half of the issuer's life, if root.key is in its directory.
+
+Example:
+  sallyport ca rotate issuer --dir ca --root-key /media/safe/root.key`,
+    )
+    .action(action(rotateIssuer));
+  const root = atCa(new Command('root'))
+    .description('Replace the root, in steps: prepare, distribute, activate, remove; or cancel')
+    .argument('<step>', steps.join(', '))
+    .option('--root-key <file>', "with prepare: the present root's key (default: root.key in the CA's directory)")
+    .option('--except <name...>', 'with activate and remove: go on without these workloads (SPIFFE IDs, or last parts)')
+    .addHelpText(
+      'after',
+      `
+prepare     makes a new root and issuer, and certifies the new root by the old one
+distribute  puts the new root into the bundle; agents acknowledge it once their sidecars use it
+activate    the new issuer signs; refused while a known workload does not trust the new root
+remove      takes the old root out of the bundle; refused while a certificate of the old root is valid
+cancel      gives up, before activate
+
+Copies of the bundle outside of agents must be replaced before remove: those of federated trust domains, load
+balancers, new workloads (bundle.pem).
+
+Example:
+  sallyport ca rotate root prepare --dir ca
+  sallyport ca rotate status --dir ca`,
+    )
+    .action(action(rotateRoot));
+  const status = atCa(new Command('status'))
+    .description('Show what is under way, and which workloads the next step would lock out')
+    .addHelpText('after', '\nExample:\n  sallyport ca rotate status --dir ca')
+    .action(action(showStatus));
+  return new Command('rotate')
+    .description('Replace the issuer or the root of a CA while it runs')
+    .addCommand(issuer)
+    .addCommand(root)
+    .addCommand(status);
+}
+
+function atCa(command: Command): Command {
+  return command
+    .option('--dir <path>', "the CA's directory")
+    .option('--socket <path>', 'the socket of a running CA')
+    .option('--json', 'print the result as JSON');
+}
+
+async function rotateIssuer(flags: Flags): Promise<number> {
+  const rootKey = await absolute(flags.rootKey);
+  const { socketFileOf } = await import('../../cert-agent/ca/directory.ts');
+  const { answersAt } = await import('../../cert-agent/ca/operator/socket.ts');
+  const { dir } = flags;
+  if (dir !== undefined && flags.socket === undefined && !(await answersAt(socketFileOf(dir)))) {
+    const { rotateIssuerOf } = await import('../../cert-agent/ca/rotation/stopped.ts');
+    const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
+    const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
+    const { newIssuer } = await rotateIssuerOf(dir, { rootKey, passphrase });
+    if (flags.json === true) printJson({ newIssuer });
+    else print(`the new issuer is SHA-256 ${newIssuer}; start the CA with sallyport ca serve`);
+    return exitCodes.ok;
+  }
+  return withOperator(flags, async (operator) => {
+    await operator.rotate({ kind: 'issuer', step: 'prepare', ...(rootKey === undefined ? {} : { rootKey }) });
+    const status = await operator.rotate({ kind: 'issuer', step: 'activate' });
+    if (flags.json === true) printJson(status);
+    else print(`the issuer is SHA-256 ${status.issuer.fingerprint}, until ${await timeOf(status.issuer.notAfter)}`);
+    return exitCodes.ok;
+  });
+}
+
+async function rotateRoot(text: string, flags: Flags): Promise<number> {
+  const step = steps.find((one) => one === text);
+  if (step === undefined) throw usage(`'${text}' is not a step of a rotation`, `choose ${steps.join(', ')}`);
+  const rootKey = await absolute(flags.rootKey);
+  return withOperator(flags, async (operator) => {
+    const status = await operator.rotate({
+      ...{ kind: 'root', step },
+      ...(flags.except === undefined ? {} : { except: flags.except }),
+      ...(rootKey === undefined ? {} : { rootKey }),
+    });
+    if (flags.json === true) printJson(status);
+    else await show(status);
+    return exitCodes.ok;
+  });
+}
+
+async function showStatus(flags: Flags): Promise<number> {
+  return withOperator(flags, async (operator) => {
+    const status = await operator.rotationStatus();
+    if (flags.json === true) printJson(status);
+    else await show(status);
+    return exitCodes.ok;
+  });
+}
+
+async function show({ state, stragglers, by, of, next, issuer, roots }: RotationStatus): Promise<void> {
+  print(`issuer    SHA-256 ${issuer.fingerprint}`);
+  print(`valid     ${await timeOf(issuer.notBefore)} to ${await timeOf(issuer.notAfter)}`);
+  for (const root of roots) print(`root      SHA-256 ${root}${root === state?.newRoot ? ' (new)' : ''}`);
+  if (state === null) return print('rotation  none is under way');
+  print(`rotation  of the ${state.kind}, ${state.step} since ${await timeOf(state.activatedAt ?? state.startedAt)}`);
+  if (state.kind === 'root') {
+    const what = state.step === 'draining' ? 'have certificates of the new root' : 'trust the new root';
+    print(`workloads ${by} of ${of} ${what}`);
+    const rows = stragglers.map(({ id, connected }) => [id, connected ? 'connected' : 'not connected']);
+    if (rows.length > 0) printTable(['NOT YET', 'AGENT'], rows, '');
+  }
+  if (next !== undefined) note(`next: ${next}`);
+}
+
+async function timeOf(ms: number): Promise<string> {
+  return (await import('../../cert-agent/base/clock.ts')).formatTime(ms);
+}
+
+async function absolute(path: string | undefined): Promise<string | undefined> {
+  if (path === undefined) return undefined;
+  return (await import('../../cert-agent/base/write.ts')).absolutePath(path);
+}
+
+async function withOperator(flags: Flags, work: (operator: Operator) => Promise<number>): Promise<number> {
+  const { dir, socket } = flags;
+  if (socket === undefined && dir === undefined) throw usage('select the CA with --dir or --socket');
+  const { openOperator } = await import('../../cert-agent/ca/operator/open.ts');
+  const open = await openOperator(socket === undefined ? { dir: dir ?? '' } : { socket });
+  try {
+    return await work(open.operator);
+  } finally {
+    await open.close();
+  }
+}
+
+function usage(message: string, hint?: string): SallyportError {
+  return new SallyportError('usage', message, hint === undefined ? {} : { hint });
+}
