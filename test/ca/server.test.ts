@@ -187,8 +187,11 @@ t.test('a token gives its first key the same certificate until it expires', asyn
   t.equal(again.json.serial, first.json.serial);
   t.same(again.json.chain, first.json.chain);
   t.match(await enrol({ csr: other.csr, token }), { status: 403, json: { code: 'token_used' } });
-  await pass(3_600_000);
-  t.match(await enrol({ csr: key.csr, token }), { status: 403, json: { code: 'token_used', message: /has expired$/ } });
+  await pass(3_600_001);
+  const late = await enrol({ csr: key.csr, token });
+  t.equal(late.status, 200, 'cut off for longer than its certificate lived, it gets another');
+  t.not(late.json.serial, first.json.serial);
+  t.match(await enrol({ csr: other.csr, token }), { status: 403, json: { code: 'token_used' } });
   await pass(3_600_000);
   t.match(await enrol({ csr: key.csr, token }), { status: 401, json: { code: 'token_expired' } });
 });
@@ -218,9 +221,43 @@ t.test('a renewal needs a valid SVID of this CA', async (t) => {
     status: 403,
     json: { code: 'svid_untrusted', message: 'no bundle for the trust domain of spiffe://other.test/a' },
   });
-  const short = await enrolled(web, 60);
-  await pass(60_001);
-  t.match(await renew(short.svid), { status: 403, json: { code: 'svid_expired', message: /expired at .*clock skew/ } });
+});
+
+t.test('an expired SVID renews within the window, unless it was revoked or is not on record', async (t) => {
+  const { csr } = await newKey();
+  const renew = (svid: Question['svid']) => call({ path: '/v1/svid/renew', body: { csr }, svid: svid! });
+  const dayMs = 86_400_000;
+  const [short, revoked] = [await enrolled(web, 60), await enrolled(web, 60)];
+  await ca.operator.revoke(String(revoked.answer.json.serial), 'lost');
+  await pass(120_001);
+  t.match((await call({ path: '/v1/bundle' })).json.sallyport_denied, { serials: [] }, 'the list has dropped it');
+  t.match(await renew(revoked.svid), { status: 403, json: { code: 'id_denied' } });
+  t.equal((await renew(short.svid)).status, 200);
+  await pass(dayMs);
+  t.match(await renew(short.svid), { status: 403, json: { code: 'svid_expired', message: /expired at/ } });
+
+  const denied = 'spiffe://demo.test/ns/shop/sa/denied';
+  const old = await enrolled(denied, 60);
+  await pass(120_001);
+  await ca.operator.revoke(denied, 'stolen');
+  t.match(await renew(old.svid), { status: 403, json: { code: 'id_denied' } });
+  await ca.operator.allow(denied);
+  t.match(await renew(old.svid), { status: 403, json: { code: 'id_denied' } }, 'what it had before stays denied');
+});
+
+t.test('what expired is not renewed where the operator says so', async (t) => {
+  const strict = await startTestCa(t, { clock, dir: await makeCa(t, { clock }), renewExpiredWithinMs: 0 });
+  const root = readFileSync(caFilesOf(strict.dir).bundlePem, 'utf8');
+  const key = await newKey();
+  const { token } = await strict.operator.createToken(web, 60_000);
+  const question = { now: clock.now(), path: '/v1/svid', body: { csr: key.csr, token, ttlSeconds: 60 } };
+  const svid = svidOf(await ask(strict.address.port, root, question), key);
+  clock.advance(60_001);
+  const renewal = { now: clock.now(), path: '/v1/svid/renew', body: { csr: key.csr }, svid };
+  t.match(await ask(strict.address.port, root, renewal), {
+    status: 403,
+    json: { code: 'svid_expired', message: /expired at .*clock skew/ },
+  });
 });
 
 t.test('a renewal needs only the leaf: the CA has the intermediate', async (t) => {
@@ -304,11 +341,11 @@ t.test('metrics count what was issued, renewed and refused', async (t) => {
   t.match(headers['content-type'], /^text\/plain/);
   for (const line of [
     /^sallyport_ca_issued_total \d+$/m,
-    /^sallyport_ca_renewed_total 3$/m,
+    /^sallyport_ca_renewed_total 4$/m,
     /^sallyport_ca_repeated_total 1$/m,
     /^sallyport_ca_refused_total\{code="token_unknown"\} 1$/m,
     /^sallyport_ca_tokens_created_total \d+$/m,
-    /^sallyport_ca_revoked_total 1$/m,
+    /^sallyport_ca_revoked_total 3$/m,
     /^sallyport_ca_identities 2$/m,
     /^sallyport_ca_identities_expiring\{within="24h"\} 2$/m,
     /^sallyport_ca_intermediate_not_after_seconds \d+/m,
