@@ -55,6 +55,8 @@ export const codes = Object.freeze({
   not_found: row(404, 5, '-', 'not_found'),
   method_not_allowed: row(405, 12, '-', 'method_not_allowed'),
   root_key_missing: row(409, 9, '-', 'root_key_missing'),
+  issuer_unusable: row(409, 9, '-', 'issuer_unusable'),
+  root_unusable: row(409, 9, '-', 'root_unusable'),
   rotation_refused: row(409, 9, '-', 'rotation_refused'),
   ca_exists: row(409, 6, '-', 'ca_exists'),
   ca_missing: row(500, 5, '-', 'ca_missing'),

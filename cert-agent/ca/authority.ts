@@ -31,7 +31,7 @@ export interface Authority {
   /** The bundle that agents get. It changes while a root is rotated. */
   readonly bundle: Live<TrustBundle>;
   readonly bundles: TrustBundles;
-  /** What follows a leaf signed now, DER: the intermediate, and the cross certificate of a new root. */
+  /** What follows a leaf signed now, DER: the intermediate, CAs between it and the root, the cross certificate. */
   readonly above: readonly Buffer[];
   /** All intermediates and cross certificates that leaves may be signed by, those of now first. */
   readonly issuers: readonly Buffer[];
@@ -70,7 +70,8 @@ interface Opened {
   readonly notBefore: number;
   readonly notAfter: number;
   readonly above: readonly Buffer[];
-  readonly previous: readonly Buffer[];
+  /** The chains of earlier intermediates. */
+  readonly previous: readonly (readonly Buffer[])[];
 }
 
 class DirectoryAuthority implements Authority {
@@ -107,7 +108,7 @@ class DirectoryAuthority implements Authority {
   }
 
   get issuers(): readonly Buffer[] {
-    return [...this.#opened.above, ...this.#opened.previous];
+    return [...this.#opened.above, ...this.#opened.previous.flat()];
   }
 
   get notBefore(): number {
@@ -128,7 +129,7 @@ class DirectoryAuthority implements Authority {
     const certificate = new X509Certificate(leaf);
     const isOurs = (issuer: Buffer): boolean => certificate.checkIssued(new X509Certificate(issuer));
     if (above.length === 0 || isOurs(above[0]!)) return [leaf, ...above];
-    return [leaf, ...previous.filter(isOurs)];
+    return [leaf, ...(previous.find((chain) => chain[0] !== undefined && isOurs(chain[0])) ?? [])];
   }
 
   signHead(end: LedgerEnd, time: number): LedgerHead {
@@ -145,7 +146,7 @@ class DirectoryAuthority implements Authority {
   #open(): Opened & { readonly bundle: TrustBundle } {
     const files = caFilesOf(this.#dir);
     const { cross, previous } = rotationFilesOf(this.#dir);
-    const { trustDomain, intermediate, bundle } = readCaCertificates(this.#dir);
+    const { trustDomain, intermediate, chain, bundle } = readCaCertificates(this.#dir);
     const key = parseKey(readCaFile(this.#dir, files.intermediateKey), files.intermediateKey, this.#passphrase);
     const certificate = new X509Certificate(intermediate);
     if (!certificate.publicKey.equals(createPublicKey(key))) {
@@ -158,9 +159,9 @@ class DirectoryAuthority implements Authority {
     return {
       ...{ trustDomain, bundle, bundles: onlyBundle(bundle), signer: { key, certificate: intermediate } },
       notBefore: certificate.validFromDate.getTime(),
-      notAfter: certificate.validToDate.getTime(),
-      above: [intermediate, ...readIfThere(cross)],
-      previous: directoriesIn(previous).flatMap((one) => readIfThere(caFilesOf(one).intermediate)),
+      notAfter: Math.min(...chain.map((one) => new X509Certificate(one).validToDate.getTime())),
+      above: [...chain, ...readIfThere(cross)],
+      previous: directoriesIn(previous).map((one) => readIfThere(caFilesOf(one).intermediate)),
     };
   }
 }

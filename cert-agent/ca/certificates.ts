@@ -8,28 +8,53 @@ import { readCertificateFacts } from '../identity/certificate.ts';
 import { parseSpiffeId } from '../identity/spiffe-id.ts';
 import { fingerprintOf } from '../identity/verify.ts';
 import { caFilesOf, readCaFile } from './directory.ts';
+import { readState } from './rotation/state.ts';
 
-export interface CaCertificates {
+export interface CaBundle {
   readonly trustDomain: string;
+  readonly bundle: TrustBundle;
+}
+
+export interface CaCertificates extends CaBundle {
   /** DER. */
   readonly intermediate: Buffer;
-  readonly bundle: TrustBundle;
+  /** The intermediate, and CAs between it and the root. */
+  readonly chain: readonly Buffer[];
 }
 
 /** @throws SallyportError `ca_missing`, or the problem of a certificate. */
 export function readCaCertificates(dir: string): CaCertificates {
-  const files = caFilesOf(dir);
-  const [intermediate] = readPemBlocks(readCaFile(dir, files.intermediate), files.intermediate);
-  if (intermediate === undefined) {
-    throw new SallyportError('certificate_unreadable', `${files.intermediate} contains no certificate`);
-  }
+  const { intermediate: file } = caFilesOf(dir);
+  const chain = readPemBlocks(readCaFile(dir, file), file);
+  const [intermediate] = chain;
+  if (intermediate === undefined) throw new SallyportError('certificate_unreadable', `${file} contains no certificate`);
+  return { ...readBundleOf(dir, trustDomainIn(intermediate, file)), intermediate, chain };
+}
+
+/**
+ * The trust domain and the bundle, also of a new CA that waits for its first issuer.
+ * @throws SallyportError as readCaCertificates does.
+ */
+export function readBundle(dir: string): CaBundle {
+  const { intermediate } = caFilesOf(dir);
+  const requested = existsSync(intermediate) ? undefined : readState(dir)?.trustDomain;
+  return requested === undefined ? readCaCertificates(dir) : readBundleOf(dir, requested);
+}
+
+/** The issuer in use, DER; none for a new CA that waits for its first one. */
+export function readIntermediate(dir: string): readonly Buffer[] {
+  return existsSync(caFilesOf(dir).intermediate) ? [readCaCertificates(dir).intermediate] : [];
+}
+
+function readBundleOf(dir: string, trustDomain: string): CaBundle {
+  const { bundle } = caFilesOf(dir);
+  return { trustDomain, bundle: parseBundle(readCaFile(dir, bundle), trustDomain, bundle) };
+}
+
+function trustDomainIn(intermediate: Buffer, file: string): string {
   const [uri] = readCertificateFacts(intermediate).uris;
-  if (uri === undefined) {
-    throw new SallyportError('certificate_unreadable', `${files.intermediate} has no trust domain ID`);
-  }
-  const { trustDomain } = parseSpiffeId(uri);
-  const bundle = parseBundle(readCaFile(dir, files.bundle), trustDomain, files.bundle);
-  return { trustDomain, intermediate, bundle };
+  if (uri === undefined) throw new SallyportError('certificate_unreadable', `${file} has no trust domain ID`);
+  return parseSpiffeId(uri).trustDomain;
 }
 
 /** Writes the bundle, for agents and as PEM for others. The JSON is last: it is the one that we read. */
@@ -46,5 +71,5 @@ export function writeBundle(dir: string, bundle: TrustBundle): void {
 export function readRootFingerprints(dir: string): readonly string[] {
   const { root } = caFilesOf(dir);
   const own = existsSync(root) ? readPemBlocks(readCaFile(dir, root), root) : [];
-  return [...new Set([...own, ...readCaCertificates(dir).bundle.roots].map(fingerprintOf))];
+  return [...new Set([...own, ...readBundle(dir).bundle.roots].map(fingerprintOf))];
 }

@@ -35,6 +35,8 @@ export interface RotationFiles {
   readonly cross: string;
   /** What will be activated, with the same names as in the directory. */
   readonly next: string;
+  /** In `next`: the request for an issuer's certificate. */
+  readonly request: string;
   /** What was replaced, until nothing is left that it signed. */
   readonly previous: string;
 }
@@ -43,6 +45,7 @@ export function rotationFilesOf(dir: string): RotationFiles {
   return Object.freeze({
     state: join(dir, 'rotation.json'),
     cross: join(dir, 'cross.pem'),
+    request: join(dir, 'issuer.csr'),
     next: join(dir, 'next'),
     previous: join(dir, 'previous'),
   });
@@ -64,6 +67,12 @@ export function readCaFile(dir: string, path: string): string {
     if (errnoOf(error) !== 'ENOENT') {
       throw new SallyportError('config_unreadable', `${path} cannot be read: ${reasonOf(error)}`, { cause: error });
     }
+    const { intermediate } = caFilesOf(dir);
+    const { next } = rotationFilesOf(dir);
+    if (path === intermediate && existsSync(rotationFilesOf(next).request))
+      throw new SallyportError('ca_missing', `the CA in ${dir} waits for the certificate of its issuer`, {
+        hint: `have ${rotationFilesOf(next).request} signed, then: sallyport ca issuer install FILE --dir ${dir}`,
+      });
     const anything = Object.values(caFilesOf(dir)).some((one: string) => existsSync(one));
     throw new SallyportError('ca_missing', anything ? `the CA in ${dir} has no ${path}` : `no CA in ${dir}`, {
       hint: anything

@@ -1,7 +1,7 @@
 // `ca init`: creates a root for ten years and an issuing intermediate for one year, where `ca serve` finds them. The
 // root's key signs only here; the running CA never reads it.
 
-import type { KeyObject } from 'node:crypto';
+import { type KeyObject, X509Certificate } from 'node:crypto';
 import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { asSallyportError, SallyportError } from '../base/errors.ts';
@@ -12,7 +12,8 @@ import { parseTrustDomain } from '../identity/spiffe-id.ts';
 import { fingerprintOf } from '../identity/verify.ts';
 import { intermediateLifeMs, publicHalf, rootLifeMs, signIntermediate, signRoot } from './ca-certificates.ts';
 import { writeBundle } from './certificates.ts';
-import { caFilesOf, storeFileOf } from './directory.ts';
+import { caFilesOf, rotationFilesOf, storeFileOf } from './directory.ts';
+import { readExternalRoot, requestFiles } from './rotation/request.ts';
 import { createSqliteStore } from './store/sqlite.ts';
 
 export interface InitOptions {
@@ -22,6 +23,8 @@ export interface InitOptions {
   readonly passphrase?: string;
   /** Restricts the intermediate to this trust domain. rustls peers refuse every chain with this constraint. */
   readonly nameConstraints?: boolean;
+  /** The file of a root whose key is kept elsewhere, PEM: instead of an intermediate, the CA gets a request for one. */
+  readonly externalRoot?: string;
   readonly clock?: Clock;
 }
 
@@ -32,7 +35,10 @@ export interface NewCa {
   readonly rootFingerprint: string;
   /** Milliseconds since 1970. */
   readonly rootNotAfter: number;
-  readonly intermediateNotAfter: number;
+  /** Undefined while the request waits for its certificate. */
+  readonly intermediateNotAfter?: number;
+  /** The file of the request, with `externalRoot`. */
+  readonly request?: string;
 }
 
 /** Seconds after which an agent polls the bundle again: how soon a revocation is known everywhere. */
@@ -40,12 +46,14 @@ const refreshHintS = 5;
 
 /**
  * Creates a CA in `dir`, whose mode becomes 0700.
- * @throws SallyportError `ca_exists`, `spiffe_id_invalid` or `config_invalid`.
+ * @throws SallyportError `ca_exists`, `spiffe_id_invalid`, `config_invalid` or `root_unusable`.
  */
 export async function initCa(options: InitOptions): Promise<NewCa> {
   const trustDomain = parseTrustDomain(options.trustDomain);
+  const external = options.externalRoot === undefined ? undefined : readExternalRoot(options.externalRoot);
   refuseExisting(options.dir);
   prepareDirectory(options.dir);
+  if (external !== undefined) return initBelow(external, options, trustDomain);
   // A certificate has whole seconds, and the report must match it.
   const now = Math.floor((options.clock ?? systemClock).now() / 1000) * 1000;
   const [rootKey, issuerKey] = [generateKey(), generateKey()];
@@ -60,6 +68,20 @@ export async function initCa(options: InitOptions): Promise<NewCa> {
     rootFingerprint: fingerprintOf(root),
     rootNotAfter: now + rootLifeMs,
     intermediateNotAfter: now + intermediateLifeMs,
+  });
+}
+
+/** A CA whose root is kept elsewhere. It serves once its issuer's certificate is installed. */
+async function initBelow(root: Buffer, options: InitOptions, trustDomain: string): Promise<NewCa> {
+  const { dir, passphrase } = options;
+  const now = (options.clock ?? systemClock).now();
+  writeFileDurably(caFilesOf(dir).root, formatPem([root]), 0o644);
+  await requestFiles(dir, 'issuer', { trustDomain, passphrase, now });
+  await writeStoreAndBundle(dir, trustDomain, root);
+  return Object.freeze({
+    ...{ trustDomain, dir, rootFingerprint: fingerprintOf(root) },
+    rootNotAfter: new X509Certificate(root).validToDate.getTime(),
+    request: rotationFilesOf(rotationFilesOf(dir).next).request,
   });
 }
 
@@ -106,12 +128,15 @@ interface Made {
 
 async function writeAll(options: InitOptions, made: Made): Promise<void> {
   const files = caFilesOf(options.dir);
-  const bundle = { trustDomain: made.trustDomain, roots: [made.root], sequence: 1, refreshHintS };
   writeFileDurably(files.rootKey, formatKey(made.rootKey, options.passphrase));
   writeFileDurably(files.intermediateKey, formatKey(made.issuerKey, options.passphrase));
   writeFileDurably(files.root, formatPem([made.root]), 0o644);
   writeFileDurably(files.intermediate, formatPem([made.intermediate]), 0o644);
-  await createSqliteStore(storeFileOf(options.dir), fingerprintOf(made.root));
+  await writeStoreAndBundle(options.dir, made.trustDomain, made.root);
+}
+
+async function writeStoreAndBundle(dir: string, trustDomain: string, root: Buffer): Promise<void> {
+  await createSqliteStore(storeFileOf(dir), fingerprintOf(root));
   // Written last: without it the directory is not a CA yet. After an interruption, that is reported, not a lost store.
-  writeBundle(options.dir, bundle);
+  writeBundle(dir, { trustDomain, roots: [root], sequence: 1, refreshHintS });
 }

@@ -103,6 +103,23 @@ export async function createCsr(key: KeyObject): Promise<Buffer> {
   return Buffer.from(csr.rawData);
 }
 
+/** A PKCS#10 request (DER) for an issuing CA: with its names, and with the extensions that its certificate needs. */
+export async function createCaCsr(key: KeyObject, subject: string, uris: readonly string[]): Promise<Buffer> {
+  const publicKey = await createPublicKey(key).toCryptoKey(algorithmOf(key), true, ['verify']);
+  const privateKey = await key.toCryptoKey(algorithmOf(key), false, ['sign']);
+  const csr = await Pkcs10CertificateRequestGenerator.create({
+    name: subject,
+    keys: { publicKey, privateKey },
+    signingAlgorithm: signingAlgorithmOf(key),
+    extensions: [
+      new BasicConstraintsExtension(true, 0, true),
+      new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+      new SubjectAlternativeNameExtension(uris.map((value) => ({ type: 'url', value }) as const)),
+    ],
+  });
+  return Buffer.from(csr.rawData);
+}
+
 /**
  * The public key (SPKI, DER) of a request with a valid signature. A CSR contributes its public key and nothing else.
  * Keys that TLS peers cannot use, or that are too weak, are refused.

@@ -3,15 +3,19 @@
 import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
+import type { IssuerOrder } from '../../cert-agent/ca/rotation/issuer.ts';
 import type { RotationStatus, RotationStep } from '../../cert-agent/ca/rotation/rotation.ts';
+import type { StoppedStep } from '../../cert-agent/ca/rotation/stopped.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
-interface Flags {
+/** The options of the commands that rotate something. */
+export interface RotateFlags {
   readonly dir?: string;
   readonly socket?: string;
   readonly json?: boolean;
   readonly rootKey?: string;
   readonly passphraseFile?: string;
+  readonly externalRoot?: string;
   readonly except?: readonly string[];
 }
 
@@ -36,11 +40,13 @@ Example:
     .description('Replace the root, in steps: prepare, distribute, activate, remove; or cancel')
     .argument('<step>', steps.join(', '))
     .option('--root-key <file>', "with prepare: the present root's key (default: root.key in the CA's directory)")
+    .option('--external-root <file>', 'with prepare: a new root whose key is kept elsewhere, PEM')
     .option('--except <name...>', 'with activate and remove: go on without these workloads (SPIFFE IDs, or last parts)')
     .addHelpText(
       'after',
       `
-prepare     makes a new root and issuer, and certifies the new root by the old one
+prepare     makes a new root and issuer, and certifies the new root by the old one; with --external-root it makes a
+            request (sallyport ca issuer request --show), which the new root signs for sallyport ca issuer install
 distribute  puts the new root into the bundle; agents acknowledge it once their sidecars use it
 activate    the new issuer signs; refused while a known workload does not trust the new root
 remove      takes the old root out of the bundle; refused while a certificate of the old root is valid
@@ -65,45 +71,43 @@ Example:
     .addCommand(status);
 }
 
-function atCa(command: Command): Command {
+/** The options by which a command finds its CA. */
+export function atCa(command: Command): Command {
   return command
     .option('--dir <path>', "the CA's directory")
     .option('--socket <path>', 'the socket of a running CA')
     .option('--json', 'print the result as JSON');
 }
 
-async function rotateIssuer(flags: Flags): Promise<number> {
+async function rotateIssuer(flags: RotateFlags): Promise<number> {
   const rootKey = await absolute(flags.rootKey);
-  const { socketFileOf } = await import('../../cert-agent/ca/directory.ts');
-  const { answersAt } = await import('../../cert-agent/ca/operator/socket.ts');
-  const { dir } = flags;
-  if (dir !== undefined && flags.socket === undefined && !(await answersAt(socketFileOf(dir)))) {
-    const { rotateIssuerOf } = await import('../../cert-agent/ca/rotation/stopped.ts');
-    const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
-    const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
-    const { newIssuer } = await rotateIssuerOf(dir, { rootKey, passphrase });
+  if (await isStopped(flags)) {
+    const { state } = await takeStopped(flags, { step: 'activate', rootKey });
+    const newIssuer = state?.newIssuer;
     if (flags.json === true) printJson({ newIssuer });
     else print(`the new issuer is SHA-256 ${newIssuer}; start the CA with sallyport ca serve`);
     return exitCodes.ok;
   }
   return withOperator(flags, async (operator) => {
-    await operator.rotate({ kind: 'issuer', step: 'prepare', ...(rootKey === undefined ? {} : { rootKey }) });
-    const status = await operator.rotate({ kind: 'issuer', step: 'activate' });
+    const keyFile = rootKey === undefined ? {} : { rootKey };
+    const status = await operator.rotate({ kind: 'issuer', step: 'activate', ...keyFile });
     if (flags.json === true) printJson(status);
     else print(`the issuer is SHA-256 ${status.issuer.fingerprint}, until ${await timeOf(status.issuer.notAfter)}`);
     return exitCodes.ok;
   });
 }
 
-async function rotateRoot(text: string, flags: Flags): Promise<number> {
+async function rotateRoot(text: string, flags: RotateFlags): Promise<number> {
   const step = steps.find((one) => one === text);
   if (step === undefined) throw usage(`'${text}' is not a step of a rotation`, `choose ${steps.join(', ')}`);
   const rootKey = await absolute(flags.rootKey);
+  const externalRoot = await absolute(flags.externalRoot);
   return withOperator(flags, async (operator) => {
     const status = await operator.rotate({
       ...{ kind: 'root', step },
       ...(flags.except === undefined ? {} : { except: flags.except }),
       ...(rootKey === undefined ? {} : { rootKey }),
+      ...(externalRoot === undefined ? {} : { externalRoot }),
     });
     if (flags.json === true) printJson(status);
     else await show(status);
@@ -111,7 +115,7 @@ async function rotateRoot(text: string, flags: Flags): Promise<number> {
   });
 }
 
-async function showStatus(flags: Flags): Promise<number> {
+async function showStatus(flags: RotateFlags): Promise<number> {
   return withOperator(flags, async (operator) => {
     const status = await operator.rotationStatus();
     if (flags.json === true) printJson(status);
@@ -144,7 +148,23 @@ async function absolute(path: string | undefined): Promise<string | undefined> {
   return (await import('../../cert-agent/base/write.ts')).absolutePath(path);
 }
 
-async function withOperator(flags: Flags, work: (operator: Operator) => Promise<number>): Promise<number> {
+/** Takes a step of the issuer in the directory of a CA that does not run. */
+export async function takeStopped(flags: RotateFlags, order: IssuerOrder): Promise<StoppedStep> {
+  const { rotateStopped } = await import('../../cert-agent/ca/rotation/stopped.ts');
+  const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
+  return rotateStopped(flags.dir!, order, readPassphrase(flags.passphraseFile, process.env, note));
+}
+
+/** True if `--dir` is the directory of a CA that does not run. */
+export async function isStopped({ dir, socket }: RotateFlags): Promise<boolean> {
+  if (dir === undefined || socket !== undefined) return false;
+  const { socketFileOf } = await import('../../cert-agent/ca/directory.ts');
+  const { answersAt } = await import('../../cert-agent/ca/operator/socket.ts');
+  return !(await answersAt(socketFileOf(dir)));
+}
+
+/** Runs `work` with the CA that the flags select, and closes it in any case. */
+export async function withOperator<T>(flags: RotateFlags, work: (operator: Operator) => Promise<T>): Promise<T> {
   const { dir, socket } = flags;
   if (socket === undefined && dir === undefined) throw usage('select the CA with --dir or --socket');
   const { openOperator } = await import('../../cert-agent/ca/operator/open.ts');

@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Acknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
+import { issuerCommand } from './ca-issuer.ts';
 import { rotateCommand } from './ca-rotate.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
@@ -12,7 +13,7 @@ import { action, exitCodes, note, print, printJson, printTable } from './termina
 export function caCommand(): Command {
   const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain');
   const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
-  for (const command of [...commands, rotateCommand()]) ca.addCommand(command);
+  for (const command of [...commands, rotateCommand(), issuerCommand()]) ca.addCommand(command);
   return ca;
 }
 
@@ -23,11 +24,13 @@ function init(): Command {
     .requiredOption('--dir <path>', 'directory for the new CA')
     .option('--passphrase-file <path>', 'encrypt both keys with the first line of this file')
     .option('--name-constraints', 'restrict the intermediate to this trust domain (rustls peers refuse this)')
+    .option('--external-root <file>', 'a root whose key is kept elsewhere, PEM: it signs the request that this makes')
     .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
 The environment variable SALLYPORT_CA_PASSPHRASE replaces --passphrase-file.
+With --external-root the CA serves once sallyport ca issuer install has the certificate of its issuer.
 
 Example:
   sallyport ca init --trust-domain demo.test --dir ca`,
@@ -40,6 +43,7 @@ interface InitFlags {
   readonly dir: string;
   readonly passphraseFile?: string;
   readonly nameConstraints?: boolean;
+  readonly externalRoot?: string;
   readonly json?: boolean;
 }
 
@@ -47,16 +51,25 @@ async function runInit(flags: InitFlags): Promise<number> {
   const { initCa } = await import('../../cert-agent/ca/init.ts');
   const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
-  const { dir, trustDomain, nameConstraints } = flags;
+  const { dir, trustDomain, nameConstraints, externalRoot } = flags;
+  if (nameConstraints === true && externalRoot !== undefined)
+    throw usage('--name-constraints is for the owner of the external root, who signs the intermediate');
   const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
-  const made = await initCa({ dir, trustDomain, passphrase, nameConstraints });
-  const [rootNotAfter, intermediateNotAfter] = [made.rootNotAfter, made.intermediateNotAfter].map(formatTime);
+  const made = await initCa({ dir, trustDomain, passphrase, nameConstraints, externalRoot });
+  const rootNotAfter = formatTime(made.rootNotAfter);
+  const intermediateNotAfter =
+    made.intermediateNotAfter === undefined ? undefined : formatTime(made.intermediateNotAfter);
   if (flags.json === true) {
     printJson({ ...made, rootNotAfter, intermediateNotAfter });
     return exitCodes.ok;
   }
   print(`trust domain  ${made.trustDomain}`);
   print(`root          SHA-256 ${made.rootFingerprint}, until ${rootNotAfter}`);
+  if (made.request !== undefined) {
+    print(`request       ${made.request}`);
+    note(`next: have the root sign the request, then sallyport ca issuer install FILE --dir ${dir}`);
+    return exitCodes.ok;
+  }
   print(`intermediate  until ${intermediateNotAfter}`);
   note(`root.key is not needed to serve: move it out of ${dir} to a safe place`);
   note(`next: sallyport ca serve --dir ${dir} --listen 127.0.0.1:8443`);

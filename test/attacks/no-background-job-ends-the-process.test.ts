@@ -1,4 +1,4 @@
-// Kind 15, background: a sidecar and an agent continue while each of their background jobs throws, log it, and end on
+// Kind 15, background: a CA, a sidecar and an agent continue while each of their background jobs throws, log it, and end on
 // request. A working directory that is deleted under a process neither stops it nor makes it spin.
 
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -42,7 +42,7 @@ t.test('every timer that repeats, and every directory that is made, goes through
   t.strictSame(makers, ['cert-agent/base/write.ts']);
 });
 
-t.test('a sidecar, a gateway of two workers and an agent whose background jobs all throw', async (t) => {
+t.test('a CA, a sidecar, a gateway of two workers and an agent whose background jobs all throw', async (t) => {
   const dir = tempDir(t);
   const authority = await createAuthority('demo.test');
   writeCredential(dir, 'web', await createCredential(authority, 'spiffe://demo.test/ns/shop/sa/web'));
@@ -85,11 +85,17 @@ accessLog: access.log
     ...['--import', preload, bin, 'agent', '--ca', `https://127.0.0.1:${await freePort()}`],
     ...['--ca-bundle', join(dir, 'bundle.pem'), '--token-file', join(dir, 'none'), '--out-dir', join(dir, 'agent')],
   ]);
+  const { directory } = await makeCa(t);
+  const ca = startProcess(t, process.execPath, [
+    ...['--import', preload, bin, 'ca', 'serve', '--dir', directory, '--listen', `127.0.0.1:${await freePort()}`],
+  ]);
   await sidecar.waitFor(/"code":"listening"[^\n]*outbound/);
   const said = (): Set<string> =>
     new Set(
       [
-        ...`${sidecar.stderr()}${gateway.stderr()}${agent.stderr()}`.matchAll(/"background_failed","job":"([a-z_]+)"/g),
+        ...`${sidecar.stderr()}${gateway.stderr()}${agent.stderr()}${ca.stderr()}`.matchAll(
+          /"background_failed","job":"([a-z_]+)"/g,
+        ),
       ].map(([, job]) => job!),
     );
   await until(() => beside.every((job) => said().has(job)), 'a line of each job').catch(() => {});
@@ -108,6 +114,7 @@ accessLog: access.log
   t.equal(await gateway.stop(), 0, 'the gateway ends on request');
   t.equal(await agent.stop(), 0, 'the agent ends on request');
   t.equal(await sidecar.stop(), 0, 'the sidecar ends on request');
+  t.equal(await ca.stop(), 0, 'the CA ends on request');
 });
 
 t.test('a deadline whose work throws does not affect another', (t) => {
@@ -149,7 +156,8 @@ t.test('a working directory that is deleted under an agent, a sidecar and a CA',
   await agent.waitFor(/"agent_started"/);
   await sidecar.waitFor(/waiting for a join token/);
   await other.waitFor(/"listening"/);
-  rmSync(cwd, { recursive: true });
+  // They may still write a file meanwhile.
+  rmSync(cwd, { recursive: true, maxRetries: 5 });
 
   // Put back under the same name, with what they wait for: they look there, and not in the directory that is gone.
   mkdirSync(cwd);

@@ -19,9 +19,11 @@ const revokeSchema = z.strictObject({
 const removeSchema = z.union([z.strictObject({ token: z.string() }), z.strictObject({ id: z.string() })]);
 const rotateSchema = z.strictObject({
   kind: z.enum(['issuer', 'root']),
-  step: z.enum(['prepare', 'distribute', 'activate', 'remove', 'cancel']),
+  step: z.enum(['prepare', 'distribute', 'activate', 'remove', 'cancel', 'request', 'install']),
   except: z.array(z.string().max(2048)).max(1000).optional(),
   rootKey: z.string().max(4096).optional(),
+  externalRoot: z.string().max(4096).optional(),
+  certificate: z.string().max(65_536).optional(),
 });
 const allowSchema = z.strictObject({ id: z.string() });
 
@@ -89,7 +91,7 @@ export function operatorPages(operator: Operator): readonly Page[] {
     {
       method: 'POST',
       path: '/v1/rotation',
-      sentence: 'takes a step of a rotation: { kind, step, except, rootKey }',
+      sentence: 'takes a step of a rotation: { kind, step, except, rootKey, externalRoot, certificate }',
       answer: async ({ body }) => ({ body: await operator.rotate(parse(rotateSchema, body)) }),
     },
     {

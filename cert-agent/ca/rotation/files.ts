@@ -9,56 +9,15 @@
 import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { z } from 'zod';
 import { SallyportError } from '../../base/errors.ts';
 import { makeDirectory, syncDirectory, writeFileDurably } from '../../base/write.ts';
 import { formatPem, readPemBlocks } from '../../identity/bundle.ts';
 import { formatKey, generateKey, parseKey } from '../../identity/keys.ts';
 import { fingerprintOf } from '../../identity/verify.ts';
 import { type CaNames, isConstrained, publicHalf, signCross, signIntermediate, signRoot } from '../ca-certificates.ts';
-import { readCaCertificates, writeBundle } from '../certificates.ts';
+import { readBundle, readCaCertificates, writeBundle } from '../certificates.ts';
 import { caFilesOf, readCaFile, rotationFilesOf } from '../directory.ts';
-
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
-
-const stateSchema = z.strictObject({
-  kind: z.enum(['issuer', 'root']),
-  /**
-   * `prepared`: the new key exists. `distributed`: the bundle has the new root. `activating`: files are being moved.
-   * `draining`: the new root's issuer signs, and certificates of the old root are still valid. `removing`: the old root
-   * goes. The rotation of an issuer ends with its activation: peers verify what it signed by the same root.
-   */
-  step: z.enum(['prepared', 'distributed', 'activating', 'draining', 'removing']),
-  /** Milliseconds since 1970. */
-  startedAt: z.number(),
-  activatedAt: z.number().optional(),
-  by: z.enum(['operator', 'schedule']),
-  newIssuer: sha256,
-  oldIssuer: sha256,
-  newRoot: sha256.optional(),
-  oldRoot: sha256.optional(),
-});
-
-/** A rotation under way. */
-export type RotationState = Readonly<z.output<typeof stateSchema>>;
-export type RotationKind = RotationState['kind'];
-
-/** @throws SallyportError `config_unreadable` for a state that cannot be read: guessing could lose a key. */
-export function readState(dir: string): RotationState | undefined {
-  const { state } = rotationFilesOf(dir);
-  if (!existsSync(state)) return undefined;
-  try {
-    return stateSchema.parse(JSON.parse(readFileSync(state, 'utf8')));
-  } catch {
-    throw new SallyportError('config_unreadable', `${state} cannot be read`, {
-      hint: 'restore it from a backup; it says which keys are in use',
-    });
-  }
-}
-
-export function writeState(dir: string, state: RotationState): void {
-  writeFileDurably(rotationFilesOf(dir).state, `${JSON.stringify(state, null, 2)}\n`);
-}
+import { type RotationKind, type RotationState, readState, writeState } from './state.ts';
 
 /** The key of the present root, and its certificate. */
 export interface RootSigner {
@@ -77,11 +36,19 @@ export function readRootSigner(dir: string, file: string | undefined, passphrase
     throw new SallyportError('root_key_missing', `${path} does not exist, and only the root's key can sign a new CA`, {
       hint: 'give it with --root-key FILE; for a root that is kept elsewhere: sallyport ca issuer request',
     });
-  const [certificate] = readPemBlocks(readCaFile(dir, files.root), files.root);
+  const certificate = readRoot(dir);
   const key = parseKey(readFileSync(path, 'utf8'), path, passphrase);
-  if (certificate === undefined || !isKeyOf(key, certificate))
+  if (!isKeyOf(key, certificate))
     throw new SallyportError('key_mismatch', `${path} is not the key of the root in ${files.root}`);
   return { key, certificate };
+}
+
+/** The present root, DER. @throws SallyportError `ca_missing` or `certificate_unreadable`. */
+export function readRoot(dir: string): Buffer {
+  const { root } = caFilesOf(dir);
+  const [found] = readPemBlocks(readCaFile(dir, root), root);
+  if (found !== undefined) return found;
+  throw new SallyportError('certificate_unreadable', `${root} contains no certificate`);
 }
 
 function isKeyOf(key: KeyObject, certificate: Buffer): boolean {
@@ -132,7 +99,7 @@ export async function prepareFiles(dir: string, kind: RotationKind, options: Pre
 
 /** Puts the new root into the bundle, beside the old one. */
 export function distributeFiles(dir: string, state: RotationState): RotationState {
-  const { bundle } = readCaCertificates(dir);
+  const { bundle } = readBundle(dir);
   const [added] = readPemBlocks(readFileSync(caFilesOf(rotationFilesOf(dir).next).root, 'utf8'), 'root.pem');
   if (added === undefined) throw new SallyportError('certificate_unreadable', 'next/root.pem has no certificate');
   if (!bundle.roots.some((one) => one.equals(added)))
@@ -161,6 +128,8 @@ function finishActivation(dir: string, state: RotationState): RotationState {
     if (existsSync(path) && !existsSync(kept)) renameSync(path, kept);
     renameSync(from, path);
   }
+  // A root that is kept elsewhere brings no key: that of the old one would be mistaken for it.
+  if (state.external === true && existsSync(rootKey)) renameSync(rootKey, join(previous, basename(rootKey)));
   for (const one of [previous, dir]) syncDirectory(one);
   rmSync(next, { recursive: true, force: true });
   const done: RotationState = { ...state, step: 'draining' };
@@ -191,7 +160,7 @@ export function dropPrevious(dir: string, time: number): void {
 export function removeFiles(dir: string, state: RotationState): void {
   const { cross, state: file } = rotationFilesOf(dir);
   writeState(dir, { ...state, step: 'removing' });
-  const { bundle } = readCaCertificates(dir);
+  const { bundle } = readBundle(dir);
   const kept = bundle.roots.filter((one) => fingerprintOf(one) !== state.oldRoot);
   if (kept.length < bundle.roots.length) writeBundle(dir, { ...bundle, roots: kept, sequence: bundle.sequence + 1 });
   for (const path of [cross, previousOf(dir, state)]) rmSync(path, { recursive: true, force: true });
@@ -202,7 +171,7 @@ export function removeFiles(dir: string, state: RotationState): void {
 /** Gives up a rotation that is not active: the new root leaves the bundle, and the new keys are deleted. */
 export function cancelFiles(dir: string, state: RotationState): void {
   const { next, state: file } = rotationFilesOf(dir);
-  const { bundle } = readCaCertificates(dir);
+  const { bundle } = readBundle(dir);
   const kept = bundle.roots.filter((one) => fingerprintOf(one) !== state.newRoot);
   if (kept.length < bundle.roots.length) writeBundle(dir, { ...bundle, roots: kept, sequence: bundle.sequence + 1 });
   rmSync(next, { recursive: true, force: true });

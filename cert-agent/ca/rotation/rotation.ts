@@ -20,12 +20,13 @@ import {
   dropPrevious,
   prepareFiles,
   previousTimes,
-  type RotationKind,
-  type RotationState,
+  readRoot,
   readRootSigner,
-  readState,
   removeFiles,
 } from './files.ts';
+import { type IssuerStep, rotationRefused, takeIssuerStep } from './issuer.ts';
+import { readExternalRoot, readRequest, requestFiles } from './request.ts';
+import { type RotationKind, type RotationState, readState } from './state.ts';
 
 export interface RotationParts {
   readonly dir: string;
@@ -40,8 +41,8 @@ export interface RotationParts {
   changed(): Promise<void>;
 }
 
-/** A step that an operator may ask for. */
-export type RotationStep = 'prepare' | 'distribute' | 'activate' | 'remove' | 'cancel';
+/** A step that an operator may ask for. A root's steps are `prepare` to `cancel`, an issuer's those of issuer.ts. */
+export type RotationStep = 'prepare' | 'distribute' | 'activate' | 'remove' | 'cancel' | IssuerStep;
 
 export interface RotationRequest {
   readonly kind: RotationKind;
@@ -50,6 +51,10 @@ export interface RotationRequest {
   readonly except?: readonly string[];
   /** The file of the root's key, if it is not in the directory. */
   readonly rootKey?: string;
+  /** With `prepare`: the file of a new root whose key is kept elsewhere, PEM. */
+  readonly externalRoot?: string;
+  /** With `install`: the certificate of the request, PEM. */
+  readonly certificate?: string;
 }
 
 /** What is under way, and what it waits for. */
@@ -60,6 +65,8 @@ export interface RotationStatus {
   /** Workloads that are ready for the next step, of all known ones. */
   readonly by: number;
   readonly of: number;
+  /** The request that waits for its certificate, PEM. */
+  readonly request?: string;
   /** The command for the next step; undefined when nothing is to be done by an operator. */
   readonly next?: string;
   /** The issuer in use: SHA-256, and times in milliseconds since 1970. */
@@ -97,7 +104,9 @@ export class Rotations {
     const roots = authority.bundle.current().roots.map(fingerprintOf);
     const ready = await this.#readiness(state);
     const next = nextCommand(state);
-    return { state, ...ready, ...(next === undefined ? {} : { next }), issuer, roots };
+    const request = state?.step === 'requested' ? readRequest(dir) : undefined;
+    const more = { ...(next === undefined ? {} : { next }), ...(request === undefined ? {} : { request }) };
+    return { state, ...ready, ...more, issuer, roots };
   }
 
   /** Takes one step. @throws SallyportError `rotation_refused`, `root_key_missing` and others that say why not. */
@@ -112,9 +121,9 @@ export class Rotations {
   async upkeep(): Promise<void> {
     const { dir, authority, clock } = this.#parts;
     const state = readState(dir);
-    if (state === undefined && clock.now() >= (authority.notBefore + authority.notAfter) / 2) await this.#renewIssuer();
-    else if (state?.kind === 'issuer' && state.step === 'prepared' && state.by === 'schedule')
-      await this.step({ kind: 'issuer', step: 'activate' }, 'schedule');
+    // `prepared`: a kill has interrupted its activation.
+    if (state?.kind === 'issuer' && state.step === 'prepared') await this.#renewIssuer(state.by);
+    else if (clock.now() >= (authority.notBefore + authority.notAfter) / 2) await this.#renewIssuer('schedule');
     await this.#dropDrained(state);
   }
 
@@ -130,11 +139,10 @@ export class Rotations {
     }
   }
 
-  async #renewIssuer(): Promise<void> {
+  async #renewIssuer(by: RotationState['by']): Promise<void> {
     const { authority, clock, log } = this.#parts;
     try {
-      await this.step({ kind: 'issuer', step: 'prepare' }, 'schedule');
-      await this.step({ kind: 'issuer', step: 'activate' }, 'schedule');
+      await this.step({ kind: 'issuer', step: 'activate' }, by);
     } catch (error) {
       if (!(error instanceof SallyportError)) throw error;
       if (clock.now() - this.#remindedAt < reminderMs) return;
@@ -157,7 +165,8 @@ export class Rotations {
     const after = done ?? before!;
     if (step === 'remove') this.#parts.agents.renewThoseBefore(undefined);
     const details = {
-      ...{ kind, newIssuer: after.newIssuer },
+      kind,
+      ...(after.newIssuer === undefined ? {} : { newIssuer: after.newIssuer }),
       ...(after.newRoot === undefined ? {} : { newRoot: after.newRoot }),
       ...(request.except === undefined ? {} : { except: request.except.join(' ') }),
     };
@@ -173,21 +182,22 @@ export class Rotations {
   }
 
   async #take(
-    { kind, step, except = [], rootKey }: RotationRequest,
+    request: RotationRequest,
     by: RotationState['by'],
     state: RotationState | undefined,
   ): Promise<RotationState | undefined> {
     const { dir, passphrase, clock } = this.#parts;
+    const { step, except = [] } = request;
     const now = clock.now();
-    if (step === 'prepare') {
-      if (state !== undefined) throw refused(`the ${state.kind} is being rotated already (${state.step})`, state);
-      const root = readRootSigner(dir, rootKey, passphrase);
-      return prepareFiles(dir, kind, { by, root, passphrase, now });
+    if (request.kind === 'issuer') {
+      if (!isIssuerStep(step)) throw refused(`${step} is no step of an issuer's rotation`, state);
+      return takeIssuerStep(dir, { ...request, step }, state, { by, passphrase, now });
     }
-    if (state === undefined || state.kind !== kind) throw refused(`no rotation of the ${kind} is under way`, state);
+    if (step === 'prepare') return this.#prepareRoot(request, state);
+    if (state === undefined || state.kind !== 'root') throw refused('no rotation of the root is under way', state);
     const allowed = stepsFrom(state);
     if (!allowed.includes(step))
-      throw refused(`the rotation of the ${kind} is ${state.step}: ${step} cannot be done now`, state);
+      throw refused(`the rotation of the root is ${state.step}: ${step} cannot be done now`, state);
     if (step === 'distribute') return distributeFiles(dir, state);
     if (step === 'cancel') return void cancelFiles(dir, state);
     await this.#refuseStragglers(state, except);
@@ -195,6 +205,23 @@ export class Rotations {
     if (step === 'remove') await pause(settleMs);
     if (step === 'activate') return activateFiles(dir, state, now);
     return void removeFiles(dir, state);
+  }
+
+  async #prepareRoot(
+    { rootKey, externalRoot }: RotationRequest,
+    state: RotationState | undefined,
+  ): Promise<RotationState> {
+    const { dir, passphrase, authority, clock } = this.#parts;
+    if (state !== undefined) throw refused(`the ${state.kind} is being rotated already (${state.step})`, state);
+    const now = clock.now();
+    if (externalRoot === undefined) {
+      const root = readRootSigner(dir, rootKey, passphrase);
+      return prepareFiles(dir, 'root', { by: 'operator', root, passphrase, now });
+    }
+    const roots = { old: readRoot(dir), new: readExternalRoot(externalRoot) };
+    if (roots.old.equals(roots.new)) throw refused(`${externalRoot} is the present root`, state);
+    const oldIssuer = fingerprintOf(authority.above[0]!);
+    return requestFiles(dir, 'root', { trustDomain: authority.trustDomain, passphrase, now, oldIssuer, roots });
   }
 
   /** @throws SallyportError `rotation_refused` with the names of those whom the next step would lock out. */
@@ -238,9 +265,16 @@ const sentences: Readonly<Record<RotationStep, string>> = {
   activate: 'the new one signs',
   remove: 'the old one is gone',
   cancel: 'the rotation was cancelled',
+  request: 'a request for the certificate of a new one exists',
+  install: 'the certificate of the new one is installed',
 };
 
+function isIssuerStep(step: RotationStep): step is IssuerStep {
+  return ['activate', 'request', 'install', 'cancel'].includes(step);
+}
+
 function stepsFrom({ kind, step }: RotationState): readonly RotationStep[] {
+  if (step === 'requested') return ['install', 'cancel'];
   if (step === 'prepared') return kind === 'root' ? ['distribute', 'cancel'] : ['activate', 'cancel'];
   if (step === 'distributed') return ['activate', 'cancel'];
   return step === 'draining' ? ['remove'] : [];
@@ -249,12 +283,11 @@ function stepsFrom({ kind, step }: RotationState): readonly RotationStep[] {
 function nextCommand(state: RotationState | null): string | undefined {
   if (state === null) return undefined;
   const [step] = stepsFrom(state);
+  if (step === 'install') return 'sallyport ca issuer install FILE';
   return step === undefined ? undefined : `sallyport ca rotate ${state.kind}${state.kind === 'root' ? ` ${step}` : ''}`;
 }
 
 function refused(message: string, state: RotationState | undefined): SallyportError {
   const next = nextCommand(state ?? null);
-  return new SallyportError('rotation_refused', message, {
-    hint: next === undefined ? 'sallyport ca rotate status shows what is under way' : `next: ${next}`,
-  });
+  return rotationRefused(message, next === undefined ? undefined : `next: ${next}`);
 }

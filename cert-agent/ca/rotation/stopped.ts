@@ -1,37 +1,45 @@
-// A new issuer for a CA that does not run, such as one whose issuer has expired: the store's lock keeps it from starting
-// meanwhile.
+// A new issuer for a CA that does not run, such as one whose issuer has expired or that waits for its first one: the
+// store's lock keeps it from starting meanwhile.
 
 import { systemClock } from '../../base/clock.ts';
-import { SallyportError } from '../../base/errors.ts';
 import { readRootFingerprints } from '../certificates.ts';
 import { storeFileOf } from '../directory.ts';
 import { openSqliteStore } from '../store/sqlite.ts';
-import { activateFiles, finishStep, prepareFiles, type RotationState, readRootSigner, readState } from './files.ts';
+import { finishStep } from './files.ts';
+import { type IssuerOrder, rotationRefused, takeIssuerStep } from './issuer.ts';
+import { readRequest } from './request.ts';
+import { type RotationState, readState } from './state.ts';
+
+/** What a step did; `state` is undefined once a request is cancelled. */
+export interface StoppedStep {
+  readonly state: RotationState | undefined;
+  /** The request that waits for its certificate, PEM. */
+  readonly request: string | undefined;
+}
 
 /**
- * Makes and activates a new issuer in `dir`.
- * @throws SallyportError `rotation_refused` while a root is rotated, and as readRootSigner and openSqliteStore do.
+ * Takes a step of the issuer in `dir`.
+ * @throws SallyportError as takeIssuerStep and openSqliteStore do.
  */
-export async function rotateIssuerOf(
+export async function rotateStopped(
   dir: string,
-  { rootKey, passphrase }: { readonly rootKey?: string | undefined; readonly passphrase?: string | undefined },
-): Promise<RotationState> {
+  order: IssuerOrder,
+  passphrase: string | undefined,
+): Promise<StoppedStep> {
   const store = await openSqliteStore(storeFileOf(dir), readRootFingerprints(dir));
   try {
     finishStep(dir);
-    const before = readState(dir);
-    if (before?.kind === 'root')
-      throw new SallyportError('rotation_refused', `the root is being rotated (${before.step}): finish that first`, {
-        hint: 'sallyport ca rotate status shows what is under way',
-      });
     await store.probe();
-    const root = readRootSigner(dir, rootKey, passphrase);
+    const before = readState(dir);
+    // What comes next needs the agents.
+    if (before?.kind === 'root')
+      throw rotationRefused(`the root is being rotated (${before.step}): start the CA with sallyport ca serve`);
     const now = systemClock.now();
-    const prepared = await prepareFiles(dir, 'issuer', { by: 'operator', root, passphrase, now });
-    const done = activateFiles(dir, prepared, now);
-    const details = { kind: 'issuer', newIssuer: done.newIssuer };
-    await store.appendLedger({ act: 'rotate', caller: 'operator', answer: 'activate', details }, now);
-    return done;
+    const state = await takeIssuerStep(dir, order, before, { by: 'operator', passphrase, now });
+    const { newIssuer } = state ?? before ?? {};
+    const details = { kind: 'issuer', ...(newIssuer === undefined ? {} : { newIssuer }) };
+    await store.appendLedger({ act: 'rotate', caller: 'operator', answer: order.step, details }, now);
+    return { state, request: state?.step === 'requested' ? readRequest(dir) : undefined };
   } finally {
     await store.close();
   }

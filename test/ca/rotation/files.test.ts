@@ -14,12 +14,10 @@ import {
   finishStep,
   prepareFiles,
   previousTimes,
-  type RotationKind,
   readRootSigner,
-  readState,
   removeFiles,
-  writeState,
 } from '../../../cert-agent/ca/rotation/files.ts';
+import { type RotationKind, readState, writeState } from '../../../cert-agent/ca/rotation/state.ts';
 import { onlyBundle } from '../../../cert-agent/identity/bundle.ts';
 import { emptyDenyList } from '../../../cert-agent/identity/denied.ts';
 import { parseSpiffeId } from '../../../cert-agent/identity/spiffe-id.ts';

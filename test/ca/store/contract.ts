@@ -130,8 +130,11 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
   });
 
   using('denying an ID denies its certificates, and allowing it does not bring them back', async (t, store) => {
-    const [live, dead] = [certificate(), certificate({ notAfter: now - 1 })];
-    for (const one of [live, dead]) await store.recordCertificate(one, 'test');
+    const monthMs = 30 * 86_400_000;
+    const [live, dead] = [certificate(), certificate({ notAfter: now - monthMs - 1 })];
+    // It could still renew.
+    const expired = certificate({ notAfter: now - monthMs + 60_000 });
+    for (const one of [live, dead, expired]) await store.recordCertificate(one, 'test');
     t.same(await store.denyId(web, 'stolen', now, 'test'), { outcome: 'denied', certificates: 1, renewals: 0 });
     await store.allowId(web, now, 'test');
     const list = await store.denyList();
@@ -139,6 +142,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same([...list.serials], [live.serial]);
     t.same((await store.findCertificate(live.serial))?.revoked, { at: now, reason: 'stolen' });
     t.equal((await store.findCertificate(dead.serial))?.revoked, undefined);
+    t.same((await store.findCertificate(expired.serial))?.revoked, { at: now, reason: 'stolen' });
   });
 
   using('a denied serial renews nothing', async (t, store) => {

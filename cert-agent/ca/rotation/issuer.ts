@@ -1,0 +1,74 @@
+// The steps that replace the issuer. Peers need nothing for it: they verify what the new issuer signs by the same root.
+// A running CA and a command on a stopped one take the same steps.
+
+import { SallyportError } from '../../base/errors.ts';
+import { fingerprintOf } from '../../identity/verify.ts';
+import { readBundle, readIntermediate } from '../certificates.ts';
+import { activateFiles, cancelFiles, prepareFiles, readRootSigner } from './files.ts';
+import { installFiles, requestFiles } from './request.ts';
+import type { RotationState } from './state.ts';
+
+/** `activate` makes a new issuer by the root's key; `request` and `install` get one from a root that is elsewhere. */
+export type IssuerStep = 'activate' | 'request' | 'install' | 'cancel';
+
+export interface IssuerOrder {
+  readonly step: IssuerStep;
+  /** With `activate`: the file of the root's key, if it is not in the directory. */
+  readonly rootKey?: string | undefined;
+  /** With `install`: PEM. */
+  readonly certificate?: string | undefined;
+}
+
+export interface IssuerContext {
+  readonly by: RotationState['by'];
+  readonly passphrase: string | undefined;
+  /** Milliseconds since 1970. */
+  readonly now: number;
+}
+
+/**
+ * Takes a step, and returns what is under way or was done by it; undefined after `cancel`.
+ * @throws SallyportError `rotation_refused`, `root_key_missing`, `issuer_unusable` and `key_mismatch`.
+ */
+export async function takeIssuerStep(
+  dir: string,
+  { step, rootKey, certificate }: IssuerOrder,
+  state: RotationState | undefined,
+  { by, passphrase, now }: IssuerContext,
+): Promise<RotationState | undefined> {
+  const prepared = state?.step === 'prepared' ? state : undefined;
+  if (state?.kind === 'root' && step !== 'install') throw rotationRefused(`the root is being rotated (${state.step})`);
+  switch (step) {
+    case 'activate': {
+      if (state?.step === 'requested') throw rotationRefused('a request waits for its certificate');
+      const made = prepared ?? (await prepare());
+      return activateFiles(dir, made, now);
+    }
+    case 'request': {
+      const { trustDomain } = readBundle(dir);
+      const oldIssuer = readIntermediate(dir).map(fingerprintOf)[0];
+      return requestFiles(dir, 'issuer', {
+        ...{ trustDomain, passphrase, now },
+        ...(oldIssuer === undefined ? {} : { oldIssuer }),
+      });
+    }
+    case 'install': {
+      if (state?.step !== 'requested') throw rotationRefused('no request waits for a certificate');
+      const installed = await installFiles(dir, state, certificate ?? '', { passphrase, now });
+      return state.kind === 'issuer' ? activateFiles(dir, installed, now) : installed;
+    }
+    case 'cancel':
+      if (state === undefined) throw rotationRefused('no rotation of the issuer is under way');
+      return void cancelFiles(dir, state);
+  }
+
+  function prepare(): Promise<RotationState> {
+    const root = readRootSigner(dir, rootKey, passphrase);
+    return prepareFiles(dir, 'issuer', { by, root, passphrase, now });
+  }
+}
+
+/** A refusal with the way to what is under way. */
+export function rotationRefused(message: string, hint = 'sallyport ca rotate status shows what is under way') {
+  return new SallyportError('rotation_refused', message, { hint });
+}
