@@ -1,0 +1,143 @@
+// A process full of clients of one CA, on orders of ca.ts: agents as in production, streams of their protocol alone, or
+// TLS connections of one workload to sidecars. Times are CLOCK_MONOTONIC, which processes of a machine share.
+
+import { request } from 'node:https';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { connect, type TLSSocket } from 'node:tls';
+import { readLines } from '../cert-agent/base/lines.ts';
+import { createLog } from '../cert-agent/base/log.ts';
+import { formatPem } from '../cert-agent/identity/bundle.ts';
+import type { Identity } from '../cert-agent/identity/identity.ts';
+import { fingerprintOf } from '../cert-agent/identity/verify.ts';
+import { type Agent, startAgent } from '../cert-agent/main.ts';
+
+export interface Order {
+  readonly kind: 'agents' | 'streams' | 'connections';
+  readonly url: string;
+  readonly bundleFile: string;
+  readonly dir: string;
+  /** File names of join tokens, one for each identity. */
+  readonly tokens: readonly string[];
+  /** Streams of each identity, or connections to each port. */
+  readonly each: number;
+  readonly ports?: readonly number[];
+}
+
+/** `opened` once all are; then `done` whenever all have seen a change, or have ended. */
+export type Report =
+  | { readonly kind: 'opened'; readonly count: number }
+  | { readonly kind: 'done'; readonly count: number; readonly atMs: number };
+
+const log = createLog({ component: 'perf', level: 'error' });
+const report = (what: Report): void => void process.send?.(what);
+const atMs = (): number => Number(process.hrtime.bigint()) / 1e6;
+
+process.once('message', (order: Order) => void run(order));
+process.once('disconnect', () => process.exit(0));
+
+async function run(order: Order): Promise<void> {
+  const agents = order.tokens.map((token, i) => joinAs(order, token, i));
+  const identities: Identity[] = [];
+  for (const agent of agents) identities.push(await identityOf(agent));
+  if (order.kind === 'agents') return report({ kind: 'opened', count: agents.length });
+  for (const agent of agents) await agent.close();
+  if (order.kind === 'streams') await openStreams(order, identities);
+  else await openConnections(order, identities[0]!);
+}
+
+function joinAs({ url, bundleFile, dir }: Order, tokenFile: string, i: number): Agent {
+  return startAgent({ caUrl: url, caBundleFile: bundleFile, tokenFile, outDir: join(dir, String(i)), log });
+}
+
+function identityOf({ identity }: Agent): Promise<Identity> {
+  const { promise, resolve } = Promise.withResolvers<Identity>();
+  const look = (): void => {
+    const now = identity.current();
+    if (now !== undefined) resolve(now);
+  };
+  identity.onChange(look);
+  look();
+  return promise;
+}
+
+/**
+ * Streams that acknowledge what they get. A thousand agents verify it on a thousand machines, so that here each document
+ * is read once, by the first that gets it.
+ */
+async function openStreams({ url, each }: Order, identities: readonly Identity[]): Promise<void> {
+  const acknowledgements = new Map<string, string>();
+  let all = 0;
+  let seen = 0;
+  let opened = false;
+  for (const { svid } of identities)
+    for (let i = 0; i < each; i++) {
+      const socket = await openStream(url, svid);
+      all++;
+      readLines(socket, 1_048_576, (line) => {
+        if (!line.includes('"document"')) return;
+        const said = acknowledgements.get(line) ?? acknowledgementOf(line);
+        acknowledgements.set(line, said);
+        socket.write(said);
+        if (++seen < all || !opened) return;
+        seen = 0;
+        report({ kind: 'done', count: all, atMs: atMs() });
+      });
+    }
+  while (seen < all) await new Promise((resolve) => setTimeout(resolve, 10));
+  seen = 0;
+  opened = true;
+  report({ kind: 'opened', count: all });
+}
+
+function openStream(url: string, { chainPem: cert, keyPem: key }: Identity['svid']): Promise<Socket> {
+  const headers = { connection: 'upgrade', upgrade: 'sallyport-watch/1' };
+  // Perf only: the CA is ours, and agents verify it elsewhere.
+  const options = { cert, key, headers, agent: false, rejectUnauthorized: false } as const;
+  return new Promise((resolve, reject) => {
+    const call = request(`${url}/v1/watch`, options);
+    call.once('upgrade', (_response, socket, head) => {
+      if (head.length > 0) socket.unshift(head);
+      socket.once('close', () => process.exit(1));
+      resolve(socket);
+    });
+    call.once('response', ({ statusCode }) => reject(new Error(`the CA answered ${statusCode}`)));
+    call.once('error', reject);
+    call.end();
+  });
+}
+
+function acknowledgementOf(line: string): string {
+  const { document } = JSON.parse(line);
+  const roots = document.keys.map(({ x5c }: { x5c: string[] }) => fingerprintOf(Buffer.from(x5c[0]!, 'base64')));
+  const { spiffe_sequence: bundle, sallyport_denied: denied } = document;
+  return `${JSON.stringify({ bundle, denied: denied.sequence, roots, sidecars: 0 })}\n`;
+}
+
+async function openConnections({ ports = [], each }: Order, { svid, bundles }: Identity): Promise<void> {
+  const open = new Set<TLSSocket>();
+  const { chainPem: cert, keyPem: key } = svid;
+  const ca = [...bundles.values()].flatMap(({ roots }) => formatPem([...roots]));
+  for (const port of ports)
+    for (let i = 0; i < each; i++) {
+      const socket = connect({
+        ...{ host: '127.0.0.1', port, cert, key, ca, ALPNProtocols: ['h2'] },
+        // A SPIFFE ID is no host name; sidecars are verified elsewhere.
+        checkServerIdentity: () => undefined,
+      });
+      await new Promise<void>((resolve, reject) => {
+        socket.once('secureConnect', resolve);
+        socket.once('error', reject);
+      });
+      socket.on('error', () => {});
+      // HTTP/2's preface and empty SETTINGS: a connection that has said nothing may be closed for that.
+      socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0', 'latin1');
+      socket.resume();
+      open.add(socket);
+      socket.once('close', () => {
+        open.delete(socket);
+        if (open.size === 0) report({ kind: 'done', count: ports.length * each, atMs: atMs() });
+      });
+    }
+  report({ kind: 'opened', count: open.size });
+}
