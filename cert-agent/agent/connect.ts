@@ -128,10 +128,12 @@ function dial(settings: ConnectionOptions, callback: Callback, prove: (socket: T
 /** When verification fails, the usual cause is the wrong bundle, so the hint says so. */
 function refusalOf(error: unknown): unknown {
   if (!(error instanceof SallyportError) || !aboutBundle.has(error.code)) return error;
-  return new SallyportError(error.code, `the CA's certificate does not verify against our bundle: ${error.message}`, {
-    hint: 'is this the bundle of this CA? copy it from the CA again',
-    cause: error,
-  });
+  const isTime = error.code !== 'svid_untrusted';
+  const what = isTime ? 'is not valid now' : 'does not verify against our bundle';
+  const hint = isTime
+    ? 'do the clocks of this machine and of the CA agree?'
+    : 'is this the bundle of this CA? copy it from the CA again';
+  return new SallyportError(error.code, `the CA's certificate ${what}: ${error.message}`, { hint, cause: error });
 }
 
 const aboutBundle: ReadonlySet<Code> = new Set(['svid_untrusted', 'svid_expired', 'svid_not_yet_valid']);
