@@ -1,7 +1,7 @@
 // A process full of clients of one CA, on orders of ca.ts: agents as in production, streams of their protocol alone, or
 // TLS connections of one workload to sidecars. Times are CLOCK_MONOTONIC, which processes of a machine share.
 
-import { request } from 'node:https';
+import { Agent as HttpsAgent, request } from 'node:https';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect, type TLSSocket } from 'node:tls';
@@ -9,20 +9,27 @@ import { readLines } from '../cert-agent/base/lines.ts';
 import { createLog } from '../cert-agent/base/log.ts';
 import { formatPem } from '../cert-agent/identity/bundle.ts';
 import type { Identity } from '../cert-agent/identity/identity.ts';
+import { generateKey } from '../cert-agent/identity/keys.ts';
 import { fingerprintOf } from '../cert-agent/identity/verify.ts';
+import { createCsr } from '../cert-agent/identity/x509.ts';
 import { type Agent, startAgent } from '../cert-agent/main.ts';
 
 export interface Order {
-  readonly kind: 'agents' | 'streams' | 'connections';
+  readonly kind: 'agents' | 'streams' | 'connections' | 'renewals';
   readonly url: string;
   readonly bundleFile: string;
   readonly dir: string;
   /** File names of join tokens, one for each identity. */
   readonly tokens: readonly string[];
-  /** Streams of each identity, or connections to each port. */
+  /** Streams or renewals of each identity, or connections to each port. */
   readonly each: number;
+  /** Renewals: each on a new connection, as agents do. */
+  readonly fresh?: boolean;
   readonly ports?: readonly number[];
 }
+
+/** Renewals that wait for their answers at the same time. */
+const inFlight = 16;
 
 /** `opened` once all are; then `done` whenever all have seen a change, or have ended. */
 export type Report =
@@ -42,7 +49,8 @@ async function run(order: Order): Promise<void> {
   for (const agent of agents) identities.push(await identityOf(agent));
   if (order.kind === 'agents') return report({ kind: 'opened', count: agents.length });
   for (const agent of agents) await agent.close();
-  if (order.kind === 'streams') await openStreams(order, identities);
+  if (order.kind === 'renewals') await renewAll(order, identities);
+  else if (order.kind === 'streams') await openStreams(order, identities);
   else await openConnections(order, identities[0]!);
 }
 
@@ -88,6 +96,38 @@ async function openStreams({ url, each }: Order, identities: readonly Identity[]
   seen = 0;
   opened = true;
   report({ kind: 'opened', count: all });
+}
+
+/** Renews by requests that were made before, since only the CA is measured. */
+async function renewAll({ url, each, fresh }: Order, identities: readonly Identity[]): Promise<void> {
+  const csrs: string[] = [];
+  for (let i = 0; i < 64; i++) csrs.push((await createCsr(generateKey())).toString('base64'));
+  const left = identities.flatMap(({ svid }) => {
+    const agent = new HttpsAgent({ cert: svid.chainPem, key: svid.keyPem, keepAlive: fresh !== true, maxSockets: 1 });
+    return [{ agent, count: each }];
+  });
+  report({ kind: 'opened', count: left.length * each });
+  await new Promise((resolve) => process.once('message', resolve));
+  let n = 0;
+  const work = async (): Promise<void> => {
+    for (let one = left.pop(); one !== undefined; one = left.pop())
+      for (let i = 0; i < one.count; i++) await renew(url, one.agent, csrs[n++ % csrs.length]!);
+  };
+  await Promise.all(Array.from({ length: inFlight }, work));
+  report({ kind: 'done', count: n, atMs: atMs() });
+}
+
+function renew(url: string, agent: HttpsAgent, csr: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const call = request(`${url}/v1/svid/renew`, { agent, method: 'POST', rejectUnauthorized: false }, (response) => {
+      response.resume();
+      response.once('end', () =>
+        response.statusCode === 200 ? resolve() : reject(new Error(`the CA answered ${response.statusCode}`)),
+      );
+    });
+    call.once('error', reject);
+    call.end(JSON.stringify({ csr }));
+  });
 }
 
 function openStream(url: string, { chainPem: cert, keyPem: key }: Identity['svid']): Promise<Socket> {

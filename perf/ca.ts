@@ -2,7 +2,7 @@
 // million certificates take.
 //
 //   npm run perf:ca
-//   npm run perf:ca -- revocation    # one of revocation, bundle, memory
+//   npm run perf:ca -- revocation    # one of issuance, revocation, bundle, memory
 
 import { fork } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -17,6 +17,7 @@ import { startEcho } from '../test/fixtures/echo.ts';
 import { publicKeyOf } from '../test/fixtures/pki.ts';
 import { type Child, freePort, runSallyport, startSallyport, tempDir, until } from '../test/fixtures/process.ts';
 import type { Order, Report } from './ca-clients.ts';
+import { CpuAccount } from './cpu.ts';
 
 const owned: (() => unknown)[] = [];
 const owner = { teardown: (run: () => unknown) => void owned.push(run) };
@@ -25,6 +26,8 @@ const atMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 interface Clients {
   readonly count: number;
+  /** Says that the renewals may begin. */
+  begin(): void;
   /** When all of them had seen the next change, or had ended. */
   done(): Promise<number>;
 }
@@ -44,7 +47,8 @@ async function startClients(ca: CaProcess, order: Omit<Order, 'url' | 'bundleFil
   const opened = next();
   child.send({ ...order, url: ca.url, bundleFile: ca.bundleFile, dir } satisfies Order);
   const { count } = await opened;
-  return { count, done: async () => ((await next()) as Extract<Report, { kind: 'done' }>).atMs };
+  const begin = (): void => void child.send({});
+  return { count, begin, done: async () => ((await next()) as Extract<Report, { kind: 'done' }>).atMs };
 }
 
 async function tokensFor(ca: CaProcess, names: readonly string[]): Promise<string[]> {
@@ -79,6 +83,27 @@ inbound: [{ port: ${port}, bind: 127.0.0.1, app: 127.0.0.1:${app} }]
   const child = startSallyport(owner, ['sidecar', '--config', join(dir, 'sidecar.yaml')]);
   await child.waitFor(/"code":"listening"[^\n]*inbound/, 30_000);
   return { port, child };
+}
+
+/** Renewals a second of CPU time, and by the clock; each is in the store and in the ledger before its answer. */
+async function measureIssuance(): Promise<void> {
+  for (const fresh of [false, true]) {
+    const ca = await makeCa(owner);
+    const child = await ca.serve();
+    const names = Array.from({ length: 100 }, (_, i) => `service-${i}`);
+    const clients = await startClients(ca, { kind: 'renewals', tokens: await tokensFor(ca, names), each: 50, fresh });
+    const cpu = new CpuAccount(child.process.pid!);
+    const before = cpu.readNs();
+    const began = atMs();
+    clients.begin();
+    const tookMs = (await clients.done()) - began;
+    const usedMs = (cpu.readNs() - before) / 1e6;
+    console.log(
+      `issuance, ${clients.count} renewals on ${fresh ? 'new' : 'kept'} connections: ${Math.round(clients.count / (usedMs / 1000))} a second of CPU time ` +
+        `(${(usedMs / clients.count).toFixed(2)} ms each), ${Math.round(clients.count / (tookMs / 1000))} a second by the clock`,
+    );
+    await child.stop();
+  }
 }
 
 const sidecars = 4;
@@ -214,7 +239,12 @@ function memoryOf(pid: number): { readonly residentMb: number; readonly privateM
   return { residentMb: kb('Rss') / 1024, privateMb: (kb('Private_Clean') + kb('Private_Dirty')) / 1024 };
 }
 
-const measures = { revocation: measureRevocation, bundle: measureBundle, memory: measureMemory };
+const measures = {
+  issuance: measureIssuance,
+  revocation: measureRevocation,
+  bundle: measureBundle,
+  memory: measureMemory,
+};
 const [, , only] = process.argv;
 try {
   for (const [name, measure] of Object.entries(measures)) if (only === undefined || only === name) await measure();

@@ -162,8 +162,9 @@ function readPresentedSvid(
   { authority, revocations, clock, graceMs }: EvidenceParts,
   { chain, complaint }: Presented,
 ): SvidEvidence {
-  // Clients need not send our own intermediate.
-  const presented = { chain: chain.length === 0 ? [] : [...chain, ...authority.issuers], complaint };
+  const [leaf, ...above] = chain;
+  // Clients need not send our own intermediate. If they do, ours is the one that is parsed already.
+  const presented = { chain: leaf === undefined ? [] : [leaf, ...authority.issuers, ...above], complaint };
   return readSvid(presented, authority.bundles, revocations.denied.current(), { now: clock.now(), graceMs });
 }
 

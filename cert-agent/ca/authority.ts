@@ -10,8 +10,10 @@ import { SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import { onlyBundle, readPemBlocks, type TrustBundle, type TrustBundles } from '../identity/bundle.ts';
 import { parseKey } from '../identity/keys.ts';
+import { type LeafSigner, signLeaf } from '../identity/leaf.ts';
+import { readLink } from '../identity/path.ts';
 import type { SpiffeId } from '../identity/spiffe-id.ts';
-import { randomSerial, type Signer, signCertificate } from '../identity/x509.ts';
+import { randomSerial } from '../identity/x509.ts';
 import { readCaCertificates } from './certificates.ts';
 import { caFilesOf, readCaFile, rotationFilesOf } from './directory.ts';
 import { signHead } from './ledger/head.ts';
@@ -39,7 +41,7 @@ export interface Authority {
   readonly notAfter: number;
   readonly notBefore: number;
   /** Signs a leaf for `id` and `publicKey` (SPKI, DER). @throws SallyportError `issuer_expired`. */
-  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Promise<Leaf>;
+  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Leaf;
   /** The chain of a leaf (DER) that we signed, now or before. */
   chainOf(leaf: Uint8Array): readonly Uint8Array[];
   /** Signs the end of the ledger at `time`, milliseconds since 1970. */
@@ -66,7 +68,7 @@ export function openAuthority(dir: string, passphrase: string | undefined, clock
 interface Opened {
   readonly trustDomain: string;
   readonly bundles: TrustBundles;
-  readonly signer: Signer & { readonly certificate: Buffer };
+  readonly signer: LeafSigner;
   readonly notBefore: number;
   readonly notAfter: number;
   readonly above: readonly Buffer[];
@@ -119,15 +121,15 @@ class DirectoryAuthority implements Authority {
     return this.#opened.notAfter;
   }
 
-  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Promise<Leaf> {
+  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Leaf {
     const { signer, notAfter } = this.#opened;
-    return signLeaf(signer, { id, publicKey, lifeMs, issuerNotAfter: notAfter, now: this.#clock.now() });
+    return makeLeaf(signer, { id, publicKey, lifeMs, issuerNotAfter: notAfter, now: this.#clock.now() });
   }
 
   chainOf(leaf: Uint8Array): readonly Uint8Array[] {
     const { above, previous } = this.#opened;
     const certificate = new X509Certificate(leaf);
-    const isOurs = (issuer: Buffer): boolean => certificate.checkIssued(new X509Certificate(issuer));
+    const isOurs = (issuer: Buffer): boolean => certificate.checkIssued(readLink(issuer).certificate);
     if (above.length === 0 || isOurs(above[0]!)) return [leaf, ...above];
     return [leaf, ...(previous.find((chain) => chain[0] !== undefined && isOurs(chain[0])) ?? [])];
   }
@@ -183,24 +185,13 @@ interface LeafOrder {
 }
 
 /** X509-SVID sections 2 to 4: one URI name, critical with an empty subject; digitalSignature; both TLS usages. */
-async function signLeaf(signer: Signer, order: LeafOrder): Promise<Leaf> {
+function makeLeaf(signer: LeafSigner, order: LeafOrder): Leaf {
   refuseExpired(order.issuerNotAfter, order.now);
   const serial = randomSerial();
   const notBefore = wholeSeconds(order.now - backdateMs);
   const notAfter = Math.min(wholeSeconds(order.now + order.lifeMs), order.issuerNotAfter);
-  const certificate = await signCertificate(
-    {
-      subject: '',
-      uris: [order.id.uri],
-      publicKey: order.publicKey,
-      serial,
-      notBefore,
-      notAfter,
-      keyUsage: ['digitalSignature'],
-      tlsUsage: ['serverAuth', 'clientAuth'],
-    },
-    signer,
-  );
+  const { id, publicKey } = order;
+  const certificate = signLeaf({ uri: id.uri, publicKey, serial, notBefore, notAfter }, signer);
   return { serial, notBefore, notAfter, certificate };
 }
 

@@ -4,8 +4,8 @@
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
+import { readCsr } from '../identity/csr.ts';
 import { isReserved, type SpiffeId } from '../identity/spiffe-id.ts';
-import { readCsr } from '../identity/x509.ts';
 import type { Authority } from './authority.ts';
 import { deniedError, type Evidence, expiredTokenError } from './evidence.ts';
 import type { Caller } from './ledger/record.ts';
@@ -55,13 +55,13 @@ export async function issueSvid(
 ): Promise<Issued> {
   checkLeafLife(lifeMs);
   checkIssuable(evidence.id, parts.authority.trustDomain);
-  const publicKey = await readCsr(csr);
+  const publicKey = readCsr(csr);
   const keyHash = hashKey(publicKey);
   // Checked before signing, so that a used token costs no signature. The store makes the final check.
   if (evidence.kind === 'token' && evidence.bound !== undefined && evidence.bound.keyHash !== keyHash) {
     throw usedTokenError();
   }
-  const record = await signRecord(parts, evidence.id, publicKey, lifeMs, recordOf(evidence));
+  const record = signRecord(parts, evidence.id, publicKey, lifeMs, recordOf(evidence));
   const recorded: RecordedCertificate | Redeemed =
     evidence.kind === 'token'
       ? await parts.store.redeemToken(evidence.hash, record, caller)
@@ -79,7 +79,7 @@ export async function issueOwn(
   key: KeyObject,
 ): Promise<{ readonly issued: Issued; readonly isOnRecord: boolean }> {
   const publicKey = createPublicKey(key).export({ type: 'spki', format: 'der' });
-  const record = await signRecord(parts, id, publicKey, parts.defaultLifeMs, { kind: 'self', reference: '' });
+  const record = signRecord(parts, id, publicKey, parts.defaultLifeMs, { kind: 'self', reference: '' });
   try {
     return { issued: answerOf(parts, await parts.store.recordCertificate(record, 'self'), record), isOnRecord: true };
   } catch (error) {
@@ -114,15 +114,15 @@ function checkLeafLife(lifeMs: number): void {
   });
 }
 
-async function signRecord(
+function signRecord(
   { authority, clock }: IssueParts,
   id: SpiffeId,
   publicKey: Buffer,
   lifeMs: number,
   evidence: EvidenceRecord,
-): Promise<CertificateRecord> {
+): CertificateRecord {
   const issuedAt = clock.now();
-  const leaf = await authority.signLeaf(id, publicKey, lifeMs);
+  const leaf = authority.signLeaf(id, publicKey, lifeMs);
   return { ...leaf, id: id.uri, keyHash: hashKey(publicKey), issuedAt, evidence };
 }
 

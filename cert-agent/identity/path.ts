@@ -43,8 +43,21 @@ export function checkChainSize(chain: readonly Buffer[]): void {
   if (all > maxChainBytes) refuse(`${all} bytes of certificates; ${maxChainBytes} are the limit`);
 }
 
-/** Parses one certificate. @throws SallyportError `certificate_unreadable`. */
-export function readLink(der: Buffer, facts = readCertificateFacts(der)): Link {
+/**
+ * Parses one certificate; the same buffer only once, as a CA's own issuers are. @throws SallyportError
+ * `certificate_unreadable`.
+ */
+export function readLink(der: Buffer, facts?: CertificateFacts): Link {
+  const known = readLinks.get(der);
+  if (known !== undefined) return known;
+  const link = parseLink(der, facts ?? readCertificateFacts(der));
+  readLinks.set(der, link);
+  return link;
+}
+
+const readLinks = new WeakMap<Buffer, Link>();
+
+function parseLink(der: Buffer, facts: CertificateFacts): Link {
   const certificate = openCertificate(der);
   const [key, weakness] = readKey(certificate);
   return {
@@ -160,8 +173,15 @@ function findIssuers(
 }
 
 function isSignedBy(child: Link, issuer: Link): boolean {
-  return child.facts.signedWith !== undefined && child.certificate.verify(issuer.key);
+  if (child.facts.signedWith === undefined) return false;
+  const verdicts = signatures.get(child) ?? new WeakMap<Link, boolean>();
+  const verdict = verdicts.get(issuer) ?? child.certificate.verify(issuer.key);
+  signatures.set(child, verdicts.set(issuer, verdict));
+  return verdict;
 }
+
+/** Signatures that were checked: of our own issuers by our roots, for each client again. */
+const signatures = new WeakMap<Link, WeakMap<Link, boolean>>();
 
 function tooMuch(count: number): SallyportError {
   return new SallyportError('svid_invalid', `the ${count} certificates that the peer presented allow too many paths`);

@@ -1,5 +1,5 @@
-// Creates certificates, and creates and parses requests. The only file that imports @peculiar/x509; DER goes in and
-// out. To only parse certificates, use certificate.ts.
+// Creates certificates of any kind, and requests. The only file that imports @peculiar/x509; DER goes in and out. Leaves
+// are written by leaf.ts, requests are read by csr.ts and certificates by certificate.ts.
 
 import 'reflect-metadata';
 import { createPublicKey, type KeyObject, randomBytes, webcrypto } from 'node:crypto';
@@ -21,15 +21,12 @@ import {
   type JsonGeneralName,
   KeyUsageFlags,
   KeyUsagesExtension,
-  Pkcs10CertificateRequest,
   Pkcs10CertificateRequestGenerator,
   SubjectAlternativeNameExtension,
   SubjectKeyIdentifierExtension,
   X509Certificate,
   X509CertificateGenerator,
 } from '@peculiar/x509';
-import { reasonOf, SallyportError } from '../base/errors.ts';
-import { weaknessOf } from './key-strength.ts';
 
 // The library's types use the browser's Crypto; Node's webcrypto is the same under another declaration.
 cryptoProvider.set(webcrypto as unknown as Parameters<typeof cryptoProvider.set>[0]);
@@ -120,27 +117,6 @@ export async function createCaCsr(key: KeyObject, subject: string, uris: readonl
   return Buffer.from(csr.rawData);
 }
 
-/**
- * The public key (SPKI, DER) of a request with a valid signature. A CSR contributes its public key and nothing else.
- * Keys that TLS peers cannot use, or that are too weak, are refused.
- * @throws SallyportError `csr_invalid`.
- */
-export async function readCsr(der: Uint8Array): Promise<Buffer> {
-  let csr: Pkcs10CertificateRequest;
-  let spki: Buffer;
-  try {
-    csr = new Pkcs10CertificateRequest(Buffer.from(der));
-    spki = Buffer.from(csr.publicKey.rawData);
-  } catch (error) {
-    throw new SallyportError('csr_invalid', `the CSR is not PKCS#10 DER: ${reasonOf(error)}`);
-  }
-  checkPublicKey(spki);
-  if (!(await csr.verify().catch(() => false))) {
-    throw new SallyportError('csr_invalid', 'the CSR is not signed by its own key');
-  }
-  return spki;
-}
-
 async function extensionsOf(
   spec: CertificateSpec,
   publicKey: webcrypto.CryptoKey,
@@ -190,28 +166,6 @@ function signingAlgorithmOf(key: KeyObject): { name: string; hash: string } {
     name: algorithmOf(key).name,
     hash: key.asymmetricKeyDetails?.namedCurve === 'secp384r1' ? 'SHA-384' : 'SHA-256',
   };
-}
-
-function checkPublicKey(spki: Buffer): void {
-  let key: KeyObject;
-  try {
-    key = createPublicKey({ key: spki, format: 'der', type: 'spki' });
-  } catch (error) {
-    throw new SallyportError('csr_invalid', `the CSR's public key cannot be read: ${reasonOf(error)}`);
-  }
-  const { namedCurve, modulusLength = 0 } = key.asymmetricKeyDetails ?? {};
-  // Of the keys that every peer accepts, those that can also sign transaction tokens.
-  const usable =
-    key.asymmetricKeyType === 'rsa' ||
-    (key.asymmetricKeyType === 'ec' && (namedCurve === 'prime256v1' || namedCurve === 'secp384r1'));
-  const weakness = weaknessOf(key);
-  if (usable && weakness === undefined) return;
-  const why = weakness === undefined ? '' : `: ${weakness}`;
-  throw new SallyportError(
-    'csr_invalid',
-    `the CSR's key (${key.asymmetricKeyType} ${namedCurve ?? modulusLength}) is not accepted${why}`,
-    { hint: 'use EC P-256 or P-384, or RSA of 2048 to 4096 bits' },
-  );
 }
 
 /** RFC 5280 section 4.2.1.10; the library has no class of its own for this extension. */

@@ -8,12 +8,12 @@ import { connect, createServer, type TLSSocket } from 'node:tls';
 import t, { type Test } from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
 import { onlyBundle } from '../../cert-agent/identity/bundle.ts';
+import { readCsr } from '../../cert-agent/identity/csr.ts';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
 import type { Identity } from '../../cert-agent/identity/identity.ts';
 import { weaknessOf } from '../../cert-agent/identity/key-strength.ts';
 import type { Svid } from '../../cert-agent/identity/svid.ts';
 import { verifyChain } from '../../cert-agent/identity/verify.ts';
-import { readCsr } from '../../cert-agent/identity/x509.ts';
 import type { Connection } from '../../sidecar/connection.ts';
 import { hideSessionCookies } from '../../sidecar/edge/credentials.ts';
 import type { Exchange } from '../../sidecar/exchange/exchange.ts';
@@ -222,15 +222,15 @@ t.test('sizes are refused before anything is read', (t) => {
 
 t.test('a request for a certificate', async (t) => {
   for (const [name, key] of weak)
-    await t.rejects(
-      readCsr(forgeRequest(key.export({ format: 'der', type: 'spki' }))),
+    t.throws(
+      () => readCsr(forgeRequest(key.export({ format: 'der', type: 'spki' }))),
       { code: 'csr_invalid', message: /^the CSR's key \(.*\) is not accepted: ./ },
       name,
     );
   // The key is checked before the signature, which is the expensive part.
-  await t.rejects(readCsr(forgeRequest(publicKeyOf(newKey()))), {
+  t.throws(() => readCsr(forgeRequest(publicKeyOf(newKey()))), {
     code: 'csr_invalid',
-    message: 'the CSR is not signed by its own key',
+    message: /^the CSR is (not signed by its own key|signed with .* not accepted for its key)$/,
   });
 });
 

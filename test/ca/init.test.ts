@@ -163,6 +163,6 @@ t.test('the root key is not needed to sign, and no leaf outlives the intermediat
   t.equal(leaf.notAfter, authority.notAfter);
   clock.advance(60_001);
   const message = `the intermediate expires at ${new Date(authority.notAfter).toISOString()}`;
-  await t.rejects(authority.signLeaf(caIdOf('demo.test'), key, 3_600_000), { code: 'issuer_expired', message });
+  t.throws(() => authority.signLeaf(caIdOf('demo.test'), key, 3_600_000), { code: 'issuer_expired', message });
   t.throws(() => openAuthority(dir, undefined, clock), { code: 'issuer_expired', message });
 });

@@ -12,9 +12,10 @@ import { formatPem, onlyBundle, readPemBlocks } from '../../identity/bundle.ts';
 import { readCertificateFacts } from '../../identity/certificate.ts';
 import { emptyDenyList } from '../../identity/denied.ts';
 import { formatKey, generateKey, parseKey } from '../../identity/keys.ts';
+import { signLeaf } from '../../identity/leaf.ts';
 import { caIdOf } from '../../identity/spiffe-id.ts';
 import { fingerprintOf, verifyChain } from '../../identity/verify.ts';
-import { createCaCsr, randomSerial, signCertificate } from '../../identity/x509.ts';
+import { createCaCsr, randomSerial } from '../../identity/x509.ts';
 import { namesOf, publicHalf } from '../ca-certificates.ts';
 import { readBundle } from '../certificates.ts';
 import { caFilesOf, rotationFilesOf } from '../directory.ts';
@@ -119,7 +120,7 @@ export async function installFiles(
     state.newRoot === undefined ? bundle.roots : readPemBlocks(readFileSync(files.root, 'utf8'), files.root);
   // A root at the end of the file is of no use to peers.
   const above = chain.filter((one) => !roots.some((root) => root.equals(one)));
-  await verifyAsPeers(above, { key, trustDomain, roots, now });
+  verifyAsPeers(above, { key, trustDomain, roots, now });
   writeFileDurably(files.intermediate, formatPem(above), 0o644);
   const prepared: RotationState = { ...state, step: 'prepared', newIssuer: fingerprintOf(issuer) };
   writeState(dir, prepared);
@@ -151,15 +152,10 @@ interface Trial {
 }
 
 /** Signs a leaf and verifies it as a peer would: signatures, path lengths, name constraints, strength of all keys. */
-async function verifyAsPeers(above: readonly Buffer[], { key, trustDomain, roots, now }: Trial): Promise<void> {
-  const leaf = await signCertificate(
-    {
-      ...{ subject: '', uris: [caIdOf(trustDomain).uri], publicKey: publicHalf(generateKey()), serial: randomSerial() },
-      ...{ notBefore: now - 1000, notAfter: now + 60_000 },
-      ...{ keyUsage: ['digitalSignature'], tlsUsage: ['serverAuth', 'clientAuth'] },
-    },
-    { key, certificate: above[0]! },
-  );
+function verifyAsPeers(above: readonly Buffer[], { key, trustDomain, roots, now }: Trial): void {
+  const span = { notBefore: now - 1000, notAfter: now + 60_000 };
+  const order = { uri: caIdOf(trustDomain).uri, publicKey: publicHalf(generateKey()), serial: randomSerial(), ...span };
+  const leaf = signLeaf(order, { key, certificate: above[0]! });
   const bundle = { trustDomain, roots, sequence: 0, refreshHintS: 0 };
   try {
     verifyChain([leaf, ...above], onlyBundle(bundle), emptyDenyList, now);

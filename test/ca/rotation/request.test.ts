@@ -18,11 +18,12 @@ import { installFiles, readRequest, requestFiles } from '../../../cert-agent/ca/
 import { readState } from '../../../cert-agent/ca/rotation/state.ts';
 import { rotateStopped } from '../../../cert-agent/ca/rotation/stopped.ts';
 import { formatPem, onlyBundle } from '../../../cert-agent/identity/bundle.ts';
+import { readCsr } from '../../../cert-agent/identity/csr.ts';
 import { emptyDenyList } from '../../../cert-agent/identity/denied.ts';
 import { formatKey, generateKey } from '../../../cert-agent/identity/keys.ts';
 import { parseSpiffeId } from '../../../cert-agent/identity/spiffe-id.ts';
 import { fingerprintOf, verifyChain } from '../../../cert-agent/identity/verify.ts';
-import { type CertificateSpec, randomSerial, readCsr, signCertificate } from '../../../cert-agent/identity/x509.ts';
+import { type CertificateSpec, randomSerial, signCertificate } from '../../../cert-agent/identity/x509.ts';
 import { makeCa, newKey, startTestCa } from '../../fixtures/ca.ts';
 import { publicKeyOf } from '../../fixtures/pki.ts';
 import { tempDir } from '../../fixtures/process.ts';
@@ -64,7 +65,7 @@ const derOf = (csr: string): Buffer => Buffer.from(csr.replaceAll(/-----[A-Z ]+-
 async function sign(by: Party, csr: string, changes: Partial<CertificateSpec> = {}): Promise<string> {
   const spec: CertificateSpec = {
     ...span(),
-    ...{ subject: 'CN=demo.test intermediate', uris: ['spiffe://demo.test'], publicKey: await readCsr(derOf(csr)) },
+    ...{ subject: 'CN=demo.test intermediate', uris: ['spiffe://demo.test'], publicKey: readCsr(derOf(csr)) },
     ...{ ca: { pathLength: 0 }, keyUsage: signing },
     ...changes,
   };
