@@ -1,7 +1,7 @@
 // Signed heads of the ledger: the intermediate's signature over the hash of one record, and so over all before it. A
 // verifier needs the CA's roots and no key.
 
-import { createPublicKey, type KeyObject, sign, verify, X509Certificate } from 'node:crypto';
+import { type KeyObject, sign, verify, X509Certificate } from 'node:crypto';
 import { formatTime } from '../../base/clock.ts';
 import type { LedgerEnd, LedgerHead } from './table.ts';
 
@@ -37,7 +37,7 @@ export function whyUnproved(trustDomain: string, head: LedgerHead, roots: readon
     if (head.time < issuer.validFromDate.getTime() || head.time > issuer.validToDate.getTime())
       return 'its signer was not valid at that time';
     const text = Buffer.from(textOf(trustDomain, head, head.time));
-    const isGood = verify('sha256', text, createPublicKey(issuer.publicKey), Buffer.from(head.signature, 'base64'));
+    const isGood = verify('sha256', text, issuer.publicKey, Buffer.from(head.signature, 'base64'));
     return isGood ? undefined : 'its signature does not match';
   } catch {
     return 'it cannot be read';

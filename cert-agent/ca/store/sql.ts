@@ -304,11 +304,13 @@ export function createOperations(db: DatabaseSync): Operations {
     },
     appendLedger: (act: Act, now: number) => ledger.append(act, now),
     ledgerEnd: ledger.end,
+    firstOfLedger: ledger.first,
     readLedger: ledger.read,
     firstInLedger: ledger.firstSince,
     addLedgerHead: ledger.addHead,
     ledgerHeads: ledger.heads,
-    pruneLedger: ledger.dropUpTo,
+    ledgerHeadUpTo: ledger.headUpTo,
+    pruneLedger: ledger.prune,
     findCertificate,
     listCertificates({ endsAfter = 0, endsBy = Number.MAX_SAFE_INTEGER }: CertificateFilter) {
       return listed.all(endsAfter, endsBy).map(certificateOf);

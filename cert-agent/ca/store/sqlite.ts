@@ -121,6 +121,8 @@ class SqliteStore implements Store {
   readonly firstInLedger = this.#operation('firstInLedger');
   readonly addLedgerHead = this.#operation('addLedgerHead');
   readonly ledgerHeads = this.#operation('ledgerHeads');
+  readonly ledgerHeadUpTo = this.#operation('ledgerHeadUpTo');
+  readonly firstOfLedger = this.#operation('firstOfLedger');
   readonly pruneLedger = this.#operation('pruneLedger');
   readonly probe = this.#operation('probe');
 

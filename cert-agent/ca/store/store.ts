@@ -16,7 +16,7 @@
 
 import type { DenyList } from '../../identity/denied.ts';
 import type { Act, Caller, LedgerRecord } from '../ledger/record.ts';
-import type { LedgerEnd, LedgerHead } from '../ledger/table.ts';
+import type { LedgerEnd, LedgerHead, Pruned } from '../ledger/table.ts';
 
 /** An SVID that expired longer ago than this is never renewed, milliseconds. */
 export const longestGraceMs = 30 * 86_400_000;
@@ -179,15 +179,22 @@ export interface LedgerStore {
   /** Records an act that changes nothing else in the store. */
   appendLedger(act: Act, now: number): Promise<LedgerEnd>;
   ledgerEnd(): Promise<LedgerEnd>;
+  /** The first record that was not pruned; the next one if there is none. */
+  firstOfLedger(): Promise<number>;
   /** At most `count` records, from `sequence` on. */
   readLedger(sequence: number, count: number): Promise<readonly LedgerRecord[]>;
   /** The first record at or after `time`. */
   firstInLedger(time: number): Promise<number | undefined>;
   addLedgerHead(head: LedgerHead): Promise<void>;
-  /** In order. */
-  ledgerHeads(): Promise<readonly LedgerHead[]>;
-  /** Drops the records up to a signed head, which stays as their checkpoint. Returns how many there were. */
-  pruneLedger(head: number): Promise<number>;
+  /** At most `count` heads, from `sequence` on. */
+  ledgerHeads(sequence: number, count: number): Promise<readonly LedgerHead[]>;
+  /** The newest head up to `sequence`. */
+  ledgerHeadUpTo(sequence: number): Promise<LedgerHead | undefined>;
+  /**
+   * Drops records from before `time`, up to a signed head, which stays as their checkpoint; a record says so. Drops a
+   * part if there are many: call it again until it returns undefined.
+   */
+  pruneLedger(time: number, now: number): Promise<Pruned | undefined>;
 }
 
 /** Whose store it is. */
