@@ -22,6 +22,7 @@ import { type CaMetrics, createCaMetrics } from './metrics.ts';
 import { whenFree } from './operator/open.ts';
 import { createOperator, type Operator } from './operator/operator.ts';
 import { operatorPages } from './operator/pages.ts';
+import { createRecords } from './operator/records.ts';
 import { answersAt } from './operator/socket.ts';
 import { createOwnSvid, type OwnSvid } from './own-svid.ts';
 import { createRevocations, type Revocations } from './revocation/revoke.ts';
@@ -219,6 +220,11 @@ function operatorOf(
 ): Operator {
   return createOperator({
     ...{ store, agents, rotations },
+    records: createRecords({
+      ...{ store, clock },
+      trustDomain: authority.trustDomain,
+      roots: () => authority.bundle.current().roots,
+    }),
     revocations,
     clock,
     trustDomain: authority.trustDomain,

@@ -7,15 +7,20 @@ import { createRevocations } from '../revocation/revoke.ts';
 import { openSqliteStore } from '../store/sqlite.ts';
 import type { OpenOperator } from './open.ts';
 import { createOperator } from './operator.ts';
+import { createRecords } from './records.ts';
 
 /** @throws SallyportError `ca_missing`, `ca_running`, `store_missing`, `store_foreign` or `store_failed`. */
 export async function openStopped(dir: string): Promise<OpenOperator> {
-  const { trustDomain } = readCaCertificates(dir);
+  const { trustDomain, bundle } = readCaCertificates(dir);
   const store = await openSqliteStore(storeFileOf(dir), readRootFingerprints(dir));
   try {
     const clock = systemClock;
     const revocations = await createRevocations({ store, clock, trustDomain });
-    return { operator: createOperator({ store, revocations, trustDomain, clock }), close: () => store.close() };
+    const records = createRecords({ store, clock, trustDomain, roots: () => bundle.roots });
+    return {
+      operator: createOperator({ store, revocations, records, trustDomain, clock }),
+      close: () => store.close(),
+    };
   } catch (error) {
     await store.close();
     throw error;

@@ -8,6 +8,7 @@ import type { Allowance, Revocation } from '../revocation/revoke.ts';
 import type { RotationStatus } from '../rotation/rotation.ts';
 import type { Denial } from '../store/store.ts';
 import type { ListedCertificate, ListedToken, NewToken, Operator, ShownCertificate } from './operator.ts';
+import { connectRecords } from './records-socket.ts';
 
 /**
  * The operator of the CA that listens on `path`. Each call opens a connection.
@@ -33,6 +34,7 @@ export function connectOperator(path: string): Operator {
     allow: async (id) => (await ask(path, 'POST', '/v1/allow', { id })) as Allowance,
     rotationStatus: async () => (await ask(path, 'GET', '/v1/rotation')) as RotationStatus,
     rotate: async (request) => (await ask(path, 'POST', '/v1/rotation', request)) as RotationStatus,
+    records: connectRecords((method, page, body) => ask(path, method, page, body)),
     listDenials: async () => (await ask(path, 'GET', '/v1/denials')) as Denial[],
   };
 }

@@ -18,6 +18,7 @@ import {
   type Redeemed,
   type Store,
   type StoredCertificate,
+  type StoredIdentity,
   type StoredToken,
   type TokenRecord,
 } from './store.ts';
@@ -449,6 +450,14 @@ function createNameOperations(db: DatabaseSync) {
     `SELECT serial FROM certificates WHERE substr(serial, 1, 4) = substr(?1, 1, 4) OR substr(serial, -4) = substr(?1, -4)
      ORDER BY not_after DESC LIMIT ${maxSerials}`,
   );
+  const summed = db.prepare(
+    `SELECT id, count(good) AS valid, min(good) AS next_end, max(good) AS last_end, max(issued_at) AS last_issued,
+       max(iif(evidence = 'svid', issued_at, NULL)) AS last_renewed,
+       max(iif(good IS NULL, NULL, not_after - not_before)) AS longest
+     FROM (SELECT *, iif(not_after > ?1 AND revoked_at IS NULL, not_after, NULL) AS good FROM certificates)
+     WHERE id > ?2 GROUP BY id ORDER BY id LIMIT ?3`,
+  );
+  const newestOf = db.prepare('SELECT certificate FROM certificates WHERE id = ? ORDER BY not_after DESC LIMIT 1');
   // Of each line of renewals the newest counts: an agent does not use the older ones any more.
   const live = db.prepare(
     `SELECT DISTINCT id FROM (
@@ -458,9 +467,27 @@ function createNameOperations(db: DatabaseSync) {
   return {
     listLiveIds: (now: number, before = Number.MAX_SAFE_INTEGER): string[] =>
       live.all(now, before).map((row) => String(row['id'])),
+    listIdentities(after: string, count: number, now: number): StoredIdentity[] {
+      return summed.all(now, after, count).map((row) => identityOf(row, newestOf.get(String(row['id']))!));
+    },
     isKnownId: (id: string): boolean => known.get(id) !== undefined,
     listIds: (): string[] => ids.all().map((row) => String(row['id'])),
     similarSerials: (serial: string): string[] => similar.all(serial).map((row) => String(row['serial'])),
+  };
+}
+
+function identityOf(row: Row, newest: Row): StoredIdentity {
+  const optional = (column: string, name: string): object =>
+    row[column] === null ? {} : { [name]: Number(row[column]) };
+  return {
+    id: String(row['id']),
+    valid: Number(row['valid']),
+    ...optional('next_end', 'nextEnd'),
+    ...optional('last_end', 'lastEnd'),
+    lastIssued: Number(row['last_issued']),
+    ...optional('last_renewed', 'lastRenewed'),
+    ...optional('longest', 'longestLifeMs'),
+    newest: newest['certificate'] as Uint8Array,
   };
 }
 

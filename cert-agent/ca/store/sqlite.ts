@@ -103,6 +103,7 @@ class SqliteStore implements Store {
   readonly findCertificate = this.#operation('findCertificate');
   readonly listCertificates = this.#operation('listCertificates');
   readonly lastEnd = this.#operation('lastEnd');
+  readonly listIdentities = this.#operation('listIdentities');
   readonly countIdentities = this.#operation('countIdentities');
   readonly denySerial = this.#operation('denySerial');
   readonly denyId = this.#operation('denyId');

@@ -93,6 +93,23 @@ export interface CertificateFilter {
   readonly endsBy?: number;
 }
 
+/** An identity with a summary of its certificates. Times are milliseconds since 1970. */
+export interface StoredIdentity {
+  readonly id: string;
+  /** Certificates that are valid and not revoked. */
+  readonly valid: number;
+  /** When the first and the last of those expire; undefined if there is none. */
+  readonly nextEnd?: number;
+  readonly lastEnd?: number;
+  readonly lastIssued: number;
+  /** The last certificate that renewed another one. */
+  readonly lastRenewed?: number;
+  /** The longest life of the valid ones, milliseconds. */
+  readonly longestLifeMs?: number;
+  /** The certificate that expires last, DER. */
+  readonly newest: Uint8Array;
+}
+
 export interface CertificateStore {
   /**
    * `denied` if its ID is on the deny list, or if the SVID that it renews was ever denied, even if no longer listed.
@@ -104,6 +121,8 @@ export interface CertificateStore {
   listCertificates(filter: CertificateFilter): Promise<readonly StoredCertificate[]>;
   /** When the last certificate issued before `time` expires, revoked ones included; undefined without one. */
   lastEnd(time: number): Promise<number | undefined>;
+  /** At most `count` identities that ever had a certificate, in order, those after `after`. */
+  listIdentities(after: string, count: number, now: number): Promise<readonly StoredIdentity[]>;
   /**
    * How many IDs have a certificate that is valid at `now`, and for how many the last one expires by each of `ends`.
    */

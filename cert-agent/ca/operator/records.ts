@@ -1,0 +1,74 @@
+// What the CA has on record, in pages: the ledger, and identities with their certificates. Operators read it through
+// the CA's socket (records-socket.ts) or, while the CA is stopped, from its store.
+
+import { X509Certificate } from 'node:crypto';
+import type { Clock } from '../../base/clock.ts';
+import { type LedgerReader, mostHeads, mostRecords } from '../ledger/copy.ts';
+import type { Store, StoredIdentity } from '../store/store.ts';
+
+/** An identity with a summary of its certificates; times are milliseconds since 1970. */
+export interface ListedIdentity extends Omit<StoredIdentity, 'newest'> {
+  /** The kind of its newest key, such as `EC P-256` or `RSA 2048`. */
+  readonly key: string;
+}
+
+export interface Records extends LedgerReader {
+  /** At most `count` identities (200 at most), in order, those after `after`. */
+  identities(after: string, count: number): Promise<readonly ListedIdentity[]>;
+}
+
+/** The largest page of identities. */
+export const mostIdentities = 200;
+
+export interface RecordsParts {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly trustDomain: string;
+  /** The CA's roots, DER. */
+  readonly roots: () => readonly Uint8Array[];
+}
+
+export function createRecords({ store, clock, trustDomain, roots }: RecordsParts): Records {
+  return {
+    async state() {
+      const [first, end] = await Promise.all([store.firstOfLedger(), store.ledgerEnd()]);
+      return { trustDomain, first, end, roots: roots().map((root) => Buffer.from(root).toString('base64')) };
+    },
+    records: (from, count) => store.readLedger(from, Math.min(count, mostRecords)),
+    heads: (from, count) => store.ledgerHeads(from, Math.min(count, mostHeads)),
+    headUpTo: (sequence) => store.ledgerHeadUpTo(sequence),
+    firstSince: (time) => store.firstInLedger(time),
+    async identities(after, count) {
+      const found = await store.listIdentities(after, Math.min(count, mostIdentities), clock.now());
+      return found.map(({ newest, ...rest }) => ({ ...rest, key: kindOfKey(newest) }));
+    },
+  };
+}
+
+/** All identities, page by page. */
+export async function* allIdentities(records: Records): AsyncGenerator<ListedIdentity> {
+  for (let after = ''; ; ) {
+    const page = await records.identities(after, mostIdentities);
+    yield* page;
+    const last = page.at(-1);
+    if (last === undefined) return;
+    after = last.id;
+  }
+}
+
+const curves: Readonly<Record<string, string>> = {
+  prime256v1: 'EC P-256',
+  secp384r1: 'EC P-384',
+  secp521r1: 'EC P-521',
+};
+
+function kindOfKey(certificate: Uint8Array): string {
+  try {
+    const { publicKey } = new X509Certificate(certificate);
+    const { modulusLength, namedCurve = '' } = publicKey.asymmetricKeyDetails ?? {};
+    if (publicKey.asymmetricKeyType === 'ed25519') return 'Ed25519';
+    return modulusLength === undefined ? (curves[namedCurve] ?? namedCurve) : `RSA ${modulusLength}`;
+  } catch {
+    return 'unreadable';
+  }
+}

@@ -1,0 +1,53 @@
+// What the operator's commands of the CA share: how they find it, and how they read durations and times.
+
+import type { Command } from 'commander';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
+
+export interface AtCa {
+  readonly dir?: string;
+  readonly socket?: string;
+  readonly json?: boolean;
+}
+
+/** The options by which an operator's command finds its CA. */
+export function atCa(command: Command): Command {
+  return command
+    .option('--dir <path>', "the CA's directory: its socket while it runs, else its store")
+    .option('--socket <path>', 'the socket of a running CA');
+}
+
+/** Runs `work` with the CA that the flags select, and closes it in any case. */
+export async function withOperator(flags: AtCa, work: (operator: Operator) => Promise<number>): Promise<number> {
+  const { dir, socket } = flags;
+  const { openOperator } = await import('../../cert-agent/ca/operator/open.ts');
+  if (socket === undefined && dir === undefined) throw usage('select the CA with --dir or --socket');
+  const open = await openOperator(socket === undefined ? { dir: dir ?? '' } : { socket });
+  try {
+    return await work(open.operator);
+  } finally {
+    await open.close();
+  }
+}
+
+/** Milliseconds. @throws SallyportError `usage`. */
+export async function durationOf(text: string, option: string): Promise<number> {
+  const { parseDuration } = await import('../../cert-agent/base/clock.ts');
+  const ms = parseDuration(text);
+  if (ms === undefined) throw usage(`${option} '${text}' is not a duration`, 'write 30s, 10m, 1h or 1h30m');
+  return ms;
+}
+
+/** Milliseconds since 1970 of a time, or of a duration before now. @throws SallyportError `usage`. */
+export async function timeOf(text: string, option: string): Promise<number> {
+  const { parseDuration } = await import('../../cert-agent/base/clock.ts');
+  const ago = parseDuration(text);
+  if (ago !== undefined) return Date.now() - ago;
+  const time = /^\d{4}-\d\d-\d\d(T|$)/.test(text) ? Date.parse(text) : Number.NaN;
+  if (!Number.isNaN(time)) return time;
+  throw usage(`${option} '${text}' is not a time`, 'write 24h for a day ago, or 2026-11-30T12:00:00Z');
+}
+
+export function usage(message: string, hint?: string): SallyportError {
+  return new SallyportError('usage', message, { hint });
+}
