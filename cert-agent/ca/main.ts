@@ -48,6 +48,8 @@ export interface CaOptions {
   readonly unsafeNewStore?: boolean;
   /** How long after its expiry an SVID can be renewed, milliseconds: default 24 h, 0 for never. */
   readonly renewExpiredWithinMs?: number;
+  /** How long records of the ledger are kept, milliseconds, at least 1 d: default for ever. */
+  readonly ledgerKeepMs?: number;
   /** The version of the program, for the ledger. */
   readonly version?: string;
 }
@@ -65,6 +67,7 @@ export interface RunningCa {
 const defaultLeafLifeMs = 3_600_000;
 const defaultGraceMs = 24 * 3_600_000;
 const beatMs = 10_000;
+const shortestKeepMs = 24 * 3_600_000;
 
 /** From this time before its expiry, every start warns about the intermediate. */
 const issuerWarningMs = 30 * 86_400_000;
@@ -80,6 +83,8 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   checkLeafLife(leafLifeMs);
   const { renewExpiredWithinMs: graceMs = defaultGraceMs } = options;
   checkGrace(graceMs);
+  const { ledgerKeepMs: keepMs } = options;
+  checkKeep(keepMs);
   // Not made absolute: socket paths have a length limit, and a relative one may be the one that fits.
   const socket = socketOf(given);
   guardKeys(options.dir, log);
@@ -92,7 +97,7 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   try {
     const revocations = await createRevocations({ store, clock, trustDomain: authority.trustDomain });
     const parts = { authority, store, clock, defaultLifeMs: leafLifeMs, graceMs };
-    const ledger = new Ledger(parts);
+    const ledger = new Ledger({ ...parts, log, ...(keepMs === undefined ? {} : { keepMs }) });
     await noteStart(ledger, parts, options, log);
     return await serveAll(options, socket, { ...parts, revocations, metrics, ledger, log });
   } catch (error) {
@@ -168,7 +173,7 @@ interface Parts extends IssueParts {
 async function serveAll(options: CaOptions, socket: string, parts: Parts): Promise<RunningCa> {
   const { authority, store, revocations, metrics, ledger, log } = parts;
   const own = await createOwnSvid(parts);
-  const bundleAnswer = createBundleAnswer(authority.bundle, revocations.denied);
+  const bundleAnswer = createBundleAnswer(authority.bundle, revocations.denied, ledger.head);
   const agents = new Agents({ answer: bundleAnswer, clock: parts.clock });
   const rotations = new Rotations({
     ...{ dir: options.dir, passphrase: options.passphrase, authority, store, agents, clock: parts.clock, log },
@@ -312,6 +317,17 @@ function checkGrace(graceMs: number): void {
   throw new SallyportError('ttl_out_of_range', `expired SVIDs cannot be renewed for ${formatDuration(graceMs)}`, {
     hint: `choose 0 to ${formatDuration(longestGraceMs)}`,
   });
+}
+
+function checkKeep(keepMs: number | undefined): void {
+  if (keepMs === undefined || keepMs >= shortestKeepMs) return;
+  throw new SallyportError(
+    'ttl_out_of_range',
+    `records of the ledger cannot be kept for ${formatDuration(keepMs)} only`,
+    {
+      hint: `choose ${formatDuration(shortestKeepMs)} or more`,
+    },
+  );
 }
 
 function warnOfEnd({ notAfter }: Authority, clock: Clock, log: Log): void {

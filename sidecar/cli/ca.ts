@@ -90,6 +90,7 @@ function serve(): Command {
       'renew SVIDs that expired within this time, up to 30d; 0 for never',
       '24h',
     )
+    .option('--ledger-keep <duration>', 'drop records of the ledger that are older, 1d or more (default: keep all)')
     .option('--socket <path>', "socket for the operator's commands (default: ca.sock in --dir)")
     .option('--passphrase-file <path>', 'file with the passphrase of the encrypted key')
     .option('--unsafe-new-store', 'create a new store in place of a lost one: every revocation is forgotten')
@@ -113,6 +114,7 @@ interface ServeFlags {
   readonly listen: string;
   readonly ttl: string;
   readonly renewExpiredWithin: string;
+  readonly ledgerKeep?: string;
   readonly socket?: string;
   readonly passphraseFile?: string;
   readonly unsafeNewStore?: boolean;
@@ -132,12 +134,13 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const leafLifeMs = await durationOf(flags.ttl, '--ttl');
   const within = flags.renewExpiredWithin;
   const renewExpiredWithinMs = within === '0' ? 0 : await durationOf(within, '--renew-expired-within');
+  const ledgerKeepMs = flags.ledgerKeep === undefined ? undefined : await durationOf(flags.ledgerKeep, '--ledger-keep');
   const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
   const { dir, socket, unsafeNewStore } = flags;
   const log = createLog({ component: 'ca' });
   reportBackgroundTo(log);
   const running = await startCa({
-    ...{ dir, listen, leafLifeMs, renewExpiredWithinMs, passphrase, socket, unsafeNewStore, log },
+    ...{ dir, listen, leafLifeMs, renewExpiredWithinMs, ledgerKeepMs, passphrase, socket, unsafeNewStore, log },
     version: readVersion(),
   });
   await stopped;
