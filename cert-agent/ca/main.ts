@@ -99,7 +99,7 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
     const parts = { authority, store, clock, defaultLifeMs: leafLifeMs, graceMs };
     const ledger = new Ledger({ ...parts, log, ...(keepMs === undefined ? {} : { keepMs }) });
     await noteStart(ledger, parts, options, log);
-    return await serveAll(options, socket, { ...parts, revocations, metrics, ledger, log });
+    return await serveAll(options, socket, { ...parts, dir: options.dir, revocations, metrics, ledger, log });
   } catch (error) {
     await store.close();
     throw error;
@@ -163,6 +163,7 @@ function refuseUnlessLost(file: string): void {
 }
 
 interface Parts extends IssueParts {
+  readonly dir: string;
   readonly graceMs: number;
   readonly revocations: Revocations;
   readonly metrics: CaMetrics;
@@ -219,14 +220,14 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
 }
 
 function operatorOf(
-  { authority, store, revocations, metrics, log, clock }: Parts,
+  { dir, authority, store, revocations, metrics, log, clock }: Parts,
   agents: Agents,
   rotations: Rotations,
 ): Operator {
   return createOperator({
     ...{ store, agents, rotations },
     records: createRecords({
-      ...{ store, clock },
+      ...{ store, clock, dir },
       trustDomain: authority.trustDomain,
       roots: () => authority.bundle.current().roots,
     }),

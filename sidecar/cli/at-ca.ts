@@ -1,7 +1,9 @@
 // What the operator's commands of the CA share: how they find it, and how they read durations and times.
 
+import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import type { SeenHead } from '../../cert-agent/ca/ledger/verify.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 
 export interface AtCa {
@@ -46,6 +48,20 @@ export async function timeOf(text: string, option: string): Promise<number> {
   const time = /^\d{4}-\d\d-\d\d(T|$)/.test(text) ? Date.parse(text) : Number.NaN;
   if (!Number.isNaN(time)) return time;
   throw usage(`${option} '${text}' is not a time`, 'write 24h for a day ago, or 2026-11-30T12:00:00Z');
+}
+
+/** The end of a ledger that somebody saw: an agent's file, or `SEQUENCE:HASH`. @throws SallyportError `usage`. */
+export function readHead(text: string, option: string): SeenHead {
+  const [, digits, hash] = /^(\d+):([0-9a-f]{64})$/.exec(text) ?? [];
+  if (hash !== undefined) return { sequence: Number(digits), hash };
+  try {
+    const value = JSON.parse(readFileSync(text, 'utf8')) as Partial<SeenHead> | null;
+    if (typeof value?.hash === 'string' && Number.isSafeInteger(value.sequence) && Number(value.sequence) > 0)
+      return { sequence: Number(value.sequence), hash: value.hash };
+  } catch (error) {
+    throw usage(`${option} ${text}: it cannot be read: ${reasonOf(error)}`, 'give a file, or SEQUENCE:HASH');
+  }
+  throw usage(`${option} ${text}: it has no sequence and hash`, "give an agent's ledger-head.json, or SEQUENCE:HASH");
 }
 
 export function usage(message: string, hint?: string): SallyportError {

@@ -1,11 +1,11 @@
 // `sallyport ca ledger`: what the CA did, and whether that record is whole. The work is done in cert-agent/ca/ledger.
 
-import { createReadStream, readFileSync } from 'node:fs';
+import { createReadStream } from 'node:fs';
 import { Command } from 'commander';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import type { LedgerReader } from '../../cert-agent/ca/ledger/copy.ts';
-import type { SeenHead, Verification, VerifyOptions } from '../../cert-agent/ca/ledger/verify.ts';
-import { type AtCa, atCa, timeOf, usage, withOperator } from './at-ca.ts';
+import type { Verification, VerifyOptions } from '../../cert-agent/ca/ledger/verify.ts';
+import { type AtCa, atCa, readHead, timeOf, usage, withOperator } from './at-ca.ts';
 import {
   action,
   counted,
@@ -58,7 +58,7 @@ interface VerifyFlags extends AtCa {
 
 async function runVerify(file: string | undefined, flags: VerifyFlags): Promise<number> {
   const { verifyCopy } = await import('../../cert-agent/ca/ledger/verify.ts');
-  const seen = (flags.head ?? []).map(readHead);
+  const seen = (flags.head ?? []).map((one) => readHead(one, '--head'));
   const given = await readRoots(flags);
   const more = { seen, part: flags.part === true };
   if (file !== undefined) {
@@ -103,19 +103,6 @@ async function readRoots({ caBundle, dir }: VerifyFlags): Promise<VerifyOptions 
   const { readBundleFile } = await import('../../cert-agent/identity/read.ts');
   const { trustDomain, roots } = readBundleFile(caBundle, undefined);
   return { trustDomain, roots };
-}
-
-function readHead(text: string): SeenHead {
-  const [, digits, hash] = /^(\d+):([0-9a-f]{64})$/.exec(text) ?? [];
-  if (hash !== undefined) return { sequence: Number(digits), hash };
-  try {
-    const value = JSON.parse(readFileSync(text, 'utf8')) as Partial<SeenHead> | null;
-    if (typeof value?.hash === 'string' && Number.isSafeInteger(value.sequence) && Number(value.sequence) > 0)
-      return { sequence: Number(value.sequence), hash: value.hash };
-  } catch (error) {
-    throw usage(`--head ${text}: it cannot be read: ${reasonOf(error)}`, 'give a file, or SEQUENCE:HASH');
-  }
-  throw usage(`--head ${text}: it has no sequence and hash`, "give an agent's ledger-head.json, or SEQUENCE:HASH");
 }
 
 function report(found: Verification, { json }: VerifyFlags): number {

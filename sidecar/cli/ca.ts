@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import type { Acknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 import { type AtCa, atCa, durationOf, usage, withOperator } from './at-ca.ts';
+import { backupCommand, restoreCommand } from './ca-backup.ts';
 import { issuerCommand } from './ca-issuer.ts';
 import { ledgerCommand } from './ca-ledger.ts';
 import { reportCommand } from './ca-report.ts';
@@ -15,7 +16,7 @@ import { action, exitCodes, note, print, printJson, printTable } from './termina
 export function caCommand(): Command {
   const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain');
   const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
-  const records = [ledgerCommand(), reportCommand()];
+  const records = [ledgerCommand(), reportCommand(), backupCommand(), restoreCommand()];
   for (const command of [...commands, ...records, rotateCommand(), issuerCommand()]) ca.addCommand(command);
   return ca;
 }
@@ -311,7 +312,7 @@ async function runList(flags: AtCa & { all?: boolean; expiring?: string; by?: st
 
 async function runListByService(flags: AtCa & { all?: boolean }, expiringMs: number | undefined): Promise<number> {
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
-  const { allIdentities } = await import('../../cert-agent/ca/operator/records.ts');
+  const { allIdentities } = await import('../../cert-agent/ca/operator/identities.ts');
   return withOperator(flags, async (operator) => {
     const by = expiringMs === undefined ? undefined : Date.now() + expiringMs;
     const found = [];

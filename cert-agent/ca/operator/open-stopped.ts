@@ -1,6 +1,7 @@
 // Operates a stopped CA on its directory. The store's lock keeps a CA from starting meanwhile.
 
 import { systemClock } from '../../base/clock.ts';
+import { absolutePath } from '../../base/write.ts';
 import { readCaCertificates, readRootFingerprints } from '../certificates.ts';
 import { storeFileOf } from '../directory.ts';
 import { createRevocations } from '../revocation/revoke.ts';
@@ -16,7 +17,7 @@ export async function openStopped(dir: string): Promise<OpenOperator> {
   try {
     const clock = systemClock;
     const revocations = await createRevocations({ store, clock, trustDomain });
-    const records = createRecords({ store, clock, trustDomain, roots: () => bundle.roots });
+    const records = createRecords({ store, clock, trustDomain, dir: absolutePath(dir), roots: () => bundle.roots });
     return {
       operator: createOperator({ store, revocations, records, trustDomain, clock }),
       close: () => store.close(),

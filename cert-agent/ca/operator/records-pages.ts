@@ -4,8 +4,10 @@ import { z } from 'zod';
 import type { Page } from '../../base/admin.ts';
 import { SallyportError } from '../../base/errors.ts';
 import { mostHeads, mostRecords } from '../ledger/copy.ts';
-import { mostIdentities, type Records } from './records.ts';
+import { mostIdentities } from './identities.ts';
+import type { Records } from './records.ts';
 
+const backupSchema = z.strictObject({ out: z.string() });
 const number = z.coerce.number().int().nonnegative();
 
 export function recordsPages(records: Records): readonly Page[] {
@@ -41,6 +43,16 @@ export function recordsPages(records: Records): readonly Page[] {
       sentence: 'the first record at or after a time: ?time=MILLISECONDS',
       async answer({ url }) {
         return { body: { first: await records.firstSince(read(url, 'time', 0)) } };
+      },
+    },
+    {
+      method: 'POST',
+      path: '/v1/backup',
+      sentence: "writes a backup to a new directory of the CA's machine: { out }",
+      async answer({ body }) {
+        const result = backupSchema.safeParse(body);
+        if (!result.success) throw new SallyportError('body_invalid', 'the body is not { out }');
+        return { body: await records.backup(result.data.out) };
       },
     },
     {

@@ -3,8 +3,12 @@
 
 import { X509Certificate } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
+import { SallyportError } from '../../base/errors.ts';
+import { createBackup, type MadeBackup } from '../backup/backup.ts';
+import { readRootFingerprints } from '../certificates.ts';
 import { type LedgerReader, mostHeads, mostRecords } from '../ledger/copy.ts';
 import type { Store, StoredIdentity } from '../store/store.ts';
+import { mostIdentities } from './identities.ts';
 
 /** An identity with a summary of its certificates; times are milliseconds since 1970. */
 export interface ListedIdentity extends Omit<StoredIdentity, 'newest'> {
@@ -13,23 +17,35 @@ export interface ListedIdentity extends Omit<StoredIdentity, 'newest'> {
 }
 
 export interface Records extends LedgerReader {
+  /** Writes a backup to the new directory `out`, an absolute path on the CA's machine. @throws as createBackup does. */
+  backup(out: string): Promise<MadeBackup>;
   /** At most `count` identities (200 at most), in order, those after `after`. */
   identities(after: string, count: number): Promise<readonly ListedIdentity[]>;
 }
-
-/** The largest page of identities. */
-export const mostIdentities = 200;
 
 export interface RecordsParts {
   readonly store: Store;
   readonly clock: Clock;
   readonly trustDomain: string;
+  /** The CA's directory, absolute. */
+  readonly dir: string;
   /** The CA's roots, DER. */
   readonly roots: () => readonly Uint8Array[];
 }
 
-export function createRecords({ store, clock, trustDomain, roots }: RecordsParts): Records {
+export function createRecords({ store, clock, trustDomain, dir, roots }: RecordsParts): Records {
+  const backupParts = { store, clock, trustDomain, dir, roots: () => readRootFingerprints(dir) };
+  let running = false;
   return {
+    async backup(out) {
+      if (running) throw new SallyportError('backup_failed', 'another backup is being written');
+      running = true;
+      try {
+        return await createBackup(backupParts, out);
+      } finally {
+        running = false;
+      }
+    },
     async state() {
       const [first, end] = await Promise.all([store.firstOfLedger(), store.ledgerEnd()]);
       return { trustDomain, first, end, roots: roots().map((root) => Buffer.from(root).toString('base64')) };
@@ -43,17 +59,6 @@ export function createRecords({ store, clock, trustDomain, roots }: RecordsParts
       return found.map(({ newest, ...rest }) => ({ ...rest, key: kindOfKey(newest) }));
     },
   };
-}
-
-/** All identities, page by page. */
-export async function* allIdentities(records: Records): AsyncGenerator<ListedIdentity> {
-  for (let after = ''; ; ) {
-    const page = await records.identities(after, mostIdentities);
-    yield* page;
-    const last = page.at(-1);
-    if (last === undefined) return;
-    after = last.id;
-  }
 }
 
 const curves: Readonly<Record<string, string>> = {

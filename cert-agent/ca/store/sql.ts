@@ -5,7 +5,7 @@ import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
 import { formatTime } from '../../base/clock.ts';
 import type { DenyList } from '../../identity/denied.ts';
 import { type Act, type Caller, nameOfToken } from '../ledger/record.ts';
-import { createLedgerTable, ledgerSchema } from '../ledger/table.ts';
+import { createLedgerTable, type LedgerEnd, ledgerSchema } from '../ledger/table.ts';
 import {
   type CertificateFilter,
   type CertificateRecord,
@@ -164,7 +164,7 @@ export function createOperations(db: DatabaseSync): Operations {
   const tokens = createTokenOperations(db);
   const ledger = createLedgerTable(db);
   const adopt = db.prepare('INSERT OR REPLACE INTO owner VALUES (1, ?)');
-  const { isDeniedId, isRevoked, forget, ...denials } = createDenialOperations(db);
+  const { isDeniedId, isRevoked, forget, riseTo, ...denials } = createDenialOperations(db);
   const insert = db.prepare(
     `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate,
        family)
@@ -307,6 +307,15 @@ export function createOperations(db: DatabaseSync): Operations {
     ledgerEnd: ledger.end,
     firstOfLedger: ledger.first,
     readLedger: ledger.read,
+    // The worker calls it outside of a transaction.
+    copyTo(file: string): LedgerEnd {
+      db.prepare('VACUUM INTO ?').run(file);
+      return ledger.end();
+    },
+    recordRestore(act: Act, now: number): LedgerEnd {
+      riseTo(now);
+      return ledger.append(act, now);
+    },
     firstInLedger: ledger.firstSince,
     addLedgerHead: ledger.addHead,
     ledgerHeads: ledger.heads,
@@ -430,6 +439,7 @@ function createDenialOperations(db: DatabaseSync) {
         ids: new Set(ids.all().map((one) => String(one['id']))),
       };
     },
+    riseTo: (now: number): unknown => rise.run(now, now),
     forget(now: number): boolean {
       const changed = Number(unlistSerials.run(now - clockMarginMs).changes) > 0;
       if (changed) rise.run(now, now);

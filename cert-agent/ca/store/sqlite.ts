@@ -125,6 +125,8 @@ class SqliteStore implements Store {
   readonly ledgerHeadUpTo = this.#operation('ledgerHeadUpTo');
   readonly firstOfLedger = this.#operation('firstOfLedger');
   readonly pruneLedger = this.#operation('pruneLedger');
+  readonly copyTo = this.#operation('copyTo');
+  readonly recordRestore = this.#operation('recordRestore');
   readonly probe = this.#operation('probe');
 
   constructor(worker: Worker, options: SqliteStoreOptions) {
@@ -190,7 +192,8 @@ class SqliteStore implements Store {
         if (waiting.call.name === 'probe') this.#trouble = undefined;
         waiting.resolve(answer.value);
       } else {
-        this.#trouble = answer.failure;
+        // A copy fails for its own disk.
+        if (waiting.call.name !== 'copyTo') this.#trouble = answer.failure;
         waiting.reject(failed('the store', answer.failure));
       }
     }

@@ -222,6 +222,13 @@ export interface OwnerStore {
   adoptRoot(root: string): Promise<void>;
 }
 
+export interface BackupStore {
+  /** Writes a consistent copy to `file`, which is empty. Nothing else is done meanwhile. Returns the copy's last record. */
+  copyTo(file: string): Promise<LedgerEnd>;
+  /** Records a restore, and raises the sequence of the deny list above all that agents may have seen. */
+  recordRestore(act: Act, now: number): Promise<LedgerEnd>;
+}
+
 export interface Store
   extends OwnerStore,
     TokenStore,
@@ -229,6 +236,7 @@ export interface Store
     DenialStore,
     NameStore,
     LedgerStore,
+    BackupStore,
     StoreHealth {
   /** Waits for pending calls, then closes the store. */
   close(): Promise<void>;
