@@ -4,7 +4,8 @@ import type { MadeBackup } from '../backup/backup.ts';
 import type { LedgerState } from '../ledger/copy.ts';
 import type { LedgerRecord } from '../ledger/record.ts';
 import type { LedgerHead } from '../ledger/table.ts';
-import type { ListedIdentity, Records } from './records.ts';
+import type { ListedIdentity } from './identities.ts';
+import type { Records } from './records.ts';
 
 /** Asks the CA for a page, and returns its answer. */
 export type Ask = (method: string, path: string, body?: object, timeoutMs?: number) => Promise<unknown>;

@@ -7,14 +7,8 @@ import { SallyportError } from '../../base/errors.ts';
 import { createBackup, type MadeBackup } from '../backup/backup.ts';
 import { readRootFingerprints } from '../certificates.ts';
 import { type LedgerReader, mostHeads, mostRecords } from '../ledger/copy.ts';
-import type { Store, StoredIdentity } from '../store/store.ts';
-import { mostIdentities } from './identities.ts';
-
-/** An identity with a summary of its certificates; times are milliseconds since 1970. */
-export interface ListedIdentity extends Omit<StoredIdentity, 'newest'> {
-  /** The kind of its newest key, such as `EC P-256` or `RSA 2048`. */
-  readonly key: string;
-}
+import type { Store } from '../store/store.ts';
+import { type ListedIdentity, mostIdentities } from './identities.ts';
 
 export interface Records extends LedgerReader {
   /** Writes a backup to the new directory `out`, an absolute path on the CA's machine. @throws as createBackup does. */

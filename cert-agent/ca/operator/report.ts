@@ -2,9 +2,9 @@
 
 import { formatTime } from '../../base/clock.ts';
 import { eachRecord, type ShownRecord } from '../ledger/look.ts';
+import type { ListedIdentity } from './identities.ts';
 import { allIdentities } from './identities.ts';
 import type { Operator } from './operator.ts';
-import type { ListedIdentity } from './records.ts';
 
 /** An identity in the report; times are text. */
 export interface ReportedIdentity {
