@@ -175,7 +175,7 @@ async function runShow(flags: ShowFlags): Promise<number> {
         ...[time, act, caller, id, evidence, answer].map(harmless),
         harmless(
           Object.entries(details)
-            .map(([name, value]) => `${name}=${value}`)
+            .map(([name, value]) => `${name}=${shortened(String(value))}`)
             .join(' '),
         ),
       ]);
@@ -185,6 +185,13 @@ async function runShow(flags: ShowFlags): Promise<number> {
     return exitCodes.ok;
   });
 }
+
+/** Roots, in full: for verify and --json. */
+function shortened(value: string): string {
+  return value.length <= longestShown ? value : `${value.slice(0, longestShown - 3)}...`;
+}
+
+const longestShown = 100;
 
 type Heads = Awaited<ReturnType<typeof import('../../cert-agent/ca/ledger/look.ts')['lastHeads']>>;
 

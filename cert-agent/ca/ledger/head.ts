@@ -25,15 +25,13 @@ export function signHead(
 }
 
 /**
- * Why a head proves nothing, as a sentence; undefined if one of `roots` (DER) vouches for it. The issuer may have
- * expired since: it must have been valid when it signed.
+ * Why a head is not what its own issuer signed, as a sentence; undefined if it is. Whether that issuer is one of the CA
+ * is another question: see `isIssued`. The issuer may have expired since: it must have been valid when it signed.
  */
-export function whyUnproved(trustDomain: string, head: LedgerHead, roots: readonly Uint8Array[]): string | undefined {
+export function whyUnsigned(trustDomain: string, head: LedgerHead): string | undefined {
   try {
     const issuer = new X509Certificate(Buffer.from(head.issuer, 'base64'));
-    const anchors = roots.map((root) => new X509Certificate(root));
-    const anchor = anchors.find((one) => issuer.checkIssued(one) && issuer.verify(one.publicKey));
-    if (!issuer.ca || anchor === undefined) return 'its signer is not an issuer of this CA';
+    if (!issuer.ca) return notAnIssuer;
     if (head.time < issuer.validFromDate.getTime() || head.time > issuer.validToDate.getTime())
       return 'its signer was not valid at that time';
     const text = Buffer.from(textOf(trustDomain, head, head.time));
@@ -42,4 +40,29 @@ export function whyUnproved(trustDomain: string, head: LedgerHead, roots: readon
   } catch {
     return 'it cannot be read';
   }
+}
+
+export const notAnIssuer = 'its signer is not an issuer of this CA';
+
+/** True if one of `roots` (DER) signed the issuer of a head (base64 DER). */
+export function isIssued(issuer: string, roots: readonly Uint8Array[]): boolean {
+  try {
+    const certificate = new X509Certificate(Buffer.from(issuer, 'base64'));
+    return roots.some((root) => {
+      const anchor = new X509Certificate(root);
+      return certificate.checkIssued(anchor) && certificate.verify(anchor.publicKey);
+    });
+  } catch {
+    return false;
+  }
+}
+
+/** The CA's roots (DER), as `start` and `rotate` record them: later heads vouch for the roots of earlier ones. */
+export function formatRoots(roots: readonly Uint8Array[]): string {
+  return roots.map((root) => Buffer.from(root).toString('base64')).join(' ');
+}
+
+/** Reads what `formatRoots` wrote; what cannot be read vouches for nothing. */
+export function parseRoots(text: string): readonly Buffer[] {
+  return text.split(' ').map((root) => Buffer.from(root, 'base64'));
 }

@@ -3,7 +3,8 @@
 // together: somebody with write access to the store could have replaced them all.
 
 import { isUtf8 } from 'node:buffer';
-import { whyUnproved } from './head.ts';
+import { notAnIssuer, whyUnsigned } from './head.ts';
+import { Issuers } from './issuers.ts';
 import { genesis, hashOf } from './record.ts';
 import type { LedgerHead } from './table.ts';
 
@@ -92,17 +93,21 @@ export class LedgerVerifier {
   #prunedTo = 0;
   #sequence = 0;
   #hash = genesis;
-  /** The last record that a good head covers. */
+  /** The last record that a head of a present root covers; at the end, one of an earlier root too. */
   #covered = 0;
+  /** The last record whose head matches. */
+  #matched = 0;
   /** The highest sequence of any head, good or not. */
   #highestHead = 0;
   #lastHead = 0;
   readonly #restored: Restored[] = [];
+  readonly #issuers: Issuers;
   /** Seen heads by sequence, each with what the copy has there. */
   readonly #seen = new Map<number, { readonly hashes: readonly string[]; found?: string }>();
 
   constructor(options: VerifyOptions) {
     this.#options = options;
+    this.#issuers = new Issuers(options.roots);
     for (const { sequence, hash } of options.seen ?? [])
       this.#seen.set(sequence, { hashes: [...(this.#seen.get(sequence)?.hashes ?? []), hash] });
   }
@@ -146,6 +151,7 @@ export class LedgerVerifier {
         this.#prunedTo + 1,
       );
     const notCompared = this.#compareSeen();
+    this.#settle();
     if (this.#records > 0 && this.#covered === 0 && this.#checkpoint === 0)
       this.#add('unsigned', 'no signed head covers any record: nothing proves that these are the records of the CA');
     return {
@@ -158,10 +164,27 @@ export class LedgerVerifier {
     };
   }
 
+  /** Decides on the heads of issuers that no present root signed. */
+  #settle(): void {
+    const { covered, unknown } = this.#issuers.settle(this.#covered);
+    this.#covered = covered;
+    for (const { sequences, count } of unknown) {
+      for (const sequence of sequences) this.#add('head_invalid', whatProvesNothing(sequence, notAnIssuer), sequence);
+      this.#faultCount += count - sequences.length;
+    }
+  }
+
+  /** Why the head proves nothing; undefined if it does, or may by what follows. */
+  #whyUnproved(head: LedgerHead): string | undefined {
+    const why = whyUnsigned(this.#options.trustDomain, head);
+    if (why !== undefined || this.#issuers.isPresent(head.issuer)) return why;
+    return this.#issuers.wait(head.issuer, head.sequence) ? undefined : notAnIssuer;
+  }
+
   #begin(text: string): void {
     this.#started = true;
     const value = objectOf(text);
-    const { trustDomain, roots } = this.#options;
+    const { trustDomain } = this.#options;
     if (value?.['ledger'] !== 1) {
       const versioned = typeof value?.['ledger'] === 'number';
       this.#add(
@@ -182,9 +205,8 @@ export class LedgerVerifier {
     if (JSON.stringify({ ledger: 1, trustDomain: value['trustDomain'], checkpoint }) !== text) this.#unreadable();
     if (checkpoint === null) return;
     if (head === undefined) return this.#add('copy_invalid', 'its checkpoint cannot be read');
-    const why = whyUnproved(trustDomain, head, roots);
-    if (why !== undefined)
-      this.#add('head_invalid', `the checkpoint at record ${head.sequence} proves nothing: ${why}`, head.sequence);
+    const why = this.#whyUnproved(head);
+    if (why !== undefined) this.#add('head_invalid', whatProvesNothing(head.sequence, why), head.sequence);
     this.#checkpoint = head.sequence;
     this.#sequence = head.sequence;
     this.#hash = head.hash;
@@ -206,7 +228,7 @@ export class LedgerVerifier {
       this.#add('gap', `${what} missing`, expected);
     } else if (hashOf(this.#hash, line) !== hash) {
       this.#add('edited', `record ${sequence} was changed: its hash does not match`, sequence);
-    }
+    } else if (typeof fields['roots'] === 'string') this.#issuers.note(sequence, fields['roots']);
     // Goes on with the hash that the copy gives, so that each fault is reported once.
     this.#sequence = sequence;
     this.#hash = hash;
@@ -217,17 +239,15 @@ export class LedgerVerifier {
   }
 
   #head(head: LedgerHead): void {
-    const { trustDomain, roots } = this.#options;
     const { sequence, hash } = head;
     this.#heads += 1;
-    const why = whyUnproved(trustDomain, head, roots);
-    if (why !== undefined)
-      return this.#add('head_invalid', `the head of record ${sequence} proves nothing: ${why}`, sequence);
+    const why = this.#whyUnproved(head);
+    if (why !== undefined) return this.#add('head_invalid', whatProvesNothing(sequence, why), sequence);
     this.#highestHead = Math.max(this.#highestHead, sequence);
     if (sequence > this.#sequence) return;
     if (sequence < this.#sequence || sequence <= this.#lastHead)
       return this.#add('order', `the head of record ${sequence} is not where it belongs`, sequence);
-    const from = this.#covered === 0 ? this.#checkpoint + 1 : this.#covered + 1;
+    const from = this.#matched === 0 ? this.#checkpoint + 1 : this.#matched + 1;
     this.#lastHead = sequence;
     if (hash !== this.#hash)
       return this.#add(
@@ -235,7 +255,9 @@ export class LedgerVerifier {
         `the signed head of record ${sequence} does not match: records were replaced between ${from} and ${sequence}`,
         from,
       );
-    this.#covered = sequence;
+    this.#matched = sequence;
+    if (this.#issuers.isPresent(head.issuer)) this.#covered = sequence;
+    else this.#issuers.match(head.issuer, sequence);
   }
 
   #note(sequence: number, hash: string): void {
@@ -332,6 +354,10 @@ function objectOf(text: string): Readonly<Record<string, unknown>> | undefined {
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function whatProvesNothing(sequence: number, why: string): string {
+  return `the head of record ${sequence} proves nothing: ${why}`;
 }
 
 function isSequence(value: unknown): value is number {

@@ -15,10 +15,14 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { systemClock } from '../../../cert-agent/base/clock.ts';
 import { restoreCa } from '../../../cert-agent/ca/backup/restore.ts';
+import { readCaCertificates } from '../../../cert-agent/ca/certificates.ts';
 import { copyLines } from '../../../cert-agent/ca/ledger/copy.ts';
 import { LedgerVerifier, type SeenHead } from '../../../cert-agent/ca/ledger/verify.ts';
 import { openOperator } from '../../../cert-agent/ca/operator/open.ts';
+import type { Operator } from '../../../cert-agent/ca/operator/operator.ts';
 import { connectOperator } from '../../../cert-agent/ca/operator/socket.ts';
+import type { RotationStep } from '../../../cert-agent/ca/rotation/rotation.ts';
+import { readPemBlocks } from '../../../cert-agent/identity/bundle.ts';
 import { makeCa, startTestCa } from '../../fixtures/ca.ts';
 import { tempDir } from '../../fixtures/process.ts';
 
@@ -310,3 +314,91 @@ t.test('files of the CA that others may read stay so, and keys stay closed', asy
   await restoreCa({ from: join(place, 'again'), dir: join(place, 'new'), clock });
   t.equal(statSync(join(place, 'new', 'bundle.pem')).mode & 0o777, 0o640);
 });
+
+t.test('a backup in the midst of a root rotation is restored to the same step, which then goes on', async (t) => {
+  const place = tempDir(t);
+  const dir = await makeCa(t, { dir: join(place, 'ca') });
+  const ca = await startTestCa(t, { dir });
+  const steps = async (operator: Operator, ...all: readonly RotationStep[]) => {
+    for (const step of all) await operator.rotate({ kind: 'root', step });
+  };
+  await steps(ca.operator, 'prepare');
+  const backups: [string, string][] = [];
+  const backUp = async () => {
+    const { state } = await ca.operator.rotationStatus();
+    const out = join(place, `at-${state?.step}`);
+    await ca.operator.records.backup(out);
+    backups.push([out, state!.step]);
+  };
+  await backUp();
+  await steps(ca.operator, 'distribute');
+  await backUp();
+  await steps(ca.operator, 'activate');
+  await backUp();
+  await ca.close();
+  const old = readPemBlocks(readFileSync(join(backups[0]![0], 'bundle.pem'), 'utf8'), 'bundle.pem');
+  for (const [from, step] of backups) {
+    const restored = join(place, `restored-${step}`);
+    await restoreCa({ from, dir: restored, clock });
+    const again = await startTestCa(t, { dir: restored });
+    const { state, roots } = await again.operator.rotationStatus();
+    t.equal(state?.step, step);
+    t.equal(roots.length, step === 'prepared' ? 1 : 2);
+    if (step === 'prepared') await steps(again.operator, 'distribute', 'activate');
+    if (step === 'distributed') await steps(again.operator, 'activate');
+    await steps(again.operator, 'remove');
+    await again.close();
+    const now = readCaCertificates(restored);
+    t.notOk(
+      now.bundle.roots.some((root) => root.equals(old[0]!)),
+      'the old root is gone',
+    );
+    t.match(await verified(t, restored), { faultCount: 0, uncovered: 0 }, 'and its heads verify all the same');
+    t.ok(existsSync(join(restored, 'root.key')));
+  }
+});
+
+t.test('after the issuer was rotated, heads of the old one verify, and a backup brings its chain back', async (t) => {
+  const place = tempDir(t);
+  const dir = await makeCa(t, { dir: join(place, 'ca') });
+  const ca = await startTestCa(t, { dir });
+  for (const step of ['prepare', 'activate'] as const) await ca.operator.rotate({ kind: 'issuer', step });
+  const backup = join(place, 'backup');
+  await ca.operator.records.backup(backup);
+  await ca.close();
+  t.match(await verified(t, dir), { faultCount: 0, heads: 2, uncovered: 0 });
+  const restored = join(place, 'restored');
+  await restoreCa({ from: backup, dir: restored, clock });
+  const [time] = readdirSync(join(dir, 'previous'));
+  for (const name of ['intermediate.pem', 'intermediate.key']) {
+    const file = join('previous', time!, name);
+    t.same(readFileSync(join(restored, file)), readFileSync(join(dir, file)));
+    t.equal(statSync(join(restored, file)).mode, statSync(join(dir, file)).mode);
+  }
+  t.match(await verified(t, restored), { faultCount: 0 });
+});
+
+t.test('a CA whose root is kept elsewhere is backed up without that key', async (t) => {
+  const place = tempDir(t);
+  const dir = await makeCa(t, { dir: join(place, 'ca') });
+  rmSync(join(dir, 'root.key'));
+  const opened = await openOperator({ dir });
+  const backup = join(place, 'backup');
+  await opened.operator.records.backup(backup);
+  await opened.close();
+  const restored = join(place, 'restored');
+  await restoreCa({ from: backup, dir: restored, clock });
+  t.notOk(existsSync(join(restored, 'root.key')));
+  await (await startTestCa(t, { dir: restored })).close();
+});
+
+/** Verifies the ledger of a stopped CA with its present roots alone. */
+async function verified(t: Test, dir: string) {
+  const opened = await openOperator({ dir });
+  t.teardown(() => opened.close());
+  const { trustDomain, bundle } = readCaCertificates(dir);
+  const verifier = new LedgerVerifier({ trustDomain, roots: bundle.roots });
+  for await (const line of copyLines(opened.operator.records)) verifier.line(line);
+  await opened.close();
+  return verifier.end();
+}

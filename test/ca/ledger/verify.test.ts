@@ -5,6 +5,7 @@ import { systemClock } from '../../../cert-agent/base/clock.ts';
 import { openAuthority } from '../../../cert-agent/ca/authority.ts';
 import { readCaCertificates } from '../../../cert-agent/ca/certificates.ts';
 import { firstLine, headLine, recordLine } from '../../../cert-agent/ca/ledger/copy.ts';
+import { formatRoots } from '../../../cert-agent/ca/ledger/head.ts';
 import { type Act, type LedgerRecord, nextRecord } from '../../../cert-agent/ca/ledger/record.ts';
 import type { LedgerHead } from '../../../cert-agent/ca/ledger/table.ts';
 import { type Verification, type VerifyOptions, verifyCopy } from '../../../cert-agent/ca/ledger/verify.ts';
@@ -170,6 +171,54 @@ t.test('heads of others prove nothing', async (t) => {
   t.match(await verify(lines, { roots: readCaCertificates(other).bundle.roots }), {
     faults: [{ kind: 'head_invalid' }, { kind: 'head_invalid' }, { kind: 'head_invalid' }, { kind: 'unsigned' }],
   });
+});
+
+t.test('heads of an earlier root count once a head of a present root covers a record of that root', async (t) => {
+  const theirs = openAuthority(other, undefined, systemClock);
+  const roots = readCaCertificates(other).bundle.roots;
+  const start: Act = { act: 'start', caller: 'self', answer: 'started', details: { roots: formatRoots(bundle.roots) } };
+  const ledger = makeLedger(9, [3, 6], { 5: start });
+  const last = theirs.signHead(ledger.records[8]!, now + 9);
+  const rotated = { records: ledger.records, heads: [...ledger.heads, last] };
+  t.match(await verify(linesOf(rotated), { roots }), { faultCount: 0, heads: 3, covered: 9, uncovered: 0 });
+  t.match(
+    await verify(linesOf({ ...rotated, records: rotated.records.slice(3) }, ledger.heads[0]), { roots, part: true }),
+    {
+      ...{ faultCount: 0, checkpoint: 3 },
+    },
+  );
+  // No head of a present root covers the record, or no record has the root: nothing vouches for the heads.
+  t.match(await verify(linesOf(ledger), { roots }), {
+    faults: [{ kind: 'head_invalid', sequence: 3 }, { kind: 'head_invalid', sequence: 6 }, { kind: 'unsigned' }],
+  });
+  const plain = makeLedger(9, [3, 6]);
+  const unvouched = { records: plain.records, heads: [...plain.heads, theirs.signHead(plain.records[8]!, now + 9)] };
+  t.match(await verify(linesOf(unvouched), { roots }), {
+    ...{ covered: 9, faultCount: 2 },
+    faults: [
+      { kind: 'head_invalid', sequence: 3 },
+      { kind: 'head_invalid', sequence: 6 },
+    ],
+  });
+  // The other way round: a reader with the old root, who gets the new one from a record under a head of the old one.
+  const added: Act = { ...start, act: 'rotate', details: { roots: formatRoots([...bundle.roots, ...roots]) } };
+  const distributed = makeLedger(9, [6], { 5: added });
+  const heads = [...distributed.heads, theirs.signHead(distributed.records[8]!, now + 9)];
+  t.match(await verify(linesOf({ records: distributed.records, heads })), { faultCount: 0, covered: 9 });
+});
+
+t.test('a head of an earlier root does not hide an edit', async (t) => {
+  const theirs = openAuthority(other, undefined, systemClock);
+  const roots = readCaCertificates(other).bundle.roots;
+  const start: Act = { act: 'start', caller: 'self', answer: 'started', details: { roots: formatRoots(bundle.roots) } };
+  const { records, heads } = makeLedger(9, [3], { 1: start });
+  const last = theirs.signHead(records[8]!, now + 9);
+  const forged = makeLedger(9, [3], { 1: start, 2: { act: 'issue', caller: '10.9.9.9', answer: 'recorded' } });
+  const mixed = linesOf({ records: forged.records, heads: [...forged.heads, last] });
+  await t.resolveMatch(verify(mixed, { roots }), {
+    faults: [{ kind: 'head_mismatch', sequence: 4 }, { kind: 'head_invalid', sequence: 3 }, { kind: 'unsigned' }],
+  });
+  t.match(await verify(linesOf({ records, heads: [...heads, last] }), { roots }), { faultCount: 0 });
 });
 
 t.test('a copy without any head proves nothing', async (t) => {
