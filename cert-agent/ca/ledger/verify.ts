@@ -3,6 +3,7 @@
 // together: somebody with write access to the store could have replaced them all.
 
 import { isUtf8 } from 'node:buffer';
+import { firstLine, headLine, recordLine } from './copy.ts';
 import { notAnIssuer, whyUnsigned } from './head.ts';
 import { Issuers } from './issuers.ts';
 import { genesis, hashOf } from './record.ts';
@@ -120,11 +121,11 @@ export class LedgerVerifier {
     if (value === undefined) return this.#unreadable();
     // The CA writes each line in one way. Anything else was edited.
     if (typeof value['hash'] === 'string' && typeof value['record'] === 'string') {
-      if (JSON.stringify({ hash: value['hash'], record: value['record'] }) !== text) return this.#unreadable();
+      if (recordLine({ hash: value['hash'], line: value['record'] }) !== text) return this.#unreadable();
       return this.#record(value['hash'], value['record']);
     }
     const head = headOf(value['head']);
-    if (head === undefined || JSON.stringify({ head: value['head'] }) !== text) return this.#unreadable();
+    if (head === undefined || headLine(head) !== text) return this.#unreadable();
     this.#head(head);
   }
 
@@ -202,9 +203,9 @@ export class LedgerVerifier {
         `it is the ledger of ${String(value['trustDomain'])}, and the roots are of ${trustDomain}`,
       );
     const head = headOf(checkpoint);
-    if (JSON.stringify({ ledger: 1, trustDomain: value['trustDomain'], checkpoint }) !== text) this.#unreadable();
-    if (checkpoint === null) return;
-    if (head === undefined) return this.#add('copy_invalid', 'its checkpoint cannot be read');
+    if (checkpoint !== null && head === undefined) return this.#add('copy_invalid', 'its checkpoint cannot be read');
+    if (firstLine(String(value['trustDomain']), head) !== text) this.#unreadable();
+    if (head === undefined) return;
     const why = this.#whyUnproved(head);
     if (why !== undefined) this.#add('head_invalid', whatProvesNothing(head.sequence, why), head.sequence);
     this.#checkpoint = head.sequence;
@@ -368,8 +369,13 @@ function headOf(value: unknown): LedgerHead | undefined {
   if (!isObject(value)) return undefined;
   const { sequence, hash, time, signature, issuer } = value;
   if (!isSequence(sequence) || typeof time !== 'string' || Number.isNaN(Date.parse(time))) return undefined;
-  if (typeof hash !== 'string' || typeof signature !== 'string' || typeof issuer !== 'string') return undefined;
+  if (typeof hash !== 'string' || !isBase64(signature) || !isBase64(issuer)) return undefined;
   return { sequence, hash, time: Date.parse(time), signature, issuer };
+}
+
+/** Base64 in its one spelling: Node ignores what does not belong there. */
+function isBase64(value: unknown): value is string {
+  return typeof value === 'string' && Buffer.from(value, 'base64').toString('base64') === value;
 }
 
 function restoredOf(fields: Readonly<Record<string, unknown>>): Restored {
