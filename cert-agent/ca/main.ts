@@ -17,7 +17,7 @@ import { createBundleAnswer } from './bundle-answer.ts';
 import { readRootFingerprints } from './certificates.ts';
 import { caFilesOf, socketFileOf, storeFileOf } from './directory.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
-import { formatRoots } from './ledger/head.ts';
+import { formatCertificates } from './ledger/head.ts';
 import { Ledger } from './ledger/ledger.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
 import { whenFree } from './operator/open.ts';
@@ -117,7 +117,7 @@ async function noteStart(
   const { kind, step } = readState(dir) ?? {};
   const details = {
     issuer: fingerprintOf(authority.above[0]!),
-    roots: formatRoots(authority.bundle.current().roots),
+    roots: formatCertificates(authority.bundle.current().roots),
     ...(version === undefined ? {} : { version }),
     ...(kind === undefined ? {} : { rotating: `${kind} ${step}` }),
   };

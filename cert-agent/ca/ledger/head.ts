@@ -13,15 +13,15 @@ function textOf(trustDomain: string, { sequence, hash }: LedgerEnd, time: number
   return `sallyport ledger head 1\n${trustDomain}\n${sequence}\n${hash}\n${formatTime(time)}\n`;
 }
 
-/** Signs the end of the ledger. `time` is in milliseconds since 1970; `certificate` is the signer's, DER. */
+/** Signs the end of the ledger. `time` is in milliseconds since 1970; `chain` is the signer and CAs above it, DER. */
 export function signHead(
   trustDomain: string,
   end: LedgerEnd,
   time: number,
-  { key, certificate }: { readonly key: KeyObject; readonly certificate: Uint8Array },
+  { key, chain }: { readonly key: KeyObject; readonly chain: readonly Uint8Array[] },
 ): LedgerHead {
   const signature = sign('sha256', Buffer.from(textOf(trustDomain, end, time)), key).toString('base64');
-  return { ...end, time, signature, issuer: Buffer.from(certificate).toString('base64') };
+  return { ...end, time, signature, issuer: formatCertificates(chain) };
 }
 
 /**
@@ -30,7 +30,7 @@ export function signHead(
  */
 export function whyUnsigned(trustDomain: string, head: LedgerHead): string | undefined {
   try {
-    const issuer = new X509Certificate(Buffer.from(head.issuer, 'base64'));
+    const issuer = new X509Certificate(parseCertificates(head.issuer)[0]!);
     if (!issuer.ca) return notAnIssuer;
     if (head.time < issuer.validFromDate.getTime() || head.time > issuer.validToDate.getTime())
       return 'its signer was not valid at that time';
@@ -44,25 +44,33 @@ export function whyUnsigned(trustDomain: string, head: LedgerHead): string | und
 
 export const notAnIssuer = 'its signer is not an issuer of this CA';
 
-/** True if one of `roots` (DER) signed the issuer of a head (base64 DER). */
+/** True if the issuer of a head, by the CAs that are given with it, leads to one of `roots` (DER). */
 export function isIssued(issuer: string, roots: readonly Uint8Array[]): boolean {
   try {
-    const certificate = new X509Certificate(Buffer.from(issuer, 'base64'));
-    return roots.some((root) => {
-      const anchor = new X509Certificate(root);
-      return certificate.checkIssued(anchor) && certificate.verify(anchor.publicKey);
+    const chain = parseCertificates(issuer).map((one) => new X509Certificate(one));
+    const anchors = roots.map((root) => new X509Certificate(root));
+    return chain.every((one, i) => {
+      const above = chain[i + 1];
+      return one.ca && (above === undefined ? anchors : [above]).some((by) => isSignedBy(one, by));
     });
   } catch {
     return false;
   }
 }
 
-/** The CA's roots (DER), as `start` and `rotate` record them: later heads vouch for the roots of earlier ones. */
-export function formatRoots(roots: readonly Uint8Array[]): string {
-  return roots.map((root) => Buffer.from(root).toString('base64')).join(' ');
+function isSignedBy(certificate: X509Certificate, by: X509Certificate): boolean {
+  return certificate.checkIssued(by) && certificate.verify(by.publicKey);
 }
 
-/** Reads what `formatRoots` wrote; what cannot be read vouches for nothing. */
-export function parseRoots(text: string): readonly Buffer[] {
-  return text.split(' ').map((root) => Buffer.from(root, 'base64'));
+/**
+ * Certificates (DER) as base64, separated by spaces: the chain of a head's issuer, and the roots in records of starts
+ * and rotations, by which later heads vouch for earlier ones.
+ */
+export function formatCertificates(certificates: readonly Uint8Array[]): string {
+  return certificates.map((one) => Buffer.from(one).toString('base64')).join(' ');
+}
+
+/** Reads what `formatCertificates` wrote. */
+export function parseCertificates(text: string): readonly Buffer[] {
+  return text.split(' ').map((one) => Buffer.from(one, 'base64'));
 }

@@ -2,7 +2,8 @@
 // the bundle; the CA records its roots when it starts and when it rotates one, and a good head that covers such a record
 // vouches for the roots in it, and so for the heads of their issuers.
 
-import { isIssued, parseRoots } from './head.ts';
+import { X509Certificate } from 'node:crypto';
+import { isIssued, parseCertificates } from './head.ts';
 
 /** Heads of one issuer that no present root vouches for. */
 interface Waiting {
@@ -29,7 +30,7 @@ export class Issuers {
     this.#roots = roots;
   }
 
-  /** True if a present root signed the issuer (base64 DER). */
+  /** True if the issuer of a head, as the head has it, leads to a present root. */
   isPresent(issuer: string): boolean {
     const known = this.#known.get(issuer);
     if (known !== undefined) return known;
@@ -70,7 +71,7 @@ export class Issuers {
     for (let found = true; found; ) {
       found = false;
       const texts = [...this.#recorded].filter(([, sequence]) => sequence <= reached).map(([text]) => text);
-      const roots = texts.flatMap(parseRoots);
+      const roots = texts.flatMap(readable);
       for (const [issuer, { matched }] of left) {
         if (!isIssued(issuer, roots)) continue;
         left.delete(issuer);
@@ -80,4 +81,15 @@ export class Issuers {
     }
     return { covered: reached, unknown: [...left.values()] };
   }
+}
+
+/** What cannot be read vouches for nothing, and takes nothing from the others. */
+function readable(text: string): readonly Buffer[] {
+  return parseCertificates(text).filter((one) => {
+    try {
+      return new X509Certificate(one).ca;
+    } catch {
+      return false;
+    }
+  });
 }

@@ -13,7 +13,7 @@ export interface LedgerHead {
   readonly time: number;
   /** Base64. */
   readonly signature: string;
-  /** The intermediate that signed it, base64 DER. */
+  /** The intermediate that signed it and CAs between it and the root: base64 DER, separated by spaces. */
   readonly issuer: string;
 }
 

@@ -369,13 +369,17 @@ function headOf(value: unknown): LedgerHead | undefined {
   if (!isObject(value)) return undefined;
   const { sequence, hash, time, signature, issuer } = value;
   if (!isSequence(sequence) || typeof time !== 'string' || Number.isNaN(Date.parse(time))) return undefined;
-  if (typeof hash !== 'string' || !isBase64(signature) || !isBase64(issuer)) return undefined;
+  if (typeof hash !== 'string' || !isBase64(signature) || !isIssuer(issuer)) return undefined;
   return { sequence, hash, time: Date.parse(time), signature, issuer };
 }
 
 /** Base64 in its one spelling: Node ignores what does not belong there. */
 function isBase64(value: unknown): value is string {
   return typeof value === 'string' && Buffer.from(value, 'base64').toString('base64') === value;
+}
+
+function isIssuer(value: unknown): value is string {
+  return typeof value === 'string' && value.split(' ').every(isBase64);
 }
 
 function restoredOf(fields: Readonly<Record<string, unknown>>): Restored {

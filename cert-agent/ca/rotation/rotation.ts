@@ -12,7 +12,7 @@ import { fingerprintOf } from '../../identity/verify.ts';
 import { type Straggler, stateOf } from '../acknowledged.ts';
 import type { Agents } from '../agents.ts';
 import type { Authority } from '../authority.ts';
-import { formatRoots } from '../ledger/head.ts';
+import { formatCertificates } from '../ledger/head.ts';
 import type { Store } from '../store/store.ts';
 import {
   activateFiles,
@@ -162,7 +162,7 @@ export class Rotations {
     // No step without a record of it.
     await store.probe();
     // Before the step: the one that goes must vouch for the heads that its issuers signed.
-    const roots = formatRoots(authority.bundle.current().roots);
+    const roots = formatCertificates(authority.bundle.current().roots);
     const done = await this.#take(request, by, before);
     authority.reload();
     const after = done ?? before!;

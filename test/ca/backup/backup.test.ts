@@ -362,7 +362,7 @@ t.test('after the issuer was rotated, heads of the old one verify, and a backup 
   const place = tempDir(t);
   const dir = await makeCa(t, { dir: join(place, 'ca') });
   const ca = await startTestCa(t, { dir });
-  for (const step of ['prepare', 'activate'] as const) await ca.operator.rotate({ kind: 'issuer', step });
+  await ca.operator.rotate({ kind: 'issuer', step: 'activate' });
   const backup = join(place, 'backup');
   await ca.operator.records.backup(backup);
   await ca.close();
@@ -378,19 +378,26 @@ t.test('after the issuer was rotated, heads of the old one verify, and a backup 
   t.match(await verified(t, restored), { faultCount: 0 });
 });
 
-t.test('a CA whose root is kept elsewhere is backed up without that key', async (t) => {
-  const place = tempDir(t);
-  const dir = await makeCa(t, { dir: join(place, 'ca') });
-  rmSync(join(dir, 'root.key'));
-  const opened = await openOperator({ dir });
-  const backup = join(place, 'backup');
-  await opened.operator.records.backup(backup);
-  await opened.close();
-  const restored = join(place, 'restored');
-  await restoreCa({ from: backup, dir: restored, clock });
-  t.notOk(existsSync(join(restored, 'root.key')));
-  await (await startTestCa(t, { dir: restored })).close();
-});
+t.test(
+  'a CA whose root is kept elsewhere is backed up without that key, and with the request for its issuer',
+  async (t) => {
+    const place = tempDir(t);
+    const dir = await makeCa(t, { dir: join(place, 'ca') });
+    rmSync(join(dir, 'root.key'));
+    const before = await startTestCa(t, { dir });
+    const { request } = await before.operator.rotate({ kind: 'issuer', step: 'request' });
+    t.match(request, /BEGIN CERTIFICATE REQUEST/);
+    const backup = join(place, 'backup');
+    await before.operator.records.backup(backup);
+    await before.close();
+    const restored = join(place, 'restored');
+    await restoreCa({ from: backup, dir: restored, clock });
+    t.notOk(existsSync(join(restored, 'root.key')));
+    const after = await startTestCa(t, { dir: restored });
+    t.match(await after.operator.rotationStatus(), { state: { step: 'requested' }, request });
+    await after.close();
+  },
+);
 
 /** Verifies the ledger of a stopped CA with its present roots alone. */
 async function verified(t: Test, dir: string) {

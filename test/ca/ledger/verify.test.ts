@@ -3,12 +3,15 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { systemClock } from '../../../cert-agent/base/clock.ts';
 import { openAuthority } from '../../../cert-agent/ca/authority.ts';
+import { publicHalf, signIntermediate, signRoot } from '../../../cert-agent/ca/ca-certificates.ts';
 import { readCaCertificates } from '../../../cert-agent/ca/certificates.ts';
 import { firstLine, headLine, recordLine } from '../../../cert-agent/ca/ledger/copy.ts';
-import { formatRoots } from '../../../cert-agent/ca/ledger/head.ts';
+import { formatCertificates, signHead } from '../../../cert-agent/ca/ledger/head.ts';
 import { type Act, type LedgerRecord, nextRecord } from '../../../cert-agent/ca/ledger/record.ts';
 import type { LedgerHead } from '../../../cert-agent/ca/ledger/table.ts';
 import { type Verification, type VerifyOptions, verifyCopy } from '../../../cert-agent/ca/ledger/verify.ts';
+import { generateKey } from '../../../cert-agent/identity/keys.ts';
+import { randomSerial, signCertificate } from '../../../cert-agent/identity/x509.ts';
 import { makeCa } from '../../fixtures/ca.ts';
 
 const dir = await makeCa(t);
@@ -149,6 +152,7 @@ t.test('a line that the CA did not write so is found', async (t) => {
     '',
     '[]',
     '{"head":{"sequence":5}}',
+    headLine({ ...whole.heads[1]!, issuer: 'xx' }),
   ];
   for (const line of odd) await first(t, lines.with(at(5), line), 'copy_invalid', 5, /not a line of a ledger/);
   const pieces = [Buffer.from(`${lines.slice(0, at(5)).join('\n')}\n`), Buffer.from([0x22, 0xff, 0x22, 10])];
@@ -162,7 +166,7 @@ t.test('heads of others prove nothing', async (t) => {
     [{ ...whole.heads[1]!, signature: 'AAAA' }, /its signature does not match$/],
     [{ ...whole.heads[1]!, time: now + 1e12 }, /its signer was not valid at that time$/],
     [{ ...whole.heads[1]!, time: now + 7 }, /its signature does not match$/],
-    [{ ...whole.heads[1]!, issuer: 'xx' }, /it cannot be read$/],
+    [{ ...whole.heads[1]!, issuer: 'AAAA' }, /it cannot be read$/],
   ];
   for (const [head, message] of changes) {
     const heads = [whole.heads[0]!, head, whole.heads[2]!];
@@ -176,7 +180,12 @@ t.test('heads of others prove nothing', async (t) => {
 t.test('heads of an earlier root count once a head of a present root covers a record of that root', async (t) => {
   const theirs = openAuthority(other, undefined, systemClock);
   const roots = readCaCertificates(other).bundle.roots;
-  const start: Act = { act: 'start', caller: 'self', answer: 'started', details: { roots: formatRoots(bundle.roots) } };
+  const start: Act = {
+    act: 'start',
+    caller: 'self',
+    answer: 'started',
+    details: { roots: formatCertificates(bundle.roots) },
+  };
   const ledger = makeLedger(9, [3, 6], { 5: start });
   const last = theirs.signHead(ledger.records[8]!, now + 9);
   const rotated = { records: ledger.records, heads: [...ledger.heads, last] };
@@ -201,16 +210,43 @@ t.test('heads of an earlier root count once a head of a present root covers a re
     ],
   });
   // The other way round: a reader with the old root, who gets the new one from a record under a head of the old one.
-  const added: Act = { ...start, act: 'rotate', details: { roots: formatRoots([...bundle.roots, ...roots]) } };
+  const added: Act = { ...start, act: 'rotate', details: { roots: formatCertificates([...bundle.roots, ...roots]) } };
   const distributed = makeLedger(9, [6], { 5: added });
   const heads = [...distributed.heads, theirs.signHead(distributed.records[8]!, now + 9)];
   t.match(await verify(linesOf({ records: distributed.records, heads })), { faultCount: 0, covered: 9 });
 });
 
+t.test('an issuer may be below other CAs than the root', async (t) => {
+  const keys = { root: generateKey(), middle: generateKey(), issuer: generateKey() };
+  const names = { trustDomain: 'demo.test', now };
+  const root = await signRoot(names, keys.root);
+  const middle = await signCertificate(
+    {
+      ...{ subject: 'CN=demo.test policy', uris: ['spiffe://demo.test'], publicKey: publicHalf(keys.middle) },
+      ...{ serial: randomSerial(), notBefore: now - 60_000, notAfter: now + 3_600_000 },
+      ...{ keyUsage: ['keyCertSign', 'cRLSign'], ca: { pathLength: 1 } },
+    },
+    { key: keys.root, certificate: root },
+  );
+  const above = { key: keys.middle, certificate: middle };
+  const issuer = await signIntermediate(names, publicHalf(keys.issuer), above, false);
+  const { records } = makeLedger(9, []);
+  const head = (chain: readonly Buffer[]) => signHead('demo.test', records[8]!, now + 9, { key: keys.issuer, chain });
+  const given = (chain: readonly Buffer[]) => verify(linesOf({ records, heads: [head(chain)] }), { roots: [root] });
+  t.match(await given([issuer, middle]), { faultCount: 0, covered: 9 });
+  t.match(await given([issuer]), { faults: [{ kind: 'head_invalid' }, { kind: 'unsigned' }] });
+  t.match(await given([issuer, root, middle]), { faults: [{ kind: 'head_invalid' }, { kind: 'unsigned' }] });
+});
+
 t.test('a head of an earlier root does not hide an edit', async (t) => {
   const theirs = openAuthority(other, undefined, systemClock);
   const roots = readCaCertificates(other).bundle.roots;
-  const start: Act = { act: 'start', caller: 'self', answer: 'started', details: { roots: formatRoots(bundle.roots) } };
+  const start: Act = {
+    act: 'start',
+    caller: 'self',
+    answer: 'started',
+    details: { roots: formatCertificates(bundle.roots) },
+  };
   const { records, heads } = makeLedger(9, [3], { 1: start });
   const last = theirs.signHead(records[8]!, now + 9);
   const forged = makeLedger(9, [3], { 1: start, 2: { act: 'issue', caller: '10.9.9.9', answer: 'recorded' } });
