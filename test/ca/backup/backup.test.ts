@@ -346,14 +346,12 @@ t.test('a backup in the midst of a root rotation is restored to the same step, w
     t.equal(roots.length, step === 'prepared' ? 1 : 2);
     if (step === 'prepared') await steps(again.operator, 'distribute', 'activate');
     if (step === 'distributed') await steps(again.operator, 'activate');
-    await steps(again.operator, 'remove');
+    // Removal waits for connections to end, so once is enough.
+    if (step === 'draining') await steps(again.operator, 'remove');
     await again.close();
-    const now = readCaCertificates(restored);
-    t.notOk(
-      now.bundle.roots.some((root) => root.equals(old[0]!)),
-      'the old root is gone',
-    );
-    t.match(await verified(t, restored), { faultCount: 0, uncovered: 0 }, 'and its heads verify all the same');
+    const isThere = readCaCertificates(restored).bundle.roots.some((root) => root.equals(old[0]!));
+    t.equal(isThere, step !== 'draining', 'the old root');
+    t.match(await verified(t, restored), { faultCount: 0, uncovered: 0 }, 'its heads verify, also once it is gone');
     t.ok(existsSync(join(restored, 'root.key')));
   }
 });
