@@ -181,7 +181,11 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
   const rotations = new Rotations({
     ...{ dir: options.dir, passphrase: options.passphrase, authority, store, agents, clock: parts.clock, log },
     denied: () => revocations.denied.current(),
-    changed: () => own.rotate(),
+    async changed() {
+      await own.rotate();
+      // A head of the new root at once, so that who has only that one can verify all before it.
+      await ledger.sign();
+    },
   });
   const operator = operatorOf(parts, agents, rotations);
   const server = await startServer({

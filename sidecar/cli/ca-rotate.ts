@@ -152,7 +152,7 @@ async function absolute(path: string | undefined): Promise<string | undefined> {
 export async function takeStopped(flags: RotateFlags, order: IssuerOrder): Promise<StoppedStep> {
   const { rotateStopped } = await import('../../cert-agent/ca/rotation/stopped.ts');
   const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
-  return rotateStopped(flags.dir!, order, readPassphrase(flags.passphraseFile, process.env, note));
+  return rotateStopped((await absolute(flags.dir))!, order, readPassphrase(flags.passphraseFile, process.env, note));
 }
 
 /** True if `--dir` is the directory of a CA that does not run. */

@@ -54,9 +54,9 @@ export async function restoreCa(options: RestoreOptions): Promise<RestoredCa> {
   const { from, dir, clock, force = false, seen = [] } = options;
   const manifest = await readBackup(from);
   const isEmpty = !existsSync(dir) || readdirSync(dir).length === 0;
-  if (!isEmpty) checkOwn(dir, manifest);
   if (await answersAt(socketFileOf(dir))) throw held(storeFileOf(dir));
-  const known = isEmpty ? {} : await endOfTarget(dir, manifest);
+  const known: Target = isEmpty ? {} : await readTarget(dir, manifest);
+  if (!isEmpty) checkOwn(dir, manifest, known);
   const ends = [...seen, ...(known.end === undefined ? [] : [known.end])];
   if (known.why !== undefined && ends.length === 0 && !force)
     throw new SallyportError('ledger_behind', `it is not known how far the ledger in ${dir} had come: ${known.why}`, {
@@ -82,9 +82,12 @@ export async function restoreCa(options: RestoreOptions): Promise<RestoredCa> {
   }
 }
 
-/** @throws SallyportError `ca_exists` unless the directory has a root of the backup's CA. */
-function checkOwn(dir: string, { roots, trustDomain }: Manifest): void {
-  if (rootsIn(dir).some((root) => roots.includes(root))) return;
+/**
+ * @throws SallyportError `ca_exists` unless the directory has a root of the backup's CA or, where the root was rotated
+ * since, the backup's last record in its ledger.
+ */
+function checkOwn(dir: string, { roots, trustDomain }: Manifest, { isSame = false }: Target): void {
+  if (isSame || rootsIn(dir).some((root) => roots.includes(root))) return;
   throw new SallyportError('ca_exists', `${dir} is not empty, and not the directory of this CA of ${trustDomain}`, {
     hint: 'restore into a new directory',
   });
@@ -106,8 +109,17 @@ function rootsIn(dir: string): readonly string[] {
   });
 }
 
-/** The end of the ledger in the target's store, or why it is not known; neither if there is no store. */
-async function endOfTarget(dir: string, { roots }: Manifest): Promise<{ end?: SeenHead; why?: string }> {
+/** What the target's store says; nothing if there is none. */
+interface Target {
+  /** The end of its ledger. */
+  readonly end?: SeenHead;
+  /** Why the end is not known. */
+  readonly why?: string;
+  /** Its ledger has the last record of the backup's. */
+  readonly isSame?: boolean;
+}
+
+async function readTarget(dir: string, { roots, ledger }: Manifest): Promise<Target> {
   const file = storeFileOf(dir);
   if (!existsSync(file) && !existsSync(`${file}-wal`)) return {};
   try {
@@ -117,8 +129,10 @@ async function endOfTarget(dir: string, { roots }: Manifest): Promise<{ end?: Se
       async () => undefined,
     );
     const end = await store.ledgerEnd();
+    const [record] = await store.readLedger(ledger.sequence, 1);
     await store.close();
-    return end.sequence === 0 ? {} : { end };
+    const isSame = record?.sequence === ledger.sequence && record.hash === ledger.hash;
+    return end.sequence === 0 ? {} : { end, isSame };
   } catch (error) {
     if (error instanceof SallyportError && error.code === 'ca_running') throw error;
     return { why: reasonOf(error) };

@@ -102,3 +102,11 @@ t.test('a long ledger is read in pages through the socket', async (t) => {
   await t.rejects(records.records(Number.NaN, 1), { code: 'body_invalid', message: 'from is not a number' });
   await t.rejects(records.records(-1, 1), { code: 'body_invalid' });
 });
+
+t.test('after a rotation of the root the new root alone verifies everything, at once', async (t) => {
+  const ca = await startTestCa(t);
+  for (const step of ['prepare', 'distribute', 'activate', 'remove'] as const)
+    await ca.operator.rotate({ kind: 'root', step });
+  t.equal((await ca.operator.records.state()).roots.length, 1);
+  t.match(await verified(ca.operator.records), { faultCount: 0, checkpoint: 0 });
+});
