@@ -4,6 +4,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   lstatSync,
   mkdirSync,
@@ -19,6 +20,7 @@ import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path';
 import { type Clock, formatTime } from '../../base/clock.ts';
 import { reasonOf, SallyportError } from '../../base/errors.ts';
 import { syncDirectory, syncFile } from '../../base/write.ts';
+import { caFilesOf, rotationFilesOf } from '../directory.ts';
 import type { LedgerEnd } from '../ledger/table.ts';
 import type { Store } from '../store/store.ts';
 import { hashOfFile, type Manifest, manifestFile, storeName } from './manifest.ts';
@@ -40,6 +42,13 @@ export interface MadeBackup {
   readonly ledger: LedgerEnd;
 }
 
+/** Changes with each step of a rotation: store and files must be of the same. */
+function stepOf(dir: string): string {
+  const { bundle, intermediate } = caFilesOf(dir);
+  const files = [rotationFilesOf(dir).state, bundle, intermediate];
+  return files.map((file) => (existsSync(file) ? readFileSync(file, 'utf8') : '')).join('\0');
+}
+
 /** A CA's files are small. Whatever is larger does not belong into its directory. */
 const mostBytes = 64 * 1_048_576;
 
@@ -59,8 +68,13 @@ export async function createBackup(parts: BackupParts, out: string): Promise<Mad
   const temporary = join(dirname(out), `.${basename(out)}.${randomBytes(6).toString('hex')}.tmp`);
   try {
     mkdirSync(temporary, { mode: 0o700 });
+    const step = stepOf(parts.dir);
     const ledger = await copyStore(store, join(temporary, storeName));
     const files = copyFiles(parts.dir, temporary);
+    if (stepOf(parts.dir) !== step)
+      throw new SallyportError('backup_failed', 'issuer or root were rotated while the store was copied', {
+        hint: 'try again',
+      });
     const copied = join(temporary, storeName);
     files[storeName] = { sha256: await hashOfFile(copied), bytes: statSync(copied).size, mode: 0o600 };
     const { trustDomain, roots } = parts;

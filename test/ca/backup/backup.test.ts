@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { systemClock } from '../../../cert-agent/base/clock.ts';
+import { createBackup } from '../../../cert-agent/ca/backup/backup.ts';
 import { restoreCa } from '../../../cert-agent/ca/backup/restore.ts';
 import { readCaCertificates } from '../../../cert-agent/ca/certificates.ts';
 import { copyLines } from '../../../cert-agent/ca/ledger/copy.ts';
@@ -22,6 +23,7 @@ import { openOperator } from '../../../cert-agent/ca/operator/open.ts';
 import type { Operator } from '../../../cert-agent/ca/operator/operator.ts';
 import { connectOperator } from '../../../cert-agent/ca/operator/socket.ts';
 import type { RotationStep } from '../../../cert-agent/ca/rotation/rotation.ts';
+import type { Store } from '../../../cert-agent/ca/store/store.ts';
 import { readPemBlocks } from '../../../cert-agent/identity/bundle.ts';
 import { makeCa, startTestCa } from '../../fixtures/ca.ts';
 import { tempDir } from '../../fixtures/process.ts';
@@ -271,6 +273,24 @@ t.test('a backup is refused where it would be of no use', async (t) => {
   });
   t.same(readdirSync(place).toSorted(), ['b1', 'backup', 'ca']);
   await close();
+});
+
+t.test('a backup whose files took a step of a rotation while the store was copied is not made', async (t) => {
+  const dir = await makeCa(t);
+  const place = tempDir(t);
+  const store = {
+    appendLedger: async () => undefined,
+    async copyTo() {
+      writeFileSync(join(dir, 'rotation.json'), '{}');
+      return { sequence: 1, hash: '' };
+    },
+  } as unknown as Store;
+  const parts = { store, dir, trustDomain: 'demo.test', roots: () => [], clock };
+  await t.rejects(createBackup(parts, join(place, 'b')), {
+    code: 'backup_failed',
+    message: 'issuer or root were rotated while the store was copied',
+  });
+  t.same(readdirSync(place), []);
 });
 
 t.test('a backup that is made while the CA issues is consistent', async (t) => {
