@@ -101,12 +101,12 @@ t.test('the report names what deserves a look, as text, JSON and a page', async 
   t.match(await run('report', '--dir', dir), {
     code: 0,
     stdout:
-      /^demo\.test at .*\n\nIdentities: 2\n[\s\S]*Never renewed: 2\n[\s\S]*Unused join tokens: 1\n[\s\S]*Denied and allowed: 1\n/,
+      /^demo\.test at .*\n\nIdentities: 2\n[\s\S]*Never renewed: 1\n[\s\S]*Unused join tokens: 1\n[\s\S]*Denied and allowed: 1\n/,
   });
   const { stdout } = await run('report', '--dir', dir, '--json');
   t.match(JSON.parse(stdout), {
     trustDomain: 'demo.test',
-    neverRenewed: { total: 2 },
+    neverRenewed: { total: 1, listed: [{ id: web }] },
     unusedTokens: { total: 1, listed: [{ id: `${web}-unused` }] },
     weakKeys: { total: 0 },
     denials: { total: 1, listed: [{ act: 'revoke', by: 'operator', target: `${web}2`, note: script }] },

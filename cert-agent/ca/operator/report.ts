@@ -1,6 +1,7 @@
 // The report on a CA: its identities, and what in the ledger deserves a look.
 
 import { formatTime } from '../../base/clock.ts';
+import { caIdOf } from '../../identity/spiffe-id.ts';
 import { eachRecord, type ShownRecord } from '../ledger/look.ts';
 import type { ListedIdentity } from './identities.ts';
 import { allIdentities } from './identities.ts';
@@ -76,12 +77,14 @@ export async function collectReport(operator: Operator, since: number, now: numb
     new Collected<ReportedIdentity>(),
     new Collected<ReportedIdentity>(),
   ];
+  const own = caIdOf(trustDomain).uri;
   let longestLives: ReportedIdentity[] = [];
   for await (const found of allIdentities(records)) {
     const one = reportedOf(found);
     identities.add(one);
     if (found.valid === 0) continue;
-    if (one.lastRenewal === undefined) neverRenewed.add(one);
+    // The CA does not renew its own SVID: it issues a new one.
+    if (one.lastRenewal === undefined && one.id !== own) neverRenewed.add(one);
     if (isWeak(found.key)) weakKeys.add(one);
     longestLives = [...longestLives, one]
       .toSorted((a, b) => (b.longestLifeMs ?? 0) - (a.longestLifeMs ?? 0))
