@@ -20,7 +20,7 @@ export function atCa(command: Command): Command {
 }
 
 /** Runs `work` with the CA that the flags select, and closes it in any case. */
-export async function withOperator(flags: AtCa, work: (operator: Operator) => Promise<number>): Promise<number> {
+export async function withOperator<T>(flags: AtCa, work: (operator: Operator) => Promise<T>): Promise<T> {
   const { dir, socket } = flags;
   const { openOperator } = await import('../../cert-agent/ca/operator/open.ts');
   if (socket === undefined && dir === undefined) throw usage('select the CA with --dir or --socket');
