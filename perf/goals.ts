@@ -23,6 +23,7 @@ const goals: readonly Goal[] = [
   { table: 'memory', label: 'after the load', most: 100 },
   { table: 'idle-connections', label: 'over bare node:tls', most: 12 },
   { table: 'decision', label: '10,000 rules', most: 1 },
+  { table: 'ledger', label: '1,000,000 records', most: 30 },
   { table: 'edge-cpu', label: '1,000 routes', peer: 'nginx', most: 1.2 },
   { table: 'edge-cpu', label: '1,000 routes, 200 users with tokens', peer: 'nginx', most: 1.4 },
 ];

@@ -1,7 +1,9 @@
 // All measures, by their names on the command line.
 
-import type { Bench } from './bench.ts';
+import { join } from 'node:path';
+import { type Bench, checkoutsOf } from './bench.ts';
 import { measureDecisionUs } from './decision.ts';
+import { measureLedger } from './ledger.ts';
 import { bodies, edge, handshakes, http1, http2, tcp, websocket } from './measure-cpu.ts';
 import { latency } from './measure-latency.ts';
 import { heap, idleConnections, memory } from './measure-memory.ts';
@@ -24,6 +26,7 @@ export const measures: Readonly<Record<string, Measure>> = {
   heap,
   decision,
   record,
+  ledger,
   edge,
 };
 
@@ -44,4 +47,29 @@ async function record({ progress }: Bench): Promise<Table[]> {
   ];
   const title = 'What access log and metrics cost a request, the garbage that they leave not counted';
   return [{ name: 'record', title, unit: 'us', rows }];
+}
+
+async function ledger(bench: Bench): Promise<Table[]> {
+  const label = '1,000,000 records';
+  const [seconds, peak]: [Record<string, number>, Record<string, number>] = [{}, {}];
+  for (const { name, root } of checkoutsOf(bench)) {
+    bench.progress.title(`ledger, ${name}`);
+    const done = await measureLedger(join(bench.site.dir, `ledger-${name}`), root, 1_000_000);
+    seconds[name] = done.seconds;
+    peak[name] = done.peakMb;
+  }
+  return [
+    {
+      name: 'ledger',
+      title: 'ca ledger verify, a signed head in every thousand',
+      unit: 's',
+      rows: [{ label, figures: seconds }],
+    },
+    {
+      name: 'ledger-memory',
+      title: 'ca ledger verify, most resident memory',
+      unit: 'MB',
+      rows: [{ label, figures: peak }],
+    },
+  ];
 }

@@ -15,6 +15,7 @@ const documents = [
   'CONTRIBUTING.md',
   ...globSync('examples/*/README.md', { cwd: root }),
   'perf/README.md',
+  'cert-agent/ca/OPERATING.md',
 ];
 
 t.test('the error table of ARCHITECTURE.md is the one of the code', async (t) => {
@@ -37,7 +38,7 @@ t.test('the limits of ARCHITECTURE.md are those of sidecar.yaml', async (t) => {
 });
 
 t.test('lines of documents have 120 characters at most, rows of tables apart', async (t) => {
-  const long = globSync('{*.md,{perf,examples,sidecar}/**/*.md}', { cwd: root }).flatMap((file) =>
+  const long = globSync('{*.md,{perf,examples,sidecar,cert-agent}/**/*.md}', { cwd: root }).flatMap((file) =>
     read(file)
       .split('\n')
       .flatMap((line, index) => (line.length > 120 && !line.startsWith('|') ? [`${file}:${index + 1}`] : [])),

@@ -6,11 +6,14 @@ import { formatPem, parseBundle, type TrustBundle } from '../identity/bundle.ts'
 import { type DenyList, parseDenyList } from '../identity/denied.ts';
 import { formatKey } from '../identity/keys.ts';
 import { parseSvid, type Svid } from '../identity/svid.ts';
+import { type LedgerHead, readLedgerHead } from './ledger-memory.ts';
 
 /** The roots that we trust and the identities that are denied. */
 export interface Trust {
   readonly bundle: TrustBundle;
   readonly denied: DenyList;
+  /** The end of the CA's ledger, if the CA sent it. */
+  readonly ledger?: LedgerHead;
 }
 
 /** A CA's response to a CSR, parsed but not yet compared with what we have. */
@@ -49,9 +52,11 @@ export function readSvidAnswer(body: unknown, key: KeyObject, trustDomain: strin
 export function readBundleDocument(document: unknown, trustDomain: string, url: URL): Trust {
   if (!isObject(document)) throw invalidAnswer(url, 'it contains no bundle');
   const source = `the bundle of the CA at ${url.origin}`;
+  const ledger = readLedgerHead(document['sallyport_ledger']);
   return {
     bundle: parseBundle(JSON.stringify(document), trustDomain, source),
     denied: parseDenyList(document['sallyport_denied'], source),
+    ...(ledger === undefined ? {} : { ledger }),
   };
 }
 

@@ -11,11 +11,13 @@ import { verifyChain } from '../identity/verify.ts';
 import { caCodeOf, type Issued, type Trust } from './answer.ts';
 import { Failures } from './failures.ts';
 import { type Keep, newerTrust, trustOf } from './keep.ts';
+import { LedgerMemory } from './ledger-memory.ts';
 import { type Random, refreshDelay } from './schedule.ts';
 
 export interface RefreshOptions {
   readonly client: CaClient;
   readonly keep: Keep;
+  readonly outDir: string;
   readonly log: Log;
   readonly clock: Clock;
   readonly random: Random;
@@ -31,6 +33,7 @@ const rootChangeSpreadMs = 30_000;
 export class TrustRefresh {
   readonly #options: RefreshOptions;
   readonly failures = new Failures();
+  readonly #ledger: LedgerMemory;
   #due = 0;
   #running: Promise<void> | undefined;
   #stopped = false;
@@ -40,6 +43,7 @@ export class TrustRefresh {
 
   constructor(options: RefreshOptions) {
     this.#options = options;
+    this.#ledger = new LedgerMemory(options);
   }
 
   /** Infinity while a refresh is in flight or there is no bundle to verify the CA with. */
@@ -150,6 +154,7 @@ export class TrustRefresh {
       if (unsure || trust.bundle !== before.bundle) this.#renewIfUntrusted(asked, trust);
     }
     if (news !== undefined) this.#etag = news.etag;
+    this.#ledger.see(news?.ledger);
     this.#refreshedAt = clock.now();
     this.failures.clear();
   }

@@ -58,6 +58,16 @@ export function linkDurably(target: string, path: string): void {
   syncDirectory(dirname(path));
 }
 
+/** Writes what the system holds of a file to the disk. */
+export function syncFile(path: string): void {
+  const file = openSync(path, 'r+');
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
 /** A rename is on disk only when its directory is synced. */
 export function syncDirectory(path: string): void {
   const directory = openSync(path, 'r');

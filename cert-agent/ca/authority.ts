@@ -71,6 +71,8 @@ interface Opened {
   readonly signer: LeafSigner;
   readonly notBefore: number;
   readonly notAfter: number;
+  /** The intermediate, and CAs between it and the root. */
+  readonly chain: readonly Buffer[];
   readonly above: readonly Buffer[];
   /** The chains of earlier intermediates. */
   readonly previous: readonly (readonly Buffer[])[];
@@ -135,7 +137,8 @@ class DirectoryAuthority implements Authority {
   }
 
   signHead(end: LedgerEnd, time: number): LedgerHead {
-    return signHead(this.#opened.trustDomain, end, time, this.#opened.signer);
+    const { trustDomain, signer, chain } = this.#opened;
+    return signHead(trustDomain, end, time, { key: signer.key, chain });
   }
 
   reload(): void {
@@ -162,6 +165,7 @@ class DirectoryAuthority implements Authority {
       ...{ trustDomain, bundle, bundles: onlyBundle(bundle), signer: { key, certificate: intermediate } },
       notBefore: certificate.validFromDate.getTime(),
       notAfter: Math.min(...chain.map((one) => new X509Certificate(one).validToDate.getTime())),
+      chain,
       above: [...chain, ...readIfThere(cross)],
       previous: directoriesIn(previous).map((one) => readIfThere(caFilesOf(one).intermediate)),
     };

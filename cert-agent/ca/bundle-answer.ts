@@ -2,9 +2,11 @@
 // that the request that every agent sends every few seconds costs only a comparison.
 
 import { createHash } from 'node:crypto';
+import { formatTime } from '../base/clock.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import { formatBundle, type TrustBundle } from '../identity/bundle.ts';
 import { type DenyList, formatDenyList } from '../identity/denied.ts';
+import type { LedgerHead } from './ledger/table.ts';
 
 export interface BundleAnswer {
   readonly document: object;
@@ -15,16 +17,28 @@ export interface BundleAnswer {
   readonly sequences: { readonly bundle: number; readonly denied: number };
 }
 
-export function createBundleAnswer(bundle: Live<TrustBundle>, denied: Live<DenyList>): Live<BundleAnswer> {
-  const now = (): BundleAnswer => answerOf(bundle.current(), denied.current());
+export function createBundleAnswer(
+  bundle: Live<TrustBundle>,
+  denied: Live<DenyList>,
+  ledger: Live<LedgerHead | undefined>,
+): Live<BundleAnswer> {
+  const now = (): BundleAnswer => answerOf(bundle.current(), denied.current(), ledger.current());
   const cell = new LiveCell(now());
   denied.onChange(() => cell.set(now()));
+  ledger.onChange(() => cell.set(now()));
   bundle.onChange(() => cell.set(now()));
   return cell;
 }
 
-function answerOf(bundle: TrustBundle, denied: DenyList): BundleAnswer {
-  const document = { ...formatBundle(bundle), sallyport_denied: formatDenyList(denied) };
+function answerOf(bundle: TrustBundle, denied: DenyList, head: LedgerHead | undefined): BundleAnswer {
+  const document = {
+    ...formatBundle(bundle),
+    sallyport_denied: formatDenyList(denied),
+    // Agents remember it: a restored CA whose ledger is behind may have forgotten revocations.
+    ...(head === undefined
+      ? {}
+      : { sallyport_ledger: { sequence: head.sequence, hash: head.hash, time: formatTime(head.time) } }),
+  };
   const body = JSON.stringify(document);
   const etag = `"${createHash('sha256').update(body).digest('base64url')}"`;
   return Object.freeze({ document, body, etag, sequences: { bundle: bundle.sequence, denied: denied.sequence } });

@@ -17,11 +17,13 @@ import { createBundleAnswer } from './bundle-answer.ts';
 import { readRootFingerprints } from './certificates.ts';
 import { caFilesOf, socketFileOf, storeFileOf } from './directory.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
+import { formatCertificates } from './ledger/head.ts';
 import { Ledger } from './ledger/ledger.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
 import { whenFree } from './operator/open.ts';
 import { createOperator, type Operator } from './operator/operator.ts';
 import { operatorPages } from './operator/pages.ts';
+import { createRecords } from './operator/records.ts';
 import { answersAt } from './operator/socket.ts';
 import { createOwnSvid, type OwnSvid } from './own-svid.ts';
 import { createRevocations, type Revocations } from './revocation/revoke.ts';
@@ -47,6 +49,8 @@ export interface CaOptions {
   readonly unsafeNewStore?: boolean;
   /** How long after its expiry an SVID can be renewed, milliseconds: default 24 h, 0 for never. */
   readonly renewExpiredWithinMs?: number;
+  /** How long records of the ledger are kept, milliseconds, at least 1 d: default for ever. */
+  readonly ledgerKeepMs?: number;
   /** The version of the program, for the ledger. */
   readonly version?: string;
 }
@@ -64,6 +68,7 @@ export interface RunningCa {
 const defaultLeafLifeMs = 3_600_000;
 const defaultGraceMs = 24 * 3_600_000;
 const beatMs = 10_000;
+const shortestKeepMs = 24 * 3_600_000;
 
 /** From this time before its expiry, every start warns about the intermediate. */
 const issuerWarningMs = 30 * 86_400_000;
@@ -79,6 +84,8 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   checkLeafLife(leafLifeMs);
   const { renewExpiredWithinMs: graceMs = defaultGraceMs } = options;
   checkGrace(graceMs);
+  const { ledgerKeepMs: keepMs } = options;
+  checkKeep(keepMs);
   // Not made absolute: socket paths have a length limit, and a relative one may be the one that fits.
   const socket = socketOf(given);
   guardKeys(options.dir, log);
@@ -91,9 +98,9 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   try {
     const revocations = await createRevocations({ store, clock, trustDomain: authority.trustDomain });
     const parts = { authority, store, clock, defaultLifeMs: leafLifeMs, graceMs };
-    const ledger = new Ledger(parts);
+    const ledger = new Ledger({ ...parts, log, ...(keepMs === undefined ? {} : { keepMs }) });
     await noteStart(ledger, parts, options, log);
-    return await serveAll(options, socket, { ...parts, revocations, metrics, ledger, log });
+    return await serveAll(options, socket, { ...parts, dir: options.dir, revocations, metrics, ledger, log });
   } catch (error) {
     await store.close();
     throw error;
@@ -110,6 +117,7 @@ async function noteStart(
   const { kind, step } = readState(dir) ?? {};
   const details = {
     issuer: fingerprintOf(authority.above[0]!),
+    roots: formatCertificates(authority.bundle.current().roots),
     ...(version === undefined ? {} : { version }),
     ...(kind === undefined ? {} : { rotating: `${kind} ${step}` }),
   };
@@ -157,6 +165,7 @@ function refuseUnlessLost(file: string): void {
 }
 
 interface Parts extends IssueParts {
+  readonly dir: string;
   readonly graceMs: number;
   readonly revocations: Revocations;
   readonly metrics: CaMetrics;
@@ -167,12 +176,16 @@ interface Parts extends IssueParts {
 async function serveAll(options: CaOptions, socket: string, parts: Parts): Promise<RunningCa> {
   const { authority, store, revocations, metrics, ledger, log } = parts;
   const own = await createOwnSvid(parts);
-  const bundleAnswer = createBundleAnswer(authority.bundle, revocations.denied);
+  const bundleAnswer = createBundleAnswer(authority.bundle, revocations.denied, ledger.head);
   const agents = new Agents({ answer: bundleAnswer, clock: parts.clock });
   const rotations = new Rotations({
     ...{ dir: options.dir, passphrase: options.passphrase, authority, store, agents, clock: parts.clock, log },
     denied: () => revocations.denied.current(),
-    changed: () => own.rotate(),
+    async changed() {
+      await own.rotate();
+      // A head of the new root at once, so that who has only that one can verify all before it.
+      await ledger.sign();
+    },
   });
   const operator = operatorOf(parts, agents, rotations);
   const server = await startServer({
@@ -213,12 +226,17 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
 }
 
 function operatorOf(
-  { authority, store, revocations, metrics, log, clock }: Parts,
+  { dir, authority, store, revocations, metrics, log, clock }: Parts,
   agents: Agents,
   rotations: Rotations,
 ): Operator {
   return createOperator({
     ...{ store, agents, rotations },
+    records: createRecords({
+      ...{ store, clock, dir },
+      trustDomain: authority.trustDomain,
+      roots: () => authority.bundle.current().roots,
+    }),
     revocations,
     clock,
     trustDomain: authority.trustDomain,
@@ -306,6 +324,17 @@ function checkGrace(graceMs: number): void {
   throw new SallyportError('ttl_out_of_range', `expired SVIDs cannot be renewed for ${formatDuration(graceMs)}`, {
     hint: `choose 0 to ${formatDuration(longestGraceMs)}`,
   });
+}
+
+function checkKeep(keepMs: number | undefined): void {
+  if (keepMs === undefined || keepMs >= shortestKeepMs) return;
+  throw new SallyportError(
+    'ttl_out_of_range',
+    `records of the ledger cannot be kept for ${formatDuration(keepMs)} only`,
+    {
+      hint: `choose ${formatDuration(shortestKeepMs)} or more`,
+    },
+  );
 }
 
 function warnOfEnd({ notAfter }: Authority, clock: Clock, log: Log): void {

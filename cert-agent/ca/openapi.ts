@@ -33,12 +33,16 @@ const schemas = {
   }),
   Bundle: {
     description: 'A SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4) with the deny list.',
-    ...object({
-      spiffe_sequence: { type: 'integer', minimum: 0 },
-      spiffe_refresh_hint: { type: 'integer', minimum: 1, description: 'Seconds.' },
-      keys: { type: 'array', items: ref('BundleKey') },
-      sallyport_denied: ref('DenyList'),
-    }),
+    ...object(
+      {
+        spiffe_sequence: { type: 'integer', minimum: 0 },
+        spiffe_refresh_hint: { type: 'integer', minimum: 1, description: 'Seconds.' },
+        keys: { type: 'array', items: ref('BundleKey') },
+        sallyport_denied: ref('DenyList'),
+        sallyport_ledger: ref('LedgerHead'),
+      },
+      ['spiffe_sequence', 'spiffe_refresh_hint', 'keys', 'sallyport_denied'],
+    ),
   },
   BundleKey: {
     type: 'object',
@@ -55,6 +59,10 @@ const schemas = {
     serials: { type: 'array', items: serial },
     ids: { type: 'array', items: spiffeId },
   }),
+  LedgerHead: {
+    description: 'The last signed end of the ledger.',
+    ...object({ sequence: { type: 'integer', minimum: 1 }, hash: { type: 'string', pattern: '^[0-9a-f]{64}$' }, time }),
+  },
   Health: object({ status: { const: 'ok' }, time }),
   Error: object(
     {

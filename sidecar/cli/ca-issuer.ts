@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { asSallyportError } from '../../cert-agent/base/errors.ts';
 import type { IssuerOrder } from '../../cert-agent/ca/rotation/issuer.ts';
-import { atCa, isStopped, type RotateFlags, takeStopped, withOperator } from './ca-rotate.ts';
+import { atCa, withOperator } from './at-ca.ts';
+import { isStopped, type RotateFlags, takeStopped } from './ca-rotate.ts';
 import { action, exitCodes, note, print, printJson } from './terminal.ts';
 
 /** The command with its subcommands. */
@@ -14,6 +15,7 @@ export function issuerCommand(): Command {
     .option('--out <path>', 'write the request to a new file')
     .option('--show', 'print the request that waits, instead of making a new one')
     .option('--passphrase-file <path>', 'with --dir of a stopped CA: file with the passphrase of the keys')
+    .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
@@ -30,10 +32,12 @@ Example:
     .description('Install the certificate of the request; with a rotation of the root, it is activated later')
     .argument('<file>', 'the certificate, PEM, followed by those between it and the root')
     .option('--passphrase-file <path>', 'with --dir of a stopped CA: file with the passphrase of the keys')
+    .option('--json', 'print the result as JSON')
     .addHelpText('after', '\nExample:\n  sallyport ca issuer install issuer.pem --dir ca')
     .action(action(runInstall));
   const cancel = atCa(new Command('cancel'))
     .description('Give up the request that waits, and delete its key')
+    .option('--json', 'print the result as JSON')
     .addHelpText('after', '\nExample:\n  sallyport ca issuer cancel --dir ca')
     .action(action(runCancel));
   return new Command('issuer')

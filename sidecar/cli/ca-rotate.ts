@@ -1,18 +1,14 @@
 // `sallyport ca rotate`: a new issuer or root for a CA, step by step. The work is done in cert-agent/ca/rotation.
 
 import { Command } from 'commander';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
-import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 import type { IssuerOrder } from '../../cert-agent/ca/rotation/issuer.ts';
 import type { RotationStatus, RotationStep } from '../../cert-agent/ca/rotation/rotation.ts';
 import type { StoppedStep } from '../../cert-agent/ca/rotation/stopped.ts';
+import { type AtCa, atCa, usage, withOperator } from './at-ca.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
 /** The options of the commands that rotate something. */
-export interface RotateFlags {
-  readonly dir?: string;
-  readonly socket?: string;
-  readonly json?: boolean;
+export interface RotateFlags extends AtCa {
   readonly rootKey?: string;
   readonly passphraseFile?: string;
   readonly externalRoot?: string;
@@ -27,6 +23,7 @@ export function rotateCommand(): Command {
     .description('Replace the issuing intermediate. Peers need nothing: they verify it by the same root.')
     .option('--root-key <file>', "the root's key (default: root.key in the CA's directory)")
     .option('--passphrase-file <path>', 'with --dir of a stopped CA: file with the passphrase of the keys')
+    .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
@@ -42,6 +39,7 @@ Example:
     .option('--root-key <file>', "with prepare: the present root's key (default: root.key in the CA's directory)")
     .option('--external-root <file>', 'with prepare: a new root whose key is kept elsewhere, PEM')
     .option('--except <name...>', 'with activate and remove: go on without these workloads (SPIFFE IDs, or last parts)')
+    .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       `
@@ -62,6 +60,7 @@ Example:
     .action(action(rotateRoot));
   const status = atCa(new Command('status'))
     .description('Show what is under way, and which workloads the next step would lock out')
+    .option('--json', 'print the result as JSON')
     .addHelpText('after', '\nExample:\n  sallyport ca rotate status --dir ca')
     .action(action(showStatus));
   return new Command('rotate')
@@ -69,14 +68,6 @@ Example:
     .addCommand(issuer)
     .addCommand(root)
     .addCommand(status);
-}
-
-/** The options by which a command finds its CA. */
-export function atCa(command: Command): Command {
-  return command
-    .option('--dir <path>', "the CA's directory")
-    .option('--socket <path>', 'the socket of a running CA')
-    .option('--json', 'print the result as JSON');
 }
 
 async function rotateIssuer(flags: RotateFlags): Promise<number> {
@@ -152,7 +143,7 @@ async function absolute(path: string | undefined): Promise<string | undefined> {
 export async function takeStopped(flags: RotateFlags, order: IssuerOrder): Promise<StoppedStep> {
   const { rotateStopped } = await import('../../cert-agent/ca/rotation/stopped.ts');
   const { readPassphrase } = await import('../../cert-agent/ca/passphrase.ts');
-  return rotateStopped(flags.dir!, order, readPassphrase(flags.passphraseFile, process.env, note));
+  return rotateStopped((await absolute(flags.dir))!, order, readPassphrase(flags.passphraseFile, process.env, note));
 }
 
 /** True if `--dir` is the directory of a CA that does not run. */
@@ -161,21 +152,4 @@ export async function isStopped({ dir, socket }: RotateFlags): Promise<boolean> 
   const { socketFileOf } = await import('../../cert-agent/ca/directory.ts');
   const { answersAt } = await import('../../cert-agent/ca/operator/socket.ts');
   return !(await answersAt(socketFileOf(dir)));
-}
-
-/** Runs `work` with the CA that the flags select, and closes it in any case. */
-export async function withOperator<T>(flags: RotateFlags, work: (operator: Operator) => Promise<T>): Promise<T> {
-  const { dir, socket } = flags;
-  if (socket === undefined && dir === undefined) throw usage('select the CA with --dir or --socket');
-  const { openOperator } = await import('../../cert-agent/ca/operator/open.ts');
-  const open = await openOperator(socket === undefined ? { dir: dir ?? '' } : { socket });
-  try {
-    return await work(open.operator);
-  } finally {
-    await open.close();
-  }
-}
-
-function usage(message: string, hint?: string): SallyportError {
-  return new SallyportError('usage', message, hint === undefined ? {} : { hint });
 }

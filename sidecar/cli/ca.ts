@@ -2,10 +2,13 @@
 // runs.
 
 import { Command } from 'commander';
-import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Acknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
+import { type AtCa, atCa, durationOf, usage, withOperator } from './at-ca.ts';
+import { backupCommand, restoreCommand } from './ca-backup.ts';
 import { issuerCommand } from './ca-issuer.ts';
+import { ledgerCommand } from './ca-ledger.ts';
+import { reportCommand } from './ca-report.ts';
 import { rotateCommand } from './ca-rotate.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
@@ -13,7 +16,8 @@ import { action, exitCodes, note, print, printJson, printTable } from './termina
 export function caCommand(): Command {
   const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain');
   const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
-  for (const command of [...commands, rotateCommand(), issuerCommand()]) ca.addCommand(command);
+  const records = [ledgerCommand(), reportCommand(), backupCommand(), restoreCommand()];
+  for (const command of [...commands, ...records, rotateCommand(), issuerCommand()]) ca.addCommand(command);
   return ca;
 }
 
@@ -87,6 +91,7 @@ function serve(): Command {
       'renew SVIDs that expired within this time, up to 30d; 0 for never',
       '24h',
     )
+    .option('--ledger-keep <duration>', 'drop records of the ledger that are older, 1d or more (default: keep all)')
     .option('--socket <path>', "socket for the operator's commands (default: ca.sock in --dir)")
     .option('--passphrase-file <path>', 'file with the passphrase of the encrypted key')
     .option('--unsafe-new-store', 'create a new store in place of a lost one: every revocation is forgotten')
@@ -110,6 +115,7 @@ interface ServeFlags {
   readonly listen: string;
   readonly ttl: string;
   readonly renewExpiredWithin: string;
+  readonly ledgerKeep?: string;
   readonly socket?: string;
   readonly passphraseFile?: string;
   readonly unsafeNewStore?: boolean;
@@ -129,12 +135,13 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const leafLifeMs = await durationOf(flags.ttl, '--ttl');
   const within = flags.renewExpiredWithin;
   const renewExpiredWithinMs = within === '0' ? 0 : await durationOf(within, '--renew-expired-within');
+  const ledgerKeepMs = flags.ledgerKeep === undefined ? undefined : await durationOf(flags.ledgerKeep, '--ledger-keep');
   const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
   const { dir, socket, unsafeNewStore } = flags;
   const log = createLog({ component: 'ca' });
   reportBackgroundTo(log);
   const running = await startCa({
-    ...{ dir, listen, leafLifeMs, renewExpiredWithinMs, passphrase, socket, unsafeNewStore, log },
+    ...{ dir, listen, leafLifeMs, renewExpiredWithinMs, ledgerKeepMs, passphrase, socket, unsafeNewStore, log },
     version: readVersion(),
   });
   await stopped;
@@ -241,32 +248,6 @@ async function runTokenRemove(token: string | undefined, flags: AtCa & { spiffeI
   });
 }
 
-interface AtCa {
-  readonly dir?: string;
-  readonly socket?: string;
-  readonly json?: boolean;
-}
-
-/** The options by which an operator's command finds its CA. */
-function atCa(command: Command): Command {
-  return command
-    .option('--dir <path>', "the CA's directory: its socket while it runs, else its store")
-    .option('--socket <path>', 'the socket of a running CA');
-}
-
-/** Runs `work` with the CA that the flags select, and closes it in any case. */
-async function withOperator(flags: AtCa, work: (operator: Operator) => Promise<number>): Promise<number> {
-  const { dir, socket } = flags;
-  const { openOperator } = await import('../../cert-agent/ca/operator/open.ts');
-  if (socket === undefined && dir === undefined) throw usage('select the CA with --dir or --socket');
-  const open = await openOperator(socket === undefined ? { dir: dir ?? '' } : { socket });
-  try {
-    return await work(open.operator);
-  } finally {
-    await open.close();
-  }
-}
-
 async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out?: string }): Promise<number> {
   const ttlMs = await durationOf(flags.ttl, '--ttl');
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
@@ -293,19 +274,25 @@ function list(): Command {
     .description('List valid certificates by expiry')
     .option('--all', 'include expired certificates')
     .option('--expiring <duration>', 'only those that expire within this time')
+    .option('--by <what>', 'service: one line for each SPIFFE ID')
     .option('--json', 'print them as JSON')
     .addHelpText(
       'after',
       `
 Example:
-  sallyport ca ls --dir ca --expiring 24h`,
+  sallyport ca ls --dir ca --expiring 24h
+  sallyport ca ls --dir ca --by service`,
     )
     .action(action(runList));
 }
 
-async function runList(flags: AtCa & { all?: boolean; expiring?: string }): Promise<number> {
+async function runList(flags: AtCa & { all?: boolean; expiring?: string; by?: string }): Promise<number> {
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
   const expiringMs = flags.expiring === undefined ? undefined : await durationOf(flags.expiring, '--expiring');
+  if (flags.by !== undefined) {
+    if (flags.by !== 'service') throw usage(`--by ${flags.by}: only --by service groups certificates`);
+    return runListByService(flags, expiringMs);
+  }
   return withOperator(flags, async (operator) => {
     const found = (await operator.list({ all: flags.all, expiringMs })).map((one) => withTimes(one, formatTime));
     if (flags.json === true) printJson(found);
@@ -318,6 +305,36 @@ async function runList(flags: AtCa & { all?: boolean; expiring?: string }): Prom
         one.revoked === undefined ? '' : `revoked: ${one.revoked.reason}`,
       ]);
       printTable(['SERIAL', 'SPIFFE ID', 'EXPIRES', 'FOR', 'STATE'], rows, 'no certificates');
+    }
+    return exitCodes.ok;
+  });
+}
+
+async function runListByService(flags: AtCa & { all?: boolean }, expiringMs: number | undefined): Promise<number> {
+  const { formatTime } = await import('../../cert-agent/base/clock.ts');
+  const { allIdentities } = await import('../../cert-agent/ca/operator/identities.ts');
+  return withOperator(flags, async (operator) => {
+    const by = expiringMs === undefined ? undefined : Date.now() + expiringMs;
+    const found = [];
+    for await (const { id, valid, nextEnd, lastEnd, lastRenewed } of allIdentities(operator.records)) {
+      if (flags.all !== true && valid === 0) continue;
+      // A service is about to end when its last certificate is.
+      if (by !== undefined && (lastEnd === undefined || lastEnd > by)) continue;
+      const [nextExpiry, lastExpiry, lastRenewal] = [nextEnd, lastEnd, lastRenewed].map((one) =>
+        one === undefined ? undefined : formatTime(one),
+      );
+      found.push({ id, certificates: valid, nextExpiry, lastExpiry, lastRenewal });
+    }
+    if (flags.json === true) printJson(found);
+    else {
+      const rows = found.map((one) => [
+        one.id,
+        String(one.certificates),
+        one.nextExpiry ?? '',
+        one.lastExpiry ?? '',
+        one.lastRenewal ?? 'never',
+      ]);
+      printTable(['SPIFFE ID', 'VALID', 'NEXT EXPIRY', 'LAST EXPIRY', 'LAST RENEWAL'], rows, 'no certificates');
     }
     return exitCodes.ok;
   });
@@ -475,13 +492,6 @@ async function runDenyList(flags: AtCa): Promise<number> {
   });
 }
 
-async function durationOf(text: string, option: string): Promise<number> {
-  const { parseDuration } = await import('../../cert-agent/base/clock.ts');
-  const ms = parseDuration(text);
-  if (ms === undefined) throw usage(`${option} '${text}' is not a duration`, 'write 30s, 10m, 1h or 1h30m');
-  return ms;
-}
-
 type Listed = Awaited<ReturnType<Operator['list']>>[number];
 
 /** A listed certificate with its times as text. */
@@ -494,8 +504,4 @@ function withTimes(one: Listed, format: (ms: number) => string) {
     notAfter: format(notAfter),
     revoked: revoked === undefined ? undefined : { at: format(revoked.at), reason: revoked.reason },
   };
-}
-
-function usage(message: string, hint?: string): SallyportError {
-  return new SallyportError('usage', message, { hint });
 }

@@ -1,8 +1,10 @@
 // Writes the file of --out: readable by its owner only, and complete or not at all.
 
 import { accessSync, constants, statSync, writeFileSync } from 'node:fs';
+import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { errnoOf, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
+import { inParts } from './terminal.ts';
 
 /** Checks that `file` can be written, before its content is created. @throws SallyportError `config_unreadable`. */
 export function checkOut(file: string): void {
@@ -25,6 +27,26 @@ export async function writeOut(file: string, text: string): Promise<void> {
     else writeFileDurably(file, text);
   } catch (error) {
     throw unwritable(file, error);
+  }
+}
+
+/** Replaces `file` with `lines`, mode 0600, complete or not at all. @throws SallyportError `config_unreadable`. */
+export async function writeLinesOut(file: string, lines: AsyncIterable<string>): Promise<void> {
+  const isFile = statSync(file, { throwIfNoEntry: false })?.isFile() !== false;
+  const target = isFile ? `${file}.${process.pid}.tmp` : file;
+  let handle: Awaited<ReturnType<typeof open>> | undefined;
+  try {
+    handle = await open(target, isFile ? 'wx' : 'w', 0o600);
+    for await (const part of inParts(lines)) await handle.writeFile(part);
+    if (isFile) {
+      await handle.sync();
+      await rename(target, file);
+    }
+  } catch (error) {
+    if (isFile && handle !== undefined) await rm(target, { force: true });
+    throw error instanceof SallyportError ? error : unwritable(file, error);
+  } finally {
+    await handle?.close();
   }
 }
 

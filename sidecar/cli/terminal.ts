@@ -1,5 +1,6 @@
 // The only file that prints. Results go to stdout, everything else to stderr; colour only on a terminal.
 
+import { once } from 'node:events';
 import { styleText } from 'node:util';
 import { formatProblem, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 
@@ -36,6 +37,28 @@ export function notePassedOver(files: readonly Problem[]): void {
 
 export function noteWarning(text: string): void {
   note(`${paint('yellow', 'warning:', process.stderr)} ${text}`);
+}
+
+/** Prints lines as fast as the reader takes them. */
+export async function printLines(lines: AsyncIterable<string>): Promise<void> {
+  for await (const part of inParts(lines)) if (!process.stdout.write(part)) await once(process.stdout, 'drain');
+}
+
+/** Lines, each with its end, joined to parts of some 64 KB. */
+export async function* inParts(lines: AsyncIterable<string>): AsyncGenerator<string> {
+  let part = '';
+  for await (const line of lines) {
+    part += `${line}\n`;
+    if (part.length < 65_536) continue;
+    yield part;
+    part = '';
+  }
+  if (part !== '') yield part;
+}
+
+/** Text from others, without the characters that a terminal would obey. */
+export function harmless(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd');
 }
 
 export function printJson(value: unknown): void {

@@ -1,7 +1,7 @@
 // Signed heads of the ledger: the intermediate's signature over the hash of one record, and so over all before it. A
 // verifier needs the CA's roots and no key.
 
-import { createPublicKey, type KeyObject, sign, verify, X509Certificate } from 'node:crypto';
+import { type KeyObject, sign, verify, X509Certificate } from 'node:crypto';
 import { formatTime } from '../../base/clock.ts';
 import type { LedgerEnd, LedgerHead } from './table.ts';
 
@@ -13,33 +13,64 @@ function textOf(trustDomain: string, { sequence, hash }: LedgerEnd, time: number
   return `sallyport ledger head 1\n${trustDomain}\n${sequence}\n${hash}\n${formatTime(time)}\n`;
 }
 
-/** Signs the end of the ledger. `time` is in milliseconds since 1970; `certificate` is the signer's, DER. */
+/** Signs the end of the ledger. `time` is in milliseconds since 1970; `chain` is the signer and CAs above it, DER. */
 export function signHead(
   trustDomain: string,
   end: LedgerEnd,
   time: number,
-  { key, certificate }: { readonly key: KeyObject; readonly certificate: Uint8Array },
+  { key, chain }: { readonly key: KeyObject; readonly chain: readonly Uint8Array[] },
 ): LedgerHead {
   const signature = sign('sha256', Buffer.from(textOf(trustDomain, end, time)), key).toString('base64');
-  return { ...end, time, signature, issuer: Buffer.from(certificate).toString('base64') };
+  return { ...end, time, signature, issuer: formatCertificates(chain) };
 }
 
 /**
- * Why a head proves nothing, as a sentence; undefined if one of `roots` (DER) vouches for it. The issuer may have
- * expired since: it must have been valid when it signed.
+ * Why a head is not what its own issuer signed, as a sentence; undefined if it is. Whether that issuer is one of the CA
+ * is another question: see `isIssued`. The issuer may have expired since: it must have been valid when it signed.
  */
-export function whyUnproved(trustDomain: string, head: LedgerHead, roots: readonly Uint8Array[]): string | undefined {
+export function whyUnsigned(trustDomain: string, head: LedgerHead): string | undefined {
   try {
-    const issuer = new X509Certificate(Buffer.from(head.issuer, 'base64'));
-    const anchors = roots.map((root) => new X509Certificate(root));
-    const anchor = anchors.find((one) => issuer.checkIssued(one) && issuer.verify(one.publicKey));
-    if (!issuer.ca || anchor === undefined) return 'its signer is not an issuer of this CA';
+    const issuer = new X509Certificate(parseCertificates(head.issuer)[0]!);
+    if (!issuer.ca) return notAnIssuer;
     if (head.time < issuer.validFromDate.getTime() || head.time > issuer.validToDate.getTime())
       return 'its signer was not valid at that time';
     const text = Buffer.from(textOf(trustDomain, head, head.time));
-    const isGood = verify('sha256', text, createPublicKey(issuer.publicKey), Buffer.from(head.signature, 'base64'));
+    const isGood = verify('sha256', text, issuer.publicKey, Buffer.from(head.signature, 'base64'));
     return isGood ? undefined : 'its signature does not match';
   } catch {
     return 'it cannot be read';
   }
+}
+
+export const notAnIssuer = 'its signer is not an issuer of this CA';
+
+/** True if the issuer of a head, by the CAs that are given with it, leads to one of `roots` (DER). */
+export function isIssued(issuer: string, roots: readonly Uint8Array[]): boolean {
+  try {
+    const chain = parseCertificates(issuer).map((one) => new X509Certificate(one));
+    const anchors = roots.map((root) => new X509Certificate(root));
+    return chain.every((one, i) => {
+      const above = chain[i + 1];
+      return one.ca && (above === undefined ? anchors : [above]).some((by) => isSignedBy(one, by));
+    });
+  } catch {
+    return false;
+  }
+}
+
+function isSignedBy(certificate: X509Certificate, by: X509Certificate): boolean {
+  return certificate.checkIssued(by) && certificate.verify(by.publicKey);
+}
+
+/**
+ * Certificates (DER) as base64, separated by spaces: the chain of a head's issuer, and the roots in records of starts
+ * and rotations, by which later heads vouch for earlier ones.
+ */
+export function formatCertificates(certificates: readonly Uint8Array[]): string {
+  return certificates.map((one) => Buffer.from(one).toString('base64')).join(' ');
+}
+
+/** Reads what `formatCertificates` wrote. */
+export function parseCertificates(text: string): readonly Buffer[] {
+  return text.split(' ').map((one) => Buffer.from(one, 'base64'));
 }

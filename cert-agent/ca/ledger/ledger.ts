@@ -2,14 +2,20 @@
 // the transaction that makes them.
 
 import type { Clock } from '../../base/clock.ts';
+import { type Live, LiveCell } from '../../base/live.ts';
+import type { Log } from '../../base/log.ts';
 import type { Authority } from '../authority.ts';
 import type { LedgerStore } from '../store/store.ts';
 import type { Act, Caller } from './record.ts';
+import type { LedgerHead } from './table.ts';
 
 export interface LedgerParts {
   readonly store: LedgerStore;
   readonly authority: Authority;
   readonly clock: Clock;
+  readonly log?: Log;
+  /** Records older than this are pruned, milliseconds; undefined: none. */
+  readonly keepMs?: number;
 }
 
 /** A refusal of a request for a certificate. */
@@ -38,17 +44,29 @@ const mostIdentities = 10_000;
 /** A head is signed at least this often while there are new records. */
 const headMs = 3_600_000;
 
+/** How often records are pruned. The first time is an hour after the start: the clock may be wrong until then. */
+const pruneMs = 24 * 3_600_000;
+const firstPruneMs = 3_600_000;
+
 export class Ledger {
   readonly #parts: LedgerParts;
   #minute = 0;
   readonly #used = new Map<string, number>();
   /** Refusals without a record of their own, by code. */
   readonly #counted = new Map<string, number>();
+  readonly #head = new LiveCell<LedgerHead | undefined>(undefined);
+  #pruneAt: number;
   #signedAt = 0;
   #signed = 0;
 
   constructor(parts: LedgerParts) {
     this.#parts = parts;
+    this.#pruneAt = parts.clock.monotonic() + firstPruneMs;
+  }
+
+  /** The last signed head. */
+  get head(): Live<LedgerHead | undefined> {
+    return this.#head;
   }
 
   /** Records the start of the CA. @throws SallyportError `store_failed`. */
@@ -85,6 +103,16 @@ export class Ledger {
       await this.#append({ act: 'refuse', caller: 'self', answer: 'counted', details });
     }
     if (this.#parts.clock.now() - this.#signedAt >= headMs) await this.sign();
+    await this.#prune();
+  }
+
+  async #prune(): Promise<void> {
+    const { store, clock, log, keepMs } = this.#parts;
+    if (keepMs === undefined || clock.monotonic() < this.#pruneAt) return;
+    const done = await store.pruneLedger(clock.now() - keepMs, clock.now());
+    // A part at a time, since the store does nothing else meanwhile. The next upkeep goes on.
+    if (done === undefined) this.#pruneAt = clock.monotonic() + pruneMs;
+    else log?.info({ code: 'ledger_pruned', ...done }, `dropped ${done.records} old records of the ledger`);
   }
 
   /** Signs the end of the ledger, if records were added since the last head. */
@@ -93,7 +121,9 @@ export class Ledger {
     const end = await store.ledgerEnd();
     if (end.sequence === 0 || end.sequence === this.#signed) return;
     const now = clock.now();
-    await store.addLedgerHead(authority.signHead(end, now));
+    const head = authority.signHead(end, now);
+    await store.addLedgerHead(head);
+    this.#head.set(head);
     this.#signed = end.sequence;
     this.#signedAt = now;
   }

@@ -13,7 +13,7 @@ export interface LedgerHead {
   readonly time: number;
   /** Base64. */
   readonly signature: string;
-  /** The intermediate that signed it, base64 DER. */
+  /** The intermediate that signed it and CAs between it and the root: base64 DER, separated by spaces. */
   readonly issuer: string;
 }
 
@@ -22,6 +22,15 @@ export interface LedgerEnd {
   readonly sequence: number;
   readonly hash: string;
 }
+
+/** Records that were dropped, and the head that stands for them. */
+export interface Pruned {
+  readonly checkpoint: number;
+  readonly records: number;
+}
+
+/** Records that one call drops, unless there is no head among them: the store does nothing else meanwhile. */
+const mostPruned = 20_000;
 
 export const ledgerSchema = `
   CREATE TABLE ledger (sequence INTEGER PRIMARY KEY, time INTEGER NOT NULL, line TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
@@ -41,7 +50,13 @@ export function createLedgerTable(db: DatabaseSync) {
   const some = db.prepare('SELECT sequence, line, hash FROM ledger WHERE sequence >= ? ORDER BY sequence LIMIT ?');
   const since = db.prepare('SELECT min(sequence) AS first FROM ledger WHERE time >= ?');
   const addHead = db.prepare('INSERT OR REPLACE INTO ledger_heads VALUES (?, ?, ?, ?, ?)');
-  const heads = db.prepare('SELECT * FROM ledger_heads ORDER BY sequence');
+  const heads = db.prepare('SELECT * FROM ledger_heads WHERE sequence >= ? ORDER BY sequence LIMIT ?');
+  const headUpTo = db.prepare('SELECT * FROM ledger_heads WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1');
+  const headFrom = db.prepare('SELECT * FROM ledger_heads WHERE sequence > ? ORDER BY sequence LIMIT 1');
+  const first = db.prepare('SELECT sequence FROM ledger ORDER BY sequence LIMIT 1');
+  const acts = db.prepare(
+    "SELECT json_extract(line, '$.act') AS act, count(*) AS number FROM ledger WHERE sequence <= ? GROUP BY 1",
+  );
   const lastHead = db.prepare('SELECT * FROM ledger_heads ORDER BY sequence DESC LIMIT 1');
   const dropRecords = db.prepare('DELETE FROM ledger WHERE sequence <= ?');
   const dropHeads = db.prepare('DELETE FROM ledger_heads WHERE sequence < ?');
@@ -51,28 +66,62 @@ export function createLedgerTable(db: DatabaseSync) {
     return row === undefined ? undefined : { sequence: Number(row['sequence']), hash: String(row['hash']) };
   }
 
+  function append(act: Act, now: number): LedgerEnd {
+    // Read each time: what a failed call wrote was rolled back.
+    const { sequence, line, hash } = nextRecord(end() ?? headEnd(lastHead.get()), now, act);
+    insert.run(sequence, now, line, hash);
+    return { sequence, hash };
+  }
+
+  function firstSince(time: number): number | undefined {
+    const found = since.get(time)?.['first'];
+    return found === null || found === undefined ? undefined : Number(found);
+  }
+
+  /** The last head that covers only records before `time`, at most `mostPruned` of them, or the very next head. */
+  function prunableTo(time: number): LedgerHead | undefined {
+    const begin = first.get()?.['sequence'];
+    if (begin === undefined) return undefined;
+    const most = (firstSince(time) ?? Number.MAX_SAFE_INTEGER) - 1;
+    const near = headUpTo.get(Math.min(most, Number(begin) + mostPruned - 1));
+    const row =
+      near !== undefined && Number(near['sequence']) >= Number(begin) ? near : headFrom.get(Number(begin) - 1);
+    return row === undefined || Number(row['sequence']) > most ? undefined : headOf(row);
+  }
+
   return {
-    append(act: Act, now: number): LedgerEnd {
-      // Read each time: what a failed call wrote was rolled back.
-      const { sequence, line, hash } = nextRecord(end() ?? headEnd(lastHead.get()), now, act);
-      insert.run(sequence, now, line, hash);
-      return { sequence, hash };
-    },
+    append,
     end: (): LedgerEnd => end() ?? headEnd(lastHead.get()) ?? { sequence: 0, hash: '' },
     read: (from: number, count: number): LedgerRecord[] => some.all(from, count).map(recordOf),
     /** The first record at or after `time`; undefined if there is none. */
-    firstSince(time: number): number | undefined {
-      const first = since.get(time)?.['first'];
-      return first === null || first === undefined ? undefined : Number(first);
+    firstSince,
+    /** The first record that is kept; the next one if there is none. */
+    first(): number {
+      const found = first.get()?.['sequence'];
+      return found === undefined ? (headEnd(lastHead.get())?.sequence ?? 0) + 1 : Number(found);
     },
     addHead: ({ sequence, hash, time, signature, issuer }: LedgerHead): void => {
       addHead.run(sequence, hash, time, signature, issuer);
     },
-    heads: (): LedgerHead[] => heads.all().map(headOf),
-    /** Drops the records up to a signed head, which stays as their checkpoint. */
-    dropUpTo(head: number): number {
-      dropHeads.run(head);
-      return Number(dropRecords.run(head).changes);
+    heads: (from: number, count: number): LedgerHead[] => heads.all(from, count).map(headOf),
+    headUpTo(sequence: number): LedgerHead | undefined {
+      const row = headUpTo.get(sequence);
+      return row === undefined ? undefined : headOf(row);
+    },
+    /**
+     * Drops records from before `time`, up to a signed head, which stays as their checkpoint. A record says how many of
+     * each act are dropped. Returns undefined if there are none.
+     */
+    prune(time: number, now: number): Pruned | undefined {
+      const head = prunableTo(time);
+      if (head === undefined) return undefined;
+      const counts = acts.all(head.sequence).map((row) => [String(row['act']), Number(row['number'])] as const);
+      const records = counts.reduce((sum, [, number]) => sum + number, 0);
+      const details = { upTo: head.sequence, hash: head.hash, records, ...Object.fromEntries(counts) };
+      append({ act: 'checkpoint', caller: 'self', answer: 'pruned', details }, now);
+      dropHeads.run(head.sequence);
+      dropRecords.run(head.sequence);
+      return { checkpoint: head.sequence, records };
     },
   };
 }

@@ -23,6 +23,7 @@ import {
 } from '../revocation/revoke.ts';
 import type { RotationRequest, RotationStatus, Rotations } from '../rotation/rotation.ts';
 import type { Denial, Store, StoredCertificate, StoredToken } from '../store/store.ts';
+import type { Records } from './records.ts';
 
 export interface NewToken {
   /** Shown once; the CA keeps only its hash. */
@@ -101,11 +102,14 @@ export interface Operator {
   rotationStatus(): Promise<RotationStatus>;
   /** @throws SallyportError `rotation_refused`, `root_key_missing`, and `ca_unreachable` for a stopped CA. */
   rotate(request: RotationRequest): Promise<RotationStatus>;
+  /** The ledger and the identities, in pages. */
+  readonly records: Records;
 }
 
 export interface OperatorParts {
   readonly store: Store;
   readonly revocations: Revocations;
+  readonly records: Records;
   readonly trustDomain: string;
   readonly clock: Clock;
   /** The agents of a running CA; undefined for a stopped one. */
@@ -174,6 +178,7 @@ export function createOperator(parts: OperatorParts): Operator {
     listDenials: () => store.listDenials(),
     rotationStatus: async () => running(parts.rotations).status(),
     rotate: async (request) => running(parts.rotations).step(request),
+    records: parts.records,
   };
 }
 

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import type { Page } from '../../base/admin.ts';
 import { SallyportError } from '../../base/errors.ts';
 import type { Operator } from './operator.ts';
+import { recordsPages } from './records-pages.ts';
 
 const tokenSchema = z.strictObject({ id: z.string(), ttlMs: z.number() });
 /** The commands wait for an answer for 30 s. */
@@ -100,6 +101,7 @@ export function operatorPages(operator: Operator): readonly Page[] {
       sentence: 'the deny list, with reasons',
       answer: async () => ({ body: await operator.listDenials() }),
     },
+    ...recordsPages(operator.records),
   ];
 }
 

@@ -8,6 +8,7 @@ import type { Allowance, Revocation } from '../revocation/revoke.ts';
 import type { RotationStatus } from '../rotation/rotation.ts';
 import type { Denial } from '../store/store.ts';
 import type { ListedCertificate, ListedToken, NewToken, Operator, ShownCertificate } from './operator.ts';
+import { connectRecords } from './records-socket.ts';
 
 /**
  * The operator of the CA that listens on `path`. Each call opens a connection.
@@ -33,6 +34,7 @@ export function connectOperator(path: string): Operator {
     allow: async (id) => (await ask(path, 'POST', '/v1/allow', { id })) as Allowance,
     rotationStatus: async () => (await ask(path, 'GET', '/v1/rotation')) as RotationStatus,
     rotate: async (request) => (await ask(path, 'POST', '/v1/rotation', request)) as RotationStatus,
+    records: connectRecords((...request) => ask(path, ...request)),
     listDenials: async () => (await ask(path, 'GET', '/v1/denials')) as Denial[],
   };
 }
@@ -47,10 +49,16 @@ export async function answersAt(path: string): Promise<boolean> {
   }
 }
 
-async function ask(socketPath: string, method: string, path: string, body?: object): Promise<unknown> {
+async function ask(
+  socketPath: string,
+  method: string,
+  path: string,
+  body?: object,
+  timeoutMs?: number,
+): Promise<unknown> {
   let answer: { status: number; text: string };
   try {
-    answer = await exchange(socketPath, method, path, body);
+    answer = await exchange(socketPath, method, path, body, timeoutMs);
   } catch (error) {
     throw new SallyportError(
       'ca_unreachable',
@@ -81,10 +89,11 @@ function exchange(
   method: string,
   path: string,
   body?: object,
+  timeout = 30_000,
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
     const headers = body === undefined ? {} : { 'content-type': 'application/json' };
-    const request = httpRequest({ socketPath, method, path, headers, agent: false, timeout: 30_000 }, (response) => {
+    const request = httpRequest({ socketPath, method, path, headers, agent: false, timeout }, (response) => {
       let text = '';
       response.setEncoding('utf8');
       response.on('data', (part: string) => {
@@ -94,7 +103,7 @@ function exchange(
       response.once('error', reject);
     });
     request.once('error', reject);
-    request.once('timeout', () => request.destroy(new Error('no response within 30 s')));
+    request.once('timeout', () => request.destroy(new Error(`no response within ${timeout / 1000} s`)));
     request.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }

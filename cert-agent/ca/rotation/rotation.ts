@@ -12,6 +12,7 @@ import { fingerprintOf } from '../../identity/verify.ts';
 import { type Straggler, stateOf } from '../acknowledged.ts';
 import type { Agents } from '../agents.ts';
 import type { Authority } from '../authority.ts';
+import { formatCertificates } from '../ledger/head.ts';
 import type { Store } from '../store/store.ts';
 import {
   activateFiles,
@@ -160,6 +161,8 @@ export class Rotations {
     const before = readState(dir);
     // No step without a record of it.
     await store.probe();
+    // Before the step: the one that goes must vouch for the heads that its issuers signed.
+    const roots = formatCertificates(authority.bundle.current().roots);
     const done = await this.#take(request, by, before);
     authority.reload();
     const after = done ?? before!;
@@ -167,7 +170,7 @@ export class Rotations {
     const details = {
       kind,
       ...(after.newIssuer === undefined ? {} : { newIssuer: after.newIssuer }),
-      ...(after.newRoot === undefined ? {} : { newRoot: after.newRoot }),
+      ...(after.newRoot === undefined ? {} : { newRoot: after.newRoot, roots }),
       ...(request.except === undefined ? {} : { except: request.except.join(' ') }),
     };
     const caller = by === 'operator' ? 'operator' : 'self';

@@ -5,7 +5,7 @@ import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
 import { formatTime } from '../../base/clock.ts';
 import type { DenyList } from '../../identity/denied.ts';
 import { type Act, type Caller, nameOfToken } from '../ledger/record.ts';
-import { createLedgerTable, ledgerSchema } from '../ledger/table.ts';
+import { createLedgerTable, type LedgerEnd, ledgerSchema } from '../ledger/table.ts';
 import {
   type CertificateFilter,
   type CertificateRecord,
@@ -18,6 +18,7 @@ import {
   type Redeemed,
   type Store,
   type StoredCertificate,
+  type StoredIdentity,
   type StoredToken,
   type TokenRecord,
 } from './store.ts';
@@ -163,7 +164,7 @@ export function createOperations(db: DatabaseSync): Operations {
   const tokens = createTokenOperations(db);
   const ledger = createLedgerTable(db);
   const adopt = db.prepare('INSERT OR REPLACE INTO owner VALUES (1, ?)');
-  const { isDeniedId, isRevoked, forget, ...denials } = createDenialOperations(db);
+  const { isDeniedId, isRevoked, forget, riseTo, ...denials } = createDenialOperations(db);
   const insert = db.prepare(
     `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate,
        family)
@@ -304,11 +305,22 @@ export function createOperations(db: DatabaseSync): Operations {
     },
     appendLedger: (act: Act, now: number) => ledger.append(act, now),
     ledgerEnd: ledger.end,
+    firstOfLedger: ledger.first,
     readLedger: ledger.read,
+    // The worker calls it outside of a transaction.
+    copyTo(file: string): LedgerEnd {
+      db.prepare('VACUUM INTO ?').run(file);
+      return ledger.end();
+    },
+    recordRestore(act: Act, now: number): LedgerEnd {
+      riseTo(now);
+      return ledger.append(act, now);
+    },
     firstInLedger: ledger.firstSince,
     addLedgerHead: ledger.addHead,
     ledgerHeads: ledger.heads,
-    pruneLedger: ledger.dropUpTo,
+    ledgerHeadUpTo: ledger.headUpTo,
+    pruneLedger: ledger.prune,
     findCertificate,
     listCertificates({ endsAfter = 0, endsBy = Number.MAX_SAFE_INTEGER }: CertificateFilter) {
       return listed.all(endsAfter, endsBy).map(certificateOf);
@@ -427,6 +439,7 @@ function createDenialOperations(db: DatabaseSync) {
         ids: new Set(ids.all().map((one) => String(one['id']))),
       };
     },
+    riseTo: (now: number): unknown => rise.run(now, now),
     forget(now: number): boolean {
       const changed = Number(unlistSerials.run(now - clockMarginMs).changes) > 0;
       if (changed) rise.run(now, now);
@@ -447,6 +460,14 @@ function createNameOperations(db: DatabaseSync) {
     `SELECT serial FROM certificates WHERE substr(serial, 1, 4) = substr(?1, 1, 4) OR substr(serial, -4) = substr(?1, -4)
      ORDER BY not_after DESC LIMIT ${maxSerials}`,
   );
+  const summed = db.prepare(
+    `SELECT id, count(good) AS valid, min(good) AS next_end, max(good) AS last_end, max(issued_at) AS last_issued,
+       max(iif(evidence = 'svid', issued_at, NULL)) AS last_renewed,
+       max(iif(good IS NULL, NULL, not_after - not_before)) AS longest
+     FROM (SELECT *, iif(not_after > ?1 AND revoked_at IS NULL, not_after, NULL) AS good FROM certificates)
+     WHERE id > ?2 GROUP BY id ORDER BY id LIMIT ?3`,
+  );
+  const newestOf = db.prepare('SELECT certificate FROM certificates WHERE id = ? ORDER BY not_after DESC LIMIT 1');
   // Of each line of renewals the newest counts: an agent does not use the older ones any more.
   const live = db.prepare(
     `SELECT DISTINCT id FROM (
@@ -456,9 +477,27 @@ function createNameOperations(db: DatabaseSync) {
   return {
     listLiveIds: (now: number, before = Number.MAX_SAFE_INTEGER): string[] =>
       live.all(now, before).map((row) => String(row['id'])),
+    listIdentities(after: string, count: number, now: number): StoredIdentity[] {
+      return summed.all(now, after, count).map((row) => identityOf(row, newestOf.get(String(row['id']))!));
+    },
     isKnownId: (id: string): boolean => known.get(id) !== undefined,
     listIds: (): string[] => ids.all().map((row) => String(row['id'])),
     similarSerials: (serial: string): string[] => similar.all(serial).map((row) => String(row['serial'])),
+  };
+}
+
+function identityOf(row: Row, newest: Row): StoredIdentity {
+  const optional = (column: string, name: string): object =>
+    row[column] === null ? {} : { [name]: Number(row[column]) };
+  return {
+    id: String(row['id']),
+    valid: Number(row['valid']),
+    ...optional('next_end', 'nextEnd'),
+    ...optional('last_end', 'lastEnd'),
+    lastIssued: Number(row['last_issued']),
+    ...optional('last_renewed', 'lastRenewed'),
+    ...optional('longest', 'longestLifeMs'),
+    newest: newest['certificate'] as Uint8Array,
   };
 }
 

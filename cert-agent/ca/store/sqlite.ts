@@ -103,6 +103,7 @@ class SqliteStore implements Store {
   readonly findCertificate = this.#operation('findCertificate');
   readonly listCertificates = this.#operation('listCertificates');
   readonly lastEnd = this.#operation('lastEnd');
+  readonly listIdentities = this.#operation('listIdentities');
   readonly countIdentities = this.#operation('countIdentities');
   readonly denySerial = this.#operation('denySerial');
   readonly denyId = this.#operation('denyId');
@@ -121,7 +122,11 @@ class SqliteStore implements Store {
   readonly firstInLedger = this.#operation('firstInLedger');
   readonly addLedgerHead = this.#operation('addLedgerHead');
   readonly ledgerHeads = this.#operation('ledgerHeads');
+  readonly ledgerHeadUpTo = this.#operation('ledgerHeadUpTo');
+  readonly firstOfLedger = this.#operation('firstOfLedger');
   readonly pruneLedger = this.#operation('pruneLedger');
+  readonly copyTo = this.#operation('copyTo');
+  readonly recordRestore = this.#operation('recordRestore');
   readonly probe = this.#operation('probe');
 
   constructor(worker: Worker, options: SqliteStoreOptions) {
@@ -187,7 +192,8 @@ class SqliteStore implements Store {
         if (waiting.call.name === 'probe') this.#trouble = undefined;
         waiting.resolve(answer.value);
       } else {
-        this.#trouble = answer.failure;
+        // A copy fails for its own disk.
+        if (waiting.call.name !== 'copyTo') this.#trouble = answer.failure;
         waiting.reject(failed('the store', answer.failure));
       }
     }

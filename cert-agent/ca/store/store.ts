@@ -16,7 +16,7 @@
 
 import type { DenyList } from '../../identity/denied.ts';
 import type { Act, Caller, LedgerRecord } from '../ledger/record.ts';
-import type { LedgerEnd, LedgerHead } from '../ledger/table.ts';
+import type { LedgerEnd, LedgerHead, Pruned } from '../ledger/table.ts';
 
 /** An SVID that expired longer ago than this is never renewed, milliseconds. */
 export const longestGraceMs = 30 * 86_400_000;
@@ -93,6 +93,23 @@ export interface CertificateFilter {
   readonly endsBy?: number;
 }
 
+/** An identity with a summary of its certificates. Times are milliseconds since 1970. */
+export interface StoredIdentity {
+  readonly id: string;
+  /** Certificates that are valid and not revoked. */
+  readonly valid: number;
+  /** When the first and the last of those expire; undefined if there is none. */
+  readonly nextEnd?: number;
+  readonly lastEnd?: number;
+  readonly lastIssued: number;
+  /** The last certificate that renewed another one. */
+  readonly lastRenewed?: number;
+  /** The longest life of the valid ones, milliseconds. */
+  readonly longestLifeMs?: number;
+  /** The certificate that expires last, DER. */
+  readonly newest: Uint8Array;
+}
+
 export interface CertificateStore {
   /**
    * `denied` if its ID is on the deny list, or if the SVID that it renews was ever denied, even if no longer listed.
@@ -104,6 +121,8 @@ export interface CertificateStore {
   listCertificates(filter: CertificateFilter): Promise<readonly StoredCertificate[]>;
   /** When the last certificate issued before `time` expires, revoked ones included; undefined without one. */
   lastEnd(time: number): Promise<number | undefined>;
+  /** At most `count` identities that ever had a certificate, in order, those after `after`. */
+  listIdentities(after: string, count: number, now: number): Promise<readonly StoredIdentity[]>;
   /**
    * How many IDs have a certificate that is valid at `now`, and for how many the last one expires by each of `ends`.
    */
@@ -179,21 +198,35 @@ export interface LedgerStore {
   /** Records an act that changes nothing else in the store. */
   appendLedger(act: Act, now: number): Promise<LedgerEnd>;
   ledgerEnd(): Promise<LedgerEnd>;
+  /** The first record that was not pruned; the next one if there is none. */
+  firstOfLedger(): Promise<number>;
   /** At most `count` records, from `sequence` on. */
   readLedger(sequence: number, count: number): Promise<readonly LedgerRecord[]>;
   /** The first record at or after `time`. */
   firstInLedger(time: number): Promise<number | undefined>;
   addLedgerHead(head: LedgerHead): Promise<void>;
-  /** In order. */
-  ledgerHeads(): Promise<readonly LedgerHead[]>;
-  /** Drops the records up to a signed head, which stays as their checkpoint. Returns how many there were. */
-  pruneLedger(head: number): Promise<number>;
+  /** At most `count` heads, from `sequence` on. */
+  ledgerHeads(sequence: number, count: number): Promise<readonly LedgerHead[]>;
+  /** The newest head up to `sequence`. */
+  ledgerHeadUpTo(sequence: number): Promise<LedgerHead | undefined>;
+  /**
+   * Drops records from before `time`, up to a signed head, which stays as their checkpoint; a record says so. Drops a
+   * part if there are many: call it again until it returns undefined.
+   */
+  pruneLedger(time: number, now: number): Promise<Pruned | undefined>;
 }
 
 /** Whose store it is. */
 export interface OwnerStore {
   /** The store belongs to the CA of this root from now on (SHA-256, hex). */
   adoptRoot(root: string): Promise<void>;
+}
+
+export interface BackupStore {
+  /** Writes a consistent copy to `file`, which is empty. Nothing else is done meanwhile. Returns the copy's last record. */
+  copyTo(file: string): Promise<LedgerEnd>;
+  /** Records a restore, and raises the sequence of the deny list above all that agents may have seen. */
+  recordRestore(act: Act, now: number): Promise<LedgerEnd>;
 }
 
 export interface Store
@@ -203,6 +236,7 @@ export interface Store
     DenialStore,
     NameStore,
     LedgerStore,
+    BackupStore,
     StoreHealth {
   /** Waits for pending calls, then closes the store. */
   close(): Promise<void>;

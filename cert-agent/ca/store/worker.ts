@@ -70,12 +70,21 @@ function whyMissing(file: string): string | undefined {
 function runBatch(db: DatabaseSync, operations: Operations, calls: readonly StoreCall[]): StoreAnswer[] {
   try {
     db.exec('BEGIN IMMEDIATE');
-    const answers = calls.map((call) => runCall(db, operations, call));
+    const answers = calls.map((call) => (call.name === 'copyTo' ? undefined : runCall(db, operations, call)));
     db.exec('COMMIT');
-    return answers;
+    return calls.map((call, index) => answers[index] ?? copy(operations, call));
   } catch (error) {
     if (db.isTransaction) db.exec('ROLLBACK');
     return calls.map(() => ({ failure: reasonOf(error) }));
+  }
+}
+
+/** After the commit: SQLite copies a store only outside of transactions. */
+function copy(operations: Operations, { args }: StoreCall): StoreAnswer {
+  try {
+    return { value: operations.copyTo(String(args[0])) };
+  } catch (error) {
+    return { failure: reasonOf(error) };
   }
 }
 
