@@ -78,13 +78,13 @@ export class TrustWatch {
   }
 
   async #acknowledge(): Promise<void> {
-    const { keep, inUse, settled } = this.#options;
+    const { keep, inUse, settled, clock } = this.#options;
     await settled();
     const identity = keep.identity.current();
     if (this.#open === undefined || identity === undefined) return;
     const own = usedBy(identity);
     // Sidecars of other processes count from when they have said so.
-    this.#open.send(inUse() ?? { ...own, sidecars: 0 });
+    this.#open.send({ ...(inUse() ?? { ...own, sidecars: 0 }), clock: clock.now() });
   }
 
   close(): void {

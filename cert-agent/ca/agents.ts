@@ -34,6 +34,8 @@ export interface Acknowledgement {
   readonly roots: readonly string[];
   /** How many sidecars have confirmed it; the agent's own process counts as one. */
   readonly sidecars: number;
+  /** The agent's clock, milliseconds since 1970. */
+  readonly clock?: number | undefined;
 }
 
 /** An agent with an open stream. */
@@ -43,7 +45,9 @@ export interface ConnectedAgent {
   readonly serial: string;
   /** Milliseconds since 1970. */
   readonly since: number;
-  readonly acknowledged: (Acknowledgement & { readonly at: number }) | undefined;
+  readonly acknowledged: (Omit<Acknowledgement, 'clock'> & { readonly at: number }) | undefined;
+  /** How far the agent's clock was ahead of ours when it last acknowledged something, milliseconds. */
+  readonly clockAheadMs?: number;
 }
 
 export interface AgentsParts {
@@ -83,6 +87,7 @@ interface Stream {
   /** When the SVID behind it expires. */
   readonly until: number;
   acknowledged: ConnectedAgent['acknowledged'];
+  clockAheadMs: number | undefined;
   /** The heartbeat before this one was not taken. */
   isSlow: boolean;
   /** Since the last heartbeat. */
@@ -120,7 +125,7 @@ export class Agents {
       sink,
       ...client,
       since: this.#clock.now(),
-      acknowledged: undefined,
+      ...{ acknowledged: undefined, clockAheadMs: undefined },
       isSlow: false,
       lines: 0,
     };
@@ -137,20 +142,23 @@ export class Agents {
     };
   }
 
-  #acknowledge(stream: Stream, what: Acknowledgement): void {
+  #acknowledge(stream: Stream, { clock, ...what }: Acknowledgement): void {
     const { bundle, denied } = this.#answer.current().sequences;
     if (what.bundle > bundle || what.denied > denied)
       throw new SallyportError('acknowledgement_invalid', `${stream.id} acknowledged what the CA has not sent`);
     if (++stream.lines > mostLines)
       throw new SallyportError('acknowledgement_invalid', `${stream.id} acknowledges too often`);
-    stream.acknowledged = Object.freeze({ ...what, at: this.#clock.now() });
+    const at = this.#clock.now();
+    stream.acknowledged = Object.freeze({ ...what, at });
+    if (clock !== undefined) stream.clockAheadMs = clock - at;
     this.#changed();
   }
 
   /** In the order in which they connected. */
   connected(): readonly ConnectedAgent[] {
-    return [...this.#streams].map(({ id, serial, since, acknowledged }) => ({
+    return [...this.#streams].map(({ id, serial, since, acknowledged, clockAheadMs }) => ({
       ...{ id, serial, since, acknowledged },
+      ...(clockAheadMs === undefined ? {} : { clockAheadMs }),
     }));
   }
 
@@ -234,6 +242,7 @@ const acknowledgement = z.strictObject({
   denied: count,
   roots: z.array(z.string().regex(/^[0-9a-f]{64}$/)).max(16),
   sidecars: count.max(10_000),
+  clock: count.optional(),
 });
 
 function readAcknowledgement(text: string): Acknowledgement {

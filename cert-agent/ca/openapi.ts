@@ -120,7 +120,7 @@ export function openapiDocument(): object {
           answers: {
             101: {
               description:
-                'The CA sends { etag, document } at each change (without document if it is large: GET /v1/bundle), and {} every 5 s. The agent sends { bundle, denied, roots, sidecars }: what its sidecars use.',
+                'The CA sends { etag, document } at each change (without document if it is large: GET /v1/bundle), and {} every 5 s. The agent sends { bundle, denied, roots, sidecars, clock }: what its sidecars use, and its time in milliseconds since 1970.',
             },
           },
           refusals: [403, 426, 503],

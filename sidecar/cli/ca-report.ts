@@ -98,6 +98,14 @@ function sectionsOf(report: Report, formatDuration: (ms: number) => string): Sec
     section('Renewals of expired SVIDs', acts, report.expiredRenewals, act),
     section('SVIDs that were renewed more than once', acts, report.forks, act),
     section('Restores from a backup', acts, report.restores, act),
+    ...(report.clocks === undefined
+      ? []
+      : [
+          section('Clocks that differ', ['SPIFFE ID', 'CLOCK'], report.clocks, ({ id, aheadMs }) => [
+            id,
+            `${formatDuration(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead' : 'behind'}`,
+          ]),
+        ]),
   ];
 }
 

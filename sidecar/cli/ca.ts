@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import type { Acknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 import { type AtCa, atCa, durationOf, usage, withOperator } from './at-ca.ts';
+import { agentsCommand } from './ca-agents.ts';
 import { backupCommand, restoreCommand } from './ca-backup.ts';
 import { issuerCommand } from './ca-issuer.ts';
 import { ledgerCommand } from './ca-ledger.ts';
@@ -16,7 +17,7 @@ import { action, exitCodes, note, print, printJson, printTable } from './termina
 export function caCommand(): Command {
   const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain');
   const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
-  const records = [ledgerCommand(), reportCommand(), backupCommand(), restoreCommand()];
+  const records = [agentsCommand(), ledgerCommand(), reportCommand(), backupCommand(), restoreCommand()];
   for (const command of [...commands, ...records, rotateCommand(), issuerCommand()]) ca.addCommand(command);
   return ca;
 }
@@ -293,8 +294,11 @@ async function runList(flags: AtCa & { all?: boolean; expiring?: string; by?: st
     if (flags.by !== 'service') throw usage(`--by ${flags.by}: only --by service groups certificates`);
     return runListByService(flags, expiringMs);
   }
+  const { allCertificates } = await import('../../cert-agent/ca/operator/identities.ts');
   return withOperator(flags, async (operator) => {
-    const found = (await operator.list({ all: flags.all, expiringMs })).map((one) => withTimes(one, formatTime));
+    const found: ReturnType<typeof withTimes>[] = [];
+    for await (const one of allCertificates(operator, { all: flags.all, expiringMs }))
+      found.push(withTimes(one, formatTime));
     if (flags.json === true) printJson(found);
     else {
       const rows = found.map((one) => [

@@ -56,6 +56,20 @@ t.test('an agent gets the current document unless it has it, and each change', (
   t.end();
 });
 
+t.test('an acknowledgement says how far the clock of the agent is ahead', (t) => {
+  const { clock, agents, join } = startAgents(t);
+  const [web, db] = [join('web'), join('db')];
+  web.say(5, { clock: clock.now() + 3_600_000 });
+  db.say(5);
+  t.strictSame(
+    agents.connected().map(({ clockAheadMs }) => clockAheadMs),
+    [3_600_000, undefined],
+  );
+  t.notOk('clock' in agents.connected()[0]!.acknowledged!);
+  t.throws(() => db.say(5, { clock: -1 }), { code: 'acknowledgement_invalid' });
+  t.end();
+});
+
 t.test('what the CA has not sent, and what is no acknowledgement, is refused', (t) => {
   const { join, agents } = startAgents(t);
   const web = join('web');

@@ -112,6 +112,8 @@ t.test('nothing that was answered is forgotten', { timeout: 20_000 + kills * 10_
     ca.process.kill('SIGKILL');
     await ca.exited;
     await Promise.all(all);
+    const verified = await runSallyport(t, ['ca', 'ledger', 'verify', '--dir', dir]);
+    if (verified.code !== 0) t.fail(`round ${round}: ${verified.stdout}${verified.stderr}`);
     const { stdout, stderr, code } = await runSallyport(t, ['ca', 'ls', '--dir', dir, '--all', '--json']);
     if (code !== 0) return t.fail(`round ${round}: ${stderr}`);
     const found = new Map(

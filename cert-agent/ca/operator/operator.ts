@@ -8,7 +8,7 @@ import { didYouMean } from '../../base/did-you-mean.ts';
 import { SallyportError } from '../../base/errors.ts';
 import { parseSpiffeId } from '../../identity/spiffe-id.ts';
 import { type Acknowledged, whenAcknowledged } from '../acknowledged.ts';
-import type { Agents } from '../agents.ts';
+import type { Agents, ConnectedAgent } from '../agents.ts';
 import { deniedError, hashToken } from '../evidence.ts';
 import { checkIssuable } from '../issue.ts';
 import { nameOfToken } from '../ledger/record.ts';
@@ -23,6 +23,7 @@ import {
 } from '../revocation/revoke.ts';
 import type { RotationRequest, RotationStatus, Rotations } from '../rotation/rotation.ts';
 import type { Denial, Store, StoredCertificate, StoredToken } from '../store/store.ts';
+import { mostCertificates } from './identities.ts';
 import type { Records } from './records.ts';
 
 export interface NewToken {
@@ -57,6 +58,8 @@ export interface ListFilter {
   readonly all?: boolean;
   /** Only those that expire within this time, in milliseconds. */
   readonly expiringMs?: number;
+  /** The last one of the page before. */
+  readonly after?: { readonly notAfter: number; readonly serial: string };
 }
 
 /** A join token in a list, without the token itself; times are milliseconds since 1970. */
@@ -83,6 +86,7 @@ export interface Operator {
    * @throws SallyportError `not_found`, or `usage` when the digits match none or several.
    */
   removeTokens(choice: TokenChoice): Promise<readonly ListedToken[]>;
+  /** A page in the order of expiry, `mostCertificates` at most; identities.ts has all pages. */
   list(filter: ListFilter): Promise<readonly ListedCertificate[]>;
   /** @throws SallyportError `not_found` or `usage`. */
   show(serial: string): Promise<ShownCertificate>;
@@ -98,6 +102,8 @@ export interface Operator {
   allow(id: string): Promise<Allowance>;
   /** The current deny list. */
   listDenials(): Promise<readonly Denial[]>;
+  /** The agents that hold a stream. @throws SallyportError `ca_unreachable` for a stopped CA: it knows of none. */
+  agents(): Promise<readonly ConnectedAgent[]>;
   /** @throws SallyportError `ca_unreachable` for a stopped CA: it knows of no agent. */
   rotationStatus(): Promise<RotationStatus>;
   /** @throws SallyportError `rotation_refused`, `root_key_missing`, and `ca_unreachable` for a stopped CA. */
@@ -141,11 +147,13 @@ export function createOperator(parts: OperatorParts): Operator {
     createToken: (id, ttlMs) => createToken(parts, id, ttlMs),
     listTokens: async () => (await store.listTokens()).map(listedTokenOf),
     removeTokens: (choice) => removeTokens(parts, choice),
-    async list({ all, expiringMs }) {
+    async list({ all, expiringMs, after }) {
       const now = clock.now();
       const found = await store.listCertificates({
         ...(all === true ? {} : { endsAfter: now }),
         ...(expiringMs === undefined ? {} : { endsBy: now + expiringMs }),
+        ...(after === undefined ? {} : { after }),
+        count: mostCertificates,
       });
       return found.map(listedOf);
     },
@@ -176,15 +184,16 @@ export function createOperator(parts: OperatorParts): Operator {
       return done;
     },
     listDenials: () => store.listDenials(),
+    agents: async () => running(parts.agents).connected(),
     rotationStatus: async () => running(parts.rotations).status(),
     rotate: async (request) => running(parts.rotations).step(request),
     records: parts.records,
   };
 }
 
-function running(rotations: Rotations | undefined): Rotations {
-  if (rotations !== undefined) return rotations;
-  throw new SallyportError('ca_unreachable', 'no CA runs on this directory, and a rotation needs its agents', {
+function running<T>(part: T | undefined): T {
+  if (part !== undefined) return part;
+  throw new SallyportError('ca_unreachable', 'no CA runs on this directory, so that no agent is connected', {
     hint: 'start it with sallyport ca serve',
   });
 }

@@ -26,6 +26,11 @@ const rotateSchema = z.strictObject({
   externalRoot: z.string().max(4096).optional(),
   certificate: z.string().max(65_536).optional(),
 });
+/** The last one of a page: its expiry and its serial. */
+const lastSchema = z
+  .string()
+  .regex(/^\d{1,15}:[0-9a-f]{1,40}$/)
+  .transform((text) => ({ notAfter: Number(text.split(':')[0]), serial: text.split(':')[1]! }));
 const allowSchema = z.strictObject({ id: z.string() });
 
 /** The operator's actions as pages of an admin server on the socket. */
@@ -55,10 +60,14 @@ export function operatorPages(operator: Operator): readonly Page[] {
     {
       method: 'GET',
       path: '/v1/certificates',
-      sentence: 'lists certificates: ?all=true, ?expiringMs=N',
+      sentence: 'lists certificates, 500 at most: ?all=true, ?expiringMs=N, ?after=NOT_AFTER:SERIAL',
       async answer({ url }) {
         const expiring = url.searchParams.get('expiringMs');
-        const filter = expiring === null ? {} : { expiringMs: parse(z.coerce.number().nonnegative(), expiring) };
+        const after = url.searchParams.get('after');
+        const filter = {
+          ...(expiring === null ? {} : { expiringMs: parse(z.coerce.number().nonnegative(), expiring) }),
+          ...(after === null ? {} : { after: parse(lastSchema, after) }),
+        };
         return { body: await operator.list({ all: url.searchParams.get('all') === 'true', ...filter }) };
       },
     },
@@ -82,6 +91,12 @@ export function operatorPages(operator: Operator): readonly Page[] {
       path: '/v1/allow',
       sentence: 'takes a SPIFFE ID off the deny list: { id }',
       answer: async ({ body }) => ({ body: await operator.allow(parse(allowSchema, body).id) }),
+    },
+    {
+      method: 'GET',
+      path: '/v1/agents',
+      sentence: 'the agents that hold a stream, and what their sidecars use',
+      answer: async () => ({ body: await operator.agents() }),
     },
     {
       method: 'GET',

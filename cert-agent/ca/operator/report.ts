@@ -1,6 +1,7 @@
 // The report on a CA: its identities, and what in the ledger deserves a look.
 
 import { formatTime } from '../../base/clock.ts';
+import { SallyportError } from '../../base/errors.ts';
 import { caIdOf } from '../../identity/spiffe-id.ts';
 import { eachRecord, type ShownRecord } from '../ledger/look.ts';
 import type { ListedIdentity } from './identities.ts';
@@ -51,12 +52,16 @@ export interface Report {
   readonly expiredRenewals: Listing<ReportedAct>;
   readonly forks: Listing<ReportedAct>;
   readonly restores: Listing<ReportedAct>;
+  /** Connected agents whose clocks differ from the CA's by 2 s or more; absent while the CA is stopped. */
+  readonly clocks?: Listing<{ readonly id: string; readonly aheadMs: number }>;
   readonly ledger: { readonly first: number; readonly last: number; readonly signedUpTo: number };
 }
 
 /** Entries that a list of the report keeps. */
 const mostListed = 10_000;
 const mostLongest = 10;
+/** Less may be the way of an acknowledgement. */
+const clockDifferenceMs = 2000;
 
 class Collected<T> implements Listing<T> {
   total = 0;
@@ -98,8 +103,20 @@ export async function collectReport(operator: Operator, since: number, now: numb
   return {
     ...{ trustDomain, time: formatTime(now), since: formatTime(since) },
     ...{ identities, neverRenewed, unusedTokens, weakKeys, longestLives, ...acts },
+    ...(await collectClocks(operator)),
     ledger: { first, last: end.sequence, signedUpTo },
   };
+}
+
+async function collectClocks(operator: Operator): Promise<Pick<Report, 'clocks'>> {
+  const clocks = new Collected<{ readonly id: string; readonly aheadMs: number }>();
+  const agents = await operator.agents().catch((error: unknown) => {
+    if (error instanceof SallyportError && error.code === 'ca_unreachable') return undefined;
+    throw error;
+  });
+  for (const { id, clockAheadMs = 0 } of agents ?? [])
+    if (Math.abs(clockAheadMs) >= clockDifferenceMs) clocks.add({ id, aheadMs: clockAheadMs });
+  return agents === undefined ? {} : { clocks };
 }
 
 async function collectActs({ records }: Operator, since: number) {

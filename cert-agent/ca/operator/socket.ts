@@ -4,6 +4,7 @@
 import { type Code, codes, errnoOf, reasonOf, SallyportError } from '../../base/errors.ts';
 import { request as httpRequest } from '../../base/http.ts';
 import type { Acknowledged } from '../acknowledged.ts';
+import type { ConnectedAgent } from '../agents.ts';
 import type { Allowance, Revocation } from '../revocation/revoke.ts';
 import type { RotationStatus } from '../rotation/rotation.ts';
 import type { Denial } from '../store/store.ts';
@@ -19,10 +20,11 @@ export function connectOperator(path: string): Operator {
     createToken: async (id, ttlMs) => (await ask(path, 'POST', '/v1/tokens', { id, ttlMs })) as NewToken,
     listTokens: async () => (await ask(path, 'GET', '/v1/tokens')) as ListedToken[],
     removeTokens: async (choice) => (await ask(path, 'POST', '/v1/tokens/remove', choice)) as ListedToken[],
-    async list({ all, expiringMs }) {
+    async list({ all, expiringMs, after }) {
       const query = new URLSearchParams();
       if (all === true) query.set('all', 'true');
       if (expiringMs !== undefined) query.set('expiringMs', String(expiringMs));
+      if (after !== undefined) query.set('after', `${after.notAfter}:${after.serial}`);
       return (await ask(path, 'GET', `/v1/certificates?${query}`)) as ListedCertificate[];
     },
     show: async (serial) =>
@@ -32,6 +34,7 @@ export function connectOperator(path: string): Operator {
         acknowledged?: Acknowledged;
       },
     allow: async (id) => (await ask(path, 'POST', '/v1/allow', { id })) as Allowance,
+    agents: async () => (await ask(path, 'GET', '/v1/agents')) as ConnectedAgent[],
     rotationStatus: async () => (await ask(path, 'GET', '/v1/rotation')) as RotationStatus,
     rotate: async (request) => (await ask(path, 'POST', '/v1/rotation', request)) as RotationStatus,
     records: connectRecords((...request) => ask(path, ...request)),

@@ -179,7 +179,8 @@ export function createOperations(db: DatabaseSync): Operations {
      )`,
   );
   const listed = db.prepare(
-    'SELECT * FROM certificates WHERE not_after > ? AND not_after <= ? ORDER BY not_after, serial',
+    `SELECT * FROM certificates WHERE not_after > ? AND not_after <= ? AND (not_after, serial) > (?, ?)
+     ORDER BY not_after, serial LIMIT ?`,
   );
   const lastEndBefore = db.prepare('SELECT max(not_after) AS ends FROM certificates WHERE issued_at < ?');
   const lastEnds = db.prepare('SELECT max(not_after) AS ends FROM certificates WHERE not_after > ? GROUP BY id');
@@ -322,8 +323,9 @@ export function createOperations(db: DatabaseSync): Operations {
     ledgerHeadUpTo: ledger.headUpTo,
     pruneLedger: ledger.prune,
     findCertificate,
-    listCertificates({ endsAfter = 0, endsBy = Number.MAX_SAFE_INTEGER }: CertificateFilter) {
-      return listed.all(endsAfter, endsBy).map(certificateOf);
+    listCertificates({ endsAfter = 0, endsBy = Number.MAX_SAFE_INTEGER, after, count = -1 }: CertificateFilter) {
+      const { notAfter, serial } = after ?? { notAfter: 0, serial: '' };
+      return listed.all(endsAfter, endsBy, notAfter, serial, count).map(certificateOf);
     },
     lastEnd(time: number): number | undefined {
       const end = lastEndBefore.get(time)?.['ends'];

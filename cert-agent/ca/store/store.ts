@@ -91,6 +91,10 @@ export interface CertificateFilter {
   readonly endsAfter?: number;
   /** Only certificates that expire at this time or before. */
   readonly endsBy?: number;
+  /** Only certificates after this one, in the order of expiry and serial. */
+  readonly after?: { readonly notAfter: number; readonly serial: string };
+  /** At most this many. */
+  readonly count?: number;
 }
 
 /** An identity with a summary of its certificates. Times are milliseconds since 1970. */

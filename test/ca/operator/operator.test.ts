@@ -88,6 +88,8 @@ t.test('certificates are listed and shown', async (t) => {
   t.match(own, { id: 'spiffe://demo.test/sallyport/ca', evidence: 'self', notAfter: clock.now() + 3_600_000 });
   t.match(await remote.show(own?.serial ?? ''), { ...own, certificate: /^MII/ });
   t.same(await remote.list({ expiringMs: 60_000 }), []);
+  t.strictSame(await remote.list({ after: own! }), [], 'nothing comes after the last one');
+  t.strictSame(await remote.agents(), []);
   t.equal((await remote.list({ expiringMs: 3_600_000 })).length, 1);
   await t.rejects(remote.show('00ff'), {
     code: 'not_found',

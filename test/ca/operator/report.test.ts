@@ -1,4 +1,5 @@
 import t from 'tap';
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { type Act, type LedgerRecord, nextRecord } from '../../../cert-agent/ca/ledger/record.ts';
 import type { ListedIdentity } from '../../../cert-agent/ca/operator/identities.ts';
 import type { Operator } from '../../../cert-agent/ca/operator/operator.ts';
@@ -9,11 +10,16 @@ const now = Date.parse('2026-11-30T12:00:00Z');
 const idOf = (name: string) => `spiffe://demo.test/${name}`;
 
 /** An operator with these records, a minute apart and the last one now, and these identities. */
-function operatorWith(acts: readonly Act[], identities: readonly ListedIdentity[] = []): Operator {
+function operatorWith(
+  acts: readonly Act[],
+  identities: readonly ListedIdentity[] = [],
+  agents: () => Promise<readonly object[]> = async () => [],
+): Operator {
   const ledger: LedgerRecord[] = [];
   for (const [i, act] of acts.entries())
     ledger.push(nextRecord(ledger.at(-1), now - (acts.length - 1 - i) * 60_000, act));
   return {
+    agents,
     listTokens: async () => [
       { token: 'aaaa', id: idOf('used'), createdAt: now, expiresAt: now, serial: '01' },
       { token: 'bbbb', id: idOf('waiting'), createdAt: now, expiresAt: now + day },
@@ -94,3 +100,25 @@ t.test(
     );
   },
 );
+
+t.test('clocks that differ, of connected agents; nothing is said of a stopped CA', async (t) => {
+  const agents = async () => [
+    { id: idOf('a'), clockAheadMs: 1999 },
+    { id: idOf('b'), clockAheadMs: -2000 },
+    { id: idOf('c'), clockAheadMs: 3_600_000 },
+    { id: idOf('d') },
+  ];
+  const { clocks } = await collectReport(operatorWith([], [], agents), 0, now);
+  t.strictSame(clocks?.listed, [
+    { id: idOf('b'), aheadMs: -2000 },
+    { id: idOf('c'), aheadMs: 3_600_000 },
+  ]);
+  const stopped = async () => {
+    throw new SallyportError('ca_unreachable', 'stopped');
+  };
+  t.equal((await collectReport(operatorWith([], [], stopped), 0, now)).clocks, undefined);
+  const broken = async () => {
+    throw new SallyportError('internal', 'broken');
+  };
+  await t.rejects(collectReport(operatorWith([], [], broken), 0, now), { code: 'internal' });
+});

@@ -57,6 +57,17 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same(await list({}), [now - 1, now + day, now + 3 * day]);
     t.same(await list({ endsAfter: now }), [now + day, now + 3 * day]);
     t.same(await list({ endsAfter: now, endsBy: now + day }), [now + day]);
+    const [first] = await store.listCertificates({ count: 1 });
+    t.equal(first?.notAfter, now - 1);
+    t.same(await list({ after: first }), [now + day, now + 3 * day]);
+    // Two that end together are ordered by serial.
+    for (let i = 0; i < 3; i++) await store.recordCertificate(certificate({ notAfter: now + 9 * day }), 'test');
+    const last = await store.listCertificates({ endsAfter: now + 3 * day });
+    t.equal(last.length, 3);
+    t.same(
+      (await store.listCertificates({ after: last[0], count: 5 })).map((one) => one.serial),
+      last.slice(1).map((one) => one.serial),
+    );
   });
 
   using('identities are counted by their last certificate', async (t, store) => {
