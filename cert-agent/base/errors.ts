@@ -39,6 +39,9 @@ export const codes = Object.freeze({
   svid_untrusted: row(403, 16, 'DPE', 'peer_certificate_untrusted'),
   svid_invalid: row(403, 16, 'DPE', 'peer_certificate_invalid'),
   svid_denied: row(403, 16, 'DPE', 'peer_certificate_revoked'),
+  crl_invalid: row(500, 13, '-', 'crl_invalid'),
+  crl_untrusted: row(500, 13, '-', 'crl_untrusted'),
+  crl_expired: row(403, 16, 'DPE', 'crl_expired'),
 
   // CA
   csr_invalid: row(400, 3, '-', 'csr_invalid'),

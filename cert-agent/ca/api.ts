@@ -16,6 +16,8 @@ import { type Issued, type IssueParts, issueSvid } from './issue.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { CaMetrics } from './metrics.ts';
 import { openapiDocument } from './openapi.ts';
+import type { CrlFile, CrlMaker, MadeCrls } from './revocation/crl.ts';
+import { type OcspAnswer, type OcspResponder, readGetRequest } from './revocation/ocsp.ts';
 import type { Revocations } from './revocation/revoke.ts';
 
 export interface ApiParts extends IssueParts {
@@ -26,6 +28,8 @@ export interface ApiParts extends IssueParts {
   readonly metrics: CaMetrics;
   readonly ledger: Ledger;
   readonly agents: Agents;
+  readonly crl: CrlMaker;
+  readonly ocsp: OcspResponder;
   readonly log: Log;
 }
 
@@ -34,8 +38,10 @@ export interface ApiRequest {
   readonly presented: Presented;
   readonly ifNoneMatch: string | undefined;
   readonly remote: string;
-  /** The body as JSON; undefined with GET. */
+  /** The body as JSON, or its bytes where the route reads those; undefined with GET. */
   readonly body: unknown;
+  /** What stands in the place of the path's `{...}`, as it was sent; empty for a path without one. */
+  readonly rest: string;
 }
 
 export interface ApiAnswer {
@@ -43,12 +49,15 @@ export interface ApiAnswer {
   /** Default `application/json`. */
   readonly type?: string;
   readonly headers?: Readonly<Record<string, string>>;
-  readonly body: string;
+  readonly body: string | Buffer;
 }
 
 export interface Route {
   readonly method: 'GET' | 'POST';
+  /** Exact, or a beginning with a last part `{...}` for everything that follows. */
   readonly path: string;
+  /** With POST: the body as bytes, up to this many, instead of JSON. */
+  readonly maxBytes?: number;
   answer(request: ApiRequest): Promise<ApiAnswer> | ApiAnswer;
 }
 
@@ -70,10 +79,62 @@ export function createRoutes(parts: ApiParts): readonly (Route | StreamRoute)[] 
     { method: 'POST', path: '/v1/svid/renew', answer: (request) => renew(parts, request) },
     { method: 'GET', path: '/v1/watch', upgrade: watchProtocol, open: (request, sink) => watch(parts, request, sink) },
     { method: 'GET', path: '/v1/bundle', answer: (request) => answerBundle(parts.bundleAnswer.current(), request) },
+    ...publicRoutes(parts),
     { method: 'GET', path: '/v1/openapi.json', answer: () => ({ body: openapi }) },
     { method: 'GET', path: '/healthz', answer: () => answerHealth(parts) },
     { method: 'GET', path: '/metrics', answer: () => answerMetrics(parts) },
   ];
+}
+
+/** The routes about revocation, whose responses are signed: also for clients that do not speak TLS. */
+export function publicRoutes({ crl, ocsp }: Pick<ApiParts, 'crl' | 'ocsp'>): readonly Route[] {
+  const answerOf = async (request: Uint8Array): Promise<ApiAnswer> => answerOcsp(await ocsp.answer(request));
+  return [
+    {
+      ...{ method: 'GET', path: '/v1/crl' },
+      answer: async (request) => answerCrl((await crl.current()).der, 'application/pkix-crl', request),
+    },
+    {
+      ...{ method: 'GET', path: '/v1/crl/{keyId}' },
+      answer: async (request) => answerCrl(listOf(await crl.current(), request.rest), 'application/pkix-crl', request),
+    },
+    {
+      ...{ method: 'GET', path: '/v1/crl.pem' },
+      answer: async (request) => answerCrl((await crl.current()).pem, 'application/x-pem-file', request),
+    },
+    {
+      ...{ method: 'POST', path: '/ocsp', maxBytes: maxOcspBytes },
+      answer: ({ body }) => answerOf(body as Buffer),
+    },
+    {
+      ...{ method: 'GET', path: '/ocsp/{request}' },
+      // What is not base64 is malformed as well: the responder says so.
+      answer: ({ rest }) => answerOf(readGetRequest(rest) ?? Buffer.alloc(0)),
+    },
+  ];
+}
+
+/** More is not read; the responder refuses less than this as malformed. */
+const maxOcspBytes = 16_384;
+
+function listOf({ byKeyId }: MadeCrls, keyId: string): CrlFile {
+  const found = byKeyId.get(keyId);
+  if (found !== undefined) return found;
+  throw new SallyportError('not_found', 'no issuer with this key identifier has valid certificates', {
+    hint: 'the authority key identifier of a certificate, in lower-case hex',
+  });
+}
+
+function answerCrl({ body, etag }: CrlFile, type: string, request: ApiRequest): ApiAnswer {
+  const headers = { etag, 'cache-control': 'no-cache' };
+  return matchesEtag(request.ifNoneMatch, etag) ? { status: 304, type, headers, body: '' } : { type, headers, body };
+}
+
+/** RFC 5019 section 6.2. */
+function answerOcsp({ body, freshMs }: OcspAnswer): ApiAnswer {
+  const seconds = Math.floor(freshMs / 1000);
+  const cached = seconds > 0 ? `max-age=${seconds}, public, no-transform, must-revalidate` : 'no-store';
+  return { type: 'application/ocsp-response', headers: { 'cache-control': cached }, body };
 }
 
 /** The protocol of `/v1/watch`. */

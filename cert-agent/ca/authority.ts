@@ -9,11 +9,12 @@ import { formatTime } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import { type Live, LiveCell } from '../base/live.ts';
 import { onlyBundle, readPemBlocks, type TrustBundle, type TrustBundles } from '../identity/bundle.ts';
+import { type CrlSpec, signCrl } from '../identity/crl.ts';
 import { parseKey } from '../identity/keys.ts';
 import { type LeafSigner, signLeaf } from '../identity/leaf.ts';
 import { readLink } from '../identity/path.ts';
 import type { SpiffeId } from '../identity/spiffe-id.ts';
-import { randomSerial } from '../identity/x509.ts';
+import { randomSerial, type Signer, signCertificate } from '../identity/x509.ts';
 import { readCaCertificates } from './certificates.ts';
 import { caFilesOf, readCaFile, rotationFilesOf } from './directory.ts';
 import { signHead } from './ledger/head.ts';
@@ -26,6 +27,18 @@ export interface Leaf {
   readonly notAfter: number;
   /** DER. */
   readonly certificate: Buffer;
+}
+
+/** A key that issues, or has issued, as the signer of what is said about its certificates' revocation. */
+export interface IssuerKey {
+  /** DER. */
+  readonly certificate: Buffer;
+  /** Its expiry, milliseconds since 1970. */
+  readonly notAfter: number;
+  /** Signs the certificate of an OCSP responder for `publicKey` (SPKI, DER). @throws SallyportError `issuer_expired`. */
+  signOcspSigner(publicKey: Uint8Array, lifeMs: number): Promise<Leaf>;
+  /** Signs a CRL. Returns DER. */
+  signCrl(spec: CrlSpec): Promise<Buffer>;
 }
 
 export interface Authority {
@@ -44,6 +57,8 @@ export interface Authority {
   signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Leaf;
   /** The chain of a leaf (DER) that we signed, now or before. */
   chainOf(leaf: Uint8Array): readonly Uint8Array[];
+  /** The issuer of now, then those that were replaced and whose certificates may still be valid. */
+  readonly issuerKeys: readonly IssuerKey[];
   /** Signs the end of the ledger at `time`, milliseconds since 1970. */
   signHead(end: LedgerEnd, time: number): LedgerHead;
   /** Reads the directory again: after a step of a rotation. @throws SallyportError as openAuthority does. */
@@ -76,6 +91,7 @@ interface Opened {
   readonly above: readonly Buffer[];
   /** The chains of earlier intermediates. */
   readonly previous: readonly (readonly Buffer[])[];
+  readonly issuerKeys: readonly IssuerKey[];
 }
 
 class DirectoryAuthority implements Authority {
@@ -113,6 +129,10 @@ class DirectoryAuthority implements Authority {
 
   get issuers(): readonly Buffer[] {
     return [...this.#opened.above, ...this.#opened.previous.flat()];
+  }
+
+  get issuerKeys(): readonly IssuerKey[] {
+    return this.#opened.issuerKeys;
   }
 
   get notBefore(): number {
@@ -161,8 +181,11 @@ class DirectoryAuthority implements Authority {
         { hint: 'restore both files from the same ca init' },
       );
     }
+    const signer = { key, certificate: intermediate };
+    const replaced = directoriesIn(previous).flatMap((one) => readReplaced(one, this.#passphrase));
     return {
-      ...{ trustDomain, bundle, bundles: onlyBundle(bundle), signer: { key, certificate: intermediate } },
+      ...{ trustDomain, bundle, bundles: onlyBundle(bundle), signer },
+      issuerKeys: [signer, ...replaced].map((one) => issuerKeyOf(one, trustDomain, this.#clock)),
       notBefore: certificate.validFromDate.getTime(),
       notAfter: Math.min(...chain.map((one) => new X509Certificate(one).validToDate.getTime())),
       chain,
@@ -180,23 +203,60 @@ function readIfThere(file: string): readonly Buffer[] {
   return existsSync(file) ? readPemBlocks(readFileSync(file, 'utf8'), file) : [];
 }
 
-interface LeafOrder {
-  readonly id: SpiffeId;
-  readonly publicKey: Uint8Array;
+function issuerKeyOf(signer: Signer & { readonly certificate: Buffer }, trustDomain: string, clock: Clock): IssuerKey {
+  const { certificate } = signer;
+  const notAfter = new X509Certificate(certificate).validToDate.getTime();
+  return Object.freeze({
+    ...{ certificate, notAfter },
+    async signOcspSigner(publicKey: Uint8Array, lifeMs: number): Promise<Leaf> {
+      const named = nameLeaf({ lifeMs, issuerNotAfter: notAfter, now: clock.now() });
+      const subject = `CN=${trustDomain.slice(0, 49)} OCSP responder`;
+      const spec = { ...named, subject, publicKey, ocspSigner: true, keyUsage: ['digitalSignature'] } as const;
+      return { ...named, certificate: await signCertificate(spec, signer) };
+    },
+    signCrl: (spec: CrlSpec): Promise<Buffer> => signCrl(spec, signer),
+  });
+}
+
+/**
+ * The key that was replaced, and its certificate; nothing if it cannot be used any more, such as with another
+ * passphrase: the CA issues without it, and only its lists and OCSP responses are missing.
+ */
+function readReplaced(directory: string, passphrase: string | undefined): (Signer & { certificate: Buffer })[] {
+  const { intermediate, intermediateKey } = caFilesOf(directory);
+  const [certificate] = readIfThere(intermediate);
+  if (certificate === undefined || !existsSync(intermediateKey)) return [];
+  try {
+    const key = parseKey(readFileSync(intermediateKey, 'utf8'), intermediateKey, passphrase);
+    return new X509Certificate(certificate).publicKey.equals(createPublicKey(key)) ? [{ key, certificate }] : [];
+  } catch {
+    return [];
+  }
+}
+
+interface LeafTimes {
   readonly lifeMs: number;
   readonly issuerNotAfter: number;
   readonly now: number;
 }
 
+interface LeafOrder extends LeafTimes {
+  readonly id: SpiffeId;
+  readonly publicKey: Uint8Array;
+}
+
 /** X509-SVID sections 2 to 4: one URI name, critical with an empty subject; digitalSignature; both TLS usages. */
-function makeLeaf(signer: LeafSigner, order: LeafOrder): Leaf {
-  refuseExpired(order.issuerNotAfter, order.now);
-  const serial = randomSerial();
-  const notBefore = wholeSeconds(order.now - backdateMs);
-  const notAfter = Math.min(wholeSeconds(order.now + order.lifeMs), order.issuerNotAfter);
-  const { id, publicKey } = order;
-  const certificate = signLeaf({ uri: id.uri, publicKey, serial, notBefore, notAfter }, signer);
-  return { serial, notBefore, notAfter, certificate };
+function makeLeaf(signer: LeafSigner, { id, publicKey, ...times }: LeafOrder): Leaf {
+  const named = nameLeaf(times);
+  return { ...named, certificate: signLeaf({ uri: id.uri, publicKey, ...named }, signer) };
+}
+
+/** A serial and times within those of the issuer. @throws SallyportError `issuer_expired`. */
+function nameLeaf({ lifeMs, issuerNotAfter, now }: LeafTimes): Omit<Leaf, 'certificate'> {
+  refuseExpired(issuerNotAfter, now);
+  const notBefore = wholeSeconds(now - backdateMs);
+  const notAfter = Math.min(wholeSeconds(now + lifeMs), issuerNotAfter);
+  return { serial: randomSerial(), notBefore, notAfter };
 }
 
 function refuseExpired(issuerNotAfter: number, now: number): void {

@@ -1,4 +1,4 @@
-// Reads a request body as JSON, with a size limit.
+// Reads a request body, with a size limit.
 
 import type { IncomingMessage } from 'node:http';
 import { SallyportError } from '../base/errors.ts';
@@ -11,27 +11,31 @@ const maxDiscardBytes = 1_048_576;
 
 /** @throws SallyportError `body_too_large` or `body_invalid`. */
 export async function readJsonBody(request: IncomingMessage): Promise<unknown> {
+  const bytes = await readBytes(request, maxBodyBytes);
+  try {
+    return JSON.parse(bytes.toString('utf8'));
+  } catch {
+    // JSON.parse quotes the invalid text, which may be a token.
+    throw new SallyportError('body_invalid', 'the body is not JSON', { hint: 'GET /v1/openapi.json describes it' });
+  }
+}
+
+/** @throws SallyportError `body_too_large`, or `body_invalid` for a body that ends early. */
+export async function readBytes(request: IncomingMessage, limit: number): Promise<Buffer> {
   const parts: Buffer[] = [];
   let size = 0;
   try {
     // Leaving the loop early must not destroy the request: its socket still carries the response.
     for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       size += part.length;
-      if (size > maxBodyBytes) break;
+      if (size > limit) break;
       parts.push(part);
     }
   } catch {
     throw new SallyportError('body_invalid', 'the body ended early');
   }
-  if (size > maxBodyBytes) {
-    throw new SallyportError('body_too_large', `the body is larger than ${maxBodyBytes} bytes`);
-  }
-  try {
-    return JSON.parse(Buffer.concat(parts).toString('utf8'));
-  } catch {
-    // JSON.parse quotes the invalid text, which may be a token.
-    throw new SallyportError('body_invalid', 'the body is not JSON', { hint: 'GET /v1/openapi.json describes it' });
-  }
+  if (size > limit) throw new SallyportError('body_too_large', `the body is larger than ${limit} bytes`);
+  return Buffer.concat(parts);
 }
 
 /** Discards the rest of a body, up to a limit. Call it before responding to a refused request. */

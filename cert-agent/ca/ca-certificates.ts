@@ -3,6 +3,7 @@
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { readCertificateFacts } from '../identity/certificate.ts';
+import { signCrl } from '../identity/crl.ts';
 import { randomSerial, type Signer, signCertificate } from '../identity/x509.ts';
 
 const dayMs = 86_400_000;
@@ -68,6 +69,17 @@ export function signCross(
       ca: { pathLength: 1 },
     },
     old,
+  );
+}
+
+/**
+ * The root's own CRL, DER, for verifiers that want one of every CA in the chain, as nginx does. It revokes nothing, and
+ * lasts as long as an intermediate: a new one of each comes from the same use of the root's key.
+ */
+export function signRootCrl(now: number, root: Signer & { readonly certificate: Uint8Array }): Promise<Buffer> {
+  return signCrl(
+    { number: now, thisUpdate: now - backdateMs, nextUpdate: now + intermediateLifeMs, entries: [] },
+    root,
   );
 }
 

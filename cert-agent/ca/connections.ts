@@ -1,8 +1,7 @@
 // The CA's open connections: their limit, and which one is closed to make room. Any client may connect, so a client
 // with a valid SVID keeps its connection, and unknown clients share the rest.
 
-import type { Server } from 'node:https';
-import type { Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 
 export interface ConnectionLimits {
@@ -21,9 +20,9 @@ export interface ConnectionTable {
    * A request has begun. Its connection counts as busy from `read` (the body is complete) to `done` (the response
    * sent).
    */
-  began(socket: TLSSocket): { read(): void; done(): void };
+  began(socket: Socket): { read(): void; done(): void };
   /** Keep-alive seconds to announce to the client; undefined where the server's own limit applies. */
-  keepAliveOf(socket: TLSSocket): number | undefined;
+  keepAliveOf(socket: Socket): number | undefined;
 }
 
 export interface ConnectionParts {
@@ -47,11 +46,11 @@ interface Entry {
 /** Connections accepted above the limit until they are closed; beyond these, the system drops them. */
 const slack = 256;
 
-/** Watches the connections of `server`. Call it before the server listens. */
+/** Watches the connections of `server`, over TLS or not. Call it before the server listens. */
 export function watchConnections(server: Server, parts: ConnectionParts): ConnectionTable {
   const { connections, strangerIdleMs, connectionsPerAddress = Math.ceil(connections / 4) } = parts.limits;
   const entries = new Map<string, Entry>();
-  const bySocket = new WeakMap<TLSSocket, Entry>();
+  const bySocket = new WeakMap<Socket, Entry>();
   const perAddress = new Map<string, number>();
   /** Connections without an SVID, ordered by their start or last response. */
   const strangers = new Set<Entry>();
@@ -98,6 +97,8 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
     const key = keyOf(raw);
     const entry: Entry = { key, raw, address, busy: 0, known: false, idleTimer: undefined };
     entries.set(key, entry);
+    // A plaintext server's requests come on this socket.
+    bySocket.set(raw, entry);
     strangers.add(entry);
     perAddress.set(address, (perAddress.get(address) ?? 0) + 1);
     raw.once('close', () => forget(entry));

@@ -14,6 +14,8 @@ export interface CaFiles {
   readonly bundle: string;
   /** The same root as PEM, for other software. */
   readonly bundlePem: string;
+  /** The root's own CRL, PEM: it revokes no intermediate. Absent in a directory of an older version. */
+  readonly rootCrl: string;
 }
 
 export function caFilesOf(dir: string): CaFiles {
@@ -24,6 +26,7 @@ export function caFilesOf(dir: string): CaFiles {
     intermediate: join(dir, 'intermediate.pem'),
     bundle: join(dir, 'bundle.json'),
     bundlePem: join(dir, 'bundle.pem'),
+    rootCrl: join(dir, 'root.crl'),
   });
 }
 

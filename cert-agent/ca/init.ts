@@ -7,10 +7,18 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { asSallyportError, SallyportError } from '../base/errors.ts';
 import { absolutePath, makeDirectory, writeFileDurably } from '../base/write.ts';
 import { formatPem } from '../identity/bundle.ts';
+import { formatCrlPem } from '../identity/crl.ts';
 import { formatKey, generateKey } from '../identity/keys.ts';
 import { parseTrustDomain } from '../identity/spiffe-id.ts';
 import { fingerprintOf } from '../identity/verify.ts';
-import { intermediateLifeMs, publicHalf, rootLifeMs, signIntermediate, signRoot } from './ca-certificates.ts';
+import {
+  intermediateLifeMs,
+  publicHalf,
+  rootLifeMs,
+  signIntermediate,
+  signRoot,
+  signRootCrl,
+} from './ca-certificates.ts';
 import { writeBundle } from './certificates.ts';
 import { caFilesOf, rotationFilesOf, storeFileOf } from './directory.ts';
 import { readExternalRoot, requestFiles } from './rotation/request.ts';
@@ -61,7 +69,8 @@ export async function initCa(options: InitOptions): Promise<NewCa> {
   const root = await signRoot(names, rootKey);
   const signer = { key: rootKey, certificate: root };
   const intermediate = await signIntermediate(names, publicHalf(issuerKey), signer, options.nameConstraints === true);
-  await writeAll(options, { trustDomain, rootKey, root, issuerKey, intermediate });
+  const rootCrl = await signRootCrl(now, signer);
+  await writeAll(options, { trustDomain, rootKey, root, issuerKey, intermediate, rootCrl });
   return Object.freeze({
     trustDomain,
     dir: options.dir,
@@ -124,6 +133,7 @@ interface Made {
   readonly root: Buffer;
   readonly issuerKey: KeyObject;
   readonly intermediate: Buffer;
+  readonly rootCrl: Buffer;
 }
 
 async function writeAll(options: InitOptions, made: Made): Promise<void> {
@@ -132,6 +142,7 @@ async function writeAll(options: InitOptions, made: Made): Promise<void> {
   writeFileDurably(files.intermediateKey, formatKey(made.issuerKey, options.passphrase));
   writeFileDurably(files.root, formatPem([made.root]), 0o644);
   writeFileDurably(files.intermediate, formatPem([made.intermediate]), 0o644);
+  writeFileDurably(files.rootCrl, formatCrlPem(made.rootCrl), 0o644);
   await writeStoreAndBundle(options.dir, made.trustDomain, made.root);
 }
 

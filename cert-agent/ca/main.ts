@@ -9,9 +9,10 @@ import { reasonOf, SallyportError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { guardSecret } from '../base/secret-file.ts';
 import { absolutePath } from '../base/write.ts';
+import type { Presented } from '../identity/peer-chain.ts';
 import { fingerprintOf } from '../identity/verify.ts';
 import { Agents } from './agents.ts';
-import { createRoutes, isKnown } from './api.ts';
+import { createRoutes, isKnown, publicRoutes } from './api.ts';
 import { type Authority, openAuthority } from './authority.ts';
 import { createBundleAnswer } from './bundle-answer.ts';
 import { readRootFingerprints } from './certificates.ts';
@@ -26,6 +27,8 @@ import { operatorPages } from './operator/pages.ts';
 import { createRecords } from './operator/records.ts';
 import { answersAt } from './operator/socket.ts';
 import { createOwnSvid, type OwnSvid } from './own-svid.ts';
+import { CrlMaker, readRootCrls } from './revocation/crl.ts';
+import { OcspResponder } from './revocation/ocsp.ts';
 import { createRevocations, type Revocations } from './revocation/revoke.ts';
 import { finishStep } from './rotation/files.ts';
 import { Rotations } from './rotation/rotation.ts';
@@ -37,6 +40,8 @@ import { longestGraceMs, type Store } from './store/store.ts';
 export interface CaOptions {
   readonly dir: string;
   readonly listen: Extract<Address, { host: string }>;
+  /** Also serves OCSP and CRL here, in plaintext: their responses are signed. */
+  readonly ocsp?: Extract<Address, { host: string }>;
   /** Path of the operator's socket; default `ca.sock` in `dir`. */
   readonly socket?: string;
   readonly passphrase?: string;
@@ -57,6 +62,7 @@ export interface CaOptions {
 
 export interface RunningCa {
   readonly address: Extract<Address, { host: string }>;
+  readonly ocspAddress: Extract<Address, { host: string }> | undefined;
   readonly socket: string;
   readonly operator: Operator;
   /** Rotates and prunes what is due; also runs by itself every ten seconds. */
@@ -188,35 +194,53 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
     },
   });
   const operator = operatorOf(parts, agents, rotations);
+  const { denied } = revocations;
+  const rootCrls = (): readonly string[] => readRootCrls(options.dir);
+  const answers = { crl: new CrlMaker({ ...parts, denied, rootCrls }), ocsp: new OcspResponder({ ...parts, denied }) };
+  const serving = {
+    ...{ log, onRefusal: metrics.refused, onDrop: metrics.connectionDropped, limits: options.limits ?? {} },
+    isKnown: (presented: Presented) => isKnown(parts, presented),
+  };
   const server = await startServer({
+    ...serving,
     listen: options.listen,
     svid: own.live,
-    routes: createRoutes({ ...parts, bundleAnswer, agents }),
-    log,
-    onRefusal: metrics.refused,
-    onDrop: metrics.connectionDropped,
-    isKnown: (presented) => isKnown(parts, presented),
-    limits: options.limits ?? {},
+    routes: createRoutes({ ...parts, ...answers, bundleAnswer, agents }),
   });
+  const plain =
+    options.ocsp === undefined
+      ? undefined
+      : await startServer({
+          ...serving,
+          listen: options.ocsp,
+          svid: undefined,
+          routes: publicRoutes(answers),
+        }).catch(async (error: unknown) => {
+          await server.close();
+          throw error;
+        });
   const listen = parseAddress(`unix:${socket}`, '');
   const admin = await startAdmin({ listen, title: 'Sallyport CA, operator', pages: operatorPages(operator) }).catch(
     async (error: unknown) => {
-      await server.close();
+      await Promise.all([server.close(), plain?.close()]);
       throw error;
     },
   );
   const beat = startBeat(parts, own, rotations);
   const { trustDomain } = authority;
-  log.info({ code: 'listening', address: formatAddress(server.address), socket, trustDomain }, 'the CA is listening');
+  const ocsp = plain === undefined ? {} : { ocsp: formatAddress(plain.address) };
+  const address = formatAddress(server.address);
+  log.info({ code: 'listening', address, ...ocsp, socket, trustDomain }, 'the CA is listening');
   return {
     address: server.address,
+    ocspAddress: plain?.address,
     socket,
     operator,
     upkeep: beat.now,
     async close() {
       beat.stop();
       agents.close();
-      await server.close();
+      await Promise.all([server.close(), plain?.close()]);
       await admin.close();
       await ledger.stop().catch((error: unknown) => log.error({ code: 'store_failed' }, reasonOf(error)));
       await store.close();

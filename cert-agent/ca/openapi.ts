@@ -12,6 +12,8 @@ const ttlSeconds = {
   description: 'Life of the certificate; default 3600 unless the CA was started with another.',
 };
 
+const ifNoneMatch = { name: 'If-None-Match', in: 'header', schema: { type: 'string' } };
+
 const schemas = {
   SvidRequest: object({ csr: csr(), token: { type: 'string', minLength: 1, maxLength: 512 }, ttlSeconds }, [
     'csr',
@@ -105,7 +107,7 @@ export function openapiDocument(): object {
       },
       '/v1/bundle': {
         get: operation('bundle', 'The trust bundle and the deny list.', {
-          parameters: [{ name: 'If-None-Match', in: 'header', schema: { type: 'string' } }],
+          parameters: [ifNoneMatch],
           answers: {
             200: { ...json('Bundle', 'The current bundle.'), headers: { ETag: { schema: { type: 'string' } } } },
             304: { description: 'Not changed.' },
@@ -113,10 +115,36 @@ export function openapiDocument(): object {
           refusals: [500],
         }),
       },
+      '/v1/crl': {
+        get: operation('crl', 'The certificate revocation list of the issuing intermediate (RFC 5280).', {
+          parameters: [ifNoneMatch],
+          answers: { 200: file('application/pkix-crl', 'DER.'), 304: { description: 'Not changed.' } },
+          refusals: [503],
+        }),
+      },
+      '/v1/crl.pem': {
+        get: operation('crlPem', 'The same, followed by the list of the root, for verifiers of whole chains.', {
+          parameters: [ifNoneMatch],
+          answers: { 200: file('application/x-pem-file', 'PEM.'), 304: { description: 'Not changed.' } },
+          refusals: [503],
+        }),
+      },
+      '/ocsp': {
+        post: operation('ocsp', 'Whether certificates are revoked (RFC 6960), 16 at most in one request.', {
+          answers: { 200: file('application/ocsp-response', 'DER; also for a malformed request.') },
+          refusals: [413],
+        }),
+      },
+      '/ocsp/{request}': {
+        get: operation('ocspGet', 'The same, with the request as base64 in the path.', {
+          parameters: [{ name: 'request', in: 'path', required: true, schema: { type: 'string', maxLength: 1024 } }],
+          answers: { 200: file('application/ocsp-response', 'DER; also for a malformed request.') },
+        }),
+      },
       '/v1/watch': {
         get: operation('watch', 'A stream of changes: lines of JSON, both ways, after Upgrade: sallyport-watch/1.', {
           security: [{ currentSvid: [] }],
-          parameters: [{ name: 'If-None-Match', in: 'header', schema: { type: 'string' } }],
+          parameters: [ifNoneMatch],
           answers: {
             101: {
               description:
@@ -188,6 +216,10 @@ function operation(operationId: string, summary: string, parts: OperationParts):
 
 function json(schema: keyof typeof schemas, description: string): object {
   return { description, content: { 'application/json': { schema: ref(schema) } } };
+}
+
+function file(type: string, description: string): object {
+  return { description, content: { [type]: { schema: { type: 'string', format: 'binary' } } } };
 }
 
 function object(properties: Readonly<Record<string, object>>, required = Object.keys(properties)): object {

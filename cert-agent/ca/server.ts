@@ -1,14 +1,16 @@
 // The CA's listener: TLS 1.3 with the CA's own SVID, and the table of routes. Any client may connect. A client's
-// identity is decided per request (evidence.ts), because a new workload has no certificate yet.
+// identity is decided per request (evidence.ts), because a new workload has no certificate yet. Without an SVID it is
+// plaintext, for the routes whose responses are signed.
 
 import { constants } from 'node:crypto';
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import { createServer, type Server, type ServerOptions } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { createServer, type ServerOptions, type Server as TlsServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Address } from '../base/address.ts';
 import { listenError } from '../base/admin.ts';
 import { type Code, codes, reasonOf, SallyportError } from '../base/errors.ts';
+import { createServer as createPlainServer } from '../base/http.ts';
 import { readLines } from '../base/lines.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
@@ -18,12 +20,13 @@ import { type Presented, readPresented } from '../identity/peer-chain.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { Receiver, Sink } from './agents.ts';
 import type { ApiAnswer, Route, StreamRoute } from './api.ts';
-import { discardBody, readJsonBody } from './body.ts';
+import { discardBody, readBytes, readJsonBody } from './body.ts';
 import { type ConnectionLimits, type ConnectionTable, watchConnections } from './connections.ts';
 
 export interface ServerParts {
   readonly listen: Extract<Address, { host: string }>;
-  readonly svid: Live<Svid>;
+  /** Undefined: plaintext. */
+  readonly svid: Live<Svid> | undefined;
   readonly routes: readonly (Route | StreamRoute)[];
   readonly log: Log;
   /** Called for every refusal. */
@@ -58,22 +61,21 @@ export interface CaServer {
 
 /** @throws SallyportError `port_in_use`, `listen_failed` or `node_unsuitable`. */
 export async function startServer(parts: ServerParts): Promise<CaServer> {
+  const { svid } = parts;
   // Clients renew with a chain of leaf and intermediate, like our own.
-  await proveChainShown(parts.svid.current());
+  if (svid !== undefined) await proveChainShown(svid.current());
   const limits = { ...defaultLimits, ...parts.limits };
-  const server = createServer({
-    ...tlsOptions(parts),
-    ALPNProtocols: ['http/1.1'],
-    handshakeTimeout: 10_000,
-    headersTimeout: 10_000,
-    requestTimeout: 10_000,
-    // By default Node checks for overdue requests only every 30 s.
-    connectionsCheckingInterval: 2000,
-    // For clients with an SVID; unknown clients have less (connections.ts).
-    keepAliveTimeout: 65_000,
-    maxHeaderSize: 16_384,
-  });
-  const chains = rememberChains(server);
+  const chains = new WeakMap<Socket, Presented>();
+  let server: Server | TlsServer;
+  let stopRotation = (): void => {};
+  if (svid === undefined) server = createPlainServer(httpOptions);
+  else {
+    const secure = createServer({ ...tlsOptions(svid), ...httpOptions });
+    rememberChains(secure, chains);
+    // All options again: setSecureContext uses defaults for missing ones, which include TLS 1.2 and tickets.
+    stopRotation = svid.onChange(() => secure.setSecureContext(tlsOptions(svid)));
+    server = secure;
+  }
   const table = watchConnections(server, {
     limits,
     isKnown: (socket) => parts.isKnown(chains.get(socket) ?? nothing),
@@ -82,12 +84,10 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
       sparseLogOf(parts.log)('ca_overloaded', reason);
     },
   });
-  // All options again: setSecureContext uses defaults for missing ones, which include TLS 1.2 and tickets.
-  const stopRotation = parts.svid.onChange(() => server.setSecureContext(tlsOptions(parts)));
   const state = { issuing: 0, closing: false };
-  const streams = new Set<TLSSocket>();
-  server.on('request', (request, response) => {
-    const socket = request.socket as TLSSocket;
+  const streams = new Set<Socket>();
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    const { socket } = request;
     const turn = table.began(socket);
     // A body that trickles in does not make the connection busy.
     if (request.method === 'GET') turn.read();
@@ -96,7 +96,7 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
     const presented = chains.get(socket) ?? nothing;
     void serve({ parts, limits, table, state, presented }, request, response);
   });
-  server.on('upgrade', (request: IncomingMessage, socket: TLSSocket, first: Buffer) => {
+  server.on('upgrade', (request: IncomingMessage, socket: Socket, first: Buffer) => {
     if (first.length > 0) socket.unshift(first);
     const turn = table.began(socket);
     turn.read();
@@ -121,11 +121,23 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
   };
 }
 
-function tlsOptions({ svid }: ServerParts): ServerOptions {
+const httpOptions = Object.freeze({
+  headersTimeout: 10_000,
+  requestTimeout: 10_000,
+  // By default Node checks for overdue requests only every 30 s.
+  connectionsCheckingInterval: 2000,
+  // For clients with an SVID; unknown clients have less (connections.ts).
+  keepAliveTimeout: 65_000,
+  maxHeaderSize: 16_384,
+});
+
+function tlsOptions(svid: Live<Svid>): ServerOptions {
   const { chainPem, keyPem } = svid.current();
   return {
     key: keyPem,
     cert: chainPem,
+    ALPNProtocols: ['http/1.1'],
+    handshakeTimeout: 10_000,
     // We verify the client's chain ourselves (peer-chain.ts); Node's own roots must not be used instead.
     ca: [],
     minVersion: 'TLSv1.3',
@@ -138,10 +150,8 @@ function tlsOptions({ svid }: ServerParts): ServerOptions {
 }
 
 /** A socket returns its chain only to the first call, so it is read once, here, and kept for later requests. */
-function rememberChains(server: Server): WeakMap<TLSSocket, Presented> {
-  const chains = new WeakMap<TLSSocket, Presented>();
+function rememberChains(server: TlsServer, chains: WeakMap<Socket, Presented>): void {
   server.on('secureConnection', (socket: TLSSocket) => chains.set(socket, readPresented(socket)));
-  return chains;
 }
 
 const nothing: Presented = Object.freeze({ chain: [], complaint: undefined });
@@ -165,7 +175,7 @@ async function serve(turn: Turn, request: IncomingMessage, response: ServerRespo
   await discardBody(request);
   // The rest of a body that was too long to discard must not be parsed as the next request.
   if (state.closing || !request.complete) response.setHeader('connection', 'close');
-  const keepAlive = table.keepAliveOf(request.socket as TLSSocket);
+  const keepAlive = table.keepAliveOf(request.socket);
   if (keepAlive !== undefined) response.setHeader('keep-alive', `timeout=${keepAlive}`);
   response.writeHead(answer.status ?? 200, {
     'content-type': answer.type ?? 'application/json',
@@ -175,23 +185,50 @@ async function serve(turn: Turn, request: IncomingMessage, response: ServerRespo
     // RFC 9110 section 8.6: with 304, the length would be that of the response that was not sent.
     ...(answer.status === 304 ? {} : { 'content-length': Buffer.byteLength(answer.body) }),
   });
-  response.end(answer.body);
+  if (answer.body.length <= sliceBytes) response.end(answer.body);
+  else sendInSlices(response, typeof answer.body === 'string' ? Buffer.from(answer.body) : answer.body);
+}
+
+const sliceBytes = 65_536;
+
+/** How long a client may take for a large response. */
+const slowestMs = 60_000;
+
+/**
+ * Sends a large body as the client reads it. At once, all of it would be encrypted into memory for every client that
+ * does not read.
+ */
+function sendInSlices(response: ServerResponse, body: Buffer): void {
+  const deadline = setTimeout(() => response.destroy(), slowestMs);
+  response.once('close', () => clearTimeout(deadline));
+  let at = 0;
+  const send = (): void => {
+    while (at < body.length) {
+      const part = body.subarray(at, at + sliceBytes);
+      at += sliceBytes;
+      if (!response.write(part)) return void response.once('drain', send);
+    }
+    response.end();
+  };
+  send();
 }
 
 async function answerOf({ parts, limits, state, presented }: Turn, request: IncomingMessage): Promise<ApiAnswer> {
   const path = pathOf(request);
-  const here = parts.routes.filter((one) => one.path === path);
+  const here = parts.routes.filter((one) => restOf(one.path, path) !== undefined);
   const route = here.find((one) => one.method === request.method);
   if (route === undefined) throw noRoute(here, path);
   const asked = {
     presented,
     ifNoneMatch: request.headers['if-none-match'],
     remote: request.socket.remoteAddress ?? '',
+    rest: restOf(route.path, path) ?? '',
   };
   if ('open' in route) throw new SallyportError('upgrade_required', `${path} needs Upgrade: ${route.upgrade}`);
   if (route.method === 'GET') return await route.answer({ ...asked, body: undefined });
   // Counted once the body is complete: bodies that trickle in must not keep other clients from being served.
-  const body = await readJsonBody(request);
+  const { maxBytes } = route;
+  const body = maxBytes === undefined ? await readJsonBody(request) : await readBytes(request, maxBytes);
   if (state.issuing >= limits.issuing)
     throw new SallyportError('ca_overloaded', `${state.issuing} requests are waiting`);
   state.issuing++;
@@ -200,6 +237,13 @@ async function answerOf({ parts, limits, state, presented }: Turn, request: Inco
   } finally {
     state.issuing--;
   }
+}
+
+/** What follows the beginning of a route's path, or '' if the path is exact. Undefined for another path. */
+function restOf(route: string, path: string): string | undefined {
+  if (!route.endsWith('}')) return route === path ? '' : undefined;
+  const beginning = route.slice(0, route.lastIndexOf('{'));
+  return path.startsWith(beginning) ? path.slice(beginning.length) : undefined;
 }
 
 /** What a client may send in one line of a stream. */
@@ -211,7 +255,7 @@ function upgrade(
   presented: Presented,
   closing: boolean,
   request: IncomingMessage,
-  socket: TLSSocket,
+  socket: Socket,
 ): void {
   const remote = socket.remoteAddress ?? '';
   let receiver: Receiver | undefined;
@@ -222,7 +266,7 @@ function upgrade(
     if (closing) throw new SallyportError('ca_overloaded', 'the CA is stopping');
     if (request.method !== route.method || request.headers.upgrade !== route.upgrade)
       throw new SallyportError('upgrade_required', `${path} needs GET with Upgrade: ${route.upgrade}`);
-    const asked = { presented, ifNoneMatch: request.headers['if-none-match'], remote, body: undefined };
+    const asked = { presented, ifNoneMatch: request.headers['if-none-match'], remote, body: undefined, rest: '' };
     socket.setTimeout(0);
     receiver = route.open(asked, sinkOf(socket, route.upgrade));
   } catch (error) {
@@ -244,7 +288,7 @@ function upgrade(
 }
 
 /** The head is sent before the first line: until then, opening can be refused. */
-function sinkOf(socket: TLSSocket, protocol: string): Sink {
+function sinkOf(socket: Socket, protocol: string): Sink {
   let begun = false;
   return {
     write(text) {
@@ -288,7 +332,7 @@ function refusalHeaders(parts: ServerParts, code: Code, path: string): Record<st
   if (codes[code].status === 503) return { 'retry-after': '1' };
   if (code !== 'method_not_allowed') return {};
   // RFC 9110 section 15.5.6: a 405 lists the allowed methods.
-  const methods = parts.routes.filter((one) => one.path === path).map((one) => one.method);
+  const methods = parts.routes.filter((one) => restOf(one.path, path) !== undefined).map((one) => one.method);
   return { allow: methods.join(', ') };
 }
 
@@ -305,7 +349,7 @@ async function listen(server: Server, { host, port }: ServerParts['listen']): Pr
   });
 }
 
-async function closeServer(server: Server, streams: ReadonlySet<TLSSocket>, drainMs: number): Promise<void> {
+async function closeServer(server: Server, streams: ReadonlySet<Socket>, drainMs: number): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
   const timer = setTimeout(() => {

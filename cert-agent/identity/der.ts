@@ -31,6 +31,11 @@ export class DerReader {
     return this.#at >= this.#bytes.length;
   }
 
+  /** What is left. Consumes nothing. */
+  rest(): Buffer {
+    return this.#bytes.subarray(this.#at);
+  }
+
   /** True if an element with `tag` is next. Consumes nothing. */
   isNext(tag: number): boolean {
     return this.#bytes[this.#at] === tag;
@@ -125,4 +130,27 @@ export function readNamedBits<T extends string>({ body }: DerElement, names: rea
   if (unused === undefined || unused > 7 || (body.length === 1 && unused !== 0))
     throw new TypeError('not a bit string');
   return names.filter((_, bit) => ((body[1 + (bit >> 3)] ?? 0) & (0x80 >> (bit & 7))) !== 0);
+}
+
+/**
+ * Checks that `bytes` is one element, that all its constructed elements are well formed, and that neither their depth
+ * nor their number exceeds a limit. Call it before a parser that recurses. @throws TypeError.
+ */
+export function checkDerShape(bytes: Uint8Array, limit: { readonly depth: number; readonly elements: number }): void {
+  const outer = new DerReader(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  const open: DerReader[] = [outer];
+  let elements = 0;
+  for (let reader = open.at(-1); reader !== undefined; reader = open.at(-1)) {
+    if (reader.done) {
+      open.pop();
+      continue;
+    }
+    const { tag, body } = reader.read();
+    if (++elements > limit.elements) throw new TypeError('too many elements');
+    if ((tag & 0x20) === 0) continue;
+    if (open.length > limit.depth) throw new TypeError('elements are nested too deeply');
+    open.push(new DerReader(body));
+    if (reader === outer) outer.end();
+  }
+  if (elements === 0) throw new TypeError('unexpected end');
 }

@@ -51,6 +51,8 @@ export interface CertificateSpec {
   readonly keyUsage: readonly KeyUse[];
   readonly keyUsageCritical?: boolean;
   readonly tlsUsage?: readonly ('serverAuth' | 'clientAuth')[];
+  /** Signs OCSP responses for its issuer (RFC 6960 section 4.2.2.2), and is itself not checked by OCSP. */
+  readonly ocspSigner?: boolean;
   /** Restricts URIs below it to this host: a critical extension, which rustls peers refuse altogether. */
   readonly permittedUriHost?: string;
 }
@@ -140,6 +142,13 @@ async function extensionsOf(
             false,
           ),
         ]),
+    ...(spec.ocspSigner === true
+      ? [
+          new ExtendedKeyUsageExtension([ExtendedKeyUsage.ocspSigning], false),
+          // id-pkix-ocsp-nocheck, section 4.2.2.2.1: a NULL.
+          new Extension('1.3.6.1.5.5.7.48.1.5', false, Buffer.from([5, 0])),
+        ]
+      : []),
     own,
     ...(issuer === undefined
       ? []

@@ -86,6 +86,7 @@ function serve(): Command {
     .description('Run the CA until SIGTERM')
     .requiredOption('--dir <path>', 'directory that ca init created')
     .option('--listen <address>', 'host:port, [v6]:port or :port for all addresses', '127.0.0.1:8443')
+    .option('--ocsp <address>', 'also serve OCSP and CRL on this address, in plaintext; :port is on loopback')
     .option('--ttl <duration>', 'default life of certificates, 1m to 24h', '1h')
     .option(
       '--renew-expired-within <duration>',
@@ -104,6 +105,8 @@ A CA whose store.sqlite is lost does not start: restore it from a backup. --unsa
 The new store has no certificate, no token and no revocation: revoked workloads can renew until they are revoked again.
 No peer accepts an expired SVID. --renew-expired-within lets a workload that was cut off from the CA renew with it, and
 with proof of its key, unless it was revoked meanwhile.
+OCSP (/ocsp) and the CRL (/v1/crl) are also on --listen. Their clients usually speak plain HTTP: --ocsp is for them.
+Responses are signed.
 
 Example:
   sallyport ca serve --dir ca --listen 0.0.0.0:8443`,
@@ -114,6 +117,7 @@ Example:
 interface ServeFlags {
   readonly dir: string;
   readonly listen: string;
+  readonly ocsp?: string;
   readonly ttl: string;
   readonly renewExpiredWithin: string;
   readonly ledgerKeep?: string;
@@ -131,6 +135,8 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const { reportBackgroundTo } = await import('../../cert-agent/base/background.ts');
   const listen = parseAddress(flags.listen, '0.0.0.0');
   if ('path' in listen) throw usage(`--listen takes host:port, not ${flags.listen}`);
+  const ocsp = flags.ocsp === undefined ? undefined : parseAddress(flags.ocsp, '127.0.0.1');
+  if (ocsp !== undefined && 'path' in ocsp) throw usage(`--ocsp takes host:port, not ${flags.ocsp}`);
   // Before the start, so that a signal during the start ends it as well.
   const stopped = untilSignal();
   const leafLifeMs = await durationOf(flags.ttl, '--ttl');
@@ -142,7 +148,7 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const log = createLog({ component: 'ca' });
   reportBackgroundTo(log);
   const running = await startCa({
-    ...{ dir, listen, leafLifeMs, renewExpiredWithinMs, ledgerKeepMs, passphrase, socket, unsafeNewStore, log },
+    ...{ dir, listen, ocsp, leafLifeMs, renewExpiredWithinMs, ledgerKeepMs, passphrase, socket, unsafeNewStore, log },
     version: readVersion(),
   });
   await stopped;
@@ -390,11 +396,14 @@ function revoke(): Command {
       'after',
       `
 The CA tells every agent at once. An agent acknowledges it when its sidecars refuse the identity and have ended its open
-connections. Agents that are not connected are named: they learn of it with their next request to the CA. Revoking a certificate also revokes all that were renewed from it, including those of a thief.
+connections. Agents that are not connected are named: they learn of it with their next request to the CA.
+Revoking a certificate also revokes all that were renewed from it, including those of a thief.
+CRL and OCSP responses have the standard's reason: keyCompromise, affiliationChanged, superseded or
+cessationOfOperation if the text of --reason begins with it, else unspecified.
 An identity stays on the deny list until 'sallyport ca allow'.
 
 Example:
-  sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'laptop stolen'`,
+  sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'keyCompromise: laptop stolen'`,
     )
     .action(action(runRevoke));
 }

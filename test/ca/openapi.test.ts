@@ -67,7 +67,8 @@ t.test('the responses of the CA are as described', async (t) => {
   async function check(status: number, question: Question, name = `${status} ${question.path}`) {
     const answer = await ask(ca.address.port, root, question);
     t.equal(answer.status, status, name);
-    const operation = document.paths[question.path]?.[question.body === undefined ? 'get' : 'post'];
+    const path = question.path.replace(/^\/ocsp\/.+/, '/ocsp/{request}');
+    const operation = document.paths[path]?.[question.body === undefined ? 'get' : 'post'];
     if (status === 200 && question.body !== undefined) {
       const asked = operation?.requestBody?.content?.['application/json']?.schema;
       t.equal(problemsOf(asked ?? {}, question.body), '', `${name}: the question`);
@@ -95,6 +96,13 @@ t.test('the responses of the CA are as described', async (t) => {
   await check(429, { path: '/v1/svid/renew', body: { csr }, svid: stolen });
   const bundle = await check(200, { path: '/v1/bundle' });
   await check(304, { path: '/v1/bundle', headers: { 'if-none-match': String(bundle.headers['etag']) } });
+  for (const path of ['/v1/crl', '/v1/crl.pem']) {
+    const crl = await check(200, { path });
+    await check(304, { path, headers: { 'if-none-match': String(crl.headers['etag']) } });
+  }
+  await check(200, { path: '/ocsp', body: 'not a request' });
+  await check(413, { path: '/ocsp', body: 'x'.repeat(20_000) });
+  await check(200, { path: '/ocsp/AAAA' });
   await check(200, { path: '/healthz' });
   await check(200, { path: '/metrics' });
   t.same((await check(200, { path: '/v1/openapi.json' })).json, document);

@@ -12,9 +12,18 @@ import { basename, join } from 'node:path';
 import { SallyportError } from '../../base/errors.ts';
 import { makeDirectory, syncDirectory, writeFileDurably } from '../../base/write.ts';
 import { formatPem, readPemBlocks } from '../../identity/bundle.ts';
+import { formatCrlPem } from '../../identity/crl.ts';
 import { formatKey, generateKey, parseKey } from '../../identity/keys.ts';
 import { fingerprintOf } from '../../identity/verify.ts';
-import { type CaNames, isConstrained, publicHalf, signCross, signIntermediate, signRoot } from '../ca-certificates.ts';
+import {
+  type CaNames,
+  isConstrained,
+  publicHalf,
+  signCross,
+  signIntermediate,
+  signRoot,
+  signRootCrl,
+} from '../ca-certificates.ts';
 import { readBundle, readCaCertificates, writeBundle } from '../certificates.ts';
 import { caFilesOf, readCaFile, rotationFilesOf } from '../directory.ts';
 import { type RotationKind, type RotationState, readState, writeState } from './state.ts';
@@ -86,6 +95,7 @@ export async function prepareFiles(dir: string, kind: RotationKind, options: Pre
   const issuer = await signIntermediate(names, publicHalf(issuerKey), signer, isConstrained(intermediate));
   writeFileDurably(files.intermediateKey, formatKey(issuerKey, passphrase));
   writeFileDurably(files.intermediate, formatPem([issuer]), 0o644);
+  writeFileDurably(files.rootCrl, formatCrlPem(await signRootCrl(names.now, signer)), 0o644);
   const state: RotationState = {
     ...{ kind, step: 'prepared', startedAt: now, by },
     ...{ newIssuer: fingerprintOf(issuer), oldIssuer: fingerprintOf(intermediate) },
@@ -121,15 +131,16 @@ function finishActivation(dir: string, state: RotationState): RotationState {
   const { next, cross, state: file } = rotationFilesOf(dir);
   const previous = previousOf(dir, state);
   makeDirectory(previous);
-  const { rootKey, root, intermediateKey, intermediate } = caFilesOf(dir);
-  for (const path of [rootKey, root, intermediateKey, intermediate, cross]) {
+  const { rootKey, root, intermediateKey, intermediate, rootCrl } = caFilesOf(dir);
+  for (const path of [rootKey, root, intermediateKey, intermediate, cross, rootCrl]) {
     const [from, kept] = [join(next, basename(path)), join(previous, basename(path))];
     if (!existsSync(from)) continue;
     if (existsSync(path) && !existsSync(kept)) renameSync(path, kept);
     renameSync(from, path);
   }
-  // A root that is kept elsewhere brings no key: that of the old one would be mistaken for it.
-  if (state.external === true && existsSync(rootKey)) renameSync(rootKey, join(previous, basename(rootKey)));
+  // A root that is kept elsewhere brings no key and no CRL: those of the old one would be mistaken for its own.
+  for (const path of state.external === true ? [rootKey, rootCrl] : [])
+    if (existsSync(path)) renameSync(path, join(previous, basename(path)));
   for (const one of [previous, dir]) syncDirectory(one);
   rmSync(next, { recursive: true, force: true });
   const done: RotationState = { ...state, step: 'draining' };

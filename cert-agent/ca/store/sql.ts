@@ -16,6 +16,7 @@ import {
   type Recorded,
   type RecordedCertificate,
   type Redeemed,
+  type RevokedCertificate,
   type Store,
   type StoredCertificate,
   type StoredIdentity,
@@ -78,6 +79,10 @@ const schema = `
   PRAGMA user_version = ${schemaVersion};
 `;
 
+/** For the CRL. An index only: older versions can use a store that has it. */
+const revokedIndex =
+  'CREATE INDEX IF NOT EXISTS certificates_revoked ON certificates (not_after) WHERE revoked_at IS NOT NULL';
+
 /** A certificate and all that were renewed from it, directly or indirectly. UNION ends the recursion at a cycle. */
 const lineOf = (start: string): string => `
   WITH RECURSIVE line (serial) AS (
@@ -133,6 +138,7 @@ const fromVersion3 = `
 /** Creates the tables of a new store, which belongs to the CA of `root`. */
 export function createSchema(db: DatabaseSync, root: string): void {
   db.exec(schema);
+  db.exec(revokedIndex);
   db.prepare('INSERT INTO owner VALUES (1, ?)').run(root);
 }
 
@@ -152,6 +158,7 @@ export function prepareSchema(db: DatabaseSync, roots: readonly string[]): Schem
   if (version === 1) db.exec(fromVersion1);
   if (version <= 2) db.exec(fromVersion2);
   if (version <= 3) db.exec(fromVersion3);
+  db.exec(revokedIndex);
   const owner = db.prepare('SELECT root FROM owner').get()?.['root'];
   if (owner !== undefined && !roots.includes(String(owner))) return 'foreign';
   const [root] = roots;
@@ -388,6 +395,15 @@ function createDenialOperations(db: DatabaseSync) {
     `SELECT serial, id, revoked_at, reason, not_after FROM denied_serials
      JOIN certificates USING (serial, not_after) ORDER BY revoked_at, serial`,
   );
+  const allRevoked = db.prepare(
+    `SELECT serial, revoked_at, reason FROM certificates WHERE revoked_at IS NOT NULL AND not_after > ?
+     ORDER BY not_after, serial`,
+  );
+  // The identifier is a hash of 20 octets: where its bytes are, they are the authority key identifier.
+  const revokedBy = db.prepare(
+    `SELECT serial, revoked_at, reason FROM certificates WHERE revoked_at IS NOT NULL AND not_after > ?
+     AND instr(certificate, ?) > 0 ORDER BY not_after, serial`,
+  );
   const state = db.prepare('SELECT sequence, time FROM deny_list');
   // Never below the clock: after a restore from a backup, a mere counter would fall behind what agents have seen, and
   // they would ignore every new revocation as old.
@@ -432,6 +448,17 @@ function createDenialOperations(db: DatabaseSync) {
       return changed;
     },
     listDenials: (): Denial[] => [...idEntries.all().map(deniedIdOf), ...serialEntries.all().map(deniedSerialOf)],
+    listRevoked(endsAfter: number, issuerKeyId?: string): RevokedCertificate[] {
+      const rows =
+        issuerKeyId === undefined
+          ? allRevoked.all(endsAfter)
+          : revokedBy.all(endsAfter, Buffer.from(issuerKeyId, 'hex'));
+      return rows.map((row) => ({
+        serial: String(row['serial']),
+        at: Number(row['revoked_at']),
+        reason: String(row['reason'] ?? ''),
+      }));
+    },
     denyList(): DenyList {
       const row = state.get();
       return {

@@ -110,6 +110,7 @@ class SqliteStore implements Store {
   readonly allowId = this.#operation('allowId');
   readonly denyList = this.#operation('denyList');
   readonly listDenials = this.#operation('listDenials');
+  readonly listRevoked = this.#operation('listRevoked');
   readonly isKnownId = this.#operation('isKnownId');
   readonly listLiveIds = this.#operation('listLiveIds');
   readonly listIds = this.#operation('listIds');

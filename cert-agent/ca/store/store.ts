@@ -156,6 +156,13 @@ export type Denial =
       readonly until: number;
     };
 
+/** A certificate that was revoked, by its serial or by its ID. */
+export interface RevokedCertificate {
+  readonly serial: string;
+  readonly at: number;
+  readonly reason: string;
+}
+
 export interface DenialStore {
   /** Denies the certificate and all that were renewed from it, even if it has expired and they have not. */
   denySerial(serial: string, reason: string, now: number, caller: Caller): Promise<Denied>;
@@ -168,6 +175,11 @@ export interface DenialStore {
   allowId(id: string, now: number, caller: Caller): Promise<boolean>;
   /** IDs first, each kind in the order of denial. */
   listDenials(): Promise<readonly Denial[]>;
+  /**
+   * Certificates that were revoked and expire after `endsAfter`, ordered by expiry: those of the issuer with this key
+   * identifier (lower-case hex), or of all.
+   */
+  listRevoked(endsAfter: number, issuerKeyId?: string): Promise<readonly RevokedCertificate[]>;
   /** The list. Its sequence grows with every change and is never below the time of that change. */
   denyList(): Promise<DenyList>;
   /** Drops serials that expired before `now`, and tokens that expired a day before. True if the list changed. */

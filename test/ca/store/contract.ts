@@ -70,6 +70,25 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     );
   });
 
+  using('revoked certificates are listed until they expire, however they were revoked', async (t, store) => {
+    const [one, other, good, gone] = [
+      certificate({ notAfter: now + day }),
+      certificate({ id: db, notAfter: now + 2 * day }),
+      certificate(),
+      certificate({ notAfter: now - 1 }),
+    ];
+    for (const each of [one, other, good, gone]) await store.recordCertificate(each, 'test');
+    await store.denySerial(one.serial, 'stolen', now, 'test');
+    await store.denySerial(gone.serial, 'late', now, 'test');
+    await store.denyId(db, 'gone', now + 1, 'test');
+    const first = { serial: one.serial, at: now, reason: 'stolen' };
+    const second = { serial: other.serial, at: now + 1, reason: 'gone' };
+    t.same(await store.listRevoked(now), [first, second]);
+    t.same(await store.listRevoked(now + day), [second]);
+    await store.allowId(db, now + 2, 'test');
+    t.same(await store.listRevoked(now + day), [second], 'an allowed ID gets new certificates, not its old ones');
+  });
+
   using('identities are counted by their last certificate', async (t, store) => {
     await store.recordCertificate(certificate({ notAfter: now + 1000 }), 'test');
     await store.recordCertificate(certificate({ notAfter: now + 5000 }), 'test');

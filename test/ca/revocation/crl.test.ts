@@ -1,0 +1,194 @@
+// The CA's CRL: over its API, and by OpenSSL's verdict.
+
+import { spawnSync } from 'node:child_process';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { LiveCell } from '../../../cert-agent/base/live.ts';
+import { caFilesOf } from '../../../cert-agent/ca/directory.ts';
+import { CrlMaker, crlLifeMs } from '../../../cert-agent/ca/revocation/crl.ts';
+import { readPemBlocks } from '../../../cert-agent/identity/bundle.ts';
+import { parseCrl, parseCrls, signCrl, verifyCrl } from '../../../cert-agent/identity/crl.ts';
+import { emptyDenyList } from '../../../cert-agent/identity/denied.ts';
+import { readIssuer } from '../../../cert-agent/identity/issuer.ts';
+import { ask, makeCa, newKey, type Question, startTestCa, svidOf } from '../../fixtures/ca.ts';
+import { ManualClock } from '../../fixtures/manual-clock.ts';
+import { createAuthority } from '../../fixtures/pki.ts';
+import { tempDir } from '../../fixtures/process.ts';
+import { haveCommand } from '../../fixtures/tools.ts';
+
+const clock = new ManualClock();
+const dir = await makeCa(t, { clock });
+const ca = await startTestCa(t, { dir, clock });
+const files = caFilesOf(dir);
+const rootPem = readFileSync(files.bundlePem, 'utf8');
+const issuerPem = readFileSync(files.intermediate, 'utf8');
+const issuer = readIssuer(readPemBlocks(issuerPem, 'x')[0]!);
+const root = readIssuer(readPemBlocks(rootPem, 'x')[0]!);
+
+const call = (question: Question) => ask(ca.address.port, rootPem, { now: clock.now(), ...question });
+
+/** The lists of /v1/crl.pem. */
+async function lists() {
+  const answer = await call({ path: '/v1/crl.pem' });
+  t.equal(answer.status, 200);
+  return { answer, crls: parseCrls(Buffer.from(answer.text), 'x') };
+}
+
+let names = 0;
+async function enrolled(ttlSeconds = 600) {
+  const id = `spiffe://demo.test/ns/shop/sa/w${++names}`;
+  const key = await newKey();
+  const { token } = await ca.operator.createToken(id, 600_000);
+  const answer = await call({ path: '/v1/svid', body: { csr: key.csr, token, ttlSeconds } });
+  return { id, serial: String(answer.json.serial), svid: svidOf(answer, key) };
+}
+
+t.test('every revoked certificate is on it, by serial and by ID', async (t) => {
+  const before = (await lists()).crls[0]!;
+  t.equal(before.serials.size, 0);
+  const [good, one, other] = [await enrolled(), await enrolled(), await enrolled()];
+  await ca.operator.revoke(one.serial, 'keyCompromise');
+  await ca.operator.revoke(other.id, 'gone');
+  const { crls, answer } = await lists();
+  const [crl, ofRoot] = crls;
+  t.same([...crl!.serials].toSorted(), [one.serial, other.serial].toSorted());
+  t.notOk(crl!.serials.has(good.serial));
+  t.ok(crl!.number! > before.number!, 'its number grows');
+  t.equal(verifyCrl(crl!, [issuer], clock.now(), 'x'), issuer);
+  t.equal(crl!.nextUpdate, clock.now() + crlLifeMs);
+  t.equal(verifyCrl(ofRoot!, [root], clock.now(), 'x'), root, 'and the list of the root');
+  t.match(answer.headers, { 'content-type': 'application/x-pem-file', 'cache-control': 'no-cache' });
+  const etag = String(answer.headers['etag']);
+  t.match(await call({ path: '/v1/crl.pem', headers: { 'if-none-match': etag } }), { status: 304, text: '' });
+  t.match((await call({ path: '/v1/crl' })).headers, { 'content-type': 'application/pkix-crl' });
+});
+
+t.test('an entry stays for a day after the certificate has expired', async (t) => {
+  const one = await enrolled(60);
+  await ca.operator.revoke(one.serial, 'x');
+  const has = async (): Promise<boolean> => (await lists()).crls[0]!.serials.has(one.serial);
+  t.ok(await has());
+  clock.advance(crlLifeMs);
+  await ca.upkeep();
+  t.ok(await has(), 'although the deny list has dropped it');
+  clock.advance(120_000);
+  await ca.upkeep();
+  await ca.operator.revoke((await enrolled()).serial, 'y');
+  t.notOk(await has());
+});
+
+t.test('it is made again at half of its life, with a greater number', async (t) => {
+  // Until the deny list has no serial left to drop.
+  clock.advance(3_600_000);
+  await ca.upkeep();
+  const first = (await lists()).crls[0]!;
+  clock.advance(crlLifeMs / 2 - 1000);
+  await ca.upkeep();
+  t.equal((await lists()).crls[0]!.number, first.number);
+  clock.advance(1000);
+  await ca.upkeep();
+  const next = (await lists()).crls[0]!;
+  t.ok(next.number! > first.number!);
+  t.equal(next.nextUpdate, clock.now() + crlLifeMs);
+});
+
+t.test('OpenSSL verifies it, and refuses by it', async (t) => {
+  if (!haveCommand('openssl')) return t.comment('openssl is not installed: its opinion was not asked');
+  const [good, bad] = [await enrolled(86_400), await enrolled(86_400)];
+  await ca.operator.revoke(bad.serial, 'superseded');
+  const place = tempDir(t);
+  const put = (name: string, text: string): void => writeFileSync(join(place, name), text);
+  const openssl = (args: string[]): string => {
+    const { stdout, stderr } = spawnSync('openssl', args, { cwd: place, encoding: 'utf8' });
+    return `${stdout}${stderr}`;
+  };
+  const { answer } = await lists();
+  put('crl.pem', answer.text);
+  put('root.pem', rootPem);
+  put('issuer.pem', issuerPem);
+  put('both.pem', rootPem + issuerPem);
+  put('good.pem', good.svid.cert);
+  put('bad.pem', bad.svid.cert);
+  const crl = openssl(['crl', '-in', 'crl.pem', '-CAfile', 'both.pem', '-noout', '-text', '-verify']);
+  t.match(crl, /verify OK/);
+  t.match(crl, /Version 2/);
+  t.match(crl, /X509v3 CRL Number/);
+  t.match(crl, /X509v3 Authority Key Identifier/);
+  t.match(crl, /X509v3 CRL Reason Code:\s+Superseded/);
+  const attime = ['-attime', String(clock.now() / 1000)];
+  const checked = [
+    'verify',
+    ...attime,
+    '-crl_check_all',
+    '-CRLfile',
+    'crl.pem',
+    '-CAfile',
+    'root.pem',
+    '-untrusted',
+    'issuer.pem',
+  ];
+  t.match(openssl([...checked, 'good.pem']), 'good.pem: OK');
+  t.match(openssl([...checked, 'bad.pem']), /certificate revoked/);
+});
+
+t.test('a directory of an older version has no list of the root', async (t) => {
+  const older = await makeCa(t);
+  rmSync(caFilesOf(older).rootCrl);
+  const running = await startTestCa(t, { dir: older });
+  const pem = readFileSync(caFilesOf(older).bundlePem, 'utf8');
+  const answer = await ask(running.address.port, pem, { path: '/v1/crl.pem' });
+  t.equal(parseCrls(Buffer.from(answer.text), 'x').length, 1);
+});
+
+t.test('it is made once for a change, whoever asks, and then served in less than a millisecond', async (t) => {
+  const authority = await createAuthority('demo.test');
+  const denied = new LiveCell({ ...emptyDenyList, sequence: 1 });
+  let reads = 0;
+  let fails = false;
+  const revoked = Array.from({ length: 100_000 }, (_, index) => ({
+    ...{ serial: `41${index.toString(16).padStart(30, '0')}`, at: clock.now(), reason: 'keyCompromise' },
+  }));
+  const maker = new CrlMaker({
+    ...{ denied, clock },
+    authority: {
+      issuers: [authority.issuer],
+      issuerKeys: [
+        {
+          certificate: authority.issuer,
+          notAfter: clock.now() + 365 * 86_400_000,
+          signCrl: (spec) => signCrl(spec, { key: authority.issuerKey, certificate: authority.issuer }),
+          async signOcspSigner() {
+            throw new Error('not asked for');
+          },
+        },
+      ],
+    },
+    store: {
+      async listRevoked() {
+        reads++;
+        if (fails) throw new Error('no disk');
+        return revoked;
+      },
+    },
+  });
+  const all = await Promise.all(Array.from({ length: 50 }, () => maker.current()));
+  t.equal(reads, 1);
+  t.equal(new Set(all).size, 1);
+  t.equal(parseCrl(all[0]!.der.body, 'x').serials.size, 100_000);
+  const began = performance.now();
+  for (let i = 0; i < 1000; i++) maker.current();
+  const each = (performance.now() - began) / 1000;
+  t.ok(each < 1, `${each} ms`);
+  denied.set({ ...emptyDenyList, sequence: 2 });
+  const begun = maker.current();
+  denied.set({ ...emptyDenyList, sequence: 3 });
+  const last = await maker.current();
+  t.equal(reads, 3, 'a change during the making is on the next');
+  t.ok(last.number > (await begun).number || last === (await begun));
+  fails = true;
+  denied.set({ ...emptyDenyList, sequence: 4 });
+  t.equal(await maker.current(), last, 'the last one while the store fails');
+  clock.advance(crlLifeMs + 1000);
+  await t.rejects(Promise.resolve(maker.current()), { message: 'no disk' }, 'until it ends');
+});
