@@ -44,12 +44,19 @@ export interface CaClient {
   /** The bundle and the deny list; undefined if they have not changed since `etag`. @throws as fetchSvid does. */
   fetchBundle(trust: Trust, etag?: string): Promise<TrustNews | undefined>;
   /**
+   * The CRLs, PEM, not verified; `unchanged` since `etag`; `absent` if the CA has none, being older than we are.
+   * @throws as fetchSvid does.
+   */
+  fetchCrl(trust: Trust, etag?: string): Promise<CrlNews>;
+  /**
    * Opens a stream of changes. Resolves once the CA has accepted it; then `end` is called once.
    * @throws as fetchSvid does.
    */
   watch(request: WatchRequest): Promise<Watch>;
   close(): Promise<void>;
 }
+
+export type CrlNews = 'unchanged' | 'absent' | { readonly text: string; readonly etag: string | undefined };
 
 export interface WatchRequest {
   readonly trust: Trust;
@@ -139,6 +146,22 @@ export function createCaClient(options: CaClientOptions): CaClient {
     }
   }
 
+  async function fetchCrl(trust: Trust, etag?: string): Promise<CrlNews> {
+    // A connection of its own: a large list must not keep the deny list waiting.
+    const { client } = createCaConnection({ url, trust: trust.bundle, denied: trust.denied, now });
+    try {
+      const headers = { accept: 'application/x-pem-file', ...(etag === undefined ? {} : { 'if-none-match': etag }) };
+      const request = { method: 'GET', path: '/v1/crl.pem', headers, signal: ending.signal } as const;
+      const answer = await askText(client, url, undefined, request);
+      if (answer.status === 304) return 'unchanged';
+      if (answer.status === 404) return 'absent';
+      if (answer.status !== 200) throw describeRefusal(answer.status, readJson(answer.text), url);
+      return answer;
+    } finally {
+      void client.destroy();
+    }
+  }
+
   async function watch({ trust, svid, etag, news, renew, changed, end }: WatchRequest): Promise<Watch> {
     const connection = createCaConnection({ url, trust: trust.bundle, denied: trust.denied, svid, now });
     const { client } = connection;
@@ -189,7 +212,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
     await kept?.connection.client.destroy();
   }
 
-  return { fetchSvid, fetchBundle, watch, close };
+  return { fetchSvid, fetchBundle, fetchCrl, watch, close };
 }
 
 /** The CA sends something every 5 s. */
@@ -206,9 +229,13 @@ function sameTrust(a: Trust, b: Trust): boolean {
   return a.bundle === b.bundle && a.denied === b.denied;
 }
 
-interface Answer {
+interface TextAnswer {
   readonly status: number;
   readonly etag: string | undefined;
+  readonly text: string;
+}
+
+interface Answer extends TextAnswer {
   readonly body: unknown;
 }
 
@@ -218,23 +245,29 @@ async function ask(
   svid: Svid | undefined,
   request: Dispatcher.RequestOptions,
 ): Promise<Answer> {
-  let status: number;
-  let text: string;
-  let etag: string | undefined;
+  const answer = await askText(client, url, svid, request);
+  const { status } = answer;
+  if (status === 304) return { ...answer, body: undefined };
+  const body = readJson(answer.text);
+  if (status !== 200) throw describeRefusal(status, body, url);
+  if (body === undefined) throw invalidAnswer(url, 'not JSON');
+  return { ...answer, body };
+}
+
+async function askText(
+  client: Dispatcher,
+  url: URL,
+  svid: Svid | undefined,
+  request: Dispatcher.RequestOptions,
+): Promise<TextAnswer> {
   try {
     const response = await client.request(request);
-    status = response.statusCode;
     const tag = response.headers['etag'];
-    etag = typeof tag === 'string' ? tag : undefined;
-    text = await response.body.text();
+    const etag = typeof tag === 'string' ? tag : undefined;
+    return { status: response.statusCode, etag, text: await response.body.text() };
   } catch (error) {
     throw describeFailure(error, url, svid);
   }
-  if (status === 304) return { status, etag, body: undefined };
-  const body = readJson(text);
-  if (status !== 200) throw describeRefusal(status, body, url);
-  if (body === undefined) throw invalidAnswer(url, 'not JSON');
-  return { status, etag, body };
 }
 
 /** Refuses a bundle against which its own CA does not verify: it would be the last one that we could ever fetch. */

@@ -3,6 +3,7 @@
 // retried; the current identity stays until it expires.
 
 import { caCodeOf, type Issued } from './agent/answer.ts';
+import { CrlRefresh } from './agent/crl.ts';
 import { type AgentFailure, Failures } from './agent/failures.ts';
 import { isBundleMissing, type Keep, trustOf } from './agent/keep.ts';
 import { TrustRefresh } from './agent/refresh.ts';
@@ -80,6 +81,7 @@ export class Rotation {
   readonly #options: RotationOptions;
   readonly #keep: Keep;
   readonly #refresh: TrustRefresh;
+  readonly #crl: CrlRefresh;
   readonly #watch: TrustWatch;
   readonly #reports: UseReports;
   readonly #failures = new Failures();
@@ -108,6 +110,7 @@ export class Rotation {
       },
       onEnd: () => this.#arm(),
     });
+    this.#crl = new CrlRefresh(options);
     this.#reports = new UseReports(options.outDir, options.log, () => this.#watch.acknowledge());
     this.#watch = new TrustWatch({
       ...options,
@@ -149,7 +152,7 @@ export class Rotation {
     this.#watch.close();
     this.#reports.close();
     await this.#options.client.close();
-    await Promise.all([this.#renewing, this.#refresh.stop()]);
+    await Promise.all([this.#renewing, this.#refresh.stop(), this.#crl.stop()]);
   }
 
   status(): AgentStatus {
@@ -209,6 +212,7 @@ export class Rotation {
     const now = this.#options.clock.now();
     if (this.#renewing === undefined && now >= this.#nextRenewal) this.#startRenewal();
     if (now >= this.#refresh.due) this.#refresh.start();
+    this.#crl.tick();
     this.#watch.tick();
     this.#reports.tick();
     this.#arm();

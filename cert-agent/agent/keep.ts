@@ -15,6 +15,7 @@ import {
   dropPendingKey,
   pathsIn,
   pendingKey,
+  readCrlText,
   setAside,
   stampOf,
   writeGeneration,
@@ -42,6 +43,8 @@ export class Keep {
   readonly #cell = new LiveCell<Identity | undefined>(undefined);
   #held: Identity | undefined;
   #unsure: string | undefined;
+  /** CRLs for other software, PEM. */
+  #crl: string | undefined;
   #stamp: string | undefined;
   #lastSaid: string | undefined;
   /** True if the disk could not be written: the identity is in this process only. */
@@ -54,6 +57,7 @@ export class Keep {
     this.#options = options;
     try {
       this.#held = this.#load();
+      this.#crl = this.#held === undefined ? undefined : readCrlText(options.outDir);
     } catch (error) {
       this.#giveUp(reasonOf(error));
     }
@@ -144,10 +148,22 @@ export class Keep {
     this.judge();
   }
 
+  /** The CRLs in the directory, PEM. */
+  crl(): string | undefined {
+    return this.#crl;
+  }
+
+  /** Writes CRLs, PEM and verified, as a new generation of the same identity. */
+  commitCrl(text: string): void {
+    if (this.#held === undefined || this.#unsure !== undefined || text === this.#crl) return;
+    this.#crl = text;
+    this.#write(false);
+  }
+
   #write(isNewKey: boolean): void {
     const { outDir, log } = this.#options;
     try {
-      writeGeneration(outDir, this.#held!);
+      writeGeneration(outDir, this.#held!, this.#crl);
       if (isNewKey) dropPendingKey(outDir);
       if (this.#unwritten)
         log.info({ code: 'generation_written' }, `${outDir} can be written again, and is up to date`);
@@ -171,13 +187,13 @@ export class Keep {
     if (this.#held === undefined || this.#unsure !== undefined) return false;
     if (this.#unwritten) this.#write(true);
     if (this.#unwritten || this.#stamp === stampOf(outDir)) return false;
-    const damage = this.#exposure() ?? damageIn(outDir, this.#held);
+    const damage = this.#exposure() ?? damageIn(outDir, this.#held, this.#crl);
     if (damage !== undefined) {
       const text = `${outDir} is damaged: ${damage}; writing it again`;
       if (text !== this.#lastSaid) log.error({ code: 'generation_damaged' }, text);
       this.#lastSaid = text;
       try {
-        writeGeneration(outDir, this.#held);
+        writeGeneration(outDir, this.#held, this.#crl);
       } catch (error) {
         log.debug({ code: 'generation_damaged' }, `cannot write ${outDir}: ${reasonOf(error)}`);
         return true;

@@ -30,6 +30,9 @@ import type { Svid } from './svid.ts';
 /** The stable names in the agent's directory. */
 export const stableNames = Object.freeze(['svid.pem', 'svid.key', 'bundle.pem', 'bundle.json', 'denied.json'] as const);
 
+/** The name of the CRLs, for other software: only there if the CA has one. */
+export const crlName = 'crl.pem';
+
 /** The stable names of the agent's directory `outDir`, for readIdentityTexts and watchIdentityFiles. */
 export function pathsIn(outDir: string, trustDomain: string): IdentityPaths {
   const at = (name: (typeof stableNames)[number]): string => join(outDir, name);
@@ -49,9 +52,10 @@ export function makeOutDir(outDir: string): void {
 }
 
 /**
- * Writes `identity` as the next generation of `outDir` and makes it current. The previous one stays for its readers.
+ * Writes `identity`, and CRLs as PEM, as the next generation of `outDir` and makes it current. The previous one stays
+ * for its readers.
  */
-export function writeGeneration(outDir: string, identity: Identity): void {
+export function writeGeneration(outDir: string, identity: Identity, crl?: string): void {
   makeOutDir(outDir);
   const before = currentGeneration(outDir);
   const numbers = readdirSync(join(outDir, 'generations')).map(Number).filter(Number.isSafeInteger);
@@ -59,9 +63,11 @@ export function writeGeneration(outDir: string, identity: Identity): void {
   const directory = join(outDir, 'generations', next);
   mkdirSync(directory, { mode: 0o700 });
   for (const [name, text] of textsOf(identity)) writeFileDurably(join(directory, name), text);
+  if (crl !== undefined) writeFileDurably(join(directory, crlName), crl);
   syncDirectory(join(outDir, 'generations'));
   linkDurably(join('generations', next), join(outDir, 'current'));
   for (const name of stableNames) ensureLink(join('current', name), join(outDir, name));
+  if (crl !== undefined) ensureLink(join('current', crlName), join(outDir, crlName));
   removeAllBut(outDir, [next, before]);
 }
 
@@ -90,7 +96,7 @@ export function setAside(outDir: string): string | undefined {
 
 /** A fingerprint that changes whenever a stable name or its target is written, replaced or made inaccessible. */
 export function stampOf(outDir: string): string {
-  return stableNames
+  return [...stableNames, crlName]
     .map((name) => {
       try {
         const { ino, size, mtimeMs, mode } = statSync(join(outDir, name));
@@ -107,11 +113,14 @@ export function stampOf(outDir: string): string {
  * contain another complete identity: another writer owns that one, and two writers would repair each other's files
  * forever.
  */
-export function damageIn(outDir: string, identity: Identity): string | undefined {
+export function damageIn(outDir: string, identity: Identity, crl?: string): string | undefined {
   const expected = new Map(textsOf(identity));
   try {
     const texts = stableNames.map((name) => [name, readText(join(outDir, name))] as const);
-    if (texts.every(([name, text]) => text === expected.get(name))) return undefined;
+    if (texts.every(([name, text]) => text === expected.get(name)))
+      return crl === undefined || readText(join(outDir, crlName)) === crl
+        ? undefined
+        : `${join(outDir, crlName)} was changed`;
     const found = Object.fromEntries(texts) as Record<(typeof stableNames)[number], string>;
     const paths = pathsIn(outDir, identity.svid.id.trustDomain);
     parseIdentity(
@@ -142,6 +151,16 @@ export function pendingKey(outDir: string, held: Svid | undefined): KeyObject {
   const key = generateKey();
   writeFileDurably(file, formatKey(key));
   return key;
+}
+
+/** The CRLs of the current generation, PEM; undefined where there are none. @throws SallyportError `config_unreadable`. */
+export function readCrlText(outDir: string): string | undefined {
+  try {
+    return readText(join(outDir, crlName));
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
 }
 
 /** Removes the pending key. Call it once the key is part of a generation. */

@@ -1,0 +1,135 @@
+// Keeps crl.pem fresh, for other software on this machine (nginx, HAProxy, OpenSSL): our sidecars use the deny list. It
+// asks the CA when the deny list has changed, and now and then, since a CRL also ends by itself.
+
+import type { Clock } from '../base/clock.ts';
+import { asSallyportError, SallyportError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { CaClient } from '../fetch.ts';
+import { type Crl, parseCrls, verifyCrl } from '../identity/crl.ts';
+import type { Identity } from '../identity/identity.ts';
+import { readIssuer } from '../identity/issuer.ts';
+import { Failures } from './failures.ts';
+import { type Keep, trustOf } from './keep.ts';
+import type { Random } from './schedule.ts';
+
+export interface CrlRefreshOptions {
+  readonly client: CaClient;
+  readonly keep: Keep;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** The CA makes a new list twice a day. */
+const pollMs = 300_000;
+/** A large list should not go to all agents in the same moment. */
+const spreadMs = 1000;
+/** An older CA has none. */
+const absentMs = 600_000;
+const firstRetryMs = 5000;
+const longestRetryMs = 300_000;
+
+export class CrlRefresh {
+  readonly #options: CrlRefreshOptions;
+  readonly #failures = new Failures();
+  #due = 0;
+  #etag: string | undefined;
+  /** Of the deny list that the list was fetched for. */
+  #sequence: number | undefined;
+  #running: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(options: CrlRefreshOptions) {
+    this.#options = options;
+  }
+
+  tick(): void {
+    const { keep, clock, random } = this.#options;
+    const held = keep.held();
+    if (this.#stopped || this.#running !== undefined || held === undefined || keep.unsure() !== undefined) return;
+    const now = clock.now();
+    if (this.#sequence !== held.denied.sequence) {
+      if (this.#sequence !== undefined) this.#due = Math.min(this.#due, now + random() * spreadMs);
+      this.#sequence = held.denied.sequence;
+    }
+    // After a jump of the clock, a time far ahead means nothing.
+    if (now < this.#due && this.#due <= now + absentMs) return;
+    this.#running = this.#fetch(held)
+      .catch((error: unknown) => this.#failed(error))
+      .finally(() => {
+        this.#running = undefined;
+      });
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#running;
+  }
+
+  async #fetch(held: Identity): Promise<void> {
+    const { client, keep, clock, random, log } = this.#options;
+    const news = await client.fetchCrl(trustOf(held), this.#etag);
+    if (this.#stopped) return;
+    const now = clock.now();
+    if (typeof news !== 'string') {
+      const crls = readVerified(news.text, held, now);
+      this.#refuseOlder(crls, now);
+      if (news.text !== keep.crl()) {
+        keep.commitCrl(news.text);
+        const [first] = crls;
+        const about = { code: 'crl_refreshed', number: String(first?.number), entries: first?.serials.size };
+        log.info(about, 'received a new CRL from the CA');
+      }
+      this.#etag = news.etag;
+    }
+    this.#due = now + (news === 'absent' ? absentMs : pollMs * (0.75 + random() / 4));
+    this.#failures.clear();
+  }
+
+  /** A list that a thief of an older response sends must not undo a revocation, while the newer one holds. */
+  #refuseOlder(fresh: readonly Crl[], now: number): void {
+    const text = this.#options.keep.crl();
+    if (text === undefined) return;
+    for (const held of parseOrNone(text)) {
+      const same = fresh.find((one) => one.issuer.equals(held.issuer));
+      if (same?.number === undefined || held.number === undefined || now > held.nextUpdate) continue;
+      if (same.number < held.number)
+        throw new SallyportError(
+          'crl_untrusted',
+          `the CA's CRL has number ${same.number}, older than our ${held.number}`,
+        );
+    }
+  }
+
+  #failed(error: unknown): void {
+    if (this.#stopped) return;
+    const { clock, random, log } = this.#options;
+    const known = asSallyportError(error, 'internal', 'the CRL cannot be used');
+    this.#failures.add(known, clock.now());
+    const delay = Math.min(longestRetryMs, firstRetryMs * 2 ** (this.#failures.inARow - 1));
+    this.#due = clock.now() + delay * (0.75 + random() / 4);
+    log[this.#failures.level(known.message, 'warn')](
+      { code: known.code, hint: known.hint },
+      `cannot refresh the CRL: ${known.message}`,
+    );
+  }
+}
+
+/** The lists of a response: at least one, each signed by a CA of ours. @throws SallyportError as verifyCrl does. */
+function readVerified(text: string, { svid, bundles }: Identity, now: number): Crl[] {
+  const source = "the CA's CRL";
+  const roots = [...bundles.values()].flatMap((one) => one.roots);
+  const issuers = [...svid.chain.slice(1), ...roots].map((one) => readIssuer(one));
+  const crls = parseCrls(Buffer.from(text), source);
+  for (const crl of crls) verifyCrl(crl, issuers, now, source);
+  return crls;
+}
+
+function parseOrNone(text: string): Crl[] {
+  try {
+    return parseCrls(Buffer.from(text), 'crl.pem');
+  } catch {
+    // It was damaged on disk: the next one replaces it.
+    return [];
+  }
+}
