@@ -5,9 +5,11 @@ import type { Clock } from '../base/clock.ts';
 import { asSallyportError, SallyportError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { CaClient } from '../fetch.ts';
-import { type Crl, parseCrls, verifyCrl } from '../identity/crl.ts';
+import { readPemBlocks } from '../identity/bundle.ts';
+import { openCertificate } from '../identity/certificate.ts';
+import { type Crl, formatCrlPem, parseCrls, verifyCrl } from '../identity/crl.ts';
 import type { Identity } from '../identity/identity.ts';
-import { readIssuer } from '../identity/issuer.ts';
+import { type Issuer, readIssuer } from '../identity/issuer.ts';
 import { Failures } from './failures.ts';
 import { type Keep, trustOf } from './keep.ts';
 import type { Random } from './schedule.ts';
@@ -20,8 +22,8 @@ export interface CrlRefreshOptions {
   readonly random: Random;
 }
 
-/** The CA makes a new list twice a day. */
-const pollMs = 300_000;
+/** A new issuer has a list of its own, which changes no deny list. */
+const pollMs = 60_000;
 /** A large list should not go to all agents in the same moment. */
 const spreadMs = 1000;
 /** An older CA has none. */
@@ -74,8 +76,9 @@ export class CrlRefresh {
     if (typeof news !== 'string') {
       const crls = readVerified(news.text, held, now);
       this.#refuseOlder(crls, now);
-      if (news.text !== keep.crl()) {
-        keep.commitCrl(news.text);
+      const text = crls.map((one) => formatCrlPem(one.der)).join('');
+      if (text !== keep.crl()) {
+        keep.commitCrl(text);
         const [first] = crls;
         const about = { code: 'crl_refreshed', number: String(first?.number), entries: first?.serials.size };
         log.info(about, 'received a new CRL from the CA');
@@ -91,7 +94,7 @@ export class CrlRefresh {
     const text = this.#options.keep.crl();
     if (text === undefined) return;
     for (const held of parseOrNone(text)) {
-      const same = fresh.find((one) => one.issuer.equals(held.issuer));
+      const same = fresh.find((one) => isSameIssuer(one, held));
       if (same?.number === undefined || held.number === undefined || now > held.nextUpdate) continue;
       if (same.number < held.number)
         throw new SallyportError(
@@ -115,14 +118,49 @@ export class CrlRefresh {
   }
 }
 
-/** The lists of a response: at least one, each signed by a CA of ours. @throws SallyportError as verifyCrl does. */
-function readVerified(text: string, { svid, bundles }: Identity, now: number): Crl[] {
+/** Lists and certificates in one response. A CA has two issuers, two roots and a cross certificate at most. */
+const maxBlocks = 32;
+
+/**
+ * The lists of a response that a CA of ours has signed: at least one. The others are left out, such as that of a root
+ * that we do not trust yet: whoever verifies by the file refuses what needs them. @throws SallyportError as verifyCrl.
+ */
+function readVerified(text: string, held: Identity, now: number): Crl[] {
   const source = "the CA's CRL";
-  const roots = [...bundles.values()].flatMap((one) => one.roots);
-  const issuers = [...svid.chain.slice(1), ...roots].map((one) => readIssuer(one));
   const crls = parseCrls(Buffer.from(text), source);
-  for (const crl of crls) verifyCrl(crl, issuers, now, source);
-  return crls;
+  const issuers = issuersIn(text, held);
+  const refusals: unknown[] = [];
+  const verified = crls.slice(0, maxBlocks).filter((crl) => {
+    try {
+      return verifyCrl(crl, issuers, now, source) !== undefined;
+    } catch (error) {
+      refusals.push(error);
+      return false;
+    }
+  });
+  if (verified.length === 0) throw refusals[0];
+  return verified;
+}
+
+/** Our roots, the issuers of our own SVID, and those in the response that one of these has certified. */
+function issuersIn(text: string, { svid, bundles }: Identity): Issuer[] {
+  const trusted = [...svid.chain.slice(1), ...[...bundles.values()].flatMap((one) => one.roots)].map((one) =>
+    openCertificate(one),
+  );
+  const shown = readPemBlocks(text, "the CA's CRL")
+    .slice(0, maxBlocks)
+    .map((one) => openCertificate(one));
+  // Twice: a cross certificate may come after what it makes acceptable.
+  for (const one of [...shown, ...shown]) {
+    const isNew = one.ca && !trusted.some((other) => other.raw.equals(one.raw));
+    if (isNew && trusted.some((other) => one.checkIssued(other) && one.verify(other.publicKey))) trusted.push(one);
+  }
+  return trusted.map((one) => readIssuer(one.raw));
+}
+
+function isSameIssuer(a: Crl, b: Crl): boolean {
+  if (!a.issuer.equals(b.issuer)) return false;
+  return a.issuerKeyId === undefined || b.issuerKeyId === undefined || a.issuerKeyId.equals(b.issuerKeyId);
 }
 
 function parseOrNone(text: string): Crl[] {

@@ -116,14 +116,27 @@ export function openapiDocument(): object {
         }),
       },
       '/v1/crl': {
-        get: operation('crl', 'The certificate revocation list of the issuing intermediate (RFC 5280).', {
+        get: operation('crl', 'The certificate revocation list (RFC 5280) of the issuer in use.', {
           parameters: [ifNoneMatch],
           answers: { 200: file('application/pkix-crl', 'DER.'), 304: { description: 'Not changed.' } },
           refusals: [503],
         }),
       },
+      '/v1/crl/{keyId}': {
+        get: operation('crlOf', 'The list of one issuer, such as one that was replaced.', {
+          parameters: [
+            ifNoneMatch,
+            {
+              ...{ name: 'keyId', in: 'path', required: true, schema: { type: 'string', pattern: '^[0-9a-f]+$' } },
+              description: 'The authority key identifier of its certificates.',
+            },
+          ],
+          answers: { 200: file('application/pkix-crl', 'DER.'), 304: { description: 'Not changed.' } },
+          refusals: [404, 503],
+        }),
+      },
       '/v1/crl.pem': {
-        get: operation('crlPem', 'The same, followed by the list of the root, for verifiers of whole chains.', {
+        get: operation('crlPem', 'The lists of all issuers and roots, and certificates to verify them by.', {
           parameters: [ifNoneMatch],
           answers: { 200: file('application/x-pem-file', 'PEM.'), 304: { description: 'Not changed.' } },
           refusals: [503],

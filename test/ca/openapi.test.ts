@@ -7,6 +7,8 @@ import t from 'tap';
 import { type ApiParts, createRoutes } from '../../cert-agent/ca/api.ts';
 import { caFilesOf } from '../../cert-agent/ca/directory.ts';
 import { openapiDocument } from '../../cert-agent/ca/openapi.ts';
+import { readPemBlocks } from '../../cert-agent/identity/bundle.ts';
+import { readIssuer } from '../../cert-agent/identity/issuer.ts';
 import { ask, newKey, type Question, startTestCa, svidOf } from '../fixtures/ca.ts';
 
 interface Media {
@@ -67,7 +69,7 @@ t.test('the responses of the CA are as described', async (t) => {
   async function check(status: number, question: Question, name = `${status} ${question.path}`) {
     const answer = await ask(ca.address.port, root, question);
     t.equal(answer.status, status, name);
-    const path = question.path.replace(/^\/ocsp\/.+/, '/ocsp/{request}');
+    const path = question.path.replace(/^\/ocsp\/.+/, '/ocsp/{request}').replace(/^\/v1\/crl\/.+/, '/v1/crl/{keyId}');
     const operation = document.paths[path]?.[question.body === undefined ? 'get' : 'post'];
     if (status === 200 && question.body !== undefined) {
       const asked = operation?.requestBody?.content?.['application/json']?.schema;
@@ -96,7 +98,9 @@ t.test('the responses of the CA are as described', async (t) => {
   await check(429, { path: '/v1/svid/renew', body: { csr }, svid: stolen });
   const bundle = await check(200, { path: '/v1/bundle' });
   await check(304, { path: '/v1/bundle', headers: { 'if-none-match': String(bundle.headers['etag']) } });
-  for (const path of ['/v1/crl', '/v1/crl.pem']) {
+  const issuer = readIssuer(readPemBlocks(readFileSync(caFilesOf(ca.dir).intermediate, 'utf8'), 'x')[0]!);
+  await check(404, { path: '/v1/crl/00' });
+  for (const path of ['/v1/crl', '/v1/crl.pem', `/v1/crl/${issuer.keyId?.toString('hex')}`]) {
     const crl = await check(200, { path });
     await check(304, { path, headers: { 'if-none-match': String(crl.headers['etag']) } });
   }

@@ -139,7 +139,8 @@ function finishActivation(dir: string, state: RotationState): RotationState {
     renameSync(from, path);
   }
   // A root that is kept elsewhere brings no key and no CRL: those of the old one would be mistaken for its own.
-  for (const path of state.external === true ? [rootKey, rootCrl] : [])
+  const ofOldRoot = state.kind === 'root' ? [rootKey, rootCrl] : [rootKey];
+  for (const path of state.external === true ? ofOldRoot : [])
     if (existsSync(path)) renameSync(path, join(previous, basename(path)));
   for (const one of [previous, dir]) syncDirectory(one);
   rmSync(next, { recursive: true, force: true });

@@ -141,6 +141,51 @@ t.test('a directory of an older version has no list of the root', async (t) => {
   t.equal(parseCrls(Buffer.from(answer.text), 'x').length, 1);
 });
 
+t.test('each issuer has its own, while its certificates are valid, and each root', async (t) => {
+  const rotating = await startTestCa(t, { ocsp: { host: '127.0.0.1', port: 0 } });
+  const pem = readFileSync(caFilesOf(rotating.dir).bundlePem, 'utf8');
+  const enrol = async () => {
+    const key = await newKey();
+    const { token } = await rotating.operator.createToken(`spiffe://demo.test/ns/shop/sa/r${++names}`, 600_000);
+    const answer = await ask(rotating.address.port, pem, { path: '/v1/svid', body: { csr: key.csr, token } });
+    const chain = (answer.json.chain as string[]).map((one) => Buffer.from(one, 'base64'));
+    return { serial: String(answer.json.serial), keyId: readIssuer(chain[1]!).keyId!.toString('hex') };
+  };
+  const listOf = async (keyId: string) => {
+    const response = await fetchBytes(rotating.ocspAddress!.port, `/v1/crl/${keyId}`);
+    return parseCrl(response, keyId).serials;
+  };
+  const old = await enrol();
+  await rotating.operator.revoke(old.serial, 'x');
+  await rotating.operator.rotate({ kind: 'issuer', step: 'prepare' });
+  await rotating.operator.rotate({ kind: 'issuer', step: 'activate' });
+  const next = await enrol();
+  t.not(next.keyId, old.keyId);
+  await rotating.operator.revoke(next.serial, 'x');
+  t.same([...(await listOf(old.keyId))], [old.serial]);
+  t.same([...(await listOf(next.keyId))], [next.serial]);
+  const now = parseCrl(await fetchBytes(rotating.ocspAddress!.port, '/v1/crl'), 'now');
+  t.same([...now.serials], [next.serial], 'the list of the issuer of now');
+  const all = async () => {
+    const text = (await fetchBytes(rotating.ocspAddress!.port, '/v1/crl.pem')).toString();
+    return { crls: parseCrls(Buffer.from(text), 'x'), issuers: readPemBlocks(text, 'x').map((one) => readIssuer(one)) };
+  };
+  const afterIssuer = await all();
+  t.equal(afterIssuer.crls.length, 3, 'two issuers, one root');
+  const rootOnly = readIssuer(readPemBlocks(pem, 'x')[0]!);
+  for (const crl of afterIssuer.crls) t.ok(verifyCrl(crl, [...afterIssuer.issuers, rootOnly], Date.now(), 'x'));
+  for (const step of ['prepare', 'distribute', 'activate'] as const)
+    await rotating.operator.rotate({ kind: 'root', step, except: [`r${names}`, `r${names - 1}`] });
+  const afterRoot = await all();
+  t.equal(afterRoot.crls.length, 5, 'three issuers, two roots');
+  for (const crl of afterRoot.crls)
+    t.ok(verifyCrl(crl, [...afterRoot.issuers, rootOnly], Date.now(), 'x'), 'by the old root and what it certified');
+});
+
+async function fetchBytes(port: number, path: string): Promise<Buffer> {
+  return Buffer.from(await (await fetch(`http://127.0.0.1:${port}${path}`)).arrayBuffer());
+}
+
 t.test('it is made once for a change, whoever asks, and then served in less than a millisecond', async (t) => {
   const authority = await createAuthority('demo.test');
   const denied = new LiveCell({ ...emptyDenyList, sequence: 1 });

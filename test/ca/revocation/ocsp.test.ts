@@ -1,7 +1,7 @@
 // The OCSP responder: by OpenSSL, which asks over the plaintext listener, and by requests of our own making.
 
 import { spawn } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomBytes, X509Certificate } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { readPemBlocks } from '../../../cert-agent/identity/bundle.ts';
 import { readCertificateFacts } from '../../../cert-agent/identity/certificate.ts';
 import { element, integer, octets, oid, sequence, tagged } from '../../../cert-agent/identity/der-write.ts';
 import { isSignedBy, readIssuer } from '../../../cert-agent/identity/issuer.ts';
-import { readOcspResponse } from '../../../cert-agent/identity/ocsp.ts';
+import { type OcspReply, readOcspResponse } from '../../../cert-agent/identity/ocsp.ts';
 import { ask, makeCa, newKey, startTestCa, svidOf } from '../../fixtures/ca.ts';
 import { ManualClock } from '../../fixtures/manual-clock.ts';
 import { createAuthority } from '../../fixtures/pki.ts';
@@ -186,6 +186,43 @@ t.test('malformed requests are answered as such, whatever they are', async (t) =
   }
   t.same(statusesOf(await post(requestOf({ serials: Array<string>(16).fill(serial) }))).length, 16);
 });
+
+t.test('a replaced issuer is answered for, by a signer of its own, while its certificates are valid', async (t) => {
+  const rotating = await startTestCa(t, { ocsp: { host: '127.0.0.1', port: 0 } });
+  const files = caFilesOf(rotating.dir);
+  const pem = readFileSync(files.bundlePem, 'utf8');
+  const readDer = (): Buffer => readPemBlocks(readFileSync(files.intermediate, 'utf8'), 'x')[0]!;
+  const enrol = async (name: string): Promise<string> => {
+    const key = await newKey();
+    const { token } = await rotating.operator.createToken(`${id}-${name}`, 600_000);
+    const answer = await ask(rotating.address.port, pem, { path: '/v1/svid', body: { csr: key.csr, token } });
+    return String(answer.json.serial);
+  };
+  const askIt = async (question: Asked) => {
+    const response = await fetch(`http://127.0.0.1:${rotating.ocspAddress!.port}/ocsp`, {
+      ...{ method: 'POST', body: requestOf(question) },
+    });
+    return readOcspResponse(Buffer.from(await response.arrayBuffer()));
+  };
+  const before = { issuer: readDer(), serials: [await enrol('one'), await enrol('two')] };
+  t.same(statuses(await askIt(before)), ['good', 'good']);
+  for (const step of ['prepare', 'activate'] as const) await rotating.operator.rotate({ kind: 'issuer', step });
+  const after = { issuer: readDer(), serials: [await enrol('three'), before.serials[0]!] };
+  await rotating.operator.revoke(before.serials[0]!, 'x');
+  const old = await askIt(before);
+  t.same(statuses(old), ['revoked', 'good']);
+  const fresh = await askIt(after);
+  t.same(statuses(fresh), ['good', 'unknown'], 'a serial of the other issuer is unknown');
+  for (const [reply, issuer] of [
+    [old, before.issuer],
+    [fresh, after.issuer],
+  ] as const) {
+    const [signer] = reply.certificates.map((one) => new X509Certificate(one));
+    t.ok(signer!.verify(readIssuer(issuer).publicKey), 'delegated by the issuer that is asked about');
+  }
+});
+
+const statuses = (reply: OcspReply): string[] => reply.answers.map((one) => one.status);
 
 t.test('GET has the request in its path', async (t) => {
   const { serial } = await enrolled();
