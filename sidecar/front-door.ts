@@ -11,11 +11,13 @@ import {
   type TLSSocket,
   type Server as TlsServer,
 } from 'node:tls';
+import { isDeepStrictEqual } from 'node:util';
 import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import { sparseLogOf } from '../cert-agent/base/sparse-log.ts';
 import { readPemBlocks } from '../cert-agent/identity/bundle.ts';
 import { openCertificate } from '../cert-agent/identity/certificate.ts';
+import { CrlCheck, type CrlSettings } from '../cert-agent/identity/crl-check.ts';
 import { weaknessOf } from '../cert-agent/identity/key-strength.ts';
 import { checkChainSize } from '../cert-agent/identity/path.ts';
 import { readPresented } from '../cert-agent/identity/peer-chain.ts';
@@ -41,7 +43,11 @@ export interface FrontListener {
   readonly certificates: readonly { readonly certificate: string; readonly key: string }[];
   /** The authorities of the client certificates that are requested. */
   readonly clients:
-    | { readonly authorities: string; readonly mode: 'AllowValidOnly' | 'AllowInsecureFallback' }
+    | {
+        readonly authorities: string;
+        readonly mode: 'AllowValidOnly' | 'AllowAbsent' | 'AllowInsecureFallback';
+        readonly crls?: CrlSettings;
+      }
     | undefined;
   /** Undefined: the one of gateway.yaml. */
   readonly minVersion: TlsVersion | undefined;
@@ -61,7 +67,11 @@ export async function startGatewayListener(options: GatewayListenerOptions): Pro
   const whenNamed = afterPreface(options);
   const doors = new Doors(options, places);
   doors.follow(front.current());
-  const stop = front.onChange((next) => doors.follow(next));
+  const unfollow = front.onChange((next) => doors.follow(next));
+  const stop = (): void => {
+    unfollow();
+    doors.close();
+  };
   const refuse = (raw: Socket, code: string, why: string): void => {
     tools.metrics.countRefusedConnection(code);
     sparseLogOf(log)(code, `${raw.remoteAddress ?? 'a disconnected client'}: ${why}`);
@@ -128,11 +138,29 @@ class Doors {
   /** What each requested of its clients. */
   readonly #clients = new Map<string, FrontListener['clients']>();
   #byHost: ReadonlyMap<string, Door> = new Map();
+  /** By listener. */
+  readonly #crls = new Map<string, { readonly clients: FrontListener['clients']; readonly check: CrlCheck }>();
+  /** What the clients of open connections presented, DER. */
+  readonly #chains = new WeakMap<ClientCertificate, readonly Buffer[]>();
+  readonly #looking: NodeJS.Timeout;
+  #lastLook = Date.now();
 
   /** `places`: the ends that a proxy stated for a connection. */
   constructor(options: GatewayListenerOptions, places: WeakMap<Socket, ProxiedPlace>) {
     this.#options = options;
     this.#places = places;
+    this.#looking = setInterval(() => this.#followTime(), crlLookMs).unref();
+  }
+
+  close(): void {
+    clearInterval(this.#looking);
+  }
+
+  /** A CRL that ends takes its issuer's clients with it. */
+  #followTime(): void {
+    const now = Date.now();
+    for (const [listener, { check }] of this.#crls) if (check.hasEnded(this.#lastLook, now)) this.#cutRevoked(listener);
+    this.#lastLook = now;
   }
 
   find(serverName: string | undefined): Door | undefined {
@@ -165,6 +193,9 @@ class Doors {
         const fits = known !== undefined && kindOf(known.of) === kindOf(of);
         door = fits ? known : { of: { ...of, closed: true }, handshakes: undefined };
       }
+      // New CRLs count even where the new certificate cannot be loaded.
+      const { clients } = door.of;
+      this.#followCrls(of.name, clients && { ...clients, ...(of.clients ?? {}), authorities: clients.authorities });
       const before = this.#clients.get(of.name);
       this.#clients.set(of.name, door.of.clients);
       if (this.#byName.has(of.name)) this.#cutUnproved(of.name, before, door.of.clients);
@@ -173,6 +204,37 @@ class Doors {
       byHost.set(of.hostname ?? '*', door);
     }
     this.#byHost = byHost;
+    for (const name of this.#crls.keys()) if (!listeners.some((one) => one.name === name)) this.#crls.delete(name);
+  }
+
+  /** Parses the CRLs of a listener if they are new, and ends the connections that they refuse. */
+  #followCrls(listener: string, clients: FrontListener['clients']): void {
+    const known = this.#crls.get(listener);
+    if (clients?.crls === undefined) {
+      this.#crls.delete(listener);
+      return;
+    }
+    if (isDeepStrictEqual(known?.clients, clients)) return;
+    const check = new CrlCheck(clients.crls, readPemBlocks(clients.authorities, `the authorities of ${listener}`));
+    this.#crls.set(listener, { clients, check });
+    for (const { code, message, hint } of check.problems)
+      this.#options.log.error({ code, listener, hint }, `${message}: the clients of its CA are refused`);
+    this.#cutRevoked(listener);
+  }
+
+  #cutRevoked(listener: string): void {
+    const { table, port, streams } = this.#options;
+    for (const connection of [...table]) {
+      const { client } = connection;
+      if (connection.listener !== listener || (connection.port !== port && connection.port !== streams)) continue;
+      const refusal = client === undefined ? undefined : this.#revocationOf(listener, this.#chains.get(client) ?? []);
+      if (refusal !== undefined) connection.cut(refusal);
+    }
+  }
+
+  /** Why a verified chain is refused all the same. */
+  #revocationOf(listener: string, chain: readonly Buffer[]): SallyportError | undefined {
+    return this.#crls.get(listener)?.check.refusalOf(chain, Date.now());
   }
 
   /**
@@ -235,20 +297,31 @@ class Doors {
   #clientOf(socket: TLSSocket, { clients, name }: FrontListener): ClientCertificate | undefined | null {
     if (clients === undefined) return undefined;
     const { chain } = readPresented(socket);
-    const why = refusalOf(socket, chain);
-    if (why === undefined) return describeClient(new X509Certificate(chain[0]!));
-    if (clients.mode === 'AllowInsecureFallback') return undefined;
+    const why = refusalOf(socket, chain) ?? this.#revocationOf(name, chain);
+    if (why === undefined) {
+      const client = describeClient(new X509Certificate(chain[0]!));
+      this.#chains.set(client, chain);
+      return client;
+    }
+    if (clients.mode === 'AllowInsecureFallback' || (clients.mode === 'AllowAbsent' && chain.length === 0))
+      return undefined;
     const { tools, log } = this.#options;
-    tools.metrics.countRefusedConnection('client_certificate_refused');
+    const { code, message } = typeof why === 'string' ? { code: refused, message: why } : why;
+    tools.metrics.countRefusedConnection(code);
     sparseLogOf(log)(
-      'client_certificate_refused',
-      `${socket.remoteAddress ?? 'a disconnected client'}: listener ${name} requires a verified client certificate: ${why}`,
+      code,
+      `${socket.remoteAddress ?? 'a disconnected client'}: listener ${name} requires a verified client certificate: ${message}`,
     );
     socket.on('error', () => {});
     socket.destroy();
     return null;
   }
 }
+
+const refused = 'client_certificate_refused';
+
+/** How often it is looked whether a CRL has ended. */
+const crlLookMs = 1000;
 
 /** Why a client's certificate is refused: OpenSSL's verdict, with the listener's authorities, or our bounds. */
 function refusalOf(socket: TLSSocket, chain: readonly Buffer[]): string | undefined {

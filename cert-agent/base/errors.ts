@@ -42,6 +42,7 @@ export const codes = Object.freeze({
   crl_invalid: row(500, 13, '-', 'crl_invalid'),
   crl_untrusted: row(500, 13, '-', 'crl_untrusted'),
   crl_expired: row(403, 16, 'DPE', 'crl_expired'),
+  crl_missing: row(403, 16, 'DPE', 'crl_missing'),
 
   // CA
   csr_invalid: row(400, 3, '-', 'csr_invalid'),
@@ -121,6 +122,7 @@ export const codes = Object.freeze({
   policy_denied: row(403, 7, '-', 'rbac_access_denied_matched_policy'),
   misdirected: row(421, 14, '-', 'misdirected_request'),
   client_certificate_refused: row(403, 16, 'DPE', 'client_certificate_refused'),
+  client_certificate_revoked: row(403, 16, 'DPE', 'client_certificate_revoked'),
   rule_broken: row(500, 13, '-', 'rule_not_served'),
   redirect_loop: row(500, 13, '-', 'redirect_loop'),
   // GRPCRoute `backendRefs`: UNAVAILABLE, where HTTP has 500.

@@ -19,6 +19,7 @@ import {
 import { askingParts, backendsOf, knowingParts, partsOf } from '../edge/policy-parts.ts';
 import { type Attachments, attach, inForceOf, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
+import { idleClientPolicies } from '../routing/client-policies.ts';
 import { keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
 import { attachPolicies, type PolicyKind, type PolicyTable, type RulePlace } from '../routing/policies.ts';
 import { type GatewayWorld, type InForce, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
@@ -139,6 +140,7 @@ export function planGateway(
     ...[...own.values()].flatMap((one) => one.losses),
     ...[security, ...own.values()].flatMap((one) => filterLosses(attachments, one, table)),
     ...streamLosses(attachments, traffic, own, table),
+    ...idleClientPolicies(documents),
   ];
   const plan = { attachments, security, traffic, own, closed, world, losses };
   const { traffic: rules } = trafficOf(settings, istio.destinationRules);
@@ -259,7 +261,15 @@ function worldOf(
   const served = last?.attachments.gateways.flatMap((one) => one.listeners).flatMap((one) => one.certificates) ?? [];
   const lastCertificates = new Map(served.map((pair) => [pair.secret, pair]));
   const inForce = { routes: new Map(routes), places };
-  return { backends, listeners, certificates: config.certificates, lastCertificates, inForce, now };
+  return {
+    backends,
+    listeners,
+    certificates: config.certificates,
+    clientCrls: config.clientCrls,
+    lastCertificates,
+    inForce,
+    now,
+  };
 }
 
 /** The place of a rule, for the policies attached there. */

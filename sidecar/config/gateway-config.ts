@@ -3,7 +3,9 @@
 
 import type { Problem } from '../../cert-agent/base/errors.ts';
 import { configError, type YamlDocument } from '../../cert-agent/base/yaml.ts';
+import type { CrlSettings } from '../../cert-agent/identity/crl-check.ts';
 import { isBackendTrafficPolicy, readBackendTrafficPolicy } from '../documents/envoy-gateway/backend-traffic-policy.ts';
+import { isClientTrafficPolicy, readClientTrafficPolicy } from '../documents/envoy-gateway/client-traffic-policy.ts';
 import { joinSecurity, joinTraffic, layer, type Written } from '../documents/envoy-gateway/layers.ts';
 import { inheritanceOf } from '../documents/envoy-gateway/merge.ts';
 import { readSecurityPolicy } from '../documents/envoy-gateway/security-policy.ts';
@@ -15,10 +17,10 @@ import { isOwnPolicy, type OwnKinds, ownKinds, ownTraitsIn, readOwnPolicy } from
 import { asStored } from '../documents/stored.ts';
 import type { OwnPolicy, PolicyTarget, SecurityPolicy } from '../edge/policy.ts';
 import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
-import type { GatewayDocuments } from '../routing/documents.ts';
+import type { ClientPolicy, GatewayDocuments } from '../routing/documents.ts';
 import type { PemPair } from '../routing/references.ts';
 import type { Settings } from './settings.ts';
-import type { Source } from './sources.ts';
+import { crlFilesOf, type Source } from './sources.ts';
 
 /** A policy that is invalid, or of a kind that is not evaluated here: its targets answer 500. */
 export interface BrokenPolicy {
@@ -54,6 +56,8 @@ export interface GatewayConfig {
   readonly sessionKeys: string | undefined;
   /** By file name: `404.html`. */
   readonly errorPages: Readonly<Record<string, string>>;
+  /** The CRLs of gateway.yaml. */
+  readonly clientCrls?: CrlSettings | undefined;
 }
 
 /** @throws SallyportError `config_invalid` with every problem that leaves a document's targets unknown. */
@@ -86,11 +90,18 @@ export function readGatewayConfig(
       ),
       sessionKeys: own?.sessionKeys === undefined ? undefined : files.get(own.sessionKeys),
       errorPages: Object.fromEntries(pages.map(([file, text]) => [file.slice(file.lastIndexOf('/') + 1), text])),
+      clientCrls:
+        own?.clientCrls === undefined
+          ? undefined
+          : {
+              sources: crlFilesOf(settings).map((file) => ({ source: file, text: files.get(file) ?? '' })),
+              onlyLeaf: own.clientCrls.onlyLeaf,
+            },
     },
   };
 }
 
-type OfDocuments = Omit<GatewayConfig, 'certificates' | 'sessionKeys' | 'errorPages'>;
+type OfDocuments = Omit<GatewayConfig, 'certificates' | 'sessionKeys' | 'errorPages' | 'clientCrls'>;
 
 /** Reads a set of documents for a gateway. `own` are our own kinds. Throws nothing. */
 export function readPlaced(
@@ -104,6 +115,7 @@ export function readPlaced(
   const securityPolicies: Written<SecurityPolicy>[] = [];
   const trafficPolicies: Written<BackendTrafficPolicy>[] = [];
   const ownPolicies: OwnPolicy[] = [];
+  const clientPolicies: ClientPolicy[] = [];
   const broken: BrokenPolicy[] = [];
   const problems: Problem[] = [];
   const warnings: Problem[] = [];
@@ -116,6 +128,21 @@ export function readPlaced(
     const { kind, apiVersion } = headOf(document.value);
     const stored = { ...one, document };
     if (isDestinationRule(kind, apiVersion)) istio.push(stored);
+    if (isClientTrafficPolicy(kind, apiVersion)) {
+      const read = readClientTrafficPolicy(document, file);
+      if ('value' in read) clientPolicies.push(aged(read.value, one));
+      // Without readable targets it stops the reading, as other kinds that may protect.
+      else if (read.targets === undefined) others.push(stored);
+      else
+        broken.push({
+          ...{ kind, apiVersion, ...namedIn(document.value), targets: read.targets, problems: read.problems },
+          ...{ file, line: document.problemAt(['metadata', 'name'], '').line },
+          ...{ ownHeaders: [], secretParams: [], required: true },
+          ...aged({}, one),
+          ...datedIn(document.value),
+        });
+      continue;
+    }
     const policy = isSecurityPolicy(kind, apiVersion)
       ? ('SecurityPolicy' as const)
       : isBackendTrafficPolicy(kind, apiVersion)
@@ -170,7 +197,7 @@ export function readPlaced(
   const { documents } = ofGateway;
   return {
     gateway: {
-      documents: { ...documents, warnings: [...documents.warnings, ...warnings] },
+      documents: { ...documents, clientPolicies, warnings: [...documents.warnings, ...warnings] },
       securityPolicies: layer(securityPolicies, documents.routes, readSecurityPolicy, joinSecurity),
       trafficPolicies: layer(trafficPolicies, documents.routes, readBackendTrafficPolicy, joinTraffic),
       ownPolicies,
@@ -198,7 +225,10 @@ function saidNothing({ value, problemAt }: YamlDocument, kind: string): Problem[
 export function isGatewayPolicy({ value }: YamlDocument, own: OwnKinds = ownKinds): boolean {
   const { kind, apiVersion } = headOf(value);
   return (
-    isSecurityPolicy(kind, apiVersion) || isBackendTrafficPolicy(kind, apiVersion) || isOwnPolicy(kind, apiVersion, own)
+    isSecurityPolicy(kind, apiVersion) ||
+    isBackendTrafficPolicy(kind, apiVersion) ||
+    isClientTrafficPolicy(kind, apiVersion) ||
+    isOwnPolicy(kind, apiVersion, own)
   );
 }
 
@@ -207,8 +237,11 @@ export function readGatewayPolicy(
   document: YamlDocument,
   file: string,
   own: OwnKinds = ownKinds,
-): ReturnType<typeof readSecurityPolicy | typeof readBackendTrafficPolicy | typeof readOwnPolicy> {
+): ReturnType<
+  typeof readSecurityPolicy | typeof readBackendTrafficPolicy | typeof readClientTrafficPolicy | typeof readOwnPolicy
+> {
   const { kind, apiVersion } = headOf(document.value);
+  if (isClientTrafficPolicy(kind, apiVersion)) return readClientTrafficPolicy(document, file);
   if (isOwnPolicy(kind, apiVersion, own)) return readOwnPolicy(document, file, own);
   return kind === 'SecurityPolicy' ? readSecurityPolicy(document, file) : readBackendTrafficPolicy(document, file);
 }

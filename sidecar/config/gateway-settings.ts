@@ -112,6 +112,9 @@ export const gatewayYaml = z
     tls: tlsSchema,
     downstreamTls: z.strictObject({ minVersion: z.enum(['1.2', '1.3']).default('1.2') }).prefault({}),
     sessionKeys: z.string().min(1).optional(),
+    clientCrls: z
+      .strictObject({ path: z.string().min(1), onlyVerifyLeafCertificate: z.boolean().default(false) })
+      .optional(),
     redis: redis.optional(),
     ...(capabilityFields as Record<never, never>),
     unsafeClientHeaders: z.array(clientHeader).default([]),
@@ -222,6 +225,13 @@ export function parseGatewaySettings(source: string, file: string): Settings {
             passwordFile: at(shared.passwordFile),
             caFile: at(shared.caFile),
             timeoutMs: shared.timeout,
+          },
+    clientCrls:
+      parsed.clientCrls === undefined
+        ? undefined
+        : {
+            path: resolve(base, parsed.clientCrls.path),
+            onlyLeaf: parsed.clientCrls.onlyVerifyLeafCertificate,
           },
     errorPages: at((parsed as { readonly errorPages?: string }).errorPages),
     unsafeClientHeaders: parsed.unsafeClientHeaders,

@@ -121,6 +121,8 @@ export interface GatewaySettings {
   readonly redis: RedisSettings | undefined;
   /** Directory with `404.html`, `5xx.html`. */
   readonly errorPages: string | undefined;
+  /** File or directory with CRLs for clients' certificates. */
+  readonly clientCrls: { readonly path: string; readonly onlyLeaf: boolean } | undefined;
   /** Headers of proxies that clients may set here all the same: names in lower case, or `cf-*`. */
   readonly unsafeClientHeaders: readonly string[];
   /**

@@ -5,6 +5,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errnoOf, type Problem, reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { isExposed } from '../../cert-agent/base/secret-file.ts';
+import { formatCrlPem, maxCrlBytes } from '../../cert-agent/identity/crl.ts';
 import type { Settings } from './settings.ts';
 import { readTree, type Tree } from './tree.ts';
 
@@ -41,14 +42,20 @@ export function readSources(file: string, settings: Leading, text = readText(fil
   const { policies } = settings;
   const tree = policies === undefined ? noTree : readTree(policies);
   const named = filesOf(settings);
+  const crls = new Set(crlFilesOf(settings));
   const sources = [
     { file, text },
     ...tree.files.map((name) => sourceOf(name, settings, readText(name))),
     // A missing file is reported where it is used; the rest is served meanwhile.
-    ...named.map((name) => sourceOf(name, settings, existsSync(name) ? readText(name) : '')),
+    ...named.map((name) => sourceOf(name, settings, existsSync(name) ? textOf(name, crls) : '')),
   ];
   const pages = settings.gateway?.errorPages;
-  const contents = [...tree.directories, ...(pages === undefined ? [] : [pages])];
+  const lists = settings.gateway?.clientCrls?.path;
+  const contents = [
+    ...tree.directories,
+    ...(pages === undefined ? [] : [pages]),
+    ...(lists !== undefined && isDirectory(lists) ? [lists] : []),
+  ];
   return {
     sources,
     passedOver: [
@@ -111,7 +118,32 @@ export function filesOf({ gateway }: Leading): readonly string[] {
     ...Object.values(certificates).flatMap(({ certificate, key }) => [certificate, key]),
     ...(sessionKeys === undefined ? [] : [sessionKeys]),
     ...pages,
+    ...crlFilesOf({ gateway }),
   ];
+}
+
+/** The files of `clientCrls`: the one that it names, or those of its directory. */
+export function crlFilesOf({ gateway }: Pick<Leading, 'gateway'>): readonly string[] {
+  const path = gateway?.clientCrls?.path;
+  if (path === undefined) return [];
+  if (!isDirectory(path)) return [path];
+  const names = readdirSync(path).filter((name) => /\.(?:pem|crl|der)$/.test(name) && !name.startsWith('.'));
+  return names.toSorted().map((name) => join(path, name));
+}
+
+/** A CRL may be DER: its text is PEM all the same. One that is too large is cut, which the check finds. */
+function textOf(name: string, crls: ReadonlySet<string>): string {
+  if (!crls.has(name)) return readText(name);
+  if ((statSync(name, { throwIfNoEntry: false })?.size ?? 0) > maxCrlFileBytes) return '(too large)';
+  const text = readText(name, 'latin1');
+  return text.startsWith('0') ? formatCrlPem(Buffer.from(text, 'latin1')) : text;
+}
+
+/** The largest list as PEM. */
+const maxCrlFileBytes = maxCrlBytes * 1.4;
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 const pageName = /^[45](?:\d\d|xx)\.html$/;
@@ -127,9 +159,9 @@ function noPagesIn(directory: string | undefined): Problem[] {
 }
 
 /** @throws SallyportError `config_unreadable`. */
-export function readText(file: string): string {
+export function readText(file: string, encoding: 'utf8' | 'latin1' = 'utf8'): string {
   try {
-    return readFileSync(file, 'utf8');
+    return readFileSync(file, encoding);
   } catch (error) {
     const why = errnoOf(error) === 'ENOENT' ? 'it does not exist' : reasonOf(error);
     throw new SallyportError('config_unreadable', `${file} cannot be read: ${why}`, { hint: 'set it with --config' });

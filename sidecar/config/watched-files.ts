@@ -32,8 +32,7 @@ export class WatchedFiles {
   /** Call it after each reading of the files: what was found says which names count. */
   found(settings: Naming, { links, contents }: Pick<SourceSet, 'links' | 'contents'>): void {
     const { policies, gateway } = settings;
-    const pages = gateway?.errorPages;
-    const named = [policies, pages].filter((one) => one !== undefined);
+    const named = [policies, gateway?.errorPages, gateway?.clientCrls?.path].filter((one) => one !== undefined);
     this.#names = new WatchedNames([this.#file, ...named, ...filesOf(settings), ...links]);
     this.#names.refresh();
     const written = writtenBy(settings);

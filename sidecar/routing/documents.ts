@@ -74,6 +74,20 @@ export interface ClientValidation {
   readonly mode?: 'AllowValidOnly' | 'AllowInsecureFallback';
 }
 
+/** A ClientTrafficPolicy: what it demands of the clients of Gateways in its namespace. */
+export interface ClientPolicy {
+  readonly namespace: string;
+  readonly name: string;
+  readonly createdAt: number | undefined;
+  readonly file: string;
+  readonly line: number;
+  readonly targets: readonly { readonly gateway: string; readonly listener: string | undefined }[];
+  /** A client may show no certificate; one that it shows must be valid. */
+  readonly optional: boolean;
+  readonly caCertificateRefs: readonly ObjectRef[] | undefined;
+  readonly crl: { readonly refs: readonly ObjectRef[]; readonly onlyLeaf: boolean } | undefined;
+}
+
 export interface LabelSelector {
   readonly matchLabels?: Readonly<Record<string, string>>;
   readonly matchExpressions?: readonly {
@@ -268,6 +282,7 @@ export interface GatewayDocuments {
   readonly routes: readonly RouteDocument[];
   readonly grants: readonly Document<GrantSpec>[];
   readonly backendTls: readonly Document<BackendTlsSpec>[];
+  readonly clientPolicies?: readonly ClientPolicy[];
   readonly services: readonly Document<ServiceSpec>[];
   readonly secrets: readonly Document<DataSpec>[];
   readonly configMaps: readonly Document<DataSpec>[];

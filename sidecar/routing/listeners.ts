@@ -1,7 +1,9 @@
 // The listeners of all Gateways: which can be served, on which port, with which certificates, and why the others
 // cannot.
 
+import type { CrlSettings } from '../../cert-agent/identity/crl-check.ts';
 import type { TlsVersion } from '../protocol/tls.ts';
+import { type ClientMode, clientDemandsOf, clientPoliciesOf, policyRefusal } from './client-policies.ts';
 import type { Condition, Say } from './conditions.ts';
 import { holds, sayFor } from './conditions.ts';
 import {
@@ -17,7 +19,6 @@ import { intersectHosts } from './hosts.ts';
 import {
   type GatewayPlace,
   type GatewayWorld,
-  resolveAuthorities,
   resolveCertificate,
   type ServedPair,
   type Unresolved,
@@ -47,7 +48,9 @@ export interface ListenerState {
 export interface ClientCheck {
   /** PEM. */
   readonly authorities: string;
-  readonly mode: 'AllowValidOnly' | 'AllowInsecureFallback';
+  readonly mode: ClientMode;
+  /** What certificates are checked against besides; undefined: nothing. */
+  readonly crls?: CrlSettings;
 }
 
 const own = 'gateway.networking.k8s.io';
@@ -101,19 +104,16 @@ function stateListener(
       message: "a listener that terminates TLS needs 'certificateRefs'",
     });
   const options = tlsOptionsOf(gateway.spec, spec, tls);
+  const policies = clientPoliciesOf(gateway, spec, documents);
   const validation = tls ? validationOf(gateway.spec, spec, options) : undefined;
-  const authorities =
-    validation === undefined
-      ? { pem: '', problems: [] }
-      : resolveAuthorities(
-          validation.caCertificateRefs,
-          { group: own, kind: 'Gateway', namespace: gateway.namespace },
-          documents,
-        );
-  problems.push(...authorities.problems);
+  const demands = tls ? clientDemandsOf(gateway, validation, policies, documents, world) : undefined;
+  problems.push(...(demands?.problems ?? []));
   const conflict = conflictOf(gateway.spec, spec);
-  const refusal = refusalOf(gateway, spec, world, owners, conflict) ?? optionsRefusal(spec, options);
-  const noAuthority = validation !== undefined && authorities.pem === '';
+  const refusal =
+    refusalOf(gateway, spec, world, owners, conflict) ??
+    optionsRefusal(spec, options) ??
+    policyRefusal(spec, policies, tls, options, demands !== undefined);
+  const noAuthority = demands !== undefined && demands.check.authorities === '';
   const [problem] = problems;
   const accepted = refusal === undefined && !noAuthority;
   const conditions = [
@@ -148,10 +148,7 @@ function stateListener(
     place: placeOf(gateway, spec, world),
     minVersion: 'reason' in options ? undefined : options.minVersion,
     supportedKinds: kinds.map((kind) => ({ group: own, kind })),
-    clients:
-      validation === undefined
-        ? undefined
-        : { authorities: authorities.pem, mode: validation.mode ?? 'AllowValidOnly' },
+    clients: demands?.check,
   };
 }
 

@@ -5,6 +5,7 @@ import { X509Certificate } from 'node:crypto';
 import { createSecureContext } from 'node:tls';
 import { reasonOf } from '../../cert-agent/base/errors.ts';
 import { formatPem, readPemBlocks } from '../../cert-agent/identity/bundle.ts';
+import type { CrlSettings, CrlSource } from '../../cert-agent/identity/crl-check.ts';
 import { parseKey } from '../../cert-agent/identity/keys.ts';
 import type { BackendRef, DataSpec, Document, GatewayDocuments, ObjectRef } from './documents.ts';
 
@@ -14,6 +15,8 @@ export interface GatewayWorld {
   readonly backends: Readonly<Record<string, string>>;
   /** Certificates from PEM files, by the `namespace/name` of the Secret that they stand for. */
   readonly certificates: Readonly<Record<string, PemPair>>;
+  /** The CRLs of gateway.yaml, for every listener that requests certificates. */
+  readonly clientCrls?: CrlSettings | undefined;
   /** Where a Gateway's port is served, by `namespace/name:port`; absent: on all addresses, under its own number. */
   readonly listeners: Readonly<Record<string, string>>;
   /**
@@ -227,6 +230,37 @@ export function resolveAuthorities(
     else pem += read.pem;
   }
   return { pem, problems };
+}
+
+/**
+ * The CRLs (`ca.crl`, PEM) that a ClientTrafficPolicy refers to, and the problems of the others: without them the check
+ * refuses what they are about.
+ */
+export function resolveCrls(
+  refs: readonly ObjectRef[],
+  from: { readonly group: string; readonly kind: string; readonly namespace: string },
+  documents: GatewayDocuments,
+): { readonly sources: readonly CrlSource[]; readonly problems: readonly Unresolved[] } {
+  const problems: Unresolved[] = [];
+  const sources: CrlSource[] = [];
+  for (const ref of refs) {
+    const namespace = ref.namespace ?? from.namespace;
+    const name = `${ref.kind} ${namespace}/${ref.name}`;
+    const list = ref.group === '' ? sourceOf(ref.kind, documents) : undefined;
+    const found = list?.find((one) => one.namespace === namespace && one.name === ref.name);
+    const text = found?.spec.data['ca.crl'];
+    const problem =
+      list === undefined
+        ? `${name} cannot hold CRLs`
+        : !isGranted(documents, from, { ...ref, namespace })
+          ? `no ReferenceGrant in ${namespace} allows ${from.kind} of ${from.namespace} to refer to ${ref.kind} ${ref.name}`
+          : text === undefined
+            ? `there is no ca.crl in ${name}`
+            : undefined;
+    if (problem !== undefined) problems.push({ reason: 'InvalidCRLRef', message: problem });
+    else sources.push({ source: `ca.crl of ${name}`, text: text! });
+  }
+  return { sources, problems };
 }
 
 function sourceOf(kind: string, { configMaps, secrets }: GatewayDocuments): readonly Document<DataSpec>[] | undefined {

@@ -15,6 +15,10 @@ import {
   backendTrafficPolicy,
   readBackendTrafficPolicy,
 } from '../../sidecar/documents/envoy-gateway/backend-traffic-policy.ts';
+import {
+  clientTrafficPolicy,
+  readClientTrafficPolicy,
+} from '../../sidecar/documents/envoy-gateway/client-traffic-policy.ts';
 import { readSecurityPolicy, securityPolicy } from '../../sidecar/documents/envoy-gateway/security-policy.ts';
 import { checkGatewayApi, gatewayKinds } from '../../sidecar/documents/gateway-api/gateway.ts';
 import { authorizationPolicy, readAuthorizationPolicy } from '../../sidecar/documents/istio/authorization-policy.ts';
@@ -74,6 +78,7 @@ function unproved(schema: z.ZodType, samples: readonly unknown[], read: Read): s
 
 const groups: Readonly<Record<string, string>> = {
   DestinationRule: 'networking.istio.io/v1',
+  ClientTrafficPolicy: 'gateway.envoyproxy.io/v1alpha1',
   SecurityPolicy: 'gateway.envoyproxy.io/v1alpha1',
   BackendTrafficPolicy: 'gateway.envoyproxy.io/v1alpha1',
   ...Object.fromEntries([...ownKinds.keys()].map((kind) => [kind, 'sallyport.dev/v1alpha1'])),
@@ -93,6 +98,7 @@ const kinds: Readonly<Record<string, readonly [z.ZodType, Read]>> = {
   PeerAuthentication: [peerAuthentication, (document) => readPeerAuthentication(document, '')],
   RequestAuthentication: [requestAuthentication, (document) => readRequestAuthentication(document, '', 'eval')],
   DestinationRule: [destinationRule, (document) => readDestinationRule(document, '')],
+  ClientTrafficPolicy: [clientTrafficPolicy, (document) => readClientTrafficPolicy(document, '')],
   SecurityPolicy: [securityPolicy, (document) => readSecurityPolicy(document, '')],
   BackendTrafficPolicy: [backendTrafficPolicy, (document) => readBackendTrafficPolicy(document, '')],
   ...Object.fromEntries(
