@@ -12,6 +12,7 @@ import {
   type Server as TlsServer,
 } from 'node:tls';
 import { isDeepStrictEqual } from 'node:util';
+import { every } from '../cert-agent/base/background.ts';
 import { reasonOf, SallyportError } from '../cert-agent/base/errors.ts';
 import type { Live } from '../cert-agent/base/live.ts';
 import { sparseLogOf } from '../cert-agent/base/sparse-log.ts';
@@ -142,18 +143,18 @@ class Doors {
   readonly #crls = new Map<string, { readonly clients: FrontListener['clients']; readonly check: CrlCheck }>();
   /** What the clients of open connections presented, DER. */
   readonly #chains = new WeakMap<ClientCertificate, readonly Buffer[]>();
-  readonly #looking: NodeJS.Timeout;
+  readonly #stopLooking: () => void;
   #lastLook = Date.now();
 
   /** `places`: the ends that a proxy stated for a connection. */
   constructor(options: GatewayListenerOptions, places: WeakMap<Socket, ProxiedPlace>) {
     this.#options = options;
     this.#places = places;
-    this.#looking = setInterval(() => this.#followTime(), crlLookMs).unref();
+    this.#stopLooking = every('crl_ends', crlLookMs, () => this.#followTime());
   }
 
   close(): void {
-    clearInterval(this.#looking);
+    this.#stopLooking();
   }
 
   /** A CRL that ends takes its issuer's clients with it. */

@@ -12,6 +12,7 @@ import { writeGateway } from '../fixtures/gateway.ts';
 import { ManualClock } from '../fixtures/manual-clock.ts';
 import { writeCredential } from '../fixtures/mesh.ts';
 import { createAuthority, createCredential } from '../fixtures/pki.ts';
+import { documentOf } from '../fixtures/plan.ts';
 import { freePort, runSallyport, startProcess, startSallyport, tempDir, until } from '../fixtures/process.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -73,9 +74,16 @@ accessLog: access.log
     '--config',
     join(dir, 'web.yaml'),
   ]);
+  const front = await createCredential(authority, 'spiffe://demo.test/front', { dns: ['a.test'] });
   const { file } = await writeGateway(t, {
     listeners: ['default/edge:80'],
-    documents: 'apiVersion: v1\nkind: Namespace\nmetadata: { name: x }\n',
+    documents:
+      documentOf(
+        'Gateway',
+        'default/edge',
+        '{ gatewayClassName: x, listeners: [{ name: a, port: 80, protocol: HTTPS, tls: { certificateRefs: [{ name: front }] } }] }',
+      ) +
+      `---\n${JSON.stringify({ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'front' }, stringData: { 'tls.crt': front.chainPem, 'tls.key': front.keyPem } })}\n`,
     yaml: `redis: { url: "redis://127.0.0.1:${await freePort()}" }\n`,
   });
   const gateway = startProcess(t, process.execPath, [

@@ -206,7 +206,7 @@ t.test('a replaced issuer is answered for, by a signer of its own, while its cer
   };
   const before = { issuer: readDer(), serials: [await enrol('one'), await enrol('two')] };
   t.same(statuses(await askIt(before)), ['good', 'good']);
-  for (const step of ['prepare', 'activate'] as const) await rotating.operator.rotate({ kind: 'issuer', step });
+  await rotating.operator.rotate({ kind: 'issuer', step: 'activate' });
   const after = { issuer: readDer(), serials: [await enrol('three'), before.serials[0]!] };
   await rotating.operator.revoke(before.serials[0]!, 'x');
   const old = await askIt(before);
