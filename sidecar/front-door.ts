@@ -20,13 +20,16 @@ import { readPemBlocks } from '../cert-agent/identity/bundle.ts';
 import { openCertificate } from '../cert-agent/identity/certificate.ts';
 import { CrlCheck, type CrlSettings } from '../cert-agent/identity/crl-check.ts';
 import { weaknessOf } from '../cert-agent/identity/key-strength.ts';
+import { responderOf } from '../cert-agent/identity/ocsp-client.ts';
 import { checkChainSize } from '../cert-agent/identity/path.ts';
 import { readPresented } from '../cert-agent/identity/peer-chain.ts';
+import { fingerprintOf } from '../cert-agent/identity/verify.ts';
 import { Connection, type Port } from './connection.ts';
 import type { ClientCertificate } from './exchange/connection-facts.ts';
 import { accept, admit, afterPreface, type Listener, type ListenerOptions, listen, onHandshakes } from './listener.ts';
 import { whenHello } from './protocol/client-hello.ts';
 import type { ProxiedPlace } from './protocol/proxy-protocol.ts';
+import { Staples } from './protocol/staples.ts';
 import { frontContextOptions, listenOptions, type TlsSettings, type TlsVersion } from './protocol/tls.ts';
 import { patternsFor } from './routing/hosts.ts';
 
@@ -143,6 +146,7 @@ class Doors {
   readonly #crls = new Map<string, { readonly clients: FrontListener['clients']; readonly check: CrlCheck }>();
   /** What the clients of open connections presented, DER. */
   readonly #chains = new WeakMap<ClientCertificate, readonly Buffer[]>();
+  readonly #staples: Staples;
   readonly #stopLooking: () => void;
   #lastLook = Date.now();
 
@@ -150,10 +154,12 @@ class Doors {
   constructor(options: GatewayListenerOptions, places: WeakMap<Socket, ProxiedPlace>) {
     this.#options = options;
     this.#places = places;
+    this.#staples = new Staples({ log: options.log });
     this.#stopLooking = every('crl_ends', crlLookMs, () => this.#followTime());
   }
 
   close(): void {
+    this.#staples.close();
     this.#stopLooking();
   }
 
@@ -205,6 +211,10 @@ class Doors {
       byHost.set(of.hostname ?? '*', door);
     }
     this.#byHost = byHost;
+    const served = [...byHost.values()].flatMap(({ of, handshakes }) =>
+      handshakes === undefined ? [] : of.certificates,
+    );
+    this.#staples.follow(served.map(({ certificate }) => readPemBlocks(certificate, 'a certificate')));
     for (const name of this.#crls.keys()) if (!listeners.some((one) => one.name === name)) this.#crls.delete(name);
   }
 
@@ -284,6 +294,7 @@ class Doors {
       });
       // A server creates its context without allowPartialTrustChain, which only createSecureContext accepts.
       if (of.clients !== undefined) (server as unknown as Shared)._sharedCreds = createSecureContext(context);
+      this.#stapleFor(server, certificates);
       onHandshakes(server, tls, this.#options, (socket, facts, raw) => {
         const client = this.#clientOf(socket, current());
         if (client === null) return;
@@ -292,6 +303,17 @@ class Doors {
       });
       return server;
     });
+  }
+
+  /** Of several key types, Node does not tell which one a client gets: then nothing is stapled. */
+  #stapleFor(server: TlsServer, certificates: readonly Pair[]): void {
+    const [pair, ...others] = certificates;
+    if (pair === undefined || others.length > 0) return;
+    const { raw } = leafOf(pair);
+    // A listener for the event delays each handshake by a turn.
+    if (responderOf(raw) === undefined) return;
+    const fingerprint = fingerprintOf(raw);
+    server.on('OCSPRequest', (_certificate, _issuer, done) => done(null, this.#staples.of(fingerprint) ?? null));
   }
 
   /** The client's certificate if valid; `null` if the connection was refused for lack of one. */

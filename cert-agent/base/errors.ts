@@ -43,6 +43,9 @@ export const codes = Object.freeze({
   crl_untrusted: row(500, 13, '-', 'crl_untrusted'),
   crl_expired: row(403, 16, 'DPE', 'crl_expired'),
   crl_missing: row(403, 16, 'DPE', 'crl_missing'),
+  ocsp_invalid: row(502, 14, '-', 'ocsp_invalid'),
+  ocsp_unavailable: row(502, 14, '-', 'ocsp_unavailable'),
+  certificate_revoked: row(500, 13, '-', 'certificate_revoked'),
 
   // CA
   csr_invalid: row(400, 3, '-', 'csr_invalid'),
