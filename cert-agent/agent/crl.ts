@@ -10,6 +10,7 @@ import { openCertificate } from '../identity/certificate.ts';
 import { type Crl, formatCrlPem, parseCrls, verifyCrl } from '../identity/crl.ts';
 import type { Identity } from '../identity/identity.ts';
 import { type Issuer, readIssuer } from '../identity/issuer.ts';
+import { fingerprintOf } from '../identity/verify.ts';
 import { Failures } from './failures.ts';
 import { type Keep, trustOf } from './keep.ts';
 import type { Random } from './schedule.ts';
@@ -36,8 +37,8 @@ export class CrlRefresh {
   readonly #failures = new Failures();
   #due = 0;
   #etag: string | undefined;
-  /** Of the deny list that the list was fetched for. */
-  #sequence: number | undefined;
+  /** What the lists were fetched for. */
+  #seen: string | undefined;
   #running: Promise<void> | undefined;
   #stopped = false;
 
@@ -50,9 +51,10 @@ export class CrlRefresh {
     const held = keep.held();
     if (this.#stopped || this.#running !== undefined || held === undefined || keep.unsure() !== undefined) return;
     const now = clock.now();
-    if (this.#sequence !== held.denied.sequence) {
-      if (this.#sequence !== undefined) this.#due = Math.min(this.#due, now + random() * spreadMs);
-      this.#sequence = held.denied.sequence;
+    const seen = stateOf(held);
+    if (this.#seen !== seen) {
+      if (this.#seen !== undefined) this.#due = Math.min(this.#due, now + random() * spreadMs);
+      this.#seen = seen;
     }
     // After a jump of the clock, a time far ahead means nothing.
     if (now < this.#due && this.#due <= now + absentMs) return;
@@ -116,6 +118,12 @@ export class CrlRefresh {
       `cannot refresh the CRL: ${known.message}`,
     );
   }
+}
+
+/** What changes the lists of a CA: a revocation, a root, and a new issuer, which our own SVID may be the first to show. */
+function stateOf({ denied, bundles, svid }: Identity): string {
+  const roots = bundles.get(svid.id.trustDomain)?.sequence;
+  return `${denied.sequence} ${roots} ${fingerprintOf(svid.chain[1] ?? Buffer.alloc(0))}`;
 }
 
 /** Lists and certificates in one response. A CA has two issuers, two roots and a cross certificate at most. */

@@ -56,6 +56,23 @@ t.test('the agent writes it, and again when a certificate is revoked', async (t)
   await until(() => serialsIn(crlFile).includes(serial), 'the revoked serial');
 });
 
+t.test('with the issuer, its list changes, and that of the old one stays', async (t) => {
+  const { ca, crlFile } = await startBoth(t);
+  const { serial: old } = await enrolled(ca, 'old');
+  await ca.operator.rotate({ kind: 'issuer', step: 'activate' });
+  const { serial: fresh } = await enrolled(ca, 'fresh');
+  await ca.operator.revoke(old, 'x');
+  await ca.operator.revoke(fresh, 'y');
+  await until(() => serialsIn(crlFile).includes(fresh) && serialsIn(crlFile).includes(old), 'both serials');
+  const lists = parseCrls(readFileSync(crlFile), crlFile);
+  t.same(
+    lists.map(({ serials }) => [...serials]),
+    [[fresh], [old], []],
+    'of the issuer of now, of the old one, and of the root',
+  );
+  t.notMatch(readFileSync(crlFile, 'utf8'), /CERTIFICATE/, 'and no certificate, which other software could trust');
+});
+
 t.test('nginx refuses a revoked client by it, and only that one', async (t) => {
   if (!haveCommand('nginx')) return t.comment('nginx is not installed: it was not asked');
   const { ca, out, crlFile } = await startBoth(t);
