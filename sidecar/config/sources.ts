@@ -131,11 +131,23 @@ export function crlFilesOf({ gateway }: Pick<Leading, 'gateway'>): readonly stri
   return names.toSorted().map((name) => join(path, name));
 }
 
-/** A CRL may be DER: its text is PEM all the same. One that is too large is cut, which the check finds. */
+/** CRLs are large and seldom change: they are not read at each look. By file, with what says that it is the same. */
+const readCrls = new Map<string, { readonly stamp: string; readonly text: string }>();
+
+/** A CRL may be DER: its text is PEM all the same. One that is too large is left out, which the check finds. */
 function textOf(name: string, crls: ReadonlySet<string>): string {
   if (!crls.has(name)) return readText(name);
-  if ((statSync(name, { throwIfNoEntry: false })?.size ?? 0) > maxCrlFileBytes) return '(too large)';
-  const text = readText(name, 'latin1');
+  for (const one of readCrls.keys()) if (!crls.has(one)) readCrls.delete(one);
+  const { ino = 0, size = 0, mtimeMs = 0, ctimeMs = 0 } = statSync(name, { throwIfNoEntry: false }) ?? {};
+  const stamp = `${ino} ${size} ${mtimeMs} ${ctimeMs}`;
+  const known = readCrls.get(name);
+  if (known?.stamp === stamp) return known.text;
+  const text = size > maxCrlFileBytes ? '(too large)' : crlText(readText(name, 'latin1'));
+  readCrls.set(name, { stamp, text });
+  return text;
+}
+
+function crlText(text: string): string {
   return text.startsWith('0') ? formatCrlPem(Buffer.from(text, 'latin1')) : text;
 }
 
