@@ -1,8 +1,8 @@
-// The CA under many clients: how soon a revocation and a new bundle have reached all of them, and how much memory a
-// million certificates take.
+// The CA under many clients: how soon a revocation and a new bundle have reached all of them, how much memory a million
+// certificates take, and what a large CRL costs.
 //
 //   npm run perf:ca
-//   npm run perf:ca -- revocation    # one of issuance, revocation, bundle, memory
+//   npm run perf:ca -- revocation    # one of issuance, revocation, bundle, memory, crl
 
 import { fork } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -239,11 +239,49 @@ function memoryOf(pid: number): { readonly residentMb: number; readonly privateM
   return { residentMb: kb('Rss') / 1024, privateMb: (kb('Private_Clean') + kb('Private_Dirty')) / 1024 };
 }
 
+/** A CRL of 100,000 entries: how long it takes to make, what others wait for meanwhile, and then to serve. */
+async function measureCrl(): Promise<void> {
+  const entries = 100_000;
+  const ca = await makeCa(owner);
+  await fillStore(ca, entries);
+  const store = new DatabaseSync(join(ca.directory, 'store.sqlite'));
+  store.prepare('UPDATE certificates SET revoked_at = ?, reason = ?').run(Date.now(), 'keyCompromise');
+  store.close();
+  const port = await freePort();
+  const child = await ca.serve(['--ocsp', `127.0.0.1:${port}`]);
+  const url = `http://127.0.0.1:${port}/v1/crl`;
+  let [longest, going] = [0, true];
+  const others = (async () => {
+    for (; going; await new Promise((resolve) => setTimeout(resolve, 5))) {
+      const began = atMs();
+      await (await fetch(`http://127.0.0.1:${port}/ocsp/AAAA`)).arrayBuffer();
+      longest = Math.max(longest, atMs() - began);
+    }
+  })();
+  const began = atMs();
+  const first = await fetch(url);
+  const { byteLength } = await first.arrayBuffer();
+  const made = atMs() - began;
+  going = false;
+  await others;
+  console.log(
+    `crl, ${entries} entries, ${(byteLength / 1e6).toFixed(1)} MB: made and sent in ${ms(made)}; others waited for ${ms(longest)} at most`,
+  );
+  const rounds = 500;
+  const headers = { 'if-none-match': first.headers.get('etag') ?? '' };
+  const start = atMs();
+  for (let i = 0; i < rounds; i++) await (await fetch(url, { headers })).arrayBuffer();
+  console.log(`crl: unchanged in ${((atMs() - start) / rounds).toFixed(2)} ms each, with its HTTP`);
+  const { residentMb } = memoryOf(child.process.pid!);
+  console.log(`crl: the CA is resident with ${Math.round(residentMb)} MB`);
+}
+
 const measures = {
   issuance: measureIssuance,
   revocation: measureRevocation,
   bundle: measureBundle,
   memory: measureMemory,
+  crl: measureCrl,
 };
 const [, , only] = process.argv;
 try {

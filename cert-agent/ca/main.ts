@@ -30,7 +30,7 @@ import { createOwnSvid, type OwnSvid } from './own-svid.ts';
 import { CrlMaker, readRootCrls } from './revocation/crl.ts';
 import { OcspResponder } from './revocation/ocsp.ts';
 import { createRevocations, type Revocations } from './revocation/revoke.ts';
-import { finishStep } from './rotation/files.ts';
+import { finishStep, previousTimes } from './rotation/files.ts';
 import { Rotations } from './rotation/rotation.ts';
 import { readState } from './rotation/state.ts';
 import { type ServerLimits, startServer } from './server.ts';
@@ -195,6 +195,7 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
   });
   const operator = operatorOf(parts, agents, rotations);
   const { denied } = revocations;
+  warnOfMute(options.dir, authority, log);
   const rootCrls = (): readonly string[] => readRootCrls(options.dir);
   const answers = { crl: new CrlMaker({ ...parts, denied, rootCrls }), ocsp: new OcspResponder({ ...parts, denied }) };
   const serving = {
@@ -358,6 +359,16 @@ function checkKeep(keepMs: number | undefined): void {
     {
       hint: `choose ${formatDuration(shortestKeepMs)} or more`,
     },
+  );
+}
+
+/** Their certificates are accepted until they expire, and other software cannot learn that one is revoked. */
+function warnOfMute(dir: string, { issuerKeys }: Authority, log: Log): void {
+  const missing = 1 + previousTimes(dir).length - issuerKeys.length;
+  if (missing <= 0) return;
+  log.warn(
+    { code: 'issuer_key_missing', issuers: missing },
+    `the keys of ${missing} earlier issuers cannot be opened: there is no CRL and no OCSP response for their certificates`,
   );
 }
 

@@ -19,6 +19,7 @@ import type { OwnPolicy, PolicyTarget, SecurityPolicy } from '../edge/policy.ts'
 import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
 import type { ClientPolicy, GatewayDocuments } from '../routing/documents.ts';
 import type { PemPair } from '../routing/references.ts';
+import { ownCrlWarnings, policyCrlWarnings } from './crl-warnings.ts';
 import type { Settings } from './settings.ts';
 import { crlFilesOf, type Source } from './sources.ts';
 
@@ -77,11 +78,21 @@ export function readGatewayConfig(
     own?.errorPages === undefined || pages.length > 0
       ? []
       : [{ file: settings.file, line: 1, column: 1, message: `errorPages: ${own.errorPages} contains no page` }];
+  const clientCrls: CrlSettings | undefined = own?.clientCrls && {
+    sources: crlFilesOf(settings).map((file) => ({ source: file, text: files.get(file) ?? '' })),
+    onlyLeaf: own.clientCrls.onlyLeaf,
+  };
+  const { clientPolicies = [] } = read.gateway.documents;
+  const now = Date.now();
+  const badCrls = [
+    ...(clientCrls === undefined ? [] : ownCrlWarnings(clientCrls, own!.clientCrls!.path, settings.file, now)),
+    ...policyCrlWarnings(clientPolicies, read.gateway.documents, now),
+  ];
   return {
     istio: read.istio,
     gateway: {
       ...read.gateway,
-      documents: { ...read.gateway.documents, warnings: [...warnings, ...noPages] },
+      documents: { ...read.gateway.documents, warnings: [...warnings, ...noPages, ...badCrls] },
       certificates: Object.fromEntries(
         Object.entries(own?.certificates ?? {}).map(([key, { certificate, key: secret }]) => [
           key,
@@ -90,13 +101,7 @@ export function readGatewayConfig(
       ),
       sessionKeys: own?.sessionKeys === undefined ? undefined : files.get(own.sessionKeys),
       errorPages: Object.fromEntries(pages.map(([file, text]) => [file.slice(file.lastIndexOf('/') + 1), text])),
-      clientCrls:
-        own?.clientCrls === undefined
-          ? undefined
-          : {
-              sources: crlFilesOf(settings).map((file) => ({ source: file, text: files.get(file) ?? '' })),
-              onlyLeaf: own.clientCrls.onlyLeaf,
-            },
+      clientCrls,
     },
   };
 }

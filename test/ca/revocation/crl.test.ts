@@ -1,11 +1,11 @@
 // The CA's CRL: over its API, and by OpenSSL's verdict.
 
 import { spawnSync } from 'node:child_process';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { LiveCell } from '../../../cert-agent/base/live.ts';
-import { caFilesOf } from '../../../cert-agent/ca/directory.ts';
+import { caFilesOf, rotationFilesOf } from '../../../cert-agent/ca/directory.ts';
 import { CrlMaker, crlLifeMs } from '../../../cert-agent/ca/revocation/crl.ts';
 import { readPemBlocks } from '../../../cert-agent/identity/bundle.ts';
 import { parseCrl, parseCrls, signCrl, verifyCrl } from '../../../cert-agent/identity/crl.ts';
@@ -179,6 +179,24 @@ t.test('each issuer has its own, while its certificates are valid, and each root
   t.equal(afterRoot.crls.length, 5, 'three issuers, two roots');
   for (const crl of afterRoot.crls)
     t.ok(verifyCrl(crl, [...afterRoot.issuers, rootOnly], Date.now(), 'x'), 'by the old root and what it certified');
+});
+
+t.test('an earlier issuer whose key is gone has no list, and the CA says so', async (t) => {
+  const dir = await makeCa(t);
+  const first = await startTestCa(t, { dir });
+  // A certificate of the old issuer is valid, so that it is kept.
+  const key = await newKey();
+  const { token } = await first.operator.createToken('spiffe://demo.test/ns/shop/sa/kept', 600_000);
+  const pem = readFileSync(caFilesOf(dir).bundlePem, 'utf8');
+  await ask(first.address.port, pem, { path: '/v1/svid', body: { csr: key.csr, token } });
+  await first.operator.rotate({ kind: 'issuer', step: 'activate' });
+  await first.close();
+  const { previous } = rotationFilesOf(dir);
+  for (const time of readdirSync(previous)) rmSync(caFilesOf(join(previous, time)).intermediateKey);
+  const second = await startTestCa(t, { dir });
+  t.match(second.logged.join(''), /issuer_key_missing/);
+  const { text } = await ask(second.address.port, pem, { path: '/v1/crl.pem' });
+  t.equal(parseCrls(Buffer.from(text), 'x').length, 2, 'of the issuer of now, and of the root');
 });
 
 async function fetchBytes(port: number, path: string): Promise<Buffer> {
