@@ -207,7 +207,7 @@ export class Rotation {
     this.#armIn(tickMs);
     this.#noticeJump();
     this.#keep.judge();
-    if (this.#keep.mend()) this.#refresh.hurry();
+    if (this.#keep.mend()) this.#refresh.again();
     this.#noticeNewToken();
     const now = this.#options.clock.now();
     if (this.#renewing === undefined && now >= this.#nextRenewal) this.#startRenewal();

@@ -36,6 +36,7 @@ export class TrustRefresh {
   readonly #ledger: LedgerMemory;
   #due = 0;
   #running: Promise<void> | undefined;
+  #again = false;
   #stopped = false;
   #etag: string | undefined;
   #taken = 0;
@@ -64,6 +65,12 @@ export class TrustRefresh {
 
   hurry(): void {
     this.#due = 0;
+  }
+
+  /** Refreshes at the next tick, also if a refresh is in flight: that one was asked for before. */
+  again(): void {
+    this.hurry();
+    this.#again = this.#running !== undefined;
   }
 
   /** Refreshes now, unless a refresh is in flight. */
@@ -97,6 +104,9 @@ export class TrustRefresh {
         this.#running = undefined;
         this.#plan();
         this.#options.onEnd();
+        if (!this.#again || this.#stopped) return;
+        this.#again = false;
+        this.start();
       });
   }
 
