@@ -19,7 +19,7 @@ import {
 import { askingParts, backendsOf, knowingParts, partsOf } from '../edge/policy-parts.ts';
 import { type Attachments, attach, inForceOf, type ServedListener, sentenceOf } from '../routing/attach.ts';
 import { backendTlsStatuses } from '../routing/backend-tls.ts';
-import { idleClientPolicies } from '../routing/client-policies.ts';
+import { clientPolicyStatuses, idleClientPolicies } from '../routing/client-policy-status.ts';
 import { keyOf, type RouteDocument, type RouteRule } from '../routing/documents.ts';
 import { attachPolicies, type PolicyKind, type PolicyTable, type RulePlace } from '../routing/policies.ts';
 import { type GatewayWorld, type InForce, type ResolvedBackend, resolveBackend } from '../routing/references.ts';
@@ -246,6 +246,7 @@ export function statusOf(
       ...(one.policy.apiVersion === undefined ? {} : { apiVersion: one.policy.apiVersion }),
     })),
     ...backendTlsStatuses(attachments, documents, now),
+    ...clientPolicyStatuses(documents, now),
   ];
   return statusList(attachments, policies, documents, now);
 }

@@ -102,15 +102,3 @@ export function policyRefusal(
     return { reason, message: `tls.options ask for no client certificates, and ${title} does` };
   return undefined;
 }
-
-/** Policies for what does not exist: an operator may believe that they are in force. One sentence each. */
-export function idleClientPolicies({ clientPolicies = [], gateways }: GatewayDocuments): readonly string[] {
-  return clientPolicies.flatMap((policy) =>
-    policy.targets.flatMap(({ gateway, listener }) => {
-      const found = gateways.find((one) => one.namespace === policy.namespace && one.name === gateway);
-      if (found?.spec.listeners.some(({ name }) => listener === undefined || name === listener)) return [];
-      const what = listener === undefined ? `Gateway ${gateway}` : `listener ${listener} of Gateway ${gateway}`;
-      return [`ClientTrafficPolicy ${keyOf(policy)} is for ${what}, which does not exist: it has no effect`];
-    }),
-  );
-}

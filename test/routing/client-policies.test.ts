@@ -2,12 +2,8 @@
 // takes away what another demands.
 
 import t from 'tap';
-import {
-  clientDemandsOf,
-  clientPoliciesOf,
-  idleClientPolicies,
-  policyRefusal,
-} from '../../sidecar/routing/client-policies.ts';
+import { clientDemandsOf, clientPoliciesOf, policyRefusal } from '../../sidecar/routing/client-policies.ts';
+import { clientPolicyStatuses, idleClientPolicies } from '../../sidecar/routing/client-policy-status.ts';
 import type { ClientPolicy, GatewayDocuments, ListenerSpec } from '../../sidecar/routing/documents.ts';
 import { createAuthority } from '../fixtures/pki.ts';
 
@@ -105,6 +101,22 @@ t.test('a CRL that cannot be resolved is a problem, and the check stays', async 
       check: { crls: { sources: [] } },
       problems: [{ reason: 'InvalidCRLRef', message: problem }],
     });
+});
+
+t.test('statuses', async (t) => {
+  const all = documents([
+    policy('good', crl('one')),
+    policy('lost', { targets: [{ gateway: 'g', listener: 'z' }], ...trusting }),
+    policy('half', crl('gone')),
+  ]);
+  const [good, lost, half] = clientPolicyStatuses(all, 0).map(({ ancestors }) => ancestors[0]);
+  t.match(good, { ancestorRef: { kind: 'Gateway', name: 'g', namespace: 'shop' } });
+  t.match(good?.conditions, [
+    { type: 'Accepted', status: 'True' },
+    { type: 'ResolvedRefs', status: 'True' },
+  ]);
+  t.match(lost?.conditions[0], { type: 'Accepted', status: 'False', reason: 'TargetNotFound' });
+  t.match(half?.conditions[1], { type: 'ResolvedRefs', status: 'False', reason: 'InvalidCRLRef' });
 });
 
 t.test('what closes a listener', async (t) => {
