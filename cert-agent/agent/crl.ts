@@ -131,7 +131,7 @@ const maxBlocks = 32;
 
 /**
  * The lists of a response that a CA of ours has signed: at least one. The others are left out, such as that of a root
- * that we do not trust yet: whoever verifies by the file refuses what needs them. @throws SallyportError as verifyCrl.
+ * that we do not trust yet: software that verifies by the file refuses what needs them. @throws SallyportError as verifyCrl.
  */
 function readVerified(text: string, held: Identity, now: number): Crl[] {
   const source = "the CA's CRL";
