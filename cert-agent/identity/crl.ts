@@ -191,14 +191,14 @@ function readCrl(der: Buffer): Crl {
 
 function readEntries(bytes: Buffer): Set<string> {
   const serials = new Set<string>();
-  let like: Buffer = Buffer.alloc(0);
+  let like: Buffer | undefined;
   for (const list = new DerReader(bytes); !list.done; ) {
     const entry = list.enter();
     const number = entry.read(derTag.integer);
     serials.add(serialText(number.body));
     // Many entries have the same time and reason: these are checked once.
     const rest = entry.rest();
-    if (rest.equals(like)) continue;
+    if (like !== undefined && rest.equals(like)) continue;
     like = rest;
     readTime(entry.read());
     const extensions = entry.readIf(derTag.sequence);
