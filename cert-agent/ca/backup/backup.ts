@@ -19,7 +19,7 @@ import {
 import { basename, dirname, isAbsolute, join, relative, sep } from 'node:path';
 import { type Clock, formatTime } from '../../base/clock.ts';
 import { reasonOf, SallyportError } from '../../base/errors.ts';
-import { syncDirectory, syncFile } from '../../base/write.ts';
+import { makeDirectory, syncDirectory, syncFile } from '../../base/write.ts';
 import { caFilesOf, rotationFilesOf } from '../directory.ts';
 import type { LedgerEnd } from '../ledger/table.ts';
 import type { Store } from '../store/store.ts';
@@ -123,7 +123,7 @@ function copyFiles(from: string, to: string): Manifest['files'] {
   const read = filesIn(from).map((name) => ({ name, data: readFileSync(join(from, name)), mode: modeOf(from, name) }));
   for (const { name, data, mode } of read) {
     const folder = dirname(join(to, name));
-    if (folder !== to) mkdirSync(folder, { recursive: true, mode: 0o700 });
+    if (folder !== to) makeDirectory(folder);
     writeSynced(join(to, name), data, mode);
     files[name] = { sha256: createHash('sha256').update(data).digest('hex'), bytes: data.length, mode };
   }

@@ -143,7 +143,7 @@ function stage({ files }: Manifest, from: string, staging: string): void {
   mkdirSync(staging, { mode: 0o700 });
   for (const [name, { mode }] of Object.entries(files)) {
     const to = join(staging, name);
-    mkdirSync(dirname(to), { recursive: true, mode: 0o700 });
+    makeDirectory(dirname(to));
     copyFileSync(join(from, name), to);
     chmodSync(to, mode);
     syncFile(to);
