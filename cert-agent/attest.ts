@@ -1,6 +1,6 @@
-// Step one of a certificate: evidence of our identity. An SVID is evidence by itself, over mTLS, also for some time after
-// its expiry: the CA decides. Without one, a join token is needed. Its file is read each time, because the operator may
-// just have replaced it.
+// Step one of a certificate: evidence of our identity. An SVID is evidence by itself, over mTLS, also for some time
+// after its expiry: the CA decides. Without one, a join token is needed. Its file is read each time, because the
+// operator may just have replaced it.
 
 import { SallyportError } from './base/errors.ts';
 import { readSecret } from './base/secret-file.ts';

@@ -36,7 +36,8 @@ export interface AgentOptions {
   /** Where the agent registers its metrics. */
   readonly registry?: Registry;
   /**
-   * Resolves once this process has ended what the newest identity does not allow: then the CA is told. Default: at once.
+   * Resolves once this process has ended what the newest identity does not allow: then the CA is told. Default: at
+   * once.
    */
   settled?(): Promise<void>;
 }

@@ -291,8 +291,8 @@ export class Rotation {
   }
 
   /**
-   * An SVID that is denied, or that the CA refuses, proves nothing. A token that was not refused yet is better evidence.
-   * Without one the SVID is tried again: the CA's clock may have been wrong.
+   * An SVID that is denied, or that the CA refuses, proves nothing. A token that was not refused yet is better
+   * evidence. Without one the SVID is tried again: the CA's clock may have been wrong.
    */
   #evidence(held: Svid | undefined): Evidence {
     const { tokenFile } = this.#options;

@@ -70,8 +70,8 @@ function identityOf({ identity }: Agent): Promise<Identity> {
 }
 
 /**
- * Streams that acknowledge what they get. A thousand agents verify it on a thousand machines, so that here each document
- * is read once, by the first that gets it.
+ * Streams that acknowledge what they get. A thousand agents verify it on a thousand machines, so that here each
+ * document is read once, by the first that gets it.
  */
 async function openStreams({ url, each }: Order, identities: readonly Identity[]): Promise<void> {
   const acknowledgements = new Map<string, string>();

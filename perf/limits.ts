@@ -1,6 +1,6 @@
 // The cost of a limit. A local decision is measured by the number of matching rules and of known keys, under a flood of
-// new keys, and in a worker that is not the first. Then a round trip to a private Redis on this machine is measured, one
-// at a time and many at once.
+// new keys, and in a worker that is not the first. Then a round trip to a private Redis on this machine is measured,
+// one at a time and many at once.
 //
 //   npm run perf:limits
 

@@ -8,8 +8,8 @@ import { askInTurn, askOn, failLoudly } from './load-http1.ts';
 import { openStreams } from './load-http2.ts';
 
 /**
- * Requests to `routes` routes in turn, `inFlight` at once. Each is on its own TLS connection, or in HTTP/2 a stream on one
- * of `connections` connections, as from a browser or another proxy.
+ * Requests to `routes` routes in turn, `inFlight` at once. Each is on its own TLS connection, or in HTTP/2 a stream on
+ * one of `connections` connections, as from a browser or another proxy.
  */
 export interface EdgeJob {
   readonly kind: 'edge';

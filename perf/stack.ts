@@ -1,6 +1,7 @@
 // A stack is two proxies of one product: one at the client, plain in and mutual TLS out, and one at the app. All stacks
 // get the same certificates, the same app and the same work. The work is verification of the other side, an allow list
-// of 100 entries, an access log with the same fields, a request ID, and a header with the caller's identity for the app.
+// of 100 entries, an access log with the same fields, a request ID, and a header with the caller's identity for the
+// app.
 
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';

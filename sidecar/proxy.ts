@@ -1,7 +1,8 @@
 // The path of a request, one step a line. This is the table of contents of the product: each step is a file of its own,
 // refuses with a code of the error table, and fills in the record that is always written at the end.
 //
-//   listener.ts -> connection.ts -> peer.ts -> [ head.ts -> route.ts -> authenticate.ts -> ask-authorizer.ts -> authorize.ts
+//   listener.ts -> connection.ts -> peer.ts -> [ head.ts -> route.ts -> authenticate.ts -> ask-authorizer.ts ->
+// authorize.ts
 //     -> forward.ts -> respond.ts ] -> access-log.ts
 //
 // At a gateway front-door.ts comes first. Then sanitize.ts and the hooks of the rule take the place of authenticate and

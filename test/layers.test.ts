@@ -1,5 +1,6 @@
-// The architecture as a check: imports point up the list of layers only, no two files import each other in a circle, cert-agent
-// never imports sidecar, the CA and the agent meet over the network only, and each thing that must have one owner has one.
+// The architecture as a check: imports point up the list of layers only, no two files import each other in a circle,
+// cert-agent never imports sidecar, the CA and the agent meet over the network only, and each thing that must have one
+// owner has one.
 
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
@@ -9,7 +10,10 @@ import { files as sources, treeOf } from './fixtures/tree.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** From the bottom up: a file may import from its own layer and from lower ones. Layers of one line do not import each other. */
+/**
+ * From the bottom up: a file may import from its own layer and from lower ones. Layers of one line do not import each
+ * other.
+ */
 const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] = [
   [['base', /^cert-agent\/base\//]],
   [['identity', /^cert-agent\/identity\//]],

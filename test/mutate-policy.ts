@@ -1,6 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: these are pieces of source
-// Does some test notice when an operator of the policy engine is wrong? Each mutation is made in a copy of the sources, and the
-// tests of the engine run there; one that they do not notice is printed. By hand: node test/mutate-policy.ts (two minutes).
+// Does some test notice when an operator of the policy engine is wrong? Each mutation is made in a copy of the sources,
+// and the tests of the engine run there; one that they do not notice is printed. By hand: node test/mutate-policy.ts
+// (two minutes).
 
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';

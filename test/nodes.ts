@@ -1,9 +1,10 @@
-// The suites that hang on what a Node shows of a handshake, under each Node that we say we run on: the pinned one, the one that
-// `npm i node@24` gives (24.21 hides what a client presented where a context has `ca`), and the newest 26.
+// The suites that hang on what a Node shows of a handshake, under each Node that we say we run on: the pinned one, the
+// one that `npm i node@24` gives (24.21 hides what a client presented where a context has `ca`), and the newest 26.
 //
 //   npm run test:nodes
 //
-// The binaries are kept in node_modules/.cache. A Node that cannot be had fails the run: what was not tried is not proven.
+// The binaries are kept in node_modules/.cache. A Node that cannot be had fails the run: what was not tried is not
+// proven.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, globSync, mkdirSync } from 'node:fs';

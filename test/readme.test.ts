@@ -1,5 +1,6 @@
-// The README runs as printed: every block of it, in order, in an empty directory, by a shell. Only its ports are others, so that it runs
-// beside whatever else is running, and `npx sallyport` is this clone's program without the time that npx takes.
+// The README runs as printed: every block of it, in order, in an empty directory, by a shell. Only its ports are
+// others, so that it runs beside whatever else is running, and `npx sallyport` is this clone's program without the time
+// that npx takes.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';

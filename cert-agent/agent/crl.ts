@@ -120,7 +120,9 @@ export class CrlRefresh {
   }
 }
 
-/** What changes the lists of a CA: a revocation, a root, and a new issuer, which our own SVID may be the first to show. */
+/**
+ * What changes the lists of a CA: a revocation, a root, and a new issuer, which our own SVID may be the first to show.
+ */
 function stateOf({ denied, bundles, svid }: Identity): string {
   const roots = bundles.get(svid.id.trustDomain)?.sequence;
   return `${denied.sequence} ${roots} ${fingerprintOf(svid.chain[1] ?? Buffer.alloc(0))}`;
@@ -131,7 +133,8 @@ const maxBlocks = 32;
 
 /**
  * The lists of a response that a CA of ours has signed: at least one. The others are left out, such as that of a root
- * that we do not trust yet: software that verifies by the file refuses what needs them. @throws SallyportError as verifyCrl.
+ * that we do not trust yet: software that verifies by the file refuses what needs them. @throws SallyportError as
+ * verifyCrl.
  */
 function readVerified(text: string, held: Identity, now: number): Crl[] {
   const source = "the CA's CRL";

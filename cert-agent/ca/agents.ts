@@ -1,5 +1,5 @@
-// The agents that hold a stream to the CA: each gets every change of bundle and deny list at once, and acknowledges what
-// its sidecars use. A client needs a valid SVID; what it acknowledges counts for its own stream only.
+// The agents that hold a stream to the CA: each gets every change of bundle and deny list at once, and acknowledges
+// what its sidecars use. A client needs a valid SVID; what it acknowledges counts for its own stream only.
 
 import { z } from 'zod';
 import { every } from '../base/background.ts';
@@ -114,8 +114,8 @@ export class Agents {
   }
 
   /**
-   * Opens a stream for the holder of an SVID that expires at `until`. The client gets the current document at once, unless
-   * it has it (`etag`).
+   * Opens a stream for the holder of an SVID that expires at `until`. The client gets the current document at once,
+   * unless it has it (`etag`).
    */
   open(client: Pick<Stream, 'id' | 'serial' | 'issuedAt' | 'until'>, sink: Sink, etag: string | undefined): Receiver {
     const same = [...this.#streams].filter(({ id }) => id === client.id);
@@ -206,7 +206,7 @@ export class Agents {
     for (const stream of this.#streams) this.#write(stream, line);
   }
 
-  /** Ends what must not go on: the SVID behind it has expired, or nobody reads it. */
+  /** Ends what must not go on: the SVID behind it has expired, or its client does not read. */
   #beat(): void {
     const now = this.#clock.now();
     for (const stream of this.#streams) {

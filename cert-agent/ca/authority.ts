@@ -35,7 +35,9 @@ export interface IssuerKey {
   readonly certificate: Buffer;
   /** Its expiry, milliseconds since 1970. */
   readonly notAfter: number;
-  /** Signs the certificate of an OCSP responder for `publicKey` (SPKI, DER). @throws SallyportError `issuer_expired`. */
+  /**
+   * Signs the certificate of an OCSP responder for `publicKey` (SPKI, DER). @throws SallyportError `issuer_expired`.
+   */
   signOcspSigner(publicKey: Uint8Array, lifeMs: number): Promise<Leaf>;
   /** Signs a CRL. Returns DER. */
   signCrl(spec: CrlSpec): Promise<Buffer>;

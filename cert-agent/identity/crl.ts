@@ -298,7 +298,9 @@ function isSigned(crl: Crl, { publicKey }: Issuer): boolean {
   return isSignedBy(publicKey, algorithm, body, signature);
 }
 
-/** The standard reason with which a text begins (`keyCompromise: stolen laptop`); `unspecified` if it begins with none. */
+/**
+ * The standard reason with which a text begins (`keyCompromise: stolen laptop`); `unspecified` if it begins with none.
+ */
 export function reasonNamed(text: string): ReasonName {
   const word = /^[a-z]+/i.exec(text.trim())?.[0].toLowerCase();
   return (Object.keys(reasonCodes) as ReasonName[]).find((name) => name.toLowerCase() === word) ?? 'unspecified';

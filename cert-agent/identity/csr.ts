@@ -1,6 +1,6 @@
-// Reads certificate requests, PKCS#10 (RFC 2986). A CSR contributes its public key and nothing else, and proves that the
-// client has the private one. Clients may be strangers with a token, so it is read like a certificate: strictly, and in
-// linear time.
+// Reads certificate requests, PKCS#10 (RFC 2986). A CSR contributes its public key and nothing else, and proves that
+// the client has the private one. Clients may be strangers with a token, so it is read like a certificate: strictly,
+// and in linear time.
 
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { reasonOf, SallyportError } from '../base/errors.ts';

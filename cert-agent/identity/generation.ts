@@ -153,7 +153,9 @@ export function pendingKey(outDir: string, held: Svid | undefined): KeyObject {
   return key;
 }
 
-/** The CRLs of the current generation, PEM; undefined where there are none. @throws SallyportError `config_unreadable`. */
+/**
+ * The CRLs of the current generation, PEM; undefined where there are none. @throws SallyportError `config_unreadable`.
+ */
 export function readCrlText(outDir: string): string | undefined {
   try {
     return readText(join(outDir, crlName));

@@ -1,5 +1,6 @@
-// Writes the certificate of a workload: X509-SVID sections 2 to 4, RFC 5280 section 4.1. A CA signs many of them, and the
-// library that makes the certificates of CAs (x509.ts) takes fifty times as long. A test compares the two byte by byte.
+// Writes the certificate of a workload: X509-SVID sections 2 to 4, RFC 5280 section 4.1. A CA signs many of them, and
+// the library that makes the certificates of CAs (x509.ts) takes fifty times as long. A test compares the two byte by
+// byte.
 
 import { createHash, type KeyObject, sign } from 'node:crypto';
 import { isIPv4 } from 'node:net';

@@ -17,8 +17,8 @@ export function useSocketOf(outDir: string): string {
 const againMs = 1000;
 
 /**
- * Reports each identity of `identity`, which comes from the files beside `svidFile`, until the result is called. `settled`
- * resolves once connections that it does not allow have ended.
+ * Reports each identity of `identity`, which comes from the files beside `svidFile`, until the result is called.
+ * `settled` resolves once connections that it does not allow have ended.
  */
 export function reportUse(
   identity: Live<Identity | undefined>,

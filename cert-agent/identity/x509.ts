@@ -1,5 +1,5 @@
-// Creates certificates of any kind, and requests. The only file that imports @peculiar/x509; DER goes in and out. Leaves
-// are written by leaf.ts, requests are read by csr.ts and certificates by certificate.ts.
+// Creates certificates of any kind, and requests. The only file that imports @peculiar/x509; DER goes in and out.
+// Leaves are written by leaf.ts, requests are read by csr.ts and certificates by certificate.ts.
 
 import 'reflect-metadata';
 import { createPublicKey, type KeyObject, randomBytes, webcrypto } from 'node:crypto';

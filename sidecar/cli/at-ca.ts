@@ -50,7 +50,7 @@ export async function timeOf(text: string, option: string): Promise<number> {
   throw usage(`${option} '${text}' is not a time`, 'write 24h for a day ago, or 2026-11-30T12:00:00Z');
 }
 
-/** The end of a ledger that somebody saw: an agent's file, or `SEQUENCE:HASH`. @throws SallyportError `usage`. */
+/** The end of a ledger that was seen: an agent's file, or `SEQUENCE:HASH`. @throws SallyportError `usage`. */
 export function readHead(text: string, option: string): SeenHead {
   const [, digits, hash] = /^(\d+):([0-9a-f]{64})$/.exec(text) ?? [];
   if (hash !== undefined) return { sequence: Number(digits), hash };

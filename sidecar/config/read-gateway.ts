@@ -7,7 +7,10 @@ import { parseGatewaySettings } from './gateway-settings.ts';
 import type { Reading } from './read.ts';
 import { filesOf, readSources } from './sources.ts';
 
-/** Reads everything that gateway.yaml leads to. @throws SallyportError `config_invalid` with every problem, `config_unreadable`. */
+/**
+ * Reads everything that gateway.yaml leads to. @throws SallyportError `config_invalid` with every problem,
+ * `config_unreadable`.
+ */
 export function readGateway(file: string, text: string, kinds?: OwnKinds): Reading {
   const settings = parseGatewaySettings(text, file);
   const { sources, passedOver } = readSources(file, settings, text);

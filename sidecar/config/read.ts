@@ -20,8 +20,8 @@ export interface Reading {
 }
 
 /**
- * Reads everything that `file` leads to. `table` has the capabilities; default those of this build. What only a gateway needs
- * is loaded for gateway.yaml alone.
+ * Reads everything that `file` leads to. `table` has the capabilities; default those of this build. What only a gateway
+ * needs is loaded for gateway.yaml alone.
  * @throws SallyportError `config_invalid` with every problem, `config_unreadable`.
  */
 export async function readConfiguration(file: string, table?: readonly AnyCapability[]): Promise<Reading> {

@@ -79,7 +79,8 @@ export const limitsSchema = z
     headFields: z.number().int().min(10).max(1000).default(100),
     urlBytes: z.number().int().min(256).max(1_048_576).optional(),
     bodyBytes: z.number().int().min(0).optional(),
-    // Kestrel's 240 at a gateway (see gateway-settings.ts): strangers come there, and to a sidecar only peers and the app.
+    // Kestrel's 240 at a gateway (see gateway-settings.ts): strangers come there, and to a sidecar only peers and the
+    // app.
     slowBytesPerSecond: z.number().int().min(0).optional(),
     handshake: durationSchema.prefault('10s'),
     // Istio's protocolDetectionTimeout was 5 s: a protocol whose server speaks first would wait as long.

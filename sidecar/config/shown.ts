@@ -12,8 +12,8 @@ export function withoutKeys({ jwtRules, ...rest }: RequestAuthentication): objec
 }
 
 /**
- * Additional headers of authorizer requests may contain a password, so only their names are shown. The same holds for what
- * capabilities read.
+ * Additional headers of authorizer requests may contain a password, so only their names are shown. The same holds for
+ * what capabilities read.
  */
 export function withoutSecrets({ extensionProviders, capabilities, ...rest }: Settings): object {
   const shown = extensionProviders.map(({ http, ...one }) =>

@@ -186,8 +186,8 @@ type Fields = Readonly<Record<string, z.ZodType>>;
 type Parsed = z.output<typeof sidecarYaml>;
 
 /**
- * Reads sidecar.yaml with the fields of capabilities. Their table takes longer to load than the file takes to read, so that
- * it is loaded only if the file has a field that is not in the schema above. `table` is for tests.
+ * Reads sidecar.yaml with the fields of capabilities. Their table takes longer to load than the file takes to read, so
+ * that it is loaded only if the file has a field that is not in the schema above. `table` is for tests.
  * @throws SallyportError `config_invalid` with every problem.
  */
 export async function readSettings(source: string, file: string, table?: readonly AnyCapability[]): Promise<Settings> {

@@ -40,7 +40,10 @@ export interface SecurityPolicy extends PolicyHead<SecurityPolicy> {
 export const ownGroup = 'sallyport.dev';
 export const ownApiVersion = `${ownGroup}/v1alpha1`;
 
-/** The head of a document of one of our own kinds, read and checked. Its only part is the plan, under the name of its kind. */
+/**
+ * The head of a document of one of our own kinds, read and checked. Its only part is the plan, under the name of its
+ * kind.
+ */
 export interface OwnPolicy extends PolicyHead<OwnPolicy> {
   readonly kind: string;
 }

@@ -2,8 +2,8 @@
 // the bound, lines of allowed requests are dropped and counted; a refusal waits for room and is never dropped.
 //
 // Nothing can be written to a full disk, and an attacker who fills it must not profit: lines are kept and retried,
-// refusals wait, and `trouble` makes the listeners accept no new connection. A line that was cut off is removed before it is written
-// again.
+// refusals wait, and `trouble` makes the listeners accept no new connection. A line that was cut off is removed before
+// it is written again.
 //
 // Lines are copied into reused buffers: as strings they would live long enough to be moved to the old generation, which
 // cost 80 MB of memory and a fifth of the CPU time of a request (measured).

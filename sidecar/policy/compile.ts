@@ -220,7 +220,8 @@ function noteHeaders({ when = [] }: Rule, headers: Set<string>): void {
   }
 }
 
-// -- the peers a rule could concern --------------------------------------------------------------------------------------
+// -- the peers a rule could concern
+// --------------------------------------------------------------------------------------
 
 function* layOut(rules: readonly CompiledRule[], trustDomains: readonly string[]): Generator<void, RuleTable> {
   const byPrincipal = new Map<string, CompiledRule[]>();

@@ -25,7 +25,9 @@ function startsOf(part: string): string[] {
   return [begin, ...(behindScheme === undefined ? [] : [behindScheme]), ...behindSigns];
 }
 
-/** The first characters of base64 for a brace, white space, a byte order mark or a NUL: nothing else is worth decoding. */
+/**
+ * The first characters of base64 for a brace, white space, a byte order mark or a NUL: nothing else is worth decoding.
+ */
 const mayBeJson = /^[eICD7A_/]/;
 
 function isJson(encoded: string): boolean {

@@ -1,6 +1,7 @@
-// One spelling of a path, for policy and app alike: the settings of Istio's `pathNormalization`. BASE is RFC 3986 sections
-// 6.2.2.2 and 6.2.2.3: backslashes become slashes, escapes of unreserved characters are decoded once, dot segments are
-// resolved. Other escapes stay as they are: `%252e` is not decoded twice, and with BASE `%2f` is no separator.
+// One spelling of a path, for policy and app alike: the settings of Istio's `pathNormalization`. BASE is RFC 3986
+// sections 6.2.2.2 and 6.2.2.3: backslashes become slashes, escapes of unreserved characters are decoded once, dot
+// segments are resolved. Other escapes stay as they are: `%252e` is not decoded twice, and with BASE `%2f` is no
+// separator.
 
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 

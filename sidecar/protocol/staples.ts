@@ -1,6 +1,6 @@
-// OCSP responses for a gateway's own certificates, to be stapled (RFC 6066 section 8, RFC 8446 section 4.4.2.1): fetched
-// in the background where a certificate names a responder, verified, and renewed at half of their life. A responder that
-// fails never stops serving: clients get no staple.
+// OCSP responses for a gateway's own certificates, to be stapled (RFC 6066 section 8, RFC 8446 section 4.4.2.1):
+// fetched in the background where a certificate names a responder, verified, and renewed at half of their life. A
+// responder that fails never stops serving: clients get no staple.
 
 import { X509Certificate } from 'node:crypto';
 import { every } from '../../cert-agent/base/background.ts';

@@ -43,8 +43,8 @@ export function clientPoliciesOf(
 }
 
 /**
- * What a listener that terminates TLS demands of its clients; undefined: nothing. `validation` is what its Gateway says.
- * Authorities come from the Gateway and from the first policy that has some.
+ * What a listener that terminates TLS demands of its clients; undefined: nothing. `validation` is what its Gateway
+ * says. Authorities come from the Gateway and from the first policy that has some.
  */
 export function clientDemandsOf(
   gateway: Document<GatewaySpec>,

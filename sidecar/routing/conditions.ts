@@ -1,4 +1,5 @@
-// Conditions as Gateway API writes them into a status, and the statuses themselves: what `kubectl get -o json` would show.
+// Conditions as Gateway API writes them into a status, and the statuses themselves: what `kubectl get -o json` would
+// show.
 
 /** metav1.Condition. */
 export interface Condition {

@@ -12,7 +12,9 @@ export interface Named {
   readonly name: string;
   readonly file: string;
   readonly line: number;
-  /** Milliseconds since 1970: its `creationTimestamp`, else when its file was last written; undefined without a file. */
+  /**
+   * Milliseconds since 1970: its `creationTimestamp`, else when its file was last written; undefined without a file.
+   */
   readonly createdAt: number | undefined;
   readonly generation: number;
 }

@@ -42,7 +42,9 @@ function covers(a: string, b: string): boolean {
   return b.startsWith('*.') ? b.slice(1).endsWith(suffix) : hostMatches(a, b);
 }
 
-/** The host of an authority, in lower case, without its port. A trailing dot is the same name (RFC 3986 section 3.2.2). */
+/**
+ * The host of an authority, in lower case, without its port. A trailing dot is the same name (RFC 3986 section 3.2.2).
+ */
 export function hostOf(authority: string): string {
   const end = authority.endsWith(']') ? -1 : authority.lastIndexOf(':');
   const host = (end === -1 ? authority : authority.slice(0, end)).toLowerCase();

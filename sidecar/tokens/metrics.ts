@@ -4,8 +4,8 @@ import type { Registry } from 'prom-client';
 import { type MetricRow, registerRows } from '../observe/metric-rows.ts';
 
 /**
- * `verified`: accepted. `refused`: from a trusted gateway, but invalid; the request was refused. `untrusted_peer`: from a
- * peer that is not a trusted gateway, or in plaintext; removed. `own_app`: from our own app; removed.
+ * `verified`: accepted. `refused`: from a trusted gateway, but invalid; the request was refused. `untrusted_peer`: from
+ * a peer that is not a trusted gateway, or in plaintext; removed. `own_app`: from our own app; removed.
  */
 export type TransactionTokenOutcome = 'verified' | 'refused' | 'untrusted_peer' | 'own_app';
 

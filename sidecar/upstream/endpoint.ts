@@ -259,7 +259,8 @@ export class Endpoint implements Candidate, ClientOwner, Http2ClientOwner {
     coming.then(over, over);
   }
 
-  // -- requests that wait at the limit of connections -----------------------------------------------------------------------
+  // -- requests that wait at the limit of connections
+  // -----------------------------------------------------------------------
 
   #enqueue(upgrades: boolean, choice: Choice | undefined): Promise<UpstreamConnection> {
     const attempt = choice?.attempt;

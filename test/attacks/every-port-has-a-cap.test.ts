@@ -16,7 +16,10 @@ const flood = 300;
 /** More than the cap, and far fewer than the flood. */
 const most = 100;
 
-/** Opens `flood` connections, sends `text` on each, and resolves once all are open or closed again. Counts those that stay. */
+/**
+ * Opens `flood` connections, sends `text` on each, and resolves once all are open or closed again. Counts those that
+ * stay.
+ */
 async function hold(t: Owner, to: Address, text: string): Promise<{ open(): number }> {
   const sockets: Socket[] = [];
   for (let i = 0; i < flood; i++) {

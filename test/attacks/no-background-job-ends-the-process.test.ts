@@ -1,5 +1,5 @@
-// Kind 15, background: a CA, a sidecar and an agent continue while each of their background jobs throws, log it, and end on
-// request. A working directory that is deleted under a process neither stops it nor makes it spin.
+// Kind 15, background: a CA, a sidecar and an agent continue while each of their background jobs throws, log it, and
+// end on request. A working directory that is deleted under a process neither stops it nor makes it spin.
 
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// The compiler of hooks with capabilities that are made up: where plans are found, in which order hooks stand, what is kept, and
-// what becomes of a capability that fails.
+// The compiler of hooks with capabilities that are made up: where plans are found, in which order hooks stand, what is
+// kept, and what becomes of a capability that fails.
 
 import t from 'tap';
 import { type Applied, displacedBy, type PlanKind, servedKinds, sticks } from '../../sidecar/compile/hooks.ts';
@@ -48,7 +48,8 @@ t.test('what is no plan', async (t) => {
 
 t.test('every field of the table is of a kind whose plans are found', async (t) => {
   const fields = capabilities.flatMap(({ name, fields: own }) => own.map(({ kind }) => ({ name, kind })));
-  // Those of our own kinds and of sidecar.yaml have tests of their own: documents/sallyport, process/sidecar-capabilities.
+  // Those of our own kinds and of sidecar.yaml have tests of their own: documents/sallyport,
+  // process/sidecar-capabilities.
   const isServed = (kind: string): boolean =>
     (servedKinds as readonly string[]).includes(kind) || kind === 'sidecar.yaml' || kind.startsWith('sallyport.dev/');
   const unread = fields.filter(({ kind }) => !isServed(kind));

@@ -1,5 +1,5 @@
-// Defence in depth as its README shows it: the tour with its layers one by one, and the commands beside it. And the gateway
-// that the README of the whole shows first.
+// Defence in depth as its README shows it: the tour with its layers one by one, and the commands beside it. And the
+// gateway that the README of the whole shows first.
 
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';

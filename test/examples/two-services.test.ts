@@ -1,5 +1,5 @@
-// The demo as a process, its page as a browser shows it, and its README as a reader takes it: every command, in order, on
-// free ports.
+// The demo as a process, its page as a browser shows it, and its README as a reader takes it: every command, in order,
+// on free ports.
 
 import { spawnSync } from 'node:child_process';
 import { globSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';

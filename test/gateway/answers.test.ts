@@ -1,5 +1,5 @@
-// What a gateway answers: a backend's answer as the rule changes it, security headers, coded for those who take it; and its
-// own refusals, in the form that their reader wants.
+// What a gateway answers: a backend's answer as the rule changes it, security headers, coded for those who take it; and
+// its own refusals, in the form that their reader wants.
 
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';

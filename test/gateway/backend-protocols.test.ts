@@ -1,5 +1,5 @@
-// What is spoken to a backend: what gateway.yaml says, else the Service's `appProtocol`, else what its route is for. `--check` says
-// which it is and by whose word, and where two of these do not fit.
+// What is spoken to a backend: what gateway.yaml says, else the Service's `appProtocol`, else what its route is for.
+// `--check` says which it is and by whose word, and where two of these do not fit.
 
 import { createServer as createHttp2 } from 'node:http2';
 import t from 'tap';

@@ -1,4 +1,5 @@
-// The requests beside a rule belong to it: the preflight of a rule that matches by method, and the way back from a login.
+// The requests beside a rule belong to it: the preflight of a rule that matches by method, and the way back from a
+// login.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

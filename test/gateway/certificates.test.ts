@@ -1,5 +1,5 @@
-// What a listener shows and speaks, by what the client can: of an ECDSA and an RSA certificate the one whose signatures it takes,
-// and HTTP/1.0 where it offers nothing else.
+// What a listener shows and speaks, by what the client can: of an ECDSA and an RSA certificate the one whose signatures
+// it takes, and HTTP/1.0 where it offers nothing else.
 
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import t from 'tap';

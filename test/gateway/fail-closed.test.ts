@@ -1,5 +1,5 @@
-// What an attacker would try at the edge, and what must not stay open when documents change: who is in already, names that
-// only others may say, streams beside requests, ports that are gone, credentials in the record.
+// What an attacker would try at the edge, and what must not stay open when documents change: who is in already, names
+// that only others may say, streams beside requests, ports that are gone, credentials in the record.
 
 import { connect, type Socket } from 'node:net';
 import t from 'tap';

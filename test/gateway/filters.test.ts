@@ -1,5 +1,5 @@
-// What a rule does to a request on its way: redirects, rewrites, headers, CORS, backends by weight, sessions. One gateway on
-// real sockets, a host name for each case.
+// What a rule does to a request on its way: redirects, rewrites, headers, CORS, backends by weight, sessions. One
+// gateway on real sockets, a host name for each case.
 
 import { Agent } from 'node:http';
 import t from 'tap';

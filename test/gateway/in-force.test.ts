@@ -1,5 +1,5 @@
-// What is in force stays in force: of two documents that want the same, the one that is served already goes on, whatever the other
-// is called. After a restart the document's own time decides, else its file's, then the name.
+// What is in force stays in force: of two documents that want the same, the one that is served already goes on,
+// whatever the other is called. After a restart the document's own time decides, else its file's, then the name.
 
 import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,5 @@
-// A listener's hosts are its own: the most precise listener has a request, even where it has no rule for it, even where it
-// cannot be served itself.
+// A listener's hosts are its own: the most precise listener has a request, even where it has no rule for it, even where
+// it cannot be served itself.
 
 import t from 'tap';
 import { ask, startEcho } from '../fixtures/echo.ts';

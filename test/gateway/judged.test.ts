@@ -1,5 +1,5 @@
-// What is found before anybody asks: `gateway --check`, `gateway status` and the log of a running gateway say of everything
-// that it will not be served as it was meant, and the three of them agree.
+// What is found before anybody asks: `gateway --check`, `gateway status` and the log of a running gateway say of
+// everything that it will not be served as it was meant, and the three of them agree.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';

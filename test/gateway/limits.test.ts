@@ -1,5 +1,5 @@
-// How much, how slowly and how many at once: bodies without a length, rules that wait for the whole of it, clients that hold
-// us with a byte now and then, and requests in flight.
+// How much, how slowly and how many at once: bodies without a length, rules that wait for the whole of it, clients that
+// hold us with a byte now and then, and requests in flight.
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
@@ -276,7 +276,8 @@ t.test('a client that left during authorization is not counted: it would never l
   t.equal(limit.facts().inFlight, 0);
 });
 
-// -- too slow: with a clock of the test's own ----------------------------------------------------------------------------
+// -- too slow: with a clock of the test's own
+// ----------------------------------------------------------------------------
 
 t.test('a gateway asks for 240 bytes a second, unless it is told otherwise', async (t) => {
   const yaml = `trustDomain: a.test\nworkload: { serviceAccount: a }\nidentity: { files: { svid: a, key: b, bundle: c } }\ndocuments: d\n`;

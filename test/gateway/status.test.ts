@@ -1,5 +1,5 @@
-// What a running gateway says of its documents, and that it goes on with the rest: what is not valid, what is withdrawn, a
-// thousand routes.
+// What a running gateway says of its documents, and that it goes on with the rest: what is not valid, what is
+// withdrawn, a thousand routes.
 
 import t from 'tap';
 import { ask, startEcho } from '../fixtures/echo.ts';

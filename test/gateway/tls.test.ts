@@ -1,5 +1,5 @@
-// The front door: which certificate a client sees, which clients must present one, what a connection may be used for, and what
-// happens to all of that when certificates change.
+// The front door: which certificate a client sees, which clients must present one, what a connection may be used for,
+// and what happens to all of that when certificates change.
 
 import { writeFileSync } from 'node:fs';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';

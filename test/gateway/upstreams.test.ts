@@ -1,5 +1,5 @@
-// On to what is behind the gateway: retries and timeouts of a route, endpoints that fail and are left out, TLS to a server
-// that is no peer, a DestinationRule, and what runs through both access logs.
+// On to what is behind the gateway: retries and timeouts of a route, endpoints that fail and are left out, TLS to a
+// server that is no peer, a DestinationRule, and what runs through both access logs.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';

@@ -1,5 +1,5 @@
-// Who is calling, through a running gateway and on into a sidecar: each way of the SecurityPolicy, what goes on, what is
-// taken out, and what becomes of a policy that is not valid.
+// Who is calling, through a running gateway and on into a sidecar: each way of the SecurityPolicy, what goes on, what
+// is taken out, and what becomes of a policy that is not valid.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingHttpHeaders } from 'node:http';

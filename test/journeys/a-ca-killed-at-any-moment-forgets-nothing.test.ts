@@ -1,5 +1,6 @@
-// A CA is killed at random moments while it issues, renews, revokes and rotates its issuer and its root. What it answered
-// holds after the next start, and every start succeeds. More rounds: KILLS=1000 npx tap run --timeout=3600 <this file>
+// A CA is killed at random moments while it issues, renews, revokes and rotates its issuer and its root. What it
+// answered holds after the next start, and every start succeeds. More rounds: KILLS=1000 npx tap run --timeout=3600
+// <this file>
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

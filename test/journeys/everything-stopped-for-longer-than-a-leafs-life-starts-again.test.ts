@@ -25,7 +25,9 @@ import { type Owner, startSallyport, tempDir } from '../fixtures/process.ts';
 
 const id = 'spiffe://demo.test/ns/shop/sa/web';
 
-/** Replaces the SVID in `outDir` with one that expired a minute ago, and records it as the renewal of the one before. */
+/**
+ * Replaces the SVID in `outDir` with one that expired a minute ago, and records it as the renewal of the one before.
+ */
 async function letTimePass(outDir: string, caDirectory: string, isOnRecord: boolean): Promise<void> {
   const files = caFilesOf(caDirectory);
   const issuer = readPemBlocks(readFileSync(files.intermediate, 'utf8'), 'intermediate')[0]!;

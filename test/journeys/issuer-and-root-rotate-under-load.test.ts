@@ -1,5 +1,5 @@
-// Issuer and root of a CA are replaced while four workloads call each other without a pause. One of them is offline when
-// the new root is distributed and activated. No request fails.
+// Issuer and root of a CA are replaced while four workloads call each other without a pause. One of them is offline
+// when the new root is distributed and activated. No request fails.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, get } from 'node:http';

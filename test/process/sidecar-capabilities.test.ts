@@ -1,6 +1,6 @@
-// Fields of sidecar.yaml that capabilities read, with made-up capabilities on real sockets: what they refuse and add, what they keep
-// out of app and log, how a change reaches requests in flight, and what a sidecar refuses of them. A sidecar without such a field
-// loads nothing of the edge.
+// Fields of sidecar.yaml that capabilities read, with made-up capabilities on real sockets: what they refuse and add,
+// what they keep out of app and log, how a change reaches requests in flight, and what a sidecar refuses of them. A
+// sidecar without such a field loads nothing of the edge.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';

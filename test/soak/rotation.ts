@@ -1,5 +1,5 @@
-// Certificates of a minute on every side, for as long as one likes: no 403, no 503, and no connection used past the end of a
-// certificate behind it. Run by hand; Go peers take part where Go is installed.
+// Certificates of a minute on every side, for as long as one likes: no 403, no 503, and no connection used past the end
+// of a certificate behind it. Run by hand; Go peers take part where Go is installed.
 //
 //   node test/soak/rotation.ts [MINUTES, default 20] [LIFE in seconds, default 60]
 

@@ -1,4 +1,5 @@
-// The connections to one address: which one a request gets, which are kept, who waits, and how the counts come back to nothing.
+// The connections to one address: which one a request gets, which are kept, who waits, and how the counts come back to
+// nothing.
 
 import { createServer as createHttp2Server, type ServerHttp2Session } from 'node:http2';
 import t from 'tap';

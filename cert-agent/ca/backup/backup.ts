@@ -63,7 +63,7 @@ export async function createBackup(parts: BackupParts, out: string): Promise<Mad
   checkPlace(parts.dir, out);
   const { store, clock } = parts;
   const now = clock.now();
-  // On record first: whoever has the backup has the keys.
+  // On record first: a backup contains the keys.
   await store.appendLedger({ act: 'backup', caller: 'operator', answer: 'started', details: { out } }, now);
   const temporary = join(dirname(out), `.${basename(out)}.${randomBytes(6).toString('hex')}.tmp`);
   try {
@@ -115,8 +115,8 @@ async function copyStore(store: Store, file: string): Promise<LedgerEnd> {
 }
 
 /**
- * Copies all other files of the directory. They are read in one turn, so that they are what a kill -9 would leave in the
- * midst of a rotation, which the next start completes.
+ * Copies all other files of the directory. They are read in one turn, so that they are what a kill -9 would leave in
+ * the midst of a rotation, which the next start completes.
  */
 function copyFiles(from: string, to: string): Manifest['files'] {
   const files: Manifest['files'] = {};

@@ -1,5 +1,5 @@
 // `ca restore`: puts a backup into the directory of a CA. A restored CA has forgotten what happened since, revocations
-// too. So it refuses to go back behind a ledger that somebody has seen, unless forced, and leaves a record of what is
+// too. So it refuses to go back behind a ledger that agents have seen, unless forced, and leaves a record of what is
 // lost.
 
 import { randomBytes } from 'node:crypto';

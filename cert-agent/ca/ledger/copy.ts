@@ -82,7 +82,7 @@ export async function* copyLines(reader: LedgerReader, since?: number): AsyncGen
     }
     next = last + 1;
   }
-  // Heads beyond the end: of records that were added meanwhile, or that somebody removed.
+  // Heads beyond the end: of records that were added meanwhile, or that were removed.
   const { end: now } = await reader.state();
   for (; head !== undefined; head = await nextOf(heads))
     if (head.sequence <= last || head.sequence > now.sequence) yield headLine(head);

@@ -1,6 +1,6 @@
 // Who vouches for the issuers of heads. A present root vouches for its issuers at once. An earlier root is no longer in
-// the bundle; the CA records its roots when it starts and when it rotates one, and a good head that covers such a record
-// vouches for the roots in it, and so for the heads of their issuers.
+// the bundle; the CA records its roots when it starts and when it rotates one, and a good head that covers such a
+// record vouches for the roots in it, and so for the heads of their issuers.
 
 import { X509Certificate } from 'node:crypto';
 import { isIssued, parseCertificates } from './head.ts';

@@ -1,6 +1,6 @@
 // Verifies a copy of the ledger without the CA: with its records, its signed heads and the CA's roots. It finds every
 // edit, gap, reordering, duplicate and truncation before the last signed head. Records after that head are only chained
-// together: somebody with write access to the store could have replaced them all.
+// together: an intruder with write access to the store could have replaced them all.
 
 import { isUtf8 } from 'node:buffer';
 import { firstLine, headLine, recordLine } from './copy.ts';
@@ -9,7 +9,7 @@ import { Issuers } from './issuers.ts';
 import { genesis, hashOf } from './record.ts';
 import type { LedgerHead } from './table.ts';
 
-/** A head that somebody has seen: an agent's `ledger-head.json`, or a note on paper. */
+/** A head that was seen: an agent's `ledger-head.json`, or a note on paper. */
 export interface SeenHead {
   readonly sequence: number;
   readonly hash: string;

@@ -1,5 +1,6 @@
-// The CA's CRLs, RFC 5280 section 5: one of each issuer whose certificates may still be valid. They are made at the first request after the deny list changed, or after half of its
-// life, and then served as they are. Requests during that time wait for them, and cause no others.
+// The CA's CRLs, RFC 5280 section 5: one of each issuer whose certificates may still be valid. They are made at the
+// first request after the deny list changed, or after half of its life, and then served as they are. Requests during
+// that time wait for them, and cause no others.
 
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';

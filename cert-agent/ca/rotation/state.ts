@@ -11,8 +11,8 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const stateSchema = z.strictObject({
   kind: z.enum(['issuer', 'root']),
   /**
-   * `requested`: the new key exists, and its certificate is to come from elsewhere (request.ts). `prepared`: the new key
-   * and its certificate exist. `distributed`: the bundle has the new root. `activating`: files are being moved.
+   * `requested`: the new key exists, and its certificate is to come from elsewhere (request.ts). `prepared`: the new
+   * key and its certificate exist. `distributed`: the bundle has the new root. `activating`: files are being moved.
    * `draining`: the new root's issuer signs, and certificates of the old root are still valid. `removing`: the old root
    * goes. The rotation of an issuer ends with its activation: peers verify what it signed by the same root.
    */

@@ -201,8 +201,8 @@ export interface NameStore {
   /** Such IDs, at most 10,000. */
   listIds(): Promise<readonly string[]>;
   /**
-   * IDs with a certificate that is valid at `now` and not revoked, in order. With `before`: those with one that was issued
-   * before it and not renewed since.
+   * IDs with a certificate that is valid at `now` and not revoked, in order. With `before`: those with one that was
+   * issued before it and not renewed since.
    */
   listLiveIds(now: number, before?: number): Promise<readonly string[]>;
   /** Serials that begin or end like `serial`, at most 1000. */
@@ -239,7 +239,9 @@ export interface OwnerStore {
 }
 
 export interface BackupStore {
-  /** Writes a consistent copy to `file`, which is empty. Nothing else is done meanwhile. Returns the copy's last record. */
+  /**
+   * Writes a consistent copy to `file`, which is empty. Nothing else is done meanwhile. Returns the copy's last record.
+   */
   copyTo(file: string): Promise<LedgerEnd>;
   /** Records a restore, and raises the sequence of the deny list above all that agents may have seen. */
   recordRestore(act: Act, now: number): Promise<LedgerEnd>;

@@ -1,6 +1,6 @@
-// Envoy Gateway's ClientTrafficPolicy, of which only `tls.clientValidation` is read: which client certificates a Gateway
-// requests, and the CRLs that they are checked against. Every other field is a problem: a policy must not be accepted in
-// part.
+// Envoy Gateway's ClientTrafficPolicy, of which only `tls.clientValidation` is read: which client certificates a
+// Gateway requests, and the CRLs that they are checked against. Every other field is a problem: a policy must not be
+// accepted in part.
 
 import { z } from 'zod';
 import type { Problem } from '../../../cert-agent/base/errors.ts';

@@ -1,6 +1,7 @@
 // The OpenID Connect client of one policy. It discovers the provider's endpoints, and exchanges codes and refresh
 // tokens for tokens. It verifies that an ID token is signed by the provider, for this client, for this login, and
-// current (OpenID Connect Core section 3.1.3.7). Any other response is refused. The provider has five seconds to respond.
+// current (OpenID Connect Core section 3.1.3.7). Any other response is refused. The provider has five seconds to
+// respond.
 
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { jwtAlgorithms, type KeySource } from '../../policy/jwt.ts';

@@ -142,7 +142,9 @@ class ChunkedReader implements BodyReader {
   }
 }
 
-/** A chunk size, then extensions by their grammar (section 7.1.1): a name, and a token or a quoted string as its value. */
+/**
+ * A chunk size, then extensions by their grammar (section 7.1.1): a name, and a token or a quoted string as its value.
+ */
 const sizeLine =
   /^([0-9A-Fa-f]{1,13})(?:[\t ]*;[\t ]*[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[\t ]*=[\t ]*(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"))?)*$/;
 

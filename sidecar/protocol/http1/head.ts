@@ -74,7 +74,8 @@ export function parseStatusLine(line: string): StatusLine {
 }
 
 /**
- * Reads the field lines of `text` from `at` on: no folding, no space before the colon, token names (RFC 9112 section 5).
+ * Reads the field lines of `text` from `at` on: no folding, no space before the colon, token names (RFC 9112 section
+ * 5).
  * @throws SallyportError `head_malformed` or `head_too_many_fields`.
  */
 export function parseFields(text: string, at: number, maxFields: number): Fields {

@@ -1,4 +1,5 @@
-// Forms of HTTPRoute that people write and the standard does not know: read as what they mean, with a warning, or refused.
+// Forms of HTTPRoute that people write and the standard does not know: read as what they mean, with a warning, or
+// refused.
 
 import t from 'tap';
 import { formatProblem } from '../../../cert-agent/base/errors.ts';

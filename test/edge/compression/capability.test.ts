@@ -1,4 +1,5 @@
-// Compression as hooks: which responses are coded, what their heads say, and that a coded body arrives whole, bounded, or cut.
+// Compression as hooks: which responses are coded, what their heads say, and that a coded body arrives whole, bounded,
+// or cut.
 
 import { randomBytes } from 'node:crypto';
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';

@@ -1,4 +1,5 @@
-// Limits on requests in flight as hooks: who is counted with whom, in one process and over several, and that each leaves once.
+// Limits on requests in flight as hooks: who is counted with whom, in one process and over several, and that each
+// leaves once.
 
 import { Registry } from 'prom-client';
 import t from 'tap';

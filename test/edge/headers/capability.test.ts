@@ -1,4 +1,5 @@
-// Headers as hooks: what the backend gets of a request and the client of a response, after one modifier and after several.
+// Headers as hooks: what the backend gets of a request and the client of a response, after one modifier and after
+// several.
 
 import t from 'tap';
 import { headers } from '../../../sidecar/edge/headers/capability.ts';

@@ -1,4 +1,5 @@
-// Mirrors as hooks: which requests are copied, to whom, and with what. The mirrors are connections that only note what is sent.
+// Mirrors as hooks: which requests are copied, to whom, and with what. The mirrors are connections that only note what
+// is sent.
 
 import { Registry } from 'prom-client';
 import t from 'tap';

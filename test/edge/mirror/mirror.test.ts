@@ -1,4 +1,5 @@
-// RequestMirror: a copy goes to another backend, the same in everything but our word on who asks, and the request never feels it.
+// RequestMirror: a copy goes to another backend, the same in everything but our word on who asks, and the request never
+// feels it.
 
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
@@ -163,7 +164,8 @@ t.test('a mirror that hangs, is gone, or reads nothing is never felt', async (t)
   await until(async () => (await outcomes(gateway))['failed'] === (before['failed'] ?? 0) + 2, 'both to have failed');
 });
 
-// -- what sockets cannot show ------------------------------------------------------------------------------------------
+// -- what sockets cannot show
+// ------------------------------------------------------------------------------------------
 
 /** A mirror that notes what is sent, and takes it when it is told to. */
 class Noting {

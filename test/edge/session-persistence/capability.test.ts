@@ -1,4 +1,5 @@
-// Session persistence as hooks: who keeps a session, who gets a new one, in which form, and that equal sessions choose equally.
+// Session persistence as hooks: who keeps a session, who gets a new one, in which form, and that equal sessions choose
+// equally.
 
 import t from 'tap';
 import { sessionPersistence } from '../../../sidecar/edge/session-persistence/capability.ts';
