@@ -57,6 +57,8 @@ export const codes = Object.freeze({
   id_reserved: row(403, 7, '-', 'id_reserved'),
   id_foreign: row(403, 7, '-', 'id_foreign'),
   id_denied: row(403, 7, '-', 'id_denied'),
+  dns_name_invalid: row(400, 3, '-', 'dns_name_invalid'),
+  dns_name_not_allowed: row(403, 7, '-', 'dns_name_not_allowed'),
   renewals_exhausted: row(429, 8, '-', 'renewals_exhausted'),
   ttl_out_of_range: row(400, 3, '-', 'ttl_out_of_range'),
   not_found: row(404, 5, '-', 'not_found'),

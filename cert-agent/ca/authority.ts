@@ -3,6 +3,7 @@
 
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { formatTime } from '../base/clock.ts';
@@ -12,11 +13,13 @@ import { onlyBundle, readPemBlocks, type TrustBundle, type TrustBundles } from '
 import { type CrlSpec, signCrl } from '../identity/crl.ts';
 import { parseKey } from '../identity/keys.ts';
 import { type LeafSigner, signLeaf } from '../identity/leaf.ts';
+import type { NameConstraints } from '../identity/name-constraints.ts';
 import { readLink } from '../identity/path.ts';
 import type { SpiffeId } from '../identity/spiffe-id.ts';
 import { randomSerial, type Signer, signCertificate } from '../identity/x509.ts';
 import { readCaCertificates } from './certificates.ts';
 import { caFilesOf, readCaFile, rotationFilesOf } from './directory.ts';
+import { constraintsOf, isPermitted } from './dns/permitted.ts';
 import { signHead } from './ledger/head.ts';
 import type { LedgerEnd, LedgerHead } from './ledger/table.ts';
 
@@ -25,6 +28,10 @@ export interface Leaf {
   /** Milliseconds since 1970, in whole seconds like the certificate. */
   readonly notBefore: number;
   readonly notAfter: number;
+  /** The DNS names and IP addresses in it; absent without one. */
+  readonly names?: readonly string[];
+  /** Names that it does not have, because an issuer's name constraints forbid them. */
+  readonly forbidden?: readonly string[];
   /** DER. */
   readonly certificate: Buffer;
 }
@@ -55,8 +62,11 @@ export interface Authority {
   /** Expiry of the intermediate, and the latest expiry of everything that it signs. Milliseconds since 1970. */
   readonly notAfter: number;
   readonly notBefore: number;
-  /** Signs a leaf for `id` and `publicKey` (SPKI, DER). @throws SallyportError `issuer_expired`. */
-  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Leaf;
+  /**
+   * Signs a leaf for `id` and `publicKey` (SPKI, DER) with those of `names` (DNS names, IP addresses) that our issuers
+   * permit. @throws SallyportError `issuer_expired`.
+   */
+  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number, names?: readonly string[]): Leaf;
   /** The chain of a leaf (DER) that we signed, now or before. */
   chainOf(leaf: Uint8Array): readonly Uint8Array[];
   /** The issuer of now, then those that were replaced and whose certificates may still be valid. */
@@ -88,6 +98,8 @@ interface Opened {
   readonly signer: LeafSigner;
   readonly notBefore: number;
   readonly notAfter: number;
+  /** On the names of what it signs. */
+  readonly constraints: readonly NameConstraints[];
   /** The intermediate, and CAs between it and the root. */
   readonly chain: readonly Buffer[];
   readonly above: readonly Buffer[];
@@ -145,9 +157,12 @@ class DirectoryAuthority implements Authority {
     return this.#opened.notAfter;
   }
 
-  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number): Leaf {
-    const { signer, notAfter } = this.#opened;
-    return makeLeaf(signer, { id, publicKey, lifeMs, issuerNotAfter: notAfter, now: this.#clock.now() });
+  signLeaf(id: SpiffeId, publicKey: Uint8Array, lifeMs: number, names: readonly string[] = []): Leaf {
+    const { signer, notAfter, constraints } = this.#opened;
+    const order = { id, publicKey, lifeMs, issuerNotAfter: notAfter, now: this.#clock.now() };
+    const permitted = names.filter((name) => isPermitted(constraints, name));
+    const forbidden = names.filter((name) => !permitted.includes(name));
+    return { ...makeLeaf(signer, { ...order, names: permitted }), ...(forbidden.length === 0 ? {} : { forbidden }) };
   }
 
   chainOf(leaf: Uint8Array): readonly Uint8Array[] {
@@ -185,13 +200,15 @@ class DirectoryAuthority implements Authority {
     }
     const signer = { key, certificate: intermediate };
     const replaced = directoriesIn(previous).flatMap((one) => readReplaced(one, this.#passphrase));
+    const above = [...chain, ...readIfThere(cross)];
     return {
       ...{ trustDomain, bundle, bundles: onlyBundle(bundle), signer },
       issuerKeys: [signer, ...replaced].map((one) => issuerKeyOf(one, trustDomain, this.#clock)),
       notBefore: certificate.validFromDate.getTime(),
       notAfter: Math.min(...chain.map((one) => new X509Certificate(one).validToDate.getTime())),
+      constraints: constraintsOf(above, bundle.roots),
       chain,
-      above: [...chain, ...readIfThere(cross)],
+      above,
       previous: directoriesIn(previous).map((one) => readIfThere(caFilesOf(one).intermediate)),
     };
   }
@@ -245,12 +262,18 @@ interface LeafTimes {
 interface LeafOrder extends LeafTimes {
   readonly id: SpiffeId;
   readonly publicKey: Uint8Array;
+  readonly names: readonly string[];
 }
 
-/** X509-SVID sections 2 to 4: one URI name, critical with an empty subject; digitalSignature; both TLS usages. */
-function makeLeaf(signer: LeafSigner, { id, publicKey, ...times }: LeafOrder): Leaf {
+/**
+ * X509-SVID sections 2 to 4: one URI name, critical with an empty subject; digitalSignature; both TLS usages. Names of
+ * other kinds may stand beside it.
+ */
+function makeLeaf(signer: LeafSigner, { id, publicKey, names, ...times }: LeafOrder): Leaf {
   const named = nameLeaf(times);
-  return { ...named, certificate: signLeaf({ uri: id.uri, publicKey, ...named }, signer) };
+  const [dns, ips] = [names.filter((one) => isIP(one) === 0), names.filter((one) => isIP(one) !== 0)];
+  const certificate = signLeaf({ uri: id.uri, dns, ips, publicKey, ...named }, signer);
+  return { ...named, certificate, ...(names.length === 0 ? {} : { names }) };
 }
 
 /** A serial and times within those of the issuer. @throws SallyportError `issuer_expired`. */

@@ -9,12 +9,15 @@ import { checkChainSize, readLink } from '../identity/path.ts';
 import { checkComplaint, type Presented } from '../identity/peer-chain.ts';
 import { parseSpiffeId, type SpiffeId } from '../identity/spiffe-id.ts';
 import { verifyChain } from '../identity/verify.ts';
+import { mostNames } from './dns/name.ts';
 import type { StoredToken, TokenStore } from './store/store.ts';
 
 export interface TokenEvidence {
   readonly kind: 'token';
   readonly id: SpiffeId;
   readonly hash: string;
+  /** The DNS names that it is for; what is allowed now decides. */
+  readonly names: readonly string[];
   readonly bound: StoredToken['bound'];
 }
 
@@ -22,6 +25,8 @@ export interface SvidEvidence {
   readonly kind: 'svid';
   readonly id: SpiffeId;
   readonly serial: string;
+  /** The DNS names in it: a guess at what the next one will have, which the record decides. */
+  readonly names: readonly string[];
   /** True if it had expired. */
   readonly expired: boolean;
   /** Milliseconds since 1970. */
@@ -47,7 +52,7 @@ export async function readToken(tokens: TokenStore, token: string, denied: DenyL
   }
   if (denied.ids.has(found.id)) throw deniedError(found.id);
   if (found.expiresAt <= now) throw expiredTokenError();
-  return { kind: 'token', id: parseSpiffeId(found.id), hash, bound: found.bound };
+  return { kind: 'token', id: parseSpiffeId(found.id), hash, names: found.names ?? [], bound: found.bound };
 }
 
 /**
@@ -74,7 +79,7 @@ export function readSvid(
       expired ? expiredAt : now,
     );
     checkComplaint(presented, id.uri, true);
-    return { kind: 'svid', id, serial, expired, notBefore, notAfter };
+    return { kind: 'svid', id, serial, names: dnsOf(presented.chain), expired, notBefore, notAfter };
   } catch (error) {
     if (!(error instanceof SallyportError)) throw error;
     if (error.code === 'svid_denied') throw new SallyportError('id_denied', error.message, { hint: deniedHint });
@@ -88,6 +93,12 @@ function expiryOf(chain: readonly Buffer[]): number | undefined {
   checkChainSize(chain);
   const [leaf] = chain;
   return leaf === undefined ? undefined : readLink(leaf).notAfter;
+}
+
+/** A leaf with more names is not of ours. */
+function dnsOf([leaf]: readonly Buffer[]): readonly string[] {
+  const names = leaf === undefined ? [] : readLink(leaf).facts.dns;
+  return names.length > mostNames ? [] : names;
 }
 
 const deniedHint =

@@ -7,6 +7,7 @@ import { SallyportError } from '../base/errors.ts';
 import { readCsr } from '../identity/csr.ts';
 import { isReserved, type SpiffeId } from '../identity/spiffe-id.ts';
 import type { Authority } from './authority.ts';
+import type { NoteMissing } from './dns/name-log.ts';
 import { deniedError, type Evidence, expiredTokenError } from './evidence.ts';
 import type { Caller } from './ledger/record.ts';
 import type { CertificateRecord, EvidenceRecord, RecordedCertificate, Redeemed, Store } from './store/store.ts';
@@ -17,6 +18,8 @@ export interface IssueParts {
   readonly clock: Clock;
   /** Life of a leaf whose request does not set one. */
   readonly defaultLifeMs: number;
+  /** Called for names that a certificate should have had. */
+  readonly onMissingNames?: NoteMissing;
 }
 
 /** A request for a certificate, after its evidence. */
@@ -61,12 +64,30 @@ export async function issueSvid(
   if (evidence.kind === 'token' && evidence.bound !== undefined && evidence.bound.keyHash !== keyHash) {
     throw usedTokenError();
   }
-  const record = signRecord(parts, evidence.id, publicKey, lifeMs, recordOf(evidence));
-  const recorded: RecordedCertificate | Redeemed =
-    evidence.kind === 'token'
-      ? await parts.store.redeemToken(evidence.hash, record, caller)
-      : await parts.store.recordCertificate(record, caller);
-  return answerOf(parts, recorded, record);
+  const order = { id: evidence.id, publicKey, lifeMs, evidence: recordOf(evidence) };
+  let record = signRecord(parts, { ...order, names: evidence.names }, evidence.names);
+  let recorded = await put(parts, record, caller);
+  // The store decides on the names. Again, if an operator changed meanwhile what is allowed.
+  for (let attempts = 0; recorded.outcome === 'renamed' && attempts < mostRenames; attempts++) {
+    record = signRecord(parts, { ...order, names: recorded.names }, evidence.names);
+    recorded = await put(parts, record, caller);
+  }
+  const issued = answerOf(parts, recorded, record);
+  const { leftOut = [], forbidden = [] } = record;
+  if (!issued.again && leftOut.length + forbidden.length > 0)
+    parts.onMissingNames?.({ id: issued.id, leftOut, forbidden });
+  return issued;
+}
+
+const mostRenames = 5;
+
+function put(
+  { store }: IssueParts,
+  record: CertificateRecord,
+  caller: Caller,
+): Promise<RecordedCertificate | Redeemed> {
+  const { kind, reference } = record.evidence;
+  return kind === 'token' ? store.redeemToken(reference, record, caller) : store.recordCertificate(record, caller);
 }
 
 /**
@@ -77,9 +98,13 @@ export async function issueOwn(
   parts: IssueParts,
   id: SpiffeId,
   key: KeyObject,
+  names: readonly string[],
 ): Promise<{ readonly issued: Issued; readonly isOnRecord: boolean }> {
   const publicKey = createPublicKey(key).export({ type: 'spki', format: 'der' });
-  const record = signRecord(parts, id, publicKey, parts.defaultLifeMs, { kind: 'self', reference: '' });
+  const evidence = { kind: 'self', reference: '' } as const;
+  const record = signRecord(parts, { id, publicKey, lifeMs: parts.defaultLifeMs, evidence, names });
+  const { forbidden = [] } = record;
+  if (forbidden.length > 0) parts.onMissingNames?.({ id: id.uri, leftOut: [], forbidden });
   try {
     return { issued: answerOf(parts, await parts.store.recordCertificate(record, 'self'), record), isOnRecord: true };
   } catch (error) {
@@ -114,16 +139,27 @@ function checkLeafLife(lifeMs: number): void {
   });
 }
 
+interface Unsigned {
+  readonly id: SpiffeId;
+  readonly publicKey: Buffer;
+  readonly lifeMs: number;
+  readonly evidence: EvidenceRecord;
+  readonly names: readonly string[];
+}
+
+/** `expected` are the names of the evidence; the record says which of them the certificate does not have. */
 function signRecord(
   { authority, clock }: IssueParts,
-  id: SpiffeId,
-  publicKey: Buffer,
-  lifeMs: number,
-  evidence: EvidenceRecord,
+  { id, publicKey, lifeMs, evidence, names }: Unsigned,
+  expected: readonly string[] = [],
 ): CertificateRecord {
   const issuedAt = clock.now();
-  const leaf = authority.signLeaf(id, publicKey, lifeMs);
-  return { ...leaf, id: id.uri, keyHash: hashKey(publicKey), issuedAt, evidence };
+  const leaf = authority.signLeaf(id, publicKey, lifeMs, names);
+  const leftOut = expected.filter((name) => leaf.names?.includes(name) !== true);
+  return {
+    ...{ ...leaf, id: id.uri, keyHash: hashKey(publicKey), issuedAt, evidence },
+    ...(leftOut.length === 0 ? {} : { leftOut }),
+  };
 }
 
 function answerOf(
@@ -144,6 +180,8 @@ function answerOf(
       throw expiredTokenError();
     case 'used':
       throw usedTokenError();
+    case 'renamed':
+      throw new SallyportError('store_failed', 'the DNS names that are allowed keep changing', { hint: 'try again' });
     case 'exhausted':
       throw new SallyportError(
         'renewals_exhausted',

@@ -17,6 +17,8 @@ import { type Authority, openAuthority } from './authority.ts';
 import { createBundleAnswer } from './bundle-answer.ts';
 import { readRootFingerprints } from './certificates.ts';
 import { caFilesOf, socketFileOf, storeFileOf } from './directory.ts';
+import { createNameLog } from './dns/name-log.ts';
+import { ownNames } from './dns/own-names.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
 import { formatCertificates } from './ledger/head.ts';
 import { Ledger } from './ledger/ledger.ts';
@@ -26,7 +28,7 @@ import { createOperator, type Operator } from './operator/operator.ts';
 import { operatorPages } from './operator/pages.ts';
 import { createRecords } from './operator/records.ts';
 import { answersAt } from './operator/socket.ts';
-import { createOwnSvid, type OwnSvid } from './own-svid.ts';
+import { createOwnSvid, type OwnSvid, type OwnSvidParts } from './own-svid.ts';
 import { CrlMaker, readRootCrls } from './revocation/crl.ts';
 import { OcspResponder } from './revocation/ocsp.ts';
 import { createRevocations, type Revocations } from './revocation/revoke.ts';
@@ -42,6 +44,8 @@ export interface CaOptions {
   readonly listen: Extract<Address, { host: string }>;
   /** Also serves OCSP and CRL here, in plaintext: their responses are signed. */
   readonly ocsp?: Extract<Address, { host: string }>;
+  /** What clients call the CA, beside what it listens on: DNS names and IP addresses for its certificate. */
+  readonly names?: readonly string[];
   /** Path of the operator's socket; default `ca.sock` in `dir`. */
   readonly socket?: string;
   readonly passphrase?: string;
@@ -82,7 +86,7 @@ const issuerWarningMs = 30 * 86_400_000;
 /**
  * Starts the CA of `dir`.
  * @throws SallyportError `ca_missing`, `passphrase_wrong`, `secret_exposed`, `ca_running`, `store_missing`,
- * `store_foreign`, `port_in_use`, `issuer_expired` and others that say why this directory cannot be served.
+ * `store_foreign`, `port_in_use`, `issuer_expired`, `dns_name_invalid` and others that say why this directory cannot be served.
  */
 export async function startCa(given: CaOptions): Promise<RunningCa> {
   const options = { ...given, dir: absolutePath(given.dir) };
@@ -90,6 +94,7 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   checkLeafLife(leafLifeMs);
   const { renewExpiredWithinMs: graceMs = defaultGraceMs } = options;
   checkGrace(graceMs);
+  const names = await ownNames(options.listen.host, options.names);
   const { ledgerKeepMs: keepMs } = options;
   checkKeep(keepMs);
   // Not made absolute: socket paths have a length limit, and a relative one may be the one that fits.
@@ -103,7 +108,8 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
   metrics.watch(store, authority, clock);
   try {
     const revocations = await createRevocations({ store, clock, trustDomain: authority.trustDomain });
-    const parts = { authority, store, clock, defaultLifeMs: leafLifeMs, graceMs };
+    const onMissingNames = createNameLog(log);
+    const parts = { authority, store, clock, defaultLifeMs: leafLifeMs, graceMs, names, onMissingNames };
     const ledger = new Ledger({ ...parts, log, ...(keepMs === undefined ? {} : { keepMs }) });
     await noteStart(ledger, parts, options, log);
     return await serveAll(options, socket, { ...parts, dir: options.dir, revocations, metrics, ledger, log });
@@ -170,7 +176,7 @@ function refuseUnlessLost(file: string): void {
   });
 }
 
-interface Parts extends IssueParts {
+interface Parts extends OwnSvidParts {
   readonly dir: string;
   readonly graceMs: number;
   readonly revocations: Revocations;

@@ -1,5 +1,5 @@
 // The CA's own SVID, `spiffe://<trust domain>/sallyport/ca`: created in memory at start, renewed at half its life,
-// never on disk. Agents require exactly this ID.
+// never on disk. Agents require exactly this ID; its other names are for clients that verify those.
 
 import type { Clock } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
@@ -14,13 +14,21 @@ import { type IssueParts, issueOwn } from './issue.ts';
 
 export interface OwnSvid {
   readonly live: Live<Svid>;
-  /** Creates a new one at half the life, or if this one is not on record and a new one can be. Call it periodically. */
+  /**
+   * Creates a new one at half the life, if this one is not on record and a new one can be, or if it lacks a name. Call
+   * it periodically.
+   */
   rotate(): Promise<void>;
 }
 
+export interface OwnSvidParts extends IssueParts {
+  /** Names of the CA for ordinary clients, now: DNS names and IP addresses. */
+  readonly names: () => readonly string[];
+}
+
 /** @throws SallyportError when the directory's certificates do not match: then nothing may be served. */
-export async function createOwnSvid(parts: IssueParts): Promise<OwnSvid> {
-  let made = await makeSvid(parts);
+export async function createOwnSvid(parts: OwnSvidParts): Promise<OwnSvid> {
+  let made = await makeSvid(parts, parts.names());
   const cell = new LiveCell(made.svid);
   return {
     live: cell,
@@ -28,23 +36,33 @@ export async function createOwnSvid(parts: IssueParts): Promise<OwnSvid> {
       const isRecordable = !made.isOnRecord && parts.store.trouble() === undefined;
       // After a rotation, its issuer is another.
       const isOutdated = !parts.authority.above[0]!.equals(made.svid.chain[1] ?? Buffer.alloc(0));
-      if (!isRecordable && !isOutdated && !isDue(made.svid, parts.clock)) return;
-      made = await makeSvid(parts);
+      const names = parts.names();
+      // A name that is gone does no harm until then.
+      const isUnnamed = names.some((name) => !made.names.includes(name));
+      if (!isRecordable && !isOutdated && !isUnnamed && !isDue(made.svid, parts.clock)) return;
+      made = await makeSvid(parts, names);
       cell.set(made.svid);
     },
   };
 }
 
-async function makeSvid(parts: IssueParts): Promise<{ readonly svid: Svid; readonly isOnRecord: boolean }> {
+interface Made {
+  readonly svid: Svid;
+  readonly isOnRecord: boolean;
+  /** The names that it was made for. */
+  readonly names: readonly string[];
+}
+
+async function makeSvid(parts: IssueParts, wanted: readonly string[]): Promise<Made> {
   const { authority, clock } = parts;
   const key = generateKey();
-  const { issued, isOnRecord } = await issueOwn(parts, caIdOf(authority.trustDomain), key);
+  const { issued, isOnRecord } = await issueOwn(parts, caIdOf(authority.trustDomain), key, wanted);
   const chain = issued.chain.map((one) => Buffer.from(one));
   // Every agent will make the same check. It is better to fail here, where the error is the CA's own.
   const { id } = verifyChain(chain, authority.bundles, emptyDenyList, clock.now());
   if (id.uri !== issued.id) throw new SallyportError('svid_invalid', `the CA's own SVID has the ID ${id.uri}`);
   const names = { chain: "the CA's own SVID", key: "the CA's own key" };
-  return { svid: parseSvid(formatPem(chain), formatKey(key), names), isOnRecord };
+  return { svid: parseSvid(formatPem(chain), formatKey(key), names), isOnRecord, names: wanted };
 }
 
 /** Compares with the wall clock instead of a timer: a laptop that slept rotates when it wakes up. */

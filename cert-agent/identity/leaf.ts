@@ -75,12 +75,12 @@ function namesOf({ uri, dns = [], ips = [] }: LeafSpec): Buffer {
   const text = (tag: number) => (value: string) => element(tag, Buffer.from(value, 'latin1'));
   return critical(
     '2.5.29.17',
-    sequence(text(0x86)(uri), ...dns.map(text(0x82)), ...ips.map((ip) => element(0x87, bytesOf(ip)))),
+    sequence(text(0x86)(uri), ...dns.map(text(0x82)), ...ips.map((ip) => element(0x87, addressBytes(ip)))),
   );
 }
 
-/** Four octets, or sixteen. */
-function bytesOf(ip: string): Buffer {
+/** An IP address in a certificate: four octets, or sixteen (RFC 5280 section 4.2.1.6). */
+export function addressBytes(ip: string): Buffer {
   if (isIPv4(ip)) return Buffer.from(ip.split('.').map(Number));
   // The URL parser writes every address in hexadecimal groups, with one run of zeros left out.
   const [head = '', tail] = new URL(`http://[${ip}]`).hostname.slice(1, -1).split('::');

@@ -79,11 +79,11 @@ function sectionsOf(report: Report, formatDuration: (ms: number) => string): Sec
   return [
     section(
       'Identities',
-      ['SPIFFE ID', 'VALID', 'LAST ISSUED', 'LAST RENEWAL', 'NEXT EXPIRY', 'KEY'],
+      ['SPIFFE ID', 'VALID', 'LAST ISSUED', 'LAST RENEWAL', 'NEXT EXPIRY', 'KEY', 'NAMES'],
       report.identities,
       (one) => [
         ...[one.id, String(one.certificates), one.lastIssued],
-        ...[one.lastRenewal ?? 'never', one.nextExpiry ?? '', one.key],
+        ...[one.lastRenewal ?? 'never', one.nextExpiry ?? '', one.key, one.names?.join(' ') ?? ''],
       ],
     ),
     section('Never renewed', ['SPIFFE ID', 'LAST ISSUED', 'NEXT EXPIRY'], report.neverRenewed, (one) => [
@@ -95,6 +95,7 @@ function sectionsOf(report: Report, formatDuration: (ms: number) => string): Sec
     section('Weak keys', ['SPIFFE ID', 'KEY'], report.weakKeys, (one) => [one.id, one.key]),
     section('Longest lives', ['SPIFFE ID', 'LIFE'], longest, (one) => [one.id, formatDuration(one.longestLifeMs ?? 0)]),
     section('Denied and allowed', acts, report.denials, act),
+    section('DNS names allowed and disallowed', acts, report.dns, act),
     section('Renewals of expired SVIDs', acts, report.expiredRenewals, act),
     section('SVIDs that were renewed more than once', acts, report.forks, act),
     section('Restores from a backup', acts, report.restores, act),

@@ -7,6 +7,7 @@ import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
 import { type AtCa, atCa, durationOf, usage, withOperator } from './at-ca.ts';
 import { agentsCommand } from './ca-agents.ts';
 import { backupCommand, restoreCommand } from './ca-backup.ts';
+import { dnsCommand } from './ca-dns.ts';
 import { issuerCommand } from './ca-issuer.ts';
 import { ledgerCommand } from './ca-ledger.ts';
 import { reportCommand } from './ca-report.ts';
@@ -17,7 +18,7 @@ import { action, exitCodes, note, print, printJson, printTable } from './termina
 export function caCommand(): Command {
   const ca = new Command('ca').description('Create, run and operate the certificate authority of a trust domain');
   const commands = [init(), serve(), token(), list(), show(), revoke(), allow(), denyList()];
-  const records = [agentsCommand(), ledgerCommand(), reportCommand(), backupCommand(), restoreCommand()];
+  const records = [agentsCommand(), dnsCommand(), ledgerCommand(), reportCommand(), backupCommand(), restoreCommand()];
   for (const command of [...commands, ...records, rotateCommand(), issuerCommand()]) ca.addCommand(command);
   return ca;
 }
@@ -87,6 +88,11 @@ function serve(): Command {
     .requiredOption('--dir <path>', 'directory that ca init created')
     .option('--listen <address>', 'host:port, [v6]:port or :port for all addresses', '127.0.0.1:8443')
     .option('--ocsp <address>', 'also serve OCSP and CRL on this address, in plaintext; :port is on loopback')
+    .option(
+      '--name <name>',
+      'a DNS name or IP address by which clients call the CA, for its certificate; repeatable',
+      more,
+    )
     .option('--ttl <duration>', 'default life of certificates, 1m to 24h', '1h')
     .option(
       '--renew-expired-within <duration>',
@@ -107,6 +113,8 @@ No peer accepts an expired SVID. --renew-expired-within lets a workload that was
 with proof of its key, unless it was revoked meanwhile.
 OCSP (/ocsp) and the CRL (/v1/crl) are also on --listen. Their clients usually speak plain HTTP: --ocsp is for them.
 Responses are signed.
+Its certificate has the names and addresses that it listens on, so that curl and Prometheus can verify it with
+bundle.pem. Agents verify its SPIFFE ID.
 
 Example:
   sallyport ca serve --dir ca --listen 0.0.0.0:8443`,
@@ -118,6 +126,7 @@ interface ServeFlags {
   readonly dir: string;
   readonly listen: string;
   readonly ocsp?: string;
+  readonly name?: readonly string[];
   readonly ttl: string;
   readonly renewExpiredWithin: string;
   readonly ledgerKeep?: string;
@@ -149,11 +158,16 @@ async function runServe(flags: ServeFlags): Promise<number> {
   reportBackgroundTo(log);
   const running = await startCa({
     ...{ dir, listen, ocsp, leafLifeMs, renewExpiredWithinMs, ledgerKeepMs, passphrase, socket, unsafeNewStore, log },
-    version: readVersion(),
+    ...{ names: flags.name, version: readVersion() },
   });
   await stopped;
   await running.close();
   return exitCodes.ok;
+}
+
+/** Collects an option that can be given more than once. */
+function more(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
 }
 
 function untilSignal(): Promise<void> {
@@ -170,12 +184,14 @@ function token(): Command {
     .description('Create a join token for one workload. Prints only the token on stdout, or writes it to --out.')
     .requiredOption('--spiffe-id <id>', 'identity that the token grants')
     .option('--ttl <duration>', 'how long the token can be used', '10m')
+    .option('--dns <name>', 'a DNS name for its certificates, that ca dns allow allows; repeatable, up to 16', more)
     .option('--out <file>', 'write the token to this file, readable by you only')
     .option('--json', 'print token, ID and expiry as JSON; with --out, without the token')
     .addHelpText(
       'after',
       `
-A token works once, for the first key that uses it.
+A token works once, for the first key that uses it. Its DNS names are for clients that verify names, such as curl or
+psql; a certificate and its renewals have those that are allowed at the time. They are no identity.
 
 Example:
   sallyport ca token create --dir ca --spiffe-id spiffe://demo.test/ns/shop/sa/web --ttl 10m --out web.token`,
@@ -255,7 +271,14 @@ async function runTokenRemove(token: string | undefined, flags: AtCa & { spiffeI
   });
 }
 
-async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out?: string }): Promise<number> {
+interface TokenFlags extends AtCa {
+  readonly spiffeId: string;
+  readonly ttl: string;
+  readonly dns?: readonly string[];
+  readonly out?: string;
+}
+
+async function runTokenCreate(flags: TokenFlags): Promise<number> {
   const ttlMs = await durationOf(flags.ttl, '--ttl');
   const { formatTime } = await import('../../cert-agent/base/clock.ts');
   const { checkOut, writeOut } = await import('./out-file.ts');
@@ -263,7 +286,7 @@ async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out
   // Checked first: a token that cannot be written would stay valid, and unknown, for its whole life.
   if (out !== undefined) checkOut(out);
   return withOperator(flags, async (operator) => {
-    const { token, ...made } = await operator.createToken(flags.spiffeId, ttlMs);
+    const { token, ...made } = await operator.createToken(flags.spiffeId, ttlMs, flags.dns);
     const expiresAt = formatTime(made.expiresAt);
     if (out !== undefined) await writeOut(out, `${token}\n`);
     if (flags.json === true) {
@@ -271,6 +294,7 @@ async function runTokenCreate(flags: AtCa & { spiffeId: string; ttl: string; out
       return exitCodes.ok;
     }
     if (out === undefined) print(token);
+    if (made.names !== undefined) note(`for the DNS names ${made.names.join(', ')}`);
     note(`grants ${made.id} to the first key that uses it, until ${expiresAt}`);
     return exitCodes.ok;
   });
@@ -376,6 +400,7 @@ async function runShow(serial: string, flags: AtCa): Promise<number> {
     }
     print(`serial    ${one.serial}`);
     print(`ID        ${one.id}`);
+    if (one.names !== undefined) print(`names     ${one.names.join(', ')}`);
     print(`issued    ${one.issuedAt}, for ${one.evidence}${one.renews === undefined ? '' : ` ${one.renews}`}`);
     print(`valid     ${one.notBefore} to ${one.notAfter}`);
     if (one.revoked !== undefined) print(`revoked   ${one.revoked.at}: ${one.revoked.reason}`);

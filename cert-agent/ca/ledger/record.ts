@@ -8,7 +8,7 @@ import { formatTime } from '../../base/clock.ts';
 export const actNames = [
   ...(['start', 'stop'] as const),
   ...(['issue', 'renew', 'repeat', 'refuse'] as const),
-  ...(['token', 'token_remove', 'revoke', 'allow', 'rotate', 'backup', 'restore', 'checkpoint'] as const),
+  ...(['token', 'token_remove', 'revoke', 'allow', 'dns', 'rotate', 'backup', 'restore', 'checkpoint'] as const),
 ] as const;
 
 export type ActName = (typeof actNames)[number];

@@ -9,6 +9,7 @@ import { SallyportError } from '../../base/errors.ts';
 import { parseSpiffeId } from '../../identity/spiffe-id.ts';
 import { type Acknowledged, whenAcknowledged } from '../acknowledged.ts';
 import type { Agents, ConnectedAgent } from '../agents.ts';
+import { parseDnsNames } from '../dns/name.ts';
 import { deniedError, hashToken } from '../evidence.ts';
 import { checkIssuable } from '../issue.ts';
 import { nameOfToken } from '../ledger/record.ts';
@@ -23,6 +24,7 @@ import {
 } from '../revocation/revoke.ts';
 import type { RotationRequest, RotationStatus, Rotations } from '../rotation/rotation.ts';
 import type { Denial, Store, StoredCertificate, StoredToken } from '../store/store.ts';
+import { createDnsOperator, type DnsOperator, notAllowedError } from './dns.ts';
 import { mostCertificates } from './identities.ts';
 import type { Records } from './records.ts';
 
@@ -32,6 +34,8 @@ export interface NewToken {
   readonly id: string;
   /** Milliseconds since 1970. */
   readonly expiresAt: number;
+  /** DNS names for its certificates; absent without one. */
+  readonly names?: readonly string[];
 }
 
 /** A certificate in a list; times are milliseconds since 1970. */
@@ -45,6 +49,8 @@ export interface ListedCertificate {
   readonly evidence: string;
   /** With `svid`: the serial of the certificate that was renewed. */
   readonly renews?: string;
+  /** Its DNS names and, of the CA's own, IP addresses; absent without one. */
+  readonly names?: readonly string[];
   readonly revoked?: { readonly at: number; readonly reason: string };
 }
 
@@ -69,6 +75,7 @@ export interface ListedToken {
   readonly id: string;
   readonly createdAt: number;
   readonly expiresAt: number;
+  readonly names?: readonly string[];
   /** The serial of its certificate, once it was used. */
   readonly serial?: string;
 }
@@ -77,8 +84,11 @@ export interface ListedToken {
 export type TokenChoice = { readonly token: string } | { readonly id: string };
 
 export interface Operator {
-  /** @throws SallyportError `ttl_out_of_range`, `spiffe_id_invalid`, `id_foreign`, `id_reserved` or `id_denied`. */
-  createToken(id: string, ttlMs: number): Promise<NewToken>;
+  /**
+   * `dns` are names for its certificates. @throws SallyportError `ttl_out_of_range`, `spiffe_id_invalid`, `id_foreign`,
+   * `id_reserved`, `id_denied`, `dns_name_invalid` or `dns_name_not_allowed`.
+   */
+  createToken(id: string, ttlMs: number, dns?: readonly string[]): Promise<NewToken>;
   /** The recorded tokens, ordered by expiry. */
   listTokens(): Promise<readonly ListedToken[]>;
   /**
@@ -108,6 +118,8 @@ export interface Operator {
   rotationStatus(): Promise<RotationStatus>;
   /** @throws SallyportError `rotation_refused`, `root_key_missing`, and `ca_unreachable` for a stopped CA. */
   rotate(request: RotationRequest): Promise<RotationStatus>;
+  /** Which DNS names certificates may have. */
+  readonly dns: DnsOperator;
   /** The ledger and the identities, in pages. */
   readonly records: Records;
 }
@@ -127,7 +139,12 @@ export interface OperatorParts {
 }
 
 export type OperatorEvent =
-  | { readonly code: 'token_created'; readonly id: string; readonly expiresAt: string }
+  | {
+      readonly code: 'token_created';
+      readonly id: string;
+      readonly expiresAt: string;
+      readonly names?: readonly string[];
+    }
   | { readonly code: 'token_removed'; readonly id: string; readonly token: string }
   | {
       readonly code: 'revoked';
@@ -136,7 +153,8 @@ export type OperatorEvent =
       readonly certificates: number;
       readonly renewals: number;
     }
-  | { readonly code: 'allowed'; readonly id: string };
+  | { readonly code: 'allowed'; readonly id: string }
+  | { readonly code: 'dns_allowed' | 'dns_disallowed'; readonly pattern: string };
 
 const shortestTokenLifeMs = 10_000;
 const longestTokenLifeMs = 7 * 86_400_000;
@@ -144,7 +162,7 @@ const longestTokenLifeMs = 7 * 86_400_000;
 export function createOperator(parts: OperatorParts): Operator {
   const { store, revocations, clock } = parts;
   return {
-    createToken: (id, ttlMs) => createToken(parts, id, ttlMs),
+    createToken: (id, ttlMs, dns = []) => createToken(parts, id, ttlMs, dns),
     listTokens: async () => (await store.listTokens()).map(listedTokenOf),
     removeTokens: (choice) => removeTokens(parts, choice),
     async list({ all, expiringMs, after }) {
@@ -187,6 +205,9 @@ export function createOperator(parts: OperatorParts): Operator {
     agents: async () => running(parts.agents).connected(),
     rotationStatus: async () => running(parts.rotations).status(),
     rotate: async (request) => running(parts.rotations).step(request),
+    dns: createDnsOperator(store, clock, ({ pattern, allowed }) =>
+      parts.onEvent?.({ code: allowed ? 'dns_allowed' : 'dns_disallowed', pattern }),
+    ),
     records: parts.records,
   };
 }
@@ -198,8 +219,14 @@ function running<T>(part: T | undefined): T {
   });
 }
 
-async function createToken(parts: OperatorParts, text: string, ttlMs: number): Promise<NewToken> {
+async function createToken(
+  parts: OperatorParts,
+  text: string,
+  ttlMs: number,
+  dns: readonly string[],
+): Promise<NewToken> {
   const id = parseSpiffeId(text);
+  const names = parseDnsNames(dns);
   checkIssuable(id, parts.trustDomain);
   if (ttlMs < shortestTokenLifeMs || ttlMs > longestTokenLifeMs) {
     throw new SallyportError('ttl_out_of_range', `a join token cannot live for ${formatDuration(ttlMs)}`, {
@@ -210,10 +237,13 @@ async function createToken(parts: OperatorParts, text: string, ttlMs: number): P
   const token = randomBytes(32).toString('hex');
   const createdAt = parts.clock.now();
   const expiresAt = createdAt + ttlMs;
-  const added = await parts.store.addToken({ hash: hashToken(token), id: id.uri, createdAt, expiresAt }, 'operator');
+  const named = names.length === 0 ? {} : { names };
+  const record = { hash: hashToken(token), id: id.uri, createdAt, expiresAt, ...named };
+  const added = await parts.store.addToken(record, 'operator');
   if (added.outcome === 'denied') throw deniedError(id.uri);
-  parts.onEvent?.({ code: 'token_created', id: id.uri, expiresAt: formatTime(expiresAt) });
-  return { token, id: id.uri, expiresAt };
+  if (added.outcome === 'not_allowed') throw notAllowedError(added.names);
+  parts.onEvent?.({ code: 'token_created', id: id.uri, expiresAt: formatTime(expiresAt), ...named });
+  return { token, id: id.uri, expiresAt, ...named };
 }
 
 async function removeTokens(parts: OperatorParts, choice: TokenChoice): Promise<readonly ListedToken[]> {
@@ -267,13 +297,13 @@ function tokenNotFound(message: string, nearest: string | undefined): SallyportE
   return new SallyportError('not_found', message, { hint });
 }
 
-function listedTokenOf({ hash, id, createdAt, expiresAt, bound }: StoredToken): ListedToken {
+function listedTokenOf({ hash, id, createdAt, expiresAt, names, bound }: StoredToken): ListedToken {
   const used = bound === undefined ? {} : { serial: bound.serial };
-  return { token: nameOfToken(hash), id, createdAt, expiresAt, ...used };
+  return { token: nameOfToken(hash), id, createdAt, expiresAt, ...(names === undefined ? {} : { names }), ...used };
 }
 
 function listedOf(one: StoredCertificate): ListedCertificate {
-  const { serial, id, issuedAt, notBefore, notAfter, evidence, revoked } = one;
+  const { serial, id, issuedAt, notBefore, notAfter, evidence, names, revoked } = one;
   return {
     serial,
     id,
@@ -282,6 +312,7 @@ function listedOf(one: StoredCertificate): ListedCertificate {
     notAfter,
     evidence: evidence.kind,
     ...(evidence.kind === 'svid' ? { renews: evidence.reference } : {}),
+    ...(names === undefined ? {} : { names }),
     ...(revoked === undefined ? {} : { revoked }),
   };
 }

@@ -4,10 +4,15 @@
 import { z } from 'zod';
 import type { Page } from '../../base/admin.ts';
 import { SallyportError } from '../../base/errors.ts';
+import { dnsPages } from './dns-pages.ts';
 import type { Operator } from './operator.ts';
 import { recordsPages } from './records-pages.ts';
 
-const tokenSchema = z.strictObject({ id: z.string(), ttlMs: z.number() });
+const tokenSchema = z.strictObject({
+  id: z.string(),
+  ttlMs: z.number(),
+  dns: z.array(z.string().max(1024)).max(64).optional(),
+});
 /** The commands wait for an answer for 30 s. */
 const longestWaitMs = 25_000;
 
@@ -39,10 +44,10 @@ export function operatorPages(operator: Operator): readonly Page[] {
     {
       method: 'POST',
       path: '/v1/tokens',
-      sentence: 'creates a join token: { id, ttlMs }',
+      sentence: 'creates a join token: { id, ttlMs, dns }',
       async answer({ body }) {
-        const { id, ttlMs } = parse(tokenSchema, body);
-        return { body: await operator.createToken(id, ttlMs) };
+        const { id, ttlMs, dns } = parse(tokenSchema, body);
+        return { body: await operator.createToken(id, ttlMs, dns) };
       },
     },
     {
@@ -116,6 +121,7 @@ export function operatorPages(operator: Operator): readonly Page[] {
       sentence: 'the deny list, with reasons',
       answer: async () => ({ body: await operator.listDenials() }),
     },
+    ...dnsPages(operator.dns),
     ...recordsPages(operator.records),
   ];
 }

@@ -17,6 +17,8 @@ export interface ReportedIdentity {
   readonly nextExpiry?: string;
   readonly key: string;
   readonly longestLifeMs?: number;
+  /** Of its newest certificate: DNS names and, for the CA itself, IP addresses. */
+  readonly names?: readonly string[];
 }
 
 /** An act of the ledger in the report. */
@@ -49,6 +51,8 @@ export interface Report {
   /** The ten with the longest certificates. */
   readonly longestLives: readonly ReportedIdentity[];
   readonly denials: Listing<ReportedAct>;
+  /** DNS names that were allowed and disallowed. */
+  readonly dns: Listing<ReportedAct>;
   readonly expiredRenewals: Listing<ReportedAct>;
   readonly forks: Listing<ReportedAct>;
   readonly restores: Listing<ReportedAct>;
@@ -120,7 +124,11 @@ async function collectClocks(operator: Operator): Promise<Pick<Report, 'clocks'>
 }
 
 async function collectActs({ records }: Operator, since: number) {
-  const [denials, expiredRenewals, forks, restores] = Array.from({ length: 4 }, () => new Collected<ReportedAct>()) as [
+  const [denials, dns, expiredRenewals, forks, restores] = Array.from(
+    { length: 5 },
+    () => new Collected<ReportedAct>(),
+  ) as [
+    Collected<ReportedAct>,
     Collected<ReportedAct>,
     Collected<ReportedAct>,
     Collected<ReportedAct>,
@@ -129,12 +137,13 @@ async function collectActs({ records }: Operator, since: number) {
   for await (const record of eachRecord(records, since)) {
     const { act, details } = record;
     if (act === 'revoke' || act === 'allow') denials.add(actOf(record, String(details['reason'] ?? '')));
+    if (act === 'dns') dns.add({ ...actOf(record, record.answer), target: String(details['pattern'] ?? '') });
     if (act === 'restore') restores.add(actOf(record, lostBy(record)));
     if (act === 'renew' && details['expired'] === true)
       expiredRenewals.add(actOf(record, String(record.evidence ?? '')));
     if (act === 'renew' && details['forked'] === true) forks.add(actOf(record, String(record.evidence ?? '')));
   }
-  return { denials, expiredRenewals, forks, restores };
+  return { denials, dns, expiredRenewals, forks, restores };
 }
 
 function lostBy({ details }: ShownRecord): string {
@@ -155,12 +164,14 @@ function reportedOf({
   nextEnd,
   key,
   longestLifeMs,
+  names,
 }: ListedIdentity): ReportedIdentity {
   return {
     ...{ id, certificates: valid, lastIssued: formatTime(lastIssued), key },
     ...(lastRenewed === undefined ? {} : { lastRenewal: formatTime(lastRenewed) }),
     ...(nextEnd === undefined ? {} : { nextExpiry: formatTime(nextEnd) }),
     ...(longestLifeMs === undefined ? {} : { longestLifeMs }),
+    ...(names === undefined ? {} : { names }),
   };
 }
 

@@ -7,7 +7,8 @@ import type { Acknowledged } from '../acknowledged.ts';
 import type { ConnectedAgent } from '../agents.ts';
 import type { Allowance, Revocation } from '../revocation/revoke.ts';
 import type { RotationStatus } from '../rotation/rotation.ts';
-import type { Denial } from '../store/store.ts';
+import type { Denial, DnsPattern } from '../store/store.ts';
+import type { DnsAllowed, DnsDisallowed } from './dns.ts';
 import type { ListedCertificate, ListedToken, NewToken, Operator, ShownCertificate } from './operator.ts';
 import { connectRecords } from './records-socket.ts';
 
@@ -17,7 +18,7 @@ import { connectRecords } from './records-socket.ts';
  */
 export function connectOperator(path: string): Operator {
   return {
-    createToken: async (id, ttlMs) => (await ask(path, 'POST', '/v1/tokens', { id, ttlMs })) as NewToken,
+    createToken: async (id, ttlMs, dns) => (await ask(path, 'POST', '/v1/tokens', { id, ttlMs, dns })) as NewToken,
     listTokens: async () => (await ask(path, 'GET', '/v1/tokens')) as ListedToken[],
     removeTokens: async (choice) => (await ask(path, 'POST', '/v1/tokens/remove', choice)) as ListedToken[],
     async list({ all, expiringMs, after }) {
@@ -37,6 +38,11 @@ export function connectOperator(path: string): Operator {
     agents: async () => (await ask(path, 'GET', '/v1/agents')) as ConnectedAgent[],
     rotationStatus: async () => (await ask(path, 'GET', '/v1/rotation')) as RotationStatus,
     rotate: async (request) => (await ask(path, 'POST', '/v1/rotation', request)) as RotationStatus,
+    dns: {
+      allow: async (pattern) => (await ask(path, 'POST', '/v1/dns/allow', { pattern })) as DnsAllowed,
+      disallow: async (pattern) => (await ask(path, 'POST', '/v1/dns/disallow', { pattern })) as DnsDisallowed,
+      list: async () => (await ask(path, 'GET', '/v1/dns')) as DnsPattern[],
+    },
     records: connectRecords((...request) => ask(path, ...request)),
     listDenials: async () => (await ask(path, 'GET', '/v1/denials')) as Denial[],
   };

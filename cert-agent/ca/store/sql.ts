@@ -6,16 +6,19 @@ import { formatTime } from '../../base/clock.ts';
 import type { DenyList } from '../../identity/denied.ts';
 import { type Act, type Caller, nameOfToken } from '../ledger/record.ts';
 import { createLedgerTable, type LedgerEnd, ledgerSchema } from '../ledger/table.ts';
+import { createDnsTable, dnsSchema, formatNames, namesField } from './dns-table.ts';
 import {
   type CertificateFilter,
   type CertificateRecord,
   type Denial,
   type Denied,
+  type Disallowed,
   type EvidenceRecord,
   longestGraceMs,
-  type Recorded,
   type RecordedCertificate,
+  type RecordedToken,
   type Redeemed,
+  type Renamed,
   type RevokedCertificate,
   type Store,
   type StoredCertificate,
@@ -55,7 +58,8 @@ const schema = `
   CREATE TABLE certificates (
     serial TEXT PRIMARY KEY, id TEXT NOT NULL, key_hash TEXT NOT NULL, issued_at INTEGER NOT NULL,
     not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, evidence TEXT NOT NULL, reference TEXT NOT NULL,
-    certificate BLOB NOT NULL, revoked_at INTEGER, reason TEXT, family TEXT NOT NULL DEFAULT ''
+    certificate BLOB NOT NULL, revoked_at INTEGER, reason TEXT, family TEXT NOT NULL DEFAULT '',
+    names TEXT NOT NULL DEFAULT ''
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX certificates_by_end ON certificates (not_after);
   CREATE INDEX certificates_by_id ON certificates (id, not_after);
@@ -63,7 +67,7 @@ const schema = `
   CREATE INDEX certificates_by_family ON certificates (family, not_after) WHERE revoked_at IS NULL;
   CREATE TABLE tokens (
     hash TEXT PRIMARY KEY, id TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
-    key_hash TEXT, serial TEXT
+    key_hash TEXT, serial TEXT, names TEXT NOT NULL DEFAULT ''
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX tokens_by_end ON tokens (expires_at);
   CREATE INDEX tokens_by_id ON tokens (id);
@@ -76,6 +80,7 @@ const schema = `
   INSERT INTO deny_list VALUES (1, 0, 0);
   CREATE TABLE owner (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), root TEXT NOT NULL) STRICT;
   ${ledgerSchema}
+  ${dnsSchema}
   PRAGMA user_version = ${schemaVersion};
 `;
 
@@ -129,9 +134,15 @@ const fromVersion2 = `
   PRAGMA user_version = 3;
 `;
 
-/** Version 3 had no ledger. What it had issued and revoked is not in the new one, which begins with the next start. */
+/**
+ * Version 3 had no ledger and no names. What it had issued and revoked is not in the new ledger, which begins with the
+ * next start.
+ */
 const fromVersion3 = `
   ${ledgerSchema}
+  ${dnsSchema}
+  ALTER TABLE certificates ADD COLUMN names TEXT NOT NULL DEFAULT '';
+  ALTER TABLE tokens ADD COLUMN names TEXT NOT NULL DEFAULT '';
   PRAGMA user_version = 4;
 `;
 
@@ -170,12 +181,13 @@ export function prepareSchema(db: DatabaseSync, roots: readonly string[]): Schem
 export function createOperations(db: DatabaseSync): Operations {
   const tokens = createTokenOperations(db);
   const ledger = createLedgerTable(db);
+  const dns = createDnsTable(db);
   const adopt = db.prepare('INSERT OR REPLACE INTO owner VALUES (1, ?)');
   const { isDeniedId, isRevoked, forget, riseTo, ...denials } = createDenialOperations(db);
   const insert = db.prepare(
     `INSERT INTO certificates (serial, id, key_hash, issued_at, not_before, not_after, evidence, reference, certificate,
-       family)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+       family, names)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   );
   const bySerial = db.prepare('SELECT * FROM certificates WHERE serial = ?');
   const familyOf = db.prepare('SELECT family FROM certificates WHERE serial = ?');
@@ -199,7 +211,17 @@ export function createOperations(db: DatabaseSync): Operations {
   function put(one: CertificateRecord, family = one.serial): void {
     const { kind, reference } = one.evidence;
     const times = [one.issuedAt, one.notBefore, one.notAfter] as const;
-    insert.run(one.serial, one.id, one.keyHash, ...times, kind, reference, one.certificate, family);
+    insert.run(
+      one.serial,
+      one.id,
+      one.keyHash,
+      ...times,
+      kind,
+      reference,
+      one.certificate,
+      family,
+      formatNames(one.names),
+    );
   }
 
   // Inserts and deletes a row: an UPDATE to the same value would not be written.
@@ -217,11 +239,21 @@ export function createOperations(db: DatabaseSync): Operations {
     const details = {
       ...{ serial: one.serial, notAfter: formatTime(one.notAfter), keyHash: one.keyHash },
       ...(one.evidence.expired === true ? { expired: true } : {}),
+      ...(one.names === undefined ? {} : { names: formatNames(one.names) }),
+      ...(one.leftOut === undefined ? {} : { leftOut: formatNames(one.leftOut) }),
       // Renewed before: its agent lost the answer or its disk, or two have its key.
       ...(kind === 'svid' && Number(renewalsOf.get(reference)?.['renewals']) > 1 ? { forked: true } : {}),
     };
     const act = kind === 'svid' ? 'renew' : 'issue';
     ledger.append({ act, caller, id: one.id, evidence: proof, answer: 'recorded', details }, one.issuedAt);
+  }
+
+  /** Undefined if a certificate has the names that it should have: those of `wanted` that are allowed. */
+  function misnamed(one: CertificateRecord, wanted: readonly string[]): Renamed | undefined {
+    const names = wanted.filter(dns.isAllowed);
+    const has = new Set([...(one.names ?? []), ...(one.forbidden ?? [])]);
+    const fits = has.size === names.length && names.every((name) => has.has(name));
+    return fits ? undefined : { outcome: 'renamed', names };
   }
 
   function redeem(hash: string, certificate: CertificateRecord): Redeemed {
@@ -236,8 +268,12 @@ export function createOperations(db: DatabaseSync): Operations {
       if (earlier.notAfter > certificate.issuedAt) return { outcome: 'again', certificate: earlier };
       // The agent was cut off for longer than its first certificate lived.
     }
+    const { names = [] } = token;
+    const renamed = misnamed(certificate, names);
+    if (renamed !== undefined) return renamed;
     tokens.bind(hash, certificate);
     put(certificate);
+    dns.setNames(certificate.serial, names);
     return { outcome: 'recorded' };
   }
 
@@ -253,6 +289,8 @@ export function createOperations(db: DatabaseSync): Operations {
     }
     const family = String(familyOf.get(reference)?.['family'] ?? reference);
     if (Number(validOf.get(family, certificate.issuedAt)?.['valid']) >= maxFamily) return { outcome: 'exhausted' };
+    const renamed = misnamed(certificate, dns.namesOf(family));
+    if (renamed !== undefined) return renamed;
     put(certificate, family);
     return { outcome: 'recorded' };
   }
@@ -289,11 +327,17 @@ export function createOperations(db: DatabaseSync): Operations {
       ledger.append({ act: 'token_remove', caller, id: token.id, evidence, answer: 'removed' }, now);
       return true;
     },
-    addToken(token: TokenRecord, caller: Caller): Recorded {
+    addToken(token: TokenRecord, caller: Caller): RecordedToken {
       if (isDeniedId(token.id)) return { outcome: 'denied' };
+      const wrong = (token.names ?? []).filter((name) => !dns.isAllowed(name));
+      if (wrong.length > 0) return { outcome: 'not_allowed', names: wrong };
       tokens.add(token);
       const evidence = `token ${nameOfToken(token.hash)}`;
-      const details = { expiresAt: formatTime(token.expiresAt) };
+      const { names } = token;
+      const details = {
+        expiresAt: formatTime(token.expiresAt),
+        ...(names === undefined ? {} : { names: formatNames(names) }),
+      };
       ledger.append({ act: 'token', caller, id: token.id, evidence, answer: 'recorded', details }, token.createdAt);
       return { outcome: 'recorded' };
     },
@@ -308,6 +352,17 @@ export function createOperations(db: DatabaseSync): Operations {
       if (done.outcome === 'recorded') noteIssued(certificate, caller);
       return done;
     },
+    allowDns(pattern: string, now: number, caller: Caller): boolean {
+      const changed = dns.allow(pattern, now);
+      if (changed) ledger.append({ act: 'dns', caller, answer: 'allowed', details: { pattern } }, now);
+      return changed;
+    },
+    disallowDns(pattern: string, now: number, caller: Caller): Disallowed {
+      const done = dns.disallow(pattern, now);
+      if (done.changed) ledger.append({ act: 'dns', caller, answer: 'disallowed', details: { pattern } }, now);
+      return done;
+    },
+    listDns: dns.list,
     adoptRoot(root: string): void {
       adopt.run(root);
     },
@@ -354,7 +409,7 @@ export function createOperations(db: DatabaseSync): Operations {
 }
 
 function createTokenOperations(db: DatabaseSync) {
-  const insert = db.prepare('INSERT INTO tokens (hash, id, created_at, expires_at) VALUES (?, ?, ?, ?)');
+  const insert = db.prepare('INSERT INTO tokens (hash, id, created_at, expires_at, names) VALUES (?, ?, ?, ?, ?)');
   const byHash = db.prepare('SELECT * FROM tokens WHERE hash = ?');
   const bind = db.prepare('UPDATE tokens SET key_hash = ?, serial = ? WHERE hash = ?');
   const forget = db.prepare('DELETE FROM tokens WHERE expires_at < ?');
@@ -363,7 +418,8 @@ function createTokenOperations(db: DatabaseSync) {
   return {
     list: (): StoredToken[] => all.all().map(tokenOf),
     remove: (hash: string): boolean => Number(remove.run(hash).changes) > 0,
-    add: (one: TokenRecord): unknown => insert.run(one.hash, one.id, one.createdAt, one.expiresAt),
+    add: (one: TokenRecord): unknown =>
+      insert.run(one.hash, one.id, one.createdAt, one.expiresAt, formatNames(one.names)),
     find(hash: string): StoredToken | undefined {
       const row = byHash.get(hash);
       return row === undefined ? undefined : tokenOf(row);
@@ -496,7 +552,9 @@ function createNameOperations(db: DatabaseSync) {
      FROM (SELECT *, iif(not_after > ?1 AND revoked_at IS NULL, not_after, NULL) AS good FROM certificates)
      WHERE id > ?2 GROUP BY id ORDER BY id LIMIT ?3`,
   );
-  const newestOf = db.prepare('SELECT certificate FROM certificates WHERE id = ? ORDER BY not_after DESC LIMIT 1');
+  const newestOf = db.prepare(
+    'SELECT certificate, names FROM certificates WHERE id = ? ORDER BY not_after DESC LIMIT 1',
+  );
   // Of each line of renewals the newest counts: an agent does not use the older ones any more.
   const live = db.prepare(
     `SELECT DISTINCT id FROM (
@@ -527,6 +585,7 @@ function identityOf(row: Row, newest: Row): StoredIdentity {
     ...optional('last_renewed', 'lastRenewed'),
     ...optional('longest', 'longestLifeMs'),
     newest: newest['certificate'] as Uint8Array,
+    ...namesField(newest['names']),
   };
 }
 
@@ -556,6 +615,7 @@ function certificateOf(row: Row): StoredCertificate {
     notAfter: Number(row['not_after']),
     evidence: { kind: row['evidence'] as EvidenceRecord['kind'], reference: String(row['reference']) },
     certificate: row['certificate'] as Uint8Array,
+    ...namesField(row['names']),
     ...(revokedAt === null ? {} : { revoked: { at: Number(revokedAt), reason: String(row['reason'] ?? '') } }),
   };
 }
@@ -567,6 +627,7 @@ function tokenOf(row: Row): StoredToken {
     id: String(row['id']),
     createdAt: Number(row['created_at']),
     expiresAt: Number(row['expires_at']),
+    ...namesField(row['names']),
     ...(serial === null ? {} : { bound: { keyHash: String(row['key_hash']), serial: String(serial) } }),
   };
 }

@@ -115,6 +115,9 @@ class SqliteStore implements Store {
   readonly listLiveIds = this.#operation('listLiveIds');
   readonly listIds = this.#operation('listIds');
   readonly similarSerials = this.#operation('similarSerials');
+  readonly allowDns = this.#operation('allowDns');
+  readonly disallowDns = this.#operation('disallowDns');
+  readonly listDns = this.#operation('listDns');
   readonly prune = this.#operation('prune');
   readonly adoptRoot = this.#operation('adoptRoot');
   readonly appendLedger = this.#operation('appendLedger');

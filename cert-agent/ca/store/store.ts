@@ -41,6 +41,12 @@ export interface CertificateRecord {
   readonly notBefore: number;
   readonly notAfter: number;
   readonly evidence: EvidenceRecord;
+  /** DNS names in it, and IP addresses of the CA's own. Absent without one. */
+  readonly names?: readonly string[];
+  /** Names that its issuer may not sign. Not stored. */
+  readonly forbidden?: readonly string[];
+  /** Names of its evidence that it does not have any more. In the ledger only. */
+  readonly leftOut?: readonly string[];
   /** The leaf, DER. */
   readonly certificate: Uint8Array;
 }
@@ -56,6 +62,8 @@ export interface TokenRecord {
   readonly id: string;
   readonly createdAt: number;
   readonly expiresAt: number;
+  /** DNS names for certificates of this token, and for their renewals. Absent without one. */
+  readonly names?: readonly string[];
 }
 
 export interface StoredToken extends TokenRecord {
@@ -63,20 +71,33 @@ export interface StoredToken extends TokenRecord {
   readonly bound?: { readonly keyHash: string; readonly serial: string };
 }
 
-/** The result of recording a token. With any other outcome than `recorded`, it is not on record. */
+/** The result of a write. With any other outcome than `recorded`, nothing is on record. */
 export type Recorded = { readonly outcome: 'recorded' } | { readonly outcome: 'denied' };
 
+/** The same for a token. `not_allowed`: these of its names are not. */
+export type RecordedToken = Recorded | { readonly outcome: 'not_allowed'; readonly names: readonly string[] };
+
+/**
+ * A certificate must have exactly `names`, or be unable to: those of its token or family that are allowed now. Sign it
+ * again with these.
+ */
+export interface Renamed {
+  readonly outcome: 'renamed';
+  readonly names: readonly string[];
+}
+
 /** The same for a certificate. `exhausted`: 64 of its family are valid, all renewed from one first certificate. */
-export type RecordedCertificate = Recorded | { readonly outcome: 'exhausted' };
+export type RecordedCertificate = Recorded | Renamed | { readonly outcome: 'exhausted' };
 
 /** `again`: this key used the token before and received `certificate`, which is still valid. */
 export type Redeemed =
   | { readonly outcome: 'recorded' | 'denied' | 'unknown' | 'expired' | 'used' }
+  | Renamed
   | { readonly outcome: 'again'; readonly certificate: StoredCertificate };
 
 export interface TokenStore {
   /** `denied` while the ID is on the deny list; the token is then not on record. */
-  addToken(token: TokenRecord, caller: Caller): Promise<Recorded>;
+  addToken(token: TokenRecord, caller: Caller): Promise<RecordedToken>;
   findToken(hash: string): Promise<StoredToken | undefined>;
   /** Binds the token to the certificate's key and records the certificate, both or neither. */
   redeemToken(hash: string, certificate: CertificateRecord, caller: Caller): Promise<Redeemed>;
@@ -110,8 +131,9 @@ export interface StoredIdentity {
   readonly lastRenewed?: number;
   /** The longest life of the valid ones, milliseconds. */
   readonly longestLifeMs?: number;
-  /** The certificate that expires last, DER. */
+  /** The certificate that expires last, DER, and its names. */
   readonly newest: Uint8Array;
+  readonly names?: readonly string[];
 }
 
 export interface CertificateStore {
@@ -232,6 +254,28 @@ export interface LedgerStore {
   pruneLedger(time: number, now: number): Promise<Pruned | undefined>;
 }
 
+/** A pattern of DNS names that certificates may have, and since when. */
+export interface DnsPattern {
+  readonly pattern: string;
+  readonly since: number;
+}
+
+/** `certificates`: how many are valid with a name that is not allowed any more; the last of them ends at `until`. */
+export interface Disallowed {
+  readonly changed: boolean;
+  readonly certificates: number;
+  readonly until?: number;
+}
+
+/** Which DNS names certificates may have. It is asked again each time that one is recorded. */
+export interface DnsStore {
+  /** False if it was on record. */
+  allowDns(pattern: string, now: number, caller: Caller): Promise<boolean>;
+  disallowDns(pattern: string, now: number, caller: Caller): Promise<Disallowed>;
+  /** In order. */
+  listDns(): Promise<readonly DnsPattern[]>;
+}
+
 /** Whose store it is. */
 export interface OwnerStore {
   /** The store belongs to the CA of this root from now on (SHA-256, hex). */
@@ -252,6 +296,7 @@ export interface Store
     TokenStore,
     CertificateStore,
     DenialStore,
+    DnsStore,
     NameStore,
     LedgerStore,
     BackupStore,
