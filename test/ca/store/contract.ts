@@ -115,6 +115,35 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.equal((await store.listCertificates({})).length, 1, 'only the first is on record');
   });
 
+  using('a name is in a token or a certificate only while it is allowed', async (t, store) => {
+    t.equal(await store.allowDns('*.a.test', now, 'test'), true);
+    t.equal(await store.allowDns('*.a.test', now + 1, 'test'), false);
+    t.same(await store.listDns(), [{ pattern: '*.a.test', since: now }]);
+    const [good, bad] = ['x.a.test', 'x.b.test'];
+    const named = { ...token('h'), names: [good] };
+    t.same(await store.addToken({ ...named, names: [good, bad] }, 'test'), { outcome: 'not_allowed', names: [bad] });
+    t.equal(await store.findToken('h'), undefined);
+    t.same(await store.addToken(named, 'test'), { outcome: 'recorded' });
+    t.same(await store.findToken('h'), named);
+    const renamed = { outcome: 'renamed', names: [good] };
+    for (const names of [undefined, [bad], [good, bad], [good, good, bad]])
+      t.same(await store.redeemToken('h', byToken('h', 'aa', names && { names }), 'test'), renamed, `${names}`);
+    const first = byToken('h', 'aa', { names: [good] });
+    t.same(await store.redeemToken('h', first, 'test'), { outcome: 'recorded' });
+    t.same((await store.findCertificate(first.serial))?.names, [good]);
+    const renewal = (changes: Partial<CertificateRecord>) =>
+      certificate({ evidence: { kind: 'svid', reference: first.serial }, ...changes });
+    t.same(await store.recordCertificate(renewal({}), 'test'), renamed, 'renewals have the same names');
+    t.same(await store.recordCertificate(renewal({ forbidden: [good] }), 'test'), { outcome: 'recorded' });
+    t.same(await store.disallowDns('*.a.test', now, 'test'), { changed: true, certificates: 1, until: first.notAfter });
+    t.same(await store.disallowDns('*.a.test', first.notAfter, 'test'), { changed: false, certificates: 0 });
+    t.same(await store.recordCertificate(renewal({ names: [good] }), 'test'), { outcome: 'renamed', names: [] });
+    t.same(await store.recordCertificate(renewal({}), 'test'), { outcome: 'recorded' });
+    const stranger = renewal({ names: [good], evidence: { kind: 'svid', reference: 'f00d' } });
+    t.same(await store.recordCertificate(stranger, 'test'), { outcome: 'renamed', names: [] }, 'of an unknown line');
+    t.same(await store.recordCertificate(certificate({ names: ['localhost'] }), 'test'), { outcome: 'recorded' });
+  });
+
   using('of redemptions at the same time one comes first', async (t, store) => {
     await store.addToken(token('h'), 'test');
     const keys = Array.from({ length: 20 }, (_, index) => byToken('h', `key${index}`));
