@@ -206,7 +206,7 @@ class DirectoryAuthority implements Authority {
       issuerKeys: [signer, ...replaced].map((one) => issuerKeyOf(one, trustDomain, this.#clock)),
       notBefore: certificate.validFromDate.getTime(),
       notAfter: Math.min(...chain.map((one) => new X509Certificate(one).validToDate.getTime())),
-      constraints: constraintsOf(above, bundle.roots),
+      constraints: constraintsOf(above, bundle),
       chain,
       above,
       previous: directoriesIn(previous).map((one) => readIfThere(caFilesOf(one).intermediate)),

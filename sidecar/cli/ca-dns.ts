@@ -66,7 +66,7 @@ async function runDisallow(pattern: string, flags: AtCa): Promise<number> {
     print(`disallowed ${done.pattern}`);
     if (done.still.length > 0) note(`still allowed: ${done.still.join(', ')}`);
     if (until !== undefined)
-      note(`${done.certificates} valid certificates have names that are not allowed any more, until ${until} at most`);
+      note(`valid certificates with names that are not allowed any more: ${done.certificates}, until ${until} at most`);
     return exitCodes.ok;
   });
 }

@@ -2,15 +2,16 @@
 // to some names; clients would refuse a certificate with any other name, and with it the workload.
 
 import { isIP } from 'node:net';
+import type { TrustBundle } from '../../identity/bundle.ts';
 import { addressBytes } from '../../identity/leaf.ts';
 import { type Name, type NameConstraints, nameKind, permitsNames } from '../../identity/name-constraints.ts';
-import { type Link, readLink } from '../../identity/path.ts';
+import { type Link, readLink, rootsOf } from '../../identity/path.ts';
 
-/** The constraints on what `above` (DER) signs: their own, and those of the roots that signed one of them. */
-export function constraintsOf(above: readonly Buffer[], roots: readonly Buffer[]): readonly NameConstraints[] {
+/** The constraints on what `above` (DER) signs: their own, and those of the roots of `bundle` that signed one of them. */
+export function constraintsOf(above: readonly Buffer[], bundle: TrustBundle): readonly NameConstraints[] {
   const links = above.map((one) => readLink(one));
   const signed = ({ certificate }: Link): boolean => links.some((one) => one.certificate.checkIssued(certificate));
-  const anchors = roots.map((one) => readLink(one)).filter(signed);
+  const anchors = rootsOf(bundle).filter(signed);
   return [...links, ...anchors].flatMap(({ facts }) => facts.nameConstraints ?? []);
 }
 

@@ -1,0 +1,119 @@
+// Clients that know nothing of SPIFFE verify the CA and a sidecar by name or address, with bundle.pem: curl, as
+// Prometheus does, and OpenSSL, as nginx, HAProxy and psql do.
+
+import { spawn } from 'node:child_process';
+import { createServer } from 'node:http';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { makeCa } from '../fixtures/ca-process.ts';
+import { freePort, runSallyport, startSallyport } from '../fixtures/process.ts';
+import { writeSidecars } from '../fixtures/sidecar-process.ts';
+import { haveCommand } from '../fixtures/tools.ts';
+
+const without = (name: string): string | false => (haveCommand(name) ? false : `${name} is not installed`);
+
+/** Runs a program to its end without input; not spawnSync, since the app of the sidecar answers in this process. */
+function run(command: string, args: readonly string[]): Promise<{ code: number | null; text: string }> {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let text = '';
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (part: string) => {
+        text += part;
+      });
+    child.once('close', (code) => resolve({ code, text }));
+  });
+}
+
+const curl = (ca: string, ...args: string[]) => run('curl', ['-sS', '--noproxy', '*', '--cacert', ca, ...args]);
+/** The host does not match the certificate. */
+const refused = { code: 60 };
+
+t.test('curl verifies the CA by what it listens on', { skip: without('curl') }, async (t) => {
+  const ca = await makeCa(t);
+  const first = await ca.serve();
+  const port = new URL(ca.url).port;
+  t.match(await curl(ca.bundleFile, `${ca.url}/metrics`), { code: 0, text: /^# HELP / });
+  t.match(await curl(ca.bundleFile, `https://localhost:${port}/healthz`), { code: 0, text: /"status":"ok"/ });
+  const to = (name: string, at: string): string[] => [
+    '--resolve',
+    `${name}:${at}:127.0.0.1`,
+    `https://${name}:${at}/healthz`,
+  ];
+  t.match(await curl(ca.bundleFile, ...to('ca.shop.test', port)), refused);
+  t.equal(await first.stop(), 0);
+
+  const other = String(await freePort());
+  const names = ['--name', 'ca.shop.test', '--name', '10.9.8.7'];
+  const again = startSallyport(t, ['ca', 'serve', '--dir', ca.directory, '--listen', `:${other}`, ...names]);
+  await again.waitFor(/"code":"listening"/);
+  const hosts = ['ca.shop.test', 'localhost', '127.0.0.1', '10.9.8.7'];
+  if (/^[a-z0-9-]+$/.test(hostname())) hosts.push(hostname());
+  for (const host of hosts) {
+    const target = /^[\d.]+$/.test(host)
+      ? ['--connect-to', `${host}:${other}:127.0.0.1:${other}`, `https://${host}:${other}/healthz`]
+      : to(host, other);
+    t.match(await curl(ca.bundleFile, ...target), { code: 0, text: /"status":"ok"/ }, host);
+  }
+  t.match(await curl(ca.bundleFile, ...to('other.shop.test', other)), refused);
+});
+
+t.test('a sidecar is verified by the DNS name of its token', { skip: without('openssl') }, async (t) => {
+  const ca = await makeCa(t);
+  await ca.serve();
+  const files = await writeSidecars(t, ca);
+  const app = createServer((_request, response) => response.end('two orders'));
+  await new Promise<void>((resolve) => app.listen(files.appPort, '127.0.0.1', resolve));
+  t.teardown(() => app.close());
+  const orders = 'spiffe://demo.test/ns/shop/sa/orders';
+  const dns = ['--dns', 'orders.shop.test'];
+  const create = ['ca', 'token', 'create', '--dir', ca.directory, '--spiffe-id', orders, ...dns];
+  t.match(await runSallyport(t, create), { code: 1, stderr: /\[dns_name_not_allowed\]\nhint: sallyport ca dns allow/ });
+  const allowed = await runSallyport(t, ['ca', 'dns', 'allow', '--dir', ca.directory, '*.shop.test']);
+  t.match(allowed, { code: 0, stdout: 'allowed *.shop.test\n' });
+  await ca.writeToken(orders, files.token.orders, dns);
+  await ca.writeToken('spiffe://demo.test/ns/shop/sa/web', files.token.web);
+  const [one, two] = [files.start('orders'), files.start('web')];
+  await Promise.all([one.waitFor(/"code":"ready"/), two.waitFor(/"code":"ready"/)]);
+
+  const web = ['-cert', join(files.dir, 'web', 'svid.pem'), '-key', join(files.dir, 'web', 'svid.key')];
+  const client = [
+    's_client',
+    '-connect',
+    `127.0.0.1:${files.inPort}`,
+    '-CAfile',
+    ca.bundleFile,
+    '-verify_return_error',
+  ];
+  const verified = await run('openssl', [...client, ...web, '-verify_hostname', 'orders.shop.test']);
+  t.match(verified.text, /Verification: OK\nVerified peername: orders\.shop\.test\n/);
+  const wrong = await run('openssl', [...client, ...web, '-verify_hostname', 'web.shop.test']);
+  t.match(wrong.text, /verify error:num=62:hostname mismatch/);
+  t.not(wrong.code, 0);
+
+  if (haveCommand('curl')) {
+    const resolve = ['--resolve', `orders.shop.test:${files.inPort}:127.0.0.1`];
+    const request = [...resolve, `https://orders.shop.test:${files.inPort}/`];
+    const svid = ['--cert', web[1]!, '--key', web[3]!];
+    t.match(await curl(ca.bundleFile, ...svid, ...request), { code: 0, text: 'two orders' });
+    const stranger = await curl(ca.bundleFile, ...request);
+    t.not(stranger.code, 0, 'the sidecar still requires the SPIFFE ID of its peer');
+    t.notMatch(stranger.text, 'two orders');
+  }
+  const shown = await runSallyport(t, ['ca', 'ls', '--dir', ca.directory, '--json']);
+  const { serial } = (JSON.parse(shown.stdout) as { id: string; serial: string }[]).find(({ id }) => id === orders)!;
+  t.match(
+    (await runSallyport(t, ['ca', 'show', '--dir', ca.directory, serial])).stdout,
+    /\nnames {5}orders\.shop\.test\n/,
+  );
+  t.match(
+    (await runSallyport(t, ['ca', 'report', '--dir', ca.directory])).stdout,
+    /sa\/orders .* orders\.shop\.test\n/,
+  );
+  t.match(await runSallyport(t, ['ca', 'dns', 'disallow', '--dir', ca.directory, '*.shop.test']), {
+    ...{ code: 0, stdout: 'disallowed *.shop.test\n' },
+    stderr: /^valid certificates with names that are not allowed any more: 1, until /,
+  });
+  t.match((await runSallyport(t, ['ca', 'dns', 'ls', '--dir', ca.directory])).stdout, /no DNS names are allowed/);
+});
