@@ -1,13 +1,22 @@
 // Clients that know nothing of SPIFFE verify the CA and a sidecar by name or address, with bundle.pem: curl, as
-// Prometheus does, and OpenSSL, as nginx, HAProxy and psql do.
+// Prometheus does, OpenSSL, nginx and HAProxy.
 
 import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { makeCa } from '../fixtures/ca-process.ts';
-import { freePort, runSallyport, startSallyport } from '../fixtures/process.ts';
+import {
+  freePort,
+  type Owner,
+  runSallyport,
+  startProcess,
+  startSallyport,
+  tempDir,
+  until,
+} from '../fixtures/process.ts';
 import { writeSidecars } from '../fixtures/sidecar-process.ts';
 import { haveCommand } from '../fixtures/tools.ts';
 
@@ -29,6 +38,63 @@ function run(command: string, args: readonly string[]): Promise<{ code: number |
 const curl = (ca: string, ...args: string[]) => run('curl', ['-sS', '--noproxy', '*', '--cacert', ca, ...args]);
 /** The host does not match the certificate. */
 const refused = { code: 60 };
+
+interface Proxied {
+  /** Where the SVID of `web` is. */
+  readonly dir: string;
+  readonly to: number;
+  readonly ca: string;
+}
+
+/** nginx that passes requests on to the sidecar, which it knows as `name`; returns its port. */
+async function startNginx(t: Owner, { dir, to, ca }: Proxied, name: string): Promise<number> {
+  const [place, port] = [tempDir(t), await freePort()];
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (one) => `${one}_temp_path ${place}/${one};`,
+  );
+  writeFileSync(
+    join(place, 'nginx.conf'),
+    `daemon off; master_process off; pid ${place}/pid; error_log stderr info; events {}
+     http { access_log off; ${temporary.join(' ')}
+       server { listen 127.0.0.1:${port}; location / {
+         proxy_pass https://127.0.0.1:${to}; proxy_http_version 1.1; proxy_set_header Host orders;
+         proxy_ssl_protocols TLSv1.3; proxy_ssl_verify on; proxy_ssl_verify_depth 2;
+         proxy_ssl_trusted_certificate ${ca}; proxy_ssl_name ${name};
+         proxy_ssl_certificate ${dir}/web/svid.pem; proxy_ssl_certificate_key ${dir}/web/svid.key; } } }`,
+  );
+  startProcess(t, 'nginx', ['-p', place, '-c', join(place, 'nginx.conf')]);
+  return port;
+}
+
+/** The same with HAProxy. */
+async function startHaproxy(t: Owner, { dir, to, ca }: Proxied, name: string): Promise<number> {
+  const [place, port] = [tempDir(t), await freePort()];
+  const web = ['svid.pem', 'svid.key'].map((file) => readFileSync(join(dir, 'web', file), 'utf8'));
+  writeFileSync(join(place, 'web.pem'), web.join(''), { mode: 0o600 });
+  writeFileSync(
+    join(place, 'haproxy.cfg'),
+    `defaults
+  mode http
+  timeout connect 5s
+  timeout client 5s
+  timeout server 5s
+frontend in
+  bind 127.0.0.1:${port}
+  default_backend orders
+backend orders
+  server orders 127.0.0.1:${to} ssl verify required ca-file ${ca} verifyhost ${name} crt ${place}/web.pem
+`,
+  );
+  startProcess(t, 'haproxy', ['-f', join(place, 'haproxy.cfg')]);
+  return port;
+}
+
+/** Undefined while nothing listens. */
+async function status(port: number): Promise<number | undefined> {
+  const answer = await fetch(`http://127.0.0.1:${port}/`).catch(() => undefined);
+  await answer?.body?.cancel();
+  return answer?.status;
+}
 
 t.test('curl verifies the CA by what it listens on', { skip: without('curl') }, async (t) => {
   const ca = await makeCa(t);
@@ -101,6 +167,19 @@ t.test('a sidecar is verified by the DNS name of its token', { skip: without('op
     t.not(stranger.code, 0, 'the sidecar still requires the SPIFFE ID of its peer');
     t.notMatch(stranger.text, 'two orders');
   }
+  for (const [name, proxy] of Object.entries({ nginx: startNginx, haproxy: startHaproxy }))
+    await t.test(`${name} in front of it`, { skip: without(name) }, async (t) => {
+      const own = { dir: files.dir, to: files.inPort, ca: ca.bundleFile };
+      const [good, bad] = [await proxy(t, own, 'orders.shop.test'), await proxy(t, own, 'web.shop.test')];
+      const answer = await until(async () => (await status(good)) ?? false, name, 10_000);
+      t.equal(answer, 200);
+      t.match(
+        await until(async () => (await status(bad)) ?? false, name, 10_000),
+        /^50[23]$/,
+        'another name is refused',
+      );
+    });
+
   const shown = await runSallyport(t, ['ca', 'ls', '--dir', ca.directory, '--json']);
   const { serial } = (JSON.parse(shown.stdout) as { id: string; serial: string }[]).find(({ id }) => id === orders)!;
   t.match(
