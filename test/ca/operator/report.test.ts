@@ -53,12 +53,13 @@ t.test('the report lists who denied whom, late and forked renewals, and restores
     renewal('twice', { serial: '03', forked: true }),
     renewal('well', { serial: '04' }),
     { act: 'restore', caller: 'operator', answer: 'restored', details: { lostFrom: 7, lostTo: 9 } },
+    { act: 'dns', caller: 'operator', answer: 'disallowed', details: { pattern: '*.shop.test' } },
   ]);
-  const report = await collectReport(operator, now - 6 * 60_000, now);
+  const report = await collectReport(operator, now - 7 * 60_000, now);
   t.match(report.denials, {
     total: 3,
     listed: [
-      { record: 2, act: 'revoke', by: 'operator', target: idOf('a'), note: 'laptop', time: '2026-11-30T11:54:00.000Z' },
+      { record: 2, act: 'revoke', by: 'operator', target: idOf('a'), note: 'laptop', time: '2026-11-30T11:53:00.000Z' },
       { record: 3, target: `0a of ${idOf('b')}`, note: 'x' },
       { record: 4, act: 'allow', target: idOf('a'), note: '' },
     ],
@@ -67,7 +68,8 @@ t.test('the report lists who denied whom, late and forked renewals, and restores
   t.match(report.forks, { total: 1, listed: [{ record: 6, target: idOf('twice') }] });
   t.match(report.restores, { total: 1, listed: [{ record: 8, note: 'records 7 to 9 are lost' }] });
   t.match(report.unusedTokens, { total: 1, listed: [{ token: 'bbbb', id: idOf('waiting') }] });
-  t.same(report.ledger, { first: 1, last: 8, signedUpTo: 2 });
+  t.match(report.dns, { total: 1, listed: [{ record: 9, act: 'dns', target: '*.shop.test', note: 'disallowed' }] });
+  t.same(report.ledger, { first: 1, last: 9, signedUpTo: 2 });
 });
 
 t.test(
@@ -81,7 +83,7 @@ t.test(
       operatorWith([], [
         ...[
           { ...plain, id: idOf('ended'), valid: 0, key: 'RSA 2048' },
-          { ...plain, id: idOf('new') },
+          { ...plain, id: idOf('new'), names: ['new.test'] },
         ],
         ...[{ ...plain, id: idOf('rsa2048'), lastRenewed: now, key: 'RSA 2048' }],
         ...[{ ...plain, id: idOf('rsa3072'), lastRenewed: now, key: 'RSA 3072' }],
@@ -92,7 +94,7 @@ t.test(
       now,
     );
     t.equal(report.identities.total, 455);
-    t.match(report.neverRenewed, { total: 1, listed: [{ id: idOf('new') }] });
+    t.match(report.neverRenewed, { total: 1, listed: [{ id: idOf('new'), names: ['new.test'] }] });
     t.match(report.weakKeys, { total: 1, listed: [{ id: idOf('rsa2048') }] });
     t.same(
       report.longestLives.map(({ longestLifeMs }) => longestLifeMs),
