@@ -88,7 +88,8 @@ export function createRoutes(parts: ApiParts): readonly (Route | StreamRoute)[] 
 
 /** The routes about revocation, whose responses are signed: also for clients that do not speak TLS. */
 export function publicRoutes({ crl, ocsp }: Pick<ApiParts, 'crl' | 'ocsp'>): readonly Route[] {
-  const answerOf = async (request: Uint8Array): Promise<ApiAnswer> => answerOcsp(await ocsp.answer(request));
+  const answerOf = async (request: Uint8Array, { remote }: ApiRequest): Promise<ApiAnswer> =>
+    answerOcsp(await ocsp.answer(request, remote));
   return [
     {
       ...{ method: 'GET', path: '/v1/crl' },
@@ -104,12 +105,12 @@ export function publicRoutes({ crl, ocsp }: Pick<ApiParts, 'crl' | 'ocsp'>): rea
     },
     {
       ...{ method: 'POST', path: '/ocsp', maxBytes: maxOcspBytes },
-      answer: ({ body }) => answerOf(body as Buffer),
+      answer: (request) => answerOf(request.body as Buffer, request),
     },
     {
       ...{ method: 'GET', path: '/ocsp/{request}' },
       // What is not base64 is malformed as well: the responder says so.
-      answer: ({ rest }) => answerOf(readGetRequest(rest) ?? Buffer.alloc(0)),
+      answer: (request) => answerOf(readGetRequest(request.rest) ?? Buffer.alloc(0), request),
     },
   ];
 }

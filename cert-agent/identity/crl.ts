@@ -72,6 +72,8 @@ const ids = Object.freeze({
   reasonCode: '2.5.29.21',
   number: '2.5.29.20',
   authorityKey: '2.5.29.35',
+  deltaBase: '2.5.29.27',
+  distributionPoint: '2.5.29.28',
 });
 
 /** Signs a CRL of version 2 by the CA with this key and certificate (DER). Returns DER. */
@@ -238,6 +240,9 @@ function refuseCritical(bytes: Buffer, understood: ReadonlySet<string>): Map<str
     const critical = one.readIf(derTag.boolean);
     found.set(id, one.read(derTag.octetString).body);
     one.end();
+    // They must be critical, and a list that has them is not whole even where they are not.
+    if (id === ids.deltaBase || id === ids.distributionPoint)
+      throw new TypeError('it is a delta list, or the list of a part');
     if (critical !== undefined && readBoolean(critical) && !understood.has(id))
       throw new TypeError(`the critical extension ${id} is not supported`);
   }

@@ -28,7 +28,18 @@ export function readCsr(der: Uint8Array): Buffer {
   if (hash === undefined || type !== key.asymmetricKeyType)
     throw invalid(`the CSR is signed with ${algorithm}, which is not accepted for its key`);
   if (!isSignedBy(key, hash, info, signature)) throw invalid('the CSR is not signed by its own key');
+  // The certificate repeats these bytes: other encodings of the same key would carry what the client wants.
+  if (!isUsual(key, publicKey)) throw invalid("the CSR's public key is not in its usual encoding");
   return publicKey;
+}
+
+function isUsual(key: KeyObject, publicKey: Buffer): boolean {
+  if (!key.export({ type: 'spki', format: 'der' }).equals(publicKey)) return false;
+  if (key.asymmetricKeyType !== 'ec') return true;
+  // RFC 5480 section 2.2: an uncompressed point begins with 4. Not all peers read the other forms.
+  const info = new DerReader(publicKey).enter();
+  info.read(derTag.sequence);
+  return info.read(derTag.bitString).body[1] === 4;
 }
 
 interface CsrParts {

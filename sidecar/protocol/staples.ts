@@ -32,6 +32,8 @@ const longestRetryMs = 3_600_000;
 const shortestAgeMs = 60_000;
 /** For a response that says nothing about its life. */
 const usualAgeMs = 3_600_000;
+/** However long a responder makes the life of its responses. */
+const longestAgeMs = 24 * 3_600_000;
 
 interface Entry {
   readonly about: OcspSubject;
@@ -41,6 +43,8 @@ interface Entry {
   due: number;
   failures: number;
   asking: boolean;
+  /** When the responder said that it is revoked; earlier responses count no more. */
+  revokedAt: number;
 }
 
 export class Staples {
@@ -99,7 +103,16 @@ export class Staples {
     const isRequired = mustStaple(leaf);
     if (url !== undefined && issuer !== undefined)
       return {
-        ...{ about: { leaf, issuer, url }, isRequired, name, staple: undefined, due: 0, failures: 0, asking: false },
+        ...{
+          about: { leaf, issuer, url },
+          isRequired,
+          name,
+          staple: undefined,
+          due: 0,
+          failures: 0,
+          asking: false,
+          revokedAt: 0,
+        },
       };
     if (isRequired && !this.#toldOf.has(key)) {
       this.#toldOf.add(key);
@@ -119,10 +132,13 @@ export class Staples {
       const response = await this.#ask(about.url, formatOcspRequest(about));
       const now = this.#now();
       const { thisUpdate, nextUpdate } = await verifyOcspResponse(response, about, now);
+      if (thisUpdate < entry.revokedAt)
+        throw new SallyportError('ocsp_unavailable', 'the response is older than the one that said it is revoked');
       const until = nextUpdate ?? now + 2 * usualAgeMs;
       entry.staple = { response, until };
-      // A little before the half of its life in a cache, so that it is renewed while it holds.
-      entry.due = Math.max(now + shortestAgeMs, thisUpdate + (until - thisUpdate) / 2);
+      // A little before the half of its life in a cache, so that it is renewed while it holds. A responder may give it
+      // months: a revocation should be seen within a day all the same.
+      entry.due = Math.min(now + longestAgeMs, Math.max(now + shortestAgeMs, thisUpdate + (until - thisUpdate) / 2));
       entry.failures = 0;
     } catch (error) {
       this.#failed(entry, asSallyportError(error, 'ocsp_unavailable', `the OCSP responder ${about.url}`));
@@ -137,7 +153,7 @@ export class Staples {
     entry.due = now + delay * (0.75 + Math.random() / 4);
     entry.failures++;
     // It is revoked now, whatever an earlier response says.
-    if (error.code === 'certificate_revoked') entry.staple = undefined;
+    if (error.code === 'certificate_revoked') Object.assign(entry, { staple: undefined, revokedAt: now });
     const isOpen = entry.staple === undefined || entry.staple.until <= now;
     const isGrave = error.code === 'certificate_revoked' || (entry.isRequired && isOpen);
     // The first, and then one in eight: with growing pauses, about once an hour.

@@ -142,6 +142,27 @@ t.test('a certificate that is revoked loses its staple, and is named', async (t)
   await staples.tick();
   t.equal(staple(), undefined);
   t.match(captured.lines.at(-1), { level: 'error', code: 'certificate_revoked' });
+  const revokedAt = state.now;
+  state.answer = (asked) => respond(asked, { now: revokedAt - 120_000 });
+  state.now += 60_000;
+  await staples.tick();
+  t.equal(staple(), undefined, 'an older response does not bring it back');
+  state.answer = (asked) => respond(asked, { now: state.now });
+  state.now += 3_600_000;
+  await staples.tick();
+  t.ok(staple(), 'a newer one does');
+});
+
+t.test('a response that lives for months is renewed after a day', async (t) => {
+  const { state, staples } = world();
+  state.answer = (asked) => respond(asked, { now: state.now, nextUpdate: state.now + 90 * 86_400_000 });
+  await staples.tick();
+  state.now += 23 * 3_600_000;
+  await staples.tick();
+  t.equal(state.asked, 1);
+  state.now += 3_600_001;
+  await staples.tick();
+  t.equal(state.asked, 2);
 });
 
 t.test('must-staple without a staple is an error', async (t) => {

@@ -39,8 +39,14 @@ export const responseLifeMs = 600_000;
 /** Of the signer's certificate. It is renewed at half of it, and cannot be revoked: nothing checks it. */
 const signerLifeMs = 24 * 3_600_000;
 
-/** Requests in flight; more get `tryLater`. */
-const maxInFlight = 64;
+/** Requests in flight that need the store or a signature; more get `tryLater`, and one address gets a part of them. */
+const maxInFlight = { all: 64, address: 8 } as const;
+
+/** Such requests of one address in a second. What is kept is answered beyond that. */
+const perSecond = 50;
+
+/** Addresses that are counted one by one; beyond, all share one count. */
+const mostAddresses = 4096;
 
 /** Responses without a nonce that are kept: some 4 MB. */
 const maxKept = 4096;
@@ -69,28 +75,49 @@ export class OcspResponder {
   /** By CertID. A Map keeps its order, so the first is the one that was used longest ago. */
   readonly #kept = new Map<string, Kept>();
   #inFlight = 0;
+  readonly #inFlightOf = new Map<string, number>();
+  #second = 0;
+  readonly #askedIn = new Map<string, number>();
 
   constructor(parts: OcspParts) {
     this.#parts = parts;
     parts.denied.onChange(() => this.#kept.clear());
   }
 
-  /** Answers every request, also a malformed one. Never throws. */
-  async answer(request: Uint8Array): Promise<OcspAnswer> {
-    if (this.#inFlight >= maxInFlight) return refusal('tryLater');
-    this.#inFlight++;
+  /** Answers every request of a client at `address`, also a malformed one. Never throws. */
+  async answer(request: Uint8Array, address: string): Promise<OcspAnswer> {
     try {
       const questions = await readQuestions(request);
-      return questions === undefined ? refusal('malformedRequest') : await this.#answer(questions);
+      return questions === undefined ? refusal('malformedRequest') : await this.#answer(questions, address);
     } catch (error) {
       sparseLogOf(this.#parts.log)('ocsp_failed', `an OCSP request failed: ${reasonOf(error)}`);
       return refusal('tryLater');
-    } finally {
-      this.#inFlight--;
     }
   }
 
-  async #answer({ asked, nonce }: OcspQuestions): Promise<OcspAnswer> {
+  /** True if the client may have an answer that has to be made. Call `#done` afterwards. */
+  #begin(address: string): boolean {
+    const second = Math.floor(this.#parts.clock.monotonic() / 1000);
+    if (second !== this.#second) this.#askedIn.clear();
+    this.#second = second;
+    const key = this.#askedIn.has(address) || this.#askedIn.size < mostAddresses ? address : '';
+    const asked = this.#askedIn.get(key) ?? 0;
+    const running = this.#inFlightOf.get(address) ?? 0;
+    if (asked >= perSecond || running >= maxInFlight.address || this.#inFlight >= maxInFlight.all) return false;
+    this.#askedIn.set(key, asked + 1);
+    this.#inFlightOf.set(address, running + 1);
+    this.#inFlight++;
+    return true;
+  }
+
+  #done(address: string): void {
+    this.#inFlight--;
+    const running = (this.#inFlightOf.get(address) ?? 1) - 1;
+    if (running === 0) this.#inFlightOf.delete(address);
+    else this.#inFlightOf.set(address, running);
+  }
+
+  async #answer({ asked, nonce }: OcspQuestions, address: string): Promise<OcspAnswer> {
     const [first] = asked;
     // RFC 5019 section 2.2.3: of other CAs we know nothing. Unsigned, so that it costs nothing. One response has one
     // signer: of certificates of another issuer than the first one's, it says `unknown`.
@@ -102,6 +129,17 @@ export class OcspResponder {
     const now = this.#parts.clock.now();
     const kept = isKeepable ? this.#kept.get(name) : undefined;
     if (kept !== undefined && freshMsOf(kept, now) > 0) return { body: kept.body, freshMs: freshMsOf(kept, now) };
+    if (!this.#begin(address)) return refusal('tryLater');
+    try {
+      return await this.#make({ asked, nonce }, responder, isKeepable ? name : undefined);
+    } finally {
+      this.#done(address);
+    }
+  }
+
+  /** Signs a response, and keeps it under `name` if it is given. */
+  async #make({ asked, nonce }: OcspQuestions, responder: Responder, name: string | undefined): Promise<OcspAnswer> {
+    const now = this.#parts.clock.now();
     const { sequence } = this.#parts.denied.current();
     const signer = await this.#signerOf(responder, now);
     const answers = await Promise.all(
@@ -109,7 +147,7 @@ export class OcspResponder {
     );
     const nextUpdate = Math.min(now + responseLifeMs, signer.notAfter);
     const body = signOcspResponse({ answers, now, nextUpdate, nonce }, signer);
-    if (!isKeepable) return { body, freshMs: 0 };
+    if (name === undefined) return { body, freshMs: 0 };
     const made = { body, nextUpdate };
     // What was looked up before a revocation must not be kept after it. Unknown serials are without number.
     if (answers[0]?.status.kind !== 'unknown' && sequence === this.#parts.denied.current().sequence)

@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes, X509Certificate } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
@@ -68,17 +69,23 @@ function requestOf({ serials, issuer = issuerDer, hash = 'sha1', extensions }: A
   return sequence(sequence(sequence(...list), ...more));
 }
 
-async function post(body: Uint8Array): Promise<Buffer> {
-  const answer = await fetch(`${url}/ocsp`, { method: 'POST', body: Buffer.from(body) });
-  t.equal(answer.status, 200);
-  t.equal(answer.headers.get('content-type'), 'application/ocsp-response');
-  return Buffer.from(await answer.arrayBuffer());
+function post(body: Uint8Array, localAddress = '127.0.0.1'): Promise<Buffer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+  const call = request(`${url}/ocsp`, { method: 'POST', localAddress, agent: false }, (answer) => {
+    const parts: Buffer[] = [];
+    t.equal(answer.statusCode, 200);
+    t.equal(answer.headers['content-type'], 'application/ocsp-response');
+    answer.on('data', (part: Buffer) => parts.push(part)).once('end', () => resolve(Buffer.concat(parts)));
+  });
+  call.once('error', reject);
+  call.end(body);
+  return promise;
 }
 
 const statusesOf = (der: Buffer): string[] => readOcspResponse(der).answers.map((one) => one.status);
 /** The OCSPResponseStatus of an answer without a signature. */
 const errorOf = (der: Buffer): number | undefined => (der.length === 5 ? der[4] : undefined);
-const [malformed, unauthorized] = [1, 6];
+const [malformed, tryLater, unauthorized] = [1, 3, 6];
 
 t.test('good, revoked and unknown are told apart, whatever the hash', async (t) => {
   const [good, bad] = [await enrolled(), await enrolled()];
@@ -117,6 +124,21 @@ t.test('responses are kept until the deny list changes, and half of their life',
   t.notSame(second, first);
   await ca.operator.revoke(one.serial, 'x');
   t.same(statusesOf(await post(question)), ['revoked']);
+});
+
+t.test('one address gets a part of the responses that have to be made; those that are kept go to all', async (t) => {
+  clock.advance(1000);
+  const { serial } = await enrolled();
+  const kept = requestOf({ serials: [serial] });
+  t.same(statusesOf(await post(kept)), ['good']);
+  const fresh = () => requestOf({ serials: [serial], extensions: [nonceOf(randomBytes(16))] });
+  let refused = 0;
+  for (let i = 0; i < 80; i++) if (errorOf(await post(fresh())) === tryLater) refused++;
+  t.equal(refused, 31, 'fifty in a second, one of them the first');
+  t.same(statusesOf(await post(kept)), ['good'], 'what is kept is still answered');
+  t.same(statusesOf(await post(fresh(), '127.0.0.2')), ['good'], 'another address is not touched');
+  clock.advance(1000);
+  t.same(statusesOf(await post(fresh())), ['good'], 'a second later');
 });
 
 t.test('a nonce is echoed, and one that is too long or empty is malformed', async (t) => {
