@@ -71,7 +71,7 @@ ssl = on\nssl_cert_file = 'svid.pem'\nssl_key_file = 'svid.key'\n`,
   return port;
 }
 
-t.test('psql verifies a database by name', { skip, timeout: 60_000 }, async (t) => {
+t.test('psql verifies a database by name', { skip, timeout: 120_000 }, async (t) => {
   const ca = await makeCa(t);
   await ca.serve();
   const [token, out] = [join(tempDir(t), 'db.token'), join(tempDir(t), 'db')];
