@@ -125,6 +125,7 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
           entry.busy++;
         },
         done() {
+          if (ended) return;
           ended = true;
           entry.busy -= counted;
           if (entry.busy > 0 || !strangers.delete(entry)) return;

@@ -105,7 +105,8 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
       streams.delete(socket);
       turn.done();
     });
-    upgrade(parts, chains.get(socket) ?? nothing, state.closing, request, socket);
+    const presented = chains.get(socket) ?? nothing;
+    upgrade({ parts, presented, closing: state.closing, ended: turn.done }, request, socket);
   });
   // Without free descriptors, accept() fails once per connection; that must not end the CA.
   server.on('error', (error) => parts.log.error({ code: 'accept_failed' }, reasonOf(error)));
@@ -249,14 +250,16 @@ function restOf(route: string, path: string): string | undefined {
 /** What a client may send in one line of a stream. */
 const longestLine = 16_384;
 
+interface Upgrade extends Pick<Turn, 'parts' | 'presented'> {
+  readonly closing: boolean;
+  /** The last byte is written: the connection may be closed to make room. */
+  ended(): void;
+}
+
 /** Begins a stream, or refuses it as HTTP. */
-function upgrade(
-  parts: ServerParts,
-  presented: Presented,
-  closing: boolean,
-  request: IncomingMessage,
-  socket: Socket,
-): void {
+function upgrade({ parts, presented, closing, ended }: Upgrade, request: IncomingMessage, socket: Socket): void {
+  // Node's HTTP server has let go of the socket. Without a listener, a reset would end the process.
+  socket.on('error', () => {});
   const remote = socket.remoteAddress ?? '';
   let receiver: Receiver | undefined;
   const path = pathOf(request);
@@ -268,11 +271,13 @@ function upgrade(
       throw new SallyportError('upgrade_required', `${path} needs GET with Upgrade: ${route.upgrade}`);
     const asked = { presented, ifNoneMatch: request.headers['if-none-match'], remote, body: undefined, rest: '' };
     socket.setTimeout(0);
-    receiver = route.open(asked, sinkOf(socket, route.upgrade));
+    receiver = route.open(asked, sinkOf(socket, route.upgrade, ended));
   } catch (error) {
     const { status = 500, body } = refusalOf(parts, error, request);
     const head = `HTTP/1.1 ${status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\n`;
-    socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+    socket.write(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+    endSoon(socket);
+    ended();
     return;
   }
   const { line, gone } = receiver;
@@ -287,8 +292,18 @@ function upgrade(
   });
 }
 
+/** How long a client may take to read the end of a stream, or its refusal. */
+const lingerMs = 2000;
+
+/** Ends a connection also if the client does not end its own side: it would stay half-open for ever. */
+function endSoon(socket: Socket): void {
+  socket.end();
+  const timer = setTimeout(() => socket.destroy(), lingerMs);
+  socket.once('close', () => clearTimeout(timer));
+}
+
 /** The head is sent before the first line: until then, opening can be refused. */
-function sinkOf(socket: Socket, protocol: string): Sink {
+function sinkOf(socket: Socket, protocol: string, ended: () => void): Sink {
   let begun = false;
   return {
     write(text) {
@@ -298,8 +313,9 @@ function sinkOf(socket: Socket, protocol: string): Sink {
     },
     pending: () => socket.writableLength,
     end(abruptly = false) {
-      if (abruptly) socket.destroy();
-      else socket.end();
+      if (abruptly) return void socket.destroy();
+      endSoon(socket);
+      ended();
     },
   };
 }

@@ -2,11 +2,13 @@
 // room, no address has more than its share, and it is logged and counted.
 
 import { readFileSync } from 'node:fs';
+import { connect as connectTcp, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
 import t, { type Test } from 'tap';
 import type { CaOptions } from '../../cert-agent/ca/main.ts';
 import { ask, newKey, startTestCa, svidOf, type TestCa } from '../fixtures/ca.ts';
+import { until } from '../fixtures/process.ts';
 
 interface Svid {
   readonly cert: string;
@@ -135,4 +137,71 @@ t.test('a closed connection takes no place', async (t) => {
   const { ca, rootPem, status } = await start(t, { connections: 16, connectionsPerAddress: 16 });
   const svid = await enrolled(ca, rootPem);
   for (let count = 0; count < 48; count++) t.equal(await status(svid), 200);
+});
+
+/** Asks to leave HTTP on a connection that it never ends, not even once the CA has. */
+async function askHalfOpen(t: Test, port: number, path: string, svid: Svid | 'none' | 'plaintext') {
+  const raw = connectTcp({ host: '127.0.0.1', port, allowHalfOpen: true });
+  t.teardown(() => raw.destroy());
+  const tls = { socket: raw, rejectUnauthorized: false, allowHalfOpen: true };
+  const socket: Socket = svid === 'plaintext' ? raw : connect({ ...tls, ...(svid === 'none' ? {} : svid) });
+  let text = '';
+  const state = { isClosed: false, isEnded: false };
+  for (const one of [raw, socket]) one.on('error', () => {}).once('close', () => (state.isClosed = true));
+  socket.setEncoding('utf8').on('data', (piece: string) => (text += piece));
+  socket.once('end', () => (state.isEnded = true));
+  socket.write(`GET ${path} HTTP/1.1\r\nhost: ca\r\nconnection: upgrade\r\nupgrade: sallyport-watch/1\r\n\r\n`);
+  await until(() => text.startsWith('HTTP/1.1 ') || state.isClosed, 'a response');
+  return {
+    raw,
+    status: text.split(' ')[1],
+    state,
+    /** The system says so only to a client that writes. */
+    async isGone() {
+      socket.write('\n');
+      return state.isClosed;
+    },
+  };
+}
+
+t.test('who is refused an upgrade and does not close makes room at once, and is closed soon', async (t) => {
+  const { ca, status } = await start(t, { connections: 4, connectionsPerAddress: 5 });
+  const all = [];
+  for (let count = 0; count < 4; count++) all.push(await askHalfOpen(t, ca.address.port, '/v1/watch', 'none'));
+  for (const one of all) t.equal(one.status, '403');
+  t.equal(await status(), 200, 'at once');
+  for (const one of all) await until(() => one.isGone(), 'the end of the connection');
+});
+
+t.test('the same on the plaintext port, whose process survives a reset meanwhile', async (t) => {
+  const ca = await startTestCa(t, {
+    ocsp: { host: '127.0.0.1', port: 0 },
+    limits: { connections: 4, connectionsPerAddress: 5 },
+  });
+  const { port } = ca.ocspAddress!;
+  for (let count = 0; count < 20; count++) {
+    const one = connectTcp({ host: '127.0.0.1', port });
+    one.on('error', () => {});
+    await new Promise((resolve) => one.once('connect', resolve));
+    one.write('GET /x HTTP/1.1\r\nhost: ca\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n', () => one.resetAndDestroy());
+  }
+  const all = [];
+  for (let count = 0; count < 4; count++) all.push(await askHalfOpen(t, port, '/v1/watch', 'plaintext'));
+  for (const one of all) t.equal(one.status, '404');
+  const next = await askHalfOpen(t, port, '/v1/watch', 'plaintext');
+  t.equal(next.status, '404', 'at once');
+  for (const one of [...all, next]) await until(() => one.isGone(), 'the end of the connection');
+});
+
+t.test('streams above those of one identity are closed, although their client does not close', async (t) => {
+  const { ca, rootPem } = await start(t, { connections: 80, connectionsPerAddress: 80 });
+  const svid = await enrolled(ca, rootPem);
+  const all = [];
+  for (let count = 0; count < 67; count++) all.push(await askHalfOpen(t, ca.address.port, '/v1/watch', svid));
+  for (const one of all) t.equal(one.status, '101');
+  for (const one of all.slice(0, 3)) await until(() => one.isGone(), 'the end of the stream');
+  t.strictSame(
+    all.slice(3).filter(({ state }) => state.isClosed || state.isEnded),
+    [],
+  );
 });
