@@ -1,35 +1,54 @@
 // Waits until agents have acknowledged something, and says by name which have not: connected ones that are late, and
-// workloads with a valid certificate whose agents are not connected.
+// those with a valid certificate that are not connected. A certificate tells an agent by its family, so that a replica
+// without an agent is not taken for another one of the same ID.
 
 import type { Clock } from '../base/clock.ts';
 import { type DenyList, deniedBy } from '../identity/denied.ts';
 import { caIdOf, parseSpiffeId } from '../identity/spiffe-id.ts';
 import type { Acknowledgement, Agents, ConnectedAgent } from './agents.ts';
-import type { NameStore } from './store/store.ts';
+import type { LiveFamily, Store } from './store/store.ts';
 
-/** What came of the wait. Workloads that are denied are not counted. */
-export interface Acknowledged {
-  readonly by: number;
-  readonly of: number;
+/** What came of the wait, in agents. Those that are denied are not counted. */
+export interface Acknowledged extends Readiness {
   /** From the change to the last acknowledgement, or to the end of the wait. */
   readonly ms: number;
-  /** At most 100, connected ones first. */
-  readonly stragglers: readonly Straggler[];
 }
 
+export interface Readiness {
+  readonly by: number;
+  readonly of: number;
+  /** One for each ID, those with connected agents first. */
+  readonly stragglers: readonly Straggler[];
+  /** How many IDs were left out of `stragglers`: see `shown`. Absent if none was. */
+  readonly more?: number;
+}
+
+/** An ID with agents that have not acknowledged it. */
 export interface Straggler {
   readonly id: string;
-  readonly connected: boolean;
+  /** All of its agents: those with a stream, and those with a valid certificate and no stream. */
+  readonly agents: number;
+  /** Those whose sidecars have not confirmed it. */
+  readonly late: number;
+  readonly notConnected: number;
+  /** When the last certificate of those expires, milliseconds since 1970. */
+  readonly until?: number;
 }
 
 export interface AcknowledgedParts {
   readonly agents: Agents;
-  readonly store: NameStore;
+  readonly store: Pick<Store, 'listLiveFamilies'>;
   readonly denied: DenyList;
   readonly clock: Clock;
 }
 
-const mostStragglers = 100;
+const mostShown = 100;
+
+/** For an answer to an operator. Decisions need all. */
+export function shown<R extends Readiness>(all: R): R {
+  const more = all.stragglers.length - mostShown;
+  return more <= 0 ? all : { ...all, stragglers: all.stragglers.slice(0, mostShown), more };
+}
 
 /** Waits up to `waitMs` for the connected agents. `began` is the monotonic time of the change. */
 export async function whenAcknowledged(
@@ -45,26 +64,42 @@ export async function whenAcknowledged(
 }
 
 /** Who has acknowledged it now. */
-export async function stateOf(
-  parts: AcknowledgedParts,
-  holds: (use: Acknowledgement) => boolean,
-): Promise<Omit<Acknowledged, 'ms'>> {
-  const { store, denied, clock } = parts;
+export async function stateOf(parts: AcknowledgedParts, holds: (use: Acknowledgement) => boolean): Promise<Readiness> {
+  const absent = (await familiesOf(parts)).filter(({ named }) => !named);
+  // After the wait for the store, so that it is as of now.
   const all = counted(parts);
-  const connected = new Set(all.map(({ id }) => id));
-  const absent = (await store.listLiveIds(clock.now())).filter(
-    (id) => !connected.has(id) && !denied.ids.has(id) && id !== caIdOf(parseSpiffeId(id).trustDomain).uri,
-  );
-  const tardy = late(all, holds);
-  const stragglers = [
-    ...tardy.map(({ id }) => ({ id, connected: true })),
-    ...absent.map((id) => ({ id, connected: false })),
-  ];
-  return {
-    by: all.length - tardy.length,
-    of: all.length + absent.length,
-    stragglers: stragglers.slice(0, mostStragglers),
-  };
+  return readinessOf(all, late(all, holds), absent);
+}
+
+/** The families of all agents but denied ones and the CA itself. `named`: it has a stream. */
+export async function familiesOf({ agents, store, denied, clock }: AcknowledgedParts): Promise<readonly LiveFamily[]> {
+  const serials = agents.connected().map(({ serial }) => serial);
+  const families = await store.listLiveFamilies(clock.now(), serials);
+  return families.filter(({ id }) => !denied.ids.has(id) && id !== caIdOf(parseSpiffeId(id).trustDomain).uri);
+}
+
+/** `all` are with a stream, `absent` without one. */
+export function readinessOf(
+  all: readonly { readonly id: string }[],
+  tardy: readonly { readonly id: string }[],
+  absent: readonly Pick<LiveFamily, 'id' | 'until'>[],
+): Readiness {
+  const agentsOf = countIds([...all, ...absent]);
+  const lateOf = countIds(tardy);
+  const absentOf = countIds(absent);
+  const untilOf = new Map<string, number>();
+  for (const { id, until } of absent) untilOf.set(id, Math.max(until, untilOf.get(id) ?? 0));
+  const stragglers = [...new Set([...lateOf.keys(), ...absentOf.keys()])].map((id) => ({
+    ...{ id, agents: agentsOf.get(id)!, late: lateOf.get(id) ?? 0, notConnected: absentOf.get(id) ?? 0 },
+    ...(untilOf.has(id) ? { until: untilOf.get(id)! } : {}),
+  }));
+  return { by: all.length - tardy.length, of: all.length + absent.length, stragglers };
+}
+
+function countIds(all: readonly { readonly id: string }[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { id } of all) counts.set(id, (counts.get(id) ?? 0) + 1);
+  return counts;
 }
 
 /** A denied agent has nothing left to protect. */

@@ -38,7 +38,10 @@ Example:
     .argument('<step>', steps.join(', '))
     .option('--root-key <file>', "with prepare: the present root's key (default: root.key in the CA's directory)")
     .option('--external-root <file>', 'with prepare: a new root whose key is kept elsewhere, PEM')
-    .option('--except <name...>', 'with activate and remove: go on without these workloads (SPIFFE IDs, or last parts)')
+    .option(
+      '--except <name...>',
+      'with activate and remove: go on without these workloads (SPIFFE IDs, or last parts that are unambiguous)',
+    )
     .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
@@ -46,9 +49,13 @@ Example:
 prepare     makes a new root and issuer, and certifies the new root by the old one; with --external-root it makes a
             request (sallyport ca issuer request --show), which the new root signs for sallyport ca issuer install
 distribute  puts the new root into the bundle; agents acknowledge it once their sidecars use it
-activate    the new issuer signs; refused while a known workload does not trust the new root
+activate    the new issuer signs; refused while an agent's sidecars do not trust the new root, or an agent with a valid
+            certificate is not connected
 remove      takes the old root out of the bundle; refused while a certificate of the old root is valid
 cancel      gives up, before activate
+
+An agent counts until its certificate expires (EXPIRES in the status), also if its workload has joined again with a new
+token. --except goes on without it, and the answer and the ledger say whom it left behind.
 
 Copies of the bundle outside of agents must be replaced before remove: those of federated trust domains, load
 balancers, new workloads (bundle.pem).
@@ -115,19 +122,33 @@ async function showStatus(flags: RotateFlags): Promise<number> {
   });
 }
 
-async function show({ state, stragglers, by, of, next, issuer, roots }: RotationStatus): Promise<void> {
+async function show(status: RotationStatus): Promise<void> {
+  const { state, stragglers, more = 0, excepted = [], by, of, next, issuer, roots } = status;
   print(`issuer    SHA-256 ${issuer.fingerprint}`);
   print(`valid     ${await timeOf(issuer.notBefore)} to ${await timeOf(issuer.notAfter)}`);
   for (const root of roots) print(`root      SHA-256 ${root}${root === state?.newRoot ? ' (new)' : ''}`);
+  for (const id of excepted) print(`excepted  ${id}`);
   if (state === null) return print('rotation  none is under way');
   print(`rotation  of the ${state.kind}, ${state.step} since ${await timeOf(state.activatedAt ?? state.startedAt)}`);
   if (state.kind === 'root') {
     const what = state.step === 'draining' ? 'have certificates of the new root' : 'trust the new root';
-    print(`workloads ${by} of ${of} ${what}`);
-    const rows = stragglers.map(({ id, connected }) => [id, connected ? 'connected' : 'not connected']);
-    if (rows.length > 0) printTable(['NOT YET', 'AGENT'], rows, '');
+    print(`agents    ${by} of ${of} ${what}`);
+    const rows = await Promise.all(
+      stragglers.map(async (one) => [one.id, placesOf(one), one.until === undefined ? '' : await timeOf(one.until)]),
+    );
+    if (rows.length > 0) printTable(['NOT YET', 'AGENT', 'EXPIRES'], rows, '');
+    if (more > 0) print(`and ${more} more`);
   }
   if (next !== undefined) note(`next: ${next}`);
+}
+
+function placesOf({ agents, late, notConnected }: RotationStatus['stragglers'][number]): string {
+  if (agents === 1) return late === 1 ? 'connected' : 'not connected';
+  const parts = [
+    ...(late > 0 ? [`${late} connected`] : []),
+    ...(notConnected > 0 ? [`${notConnected} not connected`] : []),
+  ];
+  return `${parts.join(', ')} of ${agents}`;
 }
 
 async function timeOf(ms: number): Promise<string> {

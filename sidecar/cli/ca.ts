@@ -421,7 +421,8 @@ function revoke(): Command {
       'after',
       `
 The CA tells every agent at once. An agent acknowledges it when its sidecars refuse the identity and have ended its open
-connections. Agents that are not connected are named: they learn of it with their next request to the CA.
+connections. Agents that are not connected are named: they learn of it with their next request to the CA. An agent
+counts until its certificate expires; one that has joined again with a new token counts twice until then.
 Revoking a certificate also revokes all that were renewed from it, including those of a thief.
 CRL and OCSP responses have the standard's reason: keyCompromise, affiliationChanged, superseded or
 cessationOfOperation if the text of --reason begins with it, else unspecified.
@@ -459,11 +460,20 @@ async function runRevoke(target: string, flags: RevokeFlags): Promise<number> {
 
 const longestWaitMs = 25_000;
 
-function noteAcknowledged({ by, of, ms, stragglers }: Acknowledged): void {
+function noteAcknowledged({ by, of, ms, stragglers, more = 0 }: Acknowledged): void {
   note(`acknowledged by ${by} of ${of} in ${(ms / 1000).toFixed(1)} s`);
-  for (const { id, connected } of stragglers)
-    note(`not yet by ${id}: ${connected ? 'its sidecars have not confirmed it' : 'its agent is not connected'}`);
-  if (of - by > stragglers.length) note(`and ${of - by - stragglers.length} more`);
+  for (const one of stragglers) note(`not yet by ${one.id}: ${whyLate(one)}`);
+  if (more > 0) note(`and by agents of ${more} more IDs`);
+}
+
+function whyLate({ agents, late, notConnected }: Acknowledged['stragglers'][number]): string {
+  if (agents === 1) return late === 1 ? 'its sidecars have not confirmed it' : 'its agent is not connected';
+  return [
+    ...(late > 0 ? [`the sidecars of ${late} of its ${agents} agents have not confirmed it`] : []),
+    ...(notConnected > 0
+      ? [`${notConnected} of its ${agents} agents ${notConnected === 1 ? 'is' : 'are'} not connected`]
+      : []),
+  ].join('; ');
 }
 
 function allow(): Command {

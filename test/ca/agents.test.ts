@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
-import { whenAcknowledged } from '../../cert-agent/ca/acknowledged.ts';
+import { shown, stateOf, whenAcknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import { Agents, type Sink } from '../../cert-agent/ca/agents.ts';
 import type { BundleAnswer } from '../../cert-agent/ca/bundle-answer.ts';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
@@ -112,23 +112,63 @@ t.test('an agent that does not read is cut off', (t) => {
   t.end();
 });
 
+/** A store in which each of these has an agent; `serials` are those of its certificate. */
+function storeOf(families: readonly { id: string; serial: string; until?: number }[]) {
+  return {
+    listLiveFamilies: async (_now: number, serials: readonly string[]) =>
+      families.map(({ id, serial, until = 9 }) => ({ id, until, issuedAt: 0, named: serials.includes(serial) })),
+  };
+}
+
 t.test('a wait ends with the last acknowledgement, and names who is missing', async (t) => {
   const { cell, join, agents, clock } = startAgents(t);
-  const [web, db] = [join('web'), join('db')];
+  const [web, db] = [join('web', undefined, '01'), join('db', undefined, '02')];
   const denied = { ...emptyDenyList, ids: new Set([id('thief')]) };
-  join('thief');
+  join('thief', undefined, '03');
   cell.set(answer(1, 6));
-  const ids = ['db', 'gone', 'thief', 'web'].map(id);
-  const caId = 'spiffe://demo.test/sallyport/ca';
-  const store = { listLiveIds: async () => [...ids, caId] } as never;
-  const parts = { agents, store, denied, clock };
+  const families = [
+    { id: id('db'), serial: '02' },
+    { id: id('gone'), serial: '04', until: 7 },
+    { id: id('thief'), serial: '03' },
+    { id: id('web'), serial: '01' },
+    { id: 'spiffe://demo.test/sallyport/ca', serial: '05' },
+  ];
+  const parts = { agents, store: storeOf(families), denied, clock };
   const waiting = whenAcknowledged(parts, (use) => use.denied >= 6, 60_000, clock.monotonic());
   web.say(5);
   db.say(6);
   web.say(6);
-  t.match(await waiting, { by: 2, of: 3, stragglers: [{ id: id('gone'), connected: false }] });
+  const gone = { id: id('gone'), agents: 1, late: 0, notConnected: 1, until: 7 };
+  t.same(await waiting, { by: 2, of: 3, stragglers: [gone], ms: 0 });
   cell.set(answer(1, 7));
   db.say(7);
   const late = await whenAcknowledged(parts, (use) => use.denied >= 7, 1, clock.monotonic());
-  t.match(late, { by: 1, of: 3, stragglers: [{ id: id('web'), connected: true }, { id: id('gone') }] });
+  t.match(late, { by: 1, of: 3, stragglers: [{ id: id('web'), agents: 1, late: 1, notConnected: 0 }, gone] });
+});
+
+t.test('a replica without an agent is missing, although another one of its ID is connected', async (t) => {
+  const { join, agents, clock } = startAgents(t);
+  const web = join('web', undefined, '01');
+  web.say(5);
+  const families = [
+    { id: id('web'), serial: '01' },
+    { id: id('web'), serial: '02', until: 7 },
+    { id: id('web'), serial: '03', until: 8 },
+  ];
+  const parts = { agents, store: storeOf(families), denied: emptyDenyList, clock };
+  const { stragglers, ...counts } = await whenAcknowledged(parts, (use) => use.denied >= 5, 1, clock.monotonic());
+  t.same(counts, { by: 1, of: 3, ms: 0 });
+  t.same(stragglers, [{ id: id('web'), agents: 3, late: 0, notConnected: 2, until: 8 }]);
+});
+
+t.test('the streams of one identity hide nobody else from a decision, and what is shown has an end', async (t) => {
+  const { join, agents, clock } = startAgents(t);
+  for (let n = 0; n < 64; n++) join('thief', undefined, '01');
+  const others = Array.from({ length: 150 }, (_, n) => ({ id: id(`db${n}`), serial: `1${n}` }));
+  const store = storeOf([{ id: id('thief'), serial: '01' }, ...others]);
+  const all = await stateOf({ agents, store, denied: emptyDenyList, clock }, (use) => use.denied >= 5);
+  t.match(all, { by: 0, of: 214, stragglers: [{ id: id('thief'), agents: 64, late: 64 }, { id: id('db0') }] });
+  t.equal(all.stragglers.length, 151);
+  const { stragglers, more } = shown(all);
+  t.same({ listed: stragglers.length, more }, { listed: 100, more: 51 });
 });

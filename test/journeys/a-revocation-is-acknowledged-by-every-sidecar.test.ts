@@ -29,7 +29,7 @@ t.test('revoke prints who has acknowledged it, and open requests have ended', as
   writeFileSync(join(dir, 'policies', 'policy.yaml'), allowAll);
 
   /** An agent as a process of its own, which writes to a directory. */
-  const startAgent = async (name: string) => {
+  const startAgent = async (name: string, outDir = name) => {
     const tokenFile = join(dir, `${name}.token`);
     await ca.writeToken(idOf(name), tokenFile);
     const args = [
@@ -40,7 +40,7 @@ t.test('revoke prints who has acknowledged it, and open requests have ended', as
       '--token-file',
       tokenFile,
       '--out-dir',
-      join(dir, name),
+      join(dir, outDir),
     ];
     const agent = startSallyport(t, ['agent', ...args]);
     await agent.waitFor(/"code":"svid_received"/);
@@ -102,5 +102,10 @@ limits: { drainMinimum: 0s }
   await until(
     async () => /not yet by .*other: its agent is not connected/.test((await revoke(idOf('x'), '--force')).stderr),
     'it',
+  );
+  await startAgent('other', 'replica');
+  await until(
+    async () => /not yet by .*other: 1 of its 2 agents is not connected/.test((await revoke(idOf('x'))).stderr),
+    'the replica that is gone, beside the one that is connected',
   );
 });

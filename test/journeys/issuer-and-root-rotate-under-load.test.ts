@@ -119,10 +119,14 @@ t.test('issuer and root rotate under load', { timeout: 120_000 }, async (t) => {
   await sidecars.get('d')!.stop('SIGKILL');
   await good('root', 'distribute');
   await restartCa();
-  await until(async () => /workloads 3 of 4 trust the new root/.test(await good('status')), 'three acknowledgements');
+  await until(async () => /agents +3 of 4 trust the new root/.test(await good('status')), 'three acknowledgements');
   t.match(await good('status'), /sa\/d +not connected/);
   t.match(await rotate('root', 'activate'), { code: 1, text: /1 known workloads do not trust.*sa\/d / });
-  await good('root', 'activate', '--except', 'd');
+  t.match(await rotate('root', 'activate', '--except', 'e'), {
+    code: 1,
+    text: /--except e names none of the workloads/,
+  });
+  t.match(await good('root', 'activate', '--except', 'd'), /excepted {2}spiffe:\/\/demo\.test\/ns\/shop\/sa\/d\n/);
   await restartCa();
   t.match(await rotate('root', 'remove'), { code: 1, text: /still have certificates of the old root/ });
   sidecars.set('d', start('d'));

@@ -7,7 +7,7 @@ import { formatDuration, formatTime } from '../../base/clock.ts';
 import { didYouMean } from '../../base/did-you-mean.ts';
 import { SallyportError } from '../../base/errors.ts';
 import { parseSpiffeId } from '../../identity/spiffe-id.ts';
-import { type Acknowledged, whenAcknowledged } from '../acknowledged.ts';
+import { type Acknowledged, shown, whenAcknowledged } from '../acknowledged.ts';
 import type { Agents, ConnectedAgent } from '../agents.ts';
 import { parseDnsNames } from '../dns/name.ts';
 import { deniedError, hashToken } from '../evidence.ts';
@@ -194,7 +194,7 @@ export function createOperator(parts: OperatorParts): Operator {
         waitMs,
         began,
       );
-      return { ...done, acknowledged };
+      return { ...done, acknowledged: shown(acknowledged) };
     },
     async allow(text) {
       const done = await revocations.allow(text);

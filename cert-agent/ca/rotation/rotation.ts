@@ -7,9 +7,9 @@ import { formatTime } from '../../base/clock.ts';
 import { SallyportError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { DenyList } from '../../identity/denied.ts';
-import { caIdOf } from '../../identity/spiffe-id.ts';
+import { parseSpiffeId } from '../../identity/spiffe-id.ts';
 import { fingerprintOf } from '../../identity/verify.ts';
-import { type Straggler, stateOf } from '../acknowledged.ts';
+import { familiesOf, type Readiness, readinessOf, shown, stateOf } from '../acknowledged.ts';
 import type { Agents } from '../agents.ts';
 import type { Authority } from '../authority.ts';
 import { formatCertificates } from '../ledger/head.ts';
@@ -48,7 +48,7 @@ export type RotationStep = 'prepare' | 'distribute' | 'activate' | 'remove' | 'c
 export interface RotationRequest {
   readonly kind: RotationKind;
   readonly step: RotationStep;
-  /** Workloads that need not have acknowledged: SPIFFE IDs, or their last parts. */
+  /** Workloads that need not be ready: SPIFFE IDs, or last parts that only one in the way of the step has. */
   readonly except?: readonly string[];
   /** The file of the root's key, if it is not in the directory. */
   readonly rootKey?: string;
@@ -59,13 +59,10 @@ export interface RotationRequest {
 }
 
 /** What is under way, and what it waits for. */
-export interface RotationStatus {
+export interface RotationStatus extends Readiness {
   readonly state: RotationState | null;
-  /** Who is in the way of the next step, by name; at most 100. */
-  readonly stragglers: readonly Straggler[];
-  /** Workloads that are ready for the next step, of all known ones. */
-  readonly by: number;
-  readonly of: number;
+  /** The IDs that the step has left behind: they were in its way, and `except` named them. */
+  readonly excepted?: readonly string[];
   /** The request that waits for its certificate, PEM. */
   readonly request?: string;
   /** The command for the next step; undefined when nothing is to be done by an operator. */
@@ -103,7 +100,7 @@ export class Rotations {
       ...{ notBefore: authority.notBefore, notAfter: authority.notAfter },
     };
     const roots = authority.bundle.current().roots.map(fingerprintOf);
-    const ready = await this.#readiness(state);
+    const ready = shown(await this.#readiness(state));
     const next = nextCommand(state);
     const request = state?.step === 'requested' ? readRequest(dir) : undefined;
     const more = { ...(next === undefined ? {} : { next }), ...(request === undefined ? {} : { request }) };
@@ -163,7 +160,8 @@ export class Rotations {
     await store.probe();
     // Before the step: the one that goes must vouch for the heads that its issuers signed.
     const roots = formatCertificates(authority.bundle.current().roots);
-    const done = await this.#take(request, by, before);
+    const excepted: string[] = [];
+    const done = await this.#take(request, by, before, excepted);
     authority.reload();
     const after = done ?? before!;
     if (step === 'remove') this.#parts.agents.renewThoseBefore(undefined);
@@ -171,7 +169,7 @@ export class Rotations {
       kind,
       ...(after.newIssuer === undefined ? {} : { newIssuer: after.newIssuer }),
       ...(after.newRoot === undefined ? {} : { newRoot: after.newRoot, roots }),
-      ...(request.except === undefined ? {} : { except: request.except.join(' ') }),
+      ...(excepted.length === 0 ? {} : { except: excepted.join(' ') }),
     };
     const caller = by === 'operator' ? 'operator' : 'self';
     await store.appendLedger({ act: 'rotate', caller, answer: step, details }, clock.now());
@@ -181,13 +179,15 @@ export class Rotations {
     }
     log.info({ code: 'rotated', kind, step }, `${kind}: ${sentences[step]}`);
     await this.#parts.changed();
-    return this.status();
+    return { ...(await this.status()), ...(excepted.length === 0 ? {} : { excepted }) };
   }
 
+  /** Adds to `excepted` which of those in the way it went past. */
   async #take(
     request: RotationRequest,
     by: RotationState['by'],
     state: RotationState | undefined,
+    excepted: string[],
   ): Promise<RotationState | undefined> {
     const { dir, passphrase, clock } = this.#parts;
     const { step, except = [] } = request;
@@ -203,7 +203,7 @@ export class Rotations {
       throw refused(`the rotation of the root is ${state.step}: ${step} cannot be done now`, state);
     if (step === 'distribute') return distributeFiles(dir, state);
     if (step === 'cancel') return void cancelFiles(dir, state);
-    await this.#refuseStragglers(state, except);
+    excepted.push(...(await this.#refuseStragglers(state, except)));
     // Connections that rest on the last certificates of the old root are being retired.
     if (step === 'remove') await pause(settleMs);
     if (step === 'activate') return activateFiles(dir, state, now);
@@ -227,40 +227,58 @@ export class Rotations {
     return requestFiles(dir, 'root', { trustDomain: authority.trustDomain, passphrase, now, oldIssuer, roots });
   }
 
-  /** @throws SallyportError `rotation_refused` with the names of those whom the next step would lock out. */
-  async #refuseStragglers(state: RotationState, except: readonly string[]): Promise<void> {
+  /**
+   * Returns those that `except` names, of those in the way.
+   * @throws SallyportError `rotation_refused` with the names of the others: the next step would lock them out.
+   */
+  async #refuseStragglers(state: RotationState, except: readonly string[]): Promise<readonly string[]> {
     const { stragglers } = await this.#readiness(state);
-    const left = stragglers.filter(({ id }) => !except.some((name) => id === name || id.endsWith(`/${name}`)));
-    if (left.length === 0) return;
+    const ids = stragglers.map(({ id }) => id);
+    const excepted = new Set(except.map((name) => exceptedBy(name, ids)));
+    const left = ids.filter((id) => !excepted.has(id));
+    if (left.length === 0) return ids.filter((id) => excepted.has(id));
     const why = state.step === 'draining' ? 'still have certificates of the old root' : 'do not trust the new root yet';
-    throw new SallyportError(
-      'rotation_refused',
-      `${left.length} known workloads ${why}: ${left
-        .map(({ id }) => id)
-        .slice(0, 10)
-        .join(', ')}`,
-      { hint: 'sallyport ca rotate status lists them; --except NAME goes on without one' },
-    );
+    throw new SallyportError('rotation_refused', `${left.length} known workloads ${why}: ${namesOf(left)}`, {
+      hint: 'sallyport ca rotate status lists them; --except ID goes on without one',
+    });
   }
 
-  async #readiness(state: RotationState | null): Promise<Pick<RotationStatus, 'stragglers' | 'by' | 'of'>> {
+  async #readiness(state: RotationState | null): Promise<Readiness> {
     const { agents, store, clock } = this.#parts;
     const parts = { agents, store, clock, denied: this.#parts.denied() };
     const { newRoot } = state ?? {};
     if (newRoot === undefined) return { stragglers: [], by: 0, of: 0 };
     if (state?.step !== 'draining') return stateOf(parts, ({ roots }) => roots.includes(newRoot));
-    const now = clock.now();
-    const all = await store.listLiveIds(now);
-    const own = caIdOf(this.#parts.authority.trustDomain).uri;
-    // Our own SVID has a new issuer already.
-    const old = (await store.listLiveIds(now, state.activatedAt ?? now)).filter((id) => id !== own);
-    const connected = new Set(agents.connected().map(({ id }) => id));
-    const stragglers = old.map((id) => ({ id, connected: connected.has(id) }));
-    return { stragglers: stragglers.slice(0, mostStragglers), by: all.length - old.length - 1, of: all.length - 1 };
+    const all = await familiesOf(parts);
+    const old = all.filter(({ issuedAt }) => issuedAt < (state.activatedAt ?? clock.now()));
+    const { stragglers } = readinessOf(
+      all.filter(({ named }) => named),
+      old.filter(({ named }) => named),
+      old.filter(({ named }) => !named),
+    );
+    return { stragglers, by: all.length - old.length, of: all.length };
   }
 }
 
-const mostStragglers = 100;
+/**
+ * The ID that an operator names: in full, or by a last part that exactly one of those in the way has.
+ * @throws SallyportError `rotation_refused` for another last part: a guess would lock out a workload. `spiffe_id_invalid`.
+ */
+function exceptedBy(name: string, inTheWay: readonly string[]): string {
+  if (/^spiffe:/i.test(name)) return parseSpiffeId(name).uri;
+  const found = inTheWay.filter((id) => id.endsWith(`/${name}`));
+  if (found.length === 1) return found[0]!;
+  const what = found.length === 0 ? 'none of the workloads in the way' : `${found.length} workloads: ${namesOf(found)}`;
+  throw rotationRefused(`--except ${name} names ${what}`, 'give its whole SPIFFE ID');
+}
+
+/** The first ten. */
+function namesOf(ids: readonly string[]): string {
+  const more = ids.length - mostNamed;
+  return `${ids.slice(0, mostNamed).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+}
+
+const mostNamed = 10;
 
 const sentences: Readonly<Record<RotationStep, string>> = {
   prepare: 'the new key and certificate exist',

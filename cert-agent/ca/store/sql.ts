@@ -14,6 +14,7 @@ import {
   type Denied,
   type Disallowed,
   type EvidenceRecord,
+  type LiveFamily,
   longestGraceMs,
   type RecordedCertificate,
   type RecordedToken,
@@ -555,15 +556,19 @@ function createNameOperations(db: DatabaseSync) {
   const newestOf = db.prepare(
     'SELECT certificate, names FROM certificates WHERE id = ? ORDER BY not_after DESC LIMIT 1',
   );
-  // Of each line of renewals the newest counts: an agent does not use the older ones any more.
   const live = db.prepare(
-    `SELECT DISTINCT id FROM (
-       SELECT id FROM certificates WHERE not_after > ? AND revoked_at IS NULL GROUP BY family HAVING max(issued_at) < ?
-     ) ORDER BY id`,
+    `SELECT id, max(not_after) AS until, max(issued_at) AS newest,
+       max(serial IN (SELECT value FROM json_each(?))) AS named
+     FROM certificates WHERE not_after > ? AND revoked_at IS NULL GROUP BY family ORDER BY id, newest, until`,
   );
   return {
-    listLiveIds: (now: number, before = Number.MAX_SAFE_INTEGER): string[] =>
-      live.all(now, before).map((row) => String(row['id'])),
+    listLiveFamilies: (now: number, serials: readonly string[]): LiveFamily[] =>
+      live.all(JSON.stringify(serials), now).map((row) => ({
+        id: String(row['id']),
+        until: Number(row['until']),
+        issuedAt: Number(row['newest']),
+        named: row['named'] === 1,
+      })),
     listIdentities(after: string, count: number, now: number): StoredIdentity[] {
       return summed.all(now, after, count).map((row) => identityOf(row, newestOf.get(String(row['id']))!));
     },

@@ -102,6 +102,7 @@ class SqliteStore implements Store {
   readonly recordCertificate = this.#operation('recordCertificate');
   readonly findCertificate = this.#operation('findCertificate');
   readonly listCertificates = this.#operation('listCertificates');
+  readonly listLiveFamilies = this.#operation('listLiveFamilies');
   readonly lastEnd = this.#operation('lastEnd');
   readonly listIdentities = this.#operation('listIdentities');
   readonly countIdentities = this.#operation('countIdentities');
@@ -112,7 +113,6 @@ class SqliteStore implements Store {
   readonly listDenials = this.#operation('listDenials');
   readonly listRevoked = this.#operation('listRevoked');
   readonly isKnownId = this.#operation('isKnownId');
-  readonly listLiveIds = this.#operation('listLiveIds');
   readonly listIds = this.#operation('listIds');
   readonly similarSerials = this.#operation('similarSerials');
   readonly allowDns = this.#operation('allowDns');

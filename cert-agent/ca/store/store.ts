@@ -136,6 +136,17 @@ export interface StoredIdentity {
   readonly names?: readonly string[];
 }
 
+/** The certificates that stem from one first certificate: those of one agent, until it needs a new join token. */
+export interface LiveFamily {
+  readonly id: string;
+  /** When the last of its valid certificates expires, milliseconds since 1970. */
+  readonly until: number;
+  /** When the newest of them was issued. An agent does not use the older ones any more. */
+  readonly issuedAt: number;
+  /** One of the given serials is in it. */
+  readonly named: boolean;
+}
+
 export interface CertificateStore {
   /**
    * `denied` if its ID is on the deny list, or if the SVID that it renews was ever denied, even if no longer listed.
@@ -145,6 +156,8 @@ export interface CertificateStore {
   findCertificate(serial: string): Promise<StoredCertificate | undefined>;
   /** Ordered by expiry. */
   listCertificates(filter: CertificateFilter): Promise<readonly StoredCertificate[]>;
+  /** The families with a certificate that is valid at `now` and not revoked, ordered by ID. */
+  listLiveFamilies(now: number, serials: readonly string[]): Promise<readonly LiveFamily[]>;
   /** When the last certificate issued before `time` expires, revoked ones included; undefined without one. */
   lastEnd(time: number): Promise<number | undefined>;
   /** At most `count` identities that ever had a certificate, in order, those after `after`. */
@@ -222,11 +235,6 @@ export interface NameStore {
   isKnownId(id: string): Promise<boolean>;
   /** Such IDs, at most 10,000. */
   listIds(): Promise<readonly string[]>;
-  /**
-   * IDs with a certificate that is valid at `now` and not revoked, in order. With `before`: those with one that was
-   * issued before it and not renewed since.
-   */
-  listLiveIds(now: number, before?: number): Promise<readonly string[]>;
   /** Serials that begin or end like `serial`, at most 1000. */
   similarSerials(serial: string): Promise<readonly string[]>;
 }

@@ -141,12 +141,14 @@ t.test('a directory of an older version has no list of the root', async (t) => {
   t.equal(parseCrls(Buffer.from(answer.text), 'x').length, 1);
 });
 
+const idOf = (number: number): string => `spiffe://demo.test/ns/shop/sa/r${number}`;
+
 t.test('each issuer has its own, while its certificates are valid, and each root', async (t) => {
   const rotating = await startTestCa(t, { ocsp: { host: '127.0.0.1', port: 0 } });
   const pem = readFileSync(caFilesOf(rotating.dir).bundlePem, 'utf8');
   const enrol = async () => {
     const key = await newKey();
-    const { token } = await rotating.operator.createToken(`spiffe://demo.test/ns/shop/sa/r${++names}`, 600_000);
+    const { token } = await rotating.operator.createToken(idOf(++names), 600_000);
     const answer = await ask(rotating.address.port, pem, { path: '/v1/svid', body: { csr: key.csr, token } });
     const chain = (answer.json.chain as string[]).map((one) => Buffer.from(one, 'base64'));
     return { serial: String(answer.json.serial), keyId: readIssuer(chain[1]!).keyId!.toString('hex') };
@@ -174,7 +176,7 @@ t.test('each issuer has its own, while its certificates are valid, and each root
   const rootOnly = readIssuer(readPemBlocks(pem, 'x')[0]!);
   for (const crl of afterIssuer.crls) t.ok(verifyCrl(crl, [...afterIssuer.issuers, rootOnly], Date.now(), 'x'));
   for (const step of ['prepare', 'distribute', 'activate'] as const)
-    await rotating.operator.rotate({ kind: 'root', step, except: [`r${names}`, `r${names - 1}`] });
+    await rotating.operator.rotate({ kind: 'root', step, except: [names, names - 1].map(idOf) });
   const afterRoot = await all();
   t.equal(afterRoot.crls.length, 5, 'three issuers, two roots');
   for (const crl of afterRoot.crls)

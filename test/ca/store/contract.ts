@@ -50,6 +50,27 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.equal(await store.findCertificate('00'), undefined);
   });
 
+  using('a family is live while one of its certificates is valid, and is found by each of them', async (t, store) => {
+    const own = (changes: Partial<CertificateRecord>) => certificate({ notAfter: now + day, ...changes });
+    const renewing = (reference: string) => ({ kind: 'svid' as const, reference });
+    const first = own({ notAfter: now + 1000 });
+    const renewed = own({ issuedAt: now + 500, evidence: renewing(first.serial) });
+    const joinedAgain = own({ notAfter: now + 5000 });
+    const other = own({ id: db });
+    const revoked = own({ id: db });
+    const lost = own({ id: db, issuedAt: now + 1, evidence: renewing('0abc') });
+    for (const one of [first, renewed, joinedAgain, other, revoked, lost]) await store.recordCertificate(one, 'test');
+    await store.denySerial(revoked.serial, '', now, 'test');
+    t.same(await store.listLiveFamilies(now, [first.serial, other.serial, revoked.serial, '00']), [
+      { id: db, until: now + day, issuedAt: now, named: true },
+      { id: db, until: now + day, issuedAt: now + 1, named: false },
+      { id: web, until: now + 5000, issuedAt: now, named: false },
+      { id: web, until: now + day, issuedAt: now + 500, named: true },
+    ]);
+    t.match(await store.listLiveFamilies(now + 6000, [renewed.serial]), [{}, {}, { id: web, named: true }]);
+    t.same(await store.listLiveFamilies(now + day, []), []);
+  });
+
   using('certificates are listed in the order in which they end', async (t, store) => {
     const ends = [now + 3 * day, now - 1, now + day];
     for (const notAfter of ends) await store.recordCertificate(certificate({ notAfter }), 'test');

@@ -1,0 +1,55 @@
+// Whom a step of the root's rotation would lock out, decided on all of them, and whom an operator goes on without.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { ask, newKey, startTestCa } from '../../fixtures/ca.ts';
+
+const idOf = (path: string): string => `spiffe://demo.test/ns/${path}`;
+
+/** A CA whose new root is distributed, and workloads with certificates and without an agent. */
+async function startDistributed(t: Test, ids: readonly string[]) {
+  const ca = await startTestCa(t);
+  const rootPem = readFileSync(join(ca.dir, 'bundle.pem'), 'utf8');
+  const { csr } = await newKey();
+  for (const id of ids) {
+    const { token } = await ca.operator.createToken(id, 60_000);
+    t.equal((await ask(ca.address.port, rootPem, { path: '/v1/svid', body: { csr, token } })).status, 200);
+  }
+  const take = (step: 'prepare' | 'distribute' | 'activate', except?: string[]) =>
+    ca.operator.rotate({ kind: 'root', step, ...(except === undefined ? {} : { except }) });
+  await take('prepare');
+  await take('distribute');
+  return { ca, take };
+}
+
+t.test('the gate counts all, however many come before', async (t) => {
+  const first = Array.from({ length: 104 }, (_, n) => idOf(`a${String(n).padStart(3, '0')}/sa/default`));
+  const last = idOf('zz/sa/payments');
+  const { ca, take } = await startDistributed(t, [...first, last]);
+  const status = await ca.operator.rotationStatus();
+  t.match(status, { by: 0, of: 105, more: 5 });
+  t.equal(status.stragglers.length, 100);
+  await t.rejects(take('activate', first), { code: 'rotation_refused', message: /^1 known workloads .*payments$/ });
+  await t.rejects(take('activate'), { message: /^105 known workloads .* and 95 more$/ });
+});
+
+t.test('an exception is a whole ID, or a last part of one workload in the way', async (t) => {
+  const [shop, pay, web] = [idOf('shop/sa/db'), idOf('pay/sa/db'), idOf('shop/sa/web')];
+  const { ca, take } = await startDistributed(t, [shop, pay, web]);
+  const refused = (message: RegExp) => ({ code: 'rotation_refused', message });
+  await t.rejects(
+    take('activate', ['db', 'web']),
+    refused(/--except db names 2 workloads: .*pay\/sa\/db, .*shop\/sa\/db$/),
+  );
+  await t.rejects(take('activate', ['wbe']), refused(/--except wbe names none of the workloads in the way/));
+  await t.rejects(take('activate', [shop, 'web']), refused(/^1 known workloads .*pay\/sa\/db$/));
+  await t.rejects(take('activate', ['spiffe://demo.test/a//b']), { code: 'spiffe_id_invalid' });
+  // One that is not in the way does no harm.
+  const done = await take('activate', [shop, pay, 'web', idOf('shop/sa/ready')]);
+  t.same(done.excepted, [pay, shop, web]);
+  t.equal(done.state?.step, 'draining');
+  const records = await ca.operator.records.records(1, 100);
+  const step = records.find(({ line }) => line.includes('"activate"'));
+  t.match(step?.line, `"except":"${[pay, shop, web].join(' ')}"`);
+});
