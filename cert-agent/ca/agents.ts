@@ -6,6 +6,7 @@ import { every } from '../base/background.ts';
 import type { Clock } from '../base/clock.ts';
 import { SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
+import { type DenyList, deniedBy } from '../identity/denied.ts';
 import type { BundleAnswer } from './bundle-answer.ts';
 
 /** A client's end of a stream: lines of JSON, each with its newline. */
@@ -53,6 +54,8 @@ export interface ConnectedAgent {
 export interface AgentsParts {
   readonly answer: Live<BundleAnswer>;
   readonly clock: Clock;
+  /** The list that `answer` has. */
+  denied(): DenyList;
 }
 
 /** Streams of one identity. Its replicas have one each; a thief of one key must not take all connections. */
@@ -97,14 +100,16 @@ interface Stream {
 export class Agents {
   readonly #answer: Live<BundleAnswer>;
   readonly #clock: Clock;
+  readonly #denied: () => DenyList;
   readonly #streams = new Set<Stream>();
   readonly #watchers = new Set<() => void>();
   #renewBefore: number | undefined = undefined;
   readonly #stop: () => void;
 
-  constructor({ answer, clock }: AgentsParts) {
+  constructor({ answer, clock, denied }: AgentsParts) {
     this.#answer = answer;
     this.#clock = clock;
+    this.#denied = denied;
     const stopAnswer = answer.onChange((now) => this.#publish(now));
     const stopBeat = every('agents', heartbeatMs, () => this.#beat());
     this.#stop = () => {
@@ -203,14 +208,22 @@ export class Agents {
 
   #publish(now: BundleAnswer): void {
     const line = lineOf(now);
-    for (const stream of this.#streams) this.#write(stream, line);
+    for (const stream of this.#streams) {
+      this.#write(stream, line);
+      // It has been told why.
+      if (this.#isDenied(stream)) this.#close(stream);
+    }
   }
 
-  /** Ends what must not go on: the SVID behind it has expired, or its client does not read. */
+  #isDenied({ id, serial }: Stream): boolean {
+    return deniedBy(this.#denied(), { serial, id: { uri: id } }) !== undefined;
+  }
+
+  /** Ends what must not go on: the SVID behind it has expired or is denied, or its client does not read. */
   #beat(): void {
     const now = this.#clock.now();
     for (const stream of this.#streams) {
-      if (now > stream.until) this.#close(stream);
+      if (now > stream.until || this.#isDenied(stream)) this.#close(stream);
       else if (stream.isSlow && stream.sink.pending() > 0) this.#close(stream, true);
       else {
         stream.lines = 0;
@@ -226,7 +239,7 @@ export class Agents {
   }
 
   #close(stream: Stream, abruptly = false): void {
-    this.#streams.delete(stream);
+    if (!this.#streams.delete(stream)) return;
     stream.sink.end(abruptly);
     this.#changed();
   }

@@ -7,6 +7,7 @@ import { asSallyportError, SallyportError } from '../base/errors.ts';
 import type { Live } from '../base/live.ts';
 import type { Log } from '../base/log.ts';
 import { readCertificateFacts } from '../identity/certificate.ts';
+import { deniedBy } from '../identity/denied.ts';
 import type { Presented } from '../identity/peer-chain.ts';
 import type { Agents, Receiver, Sink } from './agents.ts';
 import { backdateMs } from './authority.ts';
@@ -206,15 +207,20 @@ function claimOf({ chain }: Presented): string | undefined {
 
 const longestClaim = 512;
 
-/** True if the client presented an SVID that could be renewed now. */
-export function isKnown(parts: EvidenceParts, presented: Presented): boolean {
-  if (presented.chain.length === 0) return false;
+/**
+ * What makes a client known: a valid SVID. The result says whether it still is, neither expired nor denied since.
+ * Undefined for every other client, also one whose expired SVID can be renewed: it may be revoked, or not on record.
+ */
+export function knownBy(parts: EvidenceParts, presented: Presented): (() => boolean) | undefined {
+  if (presented.chain.length === 0) return undefined;
   try {
-    readPresentedSvid(parts, presented);
-    return true;
+    const { id, serial, expired, notAfter } = readPresentedSvid(parts, presented);
+    if (expired) return undefined;
+    const { clock, revocations } = parts;
+    return () => clock.now() <= notAfter && deniedBy(revocations.denied.current(), { id, serial }) === undefined;
   } catch {
     // The renewal itself reports why.
-    return false;
+    return undefined;
   }
 }
 

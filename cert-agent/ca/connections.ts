@@ -27,8 +27,8 @@ export interface ConnectionTable {
 
 export interface ConnectionParts {
   readonly limits: ConnectionLimits;
-  /** True if the client presented a valid SVID on this connection. */
-  isKnown(socket: TLSSocket): boolean;
+  /** Defined if the client presented a valid SVID on this connection; the result says whether it still is. */
+  knownBy(socket: TLSSocket): (() => boolean) | undefined;
   /** Called for each connection that was closed or refused to make room. */
   onDrop(reason: string): void;
 }
@@ -39,12 +39,16 @@ interface Entry {
   readonly address: string;
   /** Complete requests without a response yet. */
   busy: number;
-  known: boolean;
+  /** Undefined for a stranger. */
+  known: (() => boolean) | undefined;
   idleTimer: NodeJS.Timeout | undefined;
 }
 
 /** Connections accepted above the limit until they are closed; beyond these, the system drops them. */
 const slack = 256;
+
+/** How often all connections are looked at for SVIDs that are not valid any more. */
+const lookMs = 1000;
 
 /** Watches the connections of `server`, over TLS or not. Call it before the server listens. */
 export function watchConnections(server: Server, parts: ConnectionParts): ConnectionTable {
@@ -54,6 +58,7 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
   const perAddress = new Map<string, number>();
   /** Connections without an SVID, ordered by their start or last response. */
   const strangers = new Set<Entry>();
+  let lookedAt = Number.NEGATIVE_INFINITY;
 
   function forget(entry: Entry): void {
     if (entries.get(entry.key) !== entry) return;
@@ -65,8 +70,26 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
     else perAddress.set(entry.address, left);
   }
 
+  /** Clients whose SVIDs have expired or were denied since are strangers. Not at each connection: it looks at all. */
+  function findStrangers(): boolean {
+    const now = performance.now();
+    if (now - lookedAt < lookMs) return false;
+    lookedAt = now;
+    const before = strangers.size;
+    for (const entry of entries.values()) {
+      if (entry.known === undefined || entry.known()) continue;
+      entry.known = undefined;
+      strangers.add(entry);
+    }
+    return strangers.size > before;
+  }
+
   /** Closes the unknown client that was idle longest, of `address` if given. False if there is none. */
   function makeRoom(address?: string): boolean {
+    return closeStranger(address) || (findStrangers() && closeStranger(address));
+  }
+
+  function closeStranger(address?: string): boolean {
     for (const entry of strangers) {
       if (entry.busy > 0 || (address !== undefined && entry.address !== address)) continue;
       forget(entry);
@@ -95,7 +118,7 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
       if (!hasRoom) return void raw.destroy();
     }
     const key = keyOf(raw);
-    const entry: Entry = { key, raw, address, busy: 0, known: false, idleTimer: undefined };
+    const entry: Entry = { key, raw, address, busy: 0, known: undefined, idleTimer: undefined };
     entries.set(key, entry);
     // A plaintext server's requests come on this socket.
     bySocket.set(raw, entry);
@@ -107,9 +130,14 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
     const entry = entries.get(keyOf(socket));
     if (entry === undefined) return void socket.destroy();
     bySocket.set(socket, entry);
-    entry.known = parts.isKnown(socket);
-    if (entry.known) strangers.delete(entry);
+    entry.known = parts.knownBy(socket);
+    if (entry.known !== undefined) strangers.delete(entry);
   });
+
+  function isStranger(socket: Socket): boolean {
+    const entry = bySocket.get(socket);
+    return entry !== undefined && entry.known === undefined;
+  }
 
   return {
     began(socket) {
@@ -135,8 +163,7 @@ export function watchConnections(server: Server, parts: ConnectionParts): Connec
       };
     },
     // A second less than the real limit, so that no request arrives while the connection is being closed.
-    keepAliveOf: (socket) =>
-      bySocket.get(socket)?.known === false ? Math.max(1, Math.floor(strangerIdleMs / 1000) - 1) : undefined,
+    keepAliveOf: (socket) => (isStranger(socket) ? Math.max(1, Math.floor(strangerIdleMs / 1000) - 1) : undefined),
   };
 }
 

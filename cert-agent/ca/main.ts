@@ -12,7 +12,7 @@ import { absolutePath } from '../base/write.ts';
 import type { Presented } from '../identity/peer-chain.ts';
 import { fingerprintOf } from '../identity/verify.ts';
 import { Agents } from './agents.ts';
-import { createRoutes, isKnown, publicRoutes } from './api.ts';
+import { createRoutes, knownBy, publicRoutes } from './api.ts';
 import { type Authority, openAuthority } from './authority.ts';
 import { createBundleAnswer } from './bundle-answer.ts';
 import { readRootFingerprints } from './certificates.ts';
@@ -189,7 +189,10 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
   const { authority, store, revocations, metrics, ledger, log } = parts;
   const own = await createOwnSvid(parts);
   const bundleAnswer = createBundleAnswer(authority.bundle, revocations.denied, ledger.head);
-  const agents = new Agents({ answer: bundleAnswer, clock: parts.clock });
+  const agents = new Agents({
+    ...{ answer: bundleAnswer, clock: parts.clock },
+    denied: () => revocations.denied.current(),
+  });
   const rotations = new Rotations({
     ...{ dir: options.dir, passphrase: options.passphrase, authority, store, agents, clock: parts.clock, log },
     denied: () => revocations.denied.current(),
@@ -206,7 +209,7 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
   const answers = { crl: new CrlMaker({ ...parts, denied, rootCrls }), ocsp: new OcspResponder({ ...parts, denied }) };
   const serving = {
     ...{ log, onRefusal: metrics.refused, onDrop: metrics.connectionDropped, limits: options.limits ?? {} },
-    isKnown: (presented: Presented) => isKnown(parts, presented),
+    knownBy: (presented: Presented) => knownBy(parts, presented),
   };
   const server = await startServer({
     ...serving,

@@ -31,8 +31,8 @@ export interface ServerParts {
   readonly log: Log;
   /** Called for every refusal. */
   readonly onRefusal: (code: Code) => void;
-  /** True if the client presented a valid SVID of ours in the handshake. */
-  readonly isKnown: (presented: Presented) => boolean;
+  /** Defined if the client presented a valid SVID of ours in the handshake; the result says whether it still is. */
+  readonly knownBy: (presented: Presented) => (() => boolean) | undefined;
   /** Called for each connection that was closed or refused to make room. */
   readonly onDrop: () => void;
   readonly limits?: Partial<ServerLimits>;
@@ -78,7 +78,7 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
   }
   const table = watchConnections(server, {
     limits,
-    isKnown: (socket) => parts.isKnown(chains.get(socket) ?? nothing),
+    knownBy: (socket) => parts.knownBy(chains.get(socket) ?? nothing),
     onDrop(reason) {
       parts.onDrop();
       sparseLogOf(parts.log)('ca_overloaded', reason);

@@ -8,6 +8,7 @@ import { connect } from 'node:tls';
 import t, { type Test } from 'tap';
 import type { CaOptions } from '../../cert-agent/ca/main.ts';
 import { ask, newKey, startTestCa, svidOf, type TestCa } from '../fixtures/ca.ts';
+import { ManualClock } from '../fixtures/manual-clock.ts';
 import { until } from '../fixtures/process.ts';
 
 interface Svid {
@@ -15,8 +16,8 @@ interface Svid {
   readonly key: string;
 }
 
-async function start(t: Test, limits: CaOptions['limits']) {
-  const ca = await startTestCa(t, { limits: limits ?? {} });
+async function start(t: Test, limits: CaOptions['limits'], more: Partial<CaOptions> = {}) {
+  const ca = await startTestCa(t, { limits: limits ?? {}, ...more });
   const rootPem = readFileSync(join(ca.dir, 'bundle.pem'), 'utf8');
   const status = async (svid?: Svid) =>
     (await ask(ca.address.port, rootPem, { path: '/healthz', ...(svid === undefined ? {} : { svid }) })).status;
@@ -131,6 +132,40 @@ t.test('a certificate that is not of the CA makes no one known', async (t) => {
   for (const one of strangers) t.match(await one.say(), /^HTTP\/1\.1 200 /);
   t.equal(await status(), 200);
   await strangers[0]!.closed;
+});
+
+t.test('an SVID that is denied or expired keeps no connection', async (t) => {
+  const clock = new ManualClock(Date.now());
+  const { ca, rootPem } = await start(t, { connections: 4, connectionsPerAddress: 5 }, { clock });
+  const now = () => clock.now();
+  const ok = async () => (await ask(ca.address.port, rootPem, { path: '/healthz', now: now() })).status;
+  const all = [];
+  for (let count = 0; count < 4; count++) {
+    const one = await hold(t, ca, await enrolled(ca, rootPem));
+    t.match(await one.say(), /^HTTP\/1\.1 200 /);
+    all.push(one);
+  }
+  await t.rejects(ok(), 'all are known');
+  await ca.operator.revoke('spiffe://demo.test/ns/shop/sa/web', 'stolen');
+  await until(() => ok().catch(() => false), 'room in place of a denied client');
+  await all[0]!.closed;
+});
+
+t.test('an expired SVID makes no one known, although it can be renewed', async (t) => {
+  const clock = new ManualClock(Date.now());
+  const { ca, rootPem } = await start(t, { connections: 2, connectionsPerAddress: 3 }, { clock });
+  const svid = await enrolled(ca, rootPem);
+  const valid = await hold(t, ca, svid);
+  t.match(await valid.say(), /keep-alive: timeout=65/i);
+  clock.advance(2 * 3_600_000);
+  await ca.upkeep();
+  const expired = await hold(t, ca, svid);
+  t.match(await expired.say(), /keep-alive: timeout=14/i);
+  const next = await hold(t, ca);
+  t.match(await next.say(), /^HTTP\/1\.1 200 /);
+  await expired.closed;
+  await hold(t, ca, svid);
+  await next.closed;
 });
 
 t.test('a closed connection takes no place', async (t) => {

@@ -18,7 +18,8 @@ function answer(bundle: number, denied: number, size = 0): BundleAnswer {
 function startAgents(t: Test) {
   const clock = new ManualClock();
   const cell = new LiveCell(answer(1, 5));
-  const agents = new Agents({ answer: cell, clock });
+  const list = { denied: emptyDenyList };
+  const agents = new Agents({ answer: cell, clock, denied: () => list.denied });
   t.teardown(() => agents.close());
   /** An agent with a sink that remembers. */
   const join = (name: string, etag?: string, serial = '01') => {
@@ -39,7 +40,7 @@ function startAgents(t: Test) {
       receiver.line(JSON.stringify({ bundle: 1, denied, roots: [root], sidecars: 1, ...more }));
     return { ...receiver, state, say };
   };
-  return { clock, cell, agents, join };
+  return { clock, cell, agents, join, list };
 }
 
 t.test('an agent gets the current document unless it has it, and each change', (t) => {
@@ -119,6 +120,20 @@ function storeOf(families: readonly { id: string; serial: string; until?: number
       families.map(({ id, serial, until = 9 }) => ({ id, until, issuedAt: 0, named: serials.includes(serial) })),
   };
 }
+
+t.test('the stream of a denied agent ends once the agent has been told', (t) => {
+  const { cell, join, agents, list } = startAgents(t);
+  const [web, db, app] = [join('web'), join('db', undefined, '02'), join('app')];
+  list.denied = { ...emptyDenyList, ids: new Set([id('web')]), serials: new Set(['02']) };
+  cell.set(answer(1, 6));
+  for (const one of [web, db]) {
+    t.match(one.state.lines.at(-1), /"etag":"\\"1-6\\""/);
+    t.equal(one.state.ended, 'ended');
+  }
+  t.match(agents.connected(), [{ id: id('app') }]);
+  t.equal(app.state.ended, '');
+  t.end();
+});
 
 t.test('a wait ends with the last acknowledgement, and names who is missing', async (t) => {
   const { cell, join, agents, clock } = startAgents(t);

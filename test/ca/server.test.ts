@@ -415,7 +415,7 @@ t.test('an internal error of the CA is reported without details', async (t) => {
     log: createLog({ component: 'ca', level: 'silent' }),
     onRefusal: (code) => codes.push(code),
     onDrop: () => {},
-    isKnown: () => false,
+    knownBy: () => undefined,
   });
   t.teardown(() => server.close());
   const answers = ['/bug', '/store'].map((path) => ask(server.address.port, authority.bundlePem, { path }));
