@@ -111,11 +111,11 @@ export class Rotation {
       onEnd: () => this.#arm(),
     });
     this.#crl = new CrlRefresh(options);
-    this.#reports = new UseReports(options.outDir, options.log, () => this.#watch.acknowledge());
+    this.#reports = new UseReports({ ...options, onChange: () => this.#watch.acknowledge() });
     this.#watch = new TrustWatch({
       ...options,
       refresh: this.#refresh,
-      inUse: () => this.#reports.inUse(),
+      inUse: () => (this.#reports.isHolding ? 'unknown' : this.#reports.inUse()),
       onRenew: (withinMs) => this.#renewWithin(withinMs),
       settled: async () => options.settled?.(),
     });

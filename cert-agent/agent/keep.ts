@@ -37,6 +37,10 @@ export interface KeepOptions {
   readonly clock: Clock;
 }
 
+/** Damage that comes back within this time has a cause that goes on. It is repaired each time, and said sparsely. */
+const againMs = 5000;
+const overlapSaidMs = 60_000;
+
 /** The agent's identity, in this process and on disk, with one writer. */
 export class Keep {
   readonly #options: KeepOptions;
@@ -47,6 +51,9 @@ export class Keep {
   #crl: string | undefined;
   #stamp: string | undefined;
   #lastSaid: string | undefined;
+  /** When damage was repaired, and when another writer was reported: monotonic. */
+  #mendedAt = Number.NEGATIVE_INFINITY;
+  #overlapSaidAt = Number.NEGATIVE_INFINITY;
   /** True if the disk could not be written: the identity is in this process only. */
   #unwritten = false;
   /** The key of the next request, while the disk cannot be written. */
@@ -189,19 +196,33 @@ export class Keep {
     if (this.#unwritten || this.#stamp === stampOf(outDir)) return false;
     const damage = this.#exposure() ?? damageIn(outDir, this.#held, this.#crl);
     if (damage !== undefined) {
-      const text = `${outDir} is damaged: ${damage}; writing it again`;
-      if (text !== this.#lastSaid) log.error({ code: 'generation_damaged' }, text);
-      this.#lastSaid = text;
+      this.#tellDamage(damage);
       try {
         writeGeneration(outDir, this.#held, this.#crl);
       } catch (error) {
         log.debug({ code: 'generation_damaged' }, `cannot write ${outDir}: ${reasonOf(error)}`);
         return true;
       }
+      this.#mendedAt = this.#options.clock.monotonic();
     }
     this.#lastSaid = undefined;
     this.#stamp = stampOf(outDir);
     return damage !== undefined;
+  }
+
+  /** Files that change again as soon as they are written have another writer, which does as we do. */
+  #tellDamage(damage: string): void {
+    const { outDir, log, clock } = this.#options;
+    const now = clock.monotonic();
+    const code = 'generation_damaged';
+    if (now - this.#mendedAt > againMs) {
+      const text = `${outDir} is damaged: ${damage}; writing it again`;
+      if (text !== this.#lastSaid) log.error({ code }, text);
+      this.#lastSaid = text;
+    } else if (now - this.#overlapSaidAt >= overlapSaidMs) {
+      this.#overlapSaidAt = now;
+      log.error({ code }, `another agent writes to ${outDir}, or something else does: ${damage} since it was repaired`);
+    }
   }
 
   /** Publishes the identity while it is valid and withdraws it when it is not: fails closed. */

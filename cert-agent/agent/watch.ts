@@ -23,8 +23,11 @@ export interface WatchOptions {
   settled(): Promise<void>;
   /** The CA asks for a renewal within this time, milliseconds. */
   onRenew(withinMs: number): void;
-  /** What the sidecars that read our files use; undefined without such sidecars. */
-  inUse(): InUse | undefined;
+  /**
+   * What the sidecars that read our files use; undefined without such sidecars. `unknown`: they may not have connected
+   * to us yet, and nothing is acknowledged.
+   */
+  inUse(): InUse | 'unknown' | undefined;
 }
 
 /** What all sidecars use: the oldest sequences, the roots that each of them has. */
@@ -82,9 +85,9 @@ export class TrustWatch {
     await settled();
     const identity = keep.identity.current();
     if (this.#open === undefined || identity === undefined) return;
-    const own = usedBy(identity);
+    const used = inUse() ?? { ...usedBy(identity), sidecars: 0 };
     // Sidecars of other processes count from when they have said so.
-    this.#open.send({ ...(inUse() ?? { ...own, sidecars: 0 }), clock: clock.now() });
+    if (used !== 'unknown') this.#open.send({ ...used, clock: clock.now() });
   }
 
   close(): void {
