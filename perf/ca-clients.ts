@@ -34,7 +34,7 @@ const inFlight = 16;
 /** `opened` once all are; then `done` whenever all have seen a change, or have ended. */
 export type Report =
   | { readonly kind: 'opened'; readonly count: number }
-  | { readonly kind: 'done'; readonly count: number; readonly atMs: number };
+  | { readonly kind: 'done'; readonly count: number; readonly atMs: number; readonly sequence?: number };
 
 const log = createLog({ component: 'perf', level: 'error' });
 const report = (what: Report): void => void process.send?.(what);
@@ -74,60 +74,30 @@ function identityOf({ identity }: Agent): Promise<Identity> {
  * document is read once, by the first that gets it.
  */
 async function openStreams({ url, each }: Order, identities: readonly Identity[]): Promise<void> {
-  const acknowledgements = new Map<string, string>();
+  const acknowledgements = new Map<string, Said>();
   let all = 0;
   let seen = 0;
-  let opened = false;
+  let newest = -1;
   for (const { svid } of identities)
     for (let i = 0; i < each; i++) {
       const socket = await openStream(url, svid);
+      let last = -1;
       all++;
       readLines(socket, 1_048_576, (line) => {
         if (!line.includes('"document"')) return;
         const said = acknowledgements.get(line) ?? acknowledgementOf(line);
         acknowledgements.set(line, said);
-        socket.write(said);
-        if (++seen < all || !opened) return;
-        seen = 0;
-        report({ kind: 'done', count: all, atMs: atMs() });
+        socket.write(said.line);
+        // The end of the ledger changes the document too.
+        if (said.sequence === last) return;
+        last = said.sequence;
+        if (last > newest) seen = 0;
+        newest = Math.max(newest, last);
+        if (last === newest && ++seen === all) report({ kind: 'done', count: all, atMs: atMs(), sequence: last });
       });
     }
   while (seen < all) await new Promise((resolve) => setTimeout(resolve, 10));
-  seen = 0;
-  opened = true;
   report({ kind: 'opened', count: all });
-}
-
-/** Renews by requests that were made before, since only the CA is measured. */
-async function renewAll({ url, each, fresh }: Order, identities: readonly Identity[]): Promise<void> {
-  const csrs: string[] = [];
-  for (let i = 0; i < 64; i++) csrs.push((await createCsr(generateKey())).toString('base64'));
-  const left = identities.flatMap(({ svid }) => {
-    const agent = new HttpsAgent({ cert: svid.chainPem, key: svid.keyPem, keepAlive: fresh !== true, maxSockets: 1 });
-    return [{ agent, count: each }];
-  });
-  report({ kind: 'opened', count: left.length * each });
-  await new Promise((resolve) => process.once('message', resolve));
-  let n = 0;
-  const work = async (): Promise<void> => {
-    for (let one = left.pop(); one !== undefined; one = left.pop())
-      for (let i = 0; i < one.count; i++) await renew(url, one.agent, csrs[n++ % csrs.length]!);
-  };
-  await Promise.all(Array.from({ length: inFlight }, work));
-  report({ kind: 'done', count: n, atMs: atMs() });
-}
-
-function renew(url: string, agent: HttpsAgent, csr: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const call = request(`${url}/v1/svid/renew`, { agent, method: 'POST', rejectUnauthorized: false }, (response) => {
-      response.resume();
-      response.once('end', () =>
-        response.statusCode === 200 ? resolve() : reject(new Error(`the CA answered ${response.statusCode}`)),
-      );
-    });
-    call.once('error', reject);
-    call.end(JSON.stringify({ csr }));
-  });
 }
 
 function openStream(url: string, { chainPem: cert, keyPem: key }: Identity['svid']): Promise<Socket> {
@@ -147,11 +117,18 @@ function openStream(url: string, { chainPem: cert, keyPem: key }: Identity['svid
   });
 }
 
-function acknowledgementOf(line: string): string {
+interface Said {
+  readonly line: string;
+  /** Of the bundle. */
+  readonly sequence: number;
+}
+
+function acknowledgementOf(line: string): Said {
   const { document } = JSON.parse(line);
   const roots = document.keys.map(({ x5c }: { x5c: string[] }) => fingerprintOf(Buffer.from(x5c[0]!, 'base64')));
   const { spiffe_sequence: bundle, sallyport_denied: denied } = document;
-  return `${JSON.stringify({ bundle, denied: denied.sequence, roots, sidecars: 0 })}\n`;
+  const said = JSON.stringify({ bundle, denied: denied.sequence, roots, sidecars: 0 });
+  return { line: `${said}\n`, sequence: bundle };
 }
 
 async function openConnections({ ports = [], each }: Order, { svid, bundles }: Identity): Promise<void> {
