@@ -108,6 +108,13 @@ export function deniedError(id: string): SallyportError {
   return new SallyportError('id_denied', `${id} is on the deny list`, { hint: deniedHint });
 }
 
+/** `what` is a certificate of `id` that was revoked; the ID is not on the deny list. */
+export function revokedError(what: string, id: string): SallyportError {
+  return new SallyportError('id_denied', `${what} of ${id} was revoked`, {
+    hint: 'to start again, create a new join token: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
+  });
+}
+
 export function expiredTokenError(): SallyportError {
   return new SallyportError('token_expired', 'the join token has expired', {
     hint: 'create a new one: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',

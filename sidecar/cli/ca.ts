@@ -449,7 +449,8 @@ async function runRevoke(target: string, flags: RevokeFlags): Promise<number> {
     else {
       const own = done.certificates - done.renewals;
       print(`revoked certificate ${done.target} and ${done.renewals} renewed from it`);
-      if (own === 0) note('it had already expired or was already revoked');
+      if (done.expired === true) note('it had expired; it cannot renew any more');
+      else if (own === 0) note('it had already expired or was already revoked');
       note('its identity can still renew other certificates and join again: revoke the SPIFFE ID to prevent that');
     }
     if (done.acknowledged !== undefined) noteAcknowledged(done.acknowledged);
