@@ -48,7 +48,7 @@ t.test('a revoked serial is on the list at once and cannot renew', async (t) => 
     status: 403,
     json: {
       code: 'id_denied',
-      message: `the certificate of this join token of ${id} was revoked`,
+      message: `the certificate of this join token of ${id} is revoked`,
       hint: /new join token/,
     },
   });
@@ -107,7 +107,7 @@ t.test('an expired certificate that could still renew is revoked, and its client
     status: 403,
     json: {
       code: 'id_denied',
-      message: `certificate ${one.serial} of ${id} was revoked`,
+      message: `certificate ${one.serial} of ${id} is revoked`,
       hint: /^to start again, create a new join token: /,
     },
   });
