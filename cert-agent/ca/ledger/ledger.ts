@@ -112,7 +112,11 @@ export class Ledger {
     const done = await store.pruneLedger(clock.now() - keepMs, clock.now());
     // A part at a time, since the store does nothing else meanwhile. The next upkeep goes on.
     if (done === undefined) this.#pruneAt = clock.monotonic() + pruneMs;
-    else log?.info({ code: 'ledger_pruned', ...done }, `dropped ${done.records} old records of the ledger`);
+    else {
+      // A record of a prune that no head covers proves nothing.
+      await this.sign();
+      log?.info({ code: 'ledger_pruned', ...done }, `dropped ${done.records} old records of the ledger`);
+    }
   }
 
   /** Signs the end of the ledger, if records were added since the last head. */
