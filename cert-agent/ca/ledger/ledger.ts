@@ -14,6 +14,8 @@ export interface LedgerParts {
   readonly authority: Authority;
   readonly clock: Clock;
   readonly log?: Log;
+  /** Called with each head once it is in the store. */
+  readonly onSigned?: (head: LedgerHead) => void;
   /** Records older than this are pruned, milliseconds; undefined: none. */
   readonly keepMs?: number;
 }
@@ -127,6 +129,7 @@ export class Ledger {
     const now = clock.now();
     const head = authority.signHead(end, now);
     await store.addLedgerHead(head);
+    this.#parts.onSigned?.(head);
     this.#head.set(head);
     this.#signed = end.sequence;
     this.#signedAt = now;
