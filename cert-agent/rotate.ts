@@ -369,7 +369,8 @@ export class Rotation {
 /** True if the CA does not recognize our SVID (its roots changed, or it was created anew), or expired too long ago. */
 function isSvidRefusal(error: unknown): boolean {
   const code = caCodeOf(error);
-  return code === 'svid_untrusted' || code === 'svid_expired';
+  // `id_denied`: also of an expired SVID that was revoked, which the deny list no longer has.
+  return code === 'svid_untrusted' || code === 'svid_expired' || code === 'id_denied';
 }
 
 function isTokenRefusal(error: unknown): boolean {

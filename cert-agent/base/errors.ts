@@ -75,6 +75,7 @@ export const codes = Object.freeze({
   store_missing: row(500, 13, '-', 'store_missing'),
   store_foreign: row(500, 13, '-', 'store_foreign'),
   ledger_behind: row(409, 9, '-', 'ledger_behind'),
+  ledger_forked: row(409, 9, '-', 'ledger_forked'),
   backup_invalid: row(400, 3, '-', 'backup_invalid'),
   backup_failed: row(500, 13, '-', 'backup_failed'),
   ca_overloaded: row(503, 14, '-', 'ca_overloaded'),

@@ -12,7 +12,7 @@ import type { Presented } from '../identity/peer-chain.ts';
 import type { Agents, Receiver, Sink } from './agents.ts';
 import { backdateMs } from './authority.ts';
 import { type BundleAnswer, matchesEtag } from './bundle-answer.ts';
-import { type Evidence, readSvid, readToken, type SvidEvidence } from './evidence.ts';
+import { type Evidence, expiredTokenError, readSvid, readToken, refuseDenied, type SvidEvidence } from './evidence.ts';
 import { type Issued, type IssueParts, issueSvid } from './issue.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { CaMetrics } from './metrics.ts';
@@ -150,8 +150,12 @@ const enrolSchema = z.strictObject({ ...renewal, token: z.string().min(1).max(51
 async function enrol(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
   const { csr, token, ttlSeconds } = parseBody(enrolSchema, request.body);
   const issued = await onRecord(parts, request, async (prove) => {
-    const denied = parts.revocations.denied.current();
-    const evidence = prove(await readToken(parts.store, token, denied, parts.clock.now()));
+    const evidence = await readToken(parts.store, token);
+    // A token that has expired proves nothing, but a denial ends tokens too.
+    const isDenied = parts.revocations.denied.current().ids.has(evidence.id.uri);
+    if (!isDenied && evidence.expiresAt <= parts.clock.now()) throw expiredTokenError();
+    prove(evidence);
+    refuseDenied(evidence, parts.revocations.denied.current());
     return issue(parts, evidence, { csr, ttlSeconds }, request);
   });
   if (issued.again) await parts.ledger.repeat(request.remote, issued.id, issued.serial);
@@ -161,15 +165,20 @@ async function enrol(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
 
 async function renew(parts: ApiParts, request: ApiRequest): Promise<ApiAnswer> {
   const asked = parseBody(renewSchema, request.body);
-  const issued = await onRecord(parts, request, async (prove) =>
-    issue(parts, prove(await readRenewable(parts, request.presented)), asked, request),
-  );
+  const issued = await onRecord(parts, request, async (prove) => {
+    const evidence = await readRenewable(parts, request.presented);
+    prove(evidence);
+    refuseDenied(evidence, parts.revocations.denied.current());
+    return issue(parts, evidence, asked, request);
+  });
   parts.metrics.renewed();
   return answerIssued(parts, issued);
 }
 
 function watch(parts: ApiParts, { presented, ifNoneMatch }: ApiRequest, sink: Sink): Receiver {
-  const { id, serial, expired, notBefore, notAfter } = readPresentedSvid(parts, presented);
+  const evidence = readPresentedSvid(parts, presented);
+  refuseDenied(evidence, parts.revocations.denied.current());
+  const { id, serial, expired, notBefore, notAfter } = evidence;
   if (expired) throw new SallyportError('svid_expired', `the SVID of ${id.uri} has expired: renew it first`);
   const client = { id: id.uri, serial, issuedAt: notBefore + backdateMs, until: notAfter };
   return parts.agents.open(client, sink, ifNoneMatch);
@@ -179,13 +188,12 @@ function watch(parts: ApiParts, { presented, ifNoneMatch }: ApiRequest, sink: Si
 async function onRecord(
   { ledger }: ApiParts,
   { remote, presented }: ApiRequest,
-  work: (prove: (evidence: Evidence) => Evidence) => Promise<Issued>,
+  work: (prove: (evidence: Evidence) => void) => Promise<Issued>,
 ): Promise<Issued> {
   let proved: Evidence | undefined;
   try {
     return await work((evidence) => {
       proved = evidence;
-      return evidence;
     });
   } catch (error) {
     const { code } = asSallyportError(error, 'internal', 'the request failed');
@@ -214,9 +222,11 @@ const longestClaim = 512;
 export function knownBy(parts: EvidenceParts, presented: Presented): (() => boolean) | undefined {
   if (presented.chain.length === 0) return undefined;
   try {
-    const { id, serial, expired, notAfter } = readPresentedSvid(parts, presented);
-    if (expired) return undefined;
+    const evidence = readPresentedSvid(parts, presented);
+    const { id, serial, expired, notAfter } = evidence;
     const { clock, revocations } = parts;
+    refuseDenied(evidence, revocations.denied.current());
+    if (expired) return undefined;
     return () => clock.now() <= notAfter && deniedBy(revocations.denied.current(), { id, serial }) === undefined;
   } catch {
     // The renewal itself reports why.
@@ -227,21 +237,25 @@ export function knownBy(parts: EvidenceParts, presented: Presented): (() => bool
 type EvidenceParts = Pick<ApiParts, 'authority' | 'revocations' | 'clock' | 'graceMs'>;
 
 function readPresentedSvid(
-  { authority, revocations, clock, graceMs }: EvidenceParts,
+  { authority, clock, graceMs }: EvidenceParts,
   { chain, complaint }: Presented,
 ): SvidEvidence {
   const [leaf, ...above] = chain;
   // Clients need not send our own intermediate. If they do, ours is the one that is parsed already.
   const presented = { chain: leaf === undefined ? [] : [leaf, ...authority.issuers, ...above], complaint };
-  return readSvid(presented, authority.bundles, revocations.denied.current(), { now: clock.now(), graceMs });
+  return readSvid(presented, authority.bundles, { now: clock.now(), graceMs });
 }
 
 /**
- * An expired SVID must be on record: the deny list has dropped expired serials, and the record says which were revoked.
+ * An expired SVID must be on record, byte by byte: the deny list has dropped expired serials, and the record says which
+ * were revoked. The key of an issuer that has expired as well could sign another certificate with a recorded serial. Of
+ * one that has not expired the signature is enough: the key of an issuer in use can sign any.
  */
-async function readRenewable(parts: ApiParts, presented: Presented): Promise<Evidence> {
+async function readRenewable(parts: ApiParts, presented: Presented): Promise<SvidEvidence> {
   const evidence = readPresentedSvid(parts, presented);
-  if (!evidence.expired || (await parts.store.findCertificate(evidence.serial)) !== undefined) return evidence;
+  if (!evidence.expired) return evidence;
+  const found = await parts.store.findCertificate(evidence.serial);
+  if (found !== undefined && presented.chain[0]?.equals(found.certificate) === true) return evidence;
   throw new SallyportError('svid_expired', `the SVID of ${evidence.id.uri} has expired and is not on record here`, {
     hint: 'create a join token: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
   });

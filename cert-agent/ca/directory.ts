@@ -1,7 +1,7 @@
 // The files of a CA's directory. `ca init` writes them. `ca serve` reads all but the root's key, which an operator may
 // keep elsewhere.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoOf, reasonOf, SallyportError } from '../base/errors.ts';
 
@@ -75,6 +75,10 @@ export function readCaFile(dir: string, path: string): string {
     if (path === intermediate && existsSync(rotationFilesOf(next).request))
       throw new SallyportError('ca_missing', `the CA in ${dir} waits for the certificate of its issuer`, {
         hint: `have ${rotationFilesOf(next).request} signed, then: sallyport ca issuer install FILE --dir ${dir}`,
+      });
+    if (existsSync(dir) && readdirSync(dir).some((name) => name.startsWith('before-restore-')))
+      throw new SallyportError('ca_missing', `a restore into ${dir} was interrupted: it has no ${path}`, {
+        hint: `run it again: sallyport ca restore --from BACKUP --dir ${dir}`,
       });
     const anything = Object.values(caFilesOf(dir)).some((one: string) => existsSync(one));
     throw new SallyportError('ca_missing', anything ? `the CA in ${dir} has no ${path}` : `no CA in ${dir}`, {

@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import { SallyportError } from '../base/errors.ts';
 import type { TrustBundles } from '../identity/bundle.ts';
-import type { DenyList } from '../identity/denied.ts';
+import { type DenyList, emptyDenyList, isSerialDenied } from '../identity/denied.ts';
 import { checkChainSize, readLink } from '../identity/path.ts';
 import { checkComplaint, type Presented } from '../identity/peer-chain.ts';
 import { parseSpiffeId, type SpiffeId } from '../identity/spiffe-id.ts';
@@ -16,6 +16,8 @@ export interface TokenEvidence {
   readonly kind: 'token';
   readonly id: SpiffeId;
   readonly hash: string;
+  /** Milliseconds since 1970. */
+  readonly expiresAt: number;
   /** The DNS names that it is for; what is allowed now decides. */
   readonly names: readonly string[];
   readonly bound: StoredToken['bound'];
@@ -41,8 +43,8 @@ export function hashToken(token: string): string {
   return createHash('sha256').update(token).digest('hex');
 }
 
-/** @throws SallyportError `token_unknown`, `token_expired` or `id_denied`. */
-export async function readToken(tokens: TokenStore, token: string, denied: DenyList, now: number): Promise<Evidence> {
+/** Whether its ID is denied is another question: see `refuseDenied`. @throws SallyportError `token_unknown`. */
+export async function readToken(tokens: TokenStore, token: string): Promise<TokenEvidence> {
   const hash = hashToken(token);
   const found = await tokens.findToken(hash);
   if (found === undefined) {
@@ -50,22 +52,19 @@ export async function readToken(tokens: TokenStore, token: string, denied: DenyL
       hint: 'copy the whole token, or create one: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
     });
   }
-  if (denied.ids.has(found.id)) throw deniedError(found.id);
-  if (found.expiresAt <= now) throw expiredTokenError();
-  return { kind: 'token', id: parseSpiffeId(found.id), hash, names: found.names ?? [], bound: found.bound };
+  const { expiresAt, names = [], bound } = found;
+  return { kind: 'token', id: parseSpiffeId(found.id), hash, expiresAt, names, bound };
 }
 
 /**
  * Verifies the SVID that a client presented. One that expired at most `graceMs` ago is evidence too: no peer accepts it
  * any more, but the client has proved its key in the handshake. Whether it was revoked is on record, even when the deny
- * list has dropped it, and the store checks that.
- * @throws SallyportError as verifyChain does, but `id_denied` when the SVID or its ID is on the deny list and
- * `svid_invalid` when it cannot be parsed: neither is an error of the CA.
+ * list has dropped it, and the store checks that. For the deny list see `refuseDenied`.
+ * @throws SallyportError as verifyChain does, but `svid_invalid` when it cannot be parsed: no error of the CA.
  */
 export function readSvid(
   presented: Presented,
   bundles: TrustBundles,
-  denied: DenyList,
   { now, graceMs }: { readonly now: number; readonly graceMs: number },
 ): SvidEvidence {
   try {
@@ -75,17 +74,27 @@ export function readSvid(
     const { id, serial, notBefore, notAfter } = verifyChain(
       presented.chain,
       bundles,
-      denied,
+      emptyDenyList,
       expired ? expiredAt : now,
     );
     checkComplaint(presented, id.uri, true);
     return { kind: 'svid', id, serial, names: dnsOf(presented.chain), expired, notBefore, notAfter };
   } catch (error) {
     if (!(error instanceof SallyportError)) throw error;
-    if (error.code === 'svid_denied') throw new SallyportError('id_denied', error.message, { hint: deniedHint });
     if (error.code === 'certificate_unreadable') throw new SallyportError('svid_invalid', error.message);
     throw error;
   }
+}
+
+/**
+ * Refuses evidence that is on the deny list. Call it once the ledger knows the identity: the attempts of a denied one
+ * are then on record as its own, and do not drown in those of strangers. @throws SallyportError `id_denied`.
+ */
+export function refuseDenied(evidence: Evidence, denied: DenyList): void {
+  const id = evidence.id.uri;
+  if (denied.ids.has(id)) throw deniedError(id);
+  if (evidence.kind === 'svid' && isSerialDenied(denied, evidence.serial))
+    throw revokedError(`certificate ${evidence.serial}`, id);
 }
 
 /** The expiry of a chain's leaf, milliseconds since 1970; undefined without one. */
@@ -106,6 +115,13 @@ const deniedHint =
 
 export function deniedError(id: string): SallyportError {
   return new SallyportError('id_denied', `${id} is on the deny list`, { hint: deniedHint });
+}
+
+/** `what` is a certificate of `id` that was revoked; the ID is not on the deny list. */
+export function revokedError(what: string, id: string): SallyportError {
+  return new SallyportError('id_denied', `${what} of ${id} is revoked`, {
+    hint: 'to start again, create a new join token: sallyport ca token create --dir DIR --spiffe-id ID --ttl 10m',
+  });
 }
 
 export function expiredTokenError(): SallyportError {

@@ -8,7 +8,7 @@ import { readCsr } from '../identity/csr.ts';
 import { isReserved, type SpiffeId } from '../identity/spiffe-id.ts';
 import type { Authority } from './authority.ts';
 import type { NoteMissing } from './dns/name-log.ts';
-import { deniedError, type Evidence, expiredTokenError } from './evidence.ts';
+import { deniedError, type Evidence, expiredTokenError, revokedError } from './evidence.ts';
 import type { Caller } from './ledger/record.ts';
 import type { CertificateRecord, EvidenceRecord, RecordedCertificate, Redeemed, Store } from './store/store.ts';
 
@@ -174,6 +174,11 @@ function answerOf(
       return issuedOf(recorded.certificate, authority, true);
     case 'denied':
       throw deniedError(made.id);
+    case 'revoked':
+      throw revokedError(
+        made.evidence.kind === 'svid' ? `certificate ${made.evidence.reference}` : 'the certificate of this join token',
+        made.id,
+      );
     case 'expired':
     case 'unknown':
       // It was valid a moment ago, so it expired in between.

@@ -21,7 +21,9 @@ import { createNameLog } from './dns/name-log.ts';
 import { ownNames } from './dns/own-names.ts';
 import { type IssueParts, longestLeafLifeMs, shortestLeafLifeMs } from './issue.ts';
 import { formatCertificates } from './ledger/head.ts';
+import { checkLedger, lastHeadFileOf, setLastHeadAside, writeLastHead } from './ledger/last-head.ts';
 import { Ledger } from './ledger/ledger.ts';
+import type { LedgerHead } from './ledger/table.ts';
 import { type CaMetrics, createCaMetrics } from './metrics.ts';
 import { whenFree } from './operator/open.ts';
 import { createOperator, type Operator } from './operator/operator.ts';
@@ -56,6 +58,8 @@ export interface CaOptions {
   readonly limits?: Partial<ServerLimits>;
   /** Creates a new store in place of a lost one: every certificate, token and revocation is forgotten. */
   readonly unsafeNewStore?: boolean;
+  /** Goes on with a ledger that is not the one that the CA wrote; a record says so. */
+  readonly acceptLedger?: boolean;
   /** How long after its expiry an SVID can be renewed, milliseconds: default 24 h, 0 for never. */
   readonly renewExpiredWithinMs?: number;
   /** How long records of the ledger are kept, milliseconds, at least 1 d: default for ever. */
@@ -86,7 +90,7 @@ const issuerWarningMs = 30 * 86_400_000;
 /**
  * Starts the CA of `dir`.
  * @throws SallyportError `ca_missing`, `passphrase_wrong`, `secret_exposed`, `ca_running`, `store_missing`,
- * `store_foreign`, `port_in_use`, `issuer_expired`, `dns_name_invalid` and others that say why this directory cannot be served.
+ * `store_foreign`, `ledger_behind`, `ledger_forked`, `port_in_use`, `issuer_expired`, `dns_name_invalid` and others that say why this directory cannot be served.
  */
 export async function startCa(given: CaOptions): Promise<RunningCa> {
   const options = { ...given, dir: absolutePath(given.dir) };
@@ -110,12 +114,48 @@ export async function startCa(given: CaOptions): Promise<RunningCa> {
     const revocations = await createRevocations({ store, clock, trustDomain: authority.trustDomain });
     const onMissingNames = createNameLog(log);
     const parts = { authority, store, clock, defaultLifeMs: leafLifeMs, graceMs, names, onMissingNames };
-    const ledger = new Ledger({ ...parts, log, ...(keepMs === undefined ? {} : { keepMs }) });
-    await noteStart(ledger, parts, options, log);
+    const accepted = await checkOrAccept(store, options, clock, log);
+    const ledger = new Ledger({
+      ...{ ...parts, log, onSigned: (head: LedgerHead) => remember(options.dir, head, log) },
+      ...(keepMs === undefined ? {} : { keepMs }),
+    });
+    await noteStart(ledger, parts, options, { log, accepted });
     return await serveAll(options, socket, { ...parts, dir: options.dir, revocations, metrics, ledger, log });
   } catch (error) {
     await store.close();
     throw error;
+  }
+}
+
+/** Returns what is wrong with the ledger if that is accepted. @throws SallyportError as checkLedger does, `usage`. */
+async function checkOrAccept(
+  store: Store,
+  { dir, acceptLedger = false, unsafeNewStore = false }: CaOptions,
+  clock: Clock,
+  log: Log,
+): Promise<string | undefined> {
+  try {
+    await checkLedger(store, dir);
+  } catch (error) {
+    if (!(error instanceof SallyportError) || !(acceptLedger || unsafeNewStore)) throw error;
+    const { code, message } = error;
+    const aside = setLastHeadAside(dir, clock.now());
+    log.error({ code, ...(aside === undefined ? {} : { file: aside }) }, `accepted as it is: ${message}`);
+    return message;
+  }
+  if (!acceptLedger) return undefined;
+  // In a unit file, it would silently accept the next one.
+  throw new SallyportError('usage', 'the ledger is the one that the CA wrote: there is nothing to accept', {
+    hint: 'leave out --accept-ledger',
+  });
+}
+
+/** A disk that cannot be written does not keep the CA from serving. The next head is written again. */
+function remember(dir: string, head: LedgerHead, log: Log): void {
+  try {
+    writeLastHead(dir, head, head.time);
+  } catch (error) {
+    log.error({ code: 'store_failed' }, `cannot write ${lastHeadFileOf(dir)}: ${reasonOf(error)}`);
   }
 }
 
@@ -124,13 +164,14 @@ async function noteStart(
   ledger: Ledger,
   { authority }: IssueParts,
   { dir, version }: CaOptions,
-  log: Log,
+  { log, accepted }: { readonly log: Log; readonly accepted: string | undefined },
 ): Promise<void> {
   const { kind, step } = readState(dir) ?? {};
   const details = {
     issuer: fingerprintOf(authority.above[0]!),
     roots: formatCertificates(authority.bundle.current().roots),
     ...(version === undefined ? {} : { version }),
+    ...(accepted === undefined ? {} : { accepted }),
     ...(kind === undefined ? {} : { rotating: `${kind} ${step}` }),
   };
   await ledger.start(details).catch((error: unknown) => log.error({ code: 'store_failed' }, reasonOf(error)));

@@ -102,6 +102,7 @@ function serve(): Command {
     .option('--ledger-keep <duration>', 'drop records of the ledger that are older, 1d or more (default: keep all)')
     .option('--socket <path>', "socket for the operator's commands (default: ca.sock in --dir)")
     .option('--passphrase-file <path>', 'file with the passphrase of the encrypted key')
+    .option('--accept-ledger', 'start with a ledger that was edited or cut; a record of the ledger says so')
     .option('--unsafe-new-store', 'create a new store in place of a lost one: every revocation is forgotten')
     .addHelpText(
       'after',
@@ -109,6 +110,8 @@ function serve(): Command {
 The environment variable SALLYPORT_CA_PASSPHRASE replaces --passphrase-file.
 A CA whose store.sqlite is lost does not start: restore it from a backup. --unsafe-new-store is for when there is none.
 The new store has no certificate, no token and no revocation: revoked workloads can renew until they are revoked again.
+A CA whose ledger is not the one that it signed does not start. --accept-ledger keeps the head that it had signed as
+ledger-head-TIME.json, and is for one start.
 No peer accepts an expired SVID. --renew-expired-within lets a workload that was cut off from the CA renew with it, and
 with proof of its key, unless it was revoked meanwhile.
 OCSP (/ocsp) and the CRL (/v1/crl) are also on --listen. Their clients usually speak plain HTTP: --ocsp is for them.
@@ -132,6 +135,7 @@ interface ServeFlags {
   readonly ledgerKeep?: string;
   readonly socket?: string;
   readonly passphraseFile?: string;
+  readonly acceptLedger?: boolean;
   readonly unsafeNewStore?: boolean;
 }
 
@@ -153,12 +157,12 @@ async function runServe(flags: ServeFlags): Promise<number> {
   const renewExpiredWithinMs = within === '0' ? 0 : await durationOf(within, '--renew-expired-within');
   const ledgerKeepMs = flags.ledgerKeep === undefined ? undefined : await durationOf(flags.ledgerKeep, '--ledger-keep');
   const passphrase = readPassphrase(flags.passphraseFile, process.env, note);
-  const { dir, socket, unsafeNewStore } = flags;
+  const { dir, socket, unsafeNewStore, acceptLedger } = flags;
   const log = createLog({ component: 'ca' });
   reportBackgroundTo(log);
   const running = await startCa({
     ...{ dir, listen, ocsp, leafLifeMs, renewExpiredWithinMs, ledgerKeepMs, passphrase, socket, unsafeNewStore, log },
-    ...{ names: flags.name, version: readVersion() },
+    ...{ names: flags.name, version: readVersion(), acceptLedger },
   });
   await stopped;
   await running.close();
@@ -450,7 +454,8 @@ async function runRevoke(target: string, flags: RevokeFlags): Promise<number> {
     else {
       const own = done.certificates - done.renewals;
       print(`revoked certificate ${done.target} and ${done.renewals} renewed from it`);
-      if (own === 0) note('it had already expired or was already revoked');
+      if (done.expired === true) note('it had expired; it cannot renew any more');
+      else if (own === 0) note('it had already expired or was already revoked');
       note('its identity can still renew other certificates and join again: revoke the SPIFFE ID to prevent that');
     }
     if (done.acknowledged !== undefined) noteAcknowledged(done.acknowledged);

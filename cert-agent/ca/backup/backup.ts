@@ -52,8 +52,11 @@ function stepOf(dir: string): string {
 /** A CA's files are small. Whatever is larger does not belong into its directory. */
 const mostBytes = 64 * 1_048_576;
 
-/** What is left out: the store, which is copied by itself; the socket; what a restore set aside; temporary files. */
-const leftOut = /^(?:store\.sqlite(?:-wal|-shm|-journal)?|before-restore-.*|\..*)$/;
+/**
+ * What is left out: the store, which is copied by itself; the ledger's last head, which may be newer than that copy; the
+ * socket; what a restore set aside; temporary files.
+ */
+const leftOut = /^(?:store\.sqlite(?:-wal|-shm|-journal)?|ledger-head.*\.json|before-restore-.*|\..*)$/;
 
 /**
  * Writes a backup to the new directory `out`, an absolute path. The keys stay as they are on disk.

@@ -12,6 +12,7 @@ import { readPemBlocks } from '../../identity/bundle.ts';
 import { fingerprintOf } from '../../identity/verify.ts';
 import { readRootFingerprints } from '../certificates.ts';
 import { caFilesOf, readCaFile, socketFileOf, storeFileOf } from '../directory.ts';
+import { readLastHead, writeLastHead } from '../ledger/last-head.ts';
 import type { LedgerEnd } from '../ledger/table.ts';
 import type { SeenHead } from '../ledger/verify.ts';
 import { whenFree } from '../operator/open.ts';
@@ -53,22 +54,29 @@ export interface RestoredCa {
 export async function restoreCa(options: RestoreOptions): Promise<RestoredCa> {
   const { from, dir, clock, force = false, seen = [] } = options;
   const manifest = await readBackup(from);
-  const isEmpty = !existsSync(dir) || readdirSync(dir).length === 0;
+  const isEmpty = !existsSync(dir) || readdirSync(dir).every((name) => staged.test(name));
   if (await answersAt(socketFileOf(dir))) throw held(storeFileOf(dir));
-  const known: Target = isEmpty ? {} : await readTarget(dir, manifest);
-  if (!isEmpty) checkOwn(dir, manifest, known);
-  const ends = [...seen, ...(known.end === undefined ? [] : [known.end])];
-  if (known.why !== undefined && ends.length === 0 && !force)
-    throw new SallyportError('ledger_behind', `it is not known how far the ledger in ${dir} had come: ${known.why}`, {
+  // A restore that was killed after it had set the CA's files aside left them there.
+  const interrupted = isEmpty ? undefined : interruptedIn(dir);
+  const places = isEmpty ? [] : [dir, ...(interrupted === undefined ? [] : [interrupted])];
+  const targets: Target[] = [];
+  for (const place of places) targets.push(await readTarget(place, manifest));
+  if (!isEmpty) checkOwn(dir, places, manifest, targets);
+  const known = targets.flatMap(({ ends = [] }) => ends);
+  const why = targets.find((one) => one.why !== undefined)?.why;
+  const ends = [...seen, ...known];
+  if (why !== undefined && ends.length === 0 && !force)
+    throw new SallyportError('ledger_behind', `it is not known how far the ledger in ${dir} had come: ${why}`, {
       hint: "give an agent's ledger-head.json with --seen, or --force to accept that revocations may be forgotten",
     });
   makeDirectory(dir);
   if (isEmpty) chmodSync(dir, 0o700);
+  for (const name of readdirSync(dir)) if (staged.test(name)) rmSync(join(dir, name), { recursive: true, force: true });
   const staging = join(dir, `.restore.${randomBytes(6).toString('hex')}.tmp`);
   try {
     stage(manifest, from, staging);
     const lost = await record(staging, manifest, ends, { force, now: clock.now() });
-    const aside = isEmpty ? undefined : setAside(dir, clock.now());
+    const aside = isEmpty ? undefined : setAside(dir, interrupted, clock.now());
     moveIn(staging, dir);
     return {
       ...{ trustDomain: manifest.trustDomain, backupTime: manifest.time, ledger: manifest.ledger },
@@ -86,8 +94,14 @@ export async function restoreCa(options: RestoreOptions): Promise<RestoredCa> {
  * @throws SallyportError `ca_exists` unless the directory has a root of the backup's CA or, where the root was rotated
  * since, the backup's last record in its ledger.
  */
-function checkOwn(dir: string, { roots, trustDomain }: Manifest, { isSame = false }: Target): void {
-  if (isSame || rootsIn(dir).some((root) => roots.includes(root))) return;
+function checkOwn(
+  dir: string,
+  places: readonly string[],
+  { roots, trustDomain }: Manifest,
+  targets: readonly Target[],
+): void {
+  if (targets.some(({ isSame }) => isSame === true)) return;
+  if (places.some((place) => rootsIn(place).some((root) => roots.includes(root)))) return;
   throw new SallyportError('ca_exists', `${dir} is not empty, and not the directory of this CA of ${trustDomain}`, {
     hint: 'restore into a new directory',
   });
@@ -111,8 +125,8 @@ function rootsIn(dir: string): readonly string[] {
 
 /** What the target's store says; nothing if there is none. */
 interface Target {
-  /** The end of its ledger. */
-  readonly end?: SeenHead;
+  /** The end of its ledger, and the last head that it signed: one is missing in the other if the store was edited. */
+  readonly ends?: readonly SeenHead[];
   /** Why the end is not known. */
   readonly why?: string;
   /** Its ledger has the last record of the backup's. */
@@ -121,7 +135,8 @@ interface Target {
 
 async function readTarget(dir: string, { roots, ledger }: Manifest): Promise<Target> {
   const file = storeFileOf(dir);
-  if (!existsSync(file) && !existsSync(`${file}-wal`)) return {};
+  const signed = lastHeadIn(dir);
+  if (!existsSync(file) && !existsSync(`${file}-wal`)) return signed;
   try {
     const all = [...new Set([...rootsIn(dir), ...roots])];
     const store = await whenFree(
@@ -132,11 +147,36 @@ async function readTarget(dir: string, { roots, ledger }: Manifest): Promise<Tar
     const [record] = await store.readLedger(ledger.sequence, 1);
     await store.close();
     const isSame = record?.sequence === ledger.sequence && record.hash === ledger.hash;
-    return end.sequence === 0 ? {} : { end, isSame };
+    return { isSame, ends: [...(end.sequence === 0 ? [] : [end]), ...(signed.ends ?? [])] };
   } catch (error) {
     if (error instanceof SallyportError && error.code === 'ca_running') throw error;
+    return { ...signed, why: reasonOf(error) };
+  }
+}
+
+function lastHeadIn(dir: string): Target {
+  try {
+    const head = readLastHead(dir);
+    return head === undefined ? {} : { ends: [head] };
+  } catch (error) {
     return { why: reasonOf(error) };
   }
+}
+
+/** What an interrupted restore was about to move in. */
+const staged = /^\.restore\..*\.tmp$/;
+
+/**
+ * Where an interrupted restore has set files aside; undefined if none was interrupted. The bundle is the first that goes
+ * and the last that comes.
+ */
+function interruptedIn(dir: string): string | undefined {
+  if (existsSync(caFilesOf(dir).bundle)) return undefined;
+  const newest = readdirSync(dir)
+    .filter((name) => name.startsWith('before-restore-'))
+    .toSorted()
+    .at(-1);
+  return newest === undefined ? undefined : join(dir, newest);
 }
 
 function stage({ files }: Manifest, from: string, staging: string): void {
@@ -179,7 +219,11 @@ async function record(
       ...(lost === undefined ? {} : { lostFrom: lost.from, lostTo: lost.to }),
       ...(force ? { forced: true } : {}),
     };
-    await store.recordRestore({ act: 'restore', caller: 'operator', answer: 'restored', details }, now);
+    const restored = await store.recordRestore(
+      { act: 'restore', caller: 'operator', answer: 'restored', details },
+      now,
+    );
+    writeLastHead(staging, restored, now);
     return lost;
   } finally {
     await store.close();
@@ -202,12 +246,21 @@ function behind(why: string, time: string): SallyportError {
   });
 }
 
-/** Moves everything in the directory out of the way, so that old and new files never mix. Nothing is deleted. */
-function setAside(dir: string, now: number): string {
-  const aside = join(dir, `before-restore-${formatTime(now).replaceAll(':', '-')}`);
-  mkdirSync(aside, { mode: 0o700 });
-  for (const name of readdirSync(dir))
-    if (!/^(?:before-restore-.*|\.restore\..*)$/.test(name)) renameSync(join(dir, name), join(aside, name));
+/**
+ * Moves everything in the directory out of the way, so that old and new files never mix. Nothing is deleted. What an
+ * interrupted restore had set aside stays together: files of its backup go to a directory below.
+ */
+function setAside(dir: string, interrupted: string | undefined, now: number): string {
+  const time = formatTime(now).replaceAll(':', '-');
+  const aside = interrupted ?? join(dir, `before-restore-${time}`);
+  makeDirectory(aside);
+  for (const name of bundleFirst(readdirSync(dir))) {
+    if (/^(?:before-restore-.*|\.restore\..*)$/.test(name)) continue;
+    const isTaken = existsSync(join(aside, name));
+    const place = isTaken ? join(aside, `interrupted-${time}`) : aside;
+    makeDirectory(place);
+    renameSync(join(dir, name), join(place, name));
+  }
   syncDirectory(aside);
   syncDirectory(dir);
   return aside;
@@ -215,7 +268,10 @@ function setAside(dir: string, now: number): string {
 
 /** The bundle comes last: without it the directory is not a CA yet, and a CA with half of its files does not start. */
 function moveIn(staging: string, dir: string): void {
-  const names = readdirSync(staging).toSorted((a, b) => Number(a === 'bundle.json') - Number(b === 'bundle.json'));
-  for (const name of names) renameSync(join(staging, name), join(dir, name));
+  for (const name of bundleFirst(readdirSync(staging)).toReversed()) renameSync(join(staging, name), join(dir, name));
   syncDirectory(dir);
+}
+
+function bundleFirst(names: readonly string[]): string[] {
+  return names.toSorted((a, b) => Number(b === 'bundle.json') - Number(a === 'bundle.json'));
 }

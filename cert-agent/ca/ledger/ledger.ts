@@ -14,6 +14,8 @@ export interface LedgerParts {
   readonly authority: Authority;
   readonly clock: Clock;
   readonly log?: Log;
+  /** Called with each head once it is in the store. */
+  readonly onSigned?: (head: LedgerHead) => void;
   /** Records older than this are pruned, milliseconds; undefined: none. */
   readonly keepMs?: number;
 }
@@ -112,7 +114,11 @@ export class Ledger {
     const done = await store.pruneLedger(clock.now() - keepMs, clock.now());
     // A part at a time, since the store does nothing else meanwhile. The next upkeep goes on.
     if (done === undefined) this.#pruneAt = clock.monotonic() + pruneMs;
-    else log?.info({ code: 'ledger_pruned', ...done }, `dropped ${done.records} old records of the ledger`);
+    else {
+      // A record of a prune that no head covers proves nothing.
+      await this.sign();
+      log?.info({ code: 'ledger_pruned', ...done }, `dropped ${done.records} old records of the ledger`);
+    }
   }
 
   /** Signs the end of the ledger, if records were added since the last head. */
@@ -123,6 +129,7 @@ export class Ledger {
     const now = clock.now();
     const head = authority.signHead(end, now);
     await store.addLedgerHead(head);
+    this.#parts.onSigned?.(head);
     this.#head.set(head);
     this.#signed = end.sequence;
     this.#signedAt = now;

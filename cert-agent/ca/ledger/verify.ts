@@ -90,8 +90,9 @@ export class LedgerVerifier {
   #heads = 0;
   #started = false;
   #checkpoint = 0;
-  /** Up to where records say that the ledger was pruned. */
+  /** Up to where records say that the ledger was pruned, and the first that says so of all before the copy. */
   #prunedTo = 0;
+  #prunedBy = Number.POSITIVE_INFINITY;
   #sequence = 0;
   #hash = genesis;
   /** The last record that a head of a present root covers; at the end, one of an earlier root too. */
@@ -145,24 +146,34 @@ export class LedgerVerifier {
         `it ends with record ${this.#sequence}, but a head covers ${this.#highestHead}: the end is missing`,
         this.#sequence + 1,
       );
-    if (this.#checkpoint > this.#prunedTo && this.#options.part !== true)
-      this.#add(
-        'gap',
-        `records up to ${this.#checkpoint} are missing, and no record says that they were pruned`,
-        this.#prunedTo + 1,
-      );
-    const notCompared = this.#compareSeen();
+    const unlike = this.#compareSeen();
     this.#settle();
+    // A record that no head covers may be anyone's: it excuses nothing.
+    if (this.#checkpoint > 0 && this.#prunedBy > this.#proved && this.#options.part !== true)
+      this.#add('gap', this.#whyNotPruned(), Math.min(this.#prunedTo, this.#checkpoint - 1) + 1);
+    const notCompared = this.#explain(unlike);
     if (this.#records > 0 && this.#covered === 0 && this.#checkpoint === 0)
       this.#add('unsigned', 'no signed head covers any record: nothing proves that these are the records of the CA');
     return {
       ...{ trustDomain, faults: this.#faults, faultCount: this.#faultCount, records: this.#records },
       ...{ heads: this.#heads, checkpoint: this.#checkpoint },
       last: { sequence: this.#sequence, hash: this.#hash },
-      covered: Math.max(this.#covered, this.#checkpoint),
-      uncovered: Math.max(0, this.#sequence - Math.max(this.#covered, this.#checkpoint)),
+      covered: this.#proved,
+      uncovered: Math.max(0, this.#sequence - this.#proved),
       ...{ restored: this.#restored, notCompared },
     };
+  }
+
+  /** The last record that is proved to be the CA's. */
+  get #proved(): number {
+    return Math.max(this.#covered, this.#checkpoint);
+  }
+
+  #whyNotPruned(): string {
+    const missing = `records up to ${this.#checkpoint} are missing, and`;
+    return this.#prunedBy > this.#sequence
+      ? `${missing} no record says that they were pruned`
+      : `${missing} no signed head covers record ${this.#prunedBy}, which says that they were pruned`;
   }
 
   /** Decides on the heads of issuers that no present root signed. */
@@ -235,7 +246,10 @@ export class LedgerVerifier {
     this.#hash = hash;
     this.#note(sequence, hash);
     const { act, upTo } = fields;
-    if (act === 'checkpoint' && isSequence(upTo)) this.#prunedTo = Math.max(this.#prunedTo, upTo);
+    if (act === 'checkpoint' && isSequence(upTo)) {
+      this.#prunedTo = Math.max(this.#prunedTo, upTo);
+      if (upTo >= this.#checkpoint) this.#prunedBy = Math.min(this.#prunedBy, sequence);
+    }
     if (act === 'restore' && this.#restored.length < mostRestores) this.#restored.push(restoredOf(fields));
   }
 
@@ -266,21 +280,36 @@ export class LedgerVerifier {
     if (seen !== undefined) seen.found = hash;
   }
 
-  #compareSeen(): { sequence: number; why: string }[] {
-    const notCompared: { sequence: number; why: string }[] = [];
-    for (const [sequence, { hashes, found }] of this.#seen) {
-      const isSame = found !== undefined && hashes.every((one) => one === found);
-      if (isSame) {
+  /** A seen head that the copy has covers its records. Returns the others. */
+  #compareSeen(): { readonly sequence: number; readonly found: boolean }[] {
+    const unlike: { sequence: number; found: boolean }[] = [];
+    for (const [sequence, { hashes, found }] of this.#seen)
+      if (found !== undefined && hashes.every((one) => one === found))
         this.#covered = Math.max(this.#covered, sequence);
-        continue;
-      }
+      else unlike.push({ sequence, found: found !== undefined });
+    return unlike;
+  }
+
+  /** Reports seen heads that the copy does not have, unless a restore lost them or they are before the copy. */
+  #explain(
+    unlike: readonly { readonly sequence: number; readonly found: boolean }[],
+  ): { sequence: number; why: string }[] {
+    const notCompared: { sequence: number; why: string }[] = [];
+    for (const { sequence, found } of unlike) {
       const lostBy = this.#restored.find(
         ({ lost }) => lost !== undefined && lost.from <= sequence && sequence <= lost.to,
       );
-      if (lostBy !== undefined) notCompared.push({ sequence, why: `a restore lost it: see record ${lostBy.sequence}` });
+      if (lostBy !== undefined && lostBy.sequence <= this.#proved)
+        notCompared.push({ sequence, why: `a restore lost it: see record ${lostBy.sequence}` });
       else if (sequence < this.#checkpoint)
         notCompared.push({ sequence, why: `the copy begins after record ${this.#checkpoint}` });
-      else if (found === undefined)
+      else if (lostBy !== undefined)
+        this.#add(
+          'truncated',
+          `record ${sequence} was seen, and no signed head covers record ${lostBy.sequence}, by which a restore lost it`,
+          lostBy.sequence,
+        );
+      else if (!found)
         this.#add(
           'truncated',
           `it ends with record ${this.#sequence}, but record ${sequence} was seen: the end is missing`,

@@ -17,6 +17,8 @@ export interface Revocation {
   readonly certificates: number;
   /** With a serial: how many of them were renewed from that certificate, directly or indirectly. */
   readonly renewals: number;
+  /** True if all of them had expired: they cannot renew any more. */
+  readonly expired?: boolean;
 }
 
 /** The result of allowing an ID. */
@@ -116,7 +118,9 @@ async function revokeSerial(parts: RevocationParts, text: string, reason: string
   const found = await parts.store.findCertificate(serial);
   if (found !== undefined) checkIssuable(parseSpiffeId(found.id), parts.trustDomain);
   const { outcome, certificates, renewals } = await parts.store.denySerial(serial, reason, now, 'operator');
-  if (outcome === 'denied') return { kind: 'serial', target: serial, certificates, renewals };
+  const done = { kind: 'serial', target: serial, certificates, renewals } as const;
+  if (outcome === 'denied') return done;
+  if (outcome === 'marked') return { ...done, expired: true };
   if (outcome === 'unknown') throw await serialNotFound(parts.store, text, serial);
   throw new SallyportError('not_found', `certificate ${text} has already expired, like all that were renewed from it`, {
     hint: listHint,

@@ -4,7 +4,7 @@
 import { SallyportError } from '../../base/errors.ts';
 import { fingerprintOf } from '../../identity/verify.ts';
 import { readBundle, readIntermediate } from '../certificates.ts';
-import { activateFiles, cancelFiles, prepareFiles, readRootSigner } from './files.ts';
+import { cancelFiles, prepareFiles, readRootSigner } from './files.ts';
 import { installFiles, requestFiles } from './request.ts';
 import type { RotationState } from './state.ts';
 
@@ -24,6 +24,8 @@ export interface IssuerContext {
   readonly passphrase: string | undefined;
   /** Milliseconds since 1970. */
   readonly now: number;
+  /** Puts a prepared issuer in the place of the old one. */
+  readonly activate: (made: RotationState) => RotationState;
 }
 
 /**
@@ -34,7 +36,7 @@ export async function takeIssuerStep(
   dir: string,
   { step, rootKey, certificate }: IssuerOrder,
   state: RotationState | undefined,
-  { by, passphrase, now }: IssuerContext,
+  { by, passphrase, now, activate }: IssuerContext,
 ): Promise<RotationState | undefined> {
   const prepared = state?.step === 'prepared' ? state : undefined;
   if (state?.kind === 'root' && step !== 'install') throw rotationRefused(`the root is being rotated (${state.step})`);
@@ -42,7 +44,7 @@ export async function takeIssuerStep(
     case 'activate': {
       if (state?.step === 'requested') throw rotationRefused('a request waits for its certificate');
       const made = prepared ?? (await prepare());
-      return activateFiles(dir, made, now);
+      return activate(made);
     }
     case 'request': {
       const { trustDomain } = readBundle(dir);
@@ -55,7 +57,7 @@ export async function takeIssuerStep(
     case 'install': {
       if (state?.step !== 'requested') throw rotationRefused('no request waits for a certificate');
       const installed = await installFiles(dir, state, certificate ?? '', { passphrase, now });
-      return state.kind === 'issuer' ? activateFiles(dir, installed, now) : installed;
+      return state.kind === 'issuer' ? activate(installed) : installed;
     }
     case 'cancel':
       if (state === undefined) throw rotationRefused('no rotation of the issuer is under way');

@@ -6,6 +6,7 @@
 
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { formatTime } from '../../base/clock.ts';
 import { SallyportError } from '../../base/errors.ts';
 import { makeDirectory, writeFileDurably } from '../../base/write.ts';
 import { formatPem, onlyBundle, readPemBlocks } from '../../identity/bundle.ts';
@@ -115,9 +116,10 @@ export async function installFiles(
       hint: 'sallyport ca issuer request --show prints that request; the issuer comes first in the file',
     });
   const { trustDomain, bundle } = readBundle(dir);
-  checkIssuer(issuer, trustDomain, now);
   const roots =
     state.newRoot === undefined ? bundle.roots : readPemBlocks(readFileSync(files.root, 'utf8'), files.root);
+  checkIssuer(issuer, trustDomain, now);
+  checkLife(issuer, roots, now);
   // A root at the end of the file is of no use to peers.
   const above = chain.filter((one) => !roots.some((root) => root.equals(one)));
   verifyAsPeers(above, { key, trustDomain, roots, now });
@@ -142,6 +144,20 @@ function checkIssuer(issuer: Buffer, trustDomain: string, now: number): void {
     );
   if (now > validToDate.getTime()) throw unusable('it has expired');
   if (now < validFromDate.getTime()) throw unusable('it is not valid yet');
+}
+
+/** With less, the CA would be due for another one before an operator can get it. */
+const shortestIssuerLifeMs = 24 * 3_600_000;
+
+function checkLife(issuer: Buffer, roots: readonly Buffer[], now: number): void {
+  const endOf = (one: Buffer): number => new X509Certificate(one).validToDate.getTime();
+  const end = endOf(issuer);
+  // A root that ends sooner leaves nothing better.
+  if (end >= Math.min(now + shortestIssuerLifeMs, Math.max(...roots.map(endOf)))) return;
+  throw unusable(
+    `it expires at ${formatTime(end)}, in less than 24 h`,
+    'have the root sign it for longer: a year is usual',
+  );
 }
 
 interface Trial {

@@ -194,7 +194,8 @@ export class Rotations {
     const now = clock.now();
     if (request.kind === 'issuer') {
       if (!isIssuerStep(step)) throw refused(`${step} is no step of an issuer's rotation`, state);
-      return takeIssuerStep(dir, { ...request, step }, state, { by, passphrase, now });
+      const activate = (made: RotationState): RotationState => this.#activate(made);
+      return takeIssuerStep(dir, { ...request, step }, state, { by, passphrase, now, activate });
     }
     if (step === 'prepare') return this.#prepareRoot(request, state);
     if (state === undefined || state.kind !== 'root') throw refused('no rotation of the root is under way', state);
@@ -206,8 +207,19 @@ export class Rotations {
     excepted.push(...(await this.#refuseStragglers(state, except)));
     // Connections that rest on the last certificates of the old root are being retired.
     if (step === 'remove') await pause(settleMs);
-    if (step === 'activate') return activateFiles(dir, state, now);
+    if (step === 'activate') return this.#activate(state);
     return void removeFiles(dir, state);
+  }
+
+  /**
+   * In one turn, so that nothing is signed meanwhile: what the old issuer signed is older than this time, in the same
+   * millisecond too, and so counts as such.
+   */
+  #activate(state: RotationState): RotationState {
+    const { dir, authority, clock } = this.#parts;
+    const done = activateFiles(dir, state, clock.now() + 1);
+    authority.reload();
+    return done;
   }
 
   async #prepareRoot(

@@ -5,7 +5,7 @@ import { systemClock } from '../../base/clock.ts';
 import { readRootFingerprints } from '../certificates.ts';
 import { storeFileOf } from '../directory.ts';
 import { openSqliteStore } from '../store/sqlite.ts';
-import { finishStep } from './files.ts';
+import { activateFiles, finishStep } from './files.ts';
 import { type IssuerOrder, rotationRefused, takeIssuerStep } from './issuer.ts';
 import { readRequest } from './request.ts';
 import { type RotationState, readState } from './state.ts';
@@ -35,7 +35,8 @@ export async function rotateStopped(
     if (before?.kind === 'root')
       throw rotationRefused(`the root is being rotated (${before.step}): start the CA with sallyport ca serve`);
     const now = systemClock.now();
-    const state = await takeIssuerStep(dir, order, before, { by: 'operator', passphrase, now });
+    const activate = (made: RotationState): RotationState => activateFiles(dir, made, systemClock.now());
+    const state = await takeIssuerStep(dir, order, before, { by: 'operator', passphrase, now, activate });
     const { newIssuer } = state ?? before ?? {};
     const details = { kind: 'issuer', ...(newIssuer === undefined ? {} : { newIssuer }) };
     await store.appendLedger({ act: 'rotate', caller: 'operator', answer: order.step, details }, now);

@@ -265,7 +265,7 @@ export function createOperations(db: DatabaseSync): Operations {
     if (token.bound !== undefined) {
       const earlier = findCertificate(token.bound.serial);
       if (token.bound.keyHash !== certificate.keyHash || earlier === undefined) return { outcome: 'used' };
-      if (earlier.revoked !== undefined) return { outcome: 'denied' };
+      if (earlier.revoked !== undefined) return { outcome: 'revoked' };
       if (earlier.notAfter > certificate.issuedAt) return { outcome: 'again', certificate: earlier };
       // The agent was cut off for longer than its first certificate lived.
     }
@@ -283,7 +283,7 @@ export function createOperations(db: DatabaseSync): Operations {
     if (isDeniedId(certificate.id)) return { outcome: 'denied' };
     // Checked by the record, not by the list: the list drops expired serials, and a renewal may still be in flight.
     // One record is enough: a denial marks the whole line of renewals, and no renewal extends a marked one.
-    if (kind === 'svid' && isRevoked(reference)) return { outcome: 'denied' };
+    if (kind === 'svid' && isRevoked(reference)) return { outcome: 'revoked' };
     if (kind !== 'svid') {
       put(certificate);
       return { outcome: 'recorded' };
@@ -301,10 +301,13 @@ export function createOperations(db: DatabaseSync): Operations {
     ...createNameOperations(db),
     denySerial(serial: string, reason: string, now: number, caller: Caller): Denied {
       const done = denials.denySerial(serial, reason, now);
-      if (done.outcome === 'denied') {
+      if (done.outcome === 'denied' || done.outcome === 'marked') {
         const { certificates, renewals } = done;
         const id = findCertificate(serial)!.id;
-        const details = { serial, reason, certificates, renewals };
+        const details = {
+          ...{ serial, reason, certificates, renewals },
+          ...(done.outcome === 'marked' ? { expired: true } : {}),
+        };
         ledger.append({ act: 'revoke', caller, id, answer: 'denied', details }, now);
       }
       return done;
@@ -466,10 +469,10 @@ function createDenialOperations(db: DatabaseSync) {
   // they would ignore every new revocation as old.
   const rise = db.prepare('UPDATE deny_list SET sequence = max(sequence + 1, ?), time = ?');
 
-  /** Expired certificates are marked too: a renewal may be in flight. Returns 1 if the serial was added to the list. */
-  function denyOne(serial: string, reason: string, now: number): number {
-    mark.run(now, reason, serial);
-    return Number(listSerial.run(serial, now).changes);
+  /** Expired certificates are marked too: a renewal may be in flight, or come within the time that the CA allows. */
+  function denyOne(serial: string, reason: string, now: number): { readonly marked: boolean; readonly listed: number } {
+    const marked = Number(mark.run(now, reason, serial).changes) > 0;
+    return { marked, listed: Number(listSerial.run(serial, now).changes) };
   }
 
   return {
@@ -480,22 +483,24 @@ function createDenialOperations(db: DatabaseSync) {
       let certificates = 0;
       let own = 0;
       let alive = false;
+      let marked = false;
       for (const row of line.all(serial)) {
         const one = String(row['serial']);
-        const joined = denyOne(one, reason, now);
-        certificates += joined;
-        if (one === serial) own = joined;
+        const done = denyOne(one, reason, now);
+        certificates += done.listed;
+        marked ||= done.marked;
+        if (one === serial) own = done.listed;
         alive ||= isListed.get(one, now) !== undefined;
       }
       if (certificates > 0) rise.run(now, now);
-      return { outcome: alive ? 'denied' : 'expired', certificates, renewals: certificates - own };
+      return { outcome: alive ? 'denied' : marked ? 'marked' : 'expired', certificates, renewals: certificates - own };
     },
     denyId(id: string, reason: string, now: number): Denied {
       listId.run(id, now, reason);
       endTokens.run(now, id, now);
       let certificates = 0;
       for (const row of recent.all(id, now - longestGraceMs))
-        certificates += denyOne(String(row['serial']), reason, now);
+        certificates += denyOne(String(row['serial']), reason, now).listed;
       rise.run(now, now);
       return { outcome: 'denied', certificates, renewals: 0 };
     },

@@ -86,12 +86,15 @@ export interface Renamed {
   readonly names: readonly string[];
 }
 
-/** The same for a certificate. `exhausted`: 64 of its family are valid, all renewed from one first certificate. */
-export type RecordedCertificate = Recorded | Renamed | { readonly outcome: 'exhausted' };
+/**
+ * The same for a certificate. `revoked`: the one that it renews was, and its ID is not on the deny list. `exhausted`: 64
+ * of its family are valid, all renewed from one first certificate.
+ */
+export type RecordedCertificate = Recorded | Renamed | { readonly outcome: 'revoked' | 'exhausted' };
 
-/** `again`: this key used the token before and received `certificate`, which is still valid. */
+/** `again`: this key used the token before and received `certificate`, which is still valid; `revoked`: which was. */
 export type Redeemed =
-  | { readonly outcome: 'recorded' | 'denied' | 'unknown' | 'expired' | 'used' }
+  | { readonly outcome: 'recorded' | 'denied' | 'revoked' | 'unknown' | 'expired' | 'used' }
   | Renamed
   | { readonly outcome: 'again'; readonly certificate: StoredCertificate };
 
@@ -149,7 +152,8 @@ export interface LiveFamily {
 
 export interface CertificateStore {
   /**
-   * `denied` if its ID is on the deny list, or if the SVID that it renews was ever denied, even if no longer listed.
+   * `denied` if its ID is on the deny list; `revoked` if the SVID that it renews was ever denied, even if no longer
+   * listed.
    * `exhausted` if 64 certificates of its family are valid at its `issuedAt` and not revoked.
    */
   recordCertificate(certificate: CertificateRecord, caller: Caller): Promise<RecordedCertificate>;
@@ -170,10 +174,10 @@ export interface CertificateStore {
 
 /**
  * `denied`: now on the list, with the number of certificates added; `renewals` of them were renewed from the given one,
- * directly or indirectly. `expired`: nothing left to deny.
+ * directly or indirectly. `marked`: all of them had expired, and cannot renew any more. `expired`: nothing left to deny.
  */
 export interface Denied {
-  readonly outcome: 'denied' | 'unknown' | 'expired';
+  readonly outcome: 'denied' | 'marked' | 'unknown' | 'expired';
   readonly certificates: number;
   readonly renewals: number;
 }

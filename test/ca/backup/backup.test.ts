@@ -1,4 +1,4 @@
-import {
+import fs, {
   chmodSync,
   cpSync,
   existsSync,
@@ -11,6 +11,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { systemClock } from '../../../cert-agent/base/clock.ts';
@@ -66,7 +67,9 @@ t.test('a backup is complete, for its owner only, and has no socket and no log o
   t.same(readdirSync(place).toSorted(), ['backup', 'ca']);
   t.equal(statSync(backup).mode & 0o777, 0o700);
   const names = readdirSync(backup).toSorted();
-  t.same(names, [...readdirSync(dir), 'manifest.json'].toSorted());
+  // The ledger's last head may be newer than the copied store.
+  const copied = readdirSync(dir).filter((name) => name !== 'ledger-head.json');
+  t.same(names, [...copied, 'manifest.json'].toSorted());
   for (const name of ['root.key', 'intermediate.key', 'store.sqlite', 'manifest.json'])
     t.equal(statSync(join(backup, name)).mode & 0o777, 0o600, name);
   t.match(readFileSync(join(backup, 'intermediate.key'), 'utf8'), /ENCRYPTED/);
@@ -162,6 +165,7 @@ t.test('a backup behind what an agent saw is refused', async (t) => {
 t.test('a directory whose store is damaged needs --seen or --force', async (t) => {
   const { backup, dir, before } = copyOf(t);
   writeFileSync(join(dir, 'store.sqlite'), 'x'.repeat(5000));
+  rmSync(join(dir, 'ledger-head.json'));
   await t.rejects(restoreCa({ from: backup, dir, clock }), {
     code: 'ledger_behind',
     message: /^it is not known how far the ledger in .* had come: /,
@@ -169,9 +173,14 @@ t.test('a directory whose store is damaged needs --seen or --force', async (t) =
   t.match(await restoreCa({ from: backup, dir, clock, seen: [before] }), { aside: /before-restore-/ });
 });
 
-t.test('a directory that lost its store is restored', async (t) => {
-  const { backup, dir } = copyOf(t);
+t.test('a directory that lost its store is restored, and its last head says what is lost', async (t) => {
+  const { backup, dir, after } = copyOf(t);
   rmSync(join(dir, 'store.sqlite'));
+  await t.rejects(restoreCa({ from: backup, dir, clock }), {
+    code: 'ledger_behind',
+    message: new RegExp(`record ${after.sequence} was seen$`),
+  });
+  rmSync(join(dir, 'ledger-head.json'));
   t.match(await restoreCa({ from: backup, dir, clock }), { unknown: true });
   await (await openOperator({ dir })).close();
 });
@@ -330,3 +339,61 @@ t.test('files of the CA that others may read stay so, and keys stay closed', asy
   await restoreCa({ from: join(place, 'again'), dir: join(place, 'new'), clock });
   t.equal(statSync(join(place, 'new', 'bundle.pem')).mode & 0o777, 0o640);
 });
+
+t.test(
+  'a restore that was killed at any step can be repeated, and still knows how far the ledger had come',
+  async (t) => {
+    const { renameSync, rmSync: remove } = fs;
+    t.teardown(() => Object.assign(fs, { renameSync, rmSync: remove }) && syncBuiltinESMExports());
+    let steps = 0;
+    for (let kill = 1; ; kill++) {
+      const { backup, dir, before, after } = copyOf(t);
+      const names = readdirSync(dir).toSorted();
+      const done = await killedAfter(kill, () => restoreCa({ from: backup, dir, clock, force: true }));
+      if (done) break;
+      steps++;
+      const isWhole = existsSync(join(dir, 'bundle.json'));
+      // Only its clean-up was killed.
+      if (isWhole && readdirSync(dir).some((name) => name.startsWith('before-restore-'))) continue;
+      if (!isWhole)
+        await t.rejects(startTestCa(t, { dir, passphrase: 'secret' }), {
+          code: 'ca_missing',
+          hint: `run it again: sallyport ca restore --from BACKUP --dir ${dir}`,
+        });
+      await t.rejects(restoreCa({ from: backup, dir, clock }), { code: 'ledger_behind' }, `killed at ${kill}`);
+      const again = await restoreCa({ from: backup, dir, clock, force: true });
+      t.match(again.lost, { from: before.sequence + 1, to: after.sequence }, `killed at ${kill}`);
+      const kept = readdirSync(again.aside!);
+      t.same(
+        names.filter((name) => !kept.includes(name)),
+        [],
+        'everything of before is in one place',
+      );
+      t.same(
+        readdirSync(dir).filter((name) => name.startsWith('.')),
+        [],
+      );
+    }
+    t.ok(steps > 10, `${steps} steps`);
+
+    /** From the n-th step on nothing is done any more. Returns true if it had fewer. */
+    async function killedAfter(n: number, work: () => Promise<unknown>): Promise<boolean> {
+      let left = n;
+      const dead =
+        <A extends unknown[]>(act: (...args: A) => void) =>
+        (...args: A) => {
+          if (--left <= 0) throw new Error('killed');
+          act(...args);
+        };
+      Object.assign(fs, { renameSync: dead(renameSync), rmSync: dead(remove) });
+      syncBuiltinESMExports();
+      const isDone = await work().then(
+        () => true,
+        () => false,
+      );
+      Object.assign(fs, { renameSync, rmSync: remove });
+      syncBuiltinESMExports();
+      return isDone;
+    }
+  },
+);

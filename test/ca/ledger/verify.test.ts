@@ -281,6 +281,23 @@ t.test('a pruned copy begins at its checkpoint, and a record says so', async (t)
   await first(t, forged, 'head_invalid', 6, /its signature does not match/);
 });
 
+t.test('what no head covers excuses no missing record', async (t) => {
+  const details = { upTo: 3, hash: 'x', records: 3 };
+  const ledger = makeLedger(9, [3, 6], { 8: { act: 'checkpoint', caller: 'self', answer: 'pruned', details } });
+  const rest = { ...ledger, records: ledger.records.slice(3), heads: ledger.heads.slice(1) };
+  t.match((await verify(linesOf(rest, ledger.heads[0]))).faults, [
+    { kind: 'gap', message: /^records up to 3 are missing, and no signed head covers record 8, which says/ },
+  ]);
+  const lost = { backupTime: 'x', backupEnd: 4, lostFrom: 5, lostTo: 9 };
+  const restored = makeLedger(7, [4], { 5: { act: 'restore', caller: 'operator', answer: 'restored', details: lost } });
+  t.match((await verify(linesOf(restored), { seen: [{ sequence: 7, hash: 'ab' }] })).faults, [
+    {
+      kind: 'truncated',
+      message: /^record 7 was seen, and no signed head covers record 5, by which a restore lost it$/,
+    },
+  ]);
+});
+
 t.test('a restore says which records it lost', async (t) => {
   const details = { lostFrom: 5, lostTo: 9 };
   const ledger = makeLedger(7, [7], { 5: { act: 'restore', caller: 'operator', answer: 'restored', details } });

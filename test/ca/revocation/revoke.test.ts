@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { caFilesOf } from '../../../cert-agent/ca/directory.ts';
+import { lastRecords } from '../../../cert-agent/ca/ledger/look.ts';
 import { parseDenyList } from '../../../cert-agent/identity/denied.ts';
 import { ask, makeCa, newKey, type Question, startTestCa, svidOf } from '../../fixtures/ca.ts';
 import { ManualClock } from '../../fixtures/manual-clock.ts';
@@ -45,7 +46,11 @@ t.test('a revoked serial is on the list at once and cannot renew', async (t) => 
   });
   t.match(await call({ path: '/v1/svid', body: { csr: one.key.csr, token: one.token } }), {
     status: 403,
-    json: { code: 'id_denied', message: `${id} is on the deny list` },
+    json: {
+      code: 'id_denied',
+      message: `the certificate of this join token of ${id} is revoked`,
+      hint: /new join token/,
+    },
   });
   t.equal((await renew(other.svid)).status, 200, 'another certificate of the same identity still renews');
   t.match(await ca.operator.show(one.serial), { revoked: { at: clock.now(), reason: 'lost' } });
@@ -86,6 +91,25 @@ t.test('each change is a new sequence, and a serial leaves the list when it has 
   await t.rejects(ca.operator.revoke(one.serial, 'x'), {
     code: 'not_found',
     message: `certificate ${one.serial} has already expired, like all that were renewed from it`,
+  });
+});
+
+t.test('an expired certificate that could still renew is revoked, and its client reads why', async (t) => {
+  const id = newId();
+  const one = await enrolled(id);
+  clock.advance(3_700_000);
+  t.same(await ca.operator.revoke(one.serial, 'found late'), {
+    ...{ kind: 'serial', target: one.serial, certificates: 0, renewals: 0, expired: true },
+  });
+  const [record] = await lastRecords(ca.operator.records, { limit: 1, acts: ['revoke'] });
+  t.match(record, { id, details: { serial: one.serial, reason: 'found late', expired: true } });
+  t.match(await renew(one.svid), {
+    status: 403,
+    json: {
+      code: 'id_denied',
+      message: `certificate ${one.serial} of ${id} is revoked`,
+      hint: /^to start again, create a new join token: /,
+    },
   });
 });
 

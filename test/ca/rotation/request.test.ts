@@ -156,6 +156,12 @@ t.test('what peers would not accept is not installed', async (t) => {
       'issuer_unusable',
       /expired/,
     ],
+    [
+      'one that ends within a day',
+      await sign(root, csr, { notAfter: now + dayMs - 60_000 }),
+      'issuer_unusable',
+      /expires at .*, in less than 24 h/,
+    ],
     ['one of the future', await sign(root, csr, { notBefore: now + dayMs }), 'issuer_unusable', /not valid yet/],
     ['of another root', await sign(other.root, csr), 'issuer_unusable', /no valid path/],
     ['without the CA between', await sign(elsewhere, csr), 'issuer_unusable', /no valid path/],

@@ -32,6 +32,8 @@ function token(hash: string, id = web) {
 const byToken = (hash: string, keyHash: string, changes: Partial<CertificateRecord> = {}) =>
   certificate({ keyHash, evidence: { kind: 'token', reference: hash }, ...changes });
 
+const renews = (reference: string): CertificateRecord => certificate({ evidence: { kind: 'svid', reference } });
+
 /** `open` opens the store of one place: opened again after close(), it has the same content. */
 export function testStoreContract(t: Test, open: (place: string) => Promise<Store>): void {
   const using = (name: string, work: (t: Test, store: Store) => Promise<void>): void => {
@@ -239,8 +241,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
       renewals: 0,
     });
     t.same((await store.findCertificate(old.serial))?.revoked?.reason, 'lost', 'the first reason stays');
-    const renews = (reference: string) => certificate({ evidence: { kind: 'svid', reference } });
-    t.same(await store.recordCertificate(renews(old.serial), 'test'), { outcome: 'denied' });
+    t.same(await store.recordCertificate(renews(old.serial), 'test'), { outcome: 'revoked' });
     t.same(await store.recordCertificate(renews(other.serial), 'test'), { outcome: 'recorded' });
   });
 
@@ -268,7 +269,7 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     for (const one of [first, second, sibling, third])
       t.same(
         await store.recordCertificate(from(one.serial), 'test'),
-        { outcome: 'denied' },
+        { outcome: 'revoked' },
         'off the list, but not forgotten',
       );
     t.same(await store.recordCertificate(from(other.serial), 'test'), { outcome: 'recorded' });
@@ -367,11 +368,18 @@ export function testStoreContract(t: Test, open: (place: string) => Promise<Stor
     t.same(await store.similarSerials(wrong(30)), [issued.serial]);
   });
 
-  using('a serial that is unknown or expired is not denied', async (t, store) => {
+  using('a serial that is unknown or expired is not on the list, and an expired one cannot renew', async (t, store) => {
     const dead = certificate({ notAfter: now - 1 });
     await store.recordCertificate(dead, 'test');
     t.same(await store.denySerial('00', 'x', now, 'test'), { outcome: 'unknown', certificates: 0, renewals: 0 });
+    const { sequence } = await store.ledgerEnd();
+    t.same(await store.denySerial(dead.serial, 'x', now, 'test'), { outcome: 'marked', certificates: 0, renewals: 0 });
+    t.match(JSON.parse((await store.readLedger(sequence + 1, 1))[0]!.line), {
+      ...{ act: 'revoke', caller: 'test', id: web, answer: 'denied', serial: dead.serial, expired: true },
+    });
+    t.same(await store.recordCertificate(renews(dead.serial), 'test'), { outcome: 'revoked' });
     t.same(await store.denySerial(dead.serial, 'x', now, 'test'), { outcome: 'expired', certificates: 0, renewals: 0 });
+    t.equal((await store.ledgerEnd()).sequence, sequence + 1, 'the second time changes nothing');
     t.same((await store.denyList()).serials, new Set());
   });
 
