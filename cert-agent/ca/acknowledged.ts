@@ -38,6 +38,8 @@ export interface Straggler {
 export interface AcknowledgedParts {
   readonly agents: Agents;
   readonly store: Pick<Store, 'listLiveFamilies'>;
+  /** How long after its expiry an SVID may renew, milliseconds; default 0. Such a workload can still be locked out. */
+  readonly graceMs?: number;
   readonly denied: DenyList;
   readonly clock: Clock;
 }
@@ -71,11 +73,20 @@ export async function stateOf(parts: AcknowledgedParts, holds: (use: Acknowledge
   return readinessOf(all, late(all, holds), absent);
 }
 
-/** The families of all agents but denied ones and the CA itself. `named`: it has a stream. */
-export async function familiesOf({ agents, store, denied, clock }: AcknowledgedParts): Promise<readonly LiveFamily[]> {
+/**
+ * The families of all agents but denied ones and the CA itself. `named`: it has a stream. With `graceMs`, also those that
+ * have expired and may still renew, of workloads that have no valid certificate: `until` is then the end of that time.
+ */
+export async function familiesOf(parts: AcknowledgedParts): Promise<readonly LiveFamily[]> {
+  const { agents, store, denied, clock, graceMs = 0 } = parts;
+  const now = clock.now();
   const serials = agents.connected().map(({ serial }) => serial);
-  const families = await store.listLiveFamilies(clock.now(), serials);
-  return families.filter(({ id }) => !denied.ids.has(id) && id !== caIdOf(parseSpiffeId(id).trustDomain).uri);
+  const families = await store.listLiveFamilies(now - graceMs, serials);
+  const valid = new Set(families.filter(({ until }) => until > now).map(({ id }) => id));
+  return families
+    .filter(({ id }) => !denied.ids.has(id) && id !== caIdOf(parseSpiffeId(id).trustDomain).uri)
+    .filter(({ id, until }) => until > now || !valid.has(id))
+    .map((one) => (one.until > now ? one : { ...one, until: one.until + graceMs }));
 }
 
 /** `all` are with a stream, `absent` without one. */

@@ -82,9 +82,12 @@ export function readCaFile(dir: string, path: string): string {
       });
     const anything = Object.values(caFilesOf(dir)).some((one: string) => existsSync(one));
     throw new SallyportError('ca_missing', anything ? `the CA in ${dir} has no ${path}` : `no CA in ${dir}`, {
-      hint: anything
-        ? 'an interrupted init leaves some of the files: remove them and run sallyport ca init again'
-        : `create one: sallyport ca init --trust-domain demo.test --dir ${dir}`,
+      hint:
+        existsSync(storeFileOf(dir)) && path !== caFilesOf(dir).bundle
+          ? 'the CA has lost it: restore it from a backup (sallyport ca restore)'
+          : anything
+            ? 'an interrupted init leaves some of the files: remove them and run sallyport ca init again'
+            : `create one: sallyport ca init --trust-domain demo.test --dir ${dir}`,
     });
   }
 }

@@ -236,6 +236,7 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
   });
   const rotations = new Rotations({
     ...{ dir: options.dir, passphrase: options.passphrase, authority, store, agents, clock: parts.clock, log },
+    graceMs: parts.graceMs,
     denied: () => revocations.denied.current(),
     async changed() {
       await own.rotate();
@@ -301,7 +302,7 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
 }
 
 function operatorOf(
-  { dir, authority, store, revocations, metrics, log, clock }: Parts,
+  { dir, authority, store, revocations, metrics, ledger, log, clock }: Parts,
   agents: Agents,
   rotations: Rotations,
 ): Operator {
@@ -315,6 +316,8 @@ function operatorOf(
     revocations,
     clock,
     trustDomain: authority.trustDomain,
+    // At the next hour or stop it is signed all the same.
+    seal: () => ledger.sign().catch((error: unknown) => log.warn({ code: 'store_failed' }, reasonOf(error))),
     onEvent(event) {
       log.info(event, event.code);
       if (event.code === 'token_created') metrics.tokenCreated();

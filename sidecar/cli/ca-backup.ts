@@ -81,6 +81,7 @@ async function runRestore(flags: RestoreFlags): Promise<number> {
     );
   else if (done.unknown)
     noteWarning(`nothing says what happened since ${backupTime}: revoke again what was revoked since then`);
+  else note(`what the CA did after ${backupTime} and no agent saw is lost: certificates, tokens`);
   note(`next: sallyport ca ledger verify --dir ${flags.dir}, then sallyport ca serve --dir ${flags.dir}`);
   return exitCodes.ok;
 }

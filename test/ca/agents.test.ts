@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap';
 import { LiveCell } from '../../cert-agent/base/live.ts';
-import { shown, stateOf, whenAcknowledged } from '../../cert-agent/ca/acknowledged.ts';
+import { familiesOf, shown, stateOf, whenAcknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import { Agents, type Sink } from '../../cert-agent/ca/agents.ts';
 import type { BundleAnswer } from '../../cert-agent/ca/bundle-answer.ts';
 import { emptyDenyList } from '../../cert-agent/identity/denied.ts';
@@ -120,6 +120,26 @@ function storeOf(families: readonly { id: string; serial: string; until?: number
       families.map(({ id, serial, until = 9 }) => ({ id, until, issuedAt: 0, named: serials.includes(serial) })),
   };
 }
+
+t.test('an expired family counts while it may renew, if its workload has no valid certificate', async (t) => {
+  const { clock, agents } = startAgents(t);
+  const now = clock.now();
+  const all = [
+    { id: id('expired'), serial: '01', until: now - 1000 },
+    { id: id('back'), serial: '02', until: now - 1000 },
+    { id: id('back'), serial: '03', until: now + 1000 },
+  ];
+  const store = {
+    listLiveFamilies: async (from: number) =>
+      all.filter(({ until }) => until > from).map(({ id, until }) => ({ id, until, issuedAt: 0, named: false })),
+  };
+  const parts = { agents, store, clock, denied: emptyDenyList };
+  t.match(await familiesOf(parts), [{ id: id('back'), until: now + 1000 }]);
+  t.match(await familiesOf({ ...parts, graceMs: 5000 }), [
+    { id: id('expired'), until: now + 4000 },
+    { id: id('back'), until: now + 1000 },
+  ]);
+});
 
 t.test('the stream of a denied agent ends once the agent has been told', (t) => {
   const { cell, join, agents, list } = startAgents(t);

@@ -60,6 +60,7 @@ export class Ledger {
   #pruneAt: number;
   #signedAt = 0;
   #signed = 0;
+  #signing: Promise<void> = Promise.resolve();
 
   constructor(parts: LedgerParts) {
     this.#parts = parts;
@@ -122,7 +123,14 @@ export class Ledger {
   }
 
   /** Signs the end of the ledger, if records were added since the last head. */
-  async sign(): Promise<void> {
+  sign(): Promise<void> {
+    // One at a time: heads grow.
+    const done = this.#signing.then(() => this.#sign());
+    this.#signing = done.catch(() => {});
+    return done;
+  }
+
+  async #sign(): Promise<void> {
     const { store, authority, clock } = this.#parts;
     const end = await store.ledgerEnd();
     if (end.sequence === 0 || end.sequence === this.#signed) return;

@@ -134,6 +134,11 @@ export interface OperatorParts {
   readonly agents?: Agents;
   /** Undefined for a stopped CA. */
   readonly rotations?: Rotations;
+  /**
+   * Signs the end of the ledger, so that agents remember it: a restore that would forget a denial is then refused.
+   * Undefined for a stopped CA, which signs when it starts.
+   */
+  readonly seal?: () => Promise<void>;
   /** Called for each action, for log and metrics. Never receives a token. */
   readonly onEvent?: (event: OperatorEvent) => void;
 }
@@ -186,6 +191,7 @@ export function createOperator(parts: OperatorParts): Operator {
       const done = await revocations.revoke(target, reason, options);
       const { certificates, renewals } = done;
       parts.onEvent?.({ code: 'revoked', target: done.target, reason, certificates, renewals });
+      await parts.seal?.();
       if (parts.agents === undefined || waitMs === 0) return done;
       const denied = revocations.denied.current();
       const acknowledged = await whenAcknowledged(
@@ -198,7 +204,10 @@ export function createOperator(parts: OperatorParts): Operator {
     },
     async allow(text) {
       const done = await revocations.allow(text);
-      if (done.changed) parts.onEvent?.({ code: 'allowed', id: done.id });
+      if (done.changed) {
+        parts.onEvent?.({ code: 'allowed', id: done.id });
+        await parts.seal?.();
+      }
       return done;
     },
     listDenials: () => store.listDenials(),

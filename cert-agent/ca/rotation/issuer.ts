@@ -47,6 +47,12 @@ export async function takeIssuerStep(
       return activate(made);
     }
     case 'request': {
+      // Its key would be lost while the root's owner signs.
+      if (state?.step === 'requested')
+        throw rotationRefused(
+          'a request waits for its certificate',
+          'sallyport ca issuer request --show prints it; sallyport ca issuer cancel gives it up',
+        );
       const { trustDomain } = readBundle(dir);
       const oldIssuer = readIntermediate(dir).map(fingerprintOf)[0];
       return requestFiles(dir, 'issuer', {

@@ -8,7 +8,7 @@ import { createPublicKey, X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { formatTime } from '../../base/clock.ts';
 import { SallyportError } from '../../base/errors.ts';
-import { makeDirectory, writeFileDurably } from '../../base/write.ts';
+import { absolutePath, makeDirectory, writeFileDurably } from '../../base/write.ts';
 import { formatPem, onlyBundle, readPemBlocks } from '../../identity/bundle.ts';
 import { readCertificateFacts } from '../../identity/certificate.ts';
 import { emptyDenyList } from '../../identity/denied.ts';
@@ -42,7 +42,7 @@ export async function requestFiles(
   const { next } = rotationFilesOf(dir);
   const { request } = rotationFilesOf(next);
   rmSync(next, { recursive: true, force: true });
-  makeDirectory(next);
+  makeDirectory(absolutePath(next));
   const key = generateKey();
   writeFileDurably(caFilesOf(next).intermediateKey, formatKey(key, passphrase));
   if (roots !== undefined) writeFileDurably(caFilesOf(next).root, formatPem([roots.new]), 0o644);

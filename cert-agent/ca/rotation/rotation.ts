@@ -37,6 +37,8 @@ export interface RotationParts {
   readonly agents: Agents;
   readonly clock: Clock;
   readonly log: Log;
+  /** How long after its expiry an SVID may renew, milliseconds. */
+  readonly graceMs: number;
   denied(): DenyList;
   /** Called after each change: the CA's own SVID may need another issuer. */
   changed(): Promise<void>;
@@ -256,8 +258,8 @@ export class Rotations {
   }
 
   async #readiness(state: RotationState | null): Promise<Readiness> {
-    const { agents, store, clock } = this.#parts;
-    const parts = { agents, store, clock, denied: this.#parts.denied() };
+    const { agents, store, clock, graceMs } = this.#parts;
+    const parts = { agents, store, clock, denied: this.#parts.denied(), graceMs };
     const { newRoot } = state ?? {};
     if (newRoot === undefined) return { stragglers: [], by: 0, of: 0 };
     if (state?.step !== 'draining') return stateOf(parts, ({ roots }) => roots.includes(newRoot));

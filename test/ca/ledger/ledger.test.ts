@@ -110,3 +110,16 @@ t.test('after a rotation of the root the new root alone verifies everything, at 
   t.equal((await ca.operator.records.state()).roots.length, 1);
   t.match(await verified(ca.operator.records), { faultCount: 0, checkpoint: 0 });
 });
+
+t.test('a denial is under a signed head at once, so that a backup from before it is refused', async (t) => {
+  const ca = await startTestCa(t);
+  await ca.operator.createToken('spiffe://demo.test/ns/shop/sa/web', 60_000);
+  for (const act of [
+    () => ca.operator.revoke('spiffe://demo.test/ns/shop/sa/web', 'stolen'),
+    () => ca.operator.allow('spiffe://demo.test/ns/shop/sa/web'),
+  ]) {
+    await act();
+    const { end } = await ca.operator.records.state();
+    t.equal((await ca.operator.records.headUpTo(end.sequence))?.sequence, end.sequence);
+  }
+});

@@ -3,7 +3,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { ask, newKey, startTestCa } from '../../fixtures/ca.ts';
+import type { RotationStep } from '../../../cert-agent/ca/rotation/rotation.ts';
+import { ask, makeCa, newKey, startTestCa } from '../../fixtures/ca.ts';
+import { ManualClock } from '../../fixtures/manual-clock.ts';
 
 const idOf = (path: string): string => `spiffe://demo.test/ns/${path}`;
 
@@ -52,4 +54,31 @@ t.test('an exception is a whole ID, or a last part of one workload in the way', 
   const records = await ca.operator.records.records(1, 100);
   const step = records.find(({ line }) => line.includes('"activate"'));
   t.match(step?.line, `"except":"${[pay, shop, web].join(' ')}"`);
+});
+
+t.test('a workload whose certificate has expired, and may still renew, is in the way', async (t) => {
+  const clock = new ManualClock();
+  const ca = await startTestCa(t, { dir: await makeCa(t, { clock }), clock });
+  const rootPem = readFileSync(join(ca.dir, 'bundle.pem'), 'utf8');
+  const enrol = async (id: string) => {
+    const { token } = await ca.operator.createToken(id, 60_000);
+    const { csr } = await newKey();
+    t.equal(
+      (await ask(ca.address.port, rootPem, { path: '/v1/svid', body: { token, csr }, now: clock.now() })).status,
+      200,
+    );
+  };
+  const away = idOf('shop/sa/away');
+  await enrol(away);
+  clock.advance(2 * 3_600_000);
+  await ca.upkeep();
+  const step = (step: RotationStep) => ca.operator.rotate({ kind: 'root', step });
+  for (const one of ['prepare', 'distribute'] as const) await step(one);
+  const refused = { code: 'rotation_refused', message: /^1 known workloads do not trust the new root yet: .*\/away$/ };
+  await t.rejects(step('activate'), refused);
+  t.match((await ca.operator.rotationStatus()).stragglers, [{ id: away, notConnected: 1 }]);
+  clock.advance(23 * 3_600_000 + 1000);
+  await ca.upkeep();
+  await step('activate');
+  t.match(await ca.operator.rotationStatus(), { state: { step: 'draining' } });
 });
