@@ -172,7 +172,7 @@ export function readPlaced(
         ? readSecurityPolicy(document, file)
         : policy === 'BackendTrafficPolicy'
           ? readBackendTrafficPolicy(document, file)
-          : readOwnPolicy(document, file, own);
+          : readOwnPolicy(document, file, own, one.document);
     if ('problems' in read) {
       // Its targets are unknown: nothing is served by this set of documents.
       if (read.targets === undefined) problems.push(...read.problems);

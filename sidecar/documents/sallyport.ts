@@ -18,6 +18,8 @@ export interface OwnKind {
   readonly guards: AnyCapability['guards'];
   /** The schema of a spec without its targets. */
   readonly plan: ZodType;
+  /** Nulls in it are values. */
+  readonly keepsNulls: boolean;
 }
 
 /** The supported kinds, by name. */
@@ -27,7 +29,8 @@ export type OwnKinds = ReadonlyMap<string, OwnKind>;
 export async function loadOwnKinds(table: readonly AnyCapability[] = capabilities): Promise<OwnKinds> {
   const load = async (kind: string): Promise<readonly [string, OwnKind]> => {
     const { capability, field } = fieldsOf(`sallyport.dev/${kind}`, table).get(kind)!;
-    return [kind, { guards: capability.guards, plan: await field.schema() }];
+    const { keepsNulls = false } = field;
+    return [kind, { guards: capability.guards, plan: await field.schema(), keepsNulls }];
   };
   return new Map(await Promise.all(ownKindsOf(table).map(load)));
 }
@@ -53,18 +56,20 @@ const head = z.strictObject({
 
 /**
  * The policy as frozen plain data; or every problem with its place, and the targets if they can be read, which must
- * then answer 500. `document` is of one of the kinds.
+ * then answer 500. `document` is of one of the kinds, as stored; `written` is the same with its nulls.
  */
 export function readOwnPolicy(
   document: YamlDocument,
   file: string,
   kinds: OwnKinds = ownKinds,
+  written: YamlDocument = document,
 ):
   | { readonly value: OwnPolicy }
   | { readonly problems: readonly Problem[]; readonly targets?: readonly PolicyTarget[] } {
   const { kind } = document.value as { readonly kind: string };
   const read = withInheritance(readDocument(head, document), document);
-  const plan = readPlan(document, kinds.get(kind)!.plan);
+  const { plan: schema, keepsNulls } = kinds.get(kind)!;
+  const plan = readPlan(keepsNulls ? written : document, schema);
   if ('problems' in read || 'problems' in plan) {
     const targets = targetsIn(document.value);
     const problems = [...('problems' in read ? read.problems : []), ...('problems' in plan ? plan.problems : [])];

@@ -20,6 +20,7 @@ import { requestBuffer } from './request-buffer/capability.ts';
 import { rewrite } from './rewrite/capability.ts';
 import { sessionPersistence } from './session-persistence/capability.ts';
 import { token } from './token/capability.ts';
+import { validation } from './validation/capability.ts';
 
 /** The table. */
 export const capabilities: readonly AnyCapability[] = Object.freeze([
@@ -38,6 +39,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   rewrite,
   headers,
   requestBuffer,
+  validation,
   mirror,
   compression,
   sessionPersistence,

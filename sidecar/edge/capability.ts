@@ -32,6 +32,8 @@ export interface Field {
   readonly name: string;
   /** The schema, which parses the field as written into the plan. Only the process that reads documents loads it. */
   readonly schema: () => Promise<ZodType>;
+  /** In a document of ours: null is a value. Otherwise a field with null counts as absent, as in a cluster. */
+  readonly keepsNulls?: true;
   /** For a filter: the field that holds it, and where it is allowed. */
   readonly filter?: FilterPlace;
 }

@@ -285,6 +285,8 @@ export class Exchange {
   details = '-';
   /** The refusal's code and message, for the log. */
   failure: SallyportError | undefined = undefined;
+  /** What single capabilities add to the access log: names of fields, each with its text. */
+  noted: readonly (readonly [name: string, text: string])[] | undefined = undefined;
   bytesReceived = 0;
   bytesSent = 0;
   upstreamAddress: string | undefined = undefined;

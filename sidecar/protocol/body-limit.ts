@@ -9,6 +9,6 @@ export function isOverBodyLimit({ bytesReceived, bodyLimit }: Exchange): boolean
 }
 
 export function bodyTooLarge({ bodyLimit, rules }: Exchange): SallyportError {
-  const limit = bodyLimit === rules.limits.bodyBytes ? 'limit bodyBytes' : "the rule's requestBuffer";
+  const limit = bodyLimit === rules.limits.bodyBytes ? 'limit bodyBytes' : 'a policy of its rule';
   return new SallyportError('body_too_large', `the body has more than ${bodyLimit} bytes (${limit})`);
 }

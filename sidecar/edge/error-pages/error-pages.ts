@@ -30,11 +30,17 @@ export function pagesOf(files: Readonly<Record<string, string>>): ErrorPages {
 /** The denial in the form that the client prefers; the text of an external authorizer is left unchanged. */
 export function wordDenial(exchange: Exchange, denial: Denial, errorPages: ErrorPages): Denial {
   if (exchange.failure?.code === 'ext_authz_denied' && denial.body.length > 0) return denial;
+  if (isProblem(denial)) return denial;
   const page = errorPages.get(denial.status);
   const type = chooseType(headerOf(exchange, 'accept'), page === undefined ? plainOffers : pageOffers);
   if (type === 'text/plain') return asVaried(denial);
   if (type === 'text/html') return withBody(denial, 'text/html; charset=utf-8', fillPage(page!, exchange));
   return withBody(denial, 'application/problem+json', problemOf(exchange, denial));
+}
+
+/** A capability that says more than a status writes the document itself. */
+function isProblem({ fields: { names, values } }: Denial): boolean {
+  return values.includes('application/problem+json') && names.some(({ lower }) => lower === 'content-type');
 }
 
 /** A cache must not give one client's form to the next. */

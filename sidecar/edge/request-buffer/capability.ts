@@ -3,7 +3,7 @@
 import type { Exchange } from '../../exchange/exchange.ts';
 import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Service } from '../capability.ts';
-import { gatherBody, waitsForBody } from './gather-body.ts';
+import { gatherBody, waitsForBody } from '../gather-body.ts';
 import type { RequestBufferPlan } from './schema.ts';
 
 export const requestBuffer: Service<RequestBufferPlan, undefined> = {

@@ -1,11 +1,11 @@
 // A body that is gathered before anything of it goes on: all of it, or nothing.
 
 import t from 'tap';
-import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import { gatherBody } from '../../../sidecar/edge/request-buffer/gather-body.ts';
-import type { Exchange } from '../../../sidecar/exchange/exchange.ts';
-import { heldBytes } from '../../../sidecar/exchange/held-bytes.ts';
-import { emptyFields } from '../../../sidecar/exchange/message.ts';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import { gatherBody } from '../../sidecar/edge/gather-body.ts';
+import type { Exchange } from '../../sidecar/exchange/exchange.ts';
+import { heldBytes } from '../../sidecar/exchange/held-bytes.ts';
+import { emptyFields } from '../../sidecar/exchange/message.ts';
 
 const exchangeOf = (): Exchange =>
   ({ expectContinue: false, framing: 'chunked', rules: { limits: { streamIdleMs: 5 } } }) as unknown as Exchange;

@@ -1,24 +1,35 @@
 // Gathers a request's body before it is forwarded: the app sees no partial requests, and waits for no slow client. The
 // codec refuses a body that exceeds the limit. While it gathers, no other step runs.
 
-import { SallyportError } from '../../../cert-agent/base/errors.ts';
-import type { Holding } from '../../exchange/ends.ts';
-import type { Exchange } from '../../exchange/exchange.ts';
-import { hold, pile } from '../../exchange/held-bytes.ts';
-import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
+import { SallyportError } from '../../cert-agent/base/errors.ts';
+import type { Holding } from '../exchange/ends.ts';
+import { type Exchange, Slot } from '../exchange/exchange.ts';
+import { hold, pile } from '../exchange/held-bytes.ts';
+import { emptyFields, type Fields, type Reply } from '../exchange/message.ts';
 
 /** True if there is a body to wait for. Streams of messages have no end to wait for, and tunnels no body. */
-export function waitsForBody({ framing, wholeBody, grpc, webSocket, method }: Exchange): boolean {
-  return framing !== 0 && wholeBody === undefined && !grpc && !webSocket && method !== 'CONNECT';
+export function waitsForBody(exchange: Exchange): boolean {
+  const { framing, grpc, webSocket, method } = exchange;
+  return framing !== 0 && wholeBodyOf(exchange) === undefined && !grpc && !webSocket && method !== 'CONNECT';
+}
+
+/** Bodies that a step has gathered, also those that go on in chunks. */
+const gathered = new Slot<Buffer>();
+
+/** The whole body, if it is here. */
+export function wholeBodyOf(exchange: Exchange): Buffer | undefined {
+  return exchange.wholeBody ?? gathered.get(exchange);
 }
 
 /**
  * Gathers the body and resolves when it is complete. Until then it is the exchange's carrier; afterwards the path lets
  * it pass on what it still holds. Rejects with `stream_idle` if the client falls silent.
+ *
+ * A body of more than `most` bytes is not gathered to its end: the promise resolves, and the body goes on as it comes.
  */
-export function gatherBody(exchange: Exchange): Promise<void> {
+export function gatherBody(exchange: Exchange, most = Number.POSITIVE_INFINITY): Promise<void> {
   return new Promise((resolve, reject) => {
-    exchange.carrier = new Gathering(exchange, resolve, reject);
+    exchange.carrier = new Gathering(exchange, most, resolve, reject);
     if (!exchange.expectContinue) return;
     // The app would have sent it, but sees the request only when the body is complete.
     exchange.expectContinue = false;
@@ -38,15 +49,19 @@ const goAhead: Reply = Object.freeze({
 class Gathering implements Holding {
   readonly gathers = true;
   readonly #exchange: Exchange;
+  readonly #most: number;
   readonly #gathered: () => void;
   readonly #fail: (error: SallyportError) => void;
   #pieces: Buffer[] = [];
   #bytes = 0;
   /** A body that ends with trailers, which only chunks can carry on. */
   #chunked: { readonly body: Buffer; readonly trailers: Fields } | undefined = undefined;
+  /** The end of a body that was too long, if it came before the body went on. */
+  #ended: Fields | undefined = undefined;
 
-  constructor(exchange: Exchange, gathered: () => void, fail: (error: SallyportError) => void) {
+  constructor(exchange: Exchange, most: number, gathered: () => void, fail: (error: SallyportError) => void) {
     this.#exchange = exchange;
+    this.#most = most;
     this.#gathered = gathered;
     this.#fail = fail;
   }
@@ -55,7 +70,13 @@ class Gathering implements Holding {
     pile(this.#pieces, chunk);
     this.#bytes += chunk.length;
     hold(chunk.length);
-    return true;
+    if (!this.#isTooLong) return true;
+    this.#gathered();
+    return false;
+  }
+
+  get #isTooLong(): boolean {
+    return this.#bytes > this.#most;
   }
 
   get waitingBytes(): number {
@@ -64,9 +85,14 @@ class Gathering implements Holding {
 
   requestEnd(trailers: Fields): void {
     const exchange = this.#exchange;
+    if (this.#isTooLong) {
+      this.#ended = trailers;
+      return;
+    }
     const body = Buffer.concat(this.#pieces);
     this.drop();
     exchange.carrier = undefined;
+    gathered.set(exchange, body);
     if (trailers.names.length > 0) this.#chunked = { body, trailers };
     else {
       exchange.framing = body.length;
@@ -76,10 +102,22 @@ class Gathering implements Holding {
   }
 
   release(): void {
+    if (this.#isTooLong) return this.#goOn();
     if (this.#chunked === undefined) return;
     const { carrier } = this.#exchange;
     carrier?.requestData(this.#chunked.body);
     carrier?.requestEnd(this.#chunked.trailers);
+  }
+
+  #goOn(): void {
+    const { carrier, downstream } = this.#exchange;
+    if (carrier === undefined || carrier === this) return;
+    let more = true;
+    for (const piece of this.#pieces) more = carrier.requestData(piece);
+    this.drop();
+    if (this.#ended !== undefined) carrier.requestEnd(this.#ended);
+    else if (more) downstream.resume();
+    else downstream.pause();
   }
 
   downstreamDrained(): void {}

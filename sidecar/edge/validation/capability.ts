@@ -1,0 +1,156 @@
+// Compares requests with the schema of their API, and refuses or reports those that do not match.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { deny } from '../../exchange/decision.ts';
+import { type Exchange, Slot } from '../../exchange/exchange.ts';
+import { headerOf } from '../../exchange/facts.ts';
+import { addFields } from '../../exchange/fields.ts';
+import { emptyFields } from '../../exchange/message.ts';
+import { bodyTooLarge } from '../../protocol/body-limit.ts';
+import type { Guarding } from '../capability.ts';
+import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
+import { decodeBody, isPlain } from './content.ts';
+import { checkJsonBody } from './json-body.ts';
+import type { Count } from './metrics.ts';
+import { startBudget } from './pattern.ts';
+import { codeOf, problemOf } from './problem.ts';
+import type { ValidationPlan } from './schema.ts';
+import { loadValidators, type Validate } from './support.ts';
+import { describe, type Validator, type Verdict } from './violation.ts';
+
+export const validation: Guarding<ValidationPlan, Count | undefined> = {
+  name: 'validation',
+  guards: 'requests',
+  perPolicy: true,
+  fields: [
+    {
+      ...{ kind: 'sallyport.dev/RequestValidation', name: 'RequestValidation', keepsNulls: true },
+      schema: async () => (await import('./schema.ts')).requestValidation,
+    },
+    {
+      ...{ kind: 'sidecar.yaml', name: 'requestValidation' },
+      schema: async () => (await import('./schema.ts')).requestValidation,
+    },
+  ],
+  ownHeaders: () => [],
+  secretParams: () => [],
+  async share({ registry }) {
+    const { registerValidationMetrics } = await import('./metrics.ts');
+    return registerValidationMetrics(registry);
+  },
+  shareDry: () => undefined,
+  compile([planned], { name, shared: count }) {
+    if (planned === undefined) return undefined;
+    const { mode, limitBytes, programs, names } = planned.plan;
+    const enforces = mode === 'Enforce';
+    const known = new Set(names);
+    const validator = validatorsOf(programs)('body');
+
+    /** Records the verdict. @throws SallyportError in mode Enforce, with the code of the first fault. */
+    const conclude = (exchange: Exchange, verdict: Verdict): void => {
+      const { fault, violations } = verdict;
+      if (fault === undefined && violations.length === 0) {
+        count?.('request', mode, 'valid');
+        passed.set(exchange, true);
+        return;
+      }
+      count?.('request', mode, 'invalid');
+      const said = [
+        ...(fault === undefined ? [] : [fault]),
+        ...violations.slice(0, 3).map((one) => describe(one, known)),
+      ];
+      const text = said.join('; ');
+      exchange.noted = [...(exchange.noted ?? []), ['validation', text]];
+      if (enforces) throw refusal(exchange, verdict, text, name);
+    };
+
+    const check = (exchange: Exchange, body: Buffer): void => {
+      startBudget();
+      let verdict: Verdict;
+      try {
+        verdict = checkJsonBody(exchange, body, validator);
+      } catch (error) {
+        if (!(error instanceof SallyportError)) throw error;
+        verdict = { fault: error.code, violations: [] };
+      }
+      conclude(exchange, verdict);
+    };
+
+    /** The body is longer than the limit. Fails closed in mode Enforce. */
+    const leave = (exchange: Exchange): void => {
+      if (enforces) conclude(exchange, { fault: 'body_too_large', violations: [] });
+      else count?.('request', mode, 'unchecked');
+    };
+
+    const inspect = (exchange: Exchange): undefined | Promise<void> => {
+      const body = wholeBodyOf(exchange) ?? (exchange.framing === 0 ? none : undefined);
+      const coding = headerOf(exchange, 'content-encoding');
+      if (body === undefined || body.length > limitBytes) leave(exchange);
+      else if (body.length === 0 || isPlain(coding)) check(exchange, body);
+      else return inspectCoded(exchange, body, coding!);
+      return undefined;
+    };
+
+    const inspectCoded = async (exchange: Exchange, body: Buffer, coding: string): Promise<void> => {
+      const decoded = await decodeBody(body, coding, limitBytes);
+      if (typeof decoded === 'string') conclude(exchange, { fault: decoded, violations: [] });
+      else check(exchange, decoded);
+    };
+
+    return {
+      admit(exchange) {
+        if (!enforces) return;
+        if (exchange.grpc)
+          throw deny(exchange, new SallyportError('content_type_unsupported', `${name}: gRPC cannot be validated`));
+        if (exchange.webSocket || exchange.method === 'CONNECT')
+          throw deny(exchange, new SallyportError('upgrade_unsupported', `${name}: a tunnel cannot be validated`));
+        exchange.bodyLimit = Math.min(exchange.bodyLimit, limitBytes);
+        if (typeof exchange.framing === 'number' && exchange.framing > exchange.bodyLimit) throw bodyTooLarge(exchange);
+      },
+      serve(exchange) {
+        if (exchange.grpc || exchange.webSocket) return void count?.('request', mode, 'unchecked');
+        if (!waitsForBody(exchange)) return inspect(exchange);
+        const { framing } = exchange;
+        // In mode Report a body that is too long goes on as it comes.
+        if (typeof framing === 'number' && framing > limitBytes) return leave(exchange);
+        return gatherBody(exchange, enforces ? undefined : limitBytes).then(() => inspect(exchange));
+      },
+      // What was compared has been received as a whole, and a new schema cannot take it back.
+      guard: { known: undefined, stillHolds: (exchange) => !enforces || passed.get(exchange) === true },
+    };
+  },
+};
+
+const none = Buffer.alloc(0);
+
+/** Requests that matched. */
+const passed = new Slot<boolean>();
+
+/** The functions of a plan's programs by name. The second program is loaded when it is first needed. */
+function validatorsOf(programs: ValidationPlan['programs']): (name: string) => Validator {
+  const verdicts = loadValidators(programs.verdict);
+  let places: Readonly<Record<string, Validate>> | undefined;
+  return (name) => ({
+    verdict: verdicts[name]!,
+    places() {
+      places ??= loadValidators(programs.places);
+      return places[name]!;
+    },
+  });
+}
+
+function refusal(exchange: Exchange, verdict: Verdict, text: string, policy: string): SallyportError {
+  const error = new SallyportError(codeOf(verdict), `${policy}: ${text}`);
+  const fields = [
+    ['content-type', 'application/problem+json'],
+    ['cache-control', 'no-store'],
+    ...(verdict.fields ?? []),
+  ];
+  return deny(exchange, error, {
+    denial: {
+      status: error.row.status,
+      fields: addFields(emptyFields, fields as [string, string][]),
+      body: problemOf(verdict),
+    },
+  });
+}

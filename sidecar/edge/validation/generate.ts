@@ -1,0 +1,170 @@
+// Turns schemas into JavaScript with ajv, in the process that reads documents: the processes that serve load neither
+// ajv nor the schemas, and compile nothing on their event loop.
+//
+// Two programs are generated. The first stops at the first violation, and its verdict counts. The second finds all
+// places; it may take quadratic time, so it runs only after a refusal, and within a budget.
+
+import { _, Ajv, type KeywordCxt, type Options } from 'ajv';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import standalone from 'ajv/dist/standalone/index.js';
+import { reasonOf } from '../../../cert-agent/base/errors.ts';
+import { formats, numberFormats } from './formats.ts';
+import { compilePattern, whyUnusable } from './pattern.ts';
+import { type Node, walkSchema } from './subschemas.ts';
+import { isUnique } from './support.ts';
+
+/** Both programs, as text for `loadValidators`. */
+export interface Programs {
+  readonly verdict: string;
+  readonly places: string;
+}
+
+/** What is wrong with a schema, and where. */
+export interface SchemaProblem {
+  readonly path: readonly (string | number)[];
+  readonly message: string;
+}
+
+export type Draft = '2020-12' | 'draft-07';
+
+/** The dialects that are read, by their `$schema`. */
+const drafts: Readonly<Record<string, Draft>> = {
+  'https://json-schema.org/draft/2020-12/schema': '2020-12',
+  'http://json-schema.org/draft-07/schema': 'draft-07',
+};
+
+/** The dialect of a schema; undefined if it is not read. Without `$schema` it is 2020-12. */
+export function draftOf({ $schema }: Node): Draft | undefined {
+  if ($schema === undefined) return '2020-12';
+  return typeof $schema === 'string' ? drafts[$schema.replace(/#$/, '')] : undefined;
+}
+
+function createAjv(draft: Draft, allErrors: boolean): Ajv {
+  // What the generated programs require is in support.ts.
+  const regExp = Object.assign((pattern: string) => compilePattern(pattern), { code: 'require("sallyport/pattern")' });
+  const options: Options = {
+    // An unknown keyword or format would be a promise without effect.
+    ...{ strict: true, strictTypes: false, strictTuples: false, strictRequired: false, logger: false },
+    // `ownProperties`: `{}` has no property `constructor`.
+    ...{ ownProperties: true, allErrors, multipleOfPrecision: 8, unicodeRegExp: true },
+    code: { source: true, regExp: regExp as never, formats: _`require("sallyport/formats")` },
+  };
+  const ajv = draft === 'draft-07' ? new Ajv(options) : (new Ajv2020(options) as unknown as Ajv);
+  for (const [name, validate] of Object.entries(formats)) ajv.addFormat(name, { type: 'string', validate });
+  for (const [name, validate] of Object.entries(numberFormats)) ajv.addFormat(name, { type: 'number', validate });
+  // ajv's own compares each item with each.
+  ajv.removeKeyword('uniqueItems');
+  ajv.addKeyword({
+    ...{ keyword: 'uniqueItems', type: 'array', schemaType: 'boolean' },
+    error: { message: 'must NOT have duplicate items' },
+    code(cxt: KeywordCxt) {
+      if (cxt.schema !== true) return;
+      const unique = cxt.gen.scopeValue('func', { ref: isUnique, code: _`require("sallyport/unique")` });
+      cxt.pass(_`${unique}(${cxt.data})`);
+    },
+  });
+  return ajv;
+}
+
+/**
+ * Everything that is wrong with a schema: by its dialect, and what could not be evaluated here.
+ * @param path its place in the document
+ */
+export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['path'] = []): SchemaProblem[] {
+  const ajv = createAjv(draft, true);
+  if (ajv.validateSchema(schema as never) !== true) {
+    // The first for each place: the others say which alternatives it does not match either.
+    const first = new Map((ajv.errors ?? []).toReversed().map((one) => [one.instancePath, one]));
+    return [...first.values()].map(({ instancePath, message = 'is invalid' }) => ({
+      path: [...path, ...stepsOf(instancePath)],
+      message: `not a valid JSON Schema: it ${message}`,
+    }));
+  }
+  const problems: SchemaProblem[] = [];
+  walkSchema(schema, path, (one, at) => {
+    for (const [keyword, value] of Object.entries(one)) {
+      const note = (message: string, ...more: readonly string[]): void =>
+        void problems.push({ path: [...at, keyword, ...more], message });
+      if (keyword === '$ref' && typeof value === 'string' && isRemote(value, schema as Node))
+        note(`'${value}': remote references are never fetched: copy the schema into this document`);
+      else if (keyword === 'format' && !isKnownFormat(String(value))) note(`the format '${value}' is unknown`);
+      else if (keyword === 'pattern') checkPattern(String(value), note);
+      else if (keyword === 'patternProperties')
+        for (const pattern of Object.keys(value as object)) checkPattern(pattern, (why) => note(why, pattern));
+      else if (!Object.hasOwn(ajv.RULES.keywords, keyword) && !keyword.startsWith('x-'))
+        note(`unknown keyword '${keyword}'`);
+    }
+  });
+  return problems;
+}
+
+export function isKnownFormat(name: string): boolean {
+  return Object.hasOwn(formats, name) || Object.hasOwn(numberFormats, name);
+}
+
+function checkPattern(pattern: string, note: (why: string) => void): void {
+  const why = whyUnusable(pattern);
+  if (why !== undefined)
+    note(
+      `the pattern '${pattern}' cannot be evaluated in linear time (RE2 syntax): ${why.replace(/^error parsing regexp: /, '')}`,
+    );
+}
+
+/** True for an absolute reference to none of the identifiers in this schema, or to no dialect. */
+function isRemote(reference: string, root: Node): boolean {
+  const [base = ''] = reference.split('#', 1);
+  if (!/^[a-z][a-z0-9+.-]*:|^\/\//i.test(base) || Object.hasOwn(drafts, base)) return false;
+  let isHere = false;
+  walkSchema(root, [], ({ $id }) => {
+    isHere ||= typeof $id === 'string' && (URL.parse($id, String(root['$id'] ?? 'schema:/'))?.href ?? $id) === base;
+  });
+  return !isHere;
+}
+
+/** A JSON pointer's parts. */
+function stepsOf(pointer: string): (string | number)[] {
+  const parts = pointer.split('/').slice(1);
+  return parts
+    .map((one) => one.replaceAll('~1', '/').replaceAll('~0', '~'))
+    .map((one) => (/^\d+$/.test(one) ? Number(one) : one));
+}
+
+/**
+ * Generates one function for each of `exported`: names, each with a reference into the schema, whose own identifier is
+ * `schema:`.
+ * @throws Error if a reference leads nowhere.
+ */
+export function generate(schema: Node, draft: Draft, exported: Readonly<Record<string, string>>): Programs {
+  const program = (allErrors: boolean): string => {
+    const ajv = createAjv(draft, allErrors);
+    for (const keyword of extensionsIn(schema)) ajv.addKeyword(keyword);
+    ajv.addSchema(schema, 'schema:', undefined, false);
+    return counted(standalone.default(ajv, exported));
+  };
+  try {
+    return { verdict: program(false), places: program(true) };
+  } catch (error) {
+    throw new Error(reasonOf(error), { cause: error });
+  }
+}
+
+function extensionsIn(schema: Node): ReadonlySet<string> {
+  const found = new Set<string>();
+  walkSchema(schema, [], (one) => {
+    for (const keyword of Object.keys(one)) if (keyword.startsWith('x-')) found.add(keyword);
+  });
+  return found;
+}
+
+/**
+ * Recursion with alternatives takes exponential time: each call is counted. No text of a schema looks like this, since
+ * its quotes are escaped.
+ */
+const heads = /function validate\d+\(data, \{instancePath="", [^{}]*(?:\{\})?\}=\{\}\)\{/g;
+
+function counted(program: string): string {
+  const found = program.match(heads)?.length ?? 0;
+  if (found === 0 || found !== program.match(/function validate\d+\(/g)?.length)
+    throw new Error('the generated program has functions of an unknown form');
+  return `"use strict";const countCall = require("sallyport/count");${program.replace(heads, (head) => `${head}countCall();`)}`;
+}

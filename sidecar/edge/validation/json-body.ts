@@ -1,0 +1,32 @@
+// Bodies under a JSON Schema alone.
+
+import type { Exchange } from '../../exchange/exchange.ts';
+import { headerOf } from '../../exchange/facts.ts';
+import { isInUtf8, isJson, readContentType } from './content.ts';
+import { readJson } from './json.ts';
+import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
+
+/** Methods whose requests have no body as a rule (RFC 9110 section 9.3). */
+const withoutBody: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE']);
+
+export const valid: Verdict = Object.freeze({ violations: [] });
+
+/** A request needs a body unless its method has none as a rule; each body must be JSON that matches the schema. */
+export function checkJsonBody(exchange: Exchange, body: Buffer, validator: Validator): Verdict {
+  if (body.length === 0) return withoutBody.has(exchange.method) ? valid : { violations: [missingBody] };
+  const type = readContentType(headerOf(exchange, 'content-type') ?? '');
+  if (type === undefined || !isJson(type.type) || !isInUtf8(type))
+    return { fault: 'content_type_unsupported', violations: [] };
+  return checkJson(body, validator);
+}
+
+/** A body that has to be JSON. */
+export function checkJson(body: Buffer, validator: Validator): Verdict {
+  const read = readJson(body);
+  if ('fault' in read) return { fault: read.fault, violations: [] };
+  return { violations: violationsOf(read.value, validator, { in: 'body' }) };
+}
+
+export const missingBody: Violation = Object.freeze({
+  ...{ in: 'body', pointer: '', code: 'required', detail: 'the request must have a body' },
+});

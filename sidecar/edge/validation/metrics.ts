@@ -1,0 +1,22 @@
+// How many messages matched their schema.
+
+import { Counter, type Registry } from 'prom-client';
+import type { ValidationPlan } from './schema.ts';
+
+/** `unchecked`: in mode Report, a message that cannot be checked; in mode Enforce it is refused. */
+export type Outcome = 'valid' | 'invalid' | 'unchecked';
+export type Direction = 'request' | 'response';
+
+/** Counts one message. */
+export type Count = (direction: Direction, mode: ValidationPlan['mode'], outcome: Outcome) => void;
+
+/** Registers the counter, and returns what increments it. */
+export function registerValidationMetrics(registry: Registry): Count {
+  const counter = new Counter({
+    name: 'sallyport_validations_total',
+    help: 'Messages compared with a schema, by direction, mode and outcome.',
+    labelNames: ['direction', 'mode', 'outcome'],
+    registers: [registry],
+  });
+  return (direction, mode, outcome) => counter.inc({ direction, mode, outcome });
+}

@@ -1,0 +1,90 @@
+// Patterns of schemas in linear time, within a budget for each message: the author of a schema and the sender of a
+// message must not be able to stop the event loop, alone or together.
+
+import { RE2JS } from 're2js';
+import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
+
+/** The limit on the steps of a pattern's compiled program. `^.{1,1000}$` has about 2,000. */
+const maxProgram = 2500;
+
+/**
+ * Steps for one message: the lengths of all texts, each times the program of its pattern. Where every step costs its
+ * worst (4 ns, measured), they take 0.1 s.
+ */
+const stepsForMessage = 25_000_000;
+
+/** Calls of functions for one message. Recursive schemas with alternatives double them at each level. */
+const callsForMessage = 200_000;
+
+// Without limits until the first message: the process that reads documents validates schemas, which their operator wrote.
+let steps = Number.POSITIVE_INFINITY;
+let calls = Number.POSITIVE_INFINITY;
+
+/** Starts the budget of a message. A validation is synchronous, so there is one at a time. */
+export function startBudget(): void {
+  steps = stepsForMessage;
+  calls = callsForMessage;
+}
+
+/** One call. @throws SallyportError `validation_too_costly`. */
+export function countCall(): void {
+  if (--calls < 0) throw tooCostly();
+}
+
+function tooCostly(): SallyportError {
+  return new SallyportError('validation_too_costly', 'the message takes too many steps to validate');
+}
+
+/** A pattern as the generated code uses it. */
+export interface Pattern {
+  test(text: string): boolean;
+}
+
+/**
+ * A search for `pattern` anywhere in a text, as ECMA-262's `test` with the flag `u`.
+ * @throws Error if RE2 does not have it, or it is too expensive.
+ */
+export function compilePattern(pattern: string): Pattern {
+  const known = compiled.get(pattern);
+  if (known !== undefined) return known;
+  const { expression, size } = compile(pattern);
+  const made: Pattern = {
+    test(text) {
+      steps -= size * text.length;
+      if (steps < 0) throw tooCostly();
+      return expression.test(text);
+    },
+  };
+  if (compiled.size >= maxCompiled) compiled.clear();
+  compiled.set(pattern, made);
+  return made;
+}
+
+/** @throws Error if RE2 does not have it, or it is too expensive. */
+function compile(pattern: string): { readonly expression: RE2JS; readonly size: number } {
+  if (pattern.length > maxLength) throw new RangeError(`it is longer than ${maxLength} characters`);
+  const expression = RE2JS.compile(RE2JS.translateRegExp(pattern.replace(longProperty, '$1$2')));
+  const size = expression.programSize();
+  if (size > maxProgram) throw new RangeError(`it takes ${size} steps for a character (limit ${maxProgram})`);
+  return { expression, size };
+}
+
+/** Longer ones take milliseconds to compile, and clients may send them (`format: regex`). */
+const maxLength = 4096;
+
+/** `\p{Script=Greek}`: RE2 knows it as `\p{Greek}`. */
+const longProperty = /(\\[pP]\{)(?:Script|sc|Script_Extensions|scx|General_Category|gc)=([A-Za-z_]+\})/g;
+
+/** Patterns of documents, many of which are the same. */
+const compiled = new Map<string, Pattern>();
+const maxCompiled = 1000;
+
+/** Why a pattern cannot be used; undefined if it can. Keeps nothing: the pattern may be a client's text. */
+export function whyUnusable(pattern: string): string | undefined {
+  try {
+    compile(pattern);
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
+}

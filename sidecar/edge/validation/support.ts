@@ -1,0 +1,81 @@
+// Loads generated programs, and gives them what they require. Runs where requests are served; it knows no schema.
+
+import { compileFunction } from 'node:vm';
+import { formats, numberFormats } from './formats.ts';
+import { compilePattern, countCall } from './pattern.ts';
+
+/** A violation as ajv's programs describe it. */
+export interface RawViolation {
+  readonly instancePath: string;
+  readonly keyword: string;
+  readonly message?: string;
+  readonly params: Readonly<Record<string, unknown>>;
+}
+
+/** A generated function: true if the value is valid, else its `errors` say why until the next call. */
+export interface Validate {
+  (value: unknown): boolean;
+  readonly errors?: readonly RawViolation[] | null;
+}
+
+const provided: Readonly<Record<string, unknown>> = Object.freeze({
+  'sallyport/pattern': compilePattern,
+  'sallyport/formats': Object.fromEntries(
+    Object.entries({ ...formats, ...numberFormats }).map(([name, validate]) => [name, { validate }]),
+  ),
+  'sallyport/unique': isUnique,
+  'sallyport/count': countCall,
+  'ajv/dist/runtime/ucs2length': { default: lengthOf },
+  'ajv/dist/runtime/equal': { default: isEqual },
+});
+
+/** Evaluates a program of `generate`: its functions by name. They are compiled when they are first called. */
+export function loadValidators(program: string): Readonly<Record<string, Validate>> {
+  const exported: Record<string, Validate> = {};
+  const require = (name: string): unknown => {
+    if (!Object.hasOwn(provided, name)) throw new TypeError(`a validator requires '${name}'`);
+    return provided[name];
+  };
+  compileFunction(program, ['exports', 'require'], { filename: 'request-validation' })(exported, require);
+  return exported;
+}
+
+/** The length in code points, as JSON Schema counts (`maxLength`). */
+function lengthOf(text: string): number {
+  let length = text.length;
+  for (let at = 0; at < text.length - 1; at++)
+    if (isHigh(text.charCodeAt(at)) && isLow(text.charCodeAt(at + 1))) length--;
+  return length;
+}
+
+const isHigh = (unit: number): boolean => unit >= 0xd800 && unit <= 0xdbff;
+const isLow = (unit: number): boolean => unit >= 0xdc00 && unit <= 0xdfff;
+
+/** Equality of JSON values. */
+function isEqual(a: unknown, b: unknown): boolean {
+  if (a === b) return true;
+  return typeof a === 'object' && typeof b === 'object' && canonical(a) === canonical(b);
+}
+
+/** True if no two items are equal. Linear in the size of the list. */
+export function isUnique(items: readonly unknown[]): boolean {
+  const seen = new Set<unknown>();
+  for (const item of items) {
+    // No string is equal to the text of an object.
+    const key =
+      typeof item === 'object' && item !== null ? canonical(item) : typeof item === 'string' ? `"${item}` : item;
+    if (seen.has(key)) return false;
+    seen.add(key);
+  }
+  return true;
+}
+
+/** JSON with the keys of each object in order: equal for equal values. */
+function canonical(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  if (Array.isArray(value)) return `[${value.map(canonical).join()}]`;
+  const parts = Object.keys(value)
+    .toSorted()
+    .map((key) => `${JSON.stringify(key)}:${canonical((value as Readonly<Record<string, unknown>>)[key])}`);
+  return `{${parts.join()}}`;
+}

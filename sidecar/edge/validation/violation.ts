@@ -1,0 +1,96 @@
+// Violations: what is wrong with a message, and where. A violation names places and rules, never a value.
+
+import type { Code } from '../../../cert-agent/base/errors.ts';
+import { startBudget } from './pattern.ts';
+import type { RawViolation, Validate } from './support.ts';
+
+/** The part of a message. */
+export type Part = 'body' | 'path' | 'query' | 'header' | 'cookie';
+
+export interface Violation {
+  readonly in: Part;
+  /** The parameter; absent for a body. */
+  readonly name?: string;
+  /** The place in the value (RFC 6901); '' is the whole value. */
+  readonly pointer: string;
+  /** The keyword of the schema, or a code of ours. */
+  readonly code: string;
+  /** A sentence about the schema. */
+  readonly detail: string;
+}
+
+/** The outcome for one message: valid without a fault and without violations. */
+export interface Verdict {
+  /** Why the message cannot be read, or is refused as a whole: it decides the status. */
+  readonly fault?: Code;
+  readonly violations: readonly Violation[];
+  /** Fields of the refusal. */
+  readonly fields?: readonly (readonly [string, string])[];
+}
+
+/** No more places than this are named. */
+export const maxViolations = 32;
+
+/** A pointer ends at the last part that fits: clients choose the names of properties. */
+const maxPointer = 256;
+
+/** The generated functions for one schema. */
+export interface Validator {
+  readonly verdict: Validate;
+  /** Finds all places; loaded at the first refusal. */
+  readonly places: () => Validate;
+}
+
+/**
+ * Validates a value.
+ * @throws SallyportError `validation_too_costly`.
+ */
+export function violationsOf(
+  value: unknown,
+  { verdict, places }: Validator,
+  at: Pick<Violation, 'in' | 'name'>,
+): Violation[] {
+  if (verdict(value)) return [];
+  // A copy: the next call replaces it.
+  let raw = verdict.errors ?? [];
+  startBudget();
+  try {
+    const all = places();
+    if (!all(value)) raw = all.errors ?? raw;
+  } catch {
+    // The first place has to do.
+  }
+  const found: Violation[] = [];
+  for (const one of raw) {
+    if (found.length === maxViolations) break;
+    const violation = { ...at, pointer: cut(pointerOf(one)), code: one.keyword, detail: one.message ?? 'is invalid' };
+    if (!found.some(({ pointer, code }) => pointer === violation.pointer && code === violation.code))
+      found.push(violation);
+  }
+  return found;
+}
+
+/** Parameters in which ajv names a property beside its place. */
+const named = ['additionalProperty', 'unevaluatedProperty', 'propertyName'] as const;
+
+function pointerOf({ instancePath, params }: RawViolation): string {
+  const name = named.map((key) => params[key]).find((one) => typeof one === 'string');
+  return name === undefined ? instancePath : `${instancePath}/${escapePart(name as string)}`;
+}
+
+function escapePart(name: string): string {
+  return name.replaceAll('~', '~0').replaceAll('/', '~1');
+}
+
+function cut(pointer: string): string {
+  return pointer.length <= maxPointer ? pointer : pointer.slice(0, Math.max(0, pointer.lastIndexOf('/', maxPointer)));
+}
+
+/** `body /items/x/price type`, for the log: names that the schema does not have are the client's, and left out. */
+export function describe({ in: part, name, pointer, code }: Violation, known: ReadonlySet<string>): string {
+  const shown = pointer
+    .split('/')
+    .map((one) => (one === '' || known.has(one.replaceAll('~1', '/').replaceAll('~0', '~')) ? one : '*'))
+    .join('/');
+  return [part, name, shown, code].filter((one) => one !== undefined && one !== '').join(' ');
+}
