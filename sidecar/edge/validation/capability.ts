@@ -9,6 +9,7 @@ import { emptyFields } from '../../exchange/message.ts';
 import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
+import { type Api, compileApi, type Validators } from './api.ts';
 import { decodeBody, isPlain } from './content.ts';
 import { checkJsonBody } from './json-body.ts';
 import type { Count } from './metrics.ts';
@@ -16,7 +17,7 @@ import { startBudget } from './pattern.ts';
 import { codeOf, problemOf } from './problem.ts';
 import type { ValidationPlan } from './schema.ts';
 import { loadValidators, type Validate } from './support.ts';
-import { describe, type Validator, type Verdict } from './violation.ts';
+import { describe, type Verdict } from './violation.ts';
 
 export const validation: Guarding<ValidationPlan, Count | undefined> = {
   name: 'validation',
@@ -39,12 +40,13 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
     return registerValidationMetrics(registry);
   },
   shareDry: () => undefined,
-  compile([planned], { name, shared: count }) {
+  compile([planned], { name, shared: count, warn }) {
     if (planned === undefined) return undefined;
-    const { mode, limitBytes, programs, names } = planned.plan;
+    const { mode, limitBytes, programs, names, warnings } = planned.plan;
+    for (const warning of warnings) warn(warning);
     const enforces = mode === 'Enforce';
     const known = new Set(names);
-    const validator = validatorsOf(programs)('body');
+    const compare = comparerOf(planned.plan, validatorsOf(programs));
 
     /** Records the verdict. @throws SallyportError in mode Enforce, with the code of the first fault. */
     const conclude = (exchange: Exchange, verdict: Verdict): void => {
@@ -68,7 +70,7 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       startBudget();
       let verdict: Verdict;
       try {
-        verdict = checkJsonBody(exchange, body, validator);
+        verdict = compare(exchange, body);
       } catch (error) {
         if (!(error instanceof SallyportError)) throw error;
         verdict = { fault: error.code, violations: [] };
@@ -127,7 +129,7 @@ const none = Buffer.alloc(0);
 const passed = new Slot<boolean>();
 
 /** The functions of a plan's programs by name. The second program is loaded when it is first needed. */
-function validatorsOf(programs: ValidationPlan['programs']): (name: string) => Validator {
+function validatorsOf(programs: ValidationPlan['programs']): Validators {
   const verdicts = loadValidators(programs.verdict);
   let places: Readonly<Record<string, Validate>> | undefined;
   return (name) => ({
@@ -137,6 +139,13 @@ function validatorsOf(programs: ValidationPlan['programs']): (name: string) => V
       return places[name]!;
     },
   });
+}
+
+/** Compares requests with the plan's document. */
+function comparerOf({ api }: ValidationPlan, validators: Validators): Api['checkRequest'] {
+  if (api !== undefined) return compileApi(api, validators).checkRequest;
+  const validator = validators('body');
+  return (exchange, body) => checkJsonBody(exchange, body, validator);
 }
 
 function refusal(exchange: Exchange, verdict: Verdict, text: string, policy: string): SallyportError {

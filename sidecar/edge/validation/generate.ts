@@ -6,7 +6,9 @@
 
 import { _, Ajv, type KeywordCxt, type Options } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
+import { getProperty } from 'ajv/dist/compile/codegen/index.js';
 import standalone from 'ajv/dist/standalone/index.js';
+import { callRef } from 'ajv/dist/vocabularies/core/ref.js';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
 import { formats, numberFormats } from './formats.ts';
 import { compilePattern, whyUnusable } from './pattern.ts';
@@ -130,19 +132,40 @@ function stepsOf(pointer: string): (string | number)[] {
 }
 
 /**
- * Generates one function for each of `exported`: names, each with a reference into the schema, whose own identifier is
- * `schema:`.
+ * Generates the function `body` for a schema that stands alone.
  * @throws Error if a reference leads nowhere.
  */
-export function generate(schema: Node, draft: Draft, exported: Readonly<Record<string, string>>): Programs {
-  const program = (allErrors: boolean): string => {
+export function generateOne(schema: Node, draft: Draft): Programs {
+  return bothPrograms((allErrors) => {
     const ajv = createAjv(draft, allErrors);
     for (const keyword of extensionsIn(schema)) ajv.addKeyword(keyword);
-    ajv.addSchema(schema, 'schema:', undefined, false);
-    return counted(standalone.default(ajv, exported));
-  };
+    ajv.addSchema(schema, 'body', undefined, false);
+    return standalone.default(ajv, { body: 'body' });
+  });
+}
+
+/**
+ * Generates a function for each of `$defs`, under its name. Their references are all `#/$defs/name`. Each schema is
+ * compiled for itself, and calls the others when it runs: ajv would follow a chain of a few hundred references until its
+ * stack is full.
+ */
+export function generateAll({ $defs }: { readonly $defs: Node }): Programs {
+  return bothPrograms((allErrors) => {
+    const ajv = createAjv('2020-12', allErrors);
+    ajv.removeKeyword('$ref');
+    ajv.addKeyword({
+      keyword: '$ref',
+      schemaType: 'string',
+      code: (cxt: KeywordCxt) => callRef(cxt, _`exports${getProperty(String(cxt.schema).slice('#/$defs/'.length))}`),
+    });
+    for (const [name, schema] of Object.entries($defs)) ajv.addSchema(schema as Node, name, undefined, false);
+    return standalone.default(ajv, Object.fromEntries(Object.keys($defs).map((name) => [name, name])));
+  });
+}
+
+function bothPrograms(program: (allErrors: boolean) => string): Programs {
   try {
-    return { verdict: program(false), places: program(true) };
+    return { verdict: counted(program(false)), places: counted(program(true)) };
   } catch (error) {
     throw new Error(reasonOf(error), { cause: error });
   }
@@ -164,7 +187,7 @@ const heads = /function validate\d+\(data, \{instancePath="", [^{}]*(?:\{\})?\}=
 
 function counted(program: string): string {
   const found = program.match(heads)?.length ?? 0;
-  if (found === 0 || found !== program.match(/function validate\d+\(/g)?.length)
+  if (found !== (program.match(/function validate\d+\(/g)?.length ?? 0))
     throw new Error('the generated program has functions of an unknown form');
   return `"use strict";const countCall = require("sallyport/count");${program.replace(heads, (head) => `${head}countCall();`)}`;
 }

@@ -1,22 +1,29 @@
-// `RequestValidation`, a kind of our own: a JSON Schema for the bodies of requests. It is compiled here, in the process
-// that reads documents, into programs as text.
+// `RequestValidation`, a kind of our own: an OpenAPI document, or a JSON Schema for the bodies of requests. Both are
+// compiled here, in the process that reads documents, into programs as text.
 
 import { z } from 'zod';
 import { quantity } from '../../schema/quantity.ts';
-import { draftOf, generate, type Programs, problemsOf, type SchemaProblem } from './generate.ts';
-import { namesIn } from './subschemas.ts';
+import type { ApiPlan } from './api-plan.ts';
+import { draftOf, generateAll, generateOne, type Programs, problemsOf, type SchemaProblem } from './generate.ts';
+import { readOpenApi } from './openapi.ts';
+import { type Node, namesIn } from './subschemas.ts';
 
 /** What is in force: plain data. */
 export interface ValidationPlan {
   readonly mode: 'Enforce' | 'Report';
   readonly limitBytes: number;
   readonly programs: Programs;
+  /** Absent with a JSON Schema alone, whose function is `body`. */
+  readonly api?: ApiPlan;
   /** Names of properties that the schemas have: they may be logged. */
   readonly names: readonly string[];
+  /** What is not compared: a sentence each. */
+  readonly warnings: readonly string[];
 }
 
-/** A schema as written. `true` accepts everything, and `false` nothing: neither says anything about a body. */
-const jsonSchema = z.record(z.string(), z.unknown());
+type Compiled = Pick<ValidationPlan, 'programs' | 'api' | 'names' | 'warnings'>;
+
+const object = z.record(z.string(), z.unknown());
 
 export const requestValidation = z
   .strictObject({
@@ -24,24 +31,59 @@ export const requestValidation = z
     mode: z.enum(['Enforce', 'Report']).default('Enforce'),
     /** Of a body, also after decompression. */
     bodyLimit: quantity.default(2 ** 20),
-    schema: jsonSchema,
+    /** For bodies alone. `true` and `false` say nothing about a body. */
+    schema: object.optional(),
+    /** The whole document. */
+    openapi: object.optional(),
+    /** In place of the paths of `servers`. */
+    basePath: z.string().regex(/^\//, 'must begin with a slash').optional(),
   })
-  .transform(({ mode, bodyLimit, schema }, context): ValidationPlan => {
-    const fail = (problems: readonly SchemaProblem[]): typeof z.NEVER => {
-      for (const { path, message } of problems) context.addIssue({ code: 'custom', path: [...path], message });
-      return z.NEVER;
-    };
-    const draft = draftOf(schema);
-    if (draft === undefined)
-      return fail([
-        { path: ['schema', '$schema'], message: `'${schema['$schema']}' is none of the dialects 2020-12 and draft-07` },
-      ]);
-    const problems = problemsOf(schema, draft, ['schema']);
-    if (problems.length > 0) return fail(problems);
-    try {
-      const programs = generate(schema, draft, { body: 'schema:' });
-      return { mode, limitBytes: bodyLimit, programs, names: namesIn([schema]) };
-    } catch (error) {
-      return fail([{ path: ['schema'], message: (error as Error).message }]);
-    }
+  .superRefine(({ schema, openapi, basePath }, context) => {
+    const issue = (message: string, path: string[] = []): void => context.addIssue({ code: 'custom', path, message });
+    if ((schema === undefined) === (openapi === undefined)) issue("needs exactly one of 'openapi' and 'schema'");
+    if (basePath !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['basePath']);
+  })
+  .transform(({ mode, bodyLimit, schema, openapi, basePath }, context): ValidationPlan => {
+    const compiled = openapi === undefined ? compileSchema(schema ?? {}) : compileOpenApi(openapi, basePath);
+    if ('programs' in compiled) return { mode, limitBytes: bodyLimit, ...compiled };
+    for (const { path, message } of compiled.slice(0, maxProblems))
+      context.addIssue({ code: 'custom', path: [...path], message });
+    return z.NEVER;
   });
+
+/** The first are enough: a wrong version makes thousands. */
+const maxProblems = 100;
+
+function compileSchema(schema: Node): Compiled | readonly SchemaProblem[] {
+  const draft = draftOf(schema);
+  if (draft === undefined)
+    return [
+      {
+        path: ['schema', '$schema'],
+        message: `'${String(schema['$schema'])}' is none of the dialects 2020-12 and draft-07`,
+      },
+    ];
+  const problems = problemsOf(schema, draft, ['schema']);
+  if (problems.length > 0) return problems;
+  try {
+    const programs = generateOne(schema, draft);
+    return { programs, names: namesIn([schema]), warnings: [] };
+  } catch (error) {
+    return [{ path: ['schema'], message: (error as Error).message }];
+  }
+}
+
+function compileOpenApi(document: Node, basePath: string | undefined): Compiled | readonly SchemaProblem[] {
+  const { plan, schema, problems, warnings, placeOf } = readOpenApi(document, ['openapi'], basePath);
+  const all = [
+    ...problems,
+    ...problemsOf(schema, '2020-12').map(({ path, message }) => ({ path: placeOf(path), message })),
+  ];
+  if (all.length > 0) return all;
+  try {
+    const programs = generateAll(schema);
+    return { programs, api: plan, names: namesIn([schema]), warnings };
+  } catch (error) {
+    return [{ path: ['openapi'], message: (error as Error).message }];
+  }
+}

@@ -18,7 +18,7 @@ function problemsOf(spec: string): string[] {
 }
 
 const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[] = [
-  ['no schema', 'mode: Report', /^v\.yaml:\d+:\d+: spec\.schema: /],
+  ['no schema', 'mode: Report', /^v\.yaml:5:3: spec: needs exactly one of 'openapi' and 'schema'/],
   ['an unknown mode', 'mode: Log\nschema: {}', /^v\.yaml:6:9: spec\.mode: /],
   [
     'an unknown dialect',
@@ -71,6 +71,74 @@ for (const [why, spec, problem] of refused)
     t.equal(problems.length, 1, problems.join('\n'));
     t.match(problems[0], problem);
   });
+
+const api = (rest: string, version = '3.1.0'): string =>
+  `openapi:\n  openapi: ${version}\n  info: {}\n${rest.replace(/^(?=.)/gm, '  ')}`;
+const body = (schema: string, version?: string): string =>
+  api(`paths: { /: { post: { requestBody: { content: { application/json: { schema: ${schema} } } } } } }`, version);
+
+const refusedApis: readonly (readonly [why: string, spec: string, problem: RegExp])[] = [
+  ['another version', api('paths: { /: { get: {} } }', '"2.0"'), /^v\.yaml:7:14: .*'2\.0' is none of 3\.0 and 3\.1/],
+  ['no operation', api('paths: {}'), /^v\.yaml:9:12: .*has no operation/],
+  ['a pattern that looks ahead', body('{ type: string, pattern: "(?=a)" }'), /^v\.yaml:9:106: .*linear time/],
+  ['a remote reference', body('{ $ref: "https://evil.test/s.json" }'), /^v\.yaml:9:89: .*never fetched/],
+  ['a remote file', api('paths: { /: { $ref: "./paths.yaml" } }'), /^v\.yaml:9:25: .*never fetched/],
+  ['a reference to nothing', body('{ $ref: "#/components/schemas/A" }'), /leads nowhere/],
+  ['a reference to what is inherited', body('{ $ref: "#/constructor" }'), /leads nowhere/],
+  [
+    'references in a circle',
+    api(
+      'paths: { /: { post: { requestBody: { $ref: "#/components/requestBodies/A" } } } }\ncomponents: { requestBodies: { A: { $ref: "#/components/requestBodies/B" }, B: { $ref: "#/components/requestBodies/A" } } }',
+    ),
+    /circle/,
+  ],
+  [
+    'a misspelt keyword behind a reference',
+    `${body('{ $ref: "#/components/schemas/A" }')}\n  components:\n    schemas:\n      A: { items: { maxLenght: 3 } }`,
+    /^v\.yaml:12:34: .*unknown keyword 'maxLenght'/,
+  ],
+  ['an identifier', body('{ $id: a, type: string }'), /'\$id' is not followed/],
+  ['a variable without a parameter', api('paths: { "/{id}": { get: {} } }'), /'\{id\}' has no parameter/],
+  ['two templates for the same', api('paths: { "/a/{x}": {}, "/a/{y}": {} }'), /matches the same requests/],
+  ['a template without its end', api('paths: { "/{x": { get: {} } }'), /braces/],
+  [
+    'a style of another place',
+    api('paths: { /: { get: { parameters: [{ in: query, name: a, style: matrix, schema: {} }] } } }'),
+    /'matrix' is no style/,
+  ],
+  [
+    'a parameter twice',
+    api('paths: { /: { get: { parameters: [{ in: header, name: a }, { in: header, name: A }] } } }'),
+    /is there twice/,
+  ],
+  ['a base path alone', 'schema: {}\nbasePath: /a', /belongs to 'openapi'/],
+];
+for (const [why, spec, problem] of refusedApis)
+  t.test(`refused: ${why}`, async (t) => {
+    const problems = problemsOf(spec);
+    t.equal(problems.length, 1, problems.join('\n'));
+    t.match(problems[0], problem);
+  });
+
+t.test('what is not compared is told', async (t) => {
+  const { documents } = parseYaml(
+    head +
+      body('{ format: phone }')
+        .replace('application/json', 'application/xml')
+        .replace(/^(?=.)/gm, '  '),
+    'v.yaml',
+  );
+  t.match(readOwnPolicy(documents[0]!, 'v.yaml'), {
+    value: {
+      RequestValidation: {
+        warnings: [
+          "the format 'phone' is unknown, and not compared",
+          "bodies of type 'application/xml' are accepted, and not compared with their schema",
+        ],
+      },
+    },
+  });
+});
 
 const accepted: Readonly<Record<string, string>> = {
   'an empty schema': 'schema: {}',

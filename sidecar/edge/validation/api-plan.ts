@@ -1,0 +1,82 @@
+// What is in force of an OpenAPI document: plain data. Schemas are names of generated functions.
+
+/** An API. */
+export interface ApiPlan {
+  readonly operations: readonly Operation[];
+}
+
+export interface Operation {
+  /** In capitals. */
+  readonly method: string;
+  /** The template of the path, as written: `/pets/{id}`. */
+  readonly path: string;
+  /** Paths in front of it, without a slash at the end: from `servers`. */
+  readonly basePaths: readonly string[];
+  readonly parameters: readonly Parameter[];
+  readonly body: Body | undefined;
+  readonly responses: readonly Response[];
+  /** Alternatives, each a list of schemes that are all needed; undefined if the document says nothing. */
+  readonly security: readonly (readonly Scheme[])[] | undefined;
+}
+
+/** A security scheme as far as it can be compared with a policy. */
+export interface Scheme {
+  readonly name: string;
+  /** `http bearer`, `apiKey header x-key`, `oauth2`, `openIdConnect`, `mutualTLS`. */
+  readonly type: string;
+}
+
+export type Style = 'simple' | 'label' | 'matrix' | 'form' | 'spaceDelimited' | 'pipeDelimited' | 'deepObject';
+
+/** How a value is written as text. */
+export interface Written {
+  readonly style: Style;
+  readonly explode: boolean;
+  /** Its text is JSON. */
+  readonly json: boolean;
+  readonly shape: Shape;
+}
+
+export interface Parameter extends Written {
+  readonly in: 'path' | 'query' | 'header' | 'cookie';
+  readonly name: string;
+  readonly required: boolean;
+  readonly allowEmpty: boolean;
+  /** The function for its schema; undefined without one. */
+  readonly schema: string | undefined;
+}
+
+/** Which values text can stand for. */
+export interface Shape {
+  /** Types of JSON; empty if the schema does not say. */
+  readonly types: readonly string[];
+  readonly items?: Shape;
+  readonly properties?: Readonly<Record<string, Shape>>;
+}
+
+export interface Body {
+  readonly required: boolean;
+  /** The most specific type first. */
+  readonly content: readonly Content[];
+}
+
+export interface Content {
+  /** In lower case: `application/json`, `text/*`, or a type and a subtype of all. */
+  readonly type: string;
+  readonly schema: string | undefined;
+  readonly shape: Shape;
+  /** Of the properties of a form. */
+  readonly parts: Readonly<Record<string, Part>>;
+}
+
+/** A property of a form, or a part of multipart/form-data. */
+export interface Part extends Written {
+  /** Media types that are accepted; empty: any. */
+  readonly types: readonly string[];
+}
+
+export interface Response {
+  /** `200`, `2XX` or `default`. */
+  readonly status: string;
+  readonly content: readonly Content[];
+}

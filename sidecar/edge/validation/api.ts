@@ -1,0 +1,265 @@
+// Compares a request with an OpenAPI document: its path and method, its parameters, its body.
+
+import { isUtf8 } from 'node:buffer';
+import type { Exchange } from '../../exchange/exchange.ts';
+import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
+import type { ApiPlan, Content, Operation, Parameter, Part } from './api-plan.ts';
+import { type ContentType, isInUtf8, isJson, readContentType } from './content.ts';
+import { readJson } from './json.ts';
+import { missingBody, valid } from './json-body.ts';
+import { type FormPart, maxParts, readMultipart } from './multipart.ts';
+import { compileRoutes, type RouteMatch } from './routes.ts';
+import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
+import {
+  decode,
+  decodeForm,
+  isList,
+  type Pair,
+  type ReadValue,
+  readFromPairs,
+  readFromText,
+  readPairs,
+  typed,
+} from './written.ts';
+
+/** The functions of the plan, by name. */
+export type Validators = (name: string) => Validator;
+
+/** Finds operations and compares messages with them. */
+export interface Api {
+  /** The operation of a request; a fault if there is none. */
+  find(exchange: Exchange): { readonly operation: Operation; readonly variables: RouteMatch['variables'] } | Verdict;
+  checkRequest(exchange: Exchange, body: Buffer): Verdict;
+}
+
+export function compileApi({ operations }: ApiPlan, validators: Validators): Api {
+  const findOperations = compileRoutes(operations);
+  const find: Api['find'] = (exchange) => {
+    const found = findOperations(pathWithoutQuery(exchange.path));
+    if (found === undefined) return { fault: 'operation_unknown', violations: [] };
+    const { methods, variables } = found;
+    // RFC 9110 section 9.3.2: HEAD is GET without the body.
+    const operation = methods.get(exchange.method) ?? (exchange.method === 'HEAD' ? methods.get('GET') : undefined);
+    if (operation !== undefined) return { operation, variables };
+    const allow = [...methods.keys()].toSorted().join(', ');
+    return { fault: 'operation_method_unknown', violations: [], fields: [['allow', allow]] };
+  };
+  return {
+    find,
+    checkRequest(exchange, body) {
+      const found = find(exchange);
+      if ('violations' in found) return isPreflight(exchange, found) && body.length === 0 ? valid : found;
+      const { operation, variables } = found;
+      const violations = checkParameters(exchange, operation, variables, validators);
+      const { fault, violations: ofBody } = checkBody(exchange, operation, body, validators);
+      return { fault, violations: [...violations, ...ofBody] };
+    },
+  };
+}
+
+/** The preflight for another method of the same path, which no document describes. */
+function isPreflight(exchange: Exchange, { fault }: Verdict): boolean {
+  return (
+    fault === 'operation_method_unknown' &&
+    exchange.method === 'OPTIONS' &&
+    headerOf(exchange, 'origin') !== undefined &&
+    headerOf(exchange, 'access-control-request-method') !== undefined
+  );
+}
+
+function checkParameters(
+  exchange: Exchange,
+  { parameters }: Operation,
+  variables: RouteMatch['variables'],
+  validators: Validators,
+): Violation[] {
+  if (parameters.length === 0) return [];
+  const { path } = exchange;
+  const at = path.indexOf('?');
+  const query = at === -1 ? [] : readPairs(path.slice(at + 1));
+  if (query === undefined)
+    return [{ in: 'query', pointer: '', code: 'encoding', detail: 'must be percent-encoded UTF-8' }];
+  const pairs = { query: byName(query), cookie: byName(cookiesOf(exchange)) };
+  return parameters.flatMap((parameter) => {
+    const place = { in: parameter.in, name: parameter.name };
+    const read = readParameter(exchange, parameter, variables, pairs);
+    if (read === undefined)
+      return parameter.required ? [{ ...place, pointer: '', code: 'required', detail: 'must be there' }] : [];
+    if (!('value' in read)) return [{ ...place, pointer: '', ...read }];
+    if (parameter.schema === undefined || (parameter.allowEmpty && read.value === '')) return [];
+    return violationsOf(read.value, validators(parameter.schema), place);
+  });
+}
+
+type Pairs = ReadonlyMap<string, readonly string[]>;
+
+function byName(pairs: readonly Pair[]): Pairs {
+  const found = new Map<string, string[]>();
+  for (const [name, raw] of pairs) {
+    const known = found.get(name);
+    if (known === undefined) found.set(name, [raw]);
+    else known.push(raw);
+  }
+  return found;
+}
+
+function cookiesOf(exchange: Exchange): Pair[] {
+  const value = headerOf(exchange, 'cookie');
+  if (value === undefined) return [];
+  return value.split(';').map((part): Pair => {
+    const at = part.indexOf('=');
+    return at === -1 ? ['', part.trim()] : [part.slice(0, at).trim(), part.slice(at + 1).trim()];
+  });
+}
+
+function readParameter(
+  exchange: Exchange,
+  parameter: Parameter,
+  variables: RouteMatch['variables'],
+  pairs: Readonly<Record<'query' | 'cookie', Pairs>>,
+): ReadValue {
+  const { name } = parameter;
+  switch (parameter.in) {
+    case 'path':
+      return Object.hasOwn(variables, name) ? readFromText(name, parameter, variables[name]!) : undefined;
+    case 'query':
+      return readFromPairs(name, parameter, pairs.query, decodeForm);
+    case 'cookie':
+      return readFromPairs(name, parameter, pairs.cookie, decode);
+    case 'header':
+      return readHeader(exchange, parameter);
+  }
+}
+
+/** A list may have several lines; anything else is written once. */
+function readHeader(exchange: Exchange, parameter: Parameter): ReadValue {
+  const value = headerOf(exchange, parameter.name.toLowerCase());
+  if (value === undefined) return undefined;
+  const lower = parameter.name.toLowerCase();
+  const lines = exchange.fields.names.filter((one) => one.lower === lower).length;
+  if (lines > 1 && !isList(parameter.shape)) return { code: 'repeated', detail: 'must be there once' };
+  // RFC 9110 section 5.6.1: spaces around commas belong to no value. OpenAPI encodes nothing in headers.
+  const text = parameter.json ? value : value.replace(/[ \t]*,[ \t]*/g, ',').trim();
+  return readFromText(parameter.name, parameter, text, (raw) => raw);
+}
+
+function checkBody(exchange: Exchange, { body, method }: Operation, bytes: Buffer, validators: Validators): Verdict {
+  if (bytes.length === 0)
+    return body?.required === true && exchange.method === method ? { violations: [missingBody] } : valid;
+  if (body === undefined)
+    return { violations: [{ in: 'body', pointer: '', code: 'unexpected', detail: 'the operation has no body' }] };
+  const type = readContentType(headerOf(exchange, 'content-type') ?? '');
+  const content = type === undefined ? undefined : contentFor(body.content, type.type);
+  if (type === undefined || content === undefined) return { fault: 'content_type_unsupported', violations: [] };
+  return checkContent(content, type, bytes, validators);
+}
+
+/** The most specific content for a media type. */
+export function contentFor(content: readonly Content[], type: string): Content | undefined {
+  return content.find(
+    (one) =>
+      one.type === type || one.type === '*/*' || (one.type.endsWith('/*') && type.startsWith(one.type.slice(0, -1))),
+  );
+}
+
+/** Compares a body with its content. */
+export function checkContent(content: Content, type: ContentType, bytes: Buffer, validators: Validators): Verdict {
+  const isText =
+    isJson(type.type) || type.type.startsWith('text/') || type.type === 'application/x-www-form-urlencoded';
+  if (isText && !isInUtf8(type)) return { fault: 'content_type_unsupported', violations: [] };
+  const read = readBody(content, type, bytes);
+  if (read === undefined) return valid;
+  if ('violations' in read) return read;
+  if (content.schema === undefined) return valid;
+  return { violations: violationsOf(read.value, validators(content.schema), { in: 'body' }) };
+}
+
+/** The value of a body; undefined if bodies of its type are not compared. */
+function readBody(
+  content: Content,
+  type: ContentType,
+  bytes: Buffer,
+): { readonly value: unknown } | Verdict | undefined {
+  if (isJson(type.type)) {
+    const read = readJson(bytes);
+    return 'fault' in read ? { fault: read.fault, violations: [] } : read;
+  }
+  if (type.type === 'application/x-www-form-urlencoded') return readForm(content, bytes);
+  if (type.type === 'multipart/form-data')
+    return readMultipartForm(content, readMultipart(bytes, type.parameters.get('boundary')));
+  if (!type.type.startsWith('text/')) return undefined;
+  return isUtf8(bytes) ? { value: typed(bytes.toString('utf8'), content.shape) } : unreadableForm;
+}
+
+const unreadableForm: Verdict = Object.freeze({ fault: 'form_invalid', violations: [] });
+
+function inForm(name: string, code: string, detail: string): Verdict {
+  const pointer = `/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+  return { violations: [{ in: 'body', pointer: pointer.length > 256 ? '' : pointer, code, detail }] };
+}
+
+function readForm({ parts }: Content, bytes: Buffer): { readonly value: unknown } | Verdict {
+  const pairs = isUtf8(bytes) ? readPairs(bytes.toString('utf8')) : undefined;
+  if (pairs === undefined || pairs.length > maxParts) return unreadableForm;
+  const all = byName(pairs);
+  const value = new Map<string, unknown>();
+  const used = new Set<string>();
+  for (const [name, part] of Object.entries(parts)) {
+    const read = readFromPairs(name, part, all, decodeForm);
+    used.add(name);
+    if (part.style === 'deepObject') for (const key of all.keys()) if (key.startsWith(`${name}[`)) used.add(key);
+    if (read === undefined) continue;
+    if (!('value' in read)) return inForm(name, read.code, read.detail);
+    value.set(name, read.value);
+  }
+  for (const [name, raws] of all) {
+    if (used.has(name)) continue;
+    const texts = raws.map(decodeForm);
+    if (texts.includes(undefined)) return unreadableForm;
+    value.set(name, texts.length === 1 ? texts[0] : texts);
+  }
+  return { value: Object.fromEntries(value) };
+}
+
+const unknownPart: Part = Object.freeze({ types: [], json: false, shape: { types: [] }, style: 'form', explode: true });
+
+function readMultipartForm(
+  { parts }: Content,
+  read: readonly FormPart[] | undefined,
+): { readonly value: unknown } | Verdict {
+  if (read === undefined) return unreadableForm;
+  const value = new Map<string, unknown>();
+  for (const one of read) {
+    const { name } = one;
+    const part = Object.hasOwn(parts, name) ? parts[name]! : unknownPart;
+    const isMany = isList(part.shape);
+    const partValue = readPartValue(one, part, isMany ? (part.shape.items ?? unknownPart.shape) : part.shape);
+    if (!('value' in partValue)) return inForm(name, partValue.code, partValue.detail);
+    const before = value.get(name);
+    // A list may be a part of its own, or a part for each item.
+    if (isMany && !Array.isArray(partValue.value)) value.set(name, [...((before ?? []) as unknown[]), partValue.value]);
+    else if (value.has(name)) return inForm(name, 'repeated', 'must be there once');
+    else value.set(name, partValue.value);
+  }
+  return { value: Object.fromEntries(value) };
+}
+
+type PartValue = { readonly value: unknown } | { readonly code: string; readonly detail: string };
+
+function readPartValue({ type, isFile, body }: FormPart, { types, json }: Part, shape: Part['shape']): PartValue {
+  const own = type === undefined ? undefined : readContentType(type);
+  if (type !== undefined && own === undefined) return { code: 'contentType', detail: 'must have one media type' };
+  const said = own?.type ?? (isFile ? 'application/octet-stream' : json ? 'application/json' : 'text/plain');
+  const accepts = (wanted: string): boolean =>
+    wanted === '*/*' || wanted === said || (wanted.endsWith('/*') && said.startsWith(wanted.slice(0, -1)));
+  if (types.length > 0 && !types.some(accepts))
+    return { code: 'contentType', detail: 'has a media type that is not accepted' };
+  if (isJson(said) || (json && own === undefined)) {
+    const read = readJson(body);
+    return 'fault' in read ? { code: read.fault, detail: 'must be JSON' } : read;
+  }
+  // The bytes of a file, each as a character: its length is what a schema can say of it.
+  if (isFile || !said.startsWith('text/')) return { value: body.toString('latin1') };
+  if (!isUtf8(body)) return { code: 'encoding', detail: 'must be UTF-8' };
+  return { value: typed(body.toString('utf8'), shape) };
+}

@@ -1,0 +1,528 @@
+// An OpenAPI document, 3.0 or 3.1, as operations and one JSON Schema that holds all schemas in use. Runs in the process
+// that reads documents.
+//
+// Schemas refer to each other by their place in the document. Each place that is in use becomes an entry of `$defs`, so
+// that cycles are nothing special, and a schema that many operations use is compiled once.
+
+import type { ApiPlan, Body, Content, Operation, Parameter, Part, Response, Scheme, Shape, Style } from './api-plan.ts';
+import { isJson } from './content.ts';
+import { isKnownFormat, type SchemaProblem } from './generate.ts';
+import { templateProblem } from './routes.ts';
+import { isNode, mapSubschemas, type Node } from './subschemas.ts';
+
+type Path = SchemaProblem['path'];
+
+export interface ReadApi {
+  readonly plan: ApiPlan;
+  /** Has an entry for each name of a function, and more. */
+  readonly schema: { readonly $defs: Node };
+  readonly problems: readonly SchemaProblem[];
+  /** What is not compared: a sentence each. */
+  readonly warnings: readonly string[];
+  /** The place in the document of a path into `schema`. */
+  placeOf(path: Path): Path;
+}
+
+const methods = ['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace'] as const;
+
+/** Reads the document at `root`, its path in the file. Never throws: all problems are in the result. */
+export function readOpenApi(document: Node, root: Path, basePath?: string): ReadApi {
+  return new Reader(document, root, basePath).read();
+}
+
+class Reader {
+  readonly #document: Node;
+  readonly #root: Path;
+  readonly #basePath: string | undefined;
+  readonly #problems: SchemaProblem[] = [];
+  readonly #warnings = new Set<string>();
+  /** 3.0 has a dialect of its own. */
+  #is30 = false;
+  readonly #schemas: Readonly<Record<'request' | 'response', Schemas>>;
+
+  constructor(document: Node, root: Path, basePath: string | undefined) {
+    this.#document = document;
+    this.#root = root;
+    this.#basePath = basePath;
+    const schemas = (of: 'request' | 'response') => new Schemas(of, this);
+    this.#schemas = { request: schemas('request'), response: schemas('response') };
+  }
+
+  get is30(): boolean {
+    return this.#is30;
+  }
+
+  fail(path: Path, message: string): undefined {
+    this.#problems.push({ path: [...this.#root, ...path], message });
+    return undefined;
+  }
+
+  warn(message: string): void {
+    this.#warnings.add(message);
+  }
+
+  read(): ReadApi {
+    const version = String(this.#document['openapi']);
+    if (!/^3\.[01](?:\.|$)/.test(version)) this.fail(['openapi'], `version '${version}' is none of 3.0 and 3.1`);
+    this.#is30 = version.startsWith('3.0');
+    const operations = this.#readPaths();
+    if (operations.length === 0 && this.#problems.length === 0) this.fail(['paths'], 'the document has no operation');
+    const all = [this.#schemas.request, this.#schemas.response];
+    return {
+      plan: { operations },
+      schema: { $defs: Object.assign({}, ...all.map(({ defs }) => defs)) as Node },
+      problems: this.#problems,
+      warnings: [...this.#warnings],
+      placeOf: (path) => {
+        const [, name = '', ...rest] = path;
+        const origin = all.map(({ origins }) => origins.get(String(name))).find((one) => one !== undefined) ?? [];
+        return [...this.#root, ...origin, ...rest];
+      },
+    };
+  }
+
+  #readPaths(): Operation[] {
+    const { paths } = this.#document;
+    if (!isNode(paths)) {
+      this.fail(['paths'], 'paths: must be an object');
+      return [];
+    }
+    const shapes = new Map<string, string>();
+    return Object.entries(paths).flatMap(([path, written]) => {
+      if (path.startsWith('x-')) return [];
+      const at: Path = ['paths', path];
+      const wrong = templateProblem(path);
+      if (wrong !== undefined) return this.fail(at, wrong) ?? [];
+      // OpenAPI: "templated paths with the same hierarchy but different templated names MUST NOT exist".
+      const shape = path.replace(/\{[^}]*\}/g, '{}');
+      const before = shapes.get(shape);
+      if (before !== undefined) return this.fail(at, `'${path}' matches the same requests as '${before}'`) ?? [];
+      shapes.set(shape, path);
+      const item = this.resolve(written, at);
+      if (item === undefined) return [];
+      return methods.flatMap((method) =>
+        item.node[method] === undefined ? [] : (this.#readOperation(path, method, item.node, item.path) ?? []),
+      );
+    });
+  }
+
+  #readOperation(path: string, method: string, item: Node, at: Path): Operation | undefined {
+    const own = item[method];
+    const here: Path = [...at, method];
+    if (!isNode(own)) return this.fail(here, `${method}: must be an object`);
+    const parameters = this.#readParameters(
+      [item['parameters'], [...at, 'parameters']],
+      [own['parameters'], [...here, 'parameters']],
+    );
+    const inPath = new Set(parameters.flatMap((one) => (one.in === 'path' ? [one.name] : [])));
+    for (const [, name = ''] of path.matchAll(/\{([^}]*)\}/g))
+      if (!inPath.has(name)) this.fail(here, `${method} ${path}: '{${name}}' has no parameter`);
+    return {
+      ...{ method: method.toUpperCase(), path, parameters },
+      basePaths: this.#basePaths(own['servers'] ?? item['servers'] ?? this.#document['servers']),
+      body: this.#readBody(own['requestBody'], [...here, 'requestBody']),
+      responses: this.#readResponses(own['responses'], [...here, 'responses']),
+      security: this.#readSecurity(own['security'] ?? this.#document['security']),
+    };
+  }
+
+  /** The paths of the servers' URLs, which may be relative and have variables. */
+  #basePaths(servers: unknown): readonly string[] {
+    if (this.#basePath !== undefined) return [this.#basePath.replace(/\/+$/, '')];
+    const list = Array.isArray(servers) && servers.length > 0 ? servers : [{ url: '/' }];
+    const paths = list.flatMap((server: unknown) => {
+      if (!isNode(server)) return [];
+      const variables = isNode(server['variables']) ? server['variables'] : {};
+      const url = String(server['url']).replace(/\{([^}]*)\}/g, (_, name: string) => {
+        const variable = variables[name];
+        return isNode(variable) ? String(variable['default']) : '';
+      });
+      const path = URL.parse(url, 'http://server.invalid/')?.pathname ?? '/';
+      return [path.replace(/\/+$/, '')];
+    });
+    return [...new Set(paths)];
+  }
+
+  /** An operation's parameter replaces the one of its path with the same name and place. */
+  #readParameters(...lists: readonly (readonly [written: unknown, path: Path])[]): Parameter[] {
+    const found = new Map<string, Parameter>();
+    for (const [list, at] of lists) {
+      if (list === undefined) continue;
+      if (!Array.isArray(list)) {
+        this.fail(at, 'parameters: must be a list');
+        continue;
+      }
+      const own = new Set<string>();
+      for (const [index, written] of list.entries()) {
+        const read = this.#readParameter(written, [...at, index]);
+        if (read === undefined) continue;
+        const key = `${read.in} ${read.in === 'header' ? read.name.toLowerCase() : read.name}`;
+        if (own.has(key)) this.fail([...at, index], `the parameter '${read.name}' in ${read.in} is there twice`);
+        own.add(key);
+        found.set(key, read);
+      }
+    }
+    return [...found.values()];
+  }
+
+  #readParameter(written: unknown, at: Path): Parameter | undefined {
+    const resolved = this.resolve(written, at);
+    if (resolved === undefined) return undefined;
+    const { node, path } = resolved;
+    const place = node['in'];
+    const name = String(node['name'] ?? '');
+    if (place !== 'path' && place !== 'query' && place !== 'header' && place !== 'cookie')
+      return this.fail([...path, 'in'], `'${String(place)}' is none of path, query, header and cookie`);
+    if (name === '') return this.fail(path, 'a parameter needs a name');
+    // OpenAPI: a parameter definition with these names is ignored.
+    if (place === 'header' && /^(?:accept|content-type|authorization)$/i.test(name)) return undefined;
+    const style = (node['style'] ?? defaultStyle[place]) as Style;
+    if (!styles[place].includes(style))
+      return this.fail([...path, 'style'], `'${style}' is no style of a parameter in ${place}`);
+    const common: Omit<Parameter, 'json' | 'schema' | 'shape'> = {
+      ...{ in: place, name, required: node['required'] === true || place === 'path' },
+      ...{ style, explode: typeof node['explode'] === 'boolean' ? node['explode'] : style === 'form' },
+      allowEmpty: place === 'query' && node['allowEmptyValue'] === true,
+    };
+    const content = node['content'];
+    if (isNode(content)) {
+      const [[type = '', media] = []] = Object.entries(content);
+      if (!isJson(type))
+        return this.fail([...path, 'content'], `a parameter of type '${type}' cannot be compared: only JSON can`);
+      const schema = this.#schemaAt(isNode(media) ? media['schema'] : undefined, [...path, 'content', type, 'schema']);
+      return { ...common, json: true, ...schema };
+    }
+    return { ...common, json: false, ...this.#schemaAt(node['schema'], [...path, 'schema']) };
+  }
+
+  #schemaAt(schema: unknown, path: Path, of: 'request' | 'response' = 'request') {
+    if (schema === undefined) return { schema: undefined, shape: anything };
+    const schemas = this.#schemas[of];
+    const name = schemas.add(schema, path);
+    return { schema: name, shape: schemas.shapeOf(schema) };
+  }
+
+  #readBody(written: unknown, at: Path): Body | undefined {
+    if (written === undefined) return undefined;
+    const resolved = this.resolve(written, at);
+    if (resolved === undefined) return undefined;
+    const { node, path } = resolved;
+    const content = this.#readContent(node['content'], [...path, 'content'], 'request');
+    return { required: node['required'] === true, content };
+  }
+
+  #readContent(written: unknown, at: Path, of: 'request' | 'response'): Content[] {
+    if (written === undefined) return [];
+    if (!isNode(written)) return this.fail(at, 'content: must be an object') ?? [];
+    const read = Object.entries(written).flatMap(([key, media]): Content[] => {
+      const type = key.split(';', 1)[0]!.trim().toLowerCase();
+      if (!/^(?:\*\/\*|[^/\s*]+\/(?:\*|[^/\s*]+))$/.test(type))
+        return this.fail([...at, key], `'${key}' is no media type`) ?? [];
+      const node = isNode(media) ? media : {};
+      const path = [...at, key];
+      const written = this.#schemaAt(node['schema'], [...path, 'schema'], of);
+      if (written.schema !== undefined && !isCompared(type))
+        this.warn(`bodies of type '${type}' are accepted, and not compared with their schema`);
+      return [
+        { type, ...written, parts: this.#readParts(type, written.shape, node['encoding'], [...path, 'encoding']) },
+      ];
+    });
+    const rank = ({ type }: Content): number => (type === '*/*' ? 2 : type.endsWith('/*') ? 1 : 0);
+    return read.toSorted((a, b) => rank(a) - rank(b));
+  }
+
+  /** How each property of a form is written. */
+  #readParts(type: string, shape: Shape, encoding: unknown, at: Path): Record<string, Part> {
+    if (type !== 'multipart/form-data' && type !== 'application/x-www-form-urlencoded') return {};
+    const said = isNode(encoding) ? encoding : {};
+    const parts = Object.entries(shape.properties ?? {}).map(([name, own]): [string, Part] => {
+      const {
+        contentType,
+        style = 'form',
+        explode,
+      } = (isNode(said[name]) ? said[name] : {}) as Readonly<Record<string, unknown>>;
+      if (!styles.query.includes(style as Style))
+        this.fail([...at, name, 'style'], `'${String(style)}' is no style of a form`);
+      const types =
+        typeof contentType === 'string' ? contentType.split(',').map((one) => one.trim().toLowerCase()) : [];
+      const isComplex = (one: Shape): boolean =>
+        one.types.includes('object') || (one.items !== undefined && isComplex(one.items));
+      const json = types.length > 0 ? types.every(isJson) : style === 'form' && explode === undefined && isComplex(own);
+      return [
+        name,
+        {
+          types,
+          json,
+          shape: own,
+          style: style as Style,
+          explode: typeof explode === 'boolean' ? explode : style === 'form',
+        },
+      ];
+    });
+    return Object.fromEntries(parts);
+  }
+
+  #readResponses(written: unknown, at: Path): Response[] {
+    if (!isNode(written)) return [];
+    return Object.entries(written).flatMap(([status, one]) => {
+      if (status.startsWith('x-')) return [];
+      if (!/^(?:[1-5](?:\d\d|XX)|default)$/.test(status))
+        return this.fail([...at, status], `'${status}' is no status`) ?? [];
+      const resolved = this.resolve(one, [...at, status]);
+      if (resolved === undefined) return [];
+      return [
+        { status, content: this.#readContent(resolved.node['content'], [...resolved.path, 'content'], 'response') },
+      ];
+    });
+  }
+
+  #readSecurity(written: unknown): Operation['security'] {
+    if (!Array.isArray(written)) return undefined;
+    return written.map((one: unknown) => Object.keys(isNode(one) ? one : {}).map((name) => this.#readScheme(name)));
+  }
+
+  #readScheme(name: string): Scheme {
+    const components = this.#document['components'];
+    const schemes = isNode(components) ? components['securitySchemes'] : undefined;
+    const written = isNode(schemes) ? schemes[name] : undefined;
+    const at: Path = ['components', 'securitySchemes', name];
+    if (written === undefined) this.fail(at, `the security scheme '${name}' is not defined`);
+    const {
+      type,
+      scheme,
+      in: place,
+      name: key,
+    } = (written === undefined ? {} : (this.resolve(written, at)?.node ?? {})) as Node;
+    const more = type === 'http' ? [String(scheme).toLowerCase()] : type === 'apiKey' ? [place, key] : [];
+    return { name, type: [type, ...more].join(' ') };
+  }
+
+  /** The object at a place, behind its references. */
+  resolve(written: unknown, at: Path): { readonly node: Node; readonly path: Path } | undefined {
+    let node = written;
+    let path = at;
+    for (let steps = 0; steps < maxReferences; steps++) {
+      if (!isNode(node)) return this.fail(path, 'must be an object');
+      const { $ref } = node;
+      if (typeof $ref !== 'string') return { node, path };
+      const found = this.find($ref, [...path, '$ref']);
+      if (found === undefined) return undefined;
+      ({ value: node, path } = found);
+    }
+    return this.fail(at, 'the references lead in a circle');
+  }
+
+  /** What a reference leads to. */
+  find(reference: string, at: Path, isQuiet = false): { readonly value: unknown; readonly path: Path } | undefined {
+    const fail = (path: Path, message: string): undefined => (isQuiet ? undefined : this.fail(path, message));
+    if (!reference.startsWith('#'))
+      return fail(at, `'${reference}': remote references are never fetched: copy the schema into this document`);
+    if (reference !== '#' && !reference.startsWith('#/'))
+      return fail(at, `'${reference}': anchors are not followed here`);
+    const path: (string | number)[] = [];
+    let value: unknown = this.#document;
+    for (const part of reference.slice(2).split('/')) {
+      const key = unescapePart(part);
+      const inside = typeof value === 'object' && value !== null && key !== undefined && Object.hasOwn(value, key);
+      if (!inside) return fail(at, `'${reference}' leads nowhere`);
+      path.push(Array.isArray(value) ? Number(key) : key);
+      value = (value as Node)[key];
+    }
+    return { value, path };
+  }
+}
+
+const maxReferences = 50;
+const anything: Shape = Object.freeze({ types: [] });
+
+const defaultStyle = { path: 'simple', query: 'form', header: 'simple', cookie: 'form' } as const;
+const styles: Readonly<Record<'path' | 'query' | 'header' | 'cookie', readonly Style[]>> = {
+  path: ['simple', 'label', 'matrix'],
+  query: ['form', 'spaceDelimited', 'pipeDelimited', 'deepObject'],
+  header: ['simple'],
+  cookie: ['form'],
+};
+
+function unescapePart(part: string): string | undefined {
+  try {
+    return decodeURIComponent(part).replaceAll('~1', '/').replaceAll('~0', '~');
+  } catch {
+    return undefined;
+  }
+}
+
+/** True for types whose bodies are read: the others are accepted by their type alone. */
+function isCompared(type: string): boolean {
+  return (
+    isJson(type) ||
+    type.startsWith('text/') ||
+    /^(?:multipart\/form-data|application\/(?:x-www-form-urlencoded|octet-stream))$/.test(type)
+  );
+}
+
+/** Keywords that say nothing about a value. */
+const annotations: ReadonlySet<string> = new Set([
+  ...['title', 'description', 'default', 'example', 'examples', 'deprecated', 'readOnly', 'writeOnly', '$comment'],
+  ...[
+    'externalDocs',
+    'xml',
+    'discriminator',
+    'contentMediaType',
+    'contentEncoding',
+    'contentSchema',
+    '$defs',
+    'definitions',
+  ],
+]);
+
+/** Keywords that move the meaning of references. */
+const moving = ['$id', '$anchor', '$dynamicRef', '$dynamicAnchor', '$schema'] as const;
+
+/** The schemas of messages in one direction, as entries of `$defs`. */
+class Schemas {
+  readonly defs: Record<string, unknown> = {};
+  /** Where each comes from. */
+  readonly origins = new Map<string, Path>();
+  readonly #of: 'request' | 'response';
+  readonly #reader: Reader;
+  /** Names by the reference, and by the text of schemas without a name. */
+  readonly #names = new Map<string, string>();
+  readonly #pending: (() => void)[] = [];
+
+  constructor(of: 'request' | 'response', reader: Reader) {
+    this.#of = of;
+    this.#reader = reader;
+  }
+
+  /** The name of the entry for a schema. Equal schemas share it. */
+  add(schema: unknown, path: Path): string {
+    const converted = this.#convert(schema, path);
+    for (let next = this.#pending.pop(); next !== undefined; next = this.#pending.pop()) next();
+    const text = JSON.stringify(converted);
+    const known = this.#names.get(text);
+    if (known !== undefined) return known;
+    const name = this.#newName(text, path);
+    this.defs[name] = converted;
+    return name;
+  }
+
+  #newName(key: string, path: Path): string {
+    const name = `${this.#of}${this.origins.size}`;
+    this.#names.set(key, name);
+    this.origins.set(name, path);
+    return name;
+  }
+
+  #refer(reference: string, at: Path): string | undefined {
+    const known = this.#names.get(reference);
+    if (known !== undefined) return known;
+    const found = this.#reader.find(reference, at);
+    if (found === undefined) return undefined;
+    // Converted later: it may contain itself, and chains of references are long.
+    const name = this.#newName(reference, found.path);
+    this.#pending.push(() => {
+      this.defs[name] = this.#convert(found.value, found.path);
+    });
+    return name;
+  }
+
+  /** In JSON Schema 2020-12, without what says nothing. Paths inside stay the same. */
+  #convert(schema: unknown, path: Path): unknown {
+    if (!isNode(schema)) return schema;
+    for (const keyword of moving)
+      if (schema[keyword] !== undefined)
+        this.#reader.fail([...path, keyword], `'${keyword}' is not followed in an OpenAPI document`);
+    const { $ref } = schema;
+    const name = typeof $ref === 'string' ? this.#refer($ref, [...path, '$ref']) : undefined;
+    const reference = name === undefined ? {} : { $ref: `#/$defs/${name}` };
+    // OpenAPI 3.0: what stands beside a reference is ignored.
+    if ($ref !== undefined && this.#reader.is30) return reference;
+    const kept = Object.entries(schema).filter(
+      ([key]) => !annotations.has(key) && !key.startsWith('x-') && key !== '$ref' && !moving.includes(key as never),
+    );
+    const plain = mapSubschemas(Object.fromEntries(kept), (sub, at) => this.#convert(sub, [...path, ...at]));
+    if (this.#reader.is30) asDraft2020(plain);
+    this.#dropFormat(plain);
+    this.#dropRequired(plain, schema);
+    return { ...reference, ...plain };
+  }
+
+  /** OpenAPI: an unknown format is no more than its type. */
+  #dropFormat(plain: Record<string, unknown>): void {
+    const { format } = plain;
+    if (format === undefined || isKnownFormat(String(format))) return;
+    this.#reader.warn(`the format '${String(format)}' is unknown, and not compared`);
+    delete plain['format'];
+  }
+
+  /** OpenAPI: a read-only property is required in responses only, and one that is write-only in requests. */
+  #dropRequired(plain: Record<string, unknown>, { properties, required }: Node): void {
+    if (!isNode(properties) || !Array.isArray(required)) return;
+    const unwanted = this.#of === 'request' ? 'readOnly' : 'writeOnly';
+    plain['required'] = required.filter((name: string) => {
+      const property = Object.hasOwn(properties, name) ? properties[name] : undefined;
+      return !(isNode(property) && property[unwanted] === true);
+    });
+  }
+
+  /** Which values text can stand for under this schema. */
+  shapeOf(schema: unknown, depth = 0): Shape {
+    if (!isNode(schema) || depth > 6) return anything;
+    const { $ref } = schema;
+    const found = typeof $ref === 'string' ? this.#reader.find($ref, [], true) : undefined;
+    const beside = found === undefined ? [] : [found.value];
+    for (const key of ['allOf', 'anyOf', 'oneOf'])
+      if (Array.isArray(schema[key])) beside.push(...(schema[key] as unknown[]));
+    const own = typesOf(schema);
+    const others = beside.map((one) => this.shapeOf(one, depth + 1));
+    const types = own.length > 0 ? own : [...new Set(others.flatMap((one) => one.types))];
+    const items =
+      schema['items'] === undefined
+        ? others.find((one) => one.items !== undefined)?.items
+        : this.shapeOf(schema['items'], depth + 1);
+    const properties: Record<string, Shape> = Object.assign({}, ...others.map((one) => one.properties));
+    if (isNode(schema['properties']))
+      for (const [name, one] of Object.entries(schema['properties'])) properties[name] = this.shapeOf(one, depth + 1);
+    return {
+      types,
+      ...(items === undefined ? {} : { items }),
+      ...(Object.keys(properties).length === 0 ? {} : { properties }),
+    };
+  }
+}
+
+/** The types that a schema states, or that its values have. */
+function typesOf(schema: Node): string[] {
+  const { type, nullable, properties, items } = schema;
+  const said = type === undefined ? [] : [type].flat().map(String);
+  const nulls = nullable === true ? ['null'] : [];
+  if (said.length > 0) return [...said, ...nulls];
+  const values = Array.isArray(schema['enum'])
+    ? schema['enum']
+    : Object.hasOwn(schema, 'const')
+      ? [schema['const']]
+      : [];
+  if (values.length > 0) return [...new Set(values.map(typeOf))];
+  return properties !== undefined ? ['object'] : items !== undefined ? ['array'] : [];
+}
+
+function typeOf(value: unknown): string {
+  return value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value;
+}
+
+/** OpenAPI 3.0's keywords as those of 2020-12. */
+function asDraft2020(schema: Record<string, unknown>): void {
+  const { type, nullable } = schema;
+  if (nullable === true && typeof type === 'string') schema['type'] = [type, 'null'];
+  delete schema['nullable'];
+  for (const [limit, exclusive] of [
+    ['minimum', 'exclusiveMinimum'],
+    ['maximum', 'exclusiveMaximum'],
+  ] as const) {
+    if (typeof schema[exclusive] !== 'boolean') continue;
+    if (schema[exclusive] === true && schema[limit] !== undefined) {
+      schema[exclusive] = schema[limit];
+      delete schema[limit];
+    } else delete schema[exclusive];
+  }
+}
