@@ -20,9 +20,14 @@ export function answerReply(exchange: Exchange, reply: Reply, whole: Buffer | un
   exchange.details = 'via_upstream';
   const { phases } = exchange;
   if (phases === undefined) return exchange.downstream.respond(withReplyFields(exchange, reply), whole);
+  // Before it is sent: the record may be written with the last byte.
+  const watches = phases.watch.map((watch) => watch(exchange, reply, whole));
   const told = withReplyFields(exchange, leaving(exchange, received(exchange, reply, phases)));
   if (phases.body === undefined) exchange.downstream.respond(told, whole);
   else phases.body(exchange, told, whole, (error) => refuse(exchange, error));
+  // In front of the filter of the body: they see what the upstream sends.
+  for (const standInFront of watches)
+    if (standInFront !== undefined) exchange.downstream = standInFront(exchange.downstream);
 }
 
 function received(exchange: Exchange, reply: Reply, phases: Phases): Reply {

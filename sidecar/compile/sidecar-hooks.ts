@@ -10,7 +10,7 @@ import { layOut, type NamedHooks } from '../edge/phases.ts';
 import { namedHeadersOf } from '../edge/policy-parts.ts';
 import type { PortTraits } from '../exchange/exchange.ts';
 import { changeRequest } from '../exchange/fields.ts';
-import type { SidecarRules } from './sidecar-ports.ts';
+import type { PortHooks, SidecarRules } from './sidecar-ports.ts';
 
 export interface SidecarTools {
   /** What a capability created when the process started. */
@@ -38,23 +38,30 @@ export function compileSidecarHooks(
   table: readonly AnyCapability[] = capabilities,
 ): SidecarRules {
   const plans = plansIn(settings, table);
-  const traits = traitsOf(plans);
-  const { ownHeaders } = traits;
-  const first: NamedHooks =
-    ownHeaders.size === 0
-      ? []
-      : [['own-headers', { authenticate: (exchange) => changeRequest(exchange, ownHeaders, []) }]];
-  const hooks = table.flatMap((capability): NamedHooks => {
+  const hooks = table.flatMap((capability): readonly [AnyCapability, NamedHooks][] => {
     const own = plans.filter((one) => one.capability === capability);
-    return own.length === 0 ? [] : hooksOf(capability, own, plans, settings, tools);
+    return own.length === 0 ? [] : [[capability, hooksOf(capability, own, plans, settings, tools)]];
   });
-  const all = [...first, ...hooks];
-  const phases = layOut(all, () => undefined);
-  for (const { policyPort, protocol } of settings.inbound)
-    if (protocol === 'tcp') checkBytes(all, `the inbound port for ${policyPort}`, settings);
-  for (const { port, protocol } of settings.outbound)
-    if (protocol === 'tcp') checkBytes(all, `the outbound port ${port}`, settings);
-  return Object.freeze({ phases, traits });
+  const on = (direction: 'inbound' | 'outbound'): PortHooks | undefined => {
+    const works = (capability: AnyCapability): boolean => direction === 'inbound' || capability.inboundOnly !== true;
+    const all = hooks.flatMap(([capability, own]) => (works(capability) ? own : []));
+    for (const { port, protocol, ...more } of settings[direction])
+      if (protocol === 'tcp')
+        checkBytes(
+          all,
+          'policyPort' in more ? `the inbound port for ${more.policyPort}` : `the outbound port ${port}`,
+          settings,
+        );
+    if (all.length === 0) return undefined;
+    const traits = traitsOf(plans.filter(({ capability }) => works(capability)));
+    return Object.freeze({ phases: layOut([...ownHeadersFirst(traits), ...all], () => undefined), traits });
+  };
+  return Object.freeze({ inbound: on('inbound'), outbound: on('outbound') });
+}
+
+function ownHeadersFirst({ ownHeaders }: PortTraits): NamedHooks {
+  if (ownHeaders.size === 0) return [];
+  return [['own-headers', { authenticate: (exchange) => changeRequest(exchange, ownHeaders, []) }]];
 }
 
 function plansIn({ capabilities: configured = {}, file }: Settings, table: readonly AnyCapability[]): readonly Plan[] {

@@ -85,8 +85,13 @@ export function trafficOf(settings: Settings, rules: readonly DestinationRule[])
   return matchRules(rules, upstreams, { namespace: workload.namespace, rootNamespace });
 }
 
-/** What capabilities do on each port of a sidecar. */
+/** What capabilities do on the ports of a sidecar. A direction in which they do nothing is absent. */
 export interface SidecarRules {
+  readonly inbound: PortHooks | undefined;
+  readonly outbound: PortHooks | undefined;
+}
+
+export interface PortHooks {
   readonly phases: Phases;
   readonly traits: PortTraits;
 }
@@ -118,7 +123,7 @@ export function compilePorts(
         resolveMtls(peerAuthentications, settings, one.policyPort),
         pools,
       ),
-      ...ofCapabilities,
+      ...ofCapabilities?.inbound,
     });
     return {
       ...{ key: keyOf('inbound', one, index), number: one.port, bind: one.bind, rules },
@@ -148,7 +153,7 @@ export function compilePorts(
       numTrustedProxies: undefined,
       mtls: undefined,
       findRoute,
-      ...ofCapabilities,
+      ...ofCapabilities?.outbound,
     } as const;
     return { key: keyOf('outbound', one, index), number: port, bind: one.bind, rules: Object.freeze(rules) };
   });

@@ -119,6 +119,8 @@ interface Common<Plan, Shared> {
   doubts?(plan: Plan, inForce: InForce): readonly string[];
   /** Why a plan does not work with what is served; undefined if it does. */
   review?(plan: Plan, inForce: InForce, rulesFor: RulesFor): Review | undefined;
+  /** In a sidecar it works on inbound ports only: it is about the app's own API. */
+  readonly inboundOnly?: true;
   /** Requests of one client stay with one endpoint: the pools of such a rule are balanced by session. */
   readonly sticks?: true;
 }
@@ -163,6 +165,8 @@ export interface Hooks {
   readonly received?: Phases['received'][number];
   /** Returns the fields of any final response, changed: the backend's after `received`, and the gateway's own. */
   readonly reply?: Phases['reply'][number];
+  /** Reads the backend's response, and changes nothing of it. */
+  readonly watch?: Phases['watch'][number];
   /** At most one capability of a rule has it. */
   readonly body?: Phases['body'];
   /** Changes how a refusal is worded. */

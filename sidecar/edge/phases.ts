@@ -37,6 +37,7 @@ export function layOut(all: NamedHooks, ask: Step, broken?: SallyportError): Pha
     forwarded: of('forwarded'),
     received: of('received'),
     reply: of('reply'),
+    watch: of('watch'),
     body: onlyOne(of('body')),
     denial: of('denial'),
     finished: of('finished'),

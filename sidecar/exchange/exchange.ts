@@ -151,6 +151,16 @@ export type ResponseFilter = (
   fail: (error: unknown) => void,
 ) => void;
 
+/**
+ * Sees the upstream's response before it is sent. For a body that comes in pieces, it may return a downstream that
+ * stands in front of `inner` and sees each piece.
+ */
+export type ResponseWatch = (
+  exchange: Exchange,
+  reply: Reply,
+  whole: Buffer | undefined,
+) => ((inner: Downstream) => Downstream) | undefined;
+
 /** What one guard of a rule keeps for comparison with the next generation. */
 export interface Guard {
   /** The capability. */
@@ -182,6 +192,8 @@ export interface Phases {
   readonly received: readonly ((exchange: Exchange, reply: Reply) => Fields)[];
   /** Changes the fields of any final response, the gateway's own included. */
   readonly reply: readonly ((exchange: Exchange, reply: Reply) => Fields)[];
+  /** Reads the upstream's response as it came. */
+  readonly watch: readonly ResponseWatch[];
   /** Sends the upstream's response with its body. */
   readonly body: ResponseFilter | undefined;
   /** Changes the text of a refusal. */

@@ -30,6 +30,13 @@ export interface Api {
   /** The operation of a request; a fault if there is none. */
   find(exchange: Exchange): { readonly operation: Operation; readonly variables: RouteMatch['variables'] } | Verdict;
   checkRequest(exchange: Exchange, body: Buffer): Verdict;
+  /** The body may be undefined if it is not known: then the status and the type are compared. */
+  checkResponse(
+    operation: Operation,
+    status: number,
+    contentType: string | undefined,
+    body: Buffer | undefined,
+  ): Verdict;
 }
 
 export function compileApi({ operations }: ApiPlan, validators: Validators): Api {
@@ -54,7 +61,27 @@ export function compileApi({ operations }: ApiPlan, validators: Validators): Api
       const { fault, violations: ofBody } = checkBody(exchange, operation, body, validators);
       return { fault, violations: [...violations, ...ofBody] };
     },
+    checkResponse(operation, status, contentType, body) {
+      const response = responseFor(operation, status);
+      if (response === undefined) return inResponse('status', `has the status ${status}, which is not described`);
+      if (body?.length === 0) return valid;
+      const type = readContentType(contentType ?? '');
+      const content = type === undefined ? undefined : contentFor(response.content, type.type);
+      if (type === undefined || content === undefined)
+        return inResponse('contentType', 'has a media type that is not described');
+      return body === undefined ? valid : checkContent(content, type, body, validators);
+    },
   };
+}
+
+function inResponse(code: string, detail: string): Verdict {
+  return { violations: [{ in: 'body', pointer: '', code, detail }] };
+}
+
+/** By the status, else its class, else the default. */
+function responseFor({ responses }: Operation, status: number): Operation['responses'][number] | undefined {
+  const wanted = [String(status), `${Math.floor(status / 100)}XX`, 'default'];
+  return wanted.map((one) => responses.find((response) => response.status === one)).find((one) => one !== undefined);
 }
 
 /** The preflight for another method of the same path, which no document describes. */

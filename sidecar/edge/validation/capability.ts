@@ -5,24 +5,27 @@ import { deny } from '../../exchange/decision.ts';
 import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
-import { emptyFields } from '../../exchange/message.ts';
+import { emptyFields, type Reply } from '../../exchange/message.ts';
 import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
 import { type Api, compileApi, type Validators } from './api.ts';
+import type { Operation } from './api-plan.ts';
 import { decodeBody, isPlain } from './content.ts';
 import { checkJsonBody } from './json-body.ts';
 import type { Count } from './metrics.ts';
 import { startBudget } from './pattern.ts';
 import { codeOf, problemOf } from './problem.ts';
+import { dropCopy, watchResponses } from './response.ts';
 import type { ValidationPlan } from './schema.ts';
 import { loadValidators, type Validate } from './support.ts';
-import { describe, type Verdict } from './violation.ts';
+import { describe, isValid, type Validator, type Verdict } from './violation.ts';
 
 export const validation: Guarding<ValidationPlan, Count | undefined> = {
   name: 'validation',
   guards: 'requests',
   perPolicy: true,
+  inboundOnly: true,
   fields: [
     {
       ...{ kind: 'sallyport.dev/RequestValidation', name: 'RequestValidation', keepsNulls: true },
@@ -46,37 +49,28 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
     for (const warning of warnings) warn(warning);
     const enforces = mode === 'Enforce';
     const known = new Set(names);
-    const compare = comparerOf(planned.plan, validatorsOf(programs));
+    const validators = validatorsOf(programs);
+    const api = planned.plan.api && compileApi(planned.plan.api, validators);
+    const compare = api?.checkRequest ?? bodyComparer(validators('body'));
 
     /** Records the verdict. @throws SallyportError in mode Enforce, with the code of the first fault. */
     const conclude = (exchange: Exchange, verdict: Verdict): void => {
-      const { fault, violations } = verdict;
-      if (fault === undefined && violations.length === 0) {
+      if (isValid(verdict)) {
         count?.('request', mode, 'valid');
         passed.set(exchange, true);
         return;
       }
       count?.('request', mode, 'invalid');
-      const said = [
-        ...(fault === undefined ? [] : [fault]),
-        ...violations.slice(0, 3).map((one) => describe(one, known)),
-      ];
-      const text = said.join('; ');
-      exchange.noted = [...(exchange.noted ?? []), ['validation', text]];
+      const text = summaryOf(verdict, known);
+      note(exchange, 'validation', text);
       if (enforces) throw refusal(exchange, verdict, text, name);
     };
 
-    const check = (exchange: Exchange, body: Buffer): void => {
-      startBudget();
-      let verdict: Verdict;
-      try {
-        verdict = compare(exchange, body);
-      } catch (error) {
-        if (!(error instanceof SallyportError)) throw error;
-        verdict = { fault: error.code, violations: [] };
-      }
-      conclude(exchange, verdict);
-    };
+    const check = (exchange: Exchange, body: Buffer): void =>
+      conclude(
+        exchange,
+        withBudget(() => compare(exchange, body)),
+      );
 
     /** The body is longer than the limit. Fails closed in mode Enforce. */
     const leave = (exchange: Exchange): void => {
@@ -99,7 +93,19 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       else check(exchange, decoded);
     };
 
+    const watches = api !== undefined && planned.plan.responses;
+    /** A response of an operation that the document has. */
+    const concludeResponse = (exchange: Exchange, reply: Reply, body: Buffer | undefined): void => {
+      const operation = operations.get(exchange);
+      if (operation === undefined) return;
+      const type = headerOf(exchange, 'content-type', reply.fields);
+      const verdict = withBudget(() => api!.checkResponse(operation, reply.status, type, body));
+      count?.('response', 'Report', !isValid(verdict) ? 'invalid' : body === undefined ? 'unchecked' : 'valid');
+      if (!isValid(verdict)) note(exchange, 'response_validation', summaryOf(verdict, known));
+    };
+
     return {
+      ...(watches ? { watch: watchResponses(limitBytes, concludeResponse), finished: dropCopy } : {}),
       admit(exchange) {
         if (!enforces) return;
         if (exchange.grpc)
@@ -111,6 +117,11 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       },
       serve(exchange) {
         if (exchange.grpc || exchange.webSocket) return void count?.('request', mode, 'unchecked');
+        if (watches) {
+          // Its path may be rewritten before the response comes.
+          const found = api.find(exchange);
+          if ('operation' in found) operations.set(exchange, found.operation);
+        }
         if (!waitsForBody(exchange)) return inspect(exchange);
         const { framing } = exchange;
         // In mode Report a body that is too long goes on as it comes.
@@ -124,6 +135,31 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
 };
 
 const none = Buffer.alloc(0);
+
+/** The verdict of a message, within the budget of one. */
+function withBudget(compare: () => Verdict): Verdict {
+  startBudget();
+  try {
+    return compare();
+  } catch (error) {
+    if (!(error instanceof SallyportError)) throw error;
+    return { fault: error.code, violations: [] };
+  }
+}
+
+/** Up to three places, for the log. */
+function summaryOf({ fault, violations }: Verdict, known: ReadonlySet<string>): string {
+  return [...(fault === undefined ? [] : [fault]), ...violations.slice(0, 3).map((one) => describe(one, known))].join(
+    '; ',
+  );
+}
+
+function note(exchange: Exchange, name: string, text: string): void {
+  exchange.noted = [...(exchange.noted ?? []), [name, text]];
+}
+
+/** Operations of requests whose responses are compared. */
+const operations = new Slot<Operation>();
 
 /** Requests that matched. */
 const passed = new Slot<boolean>();
@@ -141,10 +177,7 @@ function validatorsOf(programs: ValidationPlan['programs']): Validators {
   });
 }
 
-/** Compares requests with the plan's document. */
-function comparerOf({ api }: ValidationPlan, validators: Validators): Api['checkRequest'] {
-  if (api !== undefined) return compileApi(api, validators).checkRequest;
-  const validator = validators('body');
+function bodyComparer(validator: Validator): Api['checkRequest'] {
   return (exchange, body) => checkJsonBody(exchange, body, validator);
 }
 

@@ -185,9 +185,16 @@ function extensionsIn(schema: Node): ReadonlySet<string> {
  */
 const heads = /function validate\d+\(data, \{instancePath="", [^{}]*(?:\{\})?\}=\{\}\)\{/g;
 
+/**
+ * What a called function has evaluated is merged with what its caller has, in place: without a copy, one schema would
+ * know the fields of all that refer to it.
+ */
+const merged = /(var props\d+ = )([\w.]+\.evaluated\.props);/g;
+
 function counted(program: string): string {
   const found = program.match(heads)?.length ?? 0;
   if (found !== (program.match(/function validate\d+\(/g)?.length ?? 0))
     throw new Error('the generated program has functions of an unknown form');
-  return `"use strict";const countCall = require("sallyport/count");${program.replace(heads, (head) => `${head}countCall();`)}`;
+  const counted = program.replace(heads, (head) => `${head}countCall();`);
+  return `"use strict";const countCall = require("sallyport/count"), copyOf = require("sallyport/copy");${counted.replace(merged, '$1copyOf($2);')}`;
 }

@@ -375,6 +375,11 @@ const annotations: ReadonlySet<string> = new Set([
   ],
 ]);
 
+/** Keywords whose schemas are for another value than their own: a property, an item. */
+const values: ReadonlySet<string> = new Set([
+  ...['properties', 'patternProperties', 'additionalProperties', 'items', 'prefixItems', 'unevaluatedItems'],
+]);
+
 /** Keywords that move the meaning of references. */
 const moving = ['$id', '$anchor', '$dynamicRef', '$dynamicAnchor', '$schema'] as const;
 
@@ -396,7 +401,7 @@ class Schemas {
 
   /** The name of the entry for a schema. Equal schemas share it. */
   add(schema: unknown, path: Path): string {
-    const converted = this.#convert(schema, path);
+    const converted = this.#close(this.#convert(schema, path), schema);
     for (let next = this.#pending.pop(); next !== undefined; next = this.#pending.pop()) next();
     const text = JSON.stringify(converted);
     const known = this.#names.get(text);
@@ -440,11 +445,35 @@ class Schemas {
     const kept = Object.entries(schema).filter(
       ([key]) => !annotations.has(key) && !key.startsWith('x-') && key !== '$ref' && !moving.includes(key as never),
     );
-    const plain = mapSubschemas(Object.fromEntries(kept), (sub, at) => this.#convert(sub, [...path, ...at]));
+    const plain = mapSubschemas(Object.fromEntries(kept), (sub, at) => {
+      const inside = this.#convert(sub, [...path, ...at]);
+      return values.has(String(at[0])) ? this.#close(inside, sub) : inside;
+    });
     if (this.#reader.is30) asDraft2020(plain);
     this.#dropFormat(plain);
     this.#dropRequired(plain, schema);
     return { ...reference, ...plain };
+  }
+
+  /**
+   * In responses, a field that a schema does not know is a violation: an app must not tell more than its API says.
+   * Nothing is known of the fields of a schema that describes none, or says itself which others there may be.
+   */
+  #close(converted: unknown, schema: unknown): unknown {
+    if (this.#of === 'request' || !isNode(converted) || !this.#describes(schema, new Set())) return converted;
+    return { ...converted, unevaluatedProperties: converted['unevaluatedProperties'] ?? false };
+  }
+
+  #describes(schema: unknown, seen: Set<unknown>): boolean {
+    if (!isNode(schema) || seen.has(schema)) return false;
+    seen.add(schema);
+    if (isNode(schema['properties'])) return true;
+    const { $ref } = schema;
+    const found = typeof $ref === 'string' ? this.#reader.find($ref, [], true)?.value : undefined;
+    const inPlace = ['allOf', 'anyOf', 'oneOf'].flatMap((key) =>
+      Array.isArray(schema[key]) ? (schema[key] as unknown[]) : [],
+    );
+    return [found, ...inPlace].some((one) => this.#describes(one, seen));
   }
 
   /** OpenAPI: an unknown format is no more than its type. */

@@ -12,6 +12,8 @@ import { type Node, namesIn } from './subschemas.ts';
 export interface ValidationPlan {
   readonly mode: 'Enforce' | 'Report';
   readonly limitBytes: number;
+  /** Responses are compared, and never refused: the app has done its work by then. */
+  readonly responses: boolean;
   readonly programs: Programs;
   /** Absent with a JSON Schema alone, whose function is `body`. */
   readonly api?: ApiPlan;
@@ -35,6 +37,8 @@ export const requestValidation = z
     schema: object.optional(),
     /** The whole document. */
     openapi: object.optional(),
+    /** Whether responses are compared as well. They are never refused. */
+    responses: z.enum(['Report', 'Off']).default('Report'),
     /** In place of the paths of `servers`. */
     basePath: z.string().regex(/^\//, 'must begin with a slash').optional(),
   })
@@ -43,9 +47,10 @@ export const requestValidation = z
     if ((schema === undefined) === (openapi === undefined)) issue("needs exactly one of 'openapi' and 'schema'");
     if (basePath !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['basePath']);
   })
-  .transform(({ mode, bodyLimit, schema, openapi, basePath }, context): ValidationPlan => {
+  .transform(({ mode, bodyLimit, responses, schema, openapi, basePath }, context): ValidationPlan => {
     const compiled = openapi === undefined ? compileSchema(schema ?? {}) : compileOpenApi(openapi, basePath);
-    if ('programs' in compiled) return { mode, limitBytes: bodyLimit, ...compiled };
+    if ('programs' in compiled)
+      return { mode, limitBytes: bodyLimit, responses: openapi !== undefined && responses === 'Report', ...compiled };
     for (const { path, message } of compiled.slice(0, maxProblems))
       context.addIssue({ code: 'custom', path: [...path], message });
     return z.NEVER;

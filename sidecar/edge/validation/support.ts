@@ -25,6 +25,7 @@ const provided: Readonly<Record<string, unknown>> = Object.freeze({
   ),
   'sallyport/unique': isUnique,
   'sallyport/count': countCall,
+  'sallyport/copy': (props: unknown) => (typeof props === 'object' ? { ...props } : props),
   'ajv/dist/runtime/ucs2length': { default: lengthOf },
   'ajv/dist/runtime/equal': { default: isEqual },
 });

@@ -28,8 +28,15 @@ export interface Verdict {
   readonly fields?: readonly (readonly [string, string])[];
 }
 
+export function isValid({ fault, violations }: Verdict): boolean {
+  return fault === undefined && violations.length === 0;
+}
+
 /** No more places than this are named. */
 export const maxViolations = 32;
+
+/** Violations that are looked at: several may be about one place. */
+const maxRaw = 500;
 
 /** A pointer ends at the last part that fits: clients choose the names of properties. */
 const maxPointer = 256;
@@ -56,18 +63,28 @@ export function violationsOf(
   startBudget();
   try {
     const all = places();
-    if (!all(value)) raw = all.errors ?? raw;
+    if (!all(value)) raw = (all.errors ?? raw).slice(0, maxRaw);
   } catch {
     // The first place has to do.
   }
   const found: Violation[] = [];
   for (const one of raw) {
+    if (one.keyword === 'unevaluatedProperties' && raw.some((other) => isCause(other, one))) continue;
     if (found.length === maxViolations) break;
     const violation = { ...at, pointer: cut(pointerOf(one)), code: one.keyword, detail: one.message ?? 'is invalid' };
     if (!found.some(({ pointer, code }) => pointer === violation.pointer && code === violation.code))
       found.push(violation);
   }
   return found;
+}
+
+/**
+ * Nothing counts as evaluated in an object that a part of its schema refuses: all its properties would be named, and
+ * only `other` is wrong.
+ */
+function isCause(other: RawViolation, { instancePath }: RawViolation): boolean {
+  if (other.instancePath === instancePath) return other.keyword !== 'unevaluatedProperties';
+  return other.instancePath.startsWith(`${instancePath}/`);
 }
 
 /** Parameters in which ajv names a property beside its place. */
