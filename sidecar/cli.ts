@@ -17,6 +17,7 @@ const commands = [
   () => import('./cli/why.ts').then((file) => file.whyCommand()),
   () => import('./cli/check.ts').then((file) => file.checkCommand()),
   () => import('./cli/policy.ts').then((file) => file.policyCommand()),
+  () => import('./cli/openapi.ts').then((file) => file.openapiCommand()),
   () => import('./cli/inspect.ts').then((file) => file.inspectCommand()),
 ];
 

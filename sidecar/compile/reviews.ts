@@ -39,10 +39,11 @@ export function reviewDoubts(plan: GatewayPlan, table: Table = capabilities): st
   );
 }
 
-type PolicyInForce = readonly [policy: GuardingPolicy, inForce: InForce, rules: ReadonlySet<string>];
+/** A policy, where it applies, and the rules as `listener rule`. */
+export type PolicyInForce = readonly [policy: GuardingPolicy, inForce: InForce, rules: ReadonlySet<string>];
 
 /** The policies that apply to some rule, each with the hosts of all its rules, and their listeners and names. */
-function policiesInForce({ attachments, security, own }: GatewayPlan): readonly PolicyInForce[] {
+export function policiesInForce({ attachments, security, own }: GatewayPlan): readonly PolicyInForce[] {
   const found = new Map<GuardingPolicy, { readonly hosts: Set<string>; readonly rules: Set<string> }>();
   for (const listener of attachments.gateways.flatMap(({ listeners }) => listeners))
     for (const { route, hosts } of listener.programmed ? listener.attached : [])

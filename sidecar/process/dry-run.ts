@@ -26,14 +26,7 @@ export function readStatus(
   readonly spoken: readonly string[];
   readonly redis: RedisSettings | undefined;
 } {
-  const { configuration, isWhole, passedOver } = readJudged(path);
-  const { redis } = configuration.settings.gateway!;
-  if (redis !== undefined) parseTarget(redis).secrets();
-  const jwks = new Jwks(undefined);
-  const parts = { jwks, log: undefined, observe: () => {} };
-  const dry = { keysOf: (rule: JwtRule) => jwks.sourceOf(rule), hasRedis: redis !== undefined };
-  const gateway = new RunningGateway(parts, new Map(capabilities.map(({ name, shareDry }) => [name, shareDry?.(dry)])));
-  const { pools, spoken } = gateway.plan(configuration, now);
+  const { configuration, isWhole, passedOver, gateway, pools, spoken, redis } = planDry(path, now);
   const nowhere = refusing('rule_broken', 'nothing is served here');
   // Documents alone do not show what is missing: it may be defined elsewhere.
   if (isWhole) gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
@@ -43,4 +36,17 @@ export function readStatus(
     spoken,
     redis,
   };
+}
+
+/** The documents of a path as a gateway that serves nothing plans them. */
+export function planDry(path: string, now: number) {
+  const read = readJudged(path);
+  const { redis } = read.configuration.settings.gateway!;
+  if (redis !== undefined) parseTarget(redis).secrets();
+  const jwks = new Jwks(undefined);
+  const parts = { jwks, log: undefined, observe: () => {} };
+  const dry = { keysOf: (rule: JwtRule) => jwks.sourceOf(rule), hasRedis: redis !== undefined };
+  const gateway = new RunningGateway(parts, new Map(capabilities.map(({ name, shareDry }) => [name, shareDry?.(dry)])));
+  const plan = gateway.plan(read.configuration, now);
+  return { ...read, redis, gateway, plan, pools: plan.pools, spoken: plan.spoken };
 }
