@@ -54,6 +54,13 @@ export async function wordsOf(answer: Promise<Answer>): Promise<string> {
   );
 }
 
+/** The same for a problem document: its title. */
+export async function titleOf(answer: Promise<Answer>): Promise<string> {
+  return wordsOf(
+    answer.then((one) => (one.status === 200 ? one : { ...one, body: String(JSON.parse(one.body).title) })),
+  );
+}
+
 /** Several responses: `10 times 200, 1 times 429`. */
 export async function countsOf(answers: readonly Promise<Answer>[]): Promise<string> {
   const counts = new Map<number, number>();

@@ -15,6 +15,7 @@ export const layers = {
   door: { file: 'documents/front.yaml', open: 'open/front.yaml', guard: 'gateway' },
   users: { file: 'documents/users.yaml', open: 'open/users.yaml', guard: 'gateway' },
   limits: { file: 'documents/limits.yaml', guard: 'gateway' },
+  api: { file: 'documents/api.yaml', guard: 'gateway' },
   webPeers: { file: 'policies/web/peers.yaml', open: 'open/web-peers.yaml', guard: 'web-sidecar' },
   webUsers: { file: 'policies/web/users.yaml', guard: 'web-sidecar' },
   orders: { file: 'policies/orders/orders.yaml', open: 'open/orders.yaml', guard: 'orders-sidecar' },

@@ -2,7 +2,7 @@
 // open, and the code in that layer's log.
 
 import type { World } from '../../two-services/demo/world.ts';
-import { askAsReports, askAsUser, countsOf, stealFromLog, tokenFor, wordsOf } from './callers.ts';
+import { askAsReports, askAsUser, countsOf, stealFromLog, titleOf, tokenFor, wordsOf } from './callers.ts';
 import { type Layer, layers } from './layers.ts';
 import type { Guard } from './world.ts';
 
@@ -78,6 +78,14 @@ export function triesOf(world: World, { clerk, guest, hasty }: Users): readonly 
       refused: `${tooMany - 1} times 200, 1 times 429`,
       code: 'rate_limited',
       guard: 'gateway',
+    },
+    {
+      ...atGateway,
+      name: 'an order number with a leading zero',
+      layer: layers.api,
+      ask: () => titleOf(askAsUser(world, { token: clerk, path: '/orders/01' })),
+      refused: '400',
+      code: 'request_invalid',
     },
     {
       ...atWeb,
