@@ -41,7 +41,7 @@ export function draftOf({ $schema }: Node): Draft | undefined {
   return typeof $schema === 'string' ? drafts[$schema.replace(/#$/, '')] : undefined;
 }
 
-function createAjv(draft: Draft, allErrors: boolean): Ajv {
+function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 1): Ajv {
   // What the generated programs require is in support.ts.
   const regExp = Object.assign((pattern: string) => compilePattern(pattern), { code: 'require("sallyport/pattern")' });
   const options: Options = {
@@ -49,7 +49,7 @@ function createAjv(draft: Draft, allErrors: boolean): Ajv {
     ...{ strict: true, strictTypes: false, strictTuples: false, strictRequired: false, logger: false },
     // `ownProperties`: `{}` has no property `constructor`.
     ...{ ownProperties: true, allErrors, multipleOfPrecision: 8, unicodeRegExp: true },
-    code: { source: true, regExp: regExp as never, formats: _`require("sallyport/formats")` },
+    code: { source: true, optimize, regExp: regExp as never, formats: _`require("sallyport/formats")` },
   };
   const ajv = draft === 'draft-07' ? new Ajv(options) : (new Ajv2020(options) as unknown as Ajv);
   for (const [name, validate] of Object.entries(formats)) ajv.addFormat(name, { type: 'string', validate });
@@ -150,18 +150,30 @@ export function generateOne(schema: Node, draft: Draft): Programs {
  * stack is full.
  */
 export function generateAll({ $defs }: { readonly $defs: Node }): Programs {
-  return bothPrograms((allErrors) => {
-    const ajv = createAjv('2020-12', allErrors);
-    ajv.removeKeyword('$ref');
-    ajv.addKeyword({
-      keyword: '$ref',
-      schemaType: 'string',
-      code: (cxt: KeywordCxt) => callRef(cxt, _`exports${getProperty(String(cxt.schema).slice('#/$defs/'.length))}`),
-    });
-    for (const [name, schema] of Object.entries($defs)) ajv.addSchema(schema as Node, name, undefined, false);
-    return standalone.default(ajv, Object.fromEntries(Object.keys($defs).map((name) => [name, name])));
-  });
+  const names = Object.keys($defs);
+  const parts = Array.from({ length: Math.ceil(names.length / functionsInPart) }, (_part, index) =>
+    names.slice(index * functionsInPart, (index + 1) * functionsInPart),
+  );
+  const areMany = names.length > mostOptimized;
+  return bothPrograms((allErrors) => parts.map((part) => generatePart(part, $defs, allErrors, areMany)).join(''));
 }
+
+/** A block with some of the functions, from an ajv of its own: one would keep all of them in memory. */
+function generatePart(names: readonly string[], $defs: Node, allErrors: boolean, areMany: boolean): string {
+  const ajv = createAjv('2020-12', allErrors, areMany ? false : 1);
+  ajv.removeKeyword('$ref');
+  ajv.addKeyword({
+    keyword: '$ref',
+    schemaType: 'string',
+    code: (cxt: KeywordCxt) => callRef(cxt, _`exports${getProperty(String(cxt.schema).slice('#/$defs/'.length))}`),
+  });
+  for (const name of names) ajv.addSchema($defs[name] as Node, name, undefined, false);
+  return `{${standalone.default(ajv, Object.fromEntries(names.map((name) => [name, name])))}}`;
+}
+
+/** ajv's optimization of the code takes half of the time. */
+const mostOptimized = 500;
+const functionsInPart = 100;
 
 function bothPrograms(program: (allErrors: boolean) => string): Programs {
   try {

@@ -403,6 +403,9 @@ class Schemas {
   add(schema: unknown, path: Path): string {
     const converted = this.#close(this.#convert(schema, path), schema);
     for (let next = this.#pending.pop(); next !== undefined; next = this.#pending.pop()) next();
+    // No more than a reference: its function serves.
+    if (isNode(converted) && typeof converted['$ref'] === 'string' && Object.keys(converted).length === 1)
+      return converted['$ref'].slice('#/$defs/'.length);
     const text = JSON.stringify(converted);
     const known = this.#names.get(text);
     if (known !== undefined) return known;
