@@ -9,10 +9,12 @@ import {
   type Issued,
   invalidAnswer,
   readBundleDocument,
+  readRecordAnswer,
   readSvidAnswer,
   type Trust,
 } from './agent/answer.ts';
 import { type CaConnection, createCaConnection } from './agent/connect.ts';
+import type { LedgerPlace } from './agent/ledger-memory.ts';
 import type { Evidence } from './attest.ts';
 import { guard } from './base/background.ts';
 import type { Clock } from './base/clock.ts';
@@ -48,6 +50,8 @@ export interface CaClient {
    * @throws as fetchSvid does.
    */
   fetchCrl(trust: Trust, etag?: string): Promise<CrlNews>;
+  /** What the CA's ledger has of record `sequence`; `unknown` if the CA is older than we are. @throws as fetchSvid does. */
+  fetchRecord(trust: Trust, sequence: number): Promise<LedgerPlace>;
   /**
    * Opens a stream of changes. Resolves once the CA has accepted it; then `end` is called once.
    * @throws as fetchSvid does.
@@ -146,6 +150,22 @@ export function createCaClient(options: CaClientOptions): CaClient {
     }
   }
 
+  async function fetchRecord(trust: Trust, sequence: number): Promise<LedgerPlace> {
+    const { client } = connectionFor(trust);
+    const headers = { accept: 'application/json' };
+    const request = { method: 'GET', path: `/v1/ledger/${sequence}`, headers, signal: ending.signal } as const;
+    try {
+      const answer = await askText(client, url, undefined, request);
+      if (answer.status === 404) return 'unknown';
+      const body = readJson(answer.text);
+      if (answer.status !== 200) throw describeRefusal(answer.status, body, url);
+      return readRecordAnswer(body, sequence, url);
+    } catch (error) {
+      forget();
+      throw error;
+    }
+  }
+
   async function fetchCrl(trust: Trust, etag?: string): Promise<CrlNews> {
     // A connection of its own: a large list must not keep the deny list waiting.
     const { client } = createCaConnection({ url, trust: trust.bundle, denied: trust.denied, now });
@@ -212,7 +232,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
     await kept?.connection.client.destroy();
   }
 
-  return { fetchSvid, fetchBundle, fetchCrl, watch, close };
+  return { fetchSvid, fetchBundle, fetchCrl, fetchRecord, watch, close };
 }
 
 /** The CA sends something every 5 s. */

@@ -13,6 +13,7 @@ import { familiesOf, type Readiness, readinessOf, shown, stateOf } from '../ackn
 import type { Agents } from '../agents.ts';
 import type { Authority } from '../authority.ts';
 import { formatCertificates } from '../ledger/head.ts';
+import type { Act } from '../ledger/record.ts';
 import type { Store } from '../store/store.ts';
 import {
   activateFiles,
@@ -26,6 +27,7 @@ import {
   removeFiles,
 } from './files.ts';
 import { type IssuerStep, rotationRefused, takeIssuerStep } from './issuer.ts';
+import { type Begin, onRecord } from './on-record.ts';
 import { readExternalRoot, readRequest, requestFiles } from './request.ts';
 import { type RotationKind, type RotationState, readState } from './state.ts';
 
@@ -162,19 +164,20 @@ export class Rotations {
     await store.probe();
     // Before the step: the one that goes must vouch for the heads that its issuers signed.
     const roots = formatCertificates(authority.bundle.current().roots);
+    const caller = by === 'operator' ? 'operator' : 'self';
+    const record = async (answer: string, more: Act['details']): Promise<unknown> =>
+      store.appendLedger({ act: 'rotate', caller, answer, details: { kind, ...more } }, clock.now());
     const excepted: string[] = [];
-    const done = await this.#take(request, by, before, excepted);
+    const done = await onRecord({ step, by }, record, (begin) => this.#take(request, by, before, { excepted, begin }));
     authority.reload();
     const after = done ?? before!;
     if (step === 'remove') this.#parts.agents.renewThoseBefore(undefined);
     const details = {
-      kind,
       ...(after.newIssuer === undefined ? {} : { newIssuer: after.newIssuer }),
       ...(after.newRoot === undefined ? {} : { newRoot: after.newRoot, roots }),
       ...(excepted.length === 0 ? {} : { except: excepted.join(' ') }),
     };
-    const caller = by === 'operator' ? 'operator' : 'self';
-    await store.appendLedger({ act: 'rotate', caller, answer: step, details }, clock.now());
+    await record(step, details);
     if (step === 'activate' && after.newRoot !== undefined) {
       await store.adoptRoot(after.newRoot);
       this.#parts.agents.renewThoseBefore(after.activatedAt);
@@ -184,12 +187,12 @@ export class Rotations {
     return { ...(await this.status()), ...(excepted.length === 0 ? {} : { excepted }) };
   }
 
-  /** Adds to `excepted` which of those in the way it went past. */
+  /** Adds to `excepted` which of those in the way it went past, and calls `begin` before it changes anything. */
   async #take(
     request: RotationRequest,
     by: RotationState['by'],
     state: RotationState | undefined,
-    excepted: string[],
+    { excepted, begin }: { readonly excepted: string[]; readonly begin: Begin },
   ): Promise<RotationState | undefined> {
     const { dir, passphrase, clock } = this.#parts;
     const { step, except = [] } = request;
@@ -197,16 +200,17 @@ export class Rotations {
     if (request.kind === 'issuer') {
       if (!isIssuerStep(step)) throw refused(`${step} is no step of an issuer's rotation`, state);
       const activate = (made: RotationState): RotationState => this.#activate(made);
-      return takeIssuerStep(dir, { ...request, step }, state, { by, passphrase, now, activate });
+      return takeIssuerStep(dir, { ...request, step }, state, { by, passphrase, now, activate, begin });
     }
-    if (step === 'prepare') return this.#prepareRoot(request, state);
+    if (step === 'prepare') return this.#prepareRoot(request, state, begin);
     if (state === undefined || state.kind !== 'root') throw refused('no rotation of the root is under way', state);
     const allowed = stepsFrom(state);
     if (!allowed.includes(step))
       throw refused(`the rotation of the root is ${state.step}: ${step} cannot be done now`, state);
+    if (step === 'activate' || step === 'remove') excepted.push(...(await this.#refuseStragglers(state, except)));
+    await begin();
     if (step === 'distribute') return distributeFiles(dir, state);
     if (step === 'cancel') return void cancelFiles(dir, state);
-    excepted.push(...(await this.#refuseStragglers(state, except)));
     // Connections that rest on the last certificates of the old root are being retired.
     if (step === 'remove') await pause(settleMs);
     if (step === 'activate') return this.#activate(state);
@@ -227,17 +231,20 @@ export class Rotations {
   async #prepareRoot(
     { rootKey, externalRoot }: RotationRequest,
     state: RotationState | undefined,
+    begin: Begin,
   ): Promise<RotationState> {
     const { dir, passphrase, authority, clock } = this.#parts;
     if (state !== undefined) throw refused(`the ${state.kind} is being rotated already (${state.step})`, state);
     const now = clock.now();
     if (externalRoot === undefined) {
       const root = readRootSigner(dir, rootKey, passphrase);
+      await begin();
       return prepareFiles(dir, 'root', { by: 'operator', root, passphrase, now });
     }
     const roots = { old: readRoot(dir), new: readExternalRoot(externalRoot) };
     if (roots.old.equals(roots.new)) throw refused(`${externalRoot} is the present root`, state);
     const oldIssuer = fingerprintOf(authority.above[0]!);
+    await begin();
     return requestFiles(dir, 'root', { trustDomain: authority.trustDomain, passphrase, now, oldIssuer, roots });
   }
 

@@ -52,8 +52,18 @@ t.test('an exception is a whole ID, or a last part of one workload in the way', 
   t.same(done.excepted, [pay, shop, web]);
   t.equal(done.state?.step, 'draining');
   const records = await ca.operator.records.records(1, 100);
-  const step = records.find(({ line }) => line.includes('"activate"'));
+  const step = records.find(({ line }) => line.includes('"answer":"activate"'));
   t.match(step?.line, `"except":"${[pay, shop, web].join(' ')}"`);
+  const steps = records.map(({ line }) => JSON.parse(line)).filter(({ act }) => act === 'rotate');
+  const refusal = { answer: 'refused', step: 'activate', caller: 'operator' };
+  t.match(steps.slice(-6), [
+    { ...refusal, code: 'rotation_refused' },
+    { ...refusal, code: 'rotation_refused' },
+    { ...refusal, code: 'rotation_refused' },
+    { ...refusal, code: 'spiffe_id_invalid' },
+    { answer: 'begun', step: 'activate' },
+    { answer: 'activate' },
+  ]);
 });
 
 t.test('a workload whose certificate has expired, and may still renew, is in the way', async (t) => {
