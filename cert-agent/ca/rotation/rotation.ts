@@ -258,8 +258,13 @@ export class Rotations {
     const excepted = new Set(except.map((name) => exceptedBy(name, ids)));
     const left = ids.filter((id) => !excepted.has(id));
     if (left.length === 0) return ids.filter((id) => excepted.has(id));
-    const why = state.step === 'draining' ? 'still have certificates of the old root' : 'do not trust the new root yet';
-    throw new SallyportError('rotation_refused', `${left.length} known workloads ${why}: ${namesOf(left)}`, {
+    const [one, many] =
+      state.step === 'draining'
+        ? ['still has a certificate', 'still have certificates']
+        : ['does not trust', 'do not trust'];
+    const who = left.length === 1 ? `1 known workload ${one}` : `${left.length} known workloads ${many}`;
+    const what = state.step === 'draining' ? 'of the old root' : 'the new root yet';
+    throw new SallyportError('rotation_refused', `${who} ${what}: ${namesOf(left)}`, {
       hint: 'sallyport ca rotate status lists them; --except ID goes on without one',
     });
   }
