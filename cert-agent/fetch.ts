@@ -91,6 +91,8 @@ export function createCaClient(options: CaClientOptions): CaClient {
   const { url, clock } = options;
   const ending = new AbortController();
   const now = (): number => clock.now();
+  /** For a whole response: one that trickles in must not keep the agent from asking again. */
+  const within = (): AbortSignal => AbortSignal.any([ending.signal, AbortSignal.timeout(responseMs)]);
   let kept: { readonly connection: CaConnection; readonly trust: Trust } | undefined;
 
   /** The kept connection, if it was made with this trust and the CA's certificates are still valid. */
@@ -121,7 +123,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
         path: evidence.kind === 'token' ? '/v1/svid' : '/v1/svid/renew',
         headers: { 'content-type': 'application/json', accept: 'application/json' },
         body: JSON.stringify(body),
-        signal: ending.signal,
+        signal: within(),
       });
       return readSvidAnswer(answer.body, key, trust.bundle.trustDomain, url);
     } finally {
@@ -138,7 +140,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
         method: 'GET',
         path: '/v1/bundle',
         headers,
-        signal: ending.signal,
+        signal: within(),
       });
       if (answer.status === 304) return undefined;
       const fresh = readBundleDocument(answer.body, trust.bundle.trustDomain, url);
@@ -153,7 +155,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
   async function fetchRecord(trust: Trust, sequence: number): Promise<LedgerPlace> {
     const { client } = connectionFor(trust);
     const headers = { accept: 'application/json' };
-    const request = { method: 'GET', path: `/v1/ledger/${sequence}`, headers, signal: ending.signal } as const;
+    const request = { method: 'GET', path: `/v1/ledger/${sequence}`, headers, signal: within() } as const;
     try {
       const answer = await askText(client, url, undefined, request);
       if (answer.status === 404) return 'unknown';
@@ -171,7 +173,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
     const { client } = createCaConnection({ url, trust: trust.bundle, denied: trust.denied, now });
     try {
       const headers = { accept: 'application/x-pem-file', ...(etag === undefined ? {} : { 'if-none-match': etag }) };
-      const request = { method: 'GET', path: '/v1/crl.pem', headers, signal: ending.signal } as const;
+      const request = { method: 'GET', path: '/v1/crl.pem', headers, signal: within() } as const;
       const answer = await askText(client, url, undefined, request);
       if (answer.status === 304) return 'unchanged';
       if (answer.status === 404) return 'absent';
@@ -234,6 +236,9 @@ export function createCaClient(options: CaClientOptions): CaClient {
 
   return { fetchSvid, fetchBundle, fetchCrl, fetchRecord, watch, close };
 }
+
+/** The CA gives a client 60 s for a large response. */
+const responseMs = 60_000;
 
 /** The CA sends something every 5 s. */
 const watchSilenceMs = 15_000;

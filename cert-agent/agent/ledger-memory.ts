@@ -1,7 +1,7 @@
-// Remembers the newest end of the CA's ledger that this agent saw, in `ledger-head.json`. A newer one replaces it only
-// if the CA's ledger still has the record that we remember. Otherwise the CA was restored from an older backup, and may
-// have forgotten revocations, or its ledger was rewritten; the file is then evidence, and stays. `ca restore --seen` and
-// `ca ledger verify --head` take it.
+// Remembers the ends of the CA's ledger that this agent saw, in `ledger-head.json`: the newest, at once, and under
+// `before` those that the CA has not confirmed since. If the CA's ledger lacks one of them, the CA was restored from an
+// older backup, and may have forgotten revocations, or its ledger was rewritten. The file is then evidence, and stays.
+// `ca restore --seen` and `ca ledger verify --head` take it.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,74 +29,95 @@ export type LedgerPlace =
       readonly first: number;
     };
 
-/** No CA prunes records that are younger, milliseconds. */
-const keptMs = 24 * 3_600_000;
+/** No CA prunes records that are younger, milliseconds: a day, less the hour in which a head may follow its record. */
+const keptMs = 22 * 3_600_000;
+
+/** More unconfirmed heads than these are not kept: the oldest, and the newest ones. */
+const mostBefore = 16;
+
+/** After this time without a confirmation the log warns, milliseconds. */
+const patienceMs = 60_000;
 
 export class LedgerMemory {
   readonly #file: string;
   readonly #log: Log;
   #seen: LedgerHead | undefined;
-  /** A newer one, not compared with `#seen` yet. */
-  #pending: LedgerHead | undefined;
+  /** Older heads, oldest first, that the CA has not confirmed since `#seen` took their place. */
+  #before: readonly LedgerHead[] = [];
+  /** A head that contradicts `#seen`, unless it was only late: the CA is asked. */
+  #doubt: LedgerHead | undefined;
   #isWritten = true;
-  /** The log has complained. It does so once, until the file is deleted. */
-  #said = false;
+  /** The log has complained. Nothing is taken until the file is deleted. */
+  #isEvidence = false;
+  #unconfirmedSince: number | undefined;
+  #isWarned = false;
 
   constructor({ outDir, log }: { readonly outDir: string; readonly log: Log }) {
     this.#file = join(outDir, 'ledger-head.json');
     this.#log = log;
     try {
-      this.#seen = readLedgerHead(JSON.parse(readFileSync(this.#file, 'utf8')));
+      const value: unknown = JSON.parse(readFileSync(this.#file, 'utf8'));
+      this.#seen = readLedgerHead(value);
       if (this.#seen === undefined) throw new Error('it has no sequence, hash and time');
+      this.#before = readBefore(value);
     } catch (error) {
       if (!isMissing(error)) log.warn({ code: 'generation_damaged' }, `${this.#file} is not used: ${reasonOf(error)}`);
     }
   }
 
-  /** Call with each head that the CA sends. The first one is remembered, a newer one waits for `confirm`. */
+  /** Call with each head that the CA sends. A newer one is on disk when this returns. */
   see(head: LedgerHead | undefined): void {
     if (head === undefined) return;
     // An operator who knows why the ledgers differ deletes the file.
-    if (this.#said && this.#isWritten && !existsSync(this.#file)) {
-      this.#said = false;
-      this.#seen = undefined;
-    }
+    if (this.#isEvidence && this.#isWritten && !existsSync(this.#file)) this.#forget();
+    if (this.#isEvidence) return;
     const seen = this.#seen;
-    if (seen === undefined) return this.#remember(head);
-    const { sequence, hash } = head;
-    if (sequence > seen.sequence) this.#pending = head;
-    else if (sequence < seen.sequence) this.#complain('ledger_behind', head, `ends with record ${sequence}`);
-    else if (hash !== seen.hash) this.#complain('ledger_forked', head, `has another record ${sequence}`);
-    else if (!this.#isWritten) this.#remember(head);
+    if (seen === undefined) return this.#remember(head, []);
+    if (head.sequence > seen.sequence) return this.#remember(head, bounded([...this.#before, seen]));
+    if (head.sequence < seen.sequence || head.hash !== seen.hash) this.#doubt = head;
+    else if (!this.#isWritten) this.#remember(seen, this.#before);
   }
 
   /**
-   * Remembers the newer head that waits, if there is one and `placeOf` finds the remembered record where it was. `now`
-   * is in milliseconds since 1970. @throws what `placeOf` throws; the head then waits for the next call.
+   * Compares what was seen with the CA's ledger, if there is anything new. `placeOf` asks the CA for a record, and `now`
+   * is in milliseconds since 1970. @throws what `placeOf` throws; the next call tries again.
    */
   async confirm(placeOf: (sequence: number) => Promise<LedgerPlace>, now: number): Promise<void> {
-    const [seen, newer] = [this.#seen, this.#pending];
-    if (seen === undefined || newer === undefined || this.#said) return;
-    const place = await placeOf(seen.sequence);
-    if (place === 'unknown' || place.hash === seen.hash || this.#isPruned(place, seen, now)) {
-      this.#remember(newer);
-      if (this.#pending === newer) this.#pending = undefined;
-      return;
-    }
-    const without = place.hash === undefined ? 'does not have' : 'has another';
-    this.#complain('ledger_forked', newer, `ends with record ${newer.sequence} and ${without} record ${seen.sequence}`);
-  }
-
-  /** A CA that has lost the record must not say that it pruned it. */
-  #isPruned({ hash, first }: Exclude<LedgerPlace, 'unknown'>, seen: LedgerHead, now: number): boolean {
-    return hash === undefined && first > seen.sequence && now - Date.parse(seen.time) > keptMs;
-  }
-
-  #remember(head: LedgerHead): void {
-    this.#seen = head;
+    const [seen, before, doubt] = [this.#seen, this.#before, this.#doubt];
+    if (seen === undefined || this.#isEvidence || (before.length === 0 && doubt === undefined)) return;
     try {
-      const { sequence, hash, time } = head;
-      writeFileDurably(this.#file, `${JSON.stringify({ sequence, hash, time })}\n`);
+      for (const one of doubt === undefined ? before : [...before, seen]) {
+        const place = await placeOf(one.sequence);
+        const isDoubted = one === seen && place === 'unknown';
+        if (isDoubted || !isIn(place, one, now)) return this.#complain(one, doubt ?? seen, place);
+      }
+    } catch (error) {
+      this.#warnIfLate(error, now);
+      throw error;
+    }
+    this.#unconfirmedSince = undefined;
+    this.#isWarned = false;
+    if (this.#doubt === doubt) this.#doubt = undefined;
+    if (before.length > 0 && this.#seen !== undefined)
+      this.#remember(
+        this.#seen,
+        this.#before.filter((one) => !before.includes(one)),
+      );
+  }
+
+  #forget(): void {
+    this.#isEvidence = false;
+    this.#seen = undefined;
+    this.#before = [];
+    this.#doubt = undefined;
+  }
+
+  #remember(head: LedgerHead, before: readonly LedgerHead[]): void {
+    this.#seen = head;
+    this.#before = before;
+    try {
+      const file = before.length === 0 ? head : { ...head, before };
+      writeFileDurably(this.#file, `${JSON.stringify(file)}\n`);
       this.#isWritten = true;
     } catch (error) {
       // The next head tries again. The keep reports a disk that cannot be written.
@@ -105,19 +126,52 @@ export class LedgerMemory {
     }
   }
 
-  #complain(code: 'ledger_behind' | 'ledger_forked', { sequence, time }: LedgerHead, what: string): void {
-    if (this.#said) return;
-    this.#said = true;
-    const seen = this.#seen!;
+  #warnIfLate(error: unknown, now: number): void {
+    this.#unconfirmedSince ??= now;
+    if (this.#isWarned || now - this.#unconfirmedSince < patienceMs) return;
+    this.#isWarned = true;
+    this.#log.warn(
+      { code: 'ledger_unconfirmed', since: new Date(this.#unconfirmedSince).toISOString() },
+      `cannot compare the CA's ledger with what we saw of it: ${reasonOf(error)}`,
+    );
+  }
+
+  /** `lost` was seen, and is not in the ledger. The file keeps it, and what was not confirmed before it. */
+  #complain(lost: LedgerHead, now: LedgerHead, place: LedgerPlace): void {
+    this.#isEvidence = true;
+    this.#remember(
+      lost,
+      [...this.#before].filter(({ sequence }) => sequence < lost.sequence),
+    );
+    const isBehind = now.sequence < lost.sequence;
+    const has = place === 'unknown' || place.hash === undefined ? 'lacks' : 'has another';
     this.#log.error(
       {
-        ...{ code, sequence, time, seen: seen.sequence, seenTime: seen.time },
+        ...{ code: isBehind ? 'ledger_behind' : 'ledger_forked', sequence: now.sequence, time: now.time },
+        ...{ seen: lost.sequence, seenTime: lost.time },
         hint: `keep a copy of ${this.#file}, and delete it once you know why`,
       },
-      `the CA's ledger ${what}, but we saw record ${seen.sequence} of ${seen.time}: ` +
+      `the CA's ledger ends with record ${now.sequence} and ${has} record ${lost.sequence}, which we saw with the time ${lost.time}: ` +
         'the CA was restored from an older backup, and revocations may be forgotten, or its ledger was rewritten',
     );
   }
+}
+
+/** A CA that has lost the record must not say that it pruned it. */
+function isIn(place: LedgerPlace, { sequence, hash, time }: LedgerHead, now: number): boolean {
+  if (place === 'unknown' || place.hash === hash) return true;
+  return place.hash === undefined && place.first > sequence && now - Date.parse(time) > keptMs;
+}
+
+/** The oldest is what the CA confirmed last. */
+function bounded(heads: readonly LedgerHead[]): readonly LedgerHead[] {
+  return heads.length <= mostBefore ? heads : [...heads.slice(0, 1), ...heads.slice(1 - mostBefore)];
+}
+
+function readBefore(value: unknown): readonly LedgerHead[] {
+  const { before } = value as { readonly before?: unknown };
+  if (!Array.isArray(before)) return [];
+  return bounded(before.map(readLedgerHead).filter((one) => one !== undefined));
 }
 
 /** What the CA says of record `sequence`; undefined if it cannot be read. */

@@ -178,7 +178,7 @@ export class TrustRefresh {
     try {
       await this.#ledger.confirm((sequence) => client.fetchRecord(trustOf(held), sequence), clock.now());
     } catch (error) {
-      log.debug({ code: 'ledger_unconfirmed' }, `cannot compare the CA's ledger with what we saw: ${reasonOf(error)}`);
+      log.debug({ code: 'ledger_unconfirmed' }, reasonOf(error));
     }
   }
 

@@ -34,7 +34,12 @@ export async function withOperator<T>(flags: AtCa, work: (operator: Operator) =>
 
 /** ` --dir D` or ` --socket S`, for a command that the user is to run next. */
 export function sameCa({ dir, socket }: AtCa): string {
-  return socket !== undefined ? ` --socket ${socket}` : dir !== undefined ? ` --dir ${dir}` : '';
+  return socket !== undefined ? ` --socket ${quoted(socket)}` : dir !== undefined ? ` --dir ${quoted(dir)}` : '';
+}
+
+/** As a shell reads it as one word. */
+function quoted(path: string): string {
+  return /^[\w./@%+=:,-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 
 /** Milliseconds. @throws SallyportError `usage`. */

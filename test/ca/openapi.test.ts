@@ -110,7 +110,6 @@ t.test('the responses of the CA are as described', async (t) => {
   t.match((await check(200, { path: '/v1/ledger/1' })).json, { sequence: 1, hash: /^[0-9a-f]{64}$/, first: 1 });
   const unknown = (await check(200, { path: '/v1/ledger/99999999' })).json;
   t.notOk('hash' in unknown);
-  t.ok(unknown.last > 1);
   for (const path of ['0', '-1', '1.0', '1e3', '01', '9'.repeat(16), 'x'].map((one) => `/v1/ledger/${one}`))
     await check(400, { path });
   await check(200, { path: '/ocsp', body: 'not a request' });

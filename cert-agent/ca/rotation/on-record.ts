@@ -1,11 +1,11 @@
 // A step of a rotation changes files, and a kill can come between them and the record of the step. So a record that it
 // begins comes first: whatever is found on disk later, the ledger says who began what led to it.
 
-import { asSallyportError } from '../../base/errors.ts';
+import { asSallyportError, errnoOf } from '../../base/errors.ts';
 import type { Act } from '../ledger/record.ts';
 import type { RotationState } from './state.ts';
 
-/** Records that a step begins. Call it once all is checked, before anything is changed. */
+/** Records that a step begins. Call it before anything is changed, and as late as that allows. */
 export type Begin = () => Promise<void>;
 
 /**
@@ -25,7 +25,9 @@ export async function onRecord<T>(
     });
   } catch (error) {
     const { code } = asSallyportError(error, 'internal', 'the step failed');
-    if (isBegun || by === 'operator') await record('refused', { step, code });
+    const errno = errnoOf(error);
+    if (isBegun || by === 'operator')
+      await record('refused', { step, code, ...(errno === undefined ? {} : { errno }) });
     throw error;
   }
 }

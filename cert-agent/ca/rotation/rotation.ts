@@ -4,7 +4,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Clock } from '../../base/clock.ts';
 import { formatTime } from '../../base/clock.ts';
-import { SallyportError } from '../../base/errors.ts';
+import { asSallyportError, SallyportError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { DenyList } from '../../identity/denied.ts';
 import { parseSpiffeId } from '../../identity/spiffe-id.ts';
@@ -85,9 +85,13 @@ const settleMs = 5000;
 
 const reminderMs = 24 * 3_600_000;
 
+/** After a failed attempt, the schedule tries again after this. */
+const againMs = 3_600_000;
+
 export class Rotations {
   readonly #parts: RotationParts;
   #remindedAt = Number.NEGATIVE_INFINITY;
+  #againAt = Number.NEGATIVE_INFINITY;
   #busy: Promise<unknown> = Promise.resolve();
 
   constructor(parts: RotationParts) {
@@ -143,15 +147,18 @@ export class Rotations {
 
   async #renewIssuer(by: RotationState['by']): Promise<void> {
     const { authority, clock, log } = this.#parts;
+    if (clock.now() < this.#againAt) return;
     try {
       await this.step({ kind: 'issuer', step: 'activate' }, by);
     } catch (error) {
-      if (!(error instanceof SallyportError)) throw error;
+      const { code, hint, message } = asSallyportError(error, 'internal', 'the step failed');
+      // Each attempt that began has two records.
+      if (code !== 'root_key_missing') this.#againAt = clock.now() + againMs;
       if (clock.now() - this.#remindedAt < reminderMs) return;
       this.#remindedAt = clock.now();
       log.warn(
-        { code: 'intermediate_ending', notAfter: formatTime(authority.notAfter), hint: error.hint },
-        `the issuer has passed half of its life and cannot be renewed by itself: ${error.message}`,
+        { code: 'intermediate_ending', notAfter: formatTime(authority.notAfter), hint },
+        `the issuer has passed half of its life and cannot be renewed by itself: ${message}`,
       );
     }
   }
