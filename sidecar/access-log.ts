@@ -115,6 +115,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     `,"upstream_request_attempt_count":${exchange.upstreamAttempts}` +
     peerOf(exchange, connection) +
     (exchange.rules.direction === 'gateway' ? clientOf(exchange, connection) : '') +
+    (exchange.cache === undefined ? '' : `,"cache":"${exchange.cache}"`) +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
 }

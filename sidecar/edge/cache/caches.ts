@@ -1,0 +1,69 @@
+// The caches of one process, by policy. A cache outlives generations that do not change its policy. A changed policy
+// begins with an empty one: what was stored under it may not be shared any more.
+
+import type { Onward } from '../../exchange/onward.ts';
+import { Cache, type Purge } from './cache.ts';
+import type { CacheFacts } from './metrics.ts';
+import type { CachePlan } from './schema.ts';
+import { type CacheCounts, outcomes } from './status.ts';
+
+/** The caches of one process. */
+export class Caches implements CacheFacts {
+  readonly counts = Object.fromEntries(outcomes.map((one) => [one, 0])) as CacheCounts;
+  readonly #onward: Onward;
+  readonly #workers: number;
+  /** Weak: a cache ends with the last rules that use it. */
+  readonly #byPlan = new Map<string, WeakRef<Cache>>();
+  readonly #tell: (purge: Purge) => void;
+
+  /**
+   * @param workers the number of processes among which the memory of a policy is divided
+   * @param tell passes a purge to the other processes
+   */
+  constructor(onward: Onward, workers: number, tell: (purge: Purge) => void) {
+    this.#onward = onward;
+    this.#workers = workers;
+    this.#tell = tell;
+  }
+
+  /** The cache of a policy, `namespace/name`, with this plan. */
+  of(policy: string, plan: CachePlan): Cache {
+    const key = `${policy} ${JSON.stringify(plan)}`;
+    const known = this.#byPlan.get(key)?.deref();
+    if (known !== undefined) return known;
+    const made = new Cache(plan, Math.floor(plan.memory / this.#workers), this.#onward, this.counts);
+    this.#byPlan.set(key, new WeakRef(made));
+    return made;
+  }
+
+  /** Purges in this process; returns how many responses were removed. */
+  purgeHere(purge: Purge): number {
+    let removed = 0;
+    for (const cache of this.#all()) removed += cache.purge(purge);
+    return removed;
+  }
+
+  /** Purges in all processes; returns how many responses were removed in this one. */
+  purge(purge: Purge): number {
+    this.#tell(purge);
+    return this.purgeHere(purge);
+  }
+
+  held(): { readonly entries: number; readonly bytes: number; readonly evictions: number } {
+    let [entries, bytes, evictions] = [0, 0, 0];
+    for (const { store } of this.#all()) {
+      entries += store.size;
+      bytes += store.bytes;
+      evictions += store.evictions;
+    }
+    return { entries, bytes, evictions };
+  }
+
+  *#all(): Iterable<Cache> {
+    for (const [key, weak] of this.#byPlan) {
+      const cache = weak.deref();
+      if (cache === undefined) this.#byPlan.delete(key);
+      else yield cache;
+    }
+  }
+}
