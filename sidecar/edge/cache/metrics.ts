@@ -10,7 +10,7 @@ export interface CacheFacts {
 }
 
 /** Lets `registry` read the facts at scrape. */
-export function registerCacheMetrics(registry: Registry, { counts, held }: CacheFacts): void {
+export function registerCacheMetrics(registry: Registry, facts: CacheFacts): void {
   new Counter({
     name: 'sallyport_cache_requests_total',
     help: 'Requests of rules with an HTTPCache, by what the cache made of them.',
@@ -18,7 +18,7 @@ export function registerCacheMetrics(registry: Registry, { counts, held }: Cache
     registers: [registry],
     collect() {
       this.reset();
-      for (const outcome of outcomes) this.inc({ outcome }, counts[outcome]);
+      for (const outcome of outcomes) this.inc({ outcome }, facts.counts[outcome]);
     },
   });
   const gauge = (name: string, help: string, key: 'entries' | 'bytes'): Gauge =>
@@ -26,7 +26,7 @@ export function registerCacheMetrics(registry: Registry, { counts, held }: Cache
       ...{ name, help },
       registers: [registry],
       collect() {
-        this.set(held()[key]);
+        this.set(facts.held()[key]);
       },
     });
   gauge('sallyport_cache_entries', 'Responses that are stored.', 'entries');
@@ -37,7 +37,7 @@ export function registerCacheMetrics(registry: Registry, { counts, held }: Cache
     registers: [registry],
     collect() {
       this.reset();
-      this.inc(held().evictions);
+      this.inc(facts.held().evictions);
     },
   });
 }
