@@ -11,6 +11,7 @@ import type { Onward } from '../../exchange/onward.ts';
 import { type Directives, firstOf, joinedOf, parseDirectives } from './directives.ts';
 import { Fill, type Outcome, Reader } from './fill.ts';
 import { compileIdentified, invalidatedBy, placeOf, whyBypassed } from './key.ts';
+import type { Held, RedisStore } from './redis-store.ts';
 import {
   askedBy,
   conditional,
@@ -46,19 +47,32 @@ export interface Purge {
   readonly tag?: string | undefined;
 }
 
+/** What a cache shares with others. */
+export interface CacheTools {
+  readonly redis?: RedisStore | undefined;
+  /** A URL was invalidated by a request: other processes and gateways hear of it. */
+  readonly invalidated?: (url: string) => void;
+}
+
 /** The cache of one policy. */
 export class Cache {
   readonly store: Store;
   readonly #plan: CachePlan;
   readonly #onward: Onward;
   readonly #counts: CacheCounts;
+  readonly #redis: RedisStore | undefined;
+  readonly #invalidated: (url: string) => void;
+  /** Questions to Redis, by URL and partition: equal requests ask once. */
+  readonly #asking = new Map<string, Promise<Held | undefined>>();
   readonly #isIdentified: (of: Exchange) => boolean;
   /** By URL, in the order of their beginning. */
   readonly #fills = new Map<string, Fill[]>();
   /** By URL and partition, until when. */
   readonly #unshared = new Map<string, number>();
 
-  constructor(plan: CachePlan, maxBytes: number, onward: Onward, counts: CacheCounts) {
+  constructor(plan: CachePlan, maxBytes: number, onward: Onward, counts: CacheCounts, more: CacheTools = {}) {
+    this.#redis = more.redis;
+    this.#invalidated = more.invalidated ?? (() => {});
     this.#plan = plan;
     this.store = new Store(maxBytes);
     this.#onward = onward;
@@ -90,6 +104,17 @@ export class Cache {
     return addFields(fields, [
       ['cache-status', formatStatus(this.#plan.name, isForwarded ? { ...note, fwdStatus: reply.status } : note)],
     ]);
+  }
+
+  /** The same in Redis. */
+  purgeRedis(purge: Purge): void {
+    this.#redis?.purge(purge);
+  }
+
+  /** Removes everything from memory. */
+  clear(): void {
+    for (const fills of this.#fills.values()) for (const fill of fills) fill.doom();
+    this.store.removeWhere(() => true);
   }
 
   /** Removes what is stored, and keeps out what is on its way. Returns how many responses were removed. */
@@ -161,6 +186,16 @@ export class Cache {
   async #fetch(request: Asking, miss: Miss): Promise<void> {
     const { exchange } = request;
     let now = miss;
+    if (this.#redis !== undefined && miss.stored === undefined && miss.fwd !== 'bypass') {
+      const held = await this.#askRedis(request, this.#redis);
+      if (exchange.finished || exchange.responded) return;
+      request.epoch = held?.epoch;
+      if (held?.entry !== undefined) {
+        const found = this.#lookUp(request);
+        if (found === 'served') return;
+        now = found;
+      }
+    }
     for (let waits = 0; waits < maxWaits && this.#mayWait(request); waits++) {
       const fill = this.#fillFor(request);
       if (fill === undefined) break;
@@ -174,6 +209,23 @@ export class Cache {
       now = found;
     }
     return this.#lead(request, now, false);
+  }
+
+  /** Stores in memory what Redis has for this request. */
+  #askRedis({ place, exchange }: Asking, redis: RedisStore): Promise<Held | undefined> {
+    const wants = (entry: Entry): boolean => selects(entry.selection, exchange.fields);
+    const key = unsharedKey(place);
+    const asked = this.#asking.get(key);
+    if (asked !== undefined) return asked;
+    const asking = redis.find(place, wants).then((held) => {
+      this.#asking.delete(key);
+      const entry = held?.entry;
+      if (entry === undefined || entry.age >= entry.terms.lifetime) return held;
+      if (this.store.reserve(entry, entry.headBytes + entry.body.length)) this.store.add(entry);
+      return held;
+    });
+    this.#asking.set(key, asking);
+    return asking;
   }
 
   #mayWait({ exchange, place }: Asking): boolean {
@@ -298,12 +350,17 @@ export class Cache {
       ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#plan.maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
       judge: (reply, asked, self) => this.#judge(reply, asked, self, { request, stored, mayStore }),
+      stored: (entry) => this.#toRedis(entry, request.epoch),
       ended: (self) => this.#ended(self),
     });
     const others = this.#fills.get(place.url);
     if (others === undefined) this.#fills.set(place.url, [fill]);
     else others.push(fill);
     return fill;
+  }
+
+  #toRedis(entry: Entry, epoch: string | undefined): void {
+    if (epoch !== undefined && this.#isShareable(entry.terms, false)) this.#redis?.put(entry, epoch);
   }
 
   #ended(fill: Fill): void {
@@ -379,7 +436,10 @@ export class Cache {
   #invalidate(exchange: Exchange, { status, fields }: Reply): void {
     if (status < 200 || status >= 400 || safeMethods.has(exchange.method)) return;
     const named = [firstOf(fields, 'location'), firstOf(fields, 'content-location')];
-    for (const url of invalidatedBy(exchange, named)) this.purge({ url });
+    for (const url of invalidatedBy(exchange, named)) {
+      this.purge({ url });
+      this.#invalidated(url);
+    }
   }
 
   // -- to the client -----------------------------------------------------------------------------------------------
@@ -439,6 +499,8 @@ class Asking {
   readonly place: Place;
   readonly directives: Directives;
   readonly isIdentified: boolean;
+  /** Of Redis, before the fetch. */
+  epoch: string | undefined = undefined;
 
   constructor(exchange: Exchange, connection: ConnectionFacts, plan: CachePlan, isIdentified: boolean) {
     this.exchange = exchange;

@@ -2,8 +2,10 @@
 // begins with an empty one: what was stored under it may not be shared any more.
 
 import type { Onward } from '../../exchange/onward.ts';
+import type { RedisLink } from '../redis-link.ts';
 import { Cache, type Purge } from './cache.ts';
 import type { CacheFacts } from './metrics.ts';
+import { PurgeStream, RedisStore } from './redis-store.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, outcomes } from './status.ts';
 
@@ -16,14 +18,33 @@ export class Caches implements CacheFacts {
   readonly #byPlan = new Map<string, WeakRef<Cache>>();
   readonly #tell: (purge: Purge) => void;
 
+  readonly #redis: RedisLink | undefined;
+  readonly #stream: PurgeStream | undefined;
+  #usesRedis = false;
+
   /**
    * @param workers the number of processes among which the memory of a policy is divided
    * @param tell passes a purge to the other processes
    */
-  constructor(onward: Onward, workers: number, tell: (purge: Purge) => void) {
+  constructor(onward: Onward, workers: number, tell: (purge: Purge) => void, redis?: RedisLink) {
     this.#onward = onward;
     this.#workers = workers;
     this.#tell = tell;
+    this.#redis = redis;
+    if (redis === undefined) return;
+    const clear = (): void => {
+      for (const cache of this.#all()) cache.clear();
+    };
+    this.#stream = new PurgeStream(redis, (purge) => void this.purgeHere(purge), clear);
+  }
+
+  get hasRedis(): boolean {
+    return this.#redis !== undefined;
+  }
+
+  /** Hears of other gateways' purges. Runs every second. */
+  async listen(): Promise<void> {
+    if (this.#usesRedis) await this.#stream?.look();
   }
 
   /** The cache of a policy, `namespace/name`, with this plan. */
@@ -31,7 +52,15 @@ export class Caches implements CacheFacts {
     const key = `${policy} ${JSON.stringify(plan)}`;
     const known = this.#byPlan.get(key)?.deref();
     if (known !== undefined) return known;
-    const made = new Cache(plan, Math.floor(plan.memory / this.#workers), this.#onward, this.counts);
+    const redis =
+      plan.store === 'Redis' && this.#redis !== undefined
+        ? new RedisStore(this.#redis, key, plan.heuristicFreshness)
+        : undefined;
+    if (redis !== undefined) this.#usesRedis = true;
+    const made = new Cache(plan, Math.floor(plan.memory / this.#workers), this.#onward, this.counts, {
+      redis,
+      invalidated: (url) => this.#spread({ url }),
+    });
     this.#byPlan.set(key, new WeakRef(made));
     return made;
   }
@@ -45,8 +74,16 @@ export class Caches implements CacheFacts {
 
   /** Purges in all processes; returns how many responses were removed in this one. */
   purge(purge: Purge): number {
-    this.#tell(purge);
+    this.#spread(purge);
     return this.purgeHere(purge);
+  }
+
+  /** To Redis, and to the other processes and gateways. */
+  #spread(purge: Purge): void {
+    this.#tell(purge);
+    if (!this.#usesRedis) return;
+    for (const cache of this.#all()) cache.purgeRedis(purge);
+    this.#stream?.tell(purge);
   }
 
   held(): { readonly entries: number; readonly bytes: number; readonly evictions: number } {

@@ -39,6 +39,8 @@ export interface FillParts {
   readonly isOpen: boolean;
   /** The largest body that is stored, bytes. */
   readonly maxEntry: number;
+  /** A complete response has been stored. */
+  readonly stored: (entry: Entry) => void;
   /** Runs once, when nothing more will come. */
   readonly ended: (fill: Fill) => void;
 }
@@ -149,7 +151,10 @@ export class Fill implements Downstream {
       this.#entry = undefined;
       // An upstream whose certificate ended meanwhile is believed no more.
       if (this.isDoomed || this.fetch.upstreamPeer?.refusal() !== undefined) this.#giveBack(entry);
-      else this.#parts.store.add(entry);
+      else {
+        this.#parts.store.add(entry);
+        this.#parts.stored(entry);
+      }
     }
     this.#over();
     this.#feed();

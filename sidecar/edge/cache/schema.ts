@@ -9,6 +9,8 @@ import { quantity } from '../../schema/quantity.ts';
 export const httpCache = z.strictObject({
   /** What the policy's responses may take in memory, in all workers together. */
   memory: quantity.default(64 * 1024 * 1024),
+  /** `Redis`: the Redis of gateway.yaml holds responses as well, for all gateways that use it. */
+  store: z.enum(['Memory', 'Redis']).default('Memory'),
   /** The largest body that is stored. */
   maxEntry: quantity.default(1024 * 1024),
   /** Guesses the freshness of responses that state none (RFC 9111 section 4.2.2). */
