@@ -28,7 +28,7 @@ import {
 import { readTerms, storedFields, type Terms, updatedFields, whyNotStored } from './response.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type Told } from './status.ts';
-import { Entry, type Place, Store } from './store.ts';
+import { Entry, type Place, type Purge, Store } from './store.ts';
 
 /** How often one request waits for a response that is on its way: each may turn out to be for others. */
 const maxWaits = 4;
@@ -39,13 +39,6 @@ const maxUnshared = 10_000;
 
 /** What a request has been told, for the `received` hook. */
 const told = new Slot<Told>();
-
-/** What is purged. */
-export interface Purge {
-  readonly url?: string | undefined;
-  readonly prefix?: string | undefined;
-  readonly tag?: string | undefined;
-}
 
 /** What a cache shares with others. */
 export interface CacheTools {

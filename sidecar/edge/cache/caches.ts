@@ -3,11 +3,12 @@
 
 import type { Onward } from '../../exchange/onward.ts';
 import type { RedisLink } from '../redis-link.ts';
-import { Cache, type Purge } from './cache.ts';
+import { Cache } from './cache.ts';
 import type { CacheFacts } from './metrics.ts';
 import { PurgeStream, RedisStore } from './redis-store.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, outcomes } from './status.ts';
+import type { Purge } from './store.ts';
 
 /** The caches of one process. */
 export class Caches implements CacheFacts {

@@ -2,10 +2,10 @@
 
 import { every } from '../../../cert-agent/base/background.ts';
 import type { Service } from '../capability.ts';
-import type { Purge } from './cache.ts';
 import { Caches } from './caches.ts';
 import { purgePages } from './pages.ts';
 import type { CachePlan } from './schema.ts';
+import type { Purge } from './store.ts';
 
 /** How often other gateways' purges are looked for. */
 const purgeMs = 1000;

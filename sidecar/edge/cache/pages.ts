@@ -4,8 +4,8 @@ import type { Page } from '../../../cert-agent/base/admin.ts';
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { printable } from '../../exchange/message.ts';
 import { normalizeHost } from '../../policy/host.ts';
-import type { Purge } from './cache.ts';
 import type { Caches } from './caches.ts';
+import type { Purge } from './store.ts';
 
 const hint =
   'write {"url": "https://shop.example.com/a?b=c"}, {"prefix": "https://shop.example.com/a/"} or {"tag": "t"}';

@@ -9,9 +9,8 @@ import { createHash } from 'node:crypto';
 import { type Fields, fieldName, isSafeField } from '../../exchange/message.ts';
 import type { Client } from '../redis.ts';
 import type { RedisLink } from '../redis-link.ts';
-import type { Purge } from './cache.ts';
 import { readTerms } from './response.ts';
-import { Entry, type Place } from './store.ts';
+import { Entry, type Place, type Purge } from './store.ts';
 
 /** A larger body is kept in memory only: others wait for the same connection, limits among them. */
 const maxBytes = 64 * 1024;

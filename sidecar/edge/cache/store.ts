@@ -20,6 +20,13 @@ export interface Place {
   readonly partition: string;
 }
 
+/** What is purged. */
+export interface Purge {
+  readonly url?: string | undefined;
+  readonly prefix?: string | undefined;
+  readonly tag?: string | undefined;
+}
+
 /** What an entry is made of. */
 export interface EntryParts extends Place {
   readonly status: number;
