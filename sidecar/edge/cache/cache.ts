@@ -37,6 +37,9 @@ const maxWaits = 4;
 const unsharedMs = 10_000;
 const maxUnshared = 10_000;
 
+/** The response whose head an exchange waits for. */
+const waitsFor = new Slot<Fill>();
+
 /** What a request has been told, for the `received` hook. */
 const told = new Slot<Told>();
 
@@ -110,13 +113,23 @@ export class Cache {
     this.store.removeWhere(() => true);
   }
 
+  /** An exchange has ended. One that waited for a head may have been the last that wanted it. */
+  finished(exchange: Exchange): void {
+    const fill = waitsFor.get(exchange);
+    if (fill === undefined || fill.outcome !== undefined) return;
+    fill.waiting--;
+    // Otherwise a client could have the backend work by requests that it resets at once.
+    if (fill.waiting === 0) fill.drop();
+  }
+
   /** Removes what is stored, and keeps out what is on its way. Returns how many responses were removed. */
   purge({ url, prefix, tag }: Purge): number {
     const isMeant = (one: { readonly url: string; readonly tags?: readonly string[] }): boolean =>
       (url !== undefined && one.url === url) ||
       (prefix !== undefined && one.url.startsWith(prefix)) ||
       (tag !== undefined && one.tags?.includes(tag) === true);
-    for (const fills of this.#fills.values())
+    const onTheirWay = url === undefined ? this.#fills.values() : [this.#fills.get(url) ?? []];
+    for (const fills of onTheirWay)
       for (const fill of fills) {
         const { outcome } = fill;
         const tags = outcome?.kind === 'reply' ? this.#tagsOf(outcome.reply.fields) : [];
@@ -192,7 +205,7 @@ export class Cache {
     for (let waits = 0; waits < maxWaits && this.#mayWait(request); waits++) {
       const fill = this.#fillFor(request);
       if (fill === undefined) break;
-      const outcome = await fill.head;
+      const outcome = await this.#wait(exchange, fill);
       if (exchange.finished || exchange.responded) return;
       if (this.#replaceError(exchange, now.stored, outcome)) return;
       if (this.#takeShared(request, fill, outcome)) return;
@@ -219,6 +232,13 @@ export class Cache {
     });
     this.#asking.set(key, asking);
     return asking;
+  }
+
+  /** Waits for the head of a response. If all who wait have gone, the fetch ends. */
+  #wait(exchange: Exchange, fill: Fill): Promise<Outcome> {
+    waitsFor.set(exchange, fill);
+    fill.waiting++;
+    return fill.head;
   }
 
   #mayWait({ exchange, place }: Asking): boolean {
@@ -284,7 +304,7 @@ export class Cache {
     const { exchange } = request;
     const fill = this.#begin(request, stored, exchange);
     fill.start();
-    const outcome = fill.outcome ?? (await fill.head);
+    const outcome = fill.outcome ?? (await this.#wait(exchange, fill));
     if (exchange.finished || exchange.responded) return fill.dropUnread();
     if (outcome.kind === 'mismatch') {
       if (isAgain)

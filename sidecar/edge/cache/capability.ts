@@ -45,6 +45,7 @@ export const cache: Service<CachePlan, Caches | undefined> = {
     return {
       serve: (exchange, connection) => own.serve(exchange, connection),
       received: (exchange, reply) => own.received(exchange, reply),
+      finished: (exchange) => own.finished(exchange),
     };
   },
 };

@@ -54,6 +54,8 @@ export class Fill implements Downstream {
   outcome: Outcome | undefined = undefined;
   /** An invalidation or a purge came meanwhile: the response is not stored. */
   isDoomed = false;
+  /** Exchanges that wait for its head. */
+  waiting = 0;
   readonly fetch: Exchange;
   readonly #parts: FillParts;
   readonly #leader: Exchange | undefined;

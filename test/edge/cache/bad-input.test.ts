@@ -142,6 +142,32 @@ t.test('a backend that is away fails all who wait, each with an answer', async (
   await stopping;
 });
 
+t.test('requests that are reset at once do not leave the backend at work', async (t) => {
+  const { gateway, get, say } = await startCached(t);
+  const waiting: ServerResponse[] = [];
+  let closed = 0;
+  say((one, answer) => {
+    if (one.url === '/probe') return saying('here', {})(one, answer);
+    waiting.push(answer);
+    one.socket.once('close', () => closed++);
+  });
+  const leave = (path: string) =>
+    request({ host: '127.0.0.1', port: gateway.port('default/g:80'), path, agent: false, headers: { host: 'a.test' } })
+      .on('error', () => {})
+      .end();
+  const leaving = Array.from({ length: 5 }, (_, i) => leave(`/${i}`));
+  const one = leave('/shared');
+  await until(() => waiting.length === 6, 'the requests');
+  const other = get('/shared');
+  // It was sent after the other, and so is read after it.
+  await get('/probe');
+  for (const client of [...leaving, one]) client.destroy();
+  await until(() => closed === 5, 'those that no client wants to end');
+  say(saying('x', minute));
+  for (const answer of waiting) if (!answer.destroyed) saying('x', minute)(undefined as never, answer);
+  t.equal(String((await other).body), 'x', 'the one that another client waits for goes on');
+});
+
 t.test('a 206 and an answer to a range are not stored', async (t) => {
   const { get, say, asked } = await startCached(t);
   say(saying('01', { ...minute, 'content-range': 'bytes 0-1/10' }, 206));
