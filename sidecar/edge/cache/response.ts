@@ -81,8 +81,9 @@ export function readTerms(
   const guessed = stated === undefined && heuristic && (heuristicStatuses.has(status) || directives.has('public'));
   const noCache = directives.get('no-cache');
   const strict = noCache === '' || ['must-revalidate', 'proxy-revalidate'].some((name) => directives.has(name));
-  // Section 4.2.3: the apparent age, or the stated one with the time that the response took.
-  const initialAge = Math.max(0, (now - date) / 1000, ageOf(fields) + Math.max(0, now - asked) / 1000);
+  // Section 4.2.3: the apparent age, in the whole seconds that Date has, or the stated one with the time that the
+  // response took.
+  const initialAge = Math.max(0, Math.floor(now / 1000) - date / 1000, ageOf(fields) + Math.max(0, now - asked) / 1000);
   return {
     directives,
     lifetime: stated ?? (guessed ? guessLifetime(lastModified, date, now) : 0),

@@ -84,7 +84,14 @@ export class Entry {
   /** The complete response's head. */
   get reply(): Reply {
     const { status, reason, fields, body } = this;
-    return { status, reason, fields, hopFields: undefined, framing: body.length, declaredLength: body.length };
+    return {
+      status,
+      reason,
+      fields,
+      hopFields: undefined,
+      framing: body.length,
+      declaredLength: status === 204 ? undefined : body.length,
+    };
   }
 
   /** What its head takes in memory. */

@@ -32,6 +32,18 @@ t.test('a fresh response is served again, with its age, for GET and HEAD', async
   t.equal(hit!['upstream_host'], null);
 });
 
+t.test('responses without a body', async (t) => {
+  const { say, get, asked } = await startCached(t);
+  say((_, answer) => void answer.writeHead(204, minute).end());
+  for (let i = 0; i < 2; i++) {
+    const { status, headers, cut } = await get('/none');
+    t.strictSame([status, headers['content-length'], cut], [204, undefined, false]);
+  }
+  say(saying('', { ...minute, location: '/there' }, 301));
+  for (let i = 0; i < 2; i++) t.equal((await get('/moved')).headers.location, '/there');
+  t.equal(asked.length, 2);
+});
+
 t.test('conditions and ranges are answered from the store', async (t) => {
   const { say, get, asked } = await startCached(t);
   say(saying('0123456789', { ...minute, etag: '"v1"' }));
