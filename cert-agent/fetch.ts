@@ -9,10 +9,12 @@ import {
   type Issued,
   invalidAnswer,
   readBundleDocument,
+  readRecordAnswer,
   readSvidAnswer,
   type Trust,
 } from './agent/answer.ts';
 import { type CaConnection, createCaConnection } from './agent/connect.ts';
+import type { LedgerPlace } from './agent/ledger-memory.ts';
 import type { Evidence } from './attest.ts';
 import { guard } from './base/background.ts';
 import type { Clock } from './base/clock.ts';
@@ -48,6 +50,8 @@ export interface CaClient {
    * @throws as fetchSvid does.
    */
   fetchCrl(trust: Trust, etag?: string): Promise<CrlNews>;
+  /** What the CA's ledger has of record `sequence`; `unknown` if the CA is older than we are. @throws as fetchSvid does. */
+  fetchRecord(trust: Trust, sequence: number): Promise<LedgerPlace>;
   /**
    * Opens a stream of changes. Resolves once the CA has accepted it; then `end` is called once.
    * @throws as fetchSvid does.
@@ -87,6 +91,8 @@ export function createCaClient(options: CaClientOptions): CaClient {
   const { url, clock } = options;
   const ending = new AbortController();
   const now = (): number => clock.now();
+  /** For a whole response: one that trickles in must not keep the agent from asking again. */
+  const within = (): AbortSignal => AbortSignal.any([ending.signal, AbortSignal.timeout(responseMs)]);
   let kept: { readonly connection: CaConnection; readonly trust: Trust } | undefined;
 
   /** The kept connection, if it was made with this trust and the CA's certificates are still valid. */
@@ -117,7 +123,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
         path: evidence.kind === 'token' ? '/v1/svid' : '/v1/svid/renew',
         headers: { 'content-type': 'application/json', accept: 'application/json' },
         body: JSON.stringify(body),
-        signal: ending.signal,
+        signal: within(),
       });
       return readSvidAnswer(answer.body, key, trust.bundle.trustDomain, url);
     } finally {
@@ -134,7 +140,7 @@ export function createCaClient(options: CaClientOptions): CaClient {
         method: 'GET',
         path: '/v1/bundle',
         headers,
-        signal: ending.signal,
+        signal: within(),
       });
       if (answer.status === 304) return undefined;
       const fresh = readBundleDocument(answer.body, trust.bundle.trustDomain, url);
@@ -146,12 +152,28 @@ export function createCaClient(options: CaClientOptions): CaClient {
     }
   }
 
+  async function fetchRecord(trust: Trust, sequence: number): Promise<LedgerPlace> {
+    const { client } = connectionFor(trust);
+    const headers = { accept: 'application/json' };
+    const request = { method: 'GET', path: `/v1/ledger/${sequence}`, headers, signal: within() } as const;
+    try {
+      const answer = await askText(client, url, undefined, request);
+      if (answer.status === 404) return 'unknown';
+      const body = readJson(answer.text);
+      if (answer.status !== 200) throw describeRefusal(answer.status, body, url);
+      return readRecordAnswer(body, sequence, url);
+    } catch (error) {
+      forget();
+      throw error;
+    }
+  }
+
   async function fetchCrl(trust: Trust, etag?: string): Promise<CrlNews> {
     // A connection of its own: a large list must not keep the deny list waiting.
     const { client } = createCaConnection({ url, trust: trust.bundle, denied: trust.denied, now });
     try {
       const headers = { accept: 'application/x-pem-file', ...(etag === undefined ? {} : { 'if-none-match': etag }) };
-      const request = { method: 'GET', path: '/v1/crl.pem', headers, signal: ending.signal } as const;
+      const request = { method: 'GET', path: '/v1/crl.pem', headers, signal: within() } as const;
       const answer = await askText(client, url, undefined, request);
       if (answer.status === 304) return 'unchanged';
       if (answer.status === 404) return 'absent';
@@ -212,8 +234,11 @@ export function createCaClient(options: CaClientOptions): CaClient {
     await kept?.connection.client.destroy();
   }
 
-  return { fetchSvid, fetchBundle, fetchCrl, watch, close };
+  return { fetchSvid, fetchBundle, fetchCrl, fetchRecord, watch, close };
 }
+
+/** The CA gives a client 60 s for a large response. */
+const responseMs = 60_000;
 
 /** The CA sends something every 5 s. */
 const watchSilenceMs = 15_000;

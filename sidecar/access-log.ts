@@ -116,6 +116,7 @@ export function formatRecord(exchange: Exchange, connection: Connection, duratio
     peerOf(exchange, connection) +
     (exchange.rules.direction === 'gateway' ? clientOf(exchange, connection) : '') +
     (exchange.noted === undefined ? '' : exchange.noted.map(([name, said]) => `,"${name}":${text(said)}`).join('')) +
+    (exchange.cache === undefined ? '' : `,"cache":"${exchange.cache}"`) +
     `${failure === undefined ? '' : `,"code":"${failure.code}","reason":${text(failure.message)}`}}\n`
   );
 }

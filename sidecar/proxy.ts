@@ -20,11 +20,12 @@ import { factsOf } from './exchange/facts.ts';
 import { addFields } from './exchange/fields.ts';
 import { heldBytes } from './exchange/held-bytes.ts';
 import { emptyFields } from './exchange/message.ts';
-import { forward, noteUpstream, openTunnel } from './forward.ts';
+import { noteUpstream, openTunnel } from './forward.ts';
 import { readMeaning } from './head.ts';
 import { HeldBody } from './hold-body.ts';
 import type { Denials } from './observe/denials.ts';
 import type { SecurityReport } from './observe/plaintext-report.ts';
+import { passOn } from './onward.ts';
 import { type Permit, TunnelPermit } from './policy/policy.ts';
 import { Http1Server, type ServerPath } from './protocol/http1/server.ts';
 import { Http2Server } from './protocol/http2/server.ts';
@@ -34,7 +35,6 @@ import { refuse } from './respond.ts';
 import { findRoute } from './route.ts';
 import { enter } from './sanitize.ts';
 import type { SignTransactionToken } from './tokens/sign.ts';
-import { carryTransactionToken } from './tokens/transaction-token.ts';
 import { hashKeyOf } from './upstream/hash-key.ts';
 
 /** What the path uses and does not own. */
@@ -117,10 +117,7 @@ export function serveHttp(connection: Connection, tools: ProxyTools): void {
 
   function goOn(exchange: Exchange, permit: Permit): void {
     if (exchange.finished || exchange.responded) return;
-    for (const change of exchange.phases?.rewrite ?? []) change(exchange);
-    if (exchange.edge !== undefined) carryTransactionToken(exchange, tools.sign);
-    forward(exchange, permit, connection.clientCert);
-    for (const follow of exchange.phases?.forwarded ?? []) follow(exchange, connection.clientCert);
+    passOn(exchange, permit, connection.clientCert, tools.sign);
   }
 
   /** A refusal is never dropped from the log: if the log has no room, the response waits for it. */

@@ -15,9 +15,14 @@ export function answerInterim(exchange: Exchange, reply: Reply): void {
 }
 
 /** Passes the upstream's response on, as the rule changes it; `whole` is its entire body if that came with the head. */
-export function answerReply(exchange: Exchange, reply: Reply, whole: Buffer | undefined): void {
+export function answerReply(
+  exchange: Exchange,
+  reply: Reply,
+  whole: Buffer | undefined,
+  details = 'via_upstream',
+): void {
   exchange.status = reply.status;
-  exchange.details = 'via_upstream';
+  exchange.details = details;
   const { phases } = exchange;
   if (phases === undefined) return exchange.downstream.respond(withReplyFields(exchange, reply), whole);
   // Before it is sent: the record may be written with the last byte.

@@ -36,7 +36,7 @@ const layers: readonly (readonly (readonly [name: string, files: RegExp])[])[] =
   [
     [
       'path',
-      /^sidecar\/(?:listener|peer|head|route|front-door|sanitize|authorize|authenticate|ask-authorizer|hold-body|forward|respond|access-log|proxy)\.ts$/,
+      /^sidecar\/(?:listener|peer|head|route|front-door|sanitize|authorize|authenticate|ask-authorizer|hold-body|forward|onward|respond|access-log|proxy)\.ts$/,
     ],
   ],
   [['documents', /^sidecar\/documents\//]],

@@ -6,7 +6,7 @@ import { formatPem, parseBundle, type TrustBundle } from '../identity/bundle.ts'
 import { type DenyList, parseDenyList } from '../identity/denied.ts';
 import { formatKey } from '../identity/keys.ts';
 import { parseSvid, type Svid } from '../identity/svid.ts';
-import { type LedgerHead, readLedgerHead } from './ledger-memory.ts';
+import { type LedgerHead, type LedgerPlace, readLedgerHead, readLedgerPlace } from './ledger-memory.ts';
 
 /** The roots that we trust and the identities that are denied. */
 export interface Trust {
@@ -58,6 +58,13 @@ export function readBundleDocument(document: unknown, trustDomain: string, url: 
     denied: parseDenyList(document['sallyport_denied'], source),
     ...(ledger === undefined ? {} : { ledger }),
   };
+}
+
+/** Parses the response to `GET /v1/ledger/N`. @throws SallyportError `ca_answer_invalid`. */
+export function readRecordAnswer(body: unknown, sequence: number, url: URL): LedgerPlace {
+  const place = readLedgerPlace(body, sequence);
+  if (place === undefined) throw invalidAnswer(url, `it says nothing of record ${sequence}`);
+  return place;
 }
 
 /** A refusal in the CA's words. */

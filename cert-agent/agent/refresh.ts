@@ -2,7 +2,7 @@
 // same SVID. It has no timer of its own; the rotation calls it.
 
 import { type Clock, formatTime } from '../base/clock.ts';
-import { asSallyportError } from '../base/errors.ts';
+import { asSallyportError, reasonOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { CaClient, TrustNews } from '../fetch.ts';
 import { onlyBundle } from '../identity/bundle.ts';
@@ -148,6 +148,7 @@ export class TrustRefresh {
     // A renewal in between brought its own bundle and deny list.
     if (this.#stopped || keep.held() !== asked) return;
     this.#adopt(asked, before, news);
+    await this.#confirmLedger();
   }
 
   #adopt(asked: Identity, before: Trust, news: TrustNews | undefined): void {
@@ -167,6 +168,18 @@ export class TrustRefresh {
     this.#ledger.see(news?.ledger);
     this.#refreshedAt = clock.now();
     this.failures.clear();
+  }
+
+  /** What fails here is tried again with the next refresh. Bundle and deny list are taken already. */
+  async #confirmLedger(): Promise<void> {
+    const { keep, client, log, clock } = this.#options;
+    const held = keep.held();
+    if (held === undefined) return;
+    try {
+      await this.#ledger.confirm((sequence) => client.fetchRecord(trustOf(held), sequence), clock.now());
+    } catch (error) {
+      log.debug({ code: 'ledger_unconfirmed' }, reasonOf(error));
+    }
   }
 
   /** When the root of our SVID is gone, no peer accepts it any more. */

@@ -120,6 +120,7 @@ export const codes = Object.freeze({
   stream_stalled: row(504, 4, 'SI', 'stream_stall_timeout'),
 
   // may this pass, and where to
+  not_cached: row(504, 4, '-', 'not_cached'),
   not_ready: row(503, 14, 'UH', 'not_ready'),
   draining: row(503, 14, 'UH', 'draining'),
   overloaded: row(503, 14, 'UO', 'overflow'),

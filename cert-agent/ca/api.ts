@@ -80,6 +80,7 @@ export function createRoutes(parts: ApiParts): readonly (Route | StreamRoute)[] 
     { method: 'POST', path: '/v1/svid/renew', answer: (request) => renew(parts, request) },
     { method: 'GET', path: '/v1/watch', upgrade: watchProtocol, open: (request, sink) => watch(parts, request, sink) },
     { method: 'GET', path: '/v1/bundle', answer: (request) => answerBundle(parts.bundleAnswer.current(), request) },
+    { method: 'GET', path: '/v1/ledger/{sequence}', answer: (request) => answerRecord(parts, request) },
     ...publicRoutes(parts),
     { method: 'GET', path: '/v1/openapi.json', answer: () => ({ body: openapi }) },
     { method: 'GET', path: '/healthz', answer: () => answerHealth(parts) },
@@ -293,6 +294,22 @@ function answerBundle({ body, etag }: BundleAnswer, request: ApiRequest): ApiAns
   // no-cache: a cache must revalidate each time, since a stale deny list would let denied identities in.
   const headers = { etag, 'cache-control': 'no-cache' };
   return matchesEtag(request.ifNoneMatch, etag) ? { status: 304, headers, body: '' } : { headers, body };
+}
+
+/**
+ * The hash of one record, so that an agent can check that the ledger still has an end that it saw. Public, as the hash of
+ * the newest one is in the bundle: records are salted, so that it tells nothing about them.
+ */
+async function answerRecord({ store }: ApiParts, { rest }: ApiRequest): Promise<ApiAnswer> {
+  const sequence = /^[1-9]\d{0,14}$/.test(rest) ? Number(rest) : undefined;
+  if (sequence === undefined)
+    throw new SallyportError('body_invalid', 'a record is named by its number, from 1', {
+      hint: 'GET /v1/openapi.json describes it',
+    });
+  const [first, [record]] = await Promise.all([store.firstOfLedger(), store.readLedger(sequence, 1)]);
+  const hash = record?.sequence === sequence ? { hash: record.hash } : {};
+  const headers = { 'cache-control': 'no-store' };
+  return { headers, body: JSON.stringify({ sequence, ...hash, first }) };
 }
 
 /**

@@ -234,6 +234,7 @@ async function serveAll(options: CaOptions, socket: string, parts: Parts): Promi
     ...{ answer: bundleAnswer, clock: parts.clock },
     denied: () => revocations.denied.current(),
   });
+  metrics.watchRunning({ agents, ledger, store });
   const rotations = new Rotations({
     ...{ dir: options.dir, passphrase: options.passphrase, authority, store, agents, clock: parts.clock, log },
     graceMs: parts.graceMs,

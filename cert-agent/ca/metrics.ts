@@ -1,11 +1,15 @@
 // The CA's metrics, `sallyport_ca_...`. Gauges are read from the store at scrape.
 
+import { X509Certificate } from 'node:crypto';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
 import type { Code } from '../base/errors.ts';
 import { createRegistry } from '../base/metrics.ts';
+import { fingerprintOf } from '../identity/verify.ts';
+import type { Agents } from './agents.ts';
 import type { Authority } from './authority.ts';
-import type { CertificateStore } from './store/store.ts';
+import type { Ledger } from './ledger/ledger.ts';
+import type { Store } from './store/store.ts';
 
 export interface CaMetrics {
   readonly registry: Registry;
@@ -17,7 +21,15 @@ export interface CaMetrics {
   revoked(): void;
   storeCommit(ms: number, calls: number): void;
   /** Registers the gauges, once there is a store to read them from. */
-  watch(store: CertificateStore, authority: Authority, clock: Clock): void;
+  watch(store: Store, authority: Authority, clock: Clock): void;
+  /** Registers those of the agents and of the ledger. */
+  watchRunning(parts: Running): void;
+}
+
+export interface Running {
+  readonly agents: Pick<Agents, 'connected'>;
+  readonly ledger: Pick<Ledger, 'head'>;
+  readonly store: Pick<Store, 'ledgerEnd'>;
 }
 
 /** The time spans of `sallyport_ca_identities_expiring`. */
@@ -53,11 +65,60 @@ export function createCaMetrics(): CaMetrics {
       commits.observe(ms / 1000);
       calls.inc(count);
     },
-    watch: (store, authority, clock) => watchIdentities(registry, store, authority, clock),
+    watch(store, authority, clock) {
+      watchIdentities(registry, store, clock);
+      watchCertificates(registry, authority);
+    },
+    watchRunning: (parts) => watchRunning(registry, parts),
   };
 }
 
-function watchIdentities(registry: Registry, store: CertificateStore, authority: Authority, clock: Clock): void {
+function watchRunning(registry: Registry, { agents, ledger, store }: Running): void {
+  const gauge = (name: string, help: string, read: () => number | Promise<number>): void => {
+    new Gauge({
+      ...{ name: `sallyport_ca_${name}`, help, registers: [registry] },
+      async collect() {
+        this.set(await read());
+      },
+    });
+  };
+  gauge('agents_connected', 'Agents with a stream to the CA.', () => agents.connected().length);
+  gauge('ledger_records', 'The number of the last record of the ledger.', () =>
+    store.ledgerEnd().then(
+      ({ sequence }) => sequence,
+      () => Number.NaN,
+    ),
+  );
+  gauge(
+    'ledger_signed_records',
+    'The number of the last record that a signed head covers.',
+    () => ledger.head.current()?.sequence ?? Number.NaN,
+  );
+}
+
+function watchCertificates(registry: Registry, authority: Authority): void {
+  new Gauge({
+    name: 'sallyport_ca_intermediate_not_after_seconds',
+    help: 'Expiry of the intermediate, seconds since 1970.',
+    registers: [registry],
+    collect() {
+      this.set(authority.notAfter / 1000);
+    },
+  });
+  new Gauge({
+    name: 'sallyport_ca_root_not_after_seconds',
+    help: 'Expiry of each root in the bundle, seconds since 1970.',
+    labelNames: ['fingerprint'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const root of authority.bundle.current().roots)
+        this.set({ fingerprint: fingerprintOf(root) }, new X509Certificate(root).validToDate.getTime() / 1000);
+    },
+  });
+}
+
+function watchIdentities(registry: Registry, store: Store, clock: Clock): void {
   const within = Object.entries(spans);
   // If the store does not respond, the metric has no value rather than zero.
   const count = (now: number) =>
@@ -83,14 +144,6 @@ function watchIdentities(registry: Registry, store: CertificateStore, authority:
     async collect() {
       const found = await count(clock.now());
       for (const [index, [name]] of within.entries()) this.set({ within: name }, found?.ending[index] ?? Number.NaN);
-    },
-  });
-  new Gauge({
-    name: 'sallyport_ca_intermediate_not_after_seconds',
-    help: 'Expiry of the intermediate, seconds since 1970.',
-    registers: [registry],
-    collect() {
-      this.set(authority.notAfter / 1000);
     },
   });
 }

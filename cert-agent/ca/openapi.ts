@@ -65,6 +65,17 @@ const schemas = {
     description: 'The last signed end of the ledger.',
     ...object({ sequence: { type: 'integer', minimum: 1 }, hash: { type: 'string', pattern: '^[0-9a-f]{64}$' }, time }),
   },
+  LedgerRecord: {
+    description: 'What the ledger has of one record.',
+    ...object(
+      {
+        sequence: { type: 'integer', minimum: 1 },
+        hash: { type: 'string', pattern: '^[0-9a-f]{64}$', description: 'Absent if the ledger does not have it.' },
+        first: { type: 'integer', minimum: 1, description: 'The first record that was not pruned.' },
+      },
+      ['sequence', 'first'],
+    ),
+  },
   Health: object({ status: { const: 'ok' }, time }),
   Error: object(
     {
@@ -113,6 +124,13 @@ export function openapiDocument(): object {
             304: { description: 'Not changed.' },
           },
           refusals: [500],
+        }),
+      },
+      '/v1/ledger/{sequence}': {
+        get: operation('ledgerRecord', 'The hash of one record of the ledger.', {
+          parameters: [{ name: 'sequence', in: 'path', required: true, schema: { type: 'integer', minimum: 1 } }],
+          answers: { 200: json('LedgerRecord', 'Whether the ledger has it.') },
+          refusals: [400, 500, 503],
         }),
       },
       '/v1/crl': {

@@ -86,8 +86,19 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
   });
   const state = { issuing: 0, closing: false };
   const streams = new Set<Socket>();
+  const open = new WeakMap<Socket, number>();
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     const { socket } = request;
+    // The parser goes on with what it has in hand.
+    if (socket.destroyed) return;
+    const pipelined = open.get(socket) ?? 0;
+    if (pipelined >= mostPipelined) {
+      parts.onDrop();
+      sparseLogOf(parts.log)('ca_overloaded', `a client sent more than ${mostPipelined} requests at once`);
+      return void socket.destroy();
+    }
+    open.set(socket, pipelined + 1);
+    response.once('close', () => open.set(socket, (open.get(socket) ?? 1) - 1));
     const turn = table.began(socket);
     // A body that trickles in does not make the connection busy.
     if (request.method === 'GET') turn.read();
@@ -121,6 +132,9 @@ export async function startServer(parts: ServerParts): Promise<CaServer> {
     },
   };
 }
+
+/** Clients wait for a response. Requests that are sent before would be answered from memory, however many they are. */
+const mostPipelined = 8;
 
 const httpOptions = Object.freeze({
   headersTimeout: 10_000,

@@ -31,7 +31,10 @@ export function parseKey(pem: string, file: string, passphrase?: string): KeyObj
           ? 'is encrypted and no passphrase was given'
           : 'cannot be decrypted with this passphrase';
       throw new SallyportError('passphrase_wrong', `the key in ${file} ${what}`, {
-        hint: 'give the passphrase file with --passphrase-file',
+        hint:
+          passphrase === undefined
+            ? 'give the passphrase file with --passphrase-file'
+            : 'check the first line of the passphrase file, or SALLYPORT_CA_PASSPHRASE: it is another passphrase',
       });
     }
     throw new SallyportError('key_unreadable', `${file} contains no readable private key (${why})`, {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { say, sayOutcome } from '../two-services/demo/print.ts';
 import type { Finding, Step } from '../two-services/demo/step.ts';
 import { endWorld, idOf, type World } from '../two-services/demo/world.ts';
-import { askAsUser, wordsOf } from './tour/callers.ts';
+import { askAsUser, countAsked, wordsOf } from './tour/callers.ts';
 import { everyLayer, only, putInForce } from './tour/layers.ts';
 import { makeUsers, type Try, triesOf, type Users } from './tour/tries.ts';
 import { type Guard, logOf, makeWorld, startWorld, whyOf } from './tour/world.ts';
@@ -48,6 +48,11 @@ function stepsOf(world: World, users: Users): readonly Step[] {
     { name: 'every layer open: all of these pass', expected: `${tries.length} of ${tries.length}`, run: open },
     ...tries.map((one) => ({ name: one.name, expected: one.refused, run: () => alone(one, users) })),
     { name: 'every layer in force: a clerk, reading', expected: '200', run: together },
+    {
+      name: 'a page that is the same for all, asked for twice',
+      expected: 'web is asked once',
+      run: () => stored(world, users),
+    },
     { name: 'the gateway is revoked', expected: '503, and web logs svid_denied', run: () => revoked(world, users) },
   ];
 
@@ -68,6 +73,15 @@ function stepsOf(world: World, users: Users): readonly Step[] {
     const got = await wordsOf(askAsUser(world, { token: users.clerk }));
     return [got, got === '200'];
   }
+}
+
+/** The gateway serves the second request from its cache. */
+async function stored(world: World, { clerk }: Users): Promise<Finding> {
+  const ask = () => askAsUser(world, { token: clerk, path: '/help' });
+  const [first, second] = [await ask(), await ask()];
+  const asked = countAsked(world, '/help');
+  const said = /; hit\b/.test(String(second.headers['cache-status'])) ? 'a hit' : 'no hit';
+  return [`${first.status}, then ${said}; web was asked ${asked} times`, asked === 1 && said === 'a hit'];
 }
 
 /** One layer alone: what it refuses, which log records it, and that it refuses nothing else. */

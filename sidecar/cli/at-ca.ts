@@ -32,6 +32,16 @@ export async function withOperator<T>(flags: AtCa, work: (operator: Operator) =>
   }
 }
 
+/** ` --dir D` or ` --socket S`, for a command that the user is to run next. */
+export function sameCa({ dir, socket }: AtCa): string {
+  return socket !== undefined ? ` --socket ${quoted(socket)}` : dir !== undefined ? ` --dir ${quoted(dir)}` : '';
+}
+
+/** As a shell reads it as one word. */
+function quoted(path: string): string {
+  return /^[\w./@%+=:,-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+}
+
 /** Milliseconds. @throws SallyportError `usage`. */
 export async function durationOf(text: string, option: string): Promise<number> {
   const { parseDuration } = await import('../../cert-agent/base/clock.ts');
@@ -54,12 +64,18 @@ export async function timeOf(text: string, option: string): Promise<number> {
 export function readHead(text: string, option: string): SeenHead {
   const [, digits, hash] = /^(\d+):([0-9a-f]{64})$/.exec(text) ?? [];
   if (hash !== undefined) return { sequence: Number(digits), hash };
+  let content: string;
   try {
-    const value = JSON.parse(readFileSync(text, 'utf8')) as Partial<SeenHead> | null;
-    if (typeof value?.hash === 'string' && Number.isSafeInteger(value.sequence) && Number(value.sequence) > 0)
-      return { sequence: Number(value.sequence), hash: value.hash };
+    content = readFileSync(text, 'utf8');
   } catch (error) {
     throw usage(`${option} ${text}: it cannot be read: ${reasonOf(error)}`, 'give a file, or SEQUENCE:HASH');
+  }
+  try {
+    const value = JSON.parse(content) as Partial<SeenHead> | null;
+    if (typeof value?.hash === 'string' && Number.isSafeInteger(value.sequence) && Number(value.sequence) > 0)
+      return { sequence: Number(value.sequence), hash: value.hash };
+  } catch {
+    // What is not JSON has no head either.
   }
   throw usage(`${option} ${text}: it has no sequence and hash`, "give an agent's ledger-head.json, or SEQUENCE:HASH");
 }

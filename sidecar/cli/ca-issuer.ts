@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { asSallyportError } from '../../cert-agent/base/errors.ts';
 import type { IssuerOrder } from '../../cert-agent/ca/rotation/issuer.ts';
-import { atCa, withOperator } from './at-ca.ts';
+import { atCa, sameCa, withOperator } from './at-ca.ts';
 import { isStopped, type RotateFlags, takeStopped } from './ca-rotate.ts';
 import { action, exitCodes, note, print, printJson } from './terminal.ts';
 
@@ -59,7 +59,7 @@ async function runRequest(flags: RequestFlags): Promise<number> {
   if (flags.out !== undefined) await writeOut(flags.out, request);
   if (flags.json === true) printJson({ request });
   else if (flags.out === undefined) print(request.trimEnd());
-  note('next: have it signed, then sallyport ca issuer install FILE');
+  note(`next: have it signed, then sallyport ca issuer install FILE${sameCa(flags)}`);
   return exitCodes.ok;
 }
 
@@ -67,8 +67,8 @@ async function runInstall(file: string, flags: RotateFlags): Promise<number> {
   const done = await take(flags, { step: 'install', certificate: readFile(file) });
   if (flags.json === true) printJson(done);
   else print(`installed the issuer SHA-256 ${done.newIssuer}, ${done.prepared ? 'not active yet' : 'active'}`);
-  if (done.prepared) note('next: sallyport ca rotate root distribute');
-  else if (done.stopped) note('next: sallyport ca serve');
+  if (done.prepared) note(`next: sallyport ca rotate root distribute${sameCa(flags)}`);
+  else if (done.stopped) note(`next: sallyport ca serve${sameCa(flags)}`);
   return exitCodes.ok;
 }
 

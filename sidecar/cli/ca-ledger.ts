@@ -191,7 +191,7 @@ function shortened(value: string): string {
   return value.length <= longestShown ? value : `${value.slice(0, longestShown - 3)}...`;
 }
 
-const longestShown = 100;
+const longestShown = 40;
 
 type Heads = Awaited<ReturnType<typeof import('../../cert-agent/ca/ledger/look.ts')['lastHeads']>>;
 
@@ -229,7 +229,10 @@ async function runExport(flags: AtCa & { csv?: boolean; since?: string; out?: st
   return withOperator(flags, async ({ records }) => {
     const lines = flags.csv === true ? csvLines(records, since) : copyLines(records, since);
     if (flags.out === undefined) await printLines(lines);
-    else await writeLinesOut(flags.out, lines);
+    else {
+      await writeLinesOut(flags.out, lines);
+      note(`wrote ${flags.out}`);
+    }
     return exitCodes.ok;
   });
 }

@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import type { IssuerOrder } from '../../cert-agent/ca/rotation/issuer.ts';
 import type { RotationStatus, RotationStep } from '../../cert-agent/ca/rotation/rotation.ts';
 import type { StoppedStep } from '../../cert-agent/ca/rotation/stopped.ts';
-import { type AtCa, atCa, usage, withOperator } from './at-ca.ts';
+import { type AtCa, atCa, sameCa, usage, withOperator } from './at-ca.ts';
 import { action, exitCodes, note, print, printJson, printTable } from './terminal.ts';
 
 /** The options of the commands that rotate something. */
@@ -83,13 +83,13 @@ async function rotateIssuer(flags: RotateFlags): Promise<number> {
     const { state } = await takeStopped(flags, { step: 'activate', rootKey });
     const newIssuer = state?.newIssuer;
     if (flags.json === true) printJson({ newIssuer });
-    else print(`the new issuer is SHA-256 ${newIssuer}; start the CA with sallyport ca serve`);
+    else print(`the new issuer is SHA-256 ${newIssuer}; start the CA with sallyport ca serve${sameCa(flags)}`);
     return exitCodes.ok;
   }
   return withOperator(flags, async (operator) => {
     const keyFile = rootKey === undefined ? {} : { rootKey };
     const status = await operator.rotate({ kind: 'issuer', step: 'activate', ...keyFile });
-    if (flags.json === true) printJson(status);
+    if (flags.json === true) printJson(await withTimes(status));
     else print(`the issuer is SHA-256 ${status.issuer.fingerprint}, until ${await timeOf(status.issuer.notAfter)}`);
     return exitCodes.ok;
   });
@@ -107,8 +107,8 @@ async function rotateRoot(text: string, flags: RotateFlags): Promise<number> {
       ...(rootKey === undefined ? {} : { rootKey }),
       ...(externalRoot === undefined ? {} : { externalRoot }),
     });
-    if (flags.json === true) printJson(status);
-    else await show(status);
+    if (flags.json === true) printJson(await withTimes(status));
+    else await show(status, flags);
     return exitCodes.ok;
   });
 }
@@ -116,13 +116,25 @@ async function rotateRoot(text: string, flags: RotateFlags): Promise<number> {
 async function showStatus(flags: RotateFlags): Promise<number> {
   return withOperator(flags, async (operator) => {
     const status = await operator.rotationStatus();
-    if (flags.json === true) printJson(status);
-    else await show(status);
+    if (flags.json === true) printJson(await withTimes(status));
+    else await show(status, flags);
     return exitCodes.ok;
   });
 }
 
-async function show(status: RotationStatus): Promise<void> {
+/** The status with its times as text. */
+async function withTimes({ state, issuer, stragglers, ...rest }: RotationStatus): Promise<object> {
+  const { formatTime } = await import('../../cert-agent/base/clock.ts');
+  const shown = (ms: number | undefined): string | undefined => (ms === undefined ? undefined : formatTime(ms));
+  return {
+    ...rest,
+    state: state && { ...state, startedAt: shown(state.startedAt), activatedAt: shown(state.activatedAt) },
+    issuer: { ...issuer, notBefore: shown(issuer.notBefore), notAfter: shown(issuer.notAfter) },
+    stragglers: stragglers.map((one) => ({ ...one, until: shown(one.until) })),
+  };
+}
+
+async function show(status: RotationStatus, flags: RotateFlags): Promise<void> {
   const { state, stragglers, more = 0, excepted = [], by, of, next, issuer, roots } = status;
   print(`issuer    SHA-256 ${issuer.fingerprint}`);
   print(`valid     ${await timeOf(issuer.notBefore)} to ${await timeOf(issuer.notAfter)}`);
@@ -139,7 +151,9 @@ async function show(status: RotationStatus): Promise<void> {
     if (rows.length > 0) printTable(['NOT YET', 'AGENT', 'EXPIRES'], rows, '');
     if (more > 0) print(`and ${more} more`);
   }
-  if (next !== undefined) note(`next: ${next}`);
+  if (state.step === 'draining')
+    note('before that, replace copies of bundle.pem outside of agents: new workloads, load balancers, other domains');
+  if (next !== undefined) note(`next: ${next}${sameCa(flags)}`);
 }
 
 function placesOf({ agents, late, notConnected }: RotationStatus['stragglers'][number]): string {

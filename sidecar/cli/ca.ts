@@ -4,7 +4,7 @@
 import { Command } from 'commander';
 import type { Acknowledged } from '../../cert-agent/ca/acknowledged.ts';
 import type { Operator } from '../../cert-agent/ca/operator/operator.ts';
-import { type AtCa, atCa, durationOf, usage, withOperator } from './at-ca.ts';
+import { type AtCa, atCa, durationOf, sameCa, usage, withOperator } from './at-ca.ts';
 import { agentsCommand } from './ca-agents.ts';
 import { backupCommand, restoreCommand } from './ca-backup.ts';
 import { dnsCommand } from './ca-dns.ts';
@@ -78,6 +78,7 @@ async function runInit(flags: InitFlags): Promise<number> {
   }
   print(`intermediate  until ${intermediateNotAfter}`);
   note(`root.key is not needed to serve: move it out of ${dir} to a safe place`);
+  note('without it the CA cannot renew its intermediate by itself: sallyport ca rotate issuer --root-key FILE does');
   note(`next: sallyport ca serve --dir ${dir} --listen 127.0.0.1:8443`);
   return exitCodes.ok;
 }
@@ -270,7 +271,7 @@ async function runTokenRemove(token: string | undefined, flags: AtCa & { spiffeI
     else for (const one of removed) print(`removed token ${one.token} of ${one.id}`);
     for (const { serial } of removed)
       if (serial !== undefined)
-        note(`its certificate ${serial} stays valid: revoke it with sallyport ca revoke ${serial}`);
+        note(`its certificate ${serial} stays valid: revoke it with sallyport ca revoke${sameCa(flags)} ${serial}`);
     return exitCodes.ok;
   });
 }
@@ -307,7 +308,7 @@ async function runTokenCreate(flags: TokenFlags): Promise<number> {
 function list(): Command {
   return atCa(new Command('ls'))
     .description('List valid certificates by expiry')
-    .option('--all', 'include expired certificates')
+    .option('--all', "include expired certificates, and the CA's own")
     .option('--expiring <duration>', 'only those that expire within this time')
     .option('--by <what>', 'service: one line for each SPIFFE ID')
     .option('--json', 'print them as JSON')
@@ -332,7 +333,7 @@ async function runList(flags: AtCa & { all?: boolean; expiring?: string; by?: st
   return withOperator(flags, async (operator) => {
     const found: ReturnType<typeof withTimes>[] = [];
     for await (const one of allCertificates(operator, { all: flags.all, expiringMs }))
-      found.push(withTimes(one, formatTime));
+      if (flags.all === true || one.evidence !== 'self') found.push(withTimes(one, formatTime));
     if (flags.json === true) printJson(found);
     else {
       const rows = found.map((one) => [
@@ -431,6 +432,7 @@ Revoking a certificate also revokes all that were renewed from it, including tho
 CRL and OCSP responses have the standard's reason: keyCompromise, affiliationChanged, superseded or
 cessationOfOperation if the text of --reason begins with it, else unspecified.
 An identity stays on the deny list until 'sallyport ca allow'.
+The exit code is 0 once it is on record, whether or not every agent has acknowledged it; --json has the stragglers.
 
 Example:
   sallyport ca revoke --dir ca spiffe://demo.test/ns/shop/sa/web --reason 'keyCompromise: laptop stolen'`,
@@ -502,7 +504,10 @@ async function runAllow(id: string, flags: AtCa): Promise<number> {
     const done = await operator.allow(id);
     if (flags.json === true) printJson(done);
     else print(done.changed ? `allowed ${done.id}` : `${done.id} was not denied`);
-    if (done.changed) note('its certificates stay revoked: it needs a new join token (sallyport ca token create)');
+    if (done.changed)
+      note(
+        `its certificates stay revoked: it needs a new join token (sallyport ca token create${sameCa(flags)} --spiffe-id ${done.id})`,
+      );
     if (done.nearest !== undefined) note(`${done.nearest} is on the deny list: did you mean that one?`);
     return exitCodes.ok;
   });

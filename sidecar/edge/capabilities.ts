@@ -4,6 +4,7 @@
 import { apiKey } from './api-key/capability.ts';
 import { authorization } from './authorization/capability.ts';
 import { basicAuth } from './basic-auth/capability.ts';
+import { cache } from './cache/capability.ts';
 import type { AnyCapability, Field } from './capability.ts';
 import { compression } from './compression/capability.ts';
 import { concurrency } from './concurrency/capability.ts';
@@ -41,6 +42,7 @@ export const capabilities: readonly AnyCapability[] = Object.freeze([
   requestBuffer,
   validation,
   mirror,
+  cache,
   compression,
   sessionPersistence,
 ]);

@@ -6,9 +6,11 @@
 
 import type { Registry } from 'prom-client';
 import type { ZodType } from 'zod';
+import type { Page } from '../../cert-agent/base/admin.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { Authorizer } from '../exchange/authorizer.ts';
 import type { Guard, Phases, Route, Step } from '../exchange/exchange.ts';
+import type { Onward } from '../exchange/onward.ts';
 import type { Destination } from '../exchange/upstream.ts';
 import type { KeySource, TokenObserver } from '../policy/jwt.ts';
 import type { JwtRule } from '../policy/request-authentication.ts';
@@ -96,6 +98,8 @@ interface Common<Plan, Shared> {
   share?(process: EdgeProcess): Shared | Promise<Shared>;
   /** The same for a process that serves nothing (`--check`). */
   shareDry?(process: DryProcess): Shared;
+  /** Pages of the admin port, in the first worker. */
+  pages?(shared: Shared): readonly Page[];
   /**
    * True if a more specific policy's plan keeps everything of a less specific one's. By default, if they are equal.
    */
@@ -244,6 +248,8 @@ export interface EdgeProcess {
   readonly workers: EdgeWorkers;
   /** The Redis that several gateways share; undefined if gateway.yaml names none. It may be away. */
   readonly redis: RedisLink | undefined;
+  /** For what fetches responses itself. */
+  readonly onward: Onward;
   keysOf(rule: JwtRule): KeySource;
   readonly observeToken: TokenObserver;
   /** Runs when the process leaves, in the order of the calls. */

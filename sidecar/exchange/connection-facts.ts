@@ -19,6 +19,8 @@ export interface ConnectionFacts {
   /** At a gateway: the listener of the handshake, and the certificate that the client presented. */
   readonly listener: string | undefined;
   readonly client?: ClientCertificate | undefined;
+  /** `x-forwarded-client-cert` for the client's requests. */
+  readonly clientCert?: string | undefined;
 }
 
 /** A client's certificate at a gateway, verified with the authorities of its listener. */

@@ -311,6 +311,8 @@ export class Exchange {
   /** Milliseconds from sending the head upstream to the first byte of the response; -1 before that. */
   upstreamSentAt = 0;
   upstreamServiceMs = -1;
+  /** What the cache made of it, for the log; undefined on a rule without one. */
+  cache: string | undefined = undefined;
   responded = false;
   finished = false;
   /** The hooks of the rule; those of the port until the rule is found. */

@@ -2,6 +2,7 @@
 // (sessions, verified tokens, rate-limit buckets, the connection to Redis). A policy that did not change is not
 // compiled again.
 
+import type { Page } from '../../cert-agent/base/admin.ts';
 import { formatProblem } from '../../cert-agent/base/errors.ts';
 import type { Log } from '../../cert-agent/base/log.ts';
 import { type Failure, withFailures } from '../compile/failures.ts';
@@ -174,6 +175,11 @@ export class RunningGateway implements GatewayTools {
 
   warn(message: string): void {
     this.#parts.log?.warn({ code: 'policy_warning' }, message);
+  }
+
+  /** Pages of the admin port that capabilities have. */
+  pages(): readonly Page[] {
+    return this.#table.flatMap(({ name, pages }) => pages?.(this.#made.get(name)) ?? []);
   }
 
   /** The certificates that listeners present. */

@@ -342,6 +342,7 @@ class RunningSidecar implements Sidecar {
       registry: this.#registry,
       workers: this.#options.count ?? 1,
       link: this.#options.link,
+      sign: this.#tools.sign,
       tellAll: (of, message) => this.#workers?.tellAll(of, message),
       observe: (issuer, outcome) => this.#tools.metrics.countToken(issuer, outcome),
     };
@@ -383,7 +384,11 @@ class RunningSidecar implements Sidecar {
     }
     if (admin !== undefined) {
       this.#servers.push(
-        await startAdmin({ listen: admin, title: 'Sallyport sidecar: admin', pages: adminPages(sources) }),
+        await startAdmin({
+          listen: admin,
+          title: 'Sallyport sidecar: admin',
+          pages: [...adminPages(sources), ...(this.#gateway?.pages() ?? [])],
+        }),
       );
     }
   }

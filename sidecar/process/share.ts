@@ -4,8 +4,10 @@
 import type { Registry } from 'prom-client';
 import type { Log } from '../../cert-agent/base/log.ts';
 import type { AnyCapability, EdgeProcess } from '../edge/capability.ts';
+import { createOnward } from '../onward.ts';
 import type { TokenObserver } from '../policy/jwt.ts';
 import type { Jwks } from '../tokens/jwks.ts';
+import type { SignTransactionToken } from '../tokens/sign.ts';
 import { FirstState } from './shared-state.ts';
 import type { WorkerLink } from './worker-link.ts';
 
@@ -18,6 +20,7 @@ export interface ShareOptions {
   readonly workers: number;
   /** In a worker that is not the first: the link to the first. */
   readonly link: WorkerLink | undefined;
+  readonly sign: SignTransactionToken;
   /** In the first worker: sends a message to the others. */
   tellAll(of: string, message: unknown): void;
 }
@@ -33,11 +36,12 @@ export interface Shares {
 /** Lets each capability create what it shares. */
 export async function shareAll(
   table: readonly AnyCapability[],
-  { jwks, log, observe, registry, workers, link, tellAll }: ShareOptions,
+  { jwks, log, observe, registry, workers, link, sign, tellAll }: ShareOptions,
   redis?: EdgeProcess['redis'],
 ): Promise<Shares> {
   const state = new FirstState();
   const closing: (() => void)[] = [];
+  const onward = createOnward(sign);
   const made = await Promise.all(
     table.map(async ({ name, share }) => {
       const process: EdgeProcess = {
@@ -48,6 +52,7 @@ export async function shareAll(
           tellAll: (message) => tellAll(name, message),
           first: link?.of(name),
         },
+        onward,
         keysOf: (rule) => jwks.sourceOf(rule),
         observeToken: observe,
         onClose: (close) => closing.push(close),

@@ -26,8 +26,8 @@ t.test('when', async (t) => {
   t.equal(retirementOf(Number.POSITIVE_INFINITY, 0), Number.POSITIVE_INFINITY);
 });
 
-t.test('while certificates of six seconds are renewed at half of their life', async (t) => {
-  const report = await runRotation(t, { lifeMs: 6000, forMs: 8000 });
+t.test('while certificates of twelve seconds are renewed at half of their life', async (t) => {
+  const report = await runRotation(t, { lifeMs: 12_000, forMs: 14_000 });
   t.strictSame(faultsOf(report), []);
   t.ok(report.rotations >= 2, 'they were renewed');
   for (const [name, counts] of Object.entries(report.counts))

@@ -240,3 +240,19 @@ t.test('streams above those of one identity are closed, although their client do
     [],
   );
 });
+
+t.test('requests that are sent before a response end the connection after a few', async (t) => {
+  const { ca, status } = await start(t, {});
+  const few = await hold(t, ca);
+  few.write(get.repeat(8));
+  t.match(await few.say(''), /^HTTP\/1\.1 200/);
+  t.notOk(few.isClosed());
+  const many = await hold(t, ca);
+  many.write(get.replace('healthz', 'v1/ledger/1').repeat(500));
+  await many.closed;
+  t.equal(await status(), 200);
+  t.match(
+    await (await ask(ca.address.port, readFileSync(join(ca.dir, 'bundle.pem'), 'utf8'), { path: '/metrics' })).text,
+    /^sallyport_ca_connections_dropped_total 1$/m,
+  );
+});

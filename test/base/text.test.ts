@@ -155,7 +155,7 @@ t.test('did you mean', async (t) => {
   for (const [word, hint] of [
     ['endpoint', "did you mean 'endpoints'?"],
     ['Identity', "did you mean 'identity'?"],
-    ['hsots', undefined],
+    ['hsots', "did you mean 'hosts'?"],
     ['host', "did you mean 'hosts'?"],
     ['colour', undefined],
   ] as const)

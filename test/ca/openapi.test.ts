@@ -69,7 +69,10 @@ t.test('the responses of the CA are as described', async (t) => {
   async function check(status: number, question: Question, name = `${status} ${question.path}`) {
     const answer = await ask(ca.address.port, root, question);
     t.equal(answer.status, status, name);
-    const path = question.path.replace(/^\/ocsp\/.+/, '/ocsp/{request}').replace(/^\/v1\/crl\/.+/, '/v1/crl/{keyId}');
+    const path = question.path
+      .replace(/^\/ocsp\/.+/, '/ocsp/{request}')
+      .replace(/^\/v1\/crl\/.+/, '/v1/crl/{keyId}')
+      .replace(/^\/v1\/ledger\/.+/, '/v1/ledger/{sequence}');
     const operation = document.paths[path]?.[question.body === undefined ? 'get' : 'post'];
     if (status === 200 && question.body !== undefined) {
       const asked = operation?.requestBody?.content?.['application/json']?.schema;
@@ -104,6 +107,11 @@ t.test('the responses of the CA are as described', async (t) => {
     const crl = await check(200, { path });
     await check(304, { path, headers: { 'if-none-match': String(crl.headers['etag']) } });
   }
+  t.match((await check(200, { path: '/v1/ledger/1' })).json, { sequence: 1, hash: /^[0-9a-f]{64}$/, first: 1 });
+  const unknown = (await check(200, { path: '/v1/ledger/99999999' })).json;
+  t.notOk('hash' in unknown);
+  for (const path of ['0', '-1', '1.0', '1e3', '01', '9'.repeat(16), 'x'].map((one) => `/v1/ledger/${one}`))
+    await check(400, { path });
   await check(200, { path: '/ocsp', body: 'not a request' });
   await check(413, { path: '/ocsp', body: 'x'.repeat(20_000) });
   await check(200, { path: '/ocsp/AAAA' });

@@ -8,7 +8,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
 import { connectOperator } from '../../cert-agent/ca/operator/socket.ts';
 import type { RotationStep } from '../../cert-agent/ca/rotation/rotation.ts';
-import { readState } from '../../cert-agent/ca/rotation/state.ts';
+import { type RotationState, readState } from '../../cert-agent/ca/rotation/state.ts';
 import { formatPem } from '../../cert-agent/identity/bundle.ts';
 import { generateKey } from '../../cert-agent/identity/keys.ts';
 import { ask, makeCa, newKey } from '../fixtures/ca.ts';
@@ -115,6 +115,20 @@ t.test('nothing that was answered is forgotten', { timeout: 60_000 + kills * 15_
     await Promise.all(all);
     const verified = await runSallyport(t, ['ca', 'ledger', 'verify', '--dir', dir]);
     if (verified.code !== 0) t.fail(`round ${round}: ${verified.stdout}${verified.stderr}`);
+    const rotated = await runSallyport(t, [
+      'ca',
+      'ledger',
+      'show',
+      '--dir',
+      dir,
+      '--act',
+      'rotate',
+      '--limit',
+      '1000',
+      '--json',
+    ]);
+    const unrecorded = contradictionOf(readState(dir), rotated.stdout);
+    if (unrecorded !== undefined) t.fail(`round ${round}: ${unrecorded}`);
     const { stdout, stderr, code } = await runSallyport(t, ['ca', 'ls', '--dir', dir, '--all', '--json']);
     if (code !== 0) return t.fail(`round ${round}: ${stderr}`);
     const found = new Map(
@@ -133,6 +147,42 @@ t.test('nothing that was answered is forgotten', { timeout: 60_000 + kills * 15_
   t.equal(await ca.stop(), 0);
   t.notOk(existsSync(socket));
 });
+
+interface ShownStep {
+  readonly answer: string;
+  readonly details: { readonly kind: string; readonly step?: string };
+}
+
+/** What a directory says that its ledger does not explain: only a step that began may have left it otherwise. */
+function contradictionOf(state: RotationState | undefined, shown: string): string | undefined {
+  let possible: (string | undefined)[] = [undefined];
+  let isOpen = false;
+  for (const { answer, details } of JSON.parse(shown) as ShownStep[]) {
+    const { kind, step } = details;
+    if (answer === 'begun') possible.push(stateAfter[`${kind} ${step}`]);
+    else if (answer !== 'refused') possible = [stateAfter[`${kind} ${answer}`]];
+    if (answer !== 'refused') isOpen = answer === 'begun';
+  }
+  const found = state === undefined ? undefined : `${state.kind} ${state.step}`;
+  if (possible.includes(found) || (isOpen && unfinished.has(String(found)))) return undefined;
+  return `the directory is ${found}, but the ledger ends with what leads to ${possible.join(' or ')}`;
+}
+
+/** What the next start finishes. */
+const unfinished: ReadonlySet<string> = new Set([
+  'issuer prepared',
+  'issuer activating',
+  'root activating',
+  'root removing',
+]);
+
+/** Steps that end a rotation are not here. */
+const stateAfter: Readonly<Record<string, string>> = {
+  'root prepare': 'root prepared',
+  'root distribute': 'root distributed',
+  'root activate': 'root draining',
+  'issuer request': 'issuer requested',
+};
 
 function refusedOnly(error: { code?: string }): void {
   if (error.code !== 'rotation_refused') throw error;

@@ -53,7 +53,7 @@ t.test(
     t.equal((await enrol()).status, 200, 'and issues, for the same token');
     const own = (await call({ path: '/healthz' })).server.serialNumber.toLowerCase();
     const listed = await until(async () => {
-      const { stdout } = await runSallyport(t, ['ca', 'ls', '--dir', ca.directory, '--json']);
+      const { stdout } = await runSallyport(t, ['ca', 'ls', '--dir', ca.directory, '--all', '--json']);
       return stdout.includes(own.replace(/^0+/, '')) && stdout;
     }, "the CA's own certificate on record");
     t.match(listed, web);

@@ -121,7 +121,7 @@ t.test('issuer and root rotate under load', { timeout: 120_000 }, async (t) => {
   await restartCa();
   await until(async () => /agents +3 of 4 trust the new root/.test(await good('status')), 'three acknowledgements');
   t.match(await good('status'), /sa\/d +not connected/);
-  t.match(await rotate('root', 'activate'), { code: 1, text: /1 known workloads do not trust.*sa\/d / });
+  t.match(await rotate('root', 'activate'), { code: 1, text: /1 known workload does not trust.*sa\/d / });
   t.match(await rotate('root', 'activate', '--except', 'e'), {
     code: 1,
     text: /--except e names none of the workloads/,

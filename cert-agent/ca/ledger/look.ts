@@ -28,7 +28,7 @@ export interface Wanted {
 
 export function readRecord({ sequence, line, hash }: LedgerRecord): ShownRecord {
   try {
-    const { sequence: _, time, act, caller, id, evidence, answer, ...details } = JSON.parse(line);
+    const { sequence: _, time, act, caller, id, evidence, answer, salt: __, ...details } = JSON.parse(line);
     const optional = { ...(id === undefined ? {} : { id }), ...(evidence === undefined ? {} : { evidence }) };
     return { sequence, time, act, caller, ...optional, answer, details, hash };
   } catch {

@@ -1,7 +1,7 @@
 // The ledger's records: what the CA did, each with a hash that covers all records before it. Pure functions; the store
 // keeps the records (ledger/table.ts), and `ca ledger verify` checks them without the CA (ledger/verify.ts).
 
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { formatTime } from '../../base/clock.ts';
 
 /** What the CA can have done. */
@@ -52,10 +52,13 @@ export function hashOf(previous: string, line: string): string {
   return createHash('sha256').update(Buffer.from(previous, 'hex')).update(line).digest('hex');
 }
 
-/** A record's line: JSON with the fields of `act`. `now` is in milliseconds since 1970. */
-export function lineOf(sequence: number, now: number, act: Act): string {
+/**
+ * A record's line: JSON with the fields of `act`. `now` is in milliseconds since 1970. Hashes of records are public, and
+ * what a record may say is easily guessed: the salt keeps a guess from being checked.
+ */
+export function lineOf(sequence: number, now: number, act: Act, salt: string = randomUUID()): string {
   const { act: name, caller, id, evidence, answer, details } = act;
-  return JSON.stringify({ sequence, time: formatTime(now), act: name, caller, id, evidence, answer, ...details });
+  return JSON.stringify({ sequence, time: formatTime(now), act: name, caller, id, evidence, answer, ...details, salt });
 }
 
 /** The record after `last`. */
@@ -63,8 +66,9 @@ export function nextRecord(
   last: Pick<LedgerRecord, 'sequence' | 'hash'> | undefined,
   now: number,
   act: Act,
+  salt?: string,
 ): LedgerRecord {
   const sequence = (last?.sequence ?? 0) + 1;
-  const line = lineOf(sequence, now, act);
+  const line = lineOf(sequence, now, act, salt);
   return { sequence, line, hash: hashOf(last?.hash ?? genesis, line) };
 }

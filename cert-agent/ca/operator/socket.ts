@@ -73,7 +73,10 @@ async function ask(
       'ca_unreachable',
       `no CA responds on ${socketPath}: ${errnoOf(error) ?? reasonOf(error)}`,
       {
-        hint: 'is it running? sallyport ca serve --dir D opens D/ca.sock; --socket sets another path',
+        hint:
+          errnoOf(error) === 'EACCES'
+            ? 'it is open to the user who runs the CA: run this command as that user'
+            : 'is it running? sallyport ca serve --dir D opens D/ca.sock; --socket sets another path',
       },
     );
   }

@@ -7,7 +7,7 @@
 //   D/cross.pem       the new root, certified by the old one
 
 import { createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { SallyportError } from '../../base/errors.ts';
 import { makeDirectory, syncDirectory, writeFileDurably } from '../../base/write.ts';
@@ -142,7 +142,10 @@ function finishActivation(dir: string, state: RotationState): RotationState {
   const ofOldRoot = state.kind === 'root' ? [rootKey, rootCrl] : [rootKey];
   for (const path of state.external === true ? ofOldRoot : [])
     if (existsSync(path)) renameSync(path, join(previous, basename(path)));
-  for (const one of [previous, dir]) syncDirectory(one);
+  syncDirectory(previous);
+  // The first issuer of a CA replaces nothing.
+  if (readdirSync(previous).length === 0) rmdirSync(previous);
+  syncDirectory(dir);
   rmSync(next, { recursive: true, force: true });
   const done: RotationState = { ...state, step: 'draining' };
   if (state.kind === 'root') writeState(dir, done);

@@ -5,6 +5,7 @@ import { SallyportError } from '../../base/errors.ts';
 import { fingerprintOf } from '../../identity/verify.ts';
 import { readBundle, readIntermediate } from '../certificates.ts';
 import { cancelFiles, prepareFiles, readRootSigner } from './files.ts';
+import type { Begin } from './on-record.ts';
 import { installFiles, requestFiles } from './request.ts';
 import type { RotationState } from './state.ts';
 
@@ -24,6 +25,7 @@ export interface IssuerContext {
   readonly passphrase: string | undefined;
   /** Milliseconds since 1970. */
   readonly now: number;
+  readonly begin: Begin;
   /** Puts a prepared issuer in the place of the old one. */
   readonly activate: (made: RotationState) => RotationState;
 }
@@ -36,13 +38,14 @@ export async function takeIssuerStep(
   dir: string,
   { step, rootKey, certificate }: IssuerOrder,
   state: RotationState | undefined,
-  { by, passphrase, now, activate }: IssuerContext,
+  { by, passphrase, now, activate, begin }: IssuerContext,
 ): Promise<RotationState | undefined> {
   const prepared = state?.step === 'prepared' ? state : undefined;
   if (state?.kind === 'root' && step !== 'install') throw rotationRefused(`the root is being rotated (${state.step})`);
   switch (step) {
     case 'activate': {
       if (state?.step === 'requested') throw rotationRefused('a request waits for its certificate');
+      if (prepared !== undefined) await begin();
       const made = prepared ?? (await prepare());
       return activate(made);
     }
@@ -55,6 +58,7 @@ export async function takeIssuerStep(
         );
       const { trustDomain } = readBundle(dir);
       const oldIssuer = readIntermediate(dir).map(fingerprintOf)[0];
+      await begin();
       return requestFiles(dir, 'issuer', {
         ...{ trustDomain, passphrase, now },
         ...(oldIssuer === undefined ? {} : { oldIssuer }),
@@ -62,16 +66,19 @@ export async function takeIssuerStep(
     }
     case 'install': {
       if (state?.step !== 'requested') throw rotationRefused('no request waits for a certificate');
+      await begin();
       const installed = await installFiles(dir, state, certificate ?? '', { passphrase, now });
       return state.kind === 'issuer' ? activate(installed) : installed;
     }
     case 'cancel':
       if (state === undefined) throw rotationRefused('no rotation of the issuer is under way');
+      await begin();
       return void cancelFiles(dir, state);
   }
 
-  function prepare(): Promise<RotationState> {
+  async function prepare(): Promise<RotationState> {
     const root = readRootSigner(dir, rootKey, passphrase);
+    await begin();
     return prepareFiles(dir, 'issuer', { by, root, passphrase, now });
   }
 }

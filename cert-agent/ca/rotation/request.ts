@@ -79,6 +79,7 @@ export function readExternalRoot(file: string): Buffer {
   throw new SallyportError(
     'root_unusable',
     `${file} is not a root: ${isCa ? 'another CA issued it' : 'it is not a CA (basic constraints, CA:TRUE)'}`,
+    { hint: 'give the self-signed certificate at the top; those below it belong into the file of ca issuer install' },
   );
 }
 
@@ -134,17 +135,17 @@ function checkIssuer(issuer: Buffer, trustDomain: string, now: number): void {
   const { isCa, keyUsage = [], uris } = readCertificateFacts(issuer);
   const { validFromDate, validToDate } = new X509Certificate(issuer);
   const id = `spiffe://${trustDomain}`;
-  if (!isCa) throw unusable('the certificate is not a CA (basic constraints, CA:TRUE)');
+  if (!isCa) throw unusable('the certificate is not a CA (basic constraints, CA:TRUE)', extensionsHint);
   for (const use of ['keyCertSign', 'cRLSign'])
-    if (!keyUsage.includes(use)) throw unusable(`its key usage lacks ${use}`);
+    if (!keyUsage.includes(use)) throw unusable(`its key usage lacks ${use}`, extensionsHint);
   if (uris.length !== 1 || uris[0] !== id)
-    throw unusable(
-      `its only URI name must be ${id}, found ${uris.join(' ').slice(0, 200) || 'none'}`,
-      'the request has this name: sign with the extensions of the request (openssl x509 -req -copy_extensions copy)',
-    );
+    throw unusable(`its only URI name must be ${id}, found ${uris.join(' ').slice(0, 200) || 'none'}`, extensionsHint);
   if (now > validToDate.getTime()) throw unusable('it has expired');
   if (now < validFromDate.getTime()) throw unusable('it is not valid yet');
 }
+
+const extensionsHint =
+  'the request asks for it: sign with the extensions of the request (openssl x509 -req -copy_extensions copy)';
 
 /** With less, the CA would be due for another one before an operator can get it. */
 const shortestIssuerLifeMs = 24 * 3_600_000;

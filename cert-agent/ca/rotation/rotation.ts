@@ -4,7 +4,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Clock } from '../../base/clock.ts';
 import { formatTime } from '../../base/clock.ts';
-import { SallyportError } from '../../base/errors.ts';
+import { asSallyportError, SallyportError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { DenyList } from '../../identity/denied.ts';
 import { parseSpiffeId } from '../../identity/spiffe-id.ts';
@@ -13,6 +13,7 @@ import { familiesOf, type Readiness, readinessOf, shown, stateOf } from '../ackn
 import type { Agents } from '../agents.ts';
 import type { Authority } from '../authority.ts';
 import { formatCertificates } from '../ledger/head.ts';
+import type { Act } from '../ledger/record.ts';
 import type { Store } from '../store/store.ts';
 import {
   activateFiles,
@@ -26,6 +27,7 @@ import {
   removeFiles,
 } from './files.ts';
 import { type IssuerStep, rotationRefused, takeIssuerStep } from './issuer.ts';
+import { type Begin, onRecord } from './on-record.ts';
 import { readExternalRoot, readRequest, requestFiles } from './request.ts';
 import { type RotationKind, type RotationState, readState } from './state.ts';
 
@@ -83,9 +85,13 @@ const settleMs = 5000;
 
 const reminderMs = 24 * 3_600_000;
 
+/** After a failed attempt, the schedule tries again after this. */
+const againMs = 3_600_000;
+
 export class Rotations {
   readonly #parts: RotationParts;
   #remindedAt = Number.NEGATIVE_INFINITY;
+  #againAt = Number.NEGATIVE_INFINITY;
   #busy: Promise<unknown> = Promise.resolve();
 
   constructor(parts: RotationParts) {
@@ -141,15 +147,18 @@ export class Rotations {
 
   async #renewIssuer(by: RotationState['by']): Promise<void> {
     const { authority, clock, log } = this.#parts;
+    if (clock.now() < this.#againAt) return;
     try {
       await this.step({ kind: 'issuer', step: 'activate' }, by);
     } catch (error) {
-      if (!(error instanceof SallyportError)) throw error;
+      const { code, hint, message } = asSallyportError(error, 'internal', 'the step failed');
+      // Each attempt that began has two records.
+      if (code !== 'root_key_missing') this.#againAt = clock.now() + againMs;
       if (clock.now() - this.#remindedAt < reminderMs) return;
       this.#remindedAt = clock.now();
       log.warn(
-        { code: 'intermediate_ending', notAfter: formatTime(authority.notAfter), hint: error.hint },
-        `the issuer has passed half of its life and cannot be renewed by itself: ${error.message}`,
+        { code: 'intermediate_ending', notAfter: formatTime(authority.notAfter), hint },
+        `the issuer has passed half of its life and cannot be renewed by itself: ${message}`,
       );
     }
   }
@@ -162,19 +171,20 @@ export class Rotations {
     await store.probe();
     // Before the step: the one that goes must vouch for the heads that its issuers signed.
     const roots = formatCertificates(authority.bundle.current().roots);
+    const caller = by === 'operator' ? 'operator' : 'self';
+    const record = async (answer: string, more: Act['details']): Promise<unknown> =>
+      store.appendLedger({ act: 'rotate', caller, answer, details: { kind, ...more } }, clock.now());
     const excepted: string[] = [];
-    const done = await this.#take(request, by, before, excepted);
+    const done = await onRecord({ step, by }, record, (begin) => this.#take(request, by, before, { excepted, begin }));
     authority.reload();
     const after = done ?? before!;
     if (step === 'remove') this.#parts.agents.renewThoseBefore(undefined);
     const details = {
-      kind,
       ...(after.newIssuer === undefined ? {} : { newIssuer: after.newIssuer }),
       ...(after.newRoot === undefined ? {} : { newRoot: after.newRoot, roots }),
       ...(excepted.length === 0 ? {} : { except: excepted.join(' ') }),
     };
-    const caller = by === 'operator' ? 'operator' : 'self';
-    await store.appendLedger({ act: 'rotate', caller, answer: step, details }, clock.now());
+    await record(step, details);
     if (step === 'activate' && after.newRoot !== undefined) {
       await store.adoptRoot(after.newRoot);
       this.#parts.agents.renewThoseBefore(after.activatedAt);
@@ -184,12 +194,12 @@ export class Rotations {
     return { ...(await this.status()), ...(excepted.length === 0 ? {} : { excepted }) };
   }
 
-  /** Adds to `excepted` which of those in the way it went past. */
+  /** Adds to `excepted` which of those in the way it went past, and calls `begin` before it changes anything. */
   async #take(
     request: RotationRequest,
     by: RotationState['by'],
     state: RotationState | undefined,
-    excepted: string[],
+    { excepted, begin }: { readonly excepted: string[]; readonly begin: Begin },
   ): Promise<RotationState | undefined> {
     const { dir, passphrase, clock } = this.#parts;
     const { step, except = [] } = request;
@@ -197,16 +207,17 @@ export class Rotations {
     if (request.kind === 'issuer') {
       if (!isIssuerStep(step)) throw refused(`${step} is no step of an issuer's rotation`, state);
       const activate = (made: RotationState): RotationState => this.#activate(made);
-      return takeIssuerStep(dir, { ...request, step }, state, { by, passphrase, now, activate });
+      return takeIssuerStep(dir, { ...request, step }, state, { by, passphrase, now, activate, begin });
     }
-    if (step === 'prepare') return this.#prepareRoot(request, state);
+    if (step === 'prepare') return this.#prepareRoot(request, state, begin);
     if (state === undefined || state.kind !== 'root') throw refused('no rotation of the root is under way', state);
     const allowed = stepsFrom(state);
     if (!allowed.includes(step))
       throw refused(`the rotation of the root is ${state.step}: ${step} cannot be done now`, state);
+    if (step === 'activate' || step === 'remove') excepted.push(...(await this.#refuseStragglers(state, except)));
+    await begin();
     if (step === 'distribute') return distributeFiles(dir, state);
     if (step === 'cancel') return void cancelFiles(dir, state);
-    excepted.push(...(await this.#refuseStragglers(state, except)));
     // Connections that rest on the last certificates of the old root are being retired.
     if (step === 'remove') await pause(settleMs);
     if (step === 'activate') return this.#activate(state);
@@ -227,17 +238,20 @@ export class Rotations {
   async #prepareRoot(
     { rootKey, externalRoot }: RotationRequest,
     state: RotationState | undefined,
+    begin: Begin,
   ): Promise<RotationState> {
     const { dir, passphrase, authority, clock } = this.#parts;
     if (state !== undefined) throw refused(`the ${state.kind} is being rotated already (${state.step})`, state);
     const now = clock.now();
     if (externalRoot === undefined) {
       const root = readRootSigner(dir, rootKey, passphrase);
+      await begin();
       return prepareFiles(dir, 'root', { by: 'operator', root, passphrase, now });
     }
     const roots = { old: readRoot(dir), new: readExternalRoot(externalRoot) };
     if (roots.old.equals(roots.new)) throw refused(`${externalRoot} is the present root`, state);
     const oldIssuer = fingerprintOf(authority.above[0]!);
+    await begin();
     return requestFiles(dir, 'root', { trustDomain: authority.trustDomain, passphrase, now, oldIssuer, roots });
   }
 
@@ -251,8 +265,13 @@ export class Rotations {
     const excepted = new Set(except.map((name) => exceptedBy(name, ids)));
     const left = ids.filter((id) => !excepted.has(id));
     if (left.length === 0) return ids.filter((id) => excepted.has(id));
-    const why = state.step === 'draining' ? 'still have certificates of the old root' : 'do not trust the new root yet';
-    throw new SallyportError('rotation_refused', `${left.length} known workloads ${why}: ${namesOf(left)}`, {
+    const [one, many] =
+      state.step === 'draining'
+        ? ['still has a certificate', 'still have certificates']
+        : ['does not trust', 'do not trust'];
+    const who = left.length === 1 ? `1 known workload ${one}` : `${left.length} known workloads ${many}`;
+    const what = state.step === 'draining' ? 'of the old root' : 'the new root yet';
+    throw new SallyportError('rotation_refused', `${who} ${what}: ${namesOf(left)}`, {
       hint: 'sallyport ca rotate status lists them; --except ID goes on without one',
     });
   }

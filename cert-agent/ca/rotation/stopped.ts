@@ -4,9 +4,11 @@
 import { systemClock } from '../../base/clock.ts';
 import { readRootFingerprints } from '../certificates.ts';
 import { storeFileOf } from '../directory.ts';
+import type { Act } from '../ledger/record.ts';
 import { openSqliteStore } from '../store/sqlite.ts';
 import { activateFiles, finishStep } from './files.ts';
 import { type IssuerOrder, rotationRefused, takeIssuerStep } from './issuer.ts';
+import { onRecord } from './on-record.ts';
 import { readRequest } from './request.ts';
 import { type RotationState, readState } from './state.ts';
 
@@ -36,10 +38,13 @@ export async function rotateStopped(
       throw rotationRefused(`the root is being rotated (${before.step}): start the CA with sallyport ca serve`);
     const now = systemClock.now();
     const activate = (made: RotationState): RotationState => activateFiles(dir, made, systemClock.now());
-    const state = await takeIssuerStep(dir, order, before, { by: 'operator', passphrase, now, activate });
+    const record = async (answer: string, more: Act['details']): Promise<unknown> =>
+      store.appendLedger({ act: 'rotate', caller: 'operator', answer, details: { kind: 'issuer', ...more } }, now);
+    const state = await onRecord({ step: order.step, by: 'operator' }, record, (begin) =>
+      takeIssuerStep(dir, order, before, { by: 'operator', passphrase, now, activate, begin }),
+    );
     const { newIssuer } = state ?? before ?? {};
-    const details = { kind: 'issuer', ...(newIssuer === undefined ? {} : { newIssuer }) };
-    await store.appendLedger({ act: 'rotate', caller: 'operator', answer: order.step, details }, now);
+    await record(order.step, newIssuer === undefined ? {} : { newIssuer });
     return { state, request: state?.step === 'requested' ? readRequest(dir) : undefined };
   } finally {
     await store.close();

@@ -38,12 +38,21 @@ export async function tokenFor({ ports }: World, user: string, group: string): P
 }
 
 /** The last transaction token that the gateway sent to `web`, from the log of a careless app. */
-export function stealFromLog({ directory }: World): string {
+export function stealFromLog(world: World): string {
+  const heads = logOfWeb(world);
+  return heads.findLast((head) => head['txn-token'] !== undefined)?.['txn-token'] ?? 'there is none in the log';
+}
+
+/** How often `web` was asked for a path. */
+export function countAsked(world: World, path: string): number {
+  return logOfWeb(world).filter(({ url }) => url === path).length;
+}
+
+function logOfWeb({ directory }: World): readonly Readonly<Record<string, string>>[] {
   const lines = readFileSync(join(directory, 'run', 'web-app.log'), 'utf8')
     .trim()
     .split('\n');
-  const heads = lines.map((line) => JSON.parse(line) as Record<string, string>);
-  return heads.findLast((head) => head['txn-token'] !== undefined)?.['txn-token'] ?? 'there is none in the log';
+  return lines.map((line) => JSON.parse(line) as Record<string, string>);
 }
 
 /** A response, or that there is none, as text. */

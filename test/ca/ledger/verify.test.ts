@@ -32,7 +32,7 @@ function makeLedger(count: number, headsAt: readonly number[], acts: Readonly<Re
       id: `spiffe://demo.test/w${i}`,
       answer: 'recorded',
     };
-    records.push(nextRecord(records.at(-1), now + i, act));
+    records.push(nextRecord(records.at(-1), now + i, act, 'salt'));
     if (headsAt.includes(i)) heads.push(authority.signHead(records.at(-1)!, now + i));
   }
   return { records, heads };

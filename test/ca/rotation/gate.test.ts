@@ -32,7 +32,7 @@ t.test('the gate counts all, however many come before', async (t) => {
   const status = await ca.operator.rotationStatus();
   t.match(status, { by: 0, of: 105, more: 5 });
   t.equal(status.stragglers.length, 100);
-  await t.rejects(take('activate', first), { code: 'rotation_refused', message: /^1 known workloads .*payments$/ });
+  await t.rejects(take('activate', first), { code: 'rotation_refused', message: /^1 known workload .*payments$/ });
   await t.rejects(take('activate'), { message: /^105 known workloads .* and 95 more$/ });
 });
 
@@ -45,15 +45,25 @@ t.test('an exception is a whole ID, or a last part of one workload in the way', 
     refused(/--except db names 2 workloads: .*pay\/sa\/db, .*shop\/sa\/db$/),
   );
   await t.rejects(take('activate', ['wbe']), refused(/--except wbe names none of the workloads in the way/));
-  await t.rejects(take('activate', [shop, 'web']), refused(/^1 known workloads .*pay\/sa\/db$/));
+  await t.rejects(take('activate', [shop, 'web']), refused(/^1 known workload .*pay\/sa\/db$/));
   await t.rejects(take('activate', ['spiffe://demo.test/a//b']), { code: 'spiffe_id_invalid' });
   // One that is not in the way does no harm.
   const done = await take('activate', [shop, pay, 'web', idOf('shop/sa/ready')]);
   t.same(done.excepted, [pay, shop, web]);
   t.equal(done.state?.step, 'draining');
   const records = await ca.operator.records.records(1, 100);
-  const step = records.find(({ line }) => line.includes('"activate"'));
+  const step = records.find(({ line }) => line.includes('"answer":"activate"'));
   t.match(step?.line, `"except":"${[pay, shop, web].join(' ')}"`);
+  const steps = records.map(({ line }) => JSON.parse(line)).filter(({ act }) => act === 'rotate');
+  const refusal = { answer: 'refused', step: 'activate', caller: 'operator' };
+  t.match(steps.slice(-6), [
+    { ...refusal, code: 'rotation_refused' },
+    { ...refusal, code: 'rotation_refused' },
+    { ...refusal, code: 'rotation_refused' },
+    { ...refusal, code: 'spiffe_id_invalid' },
+    { answer: 'begun', step: 'activate' },
+    { answer: 'activate' },
+  ]);
 });
 
 t.test('a workload whose certificate has expired, and may still renew, is in the way', async (t) => {
@@ -74,7 +84,7 @@ t.test('a workload whose certificate has expired, and may still renew, is in the
   await ca.upkeep();
   const step = (step: RotationStep) => ca.operator.rotate({ kind: 'root', step });
   for (const one of ['prepare', 'distribute'] as const) await step(one);
-  const refused = { code: 'rotation_refused', message: /^1 known workloads do not trust the new root yet: .*\/away$/ };
+  const refused = { code: 'rotation_refused', message: /^1 known workload does not trust the new root yet: .*\/away$/ };
   await t.rejects(step('activate'), refused);
   t.match((await ca.operator.rotationStatus()).stragglers, [{ id: away, notConnected: 1 }]);
   clock.advance(23 * 3_600_000 + 1000);

@@ -1,0 +1,565 @@
+// A shared cache by RFC 9111 for the rules of one policy. A request is served from the store, joins a response that is
+// on its way, or fetches one. Whether it may pass at all has been decided before.
+
+import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { noBody } from '../../exchange/answer.ts';
+import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
+import { type Exchange, Slot } from '../../exchange/exchange.ts';
+import { addFields, filterFields } from '../../exchange/fields.ts';
+import type { Fields, Reply } from '../../exchange/message.ts';
+import type { Onward } from '../../exchange/onward.ts';
+import { type Directives, firstOf, joinedOf, parseDirectives } from './directives.ts';
+import { Fill, type Outcome, Reader } from './fill.ts';
+import { compileIdentified, invalidatedBy, placeOf, whyBypassed } from './key.ts';
+import type { Held, RedisStore } from './redis-store.ts';
+import {
+  askedBy,
+  conditional,
+  errorStatuses,
+  isAbout,
+  isNotModified,
+  mayReplaceError,
+  needsOrigin,
+  selectionOf,
+  selects,
+  spanOf,
+  useOf,
+} from './request.ts';
+import { readTerms, storedFields, type Terms, updatedFields, whyNotStored } from './response.ts';
+import type { CachePlan } from './schema.ts';
+import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type Told } from './status.ts';
+import { Entry, type Place, type Purge, Store } from './store.ts';
+
+/** How often one request waits for a response that is on its way: each may turn out to be for others. */
+const maxWaits = 4;
+
+/** How long requests for a URL whose last response could not be shared do not wait for each other. */
+const unsharedMs = 10_000;
+const maxUnshared = 10_000;
+
+/** The response whose head an exchange waits for. */
+const waitsFor = new Slot<Fill>();
+
+/** What a request has been told, for the `received` hook. */
+const told = new Slot<Told>();
+
+/** What a cache shares with others. */
+export interface CacheTools {
+  readonly redis?: RedisStore | undefined;
+  /** A URL was invalidated by a request: other processes and gateways hear of it. */
+  readonly invalidated?: (url: string) => void;
+}
+
+/** The cache of one policy. */
+export class Cache {
+  readonly store: Store;
+  readonly #plan: CachePlan;
+  readonly #onward: Onward;
+  readonly #counts: CacheCounts;
+  readonly #redis: RedisStore | undefined;
+  readonly #invalidated: (url: string) => void;
+  /** Questions to Redis, by URL and partition: equal requests ask once. */
+  readonly #asking = new Map<string, Promise<Held | undefined>>();
+  readonly #isIdentified: (of: Exchange) => boolean;
+  /** By URL, in the order of their beginning. */
+  readonly #fills = new Map<string, Fill[]>();
+  /** By URL and partition, until when. */
+  readonly #unshared = new Map<string, number>();
+
+  constructor(plan: CachePlan, maxBytes: number, onward: Onward, counts: CacheCounts, more: CacheTools = {}) {
+    this.#redis = more.redis;
+    this.#invalidated = more.invalidated ?? (() => {});
+    this.#plan = plan;
+    this.store = new Store(maxBytes);
+    this.#onward = onward;
+    this.#counts = counts;
+    this.#isIdentified = compileIdentified(plan);
+  }
+
+  /** Serves a request that has permission; without a response from here it is forwarded as it is. */
+  serve(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void> {
+    const why = whyBypassed(exchange) ?? (needsOrigin(exchange.fields) ? 'bypass' : undefined);
+    if (why !== undefined) return this.#pass(exchange, { fwd: why as Forwarded });
+    const request = new Asking(exchange, connection, this.#plan, this.#isIdentified(exchange));
+    const found = this.#lookUp(request);
+    if (found === 'served') return undefined;
+    // Nothing waits for a HEAD: it brings no body that others could use.
+    if (exchange.method === 'HEAD') return this.#pass(exchange, { fwd: found.fwd });
+    return this.#fetch(request, found);
+  }
+
+  /** Adds Cache-Status to what the client gets, and applies what a response means for the stored ones. */
+  received(exchange: Exchange, reply: Reply): Fields {
+    const { fields } = reply;
+    const note = told.get(exchange);
+    if (note === undefined) return fields;
+    if (note.fwd === 'method') this.#invalidate(exchange, reply);
+    else if (exchange.method === 'HEAD' && note.hit !== true && note.fwd !== 'bypass')
+      this.#updateByHead(exchange, reply);
+    const isForwarded = note.hit !== true && note.fwdStatus === undefined;
+    return addFields(fields, [
+      ['cache-status', formatStatus(this.#plan.name, isForwarded ? { ...note, fwdStatus: reply.status } : note)],
+    ]);
+  }
+
+  /** The same in Redis. */
+  purgeRedis(purge: Purge): void {
+    this.#redis?.purge(purge);
+  }
+
+  /** Removes everything from memory. */
+  clear(): void {
+    for (const fills of this.#fills.values()) for (const fill of fills) fill.doom();
+    this.store.removeWhere(() => true);
+  }
+
+  /** An exchange has ended. One that waited for a head may have been the last that wanted it. */
+  finished(exchange: Exchange): void {
+    const fill = waitsFor.get(exchange);
+    if (fill === undefined || fill.outcome !== undefined) return;
+    fill.waiting--;
+    // Otherwise a client could have the backend work by requests that it resets at once.
+    if (fill.waiting === 0) fill.drop();
+  }
+
+  /** Removes what is stored, and keeps out what is on its way. Returns how many responses were removed. */
+  purge({ url, prefix, tag }: Purge): number {
+    const isMeant = (one: { readonly url: string; readonly tags?: readonly string[] }): boolean =>
+      (url !== undefined && one.url === url) ||
+      (prefix !== undefined && one.url.startsWith(prefix)) ||
+      (tag !== undefined && one.tags?.includes(tag) === true);
+    const onTheirWay = url === undefined ? this.#fills.values() : [this.#fills.get(url) ?? []];
+    for (const fills of onTheirWay)
+      for (const fill of fills) {
+        const { outcome } = fill;
+        const tags = outcome?.kind === 'reply' ? this.#tagsOf(outcome.reply.fields) : [];
+        // The tags of a response that has no head yet are not known: it may have been made before the purge.
+        if (isMeant({ url: fill.place.url, tags }) || (tag !== undefined && outcome === undefined)) fill.doom();
+      }
+    return url === undefined ? this.store.removeWhere(isMeant) : this.store.removeUrl(url);
+  }
+
+  // -- the store ---------------------------------------------------------------------------------------------------
+
+  /** Serves from the store if that is allowed; else, what was found and why it did not do. */
+  #lookUp(request: Asking): 'served' | Miss {
+    const { exchange, place, directives, isIdentified } = request;
+    const { entry, others } = this.store.find(place, exchange.fields);
+    const mayUse = entry !== undefined && this.#mayServe(entry.terms, isIdentified);
+    if (entry === undefined || !mayUse) {
+      if (directives.has('only-if-cached')) throw this.#notCached(exchange);
+      return { stored: undefined, fwd: entry !== undefined ? 'bypass' : others ? 'vary-miss' : 'uri-miss' };
+    }
+    const { age } = entry;
+    const use = useOf(entry.terms, age, directives);
+    if (use === 'validate') {
+      if (directives.has('only-if-cached')) throw this.#notCached(exchange);
+      return { stored: entry, fwd: useOf(entry.terms, age, noDirectives) === 'fresh' ? 'request' : 'stale' };
+    }
+    if (use === 'while-revalidating') this.#revalidate(request, entry);
+    this.#deliver(exchange, entry, use === 'fresh' ? 'hit' : 'stale', { hit: true, ttl: entry.terms.lifetime - age });
+    return 'served';
+  }
+
+  #mayServe({ shared }: Terms, isIdentified: boolean): boolean {
+    return !isIdentified || shared || this.#plan.unsafeShareIdentities;
+  }
+
+  #notCached(exchange: Exchange): SallyportError {
+    this.#note(exchange, 'refused', { detail: 'only-if-cached' });
+    return new SallyportError('not_cached', 'the client accepts a stored response only, and there is none');
+  }
+
+  /** Sends a complete stored response in the form that the request asks for (RFC 9110 sections 13 and 14). */
+  #deliver(exchange: Exchange, entry: Entry, outcome: CacheOutcome, note: Told): void {
+    this.#note(exchange, outcome, note);
+    const { body, terms } = entry;
+    const aged = { ...entry.reply, fields: withAge(entry.fields, entry.age) };
+    const answer = (reply: Reply, whole: Buffer): void =>
+      this.#onward.answer(exchange, reply, exchange.method === 'HEAD' ? noBody : whole, `cache_${outcome}`);
+    if (isNotModified(exchange.fields, terms, entry.status)) return answer(notModified(aged), noBody);
+    const span =
+      exchange.method === 'GET' && entry.status === 200 ? spanOf(exchange.fields, terms, body.length) : undefined;
+    if (span === undefined) return answer(aged, body);
+    if (span === 'none') return answer({ ...partOf(aged, 416, `bytes */${body.length}`), ...lengthOf(0) }, noBody);
+    const [from, to] = span;
+    const part = partOf(aged, 206, `bytes ${from}-${to - 1}/${body.length}`);
+    answer({ ...part, ...lengthOf(to - from) }, body.subarray(from, to));
+  }
+
+  // -- the backend -------------------------------------------------------------------------------------------------
+
+  async #fetch(request: Asking, miss: Miss): Promise<void> {
+    const { exchange } = request;
+    let now = miss;
+    if (this.#redis !== undefined && miss.stored === undefined && miss.fwd !== 'bypass') {
+      const held = await this.#askRedis(request, this.#redis);
+      if (exchange.finished || exchange.responded) return;
+      request.epoch = held?.epoch;
+      if (held?.entry !== undefined) {
+        const found = this.#lookUp(request);
+        if (found === 'served') return;
+        now = found;
+      }
+    }
+    for (let waits = 0; waits < maxWaits && this.#mayWait(request); waits++) {
+      const fill = this.#fillFor(request);
+      if (fill === undefined) break;
+      const outcome = await this.#wait(exchange, fill);
+      if (exchange.finished || exchange.responded) return;
+      if (this.#replaceError(exchange, now.stored, outcome)) return;
+      if (this.#takeShared(request, fill, outcome)) return;
+      // It was for others: something else may have been stored meanwhile.
+      const found = this.#lookUp(request);
+      if (found === 'served') return;
+      now = found;
+    }
+    return this.#lead(request, now, false);
+  }
+
+  /** Stores in memory what Redis has for this request. */
+  #askRedis({ place, exchange }: Asking, redis: RedisStore): Promise<Held | undefined> {
+    const wants = (entry: Entry): boolean => selects(entry.selection, exchange.fields);
+    const key = unsharedKey(place);
+    const asked = this.#asking.get(key);
+    if (asked !== undefined) return asked;
+    const asking = redis.find(place, wants).then((held) => {
+      this.#asking.delete(key);
+      const entry = held?.entry;
+      if (entry === undefined || entry.age >= entry.terms.lifetime) return held;
+      if (this.store.reserve(entry, entry.headBytes + entry.body.length)) this.store.add(entry);
+      return held;
+    });
+    this.#asking.set(key, asking);
+    return asking;
+  }
+
+  /** Waits for the head of a response. If all who wait have gone, the fetch ends. */
+  #wait(exchange: Exchange, fill: Fill): Promise<Outcome> {
+    waitsFor.set(exchange, fill);
+    fill.waiting++;
+    return fill.head;
+  }
+
+  #mayWait({ exchange, place }: Asking): boolean {
+    if (firstOf(exchange.fields, 'range') !== undefined) return false;
+    const until = this.#unshared.get(unsharedKey(place));
+    return until === undefined || until < performance.now();
+  }
+
+  /** A response on its way that this request may read. */
+  #fillFor({ exchange, place, isIdentified }: Asking): Fill | undefined {
+    return this.#fills.get(place.url)?.find((fill) => {
+      if (fill.place.partition !== place.partition || fill.isDoomed || fill.isOver || !fill.isWhole) return false;
+      const { outcome } = fill;
+      // Before its head has come, only callers without an identity can expect to share it.
+      if (outcome === undefined) return !isIdentified && fill.isOpen;
+      if (outcome.kind !== 'reply' || outcome.entry === undefined) return false;
+      return selects(outcome.entry.selection, exchange.fields) && this.#isShareable(outcome.entry.terms, isIdentified);
+    });
+  }
+
+  /** It is fresh, and not for its own client alone. */
+  #isShareable(terms: Terms, isIdentified: boolean): boolean {
+    return !terms.alwaysValidate && terms.lifetime > terms.initialAge && this.#mayServe(terms, isIdentified);
+  }
+
+  /** Serves a request that has waited for another's response; false if that is not for it. */
+  #takeShared(request: Asking, fill: Fill, outcome: Outcome): boolean {
+    const { exchange, isIdentified } = request;
+    // The backend was asked a moment ago, for all of them.
+    if (outcome.kind === 'failed') {
+      this.#note(exchange, 'collapsed', { fwd: 'miss', collapsed: true });
+      throw outcome.error;
+    }
+    if (outcome.kind === 'mismatch') return false;
+    const { entry } = outcome;
+    if (entry === undefined || !selects(entry.selection, exchange.fields)) return false;
+    if (!this.#isShareable(entry.terms, isIdentified)) return false;
+    const note: Told = { fwd: 'miss', collapsed: true, ttl: entry.terms.lifetime - entry.age };
+    if (outcome.kind === 'validated' || (fill.trailers !== undefined && !entry.isGone)) {
+      this.#deliver(exchange, entry, 'collapsed', note);
+      return true;
+    }
+    // It may have become too large to be stored, and its beginning may be gone.
+    if (!fill.isWhole || fill.failure !== undefined) return false;
+    this.#note(exchange, 'collapsed', { ...note, fwdStatus: entry.status });
+    if (isNotModified(exchange.fields, entry.terms, entry.status)) {
+      const reply = notModified({ ...entry.reply, fields: withAge(entry.fields, entry.age) });
+      this.#onward.answer(exchange, reply, noBody, 'cache_collapsed');
+      return true;
+    }
+    const { reply } = outcome.kind === 'reply' ? outcome : entry;
+    this.#read(
+      exchange,
+      fill,
+      { ...reply, fields: withAge(entry.fields, entry.age), hopFields: undefined },
+      'cache_collapsed',
+    );
+    return true;
+  }
+
+  /** Fetches for this request, and for those that wait for it meanwhile. */
+  async #lead(request: Asking, { stored, fwd }: Miss, isAgain: boolean): Promise<void> {
+    const { exchange } = request;
+    const fill = this.#begin(request, stored, exchange);
+    fill.start();
+    const outcome = fill.outcome ?? (await this.#wait(exchange, fill));
+    if (exchange.finished || exchange.responded) return fill.dropUnread();
+    if (outcome.kind === 'mismatch') {
+      if (isAgain)
+        throw new SallyportError('upstream_protocol', 'the backend answers 304 for a response it was not asked about');
+      return this.#lead(request, { stored: undefined, fwd }, true);
+    }
+    if (outcome.kind === 'validated') {
+      const { entry } = outcome;
+      return this.#deliver(exchange, entry, 'validated', {
+        fwd,
+        fwdStatus: 304,
+        ttl: entry.terms.lifetime - entry.age,
+      });
+    }
+    if (this.#replaceError(exchange, stored, outcome)) return fill.dropUnread();
+    if (outcome.kind === 'failed') {
+      this.#note(exchange, 'miss', { fwd });
+      throw outcome.error;
+    }
+    const { entry, reply } = outcome;
+    const ttl = entry === undefined ? {} : { stored: true, ttl: entry.terms.lifetime - entry.age };
+    this.#note(exchange, 'miss', { fwd, fwdStatus: reply.status, ...ttl });
+    this.#read(exchange, fill, reply, 'via_upstream');
+  }
+
+  /** Serves a stale response in place of an error, if it may be (section 4.2.4; RFC 5861 section 4). */
+  #replaceError(exchange: Exchange, stored: Entry | undefined, outcome: Outcome): boolean {
+    if (stored === undefined || stored.isGone) return false;
+    const isReached = outcome.kind !== 'failed';
+    if (isReached && !(outcome.kind === 'reply' && errorStatuses.has(outcome.reply.status))) return false;
+    const { terms, age } = stored;
+    if (!mayReplaceError(terms, age, isReached, this.#plan.staleWhenDisconnected / 1000)) return false;
+    this.#deliver(exchange, stored, 'stale', { hit: true, ttl: terms.lifetime - age, detail: 'stale-if-error' });
+    return true;
+  }
+
+  /** Validates a stale response that has just been served (RFC 5861 section 3). */
+  #revalidate(request: Asking, entry: Entry): void {
+    if (entry.isRevalidating) return;
+    entry.isRevalidating = true;
+    const fill = this.#begin(request, entry, undefined);
+    void fill.head.then((outcome) => {
+      entry.isRevalidating = false;
+      if (outcome.kind === 'reply') fill.dropUnread();
+    });
+    fill.start();
+  }
+
+  /** A fetch; with validators of what is stored, if there is any (section 4.3.1). */
+  #begin(request: Asking, stored: Entry | undefined, leader: Exchange | undefined): Fill {
+    const { exchange, connection, place, isIdentified } = request;
+    const conditions = stored === undefined ? undefined : validatorsOf(stored.terms);
+    const isPlain = stored !== undefined || !exchange.fields.names.some(({ lower }) => conditional.has(lower));
+    const mayStore = !request.directives.has('no-store');
+    const fill = new Fill(exchange, connection.clientCert, conditions, leader, {
+      ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#plan.maxEntry },
+      isOpen: isPlain && mayStore && !isIdentified,
+      judge: (reply, asked, self) => this.#judge(reply, asked, self, { request, stored, mayStore }),
+      stored: (entry) => this.#toRedis(entry, request.epoch),
+      ended: (self) => this.#ended(self),
+    });
+    const others = this.#fills.get(place.url);
+    if (others === undefined) this.#fills.set(place.url, [fill]);
+    else others.push(fill);
+    return fill;
+  }
+
+  #toRedis(entry: Entry, epoch: string | undefined): void {
+    if (epoch !== undefined && this.#isShareable(entry.terms, false)) this.#redis?.put(entry, epoch);
+  }
+
+  #ended(fill: Fill): void {
+    const { url } = fill.place;
+    const left = this.#fills.get(url)?.filter((one) => one !== fill) ?? [];
+    if (left.length === 0) this.#fills.delete(url);
+    else this.#fills.set(url, left);
+  }
+
+  /** What a response from the backend means for the store. */
+  #judge(reply: Reply, asked: number, fill: Fill, { request, stored, mayStore }: Fetched): Outcome {
+    const { exchange, place, isIdentified } = request;
+    const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
+    if (reply.status === 304 && stored !== undefined) return this.#validated(reply, asked, stored, isIdentified);
+    const terms = readTerms(reply, asked, Date.now(), heuristic);
+    const why = mayStore ? whyNotStored(reply, terms, { heuristic, shareIdentities }, isIdentified) : 'no-store';
+    const isTooLarge = typeof reply.framing === 'number' && reply.framing > this.#plan.maxEntry;
+    // An error does not take the place of what is stored (section 4.3.3); anything else does, stored or not.
+    if (stored !== undefined && reply.status < 500 && reply.status !== 304) this.store.remove(stored);
+    if (why !== undefined || isTooLarge || fill.isDoomed) {
+      if (fill.isOpen) this.#noteUnshared(place);
+      return { kind: 'reply', reply, entry: undefined };
+    }
+    if (this.#isShareable(terms, false)) this.#unshared.delete(unsharedKey(place));
+    else if (fill.isOpen) this.#noteUnshared(place);
+    const fields = storedFields(reply, terms.directives);
+    const { status, reason } = reply;
+    const selection = selectionOf(varyOf(reply.fields), exchange.fields);
+    const tags = this.#tagsOf(reply.fields);
+    return { kind: 'reply', reply, entry: new Entry({ ...place, status, reason, fields, terms, selection, tags }) };
+  }
+
+  /** Section 4.3.4. */
+  #validated(reply: Reply, asked: number, stored: Entry, isIdentified: boolean): Outcome {
+    const now = Date.now();
+    const said = readTerms(reply, asked, now, false);
+    if (stored.isGone || !isAbout(stored.terms, said)) {
+      this.store.remove(stored);
+      return { kind: 'mismatch' };
+    }
+    this.#freshen(stored, reply, asked, now, isIdentified);
+    return { kind: 'validated', entry: stored };
+  }
+
+  #freshen(stored: Entry, reply: Reply, asked: number, now: number, isIdentified: boolean): void {
+    const { directives } = readTerms(reply, asked, now, false);
+    const fresh = filterFields(storedFields(reply, directives), ({ lower }) => lower !== 'set-cookie');
+    const fields = updatedFields(stored.fields, fresh);
+    // Age is not stored, but counts for this response.
+    const age = joinedOf(reply.fields, 'age');
+    const aged = age === undefined ? fields : addFields(fields, [['age', age]]);
+    const terms = readTerms({ status: stored.status, fields: aged }, asked, now, this.#plan.heuristicFreshness);
+    stored.freshen(fields, terms);
+    // What may no longer be stored serves the request that is waiting, and no other.
+    const isPrivate = terms.directives.has('no-store') || terms.directives.get('private') === '';
+    if (isPrivate || !this.#mayServe(terms, isIdentified)) this.store.remove(stored);
+  }
+
+  /** Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is another. */
+  #updateByHead(exchange: Exchange, reply: Reply): void {
+    if (reply.status !== 200) return;
+    const { entry } = this.store.find(placeOf(exchange, this.#plan), exchange.fields);
+    if (entry === undefined || entry.status !== 200) return;
+    const now = Date.now();
+    const said = readTerms(reply, now, now, false);
+    const { declaredLength } = reply;
+    const isSame = isAbout(entry.terms, said) && (declaredLength === undefined || declaredLength === entry.body.length);
+    if (!isSame) this.store.remove(entry);
+    else if (!this.#isIdentified(exchange)) this.#freshen(entry, reply, now, now, false);
+  }
+
+  /** Section 4.4: what changed the resource, unless it failed. */
+  #invalidate(exchange: Exchange, { status, fields }: Reply): void {
+    if (status < 200 || status >= 400 || safeMethods.has(exchange.method)) return;
+    const named = [firstOf(fields, 'location'), firstOf(fields, 'content-location')];
+    for (const url of invalidatedBy(exchange, named)) {
+      this.purge({ url });
+      this.#invalidated(url);
+    }
+  }
+
+  // -- to the client -----------------------------------------------------------------------------------------------
+
+  #read(exchange: Exchange, fill: Fill, reply: Reply, details: string): void {
+    const whole = fill.whole();
+    if (whole !== undefined) return this.#onward.answer(exchange, reply, whole, details);
+    const reader = new Reader(exchange, fill, this.#onward);
+    this.#onward.answer(exchange, reply, undefined, details);
+    reader.pump();
+  }
+
+  #pass(exchange: Exchange, note: Told): undefined {
+    this.#note(exchange, note.fwd === 'method' || note.fwd === 'bypass' ? 'bypass' : 'miss', note);
+    return undefined;
+  }
+
+  #note(exchange: Exchange, outcome: CacheOutcome, note: Told): void {
+    exchange.cache = outcome;
+    this.#counts[outcome]++;
+    told.set(exchange, note);
+  }
+
+  #noteUnshared(place: Place): void {
+    if (this.#unshared.size >= maxUnshared) this.#unshared.delete(this.#unshared.keys().next().value!);
+    this.#unshared.set(unsharedKey(place), performance.now() + unsharedMs);
+  }
+
+  #tagsOf(fields: Fields): readonly string[] {
+    return (joinedOf(fields, this.#plan.tagHeader) ?? '').split(/[\s,]+/).filter((tag) => tag !== '');
+  }
+}
+
+const noDirectives: Directives = parseDirectives(undefined);
+
+/** Section 9.2.1 of RFC 9110. */
+const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
+
+/** Why the store did not serve a request. */
+interface Miss {
+  /** The response to validate. */
+  readonly stored: Entry | undefined;
+  readonly fwd: Forwarded;
+}
+
+/** What a fetch was made for. */
+interface Fetched {
+  readonly request: Asking;
+  readonly stored: Entry | undefined;
+  readonly mayStore: boolean;
+}
+
+/** A request, as the cache reads it. */
+class Asking {
+  readonly exchange: Exchange;
+  readonly connection: ConnectionFacts;
+  readonly place: Place;
+  readonly directives: Directives;
+  readonly isIdentified: boolean;
+  /** Of Redis, before the fetch. */
+  epoch: string | undefined = undefined;
+
+  constructor(exchange: Exchange, connection: ConnectionFacts, plan: CachePlan, isIdentified: boolean) {
+    this.exchange = exchange;
+    this.connection = connection;
+    this.place = placeOf(exchange, plan);
+    this.directives = plan.clientDirectives === 'Honor' ? askedBy(exchange.fields) : noDirectives;
+    this.isIdentified = isIdentified;
+  }
+}
+
+function unsharedKey({ url, partition }: Place): string {
+  return `${partition} ${url}`;
+}
+
+/** Coded bytes are for clients that accept the coding, whether or not the app says so. */
+function varyOf(fields: Fields): string | undefined {
+  const vary = joinedOf(fields, 'vary');
+  if (firstOf(fields, 'content-encoding') === undefined) return vary;
+  return vary === undefined ? 'accept-encoding' : `${vary}, accept-encoding`;
+}
+
+function validatorsOf({ etag, lastModified }: Terms): readonly (readonly [string, string])[] {
+  return [
+    ...(etag === undefined ? [] : [['if-none-match', etag] as const]),
+    ...(lastModified === undefined ? [] : [['if-modified-since', lastModified] as const]),
+  ];
+}
+
+/** RFC 9111 section 5.1: every response from the store has an age. */
+function withAge(fields: Fields, age: number): Fields {
+  return addFields(fields, [['age', String(Math.floor(age))]]);
+}
+
+function lengthOf(bytes: number): Pick<Reply, 'framing' | 'declaredLength'> {
+  return { framing: bytes, declaredLength: bytes };
+}
+
+function partOf(reply: Reply, status: number, range: string): Reply {
+  return { ...reply, status, reason: '', fields: addFields(reply.fields, [['content-range', range]]) };
+}
+
+/** RFC 9110 section 15.4.5: what describes the response, and not its body. */
+function notModified(reply: Reply): Reply {
+  const fields = filterFields(
+    reply.fields,
+    ({ lower }) => !lower.startsWith('content-') || lower === 'content-location',
+  );
+  return { ...reply, status: 304, reason: '', fields, framing: 0, declaredLength: undefined };
+}

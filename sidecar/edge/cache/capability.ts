@@ -1,0 +1,51 @@
+// Stores responses and serves them to later requests, as a shared cache.
+
+import { every } from '../../../cert-agent/base/background.ts';
+import type { Service } from '../capability.ts';
+import { Caches } from './caches.ts';
+import { purgePages } from './pages.ts';
+import type { CachePlan } from './schema.ts';
+import type { Purge } from './store.ts';
+
+/** How often other gateways' purges are looked for. */
+const purgeMs = 1000;
+
+export const cache: Service<CachePlan, Caches | undefined> = {
+  name: 'cache',
+  guards: false,
+  perPolicy: true,
+  fields: [
+    { kind: 'sallyport.dev/HTTPCache', name: 'HTTPCache', schema: async () => (await import('./schema.ts')).httpCache },
+  ],
+  async share({ registry, workers, onward, redis, onClose }) {
+    // The first worker passes on what any of them says.
+    const { first } = workers;
+    const tell = (purge: Purge): void => (first === undefined ? workers.tellAll(purge) : first.tell(purge));
+    const caches = new Caches(onward, workers.count, tell, redis);
+    first?.onTold((purge) => caches.purgeHere(purge as Purge));
+    if (first === undefined)
+      workers.serve({
+        answer(_, purge) {
+          workers.tellAll(purge);
+          caches.purgeHere(purge as Purge);
+        },
+      });
+    if (redis !== undefined) onClose(every('cache_purges', purgeMs, () => caches.listen()));
+    const { registerCacheMetrics } = await import('./metrics.ts');
+    registerCacheMetrics(registry, caches);
+    return caches;
+  },
+  shareDry: () => undefined,
+  pages: (caches) => (caches === undefined ? [] : purgePages(caches)),
+  compile([planned], { shared, policy, warn }) {
+    if (planned === undefined || shared === undefined) return undefined;
+    if (planned.plan.store === 'Redis' && !shared.hasRedis)
+      warn(`${policy}: 'store: Redis' needs 'redis' in gateway.yaml; responses are kept in memory only`);
+    const own = shared.of(policy, planned.plan);
+    return {
+      serve: (exchange, connection) => own.serve(exchange, connection),
+      received: (exchange, reply) => own.received(exchange, reply),
+      finished: (exchange) => own.finished(exchange),
+    };
+  },
+};

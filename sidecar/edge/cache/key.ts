@@ -1,0 +1,73 @@
+// The place of a response in the cache, and what keeps a request away from it. The key is what the backend routes by:
+// scheme, authority and path in the spelling that is evaluated and forwarded, with the query; and the rule, since rules
+// differ in backends and rewrites.
+
+import type { Exchange } from '../../exchange/exchange.ts';
+import { headerOf } from '../../exchange/facts.ts';
+import { foldName } from '../../policy/header-name.ts';
+import type { CachePlan } from './schema.ts';
+import type { Place } from './store.ts';
+
+/** Set by the gateway itself, from what the key has. */
+const ownFields: ReadonlySet<string> = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']);
+
+/**
+ * Fields by which a client has an app answer another request than the one in the key: another method, path or host. The
+ * response would be stored for the request that everybody sends.
+ */
+const overriding =
+  /^(?:x-http-method|x-http-method-override|x-method-override|x-override-url|x-url|x-uri|x-path|x-base-url|x-request-uri|x-backend-host|x-host|x-http-host-override|x-server-name|x-middleware-(?:prefetch|subrequest|rewrite)|x-next-.*|x-invoke-.*)$/;
+
+/** Why a request neither reads nor fills the cache; undefined if it may. */
+export function whyBypassed({
+  method,
+  framing,
+  webSocket,
+  grpc,
+  authority,
+  path,
+  fields,
+}: Exchange): string | undefined {
+  if (method !== 'GET' && method !== 'HEAD') return 'method';
+  // A body is not part of the key.
+  if (framing !== 0 || webSocket || grpc || authority === '' || path === '*') return 'bypass';
+  for (const { folded, ofProxy } of fields.names)
+    if ((ofProxy && !ownFields.has(folded)) || overriding.test(folded)) return 'bypass';
+  return undefined;
+}
+
+/** Scheme, authority, path and query as one text. */
+export function urlOf({ scheme, authority, path }: Pick<Exchange, 'scheme' | 'authority' | 'path'>): string {
+  return `${scheme}://${authority}${path}`;
+}
+
+/** The place of a request's response. */
+export function placeOf(exchange: Exchange, { keyHeaders }: Pick<CachePlan, 'keyHeaders'>): Place {
+  const rule = exchange.edge?.name ?? '';
+  if (keyHeaders.length === 0) return { url: urlOf(exchange), partition: rule };
+  const values = keyHeaders.map((name) => headerOf(exchange, name) ?? null);
+  return { url: urlOf(exchange), partition: `${rule} ${JSON.stringify(values)}` };
+}
+
+/** True if a request identifies its caller, to the gateway or to the app: then its response may be for them alone. */
+export function compileIdentified({ identityHeaders }: Pick<CachePlan, 'identityHeaders'>): (of: Exchange) => boolean {
+  const names = new Set(['authorization', 'cookie', ...identityHeaders.map(foldName)]);
+  return function isIdentified({ clientId, auth, authMethod, vouched, judges, connection, fields }) {
+    if (clientId !== undefined || auth !== undefined || authMethod !== undefined || vouched !== undefined) return true;
+    // An external authorizer may have added what it knows about the caller.
+    if (judges !== undefined || connection.client !== undefined) return true;
+    return fields.names.some(({ folded }) => names.has(folded));
+  };
+}
+
+/** The URLs that a response to an unsafe request invalidates (RFC 9111 section 4.4): those of its own host only. */
+export function invalidatedBy(exchange: Exchange, named: readonly (string | undefined)[]): readonly string[] {
+  const own = urlOf(exchange);
+  const base = URL.parse(own);
+  const others = named.flatMap((text) => {
+    const url = text === undefined || base === null ? null : URL.parse(text, own);
+    if (url === null || url.host !== base!.host || url.protocol !== base!.protocol) return [];
+    return [`${exchange.scheme}://${exchange.authority}${url.pathname}${url.search}`];
+  });
+  return [own, ...others];
+}

@@ -1,0 +1,156 @@
+// What a request asks of a cache: which variant it selects, whether a stored response may serve it, and in which form
+// (RFC 9111 sections 4 and 5.2.1; RFC 9110 sections 13 and 14).
+
+import type { Fields } from '../../exchange/message.ts';
+import { foldName } from '../../policy/header-name.ts';
+import { type Directives, firstOf, joinedOf, parseDirectives, parseHttpDate, secondsOf } from './directives.ts';
+import type { Terms } from './response.ts';
+
+/** A client's directives. `Pragma: no-cache` counts where there is no Cache-Control (RFC 9111 section 5.4). */
+export function askedBy(fields: Fields): Directives {
+  const control = joinedOf(fields, 'cache-control');
+  if (control !== undefined) return parseDirectives(control);
+  const pragma = joinedOf(fields, 'pragma');
+  return pragma === undefined || !parseDirectives(pragma).has('no-cache') ? parseDirectives(undefined) : onlyNoCache;
+}
+
+const onlyNoCache: Directives = new Map([['no-cache', '']]);
+
+/** The request's values of the fields that Vary names (section 4.1). */
+export type Selection = readonly (readonly [folded: string, value: string | undefined])[];
+
+/** The selection of a response. */
+export function selectionOf(vary: string | undefined, request: Fields): Selection {
+  if (vary === undefined) return [];
+  const names = new Set(vary.split(',').map((name) => foldName(name.trim().toLowerCase())));
+  names.delete('');
+  return [...names].map((name) => [name, selecting(request, name)]);
+}
+
+/** Whether a request selects the same response. */
+export function selects(selection: Selection, request: Fields): boolean {
+  return selection.every(([name, value]) => selecting(request, name) === value);
+}
+
+/** Lines of one name, in every spelling that servers fold into one, joined and without optional whitespace. */
+function selecting({ names, values }: Fields, folded: string): string | undefined {
+  let found: string | undefined;
+  for (let i = 0; i < names.length; i++) {
+    if (names[i]!.folded !== folded) continue;
+    const value = values[i]!.trim().replace(/\s*,\s*/g, ',');
+    found = found === undefined ? value : `${found},${value}`;
+  }
+  return found;
+}
+
+/** What to do with a stored response. */
+export type Use = 'fresh' | 'while-revalidating' | 'validate';
+
+/**
+ * Whether a stored response may serve this request now, by its age in seconds (section 4.2.4).
+ * @param asked the client's directives; empty if they are not honoured
+ */
+export function useOf(terms: Terms, age: number, asked: Directives): Use {
+  if (terms.alwaysValidate || asked.has('no-cache')) return 'validate';
+  const maxAge = secondsOf(asked, 'max-age');
+  const left = terms.lifetime - age;
+  const maxStale = terms.strict || !asked.has('max-stale') ? 0 : maxStaleOf(asked);
+  if (maxAge !== undefined && age > maxAge + maxStale) return 'validate';
+  if (left - (secondsOf(asked, 'min-fresh') ?? 0) > 0) return 'fresh';
+  if (maxStale > 0 && -left < maxStale) return 'fresh';
+  if (maxAge === undefined && !asked.has('min-fresh') && -left < terms.staleWhileRevalidate)
+    return 'while-revalidating';
+  return 'validate';
+}
+
+/** Section 5.2.1.2: without a number, any staleness. */
+function maxStaleOf(asked: Directives): number {
+  return asked.get('max-stale') === '' ? Number.POSITIVE_INFINITY : secondsOf(asked, 'max-stale')!;
+}
+
+/**
+ * Whether a stale response may take the place of a failure.
+ * @param reached false if there was no response at all: then section 4.2.4 allows it without stale-if-error
+ * @param disconnected how long after its freshness it may in that case, seconds
+ */
+export function mayReplaceError(terms: Terms, age: number, reached: boolean, disconnected: number): boolean {
+  const stale = age - terms.lifetime;
+  if (stale <= terms.staleIfError) return true;
+  return !reached && !terms.strict && stale <= disconnected;
+}
+
+/** Statuses that stale-if-error covers (RFC 5861 section 4). */
+export const errorStatuses: ReadonlySet<number> = new Set([500, 502, 503, 504]);
+
+/** The conditions of a request that a cache leaves to the origin: it stores no state to evaluate them against. */
+export function needsOrigin(fields: Fields): boolean {
+  return firstOf(fields, 'if-match') !== undefined || firstOf(fields, 'if-unmodified-since') !== undefined;
+}
+
+/** Whether the client already has this response (RFC 9110 section 13.2.2). */
+export function isNotModified(request: Fields, { etag, lastModified, date }: Terms, status: number): boolean {
+  if (status !== 200) return false;
+  const tags = joinedOf(request, 'if-none-match');
+  if (tags !== undefined) {
+    if (tags.trim() === '*') return true;
+    if (etag === undefined) return false;
+    const own = weak(etag);
+    return tagsIn(tags).some((tag) => weak(tag) === own);
+  }
+  const since = parseHttpDate(firstOf(request, 'if-modified-since'));
+  if (since === undefined) return false;
+  // RFC 9111 section 4.3.2: without Last-Modified, the date of the response takes its place.
+  return (parseHttpDate(lastModified) ?? date) <= since;
+}
+
+function tagsIn(list: string): readonly string[] {
+  return list.match(/(?:W\/)?"[^"]*"/g) ?? [];
+}
+
+function weak(tag: string): string {
+  return tag.startsWith('W/') ? tag.slice(2) : tag;
+}
+
+/** The bytes that a Range asks for: from, and up to without. */
+export type Span = readonly [from: number, to: number];
+
+/**
+ * The part of a body of `length` bytes that a request asks for (RFC 9110 section 14.2). Undefined: all of it, also if
+ * it asks for several parts, or by If-Range for another version. `none`: no such bytes.
+ */
+export function spanOf(request: Fields, terms: Terms, length: number): Span | 'none' | undefined {
+  const range = joinedOf(request, 'range');
+  if (range === undefined) return undefined;
+  const match = /^bytes=\s*(\d*)-(\d*)\s*$/i.exec(range);
+  if (match === null || (match[1] === '' && match[2] === '')) return undefined;
+  const condition = firstOf(request, 'if-range');
+  if (condition !== undefined && !isSameVersion(condition, terms)) return undefined;
+  const [first, last] = [match[1]!, match[2]!];
+  if (first === '') {
+    const suffix = Number(last);
+    return suffix === 0 || length === 0 ? 'none' : [Math.max(0, length - suffix), length];
+  }
+  if (last !== '' && Number(last) < Number(first)) return undefined;
+  if (Number(first) >= length) return 'none';
+  return [Number(first), last === '' ? length : Math.min(Number(last) + 1, length)];
+}
+
+/** RFC 9110 section 13.1.5: a strong tag, or the exact date. */
+function isSameVersion(condition: string, { etag, lastModified }: Terms): boolean {
+  if (condition.startsWith('"')) return condition === etag;
+  return !condition.startsWith('W/') && condition === lastModified;
+}
+
+/** The fields of a request that states conditions or asks for a part. */
+export const conditional: ReadonlySet<string> = new Set([
+  ...['if-none-match', 'if-modified-since', 'if-match', 'if-unmodified-since', 'if-range', 'range'],
+]);
+
+/** Whether a 304, or the response to a HEAD, is about the stored response (RFC 9111 section 4.3.4). */
+export function isAbout(stored: Terms, fresh: Pick<Terms, 'etag' | 'lastModified'>): boolean {
+  if (fresh.etag !== undefined && stored.etag !== undefined) return weak(fresh.etag) === weak(stored.etag);
+  if (fresh.etag !== undefined && stored.etag === undefined) return false;
+  return (
+    fresh.lastModified === undefined || stored.lastModified === undefined || fresh.lastModified === stored.lastModified
+  );
+}

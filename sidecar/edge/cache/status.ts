@@ -1,0 +1,35 @@
+// What became of a request in the cache: the Cache-Status field (RFC 9211), the word in the access log, and the counts.
+
+/** Why a request was forwarded (RFC 9211 section 2.2). */
+export type Forwarded = 'bypass' | 'method' | 'uri-miss' | 'vary-miss' | 'request' | 'stale' | 'miss';
+
+/** The words of the access log and of the metric. */
+export const outcomes = Object.freeze(['hit', 'stale', 'validated', 'collapsed', 'miss', 'bypass', 'refused'] as const);
+export type CacheOutcome = (typeof outcomes)[number];
+export type CacheCounts = Record<CacheOutcome, number>;
+
+/** What is told about one request. */
+export interface Told {
+  readonly hit?: boolean;
+  readonly fwd?: Forwarded;
+  readonly fwdStatus?: number;
+  readonly stored?: boolean;
+  readonly collapsed?: boolean;
+  /** The freshness that is left, seconds; negative if it is stale. */
+  readonly ttl?: number;
+  readonly detail?: string;
+}
+
+/** The field's member, by which a cache names itself first. */
+export function formatStatus(name: string, { hit, fwd, fwdStatus, stored, collapsed, ttl, detail }: Told): string {
+  return [
+    name,
+    ...(hit ? ['hit'] : []),
+    ...(fwd === undefined ? [] : [`fwd=${fwd}`]),
+    ...(fwdStatus === undefined ? [] : [`fwd-status=${fwdStatus}`]),
+    ...(stored ? ['stored'] : []),
+    ...(collapsed ? ['collapsed'] : []),
+    ...(ttl === undefined ? [] : [`ttl=${Math.floor(ttl)}`]),
+    ...(detail === undefined ? [] : [`detail=${detail}`]),
+  ].join('; ');
+}

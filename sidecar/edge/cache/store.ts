@@ -1,0 +1,207 @@
+// Stored responses in memory, with a limit in bytes. The least recently used goes first. Several responses of one URL
+// are variants, selected by Vary, and kept apart by rule.
+
+import { noBody } from '../../exchange/answer.ts';
+import type { Fields, Reply } from '../../exchange/message.ts';
+import { type Selection, selects } from './request.ts';
+import type { Terms } from './response.ts';
+
+/** What an entry takes beside its body and its texts, bytes (measured over 10,000 entries). */
+const overheadBytes = 1500;
+
+/** Variants of one URL: more than this means that Vary names something that differs for each client. */
+const maxVariants = 64;
+
+/** Where a response belongs. */
+export interface Place {
+  /** Scheme, authority, path and query: what is purged and invalidated. */
+  readonly url: string;
+  /** The rule, and the headers of the key: never shared. */
+  readonly partition: string;
+}
+
+/** What is purged. */
+export interface Purge {
+  readonly url?: string | undefined;
+  readonly prefix?: string | undefined;
+  readonly tag?: string | undefined;
+}
+
+/** What an entry is made of. */
+export interface EntryParts extends Place {
+  readonly status: number;
+  readonly reason: string;
+  readonly fields: Fields;
+  readonly terms: Terms;
+  readonly selection: Selection;
+  readonly tags: readonly string[];
+}
+
+/** A stored response, or one that is being stored. */
+export class Entry {
+  readonly url: string;
+  readonly partition: string;
+  readonly status: number;
+  readonly reason: string;
+  readonly selection: Selection;
+  readonly tags: readonly string[];
+  fields: Fields;
+  terms: Terms;
+  /** Empty until the response is complete. */
+  body: Buffer = noBody;
+  /** Counted by the store. */
+  counted = 0;
+  /** False once it was purged, invalidated, replaced or evicted: no new request may be served. */
+  isGone = false;
+  /** A validation in the background is under way. */
+  isRevalidating = false;
+  /** performance.now(): a wall clock that jumps must not make it fresh again. */
+  #since = performance.now();
+
+  constructor({ url, partition, status, reason, fields, terms, selection, tags }: EntryParts) {
+    this.url = url;
+    this.partition = partition;
+    this.status = status;
+    this.reason = reason;
+    this.fields = fields;
+    this.terms = terms;
+    this.selection = selection;
+    this.tags = tags;
+  }
+
+  /** The current age in seconds (RFC 9111 section 4.2.3). */
+  get age(): number {
+    return this.terms.initialAge + (performance.now() - this.#since) / 1000;
+  }
+
+  /** The entry with the head of a validated response. */
+  freshen(fields: Fields, terms: Terms): void {
+    this.fields = fields;
+    this.terms = terms;
+    this.#since = performance.now();
+  }
+
+  /** The complete response's head. */
+  get reply(): Reply {
+    const { status, reason, fields, body } = this;
+    return {
+      status,
+      reason,
+      fields,
+      hopFields: undefined,
+      framing: body.length,
+      declaredLength: status === 204 ? undefined : body.length,
+    };
+  }
+
+  /** What its head takes in memory. */
+  get headBytes(): number {
+    let bytes = overheadBytes + this.url.length + this.partition.length;
+    for (const value of this.fields.values) bytes += value.length + 24;
+    for (const [name, value] of this.selection) bytes += name.length + (value?.length ?? 0) + 48;
+    for (const tag of this.tags) bytes += tag.length + 24;
+    return bytes;
+  }
+}
+
+/** The stored responses of one policy in one process. */
+export class Store {
+  readonly maxBytes: number;
+  readonly #byUrl = new Map<string, Entry[]>();
+  /** In the order of use. */
+  readonly #used = new Set<Entry>();
+  #bytes = 0;
+  evictions = 0;
+
+  constructor(maxBytes: number) {
+    this.maxBytes = maxBytes;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get size(): number {
+    return this.#used.size;
+  }
+
+  /** The most recent response that a request selects, and whether there are others at its place. */
+  find({ url, partition }: Place, request: Fields): { readonly entry: Entry | undefined; readonly others: boolean } {
+    const variants = this.#byUrl.get(url);
+    if (variants === undefined) return none;
+    let others = false;
+    for (let i = variants.length - 1; i >= 0; i--) {
+      const entry = variants[i]!;
+      if (entry.partition !== partition) continue;
+      if (selects(entry.selection, request)) {
+        this.#used.delete(entry);
+        this.#used.add(entry);
+        return { entry, others };
+      }
+      others = true;
+    }
+    return { entry: undefined, others };
+  }
+
+  /** Counts what is being stored, and makes room for it; false if there is none. */
+  reserve(entry: Entry, bytes: number): boolean {
+    while (this.#bytes + bytes > this.maxBytes) {
+      const [oldest] = this.#used;
+      if (oldest === undefined) return false;
+      this.evictions++;
+      this.remove(oldest);
+    }
+    this.#bytes += bytes;
+    entry.counted += bytes;
+    return true;
+  }
+
+  /** Takes back what was counted for an entry that is not stored. */
+  release(entry: Entry): void {
+    this.#bytes -= entry.counted;
+    entry.counted = 0;
+  }
+
+  /** Stores a complete entry, whose bytes are counted, in place of the one that the same requests select. */
+  add(entry: Entry): void {
+    const variants = this.#byUrl.get(entry.url) ?? [];
+    for (const one of [...variants])
+      if (one.partition === entry.partition && isSame(one.selection, entry.selection)) this.remove(one);
+    const kept = this.#byUrl.get(entry.url);
+    if (kept === undefined) this.#byUrl.set(entry.url, [entry]);
+    else {
+      if (kept.length >= maxVariants) this.remove(kept[0]!);
+      kept.push(entry);
+    }
+    this.#used.add(entry);
+  }
+
+  remove(entry: Entry): void {
+    entry.isGone = true;
+    if (!this.#used.delete(entry)) return;
+    this.release(entry);
+    const variants = this.#byUrl.get(entry.url)!;
+    if (variants.length === 1) this.#byUrl.delete(entry.url);
+    else variants.splice(variants.indexOf(entry), 1);
+  }
+
+  /** Removes all entries of a URL, in all variants and partitions; returns how many. */
+  removeUrl(url: string): number {
+    const variants = [...(this.#byUrl.get(url) ?? [])];
+    for (const entry of variants) this.remove(entry);
+    return variants.length;
+  }
+
+  /** Removes the entries that match; returns how many. */
+  removeWhere(matches: (entry: Entry) => boolean): number {
+    const found = [...this.#used].filter(matches);
+    for (const entry of found) this.remove(entry);
+    return found.length;
+  }
+}
+
+const none = Object.freeze({ entry: undefined, others: false });
+
+function isSame(a: Selection, b: Selection): boolean {
+  return a.length === b.length && a.every(([name, value], i) => b[i]![0] === name && b[i]![1] === value);
+}
