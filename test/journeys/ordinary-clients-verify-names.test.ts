@@ -89,6 +89,28 @@ backend orders
   return port;
 }
 
+/** A Java program that verifies as JDBC drivers do: chain and host name, by the JDK's own trust manager. */
+const javaClient = `
+import java.io.*; import java.net.*; import java.nio.file.*; import java.security.*; import java.security.cert.*; import javax.net.ssl.*;
+public class Client {
+  public static void main(String[] a) throws Exception {
+    KeyStore trust = KeyStore.getInstance("PKCS12"); trust.load(null, null);
+    int n = 0;
+    for (java.security.cert.Certificate one : CertificateFactory.getInstance("X.509").generateCertificates(Files.newInputStream(Path.of(a[0]))))
+      trust.setCertificateEntry("root" + n++, one);
+    TrustManagerFactory trusted = TrustManagerFactory.getInstance("PKIX"); trusted.init(trust);
+    KeyStore own = KeyStore.getInstance("PKCS12"); own.load(Files.newInputStream(Path.of(a[1])), "x".toCharArray());
+    KeyManagerFactory keys = KeyManagerFactory.getInstance("PKIX"); keys.init(own, "x".toCharArray());
+    SSLContext context = SSLContext.getInstance("TLSv1.3"); context.init(keys.getKeyManagers(), trusted.getTrustManagers(), null);
+    SSLSocket socket = (SSLSocket) context.getSocketFactory().createSocket(new Socket("127.0.0.1", Integer.parseInt(a[2])), a[3], Integer.parseInt(a[2]), true);
+    SSLParameters wanted = socket.getSSLParameters(); wanted.setEndpointIdentificationAlgorithm("HTTPS"); socket.setSSLParameters(wanted);
+    socket.startHandshake();
+    socket.getOutputStream().write(("GET / HTTP/1.1\\r\\nhost: " + a[3] + "\\r\\nconnection: close\\r\\n\\r\\n").getBytes());
+    socket.getInputStream().transferTo(System.out);
+  }
+}
+`;
+
 /** Undefined while nothing listens. */
 async function status(port: number): Promise<number | undefined> {
   const answer = await fetch(`http://127.0.0.1:${port}/`).catch(() => undefined);
@@ -123,6 +145,32 @@ t.test('curl verifies the CA by what it listens on', { skip: without('curl') }, 
     t.match(await curl(ca.bundleFile, ...target), { code: 0, text: /"status":"ok"/ }, host);
   }
   t.match(await curl(ca.bundleFile, ...to('other.shop.test', other)), refused);
+});
+
+t.test('Prometheus scrapes the CA', { skip: without('prometheus') }, async (t) => {
+  const ca = await makeCa(t);
+  await ca.serve();
+  const [place, port] = [tempDir(t), await freePort()];
+  const target = new URL(ca.url).host;
+  writeFileSync(
+    join(place, 'prometheus.yml'),
+    `scrape_configs:
+  - job_name: ca
+    scheme: https
+    scrape_interval: 1s
+    tls_config: { ca_file: ${ca.bundleFile} }
+    static_configs: [{ targets: ['${target}'] }]
+`,
+  );
+  const own = [`--config.file=${place}/prometheus.yml`, `--storage.tsdb.path=${place}/data`];
+  startProcess(t, 'prometheus', [...own, `--web.listen-address=127.0.0.1:${port}`]);
+  const query = `http://127.0.0.1:${port}/api/v1/query?query=sallyport_ca_agents_connected`;
+  const found = await until(async () => {
+    const answer = await fetch(query).catch(() => undefined);
+    const { data } = ((await answer?.json()) ?? {}) as { data?: { result: { metric: { instance: string } }[] } };
+    return data !== undefined && data.result.length > 0 && data.result;
+  }, 'a scrape');
+  t.match(found, [{ metric: { instance: target } }]);
 });
 
 t.test('a sidecar is verified by the DNS name of its token', { skip: without('openssl') }, async (t) => {
@@ -167,6 +215,16 @@ t.test('a sidecar is verified by the DNS name of its token', { skip: without('op
     t.not(stranger.code, 0, 'the sidecar still requires the SPIFFE ID of its peer');
     t.notMatch(stranger.text, 'two orders');
   }
+  await t.test('Java, as a JDBC driver does', { skip: without('java') }, async (t) => {
+    const place = tempDir(t);
+    const [source, store] = [join(place, 'Client.java'), join(place, 'web.p12')];
+    writeFileSync(source, javaClient);
+    const pair = ['-in', web[1]!, '-inkey', web[3]!];
+    t.match(await run('openssl', ['pkcs12', '-export', ...pair, '-out', store, '-passout', 'pass:x']), { code: 0 });
+    const java = (name: string) => run('java', [source, ca.bundleFile, store, String(files.inPort), name]);
+    t.match(await java('orders.shop.test'), { code: 0, text: /two orders$/ });
+    t.match(await java('web.shop.test'), { code: 1, text: /No subject alternative DNS name matching web\.shop\.test/ });
+  });
   for (const [name, proxy] of Object.entries({ nginx: startNginx, haproxy: startHaproxy }))
     await t.test(`${name} in front of it`, { skip: without(name) }, async (t) => {
       const own = { dir: files.dir, to: files.inPort, ca: ca.bundleFile };
