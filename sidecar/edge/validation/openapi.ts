@@ -6,6 +6,7 @@
 
 import type { ApiPlan, Body, Content, Operation, Parameter, Part, Response, Scheme, Shape, Style } from './api-plan.ts';
 import { isJson } from './content.ts';
+import { Discriminators } from './discriminator.ts';
 import { isKnownFormat, type SchemaProblem } from './generate.ts';
 import { templateProblem } from './routes.ts';
 import { isNode, mapSubschemas, type Node } from './subschemas.ts';
@@ -39,11 +40,13 @@ class Reader {
   /** 3.0 has a dialect of its own. */
   #is30 = false;
   readonly #schemas: Readonly<Record<'request' | 'response', Schemas>>;
+  readonly discriminators: Discriminators;
 
   constructor(document: Node, root: Path, basePath: string | undefined) {
     this.#document = document;
     this.#root = root;
     this.#basePath = basePath;
+    this.discriminators = new Discriminators(document, this);
     const schemas = (of: 'request' | 'response') => new Schemas(of, this);
     this.#schemas = { request: schemas('request'), response: schemas('response') };
   }
@@ -421,15 +424,18 @@ class Schemas {
     return name;
   }
 
-  #refer(reference: string, at: Path): string | undefined {
-    const known = this.#names.get(reference);
+  /** @param isPlain without its discriminator */
+  #refer(reference: string, at: Path, isPlain = false): string | undefined {
+    const key = isPlain ? `plain ${reference}` : reference;
+    const known = this.#names.get(key);
     if (known !== undefined) return known;
     const found = this.#reader.find(reference, at);
     if (found === undefined) return undefined;
     // Converted later: it may contain itself, and chains of references are long.
-    const name = this.#newName(reference, found.path);
+    const name = this.#newName(key, found.path);
+    const value = isPlain && isNode(found.value) ? { ...found.value, discriminator: undefined } : found.value;
     this.#pending.push(() => {
-      this.defs[name] = this.#convert(found.value, found.path);
+      this.defs[name] = this.#convert(value, found.path);
     });
     return name;
   }
@@ -441,7 +447,9 @@ class Schemas {
       if (schema[keyword] !== undefined)
         this.#reader.fail([...path, keyword], `'${keyword}' is not followed in an OpenAPI document`);
     const { $ref } = schema;
-    const name = typeof $ref === 'string' ? this.#refer($ref, [...path, '$ref']) : undefined;
+    const { discriminators } = this.#reader;
+    const isPlain = typeof $ref === 'string' && discriminators.isExtension(schema, $ref, path);
+    const name = typeof $ref === 'string' ? this.#refer($ref, [...path, '$ref'], isPlain) : undefined;
     const reference = name === undefined ? {} : { $ref: `#/$defs/${name}` };
     // OpenAPI 3.0: what stands beside a reference is ignored.
     if ($ref !== undefined && this.#reader.is30) return reference;
@@ -455,7 +463,16 @@ class Schemas {
     if (this.#reader.is30) asDraft2020(plain);
     this.#dropFormat(plain);
     this.#dropRequired(plain, schema);
+    this.#discriminate(plain, schema, path);
     return { ...reference, ...plain };
+  }
+
+  #discriminate(plain: Record<string, unknown>, schema: Node, path: Path): void {
+    const conditions = this.#reader.discriminators.conditions(schema, path, (reference, at) => {
+      const name = this.#refer(reference, at);
+      return name === undefined ? undefined : `#/$defs/${name}`;
+    });
+    if (conditions.length > 0) plain['allOf'] = [...((plain['allOf'] ?? []) as unknown[]), ...conditions];
   }
 
   /**
