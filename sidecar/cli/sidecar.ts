@@ -45,7 +45,8 @@ async function check(file: string): Promise<number> {
     throw new SallyportError('usage', `${file} configures a gateway, not a sidecar`, {
       hint: "run 'sallyport gateway'",
     });
-  if (settings.capabilities !== undefined) (await import('../process/sidecar-edge.ts')).checkSidecarEdge(settings);
+  if (settings.capabilities !== undefined)
+    (await import('../process/sidecar-edge.ts')).checkSidecarEdge(settings, undefined, noteWarning);
   for (const one of displacedMtls(documents.peerAuthentications, settings)) noteWarning(one);
   note(
     `${file} is valid: ${counted(settings.inbound.length, 'inbound port')}, ${counted(settings.outbound.length, 'outbound port')}, ${counted(countOf(documents), 'policy', 'policies')}`,

@@ -5,7 +5,7 @@ import { hash } from 'node:crypto';
 import { SallyportError } from '../../cert-agent/base/errors.ts';
 import type { Settings } from '../config/settings.ts';
 import { capabilities, fieldsOf } from '../edge/capabilities.ts';
-import type { AnyCapability, Hooks, Site } from '../edge/capability.ts';
+import type { AnyCapability, Hooks, PlanWarning, Site } from '../edge/capability.ts';
 import { layOut, type NamedHooks } from '../edge/phases.ts';
 import { namedHeadersOf } from '../edge/policy-parts.ts';
 import type { PortTraits } from '../exchange/exchange.ts';
@@ -23,6 +23,7 @@ interface Plan {
   readonly capability: AnyCapability;
   readonly field: string;
   readonly plan: unknown;
+  readonly warnings: readonly PlanWarning[];
 }
 
 /** Hooks that a sidecar cannot run. They are refused, since they would silently have no effect. */
@@ -38,6 +39,8 @@ export function compileSidecarHooks(
   table: readonly AnyCapability[] = capabilities,
 ): SidecarRules {
   const plans = plansIn(settings, table);
+  for (const { field, warnings } of plans)
+    for (const { path, message } of warnings) tools.warn(`${settings.file}: ${[field, ...path].join('.')}: ${message}`);
   const hooks = table.flatMap((capability): readonly [AnyCapability, NamedHooks][] => {
     const own = plans.filter((one) => one.capability === capability);
     return own.length === 0 ? [] : [[capability, hooksOf(capability, own, plans, settings, tools)]];
@@ -67,9 +70,9 @@ function ownHeadersFirst({ ownHeaders }: PortTraits): NamedHooks {
 function plansIn({ capabilities: configured = {}, file }: Settings, table: readonly AnyCapability[]): readonly Plan[] {
   const fields = fieldsOf('sidecar.yaml', table);
   return Object.entries(configured).map(([field, plan]) => {
-    const capability = fields.get(field)?.capability;
-    if (capability === undefined) throw invalid(file, field, 'no capability here evaluates it');
-    return { capability, field, plan };
+    const known = fields.get(field);
+    if (known === undefined) throw invalid(file, field, 'no capability here evaluates it');
+    return { capability: known.capability, field, plan, warnings: known.field.warnings?.(plan as never) ?? [] };
   });
 }
 

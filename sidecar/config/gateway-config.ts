@@ -184,11 +184,11 @@ export function readPlaced(
           ...aged({}, one),
           ...datedIn(document.value),
         });
-    } else if (policy === 'SecurityPolicy') {
+    } else if (policy === 'SecurityPolicy')
       securityPolicies.push({ policy: aged(read.value as SecurityPolicy, one), document });
-      if ('warnings' in read) warnings.push(...read.warnings);
-    } else if ('kind' in read.value) ownPolicies.push(aged(read.value, one));
+    else if ('kind' in read.value) ownPolicies.push(aged(read.value, one));
     else trafficPolicies.push({ policy: aged(read.value as BackendTrafficPolicy, one), document });
+    if ('warnings' in read) warnings.push(...read.warnings);
   }
   const ofIstio = readIstio(istio, 'run');
   const ofGateway = readGatewayDocuments(others, own);

@@ -7,7 +7,7 @@ import type { Problem } from '../../cert-agent/base/errors.ts';
 import { deepFreeze } from '../../cert-agent/base/live.ts';
 import { readDocument, type YamlDocument } from '../../cert-agent/base/yaml.ts';
 import { capabilities, fieldsOf, ownKindsOf } from '../edge/capabilities.ts';
-import type { AnyCapability } from '../edge/capability.ts';
+import type { AnyCapability, Field } from '../edge/capability.ts';
 import { type OwnPolicy, ownApiVersion, ownGroup, type PolicyTarget } from '../edge/policy.ts';
 import { ownHeadersOf, secretParamsOf } from '../edge/policy-parts.ts';
 import { metadata, targetsIn } from '../schema/gateway-patterns.ts';
@@ -20,6 +20,7 @@ export interface OwnKind {
   readonly plan: ZodType;
   /** Nulls in it are values. */
   readonly keepsNulls: boolean;
+  readonly warnings?: Field['warnings'];
 }
 
 /** The supported kinds, by name. */
@@ -29,8 +30,8 @@ export type OwnKinds = ReadonlyMap<string, OwnKind>;
 export async function loadOwnKinds(table: readonly AnyCapability[] = capabilities): Promise<OwnKinds> {
   const load = async (kind: string): Promise<readonly [string, OwnKind]> => {
     const { capability, field } = fieldsOf(`sallyport.dev/${kind}`, table).get(kind)!;
-    const { keepsNulls = false } = field;
-    return [kind, { guards: capability.guards, plan: await field.schema(), keepsNulls }];
+    const { keepsNulls = false, warnings } = field;
+    return [kind, { guards: capability.guards, plan: await field.schema(), keepsNulls, warnings }];
   };
   return new Map(await Promise.all(ownKindsOf(table).map(load)));
 }
@@ -55,7 +56,7 @@ const head = z.strictObject({
 });
 
 /**
- * The policy as frozen plain data; or every problem with its place, and the targets if they can be read, which must
+ * The policy as frozen plain data, and its warnings; or every problem with its place, and the targets if they can be read, which must
  * then answer 500. `document` is of one of the kinds, as stored; `written` is the same with its nulls.
  */
 export function readOwnPolicy(
@@ -64,11 +65,11 @@ export function readOwnPolicy(
   kinds: OwnKinds = ownKinds,
   written: YamlDocument = document,
 ):
-  | { readonly value: OwnPolicy }
+  | { readonly value: OwnPolicy; readonly warnings: readonly Problem[] }
   | { readonly problems: readonly Problem[]; readonly targets?: readonly PolicyTarget[] } {
   const { kind } = document.value as { readonly kind: string };
   const read = withInheritance(readDocument(head, document), document);
-  const { plan: schema, keepsNulls } = kinds.get(kind)!;
+  const { plan: schema, keepsNulls, warnings } = kinds.get(kind)!;
   const plan = readPlan(keepsNulls ? written : document, schema);
   if ('problems' in read || 'problems' in plan) {
     const targets = targetsIn(document.value);
@@ -87,7 +88,11 @@ export function readOwnPolicy(
     file,
     line: document.problemAt(['metadata', 'name'], '').line,
   };
-  return { value: deepFreeze(value) };
+  const worries = warnings?.(plan.value.spec as never) ?? [];
+  return {
+    value: deepFreeze(value),
+    warnings: worries.map(({ path, message }) => document.problemAt(['spec', ...path], message)),
+  };
 }
 
 /** Reads the spec without the targets, which the capability's schema does not know. Problems keep their places. */

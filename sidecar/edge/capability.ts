@@ -36,8 +36,17 @@ export interface Field {
   readonly schema: () => Promise<ZodType>;
   /** In a document of ours: null is a value. Otherwise a field with null counts as absent, as in a cluster. */
   readonly keepsNulls?: true;
+  /** In a document of ours and in sidecar.yaml: what of a valid plan has no effect. The operator is warned. */
+  readonly warnings?: (plan: never) => readonly PlanWarning[];
   /** For a filter: the field that holds it, and where it is allowed. */
   readonly filter?: FilterPlace;
+}
+
+/** A warning about a part of a plan. */
+export interface PlanWarning {
+  /** The path from the plan. */
+  readonly path: readonly (string | number)[];
+  readonly message: string;
 }
 
 /** Where a filter is written. */

@@ -77,6 +77,8 @@ export class RunningGateway implements GatewayTools {
   #failures: readonly Failure[] = [];
   /** The warnings of the last generation. */
   #said: ReadonlySet<string> = new Set();
+  /** What the capabilities of this generation have warned of. */
+  readonly #warned = new Set<string>();
   /** The certificates that listeners present. */
   #shown: readonly ShownCertificate[] = [];
 
@@ -129,6 +131,7 @@ export class RunningGateway implements GatewayTools {
   warnings(): readonly string[] {
     return [
       ...this.#config!.documents.warnings.map(formatProblem),
+      ...this.#warned,
       ...this.#plan!.losses,
       ...reviewDoubts(this.#plan!, this.#table),
     ];
@@ -160,6 +163,7 @@ export class RunningGateway implements GatewayTools {
 
   #begin(config: GatewayConfig): void {
     this.#generation++;
+    this.#warned.clear();
     this.#config = config;
   }
 
@@ -174,6 +178,7 @@ export class RunningGateway implements GatewayTools {
   }
 
   warn(message: string): void {
+    this.#warned.add(message);
     this.#parts.log?.warn({ code: 'policy_warning' }, message);
   }
 

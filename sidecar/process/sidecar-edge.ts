@@ -64,12 +64,16 @@ export async function startSidecarEdge(options: ShareOptions, table: Table = cap
   return new SidecarEdge(await shareAll(table.filter(isOfSidecars), options), options.log, table);
 }
 
-/** Compiles without serving. @throws SallyportError `config_invalid` for plans that a sidecar cannot serve. */
-export function checkSidecarEdge(settings: Settings, table: Table = capabilities): void {
+/** Compiles without serving. `warn` gets what has no effect. @throws SallyportError `config_invalid` for plans that a sidecar cannot serve. */
+export function checkSidecarEdge(
+  settings: Settings,
+  table: Table = capabilities,
+  warn: (message: string) => void = () => {},
+): void {
   const jwks = new Jwks(undefined);
   const dry = { keysOf: jwks.sourceOf.bind(jwks), hasRedis: false };
   const made = new Map(table.filter(isOfSidecars).map(({ name, shareDry }) => [name, shareDry?.(dry)]));
-  compileSidecarHooks(settings, { sharedOf: (name) => made.get(name), warn() {} }, table);
+  compileSidecarHooks(settings, { sharedOf: (name) => made.get(name), warn }, table);
 }
 
 function isOfSidecars({ fields }: AnyCapability): boolean {

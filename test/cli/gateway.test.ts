@@ -233,3 +233,28 @@ t.test('a condition does not hide another', async (t) => {
   t.match(stdout, /HTTPRoute +shop\/r +g +PartiallyInvalid=True +UnsupportedValue +Dropped Rule 0/);
   t.match(stdout, /HTTPRoute +shop\/r +g +ResolvedRefs=False +BackendNotFound/);
 });
+
+t.test('--check warns of what a RequestValidation does not compare, with its line', async (t) => {
+  const policy = `---
+apiVersion: sallyport.dev/v1alpha1
+kind: RequestValidation
+metadata: { name: v, namespace: shop }
+spec:
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: r }]
+  openapi:
+    openapi: 3.1.0
+    paths:
+      /a: { post: { requestBody: { content: { text/plain: { schema: { format: phone } } } } } }
+      /b: { post: { requestBody: { content: { text/plain: { schema: { format: phone } } } } } }
+`;
+  const { config, documents } = makeFiles(
+    t,
+    gateway + route + policy,
+    'upstreams: { a: { endpoints: ["127.0.0.1:1"] } }\nbackends: { shop/a:80: a }\n',
+  );
+  const { code, stderr } = await run(t, '--config', config, '--check');
+  t.equal(code, 0);
+  const line = (gateway + route + policy).split('\n').findIndex((one) => one.includes('/a: {')) + 1;
+  t.match(stderr, `warning: ${join(documents, 'all.yaml')}:${line}:`);
+  t.match(stderr, /: the format 'phone' is unknown, and not compared \(places: 2\)\n/);
+});

@@ -40,7 +40,7 @@ export const cache: Service<CachePlan, Caches | undefined> = {
   compile([planned], { shared, policy, warn }) {
     if (planned === undefined || shared === undefined) return undefined;
     if (planned.plan.store === 'Redis' && !shared.hasRedis)
-      warn(`${policy}: 'store: Redis' needs 'redis' in gateway.yaml; responses are kept in memory only`);
+      warn("'store: Redis' needs 'redis' in gateway.yaml; responses are kept in memory only");
     const own = shared.of(policy, planned.plan);
     return {
       serve: (exchange, connection) => own.serve(exchange, connection),

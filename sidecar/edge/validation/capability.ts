@@ -21,6 +21,8 @@ import type { ValidationPlan } from './schema.ts';
 import { loadValidators, type Validate } from './support.ts';
 import { describe, isValid, type Validator, type Verdict } from './violation.ts';
 
+const warnings = (plan: ValidationPlan): ValidationPlan['warnings'] => plan.warnings;
+
 export const validation: Guarding<ValidationPlan, Count | undefined> = {
   name: 'validation',
   guards: 'requests',
@@ -28,11 +30,11 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
   inboundOnly: true,
   fields: [
     {
-      ...{ kind: 'sallyport.dev/RequestValidation', name: 'RequestValidation', keepsNulls: true },
+      ...{ kind: 'sallyport.dev/RequestValidation', name: 'RequestValidation', keepsNulls: true, warnings },
       schema: async () => (await import('./schema.ts')).requestValidation,
     },
     {
-      ...{ kind: 'sidecar.yaml', name: 'requestValidation' },
+      ...{ kind: 'sidecar.yaml', name: 'requestValidation', warnings },
       schema: async () => (await import('./schema.ts')).requestValidation,
     },
   ],
@@ -43,10 +45,9 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
     return registerValidationMetrics(registry);
   },
   shareDry: () => undefined,
-  compile([planned], { name, shared: count, warn }) {
+  compile([planned], { name, shared: count }) {
     if (planned === undefined) return undefined;
-    const { mode, limitBytes, programs, names, warnings } = planned.plan;
-    for (const warning of warnings) warn(warning);
+    const { mode, limitBytes, programs, names } = planned.plan;
     const enforces = mode === 'Enforce';
     const known = new Set(names);
     const validators = validatorsOf(programs);

@@ -8,7 +8,7 @@ type Path = readonly (string | number)[];
 /** The document that a discriminator is in. */
 export interface Discriminating {
   fail(path: Path, message: string): undefined;
-  warn(message: string): void;
+  warn(path: Path, message: string): void;
   find(reference: string, at: Path, isQuiet?: boolean): { readonly value: unknown; readonly path: Path } | undefined;
 }
 
@@ -84,7 +84,7 @@ export class Discriminators {
     }
     if ([...references.values()].some((one) => one !== undefined))
       return { property, references, isClosed: own.every((one) => typeof one === 'string') };
-    this.#reader.warn(`the discriminator '${property}' selects no schema, and is not compared`);
+    this.#reader.warn(at, `the discriminator '${property}' selects no schema, and is not compared`);
     return undefined;
   }
 

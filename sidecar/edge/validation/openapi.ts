@@ -18,8 +18,8 @@ export interface ReadApi {
   /** Has an entry for each name of a function, and more. */
   readonly schema: { readonly $defs: Node };
   readonly problems: readonly SchemaProblem[];
-  /** What is not compared: a sentence each. */
-  readonly warnings: readonly string[];
+  /** What is not compared: once for each message, at its first place. */
+  readonly warnings: readonly SchemaProblem[];
   /** The place in the document of a path into `schema`. */
   placeOf(path: Path): Path;
 }
@@ -36,7 +36,8 @@ class Reader {
   readonly #root: Path;
   readonly #basePath: string | undefined;
   readonly #problems: SchemaProblem[] = [];
-  readonly #warnings = new Set<string>();
+  /** Their places, by the message. */
+  readonly #warnings = new Map<string, Map<string, Path>>();
   /** 3.0 has a dialect of its own. */
   #is30 = false;
   readonly #schemas: Readonly<Record<'request' | 'response', Schemas>>;
@@ -60,8 +61,14 @@ class Reader {
     return undefined;
   }
 
-  warn(message: string): void {
-    this.#warnings.add(message);
+  warn(path: Path, message: string): void {
+    const places = this.#warnings.get(message) ?? new Map<string, Path>();
+    this.#warnings.set(message, places.set(path.join('/'), [...this.#root, ...path]));
+  }
+
+  #warningOf([message, places]: readonly [string, ReadonlyMap<string, Path>]): SchemaProblem {
+    const [path = []] = places.values();
+    return { path, message: places.size === 1 ? message : `${message} (places: ${places.size})` };
   }
 
   read(): ReadApi {
@@ -75,7 +82,7 @@ class Reader {
       plan: { operations },
       schema: { $defs: Object.assign({}, ...all.map(({ defs }) => defs)) as Node },
       problems: this.#problems,
-      warnings: [...this.#warnings],
+      warnings: [...this.#warnings].map(this.#warningOf),
       placeOf: (path) => {
         const [, name = '', ...rest] = path;
         const origin = all.map(({ origins }) => origins.get(String(name))).find((one) => one !== undefined) ?? [];
@@ -225,7 +232,7 @@ class Reader {
       const path = [...at, key];
       const written = this.#schemaAt(node['schema'], [...path, 'schema'], of);
       if (written.schema !== undefined && !isCompared(type))
-        this.warn(`bodies of type '${type}' are accepted, and not compared with their schema`);
+        this.warn(path, `bodies of type '${type}' are accepted, and not compared with their schema`);
       return [
         { type, ...written, parts: this.#readParts(type, written.shape, node['encoding'], [...path, 'encoding']) },
       ];
@@ -461,7 +468,7 @@ class Schemas {
       return values.has(String(at[0])) ? this.#close(inside, sub) : inside;
     });
     if (this.#reader.is30) asDraft2020(plain);
-    this.#dropFormat(plain);
+    this.#dropFormat(plain, path);
     this.#dropRequired(plain, schema);
     this.#discriminate(plain, schema, path);
     return { ...reference, ...plain };
@@ -497,10 +504,10 @@ class Schemas {
   }
 
   /** OpenAPI: an unknown format is no more than its type. */
-  #dropFormat(plain: Record<string, unknown>): void {
+  #dropFormat(plain: Record<string, unknown>, path: Path): void {
     const { format } = plain;
     if (format === undefined || isKnownFormat(String(format))) return;
-    this.#reader.warn(`the format '${String(format)}' is unknown, and not compared`);
+    this.#reader.warn([...path, 'format'], `the format '${String(format)}' is unknown, and not compared`);
     delete plain['format'];
   }
 

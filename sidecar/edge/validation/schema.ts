@@ -19,8 +19,8 @@ export interface ValidationPlan {
   readonly api?: ApiPlan;
   /** Names of properties that the schemas have: they may be logged. */
   readonly names: readonly string[];
-  /** What is not compared: a sentence each. */
-  readonly warnings: readonly string[];
+  /** What is not compared. */
+  readonly warnings: readonly SchemaProblem[];
 }
 
 type Compiled = Pick<ValidationPlan, 'programs' | 'api' | 'names' | 'warnings'>;

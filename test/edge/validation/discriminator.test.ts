@@ -118,5 +118,5 @@ t.test('what cannot select', async (t) => {
     t.strictSame([...new Set(places)], [place]);
   }
   const alone = read({ ...named({}), discriminator: { propertyName: 'kind' } }).data as ValidationPlan;
-  t.strictSame(alone.warnings, ["the discriminator 'kind' selects no schema, and is not compared"]);
+  t.match(alone.warnings, [{ message: "the discriminator 'kind' selects no schema, and is not compared" }]);
 });
