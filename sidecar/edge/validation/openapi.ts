@@ -8,6 +8,7 @@ import type { ApiPlan, Body, Content, Operation, Parameter, Part, Response, Sche
 import { isJson } from './content.ts';
 import { Discriminators } from './discriminator.ts';
 import { isKnownFormat, type SchemaProblem } from './generate.ts';
+import { type Kind, unknownFields } from './keywords.ts';
 import { templateProblem } from './routes.ts';
 import { isNode, mapSubschemas, type Node } from './subschemas.ts';
 
@@ -35,7 +36,9 @@ class Reader {
   readonly #document: Node;
   readonly #root: Path;
   readonly #basePath: string | undefined;
-  readonly #problems: SchemaProblem[] = [];
+  /** By their text. */
+  readonly #problems = new Map<string, SchemaProblem>();
+  #failed = 0;
   /** Their places, by the message. */
   readonly #warnings = new Map<string, Map<string, Path>>();
   /** 3.0 has a dialect of its own. */
@@ -57,8 +60,14 @@ class Reader {
   }
 
   fail(path: Path, message: string): undefined {
-    this.#problems.push({ path: [...this.#root, ...path], message });
+    this.#failed++;
+    // A shared part is read for each operation that refers to it.
+    this.#problems.set(JSON.stringify([path, message]), { path: [...this.#root, ...path], message });
     return undefined;
+  }
+
+  #checkFields(kind: Kind, node: Node, at: Path): void {
+    for (const name of unknownFields(kind, node)) this.fail([...at, name], `unknown field '${name}' of this ${kind}`);
   }
 
   warn(path: Path, message: string): void {
@@ -72,16 +81,20 @@ class Reader {
   }
 
   read(): ReadApi {
-    const version = String(this.#document['openapi']);
-    if (!/^3\.[01](?:\.|$)/.test(version)) this.fail(['openapi'], `version '${version}' is none of 3.0 and 3.1`);
+    const { openapi, swagger } = this.#document;
+    const version = String(openapi);
+    if (openapi === undefined && swagger !== undefined)
+      this.fail(['swagger'], `Swagger ${String(swagger)} is not supported: convert the document to OpenAPI 3.0 or 3.1`);
+    else if (!/^3\.[01](?:\.|$)/.test(version)) this.fail(['openapi'], `version '${version}' is none of 3.0 and 3.1`);
     this.#is30 = version.startsWith('3.0');
-    const operations = this.#readPaths();
-    if (operations.length === 0 && this.#problems.length === 0) this.fail(['paths'], 'the document has no operation');
+    if (swagger === undefined) this.#checkFields('document', this.#document, []);
+    const operations = swagger === undefined ? this.#readPaths() : [];
+    if (operations.length === 0 && this.#failed === 0) this.fail(['paths'], 'the document has no operation');
     const all = [this.#schemas.request, this.#schemas.response];
     return {
       plan: { operations },
       schema: { $defs: Object.assign({}, ...all.map(({ defs }) => defs)) as Node },
-      problems: this.#problems,
+      problems: [...this.#problems.values()],
       warnings: [...this.#warnings].map(this.#warningOf),
       placeOf: (path) => {
         const [, name = '', ...rest] = path;
@@ -110,6 +123,7 @@ class Reader {
       shapes.set(shape, path);
       const item = this.resolve(written, at);
       if (item === undefined) return [];
+      this.#checkFields('path item', item.node, item.path);
       return methods.flatMap((method) =>
         item.node[method] === undefined ? [] : (this.#readOperation(path, method, item.node, item.path) ?? []),
       );
@@ -120,19 +134,26 @@ class Reader {
     const own = item[method];
     const here: Path = [...at, method];
     if (!isNode(own)) return this.fail(here, `${method}: must be an object`);
+    this.#checkFields('operation', own, here);
+    const failed = this.#failed;
     const parameters = this.#readParameters(
       [item['parameters'], [...at, 'parameters']],
       [own['parameters'], [...here, 'parameters']],
     );
     const inPath = new Set(parameters.flatMap((one) => (one.in === 'path' ? [one.name] : [])));
-    for (const [, name = ''] of path.matchAll(/\{([^}]*)\}/g))
+    // A parameter that cannot be read may be the one that is missing.
+    const isWhole = this.#failed === failed;
+    for (const [, name = ''] of isWhole ? path.matchAll(/\{([^}]*)\}/g) : [])
       if (!inPath.has(name)) this.fail(here, `${method} ${path}: '{${name}}' has no parameter`);
     return {
       ...{ method: method.toUpperCase(), path, parameters },
       basePaths: this.#basePaths(own['servers'] ?? item['servers'] ?? this.#document['servers']),
       body: this.#readBody(own['requestBody'], [...here, 'requestBody']),
       responses: this.#readResponses(own['responses'], [...here, 'responses']),
-      security: this.#readSecurity(own['security'] ?? this.#document['security']),
+      security:
+        own['security'] === undefined
+          ? this.#readSecurity(this.#document['security'], ['security'])
+          : this.#readSecurity(own['security'], [...here, 'security']),
     };
   }
 
@@ -179,6 +200,7 @@ class Reader {
     const resolved = this.resolve(written, at);
     if (resolved === undefined) return undefined;
     const { node, path } = resolved;
+    this.#checkFields('parameter', node, path);
     const place = node['in'];
     const name = String(node['name'] ?? '');
     if (place !== 'path' && place !== 'query' && place !== 'header' && place !== 'cookie')
@@ -217,6 +239,7 @@ class Reader {
     const resolved = this.resolve(written, at);
     if (resolved === undefined) return undefined;
     const { node, path } = resolved;
+    this.#checkFields('request body', node, path);
     const content = this.#readContent(node['content'], [...path, 'content'], 'request');
     return { required: node['required'] === true, content };
   }
@@ -230,6 +253,7 @@ class Reader {
         return this.fail([...at, key], `'${key}' is no media type`) ?? [];
       const node = isNode(media) ? media : {};
       const path = [...at, key];
+      this.#checkFields('media type', node, path);
       const written = this.#schemaAt(node['schema'], [...path, 'schema'], of);
       if (written.schema !== undefined && !isCompared(type))
         this.warn(path, `bodies of type '${type}' are accepted, and not compared with their schema`);
@@ -246,11 +270,9 @@ class Reader {
     if (type !== 'multipart/form-data' && type !== 'application/x-www-form-urlencoded') return {};
     const said = isNode(encoding) ? encoding : {};
     const parts = Object.entries(shape.properties ?? {}).map(([name, own]): [string, Part] => {
-      const {
-        contentType,
-        style = 'form',
-        explode,
-      } = (isNode(said[name]) ? said[name] : {}) as Readonly<Record<string, unknown>>;
+      const written = isNode(said[name]) ? said[name] : {};
+      this.#checkFields('encoding', written, [...at, name]);
+      const { contentType, style = 'form', explode } = written;
       if (!styles.query.includes(style as Style))
         this.fail([...at, name, 'style'], `'${String(style)}' is no style of a form`);
       const types =
@@ -280,23 +302,26 @@ class Reader {
         return this.fail([...at, status], `'${status}' is no status`) ?? [];
       const resolved = this.resolve(one, [...at, status]);
       if (resolved === undefined) return [];
+      this.#checkFields('response', resolved.node, resolved.path);
       return [
         { status, content: this.#readContent(resolved.node['content'], [...resolved.path, 'content'], 'response') },
       ];
     });
   }
 
-  #readSecurity(written: unknown): Operation['security'] {
+  #readSecurity(written: unknown, at: Path): Operation['security'] {
     if (!Array.isArray(written)) return undefined;
-    return written.map((one: unknown) => Object.keys(isNode(one) ? one : {}).map((name) => this.#readScheme(name)));
+    return written.map((one: unknown, index) =>
+      Object.keys(isNode(one) ? one : {}).map((name) => this.#readScheme(name, [...at, index, name])),
+    );
   }
 
-  #readScheme(name: string): Scheme {
+  #readScheme(name: string, from: Path): Scheme {
     const components = this.#document['components'];
     const schemes = isNode(components) ? components['securitySchemes'] : undefined;
     const written = isNode(schemes) ? schemes[name] : undefined;
     const at: Path = ['components', 'securitySchemes', name];
-    if (written === undefined) this.fail(at, `the security scheme '${name}' is not defined`);
+    if (written === undefined) this.fail(from, `the security scheme '${name}' is not defined`);
     const {
       type,
       scheme,
@@ -453,6 +478,8 @@ class Schemas {
     for (const keyword of moving)
       if (schema[keyword] !== undefined)
         this.#reader.fail([...path, keyword], `'${keyword}' is not followed in an OpenAPI document`);
+    if (this.#reader.is30 && Array.isArray(schema['type']))
+      this.#reader.fail([...path, 'type'], "OpenAPI 3.0 has one type, and 'nullable: true' for null");
     const { $ref } = schema;
     const { discriminators } = this.#reader;
     const isPlain = typeof $ref === 'string' && discriminators.isExtension(schema, $ref, path);
