@@ -3,6 +3,8 @@
 /** An API. */
 export interface ApiPlan {
   readonly operations: readonly Operation[];
+  /** Variables of a path may hold an escaped slash or backslash. */
+  readonly escapedSlashes: boolean;
 }
 
 export interface Operation {

@@ -8,7 +8,7 @@ import { type ContentType, isInUtf8, isJson, readContentType } from './content.t
 import { readJson } from './json.ts';
 import { missingBody, valid } from './json-body.ts';
 import { type FormPart, maxParts, readMultipart } from './multipart.ts';
-import { compileRoutes, type RouteMatch } from './routes.ts';
+import { compileRoutes, isAmbiguous, type RouteMatch } from './routes.ts';
 import { type Validator, type Verdict, type Violation, violationsOf } from './violation.ts';
 import {
   decode,
@@ -39,7 +39,7 @@ export interface Api {
   ): Verdict;
 }
 
-export function compileApi({ operations }: ApiPlan, validators: Validators): Api {
+export function compileApi({ operations, escapedSlashes }: ApiPlan, validators: Validators): Api {
   const findOperations = compileRoutes(operations);
   const find: Api['find'] = (exchange) => {
     const found = findOperations(pathWithoutQuery(exchange.path));
@@ -57,7 +57,10 @@ export function compileApi({ operations }: ApiPlan, validators: Validators): Api
       const found = find(exchange);
       if ('violations' in found) return isPreflight(exchange, found) && body.length === 0 ? valid : found;
       const { operation, variables } = found;
-      const violations = checkParameters(exchange, operation, variables, validators);
+      const violations = [
+        ...ambiguousIn(operation, variables, escapedSlashes),
+        ...checkParameters(exchange, operation, variables, validators),
+      ];
       const { fault, violations: ofBody } = checkBody(exchange, operation, body, validators);
       return { fault, violations: [...violations, ...ofBody] };
     },
@@ -92,6 +95,19 @@ function isPreflight(exchange: Exchange, { fault }: Verdict): boolean {
     headerOf(exchange, 'origin') !== undefined &&
     headerOf(exchange, 'access-control-request-method') !== undefined
   );
+}
+
+function ambiguousIn(
+  { parameters }: Operation,
+  variables: RouteMatch['variables'],
+  escapedSlashes: boolean,
+): Violation[] {
+  return parameters.flatMap((one): Violation[] => {
+    const raw = one.in === 'path' ? variables[one.name] : undefined;
+    if (raw === undefined || !isAmbiguous(raw, one.style === 'matrix', escapedSlashes)) return [];
+    const detail = `must have no dot segment${one.style === 'matrix' ? '' : ', no semicolon'}${escapedSlashes ? '' : ', no slash'}`;
+    return [{ in: 'path', name: one.name, pointer: '', code: 'ambiguous', detail }];
+  });
 }
 
 function checkParameters(

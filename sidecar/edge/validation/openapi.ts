@@ -15,7 +15,7 @@ import { isNode, mapSubschemas, type Node } from './subschemas.ts';
 type Path = SchemaProblem['path'];
 
 export interface ReadApi {
-  readonly plan: ApiPlan;
+  readonly plan: Pick<ApiPlan, 'operations'>;
   /** Has an entry for each name of a function, and more. */
   readonly schema: { readonly $defs: Node };
   readonly problems: readonly SchemaProblem[];

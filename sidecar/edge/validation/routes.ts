@@ -118,6 +118,18 @@ function valuesOf(segment: string, literals: readonly string[]): string[] | unde
   return values;
 }
 
+/**
+ * True if frameworks read a variable in several ways: they cut it at a semicolon, decode a slash before they route, or
+ * resolve dots. Another operation would then serve the request.
+ */
+export function isAmbiguous(raw: string, isMatrix: boolean, escapedSlashes: boolean): boolean {
+  if (!isMatrix && /;|%3b/i.test(raw)) return true;
+  if (!escapedSlashes && /\\|%2f|%5c/i.test(raw)) return true;
+  return decoded(raw)
+    .split(/[/\\]/)
+    .some((part) => part === '.' || part === '..');
+}
+
 function decoded(segment: string): string {
   try {
     return decodeURIComponent(segment);

@@ -41,14 +41,20 @@ export const requestValidation = z
     responses: z.enum(['Report', 'Off']).default('Report'),
     /** In place of the paths of `servers`. */
     basePath: z.string().regex(/^\//, 'must begin with a slash').optional(),
+    /** Whether variables of a path may hold `%2F` and `%5C`. */
+    escapedSlashes: z.enum(['Refuse', 'Accept']).optional(),
   })
-  .superRefine(({ schema, openapi, basePath }, context) => {
+  .superRefine(({ schema, openapi, basePath, escapedSlashes }, context) => {
     const issue = (message: string, path: string[] = []): void => context.addIssue({ code: 'custom', path, message });
     if ((schema === undefined) === (openapi === undefined)) issue("needs exactly one of 'openapi' and 'schema'");
     if (basePath !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['basePath']);
+    if (escapedSlashes !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['escapedSlashes']);
   })
-  .transform(({ mode, bodyLimit, responses, schema, openapi, basePath }, context): ValidationPlan => {
-    const compiled = openapi === undefined ? compileSchema(schema ?? {}) : compileOpenApi(openapi, basePath);
+  .transform(({ mode, bodyLimit, responses, schema, openapi, basePath, escapedSlashes }, context): ValidationPlan => {
+    const compiled =
+      openapi === undefined
+        ? compileSchema(schema ?? {})
+        : compileOpenApi(openapi, basePath, escapedSlashes === 'Accept');
     if ('programs' in compiled)
       return { mode, limitBytes: bodyLimit, responses: openapi !== undefined && responses === 'Report', ...compiled };
     for (const { path, message } of compiled.slice(0, maxProblems))
@@ -78,7 +84,11 @@ function compileSchema(schema: Node): Compiled | readonly SchemaProblem[] {
   }
 }
 
-function compileOpenApi(document: Node, basePath: string | undefined): Compiled | readonly SchemaProblem[] {
+function compileOpenApi(
+  document: Node,
+  basePath: string | undefined,
+  escapedSlashes: boolean,
+): Compiled | readonly SchemaProblem[] {
   const { plan, schema, problems, warnings, placeOf } = readOpenApi(document, ['openapi'], basePath);
   const all = [
     ...problems,
@@ -87,7 +97,7 @@ function compileOpenApi(document: Node, basePath: string | undefined): Compiled 
   if (all.length > 0) return all;
   try {
     const programs = generateAll(schema);
-    return { programs, api: plan, names: namesIn([schema]), warnings };
+    return { programs, api: { ...plan, escapedSlashes }, names: namesIn([schema]), warnings };
   } catch (error) {
     return [{ path: ['openapi'], message: (error as Error).message }];
   }

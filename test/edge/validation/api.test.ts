@@ -103,6 +103,33 @@ t.test('operations', async (t) => {
   t.equal(await said(moved, 'GET', '/shop/pets'), 'passed');
 });
 
+t.test('variables that frameworks read in several ways', async (t) => {
+  const string = { schema: { type: 'string' } };
+  const document = {
+    paths: {
+      '/users/me': { get: { parameters: [{ in: 'query', name: 'a', schema: { type: 'integer' } }] } },
+      '/users/{id}': { parameters: [{ in: 'path', name: 'id', ...string }], get: {} },
+      '/m/{id}': { parameters: [{ in: 'path', name: 'id', style: 'matrix', ...string }], get: {} },
+    },
+  };
+  const hooks = await hooksFor(document);
+  const accepting = await hooksFor(document, { escapedSlashes: 'Accept' });
+  const no = 'request_invalid | path id# ambiguous';
+  for (const [path, strict, lax] of [
+    ['/users/me;v=1?a=x', no, no],
+    ['/users/me%3Bv=1', no, no],
+    ['/users/me%2f?a=x', no, 'passed'],
+    ['/users/a%5Cb', no, 'passed'],
+    ['/users/x%2f..%2fme', no, no],
+    ['/users/%2e%2E', no, no],
+    ['/users/a..b', 'passed', 'passed'],
+    ['/m/;id=x', 'passed', 'passed'],
+  ] as const) {
+    t.equal(await said(hooks, 'GET', path), strict, path);
+    t.equal(await said(accepting, 'GET', path), lax, path);
+  }
+});
+
 type Style = readonly [
   place: 'path' | 'query' | 'header' | 'cookie',
   more: object,

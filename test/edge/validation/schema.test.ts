@@ -149,6 +149,7 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
     /^v\.yaml:7:\d+: .*Swagger 2\.0 is not supported: convert/,
   ],
   ['two types in OpenAPI 3.0', body('{ type: [integer, "null"] }', '3.0.3'), /^v\.yaml:9:\d+: .*has one type/],
+  ['slashes in paths of no document', 'schema: {}\nescapedSlashes: Accept', /belongs to 'openapi'/],
   ['a base path alone', 'schema: {}\nbasePath: /a', /belongs to 'openapi'/],
 ];
 for (const [why, spec, problem] of refusedApis)
