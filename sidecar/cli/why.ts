@@ -16,7 +16,8 @@ export function whyCommand(): Command {
     .addHelpText(
       'after',
       `
-The last thousand refusals are kept in memory; GET /denials of the admin port lists them.
+The last thousand refusals by policies are kept in memory; GET /denials of the admin port lists them. Of other refusals,
+such as those of a RequestValidation, the access log has all that is known.
 The exit code is 0 when the refusal could be explained, 1 when it could not, 2 for misuse.
 
 Examples:

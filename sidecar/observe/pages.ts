@@ -109,7 +109,7 @@ export function adminPages(sources: PageSources): Page[] {
         const why = await sources.why(id);
         if (why !== undefined) return { body: why };
         throw new SallyportError('not_found', `no refusal with the id ${id} is known`, {
-          hint: 'the last thousand refusals of a running sidecar are kept; for allowed requests the access log names the rule',
+          hint: "the last thousand refusals by policies are kept; of others the access log has the code and the reason, and the places in 'validation' for a RequestValidation; for allowed requests it names the rule",
         });
       },
     },

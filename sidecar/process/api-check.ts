@@ -1,6 +1,7 @@
 // Compares the OpenAPI documents of a gateway with what its routes serve, and with who its policies let in. Serves
 // nothing.
 
+import { configError } from '../../cert-agent/base/yaml.ts';
 import { refusing } from '../compile/backends.ts';
 import { type PolicyInForce, policiesInForce } from '../compile/reviews.ts';
 import { kindOfPolicy, titleOf } from '../edge/policy.ts';
@@ -22,6 +23,16 @@ export interface Finding {
     | 'security_differs';
   /** `RequestValidation shop/orders`. */
   readonly policy: string;
+  /** Where the policy begins. */
+  readonly file: string;
+  readonly line: number;
+  /** Absent if it is about a rule. */
+  readonly method?: string;
+  /** The template of the operation, behind the path of its server. */
+  readonly path?: string;
+  readonly operationId?: string;
+  /** Without the operation. */
+  readonly reason: string;
   readonly message: string;
 }
 
@@ -35,10 +46,12 @@ export interface ApiCheck {
 
 /**
  * Compares every OpenAPI document in force under gateway.yaml, or in a directory of documents.
- * @throws SallyportError `config_invalid` or `config_unreadable`.
+ * @throws SallyportError `config_invalid` with the problems of every RequestValidation, or `config_unreadable`.
  */
 export function checkApis(path: string, now: number): ApiCheck {
   const { gateway, configuration, plan, pools } = planDry(path, now);
+  const broken = configuration.gateway!.broken.filter(({ kind }) => kind === 'RequestValidation');
+  if (broken.length > 0) throw configError(broken.flatMap(({ problems }) => problems));
   const nowhere = refusing('rule_broken', 'nothing is served here');
   const ports = gateway.compile(configuration, new Map(pools.map(({ name }) => [name, nowhere])));
   const edges = ports.flatMap(({ rules }) => rules.edge ?? []);
@@ -69,14 +82,15 @@ function compareOne(
   edges: readonly Edge[],
   securityOf: SecurityOf,
 ): readonly Finding[] {
-  const title = titleOf(policy);
+  const head = { policy: titleOf(policy), file: policy.file, line: policy.line };
   const described = new Set<string>();
   const findings = operations.flatMap((operation): Finding[] => {
-    const name = `${operation.method} ${operation.basePaths[0] ?? ''}${operation.path}`;
-    const find = (code: Finding['code'], message: string): Finding => ({
-      code,
-      policy: title,
-      message: `${name}: ${message}`,
+    const { method, operationId } = operation;
+    const path = `${operation.basePaths[0] ?? ''}${operation.path}`;
+    const find = (code: Finding['code'], reason: string): Finding => ({
+      ...{ code, ...head, method, path },
+      ...(operationId === undefined ? {} : { operationId }),
+      ...{ reason, message: `${method} ${path}: ${reason}` },
     });
     const served = operation.basePaths.flatMap((base) =>
       hosts.flatMap((host) => edges.flatMap((edge) => servedBy(edge, host, base, operation))),
@@ -97,7 +111,7 @@ function compareOne(
     ...new Map(findings.map((one) => [`${one.code} ${one.message}`, one])).values(),
     ...idle.map((key): Finding => {
       const message = `${key.slice(key.lastIndexOf(' ') + 1)}: no operation describes what it serves`;
-      return { code: 'rule_not_described', policy: title, message };
+      return { code: 'rule_not_described', ...head, reason: message, message };
     }),
   ];
 }

@@ -47,15 +47,20 @@ t.test('what does not fit', async (t) => {
     '{ /orders: { get: { security: [{ bearer: [] }] }, post: { security: [{ key: [] }] }, delete: {} }, "/orders/{id}": { parameters: [{ in: path, name: id, schema: {} }], get: { security: [{ bearer: [] }, {}] } }, /orders/exports: { get: {} }, /hooks: { get: {}, post: { security: [{ key: [] }] } }, /gone: { get: {} } }';
   const { code, stdout, stderr } = await check(route + other + validation(paths) + jwt);
   t.equal(code, 1);
-  t.strictSame(stdout.trimEnd().split('\n'), [
-    'RequestValidation shop/v: POST /orders: its security needs key (apiKey header x-key), and SecurityPolicy shop/p asks for jwt (security_differs)',
-    'RequestValidation shop/v: DELETE /orders: SecurityPolicy shop/p asks for jwt, and its security is empty (security_not_described)',
-    'RequestValidation shop/v: GET /orders/exports: httproute/shop/other/rule/0 serves it, and is not under this document (operation_not_compared)',
-    'RequestValidation shop/v: GET /hooks: no route serves it (operation_not_served)',
-    'RequestValidation shop/v: POST /hooks: its security needs key (apiKey header x-key), and no SecurityPolicy asks for anything (security_not_asked)',
-    'RequestValidation shop/v: GET /gone: no route serves it (operation_not_served)',
-    'RequestValidation shop/v: httproute/shop/r/rule/1: no operation describes what it serves (rule_not_described)',
-  ]);
+  const line = (webGateway + serviceOf('a') + route + other).split('\n').length + 3;
+  const lines = stdout.trimEnd().split('\n');
+  for (const one of lines) t.match(one, `documents/all.yaml:${line}: RequestValidation`);
+  t.strictSame(
+    lines.map((one) => one.slice(one.indexOf(': ') + 2)),
+    [
+      'RequestValidation shop/v: POST /orders: its security needs key (apiKey header x-key), and SecurityPolicy shop/p asks for jwt (security_differs)',
+      'RequestValidation shop/v: DELETE /orders: SecurityPolicy shop/p asks for jwt, and its security is empty (security_not_described)',
+      'RequestValidation shop/v: GET /orders/exports: httproute/shop/other/rule/0 serves it, and is not under this document (operation_not_compared)',
+      'RequestValidation shop/v: GET /hooks, GET /gone: no route serves it (operation_not_served)',
+      'RequestValidation shop/v: POST /hooks: its security needs key (apiKey header x-key), and no SecurityPolicy asks for anything (security_not_asked)',
+      'RequestValidation shop/v: httproute/shop/r/rule/1: no operation describes what it serves (rule_not_described)',
+    ],
+  );
   t.match(stderr, /7 findings in 8 operations/);
 });
 
@@ -64,14 +69,39 @@ t.test('everything fits', async (t) => {
   const { code, stdout, stderr } = await check(route + validation(paths) + jwt);
   t.strictSame([code, stdout], [0, '']);
   t.match(stderr, /3 operations of 1 document: all are served as described/);
-  const json = await check(route + validation('{ /gone: { get: {} } }'), '--json');
+  const json = await check(route + validation('{ /gone: { get: { operationId: lost } } }'), '--json');
   t.equal(json.code, 1);
   t.match(JSON.parse(json.stdout), {
     ok: false,
     documents: 1,
     operations: 1,
-    findings: [{ code: 'operation_not_served' }, {}, {}, {}],
+    findings: [
+      { code: 'operation_not_served', method: 'GET', path: '/gone', operationId: 'lost', line: Number },
+      ...[{}, {}, {}],
+    ],
   });
+});
+
+t.test('one line for many operations, and the places of an invalid document', async (t) => {
+  const paths = Array.from({ length: 14 }, (_, i) => `/orders/${i}: { get: { security: [{ bearer: [] }] } }`).join();
+  const { stdout } = await check(route + validation(`{ ${paths} }`));
+  t.match(
+    stdout,
+    /v: GET \/orders\/0, GET \/orders\/1, GET \/orders\/2 and 11 more: its security needs bearer \(http bearer\), and no Sec/,
+  );
+  const invalid = await check(route + validation('{ /a: { pst: {} } }'));
+  t.equal(invalid.code, 2);
+  t.match(invalid.stderr, /all\.yaml:\d+:\d+: spec\.openapi\.paths\.\/a\.pst: unknown field 'pst'/);
+});
+
+t.test('an OpenAPI document alone', async (t) => {
+  const file = join(tempDir(t), 'petstore.yaml');
+  writeFileSync(file, 'openapi: 3.1.0\npaths: {}\n');
+  for (const args of [
+    ['openapi', 'check', '--config', file],
+    ['check', file],
+  ])
+    t.match((await runSallyport(t, args)).stderr, /under 'spec\.openapi' of a RequestValidation/);
 });
 
 t.test('misuse', async (t) => {

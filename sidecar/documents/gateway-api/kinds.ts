@@ -56,6 +56,9 @@ export function isExistingKind(kind: string): boolean {
   return existing.has(kind);
 }
 
+/** For a document of OpenAPI among those of a gateway. */
+export const openApiHint = "put an OpenAPI document under 'spec.openapi' of a RequestValidation";
+
 /** Where other products' kinds have their counterpart here. */
 const instead: ReadonlyMap<string, string> = new Map([
   [
@@ -105,7 +108,11 @@ export type OtherKind =
 
 /** Decides about a document of a kind that a gateway does not read. `own` are our own kinds. Throws nothing. */
 export function judgeOtherKind(document: YamlDocument, kind: string, apiVersion: string, own: OwnKinds): OtherKind {
-  if (kind === '') return { stops: true, problem: document.problemAt(['kind'], "this document has no 'kind'") };
+  if (kind === '') {
+    const { openapi, swagger } = (document.value ?? {}) as Readonly<Record<string, unknown>>;
+    const options = (openapi ?? swagger) === undefined ? {} : { hint: openApiHint };
+    return { stops: true, problem: document.problemAt(['kind'], "this document has no 'kind'", options) };
+  }
   const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
   const inGroup = groups.get(kind) ?? (own.has(kind) ? ownGroup : undefined);
   const meant = inGroup === undefined ? (core.includes(kind) ? 'apiVersion v1' : undefined) : `group ${inGroup}`;

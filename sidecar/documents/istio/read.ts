@@ -4,11 +4,12 @@
 import { didYouMean } from '../../../cert-agent/base/did-you-mean.ts';
 import type { Problem } from '../../../cert-agent/base/errors.ts';
 import { configError, parseYaml, type YamlDocument } from '../../../cert-agent/base/yaml.ts';
+import { ownGroup } from '../../edge/policy.ts';
 import type { PeerAuthentication } from '../../policy/mtls.ts';
 import type { AuthorizationPolicy } from '../../policy/policy.ts';
 import type { RequestAuthentication } from '../../policy/request-authentication.ts';
 import type { DestinationRule } from '../../upstream/destination-rule.ts';
-import { isExistingKind } from '../gateway-api/kinds.ts';
+import { isExistingKind, openApiHint } from '../gateway-api/kinds.ts';
 import { readAuthorizationPolicy } from './authorization-policy.ts';
 import { readDestinationRule } from './destination-rule.ts';
 import type { IstioDocuments } from './documents.ts';
@@ -113,8 +114,22 @@ function readOne(document: YamlDocument, file: string, purpose: Purpose): One | 
     kind === undefined
       ? "this is not an Istio document: it has no 'kind'"
       : `kind ${kind} is not supported by this build`;
-  const hint = kind === undefined || isExistingKind(kind) ? undefined : didYouMean(kind, kinds);
+  const hint =
+    hintForOwn(document.value) ?? (kind === undefined || isExistingKind(kind) ? undefined : didYouMean(kind, kinds));
   return { problems: [document.problemAt(['kind'], message, hint === undefined ? {} : { hint })] };
+}
+
+/** Our own kinds that are written as a field of sidecar.yaml. */
+const fieldsOfSidecars: ReadonlyMap<string, string> = new Map([['RequestValidation', 'requestValidation']]);
+
+function hintForOwn(value: unknown): string | undefined {
+  const { kind, apiVersion, openapi, swagger } = (value ?? {}) as Readonly<Record<string, unknown>>;
+  if (kind === undefined && (openapi ?? swagger) !== undefined) return openApiHint;
+  if (!String(apiVersion).startsWith(`${ownGroup}/`)) return undefined;
+  const field = fieldsOfSidecars.get(String(kind));
+  return field === undefined
+    ? 'it works at a gateway only'
+    : `at a sidecar, write its spec without targetRefs as '${field}' of sidecar.yaml`;
 }
 
 /** `kubectl get -o yaml` prints several objects as a List, whose items are the documents. */

@@ -12,6 +12,7 @@ export interface Operation {
   readonly method: string;
   /** The template of the path, as written: `/pets/{id}`. */
   readonly path: string;
+  readonly operationId?: string;
   /** Paths in front of it, without a slash at the end: from `servers`. */
   readonly basePaths: readonly string[];
   readonly parameters: readonly Parameter[];

@@ -147,6 +147,7 @@ class Reader {
       if (!inPath.has(name)) this.fail(here, `${method} ${path}: '{${name}}' has no parameter`);
     return {
       ...{ method: method.toUpperCase(), path, parameters },
+      ...(typeof own['operationId'] === 'string' ? { operationId: own['operationId'] } : {}),
       basePaths: this.#basePaths(own['servers'] ?? item['servers'] ?? this.#document['servers']),
       body: this.#readBody(own['requestBody'], [...here, 'requestBody']),
       responses: this.#readResponses(own['responses'], [...here, 'responses']),

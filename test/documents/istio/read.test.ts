@@ -256,6 +256,18 @@ const wrong: [string, string, string[]][] = [
     ['a.yaml:2:7: kind VirtualService is not supported by this build'],
   ],
   [
+    'our own kinds that a sidecar has as a field',
+    'apiVersion: sallyport.dev/v1alpha1\nkind: RequestValidation\nmetadata: { name: p }\nspec: {}\n',
+    [
+      "a.yaml:2:7: kind RequestValidation is not supported by this build (at a sidecar, write its spec without targetRefs as 'requestValidation' of sidecar.yaml)",
+    ],
+  ],
+  [
+    'our own kinds of gateways',
+    'apiVersion: sallyport.dev/v1alpha1\nkind: HTTPCache\nmetadata: { name: p }\nspec: {}\n',
+    ['a.yaml:2:7: kind HTTPCache is not supported by this build (it works at a gateway only)'],
+  ],
+  [
     'a misspelt kind',
     `${head.replace('AuthorizationPolicy', 'AuthorisationPolicy')}spec: {}\n`,
     ["a.yaml:2:7: kind AuthorisationPolicy is not supported by this build (did you mean 'AuthorizationPolicy'?)"],
