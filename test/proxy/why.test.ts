@@ -78,6 +78,7 @@ t.test('a refusal is explained by its id, and its id only reaches the caller whe
   const unknown = await runSallyport(t, ['why', 'nothing-1-1-1', ...admin]);
   t.equal(unknown.code, 1);
   t.match(unknown.stderr, /no refusal with the id nothing-1-1-1 is known/);
+  t.match(unknown.stderr, /the places in 'validation' for a RequestValidation/);
   t.match(
     await ask(mesh, 'GET /orders/1'),
     /^HTTP\/1\.1 200 .*x-sallyport-decision: \S+/s,

@@ -1,7 +1,8 @@
 // Compares requests with the schema of their API, and refuses or reports those that do not match.
 
-import { SallyportError } from '../../../cert-agent/base/errors.ts';
+import { codes, SallyportError } from '../../../cert-agent/base/errors.ts';
 import { deny } from '../../exchange/decision.ts';
+import type { Denial } from '../../exchange/ends.ts';
 import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
@@ -107,6 +108,8 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
 
     return {
       ...(watches ? { watch: watchResponses(limitBytes, concludeResponse), finished: dropCopy } : {}),
+      // What the codecs and other steps refuse while a body comes has the same form.
+      denial: (exchange, denial) => (enforces ? asProblem(exchange, denial) : denial),
       admit(exchange) {
         if (!enforces) return;
         if (exchange.grpc)
@@ -182,18 +185,26 @@ function bodyComparer(validator: Validator): Api['checkRequest'] {
   return (exchange, body) => checkJsonBody(exchange, body, validator);
 }
 
-function refusal(exchange: Exchange, verdict: Verdict, text: string, policy: string): SallyportError {
-  const error = new SallyportError(codeOf(verdict), `${policy}: ${text}`);
+function asProblem({ denial: own, failure }: Exchange, denial: Denial): Denial {
+  if (own !== undefined || (failure?.code !== 'body_too_large' && failure?.code !== 'upgrade_unsupported'))
+    return denial;
+  return denialOf({ fault: failure.code, violations: [] });
+}
+
+function denialOf(verdict: Verdict): Denial {
   const fields = [
     ['content-type', 'application/problem+json'],
     ['cache-control', 'no-store'],
     ...(verdict.fields ?? []),
   ];
-  return deny(exchange, error, {
-    denial: {
-      status: error.row.status,
-      fields: addFields(emptyFields, fields as [string, string][]),
-      body: problemOf(verdict),
-    },
-  });
+  return {
+    status: codes[codeOf(verdict)].status,
+    fields: addFields(emptyFields, fields as [string, string][]),
+    body: problemOf(verdict),
+  };
+}
+
+function refusal(exchange: Exchange, verdict: Verdict, text: string, policy: string): SallyportError {
+  const error = new SallyportError(codeOf(verdict), `${policy}: ${text}`);
+  return deny(exchange, error, { denial: denialOf(verdict) });
 }

@@ -12,6 +12,7 @@ const titles: Partial<Readonly<Record<Code, string>>> = {
   content_encoding_unsupported: 'The Content-Encoding is not accepted here',
   content_encoding_invalid: 'The body does not match its Content-Encoding',
   body_too_large: 'The body is too large',
+  upgrade_unsupported: 'A tunnel cannot be validated',
   json_syntax: 'The body is not JSON',
   json_not_utf8: 'The JSON is not UTF-8',
   json_too_deep: 'The JSON is nested too deeply',

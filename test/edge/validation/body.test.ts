@@ -216,7 +216,10 @@ t.test('what cannot be compared is refused', async (t) => {
     [{ method: 'CONNECT' }, 'upgrade_unsupported'],
     [{ framing: 2 ** 20 + 1 }, 'body_too_large'],
   ] as const)
-    t.match((await send('', { known })).client, { code });
+    t.match((await send('', { known })).client, {
+      code,
+      ...('grpc' in known ? {} : { headers: { 'content-type': 'application/problem+json' } }),
+    });
 });
 
 t.test('mode Report refuses nothing, and says what it found', async (t) => {
