@@ -112,8 +112,14 @@ t.test('at a gateway', async (t) => {
   });
   await attack(t, { port: gateway.port('shop/g:80'), host: 'a.test', records: gateway.records });
   const metrics = await (await fetch(`http://127.0.0.1:${gateway.admin}/stats/prometheus`)).text();
-  t.match(metrics, /sallyport_validations_total\{direction="request",mode="Enforce",outcome="valid"\} 4/);
-  t.match(metrics, /sallyport_validations_total\{direction="response",mode="Report",outcome="valid"\} 4/);
+  t.match(
+    metrics,
+    /sallyport_validations_total\{direction="request",mode="Enforce",outcome="valid",policy="[^"]+"\} 4/,
+  );
+  t.match(
+    metrics,
+    /sallyport_validations_total\{direction="response",mode="Report",outcome="valid",policy="[^"]+"\} 4/,
+  );
   await gateway.write('v.yaml', document.replace('type: integer', 'type: integr'));
   const broken = await ask(gateway.port('shop/g:80'), '/items/1', { headers: { host: 'a.test' } });
   t.equal(broken.status, 500, 'a document that is wrong opens nothing');

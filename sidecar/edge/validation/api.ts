@@ -48,7 +48,7 @@ export function compileApi({ operations, escapedSlashes }: ApiPlan, validators: 
     // RFC 9110 section 9.3.2: HEAD is GET without the body.
     const operation = methods.get(exchange.method) ?? (exchange.method === 'HEAD' ? methods.get('GET') : undefined);
     if (operation !== undefined) return { operation, variables };
-    const allow = [...methods.keys()].toSorted().join(', ');
+    const allow = [...new Set([...methods.keys(), ...(methods.has('GET') ? ['HEAD'] : [])])].toSorted().join(', ');
     return { fault: 'operation_method_unknown', violations: [], fields: [['allow', allow]] };
   };
   return {
@@ -176,9 +176,10 @@ function readParameter(
 
 /** A list may have several lines; anything else is written once. */
 function readHeader(exchange: Exchange, parameter: Parameter): ReadValue {
-  const value = headerOf(exchange, parameter.name.toLowerCase());
-  if (value === undefined) return undefined;
   const lower = parameter.name.toLowerCase();
+  // The app gets the ID of the proxy if the request has none.
+  const value = headerOf(exchange, lower) ?? (lower === 'x-request-id' ? exchange.requestId : undefined);
+  if (value === undefined) return undefined;
   const lines = exchange.fields.names.filter((one) => one.lower === lower).length;
   if (lines > 1 && !isList(parameter.shape)) return { code: 'repeated', detail: 'must be there once' };
   // RFC 9110 section 5.6.1: spaces around commas belong to no value. OpenAPI encodes nothing in headers.

@@ -46,9 +46,10 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
     return registerValidationMetrics(registry);
   },
   shareDry: () => undefined,
-  compile([planned], { name, shared: count }) {
+  compile([planned], { name, policy, shared }) {
     if (planned === undefined) return undefined;
     const { mode, limitBytes, programs, names } = planned.plan;
+    const count = shared?.bind(undefined, policy);
     const enforces = mode === 'Enforce';
     const known = new Set(names);
     const validators = validatorsOf(programs);

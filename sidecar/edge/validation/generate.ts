@@ -93,7 +93,7 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
       else if (keyword === 'pattern') checkPattern(String(value), note);
       else if (keyword === 'patternProperties')
         for (const pattern of Object.keys(value as object)) checkPattern(pattern, (why) => note(why, pattern));
-      else if (!Object.hasOwn(ajv.RULES.keywords, keyword) && !keyword.startsWith('x-'))
+      else if ((!Object.hasOwn(ajv.RULES.keywords, keyword) || keyword === '$async') && !keyword.startsWith('x-'))
         note(`unknown keyword '${keyword}'`);
     }
   });
@@ -191,10 +191,7 @@ function extensionsIn(schema: Node): ReadonlySet<string> {
   return found;
 }
 
-/**
- * Recursion with alternatives takes exponential time: each call is counted. No text of a schema looks like this, since
- * its quotes are escaped.
- */
+/** Recursion with alternatives takes exponential time: each call is counted. */
 const heads = /function validate\d+\(data, \{instancePath="", [^{}]*(?:\{\})?\}=\{\}\)\{/g;
 
 /**
@@ -203,10 +200,17 @@ const heads = /function validate\d+\(data, \{instancePath="", [^{}]*(?:\{\})?\}=
  */
 const merged = /(var props\d+ = )([\w.]+\.evaluated\.props);/g;
 
-function counted(program: string): string {
+/** Texts of the schema, which may look like code. */
+const texts = /"(?:[^"\\]|\\.)*"/g;
+
+function counted(written: string): string {
+  const kept: string[] = [];
+  const program = written.replace(texts, (text) => (text === '""' ? text : `"${kept.push(text) - 1}"`));
   const found = program.match(heads)?.length ?? 0;
   if (found !== (program.match(/function validate\d+\(/g)?.length ?? 0))
     throw new Error('the generated program has functions of an unknown form');
   const counted = program.replace(heads, (head) => `${head}countCall();`);
-  return `"use strict";const countCall = require("sallyport/count"), copyOf = require("sallyport/copy");${counted.replace(merged, '$1copyOf($2);')}`;
+  return `"use strict";const countCall = require("sallyport/count"), copyOf = require("sallyport/copy");${counted
+    .replace(merged, '$1copyOf($2);')
+    .replace(/"(\d+)"/g, (_, index: string) => kept[Number(index)]!)}`;
 }

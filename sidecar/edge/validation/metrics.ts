@@ -7,16 +7,16 @@ import type { ValidationPlan } from './schema.ts';
 export type Outcome = 'valid' | 'invalid' | 'unchecked';
 export type Direction = 'request' | 'response';
 
-/** Counts one message. */
-export type Count = (direction: Direction, mode: ValidationPlan['mode'], outcome: Outcome) => void;
+/** Counts one message. `policy` is `namespace/name`; empty for sidecar.yaml. */
+export type Count = (policy: string, direction: Direction, mode: ValidationPlan['mode'], outcome: Outcome) => void;
 
 /** Registers the counter, and returns what increments it. */
 export function registerValidationMetrics(registry: Registry): Count {
   const counter = new Counter({
     name: 'sallyport_validations_total',
-    help: 'Messages compared with a schema, by direction, mode and outcome.',
-    labelNames: ['direction', 'mode', 'outcome'],
+    help: 'Messages compared with a schema, by direction, mode, outcome and policy.',
+    labelNames: ['direction', 'mode', 'outcome', 'policy'],
     registers: [registry],
   });
-  return (direction, mode, outcome) => counter.inc({ direction, mode, outcome });
+  return (policy, direction, mode, outcome) => counter.inc({ direction, mode, outcome, policy });
 }

@@ -4,6 +4,8 @@
 // Schemas refer to each other by their place in the document. Each place that is in use becomes an entry of `$defs`, so
 // that cycles are nothing special, and a schema that many operations use is compiled once.
 
+import { isProxyField } from '../../exchange/proxy-fields.ts';
+import { foldName } from '../../policy/header-name.ts';
 import type { ApiPlan, Body, Content, Operation, Parameter, Part, Response, Scheme, Shape, Style } from './api-plan.ts';
 import { isJson } from './content.ts';
 import { Discriminators } from './discriminator.ts';
@@ -209,6 +211,8 @@ class Reader {
     if (name === '') return this.fail(path, 'a parameter needs a name');
     // OpenAPI: a parameter definition with these names is ignored.
     if (place === 'header' && /^(?:accept|content-type|authorization)$/i.test(name)) return undefined;
+    if (place === 'header' && isSetByProxies(name))
+      this.warn([...path, 'name'], `a gateway sets or removes '${name}' before it compares: a client's is not seen`);
     const style = (node['style'] ?? defaultStyle[place]) as Style;
     if (!styles[place].includes(style))
       return this.fail([...path, 'style'], `'${style}' is no style of a parameter in ${place}`);
@@ -248,10 +252,14 @@ class Reader {
   #readContent(written: unknown, at: Path, of: 'request' | 'response'): Content[] {
     if (written === undefined) return [];
     if (!isNode(written)) return this.fail(at, 'content: must be an object') ?? [];
+    const types = new Set<string>();
     const read = Object.entries(written).flatMap(([key, media]): Content[] => {
       const type = key.split(';', 1)[0]!.trim().toLowerCase();
       if (!/^(?:\*\/\*|[^/\s*]+\/(?:\*|[^/\s*]+))$/.test(type))
         return this.fail([...at, key], `'${key}' is no media type`) ?? [];
+      if (types.has(type))
+        return this.fail([...at, key], `'${type}' is there twice: parameters of a media type are not compared`) ?? [];
+      types.add(type);
       const node = isNode(media) ? media : {};
       const path = [...at, key];
       this.#checkFields('media type', node, path);
@@ -366,6 +374,10 @@ class Reader {
     }
     return { value, path };
   }
+}
+
+function isSetByProxies(header: string): boolean {
+  return header.toLowerCase() === 'x-request-id' || isProxyField(foldName(header.toLowerCase()));
 }
 
 const maxReferences = 50;

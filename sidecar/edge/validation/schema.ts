@@ -51,6 +51,11 @@ export const requestValidation = z
     if (escapedSlashes !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['escapedSlashes']);
   })
   .transform(({ mode, bodyLimit, responses, schema, openapi, basePath, escapedSlashes }, context): ValidationPlan => {
+    const deep = (['schema', 'openapi'] as const).find((one) => isDeep({ schema, openapi }[one]));
+    if (deep !== undefined) {
+      context.addIssue({ code: 'custom', path: [deep], message: `is nested more than ${maxDepth} levels deep` });
+      return z.NEVER;
+    }
     const compiled =
       openapi === undefined
         ? compileSchema(schema ?? {})
@@ -61,6 +66,19 @@ export const requestValidation = z
       context.addIssue({ code: 'custom', path: [...path], message });
     return z.NEVER;
   });
+
+/** What reads and compiles schemas calls itself for each level. */
+const maxDepth = 150;
+
+/** By levels, so that parts that YAML's aliases share are visited once in each. */
+function isDeep(document: unknown): boolean {
+  let level: ReadonlySet<object> = new Set([{ document }]);
+  for (let depth = 0; depth <= maxDepth && level.size > 0; depth++)
+    level = new Set(
+      [...level].flatMap((one) => Object.values(one).filter((sub) => typeof sub === 'object' && sub !== null)),
+    );
+  return level.size > 0;
+}
 
 /** The first are enough: a wrong version makes thousands. */
 const maxProblems = 100;

@@ -71,7 +71,7 @@ export function violationsOf(
   for (const one of raw) {
     if (one.keyword === 'unevaluatedProperties' && raw.some((other) => isCause(other, one))) continue;
     if (found.length === maxViolations) break;
-    const violation = { ...at, pointer: cut(pointerOf(one)), code: one.keyword, detail: one.message ?? 'is invalid' };
+    const violation = { ...at, pointer: cut(pointerOf(one)), code: one.keyword, detail: detailOf(one) };
     if (!found.some(({ pointer, code }) => pointer === violation.pointer && code === violation.code))
       found.push(violation);
   }
@@ -85,6 +85,30 @@ export function violationsOf(
 function isCause(other: RawViolation, { instancePath }: RawViolation): boolean {
   if (other.instancePath === instancePath) return other.keyword !== 'unevaluatedProperties';
   return other.instancePath.startsWith(`${instancePath}/`);
+}
+
+/** Allowed values are named up to this length. */
+const maxAllowed = 200;
+
+/** Keywords with a limit, in plain words. */
+const limits: Readonly<Record<string, readonly [how: string, one: string, many: string]>> = {
+  minLength: ['at least', 'character', 'characters'],
+  maxLength: ['at most', 'character', 'characters'],
+  minItems: ['at least', 'item', 'items'],
+  maxItems: ['at most', 'item', 'items'],
+  minProperties: ['at least', 'property', 'properties'],
+  maxProperties: ['at most', 'property', 'properties'],
+};
+
+/** The values are the schema's, never the client's. */
+function detailOf({ keyword, message = 'is invalid', params }: RawViolation): string {
+  const { limit, allowedValues } = params;
+  const known = Object.hasOwn(limits, keyword) ? limits[keyword] : undefined;
+  if (known !== undefined && typeof limit === 'number')
+    return `must have ${known[0]} ${limit} ${limit === 1 ? known[1] : known[2]}`;
+  if (keyword !== 'enum' || !Array.isArray(allowedValues)) return message;
+  const text = allowedValues.map((one) => JSON.stringify(one)).join(', ');
+  return text.length > maxAllowed ? message : `must be one of ${text}`;
 }
 
 /** Parameters in which ajv names a property beside its place. */

@@ -94,7 +94,7 @@ t.test('operations', async (t) => {
   ];
   for (const [method, path, outcome] of rows) t.equal(await said(hooks, method, path), outcome, `${method} ${path}`);
   const { client } = await serve(hooks, { known: { method: 'PUT', path: '/v1/pets' } });
-  t.match(client, { status: 405, headers: { allow: 'GET, POST' } });
+  t.match(client, { status: 405, headers: { allow: 'GET, HEAD, POST' } });
   const preflight = { headers: { origin: 'https://a.test', 'access-control-request-method': 'POST' } };
   t.equal(await said(hooks, 'OPTIONS', '/v1/pets', preflight), 'passed');
   t.equal(await said(hooks, 'OPTIONS', '/v1/pets', { ...preflight, body: 'x' }), 'operation_method_unknown');
@@ -128,6 +128,18 @@ t.test('variables that frameworks read in several ways', async (t) => {
     t.equal(await said(hooks, 'GET', path), strict, path);
     t.equal(await said(accepting, 'GET', path), lax, path);
   }
+});
+
+t.test('a request ID is the one that the app gets', async (t) => {
+  const schema = { type: 'string', format: 'uuid' };
+  const hooks = await hooksFor({
+    paths: { '/': { get: { parameters: [{ in: 'header', name: 'X-Request-Id', required: true, schema }] } } },
+  });
+  t.equal(await said(hooks, 'GET', '/', { known: { requestId: crypto.randomUUID() } }), 'passed');
+  t.equal(
+    await said(hooks, 'GET', '/', { headers: { 'x-request-id': 'mine' } }),
+    'request_invalid | header X-Request-Id# format',
+  );
 });
 
 type Style = readonly [

@@ -28,7 +28,7 @@ const schema = {
   },
 };
 const counted: string[] = [];
-const shared = (...of: string[]): void => void counted.push(of.join(' '));
+const shared = (_policy: string, ...of: string[]): void => void counted.push(of.join(' '));
 
 async function hooksFor(spec: object) {
   const plan = await planOf(validation, 'RequestValidation', spec);
@@ -158,6 +158,24 @@ t.test('each place is named, and no value', async (t) => {
   t.equal(name, 'validation');
   t.notMatch(text, /secret|more/i, 'nor what a client calls its properties');
   t.match(exchange.failure!.message, /^RequestValidation shop\/v: body /);
+});
+
+t.test('texts of a schema that look like its program', async (t) => {
+  const codes = ['function validate1(', 'var props1 = x.evaluated.props;', '"', '\\', '"0"', '0', ''];
+  const hooks = await hooksFor({ schema: { enum: codes, anyOf: [{ type: 'string' }, { type: 'null' }] } });
+  for (const one of codes) t.equal((await send(JSON.stringify(one), {}, hooks)).client.status, 200, one);
+  t.equal((await send('"1"', {}, hooks)).client.status, 400);
+});
+
+t.test('a refusal says what is allowed', async (t) => {
+  const hooks = await hooksFor({
+    schema: { properties: { a: { minLength: 1 }, b: { maxItems: 2 }, c: { enum: ['x', 1] } } },
+  });
+  const { client } = await send('{"a":"","b":[1,2,3],"c":"y"}', {}, hooks);
+  t.strictSame(
+    JSON.parse(client.body).errors.map((one: { detail: string }) => one.detail),
+    ['must have at least 1 character', 'must have at most 2 items', 'must be one of "x", 1'],
+  );
 });
 
 t.test('a thousand violations are named by the first, and take no quadratic time', async (t) => {

@@ -62,6 +62,8 @@ const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[
     'schema: { $ref: "other.json" }',
     /spec\.schema: .*can't resolve reference/,
   ],
+  ['a keyword of the compiler', 'schema: { $async: true }', /^v\.yaml:6:\d+: .*unknown keyword '\$async'/],
+  ['a schema of many levels', `schema: ${'{ items: '.repeat(800)}{}${' }'.repeat(800)}`, /more than 150 levels deep/],
   ['an unknown field', 'schema: {}\nschemas: {}', /unknown key 'schemas'/],
   ['a limit that limits nothing', 'schema: {}\nbodyLimit: 5Gi', /is not a size up to 2Gi/],
 ];
@@ -150,6 +152,11 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
   ],
   ['two types in OpenAPI 3.0', body('{ type: [integer, "null"] }', '3.0.3'), /^v\.yaml:9:\d+: .*has one type/],
   ['slashes in paths of no document', 'schema: {}\nescapedSlashes: Accept', /belongs to 'openapi'/],
+  [
+    'a media type twice',
+    api('paths: { /: { post: { requestBody: { content: { "text/plain; v=1": {}, "text/plain; v=2": {} } } } } }'),
+    /'text\/plain' is there twice/,
+  ],
   ['a base path alone', 'schema: {}\nbasePath: /a', /belongs to 'openapi'/],
 ];
 for (const [why, spec, problem] of refusedApis)
@@ -176,6 +183,20 @@ t.test('what is not compared is told', async (t) => {
       },
     ],
   });
+});
+
+t.test('a header that a gateway sets itself is told', async (t) => {
+  for (const [name, count] of [
+    ['X-Request-Id', 1],
+    ['X-Forwarded-For', 1],
+    ['X-Trace', 0],
+  ] as const) {
+    const spec = api(`paths: { /: { get: { parameters: [{ in: header, name: ${name}, schema: {} }] } } }`);
+    const { documents } = parseYaml(head + spec.replace(/^(?=.)/gm, '  '), 'v.yaml');
+    const read = readOwnPolicy(documents[0]!, 'v.yaml') as { readonly warnings: readonly { message: string }[] };
+    t.equal(read.warnings.length, count);
+    if (count === 1) t.match(read.warnings[0], { line: 9, message: `sets or removes '${name}'` });
+  }
 });
 
 const accepted: Readonly<Record<string, string>> = {
