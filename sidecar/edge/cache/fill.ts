@@ -240,9 +240,10 @@ export class Fill implements Downstream {
     }
     const piece = this.#pieces[reader.piece - this.#first];
     if (piece === undefined || piece.length === reader.taken) return undefined;
-    const rest = reader.taken === 0 ? piece : piece.subarray(reader.taken);
+    const rest = piece.subarray(reader.taken);
     reader.taken = piece.length;
-    return rest;
+    // A slice of a piece that grew would keep all of that state of it alive where it waits.
+    return 2 * rest.length < piece.length ? Buffer.from(rest) : rest;
   }
 
   /** The whole body, if it is complete and in one piece. */
