@@ -322,7 +322,7 @@ export class Cache {
     fill.start();
     const outcome = fill.outcome ?? (await fill.head);
     if (exchange.finished || exchange.responded) return;
-    if (outcome.kind !== 'mismatch') this.#takeOwn(exchange, miss, fill, outcome);
+    if (outcome.kind !== 'mismatch') this.#takeOwn(request, miss, fill, outcome);
     this.#forgo(exchange);
     if (outcome.kind !== 'mismatch') return;
     if (miss.stored === undefined)
@@ -331,7 +331,7 @@ export class Cache {
   }
 
   /** Serves a request from its own fetch. */
-  #takeOwn(exchange: Exchange, { stored, fwd }: Miss, fill: Fill, outcome: Exclude<Outcome, Mismatch>): void {
+  #takeOwn({ exchange }: Asking, { stored, fwd }: Miss, fill: Fill, outcome: Exclude<Outcome, Mismatch>): void {
     if (outcome.kind === 'validated') {
       const { entry } = outcome;
       const ttl = entry.terms.lifetime - entry.age;
