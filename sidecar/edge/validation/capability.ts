@@ -6,12 +6,13 @@ import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
 import { emptyFields, type Reply } from '../../exchange/message.ts';
+import { foldName } from '../../policy/header-name.ts';
 import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
 import { type Api, compileApi, type Validators } from './api.ts';
 import type { Operation } from './api-plan.ts';
-import { decodeBody, isPlain } from './content.ts';
+import { decodeBody, isLoose, isPlain, readContentType } from './content.ts';
 import { checkJsonBody } from './json-body.ts';
 import type { Count } from './metrics.ts';
 import { startBudget } from './pattern.ts';
@@ -45,7 +46,7 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
   shareDry: () => undefined,
   compile([planned], { name, shared: count, warn }) {
     if (planned === undefined) return undefined;
-    const { mode, limitBytes, programs, names, warnings } = planned.plan;
+    const { mode, limitBytes, codedForms, programs, names, warnings } = planned.plan;
     for (const warning of warnings) warn(warning);
     const enforces = mode === 'Enforce';
     const known = new Set(names);
@@ -80,8 +81,10 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
 
     const inspect = (exchange: Exchange): undefined | Promise<void> => {
       const body = wholeBodyOf(exchange) ?? (exchange.framing === 0 ? none : undefined);
-      const coding = headerOf(exchange, 'content-encoding');
+      const coding = headerOf(exchange, encodingField);
       if (body === undefined || body.length > limitBytes) leave(exchange);
+      else if (body.length > 0 && !isCodingClear(exchange, codedForms))
+        conclude(exchange, { fault: 'content_encoding_unsupported', violations: [] });
       else if (body.length === 0 || isPlain(coding)) check(exchange, body);
       else return inspectCoded(exchange, body, coding!);
       return undefined;
@@ -135,6 +138,21 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
 };
 
 const none = Buffer.alloc(0);
+const encodingField = 'content-encoding';
+
+/**
+ * False if the app may read the body with another coding than we do. It gets the coded bytes: an app that does not
+ * decode finds in those of a form what their sender wrote there (a comment of gzip is enough). No reader of JSON takes
+ * the bytes that gzip, deflate or zstd begin with.
+ */
+function isCodingClear(exchange: Exchange, codedForms: boolean): boolean {
+  // `Content_Encoding` reaches the app, which may know it or not.
+  const folded = foldName(encodingField);
+  if (exchange.fields.names.some((one) => one.folded === folded && one.lower !== encodingField)) return false;
+  if (codedForms || isPlain(headerOf(exchange, encodingField))) return true;
+  const type = readContentType(headerOf(exchange, 'content-type') ?? '');
+  return type === undefined || !isLoose(type.type);
+}
 
 /** The verdict of a message, within the budget of one. */
 function withBudget(compare: () => Verdict): Verdict {
