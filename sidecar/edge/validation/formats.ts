@@ -2,7 +2,7 @@
 // backtrack. (ajv-formats has some that do, `url` among them, and compiles the text of `regex`.)
 
 import { isIPv4, isIPv6 } from 'node:net';
-import { whyUnusable } from './pattern.ts';
+import { isPattern } from './pattern.ts';
 
 type Format = (text: string) => boolean;
 
@@ -101,10 +101,6 @@ const hasScheme: Format = (text) => /^[a-z][a-z0-9+.-]*:/i.test(text);
 /** RFC 6570: balanced expressions with names. */
 function isUriTemplate(text: string): boolean {
   return /^(?:[^\x00-\x20"'<>\\^`{|}]|\{[+#./;?&=,!@|]?[\w.%,*:]+\})*$/.test(text);
-}
-
-function isPattern(text: string): boolean {
-  return whyUnusable(text) === undefined;
 }
 
 /** RFC 6901 section 3. */

@@ -4,16 +4,17 @@
 // Two programs are generated. The first stops at the first violation, and its verdict counts. The second finds all
 // places; it may take quadratic time, so it runs only after a refusal, and within a budget.
 
-import { _, Ajv, type KeywordCxt, type Options } from 'ajv';
+import { _, Ajv, type KeywordCxt, Name, type Options } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { getProperty } from 'ajv/dist/compile/codegen/index.js';
 import standalone from 'ajv/dist/standalone/index.js';
 import { callRef } from 'ajv/dist/vocabularies/core/ref.js';
+import unevaluated from 'ajv/dist/vocabularies/unevaluated/unevaluatedProperties.js';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
 import { formats, numberFormats } from './formats.ts';
 import { compilePattern, whyUnusable } from './pattern.ts';
 import { type Node, walkSchema } from './subschemas.ts';
-import { isUnique } from './support.ts';
+import { isUnique, withoutPrototype } from './support.ts';
 
 /** Both programs, as text for `loadValidators`. */
 export interface Programs {
@@ -65,7 +66,25 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
       cxt.pass(_`${unique}(${cxt.data})`);
     },
   });
+  if (draft === '2020-12') ownUnevaluated(ajv);
   return ajv;
+}
+
+/** ajv looks names up in an object that inherits: `constructor` and `toString` would count as evaluated. */
+function ownUnevaluated(ajv: Ajv): void {
+  const { default: original } = unevaluated;
+  ajv.removeKeyword(original.keyword as string);
+  ajv.addKeyword({
+    ...original,
+    code(cxt: KeywordCxt) {
+      const { gen, it } = cxt;
+      if (it.props instanceof Name) {
+        const own = gen.scopeValue('func', { ref: withoutPrototype, code: _`require("sallyport/own")` });
+        gen.assign(it.props, _`${own}(${it.props})`);
+      }
+      original.code(cxt);
+    },
+  });
 }
 
 /**

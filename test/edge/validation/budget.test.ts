@@ -1,0 +1,76 @@
+// What a schema promises holds for every name and number, and no message takes longer than its budget.
+
+import t, { type Test } from 'tap';
+import { validation } from '../../../sidecar/edge/validation/capability.ts';
+import { hooksOf, planOf, serve } from '../../fixtures/exchange.ts';
+
+async function hooksFor(schema: object, more: object = {}) {
+  const plan = await planOf(validation, 'RequestValidation', { schema, ...more });
+  return hooksOf(validation, { RequestValidation: plan }, { name: 'RequestValidation shop/v' });
+}
+type HooksOf = Awaited<ReturnType<typeof hooksFor>>;
+
+/** `passed`, or the code of the refusal. */
+async function post(hooks: HooksOf, body: string): Promise<string> {
+  const wholeBody = Buffer.from(body);
+  const known = { method: 'POST', wholeBody, framing: wholeBody.length };
+  const { client, exchange } = await serve(hooks, { headers: { 'content-type': 'application/json' }, known });
+  if (client.code === 'internal') throw exchange.failure;
+  return client.status === 200 ? 'passed' : client.code!;
+}
+
+/** The outcome, and that it came soon. */
+async function soon(t: Test, hooks: HooksOf, body: string, outcome: string, why: string): Promise<void> {
+  const started = performance.now();
+  t.equal(await post(hooks, body), outcome, why);
+  const ms = Math.round(performance.now() - started);
+  t.ok(ms < 2000, `${ms} ms: ${why}`);
+}
+
+t.test('unevaluatedProperties knows no inherited names, where alternatives are tracked at run time', async (t) => {
+  const a = { properties: { a: { type: 'integer' } }, required: ['a'] };
+  const b = { properties: { b: true }, required: ['b'] };
+  const schemas: Readonly<Record<string, object>> = {
+    anyOf: { anyOf: [a, b] },
+    oneOf: { oneOf: [a, b] },
+    else: { if: { not: a }, else: a },
+    $ref: { $ref: '#/$defs/any', $defs: { any: { anyOf: [a, b] } } },
+    dependentSchemas: { dependentSchemas: { a }, anyOf: [a, b] },
+  };
+  for (const [keyword, schema] of Object.entries(schemas)) {
+    const hooks = await hooksFor({ type: 'object', ...schema, unevaluatedProperties: false });
+    t.equal(await post(hooks, '{"a":1}'), 'passed', keyword);
+    for (const name of ['constructor', '__proto__', 'toString', 'hasOwnProperty', 'valueOf', 'other'])
+      t.equal(await post(hooks, `{"a":1,"${name}":{}}`), 'request_invalid', `${keyword} ${name}`);
+  }
+});
+
+t.test('patterns from clients have a budget', async (t) => {
+  const hooks = await hooksFor({ items: { type: 'string', format: 'regex' } });
+  await soon(t, hooks, JSON.stringify(Array(20).fill('.{1000}'.repeat(500))), 'validation_too_costly', 'long ones');
+  await soon(t, hooks, JSON.stringify(Array(20_000).fill('\\pL{999}')), 'validation_too_costly', 'many');
+  t.equal(await post(hooks, JSON.stringify(['^[a-z]+$', '\\d{1,3}'])), 'passed');
+  t.equal(await post(hooks, JSON.stringify(['['])), 'request_invalid');
+});
+
+t.test('comparing lists and objects has a budget', async (t) => {
+  const node = { uniqueItems: true, items: { $ref: '#' } };
+  const list = `[${Array.from({ length: 120_000 }, (_, i) => i).join()}]`;
+  const deep = await hooksFor(node);
+  await soon(t, deep, `${'['.repeat(61)}${list}${']'.repeat(61)}`, 'validation_too_costly', 'recursive uniqueItems');
+  await soon(t, deep, list, 'passed', 'a long list');
+  const object = { a: 1, b: [1, { c: null }] };
+  const values = Array.from({ length: 100 }, (_, i) => ({ ...object, i }));
+  const listed = await hooksFor({ enum: values });
+  const large = Object.fromEntries(Array.from({ length: 50_000 }, (_, i) => [`k${i}`, i]));
+  await soon(t, listed, `{"a":1,"b":[1,${JSON.stringify(large)}],"i":7}`, 'request_invalid', 'many values');
+  await soon(t, listed, JSON.stringify(large), 'request_invalid', 'one that differs at once');
+  for (const [body, outcome] of [
+    ['{"i":99,"b":[1.0,{"c":null}],"a":1}', 'passed'],
+    ['{"i":99,"b":[1,{"c":0}],"a":1}', 'request_invalid'],
+    ['{"i":99,"b":{"0":1,"1":{"c":null}},"a":1}', 'request_invalid'],
+    ['{"i":99,"b":[1,{"d":null}],"a":1}', 'request_invalid'],
+    ['{"i":99,"b":null,"a":1}', 'request_invalid'],
+  ] as const)
+    t.equal(await post(listed, body), outcome, body);
+});
