@@ -22,6 +22,7 @@ import { type Validator, type Verdict, type Violation, violationsOf } from './vi
 import {
   decode,
   decodeForm,
+  isExploded,
   isList,
   type Pair,
   type ReadValue,
@@ -246,6 +247,7 @@ function readForm({ parts }: Content, bytes: Buffer): { readonly value: unknown 
   for (const [name, part] of Object.entries(parts)) {
     const read = readFromPairs(name, part, all, decodeForm);
     used.add(name);
+    if (!part.json && isExploded(part)) for (const key of Object.keys(part.shape.properties ?? {})) used.add(key);
     if (part.style === 'deepObject') for (const key of all.keys()) if (key.startsWith(`${name}[`)) used.add(key);
     if (read === undefined) continue;
     if (!('value' in read)) return inForm(name, read.code, read.detail);

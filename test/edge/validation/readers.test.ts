@@ -22,6 +22,10 @@ async function post(hooks: HooksOf, headers: Headers, body: string | Buffer): Pr
   );
 }
 
+async function get(hooks: HooksOf, path: string, headers: Headers = {}): Promise<string> {
+  return saidOf(await serve(hooks, { headers, known: { method: 'GET', path } }));
+}
+
 function saidOf({ client, exchange }: Awaited<ReturnType<typeof serve>>): string {
   if (client.status === 200) return 'passed';
   if (client.code === 'internal') throw exchange.failure;
@@ -126,4 +130,61 @@ t.test('Content-Encoding in another spelling', async (t) => {
     );
   const both = { ...ofType('application/json'), 'content-encoding': 'identity', content_encoding: 'identity' };
   t.equal(await post(hooks, both, '{"note":"x"}'), 'content_encoding_unsupported');
+});
+
+t.test('an exploded object is its properties, and nothing else', async (t) => {
+  const color = { type: 'object', properties: { R: { type: 'integer' } } };
+  const read = (place: string, schema: object, more: object = {}) =>
+    hooksFor({ '/': { get: { parameters: [{ in: place, name: 'color', schema, ...more }] } } });
+  const query = await read('query', color);
+  const rows: Readonly<Record<string, string>> = {
+    'R=1': 'passed',
+    'R=evil': 'request_invalid | color#/R type',
+    'color=R,1&R=evil': 'request_invalid | color# style',
+    'color=&R=evil': 'request_invalid | color# style',
+    'color=R,1': 'request_invalid | color# style',
+    'other=1': 'passed',
+  };
+  for (const [text, outcome] of Object.entries(rows)) t.equal(await get(query, `/?${text}`), outcome, text);
+  const cookies = await read('cookie', color);
+  t.equal(await get(cookies, '/', { cookie: 'color=R,1; R=evil' }), 'request_invalid | color# style');
+  t.equal(await get(cookies, '/', { cookie: 'R=1' }), 'passed');
+  const same = await read('query', { type: 'object', properties: { color: { type: 'integer' } } });
+  t.equal(await get(same, '/?color=1'), 'passed');
+  t.equal(await get(same, '/?color=x'), 'request_invalid | color#/color type');
+});
+
+t.test('an exploded object in a form', async (t) => {
+  const at = { type: 'object', properties: { role: { enum: ['user'] } } };
+  const own = { type: 'object', properties: { at, note: { type: 'string' } }, additionalProperties: false };
+  const content = { [urlEncoded]: { schema: own, encoding: { at: { style: 'form', explode: true } } } };
+  const hooks = await hooksFor({ '/': { post: { requestBody: { content } } } });
+  for (const [body, outcome] of Object.entries({
+    'role=user&note=x': 'passed',
+    'role=admin': 'request_invalid | #/at/role enum',
+    'at=role,user&role=admin': 'request_invalid | #/at style',
+    'rank=1': 'request_invalid | #/rank additionalProperties',
+  }))
+    t.equal(await post(hooks, ofType(urlEncoded), body), outcome, body);
+});
+
+t.test('how a parameter is written is known behind many references', async (t) => {
+  const chain = Object.fromEntries(
+    Array.from({ length: 40 }, (_, i) => [`S${i}`, { $ref: `#/components/schemas/S${i + 1}` }]),
+  );
+  const schemas = { ...chain, S40: { type: 'object', properties: { R: { type: 'integer' } } } };
+  const parameters = [{ in: 'query', name: 'color', schema: { $ref: '#/components/schemas/S0' } }];
+  const openapi = { openapi: '3.1.0', info: {}, paths: { '/': { get: { parameters } } }, components: { schemas } };
+  const plan = await planOf(validation, 'RequestValidation', { openapi });
+  const hooks = hooksOf(validation, { RequestValidation: plan }, { name: 'RequestValidation shop/v' });
+  t.equal(await get(hooks, '/?R=evil'), 'request_invalid | color#/R type');
+  t.equal(await get(hooks, '/?R=7'), 'passed');
+});
+
+t.test('a parameter that takes any name is told', async (t) => {
+  const schema = { type: 'object', additionalProperties: { type: 'integer' } };
+  const openapi = { openapi: '3.1.0', paths: { '/': { get: { parameters: [{ in: 'query', name: 'p', schema }] } } } };
+  t.match(await planOf(validation, 'RequestValidation', { openapi }), {
+    warnings: ["the parameter 'p' in query is an object of any names, and not compared"],
+  });
 });
