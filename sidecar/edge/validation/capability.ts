@@ -67,11 +67,11 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       if (enforces) throw refusal(exchange, verdict, text, name);
     };
 
-    const check = (exchange: Exchange, body: Buffer): void =>
-      conclude(
-        exchange,
-        withBudget(() => compare(exchange, body)),
-      );
+    const check = (exchange: Exchange, body: Buffer): void => {
+      const verdict = withBudget(() => compare(exchange, body), enforces);
+      if (verdict === undefined) count?.('request', mode, 'unchecked');
+      else conclude(exchange, verdict);
+    };
 
     /** The body is longer than the limit. Fails closed in mode Enforce. */
     const leave = (exchange: Exchange): void => {
@@ -102,7 +102,8 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       const operation = operations.get(exchange);
       if (operation === undefined) return;
       const type = headerOf(exchange, 'content-type', reply.fields);
-      const verdict = withBudget(() => api!.checkResponse(operation, reply.status, type, body));
+      const verdict = withBudget(() => api!.checkResponse(operation, reply.status, type, body), false);
+      if (verdict === undefined) return void count?.('response', 'Report', 'unchecked');
       count?.('response', 'Report', !isValid(verdict) ? 'invalid' : body === undefined ? 'unchecked' : 'valid');
       if (!isValid(verdict)) note(exchange, 'response_validation', summaryOf(verdict, known));
     };
@@ -154,14 +155,20 @@ function isCodingClear(exchange: Exchange, codedForms: boolean): boolean {
   return type === undefined || !isLoose(type.type);
 }
 
-/** The verdict of a message, within the budget of one. */
-function withBudget(compare: () => Verdict): Verdict {
+/**
+ * The verdict of a message, within the budget of one. A fault of ours refuses the message if we enforce; else it has no
+ * verdict, since mode Report refuses nothing.
+ */
+function withBudget(compare: () => Verdict, enforces: boolean): Verdict | undefined {
   startBudget();
   try {
     return compare();
   } catch (error) {
-    if (!(error instanceof SallyportError)) throw error;
-    return { fault: error.code, violations: [] };
+    if (error instanceof SallyportError) return { fault: error.code, violations: [] };
+    // A text of many megabytes can fill the stack of an expression.
+    if (error instanceof RangeError) return { fault: 'validation_too_costly', violations: [] };
+    if (enforces) throw error;
+    return undefined;
   }
 }
 

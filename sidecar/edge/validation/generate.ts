@@ -11,6 +11,7 @@ import standalone from 'ajv/dist/standalone/index.js';
 import { callRef } from 'ajv/dist/vocabularies/core/ref.js';
 import unevaluated from 'ajv/dist/vocabularies/unevaluated/unevaluatedProperties.js';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
+import { circlesIn } from './circles.ts';
 import { formats, numberFormats } from './formats.ts';
 import { compilePattern, whyUnusable } from './pattern.ts';
 import { type Node, walkSchema } from './subschemas.ts';
@@ -101,7 +102,9 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
       message: `not a valid JSON Schema: it ${message}`,
     }));
   }
-  const problems: SchemaProblem[] = [];
+  const problems: SchemaProblem[] = circlesIn(schema).map((at) => ({
+    ...{ path: [...path, ...at], message: 'the reference leads back to its own schema' },
+  }));
   walkSchema(schema, path, (one, at) => {
     for (const [keyword, value] of Object.entries(one)) {
       const note = (message: string, ...more: readonly string[]): void =>

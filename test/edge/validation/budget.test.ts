@@ -74,3 +74,18 @@ t.test('comparing lists and objects has a budget', async (t) => {
   ] as const)
     t.equal(await post(listed, body), outcome, body);
 });
+
+t.test('a text that fills the stack of an expression is refused, and in mode Report passes', async (t) => {
+  const schema = { type: 'string', format: 'json-pointer' };
+  const body = JSON.stringify('/~1'.repeat(10_000_000));
+  const enforced = await hooksFor(schema, { bodyLimit: 2 ** 26 });
+  t.equal(await post(enforced, body), 'validation_too_costly');
+  const reported = await hooksFor(schema, { bodyLimit: 2 ** 26, mode: 'Report' });
+  t.equal(await post(reported, body), 'passed');
+});
+
+t.test('references by an anchor that lead back to themselves end in the budget', async (t) => {
+  const schema = { $dynamicAnchor: 'a', allOf: [{ $dynamicRef: '#a' }] };
+  t.equal(await post(await hooksFor(schema), '{}'), 'validation_too_costly');
+  t.equal(await post(await hooksFor(schema, { mode: 'Report' }), '{}'), 'passed');
+});
