@@ -136,7 +136,8 @@ export const formats: Readonly<Record<string, Format>> = Object.freeze({
 /** Formats of numbers (OpenAPI's registry). */
 export const numberFormats: Readonly<Record<string, (value: number) => boolean>> = Object.freeze({
   int32: (value) => Number.isInteger(value) && value >= -(2 ** 31) && value < 2 ** 31,
-  int64: (value) => Number.isInteger(value) && value >= -(2 ** 63) && value <= 2 ** 63,
+  /** 2^63 is also the double of 9223372036854775807, and -2^63 that of numbers below it. */
+  int64: (value) => Number.isInteger(value) && Math.abs(value) < 2 ** 63,
   float: () => true,
   double: () => true,
 });

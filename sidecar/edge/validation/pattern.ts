@@ -3,6 +3,7 @@
 
 import { RE2JS } from 're2js';
 import { reasonOf, SallyportError } from '../../../cert-agent/base/errors.ts';
+import { withAllSpaces } from './spaces.ts';
 
 /** The limit on the steps of a pattern's compiled program. `^.{1,1000}$` has about 2,000. */
 const maxProgram = 2500;
@@ -68,7 +69,7 @@ export function compilePattern(pattern: string): Pattern {
 /** @throws Error if RE2 does not have it, or it is too expensive. */
 function compile(pattern: string): { readonly expression: RE2JS; readonly size: number } {
   if (pattern.length > maxLength) throw new RangeError(`it is longer than ${maxLength} characters`);
-  const expression = RE2JS.compile(RE2JS.translateRegExp(pattern.replace(longProperty, '$1$2')));
+  const expression = RE2JS.compile(RE2JS.translateRegExp(withAllSpaces(pattern.replace(longProperty, '$1$2'))));
   const size = expression.programSize();
   if (size > maxProgram) throw new RangeError(`it takes ${size} steps for a character (limit ${maxProgram})`);
   return { expression, size };

@@ -2,6 +2,7 @@
 
 import { compileFunction } from 'node:vm';
 import { formats, numberFormats } from './formats.ts';
+import { isMultiple } from './multiple.ts';
 import { compilePattern, countCall, spend } from './pattern.ts';
 
 /** A violation as ajv's programs describe it. */
@@ -24,6 +25,7 @@ const provided: Readonly<Record<string, unknown>> = Object.freeze({
     Object.entries({ ...formats, ...numberFormats }).map(([name, validate]) => [name, { validate }]),
   ),
   'sallyport/unique': isUnique,
+  'sallyport/multiple': isMultiple,
   'sallyport/count': countCall,
   'sallyport/own': withoutPrototype,
   'sallyport/copy': (props: unknown) => (typeof props === 'object' ? { ...props } : props),

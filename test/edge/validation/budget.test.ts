@@ -2,6 +2,7 @@
 
 import t, { type Test } from 'tap';
 import { validation } from '../../../sidecar/edge/validation/capability.ts';
+import { compilePattern } from '../../../sidecar/edge/validation/pattern.ts';
 import { hooksOf, planOf, serve } from '../../fixtures/exchange.ts';
 
 async function hooksFor(schema: object, more: object = {}) {
@@ -88,4 +89,48 @@ t.test('references by an anchor that lead back to themselves end in the budget',
   const schema = { $dynamicAnchor: 'a', allOf: [{ $dynamicRef: '#a' }] };
   t.equal(await post(await hooksFor(schema), '{}'), 'validation_too_costly');
   t.equal(await post(await hooksFor(schema, { mode: 'Report' }), '{}'), 'passed');
+});
+
+t.test('multipleOf is exact', async (t) => {
+  const rows: readonly (readonly [of: number, passing: readonly string[], refused: readonly string[]])[] = [
+    [1_000_000_000, ['0', '3e9', '-1000000000'], ['1', '1000000001', '5e8']],
+    [0.01, ['19.99', '0.07', '1e20', '-0.01', '1e-2', '123456789012.34'], ['0.01000000001', '0.005', '19.999']],
+    [1e-7, ['1e-7', '3', '0.0000012'], ['1e-8', '1.5e-7']],
+    [3, ['9', '3e15'], ['2', '0.3', '1e308']],
+  ];
+  for (const [multipleOf, passing, refused] of rows) {
+    const hooks = await hooksFor({ multipleOf });
+    for (const body of passing) t.equal(await post(hooks, body), 'passed', `${body} of ${multipleOf}`);
+    for (const body of refused) t.equal(await post(hooks, body), 'request_invalid', `${body} of ${multipleOf}`);
+  }
+  const many = await hooksFor({ items: { multipleOf: 1e-9 } });
+  await soon(t, many, `[${Array(60_000).fill('0.1').join()}]`, 'passed', 'many numbers');
+});
+
+t.test('the largest double of int64 is out of its range', async (t) => {
+  const hooks = await hooksFor({ format: 'int64' });
+  for (const body of ['9223372036854775808', '-9223372036854775809', '0.5'])
+    t.equal(await post(hooks, body), 'request_invalid', body);
+  for (const body of ['9223372036854774784', '-9223372036854774784', '0'])
+    t.equal(await post(hooks, body), 'passed', body);
+});
+
+t.test('the spaces of patterns are those of ECMA-262', async (t) => {
+  const texts = Array.from({ length: 0xffff }, (_, code) => String.fromCharCode(code)).filter((one) =>
+    one.isWellFormed(),
+  );
+  for (const pattern of ['^\\s$', '^\\S$', '^[\\s]$', '^[^\\s]$', '^[a\\S]$', '^[^\\S]$', '^\\[\\s?.$', '^\\\\?s$']) {
+    const expression = new RegExp(pattern, 'u');
+    const own = compilePattern(pattern);
+    const wrong = texts.filter((text) => own.test(text) !== expression.test(text));
+    // The line ends that `.` matches here are documented.
+    t.strictSame(
+      wrong.filter((one) => !pattern.includes('.') || !/[\r\u2028\u2029]/.test(one)),
+      [],
+      pattern,
+    );
+  }
+  const hooks = await hooksFor({ not: { pattern: '\\s' } });
+  for (const text of ['a\vb', 'a\u00a0b', 'a\ufeffb', 'a b'])
+    t.equal(await post(hooks, JSON.stringify(text)), 'request_invalid');
 });

@@ -62,6 +62,13 @@ const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[
     'schema: { $ref: "other.json" }',
     /spec\.schema: .*can't resolve reference/,
   ],
+  ['nullable beside a type', 'schema: { type: string, nullable: true }', /'nullable' is no keyword/],
+  [
+    'unevaluatedItems beside contains',
+    'schema: { contains: { type: string }, unevaluatedItems: false }',
+    /cannot be evaluated beside 'contains'/,
+  ],
+  ['a property that JavaScript has no place for', 'schema: { properties: { __proto__: false } }', /'__proto__'/],
   ['a reference to its own schema', 'schema: { $ref: "#" }', /^v\.yaml:6:19: .*leads back to its own schema/],
   ['one in an allOf', 'schema: { allOf: [{ $ref: "#" }] }', /leads back to its own schema/],
   [
@@ -104,6 +111,7 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
     `${body('{ $ref: "#/components/schemas/A" }')}\n  components:\n    schemas:\n      A: { items: { maxLenght: 3 } }`,
     /^v\.yaml:12:34: .*unknown keyword 'maxLenght'/,
   ],
+  ['a keyword of 3.0', body('{ type: string, nullable: true }'), /'nullable' is no keyword/],
   [
     'schemas in a circle',
     `${body('{ $ref: "#/components/schemas/A" }')}\n  components:\n    schemas:\n      A: { allOf: [{ $ref: "#/components/schemas/B" }] }\n      B: { $ref: "#/components/schemas/A" }`,
