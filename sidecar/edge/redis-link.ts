@@ -194,7 +194,7 @@ export class RedisLink {
         decisions,
         ms: Math.round(performance.now() - this.#since),
       },
-      `Redis at ${this.#target.place} is available again: ${decisions} decisions were made by local limits`,
+      `Redis at ${this.#target.place} is available again${decisions === 0 ? '' : `: ${decisions} decisions were made by local limits`}`,
     );
   }
 
@@ -216,7 +216,7 @@ export class RedisLink {
       this.#unansweredBefore = this.unanswered();
       this.#log?.warn(
         { code: 'redis_unavailable', redis: this.#target.place, reason, outages: this.outages },
-        `Redis at ${this.#target.place} is unavailable, each gateway limits on its own: ${reason}`,
+        `Redis at ${this.#target.place} is unavailable, each gateway has its own limits and its own cache: ${reason}`,
       );
     }
     // Many gateways lose it at once; they must not all reconnect at once.

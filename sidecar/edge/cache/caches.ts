@@ -58,12 +58,17 @@ export class Caches implements CacheFacts {
         ? new RedisStore(this.#redis, key, plan.heuristicFreshness)
         : undefined;
     if (redis !== undefined) this.#usesRedis = true;
-    const made = new Cache(plan, Math.floor(plan.memory / this.#workers), this.#onward, this.counts, {
+    const made = new Cache(plan, this.memoryOf(plan), this.#onward, this.counts, {
       redis,
       invalidated: (url) => this.#spread({ url }),
     });
     this.#byPlan.set(key, new WeakRef(made));
     return made;
+  }
+
+  /** The memory of a policy in this process, bytes. */
+  memoryOf({ memory }: CachePlan): number {
+    return Math.floor(memory / this.#workers);
   }
 
   /** Purges in this process; returns how many responses were removed. */

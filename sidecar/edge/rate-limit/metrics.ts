@@ -40,7 +40,9 @@ export function registerRateLimitMetrics(registry: Registry, counts: () => RateL
   });
   new Gauge({
     name: 'sallyport_redis_up',
-    help: 'Whether Redis answered when it was last asked; absent where no limit is shared.',
+    help: 'Whether Redis answered when it was last asked: 0 if it did not answer one worker; absent without Redis.',
+    // Of all workers the worst.
+    aggregator: 'min',
     registers: [registry],
     collect() {
       const { redis } = counts();

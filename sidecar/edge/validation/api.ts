@@ -4,7 +4,16 @@ import { isUtf8 } from 'node:buffer';
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf, pathWithoutQuery } from '../../exchange/facts.ts';
 import type { ApiPlan, Content, Operation, Parameter, Part } from './api-plan.ts';
-import { type ContentType, isInUtf8, isJson, readContentType } from './content.ts';
+import {
+  boundaryOf,
+  type ContentType,
+  isInUtf8,
+  isJson,
+  isLoose,
+  multipart,
+  readContentType,
+  urlEncoded,
+} from './content.ts';
 import { readJson } from './json.ts';
 import { missingBody, valid } from './json-body.ts';
 import { type FormPart, maxParts, readMultipart } from './multipart.ts';
@@ -13,6 +22,7 @@ import { type Validator, type Verdict, type Violation, violationsOf } from './vi
 import {
   decode,
   decodeForm,
+  isExploded,
   isList,
   type Pair,
   type ReadValue,
@@ -208,9 +218,8 @@ export function contentFor(content: readonly Content[], type: string): Content |
 
 /** Compares a body with its content. */
 export function checkContent(content: Content, type: ContentType, bytes: Buffer, validators: Validators): Verdict {
-  const isText =
-    isJson(type.type) || type.type.startsWith('text/') || type.type === 'application/x-www-form-urlencoded';
-  if (isText && !isInUtf8(type)) return { fault: 'content_type_unsupported', violations: [] };
+  if ((isJson(type.type) || isLoose(type.type)) && !isInUtf8(type))
+    return { fault: 'content_type_unsupported', violations: [] };
   const read = readBody(content, type, bytes);
   if (read === undefined) return valid;
   if ('violations' in read) return read;
@@ -228,12 +237,15 @@ function readBody(
     const read = readJson(bytes);
     return 'fault' in read ? { fault: read.fault, violations: [] } : read;
   }
-  if (type.type === 'application/x-www-form-urlencoded') return readForm(content, bytes);
-  if (type.type === 'multipart/form-data')
-    return readMultipartForm(content, readMultipart(bytes, type.parameters.get('boundary')));
+  if (type.type === urlEncoded) return readForm(content, bytes);
+  if (type.type === multipart) return readMultipartForm(content, readMultipart(bytes, boundaryOf(type)));
   if (!type.type.startsWith('text/')) return undefined;
   return isUtf8(bytes) ? { value: typed(bytes.toString('utf8'), content.shape) } : unreadableForm;
 }
+
+/** A field with the charset of the others (RFC 7578 section 4.6, and HTML's forms). */
+const charsetField = '_charset_';
+const isNameOfUtf8 = (text: string): boolean => /^utf-8$/i.test(text);
 
 const unreadableForm: Verdict = Object.freeze({ fault: 'form_invalid', violations: [] });
 
@@ -246,11 +258,13 @@ function readForm({ parts }: Content, bytes: Buffer): { readonly value: unknown 
   const pairs = isUtf8(bytes) ? readPairs(bytes.toString('utf8')) : undefined;
   if (pairs === undefined || pairs.length > maxParts) return unreadableForm;
   const all = byName(pairs);
+  if (all.get(charsetField)?.every(isNameOfUtf8) === false) return unreadableForm;
   const value = new Map<string, unknown>();
   const used = new Set<string>();
   for (const [name, part] of Object.entries(parts)) {
     const read = readFromPairs(name, part, all, decodeForm);
     used.add(name);
+    if (!part.json && isExploded(part)) for (const key of Object.keys(part.shape.properties ?? {})) used.add(key);
     if (part.style === 'deepObject') for (const key of all.keys()) if (key.startsWith(`${name}[`)) used.add(key);
     if (read === undefined) continue;
     if (!('value' in read)) return inForm(name, read.code, read.detail);
@@ -275,6 +289,7 @@ function readMultipartForm(
   const value = new Map<string, unknown>();
   for (const one of read) {
     const { name } = one;
+    if (name === charsetField && !isNameOfUtf8(one.body.toString('latin1'))) return unreadableForm;
     const part = Object.hasOwn(parts, name) ? parts[name]! : unknownPart;
     const isMany = isList(part.shape);
     const partValue = readPartValue(one, part, isMany ? (part.shape.items ?? unknownPart.shape) : part.shape);
@@ -293,6 +308,7 @@ type PartValue = { readonly value: unknown } | { readonly code: string; readonly
 function readPartValue({ type, isFile, body }: FormPart, { types, json }: Part, shape: Part['shape']): PartValue {
   const own = type === undefined ? undefined : readContentType(type);
   if (type !== undefined && own === undefined) return { code: 'contentType', detail: 'must have one media type' };
+  if (own !== undefined && !isInUtf8(own)) return { code: 'encoding', detail: 'must be UTF-8' };
   const said = own?.type ?? (isFile ? 'application/octet-stream' : json ? 'application/json' : 'text/plain');
   const accepts = (wanted: string): boolean =>
     wanted === '*/*' || wanted === said || (wanted.endsWith('/*') && said.startsWith(wanted.slice(0, -1)));

@@ -7,12 +7,13 @@ import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { addFields } from '../../exchange/fields.ts';
 import { emptyFields, type Reply } from '../../exchange/message.ts';
+import { foldName } from '../../policy/header-name.ts';
 import { bodyTooLarge } from '../../protocol/body-limit.ts';
 import type { Guarding } from '../capability.ts';
 import { gatherBody, waitsForBody, wholeBodyOf } from '../gather-body.ts';
 import { type Api, compileApi, type Validators } from './api.ts';
 import type { Operation } from './api-plan.ts';
-import { decodeBody, isPlain } from './content.ts';
+import { decodeBody, isLoose, isPlain, readContentType } from './content.ts';
 import { checkJsonBody } from './json-body.ts';
 import type { Count } from './metrics.ts';
 import { startBudget } from './pattern.ts';
@@ -48,7 +49,7 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
   shareDry: () => undefined,
   compile([planned], { name, policy, shared }) {
     if (planned === undefined) return undefined;
-    const { mode, limitBytes, programs, names } = planned.plan;
+    const { mode, limitBytes, codedForms, programs, names } = planned.plan;
     const count = shared?.bind(undefined, policy);
     const enforces = mode === 'Enforce';
     const known = new Set(names);
@@ -69,11 +70,11 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       if (enforces) throw refusal(exchange, verdict, text, name);
     };
 
-    const check = (exchange: Exchange, body: Buffer): void =>
-      conclude(
-        exchange,
-        withBudget(() => compare(exchange, body)),
-      );
+    const check = (exchange: Exchange, body: Buffer): void => {
+      const verdict = withBudget(() => compare(exchange, body), enforces);
+      if (verdict === undefined) count?.('request', mode, 'unchecked');
+      else conclude(exchange, verdict);
+    };
 
     /** The body is longer than the limit. Fails closed in mode Enforce. */
     const leave = (exchange: Exchange): void => {
@@ -83,8 +84,10 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
 
     const inspect = (exchange: Exchange): undefined | Promise<void> => {
       const body = wholeBodyOf(exchange) ?? (exchange.framing === 0 ? none : undefined);
-      const coding = headerOf(exchange, 'content-encoding');
+      const coding = headerOf(exchange, encodingField);
       if (body === undefined || body.length > limitBytes) leave(exchange);
+      else if (body.length > 0 && !isCodingClear(exchange, codedForms))
+        conclude(exchange, { fault: 'content_encoding_unsupported', violations: [] });
       else if (body.length === 0 || isPlain(coding)) check(exchange, body);
       else return inspectCoded(exchange, body, coding!);
       return undefined;
@@ -102,7 +105,8 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
       const operation = operations.get(exchange);
       if (operation === undefined) return;
       const type = headerOf(exchange, 'content-type', reply.fields);
-      const verdict = withBudget(() => api!.checkResponse(operation, reply.status, type, body));
+      const verdict = withBudget(() => api!.checkResponse(operation, reply.status, type, body), false);
+      if (verdict === undefined) return void count?.('response', 'Report', 'unchecked');
       count?.('response', 'Report', !isValid(verdict) ? 'invalid' : body === undefined ? 'unchecked' : 'valid');
       if (!isValid(verdict)) note(exchange, 'response_validation', summaryOf(verdict, known));
     };
@@ -140,15 +144,36 @@ export const validation: Guarding<ValidationPlan, Count | undefined> = {
 };
 
 const none = Buffer.alloc(0);
+const encodingField = 'content-encoding';
 
-/** The verdict of a message, within the budget of one. */
-function withBudget(compare: () => Verdict): Verdict {
+/**
+ * False if the app may read the body with another coding than we do. It gets the coded bytes: an app that does not
+ * decode finds in those of a form what their sender wrote there (a comment of gzip is enough). No reader of JSON takes
+ * the bytes that gzip, deflate or zstd begin with.
+ */
+function isCodingClear(exchange: Exchange, codedForms: boolean): boolean {
+  // `Content_Encoding` reaches the app, which may know it or not.
+  const folded = foldName(encodingField);
+  if (exchange.fields.names.some((one) => one.folded === folded && one.lower !== encodingField)) return false;
+  if (codedForms || isPlain(headerOf(exchange, encodingField))) return true;
+  const type = readContentType(headerOf(exchange, 'content-type') ?? '');
+  return type === undefined || !isLoose(type.type);
+}
+
+/**
+ * The verdict of a message, within the budget of one. A fault of ours refuses the message if we enforce; else it has no
+ * verdict, since mode Report refuses nothing.
+ */
+function withBudget(compare: () => Verdict, enforces: boolean): Verdict | undefined {
   startBudget();
   try {
     return compare();
   } catch (error) {
-    if (!(error instanceof SallyportError)) throw error;
-    return { fault: error.code, violations: [] };
+    if (error instanceof SallyportError) return { fault: error.code, violations: [] };
+    // A text of many megabytes can fill the stack of an expression.
+    if (error instanceof RangeError) return { fault: 'validation_too_costly', violations: [] };
+    if (enforces) throw error;
+    return undefined;
   }
 }
 

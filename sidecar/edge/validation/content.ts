@@ -13,11 +13,11 @@ export interface ContentType {
 
 const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
 const typePattern = new RegExp(`^(${token}/${token})[ \\t]*`);
-const parameterPattern = new RegExp(`^;[ \\t]*(?:(${token})=(?:(${token})|"((?:[^"\\\\]|\\\\.)*)")[ \\t]*)?`);
+const parameterPattern = new RegExp(`^;[ \\t]*(?:(${token})=(?:(${token})|"([^"\\\\]*)")[ \\t]*)?`);
 
 /**
- * Undefined if it is not one media type, or names a parameter twice: readers differ in which they take. Several fields
- * are joined by commas, and are refused here.
+ * Undefined if it is not one media type, or has parameters that readers take differently: one twice, one in the form of
+ * RFC 8187 (`boundary*`, `boundary*0`), escapes in quotes. Several fields are joined by commas, and are refused here.
  */
 export function readContentType(value: string): ContentType | undefined {
   const text = value.trim();
@@ -30,8 +30,8 @@ export function readContentType(value: string): ContentType | undefined {
     rest = rest.slice(part.length);
     if (name === undefined) continue;
     const key = name.toLowerCase();
-    if (parameters.has(key)) return undefined;
-    parameters.set(key, plain ?? quoted!.replace(/\\(.)/g, '$1'));
+    if (parameters.has(key) || key.includes('*')) return undefined;
+    parameters.set(key, plain ?? quoted!);
   }
   return { type: type!.toLowerCase(), parameters };
 }
@@ -39,6 +39,21 @@ export function readContentType(value: string): ContentType | undefined {
 /** True for JSON (RFC 8259 section 11) and types that are written in it (RFC 6839 section 3.1). */
 export function isJson(type: string): boolean {
   return type === 'application/json' || type === 'text/json' || /^[^/]+\/[^/]+\+json$/.test(type);
+}
+
+export const urlEncoded = 'application/x-www-form-urlencoded';
+export const multipart = 'multipart/form-data';
+
+/** True for types whose bodies are compared and that are not JSON. Readers find fields in bytes around them. */
+export function isLoose(type: string): boolean {
+  return type === urlEncoded || type === multipart || (type.startsWith('text/') && !isJson(type));
+}
+
+/** The boundary of a multipart type; undefined if it has none, or any parameter but a charset beside it. */
+export function boundaryOf({ parameters }: ContentType): string | undefined {
+  // Some readers search the field for the word `boundary`.
+  for (const name of parameters.keys()) if (name !== 'boundary' && name !== 'charset') return undefined;
+  return parameters.get('boundary');
 }
 
 /** True unless it says that its text is not UTF-8. */

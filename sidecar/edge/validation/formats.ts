@@ -2,7 +2,7 @@
 // backtrack. (ajv-formats has some that do, `url` among them, and compiles the text of `regex`.)
 
 import { isIPv4, isIPv6 } from 'node:net';
-import { whyUnusable } from './pattern.ts';
+import { isPattern } from './pattern.ts';
 
 type Format = (text: string) => boolean;
 
@@ -103,10 +103,6 @@ function isUriTemplate(text: string): boolean {
   return /^(?:[^\x00-\x20"'<>\\^`{|}]|\{[+#./;?&=,!@|]?[\w.%,*:]+\})*$/.test(text);
 }
 
-function isPattern(text: string): boolean {
-  return whyUnusable(text) === undefined;
-}
-
 /** RFC 6901 section 3. */
 const isPointer: Format = (text) => /^(?:\/(?:[^~/]|~[01])*)*$/.test(text);
 
@@ -140,7 +136,8 @@ export const formats: Readonly<Record<string, Format>> = Object.freeze({
 /** Formats of numbers (OpenAPI's registry). */
 export const numberFormats: Readonly<Record<string, (value: number) => boolean>> = Object.freeze({
   int32: (value) => Number.isInteger(value) && value >= -(2 ** 31) && value < 2 ** 31,
-  int64: (value) => Number.isInteger(value) && value >= -(2 ** 63) && value <= 2 ** 63,
+  /** 2^63 is also the double of 9223372036854775807, and -2^63 that of numbers below it. */
+  int64: (value) => Number.isInteger(value) && Math.abs(value) < 2 ** 63,
   float: () => true,
   double: () => true,
 });

@@ -4,16 +4,19 @@
 // Two programs are generated. The first stops at the first violation, and its verdict counts. The second finds all
 // places; it may take quadratic time, so it runs only after a refusal, and within a budget.
 
-import { _, Ajv, type KeywordCxt, type Options } from 'ajv';
+import { _, Ajv, type KeywordCxt, Name, type Options, str } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { getProperty } from 'ajv/dist/compile/codegen/index.js';
 import standalone from 'ajv/dist/standalone/index.js';
 import { callRef } from 'ajv/dist/vocabularies/core/ref.js';
+import unevaluated from 'ajv/dist/vocabularies/unevaluated/unevaluatedProperties.js';
 import { reasonOf } from '../../../cert-agent/base/errors.ts';
+import { circlesIn } from './circles.ts';
 import { formats, numberFormats } from './formats.ts';
+import { isMultiple } from './multiple.ts';
 import { compilePattern, whyUnusable } from './pattern.ts';
 import { type Node, walkSchema } from './subschemas.ts';
-import { isUnique } from './support.ts';
+import { isUnique, withoutPrototype } from './support.ts';
 
 /** Both programs, as text for `loadValidators`. */
 export interface Programs {
@@ -48,7 +51,7 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
     // An unknown keyword or format would be a promise without effect.
     ...{ strict: true, strictTypes: false, strictTuples: false, strictRequired: false, logger: false },
     // `ownProperties`: `{}` has no property `constructor`.
-    ...{ ownProperties: true, allErrors, multipleOfPrecision: 8, unicodeRegExp: true },
+    ...{ ownProperties: true, allErrors, unicodeRegExp: true },
     code: { source: true, optimize, regExp: regExp as never, formats: _`require("sallyport/formats")` },
   };
   const ajv = draft === 'draft-07' ? new Ajv(options) : (new Ajv2020(options) as unknown as Ajv);
@@ -65,7 +68,34 @@ function createAjv(draft: Draft, allErrors: boolean, optimize: number | false = 
       cxt.pass(_`${unique}(${cxt.data})`);
     },
   });
+  ajv.removeKeyword('multipleOf');
+  ajv.addKeyword({
+    ...{ keyword: 'multipleOf', type: 'number', schemaType: 'number' },
+    error: { message: ({ schemaCode }) => str`must be multiple of ${schemaCode}` },
+    code(cxt: KeywordCxt) {
+      const multiple = cxt.gen.scopeValue('func', { ref: isMultiple, code: _`require("sallyport/multiple")` });
+      cxt.pass(_`${multiple}(${cxt.data}, ${cxt.schemaCode})`);
+    },
+  });
+  if (draft === '2020-12') ownUnevaluated(ajv);
   return ajv;
+}
+
+/** ajv looks names up in an object that inherits: `constructor` and `toString` would count as evaluated. */
+function ownUnevaluated(ajv: Ajv): void {
+  const { default: original } = unevaluated;
+  ajv.removeKeyword(original.keyword as string);
+  ajv.addKeyword({
+    ...original,
+    code(cxt: KeywordCxt) {
+      const { gen, it } = cxt;
+      if (it.props instanceof Name) {
+        const own = gen.scopeValue('func', { ref: withoutPrototype, code: _`require("sallyport/own")` });
+        gen.assign(it.props, _`${own}(${it.props})`);
+      }
+      original.code(cxt);
+    },
+  });
 }
 
 /**
@@ -82,7 +112,14 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
       message: `not a valid JSON Schema: it ${message}`,
     }));
   }
-  const problems: SchemaProblem[] = [];
+  const problems: SchemaProblem[] = circlesIn(schema).map((at) => ({
+    ...{ path: [...path, ...at], message: 'the reference leads back to its own schema' },
+  }));
+  // ajv counts all items as evaluated then, and not those alone that match.
+  let hasContains = false;
+  walkSchema(schema, [], (one) => {
+    hasContains ||= Object.hasOwn(one, 'contains');
+  });
   walkSchema(schema, path, (one, at) => {
     for (const [keyword, value] of Object.entries(one)) {
       const note = (message: string, ...more: readonly string[]): void =>
@@ -93,6 +130,11 @@ export function problemsOf(schema: unknown, draft: Draft, path: SchemaProblem['p
       else if (keyword === 'pattern') checkPattern(String(value), note);
       else if (keyword === 'patternProperties')
         for (const pattern of Object.keys(value as object)) checkPattern(pattern, (why) => note(why, pattern));
+      else if (keyword === 'nullable') note(`'nullable' is no keyword of JSON Schema: use type: [..., 'null']`);
+      else if (keyword === 'unevaluatedItems' && hasContains)
+        note(`'unevaluatedItems' cannot be evaluated beside 'contains'`);
+      else if (keyword === 'properties' && Object.hasOwn(value as object, '__proto__'))
+        note(`the property '__proto__' cannot be evaluated`, '__proto__');
       else if ((!Object.hasOwn(ajv.RULES.keywords, keyword) || keyword === '$async') && !keyword.startsWith('x-'))
         note(`unknown keyword '${keyword}'`);
     }

@@ -33,7 +33,10 @@ export function readMultipart(body: Buffer, boundary: string | undefined): FormP
     const from = at + crlf.length;
     const end = body.indexOf(next, from);
     if (end === -1) return undefined;
-    const part = readPart(body.subarray(from, end));
+    const within = body.subarray(from, end);
+    // Others take a boundary after a bare line feed, or anywhere. No sender chooses one that its parts hold.
+    if (within.includes(first)) return undefined;
+    const part = readPart(within);
     if (part === undefined) return undefined;
     parts.push(part);
     at = end + next.length;
@@ -75,13 +78,14 @@ function readDisposition(value: string): { readonly name: string; readonly isFil
   let rest = value.slice('form-data'.length);
   while (rest !== '') {
     const [whole, key, quoted, plain] =
-      /^[ \t]*;[ \t]*([a-zA-Z*]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s";,]+))[ \t]*/.exec(rest) ?? [];
+      /^[ \t]*;[ \t]*([a-zA-Z*]+)=(?:"((?:[^"\\]|\\[^"])*)"|([^\s";,]+))[ \t]*/.exec(rest) ?? [];
     if (whole === undefined || parameters.has(key!.toLowerCase())) return undefined;
-    parameters.set(key!.toLowerCase(), plain ?? quoted!.replace(/\\(["\\])/g, '$1'));
+    parameters.set(key!.toLowerCase(), plain ?? quoted!);
     rest = rest.slice(whole.length);
   }
   const name = parameters.get('name');
-  if (name === undefined || parameters.has('name*')) return undefined;
+  // Readers differ in what a backslash escapes.
+  if (name === undefined || name.includes('\\') || parameters.has('name*')) return undefined;
   return {
     name: name.replaceAll('%22', '"').replaceAll('%0D', '\r').replaceAll('%0A', '\n'),
     isFile: parameters.has('filename') || parameters.has('filename*'),

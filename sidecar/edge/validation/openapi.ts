@@ -13,6 +13,7 @@ import { isKnownFormat, type SchemaProblem } from './generate.ts';
 import { type Kind, unknownFields } from './keywords.ts';
 import { templateProblem } from './routes.ts';
 import { isNode, mapSubschemas, type Node } from './subschemas.ts';
+import { isExploded } from './written.ts';
 
 type Path = SchemaProblem['path'];
 
@@ -229,14 +230,18 @@ class Reader {
       const schema = this.#schemaAt(isNode(media) ? media['schema'] : undefined, [...path, 'content', type, 'schema']);
       return { ...common, json: true, ...schema };
     }
-    return { ...common, json: false, ...this.#schemaAt(node['schema'], [...path, 'schema']) };
+    const read = { ...common, json: false, ...this.#schemaAt(node['schema'], [...path, 'schema']) };
+    if ((place === 'query' || place === 'cookie') && isExploded(read) && read.shape.properties === undefined)
+      this.warn(path, `the parameter '${name}' in ${place} is an object of any names, and not compared`);
+    return read;
   }
 
-  #schemaAt(schema: unknown, path: Path, of: 'request' | 'response' = 'request') {
+  /** @param isJsonText whether the value is read as JSON, which tells types itself */
+  #schemaAt(schema: unknown, path: Path, of: 'request' | 'response' = 'request', isJsonText = false) {
     if (schema === undefined) return { schema: undefined, shape: anything };
     const schemas = this.#schemas[of];
     const name = schemas.add(schema, path);
-    return { schema: name, shape: schemas.shapeOf(schema) };
+    return { schema: name, shape: isJsonText ? anything : schemas.shapeOf(schema, path) };
   }
 
   #readBody(written: unknown, at: Path): Body | undefined {
@@ -263,7 +268,7 @@ class Reader {
       const node = isNode(media) ? media : {};
       const path = [...at, key];
       this.#checkFields('media type', node, path);
-      const written = this.#schemaAt(node['schema'], [...path, 'schema'], of);
+      const written = this.#schemaAt(node['schema'], [...path, 'schema'], of, isJson(type));
       if (written.schema !== undefined && !isCompared(type))
         this.warn(path, `bodies of type '${type}' are accepted, and not compared with their schema`);
       return [
@@ -381,6 +386,10 @@ function isSetByProxies(header: string): boolean {
 }
 
 const maxReferences = 50;
+/** Text has no deeper values: the properties of a form's property, and the items of those. */
+const maxShape = 3;
+/** References and alternatives, one in the other, until a schema says what its value is. */
+const maxHops = 500;
 const anything: Shape = Object.freeze({ types: [] });
 
 const defaultStyle = { path: 'simple', query: 'form', header: 'simple', cookie: 'form' } as const;
@@ -441,6 +450,8 @@ class Schemas {
   /** Names by the reference, and by the text of schemas without a name. */
   readonly #names = new Map<string, string>();
   readonly #pending: (() => void)[] = [];
+  /** Of schemas by the depth at which they stand. */
+  readonly #shapes = Array.from({ length: maxShape + 1 }, () => new Map<unknown, Shape>());
 
   constructor(of: 'request' | 'response', reader: Reader) {
     this.#of = of;
@@ -562,23 +573,36 @@ class Schemas {
   }
 
   /** Which values text can stand for under this schema. */
-  shapeOf(schema: unknown, depth = 0): Shape {
-    if (!isNode(schema) || depth > 6) return anything;
+  shapeOf(schema: unknown, path: Path, depth = 0, hops = 0): Shape {
+    if (!isNode(schema) || depth > maxShape) return anything;
+    const known = this.#shapes[depth]!.get(schema);
+    if (known !== undefined) return known;
+    if (hops > maxHops)
+      return this.#reader.fail(path, 'the references lead too far to tell how it is written') ?? anything;
+    // For a reference back to it, which says nothing new.
+    this.#shapes[depth]!.set(schema, anything);
+    const shape = this.#shapeOf(schema, path, depth, hops);
+    this.#shapes[depth]!.set(schema, shape);
+    return shape;
+  }
+
+  #shapeOf(schema: Node, path: Path, depth: number, hops: number): Shape {
     const { $ref } = schema;
     const found = typeof $ref === 'string' ? this.#reader.find($ref, [], true) : undefined;
     const beside = found === undefined ? [] : [found.value];
     for (const key of ['allOf', 'anyOf', 'oneOf'])
       if (Array.isArray(schema[key])) beside.push(...(schema[key] as unknown[]));
     const own = typesOf(schema);
-    const others = beside.map((one) => this.shapeOf(one, depth + 1));
+    const others = beside.map((one) => this.shapeOf(one, path, depth, hops + 1));
     const types = own.length > 0 ? own : [...new Set(others.flatMap((one) => one.types))];
     const items =
       schema['items'] === undefined
         ? others.find((one) => one.items !== undefined)?.items
-        : this.shapeOf(schema['items'], depth + 1);
+        : this.shapeOf(schema['items'], path, depth + 1);
     const properties: Record<string, Shape> = Object.assign({}, ...others.map((one) => one.properties));
     if (isNode(schema['properties']))
-      for (const [name, one] of Object.entries(schema['properties'])) properties[name] = this.shapeOf(one, depth + 1);
+      for (const [name, one] of Object.entries(schema['properties']))
+        properties[name] = this.shapeOf(one, path, depth + 1);
     return {
       types,
       ...(items === undefined ? {} : { items }),

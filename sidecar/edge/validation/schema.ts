@@ -12,6 +12,8 @@ import { type Node, namesIn } from './subschemas.ts';
 export interface ValidationPlan {
   readonly mode: 'Enforce' | 'Report';
   readonly limitBytes: number;
+  /** Forms and texts with a Content-Encoding are compared: the app decodes them too. */
+  readonly codedForms: boolean;
   /** Responses are compared, and never refused: the app has done its work by then. */
   readonly responses: boolean;
   readonly programs: Programs;
@@ -33,6 +35,8 @@ export const requestValidation = z
     mode: z.enum(['Enforce', 'Report']).default('Enforce'),
     /** Of a body, also after decompression. */
     bodyLimit: quantity.default(2 ** 20),
+    /** Accept only if the app decodes them: one that does not would read fields in the coded bytes. */
+    codedForms: z.enum(['Accept', 'Refuse']).default('Refuse'),
     /** For bodies alone. `true` and `false` say nothing about a body. */
     schema: object.optional(),
     /** The whole document. */
@@ -50,22 +54,30 @@ export const requestValidation = z
     if (basePath !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['basePath']);
     if (escapedSlashes !== undefined && openapi === undefined) issue("belongs to 'openapi'", ['escapedSlashes']);
   })
-  .transform(({ mode, bodyLimit, responses, schema, openapi, basePath, escapedSlashes }, context): ValidationPlan => {
-    const deep = (['schema', 'openapi'] as const).find((one) => isDeep({ schema, openapi }[one]));
-    if (deep !== undefined) {
-      context.addIssue({ code: 'custom', path: [deep], message: `is nested more than ${maxDepth} levels deep` });
+  .transform(
+    (
+      { mode, bodyLimit, codedForms, responses, schema, openapi, basePath, escapedSlashes },
+      context,
+    ): ValidationPlan => {
+      const deep = (['schema', 'openapi'] as const).find((one) => isDeep({ schema, openapi }[one]));
+      if (deep !== undefined) {
+        context.addIssue({ code: 'custom', path: [deep], message: `is nested more than ${maxDepth} levels deep` });
+        return z.NEVER;
+      }
+      const compiled =
+        openapi === undefined
+          ? compileSchema(schema ?? {})
+          : compileOpenApi(openapi, basePath, escapedSlashes === 'Accept');
+      if ('programs' in compiled)
+        return {
+          ...{ mode, limitBytes: bodyLimit, codedForms: codedForms === 'Accept' },
+          ...{ responses: openapi !== undefined && responses === 'Report', ...compiled },
+        };
+      for (const { path, message } of compiled.slice(0, maxProblems))
+        context.addIssue({ code: 'custom', path: [...path], message });
       return z.NEVER;
-    }
-    const compiled =
-      openapi === undefined
-        ? compileSchema(schema ?? {})
-        : compileOpenApi(openapi, basePath, escapedSlashes === 'Accept');
-    if ('programs' in compiled)
-      return { mode, limitBytes: bodyLimit, responses: openapi !== undefined && responses === 'Report', ...compiled };
-    for (const { path, message } of compiled.slice(0, maxProblems))
-      context.addIssue({ code: 'custom', path: [...path], message });
-    return z.NEVER;
-  });
+    },
+  );
 
 /** What reads and compiles schemas calls itself for each level. */
 const maxDepth = 150;

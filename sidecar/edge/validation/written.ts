@@ -35,6 +35,11 @@ function isObject({ types, properties }: Shape): boolean {
   return types.includes('object') || (types.length === 0 && properties !== undefined);
 }
 
+/** True if each property of the value is a pair of its own. */
+export function isExploded({ style, explode, shape }: Omit<Written, 'json'>): boolean {
+  return explode && style !== 'deepObject' && isObject(shape);
+}
+
 /** Percent-decoded; undefined if that is not UTF-8. */
 export function decode(raw: string): string | undefined {
   if (!raw.includes('%')) return raw;
@@ -82,7 +87,11 @@ export function readFromPairs(
 ): ReadValue {
   const raws = pairs.get(name);
   if (!json && style === 'deepObject') return readDeep(name, shape, pairs, decodeOne);
-  if (!json && explode && isObject(shape) && raws === undefined) return readProperties(shape, pairs, decodeOne);
+  if (!json && isExploded({ style, explode, shape })) {
+    // Its properties are there under their own names. A pair with its name would be another way to write it.
+    if (raws !== undefined && !Object.hasOwn(shape.properties ?? {}, name)) return unreadable;
+    return readProperties(shape, pairs, decodeOne);
+  }
   if (raws === undefined) return undefined;
   if (!json && explode && isList(shape)) return listOf(raws, shape, decodeOne);
   const [raw = '', second] = raws;

@@ -234,7 +234,7 @@ export class Http1Server implements Downstream, Speaker, BodySink {
     if (exchange === undefined) return;
     exchange.responded = true;
     this.#connection.lastActive = coarseNow();
-    const how = this.#frame(exchange, reply);
+    const how = this.#frame(exchange, reply, whole);
     const head = printReply(reply.status === 101 ? withAccept(reply, exchange) : reply, how);
     if (whole === undefined) {
       this.#chunkedReply = how.framing === 'chunked';
@@ -249,13 +249,15 @@ export class Http1Server implements Downstream, Speaker, BodySink {
   }
 
   /** How the end of this response is signalled to this client, and whether the connection stays open. */
-  #frame(exchange: Exchange, reply: Reply): ReplyFraming {
+  #frame(exchange: Exchange, reply: Reply, whole: Buffer | undefined): ReplyFraming {
     if (reply.status === 101) return { framing: 'none', connection: 'upgrade' };
     // RFC 9110 section 9.3.6: what follows is the tunnel.
     if (exchange.method === 'CONNECT' && reply.status < 300) return { framing: 'none', connection: undefined };
     const bodiless = exchange.method === 'HEAD' || reply.status === 204 || reply.status === 304;
     let framing: ReplyFraming['framing'];
     if (bodiless) framing = reply.status === 204 ? 'none' : (reply.declaredLength ?? 'none');
+    // The length of what is sent: a body that is printed in one piece has no chunks.
+    else if (whole !== undefined) framing = whole.length;
     else if (typeof reply.framing === 'number') framing = reply.framing;
     // HTTP/1.0 has no chunks: the end of the connection is the end of the body.
     else framing = exchange.minor === 1 ? 'chunked' : 'close';

@@ -141,7 +141,7 @@ t.test(
     t.equal(log.withCode('redis_unavailable').length, 1, 'logged once');
     t.match(
       log.withCode('redis_unavailable')[0]!.msg,
-      /^Redis at 127\.0\.0\.1:\d+ is unavailable, each gateway limits on its own: /,
+      /^Redis at 127\.0\.0\.1:\d+ is unavailable, each gateway has its own limits and its own cache: /,
     );
 
     await redis.again();

@@ -64,6 +64,20 @@ const refused: readonly (readonly [why: string, spec: string, problem: RegExp])[
   ],
   ['a keyword of the compiler', 'schema: { $async: true }', /^v\.yaml:6:\d+: .*unknown keyword '\$async'/],
   ['a schema of many levels', `schema: ${'{ items: '.repeat(800)}{}${' }'.repeat(800)}`, /more than 150 levels deep/],
+  ['nullable beside a type', 'schema: { type: string, nullable: true }', /'nullable' is no keyword/],
+  [
+    'unevaluatedItems beside contains',
+    'schema: { contains: { type: string }, unevaluatedItems: false }',
+    /cannot be evaluated beside 'contains'/,
+  ],
+  ['a property that JavaScript has no place for', 'schema: { properties: { __proto__: false } }', /'__proto__'/],
+  ['a reference to its own schema', 'schema: { $ref: "#" }', /^v\.yaml:6:19: .*leads back to its own schema/],
+  ['one in an allOf', 'schema: { allOf: [{ $ref: "#" }] }', /leads back to its own schema/],
+  [
+    'references in a circle',
+    'schema: { $defs: { a: { $ref: "#/$defs/b" }, b: { anyOf: [{ $ref: "#/$defs/a" }] } }, $ref: "#/$defs/a" }',
+    /leads back to its own schema/,
+  ],
   ['an unknown field', 'schema: {}\nschemas: {}', /unknown key 'schemas'/],
   ['a limit that limits nothing', 'schema: {}\nbodyLimit: 5Gi', /is not a size up to 2Gi/],
 ];
@@ -98,6 +112,12 @@ const refusedApis: readonly (readonly [why: string, spec: string, problem: RegEx
     'a misspelt keyword behind a reference',
     `${body('{ $ref: "#/components/schemas/A" }')}\n  components:\n    schemas:\n      A: { items: { maxLenght: 3 } }`,
     /^v\.yaml:12:34: .*unknown keyword 'maxLenght'/,
+  ],
+  ['a keyword of 3.0', body('{ type: string, nullable: true }'), /'nullable' is no keyword/],
+  [
+    'schemas in a circle',
+    `${body('{ $ref: "#/components/schemas/A" }')}\n  components:\n    schemas:\n      A: { allOf: [{ $ref: "#/components/schemas/B" }] }\n      B: { $ref: "#/components/schemas/A" }`,
+    /leads back to its own schema/,
   ],
   ['an identifier', body('{ $id: a, type: string }'), /'\$id' is not followed/],
   ['a variable without a parameter', api('paths: { "/{id}": { get: {} } }'), /'\{id\}' has no parameter/],
@@ -206,6 +226,8 @@ const accepted: Readonly<Record<string, string>> = {
     'schema: { properties: { pattern: { type: string }, $ref: { type: string } } }',
   'an identifier, and references to it':
     'schema: { $id: "https://shop.test/order", $defs: { a: { $id: item, type: string } }, properties: { a: { $ref: "https://shop.test/item" }, b: { $ref: "#/$defs/a" } } }',
+  'a circle with a step into the value':
+    'schema: { properties: { next: { $ref: "#" } }, items: { anyOf: [{ $ref: "#" }, { type: string }] } }',
   'a dynamic reference': 'schema: { $dynamicAnchor: node, properties: { next: { $dynamicRef: "#node" } } }',
   'draft 7':
     'schema: { $schema: "http://json-schema.org/draft-07/schema#", definitions: { a: { type: string } }, items: [{ $ref: "#/definitions/a" }], additionalItems: false, dependencies: { a: [b] } }',

@@ -1,0 +1,190 @@
+// What the app may read in another way than the gateway is refused.
+
+import { brotliCompressSync, gzipSync } from 'node:zlib';
+import t from 'tap';
+import { validation } from '../../../sidecar/edge/validation/capability.ts';
+import { hooksOf, planOf, serve } from '../../fixtures/exchange.ts';
+
+/** Hooks under an API with these paths. */
+async function hooksFor(paths: object, more: object = {}) {
+  const openapi = { openapi: '3.1.0', info: {}, paths };
+  const plan = await planOf(validation, 'RequestValidation', { openapi, ...more });
+  return hooksOf(validation, { RequestValidation: plan }, { name: 'RequestValidation shop/v' });
+}
+type HooksOf = Awaited<ReturnType<typeof hooksFor>>;
+type Headers = Readonly<Record<string, string>>;
+
+/** `passed`, or the code with the places of violations. */
+async function post(hooks: HooksOf, headers: Headers, body: string | Buffer): Promise<string> {
+  const wholeBody = Buffer.from(body as string);
+  return saidOf(
+    await serve(hooks, { headers, known: { method: 'POST', path: '/', wholeBody, framing: wholeBody.length } }),
+  );
+}
+
+async function get(hooks: HooksOf, path: string, headers: Headers = {}): Promise<string> {
+  return saidOf(await serve(hooks, { headers, known: { method: 'GET', path } }));
+}
+
+function saidOf({ client, exchange }: Awaited<ReturnType<typeof serve>>): string {
+  if (client.status === 200) return 'passed';
+  if (client.code === 'internal') throw exchange.failure;
+  const { errors = [] } = JSON.parse(client.body) as { errors?: { name?: string; pointer: string; code: string }[] };
+  return [client.code, ...errors.map(({ name = '', pointer, code }) => `${name}${pointer} ${code}`)].join(' | ');
+}
+
+const urlEncoded = 'application/x-www-form-urlencoded';
+const multipart = 'multipart/form-data';
+
+/** Nobody may become admin. */
+const schema = {
+  type: 'object',
+  additionalProperties: false,
+  properties: { role: { type: 'string', not: { const: 'admin' } }, note: { type: 'string' } },
+};
+const content = { [multipart]: { schema }, [urlEncoded]: { schema }, 'text/plain': {}, 'application/json': { schema } };
+const paths = { '/': { post: { requestBody: { content } } } };
+const hooks = await hooksFor(paths);
+
+const part = (name: string, body: string, more = ''): string =>
+  `--b\r\nContent-Disposition: form-data; name="${name}"${more}\r\n\r\n${body}\r\n`;
+const form = (...parts: readonly string[]): Buffer => Buffer.from(`${parts.join('')}--b--\r\n`, 'latin1');
+const ofType = (type: string): Headers => ({ 'content-type': type });
+const inForm = ofType(`${multipart}; boundary=b`);
+
+t.test('a charset that the value is not compared in', async (t) => {
+  const utf16 = Buffer.from('admin', 'utf16le').toString('latin1');
+  const said = (charset: string, type = 'text/plain', more = ''): string =>
+    `${more}\r\nContent-Type: ${type}; charset=${charset}`;
+  const rows: readonly (readonly [body: Buffer, outcome: string])[] = [
+    [form(part('role', utf16, said('utf-16le'))), 'request_invalid | #/role encoding'],
+    [form(part('role', '+AGEAZABtAGkAbg-', said('utf-7'))), 'request_invalid | #/role encoding'],
+    [form(part('role', '"x"', said('utf-16', 'application/json'))), 'request_invalid | #/role encoding'],
+    [form(part('role', utf16, said('utf-16le', 'text/csv', '; filename="a"'))), 'request_invalid | #/role encoding'],
+    [form(part('role', 'admin', said('utf-8'))), 'request_invalid | #/role not'],
+    [form(part('role', 'user', said('"UTF-8"'))), 'passed'],
+    [form(part('_charset_', 'utf-7'), part('role', 'x')), 'form_invalid'],
+  ];
+  for (const [body, outcome] of rows) t.equal(await post(hooks, inForm, body), outcome, body.toString('latin1'));
+  const outer = ofType(`${multipart}; boundary=b; charset=utf-16le`);
+  t.equal(await post(hooks, outer, form(part('role', utf16))), 'content_type_unsupported');
+  t.equal(await post(hooks, ofType(`${multipart}; boundary=b; charset=utf-8`), form(part('role', 'user'))), 'passed');
+  t.equal(await post(hooks, ofType(urlEncoded), '_charset_=utf-7&role=x'), 'form_invalid');
+});
+
+t.test('a boundary that another reader takes from elsewhere', async (t) => {
+  const body = form(part('note', 'x'));
+  for (const [parameters, outcome] of [
+    ["boundary=b; boundary*=utf-8''X", 'content_type_unsupported'],
+    ['boundary=b; boundary*0=X', 'content_type_unsupported'],
+    ["boundary=b; charset*=utf-16''le", 'content_type_unsupported'],
+    ['boundary="\\b"', 'content_type_unsupported'],
+    ['xboundary=X; boundary=b', 'form_invalid'],
+    ['x="boundary=X"; boundary=b', 'form_invalid'],
+    ['boundary=b', 'passed'],
+    ['boundary="b"', 'passed'],
+  ] as const)
+    t.equal(await post(hooks, ofType(`${multipart}; ${parameters}`), body), outcome, parameters);
+});
+
+t.test('a boundary inside a part, and names in quotes within quotes', async (t) => {
+  const hidden = '--b\nContent-Disposition: form-data; name="role"\n\nadmin\n';
+  for (const before of ['x\n', 'x\r', 'x', ''])
+    t.equal(await post(hooks, inForm, form(part('note', `${before}${hidden}`))), 'form_invalid', before);
+  t.equal(await post(hooks, inForm, form(part('note', '--c'))), 'passed');
+  for (const more of ['; filename="a\\"; name=\\"role"', '; filename="a\\"'])
+    t.equal(await post(hooks, inForm, form(part('note', 'x', more))), 'form_invalid', more);
+  t.equal(await post(hooks, inForm, form(part('ro\\le', 'admin'))), 'form_invalid');
+  t.equal(await post(hooks, inForm, form(part('note', 'x', '; filename="C:\\a.txt"'))), 'passed');
+});
+
+t.test('forms with a coding, which an app that does not decode reads as they are', async (t) => {
+  const plain = gzipSync('note=x');
+  const comment = Buffer.from('&role=admin&\0');
+  // RFC 1952 section 2.3: the flag FCOMMENT, and a comment behind the fixed head of ten bytes.
+  const gzip = Buffer.concat([plain.subarray(0, 3), Buffer.from([0x10]), plain.subarray(4, 10), comment]);
+  const polyglot = Buffer.concat([gzip, plain.subarray(10)]);
+  const coded = (type: string, coding = 'gzip'): Headers => ({ ...ofType(type), 'content-encoding': coding });
+  t.equal(await post(hooks, coded(urlEncoded), polyglot), 'content_encoding_unsupported');
+  t.equal(
+    await post(hooks, coded(urlEncoded, 'br'), brotliCompressSync('note=x')),
+    'content_encoding_unsupported',
+    'each coding may hold text as it is',
+  );
+  t.equal(await post(hooks, coded('text/plain'), gzipSync('x')), 'content_encoding_unsupported');
+  const boundary = coded(`${multipart}; boundary=b`);
+  t.equal(await post(hooks, boundary, gzipSync(form(part('note', 'x')))), 'content_encoding_unsupported');
+  t.equal(await post(hooks, coded('application/json'), gzipSync('{"note":"x"}')), 'passed');
+  t.equal(await post(hooks, coded(urlEncoded, 'identity'), 'note=x'), 'passed');
+  const accepting = await hooksFor(paths, { codedForms: 'Accept' });
+  t.equal(await post(accepting, coded(urlEncoded), plain), 'passed');
+  t.equal(await post(accepting, coded(urlEncoded), gzipSync('role=admin')), 'request_invalid | #/role not');
+});
+
+t.test('Content-Encoding in another spelling', async (t) => {
+  for (const name of ['content_encoding', 'Content.Encoding', 'CONTENT_ENCODING'])
+    t.equal(
+      await post(hooks, { ...ofType('application/json'), [name]: 'gzip' }, gzipSync('{"note":"x"}')),
+      'content_encoding_unsupported',
+      name,
+    );
+  const both = { ...ofType('application/json'), 'content-encoding': 'identity', content_encoding: 'identity' };
+  t.equal(await post(hooks, both, '{"note":"x"}'), 'content_encoding_unsupported');
+});
+
+t.test('an exploded object is its properties, and nothing else', async (t) => {
+  const color = { type: 'object', properties: { R: { type: 'integer' } } };
+  const read = (place: string, schema: object, more: object = {}) =>
+    hooksFor({ '/': { get: { parameters: [{ in: place, name: 'color', schema, ...more }] } } });
+  const query = await read('query', color);
+  const rows: Readonly<Record<string, string>> = {
+    'R=1': 'passed',
+    'R=evil': 'request_invalid | color#/R type',
+    'color=R,1&R=evil': 'request_invalid | color# style',
+    'color=&R=evil': 'request_invalid | color# style',
+    'color=R,1': 'request_invalid | color# style',
+    'other=1': 'passed',
+  };
+  for (const [text, outcome] of Object.entries(rows)) t.equal(await get(query, `/?${text}`), outcome, text);
+  const cookies = await read('cookie', color);
+  t.equal(await get(cookies, '/', { cookie: 'color=R,1; R=evil' }), 'request_invalid | color# style');
+  t.equal(await get(cookies, '/', { cookie: 'R=1' }), 'passed');
+  const same = await read('query', { type: 'object', properties: { color: { type: 'integer' } } });
+  t.equal(await get(same, '/?color=1'), 'passed');
+  t.equal(await get(same, '/?color=x'), 'request_invalid | color#/color type');
+});
+
+t.test('an exploded object in a form', async (t) => {
+  const at = { type: 'object', properties: { role: { enum: ['user'] } } };
+  const own = { type: 'object', properties: { at, note: { type: 'string' } }, additionalProperties: false };
+  const content = { [urlEncoded]: { schema: own, encoding: { at: { style: 'form', explode: true } } } };
+  const hooks = await hooksFor({ '/': { post: { requestBody: { content } } } });
+  for (const [body, outcome] of Object.entries({
+    'role=user&note=x': 'passed',
+    'role=admin': 'request_invalid | #/at/role enum',
+    'at=role,user&role=admin': 'request_invalid | #/at style',
+    'rank=1': 'request_invalid | #/rank additionalProperties',
+  }))
+    t.equal(await post(hooks, ofType(urlEncoded), body), outcome, body);
+});
+
+t.test('how a parameter is written is known behind many references', async (t) => {
+  const chain = Object.fromEntries(
+    Array.from({ length: 40 }, (_, i) => [`S${i}`, { $ref: `#/components/schemas/S${i + 1}` }]),
+  );
+  const schemas = { ...chain, S40: { type: 'object', properties: { R: { type: 'integer' } } } };
+  const parameters = [{ in: 'query', name: 'color', schema: { $ref: '#/components/schemas/S0' } }];
+  const openapi = { openapi: '3.1.0', info: {}, paths: { '/': { get: { parameters } } }, components: { schemas } };
+  const plan = await planOf(validation, 'RequestValidation', { openapi });
+  const hooks = hooksOf(validation, { RequestValidation: plan }, { name: 'RequestValidation shop/v' });
+  t.equal(await get(hooks, '/?R=evil'), 'request_invalid | color#/R type');
+  t.equal(await get(hooks, '/?R=7'), 'passed');
+});
+
+t.test('a parameter that takes any name is told', async (t) => {
+  const schema = { type: 'object', additionalProperties: { type: 'integer' } };
+  const openapi = { openapi: '3.1.0', paths: { '/': { get: { parameters: [{ in: 'query', name: 'p', schema }] } } } };
+  t.match(await planOf(validation, 'RequestValidation', { openapi }), {
+    warnings: [{ message: "the parameter 'p' in query is an object of any names, and not compared" }],
+  });
+});
