@@ -497,7 +497,7 @@ class Schemas {
   }
 
   /** In JSON Schema 2020-12, without what says nothing. Paths inside stay the same. */
-  #convert(schema: unknown, path: Path): unknown {
+  #convert(schema: unknown, path: Path, around: readonly Node[] = []): unknown {
     if (!isNode(schema)) return schema;
     for (const keyword of moving)
       if (schema[keyword] !== undefined)
@@ -515,12 +515,12 @@ class Schemas {
       ([key]) => !annotations.has(key) && !key.startsWith('x-') && key !== '$ref' && !moving.includes(key as never),
     );
     const plain = mapSubschemas(Object.fromEntries(kept), (sub, at) => {
-      const inside = this.#convert(sub, [...path, ...at]);
+      const inside = this.#convert(sub, [...path, ...at], at[0] === 'allOf' ? [schema, ...around] : []);
       return values.has(String(at[0])) ? this.#close(inside, sub) : inside;
     });
     if (this.#reader.is30) asDraft2020(plain);
     this.#dropFormat(plain, path);
-    this.#dropRequired(plain, schema);
+    this.#dropRequired(plain, schema, around);
     this.#discriminate(plain, schema, path);
     return { ...reference, ...plain };
   }
@@ -562,14 +562,29 @@ class Schemas {
     delete plain['format'];
   }
 
-  /** OpenAPI: a read-only property is required in responses only, and one that is write-only in requests. */
-  #dropRequired(plain: Record<string, unknown>, { properties, required }: Node): void {
-    if (!isNode(properties) || !Array.isArray(required)) return;
-    const unwanted = this.#of === 'request' ? 'readOnly' : 'writeOnly';
-    plain['required'] = required.filter((name: string) => {
-      const property = Object.hasOwn(properties, name) ? properties[name] : undefined;
-      return !(isNode(property) && property[unwanted] === true);
-    });
+  /**
+   * OpenAPI: a read-only property is required in responses only, and one that is write-only in requests.
+   * @param around schemas that hold this one in an `allOf`: the property may stand in another branch
+   */
+  #dropRequired(plain: Record<string, unknown>, schema: Node, around: readonly Node[]): void {
+    const { required } = schema;
+    if (!Array.isArray(required)) return;
+    const seen = new Set<unknown>();
+    const unwanted = new Set([schema, ...around].flatMap((one) => this.#unwantedIn(one, seen)));
+    plain['required'] = required.filter((name: string) => !unwanted.has(name));
+  }
+
+  /** The properties that messages in this direction do not have, also in branches of `allOf` and behind references. */
+  #unwantedIn(schema: unknown, seen: Set<unknown>): string[] {
+    if (!isNode(schema) || seen.has(schema)) return [];
+    seen.add(schema);
+    const { properties, allOf, $ref } = schema;
+    const keyword = this.#of === 'request' ? 'readOnly' : 'writeOnly';
+    const own = Object.entries(isNode(properties) ? properties : {});
+    const names = own.flatMap(([name, one]) => (isNode(one) && one[keyword] === true ? [name] : []));
+    const found = typeof $ref === 'string' ? this.#reader.find($ref, [], true)?.value : undefined;
+    const others = [found, ...(Array.isArray(allOf) ? (allOf as unknown[]) : [])];
+    return [...names, ...others.flatMap((one) => this.#unwantedIn(one, seen))];
   }
 
   /** Which values text can stand for under this schema. */

@@ -446,6 +446,20 @@ t.test('cycles, and the directions of properties', async (t) => {
   );
 });
 
+t.test('a read-only property that another branch of an allOf requires', async (t) => {
+  const base = { properties: { id: { type: 'integer', readOnly: true }, name: { type: 'string' } } };
+  const schemas: readonly object[] = [
+    { allOf: [base, { required: ['id', 'name'] }] },
+    { allOf: [{ $ref: '#/components/schemas/Base' }, { allOf: [{ required: ['id', 'name'] }] }] },
+    { allOf: [{ $ref: '#/components/schemas/Base' }], required: ['id', 'name'] },
+  ];
+  for (const schema of schemas) {
+    const hooks = await hooksFor({ ...content('application/json', schema), components: { schemas: { Base: base } } });
+    t.equal(await said(hooks, 'POST', '/', typed('application/json', '{"name":"x"}')), ok);
+    t.equal(await said(hooks, 'POST', '/', typed('application/json', '{}')), 'request_invalid | body # required');
+  }
+});
+
 t.test('the dialect of OpenAPI 3.0', async (t) => {
   const schema = {
     type: 'object',
