@@ -8,7 +8,7 @@ import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import type { Fields, Reply } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
-import { type Directives, firstOf, joinedOf, parseDirectives } from './directives.ts';
+import { type Directives, firstOf, joinedOf, parseDirectives, unreadable } from './directives.ts';
 import { Fill, type Outcome, Reader } from './fill.ts';
 import { compileIdentified, invalidatedBy, placeOf, whyBypassed } from './key.ts';
 import type { Held, RedisStore } from './redis-store.ts';
@@ -25,7 +25,7 @@ import {
   spanOf,
   useOf,
 } from './request.ts';
-import { readTerms, storedFields, type Terms, updatedFields, whyNotStored } from './response.ts';
+import { readTerms, storedFields, type Terms, updatedFields, whyForbidden, whyNotStored } from './response.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type Told } from './status.ts';
 import { Entry, type Place, type Purge, Store } from './store.ts';
@@ -358,7 +358,7 @@ export class Cache {
     const { exchange, connection, place, isIdentified } = request;
     const conditions = stored === undefined ? undefined : validatorsOf(stored.terms);
     const isPlain = stored !== undefined || !exchange.fields.names.some(({ lower }) => conditional.has(lower));
-    const mayStore = !request.directives.has('no-store');
+    const mayStore = !request.directives.has('no-store') && !request.directives.has(unreadable);
     const fill = new Fill(exchange, connection.clientCert, conditions, leader, {
       ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#plan.maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
@@ -428,8 +428,7 @@ export class Cache {
     const terms = readTerms({ status: stored.status, fields: aged }, asked, now, this.#plan.heuristicFreshness);
     stored.freshen(fields, terms);
     // What may no longer be stored serves the request that is waiting, and no other.
-    const isPrivate = terms.directives.has('no-store') || terms.directives.get('private') === '';
-    if (isPrivate || !this.#mayServe(terms, isIdentified)) this.store.remove(stored);
+    if (whyForbidden(terms.directives) !== undefined || !this.#mayServe(terms, isIdentified)) this.store.remove(stored);
   }
 
   /** Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is another. */

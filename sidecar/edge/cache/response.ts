@@ -16,6 +16,7 @@ import {
   parseHttpDate,
   parseTargeted,
   secondsOf,
+  unreadable,
 } from './directives.ts';
 
 /** The part of the configuration that the rules read. */
@@ -73,8 +74,11 @@ export function readTerms(
   now: number,
   heuristic: boolean,
 ): Terms {
-  const targeted = parseTargeted(joinedOf(fields, 'cdn-cache-control'));
-  const directives = targeted ?? parseDirectives(joinedOf(fields, 'cache-control'));
+  const read = parseTargeted(joinedOf(fields, 'cdn-cache-control'));
+  const targeted = read === unreadable ? undefined : read;
+  const said = targeted ?? parseDirectives(joinedOf(fields, 'cache-control'));
+  // RFC 9213 section 2.1 ignores such a field. It may have forbidden what Cache-Control permits.
+  const directives = read === unreadable ? new Map([...said, [unreadable, '']]) : said;
   const date = parseHttpDate(firstOf(fields, 'date'), now) ?? now;
   const lastModified = firstOf(fields, 'last-modified');
   const stated = statedLifetime(directives, targeted === undefined ? fields : undefined, date, now);
@@ -137,8 +141,8 @@ export function whyNotStored(
   if (status < 200 || status === 206 || status === 304) return `status ${status}`;
   const mustUnderstand = directives.has('must-understand');
   if (mustUnderstand && !understood.has(status)) return 'must-understand';
-  if (directives.has('no-store') && !mustUnderstand) return 'no-store';
-  if (directives.get('private') === '') return 'private';
+  const forbidden = whyForbidden(directives);
+  if (forbidden !== undefined && !(forbidden === 'no-store' && mustUnderstand)) return forbidden;
   if (identified && !terms.shared && !rules.shareIdentities) return 'identity';
   // A session for one client must not become everybody's.
   if (joinedOf(fields, 'set-cookie') !== undefined && !qualifiedNames(directives).has('set-cookie'))
@@ -161,6 +165,13 @@ export function whyNotStored(
   )
     return 'stale';
   return undefined;
+}
+
+/** The directive that keeps a response out of a shared cache. */
+export function whyForbidden(directives: Directives): 'unreadable' | 'private' | 'no-store' | undefined {
+  if (directives.has(unreadable)) return 'unreadable';
+  if (directives.get('private') === '') return 'private';
+  return directives.has('no-store') ? 'no-store' : undefined;
 }
 
 /** No freshness is stated, but a validator saves the body of the next response. */
