@@ -20,6 +20,7 @@ import {
   isNotModified,
   mayReplaceError,
   needsOrigin,
+  type Selecting,
   selectionOf,
   selects,
   spanOf,
@@ -385,15 +386,17 @@ export class Cache {
 
   /** What a response from the backend means for the store. */
   #judge(reply: Reply, asked: number, fill: Fill, { request, stored, mayStore }: Fetched): Outcome {
-    const { exchange, place, isIdentified } = request;
+    const { place, isIdentified } = request;
     const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
     if (reply.status === 304 && stored !== undefined) return this.#validated(reply, asked, stored, isIdentified);
     const terms = readTerms(reply, asked, Date.now(), heuristic);
-    const why = mayStore ? whyNotStored(reply, terms, { heuristic, shareIdentities }, isIdentified) : 'no-store';
+    const rules = { heuristic, shareIdentities, isRange: firstOf(fill.fetch.fields, 'range') !== undefined };
+    const why = mayStore ? whyNotStored(reply, terms, rules, isIdentified) : 'no-store';
+    const selection = selectionOf(varyOf(reply.fields), selectingOf(request, fill));
     const isTooLarge = typeof reply.framing === 'number' && reply.framing > this.#plan.maxEntry;
     // An error does not take the place of what is stored (section 4.3.3); anything else does, stored or not.
     if (stored !== undefined && reply.status < 500 && reply.status !== 304) this.store.remove(stored);
-    if (why !== undefined || isTooLarge || fill.isDoomed) {
+    if (why !== undefined || selection === undefined || isTooLarge || fill.isDoomed) {
       if (fill.isOpen) this.#noteUnshared(place);
       return { kind: 'reply', reply, entry: undefined };
     }
@@ -401,7 +404,6 @@ export class Cache {
     else if (fill.isOpen) this.#noteUnshared(place);
     const fields = storedFields(reply, terms.directives);
     const { status, reason } = reply;
-    const selection = selectionOf(varyOf(reply.fields), exchange.fields);
     const tags = this.#tagsOf(reply.fields);
     return { kind: 'reply', reply, entry: new Entry({ ...place, status, reason, fields, terms, selection, tags }) };
   }
@@ -509,6 +511,8 @@ class Asking {
   readonly exchange: Exchange;
   readonly connection: ConnectionFacts;
   readonly place: Place;
+  /** Before the rule changes them. */
+  readonly fields: Fields;
   readonly directives: Directives;
   readonly isIdentified: boolean;
   /** Of Redis, before the fetch. */
@@ -518,6 +522,7 @@ class Asking {
     this.exchange = exchange;
     this.connection = connection;
     this.place = placeOf(exchange, plan);
+    this.fields = exchange.fields;
     this.directives = plan.clientDirectives === 'Honor' ? askedBy(exchange.fields) : noDirectives;
     this.isIdentified = isIdentified;
   }
@@ -525,6 +530,11 @@ class Asking {
 
 function unsharedKey({ url, partition }: Place): string {
   return `${partition} ${url}`;
+}
+
+/** The request as it is looked up, and as it was forwarded. */
+function selectingOf({ fields }: Asking, { fetch }: Fill): Selecting {
+  return { fields, forwarded: fetch.fields, hopFields: fetch.hopFields };
 }
 
 /** Coded bytes are for clients that accept the coding, whether or not the app says so. */

@@ -8,6 +8,9 @@ import { foldName } from '../../policy/header-name.ts';
 import type { CachePlan } from './schema.ts';
 import type { Place } from './store.ts';
 
+/** The gateway adds it when it forwards, by the connection. */
+const clientCertField = 'x-forwarded-client-cert';
+
 /** Set by the gateway itself, from what the key has. */
 const ownFields: ReadonlySet<string> = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']);
 
@@ -41,11 +44,13 @@ export function urlOf({ scheme, authority, path }: Pick<Exchange, 'scheme' | 'au
   return `${scheme}://${authority}${path}`;
 }
 
-/** The place of a request's response. */
+/** The place of a request's response. It is read before the rule changes the request. */
 export function placeOf(exchange: Exchange, { keyHeaders }: Pick<CachePlan, 'keyHeaders'>): Place {
-  const rule = exchange.edge?.name ?? '';
+  const rule = exchange.edge?.digest() ?? '';
   if (keyHeaders.length === 0) return { url: urlOf(exchange), partition: rule };
-  const values = keyHeaders.map((name) => headerOf(exchange, name) ?? null);
+  const values = keyHeaders.map(
+    (name) => (name === clientCertField ? exchange.connection.clientCert : headerOf(exchange, name)) ?? null,
+  );
   return { url: urlOf(exchange), partition: `${rule} ${JSON.stringify(values)}` };
 }
 

@@ -25,6 +25,8 @@ export interface Rules {
   readonly heuristic: boolean;
   /** Stores what a request with an identity got, without the standard's permission. */
   readonly shareIdentities: boolean;
+  /** The request that was forwarded asked for a part: only a response in full is one to the URL. */
+  readonly isRange?: boolean;
 }
 
 /** What a response says. */
@@ -58,6 +60,12 @@ const understood: ReadonlySet<number> = new Set([
   ...[200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409],
   ...[410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 426, 500, 501, 502, 503, 504, 505],
 ]);
+
+/**
+ * Statuses about one request, and not about the URL: a failed condition or expectation, a part that is not there, too
+ * many requests or headers. RFC 6585 forbids to store 428, 429, 431 and 511; of a 421 another connection may get more.
+ */
+const ofOneRequest: ReadonlySet<number> = new Set([206, 304, 407, 408, 412, 416, 417, 421, 426, 428, 429, 431, 511]);
 
 /** Section 4.2.2: a tenth of the time since the last change; at most a day. */
 const heuristicPart = 0.1;
@@ -138,7 +146,8 @@ export function whyNotStored(
   identified: boolean,
 ): string | undefined {
   const { directives } = terms;
-  if (status < 200 || status === 206 || status === 304) return `status ${status}`;
+  if (status < 200 || ofOneRequest.has(status)) return `status ${status}`;
+  if (rules.isRange === true && status !== 200) return 'range';
   const mustUnderstand = directives.has('must-understand');
   if (mustUnderstand && !understood.has(status)) return 'must-understand';
   const forbidden = whyForbidden(directives);

@@ -32,13 +32,14 @@ const why = (
     identified = false,
     heuristic = false,
     shareIdentities = false,
+    isRange = false,
     framing = 2 as Reply['framing'],
   } = {},
 ) =>
   whyNotStored(
     { ...replyOf({ date, ...headers }, status), framing },
     termsOf(headers, status, heuristic),
-    { heuristic, shareIdentities },
+    { heuristic, shareIdentities, isRange },
     identified,
   );
 
@@ -98,6 +99,49 @@ t.test('dates are read in their three forms and no other', async (t) => {
     t.equal(parseHttpDate(text), wanted, text);
   for (const text of ['0', 'Sun, 06 nov 1994 08:49:37 GMT', 'Sun, 6 Nov 1994 08:49:37 GMT', '1994-11-06T08:49:37Z'])
     t.equal(parseHttpDate(text), undefined, text);
+});
+
+const selecting = (fields: Fields, forwarded = fields, hopFields?: readonly string[]) => ({
+  fields,
+  forwarded,
+  hopFields,
+});
+
+t.test('Vary by what the gateway adds, changes or removes selects nothing', async (t) => {
+  const request = fieldsOf([
+    ['x-a', '1'],
+    ['x-b', '1'],
+  ]);
+  const forwarded = fieldsOf([
+    ['x-a', '1'],
+    ['x-b', '2'],
+    ['x-c', '3'],
+  ]);
+  const of = (vary: string, hopFields?: readonly string[]) =>
+    selectionOf(vary, selecting(request, forwarded, hopFields));
+  t.strictSame(of('X-A, X-Absent'), [
+    ['x-a', '1'],
+    ['x-absent', undefined],
+  ]);
+  for (const vary of [
+    'x-b',
+    'x-a, x-c',
+    'X_C',
+    'X-Forwarded-Client-Cert',
+    'x_request_id',
+    'Txn-Token',
+    'x-envoy-attempt-count',
+  ])
+    t.equal(of(vary), undefined, vary);
+  t.equal(of('x-a', ['x-a']), undefined, 'a client takes it away by Connection');
+});
+
+t.test('what is about one request, and not about the URL, is not stored', async (t) => {
+  const forAll = { 'cache-control': 'public, max-age=60' };
+  for (const status of [407, 408, 412, 416, 417, 421, 426, 428, 429, 431, 511])
+    t.equal(why(forAll, { status }), `status ${status}`);
+  t.equal(why(forAll, { status: 400, isRange: true }), 'range');
+  t.equal(why(forAll, { status: 200, isRange: true }), undefined);
 });
 
 t.test('freshness', async (t) => {
@@ -215,7 +259,7 @@ t.test('Vary selects by value, not by spelling', async (t) => {
     ['x-a', '1'],
     ['x-a', '2'],
   ]);
-  const selection = selectionOf('Accept-Language,  X-A', request);
+  const selection = selectionOf('Accept-Language,  X-A', selecting(request))!;
   t.equal(selects(selection, request), true);
   t.equal(
     selects(

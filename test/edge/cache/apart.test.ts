@@ -1,0 +1,128 @@
+// What a cache keeps apart, on real sockets: clients that an app tells apart by what the gateway adds, and rules that
+// change places.
+
+import { createServer } from 'node:http';
+import { request } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import t from 'tap';
+import { documentsOf, saying, startCached } from '../../fixtures/cached.ts';
+import { startTestGateway } from '../../fixtures/gateway.ts';
+import { createAuthority, createCredential } from '../../fixtures/pki.ts';
+
+const minute = { 'cache-control': 'max-age=60' };
+const indent = (text: string): string => text.replace(/^(?=.)/gm, '    ');
+
+/** A gateway whose clients have certificates; its app varies by what the gateway says of them. */
+async function startForClients(t: Parameters<typeof startCached>[0], spec: string, vary: string) {
+  const authority = await createAuthority('outside.test');
+  const front = await createCredential(authority, 'spiffe://outside.test/front', { dns: ['clients.test'] });
+  const app = createServer((asked, answer) => {
+    const name = /CN=(\w+)/.exec(String(asked.headers['x-forwarded-client-cert']))?.[1];
+    saying(`for ${name}`, { 'cache-control': 'public, max-age=60', vary })(asked, answer);
+  });
+  await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => {
+    app.closeAllConnections();
+    app.close();
+  });
+  const listener = `
+  listeners: [{ name: l, port: 444, protocol: HTTPS, hostname: clients.test, tls: { certificateRefs: [{ name: front }] } }]
+  tls: { frontend: { default: {}, perPort: [{ port: 444, tls: { validation: { caCertificateRefs: [{ group: "", kind: ConfigMap, name: ca }] } } }] } }
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: ca }
+data:
+  ca.crt: |
+${indent(authority.bundlePem)}
+---
+apiVersion: v1
+kind: Secret
+metadata: { name: front }
+stringData:
+  tls.crt: |
+${indent(front.chainPem)}
+  tls.key: |
+${indent(front.keyPem)}`;
+  const gateway = await startTestGateway(t, {
+    listeners: ['default/g:444'],
+    documents: documentsOf(spec, '').replace('\n  listeners: [{ name: http, port: 80, protocol: HTTP }]', listener),
+    yaml: `upstreams: { app: { endpoints: ["127.0.0.1:${(app.address() as AddressInfo).port}"] } }\nbackends: { default/app:80: app }\n`,
+  });
+  const clients = ['ann', 'bob'].map((name) =>
+    createCredential(authority, `spiffe://outside.test/${name}`, { subject: `CN=${name}`, dns: [`${name}.test`] }),
+  );
+  const [ann, bob] = await Promise.all(clients);
+  const get = (client: typeof ann): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const asked = request({
+        ...{ host: '127.0.0.1', port: gateway.port('default/g:444'), path: '/', servername: 'clients.test' },
+        ...{ ca: authority.bundlePem, checkServerIdentity: () => undefined, agent: false },
+        ...{ cert: client!.chainPem, key: client!.keyPem, headers: { host: 'clients.test' } },
+      });
+      asked.on('response', async (answer) => {
+        const pieces = await answer.toArray();
+        resolve(`${Buffer.concat(pieces)} ${/; hit/.test(String(answer.headers['cache-status'])) ? 'hit' : 'miss'}`);
+      });
+      asked.on('error', reject);
+      asked.end();
+    });
+  return { ann: () => get(ann), bob: () => get(bob) };
+}
+
+t.test('an app that varies by the certificate of the client', async (t) => {
+  const { ann, bob } = await startForClients(t, '', 'X-Forwarded-Client-Cert');
+  t.equal(await ann(), 'for ann miss');
+  t.equal(await bob(), 'for bob miss');
+  t.equal(await ann(), 'for ann miss', 'nothing is stored');
+});
+
+t.test('the certificate of the client as a part of the key', async (t) => {
+  const { ann, bob } = await startForClients(t, 'keyHeaders: [X-Forwarded-Client-Cert]', 'accept');
+  t.equal(await ann(), 'for ann miss');
+  t.equal(await bob(), 'for bob miss');
+  t.equal(await ann(), 'for ann hit');
+});
+
+t.test('an app that varies by what the gateway adds or a client takes away', async (t) => {
+  const { say, get, asked, gateway } = await startCached(t);
+  say(saying('x', { ...minute, vary: 'X-Request-Id' }));
+  await get('/id');
+  await get('/id');
+  t.equal(asked.length, 2);
+  say((one, answer) => saying(`in ${one.headers['x-lang']}`, { ...minute, vary: 'X-Lang' })(one, answer));
+  await get('/lang', { 'x-lang': 'de', connection: 'x-lang' });
+  t.equal(String((await get('/lang', { 'x-lang': 'de' })).body), 'in de');
+  t.equal(
+    gateway.lines.some(({ level }) => level === 'error'),
+    false,
+  );
+});
+
+t.test('a response to a part of what there is not is not that of the URL', async (t) => {
+  const { say, get } = await startCached(t);
+  const forAll = { 'cache-control': 'public, max-age=60' };
+  say((one, answer) => {
+    if (one.headers.range === undefined) saying('0123456789', forAll)(one, answer);
+    else saying('', { ...forAll, 'content-range': 'bytes */10' }, 416)(one, answer);
+  });
+  t.equal((await get('/r', { range: 'bytes=99-' })).status, 416);
+  t.equal(String((await get('/r')).body), '0123456789');
+});
+
+t.test('a rule keeps its responses when another takes its number', async (t) => {
+  const backend = 'backendRefs: [{ name: app, port: 80 }]';
+  const internal = `{ matches: [{ headers: [{ name: x-internal, value: "1" }] }], filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-role, value: internal }] } }], ${backend} }`;
+  const all = `{ ${backend} }`;
+  const { say, get, gateway } = await startCached(t);
+  const withRules = (...rules: string[]) =>
+    gateway.write('all.yaml', documentsOf('', '').replace(`rules: [${all}]`, `rules: [${rules.join(', ')}]`));
+  say((one, answer) => saying(`role ${one.headers['x-role']}`, minute)(one, answer));
+  await withRules(internal, all);
+  t.equal(String((await get('/p', { 'x-internal': '1' })).body), 'role internal');
+  await withRules(all);
+  t.equal(String((await get('/p')).body), 'role undefined');
+  await withRules(internal, all);
+  t.match((await get('/p', { 'x-internal': '1' })).headers['cache-status'], /; hit/, 'each still has its own');
+  t.match((await get('/p')).headers['cache-status'], /; hit/);
+});
