@@ -44,6 +44,9 @@ const waitsFor = new Slot<Fill>();
 /** What a request has been told, for the `received` hook. */
 const told = new Slot<Told>();
 
+/** The request as it came, before its rule changed it. */
+const asking = new Slot<Asking>();
+
 /** What a cache shares with others. */
 export interface CacheTools {
   readonly redis?: RedisStore | undefined;
@@ -80,8 +83,9 @@ export class Cache {
   /** Serves a request that has permission; without a response from here it is forwarded as it is. */
   serve(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void> {
     const why = whyBypassed(exchange) ?? (needsOrigin(exchange.fields) ? 'bypass' : undefined);
-    if (why !== undefined) return this.#pass(exchange, { fwd: why as Forwarded });
     const request = new Asking(exchange, connection, this.#plan, this.#isIdentified(exchange));
+    asking.set(exchange, request);
+    if (why !== undefined) return this.#pass(exchange, { fwd: why as Forwarded });
     const found = this.#lookUp(request);
     if (found === 'served') return undefined;
     // Nothing waits for a HEAD: it brings no body that others could use.
@@ -89,14 +93,21 @@ export class Cache {
     return this.#fetch(request, found);
   }
 
-  /** Adds Cache-Status to what the client gets, and applies what a response means for the stored ones. */
+  /** Applies what a response that was not fetched here means for the stored ones. `reply` is as the backend sent it. */
+  watch(exchange: Exchange, reply: Reply): undefined {
+    const note = told.get(exchange);
+    const request = asking.get(exchange);
+    if (note === undefined || request === undefined) return;
+    if (note.fwd === 'method') this.#invalidate(request, reply);
+    else if (exchange.method === 'HEAD' && note.hit !== true && note.fwd !== 'bypass')
+      this.#updateByHead(request, reply);
+  }
+
+  /** Adds Cache-Status to what the client gets. */
   received(exchange: Exchange, reply: Reply): Fields {
     const { fields } = reply;
     const note = told.get(exchange);
     if (note === undefined) return fields;
-    if (note.fwd === 'method') this.#invalidate(exchange, reply);
-    else if (exchange.method === 'HEAD' && note.hit !== true && note.fwd !== 'bypass')
-      this.#updateByHead(exchange, reply);
     const isForwarded = note.hit !== true && note.fwdStatus === undefined;
     return addFields(fields, [
       ['cache-status', formatStatus(this.#plan.name, isForwarded ? { ...note, fwdStatus: reply.status } : note)],
@@ -434,23 +445,23 @@ export class Cache {
   }
 
   /** Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is another. */
-  #updateByHead(exchange: Exchange, reply: Reply): void {
+  #updateByHead({ place, fields, isIdentified }: Asking, reply: Reply): void {
     if (reply.status !== 200) return;
-    const { entry } = this.store.find(placeOf(exchange, this.#plan), exchange.fields);
+    const { entry } = this.store.find(place, fields);
     if (entry === undefined || entry.status !== 200) return;
     const now = Date.now();
     const said = readTerms(reply, now, now, false);
     const { declaredLength } = reply;
     const isSame = isAbout(entry.terms, said) && (declaredLength === undefined || declaredLength === entry.body.length);
     if (!isSame) this.store.remove(entry);
-    else if (!this.#isIdentified(exchange)) this.#freshen(entry, reply, now, now, false);
+    else if (!isIdentified) this.#freshen(entry, reply, now, now, false);
   }
 
   /** Section 4.4: what changed the resource, unless it failed. */
-  #invalidate(exchange: Exchange, { status, fields }: Reply): void {
+  #invalidate({ exchange, place }: Asking, { status, fields }: Reply): void {
     if (status < 200 || status >= 400 || safeMethods.has(exchange.method)) return;
     const named = [firstOf(fields, 'location'), firstOf(fields, 'content-location')];
-    for (const url of invalidatedBy(exchange, named)) {
+    for (const url of invalidatedBy(exchange, place.url, named)) {
       this.purge({ url });
       this.#invalidated(url);
     }

@@ -44,6 +44,7 @@ export const cache: Service<CachePlan, Caches | undefined> = {
     const own = shared.of(policy, planned.plan);
     return {
       serve: (exchange, connection) => own.serve(exchange, connection),
+      watch: (exchange, reply) => own.watch(exchange, reply),
       received: (exchange, reply) => own.received(exchange, reply),
       finished: (exchange) => own.finished(exchange),
     };

@@ -5,6 +5,7 @@
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { foldName } from '../../policy/header-name.ts';
+import { normalizePath, type PathNormalization } from '../../policy/path.ts';
 import type { CachePlan } from './schema.ts';
 import type { Place } from './store.ts';
 
@@ -65,14 +66,36 @@ export function compileIdentified({ identityHeaders }: Pick<CachePlan, 'identity
   };
 }
 
-/** The URLs that a response to an unsafe request invalidates (RFC 9111 section 4.4): those of its own host only. */
-export function invalidatedBy(exchange: Exchange, named: readonly (string | undefined)[]): readonly string[] {
-  const own = urlOf(exchange);
+/**
+ * The URLs that a response to an unsafe request invalidates (RFC 9111 section 4.4): its own, and those it names on its
+ * own host. The rule may have changed path and host meanwhile: the backend may name either host.
+ * @param own the URL as it came
+ */
+export function invalidatedBy(
+  exchange: Exchange,
+  own: string,
+  named: readonly (string | undefined)[],
+): readonly string[] {
   const base = URL.parse(own);
+  if (base === null) return [own];
+  const hosts = new Set([base.host, URL.parse(urlOf(exchange))?.host]);
+  const origin = own.slice(0, own.indexOf('/', own.indexOf('://') + 3));
   const others = named.flatMap((text) => {
-    const url = text === undefined || base === null ? null : URL.parse(text, own);
-    if (url === null || url.host !== base!.host || url.protocol !== base!.protocol) return [];
-    return [`${exchange.scheme}://${exchange.authority}${url.pathname}${url.search}`];
+    const url = text === undefined ? null : URL.parse(text, own);
+    if (url === null || !hosts.has(url.host) || url.protocol !== base.protocol) return [];
+    return spellingsOf(`${origin}${url.pathname}${url.search}`, exchange.rules.pathNormalization);
   });
   return [own, ...others];
+}
+
+/** A URL as it is written, and in the spelling of the key, in which paths are normalized. */
+export function spellingsOf(url: string, how: PathNormalization = 'BASE'): readonly string[] {
+  const at = url.indexOf('/', url.indexOf('://') + 3);
+  if (at === -1) return [url];
+  try {
+    const normal = `${url.slice(0, at)}${normalizePath(url.slice(at), how)}`;
+    return normal === url ? [url] : [url, normal];
+  } catch {
+    return [url];
+  }
 }

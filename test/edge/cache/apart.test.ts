@@ -126,3 +126,57 @@ t.test('a rule keeps its responses when another takes its number', async (t) => 
   t.match((await get('/p', { 'x-internal': '1' })).headers['cache-status'], /; hit/, 'each still has its own');
   t.match((await get('/p')).headers['cache-status'], /; hit/);
 });
+
+const rewriting = (prefix: string, urlRewrite: string, more = ''): string =>
+  `{ matches: [{ path: { type: PathPrefix, value: ${prefix} } }], filters: [{ type: URLRewrite, urlRewrite: { ${urlRewrite} } }${more}], backendRefs: [{ name: app, port: 80 }] }`;
+
+t.test('unsafe methods and HEAD reach what is stored in front of a rewrite', async (t) => {
+  const { say, get, gateway } = await startCached(t);
+  const rules = [
+    rewriting('/shop', 'path: { type: ReplacePrefixMatch, replacePrefixMatch: / }'),
+    rewriting('/m', 'path: { type: ReplacePrefixMatch, replacePrefixMatch: /m/x }'),
+    rewriting('/h', 'hostname: inner.test'),
+  ];
+  await gateway.write(
+    'all.yaml',
+    documentsOf('', '').replace('rules: [{ backendRefs: [{ name: app, port: 80 }] }]', `rules: [${rules.join(', ')}]`),
+  );
+  for (const path of ['/shop/item', '/m/item', '/h/item']) {
+    say(saying('old', minute));
+    await get(path);
+    say(saying(''));
+    await get(path, {}, { method: 'POST', body: 'x' });
+    say(saying('new', minute));
+    t.equal(String((await get(path)).body), 'new', path);
+  }
+  for (const location of ['/h/%6bept', 'http://inner.test/h/kept', 'http://a.test/h/kept']) {
+    say(saying('old', minute));
+    await get('/h/kept');
+    say(saying('', { location }, 201));
+    await get('/h/other', {}, { method: 'POST', body: 'x' });
+    say(saying('new', minute));
+    t.equal(String((await get('/h/kept')).body), 'new', location);
+    await get('/h/kept', {}, { method: 'POST', body: 'x' });
+  }
+  say(saying('xx', { ...minute, etag: '"e"', 'x-of': 'x/a' }));
+  await get('/m/x/a');
+  say(saying('', { ...minute, etag: '"e"', 'x-of': 'a', 'content-length': '2' }));
+  await get('/m/a', {}, { method: 'HEAD' });
+  t.equal((await get('/m/x/a')).headers['x-of'], 'x/a', 'a HEAD updates its own URL only');
+});
+
+t.test('a HEAD updates what is stored by what the backend says, not by what the rule adds', async (t) => {
+  const { say, get, asked, gateway } = await startCached(t);
+  const change =
+    'filters: [{ type: ResponseHeaderModifier, responseHeaderModifier: { add: [{ name: x-add, value: y }], set: [{ name: cache-control, value: "public, max-age=86400" }] } }], ';
+  await gateway.write('all.yaml', documentsOf('', '').replace('{ backendRefs', `{ ${change}backendRefs`));
+  say((one, answer) => {
+    answer.writeHead(200, { 'cache-control': 'max-age=0', etag: '"e"', 'content-length': '2', 'x-add': 'a' });
+    answer.end(one.method === 'HEAD' ? undefined : 'xx');
+  });
+  await get('/');
+  await get('/', {}, { method: 'HEAD' });
+  const again = await get('/');
+  t.equal(asked.length, 3, 'it is still stale');
+  t.equal(again.headers['x-add'], 'a, y');
+});
