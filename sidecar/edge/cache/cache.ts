@@ -62,8 +62,8 @@ export class Cache {
   readonly #counts: CacheCounts;
   readonly #redis: RedisStore | undefined;
   readonly #invalidated: (url: string) => void;
-  /** Questions to Redis, by URL and partition: equal requests ask once. */
-  readonly #asking = new Map<string, Promise<Held | undefined>>();
+  /** Questions to Redis, by URL: equal requests ask once. */
+  readonly #asking = new Map<string, Question[]>();
   readonly #isIdentified: (of: Exchange) => boolean;
   /** By URL, in the order of their beginning. */
   readonly #fills = new Map<string, Fill[]>();
@@ -114,14 +114,10 @@ export class Cache {
     ]);
   }
 
-  /** The same in Redis. */
-  purgeRedis(purge: Purge): void {
-    this.#redis?.purge(purge);
-  }
-
   /** Removes everything from memory. */
   clear(): void {
     for (const fills of this.#fills.values()) for (const fill of fills) fill.doom();
+    for (const questions of this.#asking.values()) for (const one of questions) one.isDoomed = true;
     this.store.removeWhere(() => true);
   }
 
@@ -140,6 +136,8 @@ export class Cache {
       (url !== undefined && one.url === url) ||
       (prefix !== undefined && one.url.startsWith(prefix)) ||
       (tag !== undefined && one.tags?.includes(tag) === true);
+    for (const questions of url === undefined ? this.#asking.values() : [this.#asking.get(url) ?? []])
+      for (const one of questions) one.isDoomed = true;
     const onTheirWay = url === undefined ? this.#fills.values() : [this.#fills.get(url) ?? []];
     for (const fills of onTheirWay)
       for (const fill of fills) {
@@ -232,18 +230,24 @@ export class Cache {
   /** Stores in memory what Redis has for this request. */
   #askRedis({ place, exchange }: Asking, redis: RedisStore): Promise<Held | undefined> {
     const wants = (entry: Entry): boolean => selects(entry.selection, exchange.fields);
-    const key = unsharedKey(place);
-    const asked = this.#asking.get(key);
-    if (asked !== undefined) return asked;
-    const asking = redis.find(place, wants).then((held) => {
-      this.#asking.delete(key);
+    const { url, partition } = place;
+    const others = this.#asking.get(url) ?? [];
+    const asked = others.find((one) => one.partition === partition && !one.isDoomed);
+    if (asked !== undefined) return asked.held;
+    const held = redis.find(place, wants).then((held) => {
+      const left = this.#asking.get(url)!.filter((one) => one !== question);
+      if (left.length === 0) this.#asking.delete(url);
+      else this.#asking.set(url, left);
+      // It may have been read before a purge. Nor is what is fetched now written.
+      if (question.isDoomed) return undefined;
       const entry = held?.entry;
       if (entry === undefined || entry.age >= entry.terms.lifetime) return held;
       if (this.store.reserve(entry, entry.headBytes + entry.body.length)) this.store.add(entry);
       return held;
     });
-    this.#asking.set(key, asking);
-    return asking;
+    const question: Question = { partition, isDoomed: false, held };
+    this.#asking.set(url, [...others, question]);
+    return held;
   }
 
   /** Waits for the head of a response. If all who wait have gone, the fetch ends. */
@@ -508,6 +512,13 @@ interface Miss {
   /** The response to validate. */
   readonly stored: Entry | undefined;
   readonly fwd: Forwarded;
+}
+
+/** A question to Redis. A purge meanwhile dooms its answer. */
+interface Question {
+  readonly partition: string;
+  isDoomed: boolean;
+  readonly held: Promise<Held | undefined>;
 }
 
 /** What a fetch was made for. */

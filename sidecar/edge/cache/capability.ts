@@ -41,12 +41,13 @@ export const cache: Service<CachePlan, Caches | undefined> = {
     if (planned === undefined || shared === undefined) return undefined;
     if (planned.plan.store === 'Redis' && !shared.hasRedis)
       warn(`${policy}: 'store: Redis' needs 'redis' in gateway.yaml; responses are kept in memory only`);
-    const own = shared.of(policy, planned.plan);
+    const { cache: own, release } = shared.take(policy, planned.plan);
     return {
       serve: (exchange, connection) => own.serve(exchange, connection),
       watch: (exchange, reply) => own.watch(exchange, reply),
       received: (exchange, reply) => own.received(exchange, reply),
       finished: (exchange) => own.finished(exchange),
+      dropped: release,
     };
   },
 };

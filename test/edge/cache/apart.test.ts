@@ -180,3 +180,23 @@ t.test('a HEAD updates what is stored by what the backend says, not by what the 
   t.equal(asked.length, 3, 'it is still stale');
   t.equal(again.headers['x-add'], 'a, y');
 });
+
+t.test('a policy that comes back begins with an empty cache', async (t) => {
+  const { say, get, gateway } = await startCached(t);
+  const withSpec = (spec: string) => gateway.write('all.yaml', documentsOf(spec, ''));
+  const none = documentsOf('', '').split('---').slice(0, 2).join('---');
+  for (const between of [() => withSpec('maxEntry: 2Mi'), () => gateway.write('all.yaml', none)]) {
+    say(saying('old', minute));
+    await get('/z');
+    await between();
+    await get('/z', {}, { method: 'POST', body: 'x' });
+    await withSpec('');
+    say(saying('new', minute));
+    t.equal(String((await get('/z')).body), 'new');
+    await get('/z', {}, { method: 'POST', body: 'x' });
+  }
+  say(saying('kept', minute));
+  await get('/k');
+  await gateway.write('all.yaml', `# moved\n${documentsOf('', '')}`);
+  t.match((await get('/k')).headers['cache-status'], /; hit/, 'an unchanged policy keeps it');
+});
