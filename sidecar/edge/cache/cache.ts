@@ -6,7 +6,7 @@ import { noBody } from '../../exchange/answer.ts';
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
-import type { Fields, Reply } from '../../exchange/message.ts';
+import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { type Directives, firstOf, joinedOf, parseDirectives, unreadable } from './directives.ts';
 import { Fill, type Outcome, Reader } from './fill.ts';
@@ -26,7 +26,16 @@ import {
   spanOf,
   useOf,
 } from './request.ts';
-import { readTerms, storedFields, type Terms, updatedFields, whyForbidden, whyNotStored } from './response.ts';
+import {
+  datedFields,
+  hasStar,
+  readTerms,
+  storedFields,
+  type Terms,
+  updatedFields,
+  whyForbidden,
+  whyNotStored,
+} from './response.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type Told } from './status.ts';
 import { Entry, type Place, type Purge, Store } from './store.ts';
@@ -181,10 +190,10 @@ export class Cache {
   }
 
   /** Sends a complete stored response in the form that the request asks for (RFC 9110 sections 13 and 14). */
-  #deliver(exchange: Exchange, entry: Entry, outcome: CacheOutcome, note: Told): void {
+  #deliver(exchange: Exchange, entry: Entry, outcome: CacheOutcome, note: Told, own: Fields = emptyFields): void {
     this.#note(exchange, outcome, note);
     const { body, terms } = entry;
-    const aged = { ...entry.reply, fields: withAge(entry.fields, entry.age) };
+    const aged = { ...entry.reply, fields: joinFields(withAge(entry.fields, entry.age), own) };
     const answer = (reply: Reply, whole: Buffer): void =>
       this.#onward.answer(exchange, reply, exchange.method === 'HEAD' ? noBody : whole, `cache_${outcome}`);
     if (isNotModified(exchange.fields, terms, entry.status)) return answer(notModified(aged), noBody);
@@ -329,11 +338,17 @@ export class Cache {
     }
     if (outcome.kind === 'validated') {
       const { entry } = outcome;
-      return this.#deliver(exchange, entry, 'validated', {
-        fwd,
-        fwdStatus: 304,
-        ttl: entry.terms.lifetime - entry.age,
-      });
+      return this.#deliver(
+        exchange,
+        entry,
+        'validated',
+        {
+          fwd,
+          fwdStatus: 304,
+          ttl: entry.terms.lifetime - entry.age,
+        },
+        request.cookies,
+      );
     }
     if (this.#replaceError(exchange, stored, outcome)) return fill.dropUnread();
     if (outcome.kind === 'failed') {
@@ -400,10 +415,11 @@ export class Cache {
   }
 
   /** What a response from the backend means for the store. */
-  #judge(reply: Reply, asked: number, fill: Fill, { request, stored, mayStore }: Fetched): Outcome {
+  #judge(sent: Reply, asked: number, fill: Fill, { request, stored, mayStore }: Fetched): Outcome {
+    const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
     const { place, isIdentified } = request;
     const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
-    if (reply.status === 304 && stored !== undefined) return this.#validated(reply, asked, stored, isIdentified);
+    if (reply.status === 304 && stored !== undefined) return this.#validated(reply, asked, stored, request, fill);
     const terms = readTerms(reply, asked, Date.now(), heuristic);
     const rules = { heuristic, shareIdentities, isRange: firstOf(fill.fetch.fields, 'range') !== undefined };
     const why = mayStore ? whyNotStored(reply, terms, rules, isIdentified) : 'no-store';
@@ -424,32 +440,44 @@ export class Cache {
   }
 
   /** Section 4.3.4. */
-  #validated(reply: Reply, asked: number, stored: Entry, isIdentified: boolean): Outcome {
+  #validated(reply: Reply, asked: number, stored: Entry, request: Asking, fill: Fill): Outcome {
     const now = Date.now();
     const said = readTerms(reply, asked, now, false);
     if (stored.isGone || !isAbout(stored.terms, said)) {
       this.store.remove(stored);
       return { kind: 'mismatch' };
     }
-    this.#freshen(stored, reply, asked, now, isIdentified);
+    request.cookies = filterFields(reply.fields, ({ lower }) => lower === 'set-cookie');
+    this.#freshen(stored, reply, asked, now, request.isIdentified, selectingOf(request, fill));
     return { kind: 'validated', entry: stored };
   }
 
-  #freshen(stored: Entry, reply: Reply, asked: number, now: number, isIdentified: boolean): void {
+  #freshen(stored: Entry, reply: Reply, asked: number, now: number, isIdentified: boolean, selecting: Selecting): void {
     const { directives } = readTerms(reply, asked, now, false);
     const fresh = filterFields(storedFields(reply, directives), ({ lower }) => lower !== 'set-cookie');
-    const fields = updatedFields(stored.fields, fresh);
+    const updated = updatedFields(stored.fields, fresh);
     // Age is not stored, but counts for this response.
     const age = joinedOf(reply.fields, 'age');
-    const aged = age === undefined ? fields : addFields(fields, [['age', age]]);
+    const aged = age === undefined ? updated : addFields(updated, [['age', age]]);
     const terms = readTerms({ status: stored.status, fields: aged }, asked, now, this.#plan.heuristicFreshness);
-    stored.freshen(fields, terms);
+    // It may name fields that the stored response has.
+    const fields = storedFields({ fields: updated, hopFields: undefined }, terms.directives);
+    const selection = selectionOf(varyOf(fields), selecting);
+    stored.freshen({ fields, terms, selection: selection ?? stored.selection, tags: this.#tagsOf(fields) });
+    this.store.replaceHead(stored);
     // What may no longer be stored serves the request that is waiting, and no other.
-    if (whyForbidden(terms.directives) !== undefined || !this.#mayServe(terms, isIdentified)) this.store.remove(stored);
+    if (
+      selection === undefined ||
+      hasStar(joinedOf(fields, 'vary')) ||
+      whyForbidden(terms.directives) !== undefined ||
+      !this.#mayServe(terms, isIdentified)
+    )
+      this.store.remove(stored);
   }
 
   /** Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is another. */
-  #updateByHead({ place, fields, isIdentified }: Asking, reply: Reply): void {
+  #updateByHead({ exchange, place, fields, isIdentified }: Asking, sent: Reply): void {
+    const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
     if (reply.status !== 200) return;
     const { entry } = this.store.find(place, fields);
     if (entry === undefined || entry.status !== 200) return;
@@ -458,7 +486,10 @@ export class Cache {
     const { declaredLength } = reply;
     const isSame = isAbout(entry.terms, said) && (declaredLength === undefined || declaredLength === entry.body.length);
     if (!isSame) this.store.remove(entry);
-    else if (!isIdentified) this.#freshen(entry, reply, now, now, false);
+    else if (!isIdentified) {
+      const { fields: forwarded, hopFields } = exchange;
+      this.#freshen(entry, reply, now, now, false, { fields, forwarded, hopFields });
+    }
   }
 
   /** Section 4.4: what changed the resource, unless it failed. */
@@ -537,6 +568,8 @@ class Asking {
   readonly fields: Fields;
   readonly directives: Directives;
   readonly isIdentified: boolean;
+  /** Of a 304, for its own client: the stored response is served without. */
+  cookies: Fields | undefined = undefined;
   /** Of Redis, before the fetch. */
   epoch: string | undefined = undefined;
 
@@ -576,6 +609,10 @@ function validatorsOf({ etag, lastModified }: Terms): readonly (readonly [string
 /** RFC 9111 section 5.1: every response from the store has an age. */
 function withAge(fields: Fields, age: number): Fields {
   return addFields(fields, [['age', String(Math.floor(age))]]);
+}
+
+function joinFields(first: Fields, then: Fields): Fields {
+  return { names: [...first.names, ...then.names], values: [...first.values, ...then.values] };
 }
 
 function lengthOf(bytes: number): Pick<Reply, 'framing' | 'declaredLength'> {

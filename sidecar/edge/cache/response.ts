@@ -3,7 +3,7 @@
 // overrides what forbids a shared cache to reuse a response), knows no targeted fields, no qualified directives and no
 // must-understand, and holds heads as objects in which lines of one name are lost.
 
-import { filterFields } from '../../exchange/fields.ts';
+import { addFields, filterFields } from '../../exchange/fields.ts';
 import { type Fields, isEndToEnd, type Reply } from '../../exchange/message.ts';
 import {
   ageOf,
@@ -193,7 +193,8 @@ export function qualifiedNames(directives: Directives): ReadonlySet<string> {
   return new Set([...namesIn(directives.get('no-cache') ?? ''), ...namesIn(directives.get('private') ?? '')]);
 }
 
-function hasStar(vary: string | undefined): boolean {
+/** Vary: * selects no later request. */
+export function hasStar(vary: string | undefined): boolean {
   return vary?.split(',').some((one) => one.trim() === '*') === true;
 }
 
@@ -213,6 +214,17 @@ export function storedFields(
     ({ lower, role }) =>
       isEndToEnd(role) && !qualified.has(lower) && !ofOneExchange.has(lower) && hopFields?.includes(lower) !== true,
   );
+}
+
+/**
+ * The fields with a date: that of arrival for a response without one, or with one that cannot be read (RFC 9110 section
+ * 6.6.1).
+ * @param now when it arrived, milliseconds since 1970
+ */
+export function datedFields(fields: Fields, now: number): Fields {
+  if (parseHttpDate(firstOf(fields, 'date'), now) !== undefined) return fields;
+  const others = filterFields(fields, ({ lower }) => lower !== 'date');
+  return addFields(others, [['date', new Date(now).toUTCString()]]);
 }
 
 /** They describe the stored bytes, which a 304 does not send again. */
