@@ -23,7 +23,7 @@ export const httpCache = z.strictObject({
    * `must-revalidate`): only for rules whose responses are the same for all callers.
    */
   unsafeShareIdentities: z.boolean().default(false),
-  /** Headers that identify callers, beside Authorization, Cookie and the gateway's own authentication. */
+  /** Headers that identify callers, beside the well-known ones (key.ts) and the gateway's own authentication. */
   identityHeaders: z.array(lowerHeader).max(16, 'at most 16 headers are allowed').default([]),
   /** Headers that are part of the key: apps that depend on one and do not name it in Vary. */
   keyHeaders: z

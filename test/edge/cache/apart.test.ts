@@ -200,3 +200,49 @@ t.test('a policy that comes back begins with an empty cache', async (t) => {
   await gateway.write('all.yaml', `# moved\n${documentsOf('', '')}`);
   t.match((await get('/k')).headers['cache-status'], /; hit/, 'an unchanged policy keeps it');
 });
+
+t.test('headers by which apps know callers or are told another request', async (t) => {
+  const { say, get, asked } = await startCached(t);
+  const knowing = [
+    'x-api-key',
+    'X_Api_Key',
+    'x-auth-token',
+    'x-access-token',
+    'DPoP',
+    'proxy-authorization',
+    'x-user-id',
+  ];
+  for (const name of knowing) {
+    say((one, answer) => saying(`for ${one.headers[name.toLowerCase()]}`, minute)(one, answer));
+    await get(`/${name}`, { [name]: 'ann' });
+    t.not(String((await get(`/${name}`)).body), 'for ann', name);
+  }
+  say(saying('for all', { 'cache-control': 'public, max-age=60' }));
+  const before = asked.length;
+  for (const key of ['ann', 'bob']) await get('/public', { 'x-api-key': key });
+  t.equal(asked.length, before + 1, 'if the app permits it');
+  const telling = [
+    ...['x-override-host', 'x-override-url', 'x-rewrite-uri', 'request-uri'],
+    ...['x-matched-path', 'x-method', 'x-httpd-method', 'x-http-path-override', 'x-http-method-override'],
+  ];
+  for (const name of telling)
+    t.match((await get('/public', { [name]: 'x' })).headers['cache-status'], /fwd=bypass/, name);
+});
+
+t.test('a purge names a URL in any of its spellings', async (t) => {
+  const { say, get, purge } = await startCached(t);
+  say(saying('x', minute));
+  const cases: readonly (readonly [path: string, host: string, purged: object])[] = [
+    ['/a', 'a.test', { url: 'http://a.test/%61' }],
+    ['/b', 'a.test', { url: 'http://a.test/a/../b' }],
+    ['/%C3%A9', 'a.test', { url: 'http://a.test/\u00e9' }],
+    ['/c', 'a.test:80', { url: 'http://a.test/c' }],
+    ['/d', 'a.test', { url: 'http://a.test:80/d' }],
+    ['/e', 'a.test:80', { prefix: 'http://a.test' }],
+    ['/f/g', 'a.test', { prefix: 'http://a.test/%66/' }],
+  ];
+  for (const [path, host, purged] of cases) {
+    await get(path, { host });
+    t.strictSame((await purge(purged)).body, { removed: 1 }, JSON.stringify(purged));
+  }
+});
