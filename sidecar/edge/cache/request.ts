@@ -37,14 +37,17 @@ export interface Selecting {
 
 /**
  * The selection of a response. Undefined if Vary names a field whose forwarded value is not the one that later requests
- * are compared by, as of what the gateway itself adds: then no later request can be known to get the same response.
+ * are compared by, as of what the gateway itself adds, or if it cannot be read: then no later request can be known to
+ * get the same response.
  */
 export function selectionOf(
   vary: string | undefined,
   { fields, forwarded, hopFields }: Selecting,
 ): Selection | undefined {
   if (vary === undefined) return [];
-  const names = new Set(vary.split(',').map((name) => foldName(name.trim().toLowerCase())));
+  const named = vary.split(',').map((name) => name.trim().toLowerCase());
+  if (!named.every((name) => /^[!#$%&'*+\-.^_`|~0-9a-z]*$/.test(name))) return undefined;
+  const names = new Set(named.map(foldName));
   names.delete('');
   const selection = [...names].map((name) => [name, selecting(fields, name)] as const);
   const isCompared = selection.every(

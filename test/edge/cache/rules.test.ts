@@ -129,6 +129,8 @@ t.test('Vary by what the gateway adds, changes or removes selects nothing', asyn
     'X_C',
     'X-Forwarded-Client-Cert',
     'x_request_id',
+    ':path',
+    'x-a; x-absent',
     'Txn-Token',
     'x-envoy-attempt-count',
   ])
