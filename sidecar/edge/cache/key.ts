@@ -30,7 +30,7 @@ const overriding = new RegExp(
 
 /** Fields by which apps know their callers, besides those that a policy names: keys, tokens, sessions and their proofs. */
 const identifying: readonly string[] = [
-  ...['authorization', 'proxy-authorization', 'cookie', 'dpop', 'signature', 'x-authorization', 'x-auth'],
+  ...['proxy-authorization', 'dpop', 'signature', 'x-authorization', 'x-auth'],
   ...['api-key', 'apikey', 'x-api-key', 'x-apikey', 'x-api-token', 'x-goog-api-key', 'x-functions-key', 'x-app-key'],
   ...['x-auth-token', 'x-auth-key', 'x-access-token', 'access-token', 'x-id-token', 'x-token', 'token', 'auth-token'],
   ...['x-jwt', 'x-jwt-token', 'x-jwt-assertion', 'x-goog-iap-jwt-assertion', 'cf-access-jwt-assertion'],
@@ -82,8 +82,13 @@ export function placeOf(exchange: Exchange, { keyHeaders }: Pick<CachePlan, 'key
 }
 
 /** True if a request identifies its caller, to the gateway or to the app: then its response may be for them alone. */
-export function compileIdentified({ identityHeaders }: Pick<CachePlan, 'identityHeaders'>): (of: Exchange) => boolean {
-  const names = new Set([...identifying, ...identityHeaders.map(foldName)]);
+export function compileIdentified({
+  identityHeaders,
+  keyHeaders,
+}: Pick<CachePlan, 'identityHeaders' | 'keyHeaders'>): (of: Exchange) => boolean {
+  // Callers that differ in a header of the key share nothing anyway.
+  const wellKnown = identifying.filter((name) => !keyHeaders.map(foldName).includes(name));
+  const names = new Set(['authorization', 'cookie', ...wellKnown, ...identityHeaders.map(foldName)]);
   return function isIdentified({ clientId, auth, authMethod, vouched, judges, connection, fields }) {
     if (clientId !== undefined || auth !== undefined || authMethod !== undefined || vouched !== undefined) return true;
     // An external authorizer may have added what it knows about the caller.

@@ -229,6 +229,16 @@ t.test('headers by which apps know callers or are told another request', async (
     t.match((await get('/public', { [name]: 'x' })).headers['cache-status'], /fwd=bypass/, name);
 });
 
+t.test('a well-known header of callers that is in the key identifies none', async (t) => {
+  const { say, get, asked } = await startCached(t, 'keyHeaders: [X-API-Key, Authorization]');
+  say((one, answer) => saying(`for ${one.headers['x-api-key']}`, minute)(one, answer));
+  for (const key of ['ann', 'bob', 'ann', 'bob'])
+    t.equal(String((await get('/', { 'x-api-key': key })).body), `for ${key}`);
+  t.equal(asked.length, 2);
+  for (let i = 0; i < 2; i++) await get('/', { authorization: 'Basic x' });
+  t.equal(asked.length, 4, 'but Authorization always does');
+});
+
 t.test('a purge names a URL in any of its spellings', async (t) => {
   const { say, get, purge } = await startCached(t);
   say(saying('x', minute));
