@@ -151,7 +151,8 @@ t.test('what requests invalidate does not empty the caches', skip, async (t) => 
   await one.get('/mark', {}, { method: 'POST', body: 'x' });
   await until(async () => !(await isKept('/mark')), 'the other to hear of the last');
   t.equal(await isKept('/keep'), true);
-  t.ok((await client.xLen('sallyport:cache:invalidations')) < 200, 'many in one record');
+  const records = await Promise.all(['invalidations', 'purges'].map((name) => client.xLen(`sallyport:cache:${name}`)));
+  t.ok(records[0]! + records[1]! < 200, 'many in one record');
 });
 
 t.test('variants in Redis have a bound', skip, async (t) => {
@@ -183,11 +184,7 @@ t.test('of several that match, the most recent is served', skip, async (t) => {
   const date = new Date(Date.now() - 5000).toUTCString();
   const older = head.fields.map(([name, value]) => (name === 'date' ? [name, date] : [name, value]));
   // First in the hash.
-  await client.hSet(
-    key!,
-    variant!,
-    written.replace(/ .*/, ` ${JSON.stringify({ ...head, selection: [], fields: older })}`),
-  );
+  await client.hSet(key!, variant!, written.replace(/\{.*/, JSON.stringify({ ...head, selection: [], fields: older })));
   await client.hSet(bodies, variant!, 'old');
   await client.hSet(key!, 'other', written);
   await client.hSet(bodies, 'other', 'new');
