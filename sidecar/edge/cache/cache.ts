@@ -8,6 +8,7 @@ import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
+import { deadlines } from '../../upstream/deadlines.ts';
 import { type Directives, firstOf, joinedOf, parseDirectives, unreadable } from './directives.ts';
 import { Fill, type Outcome, Reader } from './fill.ts';
 import { compileIdentified, invalidatedBy, placeOf, whyBypassed } from './key.ts';
@@ -39,15 +40,15 @@ import {
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type Told } from './status.ts';
 import { Entry, type Place, type Purge, Store } from './store.ts';
+import { Unshared } from './unshared.ts';
 
 /** How often one request waits for a response that is on its way: each may turn out to be for others. */
 const maxWaits = 4;
 
-/** How long requests for a URL whose last response could not be shared do not wait for each other. */
-const unsharedMs = 10_000;
-const maxUnshared = 10_000;
+/** How long a request waits for others' responses in all, as with nginx: a slow one may be their own fault. */
+const waitMs = 5000;
 
-/** The response whose head an exchange waits for. */
+/** The response whose head an exchange waits for, or has not yet taken. */
 const waitsFor = new Slot<Fill>();
 
 /** What a request has been told, for the `received` hook. */
@@ -76,14 +77,15 @@ export class Cache {
   readonly #isIdentified: (of: Exchange) => boolean;
   /** By URL, in the order of their beginning. */
   readonly #fills = new Map<string, Fill[]>();
-  /** By URL and partition, until when. */
-  readonly #unshared = new Map<string, number>();
+  readonly #unshared = new Unshared();
+  readonly #maxEntry: number;
 
   constructor(plan: CachePlan, maxBytes: number, onward: Onward, counts: CacheCounts, more: CacheTools = {}) {
     this.#redis = more.redis;
     this.#invalidated = more.invalidated ?? (() => {});
     this.#plan = plan;
     this.store = new Store(maxBytes);
+    this.#maxEntry = Math.min(plan.maxEntry, this.store.largest);
     this.#onward = onward;
     this.#counts = counts;
     this.#isIdentified = compileIdentified(plan);
@@ -130,13 +132,9 @@ export class Cache {
     this.store.removeWhere(() => true);
   }
 
-  /** An exchange has ended. One that waited for a head may have been the last that wanted it. */
+  /** An exchange has ended. It may have waited for a head. */
   finished(exchange: Exchange): void {
-    const fill = waitsFor.get(exchange);
-    if (fill === undefined || fill.outcome !== undefined) return;
-    fill.waiting--;
-    // Otherwise a client could have the backend work by requests that it resets at once.
-    if (fill.waiting === 0) fill.drop();
+    this.#forgo(exchange);
   }
 
   /** Removes what is stored, and keeps out what is on its way. Returns how many responses were removed. */
@@ -221,19 +219,24 @@ export class Cache {
         now = found;
       }
     }
+    const until = performance.now() + waitMs;
     for (let waits = 0; waits < maxWaits && this.#mayWait(request); waits++) {
-      const fill = this.#fillFor(request);
+      const leftMs = until - performance.now();
+      const fill = leftMs > 0 ? this.#fillFor(request) : undefined;
       if (fill === undefined) break;
-      const outcome = await this.#wait(exchange, fill);
+      const outcome = await this.#wait(exchange, fill, leftMs);
       if (exchange.finished || exchange.responded) return;
-      if (this.#replaceError(exchange, now.stored, outcome)) return;
-      if (this.#takeShared(request, fill, outcome)) return;
+      const isServed =
+        outcome !== undefined &&
+        (this.#replaceError(exchange, now.stored, outcome) || this.#takeShared(request, fill, outcome));
+      this.#forgo(exchange);
+      if (isServed) return;
       // It was for others: something else may have been stored meanwhile.
       const found = this.#lookUp(request);
       if (found === 'served') return;
       now = found;
     }
-    return this.#lead(request, now, false);
+    return this.#lead(request, now);
   }
 
   /** Stores in memory what Redis has for this request. */
@@ -259,17 +262,33 @@ export class Cache {
     return held;
   }
 
-  /** Waits for the head of a response. If all who wait have gone, the fetch ends. */
-  #wait(exchange: Exchange, fill: Fill): Promise<Outcome> {
+  /** Waits for the head of another's response; undefined if it has not come after `ms` milliseconds. */
+  #wait(exchange: Exchange, fill: Fill, ms: number): Promise<Outcome | undefined> {
+    this.#expect(exchange, fill);
+    return new Promise((resolve) => {
+      const late = deadlines.set(ms, () => resolve(undefined));
+      void fill.head.then((outcome) => {
+        deadlines.drop(late);
+        resolve(outcome);
+      });
+    });
+  }
+
+  #expect(exchange: Exchange, fill: Fill): void {
     waitsFor.set(exchange, fill);
-    fill.waiting++;
-    return fill.head;
+    fill.expect();
+  }
+
+  /** It has taken what it waited for, or goes on without it. */
+  #forgo(exchange: Exchange): void {
+    const fill = waitsFor.get(exchange);
+    if (fill === undefined) return;
+    waitsFor.set(exchange, undefined);
+    fill.forgo();
   }
 
   #mayWait({ exchange, place }: Asking): boolean {
-    if (firstOf(exchange.fields, 'range') !== undefined) return false;
-    const until = this.#unshared.get(unsharedKey(place));
-    return until === undefined || until < performance.now();
+    return firstOf(exchange.fields, 'range') === undefined && !this.#unshared.has(place);
   }
 
   /** A response on its way that this request may read. */
@@ -292,12 +311,8 @@ export class Cache {
   /** Serves a request that has waited for another's response; false if that is not for it. */
   #takeShared(request: Asking, fill: Fill, outcome: Outcome): boolean {
     const { exchange, isIdentified } = request;
-    // The backend was asked a moment ago, for all of them.
-    if (outcome.kind === 'failed') {
-      this.#note(exchange, 'collapsed', { fwd: 'miss', collapsed: true });
-      throw outcome.error;
-    }
-    if (outcome.kind === 'mismatch') return false;
+    // What failed may have failed by the other request: by its header, or by the endpoint that was chosen for it.
+    if (outcome.kind === 'failed' || outcome.kind === 'mismatch') return false;
     const { entry } = outcome;
     if (entry === undefined || !selects(entry.selection, exchange.fields)) return false;
     if (!this.#isShareable(entry.terms, isIdentified)) return false;
@@ -325,38 +340,37 @@ export class Cache {
   }
 
   /** Fetches for this request, and for those that wait for it meanwhile. */
-  async #lead(request: Asking, { stored, fwd }: Miss, isAgain: boolean): Promise<void> {
+  async #lead(request: Asking, miss: Miss): Promise<void> {
     const { exchange } = request;
-    const fill = this.#begin(request, stored, exchange);
+    const fill = this.#begin(request, miss.stored, exchange);
+    this.#expect(exchange, fill);
     fill.start();
-    const outcome = fill.outcome ?? (await this.#wait(exchange, fill));
-    if (exchange.finished || exchange.responded) return fill.dropUnread();
-    if (outcome.kind === 'mismatch') {
-      if (isAgain)
-        throw new SallyportError('upstream_protocol', 'the backend answers 304 for a response it was not asked about');
-      return this.#lead(request, { stored: undefined, fwd }, true);
-    }
+    const outcome = fill.outcome ?? (await fill.head);
+    if (exchange.finished || exchange.responded) return;
+    if (outcome.kind !== 'mismatch') this.#takeOwn(request, miss, fill, outcome);
+    this.#forgo(exchange);
+    if (outcome.kind !== 'mismatch') return;
+    if (miss.stored === undefined)
+      throw new SallyportError('upstream_protocol', 'the backend answers 304 to a request without a condition');
+    return this.#lead(request, { stored: undefined, fwd: miss.fwd });
+  }
+
+  /** Serves a request from its own fetch. */
+  #takeOwn(request: Asking, { stored, fwd }: Miss, fill: Fill, outcome: Exclude<Outcome, Mismatch>): void {
+    const { exchange } = request;
     if (outcome.kind === 'validated') {
       const { entry } = outcome;
-      return this.#deliver(
-        exchange,
-        entry,
-        'validated',
-        {
-          fwd,
-          fwdStatus: 304,
-          ttl: entry.terms.lifetime - entry.age,
-        },
-        request.cookies,
-      );
+      const ttl = entry.terms.lifetime - entry.age;
+      return this.#deliver(exchange, entry, 'validated', { fwd, fwdStatus: 304, ttl }, request.cookies);
     }
-    if (this.#replaceError(exchange, stored, outcome)) return fill.dropUnread();
+    if (this.#replaceError(exchange, stored, outcome)) return;
     if (outcome.kind === 'failed') {
       this.#note(exchange, 'miss', { fwd });
       throw outcome.error;
     }
     const { entry, reply } = outcome;
-    const ttl = entry === undefined ? {} : { stored: true, ttl: entry.terms.lifetime - entry.age };
+    const isStored = entry !== undefined && !entry.isGone;
+    const ttl = isStored ? { stored: true, ttl: entry.terms.lifetime - entry.age } : {};
     this.#note(exchange, 'miss', { fwd, fwdStatus: reply.status, ...ttl });
     this.#read(exchange, fill, reply, 'via_upstream');
   }
@@ -377,9 +391,8 @@ export class Cache {
     if (entry.isRevalidating) return;
     entry.isRevalidating = true;
     const fill = this.#begin(request, entry, undefined);
-    void fill.head.then((outcome) => {
+    void fill.head.then(() => {
       entry.isRevalidating = false;
-      if (outcome.kind === 'reply') fill.dropUnread();
     });
     fill.start();
   }
@@ -391,10 +404,13 @@ export class Cache {
     const isPlain = stored !== undefined || !exchange.fields.names.some(({ lower }) => conditional.has(lower));
     const mayStore = !request.directives.has('no-store') && !request.directives.has(unreadable);
     const fill = new Fill(exchange, connection.clientCert, conditions, leader, {
-      ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#plan.maxEntry },
+      ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
       judge: (reply, asked, self) => this.#judge(reply, asked, self, { request, stored, mayStore }),
-      stored: (entry) => this.#toRedis(entry, request.epoch),
+      stored: (entry) => {
+        if (stored !== undefined) this.store.remove(stored);
+        this.#toRedis(entry, request.epoch);
+      },
       ended: (self) => this.#ended(self),
     });
     const others = this.#fills.get(place.url);
@@ -419,20 +435,25 @@ export class Cache {
     const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
     const { place, isIdentified } = request;
     const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
+    const isAsked = stored === undefined ? hasCondition(request.fields) : validatorsOf(stored.terms).length > 0;
+    if (reply.status === 304 && !isAsked) return { kind: 'mismatch' };
     if (reply.status === 304 && stored !== undefined) return this.#validated(reply, asked, stored, request, fill);
     const terms = readTerms(reply, asked, Date.now(), heuristic);
     const rules = { heuristic, shareIdentities, isRange: firstOf(fill.fetch.fields, 'range') !== undefined };
     const why = mayStore ? whyNotStored(reply, terms, rules, isIdentified) : 'no-store';
     const selection = selectionOf(varyOf(reply.fields), selectingOf(request, fill));
-    const isTooLarge = typeof reply.framing === 'number' && reply.framing > this.#plan.maxEntry;
-    // An error does not take the place of what is stored (section 4.3.3); anything else does, stored or not.
-    if (stored !== undefined && reply.status < 500 && reply.status !== 304) this.store.remove(stored);
+    const isTooLarge = typeof reply.framing === 'number' && reply.framing > this.#maxEntry;
     if (why !== undefined || selection === undefined || isTooLarge || fill.isDoomed) {
-      if (fill.isOpen) this.#noteUnshared(place);
+      const isAbout = isAboutResource(reply.status);
+      // What is stored takes the place of a stored response once it is complete. Of what is not, one client's request
+      // ends nothing that is fresh: with `no-cache` and a bad header, any client could empty the cache.
+      const mayEnd = isAbout && !isIdentified && stored !== undefined;
+      if (mayEnd && useOf(stored.terms, stored.age, noDirectives) !== 'fresh') this.store.remove(stored);
+      if (isAbout && fill.isOpen) this.#unshared.note(place);
       return { kind: 'reply', reply, entry: undefined };
     }
-    if (this.#isShareable(terms, false)) this.#unshared.delete(unsharedKey(place));
-    else if (fill.isOpen) this.#noteUnshared(place);
+    if (this.#isShareable(terms, false)) this.#unshared.forget(place);
+    else if (fill.isOpen) this.#unshared.note(place);
     const fields = storedFields(reply, terms.directives);
     const { status, reason } = reply;
     const tags = this.#tagsOf(reply.fields);
@@ -523,11 +544,6 @@ export class Cache {
     told.set(exchange, note);
   }
 
-  #noteUnshared(place: Place): void {
-    if (this.#unshared.size >= maxUnshared) this.#unshared.delete(this.#unshared.keys().next().value!);
-    this.#unshared.set(unsharedKey(place), performance.now() + unsharedMs);
-  }
-
   #tagsOf(fields: Fields): readonly string[] {
     return (joinedOf(fields, this.#plan.tagHeader) ?? '').split(/[\s,]+/).filter((tag) => tag !== '');
   }
@@ -537,6 +553,8 @@ const noDirectives: Directives = parseDirectives(undefined);
 
 /** Section 9.2.1 of RFC 9110. */
 const safeMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
+
+type Mismatch = Extract<Outcome, { kind: 'mismatch' }>;
 
 /** Why the store did not serve a request. */
 interface Miss {
@@ -583,8 +601,14 @@ class Asking {
   }
 }
 
-function unsharedKey({ url, partition }: Place): string {
-  return `${partition} ${url}`;
+/** An error may be about the one request; these statuses say what there is (RFC 9110 section 15.5). */
+function isAboutResource(status: number): boolean {
+  return status < 400 || status === 404 || status === 410;
+}
+
+/** Only such a request can be answered by 304 (RFC 9110 section 15.4.5). */
+function hasCondition(fields: Fields): boolean {
+  return firstOf(fields, 'if-none-match') !== undefined || firstOf(fields, 'if-modified-since') !== undefined;
 }
 
 /** The request as it is looked up, and as it was forwarded. */

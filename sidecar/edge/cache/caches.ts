@@ -97,11 +97,16 @@ export class Caches implements CacheFacts {
         : undefined;
     if (this.#before.has(policy)) void redis?.purge({ prefix: '' });
     this.#before.add(policy);
-    const cache = new Cache(plan, Math.floor(plan.memory / this.#workers), this.#onward, this.counts, {
+    const cache = new Cache(plan, this.memoryOf(plan), this.#onward, this.counts, {
       redis,
       invalidated: (url) => this.#invalidate(url, redis),
     });
     return { cache, redis, uses: 0 };
+  }
+
+  /** The memory of a policy in this process, bytes. */
+  memoryOf({ memory }: CachePlan): number {
+    return Math.floor(memory / this.#workers);
   }
 
   /** Purges in this process; returns how many responses were removed. */

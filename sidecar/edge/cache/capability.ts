@@ -41,6 +41,12 @@ export const cache: Service<CachePlan, Caches | undefined> = {
     if (planned === undefined || shared === undefined) return undefined;
     if (planned.plan.store === 'Redis' && !shared.hasRedis)
       warn(`${policy}: 'store: Redis' needs 'redis' in gateway.yaml; responses are kept in memory only`);
+    const memory = shared.memoryOf(planned.plan);
+    if (planned.plan.maxEntry > memory / 2)
+      warn(
+        `${policy}: 'maxEntry' is more than half of the memory of one worker (${memory} bytes); larger responses are ` +
+          'not stored',
+      );
     const { cache: own, release } = shared.take(policy, planned.plan);
     return {
       serve: (exchange, connection) => own.serve(exchange, connection),

@@ -1,13 +1,14 @@
 // One response on its way from the backend, read by several clients while it arrives and, if it may be, stored. It is
 // fetched by an exchange of its own, so that a client that leaves ends nothing for the others. A response that is not
-// stored is held only as far as its slowest reader has not read it.
+// stored is held only as far as its slowest reader has not read it, and ends with its last client. All that is held is
+// counted: by the store while it is being stored, else as what waits for slow readers.
 
 import { SallyportError } from '../../../cert-agent/base/errors.ts';
 import { noBody } from '../../exchange/answer.ts';
 import type { Carrier, Downstream } from '../../exchange/ends.ts';
 import { Exchange } from '../../exchange/exchange.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
-import { hold } from '../../exchange/held-bytes.ts';
+import { hold, pile } from '../../exchange/held-bytes.ts';
 import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { type Deadline, deadlines } from '../../upstream/deadlines.ts';
@@ -16,6 +17,9 @@ import type { Entry, Place, Store } from './store.ts';
 
 /** How much of a response that is not stored may wait for its only reader. */
 const windowBytes = 64 * 1024;
+
+/** How long a response without a client may take to be complete, and no longer than a stream may idle. */
+const unreadMs = 10_000;
 
 /** What a fetch came to, once its head is known. */
 export type Outcome =
@@ -54,8 +58,8 @@ export class Fill implements Downstream {
   outcome: Outcome | undefined = undefined;
   /** An invalidation or a purge came meanwhile: the response is not stored. */
   isDoomed = false;
-  /** Exchanges that wait for its head. */
-  waiting = 0;
+  /** Exchanges that wait for its head, or have not yet taken what they waited for. */
+  #waiting = 0;
   readonly fetch: Exchange;
   readonly #parts: FillParts;
   readonly #leader: Exchange | undefined;
@@ -65,8 +69,10 @@ export class Fill implements Downstream {
   #pieces: Buffer[] = [];
   /** The number of the first piece that is still held. */
   #first = 0;
-  /** Bytes held here and not counted by the store. */
+  /** Bytes held here and counted as such. */
   #held = 0;
+  /** It has been stored: the pieces are parts of the stored body. */
+  #isStored = false;
   #entry: Entry | undefined = undefined;
   #bytes = 0;
   #isBlocked = false;
@@ -75,6 +81,7 @@ export class Fill implements Downstream {
   #movedAt = performance.now();
   #asked = 0;
   #idle: Deadline | undefined = undefined;
+  #unread: Deadline | undefined = undefined;
 
   /**
    * @param of the request that it is made for
@@ -118,27 +125,26 @@ export class Fill implements Downstream {
     fetch.responded = true;
     this.#movedAt = performance.now();
     const outcome = this.#parts.judge(this.#withoutOwn(reply), this.#asked, this);
-    if (outcome.kind === 'reply') this.#entry = outcome.entry;
-    if (this.#entry !== undefined && !this.#reserve(this.#entry, this.#entry.headBytes)) this.#entry = undefined;
+    if (outcome.kind === 'reply' && outcome.entry !== undefined) this.#store(outcome.entry);
     this.#settleAs(outcome);
     if (whole !== undefined) {
-      if (whole.length > 0) this.write(whole);
+      this.write(whole);
       this.end(emptyFields);
-    }
+    } else this.#endIfUnread();
   }
 
   write(chunk: Buffer): boolean {
-    if (this.isOver) return true;
+    if (this.isOver || chunk.length === 0) return true;
     this.#movedAt = performance.now();
-    // A slice would keep the whole read alive that it came with.
-    const piece = chunk.buffer.byteLength > 2 * chunk.length ? Buffer.from(new Uint8Array(chunk).buffer) : chunk;
-    this.#pieces.push(piece);
-    this.#bytes += piece.length;
+    pile(this.#pieces, chunk);
+    this.#bytes += chunk.length;
     const entry = this.#entry;
-    if (entry === undefined) this.#hold(piece.length);
-    else if (this.#bytes > this.#parts.maxEntry || !this.#reserve(entry, piece.length)) this.#storeNothing();
+    if (entry === undefined) this.#hold(chunk.length);
+    else if (this.#bytes > this.#parts.maxEntry || !this.#parts.store.grow(entry, chunk.length)) this.#storeNothing();
     this.#feed();
-    if (this.#entry === undefined) this.#trim();
+    this.#endIfUnread();
+    if (this.isOver) return true;
+    this.#trim();
     this.#isBlocked = this.#held >= this.#windowBytes;
     if (this.#isBlocked) this.#cutStragglers();
     return !this.#isBlocked;
@@ -148,15 +154,16 @@ export class Fill implements Downstream {
     if (this.isOver) return;
     this.trailers = trailers;
     const entry = this.#entry;
-    if (entry !== undefined) {
-      entry.body = this.#pieces.length === 1 ? this.#pieces[0]! : Buffer.concat(this.#pieces);
+    // An upstream whose certificate ended meanwhile is believed no more.
+    if (this.fetch.upstreamPeer?.refusal() !== undefined) this.#storeNothing();
+    else if (entry !== undefined) {
       this.#entry = undefined;
-      // An upstream whose certificate ended meanwhile is believed no more.
-      if (this.isDoomed || this.fetch.upstreamPeer?.refusal() !== undefined) this.#giveBack(entry);
-      else {
-        this.#parts.store.add(entry);
-        this.#parts.stored(entry);
-      }
+      this.#isStored = true;
+      entry.body = this.#join();
+      // The store may drop it while its readers still read.
+      this.#hold(this.#bytes);
+      this.#parts.store.add(entry);
+      this.#parts.stored(entry);
     }
     this.#over();
     this.#feed();
@@ -190,29 +197,53 @@ export class Fill implements Downstream {
     return this.#parts.isOpen;
   }
 
-  join(reader: Reader): void {
-    this.#readers.add(reader);
+  /** An exchange will take what becomes of its head; `forgo` follows. */
+  expect(): void {
+    this.#waiting++;
   }
 
-  /** A reader has gone. What is stored is completed all the same: its size has a limit. */
+  /** It has taken it, or wants it no more. Otherwise clients could have the backend work by requests that they reset. */
+  forgo(): void {
+    this.#waiting--;
+    this.#endIfUnread();
+    this.advanced();
+  }
+
+  join(reader: Reader): void {
+    this.#readers.add(reader);
+    deadlines.drop(this.#unread);
+    this.#unread = undefined;
+  }
+
+  /** A reader has gone. */
   leave(reader: Reader): void {
     this.#readers.delete(reader);
-    if (this.#readers.size === 0 && this.#entry === undefined) this.drop();
-    else this.advanced();
+    this.#endIfUnread();
+    this.advanced();
   }
 
   /** A reader has read on. */
   advanced(): void {
-    if (this.#entry !== undefined || this.isOver) return;
     this.#trim();
-    if (!this.#isBlocked || this.#held >= this.#windowBytes) return;
+    if (this.isOver || !this.#isBlocked || this.#held >= this.#windowBytes) return;
     this.#isBlocked = false;
     this.fetch.carrier?.downstreamDrained();
   }
 
-  /** The piece of this number; undefined if it has not come yet. */
-  piece(number: number): Buffer | undefined {
-    return this.#pieces[number - this.#first];
+  /** What follows for a reader; undefined if it has not come yet. */
+  next(reader: Reader): Buffer | undefined {
+    const needed = this.#needed(reader);
+    // The last piece may still grow.
+    if (needed > reader.piece && needed < this.#first + this.#pieces.length) {
+      reader.piece = needed;
+      reader.taken = 0;
+    }
+    const piece = this.#pieces[reader.piece - this.#first];
+    if (piece === undefined || piece.length === reader.taken) return undefined;
+    const rest = piece.subarray(reader.taken);
+    reader.taken = piece.length;
+    // A slice of a piece that grew would keep all of that state of it alive where it waits.
+    return 2 * rest.length < piece.length ? Buffer.from(rest) : rest;
   }
 
   /** The whole body, if it is complete and in one piece. */
@@ -229,12 +260,8 @@ export class Fill implements Downstream {
   /** What came is not stored: it was purged or invalidated on its way. */
   doom(): void {
     this.isDoomed = true;
-    if (this.#entry !== undefined) this.#entry.isGone = true;
-  }
-
-  /** The client that it was fetched for has gone before its head came. */
-  dropUnread(): void {
-    if (this.#readers.size === 0 && this.#entry === undefined) this.drop();
+    this.#storeNothing();
+    this.#endIfUnread();
   }
 
   /** Ends it: no client reads it. */
@@ -251,49 +278,86 @@ export class Fill implements Downstream {
     return this.#readers.size > 1 ? Math.max(windowBytes, this.#parts.maxEntry) : windowBytes;
   }
 
-  #reserve(entry: Entry, bytes: number): boolean {
-    return !this.isDoomed && this.#parts.store.reserve(entry, bytes);
+  #store(entry: Entry): void {
+    const begun = this.#parts.store.begin(entry, () => {
+      this.#storeNothing();
+      this.#endIfUnread();
+    });
+    if (begun) this.#entry = entry;
+    else entry.isGone = true;
   }
 
-  /** It is too large after all, or was purged: from here on only its readers hold it. */
+  /** It is too large after all, was purged, or makes room for others: from here on only its readers hold it. */
   #storeNothing(): void {
-    const entry = this.#entry!;
+    const entry = this.#entry;
+    if (entry === undefined) return;
     this.#entry = undefined;
-    this.#giveBack(entry);
+    entry.isGone = true;
+    this.#parts.store.release(entry);
     this.#hold(this.#bytes);
   }
 
-  #giveBack(entry: Entry): void {
-    entry.isGone = true;
-    this.#parts.store.release(entry);
+  /** The body in one piece, of which what readers have not read becomes a part: it is in memory once. */
+  #join(): Buffer {
+    const [only] = this.#pieces;
+    if (this.#pieces.length < 2) return only ?? noBody;
+    const body = Buffer.allocUnsafeSlow(this.#bytes);
+    let at = 0;
+    this.#pieces = this.#pieces.map((piece) => {
+      piece.copy(body, at);
+      at += piece.length;
+      return body.subarray(at - piece.length, at);
+    });
+    return body;
+  }
+
+  /** Without a client, what is not stored ends, and what is stored has a time to be complete. */
+  #endIfUnread(): void {
+    if (this.#readers.size > 0 || this.#waiting > 0) return;
+    if (this.isOver) {
+      this.#pieces = [];
+      this.#hold(-this.#held);
+    } else if (this.#entry === undefined) this.drop();
+    else
+      this.#unread ??= deadlines.set(Math.min(unreadMs, this.fetch.rules.limits.streamIdleMs), () => {
+        this.#storeNothing();
+        this.#endIfUnread();
+      });
   }
 
   #feed(): void {
     for (const reader of this.#readers) reader.pump();
   }
 
-  /** Drops what all readers have read. */
+  /** Drops what all have read. */
   #trim(): void {
+    // Parts of a stored body are in memory until the last reader has gone.
+    if (this.#entry !== undefined || this.#isStored || this.#waiting > 0 || this.#readers.size === 0) return;
     let least = this.#first + this.#pieces.length;
-    for (const { next } of this.#readers) least = Math.min(least, next);
-    if (this.#readers.size === 0) least = this.#first;
+    for (const reader of this.#readers) least = Math.min(least, this.#needed(reader));
     const read = this.#pieces.splice(0, least - this.#first);
     this.#first = least;
     for (const { length } of read) this.#hold(-length);
+  }
+
+  /** The number of the first piece that a reader has not read to its end. */
+  #needed({ piece, taken }: Reader): number {
+    const { length } = this.#pieces[piece - this.#first] ?? noBody;
+    return Math.max(this.#first, taken > 0 && taken === length ? piece + 1 : piece);
   }
 
   /** Of several readers, those that are a whole window behind are cut: they would stop the others. */
   #cutStragglers(): void {
     if (!this.#hasFasterReader()) return;
     for (const reader of [...this.#readers])
-      if (reader.next === this.#first)
+      if (this.#needed(reader) === this.#first)
         reader.cut(
           new SallyportError('stream_idle', 'the client is too far behind others that read the same response'),
         );
   }
 
   #hasFasterReader(): boolean {
-    for (const { next } of this.#readers) if (next > this.#first) return true;
+    for (const reader of this.#readers) if (this.#needed(reader) > this.#first) return true;
     return false;
   }
 
@@ -329,8 +393,7 @@ export class Fill implements Downstream {
   #fail(error: SallyportError): void {
     if (this.isOver) return;
     this.#failure = error;
-    if (this.#entry !== undefined) this.#giveBack(this.#entry);
-    this.#entry = undefined;
+    this.#storeNothing();
     this.#settleAs({ kind: 'failed', error });
     this.#over();
     this.#feed();
@@ -339,8 +402,9 @@ export class Fill implements Downstream {
   #over(): void {
     this.fetch.finished = true;
     deadlines.drop(this.#idle);
-    this.#hold(-this.#held);
+    deadlines.drop(this.#unread);
     this.#parts.ended(this);
+    this.#endIfUnread();
   }
 
   /** No codec watches this exchange. */
@@ -361,8 +425,9 @@ export class Reader implements Carrier {
   readonly #exchange: Exchange;
   readonly #fill: Fill;
   readonly #onward: Onward;
-  /** The number of the next piece. */
-  next = 0;
+  /** The number of the piece that it reads, and how much of it has been read. */
+  piece = 0;
+  taken = 0;
   #isFull = false;
   #isOver = false;
   #isPumping = false;
@@ -380,10 +445,8 @@ export class Reader implements Carrier {
   pump(): void {
     if (this.#isPumping || !this.#exchange.responded) return;
     this.#isPumping = true;
-    for (let piece = this.#next(); piece !== undefined; piece = this.#next()) {
-      this.next++;
+    for (let piece = this.#next(); piece !== undefined; piece = this.#next())
       this.#isFull = !this.#exchange.downstream.write(piece);
-    }
     this.#isPumping = false;
     if (this.#isOver || this.#isFull) return;
     const { failure, trailers } = this.#fill;
@@ -422,7 +485,7 @@ export class Reader implements Carrier {
   }
 
   #next(): Buffer | undefined {
-    return this.#isOver || this.#isFull ? undefined : this.#fill.piece(this.next);
+    return this.#isOver || this.#isFull ? undefined : this.#fill.next(this);
   }
 
   #end(): void {

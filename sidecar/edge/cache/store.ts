@@ -1,5 +1,6 @@
 // Stored responses in memory, with a limit in bytes. The least recently used goes first. Several responses of one URL
-// are variants, selected by Vary, and kept apart by rule.
+// are variants, selected by Vary, and kept apart by rule. Responses that are still on their way count as well, and have
+// half of the memory at most: slow backends and clients that leave cannot push out what is complete.
 
 import { noBody } from '../../exchange/answer.ts';
 import type { Fields, Reply } from '../../exchange/message.ts';
@@ -112,11 +113,19 @@ export class Store {
   readonly #byUrl = new Map<string, Entry[]>();
   /** In the order of use. */
   readonly #used = new Set<Entry>();
+  /** What is on its way, in the order of its beginning, and how it gives up its place. */
+  readonly #filling = new Map<Entry, () => void>();
+  #fillingBytes = 0;
   #bytes = 0;
   evictions = 0;
 
   constructor(maxBytes: number) {
     this.maxBytes = maxBytes;
+  }
+
+  /** The largest response that can be stored, with its head, bytes. */
+  get largest(): number {
+    return Math.floor(this.maxBytes / 2);
   }
 
   get bytes(): number {
@@ -145,8 +154,35 @@ export class Store {
     return { entry: undefined, others };
   }
 
-  /** Counts what is being stored, and makes room for it; false if there is none. */
+  /**
+   * Counts a response whose body is on its way; false if there is no room.
+   * @param giveUp called once, if it has to make room for others: nothing is counted for it any more
+   */
+  begin(entry: Entry, giveUp: () => void): boolean {
+    this.#filling.set(entry, giveUp);
+    if (this.grow(entry, entry.headBytes)) return true;
+    this.release(entry);
+    return false;
+  }
+
+  /** Counts more of a response that is on its way. Those that have been so for longest make room. */
+  grow(entry: Entry, bytes: number): boolean {
+    if (entry.counted + bytes > this.largest) return false;
+    while (this.#fillingBytes + bytes > this.largest) {
+      const [first] = this.#filling;
+      if (first === undefined || first[0] === entry) return false;
+      const [oldest, giveUp] = first;
+      giveUp();
+      this.release(oldest);
+    }
+    if (!this.reserve(entry, bytes)) return false;
+    this.#fillingBytes += bytes;
+    return true;
+  }
+
+  /** Counts what is stored, and makes room for it; false if there is none. */
   reserve(entry: Entry, bytes: number): boolean {
+    if (this.#fillingBytes + bytes > this.maxBytes) return false;
     while (this.#bytes + bytes > this.maxBytes) {
       const [oldest] = this.#used;
       if (oldest === undefined) return false;
@@ -160,12 +196,14 @@ export class Store {
 
   /** Takes back what was counted for an entry that is not stored. */
   release(entry: Entry): void {
+    this.#landed(entry);
     this.#bytes -= entry.counted;
     entry.counted = 0;
   }
 
   /** Stores a complete entry, whose bytes are counted, in place of the one that the same requests select. */
   add(entry: Entry): void {
+    this.#landed(entry);
     const variants = this.#byUrl.get(entry.url) ?? [];
     for (const one of [...variants])
       if (one.partition === entry.partition && isSame(one.selection, entry.selection)) this.remove(one);
@@ -209,6 +247,10 @@ export class Store {
     const variants = [...(this.#byUrl.get(url) ?? [])];
     for (const entry of variants) this.remove(entry);
     return variants.length;
+  }
+
+  #landed(entry: Entry): void {
+    if (this.#filling.delete(entry)) this.#fillingBytes -= entry.counted;
   }
 
   /** Removes the entries that match; returns how many. */

@@ -1,0 +1,50 @@
+// Places whose last response could not be shared. Requests for them do not wait for each other for a while: each would
+// wait only to fetch for itself.
+
+import { hash } from 'node:crypto';
+import { type Clock, systemClock } from '../../../cert-agent/base/clock.ts';
+import type { Place } from './store.ts';
+
+const unsharedMs = 10_000;
+const maxPlaces = 10_000;
+
+export class Unshared {
+  /** Until when, by digest: URLs are as long as clients make them. In the order of time. */
+  readonly #until = new Map<string, number>();
+  readonly #clock: Clock;
+
+  constructor(clock: Clock = systemClock) {
+    this.#clock = clock;
+  }
+
+  /** How many places are remembered. */
+  get size(): number {
+    return this.#until.size;
+  }
+
+  has(place: Place): boolean {
+    if (this.#until.size === 0) return false;
+    const until = this.#until.get(digestOf(place));
+    return until !== undefined && until > this.#clock.monotonic();
+  }
+
+  note(place: Place): void {
+    const now = this.#clock.monotonic();
+    const digest = digestOf(place);
+    this.#until.delete(digest);
+    for (const [oldest, until] of this.#until) {
+      if (until > now && this.#until.size < maxPlaces) break;
+      this.#until.delete(oldest);
+    }
+    this.#until.set(digest, now + unsharedMs);
+  }
+
+  /** A response for this place is shared. */
+  forget(place: Place): void {
+    if (this.#until.size > 0) this.#until.delete(digestOf(place));
+  }
+}
+
+function digestOf({ url, partition }: Place): string {
+  return hash('sha256', `${partition} ${url}`, 'base64');
+}
