@@ -1,5 +1,6 @@
 // Compiles one rule of a route: its policies, its filters, and each of its backends.
 
+import { hash } from 'node:crypto';
 import { reasonOf, SallyportError } from '../../cert-agent/base/errors.ts';
 import { askAtEdge } from '../ask-authorizer.ts';
 import type { GatewayConfig } from '../config/gateway-config.ts';
@@ -148,6 +149,7 @@ export class RuleCompiler {
     });
     return Object.freeze({
       ...{ name, permit, broken },
+      digest: digestOf([route.kind, keyOf(route), rule, ...[good, ...ours].map(withoutPlace)]),
       phases: layOut(hooks, askAtEdge, broken),
       preflight: hooks.find(([, one]) => one.preflight !== undefined)?.[1].preflight,
       answers: hooks.some(([, one]) => one.answers === true),
@@ -264,6 +266,20 @@ export function ofRoute({ kind, namespace, name }: RouteDocument): Because {
 
 function ofPolicy(kind: string, { namespace, name }: { readonly namespace: string; readonly name: string }): Because {
   return { ...{ kind, namespace, name }, type: 'Accepted', reason: 'Invalid' };
+}
+
+/** A policy that moves within its file, or to another gateway, says the same. */
+function withoutPlace(policy: GuardingPolicy | undefined): object {
+  return { ...policy, file: undefined, line: undefined, createdAt: undefined };
+}
+
+/** Few rules need it, so it is made when it is first asked for. */
+function digestOf(parts: readonly unknown[]): () => string {
+  let digest: string | undefined;
+  return () => {
+    digest ??= hash('sha256', JSON.stringify(parts), 'base64url');
+    return digest;
+  };
 }
 
 /** `httproute/shop/orders/rule/0`. */

@@ -186,6 +186,8 @@ export interface Hooks {
   readonly denial?: Phases['denial'][number];
   /** Gives back what was taken for the exchange, once, however it ended. */
   readonly finished?: Phases['finished'][number];
+  /** For kept hooks: runs once, when no generation uses them any more. */
+  readonly dropped?: () => void;
   /** It has no effect on a rule without a plan. */
   readonly guard?: Omit<Guard, 'name' | 'of'>;
   /** A number from 0 to 1 that chooses among the rule's backends, instead of a random one. */

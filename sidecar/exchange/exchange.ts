@@ -89,6 +89,11 @@ export interface Route {
 export interface EdgeRule {
   /** `route_name` of the access log: `httproute/shop/orders/rule/0`. */
   readonly name: string;
+  /**
+   * A digest of what the rule is: its route, matches, filters and backends, and the policies that apply. The name counts
+   * rules, and may be another rule's in the next generation.
+   */
+  readonly digest: () => string;
   /** The allowed methods for a preflight, as text; absent if the app answers preflights. */
   readonly preflight?: ((exchange: Exchange) => string) | undefined;
   /** The response to every request of a rule that, or whose policy, cannot be served as intended. */

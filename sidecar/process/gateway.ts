@@ -110,7 +110,11 @@ export class RunningGateway implements GatewayTools {
   compile(configuration: Configuration, pools: ReadonlyMap<string, Destination>): readonly PortPlan[] {
     const { ports, failures } = compileGatewayPorts(configuration, this.#plan!, pools, this, this.#table);
     this.#failures = failures;
-    for (const [key, one] of this.#hooks) if (one.generation !== this.#generation) this.#hooks.delete(key);
+    for (const [key, { value, generation }] of this.#hooks) {
+      if (generation === this.#generation) continue;
+      this.#hooks.delete(key);
+      value?.dropped?.();
+    }
     this.#sayWorries(Date.now());
     return ports;
   }

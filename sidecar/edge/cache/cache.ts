@@ -6,10 +6,10 @@ import { noBody } from '../../exchange/answer.ts';
 import type { ConnectionFacts } from '../../exchange/connection-facts.ts';
 import { type Exchange, Slot } from '../../exchange/exchange.ts';
 import { addFields, filterFields } from '../../exchange/fields.ts';
-import type { Fields, Reply } from '../../exchange/message.ts';
+import { emptyFields, type Fields, type Reply } from '../../exchange/message.ts';
 import type { Onward } from '../../exchange/onward.ts';
 import { deadlines } from '../../upstream/deadlines.ts';
-import { type Directives, firstOf, joinedOf, parseDirectives } from './directives.ts';
+import { type Directives, firstOf, joinedOf, parseDirectives, unreadable } from './directives.ts';
 import { Fill, type Outcome, Reader } from './fill.ts';
 import { compileIdentified, invalidatedBy, placeOf, whyBypassed } from './key.ts';
 import type { Held, RedisStore } from './redis-store.ts';
@@ -21,12 +21,22 @@ import {
   isNotModified,
   mayReplaceError,
   needsOrigin,
+  type Selecting,
   selectionOf,
   selects,
   spanOf,
   useOf,
 } from './request.ts';
-import { readTerms, storedFields, type Terms, updatedFields, whyNotStored } from './response.ts';
+import {
+  datedFields,
+  hasStar,
+  readTerms,
+  storedFields,
+  type Terms,
+  updatedFields,
+  whyForbidden,
+  whyNotStored,
+} from './response.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, type CacheOutcome, type Forwarded, formatStatus, type Told } from './status.ts';
 import { Entry, type Place, type Purge, Store } from './store.ts';
@@ -44,6 +54,9 @@ const waitsFor = new Slot<Fill>();
 /** What a request has been told, for the `received` hook. */
 const told = new Slot<Told>();
 
+/** The request as it came, before its rule changed it. */
+const asking = new Slot<Asking>();
+
 /** What a cache shares with others. */
 export interface CacheTools {
   readonly redis?: RedisStore | undefined;
@@ -59,8 +72,8 @@ export class Cache {
   readonly #counts: CacheCounts;
   readonly #redis: RedisStore | undefined;
   readonly #invalidated: (url: string) => void;
-  /** Questions to Redis, by URL and partition: equal requests ask once. */
-  readonly #asking = new Map<string, Promise<Held | undefined>>();
+  /** Questions to Redis, by URL: equal requests ask once. */
+  readonly #asking = new Map<string, Question[]>();
   readonly #isIdentified: (of: Exchange) => boolean;
   /** By URL, in the order of their beginning. */
   readonly #fills = new Map<string, Fill[]>();
@@ -81,8 +94,9 @@ export class Cache {
   /** Serves a request that has permission; without a response from here it is forwarded as it is. */
   serve(exchange: Exchange, connection: ConnectionFacts): undefined | Promise<void> {
     const why = whyBypassed(exchange) ?? (needsOrigin(exchange.fields) ? 'bypass' : undefined);
-    if (why !== undefined) return this.#pass(exchange, { fwd: why as Forwarded });
     const request = new Asking(exchange, connection, this.#plan, this.#isIdentified(exchange));
+    asking.set(exchange, request);
+    if (why !== undefined) return this.#pass(exchange, { fwd: why as Forwarded });
     const found = this.#lookUp(request);
     if (found === 'served') return undefined;
     // Nothing waits for a HEAD: it brings no body that others could use.
@@ -90,28 +104,31 @@ export class Cache {
     return this.#fetch(request, found);
   }
 
-  /** Adds Cache-Status to what the client gets, and applies what a response means for the stored ones. */
+  /** Applies what a response that was not fetched here means for the stored ones. `reply` is as the backend sent it. */
+  watch(exchange: Exchange, reply: Reply): undefined {
+    const note = told.get(exchange);
+    const request = asking.get(exchange);
+    if (note === undefined || request === undefined) return;
+    if (note.fwd === 'method') this.#invalidate(request, reply);
+    else if (exchange.method === 'HEAD' && note.hit !== true && note.fwd !== 'bypass')
+      this.#updateByHead(request, reply);
+  }
+
+  /** Adds Cache-Status to what the client gets. */
   received(exchange: Exchange, reply: Reply): Fields {
     const { fields } = reply;
     const note = told.get(exchange);
     if (note === undefined) return fields;
-    if (note.fwd === 'method') this.#invalidate(exchange, reply);
-    else if (exchange.method === 'HEAD' && note.hit !== true && note.fwd !== 'bypass')
-      this.#updateByHead(exchange, reply);
     const isForwarded = note.hit !== true && note.fwdStatus === undefined;
     return addFields(fields, [
       ['cache-status', formatStatus(this.#plan.name, isForwarded ? { ...note, fwdStatus: reply.status } : note)],
     ]);
   }
 
-  /** The same in Redis. */
-  purgeRedis(purge: Purge): void {
-    this.#redis?.purge(purge);
-  }
-
   /** Removes everything from memory. */
   clear(): void {
     for (const fills of this.#fills.values()) for (const fill of fills) fill.doom();
+    for (const questions of this.#asking.values()) for (const one of questions) one.isDoomed = true;
     this.store.removeWhere(() => true);
   }
 
@@ -126,6 +143,8 @@ export class Cache {
       (url !== undefined && one.url === url) ||
       (prefix !== undefined && one.url.startsWith(prefix)) ||
       (tag !== undefined && one.tags?.includes(tag) === true);
+    for (const questions of url === undefined ? this.#asking.values() : [this.#asking.get(url) ?? []])
+      for (const one of questions) one.isDoomed = true;
     const onTheirWay = url === undefined ? this.#fills.values() : [this.#fills.get(url) ?? []];
     for (const fills of onTheirWay)
       for (const fill of fills) {
@@ -169,10 +188,10 @@ export class Cache {
   }
 
   /** Sends a complete stored response in the form that the request asks for (RFC 9110 sections 13 and 14). */
-  #deliver(exchange: Exchange, entry: Entry, outcome: CacheOutcome, note: Told): void {
+  #deliver(exchange: Exchange, entry: Entry, outcome: CacheOutcome, note: Told, own: Fields = emptyFields): void {
     this.#note(exchange, outcome, note);
     const { body, terms } = entry;
-    const aged = { ...entry.reply, fields: withAge(entry.fields, entry.age) };
+    const aged = { ...entry.reply, fields: joinFields(withAge(entry.fields, entry.age), own) };
     const answer = (reply: Reply, whole: Buffer): void =>
       this.#onward.answer(exchange, reply, exchange.method === 'HEAD' ? noBody : whole, `cache_${outcome}`);
     if (isNotModified(exchange.fields, terms, entry.status)) return answer(notModified(aged), noBody);
@@ -223,18 +242,24 @@ export class Cache {
   /** Stores in memory what Redis has for this request. */
   #askRedis({ place, exchange }: Asking, redis: RedisStore): Promise<Held | undefined> {
     const wants = (entry: Entry): boolean => selects(entry.selection, exchange.fields);
-    const key = `${place.partition} ${place.url}`;
-    const asked = this.#asking.get(key);
-    if (asked !== undefined) return asked;
-    const asking = redis.find(place, wants).then((held) => {
-      this.#asking.delete(key);
+    const { url, partition } = place;
+    const others = this.#asking.get(url) ?? [];
+    const asked = others.find((one) => one.partition === partition && !one.isDoomed);
+    if (asked !== undefined) return asked.held;
+    const held = redis.find(place, wants).then((held) => {
+      const left = this.#asking.get(url)!.filter((one) => one !== question);
+      if (left.length === 0) this.#asking.delete(url);
+      else this.#asking.set(url, left);
+      // It may have been read before a purge. Nor is what is fetched now written.
+      if (question.isDoomed) return undefined;
       const entry = held?.entry;
       if (entry === undefined || entry.age >= entry.terms.lifetime) return held;
       if (this.store.reserve(entry, entry.headBytes + entry.body.length)) this.store.add(entry);
       return held;
     });
-    this.#asking.set(key, asking);
-    return asking;
+    const question: Question = { partition, isDoomed: false, held };
+    this.#asking.set(url, [...others, question]);
+    return held;
   }
 
   /** Waits for the head of another's response; undefined if it has not come after `ms` milliseconds. */
@@ -331,11 +356,12 @@ export class Cache {
   }
 
   /** Serves a request from its own fetch. */
-  #takeOwn({ exchange }: Asking, { stored, fwd }: Miss, fill: Fill, outcome: Exclude<Outcome, Mismatch>): void {
+  #takeOwn(request: Asking, { stored, fwd }: Miss, fill: Fill, outcome: Exclude<Outcome, Mismatch>): void {
+    const { exchange } = request;
     if (outcome.kind === 'validated') {
       const { entry } = outcome;
       const ttl = entry.terms.lifetime - entry.age;
-      return this.#deliver(exchange, entry, 'validated', { fwd, fwdStatus: 304, ttl });
+      return this.#deliver(exchange, entry, 'validated', { fwd, fwdStatus: 304, ttl }, request.cookies);
     }
     if (this.#replaceError(exchange, stored, outcome)) return;
     if (outcome.kind === 'failed') {
@@ -376,7 +402,7 @@ export class Cache {
     const { exchange, connection, place, isIdentified } = request;
     const conditions = stored === undefined ? undefined : validatorsOf(stored.terms);
     const isPlain = stored !== undefined || !exchange.fields.names.some(({ lower }) => conditional.has(lower));
-    const mayStore = !request.directives.has('no-store');
+    const mayStore = !request.directives.has('no-store') && !request.directives.has(unreadable);
     const fill = new Fill(exchange, connection.clientCert, conditions, leader, {
       ...{ place, store: this.store, onward: this.#onward, maxEntry: this.#maxEntry },
       isOpen: isPlain && mayStore && !isIdentified,
@@ -405,16 +431,19 @@ export class Cache {
   }
 
   /** What a response from the backend means for the store. */
-  #judge(reply: Reply, asked: number, fill: Fill, { request, stored, mayStore }: Fetched): Outcome {
-    const { exchange, place, isIdentified } = request;
+  #judge(sent: Reply, asked: number, fill: Fill, { request, stored, mayStore }: Fetched): Outcome {
+    const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
+    const { place, isIdentified } = request;
     const { heuristicFreshness: heuristic, unsafeShareIdentities: shareIdentities } = this.#plan;
-    const isAsked = stored === undefined ? hasCondition(exchange.fields) : validatorsOf(stored.terms).length > 0;
+    const isAsked = stored === undefined ? hasCondition(request.fields) : validatorsOf(stored.terms).length > 0;
     if (reply.status === 304 && !isAsked) return { kind: 'mismatch' };
-    if (reply.status === 304 && stored !== undefined) return this.#validated(reply, asked, stored, isIdentified);
+    if (reply.status === 304 && stored !== undefined) return this.#validated(reply, asked, stored, request, fill);
     const terms = readTerms(reply, asked, Date.now(), heuristic);
-    const why = mayStore ? whyNotStored(reply, terms, { heuristic, shareIdentities }, isIdentified) : 'no-store';
+    const rules = { heuristic, shareIdentities, isRange: firstOf(fill.fetch.fields, 'range') !== undefined };
+    const why = mayStore ? whyNotStored(reply, terms, rules, isIdentified) : 'no-store';
+    const selection = selectionOf(varyOf(reply.fields), selectingOf(request, fill));
     const isTooLarge = typeof reply.framing === 'number' && reply.framing > this.#maxEntry;
-    if (why !== undefined || isTooLarge || fill.isDoomed) {
+    if (why !== undefined || selection === undefined || isTooLarge || fill.isDoomed) {
       const isAbout = isAboutResource(reply.status);
       // What is stored takes the place of a stored response once it is complete. Of what is not, one client's request
       // ends nothing that is fresh: with `no-cache` and a bad header, any client could empty the cache.
@@ -427,55 +456,68 @@ export class Cache {
     else if (fill.isOpen) this.#unshared.note(place);
     const fields = storedFields(reply, terms.directives);
     const { status, reason } = reply;
-    const selection = selectionOf(varyOf(reply.fields), exchange.fields);
     const tags = this.#tagsOf(reply.fields);
     return { kind: 'reply', reply, entry: new Entry({ ...place, status, reason, fields, terms, selection, tags }) };
   }
 
   /** Section 4.3.4. */
-  #validated(reply: Reply, asked: number, stored: Entry, isIdentified: boolean): Outcome {
+  #validated(reply: Reply, asked: number, stored: Entry, request: Asking, fill: Fill): Outcome {
     const now = Date.now();
     const said = readTerms(reply, asked, now, false);
     if (stored.isGone || !isAbout(stored.terms, said)) {
       this.store.remove(stored);
       return { kind: 'mismatch' };
     }
-    this.#freshen(stored, reply, asked, now, isIdentified);
+    request.cookies = filterFields(reply.fields, ({ lower }) => lower === 'set-cookie');
+    this.#freshen(stored, reply, asked, now, request.isIdentified, selectingOf(request, fill));
     return { kind: 'validated', entry: stored };
   }
 
-  #freshen(stored: Entry, reply: Reply, asked: number, now: number, isIdentified: boolean): void {
+  #freshen(stored: Entry, reply: Reply, asked: number, now: number, isIdentified: boolean, selecting: Selecting): void {
     const { directives } = readTerms(reply, asked, now, false);
     const fresh = filterFields(storedFields(reply, directives), ({ lower }) => lower !== 'set-cookie');
-    const fields = updatedFields(stored.fields, fresh);
+    const updated = updatedFields(stored.fields, fresh);
     // Age is not stored, but counts for this response.
     const age = joinedOf(reply.fields, 'age');
-    const aged = age === undefined ? fields : addFields(fields, [['age', age]]);
+    const aged = age === undefined ? updated : addFields(updated, [['age', age]]);
     const terms = readTerms({ status: stored.status, fields: aged }, asked, now, this.#plan.heuristicFreshness);
-    stored.freshen(fields, terms);
+    // It may name fields that the stored response has.
+    const fields = storedFields({ fields: updated, hopFields: undefined }, terms.directives);
+    const selection = selectionOf(varyOf(fields), selecting);
+    stored.freshen({ fields, terms, selection: selection ?? stored.selection, tags: this.#tagsOf(fields) });
+    this.store.replaceHead(stored);
     // What may no longer be stored serves the request that is waiting, and no other.
-    const isPrivate = terms.directives.has('no-store') || terms.directives.get('private') === '';
-    if (isPrivate || !this.#mayServe(terms, isIdentified)) this.store.remove(stored);
+    if (
+      selection === undefined ||
+      hasStar(joinedOf(fields, 'vary')) ||
+      whyForbidden(terms.directives) !== undefined ||
+      !this.#mayServe(terms, isIdentified)
+    )
+      this.store.remove(stored);
   }
 
   /** Section 4.3.5: the head of the response to a HEAD updates the stored response, or shows that it is another. */
-  #updateByHead(exchange: Exchange, reply: Reply): void {
+  #updateByHead({ exchange, place, fields, isIdentified }: Asking, sent: Reply): void {
+    const reply = { ...sent, fields: datedFields(sent.fields, Date.now()) };
     if (reply.status !== 200) return;
-    const { entry } = this.store.find(placeOf(exchange, this.#plan), exchange.fields);
+    const { entry } = this.store.find(place, fields);
     if (entry === undefined || entry.status !== 200) return;
     const now = Date.now();
     const said = readTerms(reply, now, now, false);
     const { declaredLength } = reply;
     const isSame = isAbout(entry.terms, said) && (declaredLength === undefined || declaredLength === entry.body.length);
     if (!isSame) this.store.remove(entry);
-    else if (!this.#isIdentified(exchange)) this.#freshen(entry, reply, now, now, false);
+    else if (!isIdentified) {
+      const { fields: forwarded, hopFields } = exchange;
+      this.#freshen(entry, reply, now, now, false, { fields, forwarded, hopFields });
+    }
   }
 
   /** Section 4.4: what changed the resource, unless it failed. */
-  #invalidate(exchange: Exchange, { status, fields }: Reply): void {
+  #invalidate({ exchange, place }: Asking, { status, fields }: Reply): void {
     if (status < 200 || status >= 400 || safeMethods.has(exchange.method)) return;
     const named = [firstOf(fields, 'location'), firstOf(fields, 'content-location')];
-    for (const url of invalidatedBy(exchange, named)) {
+    for (const url of invalidatedBy(exchange, place.url, named)) {
       this.purge({ url });
       this.#invalidated(url);
     }
@@ -521,6 +563,13 @@ interface Miss {
   readonly fwd: Forwarded;
 }
 
+/** A question to Redis. A purge meanwhile dooms its answer. */
+interface Question {
+  readonly partition: string;
+  isDoomed: boolean;
+  readonly held: Promise<Held | undefined>;
+}
+
 /** What a fetch was made for. */
 interface Fetched {
   readonly request: Asking;
@@ -533,8 +582,12 @@ class Asking {
   readonly exchange: Exchange;
   readonly connection: ConnectionFacts;
   readonly place: Place;
+  /** Before the rule changes them. */
+  readonly fields: Fields;
   readonly directives: Directives;
   readonly isIdentified: boolean;
+  /** Of a 304, for its own client: the stored response is served without. */
+  cookies: Fields | undefined = undefined;
   /** Of Redis, before the fetch. */
   epoch: string | undefined = undefined;
 
@@ -542,6 +595,7 @@ class Asking {
     this.exchange = exchange;
     this.connection = connection;
     this.place = placeOf(exchange, plan);
+    this.fields = exchange.fields;
     this.directives = plan.clientDirectives === 'Honor' ? askedBy(exchange.fields) : noDirectives;
     this.isIdentified = isIdentified;
   }
@@ -555,6 +609,11 @@ function isAboutResource(status: number): boolean {
 /** Only such a request can be answered by 304 (RFC 9110 section 15.4.5). */
 function hasCondition(fields: Fields): boolean {
   return firstOf(fields, 'if-none-match') !== undefined || firstOf(fields, 'if-modified-since') !== undefined;
+}
+
+/** The request as it is looked up, and as it was forwarded. */
+function selectingOf({ fields }: Asking, { fetch }: Fill): Selecting {
+  return { fields, forwarded: fetch.fields, hopFields: fetch.hopFields };
 }
 
 /** Coded bytes are for clients that accept the coding, whether or not the app says so. */
@@ -574,6 +633,10 @@ function validatorsOf({ etag, lastModified }: Terms): readonly (readonly [string
 /** RFC 9111 section 5.1: every response from the store has an age. */
 function withAge(fields: Fields, age: number): Fields {
   return addFields(fields, [['age', String(Math.floor(age))]]);
+}
+
+function joinFields(first: Fields, then: Fields): Fields {
+  return { names: [...first.names, ...then.names], values: [...first.values, ...then.values] };
 }
 
 function lengthOf(bytes: number): Pick<Reply, 'framing' | 'declaredLength'> {

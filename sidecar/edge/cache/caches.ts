@@ -5,23 +5,39 @@ import type { Onward } from '../../exchange/onward.ts';
 import type { RedisLink } from '../redis-link.ts';
 import { Cache } from './cache.ts';
 import type { CacheFacts } from './metrics.ts';
-import { PurgeStream, RedisStore } from './redis-store.ts';
+import { PurgeStream } from './purge-stream.ts';
+import { RedisStore } from './redis-store.ts';
 import type { CachePlan } from './schema.ts';
 import { type CacheCounts, outcomes } from './status.ts';
 import type { Purge } from './store.ts';
+
+/** A cache, how many compiled policies use it, and its part of Redis. */
+interface Kept {
+  readonly cache: Cache;
+  readonly redis: RedisStore | undefined;
+  uses: number;
+}
+
+/** How long invalidations are gathered, milliseconds: clients cause them, as many as they like. */
+const gatherMs = 50;
 
 /** The caches of one process. */
 export class Caches implements CacheFacts {
   readonly counts = Object.fromEntries(outcomes.map((one) => [one, 0])) as CacheCounts;
   readonly #onward: Onward;
   readonly #workers: number;
-  /** Weak: a cache ends with the last rules that use it. */
-  readonly #byPlan = new Map<string, WeakRef<Cache>>();
+  /** A cache ends with the last policy that uses it. */
+  readonly #byPlan = new Map<string, Kept>();
+  /** Policies that have had a cache: what an earlier one left in Redis missed invalidations meanwhile. */
+  readonly #before = new Set<string>();
   readonly #tell: (purge: Purge) => void;
 
   readonly #redis: RedisLink | undefined;
-  readonly #stream: PurgeStream | undefined;
-  #usesRedis = false;
+  /** What operators purge, and what requests invalidate: the latter cannot displace the former. */
+  readonly #purges: PurgeStream | undefined;
+  readonly #invalidations: PurgeStream | undefined;
+  #gathered = new Set<string>();
+  #gathering: NodeJS.Timeout | undefined = undefined;
 
   /**
    * @param workers the number of processes among which the memory of a policy is divided
@@ -33,37 +49,59 @@ export class Caches implements CacheFacts {
     this.#tell = tell;
     this.#redis = redis;
     if (redis === undefined) return;
-    const clear = (): void => {
-      for (const cache of this.#all()) cache.clear();
-    };
-    this.#stream = new PurgeStream(redis, (purge) => void this.purgeHere(purge), clear);
+    const apply = (purge: Purge): void => void this.purgeHere(purge);
+    this.#purges = new PurgeStream(redis, 'purges', apply, () => {
+      for (const { cache } of this.#byPlan.values()) cache.clear();
+    });
+    // A policy without Redis does not rely on other gateways' invalidations.
+    this.#invalidations = new PurgeStream(redis, 'invalidations', apply, () => {
+      for (const { cache } of this.#withRedis()) cache.clear();
+    });
   }
 
   get hasRedis(): boolean {
     return this.#redis !== undefined;
   }
 
-  /** Hears of other gateways' purges. Runs every second. */
+  /** Hears of other gateways' purges, after telling them of its own that Redis has missed. Runs every second. */
   async listen(): Promise<void> {
-    if (this.#usesRedis) await this.#stream?.look();
+    const stores = this.#withRedis();
+    if (stores.length === 0) return;
+    const done = await Promise.all(stores.map(({ redis }) => redis!.catchUp()));
+    for (const stream of [this.#purges, this.#invalidations]) {
+      // Otherwise they would read again what they have just removed.
+      if (done.every(Boolean)) await stream?.tellOwed();
+      await stream?.look();
+    }
   }
 
-  /** The cache of a policy, `namespace/name`, with this plan. */
-  of(policy: string, plan: CachePlan): Cache {
+  /** The cache of a policy, `namespace/name`, with this plan. It ends with the last `release`. */
+  take(policy: string, plan: CachePlan): { readonly cache: Cache; readonly release: () => void } {
     const key = `${policy} ${JSON.stringify(plan)}`;
-    const known = this.#byPlan.get(key)?.deref();
-    if (known !== undefined) return known;
+    const kept = this.#byPlan.get(key) ?? this.#make(policy, key, plan);
+    this.#byPlan.set(key, kept);
+    kept.uses++;
+    const release = (): void => {
+      kept.uses--;
+      if (kept.uses > 0) return;
+      this.#byPlan.delete(key);
+      kept.cache.clear();
+    };
+    return { cache: kept.cache, release };
+  }
+
+  #make(policy: string, key: string, plan: CachePlan): Kept {
     const redis =
       plan.store === 'Redis' && this.#redis !== undefined
         ? new RedisStore(this.#redis, key, plan.heuristicFreshness)
         : undefined;
-    if (redis !== undefined) this.#usesRedis = true;
-    const made = new Cache(plan, this.memoryOf(plan), this.#onward, this.counts, {
+    if (this.#before.has(policy)) void redis?.purge({ prefix: '' });
+    this.#before.add(policy);
+    const cache = new Cache(plan, this.memoryOf(plan), this.#onward, this.counts, {
       redis,
-      invalidated: (url) => this.#spread({ url }),
+      invalidated: (url) => this.#invalidate(url, redis),
     });
-    this.#byPlan.set(key, new WeakRef(made));
-    return made;
+    return { cache, redis, uses: 0 };
   }
 
   /** The memory of a policy in this process, bytes. */
@@ -74,27 +112,45 @@ export class Caches implements CacheFacts {
   /** Purges in this process; returns how many responses were removed. */
   purgeHere(purge: Purge): number {
     let removed = 0;
-    for (const cache of this.#all()) removed += cache.purge(purge);
+    for (const { cache } of this.#byPlan.values()) removed += cache.purge(purge);
     return removed;
   }
 
   /** Purges in all processes; returns how many responses were removed in this one. */
   purge(purge: Purge): number {
-    this.#spread(purge);
+    this.#tell(purge);
+    const stores = this.#withRedis();
+    // First what is stored, then the message: those who hear of it must not find it again.
+    const done = Promise.all(stores.map(({ redis }) => redis!.purge(purge)));
+    if (stores.length > 0) void this.#purges?.tell([purge], done);
     return this.purgeHere(purge);
   }
 
-  /** To Redis, and to the other processes and gateways. */
-  #spread(purge: Purge): void {
-    this.#tell(purge);
-    if (!this.#usesRedis) return;
-    for (const cache of this.#all()) cache.purgeRedis(purge);
-    this.#stream?.tell(purge);
+  /** A request has invalidated a URL: to Redis, and to the other processes and gateways. */
+  #invalidate(url: string, redis: RedisStore | undefined): void {
+    this.#tell({ url });
+    if (redis === undefined) return;
+    this.#gathered.add(url);
+    this.#gathering ??= setTimeout(() => this.#spreadGathered(), gatherMs).unref();
+    for (const one of this.#withRedis()) void one.redis!.purge({ url });
+  }
+
+  #spreadGathered(): void {
+    const urls = [...this.#gathered];
+    this.#gathered = new Set();
+    this.#gathering = undefined;
+    const isBehind = this.#withRedis().some(({ redis }) => redis!.isBehind);
+    void this.#invalidations?.tell(
+      urls.map((url) => ({ url })),
+      Promise.resolve([!isBehind]),
+    );
   }
 
   held(): { readonly entries: number; readonly bytes: number; readonly evictions: number } {
     let [entries, bytes, evictions] = [0, 0, 0];
-    for (const { store } of this.#all()) {
+    for (const {
+      cache: { store },
+    } of this.#byPlan.values()) {
       entries += store.size;
       bytes += store.bytes;
       evictions += store.evictions;
@@ -102,11 +158,7 @@ export class Caches implements CacheFacts {
     return { entries, bytes, evictions };
   }
 
-  *#all(): Iterable<Cache> {
-    for (const [key, weak] of this.#byPlan) {
-      const cache = weak.deref();
-      if (cache === undefined) this.#byPlan.delete(key);
-      else yield cache;
-    }
+  #withRedis(): readonly Kept[] {
+    return [...this.#byPlan.values()].filter(({ redis }) => redis !== undefined);
   }
 }

@@ -47,11 +47,13 @@ export const cache: Service<CachePlan, Caches | undefined> = {
         `'maxEntry' is more than half of the memory of one worker (${memory} bytes); larger responses are ` +
           'not stored',
       );
-    const own = shared.of(policy, planned.plan);
+    const { cache: own, release } = shared.take(policy, planned.plan);
     return {
       serve: (exchange, connection) => own.serve(exchange, connection),
+      watch: (exchange, reply) => own.watch(exchange, reply),
       received: (exchange, reply) => own.received(exchange, reply),
       finished: (exchange) => own.finished(exchange),
+      dropped: release,
     };
   },
 };

@@ -2,6 +2,7 @@
 // freshness is computed from. A value that cannot be read makes a response stale, never fresher.
 
 import type { Fields } from '../../exchange/message.ts';
+import { parseDictionary } from './dictionary.ts';
 
 /** Directives by lower-case name; an empty text for one without an argument. */
 export type Directives = ReadonlyMap<string, string>;
@@ -21,59 +22,83 @@ export function firstOf({ names, values }: Fields, name: string): string | undef
 }
 
 const none: Directives = new Map();
+
+/** The key, no token, under which directives say that a part of them cannot be read: nothing is stored then. */
+export const unreadable = '(unreadable)';
+
 const directive = /\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s",;]*)))?\s*(?:,|$)/y;
+const nothing = /[\s,]*(?:,|$)/y;
 
 /**
- * Reads Cache-Control. Of a directive that occurs twice the first counts (section 4.2.1). A part that is no directive
- * is skipped.
+ * Reads Cache-Control. Of a directive that occurs twice the first counts (section 4.2.1); of `private` and `no-cache`
+ * all. Fails closed: a part that is no directive is skipped, and `unreadable` is set.
  */
 export function parseDirectives(text: string | undefined): Directives {
   if (text === undefined) return none;
   const found = new Map<string, string>();
   let at = 0;
   while (at < text.length) {
+    nothing.lastIndex = at;
+    if (nothing.test(text)) {
+      at = nothing.lastIndex;
+      continue;
+    }
     directive.lastIndex = at;
     const match = directive.exec(text);
     if (match === null) {
+      found.set(unreadable, '');
       const comma = text.indexOf(',', at);
       at = comma === -1 ? text.length : comma + 1;
       continue;
     }
     at = directive.lastIndex;
-    const name = match[1]!.toLowerCase();
-    if (!found.has(name)) found.set(name, match[2]?.replace(/\\(.)/g, '$1') ?? match[3] ?? '');
+    const [, name, quoted, token] = match;
+    note(found, name!.toLowerCase(), quoted?.replace(/\\(.)/g, '$1'), token);
   }
   return found;
 }
 
-const member =
-  /[ \t]*([a-z*][a-z0-9_.*-]*)(?:=(?:(-?\d{1,15})|"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"|(\?[01])|([A-Za-z*][!#$%&'*+\-.^_`|~0-9A-Za-z:/]*)))?((?:;[ \t]*[a-z*][a-z0-9_.*-]*(?:=[^;,]*)?)*)[ \t]*(,|$)/y;
-
-/**
- * Reads a targeted field: a Dictionary of Structured Fields (RFC 9213 section 2.1; RFC 8941 section 3.2). Of a key that
- * occurs twice the last counts. Undefined if it is empty or cannot be read: it is then ignored as a whole.
- */
-export function parseTargeted(text: string | undefined): Directives | undefined {
-  if (text === undefined) return undefined;
-  const found = new Map<string, string>();
-  let at = 0;
-  while (at < text.length) {
-    member.lastIndex = at;
-    const match = member.exec(text);
-    if (match === null) return undefined;
-    at = member.lastIndex;
-    // A comma at the end is an error.
-    if (match[7] === ',' && at >= text.length) return undefined;
-    const [, name, integer, string, boolean, token] = match;
-    // Section 2.1: an argument of another type than that of the directive is ignored.
-    const isSeconds = seconds.has(name!);
-    if (isSeconds ? integer !== undefined : boolean !== '?0')
-      found.set(name!, integer ?? string?.replace(/\\(.)/g, '$1') ?? token ?? '');
-    else found.delete(name!);
+function note(found: Map<string, string>, name: string, quoted: string | undefined, token: string | undefined): void {
+  if (name !== 'private' && name !== 'no-cache') {
+    if (!found.has(name)) found.set(name, quoted ?? token ?? '');
+    return;
   }
-  return found.size === 0 ? undefined : found;
+  const names = namesOr(quoted);
+  const before = found.get(name);
+  // The one without names is about all of the response.
+  found.set(name, before === undefined ? names : before === '' || names === '' ? '' : `${before},${names}`);
 }
 
+/**
+ * The names in an argument of `private` or `no-cache`. Empty, as without an argument, for anything but a quoted list of
+ * field names: `private=true` is meant for all of the response.
+ */
+function namesOr(quoted: string | undefined): string {
+  const names = (quoted ?? '').split(',').map((one) => one.trim());
+  const used = names.filter((one) => one !== '');
+  return used.every((one) => /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(one)) ? used.join(',') : '';
+}
+
+/**
+ * Reads a targeted field: a Dictionary of Structured Fields (RFC 9213 section 2.1; RFC 9651 section 4.2.2). Of a key
+ * that occurs twice the last counts. Undefined if there is none, or an empty one: then Cache-Control counts. So it does
+ * by the standard if the field cannot be read; `unreadable` tells.
+ */
+export function parseTargeted(text: string | undefined): Directives | undefined | typeof unreadable {
+  if (text === undefined || /^ *$/.test(text)) return undefined;
+  const members = parseDictionary(text);
+  if (members === undefined) return unreadable;
+  const found = new Map<string, string>();
+  for (const [name, { kind, value }] of members) {
+    // Section 2.1: an argument of another type than that of the directive is ignored.
+    if (seconds.has(name)) {
+      if (kind === 'integer') found.set(name, value);
+    } else if (kind !== 'false') found.set(name, kind === 'string' && qualified.has(name) ? namesOr(value) : '');
+  }
+  return found;
+}
+
+const qualified: ReadonlySet<string> = new Set(['private', 'no-cache']);
 const seconds: ReadonlySet<string> = new Set(['max-age', 's-maxage', 'stale-while-revalidate', 'stale-if-error']);
 
 /** More seconds than any cache keeps: larger numbers count as this (RFC 9111 section 1.2.2). */
@@ -98,10 +123,7 @@ export function ageOf(fields: Fields): number {
 
 /** The field names in an argument of `no-cache` or `private`, in lower case. */
 export function namesIn(argument: string): readonly string[] {
-  return argument
-    .toLowerCase()
-    .split(/[\s,]+/)
-    .filter((name) => name !== '');
+  return argument === '' ? [] : argument.toLowerCase().split(',');
 }
 
 const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];

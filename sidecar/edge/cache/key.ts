@@ -5,8 +5,12 @@
 import type { Exchange } from '../../exchange/exchange.ts';
 import { headerOf } from '../../exchange/facts.ts';
 import { foldName } from '../../policy/header-name.ts';
+import { normalizePath, type PathNormalization, pathNormalizations } from '../../policy/path.ts';
 import type { CachePlan } from './schema.ts';
 import type { Place } from './store.ts';
+
+/** The gateway adds it when it forwards, by the connection. */
+const clientCertField = 'x-forwarded-client-cert';
 
 /** Set by the gateway itself, from what the key has. */
 const ownFields: ReadonlySet<string> = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']);
@@ -15,8 +19,34 @@ const ownFields: ReadonlySet<string> = new Set(['x-forwarded-for', 'x-forwarded-
  * Fields by which a client has an app answer another request than the one in the key: another method, path or host. The
  * response would be stored for the request that everybody sends.
  */
-const overriding =
-  /^(?:x-http-method|x-http-method-override|x-method-override|x-override-url|x-url|x-uri|x-path|x-base-url|x-request-uri|x-backend-host|x-host|x-http-host-override|x-server-name|x-middleware-(?:prefetch|subrequest|rewrite)|x-next-.*|x-invoke-.*)$/;
+const overriding = new RegExp(
+  `^(?:${[
+    'x-httpd?-?method(?:-override)?|x-method(?:-override)?|(?:x-)?http-method-override|x-http-path-override',
+    '(?:x-)?override-.*|x-.*-override|x-rewrite-.*|x-original-.*|request-uri|x-matched-path',
+    'x-url|x-uri|x-path|x-base-url|x-request-uri|x-backend-host|x-host|x-http-host-override|x-server-name',
+    'x-middleware-(?:prefetch|subrequest|rewrite)|x-next-.*|x-invoke-.*',
+  ].join('|')})$`,
+);
+
+/** Fields by which apps know their callers, besides those that a policy names: keys, tokens, sessions and their proofs. */
+const identifying: readonly string[] = [
+  ...['proxy-authorization', 'dpop', 'signature', 'x-authorization', 'x-auth'],
+  ...['api-key', 'apikey', 'x-api-key', 'x-apikey', 'x-api-token', 'x-goog-api-key', 'x-functions-key', 'x-app-key'],
+  ...['x-auth-token', 'x-auth-key', 'x-access-token', 'access-token', 'x-id-token', 'x-token', 'token', 'auth-token'],
+  ...['x-jwt', 'x-jwt-token', 'x-jwt-assertion', 'x-goog-iap-jwt-assertion', 'cf-access-jwt-assertion'],
+  ...['x-amzn-oidc-data', 'x-amzn-oidc-accesstoken', 'x-amz-security-token', 'x-ms-client-principal'],
+  ...['x-session', 'x-session-id', 'x-session-token', 'session-id', 'x-csrf-token', 'x-xsrf-token'],
+  ...['x-user', 'x-user-id', 'x-user-email', 'x-remote-user', 'remote-user', 'x-client-id', 'x-client-secret'],
+  ...['x-tenant', 'x-tenant-id', 'x-account-id', 'x-customer-id', 'x-org-id', 'x-scope-orgid'],
+  ...[
+    'private-token',
+    'x-vault-token',
+    'x-consul-token',
+    'x-github-token',
+    'x-shopify-access-token',
+    'x-parse-session-token',
+  ],
+];
 
 /** Why a request neither reads nor fills the cache; undefined if it may. */
 export function whyBypassed({
@@ -41,17 +71,24 @@ export function urlOf({ scheme, authority, path }: Pick<Exchange, 'scheme' | 'au
   return `${scheme}://${authority}${path}`;
 }
 
-/** The place of a request's response. */
+/** The place of a request's response. It is read before the rule changes the request. */
 export function placeOf(exchange: Exchange, { keyHeaders }: Pick<CachePlan, 'keyHeaders'>): Place {
-  const rule = exchange.edge?.name ?? '';
+  const rule = exchange.edge?.digest() ?? '';
   if (keyHeaders.length === 0) return { url: urlOf(exchange), partition: rule };
-  const values = keyHeaders.map((name) => headerOf(exchange, name) ?? null);
+  const values = keyHeaders.map(
+    (name) => (name === clientCertField ? exchange.connection.clientCert : headerOf(exchange, name)) ?? null,
+  );
   return { url: urlOf(exchange), partition: `${rule} ${JSON.stringify(values)}` };
 }
 
 /** True if a request identifies its caller, to the gateway or to the app: then its response may be for them alone. */
-export function compileIdentified({ identityHeaders }: Pick<CachePlan, 'identityHeaders'>): (of: Exchange) => boolean {
-  const names = new Set(['authorization', 'cookie', ...identityHeaders.map(foldName)]);
+export function compileIdentified({
+  identityHeaders,
+  keyHeaders,
+}: Pick<CachePlan, 'identityHeaders' | 'keyHeaders'>): (of: Exchange) => boolean {
+  // Callers that differ in a header of the key share nothing anyway.
+  const wellKnown = identifying.filter((name) => !keyHeaders.map(foldName).includes(name));
+  const names = new Set(['authorization', 'cookie', ...wellKnown, ...identityHeaders.map(foldName)]);
   return function isIdentified({ clientId, auth, authMethod, vouched, judges, connection, fields }) {
     if (clientId !== undefined || auth !== undefined || authMethod !== undefined || vouched !== undefined) return true;
     // An external authorizer may have added what it knows about the caller.
@@ -60,14 +97,36 @@ export function compileIdentified({ identityHeaders }: Pick<CachePlan, 'identity
   };
 }
 
-/** The URLs that a response to an unsafe request invalidates (RFC 9111 section 4.4): those of its own host only. */
-export function invalidatedBy(exchange: Exchange, named: readonly (string | undefined)[]): readonly string[] {
-  const own = urlOf(exchange);
+/**
+ * The URLs that a response to an unsafe request invalidates (RFC 9111 section 4.4): its own, and those it names on its
+ * own host. The rule may have changed path and host meanwhile: the backend may name either host.
+ * @param own the URL as it came
+ */
+export function invalidatedBy(
+  exchange: Exchange,
+  own: string,
+  named: readonly (string | undefined)[],
+): readonly string[] {
   const base = URL.parse(own);
+  if (base === null) return [own];
+  const hosts = new Set([base.host, URL.parse(urlOf(exchange))?.host]);
+  const origin = own.slice(0, own.indexOf('/', own.indexOf('://') + 3));
   const others = named.flatMap((text) => {
-    const url = text === undefined || base === null ? null : URL.parse(text, own);
-    if (url === null || url.host !== base!.host || url.protocol !== base!.protocol) return [];
-    return [`${exchange.scheme}://${exchange.authority}${url.pathname}${url.search}`];
+    const url = text === undefined ? null : URL.parse(text, own);
+    if (url === null || !hosts.has(url.host) || url.protocol !== base.protocol) return [];
+    return spellingsOf(`${origin}${url.pathname}${url.search}`, [exchange.rules.pathNormalization]);
   });
   return [own, ...others];
+}
+
+/** A URL as it is written, and in the spellings of the key, in which paths are normalized: by default, by any setting. */
+export function spellingsOf(url: string, how: readonly PathNormalization[] = pathNormalizations): readonly string[] {
+  const at = url.indexOf('/', url.indexOf('://') + 3);
+  if (at === -1) return [url];
+  const origin = url.slice(0, at);
+  try {
+    return [...new Set([url, ...how.map((one) => `${origin}${normalizePath(url.slice(at), one)}`)])];
+  } catch {
+    return [url];
+  }
 }

@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { type Fields, fieldName, isSafeField } from '../../exchange/message.ts';
 import type { Client } from '../redis.ts';
 import type { RedisLink } from '../redis-link.ts';
-import { readTerms } from './response.ts';
+import { readTerms, storedFields, whyNotStored } from './response.ts';
 import { Entry, type Place, type Purge } from './store.ts';
 
 /** A larger body is kept in memory only: others wait for the same connection, limits among them. */
@@ -18,22 +18,29 @@ const maxBytes = 64 * 1024;
 /** How long after a purge of a URL no gateway writes a response for it. A fetch that began before should be over. */
 const quietMs = 30_000;
 
-/** Purges are read from a stream that keeps this many. */
-const keptPurges = 1000;
-
-const purges = 'sallyport:cache:purges';
+/** A URL's variants here, and the size of a head, bytes: all heads of a URL are read to choose one. */
+const maxVariants = 32;
+const maxHeadBytes = 8 * 1024;
 
 const readScript = `
 local epoch = redis.call('GET', KEYS[1]) or '0'
-return {epoch, redis.call('HGETALL', KEYS[2] .. ':' .. epoch .. ':heads')}
+local time = redis.call('TIME')
+return {epoch, time[1], redis.call('HGETALL', KEYS[2] .. ':' .. epoch .. ':heads')}
 `;
 
 const writeScript = `
 local epoch = redis.call('GET', KEYS[1]) or '0'
 if epoch ~= ARGV[1] or redis.call('EXISTS', KEYS[2] .. ':quiet') == 1 then return 0 end
-for i, part in ipairs({'heads', 'bodies'}) do
-  local key = KEYS[2] .. ':' .. epoch .. ':' .. part
-  redis.call('HSET', key, ARGV[2], ARGV[3 + i])
+local heads = KEYS[2] .. ':' .. epoch .. ':heads'
+local bodies = KEYS[2] .. ':' .. epoch .. ':bodies'
+if redis.call('HEXISTS', heads, ARGV[2]) == 0 and redis.call('HLEN', heads) >= tonumber(ARGV[6]) then
+  local other = redis.call('HKEYS', heads)[1]
+  redis.call('HDEL', heads, other)
+  redis.call('HDEL', bodies, other)
+end
+redis.call('HSET', heads, ARGV[2], redis.call('TIME')[1] .. ' ' .. ARGV[4])
+redis.call('HSET', bodies, ARGV[2], ARGV[5])
+for _, key in ipairs({heads, bodies}) do
   if redis.call('PTTL', key) < tonumber(ARGV[3]) then redis.call('PEXPIRE', key, ARGV[3]) end
 end
 return 1
@@ -53,8 +60,7 @@ interface Head {
   readonly fields: readonly (readonly [string, string])[];
   readonly selection: readonly (readonly [string, string | null])[];
   readonly tags: readonly string[];
-  /** When it was written, milliseconds since 1970, and how old it was then, seconds. */
-  readonly at: number;
+  /** How old it was when it was written, seconds. */
   readonly age: number;
 }
 
@@ -71,56 +77,88 @@ export class RedisStore {
   readonly #link: RedisLink;
   readonly #prefix: string;
   readonly #heuristic: boolean;
+  /** Purges that Redis has missed, and how many of them are made up for. */
+  #missed = 0;
+  #settled = 0;
 
   /** @param policy with its plan: what was stored under another one is not shared */
   constructor(link: RedisLink, policy: string, heuristic: boolean) {
     this.#link = link;
-    this.#prefix = `sallyport:cache:${digest(policy).slice(0, 16)}`;
+    this.#prefix = `sallyport:cache:2:${digest(policy).slice(0, 16)}`;
     this.#heuristic = heuristic;
   }
 
-  /** The response that `wants` chooses. Undefined while Redis is away. Never rejects. */
-  async find({ url, partition }: Place, wants: (entry: Entry) => boolean): Promise<Held | undefined> {
-    const key = this.#keyOf(url);
-    const answer = await this.#link.ask((client) => run(client, readScript, [this.#epochKey, key], []));
-    if (!Array.isArray(answer)) return undefined;
-    const epoch = String(answer[0]);
-    const flat = Array.isArray(answer[1]) ? (answer[1] as readonly Buffer[]) : [];
-    for (let i = 0; i + 1 < flat.length; i += 2) {
-      const entry = this.#entryFrom(url, flat[i + 1]!);
-      if (entry === undefined || entry.partition !== partition || !wants(entry)) continue;
-      const from = `${key}:${epoch}:bodies`;
-      const body = await this.#link.ask((client) => client.sendCommand(['HGET', from, flat[i]!], buffers));
-      if (!Buffer.isBuffer(body)) return { epoch, entry: undefined };
-      entry.body = Buffer.from(new Uint8Array(body).buffer);
-      return { epoch, entry };
-    }
-    return { epoch, entry: undefined };
+  /** A purge has not reached Redis yet: what it holds may have been purged. */
+  get isBehind(): boolean {
+    return this.#settled !== this.#missed;
   }
 
-  /** Writes a complete response, unless it was purged since `epoch` was read. Nobody waits for it. */
+  /**
+   * The most recent response that `wants` chooses (RFC 9111 section 4.1). Undefined while Redis is away or lacks a
+   * purge. Never rejects.
+   */
+  async find({ url, partition }: Place, wants: (entry: Entry) => boolean): Promise<Held | undefined> {
+    if (this.isBehind) return undefined;
+    const key = this.#keyOf(url);
+    const answer = await this.#link.ask((client) => run(client, readScript, [this.#epochKey, key], []));
+    if (!Array.isArray(answer) || this.isBehind) return undefined;
+    const epoch = String(answer[0]);
+    const now = Number(answer[1]);
+    const flat = Array.isArray(answer[2]) ? (answer[2] as readonly Buffer[]) : [];
+    let found: { readonly entry: Entry; readonly at: number; readonly variant: Buffer } | undefined;
+    for (let i = 0; i + 1 < flat.length; i += 2) {
+      const read = this.#entryFrom(url, flat[i + 1]!, now);
+      if (read === undefined || read.entry.partition !== partition || !wants(read.entry)) continue;
+      if (found === undefined || isNewer(read, found)) found = { ...read, variant: flat[i]! };
+    }
+    if (found === undefined) return { epoch, entry: undefined };
+    const { entry, variant } = found;
+    const from = `${key}:${epoch}:bodies`;
+    const body = await this.#link.ask((client) => client.sendCommand(['HGET', from, variant], buffers));
+    if (!Buffer.isBuffer(body) || (bodiless.has(entry.status) && body.length > 0)) return { epoch, entry: undefined };
+    entry.body = Buffer.from(new Uint8Array(body).buffer);
+    return { epoch, entry };
+  }
+
+  /** Writes a complete response, unless it was purged since `epoch` was read. Nothing waits for it. */
   put(entry: Entry, epoch: string): void {
     const { terms, body } = entry;
     const leftMs = Math.floor((terms.lifetime - entry.age) * 1000);
-    if (leftMs <= 0 || body.length > maxBytes) return;
+    if (leftMs <= 0 || body.length > maxBytes || this.isBehind) return;
     const { partition, status, reason, fields, selection, tags } = entry;
     const head = JSON.stringify({
-      ...{ partition, status, reason, tags, at: Date.now(), age: entry.age },
+      ...{ partition, status, reason, tags, age: entry.age },
       fields: fields.names.map(({ lower }, i) => [lower, fields.values[i]!]),
       selection: selection.map(([name, value]) => [name, value ?? null]),
     });
+    if (head.length > maxHeadBytes) return;
     const variant = digest(JSON.stringify([partition, selection]));
     const keys = [this.#epochKey, this.#keyOf(entry.url)];
-    void this.#link.ask((client) => run(client, writeScript, keys, [epoch, variant, String(leftMs), head, body]));
+    const args = [epoch, variant, String(leftMs), head, body, String(maxVariants)];
+    void this.#link.ask((client) => run(client, writeScript, keys, args));
   }
 
-  /** Removes what it holds of a URL, or everything for a prefix or a tag. */
-  purge({ url }: Purge): void {
-    if (url === undefined) void this.#link.ask((client) => client.sendCommand(['INCR', this.#epochKey]));
-    else {
-      const keys = [this.#epochKey, this.#keyOf(url)];
-      void this.#link.ask((client) => run(client, purgeUrlScript, keys, [String(quietMs)]));
-    }
+  /**
+   * Removes what it holds of a URL, or everything for a prefix or a tag. False if Redis has not confirmed it: then
+   * nothing is read or written until `catchUp` has removed everything.
+   */
+  async purge({ url }: Purge): Promise<boolean> {
+    const answer = await this.#link.ask((client) =>
+      url === undefined
+        ? client.sendCommand(['INCR', this.#epochKey])
+        : run(client, purgeUrlScript, [this.#epochKey, this.#keyOf(url)], [String(quietMs)]),
+    );
+    if (answer === undefined) this.#missed++;
+    return answer !== undefined;
+  }
+
+  /** Makes up for purges that Redis has missed. False if it could not. */
+  async catchUp(): Promise<boolean> {
+    const missed = this.#missed;
+    if (this.#settled === missed) return true;
+    const answer = await this.#link.ask((client) => client.sendCommand(['INCR', this.#epochKey]));
+    if (answer !== undefined) this.#settled = missed;
+    return !this.isBehind;
   }
 
   get #epochKey(): string {
@@ -131,30 +169,51 @@ export class RedisStore {
     return `${this.#prefix}:${digest(url)}`;
   }
 
-  #entryFrom(url: string, text: Buffer): Entry | undefined {
-    const head = parseHead(text);
-    if (head === undefined) return undefined;
-    const { partition, status, reason, tags, at, age } = head;
-    const fields: Fields = {
+  /** Redis's own clock tells how long it was there: those of two gateways may differ. */
+  #entryFrom(url: string, text: Buffer, now: number): { readonly entry: Entry; readonly at: number } | undefined {
+    const space = text.indexOf(' ');
+    const at = Number(text.toString('latin1', 0, Math.max(space, 0)) || Number.NaN);
+    const head = parseHead(text.subarray(space + 1));
+    if (head === undefined || !Number.isFinite(at)) return undefined;
+    const { partition, status, reason, tags, age } = head;
+    const said: Fields = {
       names: head.fields.map(([name]) => fieldName(name)),
       values: head.fields.map(([, value]) => value),
     };
-    const now = Date.now();
-    const terms = readTerms({ status, fields }, now, now, this.#heuristic);
-    const initialAge = Math.max(terms.initialAge, age + Math.max(0, now - at) / 1000);
+    const here = Date.now();
+    const terms = readTerms({ status, fields: said }, here, here, this.#heuristic);
+    // What would not be stored here was not written by one of us.
+    const rules = { heuristic: this.#heuristic, shareIdentities: false };
+    if (whyNotStored({ status, fields: said, framing: 0 }, terms, rules, false) !== undefined) return undefined;
+    const fields = storedFields({ fields: said, hopFields: undefined }, terms.directives);
+    const initialAge = Math.max(terms.initialAge, age + Math.max(0, now - at));
     const selection = head.selection.map(([name, value]) => [name, value ?? undefined] as const);
-    return new Entry({ url, partition, status, reason, fields, selection, tags, terms: { ...terms, initialAge } });
+    const parts = { url, partition, status, reason, fields, selection, tags, terms: { ...terms, initialAge } };
+    return { entry: new Entry(parts), at };
   }
 }
+
+interface Dated {
+  readonly entry: Entry;
+  readonly at: number;
+}
+
+function isNewer(one: Dated, other: Dated): boolean {
+  const [date, before] = [one.entry.terms.date, other.entry.terms.date];
+  return date > before || (date === before && one.at > other.at);
+}
+
+/** Statuses whose responses have no body: with one, the client would read it as the next response. */
+const bodiless: ReadonlySet<number> = new Set([204, 205, 304]);
 
 /** Redis is shared, and what stands in it may be anything: it must not break a response. */
 function parseHead(text: Buffer): Head | undefined {
   const head = parseJson(text.toString()) as Partial<Head> | undefined;
   if (typeof head !== 'object' || head === null) return undefined;
-  const { partition, status, reason, fields, selection, tags, at, age } = head;
+  const { partition, status, reason, fields, selection, tags, age } = head;
   const isWhole =
     typeof partition === 'string' &&
-    [status, at, age].every(Number.isFinite) &&
+    Number.isFinite(age) &&
     Number.isInteger(status) &&
     status! >= 200 &&
     status! < 600 &&
@@ -181,59 +240,6 @@ function parseJson(text: string): unknown {
     return JSON.parse(text);
   } catch {
     return undefined;
-  }
-}
-
-/** Tells other gateways of purges, and hears of theirs. */
-export class PurgeStream {
-  readonly #link: RedisLink;
-  readonly #apply: (purge: Purge) => void;
-  readonly #clear: () => void;
-  /** The last purge that was heard; undefined before the first look. */
-  #last: string | undefined = undefined;
-  /** The outages of Redis until the last look. */
-  #outages = 0;
-
-  /**
-   * @param apply another gateway, or this one, has purged
-   * @param clear purges may have been missed: what memory holds cannot be trusted
-   */
-  constructor(link: RedisLink, apply: (purge: Purge) => void, clear: () => void) {
-    this.#link = link;
-    this.#apply = apply;
-    this.#clear = clear;
-  }
-
-  tell(purge: Purge): void {
-    const text = JSON.stringify(purge);
-    void this.#link.ask((client) =>
-      client.sendCommand(['XADD', purges, 'MAXLEN', '~', String(keptPurges), '*', 'p', text]),
-    );
-  }
-
-  /** Looks for new purges. Never rejects. */
-  async look(): Promise<void> {
-    const from = this.#last;
-    const answer = await this.#link.ask((client) =>
-      from === undefined
-        ? client.sendCommand(['XREVRANGE', purges, '+', '-', 'COUNT', '1'])
-        : client.sendCommand(['XRANGE', purges, `(${from}`, '+']),
-    );
-    if (!Array.isArray(answer)) return;
-    const records = answer as readonly (readonly [id: string, pairs: readonly string[]])[];
-    const { outages } = this.#link;
-    if (from === undefined || outages !== this.#outages || records.length >= keptPurges) this.#clear();
-    else for (const [, [, text]] of records) this.#read(text);
-    this.#outages = outages;
-    this.#last = records.at(-1)?.[0] ?? from ?? '0-0';
-  }
-
-  #read(text: string | undefined): void {
-    const said = parseJson(text ?? '') as Purge | undefined;
-    if (typeof said !== 'object' || said === null) return;
-    const { url, prefix, tag } = said;
-    if ([url, prefix, tag].every((one) => one === undefined || typeof one === 'string'))
-      this.#apply({ url, prefix, tag });
   }
 }
 

@@ -3,6 +3,7 @@
 
 import type { Fields } from '../../exchange/message.ts';
 import { foldName } from '../../policy/header-name.ts';
+import { transactionTokenField } from '../../policy/transaction-token.ts';
 import { type Directives, firstOf, joinedOf, parseDirectives, parseHttpDate, secondsOf } from './directives.ts';
 import type { Terms } from './response.ts';
 
@@ -19,12 +20,43 @@ const onlyNoCache: Directives = new Map([['no-cache', '']]);
 /** The request's values of the fields that Vary names (section 4.1). */
 export type Selection = readonly (readonly [folded: string, value: string | undefined])[];
 
-/** The selection of a response. */
-export function selectionOf(vary: string | undefined, request: Fields): Selection {
+/** Fields that are added to a request when it is forwarded: later requests could not be compared by them. */
+const addedLater: ReadonlySet<string> = new Set([
+  ...['x-forwarded-client-cert', 'x-request-id', 'x-envoy-attempt-count', transactionTokenField],
+]);
+
+/** What selects a response, and what the backend was sent. */
+export interface Selecting {
+  /** The fields as they are when a later request is looked up. */
+  readonly fields: Fields;
+  /** The fields as they were forwarded. */
+  readonly forwarded: Fields;
+  /** The names that the client's Connection listed, in lower case: they were not forwarded. */
+  readonly hopFields: readonly string[] | undefined;
+}
+
+/**
+ * The selection of a response. Undefined if Vary names a field whose forwarded value is not the one that later requests
+ * are compared by, as of what the gateway itself adds, or if it cannot be read: then no later request can be known to
+ * get the same response.
+ */
+export function selectionOf(
+  vary: string | undefined,
+  { fields, forwarded, hopFields }: Selecting,
+): Selection | undefined {
   if (vary === undefined) return [];
-  const names = new Set(vary.split(',').map((name) => foldName(name.trim().toLowerCase())));
+  const named = vary.split(',').map((name) => name.trim().toLowerCase());
+  if (!named.every((name) => /^[!#$%&'*+\-.^_`|~0-9a-z]*$/.test(name))) return undefined;
+  const names = new Set(named.map(foldName));
   names.delete('');
-  return [...names].map((name) => [name, selecting(request, name)]);
+  const selection = [...names].map((name) => [name, selecting(fields, name)] as const);
+  const isCompared = selection.every(
+    ([name, value]) =>
+      !addedLater.has(name) &&
+      hopFields?.some((one) => foldName(one) === name) !== true &&
+      value === selecting(forwarded, name),
+  );
+  return isCompared ? selection : undefined;
 }
 
 /** Whether a request selects the same response. */

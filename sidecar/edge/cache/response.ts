@@ -3,7 +3,7 @@
 // overrides what forbids a shared cache to reuse a response), knows no targeted fields, no qualified directives and no
 // must-understand, and holds heads as objects in which lines of one name are lost.
 
-import { filterFields } from '../../exchange/fields.ts';
+import { addFields, filterFields } from '../../exchange/fields.ts';
 import { type Fields, isEndToEnd, type Reply } from '../../exchange/message.ts';
 import {
   ageOf,
@@ -16,6 +16,7 @@ import {
   parseHttpDate,
   parseTargeted,
   secondsOf,
+  unreadable,
 } from './directives.ts';
 
 /** The part of the configuration that the rules read. */
@@ -24,6 +25,8 @@ export interface Rules {
   readonly heuristic: boolean;
   /** Stores what a request with an identity got, without the standard's permission. */
   readonly shareIdentities: boolean;
+  /** The request that was forwarded asked for a part: only a response in full is one to the URL. */
+  readonly isRange?: boolean;
 }
 
 /** What a response says. */
@@ -58,6 +61,12 @@ const understood: ReadonlySet<number> = new Set([
   ...[410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 426, 500, 501, 502, 503, 504, 505],
 ]);
 
+/**
+ * Statuses about one request, and not about the URL: a failed condition or expectation, a part that is not there, too
+ * many requests or headers. RFC 6585 forbids to store 428, 429, 431 and 511; of a 421 another connection may get more.
+ */
+const ofOneRequest: ReadonlySet<number> = new Set([206, 304, 407, 408, 412, 416, 417, 421, 426, 428, 429, 431, 511]);
+
 /** Section 4.2.2: a tenth of the time since the last change; at most a day. */
 const heuristicPart = 0.1;
 const longestHeuristic = 86_400;
@@ -73,8 +82,11 @@ export function readTerms(
   now: number,
   heuristic: boolean,
 ): Terms {
-  const targeted = parseTargeted(joinedOf(fields, 'cdn-cache-control'));
-  const directives = targeted ?? parseDirectives(joinedOf(fields, 'cache-control'));
+  const read = parseTargeted(joinedOf(fields, 'cdn-cache-control'));
+  const targeted = read === unreadable ? undefined : read;
+  const said = targeted ?? parseDirectives(joinedOf(fields, 'cache-control'));
+  // RFC 9213 section 2.1 ignores such a field. It may have forbidden what Cache-Control permits.
+  const directives = read === unreadable ? new Map([...said, [unreadable, '']]) : said;
   const date = parseHttpDate(firstOf(fields, 'date'), now) ?? now;
   const lastModified = firstOf(fields, 'last-modified');
   const stated = statedLifetime(directives, targeted === undefined ? fields : undefined, date, now);
@@ -134,11 +146,12 @@ export function whyNotStored(
   identified: boolean,
 ): string | undefined {
   const { directives } = terms;
-  if (status < 200 || status === 206 || status === 304) return `status ${status}`;
+  if (status < 200 || ofOneRequest.has(status)) return `status ${status}`;
+  if (rules.isRange === true && status !== 200) return 'range';
   const mustUnderstand = directives.has('must-understand');
   if (mustUnderstand && !understood.has(status)) return 'must-understand';
-  if (directives.has('no-store') && !mustUnderstand) return 'no-store';
-  if (directives.get('private') === '') return 'private';
+  const forbidden = whyForbidden(directives);
+  if (forbidden !== undefined && !(forbidden === 'no-store' && mustUnderstand)) return forbidden;
   if (identified && !terms.shared && !rules.shareIdentities) return 'identity';
   // A session for one client must not become everybody's.
   if (joinedOf(fields, 'set-cookie') !== undefined && !qualifiedNames(directives).has('set-cookie'))
@@ -163,6 +176,13 @@ export function whyNotStored(
   return undefined;
 }
 
+/** The directive that keeps a response out of a shared cache. */
+export function whyForbidden(directives: Directives): 'unreadable' | 'private' | 'no-store' | undefined {
+  if (directives.has(unreadable)) return 'unreadable';
+  if (directives.get('private') === '') return 'private';
+  return directives.has('no-store') ? 'no-store' : undefined;
+}
+
 /** No freshness is stated, but a validator saves the body of the next response. */
 function canValidate({ etag, lastModified }: Terms, status: number): boolean {
   return heuristicStatuses.has(status) && (etag !== undefined || lastModified !== undefined);
@@ -173,7 +193,8 @@ export function qualifiedNames(directives: Directives): ReadonlySet<string> {
   return new Set([...namesIn(directives.get('no-cache') ?? ''), ...namesIn(directives.get('private') ?? '')]);
 }
 
-function hasStar(vary: string | undefined): boolean {
+/** Vary: * selects no later request. */
+export function hasStar(vary: string | undefined): boolean {
   return vary?.split(',').some((one) => one.trim() === '*') === true;
 }
 
@@ -193,6 +214,17 @@ export function storedFields(
     ({ lower, role }) =>
       isEndToEnd(role) && !qualified.has(lower) && !ofOneExchange.has(lower) && hopFields?.includes(lower) !== true,
   );
+}
+
+/**
+ * The fields with a date: that of arrival for a response without one, or with one that cannot be read (RFC 9110 section
+ * 6.6.1).
+ * @param now when it arrived, milliseconds since 1970
+ */
+export function datedFields(fields: Fields, now: number): Fields {
+  if (parseHttpDate(firstOf(fields, 'date'), now) !== undefined) return fields;
+  const others = filterFields(fields, ({ lower }) => lower !== 'date');
+  return addFields(others, [['date', new Date(now).toUTCString()]]);
 }
 
 /** They describe the stored bytes, which a 304 does not send again. */

@@ -6,6 +6,9 @@ import { duration, millisecondsOf } from '../../schema/gateway-patterns.ts';
 import { filled, lowerHeader } from '../../schema/policy-fields.ts';
 import { quantity } from '../../schema/quantity.ts';
 
+/** They are no part of any key. `x-forwarded-client-cert` is: it is known from the connection. */
+const laterHeaders: ReadonlySet<string> = new Set(['x-request-id', 'x-envoy-attempt-count', 'txn-token']);
+
 export const httpCache = z.strictObject({
   /** What the policy's responses may take in memory, in all workers together. */
   memory: quantity.default(64 * 1024 * 1024),
@@ -20,10 +23,15 @@ export const httpCache = z.strictObject({
    * `must-revalidate`): only for rules whose responses are the same for all callers.
    */
   unsafeShareIdentities: z.boolean().default(false),
-  /** Headers that identify callers, beside Authorization, Cookie and the gateway's own authentication. */
+  /** Headers that identify callers, beside the well-known ones (key.ts) and the gateway's own authentication. */
   identityHeaders: z.array(lowerHeader).max(16, 'at most 16 headers are allowed').default([]),
   /** Headers that are part of the key: apps that depend on one and do not name it in Vary. */
-  keyHeaders: z.array(lowerHeader).max(16, 'at most 16 headers are allowed').default([]),
+  keyHeaders: z
+    .array(
+      lowerHeader.refine((name) => !laterHeaders.has(name), 'the gateway sets this header later, for each request'),
+    )
+    .max(16, 'at most 16 headers are allowed')
+    .default([]),
   /** `Ignore`: clients cannot have a response fetched anew with Cache-Control. */
   clientDirectives: z.enum(['Honor', 'Ignore']).default('Honor'),
   /** How long a stale response may take the place of a backend that cannot be reached (RFC 9111 section 4.2.4). */

@@ -44,8 +44,8 @@ export class Entry {
   readonly partition: string;
   readonly status: number;
   readonly reason: string;
-  readonly selection: Selection;
-  readonly tags: readonly string[];
+  selection: Selection;
+  tags: readonly string[];
   fields: Fields;
   terms: Terms;
   /** Empty until the response is complete. */
@@ -76,9 +76,11 @@ export class Entry {
   }
 
   /** The entry with the head of a validated response. */
-  freshen(fields: Fields, terms: Terms): void {
+  freshen({ fields, terms, selection, tags }: Pick<EntryParts, 'fields' | 'terms' | 'selection' | 'tags'>): void {
     this.fields = fields;
     this.terms = terms;
+    this.selection = selection;
+    this.tags = tags;
     this.#since = performance.now();
   }
 
@@ -212,6 +214,23 @@ export class Store {
       kept.push(entry);
     }
     this.#used.add(entry);
+  }
+
+  /** Counts a stored entry again, whose head has changed, and gives it the place of what its requests select now. */
+  replaceHead(entry: Entry): void {
+    if (!this.#used.delete(entry)) return;
+    const variants = this.#byUrl.get(entry.url)!;
+    for (const one of [...variants])
+      if (one !== entry && one.partition === entry.partition && isSame(one.selection, entry.selection))
+        this.remove(one);
+    const more = entry.headBytes + entry.body.length - entry.counted;
+    // Now it is the most recent.
+    variants.splice(variants.indexOf(entry), 1);
+    variants.push(entry);
+    // It is not among those that make room for it.
+    const fits = this.reserve(entry, more);
+    this.#used.add(entry);
+    if (!fits) this.remove(entry);
   }
 
   remove(entry: Entry): void {

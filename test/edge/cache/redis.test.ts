@@ -4,10 +4,12 @@
 import { createClient } from '@redis/client';
 import t from 'tap';
 import { saying, startCached } from '../../fixtures/cached.ts';
+import type { Heard } from '../../fixtures/edge-client.ts';
 import { until } from '../../fixtures/process.ts';
 import { noRedis, startRedis } from '../../fixtures/redis.ts';
 
 const minute = { 'cache-control': 'max-age=60' };
+const isHit = ({ headers }: Heard): boolean => /; hit/.test(String(headers['cache-status']));
 const skip = { skip: noRedis };
 
 async function startTwo(t: Parameters<typeof startCached>[0]) {
@@ -71,14 +73,124 @@ t.test('nothing in Redis can break a response', skip, async (t) => {
   await until(async () => (await keys()).length === 1, 'the response in Redis');
   const [key] = await keys();
   const [variant] = await client.hKeys(key!);
-  const head = JSON.parse((await client.hGet(key!, variant!))!) as Record<string, unknown>;
-  for (const bad of ['', '{', '[]', 'null', JSON.stringify({ ...head, fields: [['a', 'b\r\nset-cookie: x=1']] })]) {
-    await client.hSet(key!, variant!, bad);
-    await two.purge({ url: 'http://other.test/' });
-    const heard = await two.get('/', { 'cache-control': 'no-store' });
+  const [, at, text] = /^(\d+) (.*)$/.exec((await client.hGet(key!, variant!))!)!;
+  const head = JSON.parse(text!) as { readonly fields: readonly unknown[] };
+  const withHead = (change: object): string => `${at} ${JSON.stringify({ ...head, ...change })}`;
+  const withFields = (...more: readonly (readonly [string, string])[]): string =>
+    withHead({ fields: [...head.fields, ...more] });
+  one.say(saying('fresh', { 'cache-control': 'private' }));
+  const bad = [
+    ...['', '{', '[]', 'null', ' ', 'x', `x ${text}`, `${at}`, withFields(['a', 'b\r\nset-cookie: x=1'])],
+    ...[204, 205, 206, 304, 416, 200.5].map((status) => withHead({ status })),
+    ...[withFields(['set-cookie', 'a=b']), withFields(['vary', '*']), withFields(['cache-control', 'private'])],
+  ];
+  for (const head of bad) {
+    await client.hSet(key!, variant!, head);
+    const heard = await two.get('/');
     t.equal(heard.status, 200);
     t.equal(heard.headers['set-cookie'], undefined);
+    t.equal(String(heard.body), 'fresh', head);
   }
+  await client.hSet(key!, variant!, withFields(['age', '1'], ['cache-status', 'x']));
+  const heard = await two.get('/');
+  t.equal(String(heard.body), 'good', 'but for fields that are never stored');
+  t.match(heard.headers, { age: /^\d$/, 'cache-status': /^sallyport; hit/ });
+});
+
+t.test('a purge while Redis is away is not undone', skip, async (t) => {
+  const { one, two, redis, client } = await startTwo(t);
+  const hour = { 'cache-control': 'max-age=3600' };
+  one.say(saying('old', hour));
+  for (const path of ['/a', '/b']) {
+    await one.get(path);
+    await until(async () => isHit(await two.get(path)), 'the other to have it');
+  }
+  redis.freeze();
+  await one.get('/z');
+  const isAway = ({ gateway }: typeof one) => gateway.lines.some(({ code }) => code === 'redis_unavailable');
+  await until(async () => {
+    await two.get('/y');
+    return isAway(one) && isAway(two);
+  }, 'both to notice');
+  one.say(saying('', {}));
+  await one.purge({ url: 'http://a.test/a' });
+  await one.get('/b', {}, { method: 'POST', body: 'x' });
+  one.say(saying('new', hour));
+  redis.thaw();
+  const seen: string[] = [];
+  for (const path of ['/a', '/b']) {
+    await until(async () => {
+      seen.push(String((await one.get(path)).body));
+      return String((await two.get(path)).body) === 'new';
+    }, `the other to hear of it: ${path}`);
+    t.equal(String((await two.get(path)).body), 'new');
+  }
+  t.equal(new Set(seen).size, 1, 'the gateway that purged never serves it again');
+  t.equal(client.isReady, true);
+});
+
+t.test('what requests invalidate does not empty the caches', skip, async (t) => {
+  const { one, two, client } = await startTwo(t);
+  // More than Redis holds: it is in memory only.
+  const large = Buffer.alloc(70_000, 'x');
+  one.say((asked, answer) => {
+    asked.resume();
+    saying(large, minute)(asked, answer);
+  });
+  const isKept = async (path: string) => isHit(await two.get(path));
+  // Looked for until the first look at the streams, which empties memory, is over.
+  await one.get('/first', {}, { method: 'POST', body: 'x' });
+  await until(() => isKept('/first'), 'it to be stored');
+  await one.get('/first', {}, { method: 'POST', body: 'x' });
+  await until(async () => !(await isKept('/first')), 'the other to hear of it');
+  for (const path of ['/keep', '/mark']) await until(() => isKept(path), 'it to be stored');
+  for (let i = 0; i < 24; i++)
+    await Promise.all(
+      Array.from({ length: 50 }, (_, j) => one.get(`/none${i * 50 + j}`, {}, { method: 'POST', body: 'x' })),
+    );
+  await one.get('/mark', {}, { method: 'POST', body: 'x' });
+  await until(async () => !(await isKept('/mark')), 'the other to hear of the last');
+  t.equal(await isKept('/keep'), true);
+  const records = await Promise.all(['invalidations', 'purges'].map((name) => client.xLen(`sallyport:cache:${name}`)));
+  t.ok(records[0]! + records[1]! < 200, 'many in one record');
+});
+
+t.test('variants in Redis have a bound', skip, async (t) => {
+  const { one, client, keys } = await startTwo(t);
+  one.say(saying('x', { ...minute, vary: 'x-v' }));
+  await Promise.all(Array.from({ length: 100 }, (_, i) => one.get('/v', { 'x-v': String(i) })));
+  const held = async () => Promise.all((await keys()).map((key) => client.hLen(key)));
+  await until(async () => (await held())[0] === 32, 'as many as it holds');
+  await one.get('/long', { 'x-v': 'p'.repeat(9000) });
+  await one.get('/w');
+  await until(async () => (await held()).length === 2, 'the last one');
+  t.strictSame(
+    (await held()).toSorted((a, b) => a - b),
+    [1, 32],
+    'nothing with a long head, and no more',
+  );
+});
+
+t.test('of several that match, the most recent is served', skip, async (t) => {
+  const { one, two, client, keys } = await startTwo(t);
+  one.say(saying('new', { ...minute, vary: 'x-l' }));
+  await one.get('/o', { 'x-l': 'de' });
+  await until(async () => (await keys()).length === 1, 'the response in Redis');
+  const [key] = await keys();
+  const bodies = key!.replace(/heads$/, 'bodies');
+  const [variant] = await client.hKeys(key!);
+  const written = (await client.hGet(key!, variant!))!;
+  const head = JSON.parse(written.replace(/^\d+ /, '')) as { readonly fields: readonly (readonly [string, string])[] };
+  const date = new Date(Date.now() - 5000).toUTCString();
+  const older = head.fields.map(([name, value]) => (name === 'date' ? [name, date] : [name, value]));
+  // The order of a hash is random: with many older ones, one of them comes first.
+  const before = written.replace(/\{.*/, JSON.stringify({ ...head, selection: [], fields: older }));
+  for (let n = 0; n < 20; n++) {
+    await client.hSet(key!, `older${n}`, before);
+    await client.hSet(bodies, `older${n}`, 'old');
+  }
+  one.say(saying('neither'));
+  t.equal(String((await two.get('/o', { 'x-l': 'de' })).body), 'new');
 });
 
 t.test('without Redis, and when it comes back', skip, async (t) => {

@@ -1,7 +1,7 @@
 // The rules of RFC 9111 without a socket: what is stored, how long it is fresh, and which requests it serves.
 
 import t from 'tap';
-import { parseDirectives, parseHttpDate, parseTargeted } from '../../../sidecar/edge/cache/directives.ts';
+import { parseDirectives, parseHttpDate, parseTargeted, unreadable } from '../../../sidecar/edge/cache/directives.ts';
 import {
   askedBy,
   isNotModified,
@@ -32,35 +32,63 @@ const why = (
     identified = false,
     heuristic = false,
     shareIdentities = false,
+    isRange = false,
     framing = 2 as Reply['framing'],
   } = {},
 ) =>
   whyNotStored(
     { ...replyOf({ date, ...headers }, status), framing },
     termsOf(headers, status, heuristic),
-    { heuristic, shareIdentities },
+    { heuristic, shareIdentities, isRange },
     identified,
   );
 
-t.test('directives are read as the standard writes them, and what cannot be read is skipped', async (t) => {
+t.test('directives are read as the standard writes them, and what cannot be read is noted', async (t) => {
   const read = (text: string) => Object.fromEntries(parseDirectives(text));
-  t.strictSame(read('Max-Age=60, no-cache="a, b", PUBLIC'), { 'max-age': '60', 'no-cache': 'a, b', public: '' });
+  t.strictSame(read('Max-Age=60, no-cache="a, b", PUBLIC'), { 'max-age': '60', 'no-cache': 'a,b', public: '' });
   t.strictSame(read('max-age=1, max-age=60'), { 'max-age': '1' }, 'the first counts');
-  t.strictSame(read('a b, ;x, max-age="5"'), { 'max-age': '5' });
-  t.strictSame(read('private="x\\"y", , no-store'), { private: 'x"y', 'no-store': '' });
+  t.strictSame(read('a b, ;x, max-age="5"'), { [unreadable]: '', 'max-age': '5' });
+  t.strictSame(read('private="\\x", , no-store, '), { private: 'x', 'no-store': '' });
   const started = performance.now();
   parseDirectives(`${'a='.repeat(50_000)}"${'\\'.repeat(50_000)}`);
   t.ok(performance.now() - started < 1000, 'in linear time');
 });
 
-t.test('a targeted field is a dictionary, or is ignored as a whole', async (t) => {
-  const read = (text: string) => Object.fromEntries(parseTargeted(text) ?? []);
+t.test('a targeted field is a dictionary', async (t) => {
+  const read = (text: string) => {
+    const read = parseTargeted(text);
+    return typeof read === 'object' ? Object.fromEntries(read) : read;
+  };
   t.strictSame(read('max-age=60, no-store'), { 'max-age': '60', 'no-store': '' });
   t.strictSame(read('max-age=60;a=1, private=?0'), { 'max-age': '60' });
   t.strictSame(read('max-age="60"'), {}, 'not an integer');
-  for (const broken of ['', 'max-age=', 'Max-Age=1', 'max-age=1,', 'a b']) t.equal(parseTargeted(broken), undefined);
+  t.strictSame(read('private="x-a", no-cache=("a" b;c=1 )  '), { private: 'x-a', 'no-cache': '' });
+  t.equal(parseTargeted(''), undefined);
+  const broken = [
+    ...['max-age=', 'Max-Age=1', 'max-age=1,', 'a b', 'no-store, ', 'a=(b', 'a=(b"c")', 'a="b', 'a=1.', 'a=1.2345'],
+    ...['a=:b', 'a=?2', 'a;B', 'a;b=', 'a=@x', 'a=1234567890123456', "a='b'"],
+  ];
+  for (const text of broken) t.equal(parseTargeted(text), unreadable, text);
+  // Members of every kind, beside the one that counts.
+  const others = [
+    'x=1.5',
+    'x=-12',
+    'x=(a b)',
+    'x=()',
+    'x=:YWJj:',
+    'x;y="a,b"',
+    'x=@1',
+    'x=%"f%c3%bc"',
+    'x=tok/en:*',
+    'x;y=?0;z',
+  ];
+  for (const other of others)
+    for (const text of [`no-store, ${other}`, `${other}\t,  no-store`])
+      t.equal(why({ 'cdn-cache-control': text, 'cache-control': 'public, max-age=60' }), 'no-store', text);
   t.equal(termsOf({ 'cdn-cache-control': 'max-age=10', 'cache-control': 'no-store' }).lifetime, 10);
   t.equal(termsOf({ 'cdn-cache-control': '&', 'cache-control': 'max-age=5' }).lifetime, 5);
+  t.equal(why({ 'cdn-cache-control': '&', 'cache-control': 'max-age=5' }), 'unreadable');
+  t.equal(why({ 'cdn-cache-control': 'max-age=60.0', 'cache-control': 'max-age=5' }), 'freshness', 'no fallback');
   const expires = new Date(now + 9000).toUTCString();
   t.equal(why({ 'cdn-cache-control': 'private', 'cache-control': 'max-age=5', expires }), 'private');
 });
@@ -71,6 +99,51 @@ t.test('dates are read in their three forms and no other', async (t) => {
     t.equal(parseHttpDate(text), wanted, text);
   for (const text of ['0', 'Sun, 06 nov 1994 08:49:37 GMT', 'Sun, 6 Nov 1994 08:49:37 GMT', '1994-11-06T08:49:37Z'])
     t.equal(parseHttpDate(text), undefined, text);
+});
+
+const selecting = (fields: Fields, forwarded = fields, hopFields?: readonly string[]) => ({
+  fields,
+  forwarded,
+  hopFields,
+});
+
+t.test('Vary by what the gateway adds, changes or removes selects nothing', async (t) => {
+  const request = fieldsOf([
+    ['x-a', '1'],
+    ['x-b', '1'],
+  ]);
+  const forwarded = fieldsOf([
+    ['x-a', '1'],
+    ['x-b', '2'],
+    ['x-c', '3'],
+  ]);
+  const of = (vary: string, hopFields?: readonly string[]) =>
+    selectionOf(vary, selecting(request, forwarded, hopFields));
+  t.strictSame(of('X-A, X-Absent'), [
+    ['x-a', '1'],
+    ['x-absent', undefined],
+  ]);
+  for (const vary of [
+    'x-b',
+    'x-a, x-c',
+    'X_C',
+    'X-Forwarded-Client-Cert',
+    'x_request_id',
+    ':path',
+    'x-a; x-absent',
+    'Txn-Token',
+    'x-envoy-attempt-count',
+  ])
+    t.equal(of(vary), undefined, vary);
+  t.equal(of('x-a', ['x-a']), undefined, 'a client takes it away by Connection');
+});
+
+t.test('what is about one request, and not about the URL, is not stored', async (t) => {
+  const forAll = { 'cache-control': 'public, max-age=60' };
+  for (const status of [407, 408, 412, 416, 417, 421, 426, 428, 429, 431, 511])
+    t.equal(why(forAll, { status }), `status ${status}`);
+  t.equal(why(forAll, { status: 400, isRange: true }), 'range');
+  t.equal(why(forAll, { status: 200, isRange: true }), undefined);
 });
 
 t.test('freshness', async (t) => {
@@ -114,6 +187,33 @@ t.test('what is stored', async (t) => {
   t.equal(why({ 'cache-control': 'max-age=60, no-cache="Set-Cookie"', 'set-cookie': 'a=b' }), undefined);
   t.equal(why(fresh, { framing: 'close' }), 'length');
   t.equal(why({ 'cache-control': 'max-age=60', age: '70' }), 'stale');
+});
+
+t.test('directives that cannot be read, or that contradict each other, forbid storing', async (t) => {
+  const cases: Record<string, string> = {
+    'private="x", private, max-age=60': 'private',
+    'private, private="x", max-age=60': 'private',
+    'max-age=60, private;': 'unreadable',
+    'public, max-age=60, no-store;': 'unreadable',
+    'max-age=60, no-store foo': 'unreadable',
+    'max-age=60, must-understand, no-store foo': 'unreadable',
+    'max-age=60 private': 'unreadable',
+    'max-age=60, "private"': 'unreadable',
+    'max-age=60, private="x': 'unreadable',
+    'private=" ", max-age=60': 'private',
+    'private=",", max-age=60': 'private',
+    'private="a b", max-age=60': 'private',
+    'private=true, max-age=60': 'private',
+    'private="x", max-age=60; no-store': 'unreadable',
+  };
+  for (const [control, expected] of Object.entries(cases))
+    t.equal(why({ 'cache-control': control }), expected, control);
+  const termsFor = (control: string) => termsOf({ 'cache-control': control });
+  t.equal(termsFor('no-cache="x", no-cache, max-age=60').alwaysValidate, true);
+  t.equal(termsFor('no-cache="x", max-age=60').alwaysValidate, false);
+  const both = 'private="a", private="b, c", max-age=60';
+  const kept = storedFields(replyOf({ a: '1', b: '1', c: '1', d: '1' }), termsFor(both).directives);
+  t.strictSame(headersIn(kept), { d: '1' });
 });
 
 t.test("a response to a caller is stored by the standard's permissions only", async (t) => {
@@ -161,7 +261,7 @@ t.test('Vary selects by value, not by spelling', async (t) => {
     ['x-a', '1'],
     ['x-a', '2'],
   ]);
-  const selection = selectionOf('Accept-Language,  X-A', request);
+  const selection = selectionOf('Accept-Language,  X-A', selecting(request))!;
   t.equal(selects(selection, request), true);
   t.equal(
     selects(
