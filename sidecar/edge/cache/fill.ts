@@ -349,11 +349,10 @@ export class Fill implements Downstream {
   /** Of several readers, those that are a whole window behind are cut: they would stop the others. */
   #cutStragglers(): void {
     if (!this.#hasFasterReader()) return;
-    for (const reader of [...this.#readers])
-      if (this.#needed(reader) === this.#first)
-        reader.cut(
-          new SallyportError('stream_idle', 'the client is too far behind others that read the same response'),
-        );
+    // All of them first: with each that leaves, the next one would be the last.
+    const behind = [...this.#readers].filter((reader) => this.#needed(reader) === this.#first);
+    for (const reader of behind)
+      reader.cut(new SallyportError('stream_idle', 'the client is too far behind others that read the same response'));
   }
 
   #hasFasterReader(): boolean {

@@ -149,13 +149,15 @@ const encodingField = 'content-encoding';
 /**
  * False if the app may read the body with another coding than we do. It gets the coded bytes: an app that does not
  * decode finds in those of a form what their sender wrote there (a comment of gzip is enough). No reader of JSON takes
- * the bytes that gzip, deflate or zstd begin with.
+ * the bytes that gzip, deflate or zstd begin with; those of brotli can be JSON.
  */
 function isCodingClear(exchange: Exchange, codedForms: boolean): boolean {
   // `Content_Encoding` reaches the app, which may know it or not.
   const folded = foldName(encodingField);
   if (exchange.fields.names.some((one) => one.folded === folded && one.lower !== encodingField)) return false;
-  if (codedForms || isPlain(headerOf(exchange, encodingField))) return true;
+  const coding = headerOf(exchange, encodingField);
+  if (codedForms || isPlain(coding)) return true;
+  if (coding?.trim().toLowerCase() === 'br') return false;
   const type = readContentType(headerOf(exchange, 'content-type') ?? '');
   return type === undefined || !isLoose(type.type);
 }

@@ -71,6 +71,8 @@ function readPart(part: Buffer): FormPart | undefined {
   return { ...disposition, type: fields.get('content-type')?.toLowerCase(), body: part.subarray(end + headEnd.length) };
 }
 
+const known: ReadonlySet<string> = new Set(['name', 'filename', 'filename*', 'name*']);
+
 /** Section 4.2. A name is quoted, and written once: not also as `name*`. */
 function readDisposition(value: string): { readonly name: string; readonly isFile: boolean } | undefined {
   if (!/^form-data[ \t]*;/i.test(value)) return undefined;
@@ -80,6 +82,8 @@ function readDisposition(value: string): { readonly name: string; readonly isFil
     const [whole, key, quoted, plain] =
       /^[ \t]*;[ \t]*([a-zA-Z*]+)=(?:"((?:[^"\\]|\\[^"])*)"|([^\s";,]+))[ \t]*/.exec(rest) ?? [];
     if (whole === undefined || parameters.has(key!.toLowerCase())) return undefined;
+    // Readers that also take single quotes find others in an unknown one.
+    if (!known.has(key!.toLowerCase())) return undefined;
     parameters.set(key!.toLowerCase(), plain ?? quoted!);
     rest = rest.slice(whole.length);
   }

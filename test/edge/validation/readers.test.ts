@@ -89,6 +89,8 @@ t.test('a boundary that another reader takes from elsewhere', async (t) => {
 });
 
 t.test('a boundary inside a part, and names in quotes within quotes', async (t) => {
+  const unknown = form(part('note', 'x', `; a='; b="'; c="`));
+  t.equal(await post(hooks, inForm, unknown), 'form_invalid', 'a parameter of a disposition that is unknown');
   const hidden = '--b\nContent-Disposition: form-data; name="role"\n\nadmin\n';
   for (const before of ['x\n', 'x\r', 'x', ''])
     t.equal(await post(hooks, inForm, form(part('note', `${before}${hidden}`))), 'form_invalid', before);
@@ -116,6 +118,12 @@ t.test('forms with a coding, which an app that does not decode reads as they are
   const boundary = coded(`${multipart}; boundary=b`);
   t.equal(await post(hooks, boundary, gzipSync(form(part('note', 'x')))), 'content_encoding_unsupported');
   t.equal(await post(hooks, coded('application/json'), gzipSync('{"note":"x"}')), 'passed');
+  const brotli = brotliCompressSync('{"note":"x"}');
+  t.equal(
+    await post(hooks, coded('application/json', 'br'), brotli),
+    'content_encoding_unsupported',
+    'the bytes of brotli can be JSON',
+  );
   t.equal(await post(hooks, coded(urlEncoded, 'identity'), 'note=x'), 'passed');
   const accepting = await hooksFor(paths, { codedForms: 'Accept' });
   t.equal(await post(accepting, coded(urlEncoded), plain), 'passed');
