@@ -228,6 +228,15 @@ t.test('in a copy, a changed byte or a cut anywhere is found', async (t) => {
   const { trustDomain, bundle } = readCaCertificates(made);
   const options = { trustDomain, roots: bundle.roots, seen: [newest] };
   t.match(await verifyCopy([bytes], options), { faultCount: 0 });
+  // Bytes behind the certificate of a head's signer, which its DER does not count.
+  for (const more of [1, 2, 3]) {
+    const padded = bytes.toString().replace(/"issuer":"([^"]+)"/, (_, issuer: string) => {
+      const der = Buffer.concat([Buffer.from(issuer, 'base64'), Buffer.alloc(more, 0x3d)]);
+      return `"issuer":"${der.toString('base64')}"`;
+    });
+    t.not(padded, bytes.toString());
+    t.not((await verifyCopy([Buffer.from(padded)], options)).faultCount, 0, `${more} bytes behind a certificate`);
+  }
   const missed: number[] = [];
   for (let at = 0; at < bytes.length; at += 3) {
     const edited = Buffer.from(bytes);

@@ -30,7 +30,7 @@ export function signHead(
  */
 export function whyUnsigned(trustDomain: string, head: LedgerHead): string | undefined {
   try {
-    const issuer = new X509Certificate(parseCertificates(head.issuer)[0]!);
+    const issuer = chainOf(head.issuer)[0]!;
     if (!issuer.ca) return notAnIssuer;
     if (head.time < issuer.validFromDate.getTime() || head.time > issuer.validToDate.getTime())
       return 'its signer was not valid at that time';
@@ -47,7 +47,7 @@ export const notAnIssuer = 'its signer is not an issuer of this CA';
 /** True if the issuer of a head, by the CAs that are given with it, leads to one of `roots` (DER). */
 export function isIssued(issuer: string, roots: readonly Uint8Array[]): boolean {
   try {
-    const chain = parseCertificates(issuer).map((one) => new X509Certificate(one));
+    const chain = chainOf(issuer);
     const anchors = roots.map((root) => new X509Certificate(root));
     return chain.every((one, i) => {
       const above = chain[i + 1];
@@ -56,6 +56,15 @@ export function isIssued(issuer: string, roots: readonly Uint8Array[]): boolean 
   } catch {
     return false;
   }
+}
+
+/** @throws TypeError for bytes behind a certificate: OpenSSL passes over them, and no signature covers them. */
+function chainOf(issuer: string): readonly X509Certificate[] {
+  return parseCertificates(issuer).map((der) => {
+    const certificate = new X509Certificate(der);
+    if (!certificate.raw.equals(der)) throw new TypeError('bytes behind a certificate');
+    return certificate;
+  });
 }
 
 function isSignedBy(certificate: X509Certificate, by: X509Certificate): boolean {
