@@ -6,6 +6,7 @@ import type { Holding } from './exchange/ends.ts';
 import type { Exchange } from './exchange/exchange.ts';
 import { hold, pile } from './exchange/held-bytes.ts';
 import type { Fields } from './exchange/message.ts';
+import { passHeld } from './exchange/pass-held.ts';
 import { refuse } from './respond.ts';
 
 /** What a body may hold in memory while its request waits; beyond this its sender is paused. */
@@ -40,14 +41,7 @@ export class HeldBody implements Holding {
 
   /** Passes what was held to the exchange's current carrier. */
   release(): void {
-    const { carrier, downstream } = this.#exchange;
-    if (carrier === undefined || carrier === this) return;
-    let more = true;
-    for (const chunk of this.#chunks) more = carrier.requestData(chunk);
-    this.drop();
-    if (this.#ended !== undefined) carrier.requestEnd(this.#ended);
-    else if (more) downstream.resume();
-    else downstream.pause();
+    passHeld(this, this.#exchange, this.#chunks, this.#ended);
   }
 
   downstreamDrained(): void {}

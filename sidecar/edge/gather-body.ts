@@ -6,6 +6,7 @@ import type { Holding } from '../exchange/ends.ts';
 import { type Exchange, Slot } from '../exchange/exchange.ts';
 import { hold, pile } from '../exchange/held-bytes.ts';
 import { emptyFields, type Fields, type Reply } from '../exchange/message.ts';
+import { passHeld } from '../exchange/pass-held.ts';
 
 /** True if there is a body to wait for. Streams of messages have no end to wait for, and tunnels no body. */
 export function waitsForBody(exchange: Exchange): boolean {
@@ -102,22 +103,11 @@ class Gathering implements Holding {
   }
 
   release(): void {
-    if (this.#isTooLong) return this.#goOn();
+    if (this.#isTooLong) return passHeld(this, this.#exchange, this.#pieces, this.#ended);
     if (this.#chunked === undefined) return;
     const { carrier } = this.#exchange;
     carrier?.requestData(this.#chunked.body);
     carrier?.requestEnd(this.#chunked.trailers);
-  }
-
-  #goOn(): void {
-    const { carrier, downstream } = this.#exchange;
-    if (carrier === undefined || carrier === this) return;
-    let more = true;
-    for (const piece of this.#pieces) more = carrier.requestData(piece);
-    this.drop();
-    if (this.#ended !== undefined) carrier.requestEnd(this.#ended);
-    else if (more) downstream.resume();
-    else downstream.pause();
   }
 
   downstreamDrained(): void {}

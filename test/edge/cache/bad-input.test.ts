@@ -93,7 +93,7 @@ t.test('bytes that the app has coded are for clients that accept the coding', as
   t.equal(asked.length, 2);
 });
 
-t.test('a reader that takes nothing stops nobody, and holds no more than an entry', async (t) => {
+t.test('a reader that takes nothing stops no other, and holds no more than an entry', async (t) => {
   const { say, get, gateway } = await startCached(t, 'maxEntry: 4Mi');
   const body = randomBytes(4_000_000);
   const waiting: ServerResponse[] = [];

@@ -36,7 +36,7 @@ function saidOf({ client, exchange }: Awaited<ReturnType<typeof serve>>): string
 const urlEncoded = 'application/x-www-form-urlencoded';
 const multipart = 'multipart/form-data';
 
-/** Nobody may become admin. */
+/** Admin is not a role to ask for. */
 const schema = {
   type: 'object',
   additionalProperties: false,
