@@ -4,8 +4,8 @@
 // Schemas refer to each other by their place in the document. Each place that is in use becomes an entry of `$defs`, so
 // that cycles are nothing special, and a schema that many operations use is compiled once.
 
+import { isJson } from '../content.ts';
 import type { ApiPlan, Body, Content, Operation, Parameter, Part, Response, Scheme, Shape, Style } from './api-plan.ts';
-import { isJson } from './content.ts';
 import { isKnownFormat, type SchemaProblem } from './generate.ts';
 import { templateProblem } from './routes.ts';
 import { isNode, mapSubschemas, type Node } from './subschemas.ts';
