@@ -25,7 +25,7 @@ function compile(rule: CrsRule): CrsMatcher {
     sign: Object.freeze({ detector: rule.detector, rule: `crs-${rule.id}`, score: rule.score, level: rule.level }),
     isAbout: (place, name) =>
       rule.in.includes(place) &&
-      (names === undefined || names.has(name.toLowerCase())) &&
+      (names === undefined || (place !== 'header' && place !== 'cookie') || names.has(name.toLowerCase())) &&
       !notNames.has(name.toLowerCase()),
     matches: (text) => test(steps.reduce((now, step) => step(now), text)),
   };
